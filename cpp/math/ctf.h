@@ -1,0 +1,64 @@
+// Contrast transfer function of one image, in the convention of docs/conventions.md (underfocus positive,
+// CTF(0) = +w).
+#pragma once
+#include <cmath>
+
+#include "math/macros.h"
+#include "math/trig.h"
+
+namespace verglas::math {
+
+/// What describes the microscope for one image; angstrom, degree, kV and mm as at the public boundary.
+struct OpticsParams {
+  double defocus_u_A, defocus_v_A, defocus_angle_deg;
+  double voltage_kV, cs_mm, amplitude_contrast, phase_shift_deg;
+  double b_factor_A2, scale;
+};
+constexpr int kOpticsColumns = 9;
+
+/// Relativistic wavelength in angstrom: 12.2643247 / sqrt(V (1 + 0.978466e-6 V)), V in volt.
+VG_HD double wavelength_A(double voltage_kV) {
+  const double v = voltage_kV * 1e3;
+  return 12.2643247 / std::sqrt(v * (1.0 + 0.978466e-6 * v));
+}
+
+/// The phase chi(k)/2pi is a polynomial in (kx, ky); these are its coefficients, all in turns.
+///   chi = pi lambda dz(theta) k^2 - pi/2 Cs lambda^3 k^4,  dz = (u+v)/2 + (u-v)/2 cos 2(theta - angle)
+///   CTF = sin(chi + phase + asin w) scale exp(-B k^2/4)      [= sqrt(1-w^2) sin(chi+phase) + w
+///   cos(chi+phase)]
+struct CtfCoefficients {
+  double mean, cos2, sin2, spherical, offset;
+  double b_quarter, scale;
+};
+
+VG_HD CtfCoefficients ctf_coefficients(const OpticsParams& p) {
+  constexpr double pi = 3.14159265358979323846;
+  const double lambda = wavelength_A(p.voltage_kV);
+  const double two_angle = 2.0 * p.defocus_angle_deg * pi / 180.0;
+  const double astigmatism = 0.25 * lambda * (p.defocus_u_A - p.defocus_v_A);
+  CtfCoefficients c;
+  c.mean = 0.25 * lambda * (p.defocus_u_A + p.defocus_v_A);
+  c.cos2 = astigmatism * std::cos(two_angle);
+  c.sin2 = astigmatism * std::sin(two_angle);
+  c.spherical = -0.25 * (p.cs_mm * 1e7) * lambda * lambda * lambda;
+  c.offset = p.phase_shift_deg / 360.0 + std::asin(p.amplitude_contrast) / (2.0 * pi);
+  c.b_quarter = 0.25 * p.b_factor_A2;
+  c.scale = p.scale;
+  return c;
+}
+
+/// CTF at the spatial frequency (kx, ky) in 1/A.
+/// dz k^2 is written with kx^2 - ky^2 = k^2 cos 2 theta and 2 kx ky = k^2 sin 2 theta: no arctangent.
+VG_HD float ctf_value(const CtfCoefficients& c, double kx, double ky) {
+  const double x2 = kx * kx, y2 = ky * ky, k2 = x2 + y2;
+  const double turns =
+      c.mean * k2 + c.cos2 * (x2 - y2) + c.sin2 * (2.0 * kx * ky) + c.spherical * k2 * k2 + c.offset;
+  return sin_turns(turns) * static_cast<float>(c.scale);
+}
+
+/// The envelope exp(-B k^2/4), kept apart because most images have none.
+VG_HD float ctf_envelope(const CtfCoefficients& c, double kx, double ky) {
+  return static_cast<float>(std::exp(-c.b_quarter * (kx * kx + ky * ky)));
+}
+
+}  // namespace verglas::math

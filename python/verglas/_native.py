@@ -1,0 +1,88 @@
+"""Chooses the compiled core for this processor, and the CUDA module on first use.
+
+The core exists once per instruction-set level (``_core_v2``, ``_core_v3``, ``_core_v4``; ``_core_generic`` elsewhere;
+``_core_native`` in developer builds). The best that the processor runs is taken; ``VERGLAS_ISA`` (v2, v3, v4, generic,
+native) overrides the choice.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+from typing import Any
+
+from verglas.errors import DeviceError
+
+_LEVELS = ("v2", "v3", "v4")
+
+
+def processor_level() -> int:
+    """x86-64 psABI level this processor runs, 0 on other processors."""
+    return int(importlib.import_module("verglas._cpu").x86_level())
+
+
+def available_levels() -> list[str]:
+    """Levels that are installed, best last, whether or not this processor runs them."""
+    names = ("generic", *_LEVELS, "native")
+    return [name for name in names if importlib.util.find_spec(f"verglas._core_{name}") is not None]
+
+
+def usable_levels() -> list[str]:
+    """Installed levels that this processor runs, best last."""
+    reach = processor_level()
+    return [name for name in available_levels() if name not in _LEVELS or int(name[1:]) <= reach]
+
+
+def _load_core() -> Any:
+    usable = usable_levels()
+    wanted = os.environ.get("VERGLAS_ISA", "").strip().lower()
+    if wanted:
+        if wanted not in usable:
+            raise ImportError(
+                f"VERGLAS_ISA={wanted}: this installation on this processor offers {', '.join(usable) or 'nothing'}; "
+                "unset VERGLAS_ISA or choose one of these"
+            )
+        return importlib.import_module(f"verglas._core_{wanted}")
+    if not usable:
+        raise ImportError(
+            f"no verglas core for this processor (x86-64 level {processor_level()}); "
+            f"installed: {', '.join(available_levels()) or 'none'}. "
+            "Build it here from source: pip install --no-binary verglas verglas"
+        )
+    return importlib.import_module(f"verglas._core_{usable[-1]}")
+
+
+# Any: compiled modules carry no types; ops gives each kernel its typed face.
+core: Any = _load_core()
+
+
+def default_threads() -> int:
+    """Threads used when the caller names none: the processors this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return max(1, len(os.sched_getaffinity(0)))
+    return max(1, os.cpu_count() or 1)
+
+
+def resolve_threads(threads: int | None) -> int:
+    """``None`` becomes :func:`default_threads`; anything below 1 is refused."""
+    if threads is None:
+        return default_threads()
+    if threads < 1:
+        raise ValueError(f"threads: expected at least 1, got {threads}")
+    return int(threads)
+
+
+def cuda_built() -> bool:
+    """Whether the CUDA module is part of this installation (it is not loaded by asking)."""
+    return importlib.util.find_spec("verglas._cuda") is not None
+
+
+def load_cuda() -> Any:
+    """The CUDA module, loaded on first use."""
+    if not cuda_built():
+        raise DeviceError(
+            "this verglas was built without CUDA: install it where nvcc is on PATH (pip install '.[cuda]'), "
+            "or use device='cpu'"
+        )
+    return importlib.import_module("verglas._cuda")

@@ -1,0 +1,77 @@
+"""The typer application, and what turns an exception into one line and an exit status.
+
+Each command is a module of this package with a function ``register(app)``; ``_COMMANDS`` lists them in the order in
+which ``verglas --help`` shows them. Exit status: 0 done, 1 failed (one line says why), 2 usage.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from typing import NoReturn
+
+import click
+import typer
+
+from verglas._version import __version__
+from verglas.errors import VerglasError
+
+_COMMANDS = ("info",)
+
+app = typer.Typer(
+    name="verglas",
+    help="Cryo-EM single-particle images to 3D maps one can trust.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _print_version(value: bool) -> None:
+    if value:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: bool = typer.Option(False, "--version", callback=_print_version, is_eager=True, help="Print the version."),
+    debug: bool = typer.Option(False, "--debug", help="Show the traceback of a failure."),
+) -> None:
+    pass
+
+
+def _fail(message: str, status: int) -> NoReturn:
+    print(f"verglas: {message}", file=sys.stderr)
+    sys.exit(status)
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Run the command line; never returns normally.
+
+    ``--debug`` may stand anywhere and re-raises what failed.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in arguments
+    arguments = [a for a in arguments if a != "--debug"]
+    for name in _COMMANDS:
+        importlib.import_module(f"verglas.cli.{name}").register(app)
+    try:
+        status = typer.main.get_command(app).main(args=arguments, prog_name="verglas", standalone_mode=False)
+    except click.exceptions.Abort:
+        _fail("interrupted", 1)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        _fail("interrupted", 1)
+    except (VerglasError, OSError, MemoryError) as error:
+        if debug:
+            raise
+        _fail(str(error) or type(error).__name__, 1)
+    except Exception as error:
+        if debug:
+            raise
+        _fail(f"{type(error).__name__}: {error} (run again with --debug for the traceback)", 1)
+    sys.exit(status if isinstance(status, int) else 0)

@@ -1,0 +1,21 @@
+"""What every op does with its ``device`` and array arguments before the kernel sees them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from verglas.errors import DeviceError
+
+
+def require_cpu(device: str, op: str) -> None:
+    """Refuse, in one sentence, a device that the op has no kernel for."""
+    if device != "cpu":
+        raise DeviceError(f"ops.{op}: no kernel for device {device!r}; use device='cpu'")
+
+
+def as_array(value: Any, dtype: npt.DTypeLike) -> np.ndarray:
+    """C-contiguous array of ``dtype``: a view where it already is one, one conversion otherwise."""
+    return np.ascontiguousarray(value, dtype=dtype)

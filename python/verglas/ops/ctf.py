@@ -1,0 +1,60 @@
+"""Contrast transfer functions on the half-transform grid."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from verglas._native import core, resolve_threads
+from verglas.ops._device import as_array, require_cpu
+
+
+def ctf(
+    params: npt.ArrayLike, box: int, pixel_size_A: float, *, device: str = "cpu", threads: int | None = None
+) -> npt.NDArray[np.float32]:
+    r"""Contrast transfer functions of ``n`` images.
+
+    .. math::
+        CTF(k) = s\, e^{-B k^2/4} \left[\sqrt{1-w^2}\,\sin(\chi + \varphi) + w \cos(\chi + \varphi)\right], \quad
+        \chi = \pi\lambda\,\Delta z(\theta)\,k^2 - \tfrac{\pi}{2} C_s \lambda^3 k^4
+
+    with :math:`\Delta z = (u+v)/2 + (u-v)/2 \cos 2(\theta - \alpha)`, underfocus positive, :math:`\alpha` from +x
+    towards +y.
+
+    Parameters
+    ----------
+    params : (n, 9) float64
+        Columns: defocus u and v (A), angle (degrees), voltage (kV), Cs (mm), amplitude contrast w, phase shift
+        (degrees), B-factor (A^2), scale. :meth:`verglas.types.Optics.as_params` makes it.
+    box : int
+        Image side in pixels.
+    pixel_size_A : float
+        Pixel size in angstrom.
+    device : str
+        ``"cpu"``.
+    threads : int, optional
+        Threads; all processors of this process by default. The result does not depend on it.
+
+    Returns
+    -------
+    (n, box, box // 2 + 1) float32
+        In ``rfft2`` order.
+
+    Raises
+    ------
+    ValueError
+        ``params`` has another shape, or ``box`` or ``pixel_size_A`` is not positive.
+
+    References
+    ----------
+    Mindell and Grigorieff (2003) J. Struct. Biol. 142, 334-347, with the sign of docs/conventions.md.
+
+    Examples
+    --------
+    >>> from verglas import ops
+    >>> c = ops.ctf([[15000, 15000, 0, 300, 2.7, 0.1, 0, 0, 1]], box=8, pixel_size_A=2.0)
+    >>> c.shape, round(float(c[0, 0, 0]), 6)
+    ((1, 8, 5), 0.1)
+    """
+    require_cpu(device, "ctf")
+    return core.ctf(as_array(params, np.float64), int(box), float(pixel_size_A), resolve_threads(threads))

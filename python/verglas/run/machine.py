@@ -1,0 +1,85 @@
+"""What this installation and this machine offer: devices, instruction sets, versions."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from verglas import _native
+from verglas._version import __version__
+from verglas.errors import DeviceError
+
+_REPORTED_PACKAGES = ("numpy", "scipy", "pandas", "mrcfile", "starfile", "tifffile", "gemmi", "cupy-cuda13x")
+
+
+def _cuda_state() -> dict[str, Any]:
+    """Driver, runtime and devices as the CUDA module sees them, or why it sees none."""
+    if not _native.cuda_built():
+        return {"built": False, "reason": "built without nvcc", "devices": []}
+    try:
+        cuda = _native.load_cuda()
+    except (ImportError, DeviceError) as error:
+        return {"built": True, "reason": str(error), "devices": []}
+    return {"built": True, **cuda.state()}
+
+
+def devices() -> list[str]:
+    """Devices that can be named in ``device=``.
+
+    Returns
+    -------
+    list of str
+        ``["cpu"]``, then ``"cuda:0"``, ... for each GPU the CUDA module can use.
+
+    Examples
+    --------
+    >>> import verglas as vg
+    >>> vg.devices()[0]
+    'cpu'
+    """
+    return ["cpu", *(f"cuda:{i}" for i in range(len(_cuda_state()["devices"])))]
+
+
+def _package_versions() -> dict[str, str | None]:
+    found: dict[str, str | None] = {}
+    for name in _REPORTED_PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = None
+    return found
+
+
+def info() -> dict[str, Any]:
+    """Version, instruction set in use, threads, devices, driver and build options.
+
+    Returns
+    -------
+    dict
+        JSON-ready; the keys ``version``, ``isa``, ``isa_installed``, ``isa_usable``, ``threads``, ``devices``,
+        ``cuda``, ``compiler``, ``python``, ``platform``, ``packages``.
+
+    Examples
+    --------
+    >>> import verglas as vg
+    >>> vg.info()["version"] == vg.__version__
+    True
+    """
+    return {
+        "version": __version__,
+        "isa": _native.core.isa,
+        "isa_installed": _native.available_levels(),
+        "isa_usable": _native.usable_levels(),
+        "isa_override": os.environ.get("VERGLAS_ISA"),
+        "processor_level": _native.processor_level(),
+        "threads": _native.default_threads(),
+        "devices": devices(),
+        "cuda": _cuda_state(),
+        "compiler": _native.core.compiler,
+        "python": sys.version.split()[0],
+        "platform": platform.platform(),
+        "packages": _package_versions(),
+    }
