@@ -1,0 +1,141 @@
+"""What every benchmark shares: where it ran, how it timed, and the JSON it leaves in bench/results.
+
+A benchmark is a script ``bench/bench_<op>.py`` (or ``bench/compare_<peer>.py``) that ends with
+``write("<name>", rows)``; a row is a flat dict of sizes and figures. Times come from :func:`compare`, which takes the
+candidates in turn, so that a machine that slows down slows all of them.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import statistics
+import subprocess
+import time
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = Path(__file__).resolve().parent / "results"
+
+
+def _processor_name() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.is_file():
+        for line in cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()
+
+
+def _memory_bytes() -> int | None:
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        return None
+
+
+def _commit() -> str | None:
+    try:
+        done = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True)
+    except OSError:
+        return None
+    return done.stdout.strip() or None
+
+
+def machine() -> dict[str, Any]:
+    """Processor, cores, memory, instruction set in use, versions, load: what a figure means nothing without."""
+    import verglas as vg
+
+    info = vg.info()
+    return {
+        "processor": _processor_name(),
+        "cores": info["threads"],
+        "memory_GB": round((_memory_bytes() or 0) / 1e9, 1),
+        "load_1min": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
+        "isa": info["isa"],
+        "devices": info["devices"],
+        "compiler": info["compiler"],
+        "python": info["python"],
+        "platform": info["platform"],
+        "verglas": info["version"],
+        "commit": _commit(),
+        "packages": {name: v for name, v in info["packages"].items() if v is not None},
+        "date_utc": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+    }
+
+
+def compare(
+    candidates: Mapping[str, Callable[[], Any]], repeats: int = 5, *, warmup: int = 1
+) -> dict[str, dict[str, float]]:
+    """Time candidates side by side: a round runs each once, in turn; rounds repeat.
+
+    Parameters
+    ----------
+    candidates : mapping of name -> callable
+        Called without arguments; the return value is dropped.
+    repeats : int
+        Timed rounds.
+    warmup : int
+        Untimed rounds before them (first-touch pages, plans, caches).
+
+    Returns
+    -------
+    dict of name -> {"ms", "ms_min", "ms_max"}
+        Median, least and greatest wall time of the rounds.
+    """
+    if repeats < 1:
+        raise ValueError(f"repeats: expected at least 1, got {repeats}")
+    times: dict[str, list[float]] = {name: [] for name in candidates}
+    for round_number in range(warmup + repeats):
+        for name, call in candidates.items():
+            start = time.perf_counter()
+            call()
+            elapsed_ms = 1e3 * (time.perf_counter() - start)
+            if round_number >= warmup:
+                times[name].append(elapsed_ms)
+    return {name: {"ms": statistics.median(t), "ms_min": min(t), "ms_max": max(t)} for name, t in times.items()}
+
+
+def timed(call: Callable[[], Any], repeats: int = 5, *, warmup: int = 1) -> dict[str, float]:
+    """:func:`compare` of one candidate."""
+    return compare({"only": call}, repeats, warmup=warmup)["only"]
+
+
+def _rounded(value: Any) -> Any:
+    return float(f"{value:.5g}") if isinstance(value, float) else value
+
+
+def write(name: str, rows: Sequence[Mapping[str, Any]], **notes: Any) -> Path:
+    """Write ``bench/results/<name>.json`` and print the rows as they stand in it.
+
+    Parameters
+    ----------
+    name : str
+        File name without ending; the benchmark's own name.
+    rows : sequence of mapping
+        Flat, JSON-ready rows (sizes, threads, ms, GFLOP/s or GB/s, the peer's figure). Floats keep 5 digits.
+    **notes
+        Further top-level entries, e.g. ``peer="relion_project 5.0"``.
+
+    Returns
+    -------
+    pathlib.Path
+        The file written.
+    """
+    if not rows:
+        raise ValueError(f"bench {name}: no rows to write")
+    flat = [{key: _rounded(value) for key, value in row.items()} for row in rows]
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    path = RESULTS / f"{name}.json"
+    text = json.dumps({"name": name, "machine": machine(), **notes, "rows": flat}, indent=1)
+    temporary = path.with_suffix(".json.part")
+    temporary.write_text(text + "\n", encoding="utf-8")
+    temporary.replace(path)
+    for row in flat:
+        print("  ".join(f"{key}={value}" for key, value in row.items()))
+    print(f"wrote {path}")
+    return path
