@@ -2,3 +2,9 @@
 
 # A float32 sine of a phase reduced in float64 (cpp/math/trig.h: 3e-7), times float32 scale and envelope.
 CTF_ABS = 1e-6
+
+# FSC: float64 sums of products of a float64 transform (a few ulp times the shell's condition, 1/sqrt(n) of noise).
+FSC_FLOAT64 = 1e-10
+
+# FSC of float32 transforms: rounding of 1e-7 per element averages out over a shell, the worst is the shell of few.
+FSC_FLOAT32 = 1e-6

@@ -15,12 +15,14 @@ from verglas.types import Map, Optics, Poses
 # name -> module that holds it, loaded when first asked for
 _LAZY = {
     "devices": "verglas.run.machine",
+    "fsc": "verglas.assessment.fsc",
     "info": "verglas.run.machine",
 }
-_SUBMODULES = ("fourier", "ops", "reference")
+_SUBMODULES = ("assessment", "fourier", "masks", "ops", "reference")
 
 if TYPE_CHECKING:
-    from verglas import fourier, ops, reference
+    from verglas import assessment, fourier, masks, ops, reference
+    from verglas.assessment.fsc import fsc
     from verglas.run.machine import devices, info
 
 __all__ = [
@@ -32,9 +34,12 @@ __all__ = [
     "Poses",
     "VerglasError",
     "__version__",
+    "assessment",
     "devices",
     "fourier",
+    "fsc",
     "info",
+    "masks",
     "ops",
     "reference",
 ]
