@@ -160,7 +160,7 @@ def raised_cosine(distance: npt.ArrayLike, width: float) -> npt.NDArray[np.float
         raise InputError(f"width of the edge: expected a number >= 0, got {width}")
     if width == 0:
         return (d <= 0).astype(np.float64)
-    return (1.0 + np.cos(np.pi * np.clip(d / width, 0.0, 1.0))) / 2.0
+    return (1.0 + np.cos(np.pi * (np.clip(d, 0.0, width) / width))) / 2.0
 
 
 def _shell_slabs(shape: tuple[int, ...]) -> Iterator[tuple[int, npt.NDArray[np.int64]]]:
