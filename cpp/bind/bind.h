@@ -4,4 +4,5 @@
 
 namespace verglas::bind {
 void bind_ctf(pybind11::module_& m);
+void bind_fft1d(pybind11::module_& m);
 }  // namespace verglas::bind
