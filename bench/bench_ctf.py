@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
-from common import compare, write
 
 from verglas import ops, reference
+
+from common import compare, write
 
 
 def main() -> None:

@@ -11,3 +11,10 @@ FSC_FLOAT32 = 1e-6
 # float32 transforms of up to 1024 values against double, relative to the largest output: at most 10 passes, each
 # adding a rounding of 6e-8 per operation, growing as the square root of their number.
 FFT1D_REL = 1e-6
+
+
+# Euler angles in float64: a dozen products of numbers below 1 lose a few of their 16 digits.
+EULER_ABS = 1e-12
+
+# RELION prints its symmetry matrices with six digits, from axes stored with six: 5e-6 is the largest difference.
+RELION_SYMMETRY_ABS = 1e-5

@@ -15,14 +15,18 @@ from verglas.types import Map, Optics, Poses
 # name -> module that holds it, loaded when first asked for
 _LAZY = {
     "devices": "verglas.run.machine",
+    "euler_to_matrix": "verglas.geometry",
     "fsc": "verglas.assessment.fsc",
     "info": "verglas.run.machine",
+    "matrix_to_euler": "verglas.geometry",
+    "symmetry_matrices": "verglas.geometry",
 }
-_SUBMODULES = ("assessment", "fourier", "masks", "ops", "reference")
+_SUBMODULES = ("assessment", "fourier", "geometry", "masks", "ops", "reference")
 
 if TYPE_CHECKING:
-    from verglas import assessment, fourier, masks, ops, reference
+    from verglas import assessment, fourier, geometry, masks, ops, reference
     from verglas.assessment.fsc import fsc
+    from verglas.geometry import euler_to_matrix, matrix_to_euler, symmetry_matrices
     from verglas.run.machine import devices, info
 
 __all__ = [
@@ -36,12 +40,16 @@ __all__ = [
     "__version__",
     "assessment",
     "devices",
+    "euler_to_matrix",
     "fourier",
     "fsc",
+    "geometry",
     "info",
     "masks",
+    "matrix_to_euler",
     "ops",
     "reference",
+    "symmetry_matrices",
 ]
 
 
