@@ -85,4 +85,9 @@ def load_cuda() -> Any:
             "this verglas was built without CUDA: install it where nvcc is on PATH (pip install '.[cuda]'), "
             "or use device='cpu'"
         )
-    return importlib.import_module("verglas._cuda")
+    try:
+        return importlib.import_module("verglas._cuda")
+    except ImportError as error:
+        raise DeviceError(
+            f"the CUDA module does not load: {error}; install verglas again, or use device='cpu'"
+        ) from error

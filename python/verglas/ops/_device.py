@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from verglas.errors import DeviceError
 
+if TYPE_CHECKING:
+    from verglas._cuda_arrays import CudaSession
+
 
 def require_cpu(device: str, op: str) -> None:
     """Refuse, in one sentence, a device that the op has no kernel for."""
     if device != "cpu":
         raise DeviceError(f"ops.{op}: no kernel for device {device!r}; use device='cpu'")
+
+
+def cuda_session(device: str) -> CudaSession:
+    """Open a CUDA device; the module that does it is loaded only now, so that the CPU path never needs it."""
+    from verglas._cuda_arrays import session
+
+    return session(device)
 
 
 def as_array(value: Any, dtype: npt.DTypeLike) -> np.ndarray:

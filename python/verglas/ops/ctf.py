@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
 from verglas._native import core, resolve_threads
-from verglas.ops._device import as_array, require_cpu
+from verglas.ops._device import as_array, cuda_session
 
 
 def ctf(
@@ -24,26 +26,29 @@ def ctf(
     Parameters
     ----------
     params : (n, 9) float64
-        Columns: defocus u and v (A), angle (degrees), voltage (kV), Cs (mm), amplitude contrast w, phase shift
-        (degrees), B-factor (A^2), scale. :meth:`verglas.types.Optics.as_params` makes it.
+        A NumPy array, or a CuPy array on the device. Columns: defocus u and v (A), angle (degrees), voltage (kV), Cs
+        (mm), amplitude contrast w, phase shift (degrees), B-factor (A^2), scale.
+        :meth:`verglas.types.Optics.as_params` makes it.
     box : int
         Image side in pixels.
     pixel_size_A : float
         Pixel size in angstrom.
     device : str
-        ``"cpu"``.
+        ``"cpu"`` or ``"cuda:<number>"``.
     threads : int, optional
-        Threads; all processors of this process by default. The result does not depend on it.
+        Threads; all processors of this process by default. The result does not depend on it. CPU only.
 
     Returns
     -------
     (n, box, box // 2 + 1) float32
-        In ``rfft2`` order.
+        In ``rfft2`` order; a CuPy array on the device when ``device`` is not ``"cpu"``.
 
     Raises
     ------
     ValueError
         ``params`` has another shape, or ``box`` or ``pixel_size_A`` is not positive.
+    DeviceError
+        The device cannot be used; the message says why and what to do.
 
     References
     ----------
@@ -56,5 +61,15 @@ def ctf(
     >>> c.shape, round(float(c[0, 0, 0]), 6)
     ((1, 8, 5), 0.1)
     """
-    require_cpu(device, "ctf")
+    if device != "cpu":
+        return _ctf_cuda(params, int(box), float(pixel_size_A), device)
     return core.ctf(as_array(params, np.float64), int(box), float(pixel_size_A), resolve_threads(threads))
+
+
+def _ctf_cuda(params: npt.ArrayLike, box: int, pixel_size_A: float, device: str) -> Any:
+    cuda = cuda_session(device)
+    with cuda.active() as stream:
+        rows = cuda.array(params, np.float64)
+        out = cuda.cupy.empty((len(rows), max(box, 0), max(box, 0) // 2 + 1), np.float32)
+        cuda.kernels.ctf(rows, box, pixel_size_A, out, stream)
+    return out

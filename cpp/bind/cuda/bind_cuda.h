@@ -1,0 +1,7 @@
+// One register function per op of the CUDA module; module.cpp calls them all.
+#pragma once
+#include <pybind11/pybind11.h>
+
+namespace verglas::bind {
+void bind_cuda_ctf(pybind11::module_& m);
+}  // namespace verglas::bind
