@@ -19,6 +19,7 @@ _LAZY = {
     "fsc": "verglas.assessment.fsc",
     "info": "verglas.run.machine",
     "matrix_to_euler": "verglas.geometry",
+    "orientation_grid": "verglas.geometry",
     "symmetry_matrices": "verglas.geometry",
 }
 _SUBMODULES = ("assessment", "fourier", "geometry", "masks", "ops", "reference")
@@ -26,7 +27,7 @@ _SUBMODULES = ("assessment", "fourier", "geometry", "masks", "ops", "reference")
 if TYPE_CHECKING:
     from verglas import assessment, fourier, geometry, masks, ops, reference
     from verglas.assessment.fsc import fsc
-    from verglas.geometry import euler_to_matrix, matrix_to_euler, symmetry_matrices
+    from verglas.geometry import euler_to_matrix, matrix_to_euler, orientation_grid, symmetry_matrices
     from verglas.run.machine import devices, info
 
 __all__ = [
@@ -48,6 +49,7 @@ __all__ = [
     "masks",
     "matrix_to_euler",
     "ops",
+    "orientation_grid",
     "reference",
     "symmetry_matrices",
 ]

@@ -9,6 +9,16 @@ from verglas.geometry.euler import (
     zxz_to_zyz,
     zyz_to_zxz,
 )
+from verglas.geometry.grid import orientation_grid, random_orientations, unit_pixels
+from verglas.geometry.healpix import (
+    healpix_children,
+    healpix_count,
+    healpix_directions,
+    healpix_index,
+    healpix_neighbours,
+    healpix_order,
+    healpix_spacing_deg,
+)
 from verglas.geometry.symmetry import (
     angular_distance,
     asymmetric_unit,
@@ -24,12 +34,22 @@ __all__ = [
     "direction_vectors",
     "euler_to_matrix",
     "euler_to_quaternion",
+    "healpix_children",
+    "healpix_count",
+    "healpix_directions",
+    "healpix_index",
+    "healpix_neighbours",
+    "healpix_order",
+    "healpix_spacing_deg",
     "matrix_to_euler",
+    "orientation_grid",
     "parse_symmetry",
     "quaternion_to_euler",
+    "random_orientations",
     "symmetry_matrices",
     "symmetry_order",
     "to_asymmetric_unit",
+    "unit_pixels",
     "zxz_to_zyz",
     "zyz_to_zxz",
 ]
