@@ -113,7 +113,8 @@ def orientation_grid(step_deg: float, symmetry: str = "C1") -> tuple[FloatArray,
             f"known orientations, or use at least {healpix_spacing_deg(_LARGEST_ORDER):.3f} degrees"
         )
     count = int(np.ceil(360 / step_deg - 1e-9))
-    return healpix_directions(order, unit_pixels(order, symmetry)), np.arange(count) * (360.0 / count)
+    psi = np.linspace(0.0, 360.0, count, endpoint=False, dtype=np.float64)
+    return healpix_directions(order, unit_pixels(order, symmetry)), psi
 
 
 def random_orientations(n: int, seed: int) -> FloatArray:

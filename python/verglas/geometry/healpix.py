@@ -28,8 +28,8 @@ MAX_ORDER = 29
 # Offsets (a, b) of the eight neighbours: SW, W, NW, N, NE, E, SE, S.
 _NEIGHBOURS = ((-1, 0), (-1, 1), (0, 1), (1, 1), (1, 0), (1, -1), (0, -1), (-1, -1))
 # Stepping off a face in a and b: (row of faces, step in a, step in b) -> (row entered, columns eastward, turned). Rows:
-# 0 north, 1 equatorial, 2 south. Over an edge between two faces of one cap the coordinates swap (turned); elsewhere faces
-# join as squares of the plane do. Absent corners are those where three faces meet.
+# 0 north, 1 equatorial, 2 south. Over an edge between two faces of one cap the coordinates swap (turned); elsewhere
+# faces join as squares of the plane do. Absent corners are those where three faces meet.
 _STEPS = {
     (0, 1, 0): (0, 1, 1), (0, 0, 1): (0, -1, 1), (0, 1, 1): (0, 2, 1),
     (0, 0, -1): (1, 1, 0), (0, -1, 0): (1, 0, 0), (0, -1, -1): (2, 0, 0),
@@ -222,13 +222,14 @@ def healpix_index(order: int, directions_deg: npt.ArrayLike) -> IntArray:
     # In the caps the quadrant says the face (rounding on its edge must not), elsewhere the squares do.
     floor_a = np.where(cap, quadrant + (z > 0), np.floor(at_a).astype(np.int64))
     floor_b = np.where(cap, -quadrant - (z < 0), np.floor(at_b).astype(np.int64))
+    # z = 2/3 rounds onto the very corner where two caps' faces meet: it belongs to the equatorial face below.
+    corner = floor_a + floor_b > 1
+    floor_a, floor_b = floor_a - corner, floor_b - corner
     row = floor_a + floor_b
     column = np.where(row == 1, -floor_b, floor_a) % 4
     last = (1 << order) - 1
-    a, b = (
-        np.clip(((at - floor) * 2.0**order).astype(np.int64), 0, last)
-        for at, floor in ((at_a, floor_a), (at_b, floor_b))
-    )
+    a = np.clip(((at_a - floor_a) * 2.0**order).astype(np.int64), 0, last)
+    b = np.clip(((at_b - floor_b) * 2.0**order).astype(np.int64), 0, last)
     return _join(order, 4 * (1 - row) + column, a, b)
 
 
