@@ -1,0 +1,43 @@
+// The grid as Python hands it over, checked once for project and insert.
+#pragma once
+#include "bind/arrays.h"
+#include "ops/grid.h"
+
+namespace verglas::bind {
+
+/// Mirrors math::GridShape and cpu::WindowTable; holds the table of window polynomials alive.
+struct GridArguments {
+  GridArguments(int box, int padded, int extent, int halo, int columns, py::array_t<float> window)
+      : shape{box, padded, extent, halo, columns}, table(std::move(window)) {
+    const auto w = input<float>(table, "window", {kAny, kAny});
+    const auto width = w.shape[1];
+    if (width != 2 && width != 4 && width != 6 && width != 8)
+      throw std::invalid_argument("window: expected 2, 4, 6 or 8 taps, got " + std::to_string(width));
+    if (w.shape[0] < 1 || w.shape[0] > cpu::kMaxDegree + 1)
+      throw std::invalid_argument("window: expected 1 to " + std::to_string(cpu::kMaxDegree + 1) +
+                                  " coefficients per tap, got " + std::to_string(w.shape[0]));
+    const int lanes = width == 6 ? 8 : static_cast<int>(width);
+    if (box < 1 || padded < box || extent < 1 || halo < static_cast<int>(width) / 2 ||
+        columns < halo + 1 + extent + lanes)
+      throw std::invalid_argument("grid: inconsistent geometry (make it with verglas.ops.grid)");
+  }
+  math::GridShape shape;
+  py::array_t<float> table;
+};
+
+inline math::GridShape grid_shape(const GridArguments& g) { return g.shape; }
+
+inline cpu::WindowTable window_table(const GridArguments& g) {
+  return {static_cast<int>(g.table.shape(1)), static_cast<int>(g.table.shape(0)) - 1, g.table.data()};
+}
+
+/// The largest radius whose taps stay inside the grid.
+inline int checked_radius(const math::GridShape& grid, int max_radius, int width) {
+  const double reach = (max_radius + 0.5) * grid.padded / grid.box + width / 2 + 1;
+  if (max_radius < 0 || max_radius > (grid.box - 1) / 2 || reach > grid.extent + 1)
+    throw std::invalid_argument("max_radius: expected 0 to what the grid was made for, got " +
+                                std::to_string(max_radius));
+  return max_radius;
+}
+
+}  // namespace verglas::bind

@@ -1,0 +1,56 @@
+// Geometry of central slices: where a pixel of an image's transform lies in the half volume of a map's
+// transform.
+#pragma once
+#include "math/macros.h"
+
+namespace verglas::math {
+
+/// The gridded transform of a cubic map: coordinates -extent .. extent in z and y, -halo .. extent in x (kx
+/// >= 0; the rest is Friedel's mate). One step is one Fourier pixel of the padded box. C order (z, y, x).
+struct GridShape {
+  int box;      // side of the images, pixels
+  int padded;   // side of the padded box the grid belongs to
+  int extent;   // outermost grid coordinate, interpolation margin included
+  int halo;     // grid columns stored at x < 0, so that no tap needs wrapping
+  int columns;  // stored row length: halo + 1 + extent, plus what a SIMD row may over-read
+
+  VG_HD int rows() const { return 2 * extent + 1; }
+};
+
+/// A slice: k3 = A^T (kx, ky, 0) in units of the padded grid. RELION's convention: V^(A^T k) is the slice, so
+/// the first two rows of A, scaled by padded / box, are the images of the x and y axes.
+struct SliceAxes {
+  double x[3], y[3];
+};
+
+VG_HD SliceAxes slice_axes(const double* matrix, const GridShape& grid) {
+  const double scale = static_cast<double>(grid.padded) / grid.box;
+  SliceAxes axes;
+  for (int i = 0; i < 3; ++i) {
+    axes.x[i] = matrix[i] * scale;
+    axes.y[i] = matrix[3 + i] * scale;
+  }
+  return axes;
+}
+
+/// Array coordinates (all >= 0) of a Fourier pixel in the half volume; `mate` says that Friedel's mate -k was
+/// taken, so the value is the complex conjugate.
+struct SlicePoint {
+  double z, y, x;
+  bool mate;
+};
+
+VG_HD SlicePoint slice_point(const SliceAxes& axes, const GridShape& grid, double kx, double ky) {
+  double x = axes.x[0] * kx + axes.y[0] * ky;
+  double y = axes.x[1] * kx + axes.y[1] * ky;
+  double z = axes.x[2] * kx + axes.y[2] * ky;
+  const bool mate = x < 0.0;
+  if (mate) {
+    x = -x;
+    y = -y;
+    z = -z;
+  }
+  return {z + grid.extent, y + grid.extent, x + grid.halo, mate};
+}
+
+}  // namespace verglas::math

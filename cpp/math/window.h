@@ -1,0 +1,30 @@
+// Interpolation window of the gridding kernels: W taps, each a polynomial of the fractional coordinate.
+#pragma once
+#include "math/macros.h"
+
+namespace verglas::math {
+
+/// Horner's rule for one polynomial or for several side by side: V is float, or a SIMD vector with one tap
+/// per lane.
+template <class V>
+VG_HD V horner(const V* coefficients, int degree, float t) {
+  V value = coefficients[degree];
+  for (int d = degree - 1; d >= 0; --d) value = value * t + coefficients[d];
+  return value;
+}
+
+/// Which grid points a coordinate touches: taps first .. first + W - 1, and t = fraction - 1/2 in [-1/2,
+/// 1/2). Tap j lies at distance j - (W/2 - 1) - (t + 1/2) from the coordinate.
+struct Footprint {
+  int first;
+  float t;
+};
+
+/// The coordinate must be >= 0 (grids are shifted so that it is): truncation is then the floor.
+template <int W>
+VG_HD Footprint footprint(double coordinate) {
+  const int cell = static_cast<int>(coordinate);
+  return {cell - (W / 2 - 1), static_cast<float>(coordinate - cell) - 0.5f};
+}
+
+}  // namespace verglas::math

@@ -1,0 +1,101 @@
+// What project and insert share on the CPU: the grid, the window, SIMD rows of taps, the disc of pixels in
+// use.
+#pragma once
+#include <cmath>
+#include <complex>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <vector>
+
+#include "math/slice.h"
+#include "math/window.h"
+
+namespace verglas::cpu {
+
+using Complex = std::complex<float>;
+
+/// Window taps as polynomials: coefficients[d * width + j] of t^d for tap j (math/window.h).
+struct WindowTable {
+  int width;   // 2, 4, 6 or 8 taps
+  int degree;  // of the polynomials
+  const float* coefficients;
+};
+constexpr int kMaxDegree = 15;
+
+/// W taps live in L >= W lanes (L a power of two); lanes beyond W carry weight zero.
+template <int W>
+struct Lanes {
+  static constexpr int count = W <= 2 ? 2 : W <= 4 ? 4 : 8;
+  typedef float Vec __attribute__((vector_size(4 * count)));
+  typedef float Pairs __attribute__((vector_size(8 * count)));        // re, im interleaved
+  typedef double Wide __attribute__((vector_size(8 * count)));        // sums of weights
+  typedef double WidePairs __attribute__((vector_size(16 * count)));  // sums of values
+};
+
+/// The window with one tap per SIMD lane.
+template <int W>
+struct Window {
+  using Vec = typename Lanes<W>::Vec;
+  Vec coefficients[kMaxDegree + 1];
+  int degree;
+
+  explicit Window(const WindowTable& table) : degree(table.degree) {
+    for (int d = 0; d <= degree; ++d) {
+      for (int j = 0; j < Lanes<W>::count; ++j)
+        coefficients[d][j] = j < W ? table.coefficients[d * W + j] : 0.0f;
+    }
+  }
+  Vec operator()(float t) const { return math::horner(coefficients, degree, t); }
+};
+
+/// Pixels in use are round(|k|) <= max_radius; this is the largest kx on the row ky, or -1.
+inline int last_column(int ky, int max_radius, int box) {
+  const double limit = (max_radius + 0.5) * (max_radius + 0.5) - static_cast<double>(ky) * ky;
+  if (limit <= 0.0) return -1;
+  int kx = static_cast<int>(std::sqrt(limit));
+  while (static_cast<double>(kx) * kx >= limit) --kx;
+  return kx < (box - 1) / 2 ? kx : (box - 1) / 2;
+}
+
+/// exp(-2 pi i (kx dx + ky dy) / box), which moves an image by (dx, dy) pixels, as a product of one table per
+/// axis. Tables are filled by recurrence in double: after box steps the error is still below float32
+/// rounding.
+class ShiftPhases {
+ public:
+  explicit ShiftPhases(int box) : box_(box), x_(box / 2 + 1), y_(box) {}
+
+  void set(const double* shift_px) {
+    identity_ = shift_px == nullptr || (shift_px[0] == 0.0 && shift_px[1] == 0.0);
+    if (identity_) return;
+    const std::complex<double> step_x = std::polar(1.0, -2.0 * M_PI * shift_px[0] / box_);
+    const std::complex<double> step_y = std::polar(1.0, -2.0 * M_PI * shift_px[1] / box_);
+    std::complex<double> phase = 1.0;
+    for (auto& value : x_) {
+      value = Complex(phase);
+      phase *= step_x;
+    }
+    phase = 1.0;
+    const int positive = (box_ + 1) / 2;
+    for (int k = 0; k < positive; ++k) {
+      y_[k] = Complex(phase);
+      if (k > 0) y_[box_ - k] = Complex(std::conj(phase));
+      phase *= step_y;
+    }
+    if (box_ % 2 == 0) y_[positive] = Complex(std::conj(phase));
+  }
+  bool identity() const { return identity_; }
+  Complex at(int kx, int row) const { return multiply(x_[kx], y_[row]); }
+
+  /// Plain complex product: std::complex's operator* also handles infinities, at several times the cost.
+  static Complex multiply(Complex a, Complex b) {
+    return {a.real() * b.real() - a.imag() * b.imag(), a.real() * b.imag() + a.imag() * b.real()};
+  }
+
+ private:
+  int box_;
+  bool identity_ = true;
+  std::vector<Complex> x_, y_;
+};
+
+}  // namespace verglas::cpu

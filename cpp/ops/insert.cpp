@@ -1,0 +1,257 @@
+#include "ops/insert.h"
+
+#include <algorithm>
+
+namespace verglas::cpu {
+namespace {
+
+/// One image's pixel as it goes into the sums.
+struct Sample {
+  std::complex<double> value;
+  double weight;
+};
+
+/// The half of the image's disc that is inserted: kx >= 0, and on the column kx = 0 only ky >= 0, because the
+/// pixels (0, ky) and (0, -ky) are Friedel mates of each other; the origin counts half, being its own mate.
+class ImageReader {
+ public:
+  ImageReader(const math::GridShape& grid, const InsertInput& input)
+      : grid_(grid), input_(input), half_(grid.box / 2 + 1), phases_(grid.box) {}
+
+  void open(std::size_t i) {
+    const std::size_t offset = i * grid_.box * half_;
+    image_ = input_.images ? input_.images + offset : nullptr;
+    ctf_ = input_.ctf ? input_.ctf + offset : nullptr;
+    shell_ = input_.shell_weight ? input_.shell_weight + i * (input_.max_radius + 1) : nullptr;
+    if (input_.shifts_px) {
+      // The adjoint moves the particle back to the centre.
+      const double back[2] = {-input_.shifts_px[2 * i], -input_.shifts_px[2 * i + 1]};
+      phases_.set(back);
+    }
+  }
+
+  Sample read(int kx, int ky, int row) const {
+    const std::size_t at = static_cast<std::size_t>(row) * half_ + kx;
+    Complex x = image_ ? image_[at] : Complex(0);
+    if (image_ && !phases_.identity()) x = ShiftPhases::multiply(x, phases_.at(kx, row));
+    double weight = kx == 0 && ky == 0 ? 0.5 : 1.0;
+    if (shell_)
+      weight *= shell_[static_cast<int>(std::lround(std::sqrt(static_cast<double>(kx) * kx + ky * ky)))];
+    const double c = ctf_ ? ctf_[at] : 1.0;
+    return {std::complex<double>(x) * (c * weight), c * c * weight};
+  }
+
+ private:
+  const math::GridShape& grid_;
+  const InsertInput& input_;
+  std::size_t half_;
+  ShiftPhases phases_;
+  const Complex* image_ = nullptr;
+  const float* ctf_ = nullptr;
+  const float* shell_ = nullptr;
+};
+
+/// Adds one sample's taps on the planes z in [z_begin, z_end).
+template <int W>
+void scatter(const Window<W>& window, const math::GridShape& grid, const math::SlicePoint& point,
+             const Sample& sample, const InsertSums& sums, int z_begin, int z_end) {
+  using L = Lanes<W>;
+  const auto fz = math::footprint<W>(point.z);
+  const int first = std::max(z_begin - fz.first, 0), last = std::min(z_end - fz.first, W);
+  if (first >= last) return;
+  const auto fy = math::footprint<W>(point.y), fx = math::footprint<W>(point.x);
+  const auto wz = window(fz.t), wy = window(fy.t), wx = window(fx.t);
+  const double re = sample.value.real(), im = point.mate ? -sample.value.imag() : sample.value.imag();
+  typename L::WidePairs value_row = {};
+  typename L::Wide weight_row = {};
+  for (int x = 0; x < W; ++x) {
+    value_row[2 * x] = re * wx[x];
+    value_row[2 * x + 1] = im * wx[x];
+    weight_row[x] = sample.weight * wx[x];
+  }
+  const std::size_t row = grid.columns, plane = row * grid.rows();
+  const std::size_t corner = fz.first * plane + fy.first * row + fx.first;
+  for (int z = first; z < last; ++z) {
+    for (int y = 0; y < W; ++y) {
+      const double w = static_cast<double>(wz[z]) * wy[y];
+      const std::size_t at = corner + z * plane + y * row;
+      if (sums.values) {
+        typename L::WidePairs values;
+        std::memcpy(&values, sums.values + at, sizeof(values));
+        values += w * value_row;
+        std::memcpy(static_cast<void*>(sums.values + at), &values, sizeof(values));
+      }
+      if (sums.weights) {
+        typename L::Wide weights;
+        std::memcpy(&weights, sums.weights + at, sizeof(weights));
+        weights += w * weight_row;
+        std::memcpy(sums.weights + at, &weights, sizeof(weights));
+      }
+    }
+  }
+}
+
+/// Range of kx on one row of pixels in which a linear coordinate `start + slope kx` lies in (low, high);
+/// conservative.
+struct Range {
+  int begin, end;
+};
+Range clip(Range range, double start, double slope, double low, double high) {
+  if (slope == 0.0) return start > low && start < high ? range : Range{0, 0};
+  double a = (low - start) / slope, b = (high - start) / slope;
+  if (a > b) std::swap(a, b);
+  // Clamp before the conversion to int: the quotient may be huge where the slope is tiny.
+  const double most = range.end, least = range.begin;
+  const int begin = static_cast<int>(std::floor(std::clamp(a, least, most)));
+  const int end = static_cast<int>(std::ceil(std::clamp(b, least - 1, most - 1))) + 1;
+  return {std::max(range.begin, begin), std::min(range.end, end)};
+}
+
+/// Inserts the pixels of one image whose taps touch the slab [z_begin, z_end). Along a row of pixels z is
+/// linear in kx, with a change of sign where Friedel's mate takes over (x = 0), so the pixels of a slab are
+/// two ranges.
+template <int W>
+void insert_image(const Window<W>& window, const math::GridShape& grid, const double* matrix,
+                  const ImageReader& reader, int max_radius, const InsertSums& sums, int z_begin, int z_end) {
+  const auto axes = math::slice_axes(matrix, grid);
+  const double low = z_begin - grid.extent - W / 2 - 1, high = z_end - grid.extent + W / 2 + 1;
+  const int box = grid.box;
+  for (int row = 0; row < box; ++row) {
+    const int ky = row < (box + 1) / 2 ? row : row - box;
+    const int last = last_column(ky, max_radius, box);
+    const Range all{ky < 0 ? 1 : 0, last + 1};
+    if (all.begin >= all.end) continue;
+    const double z0 = axes.y[2] * ky, slope = axes.x[2];
+    const Range direct = clip(all, z0, slope, low, high), mates = clip(all, -z0, -slope, low, high);
+    // The union of both ranges, walked in ascending kx: the order of additions is then the same for every
+    // slab.
+    const bool direct_empty = direct.begin >= direct.end, mates_empty = mates.begin >= mates.end;
+    if (direct_empty && mates_empty) continue;
+    const int begin = direct_empty  ? mates.begin
+                      : mates_empty ? direct.begin
+                                    : std::min(direct.begin, mates.begin);
+    const int end = direct_empty ? mates.end : mates_empty ? direct.end : std::max(direct.end, mates.end);
+    for (int kx = begin; kx < end; ++kx) {
+      const auto point = math::slice_point(axes, grid, kx, ky);
+      const int first = math::footprint<W>(point.z).first;
+      if (first >= z_end || first + W <= z_begin) continue;
+      scatter<W>(window, grid, point, reader.read(kx, ky, row), sums, z_begin, z_end);
+    }
+  }
+}
+
+/// Bounds of slabs of equal work: slices in random directions put pixels at height z with density (R - |z|) /
+/// R^2, so the quantiles of that triangle share the work.
+std::vector<int> slab_bounds(const math::GridShape& grid, int slabs) {
+  std::vector<int> bounds(slabs + 1);
+  for (int s = 0; s <= slabs; ++s) {
+    const double q = static_cast<double>(s) / slabs;
+    const double z = q < 0.5 ? -1.0 + std::sqrt(2.0 * q) : 1.0 - std::sqrt(2.0 * (1.0 - q));
+    bounds[s] = static_cast<int>(std::lround((z + 1.0) * 0.5 * grid.rows()));
+  }
+  return bounds;
+}
+
+template <int W>
+void insert_all(const math::GridShape& grid, const WindowTable& table, const InsertInput& input,
+                const InsertSums& sums, int num_threads) {
+  const Window<W> window(table);
+  const int slabs = num_threads == 1 ? 1 : 2 * num_threads;
+  const auto bounds = slab_bounds(grid, slabs);
+#pragma omp parallel for num_threads(num_threads) schedule(dynamic, 1)
+  for (int s = 0; s < slabs; ++s) {
+    ImageReader reader(grid, input);
+    for (std::size_t i = 0; i < input.n; ++i) {
+      reader.open(i);
+      insert_image<W>(window, grid, input.matrices + 9 * i, reader, input.max_radius, sums, bounds[s],
+                      bounds[s + 1]);
+    }
+  }
+}
+
+}  // namespace
+
+void insert(const math::GridShape& grid, const WindowTable& window, const InsertInput& input,
+            const InsertSums& sums, int num_threads) {
+  switch (window.width) {
+    case 2:
+      return insert_all<2>(grid, window, input, sums, num_threads);
+    case 4:
+      return insert_all<4>(grid, window, input, sums, num_threads);
+    case 6:
+      return insert_all<6>(grid, window, input, sums, num_threads);
+    default:
+      return insert_all<8>(grid, window, input, sums, num_threads);
+  }
+}
+
+namespace {
+
+/// The fold, for complex values (conjugate mates) and real weights (equal mates) alike.
+template <class T, class Conjugate>
+void fold_array(const math::GridShape& grid, T* array, Conjugate conjugate) {
+  const int n = grid.rows(), halo = grid.halo;
+  const std::size_t row = grid.columns, plane = row * n;
+  for (int z = 0; z < n; ++z) {
+    for (int y = 0; y < n; ++y) {
+      T* here = array + z * plane + y * row + halo;
+      T* mate = array + (n - 1 - z) * plane + (n - 1 - y) * row + halo;
+      for (int x = 1; x <= halo; ++x) here[x] += conjugate(mate[-x]);
+      if (here > mate) continue;
+      // The plane x = 0 holds both members of every pair: each receives the other's conjugate.
+      const T a = *here, b = *mate;
+      *here = a + conjugate(b);
+      *mate = b + conjugate(a);
+    }
+  }
+  // The halo is now counted on its mates: emptied, so that folding twice or reading it adds nothing.
+  for (std::size_t r = 0; r < static_cast<std::size_t>(n) * n; ++r) std::fill_n(array + r * row, halo, T(0));
+}
+
+/// One output row of the symmetrised array.
+template <class T, class Conjugate>
+void symmetrise_row(const math::GridShape& grid, const T* in, const int* matrices, int n, int z, int y,
+                    T* out, Conjugate conjugate) {
+  const std::size_t row = grid.columns, plane = row * grid.rows();
+  const int extent = grid.extent;
+  std::fill_n(out, row, T(0));
+  for (int x = 0; x <= extent; ++x) {
+    const int q[3] = {x, y - extent, z - extent};
+    T sum = 0;
+    for (int i = 0; i < n; ++i) {
+      const int* h = matrices + 9 * i;
+      int p[3];
+      for (int a = 0; a < 3; ++a) p[a] = h[3 * a] * q[0] + h[3 * a + 1] * q[1] + h[3 * a + 2] * q[2];
+      const int sign = p[0] < 0 ? -1 : 1;
+      const T value =
+          in[(sign * p[2] + extent) * plane + (sign * p[1] + extent) * row + sign * p[0] + grid.halo];
+      sum += sign < 0 ? conjugate(value) : value;
+    }
+    out[grid.halo + x] = sum;
+  }
+}
+
+const auto kComplexMate = [](const std::complex<double>& v) { return std::conj(v); };
+const auto kRealMate = [](double v) { return v; };
+
+}  // namespace
+
+void fold_friedel(const math::GridShape& grid, const InsertSums& sums) {
+  if (sums.values) fold_array(grid, sums.values, kComplexMate);
+  if (sums.weights) fold_array(grid, sums.weights, kRealMate);
+}
+
+void symmetrise(const math::GridShape& grid, const InsertSums& in, const int* matrices, int n,
+                const InsertSums& out, int num_threads) {
+  const int rows = grid.rows();
+#pragma omp parallel for num_threads(num_threads) schedule(static)
+  for (int z = 0; z < rows; ++z) {
+    for (int y = 0; y < rows; ++y) {
+      const std::size_t at = (static_cast<std::size_t>(z) * rows + y) * grid.columns;
+      if (in.values) symmetrise_row(grid, in.values, matrices, n, z, y, out.values + at, kComplexMate);
+      if (in.weights) symmetrise_row(grid, in.weights, matrices, n, z, y, out.weights + at, kRealMate);
+    }
+  }
+}
+
+}  // namespace verglas::cpu

@@ -1,0 +1,92 @@
+#include "ops/project.h"
+
+#include <algorithm>
+
+namespace verglas::cpu {
+namespace {
+
+/// Sum of W^3 taps around a point: rows of W complex values are read as one SIMD vector.
+template <int W>
+Complex gather(const Window<W>& window, const math::GridShape& grid, const Complex* spectrum,
+               const math::SlicePoint& point) {
+  using L = Lanes<W>;
+  const auto fz = math::footprint<W>(point.z), fy = math::footprint<W>(point.y),
+             fx = math::footprint<W>(point.x);
+  const auto wz = window(fz.t), wy = window(fy.t), wx = window(fx.t);
+  const std::size_t row = grid.columns, plane = row * grid.rows();
+  const Complex* corner = spectrum + fz.first * plane + fy.first * row + fx.first;
+  typename L::Pairs sum = {};
+  for (int z = 0; z < W; ++z) {
+    typename L::Pairs sum_z = {};
+    for (int y = 0; y < W; ++y) {
+      typename L::Pairs values;
+      std::memcpy(&values, corner + z * plane + y * row, sizeof(values));
+      sum_z += wy[y] * values;
+    }
+    sum += wz[z] * sum_z;
+  }
+  float re = 0.0f, im = 0.0f;
+  for (int x = 0; x < W; ++x) {
+    re += wx[x] * sum[2 * x];
+    im += wx[x] * sum[2 * x + 1];
+  }
+  return {re, point.mate ? -im : im};
+}
+
+template <int W>
+void project_image(const Window<W>& window, const math::GridShape& grid, const Complex* spectrum,
+                   const double* matrix, const ShiftPhases& phases, const float* ctf, int max_radius,
+                   Complex* image) {
+  const int box = grid.box, half = box / 2 + 1;
+  const auto axes = math::slice_axes(matrix, grid);
+  std::fill(image, image + static_cast<std::size_t>(box) * half, Complex(0));
+  for (int row = 0; row < box; ++row) {
+    const int ky = row < (box + 1) / 2 ? row : row - box;
+    Complex* out = image + static_cast<std::size_t>(row) * half;
+    const float* factor = ctf ? ctf + static_cast<std::size_t>(row) * half : nullptr;
+    const int last = last_column(ky, max_radius, box);
+    for (int kx = 0; kx <= last; ++kx) {
+      Complex value = gather<W>(window, grid, spectrum, math::slice_point(axes, grid, kx, ky));
+      if (!phases.identity()) value = ShiftPhases::multiply(value, phases.at(kx, row));
+      out[kx] = factor ? value * factor[kx] : value;
+    }
+  }
+}
+
+template <int W>
+void project_all(const math::GridShape& grid, const WindowTable& table, const Complex* spectrum,
+                 const double* matrices, std::size_t n, const SliceOptions& options, Complex* images,
+                 int num_threads) {
+  const Window<W> window(table);
+  const std::size_t image_size = static_cast<std::size_t>(grid.box) * (grid.box / 2 + 1);
+#pragma omp parallel num_threads(num_threads)
+  {
+    ShiftPhases phases(grid.box);
+#pragma omp for schedule(dynamic, 4)
+    for (std::size_t i = 0; i < n; ++i) {
+      phases.set(options.shifts_px ? options.shifts_px + 2 * i : nullptr);
+      project_image<W>(window, grid, spectrum, matrices + 9 * i, phases,
+                       options.ctf ? options.ctf + i * image_size : nullptr, options.max_radius,
+                       images + i * image_size);
+    }
+  }
+}
+
+}  // namespace
+
+void project(const math::GridShape& grid, const WindowTable& window, const Complex* spectrum,
+             const double* matrices, std::size_t n, const SliceOptions& options, Complex* images,
+             int num_threads) {
+  switch (window.width) {
+    case 2:
+      return project_all<2>(grid, window, spectrum, matrices, n, options, images, num_threads);
+    case 4:
+      return project_all<4>(grid, window, spectrum, matrices, n, options, images, num_threads);
+    case 6:
+      return project_all<6>(grid, window, spectrum, matrices, n, options, images, num_threads);
+    default:
+      return project_all<8>(grid, window, spectrum, matrices, n, options, images, num_threads);
+  }
+}
+
+}  // namespace verglas::cpu

@@ -1,0 +1,190 @@
+"""Insertion of slices, the adjoint of project; and the symmetrisation of what was inserted."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from verglas._native import core, resolve_threads
+from verglas.errors import InputError
+from verglas.ops._device import as_array, require_cpu
+from verglas.ops.grid import Grid
+
+
+@dataclass(frozen=True)
+class GridSums:
+    """Sums that :func:`insert` adds to; either array may be absent, its sum is then not made.
+
+    Attributes
+    ----------
+    grid : Grid
+        Where they lie.
+    values : grid.shape complex128 or None
+        Sum of C X / sigma^2.
+    weights : grid.shape float64 or None
+        Sum of C^2 / sigma^2.
+
+    Examples
+    --------
+    >>> from verglas import ops
+    >>> ops.GridSums.zeros(ops.Grid(8)).values.dtype
+    dtype('complex128')
+    """
+
+    grid: Grid
+    values: npt.NDArray[np.complex128] | None
+    weights: npt.NDArray[np.float64] | None
+
+    @classmethod
+    def zeros(cls, grid: Grid, *, values: bool = True, weights: bool = True) -> GridSums:
+        """Empty sums of the kinds asked for."""
+        return cls(
+            grid,
+            np.zeros(grid.shape, np.complex128) if values else None,
+            np.zeros(grid.shape) if weights else None,
+        )
+
+    def __add__(self, other: GridSums) -> GridSums:
+        """Sums of both; what either lacks is absent."""
+        if self.grid != other.grid:
+            raise InputError(f"GridSums: cannot add sums on different grids: {self.grid} and {other.grid}")
+        values = None if self.values is None or other.values is None else self.values + other.values
+        weights = None if self.weights is None or other.weights is None else self.weights + other.weights
+        return GridSums(self.grid, values, weights)
+
+
+def insert(
+    sums: GridSums,
+    images: npt.NDArray[np.complex64] | None,
+    matrices: npt.ArrayLike,
+    *,
+    max_radius: int | None = None,
+    shifts_px: npt.ArrayLike | None = None,
+    ctf: npt.NDArray[np.float32] | None = None,
+    shell_weight: npt.NDArray[np.float32] | None = None,
+    device: str = "cpu",
+    threads: int | None = None,
+) -> None:
+    r"""Add slices to sums on the grid; the adjoint of :func:`project`.
+
+    .. math::
+        \mathrm{values} \mathrel{+}= \sum_i P_i^T\, \frac{C_i\, e^{+2\pi i\, k \cdot d_i/N} X_i}{\sigma_i^2}, \qquad
+        \mathrm{weights} \mathrel{+}= \sum_i P_i^T\, \frac{C_i^2}{\sigma_i^2}
+
+    Each pixel goes to the half volume once; :func:`fold` adds Friedel's mates at the end.
+
+    Parameters
+    ----------
+    sums : GridSums
+        Added to in place.
+    images : (n, N, N // 2 + 1) complex64 or None
+        Phase-centred half transforms X; None where ``sums.values`` is.
+    matrices : (n, 3, 3) float64
+        Rotation matrices A in RELION's convention.
+    max_radius : int, optional
+        Largest shell inserted; the grid's by default.
+    shifts_px : (n, 2) float64, optional
+        Displacement d of the particle from the centre, x and y in pixels.
+    ctf : (n, N, N // 2 + 1) float32, optional
+        C; 1 without.
+    shell_weight : (n, max_radius + 1) float32, optional
+        1/sigma^2 per shell; 1 without.
+    device : str
+        ``"cpu"``.
+    threads : int, optional
+        Threads; all by default. The sums are bitwise equal for any number of threads and any batches, as long as the
+        particles come in the same order.
+
+    Raises
+    ------
+    ValueError
+        An array has another shape or dtype.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from verglas import ops
+    >>> sums = ops.GridSums.zeros(ops.Grid(8))
+    >>> ops.insert(sums, np.ones((1, 8, 5), np.complex64), np.eye(3)[None])
+    >>> bool(sums.weights.sum() > 0)
+    True
+    """
+    require_cpu(device, "insert")
+    grid = sums.grid
+    radius = grid.max_radius if max_radius is None else int(max_radius)
+    shifts = None if shifts_px is None else as_array(shifts_px, np.float64)
+    core.insert(
+        grid.native, sums.values, sums.weights, images, as_array(matrices, np.float64), radius, shifts, ctf, shell_weight,
+        resolve_threads(threads),
+    )  # fmt: skip
+
+
+def fold(sums: GridSums) -> None:
+    """Add Friedel's mates, in place: afterwards the sums are those of the full plane. Call once, after the last insert.
+
+    Parameters
+    ----------
+    sums : GridSums
+        Finished sums.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from verglas import ops
+    >>> sums = ops.GridSums.zeros(ops.Grid(8))
+    >>> ops.insert(sums, np.ones((1, 8, 5), np.complex64), np.eye(3)[None])
+    >>> ops.fold(sums)
+    >>> bool(np.all(sums.weights[..., : sums.grid.halo] == 0))
+    True
+    """
+    core.fold_friedel(sums.grid.native, sums.values, sums.weights)
+
+
+def symmetrise(sums: GridSums, matrices: npt.ArrayLike, *, threads: int | None = None) -> GridSums:
+    r"""Sum folded sums over symmetry operations that map the grid onto itself: no interpolation.
+
+    .. math:: S(q) = \sum_h s(h\, q)
+
+    which is what inserting every image with the matrices A h would have given.
+
+    Parameters
+    ----------
+    sums : GridSums
+        Folded sums.
+    matrices : (n, 3, 3)
+        Signed permutations of the axes (rotations by multiples of 90 degrees about x, y, z and their products).
+    threads : int, optional
+        Threads; all by default.
+
+    Returns
+    -------
+    GridSums
+        New arrays.
+
+    Raises
+    ------
+    ValueError
+        A matrix is not a signed permutation of the axes.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from verglas import ops
+    >>> sums = ops.GridSums.zeros(ops.Grid(8))
+    >>> ops.insert(sums, np.ones((1, 8, 5), np.complex64), np.eye(3)[None])
+    >>> ops.fold(sums)
+    >>> twice = ops.symmetrise(sums, [np.eye(3), np.diag([-1, -1, 1])])
+    >>> bool(np.isclose(twice.weights.sum(), 2 * sums.weights.sum(), rtol=0.1))
+    True
+    """
+    grid = sums.grid
+    rounded = np.ascontiguousarray(np.rint(np.asarray(matrices, np.float64)), dtype=np.int32)
+    if not np.allclose(rounded, matrices, atol=1e-6):
+        raise InputError("symmetrise: expected signed permutations of the axes")
+    out = GridSums.zeros(grid, values=sums.values is not None, weights=sums.weights is not None)
+    core.symmetrise(
+        grid.native, sums.values, sums.weights, rounded, out.values, out.weights, resolve_threads(threads)
+    )  # fmt: skip
+    return out

@@ -1,0 +1,198 @@
+"""ops.project and ops.insert: against the exact transform, as adjoints of each other, and on the exact data set."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.spatial.transform import Rotation
+
+from verglas import fourier, gridding, ops, reference
+
+from tolerance import ADJOINT_RELATIVE, PROJECT_FINE_RELATIVE, PROJECT_RELATIVE
+
+
+def random_matrices(n: int, seed: int) -> np.ndarray:
+    return Rotation.random(n, random_state=seed).as_matrix()
+
+
+def blob(box: int, seed: int, fill: float = 0.75) -> np.ndarray:
+    """Noise inside a sphere of diameter fill * box: no symmetry, every frequency present."""
+    x = np.arange(box) - box // 2
+    inside = x[:, None, None] ** 2 + x[:, None] ** 2 + x**2 <= (fill * box / 2) ** 2
+    return (np.random.default_rng(seed).normal(size=(box,) * 3) * inside).astype(np.float32)
+
+
+def half_dot(a: np.ndarray, b: np.ndarray, box: int) -> float:
+    """Inner product over the full plane of two half transforms."""
+    weights = fourier.half_weights((box, box))
+    return float(np.sum((a * np.conj(b)).real.astype(np.float64) * weights))
+
+
+def relative(got: np.ndarray, want: np.ndarray) -> float:
+    return float(np.linalg.norm(got - want) / np.linalg.norm(want))
+
+
+@pytest.mark.parametrize("box", [16, 17, 24])
+@pytest.mark.parametrize(
+    ("kwargs", "tolerance"),
+    [
+        ({}, PROJECT_RELATIVE),
+        ({"width": 6, "oversampling": 1.25}, PROJECT_FINE_RELATIVE),
+        ({"width": 6, "oversampling": 1.25, "window": "semicircle"}, PROJECT_FINE_RELATIVE),
+        ({"width": 8, "oversampling": 1.5}, PROJECT_FINE_RELATIVE),
+    ],
+)
+def test_A1_21_slices_equal_the_exact_transform(box, kwargs, tolerance):
+    volume, matrices = blob(box, 1), random_matrices(6, 2)
+    shifts = np.random.default_rng(3).normal(size=(6, 2)) * 2
+    grid = ops.Grid(box, **kwargs)
+    got = ops.project(gridding.to_grid(volume, grid), grid, matrices, shifts_px=shifts)
+    want = reference.project.project(volume, matrices, grid.max_radius, shifts)
+    assert relative(got, want) < tolerance
+
+
+def test_identity_slice_is_the_projection_along_z():
+    volume = blob(20, 4)
+    grid = ops.Grid(20, width=6, oversampling=1.5)
+    slices = ops.project(gridding.to_grid(volume, grid), grid, np.eye(3)[None])
+    want = fourier.forward(volume.sum(0), 2) * (fourier.shells((20, 20)) <= grid.max_radius)
+    assert relative(slices[0], want) < PROJECT_FINE_RELATIVE
+
+
+@settings(deadline=None, max_examples=15)
+@given(
+    box=st.integers(4, 21),
+    seed=st.integers(0, 1000),
+    kwargs=st.sampled_from(
+        [{}, {"width": 6, "oversampling": 1.25}, {"width": 2, "oversampling": 2.0, "window": "linear"}, {"width": 8}]
+    ),
+    with_ctf=st.booleans(),
+)
+def test_A9_1_insert_is_the_adjoint_of_project(box, seed, kwargs, with_ctf):
+    rng = np.random.default_rng(seed)
+    grid = ops.Grid(box, **kwargs)
+    radius = int(rng.integers(0, grid.max_radius + 1))
+    matrices, shifts = random_matrices(3, seed), rng.normal(size=(3, 2)) * 3
+    volume = rng.normal(size=(box,) * 3).astype(np.float32)
+    images = fourier.forward(rng.normal(size=(3, box, box)).astype(np.float32), 2)
+    ctf = rng.normal(size=images.shape).astype(np.float32) if with_ctf else None
+    if ctf is not None and box > 1:  # a real image's factor is even: equal on both mates of the column kx = 0
+        ctf[:, 1:, 0] = (ctf[:, 1:, 0] + ctf[:, :0:-1, 0]) / 2
+    common = {"max_radius": radius, "shifts_px": shifts, "ctf": ctf}
+    slices = ops.project(gridding.to_grid(volume, grid), grid, matrices, **common)
+    sums = ops.GridSums.zeros(grid, weights=False)
+    ops.insert(sums, images, matrices, **common)
+    ops.fold(sums)
+    back = gridding.from_grid(sums.values, grid)
+    scale = np.linalg.norm(slices) * np.linalg.norm(images)
+    assert abs(half_dot(slices, images, box) - np.sum(volume * back.astype(np.float64))) <= ADJOINT_RELATIVE * scale
+
+
+def test_insert_equals_the_exact_adjoint():
+    box, rng = 16, np.random.default_rng(5)
+    grid = ops.Grid(box, width=6, oversampling=1.5)
+    matrices, shifts = random_matrices(4, 6), rng.normal(size=(4, 2))
+    images = fourier.forward(rng.normal(size=(4, box, box)).astype(np.float32), 2)
+    sums = ops.GridSums.zeros(grid, weights=False)
+    ops.insert(sums, images, matrices, shifts_px=shifts)
+    ops.fold(sums)
+    want = reference.project.insert(images, matrices, grid.max_radius, shifts)
+    x = np.arange(box) - box // 2
+    ball = x[:, None, None] ** 2 + x[:, None] ** 2 + x**2 <= (0.375 * box) ** 2
+    assert relative(gridding.from_grid(sums.values, grid)[ball], want[ball]) < PROJECT_FINE_RELATIVE
+
+
+def make_sums(grid, images, matrices, batches=1, **kwargs):
+    sums = ops.GridSums.zeros(grid)
+    for part in np.array_split(np.arange(len(images)), batches):
+        selected = {k: v[part] if isinstance(v, np.ndarray) else v for k, v in kwargs.items()}
+        ops.insert(sums, np.ascontiguousarray(images[part]), matrices[part], **selected)
+    return sums
+
+
+def test_sums_are_bitwise_equal_for_any_threads_and_batches():
+    box, n, rng = 20, 23, np.random.default_rng(7)
+    grid = ops.Grid(box)
+    matrices = random_matrices(n, 8)
+    images = fourier.forward(rng.normal(size=(n, box, box)).astype(np.float32), 2)
+    ctf = rng.normal(size=images.shape).astype(np.float32)
+    weight = rng.uniform(0.5, 2, size=(n, grid.max_radius + 1)).astype(np.float32)
+    first = make_sums(grid, images, matrices, ctf=ctf, shell_weight=weight, threads=1)
+    for threads, batches in [(2, 1), (5, 1), (1, 4), (3, 23)]:
+        other = make_sums(grid, images, matrices, batches, ctf=ctf, shell_weight=weight, threads=threads)
+        assert np.array_equal(first.values, other.values)
+        assert np.array_equal(first.weights, other.weights)
+
+
+def test_weights_are_the_values_of_unit_images():
+    grid = ops.Grid(18)
+    matrices = random_matrices(5, 9)
+    ones = np.ones((5, 18, 10), np.complex64)
+    sums = make_sums(grid, ones, matrices)
+    ops.fold(sums)
+    np.testing.assert_allclose(sums.values.real, sums.weights, atol=1e-6)
+    only = ops.GridSums.zeros(grid, values=False)
+    ops.insert(only, None, matrices)
+    ops.fold(only)
+    np.testing.assert_array_equal(only.weights, sums.weights)
+
+
+def test_projection_does_not_depend_on_threads():
+    grid = ops.Grid(16)
+    spectrum = gridding.to_grid(blob(16, 1), grid)
+    matrices = random_matrices(9, 2)
+    one = ops.project(spectrum, grid, matrices, threads=1)
+    assert np.array_equal(one, ops.project(spectrum, grid, matrices, threads=4))
+
+
+def test_symmetrise_equals_insertion_of_every_copy():
+    grid = ops.Grid(15)
+    rng = np.random.default_rng(3)
+    matrices = random_matrices(4, 3)
+    images = fourier.forward(rng.normal(size=(4, 15, 15)).astype(np.float32), 2)
+    fourfold = np.array([[0, -1, 0], [1, 0, 0], [0, 0, 1.0]])
+    group = [np.linalg.matrix_power(fourfold, i) for i in range(4)]
+    sums = make_sums(grid, images, matrices)
+    ops.fold(sums)
+    got = ops.symmetrise(sums, group)
+    want = ops.GridSums.zeros(grid)
+    for h in group:
+        ops.insert(want, images, matrices @ h)
+    ops.fold(want)
+    np.testing.assert_allclose(got.values, want.values, atol=1e-4 * np.abs(want.values).max())
+    np.testing.assert_allclose(got.weights, want.weights, atol=1e-5 * want.weights.max())
+
+
+def test_window_transform_is_that_of_the_taps():
+    """The polynomial taps, summed at a shift, have the transform that the maps are divided by."""
+    for kwargs in ({}, {"width": 6, "oversampling": 1.25}, {"width": 2, "oversampling": 2.0, "window": "linear"}):
+        grid = ops.Grid(32, **kwargs)
+        want = ops.grid.window_value(np.array([0.0, 0.3, 0.5]), grid.width, grid.window, grid.oversampling)
+        assert np.all(np.diff(want) < 0)
+        centre = grid.window_transform()[16]
+        u = np.linspace(-grid.width / 2, grid.width / 2, 20001)
+        values = ops.grid.window_value(u, grid.width, grid.window, grid.oversampling)
+        assert centre == pytest.approx(np.trapezoid(values, u), rel=1e-6)
+
+
+def test_bad_input_is_named():
+    grid = ops.Grid(16)
+    spectrum = gridding.to_grid(blob(16, 1), grid)
+    with pytest.raises(ValueError, match="spectrum"):
+        ops.project(spectrum[:-1], grid, np.eye(3)[None])
+    with pytest.raises(ValueError, match="matrices"):
+        ops.project(spectrum, grid, np.eye(3))
+    with pytest.raises(ValueError, match="max_radius"):
+        ops.project(spectrum, grid, np.eye(3)[None], max_radius=8)
+    with pytest.raises(ValueError, match="shifts_px"):
+        ops.project(spectrum, grid, np.eye(3)[None], shifts_px=np.zeros((2, 2)))
+    with pytest.raises(ValueError, match="images"):
+        ops.insert(ops.GridSums.zeros(grid), np.zeros((1, 16, 9)), np.eye(3)[None])
+    with pytest.raises(ValueError, match="signed permutations"):
+        ops.symmetrise(ops.GridSums.zeros(grid), random_matrices(1, 0))
+    for kwargs, words in [({"box": 1}, "box"), ({"box": 16, "max_radius": 8}, "max_radius"), ({"box": 16, "width": 3}, "taps"),
+                          ({"box": 16, "oversampling": 1.0}, "oversampling"), ({"box": 16, "width": 2}, "linear")]:  # fmt: skip
+        with pytest.raises(ValueError, match=words):
+            ops.Grid(**kwargs)
