@@ -192,7 +192,18 @@ def test_bad_input_is_named():
         ops.insert(ops.GridSums.zeros(grid), np.zeros((1, 16, 9)), np.eye(3)[None])
     with pytest.raises(ValueError, match="signed permutations"):
         ops.symmetrise(ops.GridSums.zeros(grid), random_matrices(1, 0))
-    for kwargs, words in [({"box": 1}, "box"), ({"box": 16, "max_radius": 8}, "max_radius"), ({"box": 16, "width": 3}, "taps"),
-                          ({"box": 16, "oversampling": 1.0}, "oversampling"), ({"box": 16, "width": 2}, "linear")]:  # fmt: skip
-        with pytest.raises(ValueError, match=words):
-            ops.Grid(**kwargs)
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "words"),
+    [
+        ({"box": 1}, "box"),
+        ({"box": 16, "max_radius": 8}, "max_radius"),
+        ({"box": 16, "width": 3}, "taps"),
+        ({"box": 16, "oversampling": 1.0}, "oversampling"),
+        ({"box": 16, "width": 2}, "linear"),
+    ],
+)
+def test_bad_grids_are_named(kwargs, words):
+    with pytest.raises(ValueError, match=words):
+        ops.Grid(**kwargs)

@@ -20,7 +20,7 @@ TOOLS = {"io", "geometry", "fourier", "filters", "masks", "image"}
 STAGES = {
     "simulate", "preprocess", "classification", "refinement", "reconstruction", "assessment", "heterogeneity",
 }  # fmt: skip
-FOR_STAGES = {"_native", "_cuda_arrays", "types", "ops", "optics", "geometry", "fourier", "filters", "masks", "image"}
+FOR_STAGES = {"ops", "optics", "gridding", "geometry", "filters", "masks", "image", *LOW}
 JOBS = {"report", "run"}
 COMPILED = {"_cpu", "_cuda", "_core"}  # extension modules; _core stands for _core_v2, _core_v3, ...
 
@@ -34,6 +34,7 @@ ALLOWED: dict[str, set[str]] = {
     "ops": {"_native", "_cuda_arrays", "types"},
     **{name: LOW for name in TOOLS},
     "optics": {"ops", *LOW},
+    "gridding": {"ops", *LOW},
     **{name: FOR_STAGES for name in STAGES},
     "report": FOR_STAGES | STAGES | TOOLS,
     "run": FOR_STAGES | STAGES | TOOLS | {"report", "reference"},  # reference: verglas doctor compares with it

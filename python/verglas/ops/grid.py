@@ -14,10 +14,10 @@ from verglas._native import core
 from verglas.errors import InputError
 
 _WINDOWS = ("kaiser-bessel", "semicircle", "linear")
-# Share of the box that the particle fills: the window's shape parameter is the best one for this extent, not for a map that
-# is dense up to the corners (docs/kernels.md, table 1, gives both errors).
+# Share of the box that the particle fills: the window's shape parameter is the best one for this extent, not for a
+# map that is dense up to the corners (docs/kernels.md, table 1, gives both errors).
 _FILL = 0.75
-# Degree of the tap polynomials: the fit error is then below float32 rounding for every width (tests/test_grid_window.py).
+# Degree of the tap polynomials: the fit error is then below float32 rounding for every width.
 _DEGREE = {2: 1, 4: 9, 6: 11, 8: 13}
 
 
@@ -34,8 +34,8 @@ def window_value(u: npt.ArrayLike, width: int, name: str, oversampling: float) -
         :math:`I_0(\beta\sqrt{1-(2u/W)^2}) / I_0(\beta)` with :math:`\beta = \pi\sqrt{(W/\sigma)^2(\sigma-1/2)^2 - 0.8}`
         (Beatty, Nishimura and Pauly 2005, eq. 5); :math:`e^{\beta(\sqrt{1-(2u/W)^2}-1)}` with
         :math:`\beta = 0.97 \pi W (1 - 1/2\sigma)` (Barnett, Magland and af Klinteberg 2019, with their safety factor);
-        or the triangle, which is trilinear interpolation. :math:`\sigma` is the oversampling divided by the share of the
-        box that the particle fills, 0.75.
+        or the triangle, which is trilinear interpolation. :math:`\sigma` is the oversampling divided by the share of
+        the box that the particle fills, 0.75.
     oversampling : float
         Grid points per Fourier pixel.
 
@@ -124,7 +124,8 @@ class Grid:
             raise InputError(f"Grid: expected a box of at least 2 pixels, got {self.box}")
         if self.window not in _WINDOWS or self.width not in _DEGREE:
             raise InputError(
-                f"Grid: expected a window of {', '.join(_WINDOWS)} with 2, 4, 6 or 8 taps, got {self.window}, {self.width}"
+                f"Grid: expected a window of {', '.join(_WINDOWS)} with 2, 4, 6 or 8 taps, "
+                f"got {self.window}, {self.width}"
             )
         if (self.window == "linear") != (self.width == 2):
             raise InputError(

@@ -115,10 +115,9 @@ def insert(
     grid = sums.grid
     radius = grid.max_radius if max_radius is None else int(max_radius)
     shifts = None if shifts_px is None else as_array(shifts_px, np.float64)
-    core.insert(
-        grid.native, sums.values, sums.weights, images, as_array(matrices, np.float64), radius, shifts, ctf, shell_weight,
-        resolve_threads(threads),
-    )  # fmt: skip
+    rotations = as_array(matrices, np.float64)
+    workers = resolve_threads(threads)
+    core.insert(grid.native, sums.values, sums.weights, images, rotations, radius, shifts, ctf, shell_weight, workers)
 
 
 def fold(sums: GridSums) -> None:

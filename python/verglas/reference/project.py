@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 
 def slice_points(box: int, matrix: npt.ArrayLike, max_radius: int) -> tuple[npt.NDArray, ...]:
-    """Indices (row, column) and 3D frequencies (cycles per pixel, z y x) of a slice's pixels with round(|k|) <= max_radius.
+    """Rows, columns and 3D frequencies (cycles per pixel, z y x) of a slice's pixels with round(|k|) <= max_radius.
 
     The Nyquist column and row of an even box are left out, as in ops.project.
     """
