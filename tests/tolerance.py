@@ -24,3 +24,9 @@ PROJECT_RELATIVE = 1e-3
 PROJECT_FINE_RELATIVE = 5e-5
 # <P x, y> against <x, P* y>: both sides are float32 transforms of the same numbers; the issue asks 1e-5.
 ADJOINT_RELATIVE = 1e-5
+
+# Kaiser-Bessel window of 6 cells at 1.5 times padding: aliasing 2e-5 to 8e-5 of the image's norm on white noise that
+# fills the box to its corners (the worst case); float32 sums add 1e-6.
+POLAR_REL = 1.2e-4
+# The accuracy promised for polar samples against a non-uniform FFT.
+POLAR_NUFFT_REL = 1e-3

@@ -5,34 +5,6 @@
 namespace verglas::cpu {
 namespace {
 
-/// Sum of W^3 taps around a point: rows of W complex values are read as one SIMD vector.
-template <int W>
-Complex gather(const Window<W>& window, const math::GridShape& grid, const Complex* spectrum,
-               const math::SlicePoint& point) {
-  using L = Lanes<W>;
-  const auto fz = math::footprint<W>(point.z), fy = math::footprint<W>(point.y),
-             fx = math::footprint<W>(point.x);
-  const auto wz = window(fz.t), wy = window(fy.t), wx = window(fx.t);
-  const std::size_t row = grid.columns, plane = row * grid.rows();
-  const Complex* corner = spectrum + fz.first * plane + fy.first * row + fx.first;
-  typename L::Pairs sum = {};
-  for (int z = 0; z < W; ++z) {
-    typename L::Pairs sum_z = {};
-    for (int y = 0; y < W; ++y) {
-      typename L::Pairs values;
-      std::memcpy(&values, corner + z * plane + y * row, sizeof(values));
-      sum_z += wy[y] * values;
-    }
-    sum += wz[z] * sum_z;
-  }
-  float re = 0.0f, im = 0.0f;
-  for (int x = 0; x < W; ++x) {
-    re += wx[x] * sum[2 * x];
-    im += wx[x] * sum[2 * x + 1];
-  }
-  return {re, point.mate ? -im : im};
-}
-
 template <int W>
 void project_image(const Window<W>& window, const math::GridShape& grid, const Complex* spectrum,
                    const double* matrix, const ShiftPhases& phases, const float* ctf, int max_radius,

@@ -3,6 +3,21 @@
 from verglas.ops.ctf import ctf
 from verglas.ops.grid import Grid
 from verglas.ops.insert import GridSums, fold, insert, symmetrise
+from verglas.ops.polar import PolarGrid, polar, polar_harmonics, polar_power, polar_slices, polar_weighted
 from verglas.ops.project import project
 
-__all__ = ["Grid", "GridSums", "ctf", "fold", "insert", "project", "symmetrise"]
+__all__ = [
+    "Grid",
+    "GridSums",
+    "PolarGrid",
+    "ctf",
+    "fold",
+    "insert",
+    "polar",
+    "polar_harmonics",
+    "polar_power",
+    "polar_slices",
+    "polar_weighted",
+    "project",
+    "symmetrise",
+]

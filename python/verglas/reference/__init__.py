@@ -1,5 +1,5 @@
 """Float64 NumPy versions of every kernel, written for clarity: the oracles of the tests. Never imported by ops."""
 
-from verglas.reference import ctf, project
+from verglas.reference import ctf, polar, project
 
-__all__ = ["ctf", "project"]
+__all__ = ["ctf", "polar", "project"]

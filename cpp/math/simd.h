@@ -1,0 +1,54 @@
+// What the register-blocked kernels need beside lanes.h: aligned scratch, aligned loads, the register count.
+// Everything that a lane computes is independent of the other lanes, so results do not depend on the packing.
+#pragma once
+#include <cstddef>
+#include <cstdlib>
+#include <memory>
+#include <new>
+
+#include "math/lanes.h"
+
+namespace verglas::math {
+
+#if defined(__AVX512F__)
+constexpr int kVectorRegisters = 32;
+#else
+constexpr int kVectorRegisters = 16;
+#endif
+
+inline Lanes broadcast(float x) { return Lanes{} + x; }
+inline Lanes load(const float* p) { return *reinterpret_cast<const Lanes*>(p); }
+inline void store(float* p, Lanes v) { *reinterpret_cast<Lanes*>(p) = v; }
+inline Lanes maximum(Lanes a, Lanes b) { return a > b ? a : b; }
+
+/// n rounded up to a multiple of m.
+constexpr std::size_t round_up(std::size_t n, std::size_t m) { return (n + m - 1) / m * m; }
+
+/// Float scratch aligned for Lanes (64 bytes), zeroed once; owns its memory.
+class AlignedFloats {
+ public:
+  AlignedFloats() = default;
+  explicit AlignedFloats(std::size_t n) { resize(n); }
+  /// Keeps the memory when it is large enough; the content is zeroed only when it is made anew.
+  void resize(std::size_t n) {
+    if (n > size_) {
+      const std::size_t bytes = round_up(n * sizeof(float), 64);
+      data_.reset(static_cast<float*>(std::aligned_alloc(64, bytes)));
+      if (!data_) throw std::bad_alloc();
+      for (std::size_t i = 0; i < bytes / sizeof(float); ++i) data_.get()[i] = 0.0f;
+      size_ = n;
+    }
+  }
+  float* data() { return data_.get(); }
+  const float* data() const { return data_.get(); }
+  std::size_t size() const { return size_; }
+
+ private:
+  struct Free {
+    void operator()(float* p) const { std::free(p); }
+  };
+  std::unique_ptr<float[], Free> data_;
+  std::size_t size_ = 0;
+};
+
+}  // namespace verglas::math
