@@ -8,4 +8,5 @@ void bind_fft1d(pybind11::module_& m);
 void bind_insert(pybind11::module_& m);
 void bind_project(pybind11::module_& m);
 void bind_polar(pybind11::module_& m);
+void bind_scatter(pybind11::module_& m);
 }  // namespace verglas::bind

@@ -14,4 +14,5 @@ PYBIND11_MODULE(VERGLAS_MODULE_NAME, m) {
   verglas::bind::bind_project(m);
   verglas::bind::bind_insert(m);
   verglas::bind::bind_polar(m);
+  verglas::bind::bind_scatter(m);
 }

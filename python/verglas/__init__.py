@@ -22,10 +22,10 @@ _LAZY = {
     "orientation_grid": "verglas.geometry",
     "symmetry_matrices": "verglas.geometry",
 }
-_SUBMODULES = ("assessment", "fourier", "geometry", "masks", "ops", "reference")
+_SUBMODULES = ("assessment", "fourier", "geometry", "masks", "ops", "reference", "simulate")
 
 if TYPE_CHECKING:
-    from verglas import assessment, fourier, geometry, masks, ops, reference
+    from verglas import assessment, fourier, geometry, masks, ops, reference, simulate
     from verglas.assessment.fsc import fsc
     from verglas.geometry import euler_to_matrix, matrix_to_euler, orientation_grid, symmetry_matrices
     from verglas.run.machine import devices, info
@@ -51,6 +51,7 @@ __all__ = [
     "ops",
     "orientation_grid",
     "reference",
+    "simulate",
     "symmetry_matrices",
 ]
 

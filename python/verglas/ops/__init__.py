@@ -21,3 +21,7 @@ __all__ = [
     "project",
     "symmetrise",
 ]
+__all__ = ["Grid", "GridSums", "ctf", "fold", "insert", "project", "symmetrise"]
+from verglas.ops.scatter import scatter, scatter_volume
+
+__all__ = ["ctf", "scatter", "scatter_volume"]

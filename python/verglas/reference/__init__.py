@@ -3,3 +3,7 @@
 from verglas.reference import ctf, polar, project
 
 __all__ = ["ctf", "polar", "project"]
+__all__ = ["ctf", "project"]
+from verglas.reference import ctf, scatter
+
+__all__ = ["ctf", "scatter"]
