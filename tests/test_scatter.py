@@ -41,7 +41,9 @@ def test_images_equal_reference(n_atoms, box, pixel_size_A, seed, n_types):
 @given(n_atoms=st.integers(1, 150), box=st.integers(1, 14), seed=st.integers(0, 999))
 def test_volume_equals_reference(n_atoms, box, seed):
     model = make(n_atoms, box, 1.3, seed)
-    assert relative(ops.scatter_volume(*model, box, 1.3), reference.scatter.scatter_volume(*model, box, 1.3)) < SCATTER_L2
+    assert (
+        relative(ops.scatter_volume(*model, box, 1.3), reference.scatter.scatter_volume(*model, box, 1.3)) < SCATTER_L2
+    )
 
 
 @pytest.mark.parametrize("box", [31, 32])
@@ -78,8 +80,8 @@ def test_agrees_with_finufft():
     atoms, _, _ = make(2000, box, pixel_size_A, 3)
     atoms[:, 4] = 0
     matrix = Rotation.random(random_state=4).as_matrix()
-    xy = 2 * np.pi / (box * pixel_size_A) * (atoms[:, :3] @ matrix.T)[:, :2]
-    full = finufft.nufft2d1(xy[:, 1], xy[:, 0], atoms[:, 3].astype(complex), (box, box), isign=-1, eps=1e-12)
+    x, y, _ = np.ascontiguousarray(2 * np.pi / (box * pixel_size_A) * (matrix @ atoms[:, :3].T))
+    full = finufft.nufft2d1(y, x, atoms[:, 3].astype(complex), (box, box), isign=-1, eps=1e-12)
     want = np.fft.ifftshift(full)[:, : box // 2 + 1]
     got = ops.scatter(atoms, np.zeros(2000, int), [[[1.0, 0]]], matrix[None], np.zeros((1, 2)), box, pixel_size_A)[0]
     inside = fourier.radius((box, box)) < box / 2  # finufft keeps only -N/2 at Nyquist, ops.scatter the mean of both

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import importlib
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -10,8 +12,11 @@ import verglas as vg
 from verglas import fourier, simulate
 from verglas.geometry import symmetry_matrices
 from verglas.simulate import scattering
+from verglas.simulate.noise import stream
 
 from tolerance import SCATTER_L2
+
+phantom_module = importlib.import_module("verglas.simulate.phantom")  # the package's name `phantom` is the function
 
 
 def profile(map_):
@@ -68,11 +73,12 @@ def test_mass_density_centre_and_additivity():
     seed=st.integers(0, 2**31), diameter_A=st.floats(60, 180),
 )  # fmt: skip
 def test_phantom_has_its_symmetry_size_and_no_overlap(symmetry, seed, diameter_A):
-    m = simulate.phantom(160, 1.5, diameter_A, symmetry, seed)
     operators = symmetry_matrices(symmetry)
+    diameter_A = max(diameter_A, 30.1 * len(operators) ** (1 / 3))
+    m = simulate.phantom(160, 1.5, diameter_A, symmetry, seed)
     assert len(m) % len(operators) == 0
     np.testing.assert_allclose(m.centre_A, 0, atol=1e-6 * diameter_A)
-    assert 0.42 * diameter_A < m.radius_A < 0.55 * diameter_A
+    assert 2 * m.radius_A == pytest.approx(diameter_A)
     tree = cKDTree(m.xyz_A)
     for operator in operators[:: max(1, len(operators) // 6)]:
         assert tree.query(m.xyz_A @ operator.T)[0].max() < 1e-6 * diameter_A
@@ -81,14 +87,19 @@ def test_phantom_has_its_symmetry_size_and_no_overlap(symmetry, seed, diameter_A
         assert cKDTree(copies[1:].reshape(-1, 3)).query(copies[0])[0].min() > 4.99
 
 
-@pytest.mark.parametrize("diameter_A", [60, 100, 150])
-def test_phantom_has_the_density_of_protein(diameter_A):
-    m = simulate.phantom(160, 1.5, diameter_A, seed=2)
-    # Count residues in balls of 8 A about atoms deep inside: those with the most neighbours are not at a surface.
-    backbone = m.xyz_A[::2]
-    counts = np.sort(cKDTree(backbone).query_ball_point(backbone, 8.0, return_length=True))[-len(backbone) // 10 :]
-    dalton_per_A3 = counts.mean() * 110 / (4 / 3 * np.pi * 8**3)
-    assert 0.7 < dalton_per_A3 < 1.15  # 0.81 within a domain, more where the ball is centred on a dense spot
+def test_domains_have_the_density_of_protein():
+    # A domain far larger than a helix: residues of 110 Da inside a ball well within it, 0.81 Da/A^3.
+    domain = phantom_module._Domain(np.array([5.0, -3, 2]), 60.0, np.eye(3), np.ones(3))
+    axis_points, atoms, _ = phantom_module._helices(domain, stream(0, 0))
+    inside = np.linalg.norm(axis_points - domain.centre_A, axis=1) < 50
+    assert inside.sum() * 110 / (4 / 3 * np.pi * 50**3) == pytest.approx(0.81, rel=0.02)
+    assert np.linalg.norm(atoms - axis_points[:, None], axis=2).max() < 7.5
+
+
+def test_phantom_fills_its_sphere_as_proteins_do():
+    for seed in range(5):
+        dalton = len(simulate.phantom(64, 2, 100, seed=seed)) / 2 * 110
+        assert 0.2 < dalton / 0.81 / (np.pi / 6 * 100**3) < 0.4
 
 
 def test_C1_phantom_is_clearly_asymmetric():
@@ -114,6 +125,8 @@ def test_density_map_obeys_the_symmetry():
 def test_errors_name_what_is_wrong():
     with pytest.raises(vg.InputError, match="at least 30"):
         simulate.phantom(64, 2, 20)
+    with pytest.raises(vg.InputError, match=r"at least 117 A for I1 \(60 copies\)"):
+        simulate.phantom(64, 2, 100, "I1")
     with pytest.raises(vg.InputError, match=r"box of at least \d+ px"):
         simulate.phantom(32, 2, 100)
     with pytest.raises(vg.InputError, match="at least 42 px"):

@@ -24,4 +24,4 @@ __all__ = [
 __all__ = ["Grid", "GridSums", "ctf", "fold", "insert", "project", "symmetrise"]
 from verglas.ops.scatter import scatter, scatter_volume
 
-__all__ = ["ctf", "scatter", "scatter_volume"]
+__all__ = ["Grid", "GridSums", "ctf", "fold", "insert", "project", "scatter", "scatter_volume", "symmetrise"]

@@ -7,3 +7,6 @@ __all__ = ["ctf", "project"]
 from verglas.reference import ctf, scatter
 
 __all__ = ["ctf", "scatter"]
+from verglas.reference import ctf, project, scatter
+
+__all__ = ["ctf", "project", "scatter"]

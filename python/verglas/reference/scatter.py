@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 
 def _frequencies(box: int, pixel_size_A: float) -> npt.NDArray[np.float64]:
-    return np.fft.fftfreq(box, pixel_size_A)
+    return np.fft.fftfreq(box, pixel_size_A).astype(np.float64)
 
 
 def _phases(x: npt.NDArray[np.float64], box: int, pixel_size_A: float) -> npt.NDArray[np.complex128]:
@@ -22,7 +22,7 @@ def _amplitude(
     atoms: npt.NDArray[np.float64], types: npt.NDArray[np.int64], factors: npt.NDArray[np.float64],
     k2: npt.NDArray[np.float64],
 ) -> npt.NDArray[np.float64]:  # fmt: skip
-    """w exp(-B k^2/4) f(k) of every atom, (a, *k2.shape)."""
+    """W exp(-B k^2/4) f(k) of every atom, (a, *k2.shape)."""
     k2 = k2[None]
     form = np.array([sum(a * np.exp(-b * k2[0] / 4) for a, b in row) for row in factors])
     weight, b_factor = (atoms[:, c].reshape(-1, *(1,) * (k2.ndim - 1)) for c in (3, 4))

@@ -2,6 +2,7 @@
 
 from verglas.simulate.density import density
 from verglas.simulate.model import Model
+from verglas.simulate.noise import SNR, measured_snr
 from verglas.simulate.phantom import hinge, phantom
 
-__all__ = ["Model", "density", "hinge", "phantom"]
+__all__ = ["SNR", "Model", "density", "hinge", "measured_snr", "phantom"]

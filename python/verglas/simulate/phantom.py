@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -10,6 +10,7 @@ import numpy.typing as npt
 from verglas.errors import InputError
 from verglas.simulate.density import check_fits
 from verglas.simulate.model import Model
+from verglas.simulate.noise import stream
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -18,7 +19,11 @@ FloatArray = npt.NDArray[np.float64]
 _RISE_A, _TURN_DEG, _SPACING_A = 1.5, 100.0, 10.2
 # Scattering at k = 0 in carbon atoms: N + C + C + O with their hydrogens, and what the mean residue has beyond that.
 _BACKBONE, _SIDE_CHAIN = 4.1, 5.0
+# Backbone and side chain as one blob each: the spread of their atoms and thermal motion.
+_B_FACTORS_A2 = np.array([30.0, 50.0])
 _FILL = 0.32  # share of the enclosing sphere that is protein
+_SMALLEST_A = 30.0  # diameter whose sphere holds the smallest asymmetric unit, some 40 residues
+_SCALES = np.linspace(0.85, 1.2, 15)
 _CLEARANCE_A = 2.5  # from the boundary of the asymmetric unit: copies stay 5 A apart
 
 
@@ -32,6 +37,9 @@ class _Domain:
     def contains(self, points: FloatArray) -> npt.NDArray[np.bool_]:
         local = (points - self.centre_A) @ self.frame.T / (self.radius_A * self.aspect)
         return (local**2).sum(-1) <= 1.0
+
+    def scaled(self, factor: float) -> _Domain:
+        return replace(self, centre_A=self.centre_A * factor, radius_A=self.radius_A * factor)
 
     @property
     def reach_A(self) -> float:
@@ -51,7 +59,8 @@ def phantom(box: int, pixel_size_A: float, diameter_A: float, symmetry: str = "C
     box, pixel_size_A : int, float
         Grid the phantom has to fit (checked; the atoms do not depend on it).
     diameter_A : float
-        Diameter of the sphere about the origin that the model fills up to its surface, at least 30 A.
+        Diameter of the sphere about the origin that the model reaches, at least 30 A times the
+        cube root of the group's order.
     symmetry : str
         Point group (Cn, Dn, T, O, I1 to I4); C1 is clearly asymmetric.
     seed : int
@@ -60,12 +69,12 @@ def phantom(box: int, pixel_size_A: float, diameter_A: float, symmetry: str = "C
     Returns
     -------
     Model
-        About 0.0022 diameter_A^3 pseudo-atoms, centre of mass at the origin.
+        About 0.0024 diameter_A^3 pseudo-atoms, centre of mass at the origin.
 
     Raises
     ------
     InputError
-        The diameter is below 30 A or does not fit the box.
+        The diameter is too small for the group, or does not fit the box.
 
     Examples
     --------
@@ -76,19 +85,34 @@ def phantom(box: int, pixel_size_A: float, diameter_A: float, symmetry: str = "C
     """
     from verglas.geometry import symmetry_matrices
 
-    if not diameter_A >= 30:
-        raise InputError(f"phantom: expected a diameter of at least 30 A, got {diameter_A:g}")
-    rng = np.random.Generator(np.random.Philox(key=[seed, 0]))
-    planes = _cell_planes(symmetry_matrices(symmetry), rng)
-    order = len(planes) + 1
-    domains = _layout(diameter_A / 2, planes, order, rng)
-    model = _fill(domains, planes, diameter_A / 2, rng).symmetrise(symmetry)
-    model = Model(
-        model.xyz_A - model.centre_A, model.elements, model.weights, model.b_factors_A2,
-        f"phantom {symmetry} {diameter_A:g} A seed {seed}",
-    )  # fmt: skip
-    check_fits(model, box, pixel_size_A, rotated=True)
-    return model
+    operators = symmetry_matrices(symmetry)
+    order = len(operators)
+    smallest_A = _SMALLEST_A * order ** (1 / 3)
+    if not diameter_A >= smallest_A:
+        raise InputError(
+            f"phantom: expected a diameter of at least {smallest_A:.0f} A for {symmetry} ({order} copies), "
+            f"got {diameter_A:g}"
+        )
+    rng = stream(seed, 0)
+    planes = _cell_planes(operators, rng)
+    domains = _layout(planes, order, rng)
+    full = diameter_A / 2 / max((d.reach_A for d in domains), default=1.0)
+    # Helices end where a domain does, so the atoms reach less far than the ellipsoids: of several scales of the layout
+    # take the one that comes nearest to the diameter from below, and let the last few percent be a plain dilation.
+    best: Model | None = None
+    for scale in full * _SCALES:
+        unit = _fill([d.scaled(scale) for d in domains], planes, stream(seed, 1))
+        model = None if unit is None else unit.symmetrise(symmetry).recentre()
+        if model and 2 * model.radius_A <= diameter_A and (best is None or model.radius_A > best.radius_A):
+            best = model
+    if best is None:
+        raise InputError(
+            f"phantom: no residue fits the asymmetric unit of {symmetry} in {diameter_A:g} A; make it larger"
+        )
+    xyz = best.xyz_A * (diameter_A / 2 / best.radius_A)
+    best = replace(best, xyz_A=xyz, name=f"phantom {symmetry} {diameter_A:g} A seed {seed}")
+    check_fits(best, box, pixel_size_A, rotated=True)
+    return best
 
 
 def _cell_planes(operators: FloatArray, rng: np.random.Generator) -> FloatArray:
@@ -107,8 +131,8 @@ def _cell_planes(operators: FloatArray, rng: np.random.Generator) -> FloatArray:
     return best / np.linalg.norm(best, axis=1, keepdims=True)
 
 
-def _layout(radius_A: float, planes: FloatArray, order: int, rng: np.random.Generator) -> list[_Domain]:
-    """Touching ellipsoids of decreasing size inside the cell, then moved and scaled to fill the sphere exactly."""
+def _layout(planes: FloatArray, order: int, rng: np.random.Generator) -> list[_Domain]:
+    """Touching ellipsoids of decreasing size inside the cell and the unit sphere."""
     unit_radius = (_FILL / order) ** (1 / 3)  # of a sphere with the volume of the asymmetric unit, R = 1
     largest, smallest = (0.62, 0.34) if order == 1 else (0.75, 0.42)
     placed: list[_Domain] = []
@@ -116,19 +140,18 @@ def _layout(radius_A: float, planes: FloatArray, order: int, rng: np.random.Gene
     while volume < _FILL / order and len(placed) < 40:
         share = min(1.0, volume * order / _FILL)
         size = unit_radius * (largest + (smallest - largest) * share)
-        domain = _place(size, placed, planes, rng)
+        domain = None
+        while domain is None and size > 0.2 * unit_radius:
+            domain = _place(size, placed, planes, rng)
+            size *= 0.85 if domain is None else 1.0
         if domain is None:
             break
         placed.append(domain)
         volume += size**3
-    weights = np.array([d.radius_A**3 for d in placed])
-    centre = np.average([d.centre_A for d in placed], axis=0, weights=weights)
-    # Only a shift that all operators leave alone keeps the symmetry: any for C1, none along a normal for the others
-    # except the axis of Cn, where the centre of mass is restored after symmetrising.
-    shift = centre if order == 1 else np.zeros(3)
-    moved = [_Domain(d.centre_A - shift, d.radius_A, d.frame, d.aspect) for d in placed]
-    scale = radius_A / max(d.reach_A for d in moved)
-    return [_Domain(d.centre_A * scale, d.radius_A * scale, d.frame, d.aspect) for d in moved]
+    if order == 1:  # with symmetry the frame is fixed by the axes
+        centre = np.average([d.centre_A for d in placed], axis=0, weights=[d.radius_A**3 for d in placed])
+        placed = [replace(d, centre_A=d.centre_A - centre) for d in placed]
+    return placed
 
 
 def _place(size: float, placed: list[_Domain], planes: FloatArray, rng: np.random.Generator) -> _Domain | None:
@@ -157,23 +180,23 @@ def _random_frame(rng: np.random.Generator) -> FloatArray:
     ])  # fmt: skip
 
 
-def _fill(domains: list[_Domain], planes: FloatArray, radius_A: float, rng: np.random.Generator) -> Model:
+def _fill(domains: list[_Domain], planes: FloatArray, rng: np.random.Generator) -> Model | None:
     """Helices in every domain; a residue belongs to the first domain that holds it, and stays clear of the cell."""
-    positions, weights, b_factors = [], [], []
+    parts = []
     for i, domain in enumerate(domains):
         axis_points, atoms, side = _helices(domain, rng)
         keep = domain.contains(axis_points)
         keep &= (axis_points @ planes.T >= _CLEARANCE_A).all(1)
         for earlier in domains[:i]:
             keep &= ~earlier.contains(axis_points)
-        keep &= (atoms @ planes.T >= _CLEARANCE_A).all((1, 2)) & (np.linalg.norm(atoms, axis=2) <= radius_A).all(1)
-        flexibility = rng.uniform(0, 25)
-        positions.append(atoms[keep].reshape(-1, 3))
-        weights.append(np.column_stack([np.full(keep.sum(), _BACKBONE), side[keep]]).ravel())
-        b_factors.append(np.tile([30 + flexibility, 50 + flexibility], keep.sum()))
-    if not sum(map(len, positions)):
-        raise InputError(f"phantom: no residue fits an asymmetric unit of a {2 * radius_A:g} A sphere; make it larger")
-    return Model(np.concatenate(positions), "C", np.concatenate(weights), np.concatenate(b_factors))
+        keep &= (atoms @ planes.T >= _CLEARANCE_A).all((1, 2))
+        weights = np.column_stack([np.full(len(side), _BACKBONE), side])[keep]
+        b_factors = np.tile(_B_FACTORS_A2 + rng.uniform(0, 25), (len(weights), 1))
+        parts.append((atoms[keep].reshape(-1, 3), weights.ravel(), b_factors.ravel()))
+    if not sum(len(xyz) for xyz, _, _ in parts):
+        return None
+    xyz, weight, b_factor = (np.concatenate([part[i] for part in parts]) for i in range(3))
+    return Model(xyz, np.array("C"), weight, b_factor)
 
 
 def _helices(domain: _Domain, rng: np.random.Generator) -> tuple[FloatArray, FloatArray, FloatArray]:

@@ -66,7 +66,7 @@ def factor(element: str, k_per_A: npt.ArrayLike) -> npt.NDArray[np.float64]:
     --------
     >>> from verglas.simulate import scattering
     >>> scattering.factor("C", [0.0, 0.5]).round(3).tolist()
-    [2.509, 1.122]
+    [2.509, 1.169]
     """
     k2 = np.asarray(k_per_A, np.float64)[..., None] ** 2
     a, b = factors([element])[0].T
