@@ -30,6 +30,5 @@ ADJOINT_RELATIVE = 1e-5
 POLAR_REL = 1.2e-4
 # The accuracy promised for polar samples against a non-uniform FFT.
 POLAR_NUFFT_REL = 1e-3
-# ops.scatter: float32 tables (3e-7 each) and sums over up to a few thousand atoms of alternating sign, root mean square.
 # ops.scatter: float32 tables (3e-7 each) and sums over a few thousand atoms of either sign; root mean square.
 SCATTER_L2 = 2e-6

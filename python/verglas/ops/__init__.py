@@ -5,6 +5,7 @@ from verglas.ops.grid import Grid
 from verglas.ops.insert import GridSums, fold, insert, symmetrise
 from verglas.ops.polar import PolarGrid, polar, polar_harmonics, polar_power, polar_slices, polar_weighted
 from verglas.ops.project import project
+from verglas.ops.scatter import scatter, scatter_volume
 
 __all__ = [
     "Grid",
@@ -19,9 +20,7 @@ __all__ = [
     "polar_slices",
     "polar_weighted",
     "project",
+    "scatter",
+    "scatter_volume",
     "symmetrise",
 ]
-__all__ = ["Grid", "GridSums", "ctf", "fold", "insert", "project", "symmetrise"]
-from verglas.ops.scatter import scatter, scatter_volume
-
-__all__ = ["Grid", "GridSums", "ctf", "fold", "insert", "project", "scatter", "scatter_volume", "symmetrise"]
