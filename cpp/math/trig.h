@@ -10,10 +10,10 @@ namespace verglas::math {
 /// sin(2 pi t) for t in [-1/2, 1/2]; absolute error below 3e-7 in float32.
 /// The argument is folded to [-1/4, 1/4], where an odd minimax polynomial of degree 11 in t is used.
 VG_HD float sin_turns_reduced(float t) {
-  // sin(2 pi t) = sin(2 pi (1/2 - t)): fold without a branch, so that the loop vectorises.
-  const float magnitude = t < 0.0f ? -t : t;
-  const float folded = magnitude > 0.25f ? 0.5f - magnitude : magnitude;
-  const float x = t < 0.0f ? -folded : folded;
+  // sin(2 pi t) = sin(2 pi (1/2 - t)): fold by a minimum and carry the sign over, so that the loop vectorises
+  // to three instructions. (A NaN stays one: the comparison is false and the right-hand side is NaN.)
+  const float magnitude = std::fabs(t), mirrored = 0.5f - magnitude;
+  const float x = std::copysign(magnitude < mirrored ? magnitude : mirrored, t);
   const float x2 = x * x;
   // Taylor coefficients (2 pi)^(2j+1) / (2j+1)!; at |x| <= 1/4 the first dropped term is below 6e-8.
   float p = -15.0946426f;
