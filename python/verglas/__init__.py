@@ -9,8 +9,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from verglas._version import __version__
-from verglas.errors import DeviceError, FormatError, InputError, VerglasError
-from verglas.types import Map, Optics, Poses
+from verglas.errors import DeviceError, FormatError, InputError, VerglasError, VerglasWarning
+from verglas.types import ArraySource, Map, Micrograph, Optics, Particles, Poses
 
 # name -> module that holds it, loaded when first asked for
 _LAZY = {
@@ -20,24 +20,34 @@ _LAZY = {
     "info": "verglas.run.machine",
     "matrix_to_euler": "verglas.geometry",
     "orientation_grid": "verglas.geometry",
+    "read_map": "verglas.io",
+    "read_micrograph": "verglas.io",
+    "read_particles": "verglas.io",
     "symmetry_matrices": "verglas.geometry",
+    "write_map": "verglas.io",
+    "write_particles": "verglas.io",
 }
-_SUBMODULES = ("assessment", "fourier", "geometry", "masks", "ops", "reference", "simulate")
+_SUBMODULES = ("assessment", "fourier", "geometry", "io", "masks", "ops", "reference", "simulate")
 
 if TYPE_CHECKING:
-    from verglas import assessment, fourier, geometry, masks, ops, reference, simulate
+    from verglas import assessment, fourier, geometry, io, masks, ops, reference, simulate
     from verglas.assessment.fsc import fsc
     from verglas.geometry import euler_to_matrix, matrix_to_euler, orientation_grid, symmetry_matrices
+    from verglas.io import read_map, read_micrograph, read_particles, write_map, write_particles
     from verglas.run.machine import devices, info
 
 __all__ = [
+    "ArraySource",
     "DeviceError",
     "FormatError",
     "InputError",
     "Map",
+    "Micrograph",
     "Optics",
+    "Particles",
     "Poses",
     "VerglasError",
+    "VerglasWarning",
     "__version__",
     "assessment",
     "devices",
@@ -46,13 +56,19 @@ __all__ = [
     "fsc",
     "geometry",
     "info",
+    "io",
     "masks",
     "matrix_to_euler",
     "ops",
     "orientation_grid",
+    "read_map",
+    "read_micrograph",
+    "read_particles",
     "reference",
     "simulate",
     "symmetry_matrices",
+    "write_map",
+    "write_particles",
 ]
 
 

@@ -17,3 +17,7 @@ class FormatError(InputError):
 
 class DeviceError(VerglasError, RuntimeError):
     """A device cannot be used: no driver, unknown name, out of memory."""
+
+
+class VerglasWarning(UserWarning):
+    """Something a file or an argument left out or contradicts, what was assumed, and how to say otherwise."""

@@ -1,0 +1,25 @@
+"""Files, nothing else: maps, stacks, particle metadata and micrographs, from a path to an object and back."""
+
+from __future__ import annotations
+
+from verglas.io.atomic import atomic_path
+from verglas.io.mrc import MrcHeader, StackWriter, read_header, read_map, read_stack, write_map, write_stack
+from verglas.io.particles import read_particles, write_particles
+from verglas.io.star import read_star, write_star
+from verglas.io.tiff import read_micrograph
+
+__all__ = [
+    "MrcHeader",
+    "StackWriter",
+    "atomic_path",
+    "read_header",
+    "read_map",
+    "read_micrograph",
+    "read_particles",
+    "read_stack",
+    "read_star",
+    "write_map",
+    "write_particles",
+    "write_stack",
+    "write_star",
+]

@@ -1,0 +1,249 @@
+"""Particle metadata of RELION and cryoSPARC, and where their images are."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from verglas.errors import FormatError, InputError, VerglasWarning
+from verglas.io import cs
+from verglas.io.mrc import PathLike, StackWriter
+from verglas.io.stack import StackSource, source_from_names, stack_paths
+from verglas.io.star import read_star, write_star
+from verglas.types import Particles
+from verglas.types import _columns as col
+from verglas.types.particles import SIGN_COLUMN
+
+IMAGE = "rlnImageName"
+
+
+def read_particles(
+    path: PathLike,
+    stack: PathLike | None = None,
+    path_map: Mapping[str, str] | None = None,
+    *,
+    passthrough: PathLike | None = None,
+) -> Particles:
+    """Open particles; the metadata are read, the images wait until they are asked for.
+
+    Parameters
+    ----------
+    path : path
+        ``.star`` of RELION 3.0, 3.1 or later, or ``.cs`` of cryoSPARC.
+    stack : path, optional
+        The stack that holds the images, or the folder that holds the stacks, instead of what the file says.
+    path_map : mapping, optional
+        Prefixes of stack names to replace: ``{"Extract/job012": "/data/stacks"}``.
+    passthrough : path, optional
+        cryoSPARC's passthrough file of the same particles; its fields are joined by uid.
+
+    Returns
+    -------
+    Particles
+        The table has RELION's labels; columns that verglas does not know are kept.
+
+    Raises
+    ------
+    FormatError
+        The file breaks its format; the message names the table, the line or the column.
+
+    Notes
+    -----
+    The particle table is the one that holds rlnImageName, whatever its name. Relative stack names are looked for
+    beside the file, then in the working directory (and, for ``.cs``, in the folder above, cryoSPARC's project).
+
+    Examples
+    --------
+    >>> import tempfile, numpy as np, verglas as vg
+    >>> p = vg.Particles.from_images(np.ones((5, 8, 8), np.float32), 2.0)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     vg.write_particles(f"{folder}/p.star", p)
+    ...     q = vg.read_particles(f"{folder}/p.star")
+    ...     len(q), q.box, q.pixel_size_A, q[[4, 1]].images().shape
+    (5, 8, 2.0, (2, 8, 8))
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FormatError(f"{path}: no such file")
+    if path.suffix.lower() == ".cs":
+        return cs.read_cs(path, stack, path_map, passthrough)
+    if passthrough is not None:
+        raise InputError(f"{path}: passthrough is for cryoSPARC's .cs files")
+    tables = read_star(path)
+    name = _particle_table(path, tables)
+    found = tables[name]
+    table = found if isinstance(found, pd.DataFrame) else pd.DataFrame({k: [v] for k, v in found.items()})
+    optics_name = next((n for n in ("optics", "data_optics") if n in tables and n != name), None)
+    optics = tables[optics_name] if optics_name else None
+    if isinstance(optics, dict):
+        optics = pd.DataFrame({k: [v] for k, v in optics.items()})
+    where = str(path)
+    parts = col.Tables(table, optics, where)
+    pixel = col.pixel_sizes_A(parts)
+    if optics is None and "rlnOpticsGroup" in table:
+        lost = "" if pixel is not None else "; pixel size, voltage and Cs are unknown unless that table has them"
+        warnings.warn(f"{where}: table '{name}' has optics groups but there is no optics table{lost}",
+                      VerglasWarning, stacklevel=2)  # fmt: skip
+    source = source_from_names(
+        table[IMAGE].to_numpy(dtype=object), stack_paths([path.parent], stack, path_map),
+        parts.value("rlnImageSize", optics_first=True), pixel, where,
+    )  # fmt: skip
+    return Particles(table, source, optics_table=optics, tables=tables, table_name=name, where=where)
+
+
+def _particle_table(path: Path, tables: Mapping[str, Any]) -> str:
+    names = [name for name, table in tables.items() if IMAGE in table]
+    if len(names) == 1:
+        return names[0]
+    have = "; ".join(f"'{name}' has {', '.join(list(table)[:6])}{', ...' if len(table) > 6 else ''}"
+                     for name, table in tables.items())  # fmt: skip
+    if not names:
+        raise FormatError(f"{path}: no table has the column rlnImageName, so there are no particles in it ({have})")
+    raise FormatError(f"{path}: several tables have the column rlnImageName: {', '.join(names)}; split the file")
+
+
+# ---- writing
+
+
+def write_particles(path: PathLike, particles: Particles, stack: PathLike | None = None) -> None:
+    """Write particles: every column, table and their order are kept.
+
+    Parameters
+    ----------
+    path : path
+        ``.star`` (RELION 3.1 and later) or ``.cs`` (cryoSPARC).
+    particles : Particles
+    stack : path, optional
+        Write the images, too, as one new MRC stack in this order. Images that lie only in memory always are, by
+        default beside the metadata under the same name with the suffix ``.mrcs``.
+
+    Notes
+    -----
+    Metadata of RELION 3.0 get what 3.1 needs: an optics table made from their columns and origins in angstrom; the
+    old columns stay. A stack name that would lead elsewhere from the new file's folder is rewritten, relative to it.
+
+    Raises
+    ------
+    InputError
+        Images in memory but no pixel size, or a suffix other than those.
+    """
+    path = Path(path)
+    suffix = path.suffix.lower()
+    if suffix not in (".star", ".cs"):
+        raise InputError(f"cannot write {path}: expected the suffix .star or .cs")
+    if not path.parent.is_dir():
+        raise InputError(f"cannot write {path}: the folder {path.parent} does not exist")
+    if particles.source is not None and (stack is not None or not isinstance(particles.source, StackSource)):
+        particles = _restack(particles, path.with_suffix(".mrcs") if stack is None else Path(stack), path.parent)
+    elif isinstance(particles.source, StackSource):
+        particles = _renamed(particles, path.parent)
+    if suffix == ".cs":
+        cs.write_cs(path, particles)
+    else:
+        write_star(path, _star_tables(particles))
+
+
+def _relative(target: Path, folder: Path) -> str:
+    return Path(os.path.relpath(target.resolve(), folder.resolve())).as_posix()
+
+
+def _restack(particles: Particles, stack: Path, folder: Path, chunk_bytes: int = 64 << 20) -> Particles:
+    """Write the images and point the rows at them."""
+    n, box = len(particles), particles.box
+    if not n:
+        raise InputError(f"cannot write {stack}: no particles")
+    step = max(1, chunk_bytes // (4 * box * box))
+    with StackWriter(stack, n, box, particles.pixel_size_A) as writer:
+        for start in range(0, n, step):
+            writer.append(particles.images(slice(start, start + step)))
+    name = _relative(stack, folder)
+    names = {IMAGE: [f"{i:06d}@{name}" for i in range(1, n + 1)]}
+    if SIGN_COLUMN in particles.table:
+        names[SIGN_COLUMN] = np.ones(n, np.float32)  # type: ignore[assignment]
+    return particles.with_columns(**names)
+
+
+def _renamed(particles: Particles, folder: Path) -> Particles:
+    """Stack names that the new file's reader finds; names that already lead there, or nowhere, stay."""
+    source = particles.source
+    assert isinstance(source, StackSource)
+    readers = stack_paths([folder], None, None)
+    new: dict[int, str] = {}
+    for number in np.unique(source.stack_of):
+        name = source.names[number]
+        try:
+            target = source.paths.find(name)
+        except FormatError:
+            continue
+        try:
+            same = os.path.samefile(readers.find(name), target)
+        except FormatError:
+            same = False
+        if not same:
+            new[int(number)] = _relative(target, folder)
+    if IMAGE in particles.table and not new:
+        return particles
+    old = particles.table[IMAGE] if IMAGE in particles.table else [None] * len(particles)
+    written = [text if text is not None and s not in new else f"{f + 1:06d}@{new.get(int(s), source.names[s])}"
+               for text, s, f in zip(old, source.stack_of, source.frame, strict=True)]  # fmt: skip
+    return particles.with_columns(**{IMAGE: written})
+
+
+def _star_tables(particles: Particles) -> dict[str, Any]:
+    """All tables in the order of the file they came from, optics first where that file had none."""
+    table, optics = particles.table, particles.optics_table
+    if optics is None:
+        table, optics = _with_optics_table(particles)
+    tables = dict(particles.tables)
+    if particles.table_name not in tables:
+        tables[particles.table_name] = table
+    if optics is not None and "optics" not in tables:
+        tables = {"optics": optics, **tables}
+    for name in tables:
+        if name == particles.table_name:
+            tables[name] = table
+        elif name == "optics" and optics is not None:
+            tables[name] = optics
+    return tables
+
+
+def _with_optics_table(particles: Particles) -> tuple[pd.DataFrame, pd.DataFrame | None]:
+    """RELION 3.0 to 3.1: one optics group per distinct set of shared values; None where nothing is known."""
+    parts = col.Tables(particles.table, None, particles.where)
+    shared: dict[str, Any] = {"rlnImagePixelSize": col.pixel_sizes_A(parts)}
+    for label in ("rlnVoltage", "rlnSphericalAberration", "rlnAmplitudeContrast", "rlnImageSize"):
+        shared[label] = parts.value(label, optics_first=False)
+    known = {label: values for label, values in shared.items() if values is not None}
+    if "rlnImagePixelSize" not in known or not len(particles):
+        warnings.warn(f"{particles.where}: written without an optics table, since the pixel size is unknown",
+                      VerglasWarning, stacklevel=4)  # fmt: skip
+        return particles.table, None
+    if "rlnOpticsGroup" in particles.table:
+        known["rlnOpticsGroup"] = parts.value("rlnOpticsGroup", optics_first=False)
+    first, group = np.unique(np.column_stack(list(known.values())), axis=0, return_index=True, return_inverse=True)[1:]
+    # groups are numbered in the order in which they first appear
+    rank = np.argsort(np.argsort(first))
+    number = rank[group.ravel()] + 1
+    first = np.sort(first)
+    made: dict[str, Any] = {"rlnOpticsGroupName": [f"opticsGroup{i + 1}" for i in range(len(first))],
+                            "rlnOpticsGroup": np.arange(1, len(first) + 1)}  # fmt: skip
+    made.update({label: values[first] for label, values in known.items() if label != "rlnOpticsGroup"})
+    if "rlnImageSize" not in made and particles.source is not None:
+        try:
+            made["rlnImageSize"] = np.broadcast_to(particles.source.boxes(), len(particles))[first]
+        except FormatError as error:  # the stacks are elsewhere: metadata alone can still be written
+            warnings.warn(f"{error}; written without rlnImageSize", VerglasWarning, stacklevel=4)
+    made["rlnImageDimensionality"] = 2
+    table = particles.table.copy(deep=False)
+    table["rlnOpticsGroup"] = number
+    poses = particles.poses
+    if poses is not None and not all(label in table for label in col.SHIFTS_A):
+        for axis, label in enumerate(col.SHIFTS_A):
+            table[label] = poses.shifts_A[:, axis]
+    return table, pd.DataFrame(made)

@@ -1,0 +1,269 @@
+"""Images of particles that lie in MRC stacks: found late, checked once, read in large pieces."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from verglas.errors import FormatError, InputError, VerglasWarning
+from verglas.io.mrc import MrcHeader, PathLike, read_header, read_sections
+
+IntArray = npt.NDArray[np.int64]
+
+_SAME_PIXEL = 1e-3  # relative: rounding of header and metadata
+_RECALIBRATED = 0.05  # relative: up to here a pixel size may have been recalibrated since the stack was written
+
+
+@dataclass(frozen=True)
+class StackPaths:
+    """How the name of a stack in the metadata becomes a path.
+
+    Attributes
+    ----------
+    roots : sequence of Path
+        Folders against which relative names are tried, in this order.
+    stack : Path, optional
+        The one stack (or the folder of the stacks) to use instead of what the metadata say.
+    path_map : mapping
+        Old prefix -> new prefix; the longest that fits is used.
+    """
+
+    roots: tuple[Path, ...]
+    stack: Path | None = None
+    path_map: Mapping[str, str] = field(default_factory=dict)
+
+    def mapped(self, name: str) -> str:
+        """The name with its prefix replaced."""
+        for old in sorted(self.path_map, key=len, reverse=True):
+            if name.startswith(old):
+                return str(self.path_map[old]) + name[len(old) :]
+        return name
+
+    def find(self, name: str) -> Path:
+        """The file, or an error that lists where it was looked for."""
+        if self.stack is not None:
+            tried = [self.stack / Path(name).name if self.stack.is_dir() else self.stack]
+        else:
+            mapped = Path(os.path.expanduser(self.mapped(name)))
+            tried = [mapped] if mapped.is_absolute() else [root / mapped for root in self.roots]
+        for path in tried:
+            if path.is_file():
+                return path
+        places = ", ".join(str(p) for p in dict.fromkeys(map(os.path.normpath, tried)))
+        raise FormatError(f"stack {name} not found; looked for {places}. Give stack= or path_map=")
+
+
+@dataclass(frozen=True, eq=False)
+class StackSource:
+    """The images of n particles: image ``frame[i]`` (from 0) of stack ``names[stack_of[i]]``.
+
+    Opening reads nothing; a stack is found, and its header checked against the metadata, when its first image is.
+
+    Attributes
+    ----------
+    names : sequence of str
+        Stacks as the metadata name them.
+    stack_of : (n,) int32
+    frame : (n,) int64
+    paths : StackPaths
+    box : (m,) float64
+        Side the metadata give for the images of each stack, NaN where they do not.
+    pixel_A : (m,) float64
+        The same for the pixel size in angstrom.
+    where : str
+        The metadata file, for messages.
+    first_row : (n,) int64
+        Row of each particle in that file, for messages.
+    """
+
+    names: Sequence[str]
+    stack_of: npt.NDArray[np.int32]
+    frame: IntArray
+    paths: StackPaths
+    box: npt.NDArray[np.float64]
+    pixel_A: npt.NDArray[np.float64]
+    where: str
+    file_row: IntArray
+    # shared between subsets: headers already read, and what has been warned about
+    _headers: dict[int, MrcHeader] = field(default_factory=dict, repr=False)
+    _warned: set[str] = field(default_factory=set, repr=False)
+
+    def __len__(self) -> int:
+        return len(self.frame)
+
+    def take(self, rows: IntArray) -> StackSource:
+        """The images of a subset."""
+        return replace(self, stack_of=self.stack_of[rows], frame=self.frame[rows], file_row=self.file_row[rows])
+
+    def path(self, stack: int) -> Path:
+        """Where stack number ``stack`` lies."""
+        return self.header(stack).path
+
+    def header(self, stack: int) -> MrcHeader:
+        """The checked header of stack number ``stack``."""
+        found = self._headers.get(stack)
+        if found is None:
+            try:
+                found = read_header(self.paths.find(self.names[stack]))
+            except FormatError as error:
+                row = self.file_row[np.flatnonzero(self.stack_of == stack)[:1]]
+                particle = f", particle {row[0]} (row from 0)" if row.size else ""
+                raise FormatError(f"{self.where}{particle}: {error}") from None
+            self._check(stack, found)
+            self._headers[stack] = found
+        return found
+
+    def _check(self, stack: int, header: MrcHeader) -> None:
+        _, ny, nx = header.shape
+        if header.path.suffix.lower() in (".gz", ".bz2"):
+            raise FormatError(f"{header.path}: compressed stacks cannot be read image by image; decompress it first")
+        if nx != ny:
+            raise FormatError(f"{header.path}: images of {nx} x {ny} pixels; particle images must be square")
+        if np.isfinite(self.box[stack]) and self.box[stack] != nx:
+            raise FormatError(
+                f"{self.where}: rlnImageSize is {self.box[stack]:g}, but the images of {header.path} have {nx} pixels"
+            )
+        said, known = self.pixel_A[stack], header.pixel_size_A
+        if not np.isfinite(said) or (known and abs(known / said - 1) <= _SAME_PIXEL):
+            return
+        if known in (0.0, 1.0):
+            self._warn(f"header pixel size {known:g}",
+                       f"{header.path}: pixel size {known:g} A in the header, which stands for unknown; "
+                       f"{said:.6g} A of {self.where} is used")  # fmt: skip
+        elif abs(known / said - 1) <= _RECALIBRATED:
+            self._warn("recalibrated",
+                       f"{header.path}: pixel size {known:.6g} A in the header but {said:.6g} A in {self.where}, "
+                       "which is used (a recalibration?)")  # fmt: skip
+        else:
+            raise FormatError(
+                f"{self.where}: pixel size {said:.6g} A, but {header.path} has {known:.6g} A in its header; "
+                "one of them is wrong (binned stack with unbinned metadata?): correct rlnImagePixelSize or the header"
+            )
+
+    def _warn(self, kind: str, message: str) -> None:
+        if kind not in self._warned:
+            self._warned.add(kind)
+            warnings.warn(f"{message}; said once for all stacks", VerglasWarning, stacklevel=6)
+
+    def boxes(self) -> IntArray:
+        """Side of every image; reads the header of every stack in use."""
+        return self._per_stack(lambda header: header.shape[2]).astype(np.int64)
+
+    def pixel_sizes_A(self) -> npt.NDArray[np.float64]:
+        """Pixel size of every image by the headers, NaN where they have 0; reads the header of every stack in use."""
+        return self._per_stack(lambda header: header.pixel_size_A or np.nan)
+
+    def _per_stack(self, value: Any) -> npt.NDArray[np.float64]:
+        table = np.full(len(self.names), np.nan)
+        for stack in np.unique(self.stack_of):
+            table[stack] = value(self.header(int(stack)))
+        return table[self.stack_of]
+
+    def read(self, rows: IntArray) -> npt.NDArray[np.float32]:
+        """Images in the order asked, read stack by stack in the order on disk."""
+        stack_of, frame = self.stack_of[rows], self.frame[rows]
+        order = np.argsort(stack_of, kind="stable")
+        cuts = np.flatnonzero(np.diff(stack_of[order])) + 1
+        pieces = [piece for piece in np.split(order, cuts) if len(piece)]
+        headers = [self.header(int(stack_of[piece[0]])) for piece in pieces]
+        sides = {header.shape[2] for header in headers}
+        if len(sides) > 1:
+            raise InputError(
+                f"{self.where}: images of several sizes asked for at once: {sorted(sides)} pixels; "
+                "ask for those of one size at a time"
+            )
+        side = sides.pop() if sides else 0
+        out = np.empty((len(rows), side, side), dtype=np.float32)
+        for piece, header in zip(pieces, headers, strict=True):
+            bad = piece[frame[piece] >= header.shape[0]]
+            if bad.size:
+                raise FormatError(
+                    f"{self.where}, particle {self.file_row[rows[bad[0]]]} (row from 0): image {frame[bad[0]] + 1} of "
+                    f"{header.path} asked for, but that stack has {header.shape[0]} images"
+                )
+            read_sections(header, frame[piece], out, piece)
+        return out
+
+
+def source_from_names(
+    image_names: npt.NDArray[Any], paths: StackPaths, box: npt.NDArray[Any] | None, pixel_A: npt.NDArray[Any] | None,
+    where: str,
+) -> StackSource:  # fmt: skip
+    """A source from a column of ``index@stack`` (index from 1; a bare name is image 1).
+
+    ``box`` and ``pixel_A`` are the metadata's values per particle, or None.
+    """
+    stacks, codes, frame = _split(image_names, where)
+    return build_source(stacks, codes, frame, paths, box, pixel_A, where)
+
+
+def build_source(
+    names: Sequence[str], stack_of: npt.NDArray[Any], frame: IntArray, paths: StackPaths,
+    box: npt.NDArray[Any] | None, pixel_A: npt.NDArray[Any] | None, where: str,
+) -> StackSource:  # fmt: skip
+    """A source from columns; rows of one stack must agree on box and pixel size."""
+    stack_of = np.asarray(stack_of, dtype=np.int32)
+    return StackSource(
+        names, stack_of, frame, paths,
+        _agreed(box, stack_of, names, "rlnImageSize", where),
+        _agreed(pixel_A, stack_of, names, "rlnImagePixelSize", where),
+        where, np.arange(len(frame), dtype=np.int64),
+    )  # fmt: skip
+
+
+def _split(image_names: npt.NDArray[Any], where: str) -> tuple[list[str], IntArray, IntArray]:
+    """One pass over the names: distinct stacks, stack of each, frame of each from 0."""
+    numbers: dict[str, int] = {}
+    codes = np.empty(len(image_names), dtype=np.int64)
+    frames = np.zeros(len(image_names), dtype=np.int64)
+    for i, text in enumerate(image_names):
+        index, at, name = text.partition("@")
+        if not at:
+            name = index
+        else:
+            try:
+                frames[i] = int(index) - 1
+            except ValueError:
+                frames[i] = -1
+            if frames[i] < 0:
+                raise FormatError(f"{where}, rlnImageName of row {i} (from 0): {text!r}: "
+                                  "expected index@stack with an index from 1")  # fmt: skip
+        if not name:
+            raise FormatError(f"{where}, rlnImageName of row {i} (from 0): {text!r} names no stack")
+        codes[i] = numbers.setdefault(name, len(numbers))
+    return list(numbers), codes, frames
+
+
+def _agreed(
+    values: npt.NDArray[Any] | None, stack_of: npt.NDArray[Any], names: Sequence[str], label: str, where: str
+) -> npt.NDArray[np.float64]:
+    """One value per stack, NaN where unknown."""
+    table = np.full(len(names), np.nan)
+    if values is None or not len(stack_of):
+        return table
+    table[stack_of] = values
+    bad = np.flatnonzero(table[stack_of] != values)
+    if bad.size:
+        stack = stack_of[bad[0]]
+        raise FormatError(
+            f"{where}: {label} differs between rows of the one stack {names[stack]}: {values[bad[0]]:g} for particle "
+            f"{bad[0]} (row from 0), {table[stack]:g} for others"
+        )
+    return table
+
+
+def stack_paths(folders: Sequence[Path], stack: PathLike | None, path_map: Mapping[str, str] | None) -> StackPaths:
+    """Check the options of a reader and put them together."""
+    if stack is not None and not Path(stack).exists():
+        raise InputError(f"stack={os.fspath(stack)}: no such file or folder")
+    roots = tuple(dict.fromkeys([*(f.resolve() for f in folders), Path.cwd()]))
+    return StackPaths(
+        roots, None if stack is None else Path(stack), {str(k): str(v) for k, v in (path_map or {}).items()}
+    )

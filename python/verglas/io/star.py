@@ -1,0 +1,316 @@
+"""STAR files: read and written by the starfile library, after a scan that finds what it lets pass.
+
+The library accepts a duplicated label, reads short rows as NaN and takes an extra column for an index; the scan names
+the file, the table and the line instead. Tables of more than ``LARGE`` rows are parsed by the same call to
+``pandas.read_csv`` that the library makes, but from the bytes of the file rather than through a list of lines: for a
+million rows the library's way takes several times the time and memory (bench/bench_io.py measures both, and
+tests/test_star.py holds the results equal).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import io
+import mmap
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import starfile
+from starfile.parser import numericise
+
+from verglas.errors import FormatError, InputError
+from verglas.io.atomic import atomic_path
+from verglas.io.mrc import PathLike
+
+LARGE = 20_000
+_BLOCK = re.compile(rb"^[ \t]*data_(\S*)[ \t]*(?:#.*)?\r?$", re.MULTILINE)
+_NA = ["nan", "NaN", "<NA>"]  # as starfile
+
+
+@dataclass
+class Block:
+    """One table as the scan found it; lines count from 1, bytes from the start of the file."""
+
+    name: str
+    line: int
+    end: int
+    loop: bool = False
+    labels: list[str] = field(default_factory=list)
+    rows_at: int = 0
+    rows_line: int = 0
+    n_rows: int = 0
+
+
+def read_star(path: PathLike) -> dict[str, pd.DataFrame | dict[str, Any]]:
+    """All tables of a STAR file by name, in the order of the file.
+
+    Loops become data frames, lists of single values dictionaries. Labels that end in Name or File stay text, so that
+    a micrograph called 001 keeps its zeros.
+
+    Raises
+    ------
+    FormatError
+        No table; a label or table twice; a row with more or fewer values than there are labels; text that is no STAR.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FormatError(f"{path}: no such file")
+    if path.stat().st_size == 0:
+        raise FormatError(f"{path}: empty file")
+    with open(path, "rb") as handle, mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ) as text:
+        blocks = scan(path, text)
+        # the library cannot read a loop without rows when a comment follows
+        if any(block.n_rows > LARGE or (block.loop and not block.n_rows) for block in blocks):
+            return {block.name: parse_block(path, block, text) for block in blocks}
+    return read_by_starfile(path, blocks)
+
+
+def read_by_starfile(path: Path, blocks: list[Block]) -> dict[str, pd.DataFrame | dict[str, Any]]:
+    """The library's reading of a file that has been scanned."""
+    as_text = text_labels([label for block in blocks for label in block.labels])
+    try:
+        tables = starfile.read(path, always_dict=True, parse_as_string=as_text)
+    except (ValueError, IndexError) as error:
+        raise FormatError(f"{path}: the STAR reader failed: {str(error).splitlines()[0]}") from error
+    return {block.name: tables[block.name] for block in blocks}
+
+
+def text_labels(labels: list[str]) -> list[str]:
+    """Labels whose values stay text whatever they look like."""
+    return [label for label in labels if label.endswith(("Name", "File", "/path", "_path", "/type"))]
+
+
+# ---- scan
+
+
+def scan(path: Path, text: mmap.mmap) -> list[Block]:
+    """Find the tables and check their labels and rows."""
+    data = np.frombuffer(text, dtype=np.uint8)
+    try:
+        starts = [(match.start(), match.end(), match.group(1).decode()) for match in _BLOCK.finditer(text)]
+        if not starts:
+            raise FormatError(f"{path}: no line that starts with data_; not a STAR file")
+        blocks: list[Block] = []
+        line, at = 1, 0
+        for number, (start, after, name) in enumerate(starts):
+            line, at = line + _count_lines(data, at, start), start
+            end = starts[number + 1][0] if number + 1 < len(starts) else len(text)
+            block = Block(name, line, end)
+            if any(other.name == name for other in blocks):
+                raise FormatError(f"{path}, line {line}: table '{name}' appears twice; rename one of them")
+            _scan_block(path, text, data, block, after)
+            blocks.append(block)
+        return blocks
+    finally:
+        del data  # the map cannot be closed while an array looks into it
+
+
+def _count_lines(data: npt.NDArray[np.uint8], start: int, stop: int) -> int:
+    step = 64 << 20
+    return sum(int(np.count_nonzero(data[a : min(a + step, stop)] == 10)) for a in range(start, stop, step))
+
+
+def _lines(text: mmap.mmap, at: int, end: int) -> Iterator[tuple[int, bytes]]:
+    """(offset, stripped line) for the lines in [at, end)."""
+    while at < end:
+        stop = text.find(b"\n", at, end)
+        stop = end if stop < 0 else stop
+        yield at, text[at:stop].strip()
+        at = stop + 1
+
+
+def _scan_block(path: Path, text: mmap.mmap, data: npt.NDArray[np.uint8], block: Block, after: int) -> None:
+    where = f"{path}, table '{block.name}'"
+    seen: dict[str, int] = {}
+    block.rows_at = after  # of a loop: moved to its first row below
+    for number, (at, line) in enumerate(_lines(text, after, block.end)):
+        here = block.line + number
+        if not line or line.startswith(b"#"):
+            continue
+        if line.split()[0] == b"loop_" and not seen:
+            block.loop = True
+        elif line.startswith(b"_"):
+            tokens = _tokens(line, f"{where}, line {here}")
+            label = tokens[0][1:].decode()
+            if label in seen:
+                raise FormatError(f"{where}, line {here}: label _{label} appears twice (first on line {seen[label]})")
+            seen[label] = here
+            if not block.loop and len(tokens) != 2:
+                raise FormatError(f"{where}, line {here}: _{label}: expected one value, got {len(tokens) - 1}")
+        elif block.loop and seen:
+            block.rows_at, block.rows_line = at, here
+            break
+        else:
+            raise FormatError(
+                f"{where}, line {here}: expected loop_ or a label, got {line[:60].decode(errors='replace')!r}"
+            )
+    block.labels = list(seen)
+    if not seen:
+        raise FormatError(f"{where}, line {block.line}: the table has no labels")
+    if block.loop and block.rows_line:
+        _check_rows(where, data, block)
+
+
+_SPACE = np.zeros(256, dtype=bool)
+_SPACE[[9, 10, 11, 12, 13, 32]] = True
+_SPECIAL = np.zeros(256, dtype=bool)
+_SPECIAL[[ord("#"), ord("'"), ord('"')]] = True
+
+
+def _check_rows(where: str, data: npt.NDArray[np.uint8], block: Block, chunk: int = 8 << 20) -> None:
+    """Every row has one value per label. Counts starts of words, 8 MiB at a time; lines with quotes or # one by one."""
+    at, line, expected = block.rows_at, block.rows_line, len(block.labels)
+    while at < block.end:
+        stop = min(at + chunk, block.end)
+        newlines = np.flatnonzero(data[at:stop] == 10)
+        if stop < block.end and newlines.size:
+            stop = at + int(newlines[-1]) + 1
+        elif stop < block.end:
+            raise FormatError(f"{where}, line {line}: a line of more than {chunk} bytes")
+        piece = data[at:stop]
+        space = _SPACE[piece]
+        starts = np.flatnonzero(~space & np.r_[True, space[:-1]])
+        ends = newlines + 1 if newlines.size and newlines[-1] == len(piece) - 1 else np.r_[newlines + 1, len(piece)]
+        counts = np.diff(np.searchsorted(starts, np.r_[0, ends]))
+        for special in np.unique(np.searchsorted(ends, np.flatnonzero(_SPECIAL[piece]), side="right")):
+            begin = 0 if special == 0 else ends[special - 1]
+            words = _tokens(piece[begin : ends[special]].tobytes(), f"{where}, line {line + special}")
+            counts[special] = len(words)
+        bad = np.flatnonzero((counts != expected) & (counts != 0))
+        if bad.size:
+            raise FormatError(
+                f"{where}, line {line + bad[0]}: {counts[bad[0]]} values for {expected} labels"
+                + ("; is a label missing in the header?" if counts[bad[0]] > expected else "; is the row cut off?")
+            )
+        block.n_rows += int(np.count_nonzero(counts))
+        at, line = stop, line + len(ends)
+
+
+_WORD = re.compile(rb"\"[^\"]*\"(?=\s|$)|'[^']*'(?=\s|$)|\S+")
+
+
+def _tokens(line: bytes, where: str) -> list[bytes]:
+    """The values of a line up to a comment; what the library would misread is an error."""
+    words: list[bytes] = []
+    for word in _WORD.findall(line):
+        if word.startswith(b"#"):
+            break
+        quoted = word[:1] in b"'\"" and len(word) > 1 and word[:1] == word[-1:]
+        inside = word[1:-1] if quoted else word
+        if re.search(rb"['\"]" if quoted else rb"['\"#]", inside):
+            raise FormatError(f"{where}: {word.decode(errors='replace')}: a quote or # inside a value cannot be read "
+                              "reliably; rename what it names")  # fmt: skip
+        words.append(word)
+    return words
+
+
+# ---- direct parsing
+
+
+class _Region(io.RawIOBase):
+    """A part of a file as a stream, so that pandas reads it without a copy in memory."""
+
+    def __init__(self, handle: Any, start: int, end: int) -> None:
+        self._handle, self._left = handle, end - start
+        handle.seek(start)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        piece = self._handle.read(min(len(buffer), self._left))
+        buffer[: len(piece)] = piece
+        self._left -= len(piece)
+        return len(piece)
+
+
+def parse_block(path: Path, block: Block, text: mmap.mmap) -> pd.DataFrame | dict[str, Any]:
+    """One scanned table by pandas, with the options and the number conversion of the starfile library."""
+    as_text = text_labels(block.labels)
+    if not block.loop:
+        pairs = [_tokens(line, str(path)) for _, line in _lines(text, block.rows_at, block.end) if line[:1] == b"_"]
+        values = {label[1:].decode(): value.decode().strip("'\"") for label, value in pairs}
+        return {k: v if k in as_text else numericise(v) for k, v in values.items()}
+    if not block.n_rows:
+        return pd.DataFrame(np.zeros((0, len(block.labels))), columns=block.labels)
+    with open(path, "rb", buffering=0) as handle:
+        table = pd.read_csv(
+            io.BufferedReader(_Region(handle, block.rows_at, block.end), 1 << 20),
+            sep=r"\s+", header=None, names=block.labels, index_col=False, comment="#", engine="c",
+            dtype=dict.fromkeys(as_text, str), keep_default_na=False, na_values=_NA, low_memory=False,
+        )  # fmt: skip
+    for label in table.columns:
+        if label not in as_text and not pd.api.types.is_numeric_dtype(table[label]):
+            with contextlib.suppress(ValueError):
+                table[label] = pd.to_numeric(table[label])
+    return table
+
+
+# ---- writing
+
+
+def write_star(path: PathLike, tables: Mapping[str, pd.DataFrame | Mapping[str, Any]]) -> None:
+    """Write tables in the order given, each under a ``# version 30001`` line, as RELION 3.1 and later expect.
+
+    Numbers keep 12 significant digits, missing values are written as nan, text with a blank in it is quoted.
+
+    Raises
+    ------
+    InputError
+        A text value holds a quote, a line break or a # that a reader would misunderstand.
+    """
+    for name, table in tables.items():
+        _check_text(path, name, table)
+    with atomic_path(path) as temporary, open(temporary, "w", encoding="utf-8", newline="\n") as out:
+        for name, table in tables.items():
+            out.write("\n# version 30001\n\n")
+            if isinstance(table, pd.DataFrame) and len(table) > LARGE:
+                write_loop(out, name, table)
+            else:
+                out.write(_by_starfile(name, table))
+
+
+_FLOAT = "%.12g"
+
+
+def _by_starfile(name: str, table: pd.DataFrame | Mapping[str, Any]) -> str:
+    content: Any = table if isinstance(table, pd.DataFrame) else dict(table)
+    text = starfile.to_string({name: content}, float_format=_FLOAT, sep=" ", na_rep="nan")
+    return text[text.index(f"data_{name}") :]  # without the library's line with the date: files compare equal
+
+
+def write_loop(out: Any, name: str, table: pd.DataFrame) -> None:
+    """What the starfile library writes, without its Python call per cell."""
+    out.write(f"data_{name}\n\nloop_\n" + "".join(f"_{label} #{i}\n" for i, label in enumerate(table.columns, 1)))
+    quoted = table.copy(deep=False)
+    for label in table.columns:
+        if not pd.api.types.is_numeric_dtype(table[label]):
+            blank = [isinstance(v, str) and (" " in v or not v) for v in table[label]]
+            if any(blank):
+                quoted[label] = [f'"{v}"' if b else v for v, b in zip(table[label], blank, strict=True)]
+    quoted.to_csv(out, sep=" ", header=False, index=False, float_format=_FLOAT, na_rep="nan", quoting=csv.QUOTE_NONE,
+                  chunksize=50_000)  # fmt: skip
+    out.write("\n\n")
+
+
+_UNSAFE = re.compile("['\"#\n\r]")
+
+
+def _check_text(path: PathLike, name: str, table: pd.DataFrame | Mapping[str, Any]) -> None:
+    columns = table.items() if isinstance(table, pd.DataFrame) else ((k, [v]) for k, v in table.items())
+    for label, values in columns:
+        if isinstance(values, pd.Series) and pd.api.types.is_numeric_dtype(values):
+            continue
+        for value in pd.unique(pd.Series(values)):
+            if isinstance(value, str) and _UNSAFE.search(value):
+                raise InputError(
+                    f"cannot write {path}: table '{name}', column {label}: {value!r} holds a quote, a # or a "
+                    "line break, which STAR readers misunderstand"
+                )

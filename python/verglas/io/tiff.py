@@ -1,0 +1,85 @@
+"""Micrographs in TIFF and MRC files."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+import numpy as np
+import tifffile
+
+from verglas.errors import FormatError, VerglasWarning
+from verglas.io.mrc import PathLike, read_header, read_stack
+from verglas.types import Micrograph
+
+_TIFF = (".tif", ".tiff")
+# TIFF 6.0, tag ResolutionUnit: 2 inch, 3 centimetre; 1 is none
+_UNIT_A = {2: 2.54e8, 3: 1e8}
+
+
+def read_micrograph(path: PathLike, pixel_size_A: float | None = None, *, flip_y: bool = False) -> Micrograph:
+    """Read one micrograph.
+
+    Parameters
+    ----------
+    path : path
+        TIFF (any compression tifffile reads) or MRC with one image.
+    pixel_size_A : float, optional
+        Pixel size; the file's by default: the MRC header's, or the TIFF's resolution tags where they give a value
+        between 0.05 and 100 A. NaN where neither says.
+    flip_y : bool
+        Reverse the rows, as RELION does when it reads TIFF: coordinates and hand from RELION projects on TIFF
+        need it.
+
+    Returns
+    -------
+    Micrograph
+        (y, x) float32, rows as in the file, grey values as recorded.
+
+    Raises
+    ------
+    FormatError
+        Not such a file, several frames (a movie), or colours.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FormatError(f"{path}: no such file")
+    if path.suffix.lower() in _TIFF:
+        data, known = _read_tiff(path)
+    else:
+        header = read_header(path)
+        if header.shape[0] != 1:
+            raise FormatError(f"{path}: {header.shape[0]} images: a movie or a stack; a micrograph has one")
+        data, known = read_stack(path)[0], header.pixel_size_A or float("nan")
+    if pixel_size_A is not None:
+        if np.isfinite(known) and abs(known / pixel_size_A - 1) > 1e-3:
+            warnings.warn(f"{path}: pixel size {known:.6g} A in the file, {pixel_size_A:g} A used as asked",
+                          VerglasWarning, stacklevel=2)  # fmt: skip
+        known = float(pixel_size_A)
+    return Micrograph(data[::-1] if flip_y else data, known, path.name)
+
+
+def _read_tiff(path: Path) -> tuple[np.ndarray, float]:
+    try:
+        with tifffile.TiffFile(path) as tiff:
+            pages = len(tiff.pages)
+            page = tiff.pages.first
+            if pages != 1:
+                raise FormatError(f"{path}: {pages} frames: a movie; average its aligned frames first")
+            if page.ndim != 2 or page.samplesperpixel != 1:
+                raise FormatError(f"{path}: pixels of {page.samplesperpixel} samples; expected grey values")
+            return page.asarray(), _tiff_pixel_A(page)
+    except (tifffile.TiffFileError, ValueError, OSError) as error:
+        if isinstance(error, FormatError):
+            raise
+        raise FormatError(f"{path}: not a TIFF file that can be read: {error}") from None
+
+
+def _tiff_pixel_A(page: tifffile.TiffPage) -> float:
+    """Pixel size by the resolution tags; NaN where they are absent, without unit, or about a printer."""
+    unit = page.tags.get("ResolutionUnit")
+    resolution = page.tags.get("XResolution")
+    if unit is None or resolution is None or int(unit.value) not in _UNIT_A or not resolution.value[0]:
+        return float("nan")
+    size = _UNIT_A[int(unit.value)] * resolution.value[1] / resolution.value[0]
+    return size if 0.05 <= size <= 100 else float("nan")

@@ -1,0 +1,91 @@
+"""Where the images of a set of particles come from: a file, or an array in memory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+import numpy.typing as npt
+
+from verglas.errors import InputError
+
+IntArray = npt.NDArray[np.int64]
+
+
+@runtime_checkable
+class ImageSource(Protocol):
+    """What :class:`verglas.types.Particles` asks of the thing that holds its images.
+
+    Row i of the source belongs to row i of the particle table. Sources are picklable and hold no open file.
+    """
+
+    def __len__(self) -> int:
+        """Number of images."""
+
+    def read(self, rows: IntArray) -> npt.NDArray[np.float32]:
+        """Images of these rows in the order asked, (m, y, x) float32, a fresh array."""
+
+    def take(self, rows: IntArray) -> ImageSource:
+        """The source of a subset, still lazy."""
+
+    def boxes(self) -> IntArray:
+        """Side in pixels of every image, (n,) or (1,) where all agree; may read headers, never images."""
+
+    def pixel_sizes_A(self) -> npt.NDArray[np.float64]:
+        """Pixel size in angstrom the source itself knows, (n,) or (1,); NaN where it does not."""
+
+
+@dataclass(frozen=True, eq=False)
+class ArraySource:
+    """Images in memory, for simulators, tests and notebooks.
+
+    Attributes
+    ----------
+    data : (m, y, x) array
+        All images; any real dtype, converted to float32 on reading.
+    pixel_size_A : float
+        Pixel size in angstrom, NaN where unknown.
+    rows : (n,) int64, optional
+        The image of each particle; all of them in order by default.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from verglas.types import ArraySource
+    >>> source = ArraySource(np.arange(12).reshape(3, 2, 2), pixel_size_A=1.5)
+    >>> source.take(np.array([2, 0])).read(np.array([1, 0]))[:, 0, 0].tolist()
+    [0.0, 8.0]
+    """
+
+    data: npt.NDArray[Any]
+    pixel_size_A: float = float("nan")
+    rows: IntArray | None = None
+
+    def __post_init__(self) -> None:
+        """Check the shape once."""
+        data = np.asarray(self.data)
+        if data.ndim != 3 or data.shape[1] != data.shape[2]:
+            raise InputError(f"images: expected (n, box, box), got shape {data.shape}")
+        object.__setattr__(self, "data", data)
+        if self.rows is not None:
+            object.__setattr__(self, "rows", np.asarray(self.rows, np.int64))
+
+    def __len__(self) -> int:
+        return len(self.data) if self.rows is None else len(self.rows)
+
+    def read(self, rows: IntArray) -> npt.NDArray[np.float32]:
+        """Images in the order asked, a copy."""
+        return np.array(self.data[rows if self.rows is None else self.rows[rows]], dtype=np.float32)
+
+    def take(self, rows: IntArray) -> ArraySource:
+        """The images of a subset; the array is shared."""
+        return ArraySource(self.data, self.pixel_size_A, rows if self.rows is None else self.rows[rows])
+
+    def boxes(self) -> IntArray:
+        """One value: the side of all images."""
+        return np.array([self.data.shape[1]], dtype=np.int64)
+
+    def pixel_sizes_A(self) -> npt.NDArray[np.float64]:
+        """One value: the pixel size of all images."""
+        return np.array([self.pixel_size_A], dtype=np.float64)

@@ -1,0 +1,63 @@
+"""A density map."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from verglas.errors import InputError
+
+
+@dataclass(frozen=True)
+class Map:
+    """A density on a cubic or rectangular grid.
+
+    Attributes
+    ----------
+    data : (z, y, x) float32
+        The density; the origin of the molecule frame is voxel N // 2.
+    pixel_size_A : float
+        Voxel size in angstrom, isotropic.
+    origin_A : tuple of float
+        Position (x, y, z) of voxel (0, 0, 0) in the file's frame, as the MRC header's ORIGIN says.
+
+    Raises
+    ------
+    InputError
+        The data are not three-dimensional, or the pixel size is not a positive number.
+
+    Examples
+    --------
+    >>> import numpy as np, verglas as vg
+    >>> m = vg.Map(np.zeros((4, 4, 4), np.float32), 1.5)
+    >>> m.box, m.pixel_size_A
+    (4, 1.5)
+    """
+
+    data: npt.NDArray[np.float32]
+    pixel_size_A: float
+    origin_A: tuple[float, float, float] = (0.0, 0.0, 0.0)
+
+    def __post_init__(self) -> None:
+        """Check once, here, so that no stage has to."""
+        data = np.ascontiguousarray(self.data, dtype=np.float32)
+        if data.ndim != 3:
+            raise InputError(f"Map: expected a (z, y, x) array, got shape {data.shape}")
+        if not (np.isfinite(self.pixel_size_A) and self.pixel_size_A > 0):
+            raise InputError(f"Map: expected a positive pixel size in angstrom, got {self.pixel_size_A}")
+        object.__setattr__(self, "data", data)
+        object.__setattr__(self, "pixel_size_A", float(self.pixel_size_A))
+        object.__setattr__(self, "origin_A", tuple(float(v) for v in self.origin_A))
+
+    @property
+    def box(self) -> int:
+        """Side in voxels; a map that is not a cube has none and says so."""
+        if len(set(self.data.shape)) != 1:
+            raise InputError(f"Map: expected a cube, got shape {self.data.shape}")
+        return int(self.data.shape[0])
+
+    def with_data(self, data: npt.ArrayLike) -> Map:
+        """The same frame with other values."""
+        return replace(self, data=np.asarray(data, np.float32))

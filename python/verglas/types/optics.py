@@ -1,0 +1,94 @@
+"""Contrast-transfer parameters."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from verglas.errors import InputError
+
+FloatArray = npt.NDArray[np.float64]
+
+# Default of a column that __post_init__ fills in; typed so that readers of the class see the arrays it then holds.
+_ABSENT: Any = None
+
+
+_OPTICS_DEFAULTS = {
+    "defocus_u_A": 0.0, "defocus_v_A": 0.0, "defocus_angle_deg": 0.0, "voltage_kV": 300.0, "cs_mm": 2.7,
+    "amplitude_contrast": 0.1, "phase_shift_deg": 0.0, "b_factor_A2": 0.0, "scale": 1.0,
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Optics:
+    """Contrast-transfer parameters of n images, one value per image; a single number stands for all of them.
+
+    Attributes
+    ----------
+    defocus_u_A, defocus_v_A : (n,) float64
+        Underfocus along and across the astigmatism axis, angstrom, underfocus positive.
+    defocus_angle_deg : (n,) float64
+        Angle of the u axis from +x towards +y.
+    voltage_kV, cs_mm, amplitude_contrast, phase_shift_deg : (n,) float64
+    b_factor_A2, scale : (n,) float64
+        Envelope exp(-B k^2/4) and overall factor (rlnCtfBfactor, rlnCtfScalefactor).
+    group : (n,) int64
+        Optics group of each image (index from 0).
+    pixel_size_A : (n,) float64
+        Pixel size of each image, NaN where unknown.
+
+    Examples
+    --------
+    >>> from verglas import Optics
+    >>> o = Optics(defocus_u_A=[15000, 16000], defocus_v_A=[14800, 15700])
+    >>> len(o), o.voltage_kV.tolist(), o.as_params().shape
+    (2, [300.0, 300.0], (2, 9))
+    """
+
+    defocus_u_A: FloatArray
+    defocus_v_A: FloatArray
+    defocus_angle_deg: FloatArray = _ABSENT
+    voltage_kV: FloatArray = _ABSENT
+    cs_mm: FloatArray = _ABSENT
+    amplitude_contrast: FloatArray = _ABSENT
+    phase_shift_deg: FloatArray = _ABSENT
+    b_factor_A2: FloatArray = _ABSENT
+    scale: FloatArray = _ABSENT
+    group: npt.NDArray[np.int64] = _ABSENT
+    pixel_size_A: FloatArray = _ABSENT
+
+    def __post_init__(self) -> None:
+        """Broadcast every column to one length and check what a CTF needs."""
+        given: dict[str, Any] = {}
+        for name, default in (*_OPTICS_DEFAULTS.items(), ("group", 0), ("pixel_size_A", np.nan)):
+            value = getattr(self, name)
+            given[name] = np.atleast_1d(np.asarray(default if value is None else value))
+        lengths = {name: len(value) for name, value in given.items() if len(value) != 1}
+        if len(set(lengths.values())) > 1:
+            raise InputError(f"Optics: columns of different lengths: {lengths}")
+        n = next(iter(lengths.values()), 1)
+        for name, value in given.items():
+            dtype = np.int64 if name == "group" else np.float64
+            object.__setattr__(self, name, np.ascontiguousarray(np.broadcast_to(value, n), dtype=dtype))
+        for name, low, high in (("voltage_kV", 1.0, 3000.0), ("amplitude_contrast", 0.0, 1.0)):
+            column = getattr(self, name)
+            bad = np.flatnonzero(~((column >= low) & (column <= high)))
+            if bad.size:
+                raise InputError(
+                    f"Optics.{name}: expected {low:g} to {high:g}, got {column[bad[0]]:g} for image {bad[0]}"
+                    + (f" (and {bad.size - 1} more)" if bad.size > 1 else "")
+                )
+
+    def __len__(self) -> int:
+        return len(self.defocus_u_A)
+
+    def __getitem__(self, index: Any) -> Optics:
+        index = np.atleast_1d(np.arange(len(self))[index])
+        return Optics(**{name: getattr(self, name)[index] for name in self.__dataclass_fields__})
+
+    def as_params(self) -> FloatArray:
+        """The (n, 9) float64 table of :func:`verglas.ops.ctf`."""
+        return np.column_stack([getattr(self, name) for name in _OPTICS_DEFAULTS])

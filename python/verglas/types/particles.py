@@ -1,0 +1,360 @@
+"""A set of particles: one table, images read when asked for."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from verglas.errors import InputError, VerglasWarning
+from verglas.types import _columns as col
+from verglas.types.images import ArraySource, ImageSource
+from verglas.types.optics import Optics
+from verglas.types.poses import Poses
+
+# cryoSPARC's contrast of the stored image: multiplying by it makes particles white.
+SIGN_COLUMN = "blob/sign"
+
+
+class Particles:
+    """Particles: metadata in columns, images read lazily; every method returns a new object.
+
+    Parameters
+    ----------
+    table : DataFrame
+        One row per particle, RELION labels as column names (``rlnDefocusU``); other columns are kept.
+    source : ImageSource, optional
+        The images, row by row; None for metadata without images.
+    optics_table : DataFrame, optional
+        One row per optics group (``rlnOpticsGroup``); its values go to the particles of the group.
+    tables : mapping, optional
+        All other tables of the file, kept for writing. Its keys give the order; the keys ``table_name`` and
+        ``"optics"``, if present, mark the places of the two tables above.
+    table_name : str
+        Name of the particle table in the file.
+    where : str
+        What messages call this set, usually the path of its file.
+
+    Raises
+    ------
+    InputError
+        The source holds another number of images than the table has rows.
+
+    Notes
+    -----
+    Treat ``table`` and ``optics_table`` as read-only; :meth:`with_columns` makes a changed set.
+
+    Examples
+    --------
+    >>> import numpy as np, verglas as vg
+    >>> p = vg.Particles.from_images(np.zeros((3, 8, 8), np.float32), pixel_size_A=2.0)
+    >>> p = p.with_poses(vg.Poses([[10, 20, 30], [0, 0, 0], [90, 90, 0]]))
+    >>> len(p), p.box, p.pixel_size_A, p[[2, 0]].poses.angles_deg[:, 0].tolist(), p.images([1]).shape
+    (3, 8, 2.0, [90.0, 10.0], (1, 8, 8))
+    """
+
+    table: pd.DataFrame
+    source: ImageSource | None
+    optics_table: pd.DataFrame | None
+    tables: Mapping[str, Any]
+    table_name: str
+    where: str
+
+    def __init__(
+        self,
+        table: pd.DataFrame,
+        source: ImageSource | None = None,
+        *,
+        optics_table: pd.DataFrame | None = None,
+        tables: Mapping[str, Any] | None = None,
+        table_name: str = "particles",
+        where: str = "particles",
+    ) -> None:
+        if source is not None and len(source) != len(table):
+            raise InputError(f"{where}: {len(table)} rows but {len(source)} images")
+        # shallow copies: a column added to the caller's frame later does not appear here
+        fields = {
+            "table": table.reset_index(drop=True),
+            "source": source,
+            "optics_table": None if optics_table is None else optics_table.reset_index(drop=True),
+            "tables": dict(tables or {}),
+            "table_name": table_name,
+            "where": where,
+        }
+        self.__dict__.update(fields)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        raise AttributeError(f"Particles are frozen: cannot set {name}; use with_columns, with_poses or with_source")
+
+    def __delattr__(self, name: str) -> None:
+        raise AttributeError(f"Particles are frozen: cannot delete {name}")
+
+    @classmethod
+    def from_images(
+        cls, images: npt.ArrayLike, pixel_size_A: float, *, poses: Poses | None = None, optics: Optics | None = None
+    ) -> Particles:
+        """Particles whose images lie in memory.
+
+        Parameters
+        ----------
+        images : (n, box, box) array
+        pixel_size_A : float
+        poses : Poses, optional
+            n poses.
+        optics : Optics, optional
+            n CTFs; its groups become optics groups 1, 2, ...
+        """
+        source = ArraySource(np.asarray(images), float(pixel_size_A))
+        groups = pd.DataFrame({
+            "rlnOpticsGroupName": ["opticsGroup1"], "rlnOpticsGroup": [1],
+            "rlnImagePixelSize": [float(pixel_size_A)],
+            "rlnImageSize": [source.data.shape[1]], "rlnImageDimensionality": [2],
+        })  # fmt: skip
+        table = pd.DataFrame({"rlnOpticsGroup": np.ones(len(source), dtype=np.int64)})
+        made = cls(table, source, optics_table=groups)
+        if optics is not None:
+            made = made.with_optics(optics)
+        return made if poses is None else made.with_poses(poses)
+
+    # ---- shape and slices
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    def __repr__(self) -> str:
+        return f"Particles({len(self)} from {self.where}, {self.table.shape[1]} columns)"
+
+    def __getitem__(self, index: Any) -> Particles:
+        """A subset by boolean mask, indices, slice or one integer; the images stay where they are."""
+        rows = self._rows(index)
+        source = None if self.source is None else self.source.take(rows)
+        return self._replace(table=self.table.iloc[rows], source=source)
+
+    def _rows(self, index: Any) -> npt.NDArray[np.int64]:
+        if not isinstance(index, slice):
+            index = np.asarray(index)
+            if index.size == 0 and index.dtype != bool:
+                index = index.astype(np.int64)
+            if index.dtype == bool and index.shape != (len(self),):
+                raise InputError(f"{self.where}: a mask of shape {index.shape} for {len(self)} particles")
+            if index.dtype != bool and index.dtype.kind not in "iu":
+                raise InputError(f"{self.where}: expected a mask, integers or a slice, got {index.dtype}")
+            if index.dtype != bool and index.size and (index.max() >= len(self) or index.min() < -len(self)):
+                raise InputError(f"{self.where}: index {index.max()} beyond {len(self)} particles")
+        return np.atleast_1d(np.arange(len(self), dtype=np.int64)[index])
+
+    def _replace(self, **changes: Any) -> Particles:
+        fields = {**self.__dict__, **changes}
+        return Particles(fields.pop("table"), fields.pop("source"), **fields)
+
+    # ---- images
+
+    def images(self, index: Any = slice(None)) -> npt.NDArray[np.float32]:
+        """Images in the order asked.
+
+        Parameters
+        ----------
+        index : indices, mask or slice
+            All particles by default.
+
+        Returns
+        -------
+        (m, box, box) float32
+            Particles white: cryoSPARC's ``blob/sign``, where the table has it, is applied.
+
+        Raises
+        ------
+        InputError
+            There are no images, or they have several sizes.
+        FormatError
+            A stack is missing, truncated, or contradicts the metadata.
+        """
+        if self.source is None:
+            raise InputError(f"{self.where}: these particles have no images, only metadata")
+        rows = self._rows(index)
+        images = self.source.read(rows)
+        if SIGN_COLUMN in self.table:
+            sign = self.table[SIGN_COLUMN].to_numpy(dtype=np.float32)[rows]
+            if (sign != 1).any():
+                images *= sign[:, None, None]
+        return images
+
+    @property
+    def box(self) -> int:
+        """Side of the images in pixels.
+
+        Raises
+        ------
+        InputError
+            Unknown, or not the same for all.
+        """
+        sizes = self._tables().value("rlnImageSize", optics_first=True)
+        if sizes is None:
+            if self.source is None or not len(self):
+                raise InputError(f"{self.where}: the box is unknown: no images and no column rlnImageSize")
+            sizes = self.source.boxes().astype(np.float64)
+        return int(col.one_value(sizes, "box sizes", self.where, "Select those of one size first"))
+
+    @property
+    def pixel_size_A(self) -> float:
+        """Pixel size in angstrom, from the metadata, else from the stacks.
+
+        Raises
+        ------
+        InputError
+            Unknown, or not the same for all (then see ``p.optics.pixel_size_A``).
+        """
+        sizes = self._pixel_sizes_A()
+        if sizes is None:
+            raise InputError(
+                f"{self.where}: the pixel size is unknown: the metadata have no rlnImagePixelSize, nor do the stacks"
+            )
+        return float(col.one_value(sizes, "pixel sizes", self.where, "p.optics.pixel_size_A has one value each"))
+
+    def _pixel_sizes_A(self) -> col.FloatArray | None:
+        sizes = col.pixel_sizes_A(self._tables())
+        if sizes is None and self.source is not None and len(self):
+            known = self.source.pixel_sizes_A()
+            sizes = np.broadcast_to(known, len(self)) if np.isfinite(known).all() else None
+        return sizes
+
+    # ---- metadata as arrays
+
+    def _tables(self) -> col.Tables:
+        return col.Tables(self.table, self.optics_table, self.where)
+
+    @property
+    def poses(self) -> Poses | None:
+        """Orientations and shifts, or None where the table has no three Euler angles.
+
+        Shifts: rlnOriginX/YAngst, else rlnOriginX/Y (pixels, RELION 3.0) times the pixel size, else zero.
+        """
+        tables = self._tables()
+        if not all(label in self.table for label in col.ANGLES):
+            return None
+        angles = np.column_stack([col.number_column(self.table[a], a, self.where) for a in col.ANGLES])
+        shifts = np.zeros((len(self), 2))
+        for axis, (in_A, in_px) in enumerate(zip(col.SHIFTS_A, col.SHIFTS_PX, strict=True)):
+            found = tables.value(in_A, optics_first=False)
+            if found is None and in_px in self.table:
+                pixel = self._pixel_sizes_A()
+                if pixel is None:
+                    raise InputError(
+                        f"{self.where}: {in_px} is in pixels and the pixel size is unknown; "
+                        "give rlnImagePixelSize, or rlnMagnification and rlnDetectorPixelSize"
+                    )
+                found = col.number_column(self.table[in_px], in_px, self.where) * pixel
+            if found is not None:
+                shifts[:, axis] = found
+        return Poses(angles, shifts)
+
+    @property
+    def optics(self) -> Optics:
+        """CTF parameters of every particle, with its optics group (from 0) and pixel size.
+
+        Raises
+        ------
+        InputError
+            A column that a CTF needs is in neither table; all that are missing are named.
+        """
+        tables = self._tables()
+        missing = [label for label, needed, _ in col.OPTICS_LABELS.values() if needed and not tables.has(label)]
+        if missing:
+            kind = "no optics table and " if self.optics_table is None else ""
+            raise InputError(
+                f"{self.where}: a CTF is asked for, but there is {kind}no column {', '.join(missing)}; "
+                "add them to the optics or particle table"
+            )
+        columns: dict[str, Any] = {}
+        for field, (label, _, default) in col.OPTICS_LABELS.items():
+            shared = label in ("rlnVoltage", "rlnSphericalAberration", "rlnAmplitudeContrast")
+            found = tables.value(label, optics_first=shared)
+            columns[field] = np.full(len(self), default) if found is None else found
+        pixel = self._pixel_sizes_A()
+        columns["pixel_size_A"] = np.full(len(self), np.nan) if pixel is None else pixel
+        return Optics(**columns, group=tables.group())
+
+    @property
+    def half_sets(self) -> npt.NDArray[np.int64] | None:
+        """Half set of each particle, 1 or 2 (rlnRandomSubset); None without the column.
+
+        Values other than 1 and 2 make the column invalid: None, with a warning that says so.
+        """
+        if "rlnRandomSubset" not in self.table:
+            return None
+        values = pd.to_numeric(self.table["rlnRandomSubset"], errors="coerce").to_numpy(np.float64, na_value=np.nan)
+        bad = np.flatnonzero(~np.isin(values, (1, 2)))
+        if bad.size:
+            warnings.warn(
+                f"{self.where}: rlnRandomSubset of particle {bad[0]} is {values[bad[0]]:g}, not 1 or 2 "
+                f"({bad.size} rows): the half sets of this file are not used",
+                VerglasWarning,
+                stacklevel=2,
+            )
+            return None
+        return values.astype(np.int64)
+
+    # ---- changed copies
+
+    def with_columns(self, **columns: Any) -> Particles:
+        """The same particles with columns replaced or added (at the end); None drops a column.
+
+        Labels that are no Python names go in with ``**{"ctf/scale": values}``.
+        """
+        table = self.table.copy(deep=False)
+        dropped = [name for name, value in columns.items() if value is None]
+        table = table.drop(columns=dropped, errors="ignore")
+        for name, value in columns.items():
+            if value is not None:
+                if np.ndim(value) and len(value) != len(table):
+                    raise InputError(f"{self.where}: column {name}: {len(value)} values for {len(table)} particles")
+                table[name] = np.asarray(value) if np.ndim(value) else value
+        return self._replace(table=table)
+
+    def with_poses(self, poses: Poses) -> Particles:
+        """The same particles with these orientations and shifts (origins in pixels, if any, are dropped)."""
+        if len(poses) != len(self):
+            raise InputError(f"{self.where}: {len(poses)} poses for {len(self)} particles")
+        columns: dict[str, Any] = dict(zip(col.ANGLES, poses.angles_deg.T, strict=True))
+        columns.update(zip(col.SHIFTS_A, poses.shifts_A.T, strict=True))
+        return self.with_columns(**columns, **dict.fromkeys(col.SHIFTS_PX))
+
+    def with_optics(self, optics: Optics) -> Particles:
+        """The same particles with these CTFs; one optics group per group number of ``optics``.
+
+        Raises
+        ------
+        InputError
+            Voltage, Cs, amplitude contrast or pixel size differ inside a group.
+        """
+        if len(optics) != len(self):
+            raise InputError(f"{self.where}: {len(optics)} CTFs for {len(self)} particles")
+        numbers, first, group = np.unique(optics.group, return_index=True, return_inverse=True)
+        made: dict[str, Any] = {
+            "rlnOpticsGroupName": [f"opticsGroup{i + 1}" for i in range(len(numbers))],
+            "rlnOpticsGroup": np.arange(1, len(numbers) + 1),
+        }
+        shared = {"rlnVoltage": optics.voltage_kV, "rlnSphericalAberration": optics.cs_mm,
+                  "rlnAmplitudeContrast": optics.amplitude_contrast}  # fmt: skip
+        pixel = optics.pixel_size_A if np.isfinite(optics.pixel_size_A).all() else self._pixel_sizes_A()
+        if pixel is not None:
+            shared["rlnImagePixelSize"] = pixel
+        for label, values in shared.items():
+            if not np.array_equal(values, values[first][group]):
+                raise InputError(f"{self.where}: {label} differs between particles of one optics group")
+            made[label] = values[first]
+        if self.source is not None and len(self):
+            made["rlnImageSize"] = np.broadcast_to(self.source.boxes(), len(self))[first]
+            made["rlnImageDimensionality"] = 2
+        own = {label: getattr(optics, field) for field, (label, _, _) in col.OPTICS_LABELS.items()
+               if label not in shared}  # fmt: skip
+        changed = self.with_columns(rlnOpticsGroup=group + 1, **own)
+        return changed._replace(optics_table=pd.DataFrame(made))
+
+    def with_source(self, source: ImageSource | None) -> Particles:
+        """The same metadata with images from elsewhere (denoised, recentred, in memory)."""
+        return self._replace(source=source)

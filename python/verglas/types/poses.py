@@ -1,0 +1,63 @@
+"""Orientations and shifts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from verglas.errors import InputError
+
+FloatArray = npt.NDArray[np.float64]
+
+# Default of a column that __post_init__ fills in; typed so that readers of the class see the arrays it then holds.
+_ABSENT: Any = None
+
+
+def _columns(value: npt.ArrayLike, width: int, name: str) -> FloatArray:
+    array = np.array(value, dtype=np.float64, ndmin=2)
+    if array.ndim != 2 or array.shape[1] != width:
+        raise InputError(f"{name}: expected shape (n, {width}), got {array.shape}")
+    return array
+
+
+@dataclass(frozen=True)
+class Poses:
+    """Orientations and shifts of n particles.
+
+    Attributes
+    ----------
+    angles_deg : (n, 3) float64
+        rot, tilt, psi in RELION's convention (intrinsic Z-Y-Z).
+    shifts_A : (n, 2) float64
+        x, y as rlnOriginX/YAngst: adding the shift to the image brings the particle to the centre,
+        so the particle sits at minus the shift.
+
+    Examples
+    --------
+    >>> from verglas import Poses
+    >>> p = Poses([[10, 20, 30]])
+    >>> len(p), p.shifts_A.tolist()
+    (1, [[0.0, 0.0]])
+    """
+
+    angles_deg: FloatArray
+    shifts_A: FloatArray = _ABSENT
+
+    def __post_init__(self) -> None:
+        """Check shapes once; missing shifts are zero."""
+        angles = _columns(self.angles_deg, 3, "Poses.angles_deg")
+        shifts = np.zeros((len(angles), 2)) if self.shifts_A is None else _columns(self.shifts_A, 2, "Poses.shifts_A")
+        if len(shifts) != len(angles):
+            raise InputError(f"Poses: {len(angles)} orientations but {len(shifts)} shifts")
+        object.__setattr__(self, "angles_deg", angles)
+        object.__setattr__(self, "shifts_A", shifts)
+
+    def __len__(self) -> int:
+        return len(self.angles_deg)
+
+    def __getitem__(self, index: Any) -> Poses:
+        index = np.atleast_1d(np.arange(len(self))[index])
+        return Poses(self.angles_deg[index], self.shifts_A[index])
