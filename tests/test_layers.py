@@ -66,6 +66,8 @@ def test_includes_against_the_arrows_are_caught(tmp_path, name, text, words):
         ("report/a.py", "from verglas.run import job", "report may not import run"),
         ("ops/a.py", "from verglas import _core_v3", "ops may not import _core"),
         ("unknown.py", "", "is in no layer"),
+        ("simulate/__init__.py", "def f():\n    import verglas.run.simulate", "simulate may not import run"),
+        ("simulate/a.py", "def __getattr__(n):\n    import verglas.run.simulate", "simulate may not import run"),
         ("__init__.py", "from verglas import ops", "may load only"),
     ],
 )
@@ -83,6 +85,7 @@ def test_imports_against_the_arrows_are_caught(tmp_path, name, text, words):
         ("run/doctor.py", "from verglas.io import mrc\nfrom verglas import reference"),
         ("cli/app.py", "import typer, importlib\nimportlib.import_module(f'verglas.cli.{name}')"),
         ("__init__.py", "from verglas.types import Map\ndef f():\n    import verglas.ops"),
+        ("simulate/__init__.py", "def __getattr__(n):\n    import verglas.run.simulate"),
         ("assessment/fsc.py", "from verglas.fourier import shells\nfrom .shells import x"),
     ],
 )

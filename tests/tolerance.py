@@ -8,10 +8,6 @@ FSC_FLOAT64 = 1e-10
 
 # FSC of float32 transforms: rounding of 1e-7 per element averages out over a shell, the worst is the shell of few.
 FSC_FLOAT32 = 1e-6
-
-# Transforms of at most a few thousand elements, relative to the largest: float64 leaves 1e-15 log2(n), float32 1e-7.
-FOURIER_FLOAT64 = 1e-12
-FOURIER_FLOAT32 = 1e-6
 # float32 transforms of up to 1024 values against double, relative to the largest output: at most 10 passes, each
 # adding a rounding of 6e-8 per operation, growing as the square root of their number.
 FFT1D_REL = 1e-6
@@ -36,13 +32,3 @@ POLAR_REL = 1.2e-4
 POLAR_NUFFT_REL = 1e-3
 # ops.scatter: float32 tables (3e-7 each) and sums over a few thousand atoms of either sign; root mean square.
 SCATTER_L2 = 2e-6
-# A correlation of unit-variance float32 images: one forward and one inverse transform (FFT1D_REL each way, in 2D),
-# relative to the product of the two norms.
-CORRELATE_REL = 3e-6
-
-# Newton on the exact correlation, noise-free: third order in the last step (<= 0.03 px); the row asks for 0.05.
-PEAK_NEWTON_PX = 0.01
-
-# Three-point parabola through a band-limited peak: a sinc is misread by up to 0.11 px on each axis, and the offset of
-# one axis tilts the cut through the other.
-PEAK_PARABOLA_PX = 0.25

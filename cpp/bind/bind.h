@@ -4,10 +4,10 @@
 
 namespace verglas::bind {
 void bind_ctf(pybind11::module_& m);
-void bind_correlate(pybind11::module_& m);
 void bind_fft1d(pybind11::module_& m);
 void bind_insert(pybind11::module_& m);
 void bind_project(pybind11::module_& m);
 void bind_polar(pybind11::module_& m);
 void bind_scatter(pybind11::module_& m);
+void bind_threads(pybind11::module_& m);
 }  // namespace verglas::bind

@@ -27,10 +27,10 @@ _LAZY = {
     "write_map": "verglas.io",
     "write_particles": "verglas.io",
 }
-_SUBMODULES = ("assessment", "filters", "fourier", "geometry", "image", "io", "masks", "ops", "reference", "simulate")
+_SUBMODULES = ("assessment", "fourier", "geometry", "io", "masks", "ops", "reference", "simulate")
 
 if TYPE_CHECKING:
-    from verglas import assessment, filters, fourier, geometry, image, io, masks, ops, reference, simulate
+    from verglas import assessment, fourier, geometry, io, masks, ops, reference, simulate
     from verglas.assessment.fsc import fsc
     from verglas.geometry import euler_to_matrix, matrix_to_euler, orientation_grid, symmetry_matrices
     from verglas.io import read_map, read_micrograph, read_particles, write_map, write_particles
@@ -52,11 +52,9 @@ __all__ = [
     "assessment",
     "devices",
     "euler_to_matrix",
-    "filters",
     "fourier",
     "fsc",
     "geometry",
-    "image",
     "info",
     "io",
     "masks",

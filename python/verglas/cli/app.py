@@ -16,7 +16,10 @@ import typer
 from verglas._version import __version__
 from verglas.errors import VerglasError
 
-_COMMANDS = ("info",)
+_COMMANDS = (
+    "info",
+    "doctor",
+)
 
 app = typer.Typer(
     name="verglas",
