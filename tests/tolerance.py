@@ -32,3 +32,18 @@ POLAR_REL = 1.2e-4
 POLAR_NUFFT_REL = 1e-3
 # ops.scatter: float32 tables (3e-7 each) and sums over a few thousand atoms of either sign; root mean square.
 SCATTER_L2 = 2e-6
+
+# A correlation of unit-variance float32 images: one forward and one inverse transform (FFT1D_REL each way, in 2D),
+# relative to the product of the two norms.
+CORRELATE_REL = 3e-6
+
+# Newton on the exact correlation, noise-free: third order in the last step (<= 0.03 px); the row asks for 0.05.
+PEAK_NEWTON_PX = 0.01
+
+# Three-point parabola through a band-limited peak: a sinc is misread by up to 0.11 px on each axis, and the offset of
+# one axis tilts the cut through the other.
+PEAK_PARABOLA_PX = 0.25
+
+
+# A zero of the CTF found in closed form, put back into the float64 phase: rounding of a few hundred radians.
+CTF_ZERO_ABS = 1e-9

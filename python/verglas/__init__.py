@@ -14,6 +14,7 @@ from verglas.types import ArraySource, Map, Micrograph, Optics, Particles, Poses
 
 # name -> module that holds it, loaded when first asked for
 _LAZY = {
+    "ctf": "verglas.optics",
     "devices": "verglas.run.machine",
     "euler_to_matrix": "verglas.geometry",
     "fsc": "verglas.assessment.fsc",
@@ -27,13 +28,14 @@ _LAZY = {
     "write_map": "verglas.io",
     "write_particles": "verglas.io",
 }
-_SUBMODULES = ("assessment", "fourier", "geometry", "io", "masks", "ops", "reference", "simulate")
+_SUBMODULES = ("assessment", "fourier", "geometry", "io", "masks", "ops", "optics", "reference", "simulate")
 
 if TYPE_CHECKING:
-    from verglas import assessment, fourier, geometry, io, masks, ops, reference, simulate
+    from verglas import assessment, fourier, geometry, io, masks, ops, optics, reference, simulate
     from verglas.assessment.fsc import fsc
     from verglas.geometry import euler_to_matrix, matrix_to_euler, orientation_grid, symmetry_matrices
     from verglas.io import read_map, read_micrograph, read_particles, write_map, write_particles
+    from verglas.optics import ctf
     from verglas.run.machine import devices, info
 
 __all__ = [
@@ -50,6 +52,7 @@ __all__ = [
     "VerglasWarning",
     "__version__",
     "assessment",
+    "ctf",
     "devices",
     "euler_to_matrix",
     "fourier",
@@ -60,6 +63,7 @@ __all__ = [
     "masks",
     "matrix_to_euler",
     "ops",
+    "optics",
     "orientation_grid",
     "read_map",
     "read_micrograph",

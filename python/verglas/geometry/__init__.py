@@ -9,7 +9,7 @@ from verglas.geometry.euler import (
     zxz_to_zyz,
     zyz_to_zxz,
 )
-from verglas.geometry.grid import orientation_grid, random_orientations, unit_pixels
+from verglas.geometry.grid import orientation_grid, random_orientations, search_operation_count, unit_pixels
 from verglas.geometry.healpix import (
     healpix_children,
     healpix_count,
@@ -46,6 +46,7 @@ __all__ = [
     "parse_symmetry",
     "quaternion_to_euler",
     "random_orientations",
+    "search_operation_count",
     "symmetry_matrices",
     "symmetry_order",
     "to_asymmetric_unit",

@@ -146,3 +146,36 @@ def random_orientations(n: int, seed: int) -> FloatArray:
     u = np.random.Generator(np.random.Philox(seed)).random((n, 3))
     # Equal area: rot and psi uniform, cos(tilt) uniform.
     return np.column_stack([360 * u[:, 0] - 180, np.rad2deg(np.arccos(1 - 2 * u[:, 1])), 360 * u[:, 2] - 180])
+
+
+def search_operation_count(n_images: int, box: int, shifts: int) -> float:
+    r"""Operations of one exhaustive search of all orientations and shifts in real space.
+
+    .. math:: \frac{\pi^3}{8}\, t^2 n^5 N + \pi n^4 + N n^2
+
+    N images of n x n pixels are compared, pixel by pixel, with projections at every orientation that the box resolves
+    (proportional to n^3) and t x t shifts; then come the projections themselves and the reading of the images.
+
+    Parameters
+    ----------
+    n_images, box : int
+        N and n.
+    shifts : int
+        t, shifts tried along each axis.
+
+    Returns
+    -------
+    float
+        For time estimates before a run: divide by the operations per second that a machine reaches.
+
+    Examples
+    --------
+    >>> from verglas.geometry import search_operation_count
+    >>> f"{search_operation_count(100_000, 128, 7):.2e}"
+    '6.53e+17'
+    """
+    for name, value in (("n_images", n_images), ("box", box), ("shifts", shifts)):
+        if not value > 0:
+            raise InputError(f"{name}: expected a positive number, got {value}")
+    n, t = float(box), float(shifts)
+    return float(np.pi**3 / 8 * t**2 * n**5 * n_images + np.pi * n**4 + n_images * n**2)
