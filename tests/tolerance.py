@@ -8,6 +8,10 @@ FSC_FLOAT64 = 1e-10
 
 # FSC of float32 transforms: rounding of 1e-7 per element averages out over a shell, the worst is the shell of few.
 FSC_FLOAT32 = 1e-6
+
+# Transforms of at most a few thousand elements, relative to the largest: float64 leaves 1e-15 log2(n), float32 1e-7.
+FOURIER_FLOAT64 = 1e-12
+FOURIER_FLOAT32 = 1e-6
 # float32 transforms of up to 1024 values against double, relative to the largest output: at most 10 passes, each
 # adding a rounding of 6e-8 per operation, growing as the square root of their number.
 FFT1D_REL = 1e-6

@@ -28,10 +28,12 @@ _LAZY = {
     "write_map": "verglas.io",
     "write_particles": "verglas.io",
 }
-_SUBMODULES = ("assessment", "fourier", "geometry", "io", "masks", "ops", "optics", "reference", "simulate")
+_SUBMODULES = (
+    "assessment", "filters", "fourier", "geometry", "image", "io", "masks", "ops", "optics", "reference", "simulate",
+)  # fmt: skip
 
 if TYPE_CHECKING:
-    from verglas import assessment, fourier, geometry, io, masks, ops, optics, reference, simulate
+    from verglas import assessment, filters, fourier, geometry, image, io, masks, ops, optics, reference, simulate
     from verglas.assessment.fsc import fsc
     from verglas.geometry import euler_to_matrix, matrix_to_euler, orientation_grid, symmetry_matrices
     from verglas.io import read_map, read_micrograph, read_particles, write_map, write_particles
@@ -55,9 +57,11 @@ __all__ = [
     "ctf",
     "devices",
     "euler_to_matrix",
+    "filters",
     "fourier",
     "fsc",
     "geometry",
+    "image",
     "info",
     "io",
     "masks",

@@ -1,5 +1,6 @@
 """The kernels on plain arrays: one documented function per op, the same word in every tree."""
 
+from verglas.ops.correlate import Correlation, correlate
 from verglas.ops.ctf import ctf
 from verglas.ops.grid import Grid
 from verglas.ops.insert import GridSums, fold, insert, symmetrise
@@ -8,9 +9,11 @@ from verglas.ops.project import project
 from verglas.ops.scatter import scatter, scatter_volume
 
 __all__ = [
+    "Correlation",
     "Grid",
     "GridSums",
     "PolarGrid",
+    "correlate",
     "ctf",
     "fold",
     "insert",

@@ -1,0 +1,106 @@
+"""ops.correlate against the same pipeline in scipy.fft and NumPy. Writes bench/results/correlate.json.
+
+The pipeline of both: NCC of every image with one reference whose transform is made once (forward transform, conjugate
+product, inverse transform, mean and standard deviation removed, peak within max_shift, parabola through it). scipy runs
+in float32 on the same threads, in chunks that stay in cache. GFLOP/s count the two real transforms of an image as
+2 x 2.5 N^2 log2 N^2, for both.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+
+import numpy as np
+import scipy.fft
+
+from verglas import ops
+from verglas._native import default_threads
+
+from common import compare, write
+
+
+def scipy_pipeline(
+    images: np.ndarray, reference: np.ndarray, reach: int | None, threads: int, chunk: int
+) -> np.ndarray:
+    box = images.shape[1]
+    g = scipy.fft.rfft2((reference - reference.mean()) / reference.std())
+    offsets = np.arange(-(box // 2), (box + 1) // 2) if reach is None else np.arange(-reach - 1, reach + 2)
+    found = []
+    for start in range(0, len(images), chunk):
+        f = images[start : start + chunk]
+        product = scipy.fft.rfft2(f, workers=threads)
+        np.conjugate(product, out=product)
+        product *= g
+        c = scipy.fft.irfft2(product, s=(box, box), workers=threads)
+        if reach is not None:
+            c = c[:, offsets[:, None] % box, offsets[None, :] % box]
+        else:
+            c = scipy.fft.fftshift(c, axes=(1, 2))
+        found.append(peaks(c, offsets, f.std(axis=(1, 2)) * box**2, edge=0 if reach is None else 1))
+    return np.concatenate(found)
+
+
+def peaks(c: np.ndarray, offsets: np.ndarray, norm: np.ndarray, edge: int) -> np.ndarray:
+    inner = c[:, edge : c.shape[1] - edge, edge : c.shape[2] - edge]
+    y, x = np.unravel_index(inner.reshape(len(c), -1).argmax(axis=1), inner.shape[1:])
+    y, x, i, side = y + edge, x + edge, np.arange(len(c)), c.shape[1]
+    value, out = c[i, y, x], []
+    for at, (below, above) in (
+        (x, (c[i, y, (x - 1) % side], c[i, y, (x + 1) % side])),
+        (y, (c[i, (y - 1) % side, x], c[i, (y + 1) % side, x])),
+    ):
+        out.append(offsets[at] + 0.5 * (below - above) / (below - 2 * value + above))
+    return np.stack([*out, value / norm], axis=1)
+
+
+def row(images: np.ndarray, reach: int | None, threads: int, repeats: int) -> dict[str, float | int | str]:
+    n, box = images.shape[:2]
+    reference = images[0]
+    chunk = max(8, (1 << 21) // (box * box * 4))  # 2 MiB of images at a time
+
+    def ours(fit: str, **options: np.ndarray) -> Callable[[], object]:
+        return lambda: ops.correlate(images, reference, max_shift_px=reach, fit=fit, threads=threads, **options)
+
+    def peer() -> np.ndarray:
+        return scipy_pipeline(images, reference, reach, threads, chunk)
+
+    agree = np.abs(ours("parabola")().scores - peer()[:, 2])[1:].max()  # the peer reports the integer peak
+    times = compare(
+        {
+            "parabola": ours("parabola"),
+            "newton": ours("newton"),
+            "half band": ours("newton", weights=np.ones(box // 4 + 1)),
+            "scipy": peer,
+        },
+        repeats,
+    )
+    gflop = n * 2 * 2.5 * box**2 * np.log2(box**2) / 1e9
+    ms = {name: t["ms"] for name, t in times.items()}
+    return {
+        "box": box, "images": n, "threads": threads, "max_shift_px": "all" if reach is None else reach,
+        "ms": ms["parabola"], "us_per_image": 1e3 * ms["parabola"] / n, "GFLOP_per_s": 1e3 * gflop / ms["parabola"],
+        "scipy_ms": ms["scipy"], "scipy_GFLOP_per_s": 1e3 * gflop / ms["scipy"],
+        "speedup": ms["scipy"] / ms["parabola"],
+        "newton_ms": ms["newton"], "newton_speedup": ms["scipy"] / ms["newton"],
+        "newton_half_band_ms": ms["half band"], "largest_score_difference": float(agree),
+    }  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--images", type=int, default=10_000)
+    parser.add_argument("--boxes", type=int, nargs="+", default=[64, 128, 256])
+    parser.add_argument("--threads", type=int, nargs="+", default=[1, default_threads()])
+    parser.add_argument("--repeats", type=int, default=5)
+    args = parser.parse_args()
+    rows = []
+    for box in args.boxes:
+        images = np.random.default_rng(0).standard_normal((args.images, box, box), dtype=np.float32)
+        for threads in dict.fromkeys(args.threads):
+            rows += [row(images, reach, threads, args.repeats) for reach in (None, box // 8)]
+    write("correlate", rows, peer=f"scipy.fft {scipy.__version__} + numpy {np.__version__}, float32, same threads")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,32 @@
+"""Images and volumes in real space: normalisation, shifts, rotations, resampling, correlation."""
+
+from verglas.image.correlation import correlation_coefficient, ncc
+from verglas.image.normalise import normalise
+from verglas.image.resample import (
+    ResamplePlan,
+    bin_pixels,
+    check_sampling,
+    crop_or_pad,
+    fourier_resample,
+    plan_resample,
+    resample,
+)
+from verglas.image.transform import Affine, interpolate, rotate, shift, warp
+
+__all__ = [
+    "Affine",
+    "ResamplePlan",
+    "bin_pixels",
+    "check_sampling",
+    "correlation_coefficient",
+    "crop_or_pad",
+    "fourier_resample",
+    "interpolate",
+    "ncc",
+    "normalise",
+    "plan_resample",
+    "resample",
+    "rotate",
+    "shift",
+    "warp",
+]
