@@ -2,8 +2,6 @@
 
 One convention throughout: rot, tilt, psi in degrees, A = Rz(psi) Ry(tilt) Rz(rot) with passive factors
 
-.. code-block:: text
-
     Rz(t) = [[ cos t, sin t, 0],    Ry(t) = [[cos t, 0, -sin t],    Rx(t) = [[1,      0,     0],
              [-sin t, cos t, 0],             [    0, 1,      0],             [0,  cos t, sin t],
              [     0,     0, 1]]             [sin t, 0,  cos t]]             [0, -sin t, cos t]]

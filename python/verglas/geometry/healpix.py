@@ -3,8 +3,6 @@
 Górski et al. (2005) ApJ 622, 759-771; written here through the plane projection of Calabretta and Roukema (2007)
 MNRAS 381, 865-872, in which every pixel is a square. With longitude phi and z = cos(tilt), in units of pi/4,
 
-.. code-block:: text
-
     |z| <= 2/3:  X = phi,                            Y = 3 z / 2
     beyond:      X = phi_c + (phi - phi_c) sigma,    Y = sign(z) (2 - sigma),    sigma = sqrt(3 (1 - |z|))
 

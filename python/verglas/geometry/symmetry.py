@@ -4,18 +4,16 @@ The elements R_g of ``symmetry_matrices`` act on the volume frame: a symmetric m
 therefore gives the same projection as A R_g (the element stands on the *right*; the set of A R_g is also the set of
 A R_g^T, since a group holds its inverses), and its viewing axis d = A^T z becomes R_g^T d.
 
-========  ======  ==========================================================================
-group     order   axes
-========  ======  ==========================================================================
-Cn        n       n-fold on z
-Dn        2 n     n-fold on z, 2-fold on x
-T         12      3-folds on z and on (0, -2 sqrt 2, 1)/3
-O         24      4-folds on x, y, z
-I1        60      2-folds on x, y, z; 5-folds on (g, 0, +-1), g = (1 + sqrt 5)/2
-I2 (= I)  60      2-folds on x, y, z; 5-folds on (+-1, 0, g)
-I3        60      5-folds on z and (2, 0, -1); 2-fold on y
-I4        60      5-folds on z and (2, 0, 1); 2-fold on y
-========  ======  ==========================================================================
+| group | order | axes |
+| --- | --- | --- |
+| Cn | n | n-fold on z |
+| Dn | 2 n | n-fold on z, 2-fold on x |
+| T | 12 | 3-folds on z and on (0, -2 sqrt 2, 1)/3 |
+| O | 24 | 4-folds on x, y, z |
+| I1 | 60 | 2-folds on x, y, z; 5-folds on (g, 0, +-1), g = (1 + sqrt 5)/2 |
+| I2 (= I) | 60 | 2-folds on x, y, z; 5-folds on (+-1, 0, g) |
+| I3 | 60 | 5-folds on z and (2, 0, -1); 2-fold on y |
+| I4 | 60 | 5-folds on z and (2, 0, 1); 2-fold on y |
 """
 
 from __future__ import annotations
