@@ -59,12 +59,16 @@ def test_any_order_equals_astropy_and_round_trips(healpix, order, data):
     tilt=st.one_of(st.floats(0, 180), st.sampled_from([0.0, 1e-8, 90.0, 180.0, 48.18968510422141])),
 )
 def test_index_is_the_pixel_that_holds_the_direction(order, rot, tilt):
-    """Its centre is within the longest half diagonal (1.02 spacings), and finer pixels lie inside coarser ones."""
+    """Its centre is within a pixel's longest half diagonal, and finer pixels lie inside coarser ones.
+
+    That half diagonal leads from (z = 2/3, phi = pi/(4 n)) to (z = 1 - (1 - 1/n)^2/3, phi = 0), n = 2^order: it tends to
+    1.045 spacings.
+    """
     index = geometry.healpix_index(order, [[rot, tilt]])
     assert 0 <= index[0] < geometry.healpix_count(order)
     centre = geometry.direction_vectors(geometry.healpix_directions(order, index))[0]
     distance = np.rad2deg(np.arccos(np.clip(centre @ geometry.direction_vectors([[rot, tilt]])[0], -1, 1)))
-    assert distance < 1.03 * geometry.healpix_spacing_deg(order) + 1e-5
+    assert distance < 1.046 * geometry.healpix_spacing_deg(order) + 1e-5
     if order:
         assert geometry.healpix_index(order - 1, [[rot, tilt]]) == index // 4
 
