@@ -61,7 +61,7 @@ def test_any_order_equals_astropy_and_round_trips(healpix, order, data):
 def test_index_is_the_pixel_that_holds_the_direction(order, rot, tilt):
     """Its centre is within a pixel's longest half diagonal, and finer pixels lie inside coarser ones.
 
-    That half diagonal leads from (z = 2/3, phi = pi/(4 n)) to (z = 1 - (1 - 1/n)^2/3, phi = 0), n = 2^order: it tends to
+    It leads from (z = 2/3, phi = pi/(4 n)) to (z = 1 - (1 - 1/n)^2/3, phi = 0) with n = 2^order, and tends to
     1.045 spacings.
     """
     index = geometry.healpix_index(order, [[rot, tilt]])
