@@ -17,7 +17,7 @@ import scipy.fft
 from verglas import ops
 from verglas._native import default_threads
 
-from common import compare, write
+from common import compare, timed, write
 
 
 def scipy_pipeline(
@@ -78,13 +78,24 @@ def row(images: np.ndarray, reach: int | None, threads: int, repeats: int) -> di
     gflop = n * 2 * 2.5 * box**2 * np.log2(box**2) / 1e9
     ms = {name: t["ms"] for name, t in times.items()}
     return {
-        "box": box, "images": n, "threads": threads, "max_shift_px": "all" if reach is None else reach,
+        "what": "shifts", "box": box, "images": n, "threads": threads,
+        "max_shift_px": "all" if reach is None else reach,
         "ms": ms["parabola"], "us_per_image": 1e3 * ms["parabola"] / n, "GFLOP_per_s": 1e3 * gflop / ms["parabola"],
         "scipy_ms": ms["scipy"], "scipy_GFLOP_per_s": 1e3 * gflop / ms["scipy"],
         "speedup": ms["scipy"] / ms["parabola"],
         "newton_ms": ms["newton"], "newton_speedup": ms["scipy"] / ms["newton"],
         "newton_half_band_ms": ms["half band"], "largest_score_difference": float(agree),
     }  # fmt: skip
+
+
+def rotation_row(images: np.ndarray, threads: int, repeats: int) -> dict[str, float | int | str]:
+    """The joint search over 25 shifts and all angles, one reference; no peer does it."""
+    n, box = images.shape[:2]
+    options = {"max_shift_px": 2, "radius_px": (1.0, 0.35 * box), "threads": threads}
+    searches = ops.correlate_rotations(images[:1], images[0], **options).searches
+    ms = timed(lambda: ops.correlate_rotations(images, images[0], **options), repeats)["ms"]
+    return {"what": "rotations", "box": box, "images": n, "threads": threads, "searches": searches, "ms": ms,
+            "us_per_image": 1e3 * ms / n, "us_per_search": 1e3 * ms / n / searches}  # fmt: skip
 
 
 def main() -> None:
@@ -99,6 +110,7 @@ def main() -> None:
         images = np.random.default_rng(0).standard_normal((args.images, box, box), dtype=np.float32)
         for threads in dict.fromkeys(args.threads):
             rows += [row(images, reach, threads, args.repeats) for reach in (None, box // 8)]
+            rows.append(rotation_row(images[: args.images // 4], threads, args.repeats))
     write("correlate", rows, peer=f"scipy.fft {scipy.__version__} + numpy {np.__version__}, float32, same threads")
 
 

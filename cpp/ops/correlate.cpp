@@ -5,12 +5,11 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
-#include <stdexcept>
-#include <string>
 #include <vector>
 
 #include "math/fft2d.h"
 #include "ops/correlate_peak.h"
+#include "ops/grey_scale.h"
 
 namespace verglas::cpu {
 namespace {
@@ -19,32 +18,14 @@ using math::kLanes;
 using math::Lanes;
 using Cell = math::RealFft2d::Cell;
 
-// Contrast that float32 cannot hold beside the mean: such an image is flat.
-constexpr double kFlat = 1e-6;
 // Power, relative to the mean over all coefficients, that rounding of the transforms makes: no phase in it.
 constexpr float kNoPhase = 1e-12f;
 
 /// What stands beside a spectrum. The spectrum is that of (image - mean) / sd, times sqrt(w), without k = 0.
 struct Side {
-  double mean = 0, sd = 0;
+  GreyScale grey;
   double norm = 0;  // sqrt of the sum of |F|^2 over the plane
-  bool finite = true;
 };
-
-double sum_of(const float* image, std::size_t n, float offset, bool squared) {
-  double sum = 0;
-  for (std::size_t i = 0; i < n;) {  // float lanes over short runs, double between them
-    Lanes part{};
-    const std::size_t stop = std::min(n, i + 16 * kLanes);
-    for (; i + kLanes <= stop; i += kLanes) {
-      const Lanes v = math::load_lanes(image + i) - offset;
-      part += squared ? v * v : v;
-    }
-    for (; i < stop; ++i) part[0] += squared ? (image[i] - offset) * (image[i] - offset) : image[i] - offset;
-    for (int l = 0; l < kLanes; ++l) sum += part[l];
-  }
-  return sum;
-}
 
 }  // namespace
 
@@ -121,18 +102,13 @@ std::vector<Correlator::Impl::Work> Correlator::Impl::workers(int num_threads) c
 Side Correlator::Impl::transform(const float* image, Cell* spectrum, Work& work) const {
   const std::size_t pixels = static_cast<std::size_t>(n) * n;
   Side side;
-  side.mean = sum_of(image, pixels, 0, false) / pixels;
-  const float offset = static_cast<float>(side.mean);
-  const double variance = sum_of(image, pixels, offset, true) / pixels;
-  side.finite = std::isfinite(side.mean) && std::isfinite(variance);
-  side.sd = std::sqrt(variance);
-  if (!side.finite || side.sd <= kFlat * std::fabs(side.mean) ||
-      side.sd < std::numeric_limits<float>::min()) {
+  side.grey = grey_scale(image, pixels);
+  if (!side.grey.finite || side.grey.flat) {
     std::fill(spectrum, spectrum + fft.spectrum_size(), Cell{});
     return side;
   }
-  fft.forward(image, offset, static_cast<float>(1 / side.sd), spectrum, work.work.data(),
-              work.scratch.data());
+  fft.forward(image, static_cast<float>(side.grey.mean), static_cast<float>(1 / side.grey.sd), spectrum,
+              work.work.data(), work.scratch.data());
   shape(spectrum);
   side.norm = std::sqrt(power(spectrum));
   return side;
@@ -209,7 +185,8 @@ void Correlator::Impl::product(const Cell* f, const Cell* g, int b, Cell* out) c
 peak::Peak Correlator::Impl::match(const Cell* f, const Side& fs, const Cell* g, const Side& gs,
                                    Work& w) const {
   const double pixels = static_cast<double>(n) * n;
-  const double constant = score == CorrelateScore::product ? weight0 * fs.mean * gs.mean * pixels : 0.0;
+  const double constant =
+      score == CorrelateScore::product ? weight0 * fs.grey.mean * gs.grey.mean * pixels : 0.0;
   if (!(fs.norm > 0 && gs.norm > 0)) return {0, 0, constant};
   for (int b = 0; b < fft.blocks(); ++b) {
     product(f, g, b, w.work.data());
@@ -223,7 +200,7 @@ peak::Peak Correlator::Impl::match(const Cell* f, const Side& fs, const Cell* g,
   peak::Peak best = w.search.integer_peak();
   if (fit != PeakFit::none && w.search.parabola(best) && fit == PeakFit::newton) w.exact.newton(f, g, best);
   if (score == CorrelateScore::product) {
-    best.value = best.value * (fs.sd * gs.sd / pixels) + constant;
+    best.value = best.value * (fs.grey.sd * gs.grey.sd / pixels) + constant;
   } else {
     best.value = std::clamp(best.value / (fs.norm * gs.norm), -1.0, 1.0);  // beyond by rounding only
   }
@@ -237,25 +214,6 @@ void write(const peak::Peak& p, std::size_t at, const CorrelateResult& out) {
   out.shift[2 * at + 1] = static_cast<float>(p.y);
   out.score[at] = static_cast<float>(p.value);
 }
-
-/// The least index of a bad image, so that the message does not depend on threads.
-class FirstBad {
- public:
-  void note(std::size_t i) {
-#pragma omp critical(verglas_correlate_bad)
-    first_ = std::min(first_, i);
-  }
-  void raise(const char* argument, const char* what) const {
-    if (first_ == std::numeric_limits<std::size_t>::max()) return;
-    throw std::invalid_argument(
-        std::string(argument) + ": expected finite pixels whose squares float32 holds; " + what + " " +
-        std::to_string(first_) +
-        " (counted from 0) has NaN, infinity or values beyond 1e18; mend it or leave it out");
-  }
-
- private:
-  std::size_t first_ = std::numeric_limits<std::size_t>::max();
-};
 
 }  // namespace
 
@@ -276,7 +234,7 @@ void Correlator::set_references(const float* references, std::size_t m, int num_
 #pragma omp for schedule(dynamic, 8)
     for (std::size_t r = 0; r < m; ++r) {
       p.sides[r] = p.transform(references + r * pixels, p.references.data() + r * size, work);
-      if (!p.sides[r].finite) bad.note(r);
+      if (!p.sides[r].grey.finite) bad.note(r);
     }
   }
   bad.raise("references", "reference");
@@ -306,7 +264,7 @@ void Correlator::run_best(const float* images, std::size_t n_images, const Corre
   FirstBad bad;
   for_images(n_images, workers, bad, [&](std::size_t i, Impl::Work& work) {
     const Side side = p.transform(images + i * pixels, work.image.data(), work);
-    if (!side.finite) return false;
+    if (!side.grey.finite) return false;
     peak::Peak best{0, 0, -std::numeric_limits<double>::infinity()};
     std::size_t winner = 0;
     for (std::size_t r = 0; r < p.m; ++r) {
@@ -329,7 +287,7 @@ void Correlator::run_all(const float* images, std::size_t n_images, const Correl
   FirstBad bad;
   for_images(n_images, workers, bad, [&](std::size_t i, Impl::Work& work) {
     const Side side = p.transform(images + i * pixels, work.image.data(), work);
-    if (!side.finite) return false;
+    if (!side.grey.finite) return false;
     for (std::size_t r = 0; r < p.m; ++r) {
       write(p.match(work.image.data(), side, p.references.data() + r * size, p.sides[r], work), i * p.m + r,
             out);
@@ -349,8 +307,8 @@ void Correlator::run_paired(const float* images, const float* references, std::s
   for_images(n_images, workers, bad, [&](std::size_t i, Impl::Work& work) {
     const Side side = p.transform(images + i * pixels, work.image.data(), work);
     const Side other = p.transform(references + i * pixels, work.reference.data(), work);
-    if (!other.finite) bad_reference.note(i);
-    if (!side.finite || !other.finite) return side.finite;
+    if (!other.grey.finite) bad_reference.note(i);
+    if (!side.grey.finite || !other.grey.finite) return side.grey.finite;
     write(p.match(work.image.data(), side, work.reference.data(), other, work), i, out);
     if (out.reference) out.reference[i] = static_cast<std::int32_t>(i);
     return true;

@@ -1,6 +1,6 @@
 """The kernels on plain arrays: one documented function per op, the same word in every tree."""
 
-from verglas.ops.correlate import Correlation, correlate
+from verglas.ops.correlate import Correlation, correlate, correlate_rotations
 from verglas.ops.ctf import ctf
 from verglas.ops.grid import Grid
 from verglas.ops.insert import GridSums, fold, insert, symmetrise
@@ -14,6 +14,7 @@ __all__ = [
     "GridSums",
     "PolarGrid",
     "correlate",
+    "correlate_rotations",
     "ctf",
     "fold",
     "insert",

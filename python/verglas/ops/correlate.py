@@ -31,12 +31,15 @@ class Correlation:
         Number of the reference.
     angles_deg : (...,) float32 or None
         In-plane angle psi, where one was searched.
+    searches : int
+        Rotational searches made per pair: the shifts tried.
     """
 
     shifts_px: npt.NDArray[np.float32]
     scores: npt.NDArray[np.float32]
     references: npt.NDArray[np.int32]
     angles_deg: npt.NDArray[np.float32] | None = None
+    searches: int = 0
 
 
 def _next_smooth(n: int) -> int:
@@ -172,3 +175,92 @@ def _checked_weights(weights: npt.ArrayLike | None) -> npt.NDArray[np.float32] |
             f"with values from {w.min() if w.size else 'none'} to {w.max() if w.size else 'none'}"
         )
     return w
+
+
+def correlate_rotations(
+    images: npt.ArrayLike,
+    references: npt.ArrayLike,
+    *,
+    max_shift_px: int = 0,
+    step_px: int = 1,
+    radius_px: tuple[float, float] | None = None,
+    pairing: Literal["best", "all"] = "best",
+    device: str = "cpu",
+    threads: int | None = None,
+) -> Correlation:
+    r"""Find the in-plane angle, and the shift on a small grid, that lay each image on a reference.
+
+    .. math::
+        C(s, \psi) = \frac{\sum_r r \sum_\theta f_s(r, \theta)\, g(r, \theta + \psi)}{\|f_s\|\, \|g\|}
+
+    over polar rings about pixel ``box // 2``, means removed. A rotation is a cyclic shift of the unravelled rings, so
+    all angles of a shift come from one product of their harmonics. With ``k = max_shift_px / step_px``, exactly
+    ``(2 k + 1)**2`` shifts of the image are each searched over all angles; the best of this grid is returned, its angle
+    refined by a parabola (the shift is not refined: ``correlate`` does that).
+
+    Parameters
+    ----------
+    images : (n, box, box) or (box, box) float32
+        Any box.
+    references : (m, box, box) or (box, box) float32
+        Centred references.
+    max_shift_px : int
+        Shifts tried on each axis, ``-max_shift_px .. max_shift_px``; a multiple of ``step_px``.
+    step_px : int
+        Pixels between them.
+    radius_px : (float, float), optional
+        First and last ring, spacing 1 px. By default from 1 to the largest that stays inside the box at every shift,
+        ``(box + 1) // 2 - 3 - max_shift_px``. Choose the particle's radius.
+    pairing : {"best", "all"}
+        Each image with the best of all references, or with every one of them.
+    device : str
+        ``"cpu"``.
+    threads : int, optional
+        Threads; all processors of this process by default. The result does not depend on it.
+
+    Returns
+    -------
+    Correlation
+        ``angles_deg`` is psi as in conventions.md: a feature at (x, y) of the reference, from the centre, stands at
+        ``(x cos + y sin, -x sin + y cos) - shift`` in the image. ``searches`` counts the shifts tried per pair.
+
+    Raises
+    ------
+    InputError
+        Shapes or sizes are wrong, or an image holds NaN or infinity (the message names it).
+
+    References
+    ----------
+    Crowther and Amos (1971) J. Mol. Biol. 60, 123-130 (rotational harmonics); Penczek, Radermacher and Frank (1992)
+    Ultramicroscopy 40, 33-53 (joint search).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from verglas import ops
+    >>> reference = np.zeros((64, 64), np.float32); reference[28:40, 32:36] = 1; reference[32:36, 32:44] += 2
+    >>> image = np.roll(np.rot90(reference, 1)[::1], 1, axis=0)         # about pixel 32: from +y towards +x
+    >>> found = ops.correlate_rotations(image, reference)
+    >>> round(float(found.angles_deg[0]), 1), found.searches
+    (90.0, 1)
+    """
+    require_cpu(device, "correlate_rotations")
+    stack = _stack(images, "images")
+    refs = _stack(references, "references", stack.shape[1])
+    if len(refs) == 0:
+        raise InputError("references: expected at least one, got none")
+    if pairing not in ("best", "all"):
+        raise InputError(f"pairing: expected one of 'best', 'all', got {pairing!r}")
+    last = (stack.shape[1] + 1) // 2 - 3 - max_shift_px
+    r_min, r_max = radius_px if radius_px is not None else (1.0, float(last))
+    try:
+        shift, angle, value, reference, searches = core.correlate_rotations(
+            stack, refs, int(max_shift_px), int(step_px), float(r_min), float(r_max), pairing == "best",
+            resolve_threads(threads),
+        )  # fmt: skip
+    except ValueError as error:
+        raise InputError(str(error)) from None
+    shape = (len(stack), len(refs)) if pairing == "all" else (len(stack),)
+    return Correlation(
+        shift.reshape(*shape, 2), value.reshape(shape), reference.reshape(shape), angle.reshape(shape), searches
+    )

@@ -61,3 +61,72 @@ def correlate(
     searched = shifts(box, max_shift_px)
     best = max((c[sy % box, sx % box], -sy, -sx) for sy in searched for sx in searched)
     return (-best[2], -best[1]), float(best[0])
+
+
+def _cubic(t: float) -> float:
+    """Cubic convolution kernel of Keys (1981), a = -1/2."""
+    t = abs(t)
+    if t < 1:
+        return 1 - 2.5 * t**2 + 1.5 * t**3
+    return 2 - 4 * t + 2.5 * t**2 - 0.5 * t**3 if t < 2 else 0.0
+
+
+def ring(image: npt.ArrayLike, r: float, shift_px: tuple[int, int] = (0, 0)) -> Array:
+    """One ring about pixel box // 2 of the (periodic) image moved by a shift; as many samples as the kernel takes."""
+    f = np.asarray(image, np.float64)
+    box = len(f)
+    n = 2 * int(np.ceil(np.pi * r + 4))
+    while any(n % p == 0 for p in _primes_from_11(n)):
+        n += 2
+    out = np.zeros(n)
+    for j in range(n):
+        x = box // 2 + r * np.cos(2 * np.pi * j / n) - shift_px[0]
+        y = box // 2 + r * np.sin(2 * np.pi * j / n) - shift_px[1]
+        for iy in range(int(np.floor(y)) - 1, int(np.floor(y)) + 3):
+            for ix in range(int(np.floor(x)) - 1, int(np.floor(x)) + 3):
+                out[j] += _cubic(x - ix) * _cubic(y - iy) * f[iy % box, ix % box]
+    return out
+
+
+def _primes_from_11(n: int) -> list[int]:
+    return [p for p in range(11, n + 1) if all(p % q for q in range(2, int(p**0.5) + 1))]
+
+
+def rotation_scores(
+    image: npt.ArrayLike,
+    reference: npt.ArrayLike,
+    angles_deg: npt.ArrayLike,
+    radii: npt.ArrayLike,
+    shift_px: tuple[int, int] = (0, 0),
+) -> Array:
+    """Ring correlation of one image at one shift with one reference, at any angles, term by term.
+
+    The reference's rings are turned as trigonometric polynomials; the means over all rings are removed. The Nyquist
+    term of a ring, which has no direction, is left out of both.
+    """
+    f = [_without_nyquist(ring(image, r, shift_px)) for r in np.atleast_1d(radii)]
+    g = [_without_nyquist(ring(reference, r)) for r in np.atleast_1d(radii)]
+    # r sum over theta, an integral over the ring: the step in theta is 2 pi / n
+    w = [r / len(x) for r, x in zip(np.atleast_1d(radii), f, strict=True)]
+    area = sum(a * len(x) for a, x in zip(w, f, strict=True))
+    f = [x - sum(a * y.sum() for a, y in zip(w, f, strict=True)) / area for x in f]
+    g = [x - sum(a * y.sum() for a, y in zip(w, g, strict=True)) / area for x in g]
+    norm = np.sqrt(sum(a * (x @ x) for a, x in zip(w, f, strict=True)))
+    norm *= np.sqrt(sum(a * (x @ x) for a, x in zip(w, g, strict=True)))
+    scores = [
+        sum(a * (x @ _turned(y, np.deg2rad(psi))) for a, x, y in zip(w, f, g, strict=True))
+        for psi in np.atleast_1d(angles_deg)
+    ]
+    return np.array(scores) / norm
+
+
+def _without_nyquist(samples: Array) -> Array:
+    sign = (-1.0) ** np.arange(len(samples))
+    return samples - sign * (sign @ samples) / len(samples)
+
+
+def _turned(samples: Array, psi: float) -> Array:
+    """g(theta + psi) of a trigonometric polynomial g."""
+    n = len(samples)
+    m = np.fft.fftfreq(n, 1 / n)
+    return np.fft.ifft(np.fft.fft(samples) * np.exp(1j * m * psi)).real
