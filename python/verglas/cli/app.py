@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import importlib
 import sys
-from typing import NoReturn
+from typing import Any, NoReturn
 
-import click
 import typer
 
 from verglas._version import __version__
@@ -19,7 +18,14 @@ from verglas.errors import VerglasError
 _COMMANDS = (
     "info",
     "doctor",
+    "mask",
+    "resample",
+    "fsc",
 )
+
+# The base of every usage error. Newer versions of typer bring their own copy of click, older ones use the package:
+# asking typer for its class is right with both.
+_ClickException: Any = next(base for base in typer.BadParameter.__mro__ if base.__name__ == "ClickException")
 
 app = typer.Typer(
     name="verglas",
@@ -62,9 +68,9 @@ def main(argv: list[str] | None = None) -> None:
         importlib.import_module(f"verglas.cli.{name}").register(app)
     try:
         status = typer.main.get_command(app).main(args=arguments, prog_name="verglas", standalone_mode=False)
-    except click.exceptions.Abort:
+    except typer.Abort:
         _fail("interrupted", 1)
-    except click.ClickException as error:
+    except _ClickException as error:
         error.show()
         sys.exit(error.exit_code)
     except KeyboardInterrupt:

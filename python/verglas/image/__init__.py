@@ -2,6 +2,7 @@
 
 from verglas.image.correlation import correlation_coefficient, ncc
 from verglas.image.normalise import normalise
+from verglas.image.particles import ResampledSource, resample_particles
 from verglas.image.resample import (
     ResamplePlan,
     bin_pixels,
@@ -16,6 +17,7 @@ from verglas.image.transform import Affine, interpolate, rotate, shift, warp
 __all__ = [
     "Affine",
     "ResamplePlan",
+    "ResampledSource",
     "bin_pixels",
     "check_sampling",
     "correlation_coefficient",
@@ -26,6 +28,7 @@ __all__ = [
     "normalise",
     "plan_resample",
     "resample",
+    "resample_particles",
     "rotate",
     "shift",
     "warp",

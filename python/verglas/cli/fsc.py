@@ -1,0 +1,72 @@
+"""``verglas fsc``: Fourier shell correlation of two maps."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from verglas.run.maps import FSC
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+
+    @app.command(epilog="Example: verglas fsc half1.mrc half2.mrc --mask mask.mrc --plot fsc.png")
+    def fsc(
+        first: Path = typer.Argument(..., help="Map (MRC)."),
+        second: Path = typer.Argument(..., help="Map of the same shape and pixel size."),
+        mask: Path = typer.Option(None, "--mask", help="Mask, multiplied with both maps."),
+        threshold: float = typer.Option(0.143, "--threshold", help="FSC at which the resolution is read."),
+        pixel_size: float = typer.Option(None, "--pixel-size", help="In place of the headers', A."),
+        plot: Path = typer.Option(None, "--plot", help="Write a figure: .png, .svg or .pdf."),
+        as_json: bool = typer.Option(False, "--json", help="Print JSON, with the curve."),
+    ) -> None:
+        """Fourier shell correlation of two maps, and the resolution in A at which it falls below a threshold.
+
+        Two half maps: 0.143. A map against a model or a better map: 0.5.
+        """
+        if not 0 < threshold < 1:
+            raise typer.BadParameter(f"expected a number between 0 and 1, got {threshold:g}", param_hint="--threshold")
+        if pixel_size is not None and not pixel_size > 0:
+            raise typer.BadParameter(f"expected a positive number of A, got {pixel_size:g}", param_hint="--pixel-size")
+        if plot is not None and plot.suffix.lower() not in (".png", ".svg", ".pdf"):
+            raise typer.BadParameter(f"expected .png, .svg or .pdf, got {plot}", param_hint="--plot")
+        from verglas.run.maps import fsc_of_files
+
+        found = fsc_of_files(first, second, mask, pixel_size)
+        if plot is not None:
+            from verglas.report.fsc_plot import plot_fsc
+
+            plot_fsc({"masked" if mask else "unmasked": found}, plot, thresholds=(threshold,))
+        if as_json:
+            typer.echo(json.dumps(_as_dict(found, threshold), indent=2))
+        else:
+            typer.echo(_sentence(found, threshold, masked=mask is not None))
+
+
+def _as_dict(found: FSC, threshold: float) -> dict[str, Any]:
+    resolution = found.resolution_A(threshold)
+    return {
+        "resolution_A": resolution if math.isfinite(resolution) else None,
+        "threshold": threshold,
+        "limited_by_sampling": not found.crosses(threshold),
+        "pixel_size_A": found.pixel_size_A,
+        "frequency_per_A": found.frequency_per_A.tolist(),
+        "fsc": found.curve.tolist(),
+        "counts": found.counts.tolist(),
+    }
+
+
+def _sentence(found: FSC, threshold: float, *, masked: bool) -> str:
+    resolution = found.resolution_A(threshold)
+    kind = "masked" if masked else "unmasked"
+    if not math.isfinite(resolution):
+        return f"no resolution: the FSC ({kind}) is below {threshold:g} from its first shell"
+    if not found.crosses(threshold):
+        return f"{resolution:.2f} A or better: the FSC ({kind}) stays above {threshold:g} up to the last shell"
+    return f"{resolution:.2f} A at FSC {threshold:g} ({kind})"

@@ -1,0 +1,239 @@
+"""Jobs on map and particle files: Fourier shell correlation, masks, resampling."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from verglas import filters, image, masks
+from verglas.assessment.fsc import FSC, fsc
+from verglas.errors import InputError
+from verglas.io import StackWriter, read_header, read_map, read_particles, read_stack, write_map, write_particles
+from verglas.types import Map
+from verglas.types.images import ImageSource, IntArray
+
+Progress = Callable[[int, int], None]
+
+_CHUNK_BYTES = 64 << 20
+
+
+def fsc_of_files(first: Path, second: Path, mask: Path | None = None, pixel_size_A: float | None = None) -> FSC:
+    """Fourier shell correlation of two map files.
+
+    Parameters
+    ----------
+    first, second : Path
+        Maps.
+    mask : Path, optional
+        Mask, multiplied with both; only its shape has to agree.
+    pixel_size_A : float, optional
+        In place of both headers'.
+
+    Returns
+    -------
+    FSC
+
+    Raises
+    ------
+    InputError
+        Shapes or pixel sizes differ; the message names the files.
+    """
+    a, b = read_map(first, pixel_size_A), read_map(second, pixel_size_A)
+    if a.data.shape != b.data.shape:
+        raise InputError(f"{first} has shape {a.data.shape} and {second} {b.data.shape} (z, y, x): resample one")
+    window = None
+    if mask is not None:
+        window = read_map(mask, pixel_size_A if pixel_size_A is not None else a.pixel_size_A).data
+        if window.shape != a.data.shape:
+            raise InputError(f"the mask {mask} has shape {window.shape}, the maps {a.data.shape} (z, y, x)")
+    return fsc(a, b, window)
+
+
+@dataclass(frozen=True)
+class MaskShape:
+    """What a mask is made of, lengths in angstrom.
+
+    Attributes
+    ----------
+    diameter_A : float, optional
+        Of a sphere about the map's centre.
+    threshold : float, optional
+        Density at which a mask from a map begins, after the low-pass filter.
+    lowpass_A : float, optional
+        Resolution of that filter.
+    extend_A, edge_A : float
+        Dilation and width of the raised-cosine edge.
+    largest : bool
+        Keep the largest connected part only.
+    dark : bool
+        What lies below the threshold is inside.
+    """
+
+    diameter_A: float | None = None
+    threshold: float | None = None
+    lowpass_A: float | None = None
+    extend_A: float = 0.0
+    edge_A: float = 0.0
+    largest: bool = False
+    dark: bool = False
+
+
+def make_mask(like: Map, shape: MaskShape) -> Map:
+    """Mask of the size of a map, a sphere or from its density.
+
+    Parameters
+    ----------
+    like : Map
+        Gives box, pixel size, origin, and the density for a threshold.
+    shape : MaskShape
+
+    Returns
+    -------
+    Map
+        Values in [0, 1].
+
+    Raises
+    ------
+    InputError
+        Both or neither of ``diameter_A`` and ``threshold``, or nothing passes the threshold.
+    """
+    apix = like.pixel_size_A
+    if (shape.diameter_A is None) == (shape.threshold is None):
+        raise InputError("mask: give either a diameter or a threshold")
+    if shape.diameter_A is not None:
+        radius = shape.diameter_A / 2 + shape.extend_A
+        return like.with_data(masks.soft_sphere(like.data.shape, radius / apix, shape.edge_A / apix))
+    assert shape.threshold is not None
+    smooth = like if shape.lowpass_A is None else filters.apply(like, filters.low_pass(shape.lowpass_A))
+    return like.with_data(
+        masks.from_threshold(
+            smooth.data,
+            shape.threshold,
+            extend_px=shape.extend_A / apix,
+            edge_px=shape.edge_A / apix,
+            largest=shape.largest,
+            above=not shape.dark,
+        )
+    )
+
+
+def mask_file(source: Path, target: Path, shape: MaskShape, pixel_size_A: float | None = None) -> Map:
+    """Make a mask from a map file, write it and return it: see :func:`make_mask`."""
+    made = make_mask(read_map(source, pixel_size_A), shape)
+    write_map(target, made)
+    return made
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Pixel size and box of a resampled file; at least one.
+
+    Attributes
+    ----------
+    pixel_size_A : float, optional
+    box : int, optional
+    resolution_A : float, optional
+        A resolution that the result has to hold: refused if the new pixel size cannot.
+    old_pixel_size_A : float, optional
+        In place of the file's.
+    """
+
+    pixel_size_A: float | None = None
+    box: int | None = None
+    resolution_A: float | None = None
+    old_pixel_size_A: float | None = None
+
+    def plan(self, box: int, pixel_size_A: float) -> image.ResamplePlan:
+        """The plan for a file of this box and pixel size."""
+        plan = image.plan_resample(box, pixel_size_A, self.pixel_size_A, self.box)
+        if self.resolution_A is not None:
+            image.check_sampling(plan.pixel_size_A, self.resolution_A)
+        return plan
+
+
+class _Counted:
+    """An image source that reports how many images were read."""
+
+    def __init__(self, base: ImageSource, progress: Progress) -> None:
+        self.base, self.progress, self.done = base, progress, 0
+
+    def __len__(self) -> int:
+        return len(self.base)
+
+    def read(self, rows: IntArray) -> npt.NDArray[np.float32]:
+        images = self.base.read(rows)
+        self.done += len(rows)
+        self.progress(self.done, len(self))
+        return images
+
+    def take(self, rows: IntArray) -> ImageSource:
+        return self.base.take(rows)
+
+    def boxes(self) -> IntArray:
+        return self.base.boxes()
+
+    def pixel_sizes_A(self) -> npt.NDArray[np.float64]:
+        return self.base.pixel_sizes_A()
+
+
+def resample_file(source: Path, target: Path, wanted: Wanted, progress: Progress | None = None) -> image.ResamplePlan:
+    """Resample a map, an image stack (.mrcs), or particles (.star, .cs: the images go into a new stack).
+
+    Parameters
+    ----------
+    source, target : Path
+        Both of one kind; particles may change between .star and .cs.
+    wanted : Wanted
+    progress : callable, optional
+        Called with images done and images in all.
+
+    Returns
+    -------
+    ResamplePlan
+        What was done; ``.pixel_size_A`` is the realised pixel size.
+
+    Raises
+    ------
+    InputError
+        Kinds that do not go together, a map that is no cube, sizes that differ inside a set.
+    """
+    kinds = {".star": "particles", ".cs": "particles", ".mrcs": "stack"}
+    kind, other = (kinds.get(p.suffix.lower(), "map") for p in (source, target))
+    if kind != other:
+        raise InputError(f"{source} is a file of kind {kind!r}, {target} of kind {other!r}: expected the same kind")
+    report = progress or (lambda done, total: None)
+    if kind == "particles":
+        particles = read_particles(source)
+        plan = wanted.plan(particles.box, wanted.old_pixel_size_A or particles.pixel_size_A)
+        small = image.resample_particles(particles, plan)
+        assert small.source is not None
+        write_particles(target, small.with_source(_Counted(small.source, report)))
+        return plan
+    if kind == "stack":
+        return _resample_stack(source, target, wanted, report)
+    found = read_map(source, wanted.old_pixel_size_A)
+    plan = wanted.plan(found.box, found.pixel_size_A)
+    write_map(target, image.resample(found, plan))
+    return plan
+
+
+def _resample_stack(source: Path, target: Path, wanted: Wanted, progress: Progress) -> image.ResamplePlan:
+    header = read_header(source)
+    n, ny, nx = header.shape
+    if ny != nx:
+        raise InputError(f"{source}: images of {nx} x {ny} pixels; expected square ones")
+    old = wanted.old_pixel_size_A or header.pixel_size_A
+    if not old > 0:
+        raise InputError(f"{source}: the header has no pixel size; give it (--old-pixel-size)")
+    plan = wanted.plan(nx, old)
+    step = max(1, _CHUNK_BYTES // (4 * plan.work_box**2))
+    with StackWriter(target, n, plan.new_box, plan.pixel_size_A) as writer:
+        for start in range(0, n, step):
+            stop = min(n, start + step)
+            writer.append(image.resample(read_stack(source, np.arange(start, stop)), plan))
+            progress(stop, n)
+    return plan
