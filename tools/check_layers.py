@@ -34,6 +34,7 @@ ALLOWED: dict[str, set[str]] = {
     "reference": set(),  # the oracle knows nothing of what it judges
     "ops": {"_native", "_cuda_arrays", "types"},
     **{name: LOW for name in TOOLS},
+    "io": {"geometry", *LOW},  # cryoSPARC's rotation vectors become Euler angles when a file is read
     "optics": {"ops", *LOW},
     "gridding": {"ops", *LOW},
     **{name: FOR_STAGES for name in STAGES},

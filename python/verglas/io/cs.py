@@ -22,6 +22,7 @@ import pandas as pd
 from scipy.spatial.transform import Rotation
 
 from verglas.errors import FormatError, InputError, VerglasWarning
+from verglas.geometry import euler_to_matrix, matrix_to_euler
 from verglas.io.atomic import atomic_path
 from verglas.io.mrc import PathLike
 from verglas.io.stack import StackSource, build_source, stack_paths
@@ -79,15 +80,14 @@ def pose_to_euler(pose: npt.ArrayLike) -> FloatArray:
     exp([pose]x) takes the particle's frame to the map's: it is the transpose of RELION's matrix A, so
     exp([pose]x) = Rz(rot) Ry(tilt) Rz(psi) with active factors.
     """
-    with warnings.catch_warnings():
-        # at tilt 0 only rot + psi is defined; scipy then sets psi to 0, which is as good as any
-        warnings.filterwarnings("ignore", message="Gimbal lock", category=UserWarning)
-        return Rotation.from_rotvec(np.asarray(pose, np.float64).reshape(-1, 3)).as_euler("ZYZ", degrees=True)
+    matrices = Rotation.from_rotvec(np.asarray(pose, np.float64).reshape(-1, 3)).as_matrix()
+    return matrix_to_euler(np.swapaxes(matrices, -1, -2))
 
 
 def euler_to_pose(angles_deg: npt.ArrayLike) -> FloatArray:
     """The inverse of :func:`pose_to_euler`; vectors no longer than pi."""
-    return Rotation.from_euler("ZYZ", np.asarray(angles_deg, np.float64).reshape(-1, 3), degrees=True).as_rotvec()
+    matrices = euler_to_matrix(np.asarray(angles_deg, np.float64).reshape(-1, 3))
+    return Rotation.from_matrix(np.swapaxes(matrices, -1, -2)).as_rotvec()
 
 
 # ---- reading

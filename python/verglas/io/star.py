@@ -30,7 +30,7 @@ from verglas.io.atomic import atomic_path
 from verglas.io.mrc import PathLike
 
 LARGE = 20_000
-_BLOCK = re.compile(rb"^[ \t]*data_(\S*)[ \t]*(?:#.*)?\r?$", re.MULTILINE)
+_BLOCK = re.compile(rb"data_(\S*)[ \t]*(?:#.*)?\r?$", re.MULTILINE)
 _NA = ["nan", "NaN", "<NA>"]  # as starfile
 
 
@@ -94,7 +94,7 @@ def scan(path: Path, text: mmap.mmap) -> list[Block]:
     """Find the tables and check their labels and rows."""
     data = np.frombuffer(text, dtype=np.uint8)
     try:
-        starts = [(match.start(), match.end(), match.group(1).decode()) for match in _BLOCK.finditer(text)]
+        starts = list(_block_starts(text))
         if not starts:
             raise FormatError(f"{path}: no line that starts with data_; not a STAR file")
         blocks: list[Block] = []
@@ -110,6 +110,17 @@ def scan(path: Path, text: mmap.mmap) -> list[Block]:
         return blocks
     finally:
         del data  # the map cannot be closed while an array looks into it
+
+
+def _block_starts(text: mmap.mmap) -> Iterator[tuple[int, int, str]]:
+    """(start of the line, end of the mark, name) of every line that is ``data_name`` and nothing else."""
+    at = text.find(b"data_")
+    while at >= 0:
+        begin = text.rfind(b"\n", 0, at) + 1
+        match = _BLOCK.match(text, at)
+        if match and not text[begin:at].strip():
+            yield begin, match.end(), match.group(1).decode()
+        at = text.find(b"data_", at + 5)
 
 
 def _count_lines(data: npt.NDArray[np.uint8], start: int, stop: int) -> int:
@@ -155,33 +166,29 @@ def _scan_block(path: Path, text: mmap.mmap, data: npt.NDArray[np.uint8], block:
     if not seen:
         raise FormatError(f"{where}, line {block.line}: the table has no labels")
     if block.loop and block.rows_line:
-        _check_rows(where, data, block)
+        _check_rows(where, text, data, block)
 
 
-_SPACE = np.zeros(256, dtype=bool)
-_SPACE[[9, 10, 11, 12, 13, 32]] = True
-_SPECIAL = np.zeros(256, dtype=bool)
-_SPECIAL[[ord("#"), ord("'"), ord('"')]] = True
-
-
-def _check_rows(where: str, data: npt.NDArray[np.uint8], block: Block, chunk: int = 8 << 20) -> None:
-    """Every row has one value per label. Counts starts of words, 8 MiB at a time; lines with quotes or # one by one."""
+def _check_rows(where: str, text: mmap.mmap, data: npt.NDArray[np.uint8], block: Block, chunk: int = 4 << 20) -> None:
+    """Every row has one value per label. Counts the starts of words in pieces; lines with quotes or # one by one."""
     at, line, expected = block.rows_at, block.rows_line, len(block.labels)
     while at < block.end:
-        stop = min(at + chunk, block.end)
-        newlines = np.flatnonzero(data[at:stop] == 10)
-        if stop < block.end and newlines.size:
-            stop = at + int(newlines[-1]) + 1
-        elif stop < block.end:
-            raise FormatError(f"{where}, line {line}: a line of more than {chunk} bytes")
+        stop = block.end
+        if at + chunk < block.end:
+            stop = text.rfind(b"\n", at, at + chunk) + 1
+            if not stop:
+                raise FormatError(f"{where}, line {line}: a line of more than {chunk} bytes")
         piece = data[at:stop]
-        space = _SPACE[piece]
-        starts = np.flatnonzero(~space & np.r_[True, space[:-1]])
-        ends = newlines + 1 if newlines.size and newlines[-1] == len(piece) - 1 else np.r_[newlines + 1, len(piece)]
-        counts = np.diff(np.searchsorted(starts, np.r_[0, ends]))
-        for special in np.unique(np.searchsorted(ends, np.flatnonzero(_SPECIAL[piece]), side="right")):
-            begin = 0 if special == 0 else ends[special - 1]
-            words = _tokens(piece[begin : ends[special]].tobytes(), f"{where}, line {line + special}")
+        space = piece <= 32
+        starts = np.empty(len(piece), dtype=np.uint8)
+        starts[0] = not space[0]
+        np.greater(space[:-1], space[1:], out=starts[1:].view(bool))
+        begins = np.flatnonzero(piece == 10) + 1
+        begins = np.r_[0, begins[begins < len(piece)]]
+        counts = np.add.reduceat(starts, begins, dtype=np.int32)
+        for special in sorted({_line_of(begins, found - at) for found in _special(text, at, stop)}):
+            end = begins[special + 1] if special + 1 < len(begins) else len(piece)
+            words = _tokens(piece[begins[special] : end].tobytes(), f"{where}, line {line + special}")
             counts[special] = len(words)
         bad = np.flatnonzero((counts != expected) & (counts != 0))
         if bad.size:
@@ -190,7 +197,20 @@ def _check_rows(where: str, data: npt.NDArray[np.uint8], block: Block, chunk: in
                 + ("; is a label missing in the header?" if counts[bad[0]] > expected else "; is the row cut off?")
             )
         block.n_rows += int(np.count_nonzero(counts))
-        at, line = stop, line + len(ends)
+        at, line = stop, line + len(begins)
+
+
+def _line_of(begins: npt.NDArray[np.int64], offset: int) -> int:
+    return int(np.searchsorted(begins, offset, side="right")) - 1
+
+
+def _special(text: mmap.mmap, at: int, stop: int) -> Iterator[int]:
+    """Where the characters stand that split words otherwise than blanks do."""
+    for mark in (b"#", b"'", b'"'):
+        found = text.find(mark, at, stop)
+        while found >= 0:
+            yield found
+            found = text.find(mark, found + 1, stop)
 
 
 _WORD = re.compile(rb"\"[^\"]*\"(?=\s|$)|'[^']*'(?=\s|$)|\S+")
