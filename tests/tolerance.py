@@ -57,3 +57,7 @@ RINGS_REL = 2e-3
 
 # Its angle, noise-free, for a particle of blobs of sigma 1.6 px: cubic convolution and the parabola.
 RING_ANGLE_DEG = 0.05
+# Rounding to the nearest float16 has 11 significant bits.
+FLOAT16_REL = 2.0**-11
+# cryoSPARC stores rotation vectors as float32: about 2e-7 of up to 2 pi, in degrees 7e-5 at worst (issue: 1e-4).
+CS_ROTATION_DEG = 1e-4

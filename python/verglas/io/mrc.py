@@ -214,7 +214,8 @@ def write_map(path: PathLike, map: Map, dtype: str = "float32") -> None:
         raise InputError(f"cannot write {path}: {bad} voxels are NaN or infinite")
     values = _as_stored(map.data, dtype, str(path))
     with atomic_path(path) as temporary, mrcfile.new(temporary, compression=compression) as f:
-        f.set_data(pack_4bit(values) if dtype == "uint4" else values)
+        # as int8, since mrcfile widens uint8 to 16 bits
+        f.set_data(pack_4bit(values).view(np.int8) if dtype == "uint4" else values)
         f.set_volume()
         f.voxel_size = map.pixel_size_A
         for axis, value in zip("xyz", map.origin_A, strict=True):

@@ -189,9 +189,13 @@ def _renamed(particles: Particles, folder: Path) -> Particles:
             new[int(number)] = _relative(target, folder)
     if IMAGE in particles.table and not new:
         return particles
-    old = particles.table[IMAGE] if IMAGE in particles.table else [None] * len(particles)
-    written = [text if text is not None and s not in new else f"{f + 1:06d}@{new.get(int(s), source.names[s])}"
-               for text, s, f in zip(old, source.stack_of, source.frame, strict=True)]  # fmt: skip
+    if IMAGE in particles.table:
+        old = [(text, text.partition("@")[0] if "@" in text else "1") for text in particles.table[IMAGE]]
+    else:
+        old = [(f"{f + 1:06d}@{source.names[s]}", f"{f + 1:06d}")
+               for s, f in zip(source.stack_of, source.frame, strict=True)]  # fmt: skip
+    written = [f"{index}@{new[s]}" if s in new else text
+               for (text, index), s in zip(old, source.stack_of.tolist(), strict=True)]  # fmt: skip
     return particles.with_columns(**{IMAGE: written})
 
 

@@ -64,11 +64,13 @@ def read_star(path: PathLike) -> dict[str, pd.DataFrame | dict[str, Any]]:
         raise FormatError(f"{path}: no such file")
     if path.stat().st_size == 0:
         raise FormatError(f"{path}: empty file")
-    with open(path, "rb") as handle, mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ) as text:
-        blocks = scan(path, text)
-        # the library cannot read a loop without rows when a comment follows
-        if any(block.n_rows > LARGE or (block.loop and not block.n_rows) for block in blocks):
-            return {block.name: parse_block(path, block, text) for block in blocks}
+    with open(path, "rb") as handle:
+        # never closed by hand: an array that looks into it may live on in the traceback of an error
+        text = mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ)
+    blocks = scan(path, text)
+    # the library cannot read a loop without rows when a comment follows
+    if any(block.n_rows > LARGE or (block.loop and not block.n_rows) for block in blocks):
+        return {block.name: parse_block(path, block, text) for block in blocks}
     return read_by_starfile(path, blocks)
 
 
@@ -93,23 +95,20 @@ def text_labels(labels: list[str]) -> list[str]:
 def scan(path: Path, text: mmap.mmap) -> list[Block]:
     """Find the tables and check their labels and rows."""
     data = np.frombuffer(text, dtype=np.uint8)
-    try:
-        starts = list(_block_starts(text))
-        if not starts:
-            raise FormatError(f"{path}: no line that starts with data_; not a STAR file")
-        blocks: list[Block] = []
-        line, at = 1, 0
-        for number, (start, after, name) in enumerate(starts):
-            line, at = line + _count_lines(data, at, start), start
-            end = starts[number + 1][0] if number + 1 < len(starts) else len(text)
-            block = Block(name, line, end)
-            if any(other.name == name for other in blocks):
-                raise FormatError(f"{path}, line {line}: table '{name}' appears twice; rename one of them")
-            _scan_block(path, text, data, block, after)
-            blocks.append(block)
-        return blocks
-    finally:
-        del data  # the map cannot be closed while an array looks into it
+    starts = list(_block_starts(text))
+    if not starts:
+        raise FormatError(f"{path}: no line that starts with data_; not a STAR file")
+    blocks: list[Block] = []
+    line, at = 1, 0
+    for number, (start, after, name) in enumerate(starts):
+        line, at = line + _count_lines(data, at, start), start
+        end = starts[number + 1][0] if number + 1 < len(starts) else len(text)
+        block = Block(name, line, end)
+        if any(other.name == name for other in blocks):
+            raise FormatError(f"{path}, line {line}: table '{name}' appears twice; rename one of them")
+        _scan_block(path, text, data, block, after)
+        blocks.append(block)
+    return blocks
 
 
 def _block_starts(text: mmap.mmap) -> Iterator[tuple[int, int, str]]:
@@ -302,7 +301,7 @@ _FLOAT = "%.12g"
 
 def _by_starfile(name: str, table: pd.DataFrame | Mapping[str, Any]) -> str:
     content: Any = table if isinstance(table, pd.DataFrame) else dict(table)
-    text = starfile.to_string({name: content}, float_format=_FLOAT, sep=" ", na_rep="nan")
+    text = starfile.to_string({name: content}, float_format=_FLOAT, na_rep="nan")
     return text[text.index(f"data_{name}") :]  # without the library's line with the date: files compare equal
 
 
@@ -315,12 +314,12 @@ def write_loop(out: Any, name: str, table: pd.DataFrame) -> None:
             blank = [isinstance(v, str) and (" " in v or not v) for v in table[label]]
             if any(blank):
                 quoted[label] = [f'"{v}"' if b else v for v, b in zip(table[label], blank, strict=True)]
-    quoted.to_csv(out, sep=" ", header=False, index=False, float_format=_FLOAT, na_rep="nan", quoting=csv.QUOTE_NONE,
+    quoted.to_csv(out, sep="\t", header=False, index=False, float_format=_FLOAT, na_rep="nan", quoting=csv.QUOTE_NONE,
                   chunksize=50_000)  # fmt: skip
     out.write("\n\n")
 
 
-_UNSAFE = re.compile("['\"#\n\r]")
+_UNSAFE = re.compile("['\"#\t\n\r]")
 
 
 def _check_text(path: PathLike, name: str, table: pd.DataFrame | Mapping[str, Any]) -> None:
@@ -331,6 +330,6 @@ def _check_text(path: PathLike, name: str, table: pd.DataFrame | Mapping[str, An
         for value in pd.unique(pd.Series(values)):
             if isinstance(value, str) and _UNSAFE.search(value):
                 raise InputError(
-                    f"cannot write {path}: table '{name}', column {label}: {value!r} holds a quote, a # or a "
-                    "line break, which STAR readers misunderstand"
+                    f"cannot write {path}: table '{name}', column {label}: {value!r} holds a quote, a #, a "
+                    "tab or a line break, which STAR readers misunderstand"
                 )

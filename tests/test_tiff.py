@@ -1,0 +1,75 @@
+"""Micrographs in TIFF and MRC (issue: Files; row Formats)."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import tifffile
+
+import verglas as vg
+from verglas.io import write_stack
+
+
+def test_every_micrograph_of_the_data(data_dir):
+    paths = sorted((data_dir / "apoferritin").glob("*.tif"))
+    assert len(paths) == 14
+    for path in paths:
+        m = vg.read_micrograph(path, pixel_size_A=1.5)
+        assert m.shape == (1200, 1240)
+        assert m.data.dtype == np.float32
+        assert m.name == path.name
+    assert np.array_equal(m.data, tifffile.imread(path))
+
+
+@pytest.mark.parametrize("compression", [None, "lzw", "zlib"])
+@pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.uint16, np.float32])
+def test_compressions_and_types(tmp_path, compression, dtype):
+    data = np.random.default_rng(0).integers(0, 200, (7, 9)).astype(dtype)
+    tifffile.imwrite(tmp_path / "m.tif", data, compression=compression)
+    m = vg.read_micrograph(tmp_path / "m.tif")
+    assert np.array_equal(m.data, data)
+    assert np.isnan(m.pixel_size_A)
+
+
+def test_rows_as_read_or_flipped(tmp_path):
+    data = np.arange(6, dtype=np.float32).reshape(2, 3)
+    tifffile.imwrite(tmp_path / "m.tif", data)
+    assert np.array_equal(vg.read_micrograph(tmp_path / "m.tif").data, data)
+    assert np.array_equal(vg.read_micrograph(tmp_path / "m.tif", flip_y=True).data, data[::-1])
+
+
+def test_pixel_size_of_the_resolution_tags(tmp_path):
+    data = np.zeros((4, 4), np.uint8)
+    tifffile.imwrite(tmp_path / "m.tif", data, resolution=(1e8 / 1.25, 1e8 / 1.25), resolutionunit="CENTIMETER")
+    assert vg.read_micrograph(tmp_path / "m.tif").pixel_size_A == pytest.approx(1.25)
+    with pytest.warns(vg.VerglasWarning, match=r"1\.25 A in the file, 1\.3 A used as asked"):
+        assert vg.read_micrograph(tmp_path / "m.tif", 1.3).pixel_size_A == 1.3
+    tifffile.imwrite(tmp_path / "m.tif", data, resolution=(72, 72), resolutionunit="INCH")  # a printer's
+    assert np.isnan(vg.read_micrograph(tmp_path / "m.tif").pixel_size_A)
+
+
+def test_mrc_micrograph(tmp_path):
+    data = np.arange(16, dtype=np.float32).reshape(1, 4, 4)
+    write_stack(tmp_path / "m.mrc", data, 1.25)
+    m = vg.read_micrograph(tmp_path / "m.mrc")
+    assert np.array_equal(m.data, data[0])
+    assert m.pixel_size_A == 1.25
+
+
+def test_movies_colours_and_rubbish_are_refused(tmp_path):
+    tifffile.imwrite(tmp_path / "movie.tif", np.zeros((5, 4, 4), np.uint8), photometric="minisblack")
+    tifffile.imwrite(tmp_path / "rgb.tif", np.zeros((4, 4, 3), np.uint8), photometric="rgb")
+    (tmp_path / "bad.tif").write_bytes(b"not a tiff")
+    write_stack(tmp_path / "movie.mrc", np.zeros((5, 4, 4)), 1.0)
+    for name, message in (("movie.tif", "5 frames: a movie"), ("rgb.tif", "pixels of 3 samples; expected grey"),
+                          ("bad.tif", "not a TIFF file that can be read"), ("movie.mrc", "5 images: a movie"),
+                          ("nowhere.tif", "no such file")):  # fmt: skip
+        with pytest.raises(vg.FormatError, match=f"{name}: {message}"):
+            vg.read_micrograph(tmp_path / name)
+
+
+def test_micrograph_checks():
+    with pytest.raises(vg.InputError, match=r"expected a \(y, x\) array"):
+        vg.Micrograph(np.zeros((2, 2, 2)))
+    with pytest.raises(vg.InputError, match="positive pixel size"):
+        vg.Micrograph(np.zeros((2, 2)), 0.0)
