@@ -125,7 +125,7 @@ def test_image_name_that_is_none(two_stacks, bad):
 
 
 def test_box_differs_between_metadata_and_stack(two_stacks):
-    two_stacks.write_text(two_stacks.read_text().replace("1 1.5 4", "1 1.5 6"))
+    two_stacks.write_text(two_stacks.read_text().replace("1\t1.5\t4", "1\t1.5\t6"))
     p = vg.read_particles(two_stacks)
     with pytest.raises(vg.FormatError, match=r"rlnImageSize is 6, but the images of .*b\.mrcs have 4 pixels"):
         p.images([0])
@@ -133,10 +133,10 @@ def test_box_differs_between_metadata_and_stack(two_stacks):
 
 def test_pixel_size_differs_between_metadata_and_stack(two_stacks):
     text = two_stacks.read_text()
-    two_stacks.write_text(text.replace("1 1.5 4", "1 3 4"))
+    two_stacks.write_text(text.replace("1\t1.5\t4", "1\t3\t4"))
     with pytest.raises(vg.FormatError, match=r"pixel size 3 A, but .*b\.mrcs has 1\.5 A in its header"):
         vg.read_particles(two_stacks).images([0])
-    two_stacks.write_text(text.replace("1 1.5 4", "1 1.53 4"))
+    two_stacks.write_text(text.replace("1\t1.5\t4", "1\t1.53\t4"))
     with pytest.warns(vg.VerglasWarning, match=r"1\.5 A in the header but 1\.53 A in .*recalibration"):
         assert vg.read_particles(two_stacks).images([0]).shape == (1, 4, 4)
 
