@@ -68,8 +68,9 @@ def read_star(path: PathLike) -> dict[str, pd.DataFrame | dict[str, Any]]:
         # never closed by hand: an array that looks into it may live on in the traceback of an error
         text = mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ)
     blocks = scan(path, text)
-    # the library cannot read a loop without rows when a comment follows
-    if any(block.n_rows > LARGE or (block.loop and not block.n_rows) for block in blocks):
+    # the library cannot read a loop without rows when a comment follows, and takes a row of data_001.mrc for a table
+    misread = any(block.loop and not block.n_rows for block in blocks) or any(b[2] is None for b in _block_starts(text))
+    if misread or any(block.n_rows > LARGE for block in blocks):
         return {block.name: parse_block(path, block, text) for block in blocks}
     return read_by_starfile(path, blocks)
 
@@ -95,7 +96,7 @@ def text_labels(labels: list[str]) -> list[str]:
 def scan(path: Path, text: mmap.mmap) -> list[Block]:
     """Find the tables and check their labels and rows."""
     data = np.frombuffer(text, dtype=np.uint8)
-    starts = list(_block_starts(text))
+    starts = [(start, after, name) for start, after, name in _block_starts(text) if name is not None]
     if not starts:
         raise FormatError(f"{path}: no line that starts with data_; not a STAR file")
     blocks: list[Block] = []
@@ -111,14 +112,17 @@ def scan(path: Path, text: mmap.mmap) -> list[Block]:
     return blocks
 
 
-def _block_starts(text: mmap.mmap) -> Iterator[tuple[int, int, str]]:
-    """(start of the line, end of the mark, name) of every line that is ``data_name`` and nothing else."""
+def _block_starts(text: mmap.mmap) -> Iterator[tuple[int, int, str | None]]:
+    """(start of the line, end of the mark, name) of every line that is ``data_name`` and nothing else.
+
+    The name is None for a row whose first value merely starts like that.
+    """
     at = text.find(b"data_")
     while at >= 0:
         begin = text.rfind(b"\n", 0, at) + 1
         match = _BLOCK.match(text, at)
-        if match and not text[begin:at].strip():
-            yield begin, match.end(), match.group(1).decode()
+        if not text[begin:at].strip():
+            yield begin, match.end() if match else at, match.group(1).decode() if match else None
         at = text.find(b"data_", at + 5)
 
 
@@ -324,12 +328,16 @@ _UNSAFE = re.compile("['\"#\t\n\r]")
 
 def _check_text(path: PathLike, name: str, table: pd.DataFrame | Mapping[str, Any]) -> None:
     columns = table.items() if isinstance(table, pd.DataFrame) else ((k, [v]) for k, v in table.items())
-    for label, values in columns:
+    for number, (label, values) in enumerate(columns):
         if isinstance(values, pd.Series) and pd.api.types.is_numeric_dtype(values):
             continue
-        for value in pd.unique(pd.Series(values)):
-            if isinstance(value, str) and _UNSAFE.search(value):
-                raise InputError(
-                    f"cannot write {path}: table '{name}', column {label}: {value!r} holds a quote, a #, a "
-                    "tab or a line break, which STAR readers misunderstand"
-                )
+        texts = [value for value in pd.unique(pd.Series(values)) if isinstance(value, str)]
+        bad = [value for value in texts if _UNSAFE.search(value)]
+        # a row that starts so would be taken for a label, or a lone value for a table
+        bad += [value for value in texts if number == 0 and (value.startswith("_") or value[:5] in ("data_", "loop_"))
+                and isinstance(table, pd.DataFrame) and (value[0] == "_" or table.shape[1] == 1)]  # fmt: skip
+        if bad:
+            raise InputError(
+                f"cannot write {path}: table '{name}', column {label}: {bad[0]!r} would be misread in a STAR file: it "
+                "holds a quote, a #, a tab or a line break, or starts a row like a label or a table"
+            )
