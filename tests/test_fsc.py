@@ -203,7 +203,7 @@ def test_bad_input_is_named(call, words):
 
 
 def test_exact_data_give_the_stated_fsc(data_dir):
-    """The data's own description: mean 0.996 and lowest 0.980 over shells 1..31, soft sphere 0.425 N with a 6 px edge."""
+    """As its description says: mean 0.996, lowest 0.980 over shells 1..31; sphere of 0.425 N with a 6 px edge."""
     truth, other = (vg.read_map(data_dir / "exact" / name) for name in ("truth.mrc", "relion_reconstruct_ctf.mrc"))
     curve = vg.fsc(truth, other, vg.masks.soft_sphere(64, 0.425 * 64, 6)).curve[1:32]
     assert curve.mean() == pytest.approx(0.996, abs=5e-4)

@@ -66,6 +66,6 @@ def plot_fsc(curves: Mapping[str, FSC], path: Path, *, thresholds: tuple[float, 
     ticks = np.linspace(0, last, 7)[1:]
     upper.set_xticks(ticks, [f"{1 / t:.3g}" for t in ticks])
     upper.set_xlabel("resolution, Å")
-    axes.legend(loc="upper right", fontsize=8, frameon=False)
+    axes.legend(loc="best", fontsize=8, frameon=False)
     with atomic_path(path) as temporary:
         figure.savefig(temporary)
