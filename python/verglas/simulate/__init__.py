@@ -1,8 +1,21 @@
-"""Phantoms and atomic models to maps and particle images with a known answer."""
+"""Phantoms and atomic models to maps and particle images with a known answer.
+
+``particles`` also writes files, so it lives in :mod:`verglas.run.simulate`; it is found here on first use.
+"""
+
+import importlib
+from typing import Any
 
 from verglas.simulate.density import density
+from verglas.simulate.imaging import Imaging, Simulation, Truth, draw_truth
 from verglas.simulate.model import Model
 from verglas.simulate.noise import SNR, measured_snr
 from verglas.simulate.phantom import hinge, phantom
 
-__all__ = ["SNR", "Model", "density", "hinge", "measured_snr", "phantom"]
+__all__ = ["SNR", "Imaging", "Model", "Simulation", "Truth", "density", "draw_truth", "hinge", "measured_snr", "phantom"]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "particles":
+        return importlib.import_module("verglas.run.simulate").particles
+    raise AttributeError(f"module 'verglas.simulate' has no attribute {name!r}")
