@@ -22,6 +22,7 @@ _COMMANDS = (
     "resample",
     "fsc",
 )
+_COMMANDS = ("info", "simulate")
 
 # The base of every usage error. Newer versions of typer bring their own copy of click, older ones use the package:
 # asking typer for its class is right with both.

@@ -6,13 +6,30 @@
 import importlib
 from typing import Any
 
+from verglas.simulate import noise, scattering, text
 from verglas.simulate.density import density
 from verglas.simulate.imaging import Imaging, Simulation, Truth, draw_truth
 from verglas.simulate.model import Model
 from verglas.simulate.noise import SNR, measured_snr
 from verglas.simulate.phantom import hinge, phantom
+from verglas.simulate.reader import read_model
 
-__all__ = ["SNR", "Imaging", "Model", "Simulation", "Truth", "density", "draw_truth", "hinge", "measured_snr", "phantom"]
+__all__ = [
+    "SNR",
+    "Imaging",
+    "Model",
+    "Simulation",
+    "Truth",
+    "density",
+    "draw_truth",
+    "hinge",
+    "measured_snr",
+    "noise",
+    "phantom",
+    "read_model",
+    "scattering",
+    "text",
+]
 
 
 def __getattr__(name: str) -> Any:

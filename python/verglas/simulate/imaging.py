@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -17,10 +16,7 @@ from verglas.simulate.density import check_fits
 from verglas.simulate.model import Model
 from verglas.simulate.noise import SNR, coloured_power, map_images, noise, noise_sigma, stream
 from verglas.simulate.scattering import atom_table
-from verglas.types import Optics, Poses
-
-if TYPE_CHECKING:
-    from verglas.types import Particles
+from verglas.types import Optics, Particles, Poses
 
 FloatArray = npt.NDArray[np.float64]
 Rows = npt.NDArray[np.int64]
@@ -331,8 +327,6 @@ class Simulation:
 
     def particles(self, images: npt.NDArray[np.float32]) -> Particles:
         """The images with their true metadata as :class:`verglas.types.Particles`."""
-        from verglas.types import Particles
-
         truth = self.truth
         optics = replace(truth.optics, pixel_size_A=np.full(self.n, self.pixel_size_A))
         made = Particles.from_images(images, self.pixel_size_A, poses=truth.poses, optics=optics)

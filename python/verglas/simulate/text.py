@@ -25,6 +25,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -177,13 +178,14 @@ class TextPhantom:
 
     def scaled(self, factor: float) -> TextPhantom:
         """The same phantom with every length multiplied (``blo``'s alpha and order, and angles, are no lengths)."""
-        return replace(self, shape=tuple(round(n * factor) for n in self.shape), features=tuple(
+        x, y, z = (round(n * factor) for n in self.shape)
+        return replace(self, shape=(x, y, z), features=tuple(
             replace(f, centre=tuple(factor * c for c in f.centre),
                     size=(factor * f.size[0], *f.size[1:]) if f.kind == "blo" else tuple(factor * s for s in f.size))
             for f in self.features))  # fmt: skip
 
     def volume(self, box: int, pixel_size_A: float, *, samples: int = 3) -> Map:
-        """Voxels of a cube, the phantom scaled so that its largest side becomes ``box``.
+        r"""Voxels of a cube, the phantom scaled so that its largest side becomes ``box``.
 
         Parameters
         ----------
@@ -197,7 +199,7 @@ class TextPhantom:
         Examples
         --------
         >>> from verglas.simulate import text
-        >>> m = text.parse_phantom("32 32 32 0\\nsph + 1 0 0 0 8").volume(64, 2.0)
+        >>> m = text.parse_phantom("32 32 32 0\nsph + 1 0 0 0 8").volume(64, 2.0)
         >>> bool(abs(m.data.sum() / (4 / 3 * 3.14159 * 16**3) - 1) < 0.005)
         True
         """
@@ -264,7 +266,7 @@ class TextPhantom:
             return total
         spans = [f.interval(origins, direction) for f in solids]
         borders = np.sort(np.array([t for span in spans for t in span]), axis=0)
-        for low, high in zip(borders[:-1], borders[1:], strict=True):
+        for low, high in pairwise(borders):
             middle, value = (low + high) / 2, np.full(len(origins), 0.0)
             for feature, (start, stop) in zip(solids, spans, strict=True):
                 inside = (middle > start) & (middle < stop)
@@ -290,12 +292,12 @@ def read_phantom(path: str | os.PathLike[str]) -> TextPhantom:
 
 
 def parse_phantom(content: str, name: str = "phantom") -> TextPhantom:
-    """The phantom a text describes; ``name`` stands in messages.
+    r"""The phantom a text describes; ``name`` stands in messages.
 
     Examples
     --------
     >>> from verglas.simulate import text
-    >>> p = text.parse_phantom("64 64 64 0\\nell + 1  0 0 5  10 12 8  30 0 0   # body\\nsph = 2  0 0 5  4")
+    >>> p = text.parse_phantom("64 64 64 0\nell + 1  0 0 5  10 12 8  30 0 0   # body\nsph = 2  0 0 5  4")
     >>> [f.kind for f in p.features], round(p.features[0].volume)
     (['ell', 'sph'], 4021)
     """

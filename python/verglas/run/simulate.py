@@ -1,0 +1,177 @@
+"""Simulated particle sets on disk: stack, metadata, true map and a picture."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from verglas._version import __version__
+from verglas.errors import InputError
+from verglas.io import atomic_path, read_particles, write_map, write_particles
+from verglas.report.montage import montage
+from verglas.simulate import SNR, Imaging, Model, Simulation, density, hinge, phantom, read_model
+from verglas.simulate.imaging import Progress
+from verglas.types import Particles, Poses
+
+_HIDDEN = ("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi", "rlnOriginXAngst", "rlnOriginYAngst", "rlnClassNumber")
+# A stack larger than this is made in a file, not in memory.
+_IN_MEMORY_BYTES = 1 << 30
+_SHOWN = 8
+
+
+def particles(
+    model: Model | Sequence[Model], n: int, box: int, pixel_size_A: float, snr: float = float("inf"),
+    out: str | os.PathLike[str] | None = None, *, seed: int = 0, imaging: Imaging | None = None,
+    poses: Poses | None = None, hide_poses: bool = False, threads: int | None = None,
+    progress: Progress | None = None, **settings: Any,
+) -> Particles:  # fmt: skip
+    """Simulate particle images with exact projections, and write them if asked.
+
+    Public as ``vg.simulate.particles``. With ``out``, the folder holds ``particles.mrcs`` and ``particles.star``,
+    ``truth.mrc`` (``truth_class002.mrc``, ... for further conformations: the density with the envelope, which is what a
+    perfect reconstruction gives), ``montage.png`` and ``simulation.json``.
+
+    Parameters
+    ----------
+    model : Model or sequence of Model
+        Atoms; several are conformations (rlnClassNumber).
+    n, box, pixel_size_A : int, int, float
+        Particles, image side in pixels, pixel size.
+    snr : float
+        Variance of the CTF-modulated, noise-free images over the whole box divided by the variance of the noise.
+    out : path, optional
+        Folder to write; it is made. Without it the images stay in memory.
+    seed : int
+        Particle i depends on the seed and on i alone: not on n, threads or batches (its noise level does on the mean
+        signal of the set).
+    imaging : Imaging, optional
+        Microscope and distributions; further keywords (``defocus_A=(5000, 15000)``) change its fields.
+    poses : Poses, optional
+        Given instead of drawn.
+    hide_poses : bool
+        ``particles.star`` without poses and classes, which then stand in ``truth.star`` only.
+    threads : int, optional
+        Threads; no image depends on it.
+    progress : callable, optional
+        Called as ``progress(stage, done, n)``.
+
+    Returns
+    -------
+    Particles
+        With true poses, CTFs, half sets and classes (without poses where ``hide_poses``).
+
+    Raises
+    ------
+    InputError
+        A model does not fit the box, or a setting is wrong or unknown.
+
+    Examples
+    --------
+    >>> import verglas as vg
+    >>> model = vg.simulate.phantom(box=32, pixel_size_A=4.0, diameter_A=80)
+    >>> p = vg.simulate.particles(model, 20, box=32, pixel_size_A=4.0, snr=0.1, defocus_A=(10000, 20000))
+    >>> p.images().shape, len(p.poses), p.pixel_size_A
+    ((20, 32, 32), 20, 4.0)
+    """
+    unknown = sorted(set(settings) - {f.name for f in fields(Imaging)})
+    if unknown:
+        known = ", ".join(f.name for f in fields(Imaging))
+        raise InputError(f"simulate.particles: unknown setting {', '.join(unknown)}; known are {known}")
+    simulation = Simulation(
+        model, n, box, pixel_size_A, imaging=replace(imaging or Imaging(), **settings), seed=seed, poses=poses,
+        threads=threads,
+    )  # fmt: skip
+    if out is None:
+        images = np.empty((n, box, box), np.float32)
+        simulation.render(images, snr, progress)
+        made = simulation.particles(images)
+        return _without_poses(made) if hide_poses else made
+    folder = Path(out)
+    folder.mkdir(parents=True, exist_ok=True)
+    with _stack(folder, (n, box, box)) as images:
+        reached = simulation.render(images, snr, progress)
+        made = simulation.particles(images)
+        write_particles(folder / "particles.star", made)
+        _write_picture(simulation, images, folder)
+    written = read_particles(folder / "particles.star")
+    if hide_poses:
+        write_particles(folder / "truth.star", written)
+        hidden = _without_poses(written)
+        write_particles(folder / "particles.star", hidden)
+        written = read_particles(folder / "particles.star")
+    _write_truth(simulation, folder, threads)
+    _write_settings(simulation, reached, folder)
+    return written
+
+
+def models_of(
+    source: str | Sequence[Path], *, box: int, pixel_size_A: float, diameter_A: float, seed: int = 0,
+    hinge_deg: float | None = None, assembly: str | None = "1",
+) -> list[Model]:  # fmt: skip
+    """The conformations of a job: those of the files, or a phantom of the point group ``source`` and its hinge."""
+    if not isinstance(source, str):
+        return [read_model(path, assembly) for path in source]
+    first = phantom(box, pixel_size_A, diameter_A, source, seed)
+    return [first] if hinge_deg is None else [first, hinge(first, hinge_deg)]
+
+
+def describe(out: str | os.PathLike[str]) -> dict[str, Any]:
+    """What a folder written by :func:`particles` holds: its settings, files, and a ``text`` for people."""
+    folder = Path(out)
+    found: dict[str, Any] = json.loads((folder / "simulation.json").read_text())
+    snr = SNR(np.inf if found["snr"] is None else found["snr"], found["snr_region"])
+    found["files"] = sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
+    models = " and ".join(f"{m['name']} ({m['atoms']} atoms)" for m in found["models"])
+    found["text"] = (
+        f"{found['n']} particles of {found['box']} px, {found['pixel_size_A']:g} A/px, of {models}\n"
+        f"{snr}\n{folder}: {', '.join(found['files'])}"
+    )
+    return found
+
+
+def _without_poses(made: Particles) -> Particles:
+    return made.with_columns(**dict.fromkeys(_HIDDEN))
+
+
+@contextmanager
+def _stack(folder: Path, shape: tuple[int, int, int]) -> Iterator[npt.NDArray[np.float32]]:
+    """Room for all images: memory, or a scratch file in the output folder that is gone afterwards."""
+    if 4 * np.prod(shape, dtype=np.int64) <= _IN_MEMORY_BYTES:
+        yield np.empty(shape, np.float32)
+        return
+    with tempfile.NamedTemporaryFile(dir=folder, prefix=".images.", suffix=".part") as scratch:
+        yield np.memmap(scratch.name, np.float32, "w+", shape=shape)
+
+
+def _write_truth(simulation: Simulation, folder: Path, threads: int | None) -> None:
+    b_factor_A2 = simulation.imaging.envelope_b_factor_A2
+    for i, model in enumerate(simulation.models):
+        truth = density(model, simulation.box, simulation.pixel_size_A, b_factor_A2=b_factor_A2, threads=threads)
+        write_map(folder / ("truth.mrc" if i == 0 else f"truth_class{i + 1:03d}.mrc"), truth)
+
+
+def _write_picture(simulation: Simulation, images: npt.NDArray[np.float32], folder: Path) -> None:
+    shown = np.arange(min(_SHOWN, simulation.n))
+    rows = [simulation.clean(shown), images[shown]]
+    montage(rows, folder / "montage.png", labels=["no noise", "particles"], zoom=max(1, 128 // simulation.box))
+
+
+def _write_settings(simulation: Simulation, reached: SNR, folder: Path) -> None:
+    settings = {
+        "verglas": __version__, "seed": simulation.seed, "n": simulation.n, "box": simulation.box,
+        "pixel_size_A": simulation.pixel_size_A, "snr": reached.value if np.isfinite(reached.value) else None,
+        "snr_region": reached.region,
+        "models": [{"name": m.name, "atoms": len(m), "radius_A": m.radius_A} for m in simulation.models],
+        "imaging": asdict(simulation.imaging),
+    }  # fmt: skip
+    with atomic_path(folder / "simulation.json") as temporary:
+        temporary.write_text(json.dumps(settings, indent=2, default=lambda array: np.asarray(array).tolist()) + "\n")
