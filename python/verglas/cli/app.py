@@ -21,8 +21,8 @@ _COMMANDS = (
     "mask",
     "resample",
     "fsc",
+    "simulate",
 )
-_COMMANDS = ("info", "simulate")
 
 # The base of every usage error. Newer versions of typer bring their own copy of click, older ones use the package:
 # asking typer for its class is right with both.
