@@ -25,7 +25,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, replace
-from itertools import pairwise
+from itertools import pairwise, product
 from pathlib import Path
 
 import numpy as np
@@ -101,20 +101,34 @@ class Feature:
         radius, alpha, order = self.size
         return float((2 * np.pi / alpha) ** 1.5 * radius**3 * iv(order + 1.5, alpha) / iv(order, alpha))
 
-    def values(self, points: FloatArray) -> FloatArray:
-        """1 inside and 0 outside, or the soft profile, at points (..., 3) = x, y, z."""
-        local = (points - np.array(self.centre)) @ self.matrix.T
-        unit = local / self.semi_axes
+    @property
+    def reach(self) -> FloatArray:
+        """Half lengths, along x, y and z of the volume, of a box that holds the body."""
+        turned = self.matrix.T * self.semi_axes
+        return np.sqrt((turned**2).sum(1)) if self.kind in ("sph", "ell") else np.abs(turned).sum(1)
+
+    def values(self, x: FloatArray, y: FloatArray, z: FloatArray) -> FloatArray:
+        """1 inside and 0 outside, or the soft profile, at points whose coordinates are broadcast together.
+
+        Flat faces belong to one side only, so that samples on both faces of a body do not count twice.
+        """
+        offset = (x - self.centre[0], y - self.centre[1], z - self.centre[2])
+        # One row of A at a time; two broadcast sums, so that a grid costs no product per point.
+        u, v, w = (
+            (row[0] * offset[0] + row[1] * offset[1] + row[2] * offset[2]) / length
+            for row, length in zip(self.matrix, self.semi_axes, strict=True)
+        )
         if self.kind in ("sph", "ell"):
-            return ((unit**2).sum(-1) <= 1).astype(np.float64)
+            return (u * u + v * v + w * w <= 1).astype(np.float64)
         if self.kind == "cub":
-            return (np.abs(unit) <= 1).all(-1).astype(np.float64)
+            return ((u >= -1) & (u < 1) & (v >= -1) & (v < 1) & (w >= -1) & (w < 1)).astype(np.float64)
         if self.kind == "cyl":
-            return (((unit[..., :2] ** 2).sum(-1) <= 1) & (np.abs(unit[..., 2]) <= 1)).astype(np.float64)
+            return ((u * u + v * v <= 1) & (w >= -1) & (w < 1)).astype(np.float64)
+        distance2 = u * u + v * v + w * w
         if self.kind == "gau":
-            return np.exp(-(local**2).sum(-1) / (2 * self.size[0] ** 2))
+            return np.exp(-18 * distance2)  # the unit is 6 sigma
         _, alpha, order = self.size
-        root = np.sqrt(np.maximum(1 - (unit**2).sum(-1), 0))
+        root = np.sqrt(np.maximum(1 - distance2, 0))
         return np.where(root > 0, root**order * iv(order, alpha * root) / iv(order, alpha), 0.0)
 
     def interval(self, origins: FloatArray, direction: FloatArray) -> tuple[FloatArray, FloatArray]:
@@ -135,7 +149,7 @@ class Feature:
             with np.errstate(divide="ignore", invalid="ignore"):
                 edges = (np.array([[-1.0], [1.0]]) - o[:, axis]) / d[axis]
             if abs(d[axis]) < 1e-12:
-                inside = np.abs(o[:, axis]) <= 1
+                inside = (o[:, axis] >= -1) & (o[:, axis] < 1)
                 edges = np.where(inside, [[-np.inf], [np.inf]], [[np.inf], [-np.inf]])
             else:
                 edges.sort(axis=0)
@@ -207,20 +221,17 @@ class TextPhantom:
         data = np.full((box, box, box), self.background)
         offsets = (np.arange(samples) + 0.5) / samples - 0.5
         for feature in phantom.features:
-            reach = np.linalg.norm(feature.semi_axes)
             spans = []
-            for c in feature.centre:
+            for c, reach in zip(feature.centre, feature.reach, strict=True):
                 low, high = int(np.floor(c - reach)) - 1 + box // 2, int(np.ceil(c + reach)) + 2 + box // 2
                 spans.append(np.arange(max(low, 0), min(high, box)))
             x, y, z = spans
             if not (len(x) and len(y) and len(z)):
                 continue
             cover = np.zeros((len(z), len(y), len(x)))
-            for dz in offsets:
-                for dy in offsets:
-                    grid = np.meshgrid(z + dz, y + dy, (x[:, None] + offsets).ravel(), indexing="ij")
-                    points = np.stack(grid[::-1], -1) - box // 2
-                    cover += feature.values(points).reshape(*cover.shape, samples).sum(-1)
+            for dz, dy, dx in product(offsets, repeat=3):
+                grid = (x + dx - box // 2, (y + dy - box // 2)[:, None], (z + dz - box // 2)[:, None, None])
+                cover += feature.values(*grid)
             cover /= samples**3
             part = np.ix_(z, y, x)
             if feature.op == "+":

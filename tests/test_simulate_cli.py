@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+import verglas as vg
+from verglas.cli import main
+
+
+def run(capsys, *arguments):
+    with pytest.raises(SystemExit) as stop:
+        main(["simulate", *map(str, arguments)])
+    captured = capsys.readouterr()
+    return stop.value.code, captured.out, captured.err
+
+
+SMALL = ("--diameter", 80, "--box", 40, "--pixel-size", 3, "--n", 30)
+
+
+def test_phantom_to_a_folder(tmp_path, capsys):
+    status, out, err = run(capsys, "--phantom", "D2", *SMALL, "--snr", 0.1, "--out", tmp_path / "sim")
+    assert status == 0
+    assert "SNR 0.1 (variance of the noise-free image / variance of the noise, whole box)" in out
+    assert "projections: 30 of 30" in err
+    p = vg.read_particles(tmp_path / "sim" / "particles.star")
+    assert len(p) == 30
+    assert p.images([29]).shape == (1, 40, 40)
+    assert p.poses is not None
+    assert (tmp_path / "sim" / "montage.png").stat().st_size > 1000
+
+
+def test_json_seed_and_hidden_poses(tmp_path, capsys):
+    found = []
+    for name, threads in (("a", 1), ("b", 3)):
+        status, out, _ = run(capsys, *SMALL, "--seed", 4, "--hinge", 25, "--hide-poses", "--noise", "coloured",
+                             "--threads", threads, "--json", "--out", tmp_path / name)  # fmt: skip
+        assert status == 0
+        found.append(json.loads(out))
+    assert found[0]["n"] == 30
+    assert {"truth.star", "truth_class002.mrc"} <= set(found[0]["files"])
+    a, b = (vg.read_particles(tmp_path / name / "particles.star") for name in "ab")
+    assert a.poses is None
+    assert np.array_equal(a.images(), b.images())
+
+
+def test_atomic_model(tmp_path, capsys, data_dir):
+    path = data_dir / "models" / "7a4m.cif.gz"
+    status, out, _ = run(capsys, "--model", path, "--box", 48, "--pixel-size", 4, "--n", 3, "--snr", "inf", "--out",
+                         tmp_path)  # fmt: skip
+    assert status == 0
+    assert "7a4m.cif.gz assembly 1" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "words"),
+    [
+        (["--snr", "0"], 2, "--snr"),
+        (["--noise", "pink"], 2, "white or coloured"),
+        (["--defocus", "2", "1"], 2, "smaller value first"),
+        (["--phantom", "O", "--model", "x.pdb"], 2, "not both"),
+        (["--hinge", "5", "--model", "x.pdb"], 2, "only with --phantom"),
+        (["--n", "0"], 2, "--n"),
+        (["--model", "gone.pdb"], 1, "gone.pdb: no such file"),
+        (["--box", "16"], 1, "use a box of at least"),
+        (["--phantom", "C0"], 1, "symmetry 'C0'"),
+    ],
+)
+def test_errors_are_one_sentence(tmp_path, capsys, arguments, status, words):
+    got, _, err = run(capsys, "--out", tmp_path / "sim", *arguments)
+    assert got == status
+    assert words in " ".join(err.replace("│", " ").split())
+    assert "Traceback" not in err
+
+
+def test_help_has_units_and_an_example(capsys):
+    status, out, _ = run(capsys, "--help")
+    assert status == 0
+    for words in ("Example: verglas simulate", "pixels", "kV", "mm"):
+        assert words in out
