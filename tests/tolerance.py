@@ -61,3 +61,7 @@ RING_ANGLE_DEG = 0.05
 FLOAT16_REL = 2.0**-11
 # cryoSPARC stores rotation vectors as float32: about 2e-7 of up to 2 pi, in degrees 7e-5 at worst (issue: 1e-4).
 CS_ROTATION_DEG = 1e-4
+
+# align2d, noise-free, blobs of sigma 1.6 px: alternating steps converge to the cubic interpolations' own error.
+ALIGN2D_DEG = 0.1
+ALIGN2D_PX = 0.03
