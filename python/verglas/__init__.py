@@ -29,11 +29,25 @@ _LAZY = {
     "write_particles": "verglas.io",
 }
 _SUBMODULES = (
-    "assessment", "filters", "fourier", "geometry", "image", "io", "masks", "ops", "optics", "reference", "simulate",
+    "assessment", "classification", "filters", "fourier", "geometry", "image", "io", "masks", "ops", "optics",
+    "reference", "simulate",
 )  # fmt: skip
 
 if TYPE_CHECKING:
-    from verglas import assessment, filters, fourier, geometry, image, io, masks, ops, optics, reference, simulate
+    from verglas import (
+        assessment,
+        classification,
+        filters,
+        fourier,
+        geometry,
+        image,
+        io,
+        masks,
+        ops,
+        optics,
+        reference,
+        simulate,
+    )
     from verglas.assessment.fsc import fsc
     from verglas.geometry import euler_to_matrix, matrix_to_euler, orientation_grid, symmetry_matrices
     from verglas.io import read_map, read_micrograph, read_particles, write_map, write_particles
@@ -54,6 +68,7 @@ __all__ = [
     "VerglasWarning",
     "__version__",
     "assessment",
+    "classification",
     "ctf",
     "devices",
     "euler_to_matrix",
