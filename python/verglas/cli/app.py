@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import importlib
 import sys
+import warnings
 from typing import Any, NoReturn
 
 import typer
 
 from verglas._version import __version__
-from verglas.errors import VerglasError
+from verglas.errors import VerglasError, VerglasWarning
 
 _COMMANDS = (
     "info",
@@ -22,6 +23,7 @@ _COMMANDS = (
     "resample",
     "fsc",
     "simulate",
+    "convert",
 )
 
 # The base of every usage error. Newer versions of typer bring their own copy of click, older ones use the package:
@@ -57,6 +59,12 @@ def _fail(message: str, status: int) -> NoReturn:
     sys.exit(status)
 
 
+def _show_warning(message: Warning | str, category: type[Warning], *_: object) -> None:
+    """One line, as errors; the place in the code that warned says nothing to a user."""
+    kind = "warning" if issubclass(category, VerglasWarning) else category.__name__
+    print(f"verglas: {kind}: {message}", file=sys.stderr)
+
+
 def main(argv: list[str] | None = None) -> None:
     """Run the command line; never returns normally.
 
@@ -65,6 +73,7 @@ def main(argv: list[str] | None = None) -> None:
     arguments = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in arguments
     arguments = [a for a in arguments if a != "--debug"]
+    warnings.showwarning = _show_warning  # type: ignore[assignment]
     for name in _COMMANDS:
         importlib.import_module(f"verglas.cli.{name}").register(app)
     try:
