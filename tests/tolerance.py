@@ -65,3 +65,12 @@ CS_ROTATION_DEG = 1e-4
 # align2d, noise-free, blobs of sigma 1.6 px: alternating steps converge to the cubic interpolations' own error.
 ALIGN2D_DEG = 0.1
 ALIGN2D_PX = 0.03
+# What the issue asks of the exact data: projections against the map's own transform, absolute scale, and the 1 % noise
+# of the images over their band-limited signal (1.4 % with the frequencies in use).
+EXACT_PROJECTION_RELATIVE = 1e-3
+EXACT_SCALE = 1e-3
+EXACT_IMAGES_RESIDUAL = 0.0142
+# Row A9.5: residual of the iterated density.
+GRIDDING_RESIDUAL = 1e-2
+# Row A9.32.
+SYMMETRY_INVARIANCE = 1e-4

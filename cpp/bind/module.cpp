@@ -14,6 +14,7 @@ PYBIND11_MODULE(VERGLAS_MODULE_NAME, m) {
   verglas::bind::bind_correlate(m);
   verglas::bind::bind_fft1d(m);
   verglas::bind::bind_project(m);
+  verglas::bind::bind_rotate(m);
   verglas::bind::bind_insert(m);
   verglas::bind::bind_polar(m);
   verglas::bind::bind_scatter(m);

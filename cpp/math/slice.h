@@ -18,9 +18,9 @@ struct GridShape {
 };
 
 /// A slice: k3 = A^T (kx, ky, 0) in units of the padded grid. RELION's convention: V^(A^T k) is the slice, so
-/// the first two rows of A, scaled by padded / box, are the images of the x and y axes.
+/// the rows of A, scaled by padded / box, are the images of the x, y and z axes.
 struct SliceAxes {
-  double x[3], y[3];
+  double x[3], y[3], z[3];
 };
 
 VG_HD SliceAxes slice_axes(const double* matrix, const GridShape& grid) {
@@ -29,6 +29,7 @@ VG_HD SliceAxes slice_axes(const double* matrix, const GridShape& grid) {
   for (int i = 0; i < 3; ++i) {
     axes.x[i] = matrix[i] * scale;
     axes.y[i] = matrix[3 + i] * scale;
+    axes.z[i] = matrix[6 + i] * scale;
   }
   return axes;
 }
@@ -40,10 +41,7 @@ struct SlicePoint {
   bool mate;
 };
 
-VG_HD SlicePoint slice_point(const SliceAxes& axes, const GridShape& grid, double kx, double ky) {
-  double x = axes.x[0] * kx + axes.y[0] * ky;
-  double y = axes.x[1] * kx + axes.y[1] * ky;
-  double z = axes.x[2] * kx + axes.y[2] * ky;
+VG_HD SlicePoint to_half_volume(const GridShape& grid, double x, double y, double z) {
   const bool mate = x < 0.0;
   if (mate) {
     x = -x;
@@ -51,6 +49,19 @@ VG_HD SlicePoint slice_point(const SliceAxes& axes, const GridShape& grid, doubl
     z = -z;
   }
   return {z + grid.extent, y + grid.extent, x + grid.halo, mate};
+}
+
+/// The pixel (kx, ky) of a slice.
+VG_HD SlicePoint slice_point(const SliceAxes& axes, const GridShape& grid, double kx, double ky) {
+  return to_half_volume(grid, axes.x[0] * kx + axes.y[0] * ky, axes.x[1] * kx + axes.y[1] * ky,
+                        axes.x[2] * kx + axes.y[2] * ky);
+}
+
+/// The voxel (kx, ky, kz) of a rotated map.
+VG_HD SlicePoint space_point(const SliceAxes& axes, const GridShape& grid, double kx, double ky, double kz) {
+  return to_half_volume(grid, axes.x[0] * kx + axes.y[0] * ky + axes.z[0] * kz,
+                        axes.x[1] * kx + axes.y[1] * ky + axes.z[1] * kz,
+                        axes.x[2] * kx + axes.y[2] * ky + axes.z[2] * kz);
 }
 
 }  // namespace verglas::math

@@ -21,17 +21,31 @@ _LAZY = {
     "info": "verglas.run.machine",
     "matrix_to_euler": "verglas.geometry",
     "orientation_grid": "verglas.geometry",
+    "project": "verglas.reconstruction",
     "read_map": "verglas.io",
     "read_micrograph": "verglas.io",
     "read_particles": "verglas.io",
+    "reconstruct": "verglas.reconstruction",
     "symmetry_matrices": "verglas.geometry",
     "write_map": "verglas.io",
     "write_particles": "verglas.io",
 }
 _SUBMODULES = (
-    "assessment", "classification", "filters", "fourier", "geometry", "image", "io", "masks", "ops", "optics",
-    "reference", "simulate",
-)  # fmt: skip
+    "assessment",
+    "classification",
+    "filters",
+    "fourier",
+    "geometry",
+    "gridding",
+    "image",
+    "io",
+    "masks",
+    "ops",
+    "optics",
+    "reconstruction",
+    "reference",
+    "simulate",
+)
 
 if TYPE_CHECKING:
     from verglas import (
@@ -40,11 +54,13 @@ if TYPE_CHECKING:
         filters,
         fourier,
         geometry,
+        gridding,
         image,
         io,
         masks,
         ops,
         optics,
+        reconstruction,
         reference,
         simulate,
     )
@@ -52,6 +68,7 @@ if TYPE_CHECKING:
     from verglas.geometry import euler_to_matrix, matrix_to_euler, orientation_grid, symmetry_matrices
     from verglas.io import read_map, read_micrograph, read_particles, write_map, write_particles
     from verglas.optics import ctf
+    from verglas.reconstruction import project, reconstruct
     from verglas.run.machine import devices, info
 
 __all__ = [
@@ -76,6 +93,7 @@ __all__ = [
     "fourier",
     "fsc",
     "geometry",
+    "gridding",
     "image",
     "info",
     "io",
@@ -84,9 +102,12 @@ __all__ = [
     "ops",
     "optics",
     "orientation_grid",
+    "project",
     "read_map",
     "read_micrograph",
     "read_particles",
+    "reconstruct",
+    "reconstruction",
     "reference",
     "simulate",
     "symmetry_matrices",

@@ -15,9 +15,9 @@ from verglas.errors import InputError
 from verglas.ops.grid import Grid
 
 
-def _centre_phase(coordinates: npt.NDArray[np.int64], grid: Grid) -> npt.NDArray[np.complex64]:
-    """exp(+2 pi i k c / P): moves the origin from voxel 0 to voxel c = N // 2."""
-    turns = (coordinates * (grid.box // 2) % grid.padded) / grid.padded
+def _centre_phase(coordinates: npt.NDArray[np.int64], box: int, padded: int) -> npt.NDArray[np.complex64]:
+    """exp(+2 pi i k c / P): moves the origin from voxel 0 to voxel c = box // 2."""
+    turns = (coordinates * (box // 2) % padded) / padded
     return np.exp(2j * np.pi * turns).astype(np.complex64)
 
 
@@ -65,10 +65,10 @@ def to_grid(data: npt.ArrayLike, grid: Grid, *, threads: int | None = None) -> n
     # x: kx = 0 .. P/2 by a real transform; the grid may reach past Nyquist by its margin, where the transform repeats.
     k = np.arange(-grid.halo, extent + 1)
     step = scipy.fft.rfft(data * correction, n=padded, axis=2, workers=workers)
-    step = _take_half(step, k, padded) * _centre_phase(k, grid)
+    step = _take_half(step, k, padded) * _centre_phase(k, grid.box, padded)
     # y and z: complex transforms of what is left.
     k = np.arange(-extent, extent + 1)
-    phase = _centre_phase(k, grid)
+    phase = _centre_phase(k, grid.box, padded)
     step *= correction[:, None]
     step = scipy.fft.fft(step, n=padded, axis=1, workers=workers)[:, k % padded] * phase[:, None]
     step *= correction[:, None, None]
@@ -93,11 +93,13 @@ def _take_half(half: npt.NDArray, k: npt.NDArray[np.int64], padded: int) -> npt.
     return taken
 
 
-def from_grid(values: npt.NDArray, grid: Grid, *, threads: int | None = None) -> npt.NDArray[np.float32]:
+def from_grid(
+    values: npt.NDArray, grid: Grid, *, box: int | None = None, threads: int | None = None
+) -> npt.NDArray[np.float32]:
     r"""Adjoint of :func:`to_grid`: folded grid values to a map.
 
     Computes :math:`\Re \sum_k v_k e^{2\pi i k x/P} / \hat\phi(x)` over the full grid (Friedel mates included), for the
-    map's voxels.
+    voxels x of the box.
 
     Parameters
     ----------
@@ -105,12 +107,19 @@ def from_grid(values: npt.NDArray, grid: Grid, *, threads: int | None = None) ->
         Sums after ``ops.fold``.
     grid : Grid
         Where they lie.
+    box : int, optional
+        Side of the result; the grid's by default, at most its padded side.
     threads : int, optional
         Threads; all by default.
 
     Returns
     -------
-    (N, N, N) float32
+    (box, box, box) float32
+
+    Raises
+    ------
+    InputError
+        The values are not on the grid, or the box does not fit it.
 
     Examples
     --------
@@ -124,11 +133,14 @@ def from_grid(values: npt.NDArray, grid: Grid, *, threads: int | None = None) ->
     """
     if values.shape != grid.shape:
         raise InputError(f"from_grid: expected values of shape {grid.shape}, got {values.shape}")
-    workers, extent, padded, box = resolve_threads(threads), grid.extent, grid.padded, grid.box
-    correction = 1.0 / grid.window_transform()
+    workers, extent, padded = resolve_threads(threads), grid.extent, grid.padded
+    box = grid.box if box is None else box
+    if not 0 < box <= padded:
+        raise InputError(f"from_grid: expected a box of 1 to {padded}, got {box}")
+    correction = (1.0 / grid.window_transform(box)).astype(np.float32)
     k = np.arange(-extent, extent + 1)
     kx = np.arange(0, extent + 1)
-    phase = np.conj(_centre_phase(k, grid))
+    phase = np.conj(_centre_phase(k, box, padded))
     half = np.empty((box, len(k), len(kx)), np.complex64)
     for begin in range(0, len(k), 16):
         rows = slice(begin, begin + 16)
@@ -136,7 +148,7 @@ def from_grid(values: npt.NDArray, grid: Grid, *, threads: int | None = None) ->
         half[:, rows] = scipy.fft.ifft(_wrap(block, k, padded, axis=0), axis=0, norm="forward", workers=workers)[:box]
     half = _wrap(half * phase[:, None], k, padded, axis=1)
     half = scipy.fft.ifft(half, axis=1, norm="forward", workers=workers)[:, :box]
-    half = half * np.conj(_centre_phase(kx, grid))
+    half = half * np.conj(_centre_phase(kx, box, padded))
     folded = np.zeros((box, box, padded // 2 + 1), np.complex64)
     inside = kx <= padded // 2
     folded[..., : inside.sum()] = half[..., inside]
@@ -146,8 +158,7 @@ def from_grid(values: npt.NDArray, grid: Grid, *, threads: int | None = None) ->
         # Nyquist stands once in a real transform but was counted as k and -k: both halves are the same sample.
         folded[..., padded // 2] *= 2.0
     real = scipy.fft.irfft(folded, n=padded, axis=2, norm="forward", workers=workers)[..., :box]
-    scale = correction[:, None, None] * correction[:, None] * correction
-    return (real * scale).astype(np.float32)
+    return real * correction[:, None, None] * correction[:, None] * correction
 
 
 def _wrap(block: npt.NDArray, k: npt.NDArray[np.int64], padded: int, axis: int) -> npt.NDArray:

@@ -6,6 +6,7 @@ from verglas.ops.grid import Grid
 from verglas.ops.insert import GridSums, fold, insert, symmetrise
 from verglas.ops.polar import PolarGrid, polar, polar_harmonics, polar_power, polar_slices, polar_weighted
 from verglas.ops.project import project
+from verglas.ops.rotate import rotate
 from verglas.ops.scatter import scatter, scatter_volume
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "polar_slices",
     "polar_weighted",
     "project",
+    "rotate",
     "scatter",
     "scatter_volume",
     "symmetrise",

@@ -166,15 +166,16 @@ class Grid:
         taps = _fit_taps(self.width, self.window, self.oversampling)
         return core.Grid(self.box, self.padded, self.extent, self.halo, self.shape[2], taps)
 
-    def window_transform(self) -> npt.NDArray[np.float64]:
-        r"""Transform of the window at the map's voxels, :math:`\int \phi(u) \cos(2\pi u x/P)\,du`, x = -N//2 ....
+    def window_transform(self, box: int | None = None) -> npt.NDArray[np.float64]:
+        r"""Transform of the window at the voxels of a box, :math:`\int \phi(u) \cos(2\pi u x/P)\,du`, x = -box//2 ....
 
         Dividing the map by it along each axis before the transform makes interpolation with the window exact up to
-        aliasing; the adjoint divides after the inverse transform.
+        aliasing; the adjoint divides after the inverse transform. ``box`` is the map's by default.
         """
+        box = self.box if box is None else box
         nodes, weights = np.polynomial.legendre.leggauss(48)
-        x = (np.arange(self.box) - self.box // 2) / self.padded
-        total = np.zeros(self.box)
+        x = (np.arange(box) - box // 2) / self.padded
+        total = np.zeros(box)
         for edge in range(self.width):  # piecewise, because the window has a corner at its centre when it is linear
             u = edge - self.width / 2 + (nodes + 1) / 2
             phi = window_value(u, self.width, self.window, self.oversampling)

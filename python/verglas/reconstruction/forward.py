@@ -1,0 +1,74 @@
+"""Projections of a map at given poses."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from verglas import fourier, gridding, ops
+from verglas.errors import InputError
+from verglas.geometry import euler_to_matrix
+from verglas.types import Map, Optics, Poses
+
+_BATCH_PIXELS = 1 << 24  # pixels per batch of transforms: 128 MB of complex64 half transforms at most
+
+
+def project(
+    map: Map, poses: Poses, optics: Optics | None = None, shift: bool = True, *, threads: int | None = None
+) -> npt.NDArray[np.float32]:
+    r"""Clean projections of a map: sums of voxels along the ray, CTF-modulated if optics are given.
+
+    Frequencies beyond shell (box - 1) // 2, the corners of the transform, are zero.
+
+    Parameters
+    ----------
+    map : Map
+        A cubic map.
+    poses : Poses
+        Orientations and shifts of n projections.
+    optics : Optics, optional
+        Contrast-transfer parameters of the n projections, or of one for all.
+    shift : bool
+        Whether to apply the shifts (the particle then sits at minus ``poses.shifts_A``).
+    threads : int, optional
+        Threads; all by default.
+
+    Returns
+    -------
+    (n, box, box) float32
+
+    Raises
+    ------
+    InputError
+        The map is not a cube, or there are not as many optics as poses.
+
+    Examples
+    --------
+    >>> import numpy as np, verglas as vg
+    >>> m = vg.Map(np.zeros((16, 16, 16)), 2.0)
+    >>> m.data[8, 8, 8] = 1
+    >>> vg.project(m, vg.Poses([[10, 20, 30]])).shape
+    (1, 16, 16)
+    """
+    n, box = len(poses), map.box
+    if optics is not None and len(optics) not in (1, n):
+        raise InputError(f"project: {n} poses but {len(optics)} optics; give one for all or one for each")
+    grid = ops.Grid(box)
+    spectrum = gridding.to_grid(map.data, grid, threads=threads)
+    matrices = euler_to_matrix(poses.angles_deg)
+    displacement = -poses.shifts_A / map.pixel_size_A if shift else None
+    out = np.empty((n, box, box), np.float32)
+    step = max(1, _BATCH_PIXELS // box**2)
+    for begin in range(0, n, step):
+        part = slice(begin, min(begin + step, n))
+        ctf = None
+        if optics is not None:
+            params = optics.as_params()
+            params = params[part] if len(params) == n else np.repeat(params, part.stop - begin, axis=0)
+            ctf = ops.ctf(params, box, map.pixel_size_A, threads=threads)
+        slices = ops.project(
+            spectrum, grid, matrices[part], shifts_px=None if displacement is None else displacement[part], ctf=ctf,
+            threads=threads,
+        )  # fmt: skip
+        out[part] = fourier.inverse(slices, (box, box), threads=threads)
+    return out
