@@ -23,6 +23,8 @@ _COMMANDS = (
     "resample",
     "fsc",
     "simulate",
+    "project",
+    "reconstruct",
     "convert",
 )
 

@@ -1,0 +1,231 @@
+"""Jobs on files: reconstruction from known poses, and projections of a map."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from verglas._native import default_threads
+from verglas.assessment.fsc import FSC, fsc, ssnr_from_fsc
+from verglas.errors import InputError
+from verglas.geometry import orientation_grid
+from verglas.io import read_map, read_particles, write_map, write_particles
+from verglas.ops import Grid
+from verglas.reconstruction import Method, Reconstruction, project, reconstruct_report
+from verglas.reconstruction.known_poses import Progress, max_radius_for
+from verglas.reconstruction.least_squares import kernel_grid
+from verglas.types import Particles, Poses
+
+
+@dataclass(frozen=True)
+class ReconstructJob:
+    """What ``verglas reconstruct`` is asked for.
+
+    Attributes
+    ----------
+    particles : Path
+        STAR or CS file with poses.
+    out : Path
+        Map to write; half maps go beside it as ``<stem>_half1.mrc`` and ``<stem>_half2.mrc``.
+    symmetry : str
+        Point group.
+    max_resolution_A : float, optional
+        Data beyond are not used.
+    halves : bool
+        Also half maps and their FSC.
+    wiener : bool
+        Weight the full map by the SSNR that the half maps give; implies ``halves``.
+    method : Method
+        How.
+    stack : Path, optional
+        Image stack in place of the one the file names.
+    """
+
+    particles: Path
+    out: Path
+    symmetry: str = "C1"
+    max_resolution_A: float | None = None
+    halves: bool = False
+    wiener: bool = False
+    method: Method = field(default_factory=Method)
+    stack: Path | None = None
+
+
+@dataclass(frozen=True)
+class ReconstructSummary:
+    """What ``verglas reconstruct`` reports.
+
+    Attributes
+    ----------
+    result : Reconstruction
+        Maps, particles set aside, residual.
+    fsc : FSC or None
+        Between the half maps, unmasked.
+    files : list of Path
+        What was written.
+    seconds : float
+        Wall time.
+    """
+
+    result: Reconstruction
+    fsc: FSC | None
+    files: list[Path]
+    seconds: float
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        resolution = None if self.fsc is None else self.fsc.resolution_A(0.143)
+        return {
+            "particles_used": self.result.used,
+            "particles_excluded": {str(i): reason for i, reason in self.result.excluded.items()},
+            "resolution_A_half_maps_0.143_unmasked": resolution if resolution and np.isfinite(resolution) else None,
+            "residual": None if np.isnan(self.result.residual) else self.result.residual,
+            "files": [str(path) for path in self.files],
+            "seconds": round(self.seconds, 2),
+        }
+
+
+def memory_plan_GB(box: int, max_radius: int, method: str, halves: bool) -> float:
+    """Peak memory of a reconstruction in GB, images apart: sums of each half, and the largest step of the solution.
+
+    Measured against the process's peak in ``bench/bench_reconstruct.py``.
+
+    Examples
+    --------
+    >>> from verglas.run.reconstruct import memory_plan_GB
+    >>> memory_plan_GB(256, 127, "least-squares", True) > memory_plan_GB(128, 63, "least-squares", True)
+    True
+    """
+    sets = 3 if halves else 1  # both halves, and their sum while the full map is solved
+    if method == "least-squares":
+        values = float(np.prod(Grid(box, max_radius=max_radius).shape)) * 16
+        weights = float(np.prod(kernel_grid(box, max_radius).shape)) * 8
+        solution = float(2 * box) ** 3 * 4 * 4  # transfer, transform, padded map and one temporary
+        return (sets * (values + weights) + solution) / 1e9
+    sums = float(np.prod(Grid(box, max_radius=max_radius, oversampling=2.0).shape)) * 24
+    return (sets + 2) * sums / 1e9
+
+
+def reconstruct_files(job: ReconstructJob, progress: Progress | None = None) -> ReconstructSummary:
+    """Read particles, reconstruct, write maps.
+
+    Parameters
+    ----------
+    job : ReconstructJob
+        What to do.
+    progress : callable, optional
+        Called with (particles done, particles in all).
+
+    Returns
+    -------
+    ReconstructSummary
+
+    Raises
+    ------
+    InputError
+        See :func:`verglas.reconstruct`.
+    """
+    started = time.perf_counter()
+    particles = read_particles(job.particles, stack=job.stack)
+    halves = job.halves or job.wiener
+    result = reconstruct_report(
+        particles, job.symmetry, job.max_resolution_A, halves=halves, method=job.method, progress=progress
+    )
+    curve = None if result.half_maps is None else fsc(*result.half_maps)
+    if job.wiener and curve is not None:
+        # FSC of half maps to SSNR of the full map: twice that of a half.
+        radius = max_radius_for(particles.box, particles.pixel_size_A, job.max_resolution_A)
+        ssnr = 2 * ssnr_from_fsc(np.clip(curve.curve[: radius + 1], 0, 0.9999))
+        weighted = replace(job.method, ssnr=ssnr)
+        full = reconstruct_report(particles, job.symmetry, job.max_resolution_A, method=weighted, progress=progress)
+        result = replace(result, map=full.map, residual=full.residual)
+    files = [job.out]
+    write_map(job.out, result.map)
+    for number, half in enumerate(result.half_maps or (), start=1):
+        files.append(job.out.with_name(f"{job.out.stem}_half{number}{job.out.suffix}"))
+        write_map(files[-1], half)
+    return ReconstructSummary(result, curve, files, time.perf_counter() - started)
+
+
+def plan_sentence(job: ReconstructJob) -> str:
+    """One line that says what will run, before it runs."""
+    particles = read_particles(job.particles, stack=job.stack)
+    radius = max_radius_for(particles.box, particles.pixel_size_A, job.max_resolution_A)
+    halves = job.halves or job.wiener
+    memory = memory_plan_GB(particles.box, radius, job.method.name, halves)
+    finest = particles.box * particles.pixel_size_A / radius
+    return (
+        f"{len(particles)} particles of {particles.box} px, {particles.pixel_size_A:g} A/px, to {finest:.2f} A, "
+        f"{job.symmetry}, {job.method.name}, {job.method.threads or default_threads()} threads; "
+        f"about {memory:.2f} GB of sums and solution"
+    )
+
+
+@dataclass(frozen=True)
+class ProjectJob:
+    """What ``verglas project`` is asked for.
+
+    Attributes
+    ----------
+    map : Path
+        Cubic map.
+    out : Path
+        Stack to write (.mrcs); a STAR file with the poses goes beside it.
+    particles : Path, optional
+        STAR or CS file whose poses (and optics) to use.
+    step_deg : float
+        Without particles: spacing of an orientation grid, in-plane angle 0.
+    symmetry : str
+        Its asymmetric unit.
+    ctf : bool
+        Apply the CTF of the particles.
+    """
+
+    map: Path
+    out: Path
+    particles: Path | None = None
+    step_deg: float = 15.0
+    symmetry: str = "C1"
+    ctf: bool = True
+
+
+def project_files(job: ProjectJob, *, threads: int | None = None) -> Particles:
+    """Project a map, write the stack and its STAR file.
+
+    Parameters
+    ----------
+    job : ProjectJob
+        What to do.
+    threads : int, optional
+        Threads; all by default.
+
+    Returns
+    -------
+    Particles
+        As written.
+
+    Raises
+    ------
+    InputError
+        The particles have no poses, or the map is not a cube.
+    """
+    volume = read_map(job.map)
+    if job.particles is None:
+        directions, _ = orientation_grid(job.step_deg, job.symmetry)
+        poses = Poses(np.column_stack([directions, np.zeros(len(directions))]))
+        images = project(volume, poses, threads=threads)
+        written = Particles.from_images(images, volume.pixel_size_A, poses=poses)
+    else:
+        particles = read_particles(job.particles)
+        found = particles.poses
+        if found is None:
+            raise InputError(f"{job.particles}: no poses (rlnAngleRot, rlnAngleTilt, rlnAnglePsi) to project at")
+        optics = particles.optics if job.ctf else None
+        images = project(volume, found, optics, threads=threads)
+        written = Particles.from_images(images, volume.pixel_size_A, poses=found, optics=optics)
+    write_particles(job.out.with_suffix(".star"), written, stack=job.out)
+    return written
