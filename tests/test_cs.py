@@ -127,6 +127,17 @@ def test_blob_sign_makes_particles_white(folder):
     assert images[:, r < 60].mean() > images[:, r > 130].mean()
 
 
+def test_dark_images_are_said_and_turned_white_on_request(folder, tmp_path):
+    """RELION knows no blob/sign: a STAR file says so, and a new stack needs none."""
+    p = vg.read_particles(folder / "empiar_10076_7.cs")
+    with pytest.warns(vg.VerglasWarning, match=r"the images are stored dark .* RELION does not: .*--restack"):
+        vg.write_particles(tmp_path / "a.star", p)
+    vg.write_particles(tmp_path / "b.star", p, stack=tmp_path / "b.mrcs")
+    a, b = (vg.read_particles(tmp_path / name) for name in ("a.star", "b.star"))
+    assert np.array_equal(quiet(a.images), b.images())
+    assert (b.table["blob/sign"] == 1).all()
+
+
 def test_paths_start_at_the_project(tmp_path):
     """blob/path is relative to the project, one folder above the job that wrote the file."""
     for job in ("J1", "J2"):
@@ -194,7 +205,7 @@ def test_cs_round_trip(folder, tmp_path, name, through_star):
     raw = np.load(folder / name)
     p = vg.read_particles(folder / name)
     if through_star:
-        vg.write_particles(tmp_path / "p.star", p)
+        quiet(vg.write_particles, tmp_path / "p.star", p)
         p = vg.read_particles(tmp_path / "p.star")
     vg.write_particles(tmp_path / "p.cs", p)
     got = np.load(tmp_path / "p.cs")

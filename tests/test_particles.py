@@ -269,3 +269,12 @@ def test_with_optics_round_trip():
     assert np.array_equal(got.as_params(), optics.as_params())
     with pytest.raises(vg.InputError, match="rlnVoltage differs between particles of one optics group"):
         vg.Particles.from_images(np.zeros((3, 4, 4)), 1.1, optics=vg.Optics(1e4, 1e4, voltage_kV=[300, 200, 300]))
+
+
+def test_no_particles_at_all(two_stacks, tmp_path):
+    """An empty selection is written and read like any other."""
+    none = vg.read_particles(two_stacks)[[]]
+    assert none.images().shape[0] == 0
+    for name in ("none.star", "none.cs"):
+        vg.write_particles(tmp_path / name, none)
+        assert len(vg.read_particles(tmp_path / name)) == 0

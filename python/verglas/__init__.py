@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from verglas._version import __version__
 from verglas.errors import DeviceError, FormatError, InputError, VerglasError, VerglasWarning
-from verglas.types import ArraySource, Map, Micrograph, Optics, Particles, Poses
+from verglas.types import ArraySource, Map, Micrograph, Optics, Poses
 
 # name -> module that holds it, loaded when first asked for
 _LAZY = {
+    "Particles": "verglas.types",
     "ctf": "verglas.optics",
     "devices": "verglas.run.machine",
     "euler_to_matrix": "verglas.geometry",
@@ -70,6 +71,7 @@ if TYPE_CHECKING:
     from verglas.optics import ctf
     from verglas.reconstruction import project, reconstruct
     from verglas.run.machine import devices, info
+    from verglas.types import Particles
 
 __all__ = [
     "ArraySource",

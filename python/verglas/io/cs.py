@@ -11,6 +11,7 @@ Formulas and their sources: docs/conventions.md, "Files".
 from __future__ import annotations
 
 import hashlib
+import math
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -224,7 +225,7 @@ def _keep(field: str, values: npt.NDArray[Any], table: dict[str, Any], optics: d
     elif values.ndim == 1:
         table[field] = values
     else:
-        flat = values.reshape(len(values), -1)
+        flat = values.reshape(len(values), math.prod(values.shape[1:]))
         table.update({f"{field}[{i}]": flat[:, i] for i in range(flat.shape[1])})
 
 

@@ -146,6 +146,13 @@ def write_particles(path: PathLike, particles: Particles, stack: PathLike | None
     if suffix == ".cs":
         cs.write_cs(path, particles)
     else:
+        if SIGN_COLUMN in particles.table and (particles.table[SIGN_COLUMN] != 1).any():
+            warnings.warn(
+                f"{path}: the images are stored dark (blob/sign -1); verglas turns them white on reading, RELION does "
+                "not: write white ones with stack= (verglas convert --restack)",
+                VerglasWarning,
+                stacklevel=2,
+            )
         write_star(path, _star_tables(particles))
 
 

@@ -6,11 +6,25 @@ float32, origin at pixel N // 2, particles white.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 from verglas.types.images import ArraySource, ImageSource
 from verglas.types.map import Map
 from verglas.types.micrograph import Micrograph
 from verglas.types.optics import Optics
-from verglas.types.particles import Particles
 from verglas.types.poses import FloatArray, Poses
 
+if TYPE_CHECKING:
+    from verglas.types.particles import Particles
+
 __all__ = ["ArraySource", "FloatArray", "ImageSource", "Map", "Micrograph", "Optics", "Particles", "Poses"]
+
+
+def __getattr__(name: str) -> Any:
+    """Particles on first use: pandas takes longer to import than all the rest."""
+    if name != "Particles":
+        raise AttributeError(f"module 'verglas.types' has no attribute {name!r}")
+    from verglas.types.particles import Particles
+
+    globals()[name] = Particles
+    return Particles
