@@ -10,6 +10,7 @@ void bind_insert(pybind11::module_& m);
 void bind_project(pybind11::module_& m);
 void bind_rotate(pybind11::module_& m);
 void bind_polar(pybind11::module_& m);
+void bind_refine_pose(pybind11::module_& m);
 void bind_scatter(pybind11::module_& m);
 void bind_threads(pybind11::module_& m);
 }  // namespace verglas::bind

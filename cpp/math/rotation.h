@@ -60,4 +60,42 @@ VG_HD Rotation transpose(const Rotation& a) {
   return {{a.m[0], a.m[3], a.m[6], a.m[1], a.m[4], a.m[7], a.m[2], a.m[5], a.m[8]}};
 }
 
+/// exp([w]x): the rotation by |w| radians about w, so that exp([w]x) v = v + w x v + ... (Rodrigues).
+VG_HD Rotation rotation_exp(const Vector3& w) {
+  const double square = w.x * w.x + w.y * w.y + w.z * w.z, angle = std::sqrt(square);
+  // sin(a)/a and (1 - cos a)/a^2, the latter as a half-angle sine: no cancellation; series below 1e-4 rad.
+  const bool small = angle < 1e-4;
+  const double half = small ? 0.0 : std::sin(0.5 * angle) / (0.5 * angle);
+  const double s = small ? 1.0 - square / 6.0 : std::sin(angle) / angle;
+  const double c = small ? 0.5 - square / 24.0 : 0.5 * half * half;
+  const double xy = c * w.x * w.y, xz = c * w.x * w.z, yz = c * w.y * w.z;
+  return {{1.0 - c * (w.y * w.y + w.z * w.z), xy - s * w.z, xz + s * w.y,  //
+           xy + s * w.z, 1.0 - c * (w.x * w.x + w.z * w.z), yz - s * w.x,  //
+           xz - s * w.y, yz + s * w.x, 1.0 - c * (w.x * w.x + w.y * w.y)}};
+}
+
+/// The inverse of rotation_exp: |w| <= pi. At exactly half a turn either sign of w is right.
+VG_HD Vector3 rotation_log(const Rotation& r) {
+  // By way of the unit quaternion (q, v), from the largest of its four components: exact for every angle.
+  const double* m = r.m;
+  const double trace = m[0] + m[4] + m[8];
+  double q, v[3];
+  if (trace > 0.0) {
+    q = 0.5 * std::sqrt(1.0 + trace);
+    v[0] = (m[7] - m[5]) / (4.0 * q);
+    v[1] = (m[2] - m[6]) / (4.0 * q);
+    v[2] = (m[3] - m[1]) / (4.0 * q);
+  } else {
+    const int i = m[0] >= m[4] && m[0] >= m[8] ? 0 : m[4] >= m[8] ? 1 : 2, j = (i + 1) % 3, k = (i + 2) % 3;
+    v[i] = 0.5 * std::sqrt(1.0 + m[4 * i] - m[4 * j] - m[4 * k]);
+    v[j] = (m[3 * i + j] + m[3 * j + i]) / (4.0 * v[i]);
+    v[k] = (m[3 * i + k] + m[3 * k + i]) / (4.0 * v[i]);
+    q = (m[3 * k + j] - m[3 * j + k]) / (4.0 * v[i]);
+  }
+  const double length = std::sqrt(v[0] * v[0] + v[1] * v[1] + v[2] * v[2]);
+  const double sign = q < 0.0 ? -1.0 : 1.0;
+  const double factor = length < 1e-12 ? 2.0 : 2.0 * std::atan2(length, std::fabs(q)) / length;
+  return {sign * factor * v[0], sign * factor * v[1], sign * factor * v[2]};
+}
+
 }  // namespace verglas::math

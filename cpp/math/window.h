@@ -13,6 +13,23 @@ VG_HD V horner(const V* coefficients, int degree, float t) {
   return value;
 }
 
+/// A polynomial and its derivative.
+template <class V>
+struct Slope {
+  V value, derivative;
+};
+
+/// Horner's rule for the value and the derivative in one pass; each entry of t belongs to its own lane.
+template <class V>
+VG_HD Slope<V> horner_slope(const V* coefficients, int degree, V t) {
+  V value = coefficients[degree], derivative = value - value;
+  for (int d = degree - 1; d >= 0; --d) {
+    derivative = derivative * t + value;
+    value = value * t + coefficients[d];
+  }
+  return {value, derivative};
+}
+
 /// Which grid points a coordinate touches: taps first .. first + W - 1, and t = fraction - 1/2 in [-1/2,
 /// 1/2). Tap j lies at distance j - (W/2 - 1) - (t + 1/2) from the coordinate.
 struct Footprint {

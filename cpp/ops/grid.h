@@ -47,6 +47,7 @@ struct Window {
     }
   }
   Vec operator()(float t) const { return math::horner(coefficients, degree, t); }
+  math::Slope<Vec> slope(float t) const { return math::horner_slope(coefficients, degree, Vec{} + t); }
 };
 
 /// Sum of W^3 taps around a point: rows of W complex values are read as one SIMD vector.
@@ -75,6 +76,52 @@ Complex gather(const Window<W>& window, const math::GridShape& grid, const Compl
     im += wx[x] * sum[2 * x + 1];
   }
   return {re, point.mate ? -im : im};
+}
+
+/// The interpolated transform at a point, and its derivatives along the grid's axes (per grid step).
+struct GradientSample {
+  Complex value, dx, dy, dz;
+};
+
+/// gather, with the exact gradient of what it interpolates: one or another window replaced by its derivative.
+/// The taps are read once.
+template <int W>
+GradientSample gather_gradient(const Window<W>& window, const math::GridShape& grid, const Complex* spectrum,
+                               const math::SlicePoint& point) {
+  using L = Lanes<W>;
+  const auto fz = math::footprint<W>(point.z), fy = math::footprint<W>(point.y),
+             fx = math::footprint<W>(point.x);
+  const auto wz = window.slope(fz.t), wy = window.slope(fy.t), wx = window.slope(fx.t);
+  const std::size_t row = grid.columns, plane = row * grid.rows();
+  const Complex* corner = spectrum + fz.first * plane + fy.first * row + fx.first;
+  typename L::Pairs sum = {}, sum_dy = {}, sum_dz = {};
+  for (int z = 0; z < W; ++z) {
+    typename L::Pairs along_y = {}, along_dy = {};
+    for (int y = 0; y < W; ++y) {
+      typename L::Pairs values;
+      std::memcpy(&values, corner + z * plane + y * row, sizeof(values));
+      along_y += wy.value[y] * values;
+      along_dy += wy.derivative[y] * values;
+    }
+    sum += wz.value[z] * along_y;
+    sum_dy += wz.value[z] * along_dy;
+    sum_dz += wz.derivative[z] * along_y;
+  }
+  float re[4] = {}, im[4] = {};
+  for (int x = 0; x < W; ++x) {
+    const float w = wx.value[x], d = wx.derivative[x];
+    re[0] += w * sum[2 * x];
+    im[0] += w * sum[2 * x + 1];
+    re[1] += d * sum[2 * x];
+    im[1] += d * sum[2 * x + 1];
+    re[2] += w * sum_dy[2 * x];
+    im[2] += w * sum_dy[2 * x + 1];
+    re[3] += w * sum_dz[2 * x];
+    im[3] += w * sum_dz[2 * x + 1];
+  }
+  // V(q) = conj V(-q): at the mate the value is conjugated, the gradient conjugated and negated.
+  if (point.mate) return {{re[0], -im[0]}, {-re[1], im[1]}, {-re[2], im[2]}, {-re[3], im[3]}};
+  return {{re[0], im[0]}, {re[1], im[1]}, {re[2], im[2]}, {re[3], im[3]}};
 }
 
 /// Pixels in use are round(|k|) <= max_radius; this is the largest kx on the row ky, or -1.
