@@ -26,6 +26,12 @@ RELION_SYMMETRY_ABS = 1e-5
 PROJECT_RELATIVE = 1e-3
 # 6 taps on 1.25x: 2e-5 measured, of which float32 takes 1e-6.
 PROJECT_FINE_RELATIVE = 5e-5
+# ops.refine_pose with 8 taps against float64 Fourier sums: float32 interpolation (3e-7), phases and sums of a block.
+POSE_SCORE_RELATIVE = 2e-6
+# ... and its derivatives: those of the taps lose one digit more.
+POSE_FINE_DERIVATIVE_RELATIVE = 2e-5
+# Fisher information with the default 4 taps: the window's derivative is 1 % accurate at the band's edge.
+POSE_DERIVATIVE_RELATIVE = 0.03
 # <P x, y> against <x, P* y>: both sides are float32 transforms of the same numbers; the issue asks 1e-5.
 ADJOINT_RELATIVE = 1e-5
 

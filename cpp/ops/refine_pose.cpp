@@ -247,11 +247,14 @@ PriorTerm prior_term(const PosePrior& prior, std::size_t i, const Pose& pose) {
 
 /// The objective and its model at one pose: value, gradient, negative curvature.
 struct Quadratic {
-  double value, rounding;  // rounding: differences of value below it mean nothing
+  double value;
+  // Gains below it cannot be told from the score's own roughness: taps of a window of finite support come and
+  // go with a small step (2e-6 of the sums at 4 taps, their rounding at 8).
+  double roughness;
   double gradient[kN], curvature[kN * kN];
 
   Quadratic(const Evaluation& e, const PriorTerm& prior)
-      : value(e.score() + prior.log_density), rounding(1e-6 * (std::fabs(e.cross) + e.power)) {
+      : value(e.score() + prior.log_density), roughness(2e-6 * (std::fabs(e.cross) + e.power)) {
     std::copy_n(e.fisher, kN * kN, curvature);
     for (int a = 0; a < kN; ++a) {
       gradient[a] = e.gradient[a] + prior.gradient[a];
@@ -336,14 +339,16 @@ class PoseSearch {
       const Pose trial = moved(pose, step);
       PriorTerm trial_prior;
       const Evaluation there = evaluate(trial, &trial_prior);
-      const double gain = there.score() + trial_prior.log_density - model.value;
-      const double ratio = (gain + model.rounding) / (model.gain(step) + model.rounding);
-      if (ratio > 1e-3) {
+      const double gain = there.score() + trial_prior.log_density - model.value, promised = model.gain(step);
+      if (gain > 1e-3 * promised) {
+        const double ratio = gain / promised;
         pose = trial;
         best = there;
         best_prior = trial_prior;
         damping *= std::max(1.0 / 3.0, 1.0 - std::pow(2.0 * ratio - 1.0, 3));
         growth = 2.0;
+      } else if (promised < model.roughness) {
+        return PoseStatus::kConverged;
       } else {
         damping *= growth;
         growth *= 2.0;

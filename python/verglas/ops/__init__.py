@@ -6,14 +6,20 @@ from verglas.ops.grid import Grid
 from verglas.ops.insert import GridSums, fold, insert, symmetrise
 from verglas.ops.polar import PolarGrid, polar, polar_harmonics, polar_power, polar_slices, polar_weighted
 from verglas.ops.project import project
+from verglas.ops.refine_pose import STATUS as POSE_STATUS
+from verglas.ops.refine_pose import PosePrior, PoseResult, PoseSearch, pose_radii, refine_pose
 from verglas.ops.rotate import rotate
 from verglas.ops.scatter import scatter, scatter_volume
 
 __all__ = [
+    "POSE_STATUS",
     "Correlation",
     "Grid",
     "GridSums",
     "PolarGrid",
+    "PosePrior",
+    "PoseResult",
+    "PoseSearch",
     "correlate",
     "correlate_rotations",
     "ctf",
@@ -24,7 +30,9 @@ __all__ = [
     "polar_power",
     "polar_slices",
     "polar_weighted",
+    "pose_radii",
     "project",
+    "refine_pose",
     "rotate",
     "scatter",
     "scatter_volume",

@@ -199,7 +199,8 @@ def _checked_rotations(matrices: npt.ArrayLike, name: str) -> FloatArray:
     if a.ndim != 3 or a.shape[1:] != (3, 3):
         raise InputError(f"refine_pose: {name}: expected shape (n, 3, 3), got {a.shape}")
     excess = np.abs(a @ a.transpose(0, 2, 1) - np.eye(3)).max(axis=(1, 2))
-    good = (excess < 1e-4) & (np.linalg.det(a) > 0)  # NaN compares false
+    right_handed = np.einsum("ni,ni->n", np.cross(a[:, 0], a[:, 1]), a[:, 2]) > 0
+    good = (excess < 1e-4) & right_handed  # NaN compares false
     if not good.all():
         raise InputError(f"refine_pose: {name}[{np.flatnonzero(~good)[0]}] is not a rotation matrix")
     return a
@@ -210,7 +211,7 @@ def _prior_arguments(prior: PosePrior | None, matrices: FloatArray, shifts: Floa
         prior = PosePrior()
     centres = matrices.copy() if prior.matrices is None else _checked_rotations(prior.matrices, "prior.matrices")
     offsets = shifts.copy() if prior.shifts_px is None else as_array(prior.shifts_px, np.float64)
-    if not np.isfinite(offsets).all():
+    if prior.shifts_px is not None and not np.isfinite(offsets).all():
         raise InputError("refine_pose: prior.shifts_px: expected finite numbers, got NaN or infinity")
     return {
         "angle_sigma_rad": float(np.deg2rad(prior.angle_sigma_deg or 0.0)),
