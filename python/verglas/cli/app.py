@@ -19,6 +19,7 @@ from verglas.errors import VerglasError, VerglasWarning
 _COMMANDS = (
     "info",
     "doctor",
+    "demo",
     "mask",
     "resample",
     "fsc",
@@ -31,6 +32,8 @@ _COMMANDS = (
 # The base of every usage error. Newer versions of typer bring their own copy of click, older ones use the package:
 # asking typer for its class is right with both.
 _ClickException: Any = next(base for base in typer.BadParameter.__mro__ if base.__name__ == "ClickException")
+
+_TYPER_INTERRUPTED = 130  # what newer typers return instead of raising
 
 app = typer.Typer(
     name="verglas",
@@ -95,4 +98,6 @@ def main(argv: list[str] | None = None) -> None:
         if debug:
             raise
         _fail(f"{type(error).__name__}: {error} (run again with --debug for the traceback)", 1)
+    if status == _TYPER_INTERRUPTED:
+        _fail("interrupted", 1)
     sys.exit(status if isinstance(status, int) else 0)

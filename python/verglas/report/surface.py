@@ -1,0 +1,123 @@
+"""A shaded picture of a map's surface: rays along z to the first voxel above a level, lit by the density's gradient."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+from scipy.ndimage import affine_transform, map_coordinates, maximum_filter, spline_filter
+
+from verglas.errors import InputError
+from verglas.types import Map
+
+Density = Callable[[npt.NDArray, npt.NDArray, npt.NDArray], npt.NDArray]
+_LIGHTS = (((-0.45, -0.6, 0.66), 0.75), ((0.8, 0.2, 0.4), 0.25))  # direction (x right, y down, z to the eye), strength
+_AMBIENT = 0.18
+
+
+def level_for_volume(data: npt.NDArray[np.float32], fraction: float) -> float:
+    """Density level above which the given fraction of the voxels lies."""
+    return float(np.quantile(data, 1.0 - fraction))
+
+
+def shaded(
+    volume: Map, level: float, *, colour: tuple[float, float, float] = (0.36, 0.56, 0.72), size: int = 320,
+    matrix: npt.ArrayLike | None = None,
+) -> npt.NDArray[np.float32]:  # fmt: skip
+    """Surface at a density level, orthographic, seen along the z axis of the turned map.
+
+    Parameters
+    ----------
+    volume : Map
+        A cube.
+    level : float
+        Density of the surface.
+    colour : (r, g, b)
+        0 to 1.
+    size : int
+        Side of the picture in screen pixels.
+    matrix : (3, 3), optional
+        Rotation of the molecule, acting on (x, y, z).
+
+    Returns
+    -------
+    (size, size, 4) float32
+        Red, green, blue, opacity, 0 to 1; transparent where no surface is hit.
+
+    Raises
+    ------
+    InputError
+        The map is no cube.
+    """
+    box = volume.box
+    data = volume.data if matrix is None else _turned(volume.data, np.asarray(matrix, np.float64))
+    coefficients = spline_filter(data, order=3, output=np.float32)
+    plane = (np.arange(size) + 0.5) / size * box - 0.5
+    y, x = (a.ravel() for a in np.meshgrid(plane, plane, indexing="ij"))
+
+    def density(px: npt.NDArray, py: npt.NDArray, depth: npt.NDArray) -> npt.NDArray:
+        return map_coordinates(coefficients, [depth, py, px], order=3, prefilter=False, mode="constant")
+
+    depth, hit = _first_crossing(density, x, y, _fronts(data, level), level)
+    normal = np.stack([_slope(density, x[hit], y[hit], depth[hit], axis) for axis in range(3)])
+    normal = -normal / np.maximum(np.linalg.norm(normal, axis=0), 1e-12)
+    light = np.full(normal.shape[1], _AMBIENT)
+    for direction, strength in _LIGHTS:
+        unit = np.asarray(direction) / np.linalg.norm(direction)
+        light += strength * np.clip(unit @ normal, 0, None)
+    # Nearer parts are brighter: depth is hard to read from shading alone.
+    light *= 0.72 + 0.28 * (depth[hit] - depth[hit].min(initial=0)) / max(np.ptp(depth[hit]) if hit.any() else 1, 1e-9)
+    picture = np.zeros((size * size, 4), np.float32)
+    picture[hit, :3] = np.clip(light[:, None] * np.asarray(colour) * 1.25, 0, 1)
+    picture[hit, 3] = 1.0
+    return picture.reshape(size, size, 4)
+
+
+def _turned(data: npt.NDArray[np.float32], matrix: npt.NDArray) -> npt.NDArray[np.float32]:
+    """The map after a rotation of the molecule: value(r) = data(matrix^T r)."""
+    if matrix.shape != (3, 3):
+        raise InputError(f"shaded: expected a (3, 3) matrix, got shape {matrix.shape}")
+    backwards = matrix.T[::-1, ::-1]  # (x, y, z) to array order
+    centre = np.full(3, len(data) // 2)
+    return affine_transform(data, backwards, offset=centre - backwards @ centre, order=3, mode="constant")
+
+
+def _fronts(data: npt.NDArray[np.float32], level: float) -> npt.NDArray[np.float64]:
+    """Per column of voxels: a depth just before its surface and those of its neighbours; -1 where all are empty."""
+    above = data > level
+    front = np.where(above.any(axis=0), len(data) - 1 - np.argmax(above[::-1], axis=0), -2)
+    return maximum_filter(front.astype(np.float64), size=5) + 1.0
+
+
+def _first_crossing(
+    density: Density, x: npt.NDArray, y: npt.NDArray, fronts: npt.NDArray, level: float
+) -> tuple[npt.NDArray, npt.NDArray[np.bool_]]:
+    """Depth of the first point above the level on each ray from the eye (large z), to a hundredth of a voxel."""
+    box = len(fronts)
+    nearest = [np.clip(np.rint(a).astype(np.int64), 0, box - 1) for a in (y, x)]
+    depth = fronts[nearest[0], nearest[1]]
+    searching = depth >= 0
+    hit = np.zeros(len(x), bool)
+    while searching.any():
+        rays = np.flatnonzero(searching)
+        found = density(x[rays], y[rays], depth[rays]) > level
+        hit[rays[found]] = True
+        searching[rays[found]] = False
+        depth[rays[~found]] -= 0.5
+        searching &= depth >= 0
+    near, far = depth[hit] + 0.5, depth[hit]
+    for _ in range(6):  # bisection of a half-voxel interval
+        middle = 0.5 * (near + far)
+        above = density(x[hit], y[hit], middle) > level
+        far = np.where(above, middle, far)
+        near = np.where(above, near, middle)
+    depth[hit] = far
+    return depth, hit
+
+
+def _slope(density: Density, x: npt.NDArray, y: npt.NDArray, z: npt.NDArray, axis: int) -> npt.NDArray:
+    """Central difference over one voxel along an axis of the picture."""
+    offset = 0.5 * np.eye(3)[axis]
+    ahead = density(x + offset[0], y + offset[1], z + offset[2])
+    return ahead - density(x - offset[0], y - offset[1], z - offset[2])

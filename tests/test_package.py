@@ -1,0 +1,175 @@
+"""The package as a whole: one version, quick import, the choice of a core, what a wheel holds, how CI counts."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import subprocess
+import sys
+import types
+from pathlib import Path
+
+import pytest
+import yaml
+
+import verglas as vg
+from verglas import _native
+
+from conftest import ROOT
+
+
+def tool(name: str) -> types.ModuleType:
+    """A script of tools/ as a module."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / "tools" / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def run(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, **environment}
+    )
+
+
+def test_one_version():
+    stated = re.search(r'^version = "(.+)"', (ROOT / "pyproject.toml").read_text(), re.M)
+    assert vg.__version__ == stated[1] == _native.core.version
+    assert re.fullmatch(r"\d+\.\d+\.\d+((a|b|rc)\d+)?(\.dev\d+)?", vg.__version__)
+
+
+def test_import_is_light():
+    heavy = ["scipy.ndimage", "matplotlib", "pandas", "mrcfile", "starfile", "tifffile", "sklearn", "gemmi", "typer"]
+    done = run(f"import sys, verglas; print([m for m in {heavy} if m in sys.modules and m != 'pandas'])")
+    assert done.stdout.strip() == "[]"
+
+
+def test_every_public_name_resolves_and_is_listed():
+    for name in vg.__all__:
+        assert getattr(vg, name) is not None
+    assert set(dir(vg)) == set(vg.__all__)
+    assert set(vg._LAZY) | set(vg._SUBMODULES) <= set(vg.__all__)
+    with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
+        _ = vg.nonsense
+
+
+def test_the_best_usable_core_is_chosen(monkeypatch):
+    monkeypatch.delenv("VERGLAS_ISA", raising=False)
+    assert _native._load_core().isa == _native.usable_levels()[-1]
+
+
+@pytest.mark.parametrize(
+    ("installed", "level", "usable"),
+    [
+        (["v2", "v3", "v4"], 4, ["v2", "v3", "v4"]),
+        (["v2", "v3", "v4"], 3, ["v2", "v3"]),
+        (["v2", "v3", "v4"], 1, []),
+        (["v2", "native"], 3, ["v2", "native"]),
+        (["generic"], 0, ["generic"]),
+    ],
+)
+def test_which_levels_a_processor_can_use(monkeypatch, installed, level, usable):
+    monkeypatch.setattr(_native, "available_levels", lambda: installed)
+    monkeypatch.setattr(_native, "processor_level", lambda: level)
+    assert _native.usable_levels() == usable
+
+
+def test_no_core_for_this_processor(monkeypatch):
+    monkeypatch.setattr(_native, "available_levels", lambda: ["v3"])
+    monkeypatch.setattr(_native, "processor_level", lambda: 1)
+    monkeypatch.delenv("VERGLAS_ISA", raising=False)
+    with pytest.raises(ImportError, match=r"level 1\); installed: v3.*from source"):
+        _native._load_core()
+
+
+@pytest.mark.parametrize("level", _native.usable_levels())
+def test_VERGLAS_ISA_overrides_the_choice(level):
+    done = run("import verglas as vg; print(vg.info()['isa'], vg.info()['isa_override'])", VERGLAS_ISA=level)
+    assert done.stdout.split() == [level, level]
+
+
+def test_VERGLAS_ISA_that_cannot_be():
+    done = run("import verglas.ops", VERGLAS_ISA="v9")
+    assert done.returncode != 0
+    assert "VERGLAS_ISA=v9: this installation on this processor offers" in done.stderr
+
+
+def test_threads_follow_the_affinity_mask():
+    if not hasattr(os, "sched_setaffinity") or len(os.sched_getaffinity(0)) < 2:
+        pytest.skip("one processor, or no affinity mask")
+    narrow = "import os; os.sched_setaffinity(0, [min(os.sched_getaffinity(0))])"
+    done = run(f"{narrow}\nimport verglas\nprint(verglas.info()['threads'])")
+    assert done.stdout.strip() == "1"
+
+
+def good_wheel() -> set[str]:
+    check = tool("check_wheel")
+    modules = {f"verglas/{m}.cpython-311-x86_64-linux-gnu.so" for m in ("_cpu", "_core_v2", "_core_v3", "_core_v4")}
+    return check.python_files(ROOT) | modules | {f"verglas-1.dist-info/{name}" for name in check.DIST_INFO}
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda names: names, None),
+        (lambda names: names | {"verglas/_cuda.abi3.so"}, None),
+        (lambda names: names - {"verglas/py.typed"}, "missing: verglas/py.typed"),
+        (lambda names: {n for n in names if "_core_v3" not in n}, "missing: compiled module _core_v3"),
+        (lambda names: names - {"verglas-1.dist-info/licenses/LICENSE"}, "missing: dist-info/licenses/LICENSE"),
+        (lambda names: names | {"verglas/_core_native.so"}, "unexpected: compiled module _core_native"),
+        (lambda names: names | {"tests/conftest.py"}, "unexpected: tests/conftest.py"),
+        (lambda names: names | {"verglas/ops/ctf.cpp"}, "unexpected: verglas/ops/ctf.cpp"),
+    ],
+)
+def test_wheel_check_sees_what_is_missing_or_too_much(change, words):
+    check = tool("check_wheel")
+    found = check.problems(change(good_wheel()), check.python_files(ROOT), {"v2", "v3", "v4"}, "any")
+    assert found == ([] if words is None else [words])
+
+
+def test_wheel_check_of_cuda():
+    check = tool("check_wheel")
+    expected, levels = check.python_files(ROOT), {"v2", "v3", "v4"}
+    assert check.problems(good_wheel(), expected, levels, "yes") == ["missing: compiled module _cuda"]
+    with_cuda = good_wheel() | {"verglas/_cuda.so"}
+    assert check.problems(with_cuda, expected, levels, "no") == ["unexpected: compiled module _cuda"]
+
+
+def test_workflows_run_what_is_here(tmp_path):
+    check = tool("check_workflows")
+    assert check.problems(ROOT) == []
+    folder = tmp_path / ".github" / "workflows"
+    folder.mkdir(parents=True)
+    (folder / "a.yml").write_text("jobs: {a: {steps: [{run: python tools/missing.py}]}}")
+    (folder / "b.yml").write_text("jobs: [")
+    found = check.problems(tmp_path)
+    assert "tools/missing.py" in found[0]
+    assert "b.yml" in found[1]
+
+
+def test_wheels_are_built_for_the_stated_pythons():
+    text = (ROOT / "pyproject.toml").read_text()
+    assert 'requires-python = ">=3.10"' in text
+    assert 'build = "cp310-* cp311-* cp312-* cp313-*"' in text
+    workflow = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text())
+    assert workflow["jobs"]["linux"]["strategy"]["matrix"]["python"] == ["3.10", "3.11", "3.12", "3.13"]
+
+
+def test_readme_has_the_two_commands():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    commands = re.findall(r"^```\n(.+)\n```$", readme, re.M)
+    assert commands == ["pip install . && verglas demo", "pip install '.[test]' && pytest"]
+    pictures = re.findall(r"!\[(.+?)\]\((.+?)\)", readme)
+    assert pictures
+    assert all((ROOT / path).is_file() for _, path in pictures)
+
+
+def test_counting_of_junit_files(tmp_path: Path):
+    count = tool("count_tests").count
+    suite = '<testsuites><testsuite tests="{}" failures="{}" errors="{}" skipped="{}"/></testsuites>'
+    (tmp_path / "a.xml").write_text(suite.format(5, 1, 1, 1))
+    (tmp_path / "b.xml").write_text(suite.format(2, 0, 0, 0))
+    assert count([tmp_path / "a.xml", tmp_path / "b.xml", tmp_path / "missing.xml"]) == (4, 2, 1)

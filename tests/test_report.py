@@ -1,0 +1,185 @@
+"""Figures show what they say, pages are whole, safe and readable by machines and people."""
+
+from __future__ import annotations
+
+import base64
+import io
+import re
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import verglas as vg
+from verglas.report import figures, html, surface
+
+
+def pixels(png: bytes) -> np.ndarray:
+    from matplotlib.image import imread
+
+    return imread(io.BytesIO(png), format="png")
+
+
+def ball(box: int, radius: float, centre: tuple[float, float, float] = (0, 0, 0)) -> vg.Map:
+    """A soft ball; the centre is x, y, z in voxels from the origin."""
+    axis = np.arange(box) - box // 2
+    z, y, x = np.meshgrid(axis, axis, axis, indexing="ij")
+    distance = np.sqrt((x - centre[0]) ** 2 + (y - centre[1]) ** 2 + (z - centre[2]) ** 2)
+    return vg.Map(np.clip(radius + 0.5 - distance, 0, 1).astype(np.float32), 2.0)
+
+
+def test_slices_are_the_central_ones():
+    data = np.arange(4 * 5 * 6, dtype=np.float32).reshape(4, 5, 6)
+    z, y, x = figures.central_slices(data)
+    assert np.array_equal(z, data[2])
+    assert np.array_equal(y, data[:, 2])
+    assert np.array_equal(x, data[:, :, 3])
+
+
+def test_slices_refuse_maps_of_different_boxes():
+    with pytest.raises(vg.InputError, match=r"one box, got \[8, 10\]"):
+        figures.slices({"a": ball(8, 2), "b": ball(10, 2)})
+
+
+def test_every_figure_is_a_picture():
+    maps = {"a": ball(16, 5), "b": ball(16, 4)}
+    curve = vg.fsc(*maps.values())
+    rng = np.random.default_rng(0)
+    made = [
+        figures.slices(maps),
+        figures.fsc({"a with b": curve}),
+        figures.angular_distribution(rng.uniform(0, 180, (50, 3))),
+        figures.particles(rng.normal(size=(7, 16, 16)).astype("f4"), 2.0),
+        figures.overview(rng.normal(size=(4, 16, 16)).astype("f4"), maps, {"a with b": curve}),
+    ]
+    for png in made:
+        picture = pixels(png)
+        assert min(picture.shape[:2]) > 150
+        assert picture[..., :3].std() > 0.02
+
+
+def test_figures_are_repeatable_and_leave_matplotlib_alone():
+    import matplotlib
+
+    before = dict(matplotlib.rcParams)
+    curve = vg.fsc(ball(16, 5), ball(16, 4))
+    assert figures.fsc({"a": curve}) == figures.fsc({"a": curve})
+    assert dict(matplotlib.rcParams) == before
+
+
+def test_fsc_figure_needs_a_curve():
+    with pytest.raises(vg.InputError, match="at least one curve"):
+        figures.fsc({})
+
+
+@settings(deadline=None, max_examples=20)
+@given(rot=st.floats(-360, 360), tilt=st.floats(0, 180))
+def test_the_density_of_one_view_peaks_there_and_has_mean_one(rot, tilt):
+    longitude, latitude = np.deg2rad(np.arange(-180.0, 180, 4)), np.deg2rad(np.arange(-88.0, 90, 4))
+    density = figures.view_density([[rot, tilt, 0]], longitude, latitude)
+    assert np.average(density.mean(axis=1), weights=np.cos(latitude)) == pytest.approx(1, abs=0.15)
+    y, x = np.unravel_index(density.argmax(), density.shape)
+    direction = figures._unit_vectors(latitude[y], longitude[x])
+    view = figures._unit_vectors(np.deg2rad(90 - tilt), np.deg2rad(rot))
+    assert np.rad2deg(np.arccos(np.clip(direction @ view, -1, 1))) < 5  # half a cell and half a step
+
+
+def test_uniform_views_have_density_one():
+    rng = np.random.default_rng(1)
+    angles = np.column_stack([rng.uniform(-180, 180, 200000), np.rad2deg(np.arccos(rng.uniform(-1, 1, 200000)))])
+    density = figures.view_density(angles, np.linspace(-np.pi, np.pi, 37), np.linspace(-np.pi / 2, np.pi / 2, 19))
+    assert abs(density - 1).max() < 0.1
+
+
+def test_surface_of_a_ball_is_its_disc():
+    picture = surface.shaded(ball(32, 9), 0.5, size=128)
+    area = picture[..., 3].sum() * (32 / 128) ** 2
+    assert area == pytest.approx(np.pi * 9**2, rel=0.03)
+    assert picture[..., :3].max() <= 1
+    assert picture[64, 64, 3] == 1
+    assert picture[4, 4].tolist() == [0, 0, 0, 0]
+
+
+def test_surface_hides_what_lies_behind():
+    """Two balls on the line of sight: turning the molecule by 180 degrees about y swaps which one is seen."""
+    near, far = ball(32, 4, (0, 0, 9)), ball(32, 8, (0, 0, -4))
+    both = near.with_data(np.maximum(near.data, far.data))
+    front = surface.shaded(both, 0.5, size=96)
+    back = surface.shaded(both, 0.5, size=96, matrix=np.diag([-1.0, 1, -1]))
+    assert front[..., 3].sum() == pytest.approx(back[..., 3].sum(), rel=0.02)
+    edge = np.s_[48, 48 + 9 : 48 + 14]  # where the small ball's rim covers the large one
+    assert abs(front[edge][..., :3] - back[edge][..., :3]).max() > 0.05
+
+
+def test_surface_turns_with_the_matrix():
+    """A ball off to +x goes to +y (down in the picture) under a rotation by 90 degrees about z."""
+    turned = surface.shaded(ball(32, 4, (8, 0, 0)), 0.5, size=64, matrix=[[0, -1, 0], [1, 0, 0], [0, 0, 1]])
+    y, x = np.nonzero(turned[..., 3])
+    assert (y.mean() - 31.5) / 2 == pytest.approx(8, abs=0.6)
+    assert abs(x.mean() - 31.5) / 2 < 0.6
+
+
+def test_surface_of_an_empty_map_is_empty():
+    assert surface.shaded(vg.Map(np.zeros((8, 8, 8), "f4"), 1.0), 1.0, size=16).max() == 0
+
+
+def test_level_encloses_the_volume_asked_for():
+    data = np.random.default_rng(0).normal(size=(20, 20, 20)).astype("f4")
+    assert (data > surface.level_for_volume(data, 0.1)).mean() == pytest.approx(0.1, abs=1e-3)
+
+
+class Outline(HTMLParser):
+    """Tags in order, attributes, and whether every tag is closed."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.seen: list[tuple[str, dict[str, str | None]]] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.seen.append((tag, dict(attrs)))
+        if tag not in {"meta", "img"}:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+
+def a_page() -> html.Page:
+    picture = html.Picture(figures.particles(np.eye(8, dtype="f4")[None], 1.0), 'an "eye"', "a < b")
+    table = html.Table(("name", "value"), [("<script>alert(1)</script>", 3.5), ("&", "x")])
+    return html.Page("T & t", "s", {"n": "1"}, [html.Section("one", "text", [picture, table])], "foot")
+
+
+def test_page_is_self_contained_and_well_formed():
+    text = html.render(a_page())
+    outline = Outline(text)
+    assert outline.open == []
+    tags = [tag for tag, _ in outline.seen]
+    assert "script" not in tags
+    assert "link" not in tags
+    assert not re.search(r"(src|href)=\"(?!data:|#)", text)
+    assert "http" not in text
+    data = re.search(r'src="data:image/png;base64,([^"]+)"', text)
+    assert pixels(base64.b64decode(data[1])).ndim == 3
+
+
+def test_page_is_accessible():
+    outline = Outline(html.render(a_page()))
+    attributes = [(tag, given) for tag, given in outline.seen]
+    assert ("html", {"lang": "en"}) in attributes
+    assert all(given.get("alt") for tag, given in attributes if tag == "img")
+    assert all(given.get("scope") in {"row", "col"} for tag, given in attributes if tag == "th")
+    assert {"header", "main", "footer", "h1", "h2", "title"} <= {tag for tag, _ in attributes}
+    labels = {given.get("aria-labelledby") for tag, given in attributes if tag == "section"}
+    assert labels == {given.get("id") for tag, given in attributes if tag == "h2"}
+
+
+def test_page_escapes_what_it_shows():
+    text = html.render(a_page())
+    assert "<script>" not in text
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in text
+    assert 'alt="an &quot;eye&quot;"' in text
