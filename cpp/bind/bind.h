@@ -13,4 +13,5 @@ void bind_polar(pybind11::module_& m);
 void bind_refine_pose(pybind11::module_& m);
 void bind_scatter(pybind11::module_& m);
 void bind_threads(pybind11::module_& m);
+void bind_score(pybind11::module_& m);
 }  // namespace verglas::bind

@@ -19,4 +19,5 @@ PYBIND11_MODULE(VERGLAS_MODULE_NAME, m) {
   verglas::bind::bind_polar(m);
   verglas::bind::bind_refine_pose(m);
   verglas::bind::bind_scatter(m);
+  verglas::bind::bind_score(m);
 }

@@ -10,6 +10,7 @@ from verglas.ops.refine_pose import STATUS as POSE_STATUS
 from verglas.ops.refine_pose import PosePrior, PoseResult, PoseSearch, pose_radii, refine_pose
 from verglas.ops.rotate import rotate
 from verglas.ops.scatter import scatter, scatter_volume
+from verglas.ops.score import ScorePlan, Scores, psi_angles_deg, score
 
 __all__ = [
     "POSE_STATUS",
@@ -20,6 +21,8 @@ __all__ = [
     "PosePrior",
     "PoseResult",
     "PoseSearch",
+    "ScorePlan",
+    "Scores",
     "correlate",
     "correlate_rotations",
     "ctf",
@@ -32,9 +35,11 @@ __all__ = [
     "polar_weighted",
     "pose_radii",
     "project",
+    "psi_angles_deg",
     "refine_pose",
     "rotate",
     "scatter",
     "scatter_volume",
+    "score",
     "symmetrise",
 ]

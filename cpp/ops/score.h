@@ -1,0 +1,88 @@
+// score: the exhaustive search of images against central slices at every in-plane angle and shift.
+//
+//   L(e, psi, t) = sum_k Re[conj(C A) X S(t)] / sigma2 - 1/2 sum_k C^2 |A|^2 / sigma2 + log priors of e, psi,
+//   t
+//
+// over the full Fourier plane 0 < |k| < R + 1/2, in polar harmonics (ops/polar.h). An entry e is a slice (2
+// i) or its opposite (2 i + 1), the projection seen from the other side. psi_j = (j + 1/2) 360 / n_psi
+// degrees. Two passes:
+//   1. the largest L of every entry and image, images in the SIMD lanes;
+//   2. only entries that can matter: best pose, log-sum-exp in float64, candidates; shifts in the SIMD lanes.
+// Scores are never stored beyond one tile of entries. Each lane's arithmetic is independent of the packing
+// and every sum has one order, so the result for an image does not depend on threads, on the batch, or on its
+// place in it.
+#pragma once
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "ops/score_kernel.h"
+
+namespace verglas::cpu {
+
+struct ScoreSettings {
+  int n_psi = 0;    ///< multiple of 8
+  int n_power = 1;  ///< even harmonics of the power term
+  /// cross / sqrt(power |X|^2) in [-1, 1] instead of L; no priors, no log-sum-exp, candidates hold the best
+  /// pose only
+  bool correlation = false;
+  double epsilon = 1e-3;  ///< posterior mass that the candidates may lack
+  /// > 0: candidates are all poses within so many nats of the best (epsilon then only bounds the log-sum-exp)
+  double window = 0;
+  std::size_t max_candidates = 1 << 16;  ///< per image; the best ones are kept
+};
+
+/// Slices of a block of directions. prior may hold -inf: that entry is absent.
+struct Reference {
+  const cfloat* harmonics;  ///< (n, grid.size), normalised a_m(r)
+  const cfloat* power;      ///< (n, n_rings, n_power), normalised
+  const float* prior;       ///< (n, 2): slice, opposite
+  std::size_t n;
+};
+
+struct ScoreInput {
+  const cfloat* samples;    ///< (n, n_rings, half), polar transforms X of the images
+  const double* ctf;        ///< (n, math::kOpticsColumns) or null
+  const float* inv_sigma2;  ///< (n, n_rings)
+  const float* centres;     ///< (n, 2) pixels: the shifts are centre + shift; or null
+  const float* shifts;      ///< (n_shifts, 2) x, y pixels
+  const float* log_shift;   ///< (n_shifts)
+  const float* log_psi;     ///< (n_psi) or null
+  std::size_t n, n_shifts;
+  double pixel_size_A;
+};
+
+struct Candidate {
+  float score;
+  std::int32_t entry, psi, shift;
+};
+
+struct ImageScore {
+  Candidate best{kNever, -1, -1, -1};
+  double log_sum =
+      0;            ///< log sum over all poses of exp(L): the log marginal likelihood when priors sum to one
+  double kept = 0;  ///< share of the sum that the candidates hold
+  std::vector<Candidate> candidates;  ///< by falling score; ties by rising entry, psi, shift
+};
+
+/// Made once per grid; holds the packed reference. run() borrows its arguments for the call.
+class ScorePlan {
+ public:
+  ScorePlan(const PolarGrid& grid, const ScoreSettings& settings);
+  void set_reference(const Reference& reference);
+  std::vector<ImageScore> run(const ScoreInput& in, int num_threads) const;
+  std::size_t n_slices() const { return slices_.n_slices; }
+  const PolarGrid& grid() const { return grid_; }
+  const ScoreSettings& settings() const { return settings_; }
+  /// Bytes held by the packed reference, and by each thread of run() for so many images and shifts.
+  std::size_t reference_bytes() const;
+  std::size_t thread_bytes(std::size_t n_shifts) const;
+
+ private:
+  PolarGrid grid_;
+  ScoreSettings settings_;
+  PsiTables psi_;
+  PackedSlices slices_;
+};
+
+}  // namespace verglas::cpu

@@ -1,0 +1,33 @@
+// Pass 2 of score for one image: which entries can matter, the log-sum-exp, the best pose and the candidates.
+#pragma once
+#include <cstddef>
+#include <vector>
+
+#include "ops/score.h"
+
+namespace verglas::cpu {
+
+/// Everything is decided by the image's own maxima, so the result does not depend on how images were packed.
+class PoseSelection {
+ public:
+  /// maxima (n_entries); every entry stands for poses_per_entry poses.
+  PoseSelection(const ScoreSettings& settings, const std::vector<float>& maxima, std::size_t poses_per_entry,
+                std::size_t n_shifts);
+  bool active(std::size_t entry) const { return active_[entry] != 0; }
+  /// Takes in scores[psi * stride + lane], lanes = shifts first_shift .. first_shift + kLanes - 1.
+  void scan(std::size_t entry, const float* scores, std::size_t stride, std::size_t first_shift);
+  ImageScore result();
+
+ private:
+  const ScoreSettings& settings_;
+  float top_, threshold_;
+  std::size_t n_shifts_, limit_;
+  std::vector<unsigned char> active_;
+  std::vector<double> sums_;  // per shift: one order of summation whatever the width of a vector
+  std::vector<Candidate> found_;
+
+  void choose_entries(const std::vector<float>& maxima, double poses_per_entry);
+  void keep_best();
+};
+
+}  // namespace verglas::cpu
