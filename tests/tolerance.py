@@ -80,3 +80,15 @@ EXACT_IMAGES_RESIDUAL = 0.0142
 GRIDDING_RESIDUAL = 1e-2
 # Row A9.32.
 SYMMETRY_INVARIANCE = 1e-4
+
+# Scores are float32 sums of some thousand products (6e-8 each, growing as the square root of their number): error
+# relative to the largest |L| of the problem, at least one nat.
+SCORE_FLOAT32 = 1e-5
+# What the errors above leave of posterior probabilities, as the engine's description promises.
+SCORE_POSTERIOR_MASS = 1e-3
+# rms error of the polar sum of L against the lattice sum, relative to the spread of L over poses near and far from the
+# truth: 0.48 and 0.35 of 90 to 100 (docs/engine.md).
+SCORE_POLAR_SUM = 0.006
+# Polar against lattice sum of a clean image's power: the lattice's jagged edge at R + 1/2 holds a few pixels more or
+# less than the ring.
+SCORE_CLOSED_FORM = 0.01

@@ -12,6 +12,9 @@ from verglas.errors import InputError
 from verglas.ops._device import as_array, require_cpu
 from verglas.ops.polar import PolarGrid, polar_harmonics, polar_power
 
+# Log prior of what is excluded: the kernel's own finite stand-in for -inf.
+_NEVER = -1e30
+
 
 @dataclass(frozen=True)
 class Scores:
@@ -258,10 +261,10 @@ class ScorePlan:
         # A uniform psi prior is one constant; it is added to the shifts' priors, which every pose has one of.
         constant = -np.log(self.n_psi) if log_psi is None else 0.0
         by_shift = np.full(len(shifts), -np.log(max(1, len(shifts)))) if log_shift is None else np.asarray(log_shift)
-        by_psi = None if log_psi is None else as_array(np.maximum(log_psi, -1e29), np.float32)
+        by_psi = None if log_psi is None else as_array(np.maximum(log_psi, _NEVER), np.float32)
         found = self.native.run(
             samples, params, float(pixel_size_A), inv, centres, shifts,
-            as_array(np.maximum(by_shift + constant, -1e29), np.float32), by_psi, resolve_threads(threads),
+            as_array(np.maximum(by_shift + constant, _NEVER), np.float32), by_psi, resolve_threads(threads),
         )  # fmt: skip
         lost = np.flatnonzero(found["best_entry"] < 0)
         if lost.size:

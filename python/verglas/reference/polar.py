@@ -34,8 +34,12 @@ def transform_3d(volume: npt.ArrayLike, k: Real) -> Complex:
     """Fourier transform of one (N, N, N) volume at points k (..., 3), x y z."""
     v = np.asarray(volume, np.float64)
     n = np.arange(v.shape[-1]) - v.shape[-1] // 2
-    e = np.exp(-2j * np.pi * np.asarray(k, np.float64)[..., None] * n / v.shape[-1])
-    return np.einsum("zyx,...x,...y,...z->...", v, e[..., 0, :], e[..., 1, :], e[..., 2, :], optimize=True)
+    flat = np.asarray(k, np.float64).reshape(-1, 3)
+    out = np.empty(len(flat), np.complex128)
+    for begin in range(0, len(flat), 1000):  # the intermediate array holds N^2 values per point
+        e = np.exp(-2j * np.pi * flat[begin : begin + 1000, :, None] * n / v.shape[-1])
+        out[begin : begin + 1000] = np.einsum("zyx,kx,ky,kz->k", v, e[:, 0], e[:, 1], e[:, 2], optimize=True)
+    return out.reshape(np.shape(k)[:-1])
 
 
 def polar(images: npt.ArrayLike, radii: npt.ArrayLike, n_theta: int) -> Complex:

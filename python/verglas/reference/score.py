@@ -27,20 +27,30 @@ def plane(box: int, radius: float) -> tuple[Real, Real]:
     return kx[inside], ky[inside]
 
 
-def cartesian_terms(
-    images: npt.ArrayLike, volume: npt.ArrayLike, matrices: npt.ArrayLike, shifts_px: npt.ArrayLike,
-    inv_sigma2: npt.ArrayLike, radius: int, params: npt.ArrayLike | None = None, pixel_size_A: float = 1.0,
-) -> tuple[Real, Real]:  # fmt: skip
-    """Cross (n, poses, shifts) and power (n, poses) of images against slices, summed over the full lattice.
-
-    ``matrices`` (poses, 3, 3) hold whole orientations, in-plane angle included; ``inv_sigma2`` (n, shells) is indexed
-    by round(|k|).
-    """
-    x = np.asarray(images, np.float64)
-    box = x.shape[-1]
+def plane_of_slices(matrices: npt.ArrayLike, box: int, radius: float) -> Real:
+    """Where the lattice points of each orientation's slice lie in the map's transform, (poses, points, 3) x y z."""
     kx, ky = plane(box, radius)
     a = np.asarray(matrices, np.float64)
-    slices = polar.transform_3d(volume, kx[:, None] * a[:, None, 0] + ky[:, None] * a[:, None, 1])
+    return kx[:, None] * a[:, None, 0] + ky[:, None] * a[:, None, 1]
+
+
+def cartesian_terms(
+    images: npt.ArrayLike,
+    slices: npt.ArrayLike,
+    shifts_px: npt.ArrayLike,
+    inv_sigma2: npt.ArrayLike,
+    radius: int,
+    params: npt.ArrayLike | None = None,
+    pixel_size_A: float = 1.0,
+) -> tuple[Real, Real]:
+    """Cross (n, poses, shifts) and power (n, poses) of images against slices, summed over the full lattice.
+
+    ``slices`` (poses, points) hold the map's transform at :func:`plane_of_slices`, in-plane angle included;
+    ``inv_sigma2`` (n, shells) is indexed by round(|k|).
+    """
+    x, slices = np.asarray(images, np.float64), np.asarray(slices, np.complex128)
+    box = x.shape[-1]
+    kx, ky = plane(box, radius)
     inv = np.asarray(inv_sigma2, np.float64)[:, np.rint(np.hypot(kx, ky)).astype(int)]
     c = np.ones((len(x), len(kx)))
     if params is not None:
