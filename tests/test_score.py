@@ -180,7 +180,7 @@ def cartesian_problem(box, radius, spacing=1.0, seed=0, poses=60):
 
 @pytest.mark.parametrize(("radius", "spacing"), [(12, 1.0), (24, 1.0), (24, 0.5)])
 def test_search_equals_the_cartesian_sum_to_the_polar_accuracy(radius, spacing):
-    """rms error of L against the exact lattice sum below the stated share of the standard deviation of L over the poses."""
+    """rms error of L against the exact lattice sum below the stated share of the spread (standard deviation) of L."""
     box, n_psi = 64, 8
     volume, grid, angles, shift, params, image, sigma2 = cartesian_problem(box, radius, spacing)
     inv = np.full((1, box), 1 / sigma2)
