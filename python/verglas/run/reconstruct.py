@@ -107,7 +107,7 @@ def memory_plan_GB(box: int, max_radius: int, method: str, halves: bool) -> floa
         solution = float(2 * box) ** 3 * 4 * 4  # transfer, transform, padded map and one temporary
         return (sets * (values + weights) + solution) / 1e9
     sums = float(np.prod(Grid(box, max_radius=max_radius, oversampling=2.0).shape)) * 24
-    return (sets + 2) * sums / 1e9
+    return (sets + 1) * sums / 1e9
 
 
 def reconstruct_files(job: ReconstructJob, progress: Progress | None = None) -> ReconstructSummary:
