@@ -72,6 +72,7 @@ struct RingCorrelator::Impl {
   math::RealFft1d angles;
   std::size_t n_harmonics = 0;
   int longest = 0;
+  int window_first, window_side;  // the pixels of each axis that are read
   double total_area = 0;
   std::size_t m = 0;
   std::vector<float> references;  // (m, n_harmonics, 2): area g_m / norm, mean removed
@@ -79,7 +80,7 @@ struct RingCorrelator::Impl {
 
 struct RingCorrelator::Impl::Work {
   explicit Work(const Impl& p)
-      : image(static_cast<std::size_t>(p.params.box) * p.params.box),
+      : image(static_cast<std::size_t>(p.window_side) * p.window_side),
         ring(p.longest + 2),
         scratch(ring.size()),
         harmonics(p.n_harmonics),
@@ -90,6 +91,9 @@ struct RingCorrelator::Impl::Work {
 };
 
 RingCorrelator::Impl::Impl(const RingParams& p) : params(p), angles(samples_around(2 * p.r_max)) {
+  const int reach = static_cast<int>(std::ceil(p.r_max)) + p.max_shift;
+  window_first = p.box / 2 - reach - 1;
+  window_side = std::min(2 * reach + 4, p.box - window_first);
   for (double r = p.r_min; r <= p.r_max; r += 1.0) add_ring(r);
   longest = std::max(longest, angles.storage());
   const int steps = p.max_shift / p.step;
@@ -116,17 +120,18 @@ void RingCorrelator::Impl::add_ring(double r) {
     const double y = centre + r * std::sin(kTwoPi * j / n_theta);
     const int ix = static_cast<int>(std::floor(x)), iy = static_cast<int>(std::floor(y));
     Sample s;
-    s.corner = (iy - 1) * params.box + ix - 1;
+    s.corner = (iy - 1 - window_first) * window_side + ix - 1 - window_first;
     cubic_weights(x - ix, s.wx);
     cubic_weights(y - iy, s.wy);
     samples.push_back(s);
   }
 }
 
-/// Up to kLanes images, of mean 0 and variance 1, interleaved: image[pixel] holds one pixel of each.
+/// Up to kLanes images, of mean 0 and variance 1, interleaved: image[pixel] holds one pixel of each. Only the
+/// window that the samples read is kept.
 bool RingCorrelator::Impl::gather(const float* images, std::size_t count, std::size_t first, Work& work,
                                   FirstBad& bad) const {
-  const std::size_t pixels = work.image.size();
+  const std::size_t pixels = static_cast<std::size_t>(params.box) * params.box;
   float offset[kLanes] = {}, scale[kLanes] = {};
   bool finite = true;
   for (std::size_t l = 0; l < count; ++l) {
@@ -135,28 +140,30 @@ bool RingCorrelator::Impl::gather(const float* images, std::size_t count, std::s
     offset[l] = static_cast<float>(g.mean);
     scale[l] = g.flat ? 0.0f : static_cast<float>(1 / g.sd);
   }
-  for (std::size_t i = 0; finite && i < pixels; i += kLanes) {
-    const int width = static_cast<int>(std::min<std::size_t>(kLanes, pixels - i));
-    Lanes tile[kLanes] = {};
-    for (std::size_t l = 0; l < count; ++l)
-      tile[l] = scale[l] * (math::load_lanes(images + l * pixels + i, width) - offset[l]);
-    math::fft2d::transpose(tile);
-    std::copy(tile, tile + width, work.image.data() + i);
-  }
-  return finite;
+  if (!finite) return false;
+  for (int y = 0; y < window_side; ++y)
+    for (int x = 0; x < window_side; x += kLanes) {
+      const int width = std::min(kLanes, window_side - x);
+      const float* from = images + static_cast<std::size_t>(window_first + y) * params.box + window_first + x;
+      Lanes tile[kLanes] = {};
+      for (std::size_t l = 0; l < count; ++l)
+        tile[l] = scale[l] * (math::load_lanes(from + l * pixels, width) - offset[l]);
+      math::fft2d::transpose(tile);
+      std::copy(tile, tile + width, work.image.data() + static_cast<std::size_t>(y) * window_side + x);
+    }
+  return true;
 }
 
 /// Unnormalised angular harmonics of every ring of the images moved by (sx, sy).
 void RingCorrelator::Impl::harmonics_at(int sx, int sy, Work& work) const {
-  const int box = params.box;
-  const Lanes* origin = work.image.data() - (static_cast<std::ptrdiff_t>(sy) * box + sx);
+  const Lanes* origin = work.image.data() - (static_cast<std::ptrdiff_t>(sy) * window_side + sx);
   for (const Ring& ring : rings) {
     Lanes* out = math::RealFft1d::reals(work.ring.data());
     const Sample* s = samples.data() + ring.sample;
     for (int j = 0; j < ring.n_theta; ++j, ++s) {
       const Lanes* p = origin + s->corner;
       Lanes sum{};
-      for (int row = 0; row < 4; ++row, p += box)
+      for (int row = 0; row < 4; ++row, p += window_side)
         sum += s->wy[row] * (s->wx[0] * p[0] + s->wx[1] * p[1] + s->wx[2] * p[2] + s->wx[3] * p[3]);
       out[j] = sum;
     }
