@@ -23,11 +23,10 @@ from verglas.io import write_stack, write_star
 from common import compare, write
 
 _CHILD = """
-import json, resource, sys, time
+import json, sys, time
 import verglas as vg, verglas.io
 from verglas.io import star
 import starfile
-base = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 start = time.perf_counter()
 if sys.argv[2] == "starfile":
     starfile.read(sys.argv[1], always_dict=True)
@@ -37,8 +36,9 @@ elif sys.argv[2] == "scan + starfile":
 else:
     vg.read_particles(sys.argv[1])
 seconds = time.perf_counter() - start
-peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-print(json.dumps({"s": seconds, "peak_GB": peak * 1024e-9, "before_GB": base * 1024e-9}))
+with open("/proc/self/status") as status:  # ru_maxrss would count the parent, from before exec
+    peak = next(int(line.split()[1]) for line in status if line.startswith("VmHWM"))
+print(json.dumps({"s": seconds, "peak_GB": peak * 1024e-9}))
 """
 
 

@@ -255,14 +255,18 @@ def test_an_old_header_is_read_with_a_warning(data_dir):
 
 
 @QUICK
-@given(st.lists(st.integers(0, 39), min_size=1, max_size=60), st.sampled_from([1, 1000, 10**6]))
-def test_frames_come_in_the_order_asked(tmp_path_factory, frames, chunk):
+@given(
+    st.lists(st.integers(0, 39), min_size=1, max_size=60),
+    st.sampled_from([1, 1000, 10**6]),
+    st.sampled_from(["int16", "float32"]),
+)
+def test_frames_come_in_the_order_asked(tmp_path_factory, frames, chunk, dtype):
     """Whatever the order, repeats and the size of the pieces read."""
     from verglas.io.mrc import read_sections
 
     path = tmp_path_factory.mktemp("mrc") / "s.mrcs"
     images = np.arange(40)[:, None, None] * np.ones((1, 6, 6))
-    write_stack(path, images, 1.0, dtype="int16")
+    write_stack(path, images, 1.0, dtype=dtype)
     out = np.empty((len(frames), 6, 6), np.float32)
     read_sections(read_header(path), np.array(frames), out, np.arange(len(frames)), chunk_bytes=chunk)
     assert np.array_equal(out, images[frames])
