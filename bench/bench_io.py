@@ -27,7 +27,7 @@ import json, sys, time
 import verglas as vg, verglas.io
 from verglas.io import star
 import starfile
-start = time.perf_counter()
+start, cpu = time.perf_counter(), time.process_time()
 if sys.argv[2] == "starfile":
     starfile.read(sys.argv[1], always_dict=True)
 elif sys.argv[2] == "scan + starfile":
@@ -35,10 +35,10 @@ elif sys.argv[2] == "scan + starfile":
     vg.read_particles(sys.argv[1])
 else:
     vg.read_particles(sys.argv[1])
-seconds = time.perf_counter() - start
+seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
 with open("/proc/self/status") as status:  # ru_maxrss would count the parent, from before exec
     peak = next(int(line.split()[1]) for line in status if line.startswith("VmHWM"))
-print(json.dumps({"s": seconds, "peak_GB": peak * 1024e-9}))
+print(json.dumps({"s": seconds, "cpu_s": cpu, "peak_GB": peak * 1024e-9}))
 """
 
 

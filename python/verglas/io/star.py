@@ -2,9 +2,8 @@
 
 The library accepts a duplicated label, reads short rows as NaN and takes an extra column for an index; the scan names
 the file, the table and the line instead. Tables of more than ``LARGE`` rows are parsed by the same call to
-``pandas.read_csv`` that the library makes, but from the bytes of the file rather than through a list of lines: for a
-million rows the library's way takes several times the time and memory (bench/bench_io.py measures both, and
-tests/test_star.py holds the results equal).
+``pandas.read_csv`` that the library makes, but from the bytes of the file rather than through a list of lines, which
+takes more than twice the memory (bench/bench_io.py measures both; tests/test_star.py holds the results equal).
 """
 
 from __future__ import annotations
