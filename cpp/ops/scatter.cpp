@@ -19,6 +19,7 @@ constexpr int kLanes = 4, kRows = 4;
 #endif
 typedef float Vec __attribute__((vector_size(kLanes * sizeof(float))));
 constexpr int kColumns = 2 * kLanes;
+constexpr int kStride = 16;  // phases computed directly, see fill_phases
 constexpr int kBlock = 128;  // atoms per block: both tables of a 256 px box stay in the L2 cache
 
 int round_up(int n, int m) { return (n + m - 1) / m * m; }
@@ -83,27 +84,44 @@ struct Scratch {
       : rows(round_up(box, kRows)),
         columns(round_up(box, kColumns)),
         line(round_up(box + kColumns, kLanes)),
+        phases(2 * round_up(box / 2 + 1, kStride)),
         y(static_cast<std::size_t>(sets) * kBlock * rows),
         x(static_cast<std::size_t>(kBlock) * columns),
         sums(static_cast<std::size_t>(sets) * rows * columns) {}
   float* y_set(int s) { return y.data() + static_cast<std::size_t>(s) * kBlock * rows; }
   float* sums_set(int s) { return sums.data() + static_cast<std::size_t>(s) * rows * columns; }
   int rows, columns;
-  std::vector<float> line, y, x, sums;
+  std::vector<float> line, phases, y, x, sums;
 };
 
+/// cosine[k], sine[k] of 2 pi k u for k < n, a multiple of kStride: exp(i(p + q)) = exp(ip) exp(iq), so that
+/// only the first kStride and every kStride-th are computed from the phase itself. Error below 1e-6.
+void fill_phases(double u, int n, float* cosine, float* sine) {
+  float c0[kStride], s0[kStride];
+  for (int i = 0; i < kStride; ++i) c0[i] = math::cos_turns(i * u);
+  for (int i = 0; i < kStride; ++i) s0[i] = math::sin_turns(i * u);
+  for (int k = 0; k < n; k += kStride) {
+    const float c = math::cos_turns(k * u), s = math::sin_turns(k * u);
+    for (int i = 0; i < kStride; ++i) cosine[k + i] = c * c0[i] - s * s0[i];
+    for (int i = 0; i < kStride; ++i) sine[k + i] = s * c0[i] + c * s0[i];
+  }
+}
+
 /// line[k] = decay cos(2 pi k u), line[cosines + k - 1] = decay sin(2 pi k u), zeros up to `padded`.
-void fill_line(const Axis& axis, double u, const float* decay, int padded, float* line) {
-  for (int k = 0; k < axis.cosines; ++k) line[k] = decay[k] * math::cos_turns(k * u);
-  for (int k = 1; k <= axis.sines; ++k) line[axis.cosines + k - 1] = decay[k] * math::sin_turns(k * u);
+void fill_line(const Axis& axis, double u, const float* decay, int padded, Scratch& s) {
+  float *line = s.line.data(), *cosine = s.phases.data(), *sine = cosine + s.phases.size() / 2;
+  fill_phases(u, static_cast<int>(s.phases.size() / 2), cosine, sine);
+  for (int k = 0; k < axis.cosines; ++k) line[k] = decay[k] * cosine[k];
+  for (int k = 1; k <= axis.sines; ++k) line[axis.cosines + k - 1] = decay[k] * sine[k];
   for (int k = axis.size; k < padded; ++k) line[k] = 0;
 }
 
 /// Writes one atom's line into panels [panel][atom of the block][width].
-void pack(const float* line, int padded, int width, int slot, float scale, float* panels) {
-  for (int p = 0; p < padded / width; ++p) {
-    float* to = panels + (static_cast<std::size_t>(p) * kBlock + slot) * width;
-    for (int i = 0; i < width; ++i) to[i] = scale * line[p * width + i];
+template <int kWidth>
+void pack(const float* line, int padded, int slot, float scale, float* panels) {
+  for (int p = 0; p < padded / kWidth; ++p) {
+    float* to = panels + (static_cast<std::size_t>(p) * kBlock + slot) * kWidth;
+    for (int i = 0; i < kWidth; ++i) to[i] = scale * line[p * kWidth + i];
   }
 }
 
@@ -153,10 +171,10 @@ void image_type(const Prepared& p, const Axis& axis, int type, const double* r, 
     for (int i = 0; i < n; ++i) {
       const double* v = p.xyz.data() + 3 * (a0 + i);
       const float* decay = p.decay.data() + (a0 + i) * axis.cosines;
-      fill_line(axis, r[0] * v[0] + r[1] * v[1] + r[2] * v[2] - shift[0], decay, s.columns, s.line.data());
-      pack(s.line.data(), s.columns, kColumns, i, 1.0f, s.x.data());
-      fill_line(axis, r[3] * v[0] + r[4] * v[1] + r[5] * v[2] - shift[1], decay, s.rows, s.line.data());
-      pack(s.line.data(), s.rows, kRows, i, p.weight[a0 + i], s.y.data());
+      fill_line(axis, r[0] * v[0] + r[1] * v[1] + r[2] * v[2] - shift[0], decay, s.columns, s);
+      pack<kColumns>(s.line.data(), s.columns, i, 1.0f, s.x.data());
+      fill_line(axis, r[3] * v[0] + r[4] * v[1] + r[5] * v[2] - shift[1], decay, s.rows, s);
+      pack<kRows>(s.line.data(), s.rows, i, p.weight[a0 + i], s.y.data());
     }
     multiply_block(s, 0, n);
   }
@@ -183,11 +201,11 @@ void plane_type(const Prepared& p, const Axis& axis, int type, int kz, Scratch& 
       const double* v = p.xyz.data() + 3 * (a0 + i);
       const float* decay = p.decay.data() + (a0 + i) * axis.cosines;
       const float weight = p.weight[a0 + i] * decay[kz];
-      fill_line(axis, v[0], decay, s.columns, s.line.data());
-      pack(s.line.data(), s.columns, kColumns, i, 1.0f, s.x.data());
-      fill_line(axis, v[1], decay, s.rows, s.line.data());
-      pack(s.line.data(), s.rows, kRows, i, weight * math::cos_turns(kz * v[2]), s.y_set(0));
-      if (with_sine) pack(s.line.data(), s.rows, kRows, i, weight * math::sin_turns(kz * v[2]), s.y_set(1));
+      fill_line(axis, v[0], decay, s.columns, s);
+      pack<kColumns>(s.line.data(), s.columns, i, 1.0f, s.x.data());
+      fill_line(axis, v[1], decay, s.rows, s);
+      pack<kRows>(s.line.data(), s.rows, i, weight * math::cos_turns(kz * v[2]), s.y_set(0));
+      if (with_sine) pack<kRows>(s.line.data(), s.rows, i, weight * math::sin_turns(kz * v[2]), s.y_set(1));
     }
     multiply_block(s, 0, n);
     if (with_sine) multiply_block(s, 1, n);

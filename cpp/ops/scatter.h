@@ -31,7 +31,7 @@ struct ScatterGrid {
 ///                image is the one real trigonometric polynomial with these coefficients
 ///   method       the sum over atoms is a real matrix product of (cos, sin) tables in y with those in x, by
 ///                blocks of atoms, float32, phases reduced in float64
-///   cost         2 box^2 multiply-adds / 2 per atom and image; parallel over images, independent of
+///   cost         box^2 multiply-adds per atom and image; parallel over images, independent of
 ///   num_threads
 void scatter(const ScatterModel& model, const double* matrices, const double* shifts_A, std::size_t n_images,
              ScatterGrid grid, std::complex<float>* out, int num_threads);
