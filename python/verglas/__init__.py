@@ -14,6 +14,7 @@ from verglas.types import ArraySource, Map, Micrograph, Optics, Poses
 
 # name -> module that holds it, loaded when first asked for
 _LAZY = {
+    "align": "verglas.refinement",
     "Particles": "verglas.types",
     "ctf": "verglas.optics",
     "devices": "verglas.run.machine",
@@ -45,6 +46,7 @@ _SUBMODULES = (
     "optics",
     "reconstruction",
     "reference",
+    "refinement",
     "simulate",
 )
 
@@ -63,6 +65,7 @@ if TYPE_CHECKING:
         optics,
         reconstruction,
         reference,
+        refinement,
         simulate,
     )
     from verglas.assessment.fsc import fsc
@@ -70,6 +73,7 @@ if TYPE_CHECKING:
     from verglas.io import read_map, read_micrograph, read_particles, write_map, write_particles
     from verglas.optics import ctf
     from verglas.reconstruction import project, reconstruct
+    from verglas.refinement import align
     from verglas.run.machine import devices, info
     from verglas.types import Particles
 
@@ -86,6 +90,7 @@ __all__ = [
     "VerglasError",
     "VerglasWarning",
     "__version__",
+    "align",
     "assessment",
     "classification",
     "ctf",
@@ -111,6 +116,7 @@ __all__ = [
     "reconstruct",
     "reconstruction",
     "reference",
+    "refinement",
     "simulate",
     "symmetry_matrices",
     "write_map",

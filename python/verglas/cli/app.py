@@ -25,6 +25,7 @@ _COMMANDS = (
     "fsc",
     "simulate",
     "project",
+    "align",
     "reconstruct",
     "convert",
 )

@@ -3,6 +3,7 @@
 from verglas.image.correlation import correlation_coefficient, ncc
 from verglas.image.normalise import normalise
 from verglas.image.particles import ResampledSource, resample_particles
+from verglas.image.quality import unusable
 from verglas.image.resample import (
     ResamplePlan,
     bin_pixels,
@@ -31,5 +32,6 @@ __all__ = [
     "resample_particles",
     "rotate",
     "shift",
+    "unusable",
     "warp",
 ]

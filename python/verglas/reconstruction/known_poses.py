@@ -13,6 +13,7 @@ import numpy.typing as npt
 from verglas import fourier, gridding, ops
 from verglas.errors import InputError
 from verglas.geometry import euler_to_matrix, symmetry_matrices
+from verglas.image import unusable
 from verglas.reconstruction import direct, least_squares
 from verglas.reconstruction.sums import Batch, Symmetry, add_batch, finish
 from verglas.types import Map, Poses
@@ -148,16 +149,6 @@ def max_radius_for(box: int, pixel_size_A: float, max_resolution_A: float | None
     return min(largest, max(1, round(box * pixel_size_A / max_resolution_A)))
 
 
-def _unusable(images: npt.NDArray[np.float32]) -> dict[int, str]:
-    """Images that cannot be inserted, and why."""
-    flat = images.reshape(len(images), -1)
-    finite = np.isfinite(flat).all(axis=1)
-    reasons = {int(i): "not finite (NaN or infinity)" for i in np.flatnonzero(~finite)}
-    constant = finite & (flat.min(axis=1) == flat.max(axis=1))
-    reasons.update({int(i): "constant pixels" for i in np.flatnonzero(constant)})
-    return reasons
-
-
 def _batches(
     particles: Particles, poses: Poses, method: Method, excluded: dict[int, str]
 ) -> Iterator[tuple[npt.NDArray[np.int64], Batch]]:
@@ -168,7 +159,7 @@ def _batches(
     for begin in range(0, n, step):
         index = np.arange(begin, min(begin + step, n))
         images = particles.images(index)
-        bad = _unusable(images)
+        bad = unusable(images)
         excluded.update({int(index[i]): reason for i, reason in bad.items()})
         keep = np.setdiff1d(np.arange(len(index)), list(bad))
         index, images = index[keep], images[keep]

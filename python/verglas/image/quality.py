@@ -1,0 +1,37 @@
+"""Images that no stage can use."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+
+def unusable(images: npt.ArrayLike) -> dict[int, str]:
+    """Images that carry no information, and why.
+
+    Parameters
+    ----------
+    images : (n, y, x) array
+        Real images.
+
+    Returns
+    -------
+    dict of int -> str
+        Number of the image (from 0) and the reason: not finite, or constant.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from verglas.image import unusable
+    >>> images = np.arange(12.0).reshape(3, 2, 2)
+    >>> images[1] = 7
+    >>> unusable(images)
+    {1: 'constant pixels'}
+    """
+    array = np.asarray(images)
+    flat = array.reshape(len(array), -1)
+    finite = np.isfinite(flat).all(axis=1)
+    reasons = {int(i): "not finite (NaN or infinity)" for i in np.flatnonzero(~finite)}
+    constant = finite & (flat.min(axis=1) == flat.max(axis=1))
+    reasons.update({int(i): "constant pixels" for i in np.flatnonzero(constant)})
+    return reasons

@@ -1,0 +1,96 @@
+"""Job on files: global alignment of particles to a map."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from verglas.geometry import angular_distance
+from verglas.io import read_map, read_particles, write_particles
+from verglas.refinement import AlignSettings, align
+from verglas.types import Particles
+
+
+@dataclass(frozen=True)
+class AlignJob:
+    """What ``verglas align`` is asked for.
+
+    Attributes
+    ----------
+    particles, reference, out : Path
+        STAR or CS file, map, STAR file to write.
+    settings : AlignSettings
+        How to search.
+    stack : Path, optional
+        Image stack in place of the one the file names.
+    """
+
+    particles: Path
+    reference: Path
+    out: Path
+    settings: AlignSettings = field(default_factory=AlignSettings)
+    stack: Path | None = None
+
+
+@dataclass(frozen=True)
+class AlignSummary:
+    """What ``verglas align`` reports.
+
+    Attributes
+    ----------
+    particles : Particles
+        With poses.
+    read : int
+        Particles in the file; those missing from ``particles`` were set aside.
+    seconds : float
+        Wall time.
+    change_deg : float or None
+        Median angular distance to the poses the file had.
+    """
+
+    particles: Particles
+    read: int
+    seconds: float
+    change_deg: float | None
+
+    def as_dict(self) -> dict[str, float | int | None]:
+        """JSON-ready."""
+        probability = self.particles.table["rlnMaxValueProbDistribution"].to_numpy()
+        return {
+            "particles_read": self.read,
+            "particles_aligned": len(self.particles),
+            "seconds": round(self.seconds, 2),
+            "particles_per_second": round(self.read / self.seconds, 1),
+            "median_max_probability": float(np.median(probability)),
+            "median_change_deg": self.change_deg,
+        }
+
+
+def align_files(job: AlignJob) -> AlignSummary:
+    """Read, align, write.
+
+    Parameters
+    ----------
+    job : AlignJob
+        What to do.
+
+    Returns
+    -------
+    AlignSummary
+
+    Raises
+    ------
+    InputError
+        See :func:`verglas.align`.
+    """
+    started = time.perf_counter()
+    particles, reference = read_particles(job.particles, stack=job.stack), read_map(job.reference)
+    found = align(particles, reference, settings=job.settings)
+    write_particles(job.out, found)
+    change, before, after = None, particles.poses, found.poses
+    if before is not None and after is not None and len(found) == len(particles):
+        change = float(np.median(angular_distance(before.angles_deg, after.angles_deg, job.settings.symmetry)))
+    return AlignSummary(found, len(particles), time.perf_counter() - started, change)
