@@ -167,6 +167,12 @@ def test_readme_has_the_two_commands():
     assert all((ROOT / path).is_file() for _, path in pictures)
 
 
+def test_every_benchmark_is_listed():
+    listed = (ROOT / "bench" / "README.md").read_text(encoding="utf-8")
+    scripts = {p.name for pattern in ("bench_*.py", "compare_*.py") for p in (ROOT / "bench").glob(pattern)}
+    assert {name for name in scripts if f"bench/{name}" not in listed} == set()
+
+
 def test_counting_of_junit_files(tmp_path: Path):
     count = tool("count_tests").count
     suite = '<testsuites><testsuite tests="{}" failures="{}" errors="{}" skipped="{}"/></testsuites>'

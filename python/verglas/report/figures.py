@@ -163,7 +163,7 @@ def draw_fsc(axes: Axes, curves: Mapping[str, FSC], thresholds: Sequence[float])
     axes.set_xticks(ticks, [f"{1 / t:.1f}" if t > 0 else "∞" for t in ticks])
     axes.set_xlabel("resolution (Å)")
     axes.set_ylabel("Fourier shell correlation")
-    axes.legend(loc="lower left", fontsize=9)
+    axes.legend(loc="lower left", bbox_to_anchor=(0.0, 0.19), fontsize=9)  # above both lines
 
 
 def fsc(curves: Mapping[str, FSC], thresholds: Sequence[float] = (0.5, 0.143)) -> bytes:
