@@ -33,22 +33,44 @@ struct Lanes {
   typedef double WidePairs __attribute__((vector_size(16 * count)));  // sums of values
 };
 
-/// The window with one tap per SIMD lane.
+/// The window with one tap per SIMD lane; and with one tap per pair of lanes, as rows of complex values need
+/// it.
 template <int W>
 struct Window {
   using Vec = typename Lanes<W>::Vec;
+  using Pairs = typename Lanes<W>::Pairs;
   Vec coefficients[kMaxDegree + 1];
+  Pairs pair_coefficients[kMaxDegree + 1];
   int degree;
 
   explicit Window(const WindowTable& table) : degree(table.degree) {
     for (int d = 0; d <= degree; ++d) {
-      for (int j = 0; j < Lanes<W>::count; ++j)
-        coefficients[d][j] = j < W ? table.coefficients[d * W + j] : 0.0f;
+      for (int j = 0; j < Lanes<W>::count; ++j) {
+        const float c = j < W ? table.coefficients[d * W + j] : 0.0f;
+        coefficients[d][j] = pair_coefficients[d][2 * j] = pair_coefficients[d][2 * j + 1] = c;
+      }
     }
   }
   Vec operator()(float t) const { return math::horner(coefficients, degree, t); }
   math::Slope<Vec> slope(float t) const { return math::horner_slope(coefficients, degree, Vec{} + t); }
+  Pairs pairs(float t) const { return math::horner(pair_coefficients, degree, t); }
+  math::Slope<Pairs> pairs_slope(float t) const {
+    return math::horner_slope(pair_coefficients, degree, Pairs{} + t);
+  }
 };
+
+/// Sum of the complex values in a row of lanes.
+template <class Pairs>
+Complex sum_pairs(const Pairs& row) {
+  typedef float Two __attribute__((vector_size(16)));  // two complex values
+  Two sum = {};
+  for (std::size_t i = 0; i < sizeof(Pairs) / sizeof(Two); ++i) {
+    Two part;
+    std::memcpy(&part, reinterpret_cast<const char*>(&row) + i * sizeof(Two), sizeof(Two));
+    sum += part;
+  }
+  return {sum[0] + sum[2], sum[1] + sum[3]};
+}
 
 /// Sum of W^3 taps around a point: rows of W complex values are read as one SIMD vector.
 template <int W>
@@ -57,7 +79,7 @@ Complex gather(const Window<W>& window, const math::GridShape& grid, const Compl
   using L = Lanes<W>;
   const auto fz = math::footprint<W>(point.z), fy = math::footprint<W>(point.y),
              fx = math::footprint<W>(point.x);
-  const auto wz = window(fz.t), wy = window(fy.t), wx = window(fx.t);
+  const auto wz = window(fz.t), wy = window(fy.t);
   const std::size_t row = grid.columns, plane = row * grid.rows();
   const Complex* corner = spectrum + fz.first * plane + fy.first * row + fx.first;
   typename L::Pairs sum = {};
@@ -70,12 +92,8 @@ Complex gather(const Window<W>& window, const math::GridShape& grid, const Compl
     }
     sum += wz[z] * sum_z;
   }
-  float re = 0.0f, im = 0.0f;
-  for (int x = 0; x < W; ++x) {
-    re += wx[x] * sum[2 * x];
-    im += wx[x] * sum[2 * x + 1];
-  }
-  return {re, point.mate ? -im : im};
+  const Complex value = sum_pairs(window.pairs(fx.t) * sum);
+  return point.mate ? std::conj(value) : value;
 }
 
 /// The interpolated transform at a point, and its derivatives along the grid's axes (per grid step).
@@ -91,7 +109,8 @@ GradientSample gather_gradient(const Window<W>& window, const math::GridShape& g
   using L = Lanes<W>;
   const auto fz = math::footprint<W>(point.z), fy = math::footprint<W>(point.y),
              fx = math::footprint<W>(point.x);
-  const auto wz = window.slope(fz.t), wy = window.slope(fy.t), wx = window.slope(fx.t);
+  const auto wz = window.slope(fz.t), wy = window.slope(fy.t);
+  const auto wx = window.pairs_slope(fx.t);
   const std::size_t row = grid.columns, plane = row * grid.rows();
   const Complex* corner = spectrum + fz.first * plane + fy.first * row + fx.first;
   typename L::Pairs sum = {}, sum_dy = {}, sum_dz = {};
@@ -107,21 +126,11 @@ GradientSample gather_gradient(const Window<W>& window, const math::GridShape& g
     sum_dy += wz.value[z] * along_dy;
     sum_dz += wz.derivative[z] * along_y;
   }
-  float re[4] = {}, im[4] = {};
-  for (int x = 0; x < W; ++x) {
-    const float w = wx.value[x], d = wx.derivative[x];
-    re[0] += w * sum[2 * x];
-    im[0] += w * sum[2 * x + 1];
-    re[1] += d * sum[2 * x];
-    im[1] += d * sum[2 * x + 1];
-    re[2] += w * sum_dy[2 * x];
-    im[2] += w * sum_dy[2 * x + 1];
-    re[3] += w * sum_dz[2 * x];
-    im[3] += w * sum_dz[2 * x + 1];
-  }
+  const Complex value = sum_pairs(wx.value * sum), dx = sum_pairs(wx.derivative * sum),
+                dy = sum_pairs(wx.value * sum_dy), dz = sum_pairs(wx.value * sum_dz);
+  if (!point.mate) return {value, dx, dy, dz};
   // V(q) = conj V(-q): at the mate the value is conjugated, the gradient conjugated and negated.
-  if (point.mate) return {{re[0], -im[0]}, {-re[1], im[1]}, {-re[2], im[2]}, {-re[3], im[3]}};
-  return {{re[0], im[0]}, {re[1], im[1]}, {re[2], im[2]}, {re[3], im[3]}};
+  return {std::conj(value), -std::conj(dx), -std::conj(dy), -std::conj(dz)};
 }
 
 /// Pixels in use are round(|k|) <= max_radius; this is the largest kx on the row ky, or -1.
