@@ -248,8 +248,9 @@ PriorTerm prior_term(const PosePrior& prior, std::size_t i, const Pose& pose) {
 /// The objective and its model at one pose: value, gradient, negative curvature.
 struct Quadratic {
   double value;
-  // Gains below it cannot be told from the score's own roughness: taps of a window of finite support come and
-  // go with a small step (2e-6 of the sums at 4 taps, their rounding at 8).
+  // Promised gains below it may fail to come true: the window does not quite vanish at its ends, and the
+  // derivative of the taps leaves these jumps out, so score and gradient disagree a little about where the
+  // maximum is (with 4 taps by about a hundredth of a standard deviation of a noisy particle's pose).
   double roughness;
   double gradient[kN], curvature[kN * kN];
 
