@@ -39,7 +39,7 @@ def register(app: typer.Typer) -> None:
 
         with shown_progress("particles searched") as progress:
             settings = AlignSettings(
-                symmetry, max_resolution, diameter, step, shift_range, not on_grid, threads, progress
+                symmetry, max_resolution, diameter, step, shift_range, not on_grid, threads=threads, progress=progress
             )
             summary = align_files(AlignJob(particles, reference, out, settings, stack))
         found = summary.as_dict()

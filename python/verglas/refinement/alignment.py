@@ -44,6 +44,8 @@ class AlignSettings:
         Spacing of directions and in-plane angles in the search.
     shift_range_A : float
         Largest shift searched.
+    search_resolution_A : float, optional
+        Finest data used in the search; by default what the angular step can resolve.
     refine : bool
         Finish each pose on the exact score; without it poses stay on the grid.
     threads : int, optional
@@ -58,14 +60,16 @@ class AlignSettings:
     step_deg: float = 7.5
     shift_range_A: float = 12.0
     refine: bool = True
+    search_resolution_A: float | None = None
     threads: int | None = None
     progress: Progress | None = None
 
     def __post_init__(self) -> None:
         """Refuse what cannot be searched."""
-        for name in ("step_deg", "shift_range_A"):
-            if not getattr(self, name) > 0:
-                raise InputError(f"align: expected a positive {name}, got {getattr(self, name)}")
+        for name in ("step_deg", "shift_range_A", "search_resolution_A"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise InputError(f"align: expected a positive {name}, got {value}")
 
 
 @dataclass(frozen=True)
@@ -94,7 +98,10 @@ def _geometry(particles: Particles, settings: AlignSettings) -> _Geometry:
     if not 0 < diameter <= box:
         raise InputError(f"align: expected a diameter of 0 to {box * pixel_size_A:g} A, got {settings.diameter_A}")
     # Half a step moves the edge of the particle by diameter step / 4: up to three eighths of a period.
-    search = min(final, max(4, round(1.5 * box / (diameter * np.deg2rad(settings.step_deg)))))
+    search = max(4, round(1.5 * box / (diameter * np.deg2rad(settings.step_deg))))
+    if settings.search_resolution_A is not None:
+        search = max(1, round(box * pixel_size_A / settings.search_resolution_A))
+    search = min(search, final)
     step = max(1.0, box / (4 * search))
     reach = int(settings.shift_range_A / pixel_size_A / step)
     k = np.arange(-reach, reach + 1)
@@ -291,7 +298,8 @@ def align(particles: Particles, map: Map, symmetry: str = "C1", max_resolution_A
     settings : AlignSettings, optional
         All choices at once; ``symmetry`` and ``max_resolution_A`` are then taken from it.
     **changes
-        Single choices: ``diameter_A``, ``step_deg``, ``shift_range_A``, ``refine``, ``threads``, ``progress``.
+        Single choices: ``diameter_A``, ``step_deg``, ``shift_range_A``, ``search_resolution_A``, ``refine``,
+        ``threads``, ``progress``.
 
     Returns
     -------
