@@ -99,7 +99,7 @@ py::array_t<cfloat> weighted(const py::object& samples, const PolarGrid& g, cons
 }  // namespace
 
 void bind_polar(py::module_& m) {
-  py::class_<PolarGrid>(m, "PolarGrid")
+  py::class_<PolarGrid>(m, "PolarGrid", py::module_local())
       .def(py::init(&make_grid), py::arg("box"), py::arg("n_theta"), py::arg("radii"), py::arg("limits"),
            py::arg("spacing"));
   m.def("polar", &polar, py::arg("images"), py::arg("grid"), py::arg("num_threads"));

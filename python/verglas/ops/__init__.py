@@ -11,9 +11,11 @@ from verglas.ops.refine_pose import PosePrior, PoseResult, PoseSearch, pose_radi
 from verglas.ops.rotate import rotate
 from verglas.ops.scatter import scatter, scatter_volume
 from verglas.ops.score import ScorePlan, Scores, psi_angles_deg, score
+from verglas.ops.score_cells import CellTasks, score_cells
 
 __all__ = [
     "POSE_STATUS",
+    "CellTasks",
     "Correlation",
     "Grid",
     "GridSums",
@@ -41,5 +43,6 @@ __all__ = [
     "scatter",
     "scatter_volume",
     "score",
+    "score_cells",
     "symmetrise",
 ]

@@ -1,0 +1,132 @@
+"""Log-likelihoods of chosen poses: every image has its own list of slices, psi and shifts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from verglas._native import core, resolve_threads
+from verglas.errors import InputError
+from verglas.ops._device import as_array, require_cpu
+from verglas.ops.polar import PolarGrid, polar_harmonics, polar_power
+
+IntArray = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class CellTasks:
+    """What to evaluate: tasks (slice, side, psi) of each image, each at all shifts of that image.
+
+    Attributes
+    ----------
+    offsets : (n + 1,) int64
+        Tasks of image i are ``offsets[i]:offsets[i + 1]`` of the next three.
+    slice : (tasks,) int32
+        Index of the slice. Sort by slice and side: tasks that follow each other on one slice share its cost.
+    opposite : (tasks,) bool
+        Whether the opposite direction of the slice is meant (rot + 180, 180 - tilt, same psi).
+    psi : (tasks,) int32
+        Index of the in-plane angle, (j + 1/2) 360 / n_psi degrees.
+    shift_offsets : (n + 1,) int64
+        Shifts of image i are ``shift_offsets[i]:shift_offsets[i + 1]`` of ``shifts_px``.
+    shifts_px : (shifts, 2) float32
+        x, y in pixels.
+    """
+
+    offsets: npt.ArrayLike
+    slice: npt.ArrayLike
+    opposite: npt.ArrayLike
+    psi: npt.ArrayLike
+    shift_offsets: npt.ArrayLike
+    shifts_px: npt.ArrayLike
+
+    def score_offsets(self) -> IntArray:
+        """Where the scores of each image begin, (n + 1,): tasks times shifts, shift fastest."""
+        counts = np.diff(np.asarray(self.offsets)) * np.diff(np.asarray(self.shift_offsets))
+        return np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+
+
+def score_cells(
+    samples: npt.ArrayLike,
+    reference: npt.ArrayLike,
+    grid: PolarGrid,
+    n_psi: int,
+    tasks: CellTasks,
+    *,
+    n_power: int = 5,
+    ctf: npt.ArrayLike | None = None,
+    pixel_size_A: float = 1.0,
+    inv_sigma2: npt.ArrayLike | None = None,
+    device: str = "cpu",
+    threads: int | None = None,
+) -> npt.NDArray[np.float32]:
+    r"""Log-likelihoods of chosen poses, without priors.
+
+    .. math:: \sum_k \frac{\mathrm{Re}[(C A)^* X S_t]}{\sigma^2} - \frac12 \sum_k \frac{C^2 |A|^2}{\sigma^2}
+
+    the same sum as :class:`verglas.ops.ScorePlan`, for windows instead of everything.
+
+    Parameters
+    ----------
+    samples : (n, n_rings, n_theta // 2) complex64
+        :func:`verglas.ops.polar` of the images.
+    reference : (n_slices, n_rings, n_theta // 2) complex64
+        Samples of the slices at psi = 0.
+    grid : PolarGrid
+        Rings and angles of both.
+    n_psi : int
+        Number of in-plane angles that ``tasks.psi`` counts in; any number.
+    tasks : CellTasks
+        What to evaluate.
+    n_power : int
+        Even harmonics of the power term.
+    ctf, pixel_size_A, inv_sigma2
+        As in :meth:`verglas.ops.ScorePlan.run`.
+    device : str
+        ``"cpu"``.
+    threads : int, optional
+        Threads; all by default. The result does not depend on it.
+
+    Returns
+    -------
+    (scores,) float32
+        Image by image, task by task, shift by shift; see :meth:`CellTasks.score_offsets`.
+
+    Raises
+    ------
+    ValueError
+        Shapes disagree, or an index is out of range.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from verglas import ops
+    >>> grid = ops.PolarGrid(16, 5)
+    >>> s = ops.polar(np.random.default_rng(0).standard_normal((1, 16, 16)).astype(np.float32), grid)
+    >>> tasks = ops.CellTasks([0, 2], [0, 0], [False, False], [3, 4], [0, 1], [[0, 0]])
+    >>> ops.score_cells(s, s, grid, 24, tasks).shape
+    (2,)
+    """
+    require_cpu(device, "score_cells")
+    harmonics = polar_harmonics(reference, grid, threads=threads)
+    kept = min(int(n_power), grid.max_m // 2 + 1, grid.n_theta // 2)
+    power = polar_power(reference, grid, kept, threads=threads)
+    samples = as_array(samples, np.complex64)
+    inv = np.broadcast_to(np.float32(1) if inv_sigma2 is None else np.asarray(inv_sigma2), (len(samples), grid.n_rings))
+    opposite = np.ascontiguousarray(tasks.opposite, bool).view(np.uint8)
+    scores = core.score_cells(
+        grid.native, int(n_psi), (harmonics, power), samples, None if ctf is None else as_array(ctf, np.float64),
+        float(pixel_size_A), as_array(inv, np.float32),
+        (as_array(tasks.shift_offsets, np.int64), as_array(tasks.shifts_px, np.float32)),
+        (as_array(tasks.offsets, np.int64), as_array(tasks.slice, np.int32), opposite, as_array(tasks.psi, np.int32)),
+        resolve_threads(threads),
+    )  # fmt: skip
+    if not np.isfinite(scores).all():
+        image = int(np.searchsorted(tasks.score_offsets(), np.flatnonzero(~np.isfinite(scores))[0], side="right")) - 1
+        raise InputError(
+            f"score_cells: image {image} of the batch has scores that are not finite; check its pixels, its CTF and "
+            "noise, and the slices"
+        )
+    return scores
