@@ -202,3 +202,15 @@ def test_slices_do_not_depend_on_threads_and_refuse_a_short_grid():
         ops.polar_slices(spectrum, grid3, matrices, ops.PolarGrid(16, 7))
     with pytest.raises(ValueError, match="box"):
         ops.polar_slices(spectrum, grid3, matrices, ops.PolarGrid(17, 5))
+
+
+def test_ctf_power_is_the_power_of_a_unit_slice():
+    """Harmonics of w C^2 / sigma2 against the direct sum, astigmatic CTF."""
+    grid = ops.PolarGrid(24, 9)
+    inv = np.random.default_rng(0).uniform(0.5, 2, (2, grid.n_rings)).astype(np.float32)
+    params = vg.Optics([9000.0, 14000.0], [8000.0, 14000.0], [25.0, 0.0]).as_params()
+    got = ops.polar_ctf_power(inv, grid, 4, ctf=params, pixel_size_A=2.0)
+    kx, ky = (k / (2.0 * 24) for k in reference.polar.points(grid.radii, grid.n_theta))
+    c2 = np.array([reference.ctf.ctf_at(row, kx, ky) ** 2 for row in params])
+    want = reference.polar.polar_harmonics(c2 * (grid.weights * inv)[..., None], 6)[..., ::2]
+    assert relative(got, want) < POLAR_REL

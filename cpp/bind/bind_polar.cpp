@@ -74,6 +74,23 @@ py::array_t<cfloat> power(const py::object& samples, const PolarGrid& g, int n_p
   return out;
 }
 
+py::array_t<cfloat> ctf_power(const PolarGrid& g, const py::object& ctf, double pixel_size_A,
+                              const py::object& inv_sigma2, int n_power, int num_threads) {
+  const auto inv = input<float>(inv_sigma2, "inv_sigma2", {kAny, g.n_rings});
+  const auto n = static_cast<py::ssize_t>(inv.shape[0]);
+  const double* params = ctf.is_none() ? nullptr : input<double>(ctf, "ctf", {n, math::kOpticsColumns}).data;
+  if (n_power < 1 || n_power > g.half())
+    throw std::invalid_argument("n_power: expected 1 to " + std::to_string(g.half()) + ", got " +
+                                std::to_string(n_power));
+  auto out =
+      make<cfloat>({inv.shape[0], static_cast<std::size_t>(g.n_rings), static_cast<std::size_t>(n_power)});
+  cfloat* data = out.mutable_data();
+  checked_threads(num_threads);
+  py::gil_scoped_release release;
+  cpu::polar_ctf_power(params, inv.data, inv.shape[0], pixel_size_A, g, n_power, data, num_threads);
+  return out;
+}
+
 py::array_t<cfloat> weighted(const py::object& samples, const PolarGrid& g, const py::object& ctf,
                              double pixel_size_A, const py::object& inv_sigma2, const py::object& shifts,
                              int num_threads) {
@@ -109,6 +126,8 @@ void bind_polar(py::module_& m) {
         py::arg("num_threads"));
   m.def("polar_power", &power, py::arg("samples"), py::arg("grid"), py::arg("n_power"),
         py::arg("num_threads"));
+  m.def("polar_ctf_power", &ctf_power, py::arg("grid"), py::arg("ctf").none(true), py::arg("pixel_size_A"),
+        py::arg("inv_sigma2"), py::arg("n_power"), py::arg("num_threads"));
   m.def("polar_weighted", &weighted, py::arg("samples"), py::arg("grid"), py::arg("ctf").none(true),
         py::arg("pixel_size_A"), py::arg("inv_sigma2"), py::arg("shifts_px"), py::arg("num_threads"));
 }

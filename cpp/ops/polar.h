@@ -97,6 +97,12 @@ class EvenHarmonics {
 void polar_power(const cfloat* samples, std::size_t n, const PolarGrid& grid, int n_power, cfloat* power,
                  int num_threads);
 
+/// power[i, ring, k]: even harmonics of w_r C^2 / sigma2 of n images, unnormalised: what power terms and the
+/// weights of a reconstruction are made of.
+///   ctf (n, math::kOpticsColumns) or null; inv_sigma2 (n, n_rings)
+void polar_ctf_power(const double* ctf, const float* inv_sigma2, std::size_t n, double pixel_size_A,
+                     const PolarGrid& grid, int n_power, cfloat* power, int num_threads);
+
 /// y = C X / sigma2 on the polar grid of one image, in place of its samples X, and (where cp is not null) the
 /// even harmonics of w_r C^2 / sigma2, (n_rings, n_power), unnormalised.
 ///   ctf_row   null: C = 1;   inv_sigma2  (n_rings);   ctf_scratch  (n_rings * half)

@@ -89,6 +89,22 @@ void weight_samples(const double* ctf_row, double pixel_size_A, const float* inv
   if (cp) even.run(ctf_scratch, 1.0f, cp);
 }
 
+void polar_ctf_power(const double* ctf, const float* inv_sigma2, std::size_t n, double pixel_size_A,
+                     const PolarGrid& grid, int n_power, cfloat* power, int num_threads) {
+  const EvenHarmonics even(grid, n_power);
+  const std::size_t points = static_cast<std::size_t>(grid.n_rings) * grid.half();
+#pragma omp parallel num_threads(num_threads)
+  {
+    std::vector<cfloat> unused(points);
+    std::vector<float> scratch(points);
+#pragma omp for schedule(static)
+    for (std::size_t i = 0; i < n; ++i)
+      weight_samples(ctf ? ctf + i * math::kOpticsColumns : nullptr, pixel_size_A,
+                     inv_sigma2 + i * grid.n_rings, grid, even, scratch.data(), unused.data(),
+                     power + i * grid.n_rings * n_power);
+  }
+}
+
 namespace {
 
 /// exp(-2 pi i t), t in turns: rounding by adding 1.5 * 2^23, then the polynomial of math/trig.h, lane by

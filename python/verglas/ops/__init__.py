@@ -4,7 +4,15 @@ from verglas.ops.correlate import Correlation, correlate, correlate_rotations
 from verglas.ops.ctf import ctf
 from verglas.ops.grid import Grid
 from verglas.ops.insert import GridSums, fold, insert, symmetrise
-from verglas.ops.polar import PolarGrid, polar, polar_harmonics, polar_power, polar_slices, polar_weighted
+from verglas.ops.polar import (
+    PolarGrid,
+    polar,
+    polar_ctf_power,
+    polar_harmonics,
+    polar_power,
+    polar_slices,
+    polar_weighted,
+)
 from verglas.ops.project import project
 from verglas.ops.refine_pose import STATUS as POSE_STATUS
 from verglas.ops.refine_pose import PosePrior, PoseResult, PoseSearch, pose_radii, refine_pose
@@ -31,6 +39,7 @@ __all__ = [
     "fold",
     "insert",
     "polar",
+    "polar_ctf_power",
     "polar_harmonics",
     "polar_power",
     "polar_slices",

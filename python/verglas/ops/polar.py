@@ -317,6 +317,53 @@ def polar_power(
     return core.polar_power(_samples(samples, grid), grid.native, int(n_power), resolve_threads(threads))
 
 
+def polar_ctf_power(
+    inv_sigma2: npt.ArrayLike,
+    grid: PolarGrid,
+    n_power: int = 1,
+    *,
+    ctf: npt.ArrayLike | None = None,
+    pixel_size_A: float = 1.0,
+    threads: int | None = None,
+) -> ComplexArray:
+    r"""Harmonics 0, 2, ..., 2 (n_power - 1) of :math:`w_r C^2 / \sigma^2` on each ring, unnormalised.
+
+    With :func:`polar_power` of a slice, :math:`\sum_r p_0(r)\,q_0(r)` is the power of that slice in an image, averaged
+    over psi.
+
+    Parameters
+    ----------
+    inv_sigma2 : (n, n_rings) float32
+        1 / noise variance of each image on each ring.
+    grid : PolarGrid
+        Rings and angles.
+    n_power : int
+        Harmonics kept.
+    ctf, pixel_size_A
+        As in :func:`polar_weighted`.
+    threads : int, optional
+        Threads; all by default.
+
+    Returns
+    -------
+    (n, n_rings, n_power) complex64
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from verglas import ops
+    >>> g = ops.PolarGrid(16, 4)
+    >>> q = ops.polar_ctf_power(np.ones((1, 4)), g)
+    >>> bool(np.allclose(q[0, :, 0], g.weights * g.n_theta))
+    True
+    """
+    params = None if ctf is None else as_array(ctf, np.float64)
+    return core.polar_ctf_power(
+        grid.native, params, float(pixel_size_A), as_array(inv_sigma2, np.float32), int(n_power),
+        resolve_threads(threads),
+    )  # fmt: skip
+
+
 def polar_weighted(
     samples: npt.ArrayLike,
     grid: PolarGrid,
