@@ -184,6 +184,11 @@ def test_bad_input_is_named():
         ops.project(spectrum[:-1], grid, np.eye(3)[None])
     with pytest.raises(ValueError, match="matrices"):
         ops.project(spectrum, grid, np.eye(3))
+    for wrong in (np.nan, 2.0):  # either would reach outside the grid
+        with pytest.raises(ValueError, match="matrix 1 is not a rotation"):
+            ops.project(spectrum, grid, np.stack([np.eye(3), wrong * np.eye(3)]))
+    with pytest.raises(ValueError, match="not a rotation"):
+        ops.insert(ops.GridSums.zeros(grid), np.zeros((1, 16, 9), np.complex64), 3 * np.eye(3)[None])
     with pytest.raises(ValueError, match="max_radius"):
         ops.project(spectrum, grid, np.eye(3)[None], max_radius=8)
     with pytest.raises(ValueError, match="shifts_px"):

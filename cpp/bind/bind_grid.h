@@ -1,5 +1,7 @@
 // The grid as Python hands it over, checked once for project and insert.
 #pragma once
+#include <cmath>
+
 #include "bind/arrays.h"
 #include "ops/grid.h"
 
@@ -38,6 +40,26 @@ inline int checked_radius(const math::GridShape& grid, int max_radius, int width
     throw std::invalid_argument("max_radius: expected 0 to what the grid was made for, got " +
                                 std::to_string(max_radius));
   return max_radius;
+}
+
+/// Anything but a rotation, NaN included, would point outside the grid.
+inline void check_rotation(const double* a, const char* name, std::size_t number) {
+  for (int row = 0; row < 3; ++row) {
+    for (int other = 0; other <= row; ++other) {
+      double dot = 0.0;
+      for (int k = 0; k < 3; ++k) dot += a[3 * row + k] * a[3 * other + k];
+      if (!(std::fabs(dot - (row == other ? 1.0 : 0.0)) < 1e-3))
+        throw std::invalid_argument(std::string(name) + ": matrix " + std::to_string(number) +
+                                    " is not a rotation (its rows are not orthonormal, or not finite)");
+    }
+  }
+}
+
+/// Rotation matrices (n, 3, 3), checked.
+inline View<const double> rotations(const py::handle& object, const char* name) {
+  const auto m = input<double>(object, name, {kAny, 3, 3});
+  for (std::size_t i = 0; i < m.shape[0]; ++i) check_rotation(m.data + 9 * i, name, i);
+  return m;
 }
 
 }  // namespace verglas::bind

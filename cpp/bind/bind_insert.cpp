@@ -24,7 +24,7 @@ void insert(const GridArguments& g, const py::object& values, const py::object& 
   const auto grid = grid_shape(g);
   const auto window = window_table(g);
   const auto sums = checked_sums(grid, values, weights);
-  const auto m = input<double>(matrices, "matrices", {kAny, 3, 3});
+  const auto m = rotations(matrices, "matrices");
   const py::ssize_t n = static_cast<py::ssize_t>(m.shape[0]), half = grid.box / 2 + 1;
   cpu::InsertInput in{};
   in.n = m.shape[0];

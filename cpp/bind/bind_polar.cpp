@@ -36,7 +36,7 @@ py::array_t<cfloat> slices(const GridArguments& g, const py::object& spectrum, c
   const auto volume = grid_shape(g);
   const auto window = window_table(g);
   const auto u = input<cfloat>(spectrum, "spectrum", {volume.rows(), volume.rows(), volume.columns});
-  const auto m = input<double>(matrices, "matrices", {kAny, 3, 3});
+  const auto m = rotations(matrices, "matrices");
   if (volume.box != polar_grid.box)
     throw std::invalid_argument("polar_slices: the grid is for box " + std::to_string(volume.box) +
                                 ", the polar grid for " + std::to_string(polar_grid.box));

@@ -10,7 +10,7 @@ void project(const GridArguments& g, const py::object& spectrum, const py::objec
   const auto grid = grid_shape(g);
   const auto window = window_table(g);
   const auto volume = input<cpu::Complex>(spectrum, "spectrum", {grid.rows(), grid.rows(), grid.columns});
-  const auto m = input<double>(matrices, "matrices", {kAny, 3, 3});
+  const auto m = rotations(matrices, "matrices");
   const py::ssize_t n = static_cast<py::ssize_t>(m.shape[0]), half = grid.box / 2 + 1;
   cpu::SliceOptions options{checked_radius(grid, max_radius, window.width), nullptr, nullptr};
   if (!shifts_px.is_none()) options.shifts_px = input<double>(shifts_px, "shifts_px", {n, 2}).data;

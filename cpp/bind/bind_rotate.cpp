@@ -11,6 +11,7 @@ void rotate(const GridArguments& g, const py::object& spectrum, const py::object
   const auto window = window_table(g);
   const auto volume = input<cpu::Complex>(spectrum, "spectrum", {grid.rows(), grid.rows(), grid.columns});
   const auto m = input<double>(matrix, "matrix", {3, 3});
+  check_rotation(m.data, "matrix", 0);
   checked_radius(grid, max_radius, window.width);
   const auto rotated = output<cpu::Complex>(out, "out", {grid.box, grid.box, grid.box / 2 + 1});
   checked_threads(num_threads);
