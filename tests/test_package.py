@@ -170,7 +170,8 @@ def test_readme_has_the_two_commands():
 def test_every_benchmark_is_listed():
     listed = (ROOT / "bench" / "README.md").read_text(encoding="utf-8")
     scripts = {p.name for pattern in ("bench_*.py", "compare_*.py") for p in (ROOT / "bench").glob(pattern)}
-    assert {name for name in scripts if f"bench/{name}" not in listed} == set()
+    missing = sorted(name for name in scripts if f"bench/{name}" not in listed)
+    assert missing == [], "add a row to bench/README.md: the command, what it measures, what it writes"
 
 
 def test_counting_of_junit_files(tmp_path: Path):
