@@ -2,14 +2,10 @@
 
 #include <algorithm>
 
+#include "ops/insert_taps.h"
+
 namespace verglas::cpu {
 namespace {
-
-/// One image's pixel as it goes into the sums.
-struct Sample {
-  std::complex<double> value;
-  double weight;
-};
 
 /// The half of the image's disc that is inserted: kx >= 0, and on the column kx = 0 only ky >= 0, because the
 /// pixels (0, ky) and (0, -ky) are Friedel mates of each other; the origin counts half, being its own mate.
@@ -50,46 +46,6 @@ class ImageReader {
   const float* ctf_ = nullptr;
   const float* shell_ = nullptr;
 };
-
-/// Adds one sample's taps on the planes z in [z_begin, z_end).
-template <int W>
-void scatter(const Window<W>& window, const math::GridShape& grid, const math::SlicePoint& point,
-             const Sample& sample, const InsertSums& sums, int z_begin, int z_end) {
-  using L = Lanes<W>;
-  const auto fz = math::footprint<W>(point.z);
-  const int first = std::max(z_begin - fz.first, 0), last = std::min(z_end - fz.first, W);
-  if (first >= last) return;
-  const auto fy = math::footprint<W>(point.y), fx = math::footprint<W>(point.x);
-  const auto wz = window(fz.t), wy = window(fy.t), wx = window(fx.t);
-  const double re = sample.value.real(), im = point.mate ? -sample.value.imag() : sample.value.imag();
-  typename L::WidePairs value_row = {};
-  typename L::Wide weight_row = {};
-  for (int x = 0; x < W; ++x) {
-    value_row[2 * x] = re * wx[x];
-    value_row[2 * x + 1] = im * wx[x];
-    weight_row[x] = sample.weight * wx[x];
-  }
-  const std::size_t row = grid.columns, plane = row * grid.rows();
-  const std::size_t corner = fz.first * plane + fy.first * row + fx.first;
-  for (int z = first; z < last; ++z) {
-    for (int y = 0; y < W; ++y) {
-      const double w = static_cast<double>(wz[z]) * wy[y];
-      const std::size_t at = corner + z * plane + y * row;
-      if (sums.values) {
-        typename L::WidePairs values;
-        std::memcpy(&values, sums.values + at, sizeof(values));
-        values += w * value_row;
-        std::memcpy(static_cast<void*>(sums.values + at), &values, sizeof(values));
-      }
-      if (sums.weights) {
-        typename L::Wide weights;
-        std::memcpy(&weights, sums.weights + at, sizeof(weights));
-        weights += w * weight_row;
-        std::memcpy(sums.weights + at, &weights, sizeof(weights));
-      }
-    }
-  }
-}
 
 /// Range of kx on one row of pixels in which a linear coordinate `start + slope kx` lies in (low, high);
 /// conservative.
@@ -135,21 +91,9 @@ void insert_image(const Window<W>& window, const math::GridShape& grid, const do
       const auto point = math::slice_point(axes, grid, kx, ky);
       const int first = math::footprint<W>(point.z).first;
       if (first >= z_end || first + W <= z_begin) continue;
-      scatter<W>(window, grid, point, reader.read(kx, ky, row), sums, z_begin, z_end);
+      add_taps<W>(window, grid, point, reader.read(kx, ky, row), sums, z_begin, z_end);
     }
   }
-}
-
-/// Bounds of slabs of equal work: slices in random directions put pixels at height z with density (R - |z|) /
-/// R^2, so the quantiles of that triangle share the work.
-std::vector<int> slab_bounds(const math::GridShape& grid, int slabs) {
-  std::vector<int> bounds(slabs + 1);
-  for (int s = 0; s <= slabs; ++s) {
-    const double q = static_cast<double>(s) / slabs;
-    const double z = q < 0.5 ? -1.0 + std::sqrt(2.0 * q) : 1.0 - std::sqrt(2.0 * (1.0 - q));
-    bounds[s] = static_cast<int>(std::lround((z + 1.0) * 0.5 * grid.rows()));
-  }
-  return bounds;
 }
 
 template <int W>

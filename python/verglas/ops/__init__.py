@@ -4,6 +4,7 @@ from verglas.ops.correlate import Correlation, correlate, correlate_rotations
 from verglas.ops.ctf import ctf
 from verglas.ops.grid import Grid
 from verglas.ops.insert import GridSums, fold, insert, symmetrise
+from verglas.ops.maximise import GroupSums, MaximisePlan, Posterior, Residuals, maximise
 from verglas.ops.polar import (
     PolarGrid,
     polar,
@@ -13,6 +14,7 @@ from verglas.ops.polar import (
     polar_slices,
     polar_weighted,
 )
+from verglas.ops.polar_insert import images_from_polar, polar_insert
 from verglas.ops.project import project
 from verglas.ops.refine_pose import STATUS as POSE_STATUS
 from verglas.ops.refine_pose import PosePrior, PoseResult, PoseSearch, pose_radii, refine_pose
@@ -27,20 +29,27 @@ __all__ = [
     "Correlation",
     "Grid",
     "GridSums",
+    "GroupSums",
+    "MaximisePlan",
     "PolarGrid",
     "PosePrior",
     "PoseResult",
     "PoseSearch",
+    "Posterior",
+    "Residuals",
     "ScorePlan",
     "Scores",
     "correlate",
     "correlate_rotations",
     "ctf",
     "fold",
+    "images_from_polar",
     "insert",
+    "maximise",
     "polar",
     "polar_ctf_power",
     "polar_harmonics",
+    "polar_insert",
     "polar_power",
     "polar_slices",
     "polar_weighted",

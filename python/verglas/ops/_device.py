@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from verglas.errors import DeviceError
+from verglas.errors import DeviceError, InputError
 
 if TYPE_CHECKING:
     from verglas._cuda_arrays import CudaSession
@@ -29,3 +29,13 @@ def cuda_session(device: str) -> CudaSession:
 def as_array(value: Any, dtype: npt.DTypeLike) -> np.ndarray:
     """C-contiguous array of ``dtype``: a view where it already is one, one conversion otherwise."""
     return np.ascontiguousarray(value, dtype=dtype)
+
+
+def refuse_non_finite(array: np.ndarray, what: str, first: int = 0) -> None:
+    """Refuse NaN and infinity, naming the first row that holds one; ``what`` has a place {} for its number."""
+    bad = np.flatnonzero(~np.isfinite(array).reshape(len(array), -1).all(axis=1))
+    if bad.size:
+        more = f" (and {bad.size - 1} more)" if bad.size > 1 else ""
+        raise InputError(
+            f"{what.format(first + int(bad[0]))} holds values that are not finite{more}; mend or leave out"
+        )

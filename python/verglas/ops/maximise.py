@@ -1,0 +1,555 @@
+"""The M-step: from images and a posterior over poses to sums for maps, noise spectra and scales; adjoint of score."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from verglas._native import core, resolve_threads
+from verglas.errors import InputError
+from verglas.ops._device import as_array, refuse_non_finite, require_cpu
+from verglas.ops.insert import GridSums
+from verglas.ops.polar import PolarGrid, polar_harmonics, polar_power
+from verglas.ops.polar_insert import polar_insert
+
+Float = npt.NDArray[np.float64]
+_INSERT_BLOCK = 64  # slices made and inserted at a time
+
+
+class _Scores(Protocol):
+    """What :meth:`Posterior.from_scores` reads of the result of a search."""
+
+    @property
+    def offsets(self) -> npt.NDArray[np.int64]: ...
+    @property
+    def slice(self) -> npt.NDArray[np.int32]: ...
+    @property
+    def opposite(self) -> npt.NDArray[np.bool_]: ...
+    @property
+    def psi(self) -> npt.NDArray[np.int32]: ...
+    @property
+    def shift(self) -> npt.NDArray[np.int32]: ...
+    @property
+    def probability(self) -> Float: ...
+
+
+@dataclass(frozen=True)
+class Posterior:
+    """Posterior over poses of a batch of images, as candidates end to end.
+
+    Attributes
+    ----------
+    offsets : (n + 1,) int64
+        Candidates of image i are ``offsets[i]:offsets[i + 1]`` of the arrays below; an image may have none.
+    slice : (candidates,) int32
+        Slice, of one or of several references end to end.
+    opposite : (candidates,) bool
+        Whether the opposite of the slice is meant: direction (rot + 180, 180 - tilt).
+    psi_deg : (candidates,) float64
+        In-plane angle, any value.
+    shift : (candidates,) int32
+        Row of the table of shifts.
+    weight : (candidates,) float64
+        Posterior probability, >= 0.
+
+    Raises
+    ------
+    InputError
+        Lengths disagree, or a weight is negative or not finite; the message names the image.
+
+    Examples
+    --------
+    >>> from verglas import ops
+    >>> p = ops.Posterior.from_lists(2, image=[1, 0, 1], slice=[4, 4, 7], psi_deg=[0, 30, 90])
+    >>> p.offsets.tolist(), p.slice.tolist(), p.weight.tolist()
+    ([0, 1, 3], [4, 4, 7], [1.0, 1.0, 1.0])
+    """
+
+    offsets: npt.NDArray[np.int64]
+    slice: npt.NDArray[np.int32]
+    opposite: npt.NDArray[np.bool_]
+    psi_deg: Float
+    shift: npt.NDArray[np.int32]
+    weight: Float
+
+    def __post_init__(self) -> None:
+        """Fix the dtypes and check once."""
+        dtypes = {"offsets": np.int64, "slice": np.int32, "opposite": np.bool_, "psi_deg": np.float64,
+                  "shift": np.int32, "weight": np.float64}  # fmt: skip
+        for name, dtype in dtypes.items():
+            object.__setattr__(self, name, as_array(getattr(self, name), dtype))
+        total = int(self.offsets[-1]) if self.offsets.size else 0
+        for name in ("slice", "opposite", "psi_deg", "shift", "weight"):
+            if getattr(self, name).shape != (total,):
+                raise InputError(
+                    f"Posterior: {name}: expected {total} candidates as the offsets say, got shape "
+                    f"{getattr(self, name).shape}"
+                )
+        bad = np.flatnonzero(~(np.isfinite(self.weight) & (self.weight >= 0) & np.isfinite(self.psi_deg)))
+        if bad.size:
+            raise InputError(
+                f"Posterior: image {self.image[bad[0]]}, candidate {bad[0]}: expected a finite angle and a weight "
+                f">= 0, got psi {self.psi_deg[bad[0]]}, weight {self.weight[bad[0]]}"
+            )
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    @property
+    def image(self) -> npt.NDArray[np.int64]:
+        """Image that each candidate belongs to."""
+        return np.repeat(np.arange(len(self)), np.diff(self.offsets))
+
+    @classmethod
+    def from_lists(
+        cls, n: int, image: npt.ArrayLike, slice: npt.ArrayLike, psi_deg: npt.ArrayLike, *,
+        opposite: npt.ArrayLike | None = None, shift: npt.ArrayLike | None = None,
+        weight: npt.ArrayLike | None = None,
+    ) -> Posterior:  # fmt: skip
+        """From candidates of ``n`` images in any order; not opposite, shift 0 and weight 1 by default."""
+        images = np.asarray(image, np.int64)
+        if images.size and not (images.min() >= 0 and images.max() < n):
+            raise InputError(f"Posterior: image: expected 0 to {n - 1}, got {images.min()} to {images.max()}")
+        order = np.argsort(images, kind="stable")
+        offsets = np.concatenate([[0], np.cumsum(np.bincount(images, minlength=n))])
+
+        def take(value: npt.ArrayLike | None, default: float) -> npt.NDArray:
+            return np.full(len(order), default) if value is None else np.asarray(value)[order]
+
+        return cls(
+            offsets, take(slice, 0), take(opposite, 0).astype(bool), take(psi_deg, 0), take(shift, 0), take(weight, 1)
+        )  # fmt: skip
+
+    @classmethod
+    def from_scores(cls, scores: _Scores, n_psi: int) -> Posterior:
+        """From a search at ``n_psi`` angles: the candidates' probabilities, made to sum to one for every image."""
+        weight = np.asarray(scores.probability, np.float64)
+        image = np.repeat(np.arange(len(scores.offsets) - 1), np.diff(scores.offsets))
+        total = np.bincount(image, weight, minlength=len(scores.offsets) - 1)
+        psi_deg = (np.asarray(scores.psi) + 0.5) * (360.0 / n_psi)  # centres of the cells, as the search takes them
+        return cls(scores.offsets, scores.slice, scores.opposite, psi_deg, scores.shift, weight / total[image])
+
+
+@dataclass(frozen=True)
+class Residuals:
+    r"""Residual of each image on each ring, averaged over its posterior; float64.
+
+    .. math::
+        \sum_\theta w_r \langle |X S - C A|^2 \rangle = \mathrm{mass}\; \mathrm{image} - 2\, \mathrm{cross}
+        + \mathrm{power}
+
+    All are sums over the ring's share of the plane, :math:`w_r n_\theta = 2 \pi r s` coefficients:
+    image :math:`= \sum_\theta w_r |X|^2`, cross
+    :math:`= \sum_\mathrm{poses} \gamma \sum_\theta w_r \mathrm{Re}[(C A)^* X S]`, power
+    :math:`= \sum_\mathrm{poses} \gamma \sum_\theta w_r |C A|^2`.
+
+    Attributes
+    ----------
+    mass : (n,)
+        Sum of the weights.
+    image_power, cross, power : (n, n_rings)
+        As above.
+    """
+
+    mass: Float
+    image_power: Float
+    cross: Float
+    power: Float
+
+    @property
+    def squared(self) -> Float:
+        """(n, n_rings), the residual above."""
+        return self.mass[:, None] * self.image_power - 2 * self.cross + self.power
+
+
+@dataclass(frozen=True)
+class GroupSums:
+    """Sums of residuals over groups of images: noise spectra and scales. Float64, images in the order they come.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from verglas import ops
+    >>> g = ops.PolarGrid(16, 4)
+    >>> sums = ops.GroupSums.zeros(1, g)
+    >>> one = np.tile(2 * np.pi * g.radii, (3, 1))
+    >>> sums.add(ops.Residuals(np.ones(3), 4 * one, 2 * one, 1 * one), [0, 0, 0])
+    >>> sums.sigma2().round(6).tolist(), sums.scale().round(6).tolist()
+    ([[1.0, 1.0, 1.0, 1.0]], [2.0])
+    """
+
+    grid: PolarGrid
+    mass: Float
+    squared: Float
+    cross: Float
+    power: Float
+
+    @classmethod
+    def zeros(cls, n_groups: int, grid: PolarGrid) -> GroupSums:
+        """Empty sums."""
+        return cls(grid, np.zeros(n_groups), *(np.zeros((n_groups, grid.n_rings)) for _ in range(3)))
+
+    def add(self, residuals: Residuals, group: npt.ArrayLike, inv_sigma2: npt.ArrayLike | None = None) -> None:
+        """Add images, each to its group; ``inv_sigma2`` (n, n_rings) weights what :meth:`scale` sums."""
+        index = np.asarray(group, np.int64)
+        n = len(residuals.mass)
+        if index.shape != (n,) or (n and not (index.min() >= 0 and index.max() < len(self.mass))):
+            raise InputError(f"GroupSums.add: expected {n} groups from 0 to {len(self.mass) - 1}")
+        inverse = 1.0 if inv_sigma2 is None else np.asarray(inv_sigma2, np.float64)
+        np.add.at(self.mass, index, residuals.mass)
+        np.add.at(self.squared, index, residuals.squared)
+        np.add.at(self.cross, index, residuals.cross * inverse)
+        np.add.at(self.power, index, residuals.power * inverse)
+
+    def sigma2(self) -> Float:
+        r"""Noise variance :math:`E|noise|^2` of one complex coefficient, (n_groups, n_rings); NaN for empty groups."""
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return self.squared / (self.mass[:, None] * self.grid.weights * self.grid.n_theta)
+
+    def shell_sigma2(self) -> Float:
+        """The same on shells 0 .. R, (n_groups, R + 1); shell 0, which no ring lies in, is given shell 1's."""
+        ring_weights = self.grid.weights * (self.grid.shells == np.arange(self.grid.radius + 1)[:, None])
+        ring_weights[0] = ring_weights[1]
+        return self.sigma2() @ (ring_weights / ring_weights.sum(1, keepdims=True)).T
+
+    def scale(self) -> Float:
+        r"""Factor :math:`\sum\mathrm{cross}/\sum\mathrm{power}` on the present scale, (n_groups,); NaN without power."""
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return self.cross.sum(1) / self.power.sum(1)
+
+
+class MaximisePlan:
+    r"""Sums of the M-step for a block of slices: ``add`` batches of images, then ``insert`` into maps.
+
+    .. math::
+        \mathrm{num} = \sum_i \sum_\mathrm{poses} \gamma\, P_\mathrm{pose}^T\Big[\frac{C X S}{\sigma^2}\Big], \qquad
+        \mathrm{den} = \sum_i \sum_\mathrm{poses} \gamma\, P_\mathrm{pose}^T\Big[\frac{C^2}{\sigma^2}\Big]
+
+    The sum over images, in-plane angles and shifts is made per slice in the harmonic domain,
+    :math:`\sum \gamma e^{-im\psi} b_m`, and one slice per direction is inserted: the transpose of what
+    :class:`ScorePlan` computes. Method: docs/engine.md.
+
+    Parameters
+    ----------
+    grid : PolarGrid
+        Rings and harmonics; may reach further than those the posterior was found with, and hold a larger diameter.
+    n_slices : int
+        Slices of the block.
+    first_slice : int
+        Candidates of slices outside ``first_slice`` .. ``first_slice + n_slices - 1`` are passed over, so that all
+        images can be added to one block after another: memory stays bounded, the sums are the same to the last bit.
+    n_power : int
+        Even harmonics kept of C^2; by default as many as the grid has, at most 16. With defocus difference dz (A) the
+        phase of C^2 swings by :math:`x = \pi \lambda\, dz\, k^2`, and harmonics up to about :math:`x + 2 x^{1/3} + 2`
+        count.
+
+    Raises
+    ------
+    InputError, ValueError
+        A setting is out of range.
+
+    Notes
+    -----
+    Memory: :attr:`slice_bytes` for every slice that got a candidate. Sums are float64, bitwise equal for any number of
+    threads, any batches and any order of an image's candidates; another order of the images changes rounding only.
+
+    References
+    ----------
+    Maximisation over poses: Sigworth (1998) J. Struct. Biol. 122, 328-339; Scheres (2012) J. Mol. Biol. 415, 406-418.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from verglas import ops
+    >>> grid = ops.PolarGrid(16, 6)
+    >>> images = np.random.default_rng(0).standard_normal((2, 16, 16)).astype(np.float32)
+    >>> plan = ops.MaximisePlan(grid, 1)
+    >>> posterior = ops.Posterior.from_lists(2, image=[0, 1], slice=[0, 0], psi_deg=[10, 250])
+    >>> _ = plan.add(ops.polar(images, grid), posterior, [[0, 0]])
+    >>> sums = ops.GridSums.zeros(ops.Grid(16))
+    >>> plan.insert(sums, np.eye(3)[None])
+    >>> bool(sums.weights.sum() > 0)
+    True
+    """
+
+    def __init__(self, grid: PolarGrid, n_slices: int, *, first_slice: int = 0, n_power: int | None = None) -> None:
+        if n_slices < 1 or first_slice < 0:
+            raise InputError(f"MaximisePlan: expected slices from 0 on, got {n_slices} from {first_slice}")
+        self.grid, self.n_slices, self.first_slice = grid, int(n_slices), int(first_slice)
+        self.n_power = min(16, grid.max_m // 2 + 1) if n_power is None else int(n_power)
+        self.native = core.MaximisePlan(grid.native, self.n_slices, self.n_power)
+        self._has_reference = False
+
+    @property
+    def slice_bytes(self) -> int:
+        """Memory of the sums of one slice."""
+        return int(self.native.slice_bytes)
+
+    @property
+    def touched(self) -> npt.NDArray[np.bool_]:
+        """Which slices of the block got a candidate."""
+        return self.native.touched()
+
+    def set_reference(self, samples: npt.ArrayLike, *, threads: int | None = None) -> None:
+        """Take in the slices A, which residuals are measured against.
+
+        Parameters
+        ----------
+        samples : (n_slices, n_rings, n_theta // 2) complex64
+            :func:`polar_slices` of the map at psi = 0, or :func:`polar` of class averages, on this plan's grid.
+        threads : int, optional
+            Threads; all by default.
+
+        Raises
+        ------
+        InputError
+            A sample is not finite; the message names the slice.
+        """
+        values = as_array(samples, np.complex64)
+        bad = np.flatnonzero(~np.isfinite(values).reshape(len(values), -1).all(axis=1))
+        if bad.size:
+            raise InputError(f"MaximisePlan.set_reference: slice {bad[0]} holds values that are not finite")
+        harmonics = polar_harmonics(values, self.grid, threads=threads)
+        self.native.set_reference(harmonics, polar_power(values, self.grid, self.n_power, threads=threads))
+        self._has_reference = True
+
+    def add(
+        self,
+        samples: npt.ArrayLike,
+        posterior: Posterior,
+        shifts_px: npt.ArrayLike,
+        *,
+        ctf: npt.ArrayLike | None = None,
+        pixel_size_A: float = 1.0,
+        inv_sigma2: npt.ArrayLike | None = None,
+        centres_px: npt.ArrayLike | None = None,
+        image_power: npt.ArrayLike | None = None,
+        into: Residuals | None = None,
+        first_particle: int = 0,
+        device: str = "cpu",
+        threads: int | None = None,
+    ) -> Residuals | None:
+        r"""Add a batch of images.
+
+        Parameters
+        ----------
+        samples : (n, n_rings, n_theta // 2) complex64
+            :func:`polar` of the images on this plan's grid; better of unmasked images (of masked ones the noise is too
+            small, see ``image_power``, and what the CTF spreads beyond the mask is lost).
+        posterior : Posterior
+            Their candidates.
+        shifts_px : (n_shifts, 2) float32
+            The table that candidates refer to, x and y: the image is moved by this, as by a STAR file's origin.
+        ctf : (n, 9) float64, optional
+            CTF parameters (:func:`verglas.ops.ctf`), scale included; none by default.
+        pixel_size_A : float
+            Pixel size in angstrom, for the CTF.
+        inv_sigma2 : (n, n_rings) or (n_rings,) float32, optional
+            1 / noise variance of one complex coefficient of the unnormalised transform, per ring; 1 by default.
+        centres_px : (n, 2) float32, optional
+            Added to every shift of that image.
+        image_power : (n, n_rings) float64, optional
+            Mean of :math:`|X|^2` of the unmasked images, where ``samples`` are of masked ones; from the samples by default.
+        into : Residuals, optional
+            Added to and returned: of the same images with an earlier block of slices.
+        first_particle : int
+            Number of the batch's first particle, for messages.
+        device : str
+            ``"cpu"``.
+        threads : int, optional
+            Threads; all by default.
+
+        Returns
+        -------
+        Residuals or None
+            None without a reference.
+
+        Raises
+        ------
+        InputError
+            An image, its CTF, noise or shift is not finite; the message names the particle.
+        ValueError
+            Shapes disagree.
+        """
+        require_cpu(device, "maximise")
+        values = as_array(samples, np.complex64)
+        n, rings = len(values), self.grid.n_rings
+        if len(posterior) != n:
+            raise InputError(f"MaximisePlan.add: expected the posterior of {n} images, got that of {len(posterior)}")
+        inverse = np.float32(1) if inv_sigma2 is None else np.asarray(inv_sigma2, np.float32)
+        inv = as_array(np.broadcast_to(inverse, (n, rings)), np.float32)
+        params = None if ctf is None else as_array(ctf, np.float64)
+        centres = None if centres_px is None else as_array(centres_px, np.float32)
+        shifts = as_array(np.asarray(shifts_px, np.float32).reshape(-1, 2), np.float32)
+        for what, array in (("image", values), ("noise spectrum", inv), ("CTF", params), ("shift", centres)):
+            if array is not None:
+                refuse_non_finite(array, f"maximise: particle {{}}: its {what}", first_particle)
+        refuse_non_finite(shifts, "maximise: shift {}")
+        index = posterior.slice - self.first_slice
+        candidates = (
+            posterior.offsets, as_array(index, np.int32), posterior.opposite.view(np.uint8),
+            np.deg2rad(posterior.psi_deg), posterior.shift, posterior.weight,
+        )  # fmt: skip
+        cross = power = None
+        if self._has_reference:
+            cross, power = np.zeros((n, rings)), np.zeros((n, rings))
+            if into is not None:
+                cross += into.cross
+                power += into.power
+        self.native.add(
+            values, params, float(pixel_size_A), inv, centres, shifts, candidates, cross, power,
+            resolve_threads(threads),
+        )  # fmt: skip
+        if cross is None or power is None:
+            return None
+        ours = (index >= 0) & (index < self.n_slices)
+        mass = np.bincount(posterior.image[ours], posterior.weight[ours], minlength=n)
+        if image_power is None:
+            image_power = polar_power(values, self.grid, 1, threads=threads)[:, :, 0].real
+        ring_power = np.asarray(image_power, np.float64) * (self.grid.weights * self.grid.n_theta)
+        return Residuals(mass + (0.0 if into is None else into.mass), ring_power, cross, power)
+
+    def slices(
+        self, index: npt.ArrayLike | None = None, *, threads: int | None = None
+    ) -> tuple[npt.NDArray[np.complex64], npt.NDArray[np.float32]]:
+        r"""Sums of slices of the block as polar samples, ring weights w_r included: numerator and denominator.
+
+        For 2D references (one slice each) the new average is ``images_from_polar(num / (den + w_r / tau2), grid)``.
+
+        Parameters
+        ----------
+        index : (n,) int, optional
+            Slices, counted from ``first_slice``; all by default.
+        threads : int, optional
+            Threads; all by default.
+
+        Returns
+        -------
+        numerator : (n, n_rings, n_theta // 2) complex64
+            Sum of :math:`\gamma\, w_r C X S / \sigma^2`.
+        denominator : (n, n_rings, n_theta // 2) float32
+            Sum of :math:`\gamma\, w_r C^2 / \sigma^2`.
+        """
+        chosen = np.arange(self.n_slices) if index is None else np.asarray(index)
+        return self.native.slices(as_array(chosen, np.int64), resolve_threads(threads))
+
+    def insert(self, sums: GridSums, matrices: npt.ArrayLike, *, first: int = 0, threads: int | None = None) -> None:
+        """Insert slices ``first``, ``first + 1``, ... of the block, one per matrix, into the sums of a map.
+
+        Parameters
+        ----------
+        sums : GridSums
+            Added to in place; :func:`fold` them when all is inserted.
+        matrices : (n, 3, 3) float64
+            Rotation matrices of the slices at psi = 0, RELION's convention.
+        first : int
+            First slice, counted from ``first_slice``: where a reference's slices start when there are several.
+        threads : int, optional
+            Threads; all by default.
+
+        Raises
+        ------
+        InputError
+            More matrices than slices.
+        """
+        rotations = as_array(matrices, np.float64)
+        if first < 0 or first + len(rotations) > self.n_slices:
+            raise InputError(
+                f"MaximisePlan.insert: slices {first} to {first + len(rotations) - 1} asked of {self.n_slices}"
+            )
+        used = np.flatnonzero(self.touched[first : first + len(rotations)])
+        for begin in range(0, len(used), _INSERT_BLOCK):
+            block = used[begin : begin + _INSERT_BLOCK]
+            values, weights = self.slices(first + block, threads=threads)
+            polar_insert(sums, values, weights, rotations[block], self.grid, threads=threads)
+
+
+def maximise(
+    sums: GridSums | Sequence[GridSums],
+    samples: npt.ArrayLike,
+    posterior: Posterior,
+    matrices: npt.ArrayLike,
+    grid: PolarGrid,
+    shifts_px: npt.ArrayLike,
+    *,
+    reference: npt.ArrayLike | None = None,
+    memory_bytes: int = 1 << 30,
+    n_power: int | None = None,
+    threads: int | None = None,
+    **images: object,
+) -> Residuals | None:
+    """Add the M-step of images to the sums of one or several maps: :class:`MaximisePlan` over blocks of slices.
+
+    Parameters
+    ----------
+    sums : GridSums, or a sequence of them
+        One per reference; added to in place. :func:`fold` them at the end.
+    samples : (n, n_rings, n_theta // 2) complex64
+        :func:`polar` of the images.
+    posterior : Posterior
+        Candidates; slice = reference * len(matrices) + direction.
+    matrices : (n_directions, 3, 3) float64
+        Directions at psi = 0, the same for every reference.
+    grid : PolarGrid
+        Of the samples.
+    shifts_px : (n_shifts, 2)
+        Shifts that candidates refer to.
+    reference : (n_references * n_directions, n_rings, n_theta // 2) complex64, optional
+        Slices to measure residuals against.
+    memory_bytes : int
+        Most that the sums of a block of slices may take. The result does not depend on it.
+    n_power : int, optional
+        As in :class:`MaximisePlan`.
+    threads : int, optional
+        Threads; all by default. The sums do not depend on it.
+    **images
+        ``ctf``, ``pixel_size_A``, ``inv_sigma2``, ``centres_px``, ``image_power``, ``first_particle``, as in
+        :meth:`MaximisePlan.add`.
+
+    Returns
+    -------
+    Residuals or None
+        None without a reference.
+
+    Raises
+    ------
+    InputError
+        As :meth:`MaximisePlan.add`; or a candidate names a slice that does not exist.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from verglas import ops
+    >>> grid = ops.PolarGrid(16, 6)
+    >>> x = ops.polar(np.random.default_rng(0).standard_normal((1, 16, 16)).astype(np.float32), grid)
+    >>> sums = ops.GridSums.zeros(ops.Grid(16))
+    >>> ops.maximise(sums, x, ops.Posterior.from_lists(1, [0], [0], [45]), np.eye(3)[None], grid, [[1, 0]])
+    >>> bool(sums.weights.sum() > 0)
+    True
+    """
+    maps = [sums] if isinstance(sums, GridSums) else list(sums)
+    rotations = as_array(matrices, np.float64)
+    directions, total = len(rotations), len(maps) * len(rotations)
+    if posterior.slice.size and not (posterior.slice.min() >= 0 and posterior.slice.max() < total):
+        raise InputError(
+            f"maximise: expected slices 0 to {total - 1} ({len(maps)} references of {directions} directions), got "
+            f"{posterior.slice.min()} to {posterior.slice.max()}"
+        )
+    a = None if reference is None else as_array(reference, np.complex64)
+    per_slice = MaximisePlan(grid, 1, n_power=n_power).slice_bytes
+    block = max(1, min(directions, int(memory_bytes // per_slice)))
+    residuals = None
+    for k, target in enumerate(maps):
+        for begin in range(0, directions, block):
+            count = min(block, directions - begin)
+            first = k * directions + begin
+            plan = MaximisePlan(grid, count, first_slice=first, n_power=n_power)
+            if a is not None:
+                plan.set_reference(a[first : first + count], threads=threads)
+            residuals = plan.add(samples, posterior, shifts_px, into=residuals, threads=threads, **images)  # type: ignore[arg-type]
+            plan.insert(target, rotations[begin : begin + count], threads=threads)
+    return residuals
