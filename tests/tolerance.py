@@ -93,3 +93,9 @@ SCORE_POLAR_SUM = 0.01
 # Polar against lattice sum of a clean image's power: the lattice's jagged edge at R + 1/2 holds a few pixels more or
 # less than the ring.
 SCORE_CLOSED_FORM = 0.01
+
+# maximise against the Fourier sum over every candidate: polar sampling of the images (POLAR_REL, white noise), twice,
+# and a 6-tap window.
+MAXIMISE_REL = 5e-4
+# float64 sums in another order, then float32 harmonics: the last bit of float32 may flip.
+MAXIMISE_ORDER_REL = 1e-6

@@ -121,7 +121,8 @@ class Posterior:
             return np.full(len(order), default) if value is None else np.asarray(value)[order]
 
         return cls(
-            offsets, take(slice, 0), take(opposite, 0).astype(bool), take(psi_deg, 0), take(shift, 0), take(weight, 1)
+            offsets, take(slice, 0), take(opposite, 0).astype(bool), take(psi_deg, 0).astype(np.float64),
+            take(shift, 0), take(weight, 1).astype(np.float64),
         )  # fmt: skip
 
     @classmethod
@@ -217,7 +218,7 @@ class GroupSums:
         return self.sigma2() @ (ring_weights / ring_weights.sum(1, keepdims=True)).T
 
     def scale(self) -> Float:
-        r"""Factor :math:`\sum\mathrm{cross}/\sum\mathrm{power}` on the present scale, (n_groups,); NaN without power."""
+        r"""Factor :math:`\sum\mathrm{cross}/\sum\mathrm{power}` on the present scale, (n_groups,); NaN if empty."""
         with np.errstate(invalid="ignore", divide="ignore"):
             return self.cross.sum(1) / self.power.sum(1)
 
@@ -353,7 +354,8 @@ class MaximisePlan:
         centres_px : (n, 2) float32, optional
             Added to every shift of that image.
         image_power : (n, n_rings) float64, optional
-            Mean of :math:`|X|^2` of the unmasked images, where ``samples`` are of masked ones; from the samples by default.
+            Mean of :math:`|X|^2` of the unmasked images, where ``samples`` are of masked ones; from the samples by
+            default.
         into : Residuals, optional
             Added to and returned: of the same images with an earlier block of slices.
         first_particle : int
@@ -407,7 +409,7 @@ class MaximisePlan:
         if cross is None or power is None:
             return None
         ours = (index >= 0) & (index < self.n_slices)
-        mass = np.bincount(posterior.image[ours], posterior.weight[ours], minlength=n)
+        mass = np.bincount(posterior.image[ours], posterior.weight[ours], minlength=n).astype(np.float64)
         if image_power is None:
             image_power = polar_power(values, self.grid, 1, threads=threads)[:, :, 0].real
         ring_power = np.asarray(image_power, np.float64) * (self.grid.weights * self.grid.n_theta)

@@ -63,13 +63,12 @@ def _adjoint(values: Complex, matrix: Real, problem: Problem) -> Real:
 
 
 def maximise(
-    problem: Problem, image: npt.ArrayLike, matrices: npt.ArrayLike, shifts_px: npt.ArrayLike, weight: npt.ArrayLike
+    problem: Problem, image: npt.NDArray, matrices: Real, shifts_px: npt.NDArray, weight: npt.NDArray
 ) -> tuple[Real, Real]:
     """Numerator and denominator as maps, (N, N, N); one matrix (in-plane angle included) and shift per candidate."""
     box = np.shape(problem.images)[-1]
     numerator, denominator = np.zeros((box,) * 3), np.zeros((box,) * 3)
-    rows = zip(np.asarray(image), np.asarray(matrices, np.float64), np.asarray(shifts_px), np.asarray(weight))
-    for i, matrix, shift, gamma in rows:
+    for i, matrix, shift, gamma in zip(image, matrices, shifts_px, weight, strict=True):
         c = problem.optics(i)
         inverse = 1.0 if problem.inv_sigma2 is None else problem.inv_sigma2[i][:, None]
         factor = gamma * problem.weights * inverse
@@ -79,13 +78,12 @@ def maximise(
 
 
 def residuals(
-    problem: Problem, volume: npt.ArrayLike, image: npt.ArrayLike, matrices: npt.ArrayLike, shifts_px: npt.ArrayLike,
-    weight: npt.ArrayLike,
+    problem: Problem, volume: npt.ArrayLike, image: npt.NDArray, matrices: Real, shifts_px: npt.NDArray,
+    weight: npt.NDArray,
 ) -> Real:  # fmt: skip
     """Sum over candidates of gamma sum_theta w_r |X S - C A|^2, (n, n_rings), as it is written."""
     out = np.zeros((len(problem.images), len(problem.radii)))
-    rows = zip(np.asarray(image), np.asarray(matrices, np.float64), np.asarray(shifts_px), np.asarray(weight))
-    for i, matrix, shift, gamma in rows:
+    for i, matrix, shift, gamma in zip(image, matrices, shifts_px, weight, strict=True):
         a = reference_polar.polar_slices(volume, matrix, problem.radii, problem.n_theta)[0]
         difference = problem.shifted(i, shift) - problem.optics(i) * a
         out[i] += gamma * (problem.weights * np.abs(difference) ** 2).sum(axis=1)
