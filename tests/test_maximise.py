@@ -269,7 +269,6 @@ def test_class_averages_are_the_weighted_means_of_aligned_images():
     for k in range(2):
         want = draw(k, 0.0, np.zeros(2))
         want -= want.mean()  # the rings do not hold the mean
-        print(np.corrcoef(average[k].ravel(), want.ravel())[0, 1])
         assert np.corrcoef(average[k].ravel(), want.ravel())[0, 1] > 0.999
 
 
@@ -339,7 +338,7 @@ def blob_map(box, rng, radius=0.27):
 class Simulated:
     """Particles at poses of a grid, with astigmatic CTF, coloured noise per group and a scale per group."""
 
-    def __init__(self, n=2000, box=48, seed=0, step_deg=7.5):
+    def __init__(self, n=2500, box=48, seed=0, step_deg=7.5):
         rng = np.random.default_rng(seed)
         self.n, self.box, self.pixel_size_A = n, box, 3.5
         self.volume = blob_map(box, rng)
@@ -359,7 +358,7 @@ class Simulated:
             ctf=ops.ctf(self.params, box, self.pixel_size_A),
         )  # fmt: skip
         clean = fourier.inverse(clean * self.scales[self.scale_group][:, None, None].astype(np.float32), (box, box))
-        sigma = 0.5 * clean.std()
+        sigma = 0.8 * clean.std()
         k = np.hypot(np.fft.fftfreq(box)[:, None], np.fft.rfftfreq(box)) * box
         # Gently coloured: between the pixels of the DFT a spectrum leaks (sinc^2 of the box), as it does in any crop.
         self.gain = lambda group, r: (1 + 0.5 * group) * (1 + 0.3 * np.exp(-((r / 12) ** 2)))
@@ -398,7 +397,7 @@ def test_one_em_step_with_true_poses_gives_map_noise_and_scale(simulated):
     by_noise = ops.GroupSums.zeros(2, grid)
     by_noise.add(found, s.noise_group)
     planted = np.stack([s.sigma2(g, grid.radii) for g in (0, 1)])
-    # Rings 1 and 2 hold so few independent coefficients that 1000 particles leave 2 % of noise in the estimate.
+    # Rings 1 and 2 hold so few independent coefficients that 1250 particles leave 2 % of noise in the estimate.
     np.testing.assert_allclose(by_noise.sigma2()[:, 2:], planted[:, 2:], rtol=0.03)
     np.testing.assert_allclose(by_noise.shell_sigma2()[:, 1:], by_noise.sigma2())
 
@@ -413,13 +412,12 @@ def test_one_em_step_with_true_poses_gives_map_noise_and_scale(simulated):
         ctf=ops.ctf(params, s.box, s.pixel_size_A),
     )  # fmt: skip
     ops.fold(cartesian)
-    shells_used = slice(1, grid.radius + 1)
-    truth = fsc(polar_map, s.volume).curve[shells_used]
-    other = fsc(polar_map, finish(cartesian, volume_grid)).curve[shells_used]
-    baseline = fsc(finish(cartesian, volume_grid), s.volume).curve[shells_used]
-    print(truth.min(), other.min(), baseline.min())
-    assert truth.min() > 0.99
-    assert other.min() > 0.99
+    cartesian_map = finish(cartesian, volume_grid)
+    truth, baseline = fsc(polar_map, s.volume).curve, fsc(cartesian_map, s.volume).curve
+    # The last shells hold noise; there the polar sums must be as good as the Cartesian ones.
+    assert truth[1:22].min() > 0.99
+    assert np.all(truth[1 : grid.radius + 1] > baseline[1 : grid.radius + 1] - 0.01)
+    assert fsc(polar_map, cartesian_map).curve[1:22].min() > 0.99
 
 
 def finish(sums, grid):
