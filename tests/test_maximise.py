@@ -14,7 +14,7 @@ from verglas import fourier, geometry, gridding, ops, reference
 from verglas.assessment import fsc
 from verglas.errors import InputError
 
-from tolerance import ADJOINT_RELATIVE, MAXIMISE_ORDER_REL, MAXIMISE_REL, POLAR_REL
+from tolerance import ADJOINT_RELATIVE, MAXIMISE_ORDER_REL, MAXIMISE_REL, POLAR_REL, SCORE_FLOAT32
 
 
 def opposite_angles(rot_tilt):
@@ -178,6 +178,29 @@ def test_residuals_equal_the_sum_as_it_is_written(seed):
     np.testing.assert_array_equal(found.cross, blocks.cross)
     np.testing.assert_array_equal(found.power, blocks.power)
     np.testing.assert_allclose(found.mass, blocks.mass, rtol=1e-14)
+
+
+def test_m_step_and_search_agree_on_the_likelihood():
+    """The posterior mean of cross - power/2 is what the search scored those poses with, priors taken off."""
+    case = Case(21, n=3, directions=7)
+    radius = np.linalg.norm(np.indices((case.box,) * 3) - case.box // 2, axis=0)
+    volume = (case.rng.standard_normal(radius.shape) * (radius < 0.3 * case.box)).astype(np.float32)
+    slices = ops.polar_slices(gridding.to_grid(volume, case.volume_grid), case.volume_grid, case.matrices, case.grid)
+    n_psi, common = 32, {**case.optics, "centres_px": case.centres}
+    search = ops.ScorePlan(case.grid, n_psi, n_power=4, epsilon=1e-6, max_candidates=200)
+    search.set_reference(slices, opposite=True)
+    scores = search.run(case.samples, case.shifts, **common)
+    posterior = ops.Posterior.from_scores(scores, n_psi)
+    np.testing.assert_allclose(np.bincount(posterior.image, posterior.weight), 1)
+    plan = ops.MaximisePlan(case.grid, 7, n_power=4)
+    plan.set_reference(slices)
+    found = plan.add(case.samples, posterior, case.shifts, **common)
+    log_likelihood = (case.optics["inv_sigma2"] * (found.cross - found.power / 2)).sum(1)
+    priors = -np.log(2 * 7) - np.log(n_psi) - np.log(len(case.shifts))
+    want = np.bincount(posterior.image, posterior.weight * (scores.score.astype(float) - priors))
+    scale = np.abs(case.optics["inv_sigma2"] * found.cross).sum(1) + found.power.sum(1)
+    assert posterior.opposite.any()
+    assert np.all(np.abs(log_likelihood - want) < SCORE_FLOAT32 * np.maximum(scale, 1))
 
 
 def bits(sums):
