@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -15,26 +14,10 @@ from verglas.ops._device import as_array, refuse_non_finite, require_cpu
 from verglas.ops.insert import GridSums
 from verglas.ops.polar import PolarGrid, polar_harmonics, polar_power
 from verglas.ops.polar_insert import polar_insert
+from verglas.ops.score import Scores, psi_angles_deg
 
 Float = npt.NDArray[np.float64]
 _INSERT_BLOCK = 64  # slices made and inserted at a time
-
-
-class _Scores(Protocol):
-    """What :meth:`Posterior.from_scores` reads of the result of a search."""
-
-    @property
-    def offsets(self) -> npt.NDArray[np.int64]: ...
-    @property
-    def slice(self) -> npt.NDArray[np.int32]: ...
-    @property
-    def opposite(self) -> npt.NDArray[np.bool_]: ...
-    @property
-    def psi(self) -> npt.NDArray[np.int32]: ...
-    @property
-    def shift(self) -> npt.NDArray[np.int32]: ...
-    @property
-    def probability(self) -> Float: ...
 
 
 @dataclass(frozen=True)
@@ -126,12 +109,12 @@ class Posterior:
         )  # fmt: skip
 
     @classmethod
-    def from_scores(cls, scores: _Scores, n_psi: int) -> Posterior:
+    def from_scores(cls, scores: Scores, n_psi: int) -> Posterior:
         """From a search at ``n_psi`` angles: the candidates' probabilities, made to sum to one for every image."""
-        weight = np.asarray(scores.probability, np.float64)
+        weight: Float = np.asarray(scores.probability, np.float64)
         image = np.repeat(np.arange(len(scores.offsets) - 1), np.diff(scores.offsets))
         total = np.bincount(image, weight, minlength=len(scores.offsets) - 1)
-        psi_deg = (np.asarray(scores.psi) + 0.5) * (360.0 / n_psi)  # centres of the cells, as the search takes them
+        psi_deg = psi_angles_deg(n_psi)[scores.psi]
         return cls(scores.offsets, scores.slice, scores.opposite, psi_deg, scores.shift, weight / total[image])
 
 

@@ -99,8 +99,8 @@ def images_from_polar(samples: npt.ArrayLike, grid: PolarGrid) -> npt.NDArray[np
     >>> from verglas import ops
     >>> g = ops.PolarGrid(16, 7)
     >>> x = ops.images_from_polar(np.ones((1, g.n_rings, g.n_theta // 2)), g)
-    >>> np.unravel_index(x[0].argmax(), x[0].shape)
-    (8, 8)
+    >>> bool(x[0].argmax() == 8 * 16 + 8)
+    True
     """
     values = np.asarray(samples, np.complex64).reshape(-1, grid.n_rings, grid.n_theta // 2)
     theta = 2 * np.pi * np.arange(grid.n_theta // 2) / grid.n_theta
