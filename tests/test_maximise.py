@@ -343,6 +343,8 @@ def test_what_is_not_finite_is_named():
             case.grid,
             case.shifts,
         )
+    with pytest.raises(ValueError, match="matrix 1 is not a rotation"):
+        ops.polar_insert(sums, a[:2], a[:2].real.copy(), two * [[[1.0]], [[2.0]]], case.grid)
     with pytest.raises(ValueError, match="shift: expected 0 to 1"):
         plan.add(case.samples, case.posterior, case.shifts[:1])
     with pytest.raises(InputError, match="posterior of 4 images, got that of 2"):

@@ -19,7 +19,7 @@ void polar_insert(const GridArguments& g, const py::object& values, const py::ob
   const auto window = window_table(g);
   cpu::InsertSums sums{};
   cpu::PolarSlices slices{};
-  const auto m = input<double>(matrices, "matrices", {kAny, 3, 3});
+  const auto m = rotations(matrices, "matrices");
   const auto n = static_cast<py::ssize_t>(m.shape[0]);
   slices.n = m.shape[0];
   slices.matrices = m.data;
