@@ -334,15 +334,9 @@ def test_what_is_not_finite_is_named():
     a[4, 0, 0] = np.nan
     with pytest.raises(InputError, match="slice 4 holds values"):
         plan.set_reference(a)
+    sums, two = ops.GridSums.zeros(case.volume_grid), case.matrices[:2]
     with pytest.raises(InputError, match="expected slices 0 to 1"):
-        ops.maximise(
-            ops.GridSums.zeros(case.volume_grid),
-            case.samples,
-            case.posterior,
-            case.matrices[:2],
-            case.grid,
-            case.shifts,
-        )
+        ops.maximise(sums, case.samples, case.posterior, two, case.grid, case.shifts)
     with pytest.raises(ValueError, match="matrix 1 is not a rotation"):
         ops.polar_insert(sums, a[:2], a[:2].real.copy(), two * [[[1.0]], [[2.0]]], case.grid)
     with pytest.raises(ValueError, match="shift: expected 0 to 1"):
