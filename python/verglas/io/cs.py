@@ -277,7 +277,7 @@ def _fields(particles: Particles) -> tuple[dict[str, Any], set[str]]:
         frames, names = zip(*(_index_and_path(t) for t in table["rlnImageName"]), strict=True) if n else ((), ())
         fields[_PATH], fields[_INDEX] = np.array(names, dtype=bytes), np.array(frames, dtype=np.uint32)
         used.add("rlnImageName")
-        fields[_SHAPE] = np.full((n, 2), 0, dtype=np.uint32) + np.uint32(_box_or_zero(particles, parts))[:, None]
+        fields[_SHAPE] = np.repeat(np.asarray(_box_or_zero(particles, parts), np.uint32)[:, None], 2, axis=1)
         used.add("rlnImageSize")
     for field, label in _SHARED.items():
         values = col.pixel_sizes_A(parts) if field == _PIXEL else parts.value(label, optics_first=True)

@@ -247,7 +247,7 @@ def angular_distribution(angles_deg: npt.ArrayLike) -> bytes:
     with _styled():
         figure = _figure(6.6, 3.3)
         axes = figure.add_subplot(projection="mollweide")
-        shown = {"cmap": "viridis", "vmin": 0, "vmax": max(2.0, density.max()), "shading": "gouraud"}
+        shown: Any = {"cmap": "viridis", "vmin": 0, "vmax": max(2.0, density.max()), "shading": "gouraud"}
         mesh = axes.pcolormesh(longitude, latitude, density, **shown)
         axes.grid(color="white", lw=0.4, alpha=0.5)
         axes.set_xticks(np.deg2rad([-120, -60, 0, 60, 120]), ["-120°", "-60°", "rot 0°", "60°", "120°"], color="white")
