@@ -82,12 +82,20 @@ def test_project_over_a_grid(simulated, tmp_path, capsys):
         (["reconstruct", "{star}", "-o", "{out}", "--max-resolution", "-3"], 2, "positive"),
         (["reconstruct", "{star}", "-o", "{out}", "--symmetry", "Z3"], 1, "Z3"),
         (["reconstruct", "nowhere.star", "-o", "{out}"], 1, "nowhere.star"),
+        (["reconstruct", "{folder}", "-o", "{out}"], 1, "is a folder"),
+        (["reconstruct", "{star}", "-o", "{folder}"], 1, "is a folder"),
+        (["reconstruct", "{star}", "-o", "/proc/map.mrc"], 1, "cannot write /proc/map.mrc"),
         (["project", "{map}", "-o", "{out}", "--step", "0"], 2, "degrees"),
         (["project", "{map}", "-o", "views.png"], 2, ".mrcs"),
     ],
 )
 def test_bad_arguments(simulated, tmp_path, capsys, arguments, status, words):
-    names = {"star": simulated / "particles.star", "map": simulated / "truth.mrc", "out": tmp_path / "x.mrc"}
+    names = {
+        "star": simulated / "particles.star",
+        "map": simulated / "truth.mrc",
+        "out": tmp_path / "x.mrc",
+        "folder": tmp_path,
+    }
     got, _, err = run(capsys, *[a.format(**names) for a in arguments])
     assert got == status
     assert words in err

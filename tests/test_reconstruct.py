@@ -11,7 +11,7 @@ import verglas as vg
 from verglas import fourier, gridding, ops, reference
 from verglas.geometry import symmetry_matrices
 from verglas.masks import soft_sphere
-from verglas.reconstruction import Method, direct, least_squares
+from verglas.reconstruction import Method, direct, known_poses, least_squares
 from verglas.reconstruction import sums as sums_of
 
 from tolerance import (
@@ -151,6 +151,17 @@ def test_half_maps_and_full_map():
     np.testing.assert_allclose(full.data, again.data, atol=1e-3 * np.abs(full.data).max())
     assert not np.array_equal(one.data, two.data)
     assert fsc_curve(one.data, volume)[:7].min() > 0.99
+
+
+def test_half_sets_are_assigned_within_micrographs():
+    images = np.random.default_rng(0).normal(size=(12, 8, 8)).astype(np.float32)
+    matrices = Rotation.random(12, random_state=0).as_matrix()
+    names = [f"mic{i // 4}.mrc" for i in range(12)]
+    particles = matrices_to_particles(images, matrices, rlnMicrographName=names)
+    halves = known_poses._half_sets(particles)
+    assert np.array_equal(halves, known_poses._half_sets(particles))
+    for micrograph in range(3):
+        assert sorted(halves[4 * micrograph : 4 * micrograph + 4]) == [1, 1, 2, 2]
 
 
 def test_result_does_not_depend_on_threads():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from verglas.io.atomic import atomic_path
+from verglas.io.atomic import atomic_path, check_writable
 from verglas.io.mrc import MrcHeader, StackWriter, read_header, read_map, read_stack, write_map, write_stack
 from verglas.io.particles import read_particles, write_particles
 from verglas.io.star import read_star, write_star
@@ -12,6 +12,7 @@ __all__ = [
     "MrcHeader",
     "StackWriter",
     "atomic_path",
+    "check_writable",
     "read_header",
     "read_map",
     "read_micrograph",

@@ -11,6 +11,40 @@ from pathlib import Path
 from verglas.errors import InputError
 
 
+def check_writable(path: str | os.PathLike[str]) -> None:
+    """Refuse an output that could not be written, before hours of work go into it.
+
+    Parameters
+    ----------
+    path : path
+        File that will be written.
+
+    Raises
+    ------
+    InputError
+        Its folder does not exist or is not writable, or the path is a folder.
+
+    Examples
+    --------
+    >>> from verglas.io import check_writable
+    >>> check_writable("nowhere/map.mrc")
+    Traceback (most recent call last):
+    verglas.errors.InputError: cannot write nowhere/map.mrc: the folder nowhere does not exist
+    """
+    path = Path(path)
+    if not path.parent.is_dir():
+        raise InputError(f"cannot write {path}: the folder {path.parent} does not exist")
+    if path.is_dir():
+        raise InputError(f"cannot write {path}: it is a folder, expected the name of a file")
+    # Asking the file system beats reading permission bits: /proc and full or read-only mounts refuse too.
+    probe = path.with_name(f".{path.stem}.{secrets.token_hex(4)}.part")
+    try:
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise InputError(f"cannot write {path}: {error.strerror} (folder {path.parent.resolve()})") from error
+
+
 @contextmanager
 def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     """A temporary name beside ``path``; renamed to ``path`` when the block ends, removed when it fails.

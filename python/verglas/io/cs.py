@@ -98,7 +98,7 @@ def load(path: PathLike) -> npt.NDArray[Any]:
     """The structured array of a .cs file."""
     path = Path(path)
     if not path.is_file():
-        raise FormatError(f"{path}: no such file")
+        raise FormatError(f"{path}: is a folder, expected a file" if path.is_dir() else f"{path}: no such file")
     try:
         array = np.load(path, allow_pickle=False)
     except (ValueError, OSError, EOFError) as error:

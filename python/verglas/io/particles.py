@@ -70,7 +70,7 @@ def read_particles(
     """
     path = Path(path)
     if not path.is_file():
-        raise FormatError(f"{path}: no such file")
+        raise FormatError(f"{path}: is a folder, expected a file" if path.is_dir() else f"{path}: no such file")
     if path.suffix.lower() == ".cs":
         return cs.read_cs(path, stack, path_map, passthrough)
     if passthrough is not None:

@@ -60,7 +60,7 @@ def read_star(path: PathLike) -> dict[str, pd.DataFrame | dict[str, Any]]:
     """
     path = Path(path)
     if not path.is_file():
-        raise FormatError(f"{path}: no such file")
+        raise FormatError(f"{path}: is a folder, expected a file" if path.is_dir() else f"{path}: no such file")
     if path.stat().st_size == 0:
         raise FormatError(f"{path}: empty file")
     with open(path, "rb") as handle:

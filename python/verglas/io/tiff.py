@@ -43,7 +43,7 @@ def read_micrograph(path: PathLike, pixel_size_A: float | None = None, *, flip_y
     """
     path = Path(path)
     if not path.is_file():
-        raise FormatError(f"{path}: no such file")
+        raise FormatError(f"{path}: is a folder, expected a file" if path.is_dir() else f"{path}: no such file")
     if path.suffix.lower() in _TIFF:
         data, known = _read_tiff(path)
     else:

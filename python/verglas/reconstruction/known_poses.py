@@ -185,9 +185,18 @@ def _select(batch: Batch, chosen: npt.NDArray[np.bool_]) -> Batch:
 
 
 def _half_sets(particles: Particles) -> npt.NDArray[np.int64]:
-    """Random subsets 1 and 2; without valid ones, odd and even particles."""
+    """Random subsets 1 and 2; without valid ones, assigned at random within each micrograph, always the same way."""
     halves = particles.half_sets
-    return 1 + np.arange(len(particles)) % 2 if halves is None else halves
+    if halves is not None:
+        return halves
+    n, table = len(particles), particles.table
+    micrograph = np.zeros(n, np.int64)
+    if "rlnMicrographName" in table:
+        micrograph = np.unique(table["rlnMicrographName"].to_numpy(str), return_inverse=True)[1]
+    order = np.lexsort((np.random.default_rng(0).random(n), micrograph))
+    halves = np.empty(n, np.int64)
+    halves[order] = 1 + np.arange(n) % 2
+    return halves
 
 
 def reconstruct_report(
@@ -210,7 +219,7 @@ def reconstruct_report(
     max_resolution_A : float, optional
         Data beyond are not used; Nyquist by default.
     halves : bool
-        Also make the two half maps (rlnRandomSubset, or odd and even particles without it).
+        Also make the two half maps (rlnRandomSubset; without it, random halves of each micrograph).
     method : Method, optional
         Least squares with CTF by default.
     progress : callable, optional
@@ -290,7 +299,7 @@ def reconstruct(
     max_resolution_A : float, optional
         Data beyond are not used; Nyquist by default.
     halves : bool
-        Also return the two half maps (rlnRandomSubset, or odd and even particles without it).
+        Also return the two half maps (rlnRandomSubset; without it, random halves of each micrograph).
     method : Method or str, optional
         ``"least-squares"`` (default), ``"direct"`` or ``"gridding"``, or a :class:`Method` with more choices.
 

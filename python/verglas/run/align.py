@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from verglas.geometry import angular_distance
-from verglas.io import read_map, read_particles, write_particles
+from verglas.io import check_writable, read_map, read_particles, write_particles
 from verglas.refinement import AlignSettings, align
 from verglas.types import Particles
 
@@ -87,6 +87,7 @@ def align_files(job: AlignJob) -> AlignSummary:
         See :func:`verglas.align`.
     """
     started = time.perf_counter()
+    check_writable(job.out)
     particles, reference = read_particles(job.particles, stack=job.stack), read_map(job.reference)
     found = align(particles, reference, settings=job.settings)
     write_particles(job.out, found)

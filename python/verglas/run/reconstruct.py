@@ -13,7 +13,7 @@ from verglas._native import default_threads
 from verglas.assessment.fsc import FSC, fsc, ssnr_from_fsc
 from verglas.errors import InputError
 from verglas.geometry import orientation_grid
-from verglas.io import read_map, read_particles, write_map, write_particles
+from verglas.io import check_writable, read_map, read_particles, write_map, write_particles
 from verglas.ops import Grid
 from verglas.reconstruction import Method, Reconstruction, project, reconstruct_report
 from verglas.reconstruction.known_poses import Progress, max_radius_for
@@ -130,6 +130,7 @@ def reconstruct_files(job: ReconstructJob, progress: Progress | None = None) -> 
         See :func:`verglas.reconstruct`.
     """
     started = time.perf_counter()
+    check_writable(job.out)
     particles = read_particles(job.particles, stack=job.stack)
     halves = job.halves or job.wiener
     result = reconstruct_report(
@@ -213,6 +214,7 @@ def project_files(job: ProjectJob, *, threads: int | None = None) -> Particles:
     InputError
         The particles have no poses, or the map is not a cube.
     """
+    check_writable(job.out)
     volume = read_map(job.map)
     if job.particles is None:
         directions, _ = orientation_grid(job.step_deg, job.symmetry)
