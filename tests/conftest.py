@@ -6,8 +6,15 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 import verglas as vg
+
+# In CI the drawn examples are a function of the test: a red run is red again, and a green one is not luck. Elsewhere
+# they are drawn anew, so every run of a developer searches further.
+settings.register_profile("ci", derandomize=True, deadline=None)
+if os.environ.get("CI"):
+    settings.load_profile("ci")
 
 ROOT = Path(__file__).resolve().parent.parent
 DATA = ROOT.parent / "shared" / "data"

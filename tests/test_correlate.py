@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from verglas import ops, reference
@@ -73,6 +73,7 @@ def test_A1_23_sum_at_one_position():
 )
 def test_A5_1_ncc_of_itself_is_one_and_ignores_grey_scale(box, seed, a, b, sign):
     """A5.1: NCC(f, f) = 1 at shift 0; NCC(a f + b, g) = sign(a) NCC(f, g)."""
+    assume(abs(b) <= 1e4 * a)  # beyond, float32 pixels no longer hold the image, and it counts as flat
     f, g = noise(seed, box, box), noise(seed + 1, box, box)
     itself = ops.correlate(f, f)
     assert itself.scores[0] == pytest.approx(1, abs=CORRELATE_REL)

@@ -18,6 +18,12 @@ def relative(got, want):
     return np.linalg.norm(got - want) / max(np.linalg.norm(want), 1e-30)
 
 
+def relative_to_noise(got, want, box, count):
+    """Error relative to what white noise of unit variance gives: |X| = box per sample. A few rings of a small image can
+    happen to hold much less, which says nothing about the interpolation."""
+    return np.linalg.norm(got - want) / max(np.linalg.norm(want), box * np.sqrt(count))
+
+
 @st.composite
 def grids(draw):
     box = draw(st.integers(9, 40))
@@ -32,11 +38,12 @@ def test_samples_and_harmonics_equal_the_direct_sum(grid, seed, n):
     images = np.random.default_rng(seed).standard_normal((n, grid.box, grid.box)).astype(np.float32)
     got = ops.polar(images, grid)
     want = reference.polar.polar(images, grid.radii, grid.n_theta)
-    assert relative(got, want[..., : grid.n_theta // 2]) < POLAR_REL
+    assert relative_to_noise(got, want[..., : grid.n_theta // 2], grid.box, got.size) < POLAR_REL
     harmonics = grid.unpack(ops.polar_harmonics(got, grid))
     direct = reference.polar.polar_harmonics(want, grid.max_m).swapaxes(1, 2) / grid.n_theta
     kept = np.arange(grid.n_rings) >= grid.first_ring[:, None]
-    assert relative(harmonics[:, kept], direct[:, kept]) < POLAR_REL
+    # Parseval: the harmonics of a ring hold the mean power of its samples, half of it in m >= 0.
+    assert relative_to_noise(harmonics[:, kept], direct[:, kept], grid.box, n * grid.n_rings / 2) < POLAR_REL
 
 
 @settings(deadline=None, max_examples=20)
