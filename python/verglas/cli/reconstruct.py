@@ -23,7 +23,7 @@ def register(app: typer.Typer) -> None:
         max_resolution: float = typer.Option(None, "--max-resolution", help="Use data to this resolution only, A."),
         halves: bool = typer.Option(False, "--halves", help="Also make half maps and their FSC."),
         wiener: bool = typer.Option(False, "--wiener", help="Weight the map by the SSNR of the half maps."),
-        method: str = typer.Option("least-squares", "--method", help="least-squares, direct or gridding."),
+        method: str = typer.Option("direct", "--method", help="direct, least-squares or gridding."),
         iterations: int = typer.Option(None, "--iterations", min=1, help="At most; 30 (least-squares), 10 (gridding)."),
         no_ctf: bool = typer.Option(False, "--no-ctf", help="Take every CTF as 1."),
         stack: Path = typer.Option(None, "--stack", help="Image stack in place of the one the file names."),
@@ -32,7 +32,7 @@ def register(app: typer.Typer) -> None:
     ) -> None:
         """Reconstruct a map from particles whose poses are known.
 
-        Least squares (the default) solves the exact normal equations; direct divides on the grid and is quicker.
+        direct divides on the grid; least-squares solves the exact normal equations, for little noise or few views.
         """
         if method not in ("least-squares", "direct", "gridding"):
             raise typer.BadParameter(f"expected least-squares, direct or gridding, got {method}", param_hint="--method")

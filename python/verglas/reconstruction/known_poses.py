@@ -31,9 +31,11 @@ class Method:
 
     Attributes
     ----------
-    name : {"least-squares", "direct", "gridding"}
-        Conjugate gradients on the exact normal equations (:mod:`verglas.reconstruction.least_squares`); division on the
-        grid; or division by iterated density weights (:mod:`verglas.reconstruction.direct`).
+    name : {"direct", "least-squares", "gridding"}
+        Division on the grid, the default: quickest, and the best of the three on noisy images; conjugate gradients on
+        the exact normal equations (:mod:`verglas.reconstruction.least_squares`): the most exact, best where noise is
+        small or views are few; or division by iterated density weights (:mod:`verglas.reconstruction.direct`).
+        docs/kernels.md has the figures.
     iterations : int
         At most, for least-squares (30) and gridding (10).
     ctf : bool
@@ -44,7 +46,7 @@ class Method:
         Threads; all by default.
     """
 
-    name: Literal["least-squares", "direct", "gridding"] = "least-squares"
+    name: Literal["least-squares", "direct", "gridding"] = "direct"
     iterations: int | None = None
     ctf: bool = True
     ssnr: npt.NDArray[np.float64] | None = None
@@ -221,7 +223,7 @@ def reconstruct_report(
     halves : bool
         Also make the two half maps (rlnRandomSubset; without it, random halves of each micrograph).
     method : Method, optional
-        Least squares with CTF by default.
+        Direct, with CTF, by default.
     progress : callable, optional
         Called with (particles done, particles in all).
 
@@ -288,7 +290,8 @@ def reconstruct(
     r"""Map from particles with known poses.
 
     Minimises :math:`\sum_i \| X_i - C_i P_i V \|^2 + \| V \|^2_\Lambda` inside the largest ball of the box, with a weak
-    ridge :math:`\Lambda`; the CTF is thereby corrected and the map is on the images' grey scale.
+    ridge :math:`\Lambda`: on the grid point by point (``"direct"``), or exactly (``"least-squares"``). The CTF is
+    thereby corrected, and the map is on the images' grey scale.
 
     Parameters
     ----------
@@ -301,7 +304,7 @@ def reconstruct(
     halves : bool
         Also return the two half maps (rlnRandomSubset; without it, random halves of each micrograph).
     method : Method or str, optional
-        ``"least-squares"`` (default), ``"direct"`` or ``"gridding"``, or a :class:`Method` with more choices.
+        ``"direct"`` (default), ``"least-squares"`` or ``"gridding"``, or a :class:`Method` with more choices.
 
     Returns
     -------

@@ -161,7 +161,7 @@ def demo(out: str | os.PathLike[str] = "demo", settings: DemoSettings | None = N
     with clock.step("simulate particles"):
         particles = _simulate(chosen, folder)
     with clock.step("reconstruct map and half maps"):
-        method = Method(threads=chosen.threads)
+        method = Method("least-squares", threads=chosen.threads)
         made = reconstruct_report(particles, chosen.symmetry, halves=True, method=method)
     assert made.half_maps is not None
     with clock.step("compare"):

@@ -104,10 +104,10 @@ def memory_plan_GB(box: int, max_radius: int, method: str, halves: bool) -> floa
     if method == "least-squares":
         values = float(np.prod(Grid(box, max_radius=max_radius).shape)) * 16
         weights = float(np.prod(kernel_grid(box, max_radius).shape)) * 8
-        solution = float(2 * box) ** 3 * 4 * 4  # transfer, transform, padded map and one temporary
+        solution = float(2 * box) ** 3 * 4 * 5.3  # transfer, transform, padded map and one temporary
         return (sets * (values + weights) + solution) / 1e9
     sums = float(np.prod(Grid(box, max_radius=max_radius, oversampling=2.0).shape)) * 24
-    return (sets + 1) * sums / 1e9
+    return (sets + 1.35) * sums / 1e9
 
 
 def reconstruct_files(job: ReconstructJob, progress: Progress | None = None) -> ReconstructSummary:
