@@ -1,5 +1,21 @@
 """Poses and maps from particles: global search and refinement."""
 
 from verglas.refinement.alignment import AlignSettings, align
+from verglas.refinement.cells import Level, search_levels
+from verglas.refinement.planner import SearchCost, search_cost
+from verglas.refinement.posterior import LevelStatistics, SearchResult
+from verglas.refinement.search import LocalWindow, PoseSearch, SearchSettings
 
-__all__ = ["AlignSettings", "align"]
+__all__ = [
+    "AlignSettings",
+    "Level",
+    "LevelStatistics",
+    "LocalWindow",
+    "PoseSearch",
+    "SearchCost",
+    "SearchResult",
+    "SearchSettings",
+    "align",
+    "search_cost",
+    "search_levels",
+]

@@ -1,0 +1,139 @@
+"""Scores of cells: slices made block by block, each once, for all images whose cells touch the block."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from verglas import ops
+from verglas.geometry import euler_to_matrix, healpix_directions
+from verglas.refinement.cells import Cells, Level, slices_of_pixels
+
+IntArray = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Reference:
+    """The map that cells are scored against: its gridded transform and geometry."""
+
+    spectrum: npt.NDArray[np.complex64]
+    grid: ops.Grid
+
+    def slices(self, order: int, pixel: IntArray, polar: ops.PolarGrid, threads: int | None) -> npt.NDArray:
+        """Polar samples of the slices at pixel centres, psi = 0."""
+        d = healpix_directions(order, pixel)
+        matrices = euler_to_matrix(np.column_stack([d, np.zeros(len(d))]))
+        return ops.polar_slices(self.spectrum, self.grid, matrices, polar, threads=threads)
+
+
+@dataclass
+class Batch:
+    """Images of one batch with all that their scores need; polar samples are made per level and kept.
+
+    Attributes
+    ----------
+    images : (n, N, N) float32
+    ctf : (n, 9) float64 or None
+    pixel_size_A : float
+    inv_sigma2 : (n, shells) float64
+        1 / noise variance by shell.
+    centres_px : (n, 2) float64
+        Added to every shift.
+    """
+
+    images: npt.NDArray[np.float32]
+    ctf: npt.NDArray[np.float64] | None
+    pixel_size_A: float
+    inv_sigma2: npt.NDArray
+    centres_px: npt.NDArray
+    threads: int | None = None
+    _samples: dict[int, npt.NDArray] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def samples(self, grid: ops.PolarGrid) -> npt.NDArray[np.complex64]:
+        """Polar samples on a grid, made on first use."""
+        if grid.radius not in self._samples:
+            self._samples[grid.radius] = ops.polar(self.images, grid, threads=self.threads)
+        return self._samples[grid.radius]
+
+    def ring_weights(self, grid: ops.PolarGrid) -> npt.NDArray[np.float32]:
+        """1 / sigma2 on each ring, (n, n_rings)."""
+        return np.ascontiguousarray(self.inv_sigma2[:, grid.shells], np.float32)
+
+    def per_image(self, grid: ops.PolarGrid, rows: npt.NDArray | None = None) -> dict:
+        """Keyword arguments of the score ops."""
+        at = slice(None) if rows is None else rows
+        return {
+            "ctf": None if self.ctf is None else self.ctf[at], "pixel_size_A": self.pixel_size_A,
+            "inv_sigma2": self.ring_weights(grid)[at], "threads": self.threads,
+        }  # fmt: skip
+
+
+def _offsets(owner: IntArray, n: int) -> IntArray:
+    return np.concatenate([[0], np.cumsum(np.bincount(owner, minlength=n))]).astype(np.int64)
+
+
+@dataclass(frozen=True)
+class Evaluator:
+    """Scores cells of one level in blocks of slices.
+
+    Attributes
+    ----------
+    level, polar : Level, PolarGrid
+        Its grids.
+    unit_px : float
+        Pixels per unit of the cells' shifts.
+    n_power : int
+        Harmonics of the power term.
+    block : int
+        Most slices in memory at a time.
+    """
+
+    level: Level
+    polar: ops.PolarGrid
+    unit_px: float
+    n_power: int
+    block: int
+
+    def scores(self, reference: Reference, batch: Batch, cells: Cells) -> npt.NDArray[np.float32]:
+        """Log-likelihood of every cell's centre, without priors; all cells of an image share its list of shifts."""
+        n, out = len(batch), np.empty(len(cells), np.float32)
+        pixel, opposite = slices_of_pixels(self.level.order, cells.pixel)
+        unique, slice_of = np.unique(pixel, return_inverse=True)
+        for begin in range(0, len(unique), self.block):
+            inside = np.flatnonzero((slice_of >= begin) & (slice_of < begin + self.block))
+            made = reference.slices(self.level.order, unique[begin : begin + self.block], self.polar, batch.threads)
+            part = Cells(cells.image[inside], slice_of[inside] - begin, cells.psi[inside], cells.shift[inside])
+            out[inside] = self._block(batch, made, part, opposite[inside], n)
+        return out
+
+    def _block(
+        self, batch: Batch, made: npt.NDArray, cells: Cells, opposite: npt.NDArray, n: int
+    ) -> npt.NDArray[np.float32]:
+        rows, image = np.unique(cells.image, return_inverse=True)
+        reach = int(np.abs(cells.shift).max(initial=0)) + 1
+        width = 2 * reach + 1
+        shift_key = (image * width + cells.shift[:, 0] + reach) * width + cells.shift[:, 1] + reach
+        keys, which_shift = np.unique(shift_key, return_inverse=True)
+        shift_image = keys // width**2
+        xy = np.stack([keys // width % width - reach, keys % width - reach], axis=1) * self.unit_px
+        task_key = ((image * len(made) + cells.pixel) * 2 + opposite) * self.level.n_psi + cells.psi
+        task_keys, which_task = np.unique(task_key, return_inverse=True)
+        entry = task_keys // self.level.n_psi % (2 * len(made))
+        task_image = task_keys // (self.level.n_psi * 2 * len(made))
+        tasks = ops.CellTasks(
+            _offsets(task_image, len(rows)), entry // 2, entry % 2 == 1, task_keys % self.level.n_psi,
+            _offsets(shift_image, len(rows)), (xy + batch.centres_px[rows][shift_image]).astype(np.float32),
+        )  # fmt: skip
+        scores = ops.score_cells(
+            batch.samples(self.polar)[rows], made, self.polar, self.level.n_psi, tasks, n_power=self.n_power,
+            **batch.per_image(self.polar, rows),
+        )  # fmt: skip
+        task_offsets, shift_offsets = np.asarray(tasks.offsets), np.asarray(tasks.shift_offsets)
+        n_shifts = np.diff(shift_offsets)[image]
+        at = tasks.score_offsets()[image] + (which_task - task_offsets[image]) * n_shifts
+        return scores[at + which_shift - shift_offsets[image]]

@@ -1,0 +1,109 @@
+"""What a search will cost and how much memory it will take, before it starts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from verglas import ops
+from verglas._native import resolve_threads
+from verglas.geometry import unit_pixels
+from verglas.refinement.cells import Level
+from verglas.refinement.search import SearchSettings, first_level_shifts, slices_per_block
+
+# Bytes per cell in the lists of one batch: image, pixel, psi, shift, score, and what sorting them takes.
+_CELL_BYTES = 200
+
+
+@dataclass(frozen=True)
+class SearchCost:
+    """Estimates for one search.
+
+    Attributes
+    ----------
+    memory_bytes : dict of str -> int
+        Parts of the peak: the map's grid, slices, packed reference, images, threads, cells.
+    poses_per_image : list of int
+        Poses of the whole grid of each level; the first is searched exhaustively.
+    operations_per_image : float
+        Floating-point operations of the first level per image.
+    """
+
+    memory_bytes: dict[str, int]
+    poses_per_image: list[int]
+    operations_per_image: float
+
+    @property
+    def memory_GB(self) -> float:
+        """Sum of the parts."""
+        return sum(self.memory_bytes.values()) / 1e9
+
+    def __str__(self) -> str:
+        parts = ", ".join(f"{name} {size / 1e9:.2f}" for name, size in self.memory_bytes.items())
+        poses = " -> ".join(f"{p:.3g}" for p in self.poses_per_image)
+        return (
+            f"memory {self.memory_GB:.2f} GB ({parts}); poses per image {poses}; first level "
+            f"{self.operations_per_image / 1e9:.3g} GFLOP per image"
+        )
+
+
+def search_cost(
+    box: int,
+    levels: list[Level],
+    *,
+    symmetry: str = "C1",
+    diameter_px: float | None = None,
+    settings: SearchSettings | None = None,
+    n_images: int | None = None,
+    threads: int | None = None,
+) -> SearchCost:
+    """Estimate a :class:`verglas.refinement.PoseSearch` before it is made.
+
+    Parameters
+    ----------
+    box : int
+        Side of map and images.
+    levels : list of Level
+    symmetry, diameter_px, settings, threads
+        As for the search.
+    n_images : int, optional
+        Images to search, when fewer than a batch.
+
+    Returns
+    -------
+    SearchCost
+
+    Examples
+    --------
+    >>> from verglas.refinement import search_cost, search_levels
+    >>> cost = search_cost(64, search_levels([12, 24]))
+    >>> cost.memory_GB < 1, cost.poses_per_image[0]
+    (True, 3981312)
+    """
+    chosen = settings or SearchSettings()
+    grids = [ops.PolarGrid(box, v.radius, diameter_px=diameter_px, spacing=chosen.spacing) for v in levels]
+    pixels, shifts = len(unit_pixels(levels[0].order, symmetry)), len(first_level_shifts(levels, chosen))
+    batch = min(chosen.batch, n_images or chosen.batch)
+    samples = [8 * g.n_rings * g.n_theta // 2 for g in grids]
+    grid3 = ops.Grid(box, max_radius=levels[-1].radius)
+    spectrum = 8 * grid3.shape[0] * grid3.shape[1] * grid3.shape[2]
+    lanes = 16
+    group = shifts * grids[0].size * 2 * lanes * 4
+    cells = 4 * grids[-1].size * 2 * lanes * 4
+    needed = [
+        min(slices_per_block(g, chosen), pixels * 4**k // 2 + 1, batch * chosen.max_cells) for k, g in enumerate(grids)
+    ]
+    slices = max(
+        n * (s + 8 * (2 * g.size + g.n_rings * chosen.n_power))
+        for n, s, g in zip(needed, samples, grids, strict=True)
+    )  # fmt: skip
+    memory = {
+        "map": 4 * box**3 + spectrum,
+        "slices": slices,
+        "images": batch * (4 * box**2 + sum(samples)),
+        "threads": resolve_threads(threads) * max(group + samples[0] * lanes, cells + 2 * samples[-1]),
+        "cells": batch * min(chosen.max_cells, pixels * levels[0].n_psi * shifts) * _CELL_BYTES,
+    }
+    poses = [pixels * 4**k * v.n_psi * shifts * 4**k for k, v in enumerate(levels)]
+    # 4 multiply-adds per value of a slice, which serves two directions; 7/32 n_psi M per direction and shift
+    per_shift = 2 * (2 * grids[0].size + 7 / 32 * levels[0].n_psi * grids[0].max_m)
+    return SearchCost(memory, poses, float(per_shift * pixels * shifts))

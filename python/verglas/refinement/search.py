@@ -1,0 +1,420 @@
+"""Branch and bound from a coarse exhaustive search to the final resolution, or within windows around known poses."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from verglas import gridding, ops
+from verglas.errors import InputError
+from verglas.geometry import direction_vectors, euler_to_matrix, healpix_directions, unit_pixels
+from verglas.refinement.bound import Bounds, lattice_quarter, lattice_unit_px, make_bounds
+from verglas.refinement.cells import (
+    CHILDREN,
+    Cells,
+    Level,
+    opposite_pixels,
+    slices_of_pixels,
+    split,
+    untwisted_psi_deg,
+)
+from verglas.refinement.evaluate import Batch, Evaluator, Reference
+from verglas.refinement.posterior import (
+    Found,
+    ImagePosterior,
+    LevelStatistics,
+    SearchResult,
+    best_of_each,
+    collect,
+    image_posterior,
+    ranks,
+)
+
+FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class SearchSettings:
+    """What a search may lose and what it may cost.
+
+    Attributes
+    ----------
+    epsilon : float
+        Posterior mass: no pose that holds more than this at the final resolution may be lost.
+    kappa : float
+        Standard deviations of noise that the bounds allow for; 4 holds with probability 0.99997.
+    shift_range_px : float
+        Shifts up to this far from the centre.
+    shift_sigma_px : float, optional
+        Width of a Gaussian prior of the shifts; none by default.
+    beam : int
+        Cells per image that the first, greedy descent follows; it supplies the score to beat.
+    max_cells : int
+        An image of which more cells than this survive a level has a posterior too broad to refine: its result is that
+        level's.
+    n_power : int
+        Even harmonics of the power term (5 serve astigmatism of a few hundred angstrom).
+    spacing : float
+        Ring spacing.
+    slice_memory_MB : float
+        Slices made at a time.
+    batch : int
+        Images taken at a time.
+    """
+
+    epsilon: float = 1e-3
+    kappa: float = 4.0
+    shift_range_px: float = 5.0
+    shift_sigma_px: float | None = None
+    beam: int = 4
+    max_cells: int = 4000
+    n_power: int = 5
+    spacing: float = 1.0
+    slice_memory_MB: float = 512.0
+    batch: int = 64
+
+    def __post_init__(self) -> None:
+        """Say at once what cannot be."""
+        checks = {
+            "epsilon": 0 < self.epsilon < 1,
+            "kappa": self.kappa >= 0,
+            "shift_range_px": self.shift_range_px >= 0,
+            "shift_sigma_px": self.shift_sigma_px is None or self.shift_sigma_px > 0,
+            "beam": self.beam >= 1,
+            "max_cells": self.max_cells >= 1,
+            "slice_memory_MB": self.slice_memory_MB > 0,
+            "batch": self.batch >= 1,
+        }
+        for name, good in checks.items():
+            if not good:
+                raise InputError(f"SearchSettings.{name}: out of range, got {getattr(self, name)}")
+
+
+@dataclass(frozen=True)
+class LocalWindow:
+    """Where to look: orientations within ``width_deg`` of the given ones, in direction and in psi.
+
+    Attributes
+    ----------
+    angles_deg : (n, 3) float64
+        rot, tilt, psi of each image.
+    width_deg : float
+        Half width.
+    """
+
+    angles_deg: FloatArray
+    width_deg: float
+
+
+def first_level_shifts(levels: list[Level], settings: SearchSettings) -> IntArray:
+    """Shifts of the first level inside the range, in units of the finest lattice, (n, 2)."""
+    reach = int(settings.shift_range_px / levels[0].shift_step_px + 1e-9)
+    k = np.arange(-reach, reach + 1)
+    xy = np.stack(np.meshgrid(k, k), axis=-1).reshape(-1, 2)
+    near = np.hypot(*xy.T) * levels[0].shift_step_px <= settings.shift_range_px + 1e-9
+    return xy[near].astype(np.int64) * 2 ** len(levels)
+
+
+def slices_per_block(grid: ops.PolarGrid, settings: SearchSettings) -> int:
+    """Slices that fit the memory given to them: samples, harmonics (and their copy), power."""
+    each = 8 * (grid.n_rings * grid.n_theta // 2 + 2 * grid.size + grid.n_rings * settings.n_power)
+    return max(16, int(settings.slice_memory_MB * 2**20 / each))
+
+
+class PoseSearch:
+    """A map, levels and bounds, ready to search batches of images.
+
+    Parameters
+    ----------
+    volume : (N, N, N) float32
+        The map, on the images' grey scale.
+    levels : list of Level
+        :func:`verglas.refinement.search_levels`.
+    symmetry : str
+        Point group: directions are searched in its asymmetric unit.
+    diameter_px : float, optional
+        Diameter of the mask that images carry; the box by default.
+    settings : SearchSettings, optional
+    threads : int, optional
+        Threads; all by default. Results do not depend on it.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from verglas.refinement import PoseSearch, SearchSettings, search_levels
+    >>> rng = np.random.default_rng(0)
+    >>> volume = np.zeros((16, 16, 16), np.float32); volume[5:11, 6:10, 7:12] = 1; volume[9, 4, 8] = 3
+    >>> search = PoseSearch(volume, search_levels([4, 6], order=0), settings=SearchSettings(shift_range_px=1))
+    >>> result = search.run(volume.sum(0)[None], inv_sigma2=np.full(9, 0.1))
+    >>> result.angles_deg.shape, int(result.level[0])
+    ((1, 3), 1)
+    """
+
+    def __init__(
+        self,
+        volume: npt.ArrayLike,
+        levels: list[Level],
+        *,
+        symmetry: str = "C1",
+        diameter_px: float | None = None,
+        settings: SearchSettings | None = None,
+        threads: int | None = None,
+    ) -> None:
+        self.settings, self.levels, self.threads = settings or SearchSettings(), levels, threads
+        data = np.asarray(volume, np.float32)
+        box = data.shape[0]
+        grid3 = ops.Grid(box, max_radius=levels[-1].radius)
+        self.reference = Reference(gridding.to_grid(data, grid3, threads=threads), grid3)
+        self.polar = [
+            ops.PolarGrid(box, v.radius, diameter_px=diameter_px, spacing=self.settings.spacing) for v in levels
+        ]
+        self.bounds: Bounds = make_bounds(self.reference.spectrum, grid3, levels, self.polar, threads=threads)
+        self.unit_px = lattice_unit_px(levels)
+        self.pixels = unit_pixels(levels[0].order, symmetry)
+        self.shifts = first_level_shifts(levels, self.settings)
+        self.evaluators = [
+            Evaluator(v, g, self.unit_px, self.settings.n_power, slices_per_block(g, self.settings))
+            for v, g in zip(levels, self.polar, strict=True)
+        ]
+
+    def poses_per_image(self, level: int) -> int:
+        """Poses of the whole grid of a level."""
+        v = self.levels[level]
+        return len(self.pixels) * 4**level * v.n_psi * len(self.shifts) * 4**level
+
+    def run(
+        self,
+        images: npt.ArrayLike,
+        inv_sigma2: npt.ArrayLike,
+        *,
+        ctf: npt.ArrayLike | None = None,
+        pixel_size_A: float = 1.0,
+        centres_px: npt.ArrayLike | None = None,
+        window: LocalWindow | None = None,
+        first_particle: int = 0,
+    ) -> SearchResult:
+        """Search images.
+
+        Parameters
+        ----------
+        images : (n, N, N) float32
+            Masked images, particles white.
+        inv_sigma2 : (n, shells) or (shells,)
+            1 / noise variance of one coefficient of the unnormalised transform, by shell round(|k|).
+        ctf : (n, 9) float64, optional
+            CTF parameters, as in :func:`verglas.ops.ctf`.
+        pixel_size_A : float
+            For the CTF.
+        centres_px : (n, 2), optional
+            Shifts around which to search.
+        window : LocalWindow, optional
+            Search only near these orientations.
+        first_particle : int
+            Number of the first image, for messages.
+
+        Returns
+        -------
+        SearchResult
+
+        Raises
+        ------
+        InputError
+            An image, its CTF or noise is not finite; the message names the particle.
+        """
+        x = np.ascontiguousarray(images, np.float32)
+        n = len(x)
+        inv = np.broadcast_to(np.asarray(inv_sigma2, np.float64), (n, np.shape(inv_sigma2)[-1]))
+        if inv.shape[1] <= self.levels[-1].radius:
+            raise InputError(f"PoseSearch: inv_sigma2: expected {self.levels[-1].radius + 1} shells or more, "
+                             f"got {inv.shape[1]}")  # fmt: skip
+        params = None if ctf is None else np.asarray(ctf, np.float64)
+        centres = np.zeros((n, 2)) if centres_px is None else np.asarray(centres_px, np.float64)
+        self._refuse(x, inv, params, centres, first_particle)
+        statistics = [LevelStatistics(v.radius, v.order, n * self.poses_per_image(k))
+                      for k, v in enumerate(self.levels)]  # fmt: skip
+        posteriors: list[ImagePosterior] = []
+        constants: list[FloatArray] = []
+        for begin in range(0, n, self.settings.batch):
+            rows = slice(begin, begin + self.settings.batch)
+            batch = self._batch(
+                x[rows], None if params is None else params[rows], pixel_size_A, inv[rows], centres[rows]
+            )
+            local = None if window is None else LocalWindow(np.asarray(window.angles_deg)[rows], window.width_deg)
+            found, log_cells = self._run_batch(batch, local, statistics)
+            posteriors += found
+            constants.append(-log_cells - np.log(CHILDREN) * np.array([p.level for p in found]))
+        return collect(posteriors, centres, np.concatenate([np.zeros(0), *constants]), statistics)
+
+    def _batch(
+        self, images: npt.NDArray, ctf: npt.NDArray | None, pixel_size_A: float, inv: npt.NDArray, centres: npt.NDArray
+    ) -> Batch:
+        return Batch(images, ctf, pixel_size_A, inv, centres, self.threads)
+
+    @staticmethod
+    def _refuse(x: npt.NDArray, inv: npt.NDArray, ctf: npt.NDArray | None, centres: npt.NDArray, first: int) -> None:
+        for what, array in (("pixels", x), ("noise spectrum", inv), ("CTF parameters", ctf), ("centre", centres)):
+            if array is None:
+                continue
+            if len(array) != len(x):
+                raise InputError(f"PoseSearch: {len(x)} images but {len(array)} rows of {what}")
+            bad = np.flatnonzero(~np.isfinite(array.reshape(len(x), -1)).all(axis=1))
+            if bad.size:
+                raise InputError(f"PoseSearch: particle {first + bad[0]}: its {what} are not finite; mend it or leave "
+                                 "it out")  # fmt: skip
+
+    # -- levels --------------------------------------------------------------------------------------------------
+
+    def _shift_prior(self, cells: Cells, level: int, *, highest: bool) -> FloatArray:
+        """Log prior of the centres' shifts, or the highest inside each cell; without the constant."""
+        sigma = self.settings.shift_sigma_px
+        if sigma is None:
+            return np.zeros(len(cells))
+        away = np.abs(cells.shift * self.unit_px)
+        if highest:
+            away = np.maximum(away - self.levels[level].shift_step_px / 2, 0)
+        return -np.sum(away**2, axis=1) / (2 * sigma**2)
+
+    def _score(self, batch: Batch, cells: Cells, level: int) -> Found:
+        likelihood = self.evaluators[level].scores(self.reference, batch, cells)
+        return Found(cells, likelihood + self._shift_prior(cells, level, highest=False))
+
+    def _gains(self, batch: Batch) -> list[FloatArray]:
+        grid = self.polar[-1]
+        power = ops.polar_ctf_power(
+            batch.ring_weights(grid), grid, 1, ctf=batch.ctf, pixel_size_A=batch.pixel_size_A, threads=self.threads
+        )
+        return self.bounds.gains(power[..., 0].real.astype(np.float64), self.settings.kappa)
+
+    def _exhaustive(self, batch: Batch, window_nats: float) -> Found:
+        """All poses of the first level within a window of the best; `rest` counts the mass outside the list."""
+        level, grid = self.levels[0], self.polar[0]
+        plan = ops.ScorePlan(
+            grid, level.n_psi, n_power=self.settings.n_power, epsilon=min(self.settings.epsilon, 1e-3),
+            window_nats=window_nats, max_candidates=self.settings.max_cells + 1,
+        )  # fmt: skip
+        made, opposite = slices_of_pixels(level.order, self.pixels)
+        slices, row = np.unique(made, return_inverse=True)
+        log_prior = np.full((len(slices), 2), -np.inf)
+        log_prior[row, opposite.astype(int)] = 0.0
+        plan.set_reference(
+            self.reference.slices(level.order, slices, grid, self.threads), log_prior=log_prior, threads=self.threads
+        )
+        found = plan.run(
+            batch.samples(grid), self.shifts * self.unit_px, centres_px=batch.centres_px,
+            log_shift=self._shift_prior(self._shift_cells(), 0, highest=False), **batch.per_image(grid),
+        )  # fmt: skip
+        pixel = slices[found.slice]
+        pixel = np.where(found.opposite, opposite_pixels(level.order, pixel), pixel)
+        cells = Cells(found.image, pixel, found.psi.astype(np.int64), self.shifts[found.shift])
+        constant = np.log(level.n_psi)  # the plan's uniform prior of psi, taken off again
+        with np.errstate(divide="ignore"):
+            rest = found.log_evidence + constant + np.log(np.maximum(1 - np.minimum(found.kept, 1), 0))
+        return Found(cells, found.score + constant, rest)
+
+    def _window_cells(self, batch: Batch, window: LocalWindow) -> Cells:
+        """Cells of the first level whose centres lie in the window."""
+        level = self.levels[0]
+        directions = healpix_directions(level.order, self.pixels)
+        cosine = direction_vectors(window.angles_deg[:, :2]) @ direction_vectors(directions).T
+        step = 360 / level.n_psi
+        image, which = np.nonzero(cosine >= np.cos(np.deg2rad(window.width_deg + step / 2)))
+        centre = untwisted_psi_deg(euler_to_matrix(window.angles_deg)[image], directions[which])
+        reach = int(np.ceil(window.width_deg / step))
+        psi = np.round(centre / step - 0.5).astype(np.int64)[:, None] + np.arange(-reach, reach + 1)
+        psi = np.unique(psi % level.n_psi, axis=1) if psi.shape[1] > level.n_psi else psi % level.n_psi
+        shape = (*psi.shape, len(self.shifts))
+        return Cells(
+            np.broadcast_to(image[:, None, None], shape).ravel(),
+            np.broadcast_to(self.pixels[which][:, None, None], shape).ravel(),
+            np.broadcast_to(psi[:, :, None], shape).ravel(),
+            np.broadcast_to(self.shifts, (*shape, 2)).reshape(-1, 2),
+        )
+
+    def _first(
+        self, batch: Batch, window: LocalWindow | None, gains: FloatArray, statistics: list[LevelStatistics]
+    ) -> tuple[Found, FloatArray, FloatArray]:
+        """The first level with every cell that may survive; scores to beat; log of the prior's sum over cells."""
+        if window is not None:
+            found = self._score(batch, self._window_cells(batch, window), 0)
+            statistics[0].evaluated += len(found.cells)
+            log_cells = np.log(np.bincount(
+                found.cells.image, np.exp(self._shift_prior(found.cells, 0, highest=False)), len(batch)
+            ))  # fmt: skip
+            return found, self._probe(batch, found, statistics), log_cells
+        statistics[0].evaluated += len(batch) * self.poses_per_image(0)
+        directions = len(self.pixels) * self.levels[0].n_psi
+        shifts = np.exp(self._shift_prior(self._shift_cells(), 0, highest=False)).sum()
+        log_cells = np.full(len(batch), np.log(directions * shifts))
+        margin = np.log(1 / self.settings.epsilon) + self._prior_slack() + gains
+        # Expecting that the score to beat is no lower than the best so far; checked, and mended, below.
+        ample = float(np.max(margin))
+        found = self._exhaustive(batch, ample)
+        lowest = self._probe(batch, found, statistics)
+        best = np.full(len(batch), -np.inf)
+        np.maximum.at(best, found.cells.image, found.score)
+        needed = float(np.max(best - lowest + margin))
+        return (self._exhaustive(batch, needed + 1.0) if needed > ample else found), lowest, log_cells
+
+    def _shift_cells(self) -> Cells:
+        return Cells(*(np.zeros(len(self.shifts), np.int64),) * 3, shift=self.shifts)
+
+    def _prior_slack(self) -> float:
+        """How much higher the shift prior may be inside a first-level cell than at its centre."""
+        cells = self._shift_cells()
+        return float(np.max(self._shift_prior(cells, 0, highest=True) - self._shift_prior(cells, 0, highest=False)))
+
+    def _probe(self, batch: Batch, found: Found, statistics: list[LevelStatistics]) -> FloatArray:
+        """Greedy descent along the best few cells: a score that the final best cannot be below."""
+        for level in range(len(self.levels) - 1):
+            top = best_of_each(found, self.settings.beam)
+            found = self._score(
+                batch, split(found.cells[top], self.levels[level], lattice_quarter(self.levels, level)), level + 1
+            )
+            statistics[level + 1].probed += len(found.cells)
+        best = np.full(len(batch), -np.inf)
+        np.maximum.at(best, found.cells.image, found.score)
+        return best
+
+    def _run_batch(
+        self, batch: Batch, window: LocalWindow | None, statistics: list[LevelStatistics]
+    ) -> tuple[list[ImagePosterior], FloatArray]:
+        gains = self._gains(batch)
+        found, lowest, log_cells = self._first(batch, window, gains[0], statistics)
+        result: dict[int, ImagePosterior] = {}
+        last = len(self.levels) - 1
+        for level in range(last):
+            keep = self._survivors(found, level, lowest, gains[level])
+            counts = np.bincount(found.cells.image[keep], minlength=len(batch))
+            broad = counts > self.settings.max_cells
+            self._finish(found, level, broad, result)
+            keep &= ~broad[found.cells.image]
+            statistics[level].survived += int(keep.sum())
+            statistics[level].stopped += int(broad.sum())
+            children = split(found.cells[keep], self.levels[level], lattice_quarter(self.levels, level))
+            found = self._score(batch, children, level + 1)
+            statistics[level + 1].evaluated += len(children)
+        self._finish(found, last, np.ones(len(batch), bool), result)
+        return [result[i] for i in range(len(batch))], log_cells
+
+    def _survivors(self, found: Found, level: int, lowest: FloatArray, gains: FloatArray) -> npt.NDArray[np.bool_]:
+        """Cells that may hold a pose of mass epsilon: score + bound >= score to beat - log(1 / epsilon)."""
+        inside = self._shift_prior(found.cells, level, highest=True)
+        highest = found.score + inside - self._shift_prior(found.cells, level, highest=False)
+        allowed = lowest - np.log(1 / self.settings.epsilon) - gains
+        keep = highest >= allowed[found.cells.image]
+        keep[best_of_each(found, self.settings.beam)] = True  # what the greedy descent followed
+        return keep
+
+    def _finish(
+        self, found: Found, level: int, which: npt.NDArray[np.bool_], result: dict[int, ImagePosterior]
+    ) -> None:
+        """Posteriors of the images in ``which`` from the cells of this level."""
+        order, rank = ranks(found.cells.image, found.score)
+        for rows in np.split(order, np.flatnonzero(rank == 0)[1:]):
+            if len(rows) and which[found.cells.image[rows[0]]]:
+                result[int(found.cells.image[rows[0]])] = image_posterior(
+                    found, rows, level, self.levels[level], self.unit_px, self.settings.epsilon
+                )
