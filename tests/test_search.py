@@ -301,7 +301,7 @@ def test_the_cost_is_stated_before_the_run():
     cost = search_cost(32, levels, settings=chosen, n_images=3)
     search = PoseSearch(blob_map(32, 0), levels, settings=chosen)
     assert cost.poses_per_image == [search.poses_per_image(k) for k in range(2)]
-    assert cost.memory_bytes["map"] == 4 * 32**3 + search.reference.spectrum.nbytes
+    assert cost.memory_bytes["transform"] == search.reference.spectrum.nbytes
     assert "GB" in str(cost)
     assert search_cost(64, levels, settings=chosen).memory_GB > cost.memory_GB
 
@@ -311,7 +311,8 @@ import resource
 import numpy as np, psutil
 from verglas.refinement import PoseSearch, SearchSettings, search_cost, search_levels
 def peak(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-box, levels, chosen = 160, search_levels([16, 32, 60], order=2), SearchSettings(shift_range_px=3, batch=8)
+box, levels = 160, search_levels([16, 32, 60], order=2)
+chosen = SearchSettings(shift_range_px=3, batch=8, slice_memory_MB=24)
 rng = np.random.default_rng(0)
 small = np.zeros((16,) * 3, np.float32); small[4:9, 5:11, 6:10] = 1
 PoseSearch(small, search_levels([3, 5], order=0)).run(small.sum(0)[None], np.ones(9))
@@ -333,4 +334,5 @@ print(cost.memory_GB * 1e9 - volume.nbytes, peak() - before, cost)
 def test_the_memory_stated_is_the_memory_taken():
     done = subprocess.run([sys.executable, "-c", MEASURE], capture_output=True, text=True, check=True)
     stated, taken = (float(v) for v in done.stdout.split()[:2])
-    assert abs(stated / taken - 1) < 0.25, done.stdout
+    # 20 MB of allocator and thread stacks beside 100 MB of arrays; bench_search.py measures box 384
+    assert abs(stated - taken) < 0.1 * taken + 20e6, done.stdout
