@@ -173,12 +173,12 @@ def test_three_levels_lose_no_mass(seed):
 
 
 @pytest.mark.slow
-def test_a_hundred_random_problems():
-    """Row A10.10: problems of two and three levels, strong and weak signal; some of three levels take 20 s each."""
-    for seed in range(100):
-        radii = [(4, 9), (6, 6), (3, 5, 9)][seed % 3]
+def test_hundreds_of_random_problems():
+    """Row A10.10: 400 problems of two levels, every twentieth of three; strong and weak signal; two minutes."""
+    for seed in range(400):
+        radii = (3, 5, 9) if seed % 20 == 0 else [(4, 9), (6, 6)][seed % 2]
         check_nothing_is_lost(
-            Problem(seed, noise=[0.3, 0.7, 2.0, 10.0][seed % 4], box=20 + seed % 8, radii=radii, n=4 - len(radii))
+            Problem(seed, noise=[0.3, 0.7, 2.0, 10.0][seed // 2 % 4], box=20 + seed % 7, radii=radii, n=4 - len(radii))
         )
 
 
@@ -311,7 +311,7 @@ import resource
 import numpy as np, psutil
 from verglas.refinement import PoseSearch, SearchSettings, search_cost, search_levels
 def peak(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-box, levels = 160, search_levels([16, 32, 60], order=2)
+box, levels = 240, search_levels([16, 32, 60], order=2)
 chosen = SearchSettings(shift_range_px=3, batch=8, slice_memory_MB=24)
 rng = np.random.default_rng(0)
 small = np.zeros((16,) * 3, np.float32); small[4:9, 5:11, 6:10] = 1
@@ -334,5 +334,5 @@ print(cost.memory_GB * 1e9 - volume.nbytes, peak() - before, cost)
 def test_the_memory_stated_is_the_memory_taken():
     done = subprocess.run([sys.executable, "-c", MEASURE], capture_output=True, text=True, check=True)
     stated, taken = (float(v) for v in done.stdout.split()[:2])
-    # 20 MB of allocator and thread stacks beside 100 MB of arrays; bench_search.py measures box 384
-    assert abs(stated - taken) < 0.1 * taken + 20e6, done.stdout
+    # 25 MB of allocator and thread stacks beside 200 MB of arrays; bench_search.py measures box 384
+    assert abs(stated - taken) < 0.1 * taken + 25e6, done.stdout

@@ -14,6 +14,15 @@ from verglas.refinement.search import SearchSettings, first_level_shifts, slices
 _CELL_BYTES = 200
 
 
+def _transform_bytes(grid: ops.Grid) -> int:
+    """Peak of gridding.to_grid: axis x with its corrected, its padded input and its output; then axis y with its input,
+    its padded transform (in place) and what is cut from that.
+    """
+    n, padded, rows, columns = grid.box, grid.padded, grid.shape[0], grid.shape[2]
+    first = 4 * n**3 + 4 * n**2 * padded + 8 * n**2 * (padded // 2 + 1)
+    return max(first, 8 * n * columns * (n + padded + rows))
+
+
 @dataclass(frozen=True)
 class SearchCost:
     """Estimates for one search.
@@ -102,8 +111,7 @@ def search_cost(
     memory = {
         "map": 4 * box**3,
         "transform": spectrum,
-        # axis by axis (gridding.to_grid): input, transformed and cut arrays of the second axis stand side by side
-        "making the transform": 8 * box * grid3.shape[2] * (box + grid3.padded + grid3.shape[0]),
+        "making the transform": _transform_bytes(grid3),
         "slices": slices,
         "images": batch * (4 * box**2 + sum(samples)),
         "threads": resolve_threads(threads) * max(group + samples[0] * lanes, cells + 2 * samples[-1]),
