@@ -38,6 +38,8 @@ ALLOWED: dict[str, set[str]] = {
     "optics": {"ops", *LOW},
     "gridding": {"ops", *LOW},
     **{name: FOR_STAGES for name in STAGES},
+    # the M-step is a reconstruction, and its prior comes from the FSC
+    "refinement": FOR_STAGES | {"reconstruction", "assessment"},
     "report": FOR_STAGES | STAGES | TOOLS,
     "run": FOR_STAGES | STAGES | TOOLS | {"report", "reference"},  # reference: verglas doctor compares with it
     "cli": JOBS,

@@ -15,4 +15,5 @@ void bind_refine_pose(pybind11::module_& m);
 void bind_scatter(pybind11::module_& m);
 void bind_threads(pybind11::module_& m);
 void bind_score(pybind11::module_& m);
+void bind_shell_dot(pybind11::module_& m);
 }  // namespace verglas::bind

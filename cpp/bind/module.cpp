@@ -21,4 +21,5 @@ PYBIND11_MODULE(VERGLAS_MODULE_NAME, m) {
   verglas::bind::bind_refine_pose(m);
   verglas::bind::bind_scatter(m);
   verglas::bind::bind_score(m);
+  verglas::bind::bind_shell_dot(m);
 }

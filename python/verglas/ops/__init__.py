@@ -22,6 +22,7 @@ from verglas.ops.rotate import rotate
 from verglas.ops.scatter import scatter, scatter_volume
 from verglas.ops.score import ScorePlan, Scores, psi_angles_deg, score
 from verglas.ops.score_cells import CellTasks, score_cells
+from verglas.ops.shell_dot import shell_dot
 
 __all__ = [
     "POSE_STATUS",
@@ -62,5 +63,6 @@ __all__ = [
     "scatter_volume",
     "score",
     "score_cells",
+    "shell_dot",
     "symmetrise",
 ]

@@ -87,7 +87,7 @@ class _Accumulator:
     """Sums of one set of particles: values on the map's grid, weights there or on the kernel's grid."""
 
     def __init__(self, box: int, max_radius: int, method: Method) -> None:
-        grid = ops.Grid(box, max_radius=max_radius) if method.name == "least-squares" else _direct_grid(box, max_radius)
+        grid = ops.Grid(box, max_radius=max_radius) if method.name == "least-squares" else direct_grid(box, max_radius)
         self.method = method
         if method.name == "least-squares":
             self.values = ops.GridSums.zeros(grid, weights=False)
@@ -129,7 +129,7 @@ class _Accumulator:
         return direct.invert(self.values, weights, threads=method.threads), weights.residual
 
 
-def _direct_grid(box: int, max_radius: int) -> ops.Grid:
+def direct_grid(box: int, max_radius: int) -> ops.Grid:
     """Division on the grid wants a fine one: at 1.5x the local mean blurs the few-view case (docs/kernels.md)."""
     return ops.Grid(box, max_radius=max_radius, oversampling=2.0)
 
@@ -186,8 +186,29 @@ def _select(batch: Batch, chosen: npt.NDArray[np.bool_]) -> Batch:
     )
 
 
-def _half_sets(particles: Particles) -> npt.NDArray[np.int64]:
-    """Random subsets 1 and 2; without valid ones, assigned at random within each micrograph, always the same way."""
+def half_sets(particles: Particles, *, seed: int = 0) -> npt.NDArray[np.int64]:
+    """Random subsets 1 and 2; without valid ones, assigned at random within each micrograph.
+
+    Parameters
+    ----------
+    particles : Particles
+        With rlnRandomSubset, which is then honoured, or without.
+    seed : int
+        Of the assignment.
+
+    Returns
+    -------
+    (n,) int64
+        1 or 2; of equal size within every micrograph, to one particle.
+
+    Examples
+    --------
+    >>> import numpy as np, verglas as vg
+    >>> from verglas.reconstruction.known_poses import half_sets
+    >>> p = vg.Particles.from_images(np.ones((6, 4, 4), np.float32), 1.0)
+    >>> sorted(half_sets(p).tolist())
+    [1, 1, 1, 2, 2, 2]
+    """
     halves = particles.half_sets
     if halves is not None:
         return halves
@@ -195,7 +216,7 @@ def _half_sets(particles: Particles) -> npt.NDArray[np.int64]:
     micrograph = np.zeros(n, np.int64)
     if "rlnMicrographName" in table:
         micrograph = np.unique(table["rlnMicrographName"].to_numpy(str), return_inverse=True)[1]
-    order = np.lexsort((np.random.default_rng(0).random(n), micrograph))
+    order = np.lexsort((np.random.default_rng(seed).random(n), micrograph))
     halves = np.empty(n, np.int64)
     halves[order] = 1 + np.arange(n) % 2
     return halves
@@ -245,7 +266,7 @@ def reconstruct_report(
     group = Symmetry.of(symmetry_matrices(symmetry))
     radius = max_radius_for(particles.box, particles.pixel_size_A, max_resolution_A)
     sets = [_Accumulator(particles.box, radius, method) for _ in range(2 if halves else 1)]
-    subset = _half_sets(particles) if halves else np.ones(len(particles), np.int64)
+    subset = half_sets(particles) if halves else np.ones(len(particles), np.int64)
     excluded: dict[int, str] = {}
     for index, batch in _batches(particles, poses, method, excluded):
         for number, accumulator in enumerate(sets, start=1):

@@ -1,0 +1,108 @@
+"""Candidate poses of many images, end to end: choosing distinct ones, dropping those that cannot win."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """Poses to compare.
+
+    Attributes
+    ----------
+    image : (m,) int64
+        Image of the batch, ascending.
+    matrices : (m, 3, 3) float64
+    origin_px : (m, 2) float64
+        As in a STAR file.
+    class_number : (m,) int64
+    score : (m,) float64
+    """
+
+    image: IntArray
+    matrices: FloatArray
+    origin_px: FloatArray
+    class_number: IntArray
+    score: FloatArray
+
+    def __len__(self) -> int:
+        return len(self.image)
+
+    def __getitem__(self, index: npt.NDArray) -> Candidates:
+        return Candidates(*(value[index] for value in vars(self).values()))
+
+    @classmethod
+    def merged(cls, parts: list[Candidates]) -> Candidates:
+        """All of them, sorted by image; earlier parts come first."""
+        joined = cls(*(np.concatenate(v) for v in zip(*(vars(p).values() for p in parts), strict=True)))
+        return joined[np.argsort(joined.image, kind="stable")]
+
+
+def best_of_image(image: IntArray, score: FloatArray, n: int) -> IntArray:
+    """Index of the best candidate of each image (the first of equals); every image has one."""
+    order = np.lexsort((np.arange(len(image)), -score, image))
+    return order[np.searchsorted(image[order], np.arange(n))]
+
+
+def angle_between_deg(a: FloatArray, b: FloatArray) -> FloatArray:
+    """Angle of the rotation from one matrix to the other, pair by pair."""
+    trace = np.einsum("nij,nij->n", a, b)
+    return np.rad2deg(np.arccos(np.clip((trace - 1) / 2, -1, 1)))
+
+
+def distinct(candidates: Candidates, count: int, apart_deg: float) -> IntArray:
+    """Rows of up to ``count`` candidates per image, by falling score, at least ``apart_deg`` from each other.
+
+    Parameters
+    ----------
+    candidates : Candidates
+    count : int
+        Most to keep of one image.
+    apart_deg : float
+        Orientations nearer than this to a better one of the same class are the same peak.
+
+    Returns
+    -------
+    (kept,) int64
+        Sorted by image, then falling score.
+    """
+    left = np.arange(len(candidates))
+    chosen = []
+    for _ in range(count):
+        if not len(left):
+            break
+        some = candidates[left]
+        images, which = np.unique(some.image, return_inverse=True)
+        best = best_of_image(which, some.score, len(images))
+        chosen.append(left[best])
+        ahead = best[which]
+        near = angle_between_deg(some.matrices, some.matrices[ahead]) < apart_deg
+        same = some.class_number == some.class_number[ahead]
+        left = left[~(near & same)]
+    taken = np.concatenate(chosen)
+    return taken[np.argsort(candidates.image[taken], kind="stable")]
+
+
+def within(candidates: Candidates, count: int, nats: float) -> IntArray:
+    """Rows of the best ``count`` of each image that score within ``nats`` of its best, in their order."""
+    order = np.lexsort((np.arange(len(candidates)), -candidates.score, candidates.image))
+    image = candidates.image[order]
+    first = np.searchsorted(image, image)
+    rank = np.arange(len(order)) - first
+    keep = (rank < count) & (candidates.score[order] >= candidates.score[order][first] - nats)
+    return np.sort(order[keep])
+
+
+def posterior(candidates: Candidates, n: int) -> tuple[FloatArray, FloatArray]:
+    """Probability of each candidate among those of its image, and the log of the sum of exp(score)."""
+    top = candidates.score[best_of_image(candidates.image, candidates.score, n)]
+    mass = np.exp(candidates.score - top[candidates.image])
+    total = np.bincount(candidates.image, mass, minlength=n)
+    return mass / total[candidates.image], top + np.log(total)

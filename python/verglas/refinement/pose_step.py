@@ -1,0 +1,273 @@
+"""Continuous refinement of poses: a global search supplies candidates, each climbs to its maximum, the best ones are kept.
+
+The coarse search (:class:`verglas.ops.ScorePlan`) is exhaustive at the resolution its grid serves. Its distinct peaks,
+and the pose of the iteration before, climb the exact likelihood (:func:`verglas.ops.refine_pose`) at rising radii; after
+each radius only those are kept that can still win.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from verglas import fourier, ops
+from verglas.geometry import euler_to_matrix, matrix_to_euler
+from verglas.reconstruction.known_poses import direct_grid
+from verglas.refinement.candidates import Candidates, best_of_image, distinct, posterior, within
+from verglas.refinement.grid_step import (
+    DirectionGrid,
+    HalfSums,
+    Tick,
+    Totals,
+    class_prior,
+    spectra_of,
+)
+from verglas.refinement.problem import ImageBatch, Problem, ShellSums, image_batches
+from verglas.refinement.settings import Step
+from verglas.refinement.state import HalfModel, PoseTable
+
+FloatArray = npt.NDArray[np.float64]
+
+# Candidates kept after each radius, and the log-likelihood within which one may still overtake the best.
+_KEPT = (6, 3, 2)
+_NATS = 30.0
+_FINAL_NATS = 9.2  # a posterior of 1e-4
+_LEAST_WEIGHT = 1e-3
+
+
+class PoseStep:
+    """One iteration of continuous refinement, for one half set.
+
+    Parameters
+    ----------
+    problem : Problem
+    model : HalfModel
+        References and noise.
+    mask : (N, N, N) float32
+        Of the references.
+    step : Step
+    """
+
+    def __init__(self, problem: Problem, model: HalfModel, mask: npt.NDArray, step: Step) -> None:
+        self.problem, self.model, self.step, self.threads = problem, model, step, problem.settings.threads
+        self.spectra, self.grid = spectra_of(problem, model, mask, max(step.radius, step.insert_radius))
+        self.correlation = problem.settings.mode == "max-cc"
+        with np.errstate(divide="ignore"):
+            self.log_class = np.log(model.class_weight)
+        self.sums_of = ShellSums(problem.box)
+        if step.phase == "global":
+            self._prepare_search()
+
+    def _prepare_search(self) -> None:
+        step = self.step
+        self.directions = DirectionGrid(step.order, self.problem.settings.symmetry)
+        radius = min(step.radius, coarse_radius(self.problem, step.step_deg))
+        self.polar = ops.PolarGrid(self.problem.box, radius, diameter_px=self.problem.diameter_px)
+        self.shifts = step.shifts_px()
+        kind = "correlation" if self.correlation else "likelihood"
+        self.search = ops.ScorePlan(self.polar, step.n_psi, score=kind, n_power=5, max_candidates=256)
+        made = [
+            ops.polar_slices(s, self.grid, self.directions.matrices, self.polar, threads=self.threads)
+            for s in self.spectra
+        ]
+        prior = class_prior(self.directions.log_prior, self.model.class_weight)
+        self.search.set_reference(np.concatenate(made), log_prior=prior, threads=self.threads)
+
+    # -- candidates ----------------------------------------------------------------------------------------------
+
+    def _previous(self, batch: ImageBatch, poses: PoseTable) -> Candidates:
+        rows = batch.rows
+        return Candidates(
+            np.arange(len(rows)), euler_to_matrix(poses.angles_deg[rows]), poses.origin_px[rows].copy(),
+            poses.class_number[rows].copy(), np.zeros(len(rows)),
+        )  # fmt: skip
+
+    def _found(self, batch: ImageBatch) -> Candidates:
+        """Distinct peaks of the coarse search."""
+        n = len(self.directions)
+        samples = ops.polar(batch.centred(self.problem.image_mask), self.polar, threads=self.threads)
+        found = self.search.run(
+            samples, self.shifts, ctf=batch.params, pixel_size_A=self.problem.pixel_size_A,
+            inv_sigma2=batch.inv_sigma2[:, self.polar.shells], first_particle=int(batch.rows[0]), threads=self.threads,
+        )  # fmt: skip
+        angles = self.directions.angles_deg(
+            found.slice % n, found.opposite, ops.psi_angles_deg(self.step.n_psi)[found.psi]
+        )
+        image = found.image
+        all_of_them = Candidates(
+            image, euler_to_matrix(angles), batch.centre_px[image] + self.shifts[found.shift],
+            (found.slice // n).astype(np.int64), found.score.astype(np.float64),
+        )  # fmt: skip
+        return all_of_them[distinct(all_of_them, self.problem.settings.candidates, 1.5 * self.step.step_deg)]
+
+    def _climb(
+        self, candidates: Candidates, data: dict, radius: int, scale: FloatArray | None
+    ) -> tuple[Candidates, FloatArray]:
+        """Candidates at their maxima at this radius, with the log evidence of each peak (Laplace); Fisher information."""
+        sigma = max(2.0, self.step.shift_range_px)
+        out = [np.empty_like(v) for v in (candidates.matrices, candidates.origin_px, candidates.score)]
+        fisher = np.empty((len(candidates), 5, 5))
+        for k, spectrum in enumerate(self.spectra):
+            mine = np.flatnonzero(candidates.class_number == k)
+            if not len(mine):
+                continue
+            found = ops.refine_pose(
+                data["images"], spectrum, self.grid, candidates.matrices[mine], -candidates.origin_px[mine],
+                ctf=data["ctf"], shell_weight=data["shell_weight"][:, : radius + 1].copy(), scale=scale,
+                image_of_pose=candidates.image[mine],
+                prior=ops.PosePrior(shift_sigma_px=sigma, shifts_px=np.zeros((len(mine), 2))),
+                search=ops.PoseSearch(max_radius=radius, tolerance_deg=0.02, tolerance_px=0.02, steps=20),
+                threads=self.threads,
+            )  # fmt: skip
+            out[0][mine], out[1][mine], fisher[mine] = found.matrices, -found.shifts_px, found.fisher
+            out[2][mine] = found.scores + found.log_prior + self.log_class[k] - _half_log_det(found.fisher)
+        return Candidates(candidates.image, out[0], out[1], candidates.class_number, out[2]), fisher
+
+    def _radii(self) -> list[int]:
+        """Radii to climb at: from one that the search grid serves to the last."""
+        if self.step.phase == "local":
+            return [self.step.radius]
+        half_step = 0.6 * self.step.step_deg
+        grid = ops.Grid(self.problem.box, max_radius=self.step.radius)
+        coarse = ops.pose_radii(grid, half_step, 0.6 * self.step.shift_step_px, self.problem.diameter_px)
+        return [*coarse, self.step.radius]
+
+    def _candidates(self, batch: ImageBatch, poses: PoseTable, data: dict) -> tuple[Candidates, FloatArray]:
+        """Final candidates and their Fisher information."""
+        previous = self._previous(batch, poses)
+        known = np.isfinite(poses.log_evidence[batch.rows])
+        now = previous[known] if self.step.phase == "global" else previous
+        if self.step.phase == "global":
+            now = Candidates.merged([self._found(batch), now])
+        scale = self._scale(now, data, len(batch)) if self.correlation else None
+        radii = self._radii()
+        for i, radius in enumerate(radii[:-1]):
+            now, _ = self._climb(now, data, radius, scale)
+            now = now[within(now, _KEPT[min(i, len(_KEPT) - 1)], _NATS)]
+        now, fisher = self._climb(now, data, radii[-1], scale)
+        kept = within(now, _KEPT[0], _FINAL_NATS)
+        # The same peak may have been reached from two sides.
+        kept = kept[distinct(now[kept], _KEPT[0], max(0.5, 0.1 * self.step.step_deg))]
+        return now[kept], fisher[kept]
+
+    def _scale(self, candidates: Candidates, data: dict, n: int) -> FloatArray:
+        """Grey scale at which the first candidate of each image fits best: with it L grows with the correlation."""
+        first = candidates[np.searchsorted(candidates.image, np.arange(n))]
+        radius = min(self.step.radius, 16)
+        scores = []
+        for factor in (1.0, 2.0):
+            value = np.zeros(n)
+            for k, spectrum in enumerate(self.spectra):
+                mine = np.flatnonzero(first.class_number == k)
+                if len(mine):
+                    value[mine] = ops.refine_pose(
+                        data["images"], spectrum, self.grid, first.matrices[mine], -first.origin_px[mine],
+                        ctf=data["ctf"], shell_weight=data["shell_weight"][:, : radius + 1].copy(),
+                        scale=np.full(n, factor), image_of_pose=mine,
+                        search=ops.PoseSearch(max_radius=radius, steps=0), threads=self.threads,
+                    ).scores  # fmt: skip
+            scores.append(value)
+        power = 2 * scores[0] - scores[1]  # L(s) = s cross - s^2 power / 2 at s = 1, 2
+        cross = scores[0] + power / 2
+        return np.clip(cross / np.maximum(power, 1e-30), 0.1, 10.0)
+
+    # -- the pass over a half set --------------------------------------------------------------------------------
+
+    def run(self, half: int, poses: PoseTable, tick: Tick) -> HalfSums:
+        """Refine the poses of a half set (replaced in ``poses``) and make its sums."""
+        problem = self.problem
+        totals = Totals.zeros(problem, len(self.spectra))
+        sums = [ops.GridSums.zeros(direct_grid(problem.box, self.step.insert_radius)) for _ in self.spectra]
+        for batch in image_batches(problem, problem.rows_of_half(half), self.model, poses):
+            data = {
+                "images": fourier.forward(batch.images, 2, threads=self.threads),
+                "ctf": ops.ctf(batch.params, problem.box, problem.pixel_size_A, threads=self.threads),
+                "shell_weight": batch.inv_sigma2,
+            }
+            final, fisher = self._candidates(batch, poses, data)
+            weight, evidence = posterior(final, len(batch))
+            self._learn(batch, final, fisher, weight, evidence, poses)
+            kept = weight >= _LEAST_WEIGHT
+            weight = (
+                weight[kept] / np.bincount(final.image[kept], weight[kept], minlength=len(batch))[final.image[kept]]
+            )
+            self._insert(sums, final[kept], weight, data)
+            self._residuals(batch, final[kept], weight, data, totals)
+            tick(len(batch))
+        return HalfSums(sums, totals)
+
+    def _learn(
+        self, batch: ImageBatch, final: Candidates, fisher: FloatArray, weight: FloatArray, evidence: FloatArray,
+        poses: PoseTable,
+    ) -> None:  # fmt: skip
+        n, rows = len(batch), batch.rows
+        best = best_of_image(final.image, final.score, n)
+        poses.angles_deg[rows] = matrix_to_euler(final.matrices[best])
+        poses.origin_px[rows] = final.origin_px[best]
+        poses.class_number[rows] = final.class_number[best]
+        poses.log_evidence[rows] = evidence
+        if self.step.phase == "global" or len(self.spectra) > 1:
+            poses.max_probability[rows] = weight[best]
+        with np.errstate(divide="ignore", invalid="ignore"):
+            entropy = -np.nan_to_num(weight * np.log(weight))
+        poses.effective_poses[rows] = np.exp(np.bincount(final.image, entropy, minlength=n))
+        poses.angle_error_deg[rows], poses.shift_error_px[rows] = _accuracy(fisher[best])
+
+    def _insert(self, sums: list[ops.GridSums], final: Candidates, weight: FloatArray, data: dict) -> None:
+        for k, target in enumerate(sums):
+            mine = np.flatnonzero(final.class_number == k)
+            if not len(mine):
+                continue
+            image = final.image[mine]
+            shell_weight = data["shell_weight"][image, : self.step.insert_radius + 1] * weight[mine, None]
+            for coset in self.problem.symmetry.cosets:
+                ops.insert(
+                    target, data["images"][image], final.matrices[mine] @ coset, shifts_px=-final.origin_px[mine],
+                    ctf=data["ctf"][image], shell_weight=shell_weight.astype(np.float32), threads=self.threads,
+                )  # fmt: skip
+
+    def _residuals(self, batch: ImageBatch, final: Candidates, weight: FloatArray, data: dict, totals: Totals) -> None:
+        n, shells = len(batch), len(self.model.sigma2[0])
+        cross, power = np.zeros((n, shells)), np.zeros((n, shells))
+        for k, spectrum in enumerate(self.spectra):
+            mine = np.flatnonzero(final.class_number == k)
+            if not len(mine):
+                continue
+            image = final.image[mine]
+            slices = ops.project(
+                spectrum, self.grid, final.matrices[mine], shifts_px=-final.origin_px[mine],
+                ctf=data["ctf"][image], threads=self.threads,
+            )  # fmt: skip
+            x = data["images"][image]
+            np.add.at(cross, image, weight[mine, None] * self.sums_of((slices.conj() * x).real))
+            np.add.at(power, image, weight[mine, None] * self.sums_of(np.abs(slices) ** 2))
+        squared = self.sums_of(np.abs(data["images"]) ** 2) - 2 * cross + power
+        coefficients = self.sums_of.count.copy()
+        squared[:, 0] = coefficients[0] = 0
+        totals.add(self.problem, batch, squared, coefficients, cross, power)
+        totals.mass += np.bincount(final.class_number, weight, minlength=len(totals.mass))
+
+
+def coarse_radius(problem: Problem, step_deg: float) -> int:
+    """Last shell that a grid of this spacing serves: half a step moves the edge of the particle 3/8 of a period."""
+    return max(4, round(1.5 * problem.box / (problem.diameter_px * np.deg2rad(step_deg))))
+
+
+def _half_log_det(fisher: FloatArray) -> FloatArray:
+    """Half the log determinant of F / 2 pi: the Laplace approximation of a peak's volume; 0 where F is singular."""
+    sign, value = np.linalg.slogdet(fisher / (2 * np.pi))
+    return np.where(sign > 0, 0.5 * np.maximum(value, -50.0), 0.0)
+
+
+def _accuracy(fisher: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Cramer-Rao bound of each pose: rms angle in degrees, rms shift in pixels; NaN where it is singular."""
+    angle, shift = np.full(len(fisher), np.nan), np.full(len(fisher), np.nan)
+    size = np.sqrt(np.diagonal(fisher, axis1=1, axis2=2))
+    known = np.flatnonzero((size > 0).all(axis=1))
+    units = size[known, :, None] * size[known, None, :]
+    values, vectors = np.linalg.eigh(fisher[known] / units)
+    regular = values[:, 0] > 1e-9
+    inverse = np.einsum("nij,nj,nkj->nik", vectors[regular], 1 / values[regular], vectors[regular]) / units[regular]
+    angle[known[regular]] = np.rad2deg(np.sqrt(np.trace(inverse[:, :3, :3], axis1=1, axis2=2)))
+    shift[known[regular]] = np.sqrt(np.trace(inverse[:, 3:, 3:], axis1=1, axis2=2))
+    return angle, shift

@@ -1,0 +1,250 @@
+"""What stays fixed during a refinement, and the images in batches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+
+from verglas import fourier
+from verglas.errors import InputError
+from verglas.geometry import symmetry_matrices
+from verglas.image import unusable
+from verglas.masks import soft_circle, soft_sphere
+from verglas.reconstruction.sums import Symmetry
+from verglas.refinement.settings import RefineSettings
+from verglas.refinement.state import HalfModel, PoseTable
+from verglas.types import Particles
+
+FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
+
+_EDGE_PX = 5.0
+_BATCH_PIXELS = 1 << 22
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Particles that can be used, with what is derived from them once.
+
+    Attributes
+    ----------
+    particles : Particles
+        Without those set aside.
+    settings : RefineSettings
+    half : (n,) int64
+        Half set of each particle, 1 or 2.
+    group : (n,) int64
+        Noise group (optics group), from 0.
+    micrograph : (n,) int64
+        Scale group, from 0.
+    params : (n, 9) float64
+        CTF parameters (:func:`verglas.ops.ctf`).
+    """
+
+    particles: Particles
+    settings: RefineSettings
+    half: IntArray
+    group: IntArray
+    micrograph: IntArray
+    params: FloatArray
+
+    def __len__(self) -> int:
+        return len(self.half)
+
+    @cached_property
+    def box(self) -> int:
+        """Side of images and maps."""
+        return self.particles.box
+
+    @cached_property
+    def pixel_size_A(self) -> float:
+        """Pixel size."""
+        return self.particles.pixel_size_A
+
+    @cached_property
+    def diameter_px(self) -> float:
+        """Diameter of the particle."""
+        if self.settings.diameter_A is None:
+            return 0.8 * self.box
+        diameter = self.settings.diameter_A / self.pixel_size_A
+        if diameter > self.box:
+            raise InputError(
+                f"refine: a diameter of {self.settings.diameter_A:g} A does not fit a box of {self.box} px of "
+                f"{self.pixel_size_A:g} A ({self.box * self.pixel_size_A:g} A)"
+            )
+        return diameter
+
+    @cached_property
+    def last_radius(self) -> int:
+        """Last shell that may be used."""
+        largest = (self.box - 1) // 2
+        finest = self.settings.max_resolution_A
+        return largest if finest is None else min(largest, max(1, self.shell_of(finest)))
+
+    @cached_property
+    def symmetry(self) -> Symmetry:
+        """The point group, split into what the grid does exactly and what insertion does."""
+        return Symmetry.of(symmetry_matrices(self.settings.symmetry))
+
+    @cached_property
+    def image_mask(self) -> npt.NDArray[np.float32]:
+        """Circle of the particle's diameter with a soft edge outside it."""
+        return soft_circle(self.box, min(self.diameter_px, self.box - 2 * _EDGE_PX) / 2, _EDGE_PX).astype(np.float32)
+
+    @cached_property
+    def sphere(self) -> npt.NDArray[np.float32]:
+        """Sphere of the particle's diameter with a soft edge outside it."""
+        return soft_sphere(self.box, min(self.diameter_px, self.box - 2 * _EDGE_PX) / 2, _EDGE_PX).astype(np.float32)
+
+    @property
+    def batch(self) -> int:
+        """Images read and worked on at a time."""
+        return max(8, _BATCH_PIXELS // self.box**2)
+
+    def shell_of(self, resolution_A: float) -> int:
+        """Shell of a resolution, rounded."""
+        return round(self.box * self.pixel_size_A / resolution_A)
+
+    def resolution_of_A(self, shell: float) -> float:
+        """Resolution of a shell."""
+        return self.box * self.pixel_size_A / shell
+
+    def rows_of_half(self, half: int) -> IntArray:
+        """Particles of a half set, in order."""
+        return np.flatnonzero(self.half == half)
+
+
+@dataclass(frozen=True)
+class ImageBatch:
+    """Some images with all that scores and sums need.
+
+    Attributes
+    ----------
+    rows : (m,) int64
+        Which particles.
+    images : (m, N, N) float32
+        On the common noise level.
+    params : (m, 9) float64
+        CTF parameters, the micrograph's scale included.
+    inv_sigma2 : (m, shells) float32
+        1 / noise variance by shell.
+    origin_px : (m, 2) float64
+        Present shifts, as in a STAR file.
+    """
+
+    rows: IntArray
+    images: npt.NDArray[np.float32]
+    params: FloatArray
+    inv_sigma2: npt.NDArray[np.float32]
+    origin_px: FloatArray
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @cached_property
+    def centre_px(self) -> FloatArray:
+        """Present shifts, rounded to whole pixels."""
+        return np.rint(self.origin_px)
+
+    def centred(self, mask: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """Images moved by ``centre_px``, then masked."""
+        out = np.empty_like(self.images)
+        for image, (x, y), moved in zip(self.images, self.centre_px.astype(int), out, strict=True):
+            np.multiply(np.roll(image, (y, x), (0, 1)), mask, out=moved)
+        return out
+
+
+def image_batches(problem: Problem, rows: IntArray, model: HalfModel, poses: PoseTable) -> Iterator[ImageBatch]:
+    """Images of these particles in order, brought to one noise level."""
+    inv = (1.0 / model.sigma2).astype(np.float32)
+    for begin in range(0, len(rows), problem.batch):
+        some = rows[begin : begin + problem.batch]
+        images = problem.particles.images(some)
+        images /= poses.norm[some, None, None].astype(np.float32)
+        params = problem.params[some].copy()
+        params[:, 8] *= model.scale[problem.micrograph[some]]
+        yield ImageBatch(some, images, params, inv[problem.group[some]], poses.origin_px[some])
+
+
+@dataclass(frozen=True)
+class Survey:
+    """One pass over all images.
+
+    Attributes
+    ----------
+    excluded : dict
+        Particle number -> reason.
+    power : (n, shells) float32
+        Mean of abs(X)^2 over each shell of each image.
+    """
+
+    excluded: dict[int, str]
+    power: npt.NDArray[np.float32]
+
+
+def survey(particles: Particles, *, threads: int | None = None) -> Survey:
+    """Find images that cannot be used, and the power spectrum of each.
+
+    Parameters
+    ----------
+    particles : Particles
+        All of them.
+    threads : int, optional
+        Threads; all by default.
+
+    Returns
+    -------
+    Survey
+    """
+    box = particles.box
+    count = (box - 1) // 2 + 1
+    power = np.zeros((len(particles), count), np.float32)
+    excluded: dict[int, str] = {}
+    step = max(8, _BATCH_PIXELS // box**2)
+    sums = ShellSums(box)
+    for begin in range(0, len(particles), step):
+        images = particles.images(slice(begin, begin + step))
+        bad = unusable(images)
+        excluded.update({begin + i: reason for i, reason in bad.items()})
+        images[list(bad)] = 0
+        spectra = fourier.forward(images, 2, threads=threads)
+        power[begin : begin + step] = sums(np.abs(spectra) ** 2) / sums.count
+    params = particles.optics.as_params()
+    for i in np.flatnonzero(~np.isfinite(params).all(axis=1)):
+        excluded.setdefault(int(i), "its CTF parameters are not finite")
+    for i in np.flatnonzero(params[:, 8] == 0):
+        excluded.setdefault(int(i), "its CTF scale factor is zero: it has no weight")
+    return Survey(excluded, power)
+
+
+class ShellSums:
+    """Sums over shells of half transforms, full plane: one fixed order of pixels, so that rows do not affect each other.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from verglas.refinement.problem import ShellSums
+    >>> ShellSums(8)(np.ones((1, 8, 5)))[0].tolist()
+    [1.0, 8.0, 12.0, 16.0]
+    """
+
+    def __init__(self, box: int) -> None:
+        shells = fourier.shells((box, box))
+        weights = np.broadcast_to(fourier.half_weights((box, box)), shells.shape).ravel()
+        self.order = np.argsort(shells.ravel(), kind="stable")
+        sorted_shells = shells.ravel()[self.order]
+        count = (box - 1) // 2 + 1
+        used = int(np.searchsorted(sorted_shells, count))
+        self.order = self.order[:used]
+        self.weights = weights[self.order].astype(np.float32)
+        self.start = np.searchsorted(sorted_shells[:used], np.arange(count))
+        self.count = np.add.reduceat(self.weights.astype(np.float64), self.start)
+
+    def __call__(self, values: npt.NDArray) -> FloatArray:
+        """(n, shells) float64 sums of (n, N, N // 2 + 1) real values."""
+        flat = np.ascontiguousarray(values).reshape(len(values), -1)[:, self.order] * self.weights
+        return np.add.reduceat(flat, self.start, axis=1, dtype=np.float64)

@@ -1,0 +1,81 @@
+"""Which step comes next: resolution and sampling follow the FSC; phases follow the sharpness of the posterior."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from verglas.geometry import healpix_spacing_deg
+from verglas.refinement.pose_step import coarse_radius
+from verglas.refinement.problem import Problem
+from verglas.refinement.settings import Step
+from verglas.refinement.state import State
+
+_FIRST_ORDER = 3  # 7.3 degrees
+_GRID_ORDER = 4  # 3.7 degrees: finest grid whose whole posterior is summed
+
+
+def angles_in_plane(order: int) -> int:
+    """In-plane angles at the spacing of the directions, a multiple of 16."""
+    return 16 * int(np.ceil(360 / healpix_spacing_deg(order) / 16 - 1e-9))
+
+
+def order_for(problem: Problem, radius: int) -> int:
+    """Coarsest grid that serves a radius, between the first order and the finest."""
+    for order in range(_FIRST_ORDER, _GRID_ORDER):
+        if coarse_radius(problem, healpix_spacing_deg(order)) >= radius:
+            return order
+    return _GRID_ORDER
+
+
+def insert_radius_for(problem: Problem, radius: float) -> int:
+    """Last shell of the maps: a third beyond what was scored, and a few shells."""
+    return int(min(problem.last_radius, np.ceil(4 / 3 * radius) + 6))
+
+
+def make_step(problem: Problem, phase: str, radius: int, order: int, shift_range_px: float) -> Step:
+    """A step with the shift grid that its radius calls for: no shift is further from a point than an eighth of a period."""
+    shift_step = max(1.0, problem.box / (6 * min(radius, coarse_radius(problem, healpix_spacing_deg(order)))))
+    return Step(
+        phase, radius, insert_radius_for(problem, radius), order, angles_in_plane(order), shift_step,  # type: ignore[arg-type]
+        max(shift_range_px, shift_step),
+    )  # fmt: skip
+
+
+def first_step(problem: Problem) -> Step:
+    """The first iteration: the reference's resolution, all poses."""
+    settings = problem.settings
+    radius = max(3, min(problem.last_radius, int(problem.shell_of(settings.initial_resolution_A))))
+    phase = "grid" if settings.mode == "likelihood" else "global"
+    if settings.poses == "local":
+        phase = "local"
+    return make_step(problem, phase, radius, _FIRST_ORDER, settings.shift_range_A / problem.pixel_size_A)
+
+
+def next_step(problem: Problem, state: State, last: Step) -> Step:
+    """What follows from the FSC and the poses of the iteration before."""
+    radius = int(np.clip(np.floor(state.resolution_shell), 3, problem.last_radius))
+    shift_range = _shift_range(state, last)
+    if last.phase == "grid" and not _sharp_enough(problem, state, radius):
+        return make_step(problem, "grid", radius, order_for(problem, radius), shift_range)
+    phase = "local" if last.phase == "local" or _settled(state) else "global"
+    return make_step(problem, phase, radius, _FIRST_ORDER, shift_range)
+
+
+def _shift_range(state: State, last: Step) -> float:
+    """Three times the rms shift change, once that is small."""
+    change = state.rows[-1].get("shift_change_px") if state.rows else None
+    if change is None or not np.isfinite(change):
+        return last.shift_range_px
+    return float(min(last.shift_range_px, max(2.0, 3 * change)))
+
+
+def _sharp_enough(problem: Problem, state: State, radius: int) -> bool:
+    """Whether the grid is what limits: the posterior of most particles sits in a few cells of a grid of 7 degrees."""
+    serves = coarse_radius(problem, healpix_spacing_deg(_FIRST_ORDER))
+    return radius > serves or bool(np.median(state.poses.effective_poses) < 4)
+
+
+def _settled(state: State) -> bool:
+    """Whether orientations hardly change any more, so that a search of all would find the same."""
+    row = state.rows[-1]
+    return row["phase"] != "grid" and row["angle_change_deg"] < 1.0 and row["far_fraction"] < 0.02

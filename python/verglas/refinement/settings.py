@@ -1,0 +1,136 @@
+"""What a refinement is asked to do, and the step that each iteration takes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from verglas.errors import InputError
+from verglas.geometry import healpix_spacing_deg
+
+
+@dataclass(frozen=True)
+class RefineSettings:
+    """Choices of a refinement; every number has the unit in its name.
+
+    Attributes
+    ----------
+    symmetry : str
+        Point group, RELION's orientation.
+    diameter_A : float, optional
+        Diameter of the particle: mask of images in the search, and of maps until a mask is made from the map itself;
+        four fifths of the box by default.
+    mode : {"likelihood", "max-cc"}
+        Expectation-maximisation over poses; or FREALIGN's: the pose of the largest correlation coefficient, and a
+        Wiener filter with the constant ``wiener_k``.
+    poses : {"global", "local"}
+        Search all orientations first; or start from the poses that the particles have.
+    classes : int
+        Copies of a single reference that are told apart (several references give their own number).
+    initial_resolution_A : float
+        The reference is low-passed to this, and the first iteration uses no finer data.
+    join_resolution_A : float
+        Below this resolution both half maps are given their mean, so that they keep one orientation; they share
+        nothing finer.
+    max_resolution_A : float, optional
+        No finer data are used in any iteration; Nyquist by default.
+    regularisation : float, optional
+        T: factor of the prior's variance tau^2; 1, with several classes 4.
+    wiener_k : float
+        Of "max-cc": constant added to the sum of squared CTFs, as a fraction of its mean over a shell.
+    shift_range_A : float
+        Largest shift searched in the first iterations.
+    iterations : int
+        At most.
+    candidates : int
+        Distinct orientations per particle that a global search hands to the continuous refinement.
+    scale, norm : bool
+        Estimate a grey scale per micrograph, a noise level per particle.
+    solvent_mask : bool
+        Once the map is good enough, mask references and FSC by a mask made from the map; else by the sphere alone.
+    seed : int
+        Of half sets, of first classes.
+    threads : int, optional
+        Threads; all by default. The result does not depend on it.
+    """
+
+    symmetry: str = "C1"
+    diameter_A: float | None = None
+    mode: Literal["likelihood", "max-cc"] = "likelihood"
+    poses: Literal["global", "local"] = "global"
+    classes: int = 1
+    initial_resolution_A: float = 30.0
+    join_resolution_A: float = 40.0
+    max_resolution_A: float | None = None
+    regularisation: float | None = None
+    wiener_k: float = 0.1
+    shift_range_A: float = 12.0
+    iterations: int = 25
+    candidates: int = 6
+    scale: bool = True
+    norm: bool = True
+    solvent_mask: bool = True
+    seed: int = 0
+    threads: int | None = None
+
+    def __post_init__(self) -> None:
+        """Say at once what cannot be."""
+        for name in ("initial_resolution_A", "join_resolution_A", "shift_range_A", "wiener_k"):
+            if not getattr(self, name) > 0:
+                raise InputError(f"refine: expected a positive {name}, got {getattr(self, name)}")
+        for name in ("diameter_A", "max_resolution_A", "regularisation"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise InputError(f"refine: expected a positive {name}, got {value}")
+        for name in ("classes", "iterations", "candidates"):
+            if getattr(self, name) < 1:
+                raise InputError(f"refine: expected {name} of 1 or more, got {getattr(self, name)}")
+        if self.mode not in ("likelihood", "max-cc"):
+            raise InputError(f"refine: expected mode likelihood or max-cc, got {self.mode!r}")
+        if self.poses not in ("global", "local"):
+            raise InputError(f"refine: expected poses global or local, got {self.poses!r}")
+
+
+@dataclass(frozen=True)
+class Step:
+    """What one iteration does.
+
+    Attributes
+    ----------
+    phase : {"grid", "global", "local"}
+        Posterior over a whole grid of poses; the best of them refined continuously; or continuous refinement of the
+        poses of the iteration before.
+    radius : int
+        Last shell scored.
+    insert_radius : int
+        Last shell of the maps that are made: beyond ``radius``, or the FSC could never grow.
+    order : int
+        HEALPix order of the directions searched.
+    n_psi : int
+        In-plane angles searched.
+    shift_step_px, shift_range_px : float
+        Grid of shifts around those of the iteration before.
+    """
+
+    phase: Literal["grid", "global", "local"]
+    radius: int
+    insert_radius: int
+    order: int
+    n_psi: int
+    shift_step_px: float
+    shift_range_px: float
+
+    @property
+    def step_deg(self) -> float:
+        """Spacing of the directions."""
+        return healpix_spacing_deg(self.order)
+
+    def shifts_px(self) -> np.ndarray:
+        """(n, 2) float32, the shifts searched."""
+        reach = int(self.shift_range_px / self.shift_step_px + 1e-9)
+        k = np.arange(-reach, reach + 1)
+        xy = np.stack(np.meshgrid(k, k), axis=-1).reshape(-1, 2) * self.shift_step_px
+        near = np.hypot(*xy.T) <= max(self.shift_range_px, 0.5 * self.shift_step_px) + 1e-9
+        return xy[near].astype(np.float32)

@@ -1,0 +1,138 @@
+"""Before the first iteration: which particles can be used, half sets, noise, the reference on the images' grey scale."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from verglas import filters, fourier, gridding, ops
+from verglas.errors import InputError
+from verglas.geometry import euler_to_matrix, orientation_grid
+from verglas.reconstruction.known_poses import half_sets
+from verglas.refinement.grid_step import DirectionGrid
+from verglas.refinement.problem import ImageBatch, Problem, ShellSums, Survey, image_batches
+from verglas.refinement.settings import RefineSettings, Step
+from verglas.refinement.state import HalfModel, PoseTable
+from verglas.types import Map, Particles
+
+FloatArray = npt.NDArray[np.float64]
+
+_SCALE_IMAGES = 128
+_LEAST_NOISE = 0.1  # of the power of a shell
+
+
+def make_problem(
+    particles: Particles, found: Survey, settings: RefineSettings
+) -> tuple[Problem, npt.NDArray[np.bool_]]:
+    """The particles that can be used, as a problem; and which they are of all."""
+    used = np.ones(len(particles), bool)
+    used[list(found.excluded)] = False
+    few = 2 * 10
+    if used.sum() < few:
+        first = next(iter(found.excluded.items()), None)
+        why = "" if first is None else f" (particle {first[0]}: {first[1]})"
+        raise InputError(
+            f"refine: {used.sum()} of {len(particles)} particles can be used{why}; two half sets need at least {few}"
+        )
+    chosen = particles if used.all() else particles[used]
+    micrograph = np.zeros(len(chosen), np.int64)
+    if "rlnMicrographName" in chosen.table:
+        micrograph = np.unique(chosen.table["rlnMicrographName"].to_numpy(str), return_inverse=True)[1]
+    group = np.unique(chosen.optics.group, return_inverse=True)[1]
+    half = half_sets(chosen, seed=settings.seed)
+    return Problem(chosen, settings, half, group, micrograph, chosen.optics.as_params()), used
+
+
+def low_passed(problem: Problem, references: list[Map]) -> npt.NDArray[np.float32]:
+    """References at the initial resolution, inside the sphere, (classes, N, N, N)."""
+    made = []
+    for reference in references:
+        gain = filters.low_pass(problem.settings.initial_resolution_A)
+        coarse = filters.apply(Map(reference.data, problem.pixel_size_A), gain, threads=problem.settings.threads)
+        made.append(coarse.data * problem.sphere)
+    if len(made) == 1:
+        made = made * problem.settings.classes
+    return np.stack(made).astype(np.float32)
+
+
+def mean_slice_power(problem: Problem, volume: npt.NDArray[np.float32]) -> FloatArray:
+    """Mean power per shell of CTF-modulated slices of a map over all directions."""
+    grid = ops.Grid(problem.box)
+    directions, _ = orientation_grid(30.0)
+    matrices = euler_to_matrix(np.column_stack([directions, np.zeros(len(directions))]))
+    sums = ShellSums(problem.box)
+    spectrum = gridding.to_grid(volume, grid, threads=problem.settings.threads)
+    power = sums(np.abs(ops.project(spectrum, grid, matrices)) ** 2).mean(axis=0) / sums.count
+    some = problem.params[:: max(1, len(problem) // 64)]
+    ctf2 = sums(ops.ctf(some, problem.box, problem.pixel_size_A) ** 2).mean(axis=0) / sums.count
+    return power * ctf2
+
+
+def first_noise(problem: Problem, power: npt.NDArray[np.float32], signal: FloatArray, rows: npt.NDArray) -> FloatArray:
+    """sigma^2 per group and shell of these particles: mean power of the images less the reference's share of it."""
+    groups = int(problem.group.max()) + 1
+    if problem.settings.mode == "max-cc":
+        return np.ones((groups, power.shape[1]))
+    sigma2 = np.empty((groups, power.shape[1]))
+    everywhere = power[rows].mean(axis=0, dtype=np.float64)
+    for g in range(groups):
+        members = rows[problem.group[rows] == g]
+        mean = power[members].mean(axis=0, dtype=np.float64) if len(members) else everywhere
+        sigma2[g] = np.maximum(mean - signal, _LEAST_NOISE * mean)
+    if not np.all(sigma2[:, 1:] > 0):
+        raise InputError("refine: the images have no power at some resolution (all zero?); nothing can be refined")
+    sigma2[:, 0] = sigma2[:, 1]
+    return sigma2
+
+
+def match_grey_scale(problem: Problem, volume: npt.NDArray[np.float32], step: Step) -> float:
+    """Factor that puts a map on the images' grey scale, from a scale-free search of some of them.
+
+    L at scale s is s cross - s^2 power / 2: its values at scales 1 and 2 give cross and power at the pose of the largest
+    correlation coefficient.
+    """
+    rows = np.arange(len(problem))[:: max(1, len(problem) // _SCALE_IMAGES)]
+    shells = (problem.box - 1) // 2 + 1
+    flat = HalfModel(volume[None], np.ones((int(problem.group.max()) + 1, shells)),
+                     np.ones(int(problem.micrograph.max()) + 1), np.ones(1))  # fmt: skip
+    directions = DirectionGrid(step.order, problem.settings.symmetry)
+    polar = ops.PolarGrid(problem.box, step.radius, diameter_px=problem.diameter_px)
+    grid = ops.Grid(problem.box, max_radius=step.radius)
+    spectrum = gridding.to_grid(volume, grid, threads=problem.settings.threads)
+    plan = ops.ScorePlan(polar, step.n_psi, score="correlation")
+    plan.set_reference(ops.polar_slices(spectrum, grid, directions.matrices, polar), log_prior=directions.log_prior)
+    cross = power = 0.0
+    for batch in image_batches(problem, rows, flat, PoseTable.unknown(len(problem))):
+        c, p = _cross_and_power(problem, batch, plan, (spectrum, grid, polar, directions), step)
+        cross, power = cross + c, power + p
+    if not power > 0:
+        raise InputError("refine: the reference is empty (all zero) at the initial resolution")
+    if not cross > 0:
+        raise InputError(
+            "refine: the images do not resemble the reference, or their contrast is inverted (particles are white)"
+        )
+    return cross / power
+
+
+def _cross_and_power(
+    problem: Problem, batch: ImageBatch, plan: ops.ScorePlan, reference: tuple, step: Step
+) -> tuple[float, float]:
+    spectrum, grid, polar, directions = reference
+    shifts = step.shifts_px()
+    found = plan.run(
+        ops.polar(batch.centred(problem.image_mask), polar), shifts, ctf=batch.params,
+        pixel_size_A=problem.pixel_size_A, first_particle=int(batch.rows[0]), threads=problem.settings.threads,
+    )  # fmt: skip
+    angles = directions.angles_deg(
+        found.best_slice, found.best_opposite, ops.psi_angles_deg(step.n_psi)[found.best_psi]
+    )
+    once, twice = (
+        float(ops.refine_pose(
+            fourier.forward(batch.images, 2), spectrum, grid, euler_to_matrix(angles), -shifts[found.best_shift],
+            ctf=ops.ctf(batch.params, problem.box, problem.pixel_size_A), scale=np.full(len(batch), factor),
+            search=ops.PoseSearch(max_radius=step.radius, steps=0), threads=problem.settings.threads,
+        ).scores.sum())
+        for factor in (1.0, 2.0)
+    )  # fmt: skip
+    power = 2 * once - twice
+    return once + power / 2, power
