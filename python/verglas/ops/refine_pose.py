@@ -55,7 +55,7 @@ class PosePrior:
 
 
 @dataclass(frozen=True)
-class PoseSearch:
+class PoseSettings:
     """How :func:`refine_pose` searches.
 
     Attributes
@@ -73,7 +73,7 @@ class PoseSearch:
     Examples
     --------
     >>> from verglas import ops
-    >>> ops.PoseSearch(steps=0).coarse_radii
+    >>> ops.PoseSettings(steps=0).coarse_radii
     ()
     """
 
@@ -87,7 +87,7 @@ class PoseSearch:
         """Refuse tolerances that cannot be met."""
         for name in ("tolerance_deg", "tolerance_px"):
             if not getattr(self, name) > 0:
-                raise InputError(f"PoseSearch: expected a positive {name}, got {getattr(self, name)}")
+                raise InputError(f"PoseSettings: expected a positive {name}, got {getattr(self, name)}")
 
     def radii(self, grid: Grid) -> npt.NDArray[np.int32]:
         """All radii, the last being R."""
@@ -156,7 +156,7 @@ class PoseResult:
 
 
 def pose_radii(grid: Grid, angle_error_deg: float, shift_error_px: float, diameter_px: float) -> tuple[int, ...]:
-    r"""Coarse radii for :class:`PoseSearch` that lead a pose this far off to the maximum at the grid's radius.
+    r"""Coarse radii for :class:`PoseSettings` that lead a pose this far off to the maximum at the grid's radius.
 
     The score of radius R has one peak over about the poses that turn no phase by more than a quarter of a turn: with
     the voxel at the edge of the particle :math:`\delta D/2` off and the image d off, :math:`2\pi R (\delta D/2 + d)/N
@@ -249,7 +249,7 @@ def refine_pose(
     scale: npt.ArrayLike | None = None,
     image_of_pose: npt.ArrayLike | None = None,
     prior: PosePrior | None = None,
-    search: PoseSearch | None = None,
+    search: PoseSettings | None = None,
     device: str = "cpu",
     threads: int | None = None,
 ) -> PoseResult:
@@ -288,8 +288,8 @@ def refine_pose(
         Which image each pose is for, when several candidates of an image are compared.
     prior : PosePrior, optional
         Added to L; none by default.
-    search : PoseSearch, optional
-        Radii, steps, tolerances. ``PoseSearch(steps=0)`` evaluates score, gradient and Fisher information only.
+    search : PoseSettings, optional
+        Radii, steps, tolerances. ``PoseSettings(steps=0)`` evaluates score, gradient and Fisher information only.
     device : str
         ``"cpu"``.
     threads : int, optional
@@ -328,7 +328,7 @@ def refine_pose(
     """
     require_cpu(device, "refine_pose")
     if search is None:
-        search = PoseSearch()
+        search = PoseSettings()
     rotations = _checked_rotations(matrices, "matrices")
     n = len(rotations)
     shifts = np.zeros((n, 2)) if shifts_px is None else np.array(shifts_px, np.float64, order="C")
