@@ -346,10 +346,15 @@ def test_nan_names_the_particle(where):
 def test_bad_input_is_named():
     g, volume, images, _, weight, matrices, shifts = problem(16, 9, n=2)
     spectrum = gridding.to_grid(volume, g)
-    with pytest.raises(ValueError, match=r"matrices\[1\] is not a rotation"):
+    with pytest.raises(ValueError, match="matrices: matrix 1 is not a rotation"):
         ops.refine_pose(images, spectrum, g, matrices * [[[1]], [[-1]]])
-    with pytest.raises(ValueError, match=r"matrices\[0\] is not a rotation"):
+    with pytest.raises(ValueError, match="matrices: matrix 0 is not a rotation"):
         ops.refine_pose(images, spectrum, g, np.full((2, 3, 3), np.nan))
+    with pytest.raises(ValueError, match="matrices: matrix 0 is not a rotation"):  # left-handed
+        ops.refine_pose(images, spectrum, g, matrices * [[[1.0], [1.0], [-1.0]]])
+    twice = ops.PosePrior(angle_sigma_deg=1.0, matrices=2 * matrices)
+    with pytest.raises(ValueError, match=r"prior\.matrices: matrix 0 is not a rotation"):
+        ops.refine_pose(images, spectrum, g, matrices, prior=twice)
     with pytest.raises(ValueError, match="one pose per image"):
         ops.refine_pose(images, spectrum, g, matrices[:1])
     with pytest.raises(ValueError, match="shifts_px"):

@@ -193,23 +193,10 @@ def pose_radii(grid: Grid, angle_error_deg: float, shift_error_px: float, diamet
     return tuple(radii)
 
 
-def _checked_rotations(matrices: npt.ArrayLike, name: str) -> FloatArray:
-    """A copy; anything but rotations is refused, because it would point outside the grid."""
-    a = np.array(matrices, np.float64, order="C")
-    if a.ndim != 3 or a.shape[1:] != (3, 3):
-        raise InputError(f"refine_pose: {name}: expected shape (n, 3, 3), got {a.shape}")
-    excess = np.abs(a @ a.transpose(0, 2, 1) - np.eye(3)).max(axis=(1, 2))
-    right_handed = np.einsum("ni,ni->n", np.cross(a[:, 0], a[:, 1]), a[:, 2]) > 0
-    good = (excess < 1e-4) & right_handed  # NaN compares false
-    if not good.all():
-        raise InputError(f"refine_pose: {name}[{np.flatnonzero(~good)[0]}] is not a rotation matrix")
-    return a
-
-
 def _prior_arguments(prior: PosePrior | None, matrices: FloatArray, shifts: FloatArray) -> dict[str, object]:
     if prior is None:
         prior = PosePrior()
-    centres = matrices.copy() if prior.matrices is None else _checked_rotations(prior.matrices, "prior.matrices")
+    centres = matrices.copy() if prior.matrices is None else as_array(prior.matrices, np.float64)
     offsets = shifts.copy() if prior.shifts_px is None else as_array(prior.shifts_px, np.float64)
     if prior.shifts_px is not None and not np.isfinite(offsets).all():
         raise InputError("refine_pose: prior.shifts_px: expected finite numbers, got NaN or infinity")
@@ -303,9 +290,9 @@ def refine_pose(
     Raises
     ------
     InputError
-        NaN in an image, its CTF, weights or scale (the message names the particle), or a matrix that is no rotation.
+        NaN in an image, its CTF, weights or scale; the message names the particle.
     ValueError
-        An array has another shape or dtype, or a radius is beyond the grid's.
+        A matrix is no rotation, an array has another shape or dtype, or a radius is beyond the grid's.
 
     Notes
     -----
@@ -329,7 +316,7 @@ def refine_pose(
     require_cpu(device, "refine_pose")
     if search is None:
         search = PoseSettings()
-    rotations = _checked_rotations(matrices, "matrices")
+    rotations = np.array(matrices, np.float64, order="C")
     n = len(rotations)
     shifts = np.zeros((n, 2)) if shifts_px is None else np.array(shifts_px, np.float64, order="C")
     index = None if image_of_pose is None else as_array(image_of_pose, np.int64)
