@@ -79,7 +79,7 @@ def speed_rows(p: Particles) -> list[dict]:
         spectrum = gridding.to_grid(p.volume, grid)
         weight = np.full((n, radius + 1), 1 / (p.sigma * box) ** 2, np.float32)
         args = (p.images[:n], spectrum, grid, p.matrices[:n], p.shifts_px[:n])
-        known = {"ctf": p.ctf[:n], "shell_weight": weight, "search": ops.PoseSearch(steps=0)}
+        known = {"ctf": p.ctf[:n], "shell_weight": weight, "search": ops.PoseSettings(steps=0)}
         candidates = {f"{t} threads": lambda t=t, a=args, k=known: ops.refine_pose(*a, threads=t, **k) for t in (1, 2)}
         candidates["project"] = lambda s=spectrum, g=grid: ops.project(s, g, p.matrices[:n], threads=1)
         times = compare(candidates, repeats=5)
@@ -103,7 +103,7 @@ def reference_row() -> dict:
     grid = ops.Grid(box)
     x = ops.project(gridding.to_grid(volume, grid), grid, np.eye(3)[None])
     weight = np.ones(grid.max_radius + 1)
-    spectrum, one = gridding.to_grid(volume, grid), ops.PoseSearch(steps=0)
+    spectrum, one = gridding.to_grid(volume, grid), ops.PoseSettings(steps=0)
     times = compare({
         "kernel": lambda: ops.refine_pose(x, spectrum, grid, np.eye(3)[None], search=one, threads=1),
         "NumPy": lambda: reference.refine_pose.evaluate(volume, x[0], np.eye(3), np.zeros(2), weight),
@@ -123,13 +123,13 @@ def accuracy_row(p: Particles, width: int, noisy: bool) -> dict:
     shift = p.shifts_px + START_PX * off / np.linalg.norm(off, axis=1, keepdims=True)
     images, known = p.images if noisy else p.clean, {"ctf": p.ctf, "shell_weight": weight}
     radii = ops.pose_radii(grid, START_DEG, START_PX, DIAMETER_A / PIXEL_SIZE_A)
-    search = ops.PoseSearch(coarse_radii=radii)
+    search = ops.PoseSettings(coarse_radii=radii)
     found: list[ops.PoseResult] = []
     times = compare(
         {"all": lambda: found.append(ops.refine_pose(images, spectrum, grid, start, shift, search=search, **known))},
         repeats=1, warmup=0,
     )  # fmt: skip
-    truth = ops.refine_pose(images, spectrum, grid, p.matrices, p.shifts_px, search=ops.PoseSearch(steps=0), **known)
+    truth = ops.refine_pose(images, spectrum, grid, p.matrices, p.shifts_px, search=ops.PoseSettings(steps=0), **known)
     turned = Rotation.from_matrix(found[0].matrices @ p.matrices.transpose(0, 2, 1)).as_rotvec()
     off = found[0].shifts_px - p.shifts_px
     angles, shifts = np.rad2deg(np.linalg.norm(turned, axis=1)), np.linalg.norm(off, axis=1)

@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 
 import verglas as vg
+from verglas.assessment.fsc import ssnr_from_fsc
 from verglas.cli import main
 from verglas.ops import Grid
+from verglas.reconstruction import Method
 from verglas.reconstruction.least_squares import kernel_grid
 from verglas.run.reconstruct import memory_plan_GB
 
@@ -51,6 +53,26 @@ def test_wiener_and_methods(simulated, tmp_path, capsys):
         assert status == 0, err
         assert "150 particles" in text
         assert np.isfinite(vg.read_map(out).data).all()
+
+
+def test_wiener_reads_everything_once(simulated, tmp_path, capsys, monkeypatch):
+    """The file and every image are read once; the weighted map is that of a second run that is told the SSNR."""
+    opened, seen = [], []
+    read, images = vg.read_particles, vg.Particles.images
+    monkeypatch.setattr(
+        "verglas.run.reconstruct.read_particles", lambda *a, **k: opened.append(a) or read(*a, **k)
+    )  # fmt: skip
+    monkeypatch.setattr(vg.Particles, "images", lambda self, rows=None: seen.append(len(rows)) or images(self, rows))
+    out = tmp_path / "map.mrc"
+    status, _, err = run(capsys, "reconstruct", simulated / "particles.star", "-o", out, "--wiener")
+    assert status == 0
+    assert "150 particles of 24 px" in err
+    assert len(opened) == 1
+    assert sum(seen) == 150
+    halves = [vg.read_map(tmp_path / f"map_half{k}.mrc") for k in (1, 2)]
+    ssnr = 2 * ssnr_from_fsc(np.clip(vg.fsc(*halves).curve[:12], 0, 0.9999))
+    again = vg.reconstruct(read(simulated / "particles.star"), method=Method(ssnr=ssnr))
+    np.testing.assert_allclose(vg.read_map(out).data, again.data, atol=1e-5 * np.abs(again.data).max())
 
 
 def test_project_round_trip(simulated, tmp_path, capsys):

@@ -96,7 +96,7 @@ def test_score_gradient_and_fisher_equal_the_exact_sums(box, seed, data):
     radius = data.draw(st.integers(1, g.max_radius))
     weight = np.ascontiguousarray(weight[:, : radius + 1])
     start = perturbed(matrices, shifts, 5.0, 0.5, seed)
-    search = ops.PoseSearch(max_radius=radius, steps=0)
+    search = ops.PoseSettings(max_radius=radius, steps=0)
     got = ops.refine_pose(images, gridding.to_grid(volume, g), g, *start, ctf=ctf, shell_weight=weight, search=search)
     want = reference_at(volume, images, ctf, weight, got, 0)
     unit = np.sqrt(np.diag(want.fisher))
@@ -115,7 +115,7 @@ def test_score_gradient_and_fisher_equal_the_exact_sums(box, seed, data):
 def test_default_window_keeps_the_fisher_information():
     """Four taps: the derivative of the window is less accurate than the window; the bound must not feel it."""
     g, volume, images, ctf, weight, matrices, shifts = problem(24, 2, n=4)
-    search = ops.PoseSearch(steps=0)
+    search = ops.PoseSettings(steps=0)
     got = ops.refine_pose(
         images, gridding.to_grid(volume, g), g, matrices, shifts, ctf=ctf, shell_weight=weight, search=search
     )
@@ -133,8 +133,9 @@ def test_clean_data_at_the_true_pose_has_the_closed_form_score():
     shells, twice = fourier.shells((20, 20)), fourier.half_weights((20, 20))
     use = (shells > 0) & (shells <= g.max_radius)
     want = np.sum((np.abs(clean[0].astype(np.complex128)) ** 2 * twice)[use] * weight[0, shells[use]]) / 2
+    as_they_are = ops.PoseSettings(steps=0)
     got = ops.refine_pose(
-        clean, spectrum, g, matrices, shifts, ctf=ctf, shell_weight=weight, scale=[1.7], search=ops.PoseSearch(steps=0)
+        clean, spectrum, g, matrices, shifts, ctf=ctf, shell_weight=weight, scale=[1.7], search=as_they_are
     )
     assert got.scores[0] == pytest.approx(want, rel=1e-5)
     unit = np.sqrt(np.diag(got.fisher[0]))
@@ -163,7 +164,7 @@ def test_converges_from_half_a_grid_step_on_noise_free_data(box):
     shifts = np.random.default_rng(6).normal(size=(n, 2))
     images = exact_images(table, matrices, shifts, box, pixel)
     g = ops.Grid(box)
-    search = ops.PoseSearch(coarse_radii=ops.pose_radii(g, 3.75, 1.0, 0.7 * box))
+    search = ops.PoseSettings(coarse_radii=ops.pose_radii(g, 3.75, 1.0, 0.7 * box))
     found = ops.refine_pose(
         images, gridding.to_grid(volume, g), g, *perturbed(matrices, shifts, 3.75, 1.0, 7), search=search
     )
@@ -177,7 +178,7 @@ def test_maximum_equals_that_of_scipy_on_the_exact_score(seed):
     """Noisy data: the pose where the kernel stops against BFGS on the float64 sums, in standard deviations."""
     g, volume, images, ctf, weight, matrices, shifts = problem(16, 10 + seed, noise=1.0, **FINE)
     start = perturbed(matrices, shifts, 3.0, 0.3, seed)
-    search = ops.PoseSearch(tolerance_deg=1e-4, tolerance_px=1e-4)
+    search = ops.PoseSettings(tolerance_deg=1e-4, tolerance_px=1e-4)
     found = ops.refine_pose(images, gridding.to_grid(volume, g), g, *start, ctf=ctf, shell_weight=weight, search=search)
     a, d, best = reference.refine_pose.refine_pose(volume, images[0], start[0][0], start[1][0], weight[0], ctf[0])
     assert found.converged.all()
@@ -215,7 +216,7 @@ def test_errors_of_noisy_particles_follow_the_cramer_rao_bound():
     n = 300
     g, spectrum, images, ctf, weight, matrices, shifts = simulated(n, 64, 2.5, 110.0, snr=0.05)
     common = {"ctf": ctf, "shell_weight": weight}
-    at_truth = ops.refine_pose(images, spectrum, g, matrices, shifts, search=ops.PoseSearch(steps=0), **common)
+    at_truth = ops.refine_pose(images, spectrum, g, matrices, shifts, search=ops.PoseSettings(steps=0), **common)
     found = ops.refine_pose(images, spectrum, g, *perturbed(matrices, shifts, 1.0, 0.3, 23), **common)
     assert found.converged.mean() > 0.99
     assert (found.scores >= at_truth.scores - 1e-3 * np.abs(at_truth.scores)).all()
@@ -266,7 +267,7 @@ def test_prior_balances_the_data():
     spectrum = gridding.to_grid(volume, g)
     start = perturbed(matrices, shifts, 3.0, 0.5, 2)
     common = {"ctf": ctf, "shell_weight": weight}
-    search = ops.PoseSearch(tolerance_deg=1e-4, tolerance_px=1e-4)
+    search = ops.PoseSettings(tolerance_deg=1e-4, tolerance_px=1e-4)
     prior = ops.PosePrior(angle_sigma_deg=1.0, shift_sigma_px=0.2)
     found = ops.refine_pose(images, spectrum, g, *start, prior=prior, search=search, **common)
     assert found.converged.all()
@@ -301,7 +302,7 @@ def test_empty_inputs_and_small_boxes_never_fail(box, seed, zero):
     for name, array in (("image", images), ("ctf", ctf), ("weight", weight)):
         if zero == name:
             array[:] = 0
-    search = ops.PoseSearch(max_radius=1)
+    search = ops.PoseSettings(max_radius=1)
     got = ops.refine_pose(
         images, gridding.to_grid(volume, g), g, matrices, shifts, ctf=ctf,
         shell_weight=np.ascontiguousarray(weight[:, :2]), search=search,
@@ -321,7 +322,7 @@ def test_score_never_falls_and_the_step_limit_is_told():
     spectrum = gridding.to_grid(volume, g)
     start = perturbed(matrices, shifts, 8.0, 1.0, 3)
     scores = [
-        ops.refine_pose(images, spectrum, g, *start, ctf=ctf, shell_weight=weight, search=ops.PoseSearch(steps=steps))
+        ops.refine_pose(images, spectrum, g, *start, ctf=ctf, shell_weight=weight, search=ops.PoseSettings(steps=steps))
         for steps in (0, 1, 2, 4, 50)
     ]
     for before, after in itertools.pairwise(scores):
@@ -345,10 +346,15 @@ def test_nan_names_the_particle(where):
 def test_bad_input_is_named():
     g, volume, images, _, weight, matrices, shifts = problem(16, 9, n=2)
     spectrum = gridding.to_grid(volume, g)
-    with pytest.raises(ValueError, match=r"matrices\[1\] is not a rotation"):
+    with pytest.raises(ValueError, match="matrices: matrix 1 is not a rotation"):
         ops.refine_pose(images, spectrum, g, matrices * [[[1]], [[-1]]])
-    with pytest.raises(ValueError, match=r"matrices\[0\] is not a rotation"):
+    with pytest.raises(ValueError, match="matrices: matrix 0 is not a rotation"):
         ops.refine_pose(images, spectrum, g, np.full((2, 3, 3), np.nan))
+    with pytest.raises(ValueError, match="matrices: matrix 0 is not a rotation"):  # left-handed
+        ops.refine_pose(images, spectrum, g, matrices * [[[1.0], [1.0], [-1.0]]])
+    twice = ops.PosePrior(angle_sigma_deg=1.0, matrices=2 * matrices)
+    with pytest.raises(ValueError, match=r"prior\.matrices: matrix 0 is not a rotation"):
+        ops.refine_pose(images, spectrum, g, matrices, prior=twice)
     with pytest.raises(ValueError, match="one pose per image"):
         ops.refine_pose(images, spectrum, g, matrices[:1])
     with pytest.raises(ValueError, match="shifts_px"):
@@ -356,13 +362,13 @@ def test_bad_input_is_named():
     with pytest.raises(ValueError, match="shell_weight"):
         ops.refine_pose(images, spectrum, g, matrices, shell_weight=weight[:, 1:])
     with pytest.raises(ValueError, match="max_radius"):
-        ops.refine_pose(images, spectrum, g, matrices, search=ops.PoseSearch(max_radius=8))
+        ops.refine_pose(images, spectrum, g, matrices, search=ops.PoseSettings(max_radius=8))
     with pytest.raises(ValueError, match="ascending"):
-        ops.refine_pose(images, spectrum, g, matrices, search=ops.PoseSearch(coarse_radii=(4, 4)))
+        ops.refine_pose(images, spectrum, g, matrices, search=ops.PoseSettings(coarse_radii=(4, 4)))
     with pytest.raises(ValueError, match="angle_sigma_deg"):
         ops.PosePrior(angle_sigma_deg=0.0)
     with pytest.raises(ValueError, match="tolerance_px"):
-        ops.PoseSearch(tolerance_px=-1)
+        ops.PoseSettings(tolerance_px=-1)
     with pytest.raises(ValueError, match="diameter"):
         ops.pose_radii(g, -90.0, 0.0, 10.0)
 
@@ -376,7 +382,7 @@ def test_exact_data_set_refines_to_its_poses(data_dir):
     matrices, shifts = vg.euler_to_matrix(p.poses.angles_deg), -p.poses.shifts_A / p.pixel_size_A
     ctf = vg.ctf(p.optics, p.box, p.pixel_size_A)
     start = perturbed(matrices, shifts, 2.0, 1.0, 4)
-    search = ops.PoseSearch(coarse_radii=ops.pose_radii(g, 2.0, 1.0, 45))
+    search = ops.PoseSettings(coarse_radii=ops.pose_radii(g, 2.0, 1.0, 45))
     found = ops.refine_pose(images, gridding.to_grid(volume, g), g, *start, ctf=ctf, search=search)
     assert found.converged.all()
     assert np.median(rotation_between_deg(found.matrices, matrices)) < 0.02

@@ -15,6 +15,7 @@ from verglas import fourier, geometry, gridding, ops, reference
 from verglas.refinement import LocalWindow, PoseSearch, SearchSettings, search_cost, search_levels
 from verglas.refinement.bound import lattice_quarter
 from verglas.refinement.cells import Cells, Level, angles_deg, slices_of_pixels, split
+from verglas.refinement.posterior import Found, best_of_each
 
 from tolerance import SCORE_FLOAT32
 
@@ -280,6 +281,55 @@ def test_threads_and_batches_do_not_change_the_result():
     second = p.run()
     for name in ("angles_deg", "shifts_px", "score", "offsets", "probability"):
         np.testing.assert_array_equal(getattr(first, name), getattr(second, name))
+
+
+def test_windowed_images_come_back_in_their_order():
+    """Inside, neighbours in direction share batches; what an image gets does not depend on its place."""
+    p = Problem(12, n=9)
+    p.search.settings = SearchSettings(shift_range_px=1.0, max_cells=10**9, batch=2)
+    whole = p.run(window=LocalWindow(p.truth, 25.0))
+    for i in range(9):
+        alone = p.search.run(
+            p.images[i : i + 1], p.inv, ctf=p.params[i : i + 1], pixel_size_A=PIXEL_A,
+            window=LocalWindow(p.truth[i : i + 1], 25.0),
+        )  # fmt: skip
+        mine = slice(*whole.offsets[i : i + 2])
+        np.testing.assert_array_equal(whole.angles_deg[i], alone.angles_deg[0])
+        np.testing.assert_array_equal(whole.log_evidence[i], alone.log_evidence[0])
+        np.testing.assert_array_equal(whole.probability[mine], alone.probability)
+        np.testing.assert_array_equal(whole.pose_shifts_px[mine], alone.pose_shifts_px)
+
+
+def test_windows_hold_modulo_symmetry():
+    """A window may lie outside the asymmetric unit, or across its border; what it finds is the same particle's pose."""
+    p = Problem(8, box=32, radii=(6, 10), order=2, n=6, noise=0.4, symmetry="D2")
+    everywhere = p.run()
+    group = geometry.symmetry_matrices("D2")
+    for k in range(4):
+        mates = vg.matrix_to_euler(vg.euler_to_matrix(everywhere.angles_deg) @ group[k])
+        near = p.run(window=LocalWindow(mates, 12.0))
+        assert geometry.angular_distance(near.angles_deg, everywhere.angles_deg, "D2").max() < 0.1
+        np.testing.assert_allclose(near.shifts_px, everywhere.shifts_px)
+    assert near.statistics[0].evaluated < 0.3 * everywhere.statistics[0].evaluated
+
+
+def test_a_window_narrower_than_the_grid_holds_the_nearest_direction():
+    p = Problem(12, n=9)
+    found = p.run(window=LocalWindow(p.truth, 0.5))
+    assert geometry.angular_distance(found.angles_deg, p.truth).max() < 2 * geometry.healpix_spacing_deg(0)
+    assert found.statistics[0].evaluated < 9 * 3 * 3 * len(p.search.shifts)
+
+
+def test_the_best_cells_are_those_of_a_sort():
+    """best_of_each picks without sorting everything; equal scores go to the first."""
+    rng = np.random.default_rng(0)
+    image = np.repeat([0, 2, 3], [50, 3, 40])
+    score = rng.integers(0, 8, len(image)).astype(float)
+    zero = np.zeros(len(image), np.int64)
+    found = Found(Cells(image, zero, zero, np.zeros((len(image), 2), np.int64)), score)
+    order = np.lexsort((np.arange(len(image)), -score, image))
+    rank = np.arange(len(image)) - np.searchsorted(image[order], image[order])
+    np.testing.assert_array_equal(best_of_each(found, 4), order[rank < 4])
 
 
 def test_bad_input_is_named():

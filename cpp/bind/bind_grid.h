@@ -42,22 +42,28 @@ inline int checked_radius(const math::GridShape& grid, int max_radius, int width
   return max_radius;
 }
 
-/// Anything but a rotation, NaN included, would point outside the grid.
+/// Anything but a rotation, NaN included, would point outside the grid; checked to 1e-4, as verglas.geometry
+/// does (matrices printed with six digits pass).
 inline void check_rotation(const double* a, const char* name, std::size_t number) {
+  bool good = true;
   for (int row = 0; row < 3; ++row) {
     for (int other = 0; other <= row; ++other) {
       double dot = 0.0;
       for (int k = 0; k < 3; ++k) dot += a[3 * row + k] * a[3 * other + k];
-      if (!(std::fabs(dot - (row == other ? 1.0 : 0.0)) < 1e-3))
-        throw std::invalid_argument(std::string(name) + ": matrix " + std::to_string(number) +
-                                    " is not a rotation (its rows are not orthonormal, or not finite)");
+      good = good && std::fabs(dot - (row == other ? 1.0 : 0.0)) < 1e-4;  // NaN compares false
     }
   }
+  const double determinant = a[0] * (a[4] * a[8] - a[5] * a[7]) - a[1] * (a[3] * a[8] - a[5] * a[6]) +
+                             a[2] * (a[3] * a[7] - a[4] * a[6]);
+  if (!(good && determinant > 0.0))
+    throw std::invalid_argument(
+        std::string(name) + ": matrix " + std::to_string(number) +
+        " is not a rotation (its rows are not orthonormal and right-handed, or not finite)");
 }
 
 /// Rotation matrices (n, 3, 3), checked.
-inline View<const double> rotations(const py::handle& object, const char* name) {
-  const auto m = input<double>(object, name, {kAny, 3, 3});
+inline View<const double> rotations(const py::handle& object, const char* name, py::ssize_t n = kAny) {
+  const auto m = input<double>(object, name, {n, 3, 3});
   for (std::size_t i = 0; i < m.shape[0]; ++i) check_rotation(m.data + 9 * i, name, i);
   return m;
 }

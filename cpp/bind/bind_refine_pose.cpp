@@ -24,8 +24,7 @@ cpu::PosePrior pose_prior(const py::dict& prior, py::ssize_t n) {
   cpu::PosePrior p{};
   p.angle_sigma_rad = prior["angle_sigma_rad"].cast<double>();
   p.shift_sigma_px = prior["shift_sigma_px"].cast<double>();
-  if (p.angle_sigma_rad > 0.0)
-    p.matrices = input<double>(prior["matrices"], "prior.matrices", {n, 3, 3}).data;
+  if (p.angle_sigma_rad > 0.0) p.matrices = rotations(prior["matrices"], "prior.matrices", n).data;
   if (p.shift_sigma_px > 0.0) p.shifts_px = input<double>(prior["shifts_px"], "prior.shifts_px", {n, 2}).data;
   return p;
 }
@@ -55,6 +54,7 @@ void refine_pose(const GridArguments& g, const py::object& spectrum, const py::d
   const auto volume = input<cpu::Complex>(spectrum, "spectrum", {grid.rows(), grid.rows(), grid.columns});
   const auto options = pose_options(grid, option_arguments, window.width);
   const auto images = pose_images(grid, data, options.radii[options.n_radii - 1]);
+  rotations(poses["matrices"], "matrices");
   const auto matrices = output<double>(poses["matrices"], "matrices", {kAny, 3, 3});
   const auto n = static_cast<py::ssize_t>(matrices.shape[0]);
   cpu::PoseBatch batch{};

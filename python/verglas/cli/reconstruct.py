@@ -40,13 +40,12 @@ def register(app: typer.Typer) -> None:
             raise typer.BadParameter(
                 f"expected a positive number of A, got {max_resolution:g}", param_hint="--max-resolution"
             )
-        from verglas.run.reconstruct import Method, ReconstructJob, plan_sentence, reconstruct_files
+        from verglas.run.reconstruct import Method, ReconstructJob, reconstruct_files
 
         how = Method(method, iterations, not no_ctf, threads=threads)  # type: ignore[arg-type]
         job = ReconstructJob(particles, out, symmetry, max_resolution, halves, wiener, how, stack)
-        print(plan_sentence(job), file=sys.stderr)
         with shown_progress("particles inserted") as progress:
-            summary = reconstruct_files(job, progress)
+            summary = reconstruct_files(job, progress, say=lambda plan: print(plan, file=sys.stderr))
         if as_json:
             typer.echo(json.dumps(summary.as_dict(), indent=2))
             return

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
+
+from verglas.cli.progress import shown_stages
 
 _EXAMPLE = (
     "Example: verglas simulate --phantom C1 --diameter 100 --box 128 --pixel-size 1.5 --n 5000 --snr 0.05 "
@@ -57,7 +56,7 @@ def register(app: typer.Typer) -> None:
             model or phantom or "C1", box=box, pixel_size_A=pixel_size, diameter_A=diameter, seed=seed,
             hinge_deg=hinge, assembly=None if assembly.lower() == "none" else assembly,
         )  # fmt: skip
-        with _progress(as_json) as progress:
+        with shown_stages(quiet=as_json) as progress:
             particles(
                 models, n, box, pixel_size, snr, out, seed=seed, hide_poses=hide_poses, threads=threads,
                 progress=progress, voltage_kV=voltage, cs_mm=cs, amplitude_contrast=amplitude_contrast, ctf=ctf,
@@ -83,33 +82,3 @@ def _check(
         raise typer.BadParameter(f"expected a positive number or inf, got {snr:g}", param_hint="--snr")
     if defocus[0] > defocus[1]:
         raise typer.BadParameter("expected the smaller value first", param_hint="--defocus")
-
-
-@contextmanager
-def _progress(quiet: bool) -> Iterator[Callable[[str, int, int], None] | None]:
-    """A bar on a terminal; a line per quarter of a stage in a log; nothing beside JSON."""
-    if quiet:
-        yield None
-    elif not sys.stderr.isatty():
-        last: dict[str, int] = {}
-
-        def line(stage: str, done: int, total: int) -> None:
-            quarter = 4 * done // total
-            if quarter > last.get(stage, 0):
-                last[stage] = quarter
-                print(f"{stage}: {done} of {total}", file=sys.stderr)
-
-        yield line
-    else:
-        from rich.console import Console
-        from rich.progress import Progress
-
-        with Progress(console=Console(stderr=True), transient=True) as bar:
-            tasks: dict[str, Any] = {}
-
-            def update(stage: str, done: int, total: int) -> None:
-                if stage not in tasks:
-                    tasks[stage] = bar.add_task(stage, total=total)
-                bar.update(tasks[stage], completed=done)
-
-            yield update

@@ -17,7 +17,7 @@ from verglas.ops.polar import (
 from verglas.ops.polar_insert import images_from_polar, polar_insert
 from verglas.ops.project import project
 from verglas.ops.refine_pose import STATUS as POSE_STATUS
-from verglas.ops.refine_pose import PosePrior, PoseResult, PoseSearch, pose_radii, refine_pose
+from verglas.ops.refine_pose import PosePrior, PoseResult, PoseSettings, pose_radii, refine_pose
 from verglas.ops.rotate import rotate
 from verglas.ops.scatter import scatter, scatter_volume
 from verglas.ops.score import ScorePlan, Scores, psi_angles_deg, score
@@ -35,7 +35,7 @@ __all__ = [
     "PolarGrid",
     "PosePrior",
     "PoseResult",
-    "PoseSearch",
+    "PoseSettings",
     "Posterior",
     "Residuals",
     "ScorePlan",

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from verglas._native import core, resolve_threads
 from verglas.errors import InputError
 from verglas.ops._device import as_array, refuse_non_finite, require_cpu
+from verglas.ops._images import PolarImages
 from verglas.ops.insert import GridSums
 from verglas.ops.polar import PolarGrid, polar_harmonics, polar_power
 from verglas.ops.polar_insert import polar_insert
@@ -294,9 +295,7 @@ class MaximisePlan:
             A sample is not finite; the message names the slice.
         """
         values = as_array(samples, np.complex64)
-        bad = np.flatnonzero(~np.isfinite(values).reshape(len(values), -1).all(axis=1))
-        if bad.size:
-            raise InputError(f"MaximisePlan.set_reference: slice {bad[0]} holds values that are not finite")
+        refuse_non_finite(values, "MaximisePlan.set_reference: slice {}")
         harmonics = polar_harmonics(values, self.grid, threads=threads)
         self.native.set_reference(harmonics, polar_power(values, self.grid, self.n_power, threads=threads))
         self._has_reference = True
@@ -361,42 +360,40 @@ class MaximisePlan:
             Shapes disagree.
         """
         require_cpu(device, "maximise")
-        values = as_array(samples, np.complex64)
-        n, rings = len(values), self.grid.n_rings
-        if len(posterior) != n:
-            raise InputError(f"MaximisePlan.add: expected the posterior of {n} images, got that of {len(posterior)}")
-        inverse = np.float32(1) if inv_sigma2 is None else np.asarray(inv_sigma2, np.float32)
-        inv = as_array(np.broadcast_to(inverse, (n, rings)), np.float32)
-        params = None if ctf is None else as_array(ctf, np.float64)
-        centres = None if centres_px is None else as_array(centres_px, np.float32)
+        x = PolarImages.of(self.grid, samples, inv_sigma2=inv_sigma2, ctf=ctf, centres_px=centres_px)
+        if len(posterior) != len(x):
+            raise InputError(
+                f"MaximisePlan.add: expected the posterior of {len(x)} images, got that of {len(posterior)}"
+            )
+        x.refuse_non_finite("maximise", first_particle)
         shifts = as_array(np.asarray(shifts_px, np.float32).reshape(-1, 2), np.float32)
-        for what, array in (("image", values), ("noise spectrum", inv), ("CTF", params), ("shift", centres)):
-            if array is not None:
-                refuse_non_finite(array, f"maximise: particle {{}}: its {what}", first_particle)
         refuse_non_finite(shifts, "maximise: shift {}")
         index = posterior.slice - self.first_slice
         candidates = (
             posterior.offsets, as_array(index, np.int32), posterior.opposite.view(np.uint8),
             np.deg2rad(posterior.psi_deg), posterior.shift, posterior.weight,
         )  # fmt: skip
-        cross = power = None
-        if self._has_reference:
-            cross, power = np.zeros((n, rings)), np.zeros((n, rings))
-            if into is not None:
-                cross += into.cross
-                power += into.power
+        into = self._residuals(x, posterior, image_power, into, threads) if self._has_reference else None
         self.native.add(
-            values, params, float(pixel_size_A), inv, centres, shifts, candidates, cross, power,
-            resolve_threads(threads),
+            x.samples, x.ctf, float(pixel_size_A), x.inv_sigma2, x.centres_px, shifts, candidates,
+            None if into is None else into.cross, None if into is None else into.power, resolve_threads(threads),
         )  # fmt: skip
-        if cross is None or power is None:
-            return None
+        return into
+
+    def _residuals(
+        self, x: PolarImages, posterior: Posterior, image_power: npt.ArrayLike | None, into: Residuals | None,
+        threads: int | None,
+    ) -> Residuals:  # fmt: skip
+        """What the kernel adds cross and power of this block to: fresh arrays, with those of earlier blocks in them."""
+        n, index = len(x), posterior.slice - self.first_slice
         ours = (index >= 0) & (index < self.n_slices)
         mass = np.bincount(posterior.image[ours], posterior.weight[ours], minlength=n).astype(np.float64)
         if image_power is None:
-            image_power = polar_power(values, self.grid, 1, threads=threads)[:, :, 0].real
+            image_power = polar_power(x.samples, self.grid, 1, threads=threads)[:, :, 0].real
         ring_power = np.asarray(image_power, np.float64) * (self.grid.weights * self.grid.n_theta)
-        return Residuals(mass + (0.0 if into is None else into.mass), ring_power, cross, power)
+        if into is None:
+            return Residuals(mass, ring_power, *(np.zeros((n, self.grid.n_rings)) for _ in range(2)))
+        return Residuals(mass + into.mass, ring_power, into.cross.copy(), into.power.copy())
 
     def slices(
         self, index: npt.ArrayLike | None = None, *, threads: int | None = None

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from verglas._native import core, resolve_threads
 from verglas.errors import InputError
-from verglas.ops._device import as_array, require_cpu
+from verglas.ops._device import as_array, refuse_non_finite, require_cpu
 from verglas.ops.grid import Grid
 
 ComplexArray = npt.NDArray[np.complex64]
@@ -190,13 +190,7 @@ def polar(images: npt.ArrayLike, grid: PolarGrid, *, device: str = "cpu", thread
     images = as_array(images, np.float32)
     samples = core.polar(images, grid.native, resolve_threads(threads))
     # A sum over all pixels: a NaN or infinite pixel cannot hide from every sample of the first ring.
-    bad = np.flatnonzero(~np.isfinite(samples[:, 0]).all(axis=1))
-    if bad.size:
-        raise InputError(
-            f"ops.polar: image {bad[0]} holds pixels that are not finite"
-            + (f" (and {bad.size - 1} more images)" if bad.size > 1 else "")
-            + "; mend or leave out these particles"
-        )
+    refuse_non_finite(samples[:, 0], "ops.polar: image {}")
     return samples
 
 

@@ -55,7 +55,7 @@ class PosePrior:
 
 
 @dataclass(frozen=True)
-class PoseSearch:
+class PoseSettings:
     """How :func:`refine_pose` searches.
 
     Attributes
@@ -73,7 +73,7 @@ class PoseSearch:
     Examples
     --------
     >>> from verglas import ops
-    >>> ops.PoseSearch(steps=0).coarse_radii
+    >>> ops.PoseSettings(steps=0).coarse_radii
     ()
     """
 
@@ -87,7 +87,7 @@ class PoseSearch:
         """Refuse tolerances that cannot be met."""
         for name in ("tolerance_deg", "tolerance_px"):
             if not getattr(self, name) > 0:
-                raise InputError(f"PoseSearch: expected a positive {name}, got {getattr(self, name)}")
+                raise InputError(f"PoseSettings: expected a positive {name}, got {getattr(self, name)}")
 
     def radii(self, grid: Grid) -> npt.NDArray[np.int32]:
         """All radii, the last being R."""
@@ -156,7 +156,7 @@ class PoseResult:
 
 
 def pose_radii(grid: Grid, angle_error_deg: float, shift_error_px: float, diameter_px: float) -> tuple[int, ...]:
-    r"""Coarse radii for :class:`PoseSearch` that lead a pose this far off to the maximum at the grid's radius.
+    r"""Coarse radii for :class:`PoseSettings` that lead a pose this far off to the maximum at the grid's radius.
 
     The score of radius R has one peak over about the poses that turn no phase by more than a quarter of a turn: with
     the voxel at the edge of the particle :math:`\delta D/2` off and the image d off, :math:`2\pi R (\delta D/2 + d)/N
@@ -193,23 +193,10 @@ def pose_radii(grid: Grid, angle_error_deg: float, shift_error_px: float, diamet
     return tuple(radii)
 
 
-def _checked_rotations(matrices: npt.ArrayLike, name: str) -> FloatArray:
-    """A copy; anything but rotations is refused, because it would point outside the grid."""
-    a = np.array(matrices, np.float64, order="C")
-    if a.ndim != 3 or a.shape[1:] != (3, 3):
-        raise InputError(f"refine_pose: {name}: expected shape (n, 3, 3), got {a.shape}")
-    excess = np.abs(a @ a.transpose(0, 2, 1) - np.eye(3)).max(axis=(1, 2))
-    right_handed = np.einsum("ni,ni->n", np.cross(a[:, 0], a[:, 1]), a[:, 2]) > 0
-    good = (excess < 1e-4) & right_handed  # NaN compares false
-    if not good.all():
-        raise InputError(f"refine_pose: {name}[{np.flatnonzero(~good)[0]}] is not a rotation matrix")
-    return a
-
-
 def _prior_arguments(prior: PosePrior | None, matrices: FloatArray, shifts: FloatArray) -> dict[str, object]:
     if prior is None:
         prior = PosePrior()
-    centres = matrices.copy() if prior.matrices is None else _checked_rotations(prior.matrices, "prior.matrices")
+    centres = matrices.copy() if prior.matrices is None else as_array(prior.matrices, np.float64)
     offsets = shifts.copy() if prior.shifts_px is None else as_array(prior.shifts_px, np.float64)
     if prior.shifts_px is not None and not np.isfinite(offsets).all():
         raise InputError("refine_pose: prior.shifts_px: expected finite numbers, got NaN or infinity")
@@ -249,7 +236,7 @@ def refine_pose(
     scale: npt.ArrayLike | None = None,
     image_of_pose: npt.ArrayLike | None = None,
     prior: PosePrior | None = None,
-    search: PoseSearch | None = None,
+    search: PoseSettings | None = None,
     device: str = "cpu",
     threads: int | None = None,
 ) -> PoseResult:
@@ -288,8 +275,8 @@ def refine_pose(
         Which image each pose is for, when several candidates of an image are compared.
     prior : PosePrior, optional
         Added to L; none by default.
-    search : PoseSearch, optional
-        Radii, steps, tolerances. ``PoseSearch(steps=0)`` evaluates score, gradient and Fisher information only.
+    search : PoseSettings, optional
+        Radii, steps, tolerances. ``PoseSettings(steps=0)`` evaluates score, gradient and Fisher information only.
     device : str
         ``"cpu"``.
     threads : int, optional
@@ -303,9 +290,9 @@ def refine_pose(
     Raises
     ------
     InputError
-        NaN in an image, its CTF, weights or scale (the message names the particle), or a matrix that is no rotation.
+        NaN in an image, its CTF, weights or scale; the message names the particle.
     ValueError
-        An array has another shape or dtype, or a radius is beyond the grid's.
+        A matrix is no rotation, an array has another shape or dtype, or a radius is beyond the grid's.
 
     Notes
     -----
@@ -328,8 +315,8 @@ def refine_pose(
     """
     require_cpu(device, "refine_pose")
     if search is None:
-        search = PoseSearch()
-    rotations = _checked_rotations(matrices, "matrices")
+        search = PoseSettings()
+    rotations = np.array(matrices, np.float64, order="C")
     n = len(rotations)
     shifts = np.zeros((n, 2)) if shifts_px is None else np.array(shifts_px, np.float64, order="C")
     index = None if image_of_pose is None else as_array(image_of_pose, np.int64)

@@ -9,7 +9,8 @@ import numpy.typing as npt
 
 from verglas._native import core, resolve_threads
 from verglas.errors import InputError
-from verglas.ops._device import as_array, require_cpu
+from verglas.ops._device import as_array, refuse_non_finite, require_cpu
+from verglas.ops._images import PolarImages
 from verglas.ops.polar import PolarGrid, polar_harmonics, polar_power
 
 # Log prior of what is excluded: the kernel's own finite stand-in for -inf.
@@ -186,9 +187,7 @@ class ScorePlan:
             A sample is not finite; the message names the slice.
         """
         harmonics = polar_harmonics(samples, self.grid, threads=threads)
-        bad = np.flatnonzero(~np.isfinite(harmonics).all(axis=1))
-        if bad.size:
-            raise InputError(f"ScorePlan.set_reference: slice {bad[0]} holds values that are not finite")
+        refuse_non_finite(harmonics, "ScorePlan.set_reference: slice {}")
         if log_prior is None:
             used = 2 if opposite else 1
             log_prior = np.full((len(harmonics), 2), -np.inf)
@@ -248,22 +247,15 @@ class ScorePlan:
             An image, its CTF or its noise is not finite; the message names the particle. Or a shape is wrong.
         """
         require_cpu(device, "score")
-        samples = as_array(samples, np.complex64)
-        n = len(samples)
+        x = PolarImages.of(self.grid, samples, inv_sigma2=inv_sigma2, ctf=ctf, centres_px=centres_px)
+        x.refuse_non_finite("score", first_particle)
         shifts = as_array(np.atleast_2d(np.asarray(shifts_px, np.float32)), np.float32)
-        inv = as_array(np.broadcast_to(np.float32(1) if inv_sigma2 is None else np.asarray(inv_sigma2, np.float32),
-                                       (n, self.grid.n_rings)), np.float32)  # fmt: skip
-        params = None if ctf is None else as_array(ctf, np.float64)
-        centres = None if centres_px is None else as_array(centres_px, np.float32)
-        for what, array in (("image", samples), ("noise spectrum", inv), ("CTF", params), ("shift", centres)):
-            if array is not None:
-                _refuse_non_finite(array, what, first_particle)
         # A uniform psi prior is one constant; it is added to the shifts' priors, which every pose has one of.
         constant = -np.log(self.n_psi) if log_psi is None else 0.0
         by_shift = np.full(len(shifts), -np.log(max(1, len(shifts)))) if log_shift is None else np.asarray(log_shift)
         by_psi = None if log_psi is None else as_array(np.maximum(log_psi, _NEVER), np.float32)
         found = self.native.run(
-            samples, params, float(pixel_size_A), inv, centres, shifts,
+            x.samples, x.ctf, float(pixel_size_A), x.inv_sigma2, x.centres_px, shifts,
             as_array(np.maximum(by_shift + constant, _NEVER), np.float32), by_psi, resolve_threads(threads),
         )  # fmt: skip
         lost = np.flatnonzero(found["best_entry"] < 0)
@@ -273,16 +265,6 @@ class ScorePlan:
                 "direction, psi or shift excluded?) and the scale of its pixels and noise"
             )
         return _as_scores(found, self.score == "correlation")
-
-
-def _refuse_non_finite(array: npt.NDArray, what: str, first_particle: int) -> None:
-    bad = np.flatnonzero(~np.isfinite(array).reshape(len(array), -1).all(axis=1))
-    if bad.size:
-        raise InputError(
-            f"score: particle {first_particle + bad[0]}: its {what} holds values that are not finite"
-            + (f" (and {bad.size - 1} more particles)" if bad.size > 1 else "")
-            + "; mend or leave out these particles"
-        )
 
 
 def _as_scores(found: dict, correlation: bool) -> Scores:

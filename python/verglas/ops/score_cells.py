@@ -10,6 +10,7 @@ import numpy.typing as npt
 from verglas._native import core, resolve_threads
 from verglas.errors import InputError
 from verglas.ops._device import as_array, require_cpu
+from verglas.ops._images import PolarImages
 from verglas.ops.polar import PolarGrid, polar_harmonics, polar_power
 
 IntArray = npt.NDArray[np.int64]
@@ -113,12 +114,10 @@ def score_cells(
     harmonics = polar_harmonics(reference, grid, threads=threads)
     kept = min(int(n_power), grid.max_m // 2 + 1, grid.n_theta // 2)
     power = polar_power(reference, grid, kept, threads=threads)
-    samples = as_array(samples, np.complex64)
-    inv = np.broadcast_to(np.float32(1) if inv_sigma2 is None else np.asarray(inv_sigma2), (len(samples), grid.n_rings))
+    x = PolarImages.of(grid, samples, inv_sigma2=inv_sigma2, ctf=ctf)  # what is not finite shows in the scores
     opposite = np.ascontiguousarray(tasks.opposite, bool).view(np.uint8)
     scores = core.score_cells(
-        grid.native, int(n_psi), (harmonics, power), samples, None if ctf is None else as_array(ctf, np.float64),
-        float(pixel_size_A), as_array(inv, np.float32),
+        grid.native, int(n_psi), (harmonics, power), x.samples, x.ctf, float(pixel_size_A), x.inv_sigma2,
         (as_array(tasks.shift_offsets, np.int64), as_array(tasks.shifts_px, np.float32)),
         (as_array(tasks.offsets, np.int64), as_array(tasks.slice, np.int32), opposite, as_array(tasks.psi, np.int32)),
         resolve_threads(threads),

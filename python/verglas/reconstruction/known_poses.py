@@ -40,8 +40,9 @@ class Method:
         At most, for least-squares (30) and gridding (10).
     ctf : bool
         False takes every CTF as 1.
-    ssnr : array, optional
-        Spectral signal-to-noise ratio per shell for a Wiener reconstruction; ratios of the full map.
+    ssnr : array or callable, optional
+        Spectral signal-to-noise ratio of the full map per shell, for a Wiener reconstruction; or a function of the two
+        half maps that gives it, from which the full map is then solved with the sums at hand.
     threads : int, optional
         Threads; all by default.
     """
@@ -49,7 +50,7 @@ class Method:
     name: Literal["least-squares", "direct", "gridding"] = "direct"
     iterations: int | None = None
     ctf: bool = True
-    ssnr: npt.NDArray[np.float64] | None = None
+    ssnr: npt.NDArray[np.float64] | Callable[[Map, Map], npt.NDArray[np.float64]] | None = None
     threads: int | None = None
 
     def __post_init__(self) -> None:
@@ -263,6 +264,7 @@ def reconstruct_report(
         raise InputError(
             "reconstruct: the particles have no poses (rlnAngleRot, rlnAngleTilt, rlnAnglePsi); refine them first"
         )
+    halves = halves or callable(method.ssnr)
     group = Symmetry.of(symmetry_matrices(symmetry))
     radius = max_radius_for(particles.box, particles.pixel_size_A, max_resolution_A)
     sets = [_Accumulator(particles.box, radius, method) for _ in range(2 if halves else 1)]
@@ -279,15 +281,16 @@ def reconstruct_report(
         raise InputError(f"reconstruct: none of the {len(particles)} particles can be used")
     for accumulator in sets:
         accumulator.finish(group)
-    full = sets[0].plus(sets[1]) if halves else sets[0]
-    volume, residual = full.solve(method.ssnr)
-    volume = group.apply(volume, radius, threads=method.threads)
-    maps = None
-    if halves:
-        first, second = (group.apply(half.solve(None)[0], radius, threads=method.threads) for half in sets)
-        maps = (Map(first, particles.pixel_size_A), Map(second, particles.pixel_size_A))
-    used = len(particles) - len(excluded)
-    return Reconstruction(Map(volume, particles.pixel_size_A), maps, used, excluded, residual)
+
+    def solved(sums: _Accumulator, ssnr: npt.NDArray[np.float64] | None) -> tuple[Map, float]:
+        volume, residual = sums.solve(ssnr)
+        return Map(group.apply(volume, radius, threads=method.threads), particles.pixel_size_A), residual
+
+    maps = (solved(sets[0], None)[0], solved(sets[1], None)[0]) if halves else None
+    ssnr = method.ssnr(*maps) if maps is not None and callable(method.ssnr) else method.ssnr
+    assert not callable(ssnr)
+    full, residual = solved(sets[0].plus(sets[1]) if halves else sets[0], ssnr)
+    return Reconstruction(full, maps, len(particles) - len(excluded), excluded, residual)
 
 
 @overload

@@ -164,7 +164,7 @@ def _grey_scale(
     few = particles[:: max(1, len(particles) // _SCALE_IMAGES)]
     flat = np.ones((len(few), grid.max_radius + 1))
     _, poses, _ = _search(few, spectrum, grid, flat, settings, geo, score="correlation")
-    as_they_are = ops.PoseSearch(max_radius=geo.search_radius, steps=0)
+    as_they_are = ops.PoseSettings(max_radius=geo.search_radius, steps=0)
     once, twice = (
         float(_evaluate(few, factor * spectrum, grid, flat, poses, geo, as_they_are, settings).scores.sum())
         for factor in (np.float32(1), np.float32(2))
@@ -213,7 +213,7 @@ def _search(
 
 def _evaluate(
     particles: Particles, spectrum: Array, grid: ops.Grid, inv_sigma2: Array, poses: Poses, geo: _Geometry,
-    search: ops.PoseSearch, settings: AlignSettings,
+    search: ops.PoseSettings, settings: AlignSettings,
 ) -> ops.PoseResult:  # fmt: skip
     """Exact scores (steps = 0) or refined poses of all particles, in batches."""
     params = particles.optics.as_params()
@@ -350,7 +350,7 @@ def align(particles: Particles, map: Map, symmetry: str = "C1", max_resolution_A
             for radius in ops.pose_radii(grid, settings.step_deg / 2, geo.shift_step_px / 2, geo.diameter_px)
             if radius < geo.final_radius
         ]
-        search = ops.PoseSearch(max_radius=geo.final_radius, coarse_radii=coarse)
+        search = ops.PoseSettings(max_radius=geo.final_radius, coarse_radii=coarse)
         refined = _evaluate(particles, spectrum, grid, inv_sigma2, poses, geo, search, settings)
         poses = Poses(matrix_to_euler(refined.matrices), -refined.shifts_px * geo.pixel_size_A)
     columns = {"rlnLogLikeliContribution": evidence, "rlnMaxValueProbDistribution": sharp}

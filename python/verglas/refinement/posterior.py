@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -93,18 +94,27 @@ class Found:
     rest: FloatArray | None = None
 
 
-def ranks(image: IntArray, score: FloatArray) -> tuple[IntArray, IntArray]:
-    """Order by image, then falling score (ties by position), and the place of each in its image."""
-    order = np.lexsort((np.arange(len(image)), -score, image))
-    sorted_image = image[order]
-    start = np.searchsorted(sorted_image, sorted_image)
-    return order, np.arange(len(image)) - start
+def segments(image: IntArray) -> list[slice]:
+    """Rows of each image, whose cells always lie together (images ascend)."""
+    edges = np.flatnonzero(np.diff(image)) + 1
+    return [slice(a, b) for a, b in pairwise([0, *edges.tolist(), len(image)]) if b > a]
+
+
+def by_falling_score(score: FloatArray) -> IntArray:
+    """Order of one image's cells, ties by position."""
+    return np.argsort(-score, kind="stable")
 
 
 def best_of_each(found: Found, count: int) -> IntArray:
-    """Indices of the best ``count`` cells of every image."""
-    order, rank = ranks(found.cells.image, found.score)
-    return order[rank < count]
+    """Indices of the best ``count`` cells of every image, by falling score; ties go to the first."""
+    out = [np.zeros(0, np.int64)]
+    for rows in segments(found.cells.image):
+        score = found.score[rows]
+        # All that reach the count-th best score, which are few: sorting every cell costs more than scoring it.
+        least = -np.inf if len(score) <= count else np.partition(score, len(score) - count)[len(score) - count]
+        near = np.flatnonzero(score >= least)
+        out.append(rows.start + near[by_falling_score(score[near])[:count]])
+    return np.concatenate(out)
 
 
 @dataclass(frozen=True)

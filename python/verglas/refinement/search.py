@@ -9,7 +9,15 @@ import numpy.typing as npt
 
 from verglas import gridding, ops
 from verglas.errors import InputError
-from verglas.geometry import direction_vectors, euler_to_matrix, healpix_directions, unit_pixels
+from verglas.geometry import (
+    direction_vectors,
+    euler_to_matrix,
+    healpix_directions,
+    healpix_index,
+    symmetry_matrices,
+    to_asymmetric_unit,
+    unit_pixels,
+)
 from verglas.refinement.bound import Bounds, lattice_quarter, lattice_unit_px, make_bounds
 from verglas.refinement.cells import (
     CHILDREN,
@@ -27,9 +35,10 @@ from verglas.refinement.posterior import (
     LevelStatistics,
     SearchResult,
     best_of_each,
+    by_falling_score,
     collect,
     image_posterior,
-    ranks,
+    segments,
 )
 
 FloatArray = npt.NDArray[np.float64]
@@ -95,7 +104,7 @@ class SearchSettings:
 
 @dataclass(frozen=True)
 class LocalWindow:
-    """Where to look: orientations within ``width_deg`` of the given ones, in direction and in psi.
+    """Where to look: orientations within ``width_deg`` of the given ones, in direction and in psi, modulo symmetry.
 
     Attributes
     ----------
@@ -164,6 +173,7 @@ class PoseSearch:
         threads: int | None = None,
     ) -> None:
         self.settings, self.levels, self.threads = settings or SearchSettings(), levels, threads
+        self.symmetry = symmetry
         data = np.asarray(volume, np.float32)
         box = data.shape[0]
         grid3 = ops.Grid(box, max_radius=levels[-1].radius)
@@ -173,7 +183,7 @@ class PoseSearch:
         ]
         self.bounds: Bounds = make_bounds(self.reference.spectrum, grid3, levels, self.polar, threads=threads)
         self.unit_px = lattice_unit_px(levels)
-        self.pixels = unit_pixels(levels[0].order, symmetry)
+        self.pixels, self.group = unit_pixels(levels[0].order, symmetry), symmetry_matrices(symmetry)
         self.shifts = first_level_shifts(levels, self.settings)
         self.evaluators = [
             Evaluator(v, g, self.unit_px, self.settings.n_power, slices_per_block(g, self.settings))
@@ -235,18 +245,27 @@ class PoseSearch:
         self._refuse(x, inv, params, centres, first_particle)
         statistics = [LevelStatistics(v.radius, v.order, n * self.poses_per_image(k))
                       for k, v in enumerate(self.levels)]  # fmt: skip
-        posteriors: list[ImagePosterior] = []
-        constants: list[FloatArray] = []
+        posteriors: list[ImagePosterior | None] = [None] * n
+        constants = np.zeros(n)
+        order = np.arange(n) if window is None else self._by_direction(window)
         for begin in range(0, n, self.settings.batch):
-            rows = slice(begin, begin + self.settings.batch)
+            rows = order[begin : begin + self.settings.batch]
             batch = self._batch(
                 x[rows], None if params is None else params[rows], pixel_size_A, inv[rows], centres[rows]
             )
             local = None if window is None else LocalWindow(np.asarray(window.angles_deg)[rows], window.width_deg)
             found, log_cells = self._run_batch(batch, local, statistics)
-            posteriors += found
-            constants.append(-log_cells - np.log(CHILDREN) * np.array([p.level for p in found]))
-        return collect(posteriors, centres, np.concatenate([np.zeros(0), *constants]), statistics)
+            for row, posterior in zip(rows, found, strict=True):
+                posteriors[row] = posterior
+            constants[rows] = -log_cells - np.log(CHILDREN) * np.array([p.level for p in found])
+        return collect([p for p in posteriors if p is not None], centres, constants, statistics)
+
+    def _by_direction(self, window: LocalWindow) -> IntArray:
+        """Order in which neighbours in direction share a batch, and so the slices that are made for it."""
+        order = self.levels[0].order
+        nearest = to_asymmetric_unit(window.angles_deg, self.symmetry)
+        pixel = healpix_index(order, nearest[:, :2])
+        return np.argsort(slices_of_pixels(order, pixel)[0], kind="stable")
 
     def _batch(
         self, images: npt.NDArray, ctf: npt.NDArray | None, pixel_size_A: float, inv: npt.NDArray, centres: npt.NDArray
@@ -314,31 +333,33 @@ class PoseSearch:
             rest = found.log_evidence + constant + np.log(np.maximum(1 - np.minimum(found.kept, 1), 0))
         return Found(cells, found.score + constant, rest)
 
-    def _window_cells(self, batch: Batch, window: LocalWindow) -> Cells:
-        """Cells of the first level whose centres lie in the window."""
+    def _window_cells(self, window: LocalWindow) -> Cells:
+        """Cells of the first level whose centres lie in the window of an image, or of one of its symmetry mates.
+
+        The nearest direction is always among them: a window may be narrower than the grid.
+        """
         level = self.levels[0]
-        directions = healpix_directions(level.order, self.pixels)
-        cosine = direction_vectors(window.angles_deg[:, :2]) @ direction_vectors(directions).T
+        vectors = direction_vectors(healpix_directions(level.order, self.pixels))
+        mates = euler_to_matrix(window.angles_deg)[:, None] @ self.group
+        cosine = mates[:, :, 2] @ vectors.T  # the third row is the viewing direction; (n, mates, pixels)
         step = 360 / level.n_psi
-        image, which = np.nonzero(cosine >= np.cos(np.deg2rad(window.width_deg + step / 2)))
-        centre = untwisted_psi_deg(euler_to_matrix(window.angles_deg)[image], directions[which])
-        reach = int(np.ceil(window.width_deg / step))
+        least = np.minimum(np.cos(np.deg2rad(window.width_deg + step / 2)), cosine.max(axis=(1, 2)) - 1e-12)
+        image, mate, which = np.nonzero(cosine >= least[:, None, None])
+        centre = untwisted_psi_deg(mates[image, mate], healpix_directions(level.order, self.pixels[which]))
+        reach = min(int(np.ceil(window.width_deg / step)), level.n_psi // 2)
         psi = np.round(centre / step - 0.5).astype(np.int64)[:, None] + np.arange(-reach, reach + 1)
-        psi = np.unique(psi % level.n_psi, axis=1) if psi.shape[1] > level.n_psi else psi % level.n_psi
-        shape = (*psi.shape, len(self.shifts))
-        return Cells(
-            np.broadcast_to(image[:, None, None], shape).ravel(),
-            np.broadcast_to(self.pixels[which][:, None, None], shape).ravel(),
-            np.broadcast_to(psi[:, :, None], shape).ravel(),
-            np.broadcast_to(self.shifts, (*shape, 2)).reshape(-1, 2),
-        )
+        key = (image * len(self.pixels) + which)[:, None] * level.n_psi + psi % level.n_psi
+        at = np.unique(key)  # mates may meet beside an axis
+        image, which = at // level.n_psi // len(self.pixels), at // level.n_psi % len(self.pixels)
+        image, pixel, psi = (np.repeat(v, len(self.shifts)) for v in (image, self.pixels[which], at % level.n_psi))
+        return Cells(image, pixel, psi, np.tile(self.shifts, (len(at), 1)))
 
     def _first(
         self, batch: Batch, window: LocalWindow | None, gains: FloatArray, statistics: list[LevelStatistics]
     ) -> tuple[Found, FloatArray, FloatArray]:
         """The first level with every cell that may survive; scores to beat; log of the prior's sum over cells."""
         if window is not None:
-            found = self._score(batch, self._window_cells(batch, window), 0)
+            found = self._score(batch, self._window_cells(window), 0)
             statistics[0].evaluated += len(found.cells)
             log_cells = np.log(np.bincount(
                 found.cells.image, np.exp(self._shift_prior(found.cells, 0, highest=False)), len(batch)
@@ -412,9 +433,10 @@ class PoseSearch:
         self, found: Found, level: int, which: npt.NDArray[np.bool_], result: dict[int, ImagePosterior]
     ) -> None:
         """Posteriors of the images in ``which`` from the cells of this level."""
-        order, rank = ranks(found.cells.image, found.score)
-        for rows in np.split(order, np.flatnonzero(rank == 0)[1:]):
-            if len(rows) and which[found.cells.image[rows[0]]]:
-                result[int(found.cells.image[rows[0]])] = image_posterior(
-                    found, rows, level, self.levels[level], self.unit_px, self.settings.epsilon
+        for rows in segments(found.cells.image):
+            image = int(found.cells.image[rows.start])
+            if which[image]:
+                order = rows.start + by_falling_score(found.score[rows])
+                result[image] = image_posterior(
+                    found, order, level, self.levels[level], self.unit_px, self.settings.epsilon
                 )

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from verglas._native import default_threads
 from verglas.assessment.fsc import FSC, fsc, ssnr_from_fsc
@@ -18,7 +20,7 @@ from verglas.ops import Grid
 from verglas.reconstruction import Method, Reconstruction, project, reconstruct_report
 from verglas.reconstruction.known_poses import Progress, max_radius_for
 from verglas.reconstruction.least_squares import kernel_grid
-from verglas.types import Particles, Poses
+from verglas.types import Map, Particles, Poses
 
 
 @dataclass(frozen=True)
@@ -110,7 +112,9 @@ def memory_plan_GB(box: int, max_radius: int, method: str, halves: bool) -> floa
     return (sets + 1.35) * sums / 1e9
 
 
-def reconstruct_files(job: ReconstructJob, progress: Progress | None = None) -> ReconstructSummary:
+def reconstruct_files(
+    job: ReconstructJob, progress: Progress | None = None, *, say: Callable[[str], None] | None = None
+) -> ReconstructSummary:
     """Read particles, reconstruct, write maps.
 
     Parameters
@@ -119,6 +123,8 @@ def reconstruct_files(job: ReconstructJob, progress: Progress | None = None) -> 
         What to do.
     progress : callable, optional
         Called with (particles done, particles in all).
+    say : callable, optional
+        Called with :func:`plan_sentence` once the particles' file is read, before the work.
 
     Returns
     -------
@@ -132,18 +138,13 @@ def reconstruct_files(job: ReconstructJob, progress: Progress | None = None) -> 
     started = time.perf_counter()
     check_writable(job.out)
     particles = read_particles(job.particles, stack=job.stack)
-    halves = job.halves or job.wiener
+    if say is not None:
+        say(plan_sentence(job, particles))
+    method = replace(job.method, ssnr=_ssnr_of_halves(job, particles)) if job.wiener else job.method
     result = reconstruct_report(
-        particles, job.symmetry, job.max_resolution_A, halves=halves, method=job.method, progress=progress
+        particles, job.symmetry, job.max_resolution_A, halves=job.halves, method=method, progress=progress
     )
     curve = None if result.half_maps is None else fsc(*result.half_maps)
-    if job.wiener and curve is not None:
-        # FSC of half maps to SSNR of the full map: twice that of a half.
-        radius = max_radius_for(particles.box, particles.pixel_size_A, job.max_resolution_A)
-        ssnr = 2 * ssnr_from_fsc(np.clip(curve.curve[: radius + 1], 0, 0.9999))
-        weighted = replace(job.method, ssnr=ssnr)
-        full = reconstruct_report(particles, job.symmetry, job.max_resolution_A, method=weighted, progress=progress)
-        result = replace(result, map=full.map, residual=full.residual)
     files = [job.out]
     write_map(job.out, result.map)
     for number, half in enumerate(result.half_maps or (), start=1):
@@ -152,9 +153,14 @@ def reconstruct_files(job: ReconstructJob, progress: Progress | None = None) -> 
     return ReconstructSummary(result, curve, files, time.perf_counter() - started)
 
 
-def plan_sentence(job: ReconstructJob) -> str:
+def _ssnr_of_halves(job: ReconstructJob, particles: Particles) -> Callable[[Map, Map], npt.NDArray[np.float64]]:
+    """FSC of half maps to SSNR of the full map, which is twice that of a half."""
+    radius = max_radius_for(particles.box, particles.pixel_size_A, job.max_resolution_A)
+    return lambda one, two: 2 * ssnr_from_fsc(np.clip(fsc(one, two).curve[: radius + 1], 0, 0.9999))
+
+
+def plan_sentence(job: ReconstructJob, particles: Particles) -> str:
     """One line that says what will run, before it runs."""
-    particles = read_particles(job.particles, stack=job.stack)
     radius = max_radius_for(particles.box, particles.pixel_size_A, job.max_resolution_A)
     halves = job.halves or job.wiener
     memory = memory_plan_GB(particles.box, radius, job.method.name, halves)
