@@ -116,7 +116,7 @@ class PoseStep:
                 ctf=data["ctf"], shell_weight=data["shell_weight"][:, : radius + 1].copy(), scale=scale,
                 image_of_pose=candidates.image[mine],
                 prior=ops.PosePrior(shift_sigma_px=sigma, shifts_px=np.zeros((len(mine), 2))),
-                search=ops.PoseSearch(max_radius=radius, tolerance_deg=0.02, tolerance_px=0.02, steps=20),
+                search=ops.PoseSettings(max_radius=radius, tolerance_deg=0.02, tolerance_px=0.02, steps=20),
                 threads=self.threads,
             )  # fmt: skip
             out[0][mine], out[1][mine], fisher[mine] = found.matrices, -found.shifts_px, found.fisher
@@ -164,7 +164,7 @@ class PoseStep:
                         data["images"], spectrum, self.grid, first.matrices[mine], -first.origin_px[mine],
                         ctf=data["ctf"], shell_weight=data["shell_weight"][:, : radius + 1].copy(),
                         scale=np.full(n, factor), image_of_pose=mine,
-                        search=ops.PoseSearch(max_radius=radius, steps=0), threads=self.threads,
+                        search=ops.PoseSettings(max_radius=radius, steps=0), threads=self.threads,
                     ).scores  # fmt: skip
             scores.append(value)
         power = 2 * scores[0] - scores[1]  # L(s) = s cross - s^2 power / 2 at s = 1, 2

@@ -130,7 +130,7 @@ def _cross_and_power(
         float(ops.refine_pose(
             fourier.forward(batch.images, 2), spectrum, grid, euler_to_matrix(angles), -shifts[found.best_shift],
             ctf=ops.ctf(batch.params, problem.box, problem.pixel_size_A), scale=np.full(len(batch), factor),
-            search=ops.PoseSearch(max_radius=step.radius, steps=0), threads=problem.settings.threads,
+            search=ops.PoseSettings(max_radius=step.radius, steps=0), threads=problem.settings.threads,
         ).scores.sum())
         for factor in (1.0, 2.0)
     )  # fmt: skip
