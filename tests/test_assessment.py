@@ -175,3 +175,32 @@ def test_A13_10_resolution_at_45_and_85_degrees():
 def test_bad_input_is_named(call, words):
     with pytest.raises(InputError, match=words):
         call()
+
+
+def tilted_within(degrees, n=6000):
+    angles = vg.geometry.random_orientations(8 * n, 0)
+    tilt = np.minimum(angles[:, 1], 180 - angles[:, 1])
+    return angles[tilt < degrees][:n]
+
+
+def test_A12_3_efficiency_is_one_for_even_views_and_falls_with_the_cone():
+    cones = [assessment.orientation_efficiency(tilted_within(d)).efficiency for d in (91, 75, 60, 45, 30)]
+    assert cones[0] == pytest.approx(1, abs=0.02)
+    assert all(a > b + 0.05 for a, b in zip(cones, cones[1:], strict=False))
+    assert cones[-1] < 0.5
+    side = vg.geometry.random_orientations(6000, 0)
+    side[:, 1] = 90
+    found = assessment.orientation_efficiency(side)
+    assert found.efficiency == pytest.approx(0.8, abs=0.05)  # what the paper says of side views
+    assert found.best < 1 < found.worst
+
+
+def test_A12_3_efficiency_does_not_depend_on_the_frame_and_counts_symmetry():
+    angles = tilted_within(40, 3000)
+    turn = vg.euler_to_matrix([[33.0, 57.0, 12.0]])[0]
+    other = vg.matrix_to_euler(vg.euler_to_matrix(angles) @ turn)
+    one, two = (assessment.orientation_efficiency(a).efficiency for a in (angles, other))
+    assert one == pytest.approx(two, abs=0.02)
+    assert assessment.orientation_efficiency(angles, "O").efficiency > one + 0.3
+    with pytest.raises(InputError, match="no views"):
+        assessment.orientation_efficiency(np.zeros((0, 3)))

@@ -20,6 +20,7 @@ from verglas.assessment.guinier import (
     guinier,
     match_spectrum,
 )
+from verglas.assessment.orientations import OrientationEfficiency, orientation_efficiency, view_counts
 from verglas.assessment.phase import PhaseResidual, differential_phase_residual
 from verglas.assessment.postprocess import (
     Postprocessed,
@@ -36,6 +37,7 @@ __all__ = [
     "FSC",
     "THRESHOLDS",
     "Guinier",
+    "OrientationEfficiency",
     "PhaseResidual",
     "PostprocessSettings",
     "Postprocessed",
@@ -53,6 +55,7 @@ __all__ = [
     "guinier",
     "match_spectrum",
     "mtf_gain",
+    "orientation_efficiency",
     "postprocess",
     "randomise_phases",
     "solvent_level",
@@ -61,4 +64,5 @@ __all__ = [
     "ssnr_from_fsc",
     "threshold_curve",
     "threshold_name",
+    "view_counts",
 ]
