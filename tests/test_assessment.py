@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 from scipy import stats
@@ -186,7 +188,7 @@ def tilted_within(degrees, n=6000):
 def test_A12_3_efficiency_is_one_for_even_views_and_falls_with_the_cone():
     cones = [assessment.orientation_efficiency(tilted_within(d)).efficiency for d in (91, 75, 60, 45, 30)]
     assert cones[0] == pytest.approx(1, abs=0.02)
-    assert all(a > b + 0.05 for a, b in zip(cones, cones[1:], strict=False))
+    assert all(a > b + 0.05 for a, b in itertools.pairwise(cones))
     assert cones[-1] < 0.5
     side = vg.geometry.random_orientations(6000, 0)
     side[:, 1] = 90

@@ -134,12 +134,17 @@ def _point_spread(counts: FloatArray) -> FloatArray:
     shape = (_BOX,) * 3
     z, y, x = (np.broadcast_to(k, _half(shape)) for k in fourier.half_grid(shape))
     inside = fourier.radius(shape) < _BOX / 2
-    k = np.stack([x[inside], y[inside], z[inside]], axis=1).astype(np.float64)
-    seen = counts > 0
-    along = k @ direction_vectors(healpix_directions(_ORDER))[seen].T
+    k = np.stack([x[inside], y[inside], z[inside]], axis=1).astype(np.float32)
+    cells = direction_vectors(healpix_directions(_ORDER))
+    north = np.where(cells[:, 2:] < 0, -cells, cells)  # a view and its opposite make the same slice
+    cell = healpix_index(_ORDER, np.rad2deg(np.column_stack([np.arctan2(north[:, 1], north[:, 0]),
+                                                             np.arccos(north[:, 2])])))  # fmt: skip
+    folded = np.bincount(cell, counts, minlength=len(counts))
+    seen = folded > 0
+    along = k @ cells[seen].T.astype(np.float32)
     # A slice one voxel thick, and as wide again as the cells of directions are.
-    variance = 1.0 / 12.0 + np.sum(k * k, axis=1, keepdims=True) * _CELL_RAD**2 / 12.0
-    slices = np.exp(-0.5 * along**2 / variance) @ counts[seen] / np.sqrt(variance[:, 0])
+    variance = 1.0 / 12.0 + np.sum(k * k, axis=1, keepdims=True) * np.float32(_CELL_RAD**2 / 12.0)
+    slices = np.exp(-0.5 * along * along / variance) @ folded[seen].astype(np.float32) / np.sqrt(variance[:, 0])
     transfer = np.zeros(_half(shape), np.complex128)
     transfer[inside] = np.sqrt(slices) * np.exp(-0.25 * _ENVELOPE_B_PX2 * np.sum(k * k, axis=1) / _BOX**2)
     large = (_PAD * _BOX,) * 3
