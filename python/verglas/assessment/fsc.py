@@ -218,7 +218,14 @@ class FSC:
         return np.broadcast_to(np.asarray(kind, np.float64), self.curve.shape)
 
     def _crossing(self, threshold: float | str | npt.ArrayLike) -> tuple[float, int | None]:
-        return first_crossing(self.frequency_per_A, self.curve - self.threshold(threshold))
+        level = self.threshold(threshold)
+        above = self.curve - level
+        # z / sqrt(n) exceeds 1 where a shell has few voxels: no correlation could pass there, so it decides nothing.
+        decided = np.flatnonzero(level[1:] < 1) + 1
+        if not decided.size or above[decided[0]] < 0:
+            return float("inf"), 1
+        above[: decided[0]] = above[decided[0]]
+        return first_crossing(self.frequency_per_A, above)
 
     def crosses(self, threshold: float | str | npt.ArrayLike = 0.143) -> bool:
         """Whether the curve falls below the threshold before its last shell, so that the sampling is not the limit."""
@@ -236,7 +243,8 @@ class FSC:
         -------
         float
             inf if shell 1 is already below; the last shell's resolution (about twice the pixel size) if the curve
-            never falls below: :meth:`crosses` tells that case.
+            never falls below: :meth:`crosses` tells that case. First shells where the threshold is 1 or more, for want
+            of voxels, are passed over.
 
         Examples
         --------
