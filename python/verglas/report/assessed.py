@@ -86,21 +86,23 @@ def resolution_section(found: Mapping[str, Assessed]) -> Section:
     """FSC curves with thresholds, and the resolution at each threshold."""
     blocks: list[Picture | Table] = []
     for title, one in found.items():
-        shown = {_CURVES[name]: curve for name, curve in one.curves.items()}
-        first = {"corrected": shown.pop("corrected"), **shown}
+        shown = {}
+        for key in ("corrected", "unmasked", "masked"):
+            shown[f"{_CURVES[key]}, {length(one.curves[key].resolution_A(0.143))}"] = one.curves[key]
+        shown[_CURVES["phase_randomised"]] = one.curves["phase_randomised"]
         name = f"{title}: " if len(found) > 1 else ""
         start = one.record.get("randomised_from_A")
-        caption = f"{name}half maps against each other. "
+        caption = f"{name}Half maps against each other. "
         if start is None:
             caption += "The unmasked curve never falls below 0.8, so nothing was corrected."
         else:
             caption += (
-                "The mask raises the masked curve by itself; what the maps still share under it with phases randomised "
-                f"beyond {length(start, 1)} is taken off the corrected one. Half-bit and 3 sigma are for the voxels that "
-                "are independent under the mask."
+                "The mask raises the masked curve by itself; what the maps still share under it with phases "
+                f"randomised beyond {length(start, 1)} is taken off the corrected one. Half-bit and 3 sigma are for "
+                "the voxels that are independent under the mask."
             )
         alt = f"{name}Fourier shell correlation between half maps: corrected, unmasked, masked, phases randomised"
-        blocks.append(Picture(curves.fsc(first, ("half-bit", "3sigma", 0.5, 0.143), legend_at=0.143), alt, caption))
+        blocks.append(Picture(curves.fsc(shown, ("half-bit", "3sigma", 0.5, 0.143)), alt, caption))
         blocks.append(_table(one))
     text = "; ".join(
         f"{title}: {length(one.resolution_A)}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -50,10 +51,11 @@ def draw_fsc(axes: Axes, curves: Mapping[str, FSC], thresholds: Thresholds, *, l
         resolution = float("inf") if legend_at is None else c.resolution_A(legend_at)
         label = f"{title}, {resolution:.2f} Å" if np.isfinite(resolution) else title
         axes.plot(c.frequency_per_A, c.curve, color=COLOURS[number % len(COLOURS)], lw=1.8, label=label)
+    dashes = cycle((":", "-."))
     for threshold in thresholds:
         if isinstance(threshold, str):
             level = first.threshold(threshold)
-            axes.plot(first.frequency_per_A[1:], level[1:], color=INK, lw=0.9, ls=":", label=threshold)
+            axes.plot(first.frequency_per_A[1:], level[1:], color=INK, lw=0.9, ls=next(dashes), label=threshold)
             continue
         axes.axhline(threshold, color=FAINT, lw=0.9, ls=(0, (4, 3)), zorder=0)
         axes.text(top * 1.01, threshold, threshold_name(threshold), ha="left", va="center", fontsize=8, color=FAINT)
@@ -61,7 +63,11 @@ def draw_fsc(axes: Axes, curves: Mapping[str, FSC], thresholds: Thresholds, *, l
     axes.set_ylim(min(-0.05, max(low - 0.03, -1.0)), 1.03)
     resolution_ticks(axes, top)
     axes.set_ylabel("Fourier shell correlation")
-    axes.legend(loc="lower left", bbox_to_anchor=(0.0, 0.19), fontsize=9)  # above both lines
+    # Curves that fall leave the upper right free, curves that stay high the lower left, above both lines.
+    if max(float(np.mean(c.curve[len(c.curve) // 2 :])) for c in curves.values()) < 0.55:
+        axes.legend(loc="upper right", fontsize=9)
+    else:
+        axes.legend(loc="lower left", bbox_to_anchor=(0.0, 0.19), fontsize=9)
 
 
 def _fsc_figure(curves: Mapping[str, FSC], thresholds: Thresholds, legend_at: float | None) -> Figure:
