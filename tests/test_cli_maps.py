@@ -49,6 +49,7 @@ def test_fsc_json_equals_the_function(run, maps, tmp_path):
     want = vg.fsc(vg.read_map(maps[0]), vg.read_map(maps[1]), vg.read_map(mask))
     assert status == 0
     assert found["resolution_A"] == pytest.approx(want.resolution_A())
+    assert found["resolutions_A"] == pytest.approx(want.resolutions_A())
     assert found["fsc"] == pytest.approx(want.curve.tolist())
     assert found["frequency_per_A"] == pytest.approx(want.frequency_per_A.tolist())
     assert not found["limited_by_sampling"]
@@ -57,7 +58,12 @@ def test_fsc_json_equals_the_function(run, maps, tmp_path):
 
 def test_fsc_text_says_what_was_found(run, maps, tmp_path):
     resolution = vg.fsc(vg.read_map(maps[0]), vg.read_map(maps[1])).resolution_A(0.5)
-    assert run("fsc", *maps, "--threshold", 0.5)[1] == f"{resolution:.2f} A at FSC 0.5 (unmasked)\n"
+    first, every = run("fsc", *maps, "--threshold", 0.5)[1].splitlines()
+    assert first == f"{resolution:.2f} A at FSC 0.5 (unmasked)"
+    assert every.startswith(f"by threshold: 0.5 {resolution:.2f} A, 1/3 ")
+    assert [part.split()[0] for part in every[14:].split(", ")] == [
+        "0.5", "1/3", "0.143", "half-bit", "5sigma", "3sigma", "2sigma",
+    ]  # fmt: skip
     assert "or better" in run("fsc", maps[0], maps[0])[1]
     noise = tmp_path / "noise.mrc"
     vg.write_map(noise, vg.Map(-vg.read_map(maps[0]).data, 1.5))

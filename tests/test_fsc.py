@@ -155,6 +155,18 @@ def test_resolution_without_a_crossing_is_the_last_shell_and_without_signal_infi
     assert bad.resolution_A() == np.inf
 
 
+def test_shells_too_small_for_a_sigma_threshold_decide_nothing():
+    counts = np.array([1, 18, 62, 98, 210, 350, 450])
+    frequency = np.arange(7) / 24
+    good = assessment.FSC(frequency, np.array([1, 0.99, 0.99, 0.98, 0.9, 0.5, 0.0]), counts, counts // 2, 2.0)
+    level = good.threshold("5sigma")
+    assert level[1] > 1  # 5 / sqrt(18)
+    step = (0.5 - level[5]) / (0.5 - level[5] + level[6])
+    assert good.resolution_A("5sigma") == pytest.approx(24 / (5 + step))
+    none = assessment.FSC(frequency, np.array([1, 0.99, 0.1, 0.1, 0.9, 0.9, 0.9]), counts, counts // 2, 2.0)
+    assert none.resolution_A("5sigma") == np.inf
+
+
 def test_empty_shell_gives_zero_not_nan():
     rng = np.random.default_rng(0)
     a = rng.normal(size=(24, 24, 24)).astype(np.float32)

@@ -23,6 +23,7 @@ _LAZY = {
     "info": "verglas.run.machine",
     "matrix_to_euler": "verglas.geometry",
     "orientation_grid": "verglas.geometry",
+    "postprocess": "verglas.assessment.postprocess",
     "project": "verglas.reconstruction",
     "read_map": "verglas.io",
     "read_micrograph": "verglas.io",
@@ -69,6 +70,7 @@ if TYPE_CHECKING:
         simulate,
     )
     from verglas.assessment.fsc import fsc
+    from verglas.assessment.postprocess import postprocess
     from verglas.geometry import euler_to_matrix, matrix_to_euler, orientation_grid, symmetry_matrices
     from verglas.io import read_map, read_micrograph, read_particles, write_map, write_particles
     from verglas.optics import ctf
@@ -109,6 +111,7 @@ __all__ = [
     "ops",
     "optics",
     "orientation_grid",
+    "postprocess",
     "project",
     "read_map",
     "read_micrograph",

@@ -1,5 +1,68 @@
-"""How good is a map: Fourier shell correlation and what follows from it."""
+"""How good is a map: Fourier shell correlation and what follows from it, solvent masks, B-factor, sharpening."""
 
-from verglas.assessment.fsc import FSC, c_ref, fsc, full_map_fsc, ssnr_from_fsc, threshold_curve
+from verglas.assessment.counts import effective_counts
+from verglas.assessment.fsc import (
+    FSC,
+    THRESHOLDS,
+    c_ref,
+    first_crossing,
+    fsc,
+    full_map_fsc,
+    ssnr_from_fsc,
+    threshold_curve,
+    threshold_name,
+)
+from verglas.assessment.guinier import (
+    Guinier,
+    amplitude_spectrum,
+    b_factor_of_displacement,
+    displacement_of_b_factor,
+    guinier,
+    match_spectrum,
+)
+from verglas.assessment.orientations import OrientationEfficiency, orientation_efficiency, view_counts
+from verglas.assessment.phase import PhaseResidual, differential_phase_residual
+from verglas.assessment.postprocess import (
+    Postprocessed,
+    PostprocessSettings,
+    corrected_fsc,
+    mtf_gain,
+    postprocess,
+    randomise_phases,
+)
+from verglas.assessment.solvent import solvent_level, solvent_mask
+from verglas.assessment.ssnr import SpectralF, spectral_f
 
-__all__ = ["FSC", "c_ref", "fsc", "full_map_fsc", "ssnr_from_fsc", "threshold_curve"]
+__all__ = [
+    "FSC",
+    "THRESHOLDS",
+    "Guinier",
+    "OrientationEfficiency",
+    "PhaseResidual",
+    "PostprocessSettings",
+    "Postprocessed",
+    "SpectralF",
+    "amplitude_spectrum",
+    "b_factor_of_displacement",
+    "c_ref",
+    "corrected_fsc",
+    "differential_phase_residual",
+    "displacement_of_b_factor",
+    "effective_counts",
+    "first_crossing",
+    "fsc",
+    "full_map_fsc",
+    "guinier",
+    "match_spectrum",
+    "mtf_gain",
+    "orientation_efficiency",
+    "postprocess",
+    "randomise_phases",
+    "solvent_level",
+    "solvent_mask",
+    "spectral_f",
+    "ssnr_from_fsc",
+    "threshold_curve",
+    "threshold_name",
+    "view_counts",
+]

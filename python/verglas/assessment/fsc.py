@@ -6,16 +6,21 @@ Shells are one Fourier pixel wide, shell = round(abs(k)); sums are kept in float
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from verglas import fourier
+from verglas.assessment.counts import effective_counts
 from verglas.errors import InputError
 from verglas.types import Map
 
 FloatArray = npt.NDArray[np.float64]
+
+# What is usually read off a curve, most demanding first where curves fall: see threshold_curve for their meanings.
+THRESHOLDS: tuple[float | str, ...] = (0.5, 1 / 3, 0.143, "half-bit", "5sigma", "3sigma", "2sigma")
 
 # Two files of one experiment may round their pixel size differently; 1.05 against 1.06 is a mistake.
 _PIXEL_SIZE_REL = 1e-3
@@ -98,9 +103,12 @@ def threshold_curve(kind: str | float, counts: npt.ArrayLike) -> FloatArray:
     kind : float or str
         A fixed value, e.g. 0.143 (half maps against each other), 1/3, 0.5 (map against a perfect reference, or the
         conservative choice); ``"half-bit"``: (0.2071 + 1.9102 / sqrt(n)) / (1.2071 + 0.9102 / sqrt(n));
-        ``"2sigma"``, ``"3sigma"``, ``"5sigma"``, ...: z / sqrt(n), since noise has variance 1/n.
-    counts : (n_shells,) int
-        n, the voxels of each shell in the full transform, divided by the order of the symmetry group, if any.
+        ``"2sigma"``, ``"3sigma"``, ``"5sigma"``, ...: z / sqrt(n), since noise has variance 1/n: exceeded by chance
+        in 2.3 %, 0.13 %, 3e-7 of shells; ``"3sigma-fisher"``: tanh(z / sqrt(n - 3)), exact also for few voxels (1
+        where n <= 3).
+    counts : (n_shells,) float
+        n, the voxels of each shell in the full transform, or the fewer that are independent of one another under a
+        mask and symmetry: :func:`effective_counts`.
 
     Returns
     -------
@@ -108,7 +116,8 @@ def threshold_curve(kind: str | float, counts: npt.ArrayLike) -> FloatArray:
 
     References
     ----------
-    van Heel & Schatz, J. Struct. Biol. 151 (2005) 250; Rosenthal & Henderson, J. Mol. Biol. 333 (2003) 721.
+    van Heel & Schatz, J. Struct. Biol. 151 (2005) 250; Rosenthal & Henderson, J. Mol. Biol. 333 (2003) 721; Fisher,
+    Metron 1 (1921) 3.
 
     Examples
     --------
@@ -122,10 +131,43 @@ def threshold_curve(kind: str | float, counts: npt.ArrayLike) -> FloatArray:
     root = np.sqrt(np.maximum(n, 1.0))
     if kind == "half-bit":
         return (0.2071 + 1.9102 / root) / (1.2071 + 0.9102 / root)
-    sigma = re.fullmatch(r"(\d+(?:\.\d+)?)sigma", kind)
-    if sigma:
-        return float(sigma[1]) / root
-    raise InputError(f"threshold {kind!r}: expected a number, 'half-bit', or a multiple of sigma such as '3sigma'")
+    sigma = re.fullmatch(r"(\d+(?:\.\d+)?)sigma(-fisher)?", kind)
+    if sigma is None:
+        raise InputError(
+            f"threshold {kind!r}: expected a number, 'half-bit', or a multiple of sigma, '3sigma' or '3sigma-fisher'"
+        )
+    if sigma[2]:
+        return np.tanh(float(sigma[1]) / np.sqrt(np.maximum(n - 3.0, 1e-12)))
+    return float(sigma[1]) / root
+
+
+def first_crossing(frequency_per_A: npt.ArrayLike, above: npt.ArrayLike) -> tuple[float, int | None]:
+    """Resolution at which a curve minus its threshold first turns negative, shell 0 apart, and the shell where it is.
+
+    Linearly interpolated in frequency. inf if shell 1 is negative; the last shell's resolution, and None, if none is.
+
+    Examples
+    --------
+    >>> from verglas.assessment.fsc import first_crossing
+    >>> first_crossing([0.0, 0.1, 0.2], [1.0, 0.5, -0.5])
+    (6.666666666666666, 2)
+    """
+    s, value = np.asarray(frequency_per_A, np.float64), np.asarray(above, np.float64)
+    below = np.flatnonzero(value[1:] < 0)
+    if not below.size:
+        return float(1.0 / s[-1]), None
+    shell = int(below[0]) + 1
+    if shell == 1:
+        return float("inf"), shell
+    step = value[shell - 1] / (value[shell - 1] - value[shell])
+    return float(1.0 / (s[shell - 1] + step * (s[shell] - s[shell - 1]))), shell
+
+
+def threshold_name(kind: float | str) -> str:
+    """As it stands in tables: '0.143', '1/3', 'half-bit', '3sigma'."""
+    if isinstance(kind, str):
+        return kind
+    return "1/3" if abs(kind - 1 / 3) < 1e-12 else f"{kind:g}"
 
 
 @dataclass(frozen=True)
@@ -144,6 +186,9 @@ class FSC:
         Voxels that are independent under Friedel symmetry, about half as many.
     pixel_size_A : float
         Pixel size; the last resolution that can be seen is about twice it.
+    effective : (n_shells,) float64, optional
+        Voxels of each shell that are independent of one another under the mask and the symmetry: the n of thresholds
+        (:func:`effective_counts`). ``counts`` if not given.
 
     Examples
     --------
@@ -159,18 +204,32 @@ class FSC:
     counts: npt.NDArray[np.int64]
     independent: npt.NDArray[np.int64]
     pixel_size_A: float
+    effective: FloatArray | None = None
 
-    def _first_below(self, threshold: float | str | npt.ArrayLike) -> tuple[int | None, FloatArray]:
-        if isinstance(threshold, str):
-            level = threshold_curve(threshold, self.counts)
-        else:
-            level = np.broadcast_to(np.asarray(threshold, np.float64), self.curve.shape)
-        below = np.flatnonzero(self.curve[1:] < level[1:])
-        return (int(below[0]) + 1 if below.size else None), self.curve - level
+    @property
+    def n(self) -> FloatArray:
+        """What thresholds take for the number of voxels per shell."""
+        return np.asarray(self.counts if self.effective is None else self.effective, np.float64)
+
+    def threshold(self, kind: float | str | npt.ArrayLike) -> FloatArray:
+        """A threshold's value per shell: a number, a name known to :func:`threshold_curve`, or the values."""
+        if isinstance(kind, str):
+            return threshold_curve(kind, self.n)
+        return np.broadcast_to(np.asarray(kind, np.float64), self.curve.shape)
+
+    def _crossing(self, threshold: float | str | npt.ArrayLike) -> tuple[float, int | None]:
+        level = self.threshold(threshold)
+        above = self.curve - level
+        # z / sqrt(n) exceeds 1 where a shell has few voxels: no correlation could pass there, so it decides nothing.
+        decided = np.flatnonzero(level[1:] < 1) + 1
+        if not decided.size or above[decided[0]] < 0:
+            return float("inf"), 1
+        above[: decided[0]] = above[decided[0]]
+        return first_crossing(self.frequency_per_A, above)
 
     def crosses(self, threshold: float | str | npt.ArrayLike = 0.143) -> bool:
         """Whether the curve falls below the threshold before its last shell, so that the sampling is not the limit."""
-        return self._first_below(threshold)[0] is not None
+        return self._crossing(threshold)[1] is not None
 
     def resolution_A(self, threshold: float | str | npt.ArrayLike = 0.143) -> float:
         """Resolution in angstrom: the first crossing of a threshold, linearly interpolated in frequency.
@@ -184,7 +243,8 @@ class FSC:
         -------
         float
             inf if shell 1 is already below; the last shell's resolution (about twice the pixel size) if the curve
-            never falls below: :meth:`crosses` tells that case.
+            never falls below: :meth:`crosses` tells that case. First shells where the threshold is 1 or more, for want
+            of voxels, are passed over.
 
         Examples
         --------
@@ -193,14 +253,19 @@ class FSC:
         >>> FSC(np.arange(3) / 8, np.array([1, 1, 0.0]), np.ones(3, int), np.ones(3, int), 2.0).resolution_A(0.5)
         5.333333333333333
         """
-        shell, above = self._first_below(threshold)
-        if shell is None:
-            return float(1.0 / self.frequency_per_A[-1])
-        if shell == 1:
-            return float("inf")
-        step = above[shell - 1] / (above[shell - 1] - above[shell])
-        f0, f1 = self.frequency_per_A[shell - 1 : shell + 1]
-        return float(1.0 / (f0 + step * (f1 - f0)))
+        return self._crossing(threshold)[0]
+
+    def resolutions_A(self, thresholds: Sequence[float | str] = THRESHOLDS) -> dict[str, float]:
+        """Resolution at each of the usual thresholds, by name.
+
+        Examples
+        --------
+        >>> import numpy as np, verglas as vg
+        >>> x = np.random.default_rng(0).normal(size=(16, 16, 16))
+        >>> vg.fsc(x, x, pixel_size_A=2.0).resolutions_A([0.5, "half-bit"])
+        {'0.5': 4.0, 'half-bit': 4.0}
+        """
+        return {threshold_name(t): self.resolution_A(t) for t in thresholds}
 
     def ssnr(self, *, full: bool = False) -> FloatArray:
         """Spectral SNR of one half map, or of the sum of both: see :func:`ssnr_from_fsc`."""
@@ -247,6 +312,7 @@ def fsc(
     mask: Map | npt.ArrayLike | None = None,
     *,
     pixel_size_A: float | None = None,
+    symmetry_order: int = 1,
     threads: int | None = None,
 ) -> FSC:
     """Fourier shell correlation of two maps (ring correlation of two images).
@@ -263,6 +329,9 @@ def fsc(
         Multiplied with both; same shape. A tight mask raises the curve by itself.
     pixel_size_A : float, optional
         For arrays, in angstrom; 1 if not given, so that frequencies are per pixel. Maps bring their own.
+    symmetry_order : int
+        Order of the point group that was imposed on both maps: so many voxels are copies of one another. It changes
+        thresholds that depend on their number, not the curve.
     threads : int, optional
         Threads; all by default. The result does not depend on it.
 
@@ -294,6 +363,7 @@ def fsc(
         raise InputError(f"fsc: the maps have shapes {first.shape} and {second.shape}; crop, pad or resample one")
     pixel_size = _pixel_size(a, b, pixel_size_A)
     shape = first.shape
+    weight = None
     if mask is not None:
         weight = np.asarray(mask.data if isinstance(mask, Map) else mask, first.dtype)
         if weight.shape != shape:
@@ -306,4 +376,7 @@ def fsc(
     curve = np.zeros_like(cross)
     curve[filled] = cross[filled] / (np.sqrt(power_a[filled]) * np.sqrt(power_b[filled]))
     frequency = np.arange(len(curve)) / (shape[0] * pixel_size)
-    return FSC(frequency, np.clip(curve, -1.0, 1.0), full, independent, pixel_size)
+    effective = None
+    if weight is not None or symmetry_order != 1:
+        effective = effective_counts(shape, weight, symmetry_order, threads=threads)
+    return FSC(frequency, np.clip(curve, -1.0, 1.0), full, independent, pixel_size, effective)

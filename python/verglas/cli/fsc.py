@@ -21,14 +21,16 @@ def register(app: typer.Typer) -> None:
         first: Path = typer.Argument(..., help="Map (MRC)."),
         second: Path = typer.Argument(..., help="Map of the same shape and pixel size."),
         mask: Path = typer.Option(None, "--mask", help="Mask, multiplied with both maps."),
-        threshold: float = typer.Option(0.143, "--threshold", help="FSC at which the resolution is read."),
+        threshold: float = typer.Option(0.143, "--threshold", help="FSC at which the resolution is read first."),
+        symmetry: str = typer.Option("C1", "--symmetry", "--sym", help="Imposed on both maps: for voxel counts."),
         pixel_size: float = typer.Option(None, "--pixel-size", help="In place of the headers', A."),
         plot: Path = typer.Option(None, "--plot", help="Write a figure: .png, .svg or .pdf."),
         as_json: bool = typer.Option(False, "--json", help="Print JSON, with the curve."),
     ) -> None:
-        """Fourier shell correlation of two maps, and the resolution in A at which it falls below a threshold.
+        """Fourier shell correlation of two maps, and the resolution in A at which it falls below thresholds.
 
-        Two half maps: 0.143. A map against a model or a better map: 0.5.
+        Two half maps: 0.143. A map against a model or a better map: 0.5. A mask raises the curve by itself: verglas
+        postprocess corrects for that.
         """
         if not 0 < threshold < 1:
             raise typer.BadParameter(f"expected a number between 0 and 1, got {threshold:g}", param_hint="--threshold")
@@ -38,27 +40,33 @@ def register(app: typer.Typer) -> None:
             raise typer.BadParameter(f"expected .png, .svg or .pdf, got {plot}", param_hint="--plot")
         from verglas.run.maps import fsc_of_files
 
-        found = fsc_of_files(first, second, mask, pixel_size)
+        found = fsc_of_files(first, second, mask, pixel_size, symmetry=symmetry)
         if plot is not None:
-            from verglas.report.fsc_plot import plot_fsc
+            from verglas.report.curves import write_fsc
 
-            plot_fsc({"masked" if mask else "unmasked": found}, plot, thresholds=(threshold,))
+            write_fsc({"masked" if mask else "unmasked": found}, plot, ("half-bit", "3sigma", 0.5, threshold))
         if as_json:
             typer.echo(json.dumps(_as_dict(found, threshold), indent=2))
         else:
             typer.echo(_sentence(found, threshold, masked=mask is not None))
+            typer.echo(_all_thresholds(found))
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
 
 
 def _as_dict(found: FSC, threshold: float) -> dict[str, Any]:
-    resolution = found.resolution_A(threshold)
     return {
-        "resolution_A": resolution if math.isfinite(resolution) else None,
+        "resolution_A": _finite(found.resolution_A(threshold)),
         "threshold": threshold,
+        "resolutions_A": {name: _finite(value) for name, value in found.resolutions_A().items()},
         "limited_by_sampling": not found.crosses(threshold),
         "pixel_size_A": found.pixel_size_A,
         "frequency_per_A": found.frequency_per_A.tolist(),
         "fsc": found.curve.tolist(),
         "counts": found.counts.tolist(),
+        "independent_counts": found.n.tolist(),
     }
 
 
@@ -70,3 +78,12 @@ def _sentence(found: FSC, threshold: float, *, masked: bool) -> str:
     if not found.crosses(threshold):
         return f"{resolution:.2f} A or better: the FSC ({kind}) stays above {threshold:g} up to the last shell"
     return f"{resolution:.2f} A at FSC {threshold:g} ({kind})"
+
+
+def _all_thresholds(found: FSC) -> str:
+    """One line with the resolution at each of the usual thresholds."""
+    parts = [
+        f"{name} {value:.2f} A" if math.isfinite(value) else f"{name} none"
+        for name, value in found.resolutions_A().items()
+    ]
+    return "by threshold: " + ", ".join(parts)

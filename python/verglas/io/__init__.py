@@ -6,6 +6,7 @@ from verglas.io.atomic import atomic_path, check_writable
 from verglas.io.mrc import MrcHeader, StackWriter, read_header, read_map, read_stack, write_map, write_stack
 from verglas.io.particles import read_particles, write_particles
 from verglas.io.star import read_star, write_star
+from verglas.io.tables import read_csv, read_json, sample_star, write_csv, write_json
 from verglas.io.tiff import read_micrograph
 
 __all__ = [
@@ -13,12 +14,17 @@ __all__ = [
     "StackWriter",
     "atomic_path",
     "check_writable",
+    "read_csv",
     "read_header",
+    "read_json",
     "read_map",
     "read_micrograph",
     "read_particles",
     "read_stack",
     "read_star",
+    "sample_star",
+    "write_csv",
+    "write_json",
     "write_map",
     "write_particles",
     "write_stack",

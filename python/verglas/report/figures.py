@@ -1,11 +1,7 @@
-"""Figures of maps, curves and orientations, as PNG bytes: the same look on every page, no window system needed.
-
-matplotlib is loaded on first use and only through its object interface, so nothing of a caller's pyplot state changes.
-"""
+"""Figures of maps, particles and orientations, as PNG bytes; curves are in :mod:`verglas.report.curves`."""
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -15,45 +11,18 @@ import numpy.typing as npt
 from verglas.assessment.fsc import FSC
 from verglas.errors import InputError
 from verglas.geometry import direction_vectors, healpix_count, healpix_directions, healpix_index
+from verglas.image import plan_resample, resample
 from verglas.report import surface
+from verglas.report.curves import draw_fsc, fsc
+from verglas.report.style import COLOURS, FAINT, INK, new_figure, png, styled
 from verglas.types import Map
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
-# Okabe and Ito's colours: told apart with every common colour vision.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+__all__ = ["angular_distribution", "central_slices", "fsc", "overview", "particles", "slices", "view_density", "views"]
+
 _SURFACES = ((0.55, 0.58, 0.62), (0.30, 0.55, 0.74))
-INK, FAINT = "#1f2933", "#9aa5b1"
-_STYLE: Any = {
-    "font.size": 10, "axes.edgecolor": FAINT, "axes.labelcolor": INK, "axes.titlecolor": INK, "text.color": INK,
-    "xtick.color": INK, "ytick.color": INK, "axes.spines.top": False, "axes.spines.right": False,
-    "axes.titlesize": 11, "axes.grid": False, "legend.frameon": False, "figure.facecolor": "white",
-}  # fmt: skip
-_DPI = 144
-
-
-def _figure(width_in: float, height_in: float) -> Figure:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width_in, height_in), dpi=_DPI, layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure
-
-
-def _styled() -> Any:
-    import matplotlib
-
-    return matplotlib.rc_context(_STYLE)
-
-
-def png(figure: Figure) -> bytes:
-    """A figure as PNG bytes, without the date and version stamps that would make equal figures differ."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", metadata={"Software": None})
-    return buffer.getvalue()
 
 
 def _nice_length(extent_A: float) -> float:
@@ -85,13 +54,17 @@ def central_slices(data: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.float3
     return data[z], data[:, y], data[:, :, x]
 
 
-def slices(maps: Mapping[str, Map]) -> bytes:
-    """Three orthogonal central slices of each map, one column per map; one grey scale and scale bar for all.
+def slices(maps: Mapping[str, Map], *, contour: Map | None = None, shared_scale: bool = True) -> bytes:
+    """Three orthogonal central slices of each map, one column per map, with a scale bar.
 
     Parameters
     ----------
     maps : mapping of title -> Map
         Cubes of one box and pixel size.
+    contour : Map, optional
+        A mask whose level 0.5 is drawn as a line on every slice.
+    shared_scale : bool
+        One grey scale for all; False: each map its own.
 
     Raises
     ------
@@ -105,21 +78,67 @@ def slices(maps: Mapping[str, Map]) -> bytes:
     >>> figures.slices({"a map": vg.Map(np.eye(8)[None].repeat(8, 0), 2.0)})[1:4]
     b'PNG'
     """
-    boxes = {m.box for m in maps.values()}
-    if len(boxes) != 1:
+    boxes = {m.box for m in (*maps.values(), *([contour] if contour else []))}
+    if len(boxes) != 1 or not maps:
         raise InputError(f"slices: expected maps of one box, got {sorted(boxes) or 'none'}")
     box, rows = boxes.pop(), ("z = 0", "y = 0", "x = 0")
-    with _styled():
-        figure = _figure(2.2 * len(maps) + 0.3, 6.9)
+    with styled():
+        figure = new_figure(2.2 * len(maps) + 0.3, 6.9)
         grid = figure.subplots(3, len(maps), squeeze=False)
         low, high = _range(np.concatenate([np.ravel(central_slices(m.data)) for m in maps.values()]))
         for column, (title, volume) in enumerate(maps.items()):
+            if not shared_scale:
+                low, high = _range(central_slices(volume.data))
             for row, image in enumerate(central_slices(volume.data)):
                 _grey(grid[row, column], image, low, high)
+                if contour is not None:
+                    edge = central_slices(contour.data)[row]
+                    grid[row, column].contour(edge, levels=[0.5], colors=[COLOURS[4]], linewidths=0.9)
             grid[0, column].set_title(title)
             _scale_bar(grid[0, column], box, volume.pixel_size_A)
         for axes, name in zip(grid[:, 0], rows, strict=True):
             axes.text(-0.05, 0.5, name, transform=axes.transAxes, rotation=90, ha="right", va="center", color=FAINT)
+        return png(figure)
+
+
+_TURNS: tuple[npt.ArrayLike, ...] = (
+    ((1, 0, 0), (0, 1, 0), (0, 0, 1)),
+    ((1, 0, 0), (0, 0, -1), (0, 1, 0)),
+    ((0, 1, 0), (0, 0, 1), (1, 0, 0)),
+)
+_LARGEST_SURFACE = 128
+
+
+def views(volume: Map, mask: Map | None = None) -> bytes:
+    """The surface of a map from z, y and x, at the level that a third of the mask's volume exceeds.
+
+    Parameters
+    ----------
+    volume : Map
+        A cube; shown coarser beyond 128 voxels.
+    mask : Map, optional
+        Where the molecule is, a soft mask of the same box; without it the level is that of 4 percent of the box.
+    """
+    fraction = 0.04
+    if mask is not None:
+        volume = volume.with_data(volume.data * mask.data)
+        fraction = max(float(mask.data.mean(dtype=np.float64)) / 3.0, 1e-4)
+    if volume.box > _LARGEST_SURFACE:
+        volume = resample(volume, plan_resample(volume.box, volume.pixel_size_A, None, _LARGEST_SURFACE))
+    level, size = surface.level_for_volume(volume.data, fraction), 300
+    pictures = [surface.shaded(volume, level, colour=_SURFACES[1], size=size, matrix=turn) for turn in _TURNS]
+    low, high = _bounds(pictures)
+    with styled():
+        figure = new_figure(8.4, 2.9)
+        for axes, picture, title in zip(figure.subplots(1, 3), pictures, ("from z", "from y", "from x"), strict=True):
+            axes.imshow(picture)
+            axes.set(xlim=(low, high), ylim=(high, low))
+            axes.set_title(title, color=FAINT, fontsize=9)
+            axes.set_axis_off()
+        pixel_A = volume.box * volume.pixel_size_A / size
+        length_A = _nice_length((high - low) * pixel_A)
+        axes.plot([high - length_A / pixel_A, high], [high, high], color=INK, lw=2.5, clip_on=False)
+        axes.text(high, high - 0.02 * (high - low), f"{length_A:g} Å", ha="right", va="bottom", fontsize=8)
         return png(figure)
 
 
@@ -136,56 +155,14 @@ def particles(images: npt.NDArray[np.float32], pixel_size_A: float, columns: int
         Images per row.
     """
     rows = -(-len(images) // columns)
-    with _styled():
-        figure = _figure(1.25 * columns, 1.3 * rows)
+    with styled():
+        figure = new_figure(1.25 * columns, 1.3 * rows)
         for index, axes in enumerate(np.ravel(figure.subplots(rows, columns, squeeze=False))):
             if index < len(images):
                 _grey(axes, images[index], *_range(images[index]))
             axes.set_axis_off()
             if index == 0:
                 _scale_bar(axes, images.shape[-1], pixel_size_A)
-        return png(figure)
-
-
-def draw_fsc(axes: Axes, curves: Mapping[str, FSC], thresholds: Sequence[float]) -> None:
-    """Curves against frequency, with the resolution written along the axis."""
-    top = max(float(c.frequency_per_A[-1]) for c in curves.values())
-    for threshold in thresholds:
-        axes.axhline(threshold, color=FAINT, lw=0.9, ls=(0, (4, 3)), zorder=0)
-        axes.text(top * 1.01, threshold, f"{threshold:g}", ha="left", va="center", fontsize=8, color=FAINT)
-    axes.axhline(0, color=FAINT, lw=0.6, zorder=0)
-    for number, (title, c) in enumerate(curves.items()):
-        axes.plot(c.frequency_per_A, c.curve, color=COLOURS[number % len(COLOURS)], lw=1.8, label=title)
-    axes.set_xlim(0, top)
-    low = min(float(c.curve.min()) for c in curves.values())
-    axes.set_ylim(min(-0.05, max(low - 0.03, -1.0)), 1.03)
-    ticks = [t for t in axes.get_xticks() if 0 <= t <= top * 1.001]
-    axes.set_xticks(ticks, [f"{1 / t:.1f}" if t > 0 else "∞" for t in ticks])
-    axes.set_xlabel("resolution (Å)")
-    axes.set_ylabel("Fourier shell correlation")
-    axes.legend(loc="lower left", bbox_to_anchor=(0.0, 0.19), fontsize=9)  # above both lines
-
-
-def fsc(curves: Mapping[str, FSC], thresholds: Sequence[float] = (0.5, 0.143)) -> bytes:
-    """Fourier shell correlations against resolution, with thresholds.
-
-    Parameters
-    ----------
-    curves : mapping of title -> FSC
-        Drawn in order.
-    thresholds : sequence of float
-        Dashed lines.
-
-    Raises
-    ------
-    InputError
-        No curves.
-    """
-    if not curves:
-        raise InputError("fsc figure: expected at least one curve")
-    with _styled():
-        figure = _figure(6.6, 3.7)
-        draw_fsc(figure.subplots(), curves, thresholds)
         return png(figure)
 
 
@@ -244,8 +221,8 @@ def angular_distribution(angles_deg: npt.ArrayLike) -> bytes:
     """
     longitude, latitude = np.linspace(-np.pi, np.pi, 121), np.linspace(-np.pi / 2, np.pi / 2, 61)
     density = view_density(angles_deg, longitude, latitude)
-    with _styled():
-        figure = _figure(6.6, 3.3)
+    with styled():
+        figure = new_figure(6.6, 3.3)
         axes = figure.add_subplot(projection="mollweide")
         shown: Any = {"cmap": "viridis", "vmin": 0, "vmax": max(2.0, density.max()), "shading": "gouraud"}
         mesh = axes.pcolormesh(longitude, latitude, density, **shown)
@@ -286,8 +263,8 @@ def overview(images: npt.NDArray[np.float32], maps: Mapping[str, Map], curves: M
         for volume, colour in zip(maps.values(), _SURFACES, strict=True)
     ]
     low, high = _bounds(pictures)
-    with _styled():
-        figure = _figure(13.2, 3.7)
+    with styled():
+        figure = new_figure(13.2, 3.7)
         parts: Any = figure.subfigures(1, 4, width_ratios=(3.2, 3.2, 3.2, 4.4), wspace=0.02)
         titles = ("simulated particles", *maps, "Fourier shell correlation")
         for part, title in zip(parts, titles, strict=True):

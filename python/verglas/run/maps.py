@@ -12,6 +12,7 @@ import numpy.typing as npt
 from verglas import filters, image, masks
 from verglas.assessment.fsc import FSC, fsc
 from verglas.errors import InputError
+from verglas.geometry import symmetry_order
 from verglas.io import StackWriter, read_header, read_map, read_particles, read_stack, write_map, write_particles
 from verglas.types import Map
 from verglas.types.images import ImageSource, IntArray
@@ -21,7 +22,9 @@ Progress = Callable[[int, int], None]
 _CHUNK_BYTES = 64 << 20
 
 
-def fsc_of_files(first: Path, second: Path, mask: Path | None = None, pixel_size_A: float | None = None) -> FSC:
+def fsc_of_files(
+    first: Path, second: Path, mask: Path | None = None, pixel_size_A: float | None = None, *, symmetry: str = "C1"
+) -> FSC:
     """Fourier shell correlation of two map files.
 
     Parameters
@@ -32,6 +35,8 @@ def fsc_of_files(first: Path, second: Path, mask: Path | None = None, pixel_size
         Mask, multiplied with both; only its shape has to agree.
     pixel_size_A : float, optional
         In place of both headers'.
+    symmetry : str
+        Point group imposed on both maps; it changes thresholds that count voxels.
 
     Returns
     -------
@@ -50,7 +55,7 @@ def fsc_of_files(first: Path, second: Path, mask: Path | None = None, pixel_size
         window = read_map(mask, pixel_size_A if pixel_size_A is not None else a.pixel_size_A).data
         if window.shape != a.data.shape:
             raise InputError(f"the mask {mask} has shape {window.shape}, the maps {a.data.shape} (z, y, x)")
-    return fsc(a, b, window)
+    return fsc(a, b, window, symmetry_order=symmetry_order(symmetry))
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,425 @@
+"""From two half maps to one sharpened map with an honest resolution."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from verglas import filters, fourier
+from verglas.assessment.fsc import FSC, THRESHOLDS, c_ref, fsc, threshold_name
+from verglas.assessment.guinier import WILSON_FROM_A, Guinier, guinier
+from verglas.assessment.solvent import solvent_mask
+from verglas.errors import InputError
+from verglas.geometry import symmetry_order
+from verglas.types import Map
+
+FloatArray = npt.NDArray[np.float64]
+Mtf = filters.Gain | npt.ArrayLike
+
+RESOLUTION_AT = 0.143
+# Shells from the first randomised one that are left uncorrected: there the mask spreads unrandomised signal of the
+# shells before into the randomised ones, and FSC_n is no measure of the mask's own correlation.
+SWITCH_SHELLS = 2
+# The randomised maps may correlate this much at the resolution before the mask is called tight.
+_TIGHT = 0.1
+_CURVES = ("unmasked", "masked", "phase-randomised", "corrected")
+
+
+@dataclass(frozen=True)
+class PostprocessSettings:
+    """Choices of :func:`postprocess` that seldom change.
+
+    Attributes
+    ----------
+    fit_from_A : float
+        Coarse end of the Guinier fit.
+    fit_to_A : float, optional
+        Fine end; the resolution if not given.
+    low_pass_A : float, optional
+        Low-pass of the sharpened map; the resolution if not given.
+    weight : bool
+        Multiply the sharpened map by sqrt(2 FSC / (1 + FSC)).
+    randomise_below : float
+        Phases are randomised from the shell on where the unmasked FSC first falls below this.
+    symmetry : str
+        Point group imposed on the half maps: thresholds that count voxels count the independent ones.
+    seed : int
+        Of the random phases.
+    threads : int, optional
+        Threads; the result does not depend on it.
+    """
+
+    fit_from_A: float = WILSON_FROM_A
+    fit_to_A: float | None = None
+    low_pass_A: float | None = None
+    weight: bool = True
+    randomise_below: float = 0.8
+    symmetry: str = "C1"
+    seed: int = 0
+    threads: int | None = None
+
+    def __post_init__(self) -> None:
+        """Lengths are lengths."""
+        for name in ("fit_from_A", "fit_to_A", "low_pass_A"):
+            value = getattr(self, name)
+            if value is not None and not (np.isfinite(value) and value > 0):
+                raise InputError(f"postprocess: {name}: expected a positive number of angstrom, got {value}")
+        if not 0 < self.randomise_below < 1:
+            raise InputError(f"postprocess: randomise_below: expected a number in (0, 1), got {self.randomise_below}")
+
+
+@dataclass(frozen=True)
+class Postprocessed:
+    """What :func:`postprocess` makes of two half maps.
+
+    Attributes
+    ----------
+    map : Map
+        Mean of the half maps, neither filtered nor masked.
+    sharpened : Map
+        The map divided by the MTF and its B-factor, weighted by C_ref, low-pass filtered; not masked.
+    mask : Map
+        Soft mask of the masked curves.
+    mask_source : str
+        'given' or how it was made.
+    unmasked, masked, phase_randomised, corrected : FSC
+        Between the half maps; under the mask; under the mask with phases randomised; corrected for the mask's effect.
+    randomised_from_A : float or None
+        Where phases begin to be random; None if the unmasked FSC never falls low enough, so nothing is corrected.
+    guinier : Guinier
+        Of the masked map.
+    b_factor_A2 : float
+        What was divided out of the sharpened map: exp(+B s^2 / 4); 0 if nothing.
+    low_pass_A : float
+        Of the sharpened map.
+    warnings : tuple of str
+        Sentences a reader must see.
+    """
+
+    map: Map
+    sharpened: Map
+    mask: Map
+    mask_source: str
+    unmasked: FSC
+    masked: FSC
+    phase_randomised: FSC
+    corrected: FSC
+    randomised_from_A: float | None
+    guinier: Guinier
+    b_factor_A2: float
+    low_pass_A: float
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def resolution_A(self) -> float:
+        """Where the corrected FSC falls to 0.143; inf if it is below from the first shell."""
+        return self.corrected.resolution_A(RESOLUTION_AT)
+
+    @property
+    def curves(self) -> dict[str, FSC]:
+        """The four curves by name, in the order of tables and legends."""
+        return dict(zip(_CURVES, (self.unmasked, self.masked, self.phase_randomised, self.corrected), strict=True))
+
+    def table(self) -> dict[str, dict[str, float]]:
+        """Threshold -> curve -> resolution in angstrom, for the curves that say something about the maps."""
+        shown = {name: curve for name, curve in self.curves.items() if name != "phase-randomised"}
+        return {threshold_name(t): {name: c.resolution_A(t) for name, c in shown.items()} for t in THRESHOLDS}
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-ready; None for a resolution that does not exist."""
+        g = self.guinier
+        return {
+            "resolution_A": finite(self.resolution_A),
+            "limited_by_sampling": not self.corrected.crosses(RESOLUTION_AT),
+            "resolutions_A": {t: {c: finite(v) for c, v in row.items()} for t, row in self.table().items()},
+            "randomised_from_A": self.randomised_from_A,
+            "b_factor_A2": self.b_factor_A2,
+            "fitted_b_factor_A2": g.b_factor_A2,
+            "guinier_intercept": g.intercept,
+            "fit_band_A": None if g.band_A is None else list(g.band_A),
+            "low_pass_A": finite(self.low_pass_A),
+            "mask": {"source": self.mask_source, "fraction": float(self.mask.data.mean(dtype=np.float64))},
+            "pixel_size_A": self.map.pixel_size_A,
+            "box": self.map.box,
+            "warnings": list(self.warnings),
+        }
+
+
+def finite(value: float) -> float | None:
+    """The number, or None where JSON has none."""
+    return float(value) if np.isfinite(value) else None
+
+
+def randomise_phases(volume: Map, first_shell: int, seed: int, *, threads: int | None = None) -> Map:
+    """The map with random phases, and its own amplitudes, from a shell on.
+
+    The phases are those of the transform of white noise, so they have the symmetry that a real map's must have.
+
+    Parameters
+    ----------
+    volume : Map
+        A cube.
+    first_shell : int
+        First shell round(abs(k)) whose phases are replaced, at least 1.
+    seed : int
+        The same seed gives the same phases.
+    threads : int, optional
+        Threads; the result does not depend on it.
+
+    Returns
+    -------
+    Map
+
+    References
+    ----------
+    Chen et al., Ultramicroscopy 135 (2013) 24.
+
+    Examples
+    --------
+    >>> import numpy as np, verglas as vg
+    >>> from verglas.assessment import randomise_phases
+    >>> x = vg.Map(np.random.default_rng(1).normal(size=(16, 16, 16)), 1.0)
+    >>> curve = vg.fsc(x, randomise_phases(x, 5, seed=0)).curve
+    >>> curve[:5].round(3).tolist(), bool(abs(curve[5:]).max() < 0.3)
+    ([1.0, 1.0, 1.0, 1.0, 1.0], True)
+    """
+    shape = (volume.box,) * 3
+    noise = np.random.default_rng(seed).standard_normal(shape, dtype=np.float32)
+    phases = fourier.forward(noise, 3, threads=threads)
+    size = np.abs(phases)
+    phases /= np.where(size > 0, size, 1.0)
+    spectrum = fourier.forward(volume.data, 3, threads=threads)
+    outer = fourier.shells(shape) >= max(first_shell, 1)
+    spectrum[outer] = np.abs(spectrum[outer]) * phases[outer]
+    return volume.with_data(fourier.inverse(spectrum, shape, threads=threads))
+
+
+def corrected_fsc(masked: FSC, randomised: FSC, first_shell: int | None) -> FSC:
+    """FSC of what is under the mask, without the correlation that the mask itself makes.
+
+    FSC_true = (FSC_t - FSC_n) / (1 - FSC_n), from two shells after the first randomised one; before, FSC_t.
+
+    Parameters
+    ----------
+    masked, randomised : FSC
+        FSC_t, and FSC_n of the maps whose phases were randomised before masking.
+    first_shell : int or None
+        First randomised shell; None: nothing was randomised, nothing is corrected.
+
+    Returns
+    -------
+    FSC
+
+    References
+    ----------
+    Chen et al., Ultramicroscopy 135 (2013) 24.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from verglas.assessment import FSC, corrected_fsc
+    >>> def made(values):
+    ...     return FSC(np.arange(4) / 8, np.array(values), np.full(4, 9), np.full(4, 5), 1.0)
+    >>> corrected_fsc(made([1, 0.9, 0.7, 0.6]), made([1, 0.9, 0.3, 0.2]), 1).curve.round(6).tolist()
+    [1.0, 0.9, 0.7, 0.5]
+    """
+    curve = masked.curve.copy()
+    if first_shell is not None:
+        start = first_shell + SWITCH_SHELLS
+        t, n = curve[start:], np.minimum(randomised.curve[start:], 1.0 - 1e-6)
+        curve[start:] = np.clip((t - n) / (1.0 - n), -1.0, 1.0)
+    return replace(masked, curve=curve)
+
+
+def mtf_gain(mtf: Mtf, pixel_size_A: float) -> filters.Gain:
+    """A detector's modulation transfer function as a gain of s.
+
+    Parameters
+    ----------
+    mtf : callable or (n, 2) array
+        A gain of s in 1/angstrom, or a table of frequency in 1/pixel (0 to 0.5) and value, increasing.
+    pixel_size_A : float
+        Of the detector's pixel at the specimen: of the map, if it was not binned.
+
+    Raises
+    ------
+    InputError
+        A table of another shape, or values that are not in (0, 1.5].
+
+    Examples
+    --------
+    >>> from verglas.assessment import mtf_gain
+    >>> mtf_gain([[0.0, 1.0], [0.5, 0.5]], 2.0)([0.125]).tolist()
+    [0.75]
+    """
+    if callable(mtf):
+        return mtf
+    table = np.asarray(mtf, np.float64)
+    if table.ndim != 2 or table.shape[1] != 2 or not np.isfinite(table).all():
+        raise InputError(f"MTF: expected rows of frequency (1/pixel) and value, got shape {table.shape}")
+    if table[:, 1].min() <= 0 or table[:, 1].max() > 1.5:
+        raise InputError(f"MTF: expected values near 1 at 0 and positive beyond, got {table[:, 1].min():g} to "
+                         f"{table[:, 1].max():g}")  # fmt: skip
+    return filters.from_curve(table[:, 0] / pixel_size_A, table[:, 1])
+
+
+def postprocess(
+    half1: Map,
+    half2: Map,
+    mask: Map | None = None,
+    *,
+    mtf: Mtf | None = None,
+    b_factor_A2: float | None = None,
+    settings: PostprocessSettings | None = None,
+) -> Postprocessed:
+    r"""Masked FSC corrected by phase randomisation, B-factor from the Guinier plot, and a sharpened map.
+
+    The sharpened map is the mean of the half maps times
+
+    .. math::
+        \sqrt{\frac{2\,FSC}{1 + FSC}}\; e^{+B s^2/4}\; \frac{1}{MTF(s)}
+
+    with the corrected FSC, up to its resolution at 0.143. Where that is coarser than about 10 A, no B-factor can be
+    told from the molecule's shape: then the map is weighted and filtered, not sharpened, and ``guinier.reason`` says
+    so.
+
+    Parameters
+    ----------
+    half1, half2 : Map
+        Unfiltered and unmasked half maps from independent halves of the particles, molecule bright.
+    mask : Map, optional
+        Soft mask; made from the mean map by :func:`solvent_mask` if not given.
+    mtf : callable or (n, 2) array, optional
+        To divide out: see :func:`mtf_gain`.
+    b_factor_A2 : float, optional
+        B of the map, which sharpening undoes (so 80 sharpens as others' "-80"); 0 for none; fitted if not given.
+    settings : PostprocessSettings, optional
+        Fit band, filter, symmetry, seed, threads.
+
+    Returns
+    -------
+    Postprocessed
+
+    Raises
+    ------
+    InputError
+        Maps that do not agree in box or pixel size, values that are not finite, a mask outside [0, 1], a negative B.
+
+    References
+    ----------
+    Chen et al., Ultramicroscopy 135 (2013) 24; Rosenthal & Henderson, J. Mol. Biol. 333 (2003) 721.
+
+    Examples
+    --------
+    >>> import numpy as np, verglas as vg
+    >>> truth = vg.simulate.density(vg.simulate.phantom(32, 3.0, 70.0), 32, 3.0, b_factor_A2=80.0)
+    >>> noise = np.random.default_rng(0).normal(size=(2, 32, 32, 32)) * 5 * truth.data.std()
+    >>> done = vg.postprocess(*(truth.with_data(truth.data + n) for n in noise))
+    >>> 6 < done.resolution_A < 12
+    True
+    """
+    chosen = settings or PostprocessSettings()
+    if b_factor_A2 is not None and not (np.isfinite(b_factor_A2) and b_factor_A2 >= 0):
+        raise InputError(
+            f"postprocess: b_factor_A2 is the B-factor of the map that sharpening undoes, >= 0, got {b_factor_A2:g}; "
+            f"to sharpen by -80 A^2 give 80"
+        )
+    order, threads = symmetry_order(chosen.symmetry), chosen.threads
+    unmasked = fsc(half1, half2, symmetry_order=order, threads=threads)
+    average = half1.with_data(0.5 * (half1.data + half2.data))
+    made = _checked(mask, average) if mask is not None else solvent_mask(average, threads=threads)
+    masked = fsc(half1, half2, made.data, symmetry_order=order, threads=threads)
+    shell = _first_below(unmasked, chosen.randomise_below)
+    randomised = masked
+    if shell is not None:
+        # 2 seed and 2 seed + 1: two runs with neighbouring seeds share no noise.
+        first, second = (
+            randomise_phases(half, shell, 2 * chosen.seed + number, threads=threads)
+            for number, half in enumerate((half1, half2))
+        )
+        randomised = fsc(first, second, made.data, symmetry_order=order, threads=threads)
+    corrected = corrected_fsc(masked, randomised, shell)
+    sharpened, plot, b, low_pass = _sharpen(average, made, corrected, (mtf, b_factor_A2), chosen)
+    return Postprocessed(
+        average, sharpened, made, "given" if mask is not None else "from the map: low-pass, threshold, soft edge",
+        unmasked, masked, randomised, corrected,
+        None if shell is None else float(1.0 / unmasked.frequency_per_A[shell]), plot, b, low_pass,
+        tuple(_warnings(masked, randomised, corrected, shell, plot)),
+    )  # fmt: skip
+
+
+def _checked(mask: Map, like: Map) -> Map:
+    if mask.data.shape != like.data.shape:
+        raise InputError(f"postprocess: the mask has shape {mask.data.shape}, the maps {like.data.shape}")
+    low, high = float(mask.data.min()), float(mask.data.max())
+    if not (low >= -1e-3 and high <= 1.001 and high > 0):  # a NaN fails too
+        raise InputError(f"postprocess: expected a mask with values from 0 to 1, got {low:g} to {high:g}")
+    return like.with_data(np.clip(mask.data, 0.0, 1.0))
+
+
+def _first_below(curve: FSC, value: float) -> int | None:
+    below = np.flatnonzero(curve.curve[1:] < value)
+    return int(below[0]) + 1 if below.size else None
+
+
+def _sharpen(
+    average: Map, mask: Map, corrected: FSC, asked: tuple[Mtf | None, float | None], chosen: PostprocessSettings
+) -> tuple[Map, Guinier, float, float]:
+    """The sharpened map, its Guinier plot, the B-factor undone, the low-pass."""
+    mtf, b_factor_A2 = asked
+    threads = chosen.threads
+    if mtf is not None:
+        average = filters.apply(average, filters.inverse(mtf_gain(mtf, average.pixel_size_A)), threads=threads)
+    resolution = corrected.resolution_A(RESOLUTION_AT)
+    weight = c_ref(corrected.curve)
+    below = _first_below(corrected, RESOLUTION_AT)
+    if below is not None:
+        weight[below:] = 0.0  # what rises again beyond the resolution is noise
+    inside = average.with_data(average.data * mask.data)
+    plot = guinier(inside, weight, (chosen.fit_from_A, chosen.fit_to_A or min(resolution, 1e6)), threads=threads)
+    b = plot.b_factor_A2 if b_factor_A2 is None else b_factor_A2
+    b = max(b or 0.0, 0.0)
+    low_pass = chosen.low_pass_A or resolution
+    gains = [filters.b_factor(-b)]
+    if chosen.weight:
+        gains.append(filters.from_curve(corrected.frequency_per_A, c_ref(corrected.curve)))
+    if np.isfinite(low_pass):
+        step = float(corrected.frequency_per_A[1])
+        gains.append(filters.low_pass(low_pass, 2 * step))
+    else:  # no shell is shared: nothing finer than the first is worth showing
+        gains.append(filters.low_pass(float(1.0 / corrected.frequency_per_A[1])))
+    return filters.apply(average, filters.product(*gains), threads=threads), plot, b, low_pass
+
+
+def _warnings(masked: FSC, randomised: FSC, corrected: FSC, shell: int | None, plot: Guinier) -> list[str]:
+    found = []
+    resolution = corrected.resolution_A(RESOLUTION_AT)
+    if shell is None:
+        found.append("the unmasked FSC never falls far enough to randomise phases: the masked curve is not corrected")
+    elif np.isfinite(resolution):
+        at = round(1.0 / (resolution * corrected.frequency_per_A[1]))
+        if at < shell + SWITCH_SHELLS:
+            found.append(
+                "the resolution lies within the shells where phase randomisation begins, so the correction does not "
+                "reach it; the unmasked curve is the safer number"
+            )
+        elif randomised.curve[at] > _TIGHT:
+            found.append(
+                f"at the resolution the phase-randomised maps still correlate by {randomised.curve[at]:.2f}: the mask "
+                "is tight or its edge sharp; a wider, softer one gives a safer number"
+            )
+    if not np.isfinite(resolution):
+        found.append("the half maps share no signal: the corrected FSC is below 0.143 from its first shell")
+    elif not corrected.crosses(RESOLUTION_AT):
+        found.append("the corrected FSC stays above 0.143 up to the last shell: the pixel size limits the resolution")
+    if plot.reason:
+        found.append(plot.reason)
+    elif plot.b_factor_A2 is not None and plot.b_factor_A2 < 0:
+        found.append(
+            f"amplitudes rise with resolution (fitted B = {plot.b_factor_A2:.0f} A^2): the half maps may have been "
+            "sharpened before; nothing was sharpened"
+        )
+    return found

@@ -1,0 +1,142 @@
+"""What postprocessing wrote, read back, and the sections that show it: resolution, Guinier plot."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from verglas.assessment.fsc import FSC
+from verglas.assessment.guinier import Guinier
+from verglas.io import read_csv, read_json
+from verglas.report import curves
+from verglas.report.html import Picture, Section, Table
+
+_CURVES = {
+    "unmasked": "unmasked",
+    "masked": "masked",
+    "phase_randomised": "phases randomised",
+    "corrected": "corrected",
+}
+
+
+@dataclass(frozen=True)
+class Assessed:
+    """Curves and numbers of one map.
+
+    Attributes
+    ----------
+    curves : dict of str -> FSC
+        unmasked, masked, phase_randomised, corrected.
+    guinier : Guinier
+        Points and line.
+    record : dict
+        postprocess.json.
+    """
+
+    curves: dict[str, FSC]
+    guinier: Guinier
+    record: dict[str, Any]
+
+    @property
+    def resolution_A(self) -> float | None:
+        """Corrected, at 0.143."""
+        return self.record.get("resolution_A")
+
+
+def read_assessed(folder: Path, suffix: str = "") -> Assessed | None:
+    """Read fsc.csv, guinier.csv and postprocess.json of a folder; None if postprocessing has not been done yet.
+
+    Raises
+    ------
+    FormatError
+        A file lacks a column or is no table.
+    """
+    paths = [folder / f"{stem}{suffix}{end}" for stem, end in (("fsc", ".csv"), ("guinier", ".csv"))]
+    record_path = folder / f"postprocess{suffix}.json"
+    if not all(path.is_file() for path in (*paths, record_path)):
+        return None
+    record = read_json(record_path)
+    table = read_csv(paths[0], ("frequency_per_A", *_CURVES))
+    frequency = table["frequency_per_A"].to_numpy(np.float64)
+    found = {}
+    for name in _CURVES:
+        column = "n_unmasked" if name == "unmasked" else "n_masked"
+        n = table[column].to_numpy(np.float64) if column in table.columns else np.full(len(frequency), np.inf)
+        counts = np.where(np.isfinite(n), np.rint(n), 0).astype(np.int64)
+        pixel = float(record.get("pixel_size_A", 0.5 / frequency[-1]))
+        found[name] = FSC(frequency, table[name].to_numpy(np.float64), counts, counts // 2, pixel, n)
+    points = read_csv(paths[1], ("s2_per_A2", "ln_amplitude", "ln_weighted"))
+    band = record.get("fit_band_A")
+    s2, plain, weighted = (points[name].to_numpy(np.float64) for name in ("s2_per_A2", "ln_amplitude", "ln_weighted"))
+    ends = None if not band else (float(band[0]), float(band[1]))
+    plot = Guinier(s2, plain, weighted, record.get("fitted_b_factor_A2"), record.get("guinier_intercept"), ends)
+    return Assessed(found, plot, record)
+
+
+def length(value: float | None, digits: int = 2) -> str:
+    """A length in angstrom, or a dash."""
+    return "–" if value is None or not np.isfinite(value) else f"{value:.{digits}f} Å"
+
+
+def resolution_section(found: Mapping[str, Assessed]) -> Section:
+    """FSC curves with thresholds, and the resolution at each threshold."""
+    blocks: list[Picture | Table] = []
+    for title, one in found.items():
+        shown = {}
+        for key in ("corrected", "unmasked", "masked"):
+            shown[f"{_CURVES[key]}, {length(one.curves[key].resolution_A(0.143))}"] = one.curves[key]
+        shown[_CURVES["phase_randomised"]] = one.curves["phase_randomised"]
+        name = f"{title}: " if len(found) > 1 else ""
+        start = one.record.get("randomised_from_A")
+        caption = f"{name}Half maps against each other. "
+        if start is None:
+            caption += "The unmasked curve never falls below 0.8, so nothing was corrected."
+        else:
+            caption += (
+                "The mask raises the masked curve by itself; what the maps still share under it with phases "
+                f"randomised beyond {length(start, 1)} is taken off the corrected one. Half-bit and 3 sigma are for "
+                "the voxels that are independent under the mask."
+            )
+        alt = f"{name}Fourier shell correlation between half maps: corrected, unmasked, masked, phases randomised"
+        blocks.append(Picture(curves.fsc(shown, ("half-bit", "3sigma", 0.5, 0.143)), alt, caption))
+        blocks.append(_table(one))
+    text = "; ".join(
+        f"{title}: {length(one.resolution_A)}"
+        if len(found) > 1
+        else f"The corrected curve falls to 0.143 at {length(one.resolution_A)}"
+        for title, one in found.items()
+    )
+    return Section("Resolution", text + ".", blocks)
+
+
+def _table(one: Assessed) -> Table:
+    rows = one.record.get("resolutions_A", {})
+    names = list(next(iter(rows.values()), {}))
+    body = [(threshold, *(length(row.get(name)) for name in names)) for threshold, row in rows.items()]
+    return Table(("threshold", *names), body)
+
+
+def guinier_section(found: Mapping[str, Assessed]) -> Section:
+    """The Guinier plot and what was divided out."""
+    lines = []
+    for title, one in found.items():
+        name = f"{title}: " if len(found) > 1 else ""
+        record, plot = one.record, one.guinier
+        if plot.b_factor_A2 is None:
+            why = [line for line in record.get("warnings", []) if "no B-factor was fitted" in line]
+            lines.append(name + (why[0] if why else "no B-factor was fitted") + ".")
+            continue
+        assert plot.band_A is not None
+        lines.append(
+            f"{name}B = {plot.b_factor_A2:.0f} Å² between {length(plot.band_A[0], 1)} and {length(plot.band_A[1])}; "
+            f"the sharpened map was raised by exp(B s²/4) with B = {record.get('b_factor_A2', 0):.0f} Å², weighted by "
+            f"sqrt(2 FSC / (1 + FSC)) and cut at {length(record.get('low_pass_A'))}."
+        )
+    alt = "Logarithm of the amplitude against inverse squared resolution, with the fitted line"
+    caption = "Root-mean-square amplitude per shell of the masked map; weighted: what both half maps share."
+    picture = Picture(curves.guinier({title: one.guinier for title, one in found.items()}), alt, caption)
+    return Section("Amplitudes and sharpening", " ".join(lines), [picture])

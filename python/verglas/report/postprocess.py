@@ -1,0 +1,71 @@
+"""The page of ``verglas postprocess``, from the files that it wrote."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from verglas.errors import InputError
+from verglas.io import atomic_path, read_map
+from verglas.report import figures
+from verglas.report.assessed import guinier_section, length, read_assessed, resolution_section
+from verglas.report.html import Page, Picture, Section, Table, render
+
+
+def write_postprocess_page(folder: Path, footer: str = "") -> Path:
+    """Write report.html of a folder of ``verglas postprocess``.
+
+    Parameters
+    ----------
+    folder : Path
+        Holds map.mrc, map_sharpened.mrc, mask.mrc, fsc.csv, guinier.csv and postprocess.json.
+    footer : str
+        Version and time.
+
+    Returns
+    -------
+    Path
+        Of the page.
+
+    Raises
+    ------
+    InputError
+        A file is missing.
+    """
+    found = read_assessed(folder)
+    if found is None:
+        raise InputError(f"{folder}: no fsc.csv, guinier.csv and postprocess.json; run verglas postprocess first")
+    record = found.record
+    average, sharpened, mask = (read_map(folder / f"{name}.mrc") for name in ("map", "map_sharpened", "mask"))
+    b = record.get("fitted_b_factor_A2")
+    numbers = {
+        "resolution (corrected, 0.143)": length(record["resolution_A"]),
+        "unmasked": length(found.curves["unmasked"].resolution_A(0.143)),
+        "B-factor": "–" if b is None else f"{b:.0f} Å²",
+        "mask": f"{100 * record['mask']['fraction']:.1f} % of the box",
+    }
+    slices = Picture(
+        figures.slices({"map": average, "sharpened map": sharpened}, contour=mask, shared_scale=False),
+        "Central slices of the map and the sharpened map with the outline of the mask",
+        "Central slices, each map on its own grey scale; the line is where the mask is one half.",
+    )
+    surface = Picture(
+        figures.views(sharpened, mask),
+        "The surface of the sharpened map from three sides",
+        "The sharpened map, from z, y and x.",
+    )
+    sections = [
+        resolution_section({"map": found}),
+        Section("Maps", blocks=[surface, slices]),
+        guinier_section({"map": found}),
+    ]
+    if record.get("warnings"):
+        rows = [(str(number), line) for number, line in enumerate(record["warnings"], 1)]
+        sections.insert(0, Section("Mind", blocks=[Table(("", "what"), rows)]))
+    settings = [(k.replace("_", " "), v) for k, v in record.get("settings", {}).items()]
+    sections.append(Section("Settings", blocks=[Table(("setting", "value"), settings)]))
+    page = Page("verglas postprocess", f"Half maps of {record['box']} voxels of {record['pixel_size_A']:g} Å.", numbers,
+                sections, footer)  # fmt: skip
+    path = folder / "report.html"
+    with atomic_path(path) as temporary:
+        temporary.write_text(render(page), encoding="utf-8")
+    return path

@@ -1,0 +1,194 @@
+"""Jobs on half maps: postprocessing, and the files it leaves."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict, dataclass, field
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from verglas._version import __version__
+from verglas.assessment.postprocess import Postprocessed, PostprocessSettings, mtf_gain, postprocess
+from verglas.errors import FormatError, InputError
+from verglas.filters import Gain
+from verglas.io import read_map, read_star, write_csv, write_json, write_map
+from verglas.report.postprocess import write_postprocess_page
+from verglas.types import Map
+
+
+@dataclass(frozen=True)
+class PostprocessJob:
+    """What ``verglas postprocess`` is asked for.
+
+    Attributes
+    ----------
+    half1, half2 : Path
+        Unfiltered, unmasked half maps.
+    out : Path
+        Folder to write; it is made.
+    mask : Path, optional
+        Soft mask; made from the map if not given.
+    mtf : Path, optional
+        STAR file with rlnResolutionInversePixel and rlnMtfValue, or a text file of two columns.
+    mtf_pixel_size_A : float, optional
+        Detector pixel that the MTF counts in; the map's if not given.
+    b_factor_A2 : float, optional
+        B of the map, to be undone; fitted if not given.
+    pixel_size_A : float, optional
+        In place of the headers'.
+    settings : PostprocessSettings
+        The rest.
+    """
+
+    half1: Path
+    half2: Path
+    out: Path
+    mask: Path | None = None
+    mtf: Path | None = None
+    mtf_pixel_size_A: float | None = None
+    b_factor_A2: float | None = None
+    pixel_size_A: float | None = None
+    settings: PostprocessSettings = field(default_factory=PostprocessSettings)
+
+
+@dataclass(frozen=True)
+class PostprocessSummary:
+    """What ``verglas postprocess`` reports.
+
+    Attributes
+    ----------
+    result : Postprocessed
+        Curves, maps, B-factor.
+    files : list of Path
+        What was written.
+    seconds : float
+        Wall time.
+    """
+
+    result: Postprocessed
+    files: list[Path]
+    seconds: float
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return {
+            **self.result.as_dict(),
+            "files": [str(path) for path in self.files],
+            "seconds": round(self.seconds, 2),
+        }
+
+
+def read_mtf(path: Path, pixel_size_A: float) -> Gain:
+    """A detector's MTF from a STAR file (RELION's labels) or a text file of frequency in 1/pixel and value.
+
+    Raises
+    ------
+    FormatError
+        The file holds no such table.
+    """
+    if path.suffix.lower() == ".star":
+        for table in read_star(path).values():
+            if isinstance(table, pd.DataFrame) and {"rlnResolutionInversePixel", "rlnMtfValue"} <= set(table.columns):
+                return mtf_gain(table[["rlnResolutionInversePixel", "rlnMtfValue"]].to_numpy(), pixel_size_A)
+        raise FormatError(f"{path}: no table with rlnResolutionInversePixel and rlnMtfValue")
+    if not path.is_file():
+        raise FormatError(f"{path}: no such file")
+    try:
+        return mtf_gain(np.loadtxt(path, ndmin=2), pixel_size_A)
+    except ValueError as error:
+        raise FormatError(f"{path}: expected two columns, frequency in 1/pixel and value: {error}") from error
+
+
+def write_postprocessed(
+    folder: Path, done: Postprocessed, *, suffix: str = "", with_map: bool = True, record: dict[str, Any] | None = None
+) -> list[Path]:
+    """Write what postprocessing made.
+
+    Parameters
+    ----------
+    folder : Path
+        Must be there.
+    done : Postprocessed
+        From :func:`verglas.postprocess`.
+    suffix : str
+        After each stem, e.g. '_class1'.
+    with_map : bool
+        Also map.mrc, the mean of the half maps; a refinement writes a better one.
+    record : dict, optional
+        Added to postprocess.json.
+
+    Returns
+    -------
+    list of Path
+        map_sharpened.mrc, mask.mrc, fsc.csv, guinier.csv, postprocess.json, with the suffix.
+    """
+    maps = {"map_sharpened": done.sharpened, "mask": done.mask}
+    if with_map:
+        maps = {"map": done.map, **maps}
+    files = []
+    for name, volume in maps.items():
+        files.append(folder / f"{name}{suffix}.mrc")
+        write_map(files[-1], volume)
+    columns = {name.replace("-", "_"): curve.curve for name, curve in done.curves.items()}
+    counts = {"n_unmasked": done.unmasked.n, "n_masked": done.masked.n}
+    files.append(folder / f"fsc{suffix}.csv")
+    write_csv(files[-1], {"frequency_per_A": done.unmasked.frequency_per_A, **columns, **counts})
+    plot = done.guinier
+    files.append(folder / f"guinier{suffix}.csv")
+    points = {"s2_per_A2": plot.s2_per_A2, "ln_amplitude": plot.ln_amplitude, "ln_weighted": plot.ln_weighted}
+    write_csv(files[-1], {**points, "fit": plot.fit})
+    files.append(folder / f"postprocess{suffix}.json")
+    write_json(files[-1], {"verglas": __version__, **done.as_dict(), **(record or {})})
+    return files
+
+
+def postprocess_files(job: PostprocessJob) -> PostprocessSummary:
+    """Read half maps, postprocess, write maps, tables and a page.
+
+    Parameters
+    ----------
+    job : PostprocessJob
+        What to do.
+
+    Returns
+    -------
+    PostprocessSummary
+
+    Raises
+    ------
+    InputError
+        Maps or mask do not go together; the message names the files.
+    """
+    started = time.perf_counter()
+    half1, half2 = (_read(path, job.pixel_size_A) for path in (job.half1, job.half2))
+    if half1.data.shape != half2.data.shape:
+        raise InputError(
+            f"{job.half1} has shape {half1.data.shape} and {job.half2} {half2.data.shape} (z, y, x): resample one"
+        )
+    mask = None if job.mask is None else read_map(job.mask, half1.pixel_size_A)
+    if mask is not None and mask.data.shape != half1.data.shape:
+        raise InputError(f"the mask {job.mask} has shape {mask.data.shape}, the maps {half1.data.shape} (z, y, x)")
+    mtf = None if job.mtf is None else read_mtf(job.mtf, job.mtf_pixel_size_A or half1.pixel_size_A)
+    job.out.mkdir(parents=True, exist_ok=True)
+    done = postprocess(half1, half2, mask, mtf=mtf, b_factor_A2=job.b_factor_A2, settings=job.settings)
+    settings = {
+        "half_map_1": str(job.half1), "half_map_2": str(job.half2), "mask": str(job.mask or "made from the map"),
+        "mtf": str(job.mtf or "none"), **asdict(job.settings),
+    }  # fmt: skip
+    files = write_postprocessed(job.out, done, record={"settings": settings})
+    now = datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
+    files.append(write_postprocess_page(job.out, f"verglas {__version__}, {now}"))
+    return PostprocessSummary(done, files, time.perf_counter() - started)
+
+
+def _read(path: Path, pixel_size_A: float | None) -> Map:
+    found = read_map(path, pixel_size_A)
+    if len(set(found.data.shape)) != 1:
+        raise InputError(f"{path}: a map of shape {found.data.shape} (z, y, x); expected a cube")
+    if not np.isfinite(found.data).all():
+        raise InputError(f"{path}: {np.count_nonzero(~np.isfinite(found.data))} voxels are not finite numbers")
+    return found
