@@ -29,6 +29,7 @@ _COMMANDS = (
     "reconstruct",
     "postprocess",
     "convert",
+    "extract",
 )
 
 # The base of every usage error. Newer versions of typer bring their own copy of click, older ones use the package:
