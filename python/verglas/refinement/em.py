@@ -1,4 +1,4 @@
-"""The refinement loop on arrays: start, iterate, converge. Files, pages and resuming are :mod:`verglas.run.refine`'s."""
+"""The refinement loop on arrays: start, iterate, converge. :mod:`verglas.run.refine` adds files, pages and resuming."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from verglas import filters
 from verglas.geometry import angular_distance
 from verglas.refinement import schedule, start
 from verglas.refinement.grid_step import GridStep, HalfSums
@@ -19,15 +20,16 @@ from verglas.refinement.pose_step import PoseStep
 from verglas.refinement.problem import Problem, Survey
 from verglas.refinement.settings import Step
 from verglas.refinement.state import HalfModel, PoseTable, State
-from verglas.refinement.update import ClassMaps, class_maps, fold_in, learn, resolution_shell
+from verglas.refinement.update import ClassMaps, class_maps, learn, mask_from_map, resolution_shell
 from verglas.types import Map
 
 FloatArray = npt.NDArray[np.float64]
 Progress = Callable[[str, int, int], None]  # phase, particles done, in all
 
-_SMALL_DEG, _SMALL_PX = 1.0, 0.5
 _EMPTY_CLASS = 0.01
-_PATIENCE = 2
+_PERTURBATION = 0.3
+_STILL = 0.02  # particles that may change class
+_PATIENCE = 3  # iterations without a better resolution that end a refinement whatever the poses do
 
 
 @dataclass(frozen=True)
@@ -39,10 +41,13 @@ class Iteration:
     step : Step
     maps : list of ClassMaps
         One per class.
+    notes : list of str
+        What a reader should know: classes that were seeded again.
     """
 
     step: Step
     maps: list[ClassMaps]
+    notes: list[str]
 
 
 def peak_memory_GB() -> float:
@@ -62,7 +67,8 @@ def initial_state(problem: Problem, found: Survey, references: list[Map]) -> tup
     references : list of Map
         One per class, or one for all; same box as the particles.
     """
-    step, settings = schedule.first_step(problem), problem.settings
+    settings = problem.settings
+    step = schedule.first_step(problem, split=len(references) < settings.classes)
     said = []
     volumes = start.low_passed(problem, references)
     coarse = schedule.make_step(problem, "grid", step.radius, step.order, step.shift_range_px)
@@ -89,6 +95,8 @@ def initial_state(problem: Problem, found: Survey, references: list[Map]) -> tup
         if "rlnClassNumber" in problem.particles.table:
             number = problem.particles.table["rlnClassNumber"].to_numpy(np.int64) - 1
             poses.class_number = np.clip(number, 0, classes - 1)
+    if step.split:
+        poses.class_number = np.random.default_rng(settings.seed).integers(classes, size=len(problem))
     shells = problem.box // 2 + 1
     return State(0, poses, halves, np.zeros((classes, shells)), float(step.radius)), said
 
@@ -139,15 +147,19 @@ def iterate(problem: Problem, state: State, step: Step, progress: Progress | Non
     between = time.perf_counter()
     for half in (1, 2):
         learn(problem, halves[half - 1], found[half - 1].totals, new.poses, problem.rows_of_half(half))
-    mask = problem.sphere if new.mask is None else new.mask
-    T = settings.regularisation or (1.0 if len(halves[0].volumes) == 1 else 4.0)
-    maps = [class_maps(problem, s, mask, step.insert_radius, regularisation_T=T) for s in fold_in(problem, found)]
+    maps = []
+    for _ in range(len(halves[0].volumes)):
+        sums = [half.grids.pop(0) for half in found]  # class_maps frees them one by one
+        maps.append(class_maps(problem, sums, state.mask, step.insert_radius, T=settings.T, joint=step.final))
     for half in (0, 1):
         halves[half].volumes = np.stack([m.halves[half] for m in maps])
     new.fsc = np.stack([m.masked for m in maps])
     shells = [resolution_shell(m.masked, step.insert_radius) for m in maps]
-    largest = int(np.argmax(sum(h.class_weight for h in halves)))
+    largest = int(np.argmax(halves[0].class_weight + halves[1].class_weight))
     new.resolution_shell = shells[largest]
+    if not problem.mask_given:
+        new.mask = mask_from_map(problem, maps[largest].halves, shells[largest]) if len(maps) == 1 else None
+    notes = [] if step.final or step.split else reseed_empty_classes(problem, new)
     row = _row(problem, new, before, step)
     row |= {
         "resolution_A": problem.resolution_of_A(shells[largest]),
@@ -158,10 +170,37 @@ def iterate(problem: Problem, state: State, step: Step, progress: Progress | Non
         "peak_memory_GB": peak_memory_GB(),
     }
     new.rows.append(row)
-    grew = new.resolution_shell > state.resolution_shell + 0.5
-    new.unimproved = 0 if grew else state.unimproved + 1
+    new.unimproved = 0 if _improved(state, new) else state.unimproved + 1
     new.finished = _converged(new, step)
-    return new, Iteration(step, maps)
+    return new, Iteration(step, maps, notes)
+
+
+def reseed_empty_classes(problem: Problem, state: State) -> list[str]:
+    """Give every class that lost its particles half of the largest one, with a small change; says so.
+
+    Without this, a class once empty stays empty: its reference is an average of nothing.
+    """
+    weights = (state.halves[0].class_weight + state.halves[1].class_weight) / 2
+    said = []
+    for k in np.flatnonzero(weights < _EMPTY_CLASS):
+        largest = int(np.argmax(weights))
+        weights[k] = weights[largest] = weights[largest] / 2
+        change = _perturbation(problem, state, int(k))  # the same for both halves, so that the class stays one class
+        for half in state.halves:
+            size = np.float32(_PERTURBATION * half.volumes[largest].std())
+            half.volumes[k] = half.volumes[largest] + size * change
+            half.class_weight[k] = half.class_weight[largest] = half.class_weight[largest] / 2
+        said.append(f"iteration {state.iteration}: class {k + 1} was empty; it starts again from class {largest + 1}")
+    return said
+
+
+def _perturbation(problem: Problem, state: State, k: int) -> npt.NDArray[np.float32]:
+    """Smooth noise of unit variance inside the sphere, at the present resolution."""
+    rng = np.random.default_rng([problem.settings.seed, state.iteration, k])
+    noise = Map(rng.standard_normal((problem.box,) * 3, dtype=np.float32), problem.pixel_size_A)
+    coarse = filters.low_pass(max(problem.resolution_of_A(state.resolution_shell), 2 * problem.pixel_size_A))
+    smooth = filters.apply(noise, coarse, threads=problem.settings.threads).data * problem.sphere
+    return smooth / smooth.std()
 
 
 def _row(problem: Problem, state: State, before: PoseTable, step: Step) -> dict[str, Any]:
@@ -199,10 +238,59 @@ def _row(problem: Problem, state: State, before: PoseTable, step: Step) -> dict[
     }
 
 
+def _improved(before: State, now: State) -> bool:
+    """A third of a shell more, or poses known better by a twentieth: a better map that the FSC does not show yet."""
+    old, new = (np.nan_to_num(s.rows[-1]["accuracy_deg"], nan=np.inf) if s.rows else np.inf for s in (before, now))
+    return bool(now.resolution_shell > before.resolution_shell + 1 / 3 or new < 0.95 * old)
+
+
 def _converged(state: State, step: Step) -> bool:
-    """Neither the resolution nor the poses change any more."""
+    """Neither the resolution nor the poses change any more: poses by less than half of how well they are known."""
     row = state.rows[-1]
-    if step.phase == "grid" or state.unimproved < _PATIENCE:
+    if step.phase == "grid" or state.unimproved == 0 or not row["class_change"] <= _STILL:
         return False
-    floor = row["accuracy_deg"] if np.isfinite(row["accuracy_deg"]) else 0.0
-    return bool(row["angle_change_deg"] <= max(_SMALL_DEG / 2, floor) and row["class_change"] <= 0.02)
+    known = np.nan_to_num(row["accuracy_deg"])
+    return bool(row["angle_change_deg"] <= known / 2 or state.unimproved >= _PATIENCE)
+
+
+def refine_state(
+    problem: Problem,
+    state: State,
+    step: Step,
+    *,
+    progress: Progress | None = None,
+    after: Callable[[State, Iteration, Step | None], None] | None = None,
+) -> tuple[State, Iteration]:
+    """Iterate until nothing changes any more, then once more for the final maps.
+
+    Parameters
+    ----------
+    problem : Problem
+    state : State
+        From :func:`initial_state`, or of an earlier iteration.
+    step : Step
+        The next step.
+    progress : callable, optional
+        Called with (phase, particles done, particles in all).
+    after : callable, optional
+        Called after every iteration with the state, what was made, and the step that follows (None after the last): a
+        refinement goes on from there as if it had not been stopped.
+
+    Returns
+    -------
+    State, Iteration
+        Of the final pass.
+    """
+    following: Step | None = step
+    while following is not None:
+        step = following
+        state, made = iterate(problem, state, step, progress)
+        if step.final:
+            following = None
+        elif state.finished or state.iteration >= problem.settings.iterations:
+            following = schedule.final_step(problem, step)
+        else:
+            following = schedule.next_step(problem, state, step)
+        if after is not None:
+            after(state, made, following)
+    return state, made

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -21,8 +21,9 @@ FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 Tick = Callable[[int], None]
 
-# Gradient of CTF^2 along a ring that defocus differences of real microscopes make.
+# Even harmonics of C^2 along a ring that the astigmatism of real microscopes makes (a few hundred angstrom).
 _N_POWER = 5
+_MOST_CANDIDATES = 1 << 15
 
 
 @dataclass(frozen=True)
@@ -176,15 +177,16 @@ class GridStep:
         self.shifts = step.shifts_px()
         spectra, grid = spectra_of(problem, model, mask, step.insert_radius)
 
-        def slices(polar: ops.PolarGrid) -> npt.NDArray:
-            made = [ops.polar_slices(s, grid, self.directions.matrices, polar, threads=self.threads) for s in spectra]
+        def slices(polar: ops.PolarGrid, some: list) -> npt.NDArray:
+            made = [ops.polar_slices(s, grid, self.directions.matrices, polar, threads=self.threads) for s in some]
             return np.concatenate(made)
 
-        self.search = ops.ScorePlan(self.narrow, step.n_psi, n_power=_N_POWER, max_candidates=1 << 16)
-        prior = class_prior(self.directions.log_prior, model.class_weight)
-        self.search.set_reference(slices(self.narrow), log_prior=prior, threads=self.threads)
+        self.search = ops.ScorePlan(self.narrow, step.n_psi, n_power=_N_POWER, max_candidates=_MOST_CANDIDATES)
+        searched = spectra[:1] if step.split else spectra
+        prior = class_prior(self.directions.log_prior, np.ones(1) if step.split else model.class_weight)
+        self.search.set_reference(slices(self.narrow, searched), log_prior=prior, threads=self.threads)
         self.plan = ops.MaximisePlan(self.wide, len(spectra) * len(self.directions), n_power=_N_POWER)
-        self.plan.set_reference(slices(self.wide), threads=self.threads)
+        self.plan.set_reference(slices(self.wide, spectra), threads=self.threads)
 
     def run(self, half: int, poses: PoseTable, tick: Tick) -> HalfSums:
         """E-step and sums; ``poses`` of this half are replaced."""
@@ -198,6 +200,9 @@ class GridStep:
                 first_particle=int(batch.rows[0]), threads=self.threads,
             )  # fmt: skip
             posterior = ops.Posterior.from_scores(found, self.step.n_psi)
+            if self.step.split:
+                drawn = poses.class_number[batch.rows][posterior.image]
+                posterior = replace(posterior, slice=(posterior.slice + len(self.directions) * drawn).astype(np.int32))
             residuals = self.plan.add(
                 ops.polar(batch.images, self.wide, threads=self.threads), posterior, self.shifts, ctf=batch.params,
                 pixel_size_A=problem.pixel_size_A, inv_sigma2=batch.inv_sigma2[:, self.wide.shells],
@@ -223,7 +228,8 @@ class GridStep:
             found.best_slice % n, found.best_opposite, ops.psi_angles_deg(self.step.n_psi)[found.best_psi]
         )
         poses.origin_px[rows] = batch.centre_px + self.shifts[found.best_shift]
-        poses.class_number[rows] = found.best_slice // n
+        if not self.step.split:
+            poses.class_number[rows] = found.best_slice // n
         poses.log_evidence[rows] = found.log_evidence
         poses.max_probability[rows] = np.exp(found.best_score - found.log_evidence)
         with np.errstate(divide="ignore", invalid="ignore"):

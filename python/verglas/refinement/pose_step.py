@@ -1,8 +1,8 @@
-"""Continuous refinement of poses: a global search supplies candidates, each climbs to its maximum, the best ones are kept.
+"""Continuous refinement of poses: a global search supplies candidates, each climbs to its maximum, the best are kept.
 
 The coarse search (:class:`verglas.ops.ScorePlan`) is exhaustive at the resolution its grid serves. Its distinct peaks,
-and the pose of the iteration before, climb the exact likelihood (:func:`verglas.ops.refine_pose`) at rising radii; after
-each radius only those are kept that can still win.
+and the pose of the iteration before, climb the exact likelihood (:func:`verglas.ops.refine_pose`) at rising radii;
+after each radius only those are kept that can still win.
 """
 
 from __future__ import annotations
@@ -22,17 +22,19 @@ from verglas.refinement.grid_step import (
     class_prior,
     spectra_of,
 )
-from verglas.refinement.problem import ImageBatch, Problem, ShellSums, image_batches
+from verglas.refinement.problem import ImageBatch, Problem, image_batches
 from verglas.refinement.settings import Step
 from verglas.refinement.state import HalfModel, PoseTable
 
 FloatArray = npt.NDArray[np.float64]
 
 # Candidates kept after each radius, and the log-likelihood within which one may still overtake the best.
-_KEPT = (6, 3, 2)
+_KEPT = (4, 2)
 _NATS = 30.0
 _FINAL_NATS = 9.2  # a posterior of 1e-4
 _LEAST_WEIGHT = 1e-3
+# A pose has converged when its steps turn no phase at the particle's edge by more than this, in radians.
+_COARSE_PHASE, _FINAL_PHASE = 0.25, 0.05
 
 
 class PoseStep:
@@ -54,7 +56,6 @@ class PoseStep:
         self.correlation = problem.settings.mode == "max-cc"
         with np.errstate(divide="ignore"):
             self.log_class = np.log(model.class_weight)
-        self.sums_of = ShellSums(problem.box)
         if step.phase == "global":
             self._prepare_search()
 
@@ -76,10 +77,12 @@ class PoseStep:
     # -- candidates ----------------------------------------------------------------------------------------------
 
     def _previous(self, batch: ImageBatch, poses: PoseTable) -> Candidates:
-        rows = batch.rows
+        """The poses of the iteration before, in every class."""
+        rows, classes = batch.rows, len(self.spectra)
+        image = np.repeat(np.arange(len(rows)), classes)
         return Candidates(
-            np.arange(len(rows)), euler_to_matrix(poses.angles_deg[rows]), poses.origin_px[rows].copy(),
-            poses.class_number[rows].copy(), np.zeros(len(rows)),
+            image, euler_to_matrix(poses.angles_deg[rows])[image], poses.origin_px[rows][image],
+            np.tile(np.arange(classes), len(rows)), np.zeros(len(image)),
         )  # fmt: skip
 
     def _found(self, batch: ImageBatch) -> Candidates:
@@ -101,9 +104,15 @@ class PoseStep:
         return all_of_them[distinct(all_of_them, self.problem.settings.candidates, 1.5 * self.step.step_deg)]
 
     def _climb(
-        self, candidates: Candidates, data: dict, radius: int, scale: FloatArray | None
+        self, candidates: Candidates, data: dict, goal: tuple[int, float], scale: FloatArray | None
     ) -> tuple[Candidates, FloatArray]:
-        """Candidates at their maxima at this radius, with the log evidence of each peak (Laplace); Fisher information."""
+        """Candidates at their maxima at a radius, to a phase; with the log evidence of each peak (Laplace)."""
+        radius, phase = goal
+        per_px = 2 * np.pi * radius / self.problem.box
+        search = ops.PoseSettings(
+            max_radius=radius, steps=20, tolerance_px=phase / per_px,
+            tolerance_deg=float(np.rad2deg(phase / (per_px * self.problem.diameter_px / 2))),
+        )  # fmt: skip
         sigma = max(2.0, self.step.shift_range_px)
         out = [np.empty_like(v) for v in (candidates.matrices, candidates.origin_px, candidates.score)]
         fisher = np.empty((len(candidates), 5, 5))
@@ -116,8 +125,7 @@ class PoseStep:
                 ctf=data["ctf"], shell_weight=data["shell_weight"][:, : radius + 1].copy(), scale=scale,
                 image_of_pose=candidates.image[mine],
                 prior=ops.PosePrior(shift_sigma_px=sigma, shifts_px=np.zeros((len(mine), 2))),
-                search=ops.PoseSettings(max_radius=radius, tolerance_deg=0.02, tolerance_px=0.02, steps=20),
-                threads=self.threads,
+                search=search, threads=self.threads,
             )  # fmt: skip
             out[0][mine], out[1][mine], fisher[mine] = found.matrices, -found.shifts_px, found.fisher
             out[2][mine] = found.scores + found.log_prior + self.log_class[k] - _half_log_det(found.fisher)
@@ -127,24 +135,24 @@ class PoseStep:
         """Radii to climb at: from one that the search grid serves to the last."""
         if self.step.phase == "local":
             return [self.step.radius]
-        half_step = 0.6 * self.step.step_deg
+        off_deg, off_px = 0.4 * self.step.step_deg, 0.4 * self.step.shift_step_px  # root mean square in a cell
         grid = ops.Grid(self.problem.box, max_radius=self.step.radius)
-        coarse = ops.pose_radii(grid, half_step, 0.6 * self.step.shift_step_px, self.problem.diameter_px)
+        coarse = ops.pose_radii(grid, off_deg, off_px, self.problem.diameter_px)
         return [*coarse, self.step.radius]
 
     def _candidates(self, batch: ImageBatch, poses: PoseTable, data: dict) -> tuple[Candidates, FloatArray]:
         """Final candidates and their Fisher information."""
         previous = self._previous(batch, poses)
-        known = np.isfinite(poses.log_evidence[batch.rows])
-        now = previous[known] if self.step.phase == "global" else previous
+        now = previous
         if self.step.phase == "global":
-            now = Candidates.merged([self._found(batch), now])
+            known = np.isfinite(poses.log_evidence[batch.rows])[previous.image]
+            now = Candidates.merged([self._found(batch), previous[known]])
         scale = self._scale(now, data, len(batch)) if self.correlation else None
         radii = self._radii()
         for i, radius in enumerate(radii[:-1]):
-            now, _ = self._climb(now, data, radius, scale)
+            now, _ = self._climb(now, data, (radius, _COARSE_PHASE), scale)
             now = now[within(now, _KEPT[min(i, len(_KEPT) - 1)], _NATS)]
-        now, fisher = self._climb(now, data, radii[-1], scale)
+        now, fisher = self._climb(now, data, (radii[-1], _FINAL_PHASE), scale)
         kept = within(now, _KEPT[0], _FINAL_NATS)
         # The same peak may have been reached from two sides.
         kept = kept[distinct(now[kept], _KEPT[0], max(0.5, 0.1 * self.step.step_deg))]
@@ -220,15 +228,18 @@ class PoseStep:
                 continue
             image = final.image[mine]
             shell_weight = data["shell_weight"][image, : self.step.insert_radius + 1] * weight[mine, None]
+            images, ctf = (_taken(data[name], image) for name in ("images", "ctf"))
             for coset in self.problem.symmetry.cosets:
                 ops.insert(
-                    target, data["images"][image], final.matrices[mine] @ coset, shifts_px=-final.origin_px[mine],
-                    ctf=data["ctf"][image], shell_weight=shell_weight.astype(np.float32), threads=self.threads,
+                    target, images, final.matrices[mine] @ coset, shifts_px=-final.origin_px[mine], ctf=ctf,
+                    shell_weight=shell_weight.astype(np.float32), threads=self.threads,
                 )  # fmt: skip
 
     def _residuals(self, batch: ImageBatch, final: Candidates, weight: FloatArray, data: dict, totals: Totals) -> None:
+        """Residuals averaged over the posterior, on all shells: |X|^2 - 2 Re[(C A)* X] + |C A|^2."""
         n, shells = len(batch), len(self.model.sigma2[0])
         cross, power = np.zeros((n, shells)), np.zeros((n, shells))
+        known = self.grid.max_radius + 1
         for k, spectrum in enumerate(self.spectra):
             mine = np.flatnonzero(final.class_number == k)
             if not len(mine):
@@ -236,16 +247,23 @@ class PoseStep:
             image = final.image[mine]
             slices = ops.project(
                 spectrum, self.grid, final.matrices[mine], shifts_px=-final.origin_px[mine],
-                ctf=data["ctf"][image], threads=self.threads,
+                ctf=_taken(data["ctf"], image), threads=self.threads,
             )  # fmt: skip
-            x = data["images"][image]
-            np.add.at(cross, image, weight[mine, None] * self.sums_of((slices.conj() * x).real))
-            np.add.at(power, image, weight[mine, None] * self.sums_of(np.abs(slices) ** 2))
-        squared = self.sums_of(np.abs(data["images"]) ** 2) - 2 * cross + power
-        coefficients = self.sums_of.count.copy()
+            for total, with_what, index in ((cross, data["images"], image), (power, slices, None)):
+                products = ops.shell_dot(
+                    slices, with_what, b_of_a=index, max_radius=known - 1, threads=self.threads
+                )  # fmt: skip
+                np.add.at(total[:, :known], image, weight[mine, None] * products)
+        squared = ops.shell_dot(data["images"], threads=self.threads) - 2 * cross + power
+        coefficients = fourier.shell_counts((self.problem.box,) * 2)[0][:shells].astype(np.float64)
         squared[:, 0] = coefficients[0] = 0
         totals.add(self.problem, batch, squared, coefficients, cross, power)
         totals.mass += np.bincount(final.class_number, weight, minlength=len(totals.mass))
+
+
+def _taken(values: npt.NDArray, index: npt.NDArray) -> npt.NDArray:
+    """These rows; without a copy where they are all rows in order."""
+    return values if np.array_equal(index, np.arange(len(values))) else values[index]
 
 
 def coarse_radius(problem: Problem, step_deg: float) -> int:

@@ -9,7 +9,7 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-from verglas import fourier
+from verglas import fourier, ops
 from verglas.errors import InputError
 from verglas.geometry import symmetry_matrices
 from verglas.image import unusable
@@ -43,6 +43,8 @@ class Problem:
         Scale group, from 0.
     params : (n, 9) float64
         CTF parameters (:func:`verglas.ops.ctf`).
+    mask_given : bool
+        Whether the solvent mask is the user's: it then stays as it is.
     """
 
     particles: Particles
@@ -51,6 +53,7 @@ class Problem:
     group: IntArray
     micrograph: IntArray
     params: FloatArray
+    mask_given: bool = False
 
     def __len__(self) -> int:
         return len(self.half)
@@ -205,46 +208,17 @@ def survey(particles: Particles, *, threads: int | None = None) -> Survey:
     power = np.zeros((len(particles), count), np.float32)
     excluded: dict[int, str] = {}
     step = max(8, _BATCH_PIXELS // box**2)
-    sums = ShellSums(box)
+    number = fourier.shell_counts((box, box))[0][:count]
     for begin in range(0, len(particles), step):
         images = particles.images(slice(begin, begin + step))
         bad = unusable(images)
         excluded.update({begin + i: reason for i, reason in bad.items()})
         images[list(bad)] = 0
         spectra = fourier.forward(images, 2, threads=threads)
-        power[begin : begin + step] = sums(np.abs(spectra) ** 2) / sums.count
+        power[begin : begin + step] = ops.shell_dot(spectra, threads=threads) / number
     params = particles.optics.as_params()
     for i in np.flatnonzero(~np.isfinite(params).all(axis=1)):
         excluded.setdefault(int(i), "its CTF parameters are not finite")
     for i in np.flatnonzero(params[:, 8] == 0):
         excluded.setdefault(int(i), "its CTF scale factor is zero: it has no weight")
     return Survey(excluded, power)
-
-
-class ShellSums:
-    """Sums over shells of half transforms, full plane: one fixed order of pixels, so that rows do not affect each other.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from verglas.refinement.problem import ShellSums
-    >>> ShellSums(8)(np.ones((1, 8, 5)))[0].tolist()
-    [1.0, 8.0, 12.0, 16.0]
-    """
-
-    def __init__(self, box: int) -> None:
-        shells = fourier.shells((box, box))
-        weights = np.broadcast_to(fourier.half_weights((box, box)), shells.shape).ravel()
-        self.order = np.argsort(shells.ravel(), kind="stable")
-        sorted_shells = shells.ravel()[self.order]
-        count = (box - 1) // 2 + 1
-        used = int(np.searchsorted(sorted_shells, count))
-        self.order = self.order[:used]
-        self.weights = weights[self.order].astype(np.float32)
-        self.start = np.searchsorted(sorted_shells[:used], np.arange(count))
-        self.count = np.add.reduceat(self.weights.astype(np.float64), self.start)
-
-    def __call__(self, values: npt.NDArray) -> FloatArray:
-        """(n, shells) float64 sums of (n, N, N // 2 + 1) real values."""
-        flat = np.ascontiguousarray(values).reshape(len(values), -1)[:, self.order] * self.weights
-        return np.add.reduceat(flat, self.start, axis=1, dtype=np.float64)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from verglas.geometry import healpix_spacing_deg
@@ -33,7 +35,7 @@ def insert_radius_for(problem: Problem, radius: float) -> int:
 
 
 def make_step(problem: Problem, phase: str, radius: int, order: int, shift_range_px: float) -> Step:
-    """A step with the shift grid that its radius calls for: no shift is further from a point than an eighth of a period."""
+    """A step with the shift grid that its radius calls for: a step of shifts is a sixth of a period."""
     shift_step = max(1.0, problem.box / (6 * min(radius, coarse_radius(problem, healpix_spacing_deg(order)))))
     return Step(
         phase, radius, insert_radius_for(problem, radius), order, angles_in_plane(order), shift_step,  # type: ignore[arg-type]
@@ -41,14 +43,15 @@ def make_step(problem: Problem, phase: str, radius: int, order: int, shift_range
     )  # fmt: skip
 
 
-def first_step(problem: Problem) -> Step:
-    """The first iteration: the reference's resolution, all poses."""
+def first_step(problem: Problem, *, split: bool = False) -> Step:
+    """The first iteration: the reference's resolution, all poses; ``split`` if one reference begins several classes."""
     settings = problem.settings
     radius = max(3, min(problem.last_radius, int(problem.shell_of(settings.initial_resolution_A))))
     phase = "grid" if settings.mode == "likelihood" else "global"
     if settings.poses == "local":
         phase = "local"
-    return make_step(problem, phase, radius, _FIRST_ORDER, settings.shift_range_A / problem.pixel_size_A)
+    step = make_step(problem, phase, radius, _FIRST_ORDER, settings.shift_range_A / problem.pixel_size_A)
+    return replace(step, split=split)
 
 
 def next_step(problem: Problem, state: State, last: Step) -> Step:
@@ -59,6 +62,11 @@ def next_step(problem: Problem, state: State, last: Step) -> Step:
         return make_step(problem, "grid", radius, order_for(problem, radius), shift_range)
     phase = "local" if last.phase == "local" or _settled(state) else "global"
     return make_step(problem, phase, radius, _FIRST_ORDER, shift_range)
+
+
+def final_step(problem: Problem, last: Step) -> Step:
+    """The last pass: the poses once more, maps to the last shell."""
+    return replace(last, phase="local", insert_radius=problem.last_radius, final=True)
 
 
 def _shift_range(state: State, last: Step) -> float:

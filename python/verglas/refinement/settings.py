@@ -92,6 +92,11 @@ class RefineSettings:
         if self.poses not in ("global", "local"):
             raise InputError(f"refine: expected poses global or local, got {self.poses!r}")
 
+    @property
+    def T(self) -> float:
+        """Regularisation in use, for a single class; see :attr:`regularisation`."""
+        return self.regularisation or (1.0 if self.classes == 1 else 4.0)
+
 
 @dataclass(frozen=True)
 class Step:
@@ -112,6 +117,11 @@ class Step:
         In-plane angles searched.
     shift_step_px, shift_range_px : float
         Grid of shifts around those of the iteration before.
+    final : bool
+        Whether the maps of this iteration are the result: made to the last shell, and from both halves too.
+    split : bool
+        Whether all classes still have the same reference: it is searched alone, and every particle goes to the class
+        drawn for it.
     """
 
     phase: Literal["grid", "global", "local"]
@@ -121,6 +131,8 @@ class Step:
     n_psi: int
     shift_step_px: float
     shift_range_px: float
+    final: bool = False
+    split: bool = False
 
     @property
     def step_deg(self) -> float:

@@ -1,4 +1,4 @@
-"""Before the first iteration: which particles can be used, half sets, noise, the reference on the images' grey scale."""
+"""Before the first iteration: particles that can be used, half sets, noise, the reference on the images' grey scale."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from verglas.errors import InputError
 from verglas.geometry import euler_to_matrix, orientation_grid
 from verglas.reconstruction.known_poses import half_sets
 from verglas.refinement.grid_step import DirectionGrid
-from verglas.refinement.problem import ImageBatch, Problem, ShellSums, Survey, image_batches
+from verglas.refinement.problem import ImageBatch, Problem, Survey, image_batches
 from verglas.refinement.settings import RefineSettings, Step
 from verglas.refinement.state import HalfModel, PoseTable
 from verglas.types import Map, Particles
@@ -60,12 +60,13 @@ def mean_slice_power(problem: Problem, volume: npt.NDArray[np.float32]) -> Float
     grid = ops.Grid(problem.box)
     directions, _ = orientation_grid(30.0)
     matrices = euler_to_matrix(np.column_stack([directions, np.zeros(len(directions))]))
-    sums = ShellSums(problem.box)
     spectrum = gridding.to_grid(volume, grid, threads=problem.settings.threads)
-    power = sums(np.abs(ops.project(spectrum, grid, matrices)) ** 2).mean(axis=0) / sums.count
+    power = ops.shell_dot(ops.project(spectrum, grid, matrices)).mean(axis=0)
     some = problem.params[:: max(1, len(problem) // 64)]
-    ctf2 = sums(ops.ctf(some, problem.box, problem.pixel_size_A) ** 2).mean(axis=0) / sums.count
-    return power * ctf2
+    ctf = ops.ctf(some, problem.box, problem.pixel_size_A)
+    ctf2 = ops.shell_dot(ctf.astype(np.complex64)).mean(axis=0)
+    number = fourier.shell_counts((problem.box,) * 2)[0][: len(power)]
+    return power * ctf2 / number.astype(np.float64) ** 2
 
 
 def first_noise(problem: Problem, power: npt.NDArray[np.float32], signal: FloatArray, rows: npt.NDArray) -> FloatArray:
@@ -88,8 +89,8 @@ def first_noise(problem: Problem, power: npt.NDArray[np.float32], signal: FloatA
 def match_grey_scale(problem: Problem, volume: npt.NDArray[np.float32], step: Step) -> float:
     """Factor that puts a map on the images' grey scale, from a scale-free search of some of them.
 
-    L at scale s is s cross - s^2 power / 2: its values at scales 1 and 2 give cross and power at the pose of the largest
-    correlation coefficient.
+    L at scale s is s cross - s^2 power / 2: its values at scales 1 and 2 give cross and power at the pose of the
+    largest correlation coefficient.
     """
     rows = np.arange(len(problem))[:: max(1, len(problem) // _SCALE_IMAGES)]
     shells = (problem.box - 1) // 2 + 1

@@ -1,10 +1,10 @@
-"""From sums to half maps: FSC, Wiener/MAP update, joining at low resolution, noise spectra, scales, class weights.
+r"""From sums to half maps: FSC, Wiener/MAP update, joining at low resolution, noise spectra, scales, class weights.
 
-.. math:: V = \\frac{\\mathrm{num}}{\\mathrm{den} + 1/(T \\tau^2)}, \\qquad
-          \\tau^2(s)\\, \\overline{\\mathrm{den}}(s) = \\mathrm{SSNR}(s) = \\frac{\\mathrm{FSC}}{1 - \\mathrm{FSC}}
+.. math:: V = \frac{\mathrm{num}}{\mathrm{den} + 1/(T \tau^2)}, \qquad
+          \tau^2(s)\, \overline{\mathrm{den}}(s) = \mathrm{SSNR}(s) = \frac{\mathrm{FSC}}{1 - \mathrm{FSC}}
 
-(Scheres 2012, J. Mol. Biol. 415, 406-418, with FSC in place of his single-map spectrum). On the grid the prior is the
-shell mean of the weights divided by T SSNR (:func:`verglas.reconstruction.direct.density_weights`).
+(Scheres 2012, J. Mol. Biol. 415, 406-418, with the FSC of the half maps in place of one map's spectrum). On the grid
+the prior is the shell mean of the weights divided by T SSNR (:func:`verglas.reconstruction.direct.density_weights`).
 """
 
 from __future__ import annotations
@@ -15,10 +15,11 @@ import numpy as np
 import numpy.typing as npt
 
 from verglas import filters, ops
-from verglas.assessment.fsc import fsc, ssnr_from_fsc
+from verglas.assessment import corrected_fsc, fsc, randomise_phases, solvent_mask, ssnr_from_fsc
+from verglas.assessment.postprocess import PostprocessSettings
 from verglas.reconstruction import direct
 from verglas.reconstruction.sums import finish
-from verglas.refinement.grid_step import HalfSums, Totals
+from verglas.refinement.grid_step import Totals
 from verglas.refinement.problem import Problem
 from verglas.refinement.state import HalfModel, PoseTable
 from verglas.types import Map
@@ -28,6 +29,7 @@ Volume = npt.NDArray[np.float32]
 
 _SCALE_SIGMA = 0.3  # prior of a micrograph's grey scale: 1 +- this
 _FSC_MOST = 0.999  # an FSC of 1 would leave out the prior altogether
+_MASK_FROM_A = 15.0  # a map this good shows where the molecule is
 THRESHOLD = 0.143
 
 
@@ -40,51 +42,90 @@ class ClassMaps:
     halves : (2, N, N, N) float32
         Regularised; the references of the next iteration.
     raw : (2, N, N, N) float32
-        Neither filtered nor joined.
+        Neither filtered, nor masked, nor joined.
+    joint : (N, N, N) float32 or None
+        From both halves, regularised; where asked for.
     unmasked, masked : (shells,) float64
-        FSC of the raw half maps as they are (inside the largest ball), and in the mask in use.
+        FSC of the raw half maps inside the largest ball; in the mask in use, corrected by phase randomisation.
     """
 
     halves: Volume
     raw: Volume
+    joint: Volume | None
     unmasked: FloatArray
     masked: FloatArray
 
 
-def solve(
-    problem: Problem, sums: ops.GridSums, ssnr: FloatArray | None, radius: int, *, regularisation_T: float = 1.0
-) -> Volume:
-    """Map from finished sums; with ``ssnr`` (per shell) regularised."""
+def solve(problem: Problem, sums: ops.GridSums, ssnr: FloatArray | None, radius: int) -> Volume:
+    """Map from finished sums; with the SSNR of each shell, regularised."""
     assert sums.weights is not None
     threads = problem.settings.threads
     if problem.settings.mode == "max-cc" and ssnr is not None:
         # FREALIGN's constant: SSNR of every shell the same fraction (Grigorieff 2007, J. Struct. Biol. 157, 117).
         ssnr = np.full(radius + 1, 1 / problem.settings.wiener_k)
-    elif ssnr is not None:
-        ssnr = regularisation_T * ssnr
     weights = direct.density_weights(sums.weights, sums.grid, ssnr=ssnr)
     volume = direct.invert(sums, weights, threads=threads)
-    return problem.symmetry.apply(volume, radius, threads=threads)
+    # Sums under a group that maps the grid onto itself are symmetric already.
+    return volume if len(problem.symmetry.cosets) == 1 else problem.symmetry.apply(volume, radius, threads=threads)
 
 
 def class_maps(
-    problem: Problem, sums: list[ops.GridSums], mask: Volume, radius: int, *, regularisation_T: float
+    problem: Problem, sums: list[ops.GridSums], mask: Volume | None, radius: int, *, T: float, joint: bool
 ) -> ClassMaps:
-    """Half maps of one class from the sums of both halves (folded here)."""
-    threads = problem.settings.threads
-    done = [finish(s, problem.symmetry, threads=threads) for s in sums]
+    """Half maps of one class from the sums of both halves, which are used up.
+
+    Parameters
+    ----------
+    problem : Problem
+    sums : list of GridSums
+        Of the two halves.
+    mask : (N, N, N) float32, optional
+        Made from the map; without it the sphere.
+    radius : int
+        Last shell of the sums.
+    T : float
+        Regularisation.
+    joint : bool
+        Also the map of both halves.
+    """
+    done = [finish(sums.pop(0), problem.symmetry, threads=problem.settings.threads) for _ in range(2)]
     raw = np.stack([solve(problem, s, None, radius) for s in done])
-    unmasked = half_fsc(problem, raw, None)
-    masked = half_fsc(problem, raw, mask)
-    ssnr = ssnr_from_fsc(np.minimum(masked[: radius + 1], _FSC_MOST))
-    halves = np.stack([solve(problem, s, ssnr, radius, regularisation_T=regularisation_T) for s in done])
-    return ClassMaps(joined(problem, halves), raw, unmasked, masked)
+    unmasked, masked = half_fsc(problem, raw, mask)
+    ssnr = T * ssnr_from_fsc(np.minimum(masked[: radius + 1], _FSC_MOST))
+    halves = np.stack([solve(problem, s, ssnr, radius) for s in done])
+    both = solve(problem, done[0] + done[1], 2 * ssnr, radius) if joint else None
+    return ClassMaps(joined(problem, halves), raw, both, unmasked, masked)
 
 
-def half_fsc(problem: Problem, halves: Volume, mask: Volume | None) -> FloatArray:
-    """FSC of half maps, shells 0 .. N // 2."""
-    first, second = (Map(v if mask is None else v * mask, problem.pixel_size_A) for v in halves)
-    return fsc(first, second, threads=problem.settings.threads).curve
+def half_fsc(problem: Problem, halves: Volume, mask: Volume | None) -> tuple[FloatArray, FloatArray]:
+    """FSC of half maps as they are, and in the mask, corrected for what the mask itself correlates.
+
+    In the sphere alone, whose edge is wide and far from the molecule, there is nothing to correct.
+    """
+    threads = problem.settings.threads
+    first, second = (Map(v, problem.pixel_size_A) for v in halves)
+    unmasked = fsc(first, second, threads=threads).curve
+    if mask is None:
+        return unmasked, fsc(first, second, problem.sphere, threads=threads).curve
+    masked = fsc(first, second, mask, threads=threads)
+    below = np.flatnonzero(unmasked[1:] < PostprocessSettings().randomise_below)
+    if not below.size:
+        return unmasked, masked.curve
+    shell = int(below[0]) + 1
+    noise = [
+        randomise_phases(half, shell, 2 * problem.settings.seed + number, threads=threads)
+        for number, half in enumerate((first, second))
+    ]
+    return unmasked, corrected_fsc(masked, fsc(*noise, mask, threads=threads), shell).curve
+
+
+def mask_from_map(problem: Problem, halves: Volume, shell: float) -> Volume | None:
+    """Soft mask of the molecule from the mean of half maps, once their resolution allows it."""
+    if not problem.settings.solvent_mask or problem.resolution_of_A(shell) > _MASK_FROM_A:
+        return None
+    diameter = problem.diameter_px * problem.pixel_size_A
+    mean = Map(halves.mean(axis=0), problem.pixel_size_A)
+    return solvent_mask(mean, diameter_A=diameter, threads=problem.settings.threads).data
 
 
 def joined(problem: Problem, halves: Volume) -> Volume:
@@ -96,15 +137,20 @@ def joined(problem: Problem, halves: Volume) -> Volume:
 
 
 def resolution_shell(curve: FloatArray, last: int, threshold: float = THRESHOLD) -> float:
-    """Where the FSC first falls below a threshold, interpolated; the last shell if it does not."""
-    c = curve[: last + 1]
+    """Where the FSC first falls below a threshold, interpolated; the last shell if it does not.
+
+    Examples
+    --------
+    >>> from verglas.refinement.update import resolution_shell
+    >>> resolution_shell([1.0, 0.9, 0.5, 0.1], 3, threshold=0.3)
+    2.5
+    """
+    c = np.asarray(curve, np.float64)[: last + 1]
     below = np.flatnonzero(c[1:] < threshold) + 1
     if not below.size:
         return float(last)
     s = int(below[0])
-    if s == 1:
-        return 1.0
-    return float(s - 1 + (c[s - 1] - threshold) / (c[s - 1] - c[s]))
+    return 1.0 if s == 1 else float(s - 1 + (c[s - 1] - threshold) / (c[s - 1] - c[s]))
 
 
 def learn(problem: Problem, model: HalfModel, totals: Totals, poses: PoseTable, rows: npt.NDArray) -> None:
@@ -113,14 +159,10 @@ def learn(problem: Problem, model: HalfModel, totals: Totals, poses: PoseTable, 
     if settings.mode == "likelihood":
         known = totals.coefficients > 0
         fresh = np.divide(totals.squared, totals.coefficients, out=np.zeros_like(totals.squared), where=known)
-        fresh = np.maximum(fresh, 1e-3 * np.maximum(model.sigma2, 0))
-        model.sigma2 = np.where(known, fresh, model.sigma2)
+        model.sigma2 = np.where(known, np.maximum(fresh, 1e-3 * model.sigma2), model.sigma2)
         model.sigma2[:, 0] = model.sigma2[:, 1]
         if settings.norm:
-            ratio = totals.ratio[rows]
-            mean = np.bincount(problem.group[rows], ratio) / np.maximum(np.bincount(problem.group[rows]), 1)
-            poses.norm[rows] *= np.clip(np.sqrt(ratio / mean[problem.group[rows]]), 1 / 1.2, 1.2)
-            poses.norm[rows] = np.clip(poses.norm[rows], 0.5, 2.0)
+            _learn_norm(problem, totals, poses, rows)
         if settings.scale and len(totals.cross) > 1:
             weight = 1 / _SCALE_SIGMA**2
             factor = (totals.cross + weight) / (totals.power + weight)
@@ -131,6 +173,9 @@ def learn(problem: Problem, model: HalfModel, totals: Totals, poses: PoseTable, 
     model.class_weight /= model.class_weight.sum()
 
 
-def fold_in(problem: Problem, found: list[HalfSums]) -> list[list[ops.GridSums]]:
-    """Sums by class, then half."""
-    return [[half.grids[k] for half in found] for k in range(len(found[0].grids))]
+def _learn_norm(problem: Problem, totals: Totals, poses: PoseTable, rows: npt.NDArray) -> None:
+    """Noise level of each image against the mean of its group, changed by at most a fifth at a time."""
+    ratio, group = totals.ratio[rows], problem.group[rows]
+    mean = np.bincount(group, ratio) / np.maximum(np.bincount(group), 1)
+    change = np.clip(np.sqrt(ratio / mean[group]), 1 / 1.2, 1.2)
+    poses.norm[rows] = np.clip(poses.norm[rows] * change, 0.5, 2.0)
