@@ -115,3 +115,16 @@ def test_from_threshold_keeps_the_largest_part_and_dilates():
 def test_bad_input_is_named(call, words):
     with pytest.raises(InputError, match=words):
         call()
+
+
+@pytest.mark.parametrize("shape", [(40,), (23, 31), (14, 19, 24)])
+def test_soft_edge_of_a_small_part_equals_that_from_all_distances(shape):
+    """Only what lies near the mask is computed; the rest is 0."""
+    rng = np.random.default_rng(0)
+    for _ in range(4):
+        mask = np.zeros(shape, bool)
+        mask[tuple(rng.integers(0, n, size=3) for n in shape)] = True
+        distance = ndimage.distance_transform_edt(~mask)
+        for extend, edge in ((0, 0), (1.5, 3), (2, 0), (30, 20)):
+            want = fourier.raised_cosine(distance - extend, edge)
+            np.testing.assert_allclose(masks.soft_edge(mask, edge, extend_px=extend), want, atol=1e-6)

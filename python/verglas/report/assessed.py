@@ -90,7 +90,7 @@ def resolution_section(found: Mapping[str, Assessed]) -> Section:
         for key in ("corrected", "unmasked", "masked"):
             shown[f"{_CURVES[key]}, {length(one.curves[key].resolution_A(0.143))}"] = one.curves[key]
         shown[_CURVES["phase_randomised"]] = one.curves["phase_randomised"]
-        name = f"{title}: " if len(found) > 1 else ""
+        name = f"{title.capitalize()}: " if len(found) > 1 else ""
         start = one.record.get("randomised_from_A")
         caption = f"{name}Half maps against each other. "
         if start is None:
@@ -103,14 +103,27 @@ def resolution_section(found: Mapping[str, Assessed]) -> Section:
             )
         alt = f"{name}Fourier shell correlation between half maps: corrected, unmasked, masked, phases randomised"
         blocks.append(Picture(curves.fsc(shown, ("half-bit", "3sigma", 0.5, 0.143)), alt, caption))
-        blocks.append(_table(one))
-    text = "; ".join(
-        f"{title}: {length(one.resolution_A)}"
-        if len(found) > 1
-        else f"The corrected curve falls to 0.143 at {length(one.resolution_A)}"
-        for title, one in found.items()
-    )
-    return Section("Resolution", text + ".", blocks)
+        if len(found) == 1:
+            blocks.append(_table(one))
+    if len(found) > 1:
+        names = tuple(next(iter(found.values())).record.get("resolutions_A", {}))
+        rows = [(n, *(_corrected(one, n) for one in found.values())) for n in names]
+        blocks.append(Table(("threshold, corrected curve", *found), rows))
+    text = " ".join(_sentence(one, f"{title.capitalize()}: the" if len(found) > 1 else "The")
+                    for title, one in found.items())  # fmt: skip
+    return Section("Resolution", text, blocks)
+
+
+def _sentence(one: Assessed, start: str) -> str:
+    if one.resolution_A is None:
+        return f"{start} corrected curve is below 0.143 from its first shell: the half maps share no signal."
+    if one.record.get("limited_by_sampling"):
+        return f"{start} corrected curve stays above 0.143 up to the last shell, {length(one.resolution_A)}."
+    return f"{start} corrected curve falls to 0.143 at {length(one.resolution_A)}."
+
+
+def _corrected(one: Assessed, threshold: str) -> str:
+    return length(one.record.get("resolutions_A", {}).get(threshold, {}).get("corrected"))
 
 
 def _table(one: Assessed) -> Table:
@@ -124,7 +137,7 @@ def guinier_section(found: Mapping[str, Assessed]) -> Section:
     """The Guinier plot and what was divided out."""
     lines = []
     for title, one in found.items():
-        name = f"{title}: " if len(found) > 1 else ""
+        name = f"{title.capitalize()}: " if len(found) > 1 else ""
         record, plot = one.record, one.guinier
         if plot.b_factor_A2 is None:
             why = [line for line in record.get("warnings", []) if "no B-factor was fitted" in line]

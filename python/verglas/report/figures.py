@@ -110,7 +110,7 @@ _LARGEST_SURFACE = 128
 
 
 def views(volume: Map, mask: Map | None = None) -> bytes:
-    """The surface of a map from z, y and x, at the level that a third of the mask's volume exceeds.
+    """The surface of a map from z, y and x, at the level that a fifth of the mask's volume exceeds.
 
     Parameters
     ----------
@@ -122,7 +122,7 @@ def views(volume: Map, mask: Map | None = None) -> bytes:
     fraction = 0.04
     if mask is not None:
         volume = volume.with_data(volume.data * mask.data)
-        fraction = max(float(mask.data.mean(dtype=np.float64)) / 3.0, 1e-4)
+        fraction = max(float(mask.data.mean(dtype=np.float64)) / 5.0, 1e-4)
     if volume.box > _LARGEST_SURFACE:
         volume = resample(volume, plan_resample(volume.box, volume.pixel_size_A, None, _LARGEST_SURFACE))
     level, size = surface.level_for_volume(volume.data, fraction), 300

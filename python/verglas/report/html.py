@@ -49,6 +49,8 @@ class Page:
         In order.
     footer : str
         Version and time.
+    refresh_s : int, optional
+        A browser loads the page again after so many seconds; for what is still running.
     """
 
     title: str
@@ -56,6 +58,7 @@ class Page:
     figures: Mapping[str, str] = field(default_factory=dict)
     sections: Sequence[Section] = ()
     footer: str = ""
+    refresh_s: int | None = None
 
 
 def _text(value: object) -> str:
@@ -110,7 +113,8 @@ def render(page: Page) -> str:
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{_text(page.title)}</title><style>{style}</style></head><body>"
+        + (f'<meta http-equiv="refresh" content="{int(page.refresh_s)}">' if page.refresh_s else "")
+        + f"<title>{_text(page.title)}</title><style>{style}</style></head><body>"
         f"<header><h1>{_text(page.title)}</h1><p>{_text(page.summary)}</p>"
         + (f'<dl class="numbers">{numbers}</dl>' if numbers else "")
         + f"</header><main>{sections}</main><footer><p>{_text(page.footer)}</p></footer></body></html>\n"

@@ -60,7 +60,7 @@ def write_postprocess_page(folder: Path, footer: str = "") -> Path:
     ]
     if record.get("warnings"):
         rows = [(str(number), line) for number, line in enumerate(record["warnings"], 1)]
-        sections.insert(0, Section("Mind", blocks=[Table(("", "what"), rows)]))
+        sections.insert(0, Section("Please note", blocks=[Table(("", "what"), rows)]))
     settings = [(k.replace("_", " "), v) for k, v in record.get("settings", {}).items()]
     sections.append(Section("Settings", blocks=[Table(("setting", "value"), settings)]))
     page = Page("verglas postprocess", f"Half maps of {record['box']} voxels of {record['pixel_size_A']:g} Å.", numbers,

@@ -9,6 +9,7 @@ import io
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from matplotlib.axis import Axis
     from matplotlib.figure import Figure
 
 # Okabe and Ito's colours: told apart with every common colour vision.
@@ -19,7 +20,7 @@ _STYLE: Any = {
     "xtick.color": INK, "ytick.color": INK, "axes.spines.top": False, "axes.spines.right": False,
     "axes.titlesize": 11, "axes.grid": False, "legend.frameon": False, "figure.facecolor": "white",
 }  # fmt: skip
-_DPI = 144
+DPI = 144
 
 
 def new_figure(width_in: float, height_in: float) -> Figure:
@@ -27,7 +28,7 @@ def new_figure(width_in: float, height_in: float) -> Figure:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(width_in, height_in), dpi=_DPI, layout="constrained")
+    figure = Figure(figsize=(width_in, height_in), dpi=DPI, layout="constrained")
     FigureCanvasAgg(figure)
     return figure
 
@@ -44,3 +45,10 @@ def png(figure: Figure) -> bytes:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", metadata={"Software": None})
     return buffer.getvalue()
+
+
+def whole_numbers(axis: Axis) -> None:
+    """Ticks at whole numbers only, for what is counted."""
+    from matplotlib.ticker import MaxNLocator
+
+    axis.set_major_locator(MaxNLocator(nbins="auto", integer=True, min_n_ticks=1))

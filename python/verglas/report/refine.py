@@ -1,0 +1,334 @@
+"""The page of a refinement, from the files of its run folder, while it runs and when it has ended."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from verglas.assessment import orientation_efficiency
+from verglas.io import atomic_path, read_map
+from verglas.report import course, figures, posteriors
+from verglas.report.assessed import guinier_section, length, resolution_section
+from verglas.report.html import Page, Picture, Section, Table, render
+from verglas.report.run_folder import RunFolder, read_run_folder
+
+_REFRESH_S = 15
+_MOST_ROWS = 50
+_GIVEN_UP = ("failed", "stopped")
+
+
+def write_refine_page(folder: str | Path) -> Path:
+    """Write report.html of a run folder of ``verglas refine``.
+
+    Only files are read (run.json, iterations.csv, history/, particles.star, excluded.csv, and at the end the maps and
+    what postprocessing wrote), so it works for a run of any state, also from another machine.
+
+    Parameters
+    ----------
+    folder : path
+        The run folder.
+
+    Returns
+    -------
+    Path
+        Of the page.
+
+    Raises
+    ------
+    FormatError
+        No run.json in the folder, or a file that is not what it should be.
+    """
+    run = read_run_folder(Path(folder))
+    path = run.folder / "report.html"
+    with atomic_path(path) as temporary:
+        temporary.write_text(render(refine_page(run)), encoding="utf-8")
+    return path
+
+
+def refine_page(run: RunFolder) -> Page:
+    """The page, in the order in which a reader asks: what came out, how good, how it went, what was done."""
+    made: Iterable[Section | None] = (
+        _warnings(run),
+        resolution_section(run.assessed) if run.assessed else None,
+        _final_maps(run),
+        guinier_section(run.assessed) if run.assessed else None,
+        _course(run),
+        _classes(run),
+        _slices(run),
+        _shells(run),
+        _directions(run),
+        _particles(run),
+        _excluded(run),
+        _settings(run),
+        _timings(run),
+    )
+    version = run.run.get("verglas", "")
+    written = datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
+    return Page(
+        f"verglas refine: {run.folder.resolve().name}",
+        _summary(run),
+        _numbers(run),
+        [section for section in made if section is not None],
+        f"verglas {version}, page written {written}",
+        refresh_s=_REFRESH_S if run.running else None,
+    )
+
+
+def duration(seconds: float) -> str:
+    """Seconds in words.
+
+    Examples
+    --------
+    >>> from verglas.report.refine import duration
+    >>> duration(8.25), duration(95), duration(7300)
+    ('8.2 s', '1 min 35 s', '2 h 2 min')
+    """
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def _last(run: RunFolder, column: str) -> float:
+    values = run.column(column)
+    good = values[np.isfinite(values)]
+    return float(good[-1]) if good.size else float("nan")
+
+
+def _resolution(run: RunFolder) -> tuple[str, float | None]:
+    """The best number there is so far, and what it is."""
+    known = [(one.resolution_A, title) for title, one in run.assessed.items() if one.resolution_A is not None]
+    if known:
+        best, title = min(known)
+        return ("resolution, corrected" if run.n_classes == 1 else f"resolution, {title}"), best
+    value = _last(run, "resolution_A")
+    return "resolution, unmasked", value if np.isfinite(value) else None
+
+
+def _summary(run: RunFolder) -> str:
+    state, n = str(run.run.get("state", "unknown")), len(run.iterations)
+    particles = f"{int(run.run.get('n_particles', 0)):,} particles, symmetry {run.run.get('symmetry', 'C1')}"
+    name, value = _resolution(run)
+    reached = f"{name.replace('resolution, ', '')} resolution {length(value)} at FSC 0.143" if value else "no map yet"
+    if run.running:
+        phase = str(run.iterations["phase"].iloc[-1]) if n and "phase" in run.iterations.columns else "start"
+        eta = run.run.get("eta_seconds")
+        left = f", about {duration(float(eta))} left" if eta is not None else ""
+        return f"Running: {n} iterations done ({phase} search){left}; {particles}; {reached}."
+    if state.startswith(_GIVEN_UP):
+        return f"The run {state}, after {n} iterations; {particles}; {reached}."
+    return f"Refinement {state} after {n} iterations; {particles}; {reached}."
+
+
+def _numbers(run: RunFolder) -> dict[str, str]:
+    name, value = _resolution(run)
+    excluded = int(run.run.get("n_excluded", len(run.excluded)) or 0)
+    numbers = {
+        name: length(value),
+        "particles": f"{int(run.run.get('n_particles', 0)) - excluded:,}",
+        "time": duration(float(run.run.get("seconds", 0) or 0)),
+        "iterations": f"{len(run.iterations)}",
+    }
+    if run.n_classes == 1 and run.assessed:
+        b = run.assessed["map"].guinier.b_factor_A2
+        numbers["B-factor"] = "–" if b is None else f"{b:.0f} Å²"
+    elif run.n_classes > 1:
+        numbers["classes"] = str(run.n_classes)
+    memory = run.run.get("peak_memory_GB")
+    if memory:
+        numbers["peak memory"] = f"{float(memory):.2f} GB"
+    return numbers
+
+
+def _warnings(run: RunFolder) -> Section | None:
+    rows = [("run", line) for line in run.run.get("warnings", [])]
+    for title, one in run.assessed.items():
+        rows += [(title, line) for line in one.record.get("warnings", [])]
+    state = str(run.run.get("state", ""))
+    if state.startswith(_GIVEN_UP):
+        rows.insert(0, ("state", state))
+    return Section("Please note", blocks=[Table(("of", "what"), rows)]) if rows else None
+
+
+def _final_maps(run: RunFolder) -> Section | None:
+    blocks: list[Picture | Table] = []
+    for title, suffix in run.suffixes().items():
+        paths = {
+            stem: run.folder / f"{stem}{suffix}.mrc" for stem in ("map", "map_sharpened", "half1", "half2", "mask")
+        }
+        if not paths["map"].is_file():
+            continue
+        found = {stem: read_map(path) for stem, path in paths.items() if path.is_file()}
+        name = "" if run.n_classes == 1 else f"{title.capitalize()}: "
+        mask = found.get("mask")
+        shown = found.get("map_sharpened", found["map"])
+        kind = "sharpened map" if "map_sharpened" in found else "map"
+        blocks.append(
+            Picture(
+                figures.views(shown, mask),
+                f"{name}Surface of the final {kind} from three sides",
+                f"{name}Surface of the {kind}, from z, y and x.",
+            )
+        )
+        words = {"half1": "half map 1", "half2": "half map 2", "map": "map", "map_sharpened": "sharpened"}
+        columns = {words[stem]: found[stem] for stem in words if stem in found}
+        if mask is not None and mask.data.shape != found["map"].data.shape:
+            mask = None
+        blocks.append(
+            Picture(
+                figures.slices(columns, contour=mask, shared_scale=False),
+                f"{name}Central slices of the half maps, the map and the sharpened map",
+                f"{name}Central slices, each map on its own grey scale"
+                + ("; the line is where the mask is one half." if mask is not None else "."),
+            )
+        )
+    return Section("Final maps", blocks=blocks) if blocks else None
+
+
+def _course(run: RunFolder) -> Section | None:
+    if not len(run.iterations):
+        return None
+    caption = (
+        "Log-likelihood and largest posterior are means over particles; accuracy is the median Cramer-Rao bound. "
+        "Background: phases of the run."
+    )
+    alt = "Resolution, log-likelihood, largest posterior, angles, shifts and number of poses by iteration"
+    return Section("Course of the refinement", blocks=[Picture(course.numbers_by_iteration(run), alt, caption)])
+
+
+def _classes(run: RunFolder) -> Section | None:
+    if run.n_classes < 2 or not len(run.iterations):
+        return None
+    shares = run.populations()
+    picture = Picture(
+        course.populations(shares, run.column("iteration")), "Share of the particles in each class by iteration"
+    )
+    rows: list[tuple[object, ...]] = []
+    for k, title in enumerate(run.suffixes()):
+        one = run.assessed.get(title)
+        share = f"{100 * shares[-1, k]:.1f} %" if np.isfinite(shares[-1, k]) else "–"
+        rows.append((title, share, length(one.resolution_A) if one else "–"))
+    return Section("Classes", blocks=[picture, Table(("class", "share", "resolution, corrected"), rows)])
+
+
+def _resolution_labels(run: RunFolder, chosen: list[int]) -> list[str]:
+    known = dict(zip(run.column("iteration").tolist(), run.column("resolution_A").tolist(), strict=True))
+    return [length(known.get(float(i)), 1) for i in chosen]
+
+
+def _slices(run: RunFolder) -> Section | None:
+    chosen = course.chosen_iterations(list(run.history))
+    if not chosen:
+        return None
+    snapshots = [run.snapshot(i) for i in chosen]
+    pixel = float(run.run.get("pixel_size_A", 1.0)) * float(run.run.get("box", 0) or 0)
+    size = snapshots[-1].slices.shape[-1]
+    png = course.slices_by_iteration(snapshots, pixel / size if pixel else 1.0, _resolution_labels(run, chosen))
+    caption = "Central slices through the origin, each map of each iteration on its own grey scale."
+    if len(chosen) < len(run.history):
+        caption += f" {len(chosen)} of {len(run.history)} iterations are shown."
+    return Section("Maps by iteration", blocks=[Picture(png, "Central slices of every map by iteration", caption)])
+
+
+def _shells(run: RunFolder) -> Section | None:
+    chosen = course.chosen_iterations(list(run.history), 12)
+    if not chosen:
+        return None
+    png = course.fsc_by_iteration([run.snapshot(i) for i in chosen])
+    alt = "Fourier shell correlation of the half maps by iteration, with the thresholds 0.5 and 0.143"
+    return Section("FSC by iteration", blocks=[Picture(png, alt)])
+
+
+def _directions(run: RunFolder) -> Section | None:
+    table = run.particles
+    if table is None or not {"rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi"} <= set(table.columns):
+        return None
+    angles = table[["rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi"]].to_numpy(np.float64)
+    angles = angles[np.isfinite(angles).all(axis=1)]
+    if not len(angles):
+        return None
+    found = orientation_efficiency(angles, str(run.run.get("symmetry", "C1")))
+    text = (
+        f"Efficiency of the orientation distribution: {found.efficiency:.2f} (1 for even views, about 0.8 for side "
+        f"views only, Naydenova & Russo 2017). The point spread that these views give is "
+        f"{found.worst:.2f} times its mean in the worst direction and {found.best:.2f} times in the best."
+    )
+    caption = "Viewing directions in the asymmetric unit on an equal-area projection, smoothed over 7 degrees."
+    alt = "Map of the sphere of viewing directions, coloured by how often each is seen relative to uniform"
+    return Section("Viewing directions", text, [Picture(figures.angular_distribution(angles), alt, caption)])
+
+
+def _particles(run: RunFolder) -> Section | None:
+    if run.particles is None:
+        return None
+    blocks: list[Picture | Table] = []
+    shifts, sharp = posteriors.shifts(run.particles), posteriors.sharpness(run.particles)
+    if sharp is not None:
+        caption = "How sure each pose is: 1 where one pose of the grid holds all of the posterior."
+        blocks.append(Picture(sharp, "Histograms of the largest posterior probability and the log-likelihood", caption))
+    if shifts is not None:
+        alt = "Map of the particles' shifts and histogram of their lengths"
+        blocks.append(Picture(shifts, alt, "Shifts of the particles from the centres of their boxes."))
+    defocus = posteriors.against_defocus(run.particles)
+    if defocus is not None:
+        blocks.append(Picture(defocus[0], "Log-likelihood of each particle against its defocus", defocus[1]))
+    if not blocks:
+        return None
+    sample = (
+        f"A sample of {len(run.particles):,} of {run.n_rows:,} particles." if len(run.particles) < run.n_rows else ""
+    )
+    return Section("Particles", sample, blocks)
+
+
+def _excluded(run: RunFolder) -> Section | None:
+    table = run.excluded
+    if not len(table):
+        return None
+    counts = table["reason"].value_counts().head(_MOST_ROWS) if "reason" in table.columns else pd.Series(dtype=int)
+    kinds = Table(("reason", "particles"), [(str(reason), f"{n:,}") for reason, n in counts.items()])
+    rows = [tuple(row) for row in table.head(_MOST_ROWS).itertuples(index=False)]
+    listed = Table([str(c) for c in table.columns], rows)
+    text = f"{len(table):,} particles were set aside; excluded.csv lists all of them."
+    if len(table) > _MOST_ROWS:
+        text += f" The first {_MOST_ROWS}:"
+    return Section("Excluded particles", text, [kinds, listed])
+
+
+def _settings(run: RunFolder) -> Section:
+    facts = ("device", "isa", "threads", "seed", "box", "pixel_size_A", "symmetry", "n_classes", "started", "finished")
+    rows: list[tuple[str, object]] = [(name.replace("_", " "), run.run[name]) for name in facts if name in run.run]
+    settings: Mapping[str, Any] = run.run.get("settings") or {}
+    rows += [(name, value) for name, value in settings.items()]
+    return Section("Settings", blocks=[Table(("setting", "value"), rows)])
+
+
+def _timings(run: RunFolder) -> Section:
+    blocks: list[Picture | Table] = []
+    if len(run.iterations):
+        rows = []
+        seconds = run.column("seconds")
+        phases = [str(v) for v in run.iterations.get("phase", ["iterations"] * len(seconds))]
+        for phase in dict.fromkeys(phases):
+            inside = np.array([p == phase for p in phases])
+            parts = (np.nansum(run.column(f"seconds_{step}")[inside])
+                     for step in ("expectation", "maximisation", "reconstruction"))  # fmt: skip
+            rows.append((phase, int(inside.sum()), *(duration(float(v)) for v in (np.nansum(seconds[inside]), *parts))))
+        head = ("phase", "iterations", "time", "expectation", "maximisation", "reconstruction")
+        blocks.append(Table(head, rows))
+        alt = "Seconds per iteration by step, and peak memory"
+        blocks.append(Picture(course.seconds_by_iteration(run), alt))
+    plan = run.run.get("memory_plan") or {}
+    if plan:
+        peak = run.run.get("peak_memory_GB")
+        lines = [(str(name), f"{float(value):.2f} GB") for name, value in plan.items()]
+        lines.append(("measured peak of the process", f"{float(peak):.2f} GB" if peak else "–"))
+        blocks.append(Table(("memory, planned", "GB"), lines))
+    text = f"{duration(float(run.run.get('seconds', 0) or 0))} in all."
+    return Section("Time and memory", text, blocks)
