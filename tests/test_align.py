@@ -10,6 +10,7 @@ import pytest
 import verglas as vg
 from verglas.cli import main
 from verglas.geometry import angular_distance
+from verglas.refinement import AlignSettings, align_plan
 
 
 @pytest.fixture(scope="module")
@@ -67,6 +68,57 @@ def test_exact_data(data_dir):
     angle, shift = errors(vg.align(particles, truth), particles)
     assert np.median(angle) < 0.1
     assert np.median(shift) < 0.1
+
+
+@pytest.fixture(scope="module")
+def faint():
+    """So little signal that the coarse search, which sees low resolution, takes some particles for others."""
+    model = vg.simulate.phantom(64, 3.0, 110.0, seed=3)
+    particles = vg.simulate.particles(model, 40, 64, 3.0, snr=0.03, seed=4)
+    return particles, vg.simulate.density(model, 64, 3.0)
+
+
+def test_A10_10_fine_steps_by_branch_and_bound_find_what_the_exhaustive_search_finds(faint):
+    """Rows A10.10, A10.11: poses as good, and better than those of the coarse step."""
+    particles, volume = faint
+    coarse, fine, everything = (
+        vg.align(particles, volume, diameter_A=120, refine=False, **how)
+        for how in ({}, {"step_deg": 3.75}, {"step_deg": 3.75, "exhaustive": True})
+    )
+    # Neighbouring cells of grids that differ at the poles and in their lattice of shifts
+    apart = angular_distance(fine.poses.angles_deg, everything.poses.angles_deg)
+    assert (apart < 3 * 3.75).mean() > 0.95
+    (by_coarse, _), (by_fine, _) = errors(coarse, particles), errors(fine, particles)
+    assert (by_fine < 10).mean() >= (by_coarse < 10).mean()
+    assert np.median(by_fine) < np.median(by_coarse)
+
+
+def test_fine_steps_do_not_depend_on_threads(faint):
+    particles, volume = faint
+    how = {"diameter_A": 120, "step_deg": 3.75}
+    one, two = (vg.align(particles[:8], volume, threads=t, **how) for t in (1, 2))
+    assert np.array_equal(one.poses.angles_deg, two.poses.angles_deg)
+    assert np.array_equal(one.poses.shifts_A, two.poses.shifts_A)
+
+
+def test_images_are_read_once_besides_two_samples(case, monkeypatch):
+    """128 images set the grey scale, 512 of each group the noise; then one pass over all of them."""
+    particles, volume = case
+    seen = []
+    images = vg.Particles.images
+    monkeypatch.setattr(vg.Particles, "images", lambda self, rows: seen.append(len(rows)) or images(self, rows))
+    vg.align(particles, volume, diameter_A=110, step_deg=30)
+    assert sum(seen) == 3 * len(particles)  # here the samples are all
+
+
+def test_the_plan_is_stated_before_the_run(case):
+    particles, _ = case
+    plain = align_plan(particles, AlignSettings(diameter_A=110))
+    assert "directions at 7.33 degrees" in plain
+    assert "all " in plain
+    fine = align_plan(particles, AlignSettings(diameter_A=110, step_deg=1.875))
+    assert "directions at 1.83 degrees" in fine
+    assert "branch and bound over 3 levels: memory" in fine
 
 
 def test_columns_and_threads(case):

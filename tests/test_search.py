@@ -248,6 +248,28 @@ def test_a_broad_posterior_stops_at_its_level():
     assert np.isfinite(result.log_evidence).all()
 
 
+@pytest.mark.parametrize(("noise", "max_cells"), [(0.4, 960), (2.0, 960), (0.4, 60), (2.0, 60)])
+def test_broad_posteriors_can_go_on_with_their_best_cells(noise, max_cells):
+    """keep_best: every image reaches the last level; where nothing is cut the result is the whole one, of 960 cells."""
+    p = Problem(2, n=3, noise=noise)
+    whole = p.run()
+    p.search.settings = SearchSettings(shift_range_px=1.0, max_cells=max_cells, keep_best=True)
+    cut = p.run()
+    assert (cut.level == 1).all()
+    assert cut.statistics[0].stopped == 0
+    assert cut.statistics[0].survived <= 3 * max_cells
+    assert cut.statistics[0].cut == (0 if max_cells == 960 else 3)
+    if max_cells == 960:
+        for name in ("angles_deg", "shifts_px", "score", "offsets", "pose_angles_deg", "probability"):
+            np.testing.assert_array_equal(getattr(cut, name), getattr(whole, name))
+    else:
+        assert (cut.score <= whole.score).all()
+        np.testing.assert_array_equal(cut.angles_deg, whole.angles_deg)  # the best pose lies in one of the best cells
+    # and what an image gets does not depend on the others
+    p.search.settings = SearchSettings(shift_range_px=1.0, max_cells=max_cells, keep_best=True, batch=1)
+    np.testing.assert_array_equal(p.run().pose_angles_deg, cut.pose_angles_deg)
+
+
 def test_windows_restrict_the_search():
     p = Problem(8, box=32, radii=(6, 10), order=2, n=4, noise=0.5)
     everywhere = p.run()

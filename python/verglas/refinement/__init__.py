@@ -1,6 +1,6 @@
 """Poses and maps from particles: global search and refinement."""
 
-from verglas.refinement.alignment import AlignSettings, align
+from verglas.refinement.alignment import AlignSettings, align, align_plan
 from verglas.refinement.cells import Level, search_levels
 from verglas.refinement.planner import SearchCost, search_cost
 from verglas.refinement.posterior import LevelStatistics, SearchResult
@@ -16,6 +16,7 @@ __all__ = [
     "SearchResult",
     "SearchSettings",
     "align",
+    "align_plan",
     "search_cost",
     "search_levels",
 ]

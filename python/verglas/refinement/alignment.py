@@ -1,20 +1,32 @@
-"""Global alignment of particles to a map: exhaustive polar search, then the exact maximum."""
+"""Global alignment of particles to a map: polar search, branch and bound to fine steps, then the exact maximum."""
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from verglas import fourier, gridding, ops
 from verglas.errors import InputError, VerglasWarning
-from verglas.geometry import direction_vectors, euler_to_matrix, matrix_to_euler, orientation_grid
+from verglas.geometry import (
+    direction_vectors,
+    euler_to_matrix,
+    healpix_order,
+    healpix_spacing_deg,
+    matrix_to_euler,
+    orientation_grid,
+    unit_pixels,
+)
 from verglas.image import unusable
 from verglas.masks import soft_circle
+from verglas.refinement.cells import Level
+from verglas.refinement.planner import search_cost
+from verglas.refinement.prepare import inverse_noise, reference_power, usable_batches
+from verglas.refinement.search import PoseSearch, SearchSettings
 from verglas.types import Map, Poses
 
 if TYPE_CHECKING:
@@ -26,6 +38,10 @@ _BATCH = 256
 # Images that set the grey scale of the map before the search.
 _SCALE_IMAGES = 128
 _MASK_EDGE_PX = 4.0
+# Coarsest step that a search starts from; from half of it on down there are levels to branch over.
+_FIRST_STEP_DEG = 7.5
+# Cells of an image that go on to the next level, at most.
+_MAX_CELLS = 200
 
 
 @dataclass(frozen=True)
@@ -41,7 +57,8 @@ class AlignSettings:
     diameter_A : float, optional
         Diameter of the particle: mask of the images in the search; four fifths of the box by default.
     step_deg : float
-        Spacing of directions and in-plane angles in the search.
+        Spacing of directions and in-plane angles at the end of the search. Down to 7.5 degrees every pose is scored;
+        each halving below adds a level of branch and bound (:class:`verglas.refinement.PoseSearch`).
     shift_range_A : float
         Largest shift searched.
     search_resolution_A : float, optional
@@ -52,17 +69,20 @@ class AlignSettings:
         Threads; all by default.
     progress : callable, optional
         Called with (particles done, particles in all).
+    exhaustive : bool
+        Score every pose of a fine grid too: what branch and bound is judged by.
     """
 
     symmetry: str = "C1"
     max_resolution_A: float | None = None
     diameter_A: float | None = None
-    step_deg: float = 7.5
+    step_deg: float = _FIRST_STEP_DEG
     shift_range_A: float = 12.0
     refine: bool = True
     search_resolution_A: float | None = None
     threads: int | None = None
     progress: Progress | None = None
+    exhaustive: bool = False
 
     def __post_init__(self) -> None:
         """Refuse what cannot be searched."""
@@ -74,22 +94,38 @@ class AlignSettings:
 
 @dataclass(frozen=True)
 class _Geometry:
-    """Everything about the search that does not depend on the images."""
+    """Everything about the search that does not depend on the images.
+
+    ``levels`` has one entry where every pose is scored, more for branch and bound.
+    """
 
     box: int
     pixel_size_A: float
     diameter_px: float
-    search_radius: int
     final_radius: int
-    shifts_px: Array
-    shift_step_px: float
-    n_psi: int
+    shift_range_px: float
+    levels: list[Level]
+
+    def shifts_px(self) -> npt.NDArray[np.float32]:
+        """Shifts of the first level."""
+        step = self.levels[0].shift_step_px
+        reach = int(self.shift_range_px / step)
+        k = np.arange(-reach, reach + 1)
+        grid = np.stack(np.meshgrid(k, k), axis=-1).reshape(-1, 2)
+        return np.asarray(grid[np.hypot(*grid.T) <= max(reach, 0.5)] * step, np.float32)
+
+    def search_settings(self) -> SearchSettings:
+        """Of the branch and bound: the best pose is wanted, of broad posteriors too."""
+        return SearchSettings(shift_range_px=self.shift_range_px, max_cells=_MAX_CELLS, keep_best=True)
+
+    def mask(self) -> Array:
+        """Soft disc that the images are multiplied by in the search."""
+        return soft_circle(self.box, (self.diameter_px - _MASK_EDGE_PX) / 2, _MASK_EDGE_PX)
 
 
 def _geometry(particles: Particles, settings: AlignSettings) -> _Geometry:
     box, pixel_size_A = particles.box, particles.pixel_size_A
-    largest = (box - 1) // 2
-    final = largest
+    final = largest = (box - 1) // 2
     if settings.max_resolution_A is not None:
         if not settings.max_resolution_A > 0:
             raise InputError(f"align: expected a positive max_resolution_A, got {settings.max_resolution_A}")
@@ -97,18 +133,51 @@ def _geometry(particles: Particles, settings: AlignSettings) -> _Geometry:
     diameter = 0.8 * box if settings.diameter_A is None else settings.diameter_A / pixel_size_A
     if not 0 < diameter <= box:
         raise InputError(f"align: expected a diameter of 0 to {box * pixel_size_A:g} A, got {settings.diameter_A}")
-    # Half a step moves the edge of the particle by diameter step / 4: up to three eighths of a period.
-    search = max(4, round(1.5 * box / (diameter * np.deg2rad(settings.step_deg))))
+    asked = None
     if settings.search_resolution_A is not None:
-        search = max(1, round(box * pixel_size_A / settings.search_resolution_A))
-    search = min(search, final)
-    step = max(1.0, box / (4 * search))
-    reach = int(settings.shift_range_A / pixel_size_A / step)
-    k = np.arange(-reach, reach + 1)
-    grid = np.stack(np.meshgrid(k, k), axis=-1).reshape(-1, 2)
-    shifts = grid[np.hypot(*grid.T) <= max(reach, 0.5)] * step
-    n_psi = int(np.ceil(360 / settings.step_deg / 16)) * 16
-    return _Geometry(box, pixel_size_A, diameter, search, final, shifts.astype(np.float32), step, n_psi)
+        asked = max(1, round(box * pixel_size_A / settings.search_resolution_A))
+
+    def radius(step_deg: float) -> int:
+        # Half a step moves the edge of the particle by diameter step / 4: up to three eighths of a period.
+        return max(4, round(1.5 * box / (diameter * np.deg2rad(step_deg))))
+
+    halvings = 0 if settings.exhaustive else max(0, int(np.log2(_FIRST_STEP_DEG / settings.step_deg) + 1e-9))
+    first_deg = settings.step_deg * 2**halvings
+    last = min(radius(settings.step_deg) if asked is None else asked, final)
+    radii = [min(radius(first_deg / 2**k), last) for k in range(halvings)] + [last]
+    shift_step, n_psi = max(1.0, box / (4 * radii[0])), int(np.ceil(360 / first_deg / 16)) * 16
+    levels = [
+        Level(r, healpix_order(first_deg) + k, n_psi * 2**k, shift_step / 2**k) for k, r in enumerate(radii)
+    ]  # fmt: skip
+    return _Geometry(box, pixel_size_A, diameter, final, settings.shift_range_A / pixel_size_A, levels)
+
+
+def align_plan(particles: Particles, settings: AlignSettings) -> str:
+    """One line that says what :func:`align` will search, and at what cost, before it runs.
+
+    Examples
+    --------
+    >>> import numpy as np, verglas as vg
+    >>> from verglas.refinement import AlignSettings, align_plan
+    >>> particles = vg.Particles.from_images(np.zeros((3, 32, 32), np.float32), 4.0)
+    >>> align_plan(particles, AlignSettings(step_deg=15))[:81]
+    '3 particles of 32 px, 4 A/px: directions at 14.7 degrees, 32 in-plane angles, shi'
+    """
+    geo = _geometry(particles, settings)
+    last = geo.levels[-1]
+    text = (
+        f"{len(particles)} particles of {geo.box} px, {geo.pixel_size_A:g} A/px: directions at "
+        f"{healpix_spacing_deg(last.order):.3g} degrees, {last.n_psi} in-plane angles, shifts of "
+        f"{last.shift_step_px:.3g} px, data to {geo.box * geo.pixel_size_A / last.radius:.3g} A; "
+    )
+    if len(geo.levels) > 1:
+        cost = search_cost(
+            geo.box, geo.levels, symmetry=settings.symmetry, diameter_px=geo.diameter_px,
+            settings=geo.search_settings(), threads=settings.threads,
+        )  # fmt: skip
+        return f"{text}branch and bound over {len(geo.levels)} levels: {cost}"
+    poses = len(unit_pixels(last.order, settings.symmetry)) * last.n_psi * len(geo.shifts_px())
+    return f"{text}all {poses:.3g} poses of each are scored"
 
 
 def _slices(symmetry: str, step_deg: float) -> tuple[Array, Array]:
@@ -128,152 +197,175 @@ def _slices(symmetry: str, step_deg: float) -> tuple[Array, Array]:
     return made[first], prior
 
 
-def _noise(particles: Particles, reference_power: Array) -> Array:
-    """1 / sigma^2 per particle and shell: mean power of the group's images less the map's share of it.
+@dataclass(frozen=True)
+class _Images:
+    """A batch: images as they are, and what is known of each."""
 
-    The map's share is the mean power of its CTF-modulated slices; at least a tenth of the power is taken as noise.
-    """
-    groups, box = particles.optics.group, particles.box
-    shells, full = fourier.shells((box, box)), fourier.half_weights((box, box))
-    count = (box - 1) // 2 + 1
-    weights = np.broadcast_to(full, shells.shape).ravel()
-    number = np.bincount(shells.ravel(), weights=weights)[:count]
-    sigma2 = np.empty((len(particles), count))
-    for group in np.unique(groups):
-        members = np.flatnonzero(groups == group)
-        sample = members[:: max(1, len(members) // 512)]
-        total = np.zeros(count)
-        for begin in range(0, len(sample), _BATCH):
-            spectra = fourier.forward(particles.images(sample[begin : begin + _BATCH]), 2)
-            power = (np.abs(spectra) ** 2).sum(axis=0, dtype=np.float64)
-            total += np.bincount(shells.ravel(), weights=power.ravel() * weights)[:count]
-        power = total / number / len(sample)
-        sigma2[members] = np.maximum(power - reference_power, 0.1 * power)
-    if not np.all(sigma2 > 0):
-        raise InputError("align: the images have no power at some resolution (all zero?); nothing can be aligned")
-    return 1.0 / sigma2
+    pixels: Array
+    ctf: Array
+    inv_sigma2: Array  # by shell
+    first: int = 0
+
+    def __len__(self) -> int:
+        return len(self.pixels)
 
 
-def _grey_scale(
-    particles: Particles, spectrum: Array, grid: ops.Grid, settings: AlignSettings, geo: _Geometry
-) -> float:
-    """Factor of the map that fits the images best, from a scale-free search of some of them.
+@dataclass(frozen=True)
+class _Found:
+    """Best pose of every image on the grid of its level, its share of the posterior, and the log evidence."""
 
-    L at scale s is s cross - s^2 power / 2: evaluating it at scales 1 and 2 gives cross and power at the best pose.
-    """
-    few = particles[:: max(1, len(particles) // _SCALE_IMAGES)]
-    flat = np.ones((len(few), grid.max_radius + 1))
-    _, poses, _ = _search(few, spectrum, grid, flat, settings, geo, score="correlation")
-    as_they_are = ops.PoseSettings(max_radius=geo.search_radius, steps=0)
-    once, twice = (
-        float(_evaluate(few, factor * spectrum, grid, flat, poses, geo, as_they_are, settings).scores.sum())
-        for factor in (np.float32(1), np.float32(2))
-    )
-    power = 2 * once - twice
-    cross = once + power / 2
-    if not power > 0:
-        raise InputError("align: the map is empty (all zero) at the resolution of the search")
-    if not cross > 0:
-        raise InputError(
-            "align: the images do not resemble the map, or their contrast is inverted (particles are white)"
-        )
-    return cross / power
+    poses: Poses
+    sharp: Array
+    evidence: Array
+    level: Array
 
 
-def _search(
-    particles: Particles, spectrum: Array, grid: ops.Grid, inv_sigma2: Array, settings: AlignSettings, geo: _Geometry,
-    *, score: str = "likelihood", progress: Progress | None = None,
-) -> tuple[Array, Poses, Array]:  # fmt: skip
-    """Best grid pose of every particle, with its share of the posterior and the log evidence."""
-    polar = ops.PolarGrid(geo.box, geo.search_radius, diameter_px=geo.diameter_px)
-    directions, prior = _slices(settings.symmetry, settings.step_deg)
-    matrices = euler_to_matrix(np.column_stack([directions, np.zeros(len(directions))]))
-    plan = ops.ScorePlan(polar, geo.n_psi, score=score, max_candidates=64)
-    plan.set_reference(ops.polar_slices(spectrum, grid, matrices, polar, threads=settings.threads), log_prior=prior)
-    mask = soft_circle(geo.box, (geo.diameter_px - _MASK_EDGE_PX) / 2, _MASK_EDGE_PX)
-    params = particles.optics.as_params()
-    sharp, angles, shifts, evidence = [], [], [], []
-    for begin in range(0, len(particles), _BATCH):
-        rows = np.arange(begin, min(begin + _BATCH, len(particles)))
-        samples = ops.polar(particles.images(rows) * mask, polar, threads=settings.threads)
-        found = plan.run(
-            samples, geo.shifts_px, ctf=params[rows], pixel_size_A=geo.pixel_size_A,
-            inv_sigma2=inv_sigma2[rows][:, polar.shells], first_particle=begin, threads=settings.threads,
+class _Search(Protocol):
+    def run(self, images: _Images) -> _Found: ...
+
+
+class _Everything:
+    """The first level's grid, every pose scored. The slices are made once, for the grey scale and for the search."""
+
+    def __init__(self, spectrum: Array, grid: ops.Grid, geo: _Geometry, settings: AlignSettings) -> None:
+        level = geo.levels[0]
+        self.geo, self.threads, self.n_psi = geo, settings.threads, level.n_psi
+        self.polar = ops.PolarGrid(geo.box, level.radius, diameter_px=geo.diameter_px)
+        self.directions, self.prior = _slices(settings.symmetry, healpix_spacing_deg(level.order) + 1e-9)
+        matrices = euler_to_matrix(np.column_stack([self.directions, np.zeros(len(self.directions))]))
+        self.slices = ops.polar_slices(spectrum, grid, matrices, self.polar, threads=settings.threads)
+        self.shifts_px, self.mask = geo.shifts_px(), geo.mask()
+        self.plan = self._plan("correlation")
+
+    def _plan(self, score: str) -> ops.ScorePlan:
+        plan = ops.ScorePlan(self.polar, self.n_psi, score=score, max_candidates=64)
+        plan.set_reference(self.slices, log_prior=self.prior, threads=self.threads)
+        return plan
+
+    def set_scale(self, scale: float) -> None:
+        """From correlations, which need no grey scale, to likelihoods."""
+        self.slices *= np.float32(scale)
+        self.plan = self._plan("likelihood")
+
+    def run(self, images: _Images) -> _Found:
+        """Best poses on the grid."""
+        samples = ops.polar(images.pixels * self.mask, self.polar, threads=self.threads)
+        found = self.plan.run(
+            samples, self.shifts_px, ctf=images.ctf, pixel_size_A=self.geo.pixel_size_A,
+            inv_sigma2=images.inv_sigma2[:, self.polar.shells], first_particle=images.first, threads=self.threads,
         )  # fmt: skip
-        rot, tilt = directions[found.best_slice].T
+        rot, tilt = self.directions[found.best_slice].T
         rot, tilt = np.where(found.best_opposite, rot + 180, rot), np.where(found.best_opposite, 180 - tilt, tilt)
-        angles.append(np.column_stack([rot, tilt, ops.psi_angles_deg(geo.n_psi)[found.best_psi]]))
-        shifts.append(geo.shifts_px[found.best_shift] * geo.pixel_size_A)
-        evidence.append(found.log_evidence)
-        sharp.append(np.exp(found.best_score - found.log_evidence))
-        if progress is not None:
-            progress(int(rows[-1]) + 1, len(particles))
-    return np.concatenate(sharp), Poses(np.concatenate(angles), np.concatenate(shifts)), np.concatenate(evidence)
+        angles = np.column_stack([rot, tilt, ops.psi_angles_deg(self.n_psi)[found.best_psi]])
+        poses = Poses(angles, self.shifts_px[found.best_shift].astype(np.float64) * self.geo.pixel_size_A)
+        sharp = np.exp(found.best_score - found.log_evidence)
+        return _Found(poses, sharp, found.log_evidence, np.zeros(len(images), np.int64))
 
 
-def _evaluate(
-    particles: Particles, spectrum: Array, grid: ops.Grid, inv_sigma2: Array, poses: Poses, geo: _Geometry,
-    search: ops.PoseSettings, settings: AlignSettings,
-) -> ops.PoseResult:  # fmt: skip
-    """Exact scores (steps = 0) or refined poses of all particles, in batches."""
-    params = particles.optics.as_params()
-    matrices, shifts = euler_to_matrix(poses.angles_deg), -poses.shifts_A / geo.pixel_size_A
-    radius = search.max_radius if search.max_radius is not None else grid.max_radius
-    weights = np.ascontiguousarray(inv_sigma2[:, : radius + 1], np.float32)
-    results = []
-    for begin in range(0, len(particles), _BATCH):
-        rows = slice(begin, begin + _BATCH)
-        images = fourier.forward(particles.images(rows), 2, threads=settings.threads)
-        results.append(
-            ops.refine_pose(
-                images,
-                spectrum,
-                grid,
-                matrices[rows],
-                shifts[rows],
-                ctf=ops.ctf(params[rows], geo.box, geo.pixel_size_A, threads=settings.threads),
-                shell_weight=weights[rows],
-                search=search,
-                threads=settings.threads,
+class _Bounded:
+    """Branch and bound to the finest level."""
+
+    def __init__(self, volume: Array, geo: _Geometry, settings: AlignSettings) -> None:
+        self.geo, self.mask = geo, geo.mask()
+        self.search = PoseSearch(
+            volume, geo.levels, symmetry=settings.symmetry, diameter_px=geo.diameter_px,
+            settings=geo.search_settings(), threads=settings.threads,
+        )  # fmt: skip
+
+    def run(self, images: _Images) -> _Found:
+        """Best poses on the grid of the level that each image reached."""
+        found = self.search.run(
+            images.pixels * self.mask, images.inv_sigma2, ctf=images.ctf, pixel_size_A=self.geo.pixel_size_A,
+            first_particle=images.first,
+        )  # fmt: skip
+        poses = Poses(found.angles_deg, found.shifts_px * self.geo.pixel_size_A)
+        return _Found(poses, np.exp(found.score - found.log_evidence), found.log_evidence, found.level)
+
+
+@dataclass(frozen=True)
+class _Exact:
+    """The exact score of poses on the pixels of the images."""
+
+    spectrum: Array
+    grid: ops.Grid
+    geo: _Geometry
+    threads: int | None
+
+    def _run(self, images: _Images, poses: Poses, search: ops.PoseSettings, scale: float = 1.0) -> ops.PoseResult:
+        radius, pixel_size_A = search.max_radius or self.grid.max_radius, self.geo.pixel_size_A
+        return ops.refine_pose(
+            fourier.forward(images.pixels, 2, threads=self.threads), self.spectrum, self.grid,
+            euler_to_matrix(poses.angles_deg), -poses.shifts_A / pixel_size_A,
+            ctf=ops.ctf(images.ctf, self.geo.box, pixel_size_A, threads=self.threads),
+            shell_weight=np.ascontiguousarray(images.inv_sigma2[:, : radius + 1], np.float32),
+            scale=np.full(len(images), scale), search=search, threads=self.threads,
+        )  # fmt: skip
+
+    def grey_scale(self, images: _Images, poses: Poses) -> float:
+        """Factor of the map that fits the images best at these poses.
+
+        L at scale s is s cross - s^2 power / 2: evaluating it at scales 1 and 2 gives cross and power.
+        """
+        as_they_are = ops.PoseSettings(max_radius=self.geo.levels[0].radius, steps=0)
+        once, twice = (float(self._run(images, poses, as_they_are, s).scores.sum()) for s in (1.0, 2.0))
+        power = 2 * once - twice
+        cross = once + power / 2
+        if not power > 0:
+            raise InputError("align: the map is empty (all zero) at the resolution of the search")
+        if not cross > 0:
+            raise InputError(
+                "align: the images do not resemble the map, or their contrast is inverted (particles are white)"
             )
-        )
-    names = ops.PoseResult.__dataclass_fields__
-    return ops.PoseResult(**{name: np.concatenate([getattr(r, name) for r in results]) for name in names})
+        return cross / power
+
+    def maximum(self, images: _Images, found: _Found) -> Poses:
+        """Every pose taken to the maximum; the radii it passes depend on the grid that its search ended on."""
+        angles, shifts = found.poses.angles_deg.copy(), found.poses.shifts_A.copy()
+        for k in np.unique(found.level):
+            rows, level = np.flatnonzero(found.level == k), self.geo.levels[k]
+            step_deg = healpix_spacing_deg(level.order)
+            coarse = [
+                r for r in ops.pose_radii(self.grid, step_deg / 2, level.shift_step_px / 2, self.geo.diameter_px)
+                if r < self.geo.final_radius
+            ]  # fmt: skip
+            part = _Images(images.pixels[rows], images.ctf[rows], images.inv_sigma2[rows])
+            search = ops.PoseSettings(max_radius=self.geo.final_radius, coarse_radii=coarse)
+            refined = self._run(part, Poses(angles[rows], shifts[rows]), search)
+            angles[rows] = matrix_to_euler(refined.matrices)
+            shifts[rows] = -refined.shifts_px * self.geo.pixel_size_A
+        return Poses(angles, shifts)
 
 
-def _reference_power(spectrum: Array, grid: ops.Grid, particles: Particles) -> Array:
-    """Mean power per shell of CTF-modulated slices of the map over all directions."""
-    box = grid.box
-    directions, _ = orientation_grid(30.0)
-    matrices = euler_to_matrix(np.column_stack([directions, np.zeros(len(directions))]))
-    shells = fourier.shells((box, box)).ravel()
-    weights = np.broadcast_to(fourier.half_weights((box, box)), (box, box // 2 + 1)).ravel()
-    count = (box - 1) // 2 + 1
-
-    def mean(values: Array) -> Array:
-        total = np.bincount(shells, weights=values.ravel() * weights)
-        return (total / np.bincount(shells, weights=weights))[:count]
-
-    power = mean((np.abs(ops.project(spectrum, grid, matrices)) ** 2).mean(axis=0))
-    params = particles.optics.as_params()
-    some = params[:: max(1, len(params) // 64)]
-    return power * mean((ops.ctf(some, box, particles.pixel_size_A) ** 2).mean(axis=0))
+def _set_aside(excluded: dict[int, str], n: int) -> None:
+    """Say which particles cannot be used; all of them is an error."""
+    if len(excluded) == n:
+        raise InputError(f"align: none of the {n} particles can be used ({next(iter(excluded.values()))})")
+    if excluded:
+        listed = "; ".join(f"particle {i}: {excluded[i]}" for i in sorted(excluded)[:5])
+        more = f" and {len(excluded) - 5} more" if len(excluded) > 5 else ""
+        warnings.warn(f"align: {len(excluded)} particles set aside ({listed}{more})", VerglasWarning, stacklevel=3)
 
 
-def _usable(particles: Particles) -> Particles:
-    """Particles without those that no stage can use; a warning names these."""
-    bad: dict[int, str] = {}
-    for begin in range(0, len(particles), _BATCH):
-        found = unusable(particles.images(slice(begin, begin + _BATCH)))
-        bad.update({begin + i: reason for i, reason in found.items()})
-    if not bad:
-        return particles
-    if len(bad) == len(particles):
-        raise InputError(f"align: none of the {len(particles)} particles can be used ({next(iter(bad.values()))})")
-    listed = "; ".join(f"particle {i}: {reason}" for i, reason in list(bad.items())[:5])
-    more = f" and {len(bad) - 5} more" if len(bad) > 5 else ""
-    warnings.warn(f"align: {len(bad)} particles set aside ({listed}{more})", VerglasWarning, stacklevel=3)
-    return particles[np.setdiff1d(np.arange(len(particles)), list(bad))]
+def _ready(particles: Particles, volume: Array, settings: AlignSettings, geo: _Geometry, excluded: dict[int, str]) -> (
+    tuple[_Search, _Exact, Array]
+):  # fmt: skip
+    """The search and the exact score, on the images' grey scale, and 1 / sigma^2 by particle and shell."""
+    grid = ops.Grid(geo.box)
+    spectrum = gridding.to_grid(volume, grid, threads=settings.threads)
+    batches = list(usable_batches(particles, np.arange(len(particles)), _SCALE_IMAGES, excluded))
+    if not batches:
+        _set_aside(excluded, len(particles))
+    rows, pixels = (np.concatenate(parts) for parts in zip(*batches, strict=True))
+    flat = np.ones((len(rows), grid.max_radius + 1))
+    sample = _Images(pixels, particles.optics.as_params()[rows], flat)
+    everything, exact = _Everything(spectrum, grid, geo, settings), _Exact(spectrum, grid, geo, settings.threads)
+    scale = exact.grey_scale(sample, everything.run(sample).poses)
+    spectrum *= np.float32(scale)
+    inv_sigma2 = inverse_noise(particles, reference_power(spectrum, grid, particles), excluded)
+    if len(geo.levels) > 1:
+        return _Bounded(volume * np.float32(scale), geo, settings), exact, inv_sigma2
+    everything.set_scale(scale)
+    return everything, exact, inv_sigma2
 
 
 def align(particles: Particles, map: Map, symmetry: str = "C1", max_resolution_A: float | None = None, *,
@@ -281,9 +373,11 @@ def align(particles: Particles, map: Map, symmetry: str = "C1", max_resolution_A
     r"""Poses of particles against a map, by global search; nothing about their poses needs to be known.
 
     Every direction of the asymmetric unit, every in-plane angle and every shift is scored on polar harmonics
-    (:class:`verglas.ops.ScorePlan`); the best pose is then taken to the maximum of the exact log-likelihood
-    (:func:`verglas.ops.refine_pose`). Noise spectra come from the images of each optics group, and the map is put on
-    the images' grey scale first.
+    (:class:`verglas.ops.ScorePlan`); with a step of 3.75 degrees or less, branch and bound goes on to it from a coarser
+    grid (:class:`verglas.refinement.PoseSearch`). The best pose is then taken to the maximum of the exact
+    log-likelihood (:func:`verglas.ops.refine_pose`). Noise spectra come from the images of each optics group, and the
+    map is put on the images' grey scale first. A finer step costs more and finds poses that a coarse one, which sees
+    low resolution only, mistakes for others.
 
     Parameters
     ----------
@@ -299,13 +393,13 @@ def align(particles: Particles, map: Map, symmetry: str = "C1", max_resolution_A
         All choices at once; ``symmetry`` and ``max_resolution_A`` are then taken from it.
     **changes
         Single choices: ``diameter_A``, ``step_deg``, ``shift_range_A``, ``search_resolution_A``, ``refine``,
-        ``threads``, ``progress``.
+        ``threads``, ``progress``, ``exhaustive``.
 
     Returns
     -------
     Particles
         Those that can be used, with poses, ``rlnLogLikeliContribution`` (log evidence of the search) and
-        ``rlnMaxValueProbDistribution`` (posterior of the best pose on the search grid).
+        ``rlnMaxValueProbDistribution`` (posterior of the best pose on the grid that its search ended on).
 
     Raises
     ------
@@ -337,21 +431,28 @@ def align(particles: Particles, map: Map, symmetry: str = "C1", max_resolution_A
         raise InputError(
             f"align: the map has {map.pixel_size_A:g} A/px, the particles {particles.pixel_size_A:g}; resample the map"
         )
-    particles = _usable(particles)
-    geo = _geometry(particles, settings)
-    grid = ops.Grid(geo.box)
-    spectrum = gridding.to_grid(map.data, grid, threads=settings.threads)
-    spectrum *= np.float32(_grey_scale(particles, spectrum, grid, settings, geo))
-    inv_sigma2 = _noise(particles, _reference_power(spectrum, grid, particles))
-    sharp, poses, evidence = _search(particles, spectrum, grid, inv_sigma2, settings, geo, progress=settings.progress)
-    if settings.refine:
-        coarse = [
-            radius
-            for radius in ops.pose_radii(grid, settings.step_deg / 2, geo.shift_step_px / 2, geo.diameter_px)
-            if radius < geo.final_radius
-        ]
-        search = ops.PoseSettings(max_radius=geo.final_radius, coarse_radii=coarse)
-        refined = _evaluate(particles, spectrum, grid, inv_sigma2, poses, geo, search, settings)
-        poses = Poses(matrix_to_euler(refined.matrices), -refined.shifts_px * geo.pixel_size_A)
-    columns = {"rlnLogLikeliContribution": evidence, "rlnMaxValueProbDistribution": sharp}
-    return particles.with_poses(poses).with_columns(**columns)
+    geo, n = _geometry(particles, settings), len(particles)
+    excluded: dict[int, str] = {}
+    search, exact, inv_sigma2 = _ready(particles, map.data, settings, geo, excluded)
+    params = particles.optics.as_params()
+    kept: list[Array] = []
+    poses: list[Poses] = []
+    columns: dict[str, list[Array]] = {"rlnLogLikeliContribution": [], "rlnMaxValueProbDistribution": []}
+    for begin in range(0, n, _BATCH):
+        rows = np.arange(begin, min(begin + _BATCH, n))
+        pixels = particles.images(rows)
+        excluded.update({begin + i: reason for i, reason in unusable(pixels).items()})
+        rows = rows[[i not in excluded for i in rows.tolist()]]
+        if len(rows):
+            batch = _Images(pixels[rows - begin], params[rows], inv_sigma2[rows], begin)
+            found = search.run(batch)
+            kept.append(rows)
+            poses.append(exact.maximum(batch, found) if settings.refine else found.poses)
+            columns["rlnLogLikeliContribution"].append(found.evidence)
+            columns["rlnMaxValueProbDistribution"].append(found.sharp)
+        if settings.progress is not None:
+            settings.progress(min(begin + _BATCH, n), n)
+    _set_aside(excluded, n)
+    found_poses = Poses(np.concatenate([p.angles_deg for p in poses]), np.concatenate([p.shifts_A for p in poses]))
+    chosen = particles[np.concatenate(kept)] if excluded else particles
+    return chosen.with_poses(found_poses).with_columns(**{k: np.concatenate(v) for k, v in columns.items()})

@@ -107,7 +107,7 @@ def search_cost(
     slices = max(
         n * (s + 8 * (2 * g.size + g.n_rings * chosen.n_power))
         for n, s, g in zip(needed, samples, grids, strict=True)
-    )  # fmt: skip
+    ) + (pixels // 2 + 1) * samples[0]  # the first level's samples are kept  # fmt: skip
     memory = {
         "map": 4 * box**3,
         "transform": spectrum,

@@ -32,6 +32,8 @@ class LevelStatistics:
         Cells that were split.
     stopped : int
         Images whose posterior was too broad to go on.
+    cut : int
+        Images that went on with their best cells only (``SearchSettings.keep_best``).
     """
 
     radius: int
@@ -41,6 +43,7 @@ class LevelStatistics:
     probed: int = 0
     survived: int = 0
     stopped: int = 0
+    cut: int = 0
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -43,6 +44,8 @@ from verglas.refinement.posterior import (
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
+# Nats below the best: a window of the first level that holds few cells of a sharp posterior.
+_NARROW_NATS = 30.0
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,9 @@ class SearchSettings:
     max_cells : int
         An image of which more cells than this survive a level has a posterior too broad to refine: its result is that
         level's.
+    keep_best : bool
+        Instead, such an image goes on with its ``max_cells`` best cells: a best pose at the final resolution, without
+        the promise of ``epsilon``, and a posterior over what was followed.
     n_power : int
         Even harmonics of the power term (5 serve astigmatism of a few hundred angstrom).
     spacing : float
@@ -80,6 +86,7 @@ class SearchSettings:
     shift_sigma_px: float | None = None
     beam: int = 4
     max_cells: int = 4000
+    keep_best: bool = False
     n_power: int = 5
     spacing: float = 1.0
     slice_memory_MB: float = 512.0
@@ -307,31 +314,66 @@ class PoseSearch:
         )
         return self.bounds.gains(power[..., 0].real.astype(np.float64), self.settings.kappa)
 
-    def _exhaustive(self, batch: Batch, window_nats: float) -> Found:
-        """All poses of the first level within a window of the best; `rest` counts the mass outside the list."""
+    @cached_property
+    def _first_slices(self) -> tuple[IntArray, npt.NDArray, FloatArray]:
+        """Of the first level, made once: pixels, samples, and the log prior of each and its opposite."""
+        order, grid = self.levels[0].order, self.polar[0]
+        made, opposite = slices_of_pixels(order, self.pixels)
+        slices, row = np.unique(made, return_inverse=True)
+        log_prior = np.full((len(slices), 2), -np.inf)
+        log_prior[row, opposite.astype(int)] = 0.0
+        return slices, self.reference.slices(order, slices, grid, self.threads), log_prior
+
+    def _exhaustive(self, batch: Batch, window_nats: float, rows: IntArray | None = None) -> Found:
+        """All poses of the first level within a window of the best, of all images or of some.
+
+        ``rest`` counts the mass outside the list.
+        """
         level, grid = self.levels[0], self.polar[0]
         plan = ops.ScorePlan(
             grid, level.n_psi, n_power=self.settings.n_power, epsilon=min(self.settings.epsilon, 1e-3),
             window_nats=window_nats, max_candidates=self.settings.max_cells + 1,
         )  # fmt: skip
-        made, opposite = slices_of_pixels(level.order, self.pixels)
-        slices, row = np.unique(made, return_inverse=True)
-        log_prior = np.full((len(slices), 2), -np.inf)
-        log_prior[row, opposite.astype(int)] = 0.0
-        plan.set_reference(
-            self.reference.slices(level.order, slices, grid, self.threads), log_prior=log_prior, threads=self.threads
-        )
+        slices, samples, log_prior = self._first_slices
+        plan.set_reference(samples, log_prior=log_prior, threads=self.threads)
+        at = np.arange(len(batch)) if rows is None else rows
         found = plan.run(
-            batch.samples(grid), self.shifts * self.unit_px, centres_px=batch.centres_px,
-            log_shift=self._shift_prior(self._shift_cells(), 0, highest=False), **batch.per_image(grid),
+            batch.samples(grid)[at], self.shifts * self.unit_px, centres_px=batch.centres_px[at],
+            log_shift=self._shift_prior(self._shift_cells(), 0, highest=False), **batch.per_image(grid, at),
         )  # fmt: skip
         pixel = slices[found.slice]
         pixel = np.where(found.opposite, opposite_pixels(level.order, pixel), pixel)
-        cells = Cells(found.image, pixel, found.psi.astype(np.int64), self.shifts[found.shift])
-        constant = np.log(level.n_psi)  # the plan's uniform prior of psi, taken off again
+        cells = Cells(at[found.image], pixel, found.psi.astype(np.int64), self.shifts[found.shift])
+        constant, rest = np.log(level.n_psi), np.full(len(batch), -np.inf)
+        # the constant is the plan's uniform prior of psi, taken off again
         with np.errstate(divide="ignore"):
-            rest = found.log_evidence + constant + np.log(np.maximum(1 - np.minimum(found.kept, 1), 0))
+            rest[at] = found.log_evidence + constant + np.log(np.maximum(1 - np.minimum(found.kept, 1), 0))
         return Found(cells, found.score + constant, rest)
+
+    def _first_cells(self, batch: Batch, wanted: FloatArray) -> Found:
+        """Cells of the first level within so many nats of each image's best, or the ``max_cells + 1`` best.
+
+        A wide window costs more than the search. With ``keep_best`` an image of which a narrow one holds more cells
+        than go on needs no wider one.
+        """
+        if not self.settings.keep_best or wanted.max() <= _NARROW_NATS:
+            return self._exhaustive(batch, float(wanted.max()))
+        found = self._exhaustive(batch, _NARROW_NATS)
+        counts = np.bincount(found.cells.image, minlength=len(batch))
+        few = np.flatnonzero((counts <= self.settings.max_cells) & (wanted > _NARROW_NATS))
+        if not len(few):
+            return found
+        wide = self._exhaustive(batch, float(wanted[few].max()), few)
+        others = np.flatnonzero(~np.isin(found.cells.image, few))
+        image = np.concatenate([found.cells.image[others], wide.cells.image])
+        order = np.argsort(image, kind="stable")
+        parts = [found.cells[others], wide.cells]
+        cells = Cells(image, *(np.concatenate([getattr(p, k) for p in parts]) for k in ("pixel", "psi", "shift")))
+        assert found.rest is not None
+        assert wide.rest is not None
+        rest = found.rest.copy()
+        rest[few] = wide.rest[few]
+        return Found(cells[order], np.concatenate([found.score[others], wide.score])[order], rest)
 
     def _window_cells(self, window: LocalWindow) -> Cells:
         """Cells of the first level whose centres lie in the window of an image, or of one of its symmetry mates.
@@ -371,13 +413,14 @@ class PoseSearch:
         log_cells = np.full(len(batch), np.log(directions * shifts))
         margin = np.log(1 / self.settings.epsilon) + self._prior_slack() + gains
         # Expecting that the score to beat is no lower than the best so far; checked, and mended, below.
-        ample = float(np.max(margin))
-        found = self._exhaustive(batch, ample)
+        found = self._first_cells(batch, margin)
         lowest = self._probe(batch, found, statistics)
         best = np.full(len(batch), -np.inf)
         np.maximum.at(best, found.cells.image, found.score)
-        needed = float(np.max(best - lowest + margin))
-        return (self._exhaustive(batch, needed + 1.0) if needed > ample else found), lowest, log_cells
+        needed = best - lowest + margin
+        if needed.max() > margin.max():
+            found = self._first_cells(batch, needed + 1.0)
+        return found, lowest, log_cells
 
     def _shift_cells(self) -> Cells:
         return Cells(*(np.zeros(len(self.shifts), np.int64),) * 3, shift=self.shifts)
@@ -410,10 +453,17 @@ class PoseSearch:
             keep = self._survivors(found, level, lowest, gains[level])
             counts = np.bincount(found.cells.image[keep], minlength=len(batch))
             broad = counts > self.settings.max_cells
-            self._finish(found, level, broad, result)
-            keep &= ~broad[found.cells.image]
+            if self.settings.keep_best:
+                rows = np.flatnonzero(keep)
+                best = best_of_each(Found(found.cells[rows], found.score[rows]), self.settings.max_cells)
+                keep[:] = False
+                keep[rows[best]] = True
+                statistics[level].cut += int(broad.sum())
+            else:
+                self._finish(found, level, broad, result)
+                keep &= ~broad[found.cells.image]
+                statistics[level].stopped += int(broad.sum())
             statistics[level].survived += int(keep.sum())
-            statistics[level].stopped += int(broad.sum())
             children = split(found.cells[keep], self.levels[level], lattice_quarter(self.levels, level))
             found = self._score(batch, children, level + 1)
             statistics[level + 1].evaluated += len(children)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import numpy as np
 
 from verglas.geometry import angular_distance
 from verglas.io import check_writable, read_map, read_particles, write_particles
-from verglas.refinement import AlignSettings, align
+from verglas.refinement import AlignSettings, align, align_plan
 from verglas.types import Particles
 
 
@@ -69,13 +70,15 @@ class AlignSummary:
         }
 
 
-def align_files(job: AlignJob) -> AlignSummary:
+def align_files(job: AlignJob, *, say: Callable[[str], None] | None = None) -> AlignSummary:
     """Read, align, write.
 
     Parameters
     ----------
     job : AlignJob
         What to do.
+    say : callable, optional
+        Called with :func:`verglas.refinement.align_plan` before the work.
 
     Returns
     -------
@@ -89,6 +92,8 @@ def align_files(job: AlignJob) -> AlignSummary:
     started = time.perf_counter()
     check_writable(job.out)
     particles, reference = read_particles(job.particles, stack=job.stack), read_map(job.reference)
+    if say is not None:
+        say(align_plan(particles, job.settings))
     found = align(particles, reference, settings=job.settings)
     write_particles(job.out, found)
     change, before, after = None, particles.poses, found.poses
