@@ -31,6 +31,7 @@ _LAZY = {
     "read_micrograph": "verglas.io",
     "read_particles": "verglas.io",
     "reconstruct": "verglas.reconstruction",
+    "refine": "verglas.run.refine",
     "symmetry_matrices": "verglas.geometry",
     "write_map": "verglas.io",
     "write_particles": "verglas.io",
@@ -82,6 +83,7 @@ if TYPE_CHECKING:
     from verglas.refinement import align
     from verglas.run.extract import extract
     from verglas.run.machine import devices, info
+    from verglas.run.refine import refine
     from verglas.types import Particles, Picks
 
 __all__ = [
@@ -127,6 +129,7 @@ __all__ = [
     "reconstruct",
     "reconstruction",
     "reference",
+    "refine",
     "refinement",
     "simulate",
     "symmetry_matrices",

@@ -27,6 +27,7 @@ _COMMANDS = (
     "project",
     "align",
     "reconstruct",
+    "refine",
     "postprocess",
     "report",
     "convert",

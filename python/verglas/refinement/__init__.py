@@ -5,6 +5,7 @@ from verglas.refinement.cells import Level, search_levels
 from verglas.refinement.planner import SearchCost, search_cost
 from verglas.refinement.posterior import LevelStatistics, SearchResult
 from verglas.refinement.search import LocalWindow, PoseSearch, SearchSettings
+from verglas.refinement.settings import RefineSettings
 
 __all__ = [
     "AlignSettings",
@@ -12,6 +13,7 @@ __all__ = [
     "LevelStatistics",
     "LocalWindow",
     "PoseSearch",
+    "RefineSettings",
     "SearchCost",
     "SearchResult",
     "SearchSettings",

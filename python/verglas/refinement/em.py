@@ -17,7 +17,7 @@ from verglas.geometry import angular_distance
 from verglas.refinement import schedule, start
 from verglas.refinement.grid_step import GridStep, HalfSums
 from verglas.refinement.pose_step import PoseStep
-from verglas.refinement.problem import Problem, Survey
+from verglas.refinement.problem import Problem
 from verglas.refinement.settings import Step
 from verglas.refinement.state import HalfModel, PoseTable, State
 from verglas.refinement.update import ClassMaps, class_maps, learn, mask_from_map, resolution_shell
@@ -56,16 +56,20 @@ def peak_memory_GB() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
 
 
-def initial_state(problem: Problem, found: Survey, references: list[Map]) -> tuple[State, list[str]]:
+def initial_state(
+    problem: Problem, power: npt.NDArray[np.float32], references: list[Map], mask: npt.NDArray[np.float32] | None = None
+) -> tuple[State, list[str]]:
     """State before the first iteration, and sentences on what was done to the references.
 
     Parameters
     ----------
     problem : Problem
-    found : Survey
-        Of the problem's particles.
+    power : (n, shells) float32
+        Of the problem's images (:class:`verglas.refinement.problem.Survey`).
     references : list of Map
         One per class, or one for all; same box as the particles.
+    mask : (N, N, N) float32, optional
+        The user's solvent mask.
     """
     settings = problem.settings
     step = schedule.first_step(problem, split=len(references) < settings.classes)
@@ -83,7 +87,7 @@ def initial_state(problem: Problem, found: Survey, references: list[Map]) -> tup
     classes = len(volumes)
     halves = [
         HalfModel(
-            volumes.copy(), start.first_noise(problem, found.power, signal, problem.rows_of_half(half)),
+            volumes.copy(), start.first_noise(problem, power, signal, problem.rows_of_half(half)),
             np.ones(micrographs), np.full(classes, 1 / classes),
         )
         for half in (1, 2)
@@ -98,7 +102,7 @@ def initial_state(problem: Problem, found: Survey, references: list[Map]) -> tup
     if step.split:
         poses.class_number = np.random.default_rng(settings.seed).integers(classes, size=len(problem))
     shells = problem.box // 2 + 1
-    return State(0, poses, halves, np.zeros((classes, shells)), float(step.radius)), said
+    return State(0, poses, halves, np.zeros((classes, shells)), float(step.radius), mask), said
 
 
 def _pass(problem: Problem, state: State, step: Step, progress: Progress | None) -> tuple[list[HalfSums], list[float]]:
@@ -208,7 +212,7 @@ def _row(problem: Problem, state: State, before: PoseTable, step: Step) -> dict[
     angle = angular_distance(poses.angles_deg, before.angles_deg, problem.settings.symmetry)
     shift = np.hypot(*(poses.origin_px - before.origin_px).T)
     known = np.isfinite(before.log_evidence)
-    populations = sum(h.class_weight for h in state.halves) / 2
+    populations = (state.halves[0].class_weight + state.halves[1].class_weight) / 2
 
     def median(values: FloatArray) -> float:
         return float(np.median(values)) if len(values) else float("nan")

@@ -43,8 +43,12 @@ class Problem:
         Scale group, from 0.
     params : (n, 9) float64
         CTF parameters (:func:`verglas.ops.ctf`).
+    n_classes : int
+        References.
     mask_given : bool
         Whether the solvent mask is the user's: it then stays as it is.
+    batch : int
+        Images read and worked on at a time; results do not depend on it.
     """
 
     particles: Particles
@@ -53,7 +57,14 @@ class Problem:
     group: IntArray
     micrograph: IntArray
     params: FloatArray
+    n_classes: int = 1
     mask_given: bool = False
+    batch: int = 0
+
+    def __post_init__(self) -> None:
+        """Fill in the batch that is quickest where memory is no concern."""
+        if self.batch < 1:
+            object.__setattr__(self, "batch", max(8, _BATCH_PIXELS // self.box**2))
 
     def __len__(self) -> int:
         return len(self.half)
@@ -102,11 +113,6 @@ class Problem:
     def sphere(self) -> npt.NDArray[np.float32]:
         """Sphere of the particle's diameter with a soft edge outside it."""
         return soft_sphere(self.box, min(self.diameter_px, self.box - 2 * _EDGE_PX) / 2, _EDGE_PX).astype(np.float32)
-
-    @property
-    def batch(self) -> int:
-        """Images read and worked on at a time."""
-        return max(8, _BATCH_PIXELS // self.box**2)
 
     def shell_of(self, resolution_A: float) -> int:
         """Shell of a resolution, rounded."""

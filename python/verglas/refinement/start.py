@@ -10,29 +10,30 @@ from verglas.errors import InputError
 from verglas.geometry import euler_to_matrix, orientation_grid
 from verglas.reconstruction.known_poses import half_sets
 from verglas.refinement.grid_step import DirectionGrid
-from verglas.refinement.problem import ImageBatch, Problem, Survey, image_batches
+from verglas.refinement.problem import ImageBatch, Problem, image_batches
 from verglas.refinement.settings import RefineSettings, Step
 from verglas.refinement.state import HalfModel, PoseTable
 from verglas.types import Map, Particles
 
 FloatArray = npt.NDArray[np.float64]
 
+_FEWEST = 20
 _SCALE_IMAGES = 128
 _LEAST_NOISE = 0.1  # of the power of a shell
 
 
 def make_problem(
-    particles: Particles, found: Survey, settings: RefineSettings
-) -> tuple[Problem, npt.NDArray[np.bool_]]:
-    """The particles that can be used, as a problem; and which they are of all."""
+    particles: Particles, excluded: dict[int, str], settings: RefineSettings, *, n_classes: int = 1,
+    mask_given: bool = False,
+) -> Problem:  # fmt: skip
+    """The particles that can be used, as a problem."""
     used = np.ones(len(particles), bool)
-    used[list(found.excluded)] = False
-    few = 2 * 10
-    if used.sum() < few:
-        first = next(iter(found.excluded.items()), None)
+    used[list(excluded)] = False
+    if used.sum() < _FEWEST:
+        first = next(iter(excluded.items()), None)
         why = "" if first is None else f" (particle {first[0]}: {first[1]})"
         raise InputError(
-            f"refine: {used.sum()} of {len(particles)} particles can be used{why}; two half sets need at least {few}"
+            f"refine: {used.sum()} of {len(particles)} particles can be used{why}; two half sets need {_FEWEST} or more"
         )
     chosen = particles if used.all() else particles[used]
     micrograph = np.zeros(len(chosen), np.int64)
@@ -40,7 +41,8 @@ def make_problem(
         micrograph = np.unique(chosen.table["rlnMicrographName"].to_numpy(str), return_inverse=True)[1]
     group = np.unique(chosen.optics.group, return_inverse=True)[1]
     half = half_sets(chosen, seed=settings.seed)
-    return Problem(chosen, settings, half, group, micrograph, chosen.optics.as_params()), used
+    params = chosen.optics.as_params()
+    return Problem(chosen, settings, half, group, micrograph, params, n_classes, mask_given)
 
 
 def low_passed(problem: Problem, references: list[Map]) -> npt.NDArray[np.float32]:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from verglas import filters, ops
+from verglas import filters, fourier, ops
 from verglas.assessment import corrected_fsc, fsc, randomise_phases, solvent_mask, ssnr_from_fsc
 from verglas.assessment.postprocess import PostprocessSettings
 from verglas.reconstruction import direct
@@ -91,10 +91,24 @@ def class_maps(
     done = [finish(sums.pop(0), problem.symmetry, threads=problem.settings.threads) for _ in range(2)]
     raw = np.stack([solve(problem, s, None, radius) for s in done])
     unmasked, masked = half_fsc(problem, raw, mask)
+    unmasked[radius + 1 :] = masked[radius + 1 :] = 0  # nothing was inserted there
     ssnr = T * ssnr_from_fsc(np.minimum(masked[: radius + 1], _FSC_MOST))
     halves = np.stack([solve(problem, s, ssnr, radius) for s in done])
-    both = solve(problem, done[0] + done[1], 2 * ssnr, radius) if joint else None
+    both = None
+    if joint:
+        both = _band_limited(problem, solve(problem, done[0] + done[1], 2 * ssnr, radius), radius)
+        raw = np.stack([_band_limited(problem, v, radius) for v in raw])
     return ClassMaps(joined(problem, halves), raw, both, unmasked, masked)
+
+
+def _band_limited(problem: Problem, volume: Volume, radius: int) -> Volume:
+    """Without what correcting for the gridding window spreads beyond the last shell of the data."""
+    if radius >= (problem.box - 1) // 2:
+        return volume
+    threads = problem.settings.threads
+    spectrum = fourier.forward(volume, 3, threads=threads)
+    spectrum[fourier.shells(volume.shape) > radius] = 0
+    return fourier.inverse(spectrum, volume.shape, threads=threads)
 
 
 def half_fsc(problem: Problem, halves: Volume, mask: Volume | None) -> tuple[FloatArray, FloatArray]:
@@ -112,11 +126,13 @@ def half_fsc(problem: Problem, halves: Volume, mask: Volume | None) -> tuple[Flo
     if not below.size:
         return unmasked, masked.curve
     shell = int(below[0]) + 1
-    noise = [
-        randomise_phases(half, shell, 2 * problem.settings.seed + number, threads=threads)
-        for number, half in enumerate((first, second))
-    ]
-    return unmasked, corrected_fsc(masked, fsc(*noise, mask, threads=threads), shell).curve
+    seed = 2 * problem.settings.seed  # and the next: two runs with neighbouring seeds share no noise
+    without = fsc(
+        randomise_phases(first, shell, seed, threads=threads),
+        randomise_phases(second, shell, seed + 1, threads=threads),
+        mask, threads=threads,
+    )  # fmt: skip
+    return unmasked, corrected_fsc(masked, without, shell).curve
 
 
 def mask_from_map(problem: Problem, halves: Volume, shell: float) -> Volume | None:

@@ -6,6 +6,7 @@ import os
 import platform
 import sys
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any
 
 from verglas import _native
@@ -41,6 +42,27 @@ def devices() -> list[str]:
     'cpu'
     """
     return ["cpu", *(f"cuda:{i}" for i in range(len(_cuda_state()["devices"])))]
+
+
+def allowed_memory_GB(share: float = 0.8) -> float:
+    """Memory a job may plan with: a share of what the machine has or the control group allows, whichever is less.
+
+    Examples
+    --------
+    >>> from verglas.run.machine import allowed_memory_GB
+    >>> 0 < allowed_memory_GB(0.5) < allowed_memory_GB()
+    True
+    """
+    total = float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    # cgroup v2, v1: "max" or a number close to 2^63 mean no limit
+    for limit in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        try:
+            text = Path(limit).read_text(encoding="ascii").strip()
+        except OSError:
+            continue
+        if text.isdigit():
+            total = min(total, float(text))
+    return share * total / 1e9
 
 
 def _package_versions() -> dict[str, str | None]:

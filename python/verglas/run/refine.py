@@ -1,0 +1,442 @@
+"""``vg.refine``: from particles and a reference to half maps one can trust, with a run folder that can be resumed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import pandas as pd
+
+from verglas.assessment import FSC, Postprocessed, PostprocessSettings, postprocess
+from verglas.errors import DeviceError, InputError
+from verglas.io import read_particles
+from verglas.reconstruction import reconstruct
+from verglas.refinement import schedule, start
+from verglas.refinement.em import Iteration, initial_state, refine_state
+from verglas.refinement.plan import MemoryPlan, plan_memory, with_plan
+from verglas.refinement.problem import Problem, survey
+from verglas.refinement.settings import RefineSettings, Step
+from verglas.refinement.state import State
+from verglas.run.checkpoint import Checkpoint, checkpoint_path, read_checkpoint, write_checkpoint
+from verglas.run.machine import allowed_memory_GB
+from verglas.run.refine_folder import RefineFolder, refuse_changes, settings_record
+from verglas.run.refine_inputs import as_map, cached, fitted, fitted_mask, identity
+from verglas.types import Map, Particles, Poses
+
+Reference = Map | str | Path
+
+
+class Watcher(Protocol):
+    """What a refinement tells whoever watches it; the command line shows it."""
+
+    def say(self, line: str) -> None:
+        """One line of text."""
+
+    def progress(self, iteration: int, phase: str, done: int, total: int) -> None:
+        """Particles done in this iteration."""
+
+    def iteration_done(self, row: Mapping[str, Any]) -> None:
+        """The row of ``iterations.csv``."""
+
+
+class _Silent:
+    def say(self, line: str) -> None:
+        """Nothing is shown."""
+
+    def progress(self, iteration: int, phase: str, done: int, total: int) -> None:
+        """Nothing is shown."""
+
+    def iteration_done(self, row: Mapping[str, Any]) -> None:
+        """Nothing is shown."""
+
+
+@dataclass(frozen=True)
+class Refinement:
+    """What a refinement found.
+
+    Attributes
+    ----------
+    map : Map
+        From both halves, Wiener-weighted, not sharpened; of the largest class.
+    half_maps : tuple of Map
+        Neither filtered nor masked.
+    postprocessed : Postprocessed
+        Sharpened map, mask, FSC curves, B-factor.
+    particles : Particles
+        Those in use, with poses.
+    iterations : DataFrame
+        One row per iteration.
+    excluded : dict
+        Particle number in the input (from 0) -> reason.
+    classes : list of (Map, (Map, Map), Postprocessed)
+        The same for every class.
+    folder : Path or None
+        The run folder.
+    """
+
+    map: Map
+    half_maps: tuple[Map, Map]
+    postprocessed: Postprocessed
+    particles: Particles
+    iterations: pd.DataFrame
+    excluded: dict[int, str]
+    classes: list[tuple[Map, tuple[Map, Map], Postprocessed]]
+    folder: Path | None = None
+
+    @property
+    def fsc(self) -> FSC:
+        """Between the half maps, in the mask, corrected by phase randomisation."""
+        return self.postprocessed.corrected
+
+    @property
+    def resolution_A(self) -> float:
+        """Where that curve falls to 0.143."""
+        return self.postprocessed.resolution_A
+
+
+@dataclass(frozen=True)
+class _Setup:
+    """Everything that iterations need."""
+
+    problem: Problem
+    plan: MemoryPlan
+    state: State
+    step: Step | None
+    excluded: dict[int, str]
+    inputs: dict[str, Any]
+    used: Particles
+
+
+def refine(
+    particles: Particles | str | Path,
+    reference: Reference | Sequence[Reference] | None = None,
+    symmetry: str = "C1",
+    diameter_A: float | None = None,
+    *,
+    out: str | Path | None = None,
+    mask: Map | str | Path | None = None,
+    device: str = "auto",
+    memory_GB: float | None = None,
+    resume: bool = False,
+    allow_changes: bool = False,
+    watcher: Watcher | None = None,
+    **settings: Any,
+) -> Refinement:
+    r"""Refine poses and map of particles: expectation-maximisation with two independent half sets.
+
+    Every iteration scores the particles of each half against that half's map, adds them up, and weights the sums by
+    the signal-to-noise ratio that the halves agree on (maximum a posteriori, Scheres 2012). All poses are searched
+    while that can change anything; then every pose climbs the exact likelihood. Resolution and sampling follow the FSC.
+
+    Parameters
+    ----------
+    particles : Particles or path
+        RELION STAR or cryoSPARC CS.
+    reference : Map, path or several, optional
+        Start map; it is put on the particles' pixel size, box and grey scale and low-passed. Several references are
+        several classes. Not needed with ``poses="local"``, which can start from the map of the given poses.
+    symmetry : str
+        Point group, RELION's orientation.
+    diameter_A : float, optional
+        Diameter of the particle; four fifths of the box by default.
+    out : path, optional
+        Run folder; nothing is written without.
+    mask : Map or path, optional
+        Soft solvent mask; by default made from the map once it is good enough.
+    device : str
+        ``"auto"`` or ``"cpu"``.
+    memory_GB : float, optional
+        Not to be passed; four fifths of what the machine allows by default.
+    resume : bool
+        Go on from the last iteration of the run in ``out``.
+    allow_changes : bool
+        Resume although settings differ.
+    watcher : Watcher, optional
+        Told about progress.
+    **settings
+        Any other field of :class:`verglas.refinement.RefineSettings`.
+
+    Returns
+    -------
+    Refinement
+
+    Raises
+    ------
+    InputError
+        Particles, reference and mask do not go together, too few particles can be used, the memory does not suffice, or
+        the run cannot be resumed.
+
+    References
+    ----------
+    Scheres (2012) J. Struct. Biol. 180, 519-530; Grigorieff (2007) J. Struct. Biol. 157, 117-125 (mode "max-cc").
+
+    Examples
+    --------
+    >>> import verglas as vg
+    >>> model = vg.simulate.phantom(24, 5.0, 90.0)
+    >>> particles = vg.simulate.particles(model, 60, 24, 5.0, snr=1.0, seed=1)
+    >>> found = vg.refine(particles, vg.simulate.density(model, 24, 5.0), diameter_A=100, iterations=3)
+    >>> len(found.particles), found.map.data.shape, found.resolution_A < 40
+    (60, (24, 24, 24), True)
+    """
+    if device not in ("auto", "cpu"):
+        raise DeviceError(f"refine: a refinement runs on the CPU, not yet on {device!r}; use device='cpu'")
+    told = watcher or _Silent()
+    known = set(RefineSettings.__dataclass_fields__)
+    unknown = sorted(set(settings) - known)
+    if unknown:
+        raise InputError(f"refine: unknown setting {', '.join(unknown)}; known are {', '.join(sorted(known))}")
+    references = _as_list(reference)
+    settings.setdefault("classes", max(1, len(references)))
+    chosen = RefineSettings(symmetry=symmetry, diameter_A=diameter_A, **settings)
+    everything = particles if isinstance(particles, Particles) else read_particles(particles)
+    record = settings_record(chosen, {
+        "particles": everything.where, "references": [_named(r) for r in references],
+        "mask": None if mask is None else _named(mask),
+    })  # fmt: skip
+    folder = None if out is None else _open_folder(Path(out), record, resume=resume, allow_changes=allow_changes)
+    limit = allowed_memory_GB() if memory_GB is None else memory_GB
+    if resume:
+        if folder is None:
+            raise InputError("refine: resume needs the run folder (out)")
+        setup = _resumed(everything, chosen, folder, limit, given=mask is not None)
+    else:
+        setup = _started(everything, references, mask, chosen, (folder, limit, told))
+    told.say(str(setup.plan))
+    return _run(setup, folder, told)
+
+
+def refine_files(
+    particles: Path, reference: Sequence[Path] | None, symmetry: str, diameter_A: float | None, *,
+    stack: Path | None = None, **choices: Any,
+) -> Refinement:  # fmt: skip
+    """What ``verglas refine`` does: read, :func:`refine`, leave everything in the run folder."""
+    return refine(read_particles(particles, stack=stack), reference, symmetry, diameter_A, **choices)
+
+
+def summary(found: Refinement) -> dict[str, Any]:
+    """What ``verglas refine --json`` prints."""
+    rows = found.iterations
+    resolution = found.resolution_A
+    return {
+        "folder": None if found.folder is None else str(found.folder),
+        "resolution_A": resolution if np.isfinite(resolution) else None,
+        "resolutions_A": found.postprocessed.as_dict()["resolutions_A"],
+        "b_factor_A2": found.postprocessed.b_factor_A2,
+        "particles": len(found.particles),
+        "excluded": len(found.excluded),
+        "iterations": len(rows),
+        "populations": [float(p) for p in str(rows["populations"].iloc[-1]).split(";")],
+        "seconds": round(float(rows["seconds"].sum()), 2),
+        "peak_memory_GB": round(float(rows["peak_memory_GB"].max()), 3),
+    }
+
+
+def _as_list(reference: Reference | Sequence[Reference] | None) -> list[Reference]:
+    if reference is None:
+        return []
+    return [reference] if isinstance(reference, (Map, str, Path)) else list(reference)
+
+
+def _named(value: Reference) -> str:
+    return "a map in memory" if isinstance(value, Map) else str(value)
+
+
+def _open_folder(out: Path, record: dict[str, Any], *, resume: bool, allow_changes: bool) -> RefineFolder:
+    if resume:
+        if not checkpoint_path(out).is_file():
+            raise InputError(f"{out}: nothing to resume: no checkpoint there; start without --resume")
+        said = refuse_changes(out, record, allowed=allow_changes)
+        folder = RefineFolder(out, record)
+        folder.go_on([f"resumed with changed settings: {s}" for s in said])
+        return folder
+    if (out / "run.json").exists():
+        raise InputError(f"{out}: holds a run already; resume it (--resume), remove it, or name another folder")
+    if out.exists() and not out.is_dir():
+        raise InputError(f"cannot write {out}: it is a file, expected the name of a folder")
+    return RefineFolder(out, record)
+
+
+def _kept_in_memory(particles: Particles, limit_GB: float) -> bool:
+    """Images stay in memory if they take less than a quarter of what is allowed."""
+    return 4e-9 * len(particles) * particles.box**2 <= limit_GB / 4
+
+
+def _started(
+    particles: Particles, references: list[Reference], mask: Reference | None, settings: RefineSettings,
+    around: tuple[RefineFolder | None, float, Watcher],
+) -> _Setup:  # fmt: skip
+    folder, limit, told = around
+    if particles.source is None:
+        raise InputError(f"{particles.where}: these particles have no images")
+    maps, said = [], []
+    for number, reference in enumerate(references, 1):
+        name = "the reference" if len(references) == 1 else f"reference {number}"
+        fits, lines = fitted(as_map(reference), particles, name)
+        maps.append(fits)
+        said += lines
+    if len(maps) > 1 and settings.classes != len(maps):
+        raise InputError(f"refine: {len(maps)} references but classes = {settings.classes}; leave classes out")
+    if settings.mode == "max-cc" and len(maps) < settings.classes:
+        raise InputError("refine: mode max-cc tells classes apart only with one reference for each")
+    window = None if mask is None else fitted_mask(as_map(mask), particles)
+    keep = _kept_in_memory(particles, limit)
+    work = cached(particles) if keep else particles
+    found = survey(work, threads=settings.threads)
+    problem = start.make_problem(
+        work, found.excluded, settings, n_classes=settings.classes, mask_given=window is not None
+    )
+    plan = plan_memory(problem, limit, cached=keep)
+    problem = with_plan(problem, plan)
+    if not maps:
+        maps, lines = _from_poses(problem)
+        said += lines
+    used = np.setdiff1d(np.arange(len(particles)), list(found.excluded))
+    state, lines = initial_state(problem, found.power[used], maps, window)
+    said += lines
+    if found.excluded:
+        first = "; ".join(f"particle {i}: {why}" for i, why in sorted(found.excluded.items())[:3])
+        said.append(f"{len(found.excluded)} particles set aside ({first}{', ...' if len(found.excluded) > 3 else ''})")
+    for line in said:
+        told.say(line)
+    if folder is not None:
+        folder.settings["excluded_images"] = _image_names(particles, found.excluded)
+        folder.begin(problem, plan, found.excluded, said)
+    step = schedule.first_step(problem, split=len(maps) < settings.classes)
+    inputs = identity(particles)
+    if folder is not None:
+        write_checkpoint(folder.folder, Checkpoint(state, step, problem.half, found.excluded, inputs))
+    return _Setup(problem, plan, state, step, found.excluded, inputs, particles[used])
+
+
+def _image_names(particles: Particles, excluded: Mapping[int, str]) -> dict[int, str]:
+    if "rlnImageName" not in particles.table:
+        return {}
+    return {i: str(particles.table["rlnImageName"].iloc[i]) for i in excluded}
+
+
+def _from_poses(problem: Problem) -> tuple[list[Map], list[str]]:
+    """Without a reference: the map of the poses that the particles have."""
+    if problem.settings.poses != "local":
+        raise InputError("refine: a global search needs a reference; give one, or poses='local' to start from the "
+                         "particles' own poses")  # fmt: skip
+    if problem.particles.poses is None:
+        raise InputError("refine: poses='local', but the particles have no poses and there is no reference")
+    finest = problem.settings.initial_resolution_A
+    made = reconstruct(problem.particles, problem.settings.symmetry, max_resolution_A=0.8 * finest)
+    return [made], ["the first reference was made from the poses of the particles"]
+
+
+def _resumed(
+    particles: Particles, settings: RefineSettings, folder: RefineFolder, limit: float, *, given: bool
+) -> _Setup:
+    saved = read_checkpoint(folder.folder)
+    inputs = identity(particles)
+    different = [f"{k}: was {v}, now {inputs[k]}" for k, v in saved.inputs.items() if inputs[k] != v]
+    if different:
+        raise InputError(f"{folder.folder}: this run was started with other particles ({'; '.join(different)})")
+    keep = _kept_in_memory(particles, limit)
+    work = cached(particles) if keep else particles
+    problem = start.make_problem(work, saved.excluded, settings, n_classes=settings.classes, mask_given=given)
+    problem = replace(problem, half=saved.half)
+    plan = plan_memory(problem, limit, cached=keep)
+    folder.plan(plan)
+    used = np.setdiff1d(np.arange(len(particles)), list(saved.excluded))
+    return _Setup(
+        with_plan(problem, plan), plan, saved.state, saved.step, saved.excluded, inputs, particles[used]
+    )  # fmt: skip
+
+
+def _run(setup: _Setup, folder: RefineFolder | None, told: Watcher) -> Refinement:
+    problem = setup.problem
+    number = [setup.state.iteration]
+
+    def after(state: State, made: Iteration, following: Step | None) -> None:
+        number[0] = state.iteration
+        for note in made.notes:
+            told.say(note)
+        told.iteration_done(state.rows[-1])
+        if folder is not None:
+            # The checkpoint of the final pass would leave nothing to resume: what precedes it stays.
+            if following is not None:
+                write_checkpoint(
+                    folder.folder, Checkpoint(state, following, problem.half, setup.excluded, setup.inputs)
+                )
+            folder.iteration(problem, state, made)
+
+    def progress(phase: str, done: int, total: int) -> None:
+        told.progress(number[0] + 1, phase, done, total)
+
+    assert setup.step is not None
+    try:
+        state, made = refine_state(problem, setup.state, setup.step, progress=progress, after=after)
+        assessed = _assess(problem, state, made)
+        particles = _with_results(setup.used, problem, state)
+        if folder is not None:
+            converged = state.iteration <= problem.settings.iterations
+            folder.finish(problem, made, assessed, particles, converged=converged)
+    except (Exception, KeyboardInterrupt) as error:
+        if folder is not None:
+            folder.failed(str(error) or type(error).__name__)
+        raise
+    classes = [_class(problem, maps, done) for maps, done in zip(made.maps, assessed, strict=True)]
+    largest = int(np.argmax(np.bincount(state.poses.class_number, minlength=len(classes))))
+    joint, halves, done = classes[largest]
+    table = pd.DataFrame(state.rows)
+    return Refinement(
+        joint, halves, done, particles, table, setup.excluded, classes, None if folder is None else folder.folder
+    )
+
+
+def _class(problem: Problem, maps: Any, done: Postprocessed) -> tuple[Map, tuple[Map, Map], Postprocessed]:
+    first, second = (Map(v, problem.pixel_size_A) for v in maps.raw)
+    assert maps.joint is not None
+    return Map(maps.joint, problem.pixel_size_A), (first, second), done
+
+
+def _assess(problem: Problem, state: State, made: Iteration) -> list[Postprocessed]:
+    """Postprocessing of every class: with the user's mask, or one made from the final map."""
+    settings = problem.settings
+    how = PostprocessSettings(symmetry=settings.symmetry, seed=settings.seed, threads=settings.threads)
+    mask = Map(state.mask, problem.pixel_size_A) if problem.mask_given and state.mask is not None else None
+    found = []
+    for maps in made.maps:
+        first, second = (Map(v, problem.pixel_size_A) for v in maps.raw)
+        done = postprocess(first, second, mask, settings=how)
+        limit = problem.last_radius
+        if limit < (problem.box - 1) // 2 and done.resolution_A < problem.resolution_of_A(limit):
+            # No data beyond the limit: what a mask spreads there is correlated, but it is no resolution.
+            finest = problem.resolution_of_A(limit)
+            done = postprocess(first, second, mask, settings=replace(how, low_pass_A=finest, fit_to_A=finest))
+            done = replace(done, masked=_cut(done.masked, limit), corrected=_cut(done.corrected, limit))
+        found.append(done)
+    return found
+
+
+def _cut(curve: FSC, last: int) -> FSC:
+    values = curve.curve.copy()
+    values[last + 1 :] = 0
+    return replace(curve, curve=values)
+
+
+def _with_results(particles: Particles, problem: Problem, state: State) -> Particles:
+    """The particles with what others read: poses, class, half set, group, norm, probabilities."""
+    poses = state.poses
+    placed = particles.with_poses(Poses(poses.angles_deg, poses.origin_px * problem.pixel_size_A))
+    scale = np.where(problem.half == 1, *(h.scale[problem.micrograph] for h in state.halves))
+    return placed.with_columns(
+        rlnMaxValueProbDistribution=poses.max_probability,
+        rlnLogLikeliContribution=poses.log_evidence,
+        rlnNormCorrection=poses.norm,
+        rlnGroupNumber=problem.micrograph + 1,
+        rlnGroupScaleCorrection=scale,
+        rlnRandomSubset=problem.half,
+        rlnClassNumber=poses.class_number + 1,
+        rlnNrOfSignificantSamples=np.rint(poses.effective_poses).astype(np.int64),
+    )
+
+
+__all__ = ["Refinement", "Watcher", "refine", "refine_files", "summary"]

@@ -1,0 +1,171 @@
+"""The run folder of a refinement: what it was asked, how it goes, where it stands, what it found."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import asdict
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from verglas import _native
+from verglas._version import __version__
+from verglas.assessment import Postprocessed
+from verglas.errors import InputError
+from verglas.io import atomic_path, read_json, write_csv, write_json, write_map, write_particles
+from verglas.refinement.em import Iteration, peak_memory_GB
+from verglas.refinement.plan import MemoryPlan
+from verglas.refinement.problem import Problem
+from verglas.refinement.settings import RefineSettings
+from verglas.refinement.state import State
+from verglas.report.refine import write_refine_page
+from verglas.run.postprocess import write_postprocessed
+from verglas.types import Map, Particles
+
+# Settings that change no result and may differ when a run is resumed.
+FREE_SETTINGS = ("threads", "iterations")
+
+
+def now_text() -> str:
+    """UTC, as in every file written."""
+    return datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%S+00:00")
+
+
+def settings_record(settings: RefineSettings, extra: Mapping[str, Any]) -> dict[str, Any]:
+    """Resolved settings, JSON-ready."""
+    return {**asdict(settings), "regularisation": settings.T, **extra}
+
+
+def refuse_changes(folder: Path, wanted: Mapping[str, Any], *, allowed: bool) -> list[str]:
+    """Sentences on settings that differ from those a run was started with.
+
+    Raises
+    ------
+    InputError
+        There are some, and they are not allowed.
+    """
+    had = read_json(folder / "run.json")["settings"]
+    changed = [
+        f"{name}: was {had.get(name)}, now {value}"
+        for name, value in wanted.items()
+        if name not in FREE_SETTINGS and had.get(name) != value
+    ]
+    if changed and not allowed:
+        raise InputError(
+            f"{folder}: this run was started with other settings ({'; '.join(changed)}); resume with the same, or say "
+            "--allow-changes"
+        )
+    return changed
+
+
+class RefineFolder:
+    """Writes a run folder; every file is replaced as a whole.
+
+    Parameters
+    ----------
+    folder : Path
+        Made if it is not there.
+    settings : dict
+        Resolved settings.
+    """
+
+    def __init__(self, folder: Path, settings: Mapping[str, Any]) -> None:
+        self.folder, self.settings = folder, dict(settings)
+        self.started, self.before = time.perf_counter(), 0.0
+        self.warnings: list[str] = []
+        self.record: dict[str, Any] = {}
+        (folder / "history").mkdir(parents=True, exist_ok=True)
+
+    def begin(self, problem: Problem, plan: MemoryPlan, excluded: Mapping[int, str], said: list[str]) -> None:
+        """A fresh run."""
+        self.warnings = list(said)
+        self.record = {
+            "verglas": __version__, "command": "refine", "settings": self.settings, "seed": problem.settings.seed,
+            "device": "cpu", "isa": _native.core.isa, "threads": _native.resolve_threads(problem.settings.threads),
+            "started": now_text(), "n_particles": len(problem), "n_excluded": len(excluded), "box": problem.box,
+            "pixel_size_A": problem.pixel_size_A, "symmetry": problem.settings.symmetry,
+            "n_classes": problem.n_classes,
+        }  # fmt: skip
+        for old in (self.folder / "history").glob("iteration_*.npz"):
+            old.unlink()
+        (self.folder / "iterations.csv").unlink(missing_ok=True)
+        self.plan(plan)
+        self._excluded(problem, excluded)
+
+    def plan(self, plan: MemoryPlan) -> None:
+        """The memory plan in force."""
+        self.record["memory_plan"] = {name: round(size, 3) for name, size in plan.phases_GB.items()}
+        self.record["images_in_memory"] = plan.cached
+        self._write("running")
+
+    def go_on(self, said: list[str]) -> None:
+        """A run that was stopped."""
+        self.record = read_json(self.folder / "run.json")
+        self.before = float(self.record.get("seconds", 0.0))
+        self.warnings = [*self.record.get("warnings", []), *said]
+        self.record["settings"] = self.settings
+
+    def _excluded(self, problem: Problem, excluded: Mapping[int, str]) -> None:
+        numbers = sorted(excluded)
+        names = self.settings.get("excluded_images", {})
+        columns = {
+            "particle": numbers, "image": [names.get(i, "") for i in numbers],
+            "reason": [excluded[i] for i in numbers],
+        }  # fmt: skip
+        self.settings.pop("excluded_images", None)
+        write_csv(self.folder / "excluded.csv", columns)
+
+    def _write(self, state: str, **more: Any) -> None:
+        self.record |= {
+            "state": state, "warnings": self.warnings, "finished": None if state == "running" else now_text(),
+            "seconds": round(self.before + time.perf_counter() - self.started, 2),
+            "peak_memory_GB": round(max(peak_memory_GB(), self.record.get("peak_memory_GB", 0.0)), 3), **more,
+        }  # fmt: skip
+        write_json(self.folder / "run.json", self.record)
+
+    def iteration(self, problem: Problem, state: State, made: Iteration) -> None:
+        """Add an iteration: its row, its pictures, the page."""
+        self.warnings += made.notes
+        names = list(state.rows[-1])
+        write_csv(self.folder / "iterations.csv", {name: [row[name] for row in state.rows] for name in names})
+        several = len(made.maps) > 1
+        volumes, labels = [], []
+        for k, maps in enumerate(made.maps):
+            mean = maps.halves.mean(axis=0)
+            volumes += [mean] if several else [*maps.halves, mean]
+            labels += [f"class {k + 1}"] if several else ["half 1", "half 2", "map"]
+        middle = problem.box // 2
+        slices = np.stack([[v[middle], v[:, middle], v[:, :, middle]] for v in volumes])
+        with atomic_path(self.folder / "history" / f"iteration_{state.iteration:03d}.npz") as temporary:
+            np.savez_compressed(
+                temporary, slices=slices.astype(np.float32), names=np.array(labels),
+                fsc=np.stack([m.unmasked for m in made.maps]),
+                frequency_per_A=np.arange(problem.box // 2 + 1) / (problem.box * problem.pixel_size_A),
+            )  # fmt: skip
+        self._write("running")
+        write_refine_page(self.folder)
+
+    def finish(
+        self, problem: Problem, made: Iteration, assessed: list[Postprocessed], particles: Particles, *, converged: bool
+    ) -> None:
+        """Final maps, curves, particles and page."""
+        for k, (maps, done) in enumerate(zip(made.maps, assessed, strict=True)):
+            suffix = "" if len(assessed) == 1 else f"_class{k + 1}"
+            for number, half in enumerate(maps.raw, 1):
+                write_map(self.folder / f"half{number}{suffix}.mrc", Map(half, problem.pixel_size_A))
+            assert maps.joint is not None
+            write_map(self.folder / f"map{suffix}.mrc", Map(maps.joint, problem.pixel_size_A))
+            write_postprocessed(self.folder, done, suffix=suffix, with_map=False)
+            self.warnings += [w for w in done.warnings if w not in self.warnings]
+        write_particles(self.folder / "particles.star", particles)
+        count = problem.settings.iterations
+        self._write("converged" if converged else f"stopped after {count} iterations")
+        write_refine_page(self.folder)
+
+    def failed(self, reason: str) -> None:
+        """The run ends without a result; the checkpoint stays."""
+        if self.record:
+            self._write(f"failed: {reason}")

@@ -1,0 +1,87 @@
+"""What a refinement starts from: references on the particles' grid, masks, and what identifies the input."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from verglas.errors import InputError
+from verglas.image import crop_or_pad, fourier_resample
+from verglas.io import read_map
+from verglas.types import Map, Particles
+from verglas.types.images import ArraySource
+
+_SAME_PIXEL = 0.01  # pixel sizes that differ by less are taken for the same
+_CACHE_BYTES = 64 << 20
+
+
+def as_map(value: Map | str | Path) -> Map:
+    """A map, read if a path is given; a finite cube."""
+    found = value if isinstance(value, Map) else read_map(value)
+    name = "the reference" if isinstance(value, Map) else str(value)
+    if len(set(found.data.shape)) != 1:
+        raise InputError(f"{name}: a map of shape {found.data.shape} (z, y, x); expected a cube")
+    if not np.isfinite(found.data).all():
+        raise InputError(f"{name}: {np.count_nonzero(~np.isfinite(found.data))} voxels are not finite numbers")
+    return found
+
+
+def fitted(value: Map, particles: Particles, name: str) -> tuple[Map, list[str]]:
+    """A map on the grid of the particles, and sentences on what was done to it.
+
+    Raises
+    ------
+    InputError
+        Its pixel size is unknown.
+    """
+    said = []
+    box, pixel_size_A = particles.box, particles.pixel_size_A
+    if not (value.pixel_size_A > 0 and np.isfinite(value.pixel_size_A)):
+        raise InputError(f"{name}: its pixel size is {value.pixel_size_A:g} A; set it in the header of the file")
+    data = value.data
+    ratio = value.pixel_size_A / pixel_size_A
+    if abs(ratio - 1) > _SAME_PIXEL:
+        new = max(4, 2 * round(len(data) * ratio / 2))
+        data = fourier_resample(data, (new,) * 3)
+        said.append(f"{name} was resampled from {value.pixel_size_A:g} to {pixel_size_A:g} A per pixel")
+    if len(data) != box:
+        said.append(f"{name} was {'cropped' if len(data) > box else 'padded'} from {len(data)} to {box} px")
+        data = crop_or_pad(data, (box,) * 3, fill="border")
+    return Map(np.ascontiguousarray(data, np.float32), pixel_size_A), said
+
+
+def fitted_mask(value: Map, particles: Particles) -> npt.NDArray[np.float32]:
+    """A user's solvent mask, which has to fit as it is."""
+    if len(value.data) != particles.box or abs(value.pixel_size_A / particles.pixel_size_A - 1) > _SAME_PIXEL:
+        raise InputError(
+            f"the mask has {len(value.data)} px of {value.pixel_size_A:g} A, the particles {particles.box} px of "
+            f"{particles.pixel_size_A:g} A; resample it first (verglas resample)"
+        )
+    low, high = float(value.data.min()), float(value.data.max())
+    if not (low >= -1e-3 and high <= 1.001 and high > 0):  # a NaN fails too
+        raise InputError(f"the mask has values from {low:g} to {high:g}; expected 0 to 1")
+    return np.clip(value.data, 0, 1).astype(np.float32)
+
+
+def cached(particles: Particles) -> Particles:
+    """The particles with all images in memory, read in large sequential pieces."""
+    if isinstance(particles.source, ArraySource):
+        return particles
+    box = particles.box
+    images = np.empty((len(particles), box, box), np.float32)
+    step = max(1, _CACHE_BYTES // (4 * box**2))
+    for begin in range(0, len(particles), step):
+        images[begin : begin + step] = particles.images(slice(begin, begin + step))
+    return particles.with_columns(**{"blob/sign": None}).with_source(ArraySource(images, particles.pixel_size_A))
+
+
+def identity(particles: Particles) -> dict[str, Any]:
+    """What tells one set of particles from another: count, box, pixel size, first and last image name."""
+    names = particles.table["rlnImageName"].to_numpy(str) if "rlnImageName" in particles.table else [""]
+    return {
+        "n_particles": len(particles), "box": particles.box, "pixel_size_A": round(particles.pixel_size_A, 6),
+        "first": str(names[0]), "last": str(names[-1]),
+    }  # fmt: skip
