@@ -55,7 +55,7 @@ class Screen:
         rate = done / max(now - self.begun, 1e-3)
         if self.bar is not None:
             self.bar.update(self.task, completed=done, rate=f"{rate:.0f} particles/s")
-        elif now - self.said >= _LINE_EVERY_S:
+        elif now - self.said >= _LINE_EVERY_S and done < total:
             self.said = now
             left = (total - done) / max(rate, 1e-9)
             self.say(f"iteration {iteration}, {phase}: {done} of {total}, {rate:.0f} particles/s, {left:.0f} s left")

@@ -154,7 +154,9 @@ def iterate(problem: Problem, state: State, step: Step, progress: Progress | Non
     maps = []
     for _ in range(len(halves[0].volumes)):
         sums = [half.grids.pop(0) for half in found]  # class_maps frees them one by one
-        maps.append(class_maps(problem, sums, state.mask, step.insert_radius, T=settings.T, joint=step.final))
+        maps.append(
+            class_maps(problem, sums, state.mask, step.insert_radius, T=settings.T, joint=may_end(problem, step))
+        )
     for half in (0, 1):
         halves[half].volumes = np.stack([m.halves[half] for m in maps])
     new.fsc = np.stack([m.masked for m in maps])
@@ -177,6 +179,11 @@ def iterate(problem: Problem, state: State, step: Step, progress: Progress | Non
     new.unimproved = 0 if _improved(state, new) else state.unimproved + 1
     new.finished = _converged(new, step)
     return new, Iteration(step, maps, notes)
+
+
+def may_end(problem: Problem, step: Step) -> bool:
+    """Whether the maps of a step can be the result: continuous poses, maps to the last shell."""
+    return step.final or (step.phase != "grid" and step.insert_radius == problem.last_radius)
 
 
 def reseed_empty_classes(problem: Problem, state: State) -> list[str]:
@@ -265,7 +272,7 @@ def refine_state(
     progress: Progress | None = None,
     after: Callable[[State, Iteration, Step | None], None] | None = None,
 ) -> tuple[State, Iteration]:
-    """Iterate until nothing changes any more, then once more for the final maps.
+    """Iterate until nothing changes any more; then once more, if the last maps did not reach the last shell.
 
     Parameters
     ----------
@@ -292,7 +299,7 @@ def refine_state(
         if step.final:
             following = None
         elif state.finished or state.iteration >= problem.settings.iterations:
-            following = schedule.final_step(problem, step)
+            following = None if may_end(problem, step) else schedule.final_step(problem, step)
         else:
             following = schedule.next_step(problem, state, step)
         if after is not None:

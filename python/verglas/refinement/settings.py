@@ -118,7 +118,7 @@ class Step:
     shift_step_px, shift_range_px : float
         Grid of shifts around those of the iteration before.
     final : bool
-        Whether the maps of this iteration are the result: made to the last shell, and from both halves too.
+        Whether this is the last pass, whatever the poses do.
     split : bool
         Whether all classes still have the same reference: it is searched alone, and every particle goes to the class
         drawn for it.
