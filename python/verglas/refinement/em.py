@@ -177,7 +177,7 @@ def iterate(problem: Problem, state: State, step: Step, progress: Progress | Non
     }
     new.rows.append(row)
     new.unimproved = 0 if _improved(state, new) else state.unimproved + 1
-    new.finished = _converged(new, step)
+    new.finished = state.finished or _converged(new, step)
     return new, Iteration(step, maps, notes)
 
 

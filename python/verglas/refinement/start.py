@@ -20,6 +20,7 @@ FloatArray = npt.NDArray[np.float64]
 _FEWEST = 20
 _SCALE_IMAGES = 128
 _LEAST_NOISE = 0.1  # of the power of a shell
+_INVERTED = 1.2  # correlation with minus the map, on that with the map, that is no accident
 
 
 def make_problem(
@@ -102,29 +103,38 @@ def match_grey_scale(problem: Problem, volume: npt.NDArray[np.float32], step: St
     polar = ops.PolarGrid(problem.box, step.radius, diameter_px=problem.diameter_px)
     grid = ops.Grid(problem.box, max_radius=step.radius)
     spectrum = gridding.to_grid(volume, grid, threads=problem.settings.threads)
-    plan = ops.ScorePlan(polar, step.n_psi, score="correlation")
-    plan.set_reference(ops.polar_slices(spectrum, grid, directions.matrices, polar), log_prior=directions.log_prior)
-    cross = power = 0.0
+    slices = ops.polar_slices(spectrum, grid, directions.matrices, polar)
+    upright, inverted = (ops.ScorePlan(polar, step.n_psi, score="correlation") for _ in range(2))
+    upright.set_reference(slices, log_prior=directions.log_prior)
+    inverted.set_reference(-slices, log_prior=directions.log_prior)
+    total = np.zeros(4)
     for batch in image_batches(problem, rows, flat, PoseTable.unknown(len(problem))):
-        c, p = _cross_and_power(problem, batch, plan, (spectrum, grid, polar, directions), step)
-        cross, power = cross + c, power + p
+        total += _cross_and_power(problem, batch, (upright, inverted), (spectrum, grid, polar, directions), step)
+    cross, power, best, best_inverted = total
     if not power > 0:
         raise InputError("refine: the reference is empty (all zero) at the initial resolution")
-    if not cross > 0:
+    if not cross > 0 or best_inverted > _INVERTED * best:
         raise InputError(
-            "refine: the images do not resemble the reference, or their contrast is inverted (particles are white)"
+            f"refine: the images resemble the inverted reference (mean correlation {best_inverted / len(rows):.3f}) "
+            f"more than the reference ({best / len(rows):.3f}); particles must be white: multiply the images or the "
+            "map by -1"
         )
     return cross / power
 
 
 def _cross_and_power(
-    problem: Problem, batch: ImageBatch, plan: ops.ScorePlan, reference: tuple, step: Step
-) -> tuple[float, float]:
+    problem: Problem, batch: ImageBatch, plans: tuple[ops.ScorePlan, ops.ScorePlan], reference: tuple, step: Step
+) -> FloatArray:
+    """Sums over the images: cross and power at the best pose, best correlation with the map and with minus the map."""
     spectrum, grid, polar, directions = reference
     shifts = step.shifts_px()
-    found = plan.run(
-        ops.polar(batch.centred(problem.image_mask), polar), shifts, ctf=batch.params,
-        pixel_size_A=problem.pixel_size_A, first_particle=int(batch.rows[0]), threads=problem.settings.threads,
+    samples = ops.polar(batch.centred(problem.image_mask), polar)
+    found, against = (
+        plan.run(
+            samples, shifts, ctf=batch.params, pixel_size_A=problem.pixel_size_A, first_particle=int(batch.rows[0]),
+            threads=problem.settings.threads,
+        )
+        for plan in plans
     )  # fmt: skip
     angles = directions.angles_deg(
         found.best_slice, found.best_opposite, ops.psi_angles_deg(step.n_psi)[found.best_psi]
@@ -138,4 +148,4 @@ def _cross_and_power(
         for factor in (1.0, 2.0)
     )  # fmt: skip
     power = 2 * once - twice
-    return once + power / 2, power
+    return np.array([once + power / 2, power, found.best_score.sum(), against.best_score.sum()], np.float64)

@@ -6,6 +6,7 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 import numpy.typing as npt
@@ -92,7 +93,7 @@ def read_checkpoint(folder: Path) -> Checkpoint:
         step = None if record["step"] is None else Step(**record["step"])
         excluded = {int(k): v for k, v in record["excluded"].items()}
         return Checkpoint(state, step, arrays["half"], excluded, record["inputs"])
-    except (ValueError, KeyError, TypeError, OSError) as error:
+    except (ValueError, KeyError, TypeError, OSError, BadZipFile) as error:
         raise FormatError(f"{path}: cannot be read as a checkpoint ({error}); start without --resume") from error
 
 

@@ -303,8 +303,7 @@ def _started(
     for line in said:
         told.say(line)
     if folder is not None:
-        folder.settings["excluded_images"] = _image_names(particles, found.excluded)
-        folder.begin(problem, plan, found.excluded, said)
+        folder.begin(problem, plan, _excluded_table(particles, found.excluded), said)
     step = schedule.first_step(problem, split=len(maps) < settings.classes)
     inputs = identity(particles)
     if folder is not None:
@@ -312,10 +311,12 @@ def _started(
     return _Setup(problem, plan, state, step, found.excluded, inputs, particles[used])
 
 
-def _image_names(particles: Particles, excluded: Mapping[int, str]) -> dict[int, str]:
-    if "rlnImageName" not in particles.table:
-        return {}
-    return {i: str(particles.table["rlnImageName"].iloc[i]) for i in excluded}
+def _excluded_table(particles: Particles, excluded: Mapping[int, str]) -> pd.DataFrame:
+    """Particle number, image name and reason of those set aside."""
+    numbers = sorted(excluded)
+    known = "rlnImageName" in particles.table
+    names = particles.table["rlnImageName"].iloc[numbers].to_numpy(str) if known else [""] * len(numbers)
+    return pd.DataFrame({"particle": numbers, "image": names, "reason": [excluded[i] for i in numbers]})
 
 
 def _from_poses(problem: Problem) -> tuple[list[Map], list[str]]:
@@ -376,8 +377,7 @@ def _run(setup: _Setup, folder: RefineFolder | None, told: Watcher) -> Refinemen
         assessed = _assess(problem, state, made)
         particles = _with_results(setup.used, problem, state)
         if folder is not None:
-            converged = state.iteration <= problem.settings.iterations
-            folder.finish(problem, made, assessed, particles, converged=converged)
+            folder.finish(problem, made, assessed, particles, converged=state.finished)
     except (Exception, KeyboardInterrupt) as error:
         if folder is not None:
             folder.failed(str(error) or type(error).__name__)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from verglas import _native
 from verglas._version import __version__
@@ -25,6 +26,7 @@ from verglas.report.refine import write_refine_page
 from verglas.run.postprocess import write_postprocessed
 from verglas.types import Map, Particles
 
+_PAGE_EVERY_S = 15.0  # a page takes a second or two to draw
 # Settings that change no result and may differ when a run is resumed.
 FREE_SETTINGS = ("threads", "iterations")
 
@@ -74,12 +76,12 @@ class RefineFolder:
 
     def __init__(self, folder: Path, settings: Mapping[str, Any]) -> None:
         self.folder, self.settings = folder, dict(settings)
-        self.started, self.before = time.perf_counter(), 0.0
+        self.started, self.before, self.page_written = time.perf_counter(), 0.0, -np.inf
         self.warnings: list[str] = []
         self.record: dict[str, Any] = {}
         (folder / "history").mkdir(parents=True, exist_ok=True)
 
-    def begin(self, problem: Problem, plan: MemoryPlan, excluded: Mapping[int, str], said: list[str]) -> None:
+    def begin(self, problem: Problem, plan: MemoryPlan, excluded: pd.DataFrame, said: list[str]) -> None:
         """A fresh run."""
         self.warnings = list(said)
         self.record = {
@@ -93,7 +95,7 @@ class RefineFolder:
             old.unlink()
         (self.folder / "iterations.csv").unlink(missing_ok=True)
         self.plan(plan)
-        self._excluded(problem, excluded)
+        write_csv(self.folder / "excluded.csv", {str(name): excluded[name].to_numpy() for name in excluded})
 
     def plan(self, plan: MemoryPlan) -> None:
         """The memory plan in force."""
@@ -107,16 +109,6 @@ class RefineFolder:
         self.before = float(self.record.get("seconds", 0.0))
         self.warnings = [*self.record.get("warnings", []), *said]
         self.record["settings"] = self.settings
-
-    def _excluded(self, problem: Problem, excluded: Mapping[int, str]) -> None:
-        numbers = sorted(excluded)
-        names = self.settings.get("excluded_images", {})
-        columns = {
-            "particle": numbers, "image": [names.get(i, "") for i in numbers],
-            "reason": [excluded[i] for i in numbers],
-        }  # fmt: skip
-        self.settings.pop("excluded_images", None)
-        write_csv(self.folder / "excluded.csv", columns)
 
     def _write(self, state: str, **more: Any) -> None:
         self.record |= {
@@ -146,7 +138,9 @@ class RefineFolder:
                 frequency_per_A=np.arange(problem.box // 2 + 1) / (problem.box * problem.pixel_size_A),
             )  # fmt: skip
         self._write("running")
-        write_refine_page(self.folder)
+        if time.perf_counter() - self.page_written >= _PAGE_EVERY_S:
+            write_refine_page(self.folder)
+            self.page_written = time.perf_counter()
 
     def finish(
         self, problem: Problem, made: Iteration, assessed: list[Postprocessed], particles: Particles, *, converged: bool
