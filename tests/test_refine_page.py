@@ -57,7 +57,7 @@ def test_page_of_a_finished_run(folders):
     assert 'http-equiv="refresh"' not in text
     assert "Refinement converged after 6 iterations" in text
     assert f"{record['resolution_A']:.2f} Å" in text
-    assert f"B = {record['fitted_b_factor_A2']:.0f} Å²" in text
+    assert f"B = {record['fitted_b_factor_A2']:.0f} ± {record['fitted_b_factor_error_A2']:.0f} Å²" in text
     for words in ("NaN in the image", "scaled by 0.02", "initial_lowpass_A", "measured peak", "1 min 20 s", "half-bit"):
         assert words in text
     assert "<script" not in text

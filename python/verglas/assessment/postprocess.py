@@ -138,6 +138,7 @@ class Postprocessed:
             "randomised_from_A": self.randomised_from_A,
             "b_factor_A2": self.b_factor_A2,
             "fitted_b_factor_A2": g.b_factor_A2,
+            "fitted_b_factor_error_A2": g.b_error_A2,
             "guinier_intercept": g.intercept,
             "fit_band_A": None if g.band_A is None else list(g.band_A),
             "low_pass_A": finite(self.low_pass_A),

@@ -73,13 +73,22 @@ def read_assessed(folder: Path, suffix: str = "") -> Assessed | None:
     band = record.get("fit_band_A")
     s2, plain, weighted = (points[name].to_numpy(np.float64) for name in ("s2_per_A2", "ln_amplitude", "ln_weighted"))
     ends = None if not band else (float(band[0]), float(band[1]))
-    plot = Guinier(s2, plain, weighted, record.get("fitted_b_factor_A2"), record.get("guinier_intercept"), ends)
+    plot = Guinier(s2, plain, weighted, record.get("fitted_b_factor_A2"), record.get("guinier_intercept"), ends,
+                   b_error_A2=record.get("fitted_b_factor_error_A2"))  # fmt: skip
     return Assessed(found, plot, record)
 
 
 def length(value: float | None, digits: int = 2) -> str:
     """A length in angstrom, or a dash."""
     return "–" if value is None or not np.isfinite(value) else f"{value:.{digits}f} Å"
+
+
+def b_factor(plot: Guinier) -> str:
+    """B with its standard error, or a dash."""
+    if plot.b_factor_A2 is None:
+        return "–"
+    error = "" if plot.b_error_A2 is None else f" ± {plot.b_error_A2:.0f}"
+    return f"{plot.b_factor_A2:.0f}{error} Å²"
 
 
 def resolution_section(found: Mapping[str, Assessed]) -> Section:
@@ -145,7 +154,7 @@ def guinier_section(found: Mapping[str, Assessed]) -> Section:
             continue
         assert plot.band_A is not None
         lines.append(
-            f"{name}B = {plot.b_factor_A2:.0f} Å² between {length(plot.band_A[0], 1)} and {length(plot.band_A[1])}; "
+            f"{name}B = {b_factor(plot)} between {length(plot.band_A[0], 1)} and {length(plot.band_A[1])}; "
             f"the sharpened map was raised by exp(B s²/4) with B = {record.get('b_factor_A2', 0):.0f} Å², weighted by "
             f"sqrt(2 FSC / (1 + FSC)) and cut at {length(record.get('low_pass_A'))}."
         )

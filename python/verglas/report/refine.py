@@ -13,7 +13,7 @@ import pandas as pd
 from verglas.assessment import orientation_efficiency
 from verglas.io import atomic_path, read_map
 from verglas.report import course, figures, posteriors
-from verglas.report.assessed import guinier_section, length, resolution_section
+from verglas.report.assessed import b_factor, guinier_section, length, resolution_section
 from verglas.report.html import Page, Picture, Section, Table, render
 from verglas.report.run_folder import RunFolder, read_run_folder
 
@@ -137,8 +137,7 @@ def _numbers(run: RunFolder) -> dict[str, str]:
         "iterations": f"{len(run.iterations)}",
     }
     if run.n_classes == 1 and run.assessed:
-        b = run.assessed["map"].guinier.b_factor_A2
-        numbers["B-factor"] = "–" if b is None else f"{b:.0f} Å²"
+        numbers["B-factor"] = b_factor(run.assessed["map"].guinier)
     elif run.n_classes > 1:
         numbers["classes"] = str(run.n_classes)
     memory = run.run.get("peak_memory_GB")
