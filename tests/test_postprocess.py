@@ -291,6 +291,8 @@ def test_given_b_factor_and_determinism(truth):
 def test_equal_halves_are_said_to_be_limited_by_sampling(truth):
     made = vg.postprocess(truth, truth)
     assert made.randomised_from_A is None
+    assert made.phase_randomised is None
+    assert list(made.curves) == ["unmasked", "masked", "corrected"]
     assert np.array_equal(made.corrected.curve, made.masked.curve)
     assert any("not corrected" in line for line in made.warnings)
     assert any("pixel size limits" in line for line in made.warnings)

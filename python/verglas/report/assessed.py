@@ -30,7 +30,7 @@ class Assessed:
     Attributes
     ----------
     curves : dict of str -> FSC
-        unmasked, masked, phase_randomised, corrected.
+        unmasked, masked, corrected, and phase_randomised if phases were.
     guinier : Guinier
         Points and line.
     record : dict
@@ -64,6 +64,8 @@ def read_assessed(folder: Path, suffix: str = "") -> Assessed | None:
     frequency = table["frequency_per_A"].to_numpy(np.float64)
     found = {}
     for name in _CURVES:
+        if table[name].isna().all():
+            continue
         column = "n_unmasked" if name == "unmasked" else "n_masked"
         n = table[column].to_numpy(np.float64) if column in table.columns else np.full(len(frequency), np.inf)
         counts = np.where(np.isfinite(n), np.rint(n), 0).astype(np.int64)
@@ -98,7 +100,8 @@ def resolution_section(found: Mapping[str, Assessed]) -> Section:
         shown = {}
         for key in ("corrected", "unmasked", "masked"):
             shown[f"{_CURVES[key]}, {length(one.curves[key].resolution_A(0.143))}"] = one.curves[key]
-        shown[_CURVES["phase_randomised"]] = one.curves["phase_randomised"]
+        if "phase_randomised" in one.curves:
+            shown[_CURVES["phase_randomised"]] = one.curves["phase_randomised"]
         name = f"{title.capitalize()}: " if len(found) > 1 else ""
         start = one.record.get("randomised_from_A")
         caption = f"{name}Half maps against each other. "
