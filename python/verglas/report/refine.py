@@ -94,7 +94,7 @@ def duration(seconds: float) -> str:
     --------
     >>> from verglas.report.refine import duration
     >>> duration(8.25), duration(95), duration(7300)
-    ('8.2 s', '1 min 35 s', '2 h 2 min')
+    ('8.2 s', '1 min 35 s', '2 h 1 min')
     """
     if seconds < 60:
         return f"{seconds:.1f} s"
