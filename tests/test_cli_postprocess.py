@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import mrcfile
 import numpy as np
@@ -85,6 +86,20 @@ def test_page_has_its_figures_and_the_number(run, maps, tmp_path):
     assert f"{resolution:.2f} Å" in page
     assert page.count("data:image/png;base64") == 4
     assert "http-equiv" not in page
+    (tmp_path / "report.html").unlink()
+    assert run("report", tmp_path)[:2] == (0, f"{tmp_path / 'report.html'}\n")
+    strip = re.compile("<footer>.*")
+    assert strip.sub("", (tmp_path / "report.html").read_text()) == strip.sub("", page)
+
+
+def test_maps_that_agree_to_the_end_are_written_without_a_random_curve(run, maps, tmp_path):
+    status, _, error = run("postprocess", maps[0], maps[0], "--out", tmp_path)
+    assert status == 0
+    assert "the masked curve is not corrected" in error
+    assert pd.read_csv(tmp_path / "fsc.csv")["phase_randomised"].isna().all()
+    assert set(read_assessed(tmp_path).curves) == {"unmasked", "masked", "corrected"}
+    page = (tmp_path / "report.html").read_text()
+    assert "nothing was corrected" in page
 
 
 def test_mask_b_factor_and_mtf_are_used(run, maps, tmp_path):

@@ -149,6 +149,18 @@ def test_A14_1_planted_b_factor_is_recovered(box, apix, b):
     s2 = found.s2_per_A2[inside]
     assert s2.min() >= 0.01 - 1e-12
     np.testing.assert_allclose(np.diff(found.fit[inside]) / np.diff(s2), -found.b_factor_A2 / 4)
+    assert 0 < found.b_error_A2 < 0.02 * b
+
+
+def test_A14_1_standard_error_is_the_scatter_of_repeated_fits():
+    rng = np.random.default_rng(0)
+    found = [
+        assessment.guinier(filters.apply(vg.Map(rng.normal(size=(32, 32, 32)), 2.0), filters.b_factor(100.0)))
+        for _ in range(60)
+    ]
+    # The scatter of shells is not even: few voxels at the coarse end. A factor of 1.5 covers that and 60 repeats.
+    spread = np.std([f.b_factor_A2 for f in found])
+    assert 1 / 1.5 < np.mean([f.b_error_A2 for f in found]) / spread < 1.5
 
 
 def test_A14_1_b_factor_of_a_model_in_noise():
@@ -279,6 +291,8 @@ def test_given_b_factor_and_determinism(truth):
 def test_equal_halves_are_said_to_be_limited_by_sampling(truth):
     made = vg.postprocess(truth, truth)
     assert made.randomised_from_A is None
+    assert made.phase_randomised is None
+    assert list(made.curves) == ["unmasked", "masked", "corrected"]
     assert np.array_equal(made.corrected.curve, made.masked.curve)
     assert any("not corrected" in line for line in made.warnings)
     assert any("pixel size limits" in line for line in made.warnings)

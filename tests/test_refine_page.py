@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 
@@ -57,7 +58,7 @@ def test_page_of_a_finished_run(folders):
     assert 'http-equiv="refresh"' not in text
     assert "Refinement converged after 6 iterations" in text
     assert f"{record['resolution_A']:.2f} Å" in text
-    assert f"B = {record['fitted_b_factor_A2']:.0f} Å²" in text
+    assert f"B = {record['fitted_b_factor_A2']:.0f} ± {record['fitted_b_factor_error_A2']:.0f} Å²" in text
     for words in ("NaN in the image", "scaled by 0.02", "initial_lowpass_A", "measured peak", "1 min 20 s", "half-bit"):
         assert words in text
     assert "<script" not in text
@@ -121,6 +122,18 @@ def test_command_rewrites_the_page(folders, capsys, tmp_path):
         main(["report", str(tmp_path)])
     assert stop.value.code == 1
     assert "no run.json" in capsys.readouterr().err
+
+
+def test_a_young_page_of_a_running_job_is_left_and_the_last_one_never(tmp_path):
+    folder = make_run_folder(tmp_path / "run", state="running", iterations=0)
+    page = write_refine_page(folder, at_most_every_s=60)
+    page.write_text("young")
+    assert write_refine_page(folder, at_most_every_s=60).read_text() == "young"
+    os.utime(page, (0, 0))
+    assert "Running" in write_refine_page(folder, at_most_every_s=60).read_text()
+    run = json.loads((folder / "run.json").read_text()) | {"state": "converged"}
+    (folder / "run.json").write_text(json.dumps(run))
+    assert "converged" in write_refine_page(folder, at_most_every_s=60).read_text()
 
 
 def test_broken_files_are_named(folders, tmp_path):

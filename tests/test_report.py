@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import verglas as vg
-from verglas.report import figures, html, surface
+from verglas.assessment import guinier
+from verglas.report import curves, figures, html, surface
 
 
 def pixels(png: bytes) -> np.ndarray:
@@ -52,6 +53,10 @@ def test_every_figure_is_a_picture():
         figures.fsc({"a with b": curve}),
         figures.angular_distribution(rng.uniform(0, 180, (50, 3))),
         figures.particles(rng.normal(size=(7, 16, 16)).astype("f4"), 2.0),
+        figures.slices(maps, contour=ball(16, 6), shared_scale=False),
+        figures.views(maps["a"], ball(16, 6)),
+        curves.fsc({"a with b": curve}, ("half-bit", "3sigma", 0.143), legend_at=0.143),
+        curves.guinier({"a": guinier(maps["a"], band_A=(20.0, 4.0)), "b": guinier(maps["b"])}),
         figures.overview(rng.normal(size=(4, 16, 16)).astype("f4"), maps, {"a with b": curve}),
     ]
     for png in made:
@@ -91,6 +96,40 @@ def test_uniform_views_have_density_one():
     angles = np.column_stack([rng.uniform(-180, 180, 200000), np.rad2deg(np.arccos(rng.uniform(-1, 1, 200000)))])
     density = figures.view_density(angles, np.linspace(-np.pi, np.pi, 37), np.linspace(-np.pi / 2, np.pi / 2, 19))
     assert abs(density - 1).max() < 0.1
+
+
+def test_sides_of_a_map_are_seen_from_z_y_and_x():
+    """Right in the picture, down in the picture, towards the eye: (x, y, z), (x, -z, y), (y, z, x)."""
+    marks = {"x": (9, 0, 0), "y": (0, 9, 0), "z": (0, 0, 9)}
+    wanted = [{"x": (0, 9), "y": (1, 9), "z": (2, 9)}, {"x": (0, 9), "y": (2, 9), "z": (1, -9)},
+              {"x": (2, 9), "y": (0, 9), "z": (1, 9)}]  # fmt: skip
+    for axis, centre in marks.items():
+        for side, want in zip(figures._sides(ball(32, 3, centre)), wanted, strict=True):
+            z, y, x = (float(np.mean(i)) - 16 for i in np.nonzero(side.data > 0.5))
+            place, value = want[axis]
+            found = [x, y, z]
+            assert found[place] == pytest.approx(value, abs=1)  # a flip of an even side moves the origin by one voxel
+            assert all(abs(v) <= 1 for k, v in enumerate(found) if k != place)
+
+
+@pytest.mark.parametrize(("suffix", "start"), [("png", b"\x89PNG"), ("svg", b"<?xml"), ("pdf", b"%PDF")])
+def test_fsc_figure_files_are_the_same_each_time(tmp_path, suffix, start):
+    curve = vg.fsc(ball(16, 5), ball(16, 4))
+    written = []
+    for name in ("a", "b"):
+        curves.write_fsc({"a with b": curve}, tmp_path / f"{name}.{suffix}", ("half-bit", 0.143))
+        written.append((tmp_path / f"{name}.{suffix}").read_bytes())
+    assert written[0].startswith(start)
+    assert suffix == "svg" or written[0] == written[1]  # SVG has random ids
+    with pytest.raises(vg.InputError, match="expected the suffix"):
+        curves.write_fsc({"a": curve}, tmp_path / "a.gif")
+    with pytest.raises(vg.InputError, match="at least one plot"):
+        curves.guinier({})
+
+
+def test_page_that_is_still_written_reloads():
+    assert "refresh" not in html.render(html.Page("t", "s"))
+    assert '<meta http-equiv="refresh" content="15">' in html.render(html.Page("t", "s", refresh_s=15))
 
 
 def test_surface_of_a_ball_is_its_disc():

@@ -94,6 +94,8 @@ class Guinier:
         Coarse and fine end of the fit.
     reason : str
         Why no line was fitted; empty if one was.
+    b_error_A2 : float or None
+        Standard error of B from the scatter of the shells about the line.
     """
 
     s2_per_A2: FloatArray
@@ -103,6 +105,7 @@ class Guinier:
     intercept: float | None = None
     band_A: tuple[float, float] | None = None
     reason: str = ""
+    b_error_A2: float | None = None
 
     @property
     def fit(self) -> FloatArray:
@@ -173,13 +176,14 @@ def guinier(
     chosen = _inside(s2, (coarse, fine)) & np.isfinite(weighted)
     if not coarse > fine or np.count_nonzero(chosen) < _FEWEST_SHELLS:
         reason = (
-            f"no B-factor was fitted: {np.count_nonzero(chosen)} shells with signal lie between {coarse:.3g} A, where "
-            "amplitudes begin to show the B-factor rather than the molecule's shape, and the end of the fit, "
-            f"{fine:.3g} A; a line needs {_FEWEST_SHELLS}"
+            f"no B-factor was fitted: the line goes from {coarse:.3g} A, where amplitudes begin to show the B-factor "
+            f"rather than the molecule's shape, to {fine:.3g} A, and needs {_FEWEST_SHELLS} shells with signal; found "
+            f"{np.count_nonzero(chosen)}"
         )
         return Guinier(s2, plain, weighted, reason=reason)
-    slope, intercept = np.polyfit(s2[chosen], weighted[chosen], 1, w=c[chosen])
-    return Guinier(s2, plain, weighted, float(-4.0 * slope), float(intercept), (float(coarse), float(fine)))
+    (slope, intercept), covariance = np.polyfit(s2[chosen], weighted[chosen], 1, w=c[chosen], cov=True)
+    band, error = (float(coarse), float(fine)), float(4.0 * np.sqrt(covariance[0, 0]))
+    return Guinier(s2, plain, weighted, float(-4.0 * slope), float(intercept), band, b_error_A2=error)
 
 
 def match_spectrum(

@@ -85,8 +85,10 @@ class Postprocessed:
         Soft mask of the masked curves.
     mask_source : str
         'given' or how it was made.
-    unmasked, masked, phase_randomised, corrected : FSC
-        Between the half maps; under the mask; under the mask with phases randomised; corrected for the mask's effect.
+    unmasked, masked, corrected : FSC
+        Between the half maps; under the mask; corrected for the mask's effect.
+    phase_randomised : FSC or None
+        Under the mask with phases randomised; None if nothing was randomised.
     randomised_from_A : float or None
         Where phases begin to be random; None if the unmasked FSC never falls low enough, so nothing is corrected.
     guinier : Guinier
@@ -105,7 +107,7 @@ class Postprocessed:
     mask_source: str
     unmasked: FSC
     masked: FSC
-    phase_randomised: FSC
+    phase_randomised: FSC | None
     corrected: FSC
     randomised_from_A: float | None
     guinier: Guinier
@@ -120,8 +122,9 @@ class Postprocessed:
 
     @property
     def curves(self) -> dict[str, FSC]:
-        """The four curves by name, in the order of tables and legends."""
-        return dict(zip(_CURVES, (self.unmasked, self.masked, self.phase_randomised, self.corrected), strict=True))
+        """The curves by name, in the order of tables and legends; four, or three if nothing was randomised."""
+        every = (self.unmasked, self.masked, self.phase_randomised, self.corrected)
+        return {name: curve for name, curve in zip(_CURVES, every, strict=True) if curve is not None}
 
     def table(self) -> dict[str, dict[str, float]]:
         """Threshold -> curve -> resolution in angstrom, for the curves that say something about the maps."""
@@ -138,6 +141,7 @@ class Postprocessed:
             "randomised_from_A": self.randomised_from_A,
             "b_factor_A2": self.b_factor_A2,
             "fitted_b_factor_A2": g.b_factor_A2,
+            "fitted_b_factor_error_A2": g.b_error_A2,
             "guinier_intercept": g.intercept,
             "fit_band_A": None if g.band_A is None else list(g.band_A),
             "low_pass_A": finite(self.low_pass_A),
@@ -197,7 +201,7 @@ def randomise_phases(volume: Map, first_shell: int, seed: int, *, threads: int |
     return volume.with_data(fourier.inverse(spectrum, shape, threads=threads))
 
 
-def corrected_fsc(masked: FSC, randomised: FSC, first_shell: int | None) -> FSC:
+def corrected_fsc(masked: FSC, randomised: FSC, first_shell: int) -> FSC:
     """FSC of what is under the mask, without the correlation that the mask itself makes.
 
     FSC_true = (FSC_t - FSC_n) / (1 - FSC_n), from two shells after the first randomised one; before, FSC_t.
@@ -206,8 +210,8 @@ def corrected_fsc(masked: FSC, randomised: FSC, first_shell: int | None) -> FSC:
     ----------
     masked, randomised : FSC
         FSC_t, and FSC_n of the maps whose phases were randomised before masking.
-    first_shell : int or None
-        First randomised shell; None: nothing was randomised, nothing is corrected.
+    first_shell : int
+        First randomised shell.
 
     Returns
     -------
@@ -227,10 +231,9 @@ def corrected_fsc(masked: FSC, randomised: FSC, first_shell: int | None) -> FSC:
     [1.0, 0.9, 0.7, 0.5]
     """
     curve = masked.curve.copy()
-    if first_shell is not None:
-        start = first_shell + SWITCH_SHELLS
-        t, n = curve[start:], np.minimum(randomised.curve[start:], 1.0 - 1e-6)
-        curve[start:] = np.clip((t - n) / (1.0 - n), -1.0, 1.0)
+    start = first_shell + SWITCH_SHELLS
+    t, n = curve[start:], np.minimum(randomised.curve[start:], 1.0 - 1e-6)
+    curve[start:] = np.clip((t - n) / (1.0 - n), -1.0, 1.0)
     return replace(masked, curve=curve)
 
 
@@ -333,7 +336,7 @@ def postprocess(
     made = _checked(mask, average) if mask is not None else solvent_mask(average, threads=threads)
     masked = fsc(half1, half2, made.data, symmetry_order=order, threads=threads)
     shell = _first_below(unmasked, chosen.randomise_below)
-    randomised = masked
+    randomised, corrected = None, masked
     if shell is not None:
         # 2 seed and 2 seed + 1: two runs with neighbouring seeds share no noise.
         first, second = (
@@ -341,13 +344,13 @@ def postprocess(
             for number, half in enumerate((half1, half2))
         )
         randomised = fsc(first, second, made.data, symmetry_order=order, threads=threads)
-    corrected = corrected_fsc(masked, randomised, shell)
+        corrected = corrected_fsc(masked, randomised, shell)
     sharpened, plot, b, low_pass = _sharpen(average, made, corrected, (mtf, b_factor_A2), chosen)
     return Postprocessed(
         average, sharpened, made, "given" if mask is not None else "from the map: low-pass, threshold, soft edge",
         unmasked, masked, randomised, corrected,
         None if shell is None else float(1.0 / unmasked.frequency_per_A[shell]), plot, b, low_pass,
-        tuple(_warnings(masked, randomised, corrected, shell, plot)),
+        tuple(_warnings(randomised, corrected, shell, plot)),
     )  # fmt: skip
 
 
@@ -394,10 +397,10 @@ def _sharpen(
     return filters.apply(average, filters.product(*gains), threads=threads), plot, b, low_pass
 
 
-def _warnings(masked: FSC, randomised: FSC, corrected: FSC, shell: int | None, plot: Guinier) -> list[str]:
+def _warnings(randomised: FSC | None, corrected: FSC, shell: int | None, plot: Guinier) -> list[str]:
     found = []
     resolution = corrected.resolution_A(RESOLUTION_AT)
-    if shell is None:
+    if shell is None or randomised is None:
         found.append("the unmasked FSC never falls far enough to randomise phases: the masked curve is not corrected")
     elif np.isfinite(resolution):
         at = round(1.0 / (resolution * corrected.frequency_per_A[1]))

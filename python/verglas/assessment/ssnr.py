@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
+from scipy import special
 
 from verglas import fourier
 from verglas.errors import InputError
@@ -42,7 +42,7 @@ class SpectralF:
     @property
     def p_value(self) -> FloatArray:
         """Chance of an F at least as large without signal (upper tail of Snedecor's F)."""
-        return np.asarray(stats.f.sf(self.f, self.signal_dof, self.noise_dof))
+        return np.asarray(special.fdtrc(self.signal_dof, self.noise_dof, self.f))
 
     @property
     def ssnr_of_mean(self) -> FloatArray:

@@ -81,7 +81,10 @@ def _print(summary: PostprocessSummary, out: Path) -> None:
     typer.echo(f"resolution: {_length(done.resolution_A)} (corrected FSC = 0.143)")
     if done.guinier.b_factor_A2 is not None and done.guinier.band_A is not None:
         coarse, fine = done.guinier.band_A
-        typer.echo(f"B-factor: {done.guinier.b_factor_A2:.0f} A^2, fitted from {coarse:.1f} to {fine:.2f} A")
+        error = done.guinier.b_error_A2 or 0.0
+        typer.echo(
+            f"B-factor: {done.guinier.b_factor_A2:.0f} +- {error:.0f} A^2, fitted from {coarse:.1f} to {fine:.2f} A"
+        )
     typer.echo(f"sharpened with B = {done.b_factor_A2:.0f} A^2, low-pass {_length(done.low_pass_A)}")
     typer.echo(f"mask: {done.mask_source}, {100 * done.mask.data.mean(dtype='float64'):.1f} % of the box")
     typer.echo(f"{out / 'report.html'}, {summary.seconds:.1f} s")

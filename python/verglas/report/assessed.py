@@ -30,7 +30,7 @@ class Assessed:
     Attributes
     ----------
     curves : dict of str -> FSC
-        unmasked, masked, phase_randomised, corrected.
+        unmasked, masked, corrected, and phase_randomised if phases were.
     guinier : Guinier
         Points and line.
     record : dict
@@ -64,6 +64,8 @@ def read_assessed(folder: Path, suffix: str = "") -> Assessed | None:
     frequency = table["frequency_per_A"].to_numpy(np.float64)
     found = {}
     for name in _CURVES:
+        if table[name].isna().all():
+            continue
         column = "n_unmasked" if name == "unmasked" else "n_masked"
         n = table[column].to_numpy(np.float64) if column in table.columns else np.full(len(frequency), np.inf)
         counts = np.where(np.isfinite(n), np.rint(n), 0).astype(np.int64)
@@ -73,13 +75,22 @@ def read_assessed(folder: Path, suffix: str = "") -> Assessed | None:
     band = record.get("fit_band_A")
     s2, plain, weighted = (points[name].to_numpy(np.float64) for name in ("s2_per_A2", "ln_amplitude", "ln_weighted"))
     ends = None if not band else (float(band[0]), float(band[1]))
-    plot = Guinier(s2, plain, weighted, record.get("fitted_b_factor_A2"), record.get("guinier_intercept"), ends)
+    plot = Guinier(s2, plain, weighted, record.get("fitted_b_factor_A2"), record.get("guinier_intercept"), ends,
+                   b_error_A2=record.get("fitted_b_factor_error_A2"))  # fmt: skip
     return Assessed(found, plot, record)
 
 
 def length(value: float | None, digits: int = 2) -> str:
     """A length in angstrom, or a dash."""
     return "–" if value is None or not np.isfinite(value) else f"{value:.{digits}f} Å"
+
+
+def b_factor(plot: Guinier) -> str:
+    """B with its standard error, or a dash."""
+    if plot.b_factor_A2 is None:
+        return "–"
+    error = "" if plot.b_error_A2 is None else f" ± {plot.b_error_A2:.0f}"
+    return f"{plot.b_factor_A2:.0f}{error} Å²"
 
 
 def resolution_section(found: Mapping[str, Assessed]) -> Section:
@@ -89,7 +100,8 @@ def resolution_section(found: Mapping[str, Assessed]) -> Section:
         shown = {}
         for key in ("corrected", "unmasked", "masked"):
             shown[f"{_CURVES[key]}, {length(one.curves[key].resolution_A(0.143))}"] = one.curves[key]
-        shown[_CURVES["phase_randomised"]] = one.curves["phase_randomised"]
+        if "phase_randomised" in one.curves:
+            shown[_CURVES["phase_randomised"]] = one.curves["phase_randomised"]
         name = f"{title.capitalize()}: " if len(found) > 1 else ""
         start = one.record.get("randomised_from_A")
         caption = f"{name}Half maps against each other. "
@@ -145,7 +157,7 @@ def guinier_section(found: Mapping[str, Assessed]) -> Section:
             continue
         assert plot.band_A is not None
         lines.append(
-            f"{name}B = {plot.b_factor_A2:.0f} Å² between {length(plot.band_A[0], 1)} and {length(plot.band_A[1])}; "
+            f"{name}B = {b_factor(plot)} between {length(plot.band_A[0], 1)} and {length(plot.band_A[1])}; "
             f"the sharpened map was raised by exp(B s²/4) with B = {record.get('b_factor_A2', 0):.0f} Å², weighted by "
             f"sqrt(2 FSC / (1 + FSC)) and cut at {length(record.get('low_pass_A'))}."
         )

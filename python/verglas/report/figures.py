@@ -101,11 +101,13 @@ def slices(maps: Mapping[str, Map], *, contour: Map | None = None, shared_scale:
         return png(figure)
 
 
-_TURNS: tuple[npt.ArrayLike, ...] = (
-    ((1, 0, 0), (0, 1, 0), (0, 0, 1)),
-    ((1, 0, 0), (0, 0, -1), (0, 1, 0)),
-    ((0, 1, 0), (0, 0, 1), (1, 0, 0)),
-)
+def _sides(volume: Map) -> list[Map]:
+    """The map seen from z, y and x: axes permuted, which unlike a rotation costs nothing and blurs nothing."""
+    from_y = np.transpose(volume.data, (1, 0, 2))[:, ::-1]
+    from_x = np.transpose(volume.data, (2, 0, 1))
+    return [volume, volume.with_data(from_y), volume.with_data(from_x)]
+
+
 _LARGEST_SURFACE = 128
 
 
@@ -126,7 +128,7 @@ def views(volume: Map, mask: Map | None = None) -> bytes:
     if volume.box > _LARGEST_SURFACE:
         volume = resample(volume, plan_resample(volume.box, volume.pixel_size_A, None, _LARGEST_SURFACE))
     level, size = surface.level_for_volume(volume.data, fraction), 300
-    pictures = [surface.shaded(volume, level, colour=_SURFACES[1], size=size, matrix=turn) for turn in _TURNS]
+    pictures = [surface.shaded(side, level, colour=_SURFACES[1], size=size) for side in _sides(volume)]
     low, high = _bounds(pictures)
     with styled():
         figure = new_figure(8.4, 2.9)

@@ -7,7 +7,7 @@ from pathlib import Path
 from verglas.errors import InputError
 from verglas.io import atomic_path, read_map
 from verglas.report import figures
-from verglas.report.assessed import guinier_section, length, read_assessed, resolution_section
+from verglas.report.assessed import b_factor, guinier_section, length, read_assessed, resolution_section
 from verglas.report.html import Page, Picture, Section, Table, render
 
 
@@ -36,11 +36,10 @@ def write_postprocess_page(folder: Path, footer: str = "") -> Path:
         raise InputError(f"{folder}: no fsc.csv, guinier.csv and postprocess.json; run verglas postprocess first")
     record = found.record
     average, sharpened, mask = (read_map(folder / f"{name}.mrc") for name in ("map", "map_sharpened", "mask"))
-    b = record.get("fitted_b_factor_A2")
     numbers = {
         "resolution (corrected, 0.143)": length(record["resolution_A"]),
         "unmasked": length(found.curves["unmasked"].resolution_A(0.143)),
-        "B-factor": "–" if b is None else f"{b:.0f} Å²",
+        "B-factor": b_factor(found.guinier),
         "mask": f"{100 * record['mask']['fraction']:.1f} % of the box",
     }
     slices = Picture(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Mapping
 from datetime import datetime, timezone
 from pathlib import Path
@@ -11,9 +12,9 @@ import numpy as np
 import pandas as pd
 
 from verglas.assessment import orientation_efficiency
-from verglas.io import atomic_path, read_map
+from verglas.io import atomic_path, read_json, read_map
 from verglas.report import course, figures, posteriors
-from verglas.report.assessed import guinier_section, length, resolution_section
+from verglas.report.assessed import b_factor, guinier_section, length, resolution_section
 from verglas.report.html import Page, Picture, Section, Table, render
 from verglas.report.run_folder import RunFolder, read_run_folder
 
@@ -22,7 +23,7 @@ _MOST_ROWS = 50
 _GIVEN_UP = ("failed", "stopped")
 
 
-def write_refine_page(folder: str | Path) -> Path:
+def write_refine_page(folder: str | Path, *, at_most_every_s: float = 0.0) -> Path:
     """Write report.html of a run folder of ``verglas refine``.
 
     Only files are read (run.json, iterations.csv, history/, particles.star, excluded.csv, and at the end the maps and
@@ -32,6 +33,9 @@ def write_refine_page(folder: str | Path) -> Path:
     ----------
     folder : path
         The run folder.
+    at_most_every_s : float
+        While the run goes on, a page younger than this is left as it is: figures take seconds of processor time, and
+        early iterations may take no longer.
 
     Returns
     -------
@@ -43,8 +47,12 @@ def write_refine_page(folder: str | Path) -> Path:
     FormatError
         No run.json in the folder, or a file that is not what it should be.
     """
+    path = Path(folder) / "report.html"
+    if at_most_every_s > 0 and path.is_file() and time.time() - path.stat().st_mtime < at_most_every_s:
+        state = read_json(Path(folder) / "run.json").get("state")
+        if state == "running":
+            return path
     run = read_run_folder(Path(folder))
-    path = run.folder / "report.html"
     with atomic_path(path) as temporary:
         temporary.write_text(render(refine_page(run)), encoding="utf-8")
     return path
@@ -86,7 +94,7 @@ def duration(seconds: float) -> str:
     --------
     >>> from verglas.report.refine import duration
     >>> duration(8.25), duration(95), duration(7300)
-    ('8.2 s', '1 min 35 s', '2 h 2 min')
+    ('8.2 s', '1 min 35 s', '2 h 1 min')
     """
     if seconds < 60:
         return f"{seconds:.1f} s"
@@ -137,8 +145,7 @@ def _numbers(run: RunFolder) -> dict[str, str]:
         "iterations": f"{len(run.iterations)}",
     }
     if run.n_classes == 1 and run.assessed:
-        b = run.assessed["map"].guinier.b_factor_A2
-        numbers["B-factor"] = "–" if b is None else f"{b:.0f} Å²"
+        numbers["B-factor"] = b_factor(run.assessed["map"].guinier)
     elif run.n_classes > 1:
         numbers["classes"] = str(run.n_classes)
     memory = run.run.get("peak_memory_GB")

@@ -133,7 +133,12 @@ def write_postprocessed(
     for name, volume in maps.items():
         files.append(folder / f"{name}{suffix}.mrc")
         write_map(files[-1], volume)
-    columns = {name.replace("-", "_"): curve.curve for name, curve in done.curves.items()}
+    random = done.phase_randomised
+    columns = {
+        "unmasked": done.unmasked.curve, "masked": done.masked.curve,
+        "phase_randomised": np.full_like(done.masked.curve, np.nan) if random is None else random.curve,
+        "corrected": done.corrected.curve,
+    }  # fmt: skip
     counts = {"n_unmasked": done.unmasked.n, "n_masked": done.masked.n}
     files.append(folder / f"fsc{suffix}.csv")
     write_csv(files[-1], {"frequency_per_A": done.unmasked.frequency_per_A, **columns, **counts})
