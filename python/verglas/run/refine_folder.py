@@ -26,7 +26,7 @@ from verglas.report.refine import write_refine_page
 from verglas.run.postprocess import write_postprocessed
 from verglas.types import Map, Particles
 
-_PAGE_EVERY_S = 15.0  # a page takes a second or two to draw
+_PAGE_EVERY_S = 20.0  # a page takes two seconds to draw
 # Settings that change no result and may differ when a run is resumed.
 FREE_SETTINGS = ("threads", "iterations")
 
@@ -76,7 +76,7 @@ class RefineFolder:
 
     def __init__(self, folder: Path, settings: Mapping[str, Any]) -> None:
         self.folder, self.settings = folder, dict(settings)
-        self.started, self.before, self.page_written = time.perf_counter(), 0.0, -np.inf
+        self.started, self.before = time.perf_counter(), 0.0
         self.warnings: list[str] = []
         self.record: dict[str, Any] = {}
         (folder / "history").mkdir(parents=True, exist_ok=True)
@@ -138,9 +138,7 @@ class RefineFolder:
                 frequency_per_A=np.arange(problem.box // 2 + 1) / (problem.box * problem.pixel_size_A),
             )  # fmt: skip
         self._write("running")
-        if time.perf_counter() - self.page_written >= _PAGE_EVERY_S:
-            write_refine_page(self.folder)
-            self.page_written = time.perf_counter()
+        write_refine_page(self.folder, at_most_every_s=_PAGE_EVERY_S)
 
     def finish(
         self, problem: Problem, made: Iteration, assessed: list[Postprocessed], particles: Particles, *, converged: bool
