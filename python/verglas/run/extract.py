@@ -6,10 +6,8 @@ import csv
 import os
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +15,6 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from verglas._native import resolve_threads
 from verglas.errors import InputError, VerglasError, VerglasWarning
 from verglas.io import (
     StackWriter,
@@ -32,6 +29,7 @@ from verglas.io import (
 from verglas.io.coordinates import MICROGRAPH, X, Y, match_names, picks_of_table
 from verglas.io.micrographs import CTF, GRADIENT, PATH, PIXEL, SHARED, join_ctf, optics_of
 from verglas.preprocess import Cut, ExtractSettings, background_excess, cut_particles
+from verglas.run.parallel import in_order
 from verglas.types import ArraySource, Micrograph, Particles, Picks
 from verglas.types import _columns as col
 
@@ -241,7 +239,7 @@ def extract_files(
     pieces: list[_Piece] = []
     images: list[npt.NDArray[np.float32]] = []
     stacks = _stack_names(table)
-    work = _in_threads(lambda row: _cut_one(table, loaded, row, todo[row], box, options), list(todo), options.threads)
+    work = in_order(lambda row: _cut_one(table, loaded, row, todo[row], box, options), list(todo), options.threads)
     for done, piece in enumerate(work, 1):
         excluded += _set_aside(table, piece)
         if piece.cut is not None and len(piece.cut.kept):
@@ -367,19 +365,6 @@ def _stack_names(table: pd.DataFrame) -> list[str]:
 
 
 # ---- one micrograph
-
-
-def _in_threads(one: Callable[[int], _Piece], rows: list[int], threads: int | None) -> Iterator[_Piece]:
-    """``one(row)`` of every row in order, a few ahead of the one that is taken: memory stays bounded."""
-    with ThreadPoolExecutor(resolve_threads(threads)) as pool:
-        waiting: list[Future[_Piece]] = []
-        left = iter(rows)
-        for row in islice(left, resolve_threads(threads) + 1):
-            waiting.append(pool.submit(one, row))
-        while waiting:
-            piece = waiting.pop(0).result()
-            waiting += [pool.submit(one, row) for row in islice(left, 1)]
-            yield piece
 
 
 def _cut_one(
