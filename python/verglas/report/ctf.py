@@ -97,7 +97,7 @@ def _curves(axes: Axes, fit: CtfFit) -> None:
     if np.isfinite(fit.resolution_A):
         axes.axvline(1 / fit.resolution_A, color=COLOURS[1], lw=1.2)
     axes.set_xlim(k[0], k[-1])
-    axes.set_ylim(-0.65, 1.65)
+    axes.set_ylim(-0.65, 1.95)
     ticks = np.linspace(k[0], k[-1], 6)
     axes.set_xticks(ticks, [f"{1 / t:.1f}" for t in ticks])
     axes.set_xlabel("resolution (Å)")
