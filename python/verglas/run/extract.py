@@ -19,11 +19,13 @@ from verglas.errors import InputError, VerglasError, VerglasWarning
 from verglas.io import (
     StackWriter,
     atomic_path,
+    cs,
     find_micrographs,
     read_ctf_table,
     read_micrograph,
     read_particles,
     read_picks,
+    read_star,
     write_particles,
 )
 from verglas.io.coordinates import MICROGRAPH, X, Y, match_names, picks_of_table
@@ -303,11 +305,16 @@ def _all_picks(source: Coordinates) -> dict[str, Picks]:
 
 
 def _read_one(path: Path) -> dict[str, Picks]:
-    if path.suffix.lower() in (".star", ".cs") and path.is_file():
-        try:
-            return picks_of_table(_with_optics(read_particles(path)), str(path))
-        except VerglasError:  # no images in it: coordinates alone, or a broken file, which the next line says
-            pass
+    """Coordinates of one file; of particles with everything else that is known of them."""
+    if path.suffix.lower() == ".cs" and path.is_file() and "blob/path" in (cs.load(path).dtype.names or ()):
+        return picks_of_table(_with_optics(read_particles(path)), str(path))
+    if path.suffix.lower() == ".star" and path.is_file():
+        tables = read_star(path)
+        table = next((t for t in tables.values() if isinstance(t, pd.DataFrame) and X in t and MICROGRAPH in t), None)
+        if table is not None:
+            optics = tables.get("optics")
+            groups = optics if isinstance(optics, pd.DataFrame) or optics is None else pd.DataFrame([optics])
+            return picks_of_table(_with_optics(Particles(table, None, optics_table=groups, where=str(path))), str(path))
     return read_picks(path)
 
 
@@ -374,7 +381,8 @@ def _cut_one(
     piece = _Piece(row, picks)
     known = float(table[PIXEL][row]) if PIXEL in table else None
     try:
-        micrograph = loaded[row] if row in loaded else read_micrograph(table[PATH][row])
+        given = known if known is not None and np.isfinite(known) else None
+        micrograph = loaded[row] if row in loaded else read_micrograph(table[PATH][row], given)
     except (VerglasError, OSError, ValueError, MemoryError) as error:
         piece.problem = str(error)
         return piece
