@@ -216,6 +216,9 @@ def test_command_line_to_local_defocus_of_particles(tmp_path, capsys):
     assert (said["micrographs"], said["good"]) == (2, 1)
     assert "constant" in next(iter(said["set_aside"]))
     assert (out / "png" / "00001_a.png").read_bytes()[:4] == b"\x89PNG"
+    page = (out / "report.html").read_text()
+    assert page.count("data:image/png") == 2  # distributions and the one that could be fitted
+    assert "constant in every part" in page
     table = read_micrographs(out / "micrographs_ctf.star")
     assert table["rlnMicrographPixelSize"].tolist() == [1.5]
     xy = np.array([[1000.0, 300.0], [200.0, 600.0]])  # across the axis

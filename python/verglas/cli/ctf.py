@@ -19,7 +19,7 @@ def register(app: typer.Typer) -> None:
     )
     def ctf(
         micrographs: list[str] = typer.Argument(..., help="Patterns, folders, files, or a STAR file that names them."),
-        out: Path = typer.Option(..., "--out", "-o", help="Folder to write: micrographs_ctf.star, ctf.csv, png/."),
+        out: Path = typer.Option(..., "--out", "-o", help="Folder to write: STAR file, ctf.csv, png/, report.html."),
         pixel_size: float = typer.Option(None, "--pixel-size", help="Of the micrographs, A [their headers']."),
         voltage: float = typer.Option(None, "--voltage", help="Accelerating voltage, kV [300]."),
         cs: float = typer.Option(None, "--cs", help="Spherical aberration, mm [2.7]."),

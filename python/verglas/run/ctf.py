@@ -13,14 +13,21 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from verglas._version import __version__
 from verglas.errors import InputError, VerglasError
 from verglas.io import atomic_path, find_micrographs, read_micrograph, write_micrographs
 from verglas.io.coordinates import MICROGRAPH
 from verglas.io.micrographs import CTF, GRADIENT, PATH, PIXEL, SHARED
 from verglas.preprocess import CtfFit, CtfSettings, estimate_ctf
+from verglas.report.ctf import ctf_figure
+from verglas.report.ctf_page import CtfPicture, ctf_page
+from verglas.report.html import render
 from verglas.run.parallel import in_order
 
 Progress = Callable[[int, int], None]
+
+_SHOWN = 12  # pictures of either kind on the page
+_NONE = np.zeros((0, 0), np.float32)
 
 
 @dataclass(frozen=True)
@@ -87,7 +94,8 @@ def ctf_files(job: CtfJob, progress: Progress | None = None) -> CtfSummary:
     """Fit all micrographs.
 
     Writes ``micrographs_ctf.star`` (good ones, with CTF columns; with a tilt also the gradient of defocus, which
-    extraction turns into a defocus per particle), ``ctf.csv`` (all, with merit, resolution and reason) and ``png/``.
+    extraction turns into a defocus per particle), ``ctf.csv`` (all, with merit, resolution and reason), and, unless
+    pictures are not wanted, ``png/`` and ``report.html``.
 
     Parameters
     ----------
@@ -105,26 +113,36 @@ def ctf_files(job: CtfJob, progress: Progress | None = None) -> CtfSummary:
     (job.out / "png" if job.pictures else job.out).mkdir(parents=True, exist_ok=True)
     rows: list[dict[str, Any]] = []
     good: list[tuple[int, CtfFit]] = []
+    pictures: list[CtfPicture] = []
     for number, found in enumerate(in_order(lambda row: _one(table, row, job), range(len(table)), job.threads)):
         name = str(table[MICROGRAPH][number])
         if isinstance(found, str):
             rows.append({"micrograph": name, "reason": found})
         else:
             if job.pictures:
-                _draw(found, number, job.out / "png")
+                _draw(found, number, job.out / "png", pictures)
             rows.append({**found.as_dict(), "micrograph": name})
             if not found.reason:
-                good.append((number, found))
+                # what the STAR file needs, without the spectra: memory stays bounded for any number of micrographs
+                good.append((number, replace(found, spectra=replace(found.spectra, mean=_NONE, tiles=_NONE))))
         if progress is not None:
             progress(number + 1, len(table))
     summary = CtfSummary(_frame(rows), time.perf_counter() - started)
     with atomic_path(job.out / "ctf.csv") as temporary:
         summary.table.to_csv(temporary, index=False, quoting=csv.QUOTE_MINIMAL)
+    if job.pictures:
+        _write_page(job.out / "report.html", summary, pictures)
     if not good:
         raise InputError(f"ctf: none of {len(table)} micrographs could be fitted; the first: {table[MICROGRAPH][0]}: "
                          f"{rows[0]['reason']} (all in {job.out / 'ctf.csv'})")  # fmt: skip
     write_micrographs(job.out / "micrographs_ctf.star", _star(table, good, job.settings, job.out))
     return summary
+
+
+def _write_page(path: Path, summary: CtfSummary, pictures: list[CtfPicture]) -> None:
+    footer = f"verglas {__version__}, {summary.seconds:.0f} s"
+    with atomic_path(path) as temporary:
+        temporary.write_text(render(ctf_page(summary.table, pictures, footer)), encoding="utf-8")
 
 
 def _frame(rows: list[dict[str, Any]]) -> pd.DataFrame:
@@ -149,12 +167,13 @@ def _one(table: pd.DataFrame, row: int, job: CtfJob) -> CtfFit | str:
     return replace(fit, name=Path(str(table[MICROGRAPH][row])).name)
 
 
-def _draw(fit: CtfFit, row: int, folder: Path) -> None:
-    """In the main thread: matplotlib's settings are shared by all."""
-    from verglas.report.ctf import ctf_figure
-
+def _draw(fit: CtfFit, row: int, folder: Path, shown: list[CtfPicture]) -> None:
+    """In the main thread: matplotlib's settings are shared by all. The first of either kind go to the page, too."""
+    picture = ctf_figure(fit)
     with atomic_path(folder / f"{row + 1:05d}_{Path(fit.name).stem}.png") as temporary:
-        temporary.write_bytes(ctf_figure(fit))
+        temporary.write_bytes(picture)
+    if sum(bool(p.reason) == bool(fit.reason) for p in shown) < _SHOWN:
+        shown.append(CtfPicture(fit.name, picture, fit.reason))
 
 
 def _star(table: pd.DataFrame, good: list[tuple[int, CtfFit]], settings: CtfSettings, folder: Path) -> pd.DataFrame:
