@@ -379,6 +379,9 @@ def _cut_one(
 ) -> _Piece:
     """Read one micrograph and cut its particles; what is wrong with the file becomes ``problem``."""
     piece = _Piece(row, picks)
+    if "rlnDefocusU" in table and not np.isfinite(table["rlnDefocusU"][row]):
+        piece.problem = f"{table[MICROGRAPH][row]}: no CTF in the list or table of CTFs"
+        return piece
     known = float(table[PIXEL][row]) if PIXEL in table else None
     try:
         given = known if known is not None and np.isfinite(known) else None
