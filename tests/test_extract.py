@@ -122,6 +122,21 @@ def test_local_defocus_from_a_tilt_plane(tmp_path):
     assert p.optics_table["rlnOpticsGroupName"].tolist() == ["hole1"]
 
 
+def test_micrographs_without_ctf_are_set_aside(tmp_path):
+    """Where CTFs are given, a particle without one would stop the refinement later."""
+    names = ["a.tif", "b.tif"]
+    for name in names:
+        tifffile.imwrite(tmp_path / name, blobs((64, 64), [(32, 32)]))
+    (tmp_path / "c.csv").write_text("micrograph,defocus_A\na.tif,15000\n")
+    picks = {name: Picks([[32, 32]], name) for name in names}
+    options = ExtractOptions(
+        pixel_size_A=1.0, ctf=tmp_path / "c.csv", voltage_kV=300, cs_mm=2.7, amplitude_contrast=0.1
+    )
+    done = extract_files(str(tmp_path / "*.tif"), picks, 16, options)
+    assert done.particles.optics.defocus_u_A.tolist() == [15000]
+    assert "no CTF" in done.excluded[0][-1]
+
+
 def test_optics_groups_of_several_pixel_sizes(tmp_path):
     names = ["a", "b"]
     m = [vg.Micrograph(blobs((64, 64), [(32, 32)]), pixel, name) for pixel, name in zip((1.0, 1.1), names, strict=True)]

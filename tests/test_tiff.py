@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import bz2
+import gzip
+
+import mrcfile
 import numpy as np
 import pytest
 import tifffile
@@ -73,3 +77,32 @@ def test_micrograph_checks():
         vg.Micrograph(np.zeros((2, 2, 2)))
     with pytest.raises(vg.InputError, match="positive pixel size"):
         vg.Micrograph(np.zeros((2, 2)), 0.0)
+
+
+@pytest.mark.parametrize("packing", ["zlib", "lzw", "tif.bz2", "tif.gz", "mrc", "mrc.bz2", "mrc.gz"])
+def test_A0_4_every_packing_reads_the_same(tmp_path, packing):
+    """Row A0.4: TIFF with ZIP or LZW, bzip2 and gzip give the same values as plain MRC, bit by bit."""
+    counts = np.random.default_rng(0).poisson(3, (50, 70)).astype(np.int16)
+    if packing in ("zlib", "lzw"):
+        path = tmp_path / "a.tif"
+        tifffile.imwrite(path, counts, compression=packing)
+    else:
+        kind, _, packer = packing.partition(".")
+        plain = tmp_path / f"a.{kind}"
+        if kind == "tif":
+            tifffile.imwrite(plain, counts)
+        else:
+            with mrcfile.new(plain) as handle:
+                handle.set_data(counts)
+        path = tmp_path / f"a.{packing}"
+        if packer:
+            path.write_bytes({"bz2": bz2, "gz": gzip}[packer].compress(plain.read_bytes()))
+    np.testing.assert_array_equal(vg.read_micrograph(path, 1.5).data, counts)
+
+
+def test_truncated_packing_is_said(tmp_path):
+    tifffile.imwrite(tmp_path / "a.tif", np.zeros((50, 70), np.int16))
+    whole = bz2.compress((tmp_path / "a.tif").read_bytes())
+    (tmp_path / "a.tif.bz2").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(vg.FormatError, match="can be read"):
+        vg.read_micrograph(tmp_path / "a.tif.bz2")

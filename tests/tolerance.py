@@ -99,3 +99,7 @@ SCORE_CLOSED_FORM = 0.01
 MAXIMISE_REL = 5e-4
 # float64 sums in another order, then float32 harmonics: the last bit of float32 may flip.
 MAXIMISE_ORDER_REL = 1e-6
+
+# ops.ctf_score: phases of up to 70 turns in float32, 6e-8 of them for each of the three roundings on the way, times
+# 2 pi and, in the derivatives, twice that; relative to the norms of the vectors whose products are summed.
+CTF_SCORE_REL = 1.5e-4

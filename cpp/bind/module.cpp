@@ -11,6 +11,7 @@ PYBIND11_MODULE(VERGLAS_MODULE_NAME, m) {
   m.def("max_threads", &omp_get_max_threads, "What OpenMP would use by default.");
   verglas::bind::bind_threads(m);
   verglas::bind::bind_ctf(m);
+  verglas::bind::bind_ctf_score(m);
   verglas::bind::bind_correlate(m);
   verglas::bind::bind_fft1d(m);
   verglas::bind::bind_project(m);

@@ -47,13 +47,16 @@ VG_HD CtfCoefficients ctf_coefficients(const OpticsParams& p) {
   return c;
 }
 
-/// CTF at the spatial frequency (kx, ky) in 1/A.
+/// The phase at the spatial frequency (kx, ky) in 1/A, in turns.
 /// dz k^2 is written with kx^2 - ky^2 = k^2 cos 2 theta and 2 kx ky = k^2 sin 2 theta: no arctangent.
-VG_HD float ctf_value(const CtfCoefficients& c, double kx, double ky) {
+VG_HD double ctf_turns(const CtfCoefficients& c, double kx, double ky) {
   const double x2 = kx * kx, y2 = ky * ky, k2 = x2 + y2;
-  const double turns =
-      c.mean * k2 + c.cos2 * (x2 - y2) + c.sin2 * (2.0 * kx * ky) + c.spherical * k2 * k2 + c.offset;
-  return sin_turns(turns) * static_cast<float>(c.scale);
+  return c.mean * k2 + c.cos2 * (x2 - y2) + c.sin2 * (2.0 * kx * ky) + c.spherical * k2 * k2 + c.offset;
+}
+
+/// CTF at the spatial frequency (kx, ky) in 1/A.
+VG_HD float ctf_value(const CtfCoefficients& c, double kx, double ky) {
+  return sin_turns(ctf_turns(c, kx, ky)) * static_cast<float>(c.scale);
 }
 
 /// The phase along one row of the half transform, ky fixed and kx = x step: an even quartic in x plus a

@@ -19,6 +19,7 @@ _LAZY = {
     "Picks": "verglas.types.micrograph",
     "ctf": "verglas.optics",
     "devices": "verglas.run.machine",
+    "estimate_ctf": "verglas.preprocess",
     "euler_to_matrix": "verglas.geometry",
     "extract": "verglas.run.extract",
     "fsc": "verglas.assessment.fsc",
@@ -79,6 +80,7 @@ if TYPE_CHECKING:
     from verglas.geometry import euler_to_matrix, matrix_to_euler, orientation_grid, symmetry_matrices
     from verglas.io import read_map, read_micrograph, read_particles, write_map, write_particles
     from verglas.optics import ctf
+    from verglas.preprocess import estimate_ctf
     from verglas.reconstruction import project, reconstruct
     from verglas.refinement import align
     from verglas.run.extract import extract
@@ -105,6 +107,7 @@ __all__ = [
     "classification",
     "ctf",
     "devices",
+    "estimate_ctf",
     "euler_to_matrix",
     "extract",
     "filters",

@@ -31,6 +31,7 @@ _COMMANDS = (
     "postprocess",
     "report",
     "convert",
+    "ctf",
     "extract",
 )
 

@@ -25,6 +25,7 @@ SHARED = ("rlnVoltage", "rlnSphericalAberration", "rlnAmplitudeContrast")
 CTF = ("rlnDefocusU", "rlnDefocusV", "rlnDefocusAngle", "rlnPhaseShift")
 GRADIENT = ("vgDefocusGradientX", "vgDefocusGradientY")
 _SUFFIXES = (".tif", ".tiff", ".mrc", ".map")
+_PACKED = ("", ".gz", ".bz2")
 # Header of a plain table of defoci -> label
 _PLAIN = {
     "micrograph": MICROGRAPH, "micrograph_name": MICROGRAPH, "image": MICROGRAPH, "filename": MICROGRAPH,
@@ -79,7 +80,8 @@ def _found(source: str) -> pd.DataFrame:
     if path.suffix.lower() == ".star":
         return read_micrographs(path)
     if path.is_dir():
-        names = sorted(str(p) for p in path.iterdir() if p.suffix.lower() in _SUFFIXES and not p.name.startswith("."))
+        endings = tuple(kind + packed for kind in _SUFFIXES for packed in _PACKED)
+        names = sorted(str(p) for p in path.iterdir() if p.name.lower().endswith(endings) and p.name[0] != ".")
     elif path.exists() or not glob.has_magic(source):
         names = [source]
     else:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import io
 import struct
 import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tifffile
 
 from verglas.errors import FormatError, VerglasWarning
-from verglas.io.mrc import PathLike, read_header, read_stack
+from verglas.io.mrc import PathLike, read_header, read_map, read_stack
+from verglas.io.mrc_header import compression_of, open_plain
 from verglas.types import Micrograph
 
 _TIFF = (".tif", ".tiff")
@@ -24,7 +27,8 @@ def read_micrograph(path: PathLike, pixel_size_A: float | None = None, *, flip_y
     Parameters
     ----------
     path : path
-        TIFF (any compression tifffile reads) or MRC with one image.
+        TIFF (any compression tifffile reads) or MRC with one image; the file itself may be compressed by gzip or
+        bzip2.
     pixel_size_A : float, optional
         Pixel size; the file's by default: the MRC header's, or the TIFF's resolution tags where they give a value
         between 0.05 and 100 A. NaN where neither says.
@@ -45,13 +49,16 @@ def read_micrograph(path: PathLike, pixel_size_A: float | None = None, *, flip_y
     path = Path(path)
     if not path.is_file():
         raise FormatError(f"{path}: is a folder, expected a file" if path.is_dir() else f"{path}: no such file")
-    if path.suffix.lower() in _TIFF:
-        data, known = _read_tiff(path)
+    packed = compression_of(path) is not None
+    inner = Path(path.stem) if packed and path.suffix.lower() in (".gz", ".bz2") else path
+    if inner.suffix.lower() in _TIFF:
+        data, known = _read_tiff(path, packed)
     else:
         header = read_header(path)
         if header.shape[0] != 1:
             raise FormatError(f"{path}: {header.shape[0]} images: a movie or a stack; a micrograph has one")
-        data, known = read_stack(path)[0], header.pixel_size_A or float("nan")
+        data = read_map(path, header.pixel_size_A or 1.0).data[0] if packed else read_stack(path)[0]
+        known = header.pixel_size_A or float("nan")
     if pixel_size_A is not None:
         if np.isfinite(known) and abs(known / pixel_size_A - 1) > 1e-3:
             warnings.warn(f"{path}: pixel size {known:.6g} A in the file, {pixel_size_A:g} A used as asked",
@@ -60,9 +67,13 @@ def read_micrograph(path: PathLike, pixel_size_A: float | None = None, *, flip_y
     return Micrograph(data[::-1] if flip_y else data, known, path.name)
 
 
-def _read_tiff(path: Path) -> tuple[np.ndarray, float]:
+def _read_tiff(path: Path, packed: bool) -> tuple[np.ndarray, float]:
     try:
-        with tifffile.TiffFile(path) as tiff:
+        source: Any = path
+        if packed:
+            with open_plain(path) as handle:
+                source = io.BytesIO(handle.read())
+        with tifffile.TiffFile(source) as tiff:
             pages = len(tiff.pages)
             page = tiff.pages.first
             if pages != 1:
@@ -71,7 +82,7 @@ def _read_tiff(path: Path) -> tuple[np.ndarray, float]:
                 raise FormatError(f"{path}: pixels of {page.samplesperpixel} samples; expected grey values")
             return page.asarray(), _tiff_pixel_A(page)
     # a cut-off file fails in the header (struct, IndexError) or in the decoder (RuntimeError of imagecodecs)
-    except (tifffile.TiffFileError, ValueError, OSError, RuntimeError, struct.error, IndexError) as error:
+    except (tifffile.TiffFileError, ValueError, OSError, EOFError, RuntimeError, struct.error, IndexError) as error:
         if isinstance(error, FormatError):
             raise
         raise FormatError(f"{path}: not a TIFF file that can be read: {error}") from None

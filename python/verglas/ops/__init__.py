@@ -2,6 +2,7 @@
 
 from verglas.ops.correlate import Correlation, correlate, correlate_rotations
 from verglas.ops.ctf import ctf
+from verglas.ops.ctf_score import CtfScores, ctf_score
 from verglas.ops.grid import Grid
 from verglas.ops.insert import GridSums, fold, insert, symmetrise
 from verglas.ops.maximise import GroupSums, MaximisePlan, Posterior, Residuals, maximise
@@ -28,6 +29,7 @@ __all__ = [
     "POSE_STATUS",
     "CellTasks",
     "Correlation",
+    "CtfScores",
     "Grid",
     "GridSums",
     "GroupSums",
@@ -43,6 +45,7 @@ __all__ = [
     "correlate",
     "correlate_rotations",
     "ctf",
+    "ctf_score",
     "fold",
     "images_from_polar",
     "insert",

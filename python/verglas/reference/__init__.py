@@ -1,5 +1,29 @@
 """Float64 NumPy versions of every kernel, written for clarity: the oracles of the tests. Never imported by ops."""
 
-from verglas.reference import correlate, ctf, maximise, polar, project, refine_pose, rotate, scatter, score, shell_dot
+from verglas.reference import (
+    correlate,
+    ctf,
+    ctf_score,
+    maximise,
+    polar,
+    project,
+    refine_pose,
+    rotate,
+    scatter,
+    score,
+    shell_dot,
+)
 
-__all__ = ["correlate", "ctf", "maximise", "polar", "project", "refine_pose", "rotate", "scatter", "score", "shell_dot"]
+__all__ = [
+    "correlate",
+    "ctf",
+    "ctf_score",
+    "maximise",
+    "polar",
+    "project",
+    "refine_pose",
+    "rotate",
+    "scatter",
+    "score",
+    "shell_dot",
+]

@@ -40,10 +40,10 @@ def styled() -> Any:
     return matplotlib.rc_context(_STYLE)
 
 
-def png(figure: Figure) -> bytes:
+def png(figure: Figure, dpi: float = DPI) -> bytes:
     """A figure as PNG bytes, without the date and version stamps that would make equal figures differ."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", metadata={"Software": None})
+    figure.savefig(buffer, format="png", dpi=dpi, metadata={"Software": None})
     return buffer.getvalue()
 
 

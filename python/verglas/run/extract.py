@@ -6,10 +6,8 @@ import csv
 import os
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -17,21 +15,23 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from verglas._native import resolve_threads
 from verglas.errors import InputError, VerglasError, VerglasWarning
 from verglas.io import (
     StackWriter,
     atomic_path,
+    cs,
     find_micrographs,
     read_ctf_table,
     read_micrograph,
     read_particles,
     read_picks,
+    read_star,
     write_particles,
 )
 from verglas.io.coordinates import MICROGRAPH, X, Y, match_names, picks_of_table
 from verglas.io.micrographs import CTF, GRADIENT, PATH, PIXEL, SHARED, join_ctf, optics_of
 from verglas.preprocess import Cut, ExtractSettings, background_excess, cut_particles
+from verglas.run.parallel import in_order
 from verglas.types import ArraySource, Micrograph, Particles, Picks
 from verglas.types import _columns as col
 
@@ -241,7 +241,7 @@ def extract_files(
     pieces: list[_Piece] = []
     images: list[npt.NDArray[np.float32]] = []
     stacks = _stack_names(table)
-    work = _in_threads(lambda row: _cut_one(table, loaded, row, todo[row], box, options), list(todo), options.threads)
+    work = in_order(lambda row: _cut_one(table, loaded, row, todo[row], box, options), list(todo), options.threads)
     for done, piece in enumerate(work, 1):
         excluded += _set_aside(table, piece)
         if piece.cut is not None and len(piece.cut.kept):
@@ -305,11 +305,16 @@ def _all_picks(source: Coordinates) -> dict[str, Picks]:
 
 
 def _read_one(path: Path) -> dict[str, Picks]:
-    if path.suffix.lower() in (".star", ".cs") and path.is_file():
-        try:
-            return picks_of_table(_with_optics(read_particles(path)), str(path))
-        except VerglasError:  # no images in it: coordinates alone, or a broken file, which the next line says
-            pass
+    """Coordinates of one file; of particles with everything else that is known of them."""
+    if path.suffix.lower() == ".cs" and path.is_file() and "blob/path" in (cs.load(path).dtype.names or ()):
+        return picks_of_table(_with_optics(read_particles(path)), str(path))
+    if path.suffix.lower() == ".star" and path.is_file():
+        tables = read_star(path)
+        table = next((t for t in tables.values() if isinstance(t, pd.DataFrame) and X in t and MICROGRAPH in t), None)
+        if table is not None:
+            optics = tables.get("optics")
+            groups = optics if isinstance(optics, pd.DataFrame) or optics is None else pd.DataFrame([optics])
+            return picks_of_table(_with_optics(Particles(table, None, optics_table=groups, where=str(path))), str(path))
     return read_picks(path)
 
 
@@ -369,27 +374,18 @@ def _stack_names(table: pd.DataFrame) -> list[str]:
 # ---- one micrograph
 
 
-def _in_threads(one: Callable[[int], _Piece], rows: list[int], threads: int | None) -> Iterator[_Piece]:
-    """``one(row)`` of every row in order, a few ahead of the one that is taken: memory stays bounded."""
-    with ThreadPoolExecutor(resolve_threads(threads)) as pool:
-        waiting: list[Future[_Piece]] = []
-        left = iter(rows)
-        for row in islice(left, resolve_threads(threads) + 1):
-            waiting.append(pool.submit(one, row))
-        while waiting:
-            piece = waiting.pop(0).result()
-            waiting += [pool.submit(one, row) for row in islice(left, 1)]
-            yield piece
-
-
 def _cut_one(
     table: pd.DataFrame, loaded: Mapping[int, Micrograph], row: int, picks: Picks, box: int, options: ExtractOptions
 ) -> _Piece:
     """Read one micrograph and cut its particles; what is wrong with the file becomes ``problem``."""
     piece = _Piece(row, picks)
+    if "rlnDefocusU" in table and not np.isfinite(table["rlnDefocusU"][row]):
+        piece.problem = f"{table[MICROGRAPH][row]}: no CTF in the list or table of CTFs"
+        return piece
     known = float(table[PIXEL][row]) if PIXEL in table else None
     try:
-        micrograph = loaded[row] if row in loaded else read_micrograph(table[PATH][row])
+        given = known if known is not None and np.isfinite(known) else None
+        micrograph = loaded[row] if row in loaded else read_micrograph(table[PATH][row], given)
     except (VerglasError, OSError, ValueError, MemoryError) as error:
         piece.problem = str(error)
         return piece

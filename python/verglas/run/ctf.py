@@ -1,0 +1,205 @@
+"""CTFs of many micrographs: reads them, fits, writes a STAR file, a table and a picture each."""
+
+from __future__ import annotations
+
+import csv
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from verglas._version import __version__
+from verglas.errors import InputError, VerglasError
+from verglas.io import atomic_path, find_micrographs, read_micrograph, write_micrographs
+from verglas.io.coordinates import MICROGRAPH
+from verglas.io.micrographs import CTF, GRADIENT, PATH, PIXEL, SHARED
+from verglas.preprocess import CtfFit, CtfSettings, estimate_ctf
+from verglas.report.ctf import ctf_figure
+from verglas.report.ctf_page import CtfPicture, ctf_page
+from verglas.report.html import render
+from verglas.run.parallel import in_order
+
+Progress = Callable[[int, int], None]
+
+_SHOWN = 12  # pictures of either kind on the page
+_NONE = np.zeros((0, 0), np.float32)
+
+
+@dataclass(frozen=True)
+class CtfJob:
+    """What ``verglas ctf`` is asked for.
+
+    Attributes
+    ----------
+    micrographs : list of str
+        Patterns, folders, files or STAR files.
+    out : Path
+        Folder to write.
+    settings : CtfSettings
+    pixel_size_A : float, optional
+        In place of the headers'.
+    pictures : bool
+        A PNG per micrograph under ``png/``.
+    threads : int, optional
+        Micrographs worked on at a time; results do not depend on it.
+    given : tuple of str
+        Fields of ``settings`` that the user named: they take precedence over a STAR file's voltage, Cs and amplitude
+        contrast.
+    """
+
+    micrographs: list[str]
+    out: Path
+    settings: CtfSettings = field(default_factory=CtfSettings)
+    pixel_size_A: float | None = None
+    pictures: bool = True
+    threads: int | None = None
+    given: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class CtfSummary:
+    """What ``verglas ctf`` did.
+
+    Attributes
+    ----------
+    table : DataFrame
+        One row per micrograph, also those that could not be fitted; ``reason`` is empty for good ones.
+    seconds : float
+    """
+
+    table: pd.DataFrame
+    seconds: float
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        good = self.table[self.table["reason"] == ""]
+        resolution = good["resolution_A"].dropna()
+        return {
+            "micrographs": len(self.table),
+            "good": len(good),
+            "set_aside": {str(r): int(n) for r, n in self.table["reason"].value_counts().items() if r},
+            "median_resolution_A": float(resolution.median()) if len(resolution) else None,
+            "seconds": round(self.seconds, 2),
+            "fits": [{k: (None if isinstance(v, float) and not np.isfinite(v) else v) for k, v in row.items()}
+                     for row in self.table.to_dict("records")],
+        }  # fmt: skip
+
+
+def ctf_files(job: CtfJob, progress: Progress | None = None) -> CtfSummary:
+    """Fit all micrographs.
+
+    Writes ``micrographs_ctf.star`` (good ones, with CTF columns; with a tilt also the gradient of defocus, which
+    extraction turns into a defocus per particle), ``ctf.csv`` (all, with merit, resolution and reason), and, unless
+    pictures are not wanted, ``png/`` and ``report.html``.
+
+    Parameters
+    ----------
+    job : CtfJob
+    progress : callable, optional
+        Called with micrographs done and in all.
+
+    Raises
+    ------
+    InputError
+        No micrographs, or none that could be fitted.
+    """
+    started = time.perf_counter()
+    table = find_micrographs(job.micrographs)
+    (job.out / "png" if job.pictures else job.out).mkdir(parents=True, exist_ok=True)
+    rows: list[dict[str, Any]] = []
+    good: list[tuple[int, CtfFit]] = []
+    pictures: list[CtfPicture] = []
+    for number, found in enumerate(in_order(lambda row: _one(table, row, job), range(len(table)), job.threads)):
+        name = str(table[MICROGRAPH][number])
+        if isinstance(found, str):
+            rows.append({"micrograph": name, "reason": found})
+        else:
+            if job.pictures:
+                _draw(found, number, job.out / "png", pictures)
+            rows.append({**found.as_dict(), "micrograph": name})
+            if not found.reason:
+                # what the STAR file needs, without the spectra: memory stays bounded for any number of micrographs
+                good.append((number, replace(found, spectra=replace(found.spectra, mean=_NONE, tiles=_NONE))))
+        if progress is not None:
+            progress(number + 1, len(table))
+    summary = CtfSummary(_frame(rows), time.perf_counter() - started)
+    with atomic_path(job.out / "ctf.csv") as temporary:
+        summary.table.to_csv(temporary, index=False, quoting=csv.QUOTE_MINIMAL)
+    if job.pictures:
+        _write_page(job.out / "report.html", summary, pictures)
+    if not good:
+        raise InputError(f"ctf: none of {len(table)} micrographs could be fitted; the first: {table[MICROGRAPH][0]}: "
+                         f"{rows[0]['reason']} (all in {job.out / 'ctf.csv'})")  # fmt: skip
+    write_micrographs(job.out / "micrographs_ctf.star", _star(table, good, job.settings, job.out))
+    return summary
+
+
+def _write_page(path: Path, summary: CtfSummary, pictures: list[CtfPicture]) -> None:
+    footer = f"verglas {__version__}, {summary.seconds:.0f} s"
+    with atomic_path(path) as temporary:
+        temporary.write_text(render(ctf_page(summary.table, pictures, footer)), encoding="utf-8")
+
+
+def _frame(rows: list[dict[str, Any]]) -> pd.DataFrame:
+    longest = max(rows, key=len)
+    return pd.DataFrame(rows, columns=list(longest)).assign(reason=[row["reason"] for row in rows])
+
+
+def _one(table: pd.DataFrame, row: int, job: CtfJob) -> CtfFit | str:
+    """Fit of one micrograph, or why there is none."""
+    known = job.pixel_size_A
+    if known is None and PIXEL in table and np.isfinite(table[PIXEL][row]):
+        known = float(table[PIXEL][row])
+    recorded: dict[str, Any] = {}
+    for name, label in zip(("voltage_kV", "cs_mm", "amplitude_contrast"), SHARED, strict=True):
+        if label in table and name not in job.given:
+            recorded[name] = float(table[label][row])
+    try:
+        micrograph = read_micrograph(table[PATH][row], known)
+        fit = estimate_ctf(micrograph, replace(job.settings, **recorded))
+    except (VerglasError, OSError, MemoryError) as error:
+        return str(error)
+    return replace(fit, name=Path(str(table[MICROGRAPH][row])).name)
+
+
+def _draw(fit: CtfFit, row: int, folder: Path, shown: list[CtfPicture]) -> None:
+    """In the main thread: matplotlib's settings are shared by all. The first of either kind go to the page, too."""
+    picture = ctf_figure(fit)
+    with atomic_path(folder / f"{row + 1:05d}_{Path(fit.name).stem}.png") as temporary:
+        temporary.write_bytes(picture)
+    if sum(bool(p.reason) == bool(fit.reason) for p in shown) < _SHOWN:
+        shown.append(CtfPicture(fit.name, picture, fit.reason))
+
+
+def _star(table: pd.DataFrame, good: list[tuple[int, CtfFit]], settings: CtfSettings, folder: Path) -> pd.DataFrame:
+    """The good micrographs with their CTFs."""
+    fits = [fit for _, fit in good]
+    optics = [fit.optics for fit in fits]
+    made = table.iloc[[row for row, _ in good]].reset_index(drop=True)
+    # names that lead to the files from the folder of the STAR file
+    made[MICROGRAPH] = [Path(os.path.relpath(path, folder)).as_posix() for path in made[PATH]]
+    columns: dict[str, Any] = {PIXEL: [fit.spectra.band.pixel_size_A for fit in fits]}
+    for label, name in zip((*SHARED, *CTF), ("voltage_kV", "cs_mm", "amplitude_contrast", "defocus_u_A", "defocus_v_A",
+                                             "defocus_angle_deg", "phase_shift_deg"), strict=True):  # fmt: skip
+        columns[label] = [float(getattr(o, name)[0]) for o in optics]
+    columns["rlnCtfAstigmatism"] = [fit.astigmatism_A for fit in fits]
+    columns["rlnCtfFigureOfMerit"] = [fit.merit for fit in fits]
+    columns["rlnCtfMaxResolution"] = [fit.resolution_A for fit in fits]
+    if settings.tilt:
+        for axis, label in enumerate(GRADIENT):
+            columns[label] = [float(fit.gradient[axis]) for fit in fits]
+        for axis, label in enumerate(("vgCentreX", "vgCentreY")):
+            columns[label] = [float(fit.centre_px[axis]) for fit in fits]
+    return made.assign(**columns)
+
+
+def settings_of(**given: Any) -> tuple[CtfSettings, tuple[str, ...]]:
+    """Settings from options of which None means not given, and the names of those that were."""
+    known = {f.name for f in fields(CtfSettings)}
+    named = {name: value for name, value in given.items() if value is not None and name in known}
+    return CtfSettings(**named), tuple(named)
