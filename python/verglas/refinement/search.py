@@ -212,6 +212,7 @@ class PoseSearch:
         centres_px: npt.ArrayLike | None = None,
         window: LocalWindow | None = None,
         first_particle: int = 0,
+        known_deg: npt.ArrayLike | None = None,
     ) -> SearchResult:
         """Search images.
 
@@ -231,6 +232,9 @@ class PoseSearch:
             Search only near these orientations.
         first_particle : int
             Number of the first image, for messages.
+        known_deg : (n, 3), optional
+            Orientations from before, such as those of the last iteration; the window's by default. Images are batched
+            by direction, so that neighbours share slices. What is found does not depend on it.
 
         Returns
         -------
@@ -254,7 +258,8 @@ class PoseSearch:
                       for k, v in enumerate(self.levels)]  # fmt: skip
         posteriors: list[ImagePosterior | None] = [None] * n
         constants = np.zeros(n)
-        order = np.arange(n) if window is None else self._by_direction(window)
+        known = known_deg if known_deg is not None or window is None else window.angles_deg
+        order = np.arange(n) if known is None else self._by_direction(known)
         for begin in range(0, n, self.settings.batch):
             rows = order[begin : begin + self.settings.batch]
             batch = self._batch(
@@ -267,10 +272,10 @@ class PoseSearch:
             constants[rows] = -log_cells - np.log(CHILDREN) * np.array([p.level for p in found])
         return collect([p for p in posteriors if p is not None], centres, constants, statistics)
 
-    def _by_direction(self, window: LocalWindow) -> IntArray:
+    def _by_direction(self, angles_deg: npt.ArrayLike) -> IntArray:
         """Order in which neighbours in direction share a batch, and so the slices that are made for it."""
         order = self.levels[0].order
-        nearest = to_asymmetric_unit(window.angles_deg, self.symmetry)
+        nearest = to_asymmetric_unit(angles_deg, self.symmetry)
         pixel = healpix_index(order, nearest[:, :2])
         return np.argsort(slices_of_pixels(order, pixel)[0], kind="stable")
 
