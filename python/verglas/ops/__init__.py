@@ -4,7 +4,7 @@ from verglas.ops.correlate import Correlation, correlate, correlate_rotations
 from verglas.ops.ctf import ctf
 from verglas.ops.grid import Grid
 from verglas.ops.insert import GridSums, fold, insert, symmetrise
-from verglas.ops.maximise import GroupSums, MaximisePlan, Posterior, Residuals, maximise
+from verglas.ops.maximise import MaximisePlan, Posterior, maximise
 from verglas.ops.polar import (
     PolarGrid,
     polar,
@@ -18,6 +18,7 @@ from verglas.ops.polar_insert import images_from_polar, polar_insert
 from verglas.ops.project import project
 from verglas.ops.refine_pose import STATUS as POSE_STATUS
 from verglas.ops.refine_pose import PosePrior, PoseResult, PoseSettings, pose_radii, refine_pose
+from verglas.ops.residuals import GroupSums, Residuals
 from verglas.ops.rotate import rotate
 from verglas.ops.scatter import scatter, scatter_volume
 from verglas.ops.score import ScorePlan, Scores, psi_angles_deg, score
