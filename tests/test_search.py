@@ -375,6 +375,11 @@ def test_bad_input_is_named():
     p.images[1, 3, 3] = np.nan
     with pytest.raises(vg.InputError, match="particle 8"):
         p.run(first_particle=7)
+    p.images[1, 3, 3] = 0
+    with pytest.raises(vg.InputError, match=r"particle 1: its window"):
+        p.run(window=LocalWindow(p.truth * [[1.0], [np.nan]], 10.0))
+    with pytest.raises(vg.InputError, match="2 images but 1 rows of known orientation"):
+        p.run(known_deg=p.truth[:1])
     with pytest.raises(vg.InputError, match="radii"):
         search_levels([8, 4])
     with pytest.raises(vg.InputError, match="kappa"):

@@ -253,12 +253,17 @@ class PoseSearch:
                              f"got {inv.shape[1]}")  # fmt: skip
         params = None if ctf is None else np.asarray(ctf, np.float64)
         centres = np.zeros((n, 2)) if centres_px is None else np.asarray(centres_px, np.float64)
-        self._refuse(x, inv, params, centres, first_particle)
+        known = known_deg if known_deg is not None or window is None else window.angles_deg
+        named: dict[str, npt.NDArray | None] = {
+            "pixels": x, "noise spectrum": inv, "CTF parameters": params, "centre": centres,
+            "window": None if window is None else np.asarray(window.angles_deg),
+            "known orientation": None if known is None else np.asarray(known),
+        }  # fmt: skip
+        self._refuse(named, n, first_particle)
         statistics = [LevelStatistics(v.radius, v.order, n * self.poses_per_image(k))
                       for k, v in enumerate(self.levels)]  # fmt: skip
         posteriors: list[ImagePosterior | None] = [None] * n
         constants = np.zeros(n)
-        known = known_deg if known_deg is not None or window is None else window.angles_deg
         order = np.arange(n) if known is None else self._by_direction(known)
         for begin in range(0, n, self.settings.batch):
             rows = order[begin : begin + self.settings.batch]
@@ -285,13 +290,13 @@ class PoseSearch:
         return Batch(images, ctf, pixel_size_A, inv, centres, self.threads)
 
     @staticmethod
-    def _refuse(x: npt.NDArray, inv: npt.NDArray, ctf: npt.NDArray | None, centres: npt.NDArray, first: int) -> None:
-        for what, array in (("pixels", x), ("noise spectrum", inv), ("CTF parameters", ctf), ("centre", centres)):
+    def _refuse(named: dict[str, npt.NDArray | None], n: int, first: int) -> None:
+        for what, array in named.items():
             if array is None:
                 continue
-            if len(array) != len(x):
-                raise InputError(f"PoseSearch: {len(x)} images but {len(array)} rows of {what}")
-            bad = np.flatnonzero(~np.isfinite(array.reshape(len(x), -1)).all(axis=1))
+            if len(array) != n:
+                raise InputError(f"PoseSearch: {n} images but {len(array)} rows of {what}")
+            bad = np.flatnonzero(~np.isfinite(array.reshape(n, -1)).all(axis=1))
             if bad.size:
                 raise InputError(f"PoseSearch: particle {first + bad[0]}: its {what} are not finite; mend it or leave "
                                  "it out")  # fmt: skip
