@@ -55,30 +55,33 @@ def peaks(c: np.ndarray, offsets: np.ndarray, norm: np.ndarray, edge: int) -> np
 
 
 def row(images: np.ndarray, reach: int | None, threads: int, repeats: int) -> dict[str, float | int | str]:
+    """Times of all images; a few of them warm the candidates up, because a round of all takes up to a minute."""
     n, box = images.shape[:2]
     reference = images[0]
     chunk = max(8, (1 << 21) // (box * box * 4))  # 2 MiB of images at a time
 
-    def ours(fit: str, **options: np.ndarray) -> Callable[[], object]:
-        return lambda: ops.correlate(images, reference, max_shift_px=reach, fit=fit, threads=threads, **options)
+    def ours(stack: np.ndarray, fit: str, **options: np.ndarray) -> ops.Correlation:
+        return ops.correlate(stack, reference, max_shift_px=reach, fit=fit, threads=threads, **options)
 
-    def peer() -> np.ndarray:
-        return scipy_pipeline(images, reference, reach, threads, chunk)
+    def peer(stack: np.ndarray) -> np.ndarray:
+        return scipy_pipeline(stack, reference, reach, threads, chunk)
 
-    agree = np.abs(ours("none")().scores - peer()[:, 2]).max()  # the peer reports the integer peak
-    times = compare(
-        {
-            "parabola": ours("parabola"),
-            "newton": ours("newton"),
-            "half band": ours("newton", weights=np.ones(box // 4 + 1)),
-            "scipy": peer,
-        },
-        repeats,
-    )
+    def candidates(stack: np.ndarray) -> dict[str, Callable[[], object]]:
+        return {
+            "parabola": lambda: ours(stack, "parabola"),
+            "newton": lambda: ours(stack, "newton"),
+            "half band": lambda: ours(stack, "newton", weights=np.ones(box // 4 + 1)),
+            "scipy": lambda: peer(stack),
+        }
+
+    few = images[: max(64, n // 20)]
+    agree = np.abs(ours(few, "none").scores - peer(few)[:, 2]).max()  # the peer reports the integer peak
+    compare(candidates(few), 1, warmup=0)
+    times = compare(candidates(images), repeats, warmup=0)
     gflop = n * 2 * 2.5 * box**2 * np.log2(box**2) / 1e9
     ms = {name: t["ms"] for name, t in times.items()}
     return {
-        "what": "shifts", "box": box, "images": n, "threads": threads,
+        "what": "shifts", "box": box, "images": n, "threads": threads, "rounds": repeats,
         "max_shift_px": "all" if reach is None else reach,
         "ms": ms["parabola"], "us_per_image": 1e3 * ms["parabola"] / n, "GFLOP_per_s": 1e3 * gflop / ms["parabola"],
         "scipy_ms": ms["scipy"], "scipy_GFLOP_per_s": 1e3 * gflop / ms["scipy"],
@@ -103,14 +106,17 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=10_000)
     parser.add_argument("--boxes", type=int, nargs="+", default=[64, 128, 256])
     parser.add_argument("--threads", type=int, nargs="+", default=[1, default_threads()])
-    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--repeats", type=int, help="rounds; by default 5, 3 and 1 for boxes to 64, 128 and beyond")
     args = parser.parse_args()
     rows = []
     for box in args.boxes:
         images = np.random.default_rng(0).standard_normal((args.images, box, box), dtype=np.float32)
+        repeats = args.repeats or (5 if box <= 64 else 3 if box <= 128 else 1)
         for threads in dict.fromkeys(args.threads):
-            rows += [row(images, reach, threads, args.repeats) for reach in (None, box // 8)]
-            rows.append(rotation_row(images[: args.images // 4], threads, args.repeats))
+            # the whole box on all threads only: it differs little
+            for reach in (box // 8, None) if threads == max(args.threads) else (box // 8,):
+                rows.append(row(images, reach, threads, repeats))
+            rows.append(rotation_row(images[: args.images // 10], threads, repeats))
     write("correlate", rows, peer=f"scipy.fft {scipy.__version__} + numpy {np.__version__}, float32, same threads")
 
 

@@ -119,6 +119,9 @@ def test_the_plan_is_stated_before_the_run(case):
     fine = align_plan(particles, AlignSettings(diameter_A=110, step_deg=1.875))
     assert "directions at 1.83 degrees" in fine
     assert "branch and bound over 3 levels: memory" in fine
+    for step_deg, words in ((5, "all "), (4, "over 2 levels"), (2, "over 3 levels"), (1, "over 4 levels")):
+        assert words in align_plan(particles, AlignSettings(diameter_A=110, step_deg=step_deg))
+    assert "all " in align_plan(particles, AlignSettings(diameter_A=110, step_deg=2, exhaustive=True))
 
 
 def test_columns_and_threads(case):

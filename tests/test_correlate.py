@@ -100,6 +100,19 @@ def test_A5_2_example_shift_8_minus_6():
     np.testing.assert_array_equal(np.roll(image, (y, x), axis=(0, 1)), f)
 
 
+@pytest.mark.parametrize("box", [441, 486, 512])
+def test_boxes_to_512(box):
+    """3-7-smooth, 2-3-smooth and a power of two: coefficient and place against NumPy's transforms."""
+    f = noise(3, box, box)
+    image = np.roll(f, (6, -8), axis=(0, 1)) + 2 * noise(4, box, box)
+    got = ops.correlate(image, f, fit="none")
+    c = np.fft.ifft2(np.fft.fft2(image - image.mean()).conj() * np.fft.fft2(f - f.mean())).real
+    c /= box**2 * image.std() * f.std()
+    assert got.shifts_px[0].tolist() == [8, -6]
+    assert got.scores[0] == pytest.approx(c.max(), abs=CORRELATE_REL)
+    assert c[-6, 8] == c.max()
+
+
 @settings(deadline=None, max_examples=60)
 @given(
     box=st.sampled_from([20, 32, 35, 48, 49, 64]),

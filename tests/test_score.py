@@ -90,7 +90,9 @@ class Problem:
         clean = clean_images(self.volume, angles, self.shifts[rng.integers(0, n_shifts, n)], self.params)
         images = (clean + noise * rng.standard_normal(clean.shape)) * disc(box, 0.4 * box)
         self.samples = ops.polar(images.astype(np.float32), self.grid)
-        self.inv = np.full((n, self.grid.n_rings), 1 / (noise * box) ** 2, np.float32)
+        # Every image with a noise spectrum of its own, as groups have.
+        coloured = rng.uniform(0.5, 2, (n, self.grid.n_rings)) / (noise * box) ** 2
+        self.inv = coloured.astype(np.float32)
         self.n_psi = 24
 
     def run(self, plan=None, rows=slice(None), **more):
@@ -266,6 +268,29 @@ def test_priors_weigh_and_exclude():
     np.testing.assert_allclose(found.score, want, atol=2e-3)
     assert len(found.score) == np.isfinite(joint).sum()
     np.testing.assert_allclose(found.log_evidence, reference.score.log_sum_exp(joint.reshape(4, -1), 1), atol=2e-3)
+
+
+def test_cell_volumes_enter_the_log_sum_exp():
+    """A direction cut into three cells of a sixth, a third and a half of its volume is the direction whole."""
+    p = Problem(14, n=4, noise=2.0)
+    volume = np.log([1 / 6, 1 / 3, 1 / 2])
+    whole, cut = (ops.ScorePlan(p.grid, p.n_psi, n_power=8, epsilon=1e-6) for _ in range(2))
+    flat = np.full((len(p.slices), 2), -np.log(2 * len(p.slices)))
+    whole.set_reference(p.slices, log_prior=flat)
+    cells = np.concatenate([flat[:3], *(flat[[3]] + v for v in volume), flat[4:]])
+    cut.set_reference(np.concatenate([p.slices[:3], p.slices[[3, 3, 3]], p.slices[4:]]), log_prior=cells)
+    a, b = p.run(whole), p.run(cut)
+    np.testing.assert_allclose(a.log_evidence, b.log_evidence, atol=2e-5)
+    for i in range(4):
+        mass = [
+            f.probability[(f.image == i) & (f.slice >= first) & (f.slice <= last)].sum()
+            for f, first, last in ((a, 3, 3), (b, 3, 5))
+        ]
+        assert abs(mass[0] - mass[1]) < 1e-4
+    # and twice the volume is log 2 more evidence where there is nothing else
+    whole.set_reference(p.slices[:1], log_prior=[[np.log(2), -np.inf]])
+    cut.set_reference(p.slices[:1], log_prior=[[0, -np.inf]])
+    np.testing.assert_allclose(p.run(whole).log_evidence - p.run(cut).log_evidence, np.log(2), atol=2e-5)
 
 
 def test_several_references_share_one_search_and_class_priors_enter():

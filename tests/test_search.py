@@ -168,6 +168,22 @@ def test_an_empty_image_keeps_most_poses():
     assert last.evaluated > 0.5 * last.exhaustive
 
 
+@pytest.mark.parametrize("radii", [(1, 1), (1, 2)])
+def test_one_ring(radii):
+    check_nothing_is_lost(Problem(5, box=21, radii=radii))
+
+
+def test_a_reference_of_zeros_leaves_the_prior():
+    """Every pose explains as much as any other: nothing is pruned, the evidence is that of the prior, 0."""
+    p = Problem(7)
+    p.search = PoseSearch(0 * p.volume, p.levels, diameter_px=0.9 * 24, settings=p.settings)
+    result = p.run()
+    last = result.statistics[-1]
+    assert last.evaluated == last.exhaustive
+    np.testing.assert_allclose(result.log_evidence, 0, atol=1e-4)
+    assert (np.diff(result.offsets) > 0.99 * last.exhaustive / 2).all()
+
+
 @pytest.mark.parametrize("seed", range(4))
 def test_three_levels_lose_no_mass(seed):
     check_nothing_is_lost(Problem(seed, noise=[0.3, 0.7, 2.0, 10.0][seed], radii=(3, 5, 9), n=1))
@@ -300,7 +316,7 @@ def test_threads_and_batches_do_not_change_the_result():
     first = p.run()
     p.search.settings = SearchSettings(shift_range_px=1.0, max_cells=10**9, batch=2, slice_memory_MB=0.1)
     p.search.threads = 1
-    second = p.run()
+    second = p.run(known_deg=p.truth)
     for name in ("angles_deg", "shifts_px", "score", "offsets", "probability"):
         np.testing.assert_array_equal(getattr(first, name), getattr(second, name))
 
@@ -359,6 +375,11 @@ def test_bad_input_is_named():
     p.images[1, 3, 3] = np.nan
     with pytest.raises(vg.InputError, match="particle 8"):
         p.run(first_particle=7)
+    p.images[1, 3, 3] = 0
+    with pytest.raises(vg.InputError, match=r"particle 1: its window"):
+        p.run(window=LocalWindow(p.truth * [[1.0], [np.nan]], 10.0))
+    with pytest.raises(vg.InputError, match="2 images but 1 rows of known orientation"):
+        p.run(known_deg=p.truth[:1])
     with pytest.raises(vg.InputError, match="radii"):
         search_levels([8, 4])
     with pytest.raises(vg.InputError, match="kappa"):

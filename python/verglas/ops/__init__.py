@@ -5,7 +5,7 @@ from verglas.ops.ctf import ctf
 from verglas.ops.ctf_score import CtfScores, ctf_score
 from verglas.ops.grid import Grid
 from verglas.ops.insert import GridSums, fold, insert, symmetrise
-from verglas.ops.maximise import GroupSums, MaximisePlan, Posterior, Residuals, maximise
+from verglas.ops.maximise import MaximisePlan, Posterior, maximise
 from verglas.ops.polar import (
     PolarGrid,
     polar,
@@ -19,6 +19,7 @@ from verglas.ops.polar_insert import images_from_polar, polar_insert
 from verglas.ops.project import project
 from verglas.ops.refine_pose import STATUS as POSE_STATUS
 from verglas.ops.refine_pose import PosePrior, PoseResult, PoseSettings, pose_radii, refine_pose
+from verglas.ops.residuals import GroupSums, Residuals
 from verglas.ops.rotate import rotate
 from verglas.ops.scatter import scatter, scatter_volume
 from verglas.ops.score import ScorePlan, Scores, psi_angles_deg, score

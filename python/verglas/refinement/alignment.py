@@ -38,7 +38,7 @@ _BATCH = 256
 # Images that set the grey scale of the map before the search.
 _SCALE_IMAGES = 128
 _MASK_EDGE_PX = 4.0
-# Coarsest step that a search starts from; from half of it on down there are levels to branch over.
+# About the step that a search starts from; from half of it on down there are levels to branch over.
 _FIRST_STEP_DEG = 7.5
 # Cells of an image that go on to the next level, at most.
 _MAX_CELLS = 200
@@ -141,7 +141,8 @@ def _geometry(particles: Particles, settings: AlignSettings) -> _Geometry:
         # Half a step moves the edge of the particle by diameter step / 4: up to three eighths of a period.
         return max(4, round(1.5 * box / (diameter * np.deg2rad(step_deg))))
 
-    halvings = 0 if settings.exhaustive else max(0, int(np.log2(_FIRST_STEP_DEG / settings.step_deg) + 1e-9))
+    # A quarter of an octave: a step of 2 degrees starts at 8, not at 4, which is sixteen times the poses.
+    halvings = 0 if settings.exhaustive else max(0, int(np.log2(_FIRST_STEP_DEG / settings.step_deg) + 0.25))
     first_deg = settings.step_deg * 2**halvings
     last = min(radius(settings.step_deg) if asked is None else asked, final)
     radii = [min(radius(first_deg / 2**k), last) for k in range(halvings)] + [last]

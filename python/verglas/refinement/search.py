@@ -212,6 +212,7 @@ class PoseSearch:
         centres_px: npt.ArrayLike | None = None,
         window: LocalWindow | None = None,
         first_particle: int = 0,
+        known_deg: npt.ArrayLike | None = None,
     ) -> SearchResult:
         """Search images.
 
@@ -231,6 +232,9 @@ class PoseSearch:
             Search only near these orientations.
         first_particle : int
             Number of the first image, for messages.
+        known_deg : (n, 3), optional
+            Orientations from before, such as those of the last iteration; the window's by default. Images are batched
+            by direction, so that neighbours share slices. What is found does not depend on it.
 
         Returns
         -------
@@ -249,12 +253,18 @@ class PoseSearch:
                              f"got {inv.shape[1]}")  # fmt: skip
         params = None if ctf is None else np.asarray(ctf, np.float64)
         centres = np.zeros((n, 2)) if centres_px is None else np.asarray(centres_px, np.float64)
-        self._refuse(x, inv, params, centres, first_particle)
+        known = known_deg if known_deg is not None or window is None else window.angles_deg
+        named: dict[str, npt.NDArray | None] = {
+            "pixels": x, "noise spectrum": inv, "CTF parameters": params, "centre": centres,
+            "window": None if window is None else np.asarray(window.angles_deg),
+            "known orientation": None if known is None else np.asarray(known),
+        }  # fmt: skip
+        self._refuse(named, n, first_particle)
         statistics = [LevelStatistics(v.radius, v.order, n * self.poses_per_image(k))
                       for k, v in enumerate(self.levels)]  # fmt: skip
         posteriors: list[ImagePosterior | None] = [None] * n
         constants = np.zeros(n)
-        order = np.arange(n) if window is None else self._by_direction(window)
+        order = np.arange(n) if known is None else self._by_direction(known)
         for begin in range(0, n, self.settings.batch):
             rows = order[begin : begin + self.settings.batch]
             batch = self._batch(
@@ -267,10 +277,10 @@ class PoseSearch:
             constants[rows] = -log_cells - np.log(CHILDREN) * np.array([p.level for p in found])
         return collect([p for p in posteriors if p is not None], centres, constants, statistics)
 
-    def _by_direction(self, window: LocalWindow) -> IntArray:
+    def _by_direction(self, angles_deg: npt.ArrayLike) -> IntArray:
         """Order in which neighbours in direction share a batch, and so the slices that are made for it."""
         order = self.levels[0].order
-        nearest = to_asymmetric_unit(window.angles_deg, self.symmetry)
+        nearest = to_asymmetric_unit(angles_deg, self.symmetry)
         pixel = healpix_index(order, nearest[:, :2])
         return np.argsort(slices_of_pixels(order, pixel)[0], kind="stable")
 
@@ -280,13 +290,13 @@ class PoseSearch:
         return Batch(images, ctf, pixel_size_A, inv, centres, self.threads)
 
     @staticmethod
-    def _refuse(x: npt.NDArray, inv: npt.NDArray, ctf: npt.NDArray | None, centres: npt.NDArray, first: int) -> None:
-        for what, array in (("pixels", x), ("noise spectrum", inv), ("CTF parameters", ctf), ("centre", centres)):
+    def _refuse(named: dict[str, npt.NDArray | None], n: int, first: int) -> None:
+        for what, array in named.items():
             if array is None:
                 continue
-            if len(array) != len(x):
-                raise InputError(f"PoseSearch: {len(x)} images but {len(array)} rows of {what}")
-            bad = np.flatnonzero(~np.isfinite(array.reshape(len(x), -1)).all(axis=1))
+            if len(array) != n:
+                raise InputError(f"PoseSearch: {n} images but {len(array)} rows of {what}")
+            bad = np.flatnonzero(~np.isfinite(array.reshape(n, -1)).all(axis=1))
             if bad.size:
                 raise InputError(f"PoseSearch: particle {first + bad[0]}: its {what} are not finite; mend it or leave "
                                  "it out")  # fmt: skip

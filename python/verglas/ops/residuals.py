@@ -1,0 +1,101 @@
+"""Residuals that the M-step measures, and their sums over groups: noise spectra and grey scales."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from verglas.errors import InputError
+from verglas.ops.polar import PolarGrid
+
+Float = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Residuals:
+    r"""Residual of each image on each ring, averaged over its posterior; float64.
+
+    .. math::
+        \sum_\theta w_r \langle |X S - C A|^2 \rangle = \mathrm{mass}\; \mathrm{image} - 2\, \mathrm{cross}
+        + \mathrm{power}
+
+    All are sums over the ring's share of the plane, :math:`w_r n_\theta = 2 \pi r s` coefficients:
+    image :math:`= \sum_\theta w_r |X|^2`, cross
+    :math:`= \sum_\mathrm{poses} \gamma \sum_\theta w_r \mathrm{Re}[(C A)^* X S]`, power
+    :math:`= \sum_\mathrm{poses} \gamma \sum_\theta w_r |C A|^2`.
+
+    Attributes
+    ----------
+    mass : (n,)
+        Sum of the weights.
+    image_power, cross, power : (n, n_rings)
+        As above.
+    """
+
+    mass: Float
+    image_power: Float
+    cross: Float
+    power: Float
+
+    @property
+    def squared(self) -> Float:
+        """(n, n_rings), the residual above."""
+        return self.mass[:, None] * self.image_power - 2 * self.cross + self.power
+
+
+@dataclass(frozen=True)
+class GroupSums:
+    """Sums of residuals over groups of images: noise spectra and scales. Float64, images in the order they come.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from verglas import ops
+    >>> g = ops.PolarGrid(16, 4)
+    >>> sums = ops.GroupSums.zeros(1, g)
+    >>> one = np.tile(2 * np.pi * g.radii, (3, 1))
+    >>> sums.add(ops.Residuals(np.ones(3), 4 * one, 2 * one, 1 * one), [0, 0, 0])
+    >>> sums.sigma2().round(6).tolist(), sums.scale().round(6).tolist()
+    ([[1.0, 1.0, 1.0, 1.0]], [2.0])
+    """
+
+    grid: PolarGrid
+    mass: Float
+    squared: Float
+    cross: Float
+    power: Float
+
+    @classmethod
+    def zeros(cls, n_groups: int, grid: PolarGrid) -> GroupSums:
+        """Empty sums."""
+        return cls(grid, np.zeros(n_groups), *(np.zeros((n_groups, grid.n_rings)) for _ in range(3)))
+
+    def add(self, residuals: Residuals, group: npt.ArrayLike, inv_sigma2: npt.ArrayLike | None = None) -> None:
+        """Add images, each to its group; ``inv_sigma2`` (n, n_rings) weights what :meth:`scale` sums."""
+        index = np.asarray(group, np.int64)
+        n = len(residuals.mass)
+        if index.shape != (n,) or (n and not (index.min() >= 0 and index.max() < len(self.mass))):
+            raise InputError(f"GroupSums.add: expected {n} groups from 0 to {len(self.mass) - 1}")
+        inverse = 1.0 if inv_sigma2 is None else np.asarray(inv_sigma2, np.float64)
+        np.add.at(self.mass, index, residuals.mass)
+        np.add.at(self.squared, index, residuals.squared)
+        np.add.at(self.cross, index, residuals.cross * inverse)
+        np.add.at(self.power, index, residuals.power * inverse)
+
+    def sigma2(self) -> Float:
+        r"""Noise variance :math:`E|noise|^2` of one complex coefficient, (n_groups, n_rings); NaN for empty groups."""
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return self.squared / (self.mass[:, None] * self.grid.weights * self.grid.n_theta)
+
+    def shell_sigma2(self) -> Float:
+        """The same on shells 0 .. R, (n_groups, R + 1); shell 0, which no ring lies in, is given shell 1's."""
+        ring_weights = self.grid.weights * (self.grid.shells == np.arange(self.grid.radius + 1)[:, None])
+        ring_weights[0] = ring_weights[1]
+        return self.sigma2() @ (ring_weights / ring_weights.sum(1, keepdims=True)).T
+
+    def scale(self) -> Float:
+        r"""Factor :math:`\sum\mathrm{cross}/\sum\mathrm{power}` on the present scale, (n_groups,); NaN if empty."""
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return self.cross.sum(1) / self.power.sum(1)
