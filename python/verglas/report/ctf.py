@@ -69,7 +69,7 @@ def _height(fit: CtfFit, k: FloatArray) -> FloatArray:
     return np.maximum(amplitude, 0.03 * fit.envelopes.background(k) + 0.02 * amplitude.max())
 
 
-def ctfnew_figure(fit: CtfFit) -> bytes:
+def ctf_figure(fit: CtfFit) -> bytes:
     """Spectrum half measured, half model; equiphase average, model and local correlation over frequency; as a PNG.
 
     Parameters
