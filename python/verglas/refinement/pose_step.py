@@ -121,7 +121,7 @@ class PoseStep:
             if not len(mine):
                 continue
             found = ops.refine_pose(
-                data["images"], spectrum, self.grid, candidates.matrices[mine], -candidates.origin_px[mine],
+                data["seen"], spectrum, self.grid, candidates.matrices[mine], -candidates.origin_px[mine],
                 ctf=data["ctf"], shell_weight=data["shell_weight"][:, : radius + 1].copy(), scale=scale,
                 image_of_pose=candidates.image[mine],
                 prior=ops.PosePrior(shift_sigma_px=sigma, shifts_px=np.zeros((len(mine), 2))),
@@ -169,7 +169,7 @@ class PoseStep:
                 mine = np.flatnonzero(first.class_number == k)
                 if len(mine):
                     value[mine] = ops.refine_pose(
-                        data["images"], spectrum, self.grid, first.matrices[mine], -first.origin_px[mine],
+                        data["seen"], spectrum, self.grid, first.matrices[mine], -first.origin_px[mine],
                         ctf=data["ctf"], shell_weight=data["shell_weight"][:, : radius + 1].copy(),
                         scale=np.full(n, factor), image_of_pose=mine,
                         search=ops.PoseSettings(max_radius=radius, steps=0), threads=self.threads,
@@ -192,6 +192,10 @@ class PoseStep:
                 "ctf": ops.ctf(batch.params, problem.box, problem.pixel_size_A, threads=self.threads),
                 "shell_weight": batch.inv_sigma2,
             }
+            mask = problem.neighbour_mask
+            data["seen"] = data["images"]
+            if mask is not None:
+                data["seen"] = fourier.forward(batch.masked(mask), 2, threads=self.threads)
             final, fisher = self._candidates(batch, poses, data)
             weight, evidence = posterior(final, len(batch))
             self._learn(batch, final, fisher, weight, evidence, poses)

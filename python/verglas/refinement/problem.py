@@ -23,6 +23,7 @@ FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 
 _EDGE_PX = 5.0
+_WITHOUT_NEIGHBOURS = 1.2  # diameters
 _BATCH_PIXELS = 1 << 22
 
 
@@ -110,6 +111,17 @@ class Problem:
         return soft_circle(self.box, min(self.diameter_px, self.box - 2 * _EDGE_PX) / 2, _EDGE_PX).astype(np.float32)
 
     @cached_property
+    def neighbour_mask(self) -> npt.NDArray[np.float32] | None:
+        """Wider circle that keeps neighbours out of the exact score; None where it would reach the border.
+
+        Wider than the particle because the CTF spreads it; what lies beyond belongs to the particle next to it.
+        """
+        diameter = _WITHOUT_NEIGHBOURS * self.diameter_px
+        if diameter + 2 * _EDGE_PX >= self.box:
+            return None
+        return soft_circle(self.box, diameter / 2, _EDGE_PX).astype(np.float32)
+
+    @cached_property
     def sphere(self) -> npt.NDArray[np.float32]:
         """Sphere of the particle's diameter with a soft edge outside it."""
         return soft_sphere(self.box, min(self.diameter_px, self.box - 2 * _EDGE_PX) / 2, _EDGE_PX).astype(np.float32)
@@ -158,6 +170,13 @@ class ImageBatch:
     def centre_px(self) -> FloatArray:
         """Present shifts, rounded to whole pixels."""
         return np.rint(self.origin_px)
+
+    def masked(self, mask: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """Images inside a mask that stands where the particle is."""
+        out = np.empty_like(self.images)
+        for image, (x, y), made in zip(self.images, self.centre_px.astype(int), out, strict=True):
+            np.multiply(image, np.roll(mask, (-y, -x), (0, 1)), out=made)
+        return out
 
     def centred(self, mask: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """Images moved by ``centre_px``, then masked."""

@@ -14,6 +14,8 @@ from verglas.refinement.state import State
 
 _FIRST_ORDER = 3  # 7.3 degrees
 _GRID_ORDER = 4  # 3.7 degrees: finest grid whose whole posterior is summed
+# Shells scored beyond FSC = 0.143: what is left of signal there counts by its own small weight in the reference.
+_BEYOND = 2
 
 
 def angles_in_plane(order: int) -> int:
@@ -56,7 +58,7 @@ def first_step(problem: Problem, *, split: bool = False) -> Step:
 
 def next_step(problem: Problem, state: State, last: Step) -> Step:
     """What follows from the FSC and the poses of the iteration before."""
-    radius = int(np.clip(np.floor(state.resolution_shell), 3, problem.last_radius))
+    radius = int(np.clip(np.floor(state.resolution_shell) + _BEYOND, 3, problem.last_radius))
     shift_range = _shift_range(state, last)
     if last.phase == "grid" and not _sharp_enough(problem, state, radius):
         return make_step(problem, "grid", radius, order_for(problem, radius), shift_range)
