@@ -22,6 +22,7 @@ from verglas.assessment.guinier import (
 )
 from verglas.assessment.orientations import OrientationEfficiency, orientation_efficiency, view_counts
 from verglas.assessment.phase import PhaseResidual, differential_phase_residual
+from verglas.assessment.poses import PoseErrors, pose_errors
 from verglas.assessment.postprocess import (
     Postprocessed,
     PostprocessSettings,
@@ -39,6 +40,7 @@ __all__ = [
     "Guinier",
     "OrientationEfficiency",
     "PhaseResidual",
+    "PoseErrors",
     "PostprocessSettings",
     "Postprocessed",
     "SpectralF",
@@ -56,6 +58,7 @@ __all__ = [
     "match_spectrum",
     "mtf_gain",
     "orientation_efficiency",
+    "pose_errors",
     "postprocess",
     "randomise_phases",
     "solvent_level",

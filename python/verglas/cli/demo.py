@@ -1,4 +1,4 @@
-"""``verglas demo``: from simulated particles to a map and a page, in less than a minute."""
+"""``verglas demo``: from simulated particles and a blurred start to a map and a page."""
 
 from __future__ import annotations
 
@@ -20,20 +20,30 @@ def register(app: typer.Typer) -> None:
         threads: int | None = typer.Option(None, "--threads", min=1, help="Threads; all processors by default."),
         as_json: bool = typer.Option(False, "--json", help="Print JSON."),
     ) -> None:
-        """Simulate particles, reconstruct their map at the known poses, and compare it with the truth.
+        """Simulate particles, refine them from a map blurred to 40 A, and compare the result with the truth.
 
-        Writes report.html, map.mrc, half1.mrc, half2.mrc, truth.mrc, particles.star and particles.mrcs.
+        Writes report.html, map.mrc, start.mrc, truth.mrc, particles.star, particles.mrcs, and refine/, the run folder
+        of the refinement with its own page. A demonstration already in the folder is replaced.
         """
+        from verglas.cli.refine import Screen
         from verglas.run.demo import DemoSettings
         from verglas.run.demo import demo as run
 
         if not snr > 0:
             raise typer.BadParameter(f"expected a positive number, got {snr:g}", param_hint="--snr")
         settings = DemoSettings(n=n, box=box, snr=snr, seed=seed, threads=threads)
-        found = run(out, settings, None if as_json else typer.echo)
+        screen = Screen()
+        try:
+            found = run(out, settings, screen)
+        finally:
+            screen.close()
+        told = found.summary()
         if as_json:
-            typer.echo(json.dumps(found.summary(), indent=2))
+            typer.echo(json.dumps(told, indent=2))
             return
         typer.echo(f"resolution against the truth: {found.resolution_A:.2f} A (FSC = 0.5)")
         typer.echo(f"resolution between the half maps: {found.half_map_resolution_A:.2f} A (FSC = 0.143)")
-        typer.echo(f"open {found.folder / 'report.html'}")
+        typer.echo(
+            f"median error of poses: {told['median_angular_error_deg']:.2f} deg, {told['median_shift_error_A']:.2f} A"
+        )
+        typer.echo(f"open {told['report']} and {told['refinement_report']}")

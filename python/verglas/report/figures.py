@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["angular_distribution", "central_slices", "fsc", "overview", "particles", "slices", "view_density", "views"]
 
-_SURFACES = ((0.55, 0.58, 0.62), (0.30, 0.55, 0.74))
+_SURFACES = ((0.62, 0.52, 0.34), (0.30, 0.55, 0.74), (0.55, 0.58, 0.62))
 
 
 def _nice_length(extent_A: float) -> float:
@@ -255,19 +255,20 @@ def overview(images: npt.NDArray[np.float32], maps: Mapping[str, Map], curves: M
     images : (n, y, x) float32
         The first nine are shown.
     maps : mapping of title -> Map
-        Two maps of one box; each surface encloses the brightest 4 percent of its map's voxels.
+        Up to three maps of one box; each surface encloses the brightest 4 percent of its map's voxels.
     curves : mapping of title -> FSC
         As in :func:`fsc`.
     """
     size = 420
     pictures = [
         surface.shaded(volume, surface.level_for_volume(volume.data, 0.04), colour=colour, size=size)
-        for volume, colour in zip(maps.values(), _SURFACES, strict=True)
+        for volume, colour in zip(maps.values(), _SURFACES, strict=False)
     ]
     low, high = _bounds(pictures)
     with styled():
-        figure = new_figure(13.2, 3.7)
-        parts: Any = figure.subfigures(1, 4, width_ratios=(3.2, 3.2, 3.2, 4.4), wspace=0.02)
+        figure = new_figure(3.0 * (len(maps) + 1) + 4.2, 3.7)
+        widths = (*(3.0,) * (len(maps) + 1), 4.2)
+        parts: Any = figure.subfigures(1, len(widths), width_ratios=widths, wspace=0.02)
         titles = ("simulated particles", *maps, "Fourier shell correlation")
         for part, title in zip(parts, titles, strict=True):
             part.suptitle(title, fontsize=11)
@@ -275,7 +276,7 @@ def overview(images: npt.NDArray[np.float32], maps: Mapping[str, Map], curves: M
             if index < len(images):
                 _grey(axes, images[index], *_range(images[index]))
             axes.set_axis_off()
-        for part, picture in zip(parts[1:3], pictures, strict=True):
+        for part, picture in zip(parts[1:-1], pictures, strict=True):
             axes = part.subplots()
             axes.imshow(picture)
             axes.set(xlim=(low, high), ylim=(high, low))
@@ -285,7 +286,7 @@ def overview(images: npt.NDArray[np.float32], maps: Mapping[str, Map], curves: M
         length_A = _nice_length((high - low) * pixel_A)
         axes.plot([high - length_A / pixel_A, high], [high, high], color=INK, lw=2.5, clip_on=False)
         axes.text(high, high - 0.02 * (high - low), f"{length_A:g} Å", ha="right", va="bottom", fontsize=8)
-        axes = parts[3].subplots()
+        axes = parts[-1].subplots()
         draw_fsc(axes, curves, (0.5, 0.143))
         axes.set_ylabel("")
         return png(figure)

@@ -27,12 +27,20 @@ class Table:
 
 
 @dataclass(frozen=True)
+class Link:
+    """A link to another file beside the page: words, and the path from the page."""
+
+    text: str
+    path: str
+
+
+@dataclass(frozen=True)
 class Section:
     """A heading, a paragraph, and what follows it in order."""
 
     title: str
     text: str = ""
-    blocks: Sequence[Picture | Table] = ()
+    blocks: Sequence[Picture | Table | Link] = ()
 
 
 @dataclass(frozen=True)
@@ -81,9 +89,17 @@ def _table(table: Table) -> str:
     return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
 
 
+def _block(block: Picture | Table | Link) -> str:
+    if isinstance(block, Picture):
+        return _picture(block)
+    if isinstance(block, Table):
+        return _table(block)
+    return f'<p><a href="{_text(block.path)}">{_text(block.text)}</a></p>'
+
+
 def _section(section: Section, number: int) -> str:
     text = f"<p>{_text(section.text)}</p>" if section.text else ""
-    blocks = "".join(_picture(b) if isinstance(b, Picture) else _table(b) for b in section.blocks)
+    blocks = "".join(_block(b) for b in section.blocks)
     mark = f"s{number}"
     return f'<section aria-labelledby="{mark}"><h2 id="{mark}">{_text(section.title)}</h2>{text}{blocks}</section>'
 

@@ -1,11 +1,12 @@
-"""The demonstration: simulate particles with a known answer, reconstruct, compare, and show it on a page."""
+"""The demonstration: simulate particles with a known answer, refine them from a blur, compare, show it on a page."""
 
 from __future__ import annotations
 
 import json
 import os
+import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -16,17 +17,18 @@ import numpy as np
 
 from verglas import _native, filters, io
 from verglas._version import __version__
-from verglas.assessment.fsc import FSC, fsc, full_map_fsc
+from verglas.assessment import FSC, PoseErrors, fsc, full_map_fsc, pose_errors
 from verglas.errors import InputError
-from verglas.reconstruction import Method, Reconstruction, reconstruct_report
 from verglas.report import html
-from verglas.report.known_poses import THRESHOLD_HALVES, THRESHOLD_TRUTH, KnownPoses, overview, page
+from verglas.report.demo import THRESHOLD_HALVES, THRESHOLD_TRUTH, DemoFindings, overview, page
+from verglas.run.refine import Refinement, Watcher, refine
 from verglas.run.simulate import particles as simulate_particles
-from verglas.simulate import phantom
+from verglas.simulate import Model, density, phantom
 from verglas.types import Map, Particles
 
-Say = Callable[[str], None]
 _SHOWN = 9
+_RUN = "refine"  # the run folder of the refinement, inside the demo's
+_MARGIN = 1.1  # diameter told to the refinement, on that of the model
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,8 @@ class DemoSettings:
         Variance of the CTF-modulated signal over the whole box divided by that of the noise.
     b_factor_A2 : float
         Envelope of the signal.
+    start_A : float
+        Resolution of the map that the refinement starts from.
     seed : int
         Seed of everything random.
     threads : int, optional
@@ -58,6 +62,7 @@ class DemoSettings:
     symmetry: str = "C1"
     snr: float = 0.1
     b_factor_A2: float = 60.0
+    start_A: float = 40.0
     seed: int = 0
     threads: int | None = None
 
@@ -76,22 +81,33 @@ class Demo:
     Attributes
     ----------
     folder : Path
-        report.html, overview.png, map.mrc (filtered to its resolution), half1.mrc, half2.mrc, truth.mrc,
-        particles.star, particles.mrcs, demo.json.
-    between_halves, with_truth : FSC
-        Of the half maps, and of the unfiltered map with the truth.
+        report.html, overview.png, demo.json, map.mrc (filtered to its resolution), start.mrc, truth.mrc,
+        particles.star, particles.mrcs, and refine/, the run folder of the refinement with a page of its own.
+    refinement : Refinement
+        Half maps, curves, poses.
+    with_truth, with_truth_unmasked : FSC
+        Of the unfiltered map with the truth in the map's frame: in the mask of the half-map curve, and in none.
+    errors : PoseErrors
+        Poses against those simulated.
     seconds : dict
         Step -> wall time.
     """
 
     folder: Path
-    between_halves: FSC
+    refinement: Refinement
     with_truth: FSC
+    with_truth_unmasked: FSC
+    errors: PoseErrors
     seconds: dict[str, float]
 
     @property
+    def between_halves(self) -> FSC:
+        """Of the half maps, in the mask, corrected by phase randomisation."""
+        return self.refinement.fsc
+
+    @property
     def resolution_A(self) -> float:
-        """Resolution against the truth, FSC = 0.5."""
+        """Resolution against the truth, FSC = 0.5, in the mask."""
         return self.with_truth.resolution_A(THRESHOLD_TRUTH)
 
     @property
@@ -104,9 +120,13 @@ class Demo:
         return {
             "folder": str(self.folder),
             "report": str(self.folder / "report.html"),
+            "refinement_report": str(self.folder / _RUN / "report.html"),
             "resolution_against_truth_A": round(self.resolution_A, 3),
+            "resolution_against_truth_unmasked_A": round(self.with_truth_unmasked.resolution_A(THRESHOLD_TRUTH), 3),
             "resolution_between_halves_A": round(self.half_map_resolution_A, 3),
-            "mean_fsc_with_truth": round(float(np.mean(self.with_truth.curve[1:])), 4),
+            "median_angular_error_deg": round(float(np.median(self.errors.angle_deg)), 3),
+            "median_shift_error_A": round(float(np.median(self.errors.shift_A)), 3),
+            "iterations": len(self.refinement.iterations),
             "seconds": {step: round(value, 2) for step, value in self.seconds.items()},
         }
 
@@ -114,28 +134,31 @@ class Demo:
 class _Clock:
     """Wall time per step, said as it goes."""
 
-    def __init__(self, say: Say) -> None:
-        self.say, self.seconds = say, dict[str, float]()
+    def __init__(self, watcher: Watcher | None) -> None:
+        self.watcher, self.seconds = watcher, dict[str, float]()
 
     @contextmanager
     def step(self, name: str) -> Iterator[None]:
         start = time.perf_counter()
         yield
         self.seconds[name] = time.perf_counter() - start
-        self.say(f"{name}: {self.seconds[name]:.1f} s")
+        if self.watcher is not None:
+            self.watcher.say(f"{name}: {self.seconds[name]:.1f} s")
 
 
-def demo(out: str | os.PathLike[str] = "demo", settings: DemoSettings | None = None, say: Say | None = None) -> Demo:
-    """Simulate, reconstruct at the known poses, compare with the truth, write a page.
+def demo(
+    out: str | os.PathLike[str] = "demo", settings: DemoSettings | None = None, watcher: Watcher | None = None
+) -> Demo:
+    """Simulate particles, refine them from a blurred start, compare with the truth, write a page.
 
     Parameters
     ----------
     out : path
-        Folder to write; it is made.
+        Folder to write; it is made. A demonstration that it holds is replaced.
     settings : DemoSettings, optional
         What is simulated.
-    say : callable, optional
-        Called with one line per step.
+    watcher : Watcher, optional
+        Told about progress, as of :func:`verglas.refine`.
 
     Returns
     -------
@@ -144,44 +167,67 @@ def demo(out: str | os.PathLike[str] = "demo", settings: DemoSettings | None = N
     Raises
     ------
     InputError
-        A setting cannot be.
+        A setting cannot be, or the folder holds a refinement that no demonstration made.
 
     Examples
     --------
     >>> import tempfile
     >>> from verglas.run.demo import DemoSettings, demo
-    >>> small = DemoSettings(n=40, box=24, pixel_size_A=5.0, diameter_A=80.0)
+    >>> small = DemoSettings(n=40, box=24, pixel_size_A=5.0, diameter_A=80.0, snr=1.0)
     >>> with tempfile.TemporaryDirectory() as folder:
-    ...     sorted(p.name for p in demo(folder, small).folder.glob("*.html"))
-    ['report.html']
+    ...     sorted(str(p.relative_to(folder)) for p in demo(folder, small).folder.rglob("*.html"))
+    ['refine/report.html', 'report.html']
     """
     chosen, folder = settings or DemoSettings(), Path(out)
-    folder.mkdir(parents=True, exist_ok=True)
-    clock = _Clock(say or (lambda line: None))
-    with clock.step("simulate particles"):
-        particles = _simulate(chosen, folder)
-    with clock.step("reconstruct map and half maps"):
-        method = Method("least-squares", threads=chosen.threads)
-        made = reconstruct_report(particles, chosen.symmetry, halves=True, method=method)
-    assert made.half_maps is not None
-    with clock.step("compare"):
-        truth = io.read_map(folder / "truth.mrc")
-        between = fsc(*made.half_maps, threads=chosen.threads)
-        with_truth = fsc(made.map, truth, threads=chosen.threads)
-        gain = filters.from_curve(between.frequency_per_A, _wiener(between))
-        shown = filters.apply(made.map, gain, threads=chosen.threads)
-    found = Demo(folder, between, with_truth, clock.seconds)
-    with clock.step("write maps and page"):
-        _write(found, chosen, particles, made, (filters.apply(truth, gain, threads=chosen.threads), shown))
-    return found
-
-
-def _simulate(chosen: DemoSettings, folder: Path) -> Particles:
+    _clear(folder)
+    clock = _Clock(watcher)
     model = phantom(chosen.box, chosen.pixel_size_A, chosen.diameter_A, chosen.symmetry, chosen.seed)
-    return simulate_particles(
+    with clock.step("simulate particles"):
+        particles = _simulate(model, chosen, folder)
+    with clock.step("refine"):
+        found = refine(
+            particles, folder / "start.mrc", chosen.symmetry, _MARGIN * chosen.diameter_A, out=folder / _RUN,
+            watcher=watcher, initial_resolution_A=chosen.start_A, seed=chosen.seed, threads=chosen.threads,
+        )  # fmt: skip
+    with clock.step("compare with the truth"):
+        assert particles.poses is not None
+        assert found.particles.poses is not None
+        used = np.setdiff1d(np.arange(len(particles)), list(found.excluded))
+        errors = pose_errors(found.particles.poses, particles.poses[used], chosen.symmetry)
+        truth = density(
+            model.moved(errors.matrix, errors.offset_A), chosen.box, chosen.pixel_size_A,
+            b_factor_A2=chosen.b_factor_A2, threads=chosen.threads,
+        )  # fmt: skip
+        mask = found.postprocessed.mask.data
+        masked, unmasked = (fsc(found.map, truth, m, threads=chosen.threads) for m in (mask, None))
+    made = Demo(folder, found, masked, unmasked, errors, clock.seconds)
+    with clock.step("write the page"):
+        _write(made, chosen, particles, truth)
+    _write_summary(made)
+    return made
+
+
+def _clear(folder: Path) -> None:
+    """Remove the run folder of an earlier demonstration, and nothing else."""
+    run = folder / _RUN
+    if run.exists():
+        if not (folder / "demo.json").is_file():
+            raise InputError(f"{run}: is there already, and no finished demonstration made it; name another folder")
+        shutil.rmtree(run)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "demo.json").unlink(missing_ok=True)
+
+
+def _simulate(model: Model, chosen: DemoSettings, folder: Path) -> Particles:
+    """Particles with their truth, and the blurred start map."""
+    made = simulate_particles(
         model, chosen.n, chosen.box, chosen.pixel_size_A, chosen.snr, folder, seed=chosen.seed, threads=chosen.threads,
         envelope_b_factor_A2=chosen.b_factor_A2,
     )  # fmt: skip
+    truth = io.read_map(folder / "truth.mrc")
+    start = filters.apply(truth, filters.low_pass(chosen.start_A), threads=chosen.threads)
+    io.write_map(folder / "start.mrc", start)
+    return made
 
 
 def _wiener(between_halves: FSC) -> np.ndarray:
@@ -193,37 +239,41 @@ def _wiener(between_halves: FSC) -> np.ndarray:
     return gain
 
 
-def _rows(chosen: DemoSettings, made: Reconstruction) -> dict[str, object]:
+def _rows(made: Demo, chosen: DemoSettings) -> dict[str, object]:
     """The settings table of the page."""
     return {
-        "particles": f"{made.used:,} of {chosen.n:,} used",
+        "particles": f"{len(made.refinement.particles):,} of {chosen.n:,} used",
         "box": f"{chosen.box} px of {chosen.pixel_size_A:g} Å",
         "model": f"procedural, {chosen.diameter_A:g} Å across, symmetry {chosen.symmetry}",
         "signal to noise": f"{chosen.snr:g} (ratio of variances over the whole box)",
         "envelope": f"B = {chosen.b_factor_A2:g} Å²",
+        "start": f"the true map, low-passed to {chosen.start_A:g} Å",
         "seed": chosen.seed,
-        "reconstruction": f"least squares with CTF, relative residual {made.residual:.1e}",
         "processor": f"{_native.core.isa} build, {_native.resolve_threads(chosen.threads)} threads",
     }
 
 
-def _write(
-    found: Demo, chosen: DemoSettings, particles: Particles, made: Reconstruction, filtered: tuple[Map, Map]
-) -> None:
-    assert made.half_maps is not None
-    assert particles.poses is not None
-    folder = found.folder
-    io.write_map(folder / "map.mrc", filtered[1])
-    for number, half in enumerate(made.half_maps, 1):
-        io.write_map(folder / f"half{number}.mrc", half)
-    shown = KnownPoses(
-        particles.images(np.arange(min(_SHOWN, len(particles)))), particles.poses.angles_deg, *filtered,
-        made.half_maps, found.between_halves, found.with_truth, _rows(chosen, made), dict(found.seconds),
+def _write(made: Demo, chosen: DemoSettings, particles: Particles, truth: Map) -> None:
+    folder, found = made.folder, made.refinement
+    between = made.between_halves
+    gain = filters.from_curve(between.frequency_per_A, _wiener(between))
+    shown = filters.apply(found.map, gain, threads=chosen.threads)
+    io.write_map(folder / "map.mrc", shown)
+    findings = DemoFindings(
+        images=particles.images(np.arange(min(_SHOWN, len(particles)))),
+        start=io.read_map(folder / "start.mrc"), start_A=chosen.start_A,
+        truth=filters.apply(truth, gain, threads=chosen.threads), map=shown,
+        between_halves=between, with_truth=made.with_truth, with_truth_unmasked=made.with_truth_unmasked,
+        errors=made.errors, iterations=found.iterations, settings=_rows(made, chosen), seconds=dict(made.seconds),
+        refinement_page=f"{_RUN}/report.html",
     )  # fmt: skip
-    _replace(folder / "overview.png", overview(shown))
+    _replace(folder / "overview.png", overview(findings))
     now = datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
-    _replace(folder / "report.html", html.render(page(shown, f"verglas {__version__}, {now}")).encode())
-    _replace(folder / "demo.json", (json.dumps(found.summary(), indent=2) + "\n").encode())
+    _replace(folder / "report.html", html.render(page(findings, f"verglas {__version__}, {now}")).encode())
+
+
+def _write_summary(made: Demo) -> None:
+    _replace(made.folder / "demo.json", (json.dumps(made.summary(), indent=2) + "\n").encode())
 
 
 def _replace(path: Path, content: bytes) -> None:

@@ -1,0 +1,112 @@
+"""Poses against known ones, whatever frame the map stands in."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from verglas.errors import InputError
+from verglas.geometry import angular_distance, euler_to_matrix, matrix_to_euler, symmetry_matrices
+from verglas.types import Poses
+
+FloatArray = npt.NDArray[np.float64]
+
+# Poses farther off than this many times the median are mistaken, and do not count for the frame.
+_OUTLYING = 3.0
+_ROUNDS = 5
+
+
+@dataclass(frozen=True)
+class PoseErrors:
+    """What :func:`pose_errors` found.
+
+    Attributes
+    ----------
+    angle_deg, shift_A : (n,) float64
+        Errors of each particle once the frames agree, modulo symmetry.
+    matrix : (3, 3) float64
+        Rotation that takes the frame of the true map to that of the found one.
+    offset_A : (3,) float64
+        Where the origin of the true map then lies (x, y, z).
+    """
+
+    angle_deg: FloatArray
+    shift_A: FloatArray
+    matrix: FloatArray
+    offset_A: FloatArray
+
+    @property
+    def turn_deg(self) -> float:
+        """Angle between the frames."""
+        return float(angular_distance(matrix_to_euler(self.matrix[None]), [[0.0, 0.0, 0.0]])[0])
+
+
+def pose_errors(found: Poses, true: Poses, symmetry: str = "C1") -> PoseErrors:
+    r"""Angular and shift errors of poses, apart from a turn and an offset that all particles share.
+
+    A refinement fixes the frame of its map only as well as its first reference did: a map turned by Q and moved by o
+    explains the images as well, with poses :math:`A Q^T` and shifts :math:`s + (A Q^T o)_{xy}`. Q is the rotation
+    nearest to :math:`\sum_i A_i^T B_i g_i` (B true, g the symmetry operator that brings them nearest) over the poses
+    that are not mistaken, o follows by least squares; both are averaged over the group, whose axes no frame may leave.
+
+    Parameters
+    ----------
+    found, true : Poses
+        Of the same particles, in the same order; frames less than half of a symmetry operation apart.
+    symmetry : str
+        Point group.
+
+    Returns
+    -------
+    PoseErrors
+
+    Raises
+    ------
+    InputError
+        Different numbers of poses, or none.
+
+    References
+    ----------
+    Kabsch (1978) Acta Cryst. A34, 827-828 (the nearest rotation).
+
+    Examples
+    --------
+    >>> import numpy as np, verglas as vg
+    >>> from verglas.assessment import pose_errors
+    >>> true = vg.Poses(vg.geometry.random_orientations(50, seed=0), np.zeros((50, 2)))
+    >>> turned = vg.euler_to_matrix(true.angles_deg) @ vg.euler_to_matrix([[5.0, 3, 0]])[0].T
+    >>> errors = pose_errors(vg.Poses(vg.matrix_to_euler(turned), np.zeros((50, 2))), true)
+    >>> round(float(errors.angle_deg.max()), 6), round(errors.turn_deg, 2)
+    (0.0, 5.83)
+    """
+    if len(found) != len(true) or not len(true):
+        raise InputError(f"pose_errors: expected as many found as true poses, got {len(found)} and {len(true)}")
+    group = symmetry_matrices(symmetry)
+    a, b = euler_to_matrix(found.angles_deg), euler_to_matrix(true.angles_deg)
+    matrix, good = np.eye(3), np.ones(len(a), bool)
+    for _ in range(_ROUNDS):
+        nearest = b @ _operators(a @ matrix, b, group)
+        matrix = _nearest_rotation(np.swapaxes(a[good], 1, 2) @ nearest[good], group)
+        angle = angular_distance(matrix_to_euler(a @ matrix), true.angles_deg, symmetry)
+        good = angle <= max(_OUTLYING * float(np.median(angle)), 1e-6)
+    difference = found.shifts_A - true.shifts_A
+    rows = a[:, :2]
+    offset = np.linalg.lstsq(rows[good].reshape(-1, 3), difference[good].ravel(), rcond=None)[0]
+    offset = (group @ offset).mean(axis=0)
+    return PoseErrors(angle, np.hypot(*(difference - rows @ offset).T), matrix, offset)
+
+
+def _operators(a: FloatArray, b: FloatArray, group: FloatArray) -> FloatArray:
+    """Of each particle the g that brings B g nearest to A."""
+    relative = (np.swapaxes(b, 1, 2) @ a).reshape(-1, 9)
+    best: FloatArray = group[(relative @ group.reshape(-1, 9).T).argmax(axis=1)]
+    return best
+
+
+def _nearest_rotation(relative: FloatArray, group: FloatArray) -> FloatArray:
+    total = relative.sum(axis=0)
+    u, _, vt = np.linalg.svd((group @ total @ np.swapaxes(group, 1, 2)).mean(axis=0))
+    made: FloatArray = u @ np.diag([1.0, 1.0, np.sign(np.linalg.det(u @ vt))]) @ vt
+    return made

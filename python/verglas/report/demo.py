@@ -1,0 +1,190 @@
+"""The page of the demonstration: simulated particles, refined from a blurred start, against the truth."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from verglas.assessment import FSC, PoseErrors
+from verglas.report import figures
+from verglas.report.html import Link, Page, Picture, Section, Table
+from verglas.report.style import COLOURS, new_figure, png, styled
+from verglas.types import Map
+
+THRESHOLD_HALVES, THRESHOLD_TRUTH = 0.143, 0.5
+_FAR_DEG = 10.0
+
+
+@dataclass(frozen=True)
+class DemoFindings:
+    """What the page shows.
+
+    Attributes
+    ----------
+    images : (n, y, x) float32
+        Some of the particles.
+    start : Map
+        What the refinement started from.
+    start_A : float
+        Its low-pass.
+    truth, map : Map
+        The simulated density in the frame of the map, and the map, both filtered to its resolution.
+    between_halves : FSC
+        Of the half maps, masked and corrected.
+    with_truth, with_truth_unmasked : FSC
+        Of the unfiltered map with the truth.
+    errors : PoseErrors
+        Poses against those simulated.
+    iterations : DataFrame
+        Rows of ``iterations.csv``.
+    settings, seconds : mapping
+        Name -> value, and step -> wall time.
+    refinement_page : str
+        Path of the refinement's own page from this one.
+    """
+
+    images: npt.NDArray[np.float32]
+    start: Map
+    start_A: float
+    truth: Map
+    map: Map
+    between_halves: FSC
+    with_truth: FSC
+    with_truth_unmasked: FSC
+    errors: PoseErrors
+    iterations: pd.DataFrame
+    settings: Mapping[str, object]
+    seconds: Mapping[str, float]
+    refinement_page: str
+
+    @property
+    def curves(self) -> dict[str, FSC]:
+        """Curves by the words of their legend."""
+        return {"half map 1 with half map 2": self.between_halves, "map with the truth": self.with_truth}
+
+
+def overview(shown: DemoFindings) -> bytes:
+    """Particles, the start, the map and the truth as surfaces, FSC, as PNG bytes."""
+    maps = {f"start ({shown.start_A:g} Å)": shown.start, "refined map": shown.map, "truth": shown.truth}
+    return figures.overview(shown.images, maps, shown.curves)
+
+
+def _map_section(shown: DemoFindings) -> Section:
+    maps = {f"start ({shown.start_A:g} Å)": shown.start, "refined map": shown.map, "truth": shown.truth}
+    caption = (
+        "Central slices through the origin, each map on its own grey scale. Map and truth are filtered to the map's "
+        "resolution."
+    )
+    alt = "Central slices of the blurred start, the refined map and the true density, side by side"
+    return Section("Maps", blocks=[Picture(figures.slices(maps, shared_scale=False), alt, caption)])
+
+
+def _fsc_section(shown: DemoFindings) -> Section:
+    halves, truth = shown.between_halves, shown.with_truth
+    a, b = halves.resolution_A(THRESHOLD_HALVES), truth.resolution_A(THRESHOLD_TRUTH)
+    text = (
+        f"Two maps refined apart, each from half of the particles, agree to {a:.2f} Å (FSC = {THRESHOLD_HALVES}, in "
+        "the mask of the molecule, corrected by phase randomisation). The map from all particles agrees with the "
+        f"density they were made from to {b:.2f} Å (FSC = {THRESHOLD_TRUTH}, same mask). Where the half maps are "
+        f"independent the two numbers are equal but for noise. The start has nothing beyond {shown.start_A:g} Å but "
+        "the soft edge of its filter: whatever is finer came from the images."
+    )
+    curves = {**shown.curves, "map with the truth, no mask": shown.with_truth_unmasked}
+    rows = [
+        (name, *(_resolution(curve, t) for t in (0.5, 0.143)), f"{float(np.mean(curve.curve[1:])):.3f}")
+        for name, curve in curves.items()
+    ]
+    table = Table(("curve", "resolution at 0.5", "resolution at 0.143", "mean over all shells"), rows)
+    picture = Picture(figures.fsc(curves), "Fourier shell correlation curves against resolution; table below")
+    return Section("Resolution", text, [picture, table])
+
+
+def _resolution(curve: FSC, threshold: float) -> str:
+    limit = "" if curve.crosses(threshold) else " or better (the sampling limit)"
+    return f"{curve.resolution_A(threshold):.2f} Å{limit}"
+
+
+def error_histograms(errors: PoseErrors) -> bytes:
+    """Histograms of angular and shift errors up to their 99th percentiles, as PNG bytes."""
+    with styled():
+        figure = new_figure(7.4, 2.8)
+        parts = (("angular error (°)", errors.angle_deg, "°"), ("shift error (Å)", errors.shift_A, " Å"))
+        for axes, (label, values, unit) in zip(figure.subplots(1, 2), parts, strict=True):
+            reach = max(float(np.percentile(values, 99)), 1e-6)
+            counts, *_ = axes.hist(values, bins=np.linspace(0, reach, 41), color=COLOURS[0])
+            axes.set_ylim(0, 1.12 * max(float(np.max(counts)), 1.0))  # room for the words
+            median = float(np.median(values))
+            axes.axvline(median, color=COLOURS[1], lw=1.4)
+            axes.text(median, 0.99, f" median {median:.2f}{unit}", transform=axes.get_xaxis_transform(), va="top",
+                      fontsize=8)  # fmt: skip
+            axes.set_xlabel(f"{label}; {np.count_nonzero(values > reach)} beyond")
+        figure.axes[0].set_ylabel("particles")
+        return png(figure)
+
+
+def _pose_section(shown: DemoFindings) -> Section:
+    errors = shown.errors
+    far = int(np.count_nonzero(errors.angle_deg > _FAR_DEG))
+    text = (
+        "Orientation and shift of every particle against those it was simulated with. The refinement's frame turned "
+        f"by {errors.turn_deg:.2f}° and moved by {float(np.linalg.norm(errors.offset_A)):.2f} Å from that of the truth "
+        "(a blurred start holds it no better); this is taken off, here and in the curves."
+    )
+    rows = [
+        (name, *(f"{float(v):.2f} {unit}" for v in np.percentile(values, (50, 90))))
+        for name, values, unit in (("angle", errors.angle_deg, "°"), ("shift", errors.shift_A, "Å"))
+    ]
+    caption = f"{far} of {len(errors.angle_deg):,} particles are more than {_FAR_DEG:g}° off."
+    alt = "Histograms of angular and shift errors; percentiles in the table below"
+    return Section(
+        "Pose errors", text,
+        [Picture(error_histograms(errors), alt, caption), Table(("error of", "median", "90th percentile"), rows)],
+    )  # fmt: skip
+
+
+def _course_section(shown: DemoFindings) -> Section:
+    columns = ("iteration", "phase", "search_resolution_A", "resolution_A", "angle_change_deg", "seconds")
+    rows = [
+        (number, phase, f"{used:.1f} Å", f"{reached:.2f} Å", f"{turned:.2f}°" if turned == turned else "", f"{s:.1f} s")
+        for number, phase, used, reached, turned, s in zip(*(shown.iterations[c] for c in columns), strict=True)
+    ]
+    head = ("iteration", "phase", "data used to", "resolution", "poses turned by", "time")
+    text = "What each iteration did. The refinement's own page shows all of it: maps, curves, posteriors, settings."
+    return Section("The refinement", text, [Table(head, rows), Link("Page of the refinement", shown.refinement_page)])
+
+
+def page(shown: DemoFindings, footer: str) -> Page:
+    """The page: overview, resolution, maps, pose errors, the refinement, settings."""
+    truth_A = shown.with_truth.resolution_A(THRESHOLD_TRUTH)
+    alt = "Noisy particle images, surfaces of the blurred start, the refined and the true map, and FSC curves"
+    text = (
+        "Each image is an exact projection of the model in a random orientation, times its CTF, with noise. The "
+        f"refinement saw the images and their CTFs, and the true map low-passed to {shown.start_A:g} Å; it was not "
+        "told orientations or shifts."
+    )
+    settings = Table(("setting", "value"), list(shown.settings.items()))
+    seconds = [(step, f"{value:.1f} s") for step, value in shown.seconds.items()]
+    timing = Table(("step", "wall time"), [*seconds, ("total", f"{sum(shown.seconds.values()):.1f} s")])
+    return Page(
+        "verglas demo",
+        "Simulated particles, refined from a blurred start, and the map compared with the density they were made from.",
+        {
+            "resolution against the truth": f"{truth_A:.2f} Å",
+            "resolution between halves": f"{shown.between_halves.resolution_A(THRESHOLD_HALVES):.2f} Å",
+            "median angular error": f"{float(np.median(shown.errors.angle_deg)):.2f}°",
+            "computing time": f"{sum(shown.seconds.values()):.0f} s",
+        },
+        [
+            Section("From images to a map", text, [Picture(overview(shown), alt)]),
+            _fsc_section(shown),
+            _map_section(shown),
+            _pose_section(shown),
+            _course_section(shown),
+            Section("Settings and times", blocks=[settings, timing]),
+        ],
+        footer,
+    )
