@@ -24,10 +24,11 @@ def scenes(n, seed, **more):
         mean, difference, angle = rng.uniform(5000, 30000), rng.uniform(200, 800), rng.uniform(0, 180)
         drawn = {name: rng.uniform(*value) if isinstance(value, tuple) else value for name, value in more.items()}
         side, pixel = int(drawn.pop("side", 1024)), float(drawn.pop("pixel", 1.5))
-        yield vg.simulate.micrograph(
-            shape=(side, side), pixel_size_A=pixel, defocus_u_A=mean + difference / 2,
-            defocus_v_A=mean - difference / 2, defocus_angle_deg=angle, ice=0.4, b_factor_A2=100, seed=100 * seed + i, **drawn,
+        scene = vg.simulate.Scene(
+            shape=(side, side), pixel_size_A=pixel, defocus_u_A=mean + difference / 2, ice=0.4, b_factor_A2=100,
+            defocus_v_A=mean - difference / 2, defocus_angle_deg=angle,
         )  # fmt: skip
+        yield vg.simulate.micrograph(scene=scene, seed=100 * seed + i, **drawn)
 
 
 def errors(fit, truth):
