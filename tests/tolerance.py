@@ -99,3 +99,7 @@ SCORE_CLOSED_FORM = 0.01
 MAXIMISE_REL = 5e-4
 # float64 sums in another order, then float32 harmonics: the last bit of float32 may flip.
 MAXIMISE_ORDER_REL = 1e-6
+
+# ops.peaks: the quadratic in float64 from float32 pixels near 1 (6e-8 each); its vertex divides by a curvature that
+# random pixels make as small as they like, hence the digits left over.
+PEAKS_ABS = 2e-4

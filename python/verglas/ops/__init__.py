@@ -5,6 +5,7 @@ from verglas.ops.ctf import ctf
 from verglas.ops.grid import Grid
 from verglas.ops.insert import GridSums, fold, insert, symmetrise
 from verglas.ops.maximise import GroupSums, MaximisePlan, Posterior, Residuals, maximise
+from verglas.ops.peaks import peaks
 from verglas.ops.polar import (
     PolarGrid,
     polar,
@@ -46,6 +47,7 @@ __all__ = [
     "images_from_polar",
     "insert",
     "maximise",
+    "peaks",
     "polar",
     "polar_ctf_power",
     "polar_harmonics",

@@ -12,12 +12,13 @@ from verglas.types.images import ArraySource, ImageSource
 from verglas.types.map import Map
 from verglas.types.micrograph import Micrograph
 from verglas.types.optics import Optics
+from verglas.types.picks import Picks
 from verglas.types.poses import FloatArray, Poses
 
 if TYPE_CHECKING:
     from verglas.types.particles import Particles
 
-__all__ = ["ArraySource", "FloatArray", "ImageSource", "Map", "Micrograph", "Optics", "Particles", "Poses"]
+__all__ = ["ArraySource", "FloatArray", "ImageSource", "Map", "Micrograph", "Optics", "Particles", "Picks", "Poses"]
 
 
 def __getattr__(name: str) -> Any:
