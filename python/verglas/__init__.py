@@ -16,9 +16,11 @@ from verglas.types import ArraySource, Map, Micrograph, Optics, Poses
 _LAZY = {
     "align": "verglas.refinement",
     "Particles": "verglas.types",
+    "Picks": "verglas.types.micrograph",
     "ctf": "verglas.optics",
     "devices": "verglas.run.machine",
     "euler_to_matrix": "verglas.geometry",
+    "extract": "verglas.run.extract",
     "fsc": "verglas.assessment.fsc",
     "info": "verglas.run.machine",
     "matrix_to_euler": "verglas.geometry",
@@ -44,6 +46,7 @@ _SUBMODULES = (
     "masks",
     "ops",
     "optics",
+    "preprocess",
     "reconstruction",
     "reference",
     "refinement",
@@ -63,6 +66,7 @@ if TYPE_CHECKING:
         masks,
         ops,
         optics,
+        preprocess,
         reconstruction,
         reference,
         refinement,
@@ -74,8 +78,9 @@ if TYPE_CHECKING:
     from verglas.optics import ctf
     from verglas.reconstruction import project, reconstruct
     from verglas.refinement import align
+    from verglas.run.extract import extract
     from verglas.run.machine import devices, info
-    from verglas.types import Particles
+    from verglas.types import Particles, Picks
 
 __all__ = [
     "ArraySource",
@@ -86,6 +91,7 @@ __all__ = [
     "Micrograph",
     "Optics",
     "Particles",
+    "Picks",
     "Poses",
     "VerglasError",
     "VerglasWarning",
@@ -96,6 +102,7 @@ __all__ = [
     "ctf",
     "devices",
     "euler_to_matrix",
+    "extract",
     "filters",
     "fourier",
     "fsc",
@@ -109,6 +116,7 @@ __all__ = [
     "ops",
     "optics",
     "orientation_grid",
+    "preprocess",
     "project",
     "read_map",
     "read_micrograph",

@@ -28,6 +28,7 @@ _COMMANDS = (
     "align",
     "reconstruct",
     "convert",
+    "extract",
 )
 
 # The base of every usage error. Newer versions of typer bring their own copy of click, older ones use the package:

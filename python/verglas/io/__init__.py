@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from verglas.io.atomic import atomic_path, check_writable
+from verglas.io.coordinates import read_picks, write_picks
+from verglas.io.micrographs import find_micrographs, read_ctf_table, read_micrographs, write_micrographs
 from verglas.io.mrc import MrcHeader, StackWriter, read_header, read_map, read_stack, write_map, write_stack
 from verglas.io.particles import read_particles, write_particles
 from verglas.io.star import read_star, write_star
@@ -13,14 +15,20 @@ __all__ = [
     "StackWriter",
     "atomic_path",
     "check_writable",
+    "find_micrographs",
+    "read_ctf_table",
     "read_header",
     "read_map",
     "read_micrograph",
+    "read_micrographs",
     "read_particles",
+    "read_picks",
     "read_stack",
     "read_star",
     "write_map",
+    "write_micrographs",
     "write_particles",
+    "write_picks",
     "write_stack",
     "write_star",
 ]

@@ -159,7 +159,7 @@ def _tables(path: Path, columns: Mapping[str, Any], n: int) -> tuple[pd.DataFram
         table["rlnImageName"] = [
             f"{i:06d}@{p.removeprefix('>')}" for i, p in zip(columns[_INDEX] + 1, names, strict=True)
         ]
-    table.update(_location(columns))
+    table.update(location(columns))
     for field, (label, scale, offset) in _LINEAR.items():
         if field in columns:
             integer = columns[field].dtype.kind in "iu"
@@ -180,7 +180,7 @@ def _tables(path: Path, columns: Mapping[str, Any], n: int) -> tuple[pd.DataFram
     return pd.DataFrame(table, index=pd.RangeIndex(n)), groups
 
 
-def _location(columns: Mapping[str, Any]) -> dict[str, Any]:
+def location(columns: Mapping[str, Any]) -> dict[str, Any]:
     """Micrograph and coordinates in its pixels; cryoSPARC stores fractions of the sides."""
     table: dict[str, Any] = {}
     if _MICROGRAPH in columns:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 import warnings
 from pathlib import Path
 
@@ -69,7 +70,8 @@ def _read_tiff(path: Path) -> tuple[np.ndarray, float]:
             if page.ndim != 2 or page.samplesperpixel != 1:
                 raise FormatError(f"{path}: pixels of {page.samplesperpixel} samples; expected grey values")
             return page.asarray(), _tiff_pixel_A(page)
-    except (tifffile.TiffFileError, ValueError, OSError) as error:
+    # a cut-off file fails in the header (struct, IndexError) or in the decoder (RuntimeError of imagecodecs)
+    except (tifffile.TiffFileError, ValueError, OSError, RuntimeError, struct.error, IndexError) as error:
         if isinstance(error, FormatError):
             raise
         raise FormatError(f"{path}: not a TIFF file that can be read: {error}") from None

@@ -9,6 +9,7 @@ from typing import Any
 from verglas.simulate import noise, scattering, text
 from verglas.simulate.density import density
 from verglas.simulate.imaging import Imaging, Simulation, Truth, draw_truth
+from verglas.simulate.micrographs import MicrographTruth, Scene, micrograph
 from verglas.simulate.model import Model
 from verglas.simulate.noise import SNR, measured_snr
 from verglas.simulate.phantom import hinge, phantom
@@ -17,13 +18,16 @@ from verglas.simulate.reader import read_model
 __all__ = [
     "SNR",
     "Imaging",
+    "MicrographTruth",
     "Model",
+    "Scene",
     "Simulation",
     "Truth",
     "density",
     "draw_truth",
     "hinge",
     "measured_snr",
+    "micrograph",
     "noise",
     "phantom",
     "read_model",

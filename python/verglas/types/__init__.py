@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from verglas.types.images import ArraySource, ImageSource
 from verglas.types.map import Map
-from verglas.types.micrograph import Micrograph
+from verglas.types.micrograph import Micrograph, Picks
 from verglas.types.optics import Optics
 from verglas.types.picks import Picks
 from verglas.types.poses import FloatArray, Poses

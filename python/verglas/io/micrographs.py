@@ -1,0 +1,236 @@
+"""Lists of micrographs with their CTFs: files, folders of names, RELION STAR, plain tables of defoci."""
+
+from __future__ import annotations
+
+import csv
+import glob
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from verglas.errors import FormatError, InputError
+from verglas.io.coordinates import MICROGRAPH, match_names
+from verglas.io.mrc import PathLike
+from verglas.io.star import read_star, write_star
+from verglas.types import _columns as col
+
+# Row columns of a list of micrographs, and what they hold where nothing is known.
+PATH = "path"
+PIXEL = "rlnMicrographPixelSize"
+SHARED = ("rlnVoltage", "rlnSphericalAberration", "rlnAmplitudeContrast")
+CTF = ("rlnDefocusU", "rlnDefocusV", "rlnDefocusAngle", "rlnPhaseShift")
+GRADIENT = ("vgDefocusGradientX", "vgDefocusGradientY")
+_SUFFIXES = (".tif", ".tiff", ".mrc", ".map")
+# Header of a plain table of defoci -> label
+_PLAIN = {
+    "micrograph": MICROGRAPH, "micrograph_name": MICROGRAPH, "image": MICROGRAPH, "filename": MICROGRAPH,
+    "defocus_u_a": "rlnDefocusU", "defocus_v_a": "rlnDefocusV", "defocus_angle_deg": "rlnDefocusAngle",
+    "astigmatism_angle_deg": "rlnDefocusAngle", "phase_shift_deg": "rlnPhaseShift", "voltage_kv": "rlnVoltage",
+    "cs_mm": "rlnSphericalAberration", "amplitude_contrast": "rlnAmplitudeContrast",
+}  # fmt: skip
+
+
+def find_micrographs(source: PathLike | Iterable[PathLike]) -> pd.DataFrame:
+    """The micrographs that a pattern, a folder, a list or a STAR file names, in order, with what the STAR says of them.
+
+    Parameters
+    ----------
+    source : path, pattern, or several
+        ``"mics/*.tif"``, ``mics/`` (TIFF and MRC files in it), a STAR file with rlnMicrographName, one micrograph, or a
+        list of these. Patterns and folders are sorted by name.
+
+    Returns
+    -------
+    DataFrame
+        One row each: ``rlnMicrographName``, ``path``, and of a STAR file pixel size, voltage, Cs, amplitude contrast,
+        CTF and optics group, whatever it has.
+
+    Raises
+    ------
+    InputError
+        Nothing is found, or a file twice.
+
+    Examples
+    --------
+    >>> from verglas.io import find_micrographs
+    >>> find_micrographs("nowhere/*.tif")
+    Traceback (most recent call last):
+    verglas.errors.InputError: nowhere/*.tif: no micrographs found; expected TIFF or MRC files or a STAR file of them
+    """
+    sources = [source] if isinstance(source, str | os.PathLike) else list(source)
+    tables = [_found(os.fspath(one)) for one in sources]
+    tables = [table for table in tables if len(table)]
+    if not tables:
+        shown = ", ".join(os.fspath(s) for s in sources[:3]) or "an empty list"
+        raise InputError(f"{shown}: no micrographs found; expected TIFF or MRC files or a STAR file of them")
+    table = pd.concat(tables, ignore_index=True)
+    twice = table[PATH][table[PATH].duplicated()]
+    if len(twice):
+        raise InputError(f"{twice.iloc[0]} is named twice among the micrographs ({len(twice)} are); name each once")
+    return table
+
+
+def _found(source: str) -> pd.DataFrame:
+    path = Path(source)
+    if path.suffix.lower() == ".star":
+        return read_micrographs(path)
+    if path.is_dir():
+        names = sorted(str(p) for p in path.iterdir() if p.suffix.lower() in _SUFFIXES and not p.name.startswith("."))
+    elif path.exists() or not glob.has_magic(source):
+        names = [source]
+    else:
+        names = sorted(p for p in glob.glob(source, recursive=True) if Path(p).is_file())
+    return pd.DataFrame({MICROGRAPH: names, PATH: names}, dtype=object)
+
+
+def read_micrographs(path: PathLike) -> pd.DataFrame:
+    """A STAR file of micrographs, optics columns given to every row; ``path`` is where each file should lie.
+
+    Relative names are looked for beside the STAR file, then in the working directory.
+
+    Raises
+    ------
+    FormatError
+        No table has rlnMicrographName.
+    """
+    path = Path(path)
+    tables = read_star(path)
+    name = next((n for n, t in tables.items() if MICROGRAPH in t and n != "optics"), None)
+    if name is None:
+        raise FormatError(f"{path}: no table has the column {MICROGRAPH}, so there are no micrographs in it")
+    table, optics = _frame(tables[name]), _frame(tables["optics"]) if "optics" in tables else None
+    if "rlnCoordinateX" in table:
+        raise FormatError(f"{path}: has rlnCoordinateX: these are particles or coordinates, not a list of micrographs")
+    parts = col.Tables(table, optics, str(path))
+    out: dict[str, Any] = {MICROGRAPH: [str(n) for n in table[MICROGRAPH]]}
+    out[PATH] = [_beside(path.parent, n) for n in out[MICROGRAPH]]
+    for label in (PIXEL, "rlnMicrographOriginalPixelSize", *SHARED):
+        found = parts.value(label, optics_first=True)
+        if found is not None:
+            out.setdefault(PIXEL if label.endswith("PixelSize") else label, found)
+    if PIXEL not in out:
+        pixel = col.pixel_sizes_A(parts)
+        if pixel is not None:
+            out[PIXEL] = pixel
+    if optics is not None and "rlnOpticsGroupName" in optics:
+        out["rlnOpticsGroupName"] = optics["rlnOpticsGroupName"].to_numpy()[parts.group()]
+    for label in table.columns.astype(str):
+        if label not in out and label != "rlnOpticsGroup":
+            out[label] = table[label].to_numpy()
+    return pd.DataFrame(out)
+
+
+def _frame(table: pd.DataFrame | Mapping[str, Any]) -> pd.DataFrame:
+    return table if isinstance(table, pd.DataFrame) else pd.DataFrame({k: [v] for k, v in table.items()})
+
+
+def _beside(folder: Path, name: str) -> str:
+    for candidate in (folder / name, Path(name)):
+        if candidate.is_file():
+            return str(candidate)
+    return name
+
+
+def write_micrographs(path: PathLike, table: pd.DataFrame) -> None:
+    """Write a list of micrographs as a STAR file with an optics table, one group per distinct microscope setting."""
+    optics, group = optics_of(table)
+    rows = table.drop(columns=[c for c in (PATH, "rlnOpticsGroupName", PIXEL, *SHARED) if c in table])
+    rows = rows.assign(rlnOpticsGroup=group)
+    write_star(path, {"optics": optics, "micrographs": rows})
+
+
+def optics_of(table: pd.DataFrame) -> tuple[pd.DataFrame, np.ndarray]:
+    """Optics table of a list of micrographs and the group (from 1) of each, numbered as they first appear."""
+    labels = [label for label in (PIXEL, *SHARED, "rlnOpticsGroupName") if label in table]
+    keys = table[labels].astype(object).where(table[labels].notna(), "nan")
+    group = keys.groupby(labels, sort=False).ngroup().to_numpy() if labels else np.zeros(len(table), np.int64)
+    first = np.unique(group, return_index=True)[1]
+    count = len(first)
+    optics = pd.DataFrame({
+        "rlnOpticsGroupName": table["rlnOpticsGroupName"].to_numpy()[first] if "rlnOpticsGroupName" in table
+        else [f"opticsGroup{i + 1}" for i in range(count)],
+        "rlnOpticsGroup": np.arange(1, count + 1),
+    })  # fmt: skip
+    for label in labels:
+        if label != "rlnOpticsGroupName":
+            optics[label] = table[label].to_numpy(np.float64)[first]
+            if label == PIXEL:
+                optics["rlnMicrographOriginalPixelSize"] = optics[label]
+    return optics, group + 1
+
+
+def read_ctf_table(path: PathLike) -> pd.DataFrame:
+    """CTFs of micrographs, one row each, from a STAR file or a plain table.
+
+    Parameters
+    ----------
+    path : path
+        ``.star`` with rlnMicrographName and rlnDefocusU, or a ``.tsv``/``.csv`` whose header has micrograph and
+        defocus_A, or defocus_u_A, defocus_v_A, defocus_angle_deg, phase_shift_deg; lines that start with # are skipped.
+
+    Returns
+    -------
+    DataFrame
+        rlnMicrographName, rlnDefocusU, rlnDefocusV, rlnDefocusAngle and whatever else of a CTF the file has.
+
+    Raises
+    ------
+    FormatError
+        No name, no defocus, a value that is no number, or a micrograph twice.
+    """
+    path = Path(path)
+    star = path.suffix.lower() == ".star"
+    table = read_micrographs(path).drop(columns=PATH) if star else _plain_ctf(path)
+    if "rlnDefocusU" not in table:
+        raise FormatError(
+            f"{path}: no defocus: expected rlnDefocusU in a STAR file, defocus_A or defocus_u_A in a table"
+        )
+    for label, other in (("rlnDefocusV", table["rlnDefocusU"]), ("rlnDefocusAngle", 0.0)):
+        if label not in table:
+            table[label] = other
+    twice = table[MICROGRAPH][table[MICROGRAPH].duplicated()]
+    if len(twice):
+        raise FormatError(f"{path}: {twice.iloc[0]} has more than one CTF")
+    return table
+
+
+def _plain_ctf(path: Path) -> pd.DataFrame:
+    if not path.is_file():
+        raise FormatError(f"{path}: is a folder, expected a file" if path.is_dir() else f"{path}: no such file")
+    lines = [(n, line) for n, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), 1)
+             if line.strip() and not line.lstrip().startswith("#")]  # fmt: skip
+    if not lines:
+        raise FormatError(f"{path}: no rows")
+    mark = next((m for m in ("\t", ",", ";") if m in lines[0][1]), None)
+    rows = [(n, line.split() if mark is None else next(csv.reader([line], delimiter=mark))) for n, line in lines]
+    header = [word.strip() for word in rows[0][1]]
+    labels = [_PLAIN.get(word.lower(), "rlnDefocusU" if word.lower() == "defocus_a" else word) for word in header]
+    if MICROGRAPH not in labels:
+        raise FormatError(f"{path}, line {rows[0][0]}: no column micrograph; the header has {', '.join(header)}")
+    columns: dict[str, list[Any]] = {label: [] for label in labels}
+    for number, words in rows[1:]:
+        if len(words) != len(labels):
+            raise FormatError(f"{path}, line {number}: {len(words)} values for {len(labels)} columns")
+        for label, word in zip(labels, words, strict=True):
+            columns[label].append(word.strip())
+    table = pd.DataFrame(columns)
+    for label in set(labels) & {*CTF, *SHARED}:
+        table[label] = col.number_column(table[label], label, str(path))
+    return table[[label for label in labels if label.startswith("rln")]]
+
+
+def join_ctf(table: pd.DataFrame, ctf: pd.DataFrame) -> pd.DataFrame:
+    """Give micrographs the columns of a table of CTFs, matched by name; those without a CTF get nan."""
+    at = match_names(table[MICROGRAPH].tolist(), ctf[MICROGRAPH].tolist())
+    out = table.copy(deep=False)
+    for label in ctf.columns:
+        if label != MICROGRAPH:
+            values = ctf[label].to_numpy()
+            values = values.astype(np.float64) if values.dtype.kind in "iu" else values
+            missing: Any = np.nan if values.dtype.kind == "f" else None
+            out[label] = np.where(at >= 0, values[np.maximum(at, 0)], missing)
+    return out

@@ -1,0 +1,504 @@
+"""Particles out of micrographs: reads micrographs, coordinates and CTFs, writes stacks and a STAR file."""
+
+from __future__ import annotations
+
+import csv
+import os
+import time
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from verglas._native import resolve_threads
+from verglas.errors import InputError, VerglasError, VerglasWarning
+from verglas.io import (
+    StackWriter,
+    atomic_path,
+    find_micrographs,
+    read_ctf_table,
+    read_micrograph,
+    read_particles,
+    read_picks,
+    write_particles,
+)
+from verglas.io.coordinates import MICROGRAPH, X, Y, match_names, picks_of_table
+from verglas.io.micrographs import CTF, GRADIENT, PATH, PIXEL, SHARED, join_ctf, optics_of
+from verglas.preprocess import Cut, ExtractSettings, background_excess, cut_particles
+from verglas.types import ArraySource, Micrograph, Particles, Picks
+from verglas.types import _columns as col
+
+Progress = Callable[[int, int], None]
+Micrographs = str | os.PathLike[str] | Micrograph | Sequence[Any]
+Coordinates = str | os.PathLike[str] | Picks | Particles | Mapping[str, Picks] | Sequence[Any]
+
+# Columns of an earlier extraction that a new one replaces.
+_REPLACED = {"rlnImageName", "rlnImageSize", "rlnImagePixelSize", "rlnOpticsGroup", "rlnDetectorPixelSize",
+             "rlnMagnification", "rlnOriginX", "rlnOriginY", "rlnNormCorrection", MICROGRAPH, X, Y}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Microscope:
+    """What micrographs were recorded with, where no file says it; None: unknown.
+
+    Attributes
+    ----------
+    pixel_size_A : float, optional
+        Of the micrographs; takes precedence over their headers.
+    voltage_kV, cs_mm, amplitude_contrast : float, optional
+        Take precedence over STAR files and tables.
+    """
+
+    pixel_size_A: float | None = None
+    voltage_kV: float | None = None
+    cs_mm: float | None = None
+    amplitude_contrast: float | None = None
+
+    def apply(self, table: pd.DataFrame) -> pd.DataFrame:
+        """The list of micrographs with these values in its columns."""
+        values = dict(zip((PIXEL, *SHARED),
+                          (self.pixel_size_A, self.voltage_kV, self.cs_mm, self.amplitude_contrast),
+                          strict=True))  # fmt: skip
+        return table.assign(**{label: float(value) for label, value in values.items() if value is not None})
+
+
+@dataclass(frozen=True)
+class ExtractOptions:
+    """What ``vg.extract`` does beyond its defaults.
+
+    Attributes
+    ----------
+    pixel_size_A, voltage_kV, cs_mm, amplitude_contrast : float, optional
+        As in :class:`Microscope`.
+    new_pixel_size_A, new_box, diameter_A, invert, ramp, edge
+        As in :class:`verglas.preprocess.ExtractSettings`.
+    ctf : path, optional
+        CTFs of the micrographs: see :func:`verglas.io.read_ctf_table`.
+    flip_y : bool
+        Count y of the coordinates from the last row: RELION's coordinates on TIFF micrographs.
+    recentre : bool
+        Where coordinates come with refined shifts (rlnOriginXAngst), move the box there; the shift keeps what is less
+        than a pixel.
+    dtype : "float32" or "float16"
+        Of the stacks.
+    threads : int, optional
+        Micrographs worked on at a time; the result does not depend on it.
+    """
+
+    pixel_size_A: float | None = None
+    voltage_kV: float | None = None
+    cs_mm: float | None = None
+    amplitude_contrast: float | None = None
+    new_pixel_size_A: float | None = None
+    new_box: int | None = None
+    diameter_A: float | None = None
+    invert: bool = True
+    ramp: bool = True
+    edge: Any = "exclude"
+    ctf: str | os.PathLike[str] | None = None
+    flip_y: bool = False
+    recentre: bool = True
+    dtype: str = "float32"
+    threads: int | None = None
+
+
+@dataclass
+class ExtractSummary:
+    """What an extraction did.
+
+    Attributes
+    ----------
+    particles : Particles
+        Those cut out.
+    asked : int
+        Coordinates given.
+    excluded : list of (micrograph, place in its picks from 0 or -1 for all, x, y, reason)
+        What was set aside.
+    without_picks : list of str
+        Micrographs that have no coordinates.
+    excess : (n,) float64
+        :func:`verglas.preprocess.background_excess` of every particle.
+    seconds : float
+        Wall time.
+    """
+
+    particles: Particles
+    asked: int
+    excluded: list[tuple[str, int, float, float, str]]
+    without_picks: list[str]
+    excess: npt.NDArray[np.float64]
+    seconds: float
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        reasons: dict[str, int] = {}
+        for *_, reason in self.excluded:
+            reasons[reason] = reasons.get(reason, 0) + 1
+        return {
+            "coordinates": self.asked,
+            "particles": len(self.particles),
+            "box": self.particles.box,
+            "pixel_size_A": self.particles.pixel_size_A,
+            "excluded": reasons,
+            "micrographs_without_coordinates": len(self.without_picks),
+            "median_background_excess": float(np.median(self.excess)),
+            "seconds": round(self.seconds, 2),
+        }
+
+
+@dataclass
+class _Piece:
+    """One micrograph on its way."""
+
+    row: int  # in the list of micrographs
+    picks: Picks
+    cut: Cut | None = None
+    settings: ExtractSettings | None = None
+    problem: str = ""
+    shifts_A: npt.NDArray[np.float64] | None = None
+    name: str = ""
+    excess: npt.NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
+
+
+def extract(
+    micrographs: Micrographs, picks: Coordinates, box: int, *, out: str | os.PathLike[str] | None = None,
+    progress: Progress | None = None, **options: Any,
+) -> Particles:  # fmt: skip
+    """Cut particles out of micrographs.
+
+    Public as ``vg.extract``. Images are cropped at the coordinates, inverted (white particles), freed of the
+    background's gradient, scaled down if asked, and divided by the background's standard deviation. Particles whose
+    box leaves the micrograph, and micrographs that cannot be read, are set aside with a warning that counts them.
+
+    Parameters
+    ----------
+    micrographs : path, pattern, list, or Micrograph
+        ``"mics/*.tif"``, a folder, a STAR file with rlnMicrographName (and CTFs), or objects in memory.
+    picks : path, list of paths, Picks, mapping or Particles
+        Coordinates: see :func:`verglas.io.read_picks`. A particle STAR file with coordinates, or ``Particles``, keeps
+        poses, classes and half sets, and its CTFs unless ``ctf`` or the micrographs bring others.
+    box : int
+        Side in pixels of the micrograph.
+    out : path, optional
+        Folder to write: one stack per micrograph under ``stacks/``, ``particles.star``, ``excluded.csv``. Without it
+        the images stay in memory.
+    progress : callable, optional
+        Called with micrographs done and in all.
+    **options
+        Fields of :class:`verglas.run.extract.ExtractOptions`: ``pixel_size_A``, ``voltage_kV``, ``cs_mm``,
+        ``amplitude_contrast``, ``new_pixel_size_A``, ``new_box``, ``diameter_A``, ``ctf``, ``flip_y``, ...
+
+    Returns
+    -------
+    Particles
+        In the order of the micrographs and of their picks.
+
+    Raises
+    ------
+    InputError
+        No micrograph matches the coordinates, no particle is left, the pixel size is unknown.
+    FormatError
+        A file of coordinates or CTFs breaks its format.
+
+    Examples
+    --------
+    >>> import numpy as np, verglas as vg
+    >>> m = vg.Micrograph(np.random.default_rng(0).normal(size=(100, 120)), 1.5, "a.tif")
+    >>> p = vg.extract(m, vg.types.Picks([[60, 50], [59.6, 40]], "a.tif"), 32)
+    >>> len(p), p.box, p.pixel_size_A, p.table.rlnCoordinateX.tolist()
+    (2, 32, 1.5, [60, 60])
+    """
+    done = extract_files(micrographs, picks, box, ExtractOptions(**options), out, progress)
+    if done.excluded:
+        name, number, *_, reason = done.excluded[0]
+        lost = done.asked - len(done.particles)
+        warnings.warn(f"extract: {lost} of {done.asked} particles were set aside; the first: {name}, particle {number} "
+                      f"(from 0): {reason}", VerglasWarning, stacklevel=2)  # fmt: skip
+    return done.particles
+
+
+def extract_files(
+    micrographs: Micrographs, picks: Coordinates, box: int, options: ExtractOptions,
+    out: str | os.PathLike[str] | None = None, progress: Progress | None = None,
+) -> ExtractSummary:  # fmt: skip
+    """As :func:`extract`, with an account of what was set aside."""
+    started = time.perf_counter()
+    if options.dtype not in ("float32", "float16"):
+        raise InputError(f"extract: expected dtype float32 or float16, got {options.dtype!r}")
+    table, loaded = _micrograph_table(micrographs, options)
+    by_name = _all_picks(picks)
+    todo, unknown, without = _assign(table, by_name)
+    folder = None if out is None else _prepare(Path(out))
+    asked = sum(len(p) for p in by_name.values())
+    excluded = [(name, -1, np.nan, np.nan, f"no such micrograph ({len(by_name[name])} particles)") for name in unknown]
+    pieces: list[_Piece] = []
+    images: list[npt.NDArray[np.float32]] = []
+    stacks = _stack_names(table)
+    work = _in_threads(lambda row: _cut_one(table, loaded, row, todo[row], box, options), list(todo), options.threads)
+    for done, piece in enumerate(work, 1):
+        excluded += _set_aside(table, piece)
+        if piece.cut is not None and len(piece.cut.kept):
+            if folder is None:
+                images.append(piece.cut.images)
+            else:
+                piece.name = _write_stack(folder, stacks[piece.row], piece, options.dtype)
+            piece.cut = Cut(piece.cut.images[:0], piece.cut.kept, piece.cut.centres_px, {})
+            pieces.append(piece)
+        if progress is not None:
+            progress(done, len(todo))
+    if not pieces:
+        first = f"; the first: {excluded[0][0]}: {excluded[0][4]}" if excluded else ""
+        raise InputError(f"extract: no particle could be cut out of {len(table)} micrographs{first}")
+    made = _particles(table, pieces, images)
+    if folder is not None:
+        write_particles(folder / "particles.star", made)
+        _write_excluded(folder / "excluded.csv", excluded)
+        made = read_particles(folder / "particles.star")
+    excess = np.concatenate([piece.excess for piece in pieces])
+    return ExtractSummary(made, asked, excluded, without, excess, time.perf_counter() - started)
+
+
+# ---- input
+
+
+def _micrograph_table(source: Micrographs, options: ExtractOptions) -> tuple[pd.DataFrame, dict[int, Micrograph]]:
+    """The list of micrographs with CTFs, and those that are in memory already by row."""
+    loaded: dict[int, Micrograph] = {}
+    given = [source] if isinstance(source, Micrograph) else source
+    if isinstance(given, list | tuple) and given and all(isinstance(m, Micrograph) for m in given):
+        loaded = dict(enumerate(given))
+        names = [m.name or f"micrograph{i + 1}" for i, m in loaded.items()]
+        table = pd.DataFrame({MICROGRAPH: names, PATH: names})
+    else:
+        table = find_micrographs(given)  # type: ignore[arg-type]
+    if options.ctf is not None:
+        table = join_ctf(table, read_ctf_table(options.ctf))
+    microscope = Microscope(options.pixel_size_A, options.voltage_kV, options.cs_mm, options.amplitude_contrast)
+    return microscope.apply(table), loaded
+
+
+def _all_picks(source: Coordinates) -> dict[str, Picks]:
+    if isinstance(source, Picks):
+        return {source.micrograph: source}
+    if isinstance(source, Mapping):
+        return {name: Picks(p.xy_px, name, p.columns) for name, p in source.items()}
+    if isinstance(source, Particles):
+        return picks_of_table(_with_optics(source), source.where)
+    sources = [source] if isinstance(source, str | os.PathLike) else list(source)
+    found: dict[str, Picks] = {}
+    for one in sources:
+        more = {one.micrograph: one} if isinstance(one, Picks) else _read_one(Path(one))
+        twice = next((name for name in more if name in found), None)
+        if twice is not None:
+            raise InputError(f"extract: two files of coordinates for micrograph {twice}; give one")
+        found.update(more)
+    if not found:
+        raise InputError("extract: no coordinates given")
+    return found
+
+
+def _read_one(path: Path) -> dict[str, Picks]:
+    if path.suffix.lower() in (".star", ".cs") and path.is_file():
+        try:
+            return picks_of_table(_with_optics(read_particles(path)), str(path))
+        except VerglasError:  # no images in it: coordinates alone, or a broken file, which the next line says
+            pass
+    return read_picks(path)
+
+
+def _with_optics(particles: Particles) -> pd.DataFrame:
+    """The particle table with voltage, Cs and amplitude contrast of its groups, and shifts in angstrom."""
+    table = particles.table.copy(deep=False)
+    parts = col.Tables(particles.table, particles.optics_table, particles.where)
+    for label in SHARED:
+        values = parts.value(label, optics_first=True)
+        if values is not None:
+            table[label] = values
+    poses = particles.poses
+    if poses is not None:
+        table[list(col.SHIFTS_A)] = poses.shifts_A
+    return table
+
+
+def _assign(table: pd.DataFrame, picks: Mapping[str, Picks]) -> tuple[dict[int, Picks], list[str], list[str]]:
+    """Row of a micrograph -> its picks, in the order of the list; names of picks and micrographs left over."""
+    names = list(picks)
+    if len(table) == 1 and names == [""]:
+        names_at = np.zeros(1, np.int64)
+    else:
+        names_at = match_names(names, table[MICROGRAPH].tolist())
+    found: dict[int, Picks] = {}
+    for name, row in zip(names, names_at.tolist(), strict=True):
+        if row >= 0 and row in found:
+            raise InputError(f"extract: two sets of coordinates for micrograph {table[MICROGRAPH][row]}")
+        if row >= 0:
+            found[row] = picks[name]
+    unknown = [name for name, row in zip(names, names_at.tolist(), strict=True) if row < 0]
+    if not found:
+        raise InputError(
+            f"extract: none of the {len(names)} micrographs that have coordinates ({names[0]}, ...) is among the "
+            f"{len(table)} given ({table[MICROGRAPH][0]}, ...)"
+        )
+    without = [table[MICROGRAPH][row] for row in range(len(table)) if row not in found]
+    return dict(sorted(found.items())), unknown, without
+
+
+def _prepare(folder: Path) -> Path:
+    (folder / "stacks").mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _stack_names(table: pd.DataFrame) -> list[str]:
+    """Stack of each micrograph; equal names in several folders are numbered."""
+    seen: dict[str, int] = {}
+    names = []
+    for path in table[PATH]:
+        stem = Path(path).stem
+        seen[stem] = seen.get(stem, 0) + 1
+        names.append(f"stacks/{stem}{'' if seen[stem] == 1 else f'_{seen[stem]}'}.mrcs")
+    return names
+
+
+# ---- one micrograph
+
+
+def _in_threads(one: Callable[[int], _Piece], rows: list[int], threads: int | None) -> Iterator[_Piece]:
+    """``one(row)`` of every row in order, a few ahead of the one that is taken: memory stays bounded."""
+    with ThreadPoolExecutor(resolve_threads(threads)) as pool:
+        waiting: list[Future[_Piece]] = []
+        left = iter(rows)
+        for row in islice(left, resolve_threads(threads) + 1):
+            waiting.append(pool.submit(one, row))
+        while waiting:
+            piece = waiting.pop(0).result()
+            waiting += [pool.submit(one, row) for row in islice(left, 1)]
+            yield piece
+
+
+def _cut_one(
+    table: pd.DataFrame, loaded: Mapping[int, Micrograph], row: int, picks: Picks, box: int, options: ExtractOptions
+) -> _Piece:
+    """Read one micrograph and cut its particles; what is wrong with the file becomes ``problem``."""
+    piece = _Piece(row, picks)
+    known = float(table[PIXEL][row]) if PIXEL in table else None
+    try:
+        micrograph = loaded[row] if row in loaded else read_micrograph(table[PATH][row])
+    except (VerglasError, OSError, ValueError, MemoryError) as error:
+        piece.problem = str(error)
+        return piece
+    pixel_A = known if known is not None and np.isfinite(known) else micrograph.pixel_size_A
+    if not np.isfinite(pixel_A):
+        raise InputError(
+            f"{table[PATH][row]}: the pixel size is unknown: neither file nor list says; give pixel_size_A"
+        )
+    settings = ExtractSettings(box, pixel_A, options.new_pixel_size_A, options.new_box, options.diameter_A,
+                               options.invert, options.ramp, options.edge)  # fmt: skip
+    data = micrograph.data
+    if not np.isfinite(data).any() or np.nanmin(data) == np.nanmax(data):
+        piece.problem = f"{table[PATH][row]}: all pixels are {data.flat[0]:g}"
+        return piece
+    if options.flip_y:
+        picks = picks.flipped_y(micrograph.shape[0])
+    exact = picks
+    if options.recentre and all(label in picks.columns for label in col.SHIFTS_A):
+        shifts = np.column_stack([picks.columns[label] for label in col.SHIFTS_A]).astype(np.float64)
+        # the particle sits at minus the shift (docs/conventions.md, Shifts)
+        exact = Picks(picks.xy_px - shifts / pixel_A, picks.micrograph, picks.columns)
+    cut = cut_particles(micrograph, exact, settings)
+    piece.picks, piece.cut, piece.settings = exact, cut, settings
+    if exact is not picks:
+        piece.shifts_A = (cut.centres_px - exact.xy_px[cut.kept]) * pixel_A
+    radius = settings.radius_px
+    piece.excess = background_excess(
+        cut.images, None if radius is None else radius * pixel_A / settings.plan.pixel_size_A
+    )
+    return piece
+
+
+def _set_aside(table: pd.DataFrame, piece: _Piece) -> list[tuple[str, int, float, float, str]]:
+    name = table[MICROGRAPH][piece.row]
+    if piece.cut is None:
+        return [(name, i, float(x), float(y), piece.problem) for i, (x, y) in enumerate(piece.picks.xy_px)]
+    return [(name, i, *map(float, piece.picks.xy_px[i]), why) for i, why in piece.cut.excluded.items()]
+
+
+# ---- output
+
+
+def _write_stack(folder: Path, name: str, piece: _Piece, dtype: str) -> str:
+    assert piece.cut is not None
+    assert piece.settings is not None
+    plan = piece.settings.plan
+    with StackWriter(folder / name, len(piece.cut.images), plan.new_box, plan.pixel_size_A, dtype) as stack:
+        stack.append(piece.cut.images)
+    return name
+
+
+def _particles(table: pd.DataFrame, pieces: Sequence[_Piece], images: Sequence[npt.NDArray[np.float32]]) -> Particles:
+    """One table of all particles, with the optics groups of their micrographs."""
+    used = table.iloc[[piece.row for piece in pieces]].reset_index(drop=True)
+    used[PIXEL] = [piece.settings.pixel_size_A for piece in pieces if piece.settings is not None]
+    used["_new_A"] = [piece.settings.plan.pixel_size_A for piece in pieces if piece.settings is not None]
+    rows = [_rows(used.iloc[i], piece) for i, piece in enumerate(pieces)]
+    for label in SHARED:  # of the coordinates' own file, where the micrographs say nothing
+        if label not in used and all(label in part for part in rows):
+            used[label] = [float(part[label].iloc[0]) for part in rows]
+    optics, group = optics_of(used)
+    plan = pieces[0].settings.plan if pieces[0].settings else None
+    assert plan is not None
+    first = np.unique(group, return_index=True)[1]
+    optics["rlnImagePixelSize"] = used["_new_A"].to_numpy()[first]
+    optics["rlnImageSize"] = plan.new_box
+    optics["rlnImageDimensionality"] = 2
+    optics["rlnCtfDataAreCtfPremultiplied"] = 0
+    optics = optics.drop(columns=[PIXEL] if PIXEL in optics else [])
+    body = pd.concat([part.assign(rlnOpticsGroup=g) for part, g in zip(rows, group, strict=True)], ignore_index=True)
+    body = body.drop(columns=[label for label in SHARED if label in body])
+    source = ArraySource(np.concatenate(images), plan.pixel_size_A) if images else None
+    return Particles(body, source, optics_table=optics, where="extracted particles")
+
+
+def _rows(micrograph: pd.Series[Any], piece: _Piece) -> pd.DataFrame:
+    """Metadata of the particles of one micrograph."""
+    cut = piece.cut
+    assert cut is not None
+    assert piece.settings is not None
+    count = len(cut.kept)
+    columns: dict[str, Any] = {X: cut.centres_px[:, 0], Y: cut.centres_px[:, 1]}
+    if piece.name:
+        columns["rlnImageName"] = [f"{i:06d}@{piece.name}" for i in range(1, count + 1)]
+    columns[MICROGRAPH] = str(micrograph[MICROGRAPH])
+    columns.update(_ctf_columns(micrograph, cut, piece.settings.pixel_size_A))
+    for label, values in piece.picks.columns.items():
+        if label not in columns and label not in _REPLACED:
+            columns[label] = values[cut.kept]
+    if piece.shifts_A is not None:
+        columns.update(zip(col.SHIFTS_A, piece.shifts_A.T, strict=True))
+    return pd.DataFrame(columns, index=pd.RangeIndex(count))
+
+
+def _ctf_columns(micrograph: pd.Series[Any], cut: Cut, pixel_A: float) -> dict[str, Any]:
+    """CTF of each particle: the micrograph's, with the defocus of its place where a tilt plane is known."""
+    found = {label: float(micrograph[label]) for label in CTF if label in micrograph and pd.notna(micrograph[label])}
+    columns: dict[str, Any] = dict(found)
+    if "rlnDefocusU" in found and all(label in micrograph for label in (*GRADIENT, "vgCentreX", "vgCentreY")):
+        centre = np.array([float(micrograph["vgCentreX"]), float(micrograph["vgCentreY"])])
+        slope = np.array([float(micrograph[label]) for label in GRADIENT])
+        local = (cut.centres_px - centre) * pixel_A @ slope
+        for label in ("rlnDefocusU", "rlnDefocusV"):
+            columns[label] = found[label] + local
+    return columns
+
+
+def _write_excluded(path: Path, excluded: Iterable[tuple[str, int, float, float, str]]) -> None:
+    with atomic_path(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as handle:
+        writer = csv.writer(handle)
+        writer.writerow(("micrograph", "pick", "x_px", "y_px", "reason"))
+        writer.writerows(excluded)

@@ -1,0 +1,225 @@
+"""Extraction: the particle lies where it should, its background is normalised, bad input is set aside and counted."""
+
+from __future__ import annotations
+
+import csv
+import json
+import warnings
+
+import numpy as np
+import pytest
+import tifffile
+
+import verglas as vg
+from verglas.cli import main
+from verglas.preprocess import ExtractSettings, cut_particles
+from verglas.run.extract import ExtractOptions, extract_files
+from verglas.types import Picks
+
+
+def blobs(shape, centres, sigma=3.0, seed=0, noise=0.02):
+    """Dark Gaussian particles at exact, fractional centres (x, y)."""
+    y, x = np.mgrid[: shape[0], : shape[1]]
+    image = np.random.default_rng(seed).normal(100, noise, shape)
+    for cx, cy in centres:
+        image -= np.exp(-((x - cx) ** 2 + (y - cy) ** 2) / (2 * sigma**2))
+    return image.astype(np.float32)
+
+
+def centroid(images):
+    """Centre of mass (x, y) of bright blobs relative to pixel N // 2."""
+    n = images.shape[-1]
+    weight = np.clip(images - images.max(axis=(1, 2), keepdims=True) * 0.3, 0, None)
+    grid = np.arange(n) - n // 2
+    total = weight.sum(axis=(1, 2))
+    return np.stack([(weight.sum(axis=1) @ grid) / total, (weight.sum(axis=2) @ grid) / total], axis=1)
+
+
+@pytest.mark.parametrize("box", [32, 33])
+def test_particle_lies_at_the_origin_and_is_white(box):
+    m = vg.Micrograph(blobs((90, 110), [(40, 50)]), 1.5, "a")
+    cut = cut_particles(m, Picks([[40.4, 49.6]], "a"), ExtractSettings(box, 1.5))
+    assert cut.centres_px.tolist() == [[40, 50]]
+    assert np.unravel_index(cut.images[0].argmax(), (box, box)) == (box // 2, box // 2)
+
+
+def test_background_is_normalised_and_the_ramp_gone():
+    y, x = np.mgrid[:80, :80]
+    data = np.random.default_rng(0).normal(500, 7, (80, 80)) + 3 * x - 2 * y
+    cut = cut_particles(vg.Micrograph(data, 2.0), Picks([[40, 40]]), ExtractSettings(48, 2.0, diameter_A=60))
+    outside = np.hypot(*np.mgrid[-24:24, -24:24]) > 1.1 * 60 / 2 / 2
+    assert abs(cut.images[0][outside].mean()) < 1e-4
+    assert cut.images[0][outside].std() == pytest.approx(1, abs=1e-3)
+    slope = np.polyfit(np.arange(48), cut.images[0].mean(axis=0), 1)[0]
+    assert abs(slope) < 0.01  # the noise of 48 columns; the ramp was 3 / 7 per pixel
+
+
+def test_edge_policy():
+    m = vg.Micrograph(blobs((64, 64), [(2, 32)]), 1.0)
+    picks = Picks([[16, 16], [48, 48], [49, 48], [15, 16], [2, 32], [-200, 5]])
+    cut = cut_particles(m, picks, ExtractSettings(32, 1.0))
+    assert cut.kept.tolist() == [0, 1]  # 16 - 16 = 0 and 48 + 16 = 64: the box just fits
+    assert set(cut.excluded) == {2, 3, 4, 5}
+    filled = cut_particles(m, picks, ExtractSettings(32, 1.0, edge="fill"))
+    assert filled.kept.tolist() == [0, 1, 2, 3, 4]
+    assert np.unravel_index(filled.images[4].argmax(), (32, 32)) == (16, 16)
+    assert filled.excluded == {5: "box of 32 px outside the micrograph"}
+
+
+def test_downscaling_keeps_place_and_noise_level():
+    m = vg.Micrograph(blobs((128, 128), [(60, 70)], sigma=6), 1.0)
+    settings = ExtractSettings(96, 1.0, 2.0, diameter_A=60)
+    cut = cut_particles(m, Picks([[60, 70]]), settings)
+    assert cut.images.shape == (1, 48, 48)
+    np.testing.assert_allclose(centroid(cut.images), 0, atol=0.05)
+    outside = np.hypot(*np.mgrid[-24:24, -24:24]) > 33 / 2
+    assert cut.images[0][outside].std() == pytest.approx(1, abs=1e-3)
+    with pytest.raises(vg.InputError, match="only scales down"):
+        ExtractSettings(96, 2.0, 1.0)
+
+
+def test_recentring_from_refined_shifts_and_another_scale(tmp_path):
+    """Extract off centre, 'refine' the shifts, extract again at half the scale: particles are centred."""
+    true = np.array([[40.3, 52.6], [90.7, 61.1], [64.2, 100.9]])
+    off = true + np.array([[5, -3], [-4, 2], [0.4, 6]])
+    tifffile.imwrite(tmp_path / "a.tif", blobs((160, 150), true))
+    first = vg.extract(tmp_path / "a.tif", Picks(off, "a.tif"), 48, out=tmp_path / "one", pixel_size_A=1.5)
+    shifts = -centroid(first.images()) * 1.5  # what must be added to the image to bring the particle to the origin
+    refined = first.with_poses(vg.Poses(np.arange(9.0).reshape(3, 3), shifts))
+    vg.write_particles(tmp_path / "one" / "refined.star", refined)
+    second = vg.extract(tmp_path / "a.tif", tmp_path / "one" / "refined.star", 48, out=tmp_path / "two",
+                        pixel_size_A=1.5, new_pixel_size_A=3.0)  # fmt: skip
+    np.testing.assert_array_equal(second.table[["rlnCoordinateX", "rlnCoordinateY"]], np.floor(true + 0.5))
+    assert np.abs(second.poses.shifts_A).max() <= 0.75 + 0.1  # half a pixel of 1.5 A
+    position = second.table[["rlnCoordinateX", "rlnCoordinateY"]].to_numpy() - second.poses.shifts_A / 1.5
+    np.testing.assert_allclose(position, true, atol=0.1)
+    np.testing.assert_array_equal(second.poses.angles_deg, np.arange(9.0).reshape(3, 3))
+    assert (second.box, second.pixel_size_A) == (24, 3.0)
+    kept = vg.extract(tmp_path / "a.tif", tmp_path / "one" / "refined.star", 48, pixel_size_A=1.5, recentre=False)
+    np.testing.assert_array_equal(kept.table["rlnCoordinateX"], first.table["rlnCoordinateX"])
+
+
+def test_flip_y():
+    data = blobs((60, 70), [(30, 20)])
+    p = vg.extract(vg.Micrograph(data[::-1], 1.0, "a"), Picks([[30, 20]], "a"), 16, flip_y=True)
+    assert np.unravel_index(p.images()[0].argmax(), (16, 16)) == (8, 8)
+    assert p.table["rlnCoordinateY"].tolist() == [39]  # of the array as read
+
+
+def test_local_defocus_from_a_tilt_plane(tmp_path):
+    tifffile.imwrite(tmp_path / "a.tif", blobs((100, 100), [(50, 50)]))
+    (tmp_path / "m.star").write_text(
+        "data_optics\n\nloop_\n_rlnOpticsGroupName #1\n_rlnOpticsGroup #2\n_rlnMicrographPixelSize #3\n_rlnVoltage #4\n"
+        "_rlnSphericalAberration #5\n_rlnAmplitudeContrast #6\nhole1 1 2.0 300 2.7 0.1\n\ndata_micrographs\n\nloop_\n"
+        "_rlnMicrographName #1\n_rlnOpticsGroup #2\n_rlnDefocusU #3\n_rlnDefocusV #4\n_rlnDefocusAngle #5\n"
+        "_vgDefocusGradientX #6\n_vgDefocusGradientY #7\n_vgCentreX #8\n_vgCentreY #9\n"
+        "a.tif 1 15000 14000 20 0.5 -0.25 50 50\n"
+    )
+    p = vg.extract(tmp_path / "m.star", Picks([[50, 50], [60, 30]], "a"), 16)
+    # 10 px of 2 A along x at 0.5, -20 px along y at -0.25: 10 + 10 A
+    np.testing.assert_allclose(p.optics.defocus_u_A, [15000, 15020])
+    np.testing.assert_allclose(p.optics.defocus_v_A, [14000, 14020])
+    assert p.optics_table["rlnOpticsGroupName"].tolist() == ["hole1"]
+
+
+def test_optics_groups_of_several_pixel_sizes(tmp_path):
+    names = ["a", "b"]
+    m = [vg.Micrograph(blobs((64, 64), [(32, 32)]), pixel, name) for pixel, name in zip((1.0, 1.1), names, strict=True)]
+    picks = {name: Picks([[32, 32]], name) for name in names}
+    p = vg.extract(m, picks, 32)
+    assert p.table["rlnOpticsGroup"].tolist() == [1, 2]
+    np.testing.assert_allclose(p.optics_table["rlnImagePixelSize"], [1.0, 1.1])
+
+
+def test_float16_and_threads_do_not_matter(tmp_path):
+    rng = np.random.default_rng(1)
+    for i in range(5):
+        tifffile.imwrite(tmp_path / f"m{i}.tif", rng.normal(size=(70, 70)).astype(np.float32))
+    picks = {f"m{i}.tif": Picks(rng.uniform(20, 50, (4, 2)), f"m{i}.tif") for i in range(5)}
+    one = vg.extract(str(tmp_path / "*.tif"), picks, 24, pixel_size_A=1.0, threads=1)
+    four = vg.extract(str(tmp_path / "*.tif"), picks, 24, pixel_size_A=1.0, threads=4)
+    half = vg.extract(str(tmp_path / "*.tif"), picks, 24, pixel_size_A=1.0, out=tmp_path / "o", dtype="float16")
+    np.testing.assert_array_equal(one.images(), four.images())
+    np.testing.assert_allclose(one.images(), half.images(), rtol=2**-11, atol=1e-6)  # rounding of float16
+
+
+def bad_folder(tmp_path):
+    good = blobs((64, 64), [(32, 32)])
+    tifffile.imwrite(tmp_path / "good.tif", good)
+    tifffile.imwrite(tmp_path / "cut.tif", good.astype(np.uint8), compression="zlib")
+    whole = (tmp_path / "cut.tif").read_bytes()
+    (tmp_path / "cut.tif").write_bytes(whole[: len(whole) // 2])
+    tifffile.imwrite(tmp_path / "rgb.tif", np.zeros((64, 64, 3), np.uint8), photometric="rgb")
+    tifffile.imwrite(tmp_path / "movie.tif", np.stack([good] * 4), photometric="minisblack")
+    tifffile.imwrite(tmp_path / "nan.tif", np.full((64, 64), np.nan, np.float32))
+    tifffile.imwrite(tmp_path / "zeros.tif", np.zeros((64, 64), np.float32))
+    (tmp_path / "empty.tif").write_bytes(b"")
+    spot = good.copy()
+    spot[30, 30] = np.nan
+    tifffile.imwrite(tmp_path / "spot.tif", spot)
+    names = ["good", "cut", "rgb", "movie", "nan", "zeros", "empty", "spot", "absent"]
+    return {f"{n}.tif": Picks([[32, 32]], f"{n}.tif") for n in names}
+
+
+def test_bad_micrographs_are_named_and_the_rest_goes_on(tmp_path):
+    picks = bad_folder(tmp_path)
+    done = extract_files(str(tmp_path / "*.tif"), picks, 16, ExtractOptions(pixel_size_A=1.0), tmp_path / "out")
+    assert len(done.particles) == 1
+    with open(tmp_path / "out" / "excluded.csv") as handle:
+        why = {row["micrograph"].rpartition("/")[2]: row["reason"] for row in csv.DictReader(handle)}
+    assert set(why) == set(picks) - {"good.tif"}
+    words = {"cut": "can be read", "rgb": "3 samples", "movie": "a movie", "nan": "all pixels are nan",
+             "empty": "can be read", "zeros": "all pixels are 0", "spot": "not finite",
+             "absent": "no such micrograph"}  # fmt: skip
+    for name, expected in words.items():
+        assert expected in why[f"{name}.tif"]
+    with pytest.warns(vg.VerglasWarning, match="8 of 9 particles were set aside; the first: "):
+        vg.extract(str(tmp_path / "*.tif"), picks, 16, pixel_size_A=1.0)
+
+
+def test_nothing_to_extract_is_one_sentence(tmp_path):
+    m = vg.Micrograph(np.zeros((64, 64)), 1.0, "a")
+    with pytest.raises(vg.InputError, match="no particle could be cut out of 1 micrographs; the first: a: a: all"):
+        vg.extract(m, Picks([[32, 32]], "a"), 16)
+    with pytest.raises(vg.InputError, match=r"none of the 1 micrographs that have coordinates \(b, ...\) is among"):
+        vg.extract(m, Picks([[32, 32]], "b"), 16)
+    with pytest.raises(vg.InputError, match="pixel size is unknown"):
+        vg.extract(vg.Micrograph(np.eye(64), name="a"), Picks([[32, 32]], "a"), 16)
+    with pytest.raises(vg.InputError, match="leaves no background"):
+        vg.extract(m, Picks([[32, 32]], "a"), 16, diameter_A=20)
+
+
+def test_apoferritin_set(data_dir, tmp_path, capsys):
+    """The issue's count: 1,891 of 2,284 picks have a box of 128 px inside their micrograph."""
+    folder = data_dir / "apoferritin"
+    where = [str(folder / "*.tif"), "--picks", str(folder / "picks.star"), "--ctf", str(folder / "ctf_quickfit.tsv")]
+    values = "--box 128 --pixel-size 1.5 --voltage 300 --cs 0.01 --amplitude-contrast 0.07 --diameter 140 --json"
+    arguments = ["extract", *where, *values.split(), "--out", str(tmp_path / "o")]
+    with pytest.raises(SystemExit) as status:
+        main(arguments)
+    assert status.value.code == 0
+    said = json.loads(capsys.readouterr().out)
+    assert said["particles"] == 1891
+    assert said["excluded"] == {"box of 128 px beyond the edge": 393}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        p = vg.read_particles(tmp_path / "o" / "particles.star")
+    assert len(p) == 1891
+    quick = vg.io.read_ctf_table(folder / "ctf_quickfit.tsv").set_index("rlnMicrographName")["rlnDefocusU"]
+    names = p.table["rlnMicrographName"].str.rpartition("/")[2]
+    np.testing.assert_array_equal(p.optics.defocus_u_A, quick[names].to_numpy())
+    assert (p.optics.cs_mm == 0.01).all()
+    # particles are white: the mean image is brighter in the middle than outside
+    mean = p.images(slice(0, 300)).mean(axis=0)
+    r = np.hypot(*np.mgrid[-64:64, -64:64])
+    assert mean[r < 40].mean() > mean[r > 55].mean() + 0.05
+
+
+def test_command_line_usage(tmp_path, capsys):
+    with pytest.raises(SystemExit) as status:
+        main(["extract", "x.tif", "--picks", "p.star", "--box", "32", "--pixel-size", "-1", "--out", str(tmp_path)])
+    assert status.value.code == 2
+    with pytest.raises(SystemExit) as status:
+        main(["extract", "nowhere/*.tif", "--picks", "p.star", "--box", "32", "--out", str(tmp_path / "o")])
+    assert status.value.code == 1
+    assert "no micrographs found" in capsys.readouterr().err
