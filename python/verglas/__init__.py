@@ -25,6 +25,7 @@ _LAZY = {
     "info": "verglas.run.machine",
     "matrix_to_euler": "verglas.geometry",
     "orientation_grid": "verglas.geometry",
+    "pick": "verglas.preprocess",
     "project": "verglas.reconstruction",
     "read_map": "verglas.io",
     "read_micrograph": "verglas.io",
@@ -76,6 +77,7 @@ if TYPE_CHECKING:
     from verglas.geometry import euler_to_matrix, matrix_to_euler, orientation_grid, symmetry_matrices
     from verglas.io import read_map, read_micrograph, read_particles, write_map, write_particles
     from verglas.optics import ctf
+    from verglas.preprocess import pick
     from verglas.reconstruction import project, reconstruct
     from verglas.refinement import align
     from verglas.run.extract import extract
@@ -116,6 +118,7 @@ __all__ = [
     "ops",
     "optics",
     "orientation_grid",
+    "pick",
     "preprocess",
     "project",
     "read_map",

@@ -1,5 +1,32 @@
-"""From micrographs to particles: CTF estimation and extraction."""
+"""From micrographs to particles: CTF estimation, picking and extraction."""
 
 from verglas.preprocess.extract import Cut, ExtractSettings, background_excess, cut_particles
+from verglas.preprocess.pick_particles import Averages, PickResult, PickSettings, inside, pick, pick_detailed
+from verglas.preprocess.pick_consensus import consensus, remove_duplicates
+from verglas.preprocess.pick_image import SmallImage, prepare
+from verglas.preprocess.pick_mask import BadAreas, bad_areas
+from verglas.preprocess.pick_merit import PickMerit, RocCurve, compare_picks, match_picks, roc_curve
 
-__all__ = ["Cut", "ExtractSettings", "background_excess", "cut_particles"]
+__all__ = [
+    "Averages",
+    "BadAreas",
+    "Cut",
+    "ExtractSettings",
+    "PickMerit",
+    "PickResult",
+    "PickSettings",
+    "RocCurve",
+    "SmallImage",
+    "background_excess",
+    "bad_areas",
+    "compare_picks",
+    "consensus",
+    "cut_particles",
+    "inside",
+    "match_picks",
+    "pick",
+    "pick_detailed",
+    "prepare",
+    "remove_duplicates",
+    "roc_curve",
+]

@@ -12,7 +12,6 @@ from verglas.types.images import ArraySource, ImageSource
 from verglas.types.map import Map
 from verglas.types.micrograph import Micrograph, Picks
 from verglas.types.optics import Optics
-from verglas.types.picks import Picks
 from verglas.types.poses import FloatArray, Poses
 
 if TYPE_CHECKING:
