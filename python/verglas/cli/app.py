@@ -28,6 +28,7 @@ _COMMANDS = (
     "align",
     "reconstruct",
     "convert",
+    "pick",
     "extract",
 )
 

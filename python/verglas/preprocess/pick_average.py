@@ -23,7 +23,7 @@ from verglas.preprocess.pick_template import (
     search_image,
     template_bank,
 )
-from verglas.preprocess.pick_threshold import LEAST_SEPARATION, ScoreCut, automatic_threshold, otsu
+from verglas.preprocess.pick_threshold import ScoreCut, automatic_threshold, otsu
 
 _ROUNDS = 8
 
@@ -114,7 +114,8 @@ def _settle(
         if len(heights) < 4:
             return found
         cut = automatic_threshold(heights)
-        kept = xy[heights >= (cut.threshold if cut.separation >= LEAST_SEPARATION else otsu(heights))]
+        # Without two classes, no more than last time: a few particles are not to drown in background.
+        kept = xy[heights >= cut.threshold] if cut.clear else xy[heights >= otsu(heights)][: len(seeds)]
         found = Learned(score, template, cut)
         if len(kept) == len(seeds) and np.abs(kept - seeds).max(initial=0) < 0.1:
             break

@@ -144,5 +144,6 @@ def classifier_starts(
     for width in (0.5, 0.8):
         smooth = disc_mean(decision, width * small.radius_px).astype(np.float32)
         xy, heights = ops.peaks(smooth, distance_px, mask=allowed)
-        starts.append(xy[: max(int((heights > 0).sum()), len(xy) // 10, 1)])
+        positive = max(int((heights > 0).sum()), 1)
+        starts += [xy[: max(positive, len(xy) // 10)], xy[: max(4, len(xy) // 25)]]
     return starts

@@ -81,10 +81,10 @@ def otsu(values: npt.ArrayLike) -> float:
 def automatic_threshold(scores: npt.ArrayLike) -> ScoreCut:
     """Threshold between background peaks and particles.
 
-    Two normal distributions are fitted to the scores; the cut is where both are equally likely, or half-way between their means if
-    that is lower. Where they are not
-    apart, there are no two classes: then the cut is the median of all peaks and 4.5 of their robust standard
-    deviations, which a few particles among many background peaks pass and background does not.
+    Two normal distributions are fitted to the scores; the cut is where both are equally likely, or half-way between
+    their means if that is lower. Where they are not apart, there are no two classes: then the cut is the median of all
+    peaks and 4.5 of their robust standard deviations, which a few particles among many background peaks pass and
+    background does not.
 
     Parameters
     ----------

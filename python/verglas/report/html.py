@@ -27,12 +27,19 @@ class Table:
 
 
 @dataclass(frozen=True)
+class Fragment:
+    """HTML that is already escaped, for what the other blocks cannot say."""
+
+    html: str
+
+
+@dataclass(frozen=True)
 class Section:
     """A heading, a paragraph, and what follows it in order."""
 
     title: str
     text: str = ""
-    blocks: Sequence[Picture | Table] = ()
+    blocks: Sequence[Picture | Table | Fragment] = ()
 
 
 @dataclass(frozen=True)
@@ -49,6 +56,8 @@ class Page:
         In order.
     footer : str
         Version and time.
+    script : str
+        JavaScript at the end of the page. Without it the page must say the same, if less handily.
     """
 
     title: str
@@ -56,6 +65,7 @@ class Page:
     figures: Mapping[str, str] = field(default_factory=dict)
     sections: Sequence[Section] = ()
     footer: str = ""
+    script: str = ""
 
 
 def _text(value: object) -> str:
@@ -78,9 +88,15 @@ def _table(table: Table) -> str:
     return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
 
 
+def _block(block: Picture | Table | Fragment) -> str:
+    if isinstance(block, Fragment):
+        return block.html
+    return _picture(block) if isinstance(block, Picture) else _table(block)
+
+
 def _section(section: Section, number: int) -> str:
     text = f"<p>{_text(section.text)}</p>" if section.text else ""
-    blocks = "".join(_picture(b) if isinstance(b, Picture) else _table(b) for b in section.blocks)
+    blocks = "".join(_block(b) for b in section.blocks)
     mark = f"s{number}"
     return f'<section aria-labelledby="{mark}"><h2 id="{mark}">{_text(section.title)}</h2>{text}{blocks}</section>'
 
@@ -106,6 +122,9 @@ def render(page: Page) -> str:
     """
     style = files("verglas.report").joinpath("page.css").read_text(encoding="utf-8")
     numbers = "".join(f"<div><dt>{_text(k)}</dt><dd>{_text(v)}</dd></div>" for k, v in page.figures.items())
+    # "</" would end the script early wherever it stands in a text.
+    safe = page.script.replace("</", "<\\/")
+    script = f"<script>{safe}</script>" if page.script else ""
     sections = "".join(_section(section, number) for number, section in enumerate(page.sections, 1))
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
@@ -113,5 +132,5 @@ def render(page: Page) -> str:
         f"<title>{_text(page.title)}</title><style>{style}</style></head><body>"
         f"<header><h1>{_text(page.title)}</h1><p>{_text(page.summary)}</p>"
         + (f'<dl class="numbers">{numbers}</dl>' if numbers else "")
-        + f"</header><main>{sections}</main><footer><p>{_text(page.footer)}</p></footer></body></html>\n"
+        + f"</header><main>{sections}</main><footer><p>{_text(page.footer)}</p></footer>{script}</body></html>\n"
     )
