@@ -103,3 +103,9 @@ MAXIMISE_ORDER_REL = 1e-6
 # ops.peaks: the quadratic in float64 from float32 pixels near 1 (6e-8 each); its vertex divides by a curvature that
 # random pixels make as small as they like, hence the digits left over.
 PEAKS_ABS = 2e-4
+
+# Sums of a hundred float64 products.
+CENTRE_OF_MASS_PX = 1e-10
+# Row A5.13: least squares over pixels leaves what other angular orders, multiples of four, have in common with order 0
+# on the square grid.
+PROLATE_AVERAGE_RELATIVE = 1e-3

@@ -1,5 +1,17 @@
 """From micrographs to particles: CTF estimation, picking and extraction."""
 
+from verglas.preprocess.centre import (
+    centre_of_mass,
+    find_centres,
+    geometric_median,
+    prolate_average,
+    prolate_radial,
+    recentre,
+    ring_average,
+    signal_to_noise,
+    surrogate_centre,
+    surrogate_landscape,
+)
 from verglas.preprocess.extract import Cut, ExtractSettings, background_excess, cut_particles
 from verglas.preprocess.pick_consensus import consensus, remove_duplicates
 from verglas.preprocess.pick_image import SmallImage, prepare
@@ -31,9 +43,12 @@ __all__ = [
     "Verdict",
     "background_excess",
     "bad_areas",
+    "centre_of_mass",
     "compare_picks",
     "consensus",
     "cut_particles",
+    "find_centres",
+    "geometric_median",
     "inside",
     "judge_micrographs",
     "judge_set",
@@ -43,6 +58,13 @@ __all__ = [
     "pick",
     "pick_detailed",
     "prepare",
+    "prolate_average",
+    "prolate_radial",
+    "recentre",
     "remove_duplicates",
+    "ring_average",
     "roc_curve",
+    "signal_to_noise",
+    "surrogate_centre",
+    "surrogate_landscape",
 ]
