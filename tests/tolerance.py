@@ -109,3 +109,8 @@ CENTRE_OF_MASS_PX = 1e-10
 # Row A5.13: least squares over pixels leaves what other angular orders, multiples of four, have in common with order 0
 # on the square grid.
 PROLATE_AVERAGE_RELATIVE = 1e-3
+# Normalised cross-correlation: float32 transforms of an image with a mean of 40 deviations, whose correlation with
+# zero-mean templates cancels.
+NCC_ABS = 1e-4
+# 1 at a copy: what compression leaves out (1e-4 of the power of a template) and the above.
+NCC_COPY = 1e-3

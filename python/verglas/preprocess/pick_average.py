@@ -113,7 +113,7 @@ def _settle(
         xy, heights = ops.peaks(score, distance_px, mask=allowed, threads=threads)
         if len(heights) < 4:
             return found
-        cut = automatic_threshold(heights)
+        cut = automatic_threshold(heights, score)
         # Without two classes, no more than last time: a few particles are not to drown in background.
         kept = xy[heights >= cut.threshold] if cut.clear else xy[heights >= otsu(heights)][: len(seeds)]
         found = Learned(score, template, cut)

@@ -18,7 +18,7 @@ FloatImage = npt.NDArray[np.float32]
 # Pixels across a particle after binning: enough for shells down to a tenth of the diameter, and a 4096 x 4096
 # micrograph becomes one of 600 x 600 or less.
 PIXELS_ACROSS = 22
-# Grey values beyond this many standard deviations are X-rays or dead pixels.
+# Rare grey values beyond this many standard deviations are X-rays or dead pixels.
 _CLIP_SIGMA = 8.0
 
 
@@ -138,7 +138,9 @@ def prepare(
     middle, spread = float(np.median(data[::7, ::3])), robust_sigma(data[::7, ::3])
     if not spread > 0:
         raise InputError(f"{micrograph.name or 'micrograph'}: all pixels are {middle:g}; there is nothing to pick")
-    clipped = np.clip(data - np.float32(middle), -_CLIP_SIGMA * spread, _CLIP_SIGMA * spread)
+    # Strong particles on clean ice are no outliers: what a thousandth of the pixels exceed is the limit there.
+    limit = max(_CLIP_SIGMA * spread, float(np.percentile(np.abs(data[::7, ::3] - middle), 99.9)))
+    clipped = np.clip(data - np.float32(middle), -limit, limit)
     step = max(1.0, diameter_A / PIXELS_ACROSS / micrograph.pixel_size_A)
     height, width = micrograph.shape
     # Not the next quick size: it would stretch the two axes differently.

@@ -198,11 +198,11 @@ def pick_detailed(
         score, learned = _free_score(small, allowed, distance_px, chosen)
         template = None if learned is None else learned.template
     xy, merit = ops.peaks(score, distance_px, mask=allowed, threads=chosen.threads)
-    cut = automatic_threshold(merit)
+    cut = automatic_threshold(merit, score)
     if chosen.exclude:
         bad = bad.for_particles(xy[merit >= cut.threshold])
         xy, merit = ops.peaks(score, distance_px, mask=~bad.mask, threads=chosen.threads)
-        cut = automatic_threshold(merit)
+        cut = automatic_threshold(merit, score)
     if chosen.threshold is not None:
         cut = replace(cut, threshold=float(chosen.threshold))
     candidates = Picks(small.to_micrograph(xy), micrograph.name, {MERIT: merit})

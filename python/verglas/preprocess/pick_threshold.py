@@ -14,6 +14,9 @@ FloatArray = npt.NDArray[np.float64]
 # Distance of the two classes' means over their pooled deviation. Halves of one normal distribution cut at its mean
 # are 2.65 apart, of one exponential tail about 3; particles and background more than 3.5.
 LEAST_SEPARATION = 2.8
+# Mean height of the upper class above the median of the score map, in the map's standard deviations. Peaks of noise
+# reach 2 to 2.9 with a template learned from that noise; particles at SNR 0.05 and real ones 5.2 to 5.6.
+LEAST_HEIGHT = 3.6
 
 
 @dataclass(frozen=True)
@@ -78,7 +81,7 @@ def otsu(values: npt.ArrayLike) -> float:
     return float((ordered[best] + ordered[best + 1]) / 2)
 
 
-def automatic_threshold(scores: npt.ArrayLike) -> ScoreCut:
+def automatic_threshold(scores: npt.ArrayLike, score_map: npt.ArrayLike) -> ScoreCut:
     """Threshold between background peaks and particles.
 
     Two normal distributions are fitted to the scores; the cut is where both are equally likely, or half-way between
@@ -90,6 +93,8 @@ def automatic_threshold(scores: npt.ArrayLike) -> ScoreCut:
     ----------
     scores : (n,) float
         Heights of all peaks, without a threshold.
+    score_map : (y, x) float
+        What they are peaks of: the upper class has to stand out of its fluctuations.
 
     Returns
     -------
@@ -100,7 +105,8 @@ def automatic_threshold(scores: npt.ArrayLike) -> ScoreCut:
     >>> import numpy as np
     >>> from verglas.preprocess.pick_threshold import automatic_threshold
     >>> rng = np.random.default_rng(0)
-    >>> cut = automatic_threshold(np.r_[rng.normal(0.1, 0.03, 200), rng.normal(0.5, 0.05, 40)])
+    >>> peaks = np.r_[rng.normal(0.1, 0.03, 200), rng.normal(0.5, 0.05, 40)]
+    >>> cut = automatic_threshold(peaks, rng.normal(0, 0.05, (99, 99)))
     >>> cut.clear, bool(0.18 < cut.threshold < 0.38)
     (True, True)
     """
@@ -114,7 +120,9 @@ def automatic_threshold(scores: npt.ArrayLike) -> ScoreCut:
     pooled = np.sqrt((weights * sigmas**2).sum())
     gap = float(means[1] - means[0])
     separation = gap / float(pooled)
-    if separation < LEAST_SEPARATION:
+    pixels = np.asarray(score_map)[::2, ::2]
+    stands_out = float(means[1] - np.median(pixels)) / max(float(pixels.std()), 1e-12)
+    if separation < LEAST_SEPARATION or stands_out < LEAST_HEIGHT:
         return ScoreCut(fallback, separation, gap, False)
     between = np.linspace(means[0], means[1], 501)
     logs = np.log(weights) - np.log(sigmas) - 0.5 * ((between[:, None] - means) / sigmas) ** 2
