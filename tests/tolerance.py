@@ -103,3 +103,18 @@ MAXIMISE_ORDER_REL = 1e-6
 # ops.ctf_score: phases of up to 70 turns in float32, 6e-8 of them for each of the three roundings on the way, times
 # 2 pi and, in the derivatives, twice that; relative to the norms of the vectors whose products are summed.
 CTF_SCORE_REL = 1.5e-4
+
+# ops.peaks: the quadratic in float64 from float32 pixels near 1 (6e-8 each); its vertex divides by a curvature that
+# random pixels make as small as they like, hence the digits left over.
+PEAKS_ABS = 2e-4
+
+# Sums of a hundred float64 products.
+CENTRE_OF_MASS_PX = 1e-10
+# Row A5.13: least squares over pixels leaves what other angular orders, multiples of four, have in common with order 0
+# on the square grid.
+PROLATE_AVERAGE_RELATIVE = 1e-3
+# Normalised cross-correlation: float32 transforms of an image with a mean of 40 deviations, whose correlation with
+# zero-mean templates cancels.
+NCC_ABS = 1e-4
+# 1 at a copy: what compression leaves out (1e-4 of the power of a template) and the above.
+NCC_COPY = 1e-3

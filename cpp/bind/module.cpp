@@ -14,6 +14,7 @@ PYBIND11_MODULE(VERGLAS_MODULE_NAME, m) {
   verglas::bind::bind_ctf_score(m);
   verglas::bind::bind_correlate(m);
   verglas::bind::bind_fft1d(m);
+  verglas::bind::bind_peaks(m);
   verglas::bind::bind_project(m);
   verglas::bind::bind_rotate(m);
   verglas::bind::bind_insert(m);

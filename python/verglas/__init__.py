@@ -27,6 +27,7 @@ _LAZY = {
     "matrix_to_euler": "verglas.geometry",
     "orientation_grid": "verglas.geometry",
     "postprocess": "verglas.assessment.postprocess",
+    "pick": "verglas.preprocess",
     "project": "verglas.reconstruction",
     "read_map": "verglas.io",
     "read_micrograph": "verglas.io",
@@ -80,7 +81,7 @@ if TYPE_CHECKING:
     from verglas.geometry import euler_to_matrix, matrix_to_euler, orientation_grid, symmetry_matrices
     from verglas.io import read_map, read_micrograph, read_particles, write_map, write_particles
     from verglas.optics import ctf
-    from verglas.preprocess import estimate_ctf
+    from verglas.preprocess import estimate_ctf, pick
     from verglas.reconstruction import project, reconstruct
     from verglas.refinement import align
     from verglas.run.extract import extract
@@ -123,6 +124,7 @@ __all__ = [
     "ops",
     "optics",
     "orientation_grid",
+    "pick",
     "postprocess",
     "preprocess",
     "project",

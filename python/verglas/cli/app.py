@@ -32,6 +32,7 @@ _COMMANDS = (
     "report",
     "convert",
     "ctf",
+    "pick",
     "extract",
 )
 

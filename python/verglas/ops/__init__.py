@@ -6,6 +6,7 @@ from verglas.ops.ctf_score import CtfScores, ctf_score
 from verglas.ops.grid import Grid
 from verglas.ops.insert import GridSums, fold, insert, symmetrise
 from verglas.ops.maximise import MaximisePlan, Posterior, maximise
+from verglas.ops.peaks import peaks
 from verglas.ops.polar import (
     PolarGrid,
     polar,
@@ -51,6 +52,7 @@ __all__ = [
     "images_from_polar",
     "insert",
     "maximise",
+    "peaks",
     "polar",
     "polar_ctf_power",
     "polar_harmonics",

@@ -35,12 +35,19 @@ class Link:
 
 
 @dataclass(frozen=True)
+class Fragment:
+    """HTML that is already escaped, for what the other blocks cannot say."""
+
+    html: str
+
+
+@dataclass(frozen=True)
 class Section:
     """A heading, a paragraph, and what follows it in order."""
 
     title: str
     text: str = ""
-    blocks: Sequence[Picture | Table | Link] = ()
+    blocks: Sequence[Picture | Table | Link | Fragment] = ()
 
 
 @dataclass(frozen=True)
@@ -59,6 +66,8 @@ class Page:
         Version and time.
     refresh_s : int, optional
         A browser loads the page again after so many seconds; for what is still running.
+    script : str
+        JavaScript at the end of the page. Without it the page must say the same, if less handily.
     """
 
     title: str
@@ -67,6 +76,7 @@ class Page:
     sections: Sequence[Section] = ()
     footer: str = ""
     refresh_s: int | None = None
+    script: str = ""
 
 
 def _text(value: object) -> str:
@@ -89,7 +99,9 @@ def _table(table: Table) -> str:
     return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
 
 
-def _block(block: Picture | Table | Link) -> str:
+def _block(block: Picture | Table | Link | Fragment) -> str:
+    if isinstance(block, Fragment):
+        return block.html
     if isinstance(block, Picture):
         return _picture(block)
     if isinstance(block, Table):
@@ -125,6 +137,9 @@ def render(page: Page) -> str:
     """
     style = files("verglas.report").joinpath("page.css").read_text(encoding="utf-8")
     numbers = "".join(f"<div><dt>{_text(k)}</dt><dd>{_text(v)}</dd></div>" for k, v in page.figures.items())
+    # "</" would end the script early wherever it stands in a text.
+    safe = page.script.replace("</", "<\\/")
+    script = f"<script>{safe}</script>" if page.script else ""
     sections = "".join(_section(section, number) for number, section in enumerate(page.sections, 1))
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
@@ -133,5 +148,5 @@ def render(page: Page) -> str:
         + f"<title>{_text(page.title)}</title><style>{style}</style></head><body>"
         f"<header><h1>{_text(page.title)}</h1><p>{_text(page.summary)}</p>"
         + (f'<dl class="numbers">{numbers}</dl>' if numbers else "")
-        + f"</header><main>{sections}</main><footer><p>{_text(page.footer)}</p></footer></body></html>\n"
+        + f"</header><main>{sections}</main><footer><p>{_text(page.footer)}</p></footer>{script}</body></html>\n"
     )

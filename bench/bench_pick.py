@@ -1,0 +1,86 @@
+"""Picking the apoferritin micrographs: F against the given picks and seconds per micrograph, for each picker.
+
+Writes bench/results/pick.json. Pairs within 30 px, both lists at least 64 px inside. Needs ../shared/data.
+"""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+
+import verglas as vg
+from verglas import simulate
+from verglas.preprocess import (
+    PickMerit,
+    PickSettings,
+    bad_areas,
+    compare_picks,
+    inside,
+    match_picks,
+    pick_detailed,
+    prepare,
+    roc_curve,
+)
+
+from common import ROOT, write
+
+DATA = ROOT.parent / "shared" / "data"
+DIAMETER_A, MARGIN_PX, RADIUS_PX = 130.0, 64, 30
+
+
+def defocus_A() -> dict[str, float]:
+    lines = (DATA / "apoferritin" / "ctf_quickfit.tsv").read_text().splitlines()
+    return {w[0]: float(w[1]) for w in (line.split() for line in lines if line.startswith("May"))}
+
+
+def one_picker(method: str, names: list[str], truth: dict, volume: vg.Map) -> dict:
+    total, seconds, scores, labels = PickMerit(0, 0, 0), [], [], []
+    defocus = defocus_A()
+    for name in names:
+        micrograph = vg.read_micrograph(DATA / "apoferritin" / name, 1.5)
+        optics = vg.Optics(defocus_u_A=defocus[name], defocus_v_A=defocus[name], voltage_kV=300, cs_mm=0.01,
+                           amplitude_contrast=0.07)  # fmt: skip
+        more = {"templates": volume, "optics": optics} if method == "template" else {}
+        symmetry = "O" if method == "template" else "C1"
+        started = time.perf_counter()
+        found = pick_detailed(micrograph, DIAMETER_A, settings=PickSettings(method, symmetry=symmetry), **more)
+        seconds.append(time.perf_counter() - started)
+        true = truth[name].xy_px[inside(truth[name].xy_px, micrograph.shape, MARGIN_PX)]
+        mine = found.picks.xy_px[inside(found.picks.xy_px, micrograph.shape, MARGIN_PX)]
+        total = total + compare_picks(mine, true, RADIUS_PX)
+        others = found.candidates[inside(found.candidates.xy_px, micrograph.shape, MARGIN_PX)]
+        hit = np.zeros(len(others), bool)
+        hit[match_picks(others.xy_px, true, RADIUS_PX)[0]] = True
+        scores.append(others.columns["rlnAutopickFigureOfMerit"])
+        labels.append(hit)
+    return {
+        "method": method, "micrographs": len(names), "f_score": total.f_score, "precision": total.precision,
+        "recall": total.recall, "auc": roc_curve(np.concatenate(scores), np.concatenate(labels)).auc,
+        "seconds_per_micrograph": float(np.median(seconds)), "pixels": "1240 x 1200",
+    }  # fmt: skip
+
+
+def excluded(names: list[str], truth: dict) -> dict:
+    """Given picks that lie where verglas does not pick: what exclusion costs in recall by itself."""
+    count = total = 0
+    for name in names:
+        small = prepare(vg.read_micrograph(DATA / "apoferritin" / name, 1.5), DIAMETER_A)
+        xy = truth[name].xy_px[inside(truth[name].xy_px, small.shape, MARGIN_PX)]
+        x, y = np.rint(small.from_micrograph(xy)).astype(int).T
+        count += int(bad_areas(small).mask[y, x].sum())
+        total += len(xy)
+    return {"method": "given picks in areas left out", "count": count, "of": total}
+
+
+def main() -> None:
+    truth = vg.io.read_picks(DATA / "apoferritin" / "picks.star")
+    names = sorted(truth)
+    model = simulate.read_model(DATA / "models" / "7a4m.cif.gz", assembly="1").recentre()
+    volume = simulate.density(model, 56, 3.0, b_factor_A2=100)
+    rows = [one_picker(method, names, truth, volume) for method in ("log", "reference-free", "template")]
+    write("pick", [*rows, excluded(names, truth)])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,223 @@
+"""Quality of particle images and of micrographs: outliers by z-score, and verdicts that the next stage can read."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from verglas import fourier, masks
+from verglas.errors import InputError
+from verglas.preprocess.pick_image import robust_sigma
+
+FloatArray = npt.NDArray[np.float64]
+
+FEATURES = (
+    "mean",
+    "deviation",
+    "skewness",
+    "kurtosis",
+    "rim mean",
+    "rim deviation",
+    "profile",
+    "low",
+    "middle",
+    "high",
+)
+
+
+def particle_features(images: npt.ArrayLike, radius_px: float) -> FloatArray:
+    """What particle images are judged by, one row each, columns :data:`FEATURES`.
+
+    Mean, deviation, skewness and kurtosis inside the circle; mean and deviation of the rim outside it; distance of the
+    rotational profile from the median profile; logarithm of the power in three bands of frequency.
+
+    Parameters
+    ----------
+    images : (n, y, x) float
+        Square boxes.
+    radius_px : float
+        Of the particle.
+
+    Returns
+    -------
+    (n, 10) float64
+    """
+    stack = np.asarray(images, np.float64)
+    if stack.ndim != 3 or stack.shape[1] != stack.shape[2]:
+        raise InputError(f"images: expected square boxes (n, y, x), got shape {stack.shape}")
+    box = stack.shape[1]
+    distance = masks.distance_from((box, box))
+    inside, rim = distance <= radius_px, (distance > radius_px) & (distance <= max(radius_px + 2, 0.5 * box))
+    core, edge = stack[:, inside], stack[:, rim]
+    mean, deviation = core.mean(axis=1), np.maximum(core.std(axis=1), 1e-12)
+    normal = (core - mean[:, None]) / deviation[:, None]
+    ring = np.rint(distance).astype(np.int64)
+    counts = np.bincount(ring.ravel())
+    profiles = np.stack([np.bincount(ring.ravel(), image.ravel()) / counts for image in stack])[:, : box // 2]
+    apart = np.sqrt(((profiles - np.median(profiles, axis=0)) ** 2).mean(axis=1))
+    shells = fourier.shells((box, box))
+    power = np.abs(fourier.forward(stack, 2)) ** 2
+    limits = (1, box // 12 + 2, box // 5 + 3, box // 2 + 1)
+    bands = [np.log(power[:, (shells >= a) & (shells < b)].mean(axis=1) + 1e-12)
+             for a, b in itertools.pairwise(limits)]  # fmt: skip
+    return np.column_stack([mean, np.log(deviation), (normal**3).mean(axis=1), (normal**4).mean(axis=1),
+                            edge.mean(axis=1), np.log(edge.std(axis=1) + 1e-12), apart, *bands])  # fmt: skip
+
+
+def outlier_z(features: npt.ArrayLike) -> FloatArray:
+    """How far each row lies from the others: root mean square of its robust z-scores.
+
+    Medians and median absolute deviations per column, so that outliers do not hide themselves (after Vargas et al.
+    2013, J. Struct. Biol. 183, 342-353, who rank particles by a multivariate z-score).
+
+    Parameters
+    ----------
+    features : (n, k) float
+
+    Returns
+    -------
+    (n,) float64
+        About 1 for a typical row.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from verglas.preprocess import outlier_z
+    >>> rows = np.random.default_rng(0).normal(size=(100, 5)); rows[17] += 9
+    >>> int(outlier_z(rows).argmax())
+    17
+    """
+    values = np.asarray(features, np.float64)
+    if values.ndim != 2:
+        raise InputError(f"features: expected (n, k), got shape {values.shape}")
+    if not len(values):
+        return np.zeros(0)
+    spread = np.array([robust_sigma(column) for column in values.T])
+    usable = spread > 0
+    if not usable.any():
+        return np.zeros(len(values))
+    z = (values[:, usable] - np.median(values[:, usable], axis=0)) / spread[usable]
+    return np.sqrt((np.minimum(np.abs(z), 50.0) ** 2).mean(axis=1))
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the next stage should do, and why.
+
+    Attributes
+    ----------
+    state : "go on", "warn" or "stop"
+    reasons : tuple of str
+    """
+
+    state: str
+    reasons: tuple[str, ...] = ()
+
+    def as_dict(self) -> dict[str, object]:
+        """JSON-ready."""
+        return {"state": self.state, "reasons": list(self.reasons)}
+
+
+@dataclass(frozen=True)
+class MicrographQuality:
+    """What is known of one micrograph after picking.
+
+    Attributes
+    ----------
+    name : str
+    picks : int
+    bad_fraction : float
+        Of the area that is carbon, ice, contaminants or holes.
+    separation : float
+        Of particles and background: :class:`verglas.preprocess.pick_threshold.ScoreCut`.
+    clear : bool
+        Whether there are two classes.
+    defocus_A, resolution_A : float
+        NaN where no CTF is known.
+    """
+
+    name: str
+    picks: int
+    bad_fraction: float
+    separation: float
+    clear: bool
+    defocus_A: float = float("nan")
+    resolution_A: float = float("nan")
+
+
+@dataclass(frozen=True)
+class QualityLimits:
+    """When a micrograph is flagged.
+
+    Attributes
+    ----------
+    bad_fraction : float
+        Largest share of bad area.
+    resolution_A : float
+        Coarsest CTF fit.
+    few : float
+        Least number of picks, as a share of the set's median.
+    flagged : float
+        Share of flagged or unreadable micrographs above which the set's verdict is a warning; twice it is a stop.
+    """
+
+    bad_fraction: float = 0.5
+    resolution_A: float = 10.0
+    few: float = 0.25
+    flagged: float = 0.25
+
+
+def judge_micrographs(
+    found: Sequence[MicrographQuality], limits: QualityLimits | None = None
+) -> dict[str, tuple[str, ...]]:
+    """Reasons to look at a micrograph before it is used; none for a good one.
+
+    Examples
+    --------
+    >>> from verglas.preprocess import MicrographQuality, judge_micrographs
+    >>> judge_micrographs([MicrographQuality("a", 150, 0.01, 5, True), MicrographQuality("b", 3, 0.7, 1, False)])
+    {'a': (), 'b': ('particles and background do not separate', '70 % of its area is bad', '3 picks, median 76')}
+    """
+    limit = limits or QualityLimits()
+    median = float(np.median([one.picks for one in found])) if found else 0.0
+    judged: dict[str, tuple[str, ...]] = {}
+    for one in found:
+        reasons = []
+        if not one.clear:
+            reasons.append("particles and background do not separate")
+        if one.bad_fraction > limit.bad_fraction:
+            reasons.append(f"{100 * one.bad_fraction:.0f} % of its area is bad")
+        if one.picks < limit.few * median or not one.picks:
+            reasons.append(f"{one.picks} picks, median {median:.0f}")
+        if one.resolution_A > limit.resolution_A:
+            reasons.append(f"CTF fits to {one.resolution_A:.1f} A only")
+        judged[one.name] = tuple(reasons)
+    return judged
+
+
+def judge_set(judged: Mapping[str, Sequence[str]], unreadable: int = 0, limits: QualityLimits | None = None) -> Verdict:
+    """Verdict on a set of micrographs from the reasons of each.
+
+    Examples
+    --------
+    >>> from verglas.preprocess import judge_set
+    >>> judge_set({"a": (), "b": ("3 picks, median 76",)}).state
+    'warn'
+    """
+    limit = limits or QualityLimits()
+    total = len(judged) + unreadable
+    flagged = sum(bool(reasons) for reasons in judged.values())
+    reasons = []
+    if not total or flagged + unreadable == total:
+        return Verdict("stop", ("no micrograph is without a flag",))
+    if unreadable:
+        reasons.append(f"{unreadable} of {total} micrographs could not be used")
+    if flagged:
+        reasons.append(f"{flagged} of {total} micrographs are flagged")
+    share = (flagged + unreadable) / total
+    state = "stop" if share > 2 * limit.flagged else "warn" if share > limit.flagged or unreadable else "go on"
+    return Verdict(state, tuple(reasons))

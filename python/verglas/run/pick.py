@@ -1,0 +1,366 @@
+"""Picking on files: micrographs in, coordinates, pictures, a page and a verdict out."""
+
+from __future__ import annotations
+
+import csv
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from verglas._native import resolve_threads
+from verglas.errors import InputError, VerglasError
+from verglas.io import (
+    atomic_path,
+    find_micrographs,
+    read_ctf_table,
+    read_header,
+    read_map,
+    read_micrograph,
+    read_picks,
+    read_stack,
+    write_picks,
+)
+from verglas.io.coordinates import match_names
+from verglas.io.micrographs import MICROGRAPH, PATH, PIXEL, join_ctf
+from verglas.preprocess import (
+    Averages,
+    MicrographQuality,
+    PickMerit,
+    PickResult,
+    PickSettings,
+    RocCurve,
+    Verdict,
+    compare_picks,
+    inside,
+    judge_micrographs,
+    judge_set,
+    match_picks,
+    pick_detailed,
+    roc_curve,
+)
+from verglas.preprocess.pick_particles import MERIT, Templates
+from verglas.run.extract import Microscope
+from verglas.types import Optics, Picks
+
+Progress = Callable[[int, int], None]
+_OPTICS = {
+    "defocus_u_A": "rlnDefocusU", "defocus_v_A": "rlnDefocusV", "defocus_angle_deg": "rlnDefocusAngle",
+    "voltage_kV": "rlnVoltage", "cs_mm": "rlnSphericalAberration", "amplitude_contrast": "rlnAmplitudeContrast",
+    "phase_shift_deg": "rlnPhaseShift",
+}  # fmt: skip
+# A template's CTF needs these two; the rest have defaults.
+_NEEDED = ("rlnDefocusU", "rlnVoltage")
+
+
+@dataclass(frozen=True)
+class PickJob:
+    """What ``verglas pick`` is asked for.
+
+    Attributes
+    ----------
+    micrographs : sequence of str
+        Patterns, folders, files, or a STAR file that names them.
+    diameter_A : float
+        Of the particle.
+    out : Path
+        Folder to write: picks.star, pictures/, report.html, quality.csv, verdict.json.
+    settings : PickSettings
+    microscope : Microscope
+        Pixel size and optics where no file says them.
+    ctf : Path, optional
+        CTFs of the micrographs.
+    templates : Path, optional
+        A map (.mrc, .map) or class averages (.mrcs, particles white).
+    compare : Path, optional
+        Picks taken as the truth.
+    pictures : bool
+        One PNG per micrograph.
+    threads : int, optional
+        Micrographs worked on at a time.
+    """
+
+    micrographs: Sequence[str]
+    diameter_A: float
+    out: Path
+    settings: PickSettings = field(default_factory=PickSettings)
+    microscope: Microscope = field(default_factory=Microscope)
+    ctf: Path | None = None
+    templates: Path | None = None
+    compare: Path | None = None
+    pictures: bool = True
+    threads: int | None = None
+
+
+@dataclass(frozen=True)
+class _Done:
+    """One micrograph: what was found, or why nothing."""
+
+    row: int
+    name: str
+    picks: Picks | None = None
+    candidates: Picks | None = None
+    quality: MicrographQuality | None = None
+    shape: tuple[int, int] = (0, 0)
+    pixel_size_A: float = float("nan")
+    found: PickResult | None = None
+    thumbnail: bytes = b""
+    reason: str = ""
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class PickSummary:
+    """What ``verglas pick`` reports.
+
+    Attributes
+    ----------
+    picks : dict of str -> Picks
+        By micrograph, those that were used.
+    set_aside : dict of str -> str
+        Micrographs that could not be used, and why.
+    flags : dict of str -> tuple of str
+        Reasons to look at a micrograph.
+    verdict : Verdict
+    merit : PickMerit or None
+        Against the picks to compare with.
+    roc : RocCurve or None
+    seconds, seconds_each : float
+        Wall time; median time of one micrograph in one thread.
+    """
+
+    picks: dict[str, Picks]
+    set_aside: dict[str, str]
+    flags: dict[str, tuple[str, ...]]
+    verdict: Verdict
+    merit: PickMerit | None
+    roc: RocCurve | None
+    seconds: float
+    seconds_each: float
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        found: dict[str, Any] = {
+            "micrographs": len(self.picks),
+            "picks": sum(len(p) for p in self.picks.values()),
+            "verdict": self.verdict.as_dict(),
+            "flagged": {name: list(reasons) for name, reasons in self.flags.items() if reasons},
+            "set_aside": self.set_aside,
+            "seconds": round(self.seconds, 2),
+            "seconds_per_micrograph": round(self.seconds_each, 3),
+        }
+        if self.merit is not None:
+            found["comparison"] = self.merit.as_dict()
+            if self.roc is not None:
+                found["comparison"] |= {"auc": self.roc.auc, "auc_band": self.roc.band}
+        return found
+
+
+def pick_files(job: PickJob, progress: Progress | None = None) -> PickSummary:
+    """Pick particles in micrograph files and write coordinates, pictures, a page and a verdict.
+
+    Parameters
+    ----------
+    job : PickJob
+    progress : callable, optional
+        Called with micrographs done and in all.
+
+    Returns
+    -------
+    PickSummary
+
+    Raises
+    ------
+    InputError
+        No micrographs, settings that do not go together, or no micrograph that could be used.
+    """
+    started = time.perf_counter()
+    table = find_micrographs(list(job.micrographs))
+    if job.ctf is not None:
+        table = join_ctf(table, read_ctf_table(job.ctf))
+    table = job.microscope.apply(table)
+    templates = None if job.templates is None else read_templates(job.templates)
+    truth = None if job.compare is None else read_picks(job.compare)
+    for folder in (job.out, job.out / "pictures") if job.pictures else (job.out,):
+        folder.mkdir(parents=True, exist_ok=True)
+    done: list[_Done] = []
+    workers = min(resolve_threads(job.threads), len(table))
+    single = replace(job, settings=replace(job.settings, threads=1)) if workers > 1 else job
+    for one in in_order(lambda row: _pick_one(single, table.iloc[row], row, templates), len(table), workers):
+        thumbnail = b""
+        if one.found is not None and job.pictures:  # here, in one thread: matplotlib's settings are global
+            picture, thumbnail = _pictures(one.found, one.name)
+            _write_bytes(job.out / "pictures" / f"{_flat_name(one.name)}.png", picture)
+        done.append(replace(one, found=None, thumbnail=thumbnail))
+        if progress is not None:
+            progress(len(done), len(table))
+    used = [one for one in done if one.picks is not None]
+    if not used:
+        raise InputError(
+            f"pick: none of {len(done)} micrographs could be used; the first, {done[0].name}: {done[0].reason}"
+        )
+    summary = _summarise(job, done, used, truth, started)
+    write_picks(job.out / "picks.star", summary.picks)
+    _write_quality(job.out, used, summary)
+    _write_page(job.out, used, summary)
+    return summary
+
+
+def in_order(one: Callable[[int], Any], count: int, workers: int) -> Iterator[Any]:
+    """``one(row)`` of every row in order, a few ahead of the one that is taken: memory stays bounded."""
+    if workers <= 1:
+        yield from map(one, range(count))
+        return
+    with ThreadPoolExecutor(workers) as pool:
+        rows = iter(range(count))
+        waiting: list[Future[Any]] = [pool.submit(one, row) for row in islice(rows, workers + 1)]
+        while waiting:
+            found = waiting.pop(0).result()
+            waiting += [pool.submit(one, row) for row in islice(rows, 1)]
+            yield found
+
+
+def read_templates(path: Path) -> Templates:
+    """A map to project, or class averages (.mrcs) to turn.
+
+    Raises
+    ------
+    InputError
+        A stack without pixel size.
+    """
+    if path.suffix.lower() != ".mrcs":
+        return read_map(path)
+    header = read_header(path)
+    if not header.pixel_size_A > 0:
+        raise InputError(f"{path}: class averages without pixel size in their header; write it there first")
+    return Averages(read_stack(path), header.pixel_size_A)
+
+
+def _optics(row: pd.Series[Any]) -> Optics | None:
+    """CTF of one micrograph; None where the list does not say it."""
+    values = {name: float(row[label]) for name, label in _OPTICS.items() if label in row and np.isfinite(row[label])}
+    if any(label not in row or not np.isfinite(row[label]) for label in _NEEDED):
+        return None
+    return Optics(**{name: [value] for name, value in values.items()})  # type: ignore[arg-type]
+
+
+def _pick_one(job: PickJob, row: pd.Series[Any], number: int, templates: Templates | None) -> _Done:
+    name = str(row[MICROGRAPH])
+    began = time.perf_counter()
+    pixel = float(row[PIXEL]) if PIXEL in row and np.isfinite(row[PIXEL]) else None
+    optics = _optics(row)
+    try:
+        micrograph = replace(read_micrograph(row[PATH], pixel), name=name)
+        found = pick_detailed(micrograph, job.diameter_A, templates=templates, settings=job.settings,
+                              optics=optics if templates is not None else None)  # fmt: skip
+    except (VerglasError, OSError) as error:
+        return _Done(number, name, reason=str(error))
+    seconds = time.perf_counter() - began
+    quality = MicrographQuality(
+        name, len(found.picks), found.bad.fraction, found.cut.separation, found.cut.clear,
+        float(np.mean([optics.defocus_u_A[0], optics.defocus_v_A[0]])) if optics is not None else float("nan"),
+        float(row["rlnCtfMaxResolution"]) if "rlnCtfMaxResolution" in row else float("nan"),
+    )  # fmt: skip
+    return _Done(number, name, found.picks, found.candidates, quality, micrograph.shape, micrograph.pixel_size_A,
+                 found, seconds=seconds)  # fmt: skip
+
+
+def _pictures(found: PickResult, name: str) -> tuple[bytes, bytes]:
+    from verglas.report.picks import picks_picture
+
+    title = f"{Path(name).name}: {len(found.picks)} picks"
+    return picks_picture(found, title, 7.0), picks_picture(found, width_in=3.0)
+
+
+def _summarise(
+    job: PickJob, done: Sequence[_Done], used: Sequence[_Done], truth: Mapping[str, Picks] | None, started: float
+) -> PickSummary:
+    set_aside = {one.name: one.reason for one in done if one.picks is None}
+    flags = judge_micrographs([one.quality for one in used if one.quality is not None])
+    merit, roc = (None, None) if truth is None else compare_with(used, truth, job.diameter_A)
+    return PickSummary(
+        {one.name: one.picks for one in used if one.picks is not None}, set_aside, flags,
+        judge_set(flags, len(set_aside)), merit, roc, time.perf_counter() - started,
+        float(np.median([one.seconds for one in used])),
+    )  # fmt: skip
+
+
+def compare_with(
+    used: Sequence[Any], truth: Mapping[str, Picks], diameter_A: float
+) -> tuple[PickMerit, RocCurve | None]:
+    """Figures of merit of a set: pairs within a third of the diameter, both lists half a diameter inside.
+
+    Raises
+    ------
+    InputError
+        No micrograph is in both.
+    """
+    at = match_names([one.name for one in used], list(truth))
+    total, scores, labels = PickMerit(0, 0, 0), [], []
+    names = list(truth)
+    for one, index in zip(used, at, strict=True):
+        if index < 0:
+            continue
+        margin, radius = diameter_A / 2 / one.pixel_size_A, diameter_A / 3 / one.pixel_size_A
+        true = truth[names[index]].xy_px
+        true = true[inside(true, one.shape, margin)]
+        mine = one.picks.xy_px[inside(one.picks.xy_px, one.shape, margin)]
+        total = total + compare_picks(mine, true, radius)
+        others = one.candidates[inside(one.candidates.xy_px, one.shape, margin)]
+        hit = np.zeros(len(others), bool)
+        hit[match_picks(others.xy_px, true, radius)[0]] = True
+        scores.append(others.columns[MERIT])
+        labels.append(hit)
+    if not scores:
+        raise InputError(
+            f"compare: no picks to compare with for any of {len(used)} micrographs, such as {used[0].name}"
+        )
+    together = np.concatenate(labels)
+    roc = roc_curve(np.concatenate(scores), together) if 0 < together.sum() < len(together) else None
+    return total, roc
+
+
+def _flat_name(name: str) -> str:
+    """A file name for a micrograph: two of one name in different folders stay apart."""
+    path = Path(name)
+    parts = [p for p in path.with_suffix("").parts if p not in ("/", "..", ".")]
+    return "__".join(parts) or "micrograph"
+
+
+def _write_bytes(path: Path, data: bytes) -> None:
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(data)
+
+
+def _write_quality(out: Path, used: Sequence[_Done], summary: PickSummary) -> None:
+    with atomic_path(out / "quality.csv") as temporary, open(temporary, "w", newline="", encoding="utf-8") as handle:
+        writer = csv.writer(handle)
+        writer.writerow(("micrograph", "picks", "bad_fraction", "separation", "defocus_A", "resolution_A", "flags"))
+        for one in used:
+            q = one.quality
+            assert q is not None
+            writer.writerow((q.name, q.picks, f"{q.bad_fraction:.4f}", f"{q.separation:.3f}", f"{q.defocus_A:.0f}",
+                             f"{q.resolution_A:.2f}", "; ".join(summary.flags[q.name])))  # fmt: skip
+    _write_bytes(out / "verdict.json", (json.dumps(summary.as_dict(), indent=1) + "\n").encode())
+
+
+def _write_page(out: Path, used: Sequence[_Done], summary: PickSummary) -> None:
+    from verglas.report.picks import PageRow, picks_page
+
+    rows = [PageRow(one.quality, summary.flags[one.name], one.thumbnail) for one in used if one.quality is not None]
+    numbers = {
+        "micrographs": str(len(used)), "picks": str(sum(len(p) for p in summary.picks.values())),
+        "per micrograph, median": f"{np.median([len(p) for p in summary.picks.values()]):.0f}",
+        "seconds per micrograph": f"{summary.seconds_each:.2f}",
+    }  # fmt: skip
+    if summary.merit is not None:
+        numbers["F against given picks"] = f"{summary.merit.f_score:.3f}"
+    page = picks_page(rows, summary.verdict, summary.set_aside, numbers)
+    _write_bytes(out / "report.html", page.encode("utf-8"))

@@ -1,0 +1,336 @@
+"""Picking: normalised correlation, the three pickers, bad areas, consensus, figures of merit, outliers."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import verglas as vg
+from verglas import simulate
+from verglas.errors import InputError
+from verglas.preprocess import (
+    Averages,
+    MicrographQuality,
+    PickMerit,
+    PickSettings,
+    bad_areas,
+    compare_picks,
+    consensus,
+    inside,
+    judge_micrographs,
+    judge_set,
+    match_picks,
+    outlier_z,
+    particle_features,
+    pick_detailed,
+    prepare,
+    remove_duplicates,
+    roc_curve,
+)
+from verglas.preprocess.pick_template import correlate, template_bank
+from verglas.preprocess.pick_threshold import automatic_threshold
+
+from tolerance import NCC_ABS, NCC_COPY
+
+DIAMETER = 130.0
+MERIT = "rlnAutopickFigureOfMerit"
+
+
+@pytest.fixture(scope="module")
+def model():
+    return simulate.phantom(box=64, pixel_size_A=3.0, diameter_A=DIAMETER, seed=1)
+
+
+@pytest.fixture(scope="module")
+def scenes(model):
+    """Simulated micrographs at SNR 0.05: crowded, with contaminants, with carbon, with few particles."""
+    settings = {"plain": {}, "contaminants": {"contaminants": 3}, "carbon": {"carbon": 0.25}, "few": {"n": 6}}
+    return {
+        name: simulate.micrograph(model, shape=(640, 700), pixel_size_A=3.0, snr=0.05, defocus_u_A=18000.0,
+                                  seed=seed, **{"n": 26, **more})
+        for seed, (name, more) in enumerate(settings.items())
+    }  # fmt: skip
+
+
+def merit_of(picks, truth, shape):
+    true = truth.picks.xy_px[inside(truth.picks.xy_px, shape, 30)]
+    return compare_picks(picks.xy_px[inside(picks.xy_px, shape, 30)], true, 15)
+
+
+# ---- normalised cross-correlation
+
+
+def direct_ncc(image, template, mask, y, x):
+    half = mask.shape[0] // 2
+    window = image[y - half : y + half + 1, x - half : x + half + 1][mask > 0].astype(float)
+    pattern = template[mask > 0].astype(float)
+    window, pattern = window - window.mean(), pattern - pattern.mean()
+    return window @ pattern / np.sqrt((window @ window) * (pattern @ pattern))
+
+
+def test_A4_2_ncc_is_its_definition():
+    rng = np.random.default_rng(0)
+    image = rng.normal(size=(50, 61)).astype(np.float32) + 40
+    templates = rng.normal(size=(7, 11, 11))
+    bank = template_bank(templates, 4.0, 5, left_out=0)
+    score, which = correlate(image, bank)
+    for y, x in ((5, 5), (20, 33), (44, 55), (30, 8)):
+        every = [direct_ncc(image, t, bank.mask, y, x) for t in templates]
+        assert score[y, x] == pytest.approx(max(every), abs=NCC_ABS)
+        assert which[y, x] == int(np.argmax(every))
+
+
+@settings(deadline=None, max_examples=15)
+@given(seed=st.integers(0, 999), gain=st.floats(0.01, 100), offset=st.floats(-100, 100))
+def test_A4_2_ncc_is_one_at_a_noiseless_copy_of_any_grey_scale(seed, gain, offset):
+    rng = np.random.default_rng(seed)
+    templates = rng.normal(size=(20, 13, 13)).astype(np.float32)
+    image = rng.normal(size=(60, 70)).astype(np.float32) * gain + offset
+    image[20:33, 30:43] = gain * templates[11] + offset
+    score, which = correlate(image, template_bank(templates, 4.0, 6))
+    assert score[26, 36] == pytest.approx(1, abs=NCC_COPY)
+    assert which[26, 36] == 11
+    assert np.unravel_index(score.argmax(), score.shape) == (26, 36)
+
+
+def test_compression_changes_scores_by_no_more_than_it_leaves_out():
+    rng = np.random.default_rng(3)
+    basis = rng.normal(size=(12, 15, 15))
+    templates = np.einsum("mk,kyx->myx", rng.normal(size=(300, 12)), basis) + 0.01 * rng.normal(size=(300, 15, 15))
+    image = rng.normal(size=(64, 64)).astype(np.float32)
+    few, every = (template_bank(templates, 4.0, 7, left_out=part) for part in (1e-3, 0))
+    assert len(few.basis) <= 12 < len(every.basis)
+    difference = correlate(image, few)[0] - correlate(image, every)[0]
+    assert np.abs(difference).max() < np.sqrt(1e-3)
+
+
+def test_flat_images_score_nothing():
+    bank = template_bank(np.random.default_rng(0).normal(size=(2, 9, 9)), 4.0, 4)
+    image = np.zeros((40, 40), np.float32)
+    assert np.all(correlate(image, bank)[0] == 0)
+
+
+# ---- the pickers
+
+
+@pytest.mark.parametrize("name", ["plain", "contaminants", "carbon"])
+@pytest.mark.parametrize("method", ["log", "reference-free"])
+def test_A4_3_simulated_at_snr_005_without_a_template(scenes, name, method):
+    micrograph, truth = scenes[name]
+    found = pick_detailed(micrograph, DIAMETER, settings=PickSettings(method))
+    merit = merit_of(found.picks, truth, micrograph.shape)
+    assert merit.f_score >= 0.9
+    assert merit.precision >= 0.8
+    assert merit.recall >= 0.8
+    assert found.cut.clear
+    x, y = np.rint(found.picks.xy_px).astype(int).T
+    assert not truth.carbon[y, x].any()
+    for cx, cy, radius in truth.contaminants:
+        assert np.hypot(*(found.picks.xy_px - (cx, cy)).T).min() > radius
+
+
+@pytest.mark.parametrize("name", ["plain", "few"])
+def test_A4_2_simulated_at_snr_005_with_templates(scenes, model, name):
+    micrograph, truth = scenes[name]
+    volume = simulate.density(model, 64, 3.0)
+    how = PickSettings("template", step_deg=30)
+    found = pick_detailed(micrograph, DIAMETER, templates=volume, optics=truth.optics[[0]], settings=how)
+    assert merit_of(found.picks, truth, micrograph.shape).f_score >= 0.9
+    distance = np.linalg.norm(found.picks.xy_px[:, None] - found.picks.xy_px[None], axis=2)
+    assert distance[~np.eye(len(distance), dtype=bool)].min() >= 0.7 * DIAMETER / 3.0 * (1 - 0.01)
+    assert inside(found.picks.xy_px, micrograph.shape, DIAMETER / 6).all()
+
+
+def test_class_averages_as_templates(scenes, model):
+    micrograph, truth = scenes["plain"]
+    poses = vg.Poses(truth.poses.angles_deg[:6], np.zeros((6, 2)))
+    views = vg.project(simulate.density(model, 64, 3.0), poses, optics=truth.optics[:6])
+    found = vg.pick(micrograph, DIAMETER, templates=Averages(views, 3.0))
+    assert merit_of(found, truth, micrograph.shape).f_score >= 0.9
+
+
+def test_white_particles_and_any_grey_scale(scenes):
+    micrograph, _ = scenes["plain"]
+    dark = vg.pick(micrograph, DIAMETER, settings=PickSettings("log"))
+    white = vg.Micrograph(7 - 0.02 * micrograph.data, micrograph.pixel_size_A, "white")
+    other = vg.pick(white, DIAMETER, settings=PickSettings("log", white=True))
+    assert len(match_picks(dark.xy_px, other.xy_px, 1)[0]) >= 0.98 * len(dark)
+
+
+def test_threads_do_not_change_the_picks(scenes):
+    micrograph, _ = scenes["plain"]
+    first, second = (vg.pick(micrograph, DIAMETER, settings=PickSettings("log", threads=t)) for t in (1, 3))
+    np.testing.assert_allclose(first.xy_px, second.xy_px, atol=1e-3)
+
+
+def test_noise_has_no_particles():
+    for seed in range(3):
+        noise = vg.Micrograph(np.random.default_rng(seed).normal(size=(600, 600)), 3.0)
+        for method in ("log", "reference-free"):
+            found = pick_detailed(noise, DIAMETER, settings=PickSettings(method))
+            assert not found.cut.clear
+            assert len(found.picks) <= 3
+
+
+def test_A4_9_carbon_is_found(scenes):
+    micrograph, truth = scenes["carbon"]
+    small = prepare(micrograph, DIAMETER)
+    y, x = np.indices(small.data.shape).reshape(2, -1) + 0.0
+    there = np.rint(small.to_micrograph(np.stack([x, y], 1))).astype(int)
+    height, width = micrograph.shape
+    carbon = truth.carbon[there[:, 1].clip(0, height - 1), there[:, 0].clip(0, width - 1)].reshape(small.data.shape)
+    bad = bad_areas(small).mask
+    assert (bad & carbon).sum() / (bad | carbon).sum() >= 0.8
+
+
+def test_positions_go_there_and_back():
+    small = prepare(vg.Micrograph(np.random.default_rng(0).normal(size=(701, 503)), 1.5), 100.0)
+    xy = np.random.default_rng(1).uniform(0, 500, (9, 2))
+    np.testing.assert_allclose(small.to_micrograph(small.from_micrograph(xy)), xy, atol=1e-9)
+    spot = np.zeros((701, 503), np.float32)
+    y, x = np.indices(spot.shape)
+    spot = -np.exp(-((x - 313) ** 2 + (y - 488) ** 2) / 400.0) + 1e-3 * np.random.default_rng(0).normal(size=spot.shape)
+    small = prepare(vg.Micrograph(spot, 1.5), 100.0)
+    xy, _ = vg.ops.peaks(small.data, 10)
+    np.testing.assert_allclose(small.to_micrograph(xy[:1]), [[313, 488]], atol=0.3)
+
+
+# ---- thresholds, consensus, merit
+
+
+@settings(deadline=None, max_examples=20)
+@given(seed=st.integers(0, 999), count=st.integers(5, 200))
+def test_threshold_lies_between_two_classes(seed, count):
+    rng = np.random.default_rng(seed)
+    background, particles = rng.normal(0.12, 0.03, 200), rng.normal(0.5, 0.05, count)
+    cut = automatic_threshold(np.r_[background, particles], rng.normal(0, 0.05, (60, 60)))
+    assert (particles >= cut.threshold).mean() > 0.98
+    assert (background >= cut.threshold).mean() < 0.01
+
+
+@settings(deadline=None, max_examples=25)
+@given(seed=st.integers(0, 9999), sizes=st.lists(st.integers(0, 25), min_size=1, max_size=4), radius=st.floats(1, 20))
+def test_A4_10_consensus_is_set_algebra(seed, sizes, radius):
+    rng = np.random.default_rng(seed)
+    lists = [vg.Picks(rng.uniform(0, 100, (n, 2)), "m", {MERIT: rng.random(n)}) for n in sizes]
+    near = lambda a, b: np.linalg.norm(a[:, None] - b[None], axis=2).min(axis=1, initial=np.inf) <= radius + 1e-9
+    both, either = consensus(lists, radius, "and").xy_px, consensus(lists, radius, "or").xy_px
+    for one in lists:
+        assert near(both, one.xy_px).all()
+        assert near(one.xy_px, either).all()
+    assert near(both, either).all()
+    counts = [len(consensus(lists, radius, votes)) for votes in range(1, len(lists) + 1)]
+    assert counts[0] == len(either)
+    assert counts[-1] == len(both)
+    for xy in (both, either):
+        distance = np.linalg.norm(xy[:, None] - xy[None], axis=2)
+        assert distance[~np.eye(len(xy), dtype=bool)].min(initial=np.inf) >= radius
+
+
+@settings(deadline=None, max_examples=25)
+@given(seed=st.integers(0, 9999), n=st.integers(0, 60), distance=st.floats(0.5, 30))
+def test_A4_13_duplicates_are_removed_in_stable_order(seed, n, distance):
+    rng = np.random.default_rng(seed)
+    picks = vg.Picks(rng.uniform(0, 100, (n, 2)), "m", {MERIT: rng.random(n), "row": np.arange(n)})
+    left = remove_duplicates(picks, distance)
+    apart = np.linalg.norm(left.xy_px[:, None] - left.xy_px[None], axis=2)
+    assert apart[~np.eye(len(left), dtype=bool)].min(initial=np.inf) >= distance
+    rows = left.columns["row"]
+    assert np.all(np.diff(rows) > 0)
+    for row in set(range(n)) - set(rows.tolist()):  # each one that went had a better one within the distance
+        better = left.columns[MERIT] >= picks.columns[MERIT][row]
+        assert (np.hypot(*(left.xy_px - picks.xy_px[row]).T)[better] < distance).any()
+
+
+def test_A4_1_figures_of_merit_on_toy_counts():
+    merit = PickMerit(30, 10, 20)
+    assert (merit.precision, merit.recall, merit.f_score) == (0.75, 0.6, 60 / 90)
+    assert (merit.false_negative_rate, merit.false_positive_rate) == (0.4, 0.25)
+    assert merit + PickMerit(1, 2, 3) == PickMerit(31, 12, 23)
+    assert compare_picks([], [[1, 1]], 5) == PickMerit(0, 0, 1)
+    assert compare_picks([[0, 0], [1, 0]], [[0.5, 0]], 5) == PickMerit(1, 1, 0)
+
+
+@settings(deadline=None, max_examples=25)
+@given(seed=st.integers(0, 9999), n=st.integers(2, 40), levels=st.integers(1, 6))
+def test_A4_1_auc_is_the_chance_of_a_right_order(seed, n, levels):
+    rng = np.random.default_rng(seed)
+    scores, truth = rng.integers(0, levels, n).astype(float), rng.random(n) < 0.5
+    if truth.all() or not truth.any():
+        with pytest.raises(InputError, match="both kinds"):
+            roc_curve(scores, truth)
+        return
+    pairs = scores[truth][:, None] - scores[~truth][None]
+    curve = roc_curve(scores, truth)
+    assert curve.auc == pytest.approx(((pairs > 0) + 0.5 * (pairs == 0)).mean())
+    assert (curve.true_positive_rate[-1], curve.false_positive_rate[-1]) == (1, 1)
+
+
+def test_A4_1_bands():
+    assert [roc_curve([2, 1], [True, False]).band, roc_curve([1, 2], [True, False]).band] == ["excellent", "useless"]
+
+
+def test_matching_prefers_many_pairs_over_close_ones():
+    found, true = match_picks([[0, 0], [3, 0]], [[2.9, 0], [-2, 0]], 3.1)
+    assert list(zip(found.tolist(), true.tolist(), strict=True)) == [(0, 1), (1, 0)]
+
+
+# ---- outliers and verdicts
+
+
+def test_A4_12_A4_14_planted_outliers_are_ranked_last(model):
+    views = vg.project(simulate.density(model, 64, 3.0), vg.Poses(vg.geometry.random_orientations(190, 0),
+                                                                  np.zeros((190, 2))))  # fmt: skip
+    rng = np.random.default_rng(0)
+    views = views / views.std() + rng.normal(0, 2.5, views.shape)
+    y, x = np.indices((64, 64))
+    places = rng.uniform(10, 54, (10, 2))
+    crystals = [6 * np.exp(-((x - u) ** 2 + (y - v) ** 2) / 200.0) for u, v in places]
+    junk = views[:10] + np.stack(crystals)
+    z = outlier_z(particle_features(np.concatenate([views, junk]), 22))
+    worst = np.argsort(-z)[: round(0.07 * 200)]
+    assert (worst >= 190).sum() / 10 >= 0.8
+
+
+def test_A12_1_verdicts_name_the_reasons():
+    good = [MicrographQuality(f"m{i}", 100, 0.01, 5, True, 15000, 4) for i in range(8)]
+    poor = [MicrographQuality("p", 3, 0.8, 1, False, 15000, 20)]
+    flags = judge_micrographs(good + poor)
+    assert flags["m0"] == ()
+    assert len(flags["p"]) == 4
+    assert judge_set(flags).state == "go on"
+    assert judge_set(flags, unreadable=1).state == "warn"
+    assert judge_set(judge_micrographs(good[:2] + poor)).state == "warn"
+    assert judge_set(judge_micrographs(good[:1] + poor), unreadable=1).state == "stop"
+    assert judge_set({}).state == "stop"
+
+
+# ---- bad input
+
+noise = vg.Micrograph(np.random.default_rng(0).normal(size=(300, 300)), 3.0, "m.tif")
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda: vg.pick(vg.Micrograph(noise.data, name="a.tif"), 100), "a.tif: its pixel size is not known"),
+        (lambda: vg.pick(vg.Micrograph(np.zeros((90, 90)), 3.0, "z.tif"), 60), "z.tif: all pixels are 0"),
+        (lambda: vg.pick(vg.Micrograph(np.full((90, 90), np.nan), 3.0, "n.tif"), 60), "n.tif: 8100 of 8100 pixels"),
+        (lambda: vg.pick(noise, 10), "3.3 pixels of 3 A across"),
+        (lambda: vg.pick(noise, 1000), "wider than half the image"),
+        (lambda: vg.pick(noise, -1), "positive number of angstrom"),
+        (lambda: PickSettings("best"), "reference-free, log, template"),
+        (lambda: PickSettings(distance_A=-1), "distance_A"),
+        (lambda: vg.pick(noise, 100, settings=PickSettings("template")), "go together"),
+        (lambda: vg.pick(noise, 100, templates=vg.Map(np.ones((8, 8, 8)), 3.0)), "smaller than the particle"),
+        (lambda: vg.pick(noise, 100, templates=Averages(np.zeros((2, 40, 40)), 3.0)), "constant under the mask"),
+        (lambda: consensus([], 3), "consensus of 0 lists"),
+        (lambda: consensus([vg.Picks([[0, 0]])], 3, 2), "consensus of 1 lists"),
+        (lambda: compare_picks([[0, 0]], [[0, 0]], 0), "radius_px"),
+    ],
+)  # fmt: skip
+def test_bad_input_is_named(call, words):
+    with pytest.raises(InputError, match=words):
+        call()

@@ -1,0 +1,83 @@
+"""``verglas pick``: files in, files out, bad ones set aside."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import verglas as vg
+from verglas import simulate
+from verglas.errors import InputError
+from verglas.preprocess import PickSettings
+from verglas.run.extract import Microscope
+from verglas.run.pick import PickJob, pick_files
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Two small micrographs of one model, a constant one, a truncated TIFF, and the true picks."""
+    path = tmp_path_factory.mktemp("pick")
+    model = simulate.phantom(box=32, pixel_size_A=6.0, diameter_A=130, seed=1)
+    truth = {}
+    for seed in range(2):
+        m, t = simulate.micrograph(
+            model, shape=(360, 400), pixel_size_A=6.0, n=30, snr=0.3, defocus_u_A=18000.0, seed=seed
+        )
+        vg.io.write_stack(path / f"m{seed}.mrc", m.data[None], 6.0)
+        truth[f"m{seed}.mrc"] = vg.Picks(t.picks.xy_px, f"m{seed}.mrc")
+    vg.io.write_stack(path / "zero.mrc", np.zeros((1, 360, 400), np.float32), 6.0)
+    (path / "broken.tif").write_bytes(b"II*\0\x08\0\0\0")
+    vg.io.write_picks(path / "truth.star", truth)
+    return path
+
+
+def test_files_picks_page_and_verdict(folder, tmp_path):
+    job = PickJob([str(folder / "*.mrc"), str(folder / "*.tif")], 130.0, tmp_path, PickSettings("log"),
+                  Microscope(6.0), compare=folder / "truth.star")  # fmt: skip
+    summary = pick_files(job)
+    assert set(summary.set_aside) == {str(folder / "zero.mrc"), str(folder / "broken.tif")}
+    assert "all pixels are 0" in summary.set_aside[str(folder / "zero.mrc")]
+    assert summary.verdict.state in ("warn", "stop")
+    assert summary.merit is not None
+    assert summary.merit.f_score > 0.9
+    read = vg.io.read_picks(tmp_path / "picks.star")
+    assert sorted(read) == [str(folder / f"m{i}.mrc") for i in range(2)]
+    for name, picks in read.items():
+        np.testing.assert_allclose(picks.xy_px, summary.picks[name].xy_px, atol=1e-6)
+        assert np.all(np.diff(picks.columns["rlnAutopickFigureOfMerit"]) <= 0)
+    assert len(list((tmp_path / "pictures").glob("*.png"))) == 2
+    verdict = json.loads((tmp_path / "verdict.json").read_text())
+    assert verdict["verdict"]["state"] == summary.verdict.state
+    page = (tmp_path / "report.html").read_text()
+    assert page.count("<tr>") >= 3
+    assert "src=" not in page.replace('src="data:', "")  # nothing from elsewhere
+    assert (tmp_path / "quality.csv").read_text().count("\n") == 3
+
+
+def test_one_worker_or_many_give_the_same(folder, tmp_path):
+    found = []
+    for threads in (1, 3):
+        job = PickJob([str(folder / "m*.mrc")], 130.0, tmp_path / str(threads), PickSettings("log", threads=1),
+                      pictures=False, threads=threads)  # fmt: skip
+        pick_files(job)
+        found.append((tmp_path / str(threads) / "picks.star").read_text())
+    assert found[0] == found[1]
+
+
+def test_nothing_usable_is_an_error(folder, tmp_path):
+    with pytest.raises(InputError, match="none of 1 micrographs could be used"):
+        pick_files(PickJob([str(folder / "zero.mrc")], 130.0, tmp_path))
+
+
+def test_command_line(folder, tmp_path):
+    command = [sys.executable, "-m", "verglas.cli", "pick", str(folder / "m0.mrc"), "-d", "130", "-o", str(tmp_path / "o"),
+               "--method", "log", "--json", "--no-pictures"]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["micrographs"] == 1
+    wrong = subprocess.run([*command, "--distance", "-3"], capture_output=True, text=True)
+    assert wrong.returncode == 2
