@@ -25,6 +25,8 @@ _COMMANDS = (
     "fsc",
     "simulate",
     "project",
+    "class2d",
+    "select",
     "align",
     "reconstruct",
     "convert",

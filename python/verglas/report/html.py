@@ -1,4 +1,7 @@
-"""Pages: one self-contained HTML file each, with its pictures inside, readable without network, script or mouse."""
+"""Pages: one self-contained HTML file each, with its pictures inside, readable without network, script or mouse.
+
+A page whose reader chooses something may hold controls and an inline script (:class:`Raw`); it reads without them, too.
+"""
 
 from __future__ import annotations
 
@@ -27,12 +30,19 @@ class Table:
 
 
 @dataclass(frozen=True)
+class Raw:
+    """HTML put in as it stands: its maker escapes every text in it, and it asks nothing of the network."""
+
+    html: str
+
+
+@dataclass(frozen=True)
 class Section:
     """A heading, a paragraph, and what follows it in order."""
 
     title: str
     text: str = ""
-    blocks: Sequence[Picture | Table] = ()
+    blocks: Sequence[Picture | Table | Raw] = ()
 
 
 @dataclass(frozen=True)
@@ -78,9 +88,15 @@ def _table(table: Table) -> str:
     return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
 
 
+def _block(block: Picture | Table | Raw) -> str:
+    if isinstance(block, Raw):
+        return block.html
+    return _picture(block) if isinstance(block, Picture) else _table(block)
+
+
 def _section(section: Section, number: int) -> str:
     text = f"<p>{_text(section.text)}</p>" if section.text else ""
-    blocks = "".join(_picture(b) if isinstance(b, Picture) else _table(b) for b in section.blocks)
+    blocks = "".join(_block(b) for b in section.blocks)
     mark = f"s{number}"
     return f'<section aria-labelledby="{mark}"><h2 id="{mark}">{_text(section.title)}</h2>{text}{blocks}</section>'
 
