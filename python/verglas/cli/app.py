@@ -27,6 +27,7 @@ _COMMANDS = (
     "project",
     "class2d",
     "select",
+    "check_bias",
     "align",
     "reconstruct",
     "convert",
