@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from verglas.classification import moves
 from verglas.classification.classes import SKIP_RINGS, Classes2D, Iteration, State, collect, held_out_evidence
-from verglas.classification.em2d import Assignments, Engine2D, Model2D, Stage, plan_stage
+from verglas.classification.em2d import Assignments, Engine2D, Model2D, Stage, Sums, plan_stage
 from verglas.classification.settings import Class2DSettings
 from verglas.classification.working_set import WorkingSet
 from verglas.errors import InputError
@@ -26,7 +26,9 @@ _SETTLED = 0.03  # share of particles that may still change class when a stage e
 _STAGE_ITERATIONS = 5
 _CONVERGED = 0.01  # ... and when the whole is done
 _GIANT = 3.0  # times the mean size
-_REDUNDANT = 0.5  # nats per coefficient: what two averages of one view differ by
+_SPLIT_SEEDS, _SPLIT_ITERATIONS = 6, 4
+_REFILLS = 6  # iterations in which classes may start anew
+_CLEARLY = 1.5  # times the loss that the gain of a split must be
 _STEP = 0.6  # of stepwise EM: weight of a mini-batch
 
 
@@ -46,6 +48,7 @@ class Classifier:
         self.first = min(geo.ring(settings.start_resolution_A), geo.search_limit)
         self.second = min(max(geo.ring(_SECOND_A), self.first), geo.search_limit)
         self.n_iterations = 0
+        self.split: set[int] = set()
 
     def stage(self, radius: int) -> Stage:
         """Sampling at a radius."""
@@ -142,42 +145,74 @@ class Classifier:
         return radius
 
     def refill(self, state: State) -> bool:
-        """Give an empty class, or one of two alike where another is giant, to a class that holds too much."""
+        """Give a class that is empty, or little needed, to one that holds several views; True if any was given.
+
+        Merging the two most alike classes loses so many nats (Ward); a class that mixes views could gain half its
+        residuals beyond the noise. Where the gain is clearly larger, the smaller of the two starts anew. Each class is
+        split once, so that nothing goes round in circles.
+        """
         model, sums = state.model, state.sums
         assert sums is not None
         mean = sums.mass.sum() / len(model)
+        gain = 0.5 * np.maximum(sums.excess, 0) * np.where(sums.mass > _GIANT * mean, 2, 1) + 1e-6 * sums.mass
         empty = np.flatnonzero(sums.mass < max(1.5, 0.01 * mean))
-        reason = "empty"
-        if not len(empty) and sums.mass.max() > _GIANT * mean and len(model) > 2:
-            losses = moves.merging_losses(self.engine, model, sums, state.stage)
-            alike = np.unravel_index(np.argmin(losses), losses.shape)
-            coefficients = 2 * np.pi * np.arange(1, state.stage.radius + 1).sum()
-            giant = int(np.argmax(sums.mass))
-            if losses[alike] < _REDUNDANT * coefficients and giant not in alike:
-                empty, reason = np.array([min(alike, key=lambda k: sums.mass[k])]), "like another"
-        changed = False
-        for k in empty:
-            # Residuals beyond the noise show a class that mixes views; a giant one goes first.
-            weight = np.where(sums.mass > _GIANT * mean, 1e6 * sums.mass, np.maximum(sums.excess, 0) + 1e-6 * sums.mass)
-            weight[empty] = 0
-            source = int(np.argmax(weight))
+        gain[np.append(empty, sorted(self.split)).astype(int)] = 0
+        free = [(int(k), "empty") for k in empty] or self._little_needed(state, gain)
+        given = False
+        for k, reason in free:
+            source = int(np.argmax(gain))
             members = np.flatnonzero(state.found.label == source)
-            if len(members) < 4:
+            if gain[source] <= 0 or len(members) < 4:
                 break
-            worst = members[np.argsort(state.found.log_evidence[members], kind="stable")[: max(2, len(members) // 2)]]
-            row = np.array([self.rng.choice(worst)])
-            averages = model.averages.copy()
-            averages[k] = moves.image_references(self.engine, row, model.sigma2, model.tau2[source : source + 1])[0]
-            log_share, tau2 = model.log_share.copy(), model.tau2.copy()
-            log_share[k] = log_share[source] = log_share[source] - np.log(2)
-            tau2[k] = tau2[source]
-            model = replace(model, averages=averages, log_share=log_share, tau2=tau2)
-            sums.excess[source] = 0
-            self.settings.say(f"class {k + 1} ({reason}) starts anew from one particle of class {source + 1} "
-                              f"({len(members)} particles)")  # fmt: skip
-            changed = True
+            gain[source] = 0
+            self.split.add(source)
+            model = self._restarted(model, state.stage, k, source, members)
+            self.settings.say(f"class {k + 1} ({reason}) starts anew: the {len(members)} particles of class "
+                              f"{source + 1} are split in two")  # fmt: skip
+            given = True
         state.model = model
-        return changed
+        return given
+
+    def _little_needed(self, state: State, gain: Float) -> list[tuple[int, str]]:
+        """Classes that cost clearly less than the best splits gain; what is merged is not split."""
+        assert state.sums is not None
+        if len(state.model) < 3:
+            return []
+        losses = moves.merging_losses(self.engine, state.model, state.sums, state.stage)
+        gains = list(np.sort(gain)[::-1])
+        free: list[tuple[int, str]] = []
+        while len(free) < max(1, len(gain) // 10):
+            pair = [int(i) for i in np.unravel_index(np.argmin(losses), losses.shape)]
+            if not gains[len(free)] > _CLEARLY * losses[pair[0], pair[1]]:
+                break
+            free.append((min(pair, key=lambda k: state.sums.mass[k]), "like another"))  # type: ignore[union-attr]
+            losses[pair, :] = losses[:, pair] = np.inf
+            gain[pair] = 0
+        return free
+
+    def _restarted(self, model: Model2D, stage: Stage, k: int, source: int, members: Rows) -> Model2D:
+        """Classes k and ``source`` from the members of the latter, by a classification of these alone.
+
+        Single images as references, as at the start: against the average of many, one image would stay alone.
+        """
+        count = int(np.clip(len(members) // 4, 2, _SPLIT_SEEDS))
+        seeds = np.sort(self.rng.permutation(members)[:count])
+        averages = moves.image_references(self.engine, seeds, model.sigma2, model.tau2[source : source + 1])
+        share = np.full(count, model.log_share[source] - np.log(count))
+        sub = replace(model, averages=averages, log_share=share, tau2=np.tile(model.tau2[source], (count, 1)))
+        sums: Sums | None = None
+        for _ in range(_SPLIT_ITERATIONS):
+            _, sums = self.engine.run(sub, stage, members)
+            assert sums is not None
+            sub = replace(self.engine.maximised(sub, sums), sigma2=model.sigma2, shift_sigma_px=model.shift_sigma_px)
+        assert sums is not None
+        losses = moves.merging_losses(self.engine, sub, sums, stage)
+        halves = [g[np.argmax(sums.mass[g])] for g in moves.group_classes(losses, sums.mass, 2)]
+        averages, log_share, tau2 = model.averages.copy(), model.log_share.copy(), model.tau2.copy()
+        into = [source, k]
+        averages[into], tau2[into] = sub.averages[halves], sub.tau2[halves]
+        log_share[into] = model.log_share[source] - np.log(2)
+        return replace(model, averages=averages, log_share=log_share, tau2=tau2)
 
     def _rows(self, number: int) -> tuple[Rows, float]:
         """Particles of an iteration and the weight of its sums."""
@@ -196,7 +231,7 @@ class Classifier:
             rows, step = self._rows(number)
             self.iterate(state, rows, step=step)
             in_stage += 1
-            refilled = number < last - 3 and in_stage > 1 and self.refill(state)
+            refilled = number < min(last - 3, _REFILLS) and self.refill(state)
             changed = state.record[-1].changed
             if refilled or (changed > _SETTLED and in_stage < _STAGE_ITERATIONS and number > 0):
                 continue
