@@ -74,8 +74,8 @@ def test_nothing_usable_is_an_error(folder, tmp_path):
 
 
 def test_command_line(folder, tmp_path):
-    command = [sys.executable, "-m", "verglas.cli", "pick", str(folder / "m0.mrc"), "-d", "130", "-o", str(tmp_path / "o"),
-               "--method", "log", "--json", "--no-pictures"]  # fmt: skip
+    command = [sys.executable, "-m", "verglas.cli", "pick", str(folder / "m0.mrc"), "-d", "130", "-o",
+               str(tmp_path / "o"), "--method", "log", "--json", "--no-pictures"]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["micrographs"] == 1

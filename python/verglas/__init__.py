@@ -15,6 +15,7 @@ from verglas.types import ArraySource, Map, Micrograph, Optics, Poses
 # name -> module that holds it, loaded when first asked for
 _LAZY = {
     "align": "verglas.refinement",
+    "classify2d": "verglas.classification",
     "Particles": "verglas.types",
     "Picks": "verglas.types.micrograph",
     "ctf": "verglas.optics",
@@ -78,6 +79,7 @@ if TYPE_CHECKING:
     )
     from verglas.assessment.fsc import fsc
     from verglas.assessment.postprocess import postprocess
+    from verglas.classification import classify2d
     from verglas.geometry import euler_to_matrix, matrix_to_euler, orientation_grid, symmetry_matrices
     from verglas.io import read_map, read_micrograph, read_particles, write_map, write_particles
     from verglas.optics import ctf
@@ -106,6 +108,7 @@ __all__ = [
     "align",
     "assessment",
     "classification",
+    "classify2d",
     "ctf",
     "devices",
     "estimate_ctf",

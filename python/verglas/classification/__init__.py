@@ -1,5 +1,53 @@
-"""2D alignment and classes."""
+"""2D alignment, classes, multivariate analysis, and checks of model bias."""
 
 from verglas.classification.align2d import Alignment2D, align2d, alignment_scores, in_reference_frame
+from verglas.classification.bias import BiasReport, check_bias
+from verglas.classification.class2d import classify2d
+from verglas.classification.classes import Classes2D, Iteration, held_out_evidence
+from verglas.classification.multivariate import (
+    Correspondence,
+    Eigenimages,
+    SteerableEigenimages,
+    cluster,
+    core_members,
+    correspondence_analysis,
+    covariance,
+    eigenimages,
+    stable_core,
+    steerable_eigenimages,
+)
+from verglas.classification.reference_free import (
+    MutualAlignment,
+    align_pyramid,
+    align_reference_free,
+    einstein_from_noise,
+)
+from verglas.classification.settings import Class2DSettings
 
-__all__ = ["Alignment2D", "align2d", "alignment_scores", "in_reference_frame"]
+__all__ = [
+    "Alignment2D",
+    "BiasReport",
+    "Class2DSettings",
+    "Classes2D",
+    "Correspondence",
+    "Eigenimages",
+    "Iteration",
+    "MutualAlignment",
+    "SteerableEigenimages",
+    "align2d",
+    "align_pyramid",
+    "align_reference_free",
+    "alignment_scores",
+    "check_bias",
+    "classify2d",
+    "cluster",
+    "core_members",
+    "correspondence_analysis",
+    "covariance",
+    "eigenimages",
+    "einstein_from_noise",
+    "held_out_evidence",
+    "in_reference_frame",
+    "stable_core",
+    "steerable_eigenimages",
+]

@@ -10,6 +10,8 @@ from verglas.ops._device import as_array, require_cpu
 from verglas.ops.insert import GridSums
 from verglas.ops.polar import PolarGrid
 
+_BLAS_ONE_THREAD = 250_000  # multiply-adds of a product that OpenBLAS leaves to one thread
+
 
 def polar_insert(
     sums: GridSums,
@@ -106,8 +108,20 @@ def images_from_polar(samples: npt.ArrayLike, grid: PolarGrid) -> npt.NDArray[np
     theta = 2 * np.pi * np.arange(grid.n_theta // 2) / grid.n_theta
     n = np.arange(grid.box) - grid.box // 2
     kx, ky = (np.outer(grid.radii, f(theta)).ravel() for f in (np.cos, np.sin))
-    ex = np.exp(2j * np.pi / grid.box * kx[:, None] * n).astype(np.complex64)
-    ey = np.exp(2j * np.pi / grid.box * ky[:, None] * n).astype(np.complex64)
+    phase_x, phase_y = (2 * np.pi / grid.box * k[:, None] * n for k in (kx, ky))
+    ex = np.exp(1j * phase_x).astype(np.complex64)
+    # Re[ey ex X] = cos y Re[ex X] - sin y Im[ex X]: real products.
+    ey = np.concatenate([np.cos(phase_y), -np.sin(phase_y)]).astype(np.float32)
     # The other half of the circle is the complex conjugate: twice the real part.
-    weighted = (values * (2 * grid.weights[:, None] / grid.box**2)).reshape(len(values), -1)
-    return np.stack([(ey.T @ (w.astype(np.complex64)[:, None] * ex)).real for w in weighted])
+    weighted = (values * (2 * grid.weights[:, None] / grid.box**2)).reshape(len(values), -1).astype(np.complex64)
+    out = np.empty((len(values), grid.box, grid.box), np.float32)
+    # Slabs of the sum small enough for one thread of the BLAS: many threads on such products mostly wait for each
+    # other, and the result would depend on them.
+    slab = max(16, _BLAS_ONE_THREAD // grid.box**2)
+    for image, w in zip(out, weighted, strict=True):
+        rows = w[:, None] * ex
+        flat = np.concatenate([rows.real, rows.imag])
+        whole = len(flat) // slab * slab
+        left = ey[:whole].reshape(-1, slab, grid.box).swapaxes(1, 2)
+        image[:] = (left @ flat[:whole].reshape(-1, slab, grid.box)).sum(axis=0) + ey[whole:].T @ flat[whole:]
+    return out

@@ -1,4 +1,8 @@
-"""Pages: one self-contained HTML file each, with its pictures inside, readable without network, script or mouse."""
+"""Pages: one self-contained HTML file each, with its pictures inside, readable without network, script or mouse.
+
+A page whose reader chooses something may hold controls and an inline script (:class:`Fragment`); it reads without
+them, too.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +40,7 @@ class Link:
 
 @dataclass(frozen=True)
 class Fragment:
-    """HTML that is already escaped, for what the other blocks cannot say."""
+    """HTML put in as it stands: its maker escapes every text in it, and it asks nothing of the network."""
 
     html: str
 

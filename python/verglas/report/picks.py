@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from verglas.preprocess import MicrographQuality, PickResult, Verdict
-from verglas.report import figures
+from verglas.report import style
 from verglas.report.html import Fragment, Page, Picture, Section, render
 
 # A page holds this many pictures: the flagged micrographs first. All of them lie in the folder beside it.
@@ -49,8 +49,8 @@ def picks_picture(found: PickResult, title: str = "", width_in: float = 6.0) -> 
     small = found.small
     shown = -small.grey  # as recorded: protein dark
     height, width = shown.shape
-    with figures._styled():
-        figure = figures._figure(width_in, width_in * height / width + (0.3 if title else 0.0))
+    with style.styled():
+        figure = style.new_figure(width_in, width_in * height / width + (0.3 if title else 0.0))
         axes = figure.subplots()
         low, high = np.percentile(shown, (0.5, 99.5))
         axes.imshow(shown, cmap="gray", vmin=low, vmax=max(high, low + 1e-6), interpolation="bilinear")
@@ -59,7 +59,7 @@ def picks_picture(found: PickResult, title: str = "", width_in: float = 6.0) -> 
             tint = np.zeros((*mask.shape, 4))
             tint[mask] = (0.84, 0.37, 0.0, 0.25)
             axes.imshow(tint, interpolation="nearest")
-            axes.contour(mask, levels=[0.5], colors=[figures.COLOURS[1]], linewidths=1.2)
+            axes.contour(mask, levels=[0.5], colors=[style.COLOURS[1]], linewidths=1.2)
         xy = small.from_micrograph(found.picks.xy_px)
         size = np.full(len(xy), 2 * small.radius_px)
         circles = EllipseCollection(
@@ -71,7 +71,7 @@ def picks_picture(found: PickResult, title: str = "", width_in: float = 6.0) -> 
         axes.set_axis_off()
         if title:
             axes.set_title(title)
-        return figures.png(figure)
+        return style.png(figure)
 
 
 def histograms(rows: Sequence[MicrographQuality]) -> bytes:
@@ -83,16 +83,16 @@ def histograms(rows: Sequence[MicrographQuality]) -> bytes:
         ("CTF resolution, Å", [r.resolution_A for r in rows if np.isfinite(r.resolution_A)]),
     ]
     shown = [(label, found) for label, found in values if found]
-    with figures._styled():
-        figure = figures._figure(2.9 * len(shown), 2.3)
+    with style.styled():
+        figure = style.new_figure(2.9 * len(shown), 2.3)
         for axes, (label, found) in zip(np.ravel(figure.subplots(1, len(shown))), shown, strict=True):
             spread = max(found) - min(found)
             bins: Any = min(20, max(5, int(np.sqrt(len(found)) * 2))) if spread > 0 else [found[0] - 1, found[0] + 1]
-            axes.hist(found, bins=bins, color=figures.COLOURS[0], rwidth=0.9)
+            axes.hist(found, bins=bins, color=style.COLOURS[0], rwidth=0.9)
             axes.set_xlabel(label)
             axes.yaxis.get_major_locator().set_params(integer=True)
         figure.supylabel("micrographs", fontsize=9)
-        return figures.png(figure)
+        return style.png(figure)
 
 
 _COLUMNS = ("micrograph", "picks", "bad area %", "separation", "defocus µm", "CTF Å", "flags")
@@ -257,4 +257,4 @@ def picks_page(
 
         sections.append(Section("Set aside", blocks=[Table(("file", "reason"), list(set_aside.items()))]))
     return render(Page("Picking", summary, dict(figures_of_merit), sections, f"verglas {__version__}",
-                       _SCRIPT if rows else ""))  # fmt: skip
+                       script=_SCRIPT if rows else ""))  # fmt: skip

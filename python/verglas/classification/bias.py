@@ -1,0 +1,248 @@
+"""How much of what an alignment to a reference shows, noise alone would have shown."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from verglas import ops
+from verglas.classification.em2d import plan_stage
+from verglas.classification.settings import Class2DSettings
+from verglas.classification.working_set import Floats, Geometry, Rows, WorkingSet
+from verglas.errors import InputError
+from verglas.image import fourier_resample
+from verglas.types import Particles
+
+Float = npt.NDArray[np.float64]
+_BATCH = 128
+_SKIP_RINGS = 3  # beyond the alignment, which the mask lets it see
+_SEEN_SIGMA = 5.0
+_BIASED_SHARE = 0.5
+
+
+@dataclass(frozen=True)
+class BiasReport:
+    r"""Result of :func:`check_bias`.
+
+    Attributes
+    ----------
+    frequency_per_A : (rings,) float64
+    data, noise : (rings,) float64
+        Agreement of the aligned images with the reference on each ring: the sum of their cross terms
+        :math:`\mathrm{Re}[(C A)^* X S] / \sigma^2` per particle, the reference on the data's grey scale.
+    share : float
+        Noise's agreement over the data's, within the resolution of the alignment: what part noise reproduces.
+    share_per_ring : (rings,) float64
+        The same ring by ring, NaN where the data do not agree.
+    unseen_sigma : float
+        Agreement of the data with the reference on rings finer than the alignment used, in standard errors: no
+        alignment of noise reaches it.
+    alignment_resolution_A : float
+        Finest data the alignment used.
+    averages, noise_averages : (m, box, box) float32
+        Averages of aligned data and noise per reference, CTF-corrected, masked.
+    biased : bool
+    verdict : str
+    """
+
+    frequency_per_A: Float
+    data: Float
+    noise: Float
+    share: float
+    share_per_ring: Float
+    unseen_sigma: float
+    alignment_resolution_A: float
+    averages: Floats
+    noise_averages: Floats
+    biased: bool
+    verdict: str
+
+
+@dataclass(frozen=True)
+class _Aligned:
+    """Sums over one set of images at their best poses."""
+
+    cross: Float
+    power: Float
+    averages: Floats
+
+
+class _Aligner:
+    """The one alignment that data and noise go through."""
+
+    def __init__(self, work: WorkingSet, references: Floats, settings: Class2DSettings) -> None:
+        self.work, self.settings = work, settings
+        geo = work.geometry
+        self.grid = ops.PolarGrid(geo.box, geo.last_ring, diameter_px=geo.box)
+        self.search = ops.PolarGrid(geo.box, geo.search_limit, diameter_px=geo.diameter_px)
+        reach = 12.0 if settings.shift_range_A is None else settings.shift_range_A
+        self.stage = plan_stage(geo, geo.search_limit, reach / geo.pixel_size_A, settings.step_deg)
+        self.references = references * geo.mask
+        self.power, self.sigma2 = self._spectra()
+
+    def _spectra(self) -> tuple[Float, Float]:
+        """Mean power per group and ring; it stands for the noise variance, too, the signal being small."""
+        total = np.zeros((self.work.n_groups, self.grid.n_rings))
+        number = np.zeros(self.work.n_groups)
+        rows = self.work.usable[:: max(1, len(self.work.usable) // 2000)]
+        for begin in range(0, len(rows), _BATCH):
+            some = rows[begin : begin + _BATCH]
+            x = ops.polar(self.work.images(some), self.grid, threads=self.settings.threads)
+            np.add.at(total, self.work.group[some], (np.abs(x) ** 2).mean(axis=2, dtype=np.float64))
+            np.add.at(number, self.work.group[some], 1)
+        power = total / np.maximum(number, 1)[:, None]
+        return power, np.maximum(power, 1e-6 * power.max())
+
+    def noise(self, rows: Rows) -> Floats:
+        """Noise images with the spectrum of their groups; image i depends on the seed and i alone."""
+        box = self.work.geometry.box
+        ky, kx = np.fft.fftfreq(box)[:, None] * box, np.arange(box // 2 + 1)
+        radius = np.hypot(ky, kx)
+        out = np.empty((len(rows), box, box), np.float32)
+        for j, i in enumerate(rows.tolist()):
+            key = [self.settings.seed, i]
+            white = np.random.Generator(np.random.Philox(key=key, counter=[0, 0, 0, 77])).standard_normal((box, box))
+            amplitude = np.sqrt(np.interp(radius, self.grid.radii, self.power[self.work.group[i]])) / box
+            out[j] = np.fft.irfft2(np.fft.rfft2(white) * amplitude, (box, box))
+        return out
+
+    def run(self, *, noise: bool) -> _Aligned:
+        """Align all usable particles, or as many noise images, and add them up."""
+        geo, threads = self.work.geometry, self.settings.threads
+        n_power = 1 if self.work.ctf is None else 3
+        plan = ops.ScorePlan(self.search, self.stage.n_psi, n_power=n_power, score="correlation")
+        plan.set_reference(ops.polar(self.references, self.search, threads=threads), threads=threads)
+        sums = ops.MaximisePlan(self.grid, len(self.references))
+        sums.set_reference(ops.polar(self.references, self.grid, threads=threads), threads=threads)
+        cross, power = np.zeros(self.grid.n_rings), np.zeros(self.grid.n_rings)
+        rows = self.work.usable
+        for begin in range(0, len(rows), _BATCH):
+            some = rows[begin : begin + _BATCH]
+            images = self.noise(some) if noise else self.work.images(some)
+            inv = (1 / self.sigma2[self.work.group[some]]).astype(np.float32)
+            optics: dict[str, Any] = {
+                "ctf": None if self.work.ctf is None else self.work.ctf[some], "pixel_size_A": geo.pixel_size_A,
+                "threads": threads, "first_particle": int(some[0]),
+            }  # fmt: skip
+            found = plan.run(ops.polar(images * geo.mask, self.search, threads=threads), self.stage.shifts_px,
+                             inv_sigma2=inv[:, : geo.search_limit], **optics)  # fmt: skip
+            best = ops.Posterior.from_lists(
+                len(some), np.arange(len(some)), found.best_slice,
+                ops.psi_angles_deg(self.stage.n_psi)[found.best_psi], shift=found.best_shift,
+            )  # fmt: skip
+            residuals = sums.add(ops.polar(images, self.grid, threads=threads), best, self.stage.shifts_px,
+                                 inv_sigma2=inv, **optics)  # fmt: skip
+            assert residuals is not None
+            cross += (residuals.cross * inv).sum(axis=0)
+            power += (residuals.power * inv).sum(axis=0)
+            if self.settings.progress is not None:
+                self.settings.progress(begin + len(some), len(rows))
+        num, den = sums.slices(threads=threads)
+        floor = 0.05 * np.maximum(den.mean(axis=(1, 2), keepdims=True), 1e-30)
+        averages = ops.images_from_polar(num / (den + floor), self.grid) * geo.mask
+        return _Aligned(cross, power, averages)
+
+
+def _fitted(references: npt.ArrayLike, particles: Particles, geo: Geometry) -> Floats:
+    stack = np.asarray(references, np.float32)
+    stack = stack[None] if stack.ndim == 2 else stack
+    if stack.ndim != 3 or stack.shape[1:] != (particles.box, particles.box):
+        raise InputError(
+            f"check_bias: expected references of {particles.box} px, the particles' box, got shape {stack.shape}; "
+            "resample the reference first"
+        )
+    if not np.isfinite(stack).all() or not np.ptp(stack, axis=(1, 2)).all():
+        raise InputError("check_bias: a reference is constant or holds values that are not finite")
+    if geo.box != particles.box:
+        stack = fourier_resample(stack, (geo.box, geo.box))
+    return stack
+
+
+def check_bias(
+    particles: Particles, references: npt.ArrayLike, *, settings: Class2DSettings | None = None, **changes: object
+) -> BiasReport:
+    """Align particles to references, and as many noise images of the same spectrum, and compare what comes out.
+
+    Every noise image takes the place of a particle: same optics, same spectrum (of all images of its optics group, so
+    rather too strong than too weak), same alignment (best correlation over references, in-plane angles and shifts).
+
+    Parameters
+    ----------
+    particles : Particles
+        With images and optics.
+    references : (m, box, box) or (box, box) float32
+        Class averages, or projections of a map, without CTF.
+    settings : Class2DSettings, optional
+        ``diameter_A``, ``max_resolution_A`` (finest data of the alignment; 20 A by default here), ``shift_range_A``
+        (12 A), ``step_deg``, ``ctf``, ``seed``, ``threads``, ``progress`` are used.
+    **changes
+        Single choices.
+
+    Returns
+    -------
+    BiasReport
+
+    Raises
+    ------
+    InputError
+        Boxes differ, or a reference is constant.
+
+    References
+    ----------
+    Henderson (2013) Proc. Natl Acad. Sci. USA 110, 18037-18041.
+
+    Examples
+    --------
+    >>> import numpy as np, verglas as vg
+    >>> from verglas.classification import check_bias
+    >>> model = vg.simulate.phantom(32, 5.0, 110.0)
+    >>> poses = vg.Poses(np.column_stack([np.zeros(60), np.full(60, 90), np.arange(60) * 6.0]))
+    >>> p = vg.simulate.particles(model, 60, 32, 5.0, snr=1.0, poses=poses)
+    >>> view = vg.project(vg.simulate.density(model, 32, 5.0), vg.Poses([[0, 90, 0]]))
+    >>> check_bias(p, view, diameter_A=140).share < 0.5
+    True
+    """
+    if settings is None:
+        settings = Class2DSettings(**{"max_resolution_A": 20.0, **changes})  # type: ignore[arg-type]
+    elif changes:
+        raise InputError(f"check_bias: give settings or {', '.join(changes)}, not both")
+    if particles.source is None:
+        raise InputError(f"check_bias: {particles.where} has no images, only metadata")
+    work = WorkingSet(particles, settings)
+    aligner = _Aligner(work, _fitted(references, particles, work.geometry), settings)
+    return _report(aligner, aligner.run(noise=False), aligner.run(noise=True), particles.box)
+
+
+def _report(aligner: _Aligner, data: _Aligned, noise: _Aligned, box: int) -> BiasReport:
+    geo, n = aligner.work.geometry, len(aligner.work.usable)
+    seen = slice(0, geo.search_limit)
+    unseen = slice(geo.search_limit + _SKIP_RINGS, None)
+    # The reference on the data's grey scale: the factor that fits best, from the rings of the alignment.
+    scale = max(float(data.cross[seen].sum() / data.power[seen].sum()), 0.0)
+    agreement = float(data.cross[seen].sum())
+    share = float(noise.cross[seen].sum() / agreement) if agreement > 0 else 1.0
+    variance = float(data.power[unseen].sum())
+    sigma = float(data.cross[unseen].sum() / np.sqrt(variance)) if variance > 0 else 0.0
+    per_ring = np.divide(noise.cross, data.cross, out=np.full_like(data.cross, np.nan), where=data.cross > 0)
+    biased = share >= _BIASED_SHARE
+    limit = geo.resolution_A(geo.search_limit)
+    percent = f"{100 * min(share, 1.0):.0f} %"
+    if not biased:
+        verdict = f"In the data: noise reproduces {percent} of the agreement with the reference."
+    elif sigma >= _SEEN_SIGMA:
+        verdict = (f"Mixed: noise reproduces {percent} of the agreement with the reference to {limit:.0f} A, but the "
+                   "finer data, which the alignment has not used, agree with it, too.")  # fmt: skip
+    else:
+        verdict = (f"Model bias: noise reproduces {percent} of the agreement with the reference, and nothing finer "
+                   f"than {limit:.0f} A, which the alignment has not used, confirms it.")  # fmt: skip
+    verdict += f" Unseen data agree by {sigma:.1f} standard errors (5 would be signal)."
+    averages, other = data.averages, noise.averages
+    if geo.box != box:
+        averages, other = (fourier_resample(a, (box, box)) for a in (averages, other))
+    return BiasReport(
+        aligner.grid.radii / (geo.box * geo.pixel_size_A), scale * data.cross / n, scale * noise.cross / n, share,
+        per_ring, sigma, limit, averages, other, biased and sigma < _SEEN_SIGMA, verdict,
+    )  # fmt: skip

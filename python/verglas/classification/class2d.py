@@ -1,0 +1,316 @@
+"""2D classification of particles by maximum-a-posteriori expectation maximisation."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+
+import numpy as np
+import numpy.typing as npt
+
+from verglas.classification import moves
+from verglas.classification.classes import SKIP_RINGS, Classes2D, Iteration, State, collect, held_out_evidence
+from verglas.classification.em2d import Assignments, Engine2D, Model2D, Stage, Sums, plan_stage
+from verglas.classification.settings import Class2DSettings
+from verglas.classification.working_set import WorkingSet
+from verglas.errors import InputError
+from verglas.types import Particles
+
+Float = npt.NDArray[np.float64]
+Rows = npt.NDArray[np.int64]
+_SECOND_A = 20.0  # end of the seeding
+_MAX_SEEDS = 600
+_GROWTH = 1.3  # of the radius from stage to stage, at most
+_SUPPORTED_SIGMA = 3.0  # evidence in rings beyond the search that lets it take them in
+_SETTLED = 0.03  # share of particles that may still change class when a stage ends
+_STAGE_ITERATIONS = 5
+_CONVERGED = 0.01  # ... and when the whole is done
+_GIANT = 3.0  # times the mean size
+_SPLIT_SEEDS, _SPLIT_ITERATIONS = 6, 4
+_REFILLS = 6  # iterations in which classes may start anew
+_CLEARLY = 1.5  # times the loss that the gain of a split must be
+_STEP = 0.6  # of stepwise EM: weight of a mini-batch
+
+
+class Classifier:
+    """The steps of :func:`classify2d`, one method each."""
+
+    def __init__(self, work: WorkingSet, settings: Class2DSettings) -> None:
+        self.work, self.settings = work, settings
+        self.rng = np.random.default_rng([settings.seed, 2])
+        self.engine = Engine2D(work, self.rng.permutation(np.arange(len(work)) % 2))
+        geo = self.geometry = work.geometry
+        self.range_px = (
+            float(np.clip(geo.diameter_px * geo.pixel_size_A / 8, 5, 20))
+            if settings.shift_range_A is None
+            else settings.shift_range_A
+        ) / geo.pixel_size_A
+        self.first = min(geo.ring(settings.start_resolution_A), geo.search_limit)
+        self.second = min(max(geo.ring(_SECOND_A), self.first), geo.search_limit)
+        self.n_iterations = 0
+        self.split: set[int] = set()
+
+    def stage(self, radius: int) -> Stage:
+        """Sampling at a radius."""
+        return plan_stage(self.geometry, radius, self.range_px, self.settings.step_deg)
+
+    # -- start ----------------------------------------------------------------------------------------------------
+
+    def start(self) -> State:
+        """References from random images, spread over the data, grouped to K."""
+        rows, k = self.work.usable, self.settings.n_classes
+        some = np.sort(self.rng.permutation(rows)[:2000])
+        sigma2, tau2 = self.engine.spectra(some)
+        over = int(np.clip(len(rows) // 8, k, min(3 * k, max(k, _MAX_SEEDS))))
+        stage = self.stage(self.first)
+        if self.settings.start == "random" or len(rows) < 2 * k:
+            subsets = [np.sort(self.rng.permutation(rows)[: max(1, len(rows) // 3)]) for _ in range(k)]
+            averages, over = moves.subset_references(self.engine, subsets, sigma2, tau2), k
+        else:
+            averages = moves.image_references(self.engine, np.sort(self.rng.permutation(rows)[:over]), sigma2, tau2)
+        share = -np.log(over + 1.0)
+        null = share if self.settings.null_class else -np.inf
+        model = Model2D(averages, np.full(over, share), null, sigma2, self.range_px / 2, np.tile(tau2, (over, 1)))
+        state = State(model, stage, None, Assignments.empty(len(self.work)), [])
+        if over > k:
+            state = self._seeded(state, k)
+        state.stage = self.stage(self.second)
+        return state
+
+    def _seeded(self, state: State, k: int) -> State:
+        rows = self.work.usable
+        enough = max(5000, 30 * len(state.model))
+        for radius, times in ((self.first, 4), (self.second, 3)):
+            state.stage = self.stage(radius)
+            for _ in range(times):
+                some = rows if len(rows) <= enough else np.sort(self.rng.permutation(rows)[:enough])
+                self.iterate(state, some)
+        assert state.sums is not None
+        losses = moves.merging_losses(self.engine, state.model, state.sums, state.stage)
+        mass, vanish = state.sums.mass, moves.vanishing_losses(self.engine, state.model, state.sums, state.stage)
+        # The empty class takes part: seeds on noise are not worth a class.
+        n = len(mass)
+        table = np.full((n + 1, n + 1), np.inf)
+        table[:n, :n], table[n, :n], table[:n, n] = losses, vanish, vanish
+        groups = moves.group_classes(table, np.append(mass, max(state.sums.null_mass, 1.0)), k + 1)
+        groups = [g for g in groups if n not in g]
+        kept = np.array([g[np.argmax(state.sums.mass[g])] for g in groups])
+        share = np.array([np.exp(state.model.log_share[g]).sum() for g in groups])
+        self.settings.say(f"{len(state.model)} seeds grouped to {len(groups)} classes")
+        m = state.model
+        state.model = replace(m, averages=m.averages[kept], log_share=np.log(share), tau2=m.tau2[kept])
+        state.sums = None
+        return state
+
+    # -- iterations -----------------------------------------------------------------------------------------------
+
+    def iterate(self, state: State, rows: Rows, *, step: float = 1.0) -> None:
+        """One expectation and maximisation over ``rows``; below ``step`` 1 the sums are blended with earlier ones."""
+        began = time.perf_counter()
+        found, sums = self.engine.run(state.model, state.stage, rows)
+        assert sums is not None
+        likelihood = sums.log_likelihood
+        if step < 1 and state.sums is not None and len(state.sums.mass) == len(sums.mass):
+            sums = state.sums.blend(sums, step, len(self.work.usable) / len(rows))
+        state.model, state.sums = self.engine.maximised(state.model, sums), sums
+        both = rows[state.found.label[rows] >= 0]
+        changed = float((found.label[both] != state.found.label[both]).mean()) if len(both) else 1.0
+        _, z = held_out_evidence(sums, state.stage.radius + SKIP_RINGS)
+        for name in found.__dataclass_fields__:
+            getattr(state.found, name)[rows] = getattr(found, name)[rows]
+        self.n_iterations += 1
+        radius = state.stage.radius
+        line = Iteration(
+            self.n_iterations, radius, self.geometry.resolution_A(radius), len(rows), likelihood, changed, z,
+            time.perf_counter() - began,
+        )  # fmt: skip
+        state.record.append(line)
+        self.settings.say(
+            f"iteration {line.number}: {line.resolution_A:.1f} A, {line.particles} particles, log-likelihood "
+            f"{line.log_likelihood:.6g}, {100 * changed:.1f} % changed class, evidence beyond {z:.1f} sigma, "
+            f"{line.seconds:.1f} s"
+        )
+
+    def supported_radius(self, state: State) -> int:
+        """How far the radius may grow: to where half sets agree on rings that no alignment has seen."""
+        assert state.sums is not None
+        radius, last = state.stage.radius, self.geometry.last_ring
+        wanted = int(np.ceil(_GROWTH * radius))
+        while wanted > radius:
+            first = radius + SKIP_RINGS
+            _, z = held_out_evidence(state.sums, first, max(first + 2, min(wanted, last)))
+            if z > _SUPPORTED_SIGMA:
+                return wanted
+            wanted = (radius + wanted) // 2
+        return radius
+
+    def refill(self, state: State) -> bool:
+        """Give a class that is empty, or little needed, to one that holds several views; True if any was given.
+
+        Merging the two most alike classes loses so many nats (Ward); a class that mixes views could gain half its
+        residuals beyond the noise. Where the gain is clearly larger, the smaller of the two starts anew. Each class is
+        split once, so that nothing goes round in circles.
+        """
+        model, sums = state.model, state.sums
+        assert sums is not None
+        mean = sums.mass.sum() / len(model)
+        gain = 0.5 * np.maximum(sums.excess, 0) * np.where(sums.mass > _GIANT * mean, 2, 1) + 1e-6 * sums.mass
+        empty = np.flatnonzero(sums.mass < max(1.5, 0.01 * mean))
+        gain[np.append(empty, sorted(self.split)).astype(int)] = 0
+        free = [(int(k), "empty") for k in empty] or self._little_needed(state, gain)
+        given = False
+        for k, reason in free:
+            source = int(np.argmax(gain))
+            members = np.flatnonzero(state.found.label == source)
+            if gain[source] <= 0 or len(members) < 4:
+                break
+            gain[source] = 0
+            self.split.add(source)
+            model = self._restarted(model, state.stage, k, source, members)
+            self.settings.say(f"class {k + 1} ({reason}) starts anew: the {len(members)} particles of class "
+                              f"{source + 1} are split in two")  # fmt: skip
+            given = True
+        state.model = model
+        return given
+
+    def _little_needed(self, state: State, gain: Float) -> list[tuple[int, str]]:
+        """Classes that cost clearly less than the best splits gain; what is merged is not split."""
+        assert state.sums is not None
+        if len(state.model) < 3:
+            return []
+        losses = moves.merging_losses(self.engine, state.model, state.sums, state.stage)
+        gains = list(np.sort(gain)[::-1])
+        free: list[tuple[int, str]] = []
+        while len(free) < max(1, len(gain) // 10):
+            pair = [int(i) for i in np.unravel_index(np.argmin(losses), losses.shape)]
+            if not gains[len(free)] > _CLEARLY * losses[pair[0], pair[1]]:
+                break
+            free.append((min(pair, key=lambda k: state.sums.mass[k]), "like another"))  # type: ignore[union-attr]
+            losses[pair, :] = losses[:, pair] = np.inf
+            gain[pair] = 0
+        return free
+
+    def _restarted(self, model: Model2D, stage: Stage, k: int, source: int, members: Rows) -> Model2D:
+        """Classes k and ``source`` from the members of the latter, by a classification of these alone.
+
+        Single images as references, as at the start: against the average of many, one image would stay alone.
+        """
+        count = int(np.clip(len(members) // 4, 2, _SPLIT_SEEDS))
+        seeds = np.sort(self.rng.permutation(members)[:count])
+        averages = moves.image_references(self.engine, seeds, model.sigma2, model.tau2[source : source + 1])
+        share = np.full(count, model.log_share[source] - np.log(count))
+        sub = replace(model, averages=averages, log_share=share, tau2=np.tile(model.tau2[source], (count, 1)))
+        sums: Sums | None = None
+        for _ in range(_SPLIT_ITERATIONS):
+            _, sums = self.engine.run(sub, stage, members)
+            assert sums is not None
+            sub = replace(self.engine.maximised(sub, sums), sigma2=model.sigma2, shift_sigma_px=model.shift_sigma_px)
+        assert sums is not None
+        losses = moves.merging_losses(self.engine, sub, sums, stage)
+        halves = [g[np.argmax(sums.mass[g])] for g in moves.group_classes(losses, sums.mass, 2)]
+        averages, log_share, tau2 = model.averages.copy(), model.log_share.copy(), model.tau2.copy()
+        into = [source, k]
+        averages[into], tau2[into] = sub.averages[halves], sub.tau2[halves]
+        log_share[into] = model.log_share[source] - np.log(2)
+        return replace(model, averages=averages, log_share=log_share, tau2=tau2)
+
+    def _rows(self, number: int) -> tuple[Rows, float]:
+        """Particles of an iteration and the weight of its sums."""
+        rows, batch = self.work.usable, self.settings.mini_batch
+        if batch is None:
+            batch = 0 if len(rows) <= 20000 else max(10000, 200 * self.settings.n_classes)
+        if not batch or batch >= len(rows) or number < 0:
+            return rows, 1.0
+        return np.sort(self.rng.permutation(rows)[:batch]), 1.0 if number == 0 else _STEP
+
+    def improve(self, state: State) -> None:
+        """Iterate until nothing changes: the radius grows with what the half sets show beyond it."""
+        in_stage, last = 0, self.settings.iterations - 1
+        whole = len(self._rows(0)[0]) == len(self.work.usable)
+        for number in range(self.settings.iterations):
+            rows, step = self._rows(number)
+            self.iterate(state, rows, step=step)
+            in_stage += 1
+            refilled = number < min(last - 3, _REFILLS) and self.refill(state)
+            changed = state.record[-1].changed
+            if refilled or (changed > _SETTLED and in_stage < _STAGE_ITERATIONS and number > 0):
+                continue
+            radius = state.stage.radius
+            wanted = min(self.geometry.search_limit, self.supported_radius(state))
+            if wanted > radius:
+                state.stage, in_stage = self.stage(wanted), 0
+            elif in_stage >= 2 and (changed <= _CONVERGED or in_stage >= 2 * _STAGE_ITERATIONS):
+                break
+        if not whole:
+            for _ in range(2):
+                self.iterate(state, self._rows(-1)[0])
+
+
+def classify2d(
+    particles: Particles, n_classes: int = 50, *, settings: Class2DSettings | None = None, **changes: object
+) -> Classes2D:
+    r"""Classes of particles that show the same view, with the average of each.
+
+    Expectation maximisation over class, in-plane angle and shift, all marginalised, with the CTF in the model, the
+    noise spectrum of every optics group and a Gaussian prior of shifts estimated on the way. It starts from many
+    single images, groups what they gather, and takes in finer data as far as averages of half sets agree on data that
+    no alignment has seen yet. A class without an image, the empty class, competes for particles that noise explains
+    as well.
+
+    Parameters
+    ----------
+    particles : Particles
+        With images and optics.
+    n_classes : int
+        K.
+    settings : Class2DSettings, optional
+        All choices at once.
+    **changes
+        Single choices, as the fields of :class:`Class2DSettings`.
+
+    Returns
+    -------
+    Classes2D
+
+    Raises
+    ------
+    InputError
+        Settings contradict the images, or no particle can be used.
+
+    Warns
+    -----
+    VerglasWarning
+        Particles were set aside; the text names them.
+
+    References
+    ----------
+    Sigworth (1998) J. Struct. Biol. 122, 328-339; Scheres et al. (2005) J. Mol. Biol. 348, 139-149; Scheres (2012) J.
+    Struct. Biol. 180, 519-530.
+
+    Examples
+    --------
+    >>> import numpy as np, verglas as vg
+    >>> model = vg.simulate.phantom(32, 4.0, 90.0)
+    >>> poses = vg.Poses(np.column_stack([np.zeros(60), np.repeat([0, 90], 30), np.arange(60) * 6.0]))
+    >>> particles = vg.simulate.particles(model, 60, 32, 4.0, snr=1.0, poses=poses)
+    >>> found = vg.classify2d(particles, 2, diameter_A=110)
+    >>> found.averages.shape[1:], len(found.particles)
+    ((32, 32), 60)
+    """
+    if settings is None:
+        settings = Class2DSettings(n_classes=n_classes, **changes)  # type: ignore[arg-type]
+    elif changes:
+        raise InputError(f"classify2d: give settings or {', '.join(changes)}, not both")
+    if particles.source is None:
+        raise InputError(f"classify2d: {particles.where} has no images, only metadata")
+    work = WorkingSet(particles, settings)
+    if settings.n_classes > max(1, len(work.usable) // 2):
+        raise InputError(
+            f"classify2d: {settings.n_classes} classes asked of {len(work.usable)} particles; ask for at most half of "
+            "their number"
+        )
+    classifier = Classifier(work, settings)
+    state = classifier.start()
+    seeding = len(state.record)
+    classifier.improve(state)
+    return collect(classifier.engine, state, seeding)

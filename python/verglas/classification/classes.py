@@ -1,0 +1,281 @@
+"""What a 2D classification found: averages, particles, a table of classes and a verdict."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from verglas import ops
+from verglas.classification import moves
+from verglas.classification.em2d import Assignments, Engine2D, Model2D, Stage, Sums, ring_correlation
+from verglas.image import fourier_resample
+from verglas.types import Particles, Poses
+
+Float = npt.NDArray[np.float64]
+Floats = npt.NDArray[np.float32]
+Rows = npt.NDArray[np.int64]
+SKIP_RINGS = 3  # rings beyond the search that the mask lets it see
+NOISE_SIGMA = 5.0  # evidence below this is no signal
+
+
+@dataclass(frozen=True)
+class Iteration:
+    """One line of the record.
+
+    Attributes
+    ----------
+    number, radius : int
+        Iteration, and ring of the search; ``resolution_A`` is the same in angstrom.
+    particles : int
+        That took part.
+    log_likelihood : float
+        Of these, within the rings of the search.
+    changed : float
+        Share of particles that changed class.
+    evidence : float
+        :func:`held_out_evidence` of all classes.
+    seconds : float
+        Wall time.
+    """
+
+    number: int
+    radius: int
+    resolution_A: float
+    particles: int
+    log_likelihood: float
+    changed: float
+    evidence: float
+    seconds: float
+
+
+@dataclass
+class State:
+    """Where a classification stands."""
+
+    model: Model2D
+    stage: Stage
+    sums: Sums | None
+    found: Assignments
+    record: list[Iteration]
+
+
+@dataclass(frozen=True)
+class Classes2D:
+    """Result of :func:`verglas.classify2d`.
+
+    Attributes
+    ----------
+    averages : (K + 1, box, box) float32
+        Class averages on the particles' own sampling, filtered, masked and centred, best first; image i belongs to
+        class i + 1. The last is the empty class, zero (absent without ``null_class``).
+    pixel_size_A : float
+        Their pixel size.
+    particles : Particles
+        Those that could be used, with rlnClassNumber, rlnAnglePsi (rot and tilt 0), origins,
+        rlnMaxValueProbDistribution (probability of the class) and rlnLogLikeliContribution.
+    table : DataFrame
+        One row per class: class, particles, share, resolution_A (half-set averages, FRC 0.143), evidence_sigma
+        (:func:`held_out_evidence`), probability (mean of its particles), stability (NaN without repeats).
+    curves : (K, rings) float64
+        Fourier ring correlation of the half-set averages of each class at ``frequency_per_A``. Both halves were aligned
+        to one average, so it flatters up to the resolution of the search (the last of ``record``).
+    frequency_per_A : (rings,) float64
+    verdict : str
+        One sentence.
+    signal : bool
+        False where nothing but noise was found.
+    record : list of Iteration
+        What each iteration did.
+    set_aside : dict of int -> str
+        Particles that could not be used, with the reason.
+    """
+
+    averages: Floats
+    pixel_size_A: float
+    particles: Particles
+    table: pd.DataFrame
+    curves: Float
+    frequency_per_A: Float
+    verdict: str
+    signal: bool
+    record: list[Iteration]
+    set_aside: dict[int, str]
+
+    @property
+    def labels(self) -> Rows:
+        """Class of each particle, counted from 0."""
+        return self.particles.table["rlnClassNumber"].to_numpy(np.int64) - 1
+
+    @property
+    def n_classes(self) -> int:
+        """K, without the empty class."""
+        return len(self.curves)
+
+
+def held_out_evidence(sums: Sums, first: int, last: int | None = None) -> tuple[Float, float]:
+    r"""Whether half sets agree in rings ``first`` and beyond, which no alignment has seen; in standard errors.
+
+    With the average A2 of one half as template, the cross term of the other half's images,
+    :math:`S = \sum \gamma\, \mathrm{Re}[(C A_2)^* X S_t] / \sigma^2`, has mean 0 where there is only noise, and a
+    variance of at most :math:`V = \sum \gamma\, C^2 |A_2|^2 / \sigma^2`, however the posterior is spread over poses and
+    classes (Jensen). Both come from the sums of the M-step. z = S / sqrt(V), the mean of both ways round.
+
+    Parameters
+    ----------
+    sums : Sums
+        Of one pass.
+    first, last : int
+        Rings used, counted from 0: from ``first`` to before ``last``; all further ones by default.
+
+    Returns
+    -------
+    (K,) float64, float
+        z of each class, and of all together; 0 where there is nothing to compare.
+    """
+    num, den = sums.numerator[:, :, first:last], sums.denominator[:, :, first:last]
+    cross, variance = np.zeros((2, len(num))), np.zeros((2, len(num)))
+    if num.shape[2] == 0:
+        return cross[0], 0.0
+    for h in (0, 1):
+        # Weakly populated coefficients count less.
+        template = num[:, 1 - h] / (den[:, 1 - h] + 0.5 * den[:, 1 - h].mean(axis=(1, 2), keepdims=True) + 1e-30)
+        cross[h] = 2 * (template.conj() * num[:, h]).real.sum(axis=(1, 2))
+        variance[h] = 2 * (np.abs(template) ** 2 * den[:, h]).sum(axis=(1, 2))
+
+    def z(s: Float, v: Float) -> Float:
+        return np.divide(s, np.sqrt(v), out=np.zeros_like(s), where=v > 0)
+
+    return z(cross, variance).mean(axis=0), float(z(cross.sum(axis=1), variance.sum(axis=1)).mean())
+
+
+def half_set_curves(engine: Engine2D, sums: Sums) -> Float:
+    """Fourier ring correlation of each class's half-set averages inside the mask, (K, rings)."""
+    halves, _ = engine.unfiltered(sums)
+    k, _, rings, angles = halves.shape
+    images = ops.images_from_polar(halves.reshape(2 * k, rings, angles).astype(np.complex64), engine.grid)
+    masked = ops.polar(images * engine.geometry.mask, engine.grid, threads=engine.settings.threads)
+    return ring_correlation(masked.reshape(k, 2, rings, angles).astype(np.complex128))
+
+
+def crossing(curve: Float, radii: Float, threshold: float = 0.143) -> float:
+    """Radius where a curve first falls below a threshold, between rings by interpolation; 0 if it starts below.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from verglas.classification.classes import crossing
+    >>> crossing(np.array([1.0, 0.6, 0.4]), np.array([1.0, 2.0, 3.0]), 0.5)
+    2.5
+    """
+    below = np.flatnonzero(~(curve >= threshold))
+    if not below.size:
+        return float(radii[-1])
+    i = int(below[0])
+    if i == 0:
+        return 0.0
+    part = (curve[i - 1] - threshold) / (curve[i - 1] - curve[i])
+    return float(radii[i - 1] + part * (radii[i] - radii[i - 1]))
+
+
+def collect(engine: Engine2D, state: State, seeding: int) -> Classes2D:
+    """The result: averages centred and ranked, poses moved with them, verdict.
+
+    Parameters
+    ----------
+    engine : Engine2D
+    state : State
+        After the last iteration.
+    seeding : int
+        Iterations of the record that belong to the seeding, whose evidence does not count.
+    """
+    work, geo, k, sums = engine.work, engine.geometry, len(state.model), state.sums
+    assert sums is not None
+    averages, move = moves.centred(state.model.averages)
+    curves = half_set_curves(engine, sums)
+    evidence, _ = held_out_evidence(sums, state.stage.radius + SKIP_RINGS)
+    rows = work.usable
+    label = state.found.label[rows]
+    size = np.bincount(label, minlength=k + 1)
+    limit = [crossing(c, engine.grid.radii) if n > 3 else 0.0 for c, n in zip(curves, size[:k], strict=True)]
+    resolution = np.array([geo.resolution_A(r) if r > 0 else np.inf for r in limit])
+    order = np.lexsort((-size[:k], np.where(np.isfinite(resolution), resolution.round(1), 1e9)))
+    number = np.append(np.argsort(order), k)
+    in_class = np.append(move, [[0.0, 0.0]], axis=0)[label]
+    turn = np.deg2rad(state.found.psi_deg[rows])
+    # The average moved by v: a particle needs R_z(psi) v more to lie at the origin.
+    c, s = np.cos(turn), np.sin(turn)
+    extra = np.stack([c * in_class[:, 0] + s * in_class[:, 1], -s * in_class[:, 0] + c * in_class[:, 1]], axis=1)
+    shifts_A = (state.found.shifts_px[rows] + extra) * geo.pixel_size_A
+    angles = np.column_stack([np.zeros(len(rows)), np.zeros(len(rows)), state.found.psi_deg[rows]])
+    chosen = work.particles[rows].with_poses(Poses(angles, shifts_A)).with_columns(
+        rlnClassNumber=number[label] + 1, rlnMaxValueProbDistribution=state.found.probability[rows],
+        rlnLogLikeliContribution=state.found.log_evidence[rows],
+    )  # fmt: skip
+    box = work.particles.box
+    shown = averages[order]
+    if geo.box != box:
+        # Grey values of the particles' own pixels: a working pixel averages several of them.
+        shown = fourier_resample(shown, (box, box))
+    probability = np.bincount(label, state.found.probability[rows], k + 1) / np.maximum(size, 1)
+    table = pd.DataFrame({
+        "class": np.arange(1, k + 1), "particles": size[order], "share": size[order] / len(rows),
+        "resolution_A": resolution[order], "evidence_sigma": evidence[order], "probability": probability[order],
+        "stability": np.nan,
+    })  # fmt: skip
+    if engine.settings.null_class:
+        shown = np.concatenate([shown, np.zeros((1, box, box), np.float32)])
+        table.loc[k] = [k + 1, size[k], size[k] / len(rows), np.inf, 0.0, probability[k], np.nan]
+        table = table.astype({"class": int, "particles": int})
+    best = max((line.evidence for line in state.record[seeding:]), default=0.0)
+    verdict, signal = _verdict(best, table, k, geo.resolution_A(state.stage.radius))
+    return Classes2D(
+        shown.astype(np.float32), work.pixel_size_A, chosen, table, curves[order],
+        engine.grid.radii / (geo.box * geo.pixel_size_A), verdict, signal, state.record, work.bad,
+    )  # fmt: skip
+
+
+def _verdict(evidence: float, table: pd.DataFrame, k: int, resolution_A: float) -> tuple[str, bool]:
+    if evidence < NOISE_SIGMA:
+        return (
+            f"Nothing but noise: averages of half sets agree by {evidence:.1f} standard errors (at least "
+            f"{NOISE_SIGMA:g} would be signal) on data finer than {resolution_A:.0f} A, which no alignment has seen. "
+            "Whatever the averages show comes from aligning noise; do not use these classes.", False,
+        )  # fmt: skip
+    finite = table["resolution_A"][:k]
+    finite = finite[np.isfinite(finite)]
+    best = f"{finite.min():.1f} A" if len(finite) else "no resolution"
+    text = (
+        f"Signal: half sets agree by {evidence:.0f} standard errors on data that no alignment has seen; best class "
+        f"{best}."
+    )
+    empty = table["share"].to_numpy()[k] if len(table) > k else 0.0
+    if empty > 0.02:
+        text += f" Noise alone explains {100 * empty:.0f} % of the particles (class {k + 1})."
+    return text, True
+
+
+def with_stability(result: Classes2D, others: list[Classes2D]) -> Classes2D:
+    """The result with the stability of each class: its overlap (Jaccard) with the nearest class of each repeat, meaned.
+
+    Parameters
+    ----------
+    result : Classes2D
+        Of the first run.
+    others : list of Classes2D
+        Of the same particles from other seeds.
+    """
+    if not others:
+        return result
+    mine = result.labels
+    count = len(result.table)
+    overlap = np.zeros(count)
+    for other in others:
+        theirs = other.labels
+        table = np.zeros((count, int(theirs.max()) + 1))
+        np.add.at(table, (mine, theirs), 1)
+        union = table.sum(axis=1, keepdims=True) + table.sum(axis=0) - table
+        overlap += np.divide(table, union, out=np.zeros_like(table), where=union > 0).max(axis=1)
+    return replace(result, table=result.table.assign(stability=overlap / len(others)))

@@ -1,0 +1,414 @@
+r"""One iteration of maximum-a-posteriori 2D classification on the likelihood engine.
+
+Class averages are slices without a direction. With the posterior :math:`\gamma` over class k, angle and shift,
+
+.. math::
+    A_k = \frac{\sum \gamma\, C X S / \sigma^2}{\sum \gamma\, C^2 / \sigma^2 + 1/(T \tau_k^2)},
+
+all on rings (:class:`verglas.ops.ScorePlan`, :class:`verglas.ops.MaximisePlan`). Method: docs/guide/class2d.md.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from verglas import ops
+from verglas.classification.working_set import Geometry, Samples, WorkingSet
+
+Float = npt.NDArray[np.float64]
+Floats = npt.NDArray[np.float32]
+Rows = npt.NDArray[np.int64]
+_BATCH = 128
+_TAU_FLOOR = 0.01  # of the noise variance of an average: rings without signal are filtered out, not cut off
+
+
+@dataclass(frozen=True)
+class Model2D:
+    """Parameters of the mixture.
+
+    Attributes
+    ----------
+    averages : (K, box, box) float32
+        Class averages in the working box, filtered and masked as the search sees them.
+    log_share : (K,)
+        Log of the share of particles in each class.
+    log_null : float
+        The same of the empty class; -inf where there is none.
+    sigma2 : (groups, rings)
+        Noise variance of one coefficient of the unnormalised transform.
+    shift_sigma_px : float
+        Standard deviation of shifts on each axis.
+    tau2 : (K, rings)
+        Signal power of each class.
+    """
+
+    averages: Floats
+    log_share: Float
+    log_null: float
+    sigma2: Float
+    shift_sigma_px: float
+    tau2: Float
+
+    def __len__(self) -> int:
+        return len(self.averages)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Sampling of one stage: rings of the search, angles, shifts."""
+
+    radius: int
+    n_psi: int
+    shifts_px: Floats
+    step_px: float
+
+
+def plan_stage(geo: Geometry, radius: int, shift_range_px: float, step_deg: float | None) -> Stage:
+    """Angles and shifts that a radius can tell apart.
+
+    The angular step moves the edge of the particle by 3/8 of the finest period; a quarter period is the shift step.
+    """
+    finest = 0.75 * geo.box / (geo.diameter_px * radius) if step_deg is None else np.deg2rad(step_deg)
+    n_psi = int(np.ceil(2 * np.pi / finest / 16)) * 16
+    step = max(geo.box / (4 * radius), 0.25)
+    reach = int(np.floor(shift_range_px / step + 1e-6))
+    k = np.arange(-reach, reach + 1)
+    table = np.stack(np.meshgrid(k, k), axis=-1).reshape(-1, 2)
+    table = table[np.hypot(*table.T) <= max(reach, 0.5)]
+    return Stage(radius, n_psi, (table * step).astype(np.float32), step)
+
+
+@dataclass(frozen=True)
+class Assignments:
+    """What one iteration found for each particle; rows of particles that took no part are as made.
+
+    Attributes
+    ----------
+    label : (n,) int64
+        Class with the largest probability; K is the empty class, -1 none yet.
+    probability : (n,) float64
+        Its posterior probability.
+    psi_deg, shifts_px
+        Pose in that class, the posterior's mean about its best pose; working pixels.
+    log_evidence : (n,) float64
+        Log of the likelihood, up to terms that depend on the noise alone, summed over classes and poses.
+    """
+
+    label: Rows
+    probability: Float
+    psi_deg: Float
+    shifts_px: Float
+    log_evidence: Float
+
+    @classmethod
+    def empty(cls, n: int) -> Assignments:
+        """Nothing known yet."""
+        return cls(np.full(n, -1), np.zeros(n), np.zeros(n), np.zeros((n, 2)), np.full(n, np.nan))
+
+
+@dataclass
+class Sums:
+    """Sufficient statistics of one pass: of every class and half set, of noise, shares and shifts.
+
+    Attributes
+    ----------
+    numerator, denominator : (K, 2, rings, angles)
+        Of the averages, per half set.
+    mass : (K,)
+        Posterior mass; ``null_mass`` that of the empty class.
+    squared, group_mass : (groups, rings), (groups,)
+        Residuals for the noise.
+    shift2 : float
+        Sum of posterior mean squared shifts, px^2.
+    excess : (K,)
+        Residuals of the particles of each class beyond what the noise allows, in units of noise variance: large where
+        a class mixes views.
+    log_likelihood : float
+        Of the images of the pass, all terms included, within the rings of the search.
+    """
+
+    numerator: npt.NDArray[np.complex128]
+    denominator: Float
+    mass: Float
+    null_mass: float
+    squared: Float
+    group_mass: Float
+    shift2: float
+    excess: Float
+    log_likelihood: float
+
+    def blend(self, new: Sums, step: float, scale: float) -> Sums:
+        """(1 - step) of these plus step of ``scale`` times the new: stepwise EM (Cappe and Moulines 2009)."""
+        names = [n for n in self.__dataclass_fields__ if n != "log_likelihood"]
+        mixed = {n: (1 - step) * getattr(self, n) + step * scale * getattr(new, n) for n in names}
+        return Sums(**mixed, log_likelihood=new.log_likelihood)
+
+
+class Engine2D:
+    """Passes over the particles of a working set; holds their samples.
+
+    Parameters
+    ----------
+    work : WorkingSet
+    halves : (n,) int64
+        Half set of each particle, 0 or 1.
+    """
+
+    def __init__(self, work: WorkingSet, halves: Rows) -> None:
+        self.work, self.halves, self.settings = work, halves, work.settings
+        geo = self.geometry = work.geometry
+        self.grid = ops.PolarGrid(geo.box, geo.last_ring, diameter_px=geo.box)
+        self.whole = Samples(work, self.grid, masked=self.settings.mask_m_step)
+        self._masked: Samples | None = None
+
+    def masked(self, radius: int) -> Samples:
+        """Masked samples of a stage; kept until another radius is asked for."""
+        if self._masked is None or self._masked.grid.radius != radius:
+            grid = ops.PolarGrid(self.geometry.box, radius, diameter_px=self.geometry.diameter_px)
+            self._masked = Samples(self.work, grid, masked=True)
+        return self._masked
+
+    # -- starting values ------------------------------------------------------------------------------------------
+
+    def spectra(self, rows: Rows) -> tuple[Float, Float]:
+        """Noise variance per group and ring, and signal power per ring, from images inside and outside the mask.
+
+        With noise n everywhere, signal s inside the mask only and f the mean square of the mask, unmasked images have
+        power n + s and masked ones f n + s.
+        """
+        mask = self.geometry.mask
+        share = float((mask.astype(np.float64) ** 2).mean())
+        full = np.zeros((self.work.n_groups, self.grid.n_rings))
+        inside = np.zeros_like(full)
+        ctf2 = np.zeros(self.grid.n_rings)
+        number = np.zeros(self.work.n_groups)
+        for begin in range(0, len(rows), _BATCH):
+            some = rows[begin : begin + _BATCH]
+            images, group = self.work.images(some), self.work.group[some]
+            for total, values in ((full, images), (inside, images * mask)):
+                x = ops.polar(values, self.grid, threads=self.settings.threads)
+                np.add.at(total, group, (np.abs(x) ** 2).mean(axis=2, dtype=np.float64))
+            np.add.at(number, group, 1)
+            ctf2 += self._ctf2(some)
+        number = np.maximum(number, 1)[:, None]
+        full, inside = full / number, inside / number
+        noise = (full - inside) / (1 - share) if share < 0.85 else 0.8 * full
+        noise = _smooth(np.clip(noise, 0.1 * full, full))
+        signal = np.maximum(_smooth(full - noise), 0.01 * full)
+        weight = number / number.sum()
+        return noise, (signal * weight).sum(axis=0) / np.maximum(ctf2 / len(rows), 0.05)
+
+    def _ctf2(self, rows: Rows) -> Float:
+        if self.work.ctf is None:
+            return np.full(self.grid.n_rings, float(len(rows)))
+        ones = np.ones((len(rows), self.grid.n_rings), np.float32)
+        power = ops.polar_ctf_power(
+            ones, self.grid, 1, ctf=self.work.ctf[rows], pixel_size_A=self.geometry.pixel_size_A,
+            threads=self.settings.threads,
+        )  # fmt: skip
+        return (power[..., 0].real.astype(np.float64) / (self.grid.weights * self.grid.n_theta)).sum(axis=0)
+
+    # -- one pass -------------------------------------------------------------------------------------------------
+
+    def run(self, model: Model2D, stage: Stage, rows: Rows, *, sums: bool = True) -> tuple[Assignments, Sums | None]:
+        """Expectation over ``rows``, and the sums of the M-step unless ``sums`` is False."""
+        samples = self.masked(stage.radius)
+        plan = ops.ScorePlan(
+            samples.grid, stage.n_psi, n_power=1 if self.work.ctf is None else 3, epsilon=1e-2, max_candidates=8192
+        )
+        log_prior = np.full((len(model), 2), -np.inf)
+        log_prior[:, 0] = model.log_share
+        threads = self.settings.threads
+        plan.set_reference(ops.polar(model.averages, samples.grid, threads=threads), log_prior=log_prior,
+                           threads=threads)  # fmt: skip
+        log_shift = -np.sum(stage.shifts_px.astype(np.float64) ** 2, axis=1) / (2 * model.shift_sigma_px**2)
+        log_shift -= np.log(np.exp(log_shift).sum())
+        found = Assignments.empty(len(self.work))
+        collect = _Collector(self, model) if sums else None
+        for begin in range(0, len(rows), _BATCH):
+            some = rows[begin : begin + _BATCH]
+            inv = (1 / model.sigma2[self.work.group[some]]).astype(np.float32)
+            scores = plan.run(
+                samples.get(some), stage.shifts_px, inv_sigma2=inv[:, : stage.radius], log_shift=log_shift,
+                first_particle=int(some[0]), threads=threads, **self.optics(some),
+            )  # fmt: skip
+            evidence = np.logaddexp(scores.log_evidence, model.log_null)
+            in_classes = np.exp(scores.log_evidence - evidence)
+            posterior = ops.Posterior.from_scores(scores, stage.n_psi)
+            posterior = replace(posterior, weight=posterior.weight * in_classes[posterior.image])
+            _assign(found, some, posterior, stage, len(model), 1 - in_classes, evidence)
+            if collect is not None:
+                collect.add(some, posterior, stage, inv, 1 - in_classes, evidence)
+            if self.settings.progress is not None:
+                self.settings.progress(begin + len(some), len(rows))
+        return found, None if collect is None else collect.sums()
+
+    def optics(self, rows: Rows) -> dict:
+        """CTF arguments of the engine for these particles."""
+        ctf = None if self.work.ctf is None else self.work.ctf[rows]
+        return {"ctf": ctf, "pixel_size_A": self.geometry.pixel_size_A}
+
+    def noise_terms(self, rows: Rows, stage: Stage, inv: Floats) -> Float:
+        r"""Part of the log-likelihood that depends on the noise alone: -1/2 sum (|X|^2 / sigma^2 + log pi sigma^2)."""
+        samples = self.masked(stage.radius)
+        power = samples.power(rows)
+        own = inv[:, : stage.radius].astype(np.float64)
+        coefficients = samples.grid.weights * samples.grid.n_theta
+        return -0.5 * ((power * own + np.log(np.pi / own)) * coefficients).sum(axis=1)
+
+    # -- the M-step -----------------------------------------------------------------------------------------------
+
+    def unfiltered(self, sums: Sums) -> tuple[npt.NDArray[np.complex128], Float]:
+        """Averages of the half sets without prior, (K, 2, rings, angles), and their mean weights D (K, 2, rings).
+
+        1 / D is the noise variance of a coefficient of the average.
+        """
+        weight = self.grid.weights[:, None]
+        den = sums.denominator / weight
+        mean = den.mean(axis=3)
+        floor = np.maximum(1e-3 * mean[..., None], 1e-12)
+        return sums.numerator / weight / np.maximum(den, floor), mean
+
+    def maximised(self, model: Model2D, sums: Sums, *, tau2: Float | None = None) -> Model2D:
+        """The model of the next iteration. ``tau2`` fixes the signal power; by default it is measured anew."""
+        halves, weight = self.unfiltered(sums)
+        if tau2 is None:
+            tau2 = signal_power(halves, weight)
+        num = sums.numerator.sum(axis=1) / self.grid.weights[:, None]
+        den = sums.denominator.sum(axis=1) / self.grid.weights[:, None]
+        samples = num / (den + 1 / (self.settings.regularisation * tau2[:, :, None]))
+        averages = ops.images_from_polar(samples.astype(np.complex64), self.grid)
+        if not self.settings.mask_m_step:
+            averages = averages * self.geometry.mask
+        total = sums.mass.sum() + sums.null_mass
+        shares = (sums.mass + 1) / (total + len(model) + 1)
+        null = (sums.null_mass + 1) / (total + len(model) + 1) if self.settings.null_class else 0.0
+        with np.errstate(divide="ignore"):
+            log_null = float(np.log(null))
+        coefficients = self.grid.weights * self.grid.n_theta
+        noise = sums.squared / np.maximum(sums.group_mass[:, None] * coefficients, 1e-30)
+        sigma2 = np.where(sums.group_mass[:, None] > 0, np.maximum(noise, 0.01 * model.sigma2), model.sigma2)
+        # Two axes; a step of the finest stage is the least that can be told.
+        spread = np.sqrt(max(sums.shift2, 0.0) / (2 * max(sums.mass.sum(), 1e-9)))
+        least = self.geometry.box / (8 * self.geometry.search_limit)
+        return Model2D(averages, np.log(shares), log_null, sigma2, float(max(spread, least)), tau2)
+
+
+class _Collector:
+    """Adds batches to the sums of the M-step."""
+
+    def __init__(self, engine: Engine2D, model: Model2D) -> None:
+        self.engine, self.model = engine, model
+        k, grid, threads = len(model), engine.grid, engine.settings.threads
+        self.plan = ops.MaximisePlan(grid, 2 * k, n_power=1 if engine.work.ctf is None else None)
+        self.plan.set_reference(np.repeat(ops.polar(model.averages, grid, threads=threads), 2, axis=0), threads=threads)
+        self.groups = ops.GroupSums.zeros(engine.work.n_groups, grid)
+        self.mass, self.excess = np.zeros(k), np.zeros(k)
+        self.null_mass, self.shift2, self.log_likelihood = 0.0, 0.0, 0.0
+
+    def add(
+        self, rows: Rows, posterior: ops.Posterior, stage: Stage, inv: Floats, null: Float, evidence: Float
+    ) -> None:
+        """One batch; slices 2 k and 2 k + 1 are the half sets of class k."""
+        e = self.engine
+        image, k = posterior.image, len(self.model)
+        halved = replace(posterior, slice=2 * posterior.slice + e.halves[rows][image].astype(np.int32))
+        x = e.whole.get(rows)
+        residuals = self.plan.add(
+            x, halved, stage.shifts_px, inv_sigma2=inv, image_power=e.whole.power(rows),
+            first_particle=int(rows[0]), threads=e.settings.threads, **e.optics(rows),
+        )  # fmt: skip
+        assert residuals is not None
+        coefficients = (e.grid.weights * e.grid.n_theta)[: stage.radius]
+        beyond = residuals.squared[:, : stage.radius] * inv[:, : stage.radius] - residuals.mass[:, None] * coefficients
+        # What the empty class explains is noise, all of it.
+        residuals = replace(residuals, mass=residuals.mass + null)
+        self.groups.add(residuals, e.work.group[rows])
+        per_image = np.bincount(image * k + posterior.slice, posterior.weight, minlength=len(rows) * k)
+        shares = per_image.reshape(len(rows), k)
+        self.mass += shares.sum(axis=0)
+        self.excess += beyond.sum(axis=1) @ shares
+        self.null_mass += float(null.sum())
+        away = np.sum(stage.shifts_px.astype(np.float64) ** 2, axis=1)
+        self.shift2 += float((posterior.weight * away[posterior.shift]).sum())
+        self.log_likelihood += float((evidence + e.noise_terms(rows, stage, inv)).sum())
+
+    def sums(self) -> Sums:
+        """The sums of all batches."""
+        k, grid = len(self.model), self.engine.grid
+        num, den = self.plan.slices(threads=self.engine.settings.threads)
+        shape = (k, 2, grid.n_rings, grid.n_theta // 2)
+        return Sums(
+            num.reshape(shape).astype(np.complex128), den.reshape(shape).astype(np.float64), self.mass, self.null_mass,
+            self.groups.squared, self.groups.mass, self.shift2, self.excess, self.log_likelihood,
+        )  # fmt: skip
+
+
+def _assign(
+    found: Assignments, rows: Rows, posterior: ops.Posterior, stage: Stage, k: int, null: Float, evidence: Float
+) -> None:
+    """Most probable class of every image of a batch, and the pose in it."""
+    n, image = len(rows), posterior.image
+    mass = np.bincount(image * k + posterior.slice, posterior.weight, minlength=n * k).reshape(n, k)
+    label = mass.argmax(axis=1)
+    # Candidates come by falling score: the first of the class is the best pose in it.
+    own = np.flatnonzero(posterior.slice == label[image])
+    which, first = np.unique(image[own], return_index=True)
+    best = np.zeros(n, np.int64)
+    best[which] = own[first]
+    step = 360 / stage.n_psi
+    turn = (posterior.psi_deg[own] - posterior.psi_deg[best[image[own]]] + 180) % 360 - 180
+    shifts = stage.shifts_px.astype(np.float64)[posterior.shift]
+    move = shifts[own] - shifts[best[image[own]]]
+    near = (np.abs(turn) < 1.6 * step) & (np.abs(move) < 1.6 * stage.step_px).all(axis=1)
+    weight = posterior.weight[own] * near
+    total = np.maximum(np.bincount(image[own], weight, minlength=n), 1e-30)
+    psi = posterior.psi_deg[best] + np.bincount(image[own], weight * turn, minlength=n) / total
+    found.psi_deg[rows] = (psi + 180) % 360 - 180
+    for axis in (0, 1):
+        found.shifts_px[rows, axis] = shifts[best, axis] + np.bincount(image[own], weight * move[:, axis], n) / total
+    probability = mass[np.arange(n), label]
+    empty = null > mass.sum(axis=1)
+    found.label[rows] = np.where(empty, k, label)
+    found.probability[rows] = np.where(empty, null, probability)
+    found.log_evidence[rows] = evidence
+
+
+def _smooth(values: Float) -> Float:
+    """Means over three neighbouring rings, 1/4, 1/2, 1/4, along the last axis."""
+    padded = np.concatenate([values[..., :1], values, values[..., -1:]], axis=-1)
+    return (padded[..., :-2] + 2 * padded[..., 1:-1] + padded[..., 2:]) / 4
+
+
+def signal_power(halves: npt.NDArray[np.complex128], weight: Float) -> Float:
+    """Signal power of averages on each ring, (K, rings).
+
+    The mean product of the two half sets' averages holds no noise; where a half is empty, the power of the average
+    less the variance of its noise.
+
+    Parameters
+    ----------
+    halves : (K, 2, rings, angles) complex128
+        Averages of the half sets without prior.
+    weight : (K, 2, rings)
+        D: 1 / D is the noise variance of a coefficient.
+    """
+    total = weight.sum(axis=1)
+    tiny = 1e-12
+    both = (halves * weight[..., None]).sum(axis=1) / np.maximum(total, tiny)[..., None]
+    cross = (halves[:, 0] * halves[:, 1].conj()).real.mean(axis=2)
+    alone = (np.abs(both) ** 2).mean(axis=2) - 1 / np.maximum(total, tiny)
+    balanced = weight.min(axis=1) > 0.1 * total
+    power = _smooth(np.where(balanced, cross, np.maximum(alone, 0)))
+    return np.maximum(power, _TAU_FLOOR / np.maximum(total, tiny))
+
+
+def ring_correlation(halves: npt.NDArray[np.complex128]) -> Float:
+    """Correlation of the half sets' averages on each ring, (K, rings)."""
+    a, b = halves[:, 0], halves[:, 1]
+    cross = (a * b.conj()).real.sum(axis=2)
+    norm = np.sqrt((np.abs(a) ** 2).sum(axis=2) * (np.abs(b) ** 2).sum(axis=2))
+    return np.divide(cross, norm, out=np.zeros_like(cross), where=norm > 0)

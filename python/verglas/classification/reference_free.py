@@ -1,0 +1,278 @@
+"""Alignment of images to each other, without a reference from elsewhere."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from verglas.classification.align2d import align2d, in_reference_frame
+from verglas.errors import InputError
+from verglas.masks import distance_from
+
+Floats = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class MutualAlignment:
+    """Images brought into one common frame.
+
+    Attributes
+    ----------
+    average : (box, box) float32
+        Mean of the aligned images.
+    angles_deg : (n,) float32
+    shifts_px : (n, 2) float32
+        Pose of each image in the frame of the average, as in :class:`Alignment2D`.
+    history : list of float
+        Correlation of the average with that of the cycle before, cycle by cycle (reference-free alignment only).
+    """
+
+    average: Floats
+    angles_deg: Floats
+    shifts_px: Floats
+    history: list[float]
+
+
+def _checked(images: npt.ArrayLike) -> Floats:
+    stack = np.ascontiguousarray(images, np.float32)
+    if stack.ndim != 3 or stack.shape[1] != stack.shape[2] or not len(stack):
+        raise InputError(f"expected square images (n, box, box), at least one, got shape {stack.shape}")
+    return stack
+
+
+def _average(stack: Floats, angles: Floats, shifts: Floats, threads: int | None) -> Floats:
+    return in_reference_frame(stack, angles, shifts, threads=threads).mean(axis=0, dtype=np.float64).astype(np.float32)
+
+
+def align_reference_free(
+    images: npt.ArrayLike, *, max_shift_px: int = 6, radius_px: tuple[float, float] | None = None, cycles: int = 10,
+    tolerance: float = 1e-3, seed: int = 0, threads: int | None = None,
+) -> MutualAlignment:  # fmt: skip
+    r"""Reference-free alignment in two phases.
+
+    (a) In random order, each image is aligned to the average of those before it,
+    :math:`a_m = (p_m \oplus (m - 1)\, a_{m-1}) / m`. (b) In cycles over all images, each is taken out of the average,
+    aligned to the rest and put back, until the average no longer changes.
+
+    Parameters
+    ----------
+    images : (n, box, box) float32
+        Images of one view; the box is a product of 2, 3, 5 and 7.
+    max_shift_px : int
+        Largest shift on each axis.
+    radius_px : (float, float), optional
+        First and last ring, as in :func:`align2d`.
+    cycles : int
+        Most cycles of phase (b); 0 leaves phase (a)'s average.
+    tolerance : float
+        Ends when the average correlates with that of the cycle before to 1 - tolerance.
+    seed : int
+        Order of phase (a), which the result depends on.
+    threads : int, optional
+        Threads; all by default. The result does not depend on it.
+
+    Returns
+    -------
+    MutualAlignment
+
+    Raises
+    ------
+    InputError
+        As :func:`align2d`.
+
+    References
+    ----------
+    Penczek, Radermacher and Frank (1992) Ultramicroscopy 40, 33-53.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from verglas.classification import align_reference_free
+    >>> y, x = np.indices((32, 32)) - 16
+    >>> image = np.exp(-((x - 4.0) ** 2 + y**2) / 8) + np.exp(-(x**2 + (y - 3.0) ** 2) / 4)
+    >>> found = align_reference_free(np.stack([image, np.rot90(image)[:, :]]), max_shift_px=2)
+    >>> turn = float(found.angles_deg[1] - found.angles_deg[0]) % 360
+    >>> bool(min(abs(turn - 90), abs(turn - 270)) < 2)
+    True
+    """
+    stack = _checked(images)
+    n = len(stack)
+    angles, shifts = np.zeros(n, np.float32), np.zeros((n, 2), np.float32)
+    step = 2 if max_shift_px % 2 == 0 else 1
+
+    def put(k: int, reference: npt.NDArray) -> npt.NDArray[np.float64]:
+        found = align2d(
+            stack[k : k + 1], reference.astype(np.float32), max_shift_px=max_shift_px, step_px=step,
+            radius_px=radius_px, cycles=2, threads=threads,
+        )  # fmt: skip
+        angles[k], shifts[k] = found.angles_deg[0], found.shifts_px[0]
+        return in_reference_frame(stack[k : k + 1], angles[k : k + 1], shifts[k : k + 1], threads=1)[0].astype(float)
+
+    order = np.random.default_rng(seed).permutation(n)
+    placed = {int(order[0]): stack[order[0]].astype(np.float64)}
+    average = placed[int(order[0])]
+    for m, k in enumerate(order[1:], start=2):
+        placed[int(k)] = put(int(k), average)
+        average = average + (placed[int(k)] - average) / m
+    history: list[float] = []
+    for _ in range(cycles if n > 1 else 0):
+        before = average
+        total = average * n
+        for k in range(n):
+            rest = total - placed[k]
+            placed[k] = put(k, rest / (n - 1))
+            total = rest + placed[k]
+        average = total / n
+        history.append(float(np.corrcoef(before.ravel(), average.ravel())[0, 1]))
+        if history[-1] > 1 - tolerance:
+            break
+    return MutualAlignment(_average(stack, angles, shifts, threads), angles, shifts, history)
+
+
+def align_pyramid(
+    images: npt.ArrayLike, *, max_shift_px: int = 6, radius_px: tuple[float, float] | None = None,
+    threads: int | None = None,
+) -> MutualAlignment:  # fmt: skip
+    r"""Pyramidal alignment: neighbours are aligned in pairs and averaged, then pairs of averages, up to one.
+
+    No image is first and no order is drawn, so there is no seed. A pose is the product of those along its branch: of
+    :math:`g_1(r) = f(R_1 r - s_1)` and :math:`g_2(r) = g_1(R_2 r - s_2)`, angle :math:`\psi_1 + \psi_2` and shift
+    :math:`s_1 + R_1 s_2`. The average is made from the images themselves, interpolated once.
+
+    Parameters
+    ----------
+    images : (n, box, box) float32
+        Images of one view; the box is a product of 2, 3, 5 and 7.
+    max_shift_px : int
+        Largest shift of one alignment on each axis.
+    radius_px : (float, float), optional
+        First and last ring, as in :func:`align2d`.
+    threads : int, optional
+        Threads; all by default. The result does not depend on it.
+
+    Returns
+    -------
+    MutualAlignment
+
+    Raises
+    ------
+    InputError
+        As :func:`align2d`.
+
+    References
+    ----------
+    Marco, Chagoyen, de la Fraga, Carazo and Carrascosa (1996) Ultramicroscopy 66, 5-10.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from verglas.classification import align_pyramid
+    >>> y, x = np.indices((32, 32)) - 16
+    >>> image = np.exp(-((x - 4.0) ** 2 + y**2) / 8) + np.exp(-(x**2 + (y - 3.0) ** 2) / 4)
+    >>> found = align_pyramid(np.stack([image, image, image]), max_shift_px=2)
+    >>> bool(np.abs(found.shifts_px).max() < 0.1)
+    True
+    """
+    stack = _checked(images)
+    n = len(stack)
+    angles, shifts = np.zeros(n), np.zeros((n, 2))
+    nodes = [(stack[i].astype(np.float64), [i]) for i in range(n)]
+    step = 2 if max_shift_px % 2 == 0 else 1
+    while len(nodes) > 1:
+        above = []
+        for (first, left), (second, right) in zip(nodes[::2], nodes[1::2], strict=False):
+            found = align2d(
+                second[None].astype(np.float32), first.astype(np.float32), max_shift_px=max_shift_px, step_px=step,
+                radius_px=radius_px, cycles=3, threads=threads,
+            )  # fmt: skip
+            turned = in_reference_frame(second[None], found.angles_deg, found.shifts_px, threads=1)[0]
+            _compose(angles, shifts, right, float(found.angles_deg[0]), found.shifts_px[0])
+            a, b = len(left), len(right)
+            above.append(((a * first + b * turned) / (a + b), left + right))
+        if len(nodes) % 2:
+            above.append(nodes[-1])
+        nodes = above
+    psi = ((angles + 180) % 360 - 180).astype(np.float32)
+    moved = shifts.astype(np.float32)
+    return MutualAlignment(_average(stack, psi, moved, threads), psi, moved, [])
+
+
+def _compose(angles: npt.NDArray, shifts: npt.NDArray, members: list[int], psi: float, s: npt.NDArray) -> None:
+    """Follow the poses of these images by one more, in place."""
+    t = np.deg2rad(angles[members])
+    shifts[members, 0] += np.cos(t) * s[0] + np.sin(t) * s[1]
+    shifts[members, 1] += -np.sin(t) * s[0] + np.cos(t) * s[1]
+    angles[members] += psi
+
+
+def einstein_from_noise(
+    reference: npt.ArrayLike, numbers: npt.ArrayLike = (128, 256, 512, 1024, 2048), *, max_shift_px: int = 4,
+    radius_px: float | None = None, seed: int = 0, threads: int | None = None,
+) -> dict[int, tuple[float, Floats]]:  # fmt: skip
+    r"""Averages of pure noise, aligned to a reference: they look like it, the more so the more images there are.
+
+    Image i is white noise that depends on the seed and i alone. Each is turned and moved to where it correlates best
+    with the reference; the signal that this selects grows as N while the noise of the average falls as its square
+    root, so that the correlation goes to 1.
+
+    Parameters
+    ----------
+    reference : (box, box) float32
+        The box is a product of 2, 3, 5 and 7.
+    numbers : sequence of int
+        Sizes of the sets, each the first so many images.
+    max_shift_px : int
+        Largest shift on each axis, even.
+    radius_px : float, optional
+        Radius of the particle in pixels; by default what fits the box with the shifts.
+    seed : int
+        Seed of the noise.
+    threads : int, optional
+        Threads; all by default. The result does not depend on it.
+
+    Returns
+    -------
+    dict of int -> (float, (box, box) float32)
+        Correlation with the reference inside the radius, and the average, for each number.
+
+    References
+    ----------
+    Henderson (2013) Proc. Natl Acad. Sci. USA 110, 18037-18041; Shatsky et al. (2009) J. Struct. Biol. 166, 67-78.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from verglas.classification import einstein_from_noise
+    >>> y, x = np.indices((32, 32)) - 16
+    >>> face = np.exp(-((x - 4.0) ** 2 + y**2) / 8) + np.exp(-(x**2 + (y - 5.0) ** 2) / 4)
+    >>> found = einstein_from_noise(face, [16, 64])
+    >>> found[16][0] < found[64][0]
+    True
+    """
+    target = np.asarray(reference, np.float32)
+    if target.ndim != 2 or target.shape[0] != target.shape[1]:
+        raise InputError(f"einstein_from_noise: expected one square image, got shape {target.shape}")
+    wanted = sorted({int(k) for k in np.atleast_1d(numbers)})
+    if wanted[0] < 1:
+        raise InputError(f"einstein_from_noise: expected positive numbers, got {wanted[0]}")
+    box = target.shape[0]
+    last = (box + 1) // 2 - 3 - max_shift_px if radius_px is None else float(radius_px)
+    disc = distance_from((box, box)) <= last
+    total, done, result = np.zeros((box, box)), 0, {}
+    for stop in wanted:
+        for begin in range(done, stop, 256):
+            some = range(begin, min(begin + 256, stop))
+            noise = np.stack([
+                np.random.Generator(np.random.Philox(key=[seed, i])).standard_normal((box, box), dtype=np.float32)
+                for i in some
+            ])  # fmt: skip
+            found = align2d(noise, target, max_shift_px=max_shift_px, radius_px=(1.0, last), cycles=1, threads=threads)
+            # One image after the other: the sum does not depend on the batches.
+            for image in in_reference_frame(noise, found.angles_deg, found.shifts_px, threads=threads):
+                total += image
+        done = stop
+        average = (total / done).astype(np.float32)
+        result[stop] = (float(np.corrcoef(average[disc], target[disc])[0, 1]), average)
+    return result

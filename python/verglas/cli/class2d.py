@@ -1,0 +1,56 @@
+"""``verglas class2d``: 2D classification."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import typer
+
+from verglas.cli.progress import shown_progress
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+
+    @app.command(epilog="Example: verglas class2d particles.star --classes 50 --diameter 150 --out class2d")
+    def class2d(
+        particles: Path = typer.Argument(..., help="Particles: RELION STAR or cryoSPARC .cs."),
+        out: Path = typer.Option(..., "--out", "-o", help="Folder for averages, tables and page; it is made."),
+        classes: int = typer.Option(50, "--classes", "-K", min=1, help="Number of classes."),
+        diameter: float = typer.Option(None, "--diameter", help="Diameter of the mask, A [0.8 of the box]."),
+        max_resolution: float = typer.Option(10.0, "--max-resolution", help="Finest data classes are judged by, A."),
+        shift_range: float = typer.Option(None, "--shift-range", help="Largest shift, A [an eighth of the diameter]."),
+        iterations: int = typer.Option(30, "--iterations", min=1, help="Most iterations after the seeding."),
+        repeats: int = typer.Option(0, "--repeats", min=0, help="Further runs, for the stability of classes."),
+        start: str = typer.Option("seeds", "--start", help="seeds or random."),
+        mini_batch: int = typer.Option(None, "--mini-batch", min=0, help="Particles per iteration, 0 for all [auto]."),
+        no_ctf: bool = typer.Option(False, "--no-ctf", help="The images have no CTF."),
+        no_null: bool = typer.Option(False, "--no-null", help="No empty class for what noise explains."),
+        memory: float = typer.Option(4.0, "--memory", help="Most memory for cached images and samples, GB."),
+        stack: Path = typer.Option(None, "--stack", help="Image stack in place of the one the file names."),
+        seed: int = typer.Option(0, "--seed", min=0, help="Seed."),
+        threads: int = typer.Option(None, "--threads", min=1, help="Threads [all]."),
+        as_json: bool = typer.Option(False, "--json", help="Print the summary as JSON."),
+    ) -> None:
+        """Sort particles into classes that show the same view, and average each.
+
+        Writes averages.mrcs, classes.star, particles.star (class, pose, probability), classes.png, and classes.html,
+        where classes can be ticked and the selection downloaded.
+        """
+        from verglas.run.class2d import Class2DJob, Class2DSettings, class2d_files
+
+        with shown_progress("particles of this iteration") as progress:
+            settings = Class2DSettings(
+                n_classes=classes, diameter_A=diameter, max_resolution_A=max_resolution, shift_range_A=shift_range,
+                iterations=iterations, start=start, null_class=not no_null, ctf=not no_ctf, mini_batch=mini_batch,
+                seed=seed, memory_GB=memory, threads=threads, progress=progress,
+                log=lambda line: print(line, file=sys.stderr, flush=True),
+            )  # fmt: skip
+            summary = class2d_files(Class2DJob(particles, out, settings, repeats, stack))
+        if as_json:
+            typer.echo(json.dumps(summary.as_dict(), indent=1))
+            return
+        typer.echo(summary.classes.verdict)
+        typer.echo(f"{len(summary.classes.particles)} particles, {classes} classes, {summary.seconds:.1f} s: {out}")

@@ -1,0 +1,53 @@
+"""``verglas select``: the particles of some classes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import typer
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    """``1,4-6`` as (1, 4, 5, 6)."""
+    found: list[int] = []
+    for part in text.split(","):
+        low, dash, high = part.strip().partition("-")
+        if not low.isdigit() or (dash and not high.isdigit()) or (dash and int(high) < int(low)):
+            raise typer.BadParameter(f"expected numbers such as 1,4-6, got {text!r}", param_hint="--classes")
+        found += range(int(low), int(high or low) + 1)
+    return tuple(found)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+
+    @app.command(epilog="Example: verglas select class2d/particles.star --min-resolution 12 --out good.star")
+    def select(
+        particles: Path = typer.Argument(..., help="Particles with class numbers (particles.star of class2d)."),
+        out: Path = typer.Option(..., "--out", "-o", help="STAR or CS file to write."),
+        classes: str = typer.Option(None, "--classes", help="Class numbers, such as 1,4-6."),
+        table: Path = typer.Option(None, "--table", help="classes.star [beside the particles] or selection.star."),
+        min_resolution: float = typer.Option(None, "--min-resolution", help="At least this resolution, A."),
+        min_size: int = typer.Option(None, "--min-size", min=1, help="At least this many particles in the class."),
+        as_json: bool = typer.Option(False, "--json", help="Print the summary as JSON."),
+    ) -> None:
+        """Keep the particles of classes: by number, by a selection from the page of class2d, or by rules.
+
+        Rules narrow what numbers or a selection have chosen; alone they choose among all classes.
+        """
+        if min_resolution is not None and not min_resolution > 0:
+            raise typer.BadParameter(
+                f"expected a positive number, got {min_resolution:g}", param_hint="--min-resolution"
+            )
+        numbers = () if classes is None else _numbers(classes)
+        if not (numbers or table or min_resolution or min_size):
+            raise typer.BadParameter("give --classes, --table, --min-resolution or --min-size", param_hint="select")
+        from verglas.run.class2d import SelectJob, select_files
+
+        kept, chosen, read = select_files(SelectJob(particles, out, numbers, table, min_resolution, min_size))
+        if as_json:
+            typer.echo(json.dumps({"particles_read": read, "particles_kept": len(kept), "classes": chosen}, indent=2))
+            return
+        listed = ", ".join(map(str, chosen))
+        typer.echo(f"{len(kept)} of {read} particles, from classes {listed}: {out}")

@@ -1,0 +1,177 @@
+"""The picture and the page of 2D classes; on the page a person ticks classes and downloads the selection."""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from verglas.classification import Classes2D
+from verglas.report import figures
+from verglas.report.html import Fragment, Page, Picture, Section, Table, render
+
+_SHOWN = 200
+
+_STYLE = """<style>
+.bar { position: sticky; top: 0; z-index: 1; display: flex; flex-wrap: wrap; gap: .6rem; align-items: center;
+  background: var(--card); padding: .5rem 0; }
+.bar button { font: inherit; padding: .3rem .8rem; border: 1px solid var(--line); border-radius: .4rem;
+  background: var(--ground); color: var(--ink); cursor: pointer; }
+.cards { display: grid; grid-template-columns: repeat(auto-fill, minmax(8.2rem, 1fr)); gap: .6rem; }
+.cards label { display: block; border: 2px solid var(--line); border-radius: .5rem; padding: .35rem; cursor: pointer;
+  font-size: .84rem; line-height: 1.35; }
+.cards label:has(input:checked) { border-color: var(--accent); }
+.cards img { width: 100%; image-rendering: auto; margin-bottom: .3rem; }
+</style>"""
+
+# What is ticked becomes a STAR table that `verglas select --table` reads.
+_SCRIPT = """<script>
+const boxes = [...document.querySelectorAll('.cards input')];
+const total = document.getElementById('chosen');
+const count = () => { const on = boxes.filter(b => b.checked);
+  total.textContent = on.length + ' classes, ' + on.reduce((n, b) => n + Number(b.dataset.n), 0) + ' particles'; };
+const all = on => { boxes.forEach(b => b.checked = on); count(); };
+document.getElementById('all').onclick = () => all(true);
+document.getElementById('none').onclick = () => all(false);
+document.getElementById('save').onclick = () => {
+  const on = boxes.filter(b => b.checked).map(b => b.value);
+  const star = '\\ndata_selection\\n\\nloop_\\n_rlnClassNumber #1\\n' + on.join('\\n') + '\\n\\n';
+  const link = document.createElement('a');
+  link.href = URL.createObjectURL(new Blob([star], {type: 'text/plain'}));
+  link.download = 'selection.star'; link.click(); URL.revokeObjectURL(link.href); };
+boxes.forEach(b => b.onchange = count); count();
+</script>"""
+
+
+def _resolution(found: Classes2D, value: float) -> str:
+    if not np.isfinite(value):
+        return "no resolution"
+    # At the last ring of the averages: the sampling is the limit.
+    return f"{'≤ ' if value * found.frequency_per_A[-1] < 1.001 else ''}{value:.1f} Å"
+
+
+def montage(found: Classes2D, most: int = _SHOWN) -> bytes:
+    """Averages in rank order, each with its number, size and resolution, as PNG bytes.
+
+    Parameters
+    ----------
+    found : Classes2D
+        The empty class is left out.
+    most : int
+        Classes shown.
+    """
+    count = min(found.n_classes, most)
+    columns = min(10, count)
+    rows = -(-count // columns)
+    with figures._styled():
+        figure = figures._figure(1.15 * columns, 1.45 * rows)
+        for i, axes in enumerate(np.ravel(figure.subplots(rows, columns, squeeze=False))):
+            axes.set_axis_off()
+            if i >= count:
+                continue
+            figures._grey(axes, found.averages[i], *figures._range(found.averages[i]))
+            row = found.table.iloc[i]
+            axes.set_title(
+                f"{i + 1}: {int(row['particles'])}\n{_resolution(found, row['resolution_A'])}", fontsize=7, pad=2
+            )
+            if i == 0:
+                figures._scale_bar(axes, found.averages.shape[-1], found.pixel_size_A)
+        return figures.png(figure)
+
+
+def progress_figure(found: Classes2D) -> bytes:
+    """Resolution of the search and evidence beyond it, against the iteration."""
+    number = [line.number for line in found.record]
+    with figures._styled():
+        figure = figures._figure(7.2, 2.6)
+        left, right = figure.subplots(1, 2)
+        left.step(number, [line.resolution_A for line in found.record], where="mid", color=figures.COLOURS[0])
+        left.set(xlabel="iteration", ylabel="finest data used (Å)", ylim=(0, None))
+        right.plot(number, [line.evidence for line in found.record], color=figures.COLOURS[1])
+        right.axhline(5, color=figures.FAINT, lw=0.9, ls=(0, (4, 3)))
+        right.set(xlabel="iteration", ylabel="evidence on unseen data (σ)")
+        return figures.png(figure)
+
+
+def _thumbnail(image: npt.NDArray[np.float32]) -> str:
+    from matplotlib.image import imsave
+
+    low, high = figures._range(image)
+    buffer = io.BytesIO()
+    imsave(buffer, np.repeat(np.repeat(image, 2, 0), 2, 1) if image.shape[0] < 80 else image, cmap="gray", vmin=low,
+           vmax=high, format="png")  # fmt: skip
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+
+
+def _cards(found: Classes2D) -> str:
+    cards = []
+    for i, (_, row) in enumerate(found.table.iterrows()):
+        empty = int(row["class"]) > found.n_classes
+        size, resolution = int(row["particles"]), _resolution(found, row["resolution_A"])
+        name = "explained by noise alone" if empty else resolution
+        picture = "" if empty else f'<img src="{_thumbnail(found.averages[i])}" alt="average of class {i + 1}">'
+        cards.append(
+            f'<label>{picture}<input type="checkbox" value="{int(row["class"])}" data-n="{size}"> '
+            f"class {int(row['class'])}<br>{size} particles<br>{html.escape(name)}</label>"
+        )
+    bar = (
+        '<div class="bar"><button id="all" type="button">All</button><button id="none" type="button">None</button>'
+        '<button id="save" type="button">Download selection</button><span id="chosen" role="status"></span></div>'
+    )
+    return _STYLE + bar + f'<div class="cards">{"".join(cards)}</div>' + _SCRIPT
+
+
+def _record(found: Classes2D) -> Table:
+    head = ("iteration", "finest data", "particles", "changed class", "log-likelihood", "evidence beyond", "seconds")
+    rows = [
+        (line.number, f"{line.resolution_A:.1f} Å", line.particles, f"{100 * line.changed:.1f} %",
+         f"{line.log_likelihood:.6g}", f"{line.evidence:.1f} σ", f"{line.seconds:.1f}")
+        for line in found.record
+    ]  # fmt: skip
+    return Table(head, rows)
+
+
+def page(found: Classes2D, settings: Mapping[str, object], log: Sequence[str], footer: str) -> str:
+    """The page as HTML.
+
+    Parameters
+    ----------
+    found : Classes2D
+        What to show.
+    settings : mapping
+        Name -> value.
+    log : sequence of str
+        Events to list (classes begun anew, seeds grouped).
+    footer : str
+        Version and time.
+    """
+    numbers = {"particles": str(len(found.particles)), "classes": str(found.n_classes)}
+    best = found.table["resolution_A"].to_numpy(float)
+    best = best[np.isfinite(best)]
+    if found.signal and len(best):
+        numbers["best class"] = _resolution(found, float(best.min()))
+    if found.set_aside:
+        numbers["set aside"] = str(len(found.set_aside))
+    how = (
+        "Tick classes and download the selection, a small STAR file; then: verglas select particles.star --table "
+        "selection.star --out selected.star. Best resolution first: Fourier ring correlation of half-set averages at "
+        "0.143, which flatters up to the finest data used, since both halves were aligned to one average."
+    )
+    course = "Evidence: agreement of half sets on data finer than any alignment has seen; below 5 it is noise."
+    events = [line for line in log if not line.startswith("iteration")]
+    blocks: list[Picture | Table | Fragment] = [
+        Picture(progress_figure(found), "resolution of the search and evidence against iteration"),
+        _record(found),
+    ]
+    if events:
+        blocks.append(Table(("event",), [(e,) for e in events]))
+    title = "2D classes"
+    return render(Page(
+        title, found.verdict, numbers,
+        [Section("Classes", how, [Fragment(_cards(found))]), Section("Course", course, blocks),
+         Section("Settings", "", [Table(("setting", "value"), list(settings.items()))])], footer,
+    ))  # fmt: skip

@@ -1,0 +1,97 @@
+"""Job on files: what part of an alignment's result noise reproduces."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from verglas.classification import BiasReport, Class2DSettings, check_bias
+from verglas.errors import InputError
+from verglas.geometry import orientation_grid
+from verglas.io import atomic_path, check_writable, read_header, read_map, read_particles, read_stack
+from verglas.reconstruction import project
+from verglas.report.bias import figure
+from verglas.types import Poses
+
+_PROJECTION_STEP_DEG = 15.0
+
+
+@dataclass(frozen=True)
+class CheckBiasJob:
+    """What ``verglas check-bias`` is asked for.
+
+    Attributes
+    ----------
+    particles, reference : Path
+        STAR or CS file; a map, an image or a stack of images.
+    settings : Class2DSettings
+        Of the alignment.
+    symmetry : str
+        Of the map.
+    figure, out : Path, optional
+        PNG and JSON files to write.
+    stack : Path, optional
+        Image stack in place of the one the file names.
+    """
+
+    particles: Path
+    reference: Path
+    settings: Class2DSettings = field(default_factory=lambda: Class2DSettings(max_resolution_A=20.0))
+    symmetry: str = "C1"
+    figure: Path | None = None
+    out: Path | None = None
+    stack: Path | None = None
+
+
+def references_of(path: Path, symmetry: str = "C1") -> np.ndarray:
+    """Images of a file: a stack as it is, a map as projections every 15 degrees.
+
+    Raises
+    ------
+    InputError
+        Neither a cube nor square images.
+    """
+    header = read_header(path)
+    sections, rows, columns = header.shape
+    if path.suffix.lower() != ".mrcs" and sections == rows == columns:
+        directions, _ = orientation_grid(_PROJECTION_STEP_DEG, symmetry)
+        return project(read_map(path), Poses(np.column_stack([directions, np.zeros(len(directions))])))
+    if rows != columns:
+        raise InputError(f"{path}: expected a cubic map or square images, got {header.shape}")
+    return read_stack(path)
+
+
+def check_bias_files(job: CheckBiasJob) -> tuple[BiasReport, dict[str, Any]]:
+    """Read, align twice, report.
+
+    Returns
+    -------
+    (BiasReport, dict)
+        The report, and the same JSON-ready without the averages.
+
+    Raises
+    ------
+    InputError
+        See :func:`verglas.classification.check_bias`.
+    """
+    for path in (job.figure, job.out):
+        if path is not None:
+            check_writable(path)
+    particles = read_particles(job.particles, stack=job.stack)
+    found = check_bias(particles, references_of(job.reference, job.symmetry), settings=job.settings)
+    summary = {
+        "verdict": found.verdict, "biased": found.biased, "share": found.share, "unseen_sigma": found.unseen_sigma,
+        "alignment_resolution_A": found.alignment_resolution_A, "frequency_per_A": found.frequency_per_A.tolist(),
+        "data": found.data.tolist(), "noise": found.noise.tolist(),
+    }  # fmt: skip
+    if job.figure is not None:
+        with atomic_path(job.figure) as temporary:
+            temporary.write_bytes(figure(found))
+    if job.out is not None:
+        with atomic_path(job.out) as temporary:
+            temporary.write_text(json.dumps(summary, indent=1) + "\n")
+    return found, summary

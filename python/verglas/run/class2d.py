@@ -1,0 +1,228 @@
+"""Jobs on files: 2D classification, and the selection of classes."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timezone
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from verglas._version import __version__
+from verglas.classification import Class2DSettings, Classes2D, classify2d
+from verglas.classification.classes import with_stability
+from verglas.errors import InputError
+from verglas.io import atomic_path, read_particles, read_star, write_particles, write_stack, write_star
+from verglas.report import class2d as report
+from verglas.types import Particles
+
+_TABLE = "classes"
+_NO_RESOLUTION_A = 999.0  # what stands for infinity in STAR files, as in RELION's
+
+
+@dataclass(frozen=True)
+class Class2DJob:
+    """What ``verglas class2d`` is asked for.
+
+    Attributes
+    ----------
+    particles : Path
+        STAR or CS file.
+    out : Path
+        Folder for the results; it is made.
+    settings : Class2DSettings
+        How to classify.
+    repeats : int
+        Runs from other seeds, for the stability of the classes.
+    stack : Path, optional
+        Image stack in place of the one the file names.
+    """
+
+    particles: Path
+    out: Path
+    settings: Class2DSettings = field(default_factory=Class2DSettings)
+    repeats: int = 0
+    stack: Path | None = None
+
+
+@dataclass(frozen=True)
+class Class2DSummary:
+    """What ``verglas class2d`` reports: the classes, files written, wall time."""
+
+    classes: Classes2D
+    files: list[Path]
+    seconds: float
+
+    def as_dict(self) -> dict[str, object]:
+        """JSON-ready."""
+        found = self.classes
+        rows = found.table.replace({np.inf: None, np.nan: None}).to_dict("records")
+        return {
+            "verdict": found.verdict, "signal": found.signal, "particles": len(found.particles),
+            "set_aside": {str(k): v for k, v in found.set_aside.items()}, "seconds": round(self.seconds, 2),
+            "classes": rows, "record": [vars(line) for line in found.record], "files": [str(f) for f in self.files],
+        }  # fmt: skip
+
+
+def class2d_files(job: Class2DJob) -> Class2DSummary:
+    """Read, classify, write.
+
+    Parameters
+    ----------
+    job : Class2DJob
+        What to do.
+
+    Returns
+    -------
+    Class2DSummary
+
+    Raises
+    ------
+    InputError
+        See :func:`verglas.classify2d`; or the folder cannot be made.
+    """
+    started = time.perf_counter()
+    particles = read_particles(job.particles, stack=job.stack)
+    if job.out.exists() and not job.out.is_dir():
+        raise InputError(f"cannot write to {job.out}: it is a file, expected the name of a folder")
+    job.out.mkdir(parents=True, exist_ok=True)
+    log: list[str] = []
+
+    def say(line: str) -> None:
+        log.append(line)
+        if job.settings.log is not None:
+            job.settings.log(line)
+
+    settings = replace(job.settings, log=say)
+    found = classify2d(particles, settings=settings)
+    others = []
+    for repeat in range(1, job.repeats + 1):
+        say(f"repeat {repeat} of {job.repeats}")
+        others.append(classify2d(particles, settings=replace(settings, seed=settings.seed + repeat)))
+    found = with_stability(found, others)
+    files = _write(found, job, log)
+    summary = Class2DSummary(found, files, time.perf_counter() - started)
+    with atomic_path(job.out / "summary.json") as temporary:
+        temporary.write_text(json.dumps(summary.as_dict(), indent=1) + "\n")
+    return summary
+
+
+def class_star(found: Classes2D, stack: str) -> pd.DataFrame:
+    """The table of classes with RELION's labels where it has one."""
+    table = found.table
+    number = table["class"].to_numpy(int)
+    return pd.DataFrame({
+        "rlnReferenceImage": [f"{i:06d}@{stack}" for i in number], "rlnClassNumber": number,
+        "rlnClassDistribution": table["share"],
+        "rlnEstimatedResolution": np.minimum(table["resolution_A"], _NO_RESOLUTION_A),
+        "verglasParticles": table["particles"], "verglasEvidenceSigma": table["evidence_sigma"],
+        "verglasStability": table["stability"],
+    })  # fmt: skip
+
+
+def _write(found: Classes2D, job: Class2DJob, log: list[str]) -> list[Path]:
+    out = job.out
+    files = [out / n for n in ("averages.mrcs", "classes.star", "particles.star", "classes.png", "classes.html")]
+    write_stack(files[0], found.averages, found.pixel_size_A)
+    write_star(files[1], {_TABLE: class_star(found, files[0].name)})
+    write_particles(files[2], found.particles)
+    with atomic_path(files[3]) as temporary:
+        temporary.write_bytes(report.montage(found))
+    shown = {k: v for k, v in vars(job.settings).items() if k not in ("progress", "log") and v is not None}
+    footer = f"verglas {__version__}, {datetime.now(timezone.utc).isoformat(timespec='seconds')}, {job.particles}"
+    with atomic_path(files[4]) as temporary:
+        temporary.write_text(report.page(found, shown, log, footer), encoding="utf-8")
+    return files
+
+
+@dataclass(frozen=True)
+class SelectJob:
+    """What ``verglas select`` is asked for.
+
+    Attributes
+    ----------
+    particles : Path
+        STAR or CS file with class numbers.
+    out : Path
+        File to write.
+    classes : tuple of int
+        Class numbers; empty: those of ``table``, or all that fulfil the rules.
+    table : Path, optional
+        STAR file with rlnClassNumber: ``classes.star``, by default the one beside the particles, or a selection that
+        the page has downloaded.
+    min_resolution_A, min_size : float, int, optional
+        Rules: at least this resolution (at most this many angstrom) and this many particles.
+    """
+
+    particles: Path
+    out: Path
+    classes: tuple[int, ...] = ()
+    table: Path | None = None
+    min_resolution_A: float | None = None
+    min_size: int | None = None
+
+
+def select_files(job: SelectJob) -> tuple[Particles, list[int], int]:
+    """Read, choose, write.
+
+    Returns
+    -------
+    (Particles, list of int, int)
+        The particles chosen, their classes, and how many there were.
+
+    Raises
+    ------
+    InputError
+        No class numbers, no rule can be applied, or nothing is left.
+    """
+    particles = read_particles(job.particles)
+    if "rlnClassNumber" not in particles.table:
+        raise InputError(f"{job.particles}: no column rlnClassNumber, so there are no classes to select from")
+    own = particles.table["rlnClassNumber"].to_numpy(np.int64)
+    chosen = _chosen(job, own)
+    kept = particles[np.isin(own, chosen)]
+    if not len(kept):
+        raise InputError(f"select: no particle of {job.particles} is in classes {chosen or 'that fulfil the rules'}")
+    write_particles(job.out, kept)
+    return kept, chosen, len(particles)
+
+
+def _chosen(job: SelectJob, own: np.ndarray) -> list[int]:
+    present = set(np.unique(own).tolist())
+    rules = job.min_resolution_A is not None or job.min_size is not None
+    table = _class_table(job) if (job.table is not None or rules) else None
+    if job.classes:
+        unknown = sorted(set(job.classes) - present)
+        if unknown:
+            raise InputError(f"select: no particle of {job.particles} is in class {unknown[0]}")
+        numbers = set(job.classes)
+    elif table is not None:
+        numbers = set(table["rlnClassNumber"].to_numpy(int).tolist())
+    else:
+        raise InputError(
+            "select: expected classes, a table or a rule (--classes, --table, --min-resolution, --min-size)"
+        )
+    if job.min_resolution_A is not None:
+        assert table is not None
+        if "rlnEstimatedResolution" not in table:
+            raise InputError(f"select: {job.table} has no column rlnEstimatedResolution; give --table classes.star")
+        fine = table["rlnEstimatedResolution"].to_numpy(float) <= job.min_resolution_A
+        numbers &= set(table["rlnClassNumber"].to_numpy(int)[fine].tolist())
+    if job.min_size is not None:
+        numbers &= {c for c in present if int((own == c).sum()) >= job.min_size}
+    return sorted(numbers & present)
+
+
+def _class_table(job: SelectJob) -> pd.DataFrame:
+    path = job.table or job.particles.with_name("classes.star")
+    if not path.is_file():
+        raise InputError(f"select: no table of classes at {path}; name it with --table")
+    for table in read_star(path).values():
+        if isinstance(table, pd.DataFrame) and "rlnClassNumber" in table:
+            return table
+        if not isinstance(table, pd.DataFrame) and "rlnClassNumber" in table:
+            return pd.DataFrame({k: [v] for k, v in table.items()})
+    raise InputError(f"select: {path} has no table with the column rlnClassNumber")

@@ -1,0 +1,313 @@
+"""classify2d, verglas class2d and select: planted views found, noise told from signal, EM monotone, repeatable."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from scipy.optimize import linear_sum_assignment
+from test_cli import main
+
+import verglas as vg
+from verglas import ops
+from verglas.classification import Class2DSettings, held_out_evidence
+from verglas.classification.class2d import Classifier
+from verglas.classification.classes import crossing, with_stability
+from verglas.classification.em2d import Model2D, Sums
+from verglas.classification.moves import centred, group_classes, image_references
+from verglas.classification.working_set import WorkingSet
+from verglas.errors import InputError, VerglasWarning
+
+from tolerance import MAXIMISE_REL
+
+VIEWS = np.array([[0, 0], [0, 90], [90, 90], [45, 55]])  # rot, tilt
+
+
+def planted(n, *, box=32, pixel_size_A=6.0, snr=0.1, noise=0, seed=0):
+    """``n`` particles of four views, ``noise`` images of the same noise alone; labels, -1 for noise."""
+    rng = np.random.default_rng(seed)
+    model = vg.simulate.phantom(box, pixel_size_A, 140.0, seed=3)
+    label = rng.integers(0, len(VIEWS), n)
+    poses = vg.Poses(np.column_stack([VIEWS[label], rng.uniform(-180, 180, n)]), rng.normal(0, 4, (n, 2)))
+    particles = vg.simulate.particles(model, n, box, pixel_size_A, snr=snr, poses=poses, seed=seed)
+    if not noise:
+        return particles, label
+    images = particles.images()
+    sigma = np.sqrt(images.var() / (1 + snr))
+    more = (sigma * rng.standard_normal((noise, box, box))).astype(np.float32)
+    rows = np.arange(n + noise) % n
+    optics = particles.optics[rows]
+    both = vg.Particles.from_images(np.concatenate([images, more]), pixel_size_A, optics=optics)
+    return both, np.append(label, np.full(noise, -1))
+
+
+def share_right(found, truth):
+    """Share of particles in the class that stands for their view, classes and views paired one to one."""
+    table = np.zeros((found.max() + 1, truth.max() + 1))
+    np.add.at(table, (found, truth), 1)
+    return table[linear_sum_assignment(-table)].sum() / len(truth)
+
+
+@pytest.fixture(scope="module")
+def case():
+    particles, truth = planted(300, noise=100)
+    return particles, truth, vg.classify2d(particles, 4, diameter_A=170, max_resolution_A=16)
+
+
+def test_planted_views_are_found_and_noise_is_set_apart(case):
+    _, truth, found = case
+    real = truth >= 0
+    assert share_right(found.labels[real], truth[real]) >= 0.9
+    assert (found.labels[~real] == 4).mean() >= 0.9
+    assert found.signal
+    assert "Signal" in found.verdict
+    sizes = found.table["particles"].to_numpy()
+    assert sizes[:4].max() <= 3 * sizes[:4].mean()
+    assert sizes.sum() == len(truth)
+
+
+def test_averages_are_ranked_centred_and_resolved(case):
+    _, _, found = case
+    assert found.averages.shape == (5, 32, 32)
+    resolution = found.table["resolution_A"].to_numpy()[:4].round(1)
+    assert (np.diff(resolution) >= 0).all()
+    assert resolution[0] < 16
+    assert not found.averages[4].any()
+    _, moves = centred(found.averages[:4])
+    assert np.abs(moves).max() < 0.3
+
+
+def test_particles_moved_by_their_poses_match_the_averages(case):
+    """Pose convention and centring: images brought into the frame of their class correlate with its average."""
+    particles, _, found = case
+    from verglas.classification import Alignment2D, alignment_scores
+
+    rows = np.flatnonzero(found.labels < 4)[:40]
+    poses = found.particles.poses
+    images = particles.images(rows)
+    shifts = (poses.shifts_A[rows] / found.pixel_size_A).astype(np.float32)
+    psi = poses.angles_deg[rows, 2].astype(np.float32)
+    pose = Alignment2D(psi, shifts, found.labels[rows].astype(np.int32), np.zeros(len(rows), np.float32))
+    right = alignment_scores(images, found.averages[:4], pose, radius_px=12).mean()
+    turned = Alignment2D(psi + 90, shifts, pose.references, pose.scores)
+    moved = Alignment2D(psi, shifts + 4, pose.references, pose.scores)
+    for wrong in (turned, moved):
+        assert abs(right) > 1.5 * abs(alignment_scores(images, found.averages[:4], wrong, radius_px=12).mean())
+
+
+def test_pure_noise_ends_in_a_verdict_that_says_so():
+    images = np.random.default_rng(1).standard_normal((150, 32, 32)).astype(np.float32)
+    particles = vg.Particles.from_images(images, 5.0)
+    found = vg.classify2d(particles, 4, ctf=False, max_resolution_A=15, diameter_A=120)
+    assert not found.signal
+    assert "Nothing but noise" in found.verdict
+    assert max(line.evidence for line in found.record) < 5
+    assert found.record[-1].radius == found.record[-2].radius  # no finer data was let in
+
+
+def strict(particles, k, **changes):
+    settings = Class2DSettings(n_classes=k, diameter_A=170, max_resolution_A=15, mask_m_step=True, **changes)
+    work = WorkingSet(particles, settings)
+    made = Classifier(work, settings)
+    sigma2, tau2 = made.engine.spectra(work.usable)
+    share = -np.log(k + 1.0)
+    averages = image_references(made.engine, work.usable[:k], sigma2, tau2)
+    model = Model2D(averages, np.full(k, share), share, sigma2, made.range_px / 2, np.tile(tau2, (k, 1)))
+    return made, model, made.stage(work.geometry.search_limit)
+
+
+def test_log_likelihood_plus_log_prior_never_falls():
+    """Strict EM: masked images in both steps, fixed signal power and resolution; noise, shares, shifts estimated."""
+    particles, _ = planted(150, seed=2)
+    made, model, stage = strict(particles, 3)
+    grid, engine = made.engine.grid, made.engine
+    radius = stage.radius
+    coefficients = (grid.weights * grid.n_theta)[:radius]
+    objective = []
+    for _ in range(9):
+        _, sums = engine.run(model, stage, made.work.usable)
+        power = (np.abs(ops.polar(model.averages, grid)[:, :radius]) ** 2).mean(axis=2)
+        prior = -0.5 * (power / (2.0 * model.tau2[:, :radius]) * coefficients).sum()
+        prior += model.log_share.sum() + model.log_null  # Dirichlet: one particle more in every class
+        objective.append(sums.log_likelihood + prior)
+        model = engine.maximised(model, sums, tau2=model.tau2)
+    steps = np.diff(objective)
+    assert objective[-1] > objective[0] + 1000
+    # Interpolation of the averages between the grids of the two steps, and candidates of the last hundredth.
+    assert steps.min() > -1e-6 * abs(objective[-1])
+
+
+def test_one_class_without_poses_is_the_wiener_average():
+    """One class, one pose, no CTF: the M-step is num / (den + 1 / (T tau2)) of the plain mean."""
+    rng = np.random.default_rng(0)
+    images = rng.standard_normal((30, 32, 32)).astype(np.float32)
+    particles = vg.Particles.from_images(images, 4.0)
+    settings = Class2DSettings(n_classes=1, ctf=False, max_resolution_A=16, null_class=False, mask_m_step=True)
+    made = Classifier(WorkingSet(particles, settings), settings)
+    engine, grid = made.engine, made.engine.grid
+    sigma2 = np.full((1, grid.n_rings), 500.0)
+    tau2 = np.full((1, grid.n_rings), 40.0)
+    x = engine.whole.get(np.arange(30))
+    plan = ops.MaximisePlan(grid, 2, n_power=1)
+    plan.set_reference(np.zeros((2, *x.shape[1:]), np.complex64))
+    half = engine.halves
+    plan.add(x, ops.Posterior.from_lists(30, np.arange(30), half, np.zeros(30)), [[0, 0]], inv_sigma2=1 / sigma2)
+    num, den = (a.reshape(1, 2, grid.n_rings, -1) for a in plan.slices())
+    squared = 30 * sigma2 * grid.weights * grid.n_theta
+    mass = np.array([30.0])
+    sums = Sums(num.astype(complex), den.astype(float), mass, 0.0, squared, mass, 0.0, np.zeros(1), 0.0)
+    model = Model2D(np.zeros((1, 32, 32), np.float32), np.zeros(1), -np.inf, sigma2, 1.0, tau2)
+    new = engine.maximised(model, sums, tau2=tau2)
+    gain = (30 / 500) / (30 / 500 + 1 / (2 * 40.0))
+    expected = ops.images_from_polar(x.mean(axis=0, keepdims=True) * gain, grid)
+    assert np.allclose(new.averages, expected, atol=MAXIMISE_REL * np.abs(expected).max())
+
+
+def test_the_same_seed_gives_the_same_classes_whatever_threads_and_memory():
+    particles, _ = planted(120, snr=0.2, seed=5)
+    first, second = (
+        vg.classify2d(particles, 3, diameter_A=170, max_resolution_A=16, iterations=3, seed=4, **changes)
+        for changes in ({"threads": 1}, {"threads": 2, "memory_GB": 1e-6})
+    )
+    assert np.array_equal(first.labels, second.labels)
+    assert np.array_equal(first.particles.poses.angles_deg, second.particles.poses.angles_deg)
+    assert np.array_equal(first.averages, second.averages)
+    assert [line.log_likelihood for line in first.record] == [line.log_likelihood for line in second.record]
+
+
+def test_mini_batches_find_the_views_too():
+    particles, truth = planted(240, snr=0.2, seed=6)
+    found = vg.classify2d(particles, 4, diameter_A=170, max_resolution_A=16, mini_batch=100)
+    assert share_right(found.labels, truth) >= 0.9
+    assert [line.particles for line in found.record][-2:] == [240, 240]
+    assert 100 in {line.particles for line in found.record}
+
+
+def test_an_empty_class_starts_anew_from_the_one_that_mixes_views():
+    """Two views in one class and a class without particles: refilling separates them, and says so."""
+    particles, truth = planted(160, snr=0.3, seed=8)
+    keep = truth < 2
+    lines = []
+    settings = Class2DSettings(n_classes=2, diameter_A=170, max_resolution_A=16, log=lines.append, null_class=False)
+    made = Classifier(WorkingSet(particles[keep], settings), settings)
+    state = made.start()
+    blank = state.model.averages.copy()
+    blank[1] = 0
+    share = np.array([0.0, -200.0])
+    state.model = Model2D(blank, share, -np.inf, state.model.sigma2, state.model.shift_sigma_px, state.model.tau2)
+    state.sums = None
+    made.iterate(state, made.work.usable)
+    assert made.refill(state)
+    assert "starts anew" in lines[-1]
+    for _ in range(4):
+        made.iterate(state, made.work.usable)
+    assert share_right(state.found.label, truth[keep]) >= 0.9
+
+
+def test_held_out_evidence_is_standard_normal_for_noise_however_soft_the_posterior():
+    rng = np.random.default_rng(3)
+    z = []
+    for _ in range(40):
+        shape = (3, 2, 6, 20)
+        num = (rng.standard_normal(shape) + 1j * rng.standard_normal(shape)) * np.sqrt(5.0)
+        den = np.full(shape, 10.0)
+        num[1:] = num[:1]  # three classes that share every image: no more evidence than one
+        sums = Sums(num, den, np.ones(3), 0.0, np.ones((1, 6)), np.ones(1), 0.0, np.zeros(3), 0.0)
+        z.append(held_out_evidence(sums, 2)[1])
+    assert abs(np.mean(z)) < 0.7
+    signal = num + 20
+    strong = Sums(signal, den, np.ones(3), 0.0, np.ones((1, 6)), np.ones(1), 0.0, np.zeros(3), 0.0)
+    assert held_out_evidence(strong, 2)[1] > 5
+    assert held_out_evidence(strong, 6)[1] == 0
+
+
+def test_crossing_and_grouping():
+    assert crossing(np.array([0.1, 0.5]), np.array([1.0, 2.0])) == 0
+    assert crossing(np.array([0.9, 0.5]), np.array([1.0, 2.0])) == 2
+    x = np.array([0.0, 1.0, 10.0, 10.5, 30.0])
+    groups = group_classes((x - x[:, None]) ** 2, np.ones(5), 3)
+    assert [g.tolist() for g in groups] == [[0, 1], [2, 3], [4]]
+
+
+def test_stability_is_the_overlap_with_repeats(case):
+    _, _, found = case
+    same = with_stability(found, [found])
+    used = same.table["particles"] > 0
+    assert np.allclose(same.table["stability"][used], 1)
+
+
+def test_bad_particles_are_named_and_set_aside():
+    particles, _ = planted(60, snr=1.0)
+    images = particles.images()
+    images[3] = np.nan
+    images[7] = 2.5
+    spoiled = vg.Particles.from_images(images, 6.0, optics=particles.optics)
+    with pytest.warns(VerglasWarning, match=r"2 particles set aside \(particle 3: not finite.*particle 7: constant"):
+        found = vg.classify2d(spoiled, 2, diameter_A=170, max_resolution_A=20, iterations=2)
+    assert len(found.particles) == 58
+    assert sorted(found.set_aside) == [3, 7]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"n_classes": 0}, "at least 1 class"),
+        ({"diameter_A": 500.0}, "diameter of at most the box"),
+        ({"max_resolution_A": -1.0}, "positive max_resolution_A"),
+        ({"start": "luck"}, "'seeds' or 'random'"),
+        ({"n_classes": 40}, "ask for at most half"),
+    ],
+)
+def test_wrong_settings_are_refused(changes, message):
+    particles = vg.Particles.from_images(np.random.default_rng(0).standard_normal((10, 16, 16)), 4.0)
+    with pytest.raises(InputError, match=message):
+        vg.classify2d(particles, **{"n_classes": 2, "ctf": False, **changes})
+
+
+def test_command_line(tmp_path, capsys):
+    particles, truth = planted(120, snr=0.3)
+    vg.write_particles(tmp_path / "p.star", particles)
+    out = tmp_path / "out"
+    status, text, _ = main(
+        ["class2d", str(tmp_path / "p.star"), "-K", "4", "--diameter", "170", "--max-resolution", "18", "--out",
+         str(out), "--repeats", "1", "--json"], capsys,
+    )  # fmt: skip
+    assert status == 0
+    summary = json.loads(text)
+    assert summary["signal"]
+    assert sum(c["particles"] for c in summary["classes"]) == 120
+    assert all(0 <= c["stability"] <= 1 for c in summary["classes"])
+    page = (out / "classes.html").read_text()
+    assert page.count('type="checkbox"') == 5
+    assert "http" not in page.replace("http-equiv", "")
+    assert (out / "classes.png").read_bytes()[1:4] == b"PNG"
+    assert len(vg.io.read_stack(out / "averages.mrcs")) == 5
+    written = vg.read_particles(out / "particles.star")
+    assert share_right(written.table["rlnClassNumber"].to_numpy(int) - 1, truth) >= 0.8
+
+    own = written.table["rlnClassNumber"].to_numpy(int)
+    status, text, _ = main(["select", str(out / "particles.star"), "--classes", "1,3-4", "--out",
+                            str(tmp_path / "s.star")], capsys)  # fmt: skip
+    assert status == 0
+    assert len(vg.read_particles(tmp_path / "s.star")) == np.isin(own, (1, 3, 4)).sum()
+    best = summary["classes"][0]["resolution_A"]
+    main(["select", str(out / "particles.star"), "--min-resolution", f"{best + 0.01}", "--min-size", "2", "--out",
+          str(tmp_path / "r.star")], capsys)  # fmt: skip
+    assert 1 in vg.read_particles(tmp_path / "r.star").table["rlnClassNumber"].to_numpy(int)
+    (tmp_path / "selection.star").write_text("\ndata_selection\n\nloop_\n_rlnClassNumber #1\n2\n3\n\n")
+    main(["select", str(out / "particles.star"), "--table", str(tmp_path / "selection.star"), "--out",
+          str(tmp_path / "t.star")], capsys)  # fmt: skip
+    assert len(vg.read_particles(tmp_path / "t.star")) == np.isin(own, (2, 3)).sum()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status"),
+    [(["--classes", "x"], 2), ([], 2), (["--classes", "9"], 1), (["--min-resolution", "-1"], 2)],
+)
+def test_select_refuses(arguments, status, tmp_path, capsys):
+    particles = vg.Particles.from_images(np.random.default_rng(0).standard_normal((4, 8, 8)), 4.0)
+    vg.write_particles(tmp_path / "p.star", particles.with_columns(rlnClassNumber=[1, 1, 2, 2]))
+    got, _, err = main(["select", str(tmp_path / "p.star"), "--out", str(tmp_path / "o.star"), *arguments], capsys)
+    assert got == status
+    assert err
