@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from verglas.classification import Classes2D
-from verglas.report import figures
+from verglas.report import figures, style
 from verglas.report.html import Fragment, Page, Picture, Section, Table, render
 
 _SHOWN = 200
@@ -67,8 +67,8 @@ def montage(found: Classes2D, most: int = _SHOWN) -> bytes:
     count = min(found.n_classes, most)
     columns = min(10, count)
     rows = -(-count // columns)
-    with figures._styled():
-        figure = figures._figure(1.15 * columns, 1.45 * rows)
+    with style.styled():
+        figure = style.new_figure(1.15 * columns, 1.45 * rows)
         for i, axes in enumerate(np.ravel(figure.subplots(rows, columns, squeeze=False))):
             axes.set_axis_off()
             if i >= count:
@@ -80,21 +80,21 @@ def montage(found: Classes2D, most: int = _SHOWN) -> bytes:
             )
             if i == 0:
                 figures._scale_bar(axes, found.averages.shape[-1], found.pixel_size_A)
-        return figures.png(figure)
+        return style.png(figure)
 
 
 def progress_figure(found: Classes2D) -> bytes:
     """Resolution of the search and evidence beyond it, against the iteration."""
     number = [line.number for line in found.record]
-    with figures._styled():
-        figure = figures._figure(7.2, 2.6)
+    with style.styled():
+        figure = style.new_figure(7.2, 2.6)
         left, right = figure.subplots(1, 2)
-        left.step(number, [line.resolution_A for line in found.record], where="mid", color=figures.COLOURS[0])
+        left.step(number, [line.resolution_A for line in found.record], where="mid", color=style.COLOURS[0])
         left.set(xlabel="iteration", ylabel="finest data used (Å)", ylim=(0, None))
-        right.plot(number, [line.evidence for line in found.record], color=figures.COLOURS[1])
-        right.axhline(5, color=figures.FAINT, lw=0.9, ls=(0, (4, 3)))
+        right.plot(number, [line.evidence for line in found.record], color=style.COLOURS[1])
+        right.axhline(5, color=style.FAINT, lw=0.9, ls=(0, (4, 3)))
         right.set(xlabel="iteration", ylabel="evidence on unseen data (σ)")
-        return figures.png(figure)
+        return style.png(figure)
 
 
 def _thumbnail(image: npt.NDArray[np.float32]) -> str:
