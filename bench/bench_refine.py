@@ -26,6 +26,7 @@ import numpy as np
 import verglas as vg
 from verglas.filters import apply, low_pass
 from verglas.simulate import Model
+from verglas.types.images import ArraySource
 
 from common import RESULTS, ROOT, write
 from known_truth import Case, at_half, refine, results
@@ -66,8 +67,8 @@ def randomised(particles: vg.Particles, finest_A: float, folder: Path, seed: int
         beyond = radius > 1 / finest_A
         spectrum[beyond] = np.abs(spectrum[beyond]) * random[beyond] / np.abs(random[beyond])
         image[:] = np.fft.irfft2(spectrum, (box, box))
-    vg.io.write_stack(folder / "noise.mrcs", images, particles.pixel_size_A)
-    vg.write_particles(folder / "noise.star", particles, stack=folder / "noise.mrcs")
+    made = particles.with_source(ArraySource(images, particles.pixel_size_A))
+    vg.write_particles(folder / "noise.star", made, stack=folder / "noise.mrcs")
 
 
 def overfit_rows(args: argparse.Namespace) -> list[dict[str, Any]]:

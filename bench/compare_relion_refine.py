@@ -113,7 +113,7 @@ def main() -> None:
         true = case.write(folder)
         # RELION starts from the shifts that a file has: the truth must not be in it.
         blind = true.with_columns(**dict.fromkeys(_HIDDEN))
-        vg.write_particles(folder / "blind.star", blind, stack=folder / "particles.mrcs")
+        vg.write_particles(folder / "blind.star", blind)
         ours = refine(case, folder)
         ours.pop("populations")
         ours = {"what": "verglas refine", "finished": True} | ours | results(case, folder, true)

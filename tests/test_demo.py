@@ -10,6 +10,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from browser import lay_out
 
 import verglas as vg
 from verglas.run.demo import DemoSettings, demo
@@ -103,6 +104,15 @@ def test_the_page_says_what_was_found(made):
     assert vg.__version__ in page
     link = re.search(r'<a href="([^"]+)">', page)[1]
     assert (made.folder / link).read_text(encoding="utf-8").startswith("<!doctype html>")
+
+
+def test_the_page_in_a_browser(made, tmp_path):
+    """Chromium opens it: every figure is decoded and fits, nothing sticks out, the console stays empty."""
+    pictures, overflow, console = lay_out(made.folder / "report.html", tmp_path)
+    assert len(pictures) == 4
+    assert all(width > 300 and height > 150 and 0 < shown <= 1000 for width, height, shown in pictures)
+    assert overflow <= 0
+    assert console == []
 
 
 @pytest.mark.slow
