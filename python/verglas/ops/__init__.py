@@ -4,6 +4,7 @@ from verglas.ops.correlate import Correlation, correlate, correlate_rotations
 from verglas.ops.ctf import ctf
 from verglas.ops.grid import Grid
 from verglas.ops.insert import GridSums, fold, insert, symmetrise
+from verglas.ops.match import match
 from verglas.ops.maximise import GroupSums, MaximisePlan, Posterior, Residuals, maximise
 from verglas.ops.peaks import peaks
 from verglas.ops.polar import (
@@ -46,6 +47,7 @@ __all__ = [
     "fold",
     "images_from_polar",
     "insert",
+    "match",
     "maximise",
     "peaks",
     "polar",
