@@ -46,10 +46,10 @@ def model():
 @pytest.fixture(scope="module")
 def scenes(model):
     """Simulated micrographs at SNR 0.05: crowded, with contaminants, with carbon, with few particles."""
-    settings = {"plain": {}, "contaminants": {"contaminants": 3}, "carbon": {"carbon": 0.25}, "few": {"n": 6}}
+    settings = {"plain": {}, "contaminants": {"contaminants": 5}, "carbon": {"carbon": 0.25}, "few": {"n": 12}}
     return {
-        name: simulate.micrograph(model, shape=(640, 700), pixel_size_A=3.0, snr=0.05, defocus_u_A=18000.0,
-                                  seed=seed, **{"n": 26, **more})
+        name: simulate.micrograph(model, shape=(900, 960), pixel_size_A=3.0, snr=0.05, defocus_u_A=18000.0,
+                                  seed=seed, **{"n": 50, **more})
         for seed, (name, more) in enumerate(settings.items())
     }  # fmt: skip
 
@@ -115,8 +115,15 @@ def test_flat_images_score_nothing():
 # ---- the pickers
 
 
-@pytest.mark.parametrize("name", ["plain", "contaminants", "carbon"])
-@pytest.mark.parametrize("method", ["log", "reference-free"])
+@pytest.mark.parametrize(
+    ("method", "name"),
+    [
+        ("log", "contaminants"),
+        ("reference-free", "carbon"),
+        *(pytest.param(m, n, marks=pytest.mark.slow) for m, n in
+          [("log", "plain"), ("log", "carbon"), ("reference-free", "plain"), ("reference-free", "contaminants")]),
+    ],
+)  # fmt: skip
 def test_A4_3_simulated_at_snr_005_without_a_template(scenes, name, method):
     micrograph, truth = scenes[name]
     found = pick_detailed(micrograph, DIAMETER, settings=PickSettings(method))
@@ -195,6 +202,30 @@ def test_positions_go_there_and_back():
     small = prepare(vg.Micrograph(spot, 1.5), 100.0)
     xy, _ = vg.ops.peaks(small.data, 10)
     np.testing.assert_allclose(small.to_micrograph(xy[:1]), [[313, 488]], atol=0.3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("method", "target"), [("log", 0.90), ("reference-free", 0.90), ("template", 0.93)])
+def test_apoferritin_against_the_given_picks(data_dir, method, target):
+    """All 14 micrographs: pairs within 30 px, both lists at least 64 px inside."""
+    folder = data_dir / "apoferritin"
+    truth = vg.io.read_picks(folder / "picks.star")
+    lines = (folder / "ctf_quickfit.tsv").read_text().splitlines()
+    defocus = {w[0]: float(w[1]) for w in (line.split() for line in lines if line.startswith("May"))}
+    more, symmetry = {}, "C1"
+    if method == "template":
+        protein = simulate.read_model(data_dir / "models" / "7a4m.cif.gz", assembly="1").recentre()
+        more, symmetry = {"templates": simulate.density(protein, 56, 3.0, b_factor_A2=100)}, "O"
+    total = PickMerit(0, 0, 0)
+    for name, given_picks in truth.items():
+        micrograph = vg.read_micrograph(folder / name, 1.5)
+        if more:
+            more["optics"] = vg.Optics(defocus_u_A=defocus[name], defocus_v_A=defocus[name], voltage_kV=300,
+                                       cs_mm=0.01, amplitude_contrast=0.07)  # fmt: skip
+        found = vg.pick(micrograph, DIAMETER, settings=PickSettings(method, symmetry=symmetry), **more)
+        mine, true = (p.xy_px[inside(p.xy_px, micrograph.shape, 64)] for p in (found, given_picks))
+        total = total + compare_picks(mine, true, 30)
+    assert total.f_score >= target
 
 
 # ---- thresholds, consensus, merit
