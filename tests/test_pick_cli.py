@@ -25,11 +25,11 @@ def folder(tmp_path_factory):
     truth = {}
     for seed in range(2):
         m, t = simulate.micrograph(
-            model, shape=(360, 400), pixel_size_A=6.0, n=30, snr=0.3, defocus_u_A=18000.0, seed=seed
+            model, shape=(380, 380), pixel_size_A=6.0, n=30, snr=0.3, defocus_u_A=18000.0, seed=seed
         )
         vg.io.write_stack(path / f"m{seed}.mrc", m.data[None], 6.0)
         truth[f"m{seed}.mrc"] = vg.Picks(t.picks.xy_px, f"m{seed}.mrc")
-    vg.io.write_stack(path / "zero.mrc", np.zeros((1, 360, 400), np.float32), 6.0)
+    vg.io.write_stack(path / "zero.mrc", np.zeros((1, 380, 380), np.float32), 6.0)
     (path / "broken.tif").write_bytes(b"II*\0\x08\0\0\0")
     vg.io.write_picks(path / "truth.star", truth)
     return path
@@ -74,8 +74,8 @@ def test_nothing_usable_is_an_error(folder, tmp_path):
 
 
 def test_command_line(folder, tmp_path):
-    command = [sys.executable, "-m", "verglas.cli", "pick", str(folder / "m0.mrc"), "-d", "130", "-o",
-               str(tmp_path / "o"), "--method", "log", "--json", "--no-pictures"]  # fmt: skip
+    out = ["-o", str(tmp_path / "o"), "--method", "log", "--json", "--no-pictures"]
+    command = [sys.executable, "-m", "verglas.cli", "pick", str(folder / "m0.mrc"), "-d", "130", *out]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["micrographs"] == 1

@@ -118,3 +118,5 @@ PROLATE_AVERAGE_RELATIVE = 1e-3
 NCC_ABS = 1e-4
 # 1 at a copy: what compression leaves out (1e-4 of the power of a template) and the above.
 NCC_COPY = 1e-3
+# ops.match: a chain of at most a few hundred float32 products (6e-8 each), relative to the two vectors' lengths.
+MATCH_REL = 1e-6

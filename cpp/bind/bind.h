@@ -8,6 +8,7 @@ void bind_ctf_score(pybind11::module_& m);
 void bind_correlate(pybind11::module_& m);
 void bind_fft1d(pybind11::module_& m);
 void bind_insert(pybind11::module_& m);
+void bind_match(pybind11::module_& m);
 void bind_maximise(pybind11::module_& m);
 void bind_peaks(pybind11::module_& m);
 void bind_project(pybind11::module_& m);

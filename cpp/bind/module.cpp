@@ -18,6 +18,7 @@ PYBIND11_MODULE(VERGLAS_MODULE_NAME, m) {
   verglas::bind::bind_project(m);
   verglas::bind::bind_rotate(m);
   verglas::bind::bind_insert(m);
+  verglas::bind::bind_match(m);
   verglas::bind::bind_maximise(m);
   verglas::bind::bind_polar(m);
   verglas::bind::bind_refine_pose(m);

@@ -5,6 +5,7 @@ from verglas.ops.ctf import ctf
 from verglas.ops.ctf_score import CtfScores, ctf_score
 from verglas.ops.grid import Grid
 from verglas.ops.insert import GridSums, fold, insert, symmetrise
+from verglas.ops.match import match
 from verglas.ops.maximise import MaximisePlan, Posterior, maximise
 from verglas.ops.peaks import peaks
 from verglas.ops.polar import (
@@ -51,6 +52,7 @@ __all__ = [
     "fold",
     "images_from_polar",
     "insert",
+    "match",
     "maximise",
     "peaks",
     "polar",

@@ -30,7 +30,6 @@ FloatImage = npt.NDArray[np.float32]
 _LEFT_OUT = 1e-4
 # Where the image's local deviation is below this share of its largest there is nothing to correlate with.
 _FLAT = 1e-3
-_PIXELS_AT_ONCE = 4096
 # The mask of the correlation sees the particle and the bright rim that defocus puts about it.
 MASK_OVER_PARTICLE = 1.15
 
@@ -236,12 +235,7 @@ def correlate(
     searched = data if isinstance(data, SearchImage) else search_image(data, bank.mask, threads=threads)
     deviation = searched.deviation
     maps = basis_maps(searched, bank, threads=threads).reshape(len(bank.basis), -1)
-    best, which = np.empty(deviation.size, np.float32), np.empty(deviation.size, np.int32)
-    step = max(64, _PIXELS_AT_ONCE * 256 // max(256, len(bank)))
-    for start in range(0, deviation.size, step):
-        scores = bank.mix @ maps[:, start : start + step]
-        which[start : start + step] = scores.argmax(axis=0)
-        best[start : start + step] = np.take_along_axis(scores, which[None, start : start + step], 0)[0]
+    best, which = ops.match(maps, bank.mix, threads=threads)
     usable = deviation > _FLAT * deviation.max(initial=0.0)
     score = np.divide(best.reshape(deviation.shape), deviation, out=np.zeros_like(deviation), where=usable)
     return score.clip(-1, 1), which.reshape(deviation.shape)
