@@ -11,7 +11,7 @@ from test_cli import main
 
 import verglas as vg
 from verglas import ops
-from verglas.classification import Class2DSettings, held_out_evidence
+from verglas.classification import Class2DSettings, held_out_evidence, stable_core
 from verglas.classification.class2d import Classifier
 from verglas.classification.classes import crossing, with_stability
 from verglas.classification.em2d import Model2D, Sums
@@ -205,6 +205,21 @@ def test_an_empty_class_starts_anew_from_the_one_that_mixes_views():
     assert share_right(state.found.label, truth[keep]) >= 0.9
 
 
+def test_splitting_makes_levels_without_giant_or_empty_classes():
+    """Row A6.6: equal planted classes; largest over smallest below 10; levels of 4 and 8."""
+    particles, truth = planted(240, snr=0.3, seed=9)
+    found = vg.classify2d(particles, 8, diameter_A=170, max_resolution_A=18, start="split", null_class=False)
+    sizes = found.table["particles"].to_numpy()
+    assert sizes.min() > 0
+    assert sizes.max() / sizes.min() < 10
+    assert [len(np.unique(level)) for level in found.levels] == [4, 8]
+    core = stable_core(found.levels, tolerance=0)
+    table = np.zeros((8, 4))
+    np.add.at(table, (found.labels, truth), 1)
+    assert table.max(axis=1).sum() / len(truth) >= 0.9
+    assert core.mean() > 0.5
+
+
 def test_held_out_evidence_is_standard_normal_for_noise_however_soft_the_posterior():
     rng = np.random.default_rng(3)
     z = []
@@ -255,7 +270,7 @@ def test_bad_particles_are_named_and_set_aside():
         ({"n_classes": 0}, "at least 1 class"),
         ({"diameter_A": 500.0}, "diameter of at most the box"),
         ({"max_resolution_A": -1.0}, "positive max_resolution_A"),
-        ({"start": "luck"}, "'seeds' or 'random'"),
+        ({"start": "luck"}, "'seeds', 'random' or 'split'"),
         ({"n_classes": 40}, "ask for at most half"),
     ],
 )

@@ -27,6 +27,7 @@ _STAGE_ITERATIONS = 5
 _CONVERGED = 0.01  # ... and when the whole is done
 _GIANT = 3.0  # times the mean size
 _SPLIT_SEEDS, _SPLIT_ITERATIONS = 6, 4
+_FIRST_LEVEL, _LEVEL_ITERATIONS = 4, 4  # of the start by splitting
 _REFILLS = 6  # iterations in which classes may start anew
 _CLEARLY = 1.5  # times the loss that the gain of a split must be
 _STEP = 0.6  # of stepwise EM: weight of a mini-batch
@@ -63,9 +64,11 @@ class Classifier:
         sigma2, tau2 = self.engine.spectra(some)
         over = int(np.clip(len(rows) // 8, k, min(3 * k, max(k, _MAX_SEEDS))))
         stage = self.stage(self.first)
-        if self.settings.start == "random" or len(rows) < 2 * k:
-            subsets = [np.sort(self.rng.permutation(rows)[: max(1, len(rows) // 3)]) for _ in range(k)]
-            averages, over = moves.subset_references(self.engine, subsets, sigma2, tau2), k
+        if self.settings.start == "split":
+            over = min(_FIRST_LEVEL, k)
+        if self.settings.start != "seeds" or len(rows) < 2 * k:
+            subsets = [np.sort(self.rng.permutation(rows)[: max(1, len(rows) // 3)]) for _ in range(min(over, k))]
+            averages, over = moves.subset_references(self.engine, subsets, sigma2, tau2), min(over, k)
         else:
             averages = moves.image_references(self.engine, np.sort(self.rng.permutation(rows)[:over]), sigma2, tau2)
         share = -np.log(over + 1.0)
@@ -74,6 +77,8 @@ class Classifier:
         state = State(model, stage, None, Assignments.empty(len(self.work)), [])
         if over > k:
             state = self._seeded(state, k)
+        elif self.settings.start == "split":
+            self._split_levels(state, k)
         state.stage = self.stage(self.second)
         return state
 
@@ -101,6 +106,35 @@ class Classifier:
         state.model = replace(m, averages=m.averages[kept], log_share=np.log(share), tau2=m.tau2[kept])
         state.sums = None
         return state
+
+    def _split_levels(self, state: State, k: int) -> None:
+        """Levels of few to K classes, each by splitting the largest of the level before: none can swallow the rest."""
+        rows = self.work.usable
+        while True:
+            for _ in range(_LEVEL_ITERATIONS):
+                self.iterate(state, rows)
+            state.levels.append(state.found.label.copy())
+            now = len(state.model)
+            if now == k:
+                return
+            assert state.sums is not None
+            largest = np.argsort(-state.sums.mass, kind="stable")[: min(now, k - now)]
+            model = self._widened(state.model, len(largest))
+            for new, source in enumerate(largest, start=now):
+                members = np.flatnonzero(state.found.label == source)
+                if len(members) >= 4:
+                    model = self._restarted(model, state.stage, new, int(source), members)
+            state.model, state.sums = model, None
+            self.settings.say(f"level {len(state.levels)}: {now} classes, the largest {len(largest)} of them split")
+
+    @staticmethod
+    def _widened(model: Model2D, more: int) -> Model2D:
+        """Room for further classes, empty as yet."""
+        blank = np.zeros((more, *model.averages.shape[1:]), np.float32)
+        tau2 = np.tile(model.tau2.mean(axis=0), (more, 1))
+        low = np.full(more, model.log_share.min() - 10.0)
+        averages, log_share = np.concatenate([model.averages, blank]), np.concatenate([model.log_share, low])
+        return replace(model, averages=averages, log_share=log_share, tau2=np.concatenate([model.tau2, tau2]))
 
     # -- iterations -----------------------------------------------------------------------------------------------
 

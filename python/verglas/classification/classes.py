@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -53,13 +53,14 @@ class Iteration:
 
 @dataclass
 class State:
-    """Where a classification stands."""
+    """Where a classification stands; ``levels`` are the labels at each level of a start by splitting."""
 
     model: Model2D
     stage: Stage
     sums: Sums | None
     found: Assignments
     record: list[Iteration]
+    levels: list[Rows] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -91,6 +92,8 @@ class Classes2D:
         What each iteration did.
     set_aside : dict of int -> str
         Particles that could not be used, with the reason.
+    levels : list of (n,) int64
+        With ``start="split"``: labels of ``particles`` at each level, for :func:`stable_core`.
     """
 
     averages: Floats
@@ -103,6 +106,7 @@ class Classes2D:
     signal: bool
     record: list[Iteration]
     set_aside: dict[int, str]
+    levels: list[Rows] = field(default_factory=list)
 
     @property
     def labels(self) -> Rows:
@@ -234,6 +238,7 @@ def collect(engine: Engine2D, state: State, seeding: int) -> Classes2D:
     return Classes2D(
         shown.astype(np.float32), work.pixel_size_A, chosen, table, curves[order],
         engine.grid.radii / (geo.box * geo.pixel_size_A), verdict, signal, state.record, work.bad,
+        [level[rows] for level in state.levels],
     )  # fmt: skip
 
 

@@ -231,8 +231,9 @@ class Engine2D:
         for begin in range(0, len(rows), _BATCH):
             some = rows[begin : begin + _BATCH]
             inv = (1 / model.sigma2[self.work.group[some]]).astype(np.float32)
+            x = samples.get(some)
             scores = plan.run(
-                samples.get(some), stage.shifts_px, inv_sigma2=inv[:, : stage.radius], log_shift=log_shift,
+                x, stage.shifts_px, inv_sigma2=inv[:, : stage.radius], log_shift=log_shift,
                 first_particle=int(some[0]), threads=threads, **self.optics(some),
             )  # fmt: skip
             evidence = np.logaddexp(scores.log_evidence, model.log_null)
@@ -241,7 +242,9 @@ class Engine2D:
             posterior = replace(posterior, weight=posterior.weight * in_classes[posterior.image])
             _assign(found, some, posterior, stage, len(model), 1 - in_classes, evidence)
             if collect is not None:
-                collect.add(some, posterior, stage, inv, 1 - in_classes, evidence)
+                likelihood = evidence + self.noise_terms(samples.power(some, x), samples.grid, inv)
+                collect.add(some, posterior, stage, inv, 1 - in_classes)
+                collect.log_likelihood += float(likelihood.sum())
             if self.settings.progress is not None:
                 self.settings.progress(begin + len(some), len(rows))
         return found, None if collect is None else collect.sums()
@@ -251,13 +254,10 @@ class Engine2D:
         ctf = None if self.work.ctf is None else self.work.ctf[rows]
         return {"ctf": ctf, "pixel_size_A": self.geometry.pixel_size_A}
 
-    def noise_terms(self, rows: Rows, stage: Stage, inv: Floats) -> Float:
+    def noise_terms(self, power: Float, grid: ops.PolarGrid, inv: Floats) -> Float:
         r"""Part of the log-likelihood that depends on the noise alone: -1/2 sum (|X|^2 / sigma^2 + log pi sigma^2)."""
-        samples = self.masked(stage.radius)
-        power = samples.power(rows)
-        own = inv[:, : stage.radius].astype(np.float64)
-        coefficients = samples.grid.weights * samples.grid.n_theta
-        return -0.5 * ((power * own + np.log(np.pi / own)) * coefficients).sum(axis=1)
+        own = inv[:, : grid.n_rings].astype(np.float64)
+        return -0.5 * ((power * own + np.log(np.pi / own)) * (grid.weights * grid.n_theta)).sum(axis=1)
 
     # -- the M-step -----------------------------------------------------------------------------------------------
 
@@ -309,16 +309,14 @@ class _Collector:
         self.mass, self.excess = np.zeros(k), np.zeros(k)
         self.null_mass, self.shift2, self.log_likelihood = 0.0, 0.0, 0.0
 
-    def add(
-        self, rows: Rows, posterior: ops.Posterior, stage: Stage, inv: Floats, null: Float, evidence: Float
-    ) -> None:
+    def add(self, rows: Rows, posterior: ops.Posterior, stage: Stage, inv: Floats, null: Float) -> None:
         """One batch; slices 2 k and 2 k + 1 are the half sets of class k."""
         e = self.engine
         image, k = posterior.image, len(self.model)
         halved = replace(posterior, slice=2 * posterior.slice + e.halves[rows][image].astype(np.int32))
         x = e.whole.get(rows)
         residuals = self.plan.add(
-            x, halved, stage.shifts_px, inv_sigma2=inv, image_power=e.whole.power(rows),
+            x, halved, stage.shifts_px, inv_sigma2=inv, image_power=e.whole.power(rows, x),
             first_particle=int(rows[0]), threads=e.settings.threads, **e.optics(rows),
         )  # fmt: skip
         assert residuals is not None
@@ -334,7 +332,6 @@ class _Collector:
         self.null_mass += float(null.sum())
         away = np.sum(stage.shifts_px.astype(np.float64) ** 2, axis=1)
         self.shift2 += float((posterior.weight * away[posterior.shift]).sum())
-        self.log_likelihood += float((evidence + e.noise_terms(rows, stage, inv)).sum())
 
     def sums(self) -> Sums:
         """The sums of all batches."""

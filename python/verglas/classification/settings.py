@@ -31,9 +31,10 @@ class Class2DSettings:
         T: the signal power that the averages are filtered by is taken this many times larger than measured.
     iterations : int
         Most iterations after the seeding.
-    start : {"seeds", "random"}
+    start : {"seeds", "random", "split"}
         ``"seeds"``: over-many single images, spread by their likelihoods, then grouped to K. ``"random"``: averages of
-        random thirds of images, unaligned, as many programs do.
+        random thirds of images, unaligned, as many programs do. ``"split"``: hierarchical, as in CL2D: four such
+        averages, then levels of twice as many classes, the largest split first.
     null_class : bool
         Whether the empty class (a reference of zero) competes for particles.
     ctf : bool
@@ -88,8 +89,8 @@ class Class2DSettings:
             raise InputError(
                 f"classify2d: expected at least 1 class and 1 iteration, got {self.n_classes} and {self.iterations}"
             )
-        if self.start not in ("seeds", "random"):
-            raise InputError(f"classify2d: start: expected 'seeds' or 'random', got {self.start!r}")
+        if self.start not in ("seeds", "random", "split"):
+            raise InputError(f"classify2d: start: expected 'seeds', 'random' or 'split', got {self.start!r}")
 
     def say(self, line: str) -> None:
         """One line of the log."""

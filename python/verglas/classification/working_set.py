@@ -213,7 +213,7 @@ class Samples:
         fits = 8 * np.prod(shape, dtype=np.int64) <= share * 1e9 * work.settings.memory_GB
         self._store = np.empty(shape, np.complex64) if fits else None
         self._known = np.zeros(len(work), bool)
-        self._power = np.full((len(work), grid.n_rings), np.nan)
+        self._power = np.full((len(work), grid.n_rings), np.nan) if fits else None
 
     def get(self, rows: Rows) -> npt.NDArray[np.complex64]:
         """Samples of these particles."""
@@ -225,14 +225,19 @@ class Samples:
             self._known[missing] = True
         return self._store[rows]
 
-    def power(self, rows: Rows) -> npt.NDArray[np.float64]:
-        """Mean of |X|^2 on each ring, (m, rings); computed once."""
-        missing = rows[np.isnan(self._power[rows, 0])]
-        if len(missing):
-            x = self.get(missing)
-            self._power[missing] = (x.real**2 + x.imag**2).mean(axis=2, dtype=np.float64)
+    def power(self, rows: Rows, x: npt.NDArray[np.complex64]) -> npt.NDArray[np.float64]:
+        """Mean of |X|^2 on each ring, (m, rings), of these particles and their samples; kept with the samples."""
+        if self._power is None:
+            return _ring_power(x)
+        new = np.flatnonzero(np.isnan(self._power[rows, 0]))
+        if len(new):
+            self._power[rows[new]] = _ring_power(x[new])
         return self._power[rows]
 
     def _compute(self, rows: Rows) -> npt.NDArray[np.complex64]:
         images = self.work.images(rows)
         return ops.polar(images if self._mask is None else images * self._mask, self.grid, threads=self.threads)
+
+
+def _ring_power(x: npt.NDArray[np.complex64]) -> npt.NDArray[np.float64]:
+    return (x.real**2 + x.imag**2).mean(axis=2, dtype=np.float64)

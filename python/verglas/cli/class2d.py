@@ -24,7 +24,7 @@ def register(app: typer.Typer) -> None:
         shift_range: float = typer.Option(None, "--shift-range", help="Largest shift, A [an eighth of the diameter]."),
         iterations: int = typer.Option(30, "--iterations", min=1, help="Most iterations after the seeding."),
         repeats: int = typer.Option(0, "--repeats", min=0, help="Further runs, for the stability of classes."),
-        start: str = typer.Option("seeds", "--start", help="seeds or random."),
+        start: str = typer.Option("seeds", "--start", help="seeds, random, or split (hierarchical)."),
         mini_batch: int = typer.Option(None, "--mini-batch", min=0, help="Particles per iteration, 0 for all [auto]."),
         no_ctf: bool = typer.Option(False, "--no-ctf", help="The images have no CTF."),
         no_null: bool = typer.Option(False, "--no-null", help="No empty class for what noise explains."),
