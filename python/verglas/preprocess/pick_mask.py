@@ -16,8 +16,7 @@ from scipy import ndimage
 from verglas import fourier, image, masks
 from verglas.preprocess.pick_image import FloatImage, SmallImage, fast_size, robust_sigma
 
-# Dense, clean micrographs of apoferritin stay within 5.1 everywhere; ice crystals on them reach 6 to 80
-# (bench/bench_pick.py prints both).
+# Particles of dense micrographs of apoferritin stay below 6, ice crystals on them lie above.
 MEAN_SIGMA = 6.0
 # Particles themselves raise the local deviation, which widens its robust spread; carbon still stands out.
 DEVIATION_SIGMA = 6.0
