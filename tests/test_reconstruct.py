@@ -158,8 +158,8 @@ def test_half_sets_are_assigned_within_micrographs():
     matrices = Rotation.random(12, random_state=0).as_matrix()
     names = [f"mic{i // 4}.mrc" for i in range(12)]
     particles = matrices_to_particles(images, matrices, rlnMicrographName=names)
-    halves = known_poses._half_sets(particles)
-    assert np.array_equal(halves, known_poses._half_sets(particles))
+    halves = known_poses.half_sets(particles)
+    assert np.array_equal(halves, known_poses.half_sets(particles))
     for micrograph in range(3):
         assert sorted(halves[4 * micrograph : 4 * micrograph + 4]) == [1, 1, 2, 2]
 

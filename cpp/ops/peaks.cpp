@@ -6,6 +6,8 @@
 namespace verglas::cpu {
 namespace {
 
+constexpr double kFlat = 1e-9;  // of the product of the curvatures along x and y
+
 struct Map {
   const float* data;
   std::size_t height, width;
@@ -48,7 +50,8 @@ Peak refined(const Map& map, std::size_t y, std::size_t x) {
       (map.at(y + 1, x + 1) + map.at(y - 1, x - 1) - double(map.at(y + 1, x - 1)) - map.at(y - 1, x + 1)) / 4;
   const double mean = total / 9 - (hxx + hyy) / 3;  // the constant a, over the centre's value
   const double determinant = hxx * hyy - hxy * hxy;
-  if (!(hxx < 0 && determinant > 0 && std::isfinite(total))) return pixel;
+  // A ridge is flat along one direction: what rounding leaves of its curvature is no maximum.
+  if (!(hxx < 0 && determinant > kFlat * hxx * hyy && std::isfinite(total))) return pixel;
   const double dx = std::clamp(-(hyy * gx - hxy * gy) / determinant, -0.5, 0.5);
   const double dy = std::clamp(-(hxx * gy - hxy * gx) / determinant, -0.5, 0.5);
   const double rise = mean + gx * dx + gy * dy + (hxx * dx * dx + hyy * dy * dy) / 2 + hxy * dx * dy;

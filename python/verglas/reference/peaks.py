@@ -5,6 +5,9 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+# Share of the product of the curvatures along x and y below which a determinant is rounding: a ridge, no maximum.
+_FLAT = 1e-9
+
 
 def _vertex(patch: npt.NDArray[np.float64]) -> tuple[float, float, float] | None:
     """Offset x, y and height of the fitted maximum of a 3 x 3 patch; None where the quadratic has none."""
@@ -13,7 +16,7 @@ def _vertex(patch: npt.NDArray[np.float64]) -> tuple[float, float, float] | None
         np.stack([np.ones(9), u, v, u * u / 2, v * v / 2, u * v], axis=1), patch.ravel(), rcond=None
     )[0]
     hessian = np.array([[hxx, hxy], [hxy, hyy]])
-    if not np.linalg.eigvalsh(hessian).max() < 0:
+    if not (hxx < 0 and np.linalg.det(hessian) > _FLAT * hxx * hyy):
         return None
     x, y = np.clip(-np.linalg.solve(hessian, [gx, gy]), -0.5, 0.5)
     return x, y, a + gx * x + gy * y + hxx * x * x / 2 + hyy * y * y / 2 + hxy * x * y
