@@ -6,7 +6,7 @@
 namespace verglas::cpu {
 namespace {
 
-constexpr double kFlat = 1e-9;  // of the product of the curvatures along x and y
+constexpr double kFlat = 1e-9;  // of the squared curvatures along x and y
 
 struct Map {
   const float* data;
@@ -51,7 +51,7 @@ Peak refined(const Map& map, std::size_t y, std::size_t x) {
   const double mean = total / 9 - (hxx + hyy) / 3;  // the constant a, over the centre's value
   const double determinant = hxx * hyy - hxy * hxy;
   // A ridge is flat along one direction: what rounding leaves of its curvature is no maximum.
-  if (!(hxx < 0 && determinant > kFlat * hxx * hyy && std::isfinite(total))) return pixel;
+  if (!(hxx < 0 && determinant > kFlat * (hxx * hxx + hyy * hyy) && std::isfinite(total))) return pixel;
   const double dx = std::clamp(-(hyy * gx - hxy * gy) / determinant, -0.5, 0.5);
   const double dy = std::clamp(-(hxx * gy - hxy * gx) / determinant, -0.5, 0.5);
   const double rise = mean + gx * dx + gy * dy + (hxx * dx * dx + hyy * dy * dy) / 2 + hxy * dx * dy;

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-# Share of the product of the curvatures along x and y below which a determinant is rounding: a ridge, no maximum.
+# Share of the squared curvatures along x and y below which a determinant is rounding: a ridge, no maximum.
 _FLAT = 1e-9
 
 
@@ -16,7 +16,7 @@ def _vertex(patch: npt.NDArray[np.float64]) -> tuple[float, float, float] | None
         np.stack([np.ones(9), u, v, u * u / 2, v * v / 2, u * v], axis=1), patch.ravel(), rcond=None
     )[0]
     hessian = np.array([[hxx, hxy], [hxy, hyy]])
-    if not (hxx < 0 and np.linalg.det(hessian) > _FLAT * hxx * hyy):
+    if not (hxx < 0 and np.linalg.det(hessian) > _FLAT * (hxx**2 + hyy**2)):
         return None
     x, y = np.clip(-np.linalg.solve(hessian, [gx, gy]), -0.5, 0.5)
     return x, y, a + gx * x + gy * y + hxx * x * x / 2 + hyy * y * y / 2 + hxy * x * y
