@@ -33,6 +33,7 @@ _KEPT = (4, 2)
 _NATS = 30.0
 _FINAL_NATS = 9.2  # a posterior of 1e-4
 _LEAST_WEIGHT = 1e-3
+_LEAST_SHIFT_PX = 2.0
 # A pose has converged when its steps turn no phase at the particle's edge by more than this, in radians.
 _COARSE_PHASE, _FINAL_PHASE = 0.25, 0.05
 
@@ -54,6 +55,7 @@ class PoseStep:
         self.problem, self.model, self.step, self.threads = problem, model, step, problem.settings.threads
         self.spectra, self.grid = spectra_of(problem, model, mask, max(step.radius, step.insert_radius))
         self.correlation = problem.settings.mode == "max-cc"
+        self.shift_sigma_px = max(_LEAST_SHIFT_PX, step.shift_range_px)
         with np.errstate(divide="ignore"):
             self.log_class = np.log(model.class_weight)
         if step.phase == "global":
@@ -113,7 +115,6 @@ class PoseStep:
             max_radius=radius, steps=20, tolerance_px=phase / per_px,
             tolerance_deg=float(np.rad2deg(phase / (per_px * self.problem.diameter_px / 2))),
         )  # fmt: skip
-        sigma = max(2.0, self.step.shift_range_px)
         out = [np.empty_like(v) for v in (candidates.matrices, candidates.origin_px, candidates.score)]
         fisher = np.empty((len(candidates), 5, 5))
         for k, spectrum in enumerate(self.spectra):
@@ -124,7 +125,7 @@ class PoseStep:
                 data["seen"], spectrum, self.grid, candidates.matrices[mine], -candidates.origin_px[mine],
                 ctf=data["ctf"], shell_weight=data["shell_weight"][:, : radius + 1].copy(), scale=scale,
                 image_of_pose=candidates.image[mine],
-                prior=ops.PosePrior(shift_sigma_px=sigma, shifts_px=np.zeros((len(mine), 2))),
+                prior=ops.PosePrior(shift_sigma_px=self.shift_sigma_px, shifts_px=np.zeros((len(mine), 2))),
                 search=search, threads=self.threads,
             )  # fmt: skip
             out[0][mine], out[1][mine], fisher[mine] = found.matrices, -found.shifts_px, found.fisher
@@ -184,9 +185,11 @@ class PoseStep:
     def run(self, half: int, poses: PoseTable, tick: Tick) -> HalfSums:
         """Refine the poses of a half set (replaced in ``poses``) and make its sums."""
         problem = self.problem
+        rows = problem.rows_of_half(half)
+        self.shift_sigma_px = self._spread(poses, rows)
         totals = Totals.zeros(problem, len(self.spectra))
         sums = [ops.GridSums.zeros(direct_grid(problem.box, self.step.insert_radius)) for _ in self.spectra]
-        for batch in image_batches(problem, problem.rows_of_half(half), self.model, poses):
+        for batch in image_batches(problem, rows, self.model, poses):
             data = {
                 "images": fourier.forward(batch.images, 2, threads=self.threads),
                 "ctf": ops.ctf(batch.params, problem.box, problem.pixel_size_A, threads=self.threads),
@@ -207,6 +210,13 @@ class PoseStep:
             self._residuals(batch, final[kept], weight, data, totals)
             tick(len(batch))
         return HalfSums(sums, totals)
+
+    def _spread(self, poses: PoseTable, rows: npt.NDArray) -> float:
+        """Width of the prior of the shifts: what they spread over now, or the range of the first search."""
+        known = rows[np.isfinite(poses.log_evidence[rows])]
+        if not len(known):
+            return max(_LEAST_SHIFT_PX, self.step.shift_range_px)
+        return max(_LEAST_SHIFT_PX, float(np.sqrt(np.mean(poses.origin_px[known] ** 2))))
 
     def _learn(
         self, batch: ImageBatch, final: Candidates, fisher: FloatArray, weight: FloatArray, evidence: FloatArray,

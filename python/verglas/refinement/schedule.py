@@ -16,6 +16,9 @@ _FIRST_ORDER = 3  # 7.3 degrees
 _GRID_ORDER = 4  # 3.7 degrees: finest grid whose whole posterior is summed
 # Shells scored beyond FSC = 0.143: what is left of signal there counts by its own small weight in the reference.
 _BEYOND = 2
+# Share of particles that change class, above which the resolution is held; but no longer than so many iterations.
+_MOVING = 0.05
+_MOST_HELD = 12
 
 
 def angles_in_plane(order: int) -> int:
@@ -60,10 +63,21 @@ def next_step(problem: Problem, state: State, last: Step) -> Step:
     """What follows from the FSC and the poses of the iteration before."""
     radius = int(np.clip(np.floor(state.resolution_shell) + _BEYOND, 3, problem.last_radius))
     shift_range = _shift_range(state, last)
+    if last.phase == "grid" and _classes_move(problem, state):
+        held = min(radius, last.radius)
+        return make_step(problem, "grid", held, order_for(problem, held), shift_range)
     if last.phase == "grid" and not _sharp_enough(problem, state, radius):
         return make_step(problem, "grid", radius, order_for(problem, radius), shift_range)
     phase = "local" if last.phase == "local" or _settled(state) else "global"
     return make_step(problem, phase, radius, _FIRST_ORDER, shift_range)
+
+
+def _classes_move(problem: Problem, state: State) -> bool:
+    """Whether particles still change class: finer data now would fix a separation that has only begun."""
+    if problem.n_classes == 1 or state.iteration > _MOST_HELD:
+        return False
+    row = state.rows[-1]
+    return state.iteration == 1 or row["class_change"] > _MOVING
 
 
 def final_step(problem: Problem, last: Step) -> Step:
