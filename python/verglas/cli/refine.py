@@ -47,7 +47,7 @@ class Screen:
         """Particles done in this iteration."""
         now = time.monotonic()
         if iteration != self.iteration:
-            self.iteration, self.begun = iteration, now
+            self.iteration = iteration
             if self.bar is not None:
                 if self.task is not None:
                     self.bar.remove_task(self.task)
@@ -62,6 +62,7 @@ class Screen:
 
     def iteration_done(self, row: Mapping[str, Any]) -> None:
         """One line per iteration."""
+        self.begun = time.monotonic()  # of the next one
         classes = "" if ";" not in row["populations"] else f", classes {row['populations'].replace(';', ' ')}"
         self.say(
             f"iteration {row['iteration']:2d}  {row['phase']:6s}  data to {row['search_resolution_A']:5.2f} A  "

@@ -51,7 +51,7 @@ def make_step(problem: Problem, phase: str, radius: int, order: int, shift_range
 def first_step(problem: Problem, *, split: bool = False) -> Step:
     """The first iteration: the reference's resolution, all poses; ``split`` if one reference begins several classes."""
     settings = problem.settings
-    radius = max(3, min(problem.last_radius, int(problem.shell_of(settings.initial_resolution_A))))
+    radius = min(problem.last_radius, max(3, int(problem.shell_of(settings.initial_resolution_A))))
     phase = "grid" if settings.mode == "likelihood" else "global"
     if settings.poses == "local":
         phase = "local"
@@ -61,7 +61,7 @@ def first_step(problem: Problem, *, split: bool = False) -> Step:
 
 def next_step(problem: Problem, state: State, last: Step) -> Step:
     """What follows from the FSC and the poses of the iteration before."""
-    radius = int(np.clip(np.floor(state.resolution_shell) + _BEYOND, 3, problem.last_radius))
+    radius = min(problem.last_radius, max(3, int(state.resolution_shell) + _BEYOND))
     shift_range = _shift_range(state, last)
     if last.phase == "grid" and _classes_move(problem, state):
         held = min(radius, last.radius)

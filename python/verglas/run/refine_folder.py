@@ -79,10 +79,10 @@ class RefineFolder:
         self.started, self.before = time.perf_counter(), 0.0
         self.warnings: list[str] = []
         self.record: dict[str, Any] = {}
-        (folder / "history").mkdir(parents=True, exist_ok=True)
 
     def begin(self, problem: Problem, plan: MemoryPlan, excluded: pd.DataFrame, said: list[str]) -> None:
         """A fresh run."""
+        (self.folder / "history").mkdir(parents=True, exist_ok=True)
         self.warnings = list(said)
         self.record = {
             "verglas": __version__, "command": "refine", "settings": self.settings, "seed": problem.settings.seed,
