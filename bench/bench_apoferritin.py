@@ -104,8 +104,8 @@ def main() -> None:
         tables["given CTFs"] = args.ctf_star
     with tempfile.TemporaryDirectory() as name:
         rows = [refined(what, ctf, args, Path(name)) for what, ctf in tables.items()]
-    for row in rows:
-        row["relion_seconds_on_ours"] = _RELION["seconds"] / row["seconds"]
+    for row in rows if args.micrographs is None else ():  # RELION's figures, from another run, are of the whole set
+        row["reported_relion_seconds_on_ours"] = _RELION["seconds"] / row["seconds"]
     write("apoferritin", [_RELION, *rows], options=args.options)
 
 
