@@ -14,6 +14,7 @@ from verglas.types import ArraySource, Map, Micrograph, Optics, Poses
 
 # name -> module that holds it, loaded when first asked for
 _LAZY = {
+    "abinitio": "verglas.run.abinitio",
     "align": "verglas.refinement",
     "Particles": "verglas.types",
     "Picks": "verglas.types.micrograph",
@@ -81,6 +82,7 @@ if TYPE_CHECKING:
     from verglas.optics import ctf
     from verglas.reconstruction import project, reconstruct
     from verglas.refinement import align
+    from verglas.run.abinitio import abinitio
     from verglas.run.extract import extract
     from verglas.run.machine import devices, info
     from verglas.run.refine import refine
@@ -100,6 +102,7 @@ __all__ = [
     "VerglasError",
     "VerglasWarning",
     "__version__",
+    "abinitio",
     "align",
     "assessment",
     "classification",

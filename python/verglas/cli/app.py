@@ -26,6 +26,7 @@ _COMMANDS = (
     "simulate",
     "project",
     "align",
+    "abinitio",
     "reconstruct",
     "refine",
     "postprocess",

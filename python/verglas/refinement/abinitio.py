@@ -281,3 +281,17 @@ def updated(problem: Problem, model: HalfModel, sums: BatchSums) -> tuple[HalfMo
     sigma2[:, 0] = sigma2[:, 1]
     weight = np.maximum(sums.mass / sums.mass.sum(), 0.02)
     return replace(model, volumes=volumes, sigma2=sigma2, class_weight=weight / weight.sum()), curves
+
+
+def finished(problem: Problem, settings: AbInitioSettings, start: Start, *, learn: bool = True) -> Start:
+    """A start with poses of all particles, held-out ones included; with ``learn`` they add to its maps as well."""
+    rows = np.arange(len(problem))
+    course = Course(problem, settings, len(rows))
+    step = course.step(course.last_radius)
+    poses, model, curves = PoseTable.unknown(len(problem)), start.model, start.curves
+    if learn:
+        sums = BatchStep(problem, model, step, course.grid_radius).sums(rows, poses)
+        model, curves = updated(problem, model, sums)
+    else:
+        BatchStep(problem, model, step, course.grid_radius).evaluate(rows, poses)
+    return replace(start, model=model, poses=poses, curves=curves)

@@ -53,7 +53,8 @@ class BatchSums:
         """(1 - step) of these sums plus step of fresh ones (Cappe and Moulines 2009, eq. 11)."""
 
         def mean(a: npt.NDArray | None, b: npt.NDArray | None) -> npt.NDArray:
-            assert a is not None and b is not None
+            assert a is not None
+            assert b is not None
             return (1 - step_size) * a + step_size * b
 
         grids = [
@@ -189,7 +190,9 @@ class BatchStep:
             assert residuals is not None
             group = problem.group[batch.rows]
             np.add.at(squared[:, reach], group, residuals.squared)
-            np.add.at(coefficients[:, reach], group, np.broadcast_to(2 * np.pi * self.wide.radii, residuals.squared.shape))
+            np.add.at(
+                coefficients[:, reach], group, np.broadcast_to(2 * np.pi * self.wide.radii, residuals.squared.shape)
+            )
             self._learn_poses(batch, found, poses)
             done += len(batch)
         count = max(done, 1)
@@ -204,7 +207,8 @@ class BatchStep:
                 for coset in self.problem.symmetry.cosets:
                     first = (half * self.classes + k) * n
                     plan.insert(sums, self.directions.matrices @ coset, first=first, threads=self.threads)
-                assert sums.values is not None and sums.weights is not None
+                assert sums.values is not None
+                assert sums.weights is not None
                 np.multiply(sums.values, 1 / count, out=sums.values)
                 np.multiply(sums.weights, 1 / count, out=sums.weights)
                 pair.append(sums)

@@ -20,7 +20,7 @@ from scipy.spatial.transform import Rotation
 
 from verglas import fourier, gridding, ops
 from verglas.errors import InputError
-from verglas.geometry import direction_vectors, euler_to_matrix, healpix_directions, orientation_grid
+from verglas.geometry import euler_to_matrix, healpix_directions, orientation_grid
 from verglas.types import Map
 
 FloatArray = npt.NDArray[np.float64]
@@ -119,7 +119,7 @@ class Aligned:
     correlation: float
 
 
-def best_rotation(first: Sections, second: Sections, *, symmetry: str = "C1") -> tuple[FloatArray, float]:
+def best_rotation(first: Sections, second: Sections) -> tuple[FloatArray, float]:
     """Rotation of the second map that correlates best with the first.
 
     All rotations of a grid of 15 degrees are tried, and the best eight descend (Nelder and Mead).
@@ -143,7 +143,9 @@ def best_rotation(first: Sections, second: Sections, *, symmetry: str = "C1") ->
     return best, value
 
 
-def descend(first: Sections, second: Sections, start: FloatArray, *, tolerance_deg: float = 0.1) -> tuple[FloatArray, float]:
+def descend(
+    first: Sections, second: Sections, start: FloatArray, *, tolerance_deg: float = 0.1
+) -> tuple[FloatArray, float]:
     """Local maximum of the correlation near a rotation."""
 
     def turned(vector: FloatArray) -> FloatArray:
@@ -152,9 +154,11 @@ def descend(first: Sections, second: Sections, start: FloatArray, *, tolerance_d
     def cost(vector: FloatArray) -> float:
         return -float(first.correlations(second, turned(vector)[None])[0])
 
-    simplex = np.vstack([np.zeros(3), 5.0 * np.eye(3)])
-    found = minimize(cost, np.zeros(3), method="Nelder-Mead",
-                     options={"xatol": tolerance_deg, "fatol": 1e-6, "initial_simplex": simplex, "maxiter": 150})  # fmt: skip
+    options = {
+        "xatol": tolerance_deg, "fatol": 1e-6, "initial_simplex": np.vstack([np.zeros(3), 5.0 * np.eye(3)]),
+        "maxiter": 150,
+    }  # fmt: skip
+    found = minimize(cost, np.zeros(3), method="Nelder-Mead", options=options)
     return turned(found.x), -float(found.fun)
 
 
