@@ -176,7 +176,7 @@ def judge(best: Start, blob: FloatArray, comparisons: Sequence[Comparison], fina
     better = f"images that took no part are better explained by {gain:.1f} nats per particle than by a round blob"
     if total == 1:
         kind: Kind = "unconfirmed"
-        said = f"One start only: {better}, but whether another start ends in the same map is not known. Make three or more."
+        said = f"One start only: {better}, but whether another ends in the same map is not known. Make three or more."
     elif agreeing == 1:
         kind = "undecided"
         said = (
