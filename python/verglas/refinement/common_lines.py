@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+import scipy.linalg
 
 from verglas import ops
 from verglas.errors import InputError
@@ -110,11 +111,12 @@ def sinogram(images: npt.ArrayLike, n_theta: int = 180, *, threads: int | None =
 
 def find_common_lines(
     images: npt.ArrayLike, max_radius: int, *, diameter_px: float | None = None, n_theta: int = 180,
-    signal_share: npt.ArrayLike | None = None, threads: int | None = None,
+    noise_power: npt.ArrayLike | None = None, threads: int | None = None,
 ) -> CommonLines:  # fmt: skip
     r"""Search the common line of every pair of images, over all pairs of directions.
 
-    Two lines x, y of power 1 with the same signal, against independent ones, have the log-likelihood ratio
+    Components x, y of two lines, of power 1 and with the share rho of the same signal, have against independent ones
+    the log-likelihood ratio
 
     .. math:: \sum_r \frac{2 \rho_r \mathrm{Re}(x_r y_r^*) - \rho_r^2 (|x_r|^2 + |y_r|^2)}{1 - \rho_r^2} + const.
 
@@ -128,9 +130,9 @@ def find_common_lines(
         Images are masked by a circle of this diameter; the box by default.
     n_theta : int
         Directions on the full circle, even; 2 degrees apart by default.
-    signal_share : (max_radius,) array, optional
-        Share rho of the signal in the power of each ring; by default from the power above that of the rings next to
-        Nyquist, as if the noise were white.
+    noise_power : float or (max_radius,) array, optional
+        Power of the noise on each ring of the masked images; by default that of the rings next to Nyquist, as if the
+        noise were white.
     threads : int, optional
         Threads; all by default.
 
@@ -161,20 +163,19 @@ def find_common_lines(
         stack = stack * soft_circle(box, min(diameter / 2, box / 2 - _EDGE_PX), _EDGE_PX).astype(np.float32)
     grid = ops.PolarGrid(box, max_radius, diameter_px=diameter, n_theta=n_theta)
     lines = ops.polar(stack, grid, threads=threads).transpose(0, 2, 1)  # (n, half circle, rings)
-    share = _signal_share(stack, grid, threads) if signal_share is None else np.asarray(signal_share, np.float64)
-    if share.shape != (max_radius,) or not np.all((share > 0) & (share < 1)):
-        raise InputError(f"common lines: expected a share between 0 and 1 for each of {max_radius} rings, got {share}")
-    lines = _whitened(lines)
+    if noise_power is None:
+        noise_power = _noise_power(stack, diameter, threads)
+    half = n_theta // 2
+    lines, share = _principal(lines, np.broadcast_to(np.asarray(noise_power, np.float64), (max_radius,)))
     loss = ((np.abs(lines) ** 2) * (share**2 / (1 - share**2))).sum(axis=2)
     lines *= np.sqrt(2 * share / (1 - share**2)).astype(np.float32)
     real, imaginary = lines.real.copy(), lines.imag.copy()
-    half = n_theta // 2
     angle, score = np.zeros((n, n)), np.zeros((n, n))
     step = 2 * np.pi / n_theta
     for i in range(n - 1):
         later = n - i - 1
-        first = real[i] @ real[i + 1 :].reshape(-1, max_radius).T
-        second = imaginary[i] @ imaginary[i + 1 :].reshape(-1, max_radius).T
+        first = real[i] @ real[i + 1 :].reshape(later * half, -1).T
+        second = imaginary[i] @ imaginary[i + 1 :].reshape(later * half, -1).T
         # Line j as it is, and turned by half a turn, where its transform is conjugate.
         both = np.stack([first + second, first - second]).reshape(2, half, later, half).transpose(2, 1, 0, 3)
         both = both - loss[i][None, :, None, None] - loss[i + 1 :][:, None, None, :]
@@ -186,23 +187,31 @@ def find_common_lines(
     return CommonLines(angle, score, step)
 
 
-def _signal_share(stack: npt.NDArray[np.float32], grid: ops.PolarGrid, threads: int | None) -> FloatArray:
-    """Share of the signal in the power of every ring, if noise is white and alone next to Nyquist."""
-    last = (grid.box - 1) // 2
-    whole = ops.PolarGrid(grid.box, last, diameter_px=grid.diameter_px)
-    power = (np.abs(ops.polar(stack, whole, threads=threads)) ** 2).mean(axis=(0, 2))
-    noise = float(power[-max(2, last // 5) :].mean())
-    return np.clip(1 - noise / np.maximum(power[: grid.radius], 1e-30), 0.01, _MOST_SHARE)
+def _noise_power(stack: npt.NDArray[np.float32], diameter_px: float, threads: int | None) -> float:
+    """Power next to Nyquist, where white noise is alone."""
+    last = (stack.shape[-1] - 1) // 2
+    whole = ops.PolarGrid(stack.shape[-1], last, diameter_px=diameter_px)
+    rings = ops.polar(stack[:64], whole, threads=threads)[:, -max(2, last // 5) :]
+    return float((np.abs(rings) ** 2).mean())
 
 
-def _whitened(lines: npt.NDArray) -> npt.NDArray[np.complex64]:
-    """Mean of all lines taken off, every ring brought to mean power 1.
+def _principal(lines: npt.NDArray, noise: FloatArray) -> tuple[npt.NDArray[np.complex64], FloatArray]:
+    """Lines in components that are independent and of power 1, and the share of the signal in each.
 
-    What all lines have in common correlates along any pair of directions and would only blur the maximum.
+    All lines of a particle have something of one shape (its size); rings are correlated. In the components that
+    diagonalise signal and whole at once every likelihood is a sum again. The covariance is real, because the turned
+    line is the conjugate.
     """
-    centred = lines - lines.mean(axis=(0, 1), keepdims=True)
-    power = np.sqrt((np.abs(centred) ** 2).mean(axis=(0, 1), keepdims=True))
-    return (centred / np.maximum(power, 1e-30)).astype(np.complex64)
+    flat = lines.reshape(-1, lines.shape[2])
+    mean = flat.real.mean(axis=0)
+    flat = flat - mean
+    whole = (flat.T @ flat.conj()).real.astype(np.float64) / len(flat)
+    whole += np.diag(1e-3 * np.diag(whole) + 1e-12 * np.trace(whole))
+    values, vectors = scipy.linalg.eigh(whole - np.diag(noise), whole)
+    share = np.clip(values, 0.0, _MOST_SHARE)
+    kept = share > 0.01
+    made = flat @ vectors[:, kept].astype(np.float32)
+    return made.reshape(*lines.shape[:2], -1).astype(np.complex64), share[kept]
 
 
 def synchronise(lines: CommonLines) -> Synchronised:
@@ -226,7 +235,7 @@ def synchronise(lines: CommonLines) -> Synchronised:
     if n < _FEWEST:
         raise InputError(f"common lines: expected {_FEWEST} or more images, got {n}; see three_orientations")
     ends = np.stack([np.cos(lines.angle), np.sin(lines.angle)], axis=-1)  # (i, j, 2): c_ij
-    weight = 1.0 - np.eye(n)
+    weight = trust = _trust(lines.score)
     first_values: FloatArray | None = None
     rotations = np.zeros((n, 3, 3))
     residual = np.zeros((n, n))
@@ -238,12 +247,19 @@ def synchronise(lines: CommonLines) -> Synchronised:
         cosine = np.clip((three * three.transpose(1, 0, 2)).sum(axis=-1), -1, 1)
         residual = np.arccos(cosine)
         width = max(2 * lines.step, float(np.median(residual[weight > 0])))
-        weight = np.exp(-0.5 * (residual / width) ** 2) * (1.0 - np.eye(n))
+        weight = np.exp(-0.5 * (residual / width) ** 2) * trust
     assert first_values is not None
     gap = float((first_values[2] - first_values[3]) / max(first_values[2], 1e-12))
     off = ~np.eye(n, dtype=bool)
     angles = matrix_to_euler(rotations.transpose(0, 2, 1))
     return Synchronised(angles, first_values, gap, float(np.rad2deg(np.median(residual[off]))))
+
+
+def _trust(score: FloatArray) -> FloatArray:
+    """Weight of every pair before anything is known of the orientations: lines of a low likelihood are mostly wrong."""
+    off = ~np.eye(len(score), dtype=bool)
+    low, high = np.percentile(score[off], (20, 80))
+    return np.where(off, np.clip((score - low) / max(high - low, 1e-12), 0.05, 1.0), 0.0)
 
 
 def _spectrum(ends: FloatArray, weight: FloatArray) -> tuple[FloatArray, FloatArray]:
