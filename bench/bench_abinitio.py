@@ -72,7 +72,8 @@ def common_lines(n: int) -> dict[str, Any]:
     found = synchronise(find_common_lines(images, 18, diameter_px=92, n_theta=180))
     error = orientation_error_deg(found.angles_deg, p.poses.angles_deg)
     return {
-        "what": "common lines", "images": n, "mean_error_deg": round(float(error.mean()), 2), "gap": round(found.gap, 3),
+        "what": "common lines", "images": n, "mean_error_deg": round(float(error.mean()), 2),
+        "gap": round(found.gap, 3),
         "seconds": round(time.perf_counter() - begun, 1),
     }  # fmt: skip
 
