@@ -14,7 +14,7 @@ from verglas.refinement.state import HalfModel, PoseTable
 from verglas.run.abinitio import mirrored_angles
 
 BOX, PIXEL_A, DIAMETER_A = 32, 5.0, 110.0
-CHOICES = {"diameter_A": 125.0, "final_resolution_A": 16.0, "iterations": 10, "full_iterations": 1, "threads": 1}
+CHOICES = {"diameter_A": 125.0, "final_resolution_A": 16.0, "iterations": 14, "full_iterations": 2, "threads": 1}
 
 
 @pytest.fixture(scope="module")
