@@ -14,6 +14,7 @@ from verglas.types import ArraySource, Map, Micrograph, Optics, Poses
 
 # name -> module that holds it, loaded when first asked for
 _LAZY = {
+    "abinitio": "verglas.run.abinitio",
     "align": "verglas.refinement",
     "classify2d": "verglas.classification",
     "Particles": "verglas.types",
@@ -86,6 +87,7 @@ if TYPE_CHECKING:
     from verglas.preprocess import estimate_ctf, pick
     from verglas.reconstruction import project, reconstruct
     from verglas.refinement import align
+    from verglas.run.abinitio import abinitio
     from verglas.run.extract import extract
     from verglas.run.machine import devices, info
     from verglas.run.refine import refine
@@ -105,6 +107,7 @@ __all__ = [
     "VerglasError",
     "VerglasWarning",
     "__version__",
+    "abinitio",
     "align",
     "assessment",
     "classification",

@@ -29,6 +29,7 @@ _COMMANDS = (
     "select",
     "check_bias",
     "align",
+    "abinitio",
     "reconstruct",
     "refine",
     "postprocess",

@@ -1,0 +1,297 @@
+r"""Maps without a reference: stochastic expectation-maximisation from random starts.
+
+Mini-batches of particles are scored against the present maps on a grid of all poses, and their sums go into a running
+mean, :math:`S \leftarrow (1 - \gamma) S + \gamma \bar s`, from which the next maps are made (Cappe and Moulines 2009,
+J. R. Stat. Soc. B 71, 593-613). Batches, resolution and angular sampling grow; early noise and a low resolution keep
+the maps from settling in the first basin they meet (Punjani et al. 2017, Nature Methods 14, 290-296).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from verglas import filters, fourier, ops
+from verglas.errors import InputError
+from verglas.geometry import euler_to_matrix, random_orientations
+from verglas.reconstruction.known_poses import direct_grid
+from verglas.reconstruction.sums import Batch, add_batch, finish
+from verglas.refinement.abinitio_step import BatchStep, BatchSums
+from verglas.refinement.problem import Problem
+from verglas.refinement.schedule import angles_in_plane
+from verglas.refinement.settings import Step
+from verglas.refinement.state import HalfModel, PoseTable
+from verglas.refinement.update import resolution_shell, solve
+from verglas.types import Map
+
+FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
+Volume = npt.NDArray[np.float32]
+Tell = Callable[[int, int], None]  # iterations done, in all
+
+_START_IMAGES = 40  # random poses of few images make a blob that is no sphere
+_BOXES = (32, 36, 40, 48, 54, 60, 64, 72, 80, 90, 96, 108, 120, 128, 144, 160, 180, 192, 216, 240, 256)
+_MARGIN_SHELLS = 3  # of the maps beyond what is scored
+
+
+@dataclass(frozen=True)
+class AbInitioSettings:
+    """Choices of an ab initio reconstruction; every number has the unit in its name.
+
+    Attributes
+    ----------
+    symmetry : str
+        Point group imposed from the start, RELION's orientation.
+    diameter_A : float, optional
+        Diameter of the particle; four fifths of the box by default.
+    classes : int
+        Maps made at once.
+    starts : int
+        Independent random starts.
+    initial_resolution_A, final_resolution_A : float
+        Resolution of the data used at the beginning and at the end.
+    iterations : int
+        Mini-batches per start.
+    full_iterations : int
+        Passes over all particles at the end of each start.
+    first_batch : int
+        Particles in the first mini-batch, for each class.
+    step_size : float
+        gamma, smallest weight of a fresh batch in the running sums.
+    shift_range_A : float
+        Largest shift searched.
+    held_out : float
+        Share of the particles that no start learns from; they rank the starts.
+    max_particles : int
+        Particles drawn for the starts; more add nothing at low resolution.
+    seed : int
+        Of starts, batches, held-out particles.
+    threads : int, optional
+        Threads; all by default. The result does not depend on it.
+    """
+
+    symmetry: str = "C1"
+    diameter_A: float | None = None
+    classes: int = 1
+    starts: int = 3
+    initial_resolution_A: float = 40.0
+    final_resolution_A: float = 12.0
+    iterations: int = 30
+    full_iterations: int = 3
+    first_batch: int = 100
+    step_size: float = 0.4
+    shift_range_A: float = 12.0
+    held_out: float = 0.1
+    max_particles: int = 20000
+    seed: int = 0
+    threads: int | None = None
+
+    def __post_init__(self) -> None:
+        """Say at once what cannot be."""
+        for name in ("initial_resolution_A", "final_resolution_A", "shift_range_A"):
+            if not getattr(self, name) > 0:
+                raise InputError(f"abinitio: expected a positive {name}, got {getattr(self, name)}")
+        if self.initial_resolution_A < self.final_resolution_A:
+            raise InputError(
+                f"abinitio: expected an initial resolution coarser than the final one, got "
+                f"{self.initial_resolution_A:g} and {self.final_resolution_A:g} A"
+            )
+        for name in ("classes", "starts", "iterations", "first_batch", "max_particles", "full_iterations"):
+            if getattr(self, name) < 1:
+                raise InputError(f"abinitio: expected {name} of 1 or more, got {getattr(self, name)}")
+        if self.diameter_A is not None and not self.diameter_A > 0:
+            raise InputError(f"abinitio: expected a positive diameter, got {self.diameter_A}")
+        for name in ("held_out", "step_size"):
+            if not 0 < getattr(self, name) <= (0.5 if name == "held_out" else 1):
+                raise InputError(f"abinitio: {name} = {getattr(self, name)} is out of range")
+
+
+def working_box(box: int, pixel_size_A: float, final_resolution_A: float) -> int:
+    """Side of images that hold a resolution with room for the maps' margin; the field of view stays.
+
+    Examples
+    --------
+    >>> from verglas.refinement.abinitio import working_box
+    >>> working_box(128, 1.5, 12.0), working_box(32, 4.0, 12.0)
+    (48, 32)
+    """
+    radius = int(np.ceil(box * pixel_size_A / final_resolution_A)) + _MARGIN_SHELLS
+    return min(box, next((b for b in _BOXES if b >= 2 * radius + 2), box))
+
+
+@dataclass(frozen=True)
+class Start:
+    """One random start, finished.
+
+    Attributes
+    ----------
+    number : int
+        From 0.
+    model : HalfModel
+        Maps, noise, class weights.
+    poses : PoseTable
+        Best poses of the particles that took part.
+    evidence : (held out,) float64
+        Log evidence of each held-out particle; 0 is what a map without density has.
+    curves : (classes, shells) float64
+        FSC of the halves of the last batch.
+    """
+
+    number: int
+    model: HalfModel
+    poses: PoseTable
+    evidence: FloatArray
+    curves: FloatArray
+
+    @property
+    def score(self) -> float:
+        """Mean log evidence of a held-out particle."""
+        return float(self.evidence.mean())
+
+
+@dataclass(frozen=True)
+class Course:
+    """Resolution, sampling and batch of every iteration of a start."""
+
+    problem: Problem
+    settings: AbInitioSettings
+    n_train: int
+
+    @property
+    def last_radius(self) -> int:
+        """Last shell scored at the end."""
+        shell = self.problem.shell_of(self.settings.final_resolution_A)
+        return int(np.clip(shell, 3, (self.problem.box - 1) // 2 - 1))
+
+    @property
+    def first_radius(self) -> int:
+        """Last shell scored at the beginning."""
+        return int(np.clip(self.problem.shell_of(self.settings.initial_resolution_A), 3, self.last_radius))
+
+    @property
+    def grid_radius(self) -> int:
+        """Last shell of the sums."""
+        return min((self.problem.box - 1) // 2, self.last_radius + _MARGIN_SHELLS)
+
+    def progress(self, iteration: int) -> float:
+        """0 at the first mini-batch, 1 at the last."""
+        return min(1.0, iteration / max(self.settings.iterations - 1, 1))
+
+    def radius(self, iteration: int, resolved: float) -> int:
+        """Shell scored: what the schedule allows, and not far beyond what the halves agree on."""
+        f = self.progress(iteration)
+        wanted = self.first_radius + (self.last_radius - self.first_radius) * f**1.5
+        return int(np.clip(min(wanted, resolved + 2), self.first_radius, self.last_radius))
+
+    def batch(self, iteration: int) -> int:
+        """Particles of the mini-batch."""
+        first = min(self.n_train, self.settings.first_batch * self.settings.classes)
+        return round(first * (self.n_train / first) ** (self.progress(iteration) ** 1.5))
+
+    def step_size(self, iteration: int) -> float:
+        """gamma: 1 for the first batch, which forgets the random map."""
+        if iteration == 0 or iteration >= self.settings.iterations:
+            return 1.0
+        f = self.progress(iteration)
+        return self.settings.step_size + (1 - self.settings.step_size) * f**4
+
+    def step(self, radius: int) -> Step:
+        """Sampling that serves a radius: an angular step moves the particle's rim by about a third of a period."""
+        order = 2 if radius <= 7 else 3
+        reach = self.settings.shift_range_A / self.problem.pixel_size_A
+        shift_step = max(1.0, self.problem.box / (6 * radius))
+        return Step(
+            "grid", radius, min(self.grid_radius, radius + _MARGIN_SHELLS), order, angles_in_plane(order), shift_step,
+            max(reach, shift_step),
+        )  # fmt: skip
+
+
+def random_map(problem: Problem, rows: IntArray, settings: AbInitioSettings, seed: int) -> Volume:
+    """A blob: some images put in at random orientations, low-passed; its grey scale is right from the start."""
+    images = fourier.forward(problem.particles.images(rows) * problem.image_mask, 2)
+    ctf = ops.ctf(problem.params[rows], problem.box, problem.pixel_size_A).astype(np.float32)
+    matrices = euler_to_matrix(random_orientations(len(rows), seed))
+    sums = ops.GridSums.zeros(direct_grid(problem.box, (problem.box - 1) // 2))
+    add_batch(sums, Batch(images, matrices, np.zeros((len(rows), 2)), ctf), problem.symmetry, threads=settings.threads)
+    done = finish(sums, problem.symmetry, threads=settings.threads)
+    volume = solve(problem, done, np.full((problem.box - 1) // 2 + 1, 10.0), (problem.box - 1) // 2)
+    coarse = filters.apply(Map(volume, problem.pixel_size_A), filters.low_pass(settings.initial_resolution_A)).data
+    return (coarse * problem.sphere).astype(np.float32)
+
+
+def run_start(
+    problem: Problem, settings: AbInitioSettings, number: int, sigma2: FloatArray, held: IntArray,
+    tell: Tell | None = None,
+) -> Start:  # fmt: skip
+    """One random start to its end.
+
+    Parameters
+    ----------
+    problem : Problem
+        Particles at the working pixel size.
+    settings : AbInitioSettings
+    number : int
+        Of the start: with the seed it fixes everything random.
+    sigma2 : (groups, shells) float64
+        First noise: the power of the images.
+    held : (m,) int64
+        Particles that are left out and rank the result.
+    tell : callable, optional
+        Called after every iteration.
+    """
+    rng = np.random.default_rng((settings.seed, number))
+    train = np.setdiff1d(np.arange(len(problem)), held)
+    course = Course(problem, settings, len(train))
+    few = min(_START_IMAGES, len(train))
+    volumes = np.stack([
+        random_map(problem, np.sort(rng.choice(train, few, replace=False)), settings, int(rng.integers(2**31)))
+        for _ in range(settings.classes)
+    ])  # fmt: skip
+    model = HalfModel(volumes, sigma2.copy(), np.ones(int(problem.micrograph.max()) + 1),
+                      np.full(settings.classes, 1 / settings.classes))  # fmt: skip
+    poses, sums, resolved = PoseTable.unknown(len(problem)), None, float(course.first_radius)
+    curves = np.zeros((settings.classes, problem.box // 2 + 1))
+    order, at = rng.permutation(train), 0
+    total = settings.iterations + settings.full_iterations
+    for iteration in range(total):
+        size = course.batch(iteration)
+        if at + size > len(order):
+            order, at = rng.permutation(train), 0
+        rows, at = np.sort(order[at : at + size]), at + size
+        step = course.step(course.radius(iteration, resolved))
+        fresh = BatchStep(problem, model, step, course.grid_radius).sums(rng.permutation(rows), poses)
+        sums = fresh if sums is None else sums.moved(fresh, course.step_size(iteration))
+        model, curves = updated(problem, model, sums)
+        resolved = max(resolution_shell(c, course.last_radius, 0.143) for c in curves)
+        if tell is not None:
+            tell(iteration + 1, total)
+    evidence = BatchStep(problem, model, course.step(course.last_radius), course.grid_radius).evaluate(held, poses)
+    return Start(number, model, poses, evidence, curves)
+
+
+def updated(problem: Problem, model: HalfModel, sums: BatchSums) -> tuple[HalfModel, FloatArray]:
+    """Maps, noise and class weights from the running sums."""
+    volumes, curves = sums.maps(problem)
+    known = sums.coefficients > 1e-9
+    fresh = np.divide(sums.squared, sums.coefficients, out=np.zeros_like(sums.squared), where=known)
+    sigma2 = np.where(known, np.maximum(fresh, 1e-3 * model.sigma2), model.sigma2)
+    sigma2[:, 0] = sigma2[:, 1]
+    weight = np.maximum(sums.mass / sums.mass.sum(), 0.02)
+    return replace(model, volumes=volumes, sigma2=sigma2, class_weight=weight / weight.sum()), curves
+
+
+def finished(problem: Problem, settings: AbInitioSettings, start: Start, *, learn: bool = True) -> Start:
+    """A start with poses of all particles, held-out ones included; with ``learn`` they add to its maps as well."""
+    rows = np.arange(len(problem))
+    course = Course(problem, settings, len(rows))
+    step = course.step(course.last_radius)
+    poses, model, curves = PoseTable.unknown(len(problem)), start.model, start.curves
+    if learn:
+        sums = BatchStep(problem, model, step, course.grid_radius).sums(rows, poses)
+        model, curves = updated(problem, model, sums)
+    else:
+        BatchStep(problem, model, step, course.grid_radius).evaluate(rows, poses)
+    return replace(start, model=model, poses=poses, curves=curves)

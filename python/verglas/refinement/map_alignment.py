@@ -1,0 +1,208 @@
+r"""Rotation that brings one map onto another, by exhaustive search and descent; the hand; axes of symmetry.
+
+The correlation of map 1 with map 2 turned by A is summed over a few central sections E_j that spread over the ball:
+
+.. math:: c(A) = \frac{\sum_j \mathrm{Re} \langle \hat V_1(E_j^T k), \hat V_2((E_j A)^T k) \rangle}
+                      {\|\hat V_1\| \|\hat V_2\|}
+
+which needs slices only, and no rotated volume.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+from scipy.optimize import minimize
+from scipy.spatial.transform import Rotation
+
+from verglas import fourier, gridding, ops
+from verglas.errors import InputError
+from verglas.geometry import euler_to_matrix, healpix_directions, orientation_grid
+from verglas.types import Map
+
+FloatArray = npt.NDArray[np.float64]
+Volume = npt.NDArray[np.float32]
+
+_BLOCK = 512
+_SEARCH_DEG = 15.0
+
+
+def flip_hand(volume: Volume) -> Volume:
+    """The mirror image through the plane x = 0, the origin (voxel N // 2) kept.
+
+    Images cannot tell a structure from its mirror image: projections of one along d are those of the other, turned.
+
+    Parameters
+    ----------
+    volume : (N, N, N) float
+        In an even box the first plane in x, which has no counterpart, becomes zero.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from verglas.refinement.map_alignment import flip_hand
+    >>> v = np.zeros((4, 4, 4)); v[2, 2, 3] = 1
+    >>> np.argwhere(flip_hand(v)).tolist()
+    [[2, 2, 1]]
+    """
+    flipped = np.flip(volume, axis=2)
+    if volume.shape[2] % 2 == 0:
+        flipped = np.roll(flipped, 1, axis=2).copy()
+        flipped[:, :, 0] = 0
+    return np.ascontiguousarray(flipped)
+
+
+class Sections:
+    """Central sections of a map through the ball of a radius, for correlations with turned maps.
+
+    Parameters
+    ----------
+    volume : (N, N, N) float32
+    max_radius : int
+        Last shell compared.
+    threads : int, optional
+        Threads; all by default.
+    """
+
+    def __init__(self, volume: Volume, max_radius: int, *, threads: int | None = None) -> None:
+        self.box, self.radius, self.threads = len(volume), max_radius, threads
+        self.grid = ops.Grid(self.box, max_radius=max_radius)
+        self.spectrum = gridding.to_grid(volume, self.grid, threads=threads)
+        directions = healpix_directions(0)[:8]  # four of the northern hemisphere, four of the equator
+        self.planes = euler_to_matrix(np.column_stack([directions, np.zeros(len(directions))]))
+
+    def at(self, rotations: FloatArray) -> npt.NDArray[np.complex64]:
+        """(n, pixels) coefficients of the map turned by each rotation, on all sections."""
+        matrices = np.einsum("jab,nbc->njac", self.planes, rotations).reshape(-1, 3, 3)
+        made = ops.project(self.spectrum, self.grid, matrices, max_radius=self.radius, threads=self.threads)
+        return made[:, self._inside].reshape(len(rotations), -1)
+
+    @cached_property
+    def _inside(self) -> npt.NDArray[np.bool_]:
+        shells = fourier.shells((self.box, self.box))
+        return (shells > 0) & (shells <= self.radius)
+
+    @cached_property
+    def own(self) -> npt.NDArray[np.complex64]:
+        """(pixels,) coefficients of the map as it stands."""
+        return self.at(np.eye(3)[None])[0]
+
+    def correlations(self, other: Sections, rotations: FloatArray) -> FloatArray:
+        """Correlation of this map with the other turned by each rotation."""
+        out = np.empty(len(rotations))
+        norm = np.linalg.norm(self.own)
+        for begin in range(0, len(rotations), _BLOCK):
+            turned = other.at(rotations[begin : begin + _BLOCK])
+            out[begin : begin + _BLOCK] = (turned @ self.own.conj()).real / (np.linalg.norm(turned, axis=1) * norm)
+        return out
+
+
+@dataclass(frozen=True)
+class Aligned:
+    """A map turned onto another.
+
+    Attributes
+    ----------
+    map : Map
+        The second map, turned.
+    matrix : (3, 3) float64
+        Rotation: what was at r is at A r.
+    correlation : float
+        With the first map, over shells 1 to the radius.
+    """
+
+    map: Map
+    matrix: FloatArray
+    correlation: float
+
+
+def best_rotation(first: Sections, second: Sections) -> tuple[FloatArray, float]:
+    """Rotation of the second map that correlates best with the first.
+
+    All rotations of a grid of 15 degrees are tried, and the best eight descend (Nelder and Mead).
+    """
+    directions, psi = orientation_grid(_SEARCH_DEG)
+    angles = np.column_stack([np.repeat(directions, len(psi), axis=0), np.tile(psi, len(directions))])
+    rotations = euler_to_matrix(angles)
+    score = first.correlations(second, rotations)
+    best, value = np.eye(3), -np.inf
+    tried: list[FloatArray] = []
+    for i in np.argsort(-score, kind="stable"):
+        near = [np.trace(rotations[i] @ t.T) for t in tried]
+        if near and max(near) > 1 + 2 * np.cos(np.deg2rad(1.5 * _SEARCH_DEG)):
+            continue
+        tried.append(rotations[i])
+        matrix, found = descend(first, second, rotations[i])
+        if found > value:
+            best, value = matrix, found
+        if len(tried) == 8:
+            break
+    return best, value
+
+
+def descend(
+    first: Sections, second: Sections, start: FloatArray, *, tolerance_deg: float = 0.1
+) -> tuple[FloatArray, float]:
+    """Local maximum of the correlation near a rotation."""
+
+    def turned(vector: FloatArray) -> FloatArray:
+        return Rotation.from_rotvec(np.deg2rad(vector)).as_matrix() @ start
+
+    def cost(vector: FloatArray) -> float:
+        return -float(first.correlations(second, turned(vector)[None])[0])
+
+    options = {
+        "xatol": tolerance_deg, "fatol": 1e-6, "initial_simplex": np.vstack([np.zeros(3), 5.0 * np.eye(3)]),
+        "maxiter": 150,
+    }  # fmt: skip
+    found = minimize(cost, np.zeros(3), method="Nelder-Mead", options=options)
+    return turned(found.x), -float(found.fun)
+
+
+def align_maps(first: Map, second: Map, *, max_radius: int | None = None, threads: int | None = None) -> Aligned:
+    """Turn a map onto another.
+
+    Parameters
+    ----------
+    first, second : Map
+        Cubes of one box, centred; nothing is shifted.
+    max_radius : int, optional
+        Last shell compared; a quarter of the box by default.
+    threads : int, optional
+        Threads; all by default.
+
+    Returns
+    -------
+    Aligned
+
+    Raises
+    ------
+    InputError
+        The boxes differ.
+
+    Examples
+    --------
+    >>> import verglas as vg
+    >>> from verglas.refinement.map_alignment import align_maps
+    >>> m = vg.simulate.density(vg.simulate.phantom(32, 4.0, 90.0), 32, 4.0)
+    >>> turned = vg.Map(m.data.transpose(0, 2, 1)[:, ::-1].copy(), 4.0)
+    >>> align_maps(m, turned).correlation > 0.8
+    True
+    """
+    if first.data.shape != second.data.shape:
+        raise InputError(f"align_maps: expected maps of one box, got {first.data.shape} and {second.data.shape}")
+    radius = max_radius or max(3, first.box // 4)
+    one, two = (Sections(m.data.astype(np.float32), radius, threads=threads) for m in (first, second))
+    matrix, value = best_rotation(one, two)
+    return Aligned(Map(turned_map(second.data, matrix, threads=threads), second.pixel_size_A), matrix, value)
+
+
+def turned_map(volume: Volume, matrix: FloatArray, *, threads: int | None = None) -> Volume:
+    """A map turned about its centre."""
+    box = len(volume)
+    grid = ops.Grid(box)
+    spectrum = gridding.to_grid(volume.astype(np.float32), grid, threads=threads)
+    return fourier.inverse(ops.rotate(spectrum, grid, matrix, threads=threads), (box,) * 3, threads=threads)

@@ -1,0 +1,156 @@
+"""The page of ``verglas abinitio``: verdict, every start, how far they agree."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from verglas.io import atomic_path
+from verglas.refinement.abinitio import Start
+from verglas.refinement.abinitio_consensus import Comparison, Verdict
+from verglas.report import figures
+from verglas.report.html import Page, Picture, Section, Table, render
+from verglas.types import Map
+
+_TITLES = {
+    "found": "A map that repeats", "unconfirmed": "A map, not confirmed", "undecided": "Starts disagree",
+    "noise": "No structure in these images",
+}  # fmt: skip
+_MOST_SHOWN = 6
+
+
+@dataclass(frozen=True)
+class AbInitioShown:
+    """What the page shows.
+
+    Attributes
+    ----------
+    summary : mapping
+        What ``--json`` prints.
+    verdict : Verdict
+    starts : sequence of Start
+        By falling evidence.
+    comparisons : sequence of Comparison
+        All but the first, turned onto it.
+    pixel_size_A : float
+        Of the starts' maps.
+    sphere : (N, N, N) float32
+        Mask of the starts' maps.
+    angles_deg : (n, 3) float64
+        Poses of the particles.
+    settings : mapping
+    """
+
+    summary: Mapping[str, Any]
+    verdict: Verdict
+    starts: Sequence[Start]
+    comparisons: Sequence[Comparison]
+    pixel_size_A: float
+    sphere: npt.NDArray[np.float32]
+    angles_deg: npt.NDArray[np.float64]
+    settings: Mapping[str, Any]
+
+
+def write_abinitio_page(folder: Path, shown: AbInitioShown, footer: str = "") -> Path:
+    """Write report.html.
+
+    Parameters
+    ----------
+    folder : Path
+        Where.
+    shown : AbInitioShown
+    footer : str
+        Version and time.
+
+    Returns
+    -------
+    Path
+    """
+    path = folder / "report.html"
+    with atomic_path(path) as temporary:
+        temporary.write_text(render(abinitio_page(shown, footer)), encoding="utf-8")
+    return path
+
+
+def abinitio_page(shown: AbInitioShown, footer: str = "") -> Page:
+    """The page."""
+    verdict, classes = shown.verdict, len(shown.starts[0].model.volumes)
+    numbers = {
+        "verdict": _TITLES[verdict.kind],
+        "starts that agree": f"{verdict.agreeing} of {verdict.starts}",
+        "evidence over a blob": f"{verdict.gain:+.1f} nats per particle",
+        "hand": "undetermined",
+    }
+    best = [Map(v * shown.sphere, shown.pixel_size_A) for v in shown.starts[0].model.volumes]
+    sections = [
+        Section("The map" if classes == 1 else "The maps", _shares(shown), _surfaces(best)),
+        _starts(shown, best),
+    ]
+    if shown.comparisons:
+        sections.append(_agreement(shown))
+    sections.append(Section(
+        "Viewing directions", "Of all particles, against the map above.",
+        [Picture(figures.angular_distribution(shown.angles_deg), "Viewing directions on a map of the sphere")],
+    ))  # fmt: skip
+    rows = [(name.replace("_", " "), value) for name, value in shown.settings.items()]
+    sections.append(Section("Settings", blocks=[Table(("setting", "value"), rows)]))
+    return Page("verglas abinitio", verdict.sentence, numbers, sections, footer)
+
+
+def _shares(shown: AbInitioShown) -> str:
+    weights = shown.starts[0].model.class_weight
+    if len(weights) == 1:
+        return f"Of start {shown.starts[0].number + 1}, which explains particles that took no part best."
+    return "Shares of the classes: " + ", ".join(f"{k}: {100 * w:.0f} %" for k, w in enumerate(weights, 1)) + "."
+
+
+def _surfaces(maps: Sequence[Map]) -> list[Picture | Table]:
+    return [
+        Picture(figures.views(m), f"Surface of map {k} from three sides", f"Class {k}." if len(maps) > 1 else "")
+        for k, m in enumerate(maps, 1)
+    ]
+
+
+def _starts(shown: AbInitioShown, best: Sequence[Map]) -> Section:
+    blocks: list[Picture | Table] = []
+    for k in range(len(best)):
+        maps = {f"start {shown.starts[0].number + 1} (best)": best[k]}
+        for c in shown.comparisons[: _MOST_SHOWN - 1]:
+            hand = ", mirrored" if c.mirrored[k] else ""
+            maps[f"start {c.number + 1}{hand}"] = c.maps[k]
+        blocks.append(Picture(
+            figures.slices(maps, shared_scale=False), f"Central slices of class {k + 1} of every start",
+            f"Central slices, class {k + 1}." if len(best) > 1 else "Central slices.",
+        ))  # fmt: skip
+    rows = [
+        (f"start {s.number + 1}", f"{s.score:.2f}", "best" if i == 0 else _found_at(shown, s.number))
+        for i, s in enumerate(shown.starts)
+    ]
+    blocks.append(Table(("", "evidence of held-out particles, nats each", "agrees with the best to"), rows))
+    return Section(
+        "Every start", "Ranked by particles that no start learned from; turned onto the best, of its hand.", blocks
+    )
+
+
+def _found_at(shown: AbInitioShown, number: int) -> str:
+    agreement = next(c.agreement_A for c in shown.comparisons if c.number == number)
+    return f"{agreement:.1f} A" if np.isfinite(agreement) else "no resolution"
+
+
+def _agreement(shown: AbInitioShown) -> Section:
+    curves = {
+        f"start {c.number + 1}" + (f", class {k + 1}" if len(c.curves) > 1 else ""): curve
+        for c in shown.comparisons[: _MOST_SHOWN - 1]
+        for k, curve in enumerate(c.curves)
+    }
+    return Section(
+        "Agreement",
+        "FSC of every other start with the best. Their particles are the same, so this is no resolution: it says "
+        "whether the answer depends on the start.",
+        [Picture(figures.fsc(curves, (0.5,), legend_at=0.5), "FSC of every start with the best")],
+    )  # fmt: skip

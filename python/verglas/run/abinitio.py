@@ -1,0 +1,339 @@
+"""``vg.abinitio``: a first map from particles alone, with a verdict on whether to believe it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from verglas._version import __version__
+from verglas.errors import InputError
+from verglas.image import plan_resample, resample_particles
+from verglas.io import read_particles, write_json, write_map, write_particles
+from verglas.refinement.abinitio import (
+    AbInitioSettings,
+    Course,
+    Start,
+    finished,
+    run_start,
+    working_box,
+)
+from verglas.refinement.abinitio_consensus import Comparison, Verdict, blob_evidence, compare, judge, ranked
+from verglas.refinement.map_alignment import flip_hand
+from verglas.refinement.problem import Problem, survey
+from verglas.refinement.settings import RefineSettings
+from verglas.refinement.start import make_problem
+from verglas.refinement.state import PoseTable
+from verglas.report.abinitio import AbInitioShown, write_abinitio_page
+from verglas.run.refine_folder import now_text
+from verglas.run.refine_inputs import cached
+from verglas.types import Map, Particles, Poses
+
+Progress = Callable[[str, int, int], None]
+
+_FEWEST = 50
+
+
+@dataclass(frozen=True)
+class AbInitio:
+    """What an ab initio reconstruction found.
+
+    Attributes
+    ----------
+    maps : list of Map
+        One per class, at the particles' pixel size and box, of the best start.
+    verdict : Verdict
+        Whether to believe them.
+    starts : list of Start
+        By falling held-out evidence; maps at the working pixel size.
+    comparisons : list of Comparison
+        The other starts, turned onto the best.
+    particles : Particles
+        Those in use, with poses and classes.
+    excluded : dict
+        Particle number in the input (from 0) -> reason.
+    working_pixel_size_A : float
+        Of the images that were used.
+    settings : AbInitioSettings
+    seconds : float
+        Wall time.
+    """
+
+    maps: list[Map]
+    verdict: Verdict
+    starts: list[Start]
+    comparisons: list[Comparison]
+    particles: Particles
+    excluded: dict[int, str]
+    working_pixel_size_A: float
+    settings: AbInitioSettings
+    seconds: float
+
+    @property
+    def map(self) -> Map:
+        """The map of the largest class."""
+        return self.maps[int(np.argmax(self.starts[0].model.class_weight))]
+
+    def summary(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return {
+            "verdict": self.verdict.kind, "sentence": self.verdict.sentence, "hand": "undetermined",
+            "gain_nats_per_particle": round(self.verdict.gain, 3),
+            "gain_error": round(self.verdict.gain_error, 3),
+            "starts": self.verdict.starts, "starts_that_agree": self.verdict.agreeing,
+            "ranking": [
+                {"start": s.number + 1, "evidence_nats_per_particle": round(s.score, 3)} for s in self.starts
+            ],
+            "agreement_A": {
+                str(c.number + 1): _finite(c.agreement_A) for c in self.comparisons
+            },
+            "symmetry": self.settings.symmetry,
+            "class_shares": [round(float(w), 4) for w in self.starts[0].model.class_weight],
+            "particles": len(self.particles), "excluded": len(self.excluded),
+            "working_pixel_size_A": round(self.working_pixel_size_A, 4), "seconds": round(self.seconds, 1),
+        }  # fmt: skip
+
+
+def _finite(value: float) -> float | None:
+    return round(value, 2) if np.isfinite(value) else None
+
+
+def abinitio(
+    particles: Particles | str | Path,
+    symmetry: str = "C1",
+    diameter_A: float | None = None,
+    *,
+    classes: int = 1,
+    starts: int = 3,
+    out: str | Path | None = None,
+    mirror: bool = False,
+    progress: Progress | None = None,
+    **settings: Any,
+) -> AbInitio:
+    """A first map from particles alone: stochastic EM from several random starts, and a verdict.
+
+    Images are Fourier-cropped to what the final resolution needs. Every start learns from mini-batches that grow, at a
+    resolution that grows; particles that no start has seen rank them, and starts that end in the same map confirm each
+    other. Images cannot tell a structure from its mirror image: the hand is undetermined.
+
+    Parameters
+    ----------
+    particles : Particles or path
+        RELION STAR or cryoSPARC CS; or class averages.
+    symmetry : str
+        Point group, imposed from the start.
+    diameter_A : float, optional
+        Diameter of the particle; four fifths of the box by default.
+    classes : int
+        Maps to make at once.
+    starts : int
+        Random starts; one cannot be confirmed.
+    out : path, optional
+        Folder for maps, particles, summary and page; nothing is written without.
+    mirror : bool
+        Give the other hand.
+    progress : callable, optional
+        Called as ``progress(stage, done, total)``.
+    **settings
+        Any other field of :class:`verglas.refinement.abinitio.AbInitioSettings`.
+
+    Returns
+    -------
+    AbInitio
+
+    Raises
+    ------
+    InputError
+        Fewer than 50 particles can be used, they have no images or no CTF, or a setting is wrong or unknown.
+
+    References
+    ----------
+    Punjani et al. (2017) Nature Methods 14, 290-296; Cappe and Moulines (2009) J. R. Stat. Soc. B 71, 593-613.
+
+    Examples
+    --------
+    >>> import verglas as vg
+    >>> model = vg.simulate.phantom(32, 5.0, 110.0)
+    >>> particles = vg.simulate.particles(model, 100, 32, 5.0, snr=1.0, seed=1)
+    >>> found = vg.abinitio(particles, diameter_A=125, starts=1, iterations=3, full_iterations=1)
+    >>> found.map.box, found.verdict.starts, len(found.particles)
+    (32, 1, 100)
+    """
+    begun = time.perf_counter()
+    known = {f.name for f in fields(AbInitioSettings)}
+    unknown = sorted(set(settings) - known)
+    if unknown:
+        raise InputError(f"abinitio: unknown setting {', '.join(unknown)}; known are {', '.join(sorted(known))}")
+    chosen = AbInitioSettings(symmetry=symmetry, diameter_A=diameter_A, classes=classes, starts=starts, **settings)
+    given = particles if isinstance(particles, Particles) else read_particles(particles)
+    if given.source is None:
+        raise InputError(f"{given.where}: these particles have no images")
+    folder = None if out is None else Path(out)
+    if folder is not None and folder.exists() and not folder.is_dir():
+        raise InputError(f"cannot write {folder}: it is a file, expected the name of a folder")
+    problem, power, excluded, drawn = _prepared(given, chosen)
+    held = np.sort(np.random.default_rng((chosen.seed, 2**32)).permutation(len(problem))[: _n_held(problem, chosen)])
+    made = _all_starts(problem, chosen, power, held, progress)
+    course = Course(problem, chosen, len(problem) - len(held))
+    others = [compare(problem, made[0], s, max(3, round(0.75 * course.last_radius))) for s in made[1:]]
+    verdict = judge(made[0], blob_evidence(problem, chosen, made[0], held), others, chosen.final_resolution_A)
+    best = finished(problem, chosen, made[0])
+    whole, rows, poses = problem, drawn, best.poses
+    if len(drawn) < len(given) - len(excluded):
+        whole, rows, poses = _place_all(given, excluded, chosen, problem, best)
+    found = AbInitio(
+        _final_maps(best, problem, given, mirror), verdict, [best, *made[1:]], others,
+        _with_poses(given[rows], whole, poses, mirror), excluded, problem.pixel_size_A, chosen,
+        time.perf_counter() - begun,
+    )  # fmt: skip
+    if folder is not None:
+        _write(folder, found, problem)
+    return found
+
+
+def _n_held(problem: Problem, settings: AbInitioSettings) -> int:
+    return max(10, round(settings.held_out * len(problem)))
+
+
+def _refine_settings(settings: AbInitioSettings) -> RefineSettings:
+    """What the parts shared with refinement ask for."""
+    return RefineSettings(
+        symmetry=settings.symmetry, diameter_A=settings.diameter_A, classes=settings.classes, norm=False, scale=False,
+        seed=settings.seed, threads=settings.threads,
+    )  # fmt: skip
+
+
+def _cropped(particles: Particles, settings: AbInitioSettings) -> Particles:
+    """Particles at the pixel size that the final resolution needs, read when asked for."""
+    box = working_box(particles.box, particles.pixel_size_A, settings.final_resolution_A)
+    if box == particles.box:
+        return particles
+    return resample_particles(particles, plan_resample(particles.box, particles.pixel_size_A, None, box))
+
+
+def _prepared(
+    given: Particles, settings: AbInitioSettings
+) -> tuple[Problem, npt.NDArray[np.float32], dict[int, str], npt.NDArray[np.int64]]:
+    """The drawn particles in memory, small; their power spectra; who was set aside; rows of the input."""
+    rows = np.arange(len(given))
+    if len(given) > settings.max_particles:
+        rows = np.sort(
+            np.random.default_rng((settings.seed, 2**33)).choice(rows, settings.max_particles, replace=False)
+        )
+    small = cached(_cropped(given[rows], settings))
+    found = survey(small, threads=settings.threads)
+    usable = len(rows) - len(found.excluded)
+    if usable < _FEWEST:
+        raise InputError(f"abinitio: {usable} of {len(given)} particles can be used; it takes {_FEWEST} or more")
+    problem = make_problem(small, found.excluded, _refine_settings(settings), n_classes=settings.classes)
+    used = np.setdiff1d(np.arange(len(rows)), list(found.excluded))
+    excluded = {int(rows[i]): reason for i, reason in found.excluded.items()}
+    return problem, found.power[used], excluded, rows[used]
+
+
+def _all_starts(
+    problem: Problem, settings: AbInitioSettings, power: npt.NDArray[np.float32], held: npt.NDArray[np.int64],
+    progress: Progress | None,
+) -> list[Start]:  # fmt: skip
+    groups = int(problem.group.max()) + 1
+    sigma2 = np.stack([power[problem.group == g].mean(axis=0, dtype=np.float64) for g in range(groups)])
+    if not np.all(sigma2[:, 1:] > 0):
+        raise InputError("abinitio: the images have no power at some resolution (all zero?)")
+    sigma2[:, 0] = sigma2[:, 1]
+
+    def tell(number: int) -> Callable[[int, int], None]:
+        def told(done: int, total: int) -> None:
+            if progress is not None:
+                progress(f"start {number + 1} of {settings.starts}", done, total)
+
+        return told
+
+    made = [run_start(problem, settings, k, sigma2, held, tell(k)) for k in range(settings.starts)]
+    return ranked(made)
+
+
+def _place_all(
+    given: Particles, excluded: dict[int, str], settings: AbInitioSettings, problem: Problem, best: Start
+) -> tuple[Problem, npt.NDArray[np.int64], PoseTable]:
+    """Poses of all particles against the maps learned from some of them."""
+    small = _cropped(given, settings)
+    found = survey(small, threads=settings.threads)
+    excluded.update(found.excluded)
+    whole = make_problem(small, found.excluded, _refine_settings(settings), n_classes=settings.classes)
+    model = replace(best.model, scale=np.ones(int(whole.micrograph.max()) + 1))
+    if int(whole.group.max()) + 1 != len(model.sigma2):
+        raise InputError("abinitio: an optics group has no particle among those drawn; raise max_particles")
+    poses = finished(whole, settings, replace(best, model=model), learn=False).poses
+    return whole, np.setdiff1d(np.arange(len(given)), list(found.excluded)), poses
+
+
+def _final_maps(best: Start, problem: Problem, given: Particles, mirror: bool) -> list[Map]:
+    """Maps back on the particles' grid; grey values are per voxel, so that they project to the images' scale."""
+    box, made = given.box, []
+    for volume in best.model.volumes:
+        data = volume * problem.sphere
+        if mirror:
+            data = flip_hand(data)
+        if box != problem.box:
+            from verglas.image import fourier_resample
+
+            data = fourier_resample(data, (box,) * 3) * np.float32(problem.box / box)
+        made.append(Map(np.ascontiguousarray(data, np.float32), given.pixel_size_A))
+    return made
+
+
+def _with_poses(used: Particles, problem: Problem, poses: PoseTable, mirror: bool) -> Particles:
+    angles = poses.angles_deg.copy()
+    if mirror:  # V(-x, y, z) = V(-r) turned by 180 degrees about x; the projection of V(-r) along d is that along -d
+        angles = mirrored_angles(angles)
+    placed = used.with_poses(Poses(angles, poses.origin_px * problem.pixel_size_A))
+    return placed.with_columns(
+        rlnClassNumber=poses.class_number + 1, rlnMaxValueProbDistribution=poses.max_probability,
+        rlnLogLikeliContribution=poses.log_evidence,
+    )  # fmt: skip
+
+
+def mirrored_angles(angles_deg: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Poses of the same images for the map mirrored in the plane x = 0: M A' M = A with M = diag(-1, 1, 1) on the map.
+
+    An image is unchanged if the depth axis is turned round: A' = diag(1, 1, -1) A diag(-1, 1, 1).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from verglas.run.abinitio import mirrored_angles
+    >>> np.round(np.abs(mirrored_angles(mirrored_angles(np.array([[20.0, 40.0, 60.0]])))), 6).tolist()
+    [[20.0, 40.0, 60.0]]
+    """
+    from verglas.geometry import euler_to_matrix, matrix_to_euler
+
+    return matrix_to_euler(np.diag([1.0, 1, -1]) @ euler_to_matrix(angles_deg) @ np.diag([-1.0, 1, 1]))
+
+
+def _write(folder: Path, found: AbInitio, problem: Problem) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    several = len(found.maps) > 1
+    for k, volume in enumerate(found.maps, 1):
+        write_map(folder / (f"map_class{k}.mrc" if several else "map.mrc"), volume)
+    write_particles(folder / "particles.star", found.particles)
+    summary = found.summary()
+    record = {"verglas": __version__, "command": "abinitio", "finished": now_text(),
+              "settings": asdict(found.settings), **summary}  # fmt: skip
+    write_json(folder / "abinitio.json", record)
+    shown = AbInitioShown(
+        summary, found.verdict, found.starts, found.comparisons, problem.pixel_size_A, problem.sphere,
+        found.particles.poses.angles_deg, asdict(found.settings),  # type: ignore[union-attr]
+    )  # fmt: skip
+    write_abinitio_page(folder, shown, f"verglas {__version__}, {now_text()}")
+
+
+def abinitio_files(
+    particles: Path, symmetry: str, diameter_A: float | None, *, stack: Path | None = None, **choices: Any
+) -> AbInitio:
+    """What ``verglas abinitio`` does: read, :func:`abinitio`, leave everything in the folder."""
+    return abinitio(read_particles(particles, stack=stack), symmetry, diameter_A, **choices)

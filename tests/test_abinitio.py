@@ -1,0 +1,198 @@
+"""Ab initio: starts, consensus, verdict, files; alignment of maps; the hand."""
+
+import json
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+import verglas as vg
+from verglas.refinement.abinitio import AbInitioSettings, Course, Start, working_box
+from verglas.refinement.abinitio_consensus import judge, spherical_average
+from verglas.refinement.map_alignment import align_maps, flip_hand, turned_map
+from verglas.refinement.state import HalfModel, PoseTable
+from verglas.run.abinitio import mirrored_angles
+
+BOX, PIXEL_A, DIAMETER_A = 32, 5.0, 110.0
+CHOICES = {"diameter_A": 125.0, "final_resolution_A": 16.0, "iterations": 14, "full_iterations": 2, "threads": 1}
+
+
+@pytest.fixture(scope="module")
+def data():
+    model = vg.simulate.phantom(BOX, PIXEL_A, DIAMETER_A)
+    particles = vg.simulate.particles(model, 200, BOX, PIXEL_A, snr=1.0, seed=1)
+    return particles, vg.simulate.density(model, BOX, PIXEL_A)
+
+
+@pytest.fixture(scope="module")
+def found(data, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("abinitio") / "run"
+    return vg.abinitio(data[0], starts=2, out=folder, **CHOICES), folder
+
+
+def agreement_A(truth, volume):
+    """FSC 0.5 with the truth after alignment, of the better hand."""
+    hands = [vg.Map(volume.data, PIXEL_A), vg.Map(flip_hand(volume.data), PIXEL_A)]
+    best = max((align_maps(truth, m, max_radius=8) for m in hands), key=lambda a: a.correlation)
+    return vg.fsc(truth, best.map).resolution_A(0.5)
+
+
+def test_a_random_start_finds_the_structure(data, found):
+    assert agreement_A(data[1], found[0].map) < 18
+    assert found[0].verdict.gain > 10
+    scores = [s.score for s in found[0].starts]
+    assert scores == sorted(scores, reverse=True)
+
+
+def test_the_folder_holds_map_poses_summary_and_page(data, found):
+    result, folder = found
+    assert {p.name for p in folder.iterdir()} == {"map.mrc", "particles.star", "abinitio.json", "report.html"}
+    volume = vg.read_map(folder / "map.mrc")
+    assert volume.pixel_size_A == pytest.approx(PIXEL_A)
+    record = json.loads((folder / "abinitio.json").read_text())
+    assert record["hand"] == "undetermined"
+    assert record["starts"] == 2
+    assert record["settings"]["final_resolution_A"] == 16.0
+    page = (folder / "report.html").read_text()
+    assert result.verdict.sentence.split(";")[0] in page
+    assert page.count("data:image/png;base64") >= 4
+    written = vg.read_particles(folder / "particles.star")
+    again = vg.reconstruct(written)
+    assert align_maps(volume, again.map, max_radius=6).correlation > 0.9
+
+
+def test_the_result_does_not_depend_on_threads(data):
+    few = {**CHOICES, "iterations": 2}
+    one, two = (vg.abinitio(data[0][:80], starts=1, **{**few, "threads": t}) for t in (1, 2))
+    assert np.array_equal(one.map.data, two.map.data)
+    assert one.verdict.kind == "unconfirmed" or one.verdict.kind == "noise"
+
+
+def test_pure_noise_ends_with_a_verdict_that_says_so(data):
+    rng = np.random.default_rng(0)
+    noise = data[0].with_source(vg.ArraySource(rng.standard_normal((200, BOX, BOX)).astype(np.float32), PIXEL_A))
+    result = vg.abinitio(noise, starts=1, **CHOICES)
+    assert result.verdict.kind == "noise"
+    assert "No structure" in result.verdict.sentence
+
+
+def start_of(number, evidence):
+    volume = np.zeros((1, 8, 8, 8), np.float32)
+    model = HalfModel(volume, np.ones((1, 4)), np.ones(1), np.ones(1))
+    return Start(number, model, PoseTable.unknown(4), np.asarray(evidence, float), np.zeros((1, 5)))
+
+
+def test_verdicts():
+    """What an overfitted map explains worse than nothing is noise, whatever a blob does."""
+    good, blob = start_of(0, [10, 12, 11, 9]), np.array([-3.0, 1, 0, 2])
+    assert judge(good, blob, [], 12.0).kind == "unconfirmed"
+    assert judge(start_of(0, [-5, -4, -6, -5]), np.array([-9.0, -9, -9, -9]), [], 12.0).kind == "noise"
+    assert judge(start_of(0, [0.4, 0.5, 0.6, 0.5]), np.zeros(4), [], 12.0).kind == "noise"
+
+
+def test_mirrored_map_and_poses_give_the_same_images(data):
+    particles, truth = data
+    angles = particles.poses.angles_deg[:4]
+    images = vg.project(truth, vg.Poses(angles))
+    mirrored = vg.project(vg.Map(flip_hand(truth.data), PIXEL_A), vg.Poses(mirrored_angles(angles)))
+    assert np.abs(images - mirrored).max() < 0.01 * np.abs(images).max()
+    assert np.array_equal(flip_hand(flip_hand(truth.data))[:, :, 1:], truth.data[:, :, 1:])
+
+
+def test_alignment_finds_a_rotation_and_tells_the_hands_apart(data):
+    truth = data[1]
+    matrix = vg.euler_to_matrix([[37.0, 71.0, -12.0]])[0]
+    turned = vg.Map(turned_map(truth.data, matrix), PIXEL_A)
+    aligned = align_maps(truth, turned, max_radius=8)
+    assert aligned.correlation > 0.99
+    assert np.allclose(aligned.matrix @ matrix, np.eye(3), atol=0.02)
+    other = align_maps(truth, vg.Map(flip_hand(turned.data), PIXEL_A), max_radius=8)
+    assert other.correlation < aligned.correlation - 0.02
+    with pytest.raises(vg.InputError, match="one box"):
+        align_maps(truth, vg.Map(np.zeros((16,) * 3, np.float32), PIXEL_A))
+
+
+def test_spherical_average_keeps_shells_and_nothing_else(data):
+    volume = data[1].data
+    average = spherical_average(volume)
+    assert np.allclose(spherical_average(average), average, atol=1e-4 * average.max())
+    assert average.sum() == pytest.approx(volume.sum(), rel=1e-4)
+
+
+def test_course_grows(data):
+    settings = AbInitioSettings(**{**CHOICES, "iterations": 20})
+    from verglas.refinement.settings import RefineSettings
+    from verglas.refinement.start import make_problem
+
+    course = Course(make_problem(data[0], {}, RefineSettings(diameter_A=125.0)), settings, 180)
+    batches = [course.batch(i) for i in range(20)]
+    radii = [course.radius(i, 99) for i in range(20)]
+    assert batches == sorted(batches)
+    assert (batches[0], batches[-1]) == (100, 180)
+    assert radii == sorted(radii)
+    assert (radii[0], radii[-1]) == (4, 10)
+    assert course.radius(19, 3.0) == 5  # no evidence, no resolution
+    assert working_box(256, 1.0, 12.0) == 54
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"speed": 3}, "unknown setting speed"),
+        ({"starts": 0}, "starts of 1 or more"),
+        ({"initial_resolution_A": 10.0}, "coarser than the final"),
+        ({"held_out": 0.9}, "out of range"),
+        ({"diameter_A": 500.0}, "does not fit a box"),
+    ],
+)
+def test_what_cannot_be_is_said_in_one_sentence(data, change, message):
+    with pytest.raises(vg.VerglasError, match=message) as caught:
+        vg.abinitio(data[0], **{**CHOICES, **change})
+    assert "\n" not in str(caught.value)
+
+
+def test_too_few_particles_and_bad_ones(data):
+    with pytest.raises(vg.InputError, match=r"20 of 20 particles can be used; it takes 50"):
+        vg.abinitio(data[0][:20], **CHOICES)
+    images = data[0].images()[:60]
+    images[3, 5, 5] = np.nan
+    broken = data[0][:60].with_source(vg.ArraySource(images, PIXEL_A))
+    result = vg.abinitio(broken, starts=1, **{**CHOICES, "iterations": 1})
+    assert set(result.excluded) == {3}
+    assert len(result.particles) == 59
+
+
+def test_more_particles_than_are_drawn_get_poses_too(data):
+    result = vg.abinitio(data[0], starts=1, max_particles=80, **{**CHOICES, "iterations": 2})
+    assert len(result.particles) == 200
+    assert np.isfinite(result.particles.table["rlnLogLikeliContribution"]).all()
+
+
+def test_command(data, tmp_path):
+    import typer
+
+    from verglas.cli.abinitio import register
+
+    app = typer.Typer()
+    register(app)
+    app.callback()(lambda: None)
+    wrong = CliRunner().invoke(app, ["abinitio", "x.star", "--out", str(tmp_path), "--diameter", "-3"])
+    assert wrong.exit_code == 2
+    assert "positive" in wrong.output
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("symmetry", ["C1", "D2"])
+def test_success_over_seeds(symmetry):
+    """A7.14, A7.15: 1,000 particles, SNR 0.1, ten seeds; within 15 A of the truth at FSC 0.5 in nine or more."""
+    model = vg.simulate.phantom(128, 1.5, 130.0, symmetry, seed=3)
+    truth = vg.image.resample(vg.simulate.density(model, 128, 1.5), vg.image.plan_resample(128, 1.5, None, 48))
+    good = 0
+    for seed in range(10):
+        particles = vg.simulate.particles(model, 1000, 128, 1.5, snr=0.1, seed=seed)
+        volume = vg.abinitio(particles, symmetry, 145.0, starts=1, seed=seed).map
+        small = vg.image.resample(volume, vg.image.plan_resample(128, 1.5, None, 48))
+        hands = [vg.Map(v, truth.pixel_size_A) for v in (small.data, flip_hand(small.data))]
+        best = max((align_maps(truth, m, max_radius=12) for m in hands), key=lambda a: a.correlation)
+        good += vg.fsc(truth, best.map).resolution_A(0.5) < 15
+    assert good >= 9
