@@ -320,6 +320,29 @@ def test_unreadable_stack_is_named(data, tmp_path):
         vg.refine(tmp_path / "particles.star", data[2], **CHOICES)
 
 
+_SMALL = """
+import resource, sys, verglas as vg
+folder, limit = sys.argv[1], float(sys.argv[2])
+vg.refine(folder + "/particles.star", folder + "/truth.mrc", out=folder + "/small", diameter_A=110.0, memory_GB=limit,
+          initial_resolution_A=25.0, iterations=3)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss is in other units")
+def test_memory_stays_below_a_small_limit(tmp_path):
+    """Too little for all images at once: they are read again, in smaller batches, and the limit holds."""
+    model = vg.simulate.phantom(64, 2.5, 100.0)
+    vg.simulate.particles(model, 300, 64, 2.5, snr=0.5, out=tmp_path, seed=1)
+    script, limit = tmp_path / "small.py", 0.62
+    script.write_text(_SMALL)
+    done = subprocess.run([sys.executable, str(script), str(tmp_path), str(limit)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    run = read_json(tmp_path / "small" / "run.json")
+    assert max(run["memory_plan"].values()) <= limit
+    assert float(done.stdout) <= limit
+
+
 _PROGRAM = """
 import sys, verglas as vg
 folder, out, resume = sys.argv[1], sys.argv[2], sys.argv[3] == "resume"

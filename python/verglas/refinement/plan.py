@@ -14,8 +14,8 @@ from verglas.refinement import schedule
 from verglas.refinement.grid_step import wide_diameter_px
 from verglas.refinement.problem import Problem
 
-# The interpreter with NumPy, SciPy, pandas and matplotlib loaded: measured.
-_BASE_BYTES = 0.33e9
+# The interpreter with NumPy, SciPy, pandas and matplotlib loaded, and a page being drawn: measured.
+_BASE_BYTES = 0.42e9
 # Bytes per image of a batch and pixel: raw, centred and transformed images, CTFs, slices and their copies.
 _PIXEL_BYTES = 60
 _LEAST_BATCH = 8
