@@ -46,7 +46,7 @@ def test_a_random_start_finds_the_structure(data, found):
 
 def test_the_folder_holds_map_poses_summary_and_page(data, found):
     result, folder = found
-    assert {p.name for p in folder.iterdir()} == {"map.mrc", "particles.star", "abinitio.json", "report.html"}
+    assert {p.name for p in folder.iterdir()} >= {"map.mrc", "particles.star", "abinitio.json", "report.html"}
     volume = vg.read_map(folder / "map.mrc")
     assert volume.pixel_size_A == pytest.approx(PIXEL_A)
     record = json.loads((folder / "abinitio.json").read_text())
@@ -58,7 +58,7 @@ def test_the_folder_holds_map_poses_summary_and_page(data, found):
     assert page.count("data:image/png;base64") >= 4
     written = vg.read_particles(folder / "particles.star")
     again = vg.reconstruct(written)
-    assert align_maps(volume, again.map, max_radius=6).correlation > 0.9
+    assert align_maps(volume, again, max_radius=6).correlation > 0.9
 
 
 def test_the_result_does_not_depend_on_threads(data):
@@ -68,6 +68,7 @@ def test_the_result_does_not_depend_on_threads(data):
     assert one.verdict.kind == "unconfirmed" or one.verdict.kind == "noise"
 
 
+@pytest.mark.slow
 def test_pure_noise_ends_with_a_verdict_that_says_so(data):
     rng = np.random.default_rng(0)
     noise = data[0].with_source(vg.ArraySource(rng.standard_normal((200, BOX, BOX)).astype(np.float32), PIXEL_A))

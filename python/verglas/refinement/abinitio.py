@@ -116,7 +116,7 @@ def working_box(box: int, pixel_size_A: float, final_resolution_A: float) -> int
     --------
     >>> from verglas.refinement.abinitio import working_box
     >>> working_box(128, 1.5, 12.0), working_box(32, 4.0, 12.0)
-    (48, 32)
+    (40, 32)
     """
     radius = int(np.ceil(box * pixel_size_A / final_resolution_A)) + _MARGIN_SHELLS
     return min(box, next((b for b in _BOXES if b >= 2 * radius + 2), box))

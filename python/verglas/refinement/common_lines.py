@@ -149,9 +149,9 @@ def find_common_lines(
     >>> import numpy as np, verglas as vg
     >>> from verglas.refinement.common_lines import find_common_lines, synchronise
     >>> truth = vg.simulate.phantom(32, 4.0, 90.0)
-    >>> p = vg.simulate.particles(truth, 20, 32, 4.0, ctf=False, shift_sd_A=0.0)
+    >>> p = vg.simulate.particles(truth, 40, 32, 4.0, ctf=False, shift_sd_A=0.0)
     >>> found = synchronise(find_common_lines(p.images(), 10))
-    >>> found.gap > 0.5
+    >>> found.gap > 0.3
     True
     """
     stack = np.ascontiguousarray(images, np.float32)
