@@ -7,9 +7,10 @@ import numpy.typing as npt
 
 from verglas import filters, fourier, gridding, ops
 from verglas.errors import InputError
-from verglas.geometry import euler_to_matrix, orientation_grid
+from verglas.geometry import euler_to_matrix
 from verglas.reconstruction.known_poses import half_sets
 from verglas.refinement.grid_step import DirectionGrid
+from verglas.refinement.prepare import reference_power
 from verglas.refinement.problem import ImageBatch, Problem, image_batches
 from verglas.refinement.settings import RefineSettings, Step
 from verglas.refinement.state import HalfModel, PoseTable
@@ -61,15 +62,7 @@ def low_passed(problem: Problem, references: list[Map]) -> npt.NDArray[np.float3
 def mean_slice_power(problem: Problem, volume: npt.NDArray[np.float32]) -> FloatArray:
     """Mean power per shell of CTF-modulated slices of a map over all directions."""
     grid = ops.Grid(problem.box)
-    directions, _ = orientation_grid(30.0)
-    matrices = euler_to_matrix(np.column_stack([directions, np.zeros(len(directions))]))
-    spectrum = gridding.to_grid(volume, grid, threads=problem.settings.threads)
-    power = ops.shell_dot(ops.project(spectrum, grid, matrices)).mean(axis=0)
-    some = problem.params[:: max(1, len(problem) // 64)]
-    ctf = ops.ctf(some, problem.box, problem.pixel_size_A)
-    ctf2 = ops.shell_dot(ctf.astype(np.complex64)).mean(axis=0)
-    number = fourier.shell_counts((problem.box,) * 2)[0][: len(power)]
-    return power * ctf2 / number.astype(np.float64) ** 2
+    return reference_power(gridding.to_grid(volume, grid, threads=problem.settings.threads), grid, problem.particles)
 
 
 def first_noise(problem: Problem, power: npt.NDArray[np.float32], signal: FloatArray, rows: npt.NDArray) -> FloatArray:
