@@ -6,10 +6,12 @@ included; its memory is the largest resident set of that process.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import psutil
 
 import verglas as vg
 from verglas.assessment import PoseErrors, pose_errors
@@ -65,13 +68,20 @@ def command(arguments: list[str]) -> tuple[float, float, str]:
     child = subprocess.Popen(
         [sys.executable, "-m", "verglas.cli", *arguments], env=environment, stdout=subprocess.PIPE, text=True
     )
+    # The child's ru_maxrss would hold this process's own peak: its resident size is looked at while it runs.
+    process, peak = psutil.Process(child.pid), 0
+    told: list[str] = []
     assert child.stdout is not None
-    told = child.stdout.read()
-    _, status, usage = os.wait4(child.pid, 0)
-    child.returncode = os.waitstatus_to_exitcode(status)
+    reader = threading.Thread(target=lambda pipe=child.stdout: told.append(pipe.read()))
+    reader.start()
+    while child.poll() is None:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            peak = max(peak, process.memory_info().rss)
+        time.sleep(0.02)
+    reader.join()
     if child.returncode != 0:
         raise SystemExit(f"verglas {' '.join(arguments)} failed with status {child.returncode}")
-    return time.perf_counter() - started, usage.ru_maxrss * 1024 / 1e9, told
+    return time.perf_counter() - started, peak / 1e9, told[0]
 
 
 def refine(case: Case, folder: Path, *options: str, stack: str = "particles") -> dict[str, Any]:
