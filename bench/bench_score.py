@@ -85,6 +85,15 @@ def build_prototype(source: Path, folder: str) -> ctypes.CDLL:
     return ctypes.CDLL(str(library))
 
 
+def aligned(values: np.ndarray) -> np.ndarray:
+    """A copy that starts at a multiple of 64 bytes, which the prototype's vectors ask for."""
+    room = np.empty(values.nbytes + 64, np.uint8)
+    start = -room.ctypes.data % 64
+    out = room[start : start + values.nbytes].view(values.dtype).reshape(values.shape)
+    out[...] = values
+    return out
+
+
 def prototype_call(library: ctypes.CDLL, case: Case) -> tuple[Callable[[int], Any], np.ndarray]:
     """The prototype on the same problem; returns the call and its array of best directions."""
     from verglas import ops
@@ -97,7 +106,7 @@ def prototype_call(library: ctypes.CDLL, case: Case) -> tuple[Callable[[int], An
     lanes = np.concatenate([case.shifts, np.repeat(case.shifts[-1:], 3, axis=0)])
     b = ops.polar_weighted(case.images, g, lanes, inv_sigma2=case.inv_sigma2)
     b = b.reshape(n, 2, 16, g.size).transpose(0, 1, 3, 2)
-    images = np.ascontiguousarray(np.stack([b.real, b.imag], axis=3), np.float32)
+    images = aligned(np.stack([b.real, b.imag], axis=3).astype(np.float32))
     power = ops.polar_power(case.slices, g, 3)
     power = np.ascontiguousarray(np.stack([power, power.conj()], axis=1).reshape(-1, g.n_rings, 3))
     ctf = np.zeros((n, g.n_rings, 3), np.complex64)
