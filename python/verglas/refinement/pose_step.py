@@ -103,7 +103,7 @@ class PoseStep:
             image, euler_to_matrix(angles), batch.centre_px[image] + self.shifts[found.shift],
             (found.slice // n).astype(np.int64), found.score.astype(np.float64),
         )  # fmt: skip
-        return all_of_them[distinct(all_of_them, self.problem.settings.candidates, 1.5 * self.step.step_deg)]
+        return all_of_them[distinct(all_of_them, self.step.candidates, 1.5 * self.step.step_deg)]
 
     def _climb(
         self, candidates: Candidates, data: dict, goal: tuple[int, float], scale: FloatArray | None

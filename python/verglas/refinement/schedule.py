@@ -19,6 +19,9 @@ _BEYOND = 2
 # Share of particles that change class, above which the resolution is held; but no longer than so many iterations.
 _MOVING = 0.05
 _MOST_HELD = 12
+_STANDING_DEG = 3.0  # median turn below which most poses stand, and fewer alternatives are looked at
+# Median turn, and share of particles that jump to another peak of the search, below which a search is of no use.
+_STILL_DEG, _STILL_FAR = 1.0, 0.1
 
 
 def angles_in_plane(order: int) -> int:
@@ -44,7 +47,7 @@ def make_step(problem: Problem, phase: str, radius: int, order: int, shift_range
     shift_step = max(1.0, problem.box / (6 * min(radius, coarse_radius(problem, healpix_spacing_deg(order)))))
     return Step(
         phase, radius, insert_radius_for(problem, radius), order, angles_in_plane(order), shift_step,  # type: ignore[arg-type]
-        max(shift_range_px, shift_step),
+        max(shift_range_px, shift_step), candidates=problem.settings.candidates,
     )  # fmt: skip
 
 
@@ -69,7 +72,10 @@ def next_step(problem: Problem, state: State, last: Step) -> Step:
     if last.phase == "grid" and not _sharp_enough(problem, state, radius):
         return make_step(problem, "grid", radius, order_for(problem, radius), shift_range)
     phase = "local" if last.phase == "local" or _settled(state) else "global"
-    return make_step(problem, phase, radius, _FIRST_ORDER, shift_range)
+    step = make_step(problem, phase, radius, _FIRST_ORDER, shift_range)
+    stand = last.phase == "global" and state.rows[-1]["angle_change_deg"] < _STANDING_DEG
+    candidates = problem.settings.candidates
+    return replace(step, candidates=max(1, candidates // 2) if stand else candidates)
 
 
 def _classes_move(problem: Problem, state: State) -> bool:
@@ -102,4 +108,4 @@ def _sharp_enough(problem: Problem, state: State, radius: int) -> bool:
 def _settled(state: State) -> bool:
     """Whether orientations hardly change any more, so that a search of all would find the same."""
     row = state.rows[-1]
-    return row["phase"] != "grid" and row["angle_change_deg"] < 1.0 and row["far_fraction"] < 0.02
+    return row["phase"] != "grid" and row["angle_change_deg"] < _STILL_DEG and row["far_fraction"] < _STILL_FAR

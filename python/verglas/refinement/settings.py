@@ -45,7 +45,8 @@ class RefineSettings:
     iterations : int
         At most.
     candidates : int
-        Distinct orientations per particle that a global search hands to the continuous refinement.
+        Distinct orientations per particle that a global search hands to the continuous refinement; half as many once
+        most poses stand.
     scale, norm : bool
         Estimate a grey scale per micrograph, a noise level per particle.
     solvent_mask : bool
@@ -122,6 +123,8 @@ class Step:
     split : bool
         Whether all classes still have the same reference: it is searched alone, and every particle goes to the class
         drawn for it.
+    candidates : int
+        Distinct orientations of each particle that a global search hands on.
     """
 
     phase: Literal["grid", "global", "local"]
@@ -133,6 +136,7 @@ class Step:
     shift_range_px: float
     final: bool = False
     split: bool = False
+    candidates: int = 6
 
     @property
     def step_deg(self) -> float:
