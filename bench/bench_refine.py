@@ -168,11 +168,13 @@ def plot() -> Path:
             some = [r for r in rows if r["series"] == series]
             x = [r["n" if series == "particles" else "box"] for r in some]
             other = axes.twinx()
-            axes.loglog(x, [r["seconds"] for r in some], "o-", color=COLOURS[0])
-            other.loglog(x, [r["peak_GB"] for r in some], "s-", color=COLOURS[1], label="taken")
-            other.loglog(x, [r["planned_GB"] for r in some], "s--", color=FAINT, label="planned")
+            axes.semilogx(x, [r["seconds"] for r in some], "o-", color=COLOURS[0])
+            other.semilogx(x, [r["peak_GB"] for r in some], "s-", color=COLOURS[1], label="taken")
+            other.semilogx(x, [r["planned_GB"] for r in some], "s--", color=FAINT, label="planned")
             axes.set_xticks(x, [f"{v:,}" for v in x])
             axes.minorticks_off()
+            axes.set_ylim(0)
+            other.set_ylim(0)
             axes.set_xlabel("particles" if series == "particles" else "box (px), same field of view")
             axes.set_ylabel("seconds", color=COLOURS[0])
             other.set_ylabel("peak memory (GB)", color=COLOURS[1])
