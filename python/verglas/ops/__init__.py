@@ -20,7 +20,7 @@ from verglas.ops.polar import (
 from verglas.ops.polar_insert import images_from_polar, polar_insert
 from verglas.ops.project import project
 from verglas.ops.refine_pose import STATUS as POSE_STATUS
-from verglas.ops.refine_pose import PosePrior, PoseResult, PoseSettings, pose_radii, refine_pose
+from verglas.ops.refine_pose import PosePrior, PoseResult, PoseSettings, pose_covariance, pose_radii, refine_pose
 from verglas.ops.residuals import GroupSums, Residuals
 from verglas.ops.rotate import rotate
 from verglas.ops.scatter import scatter, scatter_volume
@@ -62,6 +62,7 @@ __all__ = [
     "polar_power",
     "polar_slices",
     "polar_weighted",
+    "pose_covariance",
     "pose_radii",
     "project",
     "psi_angles_deg",

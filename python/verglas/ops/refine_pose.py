@@ -95,6 +95,39 @@ class PoseSettings:
         return np.array([*self.coarse_radii, last], np.int32)
 
 
+def pose_covariance(fisher: FloatArray, *, least: float = 1e-12) -> FloatArray:
+    """Inverse of Fisher information matrices of poses: the Cramer-Rao bound.
+
+    Parameters
+    ----------
+    fisher : (n, 5, 5) float64
+        As in :class:`PoseResult`.
+    least : float
+        A matrix is singular if its smallest eigenvalue, in units that make its diagonal 1, is not above this.
+
+    Returns
+    -------
+    (n, 5, 5) float64
+        Rad and px; infinite where singular.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from verglas import ops
+    >>> np.diagonal(ops.pose_covariance(4 * np.eye(5)[None])[0]).tolist()
+    [0.25, 0.25, 0.25, 0.25, 0.25]
+    """
+    size = np.sqrt(np.diagonal(fisher, axis1=1, axis2=2))
+    known = (size > 0).all(axis=1)
+    out = np.full_like(fisher, np.inf)
+    units = size[known, :, None] * size[known, None, :]
+    eigenvalues, vectors = np.linalg.eigh(fisher[known] / units)
+    regular = eigenvalues[:, 0] > least
+    inverse = np.einsum("nij,nj,nkj->nik", vectors[regular], 1 / eigenvalues[regular], vectors[regular])
+    out[np.flatnonzero(known)[regular]] = inverse / units[regular]
+    return out
+
+
 @dataclass(frozen=True)
 class PoseResult:
     """What :func:`refine_pose` found for n poses. Parameters are ordered (omega_x, omega_y, omega_z, d_x, d_y).
@@ -136,15 +169,7 @@ class PoseResult:
 
     def covariance(self) -> FloatArray:
         """(n, 5, 5) Cramer-Rao bound: the inverse Fisher information, rad and px; infinite where it is singular."""
-        size = np.sqrt(np.diagonal(self.fisher, axis1=1, axis2=2))
-        known = (size > 0).all(axis=1)
-        out = np.full_like(self.fisher, np.inf)
-        units = size[known, :, None] * size[known, None, :]
-        eigenvalues, vectors = np.linalg.eigh(self.fisher[known] / units)
-        regular = eigenvalues[:, 0] > 1e-12
-        inverse = np.einsum("nij,nj,nkj->nik", vectors[regular], 1 / eigenvalues[regular], vectors[regular])
-        out[np.flatnonzero(known)[regular]] = inverse / units[regular]
-        return out
+        return pose_covariance(self.fisher)
 
     def angle_error_deg(self) -> FloatArray:
         """(n,) root mean square angle between estimated and true orientation at the Cramer-Rao bound, degrees."""

@@ -34,6 +34,7 @@ _NATS = 30.0
 _FINAL_NATS = 9.2  # a posterior of 1e-4
 _LEAST_WEIGHT = 1e-3
 _LEAST_SHIFT_PX = 2.0
+_SINGULAR = 1e-9  # of a Fisher matrix: nothing is known of some direction
 # A pose has converged when its steps turn no phase at the particle's edge by more than this, in radians.
 _COARSE_PHASE, _FINAL_PHASE = 0.25, 0.05
 
@@ -293,13 +294,6 @@ def _half_log_det(fisher: FloatArray) -> FloatArray:
 
 def _accuracy(fisher: FloatArray) -> tuple[FloatArray, FloatArray]:
     """Cramer-Rao bound of each pose: rms angle in degrees, rms shift in pixels; NaN where it is singular."""
-    angle, shift = np.full(len(fisher), np.nan), np.full(len(fisher), np.nan)
-    size = np.sqrt(np.diagonal(fisher, axis1=1, axis2=2))
-    known = np.flatnonzero((size > 0).all(axis=1))
-    units = size[known, :, None] * size[known, None, :]
-    values, vectors = np.linalg.eigh(fisher[known] / units)
-    regular = values[:, 0] > 1e-9
-    inverse = np.einsum("nij,nj,nkj->nik", vectors[regular], 1 / values[regular], vectors[regular]) / units[regular]
-    angle[known[regular]] = np.rad2deg(np.sqrt(np.trace(inverse[:, :3, :3], axis1=1, axis2=2)))
-    shift[known[regular]] = np.sqrt(np.trace(inverse[:, 3:, 3:], axis1=1, axis2=2))
-    return angle, shift
+    bound = np.diagonal(ops.pose_covariance(fisher, least=_SINGULAR), axis1=1, axis2=2)
+    angle, shift = np.rad2deg(np.sqrt(bound[:, :3].sum(axis=1))), np.sqrt(bound[:, 3:].sum(axis=1))
+    return np.where(np.isfinite(angle), angle, np.nan), np.where(np.isfinite(shift), shift, np.nan)
