@@ -13,15 +13,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import shutil
-import subprocess
-import sys
 import tempfile
-import time
 from pathlib import Path
 
 import numpy as np
+from child import VERGLAS, run
 
 import verglas as vg
 from verglas import io
@@ -35,17 +32,6 @@ _CURVES = {
     "phase_randomised": "rlnCorrectedFourierShellCorrelationPhaseRandomizedMaskedMaps",
     "corrected": "rlnFourierShellCorrelationCorrected",
 }
-
-
-def run(command: list[str], folder: Path) -> tuple[float, float]:
-    """Wall seconds and peak memory (MB) of a command."""
-    started = time.perf_counter()
-    environment = os.environ | {"PYTHONPATH": str(Path(vg.__file__).parents[1])}
-    child = subprocess.Popen(command, cwd=folder, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    _, status, usage = os.wait4(child.pid, 0)
-    if status != 0:
-        raise RuntimeError(f"{' '.join(command)} failed with status {status}")
-    return time.perf_counter() - started, usage.ru_maxrss / 1024
 
 
 def make_maps(folder: Path, box: int, pixel_size_A: float, b_factor_A2: float) -> vg.Map:
@@ -79,19 +65,19 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         truth = make_maps(folder, args.box, args.pixel_size, args.b_factor)
-        command = [sys.executable, "-m", "verglas.cli", "postprocess", "half1.mrc", "half2.mrc"]
+        command = [*VERGLAS, "postprocess", "half1.mrc", "half2.mrc"]
         ours = [*command, "--mask", "mask.mrc", "--out"]
-        seconds, memory = run([*ours, "ours"], folder)
-        seconds_1, _ = run([*ours, "ours1", "--threads", "1"], folder)
+        seconds, memory_GB, _ = run([*ours, "ours"], folder)
+        seconds_1, *_ = run([*ours, "ours1", "--threads", "1"], folder)
         (folder / "theirs").mkdir()
         theirs = ["relion_postprocess", "--i", "half1.mrc", "--i2", "half2.mrc", "--mask", "mask.mrc", "--o",
                   "theirs/post", "--angpix", str(args.pixel_size), "--auto_bfac", "--autob_lowres", "10"]  # fmt: skip
-        relion_seconds, relion_memory = run(theirs, folder)
+        relion_seconds, relion_memory_GB, _ = run(theirs, folder)
         row = compare(folder, truth)
     row |= {
         "box": args.box, "pixel_size_A": args.pixel_size, "planted_b_factor_A2": args.b_factor, "seconds": seconds,
-        "seconds_1_thread": seconds_1, "relion_seconds": relion_seconds, "memory_MB": memory,
-        "relion_memory_MB": relion_memory,
+        "seconds_1_thread": seconds_1, "relion_seconds": relion_seconds, "memory_MB": 1e3 * memory_GB,
+        "relion_memory_MB": 1e3 * relion_memory_GB,
     }  # fmt: skip
     print(json.dumps(row, indent=2))
     write("compare_relion_postprocess", [row])

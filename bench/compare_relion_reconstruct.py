@@ -5,7 +5,7 @@
 Both are timed as commands, start-up, reading and writing included. Each runs on n and on n / 4 particles: the slope is
 the time per particle, free of what does not grow with them (gridding iterations, conjugate gradients, start-up).
 RELION's commands use one thread, so verglas runs with 1 thread beside it, and with all. FSC is against the truth, in a
-soft sphere of radius 0.425 N with a 6 px edge. Peak memory is the child's maximum resident set.
+soft sphere of radius 0.425 N with a 6 px edge. Peak memory is the largest resident set seen.
 """
 
 from __future__ import annotations
@@ -13,30 +13,16 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
-import subprocess
-import sys
 import tempfile
-import time
 from pathlib import Path
 
 import numpy as np
+from child import VERGLAS, run
 
 import verglas as vg
 from verglas.masks import soft_sphere
 
 from common import write
-
-
-def run(command: list[str], folder: Path) -> tuple[float, float]:
-    """Wall seconds and peak memory (MB) of a command."""
-    started = time.perf_counter()
-    # The command runs elsewhere: it must find the verglas that this script imported, also in a source tree.
-    environment = os.environ | {"PYTHONPATH": str(Path(vg.__file__).parents[1])}
-    child = subprocess.Popen(command, cwd=folder, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    _, status, usage = os.wait4(child.pid, 0)
-    if status != 0:
-        raise RuntimeError(f"{' '.join(command)} failed with status {status}")
-    return time.perf_counter() - started, usage.ru_maxrss / 1024
 
 
 def fsc_against(truth: vg.Map, path: Path) -> np.ndarray:
@@ -59,7 +45,6 @@ def main() -> None:
     if shutil.which("relion_reconstruct") is None:
         raise SystemExit("relion_reconstruct is not on PATH (Debian: apt-get install relion)")
     apix = 1.5
-    verglas = [sys.executable, "-m", "verglas.cli"]
     rows = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -80,16 +65,16 @@ def main() -> None:
         for threads in (1, os.cpu_count() or 1):
             for method in ("least-squares", "direct"):
                 commands[f"verglas reconstruct {method} {threads} thread"] = lambda star, out, t=threads, m=method: [
-                    *verglas, "reconstruct", star, "--out", out, "--threads", str(t), "--method", m,
+                    *VERGLAS, "reconstruct", star, "--out", out, "--threads", str(t), "--method", m,
                 ]  # fmt: skip
             commands[f"verglas project {threads} thread"] = lambda star, out, t=threads: [
-                *verglas, "project", "truth.mrc", "--particles", star, "--out", out + "s", "--threads", str(t),
+                *VERGLAS, "project", "truth.mrc", "--particles", star, "--out", out + "s", "--threads", str(t),
             ]  # fmt: skip
         for label, make in commands.items():
-            few, _ = run(make("quarter.star", "few.mrc"), folder)
-            full, memory = run(make("particles.star", "out.mrc"), folder)
-            row = {"what": label, "box": args.box, "n": args.n, "snr": args.snr, "seconds": full, "peak_MB": memory,
-                   "ms_per_particle": 1e3 * (full - few) / (args.n - quarter)}  # fmt: skip
+            few, *_ = run(make("quarter.star", "few.mrc"), folder)
+            full, peak_GB, _ = run(make("particles.star", "out.mrc"), folder)
+            row = {"what": label, "box": args.box, "n": args.n, "snr": args.snr, "seconds": full,
+                   "peak_MB": 1e3 * peak_GB, "ms_per_particle": 1e3 * (full - few) / (args.n - quarter)}  # fmt: skip
             if "reconstruct" in label:
                 curve = fsc_against(truth, folder / "out.mrc")
                 row["fsc_mean"] = float(curve[1 : args.box // 2].mean())

@@ -1,4 +1,4 @@
-"""What the refinement benchmarks share: simulated cases on disk, commands with time and memory, maps against the truth.
+"""What the refinement benchmarks share: simulated cases on disk, refinements as commands, maps against the truth.
 
 A refinement is timed as the command that a user types, in a process of its own: start-up, reading, pages and files
 included; its memory is the largest resident set of that process.
@@ -6,20 +6,14 @@ included; its memory is the largest resident set of that process.
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
-import subprocess
-import sys
-import threading
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import psutil
+from child import VERGLAS, run
 
 import verglas as vg
 from verglas.assessment import PoseErrors, pose_errors
@@ -60,30 +54,6 @@ class Case:
         return particles
 
 
-def command(arguments: list[str]) -> tuple[float, float, str]:
-    """Wall seconds, peak memory in GB and standard output of a command of verglas."""
-    # It must find the verglas that this script imported, also in a source tree.
-    environment = os.environ | {"PYTHONPATH": str(Path(vg.__file__).parents[1])}
-    started = time.perf_counter()
-    child = subprocess.Popen(
-        [sys.executable, "-m", "verglas.cli", *arguments], env=environment, stdout=subprocess.PIPE, text=True
-    )
-    # The child's ru_maxrss would hold this process's own peak: its resident size is looked at while it runs.
-    process, peak = psutil.Process(child.pid), 0
-    told: list[str] = []
-    assert child.stdout is not None
-    reader = threading.Thread(target=lambda pipe=child.stdout: told.append(pipe.read()))
-    reader.start()
-    while child.poll() is None:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            peak = max(peak, process.memory_info().rss)
-        time.sleep(0.02)
-    reader.join()
-    if child.returncode != 0:
-        raise SystemExit(f"verglas {' '.join(arguments)} failed with status {child.returncode}")
-    return time.perf_counter() - started, peak / 1e9, told[0]
-
-
 def refine(case: Case, folder: Path, *options: str, stack: str = "particles") -> dict[str, Any]:
     """``verglas refine`` of the set in a folder, into ``run``: seconds, iterations, memory taken and planned."""
     arguments = [
@@ -92,7 +62,7 @@ def refine(case: Case, folder: Path, *options: str, stack: str = "particles") ->
     ]  # fmt: skip
     if "--reference" not in options:
         arguments += ["--reference", str(folder / "init.mrc")]
-    seconds, peak_GB, told = command(arguments)
+    seconds, peak_GB, told = run([*VERGLAS, *arguments])
     found, record = json.loads(told), json.loads((folder / "run" / "run.json").read_text())
     return {
         "seconds": seconds, "iterations": found["iterations"], "peak_GB": peak_GB,
