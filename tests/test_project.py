@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
 from verglas import fourier, gridding, ops, reference
+from verglas.geometry import symmetry_matrices
 
 from tolerance import ADJOINT_RELATIVE, PROJECT_FINE_RELATIVE, PROJECT_RELATIVE
 
@@ -165,6 +166,32 @@ def test_symmetrise_equals_insertion_of_every_copy():
     np.testing.assert_allclose(got.weights, want.weights, atol=1e-5 * want.weights.max())
 
 
+@pytest.mark.parametrize("symmetry", ["D2", "C4", "D4", "O"])
+def test_symmetrise_sums_every_point_over_its_orbit(symmetry):
+    """Against the definition, point by point; a group with its axes along z has mates on the plane x = 0 too."""
+    grid = ops.Grid(12)
+    sums = make_sums(
+        grid,
+        fourier.forward(np.random.default_rng(4).normal(size=(3, 12, 12)).astype(np.float32), 2),
+        random_matrices(3, 5),
+    )
+    ops.fold(sums)
+    group = np.rint(symmetry_matrices(symmetry)).astype(int)
+    e, halo = grid.extent, grid.halo
+    z, y, x = np.meshgrid(np.arange(-e, e + 1), np.arange(-e, e + 1), np.arange(e + 1), indexing="ij")
+    want = np.zeros(z.shape, complex)
+    for h in group:
+        px, py, pz = (h @ np.stack([x, y, z]).reshape(3, -1)).reshape(3, *z.shape)
+        sign = np.where(px < 0, -1, 1)
+        value = sums.values[sign * pz + e, sign * py + e, sign * px + halo]
+        want += np.where(px < 0, value.conj(), value)
+    got = ops.symmetrise(sums, group)
+    np.testing.assert_allclose(got.values[..., halo : halo + e + 1], want, atol=1e-12 * np.abs(want).max())
+    assert not got.values[..., :halo].any()
+    one = ops.symmetrise(sums, group, threads=1)
+    assert np.array_equal(one.values, ops.symmetrise(sums, group, threads=3).values)
+
+
 def test_window_transform_is_that_of_the_taps():
     """The polynomial taps, summed at a shift, have the transform that the maps are divided by."""
     for kwargs in ({}, {"width": 6, "oversampling": 1.25}, {"width": 2, "oversampling": 2.0, "window": "linear"}):
@@ -197,6 +224,8 @@ def test_bad_input_is_named():
         ops.insert(ops.GridSums.zeros(grid), np.zeros((1, 16, 9)), np.eye(3)[None])
     with pytest.raises(ValueError, match="signed permutations"):
         ops.symmetrise(ops.GridSums.zeros(grid), random_matrices(1, 0))
+    with pytest.raises(ValueError, match="not a closed group"):
+        ops.symmetrise(ops.GridSums.zeros(grid), symmetry_matrices("C4")[:2])
 
 
 @pytest.mark.parametrize(

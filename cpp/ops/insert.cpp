@@ -1,6 +1,8 @@
 #include "ops/insert.h"
 
 #include <algorithm>
+#include <stdexcept>
+#include <vector>
 
 #include "ops/insert_taps.h"
 
@@ -152,27 +154,80 @@ void fold_array(const math::GridShape& grid, T* array, Conjugate conjugate) {
   for (std::size_t r = 0; r < static_cast<std::size_t>(n) * n; ++r) std::fill_n(array + r * row, halo, T(0));
 }
 
-/// One output row of the symmetrised array.
-template <class T, class Conjugate>
-void symmetrise_row(const math::GridShape& grid, const T* in, const int* matrices, int n, int z, int y,
-                    T* out, Conjugate conjugate) {
-  const std::size_t row = grid.columns, plane = row * grid.rows();
-  const int extent = grid.extent;
-  std::fill_n(out, row, T(0));
-  for (int x = 0; x <= extent; ++x) {
-    const int q[3] = {x, y - extent, z - extent};
-    T sum = 0;
-    for (int i = 0; i < n; ++i) {
-      const int* h = matrices + 9 * i;
-      int p[3];
-      for (int a = 0; a < 3; ++a) p[a] = h[3 * a] * q[0] + h[3 * a + 1] * q[1] + h[3 * a + 2] * q[2];
-      const int sign = p[0] < 0 ? -1 : 1;
-      const T value =
-          in[(sign * p[2] + extent) * plane + (sign * p[1] + extent) * row + sign * p[0] + grid.halo];
-      sum += sign < 0 ? conjugate(value) : value;
-    }
-    out[grid.halo + x] = sum;
+/// The grid as symmetrise walks it: the index of a point q is base + q . stride, that of its mate base - q .
+/// stride.
+struct GridIndex {
+  std::ptrdiff_t stride[3], base;
+
+  explicit GridIndex(const math::GridShape& grid)
+      : stride{1, grid.columns, static_cast<std::ptrdiff_t>(grid.columns) * grid.rows()},
+        base((stride[1] + stride[2]) * grid.extent + grid.halo) {}
+};
+
+/// A matrix of the group on that grid: h q lies at base + offset . q, and its x is x . q.
+struct Operation {
+  std::ptrdiff_t offset[3];
+  int x[3];
+
+  Operation(const GridIndex& index, const int* h) : offset{}, x{h[0], h[1], h[2]} {
+    for (int a = 0; a < 3; ++a)
+      for (int b = 0; b < 3; ++b) offset[b] += index.stride[a] * h[3 * a + b];
   }
+  std::ptrdiff_t offset_of(const int* q) const {
+    return offset[0] * q[0] + offset[1] * q[1] + offset[2] * q[2];
+  }
+  int x_of(const int* q) const { return x[0] * q[0] + x[1] * q[1] + x[2] * q[2]; }
+};
+
+/// Whether q, stored at base + at, is the last of the stored points that are images h q or their mates.
+bool last_of_orbit(const std::vector<Operation>& group, const int* q, std::ptrdiff_t at) {
+  for (const Operation& h : group) {
+    const std::ptrdiff_t to = h.offset_of(q);
+    const int x = h.x_of(q);
+    if ((x >= 0 && to > at) || (x <= 0 && -to > at)) return false;
+  }
+  return true;
+}
+
+/// All orbits of a group whose last point lies in the row (z, y): each sum is made once and put at every
+/// point of its orbit. Points of one orbit are written by its last point alone, so rows may run in parallel.
+template <class T, class Conjugate>
+void symmetrise_row(const math::GridShape& grid, const std::vector<Operation>& group, const T* in, int z,
+                    int y, T* out, Conjugate conjugate) {
+  const GridIndex index(grid);
+  for (int x = 0; x <= grid.extent; ++x) {
+    const int q[3] = {x, y - grid.extent, z - grid.extent};
+    const std::ptrdiff_t at = index.stride[0] * q[0] + index.stride[1] * q[1] + index.stride[2] * q[2];
+    if (!last_of_orbit(group, q, at)) continue;
+    T sum = 0;
+    for (const Operation& h : group) {
+      const std::ptrdiff_t from = h.offset_of(q);
+      sum += h.x_of(q) < 0 ? conjugate(in[index.base - from]) : in[index.base + from];
+    }
+    const T mate = conjugate(sum);
+    for (const Operation& h : group) {
+      const std::ptrdiff_t to = h.offset_of(q);
+      const int there = h.x_of(q);
+      if (there >= 0) out[index.base + to] = sum;
+      if (there <= 0) out[index.base - to] = mate;  // the plane x = 0 holds both members of a pair
+    }
+  }
+}
+
+/// Whether the products of the n matrices are among them: then, being finite, they are a group.
+bool is_group(const int* matrices, int n) {
+  for (int i = 0; i < n; ++i) {
+    for (int j = 0; j < n; ++j) {
+      int product[9] = {};
+      for (int a = 0; a < 9; ++a)
+        for (int k = 0; k < 3; ++k)
+          product[a] += matrices[9 * i + 3 * (a / 3) + k] * matrices[9 * j + 3 * k + a % 3];
+      bool found = false;
+      for (int m = 0; m < n && !found; ++m) found = std::equal(product, product + 9, matrices + 9 * m);
+      if (!found) return false;
+    }
+  }
+  return true;
 }
 
 const auto kComplexMate = [](const std::complex<double>& v) { return std::conj(v); };
@@ -187,13 +242,20 @@ void fold_friedel(const math::GridShape& grid, const InsertSums& sums) {
 
 void symmetrise(const math::GridShape& grid, const InsertSums& in, const int* matrices, int n,
                 const InsertSums& out, int num_threads) {
+  if (!is_group(matrices, n)) throw std::invalid_argument("symmetrise: the matrices are not a closed group");
+  const GridIndex index(grid);
+  std::vector<Operation> group;
+  for (int i = 0; i < n; ++i) group.emplace_back(index, matrices + 9 * i);
   const int rows = grid.rows();
-#pragma omp parallel for num_threads(num_threads) schedule(static)
+  const std::size_t size = static_cast<std::size_t>(index.stride[2]) * rows;
+  if (out.values) std::fill_n(out.values, size, std::complex<double>(0));
+  if (out.weights) std::fill_n(out.weights, size, 0.0);
+  // Last points crowd at large z: planes are dealt out one by one.
+#pragma omp parallel for num_threads(num_threads) schedule(dynamic, 1)
   for (int z = 0; z < rows; ++z) {
     for (int y = 0; y < rows; ++y) {
-      const std::size_t at = (static_cast<std::size_t>(z) * rows + y) * grid.columns;
-      if (in.values) symmetrise_row(grid, in.values, matrices, n, z, y, out.values + at, kComplexMate);
-      if (in.weights) symmetrise_row(grid, in.weights, matrices, n, z, y, out.weights + at, kRealMate);
+      if (in.values) symmetrise_row(grid, group, in.values, z, y, out.values, kComplexMate);
+      if (in.weights) symmetrise_row(grid, group, in.weights, z, y, out.weights, kRealMate);
     }
   }
 }

@@ -36,9 +36,11 @@ void insert(const math::GridShape& grid, const WindowTable& window, const Insert
 /// finished sums.
 void fold_friedel(const math::GridShape& grid, const InsertSums& sums);
 
-/// out[q] = sum over the n matrices h of in[h q], for signed permutation matrices h (n, 9) of integers:
-/// exact, no interpolation. `in` must be folded; Friedel's mate supplies x < 0. out is overwritten, its halo
-/// is zero.
+/// out[q] = sum over the group's n matrices h of in[h q], for signed permutation matrices h (n, 9) of
+/// integers: exact, no interpolation. `in` must be folded; Friedel's mate supplies x < 0. out is overwritten,
+/// its halo is zero. The sum is the same at all points h q, so it is made once per orbit.
+///   errors  std::invalid_argument where the matrices are not a closed group
+///   cost    each point read and written once; parallel over planes
 void symmetrise(const math::GridShape& grid, const InsertSums& in, const int* matrices, int n,
                 const InsertSums& out, int num_threads);
 

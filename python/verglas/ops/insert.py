@@ -142,18 +142,20 @@ def fold(sums: GridSums) -> None:
 
 
 def symmetrise(sums: GridSums, matrices: npt.ArrayLike, *, threads: int | None = None) -> GridSums:
-    r"""Sum folded sums over symmetry operations that map the grid onto itself: no interpolation.
+    r"""Sum folded sums over a group that maps the grid onto itself: no interpolation.
 
     .. math:: S(q) = \sum_h s(h\, q)
 
-    which is what inserting every image with the matrices A h would have given.
+    which is what inserting every image with the matrices A h would have given. It is the same at all points h q, so it
+    is made once for each orbit.
 
     Parameters
     ----------
     sums : GridSums
         Folded sums.
     matrices : (n, 3, 3)
-        Signed permutations of the axes (rotations by multiples of 90 degrees about x, y, z and their products).
+        A closed group of signed permutations of the axes (rotations by multiples of 90 degrees about x, y, z and their
+        products).
     threads : int, optional
         Threads; all by default.
 
@@ -165,7 +167,7 @@ def symmetrise(sums: GridSums, matrices: npt.ArrayLike, *, threads: int | None =
     Raises
     ------
     ValueError
-        A matrix is not a signed permutation of the axes.
+        A matrix is not a signed permutation of the axes; the matrices are not a closed group.
 
     Examples
     --------
