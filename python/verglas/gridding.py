@@ -94,12 +94,13 @@ def _take_half(half: npt.NDArray, k: npt.NDArray[np.int64], padded: int) -> npt.
 
 
 def from_grid(
-    values: npt.NDArray, grid: Grid, *, box: int | None = None, threads: int | None = None
-) -> npt.NDArray[np.float32]:
+    values: npt.NDArray, grid: Grid, *, factor: npt.NDArray | None = None, box: int | None = None,
+    threads: int | None = None,
+) -> npt.NDArray[np.float32]:  # fmt: skip
     r"""Adjoint of :func:`to_grid`: folded grid values to a map.
 
-    Computes :math:`\Re \sum_k v_k e^{2\pi i k x/P} / \hat\phi(x)` over the full grid (Friedel mates included), for the
-    voxels x of the box.
+    Computes :math:`\Re \sum_k f_k v_k e^{2\pi i k x/P} / \hat\phi(x)` over the full grid (Friedel mates included), for
+    the voxels x of the box.
 
     Parameters
     ----------
@@ -107,6 +108,8 @@ def from_grid(
         Sums after ``ops.fold``.
     grid : Grid
         Where they lie.
+    factor : grid.shape float, optional
+        f, multiplied with the values; 1 without.
     box : int, optional
         Side of the result; the grid's by default, at most its padded side.
     threads : int, optional
@@ -131,8 +134,9 @@ def from_grid(
     >>> bool(m[4, 4, 4] == m.min())
     True
     """
-    if values.shape != grid.shape:
-        raise InputError(f"from_grid: expected values of shape {grid.shape}, got {values.shape}")
+    if values.shape != grid.shape or (factor is not None and factor.shape != grid.shape):
+        got = values.shape if factor is None else f"{values.shape} and a factor of shape {factor.shape}"
+        raise InputError(f"from_grid: expected values of shape {grid.shape}, got {got}")
     workers, extent, padded = resolve_threads(threads), grid.extent, grid.padded
     box = grid.box if box is None else box
     if not 0 < box <= padded:
@@ -144,7 +148,9 @@ def from_grid(
     half = np.empty((box, len(k), len(kx)), np.complex64)
     for begin in range(0, len(k), 16):
         rows = slice(begin, begin + 16)
-        block = values[:, rows, grid.halo : grid.halo + len(kx)].astype(np.complex64) * phase[:, None, None]
+        here = np.s_[:, rows, grid.halo : grid.halo + len(kx)]
+        block = values[here] if factor is None else values[here] * factor[here]
+        block = block.astype(np.complex64) * phase[:, None, None]
         half[:, rows] = scipy.fft.ifft(_wrap(block, k, padded, axis=0), axis=0, norm="forward", workers=workers)[:box]
     half = _wrap(half * phase[:, None], k, padded, axis=1)
     half = scipy.fft.ifft(half, axis=1, norm="forward", workers=workers)[:, :box]
@@ -168,8 +174,7 @@ def _wrap(block: npt.NDArray, k: npt.NDArray[np.int64], padded: int, axis: int) 
     out = np.zeros(shape, block.dtype)
     source = np.moveaxis(block, axis, 0)
     target = np.moveaxis(out, axis, 0)
-    if len(k) <= padded:
-        target[k % padded] = source
-    else:
-        np.add.at(target, k % padded, source)
+    for begin in range(0, len(k), padded):  # a period at a time: no place twice
+        period = slice(begin, begin + padded)
+        target[k[period] % padded] += source[period]
     return out

@@ -21,8 +21,12 @@ from verglas.errors import InputError
 Array = npt.NDArray
 
 
-def grid_shells(grid: ops.Grid) -> npt.NDArray[np.int64]:
-    """Shell number (Fourier pixels of the map) of every grid point, padding included.
+# Planes of the grid worked on at once: what is made of them stays in cache, and no second grid is held.
+_PLANES = 8
+
+
+def grid_shells(grid: ops.Grid, planes: slice = slice(None)) -> npt.NDArray[np.int64]:
+    """Shell number (Fourier pixels of the map) of every point of some planes z of the grid, padding included.
 
     Examples
     --------
@@ -34,7 +38,7 @@ def grid_shells(grid: ops.Grid) -> npt.NDArray[np.int64]:
     """
     k = np.arange(-grid.extent, grid.extent + 1, dtype=np.float64)
     x = np.arange(grid.shape[2], dtype=np.float64) - grid.halo
-    radius = np.sqrt(k[:, None, None] ** 2 + k[:, None] ** 2 + x**2)
+    radius = np.sqrt(k[planes, None, None] ** 2 + k[:, None] ** 2 + x**2)
     return np.rint(radius * grid.box / grid.padded).astype(np.int64)
 
 
@@ -97,19 +101,16 @@ def density_weights(
     """
     if not weights.any():
         raise InputError("reconstruct: no image carries any weight; check the CTF and the selection of particles")
-    shells, count = grid_shells(grid), grid.max_radius + 1
-    inside = shells < count
-    flat = shells[inside]
-    number = np.maximum(np.bincount(flat, minlength=count), 1)
-    means = np.bincount(flat, weights=weights[inside], minlength=count) / number
+    count = grid.max_radius + 1
+    means = _shell_means(weights, grid)
     ratio = np.full(count, 1e3) if ssnr is None else np.maximum(np.asarray(ssnr, np.float64), 1e-3)
     if ratio.shape != (count,):
         raise InputError(f"ssnr: expected one value per shell 0 .. {count - 1}, got shape {ratio.shape}")
-    total = weights + np.where(inside, (means / ratio)[np.minimum(shells, count - 1)], 0.0)
     if iterations == 0:
-        omega = np.zeros_like(total)
-        np.divide(1.0, total, out=omega, where=inside & (total > 0))
-        return DensityWeights(omega, float("nan"))
+        return DensityWeights(_regularised_inverse(weights, grid, means / ratio), float("nan"))
+    shells = grid_shells(grid)
+    inside = shells < count
+    total = weights + np.where(inside, (means / ratio)[np.minimum(shells, count - 1)], 0.0)
     omega = np.where(inside & (total > 0), 1.0 / np.maximum(means, 1e-30)[np.minimum(shells, count - 1)], 0.0)
     # The last shell has neighbours on one side only; it follows the others but is not judged.
     judged = (shells < count - 2) & (weights > 1e-3 * means[np.minimum(shells, count - 1)])
@@ -119,6 +120,29 @@ def density_weights(
         np.divide(omega, np.abs(density), out=omega, where=inside & (density != 0))
         density = _convolve(omega * total, grid)
     return DensityWeights(omega, float(np.sqrt(np.mean((density[judged] - 1.0) ** 2))))
+
+
+def _shell_means(weights: Array, grid: ops.Grid) -> npt.NDArray[np.float64]:
+    """Mean of the weights over each shell in use."""
+    count = grid.max_radius + 1
+    number, total = np.zeros(count), np.zeros(count)
+    for begin in range(0, len(weights), _PLANES):
+        planes = slice(begin, begin + _PLANES)
+        shells = np.minimum(grid_shells(grid, planes), count).ravel()
+        number += np.bincount(shells, minlength=count + 1)[:count]
+        total += np.bincount(shells, weights=weights[planes].ravel(), minlength=count + 1)[:count]
+    return total / np.maximum(number, 1)
+
+
+def _regularised_inverse(weights: Array, grid: ops.Grid, prior: Array) -> Array:
+    """1 / (w + prior of the shell); 0 beyond the last shell and where nothing is known."""
+    beyond = np.append(prior, np.inf)
+    omega = np.zeros_like(weights)
+    for begin in range(0, len(weights), _PLANES):
+        planes = slice(begin, begin + _PLANES)
+        total = weights[planes] + beyond[np.minimum(grid_shells(grid, planes), len(prior))]
+        np.divide(1.0, total, out=omega[planes], where=total > 0)
+    return omega
 
 
 def invert(sums: ops.GridSums, weights: DensityWeights, *, threads: int | None = None) -> npt.NDArray[np.float32]:
@@ -142,4 +166,6 @@ def invert(sums: ops.GridSums, weights: DensityWeights, *, threads: int | None =
     grid = sums.grid
     # The local mean of the values is the map's transform convolved with the window over the window's integral.
     peak = float(grid.window_transform()[grid.box // 2]) ** 3
-    return gridding.from_grid(sums.values * weights.omega, grid, threads=threads) * np.float32(peak / grid.padded**3)
+    return gridding.from_grid(sums.values, grid, factor=weights.omega, threads=threads) * np.float32(
+        peak / grid.padded**3
+    )
