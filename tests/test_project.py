@@ -166,6 +166,20 @@ def test_symmetrise_equals_insertion_of_every_copy():
     np.testing.assert_allclose(got.weights, want.weights, atol=1e-5 * want.weights.max())
 
 
+def test_sums_add_in_place_and_refuse_what_does_not_fit():
+    grid = ops.Grid(8)
+    images = fourier.forward(np.random.default_rng(0).normal(size=(2, 8, 8)).astype(np.float32), 2)
+    one, two = (make_sums(grid, images[i : i + 1], random_matrices(1, i)) for i in range(2))
+    both = one + two
+    one += two
+    assert np.array_equal(one.values, both.values)
+    assert np.array_equal(one.weights, both.weights)
+    with pytest.raises(ValueError, match="different grids"):
+        one += ops.GridSums.zeros(ops.Grid(10))
+    with pytest.raises(ValueError, match="lacks values or weights"):
+        one += ops.GridSums.zeros(grid, values=False)
+
+
 @pytest.mark.parametrize("symmetry", ["D2", "C4", "D4", "O"])
 def test_symmetrise_sums_every_point_over_its_orbit(symmetry):
     """Against the definition, point by point; a group with its axes along z has mates on the plane x = 0 too."""

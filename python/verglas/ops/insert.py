@@ -54,6 +54,17 @@ class GridSums:
         weights = None if self.weights is None or other.weights is None else self.weights + other.weights
         return GridSums(self.grid, values, weights)
 
+    def __iadd__(self, other: GridSums) -> GridSums:
+        """Add the sums of another to these arrays; both must hold the same kinds."""
+        if self.grid != other.grid:
+            raise InputError(f"GridSums: cannot add sums on different grids: {self.grid} and {other.grid}")
+        for mine, added in ((self.values, other.values), (self.weights, other.weights)):
+            if (mine is None) != (added is None):
+                raise InputError("GridSums: one of the two lacks values or weights that the other holds")
+            if mine is not None and added is not None:
+                mine += added
+        return self
+
 
 def insert(
     sums: GridSums,

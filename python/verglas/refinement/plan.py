@@ -75,12 +75,12 @@ def _phases(problem: Problem, batch: int, cached: bool) -> dict[str, float]:
     return {
         "grid": always + per_batch + slices + sums * early,
         "poses": always + per_batch + sums * points + 3 * spectrum * classes,
-        "reconstruction": always + (sums + 24 + _SOLVE_BYTES) * points,
+        "reconstruction": always + (sums + _SOLVE_BYTES) * points,
     }
 
 
-# Of one grid point while a map is solved: weights with prior, their shells and reciprocals, and the padded transform.
-_SOLVE_BYTES = 48
+# Of one grid point while a map is solved: the reciprocal weights and the padded transform, or the symmetrised sums.
+_SOLVE_BYTES = 28
 
 
 def plan_memory(problem: Problem, limit_GB: float, *, cached: bool) -> MemoryPlan:

@@ -96,7 +96,8 @@ def class_maps(
     halves = np.stack([solve(problem, s, ssnr, radius) for s in done])
     both = None
     if joint:
-        both = _band_limited(problem, solve(problem, done[0] + done[1], 2 * ssnr, radius), radius)
+        done[0] += done.pop()  # in place: the sums of both would be a third grid
+        both = _band_limited(problem, solve(problem, done[0], 2 * ssnr, radius), radius)
         raw = np.stack([_band_limited(problem, v, radius) for v in raw])
     return ClassMaps(joined(problem, halves), raw, both, unmasked, masked)
 
