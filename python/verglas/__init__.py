@@ -30,6 +30,7 @@ _LAZY = {
     "orientation_grid": "verglas.geometry",
     "postprocess": "verglas.assessment.postprocess",
     "pick": "verglas.preprocess",
+    "process": "verglas.run.process",
     "project": "verglas.reconstruction",
     "read_map": "verglas.io",
     "read_micrograph": "verglas.io",
@@ -90,6 +91,7 @@ if TYPE_CHECKING:
     from verglas.run.abinitio import abinitio
     from verglas.run.extract import extract
     from verglas.run.machine import devices, info
+    from verglas.run.process import process
     from verglas.run.refine import refine
     from verglas.types import Particles, Picks
 
@@ -133,6 +135,7 @@ __all__ = [
     "pick",
     "postprocess",
     "preprocess",
+    "process",
     "project",
     "read_map",
     "read_micrograph",

@@ -38,6 +38,7 @@ _COMMANDS = (
     "ctf",
     "pick",
     "extract",
+    "process",
 )
 
 # The base of every usage error. Newer versions of typer bring their own copy of click, older ones use the package:

@@ -9,7 +9,7 @@ from verglas.io.mrc import MrcHeader, StackWriter, read_header, read_map, read_s
 from verglas.io.particles import read_particles, write_particles
 from verglas.io.star import read_star, write_star
 from verglas.io.tables import read_csv, read_json, sample_star, write_csv, write_json
-from verglas.io.tiff import read_micrograph
+from verglas.io.tiff import micrograph_header, read_micrograph
 
 __all__ = [
     "MrcHeader",
@@ -17,6 +17,7 @@ __all__ = [
     "atomic_path",
     "check_writable",
     "find_micrographs",
+    "micrograph_header",
     "read_csv",
     "read_ctf_table",
     "read_header",

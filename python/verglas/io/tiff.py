@@ -67,6 +67,48 @@ def read_micrograph(path: PathLike, pixel_size_A: float | None = None, *, flip_y
     return Micrograph(data[::-1] if flip_y else data, known, path.name)
 
 
+def micrograph_header(path: PathLike) -> tuple[int, int] | None:
+    """Rows and columns by the header, if the file is as long as its header says.
+
+    Parameters
+    ----------
+    path : path
+        TIFF or MRC.
+
+    Returns
+    -------
+    (rows, columns) or None
+        None for files packed by gzip or bzip2, whose length says nothing.
+
+    Raises
+    ------
+    FormatError
+        No such file, no header yet, or fewer bytes than it promises: still being written, or cut off.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FormatError(f"{path}: no such file")
+    if compression_of(path) is not None:
+        return None
+    if path.suffix.lower() not in _TIFF:
+        shape = read_header(path).shape
+        return shape[1], shape[2]
+    size = path.stat().st_size
+    try:
+        with tifffile.TiffFile(path) as tiff:
+            page = tiff.pages.first
+            for each in tiff.pages:
+                places = zip(each.dataoffsets, each.databytecounts, strict=True)
+                end = max((start + count for start, count in places), default=0)
+                if end > size:
+                    raise FormatError(f"{path}: {size} bytes, but its images end at {end}: cut off")
+            return int(page.shape[0]), int(page.shape[1])
+    except (tifffile.TiffFileError, ValueError, OSError, RuntimeError, struct.error, IndexError) as error:
+        if isinstance(error, FormatError):
+            raise
+        raise FormatError(f"{path}: not a TIFF file that can be read: {error}") from None
+
+
 def _read_tiff(path: Path, packed: bool) -> tuple[np.ndarray, float]:
     try:
         source: Any = path

@@ -12,8 +12,10 @@ from verglas.preprocess.centre import (
     surrogate_centre,
     surrogate_landscape,
 )
+from verglas.preprocess.centring import CentringTrial, try_centring
 from verglas.preprocess.ctf import CtfFit, CtfSettings, estimate_ctf
 from verglas.preprocess.extract import Cut, ExtractSettings, background_excess, cut_particles
+from verglas.preprocess.ice import ice_ring
 from verglas.preprocess.pick_consensus import consensus, remove_duplicates
 from verglas.preprocess.pick_image import SmallImage, prepare
 from verglas.preprocess.pick_mask import BadAreas, bad_areas
@@ -33,6 +35,7 @@ from verglas.preprocess.quality import (
 __all__ = [
     "Averages",
     "BadAreas",
+    "CentringTrial",
     "CtfFit",
     "CtfSettings",
     "Cut",
@@ -54,6 +57,7 @@ __all__ = [
     "estimate_ctf",
     "find_centres",
     "geometric_median",
+    "ice_ring",
     "inside",
     "judge_ctfs",
     "judge_micrographs",
@@ -73,4 +77,5 @@ __all__ = [
     "signal_to_noise",
     "surrogate_centre",
     "surrogate_landscape",
+    "try_centring",
 ]

@@ -6,13 +6,16 @@ import html as _html
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from verglas.preprocess import MicrographQuality, PickResult, Verdict
 from verglas.report import style
 from verglas.report.html import Fragment, Gallery, Page, Picture, Section, Table, render
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 # A page holds this many pictures: the flagged micrographs first. All of them lie in the folder beside it.
 MOST_PICTURES = 60
@@ -44,34 +47,40 @@ def picks_picture(found: PickResult, title: str = "", width_in: float = 6.0) -> 
     bytes
         PNG.
     """
+    height, width = found.small.grey.shape
+    with style.styled():
+        figure = style.new_figure(width_in, width_in * height / width + (0.3 if title else 0.0))
+        axes = figure.subplots()
+        draw_picks(axes, found)
+        if title:
+            axes.set_title(title)
+        return style.png(figure)
+
+
+def draw_picks(axes: Axes, found: PickResult) -> None:
+    """Draw a micrograph with circles about its picks and the areas left out on given axes."""
     from matplotlib.collections import EllipseCollection
 
     small = found.small
     shown = -small.grey  # as recorded: protein dark
     height, width = shown.shape
-    with style.styled():
-        figure = style.new_figure(width_in, width_in * height / width + (0.3 if title else 0.0))
-        axes = figure.subplots()
-        low, high = np.percentile(shown, (0.5, 99.5))
-        axes.imshow(shown, cmap="gray", vmin=low, vmax=max(high, low + 1e-6), interpolation="bilinear")
-        mask = found.bad.mask
-        if mask.any():
-            tint = np.zeros((*mask.shape, 4))
-            tint[mask] = (0.84, 0.37, 0.0, 0.25)
-            axes.imshow(tint, interpolation="nearest")
-            axes.contour(mask, levels=[0.5], colors=[style.COLOURS[1]], linewidths=1.2)
-        xy = small.from_micrograph(found.picks.xy_px)
-        size = np.full(len(xy), 2 * small.radius_px)
-        circles = EllipseCollection(
-            size, size, np.zeros(len(xy)), units="xy", offsets=xy, transOffset=axes.transData,
-            facecolors="none", edgecolors="#39d353", linewidths=0.9,
-        )  # fmt: skip
-        axes.add_collection(circles)
-        axes.set(xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5))
-        axes.set_axis_off()
-        if title:
-            axes.set_title(title)
-        return style.png(figure)
+    low, high = np.percentile(shown, (0.5, 99.5))
+    axes.imshow(shown, cmap="gray", vmin=low, vmax=max(high, low + 1e-6), interpolation="bilinear")
+    mask = found.bad.mask
+    if mask.any():
+        tint = np.zeros((*mask.shape, 4))
+        tint[mask] = (0.84, 0.37, 0.0, 0.25)
+        axes.imshow(tint, interpolation="nearest")
+        axes.contour(mask, levels=[0.5], colors=[style.COLOURS[1]], linewidths=1.2)
+    xy = small.from_micrograph(found.picks.xy_px)
+    size = np.full(len(xy), 2 * small.radius_px)
+    circles = EllipseCollection(
+        size, size, np.zeros(len(xy)), units="xy", offsets=xy, transOffset=axes.transData,
+        facecolors="none", edgecolors="#39d353", linewidths=0.9,
+    )  # fmt: skip
+    axes.add_collection(circles)
+    axes.set(xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5))
+    axes.set_axis_off()
 
 
 def histograms(rows: Sequence[MicrographQuality]) -> bytes:
@@ -97,14 +106,14 @@ def histograms(rows: Sequence[MicrographQuality]) -> bytes:
 
 _COLUMNS = ("micrograph", "picks", "bad area %", "separation", "defocus µm", "CTF Å", "flags")
 
-_STYLE = """<style>
+SELECTOR_STYLE = """<style>
 .qc tr.dropped { opacity: .45; }
 .bar { display: flex; gap: .7rem; flex-wrap: wrap; align-items: center; margin: 0 0 .8rem; }
 .bar button { font: inherit; padding: .35rem .8rem; border-radius: .4rem; border: 1px solid var(--line);
   background: var(--card); color: var(--ink); cursor: pointer; }
 </style>"""
 
-_SCRIPT = """
+SELECTOR_SCRIPT = """
 (function () {
   var table = document.querySelector('table.qc'), body = table.tBodies[0];
   var names = JSON.parse(document.getElementById('names').textContent);
@@ -175,7 +184,7 @@ def _table(rows: Sequence[PageRow]) -> Fragment:
         body.append(f'<tr class="marked">{box}{cells}</tr>' if flagged else f"<tr>{box}{cells}</tr>")
     names = json.dumps([row.quality.name for row in rows]).replace("<", "\\u003c")
     return Fragment(
-        _STYLE + '<div class="bar"><span id="count"></span>'
+        SELECTOR_STYLE + '<div class="bar"><span id="count"></span>'
         '<button type="button" id="unflagged">keep what has no flag</button>'
         '<button type="button" id="everything">keep all</button>'
         '<button type="button" id="save">save the kept list (STAR)</button></div>'
@@ -234,4 +243,4 @@ def picks_page(
     if set_aside:
         sections.append(Section("Set aside", blocks=[Table(("file", "reason"), list(set_aside.items()))]))
     return render(Page("Picking", summary, dict(figures_of_merit), sections, f"verglas {__version__}",
-                       script=_SCRIPT if rows else ""))  # fmt: skip
+                       script=SELECTOR_SCRIPT if rows else ""))  # fmt: skip

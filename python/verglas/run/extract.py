@@ -154,8 +154,8 @@ class ExtractSummary:
 
 
 @dataclass
-class _Piece:
-    """One micrograph on its way."""
+class Piece:
+    """One micrograph on its way: a row of the list, its picks, what was cut, or the problem that kept it from being."""
 
     row: int  # in the list of micrographs
     picks: Picks
@@ -238,17 +238,17 @@ def extract_files(
     folder = None if out is None else _prepare(Path(out))
     asked = sum(len(p) for p in by_name.values())
     excluded = [(name, -1, np.nan, np.nan, f"no such micrograph ({len(by_name[name])} particles)") for name in unknown]
-    pieces: list[_Piece] = []
+    pieces: list[Piece] = []
     images: list[npt.NDArray[np.float32]] = []
     stacks = _stack_names(table)
-    work = in_order(lambda row: _cut_one(table, loaded, row, todo[row], box, options), list(todo), options.threads)
+    work = in_order(lambda row: cut_one(table, loaded, row, todo[row], box, options), list(todo), options.threads)
     for done, piece in enumerate(work, 1):
         excluded += _set_aside(table, piece)
         if piece.cut is not None and len(piece.cut.kept):
             if folder is None:
                 images.append(piece.cut.images)
             else:
-                piece.name = _write_stack(folder, stacks[piece.row], piece, options.dtype)
+                piece.name = write_piece(folder, stacks[piece.row], piece, options.dtype)
             piece.cut = Cut(piece.cut.images[:0], piece.cut.kept, piece.cut.centres_px, {})
             pieces.append(piece)
         if progress is not None:
@@ -256,10 +256,10 @@ def extract_files(
     if not pieces:
         first = f"; the first: {excluded[0][0]}: {excluded[0][4]}" if excluded else ""
         raise InputError(f"extract: no particle could be cut out of {len(table)} micrographs{first}")
-    made = _particles(table, pieces, images)
+    made = particles_of(table, pieces, images)
     if folder is not None:
         write_particles(folder / "particles.star", made)
-        _write_excluded(folder / "excluded.csv", excluded)
+        write_excluded(folder / "excluded.csv", excluded)
         made = read_particles(folder / "particles.star")
     excess = np.concatenate([piece.excess for piece in pieces])
     return ExtractSummary(made, asked, excluded, without, excess, time.perf_counter() - started)
@@ -374,11 +374,11 @@ def _stack_names(table: pd.DataFrame) -> list[str]:
 # ---- one micrograph
 
 
-def _cut_one(
+def cut_one(
     table: pd.DataFrame, loaded: Mapping[int, Micrograph], row: int, picks: Picks, box: int, options: ExtractOptions
-) -> _Piece:
+) -> Piece:
     """Read one micrograph and cut its particles; what is wrong with the file becomes ``problem``."""
-    piece = _Piece(row, picks)
+    piece = Piece(row, picks)
     if "rlnDefocusU" in table and not np.isfinite(table["rlnDefocusU"][row]):
         piece.problem = f"{table[MICROGRAPH][row]}: no CTF in the list or table of CTFs"
         return piece
@@ -418,7 +418,7 @@ def _cut_one(
     return piece
 
 
-def _set_aside(table: pd.DataFrame, piece: _Piece) -> list[tuple[str, int, float, float, str]]:
+def _set_aside(table: pd.DataFrame, piece: Piece) -> list[tuple[str, int, float, float, str]]:
     name = table[MICROGRAPH][piece.row]
     if piece.cut is None:
         return [(name, i, float(x), float(y), piece.problem) for i, (x, y) in enumerate(piece.picks.xy_px)]
@@ -428,7 +428,8 @@ def _set_aside(table: pd.DataFrame, piece: _Piece) -> list[tuple[str, int, float
 # ---- output
 
 
-def _write_stack(folder: Path, name: str, piece: _Piece, dtype: str) -> str:
+def write_piece(folder: Path, name: str, piece: Piece, dtype: str) -> str:
+    """Write the images of one micrograph as a stack; its name."""
     assert piece.cut is not None
     assert piece.settings is not None
     plan = piece.settings.plan
@@ -437,7 +438,7 @@ def _write_stack(folder: Path, name: str, piece: _Piece, dtype: str) -> str:
     return name
 
 
-def _particles(table: pd.DataFrame, pieces: Sequence[_Piece], images: Sequence[npt.NDArray[np.float32]]) -> Particles:
+def particles_of(table: pd.DataFrame, pieces: Sequence[Piece], images: Sequence[npt.NDArray[np.float32]]) -> Particles:
     """One table of all particles, with the optics groups of their micrographs."""
     used = table.iloc[[piece.row for piece in pieces]].reset_index(drop=True)
     used[PIXEL] = [piece.settings.pixel_size_A for piece in pieces if piece.settings is not None]
@@ -461,7 +462,7 @@ def _particles(table: pd.DataFrame, pieces: Sequence[_Piece], images: Sequence[n
     return Particles(body, source, optics_table=optics, where="extracted particles")
 
 
-def _rows(micrograph: pd.Series[Any], piece: _Piece) -> pd.DataFrame:
+def _rows(micrograph: pd.Series[Any], piece: Piece) -> pd.DataFrame:
     """Metadata of the particles of one micrograph."""
     cut = piece.cut
     assert cut is not None
@@ -493,7 +494,8 @@ def _ctf_columns(micrograph: pd.Series[Any], cut: Cut, pixel_A: float) -> dict[s
     return columns
 
 
-def _write_excluded(path: Path, excluded: Iterable[tuple[str, int, float, float, str]]) -> None:
+def write_excluded(path: Path, excluded: Iterable[tuple[str, int, float, float, str]]) -> None:
+    """Write what was set aside: micrograph, place among its picks, coordinates, reason."""
     with atomic_path(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as handle:
         writer = csv.writer(handle)
         writer.writerow(("micrograph", "pick", "x_px", "y_px", "reason"))

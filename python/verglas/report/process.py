@@ -1,0 +1,270 @@
+"""Pictures and the page of ``verglas process``: one micrograph, the set of them, the way to particles or a map."""
+
+from __future__ import annotations
+
+import html as _html
+import io
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from verglas.preprocess import PickResult
+from verglas.report import style
+from verglas.report.figures import _grey, _range, _scale_bar
+from verglas.report.html import Fragment, Link, Page, Picture, Section, Table, render
+from verglas.report.picks import SELECTOR_SCRIPT, SELECTOR_STYLE
+
+_REFRESH_S = 15
+
+
+@dataclass(frozen=True)
+class SetRow:
+    """One micrograph of the page.
+
+    Attributes
+    ----------
+    name : str
+        As the list to keep will call it.
+    state : str
+        "used", "flagged", "set aside", or what a watched file waits for.
+    reason : str
+        Why it is set aside or flagged.
+    defocus_A, astigmatism_A, resolution_A, merit, bad_fraction, ice_ring : float
+        NaN where not known.
+    picks, particles : int or None
+    picture : str
+        PNG beside the page; empty where there is none.
+    """
+
+    name: str
+    state: str
+    reason: str = ""
+    defocus_A: float = float("nan")
+    astigmatism_A: float = float("nan")
+    resolution_A: float = float("nan")
+    merit: float = float("nan")
+    bad_fraction: float = float("nan")
+    ice_ring: float = float("nan")
+    picks: int | None = None
+    particles: int | None = None
+    picture: str = ""
+
+
+@dataclass(frozen=True)
+class StageRow:
+    """One stage of the page: verdict, reasons, time, and its own page or files."""
+
+    name: str
+    state: str
+    reasons: Sequence[str]
+    seconds: float
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    link: str = ""
+
+
+@dataclass(frozen=True)
+class ProcessShown:
+    """What the page shows."""
+
+    title: str
+    summary: str
+    numbers: Mapping[str, str]
+    rows: Sequence[SetRow]
+    stages: Sequence[StageRow]
+    sections: Sequence[Section] = ()
+    footer: str = ""
+    running: bool = False
+
+
+# ---- one micrograph
+
+
+def micrograph_picture(found: PickResult, name: str, ctf: Mapping[str, Any], ctf_png: bytes | None) -> bytes:
+    """A micrograph with its picks, its CTF panel and its numbers, as one PNG.
+
+    Parameters
+    ----------
+    found : PickResult
+    name : str
+    ctf : mapping
+        defocus_u_A, defocus_v_A, astigmatism_A, resolution_A, merit, ice_ring.
+    ctf_png : bytes, optional
+        The picture of :func:`verglas.report.ctf.ctf_figure`.
+    """
+    from verglas.report.picks import draw_picks
+
+    height, width = found.small.grey.shape
+    panel = 6.0
+    with style.styled():
+        figure = style.new_figure(6.0 + panel, max(3.6, 6.0 * height / width))
+        grid = figure.add_gridspec(2, 2, width_ratios=(6.0, panel), height_ratios=(1.0, 1.0))
+        draw_picks(figure.add_subplot(grid[:, 0]), found)
+        right, below = figure.add_subplot(grid[0, 1]), figure.add_subplot(grid[1, 1])
+        for axes in (right, below):
+            axes.set_axis_off()
+        if ctf_png is not None:
+            import matplotlib.image
+
+            right.imshow(matplotlib.image.imread(io.BytesIO(ctf_png)), interpolation="bilinear")
+        lines = [f"{label}: {text}" for label, text in _facts(found, ctf)]
+        below.text(0.02, 0.98, "\n".join(lines), transform=below.transAxes, va="top", fontsize=11, linespacing=1.7)
+        figure.suptitle(f"{name}: {len(found.picks)} picks", fontsize=12)
+        return style.png(figure, 110)
+
+
+def _facts(found: PickResult, ctf: Mapping[str, Any]) -> list[tuple[str, str]]:
+    resolution, ice = ctf.get("resolution_A"), ctf.get("ice_ring")
+    return [
+        ("defocus", f"{(ctf['defocus_u_A'] + ctf['defocus_v_A']) / 2e4:.2f} µm"),
+        ("astigmatism", f"{ctf['astigmatism_A']:.0f} Å"),
+        ("Thon rings to", "nowhere" if resolution is None else f"{resolution:.1f} Å, merit {ctf['merit']:.2f}"),
+        ("crystalline ice ring", "beyond the pixels" if ice is None else f"{100 * ice:+.0f} %"),
+        ("picks", f"{len(found.picks)} of {len(found.candidates)} candidates, threshold {found.cut.threshold:.2f}"),
+        ("particles and background", f"{found.cut.separation:.1f} deviations apart"
+         + ("" if found.cut.clear else ", not two classes")),
+        ("left out", f"{100 * found.bad.fraction:.0f} % of the area"),
+    ]  # fmt: skip
+
+
+def particles_picture(images: npt.NDArray[np.float32], pixel_size_A: float) -> bytes:
+    """Particle images, each averaged over 2 x 2 pixels so that the eye finds them."""
+    side = images.shape[-1] // 2 * 2
+    small = images[:, :side, :side].reshape(len(images), side // 2, 2, side // 2, 2).mean(axis=(2, 4))
+    columns, rows = 8, -(-len(images) // 8)
+    with style.styled():
+        figure = style.new_figure(1.1 * columns, 1.15 * rows)
+        for number, axes in enumerate(np.ravel(figure.subplots(rows, columns, squeeze=False))):
+            axes.set_axis_off()
+            if number < len(small):
+                _grey(axes, small[number], *_range(small[number]))
+                if number == 0:
+                    _scale_bar(axes, side // 2, 2 * pixel_size_A)
+        return style.png(figure)
+
+
+def centring_picture(averages: Mapping[str, npt.NDArray[np.float32]], pixel_size_A: float) -> bytes:
+    """The mean of all particles for every way of centring them, on one grey scale."""
+    with style.styled():
+        figure = style.new_figure(2.3 * len(averages), 2.6)
+        low, high = _range(np.stack(list(averages.values())))
+        for axes, (title, image) in zip(np.ravel(figure.subplots(1, len(averages))), averages.items(), strict=True):
+            _grey(axes, image, low, high)
+            axes.set_title(title, fontsize=9)
+        _scale_bar(figure.axes[0], image.shape[-1], pixel_size_A)
+        return style.png(figure)
+
+
+# ---- the set
+
+
+def set_histograms(rows: Sequence[SetRow]) -> bytes:
+    """Histograms over micrographs: defocus, resolution of the CTF, ice, picks; set aside ones in another colour."""
+    measures = (
+        ("defocus, µm", lambda r: r.defocus_A / 1e4), ("Thon rings to, Å", lambda r: r.resolution_A),
+        ("area left out, %", lambda r: 100 * r.bad_fraction), ("crystalline ice ring, %", lambda r: 100 * r.ice_ring),
+        ("picks", lambda r: float("nan") if r.picks is None else float(r.picks)),
+    )  # fmt: skip
+    shown = []
+    for label, value in measures:
+        good, bad = ([v for r in rows if (r.state != "set aside") == used and np.isfinite(v := float(value(r)))]
+                     for used in (True, False))  # fmt: skip
+        if good or bad:
+            shown.append((label, good, bad))
+    with style.styled():
+        figure = style.new_figure(2.5 * max(1, len(shown)), 2.4)
+        for axes, (label, good, bad) in zip(np.ravel(figure.subplots(1, max(1, len(shown)))), shown, strict=False):
+            both = np.array(good + bad)
+            spread = float(np.ptp(both))
+            edges = (np.linspace(both.min(), both.max(), min(20, max(5, int(2 * np.sqrt(len(both))))) + 1)
+                     if spread > 0 else np.array([both[0] - 0.5, both[0] + 0.5]))  # fmt: skip
+            axes.hist([good, bad], bins=list(edges), stacked=True, color=list(style.COLOURS[:2]), rwidth=0.9,
+                      label=["used", "set aside"])  # fmt: skip
+            axes.set_xlabel(label)
+            style.whole_numbers(axes.yaxis)
+        figure.supylabel("micrographs", fontsize=9)
+        if any(bad for _, _, bad in shown):
+            figure.axes[-1].legend(fontsize=7)
+        return style.png(figure)
+
+
+_COLUMNS = ("micrograph", "state", "reason", "defocus µm", "astig. Å", "rings to Å", "merit", "left out %",
+            "ice ring %", "picks", "particles")  # fmt: skip
+
+
+def _number(value: float | None, digits: int) -> tuple[str, str]:
+    if value is None or not np.isfinite(value):
+        return "", ""
+    return f"{value:.{digits}f}", f"{value:.6g}"
+
+
+def _cells(row: SetRow) -> list[tuple[str, str]]:
+    """(HTML, value to sort by) of every column."""
+    name = _html.escape(row.name.rsplit("/", 1)[-1])
+    link = f'<a href="{_html.escape(row.picture, quote=True)}">{name}</a>' if row.picture else name
+    plain = [
+        (row.state, row.state), (row.reason, row.reason), _number(row.defocus_A / 1e4, 2),
+        _number(row.astigmatism_A, 0), _number(row.resolution_A, 1), _number(row.merit, 2),
+        _number(100 * row.bad_fraction, 0), _number(100 * row.ice_ring, 0), _number(row.picks, 0),
+        _number(row.particles, 0),
+    ]  # fmt: skip
+    return [(link, row.name), *((_html.escape(shown), key) for shown, key in plain)]
+
+
+def set_table(rows: Sequence[SetRow]) -> Fragment:
+    """The sortable table; ticks choose the micrographs to keep, and the list is saved as a STAR file."""
+    head = "".join(f'<th scope="col"><button type="button">{_html.escape(c)}</button></th>' for c in _COLUMNS)
+    body = []
+    for number, row in enumerate(rows):
+        kept, flagged = row.state in ("used", "flagged"), row.state != "used"
+        name = _html.escape(row.name, quote=True)
+        box = (f'<td data-value="{int(kept)}"><input type="checkbox" data-row="{number}" '
+               f'data-flagged="{int(flagged)}" aria-label="keep {name}"{" checked" if kept else ""}></td>')  # fmt: skip
+        cells = "".join(f'<td data-value="{_html.escape(key, quote=True)}">{shown}</td>' for shown, key in _cells(row))
+        body.append(f"<tr>{box}{cells}</tr>")
+    names = json.dumps([row.name for row in rows]).replace("<", "\\u003c")
+    return Fragment(
+        SELECTOR_STYLE + '<div class="bar"><span id="count"></span>'
+        '<button type="button" id="unflagged">keep what has no flag</button>'
+        '<button type="button" id="everything">keep all</button>'
+        '<button type="button" id="save">save the kept list (STAR)</button></div>'
+        f'<script type="application/json" id="names">{names}</script>'
+        '<div class="scroll"><table class="qc"><thead><tr><th scope="col"><button type="button">keep</button></th>'
+        f"{head}</tr></thead><tbody>{''.join(body)}</tbody></table></div>"
+    )
+
+
+def _stages(stages: Sequence[StageRow]) -> Section:
+    rows = [(s.name, s.state, "; ".join(s.reasons), f"{s.seconds:.1f} s") for s in stages]
+    links = [Link(f"{s.name}: page of its own", s.link) for s in stages if s.link]
+    return Section("Stages", "Each judges what it left before the next one starts.",
+                   [Table(("stage", "verdict", "because", "time"), rows), *links])  # fmt: skip
+
+
+def process_page(shown: ProcessShown) -> str:
+    """The page as HTML, one self-contained file but for the links to pictures beside it."""
+    rows = sorted(shown.rows, key=lambda r: ("set aside", "flagged").index(r.state) if r.state != "used" and r.state in
+                  ("set aside", "flagged") else 2)  # fmt: skip
+    sections = [_stages(shown.stages)] if shown.stages else []
+    sections += list(shown.sections)
+    if rows:
+        bad = [(r.name.rsplit("/", 1)[-1], r.reason) for r in rows if r.state == "set aside"]
+        blocks: list[Picture | Table | Link | Fragment] = [Picture(set_histograms(rows), "Histograms over micrographs")]
+        sections.append(Section("The set of micrographs", blocks=blocks))
+        if bad:
+            sections.append(Section("Set aside", f"{len(bad)} micrographs are not used.",
+                                    [Table(("micrograph", "reason"), bad)]))  # fmt: skip
+        sections.append(Section(
+            "Micrographs", "Click a heading to sort, a name for its picture. The saved list goes to --keep.",
+            [set_table(rows)],
+        ))  # fmt: skip
+    settings = [(s.name, name, value) for s in shown.stages for name, value in s.settings.items() if value is not None]
+    if settings:
+        sections.append(Section("Settings", blocks=[Table(("stage", "setting", "value"), settings)]))
+    return render(Page(
+        shown.title, shown.summary, dict(shown.numbers), sections, shown.footer,
+        refresh_s=_REFRESH_S if shown.running else None, script=SELECTOR_SCRIPT if rows else "",
+    ))  # fmt: skip
