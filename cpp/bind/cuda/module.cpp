@@ -59,9 +59,8 @@ PYBIND11_MODULE(_cuda, m) {
   m.def("state", &state,
         "Driver, runtime, devices, architectures of the build; reason when there is no device.");
   m.def("memory", &memory, py::arg("device"), "Free and total bytes of a device, now.");
-  m.def(
-      "advice", [](int code) { return verglas::cuda::advice(static_cast<cudaError_t>(code)); },
-      py::arg("code"), "What to do about an error of the CUDA runtime, by its number.");
+  m.def("advice", &verglas::cuda::advice, py::arg("code"),
+        "What to do about an error of the CUDA runtime, by its number.");
   // Translated once, at the edge: a failed CUDA call is a verglas.DeviceError.
   py::register_exception_translator([](std::exception_ptr raised) {
     try {
