@@ -53,7 +53,7 @@ py::dict state() {
 
 }  // namespace
 
-PYBIND11_MODULE(_cuda, m) {
+PYBIND11_MODULE(VERGLAS_CUDA_MODULE, m) {
   m.doc() = "verglas CUDA kernels on device arrays (__cuda_array_interface__).";
   m.attr("version") = VERGLAS_VERSION;
   m.def("state", &state,
