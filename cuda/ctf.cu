@@ -43,8 +43,7 @@ void ctf(const double* params, std::size_t n, int box, double pixel_size_A, floa
   const std::size_t pixels = static_cast<std::size_t>(box) * (box / 2 + 1);
   const std::size_t wanted = (pixels + kThreads - 1) / kThreads;
   const dim3 grid(static_cast<unsigned>(n), static_cast<unsigned>(wanted < kMaxChunks ? wanted : kMaxChunks));
-  ctf_kernel<<<grid, kThreads, 0, stream>>>(params, box, 1.0 / (box * pixel_size_A), ctf);
-  VG_CUDA_CHECK(cudaGetLastError());
+  launch(ctf_kernel, {grid, kThreads, 0, stream}, params, box, 1.0 / (box * pixel_size_A), ctf);
 }
 
 }  // namespace verglas::cuda

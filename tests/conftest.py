@@ -6,13 +6,17 @@ import os
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
-import verglas as vg
+from devices import DEVICES, open_device
 
 # In CI the drawn examples are a function of the test: a red run is red again, and a green one is not luck. Elsewhere
 # they are drawn anew, so every run of a developer searches further.
-settings.register_profile("ci", derandomize=True, deadline=None)
+# The fixture `device` is the same for every example of a test, so one set-up for all of them is right.
+shared = [HealthCheck.function_scoped_fixture]
+settings.register_profile("ci", derandomize=True, deadline=None, suppress_health_check=shared)
+settings.register_profile("developer", suppress_health_check=shared)
+settings.load_profile("developer")
 if os.environ.get("CI"):
     settings.load_profile("ci")
 
@@ -20,14 +24,13 @@ ROOT = Path(__file__).resolve().parent.parent
 DATA = ROOT.parent / "shared" / "data"
 
 
-@pytest.fixture(params=["cpu", "cuda:0"])
-def device(request: pytest.FixtureRequest) -> str:
-    """Every device the same test body runs on; no GPU skips, unless VERGLAS_REQUIRE_CUDA=1."""
-    if request.param not in vg.devices():
-        if os.environ.get("VERGLAS_REQUIRE_CUDA") == "1":
-            pytest.fail(f"{request.param} is required (VERGLAS_REQUIRE_CUDA=1); devices: {vg.devices()}")
-        pytest.skip(f"no {request.param}")
-    return request.param
+@pytest.fixture(params=DEVICES)
+def device(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Every device the same test body runs on, as ops take it: the CPU, the CUDA kernels on the host, a GPU.
+
+    What cannot be had skips; without a GPU, VERGLAS_REQUIRE_CUDA=1 fails. ``devices.host`` brings results back.
+    """
+    return open_device(request.param, monkeypatch)
 
 
 @pytest.fixture(scope="session")

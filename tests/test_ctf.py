@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from verglas import ops, reference
 from verglas.reference.ctf import wavelength_A
 
+from devices import host
 from tolerance import CTF_ABS
 
 row = st.tuples(
@@ -18,8 +19,8 @@ row = st.tuples(
 
 @settings(deadline=None, max_examples=40)
 @given(rows=st.lists(row, min_size=1, max_size=4), box=st.integers(1, 33), pixel_size_A=st.floats(0.5, 4))
-def test_equals_reference(rows, box, pixel_size_A):
-    got = ops.ctf(rows, box, pixel_size_A)
+def test_equals_reference(device, rows, box, pixel_size_A):
+    got = host(ops.ctf(rows, box, pixel_size_A, device=device))
     want = reference.ctf.ctf(rows, box, pixel_size_A)
     assert got.dtype == np.float32
     np.testing.assert_allclose(got, want, atol=2 * CTF_ABS)
@@ -44,6 +45,6 @@ def test_threads_do_not_change_the_result():
         (np.zeros((2, 9)), 8, 0.0, "pixel_size_A"),
     ],
 )
-def test_bad_input_is_named(params, box, apix, words):
+def test_bad_input_is_named(device, params, box, apix, words):
     with pytest.raises(ValueError, match=words):
-        ops.ctf(params, box, apix)
+        ops.ctf(params, box, apix, device=device)
