@@ -34,6 +34,22 @@ template <>
 inline const char* typestr<std::int32_t>() {
   return "<i4";
 }
+template <>
+inline const char* typestr<std::int64_t>() {
+  return "<i8";
+}
+template <>
+inline const char* dtype_name<std::uint32_t>() {
+  return "uint32";
+}
+template <>
+inline const char* typestr<std::uint32_t>() {
+  return "<u4";
+}
+template <>
+inline const char* typestr<std::uint8_t>() {
+  return "|u1";
+}
 
 /// C-contiguous means strides None, or the strides a C-contiguous array of this shape has.
 inline bool c_contiguous(const py::dict& face, const std::vector<std::size_t>& shape, std::size_t item) {
