@@ -66,7 +66,7 @@ __global__ void __launch_bounds__(kWeighThreads)
 constexpr int kAngles = 64;    // of one pass, held in shared memory
 constexpr int kHarmonics = 4;  // per thread
 constexpr int kColumnThreads = 256;
-constexpr int kHarmonicsOfBlock = kColumnThreads / kTile * kHarmonics;
+constexpr int kHarmonicsOfBlock = kColumnThreads / kProductTile * kHarmonics;
 
 /// The value, in either layout. Tiles: [fragment][part][row][column]; rows: (columns, size) complex.
 struct ToTiles {
@@ -74,8 +74,8 @@ struct ToTiles {
   float* tiles;
   __device__ void store(const PolarTables& grid, std::size_t column, int m, int ring, float re,
                         float im) const {
-    float* to = tiles + column / kTile * layout.floats() +
-                TileLayout::at(layout.first[m], ring - grid.first_ring[m]) + column % kTile;
+    float* to = tiles + column / kProductTile * layout.floats() +
+                TileLayout::at(layout.first[m], ring - grid.first_ring[m]) + column % kProductTile;
     to[0] = re;
     to[kFragment] = im;
   }
@@ -90,16 +90,16 @@ struct ToRows {
   }
 };
 
-/// One block: kTile columns, one ring, kHarmonicsOfBlock harmonics. A thread has one column and harmonics of
-/// one parity, so that it reads either real or imaginary parts.
+/// One block: kProductTile columns, one ring, kHarmonicsOfBlock harmonics. A thread has one column and
+/// harmonics of one parity, so that it reads either real or imaginary parts.
 template <class Out>
 __global__ void __launch_bounds__(kColumnThreads)
     shifted_kernel(PolarTables grid, ShiftedColumns in, Out out) {
-  __shared__ float moved[2][kAngles][kTile];
+  __shared__ float moved[2][kAngles][kProductTile];
   const int ring = blockIdx.y, first_m = blockIdx.z * kHarmonicsOfBlock, limit = grid.limit[ring];
   if (first_m > limit) return;  // the same for the whole block
-  const int local = threadIdx.x % kTile, row = threadIdx.x / kTile, half = grid.half();
-  const std::size_t column = static_cast<std::size_t>(blockIdx.x) * kTile + local;
+  const int local = threadIdx.x % kProductTile, row = threadIdx.x / kProductTile, half = grid.half();
+  const std::size_t column = static_cast<std::size_t>(blockIdx.x) * kProductTile + local;
   const int image = column < in.columns ? in.image[column] : -1;
   const double radius = grid.radii[ring] / grid.box;
   const double x = image < 0 ? 0.0 : radius * in.shift[2 * column],
@@ -109,7 +109,7 @@ __global__ void __launch_bounds__(kColumnThreads)
   float re[kHarmonics] = {}, im[kHarmonics] = {};
   for (int begin = 0; begin < half; begin += kAngles) {
     const int count = half - begin < kAngles ? half - begin : kAngles;
-    for (int t = row; t < count; t += kColumnThreads / kTile) {
+    for (int t = row; t < count; t += kColumnThreads / kProductTile) {
       float c = 0.0f, s = 0.0f;
       if (image >= 0) {
         const double turns = grid.cos_theta[begin + t] * x + grid.sin_theta[begin + t] * y;
@@ -126,7 +126,7 @@ __global__ void __launch_bounds__(kColumnThreads)
       const float value = moved[row % 2][t][local];
 #pragma unroll
       for (int i = 0; i < kHarmonics; ++i) {
-        const int m = first_m + row + i * (kColumnThreads / kTile);
+        const int m = first_m + row + i * (kColumnThreads / kProductTile);
         if (m > limit) continue;
         const float* table = grid.angular + static_cast<std::size_t>(2 * m) * half + begin + t;
         re[i] += table[0] * value;
@@ -139,7 +139,7 @@ __global__ void __launch_bounds__(kColumnThreads)
   const float weight = grid.weights[ring];
 #pragma unroll
   for (int i = 0; i < kHarmonics; ++i) {
-    const int m = first_m + row + i * (kColumnThreads / kTile);
+    const int m = first_m + row + i * (kColumnThreads / kProductTile);
     if (m <= limit) out.store(grid, column, m, ring, weight * re[i], weight * im[i]);
   }
 }
@@ -147,7 +147,7 @@ __global__ void __launch_bounds__(kColumnThreads)
 template <class Out>
 void run_shifted(const PolarTables& grid, const ShiftedColumns& in, const Out& out, Stream stream) {
   if (in.columns == 0) return;
-  const dim3 blocks(static_cast<unsigned>((in.columns + kTile - 1) / kTile),
+  const dim3 blocks(static_cast<unsigned>((in.columns + kProductTile - 1) / kProductTile),
                     static_cast<unsigned>(grid.n_rings),
                     static_cast<unsigned>(grid.max_m / kHarmonicsOfBlock + 1));
   launch(shifted_kernel<Out>, {blocks, dim3(kColumnThreads), 0, stream}, grid, in, out);

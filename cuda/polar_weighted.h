@@ -27,13 +27,13 @@ struct PolarTables {
 };
 
 /// Columns of a tile: the second and third extent of the tensor cores' 16 x 16 x 8 products in TF32.
-constexpr int kTile = 16;
+constexpr int kProductTile = 16;
 constexpr int kDepth = 8;
-constexpr int kFragment = kTile * kDepth;  ///< floats: [k][column]
-constexpr int kMostPower = 64;             ///< even harmonics that weigh makes at a time
+constexpr int kFragment = kProductTile * kDepth;  ///< floats: [k][column]
+constexpr int kMostPower = 64;                    ///< even harmonics that weigh makes at a time
 
-/// Where harmonic m stands in a tile of kTile columns: fragments first[m] .. first[m + 1] - 1, each kDepth
-/// rows of k, real part then imaginary; row k of harmonic m is ring first_ring[m] + k, and in the even
+/// Where harmonic m stands in a tile of kProductTile columns: fragments first[m] .. first[m + 1] - 1, each
+/// kDepth rows of k, real part then imaginary; row k of harmonic m is ring first_ring[m] + k, and in the even
 /// harmonics m = 2 h < 2 n_power the n_rings rows after those belong to the power term. Rows beyond are zero.
 struct TileLayout {
   const std::int32_t* first;  ///< (max_m + 2) on the device
@@ -43,7 +43,7 @@ struct TileLayout {
   /// Real part of row k of the harmonic that starts at fragment `begin`, column 0; the imaginary part is
   /// kFragment on.
   static VG_HD std::size_t at(int begin, int k) {
-    return (static_cast<std::size_t>(begin) + k / kDepth) * 2 * kFragment + (k % kDepth) * kTile;
+    return (static_cast<std::size_t>(begin) + k / kDepth) * 2 * kFragment + (k % kDepth) * kProductTile;
   }
 };
 
@@ -71,7 +71,7 @@ struct ShiftedColumns {
   std::size_t columns;
 };
 
-/// Column c of tile c / kTile; tiles (.., layout.floats()), rows of rings written.
+/// Column c of tile c / kProductTile; tiles (.., layout.floats()), rows of rings written.
 ///   cost   n_rings half (M + 1) multiply-adds, 2 for each part, and as many phases as samples, per column
 void shifted_tiles(const PolarTables& grid, const TileLayout& layout, const ShiftedColumns& in, float* tiles,
                    Stream stream);

@@ -12,21 +12,23 @@ namespace wmma = nvcuda::wmma;
 
 constexpr int kWarps = 8;
 constexpr int kThreads = 32 * kWarps;
-constexpr int kSlicesOfWarp = kTile / kWarps;
+constexpr int kSlicesOfWarp = kProductTile / kWarps;
 constexpr int kCombos = 2;  // (side, row tile of angles) whose sums a warp holds at once
 constexpr int kSums = 4;    // cos even, sin even, cos odd, sin odd
 
 // Harmonics on their way from stage 1 to stage 2: [slot][re, im][side][slice][column]; slots 0 to 7 are even
 // m, 8 to 15 odd. Eight floats between slots spread a fragment's rows over all banks.
-constexpr int kParts = kTile * kTile;
+constexpr int kParts = kProductTile * kProductTile;
 constexpr int kSlot = 4 * kParts + 8;
-constexpr int kHarmonicFloats = kTile * kSlot;
+constexpr int kHarmonicFloats = kProductTile * kSlot;
 constexpr int kScratchFloats = kSums * kParts;  // of one warp: scores at four angles
 constexpr std::size_t kShared = sizeof(float) * (kHarmonicFloats + kWarps * kScratchFloats + 2 * kParts);
 
-using Left = wmma::fragment<wmma::matrix_a, kTile, kTile, kDepth, wmma::precision::tf32, wmma::col_major>;
-using Right = wmma::fragment<wmma::matrix_b, kTile, kTile, kDepth, wmma::precision::tf32, wmma::row_major>;
-using Sum = wmma::fragment<wmma::accumulator, kTile, kTile, kDepth, float>;
+using Left = wmma::fragment<wmma::matrix_a, kProductTile, kProductTile, kDepth, wmma::precision::tf32,
+                            wmma::col_major>;
+using Right = wmma::fragment<wmma::matrix_b, kProductTile, kProductTile, kDepth, wmma::precision::tf32,
+                             wmma::row_major>;
+using Sum = wmma::fragment<wmma::accumulator, kProductTile, kProductTile, kDepth, float>;
 
 /// x = hi + lo, each with the 11 bits that the tensor cores read.
 template <class Fragment>
@@ -114,9 +116,9 @@ class BlockSearch {
 
   /// The lane's column; lanes l and l + 16 share one. Of correlations columns 8 to 15 hold powers only.
   __device__ void read_column() {
-    column_.local = lane_ % kTile;
-    const std::size_t at = tile_ * kTile + column_.local;
-    const bool real = !(p_.correlation && column_.local >= kTile / 2);
+    column_.local = lane_ % kProductTile;
+    const std::size_t at = tile_ * kProductTile + column_.local;
+    const bool real = !(p_.correlation && column_.local >= kProductTile / 2);
     column_.image = real ? p_.image[at] : -1;
     column_.shift = p_.shift[at];
     column_.prior = p_.correlation ? 0.0f : p_.log_shift[at];
@@ -138,8 +140,8 @@ class BlockSearch {
   /// Whether any column's image has an entry of the tile of slices to look at; asked by the whole block.
   __device__ bool tile_matters(std::size_t s) const {
     bool any = false;
-    for (int e = 2 * warp_ + lane_ / kTile; e < 2 * kTile; e += 2 * kWarps)
-      any = any || entry_matters(s * kTile + e / 2, e % 2);
+    for (int e = 2 * warp_ + lane_ / kProductTile; e < 2 * kProductTile; e += 2 * kWarps)
+      any = any || entry_matters(s * kProductTile + e / 2, e % 2);
     return __syncthreads_or(any) != 0;
   }
 
@@ -156,7 +158,7 @@ class BlockSearch {
         for (int k = 0; k < kSums; ++k) wmma::fill_fragment(sums[i][c][k], 0.0f);
     for (int chunk = 0; chunk < p_.chunks(); ++chunk) {
       __syncthreads();  // stage 2 of the chunk before has read its harmonics
-      for (int slot = warp_; slot < kTile; slot += kWarps) correlate(s, chunk, slot);
+      for (int slot = warp_; slot < kProductTile; slot += kWarps) correlate(s, chunk, slot);
       __syncthreads();
       turn(chunk, one, two, sums);
     }
@@ -169,7 +171,7 @@ class BlockSearch {
 
   /// Stage 1 of one harmonic: 16 slices against 16 columns.
   __device__ void correlate(std::size_t s, int chunk, int slot) {
-    const int m = chunk * kTile + (slot < kDepth ? 2 * slot : 2 * (slot - kDepth) + 1);
+    const int m = chunk * kProductTile + (slot < kDepth ? 2 * slot : 2 * (slot - kDepth) + 1);
     Sum rr, ii, ri, ir;
     wmma::fill_fragment(rr, 0.0f);
     wmma::fill_fragment(ii, 0.0f);
@@ -181,13 +183,13 @@ class BlockSearch {
       for (int f = p_.layout.first[m]; f < end; ++f) {
         const std::size_t at = static_cast<std::size_t>(f) * 2 * kFragment;
         Split<Right> re, im;
-        re.load(columns_ + at, kTile);
-        im.load(columns_ + at + kFragment, kTile);
+        re.load(columns_ + at, kProductTile);
+        im.load(columns_ + at + kFragment, kProductTile);
         Split<Left> a;
-        a.load(slices + at, kTile);
+        a.load(slices + at, kProductTile);
         multiply_add(rr, a, re);
         multiply_add(ri, a, im);
-        a.load(slices + at + kFragment, kTile);
+        a.load(slices + at + kFragment, kProductTile);
         multiply_add(ir, a, re);
         multiply_add(ii, a, im);
       }
@@ -203,10 +205,10 @@ class BlockSearch {
       ir.x[i] = sign * (c + d);
     }
     float* to = harmonics_ + slot * kSlot;
-    wmma::store_matrix_sync(to, rr, kTile, wmma::mem_row_major);
-    wmma::store_matrix_sync(to + kParts, ii, kTile, wmma::mem_row_major);
-    wmma::store_matrix_sync(to + 2 * kParts, ri, kTile, wmma::mem_row_major);
-    wmma::store_matrix_sync(to + 3 * kParts, ir, kTile, wmma::mem_row_major);
+    wmma::store_matrix_sync(to, rr, kProductTile, wmma::mem_row_major);
+    wmma::store_matrix_sync(to + kParts, ii, kProductTile, wmma::mem_row_major);
+    wmma::store_matrix_sync(to + 2 * kParts, ri, kProductTile, wmma::mem_row_major);
+    wmma::store_matrix_sync(to + 3 * kParts, ir, kProductTile, wmma::mem_row_major);
   }
 
   /// Stage 2 of 16 harmonics.
@@ -219,16 +221,16 @@ class BlockSearch {
       // cosines meet real parts, sines imaginary ones
       const float* from = harmonics_ + (k < 2 ? 0 : kDepth * kSlot) + k % 2 * 2 * kParts;
       Split<Left> angles;
-      angles.load(basis + one.rows * row + k * kFragment, kTile);
+      angles.load(basis + one.rows * row + k * kFragment, kProductTile);
 #pragma unroll
       for (int c = 0; c < kCombos; ++c) {
         const Combo& combo = c ? two : one;
         if (!combo.used) continue;
-        if (c && two.rows != one.rows) angles.load(basis + two.rows * row + k * kFragment, kTile);
+        if (c && two.rows != one.rows) angles.load(basis + two.rows * row + k * kFragment, kProductTile);
 #pragma unroll
         for (int i = 0; i < kSlicesOfWarp; ++i) {
           Split<Right> value;
-          value.load(from + combo.side * kParts + slice_of(i) * kTile, kSlot);
+          value.load(from + combo.side * kParts + slice_of(i) * kProductTile, kSlot);
           multiply_add(sums[i][c][k], angles, value);
         }
       }
@@ -238,7 +240,7 @@ class BlockSearch {
   /// Sums of one slice at 16 base angles become scores at 64.
   __device__ void take(std::size_t s, int slice, const Combo& combo, Sum (&sums)[kSums]) {
     if (kPass != ScorePass::kMaxima) {
-      const std::size_t number = s * kTile + slice;
+      const std::size_t number = s * kProductTile + slice;
       if (!__any_sync(0xffffffffu, entry_matters(number, combo.side))) return;
     }
 #pragma unroll
@@ -258,7 +260,8 @@ class BlockSearch {
     const int stored = kPass == ScorePass::kMaxima && !kAdjusted ? 1 : kSums;
 #pragma unroll
     for (int k = 0; k < kSums; ++k) {
-      if (k < stored) wmma::store_matrix_sync(scratch_ + k * kParts, sums[k], kTile, wmma::mem_row_major);
+      if (k < stored)
+        wmma::store_matrix_sync(scratch_ + k * kParts, sums[k], kProductTile, wmma::mem_row_major);
     }
     __syncwarp();
     if (kPass == ScorePass::kMaxima && !kAdjusted) {
@@ -273,25 +276,26 @@ class BlockSearch {
   __device__ void keep_maxima(int slice, const Combo& combo) {
     float best = kNever;
 #pragma unroll
-    for (int r = 0; r < kTile / 2; ++r)
-      best = fmaxf(best, scratch_[(lane_ / kTile * (kTile / 2) + r) * kTile + column_.local]);
+    for (int r = 0; r < kProductTile / 2; ++r)
+      best = fmaxf(best,
+                   scratch_[(lane_ / kProductTile * (kProductTile / 2) + r) * kProductTile + column_.local]);
     merge_maxima(slice, combo, best);
   }
 
   __device__ void merge_maxima(int slice, const Combo& combo, float best) {
-    best = fmaxf(best, __shfl_xor_sync(0xffffffffu, best, kTile));
-    float* at = maxima_ + combo.side * kParts + slice * kTile + column_.local;
-    if (lane_ < kTile) *at = fmaxf(*at, best);
+    best = fmaxf(best, __shfl_xor_sync(0xffffffffu, best, kProductTile));
+    float* at = maxima_ + combo.side * kParts + slice * kProductTile + column_.local;
+    if (lane_ < kProductTile) *at = fmaxf(*at, best);
   }
 
   /// One score, without the priors of slice and shift.
   __device__ float value_at(int k, int row, int psi) const {
-    float value = scratch_[k * kParts + row * kTile + column_.local];
+    float value = scratch_[k * kParts + row * kProductTile + column_.local];
     if (kAdjusted) {
       if (p_.correlation) {
         // Without power the cross term is zero too: any factor will do.
         const float product =
-            scratch_[k * kParts + row * kTile + column_.local + kTile / 2] * column_.scale_norm;
+            scratch_[k * kParts + row * kProductTile + column_.local + kProductTile / 2] * column_.scale_norm;
         value = __fmul_rn(value, product > 0.0f ? 1.0f / sqrtf(product) : 1.0f);
       }
       if (p_.log_psi) value = __fadd_rn(value, p_.log_psi[psi]);
@@ -301,13 +305,13 @@ class BlockSearch {
 
   /// Every score of one slice, by the lanes of its columns.
   __device__ void scan(std::size_t s, int slice, const Combo& combo) {
-    const std::size_t number = s * kTile + slice;
+    const std::size_t number = s * kProductTile + slice;
     const int n_psi = p_.n_psi, quarter = n_psi / 4;
     float best = kNever;
     const bool mine = kPass == ScorePass::kMaxima ? column_.image >= 0 : entry_matters(number, combo.side);
     const float prior = mine && number < p_.n_slices ? prior_of(number, combo.side) : kNever;
-    for (int r = 0; mine && r < kTile / 2; ++r) {
-      const int row = lane_ / kTile * (kTile / 2) + r, q = combo.rows * kTile + row;
+    for (int r = 0; mine && r < kProductTile / 2; ++r) {
+      const int row = lane_ / kProductTile * (kProductTile / 2) + r, q = combo.rows * kProductTile + row;
       if (q >= quarter) break;
       const int psi[kSums] = {q, q + n_psi / 2, n_psi - 1 - q, n_psi / 2 - 1 - q};
 #pragma unroll
@@ -350,19 +354,19 @@ class BlockSearch {
   /// The tile's maxima, priors added, to the images: one thread per entry goes along the columns.
   __device__ void publish_maxima(std::size_t s) {
     const int e = threadIdx.x;
-    if (e >= 2 * kTile) return;
-    const std::size_t slice = s * kTile + e / 2;
+    if (e >= 2 * kProductTile) return;
+    const std::size_t slice = s * kProductTile + e / 2;
     const int side = e % 2;
     if (slice >= p_.n_slices || !p_.sides[side]) return;
     const float prior = p_.prior[2 * slice + side];
     if (!(prior > kNever)) return;
-    const int columns = p_.correlation ? kTile / 2 : kTile;
+    const int columns = p_.correlation ? kProductTile / 2 : kProductTile;
     float best = kNever;
     for (int c = 0; c < columns; ++c) {
-      const std::size_t at = tile_ * kTile + c;
+      const std::size_t at = tile_ * kProductTile + c;
       const int image = p_.image[at];
       if (image < 0) break;
-      const float value = maxima_[side * kParts + e / 2 * kTile + c];
+      const float value = maxima_[side * kParts + e / 2 * kProductTile + c];
       best = fmaxf(best, p_.correlation ? value : __fadd_rn(value, prior + p_.log_shift[at]));
       if (c + 1 < columns && p_.image[at + 1] == image) continue;
       atomicMax(state_.best + image * 2 * p_.n_slices + 2 * slice + side, ordered_bits(best));
@@ -378,14 +382,14 @@ class BlockSearch {
     sums[threadIdx.x] = sum_;
     counts[threadIdx.x] = count_;
     __syncthreads();
-    if (threadIdx.x >= kTile) return;
+    if (threadIdx.x >= kProductTile) return;
     double sum = 0.0;
     long long count = 0;
-    for (int t = threadIdx.x; t < kThreads; t += kTile) {
+    for (int t = threadIdx.x; t < kThreads; t += kProductTile) {
       sum += sums[t];
       count += counts[t];
     }
-    const std::size_t at = (tile_ * kTile + threadIdx.x) * p_.slice_chunks() + blockIdx.y;
+    const std::size_t at = (tile_ * kProductTile + threadIdx.x) * p_.slice_chunks() + blockIdx.y;
     state_.sums[at] = sum;
     state_.counts[at] = count;
   }

@@ -69,18 +69,19 @@ struct ScoreProblem {
   const float* slices;  ///< of score_pack
   const float* prior;   ///< (n_slices, 2); kNever: absent
   std::size_t n_slices;
-  const float* columns;       ///< (tiles, layout.floats())
-  const std::int32_t* image;  ///< (tiles * kTile) of each column; -1: none. Images rise along the columns
-  const std::int32_t* shift;  ///< (tiles * kTile)
-  const float* log_shift;     ///< (tiles * kTile) its log prior
+  const float* columns;  ///< (tiles, layout.floats())
+  const std::int32_t*
+      image;  ///< (tiles * kProductTile) of each column; -1: none. Images rise along the columns
+  const std::int32_t* shift;  ///< (tiles * kProductTile)
+  const float* log_shift;     ///< (tiles * kProductTile) its log prior
   const float* log_psi;       ///< (n_psi) or null
   const float* norm;          ///< (n) |X|^2 of correlations, else null
   std::size_t n_tiles, n_images, n_shifts;
   bool sides[2];  ///< whether slices, opposites are in use at all
 
-  VG_HD int row_tiles() const { return (n_psi / 4 + kTile - 1) / kTile; }
-  VG_HD int chunks() const { return grid.max_m / kTile + 1; }
-  VG_HD std::size_t slice_tiles() const { return (n_slices + kTile - 1) / kTile; }
+  VG_HD int row_tiles() const { return (n_psi / 4 + kProductTile - 1) / kProductTile; }
+  VG_HD int chunks() const { return grid.max_m / kProductTile + 1; }
+  VG_HD std::size_t slice_tiles() const { return (n_slices + kProductTile - 1) / kProductTile; }
   VG_HD std::size_t slice_chunks() const { return (slice_tiles() + kSliceTiles - 1) / kSliceTiles; }
 };
 
@@ -90,8 +91,8 @@ struct ScoreState {
   std::uint32_t* best;     ///< (n, 2 n_slices), zeroed before pass 1
   float *top, *threshold;  ///< (n) best score; candidates are at or above the threshold
   float* cut;              ///< (n) entries whose maximum is below it are passed over
-  double* sums;            ///< (tiles * kTile, slice_chunks) of pass 2
-  std::int64_t* counts;    ///< (tiles * kTile, slice_chunks)
+  double* sums;            ///< (tiles * kProductTile, slice_chunks) of pass 2
+  std::int64_t* counts;    ///< (tiles * kProductTile, slice_chunks)
   std::int32_t* bins;      ///< (n, kScoreBins) of the histogram pass, zeroed
   std::int32_t* last_bin;  ///< (n) candidates beyond this bin are left out
   std::uint8_t* wanted;    ///< (n) images that the histogram pass counts

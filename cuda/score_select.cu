@@ -16,7 +16,7 @@ __global__ void __launch_bounds__(kThreads)
     pack_kernel(PolarTables grid, TileLayout layout, const float* harmonics, const float* power,
                 float* tiles) {
   const std::size_t slice = blockIdx.x;
-  float* tile = tiles + slice / kTile * layout.floats() + slice % kTile;
+  float* tile = tiles + slice / kProductTile * layout.floats() + slice % kProductTile;
   for (int m = threadIdx.x; m <= grid.max_m; m += kThreads) {
     const int begin = layout.first[m], rings = grid.n_rings - grid.first_ring[m];
     const float* from = harmonics + 2 * (slice * grid.size + grid.offset[m]);
@@ -40,14 +40,15 @@ __global__ void __launch_bounds__(kThreads)
 __global__ void __launch_bounds__(kThreads)
     power_rows_kernel(PolarTables grid, TileLayout layout, const float* cp, const std::int32_t* image,
                       float scale, bool correlation, float* tiles) {
-  const int local = threadIdx.x % kTile;
-  const bool own = !correlation || local >= kTile / 2;
-  const std::size_t column =
-      static_cast<std::size_t>(blockIdx.x) * kTile + (correlation ? local % (kTile / 2) : local);
+  const int local = threadIdx.x % kProductTile;
+  const bool own = !correlation || local >= kProductTile / 2;
+  const std::size_t column = static_cast<std::size_t>(blockIdx.x) * kProductTile +
+                             (correlation ? local % (kProductTile / 2) : local);
   const int i = image[column];
   if (!own || i < 0) return;
   float* tile = tiles + blockIdx.x * layout.floats() + local;
-  for (int row = threadIdx.x / kTile; row < layout.n_power * grid.n_rings; row += kThreads / kTile) {
+  for (int row = threadIdx.x / kProductTile; row < layout.n_power * grid.n_rings;
+       row += kThreads / kProductTile) {
     const int h = row / grid.n_rings, j = row % grid.n_rings;
     const float* value = cp + 2 * ((static_cast<std::size_t>(i) * grid.n_rings + j) * layout.n_power + h);
     float* to = tile + TileLayout::at(layout.first[2 * h], grid.n_rings - grid.first_ring[2 * h] + j);
@@ -122,11 +123,11 @@ __global__ void __launch_bounds__(kThreads)
     totals_kernel(ScoreProblem p, ScoreState state, double* log_sum, std::int64_t* count) {
   const std::size_t image = static_cast<std::size_t>(blockIdx.x) * kThreads + threadIdx.x;
   if (image >= p.n_images) return;
-  const std::size_t real = p.correlation ? kTile / 2 : kTile, chunks = p.slice_chunks();
+  const std::size_t real = p.correlation ? kProductTile / 2 : kProductTile, chunks = p.slice_chunks();
   double total = 0.0;
   std::int64_t number = 0;
   for (std::size_t s = 0; s < p.n_shifts; ++s) {
-    const std::size_t flat = image * p.n_shifts + s, column = flat / real * kTile + flat % real;
+    const std::size_t flat = image * p.n_shifts + s, column = flat / real * kProductTile + flat % real;
     for (std::size_t c = 0; c < chunks; ++c) {
       total += state.sums[column * chunks + c];
       number += state.counts[column * chunks + c];
@@ -181,8 +182,8 @@ void score_power_rows(const PolarTables& grid, const TileLayout& layout, const f
                       const std::int32_t* image, std::size_t columns, float scale, bool correlation,
                       float* tiles, Stream stream) {
   if (columns == 0) return;
-  launch(power_rows_kernel, {dim3(static_cast<unsigned>(columns / kTile)), dim3(kThreads), 0, stream}, grid,
-         layout, cp, image, scale, correlation, tiles);
+  launch(power_rows_kernel, {dim3(static_cast<unsigned>(columns / kProductTile)), dim3(kThreads), 0, stream},
+         grid, layout, cp, image, scale, correlation, tiles);
 }
 
 void score_choose(const ScoreProblem& p, const ScoreState& state, const ScoreChoice& choice, Stream stream) {

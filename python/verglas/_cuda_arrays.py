@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 
 from verglas import _native
@@ -53,6 +54,11 @@ def _import_cupy() -> Any:
         ) from error
 
 
+def on_device(value: Any) -> bool:
+    """Whether an array lies on a CUDA device."""
+    return hasattr(value, "__cuda_array_interface__")
+
+
 @dataclass(frozen=True)
 class CudaSession:
     """What an op needs on one device: the kernels, CuPy, the device's number."""
@@ -70,6 +76,28 @@ class CudaSession:
     def array(self, value: Any, dtype: npt.DTypeLike) -> Any:
         """C-contiguous CuPy array: as it is where it already is one on this device, a copy otherwise."""
         return self.cupy.ascontiguousarray(self.cupy.asarray(value), dtype=dtype)
+
+    def given(self, value: Any) -> Any:
+        """A device array as it is, for the kernel to check; a host array copied across; None."""
+        if value is None or on_device(value):
+            return value
+        return self.cupy.asarray(np.ascontiguousarray(value))
+
+    def rotations(self, matrices: npt.ArrayLike) -> Any:
+        """Rotation matrices (n, 3, 3) float64 on the device.
+
+        Those that come from the host are checked here. Checking device arrays would wait for the device: the kernels
+        give NaN for what is no rotation.
+        """
+        if on_device(matrices):
+            return matrices
+        host = np.ascontiguousarray(matrices, np.float64)
+        self.kernels.check_rotations(host, "matrices")
+        return self.cupy.asarray(host)
+
+    def empty(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> Any:
+        """A new array, uninitialised."""
+        return self.cupy.empty(shape, dtype)
 
 
 def session(device: str) -> CudaSession:

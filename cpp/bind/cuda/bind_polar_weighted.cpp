@@ -24,12 +24,12 @@ std::unique_ptr<PolarTablesArgument> make_tables(int box, int n_theta, const py:
   v.size = arrays["size"].cast<std::int64_t>();
   v.radii = radii.data;
   v.first_ring = first.data;
-  v.weights = required_input<float>(arrays, "weights", {rings});
-  v.limit = required_input<std::int32_t>(arrays, "limit", {rings});
-  v.offset = required_input<std::int32_t>(arrays, "offset", {harmonics + 1});
-  v.cos_theta = required_input<double>(arrays, "cos_theta", {half});
-  v.sin_theta = required_input<double>(arrays, "sin_theta", {half});
-  v.angular = required_input<float>(arrays, "angular", {harmonics, 2, half});
+  v.weights = member<float>(arrays, "weights", {rings});
+  v.limit = member<std::int32_t>(arrays, "limit", {rings});
+  v.offset = member<std::int32_t>(arrays, "offset", {harmonics + 1});
+  v.cos_theta = member<double>(arrays, "cos_theta", {half});
+  v.sin_theta = member<double>(arrays, "sin_theta", {half});
+  v.angular = member<float>(arrays, "angular", {harmonics, 2, half});
   return out;
 }
 
@@ -47,8 +47,8 @@ void weigh(const PolarTablesArgument& grid, const py::dict& images, int n_power,
   cuda::WeighInput in{};
   in.samples = reinterpret_cast<const float*>(x.data);
   in.n = x.shape[0];
-  in.ctf = optional_input<double>(images, "ctf", {n, math::kOpticsColumns});
-  in.inv_sigma2 = optional_input<float>(images, "inv_sigma2", {n, rings});
+  in.ctf = member_or_null<double>(images, "ctf", {n, math::kOpticsColumns});
+  in.inv_sigma2 = member_or_null<float>(images, "inv_sigma2", {n, rings});
   in.pixel_size_A = images["pixel_size_A"].cast<double>();
   float* y = optional_complex(out["y"], "y", {n, rings, half});
   float* power = optional_complex(out["power"], "power", {n, rings, n_power});
@@ -78,7 +78,7 @@ void shifted_tiles(const PolarTablesArgument& grid, const py::tuple& layout, con
                    std::uintptr_t stream) {
   const auto in = shifted_columns(grid, y, image, shift);
   const auto l = tile_layout(grid, layout);
-  const auto n = static_cast<py::ssize_t>((in.columns + cuda::kTile - 1) / cuda::kTile);
+  const auto n = static_cast<py::ssize_t>((in.columns + cuda::kProductTile - 1) / cuda::kProductTile);
   float* out = device_output<float>(tiles, "tiles", {n, tile_floats(l)}).data;
   py::gil_scoped_release release;
   cuda::shifted_tiles(grid.view, l, in, out, stream_of(stream));
@@ -100,7 +100,7 @@ void shifted_rows(const PolarTablesArgument& grid, const py::object& y, const py
 void bind_cuda_polar_weighted(py::module_& m) {
   py::class_<PolarTablesArgument>(m, "PolarTables", py::module_local())
       .def(py::init(&make_tables), py::arg("box"), py::arg("n_theta"), py::arg("arrays"));
-  m.attr("TILE") = cuda::kTile;
+  m.attr("TILE") = cuda::kProductTile;
   m.attr("DEPTH") = cuda::kDepth;
   m.def("weigh", &weigh);
   m.def("shifted_tiles", &shifted_tiles);

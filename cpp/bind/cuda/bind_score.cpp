@@ -14,8 +14,9 @@ void pack(const PolarTablesArgument& grid, const py::tuple& layout, const py::ob
       device_input<cfloat>(harmonics, "harmonics", {kAny, static_cast<py::ssize_t>(grid.view.size)});
   const auto n = static_cast<py::ssize_t>(a.shape[0]);
   const auto p = device_input<cfloat>(power, "power", {n, grid.view.n_rings, l.n_power});
-  float* out =
-      device_output<float>(tiles, "tiles", {(n + cuda::kTile - 1) / cuda::kTile, tile_floats(l)}).data;
+  float* out = device_output<float>(tiles, "tiles",
+                                    {(n + cuda::kProductTile - 1) / cuda::kProductTile, tile_floats(l)})
+                   .data;
   py::gil_scoped_release release;
   cuda::score_pack(grid.view, l, reinterpret_cast<const float*>(a.data),
                    reinterpret_cast<const float*>(p.data), a.shape[0], out, stream_of(stream));
@@ -27,7 +28,7 @@ void power_rows(const PolarTablesArgument& grid, const py::tuple& layout, const 
   const auto l = tile_layout(grid, layout);
   const auto p = device_input<cfloat>(cp, "power", {kAny, grid.view.n_rings, l.n_power});
   const auto rows = device_input<std::int32_t>(image, "image", {kAny});
-  const auto n = static_cast<py::ssize_t>(rows.size()) / cuda::kTile;
+  const auto n = static_cast<py::ssize_t>(rows.size()) / cuda::kProductTile;
   float* out = device_output<float>(tiles, "tiles", {n, tile_floats(l)}).data;
   py::gil_scoped_release release;
   cuda::score_power_rows(grid.view, l, reinterpret_cast<const float*>(p.data), rows.data, rows.size(), scale,
@@ -51,36 +52,36 @@ class ScoreBatch {
     p.correlation = problem["correlation"].cast<bool>();
     p.n_shifts = problem["n_shifts"].cast<std::size_t>();
     p.n_images = problem["n_images"].cast<std::size_t>();
-    p.basis = required_input<float>(problem, "basis", {p.row_tiles(), p.chunks(), 4, cuda::kFragment});
+    p.basis = member<float>(problem, "basis", {p.row_tiles(), p.chunks(), 4, cuda::kFragment});
     const auto prior = device_input<float>(problem["prior"], "prior", {kAny, 2});
     p.prior = prior.data;
     p.n_slices = prior.shape[0];
-    p.slices = required_input<float>(problem, "slices",
-                                     {static_cast<py::ssize_t>(p.slice_tiles()), tile_floats(p.layout)});
+    p.slices =
+        member<float>(problem, "slices", {static_cast<py::ssize_t>(p.slice_tiles()), tile_floats(p.layout)});
     const auto columns = device_input<float>(problem["columns"], "columns", {kAny, tile_floats(p.layout)});
     p.columns = columns.data;
     p.n_tiles = columns.shape[0];
-    const auto each = static_cast<py::ssize_t>(p.n_tiles) * cuda::kTile,
+    const auto each = static_cast<py::ssize_t>(p.n_tiles) * cuda::kProductTile,
                n = static_cast<py::ssize_t>(p.n_images);
-    p.image = required_input<std::int32_t>(problem, "image", {each});
-    p.shift = required_input<std::int32_t>(problem, "shift", {each});
-    p.log_shift = required_input<float>(problem, "log_shift", {each});
-    p.log_psi = optional_input<float>(problem, "log_psi", {p.n_psi});
-    p.norm = optional_input<float>(problem, "norm", {n});
+    p.image = member<std::int32_t>(problem, "image", {each});
+    p.shift = member<std::int32_t>(problem, "shift", {each});
+    p.log_shift = member<float>(problem, "log_shift", {each});
+    p.log_psi = member_or_null<float>(problem, "log_psi", {p.n_psi});
+    p.norm = member_or_null<float>(problem, "norm", {n});
     const auto sides = problem["sides"].cast<std::pair<bool, bool>>();
     p.sides[0] = sides.first;
     p.sides[1] = sides.second;
     auto& s = state_;
     const auto chunks = static_cast<py::ssize_t>(p.slice_chunks());
-    s.best = required_output<std::uint32_t>(state, "best", {n, 2 * static_cast<py::ssize_t>(p.n_slices)});
-    s.top = required_output<float>(state, "top", {n});
-    s.threshold = required_output<float>(state, "threshold", {n});
-    s.cut = required_output<float>(state, "cut", {n});
-    s.sums = required_output<double>(state, "sums", {each, chunks});
-    s.counts = required_output<std::int64_t>(state, "counts", {each, chunks});
-    s.bins = required_output<std::int32_t>(state, "bins", {kAny, cuda::kScoreBins});
-    s.last_bin = required_output<std::int32_t>(state, "last_bin", {n});
-    s.wanted = required_output<std::uint8_t>(state, "wanted", {n});
+    s.best = output_member<std::uint32_t>(state, "best", {n, 2 * static_cast<py::ssize_t>(p.n_slices)});
+    s.top = output_member<float>(state, "top", {n});
+    s.threshold = output_member<float>(state, "threshold", {n});
+    s.cut = output_member<float>(state, "cut", {n});
+    s.sums = output_member<double>(state, "sums", {each, chunks});
+    s.counts = output_member<std::int64_t>(state, "counts", {each, chunks});
+    s.bins = output_member<std::int32_t>(state, "bins", {kAny, cuda::kScoreBins});
+    s.last_bin = output_member<std::int32_t>(state, "last_bin", {n});
+    s.wanted = output_member<std::uint8_t>(state, "wanted", {n});
   }
 
   void maxima(std::uintptr_t stream) { run(cuda::ScorePass::kMaxima, stream); }

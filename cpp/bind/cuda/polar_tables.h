@@ -15,16 +15,16 @@ struct PolarTablesArgument {
 
 /// A device array of the dictionary; a null pointer where it holds None.
 template <class T>
-const T* optional_input(const py::dict& from, const char* name, std::initializer_list<py::ssize_t> shape) {
+const T* member_or_null(const py::dict& from, const char* name, std::initializer_list<py::ssize_t> shape) {
   const py::object value = from[name];
   return value.is_none() ? nullptr : device_input<T>(value, name, shape).data;
 }
 template <class T>
-const T* required_input(const py::dict& from, const char* name, std::initializer_list<py::ssize_t> shape) {
+const T* member(const py::dict& from, const char* name, std::initializer_list<py::ssize_t> shape) {
   return device_input<T>(from[name], name, shape).data;
 }
 template <class T>
-T* required_output(const py::dict& from, const char* name, std::initializer_list<py::ssize_t> shape) {
+T* output_member(const py::dict& from, const char* name, std::initializer_list<py::ssize_t> shape) {
   return device_output<T>(from[name], name, shape).data;
 }
 
