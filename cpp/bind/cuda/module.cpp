@@ -73,4 +73,6 @@ PYBIND11_MODULE(VERGLAS_CUDA_MODULE, m) {
     }
   });
   verglas::bind::bind_cuda_ctf(m);
+  verglas::bind::bind_cuda_project(m);
+  verglas::bind::bind_cuda_insert(m);
 }

@@ -26,6 +26,12 @@ def cuda_session(device: str) -> CudaSession:
     return session(device)
 
 
+def device_of(*arrays: Any) -> str:
+    """Where the first of the arrays that are not None lies: ``"cpu"`` or ``"cuda:<number>"``."""
+    array: Any = next((a for a in arrays if a is not None), None)
+    return f"cuda:{int(array.device.id)}" if hasattr(array, "__cuda_array_interface__") else "cpu"
+
+
 def as_array(value: Any, dtype: npt.DTypeLike) -> np.ndarray:
     """C-contiguous array of ``dtype``: a view where it already is one, one conversion otherwise."""
     return np.ascontiguousarray(value, dtype=dtype)
