@@ -34,6 +34,14 @@ template <>
 inline const char* typestr<std::int32_t>() {
   return "<i4";
 }
+template <>
+inline const char* dtype_name<std::uint32_t>() {
+  return "uint32";
+}
+template <>
+inline const char* typestr<std::uint32_t>() {
+  return "<u4";
+}
 
 template <>
 inline const char* typestr<std::complex<double>>() {
