@@ -1,5 +1,6 @@
 #include "cuda/state.h"
 
+#include "cuda/advice.h"
 #include "cuda/device.h"
 
 namespace verglas::cuda {
@@ -19,10 +20,17 @@ std::string why_none(cudaError_t code, const State& s) {
   if (code == cudaErrorNoDevice)
     return "the NVIDIA driver sees no device (is CUDA_VISIBLE_DEVICES empty, or a container without --gpus?)";
   return std::string("cudaGetDeviceCount failed: ") + cudaGetErrorName(code) + " (" +
-         cudaGetErrorString(code) + ")";
+         cudaGetErrorString(code) + "); " + advice(code);
 }
 
 }  // namespace
+
+Memory memory(int device) {
+  const DeviceGuard guard(device);
+  Memory m;
+  VG_CUDA_CHECK(cudaMemGetInfo(&m.free_bytes, &m.total_bytes));
+  return m;
+}
 
 State state() {
   State s;

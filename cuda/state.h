@@ -18,6 +18,13 @@ struct State {
   std::string reason;  // empty when there is a device
 };
 
+struct Memory {
+  std::size_t free_bytes = 0, total_bytes = 0;
+};
+
+/// Of one device, now; makes a context there if there is none yet.
+Memory memory(int device);
+
 /// Never throws for a missing driver or device: that is an answer, not an error.
 State state();
 

@@ -396,10 +396,11 @@ def modules() -> dict[str, types.ModuleType]:
         getDevice=lambda: _state.device, CUDARuntimeError=type("CUDARuntimeError", (RuntimeError,), {}),
         deviceSynchronize=lambda: None,
     )  # fmt: skip
+    driver = _Module("cupy.cuda.driver", None, CUDADriverError=type("CUDADriverError", (RuntimeError,), {}))
     null = Stream(null=True)
     cuda = _Module(
         "cupy.cuda", None, Device=Device, Stream=Stream, Event=Event, MemoryPool=MemoryPool, memory=memory,
-        runtime=runtime, get_current_stream=lambda: _state.stream or null, get_elapsed_time=lambda start, end: 0.0,
+        runtime=runtime, driver=driver, get_current_stream=lambda: _state.stream or null, get_elapsed_time=lambda start, end: 0.0,
         alloc_pinned_memory=lambda nbytes: np.empty(nbytes, np.uint8),
     )  # fmt: skip
     cuda.Stream.null = null
@@ -418,5 +419,5 @@ def modules() -> dict[str, types.ModuleType]:
     scipy_fft = _Module("cupyx.scipy.fft", scipy.fft)
     scipy_module = _Module("cupyx.scipy", None, fft=scipy_fft)
     cupyx = _Module("cupyx", None, scipy=scipy_module, **pinned)
-    found = (cupy, cuda, memory, runtime, fft, cupyx, scipy_module, scipy_fft)
+    found = (cupy, cuda, memory, runtime, driver, fft, cupyx, scipy_module, scipy_fft)
     return {module.__name__: module for module in found}

@@ -34,6 +34,7 @@ def cuda_module() -> Path:
 def test_architectures_of_the_module(cuda_module):
     spec = importlib.util.spec_from_file_location("check_cuda", ROOT / "tools" / "check_cuda.py")
     check_cuda = importlib.util.module_from_spec(spec)
+    sys.modules["check_cuda"] = check_cuda  # dataclasses look their module up
     spec.loader.exec_module(check_cuda)
     cuobjdump = check_cuda.find_cuobjdump()
     if cuobjdump is None:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 # --- Python: layer -> layers it may import. A layer is the first name below ``verglas``. ---------------------------
 BASE = {"errors", "_version"}  # importable from everywhere
-LOW = {"_native", "_cuda_arrays", "types", "fourier"}
+LOW = {"_native", "_array_module", "_cuda_arrays", "_devices", "types", "fourier"}
 TOOLS = {"io", "geometry", "fourier", "filters", "masks", "image"}
 STAGES = {
     "simulate", "preprocess", "classification", "refinement", "reconstruction", "assessment", "heterogeneity",
@@ -29,10 +29,12 @@ ALLOWED: dict[str, set[str]] = {
     "errors": set(),
     "_version": set(),
     "_native": COMPILED,
-    "_cuda_arrays": {"_native"},
+    "_array_module": set(),
+    "_cuda_arrays": {"_native", "_array_module"},
+    "_devices": {"_native", "_cuda_arrays"},
     "types": set(),
     "reference": set(),  # the oracle knows nothing of what it judges
-    "ops": {"_native", "_cuda_arrays", "types"},
+    "ops": {"_native", "_array_module", "_cuda_arrays", "types"},
     **{name: LOW for name in TOOLS},
     "io": {"geometry", *LOW},  # cryoSPARC's rotation vectors become Euler angles when a file is read
     "optics": {"ops", *LOW},
@@ -50,7 +52,7 @@ FACADE_EAGER = {"types", *BASE}  # what ``import verglas`` loads; everything els
 EXTERNAL_HOME = {
     "mrcfile": {"io"}, "starfile": {"io"}, "tifffile": {"io"}, "imagecodecs": {"io"},
     "matplotlib": {"report"}, "typer": {"cli"}, "click": {"cli"}, "rich": {"cli", "run"},
-    "cupy": {"_cuda_arrays", "fourier"}, "cupyx": {"_cuda_arrays", "fourier"},
+    "cupy": {"_array_module", "_cuda_arrays", "fourier"}, "cupyx": {"_cuda_arrays", "fourier"},
 }  # fmt: skip
 # layer -> the only third-party packages it may import
 CLOSED = {

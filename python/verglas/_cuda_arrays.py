@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +17,8 @@ import numpy as np
 import numpy.typing as npt
 
 from verglas import _native
-from verglas.errors import DeviceError
+from verglas._array_module import on_device
+from verglas.errors import DeviceError, DeviceMemoryError
 
 
 def device_index(device: str) -> int:
@@ -54,9 +55,48 @@ def _import_cupy() -> Any:
         ) from error
 
 
-def on_device(value: Any) -> bool:
-    """Whether an array lies on a CUDA device."""
-    return hasattr(value, "__cuda_array_interface__")
+def served_by(architectures: Sequence[str], compute_capability: str) -> str | None:
+    """Which of the compiled architectures runs on a GPU, None if none does.
+
+    Machine code of ``sm_XY`` runs on compute capability X.Z with Z >= Y; ``compute_XY`` (PTX) is compiled by the driver
+    for any that is not older (CUDA C++ Programming Guide, "Binary compatibility" and "PTX compatibility").
+
+    Examples
+    --------
+    >>> from verglas._cuda_arrays import served_by
+    >>> held = ["sm_80", "sm_90", "compute_90"]
+    >>> served_by(held, "8.6"), served_by(held, "9.0"), served_by(held, "12.0"), served_by(held, "7.5")
+    ('sm_80', 'sm_90', 'compute_90', None)
+    """
+    major, minor = (int(part) for part in compute_capability.split("."))
+    held = [(name, *divmod(int(re.sub(r"\D", "", name.split("_")[1])), 10)) for name in architectures]
+    fits = [(m, n, name) for name, m, n in held if name.startswith("sm_") and m == major and n <= minor]
+    fits = fits or [(m, n, name) for name, m, n in held if name.startswith("compute_") and (m, n) <= (major, minor)]
+    return max(fits)[2] if fits else None
+
+
+def _code_of(error: BaseException) -> int | None:
+    """Number of CUDA's error inside an exception of CuPy's."""
+    status = getattr(error, "status", None)
+    return status if isinstance(status, int) else None
+
+
+@contextmanager
+def translated(cupy: Any, kernels: Any, device: str) -> Iterator[None]:
+    """CuPy's exceptions become DeviceErrors: which device, what happened, what to do."""
+    try:
+        yield
+    except DeviceError:
+        raise
+    except cupy.cuda.memory.OutOfMemoryError as error:
+        raise DeviceMemoryError(
+            f"{device}: out of memory: {error}; work on fewer images at a time (--memory), use a smaller box, or end "
+            "other programs on this GPU"
+        ) from error
+    except (cupy.cuda.runtime.CUDARuntimeError, cupy.cuda.driver.CUDADriverError) as error:
+        code = _code_of(error)
+        advice = "device='cpu' works without the GPU" if code is None else kernels.advice(code)
+        raise DeviceError(f"{device}: {error}; {advice}") from error
 
 
 @dataclass(frozen=True)
@@ -69,8 +109,11 @@ class CudaSession:
 
     @contextmanager
     def active(self) -> Iterator[int]:
-        """Makes the device current; gives the address of CuPy's current stream for the kernel call."""
-        with self.cupy.cuda.Device(self.index):
+        """Makes the device current; gives the address of CuPy's current stream for the kernel call.
+
+        What CuPy raises inside (no memory, a driver too old, a failed kernel) becomes a DeviceError with a remedy.
+        """
+        with translated(self.cupy, self.kernels, f"cuda:{self.index}"), self.cupy.cuda.Device(self.index):
             yield int(self.cupy.cuda.get_current_stream().ptr)
 
     def array(self, value: Any, dtype: npt.DTypeLike) -> Any:
@@ -100,6 +143,17 @@ class CudaSession:
         return self.cupy.empty(shape, dtype)
 
 
+def _refuse_unserved(device: str, gpu: Mapping[str, Any], architectures: Sequence[str]) -> None:
+    """No kernel image for this GPU: said before a kernel fails."""
+    capability = gpu.get("compute_capability")
+    if capability is not None and served_by(architectures, capability) is None:
+        raise DeviceError(
+            f"{device}: {gpu['name']} has compute capability {capability}, this build holds code for "
+            f"{', '.join(architectures)} only; install from source for it (pip install . --config-settings="
+            f"cmake.define.VERGLAS_CUDA_ARCHITECTURES={capability.replace('.', '')}), or use device='cpu'"
+        )
+
+
 def session(device: str) -> CudaSession:
     """Open a CUDA device by name.
 
@@ -111,11 +165,14 @@ def session(device: str) -> CudaSession:
     Raises
     ------
     DeviceError
-        A name that is none; verglas was built without CUDA; no driver, or one too old; no device of that number; no
-        CuPy. The message says which, and what to do.
+        A name that is none; verglas was built without CUDA; no driver, or one too old; no device of that number,
+        or one that this build has no code for; no CuPy. The message says which, and what to do.
     """
     index = device_index(device)
     kernels = _native.load_cuda()
+    known = _opened.get((id(kernels), index))
+    if known is not None and known.kernels is kernels:
+        return known
     state = kernels.state()
     count = len(state["devices"])
     if count == 0:
@@ -123,4 +180,11 @@ def session(device: str) -> CudaSession:
     if index >= count:
         offered = "cuda:0" if count == 1 else f"cuda:0 to cuda:{count - 1}"
         raise DeviceError(f"{device}: this machine has {offered}")
-    return CudaSession(kernels, _import_cupy(), index)
+    _refuse_unserved(device, state["devices"][index], state.get("architectures", []))
+    opened = CudaSession(kernels, _import_cupy(), index)
+    _opened[id(kernels), index] = opened
+    return opened
+
+
+# Asking the driver for its devices takes longer than a small kernel: each is asked for once.
+_opened: dict[tuple[int, int], CudaSession] = {}

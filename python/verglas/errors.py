@@ -19,5 +19,9 @@ class DeviceError(VerglasError, RuntimeError):
     """A device cannot be used: no driver, unknown name, out of memory."""
 
 
+class DeviceMemoryError(DeviceError):
+    """A device had too little memory for what was asked; with fewer images at a time it may suffice."""
+
+
 class VerglasWarning(UserWarning):
     """Something a file or an argument left out or contradicts, what was assumed, and how to say otherwise."""

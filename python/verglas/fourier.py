@@ -1,4 +1,4 @@
-"""Fourier transforms of whole arrays, phase-centred on pixel N // 2: the one call site of scipy.fft.
+"""Fourier transforms of whole arrays, phase-centred on pixel N // 2: the one call site of scipy.fft and cupyx's.
 
 Half transforms are in ``rfft`` order, unnormalised. *Phase-centred* means that the origin of real space is pixel N // 2
 on every axis, so a point at the centre has a real, positive transform.
@@ -6,17 +6,38 @@ on every axis, so a point at the centre has a real, positive transform.
 
 from __future__ import annotations
 
+import importlib
 import itertools
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import scipy.fft
 
+from verglas._array_module import array_module
 from verglas._native import resolve_threads
 from verglas.errors import InputError
 
 Array = npt.NDArray
+
+
+def transforms(like: Array, threads: int | None = None) -> tuple[Any, dict[str, int]]:
+    """Module of the transforms for arrays like this one, and the arguments it takes besides.
+
+    ``scipy.fft`` and its workers; ``cupyx.scipy.fft``, which has none, for arrays on a GPU.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from verglas import fourier
+    >>> fft, more = fourier.transforms(np.zeros(3), threads=2)
+    >>> fft.__name__, more
+    ('scipy.fft', {'workers': 2})
+    """
+    if array_module(like) is np:
+        return scipy.fft, {"workers": resolve_threads(threads)}
+    return importlib.import_module("cupyx.scipy.fft"), {}
 
 
 def forward(images: Array, ndim: int, *, threads: int | None = None) -> Array:
@@ -25,7 +46,7 @@ def forward(images: Array, ndim: int, *, threads: int | None = None) -> Array:
     Parameters
     ----------
     images : (..., N, N) or (..., N, N, N) float32 or float64
-        Real images (ndim = 2) or volumes (ndim = 3); even and odd sides.
+        Real images (ndim = 2) or volumes (ndim = 3); even and odd sides. Of a GPU array the transform is made there.
     ndim : int
         How many trailing axes to transform.
     threads : int, optional
@@ -45,18 +66,21 @@ def forward(images: Array, ndim: int, *, threads: int | None = None) -> Array:
     True
     """
     axes = tuple(range(-ndim, 0))
-    images = np.asarray(images)
+    xp = array_module(images)
+    images = xp.asarray(images)
     # On an even side the shift by N / 2 is a sign (-1)^k, applied in place: a third quicker than moving the halves of
     # a large volume (bench/bench_fourier.py). The inverse would need a copy for that and gains nothing.
     odd = tuple(axis for axis in axes if images.shape[axis] % 2)
-    shifted = np.fft.ifftshift(images, axes=odd) if odd else images
-    spectra = scipy.fft.rfftn(shifted, axes=axes, workers=resolve_threads(threads))
+    shifted = xp.fft.ifftshift(images, axes=odd) if odd else images
+    fft, more = transforms(images, threads)
+    spectra = xp.ascontiguousarray(fft.rfftn(shifted, axes=axes, **more))
     _apply_signs(spectra, tuple(images.shape[axis] for axis in axes))
     return spectra
 
 
 def _apply_signs(spectra: Array, shape: tuple[int, ...]) -> None:
     """Multiply by (-1)^k along every axis whose real-space side is even, in place."""
+    xp = array_module(spectra)
     parts = spectra.view(spectra.real.dtype)  # (real, imaginary) pairs: a real product, not a complex one
     signs = [np.where((np.arange(m) % 2 == 1) & (n % 2 == 0), -1, 1).astype(parts.dtype)
              for m, n in zip(spectra.shape[-len(shape):], shape, strict=True)]  # fmt: skip
@@ -64,9 +88,9 @@ def _apply_signs(spectra: Array, shape: tuple[int, ...]) -> None:
     if len(shape) > 1:
         table = signs[-2][:, None] * table
     if len(shape) < 3:
-        parts *= table
+        parts *= xp.asarray(table)
         return
-    tables = {1: table, -1: -table}
+    tables = {1: xp.asarray(table), -1: xp.asarray(-table)}
     for z, sign in enumerate(signs[0]):
         parts[..., z, :, :] *= tables[int(sign)]
 
@@ -97,8 +121,9 @@ def inverse(spectra: Array, shape: tuple[int, ...], *, threads: int | None = Non
     True
     """
     axes = tuple(range(-len(shape), 0))
-    real = scipy.fft.irfftn(spectra, s=shape, axes=axes, workers=resolve_threads(threads))
-    return np.fft.fftshift(real, axes=axes)
+    fft, more = transforms(spectra, threads)
+    real = fft.irfftn(spectra, s=shape, axes=axes, **more)
+    return array_module(spectra).fft.fftshift(real, axes=axes)
 
 
 def half_grid(shape: tuple[int, ...]) -> tuple[Array, ...]:

@@ -2,15 +2,16 @@
 
 The padded transforms are made axis by axis: rows that are only padding are never transformed, and coordinates outside
 the grid are dropped as soon as their axis is done, so neither the padded map nor its whole transform ever exists.
+Arrays on a GPU are transformed there.
 """
 
 from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
-import scipy.fft
 
-from verglas._native import resolve_threads
+from verglas import fourier
+from verglas._array_module import array_module
 from verglas.errors import InputError
 from verglas.ops.grid import Grid
 
@@ -57,27 +58,29 @@ def to_grid(data: npt.ArrayLike, grid: Grid, *, threads: int | None = None) -> n
     >>> bool(np.ptp(spectrum[:, :, g.halo].real) < 1e-6)
     True
     """
-    data = np.asarray(data, np.float32)
+    xp = array_module(data)
+    data = xp.asarray(data, dtype=np.float32)
     if data.shape != (grid.box,) * 3:
         raise InputError(f"to_grid: expected a map of shape {(grid.box,) * 3}, got {data.shape}")
-    workers, extent, padded = resolve_threads(threads), grid.extent, grid.padded
-    correction = (1.0 / grid.window_transform()).astype(np.float32)
+    fft, more = fourier.transforms(data, threads)
+    extent, padded = grid.extent, grid.padded
+    correction = xp.asarray((1.0 / grid.window_transform()).astype(np.float32))
     # x: kx = 0 .. P/2 by a real transform; the grid may reach past Nyquist by its margin, where the transform repeats.
     k = np.arange(-grid.halo, extent + 1)
-    step = scipy.fft.rfft(data * correction, n=padded, axis=2, workers=workers)
-    step = _take_half(step, k, padded) * _centre_phase(k, grid.box, padded)
+    step = fft.rfft(data * correction, n=padded, axis=2, **more)
+    step = _take_half(step, k, padded) * xp.asarray(_centre_phase(k, grid.box, padded))
     # y and z: complex transforms of what is left.
     k = np.arange(-extent, extent + 1)
-    phase = _centre_phase(k, grid.box, padded)
+    phase, places = xp.asarray(_centre_phase(k, grid.box, padded)), xp.asarray(k % padded)
     step *= correction[:, None]
-    step = scipy.fft.fft(step, n=padded, axis=1, workers=workers)[:, k % padded] * phase[:, None]
+    step = fft.fft(step, n=padded, axis=1, **more)[:, places] * phase[:, None]
     step *= correction[:, None, None]
-    out = np.zeros(grid.shape, np.complex64)
-    columns = len(out[0, 0]) - (grid.shape[2] - grid.halo - 1 - extent)
+    out = xp.zeros(grid.shape, np.complex64)
+    columns = grid.shape[2] - (grid.shape[2] - grid.halo - 1 - extent)
     for begin in range(0, step.shape[1], 16):  # blocks of rows bound the scratch of the last axis
         rows = slice(begin, begin + 16)
-        block = scipy.fft.fft(step[:, rows], n=padded, axis=0, workers=workers)
-        out[:, rows, :columns] = block[k % padded] * phase[:, None, None]
+        block = fft.fft(step[:, rows], n=padded, axis=0, **more)
+        out[:, rows, :columns] = block[places] * phase[:, None, None]
     return out
 
 
@@ -88,8 +91,10 @@ def _take_half(half: npt.NDArray, k: npt.NDArray[np.int64], padded: int) -> npt.
     """
     k = k % padded
     mirrored = k > padded // 2
-    taken = half[..., np.where(mirrored, padded - k, k)]
-    np.conjugate(taken, out=taken, where=np.broadcast_to(mirrored, taken.shape))
+    xp = array_module(half)
+    taken = half[..., xp.asarray(np.where(mirrored, padded - k, k))]
+    for column in np.flatnonzero(mirrored):
+        xp.conjugate(taken[..., column], out=taken[..., column])
     return taken
 
 
@@ -133,31 +138,33 @@ def from_grid(
     """
     if values.shape != grid.shape:
         raise InputError(f"from_grid: expected values of shape {grid.shape}, got {values.shape}")
-    workers, extent, padded = resolve_threads(threads), grid.extent, grid.padded
+    xp = array_module(values)
+    fft, more = fourier.transforms(values, threads)
+    extent, padded = grid.extent, grid.padded
     box = grid.box if box is None else box
     if not 0 < box <= padded:
         raise InputError(f"from_grid: expected a box of 1 to {padded}, got {box}")
-    correction = (1.0 / grid.window_transform(box)).astype(np.float32)
+    correction = xp.asarray((1.0 / grid.window_transform(box)).astype(np.float32))
     k = np.arange(-extent, extent + 1)
     kx = np.arange(0, extent + 1)
-    phase = np.conj(_centre_phase(k, box, padded))
-    half = np.empty((box, len(k), len(kx)), np.complex64)
+    phase = xp.asarray(np.conj(_centre_phase(k, box, padded)))
+    half = xp.empty((box, len(k), len(kx)), np.complex64)
     for begin in range(0, len(k), 16):
         rows = slice(begin, begin + 16)
         block = values[:, rows, grid.halo : grid.halo + len(kx)].astype(np.complex64) * phase[:, None, None]
-        half[:, rows] = scipy.fft.ifft(_wrap(block, k, padded, axis=0), axis=0, norm="forward", workers=workers)[:box]
+        half[:, rows] = fft.ifft(_wrap(block, k, padded, axis=0), axis=0, norm="forward", **more)[:box]
     half = _wrap(half * phase[:, None], k, padded, axis=1)
-    half = scipy.fft.ifft(half, axis=1, norm="forward", workers=workers)[:, :box]
-    half = half * np.conj(_centre_phase(kx, box, padded))
-    folded = np.zeros((box, box, padded // 2 + 1), np.complex64)
+    half = fft.ifft(half, axis=1, norm="forward", **more)[:, :box]
+    half = half * xp.asarray(np.conj(_centre_phase(kx, box, padded)))
+    folded = xp.zeros((box, box, padded // 2 + 1), np.complex64)
     inside = kx <= padded // 2
-    folded[..., : inside.sum()] = half[..., inside]
+    folded[..., : inside.sum()] = half[..., : inside.sum()]
     for column in np.flatnonzero(~inside):  # beyond Nyquist by the margin: the mate of padded - k
-        folded[..., padded - kx[column]] += np.conj(half[..., column])
+        folded[..., int(padded - kx[column])] += xp.conj(half[..., int(column)])
     if extent >= padded // 2 and padded % 2 == 0:
         # Nyquist stands once in a real transform but was counted as k and -k: both halves are the same sample.
         folded[..., padded // 2] *= 2.0
-    real = scipy.fft.irfft(folded, n=padded, axis=2, norm="forward", workers=workers)[..., :box]
+    real = fft.irfft(folded, n=padded, axis=2, norm="forward", **more)[..., :box]
     return real * correction[:, None, None] * correction[:, None] * correction
 
 
@@ -165,11 +172,10 @@ def _wrap(block: npt.NDArray, k: npt.NDArray[np.int64], padded: int, axis: int) 
     """Put coordinates ``k`` at their places of a periodic axis, adding where the margin passes Nyquist."""
     shape = list(block.shape)
     shape[axis] = padded
-    out = np.zeros(shape, block.dtype)
-    source = np.moveaxis(block, axis, 0)
-    target = np.moveaxis(out, axis, 0)
-    if len(k) <= padded:
-        target[k % padded] = source
-    else:
-        np.add.at(target, k % padded, source)
+    xp = array_module(block)
+    out = xp.zeros(shape, block.dtype)
+    source, target = block.swapaxes(0, axis), out.swapaxes(0, axis)
+    target[xp.asarray(k[:padded] % padded)] = source[:padded]
+    if len(k) > padded:
+        target[xp.asarray(k[padded:] % padded)] += source[padded:]
     return out

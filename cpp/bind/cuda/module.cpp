@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "bind/cuda/bind_cuda.h"
+#include "cuda/advice.h"
 #include "cuda/device.h"
 #include "cuda/state.h"
 
@@ -23,6 +24,12 @@ std::vector<std::string> architectures() {
 py::object version(int number) {
   if (number == 0) return py::none();
   return py::str(std::to_string(number / 1000) + "." + std::to_string(number % 1000 / 10));
+}
+
+// Asked apart from the state: it makes a context on the device, which takes time and memory.
+py::tuple memory(int device) {
+  const auto m = verglas::cuda::memory(device);
+  return py::make_tuple(m.free_bytes, m.total_bytes);
 }
 
 py::dict state() {
@@ -51,13 +58,18 @@ PYBIND11_MODULE(VERGLAS_CUDA_MODULE, m) {
   m.attr("version") = VERGLAS_VERSION;
   m.def("state", &state,
         "Driver, runtime, devices, architectures of the build; reason when there is no device.");
+  m.def("memory", &memory, py::arg("device"), "Free and total bytes of a device, now.");
+  m.def("advice", &verglas::cuda::advice, py::arg("code"),
+        "What to do about an error of the CUDA runtime, by its number.");
   // Translated once, at the edge: a failed CUDA call is a verglas.DeviceError.
   py::register_exception_translator([](std::exception_ptr raised) {
     try {
       if (raised) std::rethrow_exception(raised);
     } catch (const verglas::cuda::CudaError& error) {
-      const py::object type = py::module_::import("verglas.errors").attr("DeviceError");
-      PyErr_SetString(type.ptr(), error.what());
+      const bool memory = verglas::cuda::is_out_of_memory(error.code());
+      const py::object type =
+          py::module_::import("verglas.errors").attr(memory ? "DeviceMemoryError" : "DeviceError");
+      PyErr_SetString(type.ptr(), (error.what() + ("; " + verglas::cuda::advice(error.code()))).c_str());
     }
   });
   verglas::bind::bind_cuda_ctf(m);

@@ -16,13 +16,14 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 from verglas import _native, fourier, gridding, ops, reference
-from verglas._cuda_arrays import session
+from verglas._cuda_arrays import served_by, session
 from verglas._version import __version__
 from verglas.errors import VerglasError
 from verglas.run.machine import _cuda_state, devices
 
 BOX = 16
 PIXEL_SIZE_A = 2.0
+_LITTLE_FREE = 0.25
 _PARAMS = np.array([[15000, 14000, 30, 300, 2.7, 0.1, 0, 20, 1], [8000, 8200, -60, 200, 0.01, 0.07, 90, 0, 0.9]])
 _DEPENDENCIES = (
     "numpy", "scipy", "pandas", "mrcfile", "starfile", "tifffile", "imagecodecs", "gemmi", "sklearn", "matplotlib",
@@ -250,9 +251,30 @@ def _cuda() -> Finding:
     if not state["devices"]:
         status = "skipped" if state.get("driver") is None and "architectures" in state else "failed"
         return Check("", status, f"{text}; {state['reason']}", "" if status == "skipped" else str(state["reason"]))
-    session("cuda:0")  # a missing CuPy is a DeviceError that says so
-    names = ", ".join(f"{d['name']} ({d['memory_bytes'] / 2**30:.0f} GB)" for d in state["devices"])
-    return f"{text}; driver {state['driver']}, runtime {state['runtime']}; {names}"
+    count = len(state["devices"])
+    return (
+        f"{text}; driver of CUDA {state['driver']}, runtime {state['runtime']}; {count} GPU{'s' if count > 1 else ''}"
+    )
+
+
+def _gpu(index: int) -> Finding:
+    """One GPU: what it is, whether this build has code for it, and how much of its memory is free."""
+    state = _cuda_state()
+    gpu, capability = state["devices"][index], state["devices"][index]["compute_capability"]
+    text = f"{gpu['name']}, compute capability {capability}"
+    served = served_by(state["architectures"], capability)
+    if served is None:
+        raise _Broken(
+            f"{text}: this build has no code for it ({', '.join(state['architectures'])})",
+            "install from source for it: pip install . --config-settings="
+            f"cmake.define.VERGLAS_CUDA_ARCHITECTURES={capability.replace('.', '')}",
+        )
+    session(f"cuda:{index}")  # a missing CuPy is a DeviceError that says so
+    free, total = _native.load_cuda().memory(index)
+    text += f", served by {served}; {free / 1e9:.1f} of {total / 1e9:.1f} GB free"
+    if free < _LITTLE_FREE * total:
+        return Check("", "note", text, "other programs hold most of its memory: nvidia-smi shows them")
+    return text
 
 
 def _run(name: str, check: Callable[[], Finding]) -> Check:
@@ -302,6 +324,7 @@ def doctor() -> list[Check]:
         _run("fft", _fft),
         _run("cuda", _cuda),
     ]
+    found += [_run(device, partial(_gpu, i)) for i, device in enumerate(devices()[1:])]
     for device in devices():
         for name, (check, on_cuda) in _KERNELS.items():
             if device == "cpu" or on_cuda:
