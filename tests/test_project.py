@@ -11,7 +11,8 @@ from scipy.spatial.transform import Rotation
 from verglas import fourier, gridding, ops, reference
 from verglas.geometry import symmetry_matrices
 
-from tolerance import ADJOINT_RELATIVE, PROJECT_FINE_RELATIVE, PROJECT_RELATIVE
+from devices import host, on
+from tolerance import ADJOINT_RELATIVE, INSERT_DEVICE_RELATIVE, PROJECT_FINE_RELATIVE, PROJECT_RELATIVE
 
 
 def random_matrices(n: int, seed: int) -> np.ndarray:
@@ -45,19 +46,19 @@ def relative(got: np.ndarray, want: np.ndarray) -> float:
         ({"width": 8, "oversampling": 1.5}, PROJECT_FINE_RELATIVE),
     ],
 )
-def test_A1_21_slices_equal_the_exact_transform(box, kwargs, tolerance):
+def test_A1_21_slices_equal_the_exact_transform(device, box, kwargs, tolerance):
     volume, matrices = blob(box, 1), random_matrices(6, 2)
     shifts = np.random.default_rng(3).normal(size=(6, 2)) * 2
     grid = ops.Grid(box, **kwargs)
-    got = ops.project(gridding.to_grid(volume, grid), grid, matrices, shifts_px=shifts)
+    got = host(ops.project(gridding.to_grid(volume, grid), grid, matrices, shifts_px=shifts, device=device))
     want = reference.project.project(volume, matrices, grid.max_radius, shifts)
     assert relative(got, want) < tolerance
 
 
-def test_identity_slice_is_the_projection_along_z():
+def test_identity_slice_is_the_projection_along_z(device):
     volume = blob(20, 4)
     grid = ops.Grid(20, width=6, oversampling=1.5)
-    slices = ops.project(gridding.to_grid(volume, grid), grid, np.eye(3)[None])
+    slices = host(ops.project(gridding.to_grid(volume, grid), grid, np.eye(3)[None], device=device))
     want = fourier.forward(volume.sum(0), 2) * (fourier.shells((20, 20)) <= grid.max_radius)
     assert relative(slices[0], want) < PROJECT_FINE_RELATIVE
 
@@ -70,8 +71,9 @@ def test_identity_slice_is_the_projection_along_z():
         [{}, {"width": 6, "oversampling": 1.25}, {"width": 2, "oversampling": 2.0, "window": "linear"}, {"width": 8}]
     ),
     with_ctf=st.booleans(),
+    deterministic=st.booleans(),
 )
-def test_A9_1_insert_is_the_adjoint_of_project(box, seed, kwargs, with_ctf):
+def test_A9_1_insert_is_the_adjoint_of_project(device, box, seed, kwargs, with_ctf, deterministic):
     rng = np.random.default_rng(seed)
     grid = ops.Grid(box, **kwargs)
     radius = int(rng.integers(0, grid.max_radius + 1))
@@ -82,62 +84,107 @@ def test_A9_1_insert_is_the_adjoint_of_project(box, seed, kwargs, with_ctf):
     if ctf is not None and box > 1:  # a real image's factor is even: equal on both mates of the column kx = 0
         ctf[:, 1:, 0] = (ctf[:, 1:, 0] + ctf[:, :0:-1, 0]) / 2
     common = {"max_radius": radius, "shifts_px": shifts, "ctf": ctf}
-    slices = ops.project(gridding.to_grid(volume, grid), grid, matrices, **common)
-    sums = ops.GridSums.zeros(grid, weights=False)
-    ops.insert(sums, images, matrices, **common)
+    slices = host(ops.project(gridding.to_grid(volume, grid), grid, matrices, **common, device=device))
+    sums = ops.GridSums.zeros(grid, weights=False, device=device)
+    ops.insert(sums, images, matrices, **common, device=device, deterministic=deterministic)
     ops.fold(sums)
-    back = gridding.from_grid(sums.values, grid)
+    back = gridding.from_grid(host(sums.values), grid)
     scale = np.linalg.norm(slices) * np.linalg.norm(images)
     assert abs(half_dot(slices, images, box) - np.sum(volume * back.astype(np.float64))) <= ADJOINT_RELATIVE * scale
 
 
-def test_insert_equals_the_exact_adjoint():
+def test_insert_equals_the_exact_adjoint(device):
     box, rng = 16, np.random.default_rng(5)
     grid = ops.Grid(box, width=6, oversampling=1.5)
     matrices, shifts = random_matrices(4, 6), rng.normal(size=(4, 2))
     images = fourier.forward(rng.normal(size=(4, box, box)).astype(np.float32), 2)
-    sums = ops.GridSums.zeros(grid, weights=False)
-    ops.insert(sums, images, matrices, shifts_px=shifts)
+    sums = ops.GridSums.zeros(grid, weights=False, device=device)
+    ops.insert(sums, images, matrices, shifts_px=shifts, device=device)
     ops.fold(sums)
     want = reference.project.insert(images, matrices, grid.max_radius, shifts)
     x = np.arange(box) - box // 2
     ball = x[:, None, None] ** 2 + x[:, None] ** 2 + x**2 <= (0.375 * box) ** 2
-    assert relative(gridding.from_grid(sums.values, grid)[ball], want[ball]) < PROJECT_FINE_RELATIVE
+    assert relative(gridding.from_grid(host(sums.values), grid)[ball], want[ball]) < PROJECT_FINE_RELATIVE
 
 
-def make_sums(grid, images, matrices, batches=1, **kwargs):
-    sums = ops.GridSums.zeros(grid)
+def make_sums(grid, images, matrices, batches=1, device="cpu", **kwargs):
+    """Sums of both kinds, brought back to the host."""
+    sums = ops.GridSums.zeros(grid, device=device)
     for part in np.array_split(np.arange(len(images)), batches):
         selected = {k: v[part] if isinstance(v, np.ndarray) else v for k, v in kwargs.items()}
-        ops.insert(sums, np.ascontiguousarray(images[part]), matrices[part], **selected)
+        ops.insert(sums, np.ascontiguousarray(images[part]), matrices[part], **selected, device=device)
     return sums
 
 
-def test_sums_are_bitwise_equal_for_any_threads_and_batches():
-    box, n, rng = 20, 23, np.random.default_rng(7)
-    grid = ops.Grid(box)
-    matrices = random_matrices(n, 8)
+def weighted_images(box: int, n: int, seed: int):
+    """A grid, and what insert can be given for images on it."""
+    grid, rng = ops.Grid(box), np.random.default_rng(seed)
     images = fourier.forward(rng.normal(size=(n, box, box)).astype(np.float32), 2)
     ctf = rng.normal(size=images.shape).astype(np.float32)
     weight = rng.uniform(0.5, 2, size=(n, grid.max_radius + 1)).astype(np.float32)
-    first = make_sums(grid, images, matrices, ctf=ctf, shell_weight=weight, threads=1)
-    for threads, batches in [(2, 1), (5, 1), (1, 4), (3, 23)]:
-        other = make_sums(grid, images, matrices, batches, ctf=ctf, shell_weight=weight, threads=threads)
+    return grid, images, random_matrices(n, seed + 1), {"ctf": ctf, "shell_weight": weight}
+
+
+def test_sums_are_bitwise_equal_for_any_threads_and_batches(device):
+    grid, images, matrices, given = weighted_images(20, 23, 7)
+    common = {**given, "device": device, "deterministic": True}
+    first = host(make_sums(grid, images, matrices, **common, threads=1))
+    for threads, batches in [(2, 1), (5, 1), (1, 4), (3, 23)] if device == "cpu" else [(1, 1), (1, 4)]:
+        other = host(make_sums(grid, images, matrices, batches, **common, threads=threads))
         assert np.array_equal(first.values, other.values)
         assert np.array_equal(first.weights, other.weights)
 
 
-def test_weights_are_the_values_of_unit_images():
+@pytest.mark.parametrize("deterministic", [False, True])
+def test_sums_of_a_device_are_those_of_the_cpu(device, deterministic):
+    grid, images, matrices, given = weighted_images(21, 9, 3)
+    given["shifts_px"] = np.random.default_rng(1).normal(size=(9, 2))
+    want = make_sums(grid, images, matrices, **given)
+    got = host(make_sums(grid, images, matrices, **given, device=device, deterministic=deterministic))
+    assert relative(got.values, want.values) < INSERT_DEVICE_RELATIVE
+    assert relative(got.weights, want.weights) < INSERT_DEVICE_RELATIVE
+
+
+def test_arrays_of_the_device_are_taken_as_they_are(device):
+    grid, images, matrices, given = weighted_images(12, 3, 5)
+    spectrum = gridding.to_grid(blob(12, 1), grid)
+    there = {name: on(device, a) for name, a in given.items()}
+    sums = ops.GridSums.zeros(grid, device=device)
+    ops.insert(sums, on(device, images), on(device, matrices), **there, device=device, deterministic=True)
+    want = make_sums(grid, images, matrices, **given, device=device, deterministic=True)
+    assert np.array_equal(host(sums.values), host(want.values))
+    out = on(device, np.zeros((3, 12, 7), np.complex64))
+    slices = ops.project(on(device, spectrum), grid, on(device, matrices), ctf=there["ctf"], out=out, device=device)
+    assert slices is out
+    assert np.array_equal(host(out), host(ops.project(spectrum, grid, matrices, ctf=given["ctf"], device=device)))
+    with pytest.raises(ValueError, match=r"spectrum: expected .* complex64"):
+        ops.project(on(device, spectrum.astype(np.complex128)), grid, matrices, device=device)
+
+
+def test_a_matrix_of_the_device_that_is_no_rotation_shows(device):
+    if device == "cpu":
+        pytest.skip("the CPU's matrices are checked before")
+    grid, images, matrices, _ = weighted_images(12, 3, 5)
+    matrices[1] *= 1.5
+    slices = host(ops.project(gridding.to_grid(blob(12, 1), grid), grid, on(device, matrices), device=device))
+    assert np.isfinite(slices).all(axis=(1, 2)).tolist() == [True, False, True]
+    for deterministic in (False, True):
+        sums = ops.GridSums.zeros(grid, device=device)
+        ops.insert(sums, images, on(device, matrices), device=device, deterministic=deterministic)
+        assert np.isnan(host(sums.values)).sum() == np.isnan(host(sums.weights)).sum() == 1
+
+
+def test_weights_are_the_values_of_unit_images(device):
     grid = ops.Grid(18)
     matrices = random_matrices(5, 9)
     ones = np.ones((5, 18, 10), np.complex64)
-    sums = make_sums(grid, ones, matrices)
+    sums = make_sums(grid, ones, matrices, device=device, deterministic=True)
     ops.fold(sums)
-    np.testing.assert_allclose(sums.values.real, sums.weights, atol=1e-6)
-    only = ops.GridSums.zeros(grid, values=False)
-    ops.insert(only, None, matrices)
+    np.testing.assert_allclose(host(sums.values).real, host(sums.weights), atol=1e-6)
+    only = ops.GridSums.zeros(grid, values=False, device=device)
+    ops.insert(only, None, matrices, device=device, deterministic=True)
     ops.fold(only)
-    np.testing.assert_array_equal(only.weights, sums.weights)
+    np.testing.assert_array_equal(host(only.weights), host(sums.weights))
 
 
 def test_projection_does_not_depend_on_threads():
@@ -148,16 +195,16 @@ def test_projection_does_not_depend_on_threads():
     assert np.array_equal(one, ops.project(spectrum, grid, matrices, threads=4))
 
 
-def test_symmetrise_equals_insertion_of_every_copy():
+def test_symmetrise_equals_insertion_of_every_copy(device):
     grid = ops.Grid(15)
     rng = np.random.default_rng(3)
     matrices = random_matrices(4, 3)
     images = fourier.forward(rng.normal(size=(4, 15, 15)).astype(np.float32), 2)
     fourfold = np.array([[0, -1, 0], [1, 0, 0], [0, 0, 1.0]])
     group = [np.linalg.matrix_power(fourfold, i) for i in range(4)]
-    sums = make_sums(grid, images, matrices)
+    sums = make_sums(grid, images, matrices, device=device)
     ops.fold(sums)
-    got = ops.symmetrise(sums, group)
+    got = host(ops.symmetrise(sums, group))
     want = ops.GridSums.zeros(grid)
     for h in group:
         ops.insert(want, images, matrices @ h)
@@ -218,28 +265,31 @@ def test_window_transform_is_that_of_the_taps():
         assert centre == pytest.approx(np.trapezoid(values, u), rel=1e-6)
 
 
-def test_bad_input_is_named():
+def test_bad_input_is_named(device):
+    on_it = {"device": device}
     grid = ops.Grid(16)
     spectrum = gridding.to_grid(blob(16, 1), grid)
     with pytest.raises(ValueError, match="spectrum"):
-        ops.project(spectrum[:-1], grid, np.eye(3)[None])
+        ops.project(spectrum[:-1], grid, np.eye(3)[None], **on_it)
     with pytest.raises(ValueError, match="matrices"):
-        ops.project(spectrum, grid, np.eye(3))
+        ops.project(spectrum, grid, np.eye(3), **on_it)
     for wrong in (np.nan, 2.0):  # either would reach outside the grid
         with pytest.raises(ValueError, match="matrix 1 is not a rotation"):
-            ops.project(spectrum, grid, np.stack([np.eye(3), wrong * np.eye(3)]))
+            ops.project(spectrum, grid, np.stack([np.eye(3), wrong * np.eye(3)]), **on_it)
     with pytest.raises(ValueError, match="not a rotation"):
-        ops.insert(ops.GridSums.zeros(grid), np.zeros((1, 16, 9), np.complex64), 3 * np.eye(3)[None])
+        ops.insert(
+            ops.GridSums.zeros(grid, device=device), np.zeros((1, 16, 9), np.complex64), 3 * np.eye(3)[None], **on_it
+        )
     with pytest.raises(ValueError, match="max_radius"):
-        ops.project(spectrum, grid, np.eye(3)[None], max_radius=8)
+        ops.project(spectrum, grid, np.eye(3)[None], max_radius=8, **on_it)
     with pytest.raises(ValueError, match="shifts_px"):
-        ops.project(spectrum, grid, np.eye(3)[None], shifts_px=np.zeros((2, 2)))
+        ops.project(spectrum, grid, np.eye(3)[None], shifts_px=np.zeros((2, 2)), **on_it)
     with pytest.raises(ValueError, match="images"):
-        ops.insert(ops.GridSums.zeros(grid), np.zeros((1, 16, 9)), np.eye(3)[None])
+        ops.insert(ops.GridSums.zeros(grid, device=device), np.zeros((1, 16, 9)), np.eye(3)[None], **on_it)
     with pytest.raises(ValueError, match="signed permutations"):
-        ops.symmetrise(ops.GridSums.zeros(grid), random_matrices(1, 0))
+        ops.symmetrise(ops.GridSums.zeros(grid, device=device), random_matrices(1, 0))
     with pytest.raises(ValueError, match="not a closed group"):
-        ops.symmetrise(ops.GridSums.zeros(grid), symmetry_matrices("C4")[:2])
+        ops.symmetrise(ops.GridSums.zeros(grid, device=device), symmetry_matrices("C4")[:2])
 
 
 @pytest.mark.parametrize(

@@ -76,7 +76,9 @@ def reference_joint(samples, slices, grid, n_psi, shifts, inv, params=None):
 
 
 class Problem:
-    """Noisy images of a small map, everything the search needs."""
+    """Noisy images of a small map, everything the search needs; plans are made on ``device``."""
+
+    device = "cpu"
 
     def __init__(self, seed, box=24, radius=9, n=3, n_shifts=5, spacing=1.0, order=0, noise=1.0):
         rng = np.random.default_rng(seed)
@@ -103,7 +105,7 @@ class Problem:
         )  # fmt: skip
 
     def plan(self, opposite=True, **settings):
-        plan = ops.ScorePlan(self.grid, self.n_psi, **{"n_power": 8, **settings})
+        plan = ops.ScorePlan(self.grid, self.n_psi, **{"n_power": 8, "device": self.device, **settings})
         plan.set_reference(self.slices, opposite=opposite)
         return plan
 
@@ -126,8 +128,9 @@ problems = st.builds(
 
 @settings(deadline=None, max_examples=25)
 @given(p=problems)
-def test_search_equals_the_float64_polar_sum(p):
+def test_search_equals_the_float64_polar_sum(device, p):
     """Every score, the best pose, the posterior mass of the candidates and the evidence, astigmatic CTF included."""
+    p.device = device
     joint = p.joint()
     n_power = p.grid.max_m // 2 + 1
     everything = p.run(p.plan(window_nats=1e6, max_candidates=10**7, n_power=n_power))
@@ -181,7 +184,7 @@ def cartesian_problem(box, radius, spacing=1.0, seed=0, poses=60):
 
 
 @pytest.mark.parametrize(("radius", "spacing"), [(12, 1.0), (24, 1.0), (24, 0.5)])
-def test_search_equals_the_cartesian_sum_to_the_polar_accuracy(radius, spacing):
+def test_search_equals_the_cartesian_sum_to_the_polar_accuracy(device, radius, spacing):
     """rms error of L against the exact lattice sum below the stated share of the spread (standard deviation) of L."""
     box, n_psi = 64, 8
     volume, grid, angles, shift, params, image, sigma2 = cartesian_problem(box, radius, spacing)
@@ -194,7 +197,7 @@ def test_search_equals_the_cartesian_sum_to_the_polar_accuracy(radius, spacing):
     first = ops.psi_angles_deg(n_psi)[0]
     grid3 = ops.Grid(box)
     slices = ops.polar_slices(gridding.to_grid(volume, grid3), grid3, vg.euler_to_matrix(angles - [0, 0, first]), grid)
-    plan = ops.ScorePlan(grid, n_psi, n_power=6, window_nats=1e6)
+    plan = ops.ScorePlan(grid, n_psi, n_power=6, window_nats=1e6, device=device)
     plan.set_reference(slices, log_prior=np.column_stack([np.zeros(len(angles)), np.full(len(angles), -np.inf)]))
     log_psi = np.where(np.arange(n_psi) == 0, 0, -np.inf)
     found = plan.run(
@@ -209,7 +212,7 @@ def test_search_equals_the_cartesian_sum_to_the_polar_accuracy(radius, spacing):
 
 
 @pytest.mark.parametrize(("box", "radius"), [(48, 18), (49, 18), (64, 12)])
-def test_clean_data_at_the_true_pose_give_the_closed_form(box, radius):
+def test_clean_data_at_the_true_pose_give_the_closed_form(device, box, radius):
     """Absolute scale: L of clean data at the true pose is half the signal's power over the noise, the largest L."""
     volume = blob_map(box, 5)
     grid = ops.PolarGrid(box, radius)
@@ -225,6 +228,7 @@ def test_clean_data_at_the_true_pose_give_the_closed_form(box, radius):
     found = ops.score(
         ops.polar(image, grid), slices_of(volume, direction, grid), grid, shifts, n_psi, n_power=6, ctf=params,
         pixel_size_A=PIXEL_A, inv_sigma2=np.full(grid.n_rings, 1 / sigma2), log_shift=[0, 0], log_psi=np.zeros(n_psi),
+        device=device,
     )  # fmt: skip
     assert (found.best_psi[0], found.best_shift[0]) == (psi_index, 0)
     assert abs(found.best_score[0] / closed - 1) < SCORE_CLOSED_FORM
@@ -232,8 +236,9 @@ def test_clean_data_at_the_true_pose_give_the_closed_form(box, radius):
 
 @settings(deadline=None, max_examples=8)
 @given(seed=st.integers(0, 1000), n_shifts=st.sampled_from([1, 3, 16, 29]), noise=st.sampled_from([0.5, 5.0]))
-def test_threads_batch_and_order_do_not_change_a_bit(seed, n_shifts, noise):
+def test_threads_batch_and_order_do_not_change_a_bit(device, seed, n_shifts, noise):
     p = Problem(seed, n=19, n_shifts=n_shifts, radius=6, noise=noise)
+    p.device = device
     plan = p.plan()
     whole = p.run(plan, threads=1)
 
@@ -250,8 +255,9 @@ def test_threads_batch_and_order_do_not_change_a_bit(seed, n_shifts, noise):
     same(p.run(plan, rows=slice(18, 19), threads=2), [18])
 
 
-def test_priors_weigh_and_exclude():
+def test_priors_weigh_and_exclude(device):
     p = Problem(3, n=4, noise=3.0)
+    p.device = device
     rng = np.random.default_rng(0)
     n_slices = len(p.slices)
     log_prior = rng.normal(0, 2, (n_slices, 2))
@@ -259,7 +265,7 @@ def test_priors_weigh_and_exclude():
     log_prior[4, 1] = -np.inf
     log_shift, log_psi = rng.normal(0, 2, len(p.shifts)), rng.normal(0, 2, p.n_psi)
     log_psi[5:9] = -np.inf
-    plan = ops.ScorePlan(p.grid, p.n_psi, n_power=8, window_nats=1e4)
+    plan = ops.ScorePlan(p.grid, p.n_psi, n_power=8, window_nats=1e4, device=device)
     plan.set_reference(p.slices, log_prior=log_prior)
     found = p.run(plan, log_shift=log_shift, log_psi=log_psi)
     joint = p.joint() + np.log(p.joint()[0].size)
@@ -270,11 +276,12 @@ def test_priors_weigh_and_exclude():
     np.testing.assert_allclose(found.log_evidence, reference.score.log_sum_exp(joint.reshape(4, -1), 1), atol=2e-3)
 
 
-def test_cell_volumes_enter_the_log_sum_exp():
+def test_cell_volumes_enter_the_log_sum_exp(device):
     """A direction cut into three cells of a sixth, a third and a half of its volume is the direction whole."""
     p = Problem(14, n=4, noise=2.0)
+    p.device = device
     volume = np.log([1 / 6, 1 / 3, 1 / 2])
-    whole, cut = (ops.ScorePlan(p.grid, p.n_psi, n_power=8, epsilon=1e-6) for _ in range(2))
+    whole, cut = (ops.ScorePlan(p.grid, p.n_psi, n_power=8, epsilon=1e-6, device=device) for _ in range(2))
     flat = np.full((len(p.slices), 2), -np.log(2 * len(p.slices)))
     whole.set_reference(p.slices, log_prior=flat)
     cells = np.concatenate([flat[:3], *(flat[[3]] + v for v in volume), flat[4:]])
@@ -293,12 +300,13 @@ def test_cell_volumes_enter_the_log_sum_exp():
     np.testing.assert_allclose(p.run(whole).log_evidence - p.run(cut).log_evidence, np.log(2), atol=2e-5)
 
 
-def test_several_references_share_one_search_and_class_priors_enter():
+def test_several_references_share_one_search_and_class_priors_enter(device):
     """References k end to end: the class posterior is the sum over its slices."""
     p = Problem(8, n=3, noise=1.0)
+    p.device = device
     other = slices_of(blob_map(24, 99), p.directions, p.grid)
     classes = np.log([0.2, 0.8])
-    plan = ops.ScorePlan(p.grid, p.n_psi, n_power=8)
+    plan = ops.ScorePlan(p.grid, p.n_psi, n_power=8, device=device)
     log_prior = np.repeat(classes - np.log(2 * len(p.slices)), len(p.slices))
     plan.set_reference(np.concatenate([other, p.slices]), log_prior=np.column_stack([log_prior, log_prior]))
     found = p.run(plan)
@@ -309,7 +317,7 @@ def test_several_references_share_one_search_and_class_priors_enter():
     assert (found.log_evidence >= alone.log_evidence + classes[1] - 1e-3).all()
 
 
-def test_A10_3_squared_difference_correlation_and_power_are_one_identity():
+def test_A10_3_squared_difference_correlation_and_power_are_one_identity(device):
     """Row A10.3: |X - R|^2 = |X|^2 - 2 X.R + |R|^2, here with the kernel's X.R - |R|^2 / 2, to 1e-5."""
     grid = ops.PolarGrid(32, 12)
     rng = np.random.default_rng(0)
@@ -317,7 +325,7 @@ def test_A10_3_squared_difference_correlation_and_power_are_one_identity():
     r = ops.polar(rng.standard_normal((3, 32, 32)).astype(np.float32), grid)
     n_psi, shifts = 16, [[0.0, 0.0]]
     everything = {"log_psi": np.zeros(n_psi), "log_shift": [0.0]}
-    plan = ops.ScorePlan(grid, n_psi, n_power=grid.max_m // 2 + 1, window_nats=1e9)
+    plan = ops.ScorePlan(grid, n_psi, n_power=grid.max_m // 2 + 1, window_nats=1e9, device=device)
     plan.set_reference(r, log_prior=np.column_stack([np.zeros(3), np.full(3, -np.inf)]))
     found = plan.run(x, shifts, **everything)
     m = np.fft.fftfreq(grid.n_theta, 1 / grid.n_theta)
@@ -336,7 +344,7 @@ def test_A10_3_squared_difference_correlation_and_power_are_one_identity():
     np.testing.assert_allclose(got, want, atol=2e-5 * images.max())
 
 
-def test_A10_4_gaussian_likelihood_equals_scipy_and_never_underflows():
+def test_A10_4_gaussian_likelihood_equals_scipy_and_never_underflows(device):
     """Row A10.4: the log density against scipy; differences of L are differences of it; far tails stay finite."""
     rng = np.random.default_rng(2)
     x, mean = rng.standard_normal((2, 20, 20))
@@ -367,33 +375,35 @@ def test_A10_4_gaussian_likelihood_equals_scipy_and_never_underflows():
     grid = ops.PolarGrid(box, 7)
     found = ops.score(
         ops.polar(1e3 * x[None], grid), ops.polar(1e3 * mean[None], grid), grid, [[0, 0]], 16,
-        inv_sigma2=np.full(grid.n_rings, 1.0),
+        inv_sigma2=np.full(grid.n_rings, 1.0), device=device,
     )  # fmt: skip
     assert np.isfinite(found.log_evidence).all()
     assert found.log_evidence[0] < -1e6 or found.log_evidence[0] > 1e6
 
 
-def test_A10_5_marginal_likelihood_converges_with_the_step_and_ignores_the_gauge():
+def test_A10_5_marginal_likelihood_converges_with_the_step_and_ignores_the_gauge(device):
     """Row A10.5: quadrature over psi converges; turning every slice in its plane changes nothing."""
     p = Problem(12, n=4, noise=4.0, radius=8)
+    p.device = device
     evidence = {}
     for n_psi in (16, 32, 64, 128):
-        plan = ops.ScorePlan(p.grid, n_psi, n_power=8)
+        plan = ops.ScorePlan(p.grid, n_psi, n_power=8, device=device)
         plan.set_reference(p.slices)
         evidence[n_psi] = p.run(plan).log_evidence
     steps = [np.abs(evidence[a] - evidence[128]).max() for a in (16, 32, 64)]
     assert steps[2] < 2e-3
     assert steps[0] >= steps[2]
-    plan = ops.ScorePlan(p.grid, 128, n_power=8)
+    plan = ops.ScorePlan(p.grid, 128, n_power=8, device=device)
     plan.set_reference(slices_of(p.volume, p.directions, p.grid, psi=17.3))
     np.testing.assert_allclose(p.run(plan).log_evidence, evidence[128], atol=5e-3)
 
 
-def test_A10_6_posterior_sums_to_one_and_sharpens_with_signal():
+def test_A10_6_posterior_sums_to_one_and_sharpens_with_signal(device):
     """Row A10.6: probabilities of all poses sum to 1; their entropy falls as the noise falls."""
     entropy = []
     for noise in (20.0, 5.0, 1.0, 0.3):
         p = Problem(4, n=3, noise=noise)
+        p.device = device
         found = p.run(p.plan(window_nats=1e5, max_candidates=10**7))
         sums = np.bincount(found.image, found.probability)
         np.testing.assert_allclose(sums, 1, atol=1e-5)
@@ -403,7 +413,7 @@ def test_A10_6_posterior_sums_to_one_and_sharpens_with_signal():
     assert all(a > b for a, b in itertools.pairwise(entropy))
 
 
-def test_A10_1_projection_matching_finds_the_nearest_projection():
+def test_A10_1_projection_matching_finds_the_nearest_projection(device):
     """Row A10.1: best reference of a gallery at SNR 0.1, median angular error below half a step of the gallery."""
     rng = np.random.default_rng(0)
     box, n, order = 48, 200, 2
@@ -417,7 +427,7 @@ def test_A10_1_projection_matching_finds_the_nearest_projection():
     images = (clean + rng.normal(0, np.sqrt(sigma2), clean.shape)).astype(np.float32) * disc(box, 0.4 * box)
     found = ops.score(
         ops.polar(images, grid), slices_of(volume, directions, grid), grid, [[0, 0]], 48,
-        inv_sigma2=np.full(grid.n_rings, 1 / (sigma2 * box**2)),
+        inv_sigma2=np.full(grid.n_rings, 1 / (sigma2 * box**2)), device=device,
     )  # fmt: skip
 
     def view(d):
@@ -428,7 +438,7 @@ def test_A10_1_projection_matching_finds_the_nearest_projection():
     assert np.median(np.degrees(np.arccos(np.clip(cosine, -1, 1)))) < geometry.healpix_spacing_deg(order) / 2
 
 
-def test_A5_3_rotational_alignment_of_images_within_half_a_degree():
+def test_A5_3_rotational_alignment_of_images_within_half_a_degree(device):
     """Row A5.3: 2D references are slices of their own; the angle at SNR 1 within 0.5 degrees."""
     rng = np.random.default_rng(6)
     box, n_psi = 64, 720
@@ -440,7 +450,7 @@ def test_A5_3_rotational_alignment_of_images_within_half_a_degree():
     noisy = clean + rng.normal(0, clean.std(), clean.shape)
     images = (noisy * disc(box, 0.4 * box)).astype(np.float32)
     for score in ("likelihood", "correlation"):
-        plan = ops.ScorePlan(grid, n_psi, score=score)
+        plan = ops.ScorePlan(grid, n_psi, score=score, device=device)
         plan.set_reference(ops.polar(upright, grid))
         inv = np.full(grid.n_rings, 1 / (clean.var() * box**2))
         found = plan.run(ops.polar(images, grid), [[0, 0]], inv_sigma2=inv)
@@ -448,7 +458,7 @@ def test_A5_3_rotational_alignment_of_images_within_half_a_degree():
         assert np.abs(error).max() < 0.5
 
 
-def test_A5_2_the_shift_of_the_textbook_example_is_found():
+def test_A5_2_the_shift_of_the_textbook_example_is_found(device):
     """Row A5.2: an image displaced by (8, -6) pixels is brought back by (-8, 6), with rotation searched as well."""
     box = 64
     image = clean_images(blob_map(box, 2), [[30, 40, 0]], [[0, 0]])
@@ -456,7 +466,7 @@ def test_A5_2_the_shift_of_the_textbook_example_is_found():
     grid = ops.PolarGrid(box, 20)
     shifts = np.array([(x, y) for x in range(-9, 10) for y in range(-9, 10)], np.float32)
     log_psi = None
-    plan = ops.ScorePlan(grid, 64)
+    plan = ops.ScorePlan(grid, 64, device=device)
     turned = clean_images(blob_map(box, 2), [[30, 40, -ops.psi_angles_deg(64)[3]]], [[0, 0]])
     plan.set_reference(ops.polar(turned, grid))
     found = plan.run(ops.polar(moved, grid), shifts, log_psi=log_psi)
@@ -464,8 +474,9 @@ def test_A5_2_the_shift_of_the_textbook_example_is_found():
     assert found.best_psi[0] == 3
 
 
-def test_correlation_lies_in_one_and_ignores_scale():
+def test_correlation_lies_in_one_and_ignores_scale(device):
     p = Problem(9, n=4, noise=0.3)
+    p.device = device
     cross, power = reference.score.polar_terms(
         circle(p.samples), circle(p.slices), p.grid.weights, p.grid.radii, p.grid.limits, p.n_psi, p.shifts, 24, p.inv,
         ctf_on_rings(p.params, p.grid),
@@ -478,28 +489,29 @@ def test_correlation_lies_in_one_and_ignores_scale():
     assert np.array_equal(
         np.ravel_multi_index((found.best_slice, found.best_psi, found.best_shift), want.shape[1:]), at
     )
-    plan = ops.ScorePlan(p.grid, p.n_psi, score="correlation", n_power=p.grid.max_m // 2 + 1)
+    plan = ops.ScorePlan(p.grid, p.n_psi, score="correlation", n_power=p.grid.max_m // 2 + 1, device=device)
     plan.set_reference(7 * p.slices)
     np.testing.assert_allclose(p.run(plan).best_score, found.best_score, rtol=1e-5)
     assert np.isnan(found.log_evidence).all()
 
 
-def test_one_ring_an_empty_image_and_a_reference_of_zeros():
+def test_one_ring_an_empty_image_and_a_reference_of_zeros(device):
     """Flat posteriors: every pose is a candidate, the evidence is the prior's sum."""
     grid = ops.PolarGrid(17, 1)
     zeros = np.zeros((2, grid.n_rings, grid.n_theta // 2), np.complex64)
     noise = ops.polar(np.random.default_rng(0).standard_normal((2, 17, 17)).astype(np.float32), grid)
     for images, slices in ((noise, zeros), (zeros, zeros)):
-        found = ops.score(images, slices, grid, [[0, 0], [1, 0], [0, 1]], 16, epsilon=1e-6)
+        found = ops.score(images, slices, grid, [[0, 0], [1, 0], [0, 1]], 16, epsilon=1e-6, device=device)
         np.testing.assert_allclose(found.log_evidence, 0, atol=1e-5)
         assert np.diff(found.offsets).tolist() == [2 * 16 * 3] * 2
-    plan = ops.ScorePlan(grid, 16, score="correlation")
+    plan = ops.ScorePlan(grid, 16, score="correlation", device=device)
     plan.set_reference(zeros)
     assert plan.run(noise, [[0, 0]]).best_score.tolist() == [0, 0]
 
 
-def test_the_number_of_candidates_can_be_capped_and_says_what_it_holds():
+def test_the_number_of_candidates_can_be_capped_and_says_what_it_holds(device):
     p = Problem(5, n=2, noise=20.0)
+    p.device = device
     full, capped = p.run(p.plan(epsilon=1e-6)), p.run(p.plan(epsilon=1e-6, max_candidates=50))
     assert np.diff(capped.offsets).tolist() == [50, 50]
     for i in range(2):
@@ -509,8 +521,9 @@ def test_the_number_of_candidates_can_be_capped_and_says_what_it_holds():
     np.testing.assert_array_equal(capped.log_evidence, full.log_evidence)
 
 
-def test_centres_move_the_search():
+def test_centres_move_the_search(device):
     p = Problem(7, n=3)
+    p.device = device
     centres = np.array([[1.5, 0], [-2, 1], [0, 0]], np.float32)
     plan = p.plan()
     together = p.run(plan, centres_px=centres)
@@ -521,8 +534,9 @@ def test_centres_move_the_search():
         assert alone.log_evidence[0] == pytest.approx(together.log_evidence[i], abs=1e-4)
 
 
-def test_bad_input_is_named():
+def test_bad_input_is_named(device):
     p = Problem(1, n=5)
+    p.device = device
     plan = p.plan()
     p.samples[3, 0, 0] = np.nan
     with pytest.raises(vg.InputError, match=r"particle 13.*image"):
@@ -537,13 +551,13 @@ def test_bad_input_is_named():
     with pytest.raises(ValueError, match=r"inv_sigma2|broadcast"):
         plan.run(p.samples, p.shifts, inv_sigma2=np.ones((5, 2)))
     with pytest.raises(ValueError, match="n_psi"):
-        ops.ScorePlan(p.grid, 20)
+        ops.ScorePlan(p.grid, 20, device=device)
     with pytest.raises(ValueError, match="epsilon"):
-        ops.ScorePlan(p.grid, 16, epsilon=0)
+        ops.ScorePlan(p.grid, 16, epsilon=0, device=device)
     with pytest.raises(vg.InputError, match="likelihood"):
-        ops.ScorePlan(p.grid, 16, score="cc")
+        ops.ScorePlan(p.grid, 16, score="cc", device=device)
     with pytest.raises(ValueError, match="no reference"):
-        ops.ScorePlan(p.grid, 16).run(p.samples, p.shifts)
+        ops.ScorePlan(p.grid, 16, device=device).run(p.samples, p.shifts)
     with pytest.raises(vg.InputError, match="slice 1 "):
         plan.set_reference(np.where(np.arange(12)[:, None, None] == 1, np.nan, p.slices))
 
@@ -584,3 +598,83 @@ def test_cells_out_of_range_are_refused():
     bad[0, 2, 3] = np.nan
     with pytest.raises(vg.InputError, match="image 0"):
         ops.score_cells(bad, p.slices, p.grid, 24, ops.CellTasks([0, 1], [0], [False], [0], [0, 1], [[0, 0]]))
+
+
+def rounded(x, bits):
+    """float32 with a significand of so many bits, to nearest."""
+    factor = np.float32(2.0 ** (24 - bits) + 1) * x
+    return (factor - (factor - x)).astype(np.float32)
+
+
+def products(a, b, bits, split):
+    """a b as tensor cores make it: operands of few bits, or split in two and the three large products summed."""
+    high = rounded(a, bits), rounded(b, bits)
+    if not split:
+        return high[0] @ high[1]
+    low = rounded(a - high[0], bits), rounded(b - high[1], bits)
+    return low[0] @ high[1] + high[0] @ low[1] + high[0] @ high[1]
+
+
+def test_tensor_cores_need_split_tf32_for_log_likelihoods():
+    """Why cuda/score.cu makes three TF32 products of each: errors of both stages at R = 16."""
+    rng = np.random.default_rng(5)
+    grid, n_psi = ops.PolarGrid(64, 16, diameter_px=51), 80
+    m = np.arange(grid.max_m + 1)
+    used = (np.arange(grid.n_rings) >= grid.first_ring[:, None]).astype(np.float32)
+    a, b = (
+        (rng.standard_normal((n, 2, *used.shape)) * used).astype(np.float32) for n in (24, 32)
+    )  # slices and images: re, im
+    b += a[:1]  # one slice fits
+    psi = np.deg2rad(ops.psi_angles_deg(n_psi))
+    basis = np.where(m, 2, 1) * np.stack([np.cos(m * psi[:, None]), np.sin(m * psi[:, None])])
+
+    def scores(multiply, dtype):
+        c = np.empty((2, len(m), len(a), len(b)), dtype)
+        for k in m:
+            (ar, ai), (br, bi) = (np.moveaxis(x[:, :, k], 1, 0).astype(dtype) for x in (a, b))
+            c[0, k] = multiply(ar, br.T) + multiply(ai, bi.T)
+            c[1, k] = multiply(ar, bi.T) - multiply(ai, br.T)
+        table = basis.astype(dtype)
+        return sum(multiply(t, x.reshape(len(m), -1)) for t, x in zip(table, c, strict=True))
+
+    exact = scores(np.matmul, np.float64)
+    error = {
+        name: float(np.abs(scores(lambda x, y, f=form: products(x, y, *f), np.float32) - exact).max())
+        for name, form in {"tf32": (11, False), "bf16 split": (8, True), "tf32 split": (11, True)}.items()
+    }
+    allowed = SCORE_FLOAT32 * float(np.abs(exact).max())
+    assert error["tf32 split"] < 0.2 * allowed
+    assert error["tf32 split"] < error["bf16 split"] / 3
+    assert error["tf32"] > 10 * allowed
+
+
+def test_devices_agree(device):
+    """The same search on the CPU and elsewhere: scores, candidates, evidence."""
+    p = Problem(17, box=32, radius=12, n=5, n_shifts=7, order=1, noise=3.0)
+    want = p.run(p.plan())
+    p.device = device
+    got = p.run(p.plan())
+    scale = max(1.0, float(np.abs(want.best_score).max()))
+    np.testing.assert_allclose(got.log_evidence, want.log_evidence, atol=SCORE_FLOAT32 * scale)
+    np.testing.assert_allclose(got.best_score, want.best_score, atol=SCORE_FLOAT32 * scale)
+    np.testing.assert_allclose(got.kept, want.kept, atol=SCORE_POSTERIOR_MASS)
+
+    def masses(found):
+        rows = zip(found.image, found.slice, found.opposite, found.psi, found.shift, strict=True)
+        return dict(zip(rows, found.probability, strict=True))
+
+    mine, theirs = masses(got), masses(want)
+    assert max(abs(mine.get(k, 0) - theirs.get(k, 0)) for k in mine | theirs) < SCORE_POSTERIOR_MASS
+
+
+def test_long_lists_are_cut_on_the_device_before_they_are_made(device):
+    """A flat posterior and a small cap: the histogram of scores bounds the list, and the best ones stay."""
+    p = Problem(5, n=2, n_shifts=9, noise=20.0)
+    p.device = device
+    full = p.run(p.plan(epsilon=1e-6, max_candidates=10**6))
+    capped = p.run(p.plan(epsilon=1e-6, max_candidates=40))
+    assert (np.diff(full.offsets) > 2 * 40 + 1024).all()
+    for i in range(2):
+        ends = slice(full.offsets[i], full.offsets[i] + 40), slice(*capped.offsets[i : i + 2])
+        for name in ("score", "slice", "opposite", "psi", "shift"):
+            assert np.array_equal(getattr(full, name)[ends[0]], getattr(capped, name)[ends[1]]), name

@@ -35,6 +35,10 @@ POSE_DERIVATIVE_RELATIVE = 0.03
 # <P x, y> against <x, P* y>: both sides are float32 transforms of the same numbers; the issue asks 1e-5.
 ADJOINT_RELATIVE = 1e-5
 
+# Sums of a GPU against the CPU's: both float64; pixels times CTF and weight are rounded to float32 (6e-8) first, phases
+# come from a polynomial (3e-7) instead of a table.
+INSERT_DEVICE_RELATIVE = 1e-6
+
 # Kaiser-Bessel window of 6 cells at 1.5 times padding: aliasing 2e-5 to 8e-5 of the image's norm on white noise that
 # fills the box to its corners (the worst case); float32 sums add 1e-6.
 POLAR_REL = 1.2e-4

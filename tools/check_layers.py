@@ -30,7 +30,7 @@ ALLOWED: dict[str, set[str]] = {
     "_version": set(),
     "_native": COMPILED,
     "_array_module": set(),
-    "_cuda_arrays": {"_native"},
+    "_cuda_arrays": {"_native", "_array_module"},
     "_devices": {"_native", "_cuda_arrays"},
     "types": set(),
     "reference": set(),  # the oracle knows nothing of what it judges

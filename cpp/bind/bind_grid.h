@@ -1,13 +1,13 @@
-// The grid as Python hands it over, checked once for project and insert.
+// The grid as Python hands it over, checked once for project and insert, on the CPU and on CUDA.
 #pragma once
-#include <cmath>
-
 #include "bind/arrays.h"
-#include "ops/grid.h"
+#include "math/rotation.h"
+#include "math/slice.h"
+#include "math/window.h"
 
 namespace verglas::bind {
 
-/// Mirrors math::GridShape and cpu::WindowTable; holds the table of window polynomials alive.
+/// Mirrors math::GridShape and math::WindowTable; holds the table of window polynomials alive.
 struct GridArguments {
   GridArguments(int box, int padded, int extent, int halo, int columns, py::array_t<float> window)
       : shape{box, padded, extent, halo, columns}, table(std::move(window)) {
@@ -15,8 +15,8 @@ struct GridArguments {
     const auto width = w.shape[1];
     if (width != 2 && width != 4 && width != 6 && width != 8)
       throw std::invalid_argument("window: expected 2, 4, 6 or 8 taps, got " + std::to_string(width));
-    if (w.shape[0] < 1 || w.shape[0] > cpu::kMaxDegree + 1)
-      throw std::invalid_argument("window: expected 1 to " + std::to_string(cpu::kMaxDegree + 1) +
+    if (w.shape[0] < 1 || w.shape[0] > math::kMaxDegree + 1)
+      throw std::invalid_argument("window: expected 1 to " + std::to_string(math::kMaxDegree + 1) +
                                   " coefficients per tap, got " + std::to_string(w.shape[0]));
     const int lanes = width == 6 ? 8 : static_cast<int>(width);
     if (box < 1 || padded < box || extent < 1 || halo < static_cast<int>(width) / 2 ||
@@ -29,7 +29,7 @@ struct GridArguments {
 
 inline math::GridShape grid_shape(const GridArguments& g) { return g.shape; }
 
-inline cpu::WindowTable window_table(const GridArguments& g) {
+inline math::WindowTable window_table(const GridArguments& g) {
   return {static_cast<int>(g.table.shape(1)), static_cast<int>(g.table.shape(0)) - 1, g.table.data()};
 }
 
@@ -42,20 +42,9 @@ inline int checked_radius(const math::GridShape& grid, int max_radius, int width
   return max_radius;
 }
 
-/// Anything but a rotation, NaN included, would point outside the grid; checked to 1e-4, as verglas.geometry
-/// does (matrices printed with six digits pass).
+/// Anything but a rotation, NaN included, would point outside the grid.
 inline void check_rotation(const double* a, const char* name, std::size_t number) {
-  bool good = true;
-  for (int row = 0; row < 3; ++row) {
-    for (int other = 0; other <= row; ++other) {
-      double dot = 0.0;
-      for (int k = 0; k < 3; ++k) dot += a[3 * row + k] * a[3 * other + k];
-      good = good && std::fabs(dot - (row == other ? 1.0 : 0.0)) < 1e-4;  // NaN compares false
-    }
-  }
-  const double determinant = a[0] * (a[4] * a[8] - a[5] * a[7]) - a[1] * (a[3] * a[8] - a[5] * a[6]) +
-                             a[2] * (a[3] * a[7] - a[4] * a[6]);
-  if (!(good && determinant > 0.0))
+  if (!math::is_rotation(a))
     throw std::invalid_argument(
         std::string(name) + ": matrix " + std::to_string(number) +
         " is not a rotation (its rows are not orthonormal and right-handed, or not finite)");

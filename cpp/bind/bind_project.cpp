@@ -24,7 +24,7 @@ void project(const GridArguments& g, const py::object& spectrum, const py::objec
 }  // namespace
 
 void bind_project(py::module_& m) {
-  py::class_<GridArguments>(m, "Grid",
+  py::class_<GridArguments>(m, "Grid", py::module_local(),
                             "Geometry and window of a gridded transform; made by verglas.ops.grid.")
       .def(py::init<int, int, int, int, int, py::array_t<float>>(), py::arg("box"), py::arg("padded"),
            py::arg("extent"), py::arg("halo"), py::arg("columns"), py::arg("window"));

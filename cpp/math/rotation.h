@@ -60,6 +60,21 @@ VG_HD Rotation transpose(const Rotation& a) {
   return {{a.m[0], a.m[3], a.m[6], a.m[1], a.m[4], a.m[7], a.m[2], a.m[5], a.m[8]}};
 }
 
+/// Whether rows are orthonormal and right-handed to 1e-4 (matrices printed with six digits pass); NaN is not.
+VG_HD bool is_rotation(const double* a) {
+  bool good = true;
+  for (int row = 0; row < 3; ++row) {
+    for (int other = 0; other <= row; ++other) {
+      double dot = 0.0;
+      for (int k = 0; k < 3; ++k) dot += a[3 * row + k] * a[3 * other + k];
+      good = good && std::fabs(dot - (row == other ? 1.0 : 0.0)) < 1e-4;  // NaN compares false
+    }
+  }
+  const double determinant = a[0] * (a[4] * a[8] - a[5] * a[7]) - a[1] * (a[3] * a[8] - a[5] * a[6]) +
+                             a[2] * (a[3] * a[7] - a[4] * a[6]);
+  return good && determinant > 0.0;
+}
+
 /// exp([w]x): the rotation by |w| radians about w, so that exp([w]x) v = v + w x v + ... (Rodrigues).
 VG_HD Rotation rotation_exp(const Vector3& w) {
   const double square = w.x * w.x + w.y * w.y + w.z * w.z, angle = std::sqrt(square);

@@ -1,6 +1,8 @@
 // Geometry of central slices: where a pixel of an image's transform lies in the half volume of a map's
 // transform.
 #pragma once
+#include <cmath>
+
 #include "math/macros.h"
 
 namespace verglas::math {
@@ -16,6 +18,24 @@ struct GridShape {
 
   VG_HD int rows() const { return 2 * extent + 1; }
 };
+
+/// Pixels in use are round(|k|) <= max_radius: k^2 < (max_radius + 1/2)^2, in whole numbers.
+VG_HD bool in_disc(int kx, int ky, int max_radius) {
+  return static_cast<long long>(kx) * kx + static_cast<long long>(ky) * ky <=
+         static_cast<long long>(max_radius) * max_radius + max_radius;
+}
+
+/// The largest kx in use on the row ky of an image, or -1.
+VG_HD int last_column(int ky, int max_radius, int box) {
+  if (!in_disc(0, ky, max_radius)) return -1;
+  int kx =
+      static_cast<int>(std::sqrt((max_radius + 0.5) * (max_radius + 0.5) - static_cast<double>(ky) * ky));
+  while (!in_disc(kx, ky, max_radius)) --kx;
+  return kx < (box - 1) / 2 ? kx : (box - 1) / 2;
+}
+
+/// Frequency of element `index` of an axis of rfft2's output.
+VG_HD int frequency(int index, int box) { return index < (box + 1) / 2 ? index : index - box; }
 
 /// A slice: k3 = A^T (kx, ky, 0) in units of the padded grid. RELION's convention: V^(A^T k) is the slice, so
 /// the rows of A, scaled by padded / box, are the images of the x, y and z axes.

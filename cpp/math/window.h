@@ -4,6 +4,14 @@
 
 namespace verglas::math {
 
+/// Window taps as polynomials: coefficients[d * width + j] of t^d for tap j.
+struct WindowTable {
+  int width;   // 2, 4, 6 or 8 taps
+  int degree;  // of the polynomials
+  const float* coefficients;
+};
+constexpr int kMaxDegree = 15, kMaxWidth = 8;
+
 /// Horner's rule for one polynomial or for several side by side: V is float, or a SIMD vector with one tap
 /// per lane.
 template <class V>

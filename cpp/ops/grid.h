@@ -15,13 +15,8 @@ namespace verglas::cpu {
 
 using Complex = std::complex<float>;
 
-/// Window taps as polynomials: coefficients[d * width + j] of t^d for tap j (math/window.h).
-struct WindowTable {
-  int width;   // 2, 4, 6 or 8 taps
-  int degree;  // of the polynomials
-  const float* coefficients;
-};
-constexpr int kMaxDegree = 15;
+using math::kMaxDegree;
+using math::WindowTable;
 
 /// W taps live in L >= W lanes (L a power of two); lanes beyond W carry weight zero.
 template <int W>
@@ -133,14 +128,7 @@ GradientSample gather_gradient(const Window<W>& window, const math::GridShape& g
   return {std::conj(value), -std::conj(dx), -std::conj(dy), -std::conj(dz)};
 }
 
-/// Pixels in use are round(|k|) <= max_radius; this is the largest kx on the row ky, or -1.
-inline int last_column(int ky, int max_radius, int box) {
-  const double limit = (max_radius + 0.5) * (max_radius + 0.5) - static_cast<double>(ky) * ky;
-  if (limit <= 0.0) return -1;
-  int kx = static_cast<int>(std::sqrt(limit));
-  while (static_cast<double>(kx) * kx >= limit) --kx;
-  return kx < (box - 1) / 2 ? kx : (box - 1) / 2;
-}
+using math::last_column;
 
 /// exp(-2 pi i (kx dx + ky dy) / box), which moves an image by (dx, dy) pixels, as a product of one table per
 /// axis. Tables are filled by recurrence in double: after box steps the error is still below float32

@@ -18,11 +18,12 @@
 #include "math/ctf.h"
 #include "math/simd.h"
 #include "math/slice.h"
+#include "math/window.h"
 
 namespace verglas::cpu {
 
 using cfloat = std::complex<float>;
-struct WindowTable;
+using math::WindowTable;
 
 /// Which rings, angles and harmonics are kept. Immutable after construction; shared by every polar op.
 ///

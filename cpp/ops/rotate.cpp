@@ -5,8 +5,6 @@
 namespace verglas::cpu {
 namespace {
 
-int signed_frequency(int index, int box) { return index < (box + 1) / 2 ? index : index - box; }
-
 template <int W>
 void rotate_all(const math::GridShape& grid, const WindowTable& table, const Complex* spectrum,
                 const double* matrix, int max_radius, Complex* rotated, int num_threads) {
@@ -16,9 +14,9 @@ void rotate_all(const math::GridShape& grid, const WindowTable& table, const Com
   const double limit = (max_radius + 0.5) * (max_radius + 0.5);
 #pragma omp parallel for num_threads(num_threads) schedule(dynamic, 1)
   for (int plane = 0; plane < box; ++plane) {
-    const double kz = signed_frequency(plane, box);
+    const double kz = math::frequency(plane, box);
     for (int row = 0; row < box; ++row) {
-      const double ky = signed_frequency(row, box);
+      const double ky = math::frequency(row, box);
       Complex* out = rotated + (static_cast<std::size_t>(plane) * box + row) * half;
       std::fill_n(out, half, Complex(0));
       for (int kx = 0; kx <= (box - 1) / 2 && kx * kx + ky * ky + kz * kz < limit; ++kx)

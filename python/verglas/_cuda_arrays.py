@@ -13,9 +13,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 
 from verglas import _native
+from verglas._array_module import on_device
 from verglas.errors import DeviceError, DeviceMemoryError
 
 
@@ -117,6 +119,28 @@ class CudaSession:
     def array(self, value: Any, dtype: npt.DTypeLike) -> Any:
         """C-contiguous CuPy array: as it is where it already is one on this device, a copy otherwise."""
         return self.cupy.ascontiguousarray(self.cupy.asarray(value), dtype=dtype)
+
+    def given(self, value: Any) -> Any:
+        """A device array as it is, for the kernel to check; a host array copied across; None."""
+        if value is None or on_device(value):
+            return value
+        return self.cupy.asarray(np.ascontiguousarray(value))
+
+    def rotations(self, matrices: npt.ArrayLike) -> Any:
+        """Rotation matrices (n, 3, 3) float64 on the device.
+
+        Those that come from the host are checked here. Checking device arrays would wait for the device: the kernels
+        give NaN for what is no rotation.
+        """
+        if on_device(matrices):
+            return matrices
+        host = np.ascontiguousarray(matrices, np.float64)
+        self.kernels.check_rotations(host, "matrices")
+        return self.cupy.asarray(host)
+
+    def empty(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> Any:
+        """A new array, uninitialised."""
+        return self.cupy.empty(shape, dtype)
 
 
 def _refuse_unserved(device: str, gpu: Mapping[str, Any], architectures: Sequence[str]) -> None:

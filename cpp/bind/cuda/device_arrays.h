@@ -34,6 +34,27 @@ template <>
 inline const char* typestr<std::int32_t>() {
   return "<i4";
 }
+template <>
+inline const char* dtype_name<std::uint32_t>() {
+  return "uint32";
+}
+template <>
+inline const char* typestr<std::uint32_t>() {
+  return "<u4";
+}
+
+template <>
+inline const char* typestr<std::complex<double>>() {
+  return "<c16";
+}
+template <>
+inline const char* typestr<std::int64_t>() {
+  return "<i8";
+}
+template <>
+inline const char* typestr<std::uint8_t>() {
+  return "|u1";
+}
 
 /// C-contiguous means strides None, or the strides a C-contiguous array of this shape has.
 inline bool c_contiguous(const py::dict& face, const std::vector<std::size_t>& shape, std::size_t item) {
@@ -89,6 +110,22 @@ template <class T>
 View<T> device_output(const py::handle& object, const char* name, std::initializer_list<py::ssize_t> shape) {
   return device_view<T>(object, name, shape, true);
 }
+
+/// An input that may be None: then a null pointer.
+template <class T>
+const T* optional_input(const py::handle& object, const char* name,
+                        std::initializer_list<py::ssize_t> shape) {
+  return object.is_none() ? nullptr : device_input<T>(object, name, shape).data;
+}
+template <class T>
+T* optional_output(const py::handle& object, const char* name, std::initializer_list<py::ssize_t> shape) {
+  return object.is_none() ? nullptr : device_output<T>(object, name, shape).data;
+}
+
+/// Complex arrays as CUDA's vectors; the layout is the same.
+inline const float2* as_float2(const std::complex<float>* p) { return reinterpret_cast<const float2*>(p); }
+inline float2* as_float2(std::complex<float>* p) { return reinterpret_cast<float2*>(p); }
+inline double2* as_double2(std::complex<double>* p) { return reinterpret_cast<double2*>(p); }
 
 /// The stream a caller names by address, as CuPy's Stream.ptr does; 0 is the default stream.
 inline cuda::Stream stream_of(std::uintptr_t address) { return reinterpret_cast<cuda::Stream>(address); }

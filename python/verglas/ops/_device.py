@@ -26,6 +26,12 @@ def cuda_session(device: str) -> CudaSession:
     return session(device)
 
 
+def device_of(*arrays: Any) -> str:
+    """Where the first of the arrays that are not None lies: ``"cpu"`` or ``"cuda:<number>"``."""
+    array: Any = next((a for a in arrays if a is not None), None)
+    return f"cuda:{int(array.device.id)}" if hasattr(array, "__cuda_array_interface__") else "cpu"
+
+
 def as_array(value: Any, dtype: npt.DTypeLike) -> np.ndarray:
     """C-contiguous array of ``dtype``: a view where it already is one, one conversion otherwise."""
     return np.ascontiguousarray(value, dtype=dtype)
@@ -33,7 +39,12 @@ def as_array(value: Any, dtype: npt.DTypeLike) -> np.ndarray:
 
 def refuse_non_finite(array: np.ndarray, what: str, first: int = 0) -> None:
     """Refuse NaN and infinity, naming the first row that holds one; ``what`` has a place {} for its number."""
-    bad = np.flatnonzero(~np.isfinite(array).reshape(len(array), -1).all(axis=1))
+    first_non_finite(np.isfinite(array).reshape(len(array), -1).all(axis=1), what, first)
+
+
+def first_non_finite(good: np.ndarray, what: str, first: int = 0) -> None:
+    """Raise for the first row that is not good: it holds NaN or infinity."""
+    bad = np.flatnonzero(~good)
     if bad.size:
         more = f" (and {bad.size - 1} more)" if bad.size > 1 else ""
         raise InputError(

@@ -163,8 +163,16 @@ class Grid:
     @cached_property
     def native(self) -> Any:
         """The grid as the kernels take it."""
+        return core.Grid(*self._arguments)
+
+    @cached_property
+    def _arguments(self) -> tuple[Any, ...]:
         taps = _fit_taps(self.width, self.window, self.oversampling)
-        return core.Grid(self.box, self.padded, self.extent, self.halo, self.shape[2], taps)
+        return self.box, self.padded, self.extent, self.halo, self.shape[2], taps
+
+    def native_for(self, kernels: Any) -> Any:
+        """The grid as the CUDA module takes it."""
+        return kernels.Grid(*self._arguments)
 
     def window_transform(self, box: int | None = None) -> npt.NDArray[np.float64]:
         r"""Transform of the window at the voxels of a box, :math:`\int \phi(u) \cos(2\pi u x/P)\,du`, x = -box//2 ....

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from verglas._native import core, resolve_threads
 from verglas.errors import InputError
-from verglas.ops._device import as_array, require_cpu
+from verglas.ops._device import as_array, cuda_session, device_of
 from verglas.ops.grid import Grid
 
 
@@ -38,13 +39,26 @@ class GridSums:
     weights: npt.NDArray[np.float64] | None
 
     @classmethod
-    def zeros(cls, grid: Grid, *, values: bool = True, weights: bool = True) -> GridSums:
-        """Empty sums of the kinds asked for."""
+    def zeros(cls, grid: Grid, *, values: bool = True, weights: bool = True, device: str = "cpu") -> GridSums:
+        """Empty sums of the kinds asked for, on a device."""
+        if device != "cpu":
+            cuda = cuda_session(device)
+            with cuda.active():
+                return cls._zeros(cuda.cupy, grid, values, weights)
+        return cls._zeros(np, grid, values, weights)
+
+    @classmethod
+    def _zeros(cls, library: Any, grid: Grid, values: bool, weights: bool) -> GridSums:
         return cls(
             grid,
-            np.zeros(grid.shape, np.complex128) if values else None,
-            np.zeros(grid.shape) if weights else None,
+            library.zeros(grid.shape, np.complex128) if values else None,
+            library.zeros(grid.shape, np.float64) if weights else None,
         )
+
+    @property
+    def device(self) -> str:
+        """Where the arrays lie."""
+        return device_of(self.values, self.weights)
 
     def __add__(self, other: GridSums) -> GridSums:
         """Sums of both; what either lacks is absent."""
@@ -76,6 +90,7 @@ def insert(
     ctf: npt.NDArray[np.float32] | None = None,
     shell_weight: npt.NDArray[np.float32] | None = None,
     device: str = "cpu",
+    deterministic: bool = False,
     threads: int | None = None,
 ) -> None:
     r"""Add slices to sums on the grid; the adjoint of :func:`project`.
@@ -103,15 +118,21 @@ def insert(
     shell_weight : (n, max_radius + 1) float32, optional
         1/sigma^2 per shell; 1 without.
     device : str
-        ``"cpu"``.
+        ``"cpu"`` or ``"cuda:<number>"``: the sums lie there, and arrays may; what comes from the host is copied.
+    deterministic : bool
+        On a GPU, sums that are bitwise equal from run to run and for any batches: each grid point looks for the pixels
+        that reach it, instead of pixels being added as they come (atomics), which is quicker: docs/kernels.md. The
+        CPU's sums always are.
     threads : int, optional
         Threads; all by default. The sums are bitwise equal for any number of threads and any batches, as long as the
-        particles come in the same order.
+        particles come in the same order. CPU only.
 
     Raises
     ------
     ValueError
-        An array has another shape or dtype.
+        An array has another shape or dtype, or a matrix is no rotation (sums are NaN where it came from the device).
+    DeviceError
+        The device cannot be used.
 
     Examples
     --------
@@ -122,13 +143,41 @@ def insert(
     >>> bool(sums.weights.sum() > 0)
     True
     """
-    require_cpu(device, "insert")
     grid = sums.grid
     radius = grid.max_radius if max_radius is None else int(max_radius)
+    if device != "cpu":
+        _insert_cuda(sums, (images, matrices, shifts_px, ctf, shell_weight), radius, device, deterministic)
+        return
     shifts = None if shifts_px is None else as_array(shifts_px, np.float64)
     rotations = as_array(matrices, np.float64)
     workers = resolve_threads(threads)
     core.insert(grid.native, sums.values, sums.weights, images, rotations, radius, shifts, ctf, shell_weight, workers)
+
+
+_SCRATCH_BYTES = 256 << 20  # of weighted pixels at a time, in the deterministic mode
+
+
+def _insert_cuda(sums: GridSums, arrays: tuple[Any, ...], radius: int, device: str, deterministic: bool) -> None:
+    """On a GPU; the deterministic mode in batches whose weighted pixels fit its scratch memory."""
+    grid = sums.grid
+    images, matrices, shifts_px, ctf, shell_weight = arrays
+    cuda = cuda_session(device)
+    with cuda.active() as stream:
+        shifts = None if shifts_px is None else cuda.array(shifts_px, np.float64)
+        given = [cuda.given(images), cuda.rotations(matrices), shifts, cuda.given(ctf), cuda.given(shell_weight)]
+        n, shape = len(given[1]), (grid.box, grid.box // 2 + 1)
+        batch = max(1, _SCRATCH_BYTES // (12 * shape[0] * shape[1])) if deterministic else max(n, 1)
+        scratch: tuple[Any, Any] = (None, None)
+        if deterministic:
+            size = (min(batch, n), *shape)
+            scratch = cuda.empty(size, np.complex64), cuda.empty(size, np.float32)
+        for first in range(0, n, batch):
+            part = [a if a is None or batch >= n else a[first : first + batch] for a in given]
+            lent = [None if a is None else a[: len(part[1])] for a in scratch]
+            x, rotations, d, c, w = part
+            cuda.kernels.insert(
+                grid.native_for(cuda.kernels), sums.values, sums.weights, x, rotations, radius, d, c, w, *lent, stream
+            )
 
 
 def fold(sums: GridSums) -> None:
@@ -149,6 +198,11 @@ def fold(sums: GridSums) -> None:
     >>> bool(np.all(sums.weights[..., : sums.grid.halo] == 0))
     True
     """
+    if sums.device != "cpu":
+        cuda = cuda_session(sums.device)
+        with cuda.active() as stream:
+            cuda.kernels.fold_friedel(sums.grid.native_for(cuda.kernels), sums.values, sums.weights, stream)
+        return
     core.fold_friedel(sums.grid.native, sums.values, sums.weights)
 
 
@@ -195,7 +249,21 @@ def symmetrise(sums: GridSums, matrices: npt.ArrayLike, *, threads: int | None =
     rounded = np.ascontiguousarray(np.rint(np.asarray(matrices, np.float64)), dtype=np.int32)
     if not np.allclose(rounded, matrices, atol=1e-6):
         raise InputError("symmetrise: expected signed permutations of the axes")
-    out = GridSums.zeros(grid, values=sums.values is not None, weights=sums.weights is not None)
+    permutes = np.array_equal(np.abs(rounded).sum(axis=-1), np.ones(rounded.shape[:-1]))
+    if not permutes or not np.array_equal(np.abs(rounded).sum(axis=-2), np.ones(rounded.shape[:-1])):
+        raise InputError("symmetrise: expected signed permutations of the axes")
+    members = {h.tobytes() for h in rounded}
+    if any((a @ b).tobytes() not in members for a in rounded for b in rounded):
+        raise InputError("symmetrise: the matrices are not a closed group")
+    out = GridSums.zeros(grid, values=sums.values is not None, weights=sums.weights is not None, device=sums.device)
+    if sums.device != "cpu":
+        cuda = cuda_session(sums.device)
+        with cuda.active() as stream:
+            cuda.kernels.symmetrise(
+                grid.native_for(cuda.kernels), sums.values, sums.weights, cuda.given(rounded), out.values, out.weights,
+                stream,
+            )  # fmt: skip
+        return out
     core.symmetrise(
         grid.native, sums.values, sums.weights, rounded, out.values, out.weights, resolve_threads(threads)
     )  # fmt: skip

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from verglas._native import core, resolve_threads
-from verglas.ops._device import as_array, require_cpu
+from verglas.ops._device import as_array, cuda_session
 from verglas.ops.grid import Grid
 
 
@@ -47,19 +47,23 @@ def project(
     out : (n, N, N // 2 + 1) complex64, optional
         Written instead of a new array.
     device : str
-        ``"cpu"``.
+        ``"cpu"`` or ``"cuda:<number>"``: arrays may then lie on the device; what comes from the host is copied there.
     threads : int, optional
-        Threads; all by default. The result does not depend on it.
+        Threads; all by default. The result does not depend on it. CPU only.
 
     Returns
     -------
     (n, N, N // 2 + 1) complex64
-        ``fourier.inverse(..., (N, N))`` makes images: sums of voxels along the ray.
+        ``fourier.inverse(..., (N, N))`` makes images: sums of voxels along the ray. A CuPy array where ``device`` is
+        not ``"cpu"``.
 
     Raises
     ------
     ValueError
-        An array has another shape or dtype, or ``max_radius`` is beyond the grid's.
+        An array has another shape or dtype, a matrix is no rotation (its image is NaN where the matrices come from the
+        device), or ``max_radius`` is beyond the grid's.
+    DeviceError
+        The device cannot be used.
 
     Notes
     -----
@@ -75,9 +79,20 @@ def project(
     >>> bool(np.allclose(slices[0, 0, :4], 1, atol=2e-3))
     True
     """
-    require_cpu(device, "project")
-    matrices = as_array(matrices, np.float64)
     radius = grid.max_radius if max_radius is None else int(max_radius)
+    if device != "cpu":
+        cuda = cuda_session(device)
+        with cuda.active() as stream:
+            rotations = cuda.rotations(matrices)
+            if out is None:
+                out = cuda.empty((len(rotations), grid.box, grid.box // 2 + 1), np.complex64)
+            shifts = None if shifts_px is None else cuda.array(shifts_px, np.float64)
+            cuda.kernels.project(
+                grid.native_for(cuda.kernels), cuda.given(spectrum), rotations, radius, shifts, cuda.given(ctf), out,
+                stream,
+            )  # fmt: skip
+        return out
+    matrices = as_array(matrices, np.float64)
     if out is None:
         out = np.empty((len(matrices), grid.box, grid.box // 2 + 1), np.complex64)
     shifts = None if shifts_px is None else as_array(shifts_px, np.float64)

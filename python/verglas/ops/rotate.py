@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from verglas._native import core, resolve_threads
-from verglas.ops._device import as_array, require_cpu
+from verglas.ops._device import as_array, cuda_session
 from verglas.ops.grid import Grid
 
 
@@ -36,9 +36,9 @@ def rotate(
     max_radius : int, optional
         Largest shell; the grid's by default.
     device : str
-        ``"cpu"``.
+        ``"cpu"`` or ``"cuda:<number>"``: arrays may then lie on the device; what comes from the host is copied there.
     threads : int, optional
-        Threads; all by default. The result does not depend on it.
+        Threads; all by default. The result does not depend on it. CPU only.
 
     Returns
     -------
@@ -49,6 +49,8 @@ def rotate(
     ------
     ValueError
         An array has another shape or dtype.
+    DeviceError
+        The device cannot be used.
 
     Examples
     --------
@@ -61,8 +63,17 @@ def rotate(
     >>> [int(i) for i in np.unravel_index(turned.argmax(), turned.shape)][::2]
     [8, 8]
     """
-    require_cpu(device, "rotate")
     radius = grid.max_radius if max_radius is None else int(max_radius)
-    out = np.empty((grid.box, grid.box, grid.box // 2 + 1), np.complex64)
+    shape = (grid.box, grid.box, grid.box // 2 + 1)
+    if device != "cpu":
+        cuda = cuda_session(device)
+        with cuda.active() as stream:
+            rotated = cuda.empty(shape, np.complex64)
+            cuda.kernels.rotate(
+                grid.native_for(cuda.kernels), cuda.given(spectrum), as_array(matrix, np.float64), radius, rotated,
+                stream,
+            )  # fmt: skip
+        return rotated
+    out = np.empty(shape, np.complex64)
     core.rotate(grid.native, spectrum, as_array(matrix, np.float64), radius, out, resolve_threads(threads))
     return out

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from verglas._native import core, resolve_threads
 from verglas.errors import InputError
-from verglas.ops._device import as_array, refuse_non_finite, require_cpu
+from verglas.ops._device import as_array, cuda_session, refuse_non_finite
 from verglas.ops._images import PolarImages
 from verglas.ops.polar import PolarGrid, polar_harmonics, polar_power
 
@@ -107,16 +108,22 @@ class ScorePlan:
         Instead: candidates are all poses within this of the best.
     max_candidates : int
         Most candidates of one image; the best ones are kept and :attr:`Scores.kept` says what they hold.
+    device : str
+        ``"cpu"`` or ``"cuda:<number>"``: where the reference is kept and the search runs. Results are on the host
+        either way.
 
     Raises
     ------
     ValueError
         A setting is out of range.
+    DeviceError
+        The device cannot be used; the message says why and what to do.
 
     Notes
     -----
     The result for an image does not depend on threads, on the batch or on its place in it, to the last bit. Scores are
-    float32 (relative error about 1e-6 of the largest term), sums over poses float64.
+    float32 (relative error about 1e-6 of the largest term), sums over poses float64. On a GPU the products run on
+    tensor cores, operands split into two TF32 numbers each; scores differ from the CPU's by rounding.
 
     References
     ----------
@@ -148,15 +155,20 @@ class ScorePlan:
         epsilon: float = 1e-3,
         window_nats: float | None = None,
         max_candidates: int = 65536,
+        device: str = "cpu",
     ) -> None:
         if score not in ("likelihood", "correlation"):
             raise InputError(f"ScorePlan: score: expected 'likelihood' or 'correlation', got {score!r}")
         self.grid, self.n_psi, self.score = grid, int(n_psi), score
         self.n_power = min(int(n_power), grid.max_m // 2 + 1, grid.n_theta // 2)
-        self.native = core.ScorePlan(
-            grid.native, self.n_psi, self.n_power, score == "correlation", float(epsilon),
-            float(window_nats or 0.0), int(max_candidates),
-        )  # fmt: skip
+        settings = (self.n_psi, self.n_power, score == "correlation", float(epsilon), float(window_nats or 0.0),
+                    int(max_candidates))  # fmt: skip
+        self.device = device
+        self.native: Any = core.ScorePlan(grid.native, *settings)  # checks the settings, whatever the device
+        if device != "cpu":
+            from verglas.ops import _cuda_score
+
+            self.native = _cuda_score.CudaScorePlan(cuda_session(device), grid, _cuda_score.ScoreSettings(*settings))
 
     def set_reference(
         self,
@@ -207,7 +219,6 @@ class ScorePlan:
         log_shift: npt.ArrayLike | None = None,
         log_psi: npt.ArrayLike | None = None,
         first_particle: int = 0,
-        device: str = "cpu",
         threads: int | None = None,
     ) -> Scores:
         """Search a batch of images.
@@ -215,7 +226,7 @@ class ScorePlan:
         Parameters
         ----------
         samples : (n, n_rings, n_theta // 2) complex64
-            :func:`polar` of the images.
+            :func:`polar` of the images; on the host, or on the plan's device.
         shifts_px : (n_shifts, 2) float32
             x, y: the image is moved by this, as by a STAR file's origin.
         ctf : (n, 9) float64, optional
@@ -232,32 +243,35 @@ class ScorePlan:
             Log prior of the in-plane angles; equal and summing to one by default.
         first_particle : int
             Number of the batch's first particle, for messages.
-        device : str
-            ``"cpu"``.
         threads : int, optional
-            Threads; all by default. The result does not depend on it.
+            Threads; all by default. The result does not depend on it. CPU only.
 
         Returns
         -------
         Scores
+            On the host.
 
         Raises
         ------
         InputError
             An image, its CTF or its noise is not finite; the message names the particle. Or a shape is wrong.
         """
-        require_cpu(device, "score")
-        x = PolarImages.of(self.grid, samples, inv_sigma2=inv_sigma2, ctf=ctf, centres_px=centres_px)
-        x.refuse_non_finite("score", first_particle)
         shifts = as_array(np.atleast_2d(np.asarray(shifts_px, np.float32)), np.float32)
         # A uniform psi prior is one constant; it is added to the shifts' priors, which every pose has one of.
         constant = -np.log(self.n_psi) if log_psi is None else 0.0
         by_shift = np.full(len(shifts), -np.log(max(1, len(shifts)))) if log_shift is None else np.asarray(log_shift)
         by_psi = None if log_psi is None else as_array(np.maximum(log_psi, _NEVER), np.float32)
-        found = self.native.run(
-            x.samples, x.ctf, float(pixel_size_A), x.inv_sigma2, x.centres_px, shifts,
-            as_array(np.maximum(by_shift + constant, _NEVER), np.float32), by_psi, resolve_threads(threads),
-        )  # fmt: skip
+        priors = as_array(np.maximum(by_shift + constant, _NEVER), np.float32), by_psi
+        images = {"inv_sigma2": inv_sigma2, "ctf": ctf, "centres_px": centres_px}
+        if self.device == "cpu":
+            x = PolarImages.of(self.grid, samples, **images)
+            x.refuse_non_finite("score", first_particle)
+            found = self.native.run(
+                x.samples, x.ctf, float(pixel_size_A), x.inv_sigma2, x.centres_px, shifts, *priors,
+                resolve_threads(threads),
+            )  # fmt: skip
+        else:
+            found = self._run_cuda(samples, images, float(pixel_size_A), (shifts, *priors), first_particle)
         lost = np.flatnonzero(found["best_entry"] < 0)
         if lost.size:
             raise InputError(
@@ -265,6 +279,17 @@ class ScorePlan:
                 "direction, psi or shift excluded?) and the scale of its pixels and noise"
             )
         return _as_scores(found, self.score == "correlation")
+
+    def _run_cuda(
+        self, samples: Any, images: dict[str, Any], pixel_size_A: float, shifts: tuple, first_particle: int
+    ) -> dict[str, Any]:
+        from verglas.ops._cuda_polar import DeviceImages
+
+        cuda = self.native.cuda
+        with cuda.active():
+            x = DeviceImages.of(self.grid, cuda, samples, **images)
+            x.refuse_non_finite(cuda, "score", first_particle)
+        return self.native.run(x, pixel_size_A, *shifts)
 
 
 def _as_scores(found: dict, correlation: bool) -> Scores:
@@ -281,7 +306,8 @@ def _as_scores(found: dict, correlation: bool) -> Scores:
 
 def score(
     samples: npt.ArrayLike, reference: npt.ArrayLike, grid: PolarGrid, shifts_px: npt.ArrayLike, n_psi: int, *,
-    opposite: bool = False, n_power: int = 3, epsilon: float = 1e-3, threads: int | None = None, **images: object,
+    opposite: bool = False, n_power: int = 3, epsilon: float = 1e-3, device: str = "cpu",
+    threads: int | None = None, **images: object,
 ) -> Scores:  # fmt: skip
     """Search images against slices once: :class:`ScorePlan` made, filled and run.
 
@@ -299,7 +325,7 @@ def score(
         In-plane angles, a multiple of 8.
     opposite : bool
         Whether the opposite of every slice is searched too.
-    n_power, epsilon : int, float
+    n_power, epsilon, device
         As in :class:`ScorePlan`.
     threads : int, optional
         Threads; all by default.
@@ -320,6 +346,6 @@ def score(
     >>> ops.score(s, s, grid, [[0, 0]], 24).best_slice.tolist()
     [0, 1]
     """
-    plan = ScorePlan(grid, n_psi, n_power=n_power, epsilon=epsilon)
+    plan = ScorePlan(grid, n_psi, n_power=n_power, epsilon=epsilon, device=device)
     plan.set_reference(reference, opposite=opposite, threads=threads)
     return plan.run(samples, shifts_px, threads=threads, **images)  # type: ignore[arg-type]

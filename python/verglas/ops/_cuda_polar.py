@@ -1,0 +1,140 @@
+"""What the ops on polar samples keep on a device: a grid's tables, the tiles of the tensor cores, weighted images."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from verglas.ops._device import first_non_finite
+from verglas.ops.polar import PolarGrid
+
+if TYPE_CHECKING:
+    from verglas._cuda_arrays import CudaSession
+
+# A CuPy array: its types are not known where CuPy is not installed.
+DeviceArray = Any
+
+
+def angular_table(grid: PolarGrid) -> npt.NDArray[np.float32]:
+    """Harmonic m of a half circle, (max_m + 1, 2, half): even m of real parts, odd m of imaginary ones, times 2."""
+    m = np.arange(grid.max_m + 1)[:, None]
+    angle = 2 * np.pi * (m * np.arange(grid.n_theta // 2) % grid.n_theta) / grid.n_theta
+    c, s = 2 * np.cos(angle), 2 * np.sin(angle)
+    odd = m % 2 == 1
+    return np.stack([np.where(odd, s, c), np.where(odd, c, -s)], axis=1).astype(np.float32)
+
+
+def tables(grid: PolarGrid, cuda: CudaSession) -> Any:
+    """The grid on a device, made once and kept with the grid."""
+    kept = grid.__dict__.setdefault("_device_tables", {})
+    key = (id(cuda.kernels), cuda.index)
+    if key not in kept:
+        theta = 2 * np.pi * np.arange(grid.n_theta // 2) / grid.n_theta
+        arrays = {
+            "radii": cuda.array(grid.radii, np.float64), "weights": cuda.array(grid.weights, np.float32),
+            "limit": cuda.array(grid.limits, np.int32), "first_ring": cuda.array(grid.first_ring, np.int32),
+            "offset": cuda.array(grid.offset, np.int32), "cos_theta": cuda.array(np.cos(theta), np.float64),
+            "sin_theta": cuda.array(np.sin(theta), np.float64), "angular": cuda.array(angular_table(grid), np.float32),
+            "size": grid.size,
+        }  # fmt: skip
+        kept[key] = cuda.kernels.PolarTables(grid.box, grid.n_theta, arrays)
+    return kept[key]
+
+
+@dataclass(frozen=True)
+class TileLayout:
+    """Where harmonics stand in the tiles that tensor cores read (cuda/polar_weighted.h).
+
+    Attributes
+    ----------
+    first : (max_m + 2,) int32 on the device
+        Fragment that each harmonic starts at.
+    fragments : int
+        Of all harmonics.
+    n_power : int
+        Even harmonics with rows for the power term.
+    """
+
+    first: DeviceArray
+    fragments: int
+    n_power: int
+    floats: int
+
+    @classmethod
+    def of(cls, grid: PolarGrid, n_power: int, cuda: CudaSession) -> TileLayout:
+        """Layout of a grid; ``n_power`` 0 keeps no rows for the power term."""
+        m = np.arange(grid.max_m + 1)
+        rows = grid.n_rings - grid.first_ring + np.where((m % 2 == 0) & (m < 2 * n_power), grid.n_rings, 0)
+        first = np.concatenate([[0], np.cumsum(-(-rows // cuda.kernels.DEPTH))]).astype(np.int32)
+        count = int(first[-1])
+        return cls(cuda.array(first, np.int32), count, n_power, count * 2 * cuda.kernels.DEPTH * cuda.kernels.TILE)
+
+    @property
+    def native(self) -> tuple[DeviceArray, int, int]:
+        """As the kernels take it."""
+        return self.first, self.fragments, self.n_power
+
+
+@dataclass(frozen=True)
+class DeviceImages:
+    """Samples of n images on the rings of a grid, and their noise, optics and centres, on a device: PolarImages there.
+
+    Attributes
+    ----------
+    samples : (n, n_rings, n_theta // 2) complex64
+    inv_sigma2 : (n, n_rings) float32
+    ctf : (n, 9) float64 or None
+    centres_px : (n, 2) float32 or None
+    """
+
+    samples: DeviceArray
+    inv_sigma2: DeviceArray
+    ctf: DeviceArray | None = None
+    centres_px: DeviceArray | None = None
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    @classmethod
+    def of(
+        cls, grid: PolarGrid, cuda: CudaSession, samples: Any, *, inv_sigma2: Any = None, ctf: Any = None,
+        centres_px: Any = None,
+    ) -> DeviceImages:  # fmt: skip
+        """As an op's caller gave them, on the host or on the device."""
+        x = cuda.array(samples, np.complex64)
+        inverse = cuda.array(np.float32(1) if inv_sigma2 is None else inv_sigma2, np.float32)
+        return cls(
+            x, cuda.array(cuda.cupy.broadcast_to(inverse, (len(x), grid.n_rings)), np.float32),
+            None if ctf is None else cuda.array(ctf, np.float64),
+            None if centres_px is None else cuda.array(centres_px, np.float32),
+        )  # fmt: skip
+
+    def __getitem__(self, rows: slice) -> DeviceImages:
+        part = [None if a is None else a[rows] for a in (self.samples, self.inv_sigma2, self.ctf, self.centres_px)]
+        return DeviceImages(*part)
+
+    def refuse_non_finite(self, cuda: CudaSession, op: str, first_particle: int) -> None:
+        """Refuse NaN and infinity, naming the particle and what of it."""
+        named = {"image": self.samples, "noise spectrum": self.inv_sigma2, "CTF": self.ctf, "shift": self.centres_px}
+        for what, array in named.items():
+            if array is None or not len(array):
+                continue
+            good = cuda.cupy.isfinite(array).reshape(len(array), -1).all(axis=1)
+            first_non_finite(good.get(), f"{op}: particle {{}}: its {what}", first_particle)
+
+    def weigh(
+        self, grid: PolarGrid, cuda: CudaSession, stream: int, pixel_size_A: float, n_power: int, *,
+        noise: bool = True, norm: bool = False,
+    ) -> tuple[DeviceArray, DeviceArray, DeviceArray | None]:  # fmt: skip
+        """C X / sigma2, the even harmonics of w_r C^2 / sigma2, and on request |X|^2 / sigma2 of each image."""
+        cupy, n = cuda.cupy, len(self)
+        y = cupy.empty(self.samples.shape, np.complex64)
+        power = cupy.empty((n, grid.n_rings, n_power), np.complex64)
+        norms = cupy.empty((n, grid.n_rings), np.float32) if norm else None
+        images = {"samples": self.samples, "ctf": self.ctf, "inv_sigma2": self.inv_sigma2 if noise else None,
+                  "pixel_size_A": pixel_size_A}  # fmt: skip
+        cuda.kernels.weigh(tables(grid, cuda), images, n_power, {"y": y, "power": power, "norm": norms}, stream)
+        return y, power, None if norms is None else norms.sum(axis=1)
