@@ -232,7 +232,7 @@ class _Counter:
 def test_a_stop_verdict_stops_and_force_goes_on(copy):
     project = job.Project(copy, load_request(copy, {}), job.find_shots(load_request(copy, {})))
     first, second = _Counter("one", "x_one", "stop"), _Counter("two", "x_two")
-    with pytest.raises(StageStopped, match="one stopped: as told. Look at .*--redo one.*--force"):
+    with pytest.raises(StageStopped, match=r"one stopped: as told\. Look at .*--redo one.*--force"):
         run_stages(project, [first, second])
     assert (first.runs, second.runs) == (1, 0)
     with pytest.raises(StageStopped):  # the verdict of a finished stage still holds
@@ -254,7 +254,7 @@ def test_settings_are_checked_by_name(tmp_path):
     from verglas.preprocess import PickSettings
 
     assert with_overrides(PickSettings(), {"threshold": 0.5}, "pick").threshold == 0.5
-    with pytest.raises(InputError, match="no such setting; pick has .*distance_A"):
+    with pytest.raises(InputError, match=r"no such setting; pick has .*distance_A"):
         with_overrides(PickSettings(), {"treshold": 0.5}, "pick")
     with pytest.raises(InputError, match="expected float"):
         with_overrides(PickSettings(), {"threshold": "high"}, "pick")
