@@ -22,17 +22,20 @@ from verglas.classification.reference_free import (
     align_reference_free,
     einstein_from_noise,
 )
+from verglas.classification.selection import ClassSelection, SelectionRules, select_classes
 from verglas.classification.settings import Class2DSettings
 
 __all__ = [
     "Alignment2D",
     "BiasReport",
     "Class2DSettings",
+    "ClassSelection",
     "Classes2D",
     "Correspondence",
     "Eigenimages",
     "Iteration",
     "MutualAlignment",
+    "SelectionRules",
     "SteerableEigenimages",
     "align2d",
     "align_pyramid",
@@ -48,6 +51,7 @@ __all__ = [
     "einstein_from_noise",
     "held_out_evidence",
     "in_reference_frame",
+    "select_classes",
     "stable_core",
     "steerable_eigenimages",
 ]

@@ -345,6 +345,5 @@ def classify2d(
         )
     classifier = Classifier(work, settings)
     state = classifier.start()
-    seeding = len(state.record)
     classifier.improve(state)
-    return collect(classifier.engine, state, seeding)
+    return collect(classifier.engine, state)

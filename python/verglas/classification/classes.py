@@ -11,7 +11,9 @@ import pandas as pd
 from verglas import ops
 from verglas.classification import moves
 from verglas.classification.em2d import Assignments, Engine2D, Model2D, Stage, Sums, ring_correlation
+from verglas.classification.selection import ClassSelection, SelectionRules, select_classes
 from verglas.image import fourier_resample
+from verglas.masks import distance_from
 from verglas.types import Particles, Poses
 
 Float = npt.NDArray[np.float64]
@@ -79,7 +81,8 @@ class Classes2D:
         rlnMaxValueProbDistribution (probability of the class) and rlnLogLikeliContribution.
     table : DataFrame
         One row per class: class, particles, share, resolution_A (half-set averages, FRC 0.143), evidence_sigma
-        (:func:`held_out_evidence`), probability (mean of its particles), stability (NaN without repeats).
+        (:func:`held_out_evidence`), probability (mean of its particles), signal (:func:`inside_outside`), offset (how
+        far its average was moved to the centre, in diameters of the mask), stability (NaN without repeats).
     curves : (K, rings) float64
         Fourier ring correlation of the half-set averages of each class at ``frequency_per_A``. Both halves were aligned
         to one average, so it flatters up to the resolution of the search (the last of ``record``).
@@ -117,6 +120,15 @@ class Classes2D:
     def n_classes(self) -> int:
         """K, without the empty class."""
         return len(self.curves)
+
+    @property
+    def empty_class(self) -> int | None:
+        """Number of the empty class; None without one."""
+        return self.n_classes + 1 if len(self.table) > self.n_classes else None
+
+    def select(self, rules: SelectionRules | None = None) -> ClassSelection:
+        """The classes that look like particles: :func:`verglas.classification.select_classes`."""
+        return select_classes(self.table, signal=self.signal, empty_class=self.empty_class, rules=rules)
 
 
 def held_out_evidence(sums: Sums, first: int, last: int | None = None) -> tuple[Float, float]:
@@ -164,6 +176,26 @@ def half_set_curves(engine: Engine2D, sums: Sums) -> Float:
     return ring_correlation(masked.reshape(k, 2, rings, angles).astype(np.complex128))
 
 
+def inside_outside(engine: Engine2D, model: Model2D, sums: Sums) -> Float:
+    """Mean square of each class's unmasked average inside the circle over that outside, (K,).
+
+    1 where there is nothing but noise or a crowd of neighbours, much more where a particle stands alone in the middle.
+    """
+    num, den = sums.numerator.sum(axis=1), sums.denominator.sum(axis=1)
+    prior = engine.grid.weights[:, None] / (engine.settings.regularisation * model.tau2[:, :, None])
+    images = ops.images_from_polar((num / (den + prior)).astype(np.complex64), engine.grid)
+    geo = engine.geometry
+    far = distance_from((geo.box,) * 2)
+    edge = geo.box / 2
+    inside, outside = (
+        far <= geo.diameter_px / 2,
+        (far > geo.diameter_px / 2) & (far <= max(edge, geo.diameter_px / 2 + 2)),
+    )
+    squared = images.astype(np.float64) ** 2
+    background = squared[:, outside].mean(axis=1) if outside.any() else np.zeros(len(images))
+    return squared[:, inside].mean(axis=1) / np.maximum(background, 1e-3 * squared.mean(axis=(1, 2)) + 1e-30)
+
+
 def crossing(curve: Float, radii: Float, threshold: float = 0.143) -> float:
     """Radius where a curve first falls below a threshold, between rings by interpolation; 0 if it starts below.
 
@@ -184,7 +216,7 @@ def crossing(curve: Float, radii: Float, threshold: float = 0.143) -> float:
     return float(radii[i - 1] + part * (radii[i] - radii[i - 1]))
 
 
-def collect(engine: Engine2D, state: State, seeding: int) -> Classes2D:
+def collect(engine: Engine2D, state: State) -> Classes2D:
     """The result: averages centred and ranked, poses moved with them, verdict.
 
     Parameters
@@ -192,8 +224,6 @@ def collect(engine: Engine2D, state: State, seeding: int) -> Classes2D:
     engine : Engine2D
     state : State
         After the last iteration.
-    seeding : int
-        Iterations of the record that belong to the seeding, whose evidence does not count.
     """
     work, geo, k, sums = engine.work, engine.geometry, len(state.model), state.sums
     assert sums is not None
@@ -224,20 +254,21 @@ def collect(engine: Engine2D, state: State, seeding: int) -> Classes2D:
         # Grey values of the particles' own pixels: a working pixel averages several of them.
         shown = fourier_resample(shown, (box, box))
     probability = np.bincount(label, state.found.probability[rows], k + 1) / np.maximum(size, 1)
+    signal, offset = inside_outside(engine, state.model, sums), np.hypot(*move.T) / geo.diameter_px
     table = pd.DataFrame({
         "class": np.arange(1, k + 1), "particles": size[order], "share": size[order] / len(rows),
         "resolution_A": resolution[order], "evidence_sigma": evidence[order], "probability": probability[order],
-        "stability": np.nan,
+        "signal": signal[order], "offset": offset[order], "stability": np.nan,
     })  # fmt: skip
     if engine.settings.null_class:
         shown = np.concatenate([shown, np.zeros((1, box, box), np.float32)])
-        table.loc[k] = [k + 1, size[k], size[k] / len(rows), np.inf, 0.0, probability[k], np.nan]
+        table.loc[k] = [k + 1, size[k], size[k] / len(rows), np.inf, 0.0, probability[k], np.nan, 0.0, np.nan]
         table = table.astype({"class": int, "particles": int})
-    best = max((line.evidence for line in state.record[seeding:]), default=0.0)
-    verdict, signal = _verdict(best, table, k, geo.resolution_A(state.stage.radius))
+    best = max(state.record, key=lambda line: line.evidence)
+    verdict, found = _verdict(best.evidence, table, k, best.resolution_A)
     return Classes2D(
         shown.astype(np.float32), work.pixel_size_A, chosen, table, curves[order],
-        engine.grid.radii / (geo.box * geo.pixel_size_A), verdict, signal, state.record, work.bad,
+        engine.grid.radii / (geo.box * geo.pixel_size_A), verdict, found, state.record, work.bad,
         [level[rows] for level in state.levels],
     )  # fmt: skip
 

@@ -22,10 +22,11 @@ def _numbers(text: str) -> tuple[int, ...]:
 def register(app: typer.Typer) -> None:
     """Add the command."""
 
-    @app.command(epilog="Example: verglas select class2d/particles.star --min-resolution 12 --out good.star")
+    @app.command(epilog="Example: verglas select class2d/particles.star --auto --out good.star")
     def select(
         particles: Path = typer.Argument(..., help="Particles with class numbers (particles.star of class2d)."),
         out: Path = typer.Option(..., "--out", "-o", help="STAR or CS file to write."),
+        auto: bool = typer.Option(False, "--auto", help="The classes that look like particles."),
         classes: str = typer.Option(None, "--classes", help="Class numbers, such as 1,4-6."),
         table: Path = typer.Option(None, "--table", help="classes.star [beside the particles] or selection.star."),
         min_resolution: float = typer.Option(None, "--min-resolution", help="At least this resolution, A."),
@@ -34,6 +35,7 @@ def register(app: typer.Typer) -> None:
     ) -> None:
         """Keep the particles of classes: by number, by a selection from the page of class2d, or by rules.
 
+        --auto keeps classes that are large enough, centred, with more inside the circle than outside, and resolved.
         Rules narrow what numbers or a selection have chosen; alone they choose among all classes.
         """
         if min_resolution is not None and not min_resolution > 0:
@@ -41,11 +43,15 @@ def register(app: typer.Typer) -> None:
                 f"expected a positive number, got {min_resolution:g}", param_hint="--min-resolution"
             )
         numbers = () if classes is None else _numbers(classes)
-        if not (numbers or table or min_resolution or min_size):
-            raise typer.BadParameter("give --classes, --table, --min-resolution or --min-size", param_hint="select")
+        if not (auto or numbers or table or min_resolution or min_size):
+            raise typer.BadParameter(
+                "give --auto, --classes, --table, --min-resolution or --min-size", param_hint="select"
+            )
+        if auto and numbers:
+            raise typer.BadParameter("give --auto or --classes, not both", param_hint="--auto")
         from verglas.run.class2d import SelectJob, select_files
 
-        kept, chosen, read = select_files(SelectJob(particles, out, numbers, table, min_resolution, min_size))
+        kept, chosen, read = select_files(SelectJob(particles, out, numbers, table, min_resolution, min_size, auto))
         if as_json:
             typer.echo(json.dumps({"particles_read": read, "particles_kept": len(kept), "classes": chosen}, indent=2))
             return

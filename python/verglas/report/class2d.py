@@ -108,14 +108,16 @@ def _thumbnail(image: npt.NDArray[np.float32]) -> str:
 
 
 def _cards(found: Classes2D) -> str:
-    cards = []
+    cards, left_out = [], found.select().left_out
     for i, (_, row) in enumerate(found.table.iterrows()):
         empty = int(row["class"]) > found.n_classes
         size, resolution = int(row["particles"]), _resolution(found, row["resolution_A"])
         name = "explained by noise alone" if empty else resolution
         picture = "" if empty else f'<img src="{_thumbnail(found.averages[i])}" alt="average of class {i + 1}">'
+        why = left_out.get(int(row["class"]), "")
+        ticked = f'title="{html.escape(why)}"' if why else "checked"
         cards.append(
-            f'<label>{picture}<input type="checkbox" value="{int(row["class"])}" data-n="{size}"> '
+            f'<label>{picture}<input type="checkbox" {ticked} value="{int(row["class"])}" data-n="{size}"> '
             f"class {int(row['class'])}<br>{size} particles<br>{html.escape(name)}</label>"
         )
     bar = (
@@ -157,7 +159,8 @@ def page(found: Classes2D, settings: Mapping[str, object], log: Sequence[str], f
     if found.set_aside:
         numbers["set aside"] = str(len(found.set_aside))
     how = (
-        "Tick classes and download the selection, a small STAR file; then: verglas select particles.star --table "
+        "Ticked are the classes that look like particles, as verglas select --auto chooses them. Tick others, and "
+        "download the selection, a small STAR file; then: verglas select particles.star --table "
         "selection.star --out selected.star. Best resolution first: Fourier ring correlation of half-set averages at "
         "0.143, which flatters up to the finest data used, since both halves were aligned to one average."
     )

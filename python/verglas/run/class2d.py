@@ -9,17 +9,25 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from verglas._version import __version__
-from verglas.classification import Class2DSettings, Classes2D, classify2d
+from verglas.classification import (
+    Class2DSettings,
+    Classes2D,
+    ClassSelection,
+    SelectionRules,
+    classify2d,
+    select_classes,
+)
 from verglas.classification.classes import with_stability
 from verglas.errors import InputError
 from verglas.io import atomic_path, read_particles, read_star, write_particles, write_stack, write_star
 from verglas.report import class2d as report
 from verglas.types import Particles
 
-_TABLE = "classes"
+_TABLE, _GENERAL = "classes", "classification"
 _NO_RESOLUTION_A = 999.0  # what stands for infinity in STAR files, as in RELION's
 
 
@@ -63,7 +71,8 @@ class Class2DSummary:
         return {
             "verdict": found.verdict, "signal": found.signal, "particles": len(found.particles),
             "set_aside": {str(k): v for k, v in found.set_aside.items()}, "seconds": round(self.seconds, 2),
-            "classes": rows, "record": [vars(line) for line in found.record], "files": [str(f) for f in self.files],
+            "classes": rows, "selection": found.select().as_dict(),
+            "record": [vars(line) for line in found.record], "files": [str(f) for f in self.files],
         }  # fmt: skip
 
 
@@ -119,7 +128,7 @@ def class_star(found: Classes2D, stack: str) -> pd.DataFrame:
         "rlnClassDistribution": table["share"],
         "rlnEstimatedResolution": np.minimum(table["resolution_A"], _NO_RESOLUTION_A),
         "verglasParticles": table["particles"], "verglasEvidenceSigma": table["evidence_sigma"],
-        "verglasStability": table["stability"],
+        "verglasSignal": table["signal"], "verglasOffset": table["offset"], "verglasStability": table["stability"],
     })  # fmt: skip
 
 
@@ -127,7 +136,8 @@ def _write(found: Classes2D, job: Class2DJob, log: list[str]) -> list[Path]:
     out = job.out
     files = [out / n for n in ("averages.mrcs", "classes.star", "particles.star", "classes.png", "classes.html")]
     write_stack(files[0], found.averages, found.pixel_size_A)
-    write_star(files[1], {_TABLE: class_star(found, files[0].name)})
+    general: dict[str, object] = {"verglasSignalFound": int(found.signal), "verglasEmptyClass": found.empty_class or 0}
+    write_star(files[1], {_GENERAL: general, _TABLE: class_star(found, files[0].name)})
     write_particles(files[2], found.particles)
     with atomic_path(files[3]) as temporary:
         temporary.write_bytes(report.montage(found))
@@ -155,6 +165,8 @@ class SelectJob:
         the page has downloaded.
     min_resolution_A, min_size : float, int, optional
         Rules: at least this resolution (at most this many angstrom) and this many particles.
+    auto : bool
+        Choose the classes that look like particles (:func:`verglas.classification.select_classes`).
     """
 
     particles: Path
@@ -163,6 +175,58 @@ class SelectJob:
     table: Path | None = None
     min_resolution_A: float | None = None
     min_size: int | None = None
+    auto: bool = False
+
+
+def select_automatically(
+    particles: Path, table: Path | None = None, *, rules: SelectionRules | None = None
+) -> tuple[Particles, ClassSelection]:
+    """Particles in the classes that look like particles, from the files of ``verglas class2d``.
+
+    Parameters
+    ----------
+    particles : Path
+        particles.star of class2d.
+    table : Path, optional
+        classes.star; by default the one beside it.
+    rules : SelectionRules, optional
+        Limits.
+
+    Returns
+    -------
+    (Particles, ClassSelection)
+        Empty where the selection says stop.
+    """
+    path = table or particles.with_name("classes.star")
+    known = class_table(path)
+    read = read_particles(particles)
+    own = _own_classes(read, particles)
+    known["particles"] = np.bincount(np.maximum(own, 0), minlength=int(known["class"].max()) + 1)[known["class"]]
+    general = read_star(path).get(_GENERAL)
+    general = general if isinstance(general, dict) else {}
+    chosen = select_classes(
+        known, signal=bool(int(general.get("verglasSignalFound", 1))),
+        empty_class=int(general.get("verglasEmptyClass", 0)) or None, rules=rules,
+    )  # fmt: skip
+    return read[np.isin(own, chosen.classes)], chosen
+
+
+def class_table(path: Path) -> pd.DataFrame:
+    """classes.star with the columns of :attr:`verglas.classification.Classes2D.table` that it has."""
+    table = _star_table(path)
+    names = {"rlnClassNumber": "class", "rlnEstimatedResolution": "resolution_A", "verglasSignal": "signal",
+             "verglasOffset": "offset", "verglasParticles": "particles"}  # fmt: skip
+    known = pd.DataFrame({ours: table[label].to_numpy(float) for label, ours in names.items() if label in table})
+    if "resolution_A" not in known:
+        raise InputError(f"select: {path} has no column rlnEstimatedResolution; give --table classes.star")
+    known["resolution_A"] = known["resolution_A"].where(known["resolution_A"] < _NO_RESOLUTION_A, np.inf)
+    return known.astype({"class": np.int64})
+
+
+def _own_classes(particles: Particles, path: Path) -> npt.NDArray[np.int64]:
+    if "rlnClassNumber" not in particles.table:
+        raise InputError(f"{path}: no column rlnClassNumber, so there are no classes to select from")
+    return particles.table["rlnClassNumber"].to_numpy(np.int64)
 
 
 def select_files(job: SelectJob) -> tuple[Particles, list[int], int]:
@@ -179,9 +243,7 @@ def select_files(job: SelectJob) -> tuple[Particles, list[int], int]:
         No class numbers, no rule can be applied, or nothing is left.
     """
     particles = read_particles(job.particles)
-    if "rlnClassNumber" not in particles.table:
-        raise InputError(f"{job.particles}: no column rlnClassNumber, so there are no classes to select from")
-    own = particles.table["rlnClassNumber"].to_numpy(np.int64)
+    own = _own_classes(particles, job.particles)
     chosen = _chosen(job, own)
     kept = particles[np.isin(own, chosen)]
     if not len(kept):
@@ -190,7 +252,7 @@ def select_files(job: SelectJob) -> tuple[Particles, list[int], int]:
     return kept, chosen, len(particles)
 
 
-def _chosen(job: SelectJob, own: np.ndarray) -> list[int]:
+def _chosen(job: SelectJob, own: npt.NDArray[np.int64]) -> list[int]:
     present = set(np.unique(own).tolist())
     rules = job.min_resolution_A is not None or job.min_size is not None
     table = _class_table(job) if (job.table is not None or rules) else None
@@ -199,11 +261,16 @@ def _chosen(job: SelectJob, own: np.ndarray) -> list[int]:
         if unknown:
             raise InputError(f"select: no particle of {job.particles} is in class {unknown[0]}")
         numbers = set(job.classes)
+    elif job.auto:
+        chosen = select_automatically(job.particles, job.table)[1]
+        if chosen.state == "stop":
+            raise InputError(f"select: {chosen.sentence}")
+        numbers = set(chosen.classes)
     elif table is not None:
         numbers = set(table["rlnClassNumber"].to_numpy(int).tolist())
     else:
         raise InputError(
-            "select: expected classes, a table or a rule (--classes, --table, --min-resolution, --min-size)"
+            "select: expected classes, a table or a rule (--auto, --classes, --table, --min-resolution, --min-size)"
         )
     if job.min_resolution_A is not None:
         assert table is not None
@@ -217,7 +284,10 @@ def _chosen(job: SelectJob, own: np.ndarray) -> list[int]:
 
 
 def _class_table(job: SelectJob) -> pd.DataFrame:
-    path = job.table or job.particles.with_name("classes.star")
+    return _star_table(job.table or job.particles.with_name("classes.star"))
+
+
+def _star_table(path: Path) -> pd.DataFrame:
     if not path.is_file():
         raise InputError(f"select: no table of classes at {path}; name it with --table")
     for table in read_star(path).values():
