@@ -67,9 +67,8 @@ class CentreStage:
         return settings_json(self.chosen(project))
 
     def inputs(self, project: Project) -> dict[str, str]:
-        """The extracted particles; the project's list, which this stage writes, has to be there."""
-        there = "there" if (project.root / "particles.star").is_file() else "missing"
-        return outputs_of(project, "extract") | ({} if there == "there" else {"particles.star": there})
+        """The extracted particles."""
+        return outputs_of(project, "extract")
 
     def run(self, project: Project) -> dict[str, str]:
         """centring.json, centring.png, stacks/ if boxes move, and particles.star of the project."""

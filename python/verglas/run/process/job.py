@@ -15,6 +15,7 @@ from verglas._native import resolve_threads
 from verglas.errors import InputError
 from verglas.io import write_json
 from verglas.run.process.centre import CentreStage
+from verglas.run.process.maps import AbInitioStage, Class2DStage, PostprocessStage, RefineStage
 from verglas.run.process.micrographs import CtfStage, PickStage
 from verglas.run.process.particles import ExtractStage
 from verglas.run.process.project import Project, Told, find_shots, locked
@@ -79,6 +80,11 @@ class Outcome:
 def stages_of(request: Request) -> list[Stage]:
     """The stages that lead to what is asked for."""
     stages: list[Stage] = [CtfStage(), PickStage(), ExtractStage(), CentreStage()]
+    if request.to in ("classes", "map"):
+        stages.append(Class2DStage())
+    if request.to == "map":
+        start: list[Stage] = [AbInitioStage()] if request.reference is None else []
+        stages += [*start, RefineStage(), PostprocessStage()]
     return stages
 
 

@@ -172,7 +172,7 @@ def load(project: Project, shot: Shot) -> tuple[Micrograph, float | None]:
     Raises
     ------
     InputError
-        The pixel size is unknown.
+        The pixel size is unknown, or pixels are not finite.
     FormatError
         The file is no micrograph.
     """
@@ -181,6 +181,9 @@ def load(project: Project, shot: Shot) -> tuple[Micrograph, float | None]:
     pixel = project.request.pixel_size_A or shot.known.get(PIXEL) or header
     if pixel is None:
         raise InputError(f"{shot.path}: the pixel size is unknown: neither header nor list says; give --pixel-size")
+    bad = int(np.count_nonzero(~np.isfinite(found.data)))
+    if bad:
+        raise InputError(f"{shot.path}: {bad} of {found.data.size} pixels are not finite numbers")
     return replace(found, pixel_size_A=pixel), header
 
 

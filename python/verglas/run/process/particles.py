@@ -15,7 +15,7 @@ from verglas.io import read_particles, write_particles
 from verglas.preprocess import Cut, ExtractSettings
 from verglas.preprocess.pick_particles import MERIT
 from verglas.run.extract import ExtractOptions, Piece, cut_one, particles_of, write_excluded, write_piece
-from verglas.run.process.micrographs import MicrographStage, Picture, good, picks_of, result_of
+from verglas.run.process.micrographs import MicrographStage, Picture, good, load, picks_of, result_of
 from verglas.run.process.project import Project, Shot
 from verglas.run.process.request import settings_json, with_overrides
 from verglas.run.process.stage import StageVerdict, digest, file_digest
@@ -121,7 +121,7 @@ class ExtractStage(MicrographStage):
         write_excluded(folder / "excluded.csv", excluded)
         _picture(folder)
         marks = digest([(project.results("extract").get(s.key) or {}).get("digest") for s in usable(project)])
-        return {"particles.star": file_digest(folder / "particles.star"), "images": marks}
+        return {"03_extract/particles.star": file_digest(folder / "particles.star"), "images": marks}
 
     def verdict(self, project: Project) -> StageVerdict:
         """Whether there are enough particles, and few lost."""
@@ -130,11 +130,12 @@ class ExtractStage(MicrographStage):
         lost = Counter(why for r in results for why in r["excluded"].values())
         asked = count + sum(lost.values())
         numbers = {"particles": count, "picks": asked, "box": self.chosen(project).box, "set_aside": dict(lost)}
+        reasons: tuple[str, ...] = ()
         if count < _FEWEST:
-            reasons: tuple[str, ...] = (f"{count} particles are too few",)
-            return StageVerdict("stop", reasons, numbers, (), "report.html and 03_extract/excluded.csv")
-        reasons = ()
-        if asked and (asked - count) / asked > _LOST:
+            reasons = (f"{count} particles are too few for a map",)
+            if project.request.to != "particles":
+                return StageVerdict("stop", reasons, numbers, (), "report.html and 03_extract/excluded.csv")
+        elif asked and (asked - count) / asked > _LOST:
             reasons = (f"{asked - count} of {asked} picks were set aside, most: {lost.most_common(1)[0][0]}",)
         return StageVerdict("warn" if reasons else "go on", reasons, numbers, ("03_extract/particles.png",),
                             "03_extract/excluded.csv")  # fmt: skip
@@ -154,7 +155,7 @@ def cut_shot(project: Project, shot: Shot, picks: Picks, choice: ExtractChoice, 
     """
     pixel = float(result_of(project, "ctf", shot)["pixel_size_A"])
     table = micrograph_table(project, [shot], project.root)
-    piece = cut_one(table, {}, 0, picks, choice.box, choice.options(pixel))
+    piece = cut_one(table, {0: load(project, shot)[0]}, 0, picks, choice.box, choice.options(pixel))
     if piece.cut is None:
         raise InputError(piece.problem)
     if len(piece.cut.kept):

@@ -101,7 +101,10 @@ class Stage(Protocol):
         """Fingerprints of everything that it reads."""
 
     def run(self, project: Project) -> dict[str, str]:
-        """Do it; write into the stage's folder; return fingerprints of what later stages read."""
+        """Do it; write into the stage's folder; return fingerprints of what later stages read.
+
+        A name with a suffix is a file, from the project folder: the stage is done again if it is gone.
+        """
 
     def verdict(self, project: Project) -> StageVerdict:
         """Judge what it left."""
@@ -221,7 +224,9 @@ def _run_one(project: Project, stage: Stage, *, again: bool) -> StageRecord:
     settings, inputs = stage.settings(project), stage.inputs(project)
     had, verdict = read_record(project.root, stage)
     same = had.get("settings") == settings and had.get("inputs") == inputs
-    if had.get("state") == "finished" and same and not again and verdict is not None:
+    there = all((project.root / name).exists() for name in had.get("outputs", {}) if had["outputs"][name] != "missing"
+                and Path(name).suffix)  # fmt: skip
+    if had.get("state") == "finished" and same and there and not again and verdict is not None:
         return StageRecord(stage.name, stage.folder, settings, inputs, had["outputs"], had["seconds"], verdict, True)
     folder = project.root / stage.folder
     if had and not (stage.keeps_parts or (same and had.get("state") == "running" and not again)):

@@ -184,7 +184,7 @@ def write_ctf(project: Project) -> dict[str, str]:
         write_micrographs(path, micrograph_table(project, shots, folder))
     else:
         path.unlink(missing_ok=True)
-    return {path.name: file_digest(path)}
+    return {f"01_ctf/{path.name}": file_digest(path)}
 
 
 def _set_aside_sentences(found: Sequence[tuple[str, str]], total: int) -> list[str]:
@@ -238,7 +238,7 @@ def write_picks_of_set(project: Project) -> dict[str, str]:
     shots = usable(project)
     path = folder / "picks.star"
     write_picks(path, {shot.name: picks_of(project, shot) for shot in shots})
-    return {path.name: file_digest(path)}
+    return {f"02_pick/{path.name}": file_digest(path)}
 
 
 def pick_verdict(project: Project) -> StageVerdict:

@@ -1,0 +1,74 @@
+"""Small simulated micrographs for the tests of ``verglas process``, and a child process that runs it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import tifffile
+
+import verglas as vg
+from verglas import simulate
+
+PIXEL_A, DIAMETER_A, SHAPE = 3.0, 120.0, (480, 480)
+OPTIONS = ["--diameter", "120", "--pixel-size", "3", "--threads", "1"]
+GIVEN = {"diameter_A": DIAMETER_A, "pixel_size_A": PIXEL_A, "threads": 1}
+
+
+def scene(seed: int, model=None, **more):
+    """One micrograph with 30 particles at a defocus of its own, and its truth."""
+    model = model or simulate.phantom(32, 6.0, DIAMETER_A, seed=1)
+    chosen = {"shape": SHAPE, "pixel_size_A": PIXEL_A, "n": 30, "snr": 0.5, "ice": 0.4, "b_factor_A2": 80.0,
+              "defocus_u_A": 15000.0 + 1500 * seed} | more  # fmt: skip
+    return simulate.micrograph(model, seed=seed, **chosen)
+
+
+def write_set(folder: Path, count: int) -> dict[str, object]:
+    """Micrographs m0.mrc, m1.mrc, ... and their truth by path."""
+    model = simulate.phantom(32, 6.0, DIAMETER_A, seed=1)
+    truth = {}
+    for seed in range(count):
+        m, truth_of_m = scene(seed, model)
+        path = folder / f"m{seed}.mrc"
+        vg.io.write_stack(path, m.data[None], PIXEL_A)
+        truth[str(path)] = truth_of_m
+    return truth
+
+
+def write_bad(folder: Path) -> dict[str, str]:
+    """What can be wrong with a file of a micrograph -> a word of the reason it must be given."""
+    rng = np.random.default_rng(5)
+    image = scene(40)[0].data
+    tifffile.imwrite(folder / "whole.tif", image)
+    (folder / "cut.tif").write_bytes((folder / "whole.tif").read_bytes()[: image.nbytes // 2])
+    (folder / "whole.tif").unlink()
+    tifffile.imwrite(folder / "colour.tif", rng.integers(0, 255, (96, 96, 3)).astype(np.uint8), photometric="rgb")
+    tifffile.imwrite(folder / "movie.tif", np.stack([image] * 3), photometric="minisblack")
+    vg.io.write_stack(folder / "movie.mrc", np.stack([image] * 2), PIXEL_A)
+    holed = image.copy()
+    holed[100:140, 200:260] = np.nan
+    vg.io.write_stack(folder / "nan.mrc", holed[None], PIXEL_A)
+    vg.io.write_stack(folder / "zero.mrc", np.zeros((1, *SHAPE), np.float32), PIXEL_A)
+    vg.io.write_stack(folder / "pixel.mrc", scene(41)[0].data[None], 2 * PIXEL_A)
+    return {
+        "cut.tif": "cannot be read|can be read|cut off", "colour.tif": "samples", "movie.tif": "movie",
+        "movie.mrc": "movie", "nan.mrc": "not finite", "zero.mrc": "constant", "pixel.mrc": "pixel size 6 A",
+    }  # fmt: skip
+
+
+def command(*arguments: object) -> list[str]:
+    return [sys.executable, "-m", "verglas.cli", "process", *map(str, arguments)]
+
+
+def run(*arguments: object, check: bool = True) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run(command(*arguments), capture_output=True, text=True, env=environment())
+    if check:
+        assert done.returncode == 0, done.stderr
+    return done
+
+
+def environment() -> dict[str, str]:
+    return {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}

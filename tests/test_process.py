@@ -1,0 +1,322 @@
+"""``verglas process``: micrographs to particles, bad input, verdicts, redoing and resuming."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from process_set import DIAMETER_A, GIVEN, OPTIONS, PIXEL_A, command, environment, run, scene, write_bad, write_set
+
+import verglas as vg
+from verglas.errors import InputError
+from verglas.preprocess import compare_picks, inside, try_centring
+from verglas.run.process import job
+from verglas.run.process.project import locked
+from verglas.run.process.request import load_request, parse_setting, with_overrides
+from verglas.run.process.stage import StageStopped, StageVerdict, run_stages
+
+
+@pytest.fixture(scope="module")
+def micrographs(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("mics")
+    return folder, write_set(folder, 3)
+
+
+@pytest.fixture(scope="module")
+def project(micrographs, tmp_path_factory):
+    """A project of three micrographs, done once for all tests that only read it."""
+    root = tmp_path_factory.mktemp("projects") / "proj"
+    return vg.process(root, micrographs=[f"{micrographs[0]}/*.mrc"], **GIVEN)
+
+
+@pytest.fixture
+def copy(project, tmp_path):
+    """A copy that a test may change."""
+    return Path(shutil.copytree(project.root, tmp_path / "proj"))
+
+
+def stamps(folder: Path) -> dict[str, int]:
+    return {p.name: p.stat().st_mtime_ns for p in sorted(folder.glob("*"))}
+
+
+def test_particles_have_their_ctf_and_lie_where_the_truth_is(micrographs, project):
+    folder, truth = micrographs
+    particles = vg.read_particles(project.particles)
+    assert len(particles) > 50
+    assert particles.box == 60  # 1.5 diameters of 40 px
+    images = particles.images()
+    assert np.isfinite(images).all()
+    middle = images[:, 20:40, 20:40].mean()
+    assert middle > 3 * abs(images[:, :5].mean())  # white particles, in the middle
+    for path, true in truth.items():
+        mine = particles.table["rlnMicrographName"].str.endswith(Path(path).name).to_numpy()
+        xy = particles.table.loc[mine, ["rlnCoordinateX", "rlnCoordinateY"]].to_numpy()
+        expected = true.picks.xy_px[inside(true.picks.xy_px, true.scene.shape, 31)]
+        assert compare_picks(xy, expected, DIAMETER_A / PIXEL_A / 3).f_score > 0.85
+        defocus = particles.table.loc[mine, "rlnDefocusU"].to_numpy()
+        assert np.abs(defocus - true.scene.defocus_u_A).max() < 150
+        assert (folder / Path(path).name).is_file()
+
+
+def test_every_stage_leaves_its_record_verdict_and_pictures(project):
+    for name, stage in (("ctf", "01_ctf"), ("pick", "02_pick"), ("extract", "03_extract"), ("centre", "04_centre")):
+        record = json.loads((project.root / stage / "stage.json").read_text())
+        assert record["stage"] == name
+        assert record["state"] == "finished"
+        assert {"settings", "inputs", "outputs", "seed", "verglas", "seconds"} <= set(record)
+        verdict = json.loads((project.root / stage / "verdict.json").read_text())
+        assert verdict["state"] == "go on"
+        for picture in verdict["pictures"]:
+            assert (project.root / picture).exists()
+    for stage in ("01_ctf", "02_pick"):
+        assert len(list((project.root / stage / "png").glob("*.png"))) == 3
+    page = (project.root / "report.html").read_text()
+    linked = re.findall(r'href="(0\d_[^"]+png)"', page)
+    assert len(linked) == 3
+    assert all((project.root / name).is_file() for name in linked)
+    assert page.count('type="checkbox"') == 3
+    assert "src=" not in page.replace('src="data:', "")  # nothing from elsewhere
+    assert {one["stage"] for one in project.summary()["stages"]} == {"ctf", "pick", "extract", "centre"}
+
+
+def test_a_finished_project_is_not_done_again(copy, project):
+    before = {stage: stamps(copy / stage / "records") for stage in ("01_ctf", "02_pick", "03_extract")}
+    again = vg.process(copy, threads=1)  # what it was asked for is known
+    assert [r.done_before for r in again.records] == [True] * 4
+    assert {stage: stamps(copy / stage / "records") for stage in before} == before
+    assert (copy / "particles.star").read_text() == project.particles.read_text()
+
+
+def test_a_stage_is_redone_with_other_settings_and_earlier_ones_are_not(copy):
+    ctf, picks = stamps(copy / "01_ctf/records"), (copy / "02_pick/picks.star").read_text()
+    with pytest.raises(InputError, match=r"pick was finished with other settings \(method.*--redo pick"):
+        vg.process(copy, set={"pick.method": "log"}, threads=1)
+    assert load_request(copy, {}).set == {}  # a refused wish is not kept
+    done = vg.process(copy, set={"pick.method": "log"}, redo=["pick"], threads=1)
+    assert [r.done_before for r in done.records] == [True, False, False, False]
+    assert stamps(copy / "01_ctf/records") == ctf
+    assert (copy / "02_pick/picks.star").read_text() != picks
+    assert load_request(copy, {}).set == {"pick.method": "log"}
+    boxed = vg.process(copy, box=72, redo=["extract"], threads=1)
+    assert [r.done_before for r in boxed.records] == [True, True, False, False]
+    assert vg.read_particles(boxed.particles).box == 72
+
+
+def test_only_what_is_new_is_done(copy, micrographs, tmp_path):
+    """A fourth micrograph: the others' results stand."""
+    for path in micrographs[0].glob("*.mrc"):
+        assert path.is_file()
+    vg.io.write_stack(tmp_path / "new.mrc", scene(9)[0].data[None], PIXEL_A)
+    before = stamps(copy / "02_pick/records")
+    done = vg.process(copy, micrographs=[f"{micrographs[0]}/*.mrc", str(tmp_path / "new.mrc")], threads=1)
+    after = stamps(copy / "02_pick/records")
+    assert len(after) == 4
+    assert {name: after[name] for name in before} == before
+    assert done.summary()["micrographs_used"] == 4
+
+
+def test_the_kept_list_chooses_micrographs(copy, micrographs):
+    kept = copy / "kept.star"
+    kept.write_text(f"\ndata_\n\nloop_\n_rlnMicrographName #1\n{micrographs[0]}/m1.mrc\n")
+    done = vg.process(copy, keep=str(kept), redo=["extract"], threads=1)
+    names = set(vg.read_particles(done.particles).table["rlnMicrographName"])
+    assert {Path(name).name for name in names} == {"m1.mrc"}
+    assert "not in the list" in done.summary()["set_aside"][f"{micrographs[0]}/m0.mrc"]
+
+
+def test_bad_files_are_named_set_aside_and_counted(tmp_path):
+    mics = tmp_path / "mics"
+    mics.mkdir()
+    write_set(mics, 2)
+    words = write_bad(mics)
+    done = run(mics, *OPTIONS, "--out", tmp_path / "proj", "--json", check=False)
+    # seven of nine are bad: too many to go on unasked
+    assert done.returncode == 1
+    assert "ctf stopped: 7 of 9 micrographs set aside" in done.stderr
+    assert "--force" in done.stderr
+    found = json.loads(run("--out", tmp_path / "proj", "--force", "--json", "--threads", 1).stdout)
+    reasons = {Path(name).name: reason for name, reason in found["set_aside"].items()}
+    assert set(reasons) == set(words)
+    for name, word in words.items():
+        assert re.search(word, reasons[name]), f"{name}: {reasons[name]}"
+    assert found["micrographs_used"] == 2
+    assert found["particles"] > 30
+    page = (tmp_path / "proj/report.html").read_text()
+    assert all(name in page for name in words)
+
+
+def test_nothing_to_do_and_nothing_usable(tmp_path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match="no micrographs found"):
+        vg.process(tmp_path / "p", micrographs=[str(tmp_path / "empty")], **GIVEN)
+    with pytest.raises(InputError, match="diameter is needed"):
+        vg.process(tmp_path / "p", micrographs=["a.mrc"])
+    (tmp_path / "a.tif").write_bytes(b"no micrograph")
+    done = vg.process(tmp_path / "q", micrographs=[str(tmp_path / "a.tif")], **GIVEN)
+    assert "ctf stopped: 1 of 1 micrographs set aside" in done.stopped
+    assert done.summary()["particles"] == 0
+
+
+def test_all_headers_against_the_pixel_size_is_a_warning(micrographs, tmp_path):
+    """One user's pixel size against all headers: used, and said."""
+    done = vg.process(tmp_path / "p", micrographs=[f"{micrographs[0]}/m0.mrc", f"{micrographs[0]}/m1.mrc"],
+                      **{**GIVEN, "pixel_size_A": 2.8})  # fmt: skip
+    assert "the headers say 3 A per pixel, 2.8 A was asked for" in "; ".join(done.records[0].verdict.reasons)
+    assert done.records[0].verdict.state == "warn"
+
+
+@pytest.mark.parametrize("moment", ["01_ctf", "03_extract"])
+def test_killed_half_way_it_goes_on_with_what_is_there(micrographs, project, tmp_path, moment):
+    root = tmp_path / "proj"
+    child = subprocess.Popen(command(micrographs[0], *OPTIONS, "--out", root), env=environment(),
+                             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # fmt: skip
+    records = root / moment / "records"
+    deadline = time.monotonic() + 120
+    while not list(records.glob("[!.]*.json")) and child.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.005)
+    child.send_signal(signal.SIGKILL)
+    child.wait()
+    before = {p: stamps(p) for p in root.glob("*/records")}
+    assert before
+    done = vg.process(root, threads=1)
+    assert done.particles.read_text().replace(str(tmp_path), "") == project.particles.read_text()
+    for folder, had in before.items():
+        now = stamps(folder)
+        # what was whole was not touched (a temporary file that the kill left is no result)
+        assert {name: now[name] for name in had if name.endswith(".json") and name[0] != "."} == {
+            name: t for name, t in had.items() if name.endswith(".json") and name[0] != "."
+        }
+
+
+def test_one_process_at_a_time(tmp_path):
+    with (
+        locked(tmp_path),
+        pytest.raises(InputError, match=f"another process \\({os.getpid()}\\) works"),
+        locked(tmp_path),
+    ):
+        pass
+    with locked(tmp_path):
+        pass
+
+
+class _Counter:
+    """A stage of a test: another is easily added."""
+
+    keeps_parts = False
+
+    def __init__(self, name, folder, state="go on"):
+        self.name, self.folder, self.state, self.runs = name, folder, state, 0
+
+    def settings(self, project):
+        return {"n": 1}
+
+    def inputs(self, project):
+        return {}
+
+    def run(self, project):
+        self.runs += 1
+        return {"made": str(self.runs)}
+
+    def verdict(self, project):
+        return StageVerdict(self.state, ("as told",))
+
+
+def test_a_stop_verdict_stops_and_force_goes_on(copy):
+    project = job.Project(copy, load_request(copy, {}), job.find_shots(load_request(copy, {})))
+    first, second = _Counter("one", "x_one", "stop"), _Counter("two", "x_two")
+    with pytest.raises(StageStopped, match=r"one stopped: as told\. Look at .*--redo one.*--force"):
+        run_stages(project, [first, second])
+    assert (first.runs, second.runs) == (1, 0)
+    with pytest.raises(StageStopped):  # the verdict of a finished stage still holds
+        run_stages(project, [first, second])
+    run_stages(project, [first, second], force=True)
+    assert (first.runs, second.runs) == (1, 1)
+    run_stages(project, [first, second], force=True, redo=["two"])
+    assert (first.runs, second.runs) == (1, 2)
+    assert (copy / "x_two.before").is_dir()  # the last result is kept
+    with pytest.raises(InputError, match="no such stage"):
+        run_stages(project, [first], redo=["three"])
+
+
+def test_settings_are_checked_by_name(tmp_path):
+    assert parse_setting("pick.method=log") == ("pick.method", "log")
+    for wrong in ("pick=1", "pick.=1", "threshold"):
+        with pytest.raises(InputError, match=r"stage\.field=value"):
+            parse_setting(wrong)
+    from verglas.preprocess import PickSettings
+
+    assert with_overrides(PickSettings(), {"threshold": 0.5}, "pick").threshold == 0.5
+    with pytest.raises(InputError, match=r"no such setting; pick has .*distance_A"):
+        with_overrides(PickSettings(), {"treshold": 0.5}, "pick")
+    with pytest.raises(InputError, match="expected float"):
+        with_overrides(PickSettings(), {"threshold": "high"}, "pick")
+    with pytest.raises(InputError, match="unknown setting diametre_A"):
+        load_request(tmp_path, {"diametre_A": 3})
+
+
+def test_centring_helps_where_boxes_are_off_and_not_where_they_are_right():
+    """Rings at SNR 1/16, boxes off by up to 4 px of 40: the average finds them; placed rightly, none is moved."""
+    rng = np.random.default_rng(0)
+    y, x = np.indices((40, 40)) - 20
+    signs = np.ones((300, 40, 21), np.float32)
+    for spread, best in ((4.0, "average"), (0.0, "picks")):
+        at = rng.uniform(-spread, spread, (300, 2)) if spread else np.zeros((300, 2))
+        rings = np.stack([np.exp(-((np.hypot(x - a, y - b) - 9) ** 2) / 4) for a, b in at])
+        images = rings + rng.normal(0, 4 * rings.std(), rings.shape)
+        found = try_centring(images, signs, 24)
+        assert found.best == best
+        if spread:
+            assert np.sqrt((((found.shifts_px["average"] + at) ** 2).sum(axis=1)).mean()) < 1.0
+            assert found.power["average"] > 1.5
+
+
+def test_off_centre_picks_are_cut_again(copy):
+    """Extraction at picks that were moved by hand: the boxes go back to the particles."""
+    rng = np.random.default_rng(1)
+    for path in (copy / "02_pick/records").glob("*.json"):
+        record = json.loads(path.read_text())
+        xy = np.array(record["result"]["xy_px"])
+        record["result"]["xy_px"] = (xy + rng.uniform(-6, 6, xy.shape)).tolist()
+        record["digest"] = record["digest"]
+        path.write_text(json.dumps(record))
+    for path in (copy / "03_extract/records").glob("*.json"):
+        path.unlink()
+    done = vg.process(copy, redo=["extract", "centre"], set={"centre.way": "average"}, threads=1)
+    found = json.loads((copy / "04_centre/centring.json").read_text())
+    assert found["moved"]
+    assert found["rms_shift_px"] > 3
+    assert found["power"]["average"] > found["power"]["picks"]
+    particles = vg.read_particles(done.particles)
+    assert particles.table["rlnImageName"].str.contains("04_centre/stacks").all()
+    assert np.isfinite(particles.images()).all()
+
+
+@pytest.mark.slow
+def test_the_apoferritin_micrographs(data_dir, tmp_path):
+    """14 real micrographs: nothing set aside, F against the given picks, seconds per micrograph."""
+    begun = time.process_time()
+    done = vg.process(tmp_path / "p", micrographs=[f"{data_dir}/apoferritin/*.tif"], diameter_A=130, pixel_size_A=1.5,
+                      voltage_kV=300, cs_mm=0.01, amplitude_contrast=0.07, threads=1)  # fmt: skip
+    seconds = time.process_time() - begun
+    found = done.summary()
+    assert found["micrographs_used"] == 14
+    assert all(one["verdict"] == "go on" for one in found["stages"])
+    assert found["particles"] > 1700
+    given, mine = (
+        vg.io.read_picks(p) for p in (data_dir / "apoferritin/picks.star", tmp_path / "p/02_pick/picks.star")
+    )
+    total = vg.preprocess.PickMerit(0, 0, 0)
+    for name, picks in mine.items():
+        true = given[Path(name).name].xy_px
+        true, xy = (one[inside(one, (1200, 1240), 64)] for one in (true, picks.xy_px))
+        total = total + compare_picks(xy, true, 30)
+    assert total.f_score >= 0.9
+    assert seconds / 14 < 10  # a few seconds each, pictures included
