@@ -205,3 +205,16 @@ def test_A1_14_white_noise_has_a_flat_power_spectrum():
 def test_bad_input_is_named(call, words):
     with pytest.raises(InputError, match=words):
         call()
+
+
+@pytest.mark.parametrize("shape", [(8, 8), (7, 9), (6, 7), (5, 4, 6), (4, 5, 7)])
+def test_whole_is_the_full_transform_with_zero_in_the_middle(shape):
+    x = np.random.default_rng(0).normal(size=(2, *shape))
+    axes = tuple(range(-len(shape), 0))
+    expected = np.fft.fftshift(np.fft.fftn(np.fft.ifftshift(x, axes=axes), axes=axes), axes=axes)
+    assert np.allclose(fourier.whole(fourier.forward(x, len(shape)), shape), expected)
+
+
+def test_whole_refuses_a_transform_of_another_shape():
+    with pytest.raises(InputError, match="do not belong to real shape"):
+        fourier.whole(np.zeros((8, 5)), (8, 10))

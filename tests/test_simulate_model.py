@@ -137,3 +137,14 @@ def test_errors_name_what_is_wrong():
         simulate.Model([[0, 0, 0], [np.nan, 0, 0]], "C")
     with pytest.raises(vg.InputError, match="weights"):
         simulate.Model([[0, 0, 0]], "C", weights=[1, 2])
+
+
+def test_a_sum_of_models_scatters_like_both():
+    protein, ligand = (
+        simulate.phantom(32, 4.0, 80.0),
+        simulate.Model([[5.0, -8.0, 3.0]], "Zn", weights=40.0, b_factors_A2=50.0),
+    )
+    both = protein + ligand
+    apart = simulate.density(protein, 32, 4.0).data + simulate.density(ligand, 32, 4.0).data
+    assert len(both) == len(protein) + 1
+    assert np.allclose(simulate.density(both, 32, 4.0).data, apart, atol=1e-4 * apart.max())

@@ -141,6 +141,40 @@ def half_grid(shape: tuple[int, ...]) -> tuple[Array, ...]:
     return tuple(np.ix_(*axes))
 
 
+def whole(spectra: Array, shape: tuple[int, ...]) -> Array:
+    """Full transforms with zero frequency at pixel N // 2, from half transforms of real data: for looking at.
+
+    Parameters
+    ----------
+    spectra : (..., N, N // 2 + 1) complex or float
+        Half transforms, or a quantity on their grid that is equal for k and -k, like ``abs(F)``.
+    shape : tuple of int
+        Real-space shape of the transformed axes.
+
+    Returns
+    -------
+    (..., *shape)
+        Same dtype; of complex values the other half is the conjugate (Friedel).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from verglas import fourier
+    >>> wave = np.cos(2 * np.pi * np.arange(8) / 4) * np.ones((8, 1))
+    >>> full = fourier.whole(np.abs(fourier.forward(wave, 2)), (8, 8))
+    >>> np.argwhere(full > 1).tolist()
+    [[4, 2], [4, 6]]
+    """
+    values = np.asarray(spectra)
+    ndim, n = len(shape), shape[-1]
+    if values.shape[-ndim:] != (*shape[:-1], n // 2 + 1):
+        raise InputError(f"whole: half transforms of shape {values.shape} do not belong to real shape {tuple(shape)}")
+    mates = values[..., 1 : (n + 1) // 2].conj()
+    for axis in range(-ndim, -1):  # the mate of k stands at -k on every axis
+        mates = np.roll(np.flip(mates, axis), 1, axis)
+    return np.fft.fftshift(np.concatenate([values, np.flip(mates, -1)], axis=-1), axes=tuple(range(-ndim, 0)))
+
+
 def radius(shape: tuple[int, ...]) -> npt.NDArray[np.float64]:
     """|k| in Fourier pixels on the half-transform grid of a cube or square.
 

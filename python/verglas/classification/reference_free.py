@@ -214,8 +214,9 @@ def einstein_from_noise(
     r"""Averages of pure noise, aligned to a reference: they look like it, the more so the more images there are.
 
     Image i is white noise that depends on the seed and i alone. Each is turned and moved to where it correlates best
-    with the reference; the signal that this selects grows as N while the noise of the average falls as its square
-    root, so that the correlation goes to 1.
+    with the reference; the signal that this selects adds up while the noise averages out, so that the correlation rises
+    as :math:`\rho / \sqrt{1 + b/N}`. Its limit is below 1: what turned and moved copies of the reference have in common
+    helps no pose to win, and only what is distinctive in the reference appears.
 
     Parameters
     ----------

@@ -1,1 +1,5 @@
-"""Figures and pages that show what a run did."""
+"""Figures and pages that show what a run did, and pictures for notebooks."""
+
+from verglas.report.notebook import gallery, use_style
+
+__all__ = ["gallery", "use_style"]

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 # Okabe and Ito's colours: told apart with every common colour vision.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 INK, FAINT = "#1f2933", "#9aa5b1"
-_STYLE: Any = {
+STYLE: Any = {
     "font.size": 10, "axes.edgecolor": FAINT, "axes.labelcolor": INK, "axes.titlecolor": INK, "text.color": INK,
     "xtick.color": INK, "ytick.color": INK, "axes.spines.top": False, "axes.spines.right": False,
     "axes.titlesize": 11, "axes.grid": False, "legend.frameon": False, "figure.facecolor": "white",
@@ -37,7 +37,7 @@ def styled() -> Any:
     """The context in which figures are drawn."""
     import matplotlib
 
-    return matplotlib.rc_context(_STYLE)
+    return matplotlib.rc_context(STYLE)
 
 
 def png(figure: Figure, dpi: float = DPI) -> bytes:

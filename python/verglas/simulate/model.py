@@ -80,6 +80,20 @@ class Model:
         """Distance of the farthest atom from the origin."""
         return float(np.sqrt((self.xyz_A**2).sum(1).max()))
 
+    def __add__(self, other: Model) -> Model:
+        """Both models in one, where they stand: a ligand on a protein.
+
+        Examples
+        --------
+        >>> from verglas.simulate import Model
+        >>> both = Model([[0.0, 0, 0]], "C") + Model([[2.0, 0, 0]], "Zn", weights=0.5)
+        >>> len(both), both.elements.tolist(), both.weights.tolist()
+        (2, ['C', 'Zn'], [1.0, 0.5])
+        """
+        columns = ("xyz_A", "elements", "weights", "b_factors_A2")
+        joined = (np.concatenate([getattr(self, c), getattr(other, c)]) for c in columns)
+        return Model(*joined, f"{self.name} + {other.name}")
+
     def recentre(self) -> Model:
         """The same atoms with their weighted mean position at the origin."""
         return replace(self, xyz_A=self.xyz_A - self.centre_A)
