@@ -120,8 +120,10 @@ def test_flat_images_score_nothing():
     [
         ("log", "contaminants"),
         ("reference-free", "carbon"),
+        ("log", "few"),
         *(pytest.param(m, n, marks=pytest.mark.slow) for m, n in
-          [("log", "plain"), ("log", "carbon"), ("reference-free", "plain"), ("reference-free", "contaminants")]),
+          [("log", "plain"), ("log", "carbon"),
+           *(("reference-free", name) for name in ("plain", "contaminants", "few"))]),
     ],
 )  # fmt: skip
 def test_A4_3_simulated_at_snr_005_without_a_template(scenes, name, method):

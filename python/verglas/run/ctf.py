@@ -82,7 +82,7 @@ class CtfSummary:
     def as_dict(self) -> dict[str, Any]:
         """JSON-ready."""
         good = self.table[self.table["reason"] == ""]
-        resolution = good["resolution_A"].dropna()
+        resolution = good["resolution_A"].dropna() if len(good) else good["reason"]
         return {
             "micrographs": len(self.table),
             "good": len(good),
