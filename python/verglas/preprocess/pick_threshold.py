@@ -20,8 +20,9 @@ LEAST_HEIGHT = 3.6
 # Where particles are few: shares of the peaks to start from, least number of particles, least ratio of the deviations.
 _FEW, _LEAST_CLASS, _NARROWEST = (0.01, 0.025, 0.06), 3, 0.4
 # The highest few of many background peaks are a class, too, and the template has been learned from them: they reach a
-# height of 3.9 on noise. Classes of fewer members than this have to stand out further.
-_SMALL_CLASS, _SMALL_HEIGHT = 25, 4.4
+# separation of 3.4 on noise. Classes of fewer members than this have to stand out further; a dozen particles at SNR
+# 0.05 are 4.2 or more apart.
+_SMALL_CLASS, _SMALL_SEPARATION, _SMALL_HEIGHT = 25, 3.8, 4.4
 # Share of the peaks above which the cut is not beyond the middle.
 _CROWDED = 0.08
 
@@ -68,8 +69,9 @@ class _Mixture:
     def clear(self, score_map: FloatArray, count: int) -> bool:
         """Whether the upper class is apart from the lower and stands out of the map's fluctuations."""
         stands_out = float(self.means[1] - np.median(score_map)) / max(float(score_map.std()), 1e-12)
-        small = self.weights[1] * count < _SMALL_CLASS
-        return self.separation >= LEAST_SEPARATION and stands_out >= (_SMALL_HEIGHT if small else LEAST_HEIGHT)
+        if self.weights[1] * count < _SMALL_CLASS:
+            return self.separation >= _SMALL_SEPARATION and stands_out >= _SMALL_HEIGHT
+        return self.separation >= LEAST_SEPARATION and stands_out >= LEAST_HEIGHT
 
 
 def _mixtures(values: FloatArray) -> list[_Mixture]:
