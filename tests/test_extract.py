@@ -184,7 +184,7 @@ def test_bad_micrographs_are_named_and_the_rest_goes_on(tmp_path):
         why = {row["micrograph"].rpartition("/")[2]: row["reason"] for row in csv.DictReader(handle)}
     assert set(why) == set(picks) - {"good.tif"}
     words = {"cut": "can be read", "rgb": "3 samples", "movie": "a movie", "nan": "all pixels are nan",
-             "empty": "can be read", "zeros": "all pixels are 0", "spot": "not finite",
+             "empty": "the file is empty", "zeros": "all pixels are 0", "spot": "not finite",
              "absent": "no such micrograph"}  # fmt: skip
     for name, expected in words.items():
         assert expected in why[f"{name}.tif"]
@@ -194,7 +194,7 @@ def test_bad_micrographs_are_named_and_the_rest_goes_on(tmp_path):
 
 def test_nothing_to_extract_is_one_sentence(tmp_path):
     m = vg.Micrograph(np.zeros((64, 64)), 1.0, "a")
-    with pytest.raises(vg.InputError, match="no particle could be cut out of 1 micrographs; the first: a: a: all"):
+    with pytest.raises(vg.InputError, match="no particle could be cut out of 1 micrographs; the first: a: all"):
         vg.extract(m, Picks([[32, 32]], "a"), 16)
     with pytest.raises(vg.InputError, match=r"none of the 1 micrographs that have coordinates \(b, ...\) is among"):
         vg.extract(m, Picks([[32, 32]], "b"), 16)

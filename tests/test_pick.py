@@ -120,8 +120,10 @@ def test_flat_images_score_nothing():
     [
         ("log", "contaminants"),
         ("reference-free", "carbon"),
+        ("log", "few"),
         *(pytest.param(m, n, marks=pytest.mark.slow) for m, n in
-          [("log", "plain"), ("log", "carbon"), ("reference-free", "plain"), ("reference-free", "contaminants")]),
+          [("log", "plain"), ("log", "carbon"),
+           *(("reference-free", name) for name in ("plain", "contaminants", "few"))]),
     ],
 )  # fmt: skip
 def test_A4_3_simulated_at_snr_005_without_a_template(scenes, name, method):
@@ -323,7 +325,7 @@ noise = vg.Micrograph(np.random.default_rng(0).normal(size=(300, 300)), 3.0, "m.
 @pytest.mark.parametrize(
     ("call", "words"),
     [
-        (lambda: vg.pick(vg.Micrograph(noise.data, name="a.tif"), 100), "a.tif: its pixel size is not known"),
+        (lambda: vg.pick(vg.Micrograph(noise.data, name="a.tif"), 100), "a.tif: the pixel size is unknown"),
         (lambda: vg.pick(vg.Micrograph(np.zeros((90, 90)), 3.0, "z.tif"), 60), "z.tif: all pixels are 0"),
         (lambda: vg.pick(vg.Micrograph(np.full((90, 90), np.nan), 3.0, "n.tif"), 60), "n.tif: 8100 of 8100 pixels"),
         (lambda: vg.pick(noise, 10), "3.3 pixels of 3 A across"),

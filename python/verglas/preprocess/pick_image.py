@@ -87,7 +87,7 @@ def _checked(micrograph: Micrograph, diameter_A: float) -> None:
     if not (np.isfinite(diameter_A) and diameter_A > 0):
         raise InputError(f"diameter_A: expected a positive number of angstrom, got {diameter_A}")
     if not np.isfinite(pixel):
-        raise InputError(f"{name}: its pixel size is not known; give pixel_size_A when reading it (--pixel-size)")
+        raise InputError(f"{name}: the pixel size is unknown; give pixel_size_A (--pixel-size)")
     across = diameter_A / pixel
     if across < 6:
         raise InputError(f"{name}: a particle of {diameter_A:g} A has {across:.1f} pixels of {pixel:g} A across; "
