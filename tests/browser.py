@@ -68,3 +68,10 @@ def screenshot(page: Path, folder: Path, height: int = 2400) -> Path:
     target = folder / "page.png"
     _call(page, folder / "profile", f"--window-size=1100,{height}", f"--screenshot={target}")
     return target
+
+
+def dom(page: Path, folder: Path) -> str:
+    """The page as its scripts have left it."""
+    done = _call(page, folder / "profile", "--virtual-time-budget=4000", "--dump-dom")
+    assert console(done.stderr) == []
+    return done.stdout

@@ -56,6 +56,10 @@ def register(app: typer.Typer) -> None:
         typer.echo(
             f"{found['good']} of {found['micrographs']} micrographs fitted in {found['seconds']} s, rings to "
             f"{found['median_resolution_A']:.1f} A in the median: {out / 'micrographs_ctf.star'}"
+            + ("" if no_pictures else f", {out / 'report.html'}")
         )
+        for name, flags in found["flagged"].items():
+            typer.echo(f"look at {name}: {flags}")
         for reason, count in found["set_aside"].items():
             typer.echo(f"set aside: {count}: {reason}")
+        typer.echo(f"verdict: {summary.verdict.state}" + "".join(f"; {r}" for r in summary.verdict.reasons))

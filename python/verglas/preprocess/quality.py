@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -159,6 +160,8 @@ class QualityLimits:
         Largest share of bad area.
     resolution_A : float
         Coarsest CTF fit.
+    merit : float
+        Least merit of a CTF; below 0.3 it is set aside anyway.
     few : float
         Least number of picks, as a share of the set's median.
     flagged : float
@@ -167,6 +170,7 @@ class QualityLimits:
 
     bad_fraction: float = 0.5
     resolution_A: float = 10.0
+    merit: float = 0.5
     few: float = 0.25
     flagged: float = 0.25
 
@@ -196,6 +200,50 @@ def judge_micrographs(
         if one.resolution_A > limit.resolution_A:
             reasons.append(f"CTF fits to {one.resolution_A:.1f} A only")
         judged[one.name] = tuple(reasons)
+    return judged
+
+
+def judge_ctfs(fits: Sequence[Mapping[str, Any]], limits: QualityLimits | None = None) -> list[tuple[str, ...]]:
+    """Reasons to look at a CTF before its micrograph is used; none for a good one.
+
+    Parameters
+    ----------
+    fits : sequence of mappings
+        :meth:`verglas.preprocess.CtfFit.as_dict` of each; those that could not be fitted hold nothing but ``reason``.
+    limits : QualityLimits, optional
+
+    Returns
+    -------
+    list of tuples of str
+        Why a fit was set aside; else rings that end early, rings that are faint, and astigmatism unlike the others':
+        more than 6 robust standard deviations, and at least 500 A, beyond the median of the set.
+
+    Examples
+    --------
+    >>> from verglas.preprocess.quality import judge_ctfs
+    >>> good = {"defocus_u_A": 15200, "defocus_v_A": 15000, "merit": 0.9, "resolution_A": 4.0, "reason": ""}
+    >>> judge_ctfs([good] * 9 + [good | {"defocus_u_A": 16800, "resolution_A": 12.5}, {"reason": "a movie"}])[-3:]
+    [(), ('rings to 12.5 A only', 'astigmatism 1800 A, median 200 A'), ('a movie',)]
+    """
+    limit = limits or QualityLimits()
+    differences = np.array([one["defocus_u_A"] - one["defocus_v_A"] for one in fits if not one.get("reason")])
+    middle = float(np.median(differences)) if len(differences) else 0.0
+    spread = 1.4826 * float(np.median(np.abs(differences - middle))) if len(differences) else 0.0
+    widest = middle + max(500.0, 6 * spread)
+    judged: list[tuple[str, ...]] = []
+    for one in fits:
+        if one.get("reason"):
+            judged.append((str(one["reason"]),))
+            continue
+        reasons = []
+        if one["resolution_A"] is None or one["resolution_A"] > limit.resolution_A:
+            reasons.append(f"rings to {one['resolution_A'] or np.inf:.1f} A only")
+        if one["merit"] < limit.merit:
+            reasons.append(f"faint rings, merit {one['merit']:.2f}")
+        difference = one["defocus_u_A"] - one["defocus_v_A"]
+        if difference > widest:
+            reasons.append(f"astigmatism {difference:.0f} A, median {middle:.0f} A")
+        judged.append(tuple(reasons))
     return judged
 
 

@@ -1,4 +1,7 @@
-"""The page of a set of CTFs: distributions, pictures of the first and of the doubtful ones, a table."""
+"""The page of a set of CTFs: distributions, pictures with the doubtful ones first, a table that sorts.
+
+:func:`ctf_sections` is the body alone, for pages that hold more than CTFs.
+"""
 
 from __future__ import annotations
 
@@ -8,16 +11,21 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from verglas.report.html import Page, Picture, Section, Table
-from verglas.report.style import COLOURS, FAINT, new_figure, png, styled
+from verglas.report.html import Block, Cell, Gallery, Page, Picture, Section, Table
+from verglas.report.style import COLOURS, new_figure, png, styled, whole_numbers
 
+# Column of ctf.csv -> heading, digits shown.
 _COLUMNS = {
-    "defocus_u_A": "defocus u, Å", "defocus_v_A": "v, Å", "defocus_angle_deg": "angle, °",
-    "phase_shift_deg": "phase, °", "tilt_deg": "tilt, °", "merit": "merit", "resolution_A": "rings to, Å",
-    "defocus_error_A": "standard error, Å", "reason": "set aside because",
+    "defocus_u_A": ("defocus u, Å", 0), "defocus_v_A": ("v, Å", 0), "defocus_angle_deg": ("angle, °", 1),
+    "astigmatism_A": ("astigmatism, Å", 0), "phase_shift_deg": ("phase, °", 1), "tilt_deg": ("tilt, °", 1),
+    "merit": ("merit", 2), "resolution_A": ("rings to, Å", 1), "defocus_error_A": ("standard error, Å", 0),
 }  # fmt: skip
-_ROWS = 500
-"""Rows of the table; the rest is in ctf.csv."""
+# Zero everywhere unless it was asked for.
+_OPTIONAL = ("phase_shift_deg", "tilt_deg")
+MOST_ROWS = 2000
+"""Rows of the table, the doubtful first; the rest is in ctf.csv."""
+MOST_PICTURES = 40
+"""Pictures of a page, the doubtful first."""
 
 
 @dataclass(frozen=True)
@@ -29,12 +37,27 @@ class CtfPicture:
     name : str
     png : bytes
     reason : str
-        Empty for a good one.
+        Why it was set aside or is doubtful; empty for a good one.
+    link : str
+        Path of the same picture from the page, if there is one.
     """
 
     name: str
     png: bytes
     reason: str
+    link: str = ""
+
+
+def doubtful(table: pd.DataFrame) -> pd.Series[str]:
+    """What speaks against each micrograph, in one text: why it was set aside, or its flags; empty for good ones."""
+    flags = table["flags"].fillna("") if "flags" in table else ""
+    return table["reason"].where(table["reason"] != "", flags)
+
+
+def shown_rows(table: pd.DataFrame, most: int = MOST_PICTURES) -> list[int]:
+    """Rows whose pictures a page shows: those with something against them first, each kind in its order."""
+    against = (doubtful(table) != "").to_numpy()
+    return [int(i) for i in np.argsort(~against, kind="stable") if pd.notna(table.iloc[i].get("merit"))][:most]
 
 
 def distributions(table: pd.DataFrame) -> bytes:
@@ -48,7 +71,7 @@ def distributions(table: pd.DataFrame) -> bytes:
     good = table["reason"] == ""
     mean = (table["defocus_u_A"] + table["defocus_v_A"]) / 2
     shown = {
-        "defocus (Å)": mean, "astigmatism (Å)": table["defocus_u_A"] - table["defocus_v_A"],
+        "defocus (µm)": mean / 1e4, "astigmatism (Å)": table["defocus_u_A"] - table["defocus_v_A"],
         "rings to (Å)": table["resolution_A"], "merit": table["merit"],
     }  # fmt: skip
     with styled():
@@ -56,13 +79,74 @@ def distributions(table: pd.DataFrame) -> bytes:
         for axes, (title, values) in zip(figure.subplots(1, 4), shown.items(), strict=True):
             known = values.notna() & np.isfinite(values.astype(float))
             if known.any():
-                edges = np.histogram_bin_edges(values[known].astype(float), bins=min(30, max(6, int(known.sum()))))
+                bins = min(30, max(6, int(2 * np.sqrt(known.sum()))))
+                edges = np.histogram_bin_edges(values[known].astype(float), bins=bins)
                 parts = [values[known & good], values[known & ~good]]
-                axes.hist(parts, edges, stacked=True, color=[COLOURS[0], COLOURS[1]])
+                axes.hist(parts, edges, stacked=True, color=[COLOURS[0], COLOURS[1]], rwidth=0.9)
             axes.set_xlabel(title)
-            axes.set_yticks([])
-            axes.spines["left"].set_color(FAINT)
+            whole_numbers(axes.yaxis)
+        figure.supylabel("micrographs", fontsize=9)
         return png(figure)
+
+
+def ctf_table(table: pd.DataFrame, most: int = MOST_ROWS) -> Table:
+    """Values of every micrograph and what speaks against it; sorts by any column.
+
+    Parameters
+    ----------
+    table : DataFrame
+        Columns of ``ctf.csv``.
+    most : int
+        Rows shown, the doubtful first where there are more.
+    """
+    against = doubtful(table)
+    rows = table.assign(against=against)
+    if {"defocus_u_A", "defocus_v_A"} <= set(rows):
+        rows = rows.assign(astigmatism_A=rows["defocus_u_A"] - rows["defocus_v_A"])
+    if len(rows) > most:
+        rows = rows.sort_values("against", key=lambda text: text == "", kind="stable").head(most)
+    columns = [c for c in _COLUMNS if c in rows and (c not in _OPTIONAL or rows[c].fillna(0).ne(0).any())]
+    body = []
+    for row in rows.to_dict("records"):
+        name = str(row["micrograph"])
+        values = ["" if pd.isna(row[c]) else f"{row[c]:.{_COLUMNS[c][1]}f}" for c in columns]
+        body.append([Cell(name.rpartition("/")[2], name), *values, row["against"]])
+    marked = np.flatnonzero(rows["against"].to_numpy() != "").tolist()
+    return Table(("micrograph", *(_COLUMNS[c][0] for c in columns), "look at it because"), body, True, marked)
+
+
+def ctf_sections(table: pd.DataFrame, pictures: Sequence[CtfPicture]) -> list[Section]:
+    """Distributions, table and pictures.
+
+    Parameters
+    ----------
+    table : DataFrame
+        All micrographs, columns of ``ctf.csv``.
+    pictures : sequence of CtfPicture
+        Those to show, in order (:func:`shown_rows`).
+    """
+    sections = []
+    if "merit" in table and table["merit"].notna().any():
+        caption = "Those set aside in orange." if (table["reason"] != "").any() else ""
+        alt = "Histograms of defocus, astigmatism, resolution and merit over micrographs"
+        blocks: list[Block] = [Picture(distributions(table), alt, caption)]
+        sections.append(Section("The set of CTFs", blocks=blocks))
+    text = "Click a heading to sort."
+    if len(table) > MOST_ROWS:
+        text += f" {MOST_ROWS} of {len(table)} micrographs, the doubtful first; all are in ctf.csv."
+    sections.append(Section("CTF of each micrograph", text, [ctf_table(table)]))
+    if pictures:
+        text = ("Left: measured spectrum and model. Right: equiphase average (blue), squared CTF (grey), their local "
+                "correlation (green) and where the rings end (orange). ")  # fmt: skip
+        if len(pictures) < len(table):
+            text += f"{len(pictures)} of {len(table)}, the doubtful first; all lie in the folder png."
+        cards = [Picture(p.png, f"Spectrum and fit of {p.name}", _caption(p), p.link) for p in pictures]
+        sections.append(Section("Spectra", text.strip(), [Gallery(cards, 26.0)]))
+    return sections
+
+
+def _caption(picture: CtfPicture) -> str:
+    return f"{picture.name}: {picture.reason}" if picture.reason else picture.name
 
 
 def ctf_page(table: pd.DataFrame, pictures: Sequence[CtfPicture], footer: str) -> Page:
@@ -77,38 +161,14 @@ def ctf_page(table: pd.DataFrame, pictures: Sequence[CtfPicture], footer: str) -
     footer : str
         Version and time.
     """
-    bad = table[table["reason"] != ""]
     good = table[table["reason"] == ""]
-    sections = []
-    if "merit" in table:
-        alt = "Histograms of defocus, astigmatism, resolution and merit"
-        caption = "All micrographs; those set aside in orange."
-        sections.append(Section("Distributions", blocks=[Picture(distributions(table), alt, caption)]))
-    for title, wanted in (("Set aside", True), ("Micrographs", False)):
-        shown = [p for p in pictures if bool(p.reason) == wanted]
-        if shown:
-            blocks = [Picture(p.png, f"Spectrum and fit of {p.name}", p.reason) for p in shown]
-            sections.append(Section(title, f"The first {len(shown)}." if len(shown) > 1 else "", blocks))
-    sections.append(Section("Values", _table_text(table), [_table(table)]))
-    summary = f"{len(good)} of {len(table)} micrographs have Thon rings that a CTF explains."
-    numbers = {"micrographs": f"{len(table):,}", "set aside": f"{len(bad):,}"}
+    flagged = int(((doubtful(table) != "") & (table["reason"] == "")).sum())
+    summary = f"{len(good)} of {len(table)} micrographs have Thon rings that a CTF explains"
+    summary += f"; {flagged} of them should be looked at." if flagged else "."
+    numbers = {"micrographs": f"{len(table):,}", "set aside": f"{len(table) - len(good):,}"}
     if len(good):
-        numbers["median resolution of the rings"] = f"{good['resolution_A'].median():.1f} Å"
-        numbers["median merit"] = f"{good['merit'].median():.2f}"
-    return Page("CTF of micrographs", summary, numbers, sections, footer)
-
-
-def _table_text(table: pd.DataFrame) -> str:
-    return "" if len(table) <= _ROWS else f"The {_ROWS} of lowest merit; all are in ctf.csv."
-
-
-def _table(table: pd.DataFrame) -> Table:
-    rows = table
-    if len(table) > _ROWS:
-        rows = table.sort_values("merit", na_position="first").head(_ROWS)
-    columns = [c for c in _COLUMNS if c in rows and (c == "reason" or rows[c].fillna(0).ne(0).any())]
-    body = [
-        [row["micrograph"].rpartition("/")[2], *("" if pd.isna(row[c]) else row[c] for c in columns)]
-        for row in rows.to_dict("records")
-    ]
-    return Table(("micrograph", *(_COLUMNS[c] for c in columns)), body)
+        mean = (good["defocus_u_A"] + good["defocus_v_A"]) / 2e4
+        numbers["defocus"] = f"{mean.min():.2f} to {mean.max():.2f} µm"
+        numbers["rings to, median"] = f"{good['resolution_A'].median():.1f} Å"
+        numbers["merit, median"] = f"{good['merit'].median():.2f}"
+    return Page("CTF of micrographs", summary, numbers, ctf_sections(table, pictures), footer)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import html as _html
 import json
 from collections.abc import Mapping, Sequence
@@ -13,7 +12,7 @@ import numpy as np
 
 from verglas.preprocess import MicrographQuality, PickResult, Verdict
 from verglas.report import style
-from verglas.report.html import Fragment, Page, Picture, Section, render
+from verglas.report.html import Fragment, Gallery, Page, Picture, Section, Table, render
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -24,11 +23,12 @@ MOST_PICTURES = 60
 
 @dataclass(frozen=True)
 class PageRow:
-    """One micrograph of the page: its quality, the reasons against it, its picture."""
+    """One micrograph of the page: its quality, the reasons against it, its picture, and the path of the large one."""
 
     quality: MicrographQuality
     reasons: Sequence[str]
     picture: bytes = b""
+    link: str = ""
 
 
 def picks_picture(found: PickResult, title: str = "", width_in: float = 6.0) -> bytes:
@@ -107,11 +107,7 @@ def histograms(rows: Sequence[MicrographQuality]) -> bytes:
 _COLUMNS = ("micrograph", "picks", "bad area %", "separation", "defocus µm", "CTF Å", "flags")
 
 SELECTOR_STYLE = """<style>
-.qc th button { all: unset; cursor: pointer; color: inherit; }
-.qc th button:focus-visible { outline: 2px solid var(--accent); }
 .qc tr.dropped { opacity: .45; }
-.cards { display: grid; grid-template-columns: repeat(auto-fill, minmax(18rem, 1fr)); gap: 1rem; }
-.cards figure { margin: 0; }
 .bar { display: flex; gap: .7rem; flex-wrap: wrap; align-items: center; margin: 0 0 .8rem; }
 .bar button { font: inherit; padding: .35rem .8rem; border-radius: .4rem; border: 1px solid var(--line);
   background: var(--card); color: var(--ink); cursor: pointer; }
@@ -132,20 +128,6 @@ SELECTOR_SCRIPT = """
     count.textContent = kept + ' of ' + names.length + ' micrographs kept';
   }
   body.addEventListener('change', show);
-  table.querySelectorAll('thead button').forEach(function (button) {
-    var up = true;
-    button.addEventListener('click', function () {
-      var column = button.closest('th').cellIndex;
-      var rows = Array.prototype.slice.call(body.rows);
-      rows.sort(function (a, b) {
-        var x = a.cells[column].dataset.value, y = b.cells[column].dataset.value;
-        var d = (isNaN(x) || isNaN(y) || x === '' || y === '') ? x.localeCompare(y) : x - y;
-        return up ? d : -d;
-      });
-      up = !up;
-      rows.forEach(function (row) { body.appendChild(row); });
-    });
-  });
   document.getElementById('unflagged').addEventListener('click', function () {
     boxes().forEach(function (box) { box.checked = box.dataset.flagged === '0'; });
     show();
@@ -188,7 +170,7 @@ def _cells(row: PageRow) -> list[tuple[str, str]]:
 
 
 def _table(rows: Sequence[PageRow]) -> Fragment:
-    head = "".join(f'<th scope="col"><button type="button">{_html.escape(c)}</button></th>' for c in _COLUMNS)
+    head = "".join(f'<th scope="col">{_html.escape(c)}</th>' for c in ("keep", *_COLUMNS))
     body = []
     for number, row in enumerate(rows):
         flagged = bool(row.reasons)
@@ -199,7 +181,7 @@ def _table(rows: Sequence[PageRow]) -> Fragment:
         cells = "".join(
             f'<td data-value="{_html.escape(key, quote=True)}">{_html.escape(shown)}</td>' for shown, key in _cells(row)
         )
-        body.append(f"<tr>{box}{cells}</tr>")
+        body.append(f'<tr class="marked">{box}{cells}</tr>' if flagged else f"<tr>{box}{cells}</tr>")
     names = json.dumps([row.quality.name for row in rows]).replace("<", "\\u003c")
     return Fragment(
         SELECTOR_STYLE + '<div class="bar"><span id="count"></span>'
@@ -207,22 +189,19 @@ def _table(rows: Sequence[PageRow]) -> Fragment:
         '<button type="button" id="everything">keep all</button>'
         '<button type="button" id="save">save the kept list (STAR)</button></div>'
         f'<script type="application/json" id="names">{names}</script>'
-        '<div class="scroll"><table class="qc"><thead><tr><th scope="col"><button type="button">keep</button></th>'
-        f"{head}</tr></thead><tbody>{''.join(body)}</tbody></table></div>"
+        f'<div class="scroll"><table class="sortable qc"><thead><tr>{head}</tr></thead>'
+        f"<tbody>{''.join(body)}</tbody></table></div>"
     )
 
 
-def _gallery(rows: Sequence[PageRow]) -> Fragment:
+def _gallery(rows: Sequence[PageRow]) -> Gallery:
     shown = [row for row in sorted(rows, key=lambda r: not r.reasons) if row.picture][:MOST_PICTURES]
-    figures_html = []
-    for row in shown:
-        name, flags = _html.escape(row.quality.name, quote=True), _html.escape("; ".join(row.reasons))
-        data = base64.b64encode(row.picture).decode("ascii")
-        figures_html.append(
-            f'<figure><img loading="lazy" src="data:image/png;base64,{data}" alt="{name} with its picks">'
-            f"<figcaption>{name}: {row.quality.picks} picks{'. ' + flags if flags else ''}</figcaption></figure>"
-        )
-    return Fragment(f'<div class="cards">{"".join(figures_html)}</div>')
+    return Gallery([
+        Picture(row.picture, f"{row.quality.name} with its picks",
+                f"{row.quality.name}: {row.quality.picks} picks{'. ' if row.reasons else ''}{'; '.join(row.reasons)}",
+                row.link)
+        for row in shown
+    ])  # fmt: skip
 
 
 def picks_page(
@@ -262,8 +241,6 @@ def picks_page(
                        else ""), [_gallery(rows)]),
         ]  # fmt: skip
     if set_aside:
-        from verglas.report.html import Table
-
         sections.append(Section("Set aside", blocks=[Table(("file", "reason"), list(set_aside.items()))]))
     return render(Page("Picking", summary, dict(figures_of_merit), sections, f"verglas {__version__}",
                        script=SELECTOR_SCRIPT if rows else ""))  # fmt: skip

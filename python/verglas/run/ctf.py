@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
 import time
 from collections.abc import Callable
@@ -18,15 +19,14 @@ from verglas.errors import InputError, VerglasError
 from verglas.io import atomic_path, find_micrographs, read_micrograph, write_micrographs
 from verglas.io.coordinates import MICROGRAPH
 from verglas.io.micrographs import CTF, GRADIENT, PATH, PIXEL, SHARED
-from verglas.preprocess import CtfFit, CtfSettings, estimate_ctf
+from verglas.preprocess import CtfFit, CtfSettings, Verdict, estimate_ctf, judge_ctfs, judge_set
 from verglas.report.ctf import ctf_figure
-from verglas.report.ctf_page import CtfPicture, ctf_page
+from verglas.report.ctf_page import CtfPicture, ctf_page, doubtful, shown_rows
 from verglas.report.html import render
 from verglas.run.parallel import in_order
 
 Progress = Callable[[int, int], None]
 
-_SHOWN = 12  # pictures of either kind on the page
 _NONE = np.zeros((0, 0), np.float32)
 
 
@@ -68,12 +68,16 @@ class CtfSummary:
     Attributes
     ----------
     table : DataFrame
-        One row per micrograph, also those that could not be fitted; ``reason`` is empty for good ones.
+        One row per micrograph, also those that could not be fitted; ``reason`` is empty for good ones, ``flags`` says
+        what else to look at.
     seconds : float
+    verdict : Verdict
+        Whether to go on to the next stage.
     """
 
     table: pd.DataFrame
     seconds: float
+    verdict: Verdict = field(default_factory=lambda: Verdict("go on"))
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-ready."""
@@ -82,6 +86,8 @@ class CtfSummary:
         return {
             "micrographs": len(self.table),
             "good": len(good),
+            "verdict": self.verdict.as_dict(),
+            "flagged": {str(n): str(f) for n, f in zip(good["micrograph"], good["flags"], strict=True) if f},
             "set_aside": {str(r): int(n) for r, n in self.table["reason"].value_counts().items() if r},
             "median_resolution_A": float(resolution.median()) if len(resolution) else None,
             "seconds": round(self.seconds, 2),
@@ -94,8 +100,8 @@ def ctf_files(job: CtfJob, progress: Progress | None = None) -> CtfSummary:
     """Fit all micrographs.
 
     Writes ``micrographs_ctf.star`` (good ones, with CTF columns; with a tilt also the gradient of defocus, which
-    extraction turns into a defocus per particle), ``ctf.csv`` (all, with merit, resolution and reason), and, unless
-    pictures are not wanted, ``png/`` and ``report.html``.
+    extraction turns into a defocus per particle), ``ctf.csv`` (all, with merit, resolution, reason and flags),
+    ``verdict.json``, and, unless pictures are not wanted, ``png/`` and ``report.html``.
 
     Parameters
     ----------
@@ -113,25 +119,22 @@ def ctf_files(job: CtfJob, progress: Progress | None = None) -> CtfSummary:
     (job.out / "png" if job.pictures else job.out).mkdir(parents=True, exist_ok=True)
     rows: list[dict[str, Any]] = []
     good: list[tuple[int, CtfFit]] = []
-    pictures: list[CtfPicture] = []
     for number, found in enumerate(in_order(lambda row: _one(table, row, job), range(len(table)), job.threads)):
         name = str(table[MICROGRAPH][number])
         if isinstance(found, str):
             rows.append({"micrograph": name, "reason": found})
         else:
-            if job.pictures:
-                _draw(found, number, job.out / "png", pictures)
+            if job.pictures:  # in the main thread: matplotlib's settings are shared by all
+                with atomic_path(job.out / _picture_name(number, name)) as temporary:
+                    temporary.write_bytes(ctf_figure(found))
             rows.append({**found.as_dict(), "micrograph": name})
             if not found.reason:
                 # what the STAR file needs, without the spectra: memory stays bounded for any number of micrographs
                 good.append((number, replace(found, spectra=replace(found.spectra, mean=_NONE, tiles=_NONE))))
         if progress is not None:
             progress(number + 1, len(table))
-    summary = CtfSummary(_frame(rows), time.perf_counter() - started)
-    with atomic_path(job.out / "ctf.csv") as temporary:
-        summary.table.to_csv(temporary, index=False, quoting=csv.QUOTE_MINIMAL)
-    if job.pictures:
-        _write_page(job.out / "report.html", summary, pictures)
+    summary = _summarise(rows, started)
+    _write_account(job, summary)
     if not good:
         raise InputError(f"ctf: none of {len(table)} micrographs could be fitted; the first: {table[MICROGRAPH][0]}: "
                          f"{rows[0]['reason']} (all in {job.out / 'ctf.csv'})")  # fmt: skip
@@ -139,15 +142,41 @@ def ctf_files(job: CtfJob, progress: Progress | None = None) -> CtfSummary:
     return summary
 
 
-def _write_page(path: Path, summary: CtfSummary, pictures: list[CtfPicture]) -> None:
+def _summarise(rows: list[dict[str, Any]], started: float) -> CtfSummary:
+    flags = judge_ctfs(rows)
+    for row, reasons in zip(rows, flags, strict=True):
+        row["flags"] = "" if row["reason"] else "; ".join(reasons)
+    used = {str(row["micrograph"]): reasons for row, reasons in zip(rows, flags, strict=True) if not row["reason"]}
+    return CtfSummary(_frame(rows), time.perf_counter() - started, judge_set(used, len(rows) - len(used)))
+
+
+def _picture_name(row: int, name: str) -> str:
+    return f"png/{row + 1:05d}_{Path(name).stem}.png"
+
+
+def _write_account(job: CtfJob, summary: CtfSummary) -> None:
+    """Table, verdict and, with pictures, the page."""
+    table = summary.table
+    with atomic_path(job.out / "ctf.csv") as temporary:
+        table.to_csv(temporary, index=False, quoting=csv.QUOTE_MINIMAL)
+    account = {name: value for name, value in summary.as_dict().items() if name != "fits"}
+    with atomic_path(job.out / "verdict.json") as temporary:
+        temporary.write_text(json.dumps(account, indent=1) + "\n", encoding="utf-8")
+    if not job.pictures:
+        return
+    against = doubtful(table)
+    names = {row: _picture_name(row, str(table["micrograph"][row])) for row in shown_rows(table)}
+    pictures = [CtfPicture(Path(str(table["micrograph"][row])).name, (job.out / name).read_bytes(), against[row], name)
+                for row, name in names.items()]  # fmt: skip
     footer = f"verglas {__version__}, {summary.seconds:.0f} s"
-    with atomic_path(path) as temporary:
-        temporary.write_text(render(ctf_page(summary.table, pictures, footer)), encoding="utf-8")
+    with atomic_path(job.out / "report.html") as temporary:
+        temporary.write_text(render(ctf_page(table, pictures, footer)), encoding="utf-8")
 
 
 def _frame(rows: list[dict[str, Any]]) -> pd.DataFrame:
-    longest = max(rows, key=len)
-    return pd.DataFrame(rows, columns=list(longest)).assign(reason=[row["reason"] for row in rows])
+    """The table of all; columns of the fullest row, reason and flags last."""
+    columns = [c for c in max(rows, key=len) if c not in ("reason", "flags")]
+    return pd.DataFrame(rows, columns=[*columns, "reason", "flags"])
 
 
 def _one(table: pd.DataFrame, row: int, job: CtfJob) -> CtfFit | str:
@@ -165,15 +194,6 @@ def _one(table: pd.DataFrame, row: int, job: CtfJob) -> CtfFit | str:
     except (VerglasError, OSError, MemoryError) as error:
         return str(error)
     return replace(fit, name=Path(str(table[MICROGRAPH][row])).name)
-
-
-def _draw(fit: CtfFit, row: int, folder: Path, shown: list[CtfPicture]) -> None:
-    """In the main thread: matplotlib's settings are shared by all. The first of either kind go to the page, too."""
-    picture = ctf_figure(fit)
-    with atomic_path(folder / f"{row + 1:05d}_{Path(fit.name).stem}.png") as temporary:
-        temporary.write_bytes(picture)
-    if sum(bool(p.reason) == bool(fit.reason) for p in shown) < _SHOWN:
-        shown.append(CtfPicture(fit.name, picture, fit.reason))
 
 
 def _star(table: pd.DataFrame, good: list[tuple[int, CtfFit]], settings: CtfSettings, folder: Path) -> pd.DataFrame:

@@ -5,10 +5,8 @@ from __future__ import annotations
 import csv
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +46,7 @@ from verglas.preprocess import (
 )
 from verglas.preprocess.pick_particles import MERIT, Templates
 from verglas.run.extract import Microscope
+from verglas.run.parallel import in_order
 from verglas.types import Optics, Picks
 
 Progress = Callable[[int, int], None]
@@ -193,11 +192,11 @@ def pick_files(job: PickJob, progress: Progress | None = None) -> PickSummary:
     done: list[_Done] = []
     workers = min(resolve_threads(job.threads), len(table))
     single = replace(job, settings=replace(job.settings, threads=1)) if workers > 1 else job
-    for one in in_order(lambda row: _pick_one(single, table.iloc[row], row, templates), len(table), workers):
+    for one in in_order(lambda row: _pick_one(single, table.iloc[row], row, templates), range(len(table)), workers):
         thumbnail = b""
         if one.found is not None and job.pictures:  # here, in one thread: matplotlib's settings are global
             picture, thumbnail = _pictures(one.found, one.name)
-            _write_bytes(job.out / "pictures" / f"{_flat_name(one.name)}.png", picture)
+            _write_bytes(job.out / _picture_name(one.name), picture)
         done.append(replace(one, found=None, thumbnail=thumbnail))
         if progress is not None:
             progress(len(done), len(table))
@@ -211,20 +210,6 @@ def pick_files(job: PickJob, progress: Progress | None = None) -> PickSummary:
     _write_quality(job.out, used, summary)
     _write_page(job.out, used, summary)
     return summary
-
-
-def in_order(one: Callable[[int], Any], count: int, workers: int) -> Iterator[Any]:
-    """``one(row)`` of every row in order, a few ahead of the one that is taken: memory stays bounded."""
-    if workers <= 1:
-        yield from map(one, range(count))
-        return
-    with ThreadPoolExecutor(workers) as pool:
-        rows = iter(range(count))
-        waiting: list[Future[Any]] = [pool.submit(one, row) for row in islice(rows, workers + 1)]
-        while waiting:
-            found = waiting.pop(0).result()
-            waiting += [pool.submit(one, row) for row in islice(rows, 1)]
-            yield found
 
 
 def read_templates(path: Path) -> Templates:
@@ -327,11 +312,11 @@ def compare_with(
     return total, roc
 
 
-def _flat_name(name: str) -> str:
-    """A file name for a micrograph: two of one name in different folders stay apart."""
+def _picture_name(name: str) -> str:
+    """Path of a micrograph's picture: two of one name in different folders stay apart."""
     path = Path(name)
     parts = [p for p in path.with_suffix("").parts if p not in ("/", "..", ".")]
-    return "__".join(parts) or "micrograph"
+    return f"pictures/{'__'.join(parts) or 'micrograph'}.png"
 
 
 def _write_bytes(path: Path, data: bytes) -> None:
@@ -354,7 +339,8 @@ def _write_quality(out: Path, used: Sequence[_Done], summary: PickSummary) -> No
 def _write_page(out: Path, used: Sequence[_Done], summary: PickSummary) -> None:
     from verglas.report.picks import PageRow, picks_page
 
-    rows = [PageRow(one.quality, summary.flags[one.name], one.thumbnail) for one in used if one.quality is not None]
+    rows = [PageRow(one.quality, summary.flags[one.name], one.thumbnail, _picture_name(one.name))
+            for one in used if one.quality is not None]  # fmt: skip
     numbers = {
         "micrographs": str(len(used)), "picks": str(sum(len(p) for p in summary.picks.values())),
         "per micrograph, median": f"{np.median([len(p) for p in summary.picks.values()]):.0f}",

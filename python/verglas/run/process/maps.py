@@ -93,7 +93,7 @@ class Class2DStage(_MapStage):
             return {}
         # the in-plane angles of 2D classes are no poses of a map
         placed = dict.fromkeys(("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi"))
-        write_particles(self.path(project, "selected.star"), _from_root(kept.with_columns(**placed), project, self))
+        write_particles(self.path(project, "selected.star"), kept.with_columns(**placed))
         return self.outputs(project, "selected.star")
 
     def verdict(self, project: Project) -> StageVerdict:
@@ -112,19 +112,6 @@ def _n_classes(project: Project) -> int:
     path = project.folder("centre") / "centring.json"
     count = int(read_json(path)["particles"]) if path.is_file() else 0
     return int(np.clip(round(count / _PER_CLASS), 10, 100))
-
-
-def _from_root(particles: Any, project: Project, stage: _MapStage) -> Any:
-    """Names of stacks that lead to them from the stage's folder, where its STAR file will lie."""
-    import os
-
-    at, names = [], particles.table["rlnImageName"].to_numpy(str)
-    up = Path(os.path.relpath(project.root, stage.path(project))).as_posix()
-    for name in names:
-        number, _, path = name.partition("@")
-        whole = project.root / path
-        at.append(f"{number}@{up}/{path}" if whole.is_file() else name)
-    return particles.with_columns(rlnImageName=at)
 
 
 class AbInitioStage(_MapStage):
