@@ -232,7 +232,7 @@ def set_table(rows: Sequence[SetRow]) -> Fragment:
         '<button type="button" id="everything">keep all</button>'
         '<button type="button" id="save">save the kept list (STAR)</button></div>'
         f'<script type="application/json" id="names">{names}</script>'
-        '<div class="scroll"><table class="qc sortable"><thead><tr>'
+        '<div class="scroll"><table class="sortable qc"><thead><tr>'
         f"{head}</tr></thead><tbody>{''.join(body)}</tbody></table></div>"
     )
 

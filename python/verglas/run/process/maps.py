@@ -84,7 +84,7 @@ class Class2DStage(_MapStage):
             most = project.memory_GB or allowed_memory_GB()
             working = replace(
                 settings, threads=project.threads, memory_GB=min(_CLASS_MEMORY_GB, most / 2),
-                progress=lambda done, total: project.told.progress("class2d", done, total),
+                progress=lambda done, total: _within(project, done, total),
             )  # fmt: skip
             class2d_files(Class2DJob(project.root / "particles.star", self.path(project), working))
         kept, selection = select_automatically(self.path(project, "particles.star"), rules=rules)
@@ -106,6 +106,12 @@ class Class2DStage(_MapStage):
         reasons = [str(reason).rstrip(".") for reason in found["reasons"]]
         return StageVerdict(found["state"], tuple(reasons), numbers, ("05_class2d/classes.png",),
                             "05_class2d/classes.html")  # fmt: skip
+
+
+def _within(project: Project, done: int, total: int) -> None:
+    """Progress inside an iteration; the ends of iterations, of which there are many, would look like the end."""
+    if done < total:
+        project.told.progress("class2d", done, total)
 
 
 def _n_classes(project: Project) -> int:
