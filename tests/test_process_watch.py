@@ -19,7 +19,7 @@ from verglas.errors import FormatError, InputError
 from verglas.io import micrograph_header
 from verglas.run.process.project import Project
 from verglas.run.process.request import Request
-from verglas.run.process.watch import WatchOptions, Watcher
+from verglas.run.process.watch import Watcher, WatchOptions
 from verglas.run.process.watch_table import WatchTable
 
 
@@ -80,13 +80,15 @@ def test_a_folder_is_watched_while_files_grow_and_the_process_is_killed(tmp_path
     child.send_signal(signal.SIGKILL)  # nothing done yet
     child.wait()
     had: dict[str, int] = {}
-    for number, condition in enumerate((
-        lambda: states(root).get("m0.mrc", ("",))[0] == "running",
-        lambda: len(whole_records(root)) > len(had) and "running" in {s for s, _ in states(root).values()},
-    )):  # fmt: skip
+    for number, least in enumerate((0, 1)):  # during the first file; with a new result and another file begun
+
+        def well_begun(more: int = least, before: int = len(had)) -> bool:
+            running = "running" in {state for state, _ in states(root).values()}
+            return running and len(whole_records(root)) >= before + more
+
         (folder / f"m{number + 1}.mrc").write_bytes((source / f"m{number + 1}.mrc").read_bytes())
         child = start(folder, root)
-        wait_for(condition)
+        wait_for(well_begun)
         child.send_signal(signal.SIGKILL)
         child.wait()
         now = whole_records(root)

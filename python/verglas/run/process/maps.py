@@ -12,7 +12,7 @@ import numpy as np
 from verglas.assessment import PostprocessSettings
 from verglas.classification import Class2DSettings, SelectionRules
 from verglas.errors import InputError
-from verglas.io import atomic_path, read_json, read_map, write_json, write_particles
+from verglas.io import atomic_path, read_json, read_map, read_particles, write_json, write_particles
 from verglas.refinement.abinitio import AbInitioSettings
 from verglas.refinement.settings import RefineSettings
 from verglas.run.abinitio import abinitio
@@ -89,8 +89,8 @@ class Class2DStage(_MapStage):
             class2d_files(Class2DJob(project.root / "particles.star", self.path(project), working))
         kept, selection = select_automatically(self.path(project, "particles.star"), rules=rules)
         write_json(self.path(project, "selection.json"), selection.as_dict())
-        if not len(kept):
-            return {}
+        if not len(kept):  # its verdict is to stop; who forces it goes on with all of them
+            kept = read_particles(self.path(project, "particles.star"))
         # the in-plane angles of 2D classes are no poses of a map
         placed = dict.fromkeys(("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi"))
         write_particles(self.path(project, "selected.star"), kept.with_columns(**placed))
