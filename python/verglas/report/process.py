@@ -216,7 +216,7 @@ def _cells(row: SetRow) -> list[tuple[str, str]]:
 
 def set_table(rows: Sequence[SetRow]) -> Fragment:
     """The sortable table; ticks choose the micrographs to keep, and the list is saved as a STAR file."""
-    head = "".join(f'<th scope="col">{_html.escape(c)}</th>' for c in _COLUMNS)
+    head = "".join(f'<th scope="col">{_html.escape(c)}</th>' for c in ("keep", *_COLUMNS))
     body = []
     for number, row in enumerate(rows):
         kept, flagged = row.state in ("used", "flagged"), row.state != "used"
@@ -224,7 +224,7 @@ def set_table(rows: Sequence[SetRow]) -> Fragment:
         box = (f'<td data-value="{int(kept)}"><input type="checkbox" data-row="{number}" '
                f'data-flagged="{int(flagged)}" aria-label="keep {name}"{" checked" if kept else ""}></td>')  # fmt: skip
         cells = "".join(f'<td data-value="{_html.escape(key, quote=True)}">{shown}</td>' for shown, key in _cells(row))
-        body.append(f"<tr>{box}{cells}</tr>")
+        body.append(f'<tr class="marked">{box}{cells}</tr>' if flagged else f"<tr>{box}{cells}</tr>")
     names = json.dumps([row.name for row in rows]).replace("<", "\\u003c")
     return Fragment(
         SELECTOR_STYLE + '<div class="bar"><span id="count"></span>'
@@ -232,7 +232,7 @@ def set_table(rows: Sequence[SetRow]) -> Fragment:
         '<button type="button" id="everything">keep all</button>'
         '<button type="button" id="save">save the kept list (STAR)</button></div>'
         f'<script type="application/json" id="names">{names}</script>'
-        '<div class="scroll"><table class="sortable qc"><thead><tr><th scope="col">keep</th>'
+        '<div class="scroll"><table class="sortable qc"><thead><tr>'
         f"{head}</tr></thead><tbody>{''.join(body)}</tbody></table></div>"
     )
 

@@ -12,7 +12,7 @@ import numpy as np
 from verglas.assessment import PostprocessSettings
 from verglas.classification import Class2DSettings, SelectionRules
 from verglas.errors import InputError
-from verglas.io import atomic_path, read_json, read_map, write_json, write_particles
+from verglas.io import atomic_path, read_json, read_map, read_particles, write_json, write_particles
 from verglas.refinement.abinitio import AbInitioSettings
 from verglas.refinement.settings import RefineSettings
 from verglas.run.abinitio import abinitio
@@ -84,16 +84,16 @@ class Class2DStage(_MapStage):
             most = project.memory_GB or allowed_memory_GB()
             working = replace(
                 settings, threads=project.threads, memory_GB=min(_CLASS_MEMORY_GB, most / 2),
-                progress=lambda done, total: project.told.progress("class2d", done, total),
+                progress=lambda done, total: _within(project, done, total),
             )  # fmt: skip
             class2d_files(Class2DJob(project.root / "particles.star", self.path(project), working))
         kept, selection = select_automatically(self.path(project, "particles.star"), rules=rules)
         write_json(self.path(project, "selection.json"), selection.as_dict())
-        if not len(kept):
-            return {}
+        if not len(kept):  # its verdict is to stop; who forces it goes on with all of them
+            kept = read_particles(self.path(project, "particles.star"))
         # the in-plane angles of 2D classes are no poses of a map
         placed = dict.fromkeys(("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi"))
-        write_particles(self.path(project, "selected.star"), _from_root(kept.with_columns(**placed), project, self))
+        write_particles(self.path(project, "selected.star"), kept.with_columns(**placed))
         return self.outputs(project, "selected.star")
 
     def verdict(self, project: Project) -> StageVerdict:
@@ -108,23 +108,16 @@ class Class2DStage(_MapStage):
                             "05_class2d/classes.html")  # fmt: skip
 
 
+def _within(project: Project, done: int, total: int) -> None:
+    """Progress inside an iteration; the ends of iterations, of which there are many, would look like the end."""
+    if done < total:
+        project.told.progress("class2d", done, total)
+
+
 def _n_classes(project: Project) -> int:
     path = project.folder("centre") / "centring.json"
     count = int(read_json(path)["particles"]) if path.is_file() else 0
     return int(np.clip(round(count / _PER_CLASS), 10, 100))
-
-
-def _from_root(particles: Any, project: Project, stage: _MapStage) -> Any:
-    """Names of stacks that lead to them from the stage's folder, where its STAR file will lie."""
-    import os
-
-    at, names = [], particles.table["rlnImageName"].to_numpy(str)
-    up = Path(os.path.relpath(project.root, stage.path(project))).as_posix()
-    for name in names:
-        number, _, path = name.partition("@")
-        whole = project.root / path
-        at.append(f"{number}@{up}/{path}" if whole.is_file() else name)
-    return particles.with_columns(rlnImageName=at)
 
 
 class AbInitioStage(_MapStage):

@@ -239,13 +239,14 @@ def _run_one(project: Project, stage: Stage, *, again: bool) -> StageRecord:
         "seed": project.request.seed, "started": now_text(), "seconds": before, "outputs": {},
     }  # fmt: skip
     write_json(folder / "stage.json", record)
-    begun = time.perf_counter()
+    begun, processor = time.perf_counter(), time.process_time()
     outputs = stage.run(project)
     judged = stage.verdict(project)
     seconds = round(before + time.perf_counter() - begun, 2)
     write_json(folder / "verdict.json", asdict(judged))
     write_json(folder / "stage.json", record | {
         "state": "finished", "finished": now_text(), "seconds": seconds, "outputs": outputs,
+        "processor_seconds": round(time.process_time() - processor, 2),
     })  # fmt: skip
     return StageRecord(stage.name, stage.folder, settings, inputs, outputs, seconds, judged)
 

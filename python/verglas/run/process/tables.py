@@ -15,7 +15,7 @@ from verglas.errors import InputError
 from verglas.io import atomic_path, read_micrographs, write_micrographs, write_picks
 from verglas.io.coordinates import MICROGRAPH, match_names
 from verglas.io.micrographs import PATH, PIXEL
-from verglas.preprocess import MicrographQuality, judge_micrographs, judge_set
+from verglas.preprocess import MicrographQuality, judge_ctfs, judge_micrographs, judge_set
 from verglas.run.process.micrographs import ctf_row, good, picks_of, result_of
 from verglas.run.process.project import Project, Shot
 from verglas.run.process.stage import StageVerdict, file_digest
@@ -56,6 +56,10 @@ def standings(project: Project) -> list[Standing]:
     odd = _odd_headers(project)
     kept = _kept(project)
     judged = judge_micrographs([q for q in (quality(project, s) for s in project.shots) if q is not None])
+    fitted = [shot for shot in project.shots if good(project, "ctf", shot)]
+    rings = dict(zip(
+        (shot.key for shot in fitted), judge_ctfs([result_of(project, "ctf", shot) for shot in fitted]), strict=True
+    ))  # fmt: skip
     usual = _usual_shape(project)
     found = []
     for shot in project.shots:
@@ -64,7 +68,7 @@ def standings(project: Project) -> list[Standing]:
             stage, reason = "ctf", odd[shot.key]
         if not reason and kept is not None and shot.key not in kept:
             stage, reason = "pick", f"not in the list of those to keep ({project.request.keep})"
-        flags = list(judged.get(shot.key, ()))
+        flags = [*rings.get(shot.key, ()), *(f for f in judged.get(shot.key, ()) if not f.startswith("CTF fits"))]
         if good(project, "ctf", shot) and usual is not None and result_of(project, "ctf", shot)["shape"] != usual:
             y, x = result_of(project, "ctf", shot)["shape"]
             flags.append(f"{x} x {y} pixels, most have {usual[1]} x {usual[0]}")
