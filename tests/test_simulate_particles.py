@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy.stats import kstest
 
 import verglas as vg
-from verglas import fourier, gridding, ops, simulate
+from verglas import fourier, gridding, image, ops, simulate
 from verglas.geometry import euler_to_matrix
 from verglas.simulate import Imaging, draw_truth, noise
 
@@ -56,10 +56,10 @@ def test_images_are_the_central_slices_of_the_density(model):
 def test_an_atom_lands_where_the_conventions_say():
     atom = simulate.Model([[20.0, 10, -15]], "C", b_factors_A2=60)
     poses = vg.Poses([[30, 40, 50]], [[7.5, -5.0]])
-    image = simulate.particles(atom, 1, 80, 1.0, poses=poses, ctf=False).images()[0]
+    seen = simulate.particles(atom, 1, 80, 1.0, poses=poses, ctf=False).images()[0]
     y, x = np.mgrid[:80, :80] - 40
-    bright = image > image.max() / 50
-    centre = np.array([(image * c)[bright].sum() for c in (x, y)]) / image[bright].sum()
+    bright = seen > seen.max() / 50
+    centre = np.array([(seen * c)[bright].sum() for c in (x, y)]) / seen[bright].sum()
     want = (euler_to_matrix([[30, 40, 50]])[0] @ [20.0, 10, -15])[:2] - [7.5, -5.0]
     np.testing.assert_allclose(centre, want, atol=0.02)
 
@@ -233,3 +233,12 @@ def test_bad_settings_are_named(model, settings_, words):
     arguments = {"model": model, "n": 4, "box": BOX, "pixel_size_A": PIXEL, "snr": 1.0} | settings_
     with pytest.raises(vg.InputError, match=words):
         simulate.particles(**arguments)
+
+
+def test_particles_without_ctf_say_so_in_their_metadata():
+    model = simulate.phantom(32, 4.0, 80.0)
+    p = simulate.particles(model, 8, 32, 4.0, ctf=False)
+    assert np.allclose(vg.ctf(p.optics, 32), 1.0)
+    truth = simulate.density(model, 32, 4.0)
+    with_default = vg.reconstruct(simulate.particles(model, 300, 32, 4.0, ctf=False))
+    assert image.correlation_coefficient(with_default.data, truth.data) > 0.9

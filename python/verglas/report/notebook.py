@@ -44,7 +44,7 @@ def use_style() -> None:
 
 
 def gallery(
-    images: npt.ArrayLike | Sequence[npt.ArrayLike], titles: Sequence[str] = (), *, columns: int | None = None,
+    images: npt.NDArray | Sequence[npt.ArrayLike], titles: Sequence[str] = (), *, columns: int | None = None,
     scale: Scale = "own", width_in: float = 1.7,
 ) -> Figure:  # fmt: skip
     """Images side by side, each pixel a square, with titles above them.
@@ -93,7 +93,7 @@ def gallery(
     with styled():
         titled = _TITLE_IN * max((t.count("\n") + 2 for t in titles), default=0) / 2
         figure = new_figure(columns * width_in, rows * (height + titled))
-        figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02, wspace=0.02, hspace=0.02)  # type: ignore[union-attr]
+        figure.set_layout_engine("constrained", w_pad=0.02, h_pad=0.02, wspace=0.02, hspace=0.02)
         panels = np.ravel(figure.subplots(rows, columns, squeeze=False))
         for panel, picture in zip(panels, pictures, strict=False):
             if picture.ndim == 3:

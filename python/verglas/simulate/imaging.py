@@ -36,7 +36,8 @@ class Imaging:
     voltage_kV, cs_mm, amplitude_contrast, phase_shift_deg : float
         As in :class:`verglas.Optics`.
     ctf : bool
-        False: no CTF, images are plain projections.
+        False: no CTF, images are plain projections, and the particles' metadata are those of a CTF that is 1
+        everywhere (defocus and Cs 0, amplitude contrast 1).
     defocus_A : (float, float)
         Mean underfocus of a micrograph, uniform between the two.
     defocus_spread_A : float
@@ -328,7 +329,13 @@ class Simulation:
     def particles(self, images: npt.NDArray[np.float32]) -> Particles:
         """The images with their true metadata as :class:`verglas.types.Particles`."""
         truth = self.truth
+        # Without a CTF the metadata say so, in terms that every program reads: a CTF of 1 at every frequency.
         optics = replace(truth.optics, pixel_size_A=np.full(self.n, self.pixel_size_A))
+        if not self.imaging.ctf:
+            zero, one = np.zeros(self.n), np.ones(self.n)
+            optics = replace(
+                optics, defocus_u_A=zero, defocus_v_A=zero, cs_mm=zero, amplitude_contrast=one, phase_shift_deg=zero
+            )
         made = Particles.from_images(images, self.pixel_size_A, poses=truth.poses, optics=optics)
         return made.with_columns(
             rlnMicrographName=[f"micrographs/simulated_{m + 1:05d}.mrc" for m in truth.micrograph],

@@ -90,9 +90,13 @@ class Model:
         >>> len(both), both.elements.tolist(), both.weights.tolist()
         (2, ['C', 'Zn'], [1.0, 0.5])
         """
-        columns = ("xyz_A", "elements", "weights", "b_factors_A2")
-        joined = (np.concatenate([getattr(self, c), getattr(other, c)]) for c in columns)
-        return Model(*joined, f"{self.name} + {other.name}")
+        return Model(
+            np.concatenate([self.xyz_A, other.xyz_A]),
+            np.concatenate([self.elements, other.elements]),
+            np.concatenate([self.weights, other.weights]),
+            np.concatenate([self.b_factors_A2, other.b_factors_A2]),
+            f"{self.name} + {other.name}",
+        )
 
     def recentre(self) -> Model:
         """The same atoms with their weighted mean position at the origin."""
