@@ -372,7 +372,7 @@ def refine_pose(
     n = len(rotations)
     shifts = np.zeros((n, 2)) if shifts_px is None else np.array(shifts_px, np.float64, order="C")
     index = None if image_of_pose is None else as_array(image_of_pose, np.int64)
-    data = {"images": images, "ctf": ctf, "shell_weight": shell_weight}
+    data: dict[str, Any] = {"images": images, "ctf": ctf, "shell_weight": shell_weight}
     data["scale"] = scale if hasattr(scale, "get") or scale is None else as_array(scale, np.float64)
     prior_arguments = _prior_arguments(prior, rotations, shifts)
     options = {
