@@ -400,7 +400,8 @@ def modules() -> dict[str, types.ModuleType]:
     null = Stream(null=True)
     cuda = _Module(
         "cupy.cuda", None, Device=Device, Stream=Stream, Event=Event, MemoryPool=MemoryPool, memory=memory,
-        runtime=runtime, driver=driver, get_current_stream=lambda: _state.stream or null, get_elapsed_time=lambda start, end: 0.0,
+        runtime=runtime, driver=driver, get_current_stream=lambda: _state.stream or null,
+        get_elapsed_time=lambda start, end: 0.0,
         alloc_pinned_memory=lambda nbytes: np.empty(nbytes, np.uint8),
     )  # fmt: skip
     cuda.Stream.null = null

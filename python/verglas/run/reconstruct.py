@@ -18,7 +18,8 @@ from verglas.geometry import orientation_grid
 from verglas.io import check_writable, read_map, read_particles, write_map, write_particles
 from verglas.ops import Grid
 from verglas.reconstruction import Method, Reconstruction, project, reconstruct_report
-from verglas.reconstruction.known_poses import Progress, max_radius_for
+from verglas.reconstruction.accumulate import Progress
+from verglas.reconstruction.known_poses import max_radius_for
 from verglas.reconstruction.least_squares import kernel_grid
 from verglas.types import Map, Particles, Poses
 
