@@ -77,4 +77,6 @@ PYBIND11_MODULE(VERGLAS_CUDA_MODULE, m) {
   verglas::bind::bind_cuda_score(m);
   verglas::bind::bind_cuda_project(m);
   verglas::bind::bind_cuda_insert(m);
+  verglas::bind::bind_cuda_maximise(m);
+  verglas::bind::bind_cuda_refine_pose(m);
 }

@@ -138,3 +138,12 @@ class DeviceImages:
                   "pixel_size_A": pixel_size_A}  # fmt: skip
         cuda.kernels.weigh(tables(grid, cuda), images, n_power, {"y": y, "power": power, "norm": norms}, stream)
         return y, power, None if norms is None else norms.sum(axis=1)
+
+
+def ring_power(images: DeviceImages, grid: PolarGrid, cuda: CudaSession) -> npt.NDArray[np.float64]:
+    """Mean of |X|^2 on each ring, (n, n_rings), on the host."""
+    norms = cuda.cupy.empty((len(images), grid.n_rings), np.float32)
+    given = {"samples": images.samples, "ctf": None, "inv_sigma2": None, "pixel_size_A": 1.0}
+    with cuda.active() as stream:
+        cuda.kernels.weigh(tables(grid, cuda), given, 0, {"y": None, "power": None, "norm": norms}, stream)
+    return norms.get().astype(np.float64) / (grid.weights * grid.n_theta)
