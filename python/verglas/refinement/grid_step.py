@@ -216,8 +216,7 @@ class GridStep:
         searched = spectra[:1] if step.split else spectra
         prior = class_prior(self.directions.log_prior, np.ones(1) if step.split else model.class_weight)
         self.search.set_reference(slices(self.narrow, searched), log_prior=prior, threads=self.threads)
-        on_gpu: dict[str, Any] = {} if device == "cpu" else {"device": device}
-        self.plan = ops.MaximisePlan(self.wide, len(spectra) * len(self.directions), n_power=_N_POWER, **on_gpu)
+        self.plan = ops.MaximisePlan(self.wide, len(spectra) * len(self.directions), n_power=_N_POWER, device=device)
         self.plan.set_reference(slices(self.wide, spectra), threads=self.threads)
 
     def run(self, half: int, poses: PoseTable, tick: Tick, rows: IntArray | None = None) -> HalfSums:
