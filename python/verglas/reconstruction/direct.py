@@ -16,17 +16,20 @@ import numpy.typing as npt
 import scipy.ndimage
 
 from verglas import gridding, ops
+from verglas._array_module import array_module
 from verglas.errors import InputError
 
 Array = npt.NDArray
 
 
-# Planes of the grid worked on at once: what is made of them stays in cache, and no second grid is held.
+# Planes of the grid worked on at once on the host: what is made of them stays in cache, and no second grid is held.
 _PLANES = 8
 
 
-def grid_shells(grid: ops.Grid, planes: slice = slice(None)) -> npt.NDArray[np.int64]:
+def grid_shells(grid: ops.Grid, planes: slice = slice(None), *, like: Array | None = None) -> npt.NDArray[np.int64]:
     """Shell number (Fourier pixels of the map) of every point of some planes z of the grid, padding included.
+
+    Made where the array ``like`` is, on the host by default.
 
     Examples
     --------
@@ -36,10 +39,11 @@ def grid_shells(grid: ops.Grid, planes: slice = slice(None)) -> npt.NDArray[np.i
     >>> int(grid_shells(g)[g.extent, g.extent, g.halo])
     0
     """
-    k = np.arange(-grid.extent, grid.extent + 1, dtype=np.float64)
-    x = np.arange(grid.shape[2], dtype=np.float64) - grid.halo
-    radius = np.sqrt(k[planes, None, None] ** 2 + k[:, None] ** 2 + x**2)
-    return np.rint(radius * grid.box / grid.padded).astype(np.int64)
+    xp = array_module(like)
+    k = xp.arange(-grid.extent, grid.extent + 1, dtype=np.float64)
+    x = xp.arange(grid.shape[2], dtype=np.float64) - grid.halo
+    radius = xp.sqrt(k[planes, None, None] ** 2 + k[:, None] ** 2 + x**2)
+    return xp.rint(radius * grid.box / grid.padded).astype(np.int64)
 
 
 @dataclass(frozen=True)
@@ -101,6 +105,7 @@ def density_weights(
     """
     if not weights.any():
         raise InputError("reconstruct: no image carries any weight; check the CTF and the selection of particles")
+    xp = array_module(weights)
     count = grid.max_radius + 1
     means = _shell_means(weights, grid)
     ratio = np.full(count, 1e3) if ssnr is None else np.maximum(np.asarray(ssnr, np.float64), 1e-3)
@@ -108,6 +113,8 @@ def density_weights(
         raise InputError(f"ssnr: expected one value per shell 0 .. {count - 1}, got shape {ratio.shape}")
     if iterations == 0:
         return DensityWeights(_regularised_inverse(weights, grid, means / ratio), float("nan"))
+    if xp is not np:
+        raise InputError("density_weights: iterated weights are made on the host; bring the sums there first")
     shells = grid_shells(grid)
     inside = shells < count
     total = weights + np.where(inside, (means / ratio)[np.minimum(shells, count - 1)], 0.0)
@@ -122,12 +129,26 @@ def density_weights(
     return DensityWeights(omega, float(np.sqrt(np.mean((density[judged] - 1.0) ** 2))))
 
 
+def _planes(array: Array) -> list[slice]:
+    """What is worked on at once: some planes on the host, all of them on a GPU."""
+    step = _PLANES if array_module(array) is np else len(array)
+    return [slice(begin, begin + step) for begin in range(0, len(array), step)]
+
+
 def _shell_means(weights: Array, grid: ops.Grid) -> npt.NDArray[np.float64]:
-    """Mean of the weights over each shell in use."""
+    """Mean of the weights over each shell in use, on the host.
+
+    On a GPU a pass per shell: a histogram there adds in any order, and the same sums would give other maps.
+    """
+    xp = array_module(weights)
     count = grid.max_radius + 1
+    if xp is not np:
+        of_point = grid_shells(grid, like=weights)
+        masks = (of_point == shell for shell in range(count))
+        pairs = [(mine.sum(), xp.where(mine, weights, 0.0).sum()) for mine in masks]
+        return (xp.stack([t for _, t in pairs]) / xp.maximum(xp.stack([n for n, _ in pairs]), 1)).get()
     number, total = np.zeros(count), np.zeros(count)
-    for begin in range(0, len(weights), _PLANES):
-        planes = slice(begin, begin + _PLANES)
+    for planes in _planes(weights):
         shells = np.minimum(grid_shells(grid, planes), count).ravel()
         number += np.bincount(shells, minlength=count + 1)[:count]
         total += np.bincount(shells, weights=weights[planes].ravel(), minlength=count + 1)[:count]
@@ -136,13 +157,23 @@ def _shell_means(weights: Array, grid: ops.Grid) -> npt.NDArray[np.float64]:
 
 def _regularised_inverse(weights: Array, grid: ops.Grid, prior: Array) -> Array:
     """1 / (w + prior of the shell); 0 beyond the last shell and where nothing is known."""
-    beyond = np.append(prior, np.inf)
-    omega = np.zeros_like(weights)
-    for begin in range(0, len(weights), _PLANES):
-        planes = slice(begin, begin + _PLANES)
-        total = weights[planes] + beyond[np.minimum(grid_shells(grid, planes), len(prior))]
-        np.divide(1.0, total, out=omega[planes], where=total > 0)
+    xp = array_module(weights)
+    beyond = xp.asarray(np.append(prior, np.inf))
+    omega = xp.zeros_like(weights)
+    for planes in _planes(weights):
+        total = weights[planes] + beyond[xp.minimum(grid_shells(grid, planes, like=weights), len(prior))]
+        omega[planes] = _reciprocal(total, total > 0)
     return omega
+
+
+def _reciprocal(total: Array, where: Array) -> Array:
+    """1 / total where asked for, elsewhere 0."""
+    xp = array_module(total)
+    if xp is not np:  # CuPy divides without out= and where=
+        return xp.where(where, 1.0 / xp.where(where, total, 1.0), 0.0)
+    out = np.zeros_like(total)
+    np.divide(1.0, total, out=out, where=where)
+    return out
 
 
 def invert(sums: ops.GridSums, weights: DensityWeights, *, threads: int | None = None) -> npt.NDArray[np.float32]:
