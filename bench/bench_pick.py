@@ -113,7 +113,7 @@ def main() -> None:
     methods = ("log", "reference-free", "template")
     rows = [one_picker(method, names, truth, volume) for method in methods]
     rows += [large(method, volume) for method in methods]
-    rows += [simulated(method, n, 4 if n else 12) for method in methods[:2] for n in (50, 26, 12, 6, 0)]
+    rows += [simulated(method, n, 2 if n else 6) for method in methods[:2] for n in (26, 12, 6, 0)]
     write("pick", [*rows, excluded(names, truth)])
 
 
