@@ -88,7 +88,7 @@ def simulated(method: str, particles: int, count: int) -> dict:
         if particles:
             pairs = [p.xy_px[inside(p.xy_px, micrograph.shape, 30)] for p in (found.picks, true.picks)]
             total = total + compare_picks(*pairs, 15)
-    row = {"method": method, "simulated": f"{particles} particles", "micrographs": count, "with_picks": picked}
+    row = {"method": method, "scene": "few", "simulated": particles, "micrographs": count, "with_picks": picked}
     if particles:
         row |= {"f_score": total.f_score, "precision": total.precision, "recall": total.recall}
     return row
