@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -189,6 +191,18 @@ def test_white_particles_and_any_grey_scale(scenes):
     white = vg.Micrograph(7 - 0.02 * micrograph.data, micrograph.pixel_size_A, "white")
     other = vg.pick(white, DIAMETER, settings=PickSettings("log", white=True))
     assert len(match_picks(dark.xy_px, other.xy_px, 1)[0]) >= 0.98 * len(dark)
+
+
+def test_missing_pixels_cost_no_more_than_their_place(scenes):
+    """A dead pixel and a corner without values, as correction of drift leaves: the rest is picked as before."""
+    micrograph, truth = scenes["plain"]
+    data = micrograph.data.copy()
+    data[500, 400] = np.nan
+    data[:250, :300] = np.nan
+    found = pick_detailed(replace(micrograph, data=data), DIAMETER, settings=PickSettings("log", threads=1))
+    assert not ((found.picks.xy_px < (300 - 22, 250 - 22)).all(axis=1)).any()
+    away = [p[p.xy_px[:, 0] > 344] for p in (found.picks, truth.picks)]
+    assert merit_of(away[0], replace(truth, picks=away[1]), micrograph.shape).f_score >= 0.9
 
 
 def test_threads_do_not_change_the_picks(scenes):
