@@ -123,7 +123,8 @@ def plan_sentence(project: Project, n_classes: int) -> str:
             times["ab initio"] = _START_S * min(count, 20000)
         times["refinement"] = _REFINE_S * count * (particles.box / 128) ** 2
     said = ", ".join(f"{name} {duration(seconds / workers)}" for name, seconds in times.items())
-    return f"{count} particles of {particles.box} px: roughly {said}; memory for 2D classes at most {_CLASS_MEMORY_GB:g} GB"
+    memory = f"memory for 2D classes at most {_CLASS_MEMORY_GB:g} GB"
+    return f"{count} particles of {particles.box} px: roughly {said}; {memory}"
 
 
 def _within(project: Project, done: int, total: int) -> None:
@@ -166,7 +167,8 @@ class AbInitioStage(_MapStage):
         values = {name: value for name, value in vars(chosen).items() if name not in ("symmetry", "diameter_A")}
         found = abinitio(
             project.folder("class2d") / "selected.star", chosen.symmetry, chosen.diameter_A, out=self.path(project),
-            mirror=mirror, progress=lambda stage, done, total: project.told.progress(f"abinitio, {stage}", done, total), **values,
+            mirror=mirror, **values,
+            progress=lambda stage, done, total: project.told.progress(f"abinitio, {stage}", done, total),
         )  # fmt: skip
         if len(found.maps) == 1:
             _surface(self.path(project, "map.mrc"), None, self.path(project, "map.png"))
