@@ -110,6 +110,14 @@ def test_a_stage_is_redone_with_other_settings_and_earlier_ones_are_not(copy):
     assert vg.read_particles(boxed.particles).box == 72
 
 
+def test_a_wrong_setting_of_a_later_stage_is_said_first(copy):
+    before = (copy / "project.json").read_text()
+    with pytest.raises(InputError, match=r"--set refine\.iteratons: no such setting"):
+        vg.process(copy, to="map", set={"refine.iteratons": 3}, threads=1)
+    assert (copy / "project.json").read_text() == before
+    assert not (copy / "05_class2d").exists()
+
+
 def test_only_what_is_new_is_done(copy, micrographs, tmp_path):
     """A fourth micrograph: the others' results stand."""
     for path in micrographs[0].glob("*.mrc"):
@@ -258,6 +266,8 @@ def test_settings_are_checked_by_name(tmp_path):
         with_overrides(PickSettings(), {"treshold": 0.5}, "pick")
     with pytest.raises(InputError, match="expected float"):
         with_overrides(PickSettings(), {"threshold": "high"}, "pick")
+    with pytest.raises(InputError, match=r"--set piks\.a: no such stage; there are ctf, pick"):
+        load_request(tmp_path, {"micrographs": ("x",), "diameter_A": 3, "set": {"piks.a": 1}})
     with pytest.raises(InputError, match="unknown setting diametre_A"):
         load_request(tmp_path, {"diametre_A": 3})
 

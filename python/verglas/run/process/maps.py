@@ -9,12 +9,14 @@ from typing import Any
 
 import numpy as np
 
+from verglas._native import resolve_threads
 from verglas.assessment import PostprocessSettings
 from verglas.classification import Class2DSettings, SelectionRules
 from verglas.errors import InputError
 from verglas.io import atomic_path, read_json, read_map, read_particles, write_json, write_particles
 from verglas.refinement.abinitio import AbInitioSettings
 from verglas.refinement.settings import RefineSettings
+from verglas.report.refine import duration
 from verglas.run.abinitio import abinitio
 from verglas.run.checkpoint import checkpoint_path
 from verglas.run.class2d import Class2DJob, class2d_files, select_automatically
@@ -27,6 +29,8 @@ from verglas.run.refine import refine, summary
 
 AUTO = "auto"  # symmetry to be found
 _PER_CLASS = 75  # particles per 2D class, unless that makes fewer than 10 classes or more than 100
+# Rough processor seconds, for the plan: per particle and class; per particle and three starts; per particle of 128 px.
+_CLASS_S, _START_S, _REFINE_S = 4e-4, 0.08, 0.1
 _FREE = ("threads", "progress", "log", "memory_GB")  # settings that change no result
 _CLASS_MEMORY_GB = 4.0
 _HAND = "the hand is undetermined: the mirror image explains the particles as well"
@@ -81,6 +85,7 @@ class Class2DStage(_MapStage):
         """Classify, unless a run that was killed had got so far; select."""
         settings, rules = self.chosen(project)
         if not self.path(project, "summary.json").is_file():
+            project.told.say(plan_sentence(project, settings.n_classes))
             most = project.memory_GB or allowed_memory_GB()
             working = replace(
                 settings, threads=project.threads, memory_GB=min(_CLASS_MEMORY_GB, most / 2),
@@ -108,6 +113,20 @@ class Class2DStage(_MapStage):
                             "05_class2d/classes.html")  # fmt: skip
 
 
+def plan_sentence(project: Project, n_classes: int) -> str:
+    """Rough times of what follows, for the user to choose whether to wait."""
+    particles = read_particles(project.root / "particles.star")
+    count, workers = len(particles), resolve_threads(project.threads)
+    times = {"2D classes": _CLASS_S * count * n_classes}
+    if project.request.to == "map":
+        if project.request.reference is None:
+            times["ab initio"] = _START_S * min(count, 20000)
+        times["refinement"] = _REFINE_S * count * (particles.box / 128) ** 2
+    said = ", ".join(f"{name} {duration(seconds / workers)}" for name, seconds in times.items())
+    memory = f"memory for 2D classes at most {_CLASS_MEMORY_GB:g} GB"
+    return f"{count} particles of {particles.box} px: roughly {said}; {memory}"
+
+
 def _within(project: Project, done: int, total: int) -> None:
     """Progress inside an iteration; the ends of iterations, of which there are many, would look like the end."""
     if done < total:
@@ -125,15 +144,17 @@ class AbInitioStage(_MapStage):
 
     name = "abinitio"
 
-    def chosen(self, project: Project) -> AbInitioSettings:
-        """Resolved."""
-        asked = project.request
+    def chosen(self, project: Project) -> tuple[AbInitioSettings, bool]:
+        """Settings, and whether the other hand is wanted (``abinitio.mirror``)."""
+        asked, given = project.request, project.request.stage("abinitio")
+        mirror = bool(given.pop("mirror", False))
         default = AbInitioSettings(symmetry=asked.symmetry, diameter_A=asked.mask_A, seed=asked.seed)
-        return with_overrides(default, asked.stage("abinitio"), "abinitio", ("threads",))
+        return with_overrides(default, given, "abinitio", ("threads",)), mirror
 
     def settings(self, project: Project) -> dict[str, Any]:
         """Resolved settings."""
-        return settings_json(self.chosen(project), ("threads",))
+        chosen, mirror = self.chosen(project)
+        return settings_json(chosen, ("threads",)) | {"mirror": mirror}
 
     def inputs(self, project: Project) -> dict[str, str]:
         """The selected particles."""
@@ -141,11 +162,13 @@ class AbInitioStage(_MapStage):
 
     def run(self, project: Project) -> dict[str, str]:
         """Make it."""
-        chosen = replace(self.chosen(project), threads=project.threads)
+        settings, mirror = self.chosen(project)
+        chosen = replace(settings, threads=project.threads)
         values = {name: value for name, value in vars(chosen).items() if name not in ("symmetry", "diameter_A")}
         found = abinitio(
             project.folder("class2d") / "selected.star", chosen.symmetry, chosen.diameter_A, out=self.path(project),
-            progress=lambda stage, done, total: project.told.progress(f"abinitio, {stage}", done, total), **values,
+            mirror=mirror, **values,
+            progress=lambda stage, done, total: project.told.progress(f"abinitio, {stage}", done, total),
         )  # fmt: skip
         if len(found.maps) == 1:
             _surface(self.path(project, "map.mrc"), None, self.path(project, "map.png"))

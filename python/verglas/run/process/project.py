@@ -17,13 +17,10 @@ import numpy as np
 from verglas.errors import InputError
 from verglas.io import find_micrographs, read_json, write_json
 from verglas.io.micrographs import MICROGRAPH, PATH, PIXEL, SHARED
-from verglas.run.process.request import Request
+from verglas.run.process.request import STAGES, Request
 from verglas.run.process.stage import StageRecord, digest
 
-FOLDERS = {
-    "ctf": "01_ctf", "pick": "02_pick", "extract": "03_extract", "centre": "04_centre", "class2d": "05_class2d",
-    "abinitio": "06_abinitio", "refine": "07_refine", "postprocess": "08_postprocess",
-}  # fmt: skip
+FOLDERS = {name: f"{number:02d}_{name}" for number, name in enumerate(STAGES, 1)}
 _KNOWN = (PIXEL, *SHARED)
 
 

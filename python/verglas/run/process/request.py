@@ -12,6 +12,7 @@ from verglas.errors import InputError
 from verglas.io import read_json, write_json
 
 TARGETS = ("particles", "classes", "map")
+STAGES = ("ctf", "pick", "extract", "centre", "class2d", "abinitio", "refine", "postprocess")
 MASK_OVER_PARTICLE = 1.1  # diameter of the mask that classes and maps wear, on that of the particle
 _FILE = "project.json"
 Settings = TypeVar("Settings")
@@ -79,6 +80,9 @@ class Request:
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise InputError(f"process: {name}: expected a positive number, got {value}")
+        stray = sorted(key for key in self.set if key.split(".", 1)[0] not in STAGES)
+        if stray:
+            raise InputError(f"--set {stray[0]}: no such stage; there are {', '.join(STAGES)}")
         object.__setattr__(self, "micrographs", tuple(self.micrographs))
 
     @property

@@ -189,6 +189,8 @@ def run_stages(
     unknown = sorted(set(redo) - {stage.name for stage in stages})
     if unknown:
         raise InputError(f"--redo {unknown[0]}: no such stage here; there are {', '.join(s.name for s in stages)}")
+    for stage in stages:  # a wrong setting of the last stage is said before the first begins
+        stage.settings(project)
     _refuse_silent_changes(project, stages, redo)
     if accept is not None:
         accept()

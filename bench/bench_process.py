@@ -1,0 +1,131 @@
+"""The whole way on real data: 14 apoferritin micrographs to a map with one command, stage by stage.
+
+    python bench/bench_process.py --data DATA --out FOLDER
+
+Two projects: *ab initio* (nothing given but pixel size, voltage, Cs, amplitude contrast, diameter and symmetry O) is
+made by ``verglas process ... --to map`` in FOLDER/abinitio, which goes on where an earlier run was stopped; *from 7a4m*
+is a copy of it whose particles are refined from the model's density low-passed to 25 A. Times are those that the stages
+wrote (stage.json). The FSC of each map with the model's density tells the hand and what the resolution is worth. Writes
+bench/results/process.json and docs/figures/process_*.png.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import verglas as vg
+from verglas.filters import apply, low_pass
+from verglas.refinement.map_alignment import align_maps, flip_hand
+
+from common import ROOT, write
+from known_truth import command
+
+_STAGES = ("01_ctf", "02_pick", "03_extract", "04_centre", "05_class2d", "06_abinitio", "07_refine", "08_postprocess")
+_MICROSCOPE = ["--pixel-size", "1.5", "--voltage", "300", "--cs", "0.01", "--amplitude-contrast", "0.07"]
+_AT_A = (9.6, 6.9)
+
+
+def model_density(data: Path, box: int) -> vg.Map:
+    model = vg.simulate.read_model(data / "models" / "7a4m.cif.gz", assembly="1")
+    return vg.simulate.density(model, box, 1.5, b_factor_A2=60.0)
+
+
+def with_model(project: Path, model: vg.Map) -> dict[str, Any]:
+    """FSC of map and model in the mask; a map of the other hand is mirrored first, and that is said."""
+    volume, mask = (vg.read_map(project / "07_refine" / f"{name}.mrc") for name in ("map", "mask"))
+    hands = {}
+    for hand, data in (("as the model", volume.data), ("mirrored", flip_hand(volume.data))):
+        aligned = align_maps(model, replace(volume, data=data), max_radius=16)
+        hands[hand] = vg.fsc(aligned.map, model, mask.data)
+    best = max(hands, key=lambda hand: float(hands[hand].curve[1:25].sum()))
+    curve = hands[best]
+    found: dict[str, Any] = {"hand": best, "model_0.5_A": curve.resolution_A(0.5)}
+    for at in _AT_A:
+        found[f"model_{at:g}"] = float(np.interp(1 / at, curve.frequency_per_A, curve.curve))
+    return found
+
+
+def rows_of(project: Path, what: str) -> list[dict[str, Any]]:
+    """One row per stage, and what the last two reached."""
+    rows = []
+    for folder in _STAGES:
+        path = project / folder / "stage.json"
+        if path.is_file():
+            record, verdict = json.loads(path.read_text()), json.loads((path.parent / "verdict.json").read_text())
+            rows.append({
+                "kind": "stage", "what": what, "stage": record["stage"], "seconds": record["seconds"],
+                "processor_seconds": record.get("processor_seconds"), "verdict": verdict["state"],
+                "said": "; ".join(verdict["reasons"]),
+            })  # fmt: skip
+    return rows
+
+
+def result_of(project: Path, what: str, model: vg.Map) -> dict[str, Any]:
+    refined = json.loads((project / "07_refine" / "verdict.json").read_text())["numbers"]
+    classes = json.loads((project / "05_class2d" / "verdict.json").read_text())["numbers"]
+    at = refined["resolutions_A"]["0.143"]
+    return {
+        "kind": "result", "what": what, "particles": classes["of_particles"], "selected": classes["particles"],
+        "unmasked_A": at["unmasked"], "masked_A": at["masked"], "corrected_A": at["corrected"],
+        "b_factor_A2": refined["b_factor_A2"], "iterations": refined["iterations"],
+        "peak_GB": refined["peak_memory_GB"], **with_model(project, model),
+    }  # fmt: skip
+
+
+def picks_against_given(data: Path, project: Path) -> dict[str, Any]:
+    from verglas.preprocess import PickMerit, compare_picks, inside
+
+    given = vg.io.read_picks(data / "apoferritin" / "picks.star")
+    total = PickMerit(0, 0, 0)
+    for name, picks in vg.io.read_picks(project / "02_pick" / "picks.star").items():
+        true, mine = given[Path(name).name].xy_px, picks.xy_px
+        total = total + compare_picks(*(xy[inside(xy, (1200, 1240), 64)] for xy in (mine, true)), 30)
+    return {"kind": "picks", "what": "against those given", "f_score": total.f_score, "precision": total.precision,
+            "recall": total.recall}  # fmt: skip
+
+
+def figures(project: Path) -> None:
+    """The pictures of the tutorial, from the project's own."""
+    target = ROOT / "docs" / "figures"
+    picture = sorted((project / "02_pick" / "png").glob("*.png"))[0]
+    for source, name in ((picture, "micrograph"), (project / "05_class2d/classes.png", "classes"),
+                         (project / "06_abinitio/map.png", "abinitio"), (project / "07_refine/map.png", "map"),
+                         (project / "07_refine/fsc.png", "fsc")):  # fmt: skip
+        shutil.copyfile(source, target / f"process_{name}.png")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    args = parser.parse_args()
+    args.out.mkdir(parents=True, exist_ok=True)
+    first, second = args.out / "abinitio", args.out / "reference"
+    command(["process", str(args.data / "apoferritin" / "*.tif"), *_MICROSCOPE, "--diameter", "130", "--symmetry", "O",
+             "--to", "map", "--out", str(first)])  # fmt: skip
+    box = vg.read_particles(first / "particles.star").box
+    model = model_density(args.data, box)
+    if not second.exists():
+        shutil.copytree(first, second, ignore=shutil.ignore_patterns("06_*", "07_*", "08_*", "*.before"))
+    vg.write_map(args.out / "start.mrc", apply(model, low_pass(25.0)))
+    command(["process", "--out", str(second), "--reference", str(args.out / "start.mrc"), "--set",
+             "refine.initial_resolution_A=25"])  # fmt: skip
+    rows = rows_of(first, "ab initio") + rows_of(second, "from 7a4m")[5:]
+    rows += [
+        result_of(first, "ab initio", model),
+        result_of(second, "from 7a4m", model),
+        picks_against_given(args.data, first),
+    ]
+    figures(first)
+    write("process", rows)
+
+
+if __name__ == "__main__":
+    main()
