@@ -18,6 +18,7 @@ from typing import Any
 
 import griffe
 from latex2mathml.converter import convert
+from mkdocs.exceptions import PluginError
 
 _SOURCES = Path(__file__).resolve().parent.parent / "python"
 _PUBLIC = re.compile(r"^::: public (?P<module>[\w.]+)$", re.M)
@@ -27,6 +28,7 @@ _MATH_BLOCK = re.compile(
 )
 _MATH_ROLE = re.compile(r":math:`([^`]+)`")
 _CODE_ROLE = re.compile(r":(?:func|class|meth|mod|attr|data|exc|obj):`~?([^`]+)`")
+_ARG = re.compile(r"\\arg\b")
 _FORMULA = re.compile(r'<(?P<tag>span|div) class="arithmatex">(?P<tex>.*?)</(?P=tag)>', re.S)
 
 
@@ -93,6 +95,10 @@ def on_page_content(page_html: str, **kwargs: Any) -> str:
     def mathml(match: re.Match[str]) -> str:
         tex = html.unescape(match["tex"]).strip()
         display = "block" if tex.startswith(r"\[") else "inline"
-        return convert(tex[2:-2].strip(), display=display)
+        made: str = convert(_ARG.sub(r"\\mathrm{arg}\\,", tex[2:-2].strip()), display=display)
+        left = re.search(r"\\[A-Za-z]+", made)
+        if left:  # the converter passes on what it does not know
+            raise PluginError(f"{kwargs['page'].file.src_uri}: {left[0]} has no MathML; write {tex} otherwise")
+        return made
 
     return _FORMULA.sub(mathml, page_html)

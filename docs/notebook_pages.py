@@ -91,4 +91,4 @@ def _output(output: Any, cell: Any, stem: str, pictures: dict[str, bytes], where
 
 
 def _text(text: str) -> str:
-    return f'```{{ .text .output title="output" }}\n{text.rstrip()}\n```'
+    return f"```{{ .text .output }}\n{text.rstrip()}\n```"
