@@ -120,3 +120,6 @@ NCC_ABS = 1e-4
 NCC_COPY = 1e-3
 # ops.match: a chain of at most a few hundred float32 products (6e-8 each), relative to the two vectors' lengths.
 MATCH_REL = 1e-6
+# ops.common_lines: float32 chains of a few tens of products, relative to the largest score; in ops.common_line_scores
+# also lines interpolated in float32.
+COMMON_LINES_REL = 2e-6
