@@ -1,9 +1,13 @@
-"""Common lines: sinograms, three images, synchronisation of many."""
+"""Common lines: the op against its reference, sinograms, three images, synchronisation of many, a map from averages."""
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import verglas as vg
+from verglas import ops, reference
+from verglas.geometry import euler_to_matrix, random_orientations
 from verglas.refinement.common_lines import (
     find_common_lines,
     orientation_error_deg,
@@ -11,6 +15,8 @@ from verglas.refinement.common_lines import (
     synchronise,
     three_orientations,
 )
+
+from tolerance import COMMON_LINES_REL
 
 DIAMETER_A = 130.0
 
@@ -36,10 +42,14 @@ def test_sinogram_is_the_radon_transform(model):
 
 
 def test_three_exact_projections_fix_their_orientation(model):
-    """A7.7: better than 2 degrees."""
-    p = images_of(model, 3, seed=5)
-    lines = find_common_lines(p.images(), 20, diameter_px=48, n_theta=360)
-    assert orientation_error_deg(three_orientations(lines.angle), p.poses.angles_deg).max() < 2
+    """A7.7: better than 2 degrees, but for triples whose lines nearly coincide (two of these twelve)."""
+    errors = []
+    for seed in range(12):
+        p = images_of(model, 3, seed=seed)
+        lines = find_common_lines(p.images(), 14, diameter_px=48, n_theta=360)
+        errors.append(orientation_error_deg(three_orientations(lines.angle), p.poses.angles_deg).max())
+    assert np.median(errors) < 1
+    assert np.sum(np.array(errors) < 2) >= 10
     wrong = lines.angle.copy()
     wrong[0, 1], wrong[0, 2], wrong[1, 0], wrong[1, 2], wrong[2, 0], wrong[2, 1] = 0, 0.1, 0, 0.1, 0, 1.5
     with pytest.raises(vg.InputError, match="one of the lines is wrong"):
@@ -54,13 +64,17 @@ def test_clean_images_are_oriented_exactly_and_with_confidence(model):
     assert found.gap > 0.3
 
 
-def test_noisy_images_are_oriented_because_all_pairs_vote():
-    """A7.9 at SNR 1/4; fewer than half of the lines are right. bench_abinitio.py has the figure of 500."""
-    model = vg.simulate.phantom(128, 1.5, DIAMETER_A, seed=3)
-    p = images_of(model, 150, 128, 1.5, snr=0.25, seed=1)
-    found = synchronise(find_common_lines(p.images(), 18, diameter_px=92, n_theta=120))
-    assert orientation_error_deg(found.angles_deg, p.poses.angles_deg).mean() < 5
-    assert found.gap > 0.25
+@pytest.mark.parametrize("seed", [0, 3])
+def test_noisy_images_are_oriented_because_all_pairs_vote(seed):
+    """A7.9 at SNR 1/4 with 60 images; fewer than half of the lines are right. bench_abinitio.py has 60 to 500."""
+    model = vg.simulate.phantom(128, 1.5, DIAMETER_A, seed=seed)
+    p = images_of(model, 60, 128, 1.5, snr=0.25, seed=seed + 1)
+    lines = find_common_lines(p.images(), 18, diameter_px=92, n_theta=120)
+    voted, found = (orientation_error_deg(synchronise(lines, refine=refine).angles_deg, p.poses.angles_deg).mean()
+                    for refine in (False, True))  # fmt: skip
+    assert found < 4
+    assert found < 0.8 * voted  # the likelihood of all pairs together is worth more than votes
+    assert synchronise(lines).gap > 0.1
 
 
 def test_pure_noise_has_no_gap():
@@ -78,3 +92,56 @@ def test_wrong_input():
     lines = find_common_lines(rng.standard_normal((3, 32, 32)).astype(np.float32), 6)
     with pytest.raises(vg.InputError, match="4 or more"):
         synchronise(lines)
+
+
+def random_lines(n, half, depth, seed):
+    rng = np.random.default_rng(seed)
+    x = (rng.standard_normal((n, half, depth)) + 1j * rng.standard_normal((n, half, depth))).astype(np.complex64)
+    return x, rng.random((n, half)).astype(np.float32)
+
+
+@given(n=st.integers(2, 5), half=st.integers(2, 37), depth=st.integers(1, 9), seed=st.integers(0, 99))
+def test_search_equals_the_reference(n, half, depth, seed):
+    """The direction of the largest score, to a step, and no less than that score."""
+    lines, loss = random_lines(n, half, depth, seed)
+    angle, score = ops.common_lines(lines, loss)
+    assert np.array_equal(score, score.T)
+    for i in range(n):
+        assert angle[i, i] == score[i, i] == 0
+        for j in range(i + 1, n):
+            table = reference.common_lines.pair_scores(lines, loss, i, j)
+            a, b = (int(k) for k in np.unravel_index(table.argmax(), table.shape))
+            near = (angle[[i, j], [j, i]] * half / np.pi - (a, b) + half) % (2 * half) - half
+            assert np.abs(near).max() <= 1 + 1e-9
+            slack = COMMON_LINES_REL * np.abs(table).max()
+            assert table[a, b] - slack <= score[i, j]
+            assert score[i, j] <= table[a, b] + np.ptp(table) + slack  # gradients and steps below 1
+
+
+@given(n=st.integers(2, 6), half=st.integers(2, 30), depth=st.integers(1, 9), seed=st.integers(0, 99))
+def test_scores_of_orientations_equal_the_reference(n, half, depth, seed):
+    lines, loss = random_lines(n, half, depth, seed)
+    rotations = euler_to_matrix(random_orientations(n, seed)).transpose(0, 2, 1)
+    candidates = np.concatenate([euler_to_matrix(random_orientations(4, seed + 1)), rotations[:1]])
+    image = np.array([0, n - 1, n // 2, 0, 0])
+    want = reference.common_lines.common_line_scores(lines, loss, rotations, candidates, image)
+    got = ops.common_line_scores(lines, loss, rotations, candidates, image)
+    assert np.abs(got - want).max() <= COMMON_LINES_REL * n * depth * 10
+
+
+def test_op_does_not_depend_on_threads_and_refuses_bad_input():
+    lines, loss = random_lines(6, 20, 5, 0)
+    rotations = euler_to_matrix(random_orientations(6, 0))
+    image = np.arange(6)
+    found = [ops.common_lines(lines, loss, threads=t) for t in (1, 3)]
+    assert np.array_equal(found[0], found[1])
+    scores = [ops.common_line_scores(lines, loss, rotations, rotations, image, threads=t) for t in (1, 3)]
+    assert np.array_equal(*scores)
+    with pytest.raises(ValueError, match="complex64"):
+        ops.common_lines(lines.astype(np.complex128), loss)
+    with pytest.raises(ValueError, match="directions >= 2"):
+        ops.common_lines(lines[:, :1].copy(), loss[:, :1].copy())
+    with pytest.raises(ValueError, match="image: expected indices from 0 to 5"):
+        ops.common_line_scores(lines, loss, rotations, rotations, image + 1)
+    with pytest.raises(ValueError, match="rotation matrices"):
+        ops.common_line_scores(lines, loss, np.nan * rotations, rotations, image)

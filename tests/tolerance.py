@@ -137,3 +137,6 @@ DEVICE_SUMS = 1e-3
 DEVICE_ORDER = 1e-6
 # Maps of the same particles, half a pixel of a shell's noise apart at most.
 DEVICE_MAP = 2e-3
+# ops.common_lines: float32 chains of a few tens of products, relative to the largest score; in ops.common_line_scores
+# also lines interpolated in float32.
+COMMON_LINES_REL = 2e-6

@@ -5,6 +5,7 @@
 namespace verglas::bind {
 void bind_ctf(pybind11::module_& m);
 void bind_ctf_score(pybind11::module_& m);
+void bind_common_lines(pybind11::module_& m);
 void bind_correlate(pybind11::module_& m);
 void bind_fft1d(pybind11::module_& m);
 void bind_insert(pybind11::module_& m);

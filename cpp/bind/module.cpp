@@ -12,6 +12,7 @@ PYBIND11_MODULE(VERGLAS_MODULE_NAME, m) {
   verglas::bind::bind_threads(m);
   verglas::bind::bind_ctf(m);
   verglas::bind::bind_ctf_score(m);
+  verglas::bind::bind_common_lines(m);
   verglas::bind::bind_correlate(m);
   verglas::bind::bind_fft1d(m);
   verglas::bind::bind_peaks(m);

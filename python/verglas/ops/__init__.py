@@ -1,5 +1,6 @@
 """The kernels on plain arrays: one documented function per op, the same word in every tree."""
 
+from verglas.ops.common_lines import common_line_scores, common_lines
 from verglas.ops.correlate import Correlation, correlate, correlate_rotations
 from verglas.ops.ctf import ctf
 from verglas.ops.ctf_score import CtfScores, ctf_score
@@ -45,6 +46,8 @@ __all__ = [
     "Residuals",
     "ScorePlan",
     "Scores",
+    "common_line_scores",
+    "common_lines",
     "correlate",
     "correlate_rotations",
     "ctf",

@@ -1,6 +1,7 @@
 """Float64 NumPy versions of every kernel, written for clarity: the oracles of the tests. Never imported by ops."""
 
 from verglas.reference import (
+    common_lines,
     correlate,
     ctf,
     ctf_score,
@@ -17,6 +18,7 @@ from verglas.reference import (
 )
 
 __all__ = [
+    "common_lines",
     "correlate",
     "ctf",
     "ctf_score",
