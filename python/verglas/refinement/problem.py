@@ -54,6 +54,8 @@ class Problem:
         Images read and worked on at a time; results do not depend on it.
     devices : tuple of str
         ``("cpu",)``, or the GPUs that share the particles of a half set in contiguous blocks.
+    first_origin_px : (n, 2) float64, optional
+        Shifts that an ab initio search starts from.
     """
 
     particles: Particles
@@ -66,6 +68,7 @@ class Problem:
     mask_given: bool = False
     batch: int = 0
     devices: tuple[str, ...] = ("cpu",)
+    first_origin_px: FloatArray | None = None
 
     def __post_init__(self) -> None:
         """Fill in the batch that is quickest where memory is no concern."""
