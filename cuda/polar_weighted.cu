@@ -32,7 +32,8 @@ __global__ void __launch_bounds__(kWeighThreads)
       if (in.ctf)
         c = math::ctf_envelope(coefficients, k, 0.0) *
             math::ctf_value(coefficients, k * grid.cos_theta[t], k * grid.sin_theta[t]);
-      const float re = in.samples[2 * (first + t)], im = in.samples[2 * (first + t) + 1];
+      const float re = in.samples ? in.samples[2 * (first + t)] : 0.0f;
+      const float im = in.samples ? in.samples[2 * (first + t) + 1] : 0.0f;
       norm += re * re + im * im;
       if (y) {
         y[2 * (first + t)] = re * (c * inverse);

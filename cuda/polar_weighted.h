@@ -48,7 +48,7 @@ struct TileLayout {
 };
 
 struct WeighInput {
-  const float* samples;     ///< (n, n_rings, half) complex
+  const float* samples;     ///< (n, n_rings, half) complex; null: zero, where only power is wanted
   const double* ctf;        ///< (n, math::kOpticsColumns) or null
   const float* inv_sigma2;  ///< (n, n_rings); null: 1
   std::size_t n;

@@ -132,6 +132,14 @@ class DeviceArray(np.lib.mixins.NDArrayOperatorsMixin):
 
         return method
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in {"real", "imag"}:
+            setattr(self._memory, name, _open(value))
+        elif name.startswith("_"):
+            super().__setattr__(name, value)
+        else:
+            raise AttributeError(f"'cupy.ndarray' object attribute {name!r} is not set here")
+
     def __len__(self) -> int:
         return len(self._memory)
 
@@ -401,8 +409,7 @@ def modules() -> dict[str, types.ModuleType]:
     cuda = _Module(
         "cupy.cuda", None, Device=Device, Stream=Stream, Event=Event, MemoryPool=MemoryPool, memory=memory,
         runtime=runtime, driver=driver, get_current_stream=lambda: _state.stream or null,
-        get_elapsed_time=lambda start, end: 0.0,
-        alloc_pinned_memory=lambda nbytes: np.empty(nbytes, np.uint8),
+        get_elapsed_time=lambda start, end: 0.0, alloc_pinned_memory=lambda nbytes: np.empty(nbytes, np.uint8),
     )  # fmt: skip
     cuda.Stream.null = null
     fft = _Module("cupy.fft", scipy.fft)  # SciPy's keeps single precision, as CuPy's does

@@ -6,7 +6,7 @@
 #include <stdexcept>
 #include <string>
 
-#include "math/kaiser_bessel.h"
+#include "math/polar_window.h"
 #include "math/small_gemm.h"
 
 namespace verglas::cpu {
@@ -17,8 +17,7 @@ using math::kLanes;
 using math::round_up;
 
 constexpr double kPi = 3.14159265358979323846;
-constexpr double kOversampling = 1.5;
-constexpr int kWindow = 6;  // cells; with 1.5 times padding the aliasing error is about 2e-5
+constexpr int kWindow = math::kPolarTaps;
 constexpr int kRowFloats =
     16;  // one window row, 6 complex values, padded to a power of two with zero weights
 
@@ -29,13 +28,11 @@ typedef float Row __attribute__((vector_size(kRowFloats * sizeof(float)), aligne
 class ImageSampler {
  public:
   explicit ImageSampler(const PolarGrid& grid) : grid_(grid) {
-    const int padded = static_cast<int>(std::ceil(kOversampling * grid.box));
-    const double factor = static_cast<double>(padded) / grid.box;
-    const math::KaiserBessel window(kWindow, factor);
-    reach_ = static_cast<int>(std::ceil(grid.radii.back() * factor)) + kWindow / 2 + 1;
+    const math::PolarWindow window(grid.box, grid.radii.back());
+    reach_ = window.reach;
     fold_ = grid.box / 2 + 1;
-    make_tables(window, padded);
-    make_points(window, factor);
+    make_tables(window);
+    make_points(window);
   }
 
   /// Scratch for one image; one per thread.
@@ -65,29 +62,27 @@ class ImageSampler {
   std::size_t image_columns() const { return round_up(grid_.box, kLanes); }
   std::size_t ky_columns() const { return round_up(reach_ + 1, kLanes); }
 
-  void make_tables(const math::KaiserBessel& window, int padded) {
+  void make_tables(const math::PolarWindow& window) {
     for (int k = 0; k <= reach_; ++k) {
       for (int x = 0; x < fold_; ++x) {
-        const double angle = 2 * kPi * ((static_cast<long>(k) * x) % padded) / padded;
-        const double flat = 1.0 / window.transform(static_cast<double>(x) / padded);
-        cos_.push_back(static_cast<float>(std::cos(angle) * flat));
-        sin_.push_back(static_cast<float>(std::sin(angle) * flat));
+        const auto wave = window.wave(k, x);
+        cos_.push_back(wave.cosine);
+        sin_.push_back(wave.sine);
       }
     }
   }
 
-  void make_points(const math::KaiserBessel& window, double factor) {
+  void make_points(const math::PolarWindow& window) {
     for (int j = 0; j < grid_.n_rings; ++j) {
       for (int t = 0; t < grid_.half(); ++t) {
-        const double r = grid_.radii[j] * factor, u = r * grid_.cos_theta[t], v = r * grid_.sin_theta[t];
-        const int u0 = static_cast<int>(std::ceil(u - kWindow / 2)),
-                  v0 = static_cast<int>(std::ceil(v - kWindow / 2));
+        const double r = grid_.radii[j] * window.factor;
+        const auto u = window.taps(r * grid_.cos_theta[t]), v = window.taps(r * grid_.sin_theta[t]);
         Point p = {};
         for (int i = 0; i < kWindow; ++i) {
-          p.wx[2 * i] = p.wx[2 * i + 1] = static_cast<float>(window.value(u - (u0 + i)));
-          p.wy[i] = static_cast<float>(window.value(v - (v0 + i)));
+          p.wx[2 * i] = p.wx[2 * i + 1] = u.weight[i];
+          p.wy[i] = v.weight[i];
         }
-        p.start = static_cast<std::size_t>(v0 + kMargin) * row_stride() + 2 * (u0 + reach_);
+        p.start = static_cast<std::size_t>(v.first + kMargin) * row_stride() + 2 * (u.first + reach_);
         points_.push_back(p);
       }
     }

@@ -42,11 +42,10 @@ void weigh(const PolarTablesArgument& grid, const py::dict& images, int n_power,
            std::uintptr_t stream) {
   const auto& g = grid.view;
   const py::ssize_t rings = g.n_rings, half = g.half();
-  const auto x = device_input<cfloat>(images["samples"], "samples", {kAny, rings, half});
-  const auto n = static_cast<py::ssize_t>(x.shape[0]);
   cuda::WeighInput in{};
-  in.samples = reinterpret_cast<const float*>(x.data);
-  in.n = x.shape[0];
+  in.n = images["n"].cast<std::size_t>();
+  const auto n = static_cast<py::ssize_t>(in.n);
+  in.samples = reinterpret_cast<const float*>(member_or_null<cfloat>(images, "samples", {n, rings, half}));
   in.ctf = member_or_null<double>(images, "ctf", {n, math::kOpticsColumns});
   in.inv_sigma2 = member_or_null<float>(images, "inv_sigma2", {n, rings});
   in.pixel_size_A = images["pixel_size_A"].cast<double>();

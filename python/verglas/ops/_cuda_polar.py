@@ -134,8 +134,8 @@ class DeviceImages:
         y = cupy.empty(self.samples.shape, np.complex64)
         power = cupy.empty((n, grid.n_rings, n_power), np.complex64)
         norms = cupy.empty((n, grid.n_rings), np.float32) if norm else None
-        images = {"samples": self.samples, "ctf": self.ctf, "inv_sigma2": self.inv_sigma2 if noise else None,
-                  "pixel_size_A": pixel_size_A}  # fmt: skip
+        images = {"n": n, "samples": self.samples, "ctf": self.ctf, "pixel_size_A": pixel_size_A,
+                  "inv_sigma2": self.inv_sigma2 if noise else None}  # fmt: skip
         cuda.kernels.weigh(tables(grid, cuda), images, n_power, {"y": y, "power": power, "norm": norms}, stream)
         return y, power, None if norms is None else norms.sum(axis=1)
 
@@ -147,3 +147,94 @@ def ring_power(images: DeviceImages, grid: PolarGrid, cuda: CudaSession) -> npt.
     with cuda.active() as stream:
         cuda.kernels.weigh(tables(grid, cuda), given, 0, {"y": None, "power": None, "norm": norms}, stream)
     return norms.get().astype(np.float64) / (grid.weights * grid.n_theta)
+
+
+_SCRATCH_BYTES = 256 << 20  # of transforms along one axis and both, at a time
+
+
+def sampler(grid: PolarGrid, cuda: CudaSession) -> dict[str, Any]:
+    """The tables that :func:`samples_of_images` interpolates with, made once per device and kept with the grid."""
+    kept = grid.__dict__.setdefault("_device_samplers", {})
+    key = (id(cuda.kernels), cuda.index)
+    if key not in kept:
+        made = cuda.kernels.sampler_tables(grid.box, grid.n_theta, grid.radii)
+        kept[key] = {name: cuda.given(v) if isinstance(v, np.ndarray) else v for name, v in made.items()}
+    return kept[key]
+
+
+def samples_of_images(images: Any, grid: PolarGrid, cuda: CudaSession, stream: int) -> DeviceArray:
+    """:func:`verglas.ops.polar` on a device, in batches whose transforms fit the scratch memory."""
+    x = cuda.array(images, np.float32)
+    made = sampler(grid, cuda)
+    side = 2 * (made["reach"] + 1)
+    batch = max(1, min(len(x), _SCRATCH_BYTES // (4 * side * (grid.box + side))))
+    lent = cuda.empty((batch, grid.box, side), np.float32), cuda.empty((batch, side, side), np.float32)
+    out = cuda.empty((len(x), grid.n_rings, grid.n_theta // 2), np.complex64)
+    for first in range(0, max(len(x), 1), batch):
+        part = x[first : first + batch]
+        scratch = tuple(a[: len(part)] for a in lent)
+        cuda.kernels.polar(tables(grid, cuda), made, part, scratch, out[first : first + batch], stream)
+    return out
+
+
+def harmonics_of_samples(samples: Any, grid: PolarGrid, cuda: CudaSession, stream: int) -> DeviceArray:
+    """:func:`verglas.ops.polar_harmonics` on a device: unmoved columns, without the rings' weights."""
+    x = samples_on_device(samples, grid, cuda)
+    n = len(x)
+    rows = cuda.empty((n, grid.size), np.complex64)
+    numbers, shifts = cuda.cupy.arange(n, dtype=np.int32), cuda.cupy.zeros((n, 2), np.float32)
+    cuda.kernels.shifted_rows(tables(grid, cuda), x, numbers, shifts, rows, stream)
+    rings = np.concatenate([np.arange(first, grid.n_rings) for first in grid.first_ring])
+    rows *= cuda.array(1 / (grid.weights * grid.n_theta), np.float32)[cuda.array(rings, np.int64)]
+    return rows
+
+
+def samples_on_device(samples: Any, grid: PolarGrid, cuda: CudaSession) -> DeviceArray:
+    """Samples (n, n_rings, half), the leading axis added where it is missing."""
+    x = cuda.array(samples, np.complex64)
+    x = x[None] if x.ndim == 2 else x
+    if x.shape[1:] != (grid.n_rings, grid.n_theta // 2):
+        raise ValueError(f"samples: expected (n, {grid.n_rings}, {grid.n_theta // 2}), got {x.shape}")
+    return x
+
+
+def power_of_samples(samples: Any, grid: PolarGrid, n_power: int, cuda: CudaSession) -> DeviceArray:
+    """:func:`verglas.ops.polar_power` on a device: a product with a small table."""
+    x = samples_on_device(samples, grid, cuda)
+    half = grid.n_theta // 2
+    if not 1 <= n_power <= half:
+        raise ValueError(f"n_power: expected 1 to {half}, got {n_power}")
+    angle = 2 * np.pi * (np.arange(n_power) * np.arange(half)[:, None] % half) / half
+    table = np.exp(-1j * angle) * (2 / grid.n_theta)
+    squares = x.real**2 + x.imag**2
+    out = cuda.empty((len(x), grid.n_rings, n_power), np.complex64)
+    out.real = squares @ cuda.array(table.real, np.float32)
+    out.imag = squares @ cuda.array(table.imag, np.float32)
+    return out
+
+
+def ctf_power(
+    inv_sigma2: Any, grid: PolarGrid, n_power: int, ctf: Any, pixel_size_A: float, cuda: CudaSession, stream: int
+) -> DeviceArray:
+    """:func:`verglas.ops.polar_ctf_power` on a device."""
+    inverse = cuda.array(inv_sigma2, np.float32)
+    out = cuda.empty((len(inverse), grid.n_rings, n_power), np.complex64)
+    params = None if ctf is None else cuda.array(ctf, np.float64)
+    images = {"n": len(inverse), "samples": None, "ctf": params, "pixel_size_A": pixel_size_A, "inv_sigma2": inverse}
+    cuda.kernels.weigh(tables(grid, cuda), images, n_power, {"y": None, "power": out, "norm": None}, stream)
+    return out
+
+
+def weighted_harmonics(
+    images: DeviceImages, grid: PolarGrid, shifts_px: Any, pixel_size_A: float, cuda: CudaSession, stream: int
+) -> DeviceArray:
+    """:func:`verglas.ops.polar_weighted` on a device."""
+    y, _, _ = images.weigh(grid, cuda, stream, pixel_size_A, 1)
+    shifts = cuda.array(shifts_px, np.float32)
+    if shifts.ndim != 2 or shifts.shape[1] != 2:
+        raise ValueError(f"shifts_px: expected (n_shifts, 2), got {shifts.shape}")
+    n, n_shifts, cupy = len(images), len(shifts), cuda.cupy
+    rows = cuda.empty((n * n_shifts, grid.size), np.complex64)
+    numbers = cupy.repeat(cupy.arange(n, dtype=np.int32), n_shifts)
+    cuda.kernels.shifted_rows(tables(grid, cuda), y, numbers, cupy.tile(shifts, (n, 1)), rows, stream)
+    return rows.reshape(n, n_shifts, grid.size)

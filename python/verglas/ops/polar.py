@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from verglas._native import core, resolve_threads
 from verglas.errors import InputError
-from verglas.ops._device import as_array, refuse_non_finite, require_cpu
+from verglas.ops._device import as_array, cuda_session, first_non_finite, refuse_non_finite
 from verglas.ops.grid import Grid
 
 ComplexArray = npt.NDArray[np.complex64]
@@ -138,6 +138,13 @@ class PolarGrid:
         return out
 
 
+def _cuda_polar() -> Any:
+    """What is done on a device, loaded only for one."""
+    from verglas.ops import _cuda_polar as module
+
+    return module
+
+
 def _samples(samples: npt.ArrayLike, grid: PolarGrid) -> npt.NDArray[Any]:
     array = as_array(samples, np.complex64)
     return array[None] if array.ndim == 2 else array
@@ -157,9 +164,9 @@ def polar(images: npt.ArrayLike, grid: PolarGrid, *, device: str = "cpu", thread
     grid : PolarGrid
         Rings and angles.
     device : str
-        ``"cpu"``.
+        ``"cpu"`` or ``"cuda:<number>"``: arrays may then lie on the device; what comes from the host is copied there.
     threads : int, optional
-        Threads; all by default. The result does not depend on it.
+        Threads; all by default. The result does not depend on it. CPU only.
 
     Returns
     -------
@@ -186,7 +193,13 @@ def polar(images: npt.ArrayLike, grid: PolarGrid, *, device: str = "cpu", thread
     >>> bool(np.allclose(x, 1, atol=1e-4))
     True
     """
-    require_cpu(device, "polar")
+    if device != "cpu":
+        cuda = cuda_session(device)
+        with cuda.active() as stream:
+            on_device = _cuda_polar().samples_of_images(images, grid, cuda, stream)
+            good = cuda.cupy.isfinite(on_device[:, 0]).all(axis=1)
+            first_non_finite(good.get(), "ops.polar: image {}")
+        return on_device
     images = as_array(images, np.float32)
     samples = core.polar(images, grid.native, resolve_threads(threads))
     # A sum over all pixels: a NaN or infinite pixel cannot hide from every sample of the first ring.
@@ -221,9 +234,9 @@ def polar_slices(
     polar_grid : PolarGrid
         Rings and angles; its box is the grid's.
     device : str
-        ``"cpu"``.
+        ``"cpu"`` or ``"cuda:<number>"``: arrays may then lie on the device; what comes from the host is copied there.
     threads : int, optional
-        Threads; all by default. The result does not depend on it.
+        Threads; all by default. The result does not depend on it. CPU only.
 
     Returns
     -------
@@ -244,13 +257,24 @@ def polar_slices(
     >>> bool(np.allclose(a, 1, atol=2e-3))
     True
     """
-    require_cpu(device, "polar_slices")
+    if device != "cpu":
+        cuda = cuda_session(device)
+        with cuda.active() as stream:
+            rotations = cuda.rotations(matrices)
+            out = cuda.empty((len(rotations), polar_grid.n_rings, polar_grid.n_theta // 2), np.complex64)
+            cuda.kernels.polar_slices(
+                grid.native_for(cuda.kernels), cuda.given(spectrum), rotations, _cuda_polar().tables(polar_grid, cuda),
+                polar_grid.radii[-1], out, stream,
+            )  # fmt: skip
+        return out
     return core.polar_slices(
         grid.native, spectrum, as_array(matrices, np.float64), polar_grid.native, resolve_threads(threads)
     )
 
 
-def polar_harmonics(samples: npt.ArrayLike, grid: PolarGrid, *, threads: int | None = None) -> ComplexArray:
+def polar_harmonics(
+    samples: npt.ArrayLike, grid: PolarGrid, *, device: str = "cpu", threads: int | None = None
+) -> ComplexArray:
     r"""Packed angular harmonics of polar samples, normalised: the :math:`a_m(r)` of central slices.
 
     .. math:: a_m(r) = \frac{1}{n_\theta} \sum_\theta A(r, \theta)\, e^{-i m \theta}
@@ -261,8 +285,10 @@ def polar_harmonics(samples: npt.ArrayLike, grid: PolarGrid, *, threads: int | N
         From :func:`polar` or :func:`polar_slices`.
     grid : PolarGrid
         The same grid.
+    device : str
+        ``"cpu"`` or ``"cuda:<number>"``: arrays may then lie on the device; what comes from the host is copied there.
     threads : int, optional
-        Threads; all by default.
+        Threads; all by default. CPU only.
 
     Returns
     -------
@@ -278,11 +304,15 @@ def polar_harmonics(samples: npt.ArrayLike, grid: PolarGrid, *, threads: int | N
     >>> g.unpack(a)[0, :2].real.round(5).tolist()
     [[1.0, 1.0, 1.0, 1.0], [0.0, 0.0, 0.0, 0.0]]
     """
+    if device != "cpu":
+        cuda = cuda_session(device)
+        with cuda.active() as stream:
+            return _cuda_polar().harmonics_of_samples(samples, grid, cuda, stream)
     return core.polar_harmonics(_samples(samples, grid), grid.native, 1.0 / grid.n_theta, resolve_threads(threads))
 
 
 def polar_power(
-    samples: npt.ArrayLike, grid: PolarGrid, n_power: int = 3, *, threads: int | None = None
+    samples: npt.ArrayLike, grid: PolarGrid, n_power: int = 3, *, device: str = "cpu", threads: int | None = None
 ) -> ComplexArray:
     r"""Harmonics 0, 2, ..., 2 (n_power - 1) of :math:`|A|^2` on each ring, normalised by :math:`1/n_\theta`.
 
@@ -294,8 +324,10 @@ def polar_power(
         The same grid.
     n_power : int
         Harmonics kept: 1 suffices without astigmatism, a few more with it.
+    device : str
+        ``"cpu"`` or ``"cuda:<number>"``: arrays may then lie on the device; what comes from the host is copied there.
     threads : int, optional
-        Threads; all by default.
+        Threads; all by default. CPU only.
 
     Returns
     -------
@@ -310,6 +342,10 @@ def polar_power(
     >>> bool(np.allclose(p[0, 0], [4, 0, 0], atol=1e-5))
     True
     """
+    if device != "cpu":
+        cuda = cuda_session(device)
+        with cuda.active():
+            return _cuda_polar().power_of_samples(samples, grid, int(n_power), cuda)
     return core.polar_power(_samples(samples, grid), grid.native, int(n_power), resolve_threads(threads))
 
 
@@ -320,6 +356,7 @@ def polar_ctf_power(
     *,
     ctf: npt.ArrayLike | None = None,
     pixel_size_A: float = 1.0,
+    device: str = "cpu",
     threads: int | None = None,
 ) -> ComplexArray:
     r"""Harmonics 0, 2, ..., 2 (n_power - 1) of :math:`w_r C^2 / \sigma^2` on each ring, unnormalised.
@@ -337,8 +374,10 @@ def polar_ctf_power(
         Harmonics kept.
     ctf, pixel_size_A
         As in :func:`polar_weighted`.
+    device : str
+        ``"cpu"`` or ``"cuda:<number>"``: arrays may then lie on the device; what comes from the host is copied there.
     threads : int, optional
-        Threads; all by default.
+        Threads; all by default. CPU only.
 
     Returns
     -------
@@ -353,6 +392,10 @@ def polar_ctf_power(
     >>> bool(np.allclose(q[0, :, 0], g.weights * g.n_theta))
     True
     """
+    if device != "cpu":
+        cuda = cuda_session(device)
+        with cuda.active() as stream:
+            return _cuda_polar().ctf_power(inv_sigma2, grid, int(n_power), ctf, float(pixel_size_A), cuda, stream)
     params = None if ctf is None else as_array(ctf, np.float64)
     return core.polar_ctf_power(
         grid.native, params, float(pixel_size_A), as_array(inv_sigma2, np.float32), int(n_power),
@@ -368,6 +411,7 @@ def polar_weighted(
     ctf: npt.ArrayLike | None = None,
     pixel_size_A: float = 1.0,
     inv_sigma2: npt.ArrayLike | None = None,
+    device: str = "cpu",
     threads: int | None = None,
 ) -> ComplexArray:
     r"""Weighted harmonics of images at many shifts: the :math:`w_r b_m(r)` of the likelihood.
@@ -391,8 +435,10 @@ def polar_weighted(
         Pixel size in angstrom, for the CTF.
     inv_sigma2 : (n, n_rings) float32, optional
         1 / noise variance on each ring; 1 by default.
+    device : str
+        ``"cpu"`` or ``"cuda:<number>"``: arrays may then lie on the device; what comes from the host is copied there.
     threads : int, optional
-        Threads; all by default.
+        Threads; all by default. CPU only.
 
     Returns
     -------
@@ -407,6 +453,12 @@ def polar_weighted(
     >>> bool(np.allclose(g.unpack(b)[0, 0, 0], 2 * np.pi * g.radii))
     True
     """
+    if device != "cpu":
+        cuda, there = cuda_session(device), _cuda_polar()
+        with cuda.active() as stream:
+            x = there.samples_on_device(samples, grid, cuda)
+            images = there.DeviceImages.of(grid, cuda, x, inv_sigma2=inv_sigma2, ctf=ctf)
+            return there.weighted_harmonics(images, grid, shifts_px, float(pixel_size_A), cuda, stream)
     samples = _samples(samples, grid)
     n = len(samples)
     inv = np.broadcast_to(np.float32(1) if inv_sigma2 is None else np.asarray(inv_sigma2), (n, grid.n_rings))

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from verglas._native import core, resolve_threads
-from verglas.ops._device import as_array, require_cpu
+from verglas.ops._device import as_array, cuda_session
 from verglas.ops.insert import GridSums
 from verglas.ops.polar import PolarGrid
 
@@ -21,6 +21,7 @@ def polar_insert(
     grid: PolarGrid,
     *,
     device: str = "cpu",
+    deterministic: bool = False,
     threads: int | None = None,
 ) -> None:
     r"""Add polar slices to sums on the Fourier grid; the adjoint of :func:`polar_slices`.
@@ -44,9 +45,11 @@ def polar_insert(
     grid : PolarGrid
         Rings and angles; its box is that of ``sums.grid``.
     device : str
-        ``"cpu"``.
+        ``"cpu"`` or ``"cuda:<number>"``: the sums lie there, and arrays may; what comes from the host is copied.
+    deterministic : bool
+        On a GPU, sums that are bitwise equal from run to run, as in :func:`insert`. The CPU's always are.
     threads : int, optional
-        Threads; all by default. The sums are bitwise equal for any number of threads.
+        Threads; all by default. The sums are bitwise equal for any number of threads. CPU only.
 
     Raises
     ------
@@ -64,7 +67,17 @@ def polar_insert(
     >>> bool(sums.values.real.sum() > 0)
     True
     """
-    require_cpu(device, "polar_insert")
+    if device != "cpu":
+        from verglas.ops._cuda_polar import tables
+
+        cuda = cuda_session(device)
+        with cuda.active() as stream:
+            cuda.kernels.polar_insert(
+                sums.grid.native_for(cuda.kernels), (sums.values, sums.weights), cuda.given(samples),
+                cuda.given(weights), cuda.rotations(matrices), tables(grid, cuda), grid.radii[-1], deterministic,
+                stream,
+            )  # fmt: skip
+        return
     core.polar_insert(
         sums.grid.native, sums.values, sums.weights, samples, weights, as_array(matrices, np.float64), grid.native,
         resolve_threads(threads),
