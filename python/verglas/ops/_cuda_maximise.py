@@ -90,7 +90,7 @@ class CudaMaximisePlan:
         self, images: DeviceImages, pixel_size_A: float, shifts: npt.NDArray[np.float32], candidates: Candidates,
         residuals: tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]] | None,
     ) -> None:  # fmt: skip
-        """Add images, as many at a time as memory allows, and to the residuals' cross and power, which are on the host."""
+        """Add images, as many at a time as memory allows; residuals (cross, power) are on the host, added to."""
         _check(candidates, len(images), len(shifts))
         ours = (candidates.slice >= 0) & (candidates.slice < self.n_slices) & (candidates.gamma > 0)
         self._touched[np.unique(candidates.slice[ours])] = True

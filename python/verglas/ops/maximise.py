@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from verglas._native import core, resolve_threads
 from verglas.errors import InputError
-from verglas.ops._device import as_array, cuda_session, refuse_non_finite
+from verglas.ops._device import as_array, cuda_session, refuse_non_finite, refuse_non_finite_on
 from verglas.ops._images import PolarImages
 from verglas.ops.insert import GridSums
 from verglas.ops.polar import PolarGrid, polar_harmonics, polar_power
@@ -221,10 +221,11 @@ class MaximisePlan:
         InputError
             A sample is not finite; the message names the slice.
         """
-        values = as_array(samples, np.complex64)
-        refuse_non_finite(values, "MaximisePlan.set_reference: slice {}")
-        harmonics = polar_harmonics(values, self.grid, threads=threads)
-        self.native.set_reference(harmonics, polar_power(values, self.grid, self.n_power, threads=threads))
+        values = samples if self.device != "cpu" else as_array(samples, np.complex64)
+        harmonics = polar_harmonics(values, self.grid, device=self.device, threads=threads)
+        refuse_non_finite_on(self.device, harmonics, "MaximisePlan.set_reference: slice {}")
+        power = polar_power(values, self.grid, self.n_power, device=self.device, threads=threads)
+        self.native.set_reference(harmonics, power)
         self._has_reference = True
 
     def add(
