@@ -124,3 +124,16 @@ NCC_ABS = 1e-4
 NCC_COPY = 1e-3
 # ops.match: a chain of at most a few hundred float32 products (6e-8 each), relative to the two vectors' lengths.
 MATCH_REL = 1e-6
+
+# GPU against CPU. Scores are sums of some hundred float32 products, on the GPU of operands split in two TF32 numbers:
+# 1e-6 of log-likelihoods of a few hundred nats.
+DEVICE_EVIDENCE_NATS = 2e-3
+DEVICE_PROBABILITY = 2e-3
+# Poses on a grid are the same but for ties; continuous ones stop within a step of 0.05 rad of phase of the maximum.
+DEVICE_ANGLE_DEG = 0.05
+# Sums: weights of the posterior (2e-3 at most, 1e-4 on average) and poses as above.
+DEVICE_SUMS = 1e-3
+# The same contributions added in another order, in float64; residuals are differences of float32 sums.
+DEVICE_ORDER = 1e-6
+# Maps of the same particles, half a pixel of a shell's noise apart at most.
+DEVICE_MAP = 2e-3
