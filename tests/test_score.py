@@ -14,6 +14,7 @@ from scipy import stats
 import verglas as vg
 from verglas import fourier, geometry, gridding, ops, reference
 
+from devices import host
 from tolerance import SCORE_CLOSED_FORM, SCORE_FLOAT32, SCORE_POLAR_SUM, SCORE_POSTERIOR_MASS
 
 PIXEL_A = 2.0
@@ -564,7 +565,7 @@ def test_bad_input_is_named(device):
 
 @settings(deadline=None, max_examples=15)
 @given(p=problems, seed=st.integers(0, 100))
-def test_chosen_cells_have_the_scores_of_the_exhaustive_search(p, seed):
+def test_chosen_cells_have_the_scores_of_the_exhaustive_search(device, p, seed):
     rng = np.random.default_rng(seed)
     n = len(p.samples)
     joint = p.joint() + np.log(p.joint()[0].size)
@@ -577,27 +578,36 @@ def test_chosen_cells_have_the_scores_of_the_exhaustive_search(p, seed):
         np.append(0, np.cumsum(counts)), entry // 2, entry % 2 == 1, psi, np.append(0, np.cumsum(n_shifts)),
         p.shifts[np.concatenate(chosen)],
     )  # fmt: skip
-    more = {"ctf": p.params, "pixel_size_A": PIXEL_A, "inv_sigma2": p.inv, "n_power": p.grid.max_m // 2 + 1}
-    got = ops.score_cells(p.samples, p.slices, p.grid, p.n_psi, tasks, **more)
+    more = {
+        "ctf": p.params,
+        "pixel_size_A": PIXEL_A,
+        "inv_sigma2": p.inv,
+        "n_power": p.grid.max_m // 2 + 1,
+        "device": device,
+    }
+    got = host(ops.score_cells(p.samples, p.slices, p.grid, p.n_psi, tasks, **more))
     want = [
         joint[i, entry[t] // 2, entry[t] % 2, psi[t], s]
         for i in range(n) for t in range(tasks.offsets[i], tasks.offsets[i + 1]) for s in chosen[i]
     ]  # fmt: skip
     scale = max(1.0, float(np.abs(joint).max()))
     np.testing.assert_allclose(got, want, atol=SCORE_FLOAT32 * scale)
-    assert np.array_equal(got, ops.score_cells(p.samples, p.slices, p.grid, p.n_psi, tasks, threads=1, **more))
+    again = ops.score_cells(p.samples, p.slices, p.grid, p.n_psi, tasks, threads=1, **more)
+    assert np.array_equal(got, host(again))
 
 
-def test_cells_out_of_range_are_refused():
+def test_cells_out_of_range_are_refused(device):
     p = Problem(1, n=1)
     for slice_index, psi in ((99, 0), (0, 24), (-1, 0)):
         tasks = ops.CellTasks([0, 1], [slice_index], [False], [psi], [0, 1], [[0, 0]])
         with pytest.raises(ValueError, match="expected 0 to"):
-            ops.score_cells(p.samples, p.slices, p.grid, 24, tasks)
+            ops.score_cells(p.samples, p.slices, p.grid, 24, tasks, device=device)
     bad = p.samples.copy()
     bad[0, 2, 3] = np.nan
     with pytest.raises(vg.InputError, match="image 0"):
-        ops.score_cells(bad, p.slices, p.grid, 24, ops.CellTasks([0, 1], [0], [False], [0], [0, 1], [[0, 0]]))
+        ops.score_cells(
+            bad, p.slices, p.grid, 24, ops.CellTasks([0, 1], [0], [False], [0], [0, 1], [[0, 0]]), device=device
+        )
 
 
 def rounded(x, bits):

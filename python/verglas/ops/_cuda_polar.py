@@ -143,7 +143,7 @@ class DeviceImages:
 def ring_power(images: DeviceImages, grid: PolarGrid, cuda: CudaSession) -> npt.NDArray[np.float64]:
     """Mean of |X|^2 on each ring, (n, n_rings), on the host."""
     norms = cuda.cupy.empty((len(images), grid.n_rings), np.float32)
-    given = {"samples": images.samples, "ctf": None, "inv_sigma2": None, "pixel_size_A": 1.0}
+    given = {"n": len(images), "samples": images.samples, "ctf": None, "inv_sigma2": None, "pixel_size_A": 1.0}
     with cuda.active() as stream:
         cuda.kernels.weigh(tables(grid, cuda), given, 0, {"y": None, "power": None, "norm": norms}, stream)
     return norms.get().astype(np.float64) / (grid.weights * grid.n_theta)
