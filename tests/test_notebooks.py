@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
+import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -182,3 +184,24 @@ def test_requirements_that_notebooks_demonstrate_are_asserted_there(row):
     name, claim = ROWS[row]
     cells = json.loads((ROOT / "docs" / "notebooks" / f"{name}.ipynb").read_text(encoding="utf-8"))["cells"]
     assert any(claim in "".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
+
+
+def test_the_build_itself_fails_with_a_notebook(pages, tmp_path):
+    (tmp_path / "docs" / "notebooks").mkdir(parents=True)
+    (tmp_path / "docs" / "index.md").write_text("# Home\n\n[notebook](notebooks/a.md)\n")
+    hook = (ROOT / "docs" / "notebook_pages.py").as_posix()
+    (tmp_path / "mkdocs.yml").write_text(f"site_name: s\nhooks: [{hook}]\nnav: [index.md, notebooks/a.md]\n")
+
+    def build(source: str) -> subprocess.CompletedProcess[str]:
+        (tmp_path / "docs" / "notebooks" / "a.ipynb").write_text(json.dumps(notebook(source)))
+        command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", "site"]
+        environment = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
+        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, env=environment)
+
+    good = build("print(6 * 7)")
+    assert good.returncode == 0, good.stderr
+    assert "42" in (tmp_path / "site" / "notebooks" / "a" / "index.html").read_text()
+    assert (tmp_path / "site" / "notebooks" / "a.ipynb").is_file()
+    bad = build("assert 6 * 7 == 41, 'not so'")
+    assert bad.returncode != 0
+    assert "not so" in bad.stderr

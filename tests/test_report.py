@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import verglas as vg
+from verglas import report
 from verglas.assessment import guinier
 from verglas.geometry import healpix_spacing_deg
 from verglas.report import curves, figures, html, surface
@@ -225,3 +226,26 @@ def test_page_escapes_what_it_shows():
     assert "<script>" not in text
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in text
     assert 'alt="an &quot;eye&quot;"' in text
+
+
+def test_gallery_shows_each_image_on_the_scale_asked_for():
+    ramp, twice = np.arange(64.0).reshape(8, 8), 2 * np.arange(64.0).reshape(8, 8)
+    own = report.gallery([ramp, twice], ["a", "b"])
+    shared = report.gallery([ramp, twice], scale="shared")
+    about_zero = report.gallery([ramp - 10, np.zeros((8, 8))], scale="symmetric")
+    assert [axes.get_title() for axes in own.axes] == ["a", "b"]
+    limits = [[axes.images[0].get_clim() for axes in figure.axes] for figure in (own, shared, about_zero)]
+    assert limits[0][1] == pytest.approx(2 * np.array(limits[0][0]))
+    assert limits[1][0] == limits[1][1]
+    assert all(low == -high < 0 for low, high in limits[2])
+
+
+def test_gallery_takes_colours_and_leaves_no_empty_panel():
+    figure = report.gallery([np.zeros((6, 6, 4)), np.eye(6), np.eye(6)], columns=2)
+    assert len(figure.axes) == 3
+
+
+@pytest.mark.parametrize("images", [[], [np.zeros(5)], [np.zeros((2, 2, 2, 2))]])
+def test_gallery_refuses_what_is_no_picture(images):
+    with pytest.raises(vg.InputError, match="expected images"):
+        report.gallery(images)

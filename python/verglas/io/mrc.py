@@ -262,7 +262,9 @@ def _as_stored(data: npt.NDArray[Any], dtype: str, what: str) -> npt.NDArray[Any
     if data.size and not (data.min() >= low and data.max() <= high and (data == np.rint(data)).all()):
         raise InputError(
             f"{what}: {dtype} holds integers from {low} to {high}, but the values go from {data.min():g} to "
-            f"{data.max():g}" + ("" if (data == np.rint(data)).all() else " and are not integers")
+            f"{data.max():g}"
+            + ("" if (data == np.rint(data)).all() else " and are not integers")
+            + "; use float16 or float32"
         )
     return data.astype(kind)
 
