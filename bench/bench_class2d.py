@@ -1,23 +1,31 @@
 """classify2d: time of 3,000 particles of 128 px in 50 classes to 10 A, and what it gets right of planted views.
 
 ``python bench/bench_class2d.py`` times (a minute or two on two cores); ``--quality`` simulates ten planted views at SNR
-0.1, with and without a quarter of pure noise, for several seeds, and pure noise alone. Processor time stands beside
-wall time: on a busy machine the former means more.
+0.1, with and without a quarter of pure noise, for several seeds, and pure noise alone; ``--growth`` times the command
+for 1,000, 3,000 and 10,000 particles of 64 px; ``--apoferritin DATA`` (DATA: real micrographs with an expert's
+picks.star) classifies the program's own picks with as many random positions as make a quarter of all, and counts what
+``verglas select --auto`` keeps. Processor time stands beside wall time: on a busy machine the former means more.
 """
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
+import json
+import tempfile
 import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from scipy.optimize import linear_sum_assignment
+from scipy.spatial import cKDTree
 
 import verglas as vg
 
 from common import write
+from known_truth import command
 
 VIEWS = 10
 
@@ -99,13 +107,84 @@ def pure_noise(n: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def growth(n: int) -> dict[str, Any]:
+    """The command on files: wall time, largest resident memory, growth with particles."""
+    model = vg.simulate.phantom(64, 3.0, 130.0, seed=0)
+    with tempfile.TemporaryDirectory() as folder:
+        stem = Path(folder) / "particles"
+        particles = vg.simulate.particles(model, n, 64, 3.0, snr=0.1, seed=0)
+        vg.write_particles(stem.with_suffix(".star"), particles, stack=stem.with_suffix(".mrcs"))
+        seconds, peak, told = command([
+            "class2d", str(stem.with_suffix(".star")), "-K", "20", "--diameter", "150", "--out", f"{folder}/out",
+            "--json",
+        ])  # fmt: skip
+    record = json.loads(told)["record"]
+    passes = sum(line["particles"] for line in record)
+    return {
+        "case": "growth", "particles": n, "box": 64, "classes": 20, "wall_s": seconds, "peak_GB": peak,
+        "iterations": len(record), "ms_per_particle_and_iteration": 1e3 * seconds / passes,
+    }  # fmt: skip
+
+
+def nearest_A(table: pd.DataFrame, truth: pd.DataFrame, pixel_size_A: float) -> np.ndarray:
+    """Distance of every position to the expert's nearest one in its micrograph."""
+    columns = ["rlnCoordinateX", "rlnCoordinateY"]
+    name, own = (t["rlnMicrographName"].map(lambda p: Path(p).name).to_numpy() for t in (table, truth))
+    distance = np.full(len(table), np.inf)
+    for one in np.unique(name):
+        tree = cKDTree(truth.loc[own == one, columns].to_numpy(float))
+        distance[name == one] = tree.query(table.loc[name == one, columns].to_numpy(float))[0]
+    return distance * pixel_size_A
+
+
+def apoferritin(data: Path, k: int = 20) -> dict[str, Any]:
+    """Own picks and random positions away from the expert's; what the automatic selection keeps."""
+    pixel_A, rng = 1.5, np.random.default_rng(0)
+    truth = next(iter(vg.io.read_star(data / "picks.star").values()))
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        micrographs = [str(p) for p in sorted(data.glob("*.tif"))]
+        command(["pick", *micrographs, "--diameter", "130", "--pixel-size", f"{pixel_A}", "--out", f"{folder}/pick",
+                 "--no-pictures"])  # fmt: skip
+        own = next(iter(vg.io.read_star(folder / "pick" / "picks.star").values()))
+        own = own[["rlnMicrographName", "rlnCoordinateX", "rlnCoordinateY"]]
+        at = np.repeat(own["rlnMicrographName"].unique(), 400)
+        random = pd.DataFrame({"rlnMicrographName": at, "rlnCoordinateX": rng.uniform(70, 1170, len(at)),
+                               "rlnCoordinateY": rng.uniform(70, 1130, len(at))})  # fmt: skip
+        random = random[nearest_A(random, truth, pixel_A) > 75]
+        random = random.iloc[rng.permutation(len(random))[: len(own) // 3]]
+        mixed = pd.concat([own, random]).sort_values("rlnMicrographName", kind="stable")
+        vg.io.write_star(folder / "mixed.star", {"": mixed})
+        command(["extract", *micrographs, "--picks", f"{folder}/mixed.star", "--box", "128", "--pixel-size",
+                 f"{pixel_A}", "--diameter", "140", "--out", f"{folder}/ex", "--ctf", str(data / "ctf_quickfit.tsv"),
+                 "--voltage", "300", "--cs", "0.01", "--amplitude-contrast", "0.07"])  # fmt: skip
+        seconds, peak, told = command(["class2d", f"{folder}/ex/particles.star", "-K", str(k), "--diameter", "150",
+                                       "--out", f"{folder}/c", "--json"])  # fmt: skip
+        chosen = json.loads(told)["selection"]
+        particles = vg.read_particles(folder / "c" / "particles.star").table
+    right = nearest_A(particles, truth, pixel_A) < 30
+    kept = np.isin(particles["rlnClassNumber"].to_numpy(int), chosen["classes"])
+    return {"case": "apoferritin", "particles": len(particles), "right": int(right.sum()), "classes": k,
+            "kept_classes": len(chosen["classes"]), "kept": int(kept.sum()), "kept_right": int((kept & right).sum()),
+            "purity": float(right[kept].mean()), "recall": float(kept[right].mean()), "state": chosen["state"],
+            "wall_s": seconds, "peak_GB": peak}  # fmt: skip
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quality", action="store_true", help="planted views instead of time")
     parser.add_argument("--particles", type=int, default=3000)
     parser.add_argument("--classes", type=int, default=50)
     parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--growth", action="store_true")
+    parser.add_argument("--apoferritin", type=Path, metavar="DATA")
     args = parser.parse_args()
+    if args.growth:
+        write("class2d_growth", [growth(n) for n in (1000, 3000, 10000)])
+        return
+    if args.apoferritin:
+        write("class2d_apoferritin", [apoferritin(args.apoferritin)])
+        return
     if args.quality:
         rows = [quality(args.particles, share, seed) for share in (0.0, 0.25) for seed in range(args.seeds)]
         write("class2d_quality", [*rows, pure_noise(1000)])

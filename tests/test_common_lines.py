@@ -1,9 +1,13 @@
 """Common lines: the op against its reference, sinograms, three images, synchronisation of many, a map from averages."""
 
+import json
+
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from test_cli import main
 
 import verglas as vg
 from verglas import ops, reference
@@ -145,3 +149,39 @@ def test_op_does_not_depend_on_threads_and_refuses_bad_input():
         ops.common_line_scores(lines, loss, rotations, rotations, image + 1)
     with pytest.raises(ValueError, match="rotation matrices"):
         ops.common_line_scores(lines, loss, np.nan * rotations, rotations, image)
+
+
+@pytest.mark.parametrize("flip", [False, True])
+def test_command_makes_a_map_that_projects_to_the_averages(flip, model, tmp_path, capsys):
+    """From a stack, of either hand; a blank average (an empty class) and a table of classes are heeded."""
+    p = images_of(model, 40, snr=5.0, seed=2)
+    stack = np.concatenate([p.images(), np.zeros((1, 64, 64), np.float32)])
+    vg.io.write_stack(tmp_path / "averages.mrcs", stack, 3.0)
+    classes = pd.DataFrame({"rlnClassNumber": np.arange(1, 42), "rlnEstimatedResolution": 9.0,
+                            "verglasParticles": [3] + 40 * [50]})  # fmt: skip
+    vg.io.write_star(tmp_path / "classes.star", {"classes": classes})
+    arguments = [
+        "abinitio", str(tmp_path / "averages.mrcs"), "--method", "common-lines", "--diameter", "145", "--out",
+        str(tmp_path / "o"), "--final-resolution", "15", "--json", *(["--flip-hand"] if flip else []),
+    ]  # fmt: skip
+    status, text, _ = main(arguments, capsys)
+    assert status == 0
+    said = json.loads(text)
+    assert (said["state"], said["averages_used"]) == ("go on", list(range(2, 41)))
+    assert json.loads((tmp_path / "o" / "common_lines.json").read_text())["agreeing"] == said["agreeing"]
+    placed = vg.read_particles(tmp_path / "o" / "particles.star")
+    made = vg.project(vg.read_map(tmp_path / "o" / "map.mrc"), placed.poses)
+    clean = images_of(model, 40, snr=float("inf"), seed=2).images()[1:]
+    right = [np.corrcoef(a.ravel(), b.ravel())[0, 1] for a, b in zip(made, clean, strict=True)]
+    assert np.mean(right) > 0.9
+    assert orientation_error_deg(placed.poses.angles_deg, p.poses.angles_deg[1:]).mean() < 3
+
+
+def test_command_says_when_averages_are_noise(tmp_path, capsys):
+    noise = np.random.default_rng(0).standard_normal((20, 32, 32)).astype(np.float32)
+    vg.io.write_stack(tmp_path / "noise.mrcs", noise, 4.0)
+    arguments = ["abinitio", str(tmp_path / "noise.mrcs"), "--method", "common-lines", "--out", str(tmp_path / "o")]
+    status, text, _ = main([*arguments, "--json"], capsys)
+    assert (status, json.loads(text)["state"]) == (0, "stop")
+    assert main([*arguments, "--symmetry", "D2"], capsys)[0] == 1
+    assert main([*arguments, "--method", "luck"], capsys)[0] == 2

@@ -172,7 +172,8 @@ class Classifier:
         wanted = int(np.ceil(_GROWTH * radius))
         while wanted > radius:
             first = radius + SKIP_RINGS
-            _, z = held_out_evidence(state.sums, first, max(first + 2, min(wanted, last)))
+            end = max(first + 2, min(wanted, last))
+            _, z = held_out_evidence(state.sums, first, end)
             if z > _SUPPORTED_SIGMA:
                 return wanted
             wanted = (radius + wanted) // 2
@@ -346,4 +347,7 @@ def classify2d(
     classifier = Classifier(work, settings)
     state = classifier.start()
     classifier.improve(state)
+    if settings.mask_m_step:
+        classifier.engine.unmask()
+        classifier.iterate(state, work.usable)
     return collect(classifier.engine, state)

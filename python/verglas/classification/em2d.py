@@ -162,7 +162,15 @@ class Engine2D:
         geo = self.geometry = work.geometry
         self.grid = ops.PolarGrid(geo.box, geo.last_ring, diameter_px=geo.box)
         self.whole = Samples(work, self.grid, masked=self.settings.mask_m_step)
+        # Of the coefficients of a masked image, so many are independent: the mask takes the rest away.
+        self.mask_share = float((geo.mask.astype(np.float64) ** 2).mean())
+        self.share = self.mask_share if self.settings.mask_m_step else 1.0  # the same of what the M-step sees
         self._masked: Samples | None = None
+
+    def unmask(self) -> None:
+        """Averages and noise from unmasked images from now on: what the CTF has spread beyond the mask comes back."""
+        if self.whole.masked:
+            self.whole, self.share = Samples(self.work, self.grid, masked=False), 1.0
 
     def masked(self, radius: int) -> Samples:
         """Masked samples of a stage; kept until another radius is asked for."""
@@ -255,9 +263,14 @@ class Engine2D:
         return {"ctf": ctf, "pixel_size_A": self.geometry.pixel_size_A}
 
     def noise_terms(self, power: Float, grid: ops.PolarGrid, inv: Floats) -> Float:
-        r"""Part of the log-likelihood that depends on the noise alone: -1/2 sum (|X|^2 / sigma^2 + log pi sigma^2)."""
+        r"""Part of the log-likelihood that depends on the noise alone: -1/2 sum (|X|^2 / sigma^2 + f log pi sigma^2).
+
+        f is the share of the coefficients of masked images that are independent.
+        """
         own = inv[:, : grid.n_rings].astype(np.float64)
-        return -0.5 * ((power * own + np.log(np.pi / own)) * (grid.weights * grid.n_theta)).sum(axis=1)
+        return -0.5 * ((power * own + self.mask_share * np.log(np.pi / own)) * (grid.weights * grid.n_theta)).sum(
+            axis=1
+        )
 
     # -- the M-step -----------------------------------------------------------------------------------------------
 
@@ -281,14 +294,14 @@ class Engine2D:
         den = sums.denominator.sum(axis=1) / self.grid.weights[:, None]
         samples = num / (den + 1 / (self.settings.regularisation * tau2[:, :, None]))
         averages = ops.images_from_polar(samples.astype(np.complex64), self.grid)
-        if not self.settings.mask_m_step:
+        if not self.whole.masked:
             averages = averages * self.geometry.mask
         total = sums.mass.sum() + sums.null_mass
         shares = (sums.mass + 1) / (total + len(model) + 1)
         null = (sums.null_mass + 1) / (total + len(model) + 1) if self.settings.null_class else 0.0
         with np.errstate(divide="ignore"):
             log_null = float(np.log(null))
-        coefficients = self.grid.weights * self.grid.n_theta
+        coefficients = self.share * self.grid.weights * self.grid.n_theta
         noise = sums.squared / np.maximum(sums.group_mass[:, None] * coefficients, 1e-30)
         sigma2 = np.where(sums.group_mass[:, None] > 0, np.maximum(noise, 0.01 * model.sigma2), model.sigma2)
         # Two axes; a step of the finest stage is the least that can be told.
@@ -320,7 +333,7 @@ class _Collector:
             first_particle=int(rows[0]), threads=e.settings.threads, **e.optics(rows),
         )  # fmt: skip
         assert residuals is not None
-        coefficients = (e.grid.weights * e.grid.n_theta)[: stage.radius]
+        coefficients = e.share * (e.grid.weights * e.grid.n_theta)[: stage.radius]
         beyond = residuals.squared[:, : stage.radius] * inv[:, : stage.radius] - residuals.mass[:, None] * coefficients
         # What the empty class explains is noise, all of it.
         residuals = replace(residuals, mass=residuals.mass + null)

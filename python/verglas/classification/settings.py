@@ -43,8 +43,9 @@ class Class2DSettings:
         Images per iteration before the last ones; by default all below 20,000 images, then 200 per class, at least
         10,000. 0: always all.
     mask_m_step : bool
-        Averages from masked images: each iteration is then exact expectation maximisation (tests, proofs), but what the
-        CTF spreads beyond the mask is lost.
+        Averages and noise from masked images, as in the search, until the last iteration: each is then exact
+        expectation maximisation. The last uses whole images, so that what the CTF spreads beyond the mask comes back.
+        If False, all use whole images; neighbours of particles then count as noise.
     seed : int
         Same seed, same result, whatever threads and memory.
     memory_GB : float
@@ -69,7 +70,7 @@ class Class2DSettings:
     null_class: bool = True
     ctf: bool = True
     mini_batch: int | None = None
-    mask_m_step: bool = False
+    mask_m_step: bool = True
     seed: int = 0
     memory_GB: float = 4.0
     threads: int | None = None

@@ -207,7 +207,7 @@ class Samples:
     """Polar samples of the working images, masked or not, computed once where they fit in memory."""
 
     def __init__(self, work: WorkingSet, grid: ops.PolarGrid, *, masked: bool, share: float = 0.3) -> None:
-        self.work, self.grid, self.threads = work, grid, work.settings.threads
+        self.work, self.grid, self.masked, self.threads = work, grid, masked, work.settings.threads
         self._mask = work.geometry.mask if masked else None
         shape = (len(work), grid.n_rings, grid.n_theta // 2)
         fits = 8 * np.prod(shape, dtype=np.int64) <= share * 1e9 * work.settings.memory_GB

@@ -28,6 +28,7 @@ def register(app: typer.Typer) -> None:
         first_batch: int = typer.Option(100, "--first-batch", min=1, help="Particles of the first mini-batch."),
         shift_range: float = typer.Option(10.0, "--shift-range", help="Largest shift searched, A, once centred."),
         max_particles: int = typer.Option(20000, "--max-particles", min=1, help="Particles drawn to learn from."),
+        method: str = typer.Option("em", "--method", help="em, or common-lines for averages.mrcs of class2d."),
         flip_hand: bool = typer.Option(False, "--flip-hand", help="Write the mirror image and its poses."),
         stack: Path = typer.Option(None, "--stack", help="Image stack in place of the one the file names."),
         seed: int = typer.Option(0, "--seed", min=0, help="Seed of everything random."),
@@ -45,6 +46,16 @@ def register(app: typer.Typer) -> None:
         for name, value in positive.items():
             if value is not None and not value > 0:
                 raise typer.BadParameter(f"expected a positive number, got {value:g}", param_hint=name)
+        if method not in ("em", "common-lines"):
+            raise typer.BadParameter(f"expected em or common-lines, got {method!r}", param_hint="--method")
+        if method == "common-lines":
+            from verglas.run.common_lines import CommonLinesJob, common_lines_files
+
+            made = common_lines_files(CommonLinesJob(
+                particles, out, diameter, final_resolution, symmetry, mirror=flip_hand, threads=threads
+            ))  # fmt: skip
+            typer.echo(json.dumps(made.as_dict(), indent=2) if as_json else f"{made.sentence} {out}/map.mrc")
+            return
         from verglas.run.abinitio import abinitio_files
 
         with shown_stages() as progress:

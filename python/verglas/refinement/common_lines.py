@@ -18,7 +18,7 @@ from scipy.spatial.transform import Rotation
 
 from verglas import ops
 from verglas.errors import InputError
-from verglas.geometry import matrix_to_euler
+from verglas.geometry import euler_to_matrix, matrix_to_euler, random_orientations
 from verglas.masks import soft_circle
 
 FloatArray = npt.NDArray[np.float64]
@@ -28,6 +28,7 @@ _AGREE_DEG = 10.0
 _ROUNDS = 4  # of weighting lines by how well they fit
 _FEWEST = 4
 _STEPS_DEG = (12.0, 6.0, 6.0, 3.0, 3.0, 1.5, 1.5, 0.75)  # of the moves of an orientation, sweep by sweep
+_MOST_RELOCATED, _EVERYWHERE = 10, 3000  # images, and orientations each tries: about 17 degrees apart
 _MOST_SHARE = 0.98  # angles are sampled: even clean lines do not agree to the last digit
 
 
@@ -263,23 +264,49 @@ def synchronise(lines: CommonLines, *, refine: bool = True, threads: int | None 
 def refine_rotations(lines: CommonLines, rotations: FloatArray, *, threads: int | None = None) -> FloatArray:
     """Orientations moved to the largest sum of scores of the lines in which their planes meet; (n, 3, 3).
 
-    Coordinate ascent: the sum never falls. ``rotations`` have the axes of the image and its normal as columns.
+    Coordinate ascent: the sum never falls. Halfway, images that the others explain worst look over all orientations.
+    ``rotations`` have the axes of the image and its normal as columns.
     """
-    grid = np.array(np.meshgrid(*[(-1, 0, 1)] * 3)).reshape(3, -1).T
-    moves = np.concatenate([grid, 2 * grid[np.abs(grid).sum(axis=1) == 1]])
     made, rng = np.array(rotations, np.float64), np.random.default_rng(0)
-    for step_deg in _STEPS_DEG:
-        turns = Rotation.from_rotvec(np.deg2rad(step_deg) * moves).as_matrix()
+    half = len(_STEPS_DEG) // 2
+    for number, step_deg in enumerate(_STEPS_DEG):
+        if number == half:
+            own = ops.common_line_scores(lines.lines, lines.loss, made, made, np.arange(len(made)), threads=threads)
+            worst = np.argsort(own, kind="stable")[: int(np.clip(len(made) // 10, 1, _MOST_RELOCATED))]
+            for i in worst:
+                _relocate(lines, made, int(i), threads)
         for i in rng.permutation(len(made)):
-            candidates = made[i] @ turns
-            value = ops.common_line_scores(
-                lines.lines, lines.loss, made, candidates, np.full(len(moves), i), threads=threads
-            )
-            here = len(grid) // 2  # no move; where it is as good, nothing moves
-            best = int(np.argmax(value))
-            if value[best] > value[here]:
-                made[i] = candidates[best]
+            _step(lines, made, int(i), step_deg, threads)
     return made
+
+
+_GRID = np.array(np.meshgrid(*[(-1, 0, 1)] * 3)).reshape(3, -1).T
+_MOVES = np.concatenate([_GRID, 2 * _GRID[np.abs(_GRID).sum(axis=1) == 1]])
+
+
+def _step(lines: CommonLines, made: FloatArray, image: int, step_deg: float, threads: int | None) -> None:
+    """The best of the turns by about a step, in place; none where it is as good to stay."""
+    candidates = made[image] @ Rotation.from_rotvec(np.deg2rad(step_deg) * _MOVES).as_matrix()
+    rows = np.full(len(candidates), image)
+    value = ops.common_line_scores(lines.lines, lines.loss, made, candidates, rows, threads=threads)
+    best = int(np.argmax(value))
+    if value[best] > value[len(_GRID) // 2]:
+        made[image] = candidates[best]
+
+
+def _relocate(lines: CommonLines, made: FloatArray, image: int, threads: int | None) -> None:
+    """The best of orientations everywhere, finished as far, if it is better than the present one; in place."""
+    candidates = euler_to_matrix(random_orientations(_EVERYWHERE, 0))
+    rows = np.full(len(candidates), image)
+    value = ops.common_line_scores(lines.lines, lines.loss, made, candidates, rows, threads=threads)
+    moved = made.copy()
+    moved[image] = candidates[int(np.argmax(value))]
+    for step_deg in _STEPS_DEG[: len(_STEPS_DEG) // 2]:
+        _step(lines, moved, image, step_deg, threads)
+    both = np.stack([made[image], moved[image]])
+    value = ops.common_line_scores(lines.lines, lines.loss, made, both, [image, image], threads=threads)
+    if value[1] > value[0]:
+        made[image] = moved[image]
 
 
 def _misfit(rotations: FloatArray, ends: FloatArray) -> FloatArray:
@@ -413,8 +440,6 @@ def orientation_error_deg(angles_deg: npt.ArrayLike, truth_deg: npt.ArrayLike) -
     >>> bool(orientation_error_deg(a, a).max() < 1e-4)
     True
     """
-    from verglas.geometry import euler_to_matrix
-
     truth = euler_to_matrix(truth_deg)
     flip = np.diag([1.0, 1.0, -1.0])
     errors = []
