@@ -183,7 +183,7 @@ def test_a_pass_gives_the_posteriors_and_sums_of_the_host(gpu, begun, phase):
         there.max_probability[rows], poses.max_probability[rows], atol=tolerance.DEVICE_PROBABILITY
     )
     angle = vg.geometry.angular_distance(there.angles_deg[rows], poses.angles_deg[rows], GROUP)
-    assert np.median(angle) < tolerance.DEVICE_ANGLE_DEG
+    assert angle.max() < tolerance.DEVICE_ANGLE_DEG
     assert relative(device_sums[0].weights, sums[0].weights) < tolerance.DEVICE_SUMS
     assert relative(device_sums[0].values, sums[0].values) < tolerance.DEVICE_SUMS
     for name in ("squared", "cross", "power"):
@@ -316,7 +316,7 @@ def test_align(gpu, data, step_deg):
     wanted = vg.align(some, truth, settings=AlignSettings(**how, threads=1))
     found = vg.align(some, truth, settings=AlignSettings(**how, device=gpu))
     angle = vg.geometry.angular_distance(found.poses.angles_deg, wanted.poses.angles_deg, GROUP)
-    assert np.median(angle) < tolerance.DEVICE_ANGLE_DEG
+    assert angle.max() < tolerance.DEVICE_ANGLE_DEG
     np.testing.assert_allclose(
         found.table["rlnLogLikeliContribution"], wanted.table["rlnLogLikeliContribution"],
         atol=tolerance.DEVICE_EVIDENCE_NATS,
@@ -331,7 +331,7 @@ def test_refine(gpu, data, tmp_path):
     assert relative(found.map.data, wanted.map.data) < tolerance.DEVICE_MAP
     np.testing.assert_allclose(
         found.particles.table["rlnLogLikeliContribution"], wanted.particles.table["rlnLogLikeliContribution"],
-        atol=tolerance.DEVICE_EVIDENCE_NATS * 10,
+        atol=tolerance.DEVICE_EVIDENCE_NATS,
     )  # fmt: skip
     record = json.loads((tmp_path / "run" / "run.json").read_text())
     assert record["device"] == gpu
