@@ -460,3 +460,25 @@ def finish(sums, grid):
     volume = gridding.from_grid(spectrum, grid)
     radius = np.linalg.norm(np.indices((box,) * 3) - box // 2, axis=0)
     return (volume * (radius < 0.42 * box)).astype(np.float32)
+
+
+def test_little_memory_changes_no_bit(device, monkeypatch):
+    """One image a chunk on a device gives what all together do, residuals included."""
+    if device == "cpu":
+        pytest.skip("chunks of its own has only the device")
+    case = Case(31, n=5, candidates=60)
+    case.device = device
+    radius = np.linalg.norm(np.indices((case.box,) * 3) - case.box // 2, axis=0)
+    volume = (case.rng.standard_normal(radius.shape) * (radius < 0.3 * case.box)).astype(np.float32)
+    slices = ops.polar_slices(gridding.to_grid(volume, case.volume_grid), case.volume_grid, case.matrices, case.grid)
+    sums, found = case.run(reference=slices)
+    monkeypatch.setattr("verglas.ops._cuda_maximise._CHUNK_SHARE", 1e-12)
+    again, other = case.run(reference=slices)
+    assert bits(sums) == bits(again)
+    for name, value in vars(found).items():
+        np.testing.assert_array_equal(value, getattr(other, name), err_msg=name)
+    case.device = "cpu"
+    cpu, there = case.run(reference=slices)
+    for a, b in ((sums.values, cpu.values), (sums.weights, cpu.weights)):
+        assert np.max(np.abs(a - b)) <= 10 * MAXIMISE_ORDER_REL * np.max(np.abs(b))
+    np.testing.assert_allclose(found.squared, there.squared, rtol=1e-5, atol=1e-5 * np.abs(there.squared).max())

@@ -688,3 +688,25 @@ def test_long_lists_are_cut_on_the_device_before_they_are_made(device):
         ends = slice(full.offsets[i], full.offsets[i] + 40), slice(*capped.offsets[i : i + 2])
         for name in ("score", "slice", "opposite", "psi", "shift"):
             assert np.array_equal(getattr(full, name)[ends[0]], getattr(capped, name)[ends[1]]), name
+
+
+def test_little_memory_changes_no_bit(device, monkeypatch):
+    """One image a batch and one list a round on a device give what all together do."""
+    if device == "cpu":
+        pytest.skip("batches of its own has only the device")
+    p = Problem(23, n=6, n_shifts=7, noise=5.0)
+    p.device = device
+    tasks = ops.CellTasks(
+        [0, 2, 2, 5, 6, 8, 9], [0, 3, 1, 1, 1, 2, 0, 0, 4], np.arange(9) % 2 == 1, np.arange(9), 7 * np.arange(7),
+        np.tile(p.shifts, (6, 1)),
+    )  # fmt: skip
+
+    def everything():
+        found = p.run(p.plan())
+        return *vars(found).values(), host(ops.score_cells(p.samples, p.slices, p.grid, p.n_psi, tasks, device=device))
+
+    want = everything()
+    for name in ("_cuda_score._TILE_SHARE", "_cuda_score._LIST_SHARE", "_cuda_cells._TILE_SHARE"):
+        monkeypatch.setattr(f"verglas.ops.{name}", 1e-12)
+    for a, b in zip(want, everything(), strict=True):
+        np.testing.assert_array_equal(a, b)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from verglas.ops._cuda_polar import DeviceArray, DeviceImages, TileLayout, tables
+from verglas.ops._cuda_polar import DeviceArray, DeviceImages, TileLayout, free_bytes, tables
 from verglas.ops.polar import PolarGrid
 
 if TYPE_CHECKING:
@@ -115,7 +115,7 @@ class CudaScorePlan:
         if not len(shifts):
             raise ValueError("score: expected at least one shift")
         with self.cuda.active():
-            free = self.cuda.cupy.cuda.Device().mem_info[0]
+            free = free_bytes(self.cuda)
             batch = max(1, int(_TILE_SHARE * free // self.image_bytes(len(shifts))))
             # A grid of blocks has at most 2^31 - 1 of them along the tiles, far more than memory holds.
             parts = [
@@ -209,7 +209,7 @@ class CudaScorePlan:
     ) -> dict[str, npt.NDArray]:
         """Collect, sort and trim the lists, as many images at a time as memory allows."""
         cuda, n = self.cuda, len(count)
-        free = cuda.cupy.cuda.Device().mem_info[0]
+        free = free_bytes(cuda)
         rounds = _rounds(count, max(1, int(_LIST_SHARE * free // _CANDIDATE_BYTES)))
         parts = []
         cut = state["cut"].copy()
