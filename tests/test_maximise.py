@@ -14,7 +14,7 @@ from verglas import fourier, geometry, gridding, ops, reference
 from verglas.assessment import fsc
 from verglas.errors import InputError
 
-from devices import host
+from devices import host, on
 from tolerance import ADJOINT_RELATIVE, MAXIMISE_ORDER_REL, MAXIMISE_REL, POLAR_REL, SCORE_FLOAT32
 
 
@@ -482,3 +482,18 @@ def test_little_memory_changes_no_bit(device, monkeypatch):
     for a, b in ((sums.values, cpu.values), (sums.weights, cpu.weights)):
         assert np.max(np.abs(a - b)) <= 10 * MAXIMISE_ORDER_REL * np.max(np.abs(b))
     np.testing.assert_allclose(found.squared, there.squared, rtol=1e-5, atol=1e-5 * np.abs(there.squared).max())
+
+
+def test_arrays_may_lie_on_the_device(device):
+    case = Case(37, n=3)
+    slices = np.ones((5, case.grid.n_rings, case.grid.n_theta // 2), np.complex64)
+
+    def run(bring):
+        plan = ops.MaximisePlan(case.grid, 5, device=device)
+        plan.set_reference(bring(slices))
+        optics = {k: v if k == "pixel_size_A" else bring(v) for k, v in case.optics.items()}
+        found = plan.add(bring(case.samples), case.posterior, case.shifts, centres_px=bring(case.centres), **optics)
+        return [*host(plan.slices()), *vars(found).values()]
+
+    for a, b in zip(run(lambda a: a), run(lambda a: on(device, a)), strict=True):
+        np.testing.assert_array_equal(a, b)
