@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from verglas.ops._cuda_polar import DeviceArray, DeviceImages, TileLayout, tables
+from verglas.ops._cuda_polar import DeviceArray, DeviceImages, TileLayout, free_bytes, tables
 from verglas.ops.polar import PolarGrid
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def score_cells(
     with cuda.active():
         layout = TileLayout.of(grid, 0, cuda)
         tiles = -(-np.diff(tasks.shift_offsets) // tile)
-        most = max(1, int(_TILE_SHARE * cupy.cuda.Device().mem_info[0] // (4 * layout.floats)))
+        most = max(1, int(_TILE_SHARE * free_bytes(cuda) // (4 * layout.floats)))
         first_score = _concatenated(np.diff(tasks.offsets) * np.diff(tasks.shift_offsets))
         scores = cupy.empty(int(first_score[-1]), np.float32)
         ends, begin = np.cumsum(tiles), 0
