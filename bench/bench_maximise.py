@@ -2,11 +2,15 @@
 
 The peer is this package's own ``ops.insert``, one Cartesian slice per candidate; it is timed on a few images, because
 it takes so long. Its table of shifted copies of the image is not timed.
+
+``--device cuda:0`` times the accumulation on a GPU beside the floor (bench/device.py), and writes
+bench/results/maximise_cuda.json; ``--count`` prints only what is counted.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 
 import numpy as np
 
@@ -14,6 +18,7 @@ import verglas as vg
 from verglas import geometry, gridding, ops
 
 from common import compare, write
+from device import Work, measure, milliseconds, open_device
 
 PIXEL_SIZE_A = 1.5
 # box, R, directions per image, in-plane angles per direction, shifts per pose, images, images for the peer
@@ -89,9 +94,9 @@ class Problem:
             pixel_size_A=PIXEL_SIZE_A, n_power=4, threads=threads, reference=self.reference if statistics else None,
         )  # fmt: skip
 
-    def accumulate(self, threads):
+    def accumulate(self, threads, device="cpu"):
         """Without the insertion, which is paid once per slice and iteration, however many images there are."""
-        plan = ops.MaximisePlan(self.grid, len(self.matrices), n_power=4)
+        plan = ops.MaximisePlan(self.grid, len(self.matrices), n_power=4, device=device)
         plan.add(self.samples, self.posterior, self.shifts, ctf=self.ctf, pixel_size_A=PIXEL_SIZE_A, threads=threads)
         return plan
 
@@ -111,6 +116,36 @@ class Problem:
         p = self.posterior
         key = (p.image * len(self.matrices) + p.slice) * len(self.shifts) + p.shift
         return 8.0 * self.grid.size * len(np.unique(key))
+
+    def work(self):
+        """On a GPU: harmonics written once and read once per term, factors, sums of the slices in use."""
+        p, g = self.posterior, self.grid
+        pair = p.image * len(self.shifts) + p.shift
+        term = (p.image * len(self.matrices) + p.slice) * len(self.shifts) + p.shift
+        pairs, terms, slices = (len(np.unique(k)) for k in (pair, term, p.slice))
+        angular = 4.0 * g.n_theta / 2 * g.size * pairs  # of the shifted images
+        size = 8 * g.size * (pairs + terms) + 16 * (g.max_m + 1) * terms + 32 * g.size * slices
+        return Work(1e-9 * (self.operations() + angular), 1e-9 * (size + 8 * self.samples.size))
+
+
+def device_rows(device, cases):
+    """One row per case; without a device what can be counted."""
+    cuda = open_device(device) if device else None
+    machine = measure(cuda) if cuda else None
+    rows = []
+    for case in cases:
+        box, radius, directions, angles, shifts, n, few = case
+        p = Problem(box, radius, directions, angles, shifts, n, few)
+        row = {"box": box, "R": radius, "poses_per_image": directions * angles * shifts, "images": n}
+        work = p.work()
+        if cuda is None:
+            rows.append(row | work.counted())
+            continue
+        with cuda.active():
+            p.samples = cuda.cupy.asarray(p.samples)
+        ms = milliseconds(cuda, lambda p=p: p.accumulate(None, device))
+        rows.append(row | {"device": machine.name, "ms_per_image": ms / n} | work.row(ms, machine))
+    return rows
 
 
 def run(case, threads):
@@ -146,7 +181,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--cases", type=int, default=len(CASES), help="only the first so many")
+    parser.add_argument("--device", help="a GPU, such as cuda:0")
+    parser.add_argument("--count", action="store_true", help="print what it costs on a GPU, run nothing")
     arguments = parser.parse_args()
+    if arguments.count or arguments.device:
+        rows = device_rows(None if arguments.count else arguments.device, CASES[: arguments.cases])
+        print(json.dumps(rows, indent=1)) if arguments.count else write("maximise_cuda", rows)
+        return
     rows = [row for case in CASES[: arguments.cases] for t in arguments.threads for row in run(case, t)]
     write("maximise", rows, peer="ops.insert of this package, one slice per candidate")
 

@@ -3,10 +3,15 @@
 Particles: exact transforms of a phantom (ops.scatter: no grid, no interpolation), CTF at 300 kV, white noise. SNR is
 the variance of the CTF-modulated image over the whole box divided by that of the noise. Every search starts half a step
 of a 7.5 degree, 2 px grid from the truth. Writes bench/results/refine_pose.json.
+
+``--device cuda:0`` times evaluations of many poses on a GPU beside the floor (bench/device.py), and writes
+bench/results/refine_pose_cuda.json; ``--count`` prints only what is counted.
 """
 
 from __future__ import annotations
 
+import argparse
+import json
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +22,7 @@ from verglas import fourier, gridding, ops, reference, simulate
 from verglas.simulate import scattering
 
 from common import compare, write
+from device import Work, measure, milliseconds, open_device
 
 PIXEL_SIZE_A, DIAMETER_A, SNR = 1.5, 130.0, 0.05
 START_DEG, START_PX = 3.75, 1.0
@@ -152,7 +158,58 @@ def accuracy_row(p: Particles, width: int, noisy: bool) -> dict:
     return row
 
 
+def work_of(grid: ops.Grid, n: int) -> Work:
+    """One evaluation of n poses: operations of each pixel; image and CTF read once, and the map once."""
+    shells = fourier.shells((grid.box, grid.box))
+    pixels = np.sum(fourier.half_weights((grid.box, grid.box)) * ((shells > 0) & (shells <= grid.max_radius))) / 2
+    return Work(1e-9 * n * pixels * flop_per_pixel(grid), 1e-9 * (12 * n * pixels + 8 * float(np.prod(grid.shape))))
+
+
+def device_rows(device: str | None, n: int = 4000, box: int = 128) -> list[dict]:
+    """Evaluations, and climbs of at most 10 steps, of poses of images that lie on the device."""
+    rows: list[dict] = []
+    cuda = open_device(device) if device else None
+    machine = measure(cuda) if cuda else None
+    for radius, width in ((63, 4), (63, 6), (32, 4), (16, 4)):
+        grid = ops.Grid(box, max_radius=radius, width=width)
+        work = work_of(grid, n)
+        row = {"what": "score, gradient, Fisher", "box": box, "radius": radius, "taps": width, "poses": n}
+        if cuda is None or machine is None or device is None:
+            rows.append(row | work.counted())
+            continue
+        rng = np.random.default_rng(0)
+        volume = rng.standard_normal((box,) * 3).astype(np.float32)
+        matrices = Rotation.random(n, random_state=1).as_matrix()
+        with cuda.active():
+            spectrum = cuda.cupy.asarray(gridding.to_grid(volume, grid))
+            images = ops.project(spectrum, grid, matrices, device=device)
+            weight = cuda.cupy.full((n, radius + 1), 1e-6, np.float32)
+        for steps in (0, 10):
+            search = ops.PoseSettings(steps=steps)
+            start = turned_by(0.5 if steps else 0.0, n, rng) @ matrices
+
+            def call(s: object = search, a: npt.NDArray = start) -> ops.PoseResult:
+                return ops.refine_pose(images, spectrum, grid, a, shell_weight=weight, search=s, device=device)  # noqa: B023
+
+            evaluations = float(call().evaluations.mean())
+            each = Work(work.gflop * evaluations, work.gbyte * evaluations)
+            ms = milliseconds(cuda, call)
+            rows.append(row | {"device": machine.name, "steps": steps, "evaluations": evaluations,
+                               "poses_per_s": 1e3 * n / ms} | each.row(ms, machine))  # fmt: skip
+    return rows
+
+
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", help="a GPU, such as cuda:0")
+    parser.add_argument("--count", action="store_true", help="print what it costs on a GPU, run nothing")
+    args = parser.parse_args()
+    if args.count:
+        print(json.dumps(device_rows(None), indent=1))
+        return
+    if args.device:
+        write("refine_pose_cuda", device_rows(args.device))
+        return
     p = simulated(128, 300)
     rows = [*speed_rows(p), reference_row()]
     rows += [accuracy_row(p, width, noisy) for noisy in (False, True) for width in (4, 6)]

@@ -5,6 +5,10 @@ into a temporary folder when its source is there (--prototype, default ../shared
 shifts count as poses: 29 of them. Our time holds everything from polar samples to candidates (CTF and noise weighting,
 shifts, angular transforms, both passes); the prototype is handed its weighted, shifted harmonics and is timed on the
 search alone. Instruction sets are compared in subprocesses (VERGLAS_ISA), taken in turn, where both are installed.
+
+``--device cuda:0`` times the same search on a GPU instead, 100,000 images of each case in batches that stay on the
+device, beside the floor (bench/device.py), and writes bench/results/score_cuda.json; ``--count`` prints only what is
+counted.
 """
 
 from __future__ import annotations
@@ -26,8 +30,10 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from common import ROOT, compare, timed, write
+from device import Work, measure, milliseconds, open_device
 
-BOX, FILL, N_SHIFTS = 128, 0.8, 29
+BOX, FILL, N_SHIFTS, N_POWER = 128, 0.8, 29, 3
+GPU_IMAGES, GPU_BATCH = 100_000, 4096
 CASES = {"R12": (12, 768, 64), "R16": (16, 768, 80), "R24": (24, 3072, 120), "R32": (32, 3072, 160)}
 PROTOTYPE = ROOT.parent / "shared" / "design" / "prototype" / "search.cpp"
 
@@ -40,6 +46,7 @@ class Case:
     n_directions: int
     n_psi: int
     n_images: int
+    device: str = "cpu"
 
     def __post_init__(self) -> None:
         from verglas import ops
@@ -57,7 +64,7 @@ class Case:
         shifts = [(x, y) for x in range(-3, 4) for y in range(-3, 4) if x * x + y * y <= 9]
         self.shifts = np.array(shifts, np.float32)
         assert len(self.shifts) == N_SHIFTS
-        self.plan = ops.ScorePlan(self.grid, self.n_psi, n_power=3)
+        self.plan = ops.ScorePlan(self.grid, self.n_psi, n_power=N_POWER, device=self.device)
         self.plan.set_reference(self.slices, opposite=True)
 
     @property
@@ -188,13 +195,73 @@ def instruction_sets(name: str, n_images: int, repeats: int) -> list[dict[str, A
     return rows
 
 
+def work_of(grid: Any, n_directions: int, n_psi: int, n_images: int) -> Work:
+    """Pass 1 of cuda/score.cu for so many images: what every search pays; passes 2 and 3 depend on the data.
+
+    Needed: 2 size multiply-adds of stage 1 per direction, image and shift, n_psi / 4 times 2 (max_m + 1) of stage 2.
+    Asked of the tensor cores: the same in whole tiles of 16 x 16 x 8, the power term's rows, stage 1 again for every
+    two (side, 16 angles), times 3 for the split. Bytes: samples once, harmonics of shifted images written and read.
+    """
+    m = np.arange(grid.max_m + 1)
+    rings = grid.n_rings - grid.first_ring
+    rows = rings + np.where((m % 2 == 0) & (m < 2 * N_POWER), grid.n_rings, 0)
+    fragments = int(np.sum(-(-rows // 8)))
+    columns, slices = n_images * N_SHIFTS, n_directions / 2
+    needed = 2 * (4 * grid.size * slices + n_psi / 4 * 2 * (grid.max_m + 1) * n_directions) * columns
+    row_tiles = -(-(n_psi // 4) // 16)
+    product, tiles = 2 * 16 * 16 * 8, columns / 16 * -(-slices // 16)
+    chunks = grid.max_m // 16 + 1
+    stage_1 = row_tiles * fragments * 4  # two sides and one row tile of angles a pass
+    stage_2 = row_tiles * 2 * chunks * 4 * 16
+    samples = 8 * grid.n_rings * grid.n_theta / 2
+    tile_bytes = 2 * 4 * 2 * 8 * fragments  # of a column, written and read
+    return Work(
+        1e-9 * needed, 1e-9 * (n_images * 2 * samples + columns * tile_bytes),
+        1e-9 * tiles * product * 3 * (stage_1 + stage_2),
+    )  # fmt: skip
+
+
+def device_rows(device: str | None, names: list[str]) -> list[dict[str, Any]]:
+    """One row per case; without a device what can be counted."""
+    from verglas import ops
+
+    rows = []
+    cuda = open_device(device) if device else None
+    machine = measure(cuda) if cuda else None
+    for name in names:
+        radius, n_directions, n_psi = CASES[name]
+        grid = ops.PolarGrid(BOX, radius, diameter_px=FILL * BOX)
+        work = work_of(grid, n_directions, n_psi, GPU_IMAGES)
+        row = {"case": name, "R": radius, "directions": n_directions, "n_psi": n_psi, "shifts": N_SHIFTS,
+               "images": GPU_IMAGES, "poses": float(GPU_IMAGES * n_directions * n_psi * N_SHIFTS)}  # fmt: skip
+        if cuda is None or machine is None:
+            rows.append(row | work.counted())
+            continue
+        case = Case(radius, n_directions, n_psi, GPU_BATCH, device)
+        with cuda.active():
+            case.images, case.inv_sigma2 = (cuda.cupy.asarray(a) for a in (case.images, case.inv_sigma2))
+        batches = GPU_IMAGES / GPU_BATCH
+        ms = batches * milliseconds(cuda, lambda c=case: c.ours(1), 3)
+        rows.append(row | {"device": machine.name, "Gposes_per_s": row["poses"] / ms * 1e-6} | work.row(ms, machine))
+    return rows
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="R = 16 only, 3 rounds")
     parser.add_argument("--prototype", type=Path, default=PROTOTYPE)
     parser.add_argument("--images", type=int, default=32)
     parser.add_argument("--worker", metavar="CASE", help=argparse.SUPPRESS)
+    parser.add_argument("--device", help="a GPU, such as cuda:0")
+    parser.add_argument("--count", action="store_true", help="print what the search on a GPU costs, run nothing")
     args = parser.parse_args()
+    if args.count or args.device:
+        rows = device_rows(args.device, ["R16"] if args.quick else list(CASES))
+        if args.count:
+            print(json.dumps(rows, indent=1))
+        else:
+            write("score_cuda", rows)
+        return
     if args.worker:
         worker(args.worker, args.images, 3)
         return

@@ -5,6 +5,10 @@
 exhaustively on that same finest grid; windows of 7.5 degrees over three levels; ``vg.align`` at three steps, on faint
 particles of a phantom (96 px, SNR 0.02). With --memory also box 384 to R = 150 at 0.9 degrees (a minute, 1.3 GB), in a
 process of its own: the memory stated by ``search_cost`` beside the peak that was taken.
+
+``--device cuda:0`` runs the two searches on a GPU, images there from the start, and writes
+bench/results/search_cuda.json: the rates of the copy and the products of the same device stand beside them
+(bench/device.py), but no floor, since what is scored depends on the data.
 """
 
 from __future__ import annotations
@@ -20,6 +24,7 @@ from typing import Any
 import numpy as np
 
 from common import write
+from device import measure, open_device
 
 BOX, PIXEL_A, SNR = 128, 1.5, 0.05
 
@@ -61,7 +66,7 @@ def particles(volume: np.ndarray, n: int, seed: int = 1) -> tuple[np.ndarray, np
     return (noisy * (np.hypot(x, y) < 0.4 * BOX)).astype(np.float32), params, angles, variance
 
 
-def against_exhaustive(n: int) -> dict[str, Any]:
+def against_exhaustive(n: int, device: str = "cpu") -> dict[str, Any]:
     """Both searches of the same particles on the same finest grid."""
     import verglas as vg
     from verglas import geometry, ops
@@ -74,7 +79,7 @@ def against_exhaustive(n: int) -> dict[str, Any]:
     levels = search_levels([16, 32], order=3)
     chosen = SearchSettings(shift_range_px=3.0)
     inv = np.full(BOX, 1 / (variance * BOX**2))
-    search = PoseSearch(volume, levels, diameter_px=0.8 * BOX, settings=chosen)
+    search = PoseSearch(volume, levels, diameter_px=0.8 * BOX, settings=chosen, device=device)
     start = time.perf_counter()
     found = search.run(images, inv, ctf=params, pixel_size_A=PIXEL_A)
     bounded_s = time.perf_counter() - start
@@ -86,9 +91,9 @@ def against_exhaustive(n: int) -> dict[str, Any]:
     pixels = np.arange(geometry.healpix_count(level.order))
     made, _ = slices_of_pixels(level.order, pixels)
     slices = np.unique(made)
-    plan = ops.ScorePlan(grid, level.n_psi, n_power=chosen.n_power, epsilon=chosen.epsilon)
+    plan = ops.ScorePlan(grid, level.n_psi, n_power=chosen.n_power, epsilon=chosen.epsilon, device=device)
     plan.set_reference(search.reference.slices(level.order, slices, grid, None), opposite=True)
-    samples = ops.polar(images, grid)
+    samples = ops.polar(images, grid, device=device)
     start = time.perf_counter()
     best = plan.run(
         samples, shifts, ctf=params, pixel_size_A=PIXEL_A, inv_sigma2=inv[grid.shells].astype(np.float32)
@@ -117,7 +122,7 @@ def against_exhaustive(n: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def in_windows(n: int) -> dict[str, Any]:
+def in_windows(n: int, device: str = "cpu") -> dict[str, Any]:
     """A local search: orientations known to 2 degrees, windows of 7.5 degrees, R = 16 to 48."""
     import verglas as vg
     from verglas.refinement import LocalWindow, PoseSearch, SearchSettings, search_levels
@@ -126,7 +131,8 @@ def in_windows(n: int) -> dict[str, Any]:
     images, params, angles, variance = particles(volume, n)
     levels = search_levels([16, 32, 48], order=4)
     near = angles + np.random.default_rng(5).normal(0, 2, angles.shape)
-    search = PoseSearch(volume, levels, diameter_px=0.8 * BOX, settings=SearchSettings(shift_range_px=3.0))
+    settings = SearchSettings(shift_range_px=3.0)
+    search = PoseSearch(volume, levels, diameter_px=0.8 * BOX, settings=settings, device=device)
     started = time.perf_counter()
     found = search.run(
         images, np.full(BOX, 1 / (variance * BOX**2)), ctf=params, pixel_size_A=PIXEL_A, window=LocalWindow(near, 7.5)
@@ -196,7 +202,13 @@ def main() -> None:
     parser.add_argument("--memory", action="store_true", help="box 384 as well")
     parser.add_argument("--particles", type=int, default=200)
     parser.add_argument("--measure", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--device", help="a GPU, such as cuda:0")
     args = parser.parse_args()
+    if args.device:
+        machine = measure(open_device(args.device))
+        rows = [against_exhaustive(args.particles, args.device), in_windows(2 * args.particles, args.device)]
+        write("search_cuda", [row | vars(machine) for row in rows])
+        return
     if args.measure:
         print(json.dumps(memory()))
         return

@@ -14,6 +14,7 @@ from verglas import fourier, geometry, gridding, ops, reference
 from verglas.assessment import fsc
 from verglas.errors import InputError
 
+from devices import host, on
 from tolerance import ADJOINT_RELATIVE, MAXIMISE_ORDER_REL, MAXIMISE_REL, POLAR_REL, SCORE_FLOAT32
 
 
@@ -23,7 +24,9 @@ def opposite_angles(rot_tilt):
 
 
 class Case:
-    """Random images, optics, noise, directions and candidates on a random grid."""
+    """Random images, optics, noise, directions and candidates on a random grid; sums are made on ``device``."""
+
+    device = "cpu"
 
     def __init__(self, seed, box=20, radius=8, n=4, directions=5, shifts=6, candidates=30, diameter=0.8, spacing=1.0):
         rng = np.random.default_rng(seed)
@@ -59,7 +62,7 @@ class Case:
         common = {**self.optics, "centres_px": self.centres}
         found = ops.maximise(
             sums, self.samples, self.posterior, self.matrices, self.grid, self.shifts, reference=reference,
-            threads=threads, **common, **changes,
+            threads=threads, device=self.device, **common, **changes,
         )  # fmt: skip
         return sums, found
 
@@ -107,8 +110,9 @@ def forward_cross(case, volume):
 
 @settings(deadline=None, max_examples=25)
 @given(case=cases)
-def test_the_m_step_is_the_transpose_of_the_e_step(case):
+def test_the_m_step_is_the_transpose_of_the_e_step(device, case):
     """Issue: <slice -> harmonics -> rotate -> shift of x, y> = <x, adjoint of y>, opposites and centres included."""
+    case.device = device
     volume = case.rng.standard_normal((case.box,) * 3).astype(np.float32)
     want, scale = forward_cross(case, volume)
     sums, _ = case.run()
@@ -142,9 +146,10 @@ def test_polar_insert_is_the_transpose_of_polar_slices(case):
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
 @pytest.mark.parametrize("spacing", [1.0, 0.5])
-def test_sums_equal_pose_by_pose_insertion(seed, spacing):
+def test_sums_equal_pose_by_pose_insertion(device, seed, spacing):
     """Numerator and denominator against the float64 Fourier sum over every candidate's own slice."""
     case = Case(seed, spacing=spacing, candidates=12)
+    case.device = device
     sums, _ = case.run()
     ops.fold(sums)
     matrices, shifts = case.poses()
@@ -160,9 +165,10 @@ def test_sums_equal_pose_by_pose_insertion(seed, spacing):
 
 
 @pytest.mark.parametrize("seed", [3, 4])
-def test_residuals_equal_the_sum_as_it_is_written(seed):
+def test_residuals_equal_the_sum_as_it_is_written(device, seed):
     """sum |X|^2 - 2 cross + power per ring against |X S - C A|^2 of every candidate."""
     case = Case(seed, candidates=12)
+    case.device = device
     radius = np.linalg.norm(np.indices((case.box,) * 3) - case.box // 2, axis=0)
     volume = (case.rng.standard_normal(radius.shape) * (radius < 0.3 * case.box)).astype(np.float32)
     g = case.volume_grid
@@ -180,19 +186,20 @@ def test_residuals_equal_the_sum_as_it_is_written(seed):
     np.testing.assert_allclose(found.mass, blocks.mass, rtol=1e-14)
 
 
-def test_m_step_and_search_agree_on_the_likelihood():
+def test_m_step_and_search_agree_on_the_likelihood(device):
     """The posterior mean of cross - power/2 is what the search scored those poses with, priors taken off."""
     case = Case(21, n=3, directions=7)
+    case.device = device
     radius = np.linalg.norm(np.indices((case.box,) * 3) - case.box // 2, axis=0)
     volume = (case.rng.standard_normal(radius.shape) * (radius < 0.3 * case.box)).astype(np.float32)
     slices = ops.polar_slices(gridding.to_grid(volume, case.volume_grid), case.volume_grid, case.matrices, case.grid)
     n_psi, common = 32, {**case.optics, "centres_px": case.centres}
-    search = ops.ScorePlan(case.grid, n_psi, n_power=4, epsilon=1e-6, max_candidates=200)
+    search = ops.ScorePlan(case.grid, n_psi, n_power=4, epsilon=1e-6, max_candidates=200, device=device)
     search.set_reference(slices, opposite=True)
     scores = search.run(case.samples, case.shifts, **common)
     posterior = ops.Posterior.from_scores(scores, n_psi)
     np.testing.assert_allclose(np.bincount(posterior.image, posterior.weight), 1)
-    plan = ops.MaximisePlan(case.grid, 7, n_power=4)
+    plan = ops.MaximisePlan(case.grid, 7, n_power=4, device=device)
     plan.set_reference(slices)
     found = plan.add(case.samples, posterior, case.shifts, **common)
     log_likelihood = (case.optics["inv_sigma2"] * (found.cross - found.power / 2)).sum(1)
@@ -209,12 +216,13 @@ def bits(sums):
 
 @settings(deadline=None, max_examples=15)
 @given(case=cases, threads=st.integers(1, 5), cuts=st.lists(st.integers(0, 5), max_size=3), seed=st.integers(0, 99))
-def test_sums_are_bitwise_equal_for_any_threads_batches_blocks_and_candidate_order(case, threads, cuts, seed):
+def test_sums_are_bitwise_equal_for_any_threads_batches_blocks_and_candidate_order(device, case, threads, cuts, seed):
     """Issue: bitwise equal for any thread count and batch size."""
+    case.device = device
     want = bits(case.run(threads=1)[0])
     assert bits(case.run(threads=threads)[0]) == want
     assert bits(case.run(threads=threads, memory_bytes=1)[0]) == want
-    plan = ops.MaximisePlan(case.grid, len(case.matrices))
+    plan = ops.MaximisePlan(case.grid, len(case.matrices), device=device)
     edges = sorted({0, case.n, *(c for c in cuts if c < case.n)})
     p = case.posterior
     for begin, end in itertools.pairwise(edges):
@@ -233,9 +241,10 @@ def test_sums_are_bitwise_equal_for_any_threads_batches_blocks_and_candidate_ord
     assert bits(sums) == want
 
 
-def test_another_particle_order_changes_rounding_only():
+def test_another_particle_order_changes_rounding_only(device):
     """Issue: within 1e-6 for another particle order."""
     case = Case(11, n=40, candidates=600)
+    case.device = device
     want, _ = case.run()
     order = case.rng.permutation(case.n)
     where = np.argsort(order)
@@ -247,13 +256,14 @@ def test_another_particle_order_changes_rounding_only():
         assert np.max(np.abs(a - b)) <= MAXIMISE_ORDER_REL * np.max(np.abs(b))
 
 
-def test_several_references_are_separate_sums():
+def test_several_references_are_separate_sums(device):
     case = Case(5, directions=4)
+    case.device = device
     p = case.posterior
     case.matrices = case.matrices[:2]  # slices 0, 1 are reference 0, slices 2, 3 reference 1
     both = [ops.GridSums.zeros(case.volume_grid) for _ in range(2)]
     common = {**case.optics, "centres_px": case.centres}
-    ops.maximise(both, case.samples, p, case.matrices, case.grid, case.shifts, **common)
+    ops.maximise(both, case.samples, p, case.matrices, case.grid, case.shifts, device=device, **common)
     for k in range(2):
         mine = p.slice // 2 == k
         alone = ops.Posterior.from_lists(
@@ -261,11 +271,11 @@ def test_several_references_are_separate_sums():
             shift=p.shift[mine], weight=p.weight[mine],
         )  # fmt: skip
         sums = ops.GridSums.zeros(case.volume_grid)
-        ops.maximise(sums, case.samples, alone, case.matrices, case.grid, case.shifts, **common)
+        ops.maximise(sums, case.samples, alone, case.matrices, case.grid, case.shifts, device=device, **common)
         assert bits(sums) == bits(both[k])
 
 
-def test_class_averages_are_the_weighted_means_of_aligned_images():
+def test_class_averages_are_the_weighted_means_of_aligned_images(device):
     """2D: one slice per class; without CTF the average of turned and shifted copies is the image itself."""
     box, rng = 32, np.random.default_rng(6)
     grid = ops.PolarGrid(box, 14, spacing=0.5)
@@ -283,10 +293,10 @@ def test_class_averages_are_the_weighted_means_of_aligned_images():
     kind, psi = np.arange(n) % 2, rng.uniform(0, 360, n)
     shifts = rng.uniform(-2, 2, (n, 2)).astype(np.float32)
     images = np.stack([draw(*row) for row in zip(kind, psi, shifts, strict=True)]).astype(np.float32)
-    plan = ops.MaximisePlan(grid, 2)
+    plan = ops.MaximisePlan(grid, 2, device=device)
     posterior = ops.Posterior.from_lists(n, np.arange(n), kind, psi, shift=np.arange(n))
     plan.add(ops.polar(images, grid), posterior, shifts)
-    num, den = plan.slices()
+    num, den = host(plan.slices())
     np.testing.assert_allclose(den, np.broadcast_to(n / 2 * grid.weights[:, None], den.shape), rtol=1e-4)
     average = ops.images_from_polar(num / den, grid)
     for k in range(2):
@@ -295,8 +305,9 @@ def test_class_averages_are_the_weighted_means_of_aligned_images():
         assert np.corrcoef(average[k].ravel(), want.ravel())[0, 1] > 0.999
 
 
-def test_empty_candidate_lists():
+def test_empty_candidate_lists(device):
     case = Case(7)
+    case.device = device
     empty = ops.Posterior.from_lists(case.n, [], [], [])
     case.posterior = empty
     sums, found = case.run(reference=np.ones((5, case.grid.n_rings, case.grid.n_theta // 2), np.complex64))
@@ -317,9 +328,10 @@ def test_empty_candidate_lists():
     assert bits(case.run()[0]) == bits(a)
 
 
-def test_what_is_not_finite_is_named():
+def test_what_is_not_finite_is_named(device):
     case = Case(8)
-    plan = ops.MaximisePlan(case.grid, 5)
+    case.device = device
+    plan = ops.MaximisePlan(case.grid, 5, device=device)
     bad = case.samples.copy()
     bad[2, 3, 1] = np.nan
     with pytest.raises(InputError, match="particle 102: its image holds values that are not finite"):
@@ -448,3 +460,54 @@ def finish(sums, grid):
     volume = gridding.from_grid(spectrum, grid)
     radius = np.linalg.norm(np.indices((box,) * 3) - box // 2, axis=0)
     return (volume * (radius < 0.42 * box)).astype(np.float32)
+
+
+def test_little_memory_changes_no_bit(device, monkeypatch):
+    """One image a chunk on a device gives what all together do, residuals included."""
+    if device == "cpu":
+        pytest.skip("chunks of its own has only the device")
+    case = Case(31, n=5, candidates=60)
+    case.device = device
+    radius = np.linalg.norm(np.indices((case.box,) * 3) - case.box // 2, axis=0)
+    volume = (case.rng.standard_normal(radius.shape) * (radius < 0.3 * case.box)).astype(np.float32)
+    slices = ops.polar_slices(gridding.to_grid(volume, case.volume_grid), case.volume_grid, case.matrices, case.grid)
+    sums, found = case.run(reference=slices)
+    monkeypatch.setattr("verglas.ops._cuda_maximise._CHUNK_SHARE", 1e-12)
+    again, other = case.run(reference=slices)
+    assert bits(sums) == bits(again)
+    for name, value in vars(found).items():
+        np.testing.assert_array_equal(value, getattr(other, name), err_msg=name)
+    case.device = "cpu"
+    cpu, there = case.run(reference=slices)
+    for a, b in ((sums.values, cpu.values), (sums.weights, cpu.weights)):
+        assert np.max(np.abs(a - b)) <= 10 * MAXIMISE_ORDER_REL * np.max(np.abs(b))
+    np.testing.assert_allclose(found.squared, there.squared, rtol=1e-5, atol=1e-5 * np.abs(there.squared).max())
+
+
+def test_arrays_may_lie_on_the_device(device):
+    case = Case(37, n=3)
+    slices = np.ones((5, case.grid.n_rings, case.grid.n_theta // 2), np.complex64)
+
+    def run(bring):
+        plan = ops.MaximisePlan(case.grid, 5, device=device)
+        plan.set_reference(bring(slices))
+        optics = {k: v if k == "pixel_size_A" else bring(v) for k, v in case.optics.items()}
+        found = plan.add(bring(case.samples), case.posterior, case.shifts, centres_px=bring(case.centres), **optics)
+        return [*host(plan.slices()), *vars(found).values()]
+
+    for a, b in zip(run(lambda a: a), run(lambda a: on(device, a)), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_maps_are_summed_where_their_sums_lie(device):
+    """From the plan's device into sums there: the map that sums on the host get."""
+    case = Case(41)
+    case.device = device
+    want, _ = case.run()
+    sums = ops.GridSums.zeros(case.volume_grid, device=device)
+    ops.maximise(
+        sums, case.samples, case.posterior, case.matrices, case.grid, case.shifts, centres_px=case.centres,
+        device=device, **case.optics,
+    )  # fmt: skip
+    for got, expected in ((host(sums.values), want.values), (host(sums.weights), want.weights)):
+        np.testing.assert_allclose(got, expected, atol=MAXIMISE_ORDER_REL * np.abs(expected).max())

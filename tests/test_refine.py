@@ -182,7 +182,7 @@ def test_reference_of_another_pixel_size_or_box_is_fitted_and_said(data, finishe
     ("change", "message"),
     [
         ({"diameter_A": 500.0}, "does not fit a box"),
-        ({"device": "cuda:0"}, "runs on the CPU"),
+        ({"device": "gpu"}, "expected .cpu. or .cuda:<number>."),
         ({"speed": 3}, "unknown setting speed"),
         ({"memory_GB": 0.05}, "allow more"),
         ({"mode": "max-cc", "classes": 2}, "one reference for each"),

@@ -13,7 +13,7 @@ from scipy.spatial.transform import Rotation
 import verglas as vg
 from verglas import ops
 from verglas.assessment import ssnr_from_fsc
-from verglas.reconstruction.known_poses import direct_grid
+from verglas.reconstruction.accumulate import direct_grid
 from verglas.refinement import schedule, start
 from verglas.refinement.candidates import Candidates, angle_between_deg, distinct, posterior, within
 from verglas.refinement.em import initial_state, iterate, reseed_empty_classes

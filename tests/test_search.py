@@ -17,6 +17,7 @@ from verglas.refinement.bound import lattice_quarter
 from verglas.refinement.cells import Cells, Level, angles_deg, slices_of_pixels, split
 from verglas.refinement.posterior import Found, best_of_each
 
+from devices import host
 from tolerance import SCORE_FLOAT32
 
 PIXEL_A = 2.0
@@ -49,13 +50,15 @@ def images_of(volume, angles, shifts, params, noise, rng):
 class Problem:
     """Images of a map, a search of two or three levels, and the whole finest grid to compare with."""
 
-    def __init__(self, seed, *, box=24, radii=(4, 9), order=0, n=2, noise=0.7, symmetry="C1", empty=False, **more):
+    def __init__(
+        self, seed, *, box=24, radii=(4, 9), order=0, n=2, noise=0.7, symmetry="C1", empty=False, device="cpu", **more
+    ):
         rng = np.random.default_rng(seed)
         self.volume = blob_map(box, seed, symmetry)
         self.levels = search_levels(list(radii), order=order, n_psi=16)
         self.settings = SearchSettings(shift_range_px=1.0, max_cells=10**9, **more)
         self.search = PoseSearch(
-            self.volume, self.levels, symmetry=symmetry, diameter_px=0.9 * box, settings=self.settings
+            self.volume, self.levels, symmetry=symmetry, diameter_px=0.9 * box, settings=self.settings, device=device
         )
         self.truth = np.column_stack(
             [rng.uniform(-180, 180, n), np.degrees(np.arccos(rng.uniform(-1, 1, n))), rng.uniform(-180, 180, n)]
@@ -88,7 +91,7 @@ class Problem:
             pixels = geometry.healpix_children(pixels).ravel()
         # The same interpolated slices as the search's: of two opposite pixels one is sliced.
         made, opposite = slices_of_pixels(level.order, pixels)
-        slices = self.search.reference.slices(level.order, made, grid, None)
+        slices = host(self.search.reference.slices(level.order, made, grid, None))
         full = np.concatenate([slices, slices.conj()], axis=-1)
         full[opposite] = full[opposite][..., -np.arange(grid.n_theta) % grid.n_theta]
         slices = np.ascontiguousarray(full[..., : grid.n_theta // 2])
@@ -151,32 +154,32 @@ def test_A10_10_the_surviving_set_holds_all_mass(seed, box, noise, radii):
 
 @settings(deadline=None, max_examples=6)
 @given(seed=st.integers(0, 100_000), noise=st.sampled_from([0.3, 1.0, 5.0]))
-def test_the_surviving_set_holds_all_mass_of_the_float64_posterior(seed, noise):
-    check_nothing_is_lost(Problem(seed, box=20, noise=noise), exact=True)
+def test_the_surviving_set_holds_all_mass_of_the_float64_posterior(device, seed, noise):
+    check_nothing_is_lost(Problem(seed, box=20, noise=noise, device=device), exact=True)
 
 
 @settings(deadline=None, max_examples=8)
 @given(seed=st.integers(0, 1000), symmetry=st.sampled_from(["C2", "D2", "C4"]))
-def test_symmetric_maps(seed, symmetry):
-    check_nothing_is_lost(Problem(seed, symmetry=symmetry))
+def test_symmetric_maps(device, seed, symmetry):
+    check_nothing_is_lost(Problem(seed, symmetry=symmetry, device=device))
 
 
-def test_an_empty_image_keeps_most_poses():
-    p = Problem(3, empty=True)
+def test_an_empty_image_keeps_most_poses(device):
+    p = Problem(3, empty=True, device=device)
     check_nothing_is_lost(p)
     last = p.run().statistics[-1]
     assert last.evaluated > 0.5 * last.exhaustive
 
 
 @pytest.mark.parametrize("radii", [(1, 1), (1, 2)])
-def test_one_ring(radii):
-    check_nothing_is_lost(Problem(5, box=21, radii=radii))
+def test_one_ring(device, radii):
+    check_nothing_is_lost(Problem(5, box=21, radii=radii, device=device))
 
 
-def test_a_reference_of_zeros_leaves_the_prior():
+def test_a_reference_of_zeros_leaves_the_prior(device):
     """Every pose explains as much as any other: nothing is pruned, the evidence is that of the prior, 0."""
-    p = Problem(7)
-    p.search = PoseSearch(0 * p.volume, p.levels, diameter_px=0.9 * 24, settings=p.settings)
+    p = Problem(7, device=device)
+    p.search = PoseSearch(0 * p.volume, p.levels, diameter_px=0.9 * 24, settings=p.settings, device=device)
     result = p.run()
     last = result.statistics[-1]
     assert last.evaluated == last.exhaustive
@@ -189,6 +192,10 @@ def test_three_levels_lose_no_mass(seed):
     check_nothing_is_lost(Problem(seed, noise=[0.3, 0.7, 2.0, 10.0][seed], radii=(3, 5, 9), n=1))
 
 
+def test_three_levels_on_every_device(device):
+    check_nothing_is_lost(Problem(1, box=20, noise=0.7, radii=(3, 5, 8), n=1, device=device))
+
+
 @pytest.mark.slow
 def test_hundreds_of_random_problems():
     """Row A10.10: 400 problems of two levels, every twentieth of three; strong and weak signal; two minutes."""
@@ -199,9 +206,9 @@ def test_hundreds_of_random_problems():
         )
 
 
-def test_A10_10_few_poses_are_scored_and_the_pose_is_found():
+def test_A10_10_few_poses_are_scored_and_the_pose_is_found(device):
     """Row A10.10: under 5 % of the finest grid, angular error of the order of its step."""
-    p = Problem(11, box=32, radii=(6, 9, 13), order=1, n=6, noise=0.35)
+    p = Problem(11, box=32, radii=(6, 9, 13), order=1, n=6, noise=0.35, device=device)
     result = p.run()
     last = result.statistics[-1]
     assert sum(s.evaluated + s.probed for s in result.statistics) < 0.05 * last.exhaustive
@@ -255,8 +262,8 @@ def test_bounds_hold_for_the_true_pose():
     assert level.radius == 5
 
 
-def test_a_broad_posterior_stops_at_its_level():
-    p = Problem(2, noise=30.0)
+def test_a_broad_posterior_stops_at_its_level(device):
+    p = Problem(2, noise=30.0, device=device)
     p.search.settings = SearchSettings(shift_range_px=1.0, max_cells=100)
     result = p.run()
     assert result.level.tolist() == [0, 0]
@@ -265,9 +272,9 @@ def test_a_broad_posterior_stops_at_its_level():
 
 
 @pytest.mark.parametrize(("noise", "max_cells"), [(0.4, 960), (2.0, 960), (0.4, 60), (2.0, 60)])
-def test_broad_posteriors_can_go_on_with_their_best_cells(noise, max_cells):
+def test_broad_posteriors_can_go_on_with_their_best_cells(device, noise, max_cells):
     """keep_best: every image reaches the last level; where nothing is cut the result is the whole one, of 960 cells."""
-    p = Problem(2, n=3, noise=noise)
+    p = Problem(2, n=3, noise=noise, device=device)
     whole = p.run()
     p.search.settings = SearchSettings(shift_range_px=1.0, max_cells=max_cells, keep_best=True)
     cut = p.run()
@@ -286,8 +293,8 @@ def test_broad_posteriors_can_go_on_with_their_best_cells(noise, max_cells):
     np.testing.assert_array_equal(p.run().pose_angles_deg, cut.pose_angles_deg)
 
 
-def test_windows_restrict_the_search():
-    p = Problem(8, box=32, radii=(6, 10), order=2, n=4, noise=0.5)
+def test_windows_restrict_the_search(device):
+    p = Problem(8, box=32, radii=(6, 10), order=2, n=4, noise=0.5, device=device)
     everywhere = p.run()
     near = p.run(window=LocalWindow(everywhere.angles_deg, 20.0))
     np.testing.assert_allclose(near.angles_deg, everywhere.angles_deg)
@@ -300,8 +307,8 @@ def test_windows_restrict_the_search():
     assert angle.max() < 20 * 2 + 2 * geometry.healpix_spacing_deg(2)
 
 
-def test_centres_and_a_gaussian_prior_of_shifts():
-    p = Problem(6, noise=0.4)
+def test_centres_and_a_gaussian_prior_of_shifts(device):
+    p = Problem(6, noise=0.4, device=device)
     plain = p.run()
     centred = p.run(centres_px=np.tile([[1.0, -1.0]], (2, 1)))
     near = np.abs(plain.shifts_px - [1.0, -1.0]).max(axis=1) < 0.5
@@ -311,8 +318,8 @@ def test_centres_and_a_gaussian_prior_of_shifts():
     assert (np.hypot(*tight.shifts_px.T) <= np.hypot(*plain.shifts_px.T) + 1e-9).all()
 
 
-def test_threads_and_batches_do_not_change_the_result():
-    p = Problem(4, n=5)
+def test_threads_and_batches_do_not_change_the_result(device):
+    p = Problem(4, n=5, device=device)
     first = p.run()
     p.search.settings = SearchSettings(shift_range_px=1.0, max_cells=10**9, batch=2, slice_memory_MB=0.1)
     p.search.threads = 1

@@ -124,3 +124,16 @@ NCC_ABS = 1e-4
 NCC_COPY = 1e-3
 # ops.match: a chain of at most a few hundred float32 products (6e-8 each), relative to the two vectors' lengths.
 MATCH_REL = 1e-6
+
+# Passes and jobs on a GPU against the CPU (tests/test_refine_device.py). Scores are float32 sums of some hundred
+# products, on the GPU of operands split in two TF32 numbers: 5e-5 nats of evidences of 100, measured.
+DEVICE_EVIDENCE_NATS = 2e-4
+DEVICE_PROBABILITY = 1e-4  # follows from it
+# Poses on a grid are the same; continuous ones end within rounding of the same maximum (9e-4 degrees measured).
+DEVICE_ANGLE_DEG = 0.01
+# Sums weighted by those posteriors at those poses: 1e-5 measured.
+DEVICE_SUMS = 5e-5
+# The same contributions in another order: float64, but slices of harmonics are float32 before they are inserted.
+DEVICE_ORDER = 1e-6
+# Maps: 1e-5 measured, by conjugate gradients; 3e-7 by division.
+DEVICE_MAP = 1e-4

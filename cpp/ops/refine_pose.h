@@ -18,11 +18,13 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "math/pose_climb.h"
 #include "ops/grid.h"
 
 namespace verglas::cpu {
 
-constexpr int kPoseParameters = 5;
+using math::kPoseParameters;
+using math::PoseStatus;
 
 /// The images; null pointers mean 1. All arrays are the caller's.
 struct PoseImages {
@@ -48,14 +50,6 @@ struct PoseOptions {
   int n_radii;    // the last is max_radius, the R of the result
   int max_steps;  // accepted and rejected steps per radius; 0 evaluates the poses as they are
   double tolerance_rad, tolerance_px;  // done when the Gauss-Newton step is smaller, at the last radius
-};
-
-enum class PoseStatus : std::uint8_t {
-  kConverged = 0,
-  kStepLimit = 1,      // max_steps used up
-  kNoInformation = 2,  // a parameter changes nothing: a reference of zeros, or of a symmetry it cannot have
-  kStalled = 3,        // no step along the gradient raises the score
-  kNotFinite = 4       // NaN or infinity in the image, its CTF, weight or scale, or in the pose
 };
 
 /// Poses in, refined in place; and what is known about them, all at the pose that comes out and max_radius.

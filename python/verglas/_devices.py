@@ -6,9 +6,14 @@ written once. CuPy is imported when a GPU is named, not before.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import gc
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
+
+import numpy as np
 
 from verglas import _native
 from verglas._cuda_arrays import device_index, session
@@ -17,6 +22,9 @@ from verglas.errors import DeviceError
 # Of the free memory of a GPU: what CuPy's pool cannot use for want of one piece, and workspaces of its FFTs.
 _USABLE = 0.85
 _streams: dict[int, Any] = {}
+# Files behind a stack of images are read by one thread at a time, whatever number of GPUs waits for them.
+_reading = threading.Lock()
+Piece = TypeVar("Piece")
 
 
 def device_names(device: str) -> list[str]:
@@ -94,6 +102,7 @@ def release_memory(device: str) -> None:
     """Give back what CuPy's pool holds unused, so that it can be cut anew."""
     if device == "cpu":
         return
+    gc.collect()  # what failed may still be held by the traceback of its error
     cuda = session(device)
     with cuda.active():
         cuda.cupy.get_default_memory_pool().free_all_blocks()
@@ -121,8 +130,6 @@ class Uploader:
     """
 
     def __init__(self, device: str, shape: tuple[int, ...]) -> None:
-        import numpy as np
-
         self.cuda = session(device)
         cupy = self.cuda.cupy
         self.shape = shape
@@ -158,3 +165,48 @@ class Uploader:
     def done(self, turn: int) -> None:
         """All work on buffer ``turn`` has been queued on the current stream."""
         self.free[turn % 2].record(self.cuda.cupy.cuda.get_current_stream())
+
+
+def uploaded(
+    read: Callable[[Piece], Any], pieces: Sequence[Piece], device: str, shape: tuple[int, ...]
+) -> Iterator[tuple[Piece, Any]]:
+    """Each piece with its images on the device, in order; a GPU's next images are read and sent meanwhile.
+
+    Parameters
+    ----------
+    read : callable
+        From a piece to images (n, ...) float32 on the host.
+    pieces : sequence
+        What to read, in order.
+    device : str
+        ``"cpu"``: images are given as they were read.
+    shape : tuple of int
+        Of the largest piece's images.
+
+    Yields
+    ------
+    piece, images
+        Images on a GPU may be written to; they are gone when the next are asked for.
+    """
+    if device == "cpu":
+        for piece in pieces:
+            yield piece, read(piece)
+        return
+    if not pieces:
+        return
+    uploader = Uploader(device, shape)
+
+    def bring(turn: int) -> int:
+        with _reading:
+            images = read(pieces[turn])
+        uploader.send(turn, images)
+        return len(images)
+
+    with ThreadPoolExecutor(1) as ahead:
+        coming: Future[int] = ahead.submit(bring, 0)
+        for turn, piece in enumerate(pieces):
+            n = coming.result()
+            if turn + 1 < len(pieces):
+                coming = ahead.submit(bring, turn + 1)
+            yield piece, uploader.received(turn, n)
+            uploader.done(turn)

@@ -59,15 +59,15 @@ def to_grid(data: npt.ArrayLike, grid: Grid, *, threads: int | None = None) -> n
     True
     """
     xp = array_module(data)
-    data = xp.asarray(data, dtype=np.float32)
-    if data.shape != (grid.box,) * 3:
-        raise InputError(f"to_grid: expected a map of shape {(grid.box,) * 3}, got {data.shape}")
-    fft, more = fourier.transforms(data, threads)
+    volume: npt.NDArray = xp.asarray(data, dtype=np.float32)
+    if volume.shape != (grid.box,) * 3:
+        raise InputError(f"to_grid: expected a map of shape {(grid.box,) * 3}, got {volume.shape}")
+    fft, more = fourier.transforms(volume, threads)
     extent, padded = grid.extent, grid.padded
     correction = xp.asarray((1.0 / grid.window_transform()).astype(np.float32))
     # x: kx = 0 .. P/2 by a real transform; the grid may reach past Nyquist by its margin, where the transform repeats.
     k = np.arange(-grid.halo, extent + 1)
-    step = fft.rfft(data * correction, n=padded, axis=2, **more)
+    step = fft.rfft(volume * correction, n=padded, axis=2, **more)
     step = _take_half(step, k, padded) * xp.asarray(_centre_phase(k, grid.box, padded))
     # y and z: complex transforms of what is left.
     k = np.arange(-extent, extent + 1)

@@ -77,6 +77,9 @@ PYBIND11_MODULE(VERGLAS_CUDA_MODULE, m) {
   verglas::bind::bind_cuda_polar(m);
   verglas::bind::bind_cuda_polar_weighted(m);
   verglas::bind::bind_cuda_score(m);
+  verglas::bind::bind_cuda_score_cells(m);
   verglas::bind::bind_cuda_project(m);
   verglas::bind::bind_cuda_insert(m);
+  verglas::bind::bind_cuda_maximise(m);
+  verglas::bind::bind_cuda_refine_pose(m);
 }

@@ -30,6 +30,7 @@ def register(app: typer.Typer) -> None:
         exhaustive: bool = typer.Option(False, "--exhaustive", help="Score every pose of a fine grid; very slow."),
         on_grid: bool = typer.Option(False, "--on-grid", help="Leave poses on the search grid."),
         stack: Path = typer.Option(None, "--stack", help="Image stack in place of the one the file names."),
+        device: str = typer.Option("cpu", "--device", help="cpu, cuda:0, cuda:0,cuda:1, or cuda for all."),
         threads: int = typer.Option(None, "--threads", min=1, help="Threads [all]."),
         as_json: bool = typer.Option(False, "--json", help="Print the summary as JSON."),
     ) -> None:
@@ -48,7 +49,7 @@ def register(app: typer.Typer) -> None:
         with shown_progress("particles searched") as progress:
             settings = AlignSettings(
                 symmetry, max_resolution, diameter, step, shift_range, not on_grid, search_resolution,
-                threads=threads, progress=progress, exhaustive=exhaustive,
+                threads=threads, progress=progress, exhaustive=exhaustive, device=device,
             )  # fmt: skip
             job = AlignJob(particles, reference, out, settings, stack)
             summary = align_files(job, say=lambda plan: print(plan, file=sys.stderr))

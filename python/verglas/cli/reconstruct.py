@@ -27,6 +27,7 @@ def register(app: typer.Typer) -> None:
         iterations: int = typer.Option(None, "--iterations", min=1, help="At most; 30 (least-squares), 10 (gridding)."),
         no_ctf: bool = typer.Option(False, "--no-ctf", help="Take every CTF as 1."),
         stack: Path = typer.Option(None, "--stack", help="Image stack in place of the one the file names."),
+        device: str = typer.Option("cpu", "--device", help="cpu, cuda:0, cuda:0,cuda:1, or cuda for all."),
         threads: int = typer.Option(None, "--threads", min=1, help="Threads [all]."),
         as_json: bool = typer.Option(False, "--json", help="Print the summary as JSON."),
     ) -> None:
@@ -42,7 +43,7 @@ def register(app: typer.Typer) -> None:
             )
         from verglas.run.reconstruct import Method, ReconstructJob, reconstruct_files
 
-        how = Method(method, iterations, not no_ctf, threads=threads)  # type: ignore[arg-type]
+        how = Method(method, iterations, not no_ctf, threads=threads, device=device)  # type: ignore[arg-type]
         job = ReconstructJob(particles, out, symmetry, max_resolution, halves, wiener, how, stack)
         with shown_progress("particles inserted") as progress:
             summary = reconstruct_files(job, progress, say=lambda plan: print(plan, file=sys.stderr))

@@ -100,7 +100,7 @@ def register(app: typer.Typer) -> None:
         no_norm: bool = typer.Option(False, "--no-norm", help="No noise level per particle."),
         stack: Path = typer.Option(None, "--stack", help="Image stack in place of the one the file names."),
         seed: int = typer.Option(0, "--seed", min=0, help="Seed of half sets and first classes."),
-        device: str = typer.Option("auto", "--device", help="auto or cpu."),
+        device: str = typer.Option("auto", "--device", help="cpu, cuda:0, cuda:0,cuda:1, or cuda for all [auto: cpu]."),
         threads: int = typer.Option(None, "--threads", min=1, help="Threads [all]."),
         memory: float = typer.Option(None, "--memory", help="GB not to be passed [0.8 of what there is]."),
         resume: bool = typer.Option(False, "--resume", help="Go on from the last iteration of the run in --out."),

@@ -50,3 +50,14 @@ def first_non_finite(good: np.ndarray, what: str, first: int = 0) -> None:
         raise InputError(
             f"{what.format(first + int(bad[0]))} holds values that are not finite{more}; mend or leave out"
         )
+
+
+def refuse_non_finite_on(device: str, array: Any, what: str, first: int = 0) -> None:
+    """refuse_non_finite, of an array on a device."""
+    if device == "cpu":
+        refuse_non_finite(array, what, first)
+    elif len(array):
+        cuda = cuda_session(device)
+        with cuda.active():
+            good = cuda.cupy.isfinite(array).reshape(len(array), -1).all(axis=1).get()
+        first_non_finite(good, what, first)

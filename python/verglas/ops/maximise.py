@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from verglas._native import core, resolve_threads
 from verglas.errors import InputError
-from verglas.ops._device import as_array, refuse_non_finite, require_cpu
+from verglas.ops._device import as_array, cuda_session, refuse_non_finite, refuse_non_finite_on
 from verglas.ops._images import PolarImages
 from verglas.ops.insert import GridSums
 from verglas.ops.polar import PolarGrid, polar_harmonics, polar_power
@@ -144,16 +145,21 @@ class MaximisePlan:
         Even harmonics kept of C^2; by default as many as the grid has, at most 16. With defocus difference dz (A) the
         phase of C^2 swings by :math:`x = \pi \lambda\, dz\, k^2`, and harmonics up to about :math:`x + 2 x^{1/3} + 2`
         count.
+    device : str
+        ``"cpu"`` or ``"cuda:<number>"``: where the sums lie and are made.
 
     Raises
     ------
     InputError, ValueError
         A setting is out of range.
+    DeviceError
+        The device cannot be used; the message says why and what to do.
 
     Notes
     -----
-    Memory: :attr:`slice_bytes` for every slice that got a candidate. Sums are float64, bitwise equal for any number of
-    threads, any batches and any order of an image's candidates; another order of the images changes rounding only.
+    Memory: :attr:`slice_bytes` for every slice that got a candidate, on a GPU for every slice. Sums are float64,
+    bitwise equal for any number of threads, any batches and any order of an image's candidates; another order of the
+    images changes rounding only.
 
     References
     ----------
@@ -174,12 +180,20 @@ class MaximisePlan:
     True
     """
 
-    def __init__(self, grid: PolarGrid, n_slices: int, *, first_slice: int = 0, n_power: int | None = None) -> None:
+    def __init__(
+        self, grid: PolarGrid, n_slices: int, *, first_slice: int = 0, n_power: int | None = None, device: str = "cpu"
+    ) -> None:
         if n_slices < 1 or first_slice < 0:
             raise InputError(f"MaximisePlan: expected slices from 0 on, got {n_slices} from {first_slice}")
         self.grid, self.n_slices, self.first_slice = grid, int(n_slices), int(first_slice)
         self.n_power = min(16, grid.max_m // 2 + 1) if n_power is None else int(n_power)
-        self.native = core.MaximisePlan(grid.native, self.n_slices, self.n_power)
+        self.device = device
+        if device == "cpu":
+            self.native: Any = core.MaximisePlan(grid.native, self.n_slices, self.n_power)
+        else:
+            from verglas.ops._cuda_maximise import CudaMaximisePlan
+
+            self.native = CudaMaximisePlan(cuda_session(device), grid, self.n_slices, self.n_power)
         self._has_reference = False
 
     @property
@@ -207,10 +221,11 @@ class MaximisePlan:
         InputError
             A sample is not finite; the message names the slice.
         """
-        values = as_array(samples, np.complex64)
-        refuse_non_finite(values, "MaximisePlan.set_reference: slice {}")
-        harmonics = polar_harmonics(values, self.grid, threads=threads)
-        self.native.set_reference(harmonics, polar_power(values, self.grid, self.n_power, threads=threads))
+        values = samples if self.device != "cpu" else as_array(samples, np.complex64)
+        harmonics = polar_harmonics(values, self.grid, device=self.device, threads=threads)
+        refuse_non_finite_on(self.device, harmonics, "MaximisePlan.set_reference: slice {}")
+        power = polar_power(values, self.grid, self.n_power, device=self.device, threads=threads)
+        self.native.set_reference(harmonics, power)
         self._has_reference = True
 
     def add(
@@ -226,7 +241,6 @@ class MaximisePlan:
         image_power: npt.ArrayLike | None = None,
         into: Residuals | None = None,
         first_particle: int = 0,
-        device: str = "cpu",
         threads: int | None = None,
     ) -> Residuals | None:
         r"""Add a batch of images.
@@ -255,15 +269,13 @@ class MaximisePlan:
             Added to and returned: of the same images with an earlier block of slices.
         first_particle : int
             Number of the batch's first particle, for messages.
-        device : str
-            ``"cpu"``.
         threads : int, optional
-            Threads; all by default.
+            Threads; all by default. CPU only.
 
         Returns
         -------
         Residuals or None
-            None without a reference.
+            None without a reference; on the host, whatever the device.
 
         Raises
         ------
@@ -272,13 +284,10 @@ class MaximisePlan:
         ValueError
             Shapes disagree.
         """
-        require_cpu(device, "maximise")
-        x = PolarImages.of(self.grid, samples, inv_sigma2=inv_sigma2, ctf=ctf, centres_px=centres_px)
-        if len(posterior) != len(x):
-            raise InputError(
-                f"MaximisePlan.add: expected the posterior of {len(x)} images, got that of {len(posterior)}"
-            )
-        x.refuse_non_finite("maximise", first_particle)
+        images = {"inv_sigma2": inv_sigma2, "ctf": ctf, "centres_px": centres_px}
+        n = len(samples)  # type: ignore[arg-type]
+        if len(posterior) != n:
+            raise InputError(f"MaximisePlan.add: expected the posterior of {n} images, got that of {len(posterior)}")
         shifts = as_array(np.asarray(shifts_px, np.float32).reshape(-1, 2), np.float32)
         refuse_non_finite(shifts, "maximise: shift {}")
         index = posterior.slice - self.first_slice
@@ -286,24 +295,48 @@ class MaximisePlan:
             posterior.offsets, as_array(index, np.int32), posterior.opposite.view(np.uint8),
             np.deg2rad(posterior.psi_deg), posterior.shift, posterior.weight,
         )  # fmt: skip
-        into = self._residuals(x, posterior, image_power, into, threads) if self._has_reference else None
+        if self.device != "cpu":
+            x, mean_power = self._to_device(samples, images, first_particle, image_power)
+            into = self._residuals(posterior, mean_power, into) if self._has_reference else None
+            from verglas.ops._cuda_maximise import Candidates
+
+            sums = None if into is None else (into.cross, into.power)
+            self.native.add(x, float(pixel_size_A), shifts, Candidates(*candidates), sums)
+            return into
+        y = PolarImages.of(self.grid, samples, **images)
+        y.refuse_non_finite("maximise", first_particle)
+        if self._has_reference:
+            if image_power is None:
+                image_power = polar_power(y.samples, self.grid, 1, threads=threads)[:, :, 0].real
+            into = self._residuals(posterior, np.asarray(image_power, np.float64), into)
+        else:
+            into = None
         self.native.add(
-            x.samples, x.ctf, float(pixel_size_A), x.inv_sigma2, x.centres_px, shifts, candidates,
+            y.samples, y.ctf, float(pixel_size_A), y.inv_sigma2, y.centres_px, shifts, candidates,
             None if into is None else into.cross, None if into is None else into.power, resolve_threads(threads),
         )  # fmt: skip
         return into
 
-    def _residuals(
-        self, x: PolarImages, posterior: Posterior, image_power: npt.ArrayLike | None, into: Residuals | None,
-        threads: int | None,
-    ) -> Residuals:  # fmt: skip
+    def _to_device(
+        self, samples: Any, images: dict[str, Any], first_particle: int, image_power: Any
+    ) -> tuple[Any, npt.NDArray[np.float64]]:
+        """The images there, and the mean of their |X|^2 on each ring here, (n, n_rings)."""
+        from verglas.ops._cuda_polar import DeviceImages, ring_power
+
+        cuda = self.native.cuda
+        with cuda.active():
+            x = DeviceImages.of(self.grid, cuda, samples, **images)
+            x.refuse_non_finite(cuda, "maximise", first_particle)
+            if image_power is None and self._has_reference:
+                image_power = ring_power(x, self.grid, cuda)
+        return x, np.asarray(0 if image_power is None else image_power, np.float64)
+
+    def _residuals(self, posterior: Posterior, mean_power: Float, into: Residuals | None) -> Residuals:
         """What the kernel adds cross and power of this block to: fresh arrays, with those of earlier blocks in them."""
-        n, index = len(x), posterior.slice - self.first_slice
+        n, index = len(posterior), posterior.slice - self.first_slice
         ours = (index >= 0) & (index < self.n_slices)
         mass = np.bincount(posterior.image[ours], posterior.weight[ours], minlength=n).astype(np.float64)
-        if image_power is None:
-            image_power = polar_power(x.samples, self.grid, 1, threads=threads)[:, :, 0].real
-        ring_power = np.asarray(image_power, np.float64) * (self.grid.weights * self.grid.n_theta)
+        ring_power = mean_power * (self.grid.weights * self.grid.n_theta)
         if into is None:
             return Residuals(mass, ring_power, *(np.zeros((n, self.grid.n_rings)) for _ in range(2)))
         return Residuals(mass + into.mass, ring_power, into.cross.copy(), into.power.copy())
@@ -327,10 +360,12 @@ class MaximisePlan:
         numerator : (n, n_rings, n_theta // 2) complex64
             Sum of :math:`\gamma\, w_r C X S / \sigma^2`.
         denominator : (n, n_rings, n_theta // 2) float32
-            Sum of :math:`\gamma\, w_r C^2 / \sigma^2`.
+            Sum of :math:`\gamma\, w_r C^2 / \sigma^2`. Both lie on the plan's device.
         """
-        chosen = np.arange(self.n_slices) if index is None else np.asarray(index)
-        return self.native.slices(as_array(chosen, np.int64), resolve_threads(threads))
+        chosen = as_array(np.arange(self.n_slices) if index is None else index, np.int64)
+        if self.device != "cpu":
+            return self.native.slices(chosen)
+        return self.native.slices(chosen, resolve_threads(threads))
 
     def insert(self, sums: GridSums, matrices: npt.ArrayLike, *, first: int = 0, threads: int | None = None) -> None:
         """Insert slices ``first``, ``first + 1``, ... of the block, one per matrix, into the sums of a map.
@@ -338,7 +373,7 @@ class MaximisePlan:
         Parameters
         ----------
         sums : GridSums
-            Added to in place; :func:`fold` them when all is inserted.
+            Added to in place, where they lie; :func:`fold` them when all is inserted.
         matrices : (n, 3, 3) float64
             Rotation matrices of the slices at psi = 0, RELION's convention.
         first : int
@@ -360,7 +395,9 @@ class MaximisePlan:
         for begin in range(0, len(used), _INSERT_BLOCK):
             block = used[begin : begin + _INSERT_BLOCK]
             values, weights = self.slices(first + block, threads=threads)
-            polar_insert(sums, values, weights, rotations[block], self.grid, threads=threads)
+            if sums.device == "cpu" != self.device:
+                values, weights = values.get(), weights.get()  # type: ignore[attr-defined]
+            polar_insert(sums, values, weights, rotations[block], self.grid, device=sums.device, threads=threads)
 
 
 def maximise(
@@ -374,6 +411,7 @@ def maximise(
     reference: npt.ArrayLike | None = None,
     memory_bytes: int = 1 << 30,
     n_power: int | None = None,
+    device: str = "cpu",
     threads: int | None = None,
     **images: object,
 ) -> Residuals | None:
@@ -397,7 +435,7 @@ def maximise(
         Slices to measure residuals against.
     memory_bytes : int
         Most that the sums of a block of slices may take. The result does not depend on it.
-    n_power : int, optional
+    n_power, device
         As in :class:`MaximisePlan`.
     threads : int, optional
         Threads; all by default. The sums do not depend on it.
@@ -435,14 +473,14 @@ def maximise(
             f"{posterior.slice.min()} to {posterior.slice.max()}"
         )
     a = None if reference is None else as_array(reference, np.complex64)
-    per_slice = MaximisePlan(grid, 1, n_power=n_power).slice_bytes
+    per_slice = MaximisePlan(grid, 1, n_power=n_power, device=device).slice_bytes
     block = max(1, min(directions, int(memory_bytes // per_slice)))
     residuals = None
     for k, target in enumerate(maps):
         for begin in range(0, directions, block):
             count = min(block, directions - begin)
             first = k * directions + begin
-            plan = MaximisePlan(grid, count, first_slice=first, n_power=n_power)
+            plan = MaximisePlan(grid, count, first_slice=first, n_power=n_power, device=device)
             if a is not None:
                 plan.set_reference(a[first : first + count], threads=threads)
             residuals = plan.add(samples, posterior, shifts_px, into=residuals, threads=threads, **images)  # type: ignore[arg-type]

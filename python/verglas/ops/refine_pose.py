@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from verglas._native import core, resolve_threads
 from verglas.errors import InputError
-from verglas.ops._device import as_array, require_cpu
+from verglas.ops._device import as_array, cuda_session
 from verglas.ops.grid import Grid
 
 FloatArray = npt.NDArray[np.float64]
@@ -249,6 +250,30 @@ def _refuse_not_finite(
     raise InputError(f"refine_pose: particle {particle}: NaN or infinity in {where}{more}; remove the particle")
 
 
+def _refine_cuda(
+    device: str, volume: tuple[Grid, Any], data: dict[str, Any], prior: dict[str, Any], options: dict[str, Any],
+    poses: dict[str, Any],
+) -> None:  # fmt: skip
+    """As the core does, on a device; results come back into the arrays of ``poses``."""
+    grid, spectrum = volume
+    cuda = cuda_session(device)
+    cuda.kernels.check_rotations(poses["matrices"], "matrices")
+    if prior["angle_sigma_rad"] > 0:
+        cuda.kernels.check_rotations(prior["matrices"], "prior.matrices")
+    index, n = poses["image_of_pose"], len(data["images"])
+    if index is not None and index.size and not (index.min() >= 0 and index.max() < n):
+        raise InputError(f"image_of_pose: expected 0 to {n} (excluded), got {index.min()} to {index.max()}")
+    with cuda.active() as stream:
+        there = {name: cuda.given(value) for name, value in poses.items()}
+        cuda.kernels.refine_pose(
+            grid.native_for(cuda.kernels), cuda.given(spectrum), {k: cuda.given(v) for k, v in data.items()},
+            {k: cuda.given(v) if isinstance(v, np.ndarray) else v for k, v in prior.items()}, options, there, stream,
+        )  # fmt: skip
+        for name, value in poses.items():
+            if name != "image_of_pose":
+                value[...] = there[name].get()
+
+
 def refine_pose(
     images: npt.NDArray[np.complex64],
     spectrum: npt.NDArray[np.complex64],
@@ -303,14 +328,15 @@ def refine_pose(
     search : PoseSettings, optional
         Radii, steps, tolerances. ``PoseSettings(steps=0)`` evaluates score, gradient and Fisher information only.
     device : str
-        ``"cpu"``.
+        ``"cpu"`` or ``"cuda:<number>"``; images, spectrum, CTF and weights may then lie on that device.
     threads : int, optional
-        Threads; all by default. The result does not depend on it, nor on what else is in the batch.
+        Threads; all by default. The result does not depend on it, nor on what else is in the batch. CPU only.
 
     Returns
     -------
     PoseResult
-        Refined poses and what is known about them, the gradient and Fisher information at the refined poses.
+        Refined poses and what is known about them, the gradient and Fisher information at the refined poses; on the
+        host, whatever the device.
 
     Raises
     ------
@@ -318,6 +344,8 @@ def refine_pose(
         NaN in an image, its CTF, weights or scale; the message names the particle.
     ValueError
         A matrix is no rotation, an array has another shape or dtype, or a radius is beyond the grid's.
+    DeviceError
+        The device cannot be used.
 
     Notes
     -----
@@ -338,15 +366,14 @@ def refine_pose(
     >>> bool(found.converged[0]), bool(np.allclose(found.matrices, truth, atol=1e-4)), found.shifts_px.round(3).tolist()
     (True, True, [[0.5, -0.3]])
     """
-    require_cpu(device, "refine_pose")
     if search is None:
         search = PoseSettings()
     rotations = np.array(matrices, np.float64, order="C")
     n = len(rotations)
     shifts = np.zeros((n, 2)) if shifts_px is None else np.array(shifts_px, np.float64, order="C")
     index = None if image_of_pose is None else as_array(image_of_pose, np.int64)
-    data = {"images": images, "ctf": ctf, "shell_weight": shell_weight}
-    data["scale"] = None if scale is None else as_array(scale, np.float64)
+    data: dict[str, Any] = {"images": images, "ctf": ctf, "shell_weight": shell_weight}
+    data["scale"] = scale if hasattr(scale, "get") or scale is None else as_array(scale, np.float64)
     prior_arguments = _prior_arguments(prior, rotations, shifts)
     options = {
         "radii": search.radii(grid),
@@ -359,6 +386,9 @@ def refine_pose(
         np.zeros(n, np.int32), np.zeros(n, np.uint8),
     )  # fmt: skip
     poses = vars(result) | {"image_of_pose": index}
-    core.refine_pose(grid.native, spectrum, data, prior_arguments, options, poses, resolve_threads(threads))
+    if device == "cpu":
+        core.refine_pose(grid.native, spectrum, data, prior_arguments, options, poses, resolve_threads(threads))
+    else:
+        _refine_cuda(device, (grid, spectrum), data, prior_arguments, options, poses)
     _refuse_not_finite(result, data, index)
     return result

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from verglas._native import core, resolve_threads
 from verglas.errors import InputError
-from verglas.ops._device import as_array, cuda_session, refuse_non_finite
+from verglas.ops._device import as_array, cuda_session, refuse_non_finite_on
 from verglas.ops._images import PolarImages
 from verglas.ops.polar import PolarGrid, polar_harmonics, polar_power
 
@@ -183,7 +183,8 @@ class ScorePlan:
         Parameters
         ----------
         samples : (n, n_rings, n_theta // 2) complex64
-            :func:`polar_slices` of a map, or :func:`polar` of class averages, at psi = 0.
+            :func:`polar_slices` of a map, or :func:`polar` of class averages, at psi = 0; on the host, or on the plan's
+            device.
         log_prior : (n, 2) float, optional
             Log prior of each slice and of its opposite (column 1), cell volume and class prior included; -inf leaves an
             entry out. By default equal for all.
@@ -198,13 +199,13 @@ class ScorePlan:
         InputError
             A sample is not finite; the message names the slice.
         """
-        harmonics = polar_harmonics(samples, self.grid, threads=threads)
-        refuse_non_finite(harmonics, "ScorePlan.set_reference: slice {}")
+        harmonics = polar_harmonics(samples, self.grid, device=self.device, threads=threads)
+        refuse_non_finite_on(self.device, harmonics, "ScorePlan.set_reference: slice {}")
         if log_prior is None:
             used = 2 if opposite else 1
             log_prior = np.full((len(harmonics), 2), -np.inf)
             log_prior[:, :used] = -np.log(max(1, used * len(harmonics)))
-        power = polar_power(samples, self.grid, self.n_power, threads=threads)
+        power = polar_power(samples, self.grid, self.n_power, device=self.device, threads=threads)
         self.native.set_reference(harmonics, power, as_array(log_prior, np.float32))
 
     def run(

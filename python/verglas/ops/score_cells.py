@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from verglas._native import core, resolve_threads
 from verglas.errors import InputError
-from verglas.ops._device import as_array, require_cpu
+from verglas.ops._device import as_array, cuda_session
 from verglas.ops._images import PolarImages
 from verglas.ops.polar import PolarGrid, polar_harmonics, polar_power
 
@@ -86,14 +87,15 @@ def score_cells(
     ctf, pixel_size_A, inv_sigma2
         As in :meth:`verglas.ops.ScorePlan.run`.
     device : str
-        ``"cpu"``.
+        ``"cpu"`` or ``"cuda:<number>"``; samples and reference may then lie on that device.
     threads : int, optional
-        Threads; all by default. The result does not depend on it.
+        Threads; all by default. The result does not depend on it. CPU only.
 
     Returns
     -------
     (scores,) float32
-        Image by image, task by task, shift by shift; see :meth:`CellTasks.score_offsets`.
+        Image by image, task by task, shift by shift; see :meth:`CellTasks.score_offsets`. A CuPy array where ``device``
+        is not ``"cpu"``.
 
     Raises
     ------
@@ -110,11 +112,13 @@ def score_cells(
     >>> ops.score_cells(s, s, grid, 24, tasks).shape
     (2,)
     """
-    require_cpu(device, "score_cells")
-    harmonics = polar_harmonics(reference, grid, threads=threads)
     kept = min(int(n_power), grid.max_m // 2 + 1, grid.n_theta // 2)
+    images = {"inv_sigma2": inv_sigma2, "ctf": ctf}
+    if device != "cpu":
+        return _on_device(device, (samples, images, float(pixel_size_A)), (reference, kept), grid, int(n_psi), tasks)
+    harmonics = polar_harmonics(reference, grid, threads=threads)
     power = polar_power(reference, grid, kept, threads=threads)
-    x = PolarImages.of(grid, samples, inv_sigma2=inv_sigma2, ctf=ctf)  # what is not finite shows in the scores
+    x = PolarImages.of(grid, samples, **images)  # what is not finite shows in the scores
     opposite = np.ascontiguousarray(tasks.opposite, bool).view(np.uint8)
     scores = core.score_cells(
         grid.native, int(n_psi), (harmonics, power), x.samples, x.ctf, float(pixel_size_A), x.inv_sigma2,
@@ -122,10 +126,43 @@ def score_cells(
         (as_array(tasks.offsets, np.int64), as_array(tasks.slice, np.int32), opposite, as_array(tasks.psi, np.int32)),
         resolve_threads(threads),
     )  # fmt: skip
-    if not np.isfinite(scores).all():
-        image = int(np.searchsorted(tasks.score_offsets(), np.flatnonzero(~np.isfinite(scores))[0], side="right")) - 1
-        raise InputError(
-            f"score_cells: image {image} of the batch has scores that are not finite; check its pixels, its CTF and "
-            "noise, and the slices"
-        )
+    _refuse_non_finite(np.isfinite(scores), tasks)
     return scores
+
+
+def _on_device(
+    device: str, batch: tuple[Any, dict[str, Any], float], reference: tuple[Any, int], grid: PolarGrid, n_psi: int,
+    tasks: CellTasks,
+) -> Any:  # fmt: skip
+    from verglas.ops import _cuda_cells
+    from verglas.ops._cuda_polar import DeviceImages
+
+    cuda, (samples, images, pixel_size_A), (slices, n_power) = cuda_session(device), batch, reference
+    if n_psi < 1:
+        raise ValueError(f"n_psi: expected at least 1, got {n_psi}")
+    listed = _cuda_cells.Tasks(
+        as_array(tasks.offsets, np.int64), as_array(tasks.slice, np.int32),
+        np.ascontiguousarray(tasks.opposite, bool).view(np.uint8), as_array(tasks.psi, np.int32),
+        as_array(tasks.shift_offsets, np.int64), as_array(tasks.shifts_px, np.float32),
+    )  # fmt: skip
+    with cuda.active():
+        x = DeviceImages.of(grid, cuda, samples, **images)
+        listed.check(len(x), len(slices), n_psi)
+        made = _cuda_cells.Slices(
+            polar_harmonics(slices, grid, device=device), polar_power(slices, grid, n_power, device=device)
+        )
+        scores = _cuda_cells.score_cells(_cuda_cells.Job(cuda, grid, n_psi, made, pixel_size_A), x, listed)
+        good = cuda.cupy.isfinite(scores)
+        if not bool(good.all()):
+            _refuse_non_finite(good.get(), tasks)
+    return scores
+
+
+def _refuse_non_finite(good: npt.NDArray[np.bool_], tasks: CellTasks) -> None:
+    if good.all():
+        return
+    image = int(np.searchsorted(tasks.score_offsets(), np.flatnonzero(~good)[0], side="right")) - 1
+    raise InputError(
+        f"score_cells: image {image} of the batch has scores that are not finite; check its pixels, its CTF and "
+        "noise, and the slices"
+    )

@@ -16,13 +16,14 @@ import numpy.typing as npt
 import scipy.ndimage
 
 from verglas import gridding, ops
+from verglas._array_module import array_module
 from verglas.errors import InputError
 
 Array = npt.NDArray
 
 
-def grid_shells(grid: ops.Grid) -> npt.NDArray[np.int64]:
-    """Shell number (Fourier pixels of the map) of every grid point, padding included.
+def grid_shells(grid: ops.Grid, like: Array | None = None) -> npt.NDArray[np.int64]:
+    """Shell number (Fourier pixels of the map) of every grid point, padding included; where ``like`` is, on the host.
 
     Examples
     --------
@@ -32,10 +33,29 @@ def grid_shells(grid: ops.Grid) -> npt.NDArray[np.int64]:
     >>> int(grid_shells(g)[g.extent, g.extent, g.halo])
     0
     """
-    k = np.arange(-grid.extent, grid.extent + 1, dtype=np.float64)
-    x = np.arange(grid.shape[2], dtype=np.float64) - grid.halo
-    radius = np.sqrt(k[:, None, None] ** 2 + k[:, None] ** 2 + x**2)
-    return np.rint(radius * grid.box / grid.padded).astype(np.int64)
+    xp = array_module(like)
+    k = xp.arange(-grid.extent, grid.extent + 1, dtype=np.float64)
+    x = xp.arange(grid.shape[2], dtype=np.float64) - grid.halo
+    radius = xp.sqrt(k[:, None, None] ** 2 + k[:, None] ** 2 + x**2)
+    return xp.rint(radius * grid.box / grid.padded).astype(np.int64)
+
+
+def _shell_means(weights: Array, shells: Array, count: int) -> npt.NDArray[np.float64]:
+    """Mean of the weights over each shell, on the host.
+
+    On a GPU a pass per shell: a histogram there adds in any order, and the same sums would give other maps.
+    """
+    xp = array_module(weights)
+    if xp is np:
+        flat = shells[shells < count]
+        number = np.maximum(np.bincount(flat, minlength=count), 1)
+        return np.bincount(flat, weights=weights[shells < count], minlength=count) / number
+    numbers, totals = [], []
+    for shell in range(count):
+        mine = shells == shell
+        numbers.append(mine.sum())
+        totals.append(xp.where(mine, weights, 0.0).sum())
+    return (xp.stack(totals) / xp.maximum(xp.stack(numbers), 1)).get()
 
 
 @dataclass(frozen=True)
@@ -97,19 +117,18 @@ def density_weights(
     """
     if not weights.any():
         raise InputError("reconstruct: no image carries any weight; check the CTF and the selection of particles")
-    shells, count = grid_shells(grid), grid.max_radius + 1
+    xp = array_module(weights)
+    shells, count = grid_shells(grid, weights), grid.max_radius + 1
     inside = shells < count
-    flat = shells[inside]
-    number = np.maximum(np.bincount(flat, minlength=count), 1)
-    means = np.bincount(flat, weights=weights[inside], minlength=count) / number
+    means = _shell_means(weights, shells, count)
     ratio = np.full(count, 1e3) if ssnr is None else np.maximum(np.asarray(ssnr, np.float64), 1e-3)
     if ratio.shape != (count,):
         raise InputError(f"ssnr: expected one value per shell 0 .. {count - 1}, got shape {ratio.shape}")
-    total = weights + np.where(inside, (means / ratio)[np.minimum(shells, count - 1)], 0.0)
+    total = weights + xp.where(inside, xp.asarray(means / ratio)[xp.minimum(shells, count - 1)], 0.0)
     if iterations == 0:
-        omega = np.zeros_like(total)
-        np.divide(1.0, total, out=omega, where=inside & (total > 0))
-        return DensityWeights(omega, float("nan"))
+        return DensityWeights(_reciprocal(total, inside & (total > 0)), float("nan"))
+    if xp is not np:
+        raise InputError("density_weights: iterated weights are made on the host; bring the sums there first")
     omega = np.where(inside & (total > 0), 1.0 / np.maximum(means, 1e-30)[np.minimum(shells, count - 1)], 0.0)
     # The last shell has neighbours on one side only; it follows the others but is not judged.
     judged = (shells < count - 2) & (weights > 1e-3 * means[np.minimum(shells, count - 1)])
@@ -119,6 +138,16 @@ def density_weights(
         np.divide(omega, np.abs(density), out=omega, where=inside & (density != 0))
         density = _convolve(omega * total, grid)
     return DensityWeights(omega, float(np.sqrt(np.mean((density[judged] - 1.0) ** 2))))
+
+
+def _reciprocal(total: Array, where: Array) -> Array:
+    """1 / total where asked for, elsewhere 0."""
+    xp = array_module(total)
+    if xp is not np:  # CuPy divides without out= and where=
+        return xp.where(where, 1.0 / xp.where(where, total, 1.0), 0.0)
+    out = np.zeros_like(total)
+    np.divide(1.0, total, out=out, where=where)
+    return out
 
 
 def invert(sums: ops.GridSums, weights: DensityWeights, *, threads: int | None = None) -> npt.NDArray[np.float32]:

@@ -132,7 +132,9 @@ class Batch:
     shell_weight: Array | None = None
 
 
-def add_batch(sums: ops.GridSums, batch: Batch, symmetry: Symmetry, *, threads: int | None = None) -> None:
+def add_batch(
+    sums: ops.GridSums, batch: Batch, symmetry: Symmetry, *, threads: int | None = None, device: str = "cpu"
+) -> None:
     """Insert a batch into sums, once per coset of the symmetry.
 
     Parameters
@@ -145,12 +147,14 @@ def add_batch(sums: ops.GridSums, batch: Batch, symmetry: Symmetry, *, threads: 
         Its cosets are inserted here; :func:`finish` does the rest.
     threads : int, optional
         Threads; all by default.
+    device : str
+        Where sums and batch are.
     """
     images = batch.images if sums.values is not None else None
     for coset in symmetry.cosets:
         ops.insert(
             sums, images, batch.matrices @ coset, shifts_px=batch.shifts_px, ctf=batch.ctf,
-            shell_weight=batch.shell_weight, threads=threads,
+            shell_weight=batch.shell_weight, threads=threads, device=device, deterministic=True,
         )  # fmt: skip
 
 

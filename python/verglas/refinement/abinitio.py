@@ -17,7 +17,7 @@ import numpy.typing as npt
 from verglas import filters, fourier, ops
 from verglas.errors import InputError
 from verglas.geometry import euler_to_matrix, random_orientations
-from verglas.reconstruction.known_poses import direct_grid
+from verglas.reconstruction.accumulate import direct_grid
 from verglas.reconstruction.sums import Batch, add_batch, finish
 from verglas.refinement.abinitio_step import BatchStep, BatchSums
 from verglas.refinement.problem import Problem

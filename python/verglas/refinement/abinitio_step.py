@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from verglas import gridding, ops
 from verglas.assessment import fsc, ssnr_from_fsc
-from verglas.reconstruction.known_poses import direct_grid
+from verglas.reconstruction.accumulate import direct_grid
 from verglas.reconstruction.sums import finish
 from verglas.refinement.grid_step import DirectionGrid, class_prior
 from verglas.refinement.problem import ImageBatch, Problem, image_batches

@@ -2,46 +2,32 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
-from verglas import fourier, gridding, ops
-from verglas.errors import InputError, VerglasWarning
+from verglas._devices import device_names
+from verglas.errors import InputError
 from verglas.geometry import (
-    direction_vectors,
-    euler_to_matrix,
     healpix_order,
     healpix_spacing_deg,
-    matrix_to_euler,
-    orientation_grid,
     unit_pixels,
 )
-from verglas.image import unusable
-from verglas.masks import soft_circle
+from verglas.refinement.align_search import Geometry, SharedSearch, Where, measured
 from verglas.refinement.cells import Level
 from verglas.refinement.planner import search_cost
-from verglas.refinement.prepare import inverse_noise, reference_power, usable_batches
-from verglas.refinement.search import PoseSearch, SearchSettings
-from verglas.types import Map, Poses
+from verglas.types import Map
 
 if TYPE_CHECKING:
     from verglas.types import Particles
 
 Array = npt.NDArray
 Progress = Callable[[int, int], None]
-_BATCH = 256
-# Images that set the grey scale of the map before the search.
-_SCALE_IMAGES = 128
-_MASK_EDGE_PX = 4.0
 # About the step that a search starts from; from half of it on down there are levels to branch over.
 _FIRST_STEP_DEG = 7.5
-# Cells of an image that go on to the next level, at most.
-_MAX_CELLS = 200
 
 
 @dataclass(frozen=True)
@@ -71,6 +57,9 @@ class AlignSettings:
         Called with (particles done, particles in all).
     exhaustive : bool
         Score every pose of a fine grid too: what branch and bound is judged by.
+    device : str
+        ``"cpu"``, ``"cuda:0"``, several (``"cuda:0,cuda:1"``, which share the particles in contiguous blocks), or
+        ``"cuda"`` for every GPU.
     """
 
     symmetry: str = "C1"
@@ -83,6 +72,7 @@ class AlignSettings:
     threads: int | None = None
     progress: Progress | None = None
     exhaustive: bool = False
+    device: str = "cpu"
 
     def __post_init__(self) -> None:
         """Refuse what cannot be searched."""
@@ -92,38 +82,7 @@ class AlignSettings:
                 raise InputError(f"align: expected a positive {name}, got {value}")
 
 
-@dataclass(frozen=True)
-class _Geometry:
-    """Everything about the search that does not depend on the images.
-
-    ``levels`` has one entry where every pose is scored, more for branch and bound.
-    """
-
-    box: int
-    pixel_size_A: float
-    diameter_px: float
-    final_radius: int
-    shift_range_px: float
-    levels: list[Level]
-
-    def shifts_px(self) -> npt.NDArray[np.float32]:
-        """Shifts of the first level."""
-        step = self.levels[0].shift_step_px
-        reach = int(self.shift_range_px / step)
-        k = np.arange(-reach, reach + 1)
-        grid = np.stack(np.meshgrid(k, k), axis=-1).reshape(-1, 2)
-        return np.asarray(grid[np.hypot(*grid.T) <= max(reach, 0.5)] * step, np.float32)
-
-    def search_settings(self) -> SearchSettings:
-        """Of the branch and bound: the best pose is wanted, of broad posteriors too."""
-        return SearchSettings(shift_range_px=self.shift_range_px, max_cells=_MAX_CELLS, keep_best=True)
-
-    def mask(self) -> Array:
-        """Soft disc that the images are multiplied by in the search."""
-        return soft_circle(self.box, (self.diameter_px - _MASK_EDGE_PX) / 2, _MASK_EDGE_PX)
-
-
-def _geometry(particles: Particles, settings: AlignSettings) -> _Geometry:
+def _geometry(particles: Particles, settings: AlignSettings) -> Geometry:
     box, pixel_size_A = particles.box, particles.pixel_size_A
     final = largest = (box - 1) // 2
     if settings.max_resolution_A is not None:
@@ -150,7 +109,7 @@ def _geometry(particles: Particles, settings: AlignSettings) -> _Geometry:
     levels = [
         Level(r, healpix_order(first_deg) + k, n_psi * 2**k, shift_step / 2**k) for k, r in enumerate(radii)
     ]  # fmt: skip
-    return _Geometry(box, pixel_size_A, diameter, final, settings.shift_range_A / pixel_size_A, levels)
+    return Geometry(box, pixel_size_A, diameter, final, settings.shift_range_A / pixel_size_A, levels)
 
 
 def align_plan(particles: Particles, settings: AlignSettings) -> str:
@@ -181,194 +140,6 @@ def align_plan(particles: Particles, settings: AlignSettings) -> str:
     return f"{text}all {poses:.3g} poses of each are scored"
 
 
-def _slices(symmetry: str, step_deg: float) -> tuple[Array, Array]:
-    """Directions whose slices are made, and the log prior of each and of its opposite (score's two columns).
-
-    The opposite (rot + 180, 180 - tilt) of a slice costs half a slice: of two opposite directions one slice is made.
-    """
-    wanted, _ = orientation_grid(step_deg, symmetry)
-    vectors = direction_vectors(wanted)
-    below = vectors[:, 2] < -1e-9
-    made = wanted.copy()
-    made[below] = np.column_stack([wanted[below, 0] + 180, 180 - wanted[below, 1]])
-    keys = np.round(direction_vectors(made), 6) + 0.0  # + 0.0: minus zero is zero
-    _, first, which = np.unique(keys, axis=0, return_index=True, return_inverse=True)
-    prior = np.full((len(first), 2), -np.inf)
-    prior[which.ravel(), below.astype(int)] = -np.log(len(wanted))
-    return made[first], prior
-
-
-@dataclass(frozen=True)
-class _Images:
-    """A batch: images as they are, and what is known of each."""
-
-    pixels: Array
-    ctf: Array
-    inv_sigma2: Array  # by shell
-    first: int = 0
-
-    def __len__(self) -> int:
-        return len(self.pixels)
-
-
-@dataclass(frozen=True)
-class _Found:
-    """Best pose of every image on the grid of its level, its share of the posterior, and the log evidence."""
-
-    poses: Poses
-    sharp: Array
-    evidence: Array
-    level: Array
-
-
-class _Search(Protocol):
-    def run(self, images: _Images) -> _Found: ...
-
-
-class _Everything:
-    """The first level's grid, every pose scored. The slices are made once, for the grey scale and for the search."""
-
-    def __init__(self, spectrum: Array, grid: ops.Grid, geo: _Geometry, settings: AlignSettings) -> None:
-        level = geo.levels[0]
-        self.geo, self.threads, self.n_psi = geo, settings.threads, level.n_psi
-        self.polar = ops.PolarGrid(geo.box, level.radius, diameter_px=geo.diameter_px)
-        self.directions, self.prior = _slices(settings.symmetry, healpix_spacing_deg(level.order) + 1e-9)
-        matrices = euler_to_matrix(np.column_stack([self.directions, np.zeros(len(self.directions))]))
-        self.slices = ops.polar_slices(spectrum, grid, matrices, self.polar, threads=settings.threads)
-        self.shifts_px, self.mask = geo.shifts_px(), geo.mask()
-        self.plan = self._plan("correlation")
-
-    def _plan(self, score: str) -> ops.ScorePlan:
-        plan = ops.ScorePlan(self.polar, self.n_psi, score=score, max_candidates=64)
-        plan.set_reference(self.slices, log_prior=self.prior, threads=self.threads)
-        return plan
-
-    def set_scale(self, scale: float) -> None:
-        """From correlations, which need no grey scale, to likelihoods."""
-        self.slices *= np.float32(scale)
-        self.plan = self._plan("likelihood")
-
-    def run(self, images: _Images) -> _Found:
-        """Best poses on the grid."""
-        samples = ops.polar(images.pixels * self.mask, self.polar, threads=self.threads)
-        found = self.plan.run(
-            samples, self.shifts_px, ctf=images.ctf, pixel_size_A=self.geo.pixel_size_A,
-            inv_sigma2=images.inv_sigma2[:, self.polar.shells], first_particle=images.first, threads=self.threads,
-        )  # fmt: skip
-        rot, tilt = self.directions[found.best_slice].T
-        rot, tilt = np.where(found.best_opposite, rot + 180, rot), np.where(found.best_opposite, 180 - tilt, tilt)
-        angles = np.column_stack([rot, tilt, ops.psi_angles_deg(self.n_psi)[found.best_psi]])
-        poses = Poses(angles, self.shifts_px[found.best_shift].astype(np.float64) * self.geo.pixel_size_A)
-        sharp = np.exp(found.best_score - found.log_evidence)
-        return _Found(poses, sharp, found.log_evidence, np.zeros(len(images), np.int64))
-
-
-class _Bounded:
-    """Branch and bound to the finest level."""
-
-    def __init__(self, volume: Array, geo: _Geometry, settings: AlignSettings) -> None:
-        self.geo, self.mask = geo, geo.mask()
-        self.search = PoseSearch(
-            volume, geo.levels, symmetry=settings.symmetry, diameter_px=geo.diameter_px,
-            settings=geo.search_settings(), threads=settings.threads,
-        )  # fmt: skip
-
-    def run(self, images: _Images) -> _Found:
-        """Best poses on the grid of the level that each image reached."""
-        found = self.search.run(
-            images.pixels * self.mask, images.inv_sigma2, ctf=images.ctf, pixel_size_A=self.geo.pixel_size_A,
-            first_particle=images.first,
-        )  # fmt: skip
-        poses = Poses(found.angles_deg, found.shifts_px * self.geo.pixel_size_A)
-        return _Found(poses, np.exp(found.score - found.log_evidence), found.log_evidence, found.level)
-
-
-@dataclass(frozen=True)
-class _Exact:
-    """The exact score of poses on the pixels of the images."""
-
-    spectrum: Array
-    grid: ops.Grid
-    geo: _Geometry
-    threads: int | None
-
-    def _run(self, images: _Images, poses: Poses, search: ops.PoseSettings, scale: float = 1.0) -> ops.PoseResult:
-        radius, pixel_size_A = search.max_radius or self.grid.max_radius, self.geo.pixel_size_A
-        return ops.refine_pose(
-            fourier.forward(images.pixels, 2, threads=self.threads), self.spectrum, self.grid,
-            euler_to_matrix(poses.angles_deg), -poses.shifts_A / pixel_size_A,
-            ctf=ops.ctf(images.ctf, self.geo.box, pixel_size_A, threads=self.threads),
-            shell_weight=np.ascontiguousarray(images.inv_sigma2[:, : radius + 1], np.float32),
-            scale=np.full(len(images), scale), search=search, threads=self.threads,
-        )  # fmt: skip
-
-    def grey_scale(self, images: _Images, poses: Poses) -> float:
-        """Factor of the map that fits the images best at these poses.
-
-        L at scale s is s cross - s^2 power / 2: evaluating it at scales 1 and 2 gives cross and power.
-        """
-        as_they_are = ops.PoseSettings(max_radius=self.geo.levels[0].radius, steps=0)
-        once, twice = (float(self._run(images, poses, as_they_are, s).scores.sum()) for s in (1.0, 2.0))
-        power = 2 * once - twice
-        cross = once + power / 2
-        if not power > 0:
-            raise InputError("align: the map is empty (all zero) at the resolution of the search")
-        if not cross > 0:
-            raise InputError(
-                "align: the images do not resemble the map, or their contrast is inverted (particles are white)"
-            )
-        return cross / power
-
-    def maximum(self, images: _Images, found: _Found) -> Poses:
-        """Every pose taken to the maximum; the radii it passes depend on the grid that its search ended on."""
-        angles, shifts = found.poses.angles_deg.copy(), found.poses.shifts_A.copy()
-        for k in np.unique(found.level):
-            rows, level = np.flatnonzero(found.level == k), self.geo.levels[k]
-            step_deg = healpix_spacing_deg(level.order)
-            coarse = [
-                r for r in ops.pose_radii(self.grid, step_deg / 2, level.shift_step_px / 2, self.geo.diameter_px)
-                if r < self.geo.final_radius
-            ]  # fmt: skip
-            part = _Images(images.pixels[rows], images.ctf[rows], images.inv_sigma2[rows])
-            search = ops.PoseSettings(max_radius=self.geo.final_radius, coarse_radii=coarse)
-            refined = self._run(part, Poses(angles[rows], shifts[rows]), search)
-            angles[rows] = matrix_to_euler(refined.matrices)
-            shifts[rows] = -refined.shifts_px * self.geo.pixel_size_A
-        return Poses(angles, shifts)
-
-
-def _set_aside(excluded: dict[int, str], n: int) -> None:
-    """Say which particles cannot be used; all of them is an error."""
-    if len(excluded) == n:
-        raise InputError(f"align: none of the {n} particles can be used ({next(iter(excluded.values()))})")
-    if excluded:
-        listed = "; ".join(f"particle {i}: {excluded[i]}" for i in sorted(excluded)[:5])
-        more = f" and {len(excluded) - 5} more" if len(excluded) > 5 else ""
-        warnings.warn(f"align: {len(excluded)} particles set aside ({listed}{more})", VerglasWarning, stacklevel=3)
-
-
-def _ready(particles: Particles, volume: Array, settings: AlignSettings, geo: _Geometry, excluded: dict[int, str]) -> (
-    tuple[_Search, _Exact, Array]
-):  # fmt: skip
-    """The search and the exact score, on the images' grey scale, and 1 / sigma^2 by particle and shell."""
-    grid = ops.Grid(geo.box)
-    spectrum = gridding.to_grid(volume, grid, threads=settings.threads)
-    batches = list(usable_batches(particles, np.arange(len(particles)), _SCALE_IMAGES, excluded))
-    if not batches:
-        _set_aside(excluded, len(particles))
-    rows, pixels = (np.concatenate(parts) for parts in zip(*batches, strict=True))
-    flat = np.ones((len(rows), grid.max_radius + 1))
-    sample = _Images(pixels, particles.optics.as_params()[rows], flat)
-    everything, exact = _Everything(spectrum, grid, geo, settings), _Exact(spectrum, grid, geo, settings.threads)
-    scale = exact.grey_scale(sample, everything.run(sample).poses)
-    spectrum *= np.float32(scale)
-    inv_sigma2 = inverse_noise(particles, reference_power(spectrum, grid, particles), excluded)
-    if len(geo.levels) > 1:
-        return _Bounded(volume * np.float32(scale), geo, settings), exact, inv_sigma2
-    everything.set_scale(scale)
-    return everything, exact, inv_sigma2
-
-
 def align(particles: Particles, map: Map, symmetry: str = "C1", max_resolution_A: float | None = None, *,
           settings: AlignSettings | None = None, **changes: object) -> Particles:  # fmt: skip
     r"""Poses of particles against a map, by global search; nothing about their poses needs to be known.
@@ -394,7 +165,7 @@ def align(particles: Particles, map: Map, symmetry: str = "C1", max_resolution_A
         All choices at once; ``symmetry`` and ``max_resolution_A`` are then taken from it.
     **changes
         Single choices: ``diameter_A``, ``step_deg``, ``shift_range_A``, ``search_resolution_A``, ``refine``,
-        ``threads``, ``progress``, ``exhaustive``.
+        ``threads``, ``progress``, ``exhaustive``, ``device``.
 
     Returns
     -------
@@ -432,28 +203,12 @@ def align(particles: Particles, map: Map, symmetry: str = "C1", max_resolution_A
         raise InputError(
             f"align: the map has {map.pixel_size_A:g} A/px, the particles {particles.pixel_size_A:g}; resample the map"
         )
-    geo, n = _geometry(particles, settings), len(particles)
+    geo, devices = _geometry(particles, settings), device_names(settings.device)
     excluded: dict[int, str] = {}
-    search, exact, inv_sigma2 = _ready(particles, map.data, settings, geo, excluded)
-    params = particles.optics.as_params()
-    kept: list[Array] = []
-    poses: list[Poses] = []
-    columns: dict[str, list[Array]] = {"rlnLogLikeliContribution": [], "rlnMaxValueProbDistribution": []}
-    for begin in range(0, n, _BATCH):
-        rows = np.arange(begin, min(begin + _BATCH, n))
-        pixels = particles.images(rows)
-        excluded.update({begin + i: reason for i, reason in unusable(pixels).items()})
-        rows = rows[[i not in excluded for i in rows.tolist()]]
-        if len(rows):
-            batch = _Images(pixels[rows - begin], params[rows], inv_sigma2[rows], begin)
-            found = search.run(batch)
-            kept.append(rows)
-            poses.append(exact.maximum(batch, found) if settings.refine else found.poses)
-            columns["rlnLogLikeliContribution"].append(found.evidence)
-            columns["rlnMaxValueProbDistribution"].append(found.sharp)
-        if settings.progress is not None:
-            settings.progress(min(begin + _BATCH, n), n)
-    _set_aside(excluded, n)
-    found_poses = Poses(np.concatenate([p.angles_deg for p in poses]), np.concatenate([p.shifts_A for p in poses]))
-    chosen = particles[np.concatenate(kept)] if excluded else particles
-    return chosen.with_poses(found_poses).with_columns(**{k: np.concatenate(v) for k, v in columns.items()})
+    where = Where(settings.symmetry, settings.threads, devices[0])
+    search = SharedSearch(particles, geo, settings, measured(particles, map.data, geo, where, excluded))
+    found = search.run(devices, excluded)
+    chosen = particles[found.kept] if excluded else particles
+    return chosen.with_poses(found.poses).with_columns(
+        rlnLogLikeliContribution=found.evidence, rlnMaxValueProbDistribution=found.sharp
+    )

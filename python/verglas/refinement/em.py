@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import resource
 import sys
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,10 +15,11 @@ import numpy as np
 import numpy.typing as npt
 
 from verglas import filters
+from verglas._devices import work_on
 from verglas.geometry import angular_distance
 from verglas.refinement import schedule, start
-from verglas.refinement.grid_step import GridStep, HalfSums
-from verglas.refinement.pose_step import PoseStep
+from verglas.refinement.grid_step import HalfSums
+from verglas.refinement.half_pass import HalfTask
 from verglas.refinement.problem import Problem
 from verglas.refinement.settings import Step
 from verglas.refinement.state import HalfModel, PoseTable, State
@@ -43,7 +45,7 @@ class Iteration:
     maps : list of ClassMaps
         One per class.
     notes : list of str
-        What a reader should know: classes that were seeded again.
+        What a reader should know: classes that were seeded again, GPUs that ran out of memory.
     """
 
     step: Step
@@ -112,21 +114,23 @@ def initial_state(
     return State(0, poses, halves, np.zeros((classes, shells)), float(step.radius), mask), said
 
 
-def _pass(problem: Problem, state: State, step: Step, progress: Progress | None) -> tuple[list[HalfSums], list[float]]:
+def _pass(
+    problem: Problem, state: State, step: Step, progress: Progress | None, notes: list[str]
+) -> tuple[list[HalfSums], list[float]]:
     """Expectation and sums of both halves, each with its own references."""
     mask = problem.sphere if state.mask is None else state.mask
-    found, seconds, done = [], [], [0]
+    found, seconds, done, one_at_a_time = [], [], [0], threading.Lock()
 
     def tick(count: int) -> None:
-        done[0] += count
-        if progress is not None:
-            progress(step.phase, done[0], len(problem))
+        with one_at_a_time:
+            done[0] += count
+            if progress is not None:
+                progress(step.phase, done[0], len(problem))
 
     for half in (1, 2):
         begun = time.perf_counter()
-        kind = GridStep if step.phase == "grid" else PoseStep
-        work = kind(problem, state.halves[half - 1], mask, step)
-        found.append(work.run(half, state.poses, tick))
+        task = HalfTask(problem, state.halves[half - 1], mask, step, half, notes)
+        found.append(task.run(state.poses, tick))
         seconds.append(time.perf_counter() - begun)
     return found, seconds
 
@@ -154,16 +158,18 @@ def iterate(problem: Problem, state: State, step: Step, progress: Progress | Non
     halves = [HalfModel(**{k: v.copy() for k, v in vars(h).items()}) for h in state.halves]
     new = State(state.iteration + 1, before.copy(), halves, state.fsc, state.resolution_shell, state.mask,
                 state.unimproved, False, list(state.rows))  # fmt: skip
-    found, pass_seconds = _pass(problem, new, step, progress)
+    notes: list[str] = []
+    found, pass_seconds = _pass(problem, new, step, progress, notes)
     between = time.perf_counter()
     for half in (1, 2):
         learn(problem, halves[half - 1], found[half - 1].totals, new.poses, problem.rows_of_half(half))
     maps = []
     for _ in range(len(halves[0].volumes)):
         sums = [half.grids.pop(0) for half in found]  # class_maps frees them one by one
-        maps.append(
-            class_maps(problem, sums, state.mask, step.insert_radius, T=settings.T, joint=may_end(problem, step))
-        )
+        with work_on(problem.device):
+            maps.append(
+                class_maps(problem, sums, state.mask, step.insert_radius, T=settings.T, joint=may_end(problem, step))
+            )
     for half in (0, 1):
         halves[half].volumes = np.stack([m.halves[half] for m in maps])
     new.fsc = np.stack([m.masked for m in maps])
@@ -172,7 +178,7 @@ def iterate(problem: Problem, state: State, step: Step, progress: Progress | Non
     new.resolution_shell = shells[largest]
     if not problem.mask_given:
         new.mask = mask_from_map(problem, maps[largest].halves, shells[largest]) if len(maps) == 1 else None
-    notes = [] if step.final or step.split else reseed_empty_classes(problem, new)
+    notes += [] if step.final or step.split else reseed_empty_classes(problem, new)
     row = _row(problem, new, before, step)
     row |= {
         "resolution_A": problem.resolution_of_A(shells[largest]),

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from verglas import ops
+from verglas._array_module import array_module, to_host
 from verglas.geometry import euler_to_matrix, healpix_directions
 from verglas.refinement.cells import Cells, Level, slices_of_pixels
 
@@ -16,16 +17,17 @@ IntArray = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Reference:
-    """The map that cells are scored against: its gridded transform and geometry."""
+    """The map that cells are scored against: its gridded transform, on the device that scores, and geometry."""
 
     spectrum: npt.NDArray[np.complex64]
     grid: ops.Grid
+    device: str = "cpu"
 
     def slices(self, order: int, pixel: IntArray, polar: ops.PolarGrid, threads: int | None) -> npt.NDArray:
         """Polar samples of the slices at pixel centres, psi = 0."""
         d = healpix_directions(order, pixel)
         matrices = euler_to_matrix(np.column_stack([d, np.zeros(len(d))]))
-        return ops.polar_slices(self.spectrum, self.grid, matrices, polar, threads=threads)
+        return ops.polar_slices(self.spectrum, self.grid, matrices, polar, device=self.device, threads=threads)
 
 
 @dataclass
@@ -35,6 +37,7 @@ class Batch:
     Attributes
     ----------
     images : (n, N, N) float32
+        On the device; all else is on the host.
     ctf : (n, 9) float64 or None
     pixel_size_A : float
     inv_sigma2 : (n, shells) float64
@@ -49,6 +52,7 @@ class Batch:
     inv_sigma2: npt.NDArray
     centres_px: npt.NDArray
     threads: int | None = None
+    device: str = "cpu"
     _samples: dict[int, npt.NDArray] = field(default_factory=dict)
 
     def __len__(self) -> int:
@@ -57,8 +61,13 @@ class Batch:
     def samples(self, grid: ops.PolarGrid) -> npt.NDArray[np.complex64]:
         """Polar samples on a grid, made on first use."""
         if grid.radius not in self._samples:
-            self._samples[grid.radius] = ops.polar(self.images, grid, threads=self.threads)
+            self._samples[grid.radius] = ops.polar(self.images, grid, device=self.device, threads=self.threads)
         return self._samples[grid.radius]
+
+    def samples_of(self, grid: ops.PolarGrid, rows: npt.NDArray) -> npt.NDArray[np.complex64]:
+        """Those of some images."""
+        every = self.samples(grid)
+        return every[array_module(every).asarray(rows)]
 
     def ring_weights(self, grid: ops.PolarGrid) -> npt.NDArray[np.float32]:
         """1 / sigma2 on each ring, (n, n_rings)."""
@@ -129,10 +138,10 @@ class Evaluator:
             _offsets(task_image, len(rows)), entry // 2, entry % 2 == 1, task_keys % self.level.n_psi,
             _offsets(shift_image, len(rows)), (xy + batch.centres_px[rows][shift_image]).astype(np.float32),
         )  # fmt: skip
-        scores = ops.score_cells(
-            batch.samples(self.polar)[rows], made, self.polar, self.level.n_psi, tasks, n_power=self.n_power,
-            **batch.per_image(self.polar, rows),
-        )  # fmt: skip
+        scores = to_host(ops.score_cells(
+            batch.samples_of(self.polar, rows), made, self.polar, self.level.n_psi, tasks, n_power=self.n_power,
+            device=batch.device, **batch.per_image(self.polar, rows),
+        ))  # fmt: skip
         task_offsets, shift_offsets = np.asarray(tasks.offsets), np.asarray(tasks.shift_offsets)
         n_shifts = np.diff(shift_offsets)[image]
         at = tasks.score_offsets()[image] + (which_task - task_offsets[image]) * n_shifts

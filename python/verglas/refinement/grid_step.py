@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from verglas import gridding, ops
+from verglas._array_module import all_to_host, array_module, to_host
+from verglas._devices import to_device
 from verglas.geometry import euler_to_matrix, healpix_directions, unit_pixels
-from verglas.reconstruction.known_poses import direct_grid
+from verglas.reconstruction.accumulate import direct_grid
 from verglas.refinement.cells import slices_of_pixels
 from verglas.refinement.problem import ImageBatch, Problem, image_batches
 from verglas.refinement.settings import Step
@@ -23,7 +26,7 @@ Tick = Callable[[int], None]
 
 # Even harmonics of C^2 along a ring that the astigmatism of real microscopes makes (a few hundred angstrom).
 _N_POWER = 5
-_MOST_CANDIDATES = 1 << 15
+MOST_CANDIDATES = 1 << 15
 
 
 @dataclass(frozen=True)
@@ -114,6 +117,12 @@ class Totals:
             np.ones(len(problem)),
         )  # fmt: skip
 
+    def merge(self, other: Totals, rows: IntArray) -> None:
+        """Add the sums of these rows, made elsewhere."""
+        for name in ("squared", "coefficients", "cross", "power", "mass"):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        self.ratio[rows] = other.ratio[rows]
+
     def add(
         self, problem: Problem, batch: ImageBatch, squared: FloatArray, coefficients: FloatArray,
         cross: FloatArray, power: FloatArray,
@@ -142,12 +151,31 @@ class HalfSums:
     grids: list[ops.GridSums]
     totals: Totals
 
+    def add(self, other: HalfSums, rows: IntArray) -> None:
+        """Add what another device made of these rows of the half set; its sums are brought over, one at a time."""
+        for mine in self.grids:
+            theirs = other.grids.pop(0)
+            for total, part in ((mine.values, theirs.values), (mine.weights, theirs.weights)):
+                assert total is not None
+                total += array_module(total).asarray(to_host(part))
+        self.totals.merge(other.totals, rows)
+
 
 def spectra_of(problem: Problem, model: HalfModel, mask: npt.NDArray, radius: int) -> tuple[list, ops.Grid]:
-    """Gridded transforms of the masked references of a half, to this radius."""
+    """Gridded transforms of the masked references of a half, to this radius, on the problem's device."""
     grid = ops.Grid(problem.box, max_radius=radius)
-    threads = problem.settings.threads
-    return [gridding.to_grid(v * mask, grid, threads=threads) for v in model.volumes], grid
+    threads, device = problem.settings.threads, problem.device
+    return [gridding.to_grid(to_device(v * mask, device), grid, threads=threads) for v in model.volumes], grid
+
+
+def joined_slices(parts: list) -> npt.NDArray:
+    """Slices of all references end to end."""
+    return array_module(*parts).concatenate(parts)
+
+
+def empty_sums(problem: Problem, step: Step) -> ops.GridSums:
+    """Sums of one class, on the problem's device."""
+    return ops.GridSums.zeros(direct_grid(problem.box, step.insert_radius), device=problem.device)
 
 
 def wide_diameter_px(problem: Problem, step: Step) -> float:
@@ -170,7 +198,8 @@ class GridStep:
 
     def __init__(self, problem: Problem, model: HalfModel, mask: npt.NDArray, step: Step) -> None:
         self.problem, self.model, self.step, self.threads = problem, model, step, problem.settings.threads
-        box = problem.box
+        box, device = problem.box, problem.device
+        self.where: dict[str, Any] = {"device": device, "threads": self.threads}
         self.directions = DirectionGrid(step.order, problem.settings.symmetry)
         self.narrow = ops.PolarGrid(box, step.radius, diameter_px=problem.diameter_px)
         self.wide = ops.PolarGrid(box, step.insert_radius, diameter_px=wide_diameter_px(problem, step))
@@ -178,23 +207,26 @@ class GridStep:
         spectra, grid = spectra_of(problem, model, mask, step.insert_radius)
 
         def slices(polar: ops.PolarGrid, some: list) -> npt.NDArray:
-            made = [ops.polar_slices(s, grid, self.directions.matrices, polar, threads=self.threads) for s in some]
-            return np.concatenate(made)
+            made = [ops.polar_slices(s, grid, self.directions.matrices, polar, **self.where) for s in some]
+            return joined_slices(made)
 
-        self.search = ops.ScorePlan(self.narrow, step.n_psi, n_power=_N_POWER, max_candidates=_MOST_CANDIDATES)
+        self.search = ops.ScorePlan(
+            self.narrow, step.n_psi, n_power=_N_POWER, max_candidates=MOST_CANDIDATES, device=device
+        )
         searched = spectra[:1] if step.split else spectra
         prior = class_prior(self.directions.log_prior, np.ones(1) if step.split else model.class_weight)
         self.search.set_reference(slices(self.narrow, searched), log_prior=prior, threads=self.threads)
-        self.plan = ops.MaximisePlan(self.wide, len(spectra) * len(self.directions), n_power=_N_POWER)
+        self.plan = ops.MaximisePlan(self.wide, len(spectra) * len(self.directions), n_power=_N_POWER, device=device)
         self.plan.set_reference(slices(self.wide, spectra), threads=self.threads)
 
-    def run(self, half: int, poses: PoseTable, tick: Tick) -> HalfSums:
-        """E-step and sums; ``poses`` of this half are replaced."""
+    def run(self, half: int, poses: PoseTable, tick: Tick, rows: IntArray | None = None) -> HalfSums:
+        """E-step and sums; ``poses`` of this half, or of these rows of it, are replaced."""
         problem, classes = self.problem, len(self.model.volumes)
         totals = Totals.zeros(problem, classes)
-        for batch in image_batches(problem, problem.rows_of_half(half), self.model, poses):
+        chosen = problem.rows_of_half(half) if rows is None else rows
+        for batch in image_batches(problem, chosen, self.model, poses):
             found = self.search.run(
-                ops.polar(batch.centred(problem.image_mask), self.narrow, threads=self.threads), self.shifts,
+                ops.polar(batch.centred(problem.image_mask), self.narrow, **self.where), self.shifts,
                 ctf=batch.params, pixel_size_A=problem.pixel_size_A,
                 inv_sigma2=batch.inv_sigma2[:, self.narrow.shells], log_shift=self._log_shift(),
                 first_particle=int(batch.rows[0]), threads=self.threads,
@@ -204,12 +236,12 @@ class GridStep:
                 drawn = poses.class_number[batch.rows][posterior.image]
                 posterior = replace(posterior, slice=(posterior.slice + len(self.directions) * drawn).astype(np.int32))
             residuals = self.plan.add(
-                ops.polar(batch.images, self.wide, threads=self.threads), posterior, self.shifts, ctf=batch.params,
+                ops.polar(batch.images, self.wide, **self.where), posterior, self.shifts, ctf=batch.params,
                 pixel_size_A=problem.pixel_size_A, inv_sigma2=batch.inv_sigma2[:, self.wide.shells],
                 centres_px=batch.centre_px.astype(np.float32), first_particle=int(batch.rows[0]), threads=self.threads,
             )  # fmt: skip
             assert residuals is not None
-            self._learn(batch, found, posterior, residuals, poses, totals)
+            self._learn(batch, found, posterior, all_to_host(residuals), poses, totals)
             tick(len(batch))
         return HalfSums(self._sums(), totals)
 
@@ -255,7 +287,7 @@ class GridStep:
         n = len(self.directions)
         made = []
         for k in range(len(self.model.volumes)):
-            sums = ops.GridSums.zeros(direct_grid(self.problem.box, self.step.insert_radius))
+            sums = empty_sums(self.problem, self.step)
             for coset in self.problem.symmetry.cosets:
                 self.plan.insert(sums, self.directions.matrices @ coset, first=k * n, threads=self.threads)
             made.append(sums)

@@ -7,11 +7,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from verglas import ops
+from verglas._devices import memory_bytes
 from verglas.errors import InputError
 from verglas.geometry import unit_pixels
-from verglas.reconstruction.known_poses import direct_grid
+from verglas.reconstruction.accumulate import direct_grid
 from verglas.refinement import schedule
-from verglas.refinement.grid_step import wide_diameter_px
+from verglas.refinement.grid_step import MOST_CANDIDATES, wide_diameter_px
 from verglas.refinement.problem import Problem
 
 # The interpreter with NumPy, SciPy, pandas and matplotlib loaded, and a page being drawn: measured.
@@ -19,6 +20,38 @@ _BASE_BYTES = 0.42e9
 # Bytes per image of a batch and pixel: raw, centred and transformed images, CTFs, slices and their copies.
 _PIXEL_BYTES = 60
 _LEAST_BATCH = 8
+# On a GPU, per image of a batch and pixel: two buffers for upload, the masked image, transforms of both, CTF, slices,
+# what is taken of them for insertion, the FFT's workspace.
+_DEVICE_PIXEL_BYTES = 80
+_DEVICE_BATCH_PIXELS = 1 << 25  # images enough to fill a large GPU
+_CANDIDATE_BYTES = 32
+
+
+@dataclass(frozen=True)
+class DevicePlan:
+    """Peak memory of each phase on one GPU.
+
+    Attributes
+    ----------
+    device : str
+    phases_GB : dict
+        Phase -> peak of what is taken there, in GB.
+    limit_GB : float
+        Free when it was asked, less a margin.
+    """
+
+    device: str
+    phases_GB: dict[str, float]
+    limit_GB: float
+
+    @property
+    def peak_GB(self) -> float:
+        """The largest phase."""
+        return max(self.phases_GB.values())
+
+    def __str__(self) -> str:
+        phases = ", ".join(f"{name} {size:.2f}" for name, size in self.phases_GB.items())
+        return f"{self.device}: at most {self.peak_GB:.2f} GB of {self.limit_GB:.1f} free ({phases})"
 
 
 @dataclass(frozen=True)
@@ -35,12 +68,15 @@ class MemoryPlan:
         Images worked on at a time.
     cached : bool
         Whether all images are kept in memory, or read again in every iteration.
+    devices : tuple of DevicePlan
+        Of the GPUs in use; the figures above are then the host's.
     """
 
     phases_GB: dict[str, float]
     limit_GB: float
     batch: int
     cached: bool
+    devices: tuple[DevicePlan, ...] = ()
 
     @property
     def peak_GB(self) -> float:
@@ -52,7 +88,7 @@ class MemoryPlan:
         images = "kept in memory" if self.cached else "read again in every iteration"
         return (
             f"memory: at most {self.peak_GB:.2f} GB of {self.limit_GB:.1f} ({phases}); {self.batch} images at a time, "
-            f"{images}"
+            f"{images}{''.join(f'; {d}' for d in self.devices)}"
         )
 
 
@@ -89,8 +125,9 @@ def plan_memory(problem: Problem, limit_GB: float, *, cached: bool) -> MemoryPla
     Parameters
     ----------
     problem : Problem
+        With GPUs, their free memory is asked for here, and the batch is the one that fits all of them.
     limit_GB : float
-        Memory the process may take.
+        Memory the process may take on the host.
     cached : bool
         Whether all images are in memory.
 
@@ -103,6 +140,8 @@ def plan_memory(problem: Problem, limit_GB: float, *, cached: bool) -> MemoryPla
     InputError
         Even with the smallest batch the limit would be passed.
     """
+    if problem.devices != ("cpu",):
+        return _plan_on_devices(problem, limit_GB, cached)
 
     def made(batch: int) -> MemoryPlan:
         phases = {name: size / 1e9 for name, size in _phases(problem, batch, cached).items()}
@@ -118,6 +157,67 @@ def plan_memory(problem: Problem, limit_GB: float, *, cached: bool) -> MemoryPla
             f"are {limit_GB:.2f}; allow more (--memory), use a smaller box (verglas resample) or --max-resolution"
         )
     return plan
+
+
+def _device_phases(problem: Problem, batch: int) -> dict[str, float]:
+    """Bytes on one GPU; the first of them, which also makes the maps, is the largest."""
+    box, classes, settings = problem.box, problem.n_classes, problem.settings
+    first = schedule.first_step(problem)
+    narrow = ops.PolarGrid(box, first.radius, diameter_px=problem.diameter_px)
+    wide = ops.PolarGrid(box, first.insert_radius, diameter_px=wide_diameter_px(problem, first))
+    directions, shifts = len(unit_pixels(first.order, settings.symmetry)), len(first.shifts_px())
+    images = float(_DEVICE_PIXEL_BYTES * batch * box**2)
+    search = batch * (16.0 * shifts * narrow.size + _CANDIDATE_BYTES * MOST_CANDIDATES)
+    # Of a slice: samples and harmonics for the search and for residuals, and the sums.
+    each = 8.0 * (narrow.n_rings * narrow.n_theta + wide.n_rings * wide.n_theta)
+    slices = classes * directions * (each + ops.MaximisePlan(wide, 1).slice_bytes)
+    early, points = (float(np.prod(direct_grid(box, r).shape)) for r in (first.insert_radius, problem.last_radius))
+    spectra = 8.0 * classes * float(np.prod(ops.Grid(box, max_radius=problem.last_radius).shape))
+    sums = 24 * 2 * classes  # of both halves, until their maps are made
+    return {
+        "grid": images + search + slices + spectra + sums * early,
+        "poses": images + search + spectra + sums * points,
+        "reconstruction": (sums + 24 + _DEVICE_SOLVE_BYTES) * points,
+    }
+
+
+# As _SOLVE_BYTES; CuPy's whole-array expressions have temporaries.
+_DEVICE_SOLVE_BYTES = 80
+
+
+def _plan_on_devices(problem: Problem, limit_GB: float, cached: bool) -> MemoryPlan:
+    box, free = problem.box, {device: memory_bytes(device)[0] / 1e9 for device in problem.devices}
+    share = max(1, -(-len(problem) // (2 * len(free))))
+
+    def made(batch: int) -> tuple[DevicePlan, ...]:
+        phases = {name: size / 1e9 for name, size in _device_phases(problem, batch).items()}
+        return tuple(DevicePlan(device, phases, limit) for device, limit in free.items())
+
+    batch = max(_LEAST_BATCH, min(_DEVICE_BATCH_PIXELS // box**2, share))
+    while any(d.peak_GB > d.limit_GB for d in made(batch)) and batch > _LEAST_BATCH:
+        batch = max(_LEAST_BATCH, batch // 2)
+    plans = made(batch)
+    for plan in plans:
+        if plan.peak_GB > plan.limit_GB:
+            raise InputError(
+                f"refine: a box of {box} px and {problem.n_classes} classes need {plan.peak_GB:.2f} GB on "
+                f"{plan.device}, {plan.limit_GB:.2f} can be had; end other programs on it, use a smaller box (verglas "
+                "resample), --max-resolution, or --device cpu"
+            )
+    images = 4.0 * len(problem) * box**2 if cached else 0.0
+    models = 4.0 * box**3 * (2 * problem.n_classes * 3 + 3)
+    buffers = len(free) * batch * box**2 * 4.0 * 3  # two that are page-locked, one being read
+    host = (_BASE_BYTES + _CUDA_BASE_BYTES * len(free) + images + models + buffers) / 1e9
+    if host > limit_GB:
+        raise InputError(
+            f"refine: {len(problem)} images of {box} px need {host:.2f} GB on the host, allowed are {limit_GB:.2f}; "
+            "allow more (--memory)"
+        )
+    return MemoryPlan({"host": host}, limit_GB, batch, cached, plans)
+
+
+# What a process with a GPU's context, CuPy and cuFFT takes on the host besides: an allowance, not yet measured.
+_CUDA_BASE_BYTES = 1.0e9
 
 
 def with_plan(problem: Problem, plan: MemoryPlan) -> Problem:

@@ -7,12 +7,15 @@ after each radius only those are kept that can still win.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
 from verglas import fourier, ops
+from verglas._array_module import all_to_host, array_module, to_host
+from verglas._devices import to_device
 from verglas.geometry import euler_to_matrix, matrix_to_euler
-from verglas.reconstruction.known_poses import direct_grid
 from verglas.refinement.candidates import Candidates, best_of_image, distinct, posterior, within
 from verglas.refinement.grid_step import (
     DirectionGrid,
@@ -20,6 +23,8 @@ from verglas.refinement.grid_step import (
     Tick,
     Totals,
     class_prior,
+    empty_sums,
+    joined_slices,
     spectra_of,
 )
 from verglas.refinement.problem import ImageBatch, Problem, image_batches
@@ -27,6 +32,7 @@ from verglas.refinement.settings import Step
 from verglas.refinement.state import HalfModel, PoseTable
 
 FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
 
 # Candidates kept after each radius, and the log-likelihood within which one may still overtake the best.
 _KEPT = (4, 2)
@@ -54,6 +60,7 @@ class PoseStep:
 
     def __init__(self, problem: Problem, model: HalfModel, mask: npt.NDArray, step: Step) -> None:
         self.problem, self.model, self.step, self.threads = problem, model, step, problem.settings.threads
+        self.where: dict[str, Any] = {"device": problem.device, "threads": self.threads}
         self.spectra, self.grid = spectra_of(problem, model, mask, max(step.radius, step.insert_radius))
         self.correlation = problem.settings.mode == "max-cc"
         self.shift_sigma_px = max(_LEAST_SHIFT_PX, step.shift_range_px)
@@ -69,13 +76,14 @@ class PoseStep:
         self.polar = ops.PolarGrid(self.problem.box, radius, diameter_px=self.problem.diameter_px)
         self.shifts = step.shifts_px()
         kind = "correlation" if self.correlation else "likelihood"
-        self.search = ops.ScorePlan(self.polar, step.n_psi, score=kind, n_power=5, max_candidates=256)
+        self.search = ops.ScorePlan(
+            self.polar, step.n_psi, score=kind, n_power=5, max_candidates=256, device=self.problem.device
+        )
         made = [
-            ops.polar_slices(s, self.grid, self.directions.matrices, self.polar, threads=self.threads)
-            for s in self.spectra
+            ops.polar_slices(s, self.grid, self.directions.matrices, self.polar, **self.where) for s in self.spectra
         ]
         prior = class_prior(self.directions.log_prior, self.model.class_weight)
-        self.search.set_reference(np.concatenate(made), log_prior=prior, threads=self.threads)
+        self.search.set_reference(joined_slices(made), log_prior=prior, threads=self.threads)
 
     # -- candidates ----------------------------------------------------------------------------------------------
 
@@ -91,7 +99,7 @@ class PoseStep:
     def _found(self, batch: ImageBatch) -> Candidates:
         """Distinct peaks of the coarse search."""
         n = len(self.directions)
-        samples = ops.polar(batch.centred(self.problem.image_mask), self.polar, threads=self.threads)
+        samples = ops.polar(batch.centred(self.problem.image_mask), self.polar, **self.where)
         found = self.search.run(
             samples, self.shifts, ctf=batch.params, pixel_size_A=self.problem.pixel_size_A,
             inv_sigma2=batch.inv_sigma2[:, self.polar.shells], first_particle=int(batch.rows[0]), threads=self.threads,
@@ -122,13 +130,13 @@ class PoseStep:
             mine = np.flatnonzero(candidates.class_number == k)
             if not len(mine):
                 continue
-            found = ops.refine_pose(
+            found = all_to_host(ops.refine_pose(
                 data["seen"], spectrum, self.grid, candidates.matrices[mine], -candidates.origin_px[mine],
                 ctf=data["ctf"], shell_weight=data["shell_weight"][:, : radius + 1].copy(), scale=scale,
                 image_of_pose=candidates.image[mine],
                 prior=ops.PosePrior(shift_sigma_px=self.shift_sigma_px, shifts_px=np.zeros((len(mine), 2))),
-                search=search, threads=self.threads,
-            )  # fmt: skip
+                search=search, **self.where,
+            ))  # fmt: skip
             out[0][mine], out[1][mine], fisher[mine] = found.matrices, -found.shifts_px, found.fisher
             out[2][mine] = found.scores + found.log_prior + self.log_class[k] - _half_log_det(found.fisher)
         return Candidates(candidates.image, out[0], out[1], candidates.class_number, out[2]), fisher
@@ -170,12 +178,12 @@ class PoseStep:
             for k, spectrum in enumerate(self.spectra):
                 mine = np.flatnonzero(first.class_number == k)
                 if len(mine):
-                    value[mine] = ops.refine_pose(
+                    value[mine] = to_host(ops.refine_pose(
                         data["seen"], spectrum, self.grid, first.matrices[mine], -first.origin_px[mine],
                         ctf=data["ctf"], shell_weight=data["shell_weight"][:, : radius + 1].copy(),
                         scale=np.full(n, factor), image_of_pose=mine,
-                        search=ops.PoseSettings(max_radius=radius, steps=0), threads=self.threads,
-                    ).scores  # fmt: skip
+                        search=ops.PoseSettings(max_radius=radius, steps=0), **self.where,
+                    ).scores)  # fmt: skip
             scores.append(value)
         power = 2 * scores[0] - scores[1]  # L(s) = s cross - s^2 power / 2 at s = 1, 2
         cross = scores[0] + power / 2
@@ -183,18 +191,18 @@ class PoseStep:
 
     # -- the pass over a half set --------------------------------------------------------------------------------
 
-    def run(self, half: int, poses: PoseTable, tick: Tick) -> HalfSums:
-        """Refine the poses of a half set (replaced in ``poses``) and make its sums."""
+    def run(self, half: int, poses: PoseTable, tick: Tick, rows: IntArray | None = None) -> HalfSums:
+        """Refine the poses of a half set, or of these rows of it (replaced in ``poses``), and make its sums."""
         problem = self.problem
-        rows = problem.rows_of_half(half)
-        self.shift_sigma_px = self._spread(poses, rows)
+        everything = problem.rows_of_half(half)
+        self.shift_sigma_px = self._spread(poses, everything)
         totals = Totals.zeros(problem, len(self.spectra))
-        sums = [ops.GridSums.zeros(direct_grid(problem.box, self.step.insert_radius)) for _ in self.spectra]
-        for batch in image_batches(problem, rows, self.model, poses):
+        sums = [empty_sums(problem, self.step) for _ in self.spectra]
+        for batch in image_batches(problem, everything if rows is None else rows, self.model, poses):
             data = {
                 "images": fourier.forward(batch.images, 2, threads=self.threads),
-                "ctf": ops.ctf(batch.params, problem.box, problem.pixel_size_A, threads=self.threads),
-                "shell_weight": batch.inv_sigma2,
+                "ctf": ops.ctf(batch.params, problem.box, problem.pixel_size_A, **self.where),
+                "shell_weight": to_device(batch.inv_sigma2, problem.device),
             }
             mask = problem.neighbour_mask
             data["seen"] = data["images"]
@@ -207,7 +215,7 @@ class PoseStep:
             weight = (
                 weight[kept] / np.bincount(final.image[kept], weight[kept], minlength=len(batch))[final.image[kept]]
             )
-            self._insert(sums, final[kept], weight, data)
+            self._insert(sums, batch, final[kept], weight, data)
             self._residuals(batch, final[kept], weight, data, totals)
             tick(len(batch))
         return HalfSums(sums, totals)
@@ -236,18 +244,21 @@ class PoseStep:
         poses.effective_poses[rows] = np.exp(np.bincount(final.image, entropy, minlength=n))
         poses.angle_error_deg[rows], poses.shift_error_px[rows] = _accuracy(fisher[best])
 
-    def _insert(self, sums: list[ops.GridSums], final: Candidates, weight: FloatArray, data: dict) -> None:
+    def _insert(
+        self, sums: list[ops.GridSums], batch: ImageBatch, final: Candidates, weight: FloatArray, data: dict
+    ) -> None:
         for k, target in enumerate(sums):
             mine = np.flatnonzero(final.class_number == k)
             if not len(mine):
                 continue
             image = final.image[mine]
-            shell_weight = data["shell_weight"][image, : self.step.insert_radius + 1] * weight[mine, None]
+            shell_weight = batch.inv_sigma2[image, : self.step.insert_radius + 1] * weight[mine, None]
             images, ctf = (_taken(data[name], image) for name in ("images", "ctf"))
             for coset in self.problem.symmetry.cosets:
                 ops.insert(
                     target, images, final.matrices[mine] @ coset, shifts_px=-final.origin_px[mine], ctf=ctf,
-                    shell_weight=shell_weight.astype(np.float32), threads=self.threads,
+                    shell_weight=to_device(shell_weight.astype(np.float32), self.problem.device), deterministic=True,
+                    **self.where,
                 )  # fmt: skip
 
     def _residuals(self, batch: ImageBatch, final: Candidates, weight: FloatArray, data: dict, totals: Totals) -> None:
@@ -262,14 +273,12 @@ class PoseStep:
             image = final.image[mine]
             slices = ops.project(
                 spectrum, self.grid, final.matrices[mine], shifts_px=-final.origin_px[mine],
-                ctf=_taken(data["ctf"], image), threads=self.threads,
+                ctf=_taken(data["ctf"], image), **self.where,
             )  # fmt: skip
             for total, with_what, index in ((cross, data["images"], image), (power, slices, None)):
-                products = ops.shell_dot(
-                    slices, with_what, b_of_a=index, max_radius=known - 1, threads=self.threads
-                )  # fmt: skip
+                products = to_host(ops.shell_dot(slices, with_what, b_of_a=index, max_radius=known - 1, **self.where))
                 np.add.at(total[:, :known], image, weight[mine, None] * products)
-        squared = ops.shell_dot(data["images"], threads=self.threads) - 2 * cross + power
+        squared = to_host(ops.shell_dot(data["images"], **self.where)) - 2 * cross + power
         coefficients = fourier.shell_counts((self.problem.box,) * 2)[0][:shells].astype(np.float64)
         squared[:, 0] = coefficients[0] = 0
         totals.add(self.problem, batch, squared, coefficients, cross, power)
@@ -278,7 +287,9 @@ class PoseStep:
 
 def _taken(values: npt.NDArray, index: npt.NDArray) -> npt.NDArray:
     """These rows; without a copy where they are all rows in order."""
-    return values if np.array_equal(index, np.arange(len(values))) else values[index]
+    if np.array_equal(index, np.arange(len(values))):
+        return values
+    return values[array_module(values).asarray(index)]
 
 
 def coarse_radius(problem: Problem, step_deg: float) -> int:

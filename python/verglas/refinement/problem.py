@@ -10,6 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from verglas import fourier, ops
+from verglas._array_module import array_module, on_device, to_host
+from verglas._devices import to_device, uploaded, work_on
 from verglas.errors import InputError
 from verglas.geometry import symmetry_matrices
 from verglas.image import unusable
@@ -50,6 +52,8 @@ class Problem:
         Whether the solvent mask is the user's: it then stays as it is.
     batch : int
         Images read and worked on at a time; results do not depend on it.
+    devices : tuple of str
+        ``("cpu",)``, or the GPUs that share the particles of a half set in contiguous blocks.
     """
 
     particles: Particles
@@ -61,6 +65,7 @@ class Problem:
     n_classes: int = 1
     mask_given: bool = False
     batch: int = 0
+    devices: tuple[str, ...] = ("cpu",)
 
     def __post_init__(self) -> None:
         """Fill in the batch that is quickest where memory is no concern."""
@@ -69,6 +74,11 @@ class Problem:
 
     def __len__(self) -> int:
         return len(self.half)
+
+    @property
+    def device(self) -> str:
+        """Where maps are made from sums: the first device."""
+        return self.devices[0]
 
     @cached_property
     def box(self) -> int:
@@ -158,7 +168,7 @@ class ImageBatch:
     """
 
     rows: IntArray
-    images: npt.NDArray[np.float32]
+    images: npt.NDArray[np.float32]  # on the device that works on them; all else is small and on the host
     params: FloatArray
     inv_sigma2: npt.NDArray[np.float32]
     origin_px: FloatArray
@@ -173,6 +183,9 @@ class ImageBatch:
 
     def masked(self, mask: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """Images inside a mask that stands where the particle is."""
+        if on_device(self.images):
+            rows, columns = self._rolled(-self.centre_px)
+            return self.images * array_module(self.images).asarray(mask)[rows, columns]
         out = np.empty_like(self.images)
         for image, (x, y), made in zip(self.images, self.centre_px.astype(int), out, strict=True):
             np.multiply(image, np.roll(mask, (-y, -x), (0, 1)), out=made)
@@ -180,19 +193,32 @@ class ImageBatch:
 
     def centred(self, mask: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """Images moved by ``centre_px``, then masked."""
+        if on_device(self.images):
+            xp = array_module(self.images)
+            rows, columns = self._rolled(self.centre_px)
+            return self.images[xp.arange(len(self))[:, None, None], rows, columns] * xp.asarray(mask)
         out = np.empty_like(self.images)
         for image, (x, y), moved in zip(self.images, self.centre_px.astype(int), out, strict=True):
             np.multiply(np.roll(image, (y, x), (0, 1)), mask, out=moved)
         return out
 
+    def _rolled(self, by_px: FloatArray) -> tuple[npt.NDArray, npt.NDArray]:
+        """Rows and columns, as indices on the device, that move every image by whole pixels (x, y), as np.roll does."""
+        xp, n = array_module(self.images), self.images.shape[-1]
+        x, y = ((np.arange(n) - by_px[:, i].astype(np.int64)[:, None]) % n for i in range(2))
+        return xp.asarray(y)[:, :, None], xp.asarray(x)[:, None, :]
+
 
 def image_batches(problem: Problem, rows: IntArray, model: HalfModel, poses: PoseTable) -> Iterator[ImageBatch]:
-    """Images of these particles in order, brought to one noise level."""
+    """Images of these particles in order, brought to one noise level, on the problem's device.
+
+    On a GPU the next batch is read and sent while one is worked on.
+    """
     inv = (1.0 / model.sigma2).astype(np.float32)
-    for begin in range(0, len(rows), problem.batch):
-        some = rows[begin : begin + problem.batch]
-        images = problem.particles.images(some)
-        images /= poses.norm[some, None, None].astype(np.float32)
+    pieces = [rows[begin : begin + problem.batch] for begin in range(0, len(rows), problem.batch)]
+    shape = (min(problem.batch, len(rows)), problem.box, problem.box)
+    for some, images in uploaded(problem.particles.images, pieces, problem.device, shape):
+        images /= to_device(poses.norm[some, None, None].astype(np.float32), problem.device)
         params = problem.params[some].copy()
         params[:, 8] *= model.scale[problem.micrograph[some]]
         yield ImageBatch(some, images, params, inv[problem.group[some]], poses.origin_px[some])
@@ -214,7 +240,7 @@ class Survey:
     power: npt.NDArray[np.float32]
 
 
-def survey(particles: Particles, *, threads: int | None = None) -> Survey:
+def survey(particles: Particles, *, threads: int | None = None, device: str = "cpu") -> Survey:
     """Find images that cannot be used, and the power spectrum of each.
 
     Parameters
@@ -223,6 +249,8 @@ def survey(particles: Particles, *, threads: int | None = None) -> Survey:
         All of them.
     threads : int, optional
         Threads; all by default.
+    device : str
+        Where the spectra are made.
 
     Returns
     -------
@@ -234,13 +262,19 @@ def survey(particles: Particles, *, threads: int | None = None) -> Survey:
     excluded: dict[int, str] = {}
     step = max(8, _BATCH_PIXELS // box**2)
     number = fourier.shell_counts((box, box))[0][:count]
-    for begin in range(0, len(particles), step):
-        images = particles.images(slice(begin, begin + step))
+
+    def read(piece: slice) -> npt.NDArray[np.float32]:
+        images = particles.images(piece)
         bad = unusable(images)
-        excluded.update({begin + i: reason for i, reason in bad.items()})
+        excluded.update({piece.start + i: reason for i, reason in bad.items()})
         images[list(bad)] = 0
-        spectra = fourier.forward(images, 2, threads=threads)
-        power[begin : begin + step] = ops.shell_dot(spectra, threads=threads) / number
+        return images
+
+    pieces = [slice(begin, begin + step) for begin in range(0, len(particles), step)]
+    with work_on(device):
+        for piece, images in uploaded(read, pieces, device, (min(step, len(particles)), box, box)):
+            spectra = fourier.forward(images, 2, threads=threads)
+            power[piece] = to_host(ops.shell_dot(spectra, device=device, threads=threads)) / number
     params = particles.optics.as_params()
     for i in np.flatnonzero(~np.isfinite(params).all(axis=1)):
         excluded.setdefault(int(i), "its CTF parameters are not finite")

@@ -9,6 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from verglas import gridding, ops
+from verglas._array_module import array_module, to_host
+from verglas._devices import to_device
 from verglas.errors import InputError
 from verglas.geometry import (
     direction_vectors,
@@ -156,6 +158,8 @@ class PoseSearch:
     settings : SearchSettings, optional
     threads : int, optional
         Threads; all by default. Results do not depend on it.
+    device : str
+        ``"cpu"`` or ``"cuda:<number>"``: where cells are scored. Bounds, lists of cells and posteriors are the host's.
 
     Examples
     --------
@@ -178,17 +182,20 @@ class PoseSearch:
         diameter_px: float | None = None,
         settings: SearchSettings | None = None,
         threads: int | None = None,
+        device: str = "cpu",
     ) -> None:
         self.settings, self.levels, self.threads = settings or SearchSettings(), levels, threads
+        self.device = device
         self.symmetry = symmetry
         data = np.asarray(volume, np.float32)
         box = data.shape[0]
         grid3 = ops.Grid(box, max_radius=levels[-1].radius)
-        self.reference = Reference(gridding.to_grid(data, grid3, threads=threads), grid3)
+        spectrum = gridding.to_grid(data, grid3, threads=threads)
+        self.reference = Reference(to_device(spectrum, device), grid3, device)
         self.polar = [
             ops.PolarGrid(box, v.radius, diameter_px=diameter_px, spacing=self.settings.spacing) for v in levels
         ]
-        self.bounds: Bounds = make_bounds(self.reference.spectrum, grid3, levels, self.polar, threads=threads)
+        self.bounds: Bounds = make_bounds(spectrum, grid3, levels, self.polar, threads=threads)
         self.unit_px = lattice_unit_px(levels)
         self.pixels, self.group = unit_pixels(levels[0].order, symmetry), symmetry_matrices(symmetry)
         self.shifts = first_level_shifts(levels, self.settings)
@@ -219,7 +226,7 @@ class PoseSearch:
         Parameters
         ----------
         images : (n, N, N) float32
-            Masked images, particles white.
+            Masked images, particles white; a NumPy array, or a CuPy array on the search's device.
         inv_sigma2 : (n, shells) or (shells,)
             1 / noise variance of one coefficient of the unnormalised transform, by shell round(|k|).
         ctf : (n, 9) float64, optional
@@ -245,7 +252,8 @@ class PoseSearch:
         InputError
             An image, its CTF or noise is not finite; the message names the particle.
         """
-        x = np.ascontiguousarray(images, np.float32)
+        x = images if self.device != "cpu" else np.ascontiguousarray(images, np.float32)
+        x = to_device(x, self.device)
         n = len(x)
         inv = np.broadcast_to(np.asarray(inv_sigma2, np.float64), (n, np.shape(inv_sigma2)[-1]))
         if inv.shape[1] <= self.levels[-1].radius:
@@ -268,7 +276,11 @@ class PoseSearch:
         for begin in range(0, n, self.settings.batch):
             rows = order[begin : begin + self.settings.batch]
             batch = self._batch(
-                x[rows], None if params is None else params[rows], pixel_size_A, inv[rows], centres[rows]
+                x[array_module(x).asarray(rows)],
+                None if params is None else params[rows],
+                pixel_size_A,
+                inv[rows],
+                centres[rows],
             )
             local = None if window is None else LocalWindow(np.asarray(window.angles_deg)[rows], window.width_deg)
             found, log_cells = self._run_batch(batch, local, statistics)
@@ -287,7 +299,7 @@ class PoseSearch:
     def _batch(
         self, images: npt.NDArray, ctf: npt.NDArray | None, pixel_size_A: float, inv: npt.NDArray, centres: npt.NDArray
     ) -> Batch:
-        return Batch(images, ctf, pixel_size_A, inv, centres, self.threads)
+        return Batch(images, ctf, pixel_size_A, inv, centres, self.threads, self.device)
 
     @staticmethod
     def _refuse(named: dict[str, npt.NDArray | None], n: int, first: int) -> None:
@@ -296,7 +308,8 @@ class PoseSearch:
                 continue
             if len(array) != n:
                 raise InputError(f"PoseSearch: {n} images but {len(array)} rows of {what}")
-            bad = np.flatnonzero(~np.isfinite(array.reshape(n, -1)).all(axis=1))
+            good = array_module(array).isfinite(array.reshape(n, -1)).all(axis=1)
+            bad = np.flatnonzero(~to_host(good))
             if bad.size:
                 raise InputError(f"PoseSearch: particle {first + bad[0]}: its {what} are not finite; mend it or leave "
                                  "it out")  # fmt: skip
@@ -342,13 +355,13 @@ class PoseSearch:
         level, grid = self.levels[0], self.polar[0]
         plan = ops.ScorePlan(
             grid, level.n_psi, n_power=self.settings.n_power, epsilon=min(self.settings.epsilon, 1e-3),
-            window_nats=window_nats, max_candidates=self.settings.max_cells + 1,
+            window_nats=window_nats, max_candidates=self.settings.max_cells + 1, device=self.device,
         )  # fmt: skip
         slices, samples, log_prior = self._first_slices
         plan.set_reference(samples, log_prior=log_prior, threads=self.threads)
         at = np.arange(len(batch)) if rows is None else rows
         found = plan.run(
-            batch.samples(grid)[at], self.shifts * self.unit_px, centres_px=batch.centres_px[at],
+            batch.samples_of(grid, at), self.shifts * self.unit_px, centres_px=batch.centres_px[at],
             log_shift=self._shift_prior(self._shift_cells(), 0, highest=False), **batch.per_image(grid, at),
         )  # fmt: skip
         pixel = slices[found.slice]

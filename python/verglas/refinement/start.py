@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import numpy.typing as npt
 
@@ -88,6 +90,8 @@ def match_grey_scale(problem: Problem, volume: npt.NDArray[np.float32], step: St
     L at scale s is s cross - s^2 power / 2: its values at scales 1 and 2 give cross and power at the pose of the
     largest correlation coefficient.
     """
+    if problem.device != "cpu":  # a few images, once: on the host whatever the device
+        problem = replace(problem, devices=("cpu",), batch=0)
     rows = np.arange(len(problem))[:: max(1, len(problem) // _SCALE_IMAGES)]
     shells = (problem.box - 1) // 2 + 1
     flat = HalfModel(volume[None], np.ones((int(problem.group.max()) + 1, shells)),

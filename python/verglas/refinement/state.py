@@ -55,6 +55,11 @@ class PoseTable:
             np.ones(n), nan.copy(), nan.copy(),
         )  # fmt: skip
 
+    def take(self, rows: IntArray, other: PoseTable) -> None:
+        """These rows from another table."""
+        for name, value in vars(self).items():
+            value[rows] = getattr(other, name)[rows]
+
     def copy(self) -> PoseTable:
         """Independent arrays."""
         return PoseTable(**{name: value.copy() for name, value in vars(self).items()})

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from verglas import filters, fourier, ops
+from verglas._array_module import to_host
 from verglas.assessment import corrected_fsc, fsc, randomise_phases, solvent_mask, ssnr_from_fsc
 from verglas.assessment.postprocess import PostprocessSettings
 from verglas.reconstruction import direct
@@ -57,14 +58,17 @@ class ClassMaps:
 
 
 def solve(problem: Problem, sums: ops.GridSums, ssnr: FloatArray | None, radius: int) -> Volume:
-    """Map from finished sums; with the SSNR of each shell, regularised."""
+    """Map from finished sums; with the SSNR of each shell, regularised. Made where the sums are, brought to the host.
+
+    What follows (FSC, masks, joining, the symmetry of cosets) is done on the host: N^3 voxels, once an iteration.
+    """
     assert sums.weights is not None
     threads = problem.settings.threads
     if problem.settings.mode == "max-cc" and ssnr is not None:
         # FREALIGN's constant: SSNR of every shell the same fraction (Grigorieff 2007, J. Struct. Biol. 157, 117).
         ssnr = np.full(radius + 1, 1 / problem.settings.wiener_k)
     weights = direct.density_weights(sums.weights, sums.grid, ssnr=ssnr)
-    volume = direct.invert(sums, weights, threads=threads)
+    volume = to_host(direct.invert(sums, weights, threads=threads))
     # Sums under a group that maps the grid onto itself are symmetric already.
     return volume if len(problem.symmetry.cosets) == 1 else problem.symmetry.apply(volume, radius, threads=threads)
 

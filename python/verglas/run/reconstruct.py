@@ -18,7 +18,8 @@ from verglas.geometry import orientation_grid
 from verglas.io import check_writable, read_map, read_particles, write_map, write_particles
 from verglas.ops import Grid
 from verglas.reconstruction import Method, Reconstruction, project, reconstruct_report
-from verglas.reconstruction.known_poses import Progress, max_radius_for
+from verglas.reconstruction.accumulate import Progress
+from verglas.reconstruction.known_poses import max_radius_for
 from verglas.reconstruction.least_squares import kernel_grid
 from verglas.types import Map, Particles, Poses
 
@@ -165,9 +166,10 @@ def plan_sentence(job: ReconstructJob, particles: Particles) -> str:
     halves = job.halves or job.wiener
     memory = memory_plan_GB(particles.box, radius, job.method.name, halves)
     finest = particles.box * particles.pixel_size_A / radius
+    where = f"{job.method.threads or default_threads()} threads" if job.method.device == "cpu" else job.method.device
     return (
         f"{len(particles)} particles of {particles.box} px, {particles.pixel_size_A:g} A/px, to {finest:.2f} A, "
-        f"{job.symmetry}, {job.method.name}, {job.method.threads or default_threads()} threads; "
+        f"{job.symmetry}, {job.method.name}, {where}; "
         f"about {memory:.2f} GB of sums and solution"
     )
 

@@ -86,7 +86,7 @@ class RefineFolder:
         self.warnings = list(said)
         self.record = {
             "verglas": __version__, "command": "refine", "settings": self.settings, "seed": problem.settings.seed,
-            "device": "cpu", "isa": _native.core.isa, "threads": _native.resolve_threads(problem.settings.threads),
+            "isa": _native.core.isa, "threads": _native.resolve_threads(problem.settings.threads),
             "started": now_text(), "n_particles": len(problem), "n_excluded": len(excluded), "box": problem.box,
             "pixel_size_A": problem.pixel_size_A, "symmetry": problem.settings.symmetry,
             "n_classes": problem.n_classes,
@@ -94,12 +94,16 @@ class RefineFolder:
         for old in (self.folder / "history").glob("iteration_*.npz"):
             old.unlink()
         (self.folder / "iterations.csv").unlink(missing_ok=True)
-        self.plan(plan)
+        self.plan(plan, problem.devices)
         write_csv(self.folder / "excluded.csv", {str(name): excluded[name].to_numpy() for name in excluded})
 
-    def plan(self, plan: MemoryPlan) -> None:
-        """The memory plan in force."""
+    def plan(self, plan: MemoryPlan, devices: tuple[str, ...]) -> None:
+        """The devices in use and the memory plan in force; a run may be resumed on others."""
+        self.record["device"] = ",".join(devices)
         self.record["memory_plan"] = {name: round(size, 3) for name, size in plan.phases_GB.items()}
+        self.record["device_memory_plan"] = {
+            d.device: {name: round(size, 3) for name, size in d.phases_GB.items()} for d in plan.devices
+        }
         self.record["images_in_memory"] = plan.cached
         self._write("running")
 

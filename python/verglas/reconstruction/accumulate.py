@@ -1,0 +1,297 @@
+"""Sums of particles with known poses: on the CPU, or on GPUs that share the particles, a thread each."""
+
+from __future__ import annotations
+
+import threading
+import warnings
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from verglas import fourier, gridding, ops
+from verglas._array_module import array_module, on_device, to_host
+from verglas._devices import device_names, release_memory, uploaded, work_on
+from verglas.errors import DeviceMemoryError, InputError, VerglasWarning
+from verglas.geometry import euler_to_matrix
+from verglas.image import unusable
+from verglas.reconstruction import direct, least_squares
+from verglas.reconstruction.sums import Batch, Symmetry, add_batch, finish
+from verglas.types import Map
+
+if TYPE_CHECKING:
+    from verglas.types import Particles
+
+Progress = Callable[[int, int], None]
+Tick = Callable[[int, int], None]
+_BATCH_PIXELS = 1 << 23  # pixels read and transformed at a time: about 100 MB with transforms and CTFs
+_LEAST_BATCH = 8
+
+
+@dataclass(frozen=True)
+class Method:
+    """How the map is made from the images.
+
+    Attributes
+    ----------
+    name : {"direct", "least-squares", "gridding"}
+        Division on the grid, the default: quickest, and the best of the three on noisy images; conjugate gradients on
+        the exact normal equations (:mod:`verglas.reconstruction.least_squares`): the most exact, best where noise is
+        small or views are few; or division by iterated density weights (:mod:`verglas.reconstruction.direct`).
+        docs/kernels.md has the figures.
+    iterations : int
+        At most, for least-squares (30) and gridding (10).
+    ctf : bool
+        False takes every CTF as 1.
+    ssnr : array or callable, optional
+        Spectral signal-to-noise ratio of the full map per shell, for a Wiener reconstruction; or a function of the two
+        half maps that gives it, from which the full map is then solved with the sums at hand.
+    threads : int, optional
+        Threads; all by default.
+    device : str
+        ``"cpu"``, ``"cuda:0"``, several (``"cuda:0,cuda:1"``, which share the particles in contiguous blocks), or
+        ``"cuda"`` for every GPU. The iterations of least-squares and gridding are made on the host in any case.
+    """
+
+    name: Literal["least-squares", "direct", "gridding"] = "direct"
+    iterations: int | None = None
+    ctf: bool = True
+    ssnr: npt.NDArray[np.float64] | Callable[[Map, Map], npt.NDArray[np.float64]] | None = None
+    threads: int | None = None
+    device: str = "cpu"
+
+    def __post_init__(self) -> None:
+        """Check the name once."""
+        if self.name not in ("least-squares", "direct", "gridding"):
+            raise InputError(f"reconstruct: expected method least-squares, direct or gridding, got {self.name!r}")
+
+
+def direct_grid(box: int, max_radius: int) -> ops.Grid:
+    """Division on the grid wants a fine one: at 1.5x the local mean blurs the few-view case (docs/kernels.md)."""
+    return ops.Grid(box, max_radius=max_radius, oversampling=2.0)
+
+
+class Accumulator:
+    """Sums of one set of particles on a device: values on the map's grid, weights there or on the kernel's grid."""
+
+    def __init__(self, box: int, max_radius: int, method: Method, device: str) -> None:
+        grid = ops.Grid(box, max_radius=max_radius) if method.name == "least-squares" else direct_grid(box, max_radius)
+        self.method, self.device = method, device
+        if method.name == "least-squares":
+            self.values = ops.GridSums.zeros(grid, weights=False, device=device)
+            kernel = least_squares.kernel_grid(box, max_radius)
+            self.weights = ops.GridSums.zeros(kernel, values=False, device=device)
+        else:
+            self.values = self.weights = ops.GridSums.zeros(grid, device=device)
+
+    def add(self, batch: Batch, symmetry: Symmetry) -> None:
+        """Insert a batch."""
+        add_batch(self.values, batch, symmetry, threads=self.method.threads, device=self.device)
+        if self.weights is not self.values:
+            add_batch(self.weights, batch, symmetry, threads=self.method.threads, device=self.device)
+
+    def take(self, other: Accumulator) -> None:
+        """Add the sums of another device, before :meth:`finish`."""
+        shared = self.weights is self.values
+        for mine, theirs in ((self.values, other.values), (self.weights, other.weights))[: 1 if shared else 2]:
+            for total, part in ((mine.values, theirs.values), (mine.weights, theirs.weights)):
+                if total is not None:
+                    total += array_module(total).asarray(to_host(part))
+
+    def finish(self, symmetry: Symmetry) -> None:
+        """Sums of the full plane and the full group."""
+        shared = self.weights is self.values
+        self.values = finish(self.values, symmetry, threads=self.method.threads)
+        self.weights = self.values if shared else finish(self.weights, symmetry, threads=self.method.threads)
+        if self.device != "cpu" and self.method.name != "direct":  # solved on the host
+            self.values, self.weights = _sums_to_host(self.values), _sums_to_host(self.weights)
+
+    def plus(self, other: Accumulator) -> Accumulator:
+        """Sums of both sets; call after :meth:`finish`."""
+        total = object.__new__(Accumulator)
+        total.method, total.device = self.method, self.device
+        total.values = self.values + other.values
+        total.weights = total.values if self.weights is self.values else self.weights + other.weights
+        return total
+
+    def solve(self, ssnr: npt.NDArray[np.float64] | None) -> tuple[npt.NDArray[np.float32], float]:
+        """Map and residual."""
+        method = self.method
+        if method.name == "least-squares":
+            operator = least_squares.normal_operator(self.weights, ssnr=ssnr, threads=method.threads)
+            assert self.values.values is not None
+            right_side = gridding.from_grid(self.values.values, self.values.grid, threads=method.threads)
+            steps = 30 if method.iterations is None else method.iterations
+            solution = least_squares.solve(operator, right_side, iterations=steps, threads=method.threads)
+            return solution.volume, solution.residuals[-1] if solution.residuals else 0.0
+        assert self.weights.weights is not None
+        steps = 0 if method.name == "direct" else 10 if method.iterations is None else method.iterations
+        weights = direct.density_weights(self.weights.weights, self.weights.grid, ssnr=ssnr, iterations=steps)
+        return to_host(direct.invert(self.values, weights, threads=method.threads)), weights.residual
+
+
+def _sums_to_host(sums: ops.GridSums) -> ops.GridSums:
+    return replace(sums, values=to_host(sums.values), weights=to_host(sums.weights))
+
+
+@dataclass(frozen=True)
+class Insertion:
+    """Insertion of particles into the sums of one or two sets.
+
+    Attributes
+    ----------
+    particles : Particles
+        With poses.
+    subset : (n,) int64
+        Set of each particle, from 1.
+    n_sets : int
+    symmetry : Symmetry
+    max_radius : int
+        Last shell in use.
+    method : Method
+    progress : callable, optional
+        Called with (particles done, particles in all).
+    """
+
+    particles: Particles
+    subset: npt.NDArray[np.int64]
+    n_sets: int
+    symmetry: Symmetry
+    max_radius: int
+    method: Method
+    progress: Progress | None = None
+
+    def run(self) -> tuple[list[Accumulator], dict[int, str]]:
+        """Finished sums of each set, on the first device; and the particles set aside, with the reason of each.
+
+        Raises
+        ------
+        InputError
+            No particle can be used.
+        DeviceError
+            A GPU cannot be used, or its memory does not suffice for half a batch either.
+        """
+        n, devices = len(self.particles), device_names(self.method.device)
+        shares = [_Share(self, *part) for part in zip(np.array_split(np.arange(n), len(devices)), devices, strict=True)]
+        tick = self._ticker(len(shares))
+        if len(shares) == 1:
+            made = [shares[0].sums(tick)]
+        else:
+            with ThreadPoolExecutor(len(shares)) as threads:
+                made = list(threads.map(lambda share: share.sums(tick), shares))
+        excluded = {i: reason for _, aside in made for i, reason in aside.items()}
+        if len(excluded) == n:
+            raise InputError(f"reconstruct: none of the {n} particles can be used")
+        sets = made[0][0]
+        with work_on(devices[0]):
+            for others, _ in made[1:]:  # always in the order of the devices: the same sums for the same number of them
+                for mine in sets:
+                    mine.take(others.pop(0))
+            for accumulator in sets:
+                accumulator.finish(self.symmetry)
+        return sets, excluded
+
+    def _ticker(self, shares: int) -> Tick:
+        """What a share calls with its first row, its rows done and those of this batch."""
+        done, lock = [0], threading.Lock()
+
+        def tick(last: int, count: int) -> None:
+            with lock:
+                done[0] = last + 1 if shares == 1 else done[0] + count
+                if self.progress is not None:
+                    self.progress(done[0], len(self.particles))
+
+        return tick
+
+
+@dataclass(frozen=True)
+class _Share:
+    """Some of the particles, in order, and the device that inserts them."""
+
+    all: Insertion
+    rows: npt.NDArray[np.int64]
+    device: str
+
+    def sums(self, tick: Tick) -> tuple[list[Accumulator], dict[int, str]]:
+        """Sums of each set, not finished; a GPU that runs out of memory starts once more with half the batch."""
+        batch = max(1, _BATCH_PIXELS // self.all.particles.box**2)
+        done = [0]
+
+        def counted(last: int, count: int) -> None:
+            done[0] += count
+            tick(last, count)
+
+        try:
+            return self._inserted(batch, counted)
+        except DeviceMemoryError as error:
+            batch = min(batch, len(self.rows)) // 2
+            if batch < _LEAST_BATCH:
+                raise
+            warnings.warn(
+                f"reconstruct: {self.device} ran out of memory; it starts again with {batch} images at a time: {error}",
+                VerglasWarning, stacklevel=2,
+            )  # fmt: skip
+        tick(-1, -done[0])
+        release_memory(self.device)
+        return self._inserted(batch, tick)
+
+    def _inserted(self, batch: int, tick: Tick) -> tuple[list[Accumulator], dict[int, str]]:
+        job, excluded = self.all, dict[int, str]()
+        with work_on(self.device):
+            sets = [
+                Accumulator(job.particles.box, job.max_radius, job.method, self.device) for _ in range(job.n_sets)
+            ]  # fmt: skip
+            for index, images in self._batches(batch, excluded):
+                for number, accumulator in enumerate(sets, start=1):
+                    chosen = job.subset[index] == number
+                    if chosen.any():
+                        accumulator.add(images if chosen.all() else _select(images, chosen), job.symmetry)
+                tick(int(index[-1]), len(index))
+        return sets, excluded
+
+    def _batches(self, size: int, excluded: dict[int, str]) -> Iterator[tuple[npt.NDArray[np.int64], Batch]]:
+        """Read, check and transform the particles in order; those set aside are added to ``excluded``."""
+        particles, method, poses = self.all.particles, self.all.method, self.all.particles.poses
+        assert poses is not None
+        box, pixel_size_A = particles.box, particles.pixel_size_A
+        params = particles.optics.as_params() if method.ctf else None
+        usable: list[npt.NDArray[np.int64]] = []
+
+        def read(index: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+            images = particles.images(index)
+            bad = unusable(images)
+            excluded.update({int(index[i]): reason for i, reason in bad.items()})
+            keep = np.setdiff1d(np.arange(len(index)), list(bad))
+            usable.append(index[keep])
+            return images[keep]
+
+        pieces = [self.rows[begin : begin + size] for begin in range(0, len(self.rows), size)]
+        for _, images in uploaded(read, pieces, self.device, (min(size, len(self.rows)), box, box)):
+            index = usable.pop(0)
+            if not len(index):
+                continue
+            ctf = None
+            if params is not None:
+                ctf = ops.ctf(params[index], box, pixel_size_A, device=self.device, threads=method.threads)
+            yield (
+                index,
+                Batch(
+                    fourier.forward(images, 2, threads=method.threads),
+                    euler_to_matrix(poses.angles_deg[index]),
+                    -poses.shifts_A[index] / pixel_size_A,
+                    ctf,
+                ),
+            )
+
+
+def _select(batch: Batch, chosen: npt.NDArray[np.bool_]) -> Batch:
+    where = chosen
+    if on_device(batch.images):
+        where = array_module(batch.images).asarray(np.flatnonzero(chosen))
+    ctf = None if batch.ctf is None else batch.ctf[where]
+    return replace(
+        batch, images=batch.images[where], matrices=batch.matrices[chosen], shifts_px=batch.shifts_px[chosen], ctf=ctf
+    )

@@ -1,0 +1,385 @@
+"""The parts of an alignment: geometry of the search, the search and the exact maximum on a device, devices together."""
+
+from __future__ import annotations
+
+import threading
+import warnings
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from verglas import fourier, gridding, ops
+from verglas._array_module import all_to_host, array_module
+from verglas._devices import to_device, uploaded, work_on
+from verglas.errors import InputError, VerglasWarning
+from verglas.geometry import direction_vectors, euler_to_matrix, healpix_spacing_deg, matrix_to_euler, orientation_grid
+from verglas.image import unusable
+from verglas.masks import soft_circle
+from verglas.refinement.cells import Level
+from verglas.refinement.prepare import inverse_noise, reference_power, usable_batches
+from verglas.refinement.search import PoseSearch, SearchSettings
+from verglas.types import Poses
+
+if TYPE_CHECKING:
+    from verglas.refinement.alignment import AlignSettings
+    from verglas.types import Particles
+
+Array = npt.NDArray
+# Images that set the grey scale of the map before the search.
+_SCALE_IMAGES = 128
+_MASK_EDGE_PX = 4.0
+# Cells of an image that go on to the next level, at most.
+_MAX_CELLS = 200
+_BATCH = 256
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """Everything about the search that does not depend on the images.
+
+    ``levels`` has one entry where every pose is scored, more for branch and bound.
+    """
+
+    box: int
+    pixel_size_A: float
+    diameter_px: float
+    final_radius: int
+    shift_range_px: float
+    levels: list[Level]
+
+    def shifts_px(self) -> npt.NDArray[np.float32]:
+        """Shifts of the first level."""
+        step = self.levels[0].shift_step_px
+        reach = int(self.shift_range_px / step)
+        k = np.arange(-reach, reach + 1)
+        grid = np.stack(np.meshgrid(k, k), axis=-1).reshape(-1, 2)
+        return np.asarray(grid[np.hypot(*grid.T) <= max(reach, 0.5)] * step, np.float32)
+
+    def search_settings(self, device: str = "cpu") -> SearchSettings:
+        """Of the branch and bound: the best pose is wanted, of broad posteriors too."""
+        chosen = SearchSettings(shift_range_px=self.shift_range_px, max_cells=_MAX_CELLS, keep_best=True)
+        return chosen if device == "cpu" else replace(chosen, batch=_BATCH)
+
+    def mask(self) -> Array:
+        """Soft disc that the images are multiplied by in the search."""
+        return soft_circle(self.box, (self.diameter_px - _MASK_EDGE_PX) / 2, _MASK_EDGE_PX)
+
+
+def _slices(symmetry: str, step_deg: float) -> tuple[Array, Array]:
+    """Directions whose slices are made, and the log prior of each and of its opposite (score's two columns).
+
+    The opposite (rot + 180, 180 - tilt) of a slice costs half a slice: of two opposite directions one slice is made.
+    """
+    wanted, _ = orientation_grid(step_deg, symmetry)
+    vectors = direction_vectors(wanted)
+    below = vectors[:, 2] < -1e-9
+    made = wanted.copy()
+    made[below] = np.column_stack([wanted[below, 0] + 180, 180 - wanted[below, 1]])
+    keys = np.round(direction_vectors(made), 6) + 0.0  # + 0.0: minus zero is zero
+    _, first, which = np.unique(keys, axis=0, return_index=True, return_inverse=True)
+    prior = np.full((len(first), 2), -np.inf)
+    prior[which.ravel(), below.astype(int)] = -np.log(len(wanted))
+    return made[first], prior
+
+
+@dataclass(frozen=True)
+class Where:
+    """Point group and threads of a search, and the one device that it runs on."""
+
+    symmetry: str
+    threads: int | None
+    device: str
+
+    @property
+    def of_ops(self) -> dict[str, Any]:
+        """Arguments of every op."""
+        return {"device": self.device, "threads": self.threads}
+
+
+@dataclass(frozen=True)
+class Images:
+    """A batch: images as they are, and what is known of each. A GPU holds the images; all else is on the host."""
+
+    pixels: Array
+    ctf: Array
+    inv_sigma2: Array  # by shell
+    first: int = 0
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+
+@dataclass(frozen=True)
+class Found:
+    """Best pose of every image on the grid of its level, its share of the posterior, and the log evidence."""
+
+    poses: Poses
+    sharp: Array
+    evidence: Array
+    level: Array
+
+
+class _Search(Protocol):
+    def run(self, images: Images) -> Found: ...
+
+
+class _Everything:
+    """The first level's grid, every pose scored. The slices are made once, for the grey scale and for the search."""
+
+    def __init__(self, spectrum: Array, grid: ops.Grid, geo: Geometry, where: Where) -> None:
+        level = geo.levels[0]
+        self.geo, self.where, self.n_psi = geo, where, level.n_psi
+        self.polar = ops.PolarGrid(geo.box, level.radius, diameter_px=geo.diameter_px)
+        self.directions, self.prior = _slices(where.symmetry, healpix_spacing_deg(level.order) + 1e-9)
+        matrices = euler_to_matrix(np.column_stack([self.directions, np.zeros(len(self.directions))]))
+        self.slices = ops.polar_slices(spectrum, grid, matrices, self.polar, **where.of_ops)
+        self.shifts_px, self.mask = geo.shifts_px(), to_device(geo.mask(), where.device)
+        self.plan = self._plan("correlation")
+
+    def _plan(self, score: str) -> ops.ScorePlan:
+        plan = ops.ScorePlan(self.polar, self.n_psi, score=score, max_candidates=64, device=self.where.device)
+        plan.set_reference(self.slices, log_prior=self.prior, threads=self.where.threads)
+        return plan
+
+    def set_scale(self, scale: float) -> None:
+        """From correlations, which need no grey scale, to likelihoods."""
+        self.slices *= np.float32(scale)
+        self.plan = self._plan("likelihood")
+
+    def run(self, images: Images) -> Found:
+        """Best poses on the grid."""
+        samples = ops.polar(images.pixels * self.mask, self.polar, **self.where.of_ops)
+        found = self.plan.run(
+            samples, self.shifts_px, ctf=images.ctf, pixel_size_A=self.geo.pixel_size_A,
+            inv_sigma2=images.inv_sigma2[:, self.polar.shells], first_particle=images.first,
+            threads=self.where.threads,
+        )  # fmt: skip
+        rot, tilt = self.directions[found.best_slice].T
+        rot, tilt = np.where(found.best_opposite, rot + 180, rot), np.where(found.best_opposite, 180 - tilt, tilt)
+        angles = np.column_stack([rot, tilt, ops.psi_angles_deg(self.n_psi)[found.best_psi]])
+        poses = Poses(angles, self.shifts_px[found.best_shift].astype(np.float64) * self.geo.pixel_size_A)
+        sharp = np.exp(found.best_score - found.log_evidence)
+        return Found(poses, sharp, found.log_evidence, np.zeros(len(images), np.int64))
+
+
+class _Bounded:
+    """Branch and bound to the finest level."""
+
+    def __init__(self, volume: Array, geo: Geometry, where: Where) -> None:
+        self.geo, self.mask = geo, to_device(geo.mask(), where.device)
+        self.search = PoseSearch(
+            volume, geo.levels, symmetry=where.symmetry, diameter_px=geo.diameter_px,
+            settings=geo.search_settings(where.device), threads=where.threads, device=where.device,
+        )  # fmt: skip
+
+    def run(self, images: Images) -> Found:
+        """Best poses on the grid of the level that each image reached."""
+        found = self.search.run(
+            images.pixels * self.mask, images.inv_sigma2, ctf=images.ctf, pixel_size_A=self.geo.pixel_size_A,
+            first_particle=images.first,
+        )  # fmt: skip
+        poses = Poses(found.angles_deg, found.shifts_px * self.geo.pixel_size_A)
+        return Found(poses, np.exp(found.score - found.log_evidence), found.log_evidence, found.level)
+
+
+@dataclass(frozen=True)
+class _Exact:
+    """The exact score of poses on the pixels of the images."""
+
+    spectrum: Array
+    grid: ops.Grid
+    geo: Geometry
+    where: Where
+
+    def _run(self, images: Images, poses: Poses, search: ops.PoseSettings, scale: float = 1.0) -> ops.PoseResult:
+        radius, pixel_size_A = search.max_radius or self.grid.max_radius, self.geo.pixel_size_A
+        found: ops.PoseResult = all_to_host(ops.refine_pose(
+            fourier.forward(images.pixels, 2, threads=self.where.threads), self.spectrum, self.grid,
+            euler_to_matrix(poses.angles_deg), -poses.shifts_A / pixel_size_A,
+            ctf=ops.ctf(images.ctf, self.geo.box, pixel_size_A, **self.where.of_ops),
+            shell_weight=np.ascontiguousarray(images.inv_sigma2[:, : radius + 1], np.float32),
+            scale=np.full(len(images), scale), search=search, **self.where.of_ops,
+        ))  # fmt: skip
+        return found
+
+    def grey_scale(self, images: Images, poses: Poses) -> float:
+        """Factor of the map that fits the images best at these poses.
+
+        L at scale s is s cross - s^2 power / 2: evaluating it at scales 1 and 2 gives cross and power.
+        """
+        as_they_are = ops.PoseSettings(max_radius=self.geo.levels[0].radius, steps=0)
+        once, twice = (float(self._run(images, poses, as_they_are, s).scores.sum()) for s in (1.0, 2.0))
+        power = 2 * once - twice
+        cross = once + power / 2
+        if not power > 0:
+            raise InputError("align: the map is empty (all zero) at the resolution of the search")
+        if not cross > 0:
+            raise InputError(
+                "align: the images do not resemble the map, or their contrast is inverted (particles are white)"
+            )
+        return cross / power
+
+    def maximum(self, images: Images, found: Found) -> Poses:
+        """Every pose taken to the maximum; the radii it passes depend on the grid that its search ended on."""
+        angles, shifts = found.poses.angles_deg.copy(), found.poses.shifts_A.copy()
+        for k in np.unique(found.level):
+            rows, level = np.flatnonzero(found.level == k), self.geo.levels[k]
+            step_deg = healpix_spacing_deg(level.order)
+            coarse = [
+                r for r in ops.pose_radii(self.grid, step_deg / 2, level.shift_step_px / 2, self.geo.diameter_px)
+                if r < self.geo.final_radius
+            ]  # fmt: skip
+            pixels = images.pixels[array_module(images.pixels).asarray(rows)]
+            part = Images(pixels, images.ctf[rows], images.inv_sigma2[rows])
+            search = ops.PoseSettings(max_radius=self.geo.final_radius, coarse_radii=coarse)
+            refined = self._run(part, Poses(angles[rows], shifts[rows]), search)
+            angles[rows] = matrix_to_euler(refined.matrices)
+            shifts[rows] = -refined.shifts_px * self.geo.pixel_size_A
+        return Poses(angles, shifts)
+
+
+def set_aside(excluded: dict[int, str], n: int) -> None:
+    """Say which particles cannot be used; all of them is an error."""
+    if len(excluded) == n:
+        raise InputError(f"align: none of the {n} particles can be used ({next(iter(excluded.values()))})")
+    if excluded:
+        listed = "; ".join(f"particle {i}: {excluded[i]}" for i in sorted(excluded)[:5])
+        more = f" and {len(excluded) - 5} more" if len(excluded) > 5 else ""
+        warnings.warn(f"align: {len(excluded)} particles set aside ({listed}{more})", VerglasWarning, stacklevel=3)
+
+
+@dataclass(frozen=True)
+class Reference:
+    """The map on the images' grey scale, and 1 / sigma^2 by particle and shell: what every device searches with."""
+
+    volume: Array
+    scale: float
+    inv_sigma2: Array
+    made: dict[str, tuple[Array, _Everything]]  # on the device that measured: not made twice
+
+    def on(self, geo: Geometry, where: Where) -> tuple[_Search, _Exact]:
+        """The search and the exact score on a device."""
+        grid = ops.Grid(geo.box)
+        everything: _Everything | None
+        if where.device in self.made:
+            spectrum, everything = self.made.pop(where.device)
+        else:
+            spectrum = gridding.to_grid(to_device(self.volume, where.device), grid, threads=where.threads)
+            everything = None if len(geo.levels) > 1 else _Everything(spectrum, grid, geo, where)
+        spectrum *= np.float32(self.scale)
+        exact = _Exact(spectrum, grid, geo, where)
+        if everything is None or len(geo.levels) > 1:
+            return _Bounded(self.volume * np.float32(self.scale), geo, where), exact
+        everything.set_scale(self.scale)
+        return everything, exact
+
+
+def measured(
+    particles: Particles, volume: Array, geo: Geometry, where: Where, excluded: dict[int, str]
+) -> Reference:  # fmt: skip
+    """Grey scale of the map and noise of the images, from some of them."""
+    grid = ops.Grid(geo.box)
+    spectrum = gridding.to_grid(volume, grid, threads=where.threads)
+    batches = list(usable_batches(particles, np.arange(len(particles)), _SCALE_IMAGES, excluded))
+    if not batches:
+        set_aside(excluded, len(particles))
+    rows, pixels = (np.concatenate(parts) for parts in zip(*batches, strict=True))
+    flat = np.ones((len(rows), grid.max_radius + 1))
+    with work_on(where.device):
+        sample = Images(to_device(pixels, where.device), particles.optics.as_params()[rows], flat)
+        there = to_device(spectrum, where.device)
+        everything, exact = _Everything(there, grid, geo, where), _Exact(there, grid, geo, where)
+        scale = exact.grey_scale(sample, everything.run(sample).poses)
+    noise = inverse_noise(particles, reference_power(spectrum * np.float32(scale), grid, particles), excluded)
+    return Reference(volume, scale, noise, {where.device: (there, everything)})
+
+
+@dataclass
+class _Share:
+    """Some of the particles, in order, one device, and what it found of them."""
+
+    rows: Array
+    device: str
+    excluded: dict[int, str]
+    kept: list[Array] = field(default_factory=list)
+    found: list[Found] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Aligned:
+    """Particles that could be used, and what was found of each."""
+
+    kept: Array
+    poses: Poses
+    evidence: Array
+    sharp: Array
+
+
+@dataclass(frozen=True)
+class SharedSearch:
+    """The search of all particles, shared among devices in contiguous blocks, a thread each."""
+
+    particles: Particles
+    geo: Geometry
+    settings: AlignSettings
+    reference: Reference
+
+    def run(self, devices: list[str], excluded: dict[int, str]) -> Aligned:
+        """Align every particle; those that cannot be used are added to ``excluded``."""
+        n = len(self.particles)
+        blocks = np.array_split(np.arange(n), len(devices))
+        shares = [_Share(rows, device, dict(excluded)) for rows, device in zip(blocks, devices, strict=True)]
+        done, lock = [0], threading.Lock()
+
+        def tick(count: int) -> None:
+            with lock:
+                done[0] += count
+                if self.settings.progress is not None:
+                    self.settings.progress(done[0], n)
+
+        if len(shares) == 1:
+            self._search(shares[0], tick)
+        else:
+            with ThreadPoolExecutor(len(shares)) as threads:
+                list(threads.map(lambda share: self._search(share, tick), shares))
+        for share in shares:
+            excluded.update(share.excluded)
+        set_aside(excluded, n)
+        found = [f for share in shares for f in share.found]
+        poses = Poses(
+            np.concatenate([f.poses.angles_deg for f in found]), np.concatenate([f.poses.shifts_A for f in found])
+        )
+        kept = np.concatenate([rows for share in shares for rows in share.kept])
+        return Aligned(
+            kept, poses, np.concatenate([f.evidence for f in found]), np.concatenate([f.sharp for f in found])
+        )
+
+    def _search(self, share: _Share, tick: Callable[[int], None]) -> None:
+        """Align the particles of one share."""
+        particles, settings, box = self.particles, self.settings, self.geo.box
+        params, where = particles.optics.as_params(), Where(settings.symmetry, settings.threads, share.device)
+
+        def read(rows: Array) -> Array:
+            pixels = particles.images(rows)
+            share.excluded.update({int(rows[i]): reason for i, reason in unusable(pixels).items()})
+            return pixels
+
+        pieces = [share.rows[begin : begin + _BATCH] for begin in range(0, len(share.rows), _BATCH)]
+        with work_on(share.device):
+            search, exact = self.reference.on(self.geo, where)
+            for everyone, pixels in uploaded(read, pieces, share.device, (min(_BATCH, len(share.rows)), box, box)):
+                good = np.flatnonzero([i not in share.excluded for i in everyone.tolist()])
+                rows = everyone[good]
+                if len(rows):
+                    images = pixels[array_module(pixels).asarray(good)]
+                    batch = Images(images, params[rows], self.reference.inv_sigma2[rows], int(everyone[0]))
+                    found = search.run(batch)
+                    share.kept.append(rows)
+                    share.found.append(
+                        replace(found, poses=exact.maximum(batch, found)) if settings.refine else found
+                    )  # fmt: skip
+                tick(len(everyone))
