@@ -497,3 +497,17 @@ def test_arrays_may_lie_on_the_device(device):
 
     for a, b in zip(run(lambda a: a), run(lambda a: on(device, a)), strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+def test_maps_are_summed_where_their_sums_lie(device):
+    """From the plan's device into sums there: the map that sums on the host get."""
+    case = Case(41)
+    case.device = device
+    want, _ = case.run()
+    sums = ops.GridSums.zeros(case.volume_grid, device=device)
+    ops.maximise(
+        sums, case.samples, case.posterior, case.matrices, case.grid, case.shifts, centres_px=case.centres,
+        device=device, **case.optics,
+    )  # fmt: skip
+    for got, expected in ((host(sums.values), want.values), (host(sums.weights), want.weights)):
+        np.testing.assert_allclose(got, expected, atol=MAXIMISE_ORDER_REL * np.abs(expected).max())
