@@ -14,7 +14,7 @@ from verglas import fourier, geometry, gridding, ops, reference
 from verglas.assessment import fsc
 from verglas.errors import InputError
 
-from devices import host
+from devices import host, on
 from tolerance import ADJOINT_RELATIVE, MAXIMISE_ORDER_REL, MAXIMISE_REL, POLAR_REL, SCORE_FLOAT32
 
 
@@ -460,3 +460,54 @@ def finish(sums, grid):
     volume = gridding.from_grid(spectrum, grid)
     radius = np.linalg.norm(np.indices((box,) * 3) - box // 2, axis=0)
     return (volume * (radius < 0.42 * box)).astype(np.float32)
+
+
+def test_little_memory_changes_no_bit(device, monkeypatch):
+    """One image a chunk on a device gives what all together do, residuals included."""
+    if device == "cpu":
+        pytest.skip("chunks of its own has only the device")
+    case = Case(31, n=5, candidates=60)
+    case.device = device
+    radius = np.linalg.norm(np.indices((case.box,) * 3) - case.box // 2, axis=0)
+    volume = (case.rng.standard_normal(radius.shape) * (radius < 0.3 * case.box)).astype(np.float32)
+    slices = ops.polar_slices(gridding.to_grid(volume, case.volume_grid), case.volume_grid, case.matrices, case.grid)
+    sums, found = case.run(reference=slices)
+    monkeypatch.setattr("verglas.ops._cuda_maximise._CHUNK_SHARE", 1e-12)
+    again, other = case.run(reference=slices)
+    assert bits(sums) == bits(again)
+    for name, value in vars(found).items():
+        np.testing.assert_array_equal(value, getattr(other, name), err_msg=name)
+    case.device = "cpu"
+    cpu, there = case.run(reference=slices)
+    for a, b in ((sums.values, cpu.values), (sums.weights, cpu.weights)):
+        assert np.max(np.abs(a - b)) <= 10 * MAXIMISE_ORDER_REL * np.max(np.abs(b))
+    np.testing.assert_allclose(found.squared, there.squared, rtol=1e-5, atol=1e-5 * np.abs(there.squared).max())
+
+
+def test_arrays_may_lie_on_the_device(device):
+    case = Case(37, n=3)
+    slices = np.ones((5, case.grid.n_rings, case.grid.n_theta // 2), np.complex64)
+
+    def run(bring):
+        plan = ops.MaximisePlan(case.grid, 5, device=device)
+        plan.set_reference(bring(slices))
+        optics = {k: v if k == "pixel_size_A" else bring(v) for k, v in case.optics.items()}
+        found = plan.add(bring(case.samples), case.posterior, case.shifts, centres_px=bring(case.centres), **optics)
+        return [*host(plan.slices()), *vars(found).values()]
+
+    for a, b in zip(run(lambda a: a), run(lambda a: on(device, a)), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_maps_are_summed_where_their_sums_lie(device):
+    """From the plan's device into sums there: the map that sums on the host get."""
+    case = Case(41)
+    case.device = device
+    want, _ = case.run()
+    sums = ops.GridSums.zeros(case.volume_grid, device=device)
+    ops.maximise(
+        sums, case.samples, case.posterior, case.matrices, case.grid, case.shifts, centres_px=case.centres,
+        device=device, **case.optics,
+    )  # fmt: skip
+    for got, expected in ((host(sums.values), want.values), (host(sums.weights), want.weights)):
+        np.testing.assert_allclose(got, expected, atol=MAXIMISE_ORDER_REL * np.abs(expected).max())

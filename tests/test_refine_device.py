@@ -17,7 +17,7 @@ from verglas import _array_module, _devices, fourier, gridding, ops
 from verglas.errors import DeviceMemoryError
 from verglas.reconstruction import Method, direct
 from verglas.reconstruction.known_poses import reconstruct_report
-from verglas.refinement import schedule, start
+from verglas.refinement import AlignSettings, schedule, start
 from verglas.refinement.em import initial_state, iterate
 from verglas.refinement.half_pass import HalfTask
 from verglas.refinement.plan import plan_memory
@@ -29,7 +29,10 @@ import emulated_cupy
 import tolerance
 from devices import open_device
 
-BOX, PIXEL_A, DIAMETER_A = 32, 4.0, 90.0
+# A symmetric particle and low resolution: few directions and rings, or the kernels would take minutes on the host.
+BOX, PIXEL_A, DIAMETER_A, GROUP = 24, 5.0, 90.0, "O"
+CHOICES = {"diameter_A": DIAMETER_A, "initial_resolution_A": 28.0, "max_resolution_A": 15.0, "shift_range_A": 5.0,
+           "threads": 1}  # fmt: skip
 
 
 @pytest.fixture(params=["emulated", "cuda:0"])
@@ -46,7 +49,7 @@ def two_gpus(monkeypatch) -> tuple[str, str]:
 
 @pytest.fixture(scope="module")
 def data() -> tuple[vg.Particles, vg.Map]:
-    model = vg.simulate.phantom(BOX, PIXEL_A, DIAMETER_A)
+    model = vg.simulate.phantom(BOX, PIXEL_A, DIAMETER_A, GROUP)
     particles = vg.simulate.particles(model, 60, BOX, PIXEL_A, snr=1.0, seed=1)
     return particles, vg.simulate.density(model, BOX, PIXEL_A)
 
@@ -55,13 +58,14 @@ def data() -> tuple[vg.Particles, vg.Map]:
 def begun(data):
     """A problem on the CPU, its first state, and the state and step of a second, continuous iteration."""
     particles, truth = data
-    settings = RefineSettings(diameter_A=DIAMETER_A, initial_resolution_A=25.0, threads=1)
+    settings = RefineSettings(GROUP, **CHOICES)
     found = survey(particles)
     problem = start.make_problem(particles, found.excluded, settings)
     state, _ = initial_state(problem, found.power, [truth])
     first = schedule.first_step(problem)
     after, _ = iterate(problem, state, first)
-    return problem, {"grid": (state, first), "global": (after, schedule.next_step(problem, after, first))}
+    then = schedule.make_step(problem, "global", first.radius + 1, first.order, first.shift_range_px)
+    return problem, {"grid": (state, first), "global": (after, then), "local": (after, replace(then, phase="local"))}
 
 
 def relative(found: np.ndarray, wanted: np.ndarray) -> float:
@@ -165,7 +169,7 @@ def one_pass(problem, state, step, devices, batch=0, notes=None):
     return poses, [_array_module.all_to_host(g) for g in found.grids], found.totals
 
 
-@pytest.mark.parametrize("phase", ["grid", "global"])
+@pytest.mark.parametrize("phase", ["grid", "global", "local"])
 def test_a_pass_gives_the_posteriors_and_sums_of_the_host(gpu, begun, phase):
     problem, steps = begun
     state, step = steps[phase]
@@ -178,8 +182,8 @@ def test_a_pass_gives_the_posteriors_and_sums_of_the_host(gpu, begun, phase):
     np.testing.assert_allclose(
         there.max_probability[rows], poses.max_probability[rows], atol=tolerance.DEVICE_PROBABILITY
     )
-    angle = vg.geometry.angular_distance(there.angles_deg[rows], poses.angles_deg[rows])
-    assert np.median(angle) < tolerance.DEVICE_ANGLE_DEG
+    angle = vg.geometry.angular_distance(there.angles_deg[rows], poses.angles_deg[rows], GROUP)
+    assert angle.max() < tolerance.DEVICE_ANGLE_DEG
     assert relative(device_sums[0].weights, sums[0].weights) < tolerance.DEVICE_SUMS
     assert relative(device_sums[0].values, sums[0].values) < tolerance.DEVICE_SUMS
     for name in ("squared", "cross", "power"):
@@ -271,9 +275,10 @@ def test_reconstruct(gpu, data, method):
     particles, _ = data
     wanted = reconstruct_report(particles, "C2", halves=True, method=Method(method, threads=1))
     found = reconstruct_report(particles, "C2", halves=True, method=Method(method, device=gpu))
-    assert relative(found.map.data, wanted.map.data) < tolerance.DEVICE_MAP
+    most = tolerance.DEVICE_MAP_ITERATED if method == "least-squares" else tolerance.DEVICE_MAP
+    assert relative(found.map.data, wanted.map.data) < most
     for mine, theirs in zip(found.half_maps, wanted.half_maps, strict=True):
-        assert relative(mine.data, theirs.data) < tolerance.DEVICE_MAP
+        assert relative(mine.data, theirs.data) < most
 
 
 def test_reconstruct_on_two_devices_sets_aside_and_repeats(two_gpus, data):
@@ -304,14 +309,15 @@ def test_reconstruct_with_little_memory(two_gpus, data, monkeypatch):
     np.testing.assert_array_equal(found.map.data, wanted.map.data)
 
 
-@pytest.mark.parametrize("step_deg", [15.0, 7.5])
+@pytest.mark.parametrize("step_deg", [15.0, 3.75])
 def test_align(gpu, data, step_deg):
     particles, truth = data
     some = particles[np.arange(12)]
-    wanted = vg.align(some, truth, step_deg=step_deg, threads=1)
-    found = vg.align(some, truth, step_deg=step_deg, device=gpu)
-    angle = vg.geometry.angular_distance(found.poses.angles_deg, wanted.poses.angles_deg)
-    assert np.median(angle) < tolerance.DEVICE_ANGLE_DEG
+    how = {"symmetry": GROUP, "max_resolution_A": 15.0, "step_deg": step_deg, "shift_range_A": 5.0}
+    wanted = vg.align(some, truth, settings=AlignSettings(**how, threads=1))
+    found = vg.align(some, truth, settings=AlignSettings(**how, device=gpu))
+    angle = vg.geometry.angular_distance(found.poses.angles_deg, wanted.poses.angles_deg, GROUP)
+    assert angle.max() < tolerance.DEVICE_ANGLE_DEG
     np.testing.assert_allclose(
         found.table["rlnLogLikeliContribution"], wanted.table["rlnLogLikeliContribution"],
         atol=tolerance.DEVICE_EVIDENCE_NATS,
@@ -320,14 +326,13 @@ def test_align(gpu, data, step_deg):
 
 def test_refine(gpu, data, tmp_path):
     particles, truth = data
-    choices = {"diameter_A": DIAMETER_A, "initial_resolution_A": 25.0, "iterations": 2, "threads": 1}
-    wanted = refine(particles, truth, **choices)
-    found = refine(particles, truth, **choices, device=gpu, out=tmp_path / "run")
+    wanted = refine(particles, truth, GROUP, **CHOICES, iterations=2)
+    found = refine(particles, truth, GROUP, **CHOICES, iterations=2, device=gpu, out=tmp_path / "run")
     assert list(found.iterations["phase"]) == list(wanted.iterations["phase"])
     assert relative(found.map.data, wanted.map.data) < tolerance.DEVICE_MAP
     np.testing.assert_allclose(
         found.particles.table["rlnLogLikeliContribution"], wanted.particles.table["rlnLogLikeliContribution"],
-        atol=tolerance.DEVICE_EVIDENCE_NATS * 10,
+        atol=tolerance.DEVICE_EVIDENCE_NATS,
     )  # fmt: skip
     record = json.loads((tmp_path / "run" / "run.json").read_text())
     assert record["device"] == gpu

@@ -15,6 +15,7 @@ import verglas as vg
 from verglas import fourier, gridding, ops, reference, simulate
 from verglas.simulate import scattering
 
+from devices import on
 from tolerance import (
     POSE_DERIVATIVE_RELATIVE,
     POSE_FINE_DERIVATIVE_RELATIVE,
@@ -434,3 +435,30 @@ def test_exact_data_set_refines_to_its_poses(device, data_dir):
     assert found.converged.all()
     assert np.median(rotation_between_deg(found.matrices, matrices)) < 0.02
     assert np.median(np.linalg.norm(found.shifts_px - shifts, axis=1)) < 0.005
+
+
+def test_arrays_may_lie_on_the_device(device):
+    g, volume, images, ctf, weight, matrices, shifts = problem(18, 14, n=3)
+    spectrum, start = gridding.to_grid(volume, g), perturbed(matrices, shifts, 3.0, 0.5, 1)
+    want = ops.refine_pose(images, spectrum, g, *start, ctf=ctf, shell_weight=weight, device=device)
+    x, v, c, w = (on(device, a) for a in (images, spectrum, ctf, weight))
+    got = ops.refine_pose(x, v, g, *start, ctf=c, shell_weight=w, scale=on(device, np.ones(3)), device=device)
+    for name, value in vars(got).items():
+        np.testing.assert_array_equal(value, getattr(want, name), err_msg=name)
+    x[1, 2, 3] = np.nan
+    with pytest.raises(ValueError, match="particle 1: NaN or infinity in images"):
+        ops.refine_pose(x, v, g, *start, device=device)
+
+
+def test_devices_agree(device):
+    """Noisy particles climb to the same poses, at the same height, wherever."""
+    g, volume, images, ctf, weight, matrices, shifts = problem(24, 15, n=12, noise=2.0)
+    spectrum, start = gridding.to_grid(volume, g), perturbed(matrices, shifts, 3.0, 0.5, 1)
+    known = {"ctf": ctf, "shell_weight": weight, "search": ops.PoseSettings(coarse_radii=(5,))}
+    want = ops.refine_pose(images, spectrum, g, *start, **known)
+    got = ops.refine_pose(images, spectrum, g, *start, device=device, **known)
+    np.testing.assert_allclose(got.scores, want.scores, rtol=1e-4, atol=POSE_SCORE_RELATIVE * np.abs(want.scores).max())
+    off = Rotation.from_matrix(got.matrices @ want.matrices.transpose(0, 2, 1)).as_rotvec()
+    step = np.column_stack([off, got.shifts_px - want.shifts_px])
+    # Both stop where the next step is below 0.005 degrees and pixels.
+    assert np.sqrt(np.einsum("na,nab,nb->n", step, want.fisher, step)).max() < 0.05

@@ -24,7 +24,7 @@ import sys
 import sysconfig
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 REQUIRED = {"sm_80", "sm_90", "compute_90"}
@@ -109,6 +109,12 @@ def kernel_name(demangled: str) -> str:
     return words[-1]
 
 
+def source_name(mangled: str) -> str:
+    """The file of cuda/ that a kernel of an anonymous namespace comes from: two files may use one name."""
+    match = re.search(r"_GLOBAL__N__[0-9a-f]+_\d+_(\w+?)_cu_[0-9a-f]+", mangled)
+    return match[1] if match else "?"
+
+
 def parse_resources(listing: str) -> dict[tuple[str, str], tuple[int, int]]:
     """(mangled name, architecture) -> (registers, stack) from ``cuobjdump --dump-resource-usage``."""
     found, architecture, function = {}, "", ""
@@ -144,7 +150,7 @@ def usage(module: Path, cuobjdump: str) -> dict[Key, Usage]:
     instructions = parse_instructions(_output(cuobjdump, "--dump-sass", str(module)))
     mangled = sorted({name for name, _ in resources})
     demangled = _output("c++filt", *mangled).splitlines() if mangled else []
-    names = dict(zip(mangled, map(kernel_name, demangled), strict=True))
+    names = {m: f"{source_name(m)}/{kernel_name(d)}" for m, d in zip(mangled, demangled, strict=True)}
     return {
         (names[name], architecture): Usage(*taken, *instructions.get((name, architecture), (0, 0)))
         for (name, architecture), taken in sorted(resources.items())
@@ -160,14 +166,15 @@ def read_budget(path: Path = BUDGET) -> dict[Key, Usage]:
 
 
 def write_budget(found: Mapping[Key, Usage], path: Path = BUDGET) -> None:
-    """Limits that this module just meets."""
+    """Limits that this module just meets; registers in the units of eight that a multiprocessor gives them out in."""
     with path.open("w", encoding="utf-8", newline="") as file:
         file.write("# Limits of tools/check_cuda.py: registers, stack bytes and local-memory instructions at most,\n")
         file.write("# tensor-core instructions at least. Written by tools/check_cuda.py --write.\n")
         out = csv.writer(file, lineterminator="\n")
         out.writerow(["kernel", "architecture", *(f.name for f in fields(Usage))])
         for (kernel, architecture), taken in sorted(found.items()):
-            out.writerow([kernel, architecture, *(getattr(taken, f.name) for f in fields(Usage))])
+            limit = replace(taken, registers=-(-taken.registers // 8) * 8)
+            out.writerow([kernel, architecture, *(getattr(limit, f.name) for f in fields(Usage))])
 
 
 def over_budget(found: Mapping[Key, Usage], budget: Mapping[Key, Usage]) -> list[str]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from verglas.ops._cuda_polar import DeviceArray, DeviceImages, TileLayout, tables
+from verglas.ops._cuda_polar import DeviceArray, DeviceImages, TileLayout, free_bytes, tables
 from verglas.ops.polar import PolarGrid
 
 if TYPE_CHECKING:
@@ -49,28 +49,36 @@ class Slices:
     power: DeviceArray  # (n, n_rings, n_power)
 
 
+@dataclass(frozen=True)
+class Job:
+    """What all batches share."""
+
+    cuda: CudaSession
+    grid: PolarGrid
+    n_psi: int
+    slices: Slices
+    pixel_size_A: float
+
+
 def _concatenated(counts: IntArray) -> IntArray:
     return np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
 
 
-def score_cells(
-    cuda: CudaSession, grid: PolarGrid, n_psi: int, slices: Slices, images: DeviceImages, pixel_size_A: float,
-    tasks: Tasks,
-) -> DeviceArray:  # fmt: skip
+def score_cells(job: Job, images: DeviceImages, tasks: Tasks) -> DeviceArray:
     """All scores, on the device."""
-    cupy, tile = cuda.cupy, cuda.kernels.TILE
+    cuda, tile = job.cuda, job.cuda.kernels.TILE
     with cuda.active():
-        layout = TileLayout.of(grid, 0, cuda)
+        layout = TileLayout.of(job.grid, 0, cuda)
         tiles = -(-np.diff(tasks.shift_offsets) // tile)
-        most = max(1, int(_TILE_SHARE * cupy.cuda.Device().mem_info[0] // (4 * layout.floats)))
+        most = max(1, int(_TILE_SHARE * free_bytes(cuda) // (4 * layout.floats)))
         first_score = _concatenated(np.diff(tasks.offsets) * np.diff(tasks.shift_offsets))
-        scores = cupy.empty(int(first_score[-1]), np.float32)
+        scores = cuda.cupy.empty(int(first_score[-1]), np.float32)
         ends, begin = np.cumsum(tiles), 0
         while begin < len(images):
             base = ends[begin - 1] if begin else 0
             end = max(begin + 1, int(np.searchsorted(ends, base + most, side="right")))
             part = scores[first_score[begin] : first_score[end]]
-            _batch(cuda, (grid, layout), n_psi, slices, images[begin:end], pixel_size_A, _rows(tasks, begin, end), part)
+            _batch(job, layout, images[begin:end], _rows(tasks, begin, end), part)
             begin = end
     return scores
 
@@ -97,11 +105,9 @@ def _columns(tasks: Tasks, tile: int) -> tuple[npt.NDArray[np.int32], npt.NDArra
     return image, shifts, first_tile
 
 
-def _batch(
-    cuda: CudaSession, where: tuple[PolarGrid, TileLayout], n_psi: int, slices: Slices, images: DeviceImages,
-    pixel_size_A: float, tasks: Tasks, scores: DeviceArray,
-) -> None:  # fmt: skip
-    (grid, layout), cupy, array = where, cuda.cupy, cuda.array
+def _batch(job: Job, layout: TileLayout, images: DeviceImages, tasks: Tasks, scores: DeviceArray) -> None:
+    cuda, grid, n_psi, slices = job.cuda, job.grid, job.n_psi, job.slices
+    cupy, array = cuda.cupy, cuda.array
     image, shifts, first_tile = _columns(tasks, cuda.kernels.TILE)
     owner = np.repeat(np.arange(len(images)), np.diff(tasks.offsets))
     entry = 2 * tasks.slice.astype(np.int64) + tasks.opposite
@@ -112,7 +118,7 @@ def _batch(
     angle = np.pi * np.arange(2 * n_psi) / n_psi
     counts = np.diff(tasks.shift_offsets)
     with cuda.active() as stream:
-        y, cp, _ = images.weigh(grid, cuda, stream, pixel_size_A, n_power)
+        y, cp, _ = images.weigh(grid, cuda, stream, job.pixel_size_A, n_power)
         columns = cupy.zeros((first_tile[-1], layout.floats), np.float32)
         cuda.kernels.shifted_tiles(
             tables(grid, cuda), layout.native, y, array(image, np.int32), array(shifts, np.float32), columns, stream

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from verglas.errors import InputError
-from verglas.ops._cuda_polar import DeviceArray, DeviceImages, tables
+from verglas.ops._cuda_polar import DeviceArray, DeviceImages, free_bytes, tables
 from verglas.ops.polar import PolarGrid
 
 if TYPE_CHECKING:
@@ -119,7 +119,7 @@ class CudaMaximisePlan:
     def _chunks(self, image: npt.NDArray[np.int64], n: int) -> list[tuple[int, int]]:
         """Ranges of images; every candidate may need harmonics, factors and residuals of its own."""
         with self.cuda.active():
-            free = self.cuda.cupy.cuda.Device().mem_info[0]
+            free = free_bytes(self.cuda)
         g = self.grid
         each = 8 * (g.size + g.max_m + 1) + 8 * g.n_rings * (g.max_m // self.cuda.kernels.HARMONIC_CHUNK + 2) + 128
         most = max(1, int(_CHUNK_SHARE * free // each))

@@ -18,6 +18,11 @@ if TYPE_CHECKING:
 DeviceArray = Any
 
 
+def free_bytes(cuda: CudaSession) -> int:
+    """Memory that can still be had on the current device: what the driver has, and what CuPy keeps for reuse."""
+    return int(cuda.cupy.cuda.Device().mem_info[0]) + int(cuda.cupy.get_default_memory_pool().free_bytes())
+
+
 def angular_table(grid: PolarGrid) -> npt.NDArray[np.float32]:
     """Harmonic m of a half circle, (max_m + 1, 2, half): even m of real parts, odd m of imaginary ones, times 2."""
     m = np.arange(grid.max_m + 1)[:, None]
@@ -137,7 +142,12 @@ class DeviceImages:
         images = {"n": n, "samples": self.samples, "ctf": self.ctf, "pixel_size_A": pixel_size_A,
                   "inv_sigma2": self.inv_sigma2 if noise else None}  # fmt: skip
         cuda.kernels.weigh(tables(grid, cuda), images, n_power, {"y": y, "power": power, "norm": norms}, stream)
-        return y, power, None if norms is None else norms.sum(axis=1)
+        if norms is None:
+            return y, power, None
+        total = norms[:, 0].copy()  # ring by ring: a reduction's order may depend on how many images there are
+        for j in range(1, grid.n_rings):
+            total += norms[:, j]
+        return y, power, total
 
 
 def ring_power(images: DeviceImages, grid: PolarGrid, cuda: CudaSession) -> npt.NDArray[np.float64]:

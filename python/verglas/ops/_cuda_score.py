@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from verglas.ops._cuda_polar import DeviceArray, DeviceImages, TileLayout, tables
+from verglas.ops._cuda_polar import DeviceArray, DeviceImages, TileLayout, free_bytes, tables
 from verglas.ops.polar import PolarGrid
 
 if TYPE_CHECKING:
@@ -115,7 +115,7 @@ class CudaScorePlan:
         if not len(shifts):
             raise ValueError("score: expected at least one shift")
         with self.cuda.active():
-            free = self.cuda.cupy.cuda.Device().mem_info[0]
+            free = free_bytes(self.cuda)
             batch = max(1, int(_TILE_SHARE * free // self.image_bytes(len(shifts))))
             # A grid of blocks has at most 2^31 - 1 of them along the tiles, far more than memory holds.
             parts = [
@@ -166,14 +166,16 @@ class CudaScorePlan:
 
         Of correlations a tile holds eight columns and the power of each.
         """
-        tile = self.cuda.kernels.TILE
+        cupy, tile = self.cuda.cupy, self.cuda.kernels.TILE
         real = tile // 2 if self.settings.correlation else tile
-        flat = np.arange(-(-n * n_shifts // real) * real)
-        image = np.where(flat < n * n_shifts, flat // n_shifts, -1).reshape(-1, real)
-        shift = np.where(flat < n * n_shifts, flat % n_shifts, 0).reshape(-1, real)
+        flat = cupy.arange(-(-n * n_shifts // real) * real, dtype=np.int64)
+        some = flat < n * n_shifts
+        image, shift = cupy.where(some, flat // n_shifts, -1), cupy.where(some, flat % n_shifts, 0)
         if self.settings.correlation:
-            image, shift = (np.concatenate([a, np.full_like(a, fill)], axis=1) for a, fill in ((image, -1), (shift, 0)))
-        return self.cuda.array(image.ravel(), np.int32), self.cuda.array(shift.ravel(), np.int32)
+            image, shift = image.reshape(-1, real), shift.reshape(-1, real)
+            image = cupy.concatenate([image, cupy.full_like(image, -1)], axis=1).reshape(-1)
+            shift = cupy.concatenate([shift, cupy.zeros_like(shift)], axis=1).reshape(-1)
+        return image.astype(np.int32), shift.astype(np.int32)
 
     def _problem(
         self, images: DeviceImages, pixel_size_A: float, shifts: npt.NDArray[np.float32],
@@ -209,7 +211,7 @@ class CudaScorePlan:
     ) -> dict[str, npt.NDArray]:
         """Collect, sort and trim the lists, as many images at a time as memory allows."""
         cuda, n = self.cuda, len(count)
-        free = cuda.cupy.cuda.Device().mem_info[0]
+        free = free_bytes(cuda)
         rounds = _rounds(count, max(1, int(_LIST_SHARE * free // _CANDIDATE_BYTES)))
         parts = []
         cut = state["cut"].copy()
@@ -233,26 +235,24 @@ class CudaScorePlan:
         score, pose = cupy.empty(total, np.float32), cupy.empty(total, np.int64)
         with cuda.active() as stream:
             search.collect(cuda.array(cursor, np.int64), score, pose, stream)
-        image = cuda.array(np.repeat(np.arange(mine), count), np.int32)
+        starts = cuda.array(offsets, np.int64)
+        image = cupy.searchsorted(starts, cupy.arange(total), side="right") - 1
         order = cupy.lexsort(cupy.stack([pose.astype(np.float64), -score.astype(np.float64), image.astype(np.float64)]))
         score, pose = score[order], pose[order]
         kept, mass = cupy.empty(mine, np.int64), cupy.empty(mine, np.float64)
         with cuda.active() as stream:
-            cuda.kernels.score_trim(
-                score, cuda.array(offsets, np.int64), log_sum, lists.limit, lists.enough, kept, mass, stream
-            )
-        stays = np.arange(total) - np.repeat(offsets[:-1], count) < np.repeat(kept.get(), count)
-        found = self._unpacked(score.get()[stays], pose.get()[stays], kept.get(), lists.n_shifts)
-        return found | {"kept": mass.get()}
+            cuda.kernels.score_trim(score, starts, log_sum, lists.limit, lists.enough, kept, mass, stream)
+        # sorted by image, the lists stand where they stood
+        stays = cupy.arange(total) - starts[image] < kept[image]
+        return self._unpacked(score[stays], pose[stays], kept.get(), lists.n_shifts) | {"kept": mass.get()}
 
     def _unpacked(
-        self, score: npt.NDArray[np.float32], pose: npt.NDArray[np.int64], kept: npt.NDArray[np.int64],
-        n_shifts: int,
-    ) -> dict[str, npt.NDArray]:  # fmt: skip
+        self, score: DeviceArray, pose: DeviceArray, kept: npt.NDArray[np.int64], n_shifts: int
+    ) -> dict[str, npt.NDArray]:
         n_psi = self.settings.n_psi
-        entry, rest = np.divmod(pose, n_psi * n_shifts)
-        lists = {"score": score, "entry": entry.astype(np.int32), "psi": (rest // n_shifts).astype(np.int32),
-                 "shift": (rest % n_shifts).astype(np.int32)}  # fmt: skip
+        parts = {"entry": pose // (n_psi * n_shifts), "psi": pose // n_shifts % n_psi, "shift": pose % n_shifts}
+        lists: dict[str, npt.NDArray] = {"score": score.get()}
+        lists |= {name: values.astype(np.int32).get() for name, values in parts.items()}
         first = np.concatenate([[0], np.cumsum(kept)])[:-1]
         some = kept > 0
         best = {"best_score": np.full(len(kept), -1e30, np.float32)} | {

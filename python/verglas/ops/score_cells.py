@@ -151,7 +151,7 @@ def _on_device(
         made = _cuda_cells.Slices(
             polar_harmonics(slices, grid, device=device), polar_power(slices, grid, n_power, device=device)
         )
-        scores = _cuda_cells.score_cells(cuda, grid, n_psi, made, x, pixel_size_A, listed)
+        scores = _cuda_cells.score_cells(_cuda_cells.Job(cuda, grid, n_psi, made, pixel_size_A), x, listed)
         good = cuda.cupy.isfinite(scores)
         if not bool(good.all()):
             _refuse_non_finite(good.get(), tasks)
