@@ -41,6 +41,7 @@ class Case:
     start_A: float = 30.0
     mask_A: float = 165.0
     seed: int = 1
+    device: str = "cpu"
 
     def model(self) -> Model:
         """What is simulated."""
@@ -88,7 +89,8 @@ def refine(case: Case, folder: Path, *options: str, stack: str = "particles") ->
     """``verglas refine`` of the set in a folder, into ``run``: seconds, iterations, memory taken and planned."""
     arguments = [
         "refine", str(folder / f"{stack}.star"), "--symmetry", case.symmetry, "--diameter", f"{case.mask_A:g}",
-        "--initial-resolution", f"{case.start_A:g}", "--out", str(folder / "run"), "--json", *options,
+        "--initial-resolution", f"{case.start_A:g}", "--out", str(folder / "run"), "--json",
+        "--device", case.device, *options,
     ]  # fmt: skip
     if "--reference" not in options:
         arguments += ["--reference", str(folder / "init.mrc")]

@@ -275,9 +275,10 @@ def test_reconstruct(gpu, data, method):
     particles, _ = data
     wanted = reconstruct_report(particles, "C2", halves=True, method=Method(method, threads=1))
     found = reconstruct_report(particles, "C2", halves=True, method=Method(method, device=gpu))
-    assert relative(found.map.data, wanted.map.data) < tolerance.DEVICE_MAP
+    most = tolerance.DEVICE_MAP_ITERATED if method == "least-squares" else tolerance.DEVICE_MAP
+    assert relative(found.map.data, wanted.map.data) < most
     for mine, theirs in zip(found.half_maps, wanted.half_maps, strict=True):
-        assert relative(mine.data, theirs.data) < tolerance.DEVICE_MAP
+        assert relative(mine.data, theirs.data) < most
 
 
 def test_reconstruct_on_two_devices_sets_aside_and_repeats(two_gpus, data):

@@ -17,6 +17,7 @@ def register(app: typer.Typer) -> None:
         box: int = typer.Option(96, "--box", min=24, help="Box side, pixels of 1.6 A; 80 or more hold the phantom."),
         snr: float = typer.Option(0.1, "--snr", help="Signal to noise, a ratio of variances over the whole box."),
         seed: int = typer.Option(0, "--seed", help="Seed of everything random."),
+        device: str = typer.Option("cpu", "--device", help="cpu, cuda:0, cuda:0,cuda:1, or cuda for all."),
         threads: int | None = typer.Option(None, "--threads", min=1, help="Threads; all processors by default."),
         as_json: bool = typer.Option(False, "--json", help="Print JSON."),
     ) -> None:
@@ -31,7 +32,7 @@ def register(app: typer.Typer) -> None:
 
         if not snr > 0:
             raise typer.BadParameter(f"expected a positive number, got {snr:g}", param_hint="--snr")
-        settings = DemoSettings(n=n, box=box, snr=snr, seed=seed, threads=threads)
+        settings = DemoSettings(n=n, box=box, snr=snr, seed=seed, threads=threads, device=device)
         screen = Screen()
         try:
             found = run(out, settings, screen)

@@ -53,6 +53,8 @@ class DemoSettings:
         Seed of everything random.
     threads : int, optional
         Threads; all by default.
+    device : str
+        What the refinement runs on.
     """
 
     n: int = 2000
@@ -65,6 +67,7 @@ class DemoSettings:
     start_A: float = 40.0
     seed: int = 0
     threads: int | None = None
+    device: str = "cpu"
 
     def __post_init__(self) -> None:
         """Half maps and their FSC need a few particles and shells."""
@@ -188,6 +191,7 @@ def demo(
         found = refine(
             particles, folder / "start.mrc", chosen.symmetry, _MARGIN * chosen.diameter_A, out=folder / _RUN,
             watcher=watcher, initial_resolution_A=chosen.start_A, seed=chosen.seed, threads=chosen.threads,
+            device=chosen.device,
         )  # fmt: skip
     with clock.step("compare with the truth"):
         assert particles.poses is not None
