@@ -5,11 +5,11 @@
 #include <cstdint>
 #include <vector>
 
+#include "math/peaks.h"
+
 namespace verglas::cpu {
 
-struct Peak {
-  double x, y, value;  // pixels, and the fitted height
-};
+using math::Peak;
 
 /// Maxima of map (height, width) float32, highest first; equal ones in raster order.
 ///   A pixel counts if it is finite, at least `threshold`, allowed (mask null, or not 0 there), and higher
@@ -20,5 +20,9 @@ struct Peak {
 /// Cost: one pass over the map, n log n over the maxima. The result does not depend on num_threads.
 std::vector<Peak> peaks(const float* map, std::size_t height, std::size_t width, double radius,
                         float threshold, const std::uint8_t* mask, int num_threads);
+
+/// Sorts peaks, given in raster order, highest first, and leaves out those nearer than `radius` to a higher
+/// kept one.
+void keep_apart(std::vector<Peak>& found, std::size_t height, std::size_t width, double radius);
 
 }  // namespace verglas::cpu

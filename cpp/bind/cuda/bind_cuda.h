@@ -7,6 +7,7 @@ void bind_cuda_ctf(pybind11::module_& m);
 void bind_cuda_polar(pybind11::module_& m);
 void bind_cuda_polar_weighted(pybind11::module_& m);
 void bind_cuda_score(pybind11::module_& m);
+void bind_cuda_images(pybind11::module_& m);
 void bind_cuda_score_cells(pybind11::module_& m);
 void bind_cuda_insert(pybind11::module_& m);
 void bind_cuda_maximise(pybind11::module_& m);

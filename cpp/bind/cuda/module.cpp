@@ -73,6 +73,7 @@ PYBIND11_MODULE(VERGLAS_CUDA_MODULE, m) {
     }
   });
   verglas::bind::bind_cuda_ctf(m);
+  verglas::bind::bind_cuda_images(m);
   verglas::bind::bind_cuda_polar(m);
   verglas::bind::bind_cuda_polar_weighted(m);
   verglas::bind::bind_cuda_score(m);

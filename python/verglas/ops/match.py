@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from verglas._native import core, resolve_threads
-from verglas.ops._device import as_array, require_cpu
+from verglas.ops._device import as_array, cuda_session
 
 
 def match(
@@ -23,9 +23,9 @@ def match(
     mix : (m, k) float32
         c, one row per combination.
     device : str
-        ``"cpu"``.
+        ``"cpu"`` or ``"cuda:<number>"``: arrays may then lie on the device; what comes from the host is copied there.
     threads : int, optional
-        Threads; all by default. The result does not depend on it.
+        Threads; all by default. The result does not depend on it. CPU only.
 
     Returns
     -------
@@ -45,7 +45,14 @@ def match(
     >>> best.tolist(), which.tolist()
     ([3.0, 2.0, 3.0], [1, 0, 0])
     """
-    require_cpu(device, "match")
+    if device != "cpu":
+        cuda = cuda_session(device)
+        with cuda.active() as stream:
+            there = cuda.array(maps, np.float32)
+            shape = there.shape[-1:]
+            best_there, which_there = cuda.empty(shape, np.float32), cuda.empty(shape, np.int32)
+            cuda.kernels.match(there, cuda.array(mix, np.float32), best_there, which_there, stream)
+        return best_there, which_there
     images = as_array(maps, np.float32)
     pixels = images.shape[-1] if images.ndim else 0
     best, which = np.empty(pixels, np.float32), np.empty(pixels, np.int32)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
 from verglas._native import core, resolve_threads
-from verglas.ops._device import as_array, require_cpu
+from verglas.ops._device import as_array, cuda_session
 
 
 def peaks(
@@ -38,9 +40,9 @@ def peaks(
     mask : (y, x) bool, optional
         Where a peak may stand; its neighbours may lie outside.
     device : str
-        ``"cpu"``.
+        ``"cpu"`` or ``"cuda:<number>"``: arrays may then lie on the device; what comes from the host is copied there.
     threads : int, optional
-        Threads; all by default. The result does not depend on it.
+        Threads; all by default. The result does not depend on it. CPU only.
 
     Returns
     -------
@@ -48,6 +50,8 @@ def peaks(
         Positions x, y in pixels, highest peak first; equal ones in raster order.
     values : (n,) float64
         Fitted heights, descending.
+
+    Both on the host, whatever the device: their number is known only when they are found.
 
     Raises
     ------
@@ -62,8 +66,26 @@ def peaks(
     >>> ops.peaks(image, radius_px=3, threshold=0.5)[0].tolist()
     [[7.0, 3.0], [2.0, 3.0]]
     """
-    require_cpu(device, "peaks")
+    if device != "cpu":
+        found = _peaks_cuda(image, float(radius_px), float(threshold), mask, device)
+        return np.ascontiguousarray(found[:, :2]), np.ascontiguousarray(found[:, 2])
     allowed = None if mask is None else as_array(np.asarray(mask).astype(np.uint8), np.uint8)
     found = core.peaks(as_array(image, np.float32), float(radius_px), float(threshold), allowed,
                        resolve_threads(threads))  # fmt: skip
     return np.ascontiguousarray(found[:, :2]), np.ascontiguousarray(found[:, 2])
+
+
+def _peaks_cuda(image: Any, radius_px: float, threshold: float, mask: Any, device: str) -> npt.NDArray[np.float64]:
+    """Maxima and vertices on the device; which of them stand apart is settled on the host, one after the other."""
+    cuda = cuda_session(device)
+    with cuda.active() as stream:
+        values = cuda.array(image, np.float32)
+        allowed = None if mask is None else (cuda.array(mask, np.uint8) != 0).astype(np.uint8)
+        if values.ndim != 2:
+            raise ValueError(f"map: expected a C-contiguous float32 array of shape (any, any), got {values.shape}")
+        rows = cuda.empty((cuda.kernels.most_peaks(*values.shape), 4), np.float64)
+        count = cuda.cupy.zeros(1, np.uint32)
+        cuda.kernels.peaks(values, threshold, allowed, rows, count, stream)
+        found = rows[: int(count[0])].get()
+    in_order = found[np.argsort(found[:, 0], kind="stable"), 1:]
+    return core.keep_apart(as_array(in_order, np.float64), *values.shape, radius_px)

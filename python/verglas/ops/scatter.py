@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
 from verglas._native import core, resolve_threads
-from verglas.ops._device import as_array, require_cpu
+from verglas.ops._device import as_array, cuda_session
 
 
 def scatter(
@@ -40,9 +42,9 @@ def scatter(
     pixel_size_A : float
         Pixel size in angstrom.
     device : str
-        ``"cpu"``.
+        ``"cpu"`` or ``"cuda:<number>"``: arrays may then lie on the device; what comes from the host is copied there.
     threads : int, optional
-        Threads; all processors of this process by default. The result does not depend on it.
+        Threads; all processors of this process by default. The result does not depend on it. CPU only.
 
     Returns
     -------
@@ -66,7 +68,8 @@ def scatter(
     >>> tuple(int(i) for i in np.unravel_index(image.argmax(), image.shape)), round(float(image.sum()), 4)
     ((8, 9), 1.0)
     """
-    require_cpu(device, "scatter")
+    if device != "cpu":
+        return _scatter_cuda((atoms, types, factors), int(box), float(pixel_size_A), device, matrices, shifts_A)
     return core.scatter(
         as_array(atoms, np.float64), as_array(types, np.int64), as_array(factors, np.float64),
         as_array(matrices, np.float64), as_array(shifts_A, np.float64), int(box), float(pixel_size_A),
@@ -93,8 +96,45 @@ def scatter_volume(
     >>> F.shape, complex(F[0, 0, 0])
     ((4, 4, 3), (2+0j))
     """
-    require_cpu(device, "scatter_volume")
+    if device != "cpu":
+        return _scatter_cuda((atoms, types, factors), int(box), float(pixel_size_A), device)
     return core.scatter_volume(
         as_array(atoms, np.float64), as_array(types, np.int64), as_array(factors, np.float64), int(box),
         float(pixel_size_A), resolve_threads(threads),
     )  # fmt: skip
+
+
+def _sorted_model(atoms: Any, types: Any, factors: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Atoms by type, where each type starts, and the factors: on the host, checked."""
+    rows, kinds, terms = np.asarray(atoms, np.float64), np.asarray(types, np.int64), np.asarray(factors, np.float64)
+    if rows.ndim != 2 or rows.shape[1] != 5:
+        raise ValueError(f"atoms: expected float64 (any, 5), got {rows.shape}")
+    if terms.ndim != 3 or terms.shape[2] != 2:
+        raise ValueError(f"factors: expected float64 (any, any, 2), got {terms.shape}")
+    if kinds.shape != (len(rows),):
+        raise ValueError(f"types: expected int64 ({len(rows)},), got {kinds.shape}")
+    bad = np.flatnonzero((kinds < 0) | (kinds >= len(terms)))
+    if bad.size:
+        raise ValueError(f"types: expected 0 to {len(terms)} - 1, got {kinds[bad[0]]} for atom {bad[0]}")
+    order = np.argsort(kinds, kind="stable")
+    return rows[order], np.searchsorted(kinds[order], np.arange(len(terms) + 1)).astype(np.int32), terms
+
+
+def _scatter_cuda(
+    model: tuple[Any, Any, Any], box: int, pixel_size_A: float, device: str, matrices: Any = None, shifts_A: Any = None
+) -> Any:
+    """Images at the poses given, or without any the volume."""
+    rows, first, terms = _sorted_model(*model)
+    dimensions, side = (3 if matrices is None else 2), max(box, 1)
+    cuda = cuda_session(device)
+    with cuda.active() as stream:
+        native = cuda.array(rows, np.float64), cuda.array(first, np.int32), cuda.array(terms, np.float64)
+        form = cuda.empty((len(terms), cuda.kernels.form_length(side, dimensions)), np.float32)
+        if matrices is None:
+            out = cuda.empty((side, side, side // 2 + 1), np.complex64)
+            cuda.kernels.scatter_volume(native, box, pixel_size_A, form, out, stream)
+            return out
+        poses = cuda.array(matrices, np.float64)
+        out = cuda.empty((len(poses), side, side // 2 + 1), np.complex64)
+        cuda.kernels.scatter(native, poses, cuda.array(shifts_A, np.float64), box, pixel_size_A, form, out, stream)
+    return out

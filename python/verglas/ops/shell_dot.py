@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
 from verglas._native import core, resolve_threads
-from verglas.ops._device import as_array, require_cpu
+from verglas.ops._device import as_array, cuda_session, device_of
 
 
 def shell_dot(
@@ -35,9 +37,9 @@ def shell_dot(
     max_radius : int, optional
         Last shell; (N - 1) // 2 by default.
     device : str
-        ``"cpu"``.
+        ``"cpu"`` or ``"cuda:<number>"``: arrays may then lie on the device; what comes from the host is copied there.
     threads : int, optional
-        Threads; all by default. The result does not depend on it.
+        Threads; all by default. The result does not depend on it. CPU only.
 
     Returns
     -------
@@ -46,7 +48,10 @@ def shell_dot(
     Raises
     ------
     ValueError
-        An array has another shape or dtype, or an index is out of range.
+        An array has another shape or dtype, or an index is out of range (its row is NaN where the indices come from
+        the device).
+    DeviceError
+        The device cannot be used.
 
     Examples
     --------
@@ -56,9 +61,24 @@ def shell_dot(
     >>> ops.shell_dot(x).tolist()
     [[4096.0, 0.0, 0.0, 0.0]]
     """
-    require_cpu(device, "shell_dot")
     radius = (a.shape[1] - 1) // 2 if max_radius is None else int(max_radius)
+    if device != "cpu":
+        return _shell_dot_cuda(a, b, b_of_a, radius, device)
     index = None if b_of_a is None else as_array(b_of_a, np.int64)
     out = np.empty((len(a), max(radius, 0) + 1))
     core.shell_dot(a, a if b is None else b, index, radius, out, resolve_threads(threads))
+    return out
+
+
+def _shell_dot_cuda(a: Any, b: Any, b_of_a: Any, radius: int, device: str) -> Any:
+    if b_of_a is not None and device_of(b_of_a) == "cpu":  # those of the device are checked there
+        host, last = np.asarray(b_of_a), len(a if b is None else b) - 1
+        if host.size and not 0 <= host.min() <= host.max() <= last:
+            raise ValueError(f"b_of_a: expected indices from 0 to {last}")
+    cuda = cuda_session(device)
+    with cuda.active() as stream:
+        x = cuda.given(a)
+        index = None if b_of_a is None else cuda.array(b_of_a, np.int64)
+        out = cuda.empty((len(x), max(radius, 0) + 1), np.float64)
+        cuda.kernels.shell_dot(x, x if b is None else cuda.given(b), index, radius, out, stream)
     return out
