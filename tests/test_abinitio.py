@@ -8,7 +8,8 @@ from typer.testing import CliRunner
 
 import verglas as vg
 from verglas.refinement.abinitio import AbInitioSettings, Course, Start, working_box
-from verglas.refinement.abinitio_consensus import judge, spherical_average
+from verglas.refinement.abinitio_centre import spherical_average
+from verglas.refinement.abinitio_consensus import judge
 from verglas.refinement.map_alignment import align_maps, flip_hand, turned_map
 from verglas.refinement.state import HalfModel, PoseTable
 from verglas.run.abinitio import mirrored_angles
@@ -51,7 +52,7 @@ def test_the_folder_holds_map_poses_summary_and_page(data, found):
     assert volume.pixel_size_A == pytest.approx(PIXEL_A)
     record = json.loads((folder / "abinitio.json").read_text())
     assert record["hand"] == "undetermined"
-    assert record["starts"] == 2
+    assert record["starts"] == result.verdict.starts >= 2
     assert record["settings"]["final_resolution_A"] == 16.0
     page = (folder / "report.html").read_text()
     assert result.verdict.sentence.split(";")[0] in page

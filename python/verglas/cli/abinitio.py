@@ -17,15 +17,16 @@ def register(app: typer.Typer) -> None:
     def abinitio(
         particles: Path = typer.Argument(..., help="Particles or class averages: RELION STAR or cryoSPARC .cs."),
         out: Path = typer.Option(..., "--out", "-o", help="Folder to write."),
-        symmetry: str = typer.Option("C1", "--symmetry", "--sym", help="Point group, imposed from the start."),
+        symmetry: str = typer.Option("C1", "--symmetry", "--sym", help="Point group, imposed from the start; or auto."),
         diameter: float = typer.Option(None, "--diameter", help="Diameter of the particle, A [0.8 of the box]."),
         classes: int = typer.Option(1, "--classes", "-k", min=1, help="Maps made at once."),
         starts: int = typer.Option(3, "--starts", min=1, help="Random starts; one cannot be confirmed."),
+        most_starts: int = typer.Option(None, "--most-starts", min=1, help="More while none agree, at most [8]."),
         initial_resolution: float = typer.Option(40.0, "--initial-resolution", help="Data used at first, A."),
         final_resolution: float = typer.Option(12.0, "--final-resolution", help="Data used at the end, A."),
         iterations: int = typer.Option(30, "--iterations", min=1, help="Mini-batches per start."),
         first_batch: int = typer.Option(100, "--first-batch", min=1, help="Particles of the first mini-batch."),
-        shift_range: float = typer.Option(12.0, "--shift-range", help="Largest shift searched, A."),
+        shift_range: float = typer.Option(10.0, "--shift-range", help="Largest shift searched, A, once centred."),
         max_particles: int = typer.Option(20000, "--max-particles", min=1, help="Particles drawn to learn from."),
         flip_hand: bool = typer.Option(False, "--flip-hand", help="Write the mirror image and its poses."),
         stack: Path = typer.Option(None, "--stack", help="Image stack in place of the one the file names."),
@@ -48,12 +49,13 @@ def register(app: typer.Typer) -> None:
 
         with shown_stages() as progress:
             found = abinitio_files(
-                particles, symmetry, diameter, stack=stack, classes=classes, starts=starts, out=out, mirror=flip_hand,
-                progress=progress, initial_resolution_A=initial_resolution, final_resolution_A=final_resolution,
-                iterations=iterations, first_batch=first_batch, shift_range_A=shift_range,
-                max_particles=max_particles, seed=seed, threads=threads,
+                particles, symmetry, diameter, stack=stack, classes=classes, starts=starts, most_starts=most_starts,
+                out=out, mirror=flip_hand, progress=progress, initial_resolution_A=initial_resolution,
+                final_resolution_A=final_resolution, iterations=iterations, first_batch=first_batch,
+                shift_range_A=shift_range, max_particles=max_particles, seed=seed, threads=threads,
             )  # fmt: skip
         if as_json:
             typer.echo(json.dumps(found.summary(), indent=2))
             return
-        typer.echo(f"{found.verdict.sentence} {found.seconds:.0f} s: {out}/report.html")
+        symmetry_said = "" if found.symmetry is None else f" {found.symmetry.sentence}"
+        typer.echo(f"{found.verdict.sentence}{symmetry_said} {found.seconds:.0f} s: {out}/report.html")

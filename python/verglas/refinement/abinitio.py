@@ -32,6 +32,8 @@ IntArray = npt.NDArray[np.int64]
 Volume = npt.NDArray[np.float32]
 Tell = Callable[[int, int], None]  # iterations done, in all
 
+AUTO = "auto"
+_MOST_STARTS = 8
 _START_IMAGES = 40  # random poses of few images make a blob that is no sphere
 _BOXES = (32, 36, 40, 48, 54, 60, 64, 72, 80, 90, 96, 108, 120, 128, 144, 160, 180, 192, 216, 240, 256)
 _MARGIN_SHELLS = 3  # of the maps beyond what is scored
@@ -44,13 +46,16 @@ class AbInitioSettings:
     Attributes
     ----------
     symmetry : str
-        Point group imposed from the start, RELION's orientation.
+        Point group imposed from the start, RELION's orientation; or "auto": starts without, then the group that the
+        best map has (:mod:`verglas.refinement.abinitio_symmetry`).
     diameter_A : float, optional
         Diameter of the particle; four fifths of the box by default.
     classes : int
         Maps made at once.
     starts : int
         Independent random starts.
+    most_starts : int, optional
+        If no two agree, and there is structure, more are made, up to this many; 8 by default, but 1 if ``starts`` is.
     initial_resolution_A, final_resolution_A : float
         Resolution of the data used at the beginning and at the end.
     iterations : int
@@ -62,7 +67,7 @@ class AbInitioSettings:
     step_size : float
         gamma, smallest weight of a fresh batch in the running sums.
     shift_range_A : float
-        Largest shift searched.
+        Largest shift searched around the centre that a round map finds (there, 2.5 times this).
     held_out : float
         Share of the particles that no start learns from; they rank the starts.
     max_particles : int
@@ -77,13 +82,14 @@ class AbInitioSettings:
     diameter_A: float | None = None
     classes: int = 1
     starts: int = 3
+    most_starts: int | None = None
     initial_resolution_A: float = 40.0
     final_resolution_A: float = 12.0
     iterations: int = 30
     full_iterations: int = 3
     first_batch: int = 100
     step_size: float = 0.4
-    shift_range_A: float = 12.0
+    shift_range_A: float = 10.0
     held_out: float = 0.1
     max_particles: int = 20000
     seed: int = 0
@@ -102,11 +108,24 @@ class AbInitioSettings:
         for name in ("classes", "starts", "iterations", "first_batch", "max_particles", "full_iterations"):
             if getattr(self, name) < 1:
                 raise InputError(f"abinitio: expected {name} of 1 or more, got {getattr(self, name)}")
+        if self.symmetry.lower() == AUTO and self.classes > 1:
+            raise InputError("abinitio: symmetry auto is for one class; give the group, or C1")
         if self.diameter_A is not None and not self.diameter_A > 0:
             raise InputError(f"abinitio: expected a positive diameter, got {self.diameter_A}")
         for name in ("held_out", "step_size"):
             if not 0 < getattr(self, name) <= (0.5 if name == "held_out" else 1):
                 raise InputError(f"abinitio: {name} = {getattr(self, name)} is out of range")
+
+    @property
+    def imposed(self) -> str:
+        """Point group of the random starts."""
+        return "C1" if self.symmetry.lower() == AUTO else self.symmetry
+
+    @property
+    def starts_at_most(self) -> int:
+        """Starts that may be made."""
+        most = self.most_starts or (1 if self.starts == 1 else _MOST_STARTS)
+        return max(self.starts, most)
 
 
 def working_box(box: int, pixel_size_A: float, final_resolution_A: float) -> int:
@@ -270,6 +289,30 @@ def run_start(
             tell(iteration + 1, total)
     evidence = BatchStep(problem, model, course.step(course.last_radius), course.grid_radius).evaluate(held, poses)
     return Start(number, model, poses, evidence, curves)
+
+
+def full_passes(problem: Problem, settings: AbInitioSettings, start: Start, train: IntArray, held: IntArray) -> Start:
+    """A start after passes over all its particles at the final resolution, with fresh evidence of those held out."""
+    course = Course(problem, settings, len(train))
+    step = course.step(course.last_radius)
+    model, curves, poses = start.model, start.curves, PoseTable.unknown(len(problem))
+    for _ in range(settings.full_iterations):
+        model, curves = updated(problem, model, BatchStep(problem, model, step, course.grid_radius).sums(train, poses))
+    evidence = BatchStep(problem, model, step, course.grid_radius).evaluate(held, poses)
+    return Start(start.number, model, poses, evidence, curves)
+
+
+def held_evidence(
+    problem: Problem, settings: AbInitioSettings, model: HalfModel, held: IntArray, sigma2: FloatArray
+) -> FloatArray:
+    """Evidence of held-out particles by a model, but with given noise.
+
+    Evidences are counted from those of a map without density under the same noise: only with one noise can those of
+    several models be compared, and a model that fits its own particles too closely takes the noise for too small.
+    """
+    course = Course(problem, settings, len(problem) - len(held))
+    step = BatchStep(problem, replace(model, sigma2=sigma2), course.step(course.last_radius), course.grid_radius)
+    return step.evaluate(held, PoseTable.unknown(len(problem)))
 
 
 def updated(problem: Problem, model: HalfModel, sums: BatchSums) -> tuple[HalfModel, FloatArray]:

@@ -10,13 +10,11 @@ import numpy as np
 import numpy.typing as npt
 from scipy.optimize import linear_sum_assignment
 
-from verglas import fourier
 from verglas.assessment import FSC, fsc
-from verglas.refinement.abinitio import AbInitioSettings, Course, Start
-from verglas.refinement.abinitio_step import BatchStep
+from verglas.refinement.abinitio import AbInitioSettings, Start, held_evidence
+from verglas.refinement.abinitio_centre import spherical_average
 from verglas.refinement.map_alignment import align_maps, flip_hand
 from verglas.refinement.problem import Problem
-from verglas.refinement.state import PoseTable
 from verglas.types import Map
 
 FloatArray = npt.NDArray[np.float64]
@@ -87,26 +85,6 @@ class Verdict:
     starts: int
 
 
-def spherical_average(volume: Volume) -> Volume:
-    """The map with every shell of its transform replaced by the shell's mean: what has no orientation.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from verglas.refinement.abinitio_consensus import spherical_average
-    >>> v = np.zeros((8, 8, 8), np.float32); v[4, 4, 5] = 1
-    >>> a = spherical_average(v)
-    >>> bool(np.isclose(a[4, 4, 5], a[4, 4, 3], atol=1e-6))
-    True
-    """
-    spectrum = fourier.forward(volume, 3)
-    shells = fourier.shells(volume.shape)
-    weight = np.broadcast_to(fourier.half_weights(volume.shape), shells.shape)
-    total = np.bincount(shells.ravel(), (spectrum.real * weight).ravel())
-    count = np.bincount(shells.ravel(), weight.ravel())
-    return fourier.inverse((total / count)[shells].astype(np.complex64), volume.shape).astype(np.float32)
-
-
 def ranked(starts: Sequence[Start]) -> list[Start]:
     """Starts by falling evidence of the held-out particles."""
     return sorted(starts, key=lambda s: (-s.score, s.number))
@@ -139,12 +117,17 @@ def compare(problem: Problem, best: Start, other: Start, radius: int) -> Compari
     )  # fmt: skip
 
 
-def blob_evidence(problem: Problem, settings: AbInitioSettings, best: Start, held: IntArray) -> FloatArray:
+def one_noise(starts: Sequence[Start]) -> FloatArray:
+    """Noise under which starts are compared: the geometric mean of theirs, (groups, shells)."""
+    return np.asarray(np.exp(np.mean([np.log(s.model.sigma2) for s in starts], axis=0)))
+
+
+def blob_evidence(
+    problem: Problem, settings: AbInitioSettings, best: Start, held: IntArray, sigma2: FloatArray
+) -> FloatArray:
     """Log evidence of the held-out particles where every map is replaced by its spherical average."""
-    course = Course(problem, settings, len(problem) - len(held))
     round_ = np.stack([spherical_average(v * problem.sphere) for v in best.model.volumes])
-    step = BatchStep(problem, replace(best.model, volumes=round_), course.step(course.last_radius), course.grid_radius)
-    return step.evaluate(held, PoseTable.unknown(len(problem)))
+    return held_evidence(problem, settings, replace(best.model, volumes=round_), held, sigma2)
 
 
 def judge(best: Start, blob: FloatArray, comparisons: Sequence[Comparison], final_resolution_A: float) -> Verdict:

@@ -24,8 +24,10 @@ Volume = npt.NDArray[np.float32]
 
 _N_POWER = 3
 _EPSILON = 0.01  # posterior mass left out of the sums: broad posteriors have long tails that teach nothing
-_MOST_CANDIDATES = 1 << 13
+_MOST_CANDIDATES = 1 << 12
+_MOST_SUMMED = 256  # of an image's candidates; more are drawn from, in proportion to their probability
 _FSC_MOST = 0.99
+_GOLDEN = (5**0.5 - 1) / 2  # its multiples spread evenly
 
 
 @dataclass
@@ -77,16 +79,75 @@ class BatchSums:
         """
         volumes, curves = [], []
         for pair in self.grids:
-            copies = [ops.GridSums(s.grid, s.values.copy(), s.weights.copy()) for s in pair]  # type: ignore[union-attr]
-            done = [finish(s, problem.symmetry, threads=problem.settings.threads) for s in copies]
-            radius = done[0].grid.max_radius
-            raw = [Map(solve(problem, s, None, radius), problem.pixel_size_A) for s in done]
-            curve = fsc(raw[0], raw[1], problem.sphere, threads=problem.settings.threads).curve
+            raw, both = _half_maps(problem, pair)
+            radius = both.grid.max_radius
+            curve = fsc(*raw, problem.sphere, threads=problem.settings.threads).curve
             curve[radius + 1 :] = 0
             ssnr = ssnr_from_fsc(np.clip(curve[: radius + 1], 1e-3, _FSC_MOST))
-            volumes.append(solve(problem, done[0] + done[1], 2 * ssnr, radius))
+            volumes.append(solve(problem, both, 2 * ssnr, radius))
             curves.append(curve)
         return np.stack(volumes), np.stack(curves)
+
+    def half_maps(self, problem: Problem) -> list[tuple[Map, Map]]:
+        """Maps of the batch's halves, neither regularised nor masked, of every class."""
+        return [_half_maps(problem, pair)[0] for pair in self.grids]
+
+
+def _half_maps(problem: Problem, pair: tuple[ops.GridSums, ops.GridSums]) -> tuple[tuple[Map, Map], ops.GridSums]:
+    """Maps of two halves, and the finished sums of both together; what is given stays as it is."""
+    copies = [ops.GridSums(s.grid, s.values.copy(), s.weights.copy()) for s in pair]  # type: ignore[union-attr]
+    one, two = (finish(s, problem.symmetry, threads=problem.settings.threads) for s in copies)
+    radius = one.grid.max_radius
+    first, second = (Map(solve(problem, s, None, radius), problem.pixel_size_A) for s in (one, two))
+    return (first, second), one + two
+
+
+def thinned(posterior: ops.Posterior, rows: IntArray, most: int = _MOST_SUMMED) -> ops.Posterior:
+    r"""Posteriors of at most so many candidates each, drawn without bias.
+
+    Systematic resampling (Kitagawa 1996, J. Comput. Graph. Stat. 5, 1-25): a candidate that reaches from c to c' of the
+    cumulative probability is taken :math:`\lceil m c' - u \rceil - \lceil m c - u \rceil` times of m. The expectation
+    of every weight is what it was, and one above 1 / m is off by less than 1 / m.
+
+    Parameters
+    ----------
+    posterior : Posterior
+        Weights of every image sum to one.
+    rows : (n,) int64
+        Numbers of the particles, which fix u.
+    most : int
+        m; images with no more candidates keep them all.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from verglas import ops
+    >>> from verglas.refinement.abinitio_step import thinned
+    >>> p = ops.Posterior.from_lists(1, image=[0] * 4, slice=[0, 1, 2, 3], psi_deg=[0] * 4, weight=[0.5, 0.3, 0.1, 0.1])
+    >>> q = thinned(p, np.array([0]), 2)
+    >>> len(q.weight) <= 2, float(q.weight.sum())
+    (True, 1.0)
+    """
+    size = np.diff(posterior.offsets)
+    if not (size > most).any():
+        return posterior
+    image = posterior.image
+    before = np.concatenate([[0.0], np.cumsum(posterior.weight)])
+    base = before[posterior.offsets[:-1]]
+    end = before[1:] - base[image]
+    end[posterior.offsets[1:][size > 0] - 1] = 1.0
+    begin = np.concatenate([[0.0], end[:-1]])
+    begin[posterior.offsets[:-1][size > 0]] = 0.0
+    u = ((rows * _GOLDEN) % 1.0)[image]
+    times = np.ceil(most * end - u) - np.ceil(most * begin - u)
+    many = (size > most)[image]
+    kept = ~many | (times > 0)
+    weight = np.where(many, times / most, posterior.weight)[kept]
+    offsets = np.concatenate([[0], np.cumsum(np.bincount(image[kept], minlength=len(size)))])
+    return ops.Posterior(
+        offsets, posterior.slice[kept], posterior.opposite[kept], posterior.psi_deg[kept], posterior.shift[kept],
+        weight,
+    )  # fmt: skip
 
 
 class BatchStep:
@@ -114,6 +175,9 @@ class BatchStep:
         grid = ops.Grid(problem.box, max_radius=step.insert_radius)
         self.spectra = [gridding.to_grid(v * problem.sphere, grid, threads=self.threads) for v in model.volumes]
         self._grid = grid
+        self._start = PoseTable.unknown(len(problem))
+        if problem.first_origin_px is not None:
+            self._start.origin_px = problem.first_origin_px
         self.search = ops.ScorePlan(
             self.narrow, step.n_psi, n_power=_N_POWER, epsilon=_EPSILON, max_candidates=_MOST_CANDIDATES
         )
@@ -148,8 +212,8 @@ class BatchStep:
         The evidence of a model without any density is 0: scores leave out what does not depend on the pose, and all
         priors sum to one.
         """
-        start, out = PoseTable.unknown(len(self.problem)), []
-        for batch in image_batches(self.problem, rows, self.model, start):
+        out = []
+        for batch in image_batches(self.problem, rows, self.model, self._start):
             found = self.score(batch)
             self._learn_poses(batch, found, poses)
             out.append(found.log_evidence)
@@ -174,12 +238,12 @@ class BatchStep:
         shape = self.model.sigma2.shape
         squared, coefficients, mass = np.zeros(shape), np.zeros(shape), np.zeros(self.classes)
         reach = slice(1, self.step.insert_radius + 1)
-        start = PoseTable.unknown(len(problem))
         done = 0
-        for batch in image_batches(problem, rows, self.model, start):
+        for batch in image_batches(problem, rows, self.model, self._start):
             found = self.score(batch)
             posterior = ops.Posterior.from_scores(found, self.step.n_psi)
             mass += np.bincount(posterior.slice // n, posterior.weight, minlength=self.classes)
+            posterior = thinned(posterior, batch.rows)
             half = (done + posterior.image) % 2
             posterior = replace(posterior, slice=(posterior.slice + block * half).astype(np.int32))
             residuals = plan.add(

@@ -50,6 +50,8 @@ class Problem:
         Whether the solvent mask is the user's: it then stays as it is.
     batch : int
         Images read and worked on at a time; results do not depend on it.
+    first_origin_px : (n, 2) float64, optional
+        Shifts that an ab initio search starts from.
     """
 
     particles: Particles
@@ -61,6 +63,7 @@ class Problem:
     n_classes: int = 1
     mask_given: bool = False
     batch: int = 0
+    first_origin_px: FloatArray | None = None
 
     def __post_init__(self) -> None:
         """Fill in the batch that is quickest where memory is no concern."""

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from verglas.io import atomic_path
 from verglas.refinement.abinitio import Start
 from verglas.refinement.abinitio_consensus import Comparison, Verdict
+from verglas.refinement.abinitio_symmetry import SymmetryFound
 from verglas.report import figures
 from verglas.report.html import Page, Picture, Section, Table, render
 from verglas.types import Map
@@ -44,6 +45,8 @@ class AbInitioShown:
     angles_deg : (n, 3) float64
         Poses of the particles.
     settings : mapping
+    symmetry : SymmetryFound, optional
+        Where it was searched.
     """
 
     summary: Mapping[str, Any]
@@ -54,6 +57,7 @@ class AbInitioShown:
     sphere: npt.NDArray[np.float32]
     angles_deg: npt.NDArray[np.float64]
     settings: Mapping[str, Any]
+    symmetry: SymmetryFound | None = None
 
 
 def write_abinitio_page(folder: Path, shown: AbInitioShown, footer: str = "") -> Path:
@@ -91,6 +95,9 @@ def abinitio_page(shown: AbInitioShown, footer: str = "") -> Page:
         Section("The map" if classes == 1 else "The maps", _shares(shown), _surfaces(best)),
         _starts(shown, best),
     ]
+    if shown.symmetry is not None:
+        numbers["symmetry"] = shown.symmetry.symmetry
+        sections.append(_symmetry(shown.symmetry))
     if shown.comparisons:
         sections.append(_agreement(shown))
     sections.append(Section(
@@ -140,6 +147,21 @@ def _starts(shown: AbInitioShown, best: Sequence[Map]) -> Section:
 def _found_at(shown: AbInitioShown, number: int) -> str:
     agreement = next(c.agreement_A for c in shown.comparisons if c.number == number)
     return f"{agreement:.1f} A" if np.isfinite(agreement) else "no resolution"
+
+
+def _symmetry(found: SymmetryFound) -> Section:
+    rows = [
+        (s.symmetry, s.order, f"{s.score:.2f}", f"{s.worst:.2f}", f"{s.significance:.1f}", "yes" if s.fits else "no")
+        for s in found.scores
+    ]
+    head = ("group", "elements", "mean correlation", "worst element", "standard deviations", "fits")
+    return Section(
+        "Symmetry",
+        f"{found.sentence} Correlations are those of the map with its copies turned by the group's elements, at the "
+        "best axes, less the part that any rotation keeps; 1 is what the map's noise allows. Standard deviations are "
+        "above random axes. The largest group that fits is tried on the images.",
+        [Table(head, rows)],
+    )  # fmt: skip
 
 
 def _agreement(shown: AbInitioShown) -> Section:

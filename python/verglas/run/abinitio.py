@@ -16,14 +16,26 @@ from verglas.errors import InputError
 from verglas.image import plan_resample, resample_particles
 from verglas.io import read_particles, write_json, write_map, write_particles
 from verglas.refinement.abinitio import (
+    AUTO,
     AbInitioSettings,
     Course,
     Start,
     finished,
+    held_evidence,
     run_start,
     working_box,
 )
-from verglas.refinement.abinitio_consensus import Comparison, Verdict, blob_evidence, compare, judge, ranked
+from verglas.refinement.abinitio_centre import centred
+from verglas.refinement.abinitio_consensus import (
+    Comparison,
+    Verdict,
+    blob_evidence,
+    compare,
+    judge,
+    one_noise,
+    ranked,
+)
+from verglas.refinement.abinitio_symmetry import SymmetryFound, with_symmetry
 from verglas.refinement.map_alignment import flip_hand
 from verglas.refinement.problem import Problem, survey
 from verglas.refinement.settings import RefineSettings
@@ -62,6 +74,8 @@ class AbInitio:
     settings : AbInitioSettings
     seconds : float
         Wall time.
+    symmetry : SymmetryFound, optional
+        With symmetry "auto": the candidates' scores, and what came of them.
     """
 
     maps: list[Map]
@@ -73,6 +87,7 @@ class AbInitio:
     working_pixel_size_A: float
     settings: AbInitioSettings
     seconds: float
+    symmetry: SymmetryFound | None = None
 
     @property
     def map(self) -> Map:
@@ -92,11 +107,24 @@ class AbInitio:
             "agreement_A": {
                 str(c.number + 1): _finite(c.agreement_A) for c in self.comparisons
             },
-            "symmetry": self.settings.symmetry,
+            "symmetry": self.settings.imposed, **_symmetry_summary(self.symmetry),
             "class_shares": [round(float(w), 4) for w in self.starts[0].model.class_weight],
             "particles": len(self.particles), "excluded": len(self.excluded),
             "working_pixel_size_A": round(self.working_pixel_size_A, 4), "seconds": round(self.seconds, 1),
         }  # fmt: skip
+
+
+def _symmetry_summary(found: SymmetryFound | None) -> dict[str, Any]:
+    if found is None:
+        return {}
+    return {
+        "symmetry_sentence": found.sentence, "symmetry_gain_nats": _finite(found.gain),
+        "symmetry_candidates": [
+            {"symmetry": s.symmetry, "score": round(s.score, 3), "worst_element": round(s.worst, 3),
+             "standard_deviations": round(s.significance, 1), "fits": s.fits}
+            for s in found.scores
+        ],
+    }  # fmt: skip
 
 
 def _finite(value: float) -> float | None:
@@ -126,13 +154,14 @@ def abinitio(
     particles : Particles or path
         RELION STAR or cryoSPARC CS; or class averages.
     symmetry : str
-        Point group, imposed from the start.
+        Point group, imposed from the start; or "auto": the group that the map made without symmetry turns out to have,
+        its axes put where the group has them.
     diameter_A : float, optional
         Diameter of the particle; four fifths of the box by default.
     classes : int
         Maps to make at once.
     starts : int
-        Random starts; one cannot be confirmed.
+        Random starts; one cannot be confirmed. If no two agree, more are made (``most_starts``).
     out : path, optional
         Folder for maps, particles, summary and page; nothing is written without.
     mirror : bool
@@ -177,19 +206,23 @@ def abinitio(
     if folder is not None and folder.exists() and not folder.is_dir():
         raise InputError(f"cannot write {folder}: it is a file, expected the name of a folder")
     problem, power, excluded, drawn = _prepared(given, chosen)
+    sigma2 = _first_noise(problem, power)
+    problem = centred(problem, chosen, sigma2)
     held = np.sort(np.random.default_rng((chosen.seed, 2**32)).permutation(len(problem))[: _n_held(problem, chosen)])
-    made = _all_starts(problem, chosen, power, held, progress)
-    course = Course(problem, chosen, len(problem) - len(held))
-    others = [compare(problem, made[0], s, max(3, round(0.75 * course.last_radius))) for s in made[1:]]
-    verdict = judge(made[0], blob_evidence(problem, chosen, made[0], held), others, chosen.final_resolution_A)
-    best = finished(problem, chosen, made[0])
+    made, others, verdict = _all_starts(problem, chosen, sigma2, held, progress)
+    best, found_symmetry = made[0], None
+    if chosen.symmetry.lower() == AUTO and verdict.kind != "noise":
+        problem, chosen, best, found_symmetry = with_symmetry(problem, chosen, best, held)
+        if found_symmetry.symmetry != "C1":  # the best map was turned
+            others = [_compared(problem, chosen, best, s) for s in made[1:]]
+    best = finished(problem, chosen, best)
     whole, rows, poses = problem, drawn, best.poses
     if len(drawn) < len(given) - len(excluded):
         whole, rows, poses = _place_all(given, excluded, chosen, problem, best)
     found = AbInitio(
         _final_maps(best, problem, given, mirror), verdict, [best, *made[1:]], others,
         _with_poses(given[rows], whole, poses, mirror), excluded, problem.pixel_size_A, chosen,
-        time.perf_counter() - begun,
+        time.perf_counter() - begun, found_symmetry,
     )  # fmt: skip
     if folder is not None:
         _write(folder, found, problem)
@@ -203,7 +236,7 @@ def _n_held(problem: Problem, settings: AbInitioSettings) -> int:
 def _refine_settings(settings: AbInitioSettings) -> RefineSettings:
     """What the parts shared with refinement ask for."""
     return RefineSettings(
-        symmetry=settings.symmetry, diameter_A=settings.diameter_A, classes=settings.classes, norm=False, scale=False,
+        symmetry=settings.imposed, diameter_A=settings.diameter_A, classes=settings.classes, norm=False, scale=False,
         seed=settings.seed, threads=settings.threads,
     )  # fmt: skip
 
@@ -236,25 +269,49 @@ def _prepared(
     return problem, found.power[used], excluded, rows[used]
 
 
-def _all_starts(
-    problem: Problem, settings: AbInitioSettings, power: npt.NDArray[np.float32], held: npt.NDArray[np.int64],
-    progress: Progress | None,
-) -> list[Start]:  # fmt: skip
+def _first_noise(problem: Problem, power: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+    """Mean power of each noise group's images, (groups, shells)."""
     groups = int(problem.group.max()) + 1
     sigma2 = np.stack([power[problem.group == g].mean(axis=0, dtype=np.float64) for g in range(groups)])
     if not np.all(sigma2[:, 1:] > 0):
         raise InputError("abinitio: the images have no power at some resolution (all zero?)")
     sigma2[:, 0] = sigma2[:, 1]
+    return sigma2
+
+
+def _all_starts(
+    problem: Problem, settings: AbInitioSettings, sigma2: npt.NDArray[np.float64], held: npt.NDArray[np.int64],
+    progress: Progress | None,
+) -> tuple[list[Start], list[Comparison], Verdict]:  # fmt: skip
+    """Starts by falling evidence, the others turned onto the best, and the verdict; more starts while none agree."""
 
     def tell(number: int) -> Callable[[int, int], None]:
         def told(done: int, total: int) -> None:
             if progress is not None:
-                progress(f"start {number + 1} of {settings.starts}", done, total)
+                progress(f"start {number + 1} of {max(settings.starts, number + 1)}", done, total)
 
         return told
 
     made = [run_start(problem, settings, k, sigma2, held, tell(k)) for k in range(settings.starts)]
-    return ranked(made)
+    noise = one_noise(made)
+
+    def alike(start: Start) -> Start:
+        return replace(start, evidence=held_evidence(problem, settings, start.model, held, noise))
+
+    made = ranked([alike(s) for s in made])
+    while True:
+        others = [_compared(problem, settings, made[0], s) for s in made[1:]]
+        blob = blob_evidence(problem, settings, made[0], held, noise)
+        verdict = judge(made[0], blob, others, settings.final_resolution_A)
+        if verdict.kind != "undecided" or len(made) >= settings.starts_at_most:
+            return made, others, verdict
+        k = len(made)
+        made = ranked([*made, alike(run_start(problem, settings, k, sigma2, held, tell(k)))])
+
+
+def _compared(problem: Problem, settings: AbInitioSettings, best: Start, other: Start) -> Comparison:
+    course = Course(problem, settings, len(problem))
+    return compare(problem, best, other, max(3, round(0.75 * course.last_radius)))
 
 
 def _place_all(
@@ -328,6 +385,7 @@ def _write(folder: Path, found: AbInitio, problem: Problem) -> None:
     shown = AbInitioShown(
         summary, found.verdict, found.starts, found.comparisons, problem.pixel_size_A, problem.sphere,
         found.particles.poses.angles_deg, asdict(found.settings),  # type: ignore[union-attr]
+        found.symmetry,
     )  # fmt: skip
     write_abinitio_page(folder, shown, f"verglas {__version__}, {now_text()}")
 

@@ -1,0 +1,70 @@
+"""Centres of particles before anything is known of them: against a round map that is learned from the same images."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import numpy.typing as npt
+
+from verglas import fourier
+from verglas.refinement.abinitio import AbInitioSettings, Course, random_map, updated
+from verglas.refinement.abinitio_step import BatchStep
+from verglas.refinement.problem import Problem
+from verglas.refinement.settings import Step
+from verglas.refinement.state import HalfModel, PoseTable
+
+FloatArray = npt.NDArray[np.float64]
+Volume = npt.NDArray[np.float32]
+
+_PASSES = 4
+_LEARNED_FROM = 3000
+_RANGE = 2.5  # of the shifts searched later: neighbours lie beyond
+
+
+def spherical_average(volume: Volume) -> Volume:
+    """The map with every shell of its transform replaced by the shell's mean: what has no orientation.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from verglas.refinement.abinitio_centre import spherical_average
+    >>> v = np.zeros((8, 8, 8), np.float32); v[4, 4, 5] = 1
+    >>> a = spherical_average(v)
+    >>> bool(np.isclose(a[4, 4, 5], a[4, 4, 3], atol=1e-6))
+    True
+    """
+    spectrum = fourier.forward(volume, 3)
+    shells = fourier.shells(volume.shape)
+    weight = np.broadcast_to(fourier.half_weights(volume.shape), shells.shape)
+    total = np.bincount(shells.ravel(), (spectrum.real * weight).ravel())
+    count = np.bincount(shells.ravel(), weight.ravel())
+    return fourier.inverse((total / count)[shells].astype(np.complex64), volume.shape).astype(np.float32)
+
+
+def centred(problem: Problem, settings: AbInitioSettings, sigma2: FloatArray) -> Problem:
+    """The problem with every particle's shift against a round map, which later searches start from.
+
+    A few passes of expectation-maximisation over shifts alone, the map replaced by its spherical average after each.
+
+    Parameters
+    ----------
+    problem : Problem
+    settings : AbInitioSettings
+    sigma2 : (groups, shells) float64
+        First noise: the power of the images.
+    """
+    rng = np.random.default_rng((settings.seed, 2**34))
+    rows = np.sort(rng.permutation(len(problem))[:_LEARNED_FROM])
+    course = Course(problem, settings, len(problem))
+    radius = min(course.first_radius + 2, course.last_radius)
+    reach = _RANGE * settings.shift_range_A / problem.pixel_size_A
+    step = Step("grid", radius, min(course.grid_radius, radius + 3), 0, 16, 1.0, max(reach, 1.0))
+    first = spherical_average(random_map(problem, rows[:: max(1, len(rows) // 400)], settings, settings.seed))
+    model = HalfModel(first[None], sigma2.copy(), np.ones(int(problem.micrograph.max()) + 1), np.ones(1))
+    poses = PoseTable.unknown(len(problem))
+    for _ in range(_PASSES):
+        made, _ = updated(problem, model, BatchStep(problem, model, step, course.grid_radius).sums(rows, poses))
+        model = replace(made, volumes=spherical_average(made.volumes[0] * problem.sphere)[None])
+    BatchStep(problem, model, step, course.grid_radius).evaluate(np.arange(len(problem)), poses)
+    return replace(problem, first_origin_px=poses.origin_px)

@@ -1,0 +1,164 @@
+"""Symmetry of an ab initio map: found by self-correlation, its axes put to convention, and put to the test.
+
+A map's own correlation with its turned copies proposes a group; images decide. The map is symmetrised, learns again
+under the group, and must explain particles that took no part no worse than it did without symmetry.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from verglas.assessment import fsc
+from verglas.refinement.abinitio import AbInitioSettings, Course, Start, full_passes, held_evidence
+from verglas.refinement.abinitio_step import BatchStep
+from verglas.refinement.map_alignment import turned_map
+from verglas.refinement.problem import Problem
+from verglas.refinement.state import PoseTable
+from verglas.refinement.symmetry_search import (
+    CANDIDATES,
+    SymmetryScore,
+    chosen,
+    mass_centre,
+    moved_map,
+    symmetry_centre,
+    symmetry_scores,
+    without_sphere,
+)
+from verglas.types import Map
+
+FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
+Volume = npt.NDArray[np.float32]
+
+_RELIABLE = 0.143  # FSC of half maps, up to the first shell below which shells count
+_FEWEST_SHELLS = 5
+_SIGMAS = 2.0  # loss of evidence, in its standard errors, that refuses a group
+
+
+@dataclass(frozen=True)
+class SymmetryFound:
+    """What was found of a map's symmetry.
+
+    Attributes
+    ----------
+    symmetry : str
+        Group that the map was given; C1 where none fits.
+    scores : list of SymmetryScore
+        Of all candidates.
+    gain, gain_error : float
+        Held-out evidence under the group over that without, nats per particle, and its standard error; NaN where no
+        group was tried.
+    sentence : str
+        For a person.
+    """
+
+    symmetry: str
+    scores: list[SymmetryScore]
+    gain: float
+    gain_error: float
+    sentence: str
+
+
+def reliability(problem: Problem, settings: AbInitioSettings, start: Start, rows: IntArray) -> FloatArray:
+    """Expected squared correlation of a start's map with the truth by shell, without its spherical average.
+
+    2 F / (1 + F) of the FSC of two half maps, up to the shell that can last be relied on. Both halves are aligned to
+    one map, so it is an upper bound.
+    """
+    course = Course(problem, settings, len(rows))
+    step = BatchStep(problem, start.model, course.step(course.last_radius), course.grid_radius)
+    halves = step.sums(rows, PoseTable.unknown(len(problem))).half_maps(problem)[0]
+    ones = np.ones(course.last_radius + 1)
+    flat = [Map(without_sphere(m.data * problem.sphere, ones), m.pixel_size_A) for m in halves]
+    curve = fsc(*flat, threads=problem.settings.threads).curve[: course.last_radius + 1]
+    low = np.flatnonzero(curve[2:] < _RELIABLE)
+    last = int(low[0]) + 1 if low.size else course.last_radius
+    curve = np.clip(curve[: max(last, min(_FEWEST_SHELLS, course.last_radius)) + 1], 0.05, 0.99)
+    return np.asarray(2 * curve / (1 + curve))
+
+
+def on_axes(
+    volume: Volume, curve: FloatArray, candidates: Sequence[str] = CANDIDATES, *, threads: int | None = None
+) -> tuple[list[SymmetryScore], SymmetryScore | None, Volume]:
+    """Scores of all candidates, the group that fits, and the map centred and turned onto its axes (not symmetrised).
+
+    Parameters
+    ----------
+    volume : (N, N, N) float32
+        Masked.
+    curve : (shells,) float64
+        :func:`reliability`, or ones.
+    candidates : sequence of str
+        Groups.
+    threads : int, optional
+        Threads; all by default.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import verglas as vg
+    >>> from verglas.refinement.abinitio_symmetry import on_axes
+    >>> from verglas.refinement.map_alignment import turned_map
+    >>> m = vg.simulate.density(vg.simulate.phantom(32, 4.0, 90.0, "C4"), 32, 4.0)
+    >>> turned = turned_map(m.data, vg.euler_to_matrix([[20.0, 50.0, 70.0]])[0])
+    >>> scores, found, upright = on_axes(turned, np.ones(9), ["C2", "C4", "D4"])
+    >>> inner = upright[1:, 1:, 1:]  # about the origin
+    >>> found.symmetry, bool(np.corrcoef(inner.ravel(), np.rot90(inner, axes=(1, 2)).ravel())[0, 1] > 0.9)
+    ('C4', True)
+    """
+    volume = moved_map(volume, -mass_centre(volume), threads=threads)
+    scores = symmetry_scores(volume, curve, candidates, threads=threads)
+    found = chosen(scores)
+    if found is None:
+        return scores, None, volume
+    # The mass is centred to a fraction of a pixel; the axes meet where the copies fit best.
+    volume = moved_map(volume, -symmetry_centre(volume, found, threads=threads), threads=threads)
+    found = symmetry_scores(volume, curve, [found.symmetry], threads=threads)[0]
+    return scores, found, turned_map(volume, found.matrix, threads=threads)
+
+
+def with_symmetry(
+    problem: Problem, settings: AbInitioSettings, start: Start, held: IntArray
+) -> tuple[Problem, AbInitioSettings, Start, SymmetryFound]:
+    """The best start under the group that its map has; everything as it was where there is none.
+
+    Parameters
+    ----------
+    problem : Problem
+        Without symmetry.
+    settings : AbInitioSettings
+    start : Start
+        With one class.
+    held : (m,) int64
+        Particles that no start learned from.
+    """
+    train = np.setdiff1d(np.arange(len(problem)), held)
+    curve = reliability(problem, settings, start, train)
+    scores, found, upright = on_axes(start.model.volumes[0] * problem.sphere, curve, threads=settings.threads)
+    if found is None:
+        best = max(scores, key=lambda s: s.score)
+        said = f"No symmetry: the best candidate, {best.symmetry}, reaches {best.score:.2f} of what its noise allows."
+        return problem, settings, start, SymmetryFound("C1", scores, float("nan"), float("nan"), said)
+    group = replace(settings, symmetry=found.symmetry)
+    folded = replace(problem, settings=replace(problem.settings, symmetry=found.symmetry))
+    volume = folded.symmetry.apply(upright, Course(problem, settings, len(train)).grid_radius, threads=settings.threads)
+    model = replace(start.model, volumes=volume[None])
+    made = full_passes(folded, group, replace(start, model=model), train, held)
+    noise = start.model.sigma2
+    difference = held_evidence(folded, group, made.model, held, noise)
+    difference -= held_evidence(problem, settings, replace(start.model, volumes=upright[None]), held, noise)
+    gain, error = float(difference.mean()), float(difference.std(ddof=1) / np.sqrt(len(difference)))
+    accepted = gain > -_SIGMAS * error
+    said = (
+        f"Symmetry {found.symmetry}: the map without symmetry reaches {found.score:.2f} of what its noise allows "
+        f"({found.significance:.0f} standard deviations above random axes), and under the group particles that took no "
+        f"part are explained {'better' if gain > 0 else 'worse'} by {abs(gain):.2f} +- {error:.2f} nats each"
+    )
+    if not accepted:
+        said += ": the group is refused, and the map left without symmetry."
+        return problem, settings, start, SymmetryFound("C1", scores, gain, error, said)
+    return folded, group, made, SymmetryFound(found.symmetry, scores, gain, error, said + ".")
