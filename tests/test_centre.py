@@ -110,6 +110,26 @@ def test_A5_12_surrogate_centre_at_snr_1_45_where_the_others_fail(particle):
     assert np.median(error["median"]) > 5
 
 
+def test_A5_12_surrogate_centre_is_seldom_off_by_more(particle):
+    """Of 240 centres at SNR 1/45 about one in a hundred is off by more than 3 px, as scatter of 1.1 px will have it.
+
+    The lowest point of the landscape as it stands is off three times as often.
+    """
+    many, raw, miss = 0, 0, []
+    for seed in range(4):
+        images, truth = moved_and_noisy(particle, 60, 1 / 45, seed)
+        error = np.hypot(*(surrogate_centre(images, 20) - truth).T)
+        many += int((error > 3).sum())
+        miss.append(error)
+        landscape = surrogate_landscape(images, 20)
+        y, x = np.unravel_index(landscape.reshape(60, -1).argmin(axis=1), landscape.shape[1:])
+        raw += int((np.hypot(*(np.stack([x, y], 1) - truth).T) > 3).sum())
+    assert many <= 0.015 * 240
+    assert raw >= 2 * many
+    assert np.concatenate(miss).max() < 4
+    assert np.concatenate(miss).mean() < 1.3
+
+
 def test_A5_12_a_neighbour_in_the_box_moves_the_centre(particle):
     """The documented failure: with a second particle beside it, a large radius is drawn towards it."""
     pair = particle + np.roll(particle, 44, 1)
@@ -158,6 +178,25 @@ def test_A5_13_prolate_average_is_the_ring_average(particle):
     rings = ring_average(smooth, radii)[0]
     along = average[48, 48:84]
     assert np.abs(along - rings).max() < PROLATE_AVERAGE_RELATIVE * np.abs(rings).max()
+
+
+def test_A5_13_rotational_average_denoises_if_it_is_centred(particle):
+    """Row A5.13: from SNR 1/45 to 1 about the centre, to 1/5 off it, each within 50 %.
+
+    Over the particle's disc, 40 px across; off the centre by three quarters of its radius.
+    """
+    radius = 20
+    disc = np.hypot(*(np.indices((96, 96)) - 48)) <= radius
+    noise = np.where(disc, np.random.default_rng(0).normal(size=(40, 96, 96)), 0)
+    before = signal_to_noise(np.where(disc, particle, 0), noise[0])
+    noise *= np.sqrt(45 * before)
+    after = {}
+    for name, image in (("centred", particle), ("off", np.roll(particle, 15, 1))):
+        kept, left = prolate_average(np.where(disc, image, 0), radius)[0], prolate_average(noise, radius)
+        after[name] = np.mean([signal_to_noise(kept, one) for one in left])
+    print(after)
+    assert after["centred"] == pytest.approx(1, rel=0.5)
+    assert after["off"] == pytest.approx(1 / 5, rel=0.5)
 
 
 def test_A5_14_snr_is_the_ratio_of_powers():

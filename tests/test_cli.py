@@ -39,6 +39,16 @@ def test_every_command_helps(name, capsys):
     assert "Example" in out
 
 
+def test_help_shows_defaults_in_brackets(capsys, monkeypatch):
+    """What lays out the help takes [word] for markup unless it is told not to."""
+    monkeypatch.setenv("COLUMNS", "160")
+    for _ in range(2):  # commands are registered anew each time
+        _, text, _ = main(["pick", "--help"], capsys)
+        for words in ("[their headers']", "[all cores]", "[0.7 diameters]", "[half a diameter]", "[default: C1]"):
+            assert words in text
+        assert "\\[" not in text
+
+
 def test_the_list_of_commands(capsys):
     status, out, _ = main(["--help"], capsys)
     assert status == 0

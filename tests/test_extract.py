@@ -93,10 +93,27 @@ def test_recentring_from_refined_shifts_and_another_scale(tmp_path):
     assert np.abs(second.poses.shifts_A).max() <= 0.75 + 0.1  # half a pixel of 1.5 A
     position = second.table[["rlnCoordinateX", "rlnCoordinateY"]].to_numpy() - second.poses.shifts_A / 1.5
     np.testing.assert_allclose(position, true, atol=0.1)
+    # what the images show is what the shifts still say
+    np.testing.assert_allclose(centroid(second.images()) * 3.0 + second.poses.shifts_A, 0, atol=0.15)
     np.testing.assert_array_equal(second.poses.angles_deg, np.arange(9.0).reshape(3, 3))
     assert (second.box, second.pixel_size_A) == (24, 3.0)
     kept = vg.extract(tmp_path / "a.tif", tmp_path / "one" / "refined.star", 48, pixel_size_A=1.5, recentre=False)
     np.testing.assert_array_equal(kept.table["rlnCoordinateX"], first.table["rlnCoordinateX"])
+
+
+def test_recentred_particles_have_no_shift_left(tmp_path):
+    """Picks off by whole pixels, shifts refined at twice the pixel size: re-extraction is extraction at the truth."""
+    true = np.array([[40, 52], [90, 61], [64, 100]])
+    off = true + np.array([[6, -4], [-4, 2], [0, 8]])
+    data = vg.Micrograph(blobs((160, 150), true), 1.5, "a")
+    coarse = vg.extract(data, Picks(off, "a"), 48, new_pixel_size_A=3.0)
+    # a particle sits at its coordinate less the shift
+    refined = coarse.with_poses(vg.Poses(np.zeros((3, 3)), (off - true) * 1.5))
+    for new in ({}, {"new_pixel_size_A": 3.0}, {"new_pixel_size_A": 2.0, "new_box": 36}):
+        again = vg.extract(data, refined, 48, **new)
+        np.testing.assert_allclose(again.poses.shifts_A, 0, atol=1e-9)
+        np.testing.assert_array_equal(again.images(), vg.extract(data, Picks(true, "a"), 48, **new).images())
+        np.testing.assert_allclose(centroid(again.images()) * again.pixel_size_A, 0, atol=0.1)  # noise
 
 
 def test_flip_y():
@@ -184,7 +201,7 @@ def test_bad_micrographs_are_named_and_the_rest_goes_on(tmp_path):
         why = {row["micrograph"].rpartition("/")[2]: row["reason"] for row in csv.DictReader(handle)}
     assert set(why) == set(picks) - {"good.tif"}
     words = {"cut": "can be read", "rgb": "3 samples", "movie": "a movie", "nan": "all pixels are nan",
-             "empty": "can be read", "zeros": "all pixels are 0", "spot": "not finite",
+             "empty": "the file is empty", "zeros": "all pixels are 0", "spot": "not finite",
              "absent": "no such micrograph"}  # fmt: skip
     for name, expected in words.items():
         assert expected in why[f"{name}.tif"]
@@ -194,7 +211,7 @@ def test_bad_micrographs_are_named_and_the_rest_goes_on(tmp_path):
 
 def test_nothing_to_extract_is_one_sentence(tmp_path):
     m = vg.Micrograph(np.zeros((64, 64)), 1.0, "a")
-    with pytest.raises(vg.InputError, match="no particle could be cut out of 1 micrographs; the first: a: a: all"):
+    with pytest.raises(vg.InputError, match="no particle could be cut out of 1 micrographs; the first: a: all"):
         vg.extract(m, Picks([[32, 32]], "a"), 16)
     with pytest.raises(vg.InputError, match=r"none of the 1 micrographs that have coordinates \(b, ...\) is among"):
         vg.extract(m, Picks([[32, 32]], "b"), 16)

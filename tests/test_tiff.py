@@ -100,6 +100,22 @@ def test_A0_4_every_packing_reads_the_same(tmp_path, packing):
     np.testing.assert_array_equal(vg.read_micrograph(path, 1.5).data, counts)
 
 
+@pytest.mark.parametrize("packing", ["zlib", "lzw", "bz2"])
+def test_A0_4_low_dose_counts_are_a_quarter_or_less(tmp_path, packing):
+    """Row A0.4: half an electron per pixel, as a frame of a movie has."""
+    counts = np.random.default_rng(0).poisson(0.5, (512, 512)).astype(np.int16)
+    with mrcfile.new(tmp_path / "a.mrc") as handle:
+        handle.set_data(counts)
+    plain = (tmp_path / "a.mrc").read_bytes()
+    path = tmp_path / ("a.mrc.bz2" if packing == "bz2" else "a.tif")
+    if packing == "bz2":
+        path.write_bytes(bz2.compress(plain))
+    else:
+        tifffile.imwrite(path, counts, compression=packing)
+    assert path.stat().st_size <= 0.25 * len(plain)
+    np.testing.assert_array_equal(vg.read_micrograph(path, 1.5).data, counts)
+
+
 def test_truncated_packing_is_said(tmp_path):
     tifffile.imwrite(tmp_path / "a.tif", np.zeros((50, 70), np.int16))
     whole = bz2.compress((tmp_path / "a.tif").read_bytes())

@@ -7,8 +7,11 @@ which ``verglas --help`` shows them. Exit status: 0 done, 1 failed (one line say
 from __future__ import annotations
 
 import importlib
+import inspect
+import re
 import sys
 import warnings
+from collections.abc import Iterable
 from typing import Any, NoReturn
 
 import typer
@@ -82,6 +85,15 @@ def _show_warning(message: Warning | str, category: type[Warning], *_: object) -
     print(f"verglas: {kind}: {message}", file=sys.stderr)
 
 
+def _keep_brackets(commands: Iterable[Any]) -> None:
+    """Help texts hold defaults in brackets, ``Threads [all]``: what lays them out would take these for markup."""
+    for command in commands:
+        for parameter in inspect.signature(command.callback).parameters.values():
+            text = getattr(parameter.default, "help", None)
+            if text:
+                parameter.default.help = re.sub(r"\[(?=[a-z])", r"\\[", text)
+
+
 def main(argv: list[str] | None = None) -> None:
     """Run the command line; never returns normally.
 
@@ -91,8 +103,10 @@ def main(argv: list[str] | None = None) -> None:
     debug = "--debug" in arguments
     arguments = [a for a in arguments if a != "--debug"]
     warnings.showwarning = _show_warning  # type: ignore[assignment]
+    known = len(app.registered_commands)
     for name in _COMMANDS:
         importlib.import_module(f"verglas.cli.{name}").register(app)
+    _keep_brackets(app.registered_commands[known:])
     try:
         status = typer.main.get_command(app).main(args=arguments, prog_name="verglas", standalone_mode=False)
     except typer.Abort:

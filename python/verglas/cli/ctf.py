@@ -7,7 +7,7 @@ from pathlib import Path
 
 import typer
 
-from verglas.cli.progress import shown_progress
+from verglas.cli.progress import say_set_aside, shown_progress
 
 
 def register(app: typer.Typer) -> None:
@@ -60,6 +60,6 @@ def register(app: typer.Typer) -> None:
         )
         for name, flags in found["flagged"].items():
             typer.echo(f"look at {name}: {flags}")
-        for reason, count in found["set_aside"].items():
-            typer.echo(f"set aside: {count}: {reason}")
+        aside = summary.table[summary.table["reason"] != ""]
+        say_set_aside(dict(zip(aside["micrograph"], aside["reason"], strict=True)), out / "ctf.csv")
         typer.echo(f"verdict: {summary.verdict.state}" + "".join(f"; {r}" for r in summary.verdict.reasons))

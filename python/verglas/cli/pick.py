@@ -7,7 +7,7 @@ from pathlib import Path
 
 import typer
 
-from verglas.cli.progress import shown_progress
+from verglas.cli.progress import say_set_aside, shown_progress
 
 
 def register(app: typer.Typer) -> None:
@@ -64,8 +64,7 @@ def register(app: typer.Typer) -> None:
             f"{found['picks']} particles in {found['micrographs']} micrographs, "
             f"{found['seconds_per_micrograph']} s each: {out / 'picks.star'}, {out / 'report.html'}"
         )
-        for name, reason in summary.set_aside.items():
-            typer.echo(f"set aside: {name}: {reason}")
+        say_set_aside(summary.set_aside, out / "verdict.json")
         if "comparison" in found:
             merit = found["comparison"]
             auc = f", AUC {merit['auc']:.3f}" if "auc" in merit else ""

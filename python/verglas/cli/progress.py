@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 # Seconds between two lines in a log; a stage's end has a line of its own.
@@ -47,3 +48,11 @@ def shown_progress(what: str) -> Iterator[Callable[[int, int], None]]:
     """Yields a function of (done, total): a job of one stage."""
     with shown_stages() as update:
         yield lambda done, total: update(what, done, total)
+
+
+def say_set_aside(reasons: Mapping[str, str], account: Path, most: int = 10) -> None:
+    """A line for each of the first files that could not be used, and where all of them stand."""
+    for name, reason in list(reasons.items())[:most]:
+        print(f"set aside: {name}: {reason}")
+    if len(reasons) > most:
+        print(f"set aside: {len(reasons) - most} more, in {account}")

@@ -110,6 +110,8 @@ def micrograph_header(path: PathLike) -> tuple[int, int] | None:
 
 
 def _read_tiff(path: Path, packed: bool) -> tuple[np.ndarray, float]:
+    if not path.stat().st_size:
+        raise FormatError(f"{path}: the file is empty")
     try:
         source: Any = path
         if packed:
@@ -127,7 +129,7 @@ def _read_tiff(path: Path, packed: bool) -> tuple[np.ndarray, float]:
     except (tifffile.TiffFileError, ValueError, OSError, EOFError, RuntimeError, struct.error, IndexError) as error:
         if isinstance(error, FormatError):
             raise
-        raise FormatError(f"{path}: not a TIFF file that can be read: {error}") from None
+        raise FormatError(f"{path}: not a TIFF file that can be read (cut short?): {error}") from None
 
 
 def _tiff_pixel_A(page: tifffile.TiffPage) -> float:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import scipy.ndimage
 import scipy.special
 
 from verglas import fourier, masks
@@ -19,6 +20,8 @@ from verglas.preprocess.pick_image import fast_size
 FloatArray = npt.NDArray[np.float64]
 
 METHODS = ("surrogate", "disc", "mass", "median")
+# Width of the Gaussian over the radius; from a twelfth to a fourth makes no difference.
+_LANDSCAPE_SMOOTH = 1 / 6
 
 
 def _stack(images: npt.ArrayLike) -> FloatArray:
@@ -191,6 +194,9 @@ def surrogate_landscape(images: npt.ArrayLike, radius_px: float) -> FloatArray:
 def surrogate_centre(images: npt.ArrayLike, radius_px: float, *, batch: int = 64) -> FloatArray:
     """Centre of a particle that neither noise nor its shape moves far: lowest point of :func:`surrogate_landscape`.
 
+    The landscape is smoothed by a Gaussian of a sixth of the radius first: at an SNR of 1/45 its small discs make it
+    rough, and without this three times as many centres are off by more than 3 pixels (tests/test_centre.py).
+
     Parameters
     ----------
     images : (n, y, x) or (y, x) float
@@ -217,6 +223,8 @@ def surrogate_centre(images: npt.ArrayLike, radius_px: float, *, batch: int = 64
     found = []
     for start in range(0, len(stack), batch):
         landscape = surrogate_landscape(stack[start : start + batch], radius_px)
+        width = _LANDSCAPE_SMOOTH * radius_px
+        landscape = scipy.ndimage.gaussian_filter(landscape, (0, width, width), mode="nearest")
         lowest = landscape.reshape(len(landscape), -1).argmin(axis=1)
         y, x = np.unravel_index(lowest, landscape.shape[1:])
         found.append(np.stack([x, y], axis=1).astype(np.float64))

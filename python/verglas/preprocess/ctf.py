@@ -239,7 +239,9 @@ def estimate_ctf(
     settings = replace(settings or CtfSettings(), **changes)
     pixel = micrograph.pixel_size_A
     if not np.isfinite(pixel):
-        raise InputError(f"{micrograph.name or 'micrograph'}: the pixel size is unknown; give it (pixel_size_A)")
+        raise InputError(
+            f"{micrograph.name or 'micrograph'}: the pixel size is unknown; give pixel_size_A (--pixel-size)"
+        )
     coarse, fine = settings.resolution_A
     fine = max(fine, 2.1 * pixel)
     if fine >= 0.7 * coarse:

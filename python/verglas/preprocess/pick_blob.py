@@ -13,6 +13,8 @@ from verglas.preprocess.pick_image import FloatImage, SmallImage
 # answer to others.
 SCALES = (0.6, 0.8, 1.0, 1.2)
 SPARSE_SCALES = (0.8, 1.0)
+# Share of the peaks that may be all the particles there are.
+_SPARSE = 25
 
 
 def laplacian_score(small: SmallImage, scale: float = 1.0) -> FloatImage:
@@ -53,5 +55,11 @@ def laplacian_starts(small: SmallImage, allowed: npt.NDArray, distance_px: float
         xy, _ = ops.peaks(laplacian_score(small, scale), distance_px, mask=allowed)
         starts.append(xy[: (len(xy) + 1) // 2])
         if scale in SPARSE_SCALES:
-            few.append(xy[: max(4, len(xy) // 25)])
+            few.append(xy[: max(4, len(xy) // _SPARSE)])
     return starts + few
+
+
+def sparse_start(small: SmallImage, allowed: npt.NDArray, distance_px: float) -> npt.NDArray[np.float64]:
+    """The best few peaks of the Laplacian of the particle's own size: where there are few particles, mostly those."""
+    xy, _ = ops.peaks(laplacian_score(small), distance_px, mask=allowed)
+    return xy[: max(4, len(xy) // _SPARSE)]

@@ -20,6 +20,8 @@ FloatImage = npt.NDArray[np.float32]
 PIXELS_ACROSS = 22
 # Rare grey values beyond this many standard deviations are X-rays or dead pixels.
 _CLIP_SIGMA = 8.0
+# Share of pixels that may be missing (not finite).
+_MOST_MISSING = 0.25
 
 
 @dataclass(frozen=True)
@@ -87,7 +89,7 @@ def _checked(micrograph: Micrograph, diameter_A: float) -> None:
     if not (np.isfinite(diameter_A) and diameter_A > 0):
         raise InputError(f"diameter_A: expected a positive number of angstrom, got {diameter_A}")
     if not np.isfinite(pixel):
-        raise InputError(f"{name}: its pixel size is not known; give pixel_size_A when reading it (--pixel-size)")
+        raise InputError(f"{name}: the pixel size is unknown; give pixel_size_A (--pixel-size)")
     across = diameter_A / pixel
     if across < 6:
         raise InputError(f"{name}: a particle of {diameter_A:g} A has {across:.1f} pixels of {pixel:g} A across; "
@@ -120,7 +122,8 @@ def prepare(
     Raises
     ------
     InputError
-        Unknown pixel size, values that are not finite, a constant image, or a diameter that cannot be right for it.
+        Unknown pixel size, more than a quarter of the pixels not finite, a constant image, or a diameter that cannot be
+        right for it.
 
     Examples
     --------
@@ -132,9 +135,12 @@ def prepare(
     """
     _checked(micrograph, diameter_A)
     data = micrograph.data
-    bad = np.count_nonzero(~np.isfinite(data))
-    if bad:
+    finite = np.isfinite(data)
+    bad = data.size - int(np.count_nonzero(finite))
+    if bad > _MOST_MISSING * data.size:
         raise InputError(f"{micrograph.name or 'micrograph'}: {bad} of {data.size} pixels are not finite")
+    if bad:  # dead pixels, or an area masked out, which is flat and therefore no place to pick
+        data = np.where(finite, data, np.float32(np.median(data[finite])))
     middle, spread = float(np.median(data[::7, ::3])), robust_sigma(data[::7, ::3])
     if not spread > 0:
         raise InputError(f"{micrograph.name or 'micrograph'}: all pixels are {middle:g}; there is nothing to pick")

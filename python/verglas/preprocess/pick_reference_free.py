@@ -17,6 +17,7 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from verglas import ops
+from verglas.preprocess.pick_blob import sparse_start
 from verglas.preprocess.pick_image import FloatImage, SmallImage
 from verglas.preprocess.pick_mask import disc_mean
 from verglas.preprocess.pick_template import TemplateBank, basis_maps, search_image, template_bank
@@ -136,11 +137,15 @@ def particle_map(small: SmallImage, allowed: npt.NDArray, *, threads: int | None
 def classifier_starts(
     small: SmallImage, allowed: npt.NDArray, distance_px: float, *, threads: int | None = None
 ) -> list[npt.NDArray[np.float64]]:
-    """Maxima of the smoothed decision that are positive, for two widths of smoothing."""
+    """Maxima of the smoothed decision that are positive, for two widths of smoothing.
+
+    A classifier that is given the best twentieth of the windows as particles learns background where there are fewer:
+    the best few blobs are a start, too.
+    """
+    starts = [sparse_start(small, allowed, distance_px)]
     decision = particle_map(small, allowed, threads=threads)
     if decision is None:
-        return []
-    starts = []
+        return starts
     for width in (0.5, 0.8):
         smooth = disc_mean(decision, width * small.radius_px).astype(np.float32)
         xy, heights = ops.peaks(smooth, distance_px, mask=allowed)

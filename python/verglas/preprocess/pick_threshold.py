@@ -17,6 +17,14 @@ LEAST_SEPARATION = 2.8
 # Mean height of the upper class above the median of the score map, in the map's standard deviations. Peaks of noise
 # reach 2 to 2.9 with a template learned from that noise; particles at SNR 0.05 and real ones 5.2 to 5.6.
 LEAST_HEIGHT = 3.6
+# Where particles are few: shares of the peaks to start from, least number of particles, least ratio of the deviations.
+_FEW, _LEAST_CLASS, _NARROWEST = (0.01, 0.025, 0.06), 3, 0.4
+# The highest few of many background peaks are a class, too, and the template has been learned from them: they reach a
+# separation of 3.4 on noise. Classes of fewer members than this have to stand out further; a dozen particles at SNR
+# 0.05 are 4.2 or more apart.
+_SMALL_CLASS, _SMALL_SEPARATION, _SMALL_HEIGHT = 25, 3.8, 4.4
+# Share of the peaks above which the cut is not beyond the middle.
+_CROWDED = 0.08
 
 
 @dataclass(frozen=True)
@@ -41,27 +49,66 @@ class ScoreCut:
     clear: bool
 
 
-def _two_normals(values: FloatArray, rounds: int = 200) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """Weights, means and deviations of a mixture of two normal distributions, by expectation maximisation."""
-    split = otsu(values)
+@dataclass(frozen=True)
+class _Mixture:
+    """Two normal distributions, the lower first."""
+
+    likelihood: float
+    weights: FloatArray
+    means: FloatArray
+    sigmas: FloatArray
+
+    @property
+    def gap(self) -> float:
+        return float(self.means[1] - self.means[0])
+
+    @property
+    def separation(self) -> float:
+        return self.gap / float(np.sqrt((self.weights * self.sigmas**2).sum()))
+
+    def clear(self, score_map: FloatArray, count: int) -> bool:
+        """Whether the upper class is apart from the lower and stands out of the map's fluctuations."""
+        stands_out = float(self.means[1] - np.median(score_map)) / max(float(score_map.std()), 1e-12)
+        if self.weights[1] * count < _SMALL_CLASS:
+            return self.separation >= _SMALL_SEPARATION and stands_out >= _SMALL_HEIGHT
+        return self.separation >= LEAST_SEPARATION and stands_out >= LEAST_HEIGHT
+
+
+def _mixtures(values: FloatArray) -> list[_Mixture]:
+    """Mixtures from several starts, the likeliest first.
+
+    Otsu's cut halves the background where particles are few; then the highest few peaks are the better start. A class
+    that shrinks to one or two peaks is an accident, however likely.
+    """
+    starts = [otsu(values), *np.quantile(values, [1 - share for share in _FEW])]
+    floor = 1e-3 * max(float(np.ptp(values)), 1e-12)
+    found = [_maximised(values, split, floor) for split in starts]
+    kept = [one for one in found if one.weights[1] * len(values) >= _LEAST_CLASS] or found[:1]
+    return sorted(kept, key=lambda one: -one.likelihood)
+
+
+def _maximised(values: FloatArray, split: float, floor: float, rounds: int = 200) -> _Mixture:
+    """Expectation maximisation from a split."""
     upper = values >= split
     weights = np.array([1 - upper.mean(), upper.mean()])
     means = np.array([values[~upper].mean(), values[upper].mean()])
-    floor = 1e-3 * max(float(np.ptp(values)), 1e-12)
     sigmas = np.maximum([values[~upper].std(), values[upper].std()], floor)
     for _ in range(rounds):
+        # no class of a few equal peaks: its density would be without limit
+        sigmas = np.maximum(sigmas, _NARROWEST * sigmas.max())
         chance = weights * np.exp(-0.5 * ((values[:, None] - means) / sigmas) ** 2) / sigmas
-        chance /= np.maximum(chance.sum(axis=1, keepdims=True), 1e-300)
+        total = np.maximum(chance.sum(axis=1, keepdims=True), 1e-300)
+        chance /= total
         mass = np.maximum(chance.sum(axis=0), 1e-12)
         updated = (chance * values[:, None]).sum(axis=0) / mass
         sigmas = np.maximum(np.sqrt((chance * (values[:, None] - updated) ** 2).sum(axis=0) / mass), floor)
         weights = mass / len(values)
         moved = float(np.abs(updated - means).max())
         means = updated
-        if moved < 1e-6 * floor:
+        if moved < 0.01 * floor:
             break
     order = np.argsort(means)
-    return weights[order], means[order], sigmas[order]
+    return _Mixture(float(np.log(total).sum()), weights[order], means[order], sigmas[order])
 
 
 def otsu(values: npt.ArrayLike) -> float:
@@ -85,9 +132,9 @@ def automatic_threshold(scores: npt.ArrayLike, score_map: npt.ArrayLike) -> Scor
     """Threshold between background peaks and particles.
 
     Two normal distributions are fitted to the scores; the cut is where both are equally likely, or half-way between
-    their means if that is lower. Where they are not apart, there are no two classes: then the cut is the median of all
-    peaks and 4.5 of their robust standard deviations, which a few particles among many background peaks pass and
-    background does not.
+    their means if that is lower and particles are not few. Where they are not apart, there are no two classes: then the
+    cut is the median of all peaks and 4.5 of their robust standard deviations, which a few particles among many
+    background peaks pass and background does not.
 
     Parameters
     ----------
@@ -116,18 +163,19 @@ def automatic_threshold(scores: npt.ArrayLike, score_map: npt.ArrayLike) -> Scor
     fallback = float(np.median(values)) + 4.5 * robust_sigma(values)
     if len(values) < 8 or np.ptp(values) == 0:
         return ScoreCut(fallback, 0.0, 0.0, False)
-    weights, means, sigmas = _two_normals(values)
-    pooled = np.sqrt((weights * sigmas**2).sum())
-    gap = float(means[1] - means[0])
-    separation = gap / float(pooled)
-    pixels = np.asarray(score_map)[::2, ::2]
-    stands_out = float(means[1] - np.median(pixels)) / max(float(pixels.std()), 1e-12)
-    if separation < LEAST_SEPARATION or stands_out < LEAST_HEIGHT:
-        return ScoreCut(fallback, separation, gap, False)
+    mixtures, pixels = _mixtures(values), np.asarray(score_map, np.float64)[::2, ::2]
+    # Background peaks alone are skewed: two normals explain that better than a dozen particles among 500 of them. So
+    # the likeliest of the mixtures that hold a class of particles.
+    best = next((one for one in mixtures if one.clear(pixels, len(values))), None)
+    if best is None:
+        return ScoreCut(fallback, mixtures[0].separation, mixtures[0].gap, False)
+    weights, means, sigmas = best.weights, best.means, best.sigmas
     between = np.linspace(means[0], means[1], 501)
     logs = np.log(weights) - np.log(sigmas) - 0.5 * ((between[:, None] - means) / sigmas) ** 2
     higher = np.flatnonzero(logs[:, 1] > logs[:, 0])
     at = between[higher[0]] if higher.size else means[1]
-    # Not beyond the middle: particles that overlap or lie on dirt give their class a tail that is not normal.
-    at = min(float(at), float(means.mean()))
-    return ScoreCut(at, separation, gap, True)
+    # Not beyond the middle: particles that overlap or lie on dirt give their class a tail that is not normal. Among
+    # many background peaks, some reach the middle.
+    if weights[1] >= _CROWDED:
+        at = min(at, means.mean())
+    return ScoreCut(float(at), best.separation, best.gap, True)

@@ -160,12 +160,17 @@ def _number(value: float, digits: int) -> tuple[str, str]:
     return (f"{value:.{digits}f}", f"{value:.6g}") if np.isfinite(value) else ("", "")
 
 
+def _short(name: str) -> str:
+    """A micrograph without its folder."""
+    return name.rpartition("/")[2]
+
+
 def _cells(row: PageRow) -> list[tuple[str, str]]:
     one = row.quality
     flags = "; ".join(row.reasons)
     return [
-        (one.name, one.name), _number(one.picks, 0), _number(100 * one.bad_fraction, 1), _number(one.separation, 2),
-        _number(one.defocus_A / 1e4, 2), _number(one.resolution_A, 1), (flags, flags),
+        (_short(one.name), one.name), _number(one.picks, 0), _number(100 * one.bad_fraction, 1),
+        _number(one.separation, 2), _number(one.defocus_A / 1e4, 2), _number(one.resolution_A, 1), (flags, flags),
     ]  # fmt: skip
 
 
@@ -196,12 +201,12 @@ def _table(rows: Sequence[PageRow]) -> Fragment:
 
 def _gallery(rows: Sequence[PageRow]) -> Gallery:
     shown = [row for row in sorted(rows, key=lambda r: not r.reasons) if row.picture][:MOST_PICTURES]
-    return Gallery([
-        Picture(row.picture, f"{row.quality.name} with its picks",
-                f"{row.quality.name}: {row.quality.picks} picks{'. ' if row.reasons else ''}{'; '.join(row.reasons)}",
-                row.link)
-        for row in shown
-    ])  # fmt: skip
+    pictures = []
+    for row in shown:
+        name, against = _short(row.quality.name), "; ".join(row.reasons)
+        caption = f"{name}: {row.quality.picks} picks" + (f". {against}" if against else "")
+        pictures.append(Picture(row.picture, f"{name} with its picks", caption, row.link))
+    return Gallery(pictures)
 
 
 def picks_page(

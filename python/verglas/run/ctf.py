@@ -24,6 +24,7 @@ from verglas.report.ctf import ctf_figure
 from verglas.report.ctf_page import CtfPicture, ctf_page, doubtful, shown_rows
 from verglas.report.html import render
 from verglas.run.parallel import in_order
+from verglas.run.reasons import commonest, without_name
 
 Progress = Callable[[int, int], None]
 
@@ -82,7 +83,7 @@ class CtfSummary:
     def as_dict(self) -> dict[str, Any]:
         """JSON-ready."""
         good = self.table[self.table["reason"] == ""]
-        resolution = good["resolution_A"].dropna()
+        resolution = good["resolution_A"].dropna() if len(good) else good["reason"]
         return {
             "micrographs": len(self.table),
             "good": len(good),
@@ -136,8 +137,8 @@ def ctf_files(job: CtfJob, progress: Progress | None = None) -> CtfSummary:
     summary = _summarise(rows, started)
     _write_account(job, summary)
     if not good:
-        raise InputError(f"ctf: none of {len(table)} micrographs could be fitted; the first: {table[MICROGRAPH][0]}: "
-                         f"{rows[0]['reason']} (all in {job.out / 'ctf.csv'})")  # fmt: skip
+        why = commonest([(str(row["micrograph"]), str(row["reason"])) for row in rows])
+        raise InputError(f"ctf: none of {len(table)} micrographs could be fitted: {why}; all in {job.out / 'ctf.csv'}")
     write_micrographs(job.out / "micrographs_ctf.star", _star(table, good, job.settings, job.out))
     return summary
 
@@ -192,7 +193,7 @@ def _one(table: pd.DataFrame, row: int, job: CtfJob) -> CtfFit | str:
         micrograph = read_micrograph(table[PATH][row], known)
         fit = estimate_ctf(micrograph, replace(job.settings, **recorded))
     except (VerglasError, OSError, MemoryError) as error:
-        return str(error)
+        return without_name(error, str(table[MICROGRAPH][row]))
     return replace(fit, name=Path(str(table[MICROGRAPH][row])).name)
 
 

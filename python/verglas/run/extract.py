@@ -32,6 +32,7 @@ from verglas.io.coordinates import MICROGRAPH, X, Y, match_names, picks_of_table
 from verglas.io.micrographs import CTF, GRADIENT, PATH, PIXEL, SHARED, join_ctf, optics_of
 from verglas.preprocess import Cut, ExtractSettings, background_excess, cut_particles
 from verglas.run.parallel import in_order
+from verglas.run.reasons import without_name
 from verglas.types import ArraySource, Micrograph, Particles, Picks
 from verglas.types import _columns as col
 
@@ -219,8 +220,9 @@ def extract(
     if done.excluded:
         name, number, *_, reason = done.excluded[0]
         lost = done.asked - len(done.particles)
-        warnings.warn(f"extract: {lost} of {done.asked} particles were set aside; the first: {name}, particle {number} "
-                      f"(from 0): {reason}", VerglasWarning, stacklevel=2)  # fmt: skip
+        where = f"{name}, particle {number} (from 0)" if number >= 0 else name
+        warnings.warn(f"extract: {lost} of {done.asked} particles were set aside; the first: {where}: "
+                      f"{without_name(reason, name)}", VerglasWarning, stacklevel=2)  # fmt: skip
     return done.particles
 
 
@@ -254,7 +256,7 @@ def extract_files(
         if progress is not None:
             progress(done, len(todo))
     if not pieces:
-        first = f"; the first: {excluded[0][0]}: {excluded[0][4]}" if excluded else ""
+        first = f"; the first: {excluded[0][0]}: {without_name(excluded[0][4], excluded[0][0])}" if excluded else ""
         raise InputError(f"extract: no particle could be cut out of {len(table)} micrographs{first}")
     made = particles_of(table, pieces, images)
     if folder is not None:
@@ -392,7 +394,8 @@ def cut_one(
     pixel_A = known if known is not None and np.isfinite(known) else micrograph.pixel_size_A
     if not np.isfinite(pixel_A):
         raise InputError(
-            f"{table[PATH][row]}: the pixel size is unknown: neither file nor list says; give pixel_size_A"
+            f"{table[PATH][row]}: the pixel size is unknown: neither file nor list has it; "
+            "give pixel_size_A (--pixel-size)"
         )
     settings = ExtractSettings(box, pixel_A, options.new_pixel_size_A, options.new_box, options.diameter_A,
                                options.invert, options.ramp, options.edge)  # fmt: skip

@@ -47,6 +47,7 @@ from verglas.preprocess import (
 from verglas.preprocess.pick_particles import MERIT, Templates
 from verglas.run.extract import Microscope
 from verglas.run.parallel import in_order
+from verglas.run.reasons import commonest, without_name
 from verglas.types import Optics, Picks
 
 Progress = Callable[[int, int], None]
@@ -202,9 +203,8 @@ def pick_files(job: PickJob, progress: Progress | None = None) -> PickSummary:
             progress(len(done), len(table))
     used = [one for one in done if one.picks is not None]
     if not used:
-        raise InputError(
-            f"pick: none of {len(done)} micrographs could be used; the first, {done[0].name}: {done[0].reason}"
-        )
+        why = commonest([(one.name, one.reason) for one in done])
+        raise InputError(f"pick: none of {len(done)} micrographs could be used: {why}")
     summary = _summarise(job, done, used, truth, started)
     write_picks(job.out / "picks.star", summary.picks)
     _write_quality(job.out, used, summary)
@@ -245,8 +245,8 @@ def _pick_one(job: PickJob, row: pd.Series[Any], number: int, templates: Templat
         micrograph = replace(read_micrograph(row[PATH], pixel), name=name)
         found = pick_detailed(micrograph, job.diameter_A, templates=templates, settings=job.settings,
                               optics=optics if templates is not None else None)  # fmt: skip
-    except (VerglasError, OSError) as error:
-        return _Done(number, name, reason=str(error))
+    except (VerglasError, OSError, MemoryError) as error:
+        return _Done(number, name, reason=without_name(error, name))
     seconds = time.perf_counter() - began
     quality = MicrographQuality(
         name, len(found.picks), found.bad.fraction, found.cut.separation, found.cut.clear,

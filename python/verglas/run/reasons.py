@@ -1,0 +1,38 @@
+"""Why files were set aside, in words that name each file once."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+
+def without_name(reason: object, name: str) -> str:
+    """A reason without the file's name in front, where the name stands beside it anyway.
+
+    Examples
+    --------
+    >>> from verglas.run.reasons import without_name
+    >>> without_name("mics/a.tif: 4 frames: a movie", "mics/a.tif"), without_name("a.tif: a movie", "mics/a.tif")
+    ('4 frames: a movie', 'a movie')
+    """
+    text = str(reason) or type(reason).__name__
+    for known in (name, Path(name).name):
+        text = text.removeprefix(f"{known}: ")
+    return text
+
+
+def commonest(found: Sequence[tuple[str, str]]) -> str:
+    """The reason that holds for most of (name, reason), with the first name: what to say where nothing is left.
+
+    Examples
+    --------
+    >>> from verglas.run.reasons import commonest
+    >>> commonest([("a", "cut off"), ("b", "a movie"), ("c", "a movie")])
+    'a movie (2 of 3, the first: b)'
+    >>> commonest([("a", "cut off")])
+    'a: cut off'
+    """
+    reason, count = Counter(reason for _, reason in found).most_common(1)[0]
+    first = next(name for name, other in found if other == reason)
+    return f"{reason} ({count} of {len(found)}, the first: {first})" if len(found) > 1 else f"{first}: {reason}"
