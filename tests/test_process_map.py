@@ -22,8 +22,8 @@ STAGES = ["ctf", "pick", "extract", "centre", "class2d", "abinitio", "refine", "
 
 
 def test_too_little_to_see_stops_before_a_model_is_made(tmp_path):
-    """Some 50 particles show nothing that half sets agree on: the classification's verdict ends it, and says how to go on."""
-    write_set(tmp_path, 2)
+    """Some 75 particles show nothing that half sets agree on: the classification's verdict ends it."""
+    write_set(tmp_path, 3)
     done = vg.process(tmp_path / "p", micrographs=[f"{tmp_path}/*.mrc"], to="map", classes=2,
                       set={"class2d.iterations": 2, "extract.edge": "fill"}, **GIVEN)  # fmt: skip
     assert "class2d stopped" in done.stopped
