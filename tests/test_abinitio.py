@@ -7,11 +7,15 @@ import pytest
 from typer.testing import CliRunner
 
 import verglas as vg
+from verglas.ops import Posterior
 from verglas.refinement.abinitio import AbInitioSettings, Course, Start, working_box
-from verglas.refinement.abinitio_centre import spherical_average
+from verglas.refinement.abinitio_centre import centred, spherical_average
 from verglas.refinement.abinitio_consensus import judge
+from verglas.refinement.abinitio_step import thinned
 from verglas.refinement.map_alignment import align_maps, flip_hand, turned_map
 from verglas.refinement.state import HalfModel, PoseTable
+from verglas.run.abinitio import _first_noise as first_noise
+from verglas.run.abinitio import _prepared as prepared
 from verglas.run.abinitio import mirrored_angles
 
 BOX, PIXEL_A, DIAMETER_A = 32, 5.0, 110.0
@@ -121,6 +125,58 @@ def test_spherical_average_keeps_shells_and_nothing_else(data):
     assert average.sum() == pytest.approx(volume.sum(), rel=1e-4)
 
 
+def test_thinned_posteriors_are_few_and_unbiased():
+    rng = np.random.default_rng(0)
+    weight = rng.random(1000) ** 8
+    weight /= weight.sum()
+    rows = np.arange(2000)
+    mean, most = np.zeros(1000), 0
+    for row in rows:
+        one = Posterior(np.array([0, 1000]), np.arange(1000), np.zeros(1000), np.zeros(1000), np.zeros(1000), weight)
+        few = thinned(one, np.array([row]), 64)
+        assert few.weight.sum() == pytest.approx(1)
+        most = max(most, len(few.weight))
+        mean[few.slice] += few.weight / len(rows)
+    assert most <= 64
+    assert np.abs(mean - weight).max() < 1e-3
+    assert np.abs(mean - weight).max() < 0.1 * weight.max()
+
+
+def test_thinning_leaves_short_lists_and_empty_images_alone():
+    p = Posterior.from_lists(3, image=[0, 0, 2], slice=[1, 2, 3], psi_deg=[0, 0, 0], weight=[0.7, 0.3, 1.0])
+    assert thinned(p, np.arange(3), 2) is p
+    q = thinned(p, np.arange(3), 1)
+    assert np.diff(q.offsets).tolist() == [1, 0, 1]
+    assert q.weight.tolist() == [1.0, 1.0]
+
+
+def test_particles_are_centred_against_a_round_map():
+    model = vg.simulate.phantom(BOX, PIXEL_A, 95.0, "O")
+    particles = vg.simulate.particles(model, 150, BOX, PIXEL_A, snr=0.3, shift_sd_A=9.0, seed=3)
+    settings = AbInitioSettings(diameter_A=125.0, final_resolution_A=16.0, shift_range_A=12.0, threads=1)
+    problem, power, _, _ = prepared(particles, settings)
+    found = centred(problem, settings, first_noise(problem, power)).first_origin_px * PIXEL_A
+    error = found - particles.poses.shifts_A
+    assert particles.poses.shifts_A.std() > 7
+    assert np.median(np.hypot(*error.T)) < 0.8 * PIXEL_A
+
+
+@pytest.mark.slow
+def test_symmetry_is_found_and_the_map_put_on_its_axes(tmp_path):
+    model = vg.simulate.phantom(BOX, PIXEL_A, DIAMETER_A, "D2")
+    particles = vg.simulate.particles(model, 300, BOX, PIXEL_A, snr=1.0, seed=1)
+    result = vg.abinitio(particles, "auto", starts=1, out=tmp_path / "run", **CHOICES)
+    assert result.symmetry.symmetry == result.summary()["symmetry"] == "D2"
+    assert result.symmetry.gain > -2 * result.symmetry.gain_error
+    turned = result.map.data[1:, :0:-1, :0:-1]  # half a turn about z
+    assert np.corrcoef(turned.ravel(), result.map.data[1:, 1:, 1:].ravel())[0, 1] > 0.99
+    again = vg.reconstruct(vg.read_particles(tmp_path / "run" / "particles.star"), "D2")
+    assert align_maps(result.map, again, max_radius=6).correlation > 0.9
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert result.symmetry.sentence.split(":")[0] in page
+    assert "worst element" in page
+
+
 def test_course_grows(data):
     settings = AbInitioSettings(**{**CHOICES, "iterations": 20})
     from verglas.refinement.settings import RefineSettings
@@ -144,6 +200,7 @@ def test_course_grows(data):
         ({"starts": 0}, "starts of 1 or more"),
         ({"initial_resolution_A": 10.0}, "coarser than the final"),
         ({"held_out": 0.9}, "out of range"),
+        ({"symmetry": "auto", "classes": 2}, "for one class"),
         ({"diameter_A": 500.0}, "does not fit a box"),
     ],
 )

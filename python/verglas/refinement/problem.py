@@ -56,6 +56,8 @@ class Problem:
         ``("cpu",)``, or the GPUs that share the particles of a half set in contiguous blocks.
     first_origin_px : (n, 2) float64, optional
         Shifts that an ab initio search starts from.
+    edge_px : float
+        Width of the soft edges of circle and sphere, outside the particle's diameter.
     """
 
     particles: Particles
@@ -69,6 +71,7 @@ class Problem:
     batch: int = 0
     devices: tuple[str, ...] = ("cpu",)
     first_origin_px: FloatArray | None = None
+    edge_px: float = _EDGE_PX
 
     def __post_init__(self) -> None:
         """Fill in the batch that is quickest where memory is no concern."""
@@ -121,7 +124,8 @@ class Problem:
     @cached_property
     def image_mask(self) -> npt.NDArray[np.float32]:
         """Circle of the particle's diameter with a soft edge outside it."""
-        return soft_circle(self.box, min(self.diameter_px, self.box - 2 * _EDGE_PX) / 2, _EDGE_PX).astype(np.float32)
+        radius = min(self.diameter_px, self.box - 2 * self.edge_px) / 2
+        return soft_circle(self.box, radius, self.edge_px).astype(np.float32)
 
     @cached_property
     def neighbour_mask(self) -> npt.NDArray[np.float32] | None:
@@ -137,7 +141,8 @@ class Problem:
     @cached_property
     def sphere(self) -> npt.NDArray[np.float32]:
         """Sphere of the particle's diameter with a soft edge outside it."""
-        return soft_sphere(self.box, min(self.diameter_px, self.box - 2 * _EDGE_PX) / 2, _EDGE_PX).astype(np.float32)
+        radius = min(self.diameter_px, self.box - 2 * self.edge_px) / 2
+        return soft_sphere(self.box, radius, self.edge_px).astype(np.float32)
 
     def shell_of(self, resolution_A: float) -> int:
         """Shell of a resolution, rounded."""

@@ -17,6 +17,7 @@ from verglas.report import style
 from verglas.report.figures import _grey, _range, _scale_bar
 from verglas.report.html import Fragment, Link, Page, Picture, Section, Table, render
 from verglas.report.picks import SELECTOR_SCRIPT, SELECTOR_STYLE
+from verglas.report.refine import duration
 
 _REFRESH_S = 15
 
@@ -149,7 +150,7 @@ def particles_picture(images: npt.NDArray[np.float32], pixel_size_A: float) -> b
 def centring_picture(averages: Mapping[str, npt.NDArray[np.float32]], pixel_size_A: float) -> bytes:
     """The mean of all particles for every way of centring them, on one grey scale."""
     with style.styled():
-        figure = style.new_figure(2.3 * len(averages), 2.6)
+        figure = style.new_figure(2.3 * len(averages), 3.0)
         low, high = _range(np.stack(list(averages.values())))
         for axes, (title, image) in zip(np.ravel(figure.subplots(1, len(averages))), averages.items(), strict=True):
             _grey(axes, image, low, high)
@@ -238,7 +239,7 @@ def set_table(rows: Sequence[SetRow]) -> Fragment:
 
 
 def _stages(stages: Sequence[StageRow]) -> Section:
-    rows = [(s.name, s.state, "; ".join(s.reasons), f"{s.seconds:.1f} s") for s in stages]
+    rows = [(s.name, s.state, "; ".join(s.reasons), duration(s.seconds)) for s in stages]
     links = [Link(f"{s.name}: page of its own", s.link) for s in stages if s.link]
     return Section("Stages", "Each judges what it left before the next one starts.",
                    [Table(("stage", "verdict", "because", "time"), rows), *links])  # fmt: skip

@@ -49,6 +49,7 @@ from verglas.types import Map, Particles, Poses
 Progress = Callable[[str, int, int], None]
 
 _FEWEST = 50
+_EDGE_A = 8.0
 
 
 @dataclass(frozen=True)
@@ -241,6 +242,12 @@ def _refine_settings(settings: AbInitioSettings) -> RefineSettings:
     )  # fmt: skip
 
 
+def _problem(particles: Particles, excluded: dict[int, str], settings: AbInitioSettings) -> Problem:
+    """As for refinement, but edges of masks have a width in angstrom: five large pixels would let neighbours in."""
+    problem = make_problem(particles, excluded, _refine_settings(settings), n_classes=settings.classes)
+    return replace(problem, edge_px=float(np.clip(_EDGE_A / problem.pixel_size_A, 1.5, problem.edge_px)))
+
+
 def _cropped(particles: Particles, settings: AbInitioSettings) -> Particles:
     """Particles at the pixel size that the final resolution needs, read when asked for."""
     box = working_box(particles.box, particles.pixel_size_A, settings.final_resolution_A)
@@ -263,7 +270,7 @@ def _prepared(
     usable = len(rows) - len(found.excluded)
     if usable < _FEWEST:
         raise InputError(f"abinitio: {usable} of {len(given)} particles can be used; it takes {_FEWEST} or more")
-    problem = make_problem(small, found.excluded, _refine_settings(settings), n_classes=settings.classes)
+    problem = _problem(small, found.excluded, settings)
     used = np.setdiff1d(np.arange(len(rows)), list(found.excluded))
     excluded = {int(rows[i]): reason for i, reason in found.excluded.items()}
     return problem, found.power[used], excluded, rows[used]
@@ -321,7 +328,7 @@ def _place_all(
     small = _cropped(given, settings)
     found = survey(small, threads=settings.threads)
     excluded.update(found.excluded)
-    whole = make_problem(small, found.excluded, _refine_settings(settings), n_classes=settings.classes)
+    whole = _problem(small, found.excluded, settings)
     model = replace(best.model, scale=np.ones(int(whole.micrograph.max()) + 1))
     if int(whole.group.max()) + 1 != len(model.sigma2):
         raise InputError("abinitio: an optics group has no particle among those drawn; raise max_particles")

@@ -60,7 +60,7 @@ def set_row(project: Project, one: Standing, waiting: Mapping[str, str] | None =
 
 def _sections(project: Project) -> list[Section]:
     made = []
-    for name, record in project.records.items():
+    for name, record in reversed(project.records.items()):  # the result first, then what led to it
         blocks: list[Picture | Table | Fragment] = []
         for file, words in _PICTURES.get(name, ()):
             path = project.folder(name) / file

@@ -1,0 +1,110 @@
+"""``verglas process --to map`` on simulated micrographs: from pixels to a map of the planted structure (row A16.4)."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import subprocess
+import time
+from dataclasses import replace
+
+import pytest
+from process_set import DIAMETER_A, GIVEN, OPTIONS, PIXEL_A, command, environment, scene, write_set
+
+import verglas as vg
+from verglas import simulate
+from verglas.errors import InputError
+from verglas.refinement.map_alignment import align_maps, flip_hand
+
+QUICK = {"class2d.iterations": 8, "abinitio.starts": 2, "abinitio.iterations": 15, "refine.iterations": 5}
+STAGES = ["ctf", "pick", "extract", "centre", "class2d", "abinitio", "refine", "postprocess"]
+
+
+def test_too_little_to_see_stops_before_a_model_is_made(tmp_path):
+    """Some 75 particles show nothing that half sets agree on: the classification's verdict ends it."""
+    write_set(tmp_path, 3)
+    done = vg.process(tmp_path / "p", micrographs=[f"{tmp_path}/*.mrc"], to="map", classes=2,
+                      set={"class2d.iterations": 2, "extract.edge": "fill"}, **GIVEN)  # fmt: skip
+    assert "class2d stopped" in done.stopped
+    assert "noise" in done.stopped
+    assert "--force" in done.stopped
+    assert [r.name for r in done.records] == STAGES[:5]
+    assert done.records[-1].verdict.state == "stop"
+    verdict = json.loads((tmp_path / "p/05_class2d/verdict.json").read_text())
+    assert verdict["numbers"]["particles"] == 0
+    page = (tmp_path / "p/report.html").read_text()
+    assert "05_class2d/classes.html" in page
+    again = vg.process(tmp_path / "p", threads=1)  # it still holds, and is not done again
+    assert again.stopped == done.stopped
+    assert again.records[-1].done_before
+    with pytest.raises(InputError, match="symmetry auto is found by the stage abinitio"):
+        vg.process(tmp_path / "p", symmetry="auto", reference=str(tmp_path / "m0.mrc"), force=True, threads=1)
+
+
+@pytest.fixture(scope="module")
+def micrographs(tmp_path_factory):
+    """Eight micrographs with 60 particles each of a D2 phantom, and its map."""
+    folder = tmp_path_factory.mktemp("mics")
+    model = simulate.phantom(32, 6.0, DIAMETER_A, "D2", 3)
+    for seed in range(8):
+        m, _ = scene(seed, model, snr=1.0, n=60, shape=(760, 760), b_factor_A2=40.0)
+        vg.io.write_stack(folder / f"m{seed}.mrc", m.data[None], PIXEL_A)
+    return folder, simulate.density(model, 60, PIXEL_A, b_factor_A2=40.0)
+
+
+@pytest.mark.slow
+def test_A16_4_micrographs_to_a_map(micrographs, tmp_path):
+    folder, truth = micrographs
+    root = tmp_path / "proj"
+    done = vg.process(root, micrographs=[str(folder)], to="map", symmetry="D2", classes=4, set=QUICK, **GIVEN)
+    assert not done.stopped
+    assert [r.name for r in done.records] == STAGES
+    assert all(r.verdict.state in ("go on", "warn") for r in done.records)
+    found = done.summary()
+    assert found["resolution_A"] < 8.5
+    volume = vg.read_map(root / "07_refine/map.mrc")
+    fits = [
+        align_maps(truth, replace(volume, data=data), max_radius=16) for data in (volume.data, flip_hand(volume.data))
+    ]
+    best = max(fits, key=lambda fit: fit.correlation)
+    mask = vg.read_map(root / "07_refine/mask.mrc").data
+    assert vg.fsc(best.map, truth, mask).resolution_A(0.5) < 12
+    for picture in ("05_class2d/classes.png", "06_abinitio/map.png", "07_refine/fsc.png", "08_postprocess/map.png"):
+        assert (root / picture).stat().st_size > 5000
+    page = (root / "report.html").read_text()
+    assert "07_refine/report.html" in page
+    # one stage with other settings: what precedes it stands, what follows is done again
+    less = vg.process(root, redo=["refine"], set={"refine.max_resolution_A": 12.0}, threads=1)
+    assert [r.done_before for r in less.records] == [True] * 6 + [False] * 2
+    assert less.summary()["resolution_A"] >= 12 * 0.999
+    assert (root / "07_refine.before/map.mrc").is_file()
+
+
+@pytest.mark.slow
+def test_killed_in_the_refinement_it_goes_on_from_its_last_iteration(micrographs, tmp_path):
+    """The half maps are bit for bit those of a refinement that was left alone."""
+    folder, truth = micrographs
+    first, second = tmp_path / "whole", tmp_path / "killed"
+    start = tmp_path / "start.mrc"
+    vg.write_map(start, vg.filters.apply(truth, vg.filters.low_pass(30.0)))
+    vg.process(first, micrographs=[str(folder)], to="classes", symmetry="D2", classes=4, set=QUICK, **GIVEN)
+    shutil.copytree(first, second)
+    whole = vg.process(first, to="map", reference=str(start), threads=1)
+    assert [r.name for r in whole.records] == [*STAGES[:5], *STAGES[6:]]  # no model ab initio
+    child = subprocess.Popen(
+        command("--to", "map", "--reference", start, "--out", second, *OPTIONS), env=environment(),
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    table, deadline = second / "07_refine/iterations.csv", time.monotonic() + 300
+    while not table.is_file() and child.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    child.send_signal(signal.SIGKILL)
+    child.wait()
+    assert json.loads((second / "07_refine/stage.json").read_text())["state"] == "running"
+    done = vg.process(second, threads=1)
+    assert not done.stopped
+    assert [r.done_before for r in done.records] == [True] * 5 + [False] * 2
+    for name in ("half1.mrc", "half2.mrc"):
+        mine, theirs = (vg.read_map(root / "07_refine" / name).data for root in (first, second))
+        assert (mine == theirs).all()
