@@ -165,13 +165,23 @@ def from_grid(
     folded = xp.zeros((box, box, padded // 2 + 1), np.complex64)
     inside = kx <= padded // 2
     folded[..., : inside.sum()] = half[..., : inside.sum()]
-    for column in np.flatnonzero(~inside):  # beyond Nyquist by the margin: the mate of padded - k
-        folded[..., int(padded - kx[column])] += xp.conj(half[..., int(column)])
+    for column in np.flatnonzero(~inside):  # beyond Nyquist by the margin: where the transform repeats
+        _add_beyond(folded, half[..., int(column)], int(kx[column]) % padded, padded)
     if extent >= padded // 2 and padded % 2 == 0:
         # Nyquist stands once in a real transform but was counted as k and -k: both halves are the same sample.
         folded[..., padded // 2] *= 2.0
     real = fft.irfft(folded, n=padded, axis=2, norm="forward", **more)[..., :box]
     return real * correction[:, None, None] * correction[:, None] * correction
+
+
+def _add_beyond(folded: npt.NDArray, values: npt.NDArray, k: int, padded: int) -> None:
+    """Add a column to the one of the real transform that it, or its Friedel mate, is a period away from."""
+    if k == 0:
+        folded[..., 0] += 2 * values  # and its mate; the real transform takes the real part
+    elif k <= padded // 2:
+        folded[..., k] += values
+    else:
+        folded[..., padded - k] += values.conj()
 
 
 def _wrap(block: npt.NDArray, k: npt.NDArray[np.int64], padded: int, axis: int) -> npt.NDArray:
