@@ -137,7 +137,7 @@ def nearest_A(table: pd.DataFrame, truth: pd.DataFrame, pixel_size_A: float) -> 
     return distance * pixel_size_A
 
 
-def apoferritin(data: Path, k: int = 20) -> dict[str, Any]:
+def apoferritin(data: Path, k: int = 5) -> dict[str, Any]:
     """Own picks and random positions away from the expert's; what the automatic selection keeps."""
     pixel_A, rng = 1.5, np.random.default_rng(0)
     truth = next(iter(vg.io.read_star(data / "picks.star").values()))

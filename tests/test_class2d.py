@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import numpy as np
@@ -250,6 +251,15 @@ def test_stability_is_the_overlap_with_repeats(case):
     same = with_stability(found, [found])
     used = same.table["particles"] > 0
     assert np.allclose(same.table["stability"][used], 1)
+    # A repeat in which some of class 1 went to class 2: Jaccard indices by hand, the mean of both repeats.
+    number = found.particles.table["rlnClassNumber"].to_numpy(int).copy()
+    n_1, n_2 = (number == 1).sum(), (number == 2).sum()
+    gone = np.flatnonzero(number == 1)[: n_1 // 4]
+    number[gone] = 2
+    other = dataclasses.replace(found, particles=found.particles.with_columns(rlnClassNumber=number))
+    stability = with_stability(found, [found, other]).table["stability"].to_numpy()
+    kept, grown = (n_1 - len(gone)) / n_1, n_2 / (n_2 + len(gone))
+    assert stability[:3] == pytest.approx([(1 + kept) / 2, (1 + grown) / 2, 1])
 
 
 def test_bad_particles_are_named_and_set_aside():
