@@ -65,6 +65,7 @@ def begun(data):
     first = schedule.first_step(problem)
     after, _ = iterate(problem, state, first)
     then = schedule.make_step(problem, "global", first.radius + 1, first.order, first.shift_range_px)
+    then = replace(then, candidates=2)
     return problem, {"grid": (state, first), "global": (after, then), "local": (after, replace(then, phase="local"))}
 
 
