@@ -65,11 +65,10 @@ def test_axes_off_the_centre_are_found():
     assert np.abs(symmetry_centre(near, found) - left).max() < 0.2
 
 
-def test_without_sphere_leaves_nothing_of_a_ball_and_whitens_the_rest():
+def test_without_sphere_brings_every_shell_to_its_amplitude():
     ball = soft_sphere(BOX, 10.0, 3.0).astype(np.float32)
     rng = np.random.default_rng(0)
     lumps = ball * rng.standard_normal(ball.shape).astype(np.float32)
-    assert np.abs(without_sphere(ball, np.ones(8))).std() < 0.05 * without_sphere(lumps, np.ones(8)).std()
     flat = vg.fourier.forward(without_sphere(lumps, np.ones(8)), 3)
     shells, weight = vg.fourier.shells(ball.shape), vg.fourier.half_weights(ball.shape)
     weight = np.broadcast_to(weight, shells.shape)

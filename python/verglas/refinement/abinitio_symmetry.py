@@ -36,6 +36,8 @@ Volume = npt.NDArray[np.float32]
 
 _RELIABLE = 0.143  # FSC of half maps, up to the first shell below which shells count
 _FEWEST_SHELLS = 5
+_TRIED = 3
+_HINT_SIGMAS = 12.0  # above random axes: a group worth trying though the map is too noisy to show it
 _SIGMAS = 2.0  # loss of evidence, in its standard errors, that refuses a group
 
 
@@ -115,10 +117,35 @@ def on_axes(
     found = chosen(scores)
     if found is None:
         return scores, None, volume
-    # The mass is centred to a fraction of a pixel; the axes meet where the copies fit best.
+    return scores, *_upright(volume, curve, found, threads)
+
+
+def _upright(
+    volume: Volume, curve: FloatArray, found: SymmetryScore, threads: int | None
+) -> tuple[SymmetryScore, Volume]:
+    """The mass is centred to a fraction of a pixel; the axes meet where the copies fit best."""
     volume = moved_map(volume, -symmetry_centre(volume, found, threads=threads), threads=threads)
     found = symmetry_scores(volume, curve, [found.symmetry], threads=threads)[0]
-    return scores, found, turned_map(volume, found.matrix, threads=threads)
+    return found, turned_map(volume, found.matrix, threads=threads)
+
+
+def proposals(scores: Sequence[SymmetryScore]) -> list[SymmetryScore]:
+    """Groups worth trying on the images: the largest that fit; where none does, the one farthest above accident.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from verglas.refinement.abinitio_symmetry import proposals
+    >>> from verglas.refinement.symmetry_search import SymmetryScore
+    >>> weak = SymmetryScore("O", 24, 0.2, 0.1, 17.0, np.eye(3))
+    >>> [s.symmetry for s in proposals([weak, SymmetryScore("C2", 2, 0.2, 0.2, 3.0, np.eye(3))])]
+    ['O']
+    """
+    fitting = sorted((s for s in scores if s.fits), key=lambda s: (-s.order, -s.score))[:_TRIED]
+    if fitting:
+        return fitting
+    best = max(scores, key=lambda s: s.significance)
+    return [best] if best.significance >= _HINT_SIGMAS else []
 
 
 def with_symmetry(
@@ -138,27 +165,44 @@ def with_symmetry(
     """
     train = np.setdiff1d(np.arange(len(problem)), held)
     curve = reliability(problem, settings, start, train)
-    scores, found, upright = on_axes(start.model.volumes[0] * problem.sphere, curve, threads=settings.threads)
-    if found is None:
-        best = max(scores, key=lambda s: s.score)
-        said = f"No symmetry: the best candidate, {best.symmetry}, reaches {best.score:.2f} of what its noise allows."
-        return problem, settings, start, SymmetryFound("C1", scores, float("nan"), float("nan"), said)
-    group = replace(settings, symmetry=found.symmetry)
-    folded = replace(problem, settings=replace(problem.settings, symmetry=found.symmetry))
-    volume = folded.symmetry.apply(upright, Course(problem, settings, len(train)).grid_radius, threads=settings.threads)
+    volume = start.model.volumes[0] * problem.sphere
+    volume = moved_map(volume, -mass_centre(volume), threads=settings.threads)
+    scores = symmetry_scores(volume, curve, threads=settings.threads)
+    best = max(scores, key=lambda s: s.score)
+    refused = ""
+    gain, error = float("nan"), float("nan")
+    for proposal in proposals(scores):
+        found, upright = _upright(volume, curve, proposal, settings.threads)
+        group = replace(settings, symmetry=found.symmetry)
+        folded = replace(problem, settings=replace(problem.settings, symmetry=found.symmetry))
+        made, difference = _tried(problem, folded, settings, group, start, upright, held)
+        gain, error = float(difference.mean()), float(difference.std(ddof=1) / np.sqrt(len(difference)))
+        said = (
+            f"the map without symmetry reaches {found.score:.2f} of what its noise allows ({found.significance:.0f} "
+            "standard deviations above random axes), and under the group particles that took no part are explained "
+            f"{'better' if gain > 0 else 'worse'} by {abs(gain):.2f} +- {error:.2f} nats each"
+        )
+        # A group that the map itself does not show has to be proved by the images; else they must not speak against it.
+        if gain > (-_SIGMAS if proposal.fits else _SIGMAS) * error:
+            sentence = f"Symmetry {found.symmetry}: {said}.{refused}"
+            return folded, group, made, SymmetryFound(found.symmetry, scores, gain, error, sentence)
+        refused += f" {found.symmetry} was tried and refused: {said}."
+    sentence = f"No symmetry: the best candidate, {best.symmetry}, reaches {best.score:.2f} of what its noise allows."
+    return problem, settings, start, SymmetryFound("C1", scores, gain, error, sentence + refused)
+
+
+def _tried(
+    problem: Problem, folded: Problem, settings: AbInitioSettings, group: AbInitioSettings, start: Start,
+    upright: Volume, held: IntArray,
+) -> tuple[Start, FloatArray]:  # fmt: skip
+    """The start after learning under a group, and what each held-out particle gains by it."""
+    train = np.setdiff1d(np.arange(len(problem)), held)
+    radius = Course(problem, settings, len(train)).grid_radius
+    volume = folded.symmetry.apply(upright, radius, threads=settings.threads)
     model = replace(start.model, volumes=volume[None])
     made = full_passes(folded, group, replace(start, model=model), train, held)
     noise = start.model.sigma2
-    difference = held_evidence(folded, group, made.model, held, noise)
-    difference -= held_evidence(problem, settings, replace(start.model, volumes=upright[None]), held, noise)
-    gain, error = float(difference.mean()), float(difference.std(ddof=1) / np.sqrt(len(difference)))
-    accepted = gain > -_SIGMAS * error
-    said = (
-        f"Symmetry {found.symmetry}: the map without symmetry reaches {found.score:.2f} of what its noise allows "
-        f"({found.significance:.0f} standard deviations above random axes), and under the group particles that took no "
-        f"part are explained {'better' if gain > 0 else 'worse'} by {abs(gain):.2f} +- {error:.2f} nats each"
+    without = replace(start.model, volumes=upright[None])
+    return made, (
+        held_evidence(folded, group, made.model, held, noise) - held_evidence(problem, settings, without, held, noise)
     )
-    if not accepted:
-        said += ": the group is refused, and the map left without symmetry."
-        return problem, settings, start, SymmetryFound("C1", scores, gain, error, said)
-    return folded, group, made, SymmetryFound(found.symmetry, scores, gain, error, said + ".")
