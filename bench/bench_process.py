@@ -105,9 +105,25 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--collect", action="store_true", help="run nothing: write down what the projects hold")
     args = parser.parse_args()
-    args.out.mkdir(parents=True, exist_ok=True)
     first, second = args.out / "abinitio", args.out / "reference"
+    if not args.collect:
+        make(args, first, second)
+    model = model_density(args.data, vg.read_particles(first / "particles.star").box)
+    rows = rows_of(first, "ab initio")
+    rows += rows_of(second, "from 7a4m")[5:] if (second / "08_postprocess" / "verdict.json").is_file() else []
+    for project, what in ((first, "ab initio"), (second, "from 7a4m")):
+        if (project / "08_postprocess" / "verdict.json").is_file():
+            rows.append(result_of(project, what, model))
+    rows.append(picks_against_given(args.data, first))
+    figures(first)
+    write("process", rows)
+
+
+def make(args: argparse.Namespace, first: Path, second: Path) -> None:
+    """Both projects, or what is left of them to do."""
+    args.out.mkdir(parents=True, exist_ok=True)
     command(["process", str(args.data / "apoferritin" / "*.tif"), *_MICROSCOPE, "--diameter", "130", "--symmetry", "O",
              "--to", "map", "--out", str(first)])  # fmt: skip
     box = vg.read_particles(first / "particles.star").box
@@ -117,14 +133,6 @@ def main() -> None:
     vg.write_map(args.out / "start.mrc", apply(model, low_pass(25.0)))
     command(["process", "--out", str(second), "--reference", str(args.out / "start.mrc"), "--set",
              "refine.initial_resolution_A=25"])  # fmt: skip
-    rows = rows_of(first, "ab initio") + rows_of(second, "from 7a4m")[5:]
-    rows += [
-        result_of(first, "ab initio", model),
-        result_of(second, "from 7a4m", model),
-        picks_against_given(args.data, first),
-    ]
-    figures(first)
-    write("process", rows)
 
 
 if __name__ == "__main__":

@@ -41,7 +41,7 @@ def write_set(folder: Path, count: int) -> dict[str, object]:
 def write_bad(folder: Path) -> dict[str, str]:
     """What can be wrong with a file of a micrograph -> a word of the reason it must be given."""
     rng = np.random.default_rng(5)
-    image = scene(40)[0].data
+    image = scene(40, defocus_u_A=18000.0)[0].data
     tifffile.imwrite(folder / "whole.tif", image)
     (folder / "cut.tif").write_bytes((folder / "whole.tif").read_bytes()[: image.nbytes // 2])
     (folder / "whole.tif").unlink()
@@ -52,7 +52,7 @@ def write_bad(folder: Path) -> dict[str, str]:
     holed[100:140, 200:260] = np.nan
     vg.io.write_stack(folder / "nan.mrc", holed[None], PIXEL_A)
     vg.io.write_stack(folder / "zero.mrc", np.zeros((1, *SHAPE), np.float32), PIXEL_A)
-    vg.io.write_stack(folder / "pixel.mrc", scene(41)[0].data[None], 2 * PIXEL_A)
+    vg.io.write_stack(folder / "pixel.mrc", scene(41, defocus_u_A=18000.0)[0].data[None], 2 * PIXEL_A)
     return {
         "cut.tif": "cannot be read|can be read|cut off", "colour.tif": "samples", "movie.tif": "movie",
         "movie.mrc": "movie", "nan.mrc": "not finite", "zero.mrc": "constant", "pixel.mrc": "pixel size 6 A",

@@ -303,7 +303,6 @@ def test_off_centre_picks_are_cut_again(copy):
     found = json.loads((copy / "04_centre/centring.json").read_text())
     assert found["moved"]
     assert found["rms_shift_px"] > 3
-    assert found["power"]["average"] > found["power"]["picks"]
     particles = vg.read_particles(done.particles)
     assert particles.table["rlnImageName"].str.contains("04_centre/stacks").all()
     assert np.isfinite(particles.images()).all()

@@ -33,6 +33,7 @@ _PER_CLASS = 75  # particles per 2D class, unless that makes fewer than 10 class
 _CLASS_S, _START_S, _REFINE_S = 4e-4, 0.08, 0.1
 _FREE = ("threads", "progress", "log", "memory_GB")  # settings that change no result
 _CLASS_MEMORY_GB = 4.0
+_ROUTINE = ("was multiplied", "was resampled", "was cropped", "was padded", "were made from")  # notes, no warnings
 _HAND = "the hand is undetermined: the mirror image explains the particles as well"
 
 
@@ -273,8 +274,8 @@ class RefineStage(_MapStage):
             "b_factor_A2": found["b_factor_A2"], "particles": found["particles"], "excluded": found["excluded"],
             "iterations": found["iterations"], "peak_memory_GB": found["peak_memory_GB"],
         }  # fmt: skip
-        reasons = [str(w) for w in run.get("warnings", []) if "resampled" not in w and "cropped" not in w]
-        state = "go on"
+        reasons = [str(w) for w in run.get("warnings", []) if not any(word in w for word in _ROUTINE)]
+        state = "warn" if reasons else "go on"
         if found["resolution_A"] is None:
             return StageVerdict("stop", ("the half maps agree nowhere",), numbers, _REFINED, "07_refine/report.html")
         if run["state"] != "converged":
