@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from child import VERGLAS, run
+from child import command
 
 import verglas as vg
 from verglas.filters import apply, low_pass
@@ -38,8 +38,8 @@ def extract(args: argparse.Namespace, out: Path, ctf: Path) -> float:
     """Seconds."""
     folder = args.data / "apoferritin"
     micrographs = [str(path) for path in sorted(folder.glob("*.tif"))][: args.micrographs]
-    seconds, _, _ = run([
-        *VERGLAS, "extract", *micrographs, "--picks", str(folder / "picks.star"), "--box", str(args.box),
+    seconds, _, _ = command([
+        "extract", *micrographs, "--picks", str(folder / "picks.star"), "--box", str(args.box),
         "--out", str(out), "--pixel-size", "1.5", "--diameter", "140", "--ctf", str(ctf), "--voltage", "300", "--cs",
         "0.01", "--amplitude-contrast", "0.07", "--json",
     ])  # fmt: skip
@@ -68,8 +68,8 @@ def refined(name: str, ctf: Path, args: argparse.Namespace, folder: Path) -> dic
         b_factor_A2=60.0,
     )  # fmt: skip
     vg.write_map(out / "init.mrc", apply(density, low_pass(25.0)))
-    seconds, peak_GB, told = run([
-        *VERGLAS, "refine", str(out / "particles.star"), "--reference", str(out / "init.mrc"), "--symmetry", "O",
+    seconds, peak_GB, told = command([
+        "refine", str(out / "particles.star"), "--reference", str(out / "init.mrc"), "--symmetry", "O",
         "--diameter", "140", "--initial-resolution", "25", "--out", str(out / "run"), "--json",
         *shlex.split(args.options),
     ])  # fmt: skip

@@ -19,13 +19,13 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from child import command
 from scipy.optimize import linear_sum_assignment
 from scipy.spatial import cKDTree
 
 import verglas as vg
 
 from common import write
-from known_truth import command
 
 VIEWS = 10
 

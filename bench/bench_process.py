@@ -19,13 +19,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from child import command
 
 import verglas as vg
 from verglas.filters import apply, low_pass
 from verglas.refinement.map_alignment import align_maps, flip_hand
 
 from common import ROOT, write
-from known_truth import command
 
 _STAGES = ("01_ctf", "02_pick", "03_extract", "04_centre", "05_class2d", "06_abinitio", "07_refine", "08_postprocess")
 _MICROSCOPE = ["--pixel-size", "1.5", "--voltage", "300", "--cs", "0.01", "--amplitude-contrast", "0.07"]

@@ -41,3 +41,8 @@ def run(command: Sequence[str], folder: Path | None = None) -> tuple[float, floa
     if child.returncode != 0:
         raise SystemExit(f"{' '.join(command)} failed with status {child.returncode}")
     return time.perf_counter() - started, peak / 1e9, told[0]
+
+
+def command(arguments: Sequence[str]) -> tuple[float, float, str]:
+    """:func:`run` of a command of verglas."""
+    return run([*VERGLAS, *arguments])

@@ -24,11 +24,11 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+from child import command
 
 import verglas as vg
 
 from common import write
-from known_truth import command
 
 BOX, APIX, PHANTOM_A = 128, 1.5, 130.0
 

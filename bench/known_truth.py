@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from child import VERGLAS, run
+from child import command
 
 import verglas as vg
 from verglas.assessment import PoseErrors, pose_errors
@@ -64,7 +64,7 @@ def refine(case: Case, folder: Path, *options: str, stack: str = "particles") ->
     ]  # fmt: skip
     if "--reference" not in options:
         arguments += ["--reference", str(folder / "init.mrc")]
-    seconds, peak_GB, told = run([*VERGLAS, *arguments])
+    seconds, peak_GB, told = command(arguments)
     found, record = json.loads(told), json.loads((folder / "run" / "run.json").read_text())
     return {
         "seconds": seconds, "iterations": found["iterations"], "peak_GB": peak_GB,
