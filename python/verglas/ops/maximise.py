@@ -397,7 +397,10 @@ class MaximisePlan:
             values, weights = self.slices(first + block, threads=threads)
             if sums.device == "cpu" != self.device:
                 values, weights = values.get(), weights.get()  # type: ignore[attr-defined]
-            polar_insert(sums, values, weights, rotations[block], self.grid, device=sums.device, threads=threads)
+            polar_insert(
+                sums, values, weights, rotations[block], self.grid, device=sums.device, deterministic=True,
+                threads=threads,
+            )  # fmt: skip
 
 
 def maximise(
