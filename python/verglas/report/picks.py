@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import html as _html
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -13,6 +12,7 @@ import numpy as np
 from verglas.preprocess import MicrographQuality, PickResult, Verdict
 from verglas.report import style
 from verglas.report.html import Fragment, Gallery, Page, Picture, Section, Table, render
+from verglas.report.selector import SELECTOR_SCRIPT, SelectorRow, selector, shown_number
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -106,59 +106,6 @@ def histograms(rows: Sequence[MicrographQuality]) -> bytes:
 
 _COLUMNS = ("micrograph", "picks", "bad area %", "separation", "defocus µm", "CTF Å", "flags")
 
-SELECTOR_STYLE = """<style>
-.qc tr.dropped { opacity: .45; }
-.bar { display: flex; gap: .7rem; flex-wrap: wrap; align-items: center; margin: 0 0 .8rem; }
-.bar button { font: inherit; padding: .35rem .8rem; border-radius: .4rem; border: 1px solid var(--line);
-  background: var(--card); color: var(--ink); cursor: pointer; }
-</style>"""
-
-SELECTOR_SCRIPT = """
-(function () {
-  var table = document.querySelector('table.qc'), body = table.tBodies[0];
-  var names = JSON.parse(document.getElementById('names').textContent);
-  var boxes = function () { return Array.prototype.slice.call(body.querySelectorAll('input')); };
-  var count = document.getElementById('count');
-  function show() {
-    var kept = 0;
-    boxes().forEach(function (box) {
-      box.closest('tr').classList.toggle('dropped', !box.checked);
-      if (box.checked) { kept += 1; }
-    });
-    count.textContent = kept + ' of ' + names.length + ' micrographs kept';
-  }
-  body.addEventListener('change', show);
-  document.getElementById('unflagged').addEventListener('click', function () {
-    boxes().forEach(function (box) { box.checked = box.dataset.flagged === '0'; });
-    show();
-  });
-  document.getElementById('everything').addEventListener('click', function () {
-    boxes().forEach(function (box) { box.checked = true; });
-    show();
-  });
-  document.getElementById('save').addEventListener('click', function () {
-    var kept = boxes().filter(function (box) { return box.checked; }).map(function (box) { return +box.dataset.row; });
-    kept.sort(function (a, b) { return a - b; });
-    var lines = kept.map(function (row) {
-      var name = names[row];
-      return (/\\s/.test(name) ? '"' + name + '"' : name) + '\\n';
-    });
-    var text = '\\ndata_\\n\\nloop_\\n_rlnMicrographName #1\\n' + lines.join('') + '\\n';
-    var link = document.createElement('a');
-    link.href = URL.createObjectURL(new Blob([text], {type: 'text/plain'}));
-    link.download = 'micrographs_kept.star';
-    link.click();
-    setTimeout(function () { URL.revokeObjectURL(link.href); }, 1000);
-  });
-  show();
-})();
-"""
-
-
-def _number(value: float, digits: int) -> tuple[str, str]:
-    """(shown, to sort by); nothing where it is not known."""
-    return (f"{value:.{digits}f}", f"{value:.6g}") if np.isfinite(value) else ("", "")
-
 
 def _short(name: str) -> str:
     """A micrograph without its folder."""
@@ -169,34 +116,17 @@ def _cells(row: PageRow) -> list[tuple[str, str]]:
     one = row.quality
     flags = "; ".join(row.reasons)
     return [
-        (_short(one.name), one.name), _number(one.picks, 0), _number(100 * one.bad_fraction, 1),
-        _number(one.separation, 2), _number(one.defocus_A / 1e4, 2), _number(one.resolution_A, 1), (flags, flags),
+        (_short(one.name), one.name), shown_number(one.picks, 0), shown_number(100 * one.bad_fraction, 1),
+        shown_number(one.separation, 2), shown_number(one.defocus_A / 1e4, 2), shown_number(one.resolution_A, 1),
+        (flags, flags),
     ]  # fmt: skip
 
 
 def _table(rows: Sequence[PageRow]) -> Fragment:
-    head = "".join(f'<th scope="col">{_html.escape(c)}</th>' for c in ("keep", *_COLUMNS))
-    body = []
-    for number, row in enumerate(rows):
-        flagged = bool(row.reasons)
-        name = _html.escape(row.quality.name, quote=True)
-        checked = "" if flagged else " checked"
-        box = (f'<td data-value="{int(not flagged)}"><input type="checkbox" data-row="{number}" '
-               f'data-flagged="{int(flagged)}" aria-label="keep {name}"{checked}></td>')  # fmt: skip
-        cells = "".join(
-            f'<td data-value="{_html.escape(key, quote=True)}">{_html.escape(shown)}</td>' for shown, key in _cells(row)
-        )
-        body.append(f'<tr class="marked">{box}{cells}</tr>' if flagged else f"<tr>{box}{cells}</tr>")
-    names = json.dumps([row.quality.name for row in rows]).replace("<", "\\u003c")
-    return Fragment(
-        SELECTOR_STYLE + '<div class="bar"><span id="count"></span>'
-        '<button type="button" id="unflagged">keep what has no flag</button>'
-        '<button type="button" id="everything">keep all</button>'
-        '<button type="button" id="save">save the kept list (STAR)</button></div>'
-        f'<script type="application/json" id="names">{names}</script>'
-        f'<div class="scroll"><table class="sortable qc"><thead><tr>{head}</tr></thead>'
-        f"<tbody>{''.join(body)}</tbody></table></div>"
-    )
+    return selector(_COLUMNS, [
+        SelectorRow(r.quality.name, not r.reasons, bool(r.reasons), [(_html.escape(h), k) for h, k in _cells(r)])
+        for r in rows
+    ])  # fmt: skip
 
 
 def _gallery(rows: Sequence[PageRow]) -> Gallery:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import html as _html
 import io
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,8 +15,8 @@ from verglas.preprocess import PickResult
 from verglas.report import style
 from verglas.report.figures import _grey, _range, _scale_bar
 from verglas.report.html import Fragment, Link, Page, Picture, Section, Table, render
-from verglas.report.picks import SELECTOR_SCRIPT, SELECTOR_STYLE
 from verglas.report.refine import duration
+from verglas.report.selector import SELECTOR_SCRIPT, SelectorRow, selector, shown_number
 
 _REFRESH_S = 15
 
@@ -196,45 +195,23 @@ _COLUMNS = ("micrograph", "state", "reason", "defocus µm", "astig. Å", "rings 
             "ice ring %", "picks", "particles")  # fmt: skip
 
 
-def _number(value: float | None, digits: int) -> tuple[str, str]:
-    if value is None or not np.isfinite(value):
-        return "", ""
-    return f"{value:.{digits}f}", f"{value:.6g}"
-
-
 def _cells(row: SetRow) -> list[tuple[str, str]]:
     """(HTML, value to sort by) of every column."""
     name = _html.escape(row.name.rsplit("/", 1)[-1])
     link = f'<a href="{_html.escape(row.picture, quote=True)}">{name}</a>' if row.picture else name
     plain = [
-        (row.state, row.state), (row.reason, row.reason), _number(row.defocus_A / 1e4, 2),
-        _number(row.astigmatism_A, 0), _number(row.resolution_A, 1), _number(row.merit, 2),
-        _number(100 * row.bad_fraction, 0), _number(100 * row.ice_ring, 0), _number(row.picks, 0),
-        _number(row.particles, 0),
+        (row.state, row.state), (row.reason, row.reason), shown_number(row.defocus_A / 1e4, 2),
+        shown_number(row.astigmatism_A, 0), shown_number(row.resolution_A, 1), shown_number(row.merit, 2),
+        shown_number(100 * row.bad_fraction, 0), shown_number(100 * row.ice_ring, 0), shown_number(row.picks, 0),
+        shown_number(row.particles, 0),
     ]  # fmt: skip
     return [(link, row.name), *((_html.escape(shown), key) for shown, key in plain)]
 
 
 def set_table(rows: Sequence[SetRow]) -> Fragment:
     """The sortable table; ticks choose the micrographs to keep, and the list is saved as a STAR file."""
-    head = "".join(f'<th scope="col">{_html.escape(c)}</th>' for c in ("keep", *_COLUMNS))
-    body = []
-    for number, row in enumerate(rows):
-        kept, flagged = row.state in ("used", "flagged"), row.state != "used"
-        name = _html.escape(row.name, quote=True)
-        box = (f'<td data-value="{int(kept)}"><input type="checkbox" data-row="{number}" '
-               f'data-flagged="{int(flagged)}" aria-label="keep {name}"{" checked" if kept else ""}></td>')  # fmt: skip
-        cells = "".join(f'<td data-value="{_html.escape(key, quote=True)}">{shown}</td>' for shown, key in _cells(row))
-        body.append(f'<tr class="marked">{box}{cells}</tr>' if flagged else f"<tr>{box}{cells}</tr>")
-    names = json.dumps([row.name for row in rows]).replace("<", "\\u003c")
-    return Fragment(
-        SELECTOR_STYLE + '<div class="bar"><span id="count"></span>'
-        '<button type="button" id="unflagged">keep what has no flag</button>'
-        '<button type="button" id="everything">keep all</button>'
-        '<button type="button" id="save">save the kept list (STAR)</button></div>'
-        f'<script type="application/json" id="names">{names}</script>'
-        '<div class="scroll"><table class="sortable qc"><thead><tr>'
-        f"{head}</tr></thead><tbody>{''.join(body)}</tbody></table></div>"
+    return selector(
+        _COLUMNS, [SelectorRow(r.name, r.state in ("used", "flagged"), r.state != "used", _cells(r)) for r in rows]
     )
 
 
