@@ -7,8 +7,7 @@ map within 15 A of the truth at FSC 0.5 after alignment, of either hand. ``growt
 and looks for it; ``averages`` starts from 100 averages of images in known views (A7.6). Common lines: SNR 1/4, no CTF,
 no shifts.
 
-A start of 3,000 particles takes some 20 s of processor time: the whole script with its defaults about 30 minutes on two
-idle cores, ``--only success`` two thirds of that; the script says how far it is after every run.
+A start of 3,000 particles takes some 20 s of processor time; the script says how far it is after every run.
 """
 
 from __future__ import annotations
