@@ -125,6 +125,7 @@ def test_an_op_without_tensor_cores(check, found):
     assert len(check.without_tensor_cores({})) == 2
 
 
+@pytest.mark.slow
 def test_the_module_meets_its_budget(check):
     spec = importlib.util.find_spec("verglas._cuda")
     if spec is None or not _native.cuda_built():

@@ -98,7 +98,9 @@ def failing(monkeypatch):
     monkeypatch.setattr(application, "app", typer.Typer(pretty_exceptions_enable=False))
     application.app.callback()(application._options)
     application.app.command()(fail)
-    return raises
+    application._program.cache_clear()
+    yield raises
+    application._program.cache_clear()
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from typer.main import get_command
 
 from verglas.cli import app as cli
 
@@ -52,9 +51,7 @@ def commands(page: Path) -> list[list[str]]:
 @pytest.fixture(scope="module")
 def line() -> dict[str, Any]:
     """Commands of the command line by name."""
-    for name in cli._COMMANDS:
-        importlib.import_module(f"verglas.cli.{name}").register(cli.app)
-    return dict(get_command(cli.app).commands)  # type: ignore[attr-defined]
+    return dict(cli._program().commands)
 
 
 def refusal(line: dict[str, Any], words: list[str]) -> str:

@@ -55,6 +55,7 @@ def whole_records(root: Path) -> dict[str, int]:
     return {f"{p.parent.parent.name}/{p.name}": p.stat().st_mtime_ns for p in root.glob("*/records/[!.]*.json")}
 
 
+@pytest.mark.slow
 def test_a_folder_is_watched_while_files_grow_and_the_process_is_killed(tmp_path):
     """Killed with SIGKILL while it waits, during the first and during the second file; then it finishes.
 

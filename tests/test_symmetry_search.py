@@ -34,7 +34,7 @@ def noisy(symmetry, *, noise=1.0, shift_px=(0.0, 0.0, 0.0), seed=0):
 
 
 @pytest.mark.parametrize(
-    "symmetry", ["C4", "D2", *(pytest.param(group, marks=pytest.mark.slow) for group in ("C1", "C2", "T", "O", "I2"))]
+    "symmetry", ["C4", *(pytest.param(group, marks=pytest.mark.slow) for group in ("C1", "C2", "D2", "T", "O", "I2"))]
 )
 def test_the_group_of_a_noisy_map_is_found_and_its_axes_put_to_convention(symmetry):
     volume = noisy(symmetry)

@@ -6,6 +6,7 @@ which ``verglas --help`` shows them. Exit status: 0 done, 1 failed (one line say
 
 from __future__ import annotations
 
+import functools
 import importlib
 import inspect
 import re
@@ -94,6 +95,15 @@ def _keep_brackets(commands: Iterable[Any]) -> None:
                 parameter.default.help = re.sub(r"\[(?=[a-z])", r"\\[", text)
 
 
+@functools.cache
+def _program() -> Any:
+    """All commands; made once in a process."""
+    for name in _COMMANDS:
+        importlib.import_module(f"verglas.cli.{name}").register(app)
+    _keep_brackets(app.registered_commands)
+    return typer.main.get_command(app)
+
+
 def main(argv: list[str] | None = None) -> None:
     """Run the command line; never returns normally.
 
@@ -103,12 +113,8 @@ def main(argv: list[str] | None = None) -> None:
     debug = "--debug" in arguments
     arguments = [a for a in arguments if a != "--debug"]
     warnings.showwarning = _show_warning  # type: ignore[assignment]
-    known = len(app.registered_commands)
-    for name in _COMMANDS:
-        importlib.import_module(f"verglas.cli.{name}").register(app)
-    _keep_brackets(app.registered_commands[known:])
     try:
-        status = typer.main.get_command(app).main(args=arguments, prog_name="verglas", standalone_mode=False)
+        status = _program().main(args=arguments, prog_name="verglas", standalone_mode=False)
     except typer.Abort:
         _fail("interrupted", 1)
     except _ClickException as error:
