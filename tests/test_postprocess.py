@@ -279,6 +279,21 @@ def test_worse_than_10_A_is_not_sharpened_and_says_why(truth):
     assert np.isnan(made.guinier.fit).all()
 
 
+def test_half_maps_cut_at_a_shell_have_no_resolution_beyond_it(truth):
+    """The mask spreads the last shells' signal past the cut, where the corrected curve would stay above 0.143."""
+    cut = 7
+    made = []
+    for half in halves(truth, 0.5):
+        spectrum = fourier.forward(half.data, 3)
+        spectrum[fourier.shells(half.data.shape) > cut] = 0
+        made.append(half.with_data(fourier.inverse(spectrum, half.data.shape)))
+    done = vg.postprocess(*made)
+    limit_A = truth.box * truth.pixel_size_A / cut
+    assert done.masked.resolution_A() < 0.95 * limit_A
+    assert done.resolution_A == pytest.approx(limit_A)
+    assert not done.corrected.curve[cut + 1 :].any()
+
+
 def test_given_b_factor_and_determinism(truth):
     pair = halves(truth, 2.0)
     one = vg.postprocess(*pair, b_factor_A2=70.0, settings=PostprocessSettings(threads=1))

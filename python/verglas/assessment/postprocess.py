@@ -25,6 +25,8 @@ RESOLUTION_AT = 0.143
 SWITCH_SHELLS = 2
 # The randomised maps may correlate this much at the resolution before the mask is called tight.
 _TIGHT = 0.1
+# Mean power of a shell, on that of the strongest, below which it was filtered away.
+_EMPTY = 1e-11
 _CURVES = ("unmasked", "masked", "phase-randomised", "corrected")
 
 
@@ -97,6 +99,8 @@ class Postprocessed:
         What was divided out of the sharpened map: exp(+B s^2 / 4); 0 if nothing.
     low_pass_A : float
         Of the sharpened map.
+    data_to_A : float
+        The last shell that the half maps fill: Nyquist, or where they were cut off.
     warnings : tuple of str
         Sentences a reader must see.
     """
@@ -113,12 +117,13 @@ class Postprocessed:
     guinier: Guinier
     b_factor_A2: float
     low_pass_A: float
+    data_to_A: float
     warnings: tuple[str, ...] = ()
 
     @property
     def resolution_A(self) -> float:
-        """Where the corrected FSC falls to 0.143; inf if it is below from the first shell."""
-        return self.corrected.resolution_A(RESOLUTION_AT)
+        """Where the corrected FSC falls to 0.143, or the maps end; inf if it is below from the first shell."""
+        return max(self.corrected.resolution_A(RESOLUTION_AT), self.data_to_A)
 
     @property
     def curves(self) -> dict[str, FSC]:
@@ -345,12 +350,16 @@ def postprocess(
         )
         randomised = fsc(first, second, made.data, symmetry_order=order, threads=threads)
         corrected = corrected_fsc(masked, randomised, shell)
+    # Where half maps were cut off the mask spreads the last shells' signal beyond: no resolution is to be read there.
+    last = _last_with_data(average, threads)
+    beyond = np.arange(len(corrected.curve)) > last
+    corrected = replace(corrected, curve=np.where(beyond, 0.0, corrected.curve))
     sharpened, plot, b, low_pass = _sharpen(average, made, corrected, (mtf, b_factor_A2), chosen)
     return Postprocessed(
         average, sharpened, made, "given" if mask is not None else "from the map: low-pass, threshold, soft edge",
         unmasked, masked, randomised, corrected,
         None if shell is None else float(1.0 / unmasked.frequency_per_A[shell]), plot, b, low_pass,
-        tuple(_warnings(randomised, corrected, shell, plot)),
+        float(1.0 / unmasked.frequency_per_A[last]), tuple(_warnings(randomised, corrected, shell, plot)),
     )  # fmt: skip
 
 
@@ -361,6 +370,13 @@ def _checked(mask: Map, like: Map) -> Map:
     if not (low >= -1e-3 and high <= 1.001 and high > 0):  # a NaN fails too
         raise InputError(f"postprocess: expected a mask with values from 0 to 1, got {low:g} to {high:g}")
     return like.with_data(np.clip(mask.data, 0.0, 1.0))
+
+
+def _last_with_data(average: Map, threads: int | None) -> int:
+    """The last shell with more than what a filter leaves: noise is white to within a few orders of magnitude."""
+    power = fourier.power_spectrum(average.data, 3, threads=threads)
+    filled = np.flatnonzero(power[1:] > _EMPTY * power[1:].max())
+    return int(filled[-1]) + 1 if filled.size else 1
 
 
 def _first_below(curve: FSC, value: float) -> int | None:
