@@ -21,8 +21,10 @@ BLOCK = re.compile(r"(<!-- table: (?P<spec>[^>]*?) -->\n).*?(<!-- end -->)", re.
 
 
 def shown(value: object) -> str:
-    if isinstance(value, bool) or value is None:
-        return "" if value is None else str(value).lower()
+    if value is None or value != value:  # what was not measured, NaN included
+        return ""
+    if isinstance(value, bool):
+        return str(value).lower()
     if isinstance(value, float):
         if value != 0 and (abs(value) < 1e-3 or abs(value) >= 1e6):
             return f"{value:.1e}"
