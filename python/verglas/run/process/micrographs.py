@@ -7,6 +7,7 @@ there, a watched folder is worked on file by file, and a set of thousands grows 
 from __future__ import annotations
 
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -63,7 +64,7 @@ class Work:
     transient: bool = False
 
 
-class MicrographStage:
+class MicrographStage(ABC):
     """What the stages of single micrographs share.
 
     A subclass says its name, folder and the stages whose results it needs, and computes one micrograph; ``finish``
@@ -79,21 +80,21 @@ class MicrographStage:
         """In the project."""
         return FOLDERS[self.name]
 
+    @abstractmethod
     def settings(self, project: Project) -> dict[str, Any]:
         """Resolved settings."""
-        raise NotImplementedError
 
+    @abstractmethod
     def compute(self, project: Project, shot: Shot) -> tuple[dict[str, Any], list[Picture]]:
         """Result and pictures of one micrograph; may raise what reading and computing raise."""
-        raise NotImplementedError
 
+    @abstractmethod
     def finish(self, project: Project) -> dict[str, str]:
         """Files of the whole set."""
-        raise NotImplementedError
 
+    @abstractmethod
     def verdict(self, project: Project) -> StageVerdict:
         """On the set."""
-        raise NotImplementedError
 
     def inputs(self, project: Project) -> dict[str, str]:
         """The micrographs, and results of earlier stages that micrographs are passed on by."""
