@@ -10,10 +10,11 @@ import numpy as np
 import numpy.typing as npt
 from scipy.optimize import linear_sum_assignment
 
+from verglas import fourier
 from verglas.assessment import FSC, fsc
 from verglas.refinement.abinitio import AbInitioSettings, Start, held_evidence
 from verglas.refinement.abinitio_centre import spherical_average
-from verglas.refinement.map_alignment import align_maps, flip_hand
+from verglas.refinement.map_alignment import align_maps, flip_hand, turned_map
 from verglas.refinement.problem import Problem
 from verglas.types import Map
 
@@ -22,7 +23,8 @@ IntArray = npt.NDArray[np.int64]
 Volume = npt.NDArray[np.float32]
 Kind = Literal["found", "unconfirmed", "undecided", "noise"]
 
-_AGREE_A = 1.7  # starts agree if their FSC stays above 0.5 to this times the final resolution
+_AGREE_A = 1.4  # starts agree if their FSC stays above 0.5 to this times the final resolution
+_ROUND = 1e-3  # a shell with less than this share of its power off the spherical average has nothing else to compare
 _SIGMAS = 4.0  # mean gain of the evidence, in its standard errors, that is no accident
 _LEAST_GAIN = 1.0  # nats per particle: less than this and poses would be all but uniform
 
@@ -42,7 +44,7 @@ class Comparison:
     correlation : list of float
         With the best start's map.
     curves : list of FSC
-        Against the best start's map, in the sphere.
+        Against the best start's map, both without their spherical averages (:func:`aspherical_fsc`).
     """
 
     number: int
@@ -90,31 +92,87 @@ def ranked(starts: Sequence[Start]) -> list[Start]:
     return sorted(starts, key=lambda s: (-s.score, s.number))
 
 
+def aspherical(volume: Volume) -> Volume:
+    """The map less its spherical average: what poses decide on."""
+    return np.asarray(volume - spherical_average(volume), np.float32)
+
+
+def aspherical_fsc(first: Map, second: Map, *, threads: int | None = None) -> FSC:
+    """FSC of two masked maps without their spherical averages, which agree whatever the poses.
+
+    Round particles (apoferritin, viruses) are nearly all spherical average: any two maps of them, right or wrong, agree
+    far beyond where their orientations mean anything. Shells that hold nothing else (less than a thousandth of the power
+    of either map) keep the ordinary FSC.
+
+    Parameters
+    ----------
+    first, second : Map
+        Masked, one turned onto the other.
+    threads : int, optional
+        Threads; all by default.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import verglas as vg
+    >>> from verglas.refinement.abinitio_consensus import aspherical_fsc
+    >>> from verglas.refinement.abinitio_centre import spherical_average
+    >>> m = vg.simulate.density(vg.simulate.phantom(32, 4.0, 90.0), 32, 4.0)
+    >>> other = vg.simulate.density(vg.simulate.phantom(32, 4.0, 90.0, seed=1), 32, 4.0)
+    >>> shell = spherical_average(m.data)  # the same in both
+    >>> two = [vg.Map(5 * shell + v, 4.0) for v in (m.data, other.data)]
+    >>> bool(vg.fsc(*two).curve[3] > 0.9), bool(aspherical_fsc(*two).curve[3] < 0.1)
+    (True, True)
+    """
+    flat = [aspherical(m.data) for m in (first, second)]
+    whole = fsc(first, second, threads=threads)
+    rest = fsc(*(Map(v, first.pixel_size_A) for v in flat), threads=threads)
+    round_ = np.zeros(len(rest.curve), bool)
+    for v, m in zip(flat, (first, second), strict=True):
+        left, power = (fourier.power_spectrum(x, 3, threads=threads) for x in (v, m.data))
+        round_ |= left < _ROUND * power
+    return replace(rest, curve=np.where(round_, whole.curve, rest.curve))
+
+
 def compare(problem: Problem, best: Start, other: Start, radius: int) -> Comparison:
-    """Turn the maps of a start onto those of the best, either hand, classes in the order that fits best."""
+    """Turn the maps of a start onto those of the best, either hand, classes in the order that fits best.
+
+    The rotation is sought, and agreement measured, on what is left without the spherical averages.
+    """
     classes = len(best.model.volumes)
     pixel, threads = problem.pixel_size_A, problem.settings.threads
-    found = {}
-    score = np.empty((classes, classes))
+    ours, theirs = (s.model.volumes * problem.sphere for s in (best, other))
+    found, score = {}, np.empty((classes, classes))
     for i in range(classes):
-        target = Map(best.model.volumes[i] * problem.sphere, pixel)
         for j in range(classes):
-            volume = other.model.volumes[j] * problem.sphere
-            hands = [align_maps(target, Map(v, pixel), max_radius=radius, threads=threads)
-                     for v in (volume, flip_hand(volume))]  # fmt: skip
-            mirrored = hands[1].correlation > hands[0].correlation
-            found[i, j] = (hands[int(mirrored)], mirrored)
-            score[i, j] = found[i, j][0].correlation
-    rows, columns = linear_sum_assignment(-score)
-    chosen = [found[i, j] for i, j in zip(rows, columns, strict=True)]
-    curves = [
-        fsc(Map(best.model.volumes[i], pixel), aligned.map, problem.sphere, threads=threads)
-        for i, (aligned, _) in enumerate(chosen)
-    ]
+            found[i, j] = _onto(Map(ours[i], pixel), Map(theirs[j], pixel), radius, threads)
+            score[i, j] = found[i, j].correlation
+    chosen = [(i, found[i, j]) for i, j in zip(*linear_sum_assignment(-score), strict=True)]
+    curves = [aspherical_fsc(Map(ours[i], pixel), f.map, threads=threads) for i, f in chosen]
     return Comparison(
-        other.number, [a.map for a, _ in chosen], [bool(m) for _, m in chosen], [a.correlation for a, _ in chosen],
+        other.number, [f.map for _, f in chosen], [f.mirrored for _, f in chosen], [f.correlation for _, f in chosen],
         curves,
     )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class _Onto:
+    """A map turned onto another, of the hand that fits better."""
+
+    map: Map
+    mirrored: bool
+    correlation: float
+
+
+def _onto(target: Map, volume: Map, radius: int, threads: int | None) -> _Onto:
+    """Turn a map onto another by what is left of both without their spherical averages."""
+    flat = replace(target, data=aspherical(target.data))
+    made = []
+    for mirrored, data in ((False, volume.data), (True, flip_hand(volume.data))):
+        aligned = align_maps(flat, replace(volume, data=aspherical(data)), max_radius=radius, threads=threads)
+        made.append((aligned.correlation, mirrored, data, aligned.matrix))
+    correlation, mirrored, data, matrix = max(made, key=lambda m: m[0])
+    return _Onto(replace(volume, data=turned_map(data, matrix, threads=threads)), mirrored, correlation)
 
 
 def one_noise(starts: Sequence[Start]) -> FloatArray:

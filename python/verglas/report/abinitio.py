@@ -172,7 +172,7 @@ def _agreement(shown: AbInitioShown) -> Section:
     }
     return Section(
         "Agreement",
-        "FSC of every other start with the best. Their particles are the same, so this is no resolution: it says "
-        "whether the answer depends on the start.",
+        "FSC of every other start with the best, without their spherical averages, which agree whatever the poses. "
+        "Their particles are the same, so this is no resolution: it says whether the answer depends on the start.",
         [Picture(figures.fsc(curves, (0.5,), legend_at=0.5), "FSC of every start with the best")],
     )  # fmt: skip
