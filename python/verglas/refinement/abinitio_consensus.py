@@ -101,8 +101,8 @@ def aspherical_fsc(first: Map, second: Map, *, threads: int | None = None) -> FS
     """FSC of two masked maps without their spherical averages, which agree whatever the poses.
 
     Round particles (apoferritin, viruses) are nearly all spherical average: any two maps of them, right or wrong, agree
-    far beyond where their orientations mean anything. Shells that hold nothing else (less than a thousandth of the power
-    of either map) keep the ordinary FSC.
+    far beyond where their orientations mean anything. Shells that hold nothing else (less than a thousandth of the
+    power of either map) keep the ordinary FSC.
 
     Parameters
     ----------

@@ -1,0 +1,81 @@
+r"""The sign of what is not round: an ab initio map against its twin.
+
+Write a map as its spherical average S and the rest A. Where A is weak, the evidence of an image, marginal over poses,
+
+.. math:: \log \langle e^{l(S + A)} \rangle = l(S) + \kappa_2(A) / 2 + \kappa_3(A) / 6 + \dots,
+
+begins with the second cumulant, in which A and -A are equal: autocorrelations do not know the sign (Kam 1980, J. Theor.
+Biol. 82, 15-39). Only the third tells S + A from S - A, so that random starts of a nearly round particle end in either,
+and one in the wrong stays there. Each finished start is therefore compared with its twin S - A, which learns from the
+same particles and must explain those held out better.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import numpy.typing as npt
+
+from verglas.refinement.abinitio import AbInitioSettings, Start, full_passes, held_evidence
+from verglas.refinement.abinitio_centre import spherical_average
+from verglas.refinement.problem import Problem
+from verglas.refinement.state import HalfModel
+
+FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
+Volume = npt.NDArray[np.float32]
+
+_SHARP_NATS = 20.0
+_PASSES = 2  # times the full passes of a start: the twin has all to learn that follows from its sign
+
+
+def twin(volume: Volume) -> Volume:
+    """2 S - V: the map with the sign of all but its spherical average S turned round.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from verglas.refinement.abinitio_sign import twin
+    >>> v = np.random.default_rng(0).standard_normal((8, 8, 8)).astype(np.float32)
+    >>> bool(np.allclose(twin(twin(v)), v, atol=1e-5))
+    True
+    """
+    return np.asarray(2 * spherical_average(volume) - volume, np.float32)
+
+
+def better_sign(problem: Problem, settings: AbInitioSettings, start: Start, held: IntArray) -> Start:
+    """The start, or what its twin has learned where that explains particles held out better.
+
+    Classes are turned round one at a time, and only where the part that is not round is weak: where it adds more than
+    20 nats to the evidence of a particle, poses are sharp, the expansion above does not hold, and the sign is known.
+
+    Parameters
+    ----------
+    problem : Problem
+    settings : AbInitioSettings
+    start : Start
+        Finished.
+    held : (m,) int64
+        Particles that it has not learned from.
+    """
+    train = np.setdiff1d(np.arange(len(problem)), held)
+    longer = replace(settings, full_iterations=_PASSES * settings.full_iterations)
+    for k in range(len(start.model.volumes)):
+        noise = start.model.sigma2
+        own, round_ = (held_evidence(problem, settings, m, held, noise).mean()
+                       for m in (start.model, _with_map(start, k, spherical_average, problem)))  # fmt: skip
+        if own - round_ > _SHARP_NATS:
+            continue
+        other = full_passes(problem, longer, replace(start, model=_with_map(start, k, twin, problem)), train, held)
+        if held_evidence(problem, settings, other.model, held, noise).mean() > own:
+            start = other
+    return start
+
+
+def _with_map(start: Start, k: int, changed: Callable[[Volume], Volume], problem: Problem) -> HalfModel:
+    """The start's model with one of its maps changed."""
+    volumes = start.model.volumes.copy()
+    volumes[k] = changed(volumes[k] * problem.sphere)
+    return replace(start.model, volumes=volumes)
