@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import typer
@@ -33,11 +34,13 @@ def register(app: typer.Typer) -> None:
         stack: Path = typer.Option(None, "--stack", help="Image stack in place of the one the file names."),
         seed: int = typer.Option(0, "--seed", min=0, help="Seed of everything random."),
         threads: int = typer.Option(None, "--threads", min=1, help="Threads [all]."),
+        resume: bool = typer.Option(False, "--resume", help="Begin nothing anew: there must be a run to go on with."),
         as_json: bool = typer.Option(False, "--json", help="Print the summary as JSON."),
     ) -> None:
         """Make a first map without a reference, from several random starts, with a verdict on it.
 
-        Writes map.mrc (map_class1.mrc, ...), particles.star with poses, abinitio.json and report.html.
+        Writes map.mrc (map_class1.mrc, ...), particles.star with poses, abinitio.json and report.html, which can be
+        opened while the run goes on. Stopped, the same command goes on from the last checkpoint.
         """
         positive = {
             "--diameter": diameter, "--initial-resolution": initial_resolution, "--final-resolution": final_resolution,
@@ -61,7 +64,8 @@ def register(app: typer.Typer) -> None:
         with shown_stages() as progress:
             found = abinitio_files(
                 particles, symmetry, diameter, stack=stack, classes=classes, starts=starts, most_starts=most_starts,
-                out=out, mirror=flip_hand, progress=progress, initial_resolution_A=initial_resolution,
+                out=out, mirror=flip_hand, resume=resume, progress=progress,
+                say=lambda line: print(line, file=sys.stderr, flush=True), initial_resolution_A=initial_resolution,
                 final_resolution_A=final_resolution, iterations=iterations, first_batch=first_batch,
                 shift_range_A=shift_range, max_particles=max_particles, seed=seed, threads=threads,
             )  # fmt: skip

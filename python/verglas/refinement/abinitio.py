@@ -19,13 +19,15 @@ from verglas.errors import InputError
 from verglas.geometry import euler_to_matrix, random_orientations
 from verglas.reconstruction.accumulate import direct_grid
 from verglas.reconstruction.sums import Batch, add_batch, finish
+from verglas.refinement import abinitio_kept as kept
 from verglas.refinement.abinitio_step import BatchStep, BatchSums
 from verglas.refinement.problem import Problem
 from verglas.refinement.schedule import angles_in_plane
 from verglas.refinement.settings import Step
 from verglas.refinement.state import HalfModel, PoseTable
 from verglas.refinement.update import resolution_shell, solve
-from verglas.types import Map
+from verglas.types import Keeper, Map, Snapshot
+from verglas.types.snapshot import from_arrays, to_arrays
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
@@ -37,6 +39,7 @@ _MOST_STARTS = 8
 _START_IMAGES = 40  # random poses of few images make a blob that is no sphere
 _BOXES = (32, 36, 40, 48, 54, 60, 64, 72, 80, 90, 96, 108, 120, 128, 144, 160, 180, 192, 216, 240, 256)
 _MARGIN_SHELLS = 3  # of the maps beyond what is scored
+_PLACED_AT_ONCE = 8192
 
 
 @dataclass(frozen=True)
@@ -243,7 +246,7 @@ def random_map(problem: Problem, rows: IntArray, settings: AbInitioSettings, see
 
 def run_start(
     problem: Problem, settings: AbInitioSettings, number: int, sigma2: FloatArray, held: IntArray,
-    tell: Tell | None = None,
+    tell: Tell | None = None, *, keeper: Keeper | None = None,
 ) -> Start:  # fmt: skip
     """One random start to its end.
 
@@ -260,10 +263,39 @@ def run_start(
         Particles that are left out and rank the result.
     tell : callable, optional
         Called after every iteration.
+    keeper : Keeper, optional
+        Keeps where the start stands after every iteration; what it has kept goes on, to the same result bit for bit.
     """
-    rng = np.random.default_rng((settings.seed, number))
     train = np.setdiff1d(np.arange(len(problem)), held)
     course = Course(problem, settings, len(train))
+    saved = None if keeper is None else keeper.load()
+    done = kept.restored_at_end(saved)
+    if done is not None:
+        return Start(number, *done)
+    if saved is None:
+        now = _begun(problem, settings, course, train, (number, sigma2))
+    else:
+        now = kept.restored(saved, direct_grid(problem.box, course.grid_radius))
+    total = settings.iterations + settings.full_iterations
+    while now.iteration < total:
+        _iterate(problem, course, train, now)
+        if keeper is not None:
+            keeper.save(kept.taken(now, total))
+        if tell is not None:
+            tell(now.iteration, total)
+    step = BatchStep(problem, now.model, course.step(course.last_radius), course.grid_radius)
+    evidence = step.evaluate(held, now.poses)
+    if keeper is not None:
+        keeper.save(kept.taken_at_end(now.model, now.poses, evidence, now.curves), needed=True)
+    return Start(number, now.model, now.poses, evidence, now.curves)
+
+
+def _begun(
+    problem: Problem, settings: AbInitioSettings, course: Course, train: IntArray, given: tuple[int, FloatArray]
+) -> kept.UnderWay:
+    """A start before its first mini-batch; ``given`` are its number and the first noise."""
+    number, sigma2 = given
+    rng = np.random.default_rng((settings.seed, number))
     few = min(_START_IMAGES, len(train))
     volumes = np.stack([
         random_map(problem, np.sort(rng.choice(train, few, replace=False)), settings, int(rng.integers(2**31)))
@@ -271,24 +303,25 @@ def run_start(
     ])  # fmt: skip
     model = HalfModel(volumes, sigma2.copy(), np.ones(int(problem.micrograph.max()) + 1),
                       np.full(settings.classes, 1 / settings.classes))  # fmt: skip
-    poses, sums, resolved = PoseTable.unknown(len(problem)), None, float(course.first_radius)
     curves = np.zeros((settings.classes, problem.box // 2 + 1))
-    order, at = rng.permutation(train), 0
-    total = settings.iterations + settings.full_iterations
-    for iteration in range(total):
-        size = course.batch(iteration)
-        if at + size > len(order):
-            order, at = rng.permutation(train), 0
-        rows, at = np.sort(order[at : at + size]), at + size
-        step = course.step(course.radius(iteration, resolved))
-        fresh = BatchStep(problem, model, step, course.grid_radius).sums(rng.permutation(rows), poses)
-        sums = fresh if sums is None else sums.moved(fresh, course.step_size(iteration))
-        model, curves = updated(problem, model, sums)
-        resolved = max(resolution_shell(c, course.last_radius, 0.143) for c in curves)
-        if tell is not None:
-            tell(iteration + 1, total)
-    evidence = BatchStep(problem, model, course.step(course.last_radius), course.grid_radius).evaluate(held, poses)
-    return Start(number, model, poses, evidence, curves)
+    poses = PoseTable.unknown(len(problem))
+    return kept.UnderWay(rng, rng.permutation(train), 0, model, poses, curves, float(course.first_radius))
+
+
+def _iterate(problem: Problem, course: Course, train: IntArray, now: kept.UnderWay) -> None:
+    """The next mini-batch."""
+    iteration, size = now.iteration, course.batch(now.iteration)
+    if now.at + size > len(now.order):
+        now.order, now.at = now.rng.permutation(train), 0
+    rows = np.sort(now.order[now.at : now.at + size])
+    now.at += size
+    step = course.step(course.radius(iteration, now.resolved))
+    batch = BatchStep(problem, now.model, step, course.grid_radius)
+    fresh = batch.sums(now.rng.permutation(rows), now.poses)
+    now.sums = fresh if now.sums is None else now.sums.moved(fresh, course.step_size(iteration))
+    now.model, now.curves = updated(problem, now.model, now.sums)
+    now.resolved = max(resolution_shell(c, course.last_radius, 0.143) for c in now.curves)
+    now.iteration += 1
 
 
 def full_passes(problem: Problem, settings: AbInitioSettings, start: Start, train: IntArray, held: IntArray) -> Start:
@@ -326,15 +359,45 @@ def updated(problem: Problem, model: HalfModel, sums: BatchSums) -> tuple[HalfMo
     return replace(model, volumes=volumes, sigma2=sigma2, class_weight=weight / weight.sum()), curves
 
 
-def finished(problem: Problem, settings: AbInitioSettings, start: Start, *, learn: bool = True) -> Start:
-    """A start with poses of all particles, held-out ones included; with ``learn`` they add to its maps as well."""
+def finished(problem: Problem, settings: AbInitioSettings, start: Start) -> Start:
+    """A start with poses of all particles, held-out ones included, which add to its maps as well."""
     rows = np.arange(len(problem))
     course = Course(problem, settings, len(rows))
     step = course.step(course.last_radius)
-    poses, model, curves = PoseTable.unknown(len(problem)), start.model, start.curves
-    if learn:
-        sums = BatchStep(problem, model, step, course.grid_radius).sums(rows, poses)
-        model, curves = updated(problem, model, sums)
-    else:
-        BatchStep(problem, model, step, course.grid_radius).evaluate(rows, poses)
+    poses = PoseTable.unknown(len(problem))
+    sums = BatchStep(problem, start.model, step, course.grid_radius).sums(rows, poses)
+    model, curves = updated(problem, start.model, sums)
     return replace(start, model=model, poses=poses, curves=curves)
+
+
+def placed(
+    problem: Problem, settings: AbInitioSettings, model: HalfModel, tell: Tell | None = None, *,
+    keeper: Keeper | None = None,
+) -> PoseTable:  # fmt: skip
+    """Poses of all particles of a problem against maps that do not learn from them.
+
+    Parameters
+    ----------
+    problem : Problem
+    settings : AbInitioSettings
+    model : HalfModel
+    tell : callable, optional
+        Called with particles done, in all.
+    keeper : Keeper, optional
+        Keeps the poses found so far.
+    """
+    total = len(problem)
+    course = Course(problem, settings, total)
+    step = BatchStep(problem, model, course.step(course.last_radius), course.grid_radius)
+    saved = None if keeper is None else keeper.load()
+    poses = PoseTable.unknown(total) if saved is None else from_arrays(PoseTable, "poses.", saved.arrays)
+    done = 0 if saved is None else int(saved.record["done"])
+    while done < total:
+        rows = np.arange(done, min(done + _PLACED_AT_ONCE, total))
+        step.evaluate(rows, poses)
+        done += len(rows)
+        if keeper is not None:
+            keeper.save(Snapshot(to_arrays("poses.", poses), {"done": done}))
+        if tell is not None:
+            tell(done, total)
+    return poses
