@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -35,6 +36,7 @@ Volume = npt.NDArray[np.float32]
 Tell = Callable[[int, int], None]  # iterations done, in all
 
 AUTO = "auto"
+METHODS = ("em", "hill-climbing")
 _MOST_STARTS = 8
 _START_IMAGES = 40  # random poses of few images make a blob that is no sphere
 _BOXES = (32, 36, 40, 48, 54, 60, 64, 72, 80, 90, 96, 108, 120, 128, 144, 160, 180, 192, 216, 240, 256)
@@ -75,6 +77,9 @@ class AbInitioSettings:
         Share of the particles that no start learns from; they rank the starts.
     max_particles : int
         Particles drawn for the starts; more add nothing at low resolution.
+    method : {"em", "hill-climbing"}
+        Stochastic expectation-maximisation; or stochastic hill climbing (:mod:`verglas.refinement.hill_climbing`), as
+        a check by other means, of one map.
     seed : int
         Of starts, batches, held-out particles.
     threads : int, optional
@@ -95,6 +100,7 @@ class AbInitioSettings:
     shift_range_A: float = 10.0
     held_out: float = 0.1
     max_particles: int = 20000
+    method: str = "em"
     seed: int = 0
     threads: int | None = None
 
@@ -111,13 +117,20 @@ class AbInitioSettings:
         for name in ("classes", "starts", "iterations", "first_batch", "max_particles", "full_iterations"):
             if getattr(self, name) < 1:
                 raise InputError(f"abinitio: expected {name} of 1 or more, got {getattr(self, name)}")
-        if self.symmetry.lower() == AUTO and self.classes > 1:
-            raise InputError("abinitio: symmetry auto is for one class; give the group, or C1")
+        self._check_kind()
         if self.diameter_A is not None and not self.diameter_A > 0:
             raise InputError(f"abinitio: expected a positive diameter, got {self.diameter_A}")
         for name in ("held_out", "step_size"):
             if not 0 < getattr(self, name) <= (0.5 if name == "held_out" else 1):
                 raise InputError(f"abinitio: {name} = {getattr(self, name)} is out of range")
+
+    def _check_kind(self) -> None:
+        if self.method not in METHODS:
+            raise InputError(f"abinitio: expected the method {' or '.join(METHODS)}, got {self.method!r}")
+        if self.classes > 1 and self.method != METHODS[0]:
+            raise InputError(f"abinitio: the method {self.method} makes one map, got {self.classes} classes")
+        if self.classes > 1 and self.symmetry.lower() == AUTO:
+            raise InputError("abinitio: symmetry auto is for one class; give the group, or C1")
 
     @property
     def imposed(self) -> str:
@@ -246,7 +259,7 @@ def random_map(problem: Problem, rows: IntArray, settings: AbInitioSettings, see
 
 def run_start(
     problem: Problem, settings: AbInitioSettings, number: int, sigma2: FloatArray, held: IntArray,
-    tell: Tell | None = None, *, keeper: Keeper | None = None,
+    tell: Tell | None = None, *, keeper: Keeper | None = None, method: Method | None = None,
 ) -> Start:  # fmt: skip
     """One random start to its end.
 
@@ -265,7 +278,10 @@ def run_start(
         Called after every iteration.
     keeper : Keeper, optional
         Keeps where the start stands after every iteration; what it has kept goes on, to the same result bit for bit.
+    method : Method, optional
+        Stochastic expectation-maximisation by default.
     """
+    method = method or StochasticEM()
     train = np.setdiff1d(np.arange(len(problem)), held)
     course = Course(problem, settings, len(train))
     saved = None if keeper is None else keeper.load()
@@ -273,12 +289,12 @@ def run_start(
     if done is not None:
         return Start(number, *done)
     if saved is None:
-        now = _begun(problem, settings, course, train, (number, sigma2))
+        now = method.begin(problem, settings, course, train, (number, sigma2))
     else:
         now = kept.restored(saved, direct_grid(problem.box, course.grid_radius))
-    total = settings.iterations + settings.full_iterations
+    total = method.iterations(settings)
     while now.iteration < total:
-        _iterate(problem, course, train, now)
+        method.iterate(problem, course, train, now)
         if keeper is not None:
             keeper.save(kept.taken(now, total))
         if tell is not None:
@@ -290,38 +306,61 @@ def run_start(
     return Start(number, now.model, now.poses, evidence, now.curves)
 
 
-def _begun(
-    problem: Problem, settings: AbInitioSettings, course: Course, train: IntArray, given: tuple[int, FloatArray]
-) -> kept.UnderWay:
-    """A start before its first mini-batch; ``given`` are its number and the first noise."""
-    number, sigma2 = given
-    rng = np.random.default_rng((settings.seed, number))
-    few = min(_START_IMAGES, len(train))
-    volumes = np.stack([
-        random_map(problem, np.sort(rng.choice(train, few, replace=False)), settings, int(rng.integers(2**31)))
-        for _ in range(settings.classes)
-    ])  # fmt: skip
-    model = HalfModel(volumes, sigma2.copy(), np.ones(int(problem.micrograph.max()) + 1),
-                      np.full(settings.classes, 1 / settings.classes))  # fmt: skip
-    curves = np.zeros((settings.classes, problem.box // 2 + 1))
-    poses = PoseTable.unknown(len(problem))
-    return kept.UnderWay(rng, rng.permutation(train), 0, model, poses, curves, float(course.first_radius))
+class Method(Protocol):
+    """How a start comes to its map."""
+
+    def iterations(self, settings: AbInitioSettings) -> int:
+        """In all."""
+
+    def begin(
+        self, problem: Problem, settings: AbInitioSettings, course: Course, train: IntArray,
+        given: tuple[int, FloatArray],
+    ) -> kept.UnderWay:  # fmt: skip
+        """A start before its first iteration; ``given`` are its number and the first noise."""
+
+    def iterate(self, problem: Problem, course: Course, train: IntArray, now: kept.UnderWay) -> None:
+        """The next iteration, which moves the start on."""
 
 
-def _iterate(problem: Problem, course: Course, train: IntArray, now: kept.UnderWay) -> None:
-    """The next mini-batch."""
-    iteration, size = now.iteration, course.batch(now.iteration)
-    if now.at + size > len(now.order):
-        now.order, now.at = now.rng.permutation(train), 0
-    rows = np.sort(now.order[now.at : now.at + size])
-    now.at += size
-    step = course.step(course.radius(iteration, now.resolved))
-    batch = BatchStep(problem, now.model, step, course.grid_radius)
-    fresh = batch.sums(now.rng.permutation(rows), now.poses)
-    now.sums = fresh if now.sums is None else now.sums.moved(fresh, course.step_size(iteration))
-    now.model, now.curves = updated(problem, now.model, now.sums)
-    now.resolved = max(resolution_shell(c, course.last_radius, 0.143) for c in now.curves)
-    now.iteration += 1
+class StochasticEM(Method):
+    """Mini-batches of posteriors over all poses."""
+
+    def iterations(self, settings: AbInitioSettings) -> int:
+        """Mini-batches, and passes over all particles."""
+        return settings.iterations + settings.full_iterations
+
+    def begin(
+        self, problem: Problem, settings: AbInitioSettings, course: Course, train: IntArray,
+        given: tuple[int, FloatArray],
+    ) -> kept.UnderWay:  # fmt: skip
+        """A blob of some images for each class."""
+        number, sigma2 = given
+        rng = np.random.default_rng((settings.seed, number))
+        few = min(_START_IMAGES, len(train))
+        volumes = np.stack([
+            random_map(problem, np.sort(rng.choice(train, few, replace=False)), settings, int(rng.integers(2**31)))
+            for _ in range(settings.classes)
+        ])  # fmt: skip
+        model = HalfModel(volumes, sigma2.copy(), np.ones(int(problem.micrograph.max()) + 1),
+                          np.full(settings.classes, 1 / settings.classes))  # fmt: skip
+        curves = np.zeros((settings.classes, problem.box // 2 + 1))
+        poses = PoseTable.unknown(len(problem))
+        return kept.UnderWay(rng, rng.permutation(train), 0, model, poses, curves, float(course.first_radius))
+
+    def iterate(self, problem: Problem, course: Course, train: IntArray, now: kept.UnderWay) -> None:
+        """The next mini-batch."""
+        iteration, size = now.iteration, course.batch(now.iteration)
+        if now.at + size > len(now.order):
+            now.order, now.at = now.rng.permutation(train), 0
+        rows = np.sort(now.order[now.at : now.at + size])
+        now.at += size
+        step = course.step(course.radius(iteration, now.resolved))
+        batch = BatchStep(problem, now.model, step, course.grid_radius)
+        fresh = batch.sums(now.rng.permutation(rows), now.poses)
+        now.sums = fresh if now.sums is None else now.sums.moved(fresh, course.step_size(iteration))
+        now.model, now.curves = updated(problem, now.model, now.sums)
+        now.resolved = max(resolution_shell(c, course.last_radius, 0.143) for c in now.curves)
+        now.iteration += 1
 
 
 def full_passes(problem: Problem, settings: AbInitioSettings, start: Start, train: IntArray, held: IntArray) -> Start:

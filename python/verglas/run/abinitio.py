@@ -42,7 +42,7 @@ from verglas.refinement.settings import RefineSettings
 from verglas.refinement.start import make_problem
 from verglas.refinement.state import PoseTable
 from verglas.report.abinitio import AbInitioShown, write_abinitio_page
-from verglas.run.abinitio_watch import Around, Progress, Say, Watch
+from verglas.run.abinitio_watch import Around, Progress, Say, Watch, method_of
 from verglas.run.refine_folder import now_text
 from verglas.run.refine_inputs import cached
 from verglas.types import Map, Particles, Poses
@@ -316,7 +316,9 @@ def _all_starts(
     """Starts by falling evidence, the others turned onto the best, and the verdict; more starts while none agree."""
 
     def one(k: int) -> Start:
-        start = run_start(problem, settings, k, sigma2, held, watch.tell_start(k), keeper=watch.keeper(k))
+        start = run_start(
+            problem, settings, k, sigma2, held, watch.tell_start(k), keeper=watch.keeper(k), method=method_of(settings)
+        )
         watch.finished(start)
         return start
 

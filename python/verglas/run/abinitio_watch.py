@@ -7,7 +7,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from verglas.refinement.abinitio import AbInitioSettings, Start
+from verglas.refinement.abinitio import METHODS, AbInitioSettings, Method, Start, StochasticEM
+from verglas.refinement.hill_climbing import HillClimbing
 from verglas.refinement.problem import Problem
 from verglas.report.abinitio import StartSoFar, abinitio_running_page
 from verglas.report.html import Page
@@ -19,6 +20,11 @@ from verglas.types import Keeper, Particles, Snapshot
 Progress = Callable[[str, int, int], None]
 Say = Callable[[str], None]
 _FREE = ("threads", "starts", "most_starts")  # settings that change no start
+
+
+def method_of(settings: AbInitioSettings) -> Method:
+    """How starts come to their maps."""
+    return StochasticEM() if settings.method == METHODS[0] else HillClimbing()
 
 
 @dataclass(frozen=True)
@@ -106,7 +112,7 @@ class Watch:
         """A start is done, perhaps by an earlier run."""
         if self.problem is None:
             return
-        total = self.settings.iterations + self.settings.full_iterations
+        total = method_of(self.settings).iterations(self.settings)
         self.starts[start.number] = StartSoFar(
             start.number, total, total, None, start.model.volumes * self.problem.sphere, start.score
         )
