@@ -65,7 +65,10 @@ class Standing:
 
 def standing(snapshot: Snapshot) -> Standing:
     """The part of a snapshot that a page shows."""
-    averages = snapshot.arrays["model.averages"]
-    shares = np.exp(snapshot.arrays["model.log_share"])
+    arrays = snapshot.arrays
+    averages = arrays["model.averages"]
+    shares = np.exp(arrays["model.log_share"])
+    if len(arrays.get("sums.mass", ())) == len(averages):  # what the last iteration gathered, no prior of the next
+        shares = arrays["sums.mass"] / max(float(arrays["sums.mass"].sum() + arrays["sums.null_mass"]), 1e-9)
     record = [Iteration(**line) for line in snapshot.record["record"]]
-    return Standing(averages, shares * len(snapshot.arrays["found.label"]), record)
+    return Standing(averages, shares * len(arrays["found.label"]), record)

@@ -1,11 +1,12 @@
 """Maps without a reference by stochastic hill climbing on projections, in the manner of PRIME.
 
-Every particle keeps one pose. In every iteration it looks through the directions of a grid in random order, scores each
-at all in-plane angles and shifts, and takes the first that correlates better with the present map than its own does:
-not the best, so that the poses of many particles do not settle at once around the accidents of an early map (Reboul et
-al. 2018, Protein Science 27, 51-61; Elmlund et al. 2013, Structure 21, 1299-1306). The map is made anew from all poses,
-with CTF and noise weighting; its resolution grows. There is no likelihood and no average over poses in it: a check on
-the stochastic expectation-maximisation of :mod:`verglas.refinement.abinitio` by other means.
+Every particle keeps one pose. In every iteration it looks through the directions of a grid in random order (each with
+its opposite), scores them at all in-plane angles and shifts, and takes the first that correlates better with the
+present map than its own does: not the best, so that the poses of many particles do not settle at once around the
+accidents of an early map (Reboul et al. 2018, Protein Science 27, 51-61; Elmlund et al. 2013, Structure 21, 1299-1306).
+The map is made anew from all poses, with CTF and noise weighting; its resolution grows. There is no likelihood and no
+average over poses in it: a check on the stochastic expectation-maximisation of :mod:`verglas.refinement.abinitio` by
+other means.
 """
 
 from __future__ import annotations
@@ -31,7 +32,6 @@ IntArray = npt.NDArray[np.int64]
 
 _TOGETHER = 64  # particles that look through directions in one random order
 _FIRST = 4  # slices scored at once at first, then twice as many each time: preparing the images costs as much as 40
-_ITERATIONS = 2  # times those of the mini-batches, each of which moves all posteriors, not one pose by one step
 
 
 @dataclass
@@ -70,6 +70,8 @@ class Found:
 
 class ClimbStep(BatchStep):
     """Correlations of images with single directions, and sums from the poses that they keep.
+
+    Holds the polar samples of the images: 6 kB each at the usual 40 pixels.
 
     Parameters
     ----------
@@ -179,8 +181,8 @@ class HillClimbing(Method):
     """The method for :func:`verglas.refinement.abinitio.run_start`; one map."""
 
     def iterations(self, settings: AbInitioSettings) -> int:
-        """In all."""
-        return _ITERATIONS * settings.iterations + settings.full_iterations
+        """All of them with all particles."""
+        return settings.iterations + settings.full_iterations
 
     def begin(
         self, problem: Problem, settings: AbInitioSettings, course: Course, train: IntArray,
@@ -205,8 +207,8 @@ class HillClimbing(Method):
 
     def iterate(self, problem: Problem, course: Course, train: IntArray, now: UnderWay) -> None:
         """Every particle climbs one step; then the map is made anew."""
-        f = now.iteration // _ITERATIONS
-        step = ClimbStep(problem, now.model, course.step(course.radius(f, now.resolved)), course.grid_radius)
+        radius = course.radius(now.iteration, now.resolved)
+        step = ClimbStep(problem, now.model, course.step(radius), course.grid_radius)
         step.read(train)
         step.keep(train, now.poses.angles_deg[train])
         step.climb(train, now.rng)
