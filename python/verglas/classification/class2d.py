@@ -9,12 +9,13 @@ import numpy as np
 import numpy.typing as npt
 
 from verglas.classification import moves
-from verglas.classification.classes import SKIP_RINGS, Classes2D, Iteration, State, collect, held_out_evidence
+from verglas.classification.classes import SKIP_RINGS, Classes2D, Iteration, Place, State, collect, held_out_evidence
 from verglas.classification.em2d import Assignments, Engine2D, Model2D, Stage, Sums, plan_stage
+from verglas.classification.kept import restored, taken
 from verglas.classification.settings import Class2DSettings
 from verglas.classification.working_set import WorkingSet
 from verglas.errors import InputError
-from verglas.types import Particles
+from verglas.types import Keeper, Particles
 
 Float = npt.NDArray[np.float64]
 Rows = npt.NDArray[np.int64]
@@ -36,8 +37,8 @@ _STEP = 0.6  # of stepwise EM: weight of a mini-batch
 class Classifier:
     """The steps of :func:`classify2d`, one method each."""
 
-    def __init__(self, work: WorkingSet, settings: Class2DSettings) -> None:
-        self.work, self.settings = work, settings
+    def __init__(self, work: WorkingSet, settings: Class2DSettings, keeper: Keeper | None = None) -> None:
+        self.work, self.settings, self.keeper = work, settings, keeper
         self.rng = np.random.default_rng([settings.seed, 2])
         self.engine = Engine2D(work, self.rng.permutation(np.arange(len(work)) % 2))
         geo = self.geometry = work.geometry
@@ -55,10 +56,37 @@ class Classifier:
         """Sampling at a radius."""
         return plan_stage(self.geometry, radius, self.range_px, self.settings.step_deg)
 
+    def run(self) -> State:
+        """From the start, or from where an earlier run was kept, to the end."""
+        saved = None if self.keeper is None else self.keeper.load()
+        state = None if saved is None else restored(self, saved)
+        if state is None or state.place.phase == "start":
+            state = self.start(state)
+        if state.place.phase in ("start", "improve"):
+            self.improve(state)
+        if state.place.phase != "done":
+            self.finish(state)
+        return state
+
+    def keep(self, state: State, phase: str, number: int = 0, in_stage: int = 0) -> None:
+        """Have everything kept that the iteration named here, which comes next, needs."""
+        state.place = Place(phase, number, in_stage)
+        if self.keeper is not None:
+            self.keeper.save(taken(self, state), needed=phase == "done")
+
     # -- start ----------------------------------------------------------------------------------------------------
 
-    def start(self) -> State:
-        """References from random images, spread over the data, grouped to K."""
+    def start(self, state: State | None = None) -> State:
+        """References from random images, spread over the data, grouped to K; or the rest of it, of a kept state."""
+        state, k = state or self._first_references(), self.settings.n_classes
+        if len(state.model) > k:
+            state = self._seeded(state, k)
+        elif self.settings.start == "split":
+            self._split_levels(state, k)
+        state.stage = self.stage(self.second)
+        return state
+
+    def _first_references(self) -> State:
         rows, k = self.work.usable, self.settings.n_classes
         some = np.sort(self.rng.permutation(rows)[:2000])
         sigma2, tau2 = self.engine.spectra(some)
@@ -74,22 +102,17 @@ class Classifier:
         share = -np.log(over + 1.0)
         null = share if self.settings.null_class else -np.inf
         model = Model2D(averages, np.full(over, share), null, sigma2, self.range_px / 2, np.tile(tau2, (over, 1)))
-        state = State(model, stage, None, Assignments.empty(len(self.work)), [])
-        if over > k:
-            state = self._seeded(state, k)
-        elif self.settings.start == "split":
-            self._split_levels(state, k)
-        state.stage = self.stage(self.second)
-        return state
+        return State(model, stage, None, Assignments.empty(len(self.work)), [])
 
     def _seeded(self, state: State, k: int) -> State:
         rows = self.work.usable
         enough = max(5000, 30 * len(state.model))
-        for radius, times in ((self.first, 4), (self.second, 3)):
-            state.stage = self.stage(radius)
-            for _ in range(times):
-                some = rows if len(rows) <= enough else np.sort(self.rng.permutation(rows)[:enough])
-                self.iterate(state, some)
+        radii = [self.first] * 4 + [self.second] * 3
+        for number in range(state.place.number, len(radii)):
+            self.keep(state, "start", number)
+            state.stage = self.stage(radii[number])
+            some = rows if len(rows) <= enough else np.sort(self.rng.permutation(rows)[:enough])
+            self.iterate(state, some)
         assert state.sums is not None
         losses = moves.merging_losses(self.engine, state.model, state.sums, state.stage)
         mass, vanish = state.sums.mass, moves.vanishing_losses(self.engine, state.model, state.sums, state.stage)
@@ -111,8 +134,10 @@ class Classifier:
         """Levels of few to K classes, each by splitting the largest of the level before: none can swallow the rest."""
         rows = self.work.usable
         while True:
-            for _ in range(_LEVEL_ITERATIONS):
+            for number in range(state.place.number, _LEVEL_ITERATIONS):
+                self.keep(state, "start", number)
                 self.iterate(state, rows)
+            state.place = Place("start")
             state.levels.append(state.found.label.copy())
             now = len(state.model)
             if now == k:
@@ -249,20 +274,26 @@ class Classifier:
         log_share[into] = model.log_share[source] - np.log(2)
         return replace(model, averages=averages, log_share=log_share, tau2=tau2)
 
+    def _batch(self) -> int:
+        """Particles of an iteration."""
+        count, batch = len(self.work.usable), self.settings.mini_batch
+        if batch is None:
+            batch = 0 if count <= 20000 else max(10000, 200 * self.settings.n_classes)
+        return min(batch, count) if batch else count
+
     def _rows(self, number: int) -> tuple[Rows, float]:
         """Particles of an iteration and the weight of its sums."""
-        rows, batch = self.work.usable, self.settings.mini_batch
-        if batch is None:
-            batch = 0 if len(rows) <= 20000 else max(10000, 200 * self.settings.n_classes)
-        if not batch or batch >= len(rows) or number < 0:
+        rows, batch = self.work.usable, self._batch()
+        if batch == len(rows):
             return rows, 1.0
         return np.sort(self.rng.permutation(rows)[:batch]), 1.0 if number == 0 else _STEP
 
     def improve(self, state: State) -> None:
         """Iterate until nothing changes: the radius grows with what the half sets show beyond it."""
-        in_stage, last = 0, self.settings.iterations - 1
-        whole = len(self._rows(0)[0]) == len(self.work.usable)
-        for number in range(self.settings.iterations):
+        first, last = state.place.first_of("improve"), self.settings.iterations - 1
+        in_stage = state.place.in_stage
+        for number in range(first, self.settings.iterations):
+            self.keep(state, "improve", number, in_stage)
             rows, step = self._rows(number)
             self.iterate(state, rows, step=step)
             in_stage += 1
@@ -276,14 +307,24 @@ class Classifier:
                 state.stage, in_stage = self.stage(wanted), 0
             elif in_stage >= 2 and (changed <= _CONVERGED or in_stage >= 2 * _STAGE_ITERATIONS):
                 break
-        if not whole:
-            for _ in range(2):
-                self.iterate(state, self._rows(-1)[0])
+
+    def finish(self, state: State) -> None:
+        """After mini-batches two iterations with all images; then one with images that wear no mask."""
+        rows = self.work.usable
+        unmasked = [False, False] if self._batch() < len(rows) else []
+        unmasked += [True] if self.settings.mask_m_step else []
+        for number in range(state.place.first_of("last"), len(unmasked)):
+            self.keep(state, "last", number)
+            if unmasked[number]:
+                self.engine.unmask()
+            self.iterate(state, rows)
+        self.keep(state, "done")
 
 
 def classify2d(
-    particles: Particles, n_classes: int = 50, *, settings: Class2DSettings | None = None, **changes: object
-) -> Classes2D:
+    particles: Particles, n_classes: int = 50, *, settings: Class2DSettings | None = None, keeper: Keeper | None = None,
+    **changes: object,
+) -> Classes2D:  # fmt: skip
     r"""Classes of particles that show the same view, with the average of each.
 
     Expectation maximisation over class, in-plane angle and shift, all marginalised, with the CTF in the model, the
@@ -300,6 +341,9 @@ def classify2d(
         K.
     settings : Class2DSettings, optional
         All choices at once.
+    keeper : Keeper, optional
+        Keeps where it stands before every iteration; what it has kept of the same particles and settings goes on, to
+        the same result bit for bit.
     **changes
         Single choices, as the fields of :class:`Class2DSettings`.
 
@@ -344,10 +388,6 @@ def classify2d(
             f"classify2d: {settings.n_classes} classes asked of {len(work.usable)} particles; ask for at most half of "
             "their number"
         )
-    classifier = Classifier(work, settings)
-    state = classifier.start()
-    classifier.improve(state)
-    if settings.mask_m_step:
-        classifier.engine.unmask()
-        classifier.iterate(state, work.usable)
+    classifier = Classifier(work, settings, keeper)
+    state = classifier.run()
     return collect(classifier.engine, state)

@@ -53,6 +53,26 @@ class Iteration:
     seconds: float
 
 
+@dataclass(frozen=True)
+class Place:
+    """What a classification does next.
+
+    Attributes
+    ----------
+    phase : {"start", "improve", "last", "done"}
+    number, in_stage : int
+        Of the iteration, in its phase and at its resolution.
+    """
+
+    phase: str = "start"
+    number: int = 0
+    in_stage: int = 0
+
+    def first_of(self, phase: str) -> int:
+        """Iteration that a phase begins with: another than 0 where it goes on."""
+        return self.number if self.phase == phase else 0
+
+
 @dataclass
 class State:
     """Where a classification stands; ``levels`` are the labels at each level of a start by splitting."""
@@ -63,6 +83,7 @@ class State:
     found: Assignments
     record: list[Iteration]
     levels: list[Rows] = field(default_factory=list)
+    place: Place = field(default_factory=Place)
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import typer
@@ -28,16 +29,18 @@ def register(app: typer.Typer) -> None:
         first_batch: int = typer.Option(100, "--first-batch", min=1, help="Particles of the first mini-batch."),
         shift_range: float = typer.Option(10.0, "--shift-range", help="Largest shift searched, A, once centred."),
         max_particles: int = typer.Option(20000, "--max-particles", min=1, help="Particles drawn to learn from."),
-        method: str = typer.Option("em", "--method", help="em, or common-lines for averages.mrcs of class2d."),
+        method: str = typer.Option("em", "--method", help="em, hill-climbing, or common-lines for averages."),
         flip_hand: bool = typer.Option(False, "--flip-hand", help="Write the mirror image and its poses."),
         stack: Path = typer.Option(None, "--stack", help="Image stack in place of the one the file names."),
         seed: int = typer.Option(0, "--seed", min=0, help="Seed of everything random."),
         threads: int = typer.Option(None, "--threads", min=1, help="Threads [all]."),
+        resume: bool = typer.Option(False, "--resume", help="Begin nothing anew: there must be a run to go on with."),
         as_json: bool = typer.Option(False, "--json", help="Print the summary as JSON."),
     ) -> None:
         """Make a first map without a reference, from several random starts, with a verdict on it.
 
-        Writes map.mrc (map_class1.mrc, ...), particles.star with poses, abinitio.json and report.html.
+        Writes map.mrc (map_class1.mrc, ...), particles.star with poses, abinitio.json and report.html, which can be
+        opened while the run goes on. Stopped, the same command goes on from the last checkpoint.
         """
         positive = {
             "--diameter": diameter, "--initial-resolution": initial_resolution, "--final-resolution": final_resolution,
@@ -46,8 +49,9 @@ def register(app: typer.Typer) -> None:
         for name, value in positive.items():
             if value is not None and not value > 0:
                 raise typer.BadParameter(f"expected a positive number, got {value:g}", param_hint=name)
-        if method not in ("em", "common-lines"):
-            raise typer.BadParameter(f"expected em or common-lines, got {method!r}", param_hint="--method")
+        if method not in ("em", "hill-climbing", "common-lines"):
+            raise typer.BadParameter(f"expected em, hill-climbing or common-lines, got {method!r}",
+                                     param_hint="--method")  # fmt: skip
         if method == "common-lines":
             from verglas.run.common_lines import CommonLinesJob, common_lines_files
 
@@ -61,9 +65,10 @@ def register(app: typer.Typer) -> None:
         with shown_stages() as progress:
             found = abinitio_files(
                 particles, symmetry, diameter, stack=stack, classes=classes, starts=starts, most_starts=most_starts,
-                out=out, mirror=flip_hand, progress=progress, initial_resolution_A=initial_resolution,
+                out=out, mirror=flip_hand, resume=resume, progress=progress,
+                say=lambda line: print(line, file=sys.stderr, flush=True), initial_resolution_A=initial_resolution,
                 final_resolution_A=final_resolution, iterations=iterations, first_batch=first_batch,
-                shift_range_A=shift_range, max_particles=max_particles, seed=seed, threads=threads,
+                shift_range_A=shift_range, max_particles=max_particles, method=method, seed=seed, threads=threads,
             )  # fmt: skip
         if as_json:
             typer.echo(json.dumps(found.summary(), indent=2))

@@ -32,12 +32,14 @@ def register(app: typer.Typer) -> None:
         stack: Path = typer.Option(None, "--stack", help="Image stack in place of the one the file names."),
         seed: int = typer.Option(0, "--seed", min=0, help="Seed."),
         threads: int = typer.Option(None, "--threads", min=1, help="Threads [all]."),
+        resume: bool = typer.Option(False, "--resume", help="Begin nothing anew: there must be a run to go on with."),
         as_json: bool = typer.Option(False, "--json", help="Print the summary as JSON."),
     ) -> None:
         """Sort particles into classes that show the same view, and average each.
 
         Writes averages.mrcs, classes.star, particles.star (class, pose, probability), classes.png, and classes.html,
-        where classes can be ticked and the selection downloaded.
+        where classes can be ticked and the selection downloaded; it can be opened while the run goes on. Stopped, the
+        same command goes on from the last iteration.
         """
         from verglas.run.class2d import Class2DJob, Class2DSettings, class2d_files
 
@@ -48,7 +50,7 @@ def register(app: typer.Typer) -> None:
                 seed=seed, memory_GB=memory, threads=threads, progress=progress,
                 log=lambda line: print(line, file=sys.stderr, flush=True),
             )  # fmt: skip
-            summary = class2d_files(Class2DJob(particles, out, settings, repeats, stack))
+            summary = class2d_files(Class2DJob(particles, out, settings, repeats, stack, resume))
         if as_json:
             typer.echo(json.dumps(summary.as_dict(), indent=1))
             return

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -19,13 +20,15 @@ from verglas.errors import InputError
 from verglas.geometry import euler_to_matrix, random_orientations
 from verglas.reconstruction.accumulate import direct_grid
 from verglas.reconstruction.sums import Batch, add_batch, finish
+from verglas.refinement import abinitio_kept as kept
 from verglas.refinement.abinitio_step import BatchStep, BatchSums
 from verglas.refinement.problem import Problem
 from verglas.refinement.schedule import angles_in_plane
 from verglas.refinement.settings import Step
 from verglas.refinement.state import HalfModel, PoseTable
 from verglas.refinement.update import resolution_shell, solve
-from verglas.types import Map
+from verglas.types import Keeper, Map, Snapshot
+from verglas.types.snapshot import from_arrays, to_arrays
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
@@ -33,10 +36,12 @@ Volume = npt.NDArray[np.float32]
 Tell = Callable[[int, int], None]  # iterations done, in all
 
 AUTO = "auto"
+METHODS = ("em", "hill-climbing")
 _MOST_STARTS = 8
 _START_IMAGES = 40  # random poses of few images make a blob that is no sphere
 _BOXES = (32, 36, 40, 48, 54, 60, 64, 72, 80, 90, 96, 108, 120, 128, 144, 160, 180, 192, 216, 240, 256)
 _MARGIN_SHELLS = 3  # of the maps beyond what is scored
+_PLACED_AT_ONCE = 8192
 
 
 @dataclass(frozen=True)
@@ -72,6 +77,9 @@ class AbInitioSettings:
         Share of the particles that no start learns from; they rank the starts.
     max_particles : int
         Particles drawn for the starts; more add nothing at low resolution.
+    method : {"em", "hill-climbing"}
+        Stochastic expectation-maximisation; or stochastic hill climbing (:mod:`verglas.refinement.hill_climbing`), as
+        a check by other means, of one map.
     seed : int
         Of starts, batches, held-out particles.
     threads : int, optional
@@ -92,6 +100,7 @@ class AbInitioSettings:
     shift_range_A: float = 10.0
     held_out: float = 0.1
     max_particles: int = 20000
+    method: str = "em"
     seed: int = 0
     threads: int | None = None
 
@@ -108,13 +117,20 @@ class AbInitioSettings:
         for name in ("classes", "starts", "iterations", "first_batch", "max_particles", "full_iterations"):
             if getattr(self, name) < 1:
                 raise InputError(f"abinitio: expected {name} of 1 or more, got {getattr(self, name)}")
-        if self.symmetry.lower() == AUTO and self.classes > 1:
-            raise InputError("abinitio: symmetry auto is for one class; give the group, or C1")
+        self._check_kind()
         if self.diameter_A is not None and not self.diameter_A > 0:
             raise InputError(f"abinitio: expected a positive diameter, got {self.diameter_A}")
         for name in ("held_out", "step_size"):
             if not 0 < getattr(self, name) <= (0.5 if name == "held_out" else 1):
                 raise InputError(f"abinitio: {name} = {getattr(self, name)} is out of range")
+
+    def _check_kind(self) -> None:
+        if self.method not in METHODS:
+            raise InputError(f"abinitio: expected the method {' or '.join(METHODS)}, got {self.method!r}")
+        if self.classes > 1 and self.method != METHODS[0]:
+            raise InputError(f"abinitio: the method {self.method} makes one map, got {self.classes} classes")
+        if self.classes > 1 and self.symmetry.lower() == AUTO:
+            raise InputError("abinitio: symmetry auto is for one class; give the group, or C1")
 
     @property
     def imposed(self) -> str:
@@ -243,7 +259,7 @@ def random_map(problem: Problem, rows: IntArray, settings: AbInitioSettings, see
 
 def run_start(
     problem: Problem, settings: AbInitioSettings, number: int, sigma2: FloatArray, held: IntArray,
-    tell: Tell | None = None,
+    tell: Tell | None = None, *, keeper: Keeper | None = None, method: Method | None = None,
 ) -> Start:  # fmt: skip
     """One random start to its end.
 
@@ -260,35 +276,91 @@ def run_start(
         Particles that are left out and rank the result.
     tell : callable, optional
         Called after every iteration.
+    keeper : Keeper, optional
+        Keeps where the start stands after every iteration; what it has kept goes on, to the same result bit for bit.
+    method : Method, optional
+        Stochastic expectation-maximisation by default.
     """
-    rng = np.random.default_rng((settings.seed, number))
+    method = method or StochasticEM()
     train = np.setdiff1d(np.arange(len(problem)), held)
     course = Course(problem, settings, len(train))
-    few = min(_START_IMAGES, len(train))
-    volumes = np.stack([
-        random_map(problem, np.sort(rng.choice(train, few, replace=False)), settings, int(rng.integers(2**31)))
-        for _ in range(settings.classes)
-    ])  # fmt: skip
-    model = HalfModel(volumes, sigma2.copy(), np.ones(int(problem.micrograph.max()) + 1),
-                      np.full(settings.classes, 1 / settings.classes))  # fmt: skip
-    poses, sums, resolved = PoseTable.unknown(len(problem)), None, float(course.first_radius)
-    curves = np.zeros((settings.classes, problem.box // 2 + 1))
-    order, at = rng.permutation(train), 0
-    total = settings.iterations + settings.full_iterations
-    for iteration in range(total):
-        size = course.batch(iteration)
-        if at + size > len(order):
-            order, at = rng.permutation(train), 0
-        rows, at = np.sort(order[at : at + size]), at + size
-        step = course.step(course.radius(iteration, resolved))
-        fresh = BatchStep(problem, model, step, course.grid_radius).sums(rng.permutation(rows), poses)
-        sums = fresh if sums is None else sums.moved(fresh, course.step_size(iteration))
-        model, curves = updated(problem, model, sums)
-        resolved = max(resolution_shell(c, course.last_radius, 0.143) for c in curves)
+    saved = None if keeper is None else keeper.load()
+    done = kept.restored_at_end(saved)
+    if done is not None:
+        return Start(number, *done)
+    if saved is None:
+        now = method.begin(problem, settings, course, train, (number, sigma2))
+    else:
+        now = kept.restored(saved, direct_grid(problem.box, course.grid_radius))
+    total = method.iterations(settings)
+    while now.iteration < total:
+        method.iterate(problem, course, train, now)
+        if keeper is not None:
+            keeper.save(kept.taken(now, total))
         if tell is not None:
-            tell(iteration + 1, total)
-    evidence = BatchStep(problem, model, course.step(course.last_radius), course.grid_radius).evaluate(held, poses)
-    return Start(number, model, poses, evidence, curves)
+            tell(now.iteration, total)
+    step = BatchStep(problem, now.model, course.step(course.last_radius), course.grid_radius)
+    evidence = step.evaluate(held, now.poses)
+    if keeper is not None:
+        keeper.save(kept.taken_at_end(now.model, now.poses, evidence, now.curves), needed=True)
+    return Start(number, now.model, now.poses, evidence, now.curves)
+
+
+class Method(Protocol):
+    """How a start comes to its map."""
+
+    def iterations(self, settings: AbInitioSettings) -> int:
+        """In all."""
+
+    def begin(
+        self, problem: Problem, settings: AbInitioSettings, course: Course, train: IntArray,
+        given: tuple[int, FloatArray],
+    ) -> kept.UnderWay:  # fmt: skip
+        """A start before its first iteration; ``given`` are its number and the first noise."""
+
+    def iterate(self, problem: Problem, course: Course, train: IntArray, now: kept.UnderWay) -> None:
+        """The next iteration, which moves the start on."""
+
+
+class StochasticEM(Method):
+    """Mini-batches of posteriors over all poses."""
+
+    def iterations(self, settings: AbInitioSettings) -> int:
+        """Mini-batches, and passes over all particles."""
+        return settings.iterations + settings.full_iterations
+
+    def begin(
+        self, problem: Problem, settings: AbInitioSettings, course: Course, train: IntArray,
+        given: tuple[int, FloatArray],
+    ) -> kept.UnderWay:  # fmt: skip
+        """A blob of some images for each class."""
+        number, sigma2 = given
+        rng = np.random.default_rng((settings.seed, number))
+        few = min(_START_IMAGES, len(train))
+        volumes = np.stack([
+            random_map(problem, np.sort(rng.choice(train, few, replace=False)), settings, int(rng.integers(2**31)))
+            for _ in range(settings.classes)
+        ])  # fmt: skip
+        model = HalfModel(volumes, sigma2.copy(), np.ones(int(problem.micrograph.max()) + 1),
+                          np.full(settings.classes, 1 / settings.classes))  # fmt: skip
+        curves = np.zeros((settings.classes, problem.box // 2 + 1))
+        poses = PoseTable.unknown(len(problem))
+        return kept.UnderWay(rng, rng.permutation(train), 0, model, poses, curves, float(course.first_radius))
+
+    def iterate(self, problem: Problem, course: Course, train: IntArray, now: kept.UnderWay) -> None:
+        """The next mini-batch."""
+        iteration, size = now.iteration, course.batch(now.iteration)
+        if now.at + size > len(now.order):
+            now.order, now.at = now.rng.permutation(train), 0
+        rows = np.sort(now.order[now.at : now.at + size])
+        now.at += size
+        step = course.step(course.radius(iteration, now.resolved))
+        batch = BatchStep(problem, now.model, step, course.grid_radius)
+        fresh = batch.sums(now.rng.permutation(rows), now.poses)
+        now.sums = fresh if now.sums is None else now.sums.moved(fresh, course.step_size(iteration))
+        now.model, now.curves = updated(problem, now.model, now.sums)
+        now.resolved = max(resolution_shell(c, course.last_radius, 0.143) for c in now.curves)
+        now.iteration += 1
 
 
 def full_passes(problem: Problem, settings: AbInitioSettings, start: Start, train: IntArray, held: IntArray) -> Start:
@@ -326,15 +398,45 @@ def updated(problem: Problem, model: HalfModel, sums: BatchSums) -> tuple[HalfMo
     return replace(model, volumes=volumes, sigma2=sigma2, class_weight=weight / weight.sum()), curves
 
 
-def finished(problem: Problem, settings: AbInitioSettings, start: Start, *, learn: bool = True) -> Start:
-    """A start with poses of all particles, held-out ones included; with ``learn`` they add to its maps as well."""
+def finished(problem: Problem, settings: AbInitioSettings, start: Start) -> Start:
+    """A start with poses of all particles, held-out ones included, which add to its maps as well."""
     rows = np.arange(len(problem))
     course = Course(problem, settings, len(rows))
     step = course.step(course.last_radius)
-    poses, model, curves = PoseTable.unknown(len(problem)), start.model, start.curves
-    if learn:
-        sums = BatchStep(problem, model, step, course.grid_radius).sums(rows, poses)
-        model, curves = updated(problem, model, sums)
-    else:
-        BatchStep(problem, model, step, course.grid_radius).evaluate(rows, poses)
+    poses = PoseTable.unknown(len(problem))
+    sums = BatchStep(problem, start.model, step, course.grid_radius).sums(rows, poses)
+    model, curves = updated(problem, start.model, sums)
     return replace(start, model=model, poses=poses, curves=curves)
+
+
+def placed(
+    problem: Problem, settings: AbInitioSettings, model: HalfModel, tell: Tell | None = None, *,
+    keeper: Keeper | None = None,
+) -> PoseTable:  # fmt: skip
+    """Poses of all particles of a problem against maps that do not learn from them.
+
+    Parameters
+    ----------
+    problem : Problem
+    settings : AbInitioSettings
+    model : HalfModel
+    tell : callable, optional
+        Called with particles done, in all.
+    keeper : Keeper, optional
+        Keeps the poses found so far.
+    """
+    total = len(problem)
+    course = Course(problem, settings, total)
+    step = BatchStep(problem, model, course.step(course.last_radius), course.grid_radius)
+    saved = None if keeper is None else keeper.load()
+    poses = PoseTable.unknown(total) if saved is None else from_arrays(PoseTable, "poses.", saved.arrays)
+    done = 0 if saved is None else int(saved.record["done"])
+    while done < total:
+        rows = np.arange(done, min(done + _PLACED_AT_ONCE, total))
+        step.evaluate(rows, poses)
+        done += len(rows)
+        if keeper is not None:
+            keeper.save(Snapshot(to_arrays("poses.", poses), {"done": done}))
+        if tell is not None:
+            tell(done, total)
+    return poses

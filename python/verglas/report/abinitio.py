@@ -15,7 +15,7 @@ from verglas.refinement.abinitio import Start
 from verglas.refinement.abinitio_consensus import Comparison, Verdict
 from verglas.refinement.abinitio_symmetry import SymmetryFound
 from verglas.report import figures
-from verglas.report.html import Page, Picture, Section, Table, render
+from verglas.report.html import REFRESH_S, Page, Picture, Section, Table, render
 from verglas.types import Map
 
 _TITLES = {
@@ -58,6 +58,32 @@ class AbInitioShown:
     angles_deg: npt.NDArray[np.float64]
     settings: Mapping[str, Any]
     symmetry: SymmetryFound | None = None
+
+
+@dataclass(frozen=True)
+class StartSoFar:
+    """A start for the page of a run that is not finished.
+
+    Attributes
+    ----------
+    number : int
+        From 0.
+    iterations, of : int
+        Mini-batches done, and in all.
+    resolution_A : float, optional
+        Where the FSC of the halves of the last batch falls to 0.143, while it is under way.
+    volumes : (classes, N, N, N) float32
+        Maps, masked by the sphere.
+    score : float, optional
+        Mean log evidence of a held-out particle, once it is finished.
+    """
+
+    number: int
+    iterations: int
+    of: int
+    resolution_A: float | None
+    volumes: npt.NDArray[np.float32]
+    score: float | None = None
 
 
 def write_abinitio_page(folder: Path, shown: AbInitioShown, footer: str = "") -> Path:
@@ -104,9 +130,13 @@ def abinitio_page(shown: AbInitioShown, footer: str = "") -> Page:
         "Viewing directions", "Of all particles, against the map above.",
         [Picture(figures.angular_distribution(shown.angles_deg), "Viewing directions on a map of the sphere")],
     ))  # fmt: skip
-    rows = [(name.replace("_", " "), value) for name, value in shown.settings.items()]
-    sections.append(Section("Settings", blocks=[Table(("setting", "value"), rows)]))
+    sections.append(_settings(shown.settings))
     return Page("verglas abinitio", verdict.sentence, numbers, sections, footer)
+
+
+def _settings(settings: Mapping[str, Any]) -> Section:
+    rows = [(name.replace("_", " "), value) for name, value in settings.items()]
+    return Section("Settings", blocks=[Table(("setting", "value"), rows)])
 
 
 def _shares(shown: AbInitioShown) -> str:
@@ -176,3 +206,48 @@ def _agreement(shown: AbInitioShown) -> Section:
         "Their particles are the same, so this is no resolution: it says whether the answer depends on the start.",
         [Picture(figures.fsc(curves, (0.5,), legend_at=0.5), "FSC of every start with the best")],
     )  # fmt: skip
+
+
+def abinitio_running_page(
+    starts: Sequence[StartSoFar], stopped: str, pixel_size_A: float, settings: Mapping[str, Any], footer: str
+) -> Page:
+    """The page while starts are still being made.
+
+    Parameters
+    ----------
+    starts : sequence of StartSoFar
+        Finished ones and the one under way, in order.
+    stopped : str
+        Why it does not go on; empty while it does.
+    pixel_size_A : float
+        Of the maps.
+    settings : mapping
+    footer : str
+    """
+    last = starts[-1]
+    state = f"Stopped ({stopped})" if stopped else "Running"
+    summary = f"{state}: start {last.number + 1}, {last.iterations} of {last.of} mini-batches done."
+    if stopped:
+        summary += " The same command goes on from there."
+    maps = {
+        f"start {s.number + 1}" + (f", class {k + 1}" if len(s.volumes) > 1 else ""): Map(v, pixel_size_A)
+        for s in starts
+        for k, v in enumerate(s.volumes)
+    }
+    shown = dict(list(maps.items())[-_MOST_SHOWN:])
+    rows = [
+        (f"start {s.number + 1}", f"{s.iterations} of {s.of}",
+         "" if s.resolution_A is None else f"{s.resolution_A:.0f} A", "" if s.score is None else f"{s.score:.2f}")
+        for s in starts
+    ]  # fmt: skip
+    head = ("", "mini-batches", "halves of the last agree to", "evidence of held-out particles, nats each")
+    text = "Each on its own grey scale, not turned onto each other yet."
+    sections = [
+        Section("Maps so far", text, [
+            Picture(figures.slices(shown, shared_scale=False), "Central slices of the map of every start"),
+            Table(head, rows),
+        ]),
+        _settings(settings),
+    ]  # fmt: skip
+    numbers = {"start": str(last.number + 1), "mini-batches": f"{last.iterations} of {last.of}"}
+    return Page("verglas abinitio", summary, numbers, sections, footer, refresh_s=None if stopped else REFRESH_S)

@@ -11,8 +11,10 @@ import numpy as np
 import numpy.typing as npt
 
 from verglas.classification import Classes2D
+from verglas.classification.classes import Iteration
+from verglas.classification.kept import Standing
 from verglas.report import figures, style
-from verglas.report.html import Fragment, Page, Picture, Section, Table, render
+from verglas.report.html import REFRESH_S, Fragment, Page, Picture, Section, Table, render
 
 _SHOWN = 200
 
@@ -83,15 +85,15 @@ def montage(found: Classes2D, most: int = _SHOWN) -> bytes:
         return style.png(figure)
 
 
-def progress_figure(found: Classes2D) -> bytes:
+def progress_figure(record: Sequence[Iteration]) -> bytes:
     """Resolution of the search and evidence beyond it, against the iteration."""
-    number = [line.number for line in found.record]
+    number = [line.number for line in record]
     with style.styled():
         figure = style.new_figure(7.2, 2.6)
         left, right = figure.subplots(1, 2)
-        left.step(number, [line.resolution_A for line in found.record], where="mid", color=style.COLOURS[0])
+        left.step(number, [line.resolution_A for line in record], where="mid", color=style.COLOURS[0])
         left.set(xlabel="iteration", ylabel="finest data used (Å)", ylim=(0, None))
-        right.plot(number, [line.evidence for line in found.record], color=style.COLOURS[1])
+        right.plot(number, [line.evidence for line in record], color=style.COLOURS[1])
         right.axhline(5, color=style.FAINT, lw=0.9, ls=(0, (4, 3)))
         right.set(xlabel="iteration", ylabel="evidence on unseen data (σ)")
         return style.png(figure)
@@ -127,12 +129,12 @@ def _cards(found: Classes2D) -> str:
     return _STYLE + bar + f'<div class="cards">{"".join(cards)}</div>' + _SCRIPT
 
 
-def _record(found: Classes2D) -> Table:
+def _record(record: Sequence[Iteration]) -> Table:
     head = ("iteration", "finest data", "particles", "changed class", "log-likelihood", "evidence beyond", "seconds")
     rows = [
         (line.number, f"{line.resolution_A:.1f} Å", line.particles, f"{100 * line.changed:.1f} %",
          f"{line.log_likelihood:.6g}", f"{line.evidence:.1f} σ", f"{line.seconds:.1f}")
-        for line in found.record
+        for line in record
     ]  # fmt: skip
     return Table(head, rows)
 
@@ -164,17 +166,55 @@ def page(found: Classes2D, settings: Mapping[str, object], log: Sequence[str], f
         "selection.star --out selected.star. Best resolution first: Fourier ring correlation of half-set averages at "
         "0.143, which flatters up to the finest data used, since both halves were aligned to one average."
     )
-    course = "Evidence: agreement of half sets on data finer than any alignment has seen; below 5 it is noise."
-    events = [line for line in log if not line.startswith("iteration")]
-    blocks: list[Picture | Table | Fragment] = [
-        Picture(progress_figure(found), "resolution of the search and evidence against iteration"),
-        _record(found),
-    ]
-    if events:
-        blocks.append(Table(("event",), [(e,) for e in events]))
     title = "2D classes"
     return render(Page(
         title, found.verdict, numbers,
-        [Section("Classes", how, [Fragment(_cards(found))]), Section("Course", course, blocks),
+        [Section("Classes", how, [Fragment(_cards(found))]), _course(found.record, log),
          Section("Settings", "", [Table(("setting", "value"), list(settings.items()))])], footer,
     ))  # fmt: skip
+
+
+def _course(record: Sequence[Iteration], log: Sequence[str]) -> Section:
+    course = "Evidence: agreement of half sets on data finer than any alignment has seen; below 5 it is noise."
+    events = [line for line in log if not line.startswith("iteration")]
+    blocks: list[Picture | Table | Fragment] = [
+        Picture(progress_figure(record), "resolution of the search and evidence against iteration"), _record(record),
+    ]  # fmt: skip
+    if events:
+        blocks.append(Table(("event",), [(e,) for e in events]))
+    return Section("Course", course, blocks)
+
+
+def running_page(now: Standing, stopped: str, settings: Mapping[str, object], log: Sequence[str], footer: str) -> Page:
+    """The page while classes are still being made.
+
+    Parameters
+    ----------
+    now : Standing
+        With at least one iteration done.
+    stopped : str
+        Why it does not go on; empty while it does.
+    settings, log, footer
+        As for :func:`page`.
+    """
+    last, order = now.record[-1], np.argsort(-now.mass, kind="stable")[:_SHOWN]
+    state = f"Stopped ({stopped})" if stopped else "Running"
+    summary = (
+        f"{state}: {last.number} iterations done, data to {last.resolution_A:.1f} Å, "
+        f"{100 * last.changed:.1f} % of the particles changed class in the last."
+    )
+    if stopped:
+        summary += " The same command goes on from there."
+    numbers = {"classes": str(len(now.mass)), "iterations": str(last.number), "evidence": f"{last.evidence:.1f} σ"}
+    cards = "".join(
+        f'<label><img src="{_thumbnail(now.averages[k])}" alt="average of class {k + 1}">'
+        f"about {now.mass[k]:.0f} particles</label>"
+        for k in order
+    )
+    classes = Fragment(f'{_STYLE}<div class="cards">{cards}</div>')
+    return Page(
+        "2D classes", summary, numbers,
+        [Section("Classes so far", "Largest first.", [classes]), _course(now.record, log),
+         Section("Settings", "", [Table(("setting", "value"), list(settings.items()))])],
+        footer, refresh_s=None if stopped else REFRESH_S,
+    )  # fmt: skip

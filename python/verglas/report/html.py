@@ -12,6 +12,8 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
 
+REFRESH_S = 15  # of the page of something that is still running
+
 
 @dataclass(frozen=True)
 class Picture:

@@ -14,11 +14,9 @@ import numpy.typing as npt
 from verglas.preprocess import PickResult
 from verglas.report import style
 from verglas.report.figures import _grey, _range, _scale_bar
-from verglas.report.html import Fragment, Link, Page, Picture, Section, Table, render
+from verglas.report.html import REFRESH_S, Fragment, Link, Page, Picture, Section, Table, render
 from verglas.report.refine import duration
 from verglas.report.selector import SELECTOR_SCRIPT, SelectorRow, selector, shown_number
-
-_REFRESH_S = 15
 
 
 @dataclass(frozen=True)
@@ -244,5 +242,5 @@ def process_page(shown: ProcessShown) -> str:
         sections.append(Section("Settings", blocks=[Table(("stage", "setting", "value"), settings)]))
     return render(Page(
         shown.title, shown.summary, dict(shown.numbers), sections, shown.footer,
-        refresh_s=_REFRESH_S if shown.running else None, script=SELECTOR_SCRIPT if rows else "",
+        refresh_s=REFRESH_S if shown.running else None, script=SELECTOR_SCRIPT if rows else "",
     ))  # fmt: skip

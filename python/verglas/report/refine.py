@@ -15,10 +15,9 @@ from verglas.assessment import orientation_efficiency
 from verglas.io import atomic_path, read_json, read_map
 from verglas.report import course, figures, posteriors
 from verglas.report.assessed import b_factor, guinier_section, length, resolution_section
-from verglas.report.html import Page, Picture, Section, Table, render
+from verglas.report.html import REFRESH_S, Page, Picture, Section, Table, render
 from verglas.report.run_folder import RunFolder, read_run_folder
 
-_REFRESH_S = 15
 _MOST_ROWS = 50
 _GIVEN_UP = ("failed", "stopped")
 
@@ -83,7 +82,7 @@ def refine_page(run: RunFolder) -> Page:
         _numbers(run),
         [section for section in made if section is not None],
         f"verglas {version}, page written {written}",
-        refresh_s=_REFRESH_S if run.running else None,
+        refresh_s=REFRESH_S if run.running else None,
     )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from verglas.refinement.abinitio import (
     Start,
     finished,
     held_evidence,
+    placed,
     run_start,
     working_box,
 )
@@ -42,11 +42,10 @@ from verglas.refinement.settings import RefineSettings
 from verglas.refinement.start import make_problem
 from verglas.refinement.state import PoseTable
 from verglas.report.abinitio import AbInitioShown, write_abinitio_page
+from verglas.run.abinitio_watch import Around, Progress, Say, Watch, method_of
 from verglas.run.refine_folder import now_text
 from verglas.run.refine_inputs import cached
 from verglas.types import Map, Particles, Poses
-
-Progress = Callable[[str, int, int], None]
 
 _FEWEST = 50
 _EDGE_A = 8.0
@@ -141,7 +140,9 @@ def abinitio(
     starts: int = 3,
     out: str | Path | None = None,
     mirror: bool = False,
+    resume: bool = False,
     progress: Progress | None = None,
+    say: Say | None = None,
     **settings: Any,
 ) -> AbInitio:
     """A first map from particles alone: stochastic EM from several random starts, and a verdict.
@@ -149,6 +150,9 @@ def abinitio(
     Images are Fourier-cropped to what the final resolution needs. Every start learns from mini-batches that grow, at a
     resolution that grows; particles that no start has seen rank them, and starts that end in the same map confirm each
     other. Images cannot tell a structure from its mirror image: the hand is undetermined.
+
+    With a folder to write to, iterations leave a checkpoint there, and a page that shows the maps as they stand. The
+    same call after it was stopped goes on from the checkpoint, to the same result bit for bit.
 
     Parameters
     ----------
@@ -167,8 +171,12 @@ def abinitio(
         Folder for maps, particles, summary and page; nothing is written without.
     mirror : bool
         Give the other hand.
+    resume : bool
+        There must be a checkpoint in ``out`` to go on from; if there is one, it is used in any case.
     progress : callable, optional
         Called as ``progress(stage, done, total)``.
+    say : callable, optional
+        Called with lines of text.
     **settings
         Any other field of :class:`verglas.refinement.abinitio.AbInitioSettings`.
 
@@ -179,7 +187,8 @@ def abinitio(
     Raises
     ------
     InputError
-        Fewer than 50 particles can be used, they have no images or no CTF, or a setting is wrong or unknown.
+        Fewer than 50 particles can be used, they have no images or no CTF, a setting is wrong or unknown, or a run with
+        other settings or particles was stopped in the folder.
 
     References
     ----------
@@ -206,11 +215,27 @@ def abinitio(
     folder = None if out is None else Path(out)
     if folder is not None and folder.exists() and not folder.is_dir():
         raise InputError(f"cannot write {folder}: it is a file, expected the name of a folder")
+    if folder is None and resume:
+        raise InputError("abinitio: resume needs the run folder (out)")
+    watch = Watch(Around(folder, mirror, resume, progress, say), chosen, given)
+    try:
+        found, problem = _found(given, chosen, watch, begun)
+        if folder is not None:
+            _write(folder, found, problem)
+    except (Exception, KeyboardInterrupt) as error:
+        watch.stopped(str(error) or type(error).__name__)
+        raise
+    watch.done()
+    return found
+
+
+def _found(given: Particles, chosen: AbInitioSettings, watch: Watch, begun: float) -> tuple[AbInitio, Problem]:
+    """The result, and the problem at the working pixel size."""
     problem, power, excluded, drawn = _prepared(given, chosen)
     sigma2 = _first_noise(problem, power)
-    problem = centred(problem, chosen, sigma2)
+    problem = watch.problem = centred(problem, chosen, sigma2)
     held = np.sort(np.random.default_rng((chosen.seed, 2**32)).permutation(len(problem))[: _n_held(problem, chosen)])
-    made, others, verdict = _all_starts(problem, chosen, sigma2, held, progress)
+    made, others, verdict = _all_starts(problem, chosen, sigma2, held, watch)
     best, found_symmetry = made[0], None
     if chosen.symmetry.lower() == AUTO and verdict.kind != "noise":
         problem, chosen, best, found_symmetry = with_symmetry(problem, chosen, best, held)
@@ -219,15 +244,13 @@ def abinitio(
     best = finished(problem, chosen, best)
     whole, rows, poses = problem, drawn, best.poses
     if len(drawn) < len(given) - len(excluded):
-        whole, rows, poses = _place_all(given, excluded, chosen, problem, best)
-    found = AbInitio(
+        whole, rows, poses = _place_all(given, excluded, chosen, problem, (best, watch))
+    mirror = watch.around.mirror
+    return AbInitio(
         _final_maps(best, problem, given, mirror), verdict, [best, *made[1:]], others,
         _with_poses(given[rows], whole, poses, mirror), excluded, problem.pixel_size_A, chosen,
         time.perf_counter() - begun, found_symmetry,
-    )  # fmt: skip
-    if folder is not None:
-        _write(folder, found, problem)
-    return found
+    ), problem  # fmt: skip
 
 
 def _n_held(problem: Problem, settings: AbInitioSettings) -> int:
@@ -288,18 +311,18 @@ def _first_noise(problem: Problem, power: npt.NDArray[np.float32]) -> npt.NDArra
 
 def _all_starts(
     problem: Problem, settings: AbInitioSettings, sigma2: npt.NDArray[np.float64], held: npt.NDArray[np.int64],
-    progress: Progress | None,
+    watch: Watch,
 ) -> tuple[list[Start], list[Comparison], Verdict]:  # fmt: skip
     """Starts by falling evidence, the others turned onto the best, and the verdict; more starts while none agree."""
 
-    def tell(number: int) -> Callable[[int, int], None]:
-        def told(done: int, total: int) -> None:
-            if progress is not None:
-                progress(f"start {number + 1} of {max(settings.starts, number + 1)}", done, total)
+    def one(k: int) -> Start:
+        start = run_start(
+            problem, settings, k, sigma2, held, watch.tell_start(k), keeper=watch.keeper(k), method=method_of(settings)
+        )
+        watch.finished(start)
+        return start
 
-        return told
-
-    made = [run_start(problem, settings, k, sigma2, held, tell(k)) for k in range(settings.starts)]
+    made = [one(k) for k in range(settings.starts)]
     noise = one_noise(made)
 
     def alike(start: Start) -> Start:
@@ -312,8 +335,7 @@ def _all_starts(
         verdict = judge(made[0], blob, others, settings.final_resolution_A)
         if verdict.kind != "undecided" or len(made) >= settings.starts_at_most:
             return made, others, verdict
-        k = len(made)
-        made = ranked([*made, alike(run_start(problem, settings, k, sigma2, held, tell(k)))])
+        made = ranked([*made, alike(one(len(made)))])
 
 
 def _compared(problem: Problem, settings: AbInitioSettings, best: Start, other: Start) -> Comparison:
@@ -322,9 +344,14 @@ def _compared(problem: Problem, settings: AbInitioSettings, best: Start, other: 
 
 
 def _place_all(
-    given: Particles, excluded: dict[int, str], settings: AbInitioSettings, problem: Problem, best: Start
+    given: Particles,
+    excluded: dict[int, str],
+    settings: AbInitioSettings,
+    problem: Problem,
+    what: tuple[Start, Watch],
 ) -> tuple[Problem, npt.NDArray[np.int64], PoseTable]:
-    """Poses of all particles against the maps learned from some of them."""
+    """Poses of all particles against the maps learned from some of them: ``what`` are these, and who watches."""
+    best, watch = what
     small = _cropped(given, settings)
     found = survey(small, threads=settings.threads)
     excluded.update(found.excluded)
@@ -332,7 +359,7 @@ def _place_all(
     model = replace(best.model, scale=np.ones(int(whole.micrograph.max()) + 1))
     if int(whole.group.max()) + 1 != len(model.sigma2):
         raise InputError("abinitio: an optics group has no particle among those drawn; raise max_particles")
-    poses = finished(whole, settings, replace(best, model=model), learn=False).poses
+    poses = placed(whole, settings, model, watch.tell("poses of all particles"), keeper=watch.placing())
     return whole, np.setdiff1d(np.arange(len(given)), list(found.excluded)), poses
 
 

@@ -1,8 +1,11 @@
-"""Checkpoints of a refinement: everything that the next iteration needs, in one file, replaced as a whole."""
+"""Checkpoints: everything that the next iteration needs, in one file, replaced as a whole."""
 
 from __future__ import annotations
 
 import json
+import shutil
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -11,12 +14,17 @@ from zipfile import BadZipFile
 import numpy as np
 import numpy.typing as npt
 
-from verglas.errors import FormatError
-from verglas.io import atomic_path
+from verglas._version import __version__
+from verglas.errors import FormatError, InputError
+from verglas.io import atomic_path, read_json, write_json
 from verglas.refinement.settings import Step
 from verglas.refinement.state import HalfModel, PoseTable, State
+from verglas.types import Snapshot
 
-_NAME = "checkpoint/state.npz"
+_FOLDER = "checkpoint"
+_NAME = f"{_FOLDER}/state.npz"
+_RUN = f"{_FOLDER}/run.json"
+_COST = 50  # a checkpoint waits so many times as long as the last one took to write: two per cent of the time
 
 
 @dataclass(frozen=True)
@@ -62,11 +70,7 @@ def write_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
         "finished": state.finished, "rows": state.rows, "excluded": checkpoint.excluded,
         "inputs": checkpoint.inputs, "step": None if checkpoint.step is None else asdict(checkpoint.step),
     }  # fmt: skip
-    arrays["record"] = np.frombuffer(json.dumps(record).encode(), np.uint8)
-    path = checkpoint_path(folder)
-    path.parent.mkdir(exist_ok=True)
-    with atomic_path(path) as temporary:
-        np.savez(temporary, **arrays)  # type: ignore[arg-type]
+    write_snapshot(checkpoint_path(folder), Snapshot(arrays, record))
 
 
 def read_checkpoint(folder: Path) -> Checkpoint:
@@ -80,10 +84,9 @@ def read_checkpoint(folder: Path) -> Checkpoint:
     path = checkpoint_path(folder)
     if not path.is_file():
         raise FormatError(f"{path}: no checkpoint; start this run without --resume")
+    found = read_snapshot(path, "start without --resume")
+    arrays, record = found.arrays, found.record
     try:
-        with np.load(path) as file:
-            arrays = dict(file)
-        record = json.loads(arrays["record"].tobytes())
         poses = PoseTable(**_named(arrays, "poses."))
         halves = [HalfModel(**_named(arrays, f"half{number}.")) for number in (1, 2)]
         state = State(
@@ -93,9 +96,145 @@ def read_checkpoint(folder: Path) -> Checkpoint:
         step = None if record["step"] is None else Step(**record["step"])
         excluded = {int(k): v for k, v in record["excluded"].items()}
         return Checkpoint(state, step, arrays["half"], excluded, record["inputs"])
-    except (ValueError, KeyError, TypeError, OSError, BadZipFile) as error:
+    except (ValueError, KeyError, TypeError) as error:
         raise FormatError(f"{path}: cannot be read as a checkpoint ({error}); start without --resume") from error
+
+
+def write_snapshot(path: Path, snapshot: Snapshot) -> None:
+    """Replace a checkpoint: a kill at any moment leaves the old one or the new one."""
+    arrays = dict(snapshot.arrays)
+    arrays["record"] = np.frombuffer(json.dumps(snapshot.record).encode(), np.uint8)
+    path.parent.mkdir(exist_ok=True)
+    with atomic_path(path) as temporary:
+        np.savez(temporary, **arrays)  # type: ignore[arg-type]
+
+
+def read_snapshot(path: Path, advice: str) -> Snapshot:
+    """Read what :func:`write_snapshot` wrote.
+
+    Raises
+    ------
+    FormatError
+        It cannot be read; the message ends with the advice.
+    """
+    try:
+        with np.load(path) as file:
+            arrays = dict(file)
+        return Snapshot(arrays, json.loads(arrays.pop("record").tobytes()))
+    except (ValueError, KeyError, OSError, BadZipFile) as error:
+        raise FormatError(f"{path}: cannot be read as a checkpoint ({error}); {advice}") from error
 
 
 def _named(arrays: dict[str, npt.NDArray], prefix: str) -> dict[str, Any]:
     return {name[len(prefix) :]: value for name, value in arrays.items() if name.startswith(prefix)}
+
+
+class Checkpoints:
+    """Checkpoints of a run in parts, such as the starts of an ab initio reconstruction; a file each, in its run folder.
+
+    The same run started again goes on from them. They are removed when its results are there.
+
+    Parameters
+    ----------
+    folder : Path
+        The run folder; made if it is not there.
+    settings, inputs : mapping
+        What identifies the run, JSON-ready.
+    say : callable, optional
+        Told in one line if the run goes on, or why it does not.
+    """
+
+    def __init__(
+        self, folder: Path, settings: Mapping[str, Any], inputs: Mapping[str, Any],
+        say: Callable[[str], None] | None = None,
+    ) -> None:  # fmt: skip
+        self.folder, self.say = folder, say
+        self.identity = json.loads(json.dumps({"verglas": __version__, "settings": settings, "inputs": inputs}))
+        self.parts: dict[str, Part] = {}
+
+    def open(self, *, resume: bool = False) -> bool:
+        """Go on with what lies in the folder, or begin; True if there is something.
+
+        Parameters
+        ----------
+        resume : bool
+            There must be.
+
+        Raises
+        ------
+        InputError
+            What lies there is of a run with other settings or other particles; or there is nothing.
+        FormatError
+            It cannot be read.
+        """
+        path = self.folder / _RUN
+        there = path.is_file() and any(path.parent.glob("[!.]*.npz"))
+        if resume and not there:
+            raise InputError(f"{self.folder}: nothing to resume: no checkpoint there; start without --resume")
+        if there:
+            had = read_json(path)
+            self._refuse(had)
+            if had.get("verglas") == __version__:
+                self._say(f"{self.folder}: goes on from the checkpoint of a run that was stopped")
+                return True
+            self._say(f"{self.folder}: the checkpoint is of verglas {had.get('verglas')}, this is {__version__}: "
+                      "begins anew")  # fmt: skip
+        self.remove()
+        path.parent.mkdir(parents=True)
+        write_json(path, self.identity)
+        return False
+
+    def _refuse(self, had: Mapping[str, Any]) -> None:
+        for name, what in (("settings", "other settings"), ("inputs", "other particles")):
+            before, now = had.get(name, {}), self.identity[name]
+            changed = [
+                f"{key}: was {before.get(key)}, now {now.get(key)}"
+                for key in sorted({*before, *now})
+                if before.get(key) != now.get(key)
+            ]
+            if changed:
+                raise InputError(
+                    f"{self.folder}: a run with {what} was stopped here ({'; '.join(changed)}); go on with the same, "
+                    f"remove {self.folder / _FOLDER} to begin anew, or name another folder"
+                )
+
+    def _say(self, line: str) -> None:
+        if self.say is not None:
+            self.say(line)
+
+    def part(self, name: str) -> Part:
+        """The checkpoint of a part."""
+        return self.parts.setdefault(name, Part(self.folder / _FOLDER / f"{name}.npz"))
+
+    def remove(self) -> None:
+        """The results are there, or nothing can be made of them."""
+        folder = self.folder / _FOLDER
+        if folder.exists():
+            shutil.rmtree(folder)
+
+
+class Part:
+    """One of them: a :class:`verglas.types.Keeper`.
+
+    Parameters
+    ----------
+    path : Path
+        Its file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path, self._next = path, 0.0
+
+    def load(self) -> Snapshot | None:
+        """What was kept last."""
+        if not self.path.is_file():
+            return None
+        return read_snapshot(self.path, f"remove {self.path.parent} to begin anew")
+
+    def save(self, snapshot: Snapshot, *, needed: bool = False) -> None:
+        """Keep it, unless the last one was written just now."""
+        begun = time.perf_counter()
+        if needed or begun >= self._next:
+            write_snapshot(self.path, snapshot)
+            now = time.perf_counter()
+            self._next = now + _COST * (now - begun)

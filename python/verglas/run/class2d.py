@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import dataclass, field, replace
-from datetime import datetime, timezone
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from verglas._version import __version__
 from verglas.classification import (
     Class2DSettings,
     Classes2D,
@@ -22,10 +21,15 @@ from verglas.classification import (
     select_classes,
 )
 from verglas.classification.classes import with_stability
+from verglas.classification.kept import Standing, standing
 from verglas.errors import InputError
 from verglas.io import atomic_path, read_particles, read_star, write_particles, write_stack, write_star
 from verglas.report import class2d as report
-from verglas.types import Particles
+from verglas.report.html import Page
+from verglas.run.checkpoint import Checkpoints, Part
+from verglas.run.live_page import LivePage, footer_text
+from verglas.run.refine_inputs import close_identity
+from verglas.types import Particles, Snapshot
 
 _TABLE, _GENERAL = "classes", "classification"
 _NO_RESOLUTION_A = 999.0  # what stands for infinity in STAR files, as in RELION's
@@ -47,6 +51,8 @@ class Class2DJob:
         Runs from other seeds, for the stability of the classes.
     stack : Path, optional
         Image stack in place of the one the file names.
+    resume : bool
+        There must be a run to go on with; if there is one, it goes on in any case.
     """
 
     particles: Path
@@ -54,6 +60,7 @@ class Class2DJob:
     settings: Class2DSettings = field(default_factory=Class2DSettings)
     repeats: int = 0
     stack: Path | None = None
+    resume: bool = False
 
 
 @dataclass(frozen=True)
@@ -79,6 +86,9 @@ class Class2DSummary:
 def class2d_files(job: Class2DJob) -> Class2DSummary:
     """Read, classify, write.
 
+    Every iteration leaves a checkpoint. The same job given again after it was stopped goes on from there, to the same
+    result bit for bit.
+
     Parameters
     ----------
     job : Class2DJob
@@ -91,32 +101,96 @@ def class2d_files(job: Class2DJob) -> Class2DSummary:
     Raises
     ------
     InputError
-        See :func:`verglas.classify2d`; or the folder cannot be made.
+        See :func:`verglas.classify2d`; the folder cannot be made; or a run with other settings was stopped in it.
     """
     started = time.perf_counter()
     particles = read_particles(job.particles, stack=job.stack)
     if job.out.exists() and not job.out.is_dir():
         raise InputError(f"cannot write to {job.out}: it is a file, expected the name of a folder")
-    job.out.mkdir(parents=True, exist_ok=True)
-    log: list[str] = []
-
-    def say(line: str) -> None:
-        log.append(line)
-        if job.settings.log is not None:
-            job.settings.log(line)
-
-    settings = replace(job.settings, log=say)
-    found = classify2d(particles, settings=settings)
-    others = []
-    for repeat in range(1, job.repeats + 1):
-        say(f"repeat {repeat} of {job.repeats}")
-        others.append(classify2d(particles, settings=replace(settings, seed=settings.seed + repeat)))
+    course = _Course(job)
+    checkpoints = Checkpoints(job.out, _record(job.settings), close_identity(particles), job.settings.log)
+    checkpoints.open(resume=job.resume)
+    settings = replace(job.settings, log=course.say)
+    try:
+        found = classify2d(particles, settings=settings, keeper=_Kept(checkpoints.part("state"), course))
+        others = []
+        for repeat in range(1, job.repeats + 1):
+            course.say(f"repeat {repeat} of {job.repeats}")
+            other, kept = replace(settings, seed=settings.seed + repeat), checkpoints.part(f"repeat{repeat}")
+            others.append(classify2d(particles, settings=other, keeper=_Kept(kept, course)))
+    except (Exception, KeyboardInterrupt) as error:
+        course.stopped(str(error) or type(error).__name__)
+        raise
     found = with_stability(found, others)
-    files = _write(found, job, log)
+    files = _write(found, job, course.log)
     summary = Class2DSummary(found, files, time.perf_counter() - started)
     with atomic_path(job.out / "summary.json") as temporary:
         temporary.write_text(json.dumps(summary.as_dict(), indent=1) + "\n")
+    checkpoints.remove()
     return summary
+
+
+def _record(settings: Class2DSettings) -> dict[str, Any]:
+    """The settings that the result depends on."""
+    free = ("threads", "memory_GB", "progress", "log")
+    return {f.name: getattr(settings, f.name) for f in fields(settings) if f.name not in free}
+
+
+class _Course:
+    """How a job goes: its log, and a page that shows the classes as they stand."""
+
+    def __init__(self, job: Class2DJob) -> None:
+        self.job, self.log = job, list[str]()
+        self.page = LivePage(job.out / "classes.html")
+        self.last: Standing | None = None
+
+    def say(self, line: str) -> None:
+        """One line of the log."""
+        self.log.append(line)
+        if self.job.settings.log is not None:
+            self.job.settings.log(line)
+
+    def shows(self, snapshot: Snapshot) -> None:
+        """Where it stands between two iterations."""
+        self.last = standing(snapshot)
+        if self.last.record:
+            self.page.show(lambda: self._drawn(""))
+
+    def stopped(self, reason: str) -> None:
+        """It ends without a result; the page says so."""
+        if self.last is not None and self.last.record:
+            self.page.show(lambda: self._drawn(reason), now=True)
+
+    def _drawn(self, stopped: str) -> Page:
+        assert self.last is not None
+        return report.running_page(
+            self.last, stopped, _shown(self.job.settings), self.log, footer_text(self.job.particles)
+        )
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """The checkpoint of a classification, with the job's log in it; the page is drawn when it is written."""
+
+    part: Part
+    course: _Course
+
+    def load(self) -> Snapshot | None:
+        """What was kept last."""
+        found = self.part.load()
+        if found is not None:
+            self.course.log[:] = found.record["log"]
+        return found
+
+    def save(self, snapshot: Snapshot, *, needed: bool = False) -> None:
+        """Keep it."""
+        self.part.save(Snapshot(snapshot.arrays, {**snapshot.record, "log": self.course.log}), needed=needed)
+        self.course.shows(snapshot)
+
+
+def _shown(settings: Class2DSettings) -> dict[str, object]:
+    """Settings for a page."""
+    return {k: v for k, v in vars(settings).items() if k not in ("progress", "log") and v is not None}
 
 
 def class_star(found: Classes2D, stack: str) -> pd.DataFrame:
@@ -141,10 +215,9 @@ def _write(found: Classes2D, job: Class2DJob, log: list[str]) -> list[Path]:
     write_particles(files[2], found.particles)
     with atomic_path(files[3]) as temporary:
         temporary.write_bytes(report.montage(found))
-    shown = {k: v for k, v in vars(job.settings).items() if k not in ("progress", "log") and v is not None}
-    footer = f"verglas {__version__}, {datetime.now(timezone.utc).isoformat(timespec='seconds')}, {job.particles}"
     with atomic_path(files[4]) as temporary:
-        temporary.write_text(report.page(found, shown, log, footer), encoding="utf-8")
+        page = report.page(found, _shown(job.settings), log, footer_text(job.particles))
+        temporary.write_text(page, encoding="utf-8")
     return files
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 
 from verglas.errors import InputError
 from verglas.image import crop_or_pad, fourier_resample
@@ -85,3 +87,17 @@ def identity(particles: Particles) -> dict[str, Any]:
         "n_particles": len(particles), "box": particles.box, "pixel_size_A": round(particles.pixel_size_A, 6),
         "first": str(names[0]), "last": str(names[-1]),
     }  # fmt: skip
+
+
+def close_identity(particles: Particles) -> dict[str, Any]:
+    """The same for runs that go on unasked: also fingerprints of all metadata, and of the first and the last image."""
+    metadata = hashlib.sha1(usedforsecurity=False)
+    for table in (particles.table, particles.optics_table):
+        if table is not None:
+            metadata.update(",".join(map(str, table.columns)).encode())
+            metadata.update(pd.util.hash_pandas_object(table, index=False).to_numpy().tobytes())
+    found = {**identity(particles), "metadata": metadata.hexdigest()[:16]}
+    if len(particles) and particles.source is not None:
+        ends = np.ascontiguousarray(particles.images([0, len(particles) - 1]))
+        found["images"] = hashlib.sha1(ends.tobytes(), usedforsecurity=False).hexdigest()[:16]
+    return found

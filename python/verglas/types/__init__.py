@@ -13,11 +13,15 @@ from verglas.types.map import Map
 from verglas.types.micrograph import Micrograph, Picks
 from verglas.types.optics import Optics
 from verglas.types.poses import FloatArray, Poses
+from verglas.types.snapshot import Keeper, Snapshot
 
 if TYPE_CHECKING:
     from verglas.types.particles import Particles
 
-__all__ = ["ArraySource", "FloatArray", "ImageSource", "Map", "Micrograph", "Optics", "Particles", "Picks", "Poses"]
+__all__ = [
+    "ArraySource", "FloatArray", "ImageSource", "Keeper", "Map", "Micrograph", "Optics", "Particles", "Picks", "Poses",
+    "Snapshot",
+]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:

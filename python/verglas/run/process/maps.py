@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -83,14 +83,14 @@ class Class2DStage(_MapStage):
         return outputs_of(project, "centre")
 
     def run(self, project: Project) -> dict[str, str]:
-        """Classify, unless a run that was killed had got so far; select."""
+        """Classify, from the last iteration of a run that was killed, or not at all if it was through; select."""
         settings, rules = self.chosen(project)
         if not self.path(project, "summary.json").is_file():
             project.told.say(plan_sentence(project, settings.n_classes))
             most = project.memory_GB or allowed_memory_GB()
             working = replace(
                 settings, threads=project.threads, memory_GB=min(_CLASS_MEMORY_GB, most / 2),
-                progress=lambda done, total: _within(project, done, total),
+                progress=lambda done, total: _within(project, done, total), log=_not_iterations(project),
             )  # fmt: skip
             class2d_files(Class2DJob(project.root / "particles.star", self.path(project), working))
         kept, selection = select_automatically(self.path(project, "particles.star"), rules=rules)
@@ -134,6 +134,16 @@ def _within(project: Project, done: int, total: int) -> None:
         project.told.progress("class2d", done, total)
 
 
+def _not_iterations(project: Project) -> Callable[[str], None]:
+    """What is said but for the iterations, which the page of the classes shows."""
+
+    def say(line: str) -> None:
+        if not line.startswith("iteration"):
+            project.told.say(f"class2d: {line}")
+
+    return say
+
+
 def _n_classes(project: Project) -> int:
     path = project.folder("centre") / "centring.json"
     count = int(read_json(path)["particles"]) if path.is_file() else 0
@@ -162,13 +172,13 @@ class AbInitioStage(_MapStage):
         return outputs_of(project, "class2d")
 
     def run(self, project: Project) -> dict[str, str]:
-        """Make it."""
+        """Make it, from the last checkpoint of a run that was killed."""
         settings, mirror = self.chosen(project)
         chosen = replace(settings, threads=project.threads)
         values = {name: value for name, value in vars(chosen).items() if name not in ("symmetry", "diameter_A")}
         found = abinitio(
             project.folder("class2d") / "selected.star", chosen.symmetry, chosen.diameter_A, out=self.path(project),
-            mirror=mirror, **values,
+            mirror=mirror, **values, say=lambda line: project.told.say(f"abinitio: {line}"),
             progress=lambda stage, done, total: project.told.progress(f"abinitio, {stage}", done, total),
         )  # fmt: skip
         if len(found.maps) == 1:

@@ -1,0 +1,217 @@
+"""Maps without a reference by stochastic hill climbing on projections, in the manner of PRIME.
+
+Every particle keeps one pose. In every iteration it looks through the directions of a grid in random order (each with
+its opposite), scores them at all in-plane angles and shifts, and takes the first that correlates better with the
+present map than its own does: not the best, so that the poses of many particles do not settle at once around the
+accidents of an early map (Reboul et al. 2018, Protein Science 27, 51-61; Elmlund et al. 2013, Structure 21, 1299-1306).
+The map is made anew from all poses, with CTF and noise weighting; its resolution grows. There is no likelihood and no
+average over poses in it: a check on the stochastic expectation-maximisation of :mod:`verglas.refinement.abinitio` by
+other means.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from verglas import ops
+from verglas.geometry import euler_to_matrix, symmetry_matrices
+from verglas.refinement.abinitio import AbInitioSettings, Course, Method, updated
+from verglas.refinement.abinitio_kept import UnderWay
+from verglas.refinement.abinitio_step import BatchStep
+from verglas.refinement.grid_step import DirectionGrid
+from verglas.refinement.problem import ImageBatch, Problem, image_batches
+from verglas.refinement.settings import Step
+from verglas.refinement.state import HalfModel, PoseTable
+from verglas.refinement.update import resolution_shell
+
+FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
+
+_TOGETHER = 64  # particles that look through directions in one random order
+_FIRST = 4  # slices scored at once at first, then twice as many each time: preparing the images costs as much as 40
+
+
+@dataclass
+class Found:
+    """Poses on the grids of a step, one per particle.
+
+    Attributes
+    ----------
+    score : (n,) float64
+        Correlation with the present map.
+    slice, opposite, psi, shift : (n,)
+        As in :class:`verglas.ops.Scores`.
+    """
+
+    score: FloatArray
+    slice: IntArray
+    opposite: npt.NDArray[np.bool_]
+    psi: IntArray
+    shift: IntArray
+
+    @classmethod
+    def empty(cls, n: int) -> Found:
+        """Worse than any pose."""
+        zero = np.zeros(n, np.int64)
+        return cls(np.full(n, -np.inf), zero, np.zeros(n, bool), zero.copy(), zero.copy())
+
+    def take(self, rows: IntArray, slices: IntArray, scores: ops.Scores, chosen: npt.NDArray[np.bool_]) -> None:
+        """Those chosen among these rows, found among these slices."""
+        into = rows[chosen]
+        self.score[into] = scores.best_score[chosen]
+        self.slice[into] = slices[scores.best_slice[chosen]]
+        self.opposite[into] = scores.best_opposite[chosen]
+        self.psi[into] = scores.best_psi[chosen]
+        self.shift[into] = scores.best_shift[chosen]
+
+
+class ClimbStep(BatchStep):
+    """Correlations of images with single directions, and sums from the poses that they keep.
+
+    Holds the polar samples of the images: 6 kB each at the usual 40 pixels.
+
+    Parameters
+    ----------
+    problem, model, step, grid_radius
+        As for :class:`verglas.refinement.abinitio_step.BatchStep`.
+    """
+
+    def __init__(self, problem: Problem, model: HalfModel, step: Step, grid_radius: int) -> None:
+        super().__init__(problem, model, step, grid_radius)
+        self.found = Found.empty(len(problem))
+        self._plan = ops.ScorePlan(self.narrow, step.n_psi, n_power=3, score="correlation", max_candidates=1)
+
+    def read(self, rows: IntArray) -> None:
+        """Prepare the images of these particles for :meth:`correlate`."""
+        n = len(self.problem)
+        self._x = np.empty((n, self.narrow.n_rings, self.narrow.n_theta // 2), np.complex64)
+        self._params = self.problem.params.copy()
+        self._inv = np.empty((n, self.narrow.n_rings), np.float32)
+        self._references = self._slices(self.narrow)
+        for batch in image_batches(self.problem, rows, self.model, self._start):
+            self._x[batch.rows] = ops.polar(batch.centred(self.problem.image_mask), self.narrow, threads=self.threads)
+            self._params[batch.rows] = batch.params
+            self._inv[batch.rows] = batch.inv_sigma2[:, self.narrow.shells]
+
+    def correlate(self, rows: IntArray, slices: IntArray, allowed: npt.NDArray[np.bool_] | None = None) -> ops.Scores:
+        """The best in-plane angle and shift of the best of these directions.
+
+        Parameters
+        ----------
+        rows : (n,) int64
+            Particles.
+        slices : (m,) int64
+            Slices.
+        allowed : (m, 2) bool, optional
+            Whether the slice, and its opposite, may be taken; by default what lies in the asymmetric unit.
+        """
+        allowed = np.isfinite(self.directions.log_prior[slices]) if allowed is None else allowed
+        self._plan.set_reference(
+            self._references[slices], log_prior=np.where(allowed, 0.0, -np.inf), threads=self.threads
+        )
+        return self._plan.run(
+            self._x[rows], self.shifts, ctf=self._params[rows], pixel_size_A=self.problem.pixel_size_A,
+            inv_sigma2=self._inv[rows], first_particle=int(rows[0]), threads=self.threads,
+        )  # fmt: skip
+
+    def keep(self, rows: IntArray, angles_deg: FloatArray) -> None:
+        """Score the direction that every particle has, at its best in-plane angle and shift."""
+        place, opposite = nearest(self.directions, self.problem, angles_deg)
+        number = 2 * place + opposite
+        for one in np.unique(number):
+            own, slices = rows[number == one], np.array([one // 2])
+            allowed = np.array([[one % 2 == 0, one % 2 == 1]])
+            scores = self.correlate(own, slices, allowed)
+            self.found.take(own, slices, scores, np.ones(len(own), bool))
+
+    def climb(self, rows: IntArray, rng: np.random.Generator) -> float:
+        """Take for every particle the first direction that is better, in random order; the share that found one."""
+        found = 0
+        shuffled = rng.permutation(rows)
+        for begin in range(0, len(rows), _TOGETHER):
+            still = np.sort(shuffled[begin : begin + _TOGETHER])
+            order, first, size = rng.permutation(len(self.directions)), 0, _FIRST
+            found += len(still)
+            while len(still) and first < len(order):
+                still = self._first_better(still, order[first : first + size])
+                first, size = first + size, 2 * size
+            found -= len(still)
+        return found / max(len(rows), 1)
+
+    def _first_better(self, rows: IntArray, order: IntArray) -> IntArray:
+        """Take the first of these slices that is better, found by halving; returns the particles that have none."""
+        scores = self.correlate(rows, order)
+        better = scores.best_score > self.found.score[rows]
+        if len(order) == 1:
+            self.found.take(rows, order, scores, better)
+        elif better.any():
+            half = len(order) // 2
+            later = self._first_better(rows[better], order[:half])
+            if len(later):
+                self._first_better(later, order[half:])
+        return rows[~better]
+
+    def score(self, batch: ImageBatch) -> ops.Scores:
+        """The pose that each particle keeps, for the sums, with all the weight."""
+        rows, found = batch.rows, self.found
+        none, score = np.zeros(len(rows)), np.zeros(len(rows), np.float32)
+        slices, psi, shift = (a[rows].astype(np.int32) for a in (found.slice, found.psi, found.shift))
+        opposite = found.opposite[rows]
+        return ops.Scores(
+            score, slices, opposite, psi, shift, none, none + 1, np.arange(len(rows) + 1), score, slices, opposite, psi,
+            shift,
+        )  # fmt: skip
+
+
+def nearest(grid: DirectionGrid, problem: Problem, angles_deg: FloatArray) -> tuple[IntArray, npt.NDArray[np.bool_]]:
+    """The direction of a grid nearest to each pose or one of its equivalents: slice, and whether its opposite."""
+    sides = np.stack([grid.matrices[:, 2], -grid.matrices[:, 2]], axis=1)
+    sides[~np.isfinite(grid.log_prior)] = 0
+    wanted = euler_to_matrix(angles_deg)[:, 2]
+    equivalents = np.einsum("nj,gjk->ngk", wanted, symmetry_matrices(problem.settings.symmetry))
+    cosine = np.einsum("ngk,sk->ngs", equivalents, sides.reshape(-1, 3)).max(axis=1)
+    best = cosine.argmax(axis=1)
+    return best // 2, best % 2 == 1
+
+
+class HillClimbing(Method):
+    """The method for :func:`verglas.refinement.abinitio.run_start`; one map."""
+
+    def iterations(self, settings: AbInitioSettings) -> int:
+        """All of them with all particles."""
+        return settings.iterations + settings.full_iterations
+
+    def begin(
+        self, problem: Problem, settings: AbInitioSettings, course: Course, train: IntArray,
+        given: tuple[int, FloatArray],
+    ) -> UnderWay:  # fmt: skip
+        """Random poses, and the map that they make."""
+        number, sigma2 = given
+        rng = np.random.default_rng((settings.seed, number))
+        blank = np.zeros((1, *(problem.box,) * 3), np.float32)
+        model = HalfModel(blank, sigma2.copy(), np.ones(int(problem.micrograph.max()) + 1), np.ones(1))
+        step = ClimbStep(problem, model, course.step(course.first_radius), course.grid_radius)
+        entries = np.argwhere(np.isfinite(step.directions.log_prior))
+        drawn = entries[rng.integers(len(entries), size=len(problem))]
+        middle = int(np.argmin((step.shifts.astype(np.float64) ** 2).sum(axis=1)))
+        step.found = Found(
+            np.full(len(problem), -np.inf), drawn[:, 0], drawn[:, 1] == 1,
+            rng.integers(step.step.n_psi, size=len(problem)), np.full(len(problem), middle),
+        )  # fmt: skip
+        poses = PoseTable.unknown(len(problem))
+        model, curves = updated(problem, model, step.sums(rng.permutation(train), poses))
+        return UnderWay(rng, train, 0, model, poses, curves, float(course.first_radius))
+
+    def iterate(self, problem: Problem, course: Course, train: IntArray, now: UnderWay) -> None:
+        """Every particle climbs one step; then the map is made anew."""
+        radius = course.radius(now.iteration, now.resolved)
+        step = ClimbStep(problem, now.model, course.step(radius), course.grid_radius)
+        step.read(train)
+        step.keep(train, now.poses.angles_deg[train])
+        step.climb(train, now.rng)
+        now.model, now.curves = updated(problem, now.model, step.sums(now.rng.permutation(train), now.poses))
+        now.resolved = max(resolution_shell(c, course.last_radius, 0.143) for c in now.curves)
+        now.iteration += 1

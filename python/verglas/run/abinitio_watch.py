@@ -1,0 +1,152 @@
+"""What an ab initio reconstruction leaves and tells while it runs: checkpoints, progress, and the page so far."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from verglas.refinement.abinitio import METHODS, AbInitioSettings, Method, Start, StochasticEM
+from verglas.refinement.hill_climbing import HillClimbing
+from verglas.refinement.problem import Problem
+from verglas.report.abinitio import StartSoFar, abinitio_running_page
+from verglas.report.html import Page
+from verglas.run.checkpoint import Checkpoints
+from verglas.run.live_page import LivePage, footer_text
+from verglas.run.refine_inputs import close_identity
+from verglas.types import Keeper, Particles, Snapshot
+
+Progress = Callable[[str, int, int], None]
+Say = Callable[[str], None]
+_FREE = ("threads", "starts", "most_starts")  # settings that change no start
+
+
+def method_of(settings: AbInitioSettings) -> Method:
+    """How starts come to their maps."""
+    return StochasticEM() if settings.method == METHODS[0] else HillClimbing()
+
+
+@dataclass(frozen=True)
+class Around:
+    """What an ab initio reconstruction works with beside particles and settings.
+
+    Attributes
+    ----------
+    folder : Path, optional
+        Where it writes.
+    mirror : bool
+        The other hand is wanted.
+    resume : bool
+        There must be a checkpoint.
+    progress : callable, optional
+        Called as ``progress(stage, done, total)``.
+    say : callable, optional
+        Called with lines of text.
+    """
+
+    folder: Path | None = None
+    mirror: bool = False
+    resume: bool = False
+    progress: Progress | None = None
+    say: Say | None = None
+
+
+class Watch:
+    """Who is told how it goes.
+
+    Parameters
+    ----------
+    around : Around
+    settings : AbInitioSettings
+    particles : Particles
+    """
+
+    def __init__(self, around: Around, settings: AbInitioSettings, particles: Particles) -> None:
+        self.around, self.settings = around, settings
+        self.starts: dict[int, StartSoFar] = {}
+        self.problem: Problem | None = None
+        self.checkpoints: Checkpoints | None = None
+        self.page: LivePage | None = None
+        if around.folder is not None:
+            record = {name: value for name, value in asdict(settings).items() if name not in _FREE}
+            self.checkpoints = Checkpoints(around.folder, record, close_identity(particles), around.say)
+            self.checkpoints.open(resume=around.resume)
+            self.page = LivePage(around.folder / "report.html")
+
+    def tell(self, stage: str) -> Callable[[int, int], None]:
+        """Progress of one stage."""
+
+        def told(done: int, total: int) -> None:
+            if self.around.progress is not None:
+                self.around.progress(stage, done, total)
+
+        return told
+
+    def tell_start(self, number: int) -> Callable[[int, int], None]:
+        """Progress of a start."""
+        return self.tell(f"start {number + 1} of {max(self.settings.starts, number + 1)}")
+
+    def keeper(self, number: int) -> Keeper | None:
+        """Of a start; None where nothing is written."""
+        if self.checkpoints is None:
+            return None
+        return _StartKept(self.checkpoints.part(f"start{number + 1}"), self, number)
+
+    def placing(self) -> Keeper | None:
+        """Of the poses of all particles."""
+        return None if self.checkpoints is None else self.checkpoints.part("poses")
+
+    def under_way(self, number: int, snapshot: Snapshot) -> None:
+        """A start stands here."""
+        if self.page is None or self.problem is None or snapshot.record["finished"]:
+            return
+        arrays, record = snapshot.arrays, snapshot.record
+        self.starts[number] = StartSoFar(
+            number, record["iteration"], record["of"], self.problem.resolution_of_A(max(record["resolved"], 1.0)),
+            arrays["model.volumes"] * self.problem.sphere,
+        )  # fmt: skip
+        self.page.show(lambda: self._drawn(""))
+
+    def finished(self, start: Start) -> None:
+        """A start is done, perhaps by an earlier run."""
+        if self.problem is None:
+            return
+        total = method_of(self.settings).iterations(self.settings)
+        self.starts[start.number] = StartSoFar(
+            start.number, total, total, None, start.model.volumes * self.problem.sphere, start.score
+        )
+
+    def stopped(self, reason: str) -> None:
+        """It ends without a result: the page says so, the checkpoint stays."""
+        if self.page is not None and self.starts:
+            self.page.show(lambda: self._drawn(reason), now=True)
+
+    def done(self) -> None:
+        """The results are written."""
+        if self.checkpoints is not None:
+            self.checkpoints.remove()
+
+    def _drawn(self, stopped: str) -> Page:
+        assert self.problem is not None
+        settings: Mapping[str, Any] = asdict(self.settings)
+        starts = [self.starts[number] for number in sorted(self.starts)]
+        return abinitio_running_page(starts, stopped, self.problem.pixel_size_A, settings, footer_text())
+
+
+@dataclass(frozen=True)
+class _StartKept:
+    """The checkpoint of a start; the page is drawn when it is written."""
+
+    part: Keeper
+    watch: Watch
+    number: int
+
+    def load(self) -> Snapshot | None:
+        """What was kept last."""
+        return self.part.load()
+
+    def save(self, snapshot: Snapshot, *, needed: bool = False) -> None:
+        """Keep it."""
+        self.part.save(snapshot, needed=needed)
+        self.watch.under_way(self.number, snapshot)

@@ -1,0 +1,43 @@
+"""A page that is written again while a run goes on."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from verglas._version import __version__
+from verglas.io import atomic_path
+from verglas.report.html import Page, render
+from verglas.run.refine_folder import now_text
+
+EVERY_S = 20.0
+_COST = 50  # a page waits so many times as long as the last one took to draw: two per cent of the time
+
+
+def footer_text(*more: object) -> str:
+    """What stands at the foot of every page."""
+    return ", ".join([f"verglas {__version__}", now_text(), *map(str, more)])
+
+
+class LivePage:
+    """Writes a page now and then; the run's last page takes its place.
+
+    Parameters
+    ----------
+    path : Path
+        Of the page.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.next = path, time.monotonic() + EVERY_S
+
+    def show(self, drawn: Callable[[], Page], *, now: bool = False) -> None:
+        """Draw and write it, if it is time or must be ``now``."""
+        begun = time.monotonic()
+        if not now and begun < self.next:
+            return
+        with atomic_path(self.path) as temporary:
+            temporary.write_text(render(drawn()), encoding="utf-8")
+        end = time.monotonic()
+        self.next = end + max(EVERY_S, _COST * (end - begun))

@@ -1,0 +1,163 @@
+"""verglas abinitio stopped and started again: the same map bit for bit, or a refusal; the page while it runs."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from test_cli import main
+
+import verglas as vg
+from verglas.refinement.abinitio import AbInitioSettings, placed, run_start
+from verglas.run import abinitio as job
+from verglas.run import live_page
+from verglas.run.checkpoint import Part
+
+BOX, PIXEL_A = 32, 5.0
+CHOICES = {"diameter_A": 125.0, "final_resolution_A": 16.0, "iterations": 5, "full_iterations": 1, "threads": 1}
+TWO = {**CHOICES, "starts": 2, "most_starts": 2}
+
+
+class Stop(Exception):
+    """What ends a run in these tests."""
+
+
+@pytest.fixture(scope="module")
+def particles():
+    model = vg.simulate.phantom(BOX, PIXEL_A, 110.0)
+    return vg.simulate.particles(model, 120, BOX, PIXEL_A, snr=1.0, seed=1)
+
+
+def stop_at(stage, iteration, seen=None):
+    def progress(name, done, total):
+        if seen is not None:
+            seen.append((name, done))
+        if name.startswith(stage) and done == iteration:
+            raise Stop("by the test")
+
+    return progress
+
+
+@pytest.fixture(scope="module")
+def problem(particles):
+    """What :func:`run_start` is given, for two classes."""
+    settings = AbInitioSettings(classes=2, **CHOICES)
+    made, power, _, _ = job._prepared(particles, settings)
+    return made, settings, 1, job._first_noise(made, power), np.arange(0, 120, 10)
+
+
+@pytest.fixture(scope="module")
+def start(problem):
+    return run_start(*problem)
+
+
+@pytest.mark.parametrize("cost", [0, 1e9])
+@pytest.mark.parametrize("iteration", [1, 3, 6])
+def test_a_stopped_start_goes_on_to_the_same_maps(problem, start, tmp_path, monkeypatch, iteration, cost):
+    """Cost: without a limit nothing is done again, with one more is done again than need be."""
+    monkeypatch.setattr("verglas.run.checkpoint._COST", cost)
+    path, seen = tmp_path / "checkpoint/start2.npz", []
+    with pytest.raises(Stop):
+        run_start(*problem, lambda done, total: stop_at("", iteration)("", done, total), keeper=Part(path))
+    again = run_start(*problem, lambda done, _: seen.append(done), keeper=Part(path))
+    assert seen == list(range(iteration + 1 if cost == 0 else 2, 7))
+    finished = run_start(*problem, lambda done, _: pytest.fail("done again"), keeper=Part(path))
+    for one in (again, finished):
+        assert np.array_equal(one.evidence, start.evidence)
+        assert np.array_equal(one.curves, start.curves)
+        for name, value in {**vars(start.model), **vars(start.poses)}.items():
+            theirs = {**vars(one.model), **vars(one.poses)}[name]
+            assert np.array_equal(value, theirs, equal_nan=True), name
+
+
+def test_poses_of_many_particles_go_on(problem, start, tmp_path, monkeypatch):
+    monkeypatch.setattr("verglas.refinement.abinitio._PLACED_AT_ONCE", 32)
+    monkeypatch.setattr("verglas.run.checkpoint._COST", 0)
+    whole, path, seen = placed(*problem[:2], start.model), tmp_path / "checkpoint/poses.npz", []
+    with pytest.raises(Stop):
+        placed(*problem[:2], start.model, lambda done, _: stop_at("", 64)("", done, _), keeper=Part(path))
+    again = placed(*problem[:2], start.model, lambda done, _: seen.append(done), keeper=Part(path))
+    assert seen == [96, 120]
+    assert np.array_equal(again.angles_deg, whole.angles_deg)
+    assert np.array_equal(again.log_evidence, whole.log_evidence)
+
+
+def test_a_stopped_run_goes_on_to_the_same_result(particles, tmp_path, monkeypatch):
+    """Stopped in the second start; then one start more than the run that was stopped was asked for, from some only."""
+    monkeypatch.setattr("verglas.run.checkpoint._COST", 0)
+    choices = {**TWO, "max_particles": 100}
+    whole, out, said, seen = vg.abinitio(particles, **choices), tmp_path / "run", [], []
+    for starts, iteration in ((1, 2), (2, 3)):
+        progress = stop_at(f"start {starts}", iteration)
+        with pytest.raises(Stop):
+            vg.abinitio(particles, out=out, progress=progress, **{**choices, "starts": starts})
+    found = vg.abinitio(particles, out=out, progress=stop_at("none", 0, seen), say=said.append, **choices)
+    assert "goes on from the checkpoint" in said[0]
+    assert seen[0] == ("start 2 of 2", 4)
+    assert seen[-1] == ("poses of all particles", 120)
+    assert np.array_equal(found.map.data, whole.map.data)
+    assert np.array_equal(vg.read_map(out / "map.mrc").data, whole.map.data)
+    assert np.array_equal(found.particles.poses.angles_deg, whole.particles.poses.angles_deg)
+    assert [(s.number, s.score) for s in found.starts] == [(s.number, s.score) for s in whole.starts]
+    assert found.verdict == whole.verdict
+    assert not (out / "checkpoint").exists()
+
+
+def test_other_settings_and_other_particles_are_refused(particles, tmp_path):
+    out = tmp_path / "run"
+    with pytest.raises(vg.InputError, match="nothing to resume: no checkpoint there"):
+        vg.abinitio(particles, out=out, resume=True, **TWO)
+    with pytest.raises(vg.InputError, match="resume needs the run folder"):
+        vg.abinitio(particles, resume=True, **TWO)
+    with pytest.raises(Stop):
+        vg.abinitio(particles, out=out, progress=stop_at("start 1", 2), **TWO)
+    with pytest.raises(
+        vg.InputError, match=r"a run with other settings was stopped here \(seed: was 0, now 1\); go on"
+    ):
+        vg.abinitio(particles, out=out, seed=1, **TWO)
+    with pytest.raises(vg.InputError, match=r"other particles was stopped here \(.*n_particles: was 120, now 100"):
+        vg.abinitio(particles[:100], out=out, **TWO)
+    other = particles.with_source(vg.ArraySource(particles.images()[::-1].copy(), PIXEL_A))
+    with pytest.raises(vg.InputError, match=r"other particles was stopped here \(images: was"):
+        vg.abinitio(other, out=out, **TWO)
+    path = out / "checkpoint/start1.npz"
+    path.write_bytes(path.read_bytes()[:999])
+    with pytest.raises(vg.FormatError, match=r"cannot be read as a checkpoint .*remove .* to begin anew"):
+        vg.abinitio(particles, out=out, **TWO)
+
+
+def test_the_page_shows_maps_while_it_runs_and_where_it_stopped(particles, tmp_path, monkeypatch):
+    monkeypatch.setattr(live_page, "EVERY_S", 0.0)
+    monkeypatch.setattr(live_page, "_COST", 0)
+    pages = []
+
+    def progress(name, done, total):
+        pages.append((tmp_path / "run/report.html").read_text())
+        if name == "start 2 of 2" and done == 3:
+            raise Stop("by the test")
+
+    with pytest.raises(Stop):
+        vg.abinitio(particles, out=tmp_path / "run", progress=progress, **TWO)
+    assert "Running: start 1, 1 of 6 mini-batches done" in pages[0]
+    assert "Running: start 2, 1 of 6 mini-batches done" in pages[6]
+    assert all(page.count("data:image/png;base64") == 1 and 'http-equiv="refresh"' in page for page in pages)
+    page = (tmp_path / "run/report.html").read_text()
+    assert "Stopped (by the test): start 2, 3 of 6 mini-batches done. The same command goes on" in page
+    assert 'http-equiv="refresh"' not in page
+
+
+def test_command_line(particles, tmp_path, capsys):
+    vg.write_particles(tmp_path / "p.star", particles)
+    given = ["abinitio", str(tmp_path / "p.star"), "--diameter", "125", "--final-resolution", "16", "--iterations", "2",
+             "--starts", "1", "--out", str(tmp_path / "run"), "--json", "--resume"]  # fmt: skip
+    status, _, error = main(given, capsys)
+    assert status == 1
+    assert "nothing to resume" in error
+    with pytest.raises(Stop):
+        job.abinitio_files(tmp_path / "p.star", "C1", 125.0, final_resolution_A=16.0, iterations=2, starts=1,
+                           out=tmp_path / "run", progress=stop_at("start 1", 1))  # fmt: skip
+    status, text, error = main(given, capsys)
+    assert status == 0
+    assert "goes on from the checkpoint" in error
+    assert json.loads(text)["starts"] == 1
