@@ -284,7 +284,7 @@ class MaximisePlan:
         ValueError
             Shapes disagree.
         """
-        images = {"inv_sigma2": inv_sigma2, "ctf": ctf, "centres_px": centres_px}
+        images: dict[str, Any] = {"inv_sigma2": inv_sigma2, "ctf": ctf, "centres_px": centres_px}
         n = len(samples)  # type: ignore[arg-type]
         if len(posterior) != n:
             raise InputError(f"MaximisePlan.add: expected the posterior of {n} images, got that of {len(posterior)}")
@@ -321,12 +321,12 @@ class MaximisePlan:
         self, samples: Any, images: dict[str, Any], first_particle: int, image_power: Any
     ) -> tuple[Any, npt.NDArray[np.float64]]:
         """The images there, and the mean of their |X|^2 on each ring here, (n, n_rings)."""
-        from verglas.ops._cuda_polar import DeviceImages, ring_power
+        from verglas.ops._cuda_polar import ring_power
 
         cuda = self.native.cuda
         with cuda.active():
-            x = DeviceImages.of(self.grid, cuda, samples, **images)
-            x.refuse_non_finite(cuda, "maximise", first_particle)
+            x = PolarImages.of(self.grid, samples, **images, cuda=cuda)
+            x.refuse_non_finite("maximise", first_particle)
             if image_power is None and self._has_reference:
                 image_power = ring_power(x, self.grid, cuda)
         return x, np.asarray(0 if image_power is None else image_power, np.float64)
