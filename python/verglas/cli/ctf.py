@@ -8,6 +8,7 @@ from pathlib import Path
 import typer
 
 from verglas.cli.progress import say_set_aside, shown_progress
+from verglas.cli.usage import refuse_unless_positive
 
 
 def register(app: typer.Typer) -> None:
@@ -37,9 +38,7 @@ def register(app: typer.Typer) -> None:
 
         Micrographs without rings, and files that cannot be read, are set aside with the reason in ctf.csv.
         """
-        for name, value in (("--pixel-size", pixel_size), ("--voltage", voltage)):
-            if value is not None and not value > 0:
-                raise typer.BadParameter(f"expected a positive number, got {value:g}", param_hint=name)
+        refuse_unless_positive({"--pixel-size": pixel_size, "--voltage": voltage})
         from verglas.run.ctf import CtfJob, ctf_files, settings_of
 
         settings, given = settings_of(

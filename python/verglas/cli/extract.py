@@ -8,6 +8,7 @@ from pathlib import Path
 import typer
 
 from verglas.cli.progress import shown_progress
+from verglas.cli.usage import refuse_unless_positive
 
 
 def register(app: typer.Typer) -> None:
@@ -43,13 +44,7 @@ def register(app: typer.Typer) -> None:
 
         Boxes that leave the micrograph and files that cannot be read are set aside and listed in excluded.csv.
         """
-        for name, value in (
-            ("--pixel-size", pixel_size),
-            ("--diameter", diameter),
-            ("--new-pixel-size", new_pixel_size),
-        ):
-            if value is not None and not value > 0:
-                raise typer.BadParameter(f"expected a positive number, got {value:g}", param_hint=name)
+        refuse_unless_positive({"--pixel-size": pixel_size, "--diameter": diameter, "--new-pixel-size": new_pixel_size})
         from verglas.run.extract import ExtractOptions, extract_files
 
         options = ExtractOptions(

@@ -8,6 +8,7 @@ from pathlib import Path
 import typer
 
 from verglas.cli.progress import say_set_aside, shown_progress
+from verglas.cli.usage import refuse_unless_positive
 
 
 def register(app: typer.Typer) -> None:
@@ -41,9 +42,7 @@ def register(app: typer.Typer) -> None:
         Carbon, ice crystals and contaminants are left out, the threshold is found in each micrograph. report.html
         shows every micrograph with its picks and what to look at; verdict.json says whether to go on.
         """
-        for name, value in (("--diameter", diameter), ("--pixel-size", pixel_size), ("--distance", distance)):
-            if value is not None and not value > 0:
-                raise typer.BadParameter(f"expected a positive number of A, got {value:g}", param_hint=name)
+        refuse_unless_positive({"--diameter": diameter, "--pixel-size": pixel_size, "--distance": distance}, "A")
         from verglas.run.extract import Microscope
         from verglas.run.pick import PickJob, PickSettings, pick_files
 
