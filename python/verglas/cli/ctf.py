@@ -7,7 +7,7 @@ from pathlib import Path
 
 import typer
 
-from verglas.cli.progress import say_set_aside, shown_progress
+from verglas.cli.progress import say_set_aside, say_verdict, shown_progress
 from verglas.cli.usage import refuse_unless_positive
 
 
@@ -61,4 +61,4 @@ def register(app: typer.Typer) -> None:
             typer.echo(f"look at {name}: {flags}")
         aside = summary.table[summary.table["reason"] != ""]
         say_set_aside(dict(zip(aside["micrograph"], aside["reason"], strict=True)), out / "ctf.csv")
-        typer.echo(f"verdict: {summary.verdict.state}" + "".join(f"; {r}" for r in summary.verdict.reasons))
+        say_verdict(summary.verdict.state, summary.verdict.reasons)
