@@ -17,14 +17,11 @@ import argparse
 import itertools
 import json
 import shutil
-import subprocess
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
-import psutil
-from child import command
+from child import command, watch
 
 import verglas as vg
 
@@ -42,25 +39,10 @@ def relion(folder: Path, args: argparse.Namespace) -> dict[str, Any]:
         f"--offset_range 5 --offset_step 2 --norm --scale --pad 2 --strict_highres_exp {args.resolution:g} "
         f"--j {args.threads} --dont_combine_weights_via_disc --random_seed 1"
     )
-    started, peak = time.perf_counter(), 0
-    with (folder / "relion.log").open("w") as log:
-        child = subprocess.Popen(arguments.split(), cwd=folder, stdout=log, stderr=subprocess.STDOUT)
-        process = psutil.Process(child.pid)
-        while child.poll() is None and time.perf_counter() - started < 60 * args.relion_minutes:
-            try:
-                peak = max(peak, process.memory_info().rss)
-            except psutil.NoSuchProcess:
-                break
-            time.sleep(0.2)
-        stopped = child.poll() is None
-        if stopped:
-            child.terminate()
-        status = child.wait()
-    if not stopped and status != 0:
-        raise SystemExit(f"relion_refine failed with status {status}:\n{(folder / 'relion.log').read_text()[-2000:]}")
+    seen = watch(arguments.split(), folder, limit_s=60 * args.relion_minutes, log=folder / "relion.log")
     ends = [p.stat().st_mtime for p in sorted((folder / "out").glob("run_it[0-9][0-9][0-9]_model.star"))]
     each = [b - a for a, b in itertools.pairwise(ends)]
-    return {"seconds_each": each, "stopped": stopped, "peak_GB": peak / 1e9}
+    return {"seconds_each": each, "stopped": seen.stopped, "peak_GB": seen.peak_GB}
 
 
 def ours(folder: Path, args: argparse.Namespace) -> dict[str, Any]:

@@ -14,13 +14,12 @@ from __future__ import annotations
 
 import argparse
 import shutil
-import subprocess
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
-import psutil
+from child import watch
 
 import verglas as vg
 from verglas.io import read_star
@@ -28,29 +27,7 @@ from verglas.io import read_star
 from common import write
 from known_truth import Case, against_truth, errors_of, refine, results
 
-_END_S = 10.0
 _HIDDEN = ("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi", "rlnOriginXAngst", "rlnOriginYAngst")
-
-
-def tree_bytes(root: psutil.Process) -> int:
-    """Resident memory of the ranks below mpirun."""
-    total = 0
-    for process in root.children(recursive=True):
-        try:
-            total += process.memory_info().rss
-        except psutil.NoSuchProcess:
-            continue
-    return total
-
-
-def end(root: psutil.Process) -> None:
-    """Stop mpirun and its ranks, by their numbers."""
-    ours = [*root.children(recursive=True), root]
-    for process in ours:
-        if process.is_running():
-            process.terminate()
-    for process in psutil.wait_procs(ours, timeout=_END_S)[1]:
-        process.kill()
 
 
 def relion(case: Case, folder: Path, minutes: float) -> dict[str, Any]:
@@ -63,23 +40,10 @@ def relion(case: Case, folder: Path, minutes: float) -> dict[str, Any]:
         "--auto_local_healpix_order 4 --offset_range 5 --offset_step 2 --norm --scale --low_resol_join_halves 40 "
         f"--sym {case.symmetry} --pad 2 --j 1 --dont_combine_weights_via_disc"
     )
-    began, started = time.time(), time.perf_counter()
-    with (folder / "relion.log").open("w") as log:
-        child = subprocess.Popen(arguments.split(), cwd=folder, stdout=log, stderr=subprocess.STDOUT)
-        root, peak = psutil.Process(child.pid), 0
-        while child.poll() is None and time.perf_counter() - started < 60 * minutes:
-            peak = max(peak, tree_bytes(root))
-            time.sleep(0.5)
-        waited, status = time.perf_counter() - started, child.poll()
-        if status is None:
-            end(root)
-            child.wait()
-    if status not in (None, 0):
-        raise SystemExit(
-            f"relion_refine_mpi failed with status {status}:\n{(folder / 'relion.log').read_text()[-2000:]}"
-        )
+    began = time.time()
+    seen = watch(arguments.split(), folder, limit_s=60 * minutes, log=folder / "relion.log", ranks=True)
     ends = [p.stat().st_mtime - began for p in sorted((folder / "out").glob("run_it[0-9][0-9][0-9]_half2_model.star"))]
-    return {"waited": waited, "converged": status == 0, "peak_GB": peak / 1e9, "ends": ends}
+    return {"waited": seen.seconds, "converged": not seen.stopped, "peak_GB": seen.peak_GB, "ends": ends}
 
 
 def last_iteration(case: Case, folder: Path, number: int, true: vg.Particles) -> dict[str, Any]:

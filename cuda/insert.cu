@@ -71,43 +71,39 @@ __global__ void __launch_bounds__(kTileThreads)
   scratch.weights[at] = sample.weight;
 }
 
-/// What one image gives one grid point: directly (sign 1), and by way of Friedel's mates (sign -1).
-template <int W>
-__device__ void add_image(const Window& window, const math::GridShape& grid, const GridPoint& p,
-                          const InsertInput& in, const InsertScratch& scratch, std::size_t image,
-                          PointSums& sums) {
-  const double* a = in.matrices + 9 * image;
-  const int half = grid.box / 2 + 1;
-  Foot foot;
-  if (!foot_of<W>(p, a, static_cast<double>(grid.padded) / grid.box, foot)) return;
-  const auto axes = math::slice_axes(a, grid);
-  for (int sign = 1; sign >= -1; sign -= 2) {
-    const double u = sign * foot.u, v = sign * foot.v;
-    const int ky_end = min(in.max_radius, static_cast<int>(std::floor(v + foot.reach)));
-    for (int ky = max(-in.max_radius, static_cast<int>(std::ceil(v - foot.reach))); ky <= ky_end; ++ky) {
-      const int kx_end = min((grid.box - 1) / 2, static_cast<int>(std::floor(u + foot.reach)));
-      for (int kx = max(ky < 0 ? 1 : 0, static_cast<int>(std::ceil(u - foot.reach))); kx <= kx_end; ++kx) {
-        if (!math::in_disc(kx, ky, in.max_radius)) continue;
-        const auto point = math::slice_point(axes, grid, kx, ky);
-        if (point.mate != (sign < 0)) continue;
-        const std::size_t at = (image * grid.box + (ky < 0 ? ky + grid.box : ky)) * half + kx;
-        add_tap<W>(window, p, point, {scratch.values[at], scratch.weights[at]}, sums);
+/// Slices of Cartesian pixels, weighted, for the ordered sums.
+struct ImageSlices {
+  InsertInput in;
+  InsertScratch scratch;
+
+  __device__ std::size_t n() const { return in.n; }
+  __device__ const double* matrices() const { return in.matrices; }
+
+  /// The pixels near the point's foot: directly (sign 1), and by way of Friedel's mates (sign -1).
+  template <int W>
+  __device__ void add(const Window& window, const math::GridShape& grid, const GridPoint& p,
+                      std::size_t image, PointSums& sums) const {
+    const double* a = in.matrices + 9 * image;
+    const int half = grid.box / 2 + 1;
+    Foot foot;
+    if (!foot_of<W>(p, a, static_cast<double>(grid.padded) / grid.box, foot)) return;
+    const auto axes = math::slice_axes(a, grid);
+    for (int sign = 1; sign >= -1; sign -= 2) {
+      const double u = sign * foot.u, v = sign * foot.v;
+      const int ky_end = min(in.max_radius, static_cast<int>(std::floor(v + foot.reach)));
+      for (int ky = max(-in.max_radius, static_cast<int>(std::ceil(v - foot.reach))); ky <= ky_end; ++ky) {
+        const int kx_end = min((grid.box - 1) / 2, static_cast<int>(std::floor(u + foot.reach)));
+        for (int kx = max(ky < 0 ? 1 : 0, static_cast<int>(std::ceil(u - foot.reach))); kx <= kx_end; ++kx) {
+          if (!math::in_disc(kx, ky, in.max_radius)) continue;
+          const auto point = math::slice_point(axes, grid, kx, ky);
+          if (point.mate != (sign < 0)) continue;
+          const std::size_t at = (image * grid.box + (ky < 0 ? ky + grid.box : ky)) * half + kx;
+          add_tap<W>(window, p, point, {scratch.values[at], scratch.weights[at]}, sums);
+        }
       }
     }
   }
-}
-
-template <int W>
-__global__ void __launch_bounds__(kBrick)
-    ordered_kernel(const __grid_constant__ Window window, math::GridShape grid, InsertInput in,
-                   InsertScratch scratch, InsertSums sums) {
-  const GridPoint p = grid_point(grid);
-  PointSums own = load_point(sums, p);
-  for_slices_near<W>(grid, in.matrices, in.n, [&](std::size_t image) {
-    if (p.inside) add_image<W>(window, grid, p, in, scratch, image, own);
-  });
-  store_point(sums, p, own);
-}
+};
 
 __device__ double2 conjugate(double2 v) { return make_double2(v.x, -v.y); }
 __device__ double conjugate(double v) { return v; }
@@ -207,10 +203,7 @@ void insert_ordered(const math::GridShape& grid, const math::WindowTable& window
   if (input.n == 0 || (!sums.values && !sums.weights)) return;
   check_batch(input.n);
   launch(prepare_kernel, {pixel_blocks(grid, input.n), kTileThreads, 0, stream}, grid, input, scratch, sums);
-  with_width(window.width, [&](auto width) {
-    launch(ordered_kernel<decltype(width)::value>, {brick_grid(grid), kBrick, 0, stream}, window_of(window),
-           grid, input, scratch, sums);
-  });
+  launch_ordered(grid, window, ImageSlices{input, scratch}, sums, stream);
 }
 
 void fold_friedel(const math::GridShape& grid, const InsertSums& sums, Stream stream) {

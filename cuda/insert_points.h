@@ -1,5 +1,5 @@
-// What insert and polar_insert share on the device: a sample's taps added by atomics, bricks of grid points,
-// and the search for the samples that reach a grid point.
+// What insert and polar_insert share on the device: a sample's taps added by atomics; bricks of grid points,
+// the search for the samples that reach a grid point, and the kernel that sums them in order.
 #pragma once
 #include "cuda/insert.h"
 #include "math/rotation.h"
@@ -164,6 +164,30 @@ __device__ inline PointSums load_point(const InsertSums& sums, const GridPoint& 
 __device__ inline void store_point(const InsertSums& sums, const GridPoint& p, const PointSums& s) {
   if (p.inside && sums.values) sums.values[p.at] = make_double2(s.re, s.im);
   if (p.inside && sums.weights) sums.weights[p.at] = s.weight;
+}
+
+/// The sums, bitwise repeatable for any batches: one thread per grid point looks through the slices, in
+/// order, for the samples whose taps reach it. No atomics, one read and one write of the sums.
+///   Slices   n(), matrices() (n, 9), and add<W>(window, grid, p, i, sums): what slice i gives grid point p
+template <int W, class Slices>
+__global__ void __launch_bounds__(kBrick)
+    ordered_kernel(const __grid_constant__ Window window, math::GridShape grid, Slices slices,
+                   InsertSums sums) {
+  const GridPoint p = grid_point(grid);
+  PointSums own = load_point(sums, p);
+  for_slices_near<W>(grid, slices.matrices(), slices.n(), [&](std::size_t i) {
+    if (p.inside) slices.template add<W>(window, grid, p, i, own);
+  });
+  store_point(sums, p, own);
+}
+
+template <class Slices>
+void launch_ordered(const math::GridShape& grid, const math::WindowTable& window, const Slices& slices,
+                    const InsertSums& sums, Stream stream) {
+  with_width(window.width, [&](auto width) {
+    launch(ordered_kernel<decltype(width)::value, Slices>, {brick_grid(grid), kBrick, 0, stream},
+           window_of(window), grid, slices, sums);
+  });
 }
 
 }  // namespace verglas::cuda

@@ -104,7 +104,7 @@ class BlockClimb {
         s_(shared),
         pose_(blockIdx.x),
         half_(grid.box / 2 + 1) {
-    image_ = poses.image ? static_cast<std::size_t>(poses.image[pose_]) : pose_;
+    image_ = poses.image_of(pose_);
   }
 
   __device__ void run() {
@@ -116,7 +116,7 @@ class BlockClimb {
       if (options_.max_steps == 0 && radius != last) continue;
       climb(radius, last);
     }
-    if (leader()) finish();
+    if (leader()) poses_.finish(pose_, s_.climb, s_.evaluations);
   }
 
  private:
@@ -137,8 +137,7 @@ class BlockClimb {
   __device__ void start() {
     auto& c = s_.climb;
     c = math::PoseClimb{};
-    for (int i = 0; i < 9; ++i) c.pose.a.m[i] = poses_.matrices[9 * pose_ + i];
-    for (int i = 0; i < 2; ++i) c.pose.shift[i] = poses_.shifts_px[2 * pose_ + i];
+    c.pose = poses_.start(pose_);
     c.box = grid_.box;
     c.max_steps = options_.max_steps;
     c.status = math::PoseStatus::kNotFinite;
@@ -150,25 +149,21 @@ class BlockClimb {
   __device__ void climb(int radius, int last) {
     auto& c = s_.climb;
     if (leader()) {
-      // A coarser radius resolves less: its optimum is not worth the last digit.
-      const double ease = static_cast<double>(last) / radius * (radius == last ? 1 : 3);
-      c.radius = radius;
-      c.tolerance_rad = options_.tolerance_rad * ease;
-      c.tolerance_px = options_.tolerance_px * ease;
+      c.aim_at(radius, last, options_.tolerance_rad, options_.tolerance_px);
       s_.trial = c.pose;
       aim();
     }
     evaluate(radius);
     if (leader()) {
-      s_.more = c.begin(math::pose_evaluation(s_.sums), prior_at(c.pose)) && c.propose(&s_.trial);
+      s_.more = c.begin(math::pose_evaluation(s_.sums), prior_.at(pose_, c.pose)) && c.propose(&s_.trial);
       aim();
     }
     __syncthreads();
     while (s_.more) {
       evaluate(radius);
       if (leader()) {
-        s_.more =
-            c.judge(s_.trial, math::pose_evaluation(s_.sums), prior_at(s_.trial)) && c.propose(&s_.trial);
+        s_.more = c.judge(s_.trial, math::pose_evaluation(s_.sums), prior_.at(pose_, s_.trial)) &&
+                  c.propose(&s_.trial);
         aim();
       }
       __syncthreads();
@@ -176,12 +171,6 @@ class BlockClimb {
     __syncthreads();  // all have left the loop before the flag means something else
     if (leader()) s_.more = c.status != math::PoseStatus::kNotFinite && math::finite(c.pose);
     __syncthreads();
-  }
-
-  __device__ math::PosePriorTerm prior_at(const math::Pose& pose) const {
-    return math::pose_prior_term(prior_.angle_sigma_rad, prior_.shift_sigma_px,
-                                 prior_.matrices ? prior_.matrices + 9 * pose_ : nullptr,
-                                 prior_.shifts_px ? prior_.shifts_px + 2 * pose_ : nullptr, pose);
   }
 
   /// What the pixels need to know of the trial pose.
@@ -263,19 +252,6 @@ class BlockClimb {
                                           x.y};
     math::add_pose_terms(pixel, s_.turn, static_cast<float>(2.0 * 3.14159265358979323846 / grid_.box),
                          totals);
-  }
-
-  __device__ void finish() {
-    const auto& c = s_.climb;
-    constexpr int n = math::kPoseParameters;
-    for (int i = 0; i < 9; ++i) poses_.matrices[9 * pose_ + i] = c.pose.a.m[i];
-    for (int i = 0; i < 2; ++i) poses_.shifts_px[2 * pose_ + i] = c.pose.shift[i];
-    poses_.score[pose_] = c.best.score();
-    poses_.log_prior[pose_] = c.best_prior.log_density;
-    for (int i = 0; i < n; ++i) poses_.gradient[n * pose_ + i] = c.best.gradient[i];
-    for (int i = 0; i < n * n; ++i) poses_.fisher[n * n * pose_ + i] = c.best.fisher[i];
-    poses_.evaluations[pose_] = s_.evaluations;
-    poses_.status[pose_] = static_cast<std::uint8_t>(c.status);
   }
 };
 

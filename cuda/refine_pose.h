@@ -15,46 +15,22 @@
 #include <cstdint>
 
 #include "cuda/grid.h"
-#include "math/pose_climb.h"
+#include "math/pose_batch.h"
 
 namespace verglas::cuda {
 
 constexpr int kMostRadii = 16;
 
-/// The images; null pointers mean 1. All arrays are the caller's, on the device.
-struct PoseImages {
-  const float2* transforms;   // (n, box, box/2 + 1) phase-centred half transforms X
-  const float* ctf;           // (n, box, box/2 + 1) C
-  const float* shell_weight;  // (n, max_radius + 1) 1/sigma2
-  const double* scale;        // (n) s
-};
-
-/// A sigma of 0 means none.
-struct PosePrior {
-  double angle_sigma_rad, shift_sigma_px;
-  const double* matrices;   // (n poses, 9) centre
-  const double* shifts_px;  // (n poses, 2) centre d0
-};
+/// All arrays lie on the device.
+using PoseImages = math::PoseImages<float2>;
+using math::PoseBatch;  // a matrix that is no rotation counts as not finite
+using math::PosePrior;
 
 struct PoseOptions {
   int radii[kMostRadii];  // ascending
   int n_radii;            // the last is max_radius, the R of the result
   int max_steps;          // 0 evaluates the poses as they are
   double tolerance_rad, tolerance_px;
-};
-
-/// As cpu::PoseBatch, on the device.
-struct PoseBatch {
-  std::size_t n;
-  const std::int64_t* image;  // (n) which image each pose belongs to; null: pose i, image i
-  double* matrices;           // (n, 9) refined in place
-  double* shifts_px;          // (n, 2) refined in place
-  double* score;              // (n)
-  double* log_prior;          // (n)
-  double* gradient;           // (n, 5)
-  double* fisher;             // (n, 5, 5)
-  std::int32_t* evaluations;  // (n)
-  std::uint8_t* status;       // (n) math::PoseStatus; a matrix that is no rotation counts as not finite
 };
 
 void refine_pose(const math::GridShape& grid, const math::WindowTable& window, const float2* spectrum,

@@ -209,6 +209,23 @@ def test_bad_micrographs_are_named_and_the_rest_goes_on(tmp_path):
         vg.extract(str(tmp_path / "*.tif"), picks, 16, pixel_size_A=1.0)
 
 
+def test_the_verdict_says_what_was_lost(tmp_path):
+    rng = np.random.default_rng(0)
+    picks = Picks(np.column_stack([np.linspace(20, 280, 100), np.full(100, 150)]), "m.mrc")
+    vg.io.write_stack(tmp_path / "m.mrc", rng.normal(size=(1, 300, 300)).astype(np.float32), 2.0)
+    for box, state, reason in (
+        (32, "go on", ""),
+        (150, "warn", "picks were set aside, most: box of 150 px beyond the edge"),
+    ):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", vg.VerglasWarning)
+            vg.extract(tmp_path / "m.mrc", picks, box, out=tmp_path / "out")
+        said = json.loads((tmp_path / "out" / "verdict.json").read_text())
+        assert said["verdict"]["state"] == state
+        assert said["particles"] + sum(said["excluded"].values()) == said["coordinates"] == 100
+        assert reason in "".join(said["verdict"]["reasons"])
+
+
 def test_nothing_to_extract_is_one_sentence(tmp_path):
     m = vg.Micrograph(np.zeros((64, 64)), 1.0, "a")
     with pytest.raises(vg.InputError, match="no particle could be cut out of 1 micrographs; the first: a: all"):

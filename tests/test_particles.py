@@ -89,10 +89,33 @@ def test_stack_and_path_map(two_stacks, tmp_path):
     by_folder = vg.read_particles(two_stacks, stack=tmp_path / "elsewhere")
     by_prefix = vg.read_particles(two_stacks, path_map={"a.": "elsewhere/a.", "b": "elsewhere/b", "": "nowhere"})
     assert by_folder.images()[:, 0, 0].tolist() == by_prefix.images()[:, 0, 0].tolist() == expected
-    only_a = vg.read_particles(two_stacks, stack=tmp_path / "elsewhere" / "a.mrcs")
-    assert only_a.images([1])[0, 0, 0] == 0
     with pytest.raises(vg.InputError, match="no such file or folder"):
         vg.read_particles(two_stacks, stack=tmp_path / "nowhere")
+
+
+def test_one_stack_in_place_of_several_is_read_in_the_order_of_the_rows(two_stacks, tmp_path):
+    p = vg.read_particles(two_stacks)
+    n, expected = len(p), p.table["rlnMine"].tolist()
+    write_stack(tmp_path / "all.mrcs", p.images(), 1.5)
+    for name in ("a.mrcs", "b.mrcs"):  # neither holds all of them
+        with pytest.raises(vg.InputError, match=rf"names 2 stacks .* expected as many images as particles, {n}"):
+            vg.read_particles(two_stacks, stack=tmp_path / name)
+    with pytest.warns(vg.VerglasWarning, match=r"all\.mrcs are taken in the order of the rows"):
+        joined = vg.read_particles(two_stacks, stack=tmp_path / "all.mrcs")
+    assert joined.images()[:, 0, 0].tolist() == expected
+    (tmp_path / "sub").mkdir()
+    vg.write_particles(tmp_path / "sub" / "q.star", joined[2:])
+    assert vg.read_particles(tmp_path / "sub" / "q.star").images()[:, 0, 0].tolist() == expected[2:]
+
+
+def test_numbers_that_run_through_the_one_stack_are_kept(two_stacks, tmp_path):
+    p = vg.read_particles(two_stacks)
+    n = len(p)
+    write_stack(tmp_path / "all.mrcs", p.images()[::-1], 1.5)
+    names = [f"{n - i:06d}@{'ab'[i % 2]}.mrcs" for i in range(n)]
+    vg.io.write_star(tmp_path / "r.star", {"optics": p.optics_table, "particles": p.table.assign(rlnImageName=names)})
+    turned = quiet_read(tmp_path / "r.star", stack=tmp_path / "all.mrcs")[0]
+    assert turned.images()[:, 0, 0].tolist() == p.table["rlnMine"].tolist()
 
 
 def test_pickles_and_stays_lazy(two_stacks):

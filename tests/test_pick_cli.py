@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 
@@ -81,3 +82,28 @@ def test_command_line(folder, tmp_path):
     assert json.loads(done.stdout)["micrographs"] == 1
     wrong = subprocess.run([*command, "--distance", "-3"], capture_output=True, text=True)
     assert wrong.returncode == 2
+
+
+@pytest.mark.parametrize("value", ["2", "-1.01", "nan"])
+def test_a_threshold_that_no_pick_can_have_is_refused(folder, tmp_path, capsys, value):
+    from verglas.cli.app import main
+
+    with pytest.raises(SystemExit) as status:
+        main(
+            ["pick", str(folder / "m0.mrc"), "--diameter", "130", f"--threshold={value}", "--out", str(tmp_path / "o")]
+        )
+    assert status.value.code == 2
+    assert "from -1 to 1" in capsys.readouterr().err
+    assert not (tmp_path / "o").exists()
+    with pytest.raises(InputError, match="leave it out to have it found in each micrograph"):
+        PickSettings(threshold=float(value))
+    assert value == "nan" or PickSettings("log", learn=False, threshold=float(value)).threshold == float(value)
+
+
+def test_a_threshold_that_no_pick_reaches_is_named(folder, tmp_path):
+    job = PickJob([str(folder / "m0.mrc")], 130.0, tmp_path, PickSettings("log", threshold=0.99), Microscope(6.0))
+    verdict = pick_files(job).verdict
+    assert verdict.state == "stop"
+    best = re.search(r"no candidate has a figure of merit of 0.99 \(the highest is (0\.\d\d)\)", verdict.reasons[0])
+    assert best is not None
+    assert 0.2 < float(best[1]) < 0.99

@@ -2,129 +2,29 @@
 
 from __future__ import annotations
 
-import itertools
-
-import finufft
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy import stats
 
 import verglas as vg
-from verglas import fourier, geometry, gridding, ops, reference
+from verglas import gridding, ops, reference
 
-from devices import host, on
+from devices import host
+from score_problem import (
+    PIXEL_A,
+    Problem,
+    blob_map,
+    circle,
+    clean_images,
+    ctf_on_rings,
+    disc,
+    nonuniform,
+    optics_params,
+    problems,
+    slices_of,
+)
 from tolerance import SCORE_CLOSED_FORM, SCORE_FLOAT32, SCORE_POLAR_SUM, SCORE_POSTERIOR_MASS
-
-PIXEL_A = 2.0
-
-
-def blob_map(box, seed, blobs=10, spread=0.13):
-    """A few Gaussian blobs inside 0.8 of the box, as a masked particle is."""
-    rng = np.random.default_rng(seed)
-    z, y, x = np.indices((box,) * 3) - box // 2
-    centres = np.clip(rng.normal(0, spread * box, (blobs, 3)), -0.3 * box, 0.3 * box)
-    return sum(np.exp(-((x - a) ** 2 + (y - b) ** 2 + (z - c) ** 2) / 3.0) for a, b, c in centres).astype(np.float32)
-
-
-def disc(box, radius):
-    y, x = np.indices((box, box)) - box // 2
-    return np.hypot(x, y) < radius
-
-
-def clean_images(volume, angles_deg, shifts_px, params=None):
-    """Projections whose origin is ``shifts_px``: the particle sits at minus it."""
-    grid = ops.Grid(len(volume))
-    c = None if params is None else ops.ctf(params, len(volume), PIXEL_A)
-    slices = ops.project(
-        gridding.to_grid(volume, grid), grid, vg.euler_to_matrix(angles_deg), shifts_px=-np.asarray(shifts_px), ctf=c
-    )
-    return fourier.inverse(slices, volume.shape[1:])
-
-
-def slices_of(volume, directions_deg, grid, psi=0.0):
-    grid3 = ops.Grid(len(volume))
-    angles = np.column_stack([directions_deg, np.full(len(directions_deg), psi)])
-    return ops.polar_slices(gridding.to_grid(volume, grid3), grid3, vg.euler_to_matrix(angles), grid)
-
-
-def opposite_of(directions_deg):
-    return np.column_stack([directions_deg[:, 0] + 180, 180 - directions_deg[:, 1]])
-
-
-def circle(half):
-    return np.concatenate([half, half.conj()], axis=-1).astype(complex)
-
-
-def optics_params(rng, n, astigmatism=1500):
-    u = rng.uniform(8e3, 2e4, n)
-    return vg.Optics(u, u + rng.uniform(-astigmatism, astigmatism, n), rng.uniform(0, 180, n)).as_params()
-
-
-def ctf_on_rings(params, grid):
-    kx, ky = (k / (grid.box * PIXEL_A) for k in reference.polar.points(grid.radii, grid.n_theta))
-    return np.array([reference.ctf.ctf_at(row, kx, ky) for row in params])
-
-
-def reference_joint(samples, slices, grid, n_psi, shifts, inv, params=None):
-    """L (n, slices, psi, shifts) in float64 from the same samples."""
-    c = None if params is None else ctf_on_rings(params, grid)
-    cross, power = reference.score.polar_terms(
-        circle(samples), circle(slices), grid.weights, grid.radii, grid.limits, n_psi, shifts, grid.box, inv, c
-    )
-    return cross - power[..., None] / 2
-
-
-class Problem:
-    """Noisy images of a small map, everything the search needs; plans are made on ``device``."""
-
-    device = "cpu"
-
-    def __init__(self, seed, box=24, radius=9, n=3, n_shifts=5, spacing=1.0, order=0, noise=1.0):
-        rng = np.random.default_rng(seed)
-        self.volume = blob_map(box, seed)
-        self.grid = ops.PolarGrid(box, radius, diameter_px=0.8 * box, spacing=spacing)
-        self.directions = geometry.healpix_directions(order)
-        self.slices = slices_of(self.volume, self.directions, self.grid)
-        self.params = optics_params(rng, n)
-        self.shifts = rng.uniform(-3, 3, (n_shifts, 2)).astype(np.float32)
-        angles = np.column_stack([rng.uniform(-180, 180, n), rng.uniform(0, 180, n), rng.uniform(-180, 180, n)])
-        clean = clean_images(self.volume, angles, self.shifts[rng.integers(0, n_shifts, n)], self.params)
-        images = (clean + noise * rng.standard_normal(clean.shape)) * disc(box, 0.4 * box)
-        self.samples = ops.polar(images.astype(np.float32), self.grid)
-        # Every image with a noise spectrum of its own, as groups have.
-        coloured = rng.uniform(0.5, 2, (n, self.grid.n_rings)) / (noise * box) ** 2
-        self.inv = coloured.astype(np.float32)
-        self.n_psi = 24
-
-    def run(self, plan=None, rows=slice(None), **more):
-        plan = plan or self.plan()
-        return plan.run(
-            self.samples[rows], self.shifts, ctf=self.params[rows], pixel_size_A=PIXEL_A, inv_sigma2=self.inv[rows],
-            **more,
-        )  # fmt: skip
-
-    def plan(self, opposite=True, **settings):
-        plan = ops.ScorePlan(self.grid, self.n_psi, **{"n_power": 8, "device": self.device, **settings})
-        plan.set_reference(self.slices, opposite=opposite)
-        return plan
-
-    def joint(self):
-        """(n, slices, opposite, psi, shifts) log-likelihood plus uniform log prior, float64."""
-        sides = [
-            reference_joint(self.samples, s, self.grid, self.n_psi, self.shifts, self.inv, self.params)
-            for s in (self.slices, circle(self.slices)[..., -np.arange(self.grid.n_theta) % self.grid.n_theta][
-                ..., : self.grid.n_theta // 2])
-        ]  # fmt: skip
-        joint = np.stack(sides, axis=2)
-        return joint - np.log(joint[0].size)
-
-
-problems = st.builds(
-    Problem, seed=st.integers(0, 10_000), box=st.integers(15, 28), radius=st.integers(1, 7), n=st.integers(1, 5),
-    n_shifts=st.integers(1, 20), spacing=st.sampled_from([1.0, 0.5]), noise=st.sampled_from([0.5, 2.0, 10.0]),
-)  # fmt: skip
 
 
 @settings(deadline=None, max_examples=25)
@@ -153,13 +53,6 @@ def test_search_equals_the_float64_polar_sum(device, p):
         assert held.sum() > 1 - 1e-3 - SCORE_POSTERIOR_MASS
         assert abs(found.probability[mine].sum() - held.sum()) < SCORE_POSTERIOR_MASS
         assert np.abs(found.probability[mine] - held).max() < SCORE_POSTERIOR_MASS
-
-
-def nonuniform(volume, k):
-    """Transform of a map at any points, by finufft."""
-    z, y, x = np.moveaxis(2 * np.pi * k[..., ::-1] / len(volume), -1, 0)
-    points = [np.ascontiguousarray(c.ravel()) for c in (z, y, x)]
-    return finufft.nufft3d2(*points, volume.astype(complex), isign=-1, eps=1e-10).reshape(k.shape[:-1])
 
 
 def test_the_reference_transform_equals_finufft():
@@ -318,163 +211,6 @@ def test_several_references_share_one_search_and_class_priors_enter(device):
     assert (found.log_evidence >= alone.log_evidence + classes[1] - 1e-3).all()
 
 
-def test_A10_3_squared_difference_correlation_and_power_are_one_identity(device):
-    """Row A10.3: |X - R|^2 = |X|^2 - 2 X.R + |R|^2, here with the kernel's X.R - |R|^2 / 2, to 1e-5."""
-    grid = ops.PolarGrid(32, 12)
-    rng = np.random.default_rng(0)
-    x = ops.polar(rng.standard_normal((2, 32, 32)).astype(np.float32), grid)
-    r = ops.polar(rng.standard_normal((3, 32, 32)).astype(np.float32), grid)
-    n_psi, shifts = 16, [[0.0, 0.0]]
-    everything = {"log_psi": np.zeros(n_psi), "log_shift": [0.0]}
-    plan = ops.ScorePlan(grid, n_psi, n_power=grid.max_m // 2 + 1, window_nats=1e9, device=device)
-    plan.set_reference(r, log_prior=np.column_stack([np.zeros(3), np.full(3, -np.inf)]))
-    found = plan.run(x, shifts, **everything)
-    m = np.fft.fftfreq(grid.n_theta, 1 / grid.n_theta)
-    psi = np.deg2rad(ops.psi_angles_deg(n_psi))
-    series = np.fft.fft(circle(r)) * (np.abs(m) <= grid.limits[:, None])
-    turned = np.fft.ifft(series[:, None] * np.exp(1j * psi[:, None, None] * m))
-    w = grid.weights[:, None]
-    difference = np.sum(np.abs(circle(x)[:, None, None] - turned) ** 2 * w, axis=(-1, -2))
-    images = np.sum(np.abs(circle(x)) ** 2 * w, axis=(-1, -2))
-    # the harmonics dropped from the slice carry power; both sides keep the same ones
-    kept = np.sum(np.abs(turned) ** 2 * w, axis=(-1, -2))
-    whole = np.sum(np.abs(circle(r)) ** 2 * w, axis=(-1, -2))[:, None]
-    want = -0.5 * (difference - images[:, None, None]) + 0.5 * (kept - whole)
-    got = np.zeros_like(want)
-    got[found.image, found.slice, found.psi] = found.score
-    np.testing.assert_allclose(got, want, atol=2e-5 * images.max())
-
-
-def test_A10_4_gaussian_likelihood_equals_scipy_and_never_underflows(device):
-    """Row A10.4: the log density against scipy; differences of L are differences of it; far tails stay finite."""
-    rng = np.random.default_rng(2)
-    x, mean = rng.standard_normal((2, 20, 20))
-    want = stats.norm.logpdf(x, mean, np.sqrt(1.7)).sum()
-    assert abs(reference.score.gaussian_log_density(x, mean, 1.7) / want - 1) < 1e-6
-    box, radius, sigma2 = 20, 9, 1.7
-    kx, ky = reference.score.plane(box, radius)
-    inside = np.zeros((box, box), bool)
-    inside[ky.astype(int) % box, kx.astype(int) % box] = True
-    volume = blob_map(box, 1)
-    k = np.fft.fftfreq(box, 1 / box)
-    matrices = vg.euler_to_matrix([[10, 20, 30], [50, 100, 200]])
-    cross, power = reference.score.cartesian_terms(
-        x[None], nonuniform(volume, reference.score.plane_of_slices(matrices, box, radius)), [[0, 0]],
-        np.full((1, 20), 1 / (sigma2 * box**2)), radius,
-    )  # fmt: skip
-    likelihood = (cross[..., 0] - power / 2)[0]
-    y2, x2 = np.meshgrid(k, k, indexing="ij")
-    density = []
-    for matrix in matrices:
-        # band-limited projection and image in real space
-        f = nonuniform(volume, x2[..., None] * matrix[0] + y2[..., None] * matrix[1]) * inside
-        projection = np.fft.fftshift(np.fft.ifft2(f).real)
-        limited = np.fft.ifft2(np.fft.fft2(x) * inside).real
-        density.append(reference.score.gaussian_log_density(limited, projection, sigma2))
-    assert abs((density[0] - density[1]) / (likelihood[0] - likelihood[1]) - 1) < 1e-6
-    # a particle 10^4 sigma away: L near -1e7, its log-sum-exp finite
-    grid = ops.PolarGrid(box, 7)
-    found = ops.score(
-        ops.polar(1e3 * x[None], grid), ops.polar(1e3 * mean[None], grid), grid, [[0, 0]], 16,
-        inv_sigma2=np.full(grid.n_rings, 1.0), device=device,
-    )  # fmt: skip
-    assert np.isfinite(found.log_evidence).all()
-    assert found.log_evidence[0] < -1e6 or found.log_evidence[0] > 1e6
-
-
-def test_A10_5_marginal_likelihood_converges_with_the_step_and_ignores_the_gauge(device):
-    """Row A10.5: quadrature over psi converges; turning every slice in its plane changes nothing."""
-    p = Problem(12, n=4, noise=4.0, radius=8)
-    p.device = device
-    evidence = {}
-    for n_psi in (16, 32, 64, 128):
-        plan = ops.ScorePlan(p.grid, n_psi, n_power=8, device=device)
-        plan.set_reference(p.slices)
-        evidence[n_psi] = p.run(plan).log_evidence
-    steps = [np.abs(evidence[a] - evidence[128]).max() for a in (16, 32, 64)]
-    assert steps[2] < 2e-3
-    assert steps[0] >= steps[2]
-    plan = ops.ScorePlan(p.grid, 128, n_power=8, device=device)
-    plan.set_reference(slices_of(p.volume, p.directions, p.grid, psi=17.3))
-    np.testing.assert_allclose(p.run(plan).log_evidence, evidence[128], atol=5e-3)
-
-
-def test_A10_6_posterior_sums_to_one_and_sharpens_with_signal(device):
-    """Row A10.6: probabilities of all poses sum to 1; their entropy falls as the noise falls."""
-    entropy = []
-    for noise in (20.0, 5.0, 1.0, 0.3):
-        p = Problem(4, n=3, noise=noise)
-        p.device = device
-        found = p.run(p.plan(window_nats=1e5, max_candidates=10**7))
-        sums = np.bincount(found.image, found.probability)
-        np.testing.assert_allclose(sums, 1, atol=1e-5)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            terms = np.nan_to_num(-found.probability * np.log(found.probability))
-        entropy.append(terms.sum() / 3)
-    assert all(a > b for a, b in itertools.pairwise(entropy))
-
-
-def test_A10_1_projection_matching_finds_the_nearest_projection(device):
-    """Row A10.1: best reference of a gallery at SNR 0.1, median angular error below half a step of the gallery."""
-    rng = np.random.default_rng(0)
-    box, n, order = 48, 200 if device == "cpu" else 60, 2
-    volume = blob_map(box, 21, blobs=25)
-    grid = ops.PolarGrid(box, 16, diameter_px=0.8 * box)
-    directions = geometry.healpix_directions(order)
-    angles = np.column_stack([rng.uniform(-180, 180, n), np.degrees(np.arccos(rng.uniform(-1, 1, n))),
-                              rng.uniform(-180, 180, n)])  # fmt: skip
-    clean = clean_images(volume, angles, np.zeros((n, 2)))
-    sigma2 = clean.var() / 0.1
-    images = (clean + rng.normal(0, np.sqrt(sigma2), clean.shape)).astype(np.float32) * disc(box, 0.4 * box)
-    found = ops.score(
-        ops.polar(images, grid), slices_of(volume, directions, grid), grid, [[0, 0]], 48,
-        inv_sigma2=np.full(grid.n_rings, 1 / (sigma2 * box**2)), device=device,
-    )  # fmt: skip
-
-    def view(d):
-        rot, tilt = np.deg2rad(d).T
-        return np.stack([np.cos(rot) * np.sin(tilt), np.sin(rot) * np.sin(tilt), np.cos(tilt)], -1)
-
-    cosine = np.sum(view(directions[found.best_slice]) * view(angles[:, :2]), axis=1)
-    assert np.median(np.degrees(np.arccos(np.clip(cosine, -1, 1)))) < geometry.healpix_spacing_deg(order) / 2
-
-
-def test_A5_3_rotational_alignment_of_images_within_half_a_degree(device):
-    """Row A5.3: 2D references are slices of their own; the angle at SNR 1 within 0.5 degrees."""
-    rng = np.random.default_rng(6)
-    box, n_psi = 64, 720
-    volume = blob_map(box, 31, blobs=25)
-    grid = ops.PolarGrid(box, 28, diameter_px=0.8 * box)
-    true = rng.uniform(-180, 180, 12)
-    clean = clean_images(volume, np.column_stack([np.zeros(12), np.zeros(12), true]), np.zeros((12, 2)))
-    upright = clean_images(volume, [[0, 0, 0]], [[0, 0]])
-    noisy = clean + rng.normal(0, clean.std(), clean.shape)
-    images = (noisy * disc(box, 0.4 * box)).astype(np.float32)
-    for score in ("likelihood", "correlation"):
-        plan = ops.ScorePlan(grid, n_psi, score=score, device=device)
-        plan.set_reference(ops.polar(upright, grid))
-        inv = np.full(grid.n_rings, 1 / (clean.var() * box**2))
-        found = plan.run(ops.polar(images, grid), [[0, 0]], inv_sigma2=inv)
-        error = (ops.psi_angles_deg(n_psi)[found.best_psi] - true + 180) % 360 - 180
-        assert np.abs(error).max() < 0.5
-
-
-def test_A5_2_the_shift_of_the_textbook_example_is_found(device):
-    """Row A5.2: an image displaced by (8, -6) pixels is brought back by (-8, 6), with rotation searched as well."""
-    box = 64
-    image = clean_images(blob_map(box, 2), [[30, 40, 0]], [[0, 0]])
-    moved = np.roll(image, (-6, 8), axis=(1, 2))  # y, x
-    grid = ops.PolarGrid(box, 20)
-    shifts = np.array([(x, y) for x in range(-9, 10) for y in range(-9, 10)], np.float32)
-    log_psi = None
-    plan = ops.ScorePlan(grid, 64, device=device)
-    turned = clean_images(blob_map(box, 2), [[30, 40, -ops.psi_angles_deg(64)[3]]], [[0, 0]])
-    plan.set_reference(ops.polar(turned, grid))
-    found = plan.run(ops.polar(moved, grid), shifts, log_psi=log_psi)
-    assert shifts[found.best_shift[0]].tolist() == [-8, 6]
-    assert found.best_psi[0] == 3
-
-
 def test_correlation_lies_in_one_and_ignores_scale(device):
     p = Problem(9, n=4, noise=0.3)
     p.device = device
@@ -608,123 +344,3 @@ def test_cells_out_of_range_are_refused(device):
         ops.score_cells(
             bad, p.slices, p.grid, 24, ops.CellTasks([0, 1], [0], [False], [0], [0, 1], [[0, 0]]), device=device
         )
-
-
-def rounded(x, bits):
-    """float32 with a significand of so many bits, to nearest."""
-    factor = np.float32(2.0 ** (24 - bits) + 1) * x
-    return (factor - (factor - x)).astype(np.float32)
-
-
-def products(a, b, bits, split):
-    """a b as tensor cores make it: operands of few bits, or split in two and the three large products summed."""
-    high = rounded(a, bits), rounded(b, bits)
-    if not split:
-        return high[0] @ high[1]
-    low = rounded(a - high[0], bits), rounded(b - high[1], bits)
-    return low[0] @ high[1] + high[0] @ low[1] + high[0] @ high[1]
-
-
-def test_tensor_cores_need_split_tf32_for_log_likelihoods():
-    """Why cuda/score.cu makes three TF32 products of each: errors of both stages at R = 16."""
-    rng = np.random.default_rng(5)
-    grid, n_psi = ops.PolarGrid(64, 16, diameter_px=51), 80
-    m = np.arange(grid.max_m + 1)
-    used = (np.arange(grid.n_rings) >= grid.first_ring[:, None]).astype(np.float32)
-    a, b = (
-        (rng.standard_normal((n, 2, *used.shape)) * used).astype(np.float32) for n in (24, 32)
-    )  # slices and images: re, im
-    b += a[:1]  # one slice fits
-    psi = np.deg2rad(ops.psi_angles_deg(n_psi))
-    basis = np.where(m, 2, 1) * np.stack([np.cos(m * psi[:, None]), np.sin(m * psi[:, None])])
-
-    def scores(multiply, dtype):
-        c = np.empty((2, len(m), len(a), len(b)), dtype)
-        for k in m:
-            (ar, ai), (br, bi) = (np.moveaxis(x[:, :, k], 1, 0).astype(dtype) for x in (a, b))
-            c[0, k] = multiply(ar, br.T) + multiply(ai, bi.T)
-            c[1, k] = multiply(ar, bi.T) - multiply(ai, br.T)
-        table = basis.astype(dtype)
-        return sum(multiply(t, x.reshape(len(m), -1)) for t, x in zip(table, c, strict=True))
-
-    exact = scores(np.matmul, np.float64)
-    error = {
-        name: float(np.abs(scores(lambda x, y, f=form: products(x, y, *f), np.float32) - exact).max())
-        for name, form in {"tf32": (11, False), "bf16 split": (8, True), "tf32 split": (11, True)}.items()
-    }
-    allowed = SCORE_FLOAT32 * float(np.abs(exact).max())
-    assert error["tf32 split"] < 0.2 * allowed
-    assert error["tf32 split"] < error["bf16 split"] / 3
-    assert error["tf32"] > 10 * allowed
-
-
-def test_devices_agree(device):
-    """The same search on the CPU and elsewhere: scores, candidates, evidence."""
-    p = Problem(17, box=32, radius=12, n=5, n_shifts=7, order=1, noise=3.0)
-    want = p.run(p.plan())
-    p.device = device
-    got = p.run(p.plan())
-    scale = max(1.0, float(np.abs(want.best_score).max()))
-    np.testing.assert_allclose(got.log_evidence, want.log_evidence, atol=SCORE_FLOAT32 * scale)
-    np.testing.assert_allclose(got.best_score, want.best_score, atol=SCORE_FLOAT32 * scale)
-    np.testing.assert_allclose(got.kept, want.kept, atol=SCORE_POSTERIOR_MASS)
-
-    def masses(found):
-        rows = zip(found.image, found.slice, found.opposite, found.psi, found.shift, strict=True)
-        return dict(zip(rows, found.probability, strict=True))
-
-    mine, theirs = masses(got), masses(want)
-    assert max(abs(mine.get(k, 0) - theirs.get(k, 0)) for k in mine | theirs) < SCORE_POSTERIOR_MASS
-
-
-def test_long_lists_are_cut_on_the_device_before_they_are_made(device):
-    """A flat posterior and a small cap: the histogram of scores bounds the list, and the best ones stay."""
-    p = Problem(5, n=2, n_shifts=9, noise=20.0)
-    p.device = device
-    full = p.run(p.plan(epsilon=1e-6, max_candidates=10**6))
-    capped = p.run(p.plan(epsilon=1e-6, max_candidates=40))
-    assert (np.diff(full.offsets) > 2 * 40 + 1024).all()
-    for i in range(2):
-        ends = slice(full.offsets[i], full.offsets[i] + 40), slice(*capped.offsets[i : i + 2])
-        for name in ("score", "slice", "opposite", "psi", "shift"):
-            assert np.array_equal(getattr(full, name)[ends[0]], getattr(capped, name)[ends[1]]), name
-
-
-def test_little_memory_changes_no_bit(device, monkeypatch):
-    """One image a batch and one list a round on a device give what all together do."""
-    if device == "cpu":
-        pytest.skip("batches of its own has only the device")
-    p = Problem(23, n=6, n_shifts=7, noise=5.0)
-    p.device = device
-    tasks = ops.CellTasks(
-        [0, 2, 2, 5, 6, 8, 9], [0, 3, 1, 1, 1, 2, 0, 0, 4], np.arange(9) % 2 == 1, np.arange(9), 7 * np.arange(7),
-        np.tile(p.shifts, (6, 1)),
-    )  # fmt: skip
-
-    def everything():
-        found = p.run(p.plan())
-        return *vars(found).values(), host(ops.score_cells(p.samples, p.slices, p.grid, p.n_psi, tasks, device=device))
-
-    want = everything()
-    for name in ("_cuda_score._TILE_SHARE", "_cuda_score._LIST_SHARE", "_cuda_cells._TILE_SHARE"):
-        monkeypatch.setattr(f"verglas.ops.{name}", 1e-12)
-    for a, b in zip(want, everything(), strict=True):
-        np.testing.assert_array_equal(a, b)
-
-
-def test_arrays_may_lie_on_the_device(device):
-    """What a refinement keeps there goes in as it is: images, noise, CTF and slices."""
-    p = Problem(29, n=4)
-    p.device = device
-    want = p.run(p.plan())
-    tasks = ops.CellTasks([0, 1, 2, 3, 4], [0, 3, 5, 1], [False] * 4, [1, 2, 3, 4], [0, 1, 2, 3, 4], p.shifts[:4])
-    known = {"ctf": on(device, p.params), "pixel_size_A": PIXEL_A, "inv_sigma2": on(device, p.inv)}
-    plan = ops.ScorePlan(p.grid, p.n_psi, n_power=8, device=device)
-    samples, slices = on(device, p.samples), on(device, p.slices)
-    plan.set_reference(slices, opposite=True)
-    for name, value in vars(plan.run(samples, p.shifts, **known)).items():
-        np.testing.assert_array_equal(value, getattr(want, name), err_msg=name)
-    there = host(ops.score_cells(samples, slices, p.grid, p.n_psi, tasks, device=device, **known))
-    known = {"ctf": p.params, "pixel_size_A": PIXEL_A, "inv_sigma2": p.inv}
-    here = host(ops.score_cells(p.samples, p.slices, p.grid, p.n_psi, tasks, device=device, **known))
-    np.testing.assert_array_equal(there, here)

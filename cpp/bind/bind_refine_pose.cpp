@@ -75,9 +75,9 @@ void refine_pose(const GridArguments& g, const py::object& spectrum, const py::d
   }
   batch.score = output<double>(poses["scores"], "scores", {n}).data;
   batch.log_prior = output<double>(poses["log_prior"], "log_prior", {n}).data;
-  batch.gradient = output<double>(poses["gradient"], "gradient", {n, cpu::kPoseParameters}).data;
+  batch.gradient = output<double>(poses["gradient"], "gradient", {n, math::kPoseParameters}).data;
   batch.fisher =
-      output<double>(poses["fisher"], "fisher", {n, cpu::kPoseParameters, cpu::kPoseParameters}).data;
+      output<double>(poses["fisher"], "fisher", {n, math::kPoseParameters, math::kPoseParameters}).data;
   batch.evaluations = output<std::int32_t>(poses["evaluations"], "evaluations", {n}).data;
   batch.status = output<std::uint8_t>(poses["status"], "status", {n}).data;
   const auto prior = pose_prior(prior_arguments, n);

@@ -219,6 +219,15 @@ struct PoseClimb {
   double tolerance_rad, tolerance_px;
   double damping, growth, value, roughness, promised;
 
+  /// The pixels within `radius_px` of those within `last_px`, which the search ends with. Fewer pixels
+  /// resolve less: their optimum is not worth the last digit.
+  VG_HD void aim_at(int radius_px, int last_px, double final_tolerance_rad, double final_tolerance_px) {
+    const double ease = static_cast<double>(last_px) / radius_px * (radius_px == last_px ? 1 : 3);
+    radius = radius_px;
+    tolerance_rad = final_tolerance_rad * ease;
+    tolerance_px = final_tolerance_px * ease;
+  }
+
   /// At a pose and its evaluation; false: not finite.
   VG_HD bool begin(const PoseEvaluation& there, const PosePriorTerm& prior) {
     best = there;

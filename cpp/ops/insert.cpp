@@ -1,7 +1,6 @@
 #include "ops/insert.h"
 
 #include <algorithm>
-#include <stdexcept>
 #include <vector>
 
 #include "ops/insert_taps.h"
@@ -214,22 +213,6 @@ void symmetrise_row(const math::GridShape& grid, const std::vector<Operation>& g
   }
 }
 
-/// Whether the products of the n matrices are among them: then, being finite, they are a group.
-bool is_group(const int* matrices, int n) {
-  for (int i = 0; i < n; ++i) {
-    for (int j = 0; j < n; ++j) {
-      int product[9] = {};
-      for (int a = 0; a < 9; ++a)
-        for (int k = 0; k < 3; ++k)
-          product[a] += matrices[9 * i + 3 * (a / 3) + k] * matrices[9 * j + 3 * k + a % 3];
-      bool found = false;
-      for (int m = 0; m < n && !found; ++m) found = std::equal(product, product + 9, matrices + 9 * m);
-      if (!found) return false;
-    }
-  }
-  return true;
-}
-
 const auto kComplexMate = [](const std::complex<double>& v) { return std::conj(v); };
 const auto kRealMate = [](double v) { return v; };
 
@@ -242,7 +225,6 @@ void fold_friedel(const math::GridShape& grid, const InsertSums& sums) {
 
 void symmetrise(const math::GridShape& grid, const InsertSums& in, const int* matrices, int n,
                 const InsertSums& out, int num_threads) {
-  if (!is_group(matrices, n)) throw std::invalid_argument("symmetrise: the matrices are not a closed group");
   const GridIndex index(grid);
   std::vector<Operation> group;
   for (int i = 0; i < n; ++i) group.emplace_back(index, matrices + 9 * i);

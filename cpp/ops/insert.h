@@ -39,7 +39,8 @@ void fold_friedel(const math::GridShape& grid, const InsertSums& sums);
 /// out[q] = sum over the group's n matrices h of in[h q], for signed permutation matrices h (n, 9) of
 /// integers: exact, no interpolation. `in` must be folded; Friedel's mate supplies x < 0. out is overwritten,
 /// its halo is zero. The sum is the same at all points h q, so it is made once per orbit.
-///   errors  std::invalid_argument where the matrices are not a closed group
+///   group   the matrices' products are among them: the caller's to check (ops.symmetrise does, for both
+///           backends); an orbit would else have several sums
 ///   cost    each point read and written once; parallel over planes
 void symmetrise(const math::GridShape& grid, const InsertSums& in, const int* matrices, int n,
                 const InsertSums& out, int num_threads);

@@ -77,6 +77,28 @@ class PairFinder {
   std::size_t n_slices_;
 };
 
+/// Harmonics of `count` pairs in SIMD lanes, as rows of each pair: out (count, rows.size()).
+void unpack_lanes(const float* packed, std::size_t count, const PolarGrid& grid, const RowLayout& rows,
+                  float* out) {
+  for (int m = 0; m <= grid.max_m; ++m) {
+    for (int j = 0; j < grid.n_rings - grid.first_ring[m]; ++j) {
+      const float* from = packed + 2 * kLanes * (grid.offset[m] + j);
+      for (std::size_t l = 0; l < count; ++l) {
+        float* to = out + l * rows.size() + rows.offset[m] + j;
+        to[0] = from[l];
+        to[rows.length[m]] = from[kLanes + l];
+      }
+    }
+  }
+}
+
+/// Order in which an image's candidates of one slice are added: by what their phases share.
+bool before(const Entry& a, const Entry& b) {
+  if (a.opposite != b.opposite) return a.opposite < b.opposite;
+  if (a.shift != b.shift) return a.shift < b.shift;
+  return a.psi != b.psi ? a.psi < b.psi : a.gamma < b.gamma;
+}
+
 }  // namespace
 
 MaximisePlan::MaximisePlan(const PolarGrid& grid, std::size_t n_slices, int n_power)
@@ -103,13 +125,17 @@ void MaximisePlan::set_reference(const cfloat* harmonics, const cfloat* power) {
         out[rows_.length[m] + j] = from[j].imag();
       }
     }
-    float* out = power_.data() + s * 2 * terms;
-    for (int j = 0; j < grid_.n_rings; ++j) {
-      for (int k = 0; k < n_power_; ++k) {
-        const cfloat value = power[s * terms + j * n_power_ + k];
-        out[(2 * k) * grid_.n_rings + j] = value.real();
-        out[(2 * k + 1) * grid_.n_rings + j] = value.imag();
-      }
+    store_power(power + s * terms, power_.data() + s * 2 * terms);
+  }
+}
+
+/// (n_rings, n_power) as the kernel reads it: (n_power, re and im, n_rings).
+void MaximisePlan::store_power(const cfloat* from, float* out) const {
+  for (int j = 0; j < grid_.n_rings; ++j) {
+    for (int k = 0; k < n_power_; ++k) {
+      const cfloat value = from[j * n_power_ + k];
+      out[2 * k * grid_.n_rings + j] = value.real();
+      out[(2 * k + 1) * grid_.n_rings + j] = value.imag();
     }
   }
 }
@@ -128,7 +154,7 @@ void MaximisePlan::add(const MaximiseInput& in, const Candidates& candidates, co
       bytes = chunk.pair_image.size() * rows_.size() * sizeof(float) + chunk.n * image_bytes;
     }
     if (chunk.pair_image.empty()) continue;
-    prepare_images(in, chunk, num_threads);
+    shift_images(in, weigh_images(in, chunk, num_threads), chunk, num_threads);
     gather_slices(candidates, chunk);
     add_slices(in, chunk, num_threads);
     for (std::size_t g = 0; has_reference() && g < chunk.group_image.size(); ++g) {
@@ -141,16 +167,14 @@ void MaximisePlan::add(const MaximiseInput& in, const Candidates& candidates, co
   }
 }
 
-void MaximisePlan::prepare_images(const MaximiseInput& in, Chunk& chunk, int num_threads) const {
-  const LaneHarmonics lanes(grid_);
+/// C X of the chunk's images, (n, n_rings, half); and chunk.h, the even harmonics of C^2.
+std::vector<cfloat> MaximisePlan::weigh_images(const MaximiseInput& in, Chunk& chunk, int num_threads) const {
   const EvenHarmonics even(grid_, n_power_);
   const std::size_t points = static_cast<std::size_t>(grid_.n_rings) * grid_.half();
   const std::size_t terms = static_cast<std::size_t>(grid_.n_rings) * n_power_;
-  const std::size_t pairs = chunk.pair_image.size(), blocks = (pairs + kLanes - 1) / kLanes;
   const std::vector<float> ones(grid_.n_rings, 1.0f);
   std::vector<cfloat> y(chunk.n * points);
   chunk.h.resize(chunk.n * 2 * terms);
-  chunk.b.assign(pairs * rows_.size(), 0.0f);
 #pragma omp parallel num_threads(num_threads)
   {
     std::vector<float> ctf(points);
@@ -161,14 +185,21 @@ void MaximisePlan::prepare_images(const MaximiseInput& in, Chunk& chunk, int num
       std::copy_n(in.samples + image * points, points, y.data() + i * points);
       weight_samples(in.ctf ? in.ctf + image * math::kOpticsColumns : nullptr, in.pixel_size_A, ones.data(),
                      grid_, even, ctf.data(), y.data() + i * points, h.data());
-      float* out = chunk.h.data() + i * 2 * terms;
-      for (int j = 0; j < grid_.n_rings; ++j) {
-        for (int k = 0; k < n_power_; ++k) {
-          out[2 * k * grid_.n_rings + j] = h[j * n_power_ + k].real();
-          out[(2 * k + 1) * grid_.n_rings + j] = h[j * n_power_ + k].imag();
-        }
-      }
+      store_power(h.data(), chunk.h.data() + i * 2 * terms);
     }
+  }
+  return y;
+}
+
+/// chunk.b: the harmonics of every pair of image and shift, kLanes pairs at a time.
+void MaximisePlan::shift_images(const MaximiseInput& in, const std::vector<cfloat>& y, Chunk& chunk,
+                                int num_threads) const {
+  const LaneHarmonics lanes(grid_);
+  const std::size_t points = static_cast<std::size_t>(grid_.n_rings) * grid_.half();
+  const std::size_t pairs = chunk.pair_image.size(), blocks = (pairs + kLanes - 1) / kLanes;
+  chunk.b.assign(pairs * rows_.size(), 0.0f);
+#pragma omp parallel num_threads(num_threads)
+  {
     LaneHarmonics::Scratch scratch;
     AlignedFloats packed(2 * grid_.size * kLanes), shift(2 * kLanes), mixed(2 * points * kLanes);
 #pragma omp for schedule(static)
@@ -189,17 +220,7 @@ void MaximisePlan::prepare_images(const MaximiseInput& in, Chunk& chunk, int num
       const float* source =
           shared ? reinterpret_cast<const float*>(y.data() + chunk.pair_image[first] * points) : mixed.data();
       lanes.run(source, shared, shift.data(), shift.data() + kLanes, scratch, packed.data());
-      for (int m = 0; m <= grid_.max_m; ++m) {
-        const int rings = grid_.n_rings - grid_.first_ring[m];
-        for (int j = 0; j < rings; ++j) {
-          const float* from = packed.data() + 2 * kLanes * (grid_.offset[m] + j);
-          for (std::size_t l = 0; l < count; ++l) {
-            float* out = chunk.b.data() + (first + l) * rows_.size() + rows_.offset[m] + j;
-            out[0] = from[l];
-            out[rows_.length[m]] = from[kLanes + l];
-          }
-        }
-      }
+      unpack_lanes(packed.data(), count, grid_, rows_, chunk.b.data() + first * rows_.size());
     }
   }
 }
@@ -247,51 +268,59 @@ void MaximisePlan::gather_slices(const Candidates& c, Chunk& chunk) {
   }
 }
 
-void MaximisePlan::add_slices(const MaximiseInput& in, Chunk& chunk, int num_threads) {
+/// What one thread works in.
+struct MaximisePlan::Scratch {
+  Phases phases;
+  std::vector<double> inv_sigma2, cross, power;  // (n_rings), padded with zeros
+
+  explicit Scratch(const PolarGrid& grid)
+      : phases(grid.max_m),
+        inv_sigma2(grid.n_rings + 2 * kRow, 0.0),
+        cross(inv_sigma2.size()),
+        power(inv_sigma2.size()) {}
+};
+
+/// One slice's candidates, image by image.
+void MaximisePlan::add_slice(const MaximiseInput& in, std::size_t touched, Chunk& chunk, Scratch& scratch) {
   const int n_rings = grid_.n_rings;
-  const std::size_t terms = 2 * static_cast<std::size_t>(n_rings) * n_power_, padded = n_rings + 2 * kRow;
-  const bool statistics = has_reference();
+  const std::size_t terms = 2 * static_cast<std::size_t>(n_rings) * n_power_;
+  const std::size_t s = chunk.slice[touched];
+  auto& [phases, inv_sigma2, cross, power] = scratch;
+  std::size_t group = chunk.first_group[touched];
+  for (std::size_t e = chunk.begin[touched]; e < chunk.begin[touched + 1]; ++group) {
+    const std::int32_t i = chunk.entries[e].image;
+    std::size_t end = e;
+    while (end < chunk.begin[touched + 1] && chunk.entries[end].image == i) ++end;
+    Entry *from = chunk.entries.data() + e, *to = chunk.entries.data() + end;
+    std::sort(from, to, before);
+    phases.build(from, to);
+    std::copy_n(in.inv_sigma2 + (chunk.first + i) * n_rings, n_rings, inv_sigma2.begin());
+    std::fill(cross.begin(), cross.end(), 0.0);
+    std::fill(power.begin(), power.end(), 0.0);
+    add_group({&phases, chunk.b.data(), chunk.h.data() + i * terms, inv_sigma2.data(), numerator_[s].data(),
+               denominator_[s].data(), has_reference() ? reference_.data() + s * rows_.size() : nullptr,
+               has_reference() ? power_.data() + s * terms : nullptr, cross.data(), power.data()},
+              grid_, rows_, n_power_);
+    chunk.group_image[group] = i;
+    if (has_reference()) {
+      std::copy_n(cross.begin(), n_rings, chunk.cross.begin() + group * n_rings);
+      std::copy_n(power.begin(), n_rings, chunk.power.begin() + group * n_rings);
+    }
+    e = end;
+  }
+}
+
+void MaximisePlan::add_slices(const MaximiseInput& in, Chunk& chunk, int num_threads) {
   chunk.group_image.resize(chunk.first_group.back());
-  if (statistics) {
-    chunk.cross.resize(chunk.group_image.size() * n_rings);
+  if (has_reference()) {
+    chunk.cross.resize(chunk.group_image.size() * grid_.n_rings);
     chunk.power.resize(chunk.cross.size());
   }
 #pragma omp parallel num_threads(num_threads)
   {
-    Phases phases(grid_.max_m);
-    std::vector<double> inv_sigma2(padded, 0.0), cross(padded), power(padded);
+    Scratch scratch(grid_);
 #pragma omp for schedule(dynamic, 4)
-    for (std::size_t t = 0; t < chunk.slice.size(); ++t) {
-      const std::size_t s = chunk.slice[t];
-      std::size_t group = chunk.first_group[t];
-      for (std::size_t e = chunk.begin[t]; e < chunk.begin[t + 1]; ++group) {
-        const std::int32_t i = chunk.entries[e].image;
-        std::size_t end = e;
-        while (end < chunk.begin[t + 1] && chunk.entries[end].image == i) ++end;
-        Entry *from = chunk.entries.data() + e, *to = chunk.entries.data() + end;
-        std::sort(from, to, [](const Entry& a, const Entry& b) {
-          if (a.opposite != b.opposite) return a.opposite < b.opposite;
-          if (a.shift != b.shift) return a.shift < b.shift;
-          return a.psi != b.psi ? a.psi < b.psi : a.gamma < b.gamma;
-        });
-        phases.build(from, to);
-        const float* sigma = in.inv_sigma2 + (chunk.first + i) * n_rings;
-        std::copy_n(sigma, n_rings, inv_sigma2.begin());
-        std::fill(cross.begin(), cross.end(), 0.0);
-        std::fill(power.begin(), power.end(), 0.0);
-        add_group(
-            {&phases, chunk.b.data(), chunk.h.data() + i * terms, inv_sigma2.data(), numerator_[s].data(),
-             denominator_[s].data(), statistics ? reference_.data() + s * rows_.size() : nullptr,
-             statistics ? power_.data() + s * terms : nullptr, cross.data(), power.data()},
-            grid_, rows_, n_power_);
-        chunk.group_image[group] = i;
-        if (statistics) {
-          std::copy_n(cross.begin(), n_rings, chunk.cross.begin() + group * n_rings);
-          std::copy_n(power.begin(), n_rings, chunk.power.begin() + group * n_rings);
-        }
-        e = end;
-      }
-    }
+    for (std::size_t t = 0; t < chunk.slice.size(); ++t) add_slice(in, t, chunk, scratch);
   }
 }
 

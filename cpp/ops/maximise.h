@@ -81,6 +81,7 @@ class MaximisePlan {
 
  private:
   struct Chunk;
+  struct Scratch;
   PolarGrid grid_;
   RowLayout rows_;
   int n_power_;
@@ -89,9 +90,13 @@ class MaximisePlan {
   std::vector<float> reference_;                  // (n_slices, rows_.size())
   std::vector<float> power_;                      // (n_slices, n_power, re and im, n_rings)
 
-  void prepare_images(const MaximiseInput& in, Chunk& chunk, int num_threads) const;
+  void store_power(const cfloat* from, float* out) const;
+  std::vector<cfloat> weigh_images(const MaximiseInput& in, Chunk& chunk, int num_threads) const;
+  void shift_images(const MaximiseInput& in, const std::vector<cfloat>& y, Chunk& chunk,
+                    int num_threads) const;
   void gather_slices(const Candidates& candidates, Chunk& chunk);
   void add_slices(const MaximiseInput& in, Chunk& chunk, int num_threads);
+  void add_slice(const MaximiseInput& in, std::size_t touched, Chunk& chunk, Scratch& scratch);
 };
 
 }  // namespace verglas::cpu

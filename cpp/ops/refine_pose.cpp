@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <cmath>
 
-#include "math/pose_climb.h"
 #include "math/simd.h"
 
 namespace verglas::cpu {
@@ -18,7 +17,7 @@ using math::kPoseTerms;
 using math::Pose;
 using math::PoseClimb;
 using math::PoseEvaluation;
-using math::PosePriorTerm;
+using math::PoseStatus;
 
 /// The pixels that count at one radius, each standing for its Friedel mate too: kx >= 0, and ky > 0 where kx
 /// = 0.
@@ -157,20 +156,13 @@ class PoseEvaluator {
   float turn_[9] = {};  // grid frame to image frame, per Fourier pixel
 };
 
-PosePriorTerm prior_term(const PosePrior& prior, std::size_t i, const Pose& pose) {
-  return math::pose_prior_term(prior.angle_sigma_rad, prior.shift_sigma_px,
-                               prior.matrices ? prior.matrices + 9 * i : nullptr,
-                               prior.shifts_px ? prior.shifts_px + 2 * i : nullptr, pose);
-}
-
 /// One pose through every radius.
 template <int W>
 void refine_one(PoseEvaluator<W>& evaluator, const math::GridShape& grid, const std::vector<Disc>& discs,
                 const PoseImages& images, const PosePrior& prior, const PoseOptions& options,
                 const PoseBatch& poses, std::size_t i) {
   PoseClimb climb{};
-  std::copy_n(poses.matrices + 9 * i, 9, climb.pose.a.m);
-  std::copy_n(poses.shifts_px + 2 * i, 2, climb.pose.shift);
+  climb.pose = poses.start(i);
   climb.status = PoseStatus::kStepLimit;
   climb.box = grid.box;
   climb.max_steps = options.max_steps;
@@ -180,27 +172,15 @@ void refine_one(PoseEvaluator<W>& evaluator, const math::GridShape& grid, const 
     if (options.max_steps == 0 && disc.radius != last) continue;
     climb.status = PoseStatus::kNotFinite;
     if (!math::finite(climb.pose)) break;  // it would point outside the grid
-    evaluator.open(disc, images, poses.image ? poses.image[i] : i, last);
-    // A coarser radius resolves less: its optimum is not worth the last digit.
-    const double ease = static_cast<double>(last) / disc.radius * (disc.radius == last ? 1 : 3);
-    climb.radius = disc.radius;
-    climb.tolerance_rad = options.tolerance_rad * ease;
-    climb.tolerance_px = options.tolerance_px * ease;
+    evaluator.open(disc, images, poses.image_of(i), last);
+    climb.aim_at(disc.radius, last, options.tolerance_rad, options.tolerance_px);
     ++evaluations;
-    bool more = climb.begin(evaluator.evaluate(climb.pose), prior_term(prior, i, climb.pose));
+    bool more = climb.begin(evaluator.evaluate(climb.pose), prior.at(i, climb.pose));
     for (Pose trial; more && climb.propose(&trial); ++evaluations)
-      more = climb.judge(trial, evaluator.evaluate(trial), prior_term(prior, i, trial));
+      more = climb.judge(trial, evaluator.evaluate(trial), prior.at(i, trial));
     if (climb.status == PoseStatus::kNotFinite) break;
   }
-  constexpr int n = kPoseParameters;
-  std::copy_n(climb.pose.a.m, 9, poses.matrices + 9 * i);
-  std::copy_n(climb.pose.shift, 2, poses.shifts_px + 2 * i);
-  poses.score[i] = climb.best.score();
-  poses.log_prior[i] = climb.best_prior.log_density;
-  std::copy_n(climb.best.gradient, n, poses.gradient + n * i);
-  std::copy_n(climb.best.fisher, n * n, poses.fisher + n * n * i);
-  poses.evaluations[i] = evaluations;
-  poses.status[i] = static_cast<std::uint8_t>(climb.status);
+  poses.finish(i, climb, evaluations);
 }
 
 template <int W>

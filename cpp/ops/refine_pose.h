@@ -18,30 +18,14 @@
 #include <cstddef>
 #include <cstdint>
 
-#include "math/pose_climb.h"
+#include "math/pose_batch.h"
 #include "ops/grid.h"
 
 namespace verglas::cpu {
 
-using math::kPoseParameters;
-using math::PoseStatus;
-
-/// The images; null pointers mean 1. All arrays are the caller's.
-struct PoseImages {
-  std::size_t n;
-  const Complex* transforms;  // (n, box, box/2 + 1) phase-centred half transforms X
-  const float* ctf;           // (n, box, box/2 + 1) C
-  const float* shell_weight;  // (n, max_radius + 1) 1/sigma2
-  const double* scale;        // (n) s
-};
-
-/// Gaussian log prior -|w|^2 / (2 angle_sigma^2) - |d - d0|^2 / (2 shift_sigma^2), w the rotation from the
-/// centre; a sigma of 0 means none.
-struct PosePrior {
-  double angle_sigma_rad, shift_sigma_px;
-  const double* matrices;   // (n poses, 9) centre
-  const double* shifts_px;  // (n poses, 2) centre d0
-};
+using PoseImages = math::PoseImages<Complex>;
+using math::PoseBatch;
+using math::PosePrior;
 
 /// Where to search, how long.
 struct PoseOptions {
@@ -50,20 +34,6 @@ struct PoseOptions {
   int n_radii;    // the last is max_radius, the R of the result
   int max_steps;  // accepted and rejected steps per radius; 0 evaluates the poses as they are
   double tolerance_rad, tolerance_px;  // done when the Gauss-Newton step is smaller, at the last radius
-};
-
-/// Poses in, refined in place; and what is known about them, all at the pose that comes out and max_radius.
-struct PoseBatch {
-  std::size_t n;
-  const std::int64_t* image;  // (n) which image each pose belongs to; null: pose i, image i
-  double* matrices;           // (n, 9)
-  double* shifts_px;          // (n, 2) displacement of the particle from the centre, as in project
-  double* score;              // (n) L, without the prior
-  double* log_prior;          // (n)
-  double* gradient;           // (n, 5) of L
-  double* fisher;             // (n, 5, 5)
-  std::int32_t* evaluations;  // (n) of the score, over all radii
-  std::uint8_t* status;       // (n) PoseStatus
 };
 
 /// Levenberg-Marquardt steps on L + log prior; a step is taken only where the exact score rises.

@@ -46,7 +46,7 @@ void refine_pose(const GridArguments& g, const py::object& spectrum, const py::d
   const auto transforms = device_input<cfloat>(data["images"], "images", {kAny, grid.box, half});
   const auto n_images = static_cast<py::ssize_t>(transforms.shape[0]);
   const cuda::PoseImages images{
-      as_float2(transforms.data),
+      transforms.shape[0], as_float2(transforms.data),
       optional_input<float>(member_of(data, "ctf"), "ctf", {n_images, grid.box, half}),
       optional_input<float>(member_of(data, "shell_weight"), "shell_weight", {n_images, last + 1}),
       optional_input<double>(member_of(data, "scale"), "scale", {n_images})};

@@ -335,32 +335,39 @@ def postprocess(
             f"postprocess: b_factor_A2 is the B-factor of the map that sharpening undoes, >= 0, got {b_factor_A2:g}; "
             f"to sharpen by -80 A^2 give 80"
         )
-    order, threads = symmetry_order(chosen.symmetry), chosen.threads
-    unmasked = fsc(half1, half2, symmetry_order=order, threads=threads)
+    unmasked = fsc(half1, half2, symmetry_order=symmetry_order(chosen.symmetry), threads=chosen.threads)
     average = half1.with_data(0.5 * (half1.data + half2.data))
-    made = _checked(mask, average) if mask is not None else solvent_mask(average, threads=threads)
-    masked = fsc(half1, half2, made.data, symmetry_order=order, threads=threads)
-    shell = _first_below(unmasked, chosen.randomise_below)
-    randomised, corrected = None, masked
-    if shell is not None:
-        # 2 seed and 2 seed + 1: two runs with neighbouring seeds share no noise.
-        first, second = (
-            randomise_phases(half, shell, 2 * chosen.seed + number, threads=threads)
-            for number, half in enumerate((half1, half2))
-        )
-        randomised = fsc(first, second, made.data, symmetry_order=order, threads=threads)
-        corrected = corrected_fsc(masked, randomised, shell)
+    made = _checked(mask, average) if mask is not None else solvent_mask(average, threads=chosen.threads)
+    shell, masked, randomised, corrected = _in_mask((half1, half2), made, unmasked, chosen)
     # Where half maps were cut off the mask spreads the last shells' signal beyond: no resolution is to be read there.
-    last = _last_with_data(average, threads)
+    last = _last_with_data(average, chosen.threads)
     beyond = np.arange(len(corrected.curve)) > last
     corrected = replace(corrected, curve=np.where(beyond, 0.0, corrected.curve))
     sharpened, plot, b, low_pass = _sharpen(average, made, corrected, (mtf, b_factor_A2), chosen)
+    frequency = unmasked.frequency_per_A
     return Postprocessed(
         average, sharpened, made, "given" if mask is not None else "from the map: low-pass, threshold, soft edge",
         unmasked, masked, randomised, corrected,
-        None if shell is None else float(1.0 / unmasked.frequency_per_A[shell]), plot, b, low_pass,
-        float(1.0 / unmasked.frequency_per_A[last]), tuple(_warnings(randomised, corrected, shell, plot)),
+        None if shell is None else float(1.0 / frequency[shell]), plot, b, low_pass, float(1.0 / frequency[last]),
+        tuple(_warnings(randomised, corrected, shell, plot)),
     )  # fmt: skip
+
+
+def _in_mask(
+    halves: tuple[Map, Map], mask: Map, unmasked: FSC, chosen: PostprocessSettings
+) -> tuple[int | None, FSC, FSC | None, FSC]:
+    """First shell with random phases; FSCs in the mask, of randomised phases, corrected by them."""
+    order, threads = symmetry_order(chosen.symmetry), chosen.threads
+    masked = fsc(*halves, mask.data, symmetry_order=order, threads=threads)
+    shell = _first_below(unmasked, chosen.randomise_below)
+    if shell is None:
+        return None, masked, None, masked
+    # 2 seed and 2 seed + 1: two runs with neighbouring seeds share no noise.
+    first, second = (
+        randomise_phases(half, shell, 2 * chosen.seed + number, threads=threads) for number, half in enumerate(halves)
+    )
+    randomised = fsc(first, second, mask.data, symmetry_order=order, threads=threads)
+    return shell, masked, randomised, corrected_fsc(masked, randomised, shell)
 
 
 def _checked(mask: Map, like: Map) -> Map:

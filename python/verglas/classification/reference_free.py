@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -98,37 +99,56 @@ def align_reference_free(
     True
     """
     stack = _checked(images)
-    n = len(stack)
-    angles, shifts = np.zeros(n, np.float32), np.zeros((n, 2), np.float32)
-    step = 2 if max_shift_px % 2 == 0 else 1
-
-    def put(k: int, reference: npt.NDArray) -> npt.NDArray[np.float64]:
-        found = align2d(
-            stack[k : k + 1], reference.astype(np.float32), max_shift_px=max_shift_px, step_px=step,
-            radius_px=radius_px, cycles=2, threads=threads,
-        )  # fmt: skip
-        angles[k], shifts[k] = found.angles_deg[0], found.shifts_px[0]
-        return in_reference_frame(stack[k : k + 1], angles[k : k + 1], shifts[k : k + 1], threads=1)[0].astype(float)
-
-    order = np.random.default_rng(seed).permutation(n)
-    placed = {int(order[0]): stack[order[0]].astype(np.float64)}
-    average = placed[int(order[0])]
-    for m, k in enumerate(order[1:], start=2):
-        placed[int(k)] = put(int(k), average)
-        average = average + (placed[int(k)] - average) / m
+    work = _OneView(stack, max_shift_px, radius_px, threads)
+    average = work.one_by_one(np.random.default_rng(seed).permutation(len(stack)))
     history: list[float] = []
-    for _ in range(cycles if n > 1 else 0):
-        before = average
-        total = average * n
-        for k in range(n):
-            rest = total - placed[k]
-            placed[k] = put(k, rest / (n - 1))
-            total = rest + placed[k]
-        average = total / n
+    for _ in range(cycles if len(stack) > 1 else 0):
+        before, average = average, work.once_more(average)
         history.append(float(np.corrcoef(before.ravel(), average.ravel())[0, 1]))
         if history[-1] > 1 - tolerance:
             break
-    return MutualAlignment(_average(stack, angles, shifts, threads), angles, shifts, history)
+    return MutualAlignment(_average(stack, work.angles, work.shifts, threads), work.angles, work.shifts, history)
+
+
+class _OneView:
+    """Images of one view on their way to a common average: where each lies, and each as it was put there."""
+
+    def __init__(
+        self, stack: Floats, max_shift_px: int, radius_px: tuple[float, float] | None, threads: int | None
+    ) -> None:
+        n = len(stack)
+        self.stack = stack
+        self.angles, self.shifts = np.zeros(n, np.float32), np.zeros((n, 2), np.float32)
+        self.placed: dict[int, npt.NDArray[np.float64]] = {}
+        self.search: dict[str, Any] = {
+            "max_shift_px": max_shift_px, "step_px": 2 if max_shift_px % 2 == 0 else 1, "radius_px": radius_px,
+            "cycles": 2, "threads": threads,
+        }  # fmt: skip
+
+    def one_by_one(self, order: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+        """Phase (a): the average of all, each aligned to that of those before it."""
+        first = int(order[0])
+        average = self.placed[first] = self.stack[first].astype(np.float64)
+        for m, k in enumerate(map(int, order[1:]), start=2):
+            average = average + (self._put(k, average) - average) / m
+        return average
+
+    def once_more(self, average: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """A cycle of phase (b): each is taken out, aligned to the rest, put back."""
+        n = len(self.stack)
+        total = average * n
+        for k in range(n):
+            rest = total - self.placed[k]
+            total = rest + self._put(k, rest / (n - 1))
+        return total / n
+
+    def _put(self, k: int, reference: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        one = slice(k, k + 1)
+        found = align2d(self.stack[one], reference.astype(np.float32), **self.search)
+        self.angles[k], self.shifts[k] = found.angles_deg[0], found.shifts_px[0]
+        turned = in_reference_frame(self.stack[one], self.angles[one], self.shifts[one], threads=1)
+        self.placed[k] = turned[0].astype(float)
+        return self.placed[k]
 
 
 def align_pyramid(

@@ -9,6 +9,7 @@ from pathlib import Path
 import typer
 
 from verglas.cli.progress import shown_progress
+from verglas.cli.usage import refuse_unless_positive
 
 
 def register(app: typer.Typer) -> None:
@@ -39,11 +40,10 @@ def register(app: typer.Typer) -> None:
         Every direction, in-plane angle and shift is scored; the best is then refined on the exact likelihood. A step of
         3.75 degrees or less is reached by branch and bound: slower than the default, and surer where signal is weak.
         """
-        positive = {"--step": step, "--shift-range": shift_range, "--diameter": diameter,
-                    "--search-resolution": search_resolution}  # fmt: skip
-        for name, value in positive.items():
-            if value is not None and not value > 0:
-                raise typer.BadParameter(f"expected a positive number, got {value:g}", param_hint=name)
+        refuse_unless_positive({
+            "--step": step, "--shift-range": shift_range, "--diameter": diameter,
+            "--search-resolution": search_resolution,
+        })  # fmt: skip
         from verglas.run.align import AlignJob, AlignSettings, align_files
 
         with shown_progress("particles searched") as progress:

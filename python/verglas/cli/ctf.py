@@ -7,7 +7,8 @@ from pathlib import Path
 
 import typer
 
-from verglas.cli.progress import say_set_aside, shown_progress
+from verglas.cli.progress import say_set_aside, say_verdict, shown_progress
+from verglas.cli.usage import refuse_unless_positive
 
 
 def register(app: typer.Typer) -> None:
@@ -37,9 +38,7 @@ def register(app: typer.Typer) -> None:
 
         Micrographs without rings, and files that cannot be read, are set aside with the reason in ctf.csv.
         """
-        for name, value in (("--pixel-size", pixel_size), ("--voltage", voltage)):
-            if value is not None and not value > 0:
-                raise typer.BadParameter(f"expected a positive number, got {value:g}", param_hint=name)
+        refuse_unless_positive({"--pixel-size": pixel_size, "--voltage": voltage})
         from verglas.run.ctf import CtfJob, ctf_files, settings_of
 
         settings, given = settings_of(
@@ -62,4 +61,4 @@ def register(app: typer.Typer) -> None:
             typer.echo(f"look at {name}: {flags}")
         aside = summary.table[summary.table["reason"] != ""]
         say_set_aside(dict(zip(aside["micrograph"], aside["reason"], strict=True)), out / "ctf.csv")
-        typer.echo(f"verdict: {summary.verdict.state}" + "".join(f"; {r}" for r in summary.verdict.reasons))
+        say_verdict(summary.verdict.state, summary.verdict.reasons)

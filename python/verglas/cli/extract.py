@@ -7,7 +7,8 @@ from pathlib import Path
 
 import typer
 
-from verglas.cli.progress import shown_progress
+from verglas.cli.progress import say_verdict, shown_progress
+from verglas.cli.usage import refuse_unless_positive
 
 
 def register(app: typer.Typer) -> None:
@@ -21,7 +22,7 @@ def register(app: typer.Typer) -> None:
         micrographs: list[str] = typer.Argument(..., help="Patterns, folders, files, or a STAR file that names them."),
         picks: list[Path] = typer.Option(..., "--picks", "-p", help="Coordinates: .star, .cs, .box, .csv, .tsv, .txt."),
         box: int = typer.Option(..., "--box", min=8, help="Side of the box, pixels of the micrograph."),
-        out: Path = typer.Option(..., "--out", "-o", help="Folder to write: stacks/, particles.star, excluded.csv."),
+        out: Path = typer.Option(..., "--out", "-o", help="Folder to write: stacks/, particles.star, ..."),
         pixel_size: float = typer.Option(None, "--pixel-size", help="Of the micrographs, A [their headers']."),
         diameter: float = typer.Option(None, "--diameter", help="Of the particle, A; outside is background."),
         ctf: Path = typer.Option(None, "--ctf", help="CTFs of the micrographs: STAR, or table with defocus_A."),
@@ -41,15 +42,10 @@ def register(app: typer.Typer) -> None:
     ) -> None:
         """Cut particles out of micrographs: crop, invert, normalise the background, scale down.
 
-        Boxes that leave the micrograph and files that cannot be read are set aside and listed in excluded.csv.
+        Boxes that leave the micrograph and files that cannot be read are set aside and listed in excluded.csv;
+        verdict.json says whether to go on.
         """
-        for name, value in (
-            ("--pixel-size", pixel_size),
-            ("--diameter", diameter),
-            ("--new-pixel-size", new_pixel_size),
-        ):
-            if value is not None and not value > 0:
-                raise typer.BadParameter(f"expected a positive number, got {value:g}", param_hint=name)
+        refuse_unless_positive({"--pixel-size": pixel_size, "--diameter": diameter, "--new-pixel-size": new_pixel_size})
         from verglas.run.extract import ExtractOptions, extract_files
 
         options = ExtractOptions(
@@ -72,3 +68,4 @@ def register(app: typer.Typer) -> None:
             typer.echo(f"set aside: {count}: {reason}")
         if summary.without_picks:
             typer.echo(f"micrographs without coordinates: {len(summary.without_picks)}")
+        say_verdict(summary.verdict.state, summary.verdict.reasons)

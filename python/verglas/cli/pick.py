@@ -7,7 +7,8 @@ from pathlib import Path
 
 import typer
 
-from verglas.cli.progress import say_set_aside, shown_progress
+from verglas.cli.progress import say_set_aside, say_verdict, shown_progress
+from verglas.cli.usage import refuse_unless_positive
 
 
 def register(app: typer.Typer) -> None:
@@ -22,7 +23,9 @@ def register(app: typer.Typer) -> None:
         templates: Path = typer.Option(None, "--templates", help="Map, or class averages (.mrcs), particles white."),
         symmetry: str = typer.Option("C1", "--symmetry", "--sym", help="Point group of the map."),
         pixel_size: float = typer.Option(None, "--pixel-size", help="Of the micrographs, A [their headers']."),
-        threshold: float = typer.Option(None, "--threshold", help="Least figure of merit [found in each micrograph]."),
+        threshold: float = typer.Option(
+            None, "--threshold", help="Least figure of merit, -1 to 1 [found in each micrograph]."
+        ),
         distance: float = typer.Option(None, "--distance", help="Least distance of picks, A [0.7 diameters]."),
         edge: float = typer.Option(None, "--edge", help="Least distance from the edge, A [half a diameter]."),
         everywhere: bool = typer.Option(False, "--everywhere", help="Pick on carbon, ice and contaminants too."),
@@ -41,9 +44,13 @@ def register(app: typer.Typer) -> None:
         Carbon, ice crystals and contaminants are left out, the threshold is found in each micrograph. report.html
         shows every micrograph with its picks and what to look at; verdict.json says whether to go on.
         """
-        for name, value in (("--diameter", diameter), ("--pixel-size", pixel_size), ("--distance", distance)):
-            if value is not None and not value > 0:
-                raise typer.BadParameter(f"expected a positive number of A, got {value:g}", param_hint=name)
+        refuse_unless_positive({"--diameter": diameter, "--pixel-size": pixel_size, "--distance": distance}, "A")
+        if threshold is not None and not -1 <= threshold <= 1:
+            raise typer.BadParameter(
+                f"expected a figure of merit, which is a correlation from -1 to 1, got {threshold:g}; without the "
+                "option it is found in each micrograph",
+                param_hint="--threshold",
+            )
         from verglas.run.extract import Microscope
         from verglas.run.pick import PickJob, PickSettings, pick_files
 
@@ -70,4 +77,4 @@ def register(app: typer.Typer) -> None:
             auc = f", AUC {merit['auc']:.3f}" if "auc" in merit else ""
             line = f"precision {merit['precision']:.3f}, recall {merit['recall']:.3f}, F {merit['f_score']:.3f}{auc}"
             typer.echo(f"against {compare}: {line}")
-        typer.echo(f"verdict: {summary.verdict.state}" + "".join(f"; {r}" for r in summary.verdict.reasons))
+        say_verdict(summary.verdict.state, summary.verdict.reasons)

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from verglas.cli.usage import refuse_unless_positive
+
 if TYPE_CHECKING:
     from verglas.run.postprocess import PostprocessSummary
 
@@ -41,12 +43,11 @@ def register(app: typer.Typer) -> None:
 
         Writes map.mrc, map_sharpened.mrc, mask.mrc, fsc.csv, guinier.csv, postprocess.json and report.html.
         """
-        for name, value in (
-            ("--fit-from", fit_from), ("--fit-to", fit_to), ("--lowpass", low_pass),
-            ("--pixel-size", pixel_size), ("--mtf-pixel-size", mtf_pixel_size),
-        ):  # fmt: skip
-            if value is not None and not (value > 0 and math.isfinite(value)):
-                raise typer.BadParameter(f"expected a positive number of A, got {value:g}", param_hint=name)
+        lengths = {
+            "--fit-from": fit_from, "--fit-to": fit_to, "--lowpass": low_pass, "--pixel-size": pixel_size,
+            "--mtf-pixel-size": mtf_pixel_size,
+        }  # fmt: skip
+        refuse_unless_positive(lengths, "A", finite=True)
         if b_factor is not None and not b_factor >= 0:
             raise typer.BadParameter(
                 f"expected the map's B-factor, >= 0 (to sharpen by -80 give 80), got {b_factor:g}",

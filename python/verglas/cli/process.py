@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from verglas.cli.progress import shown_stages
+from verglas.cli.usage import refuse_unless_positive
 
 if TYPE_CHECKING:
     from verglas.run.process import Outcome
@@ -68,7 +69,10 @@ def register(app: typer.Typer) -> None:
         and verdict.json; finished ones are not done again, a killed run goes on where it was. report.html shows all.
         Exit status 1 if a verdict is to stop.
         """
-        _check(diameter=diameter, pixel_size=pixel_size, voltage=voltage, memory=memory, settle=settle)
+        refuse_unless_positive({
+            "--diameter": diameter, "--pixel-size": pixel_size, "--voltage": voltage, "--memory": memory,
+            "--settle": settle,
+        })  # fmt: skip
         if to not in (None, "particles", "classes", "map"):
             raise typer.BadParameter(f"expected particles, classes or map, got {to}", param_hint="--to")
         if watch is not None and micrographs:
@@ -96,13 +100,6 @@ def register(app: typer.Typer) -> None:
                     out, redo=redo or (), force=force, threads=threads, memory_GB=memory, told=screen, **given
                 )
         _print(done, as_json)
-
-
-def _check(**values: float | None) -> None:
-    for name, value in values.items():
-        if value is not None and not value > 0:
-            hint = "--" + name.replace("_", "-")
-            raise typer.BadParameter(f"expected a positive number, got {value:g}", param_hint=hint)
 
 
 def _print(done: Outcome, as_json: bool) -> None:

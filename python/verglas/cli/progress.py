@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -56,3 +56,8 @@ def say_set_aside(reasons: Mapping[str, str], account: Path, most: int = 10) -> 
         print(f"set aside: {name}: {reason}")
     if len(reasons) > most:
         print(f"set aside: {len(reasons) - most} more, in {account}")
+
+
+def say_verdict(state: str, reasons: Sequence[str]) -> None:
+    """Whether to go on, and why not."""
+    print("; ".join([f"verdict: {state}", *reasons]))

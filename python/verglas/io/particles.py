@@ -37,7 +37,8 @@ def read_particles(
     path : path
         ``.star`` of RELION 3.0, 3.1 or later, or ``.cs`` of cryoSPARC.
     stack : path, optional
-        The stack that holds the images, or the folder that holds the stacks, instead of what the file says.
+        The stack that holds the images, or the folder that holds the stacks, instead of what the file says. One stack
+        in place of several must hold one image for each row, in this order.
     path_map : mapping, optional
         Prefixes of stack names to replace: ``{"Extract/job012": "/data/stacks"}``.
     passthrough : path, optional
@@ -52,6 +53,8 @@ def read_particles(
     ------
     FormatError
         The file breaks its format; the message names the table, the line or the column.
+    InputError
+        ``stack`` is one stack in place of several, and has not one image for each row.
 
     Notes
     -----
@@ -94,6 +97,8 @@ def read_particles(
         table[IMAGE].to_numpy(dtype=object), stack_paths([path.parent], stack, path_map),
         parts.value("rlnImageSize", optics_first=True), pixel, where,
     )  # fmt: skip
+    if source.joined:
+        table = table.assign(**{IMAGE: [f"{i + 1:06d}@{source.names[0]}" for i in source.frame]})
     return Particles(table, source, optics_table=optics, tables=tables, table_name=name, where=where)
 
 

@@ -79,8 +79,10 @@ class StackSource:
         The same for the pixel size in angstrom.
     where : str
         The metadata file, for messages.
-    first_row : (n,) int64
+    file_row : (n,) int64
         Row of each particle in that file, for messages.
+    joined : bool
+        Whether one stack stands for several that the metadata name: names and numbers are not the metadata's.
     """
 
     names: Sequence[str]
@@ -91,6 +93,7 @@ class StackSource:
     pixel_A: npt.NDArray[np.float64]
     where: str
     file_row: IntArray
+    joined: bool = False
     # shared between subsets: headers already read, and what has been warned about
     _headers: dict[int, MrcHeader] = field(default_factory=dict, repr=False)
     _warned: set[str] = field(default_factory=set, repr=False)
@@ -209,13 +212,46 @@ def build_source(
     box: npt.NDArray[Any] | None, pixel_A: npt.NDArray[Any] | None, where: str,
 ) -> StackSource:  # fmt: skip
     """A source from columns; rows of one stack must agree on box and pixel size."""
-    stack_of = np.asarray(stack_of, dtype=np.int32)
+    stack_of, joined = np.asarray(stack_of, dtype=np.int32), False
+    if paths.stack is not None and paths.stack.is_file():
+        named = names
+        names, stack_of, frame = _in_one_stack(named, stack_of, frame, paths, where)
+        joined = names is not named
     return StackSource(
         names, stack_of, frame, paths,
         _agreed(box, stack_of, names, "rlnImageSize", where),
         _agreed(pixel_A, stack_of, names, "rlnImagePixelSize", where),
-        where, np.arange(len(frame), dtype=np.int64),
+        where, np.arange(len(frame), dtype=np.int64), joined,
     )  # fmt: skip
+
+
+def _in_one_stack(
+    names: Sequence[str], stack_of: npt.NDArray[np.int32], frame: IntArray, paths: StackPaths, where: str
+) -> tuple[Sequence[str], npt.NDArray[np.int32], IntArray]:
+    """One stack in place of those that the metadata name: whose numbers count within each of those, not in the one.
+
+    Numbers that run through the one stack are taken as they are; else the images are in the order of the rows, if there
+    are as many; else nothing says which image is whose.
+    """
+    several = [os.path.normpath(names[number]) for number in np.unique(stack_of)]
+    if len(set(several)) < 2:
+        return names, stack_of, frame
+    assert paths.stack is not None
+    n, held = len(frame), read_header(paths.stack).shape[0]
+    if held != n:
+        raise InputError(
+            f"{where} names {len(set(several))} stacks ({several[0]}, {several[1]}, ...), whose image numbers do not "
+            f"hold in the one stack {paths.stack}: expected as many images as particles, {n}, in the same order, got "
+            f"{held}; give the folder of the stacks, or a stack with one image for each row"
+        )
+    if not np.array_equal(np.sort(frame), np.arange(n)):
+        warnings.warn(
+            f"{where} names {len(set(several))} stacks: images of {paths.stack} are taken in the order of the rows",
+            VerglasWarning, stacklevel=5,
+        )  # fmt: skip
+        frame = np.arange(n, dtype=np.int64)
+    one = os.path.relpath(paths.stack.resolve(), paths.roots[0]).replace(os.sep, "/")
+    return [one], np.zeros(n, np.int32), frame
 
 
 def _split(image_names: npt.NDArray[Any], where: str) -> tuple[list[str], IntArray, IntArray]:

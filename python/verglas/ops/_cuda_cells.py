@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from verglas.ops._cuda_polar import DeviceArray, DeviceImages, TileLayout, free_bytes, tables
+from verglas.ops._cuda_polar import DeviceArray, TileLayout, free_bytes, tables, weigh
+from verglas.ops._images import PolarImages
 from verglas.ops.polar import PolarGrid
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ def _concatenated(counts: IntArray) -> IntArray:
     return np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
 
 
-def score_cells(job: Job, images: DeviceImages, tasks: Tasks) -> DeviceArray:
+def score_cells(job: Job, images: PolarImages, tasks: Tasks) -> DeviceArray:
     """All scores, on the device."""
     cuda, tile = job.cuda, job.cuda.kernels.TILE
     with cuda.active():
@@ -105,7 +106,7 @@ def _columns(tasks: Tasks, tile: int) -> tuple[npt.NDArray[np.int32], npt.NDArra
     return image, shifts, first_tile
 
 
-def _batch(job: Job, layout: TileLayout, images: DeviceImages, tasks: Tasks, scores: DeviceArray) -> None:
+def _batch(job: Job, layout: TileLayout, images: PolarImages, tasks: Tasks, scores: DeviceArray) -> None:
     cuda, grid, n_psi, slices = job.cuda, job.grid, job.n_psi, job.slices
     cupy, array = cuda.cupy, cuda.array
     image, shifts, first_tile = _columns(tasks, cuda.kernels.TILE)
@@ -118,7 +119,7 @@ def _batch(job: Job, layout: TileLayout, images: DeviceImages, tasks: Tasks, sco
     angle = np.pi * np.arange(2 * n_psi) / n_psi
     counts = np.diff(tasks.shift_offsets)
     with cuda.active() as stream:
-        y, cp, _ = images.weigh(grid, cuda, stream, job.pixel_size_A, n_power)
+        y, cp, _ = weigh(images, grid, cuda, stream, job.pixel_size_A, n_power)
         columns = cupy.zeros((first_tile[-1], layout.floats), np.float32)
         cuda.kernels.shifted_tiles(
             tables(grid, cuda), layout.native, y, array(image, np.int32), array(shifts, np.float32), columns, stream

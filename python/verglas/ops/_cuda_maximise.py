@@ -9,7 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from verglas.errors import InputError
-from verglas.ops._cuda_polar import DeviceArray, DeviceImages, free_bytes, tables
+from verglas.ops._cuda_polar import DeviceArray, free_bytes, tables, weigh
+from verglas.ops._images import PolarImages
 from verglas.ops.polar import PolarGrid
 
 if TYPE_CHECKING:
@@ -87,7 +88,7 @@ class CudaMaximisePlan:
             self.power = self.cuda.array(power, np.complex64)
 
     def add(
-        self, images: DeviceImages, pixel_size_A: float, shifts: npt.NDArray[np.float32], candidates: Candidates,
+        self, images: PolarImages, pixel_size_A: float, shifts: npt.NDArray[np.float32], candidates: Candidates,
         residuals: tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]] | None,
     ) -> None:  # fmt: skip
         """Add images, as many at a time as memory allows; residuals (cross, power) are on the host, added to."""
@@ -133,13 +134,13 @@ class CudaMaximisePlan:
         return chunks
 
     def _add_chunk(
-        self, images: DeviceImages, pixel_size_A: float, shifts: npt.NDArray[np.float32], candidates: Candidates,
+        self, images: PolarImages, pixel_size_A: float, shifts: npt.NDArray[np.float32], candidates: Candidates,
         mine: npt.NDArray[np.int64], image: npt.NDArray[np.int64], residuals: Any,
     ) -> None:  # fmt: skip
         cuda, cupy, g = self.cuda, self.cuda.cupy, self.grid
         with cuda.active() as stream:
             found = self._sorted(candidates, mine, image, len(images), len(shifts))
-            y, h, _ = images.weigh(g, cuda, stream, pixel_size_A, self.n_power, noise=False)
+            y, h, _ = weigh(images, g, cuda, stream, pixel_size_A, self.n_power, noise=False)
             moved = cuda.array(shifts, np.float32)[found.column_shift]
             if images.centres_px is not None:
                 moved = moved + images.centres_px[found.column_image]

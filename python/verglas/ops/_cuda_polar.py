@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from verglas.ops._device import first_non_finite
+from verglas.ops._images import PolarImages
 from verglas.ops.polar import PolarGrid
 
 if TYPE_CHECKING:
@@ -83,74 +83,27 @@ class TileLayout:
         return self.first, self.fragments, self.n_power
 
 
-@dataclass(frozen=True)
-class DeviceImages:
-    """Samples of n images on the rings of a grid, and their noise, optics and centres, on a device: PolarImages there.
-
-    Attributes
-    ----------
-    samples : (n, n_rings, n_theta // 2) complex64
-    inv_sigma2 : (n, n_rings) float32
-    ctf : (n, 9) float64 or None
-    centres_px : (n, 2) float32 or None
-    """
-
-    samples: DeviceArray
-    inv_sigma2: DeviceArray
-    ctf: DeviceArray | None = None
-    centres_px: DeviceArray | None = None
-
-    def __len__(self) -> int:
-        return len(self.samples)
-
-    @classmethod
-    def of(
-        cls, grid: PolarGrid, cuda: CudaSession, samples: Any, *, inv_sigma2: Any = None, ctf: Any = None,
-        centres_px: Any = None,
-    ) -> DeviceImages:  # fmt: skip
-        """As an op's caller gave them, on the host or on the device."""
-        x = cuda.array(samples, np.complex64)
-        inverse = cuda.array(np.float32(1) if inv_sigma2 is None else inv_sigma2, np.float32)
-        return cls(
-            x, cuda.array(cuda.cupy.broadcast_to(inverse, (len(x), grid.n_rings)), np.float32),
-            None if ctf is None else cuda.array(ctf, np.float64),
-            None if centres_px is None else cuda.array(centres_px, np.float32),
-        )  # fmt: skip
-
-    def __getitem__(self, rows: slice) -> DeviceImages:
-        part = [None if a is None else a[rows] for a in (self.samples, self.inv_sigma2, self.ctf, self.centres_px)]
-        return DeviceImages(*part)
-
-    def refuse_non_finite(self, cuda: CudaSession, op: str, first_particle: int) -> None:
-        """Refuse NaN and infinity, naming the particle and what of it."""
-        named = {"image": self.samples, "noise spectrum": self.inv_sigma2, "CTF": self.ctf, "shift": self.centres_px}
-        for what, array in named.items():
-            if array is None or not len(array):
-                continue
-            good = cuda.cupy.isfinite(array).reshape(len(array), -1).all(axis=1)
-            first_non_finite(good.get(), f"{op}: particle {{}}: its {what}", first_particle)
-
-    def weigh(
-        self, grid: PolarGrid, cuda: CudaSession, stream: int, pixel_size_A: float, n_power: int, *,
-        noise: bool = True, norm: bool = False,
-    ) -> tuple[DeviceArray, DeviceArray, DeviceArray | None]:  # fmt: skip
-        """C X / sigma2, the even harmonics of w_r C^2 / sigma2, and on request |X|^2 / sigma2 of each image."""
-        cupy, n = cuda.cupy, len(self)
-        y = cupy.empty(self.samples.shape, np.complex64)
-        power = cupy.empty((n, grid.n_rings, n_power), np.complex64)
-        norms = cupy.empty((n, grid.n_rings), np.float32) if norm else None
-        images = {"n": n, "samples": self.samples, "ctf": self.ctf, "pixel_size_A": pixel_size_A,
-                  "inv_sigma2": self.inv_sigma2 if noise else None}  # fmt: skip
-        cuda.kernels.weigh(tables(grid, cuda), images, n_power, {"y": y, "power": power, "norm": norms}, stream)
-        if norms is None:
-            return y, power, None
-        total = norms[:, 0].copy()  # ring by ring: a reduction's order may depend on how many images there are
-        for j in range(1, grid.n_rings):
-            total += norms[:, j]
-        return y, power, total
+def weigh(
+    images: PolarImages, grid: PolarGrid, cuda: CudaSession, stream: int, pixel_size_A: float, n_power: int, *,
+    noise: bool = True, norm: bool = False,
+) -> tuple[DeviceArray, DeviceArray, DeviceArray | None]:  # fmt: skip
+    """C X / sigma2, the even harmonics of w_r C^2 / sigma2, and on request |X|^2 / sigma2 of each image."""
+    cupy, n = cuda.cupy, len(images)
+    y = cupy.empty(images.samples.shape, np.complex64)
+    power = cupy.empty((n, grid.n_rings, n_power), np.complex64)
+    norms = cupy.empty((n, grid.n_rings), np.float32) if norm else None
+    given = {"n": n, "samples": images.samples, "ctf": images.ctf, "pixel_size_A": pixel_size_A,
+             "inv_sigma2": images.inv_sigma2 if noise else None}  # fmt: skip
+    cuda.kernels.weigh(tables(grid, cuda), given, n_power, {"y": y, "power": power, "norm": norms}, stream)
+    if norms is None:
+        return y, power, None
+    total = norms[:, 0].copy()  # ring by ring: a reduction's order may depend on how many images there are
+    for j in range(1, grid.n_rings):
+        total += norms[:, j]
+    return y, power, total
 
 
-def ring_power(images: DeviceImages, grid: PolarGrid, cuda: CudaSession) -> npt.NDArray[np.float64]:
+def ring_power(images: PolarImages, grid: PolarGrid, cuda: CudaSession) -> npt.NDArray[np.float64]:
     """Mean of |X|^2 on each ring, (n, n_rings), on the host."""
     norms = cuda.cupy.empty((len(images), grid.n_rings), np.float32)
     given = {"n": len(images), "samples": images.samples, "ctf": None, "inv_sigma2": None, "pixel_size_A": 1.0}
@@ -236,10 +189,10 @@ def ctf_power(
 
 
 def weighted_harmonics(
-    images: DeviceImages, grid: PolarGrid, shifts_px: Any, pixel_size_A: float, cuda: CudaSession, stream: int
+    images: PolarImages, grid: PolarGrid, shifts_px: Any, pixel_size_A: float, cuda: CudaSession, stream: int
 ) -> DeviceArray:
     """:func:`verglas.ops.polar_weighted` on a device."""
-    y, _, _ = images.weigh(grid, cuda, stream, pixel_size_A, 1)
+    y, _, _ = weigh(images, grid, cuda, stream, pixel_size_A, 1)
     shifts = cuda.array(shifts_px, np.float32)
     if shifts.ndim != 2 or shifts.shape[1] != 2:
         raise ValueError(f"shifts_px: expected (n_shifts, 2), got {shifts.shape}")

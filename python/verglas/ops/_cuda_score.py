@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from verglas.ops._cuda_polar import DeviceArray, DeviceImages, TileLayout, free_bytes, tables
+from verglas.ops._cuda_polar import DeviceArray, TileLayout, free_bytes, tables, weigh
+from verglas.ops._images import PolarImages
 from verglas.ops.polar import PolarGrid
 
 if TYPE_CHECKING:
@@ -106,7 +107,7 @@ class CudaScorePlan:
         return n_shifts * per_column + 16 * self.n_slices + 8 * self.grid.n_rings * self.grid.n_theta
 
     def run(
-        self, images: DeviceImages, pixel_size_A: float, shifts: npt.NDArray[np.float32],
+        self, images: PolarImages, pixel_size_A: float, shifts: npt.NDArray[np.float32],
         log_shift: npt.NDArray[np.float32], log_psi: npt.NDArray[np.float32] | None,
     ) -> dict[str, npt.NDArray]:  # fmt: skip
         """Search images, as many at a time as memory allows; results on the host."""
@@ -129,7 +130,7 @@ class CudaScorePlan:
     # -- one batch ------------------------------------------------------------------------------------------------
 
     def _batch(
-        self, images: DeviceImages, pixel_size_A: float, shifts: npt.NDArray[np.float32],
+        self, images: PolarImages, pixel_size_A: float, shifts: npt.NDArray[np.float32],
         log_shift: npt.NDArray[np.float32], log_psi: npt.NDArray[np.float32] | None,
     ) -> dict[str, npt.NDArray]:  # fmt: skip
         cuda, s, n = self.cuda, self.settings, len(images)
@@ -178,7 +179,7 @@ class CudaScorePlan:
         return image.astype(np.int32), shift.astype(np.int32)
 
     def _problem(
-        self, images: DeviceImages, pixel_size_A: float, shifts: npt.NDArray[np.float32],
+        self, images: PolarImages, pixel_size_A: float, shifts: npt.NDArray[np.float32],
         log_shift: npt.NDArray[np.float32], log_psi: npt.NDArray[np.float32] | None,
     ) -> dict[str, Any]:  # fmt: skip
         cuda, s = self.cuda, self.settings
@@ -189,7 +190,7 @@ class CudaScorePlan:
             moved = moved + images.centres_px[cupy.maximum(image, 0)]
         tiles = cupy.zeros((len(image) // cuda.kernels.TILE, self.layout.floats), np.float32)
         with cuda.active() as stream:
-            y, power, norm = images.weigh(self.grid, cuda, stream, pixel_size_A, s.n_power, norm=s.correlation)
+            y, power, norm = weigh(images, self.grid, cuda, stream, pixel_size_A, s.n_power, norm=s.correlation)
             cuda.kernels.shifted_tiles(grid, self.layout.native, y, image, cuda.array(moved, np.float32), tiles, stream)
             scale = 1.0 if s.correlation else -0.5
             cuda.kernels.score_power_rows(grid, self.layout.native, power, image, scale, s.correlation, tiles, stream)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from verglas._array_module import array_module, to_host
 from verglas.errors import DeviceError, InputError
 
 if TYPE_CHECKING:
@@ -37,13 +38,14 @@ def as_array(value: Any, dtype: npt.DTypeLike) -> np.ndarray:
     return np.ascontiguousarray(value, dtype=dtype)
 
 
-def refuse_non_finite(array: np.ndarray, what: str, first: int = 0) -> None:
-    """Refuse NaN and infinity, naming the first row that holds one; ``what`` has a place {} for its number."""
-    first_non_finite(np.isfinite(array).reshape(len(array), -1).all(axis=1), what, first)
+def refuse_non_finite(array: Any, what: str, first: int = 0) -> None:
+    """Refuse NaN and infinity, naming the first row that holds one; ``what`` has a place {} for its number.
 
-
-def first_non_finite(good: np.ndarray, what: str, first: int = 0) -> None:
-    """Raise for the first row that is not good: it holds NaN or infinity."""
+    An array on a device is looked at there, and the device is waited for; inside ``cuda.active()``.
+    """
+    if not len(array):
+        return
+    good = to_host(array_module(array).isfinite(array).reshape(len(array), -1).all(axis=1))
     bad = np.flatnonzero(~good)
     if bad.size:
         more = f" (and {bad.size - 1} more)" if bad.size > 1 else ""
@@ -53,11 +55,9 @@ def first_non_finite(good: np.ndarray, what: str, first: int = 0) -> None:
 
 
 def refuse_non_finite_on(device: str, array: Any, what: str, first: int = 0) -> None:
-    """refuse_non_finite, of an array on a device."""
+    """refuse_non_finite, of an array on a device, made current for it."""
     if device == "cpu":
         refuse_non_finite(array, what, first)
-    elif len(array):
-        cuda = cuda_session(device)
-        with cuda.active():
-            good = cuda.cupy.isfinite(array).reshape(len(array), -1).all(axis=1).get()
-        first_non_finite(good, what, first)
+    else:
+        with cuda_session(device).active():
+            refuse_non_finite(array, what, first)

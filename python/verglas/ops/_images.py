@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
+from verglas._array_module import array_module
 from verglas.ops._device import as_array, refuse_non_finite
 from verglas.ops.polar import PolarGrid
+
+if TYPE_CHECKING:
+    from verglas._cuda_arrays import CudaSession
 
 
 @dataclass(frozen=True)
 class PolarImages:
-    """Samples of n images on the rings of a grid, and their noise, optics and centres.
+    """Samples of n images on the rings of a grid, and their noise, optics and centres; on the host or on a device.
 
     Attributes
     ----------
@@ -23,26 +27,34 @@ class PolarImages:
     centres_px : (n, 2) float32 or None
     """
 
-    samples: npt.NDArray[np.complex64]
-    inv_sigma2: npt.NDArray[np.float32]
-    ctf: npt.NDArray[np.float64] | None = None
-    centres_px: npt.NDArray[np.float32] | None = None
+    samples: Any
+    inv_sigma2: Any
+    ctf: Any = None
+    centres_px: Any = None
 
     def __len__(self) -> int:
         return len(self.samples)
 
+    def __getitem__(self, rows: slice) -> PolarImages:
+        part = [None if a is None else a[rows] for a in (self.samples, self.inv_sigma2, self.ctf, self.centres_px)]
+        return PolarImages(*part)
+
     @classmethod
     def of(
-        cls, grid: PolarGrid, samples: npt.ArrayLike, *, inv_sigma2: npt.ArrayLike | None = None,
-        ctf: npt.ArrayLike | None = None, centres_px: npt.ArrayLike | None = None,
+        cls, grid: PolarGrid, samples: Any, *, inv_sigma2: Any = None, ctf: Any = None, centres_px: Any = None,
+        cuda: CudaSession | None = None,
     ) -> PolarImages:  # fmt: skip
-        """As an op's caller gave them: ``inv_sigma2`` is 1 without, or (n_rings,), or (n, n_rings)."""
-        x = as_array(samples, np.complex64)
-        inverse = np.float32(1) if inv_sigma2 is None else np.asarray(inv_sigma2, np.float32)
+        """As an op's caller gave them: ``inv_sigma2`` is 1 without, or (n_rings,), or (n, n_rings).
+
+        With ``cuda`` on its device, wherever they were; inside ``cuda.active()``.
+        """
+        array = as_array if cuda is None else cuda.array
+        x = array(samples, np.complex64)
+        inverse = array(np.float32(1) if inv_sigma2 is None else inv_sigma2, np.float32)
         return cls(
-            x, as_array(np.broadcast_to(inverse, (len(x), grid.n_rings)), np.float32),
-            None if ctf is None else as_array(ctf, np.float64),
-            None if centres_px is None else as_array(centres_px, np.float32),
+            x, array(array_module(x).broadcast_to(inverse, (len(x), grid.n_rings)), np.float32),
+            None if ctf is None else array(ctf, np.float64),
+            None if centres_px is None else array(centres_px, np.float32),
         )  # fmt: skip
 
     def refuse_non_finite(self, op: str, first_particle: int) -> None:

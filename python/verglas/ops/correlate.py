@@ -65,6 +65,13 @@ def _stack(value: npt.ArrayLike, name: str, box: int | None = None) -> npt.NDArr
     return array
 
 
+def _references(value: npt.ArrayLike, box: int) -> npt.NDArray[np.float32]:
+    array = _stack(value, "references", box)
+    if len(array) == 0:
+        raise InputError("references: expected at least one, got none")
+    return array
+
+
 def _smooth_box(box: int) -> int:
     if box < 1 or _next_smooth(box) != box:
         raise InputError(
@@ -149,11 +156,9 @@ def correlate(
     require_cpu(device, "correlate")
     stack = _stack(images, "images")
     box = _smooth_box(stack.shape[1])
-    refs = _stack(references, "references", box)
+    refs = _references(references, box)
     if pairing == "paired" and len(refs) != len(stack):
         raise InputError(f"references: expected {len(stack)}, one per image (pairing='paired'), got {len(refs)}")
-    if len(refs) == 0:
-        raise InputError("references: expected at least one, got none")
     reach = box if max_shift_px is None else int(max_shift_px)
     try:
         shift, value, reference = core.correlate(
@@ -246,9 +251,7 @@ def correlate_rotations(
     """
     require_cpu(device, "correlate_rotations")
     stack = _stack(images, "images")
-    refs = _stack(references, "references", stack.shape[1])
-    if len(refs) == 0:
-        raise InputError("references: expected at least one, got none")
+    refs = _references(references, stack.shape[1])
     if pairing not in ("best", "all"):
         raise InputError(f"pairing: expected one of 'best', 'all', got {pairing!r}")
     last = (stack.shape[1] + 1) // 2 - 3 - max_shift_px

@@ -284,51 +284,52 @@ class MaximisePlan:
         ValueError
             Shapes disagree.
         """
-        images = {"inv_sigma2": inv_sigma2, "ctf": ctf, "centres_px": centres_px}
         n = len(samples)  # type: ignore[arg-type]
         if len(posterior) != n:
             raise InputError(f"MaximisePlan.add: expected the posterior of {n} images, got that of {len(posterior)}")
         shifts = as_array(np.asarray(shifts_px, np.float32).reshape(-1, 2), np.float32)
         refuse_non_finite(shifts, "maximise: shift {}")
-        index = posterior.slice - self.first_slice
-        candidates = (
-            posterior.offsets, as_array(index, np.int32), posterior.opposite.view(np.uint8),
-            np.deg2rad(posterior.psi_deg), posterior.shift, posterior.weight,
-        )  # fmt: skip
-        if self.device != "cpu":
-            x, mean_power = self._to_device(samples, images, first_particle, image_power)
-            into = self._residuals(posterior, mean_power, into) if self._has_reference else None
+        images: dict[str, Any] = {"inv_sigma2": inv_sigma2, "ctf": ctf, "centres_px": centres_px}
+        x, mean_power = self._placed(samples, images, first_particle, image_power, threads)
+        into = self._residuals(posterior, mean_power, into) if self._has_reference else None
+        sums = None if into is None else (into.cross, into.power)
+        candidates = self._candidates(posterior)
+        if self.device == "cpu":
+            self.native.add(
+                x.samples, x.ctf, float(pixel_size_A), x.inv_sigma2, x.centres_px, shifts, candidates,
+                *(sums or (None, None)), resolve_threads(threads),
+            )  # fmt: skip
+        else:
             from verglas.ops._cuda_maximise import Candidates
 
-            sums = None if into is None else (into.cross, into.power)
             self.native.add(x, float(pixel_size_A), shifts, Candidates(*candidates), sums)
-            return into
-        y = PolarImages.of(self.grid, samples, **images)
-        y.refuse_non_finite("maximise", first_particle)
-        if self._has_reference:
-            if image_power is None:
-                image_power = polar_power(y.samples, self.grid, 1, threads=threads)[:, :, 0].real
-            into = self._residuals(posterior, np.asarray(image_power, np.float64), into)
-        else:
-            into = None
-        self.native.add(
-            y.samples, y.ctf, float(pixel_size_A), y.inv_sigma2, y.centres_px, shifts, candidates,
-            None if into is None else into.cross, None if into is None else into.power, resolve_threads(threads),
-        )  # fmt: skip
         return into
 
-    def _to_device(
-        self, samples: Any, images: dict[str, Any], first_particle: int, image_power: Any
-    ) -> tuple[Any, npt.NDArray[np.float64]]:
-        """The images there, and the mean of their |X|^2 on each ring here, (n, n_rings)."""
-        from verglas.ops._cuda_polar import DeviceImages, ring_power
+    def _candidates(self, posterior: Posterior) -> tuple[npt.NDArray[Any], ...]:
+        """As the kernels take them: slices numbered from this plan's first, angles in radians."""
+        return (
+            posterior.offsets, as_array(posterior.slice - self.first_slice, np.int32),
+            posterior.opposite.view(np.uint8), np.deg2rad(posterior.psi_deg), posterior.shift, posterior.weight,
+        )  # fmt: skip
 
-        cuda = self.native.cuda
-        with cuda.active():
-            x = DeviceImages.of(self.grid, cuda, samples, **images)
-            x.refuse_non_finite(cuda, "maximise", first_particle)
+    def _placed(
+        self, samples: Any, images: dict[str, Any], first_particle: int, image_power: Any, threads: int | None
+    ) -> tuple[PolarImages, Float]:
+        """The images where the plan is, and the mean of their |X|^2 on each ring here, (n, n_rings)."""
+        if self.device == "cpu":
+            x = PolarImages.of(self.grid, samples, **images)
+            x.refuse_non_finite("maximise", first_particle)
             if image_power is None and self._has_reference:
-                image_power = ring_power(x, self.grid, cuda)
+                image_power = polar_power(x.samples, self.grid, 1, threads=threads)[:, :, 0].real
+        else:
+            from verglas.ops._cuda_polar import ring_power
+
+            cuda = self.native.cuda
+            with cuda.active():
+                x = PolarImages.of(self.grid, samples, **images, cuda=cuda)
+                x.refuse_non_finite("maximise", first_particle)
+                if image_power is None and self._has_reference:
+                    image_power = ring_power(x, self.grid, cuda)
         return x, np.asarray(0 if image_power is None else image_power, np.float64)
 
     def _residuals(self, posterior: Posterior, mean_power: Float, into: Residuals | None) -> Residuals:

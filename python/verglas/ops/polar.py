@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from verglas._native import core, resolve_threads
 from verglas.errors import InputError
-from verglas.ops._device import as_array, cuda_session, first_non_finite, refuse_non_finite
+from verglas.ops._device import as_array, cuda_session, refuse_non_finite
 from verglas.ops.grid import Grid
 
 ComplexArray = npt.NDArray[np.complex64]
@@ -197,8 +197,7 @@ def polar(images: npt.ArrayLike, grid: PolarGrid, *, device: str = "cpu", thread
         cuda = cuda_session(device)
         with cuda.active() as stream:
             on_device = _cuda_polar().samples_of_images(images, grid, cuda, stream)
-            good = cuda.cupy.isfinite(on_device[:, 0]).all(axis=1)
-            first_non_finite(good.get(), "ops.polar: image {}")
+            refuse_non_finite(on_device[:, 0], "ops.polar: image {}")
         return on_device
     images = as_array(images, np.float32)
     samples = core.polar(images, grid.native, resolve_threads(threads))
@@ -457,7 +456,7 @@ def polar_weighted(
         cuda, there = cuda_session(device), _cuda_polar()
         with cuda.active() as stream:
             x = there.samples_on_device(samples, grid, cuda)
-            images = there.DeviceImages.of(grid, cuda, x, inv_sigma2=inv_sigma2, ctf=ctf)
+            images = there.PolarImages.of(grid, x, inv_sigma2=inv_sigma2, ctf=ctf, cuda=cuda)
             return there.weighted_harmonics(images, grid, shifts_px, float(pixel_size_A), cuda, stream)
     samples = _samples(samples, grid)
     n = len(samples)

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 import numpy as np
 import numpy.typing as npt
 
 from verglas._native import core, resolve_threads
 from verglas.ops._device import as_array, cuda_session
 from verglas.ops.grid import Grid
+
+if TYPE_CHECKING:
+    from verglas._cuda_arrays import CudaSession
 
 
 def project(
@@ -81,20 +86,27 @@ def project(
     """
     radius = grid.max_radius if max_radius is None else int(max_radius)
     if device != "cpu":
-        cuda = cuda_session(device)
-        with cuda.active() as stream:
-            rotations = cuda.rotations(matrices)
-            if out is None:
-                out = cuda.empty((len(rotations), grid.box, grid.box // 2 + 1), np.complex64)
-            shifts = None if shifts_px is None else cuda.array(shifts_px, np.float64)
-            cuda.kernels.project(
-                grid.native_for(cuda.kernels), cuda.given(spectrum), rotations, radius, shifts, cuda.given(ctf), out,
-                stream,
-            )  # fmt: skip
-        return out
+        return _project_cuda(cuda_session(device), (grid, spectrum), matrices, radius, (shifts_px, ctf, out))
     matrices = as_array(matrices, np.float64)
     if out is None:
         out = np.empty((len(matrices), grid.box, grid.box // 2 + 1), np.complex64)
     shifts = None if shifts_px is None else as_array(shifts_px, np.float64)
     core.project(grid.native, spectrum, matrices, radius, shifts, ctf, out, resolve_threads(threads))
+    return out
+
+
+def _project_cuda(
+    cuda: CudaSession, volume: tuple[Grid, Any], matrices: Any, radius: int, given: tuple[Any, Any, Any]
+) -> npt.NDArray[np.complex64]:
+    grid, spectrum = volume
+    shifts_px, ctf, out = given
+    with cuda.active() as stream:
+        rotations = cuda.rotations(matrices)
+        if out is None:
+            out = cuda.empty((len(rotations), grid.box, grid.box // 2 + 1), np.complex64)
+        shifts = None if shifts_px is None else cuda.array(shifts_px, np.float64)
+        cuda.kernels.project(
+            grid.native_for(cuda.kernels), cuda.given(spectrum), rotations, radius, shifts, cuda.given(ctf), out,
+            stream,
+        )  # fmt: skip
     return out

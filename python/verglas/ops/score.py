@@ -263,7 +263,7 @@ class ScorePlan:
         by_shift = np.full(len(shifts), -np.log(max(1, len(shifts)))) if log_shift is None else np.asarray(log_shift)
         by_psi = None if log_psi is None else as_array(np.maximum(log_psi, _NEVER), np.float32)
         priors = as_array(np.maximum(by_shift + constant, _NEVER), np.float32), by_psi
-        images = {"inv_sigma2": inv_sigma2, "ctf": ctf, "centres_px": centres_px}
+        images: dict[str, Any] = {"inv_sigma2": inv_sigma2, "ctf": ctf, "centres_px": centres_px}
         if self.device == "cpu":
             x = PolarImages.of(self.grid, samples, **images)
             x.refuse_non_finite("score", first_particle)
@@ -284,12 +284,10 @@ class ScorePlan:
     def _run_cuda(
         self, samples: Any, images: dict[str, Any], pixel_size_A: float, shifts: tuple, first_particle: int
     ) -> dict[str, Any]:
-        from verglas.ops._cuda_polar import DeviceImages
-
         cuda = self.native.cuda
         with cuda.active():
-            x = DeviceImages.of(self.grid, cuda, samples, **images)
-            x.refuse_non_finite(cuda, "score", first_particle)
+            x = PolarImages.of(self.grid, samples, **images, cuda=cuda)
+            x.refuse_non_finite("score", first_particle)
         return self.native.run(x, pixel_size_A, *shifts)
 
 

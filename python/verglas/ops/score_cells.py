@@ -113,7 +113,7 @@ def score_cells(
     (2,)
     """
     kept = min(int(n_power), grid.max_m // 2 + 1, grid.n_theta // 2)
-    images = {"inv_sigma2": inv_sigma2, "ctf": ctf}
+    images: dict[str, Any] = {"inv_sigma2": inv_sigma2, "ctf": ctf}
     if device != "cpu":
         return _on_device(device, (samples, images, float(pixel_size_A)), (reference, kept), grid, int(n_psi), tasks)
     harmonics = polar_harmonics(reference, grid, threads=threads)
@@ -135,7 +135,6 @@ def _on_device(
     tasks: CellTasks,
 ) -> Any:  # fmt: skip
     from verglas.ops import _cuda_cells
-    from verglas.ops._cuda_polar import DeviceImages
 
     cuda, (samples, images, pixel_size_A), (slices, n_power) = cuda_session(device), batch, reference
     if n_psi < 1:
@@ -146,7 +145,7 @@ def _on_device(
         as_array(tasks.shift_offsets, np.int64), as_array(tasks.shifts_px, np.float32),
     )  # fmt: skip
     with cuda.active():
-        x = DeviceImages.of(grid, cuda, samples, **images)
+        x = PolarImages.of(grid, samples, **images, cuda=cuda)
         listed.check(len(x), len(slices), n_psi)
         made = _cuda_cells.Slices(
             polar_harmonics(slices, grid, device=device), polar_power(slices, grid, n_power, device=device)

@@ -49,7 +49,8 @@ class PickSettings:
     method : {"reference-free", "log", "template"}
         Classifier in the manner of the APPLE picker, Laplacian of Gaussian, or templates.
     threshold : float, optional
-        Least figure of merit. By default the valley between background and particles in each micrograph.
+        Least figure of merit, from -1 to 1: a correlation. By default the valley between background and particles in
+        each micrograph.
     distance_A : float, optional
         Least distance of two picks; 0.7 diameters by default.
     edge_A : float, optional
@@ -69,7 +70,7 @@ class PickSettings:
     Raises
     ------
     InputError
-        An unknown method or a length that is negative.
+        An unknown method, a length that is negative, or a threshold that no figure of merit can have.
     """
 
     method: str = "reference-free"
@@ -92,6 +93,14 @@ class PickSettings:
             value = getattr(self, name)
             if value is not None and not value >= 0:
                 raise InputError(f"{name}: expected a length >= 0 in angstrom, got {value}")
+        # Without templates and without learning the figure of merit is a response, which has no limits.
+        correlation = self.learn or self.method == "template"
+        if self.threshold is not None and not abs(self.threshold) <= (1 if correlation else np.inf):
+            raise InputError(
+                f"threshold: expected a figure of merit, which is a correlation from -1 to 1, got {self.threshold:g}; "
+                "leave it out to have it found in each micrograph, or choose it among those in picks.star "
+                f"({MERIT})"
+            )
         if not 1 <= self.step_deg <= 90:
             raise InputError(f"step_deg: expected 1 to 90 degrees, got {self.step_deg}")
 

@@ -16,6 +16,9 @@ from verglas.preprocess.pick_image import robust_sigma
 
 FloatArray = npt.NDArray[np.float64]
 
+FEWEST_PARTICLES = 50  # that a later stage can do anything with
+_LOST = 0.4  # share of picks lost at edges that is worth a warning
+
 FEATURES = (
     "mean",
     "deviation",
@@ -201,6 +204,31 @@ def judge_micrographs(
             reasons.append(f"CTF fits to {one.resolution_A:.1f} A only")
         judged[one.name] = tuple(reasons)
     return judged
+
+
+def judge_extraction(particles: int, picks: int, commonest: str) -> Verdict:
+    """Verdict on particles that were cut out: enough of them for a map, and few picks lost on the way.
+
+    Parameters
+    ----------
+    particles, picks : int
+        Cut out, asked for.
+    commonest : str
+        Why most of the others were set aside.
+
+    Examples
+    --------
+    >>> from verglas.preprocess import judge_extraction
+    >>> judge_extraction(300, 1000, "box of 128 px beyond the edge").reasons
+    ('700 of 1000 picks were set aside, most: box of 128 px beyond the edge',)
+    >>> judge_extraction(950, 1000, "box of 128 px beyond the edge").state
+    'go on'
+    """
+    if particles < FEWEST_PARTICLES:
+        return Verdict("warn", (f"{particles} particles are too few for a map",))
+    if picks and (picks - particles) / picks > _LOST:
+        return Verdict("warn", (f"{picks - particles} of {picks} picks were set aside, most: {commonest}",))
+    return Verdict("go on")
 
 
 def judge_ctfs(fits: Sequence[Mapping[str, Any]], limits: QualityLimits | None = None) -> list[tuple[str, ...]]:

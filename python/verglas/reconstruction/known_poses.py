@@ -162,6 +162,7 @@ def reconstruct_report(
     return Reconstruction(full, maps, len(particles) - len(excluded), excluded, residual)
 
 
+# What comes back, for type checkers; the function and its documentation follow.
 @overload
 def reconstruct(
     particles: Particles, symmetry: str = ..., max_resolution_A: float | None = ..., *, halves: Literal[False] = ...,

@@ -6,6 +6,7 @@ import csv
 import os
 import time
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,11 +27,12 @@ from verglas.io import (
     read_particles,
     read_picks,
     read_star,
+    write_json,
     write_particles,
 )
 from verglas.io.coordinates import MICROGRAPH, X, Y, match_names, picks_of_table
 from verglas.io.micrographs import CTF, GRADIENT, PATH, PIXEL, SHARED, join_ctf, optics_of
-from verglas.preprocess import Cut, ExtractSettings, background_excess, cut_particles
+from verglas.preprocess import Cut, ExtractSettings, Verdict, background_excess, cut_particles, judge_extraction
 from verglas.run.parallel import in_order
 from verglas.run.reasons import without_name
 from verglas.types import ArraySource, Micrograph, Particles, Picks
@@ -126,6 +128,8 @@ class ExtractSummary:
         Micrographs that have no coordinates.
     excess : (n,) float64
         :func:`verglas.preprocess.background_excess` of every particle.
+    verdict : Verdict
+        Go on, or look at what was lost first.
     seconds : float
         Wall time.
     """
@@ -135,10 +139,12 @@ class ExtractSummary:
     excluded: list[tuple[str, int, float, float, str]]
     without_picks: list[str]
     excess: npt.NDArray[np.float64]
+    verdict: Verdict
     seconds: float
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-ready."""
+        excess = float(np.median(self.excess))
         reasons: dict[str, int] = {}
         for *_, reason in self.excluded:
             reasons[reason] = reasons.get(reason, 0) + 1
@@ -149,7 +155,8 @@ class ExtractSummary:
             "pixel_size_A": self.particles.pixel_size_A,
             "excluded": reasons,
             "micrographs_without_coordinates": len(self.without_picks),
-            "median_background_excess": float(np.median(self.excess)),
+            "median_background_excess": excess if np.isfinite(excess) else None,  # background of one value
+            "verdict": self.verdict.as_dict(),
             "seconds": round(self.seconds, 2),
         }
 
@@ -188,8 +195,8 @@ def extract(
     box : int
         Side in pixels of the micrograph.
     out : path, optional
-        Folder to write: one stack per micrograph under ``stacks/``, ``particles.star``, ``excluded.csv``. Without it
-        the images stay in memory.
+        Folder to write: one stack per micrograph under ``stacks/``, ``particles.star``, ``excluded.csv``,
+        ``verdict.json``. Without it the images stay in memory.
     progress : callable, optional
         Called with micrographs done and in all.
     **options
@@ -264,7 +271,12 @@ def extract_files(
         write_excluded(folder / "excluded.csv", excluded)
         made = read_particles(folder / "particles.star")
     excess = np.concatenate([piece.excess for piece in pieces])
-    return ExtractSummary(made, asked, excluded, without, excess, time.perf_counter() - started)
+    why = Counter(without_name(reason, name) for name, *_, reason in excluded).most_common(1)
+    verdict = judge_extraction(len(made), asked, why[0][0] if why else "")
+    summary = ExtractSummary(made, asked, excluded, without, excess, verdict, time.perf_counter() - started)
+    if folder is not None:
+        write_json(folder / "verdict.json", summary.as_dict())
+    return summary
 
 
 # ---- input

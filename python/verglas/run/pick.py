@@ -270,11 +270,23 @@ def _summarise(
     set_aside = {one.name: one.reason for one in done if one.picks is None}
     flags = judge_micrographs([one.quality for one in used if one.quality is not None])
     merit, roc = (None, None) if truth is None else compare_with(used, truth, job.diameter_A)
+    verdict = judge_set(flags, len(set_aside))
+    if why := _too_high(job.settings.threshold, used):
+        verdict = Verdict("stop", (why, *verdict.reasons))
     return PickSummary(
         {one.name: one.picks for one in used if one.picks is not None}, set_aside, flags,
-        judge_set(flags, len(set_aside)), merit, roc, time.perf_counter() - started,
+        verdict, merit, roc, time.perf_counter() - started,
         float(np.median([one.seconds for one in used])),
     )  # fmt: skip
+
+
+def _too_high(threshold: float | None, used: Sequence[_Done]) -> str:
+    """What to say where a given threshold leaves no pick at all."""
+    if threshold is None or any(one.picks is not None and len(one.picks) for one in used):
+        return ""
+    merits = [one.candidates.columns[MERIT].max() for one in used if one.candidates is not None and len(one.candidates)]
+    best = f"the highest is {max(merits):.2f}" if merits else "there is no candidate"
+    return f"no candidate has a figure of merit of {threshold:g} ({best}); give a lower --threshold, or none"
 
 
 def compare_with(

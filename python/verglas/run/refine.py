@@ -199,13 +199,8 @@ def refine(
     # "auto" stays the CPU until the kernels have run on a GPU (bench/README.md); a GPU is named.
     devices = tuple(device_names("cpu" if device == "auto" else device))
     told = watcher or _Silent()
-    known = set(RefineSettings.__dataclass_fields__)
-    unknown = sorted(set(settings) - known)
-    if unknown:
-        raise InputError(f"refine: unknown setting {', '.join(unknown)}; known are {', '.join(sorted(known))}")
     references = _as_list(reference)
-    settings.setdefault("classes", max(1, len(references)))
-    chosen = RefineSettings(symmetry=symmetry, diameter_A=diameter_A, **settings)
+    chosen = _chosen({"classes": max(1, len(references)), **settings, "symmetry": symmetry, "diameter_A": diameter_A})
     everything = particles if isinstance(particles, Particles) else read_particles(particles)
     record = settings_record(chosen, {
         "particles": everything.where, "references": [_named(r) for r in references],
@@ -255,6 +250,14 @@ def _as_list(reference: Reference | Sequence[Reference] | None) -> list[Referenc
     return [reference] if isinstance(reference, (Map, str, Path)) else list(reference)
 
 
+def _chosen(settings: Mapping[str, Any]) -> RefineSettings:
+    known = set(RefineSettings.__dataclass_fields__)
+    unknown = sorted(set(settings) - known)
+    if unknown:
+        raise InputError(f"refine: unknown setting {', '.join(unknown)}; known are {', '.join(sorted(known))}")
+    return RefineSettings(**settings)
+
+
 def _named(value: Reference) -> str:
     return "a map in memory" if isinstance(value, Map) else str(value)
 
@@ -283,9 +286,38 @@ def _started(
     particles: Particles, references: list[Reference], mask: Reference | None, settings: RefineSettings,
     around: _Around,
 ) -> _Setup:  # fmt: skip
-    folder, limit, told = around.folder, around.limit_GB, around.told
+    folder = around.folder
     if particles.source is None:
         raise InputError(f"{particles.where}: these particles have no images")
+    maps, said = _fitted(references, particles, settings)
+    window = None if mask is None else fitted_mask(as_map(mask), particles)
+    keep = _kept_in_memory(particles, around.limit_GB)
+    work = cached(particles) if keep else particles
+    found = survey(work, threads=settings.threads, device=around.devices[0])
+    problem = start.make_problem(
+        work, found.excluded, settings, n_classes=settings.classes, mask_given=window is not None
+    )
+    problem = replace(problem, devices=around.devices)
+    plan = plan_memory(problem, around.limit_GB, cached=keep)
+    problem = with_plan(problem, plan)
+    if not maps:
+        maps, lines = _from_poses(problem)
+        said += lines
+    used = np.setdiff1d(np.arange(len(particles)), list(found.excluded))
+    state, lines = initial_state(problem, found.power[used], maps, window)
+    said += lines + _set_aside(found.excluded)
+    for line in said:
+        around.told.say(line)
+    step = schedule.first_step(problem, split=len(maps) < settings.classes)
+    inputs = identity(particles)
+    if folder is not None:
+        folder.begin(problem, plan, _excluded_table(particles, found.excluded), said)
+        write_checkpoint(folder.folder, Checkpoint(state, step, problem.half, found.excluded, inputs))
+    return _Setup(problem, plan, state, step, found.excluded, inputs, particles[used])
+
+
+def _fitted(references: list[Reference], particles: Particles, settings: RefineSettings) -> tuple[list[Map], list[str]]:
+    """The references on the particles' pixels, and what was done to them."""
     maps, said = [], []
     for number, reference in enumerate(references, 1):
         name = "the reference" if len(references) == 1 else f"reference {number}"
@@ -296,34 +328,15 @@ def _started(
         raise InputError(f"refine: {len(maps)} references but classes = {settings.classes}; leave classes out")
     if settings.mode == "max-cc" and len(maps) < settings.classes:
         raise InputError("refine: mode max-cc tells classes apart only with one reference for each")
-    window = None if mask is None else fitted_mask(as_map(mask), particles)
-    keep = _kept_in_memory(particles, limit)
-    work = cached(particles) if keep else particles
-    found = survey(work, threads=settings.threads, device=around.devices[0])
-    problem = start.make_problem(
-        work, found.excluded, settings, n_classes=settings.classes, mask_given=window is not None
-    )
-    problem = replace(problem, devices=around.devices)
-    plan = plan_memory(problem, limit, cached=keep)
-    problem = with_plan(problem, plan)
-    if not maps:
-        maps, lines = _from_poses(problem)
-        said += lines
-    used = np.setdiff1d(np.arange(len(particles)), list(found.excluded))
-    state, lines = initial_state(problem, found.power[used], maps, window)
-    said += lines
-    if found.excluded:
-        first = "; ".join(f"particle {i}: {why}" for i, why in sorted(found.excluded.items())[:3])
-        said.append(f"{len(found.excluded)} particles set aside ({first}{', ...' if len(found.excluded) > 3 else ''})")
-    for line in said:
-        told.say(line)
-    if folder is not None:
-        folder.begin(problem, plan, _excluded_table(particles, found.excluded), said)
-    step = schedule.first_step(problem, split=len(maps) < settings.classes)
-    inputs = identity(particles)
-    if folder is not None:
-        write_checkpoint(folder.folder, Checkpoint(state, step, problem.half, found.excluded, inputs))
-    return _Setup(problem, plan, state, step, found.excluded, inputs, particles[used])
+    return maps, said
+
+
+def _set_aside(excluded: Mapping[int, str]) -> list[str]:
+    """How many particles, and the first of them."""
+    if not excluded:
+        return []
+    first = "; ".join(f"particle {i}: {why}" for i, why in sorted(excluded.items())[:3])
+    return [f"{len(excluded)} particles set aside ({first}{', ...' if len(excluded) > 3 else ''})"]
 
 
 def _excluded_table(particles: Particles, excluded: Mapping[int, str]) -> pd.DataFrame:

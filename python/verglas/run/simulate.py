@@ -97,20 +97,23 @@ def particles(
         return _without_poses(made) if hide_poses else made
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
-    with _stack(folder, (n, box, box)) as images:
-        reached = simulation.render(images, snr, progress)
-        made = simulation.particles(images)
-        write_particles(folder / "particles.star", made)
-        _write_picture(simulation, images, folder)
-    written = read_particles(folder / "particles.star")
+    reached = _write_images(simulation, folder, snr, progress)
     if hide_poses:
-        write_particles(folder / "truth.star", written)
-        hidden = _without_poses(written)
-        write_particles(folder / "particles.star", hidden)
-        written = read_particles(folder / "particles.star")
+        truth = read_particles(folder / "particles.star")
+        write_particles(folder / "truth.star", truth)
+        write_particles(folder / "particles.star", _without_poses(truth))
     _write_truth(simulation, folder, threads)
     _write_settings(simulation, reached, folder)
-    return written
+    return read_particles(folder / "particles.star")
+
+
+def _write_images(simulation: Simulation, folder: Path, snr: float, progress: Progress | None) -> SNR:
+    """Stack, STAR file and picture; the signal-to-noise ratio that was reached."""
+    with _stack(folder, (simulation.n, simulation.box, simulation.box)) as images:
+        reached = simulation.render(images, snr, progress)
+        write_particles(folder / "particles.star", simulation.particles(images))
+        _write_picture(simulation, images, folder)
+    return reached
 
 
 def models_of(

@@ -12,8 +12,9 @@ import numpy.typing as npt
 
 from verglas.errors import InputError
 from verglas.io import read_particles, write_particles
-from verglas.preprocess import Cut, ExtractSettings
+from verglas.preprocess import Cut, ExtractSettings, judge_extraction
 from verglas.preprocess.pick_particles import MERIT
+from verglas.preprocess.quality import FEWEST_PARTICLES
 from verglas.run.extract import ExtractOptions, Piece, cut_one, particles_of, write_excluded, write_piece
 from verglas.run.process.micrographs import MicrographStage, Picture, good, load, picks_of, result_of
 from verglas.run.process.project import Project, Shot
@@ -23,8 +24,6 @@ from verglas.run.process.tables import micrograph_table, usable
 from verglas.types import Particles, Picks
 
 _BOX_OVER_PARTICLE = 1.5
-_FEWEST = 50  # particles that a later stage can do anything with
-_LOST = 0.4  # share of picks lost at edges that is worth a warning
 
 
 @dataclass(frozen=True)
@@ -130,14 +129,10 @@ class ExtractStage(MicrographStage):
         lost = Counter(why for r in results for why in r["excluded"].values())
         asked = count + sum(lost.values())
         numbers = {"particles": count, "picks": asked, "box": self.chosen(project).box, "set_aside": dict(lost)}
-        reasons: tuple[str, ...] = ()
-        if count < _FEWEST:
-            reasons = (f"{count} particles are too few for a map",)
-            if project.request.to != "particles":
-                return StageVerdict("stop", reasons, numbers, (), "report.html and 03_extract/excluded.csv")
-        elif asked and (asked - count) / asked > _LOST:
-            reasons = (f"{asked - count} of {asked} picks were set aside, most: {lost.most_common(1)[0][0]}",)
-        return StageVerdict("warn" if reasons else "go on", reasons, numbers, ("03_extract/particles.png",),
+        judged = judge_extraction(count, asked, lost.most_common(1)[0][0] if lost else "")
+        if count < FEWEST_PARTICLES and project.request.to != "particles":
+            return StageVerdict("stop", judged.reasons, numbers, (), "report.html and 03_extract/excluded.csv")
+        return StageVerdict(judged.state, judged.reasons, numbers, ("03_extract/particles.png",),
                             "03_extract/excluded.csv")  # fmt: skip
 
 
