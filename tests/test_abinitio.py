@@ -9,10 +9,11 @@ from typer.testing import CliRunner
 import verglas as vg
 from verglas.ops import Posterior
 from verglas.refinement.abinitio import AbInitioSettings, Course, Start, working_box
-from verglas.refinement.abinitio_centre import centred, spherical_average
+from verglas.refinement.abinitio_centre import centred
 from verglas.refinement.abinitio_consensus import judge
 from verglas.refinement.abinitio_step import thinned
 from verglas.refinement.map_alignment import align_maps, flip_hand, turned_map
+from verglas.refinement.sphere import spherical_average
 from verglas.refinement.state import HalfModel, PoseTable
 from verglas.run.abinitio import _first_noise as first_noise
 from verglas.run.abinitio import _prepared as prepared

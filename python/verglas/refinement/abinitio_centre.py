@@ -7,39 +7,18 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
-from verglas import fourier
 from verglas.refinement.abinitio import AbInitioSettings, Course, random_map, updated
 from verglas.refinement.abinitio_step import BatchStep
 from verglas.refinement.problem import Problem
 from verglas.refinement.settings import Step
+from verglas.refinement.sphere import spherical_average
 from verglas.refinement.state import HalfModel, PoseTable
 
 FloatArray = npt.NDArray[np.float64]
-Volume = npt.NDArray[np.float32]
 
 _PASSES = 4
 _LEARNED_FROM = 3000
 _RANGE = 2.5  # of the shifts searched later: neighbours lie beyond
-
-
-def spherical_average(volume: Volume) -> Volume:
-    """The map with every shell of its transform replaced by the shell's mean: what has no orientation.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from verglas.refinement.abinitio_centre import spherical_average
-    >>> v = np.zeros((8, 8, 8), np.float32); v[4, 4, 5] = 1
-    >>> a = spherical_average(v)
-    >>> bool(np.isclose(a[4, 4, 5], a[4, 4, 3], atol=1e-6))
-    True
-    """
-    spectrum = fourier.forward(volume, 3)
-    shells = fourier.shells(volume.shape)
-    weight = np.broadcast_to(fourier.half_weights(volume.shape), shells.shape)
-    total = np.bincount(shells.ravel(), (spectrum.real * weight).ravel())
-    count = np.bincount(shells.ravel(), weight.ravel())
-    return fourier.inverse((total / count)[shells].astype(np.complex64), volume.shape).astype(np.float32)
 
 
 def centred(problem: Problem, settings: AbInitioSettings, sigma2: FloatArray) -> Problem:

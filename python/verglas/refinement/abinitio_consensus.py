@@ -13,9 +13,9 @@ from scipy.optimize import linear_sum_assignment
 from verglas import fourier
 from verglas.assessment import FSC, fsc
 from verglas.refinement.abinitio import AbInitioSettings, Start, held_evidence
-from verglas.refinement.abinitio_centre import spherical_average
 from verglas.refinement.map_alignment import align_maps, flip_hand, turned_map
 from verglas.refinement.problem import Problem
+from verglas.refinement.sphere import aspherical, spherical_average
 from verglas.types import Map
 
 FloatArray = npt.NDArray[np.float64]
@@ -92,11 +92,6 @@ def ranked(starts: Sequence[Start]) -> list[Start]:
     return sorted(starts, key=lambda s: (-s.score, s.number))
 
 
-def aspherical(volume: Volume) -> Volume:
-    """The map less its spherical average: what poses decide on."""
-    return np.asarray(volume - spherical_average(volume), np.float32)
-
-
 def aspherical_fsc(first: Map, second: Map, *, threads: int | None = None) -> FSC:
     """FSC of two masked maps without their spherical averages, which agree whatever the poses.
 
@@ -116,7 +111,7 @@ def aspherical_fsc(first: Map, second: Map, *, threads: int | None = None) -> FS
     >>> import numpy as np
     >>> import verglas as vg
     >>> from verglas.refinement.abinitio_consensus import aspherical_fsc
-    >>> from verglas.refinement.abinitio_centre import spherical_average
+    >>> from verglas.refinement.sphere import spherical_average
     >>> m = vg.simulate.density(vg.simulate.phantom(32, 4.0, 90.0), 32, 4.0)
     >>> other = vg.simulate.density(vg.simulate.phantom(32, 4.0, 90.0, seed=1), 32, 4.0)
     >>> shell = spherical_average(m.data)  # the same in both

@@ -19,16 +19,16 @@ import numpy as np
 import numpy.typing as npt
 
 from verglas.refinement.abinitio import AbInitioSettings, Start, full_passes, held_evidence
-from verglas.refinement.abinitio_centre import spherical_average
 from verglas.refinement.problem import Problem
+from verglas.refinement.sphere import spherical_average
 from verglas.refinement.state import HalfModel
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 Volume = npt.NDArray[np.float32]
 
-_SHARP_NATS = 20.0
-_PASSES = 2  # times the full passes of a start: the twin has all to learn that follows from its sign
+SHARP_NATS = 20.0
+_PASSES = 2  # times the full passes of a start: the twin has to learn all that follows from its sign
 
 
 def twin(volume: Volume) -> Volume:
@@ -46,7 +46,7 @@ def twin(volume: Volume) -> Volume:
 
 
 def better_sign(problem: Problem, settings: AbInitioSettings, start: Start, held: IntArray) -> Start:
-    """The start, or what its twin has learned where that explains particles held out better.
+    """The start or its twin, whichever explains particles held out better after as many further passes.
 
     Classes are turned round one at a time, and only where the part that is not round is weak: where it adds more than
     20 nats to the evidence of a particle, poses are sharp, the expansion above does not hold, and the sign is known.
@@ -66,11 +66,12 @@ def better_sign(problem: Problem, settings: AbInitioSettings, start: Start, held
         noise = start.model.sigma2
         own, round_ = (held_evidence(problem, settings, m, held, noise).mean()
                        for m in (start.model, _with_map(start, k, spherical_average, problem)))  # fmt: skip
-        if own - round_ > _SHARP_NATS:
+        if own - round_ > SHARP_NATS:
             continue
-        other = full_passes(problem, longer, replace(start, model=_with_map(start, k, twin, problem)), train, held)
-        if held_evidence(problem, settings, other.model, held, noise).mean() > own:
-            start = other
+        pair = [replace(start, model=m) for m in (start.model, _with_map(start, k, twin, problem))]
+        same, other = (full_passes(problem, longer, s, train, held) for s in pair)
+        gain = [held_evidence(problem, settings, s.model, held, noise).mean() for s in (same, other)]
+        start = same if gain[0] >= gain[1] else other
     return start
 
 

@@ -32,6 +32,7 @@ from verglas.geometry import (
     symmetry_matrices,
 )
 from verglas.refinement.map_alignment import Sections, turned_map
+from verglas.refinement.sphere import spherical_part
 
 FloatArray = npt.NDArray[np.float64]
 Volume = npt.NDArray[np.float32]
@@ -106,7 +107,7 @@ def without_sphere(volume: Volume, amplitude: FloatArray) -> Volume:
     weight = np.broadcast_to(fourier.half_weights(volume.shape), shells.shape).ravel()
     flat, count = shells.ravel(), np.bincount(shells.ravel(), weight)
     scale = np.sqrt(np.bincount(flat, np.abs(spectrum.ravel()) ** 2 * weight) / count)
-    spectrum -= (np.bincount(flat, spectrum.real.ravel() * weight) / count)[shells]
+    spectrum -= spherical_part(spectrum, len(volume))
     power = np.bincount(flat, np.abs(spectrum.ravel()) ** 2 * weight) / count
     wanted = np.zeros(len(count))
     wanted[: min(len(amplitude), len(count))] = amplitude[: len(count)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -14,27 +15,10 @@ from verglas._version import __version__
 from verglas.errors import InputError
 from verglas.image import plan_resample, resample_particles
 from verglas.io import read_particles, write_json, write_map, write_particles
-from verglas.refinement.abinitio import (
-    AUTO,
-    AbInitioSettings,
-    Course,
-    Start,
-    finished,
-    held_evidence,
-    placed,
-    run_start,
-    working_box,
-)
+from verglas.refinement.abinitio import AUTO, AbInitioSettings, Start, finished, placed, working_box
 from verglas.refinement.abinitio_centre import centred
-from verglas.refinement.abinitio_consensus import (
-    Comparison,
-    Verdict,
-    blob_evidence,
-    compare,
-    judge,
-    one_noise,
-    ranked,
-)
+from verglas.refinement.abinitio_consensus import Comparison, Verdict
+from verglas.refinement.abinitio_contest import FINEST_A
 from verglas.refinement.abinitio_symmetry import SymmetryFound, with_symmetry
 from verglas.refinement.map_alignment import flip_hand
 from verglas.refinement.problem import Problem, survey
@@ -42,10 +26,13 @@ from verglas.refinement.settings import RefineSettings
 from verglas.refinement.start import make_problem
 from verglas.refinement.state import PoseTable
 from verglas.report.abinitio import AbInitioShown, write_abinitio_page
-from verglas.run.abinitio_watch import Around, Progress, Say, Watch, method_of
+from verglas.run.abinitio_starts import Starts, all_starts, among_groups, told
+from verglas.run.abinitio_watch import Around, Progress, Say, Watch
 from verglas.run.refine_folder import now_text
 from verglas.run.refine_inputs import cached
 from verglas.types import Map, Particles, Poses
+
+FloatArray = npt.NDArray[np.float64]
 
 _FEWEST = 50
 _EDGE_A = 8.0
@@ -235,22 +222,47 @@ def _found(given: Particles, chosen: AbInitioSettings, watch: Watch, begun: floa
     sigma2 = _first_noise(problem, power)
     problem = watch.problem = centred(problem, chosen, sigma2)
     held = np.sort(np.random.default_rng((chosen.seed, 2**32)).permutation(len(problem))[: _n_held(problem, chosen)])
-    made, others, verdict = _all_starts(problem, chosen, sigma2, held, watch)
-    best, found_symmetry = made[0], None
-    if chosen.symmetry.lower() == AUTO and verdict.kind != "noise":
-        problem, chosen, best, found_symmetry = with_symmetry(problem, chosen, best, held)
-        if found_symmetry.symmetry != "C1":  # the best map was turned
-            others = [_compared(problem, chosen, best, s) for s in made[1:]]
-    best = finished(problem, chosen, best)
+    starts, found_symmetry = all_starts(problem, chosen, sigma2, held, watch), None
+    if chosen.symmetry.lower() == AUTO and starts.verdict.kind != "noise":
+        starts, found_symmetry = _under_its_group(starts, lambda: _finer(given[drawn], problem, chosen), sigma2, held,
+                                                  watch)  # fmt: skip
+    problem, chosen, made = starts.problem, starts.settings, starts.made
+    best = finished(problem, chosen, made[0])
     whole, rows, poses = problem, drawn, best.poses
     if len(drawn) < len(given) - len(excluded):
         whole, rows, poses = _place_all(given, excluded, chosen, problem, (best, watch))
     mirror = watch.around.mirror
     return AbInitio(
-        _final_maps(best, problem, given, mirror), verdict, [best, *made[1:]], others,
+        _final_maps(best, problem, given, mirror), starts.verdict, [best, *made[1:]], starts.others,
         _with_poses(given[rows], whole, poses, mirror), excluded, problem.pixel_size_A, chosen,
         time.perf_counter() - begun, found_symmetry,
     ), problem  # fmt: skip
+
+
+def _under_its_group(
+    starts: Starts, finer: Callable[[], tuple[Problem, FloatArray]], sigma2: FloatArray, held: npt.NDArray[np.int64],
+    watch: Watch,
+) -> tuple[Starts, SymmetryFound]:  # fmt: skip
+    """The starts under the group that the best map shows, or else that wins the contest of groups."""
+    problem, chosen, best, found = with_symmetry(starts.problem, starts.settings, starts.made[0], held)
+    if found.symmetry != "C1":  # the best map was turned
+        return starts.led_by(best, problem, chosen), found
+    if not starts.nearly_round:
+        return starts, found
+    starts, result = among_groups(starts, finer, sigma2, held, watch)
+    return starts, told(found, result)
+
+
+def _finer(used: Particles, problem: Problem, settings: AbInitioSettings) -> tuple[Problem, FloatArray]:
+    """The same particles, centred as they are, at the pixel size of the contest of groups; their first noise."""
+    fine = replace(settings, final_resolution_A=min(FINEST_A, settings.final_resolution_A))
+    small = cached(_cropped(used, fine))
+    found = _problem(small, {}, fine)
+    power = survey(small, threads=settings.threads).power
+    origin = problem.first_origin_px
+    if origin is not None:
+        origin = origin * (problem.pixel_size_A / found.pixel_size_A)
+    return replace(found, first_origin_px=origin), _first_noise(found, power)
 
 
 def _n_held(problem: Problem, settings: AbInitioSettings) -> int:
@@ -307,40 +319,6 @@ def _first_noise(problem: Problem, power: npt.NDArray[np.float32]) -> npt.NDArra
         raise InputError("abinitio: the images have no power at some resolution (all zero?)")
     sigma2[:, 0] = sigma2[:, 1]
     return sigma2
-
-
-def _all_starts(
-    problem: Problem, settings: AbInitioSettings, sigma2: npt.NDArray[np.float64], held: npt.NDArray[np.int64],
-    watch: Watch,
-) -> tuple[list[Start], list[Comparison], Verdict]:  # fmt: skip
-    """Starts by falling evidence, the others turned onto the best, and the verdict; more starts while none agree."""
-
-    def one(k: int) -> Start:
-        start = run_start(
-            problem, settings, k, sigma2, held, watch.tell_start(k), keeper=watch.keeper(k), method=method_of(settings)
-        )
-        watch.finished(start)
-        return start
-
-    made = [one(k) for k in range(settings.starts)]
-    noise = one_noise(made)
-
-    def alike(start: Start) -> Start:
-        return replace(start, evidence=held_evidence(problem, settings, start.model, held, noise))
-
-    made = ranked([alike(s) for s in made])
-    while True:
-        others = [_compared(problem, settings, made[0], s) for s in made[1:]]
-        blob = blob_evidence(problem, settings, made[0], held, noise)
-        verdict = judge(made[0], blob, others, settings.final_resolution_A)
-        if verdict.kind != "undecided" or len(made) >= settings.starts_at_most:
-            return made, others, verdict
-        made = ranked([*made, alike(one(len(made)))])
-
-
-def _compared(problem: Problem, settings: AbInitioSettings, best: Start, other: Start) -> Comparison:
-    course = Course(problem, settings, len(problem))
-    return compare(problem, best, other, max(3, round(0.75 * course.last_radius)))
 
 
 def _place_all(

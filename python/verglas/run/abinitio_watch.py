@@ -83,14 +83,17 @@ class Watch:
 
         return told
 
-    def tell_start(self, number: int) -> Callable[[int, int], None]:
-        """Progress of a start."""
-        return self.tell(f"start {number + 1} of {max(self.settings.starts, number + 1)}")
+    def tell_start(self, number: int, group: str = "") -> Callable[[int, int], None]:
+        """Progress of a start, perhaps under a point group that is tried."""
+        under = f"{group}, " if group else ""
+        return self.tell(f"{under}start {number + 1} of {max(self.settings.starts, number + 1)}")
 
-    def keeper(self, number: int) -> Keeper | None:
+    def keeper(self, number: int, group: str = "") -> Keeper | None:
         """Of a start; None where nothing is written."""
         if self.checkpoints is None:
             return None
+        if group:
+            return self.checkpoints.part(f"{group}_start{number + 1}")
         return _StartKept(self.checkpoints.part(f"start{number + 1}"), self, number)
 
     def placing(self) -> Keeper | None:

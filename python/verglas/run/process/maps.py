@@ -217,6 +217,19 @@ def _unknown_yet(project: Project) -> bool:
     return project.request.symmetry.lower() == AUTO and not (project.folder("abinitio") / "abinitio.json").is_file()
 
 
+def _start_resolution_A(project: Project) -> float:
+    """Low-pass of the map that a refinement starts from: a cautious one, unless ab initio starts agree to more.
+
+    What the starts repeat to r is worth keeping to 1.5 r: of a nearly round particle hardly anything lies below 30 A.
+    """
+    default = RefineSettings().initial_resolution_A
+    path = project.folder("abinitio") / "abinitio.json"
+    if project.request.reference is not None or not path.is_file():
+        return default
+    agreeing = [a for a in read_json(path)["agreement_A"].values() if a is not None]
+    return float(np.clip(1.5 * min(agreeing), _FINEST_START_A, default)) if agreeing else default
+
+
 class _Course:
     """What a refinement tells, passed on."""
 
@@ -244,7 +257,9 @@ class RefineStage(_MapStage):
         """Resolved."""
         asked = project.request
         group = asked.symmetry if asked.symmetry.lower() != AUTO else found_symmetry(project)
-        default = RefineSettings(symmetry=group, diameter_A=asked.mask_A, seed=asked.seed)
+        default = RefineSettings(
+            symmetry=group, diameter_A=asked.mask_A, seed=asked.seed, initial_resolution_A=_start_resolution_A(project)
+        )
         return with_overrides(default, asked.stage("refine"), "refine", ("threads", "classes", "mode"))
 
     def settings(self, project: Project) -> dict[str, Any]:
@@ -295,6 +310,7 @@ class RefineStage(_MapStage):
         return StageVerdict(state, tuple(reasons), numbers, _REFINED, "07_refine/report.html")
 
 
+_FINEST_START_A = 20.0  # beyond it the half maps share nothing that they were given
 _REFINED = ("07_refine/map.png", "07_refine/fsc.png")
 
 

@@ -1,0 +1,147 @@
+"""The random starts of an ab initio reconstruction: as many as it takes, and under which point group."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from verglas.image import fourier_resample
+from verglas.refinement.abinitio import METHODS, AbInitioSettings, Course, Start, held_evidence, run_start
+from verglas.refinement.abinitio_consensus import (
+    Comparison,
+    Verdict,
+    blob_evidence,
+    compare,
+    judge,
+    one_noise,
+    ranked,
+)
+from verglas.refinement.abinitio_contest import CUBIC, Contest, contest
+from verglas.refinement.abinitio_sign import SHARP_NATS, better_sign
+from verglas.refinement.abinitio_symmetry import SymmetryFound
+from verglas.refinement.problem import Problem
+from verglas.run.abinitio_watch import Watch, method_of
+
+FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Starts:
+    """All starts under one point group.
+
+    Attributes
+    ----------
+    problem, settings
+        What they were made with; the group is in both.
+    made : list of Start
+        By falling evidence of the particles held out, under one noise.
+    others : list of Comparison
+        All but the best, turned onto it.
+    verdict : Verdict
+    """
+
+    problem: Problem
+    settings: AbInitioSettings
+    made: list[Start]
+    others: list[Comparison]
+    verdict: Verdict
+
+    @property
+    def nearly_round(self) -> bool:
+        """Whether what is not round is so weak that a start without symmetry may miss it."""
+        return self.verdict.gain <= SHARP_NATS
+
+    def led_by(self, best: Start, problem: Problem, settings: AbInitioSettings) -> Starts:
+        """With the best start changed, and the others compared with it anew."""
+        others = [compared(problem, settings, best, s) for s in self.made[1:]]
+        return replace(self, problem=problem, settings=settings, made=[best, *self.made[1:]], others=others)
+
+
+def compared(problem: Problem, settings: AbInitioSettings, best: Start, other: Start) -> Comparison:
+    """Another start, turned onto the best."""
+    course = Course(problem, settings, len(problem))
+    return compare(problem, best, other, max(3, round(0.75 * course.last_radius)))
+
+
+def all_starts(
+    problem: Problem, settings: AbInitioSettings, sigma2: FloatArray, held: IntArray, watch: Watch, *, group: str = ""
+) -> Starts:
+    """Starts by falling evidence, the others turned onto the best, and the verdict; more starts while none agree.
+
+    ``group`` imposes a point group other than that of the settings.
+    """
+    if group:
+        problem = replace(problem, settings=replace(problem.settings, symmetry=group))
+        settings = replace(settings, symmetry=group)
+
+    def one(k: int) -> Start:
+        start = run_start(
+            problem, settings, k, sigma2, held, watch.tell_start(k, group), keeper=watch.keeper(k, group),
+            method=method_of(settings),
+        )  # fmt: skip
+        if settings.method == METHODS[0]:
+            start = better_sign(problem, settings, start, held)
+        if not group:
+            watch.finished(start)
+        return start
+
+    made = [one(k) for k in range(settings.starts)]
+    noise = one_noise(made)
+
+    def alike(start: Start) -> Start:
+        return replace(start, evidence=held_evidence(problem, settings, start.model, held, noise))
+
+    made = ranked([alike(s) for s in made])
+    while True:
+        others = [compared(problem, settings, made[0], s) for s in made[1:]]
+        blob = blob_evidence(problem, settings, made[0], held, noise)
+        verdict = judge(made[0], blob, others, settings.final_resolution_A)
+        if verdict.kind != "undecided" or len(made) >= settings.starts_at_most:
+            return Starts(problem, settings, made, others, verdict)
+        made = ranked([*made, alike(one(len(made)))])
+
+
+def among_groups(
+    without: Starts, finer: Callable[[], tuple[Problem, FloatArray]], sigma2: FloatArray, held: IntArray, watch: Watch
+) -> tuple[Starts, Contest]:
+    """The starts under the cubic group that explains particles held out better than all others do; else as they were.
+
+    Parameters
+    ----------
+    without : Starts
+        Without symmetry.
+    finer : callable
+        Makes the problem with finer pixels, and its first noise.
+    sigma2 : (groups, shells) float64
+        First noise at the pixel size of the starts.
+    held : (m,) int64
+        Particles that no start learns from.
+    watch : Watch
+    """
+    tried = {g: all_starts(without.problem, without.settings, sigma2, held, watch, group=g) for g in CUBIC}
+    problem, fine_sigma2 = finer()
+    entrants = {"C1": without.made[0], **{g: s.made[0] for g, s in tried.items()}}
+    result = contest(problem, without.settings, fine_sigma2, entrants, held, watch.tell("contest of point groups"))
+    if result.winner is None or result.winner == "C1":
+        return without, result
+    won = tried[result.winner]
+    box = won.problem.box
+    learned = fourier_resample(result.maps[result.winner], (box,) * 3) * np.float32(problem.box / box)
+    model = replace(won.made[0].model, volumes=np.ascontiguousarray(learned[None], np.float32))
+    return won.led_by(replace(won.made[0], model=model), won.problem, won.settings), result
+
+
+def told(found: SymmetryFound, result: Contest) -> SymmetryFound:
+    """What was found of the symmetry, the contest of groups included."""
+    winner = result.winner if result.winner is not None else "C1"
+    said = f"{found.sentence} {result.sentence[0].upper()}{result.sentence[1:]}."
+    if winner == "C1":
+        return replace(found, sentence=said)
+    return replace(
+        found, symmetry=winner, gain=result.evidence[winner] - result.evidence["C1"], gain_error=result.lead_error,
+        sentence=f"Symmetry {winner}. {said}",
+    )  # fmt: skip
