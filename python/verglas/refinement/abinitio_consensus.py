@@ -26,7 +26,7 @@ Kind = Literal["found", "unconfirmed", "undecided", "noise"]
 _AGREE_A = 1.4  # starts agree if their FSC stays above 0.5 to this times the final resolution
 _ROUND = 1e-3  # a shell with less than this share of its power off the spherical average has nothing else to compare
 _SIGMAS = 4.0  # mean gain of the evidence, in its standard errors, that is no accident
-_LEAST_GAIN = 1.0  # nats per particle: less than this and poses would be all but uniform
+_LEAST_GAIN = 0.2  # nats per particle: less than this and poses would be all but uniform
 
 
 @dataclass(frozen=True)

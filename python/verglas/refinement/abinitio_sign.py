@@ -50,6 +50,7 @@ def better_sign(problem: Problem, settings: AbInitioSettings, start: Start, held
 
     Classes are turned round one at a time, and only where the part that is not round is weak: where it adds more than
     20 nats to the evidence of a particle, poses are sharp, the expansion above does not hold, and the sign is known.
+    Where it adds nothing there is nothing to turn round.
 
     Parameters
     ----------
@@ -66,7 +67,7 @@ def better_sign(problem: Problem, settings: AbInitioSettings, start: Start, held
         noise = start.model.sigma2
         own, round_ = (held_evidence(problem, settings, m, held, noise).mean()
                        for m in (start.model, _with_map(start, k, spherical_average, problem)))  # fmt: skip
-        if own - round_ > SHARP_NATS:
+        if not 0 < own - round_ <= SHARP_NATS:
             continue
         pair = [replace(start, model=m) for m in (start.model, _with_map(start, k, twin, problem))]
         same, other = (full_passes(problem, longer, s, train, held) for s in pair)

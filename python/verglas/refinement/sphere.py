@@ -47,6 +47,7 @@ def spherical_part(spectrum: Spectrum, box: int) -> npt.NDArray[np.float64]:
     fit = make_lsq_spline(radius, mean, knots, k=_DEGREE, w=np.sqrt(count[there]))
     found = np.zeros(len(count))
     found[there] = fit(radius)
+    found[0] = mean[0]  # a single coefficient
     return np.asarray(found[squared])
 
 
@@ -59,7 +60,7 @@ def spherical_average(volume: Volume) -> Volume:
     >>> from verglas.refinement.sphere import spherical_average
     >>> v = np.zeros((16, 16, 16), np.float32); v[8, 8, 10] = 1
     >>> a = spherical_average(v)
-    >>> bool(np.isclose(a[8, 8, 10], a[8, 8, 6], atol=1e-6)), bool(np.isclose(a.sum(), 1, atol=0.02))
+    >>> bool(np.isclose(a[8, 8, 10], a[8, 8, 6], atol=1e-6)), bool(np.isclose(a.sum(), 1, atol=1e-4))
     (True, True)
     """
     spectrum = fourier.forward(volume, 3)
