@@ -1,8 +1,6 @@
 // What project, insert, rotate and the polar slices share on the device: the window, the gather, tiles of
 // pixels.
 #pragma once
-#include <type_traits>
-
 #include "cuda/device.h"
 #include "math/slice.h"
 #include "math/trig.h"
@@ -23,20 +21,7 @@ inline Window window_of(const math::WindowTable& table) {
   return window;
 }
 
-/// action(std::integral_constant<int, W>) for the width of a table: kernels are compiled per width.
-template <class Action>
-void with_width(int width, Action action) {
-  switch (width) {
-    case 2:
-      return action(std::integral_constant<int, 2>{});
-    case 4:
-      return action(std::integral_constant<int, 4>{});
-    case 6:
-      return action(std::integral_constant<int, 6>{});
-    default:
-      return action(std::integral_constant<int, 8>{});
-  }
-}
+using math::with_width;
 
 #if defined(__CUDACC__) || defined(VERGLAS_CUDA_EMULATE)
 

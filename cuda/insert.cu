@@ -11,10 +11,7 @@ namespace {
 __device__ Sample read_pixel(const math::GridShape& grid, const InsertInput& in, std::size_t i,
                              std::size_t at, int kx, int ky) {
   float weight = kx == 0 && ky == 0 ? 0.5f : 1.0f;
-  if (in.shell_weight) {
-    const double k2 = static_cast<double>(kx) * kx + static_cast<double>(ky) * ky;
-    weight *= in.shell_weight[i * (in.max_radius + 1) + static_cast<int>(std::lrint(std::sqrt(k2)))];
-  }
+  if (in.shell_weight) weight *= in.shell_weight[i * (in.max_radius + 1) + math::shell_of(kx, ky)];
   const float c = in.ctf ? in.ctf[at] : 1.0f;
   Sample sample{make_float2(0.0f, 0.0f), c * c * weight};
   if (in.images) {

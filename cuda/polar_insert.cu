@@ -1,11 +1,12 @@
 #include "cuda/insert_points.h"
 #include "cuda/polar.h"
+#include "math/constants.h"
 
 namespace verglas::cuda {
 namespace {
 
 constexpr int kThreads = 128;
-constexpr double kPi = 3.14159265358979323846;
+using math::kPi;
 
 __device__ Sample read_sample(const PolarSlices& slices, std::size_t at) {
   return {slices.values ? slices.values[at] : make_float2(0.0f, 0.0f),

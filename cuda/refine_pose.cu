@@ -1,6 +1,7 @@
 #include <limits>
 
 #include "cuda/refine_pose.h"
+#include "math/constants.h"
 
 namespace verglas::cuda {
 namespace {
@@ -250,8 +251,7 @@ class BlockClimb {
                                           {g.dx.x, g.dx.y, g.dy.x, g.dy.y, g.dz.x, g.dz.y},
                                           x.x,
                                           x.y};
-    math::add_pose_terms(pixel, s_.turn, static_cast<float>(2.0 * 3.14159265358979323846 / grid_.box),
-                         totals);
+    math::add_pose_terms(pixel, s_.turn, static_cast<float>(2.0 * math::kPi / grid_.box), totals);
   }
 };
 

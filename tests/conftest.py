@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -31,6 +33,20 @@ def device(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> s
     What cannot be had skips; without a GPU, VERGLAS_REQUIRE_CUDA=1 fails. ``devices.host`` brings results back.
     """
     return open_device(request.param, monkeypatch)
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[Any, str, str]]:
+    """Runs the command line in this process; gives (exit status, standard output, standard error)."""
+    from verglas.cli import main
+
+    def call(*arguments: object) -> tuple[Any, str, str]:
+        with pytest.raises(SystemExit) as stop:
+            main([str(a) for a in arguments])
+        streams = capsys.readouterr()
+        return stop.value.code, streams.out, streams.err
+
+    return call
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,6 @@ import tifffile
 
 import verglas as vg
 from verglas import simulate
-from verglas.cli import main
 
 PIXEL = 3.0
 # What the reason has to say of each bad file.
@@ -47,14 +46,6 @@ def folder(tmp_path_factory):
     return path
 
 
-def run(capsys, *arguments):
-    """Exit status, standard output, standard error of a command."""
-    with pytest.raises(SystemExit) as status:
-        main([str(a) for a in arguments])
-    said = capsys.readouterr()
-    return status.value.code, said.out, said.err
-
-
 def assert_each_is_named(reasons):
     import re
 
@@ -65,8 +56,8 @@ def assert_each_is_named(reasons):
 
 
 @pytest.mark.filterwarnings("ignore:.*other.mrc. pixel size 2 A in the file, 3 A used as asked")
-def test_ctf_sets_aside_and_goes_on(folder, tmp_path, capsys):
-    status, out, _ = run(capsys, "ctf", folder, "--pixel-size", PIXEL, "--resolution", 30, 7, "-o", tmp_path / "o")
+def test_ctf_sets_aside_and_goes_on(folder, tmp_path, run):
+    status, out, _ = run("ctf", folder, "--pixel-size", PIXEL, "--resolution", 30, 7, "-o", tmp_path / "o")
     assert status == 0
     assert "2 of 10 micrographs fitted" in out
     assert out.count("set aside: ") == len(WORDS)
@@ -79,8 +70,8 @@ def test_ctf_sets_aside_and_goes_on(folder, tmp_path, capsys):
 
 
 @pytest.mark.filterwarnings("ignore:.*other.mrc. pixel size 2 A in the file, 3 A used as asked")
-def test_pick_sets_aside_and_goes_on(folder, tmp_path, capsys):
-    status, out, _ = run(capsys, "pick", folder, "--pixel-size", PIXEL, "-d", 130, "--method", "log", "-o", tmp_path)
+def test_pick_sets_aside_and_goes_on(folder, tmp_path, run):
+    status, out, _ = run("pick", folder, "--pixel-size", PIXEL, "-d", 130, "--method", "log", "-o", tmp_path)
     assert status == 0
     assert "in 2 micrographs" in out
     assert out.count("set aside: ") == len(WORDS)
@@ -91,8 +82,8 @@ def test_pick_sets_aside_and_goes_on(folder, tmp_path, capsys):
 
 
 @pytest.mark.filterwarnings("ignore:.*other.mrc. pixel size 2 A in the file, 3 A used as asked")
-def test_extract_sets_aside_and_goes_on(folder, tmp_path, capsys):
-    status, out, _ = run(capsys, "extract", folder, "--picks", folder / "truth.star", "--pixel-size", PIXEL,
+def test_extract_sets_aside_and_goes_on(folder, tmp_path, run):
+    status, out, _ = run("extract", folder, "--picks", folder / "truth.star", "--pixel-size", PIXEL,
                          "--box", 32, "--json", "-o", tmp_path)  # fmt: skip
     assert status == 0
     said = json.loads(out)
@@ -126,10 +117,10 @@ def test_a_pixel_size_unlike_the_headers_is_said(folder):
         (["ctf", "truth.star"], "truth.star: has rlnCoordinateX: these are particles or coordinates"),
     ],
 )
-def test_nothing_to_work_on_is_one_sentence(folder, tmp_path, capsys, monkeypatch, command, words):
+def test_nothing_to_work_on_is_one_sentence(folder, tmp_path, run, monkeypatch, command, words):
     monkeypatch.chdir(folder)
     (folder / "nothing").mkdir(exist_ok=True)
-    status, out, err = run(capsys, *command, "-o", tmp_path / "o")
+    status, out, err = run(*command, "-o", tmp_path / "o")
     sentence = [line for line in err.splitlines() if line.startswith("verglas: ")]
     assert status == 1
     assert out == ""

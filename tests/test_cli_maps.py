@@ -10,21 +10,7 @@ import pytest
 
 import verglas as vg
 from verglas import image, masks
-from verglas.cli import main
 from verglas.io import read_stack, write_stack
-
-
-@pytest.fixture
-def run(capsys):
-    """Runs the command line; gives (exit status, standard output, standard error)."""
-
-    def call(*arguments):
-        with pytest.raises(SystemExit) as stop:
-            main([str(a) for a in arguments])
-        streams = capsys.readouterr()
-        return stop.value.code, streams.out, streams.err
-
-    return call
 
 
 @pytest.fixture

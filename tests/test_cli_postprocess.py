@@ -12,23 +12,9 @@ import pytest
 
 import verglas as vg
 from verglas import io
-from verglas.cli import main
 from verglas.errors import FormatError
 from verglas.report.assessed import read_assessed
 from verglas.run.postprocess import read_mtf
-
-
-@pytest.fixture
-def run(capsys):
-    """Runs the command line; gives (exit status, standard output, standard error)."""
-
-    def call(*arguments):
-        with pytest.raises(SystemExit) as stop:
-            main([str(a) for a in arguments])
-        streams = capsys.readouterr()
-        return stop.value.code, streams.out, streams.err
-
-    return call
 
 
 @pytest.fixture(scope="module")

@@ -8,15 +8,7 @@ import numpy as np
 import pytest
 
 import verglas as vg
-from verglas.cli import main
 from verglas.run.convert import ConvertOptions, convert
-
-
-def run(capsys, *arguments):
-    with pytest.raises(SystemExit) as stop:
-        main([str(a) for a in arguments])
-    out = capsys.readouterr()
-    return stop.value.code, out.out, out.err
 
 
 @pytest.fixture
@@ -24,8 +16,8 @@ def cs_file(data_dir):
     return data_dir / "particles" / "cryosparc_P12_J24_001_particles.cs"
 
 
-def test_cs_to_star_to_cs(capsys, tmp_path, cs_file):
-    status, out, err = run(capsys, "convert", cs_file, tmp_path / "p.star", "--json")
+def test_cs_to_star_to_cs(run, tmp_path, cs_file):
+    status, out, err = run("convert", cs_file, tmp_path / "p.star", "--json")
     assert status == 0
     assert err.count("\n") == 1
     assert err.startswith("verglas: warning: ")
@@ -34,27 +26,27 @@ def test_cs_to_star_to_cs(capsys, tmp_path, cs_file):
     raw = np.load(cs_file)
     assert done["particles"] == 2019
     assert done["half_sets"] == [int((raw["alignments3D/split"] == k).sum()) for k in (0, 1)]
-    status, out, _ = run(capsys, "convert", tmp_path / "p.star", tmp_path / "q.cs")
+    status, out, _ = run("convert", tmp_path / "p.star", tmp_path / "q.cs")
     assert status == 0
     assert out.endswith("q.cs: 2019 particles\n")
     assert np.array_equal(np.load(tmp_path / "q.cs")["uid"], raw["uid"])
 
 
-def test_map_types_and_compressions(capsys, tmp_path):
+def test_map_types_and_compressions(run, tmp_path):
     m = vg.Map(np.arange(8).reshape(2, 2, 2), 1.5)
     vg.write_map(tmp_path / "a.mrc", m)
-    assert run(capsys, "convert", tmp_path / "a.mrc", tmp_path / "b.map.gz", "--dtype", "int8")[0] == 0
+    assert run("convert", tmp_path / "a.mrc", tmp_path / "b.map.gz", "--dtype", "int8")[0] == 0
     assert np.array_equal(vg.read_map(tmp_path / "b.map.gz").data, m.data)
     convert(tmp_path / "b.map.gz", tmp_path / "c.mrc", ConvertOptions(dtype="float16"))
     assert vg.read_map(tmp_path / "c.mrc").pixel_size_A == 1.5
 
 
-def test_restack_and_prefixes(capsys, tmp_path):
+def test_restack_and_prefixes(run, tmp_path):
     images = np.arange(3, dtype=np.float32)[:, None, None] * np.ones((1, 4, 4), np.float32)
     vg.write_particles(tmp_path / "p.star", vg.Particles.from_images(images, 2.0))
     (tmp_path / "moved").mkdir()
     (tmp_path / "p.mrcs").rename(tmp_path / "moved" / "p.mrcs")
-    status, _, _ = run(capsys, "convert", tmp_path / "p.star", tmp_path / "q.cs", "--restack", tmp_path / "q.mrcs",
+    status, _, _ = run("convert", tmp_path / "p.star", tmp_path / "q.cs", "--restack", tmp_path / "q.mrcs",
                        "--map-prefix", f"p={tmp_path}/moved/p")  # fmt: skip
     assert status == 0
     assert np.array_equal(vg.read_particles(tmp_path / "q.cs").images(), images)
@@ -67,9 +59,9 @@ def test_restack_and_prefixes(capsys, tmp_path):
      (["a.mrc", "b.mrc", "--pixel-size", "-1"], 2, "expected more than 0"),
      (["nowhere.star", "b.cs"], 1, "nowhere.star: no such file"), (["nowhere.mrc", "b.map"], 1, "no such file")],
 )  # fmt: skip
-def test_exit_status_and_one_line(capsys, tmp_path, monkeypatch, arguments, status, message):
+def test_exit_status_and_one_line(run, tmp_path, monkeypatch, arguments, status, message):
     monkeypatch.chdir(tmp_path)
-    got, _, err = run(capsys, "convert", *arguments)
+    got, _, err = run("convert", *arguments)
     assert got == status
     assert message in " ".join(err.replace("│", " ").split())
     assert "Traceback" not in err
@@ -81,14 +73,14 @@ def test_onto_itself_is_refused(tmp_path):
         convert(tmp_path / "a.mrc", tmp_path / "a.mrc")
 
 
-def test_help_has_units_and_examples(capsys):
-    status, out, _ = run(capsys, "convert", "--help")
+def test_help_has_units_and_examples(run):
+    status, out, _ = run("convert", "--help")
     assert status == 0
     assert "angstrom" in out
     assert "verglas convert" in out
 
 
-def test_warnings_are_one_line(capsys, tmp_path, data_dir):
-    _, _, err = run(capsys, "convert", data_dir / "particles" / "rln_proj_65.star", tmp_path / "p.star")
+def test_warnings_are_one_line(run, tmp_path, data_dir):
+    _, _, err = run("convert", data_dir / "particles" / "rln_proj_65.star", tmp_path / "p.star")
     assert all(line.startswith("verglas: warning: ") for line in err.splitlines())
     assert "no optics table" in err

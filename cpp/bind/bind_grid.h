@@ -42,6 +42,25 @@ inline int checked_radius(const math::GridShape& grid, int max_radius, int width
   return max_radius;
 }
 
+/// Radii that rise from 1 on, none beyond what the grid was made for.
+inline View<const std::int32_t> rising_radii(const math::GridShape& grid, const py::handle& object,
+                                             int width) {
+  auto radii = input<std::int32_t>(object, "radii", {kAny});
+  if (radii.shape[0] < 1) throw std::invalid_argument("radii: expected at least one");
+  for (std::size_t r = 0; r < radii.shape[0]; ++r) {
+    checked_radius(grid, radii.data[r], width);
+    if (radii.data[r] < 1 || (r > 0 && radii.data[r] <= radii.data[r - 1]))
+      throw std::invalid_argument("radii: expected ascending values from 1 on, got " +
+                                  std::to_string(radii.data[r]));
+  }
+  return radii;
+}
+
+inline int checked_steps(int steps) {
+  if (steps < 0) throw std::invalid_argument("steps: expected 0 or more, got " + std::to_string(steps));
+  return steps;
+}
+
 /// Anything but a rotation, NaN included, would point outside the grid.
 inline void check_rotation(const double* a, const char* name, std::size_t number) {
   if (!math::is_rotation(a))

@@ -30,19 +30,9 @@ cpu::PosePrior pose_prior(const py::dict& prior, py::ssize_t n) {
 }
 
 cpu::PoseOptions pose_options(const math::GridShape& grid, const py::dict& options, int width) {
-  const auto radii = input<std::int32_t>(options["radii"], "radii", {kAny});
-  cpu::PoseOptions o{radii.data, static_cast<int>(radii.shape[0]), options["steps"].cast<int>(),
-                     options["tolerance_rad"].cast<double>(), options["tolerance_px"].cast<double>()};
-  if (o.n_radii < 1) throw std::invalid_argument("radii: expected at least one");
-  for (int r = 0; r < o.n_radii; ++r) {
-    checked_radius(grid, o.radii[r], width);
-    if (o.radii[r] < 1 || (r > 0 && o.radii[r] <= o.radii[r - 1]))
-      throw std::invalid_argument("radii: expected ascending values from 1 on, got " +
-                                  std::to_string(o.radii[r]));
-  }
-  if (o.max_steps < 0)
-    throw std::invalid_argument("steps: expected 0 or more, got " + std::to_string(o.max_steps));
-  return o;
+  const auto radii = rising_radii(grid, options["radii"], width);
+  return {radii.data, static_cast<int>(radii.shape[0]), checked_steps(options["steps"].cast<int>()),
+          options["tolerance_rad"].cast<double>(), options["tolerance_px"].cast<double>()};
 }
 
 /// poses: matrices and shifts_px are refined in place; the other arrays are written.

@@ -3,6 +3,7 @@
 #pragma once
 #include <cmath>
 
+#include "math/constants.h"
 #include "math/macros.h"
 #include "math/trig.h"
 
@@ -32,16 +33,15 @@ struct CtfCoefficients {
 };
 
 VG_HD CtfCoefficients ctf_coefficients(const OpticsParams& p) {
-  constexpr double pi = 3.14159265358979323846;
   const double lambda = wavelength_A(p.voltage_kV);
-  const double two_angle = 2.0 * p.defocus_angle_deg * pi / 180.0;
+  const double two_angle = 2.0 * p.defocus_angle_deg * kPi / 180.0;
   const double astigmatism = 0.25 * lambda * (p.defocus_u_A - p.defocus_v_A);
   CtfCoefficients c;
   c.mean = 0.25 * lambda * (p.defocus_u_A + p.defocus_v_A);
   c.cos2 = astigmatism * std::cos(two_angle);
   c.sin2 = astigmatism * std::sin(two_angle);
   c.spherical = -0.25 * (p.cs_mm * 1e7) * lambda * lambda * lambda;
-  c.offset = p.phase_shift_deg / 360.0 + std::asin(p.amplitude_contrast) / (2.0 * pi);
+  c.offset = p.phase_shift_deg / 360.0 + std::asin(p.amplitude_contrast) / (2.0 * kPi);
   c.b_quarter = 0.25 * p.b_factor_A2;
   c.scale = p.scale;
   return c;

@@ -16,6 +16,8 @@
 #include <string>
 #include <vector>
 
+#include "math/constants.h"
+
 namespace verglas::math {
 
 template <class V>
@@ -49,7 +51,7 @@ inline Complex<V> times_i(const Complex<V>& a) {
 
 namespace fft1d {
 
-constexpr double kTwoPi = 6.28318530717958647692528676655900577;
+constexpr double kTwoPi = 2 * kPi;
 
 // cos and sin of 2 pi j / R for the odd radices; entry j - 1, j = 1 .. (R - 1) / 2.
 template <int R>

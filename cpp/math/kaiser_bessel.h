@@ -2,6 +2,8 @@
 #pragma once
 #include <cmath>
 
+#include "math/constants.h"
+
 namespace verglas::math {
 
 /// Modified Bessel function I0 by its power series (all terms positive: no cancellation).
@@ -21,7 +23,7 @@ struct KaiserBessel {
   double width, beta, scale;
   KaiserBessel(double width_cells, double oversampling) : width(width_cells) {
     const double a = width / oversampling * (oversampling - 0.5);
-    beta = 3.14159265358979323846 * std::sqrt(a * a - 0.8);
+    beta = kPi * std::sqrt(a * a - 0.8);
     scale = 1.0 / bessel_i0(beta);
   }
   double value(double u) const {
@@ -30,7 +32,7 @@ struct KaiserBessel {
   }
   /// Integral of phi(u) cos(2 pi xi u) du = width sinh(y)/y / I0(beta), y^2 = beta^2 - (pi width xi)^2.
   double transform(double xi) const {
-    const double p = 3.14159265358979323846 * width * xi, y2 = beta * beta - p * p;
+    const double p = kPi * width * xi, y2 = beta * beta - p * p;
     const double y = std::sqrt(std::fabs(y2));
     const double ratio = y < 1e-8 ? 1.0 : (y2 > 0 ? std::sinh(y) / y : std::sin(y) / y);
     return width * scale * ratio;

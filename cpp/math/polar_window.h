@@ -3,6 +3,7 @@
 #pragma once
 #include <cmath>
 
+#include "math/constants.h"
 #include "math/kaiser_bessel.h"
 
 namespace verglas::math {
@@ -29,7 +30,7 @@ struct PolarWindow {
     float cosine, sine;
   };
   Wave wave(int k, int x) const {
-    const double angle = 2 * 3.14159265358979323846 * ((static_cast<long>(k) * x) % padded) / padded;
+    const double angle = 2 * kPi * ((static_cast<long>(k) * x) % padded) / padded;
     const double flat = 1.0 / window.transform(static_cast<double>(x) / padded);
     return {static_cast<float>(std::cos(angle) * flat), static_cast<float>(std::sin(angle) * flat)};
   }

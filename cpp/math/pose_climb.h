@@ -6,6 +6,7 @@
 #include <cstdint>
 
 #include "math/cholesky.h"
+#include "math/constants.h"
 #include "math/macros.h"
 #include "math/rotation.h"
 
@@ -190,9 +191,8 @@ VG_HD Pose moved_pose(const Pose& pose, const double* step) {
 /// cannot be trusted there. A voxel at the edge of the box moves by w N/2 pixels, the image by d, each 2 pi
 /// R/N per pixel.
 VG_HD void limit_pose_step(double* step, int radius, int box) {
-  constexpr double pi = 3.14159265358979323846;
   const double by_angle = 0.5 * radius * vector_length(step, 3);
-  const double by_shift = pi * radius * vector_length(step + 3, 2) / box;
+  const double by_shift = kPi * radius * vector_length(step + 3, 2) / box;
   const double turn = by_angle > by_shift ? by_angle : by_shift;
   if (turn > 1.0) {
     for (int a = 0; a < kPoseParameters; ++a) step[a] /= turn;

@@ -4,6 +4,7 @@
 #pragma once
 #include <cmath>
 
+#include "math/constants.h"
 #include "math/macros.h"
 
 namespace verglas::math {
@@ -24,7 +25,7 @@ struct Rotation {
 /// Its rows are the x, y and viewing axes of the image in the volume frame; the viewing axis is
 /// (sin tilt cos rot, sin tilt sin rot, cos tilt).
 VG_HD Rotation euler_deg(double rot, double tilt, double psi) {
-  constexpr double rad = 3.14159265358979323846 / 180.0;
+  constexpr double rad = kPi / 180.0;
   const double ca = std::cos(rot * rad), sa = std::sin(rot * rad);
   const double cb = std::cos(tilt * rad), sb = std::sin(tilt * rad);
   const double cg = std::cos(psi * rad), sg = std::sin(psi * rad);

@@ -37,6 +37,11 @@ VG_HD int last_column(int ky, int max_radius, int box) {
 /// Frequency of element `index` of an axis of rfft2's output.
 VG_HD int frequency(int index, int box) { return index < (box + 1) / 2 ? index : index - box; }
 
+/// Shell of a Fourier pixel: its distance from the origin, rounded.
+VG_HD int shell_of(int kx, int ky) {
+  return static_cast<int>(std::lrint(std::sqrt(static_cast<double>(kx) * kx + static_cast<double>(ky) * ky)));
+}
+
 /// A slice: k3 = A^T (kx, ky, 0) in units of the padded grid. RELION's convention: V^(A^T k) is the slice, so
 /// the rows of A, scaled by padded / box, are the images of the x, y and z axes.
 struct SliceAxes {

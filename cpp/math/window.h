@@ -1,5 +1,7 @@
 // Interpolation window of the gridding kernels: W taps, each a polynomial of the fractional coordinate.
 #pragma once
+#include <type_traits>
+
 #include "math/macros.h"
 
 namespace verglas::math {
@@ -11,6 +13,21 @@ struct WindowTable {
   const float* coefficients;
 };
 constexpr int kMaxDegree = 15, kMaxWidth = 8;
+
+/// action(std::integral_constant<int, W>) for the width of a table: loops over taps are compiled per width.
+template <class Action>
+void with_width(int width, Action action) {
+  switch (width) {
+    case 2:
+      return action(std::integral_constant<int, 2>{});
+    case 4:
+      return action(std::integral_constant<int, 4>{});
+    case 6:
+      return action(std::integral_constant<int, 6>{});
+    default:
+      return action(std::integral_constant<int, 8>{});
+  }
+}
 
 /// Horner's rule for one polynomial or for several side by side: V is float, or a SIMD vector with one tap
 /// per lane.

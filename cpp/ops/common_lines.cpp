@@ -5,6 +5,7 @@
 #include <limits>
 #include <vector>
 
+#include "math/constants.h"
 #include "math/small_gemm.h"
 
 namespace verglas::cpu {
@@ -142,7 +143,7 @@ void interpolate(const CentralLines& lines, std::size_t image, double direction,
 double direction_in(const double* rotation, const double* v, int half) {
   const double x = v[0] * rotation[0] + v[1] * rotation[3] + v[2] * rotation[6];
   const double y = v[0] * rotation[1] + v[1] * rotation[4] + v[2] * rotation[7];
-  const double steps = wrapped(std::atan2(y, x) * half / 3.14159265358979323846, half);
+  const double steps = wrapped(std::atan2(y, x) * half / math::kPi, half);
   return steps >= 2 * half ? 0.0 : steps;
 }
 

@@ -8,6 +8,7 @@
 #include <cstring>
 #include <vector>
 
+#include "math/constants.h"
 #include "math/slice.h"
 #include "math/window.h"
 
@@ -140,8 +141,8 @@ class ShiftPhases {
   void set(const double* shift_px) {
     identity_ = shift_px == nullptr || (shift_px[0] == 0.0 && shift_px[1] == 0.0);
     if (identity_) return;
-    const std::complex<double> step_x = std::polar(1.0, -2.0 * M_PI * shift_px[0] / box_);
-    const std::complex<double> step_y = std::polar(1.0, -2.0 * M_PI * shift_px[1] / box_);
+    const std::complex<double> step_x = std::polar(1.0, -2.0 * math::kPi * shift_px[0] / box_);
+    const std::complex<double> step_y = std::polar(1.0, -2.0 * math::kPi * shift_px[1] / box_);
     std::complex<double> phase = 1.0;
     for (auto& value : x_) {
       value = Complex(phase);

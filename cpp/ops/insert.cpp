@@ -32,8 +32,7 @@ class ImageReader {
     Complex x = image_ ? image_[at] : Complex(0);
     if (image_ && !phases_.identity()) x = ShiftPhases::multiply(x, phases_.at(kx, row));
     double weight = kx == 0 && ky == 0 ? 0.5 : 1.0;
-    if (shell_)
-      weight *= shell_[static_cast<int>(std::lround(std::sqrt(static_cast<double>(kx) * kx + ky * ky)))];
+    if (shell_) weight *= shell_[math::shell_of(kx, ky)];
     const double c = ctf_ ? ctf_[at] : 1.0;
     return {std::complex<double>(x) * (c * weight), c * c * weight};
   }
@@ -74,7 +73,7 @@ void insert_image(const Window<W>& window, const math::GridShape& grid, const do
   const double low = z_begin - grid.extent - W / 2 - 1, high = z_end - grid.extent + W / 2 + 1;
   const int box = grid.box;
   for (int row = 0; row < box; ++row) {
-    const int ky = row < (box + 1) / 2 ? row : row - box;
+    const int ky = math::frequency(row, box);
     const int last = last_column(ky, max_radius, box);
     const Range all{ky < 0 ? 1 : 0, last + 1};
     if (all.begin >= all.end) continue;
@@ -118,16 +117,9 @@ void insert_all(const math::GridShape& grid, const WindowTable& table, const Ins
 
 void insert(const math::GridShape& grid, const WindowTable& window, const InsertInput& input,
             const InsertSums& sums, int num_threads) {
-  switch (window.width) {
-    case 2:
-      return insert_all<2>(grid, window, input, sums, num_threads);
-    case 4:
-      return insert_all<4>(grid, window, input, sums, num_threads);
-    case 6:
-      return insert_all<6>(grid, window, input, sums, num_threads);
-    default:
-      return insert_all<8>(grid, window, input, sums, num_threads);
-  }
+  math::with_width(window.width, [&](auto width) {
+    insert_all<decltype(width)::value>(grid, window, input, sums, num_threads);
+  });
 }
 
 namespace {

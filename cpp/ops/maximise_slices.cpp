@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "math/constants.h"
 #include "math/small_gemm.h"
 #include "ops/maximise.h"
 
@@ -11,7 +12,7 @@ namespace {
 using math::AlignedFloats;
 using math::kLanes;
 
-constexpr double kPi = 3.14159265358979323846;
+using math::kPi;
 
 /// From harmonics back to samples of the half circle, as matrix products: the transpose of AngularTransform.
 class AngularSynthesis {

@@ -6,6 +6,7 @@
 #include <stdexcept>
 #include <string>
 
+#include "math/constants.h"
 #include "math/polar_window.h"
 #include "math/small_gemm.h"
 
@@ -16,7 +17,7 @@ using math::AlignedFloats;
 using math::kLanes;
 using math::round_up;
 
-constexpr double kPi = 3.14159265358979323846;
+using math::kPi;
 constexpr int kWindow = math::kPolarTaps;
 constexpr int kRowFloats =
     16;  // one window row, 6 complex values, padded to a power of two with zero weights

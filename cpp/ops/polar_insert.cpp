@@ -50,16 +50,9 @@ void insert_slices(const math::GridShape& volume, const WindowTable& table, cons
 
 void polar_insert(const math::GridShape& volume, const WindowTable& window, const PolarSlices& slices,
                   const PolarGrid& grid, const InsertSums& sums, int num_threads) {
-  switch (window.width) {
-    case 2:
-      return insert_slices<2>(volume, window, slices, grid, sums, num_threads);
-    case 4:
-      return insert_slices<4>(volume, window, slices, grid, sums, num_threads);
-    case 6:
-      return insert_slices<6>(volume, window, slices, grid, sums, num_threads);
-    default:
-      return insert_slices<8>(volume, window, slices, grid, sums, num_threads);
-  }
+  math::with_width(window.width, [&](auto width) {
+    insert_slices<decltype(width)::value>(volume, window, slices, grid, sums, num_threads);
+  });
 }
 
 }  // namespace verglas::cpu

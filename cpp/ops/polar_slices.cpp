@@ -29,16 +29,9 @@ void slice_all(const math::GridShape& volume, const WindowTable& table, const cf
 void polar_slices(const math::GridShape& volume, const WindowTable& window, const cfloat* spectrum,
                   const double* matrices, std::size_t n, const PolarGrid& grid, cfloat* samples,
                   int num_threads) {
-  switch (window.width) {
-    case 2:
-      return slice_all<2>(volume, window, spectrum, matrices, n, grid, samples, num_threads);
-    case 4:
-      return slice_all<4>(volume, window, spectrum, matrices, n, grid, samples, num_threads);
-    case 6:
-      return slice_all<6>(volume, window, spectrum, matrices, n, grid, samples, num_threads);
-    default:
-      return slice_all<8>(volume, window, spectrum, matrices, n, grid, samples, num_threads);
-  }
+  math::with_width(window.width, [&](auto width) {
+    slice_all<decltype(width)::value>(volume, window, spectrum, matrices, n, grid, samples, num_threads);
+  });
 }
 
 }  // namespace verglas::cpu

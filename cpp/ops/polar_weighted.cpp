@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "math/constants.h"
 #include "ops/polar.h"
 
 namespace verglas::cpu {
@@ -11,7 +12,7 @@ using math::AlignedFloats;
 using math::kLanes;
 using math::Lanes;
 
-constexpr double kPi = 3.14159265358979323846;
+using math::kPi;
 
 }  // namespace
 

@@ -13,7 +13,7 @@ void project_image(const Window<W>& window, const math::GridShape& grid, const C
   const auto axes = math::slice_axes(matrix, grid);
   std::fill(image, image + static_cast<std::size_t>(box) * half, Complex(0));
   for (int row = 0; row < box; ++row) {
-    const int ky = row < (box + 1) / 2 ? row : row - box;
+    const int ky = math::frequency(row, box);
     Complex* out = image + static_cast<std::size_t>(row) * half;
     const float* factor = ctf ? ctf + static_cast<std::size_t>(row) * half : nullptr;
     const int last = last_column(ky, max_radius, box);
@@ -49,16 +49,9 @@ void project_all(const math::GridShape& grid, const WindowTable& table, const Co
 void project(const math::GridShape& grid, const WindowTable& window, const Complex* spectrum,
              const double* matrices, std::size_t n, const SliceOptions& options, Complex* images,
              int num_threads) {
-  switch (window.width) {
-    case 2:
-      return project_all<2>(grid, window, spectrum, matrices, n, options, images, num_threads);
-    case 4:
-      return project_all<4>(grid, window, spectrum, matrices, n, options, images, num_threads);
-    case 6:
-      return project_all<6>(grid, window, spectrum, matrices, n, options, images, num_threads);
-    default:
-      return project_all<8>(grid, window, spectrum, matrices, n, options, images, num_threads);
-  }
+  math::with_width(window.width, [&](auto width) {
+    project_all<decltype(width)::value>(grid, window, spectrum, matrices, n, options, images, num_threads);
+  });
 }
 
 }  // namespace verglas::cpu

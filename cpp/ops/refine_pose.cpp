@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "math/constants.h"
 #include "math/simd.h"
 
 namespace verglas::cpu {
@@ -30,13 +31,13 @@ struct Disc {
   Disc(const math::GridShape& grid, int max_radius) : radius(max_radius) {
     std::vector<int> signed_row;
     for (int r = 0; r < grid.box; ++r) {
-      const int k = r < (grid.box + 1) / 2 ? r : r - grid.box;
+      const int k = math::frequency(r, grid.box);
       const int last = last_column(k, max_radius, grid.box);
       for (int c = k > 0 ? 0 : 1; c <= last; ++c) {
         column.push_back(c);
         row.push_back(r);
         signed_row.push_back(k);
-        shell.push_back(static_cast<int>(std::lround(std::sqrt(static_cast<double>(c) * c + k * k))));
+        shell.push_back(math::shell_of(c, k));
       }
     }
     n = column.size();
@@ -123,7 +124,7 @@ class PoseEvaluator {
 
   void accumulate(std::size_t begin, double* sums) const {
     using math::load;
-    const float phase = static_cast<float>(2.0 * M_PI / grid_.box);
+    const float phase = static_cast<float>(2.0 * math::kPi / grid_.box);
     math::Lanes totals[kPoseTerms] = {};
     for (std::size_t at = 0; at < whole_; at += math::kLanes) {
       const std::size_t p = begin + at;
@@ -204,16 +205,9 @@ void refine_all(const math::GridShape& grid, const WindowTable& table, const Com
 void refine_pose(const math::GridShape& grid, const WindowTable& window, const Complex* spectrum,
                  const PoseImages& images, const PosePrior& prior, const PoseOptions& options,
                  const PoseBatch& poses, int num_threads) {
-  switch (window.width) {
-    case 2:
-      return refine_all<2>(grid, window, spectrum, images, prior, options, poses, num_threads);
-    case 4:
-      return refine_all<4>(grid, window, spectrum, images, prior, options, poses, num_threads);
-    case 6:
-      return refine_all<6>(grid, window, spectrum, images, prior, options, poses, num_threads);
-    default:
-      return refine_all<8>(grid, window, spectrum, images, prior, options, poses, num_threads);
-  }
+  math::with_width(window.width, [&](auto width) {
+    refine_all<decltype(width)::value>(grid, window, spectrum, images, prior, options, poses, num_threads);
+  });
 }
 
 }  // namespace verglas::cpu

@@ -29,16 +29,9 @@ void rotate_all(const math::GridShape& grid, const WindowTable& table, const Com
 
 void rotate(const math::GridShape& grid, const WindowTable& window, const Complex* spectrum,
             const double* matrix, int max_radius, Complex* rotated, int num_threads) {
-  switch (window.width) {
-    case 2:
-      return rotate_all<2>(grid, window, spectrum, matrix, max_radius, rotated, num_threads);
-    case 4:
-      return rotate_all<4>(grid, window, spectrum, matrix, max_radius, rotated, num_threads);
-    case 6:
-      return rotate_all<6>(grid, window, spectrum, matrix, max_radius, rotated, num_threads);
-    default:
-      return rotate_all<8>(grid, window, spectrum, matrix, max_radius, rotated, num_threads);
-  }
+  math::with_width(window.width, [&](auto width) {
+    rotate_all<decltype(width)::value>(grid, window, spectrum, matrix, max_radius, rotated, num_threads);
+  });
 }
 
 }  // namespace verglas::cpu

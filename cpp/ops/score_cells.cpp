@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cmath>
 
+#include "math/constants.h"
+
 namespace verglas::cpu {
 namespace {
 
@@ -13,7 +15,7 @@ using math::Lanes;
 using math::load;
 using math::store;
 
-constexpr double kPi = 3.14159265358979323846;
+using math::kPi;
 constexpr int kAngles = 4;  // tasks of one slice evaluated together
 
 /// cos and sin of pi k / n_psi, k < 2 n_psi: the angle m psi_j is entry (2 j + 1) m mod 2 n_psi.

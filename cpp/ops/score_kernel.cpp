@@ -2,6 +2,8 @@
 
 #include <cmath>
 
+#include "math/constants.h"
+
 namespace verglas::cpu {
 namespace {
 
@@ -12,7 +14,7 @@ using math::load;
 using math::maximum;
 using math::store;
 
-constexpr double kPi = 3.14159265358979323846;
+using math::kPi;
 // Class of m mod 8 in the order 0, 4, 1, 2, 3.
 constexpr int kClassOf[8] = {0, 2, 3, 4, 1, 4, 3, 2};
 

@@ -4,6 +4,8 @@
 #include <cmath>
 #include <vector>
 
+#include "math/slice.h"
+
 namespace verglas::cpu {
 namespace {
 
@@ -12,8 +14,7 @@ std::vector<std::int32_t> shell_table(int radius) {
   std::vector<std::int32_t> shell(static_cast<std::size_t>(radius + 1) * (radius + 1));
   for (int y = 0; y <= radius; ++y)
     for (int x = 0; x <= radius; ++x)
-      shell[static_cast<std::size_t>(y) * (radius + 1) + x] =
-          std::min(radius + 1, static_cast<int>(std::lrint(std::sqrt(double(x * x + y * y)))));
+      shell[static_cast<std::size_t>(y) * (radius + 1) + x] = std::min(radius + 1, math::shell_of(x, y));
   return shell;
 }
 

@@ -5,6 +5,7 @@
 #include "bind/cuda/device_sums.h"
 #include "bind/cuda/polar_tables.h"
 #include "cuda/polar.h"
+#include "math/constants.h"
 #include "math/polar_window.h"
 
 namespace verglas::bind {
@@ -36,7 +37,7 @@ py::dict sampler_tables(int box, int n_theta, const py::object& radii) {
   auto f = first.mutable_unchecked<2>();
   auto w = weights.mutable_unchecked<3>();
   for (std::size_t i = 0; i < rings * half; ++i) {
-    const double theta = 2 * 3.14159265358979323846 * static_cast<double>(i % half) / n_theta;
+    const double theta = 2 * math::kPi * static_cast<double>(i % half) / n_theta;
     const double radius = r.data[i / half] * window.factor;
     const double at[2] = {radius * std::cos(theta), radius * std::sin(theta)};
     for (int axis = 0; axis < 2; ++axis) {

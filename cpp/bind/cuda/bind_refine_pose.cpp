@@ -1,3 +1,5 @@
+#include <algorithm>
+
 #include "bind/bind_grid.h"
 #include "bind/cuda/bind_cuda.h"
 #include "bind/cuda/device_arrays.h"
@@ -12,21 +14,14 @@ py::object member_of(const py::dict& from, const char* name) { return from[name]
 
 /// radii (host, int32), steps, tolerance_rad, tolerance_px
 cuda::PoseOptions pose_options(const math::GridShape& grid, const py::dict& options, int width) {
-  const auto radii = input<std::int32_t>(options["radii"], "radii", {kAny});
+  const auto radii = rising_radii(grid, options["radii"], width);
+  if (radii.shape[0] > cuda::kMostRadii)
+    throw std::invalid_argument("radii: expected at most " + std::to_string(cuda::kMostRadii) + ", got " +
+                                std::to_string(radii.shape[0]));
   cuda::PoseOptions o{};
   o.n_radii = static_cast<int>(radii.shape[0]);
-  if (o.n_radii < 1 || o.n_radii > cuda::kMostRadii)
-    throw std::invalid_argument("radii: expected 1 to " + std::to_string(cuda::kMostRadii) + ", got " +
-                                std::to_string(o.n_radii));
-  for (int r = 0; r < o.n_radii; ++r) {
-    o.radii[r] = checked_radius(grid, radii.data[r], width);
-    if (o.radii[r] < 1 || (r > 0 && o.radii[r] <= o.radii[r - 1]))
-      throw std::invalid_argument("radii: expected ascending values from 1 on, got " +
-                                  std::to_string(o.radii[r]));
-  }
-  o.max_steps = options["steps"].cast<int>();
-  if (o.max_steps < 0)
-    throw std::invalid_argument("steps: expected 0 or more, got " + std::to_string(o.max_steps));
+  std::copy_n(radii.data, o.n_radii, o.radii);
+  o.max_steps = checked_steps(options["steps"].cast<int>());
   o.tolerance_rad = options["tolerance_rad"].cast<double>();
   o.tolerance_px = options["tolerance_px"].cast<double>();
   return o;

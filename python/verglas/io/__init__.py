@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from verglas.io.atomic import atomic_path, check_writable
+from verglas.io.atomic import atomic_path, check_writable, write_bytes, write_text
 from verglas.io.coordinates import read_picks, write_picks
 from verglas.io.micrographs import find_micrographs, read_ctf_table, read_micrographs, write_micrographs
 from verglas.io.mrc import MrcHeader, StackWriter, read_header, read_map, read_stack, write_map, write_stack
@@ -30,6 +30,7 @@ __all__ = [
     "read_stack",
     "read_star",
     "sample_star",
+    "write_bytes",
     "write_csv",
     "write_json",
     "write_map",
@@ -38,4 +39,5 @@ __all__ = [
     "write_picks",
     "write_stack",
     "write_star",
+    "write_text",
 ]

@@ -10,6 +10,7 @@ which needs slices only, and no rotated volume.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -135,7 +136,7 @@ def best_rotation(first: Sections, second: Sections) -> tuple[FloatArray, float]
         if near and max(near) > 1 + 2 * np.cos(np.deg2rad(1.5 * _SEARCH_DEG)):
             continue
         tried.append(rotations[i])
-        matrix, found = descend(first, second, rotations[i])
+        matrix, found = climb_rotation(lambda turn: float(first.correlations(second, turn[None])[0]), rotations[i])
         if found > value:
             best, value = matrix, found
         if len(tried) == 8:
@@ -143,22 +144,44 @@ def best_rotation(first: Sections, second: Sections) -> tuple[FloatArray, float]
     return best, value
 
 
-def descend(
-    first: Sections, second: Sections, start: FloatArray, *, tolerance_deg: float = 0.1
-) -> tuple[FloatArray, float]:
-    """Local maximum of the correlation near a rotation."""
+def climb_rotation(
+    score: Callable[[FloatArray], float], start: FloatArray, *, first_deg: float = 5.0, tolerance: float = 1e-6,
+    most: int = 150,
+) -> tuple[FloatArray, float]:  # fmt: skip
+    """Local maximum of a score of rotations near ``start`` (Nelder and Mead, from steps of ``first_deg``, to 0.1 deg).
+
+    Parameters
+    ----------
+    score : callable
+        Of a (3, 3) rotation.
+    start : (3, 3)
+        Where the search begins.
+    first_deg : float
+        First steps about the three axes.
+    tolerance : float
+        Of the score.
+    most : int
+        Iterations.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from verglas.geometry import euler_to_matrix
+    >>> from verglas.refinement.map_alignment import climb_rotation
+    >>> wanted = euler_to_matrix([[3, 4, -2]])[0]
+    >>> found, value = climb_rotation(lambda turn: float(np.trace(wanted.T @ turn)), np.eye(3))
+    >>> bool(np.abs(found - wanted).max() < 0.01), round(value, 3)
+    (True, 3.0)
+    """
 
     def turned(vector: FloatArray) -> FloatArray:
         return Rotation.from_rotvec(np.deg2rad(vector)).as_matrix() @ start
 
-    def cost(vector: FloatArray) -> float:
-        return -float(first.correlations(second, turned(vector)[None])[0])
-
     options = {
-        "xatol": tolerance_deg, "fatol": 1e-6, "initial_simplex": np.vstack([np.zeros(3), 5.0 * np.eye(3)]),
-        "maxiter": 150,
+        "xatol": 0.1, "fatol": tolerance, "initial_simplex": np.vstack([np.zeros(3), first_deg * np.eye(3)]),
+        "maxiter": most,
     }  # fmt: skip
-    found = minimize(cost, np.zeros(3), method="Nelder-Mead", options=options)
+    found = minimize(lambda vector: -score(turned(vector)), np.zeros(3), method="Nelder-Mead", options=options)
     return turned(found.x), -float(found.fun)
 
 

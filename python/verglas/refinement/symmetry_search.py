@@ -18,8 +18,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy.optimize import minimize
-from scipy.spatial.transform import Rotation
 
 from verglas import fourier
 from verglas.errors import InputError
@@ -31,7 +29,7 @@ from verglas.geometry import (
     random_orientations,
     symmetry_matrices,
 )
-from verglas.refinement.map_alignment import Sections, turned_map
+from verglas.refinement.map_alignment import Sections, climb_rotation, turned_map
 from verglas.refinement.sphere import spherical_part
 
 FloatArray = npt.NDArray[np.float64]
@@ -206,16 +204,9 @@ def _axis_frames(own: SelfCorrelation, fold: int) -> FloatArray:
 
 def _descended(own: SelfCorrelation, start: FloatArray, elements: FloatArray) -> tuple[FloatArray, float]:
     """Local maximum of the mean correlation over frames."""
-
-    def turned(vector: FloatArray) -> FloatArray:
-        return Rotation.from_rotvec(np.deg2rad(vector)).as_matrix() @ start
-
-    def cost(vector: FloatArray) -> float:
-        return -float(own.scores(turned(vector)[None], elements).mean())
-
-    options = {"xatol": 0.1, "fatol": 1e-5, "maxiter": 90, "initial_simplex": np.vstack([np.zeros(3), 4 * np.eye(3)])}
-    found = minimize(cost, np.zeros(3), method="Nelder-Mead", options=options)
-    return turned(found.x), -float(found.fun)
+    return climb_rotation(
+        lambda frame: float(own.scores(frame[None], elements).mean()), start, first_deg=4.0, tolerance=1e-5, most=90
+    )
 
 
 def _best_frame(own: SelfCorrelation, symmetry: str, axes: dict[int, FloatArray]) -> FloatArray:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from verglas.errors import InputError
-from verglas.io import atomic_path, read_map
+from verglas.io import read_map, write_text
 from verglas.report import figures
 from verglas.report.assessed import b_factor, guinier_section, length, read_assessed, resolution_section
 from verglas.report.html import Page, Picture, Section, Table, render
@@ -65,6 +65,5 @@ def write_postprocess_page(folder: Path, footer: str = "") -> Path:
     page = Page("verglas postprocess", f"Half maps of {record['box']} voxels of {record['pixel_size_A']:g} Å.", numbers,
                 sections, footer)  # fmt: skip
     path = folder / "report.html"
-    with atomic_path(path) as temporary:
-        temporary.write_text(render(page), encoding="utf-8")
+    write_text(path, render(page))
     return path

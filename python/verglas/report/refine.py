@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from verglas.assessment import orientation_efficiency
-from verglas.io import atomic_path, read_json, read_map
+from verglas.io import read_json, read_map, write_text
 from verglas.report import course, figures, posteriors
 from verglas.report.assessed import b_factor, guinier_section, length, resolution_section
 from verglas.report.html import REFRESH_S, Page, Picture, Section, Table, render
@@ -52,8 +52,7 @@ def write_refine_page(folder: str | Path, *, at_most_every_s: float = 0.0) -> Pa
         if state == "running":
             return path
     run = read_run_folder(Path(folder))
-    with atomic_path(path) as temporary:
-        temporary.write_text(render(refine_page(run)), encoding="utf-8")
+    write_text(path, render(refine_page(run)))
     return path
 
 

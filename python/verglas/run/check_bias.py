@@ -12,7 +12,7 @@ import numpy as np
 from verglas.classification import BiasReport, Class2DSettings, check_bias
 from verglas.errors import InputError
 from verglas.geometry import orientation_grid
-from verglas.io import atomic_path, check_writable, read_header, read_map, read_particles, read_stack
+from verglas.io import check_writable, read_header, read_map, read_particles, read_stack, write_bytes, write_text
 from verglas.reconstruction import project
 from verglas.report.bias import figure
 from verglas.types import Poses
@@ -89,9 +89,7 @@ def check_bias_files(job: CheckBiasJob) -> tuple[BiasReport, dict[str, Any]]:
         "data": found.data.tolist(), "noise": found.noise.tolist(),
     }  # fmt: skip
     if job.figure is not None:
-        with atomic_path(job.figure) as temporary:
-            temporary.write_bytes(figure(found))
+        write_bytes(job.figure, figure(found))
     if job.out is not None:
-        with atomic_path(job.out) as temporary:
-            temporary.write_text(json.dumps(summary, indent=1) + "\n")
+        write_text(job.out, json.dumps(summary, indent=1) + "\n")
     return found, summary

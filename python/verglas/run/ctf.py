@@ -16,7 +16,7 @@ import pandas as pd
 
 from verglas._version import __version__
 from verglas.errors import InputError, VerglasError
-from verglas.io import atomic_path, find_micrographs, read_micrograph, write_micrographs
+from verglas.io import atomic_path, find_micrographs, read_micrograph, write_bytes, write_micrographs, write_text
 from verglas.io.coordinates import MICROGRAPH
 from verglas.io.micrographs import CTF, GRADIENT, PATH, PIXEL, SHARED
 from verglas.preprocess import CtfFit, CtfSettings, Verdict, estimate_ctf, judge_ctfs, judge_set
@@ -126,8 +126,7 @@ def ctf_files(job: CtfJob, progress: Progress | None = None) -> CtfSummary:
             rows.append({"micrograph": name, "reason": found})
         else:
             if job.pictures:  # in the main thread: matplotlib's settings are shared by all
-                with atomic_path(job.out / _picture_name(number, name)) as temporary:
-                    temporary.write_bytes(ctf_figure(found))
+                write_bytes(job.out / _picture_name(number, name), ctf_figure(found))
             rows.append({**found.as_dict(), "micrograph": name})
             if not found.reason:
                 # what the STAR file needs, without the spectra: memory stays bounded for any number of micrographs
@@ -161,8 +160,7 @@ def _write_account(job: CtfJob, summary: CtfSummary) -> None:
     with atomic_path(job.out / "ctf.csv") as temporary:
         table.to_csv(temporary, index=False, quoting=csv.QUOTE_MINIMAL)
     account = {name: value for name, value in summary.as_dict().items() if name != "fits"}
-    with atomic_path(job.out / "verdict.json") as temporary:
-        temporary.write_text(json.dumps(account, indent=1) + "\n", encoding="utf-8")
+    write_text(job.out / "verdict.json", json.dumps(account, indent=1) + "\n")
     if not job.pictures:
         return
     against = doubtful(table)
@@ -170,8 +168,7 @@ def _write_account(job: CtfJob, summary: CtfSummary) -> None:
     pictures = [CtfPicture(Path(str(table["micrograph"][row])).name, (job.out / name).read_bytes(), against[row], name)
                 for row, name in names.items()]  # fmt: skip
     footer = f"verglas {__version__}, {summary.seconds:.0f} s"
-    with atomic_path(job.out / "report.html") as temporary:
-        temporary.write_text(render(ctf_page(table, pictures, footer)), encoding="utf-8")
+    write_text(job.out / "report.html", render(ctf_page(table, pictures, footer)))
 
 
 def _frame(rows: list[dict[str, Any]]) -> pd.DataFrame:

@@ -271,15 +271,10 @@ def _write(made: Demo, chosen: DemoSettings, particles: Particles, truth: Map) -
         errors=made.errors, iterations=found.iterations, settings=_rows(made, chosen), seconds=dict(made.seconds),
         refinement_page=f"{_RUN}/report.html",
     )  # fmt: skip
-    _replace(folder / "overview.png", overview(findings))
+    io.write_bytes(folder / "overview.png", overview(findings))
     now = datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
-    _replace(folder / "report.html", html.render(page(findings, f"verglas {__version__}, {now}")).encode())
+    io.write_text(folder / "report.html", html.render(page(findings, f"verglas {__version__}, {now}")))
 
 
 def _write_summary(made: Demo) -> None:
-    _replace(made.folder / "demo.json", (json.dumps(made.summary(), indent=2) + "\n").encode())
-
-
-def _replace(path: Path, content: bytes) -> None:
-    with io.atomic_path(path) as temporary:
-        temporary.write_bytes(content)
+    io.write_text(made.folder / "demo.json", json.dumps(made.summary(), indent=2) + "\n")

@@ -24,7 +24,9 @@ from verglas.io import (
     read_micrograph,
     read_picks,
     read_stack,
+    write_bytes,
     write_picks,
+    write_text,
 )
 from verglas.io.coordinates import match_names
 from verglas.io.micrographs import MICROGRAPH, PATH, PIXEL, join_ctf
@@ -197,7 +199,7 @@ def pick_files(job: PickJob, progress: Progress | None = None) -> PickSummary:
         thumbnail = b""
         if one.found is not None and job.pictures:  # here, in one thread: matplotlib's settings are global
             picture, thumbnail = _pictures(one.found, one.name)
-            _write_bytes(job.out / _picture_name(one.name), picture)
+            write_bytes(job.out / _picture_name(one.name), picture)
         done.append(replace(one, found=None, thumbnail=thumbnail))
         if progress is not None:
             progress(len(done), len(table))
@@ -331,11 +333,6 @@ def _picture_name(name: str) -> str:
     return f"pictures/{'__'.join(parts) or 'micrograph'}.png"
 
 
-def _write_bytes(path: Path, data: bytes) -> None:
-    with atomic_path(path) as temporary:
-        temporary.write_bytes(data)
-
-
 def _write_quality(out: Path, used: Sequence[_Done], summary: PickSummary) -> None:
     with atomic_path(out / "quality.csv") as temporary, open(temporary, "w", newline="", encoding="utf-8") as handle:
         writer = csv.writer(handle)
@@ -345,7 +342,7 @@ def _write_quality(out: Path, used: Sequence[_Done], summary: PickSummary) -> No
             assert q is not None
             writer.writerow((q.name, q.picks, f"{q.bad_fraction:.4f}", f"{q.separation:.3f}", f"{q.defocus_A:.0f}",
                              f"{q.resolution_A:.2f}", "; ".join(summary.flags[q.name])))  # fmt: skip
-    _write_bytes(out / "verdict.json", (json.dumps(summary.as_dict(), indent=1) + "\n").encode())
+    write_text(out / "verdict.json", json.dumps(summary.as_dict(), indent=1) + "\n")
 
 
 def _write_page(out: Path, used: Sequence[_Done], summary: PickSummary) -> None:
@@ -361,4 +358,4 @@ def _write_page(out: Path, used: Sequence[_Done], summary: PickSummary) -> None:
     if summary.merit is not None:
         numbers["F against given picks"] = f"{summary.merit.f_score:.3f}"
     page = picks_page(rows, summary.verdict, summary.set_aside, numbers)
-    _write_bytes(out / "report.html", page.encode("utf-8"))
+    write_text(out / "report.html", page)

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from verglas._version import __version__
 from verglas.errors import InputError
-from verglas.io import atomic_path, read_particles, write_map, write_particles
+from verglas.io import read_particles, write_map, write_particles, write_text
 from verglas.report.montage import montage
 from verglas.simulate import SNR, Imaging, Model, Simulation, density, hinge, phantom, read_model
 from verglas.simulate.imaging import Progress
@@ -176,5 +176,5 @@ def _write_settings(simulation: Simulation, reached: SNR, folder: Path) -> None:
         "models": [{"name": m.name, "atoms": len(m), "radius_A": m.radius_A} for m in simulation.models],
         "imaging": asdict(simulation.imaging),
     }  # fmt: skip
-    with atomic_path(folder / "simulation.json") as temporary:
-        temporary.write_text(json.dumps(settings, indent=2, default=lambda array: np.asarray(array).tolist()) + "\n")
+    text = json.dumps(settings, indent=2, default=lambda array: np.asarray(array).tolist())
+    write_text(folder / "simulation.json", text + "\n")

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from verglas import ops
 from verglas.image import plan_resample, resample_particles
-from verglas.io import atomic_path, read_particles, write_json, write_particles
+from verglas.io import read_particles, write_bytes, write_json, write_particles
 from verglas.preprocess import CentringTrial, remove_duplicates, try_centring
 from verglas.run.parallel import in_order
 from verglas.run.process.micrographs import Work, picks_of, result_of
@@ -204,5 +204,4 @@ def _picture(project: Project, particles: Particles, trial: CentringTrial) -> No
     titles = {"picks": "as picked", "surrogate": "surrogate centre", "average": "rotational average"}
     means = {f"{titles[way]}\npower {trial.power[way]:.2f}": image for way, image in trial.means.items()}
     pixel = _small(particles, project.request.diameter_A).pixel_size_A
-    with atomic_path(project.folder("centre") / "centring.png") as temporary:
-        temporary.write_bytes(centring_picture(means, pixel))
+    write_bytes(project.folder("centre") / "centring.png", centring_picture(means, pixel))

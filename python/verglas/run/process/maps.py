@@ -13,7 +13,7 @@ from verglas._native import resolve_threads
 from verglas.assessment import PostprocessSettings
 from verglas.classification import Class2DSettings, SelectionRules
 from verglas.errors import InputError
-from verglas.io import atomic_path, read_json, read_map, read_particles, write_json, write_particles
+from verglas.io import read_json, read_map, read_particles, write_bytes, write_json, write_particles
 from verglas.refinement.abinitio import AbInitioSettings
 from verglas.refinement.settings import RefineSettings
 from verglas.report.refine import duration
@@ -361,15 +361,10 @@ class PostprocessStage(_MapStage):
                             shown, f"{self.folder}/report.html")  # fmt: skip
 
 
-def _write(path: Path, picture: bytes) -> None:
-    with atomic_path(path) as temporary:
-        temporary.write_bytes(picture)
-
-
 def _surface(volume: Path, mask: Path | None, target: Path) -> None:
     from verglas.report import figures
 
-    _write(target, figures.views(read_map(volume), None if mask is None else read_map(mask)))
+    write_bytes(target, figures.views(read_map(volume), None if mask is None else read_map(mask)))
 
 
 def _pictures(folder: Path) -> None:
@@ -380,4 +375,4 @@ def _pictures(folder: Path) -> None:
     _surface(folder / "map_sharpened.mrc", folder / "mask.mrc", folder / "map.png")
     found = read_assessed(folder)
     assert found is not None
-    _write(folder / "fsc.png", figures.fsc(found.curves, legend_at=0.143))
+    write_bytes(folder / "fsc.png", figures.fsc(found.curves, legend_at=0.143))

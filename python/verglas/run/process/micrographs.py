@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from verglas.errors import InputError, VerglasError
-from verglas.io import atomic_path, read_micrograph
+from verglas.io import read_micrograph, write_bytes
 from verglas.io.micrographs import PIXEL, SHARED
 from verglas.preprocess import CtfSettings, PickSettings, estimate_ctf, ice_ring, pick_detailed
 from verglas.preprocess.pick_particles import MERIT
@@ -129,9 +129,7 @@ class MicrographStage(ABC):
         """Draw and write; the record comes last, so that a record means everything is there."""
         for path, draw in work.pictures:
             path.parent.mkdir(parents=True, exist_ok=True)
-            picture = draw()
-            with atomic_path(path) as temporary:
-                temporary.write_bytes(picture)
+            write_bytes(path, draw())
         project.results(self.name).put(work.shot.key, self.record(work))
 
     @staticmethod

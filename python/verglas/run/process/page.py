@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from verglas._version import __version__
-from verglas.io import atomic_path
+from verglas.io import write_text
 from verglas.report.html import Fragment, Picture, Section, Table
 from verglas.report.process import ProcessShown, SetRow, StageRow, process_page
 from verglas.run.process.micrographs import good, result_of
@@ -121,5 +121,4 @@ def write_page(project: Project, *, running: bool = False, waiting: Mapping[str,
         f"verglas process: {project.root.resolve().name}", summary, numbers, rows, stages, _sections(project),
         f"verglas {__version__}, {now_text()}", running,
     )  # fmt: skip
-    with atomic_path(project.root / "report.html") as temporary:
-        temporary.write_text(process_page(shown), encoding="utf-8")
+    write_text(project.root / "report.html", process_page(shown))

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from verglas.errors import InputError
-from verglas.io import read_particles, write_particles
+from verglas.io import read_particles, write_bytes, write_particles
 from verglas.preprocess import Cut, ExtractSettings, judge_extraction
 from verglas.preprocess.pick_particles import MERIT
 from verglas.preprocess.quality import FEWEST_PARTICLES
@@ -215,10 +215,8 @@ def _piece(row: int, shot: Shot, result: dict[str, Any], choice: ExtractChoice, 
 
 def _picture(folder: Path) -> None:
     """A few particles and their mean."""
-    from verglas.io import atomic_path
     from verglas.report.process import particles_picture
 
     particles = read_particles(folder / "particles.star")
     shown = np.linspace(0, len(particles) - 1, min(24, len(particles))).astype(np.int64)
-    with atomic_path(folder / "particles.png") as temporary:
-        temporary.write_bytes(particles_picture(particles.images(shown), particles.pixel_size_A))
+    write_bytes(folder / "particles.png", particles_picture(particles.images(shown), particles.pixel_size_A))
