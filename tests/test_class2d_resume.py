@@ -156,13 +156,13 @@ def test_the_page_shows_classes_while_it_runs_and_where_it_stopped(star, tmp_pat
 
     job = Class2DJob(star, tmp_path / "run", dataclasses.replace(SETTINGS, progress=progress))
     class2d_files(job)
-    assert "Running: 1 iterations done" in seen[0]
+    assert "Running: iteration 1 done" in seen[0]
     assert seen[0].count("<label>") == 12  # seeds
     assert "refresh" in seen[0]
     assert "Running" not in (tmp_path / "run/classes.html").read_text()
     stopped(Class2DJob(star, tmp_path / "again", SETTINGS), SEEDING + 1)
     page = (tmp_path / "again/classes.html").read_text()
-    assert "Stopped (by the test): 8 iterations done" in page
+    assert "Stopped (by the test): iteration 8 done" in page
     assert page.count("<label>") == 4
     assert 'http-equiv="refresh"' not in page
 

@@ -200,7 +200,7 @@ def running_page(now: Standing, stopped: str, settings: Mapping[str, object], lo
     last, order = now.record[-1], np.argsort(-now.mass, kind="stable")[:_SHOWN]
     state = f"Stopped ({stopped})" if stopped else "Running"
     summary = (
-        f"{state}: {last.number} iterations done, data to {last.resolution_A:.1f} Å, "
+        f"{state}: iteration {last.number} done, data to {last.resolution_A:.1f} Å, "
         f"{100 * last.changed:.1f} % of the particles changed class in the last."
     )
     if stopped:
