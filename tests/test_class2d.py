@@ -15,7 +15,7 @@ from verglas import ops
 from verglas.classification import Class2DSettings, held_out_evidence, stable_core
 from verglas.classification.class2d import Classifier
 from verglas.classification.classes import crossing, with_stability
-from verglas.classification.em2d import Model2D, Sums
+from verglas.classification.em2d import Model2D, Sums, signal_power
 from verglas.classification.moves import centred, group_classes, image_references
 from verglas.classification.working_set import WorkingSet
 from verglas.errors import InputError, VerglasWarning
@@ -177,6 +177,58 @@ def test_the_same_seed_gives_the_same_classes_whatever_threads_and_memory():
     assert [line.log_likelihood for line in first.record] == [line.log_likelihood for line in second.record]
 
 
+def test_signal_power_is_one_spectrum_for_large_and_small_classes():
+    """Half sets of one class agree, those of a small one happen not to: neither is filtered to nothing."""
+    rng = np.random.default_rng(0)
+    signal = 3 * (rng.standard_normal((1, 1, 5, 400)) + 1j * rng.standard_normal((1, 1, 5, 400)))
+    weight = np.array([[[50.0] * 5] * 2, [[2.0] * 5] * 2, [[0.0] * 5] * 2])
+    noise = rng.standard_normal((3, 2, 5, 400)) + 1j * rng.standard_normal((3, 2, 5, 400))
+    halves = signal + noise / np.sqrt(2 * np.maximum(weight, 1e-3))[..., None]
+    halves[2] = 0
+    power = signal_power(halves, weight)
+    assert np.allclose(power[0], power[1])
+    assert power[0] == pytest.approx((np.abs(signal[0, 0]) ** 2).mean(axis=1), rel=0.3)
+    halves[1, 1] *= -1
+    against = signal_power(halves, weight)
+    assert (against[1] > 0.8 * power[1]).all()
+
+
+def test_balance_lowers_the_prior_of_large_classes_within_bounds_and_leaves_the_empty_class():
+    particles, _ = planted(20)
+    settings = Class2DSettings(n_classes=4, diameter_A=170, max_resolution_A=16, balance=2.0)
+    made = Classifier(WorkingSet(particles, settings), settings)
+    sigma2 = np.ones((1, made.engine.grid.n_rings))
+    blank = np.zeros((4, 32, 32), np.float32)
+    before = Model2D(blank, np.full(4, np.log(0.2)), np.log(0.2), sigma2, 1.0, np.ones((4, sigma2.shape[1])))
+    after = dataclasses.replace(before, log_share=np.log([0.7, 0.05, 0.03, 0.02]))
+    mass = np.array([160.0, 20.0, 12.0, 8.0])
+    sums = Sums(np.zeros(1), np.zeros(1), mass, 0.0, sigma2, np.ones(1), 0.0, np.zeros(4), 0.0)
+    for _ in range(2):
+        got = made.balanced(before, after, sums)
+        assert got.log_share[0] < got.log_share[1] < got.log_share[2]
+        assert np.exp(got.log_share).sum() == pytest.approx(0.8)
+        assert got.log_null == before.log_null
+        before = got
+    for _ in range(10):
+        before = made.balanced(before, after, sums)
+    assert np.ptp(before.log_share) == pytest.approx(4.0)
+    plain = Classifier(made.work, dataclasses.replace(settings, balance=0.0))
+    assert plain.balanced(before, after, sums) is after
+
+
+def test_views_that_cannot_be_told_apart_are_shared_out():
+    """Nearly round particles in too many classes: the surest average does not draw them all in."""
+    rng = np.random.default_rng(5)
+    far = np.hypot(*(np.indices((32, 32)) - 16))
+    disc = np.exp(-0.5 * ((far - 7) / 2.5) ** 2)
+    images = (0.35 * disc + rng.standard_normal((240, 32, 32))).astype(np.float32)
+    particles = vg.Particles.from_images(images, 6.0)
+    found = vg.classify2d(particles, 8, ctf=False, diameter_A=150, max_resolution_A=16, null_class=False)
+    sizes = found.table["particles"].to_numpy()
+    assert sizes.max() <= 3 * sizes.mean()
+    assert sizes.min() > 0
+
+
 def test_mini_batches_find_the_views_too():
     particles, truth = planted(240, snr=0.2, seed=6)
     found = vg.classify2d(particles, 4, diameter_A=170, max_resolution_A=16, mini_batch=100)
@@ -280,6 +332,7 @@ def test_bad_particles_are_named_and_set_aside():
         ({"n_classes": 0}, "at least 1 class"),
         ({"diameter_A": 500.0}, "diameter of at most the box"),
         ({"max_resolution_A": -1.0}, "positive max_resolution_A"),
+        ({"balance": -1.0}, "balance of 0 nats or more"),
         ({"start": "luck"}, "'seeds', 'random' or 'split'"),
         ({"n_classes": 40}, "ask for at most half"),
     ],

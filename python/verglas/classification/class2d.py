@@ -31,6 +31,7 @@ _SPLIT_SEEDS, _SPLIT_ITERATIONS = 6, 4
 _FIRST_LEVEL, _LEVEL_ITERATIONS = 4, 4  # of the start by splitting
 _REFILLS = 6  # iterations in which classes may start anew
 _CLEARLY = 1.5  # times the loss that the gain of a split must be
+_BALANCE_STEP, _BALANCE_LEAST = 0.7, 0.3  # of the prior against the log of sizes; no size counts as less, of the mean
 _STEP = 0.6  # of stepwise EM: weight of a mini-batch
 
 
@@ -171,7 +172,7 @@ class Classifier:
         likelihood = sums.log_likelihood
         if step < 1 and state.sums is not None and len(state.sums.mass) == len(sums.mass):
             sums = state.sums.blend(sums, step, len(self.work.usable) / len(rows))
-        state.model, state.sums = self.engine.maximised(state.model, sums), sums
+        state.model, state.sums = self.balanced(state.model, self.engine.maximised(state.model, sums), sums), sums
         both = rows[state.found.label[rows] >= 0]
         changed = float((found.label[both] != state.found.label[both]).mean()) if len(both) else 1.0
         _, z = held_out_evidence(sums, state.stage.radius + SKIP_RINGS)
@@ -189,6 +190,24 @@ class Classifier:
             f"{line.log_likelihood:.6g}, {100 * changed:.1f} % changed class, evidence beyond {z:.1f} sigma, "
             f"{line.seconds:.1f} s"
         )
+
+    def balanced(self, before: Model2D, after: Model2D, sums: Sums) -> Model2D:
+        """Shares of classes that even out their sizes, within bounds, in place of the shares that they have.
+
+        What a class has gathered tells more of its average than of the particles: the average of many is the surest,
+        so uncertain particles prefer it, and its share would make them prefer it even more. CL2D (Sorzano et al. 2010)
+        compares within classes for that reason. Here the prior of a class falls as its size rises above the mean, a
+        step of Sinkhorn's scaling per iteration, by at most ``balance`` nats: particles that are sure stay.
+        """
+        limit = self.settings.balance
+        if not limit or len(after) < 2:
+            return after
+        mean = sums.mass.sum() / len(after)
+        bias = before.log_share - before.log_share.mean()
+        bias = bias - _BALANCE_STEP * np.log(np.maximum(sums.mass, _BALANCE_LEAST * mean + 1e-9) / (mean + 1e-9))
+        bias = np.clip(bias, -limit, limit)
+        log_all = float(np.log(np.exp(after.log_share).sum()))
+        return replace(after, log_share=log_all + bias - np.log(np.exp(bias).sum()))
 
     def supported_radius(self, state: State) -> int:
         """How far the radius may grow: to where half sets agree on rings that no alignment has seen."""

@@ -394,10 +394,12 @@ def _smooth(values: Float) -> Float:
 
 
 def signal_power(halves: npt.NDArray[np.complex128], weight: Float) -> Float:
-    """Signal power of averages on each ring, (K, rings).
+    """Signal power of averages on each ring, (K, rings): that of all classes together.
 
-    The mean product of the two half sets' averages holds no noise; where a half is empty, the power of the average
-    less the variance of its noise.
+    The product of the averages of two half sets holds no noise. Classes are views of the same particles, so their
+    power is one spectrum, the mean over classes with their weights; only its floor depends on the class. A spectrum for
+    each class would make large classes larger: a small one, whose halves happen to disagree, is filtered to a disc,
+    loses its members to whichever average is smooth but sure of itself, and disagrees the more.
 
     Parameters
     ----------
@@ -412,7 +414,11 @@ def signal_power(halves: npt.NDArray[np.complex128], weight: Float) -> Float:
     cross = (halves[:, 0] * halves[:, 1].conj()).real.mean(axis=2)
     alone = (np.abs(both) ** 2).mean(axis=2) - 1 / np.maximum(total, tiny)
     balanced = weight.min(axis=1) > 0.1 * total
-    power = _smooth(np.where(balanced, cross, np.maximum(alone, 0)))
+    # The weaker half is what the product is known by.
+    known = np.where(balanced, weight.min(axis=1), 0.0)
+    pooled = (known * cross).sum(axis=0) / np.maximum(known.sum(axis=0), tiny)
+    lonely = (total * np.maximum(alone, 0)).sum(axis=0) / np.maximum(total.sum(axis=0), tiny)
+    power = _smooth(np.where(known.sum(axis=0) > 0, pooled, lonely))
     return np.maximum(power, _TAU_FLOOR / np.maximum(total, tiny))
 
 

@@ -29,6 +29,9 @@ class Class2DSettings:
         what the resolution of the stage can tell apart).
     regularisation : float
         T: the signal power that the averages are filtered by is taken this many times larger than measured.
+    balance : float
+        How far the prior may favour small classes over large ones, nats either way, so that the surest average does not
+        draw in every uncertain particle; 0: shares of classes as found (plain expectation maximisation).
     iterations : int
         Most iterations after the seeding.
     start : {"seeds", "random", "split"}
@@ -65,6 +68,7 @@ class Class2DSettings:
     shift_range_A: float | None = None
     step_deg: float | None = None
     regularisation: float = 2.0
+    balance: float = 6.0
     iterations: int = 30
     start: str = "seeds"
     null_class: bool = True
@@ -86,6 +90,8 @@ class Class2DSettings:
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise InputError(f"classify2d: expected a positive {name}, got {value}")
+        if not self.balance >= 0:
+            raise InputError(f"classify2d: expected a balance of 0 nats or more, got {self.balance}")
         if self.n_classes < 1 or self.iterations < 1:
             raise InputError(
                 f"classify2d: expected at least 1 class and 1 iteration, got {self.n_classes} and {self.iterations}"

@@ -24,6 +24,7 @@ def register(app: typer.Typer) -> None:
         shift_range: float = typer.Option(None, "--shift-range", help="Largest shift, A [an eighth of the diameter]."),
         iterations: int = typer.Option(30, "--iterations", min=1, help="Most iterations after the seeding."),
         repeats: int = typer.Option(0, "--repeats", min=0, help="Further runs, for the stability of classes."),
+        balance: float = typer.Option(6.0, "--balance", min=0.0, help="Most that small classes are favoured by, nats."),
         start: str = typer.Option("seeds", "--start", help="seeds, random, or split (hierarchical)."),
         mini_batch: int = typer.Option(None, "--mini-batch", min=0, help="Particles per iteration, 0 for all [auto]."),
         no_ctf: bool = typer.Option(False, "--no-ctf", help="The images have no CTF."),
@@ -46,8 +47,8 @@ def register(app: typer.Typer) -> None:
         with shown_progress("particles of this iteration") as progress:
             settings = Class2DSettings(
                 n_classes=classes, diameter_A=diameter, max_resolution_A=max_resolution, shift_range_A=shift_range,
-                iterations=iterations, start=start, null_class=not no_null, ctf=not no_ctf, mini_batch=mini_batch,
-                seed=seed, memory_GB=memory, threads=threads, progress=progress,
+                iterations=iterations, balance=balance, start=start, null_class=not no_null, ctf=not no_ctf,
+                mini_batch=mini_batch, seed=seed, memory_GB=memory, threads=threads, progress=progress,
                 log=lambda line: print(line, file=sys.stderr, flush=True),
             )  # fmt: skip
             summary = class2d_files(Class2DJob(particles, out, settings, repeats, stack, resume))
