@@ -28,7 +28,6 @@ IntArray = npt.NDArray[np.int64]
 Volume = npt.NDArray[np.float32]
 
 SHARP_NATS = 20.0
-_PASSES = 2  # times the full passes of a start: the twin has to learn all that follows from its sign
 
 
 def twin(volume: Volume) -> Volume:
@@ -46,7 +45,7 @@ def twin(volume: Volume) -> Volume:
 
 
 def better_sign(problem: Problem, settings: AbInitioSettings, start: Start, held: IntArray) -> Start:
-    """The start or its twin, whichever explains particles held out better after as many further passes.
+    """The start or its twin, whichever explains particles held out better after as many further passes; it learns on.
 
     Classes are turned round one at a time, and only where the part that is not round is weak: where it adds more than
     20 nats to the evidence of a particle, poses are sharp, the expansion above does not hold, and the sign is known.
@@ -62,7 +61,6 @@ def better_sign(problem: Problem, settings: AbInitioSettings, start: Start, held
         Particles that it has not learned from.
     """
     train = np.setdiff1d(np.arange(len(problem)), held)
-    longer = replace(settings, full_iterations=_PASSES * settings.full_iterations)
     for k in range(len(start.model.volumes)):
         noise = start.model.sigma2
         own, round_ = (held_evidence(problem, settings, m, held, noise).mean()
@@ -70,9 +68,9 @@ def better_sign(problem: Problem, settings: AbInitioSettings, start: Start, held
         if not 0 < own - round_ <= SHARP_NATS:
             continue
         pair = [replace(start, model=m) for m in (start.model, _with_map(start, k, twin, problem))]
-        same, other = (full_passes(problem, longer, s, train, held) for s in pair)
+        same, other = (full_passes(problem, settings, s, train, held) for s in pair)
         gain = [held_evidence(problem, settings, s.model, held, noise).mean() for s in (same, other)]
-        start = same if gain[0] >= gain[1] else other
+        start = full_passes(problem, settings, same if gain[0] >= gain[1] else other, train, held)
     return start
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from verglas.image import fourier_resample
-from verglas.refinement.abinitio import METHODS, AbInitioSettings, Course, Start, held_evidence, run_start
+from verglas.refinement.abinitio import AUTO, METHODS, AbInitioSettings, Course, Start, held_evidence, run_start
 from verglas.refinement.abinitio_consensus import (
     Comparison,
     Verdict,
@@ -72,7 +72,8 @@ def all_starts(
 ) -> Starts:
     """Starts by falling evidence, the others turned onto the best, and the verdict; more starts while none agree.
 
-    ``group`` imposes a point group other than that of the settings.
+    ``group`` imposes a point group other than that of the settings. Where the group is to be found and the particle is
+    nearly round, starts under groups tell more than further ones without.
     """
     if group:
         problem = replace(problem, settings=replace(problem.settings, symmetry=group))
@@ -100,8 +101,10 @@ def all_starts(
         others = [compared(problem, settings, made[0], s) for s in made[1:]]
         blob = blob_evidence(problem, settings, made[0], held, noise)
         verdict = judge(made[0], blob, others, settings.final_resolution_A)
-        if verdict.kind != "undecided" or len(made) >= settings.starts_at_most:
-            return Starts(problem, settings, made, others, verdict)
+        found = Starts(problem, settings, made, others, verdict)
+        enough = len(made) >= settings.starts_at_most or (settings.symmetry.lower() == AUTO and found.nearly_round)
+        if verdict.kind != "undecided" or enough:
+            return found
         made = ranked([*made, alike(one(len(made)))])
 
 
