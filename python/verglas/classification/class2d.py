@@ -9,8 +9,17 @@ import numpy as np
 import numpy.typing as npt
 
 from verglas.classification import moves
-from verglas.classification.classes import SKIP_RINGS, Classes2D, Iteration, State, collect, held_out_evidence
+from verglas.classification.classes import (
+    NOISE_SIGMA,
+    SKIP_RINGS,
+    Classes2D,
+    Iteration,
+    State,
+    collect,
+    held_out_evidence,
+)
 from verglas.classification.em2d import Assignments, Engine2D, Model2D, Stage, Sums, plan_stage
+from verglas.classification.held_out import held_out_gain
 from verglas.classification.settings import Class2DSettings
 from verglas.classification.working_set import WorkingSet
 from verglas.errors import InputError
@@ -268,6 +277,13 @@ class Classifier:
         log_share[into] = model.log_share[source] - np.log(2)
         return replace(model, averages=averages, log_share=log_share, tau2=tau2)
 
+    def gain(self) -> float:
+        """:func:`held_out_gain` to where the seeding ends: asked where finer data show nothing."""
+        rng = np.random.default_rng([self.settings.seed, 3])
+        gain = held_out_gain(self.engine, self.second, self.range_px, rng)
+        self.settings.say(f"averages of one half gain {gain:.1f} nats over noise on the images of the other")
+        return gain
+
     def _rows(self, number: int) -> tuple[Rows, float]:
         """Particles of an iteration and the weight of its sums."""
         rows, batch = self.work.usable, self.settings.mini_batch
@@ -366,6 +382,8 @@ def classify2d(
     classifier = Classifier(work, settings)
     state = classifier.start()
     classifier.improve(state)
+    if max(line.evidence for line in state.record) < NOISE_SIGMA:
+        state.gain = classifier.gain()
     if settings.mask_m_step:
         classifier.engine.unmask()
         classifier.iterate(state, work.usable)
