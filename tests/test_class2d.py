@@ -14,7 +14,7 @@ import verglas as vg
 from verglas import ops
 from verglas.classification import Class2DSettings, held_out_evidence, stable_core
 from verglas.classification.class2d import Classifier
-from verglas.classification.classes import crossing, with_stability
+from verglas.classification.classes import _verdict, crossing, with_stability
 from verglas.classification.em2d import Model2D, Sums, signal_power
 from verglas.classification.moves import centred, group_classes, image_references
 from verglas.classification.working_set import WorkingSet
@@ -105,6 +105,33 @@ def test_pure_noise_ends_in_a_verdict_that_says_so():
     assert "Nothing but noise" in found.verdict
     assert max(line.evidence for line in found.record) < 5
     assert found.record[-1].radius == found.record[-2].radius  # no finer data was let in
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_averages_of_one_half_gain_on_the_other_where_there_is_signal_only(seed):
+    """Weak particles of all views in two classes; noise of the same optics."""
+    model = vg.simulate.phantom(32, 6.0, 140.0, seed=seed)
+    particles = vg.simulate.particles(model, 200, 32, 6.0, snr=0.04, seed=seed)
+    noise = np.random.default_rng(seed).standard_normal((200, 32, 32)).astype(np.float32)
+    gains = []
+    for each in (particles, vg.Particles.from_images(noise, 6.0, optics=particles.optics)):
+        settings = Class2DSettings(n_classes=2, diameter_A=170, max_resolution_A=24, shift_range_A=6)
+        gains.append(Classifier(WorkingSet(each, settings), settings).gain())
+    assert gains[0] > 30
+    assert gains[1] < 3
+
+
+def test_weak_signal_is_not_called_noise(case):
+    """No evidence beyond the search, but a gain on held-out images: weak, not noise."""
+    _, _, found = case
+    line = dataclasses.replace(found.record[-1], evidence=0.4)
+    text, signal = _verdict(line, 40.0, found.table, 4)
+    assert signal
+    assert text.startswith("Weak signal")
+    for gain in (None, 5.0):
+        text, signal = _verdict(line, gain, found.table, 4)
+        assert not signal
+        assert text.startswith("Nothing but noise")
 
 
 def strict(particles, k, **changes):
@@ -221,9 +248,11 @@ def test_views_that_cannot_be_told_apart_are_shared_out():
     rng = np.random.default_rng(5)
     far = np.hypot(*(np.indices((32, 32)) - 16))
     disc = np.exp(-0.5 * ((far - 7) / 2.5) ** 2)
-    images = (0.35 * disc + rng.standard_normal((240, 32, 32))).astype(np.float32)
+    images = (0.35 * disc + rng.standard_normal((120, 32, 32))).astype(np.float32)
     particles = vg.Particles.from_images(images, 6.0)
-    found = vg.classify2d(particles, 8, ctf=False, diameter_A=150, max_resolution_A=16, null_class=False)
+    found = vg.classify2d(
+        particles, 6, ctf=False, diameter_A=150, max_resolution_A=24, null_class=False, shift_range_A=6, iterations=8
+    )
     sizes = found.table["particles"].to_numpy()
     assert sizes.max() <= 3 * sizes.mean()
     assert sizes.min() > 0

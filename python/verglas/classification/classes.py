@@ -21,6 +21,7 @@ Floats = npt.NDArray[np.float32]
 Rows = npt.NDArray[np.int64]
 SKIP_RINGS = 3  # rings beyond the search that the mask lets it see
 NOISE_SIGMA = 5.0  # evidence below this is no signal
+NOISE_NATS = 12.5  # nor is such a gain on held-out images: what 5 standard errors of a normal variable are worth
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,10 @@ class Place:
 
 @dataclass
 class State:
-    """Where a classification stands; ``levels`` are the labels at each level of a start by splitting."""
+    """Where a classification stands.
+
+    ``levels`` are the labels at each level of a start by splitting, ``gain`` :func:`held_out_gain` where it was asked.
+    """
 
     model: Model2D
     stage: Stage
@@ -83,7 +87,11 @@ class State:
     found: Assignments
     record: list[Iteration]
     levels: list[Rows] = field(default_factory=list)
+<<<<<<< HEAD
     place: Place = field(default_factory=Place)
+=======
+    gain: float | None = None
+>>>>>>> classes
 
 
 @dataclass(frozen=True)
@@ -286,7 +294,7 @@ def collect(engine: Engine2D, state: State) -> Classes2D:
         table.loc[k] = [k + 1, size[k], size[k] / len(rows), np.inf, 0.0, probability[k], np.nan, 0.0, np.nan]
         table = table.astype({"class": int, "particles": int})
     best = max(state.record, key=lambda line: line.evidence)
-    verdict, found = _verdict(best.evidence, table, k, best.resolution_A)
+    verdict, found = _verdict(best, state.gain, table, k)
     return Classes2D(
         shown.astype(np.float32), work.pixel_size_A, chosen, table, curves[order],
         engine.grid.radii / (geo.box * geo.pixel_size_A), verdict, found, state.record, work.bad,
@@ -294,12 +302,22 @@ def collect(engine: Engine2D, state: State) -> Classes2D:
     )  # fmt: skip
 
 
-def _verdict(evidence: float, table: pd.DataFrame, k: int, resolution_A: float) -> tuple[str, bool]:
+def _verdict(line: Iteration, gain: float | None, table: pd.DataFrame, k: int) -> tuple[str, bool]:
+    evidence = line.evidence
     if evidence < NOISE_SIGMA:
+        on_fine = (
+            f"averages of half sets agree by {evidence:.1f} standard errors (at least {NOISE_SIGMA:g} would be signal) "
+            f"on data finer than {line.resolution_A:.0f} A, which no alignment has seen"
+        )
+        if gain is not None and gain >= NOISE_NATS:
+            return (
+                f"Weak signal: averages of one half of the particles explain the other half better than noise, by "
+                f"{gain:.0f} nats, but not in detail: {on_fine}. More classes or more particles may show it.", True,
+            )  # fmt: skip
+        also = "" if gain is None else ", and those of one half explain the other no better than noise"
         return (
-            f"Nothing but noise: averages of half sets agree by {evidence:.1f} standard errors (at least "
-            f"{NOISE_SIGMA:g} would be signal) on data finer than {resolution_A:.0f} A, which no alignment has seen. "
-            "Whatever the averages show comes from aligning noise; do not use these classes.", False,
+            f"Nothing but noise: {on_fine}{also}. Whatever the averages show comes from aligning noise; do not use "
+            "these classes.", False,
         )  # fmt: skip
     finite = table["resolution_A"][:k]
     finite = finite[np.isfinite(finite)]

@@ -334,11 +334,13 @@ def _place_all(
     found = survey(small, threads=settings.threads)
     excluded.update(found.excluded)
     whole = _problem(small, found.excluded, settings)
+    used = np.setdiff1d(np.arange(len(given)), list(found.excluded))
     model = replace(best.model, scale=np.ones(int(whole.micrograph.max()) + 1))
     if int(whole.group.max()) + 1 != len(model.sigma2):
         raise InputError("abinitio: an optics group has no particle among those drawn; raise max_particles")
+    whole = centred(whole, settings, _first_noise(whole, found.power[used]))
     poses = placed(whole, settings, model, watch.tell("poses of all particles"), keeper=watch.placing())
-    return whole, np.setdiff1d(np.arange(len(given)), list(found.excluded)), poses
+    return whole, used, poses
 
 
 def _final_maps(best: Start, problem: Problem, given: Particles, mirror: bool) -> list[Map]:
