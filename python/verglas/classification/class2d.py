@@ -9,23 +9,19 @@ import numpy as np
 import numpy.typing as npt
 
 from verglas.classification import moves
-<<<<<<< HEAD
-from verglas.classification.classes import SKIP_RINGS, Classes2D, Iteration, Place, State, collect, held_out_evidence
-from verglas.classification.em2d import Assignments, Engine2D, Model2D, Stage, Sums, plan_stage
-from verglas.classification.kept import restored, taken
-=======
 from verglas.classification.classes import (
     NOISE_SIGMA,
     SKIP_RINGS,
     Classes2D,
     Iteration,
+    Place,
     State,
     collect,
     held_out_evidence,
 )
 from verglas.classification.em2d import Assignments, Engine2D, Model2D, Stage, Sums, plan_stage
 from verglas.classification.held_out import held_out_gain
->>>>>>> classes
+from verglas.classification.kept import restored, taken
 from verglas.classification.settings import Class2DSettings
 from verglas.classification.working_set import WorkingSet
 from verglas.errors import InputError
@@ -307,21 +303,19 @@ class Classifier:
         log_share[into] = model.log_share[source] - np.log(2)
         return replace(model, averages=averages, log_share=log_share, tau2=tau2)
 
-<<<<<<< HEAD
     def _batch(self) -> int:
         """Particles of an iteration."""
         count, batch = len(self.work.usable), self.settings.mini_batch
         if batch is None:
             batch = 0 if count <= 20000 else max(10000, 200 * self.settings.n_classes)
         return min(batch, count) if batch else count
-=======
+
     def gain(self) -> float:
         """:func:`held_out_gain` to where the seeding ends: asked where finer data show nothing."""
         rng = np.random.default_rng([self.settings.seed, 3])
         gain = held_out_gain(self.engine, self.second, self.range_px, rng)
         self.settings.say(f"averages of one half gain {gain:.1f} nats over noise on the images of the other")
         return gain
->>>>>>> classes
 
     def _rows(self, number: int) -> tuple[Rows, float]:
         """Particles of an iteration and the weight of its sums."""
@@ -353,6 +347,8 @@ class Classifier:
     def finish(self, state: State) -> None:
         """After mini-batches two iterations with all images; then one with images that wear no mask."""
         rows = self.work.usable
+        if state.gain is None and max(line.evidence for line in state.record) < NOISE_SIGMA:
+            state.gain = self.gain()  # of masked images
         unmasked = [False, False] if self._batch() < len(rows) else []
         unmasked += [True] if self.settings.mask_m_step else []
         for number in range(state.place.first_of("last"), len(unmasked)):
@@ -430,17 +426,6 @@ def classify2d(
             f"classify2d: {settings.n_classes} classes asked of {len(work.usable)} particles; ask for at most half of "
             "their number"
         )
-<<<<<<< HEAD
     classifier = Classifier(work, settings, keeper)
     state = classifier.run()
-=======
-    classifier = Classifier(work, settings)
-    state = classifier.start()
-    classifier.improve(state)
-    if max(line.evidence for line in state.record) < NOISE_SIGMA:
-        state.gain = classifier.gain()
-    if settings.mask_m_step:
-        classifier.engine.unmask()
-        classifier.iterate(state, work.usable)
->>>>>>> classes
     return collect(classifier.engine, state)

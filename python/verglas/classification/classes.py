@@ -87,11 +87,8 @@ class State:
     found: Assignments
     record: list[Iteration]
     levels: list[Rows] = field(default_factory=list)
-<<<<<<< HEAD
     place: Place = field(default_factory=Place)
-=======
     gain: float | None = None
->>>>>>> classes
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ def taken(classifier: Classifier, state: State) -> Snapshot:
     record = {
         "place": asdict(state.place), "record": [asdict(line) for line in state.record], "levels": len(state.levels),
         "iterations": classifier.n_iterations, "split": sorted(classifier.split),
-        "rng": classifier.rng.bit_generator.state,
+        "rng": classifier.rng.bit_generator.state, "gain": state.gain,
     }  # fmt: skip
     return Snapshot(arrays, record)
 
@@ -40,7 +40,7 @@ def restored(classifier: Classifier, saved: Snapshot) -> State:
         from_arrays(Model2D, "model.", arrays), from_arrays(Stage, "stage.", arrays),
         from_arrays(Sums, "sums.", arrays) if "sums.mass" in arrays else None,
         from_arrays(Assignments, "found.", arrays), [Iteration(**line) for line in record["record"]],
-        [arrays[f"level{number}"] for number in range(record["levels"])], Place(**record["place"]),
+        [arrays[f"level{number}"] for number in range(record["levels"])], Place(**record["place"]), record["gain"],
     )  # fmt: skip
 
 
