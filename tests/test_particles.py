@@ -301,3 +301,11 @@ def test_no_particles_at_all(two_stacks, tmp_path):
     for name in ("none.star", "none.cs"):
         vg.write_particles(tmp_path / name, none)
         assert len(vg.read_particles(tmp_path / name)) == 0
+
+
+def test_images_in_memory_have_the_pixel_size_that_was_given(tmp_path):
+    other = vg.simulate.particles(vg.simulate.phantom(32, 4.0, 90.0), 3, 32, 4.0, seed=0).optics
+    made = vg.Particles.from_images(np.zeros((3, 8, 8), np.float32), 2.5, optics=other)
+    assert made.pixel_size_A == 2.5
+    vg.write_particles(tmp_path / "p.star", made)
+    assert vg.read_particles(tmp_path / "p.star").pixel_size_A == 2.5

@@ -140,11 +140,11 @@ def among_groups(
 
 def told(found: SymmetryFound, result: Contest) -> SymmetryFound:
     """What was found of the symmetry, the contest of groups included."""
-    winner = result.winner if result.winner is not None else "C1"
-    said = f"{found.sentence} {result.sentence[0].upper()}{result.sentence[1:]}."
-    if winner == "C1":
-        return replace(found, sentence=said)
+    contested = f"{result.sentence[0].upper()}{result.sentence[1:]}."
+    winner = result.winner
+    if winner is None or winner == "C1":
+        return replace(found, sentence=f"{found.sentence} {contested}")
     return replace(
-        found, symmetry=winner, gain=result.evidence[winner] - result.evidence["C1"], gain_error=result.lead_error,
-        sentence=f"Symmetry {winner}. {said}",
+        found, symmetry=winner, gain=result.lead, gain_error=result.lead_error,
+        sentence=f"Symmetry {winner}, which the map made without symmetry does not show. {contested}",
     )  # fmt: skip

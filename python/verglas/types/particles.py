@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -106,7 +107,7 @@ class Particles:
         poses : Poses, optional
             n poses.
         optics : Optics, optional
-            n CTFs; its groups become optics groups 1, 2, ...
+            n CTFs; its groups become optics groups 1, 2, ...; the pixel size is that of the images.
         """
         source = ArraySource(np.asarray(images), float(pixel_size_A))
         groups = pd.DataFrame({
@@ -117,7 +118,7 @@ class Particles:
         table = pd.DataFrame({"rlnOpticsGroup": np.ones(len(source), dtype=np.int64)})
         made = cls(table, source, optics_table=groups)
         if optics is not None:
-            made = made.with_optics(optics)
+            made = made.with_optics(replace(optics, pixel_size_A=np.full(len(optics), float(pixel_size_A))))
         return made if poses is None else made.with_poses(poses)
 
     # ---- shape and slices
