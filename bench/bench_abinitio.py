@@ -14,13 +14,14 @@ from __future__ import annotations
 
 import argparse
 import time
+from collections.abc import Callable
 from typing import Any
 
 from common import write
 
 BOX, PIXEL_A, DIAMETER_A, SMALL = 128, 1.5, 130.0, 48
 WITHIN_A = 15.0
-PARTS = ("lines", "two", "averages", "symmetry", "growth", "success")
+PARTS = ("success", "two", "averages", "symmetry", "lines", "growth")
 
 
 def agreement_A(truth: Any, volume: Any) -> float:
@@ -149,21 +150,19 @@ def main() -> None:
     parser.add_argument("--symmetry", nargs="+", default=["C1", "D2"])
     parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS)
     options = parser.parse_args()
+    parts: dict[str, Callable[[], list[dict[str, Any]]]] = {
+        "success": lambda: [row for s in options.symmetry for row in success(s, options)],
+        "two": lambda: [two_structures(options)],
+        "averages": lambda: [averages()],
+        "symmetry": lambda: [symmetry_found(s) for s in ("C1", "C2", "C4", "D2", "T", "O", "I")],
+        "lines": lambda: [common_lines(n) for n in (60, 150, 500)],
+        "growth": lambda: growth(options),
+    }
     rows: list[dict[str, Any]] = []
-    if "lines" in options.only:
-        rows += [common_lines(n) for n in (60, 150, 500)]
-    if "two" in options.only:
-        rows.append(two_structures(options))
-    if "averages" in options.only:
-        rows.append(averages())
-    if "symmetry" in options.only:
-        rows += [symmetry_found(s) for s in ("C1", "C2", "C4", "D2", "T", "O", "I")]
-    if "growth" in options.only:
-        rows += growth(options)
-    if "success" in options.only:
-        for symmetry in options.symmetry:
-            rows += success(symmetry, options)
-    write("abinitio", rows)
+    for name, made in parts.items():
+        if name in options.only:
+            rows += made()
+            write("abinitio", rows)  # what is done so far
 
 
 if __name__ == "__main__":

@@ -79,6 +79,14 @@ def result_of(project: Path, what: str, model: vg.Map) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def classes_of(project: Path) -> dict[str, Any]:
+    """How evenly particles fill the 2D classes; the last row of the table is the empty class of noise."""
+    table = vg.io.read_star(project / "05_class2d" / "classes.star")["classes"]
+    size = table["verglasParticles"].to_numpy(float)[:-1]
+    return {"kind": "classes", "what": "2D classes", "classes": len(size), "empty": int((size < 1).sum()),
+            "largest_over_mean": float(size.max() / size.mean())}  # fmt: skip
+
+
 def picks_against_given(data: Path, project: Path) -> dict[str, Any]:
     from verglas.preprocess import PickMerit, compare_picks, inside
 
@@ -116,7 +124,7 @@ def main() -> None:
     for project, what in ((first, "ab initio"), (second, "from 7a4m")):
         if (project / "08_postprocess" / "verdict.json").is_file():
             rows.append(result_of(project, what, model))
-    rows.append(picks_against_given(args.data, first))
+    rows += [classes_of(first), picks_against_given(args.data, first)]
     figures(first)
     write("process", rows)
 
