@@ -1,6 +1,6 @@
 """The whole way on real data: 14 apoferritin micrographs to a map with one command, stage by stage.
 
-    python bench/bench_process.py --data DATA --out FOLDER
+    python bench/bench_process.py --data DATA --out FOLDER [--seeds 3]
 
 Two projects: *ab initio* (nothing given but pixel size, voltage, Cs, amplitude contrast, diameter and symmetry O) is
 made by ``verglas process ... --to map`` in FOLDER/abinitio, which goes on where an earlier run was stopped; *from 7a4m*
@@ -99,6 +99,21 @@ def picks_against_given(data: Path, project: Path) -> dict[str, Any]:
             "recall": total.recall}  # fmt: skip
 
 
+def splits(out: Path, project: Path, what: str, start: Path, seeds: int) -> list[dict[str, Any]]:
+    """The same refinement with the particles split into other halves: how much of a resolution is chance."""
+    stage = json.loads((project / "07_refine" / "stage.json").read_text())["settings"]
+    rows = []
+    for seed in range(1, seeds):
+        folder = out / f"{what.replace(' ', '_')}_{seed}"
+        command(["refine", str(project / "05_class2d" / "selected.star"), "--reference", str(start), "--symmetry", "O",
+                 "--diameter", f"{stage['diameter_A']:g}", "--initial-resolution", f"{stage['initial_resolution_A']:g}",
+                 "--seed", f"{seed}", "--out", str(folder)])  # fmt: skip
+        at = json.loads((folder / "postprocess.json").read_text())["resolutions_A"]["0.143"]
+        rows.append({"kind": "split", "what": what, "seed": seed, "unmasked_A": at["unmasked"],
+                     "masked_A": at["masked"], "corrected_A": at["corrected"]})  # fmt: skip
+    return rows
+
+
 def figures(project: Path) -> None:
     """The pictures of the tutorial, from the project's own."""
     target = ROOT / "docs" / "figures"
@@ -113,6 +128,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--seeds", type=int, default=1, help="refine so many splits into halves from each start")
     parser.add_argument("--collect", action="store_true", help="run nothing: write down what the projects hold")
     args = parser.parse_args()
     first, second = args.out / "abinitio", args.out / "reference"
@@ -124,6 +140,8 @@ def main() -> None:
     for project, what in ((first, "ab initio"), (second, "from 7a4m")):
         if (project / "08_postprocess" / "verdict.json").is_file():
             rows.append(result_of(project, what, model))
+    rows += splits(args.out, first, "ab initio", first / "06_abinitio" / "map.mrc", args.seeds)
+    rows += splits(args.out, second, "from 7a4m", args.out / "start.mrc", args.seeds)
     rows += [classes_of(first), picks_against_given(args.data, first)]
     figures(first)
     write("process", rows)
