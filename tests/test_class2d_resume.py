@@ -96,6 +96,7 @@ def test_a_stopped_run_goes_on_to_the_same_classes(particles, whole, tmp_path, m
     same(vg.classify2d(particles, settings=settings, keeper=Part(path)), expected)  # it is finished
 
 
+@pytest.mark.slow
 def test_stopped_again_and_again_and_in_a_repeat(star, tmp_path):
     """Whatever is stopped, and however often; the log on the page is whole."""
     plain = class2d_files(Class2DJob(star, tmp_path / "plain", SETTINGS, repeats=1))
