@@ -114,7 +114,7 @@ def abinitio_page(shown: AbInitioShown, footer: str = "") -> Page:
         "verdict": _TITLES[verdict.kind],
         "starts that agree": f"{verdict.agreeing} of {verdict.starts}",
         "evidence over a blob": f"{verdict.gain:+.1f} nats per particle",
-        "hand": "undetermined",
+        "hand": "either",
     }
     best = [Map(v * shown.sphere, shown.pixel_size_A) for v in shown.starts[0].model.volumes]
     sections = [
