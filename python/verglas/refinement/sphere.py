@@ -44,10 +44,11 @@ def spherical_part(spectrum: Spectrum, box: int) -> npt.NDArray[np.float64]:
     radius = np.sqrt(there)
     inner = np.arange(_FIRST_KNOT, radius[-1] - _KNOT_STEP, _KNOT_STEP)
     knots = np.r_[[radius[0]] * (_DEGREE + 1), inner, [radius[-1]] * (_DEGREE + 1)]
-    fit = make_lsq_spline(radius, mean, knots, k=_DEGREE, w=np.sqrt(count[there]))
+    trust = np.sqrt(count[there])
+    trust[0] = 1e3 * trust.max()  # the sum of the map is known, and kept
+    fit = make_lsq_spline(radius, mean, knots, k=_DEGREE, w=trust)
     found = np.zeros(len(count))
     found[there] = fit(radius)
-    found[0] = mean[0]  # a single coefficient
     return np.asarray(found[squared])
 
 
