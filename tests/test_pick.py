@@ -211,6 +211,7 @@ def test_threads_do_not_change_the_picks(scenes):
     np.testing.assert_allclose(first.xy_px, second.xy_px, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_noise_has_no_particles():
     for seed in range(3):
         noise = vg.Micrograph(np.random.default_rng(seed).normal(size=(600, 600)), 3.0)

@@ -37,6 +37,7 @@ class Told:
             raise Stop
 
 
+@pytest.mark.slow
 def test_stages_go_on_where_they_were_stopped(tmp_path, monkeypatch):
     monkeypatch.setattr("verglas.run.checkpoint._COST", 0)
     write_set(tmp_path, 3)
