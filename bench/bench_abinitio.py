@@ -18,6 +18,7 @@ from collections.abc import Callable
 from typing import Any
 
 from common import write
+from known_truth import of_better_hand_A
 
 BOX, PIXEL_A, DIAMETER_A, SMALL = 128, 1.5, 130.0, 48
 WITHIN_A = 15.0
@@ -27,13 +28,9 @@ PARTS = ("success", "two", "averages", "symmetry", "lines", "growth")
 def agreement_A(truth: Any, volume: Any) -> float:
     """FSC 0.5 of a map with the truth, of the better hand, on a coarse grid."""
     import verglas as vg
-    from verglas.refinement.map_alignment import align_maps, flip_hand
 
     plan = vg.image.plan_resample(BOX, PIXEL_A, None, SMALL)
-    target, small = vg.image.resample(truth, plan), vg.image.resample(volume, plan)
-    hands = [vg.Map(v, plan.pixel_size_A) for v in (small.data, flip_hand(small.data))]
-    best = max((align_maps(target, m, max_radius=12) for m in hands), key=lambda a: a.correlation)
-    return float(vg.fsc(target, best.map).resolution_A(0.5))
+    return of_better_hand_A(vg.image.resample(truth, plan), vg.image.resample(volume, plan))
 
 
 def success(

@@ -15,21 +15,12 @@ import time
 from typing import Any
 
 from common import RESULTS, write
+from known_truth import of_better_hand_A
 
 BOX, PIXEL_A, DIAMETER_A = 64, 3.0, 130.0
 WITHIN_A = 15.0
 METHODS = ("em", "hill-climbing")
 NAME = "abinitio_hill_climbing"
-
-
-def agreement_A(truth: Any, volume: Any) -> float:
-    """FSC 0.5 of a map with the truth, of the better hand."""
-    import verglas as vg
-    from verglas.refinement.map_alignment import align_maps, flip_hand
-
-    hands = [vg.Map(v, PIXEL_A) for v in (volume.data, flip_hand(volume.data))]
-    best = max((align_maps(truth, m, max_radius=12) for m in hands), key=lambda a: a.correlation)
-    return float(vg.fsc(truth, best.map).resolution_A(0.5))
 
 
 def starts(symmetry: str, options: argparse.Namespace) -> list[dict[str, Any]]:
@@ -47,7 +38,7 @@ def starts(symmetry: str, options: argparse.Namespace) -> list[dict[str, Any]]:
                 "what": "start", "symmetry": symmetry, "particles": options.particles, "snr": options.snr,
                 "method": method, "seed": seed, "processor_seconds": round(time.process_time() - begun, 1),
                 "verdict": found.verdict.kind, "gain_nats": round(found.verdict.gain, 1),
-                "fsc05_A": round(agreement_A(truth, found.map), 2),
+                "fsc05_A": round(of_better_hand_A(truth, found.map), 2),
             }  # fmt: skip
             print(row, flush=True)
             rows.append(row)

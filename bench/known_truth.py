@@ -18,6 +18,7 @@ from child import command
 import verglas as vg
 from verglas.assessment import PoseErrors, pose_errors
 from verglas.filters import apply, low_pass
+from verglas.refinement.map_alignment import align_maps, flip_hand
 from verglas.simulate import Model
 
 
@@ -76,6 +77,13 @@ def refine(case: Case, folder: Path, *options: str, stack: str = "particles") ->
 def at_half(a: vg.Map, b: vg.Map, mask: vg.Map | None = None) -> float:
     """Resolution at FSC = 0.5 in angstrom."""
     return vg.fsc(a, b, None if mask is None else mask.data).resolution_A(0.5)
+
+
+def of_better_hand_A(truth: vg.Map, volume: vg.Map) -> float:
+    """FSC 0.5 of a map turned onto the truth, of whichever hand fits better."""
+    hands = [vg.Map(v, volume.pixel_size_A) for v in (volume.data, flip_hand(volume.data))]
+    best = max((align_maps(truth, m, max_radius=12) for m in hands), key=lambda a: a.correlation)
+    return at_half(truth, best.map)
 
 
 def errors_of(case: Case, found: vg.Particles, true: vg.Particles) -> PoseErrors:

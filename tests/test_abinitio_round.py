@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import verglas as vg
-from verglas.refinement.abinitio import AbInitioSettings, Start
+from verglas.refinement.abinitio import AbInitioSettings, Start, held_evidence
 from verglas.refinement.abinitio_consensus import aspherical_fsc, compare
 from verglas.refinement.abinitio_contest import _winner, contest
 from verglas.refinement.abinitio_sign import better_sign, twin
@@ -46,6 +46,11 @@ def started(volume, problem, sigma2, symmetry="C1"):
     return Start(0, replace(model, scale=scale), PoseTable.unknown(len(problem)), np.zeros(1), np.zeros((1, 17)))
 
 
+def evaluated(start, problem):
+    """With the evidence that a finished start has."""
+    return replace(start, evidence=held_evidence(problem, SETTINGS, start.model, HELD, start.model.sigma2))
+
+
 def test_two_shells_with_other_patterns_do_not_agree():
     one, two = round_map(seed=0), round_map(seed=1)
     assert vg.fsc(one, two).curve[1:4].min() > 0.8
@@ -68,7 +73,8 @@ def test_spherical_maps_without_anything_else_keep_the_ordinary_fsc():
 def test_the_sign_that_explains_held_out_particles_is_kept(right):
     truth = round_map(share=1.0)
     problem, power, _, _ = prepared(images_of(truth, 0.5), SETTINGS)
-    first = started(truth.data if right else twin(truth.data), problem, first_noise(problem, power))
+    volume = truth.data if right else twin(truth.data)
+    first = evaluated(started(volume, problem, first_noise(problem, power)), problem)
     found = better_sign(problem, SETTINGS, first, HELD)
     assert np.corrcoef(aspherical(found.model.volumes[0]).ravel(), aspherical(truth.data).ravel())[0, 1] > 0.5
 
@@ -76,7 +82,7 @@ def test_the_sign_that_explains_held_out_particles_is_kept(right):
 def test_a_sharp_map_has_no_twin():
     truth = vg.simulate.density(vg.simulate.phantom(BOX, PIXEL_A, DIAMETER_A), BOX, PIXEL_A)
     problem, power, _, _ = prepared(images_of(truth, 5.0), SETTINGS)
-    first = started(truth.data, problem, first_noise(problem, power))
+    first = evaluated(started(truth.data, problem, first_noise(problem, power)), problem)
     assert better_sign(problem, SETTINGS, first, HELD) is first
 
 

@@ -18,6 +18,7 @@ import numpy.typing as npt
 from verglas import filters, fourier, ops
 from verglas.errors import InputError
 from verglas.geometry import euler_to_matrix, random_orientations
+from verglas.image import fourier_resample
 from verglas.reconstruction.accumulate import direct_grid
 from verglas.reconstruction.sums import Batch, add_batch, finish
 from verglas.refinement import abinitio_kept as kept
@@ -138,6 +139,11 @@ class AbInitioSettings:
         return "C1" if self.symmetry.lower() == AUTO else self.symmetry
 
     @property
+    def all_iterations(self) -> int:
+        """Of a start: mini-batches, and passes over all particles."""
+        return self.iterations + self.full_iterations
+
+    @property
     def starts_at_most(self) -> int:
         """Starts that may be made."""
         most = self.most_starts or (1 if self.starts == 1 else _MOST_STARTS)
@@ -155,6 +161,21 @@ def working_box(box: int, pixel_size_A: float, final_resolution_A: float) -> int
     """
     radius = int(np.ceil(box * pixel_size_A / final_resolution_A)) + _MARGIN_SHELLS
     return min(box, next((b for b in _BOXES if b >= 2 * radius + 2), box))
+
+
+def at_box(volume: Volume, box: int) -> Volume:
+    """A map in another box over the same field; grey values are per voxel, so that it projects to the same scale.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from verglas.refinement.abinitio import at_box
+    >>> float(at_box(np.ones((8, 8, 8), np.float32), 16).mean())
+    0.5
+    """
+    if len(volume) == box:
+        return volume
+    return np.ascontiguousarray(fourier_resample(volume, (box,) * 3) * np.float32(len(volume) / box), np.float32)
 
 
 @dataclass(frozen=True)
@@ -292,9 +313,11 @@ def run_start(
         now = method.begin(problem, settings, course, train, (number, sigma2))
     else:
         now = kept.restored(saved, direct_grid(problem.box, course.grid_radius))
-    total = method.iterations(settings)
+    total = settings.all_iterations
     while now.iteration < total:
         method.iterate(problem, course, train, now)
+        now.resolved = max(resolution_shell(c, course.last_radius, 0.143) for c in now.curves)
+        now.iteration += 1
         if keeper is not None:
             keeper.save(kept.taken(now, total))
         if tell is not None:
@@ -309,9 +332,6 @@ def run_start(
 class Method(Protocol):
     """How a start comes to its map."""
 
-    def iterations(self, settings: AbInitioSettings) -> int:
-        """In all."""
-
     def begin(
         self, problem: Problem, settings: AbInitioSettings, course: Course, train: IntArray,
         given: tuple[int, FloatArray],
@@ -319,15 +339,11 @@ class Method(Protocol):
         """A start before its first iteration; ``given`` are its number and the first noise."""
 
     def iterate(self, problem: Problem, course: Course, train: IntArray, now: kept.UnderWay) -> None:
-        """The next iteration, which moves the start on."""
+        """The next iteration: new maps and curves."""
 
 
 class StochasticEM(Method):
     """Mini-batches of posteriors over all poses."""
-
-    def iterations(self, settings: AbInitioSettings) -> int:
-        """Mini-batches, and passes over all particles."""
-        return settings.iterations + settings.full_iterations
 
     def begin(
         self, problem: Problem, settings: AbInitioSettings, course: Course, train: IntArray,
@@ -359,8 +375,6 @@ class StochasticEM(Method):
         fresh = batch.sums(now.rng.permutation(rows), now.poses)
         now.sums = fresh if now.sums is None else now.sums.moved(fresh, course.step_size(iteration))
         now.model, now.curves = updated(problem, now.model, now.sums)
-        now.resolved = max(resolution_shell(c, course.last_radius, 0.143) for c in now.curves)
-        now.iteration += 1
 
 
 def full_passes(problem: Problem, settings: AbInitioSettings, start: Start, train: IntArray, held: IntArray) -> Start:

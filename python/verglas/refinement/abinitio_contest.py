@@ -14,8 +14,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from verglas.image import fourier_resample
-from verglas.refinement.abinitio import AbInitioSettings, Course, Start, Tell, updated
+from verglas.refinement.abinitio import AbInitioSettings, Course, Start, Tell, at_box, updated
 from verglas.refinement.abinitio_step import BatchStep
 from verglas.refinement.problem import Problem
 from verglas.refinement.schedule import angles_in_plane
@@ -79,9 +78,7 @@ class Contest:
 
 def finer_model(coarse: HalfModel, problem: Problem, sigma2: FloatArray) -> HalfModel:
     """A model at the pixel size of another problem, its noise still to be learned."""
-    box = problem.box
-    scale = np.float32(coarse.volumes.shape[-1] / box)
-    volumes = np.stack([fourier_resample(v, (box,) * 3) * scale for v in coarse.volumes]).astype(np.float32)
+    volumes = np.stack([at_box(v, problem.box) for v in coarse.volumes])
     return replace(coarse, volumes=volumes, sigma2=sigma2.copy())
 
 
@@ -118,7 +115,7 @@ def contest(
     first, last = int(problem.shell_of(settings.final_resolution_A)), course.last_radius
     radii = [*np.linspace(first, last, _STAGES).round().astype(int), *[last] * (_PASSES - _STAGES)]
     for number, (group, start) in enumerate(entrants.items()):
-        folded[group] = replace(problem, settings=replace(problem.settings, symmetry=group))
+        folded[group] = problem.under(group)
         model = finer_model(start.model, problem, sigma2)
         for done, radius in enumerate(radii):
             step = BatchStep(folded[group], model, fine_step(course, int(radius)), course.grid_radius)

@@ -56,21 +56,21 @@ def better_sign(problem: Problem, settings: AbInitioSettings, start: Start, held
     problem : Problem
     settings : AbInitioSettings
     start : Start
-        Finished.
+        Finished; its evidence is that of these particles under its own noise.
     held : (m,) int64
         Particles that it has not learned from.
     """
     train = np.setdiff1d(np.arange(len(problem)), held)
     for k in range(len(start.model.volumes)):
         noise = start.model.sigma2
-        own, round_ = (held_evidence(problem, settings, m, held, noise).mean()
-                       for m in (start.model, _with_map(start, k, spherical_average, problem)))  # fmt: skip
-        if not 0 < own - round_ <= SHARP_NATS:
+        average = _with_map(start, k, spherical_average, problem)
+        gain = start.score - held_evidence(problem, settings, average, held, noise).mean()
+        if not 0 < gain <= SHARP_NATS:
             continue
         pair = [replace(start, model=m) for m in (start.model, _with_map(start, k, twin, problem))]
         same, other = (full_passes(problem, settings, s, train, held) for s in pair)
-        gain = [held_evidence(problem, settings, s.model, held, noise).mean() for s in (same, other)]
-        start = full_passes(problem, settings, same if gain[0] >= gain[1] else other, train, held)
+        evidence = [held_evidence(problem, settings, s.model, held, noise).mean() for s in (same, other)]
+        start = full_passes(problem, settings, same if evidence[0] >= evidence[1] else other, train, held)
     return start
 
 

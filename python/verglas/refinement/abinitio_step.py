@@ -191,18 +191,12 @@ class BatchStep:
             ops.polar_slices(s, self._grid, self.directions.matrices, polar, threads=self.threads) for s in self.spectra
         ])  # fmt: skip
 
-    def log_shift(self) -> FloatArray:
-        """Gaussian prior of the shifts, half of the range wide, summing to one."""
-        sigma = max(self.step.shift_range_px / 2, 1.0)
-        log_prior = -(self.shifts.astype(np.float64) ** 2).sum(axis=1) / (2 * sigma**2)
-        return log_prior - np.log(np.exp(log_prior).sum())
-
     def score(self, batch: ImageBatch) -> ops.Scores:
         """Search a batch."""
         return self.search.run(
             ops.polar(batch.centred(self.problem.image_mask), self.narrow, threads=self.threads), self.shifts,
             ctf=batch.params, pixel_size_A=self.problem.pixel_size_A,
-            inv_sigma2=batch.inv_sigma2[:, self.narrow.shells], log_shift=self.log_shift(),
+            inv_sigma2=batch.inv_sigma2[:, self.narrow.shells], log_shift=self.step.log_shift(),
             first_particle=int(batch.rows[0]), threads=self.threads,
         )  # fmt: skip
 

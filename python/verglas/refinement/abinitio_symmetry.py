@@ -174,7 +174,7 @@ def with_symmetry(
     for proposal in proposals(scores):
         found, upright = _upright(volume, curve, proposal, settings.threads)
         group = replace(settings, symmetry=found.symmetry)
-        folded = replace(problem, settings=replace(problem.settings, symmetry=found.symmetry))
+        folded = problem.under(found.symmetry)
         made, difference = _tried(problem, folded, settings, group, start, upright, held)
         gain, error = float(difference.mean()), float(difference.std(ddof=1) / np.sqrt(len(difference)))
         said = (

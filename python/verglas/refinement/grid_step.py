@@ -228,7 +228,7 @@ class GridStep:
             found = self.search.run(
                 ops.polar(batch.centred(problem.image_mask), self.narrow, **self.where), self.shifts,
                 ctf=batch.params, pixel_size_A=problem.pixel_size_A,
-                inv_sigma2=batch.inv_sigma2[:, self.narrow.shells], log_shift=self._log_shift(),
+                inv_sigma2=batch.inv_sigma2[:, self.narrow.shells], log_shift=self.step.log_shift(),
                 first_particle=int(batch.rows[0]), threads=self.threads,
             )  # fmt: skip
             posterior = ops.Posterior.from_scores(found, self.step.n_psi)
@@ -244,12 +244,6 @@ class GridStep:
             self._learn(batch, found, posterior, all_to_host(residuals), poses, totals)
             tick(len(batch))
         return HalfSums(self._sums(), totals)
-
-    def _log_shift(self) -> FloatArray:
-        """Gaussian prior of the shifts, a third of the range wide."""
-        sigma = max(self.step.shift_range_px / 2, 1.0)
-        log_prior = -(self.shifts.astype(np.float64) ** 2).sum(axis=1) / (2 * sigma**2)
-        return log_prior - np.log(np.exp(log_prior).sum())
 
     def _learn(
         self, batch: ImageBatch, found: ops.Scores, posterior: ops.Posterior, residuals: ops.Residuals,

@@ -25,7 +25,6 @@ from verglas.refinement.grid_step import DirectionGrid
 from verglas.refinement.problem import ImageBatch, Problem, image_batches
 from verglas.refinement.settings import Step
 from verglas.refinement.state import HalfModel, PoseTable
-from verglas.refinement.update import resolution_shell
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
@@ -180,10 +179,6 @@ def nearest(grid: DirectionGrid, problem: Problem, angles_deg: FloatArray) -> tu
 class HillClimbing(Method):
     """The method for :func:`verglas.refinement.abinitio.run_start`; one map."""
 
-    def iterations(self, settings: AbInitioSettings) -> int:
-        """All of them with all particles."""
-        return settings.iterations + settings.full_iterations
-
     def begin(
         self, problem: Problem, settings: AbInitioSettings, course: Course, train: IntArray,
         given: tuple[int, FloatArray],
@@ -213,5 +208,3 @@ class HillClimbing(Method):
         step.keep(train, now.poses.angles_deg[train])
         step.climb(train, now.rng)
         now.model, now.curves = updated(problem, now.model, step.sums(now.rng.permutation(train), now.poses))
-        now.resolved = max(resolution_shell(c, course.last_radius, 0.143) for c in now.curves)
-        now.iteration += 1

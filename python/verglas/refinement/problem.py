@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -151,6 +151,10 @@ class Problem:
     def resolution_of_A(self, shell: float) -> float:
         """Resolution of a shell."""
         return self.box * self.pixel_size_A / shell
+
+    def under(self, symmetry: str) -> Problem:
+        """The same particles under a point group."""
+        return replace(self, settings=replace(self.settings, symmetry=symmetry))
 
     def rows_of_half(self, half: int) -> IntArray:
         """Particles of a half set, in order."""

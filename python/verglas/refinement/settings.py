@@ -150,3 +150,9 @@ class Step:
         xy = np.stack(np.meshgrid(k, k), axis=-1).reshape(-1, 2) * self.shift_step_px
         near = np.hypot(*xy.T) <= max(self.shift_range_px, 0.5 * self.shift_step_px) + 1e-9
         return xy[near].astype(np.float32)
+
+    def log_shift(self) -> np.ndarray:
+        """(n,) float64, Gaussian prior of the shifts searched, half of the range wide, summing to one."""
+        sigma = max(self.shift_range_px / 2, 1.0)
+        log_prior = -(self.shifts_px().astype(np.float64) ** 2).sum(axis=1) / (2 * sigma**2)
+        return np.asarray(log_prior - np.log(np.exp(log_prior).sum()))

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from verglas.io import atomic_path
+from verglas.io import write_text
 from verglas.refinement.abinitio import Start
 from verglas.refinement.abinitio_consensus import Comparison, Verdict
 from verglas.refinement.abinitio_symmetry import SymmetryFound
@@ -102,8 +102,7 @@ def write_abinitio_page(folder: Path, shown: AbInitioShown, footer: str = "") ->
     Path
     """
     path = folder / "report.html"
-    with atomic_path(path) as temporary:
-        temporary.write_text(render(abinitio_page(shown, footer)), encoding="utf-8")
+    write_text(path, render(abinitio_page(shown, footer)))
     return path
 
 

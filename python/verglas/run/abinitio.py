@@ -15,7 +15,7 @@ from verglas._version import __version__
 from verglas.errors import InputError
 from verglas.image import plan_resample, resample_particles
 from verglas.io import read_particles, write_json, write_map, write_particles
-from verglas.refinement.abinitio import AUTO, AbInitioSettings, Start, finished, placed, working_box
+from verglas.refinement.abinitio import AUTO, AbInitioSettings, Start, at_box, finished, placed, working_box
 from verglas.refinement.abinitio_centre import centred
 from verglas.refinement.abinitio_consensus import Comparison, Verdict
 from verglas.refinement.abinitio_contest import FINEST_A
@@ -345,16 +345,12 @@ def _place_all(
 
 def _final_maps(best: Start, problem: Problem, given: Particles, mirror: bool) -> list[Map]:
     """Maps back on the particles' grid; grey values are per voxel, so that they project to the images' scale."""
-    box, made = given.box, []
+    made = []
     for volume in best.model.volumes:
         data = volume * problem.sphere
         if mirror:
             data = flip_hand(data)
-        if box != problem.box:
-            from verglas.image import fourier_resample
-
-            data = fourier_resample(data, (box,) * 3) * np.float32(problem.box / box)
-        made.append(Map(np.ascontiguousarray(data, np.float32), given.pixel_size_A))
+        made.append(Map(at_box(data, given.box), given.pixel_size_A))
     return made
 
 

@@ -8,8 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from verglas.image import fourier_resample
-from verglas.refinement.abinitio import AUTO, METHODS, AbInitioSettings, Course, Start, held_evidence, run_start
+from verglas.refinement.abinitio import AUTO, METHODS, AbInitioSettings, Course, Start, at_box, held_evidence, run_start
 from verglas.refinement.abinitio_consensus import (
     Comparison,
     Verdict,
@@ -76,8 +75,7 @@ def all_starts(
     nearly round, starts under groups tell more than further ones without.
     """
     if group:
-        problem = replace(problem, settings=replace(problem.settings, symmetry=group))
-        settings = replace(settings, symmetry=group)
+        problem, settings = problem.under(group), replace(settings, symmetry=group)
 
     def one(k: int) -> Start:
         start = run_start(
@@ -132,9 +130,8 @@ def among_groups(
     if result.winner is None or result.winner == "C1":
         return without, result
     won = tried[result.winner]
-    box = won.problem.box
-    learned = fourier_resample(result.maps[result.winner], (box,) * 3) * np.float32(problem.box / box)
-    model = replace(won.made[0].model, volumes=np.ascontiguousarray(learned[None], np.float32))
+    learned = at_box(result.maps[result.winner], won.problem.box)
+    model = replace(won.made[0].model, volumes=learned[None])
     return won.led_by(replace(won.made[0], model=model), won.problem, won.settings), result
 
 

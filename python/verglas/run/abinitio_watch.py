@@ -115,7 +115,7 @@ class Watch:
         """A start is done, perhaps by an earlier run."""
         if self.problem is None:
             return
-        total = method_of(self.settings).iterations(self.settings)
+        total = self.settings.all_iterations
         self.starts[start.number] = StartSoFar(
             start.number, total, total, None, start.model.volumes * self.problem.sphere, start.score
         )

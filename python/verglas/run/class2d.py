@@ -23,7 +23,7 @@ from verglas.classification import (
 from verglas.classification.classes import with_stability
 from verglas.classification.kept import Standing, standing
 from verglas.errors import InputError
-from verglas.io import atomic_path, read_particles, read_star, write_particles, write_stack, write_star
+from verglas.io import read_particles, read_star, write_bytes, write_particles, write_stack, write_star, write_text
 from verglas.report import class2d as report
 from verglas.report.html import Page
 from verglas.run.checkpoint import Checkpoints, Part
@@ -124,8 +124,7 @@ def class2d_files(job: Class2DJob) -> Class2DSummary:
     found = with_stability(found, others)
     files = _write(found, job, course.log)
     summary = Class2DSummary(found, files, time.perf_counter() - started)
-    with atomic_path(job.out / "summary.json") as temporary:
-        temporary.write_text(json.dumps(summary.as_dict(), indent=1) + "\n")
+    write_text(job.out / "summary.json", json.dumps(summary.as_dict(), indent=1) + "\n")
     checkpoints.remove()
     return summary
 
@@ -213,11 +212,8 @@ def _write(found: Classes2D, job: Class2DJob, log: list[str]) -> list[Path]:
     general: dict[str, object] = {"verglasSignalFound": int(found.signal), "verglasEmptyClass": found.empty_class or 0}
     write_star(files[1], {_GENERAL: general, _TABLE: class_star(found, files[0].name)})
     write_particles(files[2], found.particles)
-    with atomic_path(files[3]) as temporary:
-        temporary.write_bytes(report.montage(found))
-    with atomic_path(files[4]) as temporary:
-        page = report.page(found, _shown(job.settings), log, footer_text(job.particles))
-        temporary.write_text(page, encoding="utf-8")
+    write_bytes(files[3], report.montage(found))
+    write_text(files[4], report.page(found, _shown(job.settings), log, footer_text(job.particles)))
     return files
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from verglas._version import __version__
-from verglas.io import atomic_path
+from verglas.io import write_text
 from verglas.report.html import Page, render
 from verglas.run.refine_folder import now_text
 
@@ -37,7 +37,6 @@ class LivePage:
         begun = time.monotonic()
         if not now and begun < self.next:
             return
-        with atomic_path(self.path) as temporary:
-            temporary.write_text(render(drawn()), encoding="utf-8")
+        write_text(self.path, render(drawn()))
         end = time.monotonic()
         self.next = end + max(EVERY_S, _COST * (end - begun))
