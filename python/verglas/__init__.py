@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from verglas._version import __version__
 from verglas.errors import DeviceError, FormatError, InputError, VerglasError, VerglasWarning
-from verglas.types import ArraySource, Map, Micrograph, Optics, Poses
+from verglas.types import ArraySource, Map, Micrograph, Movie, Optics, Poses
 
 # name -> module that holds it, loaded when first asked for
 _LAZY = {
@@ -102,6 +102,7 @@ __all__ = [
     "InputError",
     "Map",
     "Micrograph",
+    "Movie",
     "Optics",
     "Particles",
     "Picks",

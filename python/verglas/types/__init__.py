@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from verglas.types.images import ArraySource, ImageSource
 from verglas.types.map import Map
 from verglas.types.micrograph import Micrograph, Picks
+from verglas.types.movie import FrameArray, FrameSource, Movie
 from verglas.types.optics import Optics
 from verglas.types.poses import FloatArray, Poses
 from verglas.types.snapshot import Keeper, Snapshot
@@ -19,8 +20,8 @@ if TYPE_CHECKING:
     from verglas.types.particles import Particles
 
 __all__ = [
-    "ArraySource", "FloatArray", "ImageSource", "Keeper", "Map", "Micrograph", "Optics", "Particles", "Picks", "Poses",
-    "Snapshot",
+    "ArraySource", "FloatArray", "FrameArray", "FrameSource", "ImageSource", "Keeper", "Map", "Micrograph", "Movie",
+    "Optics", "Particles", "Picks", "Poses", "Snapshot",
 ]  # fmt: skip
 
 
