@@ -48,18 +48,29 @@ def success(
         begun, cpu = time.perf_counter(), time.process_time()
         found = vg.abinitio(particles, symmetry, 145.0, starts=starts, seed=seed)
         row = {
-            "what": "success", "symmetry": symmetry, "particles": n, "seed": seed,
-            "starts": found.verdict.starts, "seconds": round(time.perf_counter() - begun, 1),
-            "processor_seconds": round(time.process_time() - cpu, 1), "verdict": found.verdict.kind,
-            "agreeing": found.verdict.agreeing, "fsc05_A": round(agreement_A(truth, found.map), 2),
-        }  # fmt: skip
+            "what": "success",
+            "symmetry": symmetry,
+            "particles": n,
+            "seed": seed,
+            "starts": found.verdict.starts,
+            "seconds": round(time.perf_counter() - begun, 1),
+            "processor_seconds": round(time.process_time() - cpu, 1),
+            "verdict": found.verdict.kind,
+            "agreeing": found.verdict.agreeing,
+            "fsc05_A": round(agreement_A(truth, found.map), 2),
+        }
         print(row, flush=True)
         rows.append(row)
     good = [r["fsc05_A"] <= WITHIN_A for r in rows]
     total = {
-        "what": "successes", "symmetry": symmetry, "particles": n, "starts_at_least": starts, "seeds": len(good),
-        "good": sum(good), "longest_seconds": max(r["seconds"] for r in rows),
-    }  # fmt: skip
+        "what": "successes",
+        "symmetry": symmetry,
+        "particles": n,
+        "starts_at_least": starts,
+        "seeds": len(good),
+        "good": sum(good),
+        "longest_seconds": max(r["seconds"] for r in rows),
+    }
     print(total, flush=True)
     return [*rows, total]
 
@@ -80,11 +91,14 @@ def symmetry_found(symmetry: str) -> dict[str, Any]:
     found = vg.abinitio(particles, "auto", 145.0, starts=1)
     assert found.symmetry is not None
     return {
-        "what": "symmetry", "true": symmetry, "found": found.symmetry.symmetry,
-        "gain_nats": round(found.symmetry.gain, 2), "gain_error": round(found.symmetry.gain_error, 2),
+        "what": "symmetry",
+        "true": symmetry,
+        "found": found.symmetry.symmetry,
+        "gain_nats": round(found.symmetry.gain, 2),
+        "gain_error": round(found.symmetry.gain_error, 2),
         "fsc05_A": round(agreement_A(vg.simulate.density(model, BOX, PIXEL_A), found.map), 2),
         "seconds": round(time.perf_counter() - begun, 1),
-    }  # fmt: skip
+    }
 
 
 def averages() -> dict[str, Any]:
@@ -103,10 +117,13 @@ def averages() -> dict[str, Any]:
     begun = time.perf_counter()
     found = vg.abinitio(many[::30].with_source(vg.ArraySource(means, PIXEL_A)), "C1", 145.0)
     return {
-        "what": "class averages", "averages": 100, "verdict": found.verdict.kind, "starts": found.verdict.starts,
+        "what": "class averages",
+        "averages": 100,
+        "verdict": found.verdict.kind,
+        "starts": found.verdict.starts,
         "fsc05_A": round(agreement_A(vg.simulate.density(model, BOX, PIXEL_A), found.map), 2),
         "seconds": round(time.perf_counter() - begun, 1),
-    }  # fmt: skip
+    }
 
 
 def two_structures(options: argparse.Namespace) -> dict[str, Any]:
@@ -132,10 +149,12 @@ def common_lines(n: int) -> dict[str, Any]:
     found = synchronise(find_common_lines(images, 18, diameter_px=92, n_theta=180))
     error = orientation_error_deg(found.angles_deg, p.poses.angles_deg)
     return {
-        "what": "common lines", "images": n, "mean_error_deg": round(float(error.mean()), 2),
+        "what": "common lines",
+        "images": n,
+        "mean_error_deg": round(float(error.mean()), 2),
         "gap": round(found.gap, 3),
         "seconds": round(time.perf_counter() - begun, 1),
-    }  # fmt: skip
+    }
 
 
 def main() -> None:

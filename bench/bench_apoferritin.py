@@ -29,20 +29,45 @@ from common import write
 
 _AT_A = (9.6, 6.9)
 _RELION = {
-    "what": "RELION 5, accelerated CPU path, 3 ranks, as reported with the data", "seconds": 917.0, "iterations": 17,
-    "unmasked_A": 7.1, "masked_A": 6.9, "model_9.6": 0.64, "model_6.9": 0.41,
-}  # fmt: skip
+    "what": "RELION 5, accelerated CPU path, 3 ranks, as reported with the data",
+    "seconds": 917.0,
+    "iterations": 17,
+    "unmasked_A": 7.1,
+    "masked_A": 6.9,
+    "model_9.6": 0.64,
+    "model_6.9": 0.41,
+}
 
 
 def extract(args: argparse.Namespace, out: Path, ctf: Path) -> float:
     """Seconds."""
     folder = args.data / "apoferritin"
     micrographs = [str(path) for path in sorted(folder.glob("*.tif"))][: args.micrographs]
-    seconds, _, _ = command([
-        "extract", *micrographs, "--picks", str(folder / "picks.star"), "--box", str(args.box),
-        "--out", str(out), "--pixel-size", "1.5", "--diameter", "140", "--ctf", str(ctf), "--voltage", "300", "--cs",
-        "0.01", "--amplitude-contrast", "0.07", "--json",
-    ])  # fmt: skip
+    seconds, _, _ = command(
+        [
+            "extract",
+            *micrographs,
+            "--picks",
+            str(folder / "picks.star"),
+            "--box",
+            str(args.box),
+            "--out",
+            str(out),
+            "--pixel-size",
+            "1.5",
+            "--diameter",
+            "140",
+            "--ctf",
+            str(ctf),
+            "--voltage",
+            "300",
+            "--cs",
+            "0.01",
+            "--amplitude-contrast",
+            "0.07",
+            "--json",
+        ]
+    )
     return seconds
 
 
@@ -64,25 +89,46 @@ def refined(name: str, ctf: Path, args: argparse.Namespace, folder: Path) -> dic
     seconds_extract = extract(args, out, ctf)
     particles = vg.read_particles(out / "particles.star")
     density = vg.simulate.density(
-        vg.simulate.read_model(args.data / "models" / "7a4m.cif.gz", assembly="1"), args.box, particles.pixel_size_A,
+        vg.simulate.read_model(args.data / "models" / "7a4m.cif.gz", assembly="1"),
+        args.box,
+        particles.pixel_size_A,
         b_factor_A2=60.0,
-    )  # fmt: skip
+    )
     vg.write_map(out / "init.mrc", apply(density, low_pass(25.0)))
-    seconds, peak_GB, told = command([
-        "refine", str(out / "particles.star"), "--reference", str(out / "init.mrc"), "--symmetry", "O",
-        "--diameter", "140", "--initial-resolution", "25", "--out", str(out / "run"), "--json",
-        *shlex.split(args.options),
-    ])  # fmt: skip
+    seconds, peak_GB, told = command(
+        [
+            "refine",
+            str(out / "particles.star"),
+            "--reference",
+            str(out / "init.mrc"),
+            "--symmetry",
+            "O",
+            "--diameter",
+            "140",
+            "--initial-resolution",
+            "25",
+            "--out",
+            str(out / "run"),
+            "--json",
+            *shlex.split(args.options),
+        ]
+    )
     found = json.loads(told)
     record = json.loads((out / "run" / "postprocess.json").read_text())
     curves = np.genfromtxt(out / "run" / "fsc.csv", delimiter=",", names=True)
     mask = vg.read_map(out / "run" / "mask.mrc")
     unmasked = vg.fsc(*(vg.read_map(out / "run" / f"half{i}.mrc") for i in (1, 2)))
     row = {
-        "what": name, "particles": len(particles), "excluded": found["excluded"], "seconds_extract": seconds_extract,
-        "seconds": seconds, "iterations": found["iterations"], "peak_GB": peak_GB,
-        "randomised_from_A": record.get("randomised_from_A"), "b_factor_A2": found["b_factor_A2"],
-    }  # fmt: skip
+        "what": name,
+        "particles": len(particles),
+        "excluded": found["excluded"],
+        "seconds_extract": seconds_extract,
+        "seconds": seconds,
+        "iterations": found["iterations"],
+        "peak_GB": peak_GB,
+        "randomised_from_A": record.get("randomised_from_A"),
+        "b_factor_A2": found["b_factor_A2"],
+    }
     for curve in ("unmasked", "masked", "corrected"):
         one = replace(unmasked, curve=curves[curve])
         row[f"{curve}_A"] = one.resolution_A()

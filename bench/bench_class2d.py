@@ -74,11 +74,19 @@ def speed(n: int, k: int) -> dict[str, Any]:
     size = found.table["particles"].to_numpy()[:k]
     resolution = found.table["resolution_A"].to_numpy()[:k]
     return {
-        "case": "speed", "particles": n, "box": 128, "classes": k, "wall_s": wall, "processor_s": cpu,
-        "iterations": len(found.record), "changed_last": found.record[-1].changed,
-        "finest_data_A": found.record[-1].resolution_A, "largest_over_mean": float(size.max() / size.mean()),
-        "empty_classes": int((size == 0).sum()), "median_resolution_A": float(np.median(resolution)),
-    }  # fmt: skip
+        "case": "speed",
+        "particles": n,
+        "box": 128,
+        "classes": k,
+        "wall_s": wall,
+        "processor_s": cpu,
+        "iterations": len(found.record),
+        "changed_last": found.record[-1].changed,
+        "finest_data_A": found.record[-1].resolution_A,
+        "largest_over_mean": float(size.max() / size.mean()),
+        "empty_classes": int((size == 0).sum()),
+        "median_resolution_A": float(np.median(resolution)),
+    }
 
 
 def quality(n: int, noise_share: float, seed: int) -> dict[str, Any]:
@@ -89,12 +97,17 @@ def quality(n: int, noise_share: float, seed: int) -> dict[str, Any]:
     np.add.at(table, (label[real], truth[real]), 1)
     size = np.bincount(label, minlength=VIEWS + 1)[:VIEWS]
     return {
-        "case": "planted views", "particles": len(truth), "noise_share": noise_share, "seed": seed,
+        "case": "planted views",
+        "particles": len(truth),
+        "noise_share": noise_share,
+        "seed": seed,
         "right": float(table[linear_sum_assignment(-table)].sum() / real.sum()),
         "largest_over_mean": float(size.max() / size.mean()),
         "noise_in_junk": float((label[~real] == VIEWS).mean()) if (~real).any() else None,
-        "signal": found.signal, "wall_s": wall, "processor_s": cpu,
-    }  # fmt: skip
+        "signal": found.signal,
+        "wall_s": wall,
+        "processor_s": cpu,
+    }
 
 
 def pure_noise(n: int) -> dict[str, Any]:
@@ -102,9 +115,13 @@ def pure_noise(n: int) -> dict[str, Any]:
     optics = planted(10, 0.0, 0)[0].optics[np.arange(n) % 10]
     found, wall, cpu = clocked(vg.Particles.from_images(images, 3.0, optics=optics), VIEWS, diameter_A=150)
     return {
-        "case": "pure noise", "particles": n, "signal": found.signal, "wall_s": wall, "processor_s": cpu,
+        "case": "pure noise",
+        "particles": n,
+        "signal": found.signal,
+        "wall_s": wall,
+        "processor_s": cpu,
         "largest_evidence_sigma": max(line.evidence for line in found.record),
-    }  # fmt: skip
+    }
 
 
 def growth(n: int) -> dict[str, Any]:
@@ -114,16 +131,31 @@ def growth(n: int) -> dict[str, Any]:
         stem = Path(folder) / "particles"
         particles = vg.simulate.particles(model, n, 64, 3.0, snr=0.1, seed=0)
         vg.write_particles(stem.with_suffix(".star"), particles, stack=stem.with_suffix(".mrcs"))
-        seconds, peak, told = command([
-            "class2d", str(stem.with_suffix(".star")), "-K", "20", "--diameter", "150", "--out", f"{folder}/out",
-            "--json",
-        ])  # fmt: skip
+        seconds, peak, told = command(
+            [
+                "class2d",
+                str(stem.with_suffix(".star")),
+                "-K",
+                "20",
+                "--diameter",
+                "150",
+                "--out",
+                f"{folder}/out",
+                "--json",
+            ]
+        )
     record = json.loads(told)["record"]
     passes = sum(line["particles"] for line in record)
     return {
-        "case": "growth", "particles": n, "box": 64, "classes": 20, "wall_s": seconds, "peak_GB": peak,
-        "iterations": len(record), "ms_per_particle_and_iteration": 1e3 * seconds / passes,
-    }  # fmt: skip
+        "case": "growth",
+        "particles": n,
+        "box": 64,
+        "classes": 20,
+        "wall_s": seconds,
+        "peak_GB": peak,
+        "iterations": len(record),
+        "ms_per_particle_and_iteration": 1e3 * seconds / passes,
+    }
 
 
 def nearest_A(table: pd.DataFrame, truth: pd.DataFrame, pixel_size_A: float) -> np.ndarray:
@@ -144,30 +176,88 @@ def apoferritin(data: Path, k: int = 5) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         micrographs = [str(p) for p in sorted(data.glob("*.tif"))]
-        command(["pick", *micrographs, "--diameter", "130", "--pixel-size", f"{pixel_A}", "--out", f"{folder}/pick",
-                 "--no-pictures"])  # fmt: skip
+        command(
+            [
+                "pick",
+                *micrographs,
+                "--diameter",
+                "130",
+                "--pixel-size",
+                f"{pixel_A}",
+                "--out",
+                f"{folder}/pick",
+                "--no-pictures",
+            ]
+        )
         own = next(iter(vg.io.read_star(folder / "pick" / "picks.star").values()))
         own = own[["rlnMicrographName", "rlnCoordinateX", "rlnCoordinateY"]]
         at = np.repeat(own["rlnMicrographName"].unique(), 400)
-        random = pd.DataFrame({"rlnMicrographName": at, "rlnCoordinateX": rng.uniform(70, 1170, len(at)),
-                               "rlnCoordinateY": rng.uniform(70, 1130, len(at))})  # fmt: skip
+        random = pd.DataFrame(
+            {
+                "rlnMicrographName": at,
+                "rlnCoordinateX": rng.uniform(70, 1170, len(at)),
+                "rlnCoordinateY": rng.uniform(70, 1130, len(at)),
+            }
+        )
         random = random[nearest_A(random, truth, pixel_A) > 75]
         random = random.iloc[rng.permutation(len(random))[: len(own) // 3]]
         mixed = pd.concat([own, random]).sort_values("rlnMicrographName", kind="stable")
         vg.io.write_star(folder / "mixed.star", {"": mixed})
-        command(["extract", *micrographs, "--picks", f"{folder}/mixed.star", "--box", "128", "--pixel-size",
-                 f"{pixel_A}", "--diameter", "140", "--out", f"{folder}/ex", "--ctf", str(data / "ctf_quickfit.tsv"),
-                 "--voltage", "300", "--cs", "0.01", "--amplitude-contrast", "0.07"])  # fmt: skip
-        seconds, peak, told = command(["class2d", f"{folder}/ex/particles.star", "-K", str(k), "--diameter", "150",
-                                       "--out", f"{folder}/c", "--json"])  # fmt: skip
+        command(
+            [
+                "extract",
+                *micrographs,
+                "--picks",
+                f"{folder}/mixed.star",
+                "--box",
+                "128",
+                "--pixel-size",
+                f"{pixel_A}",
+                "--diameter",
+                "140",
+                "--out",
+                f"{folder}/ex",
+                "--ctf",
+                str(data / "ctf_quickfit.tsv"),
+                "--voltage",
+                "300",
+                "--cs",
+                "0.01",
+                "--amplitude-contrast",
+                "0.07",
+            ]
+        )
+        seconds, peak, told = command(
+            [
+                "class2d",
+                f"{folder}/ex/particles.star",
+                "-K",
+                str(k),
+                "--diameter",
+                "150",
+                "--out",
+                f"{folder}/c",
+                "--json",
+            ]
+        )
         chosen = json.loads(told)["selection"]
         particles = vg.read_particles(folder / "c" / "particles.star").table
     right = nearest_A(particles, truth, pixel_A) < 30
     kept = np.isin(particles["rlnClassNumber"].to_numpy(int), chosen["classes"])
-    return {"case": "apoferritin", "particles": len(particles), "right": int(right.sum()), "classes": k,
-            "kept_classes": len(chosen["classes"]), "kept": int(kept.sum()), "kept_right": int((kept & right).sum()),
-            "purity": float(right[kept].mean()), "recall": float(kept[right].mean()), "state": chosen["state"],
-            "wall_s": seconds, "peak_GB": peak}  # fmt: skip
+    return {
+        "case": "apoferritin",
+        "particles": len(particles),
+        "right": int(right.sum()),
+        "classes": k,
+        "kept_classes": len(chosen["classes"]),
+        "kept": int(kept.sum()),
+        "kept_right": int((kept & right).sum()),
+        "purity": float(right[kept].mean()),
+        "recall": float(kept[right].mean()),
+        "state": chosen["state"],
+        "wall_s": seconds,
+        "peak_GB": peak,
+    }
 
 
 def main() -> None:

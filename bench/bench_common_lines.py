@@ -45,15 +45,22 @@ def main() -> None:
                 "search, 1 thread": lambda x=lines, y=loss: ops.common_lines(x, y, threads=1),
                 "search, 2 threads": lambda x=lines, y=loss: ops.common_lines(x, y, threads=2),
                 "search, NumPy": lambda x=lines, y=loss: numpy_search(x, y),
-                "scores of 1000 orientations, 1 thread": lambda x=lines, y=loss, r=rotations, c=candidates, i=image:
-                    ops.common_line_scores(x, y, r, c, i, threads=1),
+                "scores of 1000 orientations, 1 thread": lambda x=lines, y=loss, r=rotations, c=candidates, i=image: (
+                    ops.common_line_scores(x, y, r, c, i, threads=1)
+                ),
             },
             repeats=5,
-        )  # fmt: skip
+        )
         for name, time in times.items():
             pairs = n * (n - 1) / 2 if "search" in name else 1000 * (n - 1)
-            row = {"n": n, "directions": 2 * HALF, "depth": DEPTH, "what": name, **time,
-                   "pairs_per_s": 1e3 * pairs / time["ms"]}  # fmt: skip
+            row = {
+                "n": n,
+                "directions": 2 * HALF,
+                "depth": DEPTH,
+                "what": name,
+                **time,
+                "pairs_per_s": 1e3 * pairs / time["ms"],
+            }
             if "search" in name:
                 row["GFLOP_per_s"] = 1e-6 * pairs * 4 * HALF**2 * DEPTH / time["ms"]
                 row["times_faster_than_numpy"] = times["search, NumPy"]["ms"] / time["ms"]

@@ -81,14 +81,23 @@ def row(images: np.ndarray, reach: int | None, threads: int, repeats: int) -> di
     gflop = n * 2 * 2.5 * box**2 * np.log2(box**2) / 1e9
     ms = {name: t["ms"] for name, t in times.items()}
     return {
-        "what": "shifts", "box": box, "images": n, "threads": threads, "rounds": repeats,
+        "what": "shifts",
+        "box": box,
+        "images": n,
+        "threads": threads,
+        "rounds": repeats,
         "max_shift_px": "all" if reach is None else reach,
-        "ms": ms["parabola"], "us_per_image": 1e3 * ms["parabola"] / n, "GFLOP_per_s": 1e3 * gflop / ms["parabola"],
-        "scipy_ms": ms["scipy"], "scipy_GFLOP_per_s": 1e3 * gflop / ms["scipy"],
+        "ms": ms["parabola"],
+        "us_per_image": 1e3 * ms["parabola"] / n,
+        "GFLOP_per_s": 1e3 * gflop / ms["parabola"],
+        "scipy_ms": ms["scipy"],
+        "scipy_GFLOP_per_s": 1e3 * gflop / ms["scipy"],
         "speedup": ms["scipy"] / ms["parabola"],
-        "newton_ms": ms["newton"], "newton_speedup": ms["scipy"] / ms["newton"],
-        "newton_half_band_ms": ms["half band"], "largest_score_difference": float(agree),
-    }  # fmt: skip
+        "newton_ms": ms["newton"],
+        "newton_speedup": ms["scipy"] / ms["newton"],
+        "newton_half_band_ms": ms["half band"],
+        "largest_score_difference": float(agree),
+    }
 
 
 def rotation_row(images: np.ndarray, threads: int, repeats: int) -> dict[str, float | int | str]:
@@ -97,8 +106,16 @@ def rotation_row(images: np.ndarray, threads: int, repeats: int) -> dict[str, fl
     options = {"max_shift_px": 2, "radius_px": (1.0, 0.35 * box), "threads": threads}
     searches = ops.correlate_rotations(images[:1], images[0], **options).searches
     ms = timed(lambda: ops.correlate_rotations(images, images[0], **options), repeats)["ms"]
-    return {"what": "rotations", "box": box, "images": n, "threads": threads, "searches": searches, "ms": ms,
-            "us_per_image": 1e3 * ms / n, "us_per_search": 1e3 * ms / n / searches}  # fmt: skip
+    return {
+        "what": "rotations",
+        "box": box,
+        "images": n,
+        "threads": threads,
+        "searches": searches,
+        "ms": ms,
+        "us_per_image": 1e3 * ms / n,
+        "us_per_search": 1e3 * ms / n / searches,
+    }
 
 
 def main() -> None:

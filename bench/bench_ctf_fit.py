@@ -24,7 +24,7 @@ import numpy as np
 import verglas as vg
 from verglas.io import read_ctf_table
 from verglas.optics import wavelength_A
-from verglas.preprocess.ctf_spectrum import tile_spectra
+from verglas.optics.fit.spectrum import tile_spectra
 
 from common import RESULTS, ROOT, timed, write
 
@@ -42,21 +42,35 @@ def simulated(kind: str, n: int) -> dict[str, Any]:
         phase = rng.uniform(20, 150) if kind == "phase shift" else 0.0
         tilt = rng.uniform(5, 30) if kind == "tilt" else 0.0
         m, truth = vg.simulate.micrograph(
-            shape=(2048, 2048), pixel_size_A=1.5, defocus_u_A=mean + difference / 2, seed=1000 + i,
-            defocus_v_A=mean - difference / 2, defocus_angle_deg=angle, phase_shift_deg=phase, ice=0.4,
-            b_factor_A2=100, tilt_deg=tilt, tilt_axis_deg=rng.uniform(0, 360),
-        )  # fmt: skip
+            shape=(2048, 2048),
+            pixel_size_A=1.5,
+            defocus_u_A=mean + difference / 2,
+            seed=1000 + i,
+            defocus_v_A=mean - difference / 2,
+            defocus_angle_deg=angle,
+            phase_shift_deg=phase,
+            ice=0.4,
+            b_factor_A2=100,
+            tilt_deg=tilt,
+            tilt_axis_deg=rng.uniform(0, 360),
+        )
         fit = vg.estimate_ctf(m, phase_shift_deg=(0, 180) if kind == "phase shift" else 0.0, tilt=kind == "tilt")
         normal, true = np.array([*fit.gradient, 1]), np.array([*truth.scene.gradient, 1])
         cosine = min(1.0, normal @ true / np.linalg.norm(normal) / np.linalg.norm(true))
         places = rng.uniform(0, 2047, (100, 2))
         local = fit.optics_at(places).defocus_u_A - truth.scene.optics(places).defocus_u_A
-        found.append((
-            abs(fit.defocus_A - mean), abs(fit.astigmatism_A - difference),
-            abs((fit.optics.defocus_angle_deg[0] - angle + 90) % 180 - 90) if difference > 100 else np.nan,
-            abs(fit.optics.phase_shift_deg[0] - phase), np.rad2deg(np.arccos(cosine)), np.median(np.abs(local)),
-            abs(fit.b_factor_A2 / 100 - 1), fit.merit,
-        ))  # fmt: skip
+        found.append(
+            (
+                abs(fit.defocus_A - mean),
+                abs(fit.astigmatism_A - difference),
+                abs((fit.optics.defocus_angle_deg[0] - angle + 90) % 180 - 90) if difference > 100 else np.nan,
+                abs(fit.optics.phase_shift_deg[0] - phase),
+                np.rad2deg(np.arccos(cosine)),
+                np.median(np.abs(local)),
+                abs(fit.b_factor_A2 / 100 - 1),
+                fit.merit,
+            )
+        )
     names = ("defocus_A", "astigmatism_A", "angle_deg", "phase_shift_deg", "tilt_deg", "local_defocus_A", "b_factor")
     middle, worst = np.nanmedian(found, axis=0), np.nanmax(found, axis=0)
     row: dict[str, Any] = {"what": f"simulated, {kind}", "n": n}
@@ -78,10 +92,15 @@ def speed() -> list[dict[str, Any]]:
 
 
 def noise(n: int) -> dict[str, Any]:
-    fits = [vg.estimate_ctf(vg.simulate.micrograph(shape=(1024, 1024), ice=0.0, detector=0.5, seed=i)[0])
-            for i in range(n)]  # fmt: skip
-    return {"what": "no rings", "n": n, "highest_merit": max(f.merit for f in fits),
-            "set_aside": sum(bool(f.reason) for f in fits)}  # fmt: skip
+    fits = [
+        vg.estimate_ctf(vg.simulate.micrograph(shape=(1024, 1024), ice=0.0, detector=0.5, seed=i)[0]) for i in range(n)
+    ]
+    return {
+        "what": "no rings",
+        "n": n,
+        "highest_merit": max(f.merit for f in fits),
+        "set_aside": sum(bool(f.reason) for f in fits),
+    }
 
 
 def crude_defocus(m: vg.Micrograph, contrast: float) -> float:
@@ -117,21 +136,35 @@ def apoferritin() -> list[dict[str, Any]]:
             b: vg.estimate_ctf(m, resolution_A=b, **near).defocus_A for b in ((20.0, 8.0), (12.0, 4.0), (8.0, 4.0))
         }
         crude = {w: crude_defocus(m, w) for w in (0.0, 0.07)}
-        rows.append({
-            "what": "apoferritin", "micrograph": path.name, "defocus_A": fit.defocus_A, "error_A": float(fit.errors[0]),
-            "astigmatism_A": fit.astigmatism_A, "angle_deg": float(fit.optics.defocus_angle_deg[0]), "merit": fit.merit,
-            "resolution_A": fit.resolution_A, "minus_quickfit_A": fit.defocus_A - float(quick[path.name]),
-            "minus_quickfit_without_amplitude_contrast_A": without.defocus_A - float(quick[path.name]),
-            "crude_without_amplitude_contrast_minus_quickfit_A": crude[0.0] - float(quick[path.name]),
-            "crude_minus_fit_A": crude[0.07] - fit.defocus_A,
-            **{f"fit_{coarse:g}_to_{fine:g}_A_minus_fit_A": z - fit.defocus_A for (coarse, fine), z in bands.items()},
-        })  # fmt: skip
+        rows.append(
+            {
+                "what": "apoferritin",
+                "micrograph": path.name,
+                "defocus_A": fit.defocus_A,
+                "error_A": float(fit.errors[0]),
+                "astigmatism_A": fit.astigmatism_A,
+                "angle_deg": float(fit.optics.defocus_angle_deg[0]),
+                "merit": fit.merit,
+                "resolution_A": fit.resolution_A,
+                "minus_quickfit_A": fit.defocus_A - float(quick[path.name]),
+                "minus_quickfit_without_amplitude_contrast_A": without.defocus_A - float(quick[path.name]),
+                "crude_without_amplitude_contrast_minus_quickfit_A": crude[0.0] - float(quick[path.name]),
+                "crude_minus_fit_A": crude[0.07] - fit.defocus_A,
+                **{
+                    f"fit_{coarse:g}_to_{fine:g}_A_minus_fit_A": z - fit.defocus_A
+                    for (coarse, fine), z in bands.items()
+                },
+            }
+        )
     names = [name for name in rows[0] if "minus" in name]
     total: dict[str, Any] = {"what": "apoferritin, all", "n": len(rows)}
     for name in names:
         values = np.abs([row[name] for row in rows])
-        total |= {f"median_abs_{name}": float(np.median(values)), f"max_abs_{name}": float(values.max()),
-                  f"median_{name}": float(np.median([row[name] for row in rows]))}  # fmt: skip
+        total |= {
+            f"median_abs_{name}": float(np.median(values)),
+            f"max_abs_{name}": float(values.max()),
+            f"median_{name}": float(np.median([row[name] for row in rows])),
+        }
     return [*rows, total]
 
 

@@ -21,17 +21,26 @@ def main() -> None:
         params = np.tile([[15000.0, 14000.0, 30, 300, 2.7, 0.1, 0, 0, 1]], (20, 1))
         times = compare(
             {
-                f"ctf_score{', derivatives' * d}, {t} thread{'s' * (t > 1)}":
-                lambda d=d, t=t, s=spectrum, p=params: ops.ctf_score(p, *s, derivatives=bool(d), threads=t)
-                for d in (0, 1) for t in (1, 2)
+                f"ctf_score{', derivatives' * d}, {t} thread{'s' * (t > 1)}": lambda d=d, t=t, s=spectrum, p=params: (
+                    ops.ctf_score(p, *s, derivatives=bool(d), threads=t)
+                )
+                for d in (0, 1)
+                for t in (1, 2)
             }
             | {"reference float64, derivatives": lambda s=spectrum, p=params[:1]: reference.ctf_score.ctf_score(p, *s)},
             repeats=9,
-        )  # fmt: skip
+        )
         for name, time in times.items():
             count = 1 if "reference" in name else len(params)
-            rows.append({"pixels": pixels, "rows": count, "what": name, **time,
-                         "ns_per_pixel": 1e6 * time["ms_min"] / count / pixels})  # fmt: skip
+            rows.append(
+                {
+                    "pixels": pixels,
+                    "rows": count,
+                    "what": name,
+                    **time,
+                    "ns_per_pixel": 1e6 * time["ms_min"] / count / pixels,
+                }
+            )
     write("ctf_score", rows, peer="reference.ctf_score (NumPy float64)")
 
 

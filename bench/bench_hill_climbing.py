@@ -35,21 +35,34 @@ def starts(symmetry: str, options: argparse.Namespace) -> list[dict[str, Any]]:
             begun = time.process_time()
             found = vg.abinitio(particles, symmetry, 145.0, starts=1, seed=seed, method=method, threads=1)
             row = {
-                "what": "start", "symmetry": symmetry, "particles": options.particles, "snr": options.snr,
-                "method": method, "seed": seed, "processor_seconds": round(time.process_time() - begun, 1),
-                "verdict": found.verdict.kind, "gain_nats": round(found.verdict.gain, 1),
+                "what": "start",
+                "symmetry": symmetry,
+                "particles": options.particles,
+                "snr": options.snr,
+                "method": method,
+                "seed": seed,
+                "processor_seconds": round(time.process_time() - begun, 1),
+                "verdict": found.verdict.kind,
+                "gain_nats": round(found.verdict.gain, 1),
                 "fsc05_A": round(of_better_hand_A(truth, found.map), 2),
-            }  # fmt: skip
+            }
             print(row, flush=True)
             rows.append(row)
     for method in METHODS:
         own = [r for r in rows if r["method"] == method]
         mean = sum(r["processor_seconds"] for r in own) / len(own)
-        rows.append({
-            "what": "successes", "symmetry": symmetry, "particles": options.particles, "snr": options.snr,
-            "method": method, "seeds": len(own), "good": sum(r["fsc05_A"] <= WITHIN_A for r in own),
-            "mean_processor_seconds": round(mean, 1),
-        })  # fmt: skip
+        rows.append(
+            {
+                "what": "successes",
+                "symmetry": symmetry,
+                "particles": options.particles,
+                "snr": options.snr,
+                "method": method,
+                "seeds": len(own),
+                "good": sum(r["fsc05_A"] <= WITHIN_A for r in own),
+                "mean_processor_seconds": round(mean, 1),
+            }
+        )
     return rows
 
 

@@ -48,10 +48,26 @@ def particle_table(n: int, per_micrograph: int = 200) -> pd.DataFrame:
     micrograph = np.arange(n) // per_micrograph
     names = np.array([f"FoilHole_{m:08d}_Data_fractions.mrc" for m in range(micrograph[-1] + 1)], dtype=object)
     numbers = [
-        "CoordinateX", "CoordinateY", "AutopickFigureOfMerit", "AnglePsi", "CtfMaxResolution", "CtfFigureOfMerit",
-        "DefocusU", "DefocusV", "DefocusAngle", "CtfBfactor", "CtfScalefactor", "PhaseShift", "AngleRot", "AngleTilt",
-        "OriginXAngst", "OriginYAngst", "NormCorrection", "LogLikeliContribution", "MaxValueProbDistribution",
-    ]  # fmt: skip
+        "CoordinateX",
+        "CoordinateY",
+        "AutopickFigureOfMerit",
+        "AnglePsi",
+        "CtfMaxResolution",
+        "CtfFigureOfMerit",
+        "DefocusU",
+        "DefocusV",
+        "DefocusAngle",
+        "CtfBfactor",
+        "CtfScalefactor",
+        "PhaseShift",
+        "AngleRot",
+        "AngleTilt",
+        "OriginXAngst",
+        "OriginYAngst",
+        "NormCorrection",
+        "LogLikeliContribution",
+        "MaxValueProbDistribution",
+    ]
     table = {f"rln{name}": np.round(rng.uniform(1, 20000, n), 6) for name in numbers}
     image = [f"{i % per_micrograph + 1:06d}@Extract/job012/Movies/{names[m]}s" for i, m in enumerate(micrograph)]
     table["rlnImageName"] = np.array(image, dtype=object)
@@ -64,11 +80,18 @@ def particle_table(n: int, per_micrograph: int = 200) -> pd.DataFrame:
 
 
 def bench_star(folder: Path, n: int, library: bool) -> list[dict[str, object]]:
-    optics = pd.DataFrame({
-        "rlnOpticsGroup": [1], "rlnOpticsGroupName": ["opticsGroup1"], "rlnVoltage": [300.0],
-        "rlnSphericalAberration": [2.7], "rlnAmplitudeContrast": [0.1], "rlnImagePixelSize": [1.06],
-        "rlnImageSize": [256], "rlnImageDimensionality": [2],
-    })  # fmt: skip
+    optics = pd.DataFrame(
+        {
+            "rlnOpticsGroup": [1],
+            "rlnOpticsGroupName": ["opticsGroup1"],
+            "rlnVoltage": [300.0],
+            "rlnSphericalAberration": [2.7],
+            "rlnAmplitudeContrast": [0.1],
+            "rlnImagePixelSize": [1.06],
+            "rlnImageSize": [256],
+            "rlnImageDimensionality": [2],
+        }
+    )
     table = particle_table(n)
     path = folder / "particles.star"
     took = compare({"write": lambda: write_star(path, {"optics": optics, "particles": table})}, 1, warmup=0)
@@ -98,9 +121,10 @@ def bench_images(folder: Path, box: int, n: int) -> list[dict[str, object]]:
     names = [f"{i + 1}@s{s}.mrcs" for s in range(stacks) for i in range(per)]
     optics = pd.DataFrame({"rlnOpticsGroup": [1], "rlnImagePixelSize": [1.0]})
     write_star(folder / "i.star", {"optics": optics, "particles": pd.DataFrame({"rlnImageName": names})})
-    write_star(folder / "h.star", {
-        "optics": optics, "particles": pd.DataFrame({"rlnImageName": [f"{i + 1}@h.mrcs" for i in range(n)]})
-    })  # fmt: skip
+    write_star(
+        folder / "h.star",
+        {"optics": optics, "particles": pd.DataFrame({"rlnImageName": [f"{i + 1}@h.mrcs" for i in range(n)]})},
+    )
     p, h = vg.read_particles(folder / "i.star"), vg.read_particles(folder / "h.star")
     shuffled = rng.permutation(n)
     some = np.sort(rng.choice(n, n // 10, replace=False))

@@ -90,9 +90,18 @@ class Problem:
     def harmonic(self, threads, statistics):
         """The whole M-step, with or without residuals."""
         ops.maximise(
-            self.sums, self.samples, self.posterior, self.matrices, self.grid, self.shifts, ctf=self.ctf,
-            pixel_size_A=PIXEL_SIZE_A, n_power=4, threads=threads, reference=self.reference if statistics else None,
-        )  # fmt: skip
+            self.sums,
+            self.samples,
+            self.posterior,
+            self.matrices,
+            self.grid,
+            self.shifts,
+            ctf=self.ctf,
+            pixel_size_A=PIXEL_SIZE_A,
+            n_power=4,
+            threads=threads,
+            reference=self.reference if statistics else None,
+        )
 
     def accumulate(self, threads, device="cpu"):
         """Without the insertion, which is paid once per slice and iteration, however many images there are."""
@@ -107,9 +116,14 @@ class Problem:
     def pose_by_pose(self, threads):
         """One Cartesian slice per candidate."""
         ops.insert(
-            self.sums, self.pose_images, self.pose_matrices, max_radius=self.radius, shifts_px=self.pose_shifts,
-            ctf=self.pose_ctf, threads=threads,
-        )  # fmt: skip
+            self.sums,
+            self.pose_images,
+            self.pose_matrices,
+            max_radius=self.radius,
+            shifts_px=self.pose_shifts,
+            ctf=self.pose_ctf,
+            threads=threads,
+        )
 
     def operations(self):
         """Real additions and multiplications on harmonics: 8 per complex multiply-add, per (image, slice, shift)."""
@@ -165,9 +179,19 @@ def run(case, threads):
     rows = []
     for what, time in times.items():
         count = few if what.startswith("pose") else n
-        row = {"box": box, "R": radius, "poses_per_image": directions * angles * shifts, "directions": directions,
-               "angles": angles, "shifts": shifts, "threads": threads, "images": count, "what": what, **time,
-               "ms_per_image": time["ms"] / count}  # fmt: skip
+        row = {
+            "box": box,
+            "R": radius,
+            "poses_per_image": directions * angles * shifts,
+            "directions": directions,
+            "angles": angles,
+            "shifts": shifts,
+            "threads": threads,
+            "images": count,
+            "what": what,
+            **time,
+            "ms_per_image": time["ms"] / count,
+        }
         if what == "harmonics: images only":
             row["GFLOP_per_s"] = 1e-6 * p.operations() / time["ms"]
         rows.append(row)

@@ -13,7 +13,7 @@ import numpy as np
 
 import verglas as vg
 from verglas import simulate
-from verglas.preprocess import (
+from verglas.picking import (
     PickMerit,
     PickSettings,
     bad_areas,
@@ -41,8 +41,9 @@ def one_picker(method: str, names: list[str], truth: dict, volume: vg.Map) -> di
     defocus = defocus_A()
     for name in names:
         micrograph = vg.read_micrograph(DATA / "apoferritin" / name, 1.5)
-        optics = vg.Optics(defocus_u_A=defocus[name], defocus_v_A=defocus[name], voltage_kV=300, cs_mm=0.01,
-                           amplitude_contrast=0.07)  # fmt: skip
+        optics = vg.Optics(
+            defocus_u_A=defocus[name], defocus_v_A=defocus[name], voltage_kV=300, cs_mm=0.01, amplitude_contrast=0.07
+        )
         more = {"templates": volume, "optics": optics} if method == "template" else {}
         symmetry = "O" if method == "template" else "C1"
         started = time.process_time()
@@ -58,10 +59,15 @@ def one_picker(method: str, names: list[str], truth: dict, volume: vg.Map) -> di
         scores.append(others.columns["rlnAutopickFigureOfMerit"])
         labels.append(hit)
     return {
-        "method": method, "micrographs": len(names), "f_score": total.f_score, "precision": total.precision,
-        "recall": total.recall, "auc": roc_curve(np.concatenate(scores), np.concatenate(labels)).auc,
-        "processor_seconds": float(np.median(seconds)), "pixels": "1240 x 1200",
-    }  # fmt: skip
+        "method": method,
+        "micrographs": len(names),
+        "f_score": total.f_score,
+        "precision": total.precision,
+        "recall": total.recall,
+        "auc": roc_curve(np.concatenate(scores), np.concatenate(labels)).auc,
+        "processor_seconds": float(np.median(seconds)),
+        "pixels": "1240 x 1200",
+    }
 
 
 def excluded(names: list[str], truth: dict) -> dict:
@@ -81,8 +87,9 @@ def simulated(method: str, particles: int, count: int) -> dict:
     model = simulate.phantom(box=64, pixel_size_A=3.0, diameter_A=DIAMETER_A, seed=1) if particles else None
     total, picked = PickMerit(0, 0, 0), 0
     for seed in range(count):
-        micrograph, true = simulate.micrograph(model, shape=(900, 960), pixel_size_A=3.0, snr=0.05, n=particles,
-                                               defocus_u_A=18000.0, seed=seed + 10)  # fmt: skip
+        micrograph, true = simulate.micrograph(
+            model, shape=(900, 960), pixel_size_A=3.0, snr=0.05, n=particles, defocus_u_A=18000.0, seed=seed + 10
+        )
         found = pick_detailed(micrograph, DIAMETER_A, settings=PickSettings(method, threads=1))
         picked += bool(len(found.picks))
         if particles:

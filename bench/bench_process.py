@@ -59,11 +59,17 @@ def rows_of(project: Path, what: str) -> list[dict[str, Any]]:
         path = project / folder / "stage.json"
         if path.is_file():
             record, verdict = json.loads(path.read_text()), json.loads((path.parent / "verdict.json").read_text())
-            rows.append({
-                "kind": "stage", "what": what, "stage": record["stage"], "seconds": record["seconds"],
-                "processor_seconds": record.get("processor_seconds"), "verdict": verdict["state"],
-                "said": "; ".join(verdict["reasons"]),
-            })  # fmt: skip
+            rows.append(
+                {
+                    "kind": "stage",
+                    "what": what,
+                    "stage": record["stage"],
+                    "seconds": record["seconds"],
+                    "processor_seconds": record.get("processor_seconds"),
+                    "verdict": verdict["state"],
+                    "said": "; ".join(verdict["reasons"]),
+                }
+            )
     return rows
 
 
@@ -72,31 +78,48 @@ def result_of(project: Path, what: str, model: vg.Map) -> dict[str, Any]:
     classes = json.loads((project / "05_class2d" / "verdict.json").read_text())["numbers"]
     at = refined["resolutions_A"]["0.143"]
     return {
-        "kind": "result", "what": what, "particles": classes["of_particles"], "selected": classes["particles"],
-        "unmasked_A": at["unmasked"], "masked_A": at["masked"], "corrected_A": at["corrected"],
-        "b_factor_A2": refined["b_factor_A2"], "iterations": refined["iterations"],
-        "peak_GB": refined["peak_memory_GB"], **with_model(project, model),
-    }  # fmt: skip
+        "kind": "result",
+        "what": what,
+        "particles": classes["of_particles"],
+        "selected": classes["particles"],
+        "unmasked_A": at["unmasked"],
+        "masked_A": at["masked"],
+        "corrected_A": at["corrected"],
+        "b_factor_A2": refined["b_factor_A2"],
+        "iterations": refined["iterations"],
+        "peak_GB": refined["peak_memory_GB"],
+        **with_model(project, model),
+    }
 
 
 def classes_of(project: Path) -> dict[str, Any]:
     """How evenly particles fill the 2D classes; the last row of the table is the empty class of noise."""
     table = vg.io.read_star(project / "05_class2d" / "classes.star")["classes"]
     size = table["verglasParticles"].to_numpy(float)[:-1]
-    return {"kind": "classes", "what": "2D classes", "classes": len(size), "empty": int((size < 1).sum()),
-            "largest_over_mean": float(size.max() / size.mean())}  # fmt: skip
+    return {
+        "kind": "classes",
+        "what": "2D classes",
+        "classes": len(size),
+        "empty": int((size < 1).sum()),
+        "largest_over_mean": float(size.max() / size.mean()),
+    }
 
 
 def picks_against_given(data: Path, project: Path) -> dict[str, Any]:
-    from verglas.preprocess import PickMerit, compare_picks, inside
+    from verglas.picking import PickMerit, compare_picks, inside
 
     given = vg.io.read_picks(data / "apoferritin" / "picks.star")
     total = PickMerit(0, 0, 0)
     for name, picks in vg.io.read_picks(project / "02_pick" / "picks.star").items():
         true, mine = given[Path(name).name].xy_px, picks.xy_px
         total = total + compare_picks(*(xy[inside(xy, (1200, 1240), 64)] for xy in (mine, true)), 30)
-    return {"kind": "picks", "what": "against those given", "f_score": total.f_score, "precision": total.precision,
-            "recall": total.recall}  # fmt: skip
+    return {
+        "kind": "picks",
+        "what": "against those given",
+        "f_score": total.f_score,
+        "precision": total.precision,
+        "recall": total.recall,
+    }
 
 
 def splits(out: Path, project: Path, what: str, start: Path, seeds: int) -> list[dict[str, Any]]:
@@ -105,12 +128,35 @@ def splits(out: Path, project: Path, what: str, start: Path, seeds: int) -> list
     rows = []
     for seed in range(1, seeds):
         folder = out / f"{what.replace(' ', '_')}_{seed}"
-        command(["refine", str(project / "05_class2d" / "selected.star"), "--reference", str(start), "--symmetry", "O",
-                 "--diameter", f"{stage['diameter_A']:g}", "--initial-resolution", f"{stage['initial_resolution_A']:g}",
-                 "--seed", f"{seed}", "--out", str(folder)])  # fmt: skip
+        command(
+            [
+                "refine",
+                str(project / "05_class2d" / "selected.star"),
+                "--reference",
+                str(start),
+                "--symmetry",
+                "O",
+                "--diameter",
+                f"{stage['diameter_A']:g}",
+                "--initial-resolution",
+                f"{stage['initial_resolution_A']:g}",
+                "--seed",
+                f"{seed}",
+                "--out",
+                str(folder),
+            ]
+        )
         at = json.loads((folder / "postprocess.json").read_text())["resolutions_A"]["0.143"]
-        rows.append({"kind": "split", "what": what, "seed": seed, "unmasked_A": at["unmasked"],
-                     "masked_A": at["masked"], "corrected_A": at["corrected"]})  # fmt: skip
+        rows.append(
+            {
+                "kind": "split",
+                "what": what,
+                "seed": seed,
+                "unmasked_A": at["unmasked"],
+                "masked_A": at["masked"],
+                "corrected_A": at["corrected"],
+            }
+        )
     return rows
 
 
@@ -118,9 +164,13 @@ def figures(project: Path) -> None:
     """The pictures of the tutorial, from the project's own."""
     target = ROOT / "docs" / "figures"
     picture = sorted((project / "02_pick" / "png").glob("*.png"))[0]
-    for source, name in ((picture, "micrograph"), (project / "05_class2d/classes.png", "classes"),
-                         (project / "06_abinitio/map.png", "abinitio"), (project / "07_refine/map.png", "map"),
-                         (project / "07_refine/fsc.png", "fsc")):  # fmt: skip
+    for source, name in (
+        (picture, "micrograph"),
+        (project / "05_class2d/classes.png", "classes"),
+        (project / "06_abinitio/map.png", "abinitio"),
+        (project / "07_refine/map.png", "map"),
+        (project / "07_refine/fsc.png", "fsc"),
+    ):
         shutil.copyfile(source, target / f"process_{name}.png")
 
 
@@ -150,15 +200,37 @@ def main() -> None:
 def make(args: argparse.Namespace, first: Path, second: Path) -> None:
     """Both projects, or what is left of them to do."""
     args.out.mkdir(parents=True, exist_ok=True)
-    command(["process", str(args.data / "apoferritin" / "*.tif"), *_MICROSCOPE, "--diameter", "130", "--symmetry", "O",
-             "--to", "map", "--out", str(first)])  # fmt: skip
+    command(
+        [
+            "process",
+            str(args.data / "apoferritin" / "*.tif"),
+            *_MICROSCOPE,
+            "--diameter",
+            "130",
+            "--symmetry",
+            "O",
+            "--to",
+            "map",
+            "--out",
+            str(first),
+        ]
+    )
     box = vg.read_particles(first / "particles.star").box
     model = model_density(args.data, box)
     if not second.exists():
         shutil.copytree(first, second, ignore=shutil.ignore_patterns("06_*", "07_*", "08_*", "*.before"))
     vg.write_map(args.out / "start.mrc", apply(model, low_pass(25.0)))
-    command(["process", "--out", str(second), "--reference", str(args.out / "start.mrc"), "--set",
-             "refine.initial_resolution_A=25"])  # fmt: skip
+    command(
+        [
+            "process",
+            "--out",
+            str(second),
+            "--reference",
+            str(args.out / "start.mrc"),
+            "--set",
+            "refine.initial_resolution_A=25",
+        ]
+    )
 
 
 if __name__ == "__main__":

@@ -53,14 +53,18 @@ def bench_box(box: int, repeats: int) -> list[dict[str, object]]:
         work = n * pixels_in_use(grid) * taps
         rows.append(
             {
-                "op": op, "box": box, "threads": int(threads_text), "images": n,
-                "images_per_s": 1e3 * n / time["ms"], "ms": time["ms"],
+                "op": op,
+                "box": box,
+                "threads": int(threads_text),
+                "images": n,
+                "images_per_s": 1e3 * n / time["ms"],
+                "ms": time["ms"],
                 "touched_GB_per_s": work * per_tap_bytes / time["ms"] / 1e6,
                 "GFLOP_per_s": work * per_tap_flop / time["ms"] / 1e6,
                 "memory_copy_GB_per_s_one_thread": copy_GB_s,
                 "grid_MB": (spectrum.nbytes if op == "project" else sums.values.nbytes + sums.weights.nbytes) / 1e6,
             }
-        )  # fmt: skip
+        )
     return rows
 
 

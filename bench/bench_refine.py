@@ -109,8 +109,15 @@ def scaling_rows(args: argparse.Namespace) -> list[dict[str, Any]]:
             case.write(Path(name))
             told = refine(case, Path(name))
         told.pop("populations")
-        rows.append({"series": series, "n": n, "box": box, "ms_per_particle_and_iteration":
-                     1e3 * told["seconds"] / n / told["iterations"]} | told)  # fmt: skip
+        rows.append(
+            {
+                "series": series,
+                "n": n,
+                "box": box,
+                "ms_per_particle_and_iteration": 1e3 * told["seconds"] / n / told["iterations"],
+            }
+            | told
+        )
     for row in rows:
         first = next(r for r in rows if r["series"] == row["series"])
         row["seconds_on_first"] = row["seconds"] / first["seconds"]
@@ -126,10 +133,15 @@ def conformations(box: int, pixel_size_A: float) -> list[Model]:
     made = [body]
     for domain, place in zip(domains, places, strict=True):
         parts = (body, domain.moved(np.eye(3), place))
-        made.append(Model(
-            *(np.concatenate([getattr(p, f) for p in parts]) for f in ("xyz_A", "elements", "weights", "b_factors_A2")),
-            name="body with a domain",
-        ))  # fmt: skip
+        made.append(
+            Model(
+                *(
+                    np.concatenate([getattr(p, f) for p in parts])
+                    for f in ("xyz_A", "elements", "weights", "b_factors_A2")
+                ),
+                name="body with a domain",
+            )
+        )
     return made
 
 
@@ -140,9 +152,16 @@ def class_rows(args: argparse.Namespace) -> list[dict[str, Any]]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         true = vg.simulate.particles(
-            models, args.n, box, pixel_A, args.class_snr, folder, seed=1, populations=_SHARES,
+            models,
+            args.n,
+            box,
+            pixel_A,
+            args.class_snr,
+            folder,
+            seed=1,
+            populations=_SHARES,
             envelope_b_factor_A2=case.b_factor_A2,
-        )  # fmt: skip
+        )
         densities = [case.density(m).data for m in models]
         mean = vg.Map(np.average(densities, axis=0, weights=_SHARES).astype("f4"), pixel_A)
         vg.write_map(folder / "init.mrc", apply(mean, low_pass(case.start_A)))

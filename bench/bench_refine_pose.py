@@ -93,12 +93,20 @@ def speed_rows(p: Particles) -> list[dict]:
         pixels = np.sum(fourier.half_weights((box, box)) * ((shells > 0) & (shells <= radius))) / 2
         for threads in (1, 2):
             ms = times[f"{threads} threads"]["ms"] / n
-            rows.append({
-                "what": "score, gradient, Fisher", "box": box, "radius": radius, "taps": width, "threads": threads,
-                "ms_per_pose": ms, "poses_per_s": 1e3 / ms, "ns_per_pixel": 1e6 * ms / pixels * threads,
-                "GFLOP_per_s": flop_per_pixel(grid) * pixels / ms * 1e-6,
-                "ops_project_ms_per_slice_1_thread": times["project"]["ms"] / n,
-            })  # fmt: skip
+            rows.append(
+                {
+                    "what": "score, gradient, Fisher",
+                    "box": box,
+                    "radius": radius,
+                    "taps": width,
+                    "threads": threads,
+                    "ms_per_pose": ms,
+                    "poses_per_s": 1e3 / ms,
+                    "ns_per_pixel": 1e6 * ms / pixels * threads,
+                    "GFLOP_per_s": flop_per_pixel(grid) * pixels / ms * 1e-6,
+                    "ops_project_ms_per_slice_1_thread": times["project"]["ms"] / n,
+                }
+            )
     return rows
 
 
@@ -110,10 +118,12 @@ def reference_row() -> dict:
     x = ops.project(gridding.to_grid(volume, grid), grid, np.eye(3)[None])
     weight = np.ones(grid.max_radius + 1)
     spectrum, one = gridding.to_grid(volume, grid), ops.PoseSettings(steps=0)
-    times = compare({
-        "kernel": lambda: ops.refine_pose(x, spectrum, grid, np.eye(3)[None], search=one, threads=1),
-        "NumPy": lambda: reference.refine_pose.evaluate(volume, x[0], np.eye(3), np.zeros(2), weight),
-    })  # fmt: skip
+    times = compare(
+        {
+            "kernel": lambda: ops.refine_pose(x, spectrum, grid, np.eye(3)[None], search=one, threads=1),
+            "NumPy": lambda: reference.refine_pose.evaluate(volume, x[0], np.eye(3), np.zeros(2), weight),
+        }
+    )
     return {"what": "one evaluation, box 24", "kernel_ms": times["kernel"]["ms"], "numpy_ms": times["NumPy"]["ms"]}
 
 
@@ -133,28 +143,43 @@ def accuracy_row(p: Particles, width: int, noisy: bool) -> dict:
     found: list[ops.PoseResult] = []
     times = compare(
         {"all": lambda: found.append(ops.refine_pose(images, spectrum, grid, start, shift, search=search, **known))},
-        repeats=1, warmup=0,
-    )  # fmt: skip
+        repeats=1,
+        warmup=0,
+    )
     truth = ops.refine_pose(images, spectrum, grid, p.matrices, p.shifts_px, search=ops.PoseSettings(steps=0), **known)
     turned = Rotation.from_matrix(found[0].matrices @ p.matrices.transpose(0, 2, 1)).as_rotvec()
     off = found[0].shifts_px - p.shifts_px
     angles, shifts = np.rad2deg(np.linalg.norm(turned, axis=1)), np.linalg.norm(off, axis=1)
     row = {
         "what": "refined from half a step" if noisy else "refined from half a step, noise-free",
-        "box": box, "pixel_size_A": PIXEL_SIZE_A, "diameter_A": DIAMETER_A, "n": n, "taps": width,
-        "start_deg": START_DEG, "start_px": START_PX, "radii": str((*radii, grid.max_radius)),
-        "converged": float(found[0].converged.mean()), "evaluations_median": float(np.median(found[0].evaluations)),
+        "box": box,
+        "pixel_size_A": PIXEL_SIZE_A,
+        "diameter_A": DIAMETER_A,
+        "n": n,
+        "taps": width,
+        "start_deg": START_DEG,
+        "start_px": START_PX,
+        "radii": str((*radii, grid.max_radius)),
+        "converged": float(found[0].converged.mean()),
+        "evaluations_median": float(np.median(found[0].evaluations)),
         "poses_per_s": 1e3 * n / times["all"]["ms"],
-        "angle_median_deg": float(np.median(angles)), "angle_p95_deg": float(np.quantile(angles, 0.95)),
-        "angle_max_deg": float(angles.max()), "shift_median_px": float(np.median(shifts)),
+        "angle_median_deg": float(np.median(angles)),
+        "angle_p95_deg": float(np.quantile(angles, 0.95)),
+        "angle_max_deg": float(angles.max()),
+        "shift_median_px": float(np.median(shifts)),
         "shift_max_px": float(shifts.max()),
-    }  # fmt: skip
+    }
     if noisy:
         bound = bound_median_deg(truth.covariance())
         e = np.column_stack([turned, off])
         chi2 = np.einsum("na,nab,nb->n", e, truth.fisher, e)
-        row |= {"snr_whole_box": SNR, "cramer_rao_median_deg": bound, "ratio_to_bound": row["angle_median_deg"] / bound,
-                "normalised_error2_median": float(np.median(chi2)), "chi2_5_median": 4.351}  # fmt: skip
+        row |= {
+            "snr_whole_box": SNR,
+            "cramer_rao_median_deg": bound,
+            "ratio_to_bound": row["angle_median_deg"] / bound,
+            "normalised_error2_median": float(np.median(chi2)),
+            "chi2_5_median": 4.351,
+        }
     return row
 
 
@@ -194,8 +219,11 @@ def device_rows(device: str | None, n: int = 4000, box: int = 128) -> list[dict]
             evaluations = float(call().evaluations.mean())
             each = Work(work.gflop * evaluations, work.gbyte * evaluations)
             ms = milliseconds(cuda, call)
-            rows.append(row | {"device": machine.name, "steps": steps, "evaluations": evaluations,
-                               "poses_per_s": 1e3 * n / ms} | each.row(ms, machine))  # fmt: skip
+            rows.append(
+                row
+                | {"device": machine.name, "steps": steps, "evaluations": evaluations, "poses_per_s": 1e3 * n / ms}
+                | each.row(ms, machine)
+            )
     return rows
 
 

@@ -120,8 +120,11 @@ def prototype_call(library: ctypes.CDLL, case: Case) -> tuple[Callable[[int], An
     ctf[..., 0] = g.weights * g.n_theta * case.inv_sigma2
     most = 1000
     where, weight, count, total = (
-        np.zeros((3, n, most), np.int32), np.zeros((n, most), np.float32), np.zeros(n, np.int32), np.zeros(n),
-    )  # fmt: skip
+        np.zeros((3, n, most), np.int32),
+        np.zeros((n, most), np.float32),
+        np.zeros(n, np.int32),
+        np.zeros(n),
+    )
     prior, first = np.zeros(N_SHIFTS, np.float32), g.first_ring.astype(np.int32)
     arrays = (slices, power, images, ctf, prior, first, where, weight, count, total)
 
@@ -130,10 +133,29 @@ def prototype_call(library: ctypes.CDLL, case: Case) -> tuple[Callable[[int], An
 
     def call(threads: int) -> Any:
         library.search(
-            g.n_rings, g.max_m, case.n_psi, pointer(first), case.n_directions, pointer(slices), pointer(power), n,
-            N_SHIFTS, 2, pointer(images), pointer(ctf), pointer(prior), ctypes.c_float(9.0), most, pointer(where[0]),
-            pointer(where[1]), pointer(where[2]), pointer(weight), pointer(count), pointer(total), threads,
-        )  # fmt: skip
+            g.n_rings,
+            g.max_m,
+            case.n_psi,
+            pointer(first),
+            case.n_directions,
+            pointer(slices),
+            pointer(power),
+            n,
+            N_SHIFTS,
+            2,
+            pointer(images),
+            pointer(ctf),
+            pointer(prior),
+            ctypes.c_float(9.0),
+            most,
+            pointer(where[0]),
+            pointer(where[1]),
+            pointer(where[2]),
+            pointer(weight),
+            pointer(count),
+            pointer(total),
+            threads,
+        )
         return arrays
 
     return call, where[0]
@@ -154,18 +176,27 @@ def row_of(name: str, library: ctypes.CDLL | None, n_images: int, repeats: int) 
     times = compare(candidates, repeats)
     ms = {k: t["ms"] / n_images for k, t in times.items()}
     row = {
-        "case": name, "R": case.radius, "directions": case.n_directions, "n_psi": case.n_psi, "shifts": N_SHIFTS,
-        "harmonics": case.grid.size, "images": n_images, "ms_per_image": ms["ours"],
-        "Gposes_per_s": case.poses / ms["ours"] * 1e-6, "GFLOP_per_s": case.gflop() / ms["ours"] * 1e3,
-        "two_threads_speedup": ms["ours"] / ms["ours_2"], "sgemm_one_thread_GFLOP_per_s": sgemm_gflops(),
-    }  # fmt: skip
+        "case": name,
+        "R": case.radius,
+        "directions": case.n_directions,
+        "n_psi": case.n_psi,
+        "shifts": N_SHIFTS,
+        "harmonics": case.grid.size,
+        "images": n_images,
+        "ms_per_image": ms["ours"],
+        "Gposes_per_s": case.poses / ms["ours"] * 1e-6,
+        "GFLOP_per_s": case.gflop() / ms["ours"] * 1e3,
+        "two_threads_speedup": ms["ours"] / ms["ours_2"],
+        "sgemm_one_thread_GFLOP_per_s": sgemm_gflops(),
+    }
     if library:
         found = case.ours(1)
         mine = 2 * found.best_slice + found.best_opposite
         row |= {
-            "prototype_ms_per_image": ms["prototype"], "faster_than_prototype": ms["prototype"] / ms["ours"],
+            "prototype_ms_per_image": ms["prototype"],
+            "faster_than_prototype": ms["prototype"] / ms["ours"],
             "same_best_direction": float(np.mean(best[:, 0] == mine)),
-        }  # fmt: skip
+        }
     return row
 
 
@@ -183,9 +214,12 @@ def instruction_sets(name: str, n_images: int, repeats: int) -> list[dict[str, A
     for _ in range(repeats):
         for level in levels:
             done = subprocess.run(
-                [sys.executable, __file__, "--worker", name, "--images", str(n_images)], check=True, text=True,
-                capture_output=True, env={**os.environ, "VERGLAS_ISA": level},
-            )  # fmt: skip
+                [sys.executable, __file__, "--worker", name, "--images", str(n_images)],
+                check=True,
+                text=True,
+                capture_output=True,
+                env={**os.environ, "VERGLAS_ISA": level},
+            )
             times[level].append(json.loads(done.stdout.splitlines()[-1])["ms"])
     rows: list[dict[str, Any]] = [
         {"case": name, "isa": level, "ms_per_image": statistics.median(t)} for level, t in times.items() if t
@@ -216,9 +250,10 @@ def work_of(grid: Any, n_directions: int, n_psi: int, n_images: int) -> Work:
     samples = 8 * grid.n_rings * grid.n_theta / 2
     tile_bytes = 2 * 4 * 2 * 8 * fragments  # of a column, written and read
     return Work(
-        1e-9 * needed, 1e-9 * (n_images * 2 * samples + columns * tile_bytes),
+        1e-9 * needed,
+        1e-9 * (n_images * 2 * samples + columns * tile_bytes),
         1e-9 * tiles * product * 3 * (stage_1 + stage_2),
-    )  # fmt: skip
+    )
 
 
 def device_rows(device: str | None, names: list[str]) -> list[dict[str, Any]]:
@@ -232,8 +267,15 @@ def device_rows(device: str | None, names: list[str]) -> list[dict[str, Any]]:
         radius, n_directions, n_psi = CASES[name]
         grid = ops.PolarGrid(BOX, radius, diameter_px=FILL * BOX)
         work = work_of(grid, n_directions, n_psi, GPU_IMAGES)
-        row = {"case": name, "R": radius, "directions": n_directions, "n_psi": n_psi, "shifts": N_SHIFTS,
-               "images": GPU_IMAGES, "poses": float(GPU_IMAGES * n_directions * n_psi * N_SHIFTS)}  # fmt: skip
+        row = {
+            "case": name,
+            "R": radius,
+            "directions": n_directions,
+            "n_psi": n_psi,
+            "shifts": N_SHIFTS,
+            "images": GPU_IMAGES,
+            "poses": float(GPU_IMAGES * n_directions * n_psi * N_SHIFTS),
+        }
         if cuda is None or machine is None:
             rows.append(row | work.counted())
             continue

@@ -56,9 +56,12 @@ def particles(volume: np.ndarray, n: int, seed: int = 1) -> tuple[np.ndarray, np
     params = vg.Optics(u, u + rng.uniform(-300, 300, n), rng.uniform(0, 180, n)).as_params()
     grid = ops.Grid(BOX)
     slices = ops.project(
-        gridding.to_grid(volume, grid), grid, vg.euler_to_matrix(angles), shifts_px=rng.uniform(-2, 2, (n, 2)),
+        gridding.to_grid(volume, grid),
+        grid,
+        vg.euler_to_matrix(angles),
+        shifts_px=rng.uniform(-2, 2, (n, 2)),
         ctf=ops.ctf(params, BOX, PIXEL_A),
-    )  # fmt: skip
+    )
     clean = fourier.inverse(slices, (BOX, BOX))
     variance = float(clean.var() / SNR)
     noisy = clean + rng.normal(0, variance**0.5, clean.shape)
@@ -95,9 +98,7 @@ def against_exhaustive(n: int, device: str = "cpu") -> dict[str, Any]:
     plan.set_reference(search.reference.slices(level.order, slices, grid, None), opposite=True)
     samples = ops.polar(images, grid, device=device)
     start = time.perf_counter()
-    best = plan.run(
-        samples, shifts, ctf=params, pixel_size_A=PIXEL_A, inv_sigma2=inv[grid.shells].astype(np.float32)
-    )  # fmt: skip
+    best = plan.run(samples, shifts, ctf=params, pixel_size_A=PIXEL_A, inv_sigma2=inv[grid.shells].astype(np.float32))
     exhaustive_s = time.perf_counter() - start
     at = angles_deg(level, slices[best.best_slice], best.best_psi.astype(np.int64))
     turned = best.best_opposite
@@ -111,15 +112,19 @@ def against_exhaustive(n: int, device: str = "cpu") -> dict[str, Any]:
     last = found.statistics[-1]
     scored = sum(s.evaluated + s.probed for s in found.statistics)
     return {
-        "case": "128 px, SNR 0.05, R = 32", "particles": n, "finest_poses_per_particle": last.exhaustive // n,
+        "case": "128 px, SNR 0.05, R = 32",
+        "particles": n,
+        "finest_poses_per_particle": last.exhaustive // n,
         "scored_share_of_finest": scored / last.exhaustive,
         "scored_share_after_first_level": (scored - found.statistics[0].evaluated) / last.exhaustive,
-        "stopped_early": int((found.level < len(levels) - 1).sum()), "same_best_pose": float(same.mean()),
+        "stopped_early": int((found.level < len(levels) - 1).sum()),
+        "same_best_pose": float(same.mean()),
         "evidence_difference_max": float(np.abs(found.log_evidence - best.log_evidence)[found.level == 1].max()),
-        "ms_per_particle": 1e3 * bounded_s / n, "exhaustive_ms_per_particle": 1e3 * exhaustive_s / n,
+        "ms_per_particle": 1e3 * bounded_s / n,
+        "exhaustive_ms_per_particle": 1e3 * exhaustive_s / n,
         "median_angular_error_deg": float(np.median(degrees(a, truth))),
         "exhaustive_median_angular_error_deg": float(np.median(degrees(b, truth))),
-    }  # fmt: skip
+    }
 
 
 def in_windows(n: int, device: str = "cpu") -> dict[str, Any]:
@@ -139,11 +144,13 @@ def in_windows(n: int, device: str = "cpu") -> dict[str, Any]:
     )
     seconds = time.perf_counter() - started
     return {
-        "case": "windows of 7.5 degrees, R = 48", "particles": n, "ms_per_particle": 1e3 * seconds / n,
+        "case": "windows of 7.5 degrees, R = 48",
+        "particles": n,
+        "ms_per_particle": 1e3 * seconds / n,
         "median_angular_error_deg": float(np.median(vg.geometry.angular_distance(found.angles_deg, angles))),
         "scored_share_of_finest": sum(s.evaluated + s.probed for s in found.statistics)
         / found.statistics[-1].exhaustive,
-    }  # fmt: skip
+    }
 
 
 def by_step(n: int) -> list[dict[str, Any]]:
@@ -159,11 +166,15 @@ def by_step(n: int) -> list[dict[str, Any]]:
         found = vg.align(many, volume, diameter_A=120.0, step_deg=step_deg, exhaustive=exhaustive)
         seconds = time.perf_counter() - started
         error = vg.geometry.angular_distance(found.poses.angles_deg, many.poses.angles_deg)
-        rows.append({
-            "case": f"vg.align, step {step_deg:g}" + (", exhaustive" if exhaustive else ""), "particles": n,
-            "ms_per_particle": 1e3 * seconds / n, "median_angular_error_deg": float(np.median(error)),
-            "within_5_deg": float(np.mean(error < 5)),
-        })  # fmt: skip
+        rows.append(
+            {
+                "case": f"vg.align, step {step_deg:g}" + (", exhaustive" if exhaustive else ""),
+                "particles": n,
+                "ms_per_particle": 1e3 * seconds / n,
+                "median_angular_error_deg": float(np.median(error)),
+                "within_5_deg": float(np.mean(error < 5)),
+            }
+        )
     return rows
 
 
@@ -190,11 +201,15 @@ def memory() -> dict[str, Any]:
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before
     last = result.statistics[-1]
     return {
-        "case": "384 px, R = 150, 0.9 degrees", "particles": 16, "stated_GB": cost.memory_GB, "taken_GB": peak / 1e9,
-        "preparation_s": made - start, "ms_per_particle": 1e3 * (time.perf_counter() - made) / 16,
+        "case": "384 px, R = 150, 0.9 degrees",
+        "particles": 16,
+        "stated_GB": cost.memory_GB,
+        "taken_GB": peak / 1e9,
+        "preparation_s": made - start,
+        "ms_per_particle": 1e3 * (time.perf_counter() - made) / 16,
         "finest_poses_per_particle": last.exhaustive // 16,
         "scored_share_of_finest": sum(s.evaluated + s.probed for s in result.statistics) / last.exhaustive,
-    }  # fmt: skip
+    }
 
 
 def main() -> None:
@@ -214,9 +229,7 @@ def main() -> None:
         return
     rows = [against_exhaustive(args.particles), in_windows(2 * args.particles), *by_step(args.particles)]
     if args.memory:
-        done = subprocess.run(
-            [sys.executable, __file__, "--measure"], check=True, text=True, stdout=subprocess.PIPE
-        )  # fmt: skip
+        done = subprocess.run([sys.executable, __file__, "--measure"], check=True, text=True, stdout=subprocess.PIPE)
         rows.append(json.loads(done.stdout.splitlines()[-1]))
     write("search", rows)
 

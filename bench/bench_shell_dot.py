@@ -46,8 +46,16 @@ def main() -> None:
         )
         for name, time in times.items():
             read = a.nbytes * (1 if "copy" in name else 2)
-            rows.append({"box": box, "n": n, "what": name, **time, "read_GB_per_s": 1e-6 * read / time["ms"],
-                         "times_faster_than_numpy": times["NumPy"]["ms"] / time["ms"]})  # fmt: skip
+            rows.append(
+                {
+                    "box": box,
+                    "n": n,
+                    "what": name,
+                    **time,
+                    "read_GB_per_s": 1e-6 * read / time["ms"],
+                    "times_faster_than_numpy": times["NumPy"]["ms"] / time["ms"],
+                }
+            )
     write("shell_dot", rows, peer="a copy of one operand in memory; NumPy")
 
 

@@ -61,12 +61,18 @@ def kernel_rows(box: int, pixel_size_A: float, diameter_A: float, n: int) -> lis
     flop = 2.0 * box**2 * len(model) * n
     return [
         {
-            "case": name, "box": box, "atoms": len(model), "images": n, "ms_per_image": t["ms"] / n,
-            "images_per_s": 1e3 * n / t["ms"], "GFLOP_per_s": flop / t["ms"] / 1e6,
-            "relative_error": error if name.startswith("scatter") else None, **t,
+            "case": name,
+            "box": box,
+            "atoms": len(model),
+            "images": n,
+            "ms_per_image": t["ms"] / n,
+            "images_per_s": 1e3 * n / t["ms"],
+            "GFLOP_per_s": flop / t["ms"] / 1e6,
+            "relative_error": error if name.startswith("scatter") else None,
+            **t,
         }
         for name, t in times.items()
-    ]  # fmt: skip
+    ]
 
 
 def set_row(n: int, box: int, pixel_size_A: float) -> dict[str, object]:
@@ -75,8 +81,14 @@ def set_row(n: int, box: int, pixel_size_A: float) -> dict[str, object]:
     start = time.perf_counter()
     simulate.particles(model, n, box, pixel_size_A, 0.05, threads=2)
     seconds = time.perf_counter() - start
-    return {"case": "whole set, 2 threads", "box": box, "atoms": len(model), "images": n, "seconds": seconds,
-            "images_per_s": n / seconds}  # fmt: skip
+    return {
+        "case": "whole set, 2 threads",
+        "box": box,
+        "atoms": len(model),
+        "images": n,
+        "seconds": seconds,
+        "images_per_s": n / seconds,
+    }
 
 
 def main() -> None:

@@ -46,9 +46,13 @@ class Watched:
 
 
 def watch(
-    command: Sequence[str], folder: Path | None = None, *, limit_s: float = float("inf"), log: Path | None = None,
+    command: Sequence[str],
+    folder: Path | None = None,
+    *,
+    limit_s: float = float("inf"),
+    log: Path | None = None,
     ranks: bool = False,
-) -> Watched:  # fmt: skip
+) -> Watched:
     """Run a command, at most ``limit_s`` seconds; ends the program if the command fails by itself.
 
     Parameters

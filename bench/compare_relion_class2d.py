@@ -47,11 +47,23 @@ def relion(folder: Path, args: argparse.Namespace) -> dict[str, Any]:
 
 def ours(folder: Path, args: argparse.Namespace) -> dict[str, Any]:
     """The whole command."""
-    seconds, peak, told = command([
-        "class2d", str(folder / "particles.star"), "-K", str(args.classes), "--diameter", f"{args.diameter:g}",
-        "--max-resolution", f"{args.resolution:g}", "--threads", str(args.threads), "--out", str(folder / "classes"),
-        "--json",
-    ])  # fmt: skip
+    seconds, peak, told = command(
+        [
+            "class2d",
+            str(folder / "particles.star"),
+            "-K",
+            str(args.classes),
+            "--diameter",
+            f"{args.diameter:g}",
+            "--max-resolution",
+            f"{args.resolution:g}",
+            "--threads",
+            str(args.threads),
+            "--out",
+            str(folder / "classes"),
+            "--json",
+        ]
+    )
     found = json.loads(told)
     return {"seconds": seconds, "iterations": len(found["record"]), "peak_GB": peak}
 
@@ -90,16 +102,38 @@ def main() -> None:
     per_particle = sum(each) / len(each) / args.relion_n
     whole = per_particle * args.n * mine["iterations"]
     rows = [
-        {"what": "verglas class2d, whole command", "particles": args.n,
-         "seconds_per_iteration": mine["seconds"] / mine["iterations"], **mine},
-        {"what": "relion_refine 3.1.3, iterations that ended", "particles": args.relion_n, "iterations": len(each),
-         "seconds": sum(each), "seconds_per_iteration": sum(each) / len(each), "seconds_last": each[-1],
-         "stopped": theirs["stopped"], "peak_GB": theirs["peak_GB"]},
-        {"what": "relion / verglas, same particles and iterations", "relion_seconds_extrapolated": whole,
-         "ratio": whole / mine["seconds"]},
-    ]  # fmt: skip
-    write("compare_relion_class2d", rows, box=BOX, classes=args.classes, snr=args.snr, threads=args.threads,
-          resolution_A=args.resolution, peer="relion_refine 3.1.3 (Debian)")  # fmt: skip
+        {
+            "what": "verglas class2d, whole command",
+            "particles": args.n,
+            "seconds_per_iteration": mine["seconds"] / mine["iterations"],
+            **mine,
+        },
+        {
+            "what": "relion_refine 3.1.3, iterations that ended",
+            "particles": args.relion_n,
+            "iterations": len(each),
+            "seconds": sum(each),
+            "seconds_per_iteration": sum(each) / len(each),
+            "seconds_last": each[-1],
+            "stopped": theirs["stopped"],
+            "peak_GB": theirs["peak_GB"],
+        },
+        {
+            "what": "relion / verglas, same particles and iterations",
+            "relion_seconds_extrapolated": whole,
+            "ratio": whole / mine["seconds"],
+        },
+    ]
+    write(
+        "compare_relion_class2d",
+        rows,
+        box=BOX,
+        classes=args.classes,
+        snr=args.snr,
+        threads=args.threads,
+        resolution_A=args.resolution,
+        peer="relion_refine 3.1.3 (Debian)",
+    )
 
 
 if __name__ == "__main__":

@@ -70,15 +70,34 @@ def main() -> None:
         seconds, memory_GB, _ = run([*ours, "ours"], folder)
         seconds_1, *_ = run([*ours, "ours1", "--threads", "1"], folder)
         (folder / "theirs").mkdir()
-        theirs = ["relion_postprocess", "--i", "half1.mrc", "--i2", "half2.mrc", "--mask", "mask.mrc", "--o",
-                  "theirs/post", "--angpix", str(args.pixel_size), "--auto_bfac", "--autob_lowres", "10"]  # fmt: skip
+        theirs = [
+            "relion_postprocess",
+            "--i",
+            "half1.mrc",
+            "--i2",
+            "half2.mrc",
+            "--mask",
+            "mask.mrc",
+            "--o",
+            "theirs/post",
+            "--angpix",
+            str(args.pixel_size),
+            "--auto_bfac",
+            "--autob_lowres",
+            "10",
+        ]
         relion_seconds, relion_memory_GB, _ = run(theirs, folder)
         row = compare(folder, truth)
     row |= {
-        "box": args.box, "pixel_size_A": args.pixel_size, "planted_b_factor_A2": args.b_factor, "seconds": seconds,
-        "seconds_1_thread": seconds_1, "relion_seconds": relion_seconds, "memory_MB": 1e3 * memory_GB,
+        "box": args.box,
+        "pixel_size_A": args.pixel_size,
+        "planted_b_factor_A2": args.b_factor,
+        "seconds": seconds,
+        "seconds_1_thread": seconds_1,
+        "relion_seconds": relion_seconds,
+        "memory_MB": 1e3 * memory_GB,
         "relion_memory_MB": 1e3 * relion_memory_GB,
-    }  # fmt: skip
+    }
     print(json.dumps(row, indent=2))
     write("compare_relion_postprocess", [row])
 
@@ -99,12 +118,14 @@ def compare(folder: Path, truth: vg.Map) -> dict[str, float]:
     mask, clean = (vg.read_map(folder / f"{name}.mrc") for name in ("mask", "blurred"))
     row |= {
         "b_factor_without_noise_A2": guinier(clean, band_A=(10.0, resolution)).b_factor_A2,
-        "resolution_A": record["resolution_A"], "relion_resolution_A": resolution,
-        "b_factor_A2": record["fitted_b_factor_A2"], "b_factor_error_A2": record["fitted_b_factor_error_A2"],
+        "resolution_A": record["resolution_A"],
+        "relion_resolution_A": resolution,
+        "b_factor_A2": record["fitted_b_factor_A2"],
+        "b_factor_error_A2": record["fitted_b_factor_error_A2"],
         "relion_b_factor_A2": -float(general["rlnBfactorUsedForSharpening"]),
         "likeness": likeness(folder / "ours" / "map_sharpened.mrc", truth, mask, resolution),
         "relion_likeness": likeness(folder / "theirs" / "post.mrc", truth, mask, resolution),
-    }  # fmt: skip
+    }
     return row
 
 

@@ -56,25 +56,61 @@ def main() -> None:
         commands = {
             "relion reconstruct": lambda star, out: ["relion_reconstruct", "--i", star, "--o", out, "--ctf"],
             "relion reconstruct skip_gridding": lambda star, out: [
-                "relion_reconstruct", "--i", star, "--o", out, "--ctf", "--skip_gridding",
+                "relion_reconstruct",
+                "--i",
+                star,
+                "--o",
+                out,
+                "--ctf",
+                "--skip_gridding",
             ],
             "relion project": lambda star, out: [
-                "relion_project", "--i", "truth.mrc", "--ang", star, "--o", out[:-4], "--ctf",
+                "relion_project",
+                "--i",
+                "truth.mrc",
+                "--ang",
+                star,
+                "--o",
+                out[:-4],
+                "--ctf",
             ],
-        }  # fmt: skip
+        }
         for threads in (1, os.cpu_count() or 1):
             for method in ("least-squares", "direct"):
                 commands[f"verglas reconstruct {method} {threads} thread"] = lambda star, out, t=threads, m=method: [
-                    *VERGLAS, "reconstruct", star, "--out", out, "--threads", str(t), "--method", m,
-                ]  # fmt: skip
+                    *VERGLAS,
+                    "reconstruct",
+                    star,
+                    "--out",
+                    out,
+                    "--threads",
+                    str(t),
+                    "--method",
+                    m,
+                ]
             commands[f"verglas project {threads} thread"] = lambda star, out, t=threads: [
-                *VERGLAS, "project", "truth.mrc", "--particles", star, "--out", out + "s", "--threads", str(t),
-            ]  # fmt: skip
+                *VERGLAS,
+                "project",
+                "truth.mrc",
+                "--particles",
+                star,
+                "--out",
+                out + "s",
+                "--threads",
+                str(t),
+            ]
         for label, make in commands.items():
             few, *_ = run(make("quarter.star", "few.mrc"), folder)
             full, peak_GB, _ = run(make("particles.star", "out.mrc"), folder)
-            row = {"what": label, "box": args.box, "n": args.n, "snr": args.snr, "seconds": full,
-                   "peak_MB": 1e3 * peak_GB, "ms_per_particle": 1e3 * (full - few) / (args.n - quarter)}  # fmt: skip
+            row = {
+                "what": label,
+                "box": args.box,
+                "n": args.n,
+                "snr": args.snr,
+                "seconds": full,
+                "peak_MB": 1e3 * peak_GB,
+                "ms_per_particle": 1e3 * (full - few) / (args.n - quarter),
+            }
             if "reconstruct" in label:
                 curve = fsc_against(truth, folder / "out.mrc")
                 row["fsc_mean"] = float(curve[1 : args.box // 2].mean())

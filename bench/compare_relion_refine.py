@@ -88,15 +88,23 @@ def main() -> None:
             for i, (a, b) in enumerate(zip(theirs["ends"], ends, strict=False), 1)
         ]
         made = last_iteration(case, folder, len(ends), true) if ends else {}
-    rows.append({
-        "what": "relion 3.1.3 --auto_refine, 3 ranks", "finished": theirs["converged"], "seconds": theirs["waited"],
-        "iterations": len(ends), "peak_GB": theirs["peak_GB"], **made,
-    })  # fmt: skip
+    rows.append(
+        {
+            "what": "relion 3.1.3 --auto_refine, 3 ranks",
+            "finished": theirs["converged"],
+            "seconds": theirs["waited"],
+            "iterations": len(ends),
+            "peak_GB": theirs["peak_GB"],
+            **made,
+        }
+    )
     rows.append(ours)
     compared: dict[str, Any] = {
-        "what": "relion / verglas", "waited_on_whole": theirs["waited"] / ours["seconds"],
-        "lower_bound": not theirs["converged"], "memory": theirs["peak_GB"] / ours["peak_GB"],
-    }  # fmt: skip
+        "what": "relion / verglas",
+        "waited_on_whole": theirs["waited"] / ours["seconds"],
+        "lower_bound": not theirs["converged"],
+        "memory": theirs["peak_GB"] / ours["peak_GB"],
+    }
     if ends:
         compared["finished_iterations"] = len(ends)
         compared["these_iterations_on_whole"] = ends[-1] / ours["seconds"]

@@ -87,9 +87,15 @@ def main() -> None:
         ):
             started = time.perf_counter()
             found = vg.align(
-                particles, reference, diameter_A=DIAMETER_A, max_resolution_A=RESOLUTION_A,
-                search_resolution_A=RESOLUTION_A, shift_range_A=7.5, refine=refine, threads=2,
-            )  # fmt: skip
+                particles,
+                reference,
+                diameter_A=DIAMETER_A,
+                max_resolution_A=RESOLUTION_A,
+                search_resolution_A=RESOLUTION_A,
+                shift_range_A=7.5,
+                refine=refine,
+                threads=2,
+            )
             seconds = time.perf_counter() - started
             timed = row(label, seconds, len(particles), error_deg(found, particles))
             rows.append(timed | {"ratio": per_particle * len(particles) / seconds})

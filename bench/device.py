@@ -47,14 +47,18 @@ class Work:
     def row(self, ms: float, machine: Machine) -> dict[str, float]:
         """Rates, and the time over the floor of this machine."""
         per_ms = self.counted() | {
-            "ms": ms, "GFLOP_per_s": 1e3 * self.gflop / ms, "GB_per_s": 1e3 * self.gbyte / ms,
-            "copy_GB_per_s": machine.copy_GB_per_s, "float32_product_GFLOP_per_s": machine.product_GFLOP_per_s,
+            "ms": ms,
+            "GFLOP_per_s": 1e3 * self.gflop / ms,
+            "GB_per_s": 1e3 * self.gbyte / ms,
+            "copy_GB_per_s": machine.copy_GB_per_s,
+            "float32_product_GFLOP_per_s": machine.product_GFLOP_per_s,
             "tf32_product_GFLOP_per_s": machine.tf32_GFLOP_per_s,
-        }  # fmt: skip
+        }
         arithmetic = (
-            self.tensor_gflop / machine.tf32_GFLOP_per_s if self.tensor_gflop
+            self.tensor_gflop / machine.tf32_GFLOP_per_s
+            if self.tensor_gflop
             else self.gflop / machine.product_GFLOP_per_s
-        )  # fmt: skip
+        )
         floor_ms = 1e3 * max(arithmetic, self.gbyte / machine.copy_GB_per_s)
         return per_ms | {"floor_ms": floor_ms, "times_floor": ms / floor_ms}
 

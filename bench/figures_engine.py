@@ -44,8 +44,9 @@ def rings(volume: np.ndarray) -> None:
     left.scatter(x, y, c=np.log10(np.abs(full) + 1e-3 * np.abs(full).max()), s=4, cmap="magma")
     left.set(aspect="equal", xlabel="kx, Fourier pixels", ylabel="ky, Fourier pixels", title="|slice| on rings (log)")
     shown = np.where(harmonics > 0, np.log10(np.maximum(harmonics, 1e-6 * harmonics.max())), np.nan)
-    image = right.imshow(shown.T, origin="lower", aspect="auto", cmap="magma",
-                         extent=(-0.5, polar.max_m + 0.5, 0.5, polar.radius + 0.5))  # fmt: skip
+    image = right.imshow(
+        shown.T, origin="lower", aspect="auto", cmap="magma", extent=(-0.5, polar.max_m + 0.5, 0.5, polar.radius + 0.5)
+    )
     right.plot(np.pi * polar.radii * polar.diameter_px / BOX, polar.radii, "c--", label="m = pi r D / N")
     right.set(
         xlim=(-0.5, polar.max_m + 0.5), xlabel="harmonic m", ylabel="ring r", title="harmonics of each ring (log)"

@@ -49,9 +49,15 @@ class Case:
     def write(self, folder: Path) -> vg.Particles:
         """particles.star, particles.mrcs, truth.mrc, and init.mrc: the truth low-passed to the start's resolution."""
         particles = vg.simulate.particles(
-            self.model(), self.n, self.box, self.pixel_size_A, self.snr, folder, seed=self.seed,
+            self.model(),
+            self.n,
+            self.box,
+            self.pixel_size_A,
+            self.snr,
+            folder,
+            seed=self.seed,
             envelope_b_factor_A2=self.b_factor_A2,
-        )  # fmt: skip
+        )
         vg.write_map(folder / "init.mrc", apply(vg.read_map(folder / "truth.mrc"), low_pass(self.start_A)))
         return particles
 
@@ -59,19 +65,33 @@ class Case:
 def refine(case: Case, folder: Path, *options: str, stack: str = "particles") -> dict[str, Any]:
     """``verglas refine`` of the set in a folder, into ``run``: seconds, iterations, memory taken and planned."""
     arguments = [
-        "refine", str(folder / f"{stack}.star"), "--symmetry", case.symmetry, "--diameter", f"{case.mask_A:g}",
-        "--initial-resolution", f"{case.start_A:g}", "--out", str(folder / "run"), "--json",
-        "--device", case.device, *options,
-    ]  # fmt: skip
+        "refine",
+        str(folder / f"{stack}.star"),
+        "--symmetry",
+        case.symmetry,
+        "--diameter",
+        f"{case.mask_A:g}",
+        "--initial-resolution",
+        f"{case.start_A:g}",
+        "--out",
+        str(folder / "run"),
+        "--json",
+        "--device",
+        case.device,
+        *options,
+    ]
     if "--reference" not in options:
         arguments += ["--reference", str(folder / "init.mrc")]
     seconds, peak_GB, told = command(arguments)
     found, record = json.loads(told), json.loads((folder / "run" / "run.json").read_text())
     return {
-        "seconds": seconds, "iterations": found["iterations"], "peak_GB": peak_GB,
-        "planned_GB": max(record["memory_plan"].values()), "resolution_A": found["resolution_A"],
+        "seconds": seconds,
+        "iterations": found["iterations"],
+        "peak_GB": peak_GB,
+        "planned_GB": max(record["memory_plan"].values()),
+        "resolution_A": found["resolution_A"],
         "populations": found["populations"],
-    }  # fmt: skip
+    }
 
 
 def at_half(a: vg.Map, b: vg.Map, mask: vg.Map | None = None) -> float:

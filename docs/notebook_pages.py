@@ -44,9 +44,12 @@ def run(path: Path) -> Any:
     """The notebook at ``path`` with the outputs of a fresh kernel of this interpreter."""
     notebook = nbformat.read(path, as_version=4)
     client = NotebookClient(
-        notebook, timeout=_CELL_SECONDS, kernel_name="python3", resources={"metadata": {"path": str(path.parent)}},
+        notebook,
+        timeout=_CELL_SECONDS,
+        kernel_name="python3",
+        resources={"metadata": {"path": str(path.parent)}},
         extra_arguments=["--log-level=ERROR"],  # else each kernel tells the builder that it listens on localhost
-    )  # fmt: skip
+    )
     try:
         return client.execute()
     except CellExecutionError as error:
@@ -63,8 +66,10 @@ def to_markdown(notebook: Any, stem: str, source: str) -> tuple[str, dict[str, b
             parts.append(text)
             if number == 0:
                 name = Path(source).name
-                parts.append(f"[Download this notebook]({name}){{download={name}}} and run it: "
-                             "`pip install jupyterlab`, then `jupyter lab`.")  # fmt: skip
+                parts.append(
+                    f"[Download this notebook]({name}){{download={name}}} and run it: "
+                    "`pip install jupyterlab`, then `jupyter lab`."
+                )
             continue
         parts.append(f"```python\n{text}\n```")
         for output in cell.outputs:

@@ -25,10 +25,20 @@ def chromium() -> str:
 
 def _call(page: Path, profile: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     command = [
-        chromium(), "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--hide-scrollbars",
-        "--no-first-run", "--disable-extensions", "--disable-background-networking", "--enable-logging=stderr",
-        f"--user-data-dir={profile}", *arguments, page.resolve().as_uri(),
-    ]  # fmt: skip
+        chromium(),
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-dev-shm-usage",
+        "--hide-scrollbars",
+        "--no-first-run",
+        "--disable-extensions",
+        "--disable-background-networking",
+        "--enable-logging=stderr",
+        f"--user-data-dir={profile}",
+        *arguments,
+        page.resolve().as_uri(),
+    ]
     done = subprocess.run(command, capture_output=True, text=True, timeout=180, check=False)
     assert done.returncode == 0, done.stderr
     return done

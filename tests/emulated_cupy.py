@@ -68,8 +68,14 @@ class DeviceArray(np.lib.mixins.NDArrayOperatorsMixin):
     @property
     def __cuda_array_interface__(self) -> dict[str, Any]:
         face = dict(self._memory.__array_interface__)
-        return {"shape": face["shape"], "typestr": face["typestr"], "strides": face["strides"],
-                "data": (face["data"][0], False), "version": 3, "stream": 1}  # fmt: skip
+        return {
+            "shape": face["shape"],
+            "typestr": face["typestr"],
+            "strides": face["strides"],
+            "data": (face["data"][0], False),
+            "version": 3,
+            "stream": 1,
+        }
 
     def __array__(self, *_: Any, **__: Any) -> np.ndarray:
         raise TypeError(
@@ -175,8 +181,10 @@ def _open(value: Any) -> Any:
     """The memory of a device array; NumPy arrays are refused, containers are searched."""
     if isinstance(value, DeviceArray):
         if value._device != _state.device:
-            raise ValueError(f"Array device must be same as the current device: array device = {value._device} while "
-                             f"current = {_state.device}")  # fmt: skip
+            raise ValueError(
+                f"Array device must be same as the current device: array device = {value._device} while "
+                f"current = {_state.device}"
+            )
         return value._memory
     if isinstance(value, np.ndarray) and value.ndim:
         raise TypeError(f"Unsupported type {type(value)}")
@@ -400,30 +408,56 @@ def modules() -> dict[str, types.ModuleType]:
     """``cupy``, ``cupyx`` and their submodules, by name."""
     memory = _Module("cupy.cuda.memory", None, OutOfMemoryError=OutOfMemoryError, MemoryPool=MemoryPool)
     runtime = _Module(
-        "cupy.cuda.runtime", None, getDeviceCount=lambda: N_DEVICES, memGetInfo=lambda: Device().mem_info,
-        getDevice=lambda: _state.device, CUDARuntimeError=type("CUDARuntimeError", (RuntimeError,), {}),
+        "cupy.cuda.runtime",
+        None,
+        getDeviceCount=lambda: N_DEVICES,
+        memGetInfo=lambda: Device().mem_info,
+        getDevice=lambda: _state.device,
+        CUDARuntimeError=type("CUDARuntimeError", (RuntimeError,), {}),
         deviceSynchronize=lambda: None,
-    )  # fmt: skip
+    )
     driver = _Module("cupy.cuda.driver", None, CUDADriverError=type("CUDADriverError", (RuntimeError,), {}))
     null = Stream(null=True)
     cuda = _Module(
-        "cupy.cuda", None, Device=Device, Stream=Stream, Event=Event, MemoryPool=MemoryPool, memory=memory,
-        runtime=runtime, driver=driver, get_current_stream=lambda: _state.stream or null,
-        get_elapsed_time=lambda start, end: 0.0, alloc_pinned_memory=lambda nbytes: np.empty(nbytes, np.uint8),
-    )  # fmt: skip
+        "cupy.cuda",
+        None,
+        Device=Device,
+        Stream=Stream,
+        Event=Event,
+        MemoryPool=MemoryPool,
+        memory=memory,
+        runtime=runtime,
+        driver=driver,
+        get_current_stream=lambda: _state.stream or null,
+        get_elapsed_time=lambda start, end: 0.0,
+        alloc_pinned_memory=lambda nbytes: np.empty(nbytes, np.uint8),
+    )
     cuda.Stream.null = null
     fft = _Module("cupy.fft", scipy.fft)  # SciPy's keeps single precision, as CuPy's does
     cupy = _Module(
-        "cupy", np, ndarray=DeviceArray, cuda=cuda, fft=fft, empty=_empty, empty_like=_empty_like, array=_array,
-        asarray=_asarray, asnumpy=_asnumpy, ascontiguousarray=_ascontiguousarray,
-        **{name: _created(name) for name in ("zeros", "ones", "full", "arange", "linspace", "eye", "zeros_like",
-                                             "ones_like", "full_like")},
-        get_default_memory_pool=MemoryPool, get_array_module=lambda *a: cupy if any(
-            isinstance(x, DeviceArray) for x in a) else np,
+        "cupy",
+        np,
+        ndarray=DeviceArray,
+        cuda=cuda,
+        fft=fft,
+        empty=_empty,
+        empty_like=_empty_like,
+        array=_array,
+        asarray=_asarray,
+        asnumpy=_asnumpy,
+        ascontiguousarray=_ascontiguousarray,
+        **{
+            name: _created(name)
+            for name in ("zeros", "ones", "full", "arange", "linspace", "eye", "zeros_like", "ones_like", "full_like")
+        },
+        get_default_memory_pool=MemoryPool,
+        get_array_module=lambda *a: cupy if any(isinstance(x, DeviceArray) for x in a) else np,
         __version__="13.0.0",
-    )  # fmt: skip
-    pinned = {"empty_pinned": lambda shape, dtype=float: np.empty(shape, dtype),
-              "zeros_pinned": lambda shape, dtype=float: np.zeros(shape, dtype)}  # fmt: skip
+    )
+    pinned = {
+        "empty_pinned": lambda shape, dtype=float: np.empty(shape, dtype),
+        "zeros_pinned": lambda shape, dtype=float: np.zeros(shape, dtype),
+    }
     scipy_fft = _Module("cupyx.scipy.fft", scipy.fft)
     scipy_module = _Module("cupyx.scipy", None, fft=scipy_fft)
     cupyx = _Module("cupyx", None, scipy=scipy_module, **pinned)

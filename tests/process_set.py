@@ -21,8 +21,15 @@ GIVEN = {"diameter_A": DIAMETER_A, "pixel_size_A": PIXEL_A, "threads": 1}
 def scene(seed: int, model=None, **more):
     """One micrograph with 30 particles at a defocus of its own, and its truth."""
     model = model or simulate.phantom(32, 6.0, DIAMETER_A, seed=1)
-    chosen = {"shape": SHAPE, "pixel_size_A": PIXEL_A, "n": 30, "snr": 0.5, "ice": 0.4, "b_factor_A2": 80.0,
-              "defocus_u_A": 15000.0 + 1500 * seed} | more  # fmt: skip
+    chosen = {
+        "shape": SHAPE,
+        "pixel_size_A": PIXEL_A,
+        "n": 30,
+        "snr": 0.5,
+        "ice": 0.4,
+        "b_factor_A2": 80.0,
+        "defocus_u_A": 15000.0 + 1500 * seed,
+    } | more
     return simulate.micrograph(model, seed=seed, **chosen)
 
 
@@ -54,9 +61,14 @@ def write_bad(folder: Path) -> dict[str, str]:
     vg.io.write_stack(folder / "zero.mrc", np.zeros((1, *SHAPE), np.float32), PIXEL_A)
     vg.io.write_stack(folder / "pixel.mrc", scene(41, defocus_u_A=18000.0)[0].data[None], 2 * PIXEL_A)
     return {
-        "cut.tif": "cannot be read|can be read|cut off", "colour.tif": "samples", "movie.tif": "movie",
-        "movie.mrc": "movie", "nan.mrc": "not finite", "zero.mrc": "constant", "pixel.mrc": "pixel size 6 A",
-    }  # fmt: skip
+        "cut.tif": "cannot be read|can be read|cut off",
+        "colour.tif": "samples",
+        "movie.tif": "movie",
+        "movie.mrc": "movie",
+        "nan.mrc": "not finite",
+        "zero.mrc": "constant",
+        "pixel.mrc": "pixel size 6 A",
+    }
 
 
 def command(*arguments: object) -> list[str]:

@@ -42,25 +42,39 @@ def write_particles_star(folder, n, n_classes, seed=0):
     n = len(kept)
     micrograph = np.arange(n) // 25
     defocus = 9000 + 900 * (micrograph % 14) + 60 * rng.normal(size=n)
-    table = pd.DataFrame({
-        "rlnImageName": [f"{i + 1:06d}@particles.mrcs" for i in range(n)],
-        "rlnMicrographName": [f"mic{m:03d}.mrc" for m in micrograph],
-        "rlnOpticsGroup": 1,
-        "rlnAngleRot": kept[:, 0], "rlnAngleTilt": kept[:, 1], "rlnAnglePsi": kept[:, 2],
-        "rlnOriginXAngst": 1.8 * rng.normal(size=n) + 0.3, "rlnOriginYAngst": 1.8 * rng.normal(size=n),
-        "rlnDefocusU": defocus + 100, "rlnDefocusV": defocus - 100, "rlnDefocusAngle": 20.0,
-        "rlnMaxValueProbDistribution": rng.beta(4, 2, size=n),
-        "rlnLogLikeliContribution": -3100 + 35 * rng.normal(size=n) - 8e-4 * defocus,
-        "rlnNormCorrection": 1 + 0.05 * rng.normal(size=n),
-        "rlnGroupNumber": micrograph + 1,
-        "rlnRandomSubset": np.arange(n) % 2 + 1,
-        "rlnClassNumber": rng.integers(1, n_classes + 1, size=n),
-    })  # fmt: skip
-    optics = pd.DataFrame({
-        "rlnOpticsGroup": [1], "rlnOpticsGroupName": ["og1"], "rlnVoltage": [300.0], "rlnSphericalAberration": [2.7],
-        "rlnAmplitudeContrast": [0.1], "rlnImagePixelSize": [APIX], "rlnImageSize": [BOX],
-        "rlnImageDimensionality": [2],
-    })  # fmt: skip
+    table = pd.DataFrame(
+        {
+            "rlnImageName": [f"{i + 1:06d}@particles.mrcs" for i in range(n)],
+            "rlnMicrographName": [f"mic{m:03d}.mrc" for m in micrograph],
+            "rlnOpticsGroup": 1,
+            "rlnAngleRot": kept[:, 0],
+            "rlnAngleTilt": kept[:, 1],
+            "rlnAnglePsi": kept[:, 2],
+            "rlnOriginXAngst": 1.8 * rng.normal(size=n) + 0.3,
+            "rlnOriginYAngst": 1.8 * rng.normal(size=n),
+            "rlnDefocusU": defocus + 100,
+            "rlnDefocusV": defocus - 100,
+            "rlnDefocusAngle": 20.0,
+            "rlnMaxValueProbDistribution": rng.beta(4, 2, size=n),
+            "rlnLogLikeliContribution": -3100 + 35 * rng.normal(size=n) - 8e-4 * defocus,
+            "rlnNormCorrection": 1 + 0.05 * rng.normal(size=n),
+            "rlnGroupNumber": micrograph + 1,
+            "rlnRandomSubset": np.arange(n) % 2 + 1,
+            "rlnClassNumber": rng.integers(1, n_classes + 1, size=n),
+        }
+    )
+    optics = pd.DataFrame(
+        {
+            "rlnOpticsGroup": [1],
+            "rlnOpticsGroupName": ["og1"],
+            "rlnVoltage": [300.0],
+            "rlnSphericalAberration": [2.7],
+            "rlnAmplitudeContrast": [0.1],
+            "rlnImagePixelSize": [APIX],
+            "rlnImageSize": [BOX],
+            "rlnImageDimensionality": [2],
+        }
+    )
     io.write_star(folder / "particles.star", {"optics": optics, "particles": table})
     return n
 
@@ -71,17 +85,30 @@ def iteration_row(number, resolution, n_classes):
     shares = (1 - t) / n_classes + t * shares / shares.sum()
     local = PHASES[number - 1] != "global"
     return {
-        "iteration": number, "phase": PHASES[number - 1], "resolution_A": resolution,
-        "search_resolution_A": 1.3 * resolution, "insert_resolution_A": 0.9 * resolution,
-        "step_deg": 7.5 / 2 ** (number // 2), "shift_step_A": 2.5 / 2 ** (number // 2), "shift_range_A": 12 / number,
-        "log_likelihood": -3300 + 190 * (1 - np.exp(-number / 2)), "max_probability": 0.08 + 0.6 * t,
-        "effective_poses": 1 + 90 * np.exp(-number), "angle_change_deg": 12 / number**1.6,
-        "shift_change_A": 2.2 / number**1.4, "class_change": 0.4 / number if n_classes > 1 else 0.0,
+        "iteration": number,
+        "phase": PHASES[number - 1],
+        "resolution_A": resolution,
+        "search_resolution_A": 1.3 * resolution,
+        "insert_resolution_A": 0.9 * resolution,
+        "step_deg": 7.5 / 2 ** (number // 2),
+        "shift_step_A": 2.5 / 2 ** (number // 2),
+        "shift_range_A": 12 / number,
+        "log_likelihood": -3300 + 190 * (1 - np.exp(-number / 2)),
+        "max_probability": 0.08 + 0.6 * t,
+        "effective_poses": 1 + 90 * np.exp(-number),
+        "angle_change_deg": 12 / number**1.6,
+        "shift_change_A": 2.2 / number**1.4,
+        "class_change": 0.4 / number if n_classes > 1 else 0.0,
         "populations": ";".join(f"{s:.4f}" for s in shares),
-        "accuracy_deg": 1.9 - 0.15 * number if local else "", "accuracy_shift_A": 0.7 - 0.05 * number if local else "",
-        "n_excluded": 2, "seconds": 9.0 + number, "seconds_expectation": 6.0 + number, "seconds_maximisation": 1.6,
-        "seconds_reconstruction": 0.9, "peak_memory_GB": 0.9 + 0.02 * number,
-    }  # fmt: skip
+        "accuracy_deg": 1.9 - 0.15 * number if local else "",
+        "accuracy_shift_A": 0.7 - 0.05 * number if local else "",
+        "n_excluded": 2,
+        "seconds": 9.0 + number,
+        "seconds_expectation": 6.0 + number,
+        "seconds_maximisation": 1.6,
+        "seconds_reconstruction": 0.9,
+        "peak_memory_GB": 0.9 + 0.02 * number,
+    }
 
 
 def make_run_folder(folder, *, state="converged", iterations=6, n_classes=1, n=400):
@@ -100,9 +127,10 @@ def make_run_folder(folder, *, state="converged", iterations=6, n_classes=1, n=4
         np.savez_compressed(
             folder / "history" / f"iteration_{number:03d}.npz",
             slices=np.stack([np.stack(_planes(m.data)) for m in maps.values()]).astype(np.float16),
-            names=np.array(list(maps)), fsc=np.array([f.curve for f in fscs]),
+            names=np.array(list(maps)),
+            fsc=np.array([f.curve for f in fscs]),
             frequency_per_A=fscs[0].frequency_per_A,
-        )  # fmt: skip
+        )
         rows.append(iteration_row(number, fscs[0].resolution_A(0.143), n_classes))
     if rows:
         pd.DataFrame(rows).to_csv(folder / "iterations.csv", index=False)
@@ -110,27 +138,52 @@ def make_run_folder(folder, *, state="converged", iterations=6, n_classes=1, n=4
         n = write_particles_star(folder, n, n_classes)
     io.write_csv(
         folder / "excluded.csv",
-        {"particle": [17, 203], "image": ["000018@particles.mrcs", "000204@particles.mrcs"],
-         "reason": ["NaN in the image", "constant image"]},
-    )  # fmt: skip
+        {
+            "particle": [17, 203],
+            "image": ["000018@particles.mrcs", "000204@particles.mrcs"],
+            "reason": ["NaN in the image", "constant image"],
+        },
+    )
     finished = state != "running"
     if finished:
         for k, truth in enumerate(models):
             write_final(folder, truth, "" if n_classes == 1 else f"_class{k + 1}", k)
     settings = {
-        "particles": "particles.star", "reference": "init.mrc", "symmetry": "C1", "diameter_A": 80.0,
+        "particles": "particles.star",
+        "reference": "init.mrc",
+        "symmetry": "C1",
+        "diameter_A": 80.0,
         "classes": n_classes,
-        "initial_lowpass_A": 40.0, "mode": "map", "regularisation_T": 1.0, "mask": None,
-    }  # fmt: skip
-    io.write_json(folder / "run.json", {
-        "verglas": vg.__version__, "command": "refine", "settings": settings, "seed": 0, "device": "cpu", "isa": "v3",
-        "threads": 2, "started": "2026-03-01T10:00:00+00:00",
-        "finished": "2026-03-01T10:01:20+00:00" if finished else None, "state": state,
-        "memory_plan": {"expectation": 1.1, "maximisation": 0.8, "reconstruction": 0.4}, "n_particles": n + 2,
-        "n_excluded": 2, "box": BOX, "pixel_size_A": APIX, "symmetry": "C1", "n_classes": n_classes,
-        "warnings": ["the reference was scaled by 0.02 to the grey scale of the images"], "seconds": 80.4,
-        "peak_memory_GB": 1.02,
-    })  # fmt: skip
+        "initial_lowpass_A": 40.0,
+        "mode": "map",
+        "regularisation_T": 1.0,
+        "mask": None,
+    }
+    io.write_json(
+        folder / "run.json",
+        {
+            "verglas": vg.__version__,
+            "command": "refine",
+            "settings": settings,
+            "seed": 0,
+            "device": "cpu",
+            "isa": "v3",
+            "threads": 2,
+            "started": "2026-03-01T10:00:00+00:00",
+            "finished": "2026-03-01T10:01:20+00:00" if finished else None,
+            "state": state,
+            "memory_plan": {"expectation": 1.1, "maximisation": 0.8, "reconstruction": 0.4},
+            "n_particles": n + 2,
+            "n_excluded": 2,
+            "box": BOX,
+            "pixel_size_A": APIX,
+            "symmetry": "C1",
+            "n_classes": n_classes,
+            "warnings": ["the reference was scaled by 0.02 to the grey scale of the images"],
+            "seconds": 80.4,
+            "peak_memory_GB": 1.02,
+        },
+    )
     return folder
 
 

@@ -100,9 +100,13 @@ class Problem:
     def run(self, plan=None, rows=slice(None), **more):
         plan = plan or self.plan()
         return plan.run(
-            self.samples[rows], self.shifts, ctf=self.params[rows], pixel_size_A=PIXEL_A, inv_sigma2=self.inv[rows],
+            self.samples[rows],
+            self.shifts,
+            ctf=self.params[rows],
+            pixel_size_A=PIXEL_A,
+            inv_sigma2=self.inv[rows],
             **more,
-        )  # fmt: skip
+        )
 
     def plan(self, opposite=True, **settings):
         plan = ops.ScorePlan(self.grid, self.n_psi, **{"n_power": 8, "device": self.device, **settings})
@@ -113,14 +117,24 @@ class Problem:
         """(n, slices, opposite, psi, shifts) log-likelihood plus uniform log prior, float64."""
         sides = [
             reference_joint(self.samples, s, self.grid, self.n_psi, self.shifts, self.inv, self.params)
-            for s in (self.slices, circle(self.slices)[..., -np.arange(self.grid.n_theta) % self.grid.n_theta][
-                ..., : self.grid.n_theta // 2])
-        ]  # fmt: skip
+            for s in (
+                self.slices,
+                circle(self.slices)[..., -np.arange(self.grid.n_theta) % self.grid.n_theta][
+                    ..., : self.grid.n_theta // 2
+                ],
+            )
+        ]
         joint = np.stack(sides, axis=2)
         return joint - np.log(joint[0].size)
 
 
 problems = st.builds(
-    Problem, seed=st.integers(0, 10_000), box=st.integers(15, 28), radius=st.integers(1, 7), n=st.integers(1, 5),
-    n_shifts=st.integers(1, 20), spacing=st.sampled_from([1.0, 0.5]), noise=st.sampled_from([0.5, 2.0, 10.0]),
-)  # fmt: skip
+    Problem,
+    seed=st.integers(0, 10_000),
+    box=st.integers(15, 28),
+    radius=st.integers(1, 7),
+    n=st.integers(1, 5),
+    n_shifts=st.integers(1, 20),
+    spacing=st.sampled_from([1.0, 0.5]),
+    noise=st.sampled_from([0.5, 2.0, 10.0]),
+)

@@ -149,14 +149,36 @@ def test_the_page_shows_maps_while_it_runs_and_where_it_stopped(particles, tmp_p
 
 def test_command_line(particles, tmp_path, capsys):
     vg.write_particles(tmp_path / "p.star", particles)
-    given = ["abinitio", str(tmp_path / "p.star"), "--diameter", "125", "--final-resolution", "16", "--iterations", "2",
-             "--starts", "1", "--out", str(tmp_path / "run"), "--json", "--resume"]  # fmt: skip
+    given = [
+        "abinitio",
+        str(tmp_path / "p.star"),
+        "--diameter",
+        "125",
+        "--final-resolution",
+        "16",
+        "--iterations",
+        "2",
+        "--starts",
+        "1",
+        "--out",
+        str(tmp_path / "run"),
+        "--json",
+        "--resume",
+    ]
     status, _, error = main(given, capsys)
     assert status == 1
     assert "nothing to resume" in error
     with pytest.raises(Stop):
-        job.abinitio_files(tmp_path / "p.star", "C1", 125.0, final_resolution_A=16.0, iterations=2, starts=1,
-                           out=tmp_path / "run", progress=stop_at("start 1", 1))  # fmt: skip
+        job.abinitio_files(
+            tmp_path / "p.star",
+            "C1",
+            125.0,
+            final_resolution_A=16.0,
+            iterations=2,
+            starts=1,
+            out=tmp_path / "run",
+            progress=stop_at("start 1", 1),
+        )
     status, text, error = main(given, capsys)
     assert status == 0
     assert "goes on from the checkpoint" in error

@@ -16,10 +16,15 @@ from verglas import simulate
 PIXEL = 3.0
 # What the reason has to say of each bad file.
 WORDS = {
-    "cut.tif": "cut short", "rgb.tif": "pixels of 3 samples", "movie.tif": "4 frames: a movie", "nan.tif": "finite|nan",
-    "zeros.tif": "constant|all pixels are 0", "empty.tif": "the file is empty", "movie.mrc": "3 images: a movie",
+    "cut.tif": "cut short",
+    "rgb.tif": "pixels of 3 samples",
+    "movie.tif": "4 frames: a movie",
+    "nan.tif": "finite|nan",
+    "zeros.tif": "constant|all pixels are 0",
+    "empty.tif": "the file is empty",
+    "movie.mrc": "3 images: a movie",
     "text.mrc": "MRC|mrc|header",
-}  # fmt: skip
+}
 
 
 @pytest.fixture(scope="module")
@@ -83,8 +88,19 @@ def test_pick_sets_aside_and_goes_on(folder, tmp_path, run):
 
 @pytest.mark.filterwarnings("ignore:.*other.mrc. pixel size 2 A in the file, 3 A used as asked")
 def test_extract_sets_aside_and_goes_on(folder, tmp_path, run):
-    status, out, _ = run("extract", folder, "--picks", folder / "truth.star", "--pixel-size", PIXEL,
-                         "--box", 32, "--json", "-o", tmp_path)  # fmt: skip
+    status, out, _ = run(
+        "extract",
+        folder,
+        "--picks",
+        folder / "truth.star",
+        "--pixel-size",
+        PIXEL,
+        "--box",
+        32,
+        "--json",
+        "-o",
+        tmp_path,
+    )
     assert status == 0
     said = json.loads(out)
     assert said["particles"] + sum(said["excluded"].values()) == said["coordinates"] == 10 * 12

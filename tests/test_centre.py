@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from verglas import simulate
 from verglas.errors import InputError
-from verglas.preprocess import (
+from verglas.extraction import (
     centre_of_mass,
     find_centres,
     geometric_median,
@@ -93,9 +93,9 @@ def test_A5_12_landscape_is_its_definition():
     rng = np.random.default_rng(2)
     image, radius = rng.random((11, 13)), 4
     y, x = np.indices(image.shape)
-    sums = np.array([
-        [[image[np.hypot(x - u, y - v) <= r].sum() for r in range(radius + 1)] for u in range(13)] for v in range(11)
-    ])  # fmt: skip
+    sums = np.array(
+        [[[image[np.hypot(x - u, y - v) <= r].sum() for r in range(radius + 1)] for u in range(13)] for v in range(11)]
+    )
     want = np.abs(sums / sums[..., -1].max() - 1).sum(-1)
     np.testing.assert_allclose(surrogate_landscape(image, radius)[0], want, atol=1e-10)
 

@@ -99,9 +99,12 @@ def test_a_budget_is_written_read_and_met(check, found, tmp_path):
 
 @pytest.mark.parametrize(
     ("field", "value", "words"),
-    [("registers", 127, "takes 128 registers, the budget grants 127"), ("local", 1, "takes 2 local"),
-     ("tensor", 400, None)],
-)  # fmt: skip
+    [
+        ("registers", 127, "takes 128 registers, the budget grants 127"),
+        ("local", 1, "takes 2 local"),
+        ("tensor", 400, None),
+    ],
+)
 def test_more_than_granted(check, found, field, value, words):
     key = ("score_kernel", "sm_80")
     limit = check.Usage(**(vars(found[key]) | {field: value}))

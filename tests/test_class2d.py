@@ -377,9 +377,23 @@ def test_command_line(tmp_path, capsys):
     vg.write_particles(tmp_path / "p.star", particles)
     out = tmp_path / "out"
     status, text, _ = main(
-        ["class2d", str(tmp_path / "p.star"), "-K", "4", "--diameter", "170", "--max-resolution", "18", "--out",
-         str(out), "--repeats", "1", "--json"], capsys,
-    )  # fmt: skip
+        [
+            "class2d",
+            str(tmp_path / "p.star"),
+            "-K",
+            "4",
+            "--diameter",
+            "170",
+            "--max-resolution",
+            "18",
+            "--out",
+            str(out),
+            "--repeats",
+            "1",
+            "--json",
+        ],
+        capsys,
+    )
     assert status == 0
     summary = json.loads(text)
     assert summary["signal"]
@@ -394,17 +408,38 @@ def test_command_line(tmp_path, capsys):
     assert share_right(written.table["rlnClassNumber"].to_numpy(int) - 1, truth) >= 0.8
 
     own = written.table["rlnClassNumber"].to_numpy(int)
-    status, text, _ = main(["select", str(out / "particles.star"), "--classes", "1,3-4", "--out",
-                            str(tmp_path / "s.star")], capsys)  # fmt: skip
+    status, text, _ = main(
+        ["select", str(out / "particles.star"), "--classes", "1,3-4", "--out", str(tmp_path / "s.star")], capsys
+    )
     assert status == 0
     assert len(vg.read_particles(tmp_path / "s.star")) == np.isin(own, (1, 3, 4)).sum()
     best = summary["classes"][0]["resolution_A"]
-    main(["select", str(out / "particles.star"), "--min-resolution", f"{best + 0.01}", "--min-size", "2", "--out",
-          str(tmp_path / "r.star")], capsys)  # fmt: skip
+    main(
+        [
+            "select",
+            str(out / "particles.star"),
+            "--min-resolution",
+            f"{best + 0.01}",
+            "--min-size",
+            "2",
+            "--out",
+            str(tmp_path / "r.star"),
+        ],
+        capsys,
+    )
     assert 1 in vg.read_particles(tmp_path / "r.star").table["rlnClassNumber"].to_numpy(int)
     (tmp_path / "selection.star").write_text("\ndata_selection\n\nloop_\n_rlnClassNumber #1\n2\n3\n\n")
-    main(["select", str(out / "particles.star"), "--table", str(tmp_path / "selection.star"), "--out",
-          str(tmp_path / "t.star")], capsys)  # fmt: skip
+    main(
+        [
+            "select",
+            str(out / "particles.star"),
+            "--table",
+            str(tmp_path / "selection.star"),
+            "--out",
+            str(tmp_path / "t.star"),
+        ],
+        capsys,
+    )
     assert len(vg.read_particles(tmp_path / "t.star")) == np.isin(own, (2, 3)).sum()
 
 

@@ -77,9 +77,18 @@ def same(one, two):
 
 @pytest.mark.parametrize(
     ("settings", "iteration"),
-    [(SETTINGS, 0), (SETTINGS, 3), (SETTINGS, SEEDING), (SETTINGS, SEEDING + 2), (SETTINGS, -1), (SPLIT, LEVEL - 1),
-     (SPLIT, LEVEL + 2), (SPLIT, 2 * LEVEL + 2), (SPLIT, -2)],
-)  # fmt: skip
+    [
+        (SETTINGS, 0),
+        (SETTINGS, 3),
+        (SETTINGS, SEEDING),
+        (SETTINGS, SEEDING + 2),
+        (SETTINGS, -1),
+        (SPLIT, LEVEL - 1),
+        (SPLIT, LEVEL + 2),
+        (SPLIT, 2 * LEVEL + 2),
+        (SPLIT, -2),
+    ],
+)
 @pytest.mark.parametrize("cost", [0, 50])
 def test_a_stopped_run_goes_on_to_the_same_classes(particles, whole, tmp_path, monkeypatch, settings, iteration, cost):
     """In the seeding, in a level of splitting, between mini-batches, in the last iterations."""

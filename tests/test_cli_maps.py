@@ -48,8 +48,14 @@ def test_fsc_text_says_what_was_found(run, maps, tmp_path):
     assert first == f"{resolution:.2f} A at FSC 0.5 (unmasked)"
     assert every.startswith(f"by threshold: 0.5 {resolution:.2f} A, 1/3 ")
     assert [part.split()[0] for part in every[14:].split(", ")] == [
-        "0.5", "1/3", "0.143", "half-bit", "5sigma", "3sigma", "2sigma",
-    ]  # fmt: skip
+        "0.5",
+        "1/3",
+        "0.143",
+        "half-bit",
+        "5sigma",
+        "3sigma",
+        "2sigma",
+    ]
     assert "or better" in run("fsc", maps[0], maps[0])[1]
     noise = tmp_path / "noise.mrc"
     vg.write_map(noise, vg.Map(-vg.read_map(maps[0]).data, 1.5))

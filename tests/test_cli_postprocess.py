@@ -38,8 +38,14 @@ def test_files_hold_what_the_function_gives(run, maps, tmp_path):
     assert found["resolution_A"] == pytest.approx(want.resolution_A)
     assert found["b_factor_A2"] == pytest.approx(want.b_factor_A2)
     assert sorted(p.name for p in out.iterdir()) == [
-        "fsc.csv", "guinier.csv", "map.mrc", "map_sharpened.mrc", "mask.mrc", "postprocess.json", "report.html",
-    ]  # fmt: skip
+        "fsc.csv",
+        "guinier.csv",
+        "map.mrc",
+        "map_sharpened.mrc",
+        "mask.mrc",
+        "postprocess.json",
+        "report.html",
+    ]
     assert np.array_equal(vg.read_map(out / "map_sharpened.mrc").data, want.sharpened.data)
     assert np.array_equal(vg.read_map(out / "mask.mrc").data, want.mask.data)
     table = pd.read_csv(out / "fsc.csv")

@@ -59,9 +59,7 @@ def test_wiener_reads_everything_once(simulated, tmp_path, capsys, monkeypatch):
     """The file and every image are read once; the weighted map is that of a second run that is told the SSNR."""
     opened, seen = [], []
     read, images = vg.read_particles, vg.Particles.images
-    monkeypatch.setattr(
-        "verglas.run.reconstruct.read_particles", lambda *a, **k: opened.append(a) or read(*a, **k)
-    )  # fmt: skip
+    monkeypatch.setattr("verglas.run.reconstruct.read_particles", lambda *a, **k: opened.append(a) or read(*a, **k))
     monkeypatch.setattr(vg.Particles, "images", lambda self, rows=None: seen.append(len(rows)) or images(self, rows))
     out = tmp_path / "map.mrc"
     status, _, err = run(capsys, "reconstruct", simulated / "particles.star", "-o", out, "--wiener")

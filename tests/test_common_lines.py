@@ -74,8 +74,10 @@ def test_noisy_images_are_oriented_because_all_pairs_vote(seed):
     model = vg.simulate.phantom(128, 1.5, DIAMETER_A, seed=seed)
     p = images_of(model, 60, 128, 1.5, snr=0.25, seed=seed + 1)
     lines = find_common_lines(p.images(), 18, diameter_px=92, n_theta=120)
-    voted, found = (orientation_error_deg(synchronise(lines, refine=refine).angles_deg, p.poses.angles_deg).mean()
-                    for refine in (False, True))  # fmt: skip
+    voted, found = (
+        orientation_error_deg(synchronise(lines, refine=refine).angles_deg, p.poses.angles_deg).mean()
+        for refine in (False, True)
+    )
     assert found < 4
     assert found < 0.8 * voted  # the likelihood of all pairs together is worth more than votes
     assert synchronise(lines).gap > 0.1
@@ -157,13 +159,24 @@ def test_command_makes_a_map_that_projects_to_the_averages(flip, model, tmp_path
     p = images_of(model, 40, snr=5.0, seed=2)
     stack = np.concatenate([p.images(), np.zeros((1, 64, 64), np.float32)])
     vg.io.write_stack(tmp_path / "averages.mrcs", stack, 3.0)
-    classes = pd.DataFrame({"rlnClassNumber": np.arange(1, 42), "rlnEstimatedResolution": 9.0,
-                            "verglasParticles": [3] + 40 * [50]})  # fmt: skip
+    classes = pd.DataFrame(
+        {"rlnClassNumber": np.arange(1, 42), "rlnEstimatedResolution": 9.0, "verglasParticles": [3] + 40 * [50]}
+    )
     vg.io.write_star(tmp_path / "classes.star", {"classes": classes})
     arguments = [
-        "abinitio", str(tmp_path / "averages.mrcs"), "--method", "common-lines", "--diameter", "145", "--out",
-        str(tmp_path / "o"), "--final-resolution", "15", "--json", *(["--flip-hand"] if flip else []),
-    ]  # fmt: skip
+        "abinitio",
+        str(tmp_path / "averages.mrcs"),
+        "--method",
+        "common-lines",
+        "--diameter",
+        "145",
+        "--out",
+        str(tmp_path / "o"),
+        "--final-resolution",
+        "15",
+        "--json",
+        *(["--flip-hand"] if flip else []),
+    ]
     status, text, _ = main(arguments, capsys)
     assert status == 0
     said = json.loads(text)

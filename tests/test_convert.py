@@ -46,19 +46,31 @@ def test_restack_and_prefixes(run, tmp_path):
     vg.write_particles(tmp_path / "p.star", vg.Particles.from_images(images, 2.0))
     (tmp_path / "moved").mkdir()
     (tmp_path / "p.mrcs").rename(tmp_path / "moved" / "p.mrcs")
-    status, _, _ = run("convert", tmp_path / "p.star", tmp_path / "q.cs", "--restack", tmp_path / "q.mrcs",
-                       "--map-prefix", f"p={tmp_path}/moved/p")  # fmt: skip
+    status, _, _ = run(
+        "convert",
+        tmp_path / "p.star",
+        tmp_path / "q.cs",
+        "--restack",
+        tmp_path / "q.mrcs",
+        "--map-prefix",
+        f"p={tmp_path}/moved/p",
+    )
     assert status == 0
     assert np.array_equal(vg.read_particles(tmp_path / "q.cs").images(), images)
 
 
 @pytest.mark.parametrize(
     ("arguments", "status", "message"),
-    [(["a.txt", "b.star"], 2, "cannot tell the format"), (["a.star", "b.mrc"], 2, "cannot convert"),
-     (["a.star", "b.cs", "--map-prefix", "x"], 2, "expected OLD=NEW"), (["a.mrc"], 2, "Missing argument"),
-     (["a.mrc", "b.mrc", "--pixel-size", "-1"], 2, "expected more than 0"),
-     (["nowhere.star", "b.cs"], 1, "nowhere.star: no such file"), (["nowhere.mrc", "b.map"], 1, "no such file")],
-)  # fmt: skip
+    [
+        (["a.txt", "b.star"], 2, "cannot tell the format"),
+        (["a.star", "b.mrc"], 2, "cannot convert"),
+        (["a.star", "b.cs", "--map-prefix", "x"], 2, "expected OLD=NEW"),
+        (["a.mrc"], 2, "Missing argument"),
+        (["a.mrc", "b.mrc", "--pixel-size", "-1"], 2, "expected more than 0"),
+        (["nowhere.star", "b.cs"], 1, "nowhere.star: no such file"),
+        (["nowhere.mrc", "b.map"], 1, "no such file"),
+    ],
+)
 def test_exit_status_and_one_line(run, tmp_path, monkeypatch, arguments, status, message):
     monkeypatch.chdir(tmp_path)
     got, _, err = run("convert", *arguments)

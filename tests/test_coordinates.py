@@ -30,8 +30,16 @@ def test_star_of_one_micrograph_is_named_by_its_file(tmp_path):
 
 
 def test_cryosparc(tmp_path):
-    rows = np.zeros(3, [("uid", "<u8"), ("location/micrograph_path", "S60"), ("location/micrograph_shape", "<u4", (2,)),
-                        ("location/center_x_frac", "<f4"), ("location/center_y_frac", "<f4")])  # fmt: skip
+    rows = np.zeros(
+        3,
+        [
+            ("uid", "<u8"),
+            ("location/micrograph_path", "S60"),
+            ("location/micrograph_shape", "<u4", (2,)),
+            ("location/center_x_frac", "<f4"),
+            ("location/center_y_frac", "<f4"),
+        ],
+    )
     rows["location/micrograph_path"] = [b">J2/imported/012345678901234567890_a.tif"] * 2 + [b">J2/imported/b.tif"]
     rows["location/micrograph_shape"] = (1200, 1240)  # rows, columns
     rows["location/center_x_frac"], rows["location/center_y_frac"] = [0.5, 0.25, 0.1], [0.5, 0.75, 0.2]
@@ -120,9 +128,15 @@ def test_micrograph_lists(tmp_path):
 def test_micrograph_star_round_trip(tmp_path):
     (tmp_path / "a.tif").write_text("x")
     table = find_micrographs(tmp_path / "a.tif").assign(
-        rlnMicrographName="a.tif", rlnMicrographPixelSize=1.5, rlnVoltage=300.0, rlnSphericalAberration=0.01,
-        rlnAmplitudeContrast=0.07, rlnDefocusU=20000.0, rlnDefocusV=19000.0, rlnDefocusAngle=30.0,
-    )  # fmt: skip
+        rlnMicrographName="a.tif",
+        rlnMicrographPixelSize=1.5,
+        rlnVoltage=300.0,
+        rlnSphericalAberration=0.01,
+        rlnAmplitudeContrast=0.07,
+        rlnDefocusU=20000.0,
+        rlnDefocusV=19000.0,
+        rlnDefocusAngle=30.0,
+    )
     write_micrographs(tmp_path / "m.star", table)
     found = read_micrographs(tmp_path / "m.star")
     assert found.iloc[0].to_dict().items() >= table.iloc[0].to_dict().items() - {("path", found["path"][0])}

@@ -91,8 +91,9 @@ def test_A5_4_number_of_searches_and_best_of_grid(reach, step):
     assert got.searches == len(grid) ** 2
     alone = {
         (x, y): ops.correlate_rotations(np.roll(f, (y, x), axis=(0, 1)), g, radius_px=(1, 10)).scores[0]
-        for x in grid for y in grid
-    }  # fmt: skip
+        for x in grid
+        for y in grid
+    }
     best = max(alone, key=alone.__getitem__)
     np.testing.assert_array_equal(got.shifts_px[0], best)
     assert got.scores[0] == pytest.approx(alone[best], abs=RINGS_REL)

@@ -37,10 +37,13 @@ def quiet(call, *args, **kwargs):
 
 def make(path, n=4, **fields):
     columns = {
-        "uid": np.arange(1, n + 1, dtype="u8"), "blob/path": np.array([b">J1/a.mrcs"] * n),
-        "blob/idx": np.arange(n, dtype="u4"), "blob/shape": np.full((n, 2), 8, "u4"),
-        "blob/psize_A": np.full(n, 1.5, "f4"), **fields,
-    }  # fmt: skip
+        "uid": np.arange(1, n + 1, dtype="u8"),
+        "blob/path": np.array([b">J1/a.mrcs"] * n),
+        "blob/idx": np.arange(n, dtype="u4"),
+        "blob/shape": np.full((n, 2), 8, "u4"),
+        "blob/psize_A": np.full(n, 1.5, "f4"),
+        **fields,
+    }
     columns = {k: v for k, v in columns.items() if v is not None}
     array = np.zeros(n, dtype=[(k, v.dtype, v.shape[1:]) for k, v in columns.items()])
     for k, v in columns.items():
@@ -149,9 +152,12 @@ def test_paths_start_at_the_project(tmp_path):
 
 def test_passthrough_is_joined_by_uid(tmp_path):
     make(tmp_path / "p.cs")
-    make(tmp_path / "through.cs", uid=np.array([4, 3, 2, 1, 9], "u8"), n=5,
-         **{"ctf/df1_A": np.array([40, 30, 20, 10, 90], "f4"),
-            "alignments3D/split": np.array([1, 0, 1, 0, 0], "u4")})  # fmt: skip
+    make(
+        tmp_path / "through.cs",
+        uid=np.array([4, 3, 2, 1, 9], "u8"),
+        n=5,
+        **{"ctf/df1_A": np.array([40, 30, 20, 10, 90], "f4"), "alignments3D/split": np.array([1, 0, 1, 0, 0], "u4")},
+    )
     p = vg.read_particles(tmp_path / "p.cs", passthrough=tmp_path / "through.cs")
     assert p.table["rlnDefocusU"].tolist() == [10, 20, 30, 40]
     assert p.half_sets.tolist() == [1, 2, 1, 2]
@@ -169,10 +175,16 @@ def test_exposure_groups_become_optics_groups(tmp_path):
 
 
 def test_coordinates_are_fractions_of_the_micrograph(tmp_path):
-    make(tmp_path / "p.cs", n=1, **{
-        "location/micrograph_path": np.array([b"J1/m.mrc"]),
-        "location/micrograph_shape": np.array([[3000, 4000]], "u4"),
-        "location/center_x_frac": np.array([0.5], "f4"), "location/center_y_frac": np.array([0.25], "f4")})  # fmt: skip
+    make(
+        tmp_path / "p.cs",
+        n=1,
+        **{
+            "location/micrograph_path": np.array([b"J1/m.mrc"]),
+            "location/micrograph_shape": np.array([[3000, 4000]], "u4"),
+            "location/center_x_frac": np.array([0.5], "f4"),
+            "location/center_y_frac": np.array([0.25], "f4"),
+        },
+    )
     row = vg.read_particles(tmp_path / "p.cs").table.iloc[0]
     assert (row["rlnCoordinateX"], row["rlnCoordinateY"], row["rlnMicrographName"]) == (2000, 750, "J1/m.mrc")
 
@@ -181,8 +193,11 @@ def test_files_that_are_wrong(tmp_path):
     np.save(tmp_path / "plain.npy", np.zeros(3))
     (tmp_path / "plain.npy").rename(tmp_path / "plain.cs")
     (tmp_path / "text.cs").write_text("hello")
-    for name, message in (("plain.cs", "expected a structured array"), ("text.cs", "not a NumPy file"),
-                          ("nowhere.cs", "no such file")):  # fmt: skip
+    for name, message in (
+        ("plain.cs", "expected a structured array"),
+        ("text.cs", "not a NumPy file"),
+        ("nowhere.cs", "no such file"),
+    ):
         with pytest.raises(vg.FormatError, match=f"{name}: {message}"):
             vg.read_particles(tmp_path / name)
     make(tmp_path / "shift.cs", **{"alignments3D/shift": np.zeros((4, 2), "f4"), "blob/psize_A": None})

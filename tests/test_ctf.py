@@ -12,9 +12,16 @@ from devices import host
 from tolerance import CTF_ABS
 
 row = st.tuples(
-    st.floats(-5000, 50000), st.floats(-5000, 50000), st.floats(-180, 180), st.sampled_from([100.0, 200.0, 300.0]),
-    st.sampled_from([0.0, 0.01, 2.7]), st.floats(0, 1), st.floats(-180, 180), st.floats(0, 200), st.floats(0.1, 2),
-)  # fmt: skip
+    st.floats(-5000, 50000),
+    st.floats(-5000, 50000),
+    st.floats(-180, 180),
+    st.sampled_from([100.0, 200.0, 300.0]),
+    st.sampled_from([0.0, 0.01, 2.7]),
+    st.floats(0, 1),
+    st.floats(-180, 180),
+    st.floats(0, 200),
+    st.floats(0.1, 2),
+)
 
 
 @settings(deadline=None, max_examples=40)

@@ -12,9 +12,9 @@ import tifffile
 import verglas as vg
 from verglas.cli import main
 from verglas.io import read_ctf_table, read_micrographs
-from verglas.preprocess import CtfSettings
-from verglas.preprocess.ctf_curves import chi_turns, equiphase_radius, ring_contrast
-from verglas.preprocess.ctf_spectrum import make_band, tile_spectra
+from verglas.optics.fit import CtfSettings
+from verglas.optics.fit.curves import chi_turns, equiphase_radius, ring_contrast
+from verglas.optics.fit.spectrum import make_band, tile_spectra
 
 
 def scenes(n, seed, **more):
@@ -25,9 +25,14 @@ def scenes(n, seed, **more):
         drawn = {name: rng.uniform(*value) if isinstance(value, tuple) else value for name, value in more.items()}
         side, pixel = int(drawn.pop("side", 1024)), float(drawn.pop("pixel", 1.5))
         scene = vg.simulate.Scene(
-            shape=(side, side), pixel_size_A=pixel, defocus_u_A=mean + difference / 2, ice=0.4, b_factor_A2=100,
-            defocus_v_A=mean - difference / 2, defocus_angle_deg=angle,
-        )  # fmt: skip
+            shape=(side, side),
+            pixel_size_A=pixel,
+            defocus_u_A=mean + difference / 2,
+            ice=0.4,
+            b_factor_A2=100,
+            defocus_v_A=mean - difference / 2,
+            defocus_angle_deg=angle,
+        )
         yield vg.simulate.micrograph(scene=scene, seed=100 * seed + i, **drawn)
 
 
@@ -36,9 +41,13 @@ def errors(fit, truth):
     angle = (fit.optics.defocus_angle_deg[0] - s.defocus_angle_deg + 90) % 180 - 90
     normal, true = np.array([*fit.gradient, 1]), np.array([*s.gradient, 1])
     cosine = normal @ true / np.linalg.norm(normal) / np.linalg.norm(true)
-    return [abs(fit.defocus_A - (s.defocus_u_A + s.defocus_v) / 2),
-            abs(fit.astigmatism_A - (s.defocus_u_A - s.defocus_v)), abs(angle),
-            abs(fit.optics.phase_shift_deg[0] - s.phase_shift_deg), np.rad2deg(np.arccos(min(cosine, 1)))]  # fmt: skip
+    return [
+        abs(fit.defocus_A - (s.defocus_u_A + s.defocus_v) / 2),
+        abs(fit.astigmatism_A - (s.defocus_u_A - s.defocus_v)),
+        abs(angle),
+        abs(fit.optics.phase_shift_deg[0] - s.phase_shift_deg),
+        np.rad2deg(np.arccos(min(cosine, 1))),
+    ]
 
 
 def test_A3_3_defocus_and_astigmatism():
@@ -84,8 +93,9 @@ def test_A3_7_tilt_plane_and_local_defocus():
 def test_A3_5_envelope_and_background():
     """Planted envelope B recovered within 10 %, and the background within 10 % everywhere."""
     for defocus, b in ((8000, 60.0), (15000, 100.0), (22000, 100.0)):
-        m, truth = vg.simulate.micrograph(shape=(2048, 2048), pixel_size_A=1.2, ice=0.6, b_factor_A2=b,
-                                          defocus_u_A=defocus, seed=int(b) + defocus)  # fmt: skip
+        m, truth = vg.simulate.micrograph(
+            shape=(2048, 2048), pixel_size_A=1.2, ice=0.6, b_factor_A2=b, defocus_u_A=defocus, seed=int(b) + defocus
+        )
         fit = vg.estimate_ctf(m)
         assert fit.b_factor_A2 == pytest.approx(b, rel=0.1)
         k = fit.rings.k
@@ -97,8 +107,16 @@ def test_A3_5_envelope_and_background():
 
 
 def test_A3_2_rings_of_the_equiphase_average_match_the_zeros():
-    m, _ = vg.simulate.micrograph(shape=(1024, 1024), pixel_size_A=1.5, defocus_u_A=14000, defocus_v_A=13000,
-                                  defocus_angle_deg=20, ice=3.0, b_factor_A2=30, seed=8)  # fmt: skip
+    m, _ = vg.simulate.micrograph(
+        shape=(1024, 1024),
+        pixel_size_A=1.5,
+        defocus_u_A=14000,
+        defocus_v_A=13000,
+        defocus_angle_deg=20,
+        ice=3.0,
+        b_factor_A2=30,
+        seed=8,
+    )
     fit = vg.estimate_ctf(m)
     true = replace(fit.optics, defocus_u_A=np.array([14000.0]), defocus_v_A=np.array([13000.0]))
     phase = np.linspace(0.05, 0.25, 20001)
@@ -208,8 +226,10 @@ def test_apoferritin_defocus_does_not_depend_on_the_band(data_dir):
     folder = data_dir / "apoferritin"
     for name in ("May08_03.13.02.tif", "May08_05.35.20.tif", "May08_07.10.35.tif"):
         m = vg.read_micrograph(folder / name, 1.5)
-        fits = [vg.estimate_ctf(m, cs_mm=0.01, amplitude_contrast=0.07, resolution_A=band, defocus_A=(14000, 27000))
-                for band in ((20.0, 4.0), (12.0, 4.0), (8.0, 4.0))]  # fmt: skip
+        fits = [
+            vg.estimate_ctf(m, cs_mm=0.01, amplitude_contrast=0.07, resolution_A=band, defocus_A=(14000, 27000))
+            for band in ((20.0, 4.0), (12.0, 4.0), (8.0, 4.0))
+        ]
         assert np.ptp([fit.defocus_A for fit in fits]) < 50
 
 

@@ -10,16 +10,25 @@ from verglas import ops, reference
 from tolerance import CTF_SCORE_REL
 
 row = st.tuples(
-    st.floats(3000, 40000), st.floats(3000, 40000), st.floats(-180, 180), st.sampled_from([100.0, 200.0, 300.0]),
-    st.sampled_from([0.0, 0.01, 2.7]), st.floats(0, 0.5), st.floats(0, 180), st.just(0.0), st.just(1.0),
-)  # fmt: skip
+    st.floats(3000, 40000),
+    st.floats(3000, 40000),
+    st.floats(-180, 180),
+    st.sampled_from([100.0, 200.0, 300.0]),
+    st.sampled_from([0.0, 0.01, 2.7]),
+    st.floats(0, 0.5),
+    st.floats(0, 180),
+    st.just(0.0),
+    st.just(1.0),
+)
 
 
 def spectrum(count, seed):
     rng = np.random.default_rng(seed)
     k, theta = rng.uniform(0.03, 0.3, count), rng.uniform(0, np.pi, count)
-    return [v.astype(np.float32) for v in (k * np.cos(theta), k * np.sin(theta), rng.normal(size=count),
-                                           rng.uniform(0, 1, count))]  # fmt: skip
+    return [
+        v.astype(np.float32)
+        for v in (k * np.cos(theta), k * np.sin(theta), rng.normal(size=count), rng.uniform(0, 1, count))
+    ]
 
 
 def columns(scores):

@@ -33,11 +33,12 @@ def fake_cupy() -> types.SimpleNamespace:
         yield
 
     cuda = types.SimpleNamespace(
-        Device=device, get_current_stream=lambda: types.SimpleNamespace(ptr=7),
+        Device=device,
+        get_current_stream=lambda: types.SimpleNamespace(ptr=7),
         memory=types.SimpleNamespace(OutOfMemoryError=FakeOutOfMemoryError),
         runtime=types.SimpleNamespace(CUDARuntimeError=FakeRuntimeError),
         driver=types.SimpleNamespace(CUDADriverError=FakeRuntimeError),
-    )  # fmt: skip
+    )
     return types.SimpleNamespace(cuda=cuda)
 
 
@@ -52,9 +53,11 @@ def machine(monkeypatch):
         ]
         state = {"driver": "13.0", "runtime": "13.0", "architectures": HELD, "devices": devices, "reason": None}
         module = types.SimpleNamespace(
-            state=lambda: state, advice=lambda code: f"advice {code}", memory=lambda i: (60 * 10**9, 80 * 10**9),
+            state=lambda: state,
+            advice=lambda code: f"advice {code}",
+            memory=lambda i: (60 * 10**9, 80 * 10**9),
             free=60 * 10**9,
-        )  # fmt: skip
+        )
         monkeypatch.setattr(_native, "load_cuda", lambda: module)
         monkeypatch.setattr(_native, "cuda_built", lambda: True)
         monkeypatch.setattr(_cuda_arrays, "_import_cupy", fake_cupy)
@@ -65,9 +68,14 @@ def machine(monkeypatch):
 
 @pytest.mark.parametrize(
     ("device", "names"),
-    [("cpu", ["cpu"]), ("cuda:1", ["cuda:1"]), ("cuda:1,cuda:0", ["cuda:1", "cuda:0"]), ("cuda", ["cuda:0", "cuda:1"]),
-     ("cuda:0, cuda:1", ["cuda:0", "cuda:1"])],
-)  # fmt: skip
+    [
+        ("cpu", ["cpu"]),
+        ("cuda:1", ["cuda:1"]),
+        ("cuda:1,cuda:0", ["cuda:1", "cuda:0"]),
+        ("cuda", ["cuda:0", "cuda:1"]),
+        ("cuda:0, cuda:1", ["cuda:0", "cuda:1"]),
+    ],
+)
 def test_names_of_devices(machine, device, names):
     machine("9.0", "8.6")
     assert _devices.device_names(device) == names
@@ -100,9 +108,16 @@ def test_no_kernel_image_is_said_before_a_kernel_fails(machine):
 
 @pytest.mark.parametrize(
     ("capability", "by"),
-    [("8.0", "sm_80"), ("8.9", "sm_80"), ("9.0", "sm_90"), ("10.3", "compute_90"), ("12.0", "compute_90"),
-     ("7.5", None), ("6.1", None)],
-)  # fmt: skip
+    [
+        ("8.0", "sm_80"),
+        ("8.9", "sm_80"),
+        ("9.0", "sm_90"),
+        ("10.3", "compute_90"),
+        ("12.0", "compute_90"),
+        ("7.5", None),
+        ("6.1", None),
+    ],
+)
 def test_served_by(capability, by):
     assert _cuda_arrays.served_by(HELD, capability) == by
 

@@ -23,8 +23,16 @@ def cupy(monkeypatch):
 
 def test_host_and_device_do_not_mix(cupy):
     a, b = cupy.asarray(np.ones(3)), np.ones(3)
-    for mixed in (lambda: a + b, lambda: b + a, lambda: cupy.add(a, b), lambda: np.add(b, a), lambda: a.dot(b),
-                  lambda: np.asarray(a), lambda: np.ascontiguousarray(a, np.float32), lambda: cupy.sum(b)):  # fmt: skip
+    for mixed in (
+        lambda: a + b,
+        lambda: b + a,
+        lambda: cupy.add(a, b),
+        lambda: np.add(b, a),
+        lambda: a.dot(b),
+        lambda: np.asarray(a),
+        lambda: np.ascontiguousarray(a, np.float32),
+        lambda: cupy.sum(b),
+    ):
         with pytest.raises(TypeError, match=r"Unsupported type|Implicit conversion"):
             mixed()
     with pytest.raises(TypeError):
@@ -33,8 +41,22 @@ def test_host_and_device_do_not_mix(cupy):
 
 def test_arrays_stay_on_the_device(cupy):
     a = cupy.asarray(np.arange(6.0).reshape(2, 3))
-    for found in (a + 1, 2 * a, np.float32(2) * a, np.sqrt(a), np.sum(a, axis=0), a.sum(), a[0], a.T, a[:, 1:], abs(a),
-                  cupy.concatenate([a, a]), a.astype(np.float32), a.max(), a[0, 0]):  # fmt: skip
+    for found in (
+        a + 1,
+        2 * a,
+        np.float32(2) * a,
+        np.sqrt(a),
+        np.sum(a, axis=0),
+        a.sum(),
+        a[0],
+        a.T,
+        a[:, 1:],
+        abs(a),
+        cupy.concatenate([a, a]),
+        a.astype(np.float32),
+        a.max(),
+        a[0, 0],
+    ):
         assert isinstance(found, cupy.ndarray)
     assert float(a.sum()) == 15
     np.testing.assert_array_equal(host(a[:, 1:] * 2), np.arange(6.0).reshape(2, 3)[:, 1:] * 2)

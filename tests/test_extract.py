@@ -12,7 +12,7 @@ import tifffile
 
 import verglas as vg
 from verglas.cli import main
-from verglas.preprocess import ExtractSettings, cut_particles
+from verglas.extraction import ExtractSettings, cut_particles
 from verglas.run.extract import ExtractOptions, extract_files
 from verglas.types import Picks
 
@@ -87,8 +87,14 @@ def test_recentring_from_refined_shifts_and_another_scale(tmp_path):
     shifts = -centroid(first.images()) * 1.5  # what must be added to the image to bring the particle to the origin
     refined = first.with_poses(vg.Poses(np.arange(9.0).reshape(3, 3), shifts))
     vg.write_particles(tmp_path / "one" / "refined.star", refined)
-    second = vg.extract(tmp_path / "a.tif", tmp_path / "one" / "refined.star", 48, out=tmp_path / "two",
-                        pixel_size_A=1.5, new_pixel_size_A=3.0)  # fmt: skip
+    second = vg.extract(
+        tmp_path / "a.tif",
+        tmp_path / "one" / "refined.star",
+        48,
+        out=tmp_path / "two",
+        pixel_size_A=1.5,
+        new_pixel_size_A=3.0,
+    )
     np.testing.assert_array_equal(second.table[["rlnCoordinateX", "rlnCoordinateY"]], np.floor(true + 0.5))
     assert np.abs(second.poses.shifts_A).max() <= 0.75 + 0.1  # half a pixel of 1.5 A
     position = second.table[["rlnCoordinateX", "rlnCoordinateY"]].to_numpy() - second.poses.shifts_A / 1.5
@@ -200,9 +206,16 @@ def test_bad_micrographs_are_named_and_the_rest_goes_on(tmp_path):
     with open(tmp_path / "out" / "excluded.csv") as handle:
         why = {row["micrograph"].rpartition("/")[2]: row["reason"] for row in csv.DictReader(handle)}
     assert set(why) == set(picks) - {"good.tif"}
-    words = {"cut": "can be read", "rgb": "3 samples", "movie": "a movie", "nan": "all pixels are nan",
-             "empty": "the file is empty", "zeros": "all pixels are 0", "spot": "not finite",
-             "absent": "no such micrograph"}  # fmt: skip
+    words = {
+        "cut": "can be read",
+        "rgb": "3 samples",
+        "movie": "a movie",
+        "nan": "all pixels are nan",
+        "empty": "the file is empty",
+        "zeros": "all pixels are 0",
+        "spot": "not finite",
+        "absent": "no such micrograph",
+    }
     for name, expected in words.items():
         assert expected in why[f"{name}.tif"]
     with pytest.warns(vg.VerglasWarning, match="8 of 9 particles were set aside; the first: "):

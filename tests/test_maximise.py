@@ -61,9 +61,18 @@ class Case:
         sums = ops.GridSums.zeros(self.volume_grid)
         common = {**self.optics, "centres_px": self.centres}
         found = ops.maximise(
-            sums, self.samples, self.posterior, self.matrices, self.grid, self.shifts, reference=reference,
-            threads=threads, device=self.device, **common, **changes,
-        )  # fmt: skip
+            sums,
+            self.samples,
+            self.posterior,
+            self.matrices,
+            self.grid,
+            self.shifts,
+            reference=reference,
+            threads=threads,
+            device=self.device,
+            **common,
+            **changes,
+        )
         return sums, found
 
     def poses(self):
@@ -76,16 +85,27 @@ class Case:
     def problem(self, images=None):
         o = self.optics
         return reference.maximise.Problem(
-            self.images if images is None else images, self.grid.radii, 2 * self.grid.n_theta, self.grid.spacing,
-            o["ctf"], o["pixel_size_A"], o["inv_sigma2"].astype(float),
-        )  # fmt: skip
+            self.images if images is None else images,
+            self.grid.radii,
+            2 * self.grid.n_theta,
+            self.grid.spacing,
+            o["ctf"],
+            o["pixel_size_A"],
+            o["inv_sigma2"].astype(float),
+        )
 
 
 cases = st.builds(
-    Case, seed=st.integers(0, 10_000), box=st.integers(13, 26), radius=st.integers(2, 6), n=st.integers(1, 5),
-    directions=st.integers(1, 6), candidates=st.integers(1, 40), diameter=st.floats(0.4, 1.0),
+    Case,
+    seed=st.integers(0, 10_000),
+    box=st.integers(13, 26),
+    radius=st.integers(2, 6),
+    n=st.integers(1, 5),
+    directions=st.integers(1, 6),
+    candidates=st.integers(1, 40),
+    diameter=st.floats(0.4, 1.0),
     spacing=st.sampled_from([1.0, 0.5]),
-)  # fmt: skip
+)
 
 
 def forward_cross(case, volume):
@@ -229,9 +249,14 @@ def test_sums_are_bitwise_equal_for_any_threads_batches_blocks_and_candidate_ord
         kept = np.flatnonzero((p.image >= begin) & (p.image < end))
         kept = np.random.default_rng(seed).permutation(kept)  # the order within an image is free
         part = ops.Posterior.from_lists(
-            end - begin, image=p.image[kept] - begin, slice=p.slice[kept], psi_deg=p.psi_deg[kept],
-            opposite=p.opposite[kept], shift=p.shift[kept], weight=p.weight[kept],
-        )  # fmt: skip
+            end - begin,
+            image=p.image[kept] - begin,
+            slice=p.slice[kept],
+            psi_deg=p.psi_deg[kept],
+            opposite=p.opposite[kept],
+            shift=p.shift[kept],
+            weight=p.weight[kept],
+        )
         optics = {k: v if k == "pixel_size_A" else v[begin:end] for k, v in case.optics.items()}
         plan.add(
             case.samples[begin:end], part, case.shifts, centres_px=case.centres[begin:end], threads=threads, **optics
@@ -267,9 +292,14 @@ def test_several_references_are_separate_sums(device):
     for k in range(2):
         mine = p.slice // 2 == k
         alone = ops.Posterior.from_lists(
-            case.n, image=p.image[mine], slice=p.slice[mine] % 2, psi_deg=p.psi_deg[mine], opposite=p.opposite[mine],
-            shift=p.shift[mine], weight=p.weight[mine],
-        )  # fmt: skip
+            case.n,
+            image=p.image[mine],
+            slice=p.slice[mine] % 2,
+            psi_deg=p.psi_deg[mine],
+            opposite=p.opposite[mine],
+            shift=p.shift[mine],
+            weight=p.weight[mine],
+        )
         sums = ops.GridSums.zeros(case.volume_grid)
         ops.maximise(sums, case.samples, alone, case.matrices, case.grid, case.shifts, device=device, **common)
         assert bits(sums) == bits(both[k])
@@ -385,9 +415,12 @@ class Simulated:
         g = ops.Grid(box, width=6)
         angles = np.column_stack([self.rot_tilt[self.direction], self.psi])
         clean = ops.project(
-            gridding.to_grid(self.volume, g), g, geometry.euler_to_matrix(angles), shifts_px=-self.shift.astype(float),
+            gridding.to_grid(self.volume, g),
+            g,
+            geometry.euler_to_matrix(angles),
+            shifts_px=-self.shift.astype(float),
             ctf=ops.ctf(self.params, box, self.pixel_size_A),
-        )  # fmt: skip
+        )
         clean = fourier.inverse(clean * self.scales[self.scale_group][:, None, None].astype(np.float32), (box, box))
         sigma = 0.8 * clean.std()
         k = np.hypot(np.fft.fftfreq(box)[:, None], np.fft.rfftfreq(box)) * box
@@ -439,9 +472,13 @@ def test_one_em_step_with_true_poses_gives_map_noise_and_scale(simulated):
     images = fourier.forward(s.images, 2)
     angles = np.column_stack([s.rot_tilt[s.direction], s.psi])
     ops.insert(
-        cartesian, images, geometry.euler_to_matrix(angles), shifts_px=-s.shift.astype(float), shell_weight=shells,
+        cartesian,
+        images,
+        geometry.euler_to_matrix(angles),
+        shifts_px=-s.shift.astype(float),
+        shell_weight=shells,
         ctf=ops.ctf(params, s.box, s.pixel_size_A),
-    )  # fmt: skip
+    )
     ops.fold(cartesian)
     cartesian_map = finish(cartesian, volume_grid)
     truth, baseline = fsc(polar_map, s.volume).curve, fsc(cartesian_map, s.volume).curve
@@ -506,8 +543,15 @@ def test_maps_are_summed_where_their_sums_lie(device):
     want, _ = case.run()
     sums = ops.GridSums.zeros(case.volume_grid, device=device)
     ops.maximise(
-        sums, case.samples, case.posterior, case.matrices, case.grid, case.shifts, centres_px=case.centres,
-        device=device, **case.optics,
-    )  # fmt: skip
+        sums,
+        case.samples,
+        case.posterior,
+        case.matrices,
+        case.grid,
+        case.shifts,
+        centres_px=case.centres,
+        device=device,
+        **case.optics,
+    )
     for got, expected in ((host(sums.values), want.values), (host(sums.weights), want.weights)):
         np.testing.assert_allclose(got, expected, atol=MAXIMISE_ORDER_REL * np.abs(expected).max())

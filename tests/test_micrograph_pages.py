@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from browser import dom, lay_out
 
-from verglas.preprocess import MicrographQuality, judge_ctfs, judge_micrographs, judge_set
+from verglas.assessment.micrographs import MicrographQuality, judge_ctfs, judge_micrographs, judge_set
 from verglas.report import figures
 from verglas.report.ctf_page import MOST_PICTURES, CtfPicture, ctf_page, ctf_table, shown_rows
 from verglas.report.html import Cell, Page, Section, Table, render
@@ -39,9 +39,11 @@ def test_A12_1_doubtful_ctfs_are_flagged_with_the_reason():
     flags = judge_ctfs(ctf_rows(8))
     assert flags[:8] == [()] * 8
     assert flags[8:] == [
-        ("astigmatism 1900 A, median 200 A",), ("rings to 14.0 A only", "faint rings, merit 0.40"), ("no Thon rings",),
+        ("astigmatism 1900 A, median 200 A",),
+        ("rings to 14.0 A only", "faint rings, merit 0.40"),
+        ("no Thon rings",),
         ("pixels of 3 samples",),
-    ]  # fmt: skip
+    ]
     assert judge_ctfs([]) == []
     assert judge_ctfs([{"reason": "a movie"}]) == [("a movie",)]
 
@@ -73,8 +75,11 @@ def test_ctf_page_says_what_is_wrong():
 
 def order_after(clicks, tmp_path):
     """First cells of the rows after clicks on headings, in Chromium."""
-    table = Table(("name", "length"), [("b10", "10 Å"), ("b9", "9.5 Å"), ("a", ""), ("c", Cell("many", 1000)),
-                                       ("d", "1,200 Å"), ("e", "−3 Å")], sortable=True)  # fmt: skip
+    table = Table(
+        ("name", "length"),
+        [("b10", "10 Å"), ("b9", "9.5 Å"), ("a", ""), ("c", Cell("many", 1000)), ("d", "1,200 Å"), ("e", "−3 Å")],
+        sortable=True,
+    )
     script = "".join(f"document.querySelectorAll('th button')[{column}].click();" for column in clicks)
     script = f"addEventListener('load', function () {{ {script} }});"
     path = tmp_path / "page.html"

@@ -85,10 +85,15 @@ def test_A0_1_packed_rows_low_half_first(tmp_path):
 
 @pytest.mark.parametrize(
     ("dtype", "value", "message"),
-    [("int8", 200.0, "int8 holds integers from -128 to 127"), ("int16", 0.5, "and are not integers"),
-     ("uint4", 16.0, "from 0 to 15"), ("float16", 1e6, "do not fit float16"), ("int64", 0.0, "cannot store 'int64'"),
-     ("float32", np.nan, "1 voxels are NaN")],
-)  # fmt: skip
+    [
+        ("int8", 200.0, "int8 holds integers from -128 to 127"),
+        ("int16", 0.5, "and are not integers"),
+        ("uint4", 16.0, "from 0 to 15"),
+        ("float16", 1e6, "do not fit float16"),
+        ("int64", 0.0, "cannot store 'int64'"),
+        ("float32", np.nan, "1 voxels are NaN"),
+    ],
+)
 def test_values_that_do_not_fit_are_refused(tmp_path, dtype, value, message):
     data = np.zeros((2, 2, 2), np.float32)
     data[0, 0, 0] = value
@@ -198,11 +203,14 @@ def change(path, offset, values, dtype="<i4"):
 
 @pytest.mark.parametrize(
     ("offset", "value", "message"),
-    [(12, 4, r"MRC mode 4 \(a Fourier transform\) is not supported; expected one of 0, 1, 2, 6, 12, 101"),
-     (12, 77, "MRC mode 77 is not supported"), (8, 0, "5 x 4 x 0 values; each must be over 0"),
-     (8, 9, r"the header promises 9 sections of 5 x 4 \(mode 2\), 1744 bytes, but the file has 1264, 3 whole"),
-     (92, -4, "an extended header of -4 bytes")],
-)  # fmt: skip
+    [
+        (12, 4, r"MRC mode 4 \(a Fourier transform\) is not supported; expected one of 0, 1, 2, 6, 12, 101"),
+        (12, 77, "MRC mode 77 is not supported"),
+        (8, 0, "5 x 4 x 0 values; each must be over 0"),
+        (8, 9, r"the header promises 9 sections of 5 x 4 \(mode 2\), 1744 bytes, but the file has 1264, 3 whole"),
+        (92, -4, "an extended header of -4 bytes"),
+    ],
+)
 def test_headers_that_are_wrong(tmp_path, offset, value, message):
     vg.write_map(tmp_path / "m.mrc", small_map())
     change(tmp_path / "m.mrc", offset, value)

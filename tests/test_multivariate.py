@@ -109,8 +109,9 @@ def test_steerable_components_are_those_of_all_rotations():
     real = np.concatenate([data.real, data.imag], axis=1)
     values = np.linalg.svd(real - real.mean(axis=0), compute_uv=False) ** 2 / len(real)
     # A component with m > 0 stands for two real ones.
-    expected = np.sort(np.concatenate([[v] if m == 0 else [v / 2] * 2
-                                       for v, m in zip(found.eigenvalues, found.m, strict=True)]))[::-1]  # fmt: skip
+    expected = np.sort(
+        np.concatenate([[v] if m == 0 else [v / 2] * 2 for v, m in zip(found.eigenvalues, found.m, strict=True)])
+    )[::-1]
     assert np.allclose(values[:12], expected[:12], rtol=2e-3)
 
 

@@ -59,9 +59,13 @@ def test_A3_1_wavelengths():
 
 @settings(deadline=None, max_examples=100)
 @given(
-    defocus=st.one_of(st.floats(-30000, 40000), st.just(0.0)), cs=st.sampled_from([0.0, 1e-6, 0.01, 2.0, 2.7]),
-    w=st.floats(0, 1), phase=st.floats(-180, 180), kv=st.sampled_from([80.0, 200.0, 300.0]), limit=st.floats(0.05, 0.6),
-)  # fmt: skip
+    defocus=st.one_of(st.floats(-30000, 40000), st.just(0.0)),
+    cs=st.sampled_from([0.0, 1e-6, 0.01, 2.0, 2.7]),
+    w=st.floats(0, 1),
+    phase=st.floats(-180, 180),
+    kv=st.sampled_from([80.0, 200.0, 300.0]),
+    limit=st.floats(0.05, 0.6),
+)
 def test_A3_1_zeros_lie_at_the_analytic_radii(defocus, cs, w, phase, kv, limit):
     """The CTF vanishes at each, and between neighbours it keeps its sign: none is missed."""
     o = one(

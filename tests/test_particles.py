@@ -206,10 +206,12 @@ def test_all_particle_files_are_read(data_dir):
     """Every STAR and CS file of the data, with images where they are there."""
     folder = data_dir / "particles"
     expected = {
-        "empiar_10076_7.star": (7, 320, 1.309998), "empiar_10076_7.cs": (7, 320, 1.309998),
-        "relion31.star": (5, 256, 2.806), "sample_particles_relion30.star": (17, 200, 1.338),
+        "empiar_10076_7.star": (7, 320, 1.309998),
+        "empiar_10076_7.cs": (7, 320, 1.309998),
+        "relion31.star": (5, 256, 2.806),
+        "sample_particles_relion30.star": (17, 200, 1.338),
         "sample_particles_relion31.star": (17, 200, 1.4),
-    }  # fmt: skip
+    }
     for name, (n, box, pixel) in expected.items():
         p, images = quiet_read(folder / name)
         assert images.shape == (n, box, box)

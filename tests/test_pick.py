@@ -11,28 +11,25 @@ from hypothesis import strategies as st
 
 import verglas as vg
 from verglas import simulate
+from verglas.assessment.micrographs import MicrographQuality, judge_micrographs, judge_set
 from verglas.errors import InputError
-from verglas.preprocess import (
+from verglas.extraction import outlier_z, particle_features
+from verglas.picking import (
     Averages,
-    MicrographQuality,
     PickMerit,
     PickSettings,
     bad_areas,
     compare_picks,
     consensus,
     inside,
-    judge_micrographs,
-    judge_set,
     match_picks,
-    outlier_z,
-    particle_features,
     pick_detailed,
     prepare,
     remove_duplicates,
     roc_curve,
 )
-from verglas.preprocess.pick_template import correlate, template_bank
-from verglas.preprocess.pick_threshold import automatic_threshold
+from verglas.picking.template import correlate, template_bank
+from verglas.picking.threshold import automatic_threshold
 
 from tolerance import NCC_ABS, NCC_COPY
 
@@ -50,10 +47,11 @@ def scenes(model):
     """Simulated micrographs at SNR 0.05: crowded, with contaminants, with carbon, with few particles."""
     settings = {"plain": {}, "contaminants": {"contaminants": 5}, "carbon": {"carbon": 0.25}, "few": {"n": 12}}
     return {
-        name: simulate.micrograph(model, shape=(900, 960), pixel_size_A=3.0, snr=0.05, defocus_u_A=18000.0,
-                                  seed=seed, **{"n": 50, **more})
+        name: simulate.micrograph(
+            model, shape=(900, 960), pixel_size_A=3.0, snr=0.05, defocus_u_A=18000.0, seed=seed, **{"n": 50, **more}
+        )
         for seed, (name, more) in enumerate(settings.items())
-    }  # fmt: skip
+    }
 
 
 def merit_of(picks, truth, shape):
@@ -123,11 +121,16 @@ def test_flat_images_score_nothing():
         ("log", "contaminants"),
         ("reference-free", "carbon"),
         ("log", "few"),
-        *(pytest.param(m, n, marks=pytest.mark.slow) for m, n in
-          [("log", "plain"), ("log", "carbon"),
-           *(("reference-free", name) for name in ("plain", "contaminants", "few"))]),
+        *(
+            pytest.param(m, n, marks=pytest.mark.slow)
+            for m, n in [
+                ("log", "plain"),
+                ("log", "carbon"),
+                *(("reference-free", name) for name in ("plain", "contaminants", "few")),
+            ]
+        ),
     ],
-)  # fmt: skip
+)
 def test_A4_3_simulated_at_snr_005_without_a_template(scenes, name, method):
     micrograph, truth = scenes[name]
     found = pick_detailed(micrograph, DIAMETER, settings=PickSettings(method))
@@ -144,9 +147,11 @@ def test_A4_3_simulated_at_snr_005_without_a_template(scenes, name, method):
 
 # Dark contaminants on the apoferritin micrographs, read off the pictures: x, y, radius in pixels.
 BLOBS = {
-    "May08_03.05.02.tif": [(1130, 808, 55)], "May08_03.43.44.tif": [(176, 450, 60), (655, 540, 40)],
-    "May08_03.15.02.tif": [(590, 130, 80)], "May08_04.33.57.tif": [(251, 734, 40)],
-}  # fmt: skip
+    "May08_03.05.02.tif": [(1130, 808, 55)],
+    "May08_03.43.44.tif": [(176, 450, 60), (655, 540, 40)],
+    "May08_03.15.02.tif": [(590, 130, 80)],
+    "May08_04.33.57.tif": [(251, 734, 40)],
+}
 
 
 @pytest.mark.parametrize("method", ["log", pytest.param("reference-free", marks=pytest.mark.slow)])
@@ -329,8 +334,9 @@ def test_matching_prefers_many_pairs_over_close_ones():
 
 
 def test_A4_12_A4_14_planted_outliers_are_ranked_last(model):
-    views = vg.project(simulate.density(model, 64, 3.0), vg.Poses(vg.geometry.random_orientations(190, 0),
-                                                                  np.zeros((190, 2))))  # fmt: skip
+    views = vg.project(
+        simulate.density(model, 64, 3.0), vg.Poses(vg.geometry.random_orientations(190, 0), np.zeros((190, 2)))
+    )
     rng = np.random.default_rng(0)
     views = views / views.std() + rng.normal(0, 2.5, views.shape)
     y, x = np.indices((64, 64))
@@ -378,7 +384,7 @@ noise = vg.Micrograph(np.random.default_rng(0).normal(size=(300, 300)), 3.0, "m.
         (lambda: consensus([vg.Picks([[0, 0]])], 3, 2), "consensus of 1 lists"),
         (lambda: compare_picks([[0, 0]], [[0, 0]], 0), "radius_px"),
     ],
-)  # fmt: skip
+)
 def test_bad_input_is_named(call, words):
     with pytest.raises(InputError, match=words):
         call()

@@ -13,7 +13,7 @@ import pytest
 import verglas as vg
 from verglas import simulate
 from verglas.errors import InputError
-from verglas.preprocess import PickSettings
+from verglas.picking import PickSettings
 from verglas.run.extract import Microscope
 from verglas.run.pick import PickJob, pick_files
 
@@ -37,8 +37,14 @@ def folder(tmp_path_factory):
 
 
 def test_files_picks_page_and_verdict(folder, tmp_path):
-    job = PickJob([str(folder / "*.mrc"), str(folder / "*.tif")], 130.0, tmp_path, PickSettings("log"),
-                  Microscope(6.0), compare=folder / "truth.star")  # fmt: skip
+    job = PickJob(
+        [str(folder / "*.mrc"), str(folder / "*.tif")],
+        130.0,
+        tmp_path,
+        PickSettings("log"),
+        Microscope(6.0),
+        compare=folder / "truth.star",
+    )
     summary = pick_files(job)
     assert set(summary.set_aside) == {str(folder / "zero.mrc"), str(folder / "broken.tif")}
     assert "all pixels are 0" in summary.set_aside[str(folder / "zero.mrc")]
@@ -62,8 +68,14 @@ def test_files_picks_page_and_verdict(folder, tmp_path):
 def test_one_worker_or_many_give_the_same(folder, tmp_path):
     found = []
     for threads in (1, 3):
-        job = PickJob([str(folder / "m*.mrc")], 130.0, tmp_path / str(threads), PickSettings("log", threads=1),
-                      pictures=False, threads=threads)  # fmt: skip
+        job = PickJob(
+            [str(folder / "m*.mrc")],
+            130.0,
+            tmp_path / str(threads),
+            PickSettings("log", threads=1),
+            pictures=False,
+            threads=threads,
+        )
         pick_files(job)
         found.append((tmp_path / str(threads) / "picks.star").read_text())
     assert found[0] == found[1]

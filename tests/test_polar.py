@@ -50,9 +50,12 @@ def test_samples_and_harmonics_equal_the_direct_sum(device, grid, seed, n):
 
 @settings(deadline=None, max_examples=20)
 @given(
-    grid=grids(), seed=st.integers(0, 1000), u=st.floats(3000, 30000), astigmatism=st.floats(-3000, 3000),
+    grid=grids(),
+    seed=st.integers(0, 1000),
+    u=st.floats(3000, 30000),
+    astigmatism=st.floats(-3000, 3000),
     shifts=st.lists(st.tuples(st.floats(-9, 9), st.floats(-9, 9)), min_size=1, max_size=20),
-)  # fmt: skip
+)
 def test_weighted_harmonics_equal_the_direct_sum(device, grid, seed, u, astigmatism, shifts):
     """b = polar transform of C X S(t) / sigma2, weights w_r included, with an astigmatic CTF."""
     rng = np.random.default_rng(seed)

@@ -17,11 +17,12 @@ from process_set import DIAMETER_A, GIVEN, OPTIONS, PIXEL_A, command, environmen
 
 import verglas as vg
 from verglas.errors import InputError
-from verglas.preprocess import compare_picks, inside, try_centring
-from verglas.run.process import job
-from verglas.run.process.project import locked
-from verglas.run.process.request import load_request, parse_setting, with_overrides
-from verglas.run.process.stage import StageStopped, StageVerdict, run_stages
+from verglas.extraction import try_centring
+from verglas.picking import compare_picks, inside
+from verglas.pipeline import job
+from verglas.pipeline.project import locked
+from verglas.pipeline.request import load_request, parse_setting, with_overrides
+from verglas.pipeline.stage import StageStopped, StageVerdict, run_stages
 
 
 @pytest.fixture(scope="module")
@@ -175,8 +176,11 @@ def test_nothing_to_do_and_nothing_usable(tmp_path):
 
 def test_all_headers_against_the_pixel_size_is_a_warning(micrographs, tmp_path):
     """One user's pixel size against all headers: used, and said."""
-    done = vg.process(tmp_path / "p", micrographs=[f"{micrographs[0]}/m0.mrc", f"{micrographs[0]}/m1.mrc"],
-                      **{**GIVEN, "pixel_size_A": 2.8})  # fmt: skip
+    done = vg.process(
+        tmp_path / "p",
+        micrographs=[f"{micrographs[0]}/m0.mrc", f"{micrographs[0]}/m1.mrc"],
+        **{**GIVEN, "pixel_size_A": 2.8},
+    )
     assert "the headers say 3 A per pixel, 2.8 A was asked for" in "; ".join(done.records[0].verdict.reasons)
     assert done.records[0].verdict.state == "warn"
 
@@ -184,8 +188,12 @@ def test_all_headers_against_the_pixel_size_is_a_warning(micrographs, tmp_path):
 @pytest.mark.parametrize("moment", ["01_ctf", "03_extract"])
 def test_killed_half_way_it_goes_on_with_what_is_there(micrographs, project, tmp_path, moment):
     root = tmp_path / "proj"
-    child = subprocess.Popen(command(micrographs[0], *OPTIONS, "--out", root), env=environment(),
-                             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # fmt: skip
+    child = subprocess.Popen(
+        command(micrographs[0], *OPTIONS, "--out", root),
+        env=environment(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
     records = root / moment / "records"
     deadline = time.monotonic() + 120
     while not list(records.glob("[!.]*.json")) and child.poll() is None and time.monotonic() < deadline:
@@ -259,7 +267,7 @@ def test_settings_are_checked_by_name(tmp_path):
     for wrong in ("pick=1", "pick.=1", "threshold"):
         with pytest.raises(InputError, match=r"stage\.field=value"):
             parse_setting(wrong)
-    from verglas.preprocess import PickSettings
+    from verglas.picking import PickSettings
 
     assert with_overrides(PickSettings(), {"threshold": 0.5}, "pick").threshold == 0.5
     with pytest.raises(InputError, match=r"no such setting; pick has .*distance_A"):
@@ -312,8 +320,16 @@ def test_off_centre_picks_are_cut_again(copy):
 def test_the_apoferritin_micrographs(data_dir, tmp_path):
     """14 real micrographs: nothing set aside, F against the given picks, seconds per micrograph."""
     begun = time.process_time()
-    done = vg.process(tmp_path / "p", micrographs=[f"{data_dir}/apoferritin/*.tif"], diameter_A=130, pixel_size_A=1.5,
-                      voltage_kV=300, cs_mm=0.01, amplitude_contrast=0.07, threads=1)  # fmt: skip
+    done = vg.process(
+        tmp_path / "p",
+        micrographs=[f"{data_dir}/apoferritin/*.tif"],
+        diameter_A=130,
+        pixel_size_A=1.5,
+        voltage_kV=300,
+        cs_mm=0.01,
+        amplitude_contrast=0.07,
+        threads=1,
+    )
     seconds = time.process_time() - begun
     found = done.summary()
     assert found["micrographs_used"] == 14
@@ -322,7 +338,7 @@ def test_the_apoferritin_micrographs(data_dir, tmp_path):
     given, mine = (
         vg.io.read_picks(p) for p in (data_dir / "apoferritin/picks.star", tmp_path / "p/02_pick/picks.star")
     )
-    total = vg.preprocess.PickMerit(0, 0, 0)
+    total = vg.picking.PickMerit(0, 0, 0)
     for name, picks in mine.items():
         true = given[Path(name).name].xy_px
         true, xy = (one[inside(one, (1200, 1240), 64)] for one in (true, picks.xy_px))

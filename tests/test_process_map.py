@@ -25,8 +25,14 @@ def test_too_little_to_see_stops_before_a_model_is_made(tmp_path, monkeypatch):
     """Where neither half of some 75 particles explains the other, the classification's verdict ends it."""
     monkeypatch.setattr("verglas.classification.class2d.held_out_gain", lambda *_: 0.0)
     write_set(tmp_path, 3)
-    done = vg.process(tmp_path / "p", micrographs=[f"{tmp_path}/*.mrc"], to="map", classes=2,
-                      set={"class2d.iterations": 2, "extract.edge": "fill"}, **GIVEN)  # fmt: skip
+    done = vg.process(
+        tmp_path / "p",
+        micrographs=[f"{tmp_path}/*.mrc"],
+        to="map",
+        classes=2,
+        set={"class2d.iterations": 2, "extract.edge": "fill"},
+        **GIVEN,
+    )
     assert "class2d stopped" in done.stopped
     assert "noise" in done.stopped
     assert "--force" in done.stopped
@@ -94,9 +100,11 @@ def test_killed_in_the_refinement_it_goes_on_from_its_last_iteration(micrographs
     whole = vg.process(first, to="map", reference=str(start), threads=1)
     assert [r.name for r in whole.records] == [*STAGES[:5], *STAGES[6:]]  # no model ab initio
     child = subprocess.Popen(
-        command("--to", "map", "--reference", start, "--out", second, *OPTIONS), env=environment(),
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
+        command("--to", "map", "--reference", start, "--out", second, *OPTIONS),
+        env=environment(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
     table, deadline = second / "07_refine/iterations.csv", time.monotonic() + 300
     while not table.is_file() and child.poll() is None and time.monotonic() < deadline:
         time.sleep(0.01)

@@ -12,8 +12,14 @@ from process_set import GIVEN, write_set
 import verglas as vg
 from verglas.errors import InputError
 
-QUICK = {"class2d.iterations": 2, "extract.edge": "fill", "abinitio.starts": 1, "abinitio.iterations": 5,
-         "abinitio.full_iterations": 1, "refine.iterations": 1}  # fmt: skip
+QUICK = {
+    "class2d.iterations": 2,
+    "extract.edge": "fill",
+    "abinitio.starts": 1,
+    "abinitio.iterations": 5,
+    "abinitio.full_iterations": 1,
+    "refine.iterations": 1,
+}
 
 
 class Stop(Exception):
@@ -63,7 +69,7 @@ def test_stages_go_on_where_they_were_stopped(tmp_path, monkeypatch):
     assert not (folder / "checkpoint").exists()
 
     # The verdict of a refinement of some 75 particles does not matter here: both end after the ab initio map.
-    monkeypatch.setattr("verglas.run.process.maps.refine", stop)
+    monkeypatch.setattr("verglas.pipeline.maps.refine", stop)
     with pytest.raises(Stop):
         vg.process(first, to="map", force=True, threads=1)
     with pytest.raises(Stop):

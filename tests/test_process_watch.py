@@ -17,17 +17,20 @@ from process_set import GIVEN, OPTIONS, PIXEL_A, command, environment, run, scen
 import verglas as vg
 from verglas.errors import FormatError, InputError
 from verglas.io import micrograph_header
-from verglas.run.process.project import Project
-from verglas.run.process.request import Request
-from verglas.run.process.watch import Watcher, WatchOptions
-from verglas.run.process.watch_table import WatchTable
+from verglas.pipeline.project import Project
+from verglas.pipeline.request import Request
+from verglas.pipeline.watch import Watcher, WatchOptions
+from verglas.pipeline.watch_table import WatchTable
 
 
 def start(folder: Path, root: Path, *more: object) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        command("--watch", folder, *OPTIONS, "--out", root, "--settle", 0.5, *more), env=environment(), text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-    )  # fmt: skip
+        command("--watch", folder, *OPTIONS, "--out", root, "--settle", 0.5, *more),
+        env=environment(),
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
 
 
 def states(root: Path) -> dict[str, tuple[str, int]]:
@@ -175,7 +178,7 @@ def test_reasons_that_may_pass_are_tried_again(table, tmp_path, monkeypatch):
     project = Project(tmp_path, Request(("x",), 120.0, pixel_size_A=PIXEL_A), [], threads=1)
     watcher = Watcher(project, tmp_path / "mics", WatchOptions(0.01, once=True), table)
     calls = []
-    from verglas.run.process import micrographs
+    from verglas.pipeline import micrographs
 
     real = micrographs.read_micrograph
 

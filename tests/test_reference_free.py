@@ -115,8 +115,9 @@ def biased_case(tmp_path_factory):
     model = vg.simulate.phantom(32, 6.0, 140.0, seed=3)
     density = vg.simulate.density(model, 32, 6.0)
     r = np.random.default_rng(0)
-    poses = vg.Poses(np.column_stack([np.full(150, 30), np.full(150, 60), r.uniform(-180, 180, 150)]),
-                     r.normal(0, 3, (150, 2)))  # fmt: skip
+    poses = vg.Poses(
+        np.column_stack([np.full(150, 30), np.full(150, 60), r.uniform(-180, 180, 150)]), r.normal(0, 3, (150, 2))
+    )
     particles = vg.simulate.particles(model, 150, 32, 6.0, snr=0.1, poses=poses, seed=1)
     noise = vg.Particles.from_images(r.standard_normal((150, 32, 32)).astype(np.float32), 6.0, optics=particles.optics)
     view = vg.project(density, vg.Poses([[30, 60, 0]]))
@@ -163,14 +164,27 @@ def test_command_line(biased_case, capsys):
     vg.write_map(folder / "map.mrc", density)
     vg.io.write_stack(folder / "view.mrcs", view, 6.0)
     status, out, _ = main(
-        ["check-bias", str(folder / "p.star"), "--reference", str(folder / "map.mrc"), "--diameter", "170", "--figure",
-         str(folder / "b.png"), "--out", str(folder / "b.json")], capsys,
-    )  # fmt: skip
+        [
+            "check-bias",
+            str(folder / "p.star"),
+            "--reference",
+            str(folder / "map.mrc"),
+            "--diameter",
+            "170",
+            "--figure",
+            str(folder / "b.png"),
+            "--out",
+            str(folder / "b.json"),
+        ],
+        capsys,
+    )
     assert status == 0
     assert "noise reproduces" in out
     assert (folder / "b.png").read_bytes()[1:4] == b"PNG"
     assert json.loads((folder / "b.json").read_text())["unseen_sigma"] > 3
     vg.write_particles(folder / "n.star", noise)
-    status, out, _ = main(["check-bias", str(folder / "n.star"), "--reference", str(folder / "view.mrcs"), "--diameter",
-                           "170", "--json"], capsys)  # fmt: skip
+    status, out, _ = main(
+        ["check-bias", str(folder / "n.star"), "--reference", str(folder / "view.mrcs"), "--diameter", "170", "--json"],
+        capsys,
+    )
     assert json.loads(out)["biased"]

@@ -64,9 +64,22 @@ def test_run_folder_is_the_contract(data, finished):
     out, found = finished
     names = {p.name for p in out.iterdir()}
     assert names >= {
-        "run.json", "iterations.csv", "map.mrc", "map_sharpened.mrc", "half1.mrc", "half2.mrc", "mask.mrc", "fsc.csv",
-        "guinier.csv", "postprocess.json", "particles.star", "excluded.csv", "checkpoint", "history", "report.html",
-    }  # fmt: skip
+        "run.json",
+        "iterations.csv",
+        "map.mrc",
+        "map_sharpened.mrc",
+        "half1.mrc",
+        "half2.mrc",
+        "mask.mrc",
+        "fsc.csv",
+        "guinier.csv",
+        "postprocess.json",
+        "particles.star",
+        "excluded.csv",
+        "checkpoint",
+        "history",
+        "report.html",
+    }
     run = read_json(out / "run.json")
     assert run["state"] == "converged"
     assert run["settings"]["diameter_A"] == DIAMETER_A
@@ -77,8 +90,14 @@ def test_run_folder_is_the_contract(data, finished):
     assert list(rows["iteration"]) == list(range(1, len(rows) + 1))
     assert len(list((out / "history").glob("*.npz"))) == len(rows)
     written = vg.read_particles(out / "particles.star")
-    for column in ("rlnMaxValueProbDistribution", "rlnLogLikeliContribution", "rlnNormCorrection", "rlnGroupNumber",
-                   "rlnRandomSubset", "rlnClassNumber"):  # fmt: skip
+    for column in (
+        "rlnMaxValueProbDistribution",
+        "rlnLogLikeliContribution",
+        "rlnNormCorrection",
+        "rlnGroupNumber",
+        "rlnRandomSubset",
+        "rlnClassNumber",
+    ):
         assert column in written.table
     assert np.allclose(written.poses.angles_deg, found.particles.poses.angles_deg, atol=1e-4)
     assert written.table["rlnMaxValueProbDistribution"].between(0, 1).all()
@@ -141,8 +160,9 @@ def test_resume_refuses_other_settings_and_other_particles(data, tmp_path):
         vg.refine(particles, truth, out=out, **CHOICES)
     with pytest.raises(vg.InputError, match="nothing to resume"):
         vg.refine(particles, truth, out=tmp_path / "other", resume=True, **CHOICES)
-    found = vg.refine(particles, truth, out=out, resume=True, allow_changes=True, shift_range_A=9.0, iterations=2,
-                      **CHOICES)  # fmt: skip
+    found = vg.refine(
+        particles, truth, out=out, resume=True, allow_changes=True, shift_range_A=9.0, iterations=2, **CHOICES
+    )
     assert len(found.iterations) <= 3
     assert any("shift_range_A" in w for w in read_json(out / "run.json")["warnings"])
     assert refuse_changes(out, {"threads": 7}, allowed=False) == []
@@ -288,8 +308,20 @@ def test_checkpoint_of_100000_particles_loads_quickly(finished, tmp_path):
 
 def test_command_line(data, tmp_path, capsys):
     folder = data[0]
-    arguments = ["refine", str(folder / "particles.star"), "--reference", str(folder / "truth.mrc"), "--diameter", "90",
-                 "--initial-resolution", "25", "--iterations", "2", "--out", str(tmp_path / "run")]  # fmt: skip
+    arguments = [
+        "refine",
+        str(folder / "particles.star"),
+        "--reference",
+        str(folder / "truth.mrc"),
+        "--diameter",
+        "90",
+        "--initial-resolution",
+        "25",
+        "--iterations",
+        "2",
+        "--out",
+        str(tmp_path / "run"),
+    ]
     with pytest.raises(SystemExit) as ended:
         main([*arguments, "--json"])
     assert ended.value.code == 0

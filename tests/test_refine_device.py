@@ -31,8 +31,13 @@ from devices import open_device
 
 # A symmetric particle and low resolution: few directions and rings, or the kernels would take minutes on the host.
 BOX, PIXEL_A, DIAMETER_A, GROUP = 24, 5.0, 90.0, "O"
-CHOICES = {"diameter_A": DIAMETER_A, "initial_resolution_A": 28.0, "max_resolution_A": 15.0, "shift_range_A": 5.0,
-           "threads": 1}  # fmt: skip
+CHOICES = {
+    "diameter_A": DIAMETER_A,
+    "initial_resolution_A": 28.0,
+    "max_resolution_A": 15.0,
+    "shift_range_A": 5.0,
+    "threads": 1,
+}
 
 
 @pytest.fixture(params=["emulated", "cuda:0"])
@@ -84,9 +89,7 @@ def test_transforms_are_those_of_the_host(gpu):
         there = _devices.to_device(images, gpu)
         spectra = fourier.forward(there, 2)
         assert _array_module.on_device(spectra)
-        np.testing.assert_array_equal(
-            fourier.inverse(spectra, (BOX, BOX)).get().shape, images.shape
-        )  # fmt: skip
+        np.testing.assert_array_equal(fourier.inverse(spectra, (BOX, BOX)).get().shape, images.shape)
         scale = np.abs(fourier.forward(images, 2)).max()
         assert np.abs(spectra.get() - fourier.forward(images, 2)).max() < tolerance.FOURIER_FLOAT32 * scale
         assert np.abs(fourier.inverse(spectra, (BOX, BOX)).get() - images).max() < tolerance.FOURIER_FLOAT32 * 10
@@ -150,12 +153,8 @@ def test_batches_are_moved_and_masked_as_on_the_host(gpu, begun):
         ):
             np.testing.assert_array_equal(batch.rows, wanted.rows)
             np.testing.assert_array_equal(batch.images.get(), wanted.images)
-            np.testing.assert_array_equal(
-                batch.centred(problem.image_mask).get(), wanted.centred(problem.image_mask)
-            )  # fmt: skip
-            np.testing.assert_array_equal(
-                batch.masked(problem.image_mask).get(), wanted.masked(problem.image_mask)
-            )  # fmt: skip
+            np.testing.assert_array_equal(batch.centred(problem.image_mask).get(), wanted.centred(problem.image_mask))
+            np.testing.assert_array_equal(batch.masked(problem.image_mask).get(), wanted.masked(problem.image_mask))
 
 
 # -- one pass ----------------------------------------------
@@ -289,11 +288,9 @@ def test_reconstruct_on_two_devices_sets_aside_and_repeats(two_gpus, data):
     bad = vg.Particles.from_images(images, PIXEL_A, poses=particles.poses, optics=particles.optics)
     progress: list[int] = []
     found, again = (
-        reconstruct_report(
-            bad, method=Method(device="cuda"), progress=lambda done, n: progress.append(done)
-        )
+        reconstruct_report(bad, method=Method(device="cuda"), progress=lambda done, n: progress.append(done))
         for _ in range(2)
-    )  # fmt: skip
+    )
     assert found.excluded.keys() == {40}
     np.testing.assert_array_equal(found.map.data, again.map.data)
     assert relative(found.map.data, reconstruct_report(bad).map.data) < tolerance.DEVICE_MAP
@@ -320,9 +317,10 @@ def test_align(gpu, data, step_deg):
     angle = vg.geometry.angular_distance(found.poses.angles_deg, wanted.poses.angles_deg, GROUP)
     assert angle.max() < tolerance.DEVICE_ANGLE_DEG
     np.testing.assert_allclose(
-        found.table["rlnLogLikeliContribution"], wanted.table["rlnLogLikeliContribution"],
+        found.table["rlnLogLikeliContribution"],
+        wanted.table["rlnLogLikeliContribution"],
         atol=tolerance.DEVICE_EVIDENCE_NATS,
-    )  # fmt: skip
+    )
 
 
 def test_refine(gpu, data, tmp_path):
@@ -332,9 +330,10 @@ def test_refine(gpu, data, tmp_path):
     assert list(found.iterations["phase"]) == list(wanted.iterations["phase"])
     assert relative(found.map.data, wanted.map.data) < tolerance.DEVICE_MAP
     np.testing.assert_allclose(
-        found.particles.table["rlnLogLikeliContribution"], wanted.particles.table["rlnLogLikeliContribution"],
+        found.particles.table["rlnLogLikeliContribution"],
+        wanted.particles.table["rlnLogLikeliContribution"],
         atol=tolerance.DEVICE_EVIDENCE_NATS,
-    )  # fmt: skip
+    )
     record = json.loads((tmp_path / "run" / "run.json").read_text())
     assert record["device"] == gpu
     assert set(record["device_memory_plan"][gpu]) == {"grid", "poses", "reconstruction"}
@@ -348,8 +347,11 @@ def test_refine_without_a_device_says_why(capsys, tmp_path, data, monkeypatch):
         pytest.skip("there is a GPU")
     monkeypatch.setattr(_native, "cuda_built", lambda: False)
     vg.write_particles(tmp_path / "p.star", data[0], stack=tmp_path / "p.mrcs")
-    monkeypatch.setattr(sys, "argv", ["verglas", "refine", str(tmp_path / "p.star"), "--out", str(tmp_path / "run"),
-                                      "--device", "cuda:0"])  # fmt: skip
+    monkeypatch.setattr(
+        sys,
+        "argv",
+        ["verglas", "refine", str(tmp_path / "p.star"), "--out", str(tmp_path / "run"), "--device", "cuda:0"],
+    )
     with pytest.raises(SystemExit) as stopped:
         main()
     assert stopped.value.code == 1

@@ -50,10 +50,19 @@ def test_page_of_a_finished_run(folders):
     text = (folder / "report.html").read_text()
     record = json.loads((folder / "postprocess.json").read_text())
     assert titles(text) == [
-        "Please note", "Resolution", "Final maps", "Amplitudes and sharpening", "Course of the refinement",
-        "Maps by iteration", "FSC by iteration", "Viewing directions", "Particles", "Excluded particles", "Settings",
+        "Please note",
+        "Resolution",
+        "Final maps",
+        "Amplitudes and sharpening",
+        "Course of the refinement",
+        "Maps by iteration",
+        "FSC by iteration",
+        "Viewing directions",
+        "Particles",
+        "Excluded particles",
+        "Settings",
         "Time and memory",
-    ]  # fmt: skip
+    ]
     assert text.count("<img") == 12
     assert 'http-equiv="refresh"' not in text
     assert "Refinement converged after 6 iterations" in text
@@ -167,10 +176,13 @@ def test_trend_with_defocus_is_found_and_its_absence_too():
     defocus = rng.uniform(8e3, 2.5e4, 3000)
     flat = -500 + 10 * rng.normal(size=3000)
     for slope, low, high in ((0.0, -0.06, 0.06), (-0.004, -0.95, -0.8)):
-        table = pd.DataFrame({
-            "rlnDefocusU": defocus + 50, "rlnDefocusV": defocus - 50,
-            "rlnLogLikeliContribution": flat + slope * defocus,
-        })  # fmt: skip
+        table = pd.DataFrame(
+            {
+                "rlnDefocusU": defocus + 50,
+                "rlnDefocusV": defocus - 50,
+                "rlnLogLikeliContribution": flat + slope * defocus,
+            }
+        )
         _, sentence = posteriors.against_defocus(table)
         r = float(re.search(r"defocus: ([+-][\d.]+)", sentence)[1])
         assert low < r < high
@@ -219,8 +231,10 @@ def test_screenshot_shows_a_page(folders, tmp_path):
 def test_the_probe_finds_a_broken_page(tmp_path):
     """The browser test can fail: a picture that is none and an error in a script are seen."""
     page = tmp_path / "bad.html"
-    page.write_text('<!doctype html><html><head></head><body><img src="data:image/png;base64,AAAA"><p>x</p>'
-                    "<script>console.error('seen')</script></body></html>")  # fmt: skip
+    page.write_text(
+        '<!doctype html><html><head></head><body><img src="data:image/png;base64,AAAA"><p>x</p>'
+        "<script>console.error('seen')</script></body></html>"
+    )
     pictures, _, console = lay_out(page, tmp_path)
     assert pictures[0][0] == 0
     assert any("seen" in line for line in console)

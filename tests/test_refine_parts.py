@@ -52,8 +52,9 @@ def some_candidates(seed: int, n: int = 5, m: int = 40) -> Candidates:
     rng = np.random.default_rng(seed)
     image = np.sort(np.concatenate([np.arange(n), rng.integers(0, n, m)]))
     matrices = Rotation.random(len(image), random_state=seed).as_matrix()
-    return Candidates(image, matrices, rng.normal(size=(len(image), 2)), rng.integers(0, 2, len(image)),
-                      rng.normal(size=len(image)))  # fmt: skip
+    return Candidates(
+        image, matrices, rng.normal(size=(len(image), 2)), rng.integers(0, 2, len(image)), rng.normal(size=len(image))
+    )
 
 
 @given(seed=st.integers(0, 50), count=st.integers(1, 6), apart=st.floats(5, 170))
@@ -131,8 +132,11 @@ def test_memory_plan_adapts_the_batch_and_refuses_what_cannot_be(small):
     problem = small[0]
     plenty = plan_memory(problem, 100.0, cached=False)
     assert plenty.batch == problem.batch
-    tight = plan_memory(problem, 0.5 * (plan_memory(replace(problem, batch=8), 100, cached=False).peak_GB
-                                        + plenty.peak_GB), cached=False)  # fmt: skip
+    tight = plan_memory(
+        problem,
+        0.5 * (plan_memory(replace(problem, batch=8), 100, cached=False).peak_GB + plenty.peak_GB),
+        cached=False,
+    )
     assert tight.batch < plenty.batch
     assert tight.peak_GB <= tight.limit_GB
     with pytest.raises(vg.InputError, match="allow more"):
@@ -179,16 +183,21 @@ def test_A3_19_max_cc_has_the_same_constant_everywhere(small):
 
 def test_regularisation_follows_the_fsc_and_T(small):
     problem, radius = small[0], 12
-    made = [class_maps(problem, [filled_sums(problem, 1, radius), filled_sums(problem, 1, radius)], None, radius,
-                       T=t, joint=True) for t in (1.0, 4.0)]  # fmt: skip
+    made = [
+        class_maps(
+            problem, [filled_sums(problem, 1, radius), filled_sums(problem, 1, radius)], None, radius, T=t, joint=True
+        )
+        for t in (1.0, 4.0)
+    ]
     assert made[0].joint is not None
     # identical halves: FSC 1, no filter
     assert np.allclose(made[0].unmasked[1:radius], 1)
     raw, filtered = (vg.fourier.forward(v * problem.sphere, 3) for v in (made[0].raw[0], made[0].halves[0]))
     inside = vg.fourier.shells((BOX,) * 3) < radius - 2
     assert np.linalg.norm((raw - filtered)[inside]) < 0.02 * np.linalg.norm(raw[inside])
-    noise = class_maps(problem, [filled_sums(problem, 1, radius), filled_sums(problem, 2, radius)], None, radius,
-                       T=1.0, joint=False)  # fmt: skip
+    noise = class_maps(
+        problem, [filled_sums(problem, 1, radius), filled_sums(problem, 2, radius)], None, radius, T=1.0, joint=False
+    )
     assert np.abs(noise.unmasked[4:radius]).max() < 0.3
     assert noise.halves[0].std() < 0.5 * noise.raw[0].std()
     assert float(ssnr_from_fsc(0.5)) == 1

@@ -343,9 +343,16 @@ def test_empty_inputs_and_small_boxes_never_fail(device, box, seed, zero):
             array[:] = 0
     search = ops.PoseSettings(max_radius=1)
     got = ops.refine_pose(
-        images, gridding.to_grid(volume, g), g, matrices, shifts, ctf=ctf,
-        shell_weight=np.ascontiguousarray(weight[:, :2]), search=search, device=device,
-    )  # fmt: skip
+        images,
+        gridding.to_grid(volume, g),
+        g,
+        matrices,
+        shifts,
+        ctf=ctf,
+        shell_weight=np.ascontiguousarray(weight[:, :2]),
+        search=search,
+        device=device,
+    )
     for name, value in vars(got).items():
         assert np.isfinite(value).all(), name
     np.testing.assert_allclose(got.matrices @ got.matrices.transpose(0, 2, 1), np.eye(3)[None], atol=1e-9)

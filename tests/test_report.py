@@ -105,8 +105,11 @@ def test_uniform_views_have_density_one():
 def test_sides_of_a_map_are_seen_from_z_y_and_x():
     """Right in the picture, down in the picture, towards the eye: (x, y, z), (x, -z, y), (y, z, x)."""
     marks = {"x": (9, 0, 0), "y": (0, 9, 0), "z": (0, 0, 9)}
-    wanted = [{"x": (0, 9), "y": (1, 9), "z": (2, 9)}, {"x": (0, 9), "y": (2, 9), "z": (1, -9)},
-              {"x": (2, 9), "y": (0, 9), "z": (1, 9)}]  # fmt: skip
+    wanted = [
+        {"x": (0, 9), "y": (1, 9), "z": (2, 9)},
+        {"x": (0, 9), "y": (2, 9), "z": (1, -9)},
+        {"x": (2, 9), "y": (0, 9), "z": (1, 9)},
+    ]
     for axis, centre in marks.items():
         for side, want in zip(figures._sides(ball(32, 3, centre)), wanted, strict=True):
             z, y, x = (float(np.mean(i)) - 16 for i in np.nonzero(side.data > 0.5))

@@ -25,9 +25,12 @@ def relative(got, want):
 
 @settings(deadline=None, max_examples=25)
 @given(
-    n_atoms=st.integers(1, 300), box=st.integers(1, 36), pixel_size_A=st.floats(0.5, 4), seed=st.integers(0, 999),
+    n_atoms=st.integers(1, 300),
+    box=st.integers(1, 36),
+    pixel_size_A=st.floats(0.5, 4),
+    seed=st.integers(0, 999),
     n_types=st.integers(1, 3),
-)  # fmt: skip
+)
 def test_images_equal_reference(device, n_atoms, box, pixel_size_A, seed, n_types):
     model = make(n_atoms, box, pixel_size_A, seed, n_types)
     matrices = Rotation.random(2, random_state=seed).as_matrix()
@@ -114,8 +117,13 @@ def test_agrees_with_finufft(device):
 )
 def test_bad_input_is_named(device, change, words):
     arguments = {
-        "atoms": np.zeros((2, 5)), "types": [0, 0], "factors": np.ones((1, 5, 2)), "matrices": np.eye(3)[None],
-        "shifts_A": np.zeros((1, 2)), "box": 8, "pixel_size_A": 1.0,
-    } | change  # fmt: skip
+        "atoms": np.zeros((2, 5)),
+        "types": [0, 0],
+        "factors": np.ones((1, 5, 2)),
+        "matrices": np.eye(3)[None],
+        "shifts_A": np.zeros((1, 2)),
+        "box": 8,
+        "pixel_size_A": 1.0,
+    } | change
     with pytest.raises(ValueError, match=words):
         host(ops.scatter(**arguments, device=device))

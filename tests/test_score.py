@@ -95,9 +95,13 @@ def test_search_equals_the_cartesian_sum_to_the_polar_accuracy(device, radius, s
     plan.set_reference(slices, log_prior=np.column_stack([np.zeros(len(angles)), np.full(len(angles), -np.inf)]))
     log_psi = np.where(np.arange(n_psi) == 0, 0, -np.inf)
     found = plan.run(
-        ops.polar(image, grid), shift, ctf=params, pixel_size_A=PIXEL_A,
-        inv_sigma2=np.full(grid.n_rings, 1 / sigma2), log_psi=log_psi,
-    )  # fmt: skip
+        ops.polar(image, grid),
+        shift,
+        ctf=params,
+        pixel_size_A=PIXEL_A,
+        inv_sigma2=np.full(grid.n_rings, 1 / sigma2),
+        log_psi=log_psi,
+    )
     got = np.full(len(angles), np.nan)
     first_angle = found.psi == 0
     got[found.slice[first_angle]] = found.score[first_angle]
@@ -120,10 +124,19 @@ def test_clean_data_at_the_true_pose_give_the_closed_form(device, box, radius):
     closed = np.sum(np.abs(reference.polar.transform_2d(image, kx, ky)) ** 2) / sigma2 / 2
     shifts = np.vstack([shift, [[0, 0]]])
     found = ops.score(
-        ops.polar(image, grid), slices_of(volume, direction, grid), grid, shifts, n_psi, n_power=6, ctf=params,
-        pixel_size_A=PIXEL_A, inv_sigma2=np.full(grid.n_rings, 1 / sigma2), log_shift=[0, 0], log_psi=np.zeros(n_psi),
+        ops.polar(image, grid),
+        slices_of(volume, direction, grid),
+        grid,
+        shifts,
+        n_psi,
+        n_power=6,
+        ctf=params,
+        pixel_size_A=PIXEL_A,
+        inv_sigma2=np.full(grid.n_rings, 1 / sigma2),
+        log_shift=[0, 0],
+        log_psi=np.zeros(n_psi),
         device=device,
-    )  # fmt: skip
+    )
     assert (found.best_psi[0], found.best_shift[0]) == (psi_index, 0)
     assert abs(found.best_score[0] / closed - 1) < SCORE_CLOSED_FORM
 
@@ -215,9 +228,17 @@ def test_correlation_lies_in_one_and_ignores_scale(device):
     p = Problem(9, n=4, noise=0.3)
     p.device = device
     cross, power = reference.score.polar_terms(
-        circle(p.samples), circle(p.slices), p.grid.weights, p.grid.radii, p.grid.limits, p.n_psi, p.shifts, 24, p.inv,
+        circle(p.samples),
+        circle(p.slices),
+        p.grid.weights,
+        p.grid.radii,
+        p.grid.limits,
+        p.n_psi,
+        p.shifts,
+        24,
+        p.inv,
         ctf_on_rings(p.params, p.grid),
-    )  # fmt: skip
+    )
     norm = np.sum(np.abs(circle(p.samples)) ** 2 * p.grid.weights[:, None] * p.inv[..., None], axis=(1, 2))
     want = cross / np.sqrt(power[..., None] * norm[:, None, None, None])
     found = p.run(p.plan(opposite=False, score="correlation", n_power=p.grid.max_m // 2 + 1))
@@ -311,9 +332,13 @@ def test_chosen_cells_have_the_scores_of_the_exhaustive_search(device, p, seed):
     psi = rng.integers(0, p.n_psi, total).astype(np.int32)
     chosen = [rng.choice(len(p.shifts), k, replace=False) for k in n_shifts]
     tasks = ops.CellTasks(
-        np.append(0, np.cumsum(counts)), entry // 2, entry % 2 == 1, psi, np.append(0, np.cumsum(n_shifts)),
+        np.append(0, np.cumsum(counts)),
+        entry // 2,
+        entry % 2 == 1,
+        psi,
+        np.append(0, np.cumsum(n_shifts)),
         p.shifts[np.concatenate(chosen)],
-    )  # fmt: skip
+    )
     more = {
         "ctf": p.params,
         "pixel_size_A": PIXEL_A,
@@ -324,8 +349,10 @@ def test_chosen_cells_have_the_scores_of_the_exhaustive_search(device, p, seed):
     got = host(ops.score_cells(p.samples, p.slices, p.grid, p.n_psi, tasks, **more))
     want = [
         joint[i, entry[t] // 2, entry[t] % 2, psi[t], s]
-        for i in range(n) for t in range(tasks.offsets[i], tasks.offsets[i + 1]) for s in chosen[i]
-    ]  # fmt: skip
+        for i in range(n)
+        for t in range(tasks.offsets[i], tasks.offsets[i + 1])
+        for s in chosen[i]
+    ]
     scale = max(1.0, float(np.abs(joint).max()))
     np.testing.assert_allclose(got, want, atol=SCORE_FLOAT32 * scale)
     again = ops.score_cells(p.samples, p.slices, p.grid, p.n_psi, tasks, threads=1, **more)

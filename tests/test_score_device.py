@@ -99,9 +99,13 @@ def test_little_memory_changes_no_bit(device, monkeypatch):
     p = Problem(23, n=6, n_shifts=7, noise=5.0)
     p.device = device
     tasks = ops.CellTasks(
-        [0, 2, 2, 5, 6, 8, 9], [0, 3, 1, 1, 1, 2, 0, 0, 4], np.arange(9) % 2 == 1, np.arange(9), 7 * np.arange(7),
+        [0, 2, 2, 5, 6, 8, 9],
+        [0, 3, 1, 1, 1, 2, 0, 0, 4],
+        np.arange(9) % 2 == 1,
+        np.arange(9),
+        7 * np.arange(7),
         np.tile(p.shifts, (6, 1)),
-    )  # fmt: skip
+    )
 
     def everything():
         found = p.run(p.plan())

@@ -54,9 +54,12 @@ def test_A10_4_gaussian_likelihood_equals_scipy_and_never_underflows(device):
     k = np.fft.fftfreq(box, 1 / box)
     matrices = vg.euler_to_matrix([[10, 20, 30], [50, 100, 200]])
     cross, power = reference.score.cartesian_terms(
-        x[None], nonuniform(volume, reference.score.plane_of_slices(matrices, box, radius)), [[0, 0]],
-        np.full((1, 20), 1 / (sigma2 * box**2)), radius,
-    )  # fmt: skip
+        x[None],
+        nonuniform(volume, reference.score.plane_of_slices(matrices, box, radius)),
+        [[0, 0]],
+        np.full((1, 20), 1 / (sigma2 * box**2)),
+        radius,
+    )
     likelihood = (cross[..., 0] - power / 2)[0]
     y2, x2 = np.meshgrid(k, k, indexing="ij")
     density = []
@@ -70,9 +73,14 @@ def test_A10_4_gaussian_likelihood_equals_scipy_and_never_underflows(device):
     # a particle 10^4 sigma away: L near -1e7, its log-sum-exp finite
     grid = ops.PolarGrid(box, 7)
     found = ops.score(
-        ops.polar(1e3 * x[None], grid), ops.polar(1e3 * mean[None], grid), grid, [[0, 0]], 16,
-        inv_sigma2=np.full(grid.n_rings, 1.0), device=device,
-    )  # fmt: skip
+        ops.polar(1e3 * x[None], grid),
+        ops.polar(1e3 * mean[None], grid),
+        grid,
+        [[0, 0]],
+        16,
+        inv_sigma2=np.full(grid.n_rings, 1.0),
+        device=device,
+    )
     assert np.isfinite(found.log_evidence).all()
     assert found.log_evidence[0] < -1e6 or found.log_evidence[0] > 1e6
 
@@ -116,15 +124,21 @@ def test_A10_1_projection_matching_finds_the_nearest_projection(device):
     volume = blob_map(box, 21, blobs=25)
     grid = ops.PolarGrid(box, 16, diameter_px=0.8 * box)
     directions = geometry.healpix_directions(order)
-    angles = np.column_stack([rng.uniform(-180, 180, n), np.degrees(np.arccos(rng.uniform(-1, 1, n))),
-                              rng.uniform(-180, 180, n)])  # fmt: skip
+    angles = np.column_stack(
+        [rng.uniform(-180, 180, n), np.degrees(np.arccos(rng.uniform(-1, 1, n))), rng.uniform(-180, 180, n)]
+    )
     clean = clean_images(volume, angles, np.zeros((n, 2)))
     sigma2 = clean.var() / 0.1
     images = (clean + rng.normal(0, np.sqrt(sigma2), clean.shape)).astype(np.float32) * disc(box, 0.4 * box)
     found = ops.score(
-        ops.polar(images, grid), slices_of(volume, directions, grid), grid, [[0, 0]], 48,
-        inv_sigma2=np.full(grid.n_rings, 1 / (sigma2 * box**2)), device=device,
-    )  # fmt: skip
+        ops.polar(images, grid),
+        slices_of(volume, directions, grid),
+        grid,
+        [[0, 0]],
+        48,
+        inv_sigma2=np.full(grid.n_rings, 1 / (sigma2 * box**2)),
+        device=device,
+    )
 
     def view(d):
         rot, tilt = np.deg2rad(d).T

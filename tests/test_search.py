@@ -39,9 +39,12 @@ def images_of(volume, angles, shifts, params, noise, rng):
     box = len(volume)
     grid = ops.Grid(box)
     slices = ops.project(
-        gridding.to_grid(volume, grid), grid, vg.euler_to_matrix(angles), shifts_px=-np.asarray(shifts),
+        gridding.to_grid(volume, grid),
+        grid,
+        vg.euler_to_matrix(angles),
+        shifts_px=-np.asarray(shifts),
         ctf=ops.ctf(params, box, PIXEL_A),
-    )  # fmt: skip
+    )
     clean = fourier.inverse(slices, (box, box))
     y, x = np.indices((box, box)) - box // 2
     return ((clean + noise * rng.standard_normal(clean.shape)) * (np.hypot(x, y) < 0.45 * box)).astype(np.float32)
@@ -101,14 +104,22 @@ class Problem:
             kx, ky = (k / (grid.box * PIXEL_A) for k in reference.polar.points(grid.radii, grid.n_theta))
             c = np.array([reference.ctf.ctf_at(row, kx, ky) for row in self.params])
             cross, power = reference.score.polar_terms(
-                *(np.concatenate([s, s.conj()], -1) for s in (samples, slices)), grid.weights, grid.radii, grid.limits,
-                level.n_psi, shifts, grid.box, inv, c,
-            )  # fmt: skip
+                *(np.concatenate([s, s.conj()], -1) for s in (samples, slices)),
+                grid.weights,
+                grid.radii,
+                grid.limits,
+                level.n_psi,
+                shifts,
+                grid.box,
+                inv,
+                c,
+            )
             return pixels, shifts, cross - power[..., None] / 2
         plan = ops.ScorePlan(grid, level.n_psi, n_power=5, window_nats=1e6, max_candidates=10**8)
         plan.set_reference(slices, log_prior=np.column_stack([np.zeros(len(pixels)), np.full(len(pixels), -np.inf)]))
-        found = plan.run(samples, shifts, ctf=self.params, pixel_size_A=PIXEL_A, inv_sigma2=inv,
-                         log_shift=np.zeros(len(shifts)))  # fmt: skip
+        found = plan.run(
+            samples, shifts, ctf=self.params, pixel_size_A=PIXEL_A, inv_sigma2=inv, log_shift=np.zeros(len(shifts))
+        )
         out = np.full((len(samples), len(pixels), level.n_psi, len(shifts)), -np.inf)
         out[found.image, found.slice, found.psi, found.shift] = found.score + np.log(level.n_psi)
         return pixels, shifts, out
@@ -144,9 +155,11 @@ def check_nothing_is_lost(p, exact=False):
 
 @settings(deadline=None, max_examples=40)
 @given(
-    seed=st.integers(0, 100_000), box=st.integers(20, 27), noise=st.sampled_from([0.3, 0.7, 2.0, 10.0]),
+    seed=st.integers(0, 100_000),
+    box=st.integers(20, 27),
+    noise=st.sampled_from([0.3, 0.7, 2.0, 10.0]),
     radii=st.sampled_from([(4, 9), (6, 6)]),
-)  # fmt: skip
+)
 def test_A10_10_the_surviving_set_holds_all_mass(seed, box, noise, radii):
     """Rows A10.10, A10.11: same best pose and same posterior as the exhaustive search of the finest grid."""
     check_nothing_is_lost(Problem(seed, box=box, noise=noise, radii=radii))
@@ -335,9 +348,12 @@ def test_windowed_images_come_back_in_their_order():
     whole = p.run(window=LocalWindow(p.truth, 25.0))
     for i in range(9):
         alone = p.search.run(
-            p.images[i : i + 1], p.inv, ctf=p.params[i : i + 1], pixel_size_A=PIXEL_A,
+            p.images[i : i + 1],
+            p.inv,
+            ctf=p.params[i : i + 1],
+            pixel_size_A=PIXEL_A,
             window=LocalWindow(p.truth[i : i + 1], 25.0),
-        )  # fmt: skip
+        )
         mine = slice(*whole.offsets[i : i + 2])
         np.testing.assert_array_equal(whole.angles_deg[i], alone.angles_deg[0])
         np.testing.assert_array_equal(whole.log_evidence[i], alone.log_evidence[0])

@@ -18,9 +18,12 @@ from verglas.run.class2d import select_automatically
 def table(**columns):
     """Three good classes, changed column by column."""
     good = {
-        "class": [1, 2, 3], "particles": [200, 100, 50], "resolution_A": [8.0, 9.0, 10.0],
-        "signal": [9.0, 8.0, 7.0], "offset": [0.0, 0.02, 0.03],
-    }  # fmt: skip
+        "class": [1, 2, 3],
+        "particles": [200, 100, 50],
+        "resolution_A": [8.0, 9.0, 10.0],
+        "signal": [9.0, 8.0, 7.0],
+        "offset": [0.0, 0.02, 0.03],
+    }
     return pd.DataFrame(good | columns)
 
 
@@ -69,8 +72,10 @@ def test_command_keeps_particles_and_leaves_noise(tmp_path, capsys):
     status, text, _ = main(["class2d", str(tmp_path / "p.star"), *arguments], capsys)
     assert status == 0
     summary = json.loads(text)["selection"]
-    status, text, _ = main(["select", str(tmp_path / "c" / "particles.star"), "--auto", "--json", "--out",
-                            str(tmp_path / "good.star")], capsys)  # fmt: skip
+    status, text, _ = main(
+        ["select", str(tmp_path / "c" / "particles.star"), "--auto", "--json", "--out", str(tmp_path / "good.star")],
+        capsys,
+    )
     assert status == 0
     assert json.loads(text)["classes"] == summary["classes"]
     kept, chosen = select_automatically(tmp_path / "c" / "particles.star")

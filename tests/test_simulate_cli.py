@@ -34,8 +34,22 @@ def test_phantom_to_a_folder(tmp_path, capsys):
 def test_json_seed_and_hidden_poses(tmp_path, capsys):
     found = []
     for name, threads in (("a", 1), ("b", 3)):
-        status, out, _ = run(capsys, *SMALL, "--seed", 4, "--hinge", 25, "--hide-poses", "--noise", "coloured",
-                             "--threads", threads, "--json", "--out", tmp_path / name)  # fmt: skip
+        status, out, _ = run(
+            capsys,
+            *SMALL,
+            "--seed",
+            4,
+            "--hinge",
+            25,
+            "--hide-poses",
+            "--noise",
+            "coloured",
+            "--threads",
+            threads,
+            "--json",
+            "--out",
+            tmp_path / name,
+        )
         assert status == 0
         found.append(json.loads(out))
     assert found[0]["n"] == 30
@@ -47,8 +61,9 @@ def test_json_seed_and_hidden_poses(tmp_path, capsys):
 
 def test_atomic_model(tmp_path, capsys, data_dir):
     path = data_dir / "models" / "7a4m.cif.gz"
-    status, out, _ = run(capsys, "--model", path, "--box", 48, "--pixel-size", 4, "--n", 3, "--snr", "inf", "--out",
-                         tmp_path)  # fmt: skip
+    status, out, _ = run(
+        capsys, "--model", path, "--box", 48, "--pixel-size", 4, "--n", 3, "--snr", "inf", "--out", tmp_path
+    )
     assert status == 0
     assert "7a4m.cif.gz assembly 1" in out
 

@@ -19,14 +19,27 @@ def model():
 
 @pytest.fixture(scope="module")
 def made(model):
-    return vg.simulate.micrograph(model, shape=(300, 340), pixel_size_A=4.0, n=20, snr=0.2, defocus_u_A=22000,
-                                  defocus_v_A=21000, defocus_angle_deg=35, b_factor_A2=0, seed=2)  # fmt: skip
+    return vg.simulate.micrograph(
+        model,
+        shape=(300, 340),
+        pixel_size_A=4.0,
+        n=20,
+        snr=0.2,
+        defocus_u_A=22000,
+        defocus_v_A=21000,
+        defocus_angle_deg=35,
+        b_factor_A2=0,
+        seed=2,
+    )
 
 
 def squares(image, truth, side):
     low = np.floor(truth.picks.xy_px + 0.5).astype(int) - side // 2
-    return [image[y : y + side, x : x + side] for x, y in low
-            if min(x, y) >= 0 and x + side <= image.shape[1] and y + side <= image.shape[0]]  # fmt: skip
+    return [
+        image[y : y + side, x : x + side]
+        for x, y in low
+        if min(x, y) >= 0 and x + side <= image.shape[1] and y + side <= image.shape[0]
+    ]
 
 
 def test_snr_is_what_it_says(made, model):
@@ -82,8 +95,16 @@ def power(data, pixel_A):
 
 @pytest.mark.parametrize("tilt", [0.0, 40.0])
 def test_thon_rings_follow_the_ctf_of_the_place(tilt):
-    m, truth = vg.simulate.micrograph(shape=(512, 512), pixel_size_A=2.0, defocus_u_A=12000, ice=3.0, b_factor_A2=0,
-                                      tilt_deg=tilt, tilt_axis_deg=0.0, seed=3)  # fmt: skip
+    m, truth = vg.simulate.micrograph(
+        shape=(512, 512),
+        pixel_size_A=2.0,
+        defocus_u_A=12000,
+        ice=3.0,
+        b_factor_A2=0,
+        tilt_deg=tilt,
+        tilt_axis_deg=0.0,
+        seed=3,
+    )
     # axis along x: underfocus grows along +y, by tan 40 of the distance
     for part, y in ((m.data[:170], 84.5), (m.data[-170:], 426.5)):
         spectrum = power(part[:, :170], 2.0) + power(part[:, 170:340], 2.0) + power(part[:, -170:], 2.0)

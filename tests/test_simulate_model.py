@@ -70,8 +70,9 @@ def test_mass_density_centre_and_additivity():
 @settings(deadline=None, max_examples=12)
 @given(
     symmetry=st.sampled_from(["C1", "C2", "C3", "C7", "D2", "D5", "T", "O", "I1", "I2"]),
-    seed=st.integers(0, 2**31), diameter_A=st.floats(60, 180),
-)  # fmt: skip
+    seed=st.integers(0, 2**31),
+    diameter_A=st.floats(60, 180),
+)
 def test_phantom_has_its_symmetry_size_and_no_overlap(symmetry, seed, diameter_A):
     operators = symmetry_matrices(symmetry)
     diameter_A = max(diameter_A, 30.1 * len(operators) ** (1 / 3))

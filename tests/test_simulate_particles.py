@@ -134,8 +134,14 @@ def test_truth_of_a_particle_does_not_depend_on_n(n, more, seed, groups):
 
 
 def test_distributions_are_those_asked_for():
-    imaging = Imaging(defocus_A=(5000, 9000), defocus_spread_A=0, astigmatism_A=400, shift_sd_A=5,
-                      particles_per_micrograph=1, populations=(3, 1))  # fmt: skip
+    imaging = Imaging(
+        defocus_A=(5000, 9000),
+        defocus_spread_A=0,
+        astigmatism_A=400,
+        shift_sd_A=5,
+        particles_per_micrograph=1,
+        populations=(3, 1),
+    )
     t = draw_truth(6000, 2, imaging, seed=1)
     view = euler_to_matrix(t.poses.angles_deg)[:, 2]
     for axis in range(3):
@@ -175,13 +181,29 @@ def test_conformations_and_envelope(model):
 def test_folder_holds_what_a_reader_needs(model, tmp_path):
     out = tmp_path / "sim"
     written = simulate.particles(
-        [model, simulate.hinge(model, 30)], 25, BOX, PIXEL, 0.2, out, seed=5, hide_poses=True, optics_groups=2,
-        particles_per_micrograph=4, noise_power="coloured",
-    )  # fmt: skip
-    memory = simulate.particles(
-        [model, simulate.hinge(model, 30)], 25, BOX, PIXEL, 0.2, seed=5, optics_groups=2, particles_per_micrograph=4,
+        [model, simulate.hinge(model, 30)],
+        25,
+        BOX,
+        PIXEL,
+        0.2,
+        out,
+        seed=5,
+        hide_poses=True,
+        optics_groups=2,
+        particles_per_micrograph=4,
         noise_power="coloured",
-    )  # fmt: skip
+    )
+    memory = simulate.particles(
+        [model, simulate.hinge(model, 30)],
+        25,
+        BOX,
+        PIXEL,
+        0.2,
+        seed=5,
+        optics_groups=2,
+        particles_per_micrograph=4,
+        noise_power="coloured",
+    )
     assert np.array_equal(written.images(), memory.images())
     assert written.poses is None
     assert "rlnClassNumber" not in written.table
@@ -196,8 +218,15 @@ def test_folder_holds_what_a_reader_needs(model, tmp_path):
     density = vg.read_map(out / "truth.mrc")
     assert np.array_equal(density.data, simulate.density(model, BOX, PIXEL).data)
     files = {path.name for path in out.iterdir()}
-    assert files == {"particles.mrcs", "particles.star", "truth.star", "truth.mrc", "truth_class002.mrc", "montage.png",
-                     "simulation.json"}  # fmt: skip
+    assert files == {
+        "particles.mrcs",
+        "particles.star",
+        "truth.star",
+        "truth.mrc",
+        "truth_class002.mrc",
+        "montage.png",
+        "simulation.json",
+    }
     assert json.loads((out / "simulation.json").read_text())["snr_region"] == "whole box"
 
 

@@ -131,10 +131,12 @@ def test_windows_line_ends_and_blank_lines(tmp_path):
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("_rlnDefocusU #3", "_rlnOpticsGroup #3",
-         r"p\.star, table 'particles', line 18: label _rlnOpticsGroup appears twice \(first on line 17\)"),
-        ("_rlnDefocusU #3\n", "",
-         r"p\.star, table 'particles', line 18: 3 values for 2 labels; is a label missing"),
+        (
+            "_rlnDefocusU #3",
+            "_rlnOpticsGroup #3",
+            r"p\.star, table 'particles', line 18: label _rlnOpticsGroup appears twice \(first on line 17\)",
+        ),
+        ("_rlnDefocusU #3\n", "", r"p\.star, table 'particles', line 18: 3 values for 2 labels; is a label missing"),
         ("000002@a.mrcs 1 nan", "000002@a.mrcs 1 nan 7", r"table 'particles', line 20: 4 values for 3 labels"),
         ("000002@a.mrcs 1 nan", "000002@a.mrcs 1", r"table 'particles', line 20: 2 values for 3 labels; is the row"),
         ("1 1.5", "1 1.5 2", r"table 'optics', line 9: 3 values for 2 labels"),
@@ -143,7 +145,7 @@ def test_windows_line_ends_and_blank_lines(tmp_path):
         ("000002@a.mrcs", "2@it's.mrcs", r"line 20: 2@it's\.mrcs: a quote or # inside a value"),
         ("loop_\n_rlnImageName", "garbage\nloop_\n_rlnImageName", r"table 'particles', line 15: expected loop_"),
     ],
-)  # fmt: skip
+)
 @pytest.mark.parametrize("large", [star.LARGE, -1])
 def test_broken_files_name_table_and_line(tmp_path, monkeypatch, old, new, message, large):
     monkeypatch.setattr(star, "LARGE", large)
@@ -171,9 +173,13 @@ def test_missing_image_name_says_what_there_is(tmp_path):
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("", "empty file"), ("hello\n", "no line that starts with data_"), ("data_x\n\n", "table has no labels"),
-     ("data_x\n\n_rlnA 1 2\n", "_rlnA: expected one value, got 2")],
-)  # fmt: skip
+    [
+        ("", "empty file"),
+        ("hello\n", "no line that starts with data_"),
+        ("data_x\n\n", "table has no labels"),
+        ("data_x\n\n_rlnA 1 2\n", "_rlnA: expected one value, got 2"),
+    ],
+)
 def test_no_star_file(tmp_path, text, message):
     with pytest.raises(vg.FormatError, match=message):
         read_star(write(tmp_path, text))

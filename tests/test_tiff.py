@@ -65,9 +65,13 @@ def test_movies_colours_and_rubbish_are_refused(tmp_path):
     tifffile.imwrite(tmp_path / "rgb.tif", np.zeros((4, 4, 3), np.uint8), photometric="rgb")
     (tmp_path / "bad.tif").write_bytes(b"not a tiff")
     write_stack(tmp_path / "movie.mrc", np.zeros((5, 4, 4)), 1.0)
-    for name, message in (("movie.tif", "5 frames: a movie"), ("rgb.tif", "pixels of 3 samples; expected grey"),
-                          ("bad.tif", "not a TIFF file that can be read"), ("movie.mrc", "5 images: a movie"),
-                          ("nowhere.tif", "no such file")):  # fmt: skip
+    for name, message in (
+        ("movie.tif", "5 frames: a movie"),
+        ("rgb.tif", "pixels of 3 samples; expected grey"),
+        ("bad.tif", "not a TIFF file that can be read"),
+        ("movie.mrc", "5 images: a movie"),
+        ("nowhere.tif", "no such file"),
+    ):
         with pytest.raises(vg.FormatError, match=f"{name}: {message}"):
             vg.read_micrograph(tmp_path / name)
 

@@ -19,10 +19,17 @@ BASE = {"errors", "_version"}  # importable from everywhere
 LOW = {"_native", "_array_module", "_cuda_arrays", "_devices", "types", "fourier"}
 TOOLS = {"io", "geometry", "fourier", "filters", "masks", "image"}
 STAGES = {
-    "simulate", "preprocess", "classification", "refinement", "reconstruction", "assessment", "heterogeneity",
-}  # fmt: skip
+    "simulate",
+    "picking",
+    "extraction",
+    "classification",
+    "refinement",
+    "reconstruction",
+    "assessment",
+    "heterogeneity",
+}
 FOR_STAGES = {"ops", "optics", "gridding", "geometry", "filters", "masks", "image", *LOW}
-JOBS = {"report", "run"}
+JOBS = {"report", "run", "pipeline"}
 COMPILED = {"_cpu", "_cuda", "_core"}  # extension modules; _core stands for _core_v2, _core_v3, ...
 
 ALLOWED: dict[str, set[str]] = {
@@ -37,23 +44,31 @@ ALLOWED: dict[str, set[str]] = {
     "ops": {"_native", "_array_module", "_cuda_arrays", "types"},
     **{name: LOW for name in TOOLS},
     "io": {"geometry", *LOW},  # cryoSPARC's rotation vectors become Euler angles when a file is read
-    "optics": {"ops", *LOW},
+    "optics": FOR_STAGES - {"optics"},
     "gridding": {"ops", *LOW},
     **{name: FOR_STAGES for name in STAGES},
     # the M-step is a reconstruction, and its prior comes from the FSC
     "refinement": FOR_STAGES | {"reconstruction", "assessment"},
     "report": FOR_STAGES | STAGES | TOOLS,
     "run": FOR_STAGES | STAGES | TOOLS | {"report", "reference"},  # reference: verglas doctor compares with it
+    "pipeline": FOR_STAGES | STAGES | TOOLS | {"report", "run"},
     "cli": JOBS,
 }
 FACADE_EAGER = {"types", *BASE}  # what ``import verglas`` loads; everything else it reaches lazily
 
 # Third-party packages that belong to one place; the others may be imported anywhere except in CLOSED.
 EXTERNAL_HOME = {
-    "mrcfile": {"io"}, "starfile": {"io"}, "tifffile": {"io"}, "imagecodecs": {"io"},
-    "matplotlib": {"report"}, "typer": {"cli"}, "click": {"cli"}, "rich": {"cli", "run"},
-    "cupy": {"_array_module", "_cuda_arrays", "fourier"}, "cupyx": {"_cuda_arrays", "fourier"},
-}  # fmt: skip
+    "mrcfile": {"io"},
+    "starfile": {"io"},
+    "tifffile": {"io"},
+    "imagecodecs": {"io"},
+    "matplotlib": {"report"},
+    "typer": {"cli"},
+    "click": {"cli"},
+    "rich": {"cli", "run"},
+    "cupy": {"_array_module", "_cuda_arrays", "fourier"},
+    "cupyx": {"_cuda_arrays", "fourier"},
+}
 # layer -> the only third-party packages it may import
 CLOSED = {
     "errors": set(),

@@ -21,7 +21,7 @@ _LAZY = {
     "Picks": "verglas.types.micrograph",
     "ctf": "verglas.optics",
     "devices": "verglas.run.machine",
-    "estimate_ctf": "verglas.preprocess",
+    "estimate_ctf": "verglas.optics.fit",
     "euler_to_matrix": "verglas.geometry",
     "extract": "verglas.run.extract",
     "fsc": "verglas.assessment.fsc",
@@ -29,8 +29,8 @@ _LAZY = {
     "matrix_to_euler": "verglas.geometry",
     "orientation_grid": "verglas.geometry",
     "postprocess": "verglas.assessment.postprocess",
-    "pick": "verglas.preprocess",
-    "process": "verglas.run.process",
+    "pick": "verglas.picking",
+    "process": "verglas.pipeline",
     "project": "verglas.reconstruction",
     "read_map": "verglas.io",
     "read_micrograph": "verglas.io",
@@ -44,8 +44,10 @@ _LAZY = {
 _SUBMODULES = (
     "assessment",
     "classification",
+    "extraction",
     "filters",
     "fourier",
+    "extraction",
     "geometry",
     "gridding",
     "image",
@@ -53,7 +55,7 @@ _SUBMODULES = (
     "masks",
     "ops",
     "optics",
-    "preprocess",
+    "picking",
     "reconstruction",
     "reference",
     "refinement",
@@ -64,6 +66,7 @@ if TYPE_CHECKING:
     from verglas import (
         assessment,
         classification,
+        extraction,
         filters,
         fourier,
         geometry,
@@ -73,7 +76,7 @@ if TYPE_CHECKING:
         masks,
         ops,
         optics,
-        preprocess,
+        picking,
         reconstruction,
         reference,
         refinement,
@@ -85,13 +88,14 @@ if TYPE_CHECKING:
     from verglas.geometry import euler_to_matrix, matrix_to_euler, orientation_grid, symmetry_matrices
     from verglas.io import read_map, read_micrograph, read_particles, write_map, write_particles
     from verglas.optics import ctf
-    from verglas.preprocess import estimate_ctf, pick
+    from verglas.optics.fit import estimate_ctf
+    from verglas.picking import pick
+    from verglas.pipeline import process
     from verglas.reconstruction import project, reconstruct
     from verglas.refinement import align
     from verglas.run.abinitio import abinitio
     from verglas.run.extract import extract
     from verglas.run.machine import devices, info
-    from verglas.run.process import process
     from verglas.run.refine import refine
     from verglas.types import Particles, Picks
 
@@ -120,6 +124,7 @@ __all__ = [
     "estimate_ctf",
     "euler_to_matrix",
     "extract",
+    "extraction",
     "filters",
     "fourier",
     "fsc",
@@ -134,8 +139,8 @@ __all__ = [
     "optics",
     "orientation_grid",
     "pick",
+    "picking",
     "postprocess",
-    "preprocess",
     "process",
     "project",
     "read_map",

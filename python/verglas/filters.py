@@ -21,8 +21,8 @@ import numpy.typing as npt
 from verglas import fourier
 from verglas.errors import InputError
 from verglas.types import Map
+from verglas.types.arrays import FloatArray
 
-FloatArray = npt.NDArray[np.float64]
 Gain = Callable[[FloatArray], FloatArray]
 MapOrArray = TypeVar("MapOrArray", Map, npt.NDArray)
 

@@ -18,8 +18,7 @@ import scipy.fft
 from verglas._array_module import array_module
 from verglas._native import resolve_threads
 from verglas.errors import InputError
-
-Array = npt.NDArray
+from verglas.types.arrays import Array
 
 
 def transforms(like: Array, threads: int | None = None) -> tuple[Any, dict[str, int]]:
@@ -38,6 +37,18 @@ def transforms(like: Array, threads: int | None = None) -> tuple[Any, dict[str, 
     if array_module(like) is np:
         return scipy.fft, {"workers": resolve_threads(threads)}
     return importlib.import_module("cupyx.scipy.fft"), {}
+
+
+def fast_size(n: int) -> int:
+    """The least side from n on whose real transform is quick: a product of small primes.
+
+    Examples
+    --------
+    >>> from verglas import fourier
+    >>> fourier.fast_size(97)
+    100
+    """
+    return int(scipy.fft.next_fast_len(max(1, n), real=True))
 
 
 def forward(images: Array, ndim: int, *, threads: int | None = None) -> Array:
@@ -82,8 +93,10 @@ def _apply_signs(spectra: Array, shape: tuple[int, ...]) -> None:
     """Multiply by (-1)^k along every axis whose real-space side is even, in place."""
     xp = array_module(spectra)
     parts = spectra.view(spectra.real.dtype)  # (real, imaginary) pairs: a real product, not a complex one
-    signs = [np.where((np.arange(m) % 2 == 1) & (n % 2 == 0), -1, 1).astype(parts.dtype)
-             for m, n in zip(spectra.shape[-len(shape):], shape, strict=True)]  # fmt: skip
+    signs = [
+        np.where((np.arange(m) % 2 == 1) & (n % 2 == 0), -1, 1).astype(parts.dtype)
+        for m, n in zip(spectra.shape[-len(shape) :], shape, strict=True)
+    ]
     table = np.repeat(signs[-1], 2)
     if len(shape) > 1:
         table = signs[-2][:, None] * table

@@ -99,9 +99,13 @@ def _take_half(half: npt.NDArray, k: npt.NDArray[np.int64], padded: int) -> npt.
 
 
 def from_grid(
-    values: npt.NDArray, grid: Grid, *, factor: npt.NDArray | None = None, box: int | None = None,
+    values: npt.NDArray,
+    grid: Grid,
+    *,
+    factor: npt.NDArray | None = None,
+    box: int | None = None,
     threads: int | None = None,
-) -> npt.NDArray[np.float32]:  # fmt: skip
+) -> npt.NDArray[np.float32]:
     r"""Adjoint of :func:`to_grid`: folded grid values to a map.
 
     Computes :math:`\Re \sum_k f_k v_k e^{2\pi i k x/P} / \hat\phi(x)` over the full grid (Friedel mates included), for

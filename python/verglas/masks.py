@@ -13,8 +13,8 @@ from scipy import ndimage
 
 from verglas.errors import InputError
 from verglas.fourier import raised_cosine
+from verglas.types.arrays import Float32Array
 
-Mask = npt.NDArray[np.float32]
 BinaryMask = npt.NDArray[np.bool_]
 
 
@@ -50,7 +50,7 @@ def soft_sphere(
     radius_px: float,
     edge_px: float = 0.0,
     center: tuple[float, ...] | None = None,
-) -> Mask:
+) -> Float32Array:
     """Sphere (or circle) with a raised-cosine edge outside its radius.
 
     m(r) = 1 for r <= R, (1 + cos(pi (r - R) / w)) / 2 for R < r < R + w, 0 beyond.
@@ -89,7 +89,9 @@ def soft_sphere(
     return raised_cosine(distance_from(sides, center) - radius_px, edge_px).astype(np.float32)
 
 
-def soft_circle(box: int, radius_px: float, edge_px: float = 0.0, center: tuple[float, ...] | None = None) -> Mask:
+def soft_circle(
+    box: int, radius_px: float, edge_px: float = 0.0, center: tuple[float, ...] | None = None
+) -> Float32Array:
     """Circle with a raised-cosine edge on a square image: :func:`soft_sphere` on (box, box).
 
     Examples
@@ -179,7 +181,7 @@ def largest_component(mask: npt.ArrayLike) -> BinaryMask:
     return labels == int(np.argmax(sizes))
 
 
-def soft_edge(mask: npt.ArrayLike, edge_px: float, *, extend_px: float = 0.0) -> Mask:
+def soft_edge(mask: npt.ArrayLike, edge_px: float, *, extend_px: float = 0.0) -> Float32Array:
     """Dilate a binary mask by a distance, then give it a raised-cosine edge.
 
     With d the Euclidean distance to the nearest pixel of the mask: 1 for d <= e, (1 + cos(pi (d - e) / w)) / 2 for
@@ -236,7 +238,7 @@ def from_threshold(
     edge_px: float = 6.0,
     largest: bool = False,
     above: bool = True,
-) -> Mask:
+) -> Float32Array:
     """Soft mask of what exceeds a level: threshold, keep the largest part if asked, dilate, soften.
 
     Parameters

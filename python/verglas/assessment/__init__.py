@@ -20,6 +20,15 @@ from verglas.assessment.guinier import (
     guinier,
     match_spectrum,
 )
+from verglas.assessment.micrographs import (
+    MicrographQuality,
+    QualityLimits,
+    Verdict,
+    judge_ctfs,
+    judge_extraction,
+    judge_micrographs,
+    judge_set,
+)
 from verglas.assessment.orientations import OrientationEfficiency, orientation_efficiency, view_counts
 from verglas.assessment.phase import PhaseResidual, differential_phase_residual
 from verglas.assessment.poses import PoseErrors, pose_errors
@@ -38,12 +47,15 @@ __all__ = [
     "FSC",
     "THRESHOLDS",
     "Guinier",
+    "MicrographQuality",
     "OrientationEfficiency",
     "PhaseResidual",
     "PoseErrors",
     "PostprocessSettings",
     "Postprocessed",
+    "QualityLimits",
     "SpectralF",
+    "Verdict",
     "amplitude_spectrum",
     "b_factor_of_displacement",
     "c_ref",
@@ -55,6 +67,10 @@ __all__ = [
     "fsc",
     "full_map_fsc",
     "guinier",
+    "judge_ctfs",
+    "judge_extraction",
+    "judge_micrographs",
+    "judge_set",
     "match_spectrum",
     "mtf_gain",
     "orientation_efficiency",

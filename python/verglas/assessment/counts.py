@@ -8,8 +8,7 @@ from scipy import special
 
 from verglas import fourier
 from verglas.errors import InputError
-
-FloatArray = npt.NDArray[np.float64]
+from verglas.types.arrays import FloatArray
 
 # Bins per pixel of the distances in an autocorrelation: the kernel of the last shell has a period of one pixel.
 _BINS_PER_PX = 8

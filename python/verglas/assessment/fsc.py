@@ -16,8 +16,7 @@ from verglas import fourier
 from verglas.assessment.counts import effective_counts
 from verglas.errors import InputError
 from verglas.types import Map
-
-FloatArray = npt.NDArray[np.float64]
+from verglas.types.arrays import FloatArray
 
 # What is usually read off a curve, most demanding first where curves fall: see threshold_curve for their meanings.
 THRESHOLDS: tuple[float | str, ...] = (0.5, 1 / 3, 0.143, "half-bit", "5sigma", "3sigma", "2sigma")

@@ -13,8 +13,7 @@ import numpy.typing as npt
 from verglas import filters, fourier
 from verglas.errors import InputError
 from verglas.types import Map
-
-FloatArray = npt.NDArray[np.float64]
+from verglas.types.arrays import FloatArray
 
 # Coarser than this, the molecule's shape and its solvent set the amplitudes, not the disorder of its atoms.
 WILSON_FROM_A = 10.0
@@ -124,9 +123,12 @@ def _inside(s2: FloatArray, band_A: tuple[float, float]) -> npt.NDArray[np.bool_
 
 
 def guinier(
-    volume: Map, weight: npt.ArrayLike | None = None, band_A: tuple[float, float] | None = None,
-    *, threads: int | None = None,
-) -> Guinier:  # fmt: skip
+    volume: Map,
+    weight: npt.ArrayLike | None = None,
+    band_A: tuple[float, float] | None = None,
+    *,
+    threads: int | None = None,
+) -> Guinier:
     r"""Guinier plot of a map and the B-factor of a weighted straight line.
 
     .. math::

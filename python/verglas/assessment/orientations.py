@@ -18,8 +18,7 @@ from verglas.geometry import (
     healpix_index,
     symmetry_matrices,
 )
-
-FloatArray = npt.NDArray[np.float64]
+from verglas.types.arrays import FloatArray
 
 _ORDER = 4  # HEALPix cells of 3.7 degrees
 _CELL_RAD = np.sqrt(4 * np.pi / healpix_count(_ORDER))
@@ -137,8 +136,9 @@ def _point_spread(counts: FloatArray) -> FloatArray:
     k = np.stack([x[inside], y[inside], z[inside]], axis=1).astype(np.float32)
     cells = direction_vectors(healpix_directions(_ORDER))
     north = np.where(cells[:, 2:] < 0, -cells, cells)  # a view and its opposite make the same slice
-    cell = healpix_index(_ORDER, np.rad2deg(np.column_stack([np.arctan2(north[:, 1], north[:, 0]),
-                                                             np.arccos(north[:, 2])])))  # fmt: skip
+    cell = healpix_index(
+        _ORDER, np.rad2deg(np.column_stack([np.arctan2(north[:, 1], north[:, 0]), np.arccos(north[:, 2])]))
+    )
     folded = np.bincount(cell, counts, minlength=len(counts))
     seen = folded > 0
     along = k @ cells[seen].T.astype(np.float32)

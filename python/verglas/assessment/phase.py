@@ -10,8 +10,7 @@ import numpy.typing as npt
 from verglas import fourier
 from verglas.assessment.fsc import FSC, first_crossing, fsc
 from verglas.types import Map
-
-FloatArray = npt.NDArray[np.float64]
+from verglas.types.arrays import FloatArray
 
 
 @dataclass(frozen=True)

@@ -5,13 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from verglas.errors import InputError
 from verglas.geometry import angular_distance, euler_to_matrix, matrix_to_euler, symmetry_matrices
 from verglas.types import Poses
-
-FloatArray = npt.NDArray[np.float64]
+from verglas.types.arrays import FloatArray
 
 # Poses farther off than this many times the median are mistaken, and do not count for the frame.
 _OUTLYING = 3.0

@@ -16,7 +16,6 @@ from verglas.errors import InputError
 from verglas.geometry import symmetry_order
 from verglas.types import Map
 
-FloatArray = npt.NDArray[np.float64]
 Mtf = filters.Gain | npt.ArrayLike
 
 RESOLUTION_AT = 0.143
@@ -269,8 +268,9 @@ def mtf_gain(mtf: Mtf, pixel_size_A: float) -> filters.Gain:
     if table.ndim != 2 or table.shape[1] != 2 or not np.isfinite(table).all():
         raise InputError(f"MTF: expected rows of frequency (1/pixel) and value, got shape {table.shape}")
     if table[:, 1].min() <= 0 or table[:, 1].max() > 1.5:
-        raise InputError(f"MTF: expected values near 1 at 0 and positive beyond, got {table[:, 1].min():g} to "
-                         f"{table[:, 1].max():g}")  # fmt: skip
+        raise InputError(
+            f"MTF: expected values near 1 at 0 and positive beyond, got {table[:, 1].min():g} to {table[:, 1].max():g}"
+        )
     return filters.from_curve(table[:, 0] / pixel_size_A, table[:, 1])
 
 
@@ -346,11 +346,21 @@ def postprocess(
     sharpened, plot, b, low_pass = _sharpen(average, made, corrected, (mtf, b_factor_A2), chosen)
     frequency = unmasked.frequency_per_A
     return Postprocessed(
-        average, sharpened, made, "given" if mask is not None else "from the map: low-pass, threshold, soft edge",
-        unmasked, masked, randomised, corrected,
-        None if shell is None else float(1.0 / frequency[shell]), plot, b, low_pass, float(1.0 / frequency[last]),
+        average,
+        sharpened,
+        made,
+        "given" if mask is not None else "from the map: low-pass, threshold, soft edge",
+        unmasked,
+        masked,
+        randomised,
+        corrected,
+        None if shell is None else float(1.0 / frequency[shell]),
+        plot,
+        b,
+        low_pass,
+        float(1.0 / frequency[last]),
         tuple(_warnings(randomised, corrected, shell, plot)),
-    )  # fmt: skip
+    )
 
 
 def _in_mask(

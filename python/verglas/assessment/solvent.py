@@ -74,9 +74,14 @@ def _otsu(x: npt.NDArray[np.float64]) -> float:
 
 
 def solvent_mask(
-    volume: Map, *, lowpass_A: float = 15.0, extend_A: float = 6.0, edge_A: float = 9.0,
-    diameter_A: float | None = None, threads: int | None = None,
-) -> Map:  # fmt: skip
+    volume: Map,
+    *,
+    lowpass_A: float = 15.0,
+    extend_A: float = 6.0,
+    edge_A: float = 9.0,
+    diameter_A: float | None = None,
+    threads: int | None = None,
+) -> Map:
     """Soft mask of the molecule: low-pass, threshold, large connected parts, dilation, raised-cosine edge.
 
     Parameters

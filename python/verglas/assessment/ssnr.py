@@ -10,8 +10,7 @@ from scipy import special
 
 from verglas import fourier
 from verglas.errors import InputError
-
-FloatArray = npt.NDArray[np.float64]
+from verglas.types.arrays import FloatArray
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,8 @@ from verglas import image as image_ops
 from verglas import ops
 from verglas._native import resolve_threads
 from verglas.errors import InputError
+from verglas.types.arrays import Float32Array
 
-Floats = npt.NDArray[np.float32]
 _NO_GAIN = 1e-6  # of a score in [-1, 1]: float32 rounding
 
 
@@ -35,16 +35,16 @@ class Alignment2D:
         :func:`alignment_scores` of this pose.
     """
 
-    angles_deg: Floats
-    shifts_px: Floats
+    angles_deg: Float32Array
+    shifts_px: Float32Array
     references: npt.NDArray[np.int32]
-    scores: Floats
+    scores: Float32Array
 
 
 @dataclass(frozen=True)
 class _Problem:
-    images: Floats
-    references: Floats
+    images: Float32Array
+    references: Float32Array
     radius_px: tuple[float, float]
     max_shift_px: int
     threads: int
@@ -52,7 +52,7 @@ class _Problem:
 
 def in_reference_frame(
     images: npt.ArrayLike, angles_deg: npt.ArrayLike, shifts_px: npt.ArrayLike, *, threads: int | None = None
-) -> Floats:
+) -> Float32Array:
     r"""Images moved and turned back onto their references, with one cubic-spline interpolation.
 
     .. math::
@@ -87,7 +87,7 @@ def in_reference_frame(
     turn = image_ops.Affine.rotation
     move = image_ops.Affine.translation
 
-    def one(f: Floats, psi: float, s: Floats) -> Floats:
+    def one(f: Float32Array, psi: float, s: Float32Array) -> Float32Array:
         return image_ops.warp(f, turn(float(psi)) @ move(s))
 
     poses = np.asarray(angles_deg, np.float64), np.asarray(shifts_px, np.float64)
@@ -103,7 +103,7 @@ def alignment_scores(
     *,
     radius_px: float | None = None,
     threads: int | None = None,
-) -> Floats:
+) -> Float32Array:
     """Pearson's coefficient of each image, brought onto its reference, with it, inside a disc.
 
     Parameters

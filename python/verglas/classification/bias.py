@@ -11,12 +11,12 @@ import numpy.typing as npt
 from verglas import ops
 from verglas.classification.em2d import plan_stage
 from verglas.classification.settings import Class2DSettings
-from verglas.classification.working_set import Floats, Geometry, Rows, WorkingSet
+from verglas.classification.working_set import Geometry, WorkingSet
 from verglas.errors import InputError
 from verglas.image import fourier_resample
 from verglas.types import Particles
+from verglas.types.arrays import Float32Array, FloatArray, IntArray
 
-Float = npt.NDArray[np.float64]
 _BATCH = 128
 _SKIP_RINGS = 3  # beyond the alignment, which the mask lets it see
 _SEEN_SIGMA = 5.0
@@ -48,15 +48,15 @@ class BiasReport:
     verdict : str
     """
 
-    frequency_per_A: Float
-    data: Float
-    noise: Float
+    frequency_per_A: FloatArray
+    data: FloatArray
+    noise: FloatArray
     share: float
-    share_per_ring: Float
+    share_per_ring: FloatArray
     unseen_sigma: float
     alignment_resolution_A: float
-    averages: Floats
-    noise_averages: Floats
+    averages: Float32Array
+    noise_averages: Float32Array
     biased: bool
     verdict: str
 
@@ -65,15 +65,15 @@ class BiasReport:
 class _Aligned:
     """Sums over one set of images at their best poses."""
 
-    cross: Float
-    power: Float
-    averages: Floats
+    cross: FloatArray
+    power: FloatArray
+    averages: Float32Array
 
 
 class _Aligner:
     """The one alignment that data and noise go through."""
 
-    def __init__(self, work: WorkingSet, references: Floats, settings: Class2DSettings) -> None:
+    def __init__(self, work: WorkingSet, references: Float32Array, settings: Class2DSettings) -> None:
         self.work, self.settings = work, settings
         geo = work.geometry
         self.grid = ops.PolarGrid(geo.box, geo.last_ring, diameter_px=geo.box)
@@ -83,7 +83,7 @@ class _Aligner:
         self.references = references * geo.mask
         self.power, self.sigma2 = self._spectra()
 
-    def _spectra(self) -> tuple[Float, Float]:
+    def _spectra(self) -> tuple[FloatArray, FloatArray]:
         """Mean power per group and ring; it stands for the noise variance, too, the signal being small."""
         total = np.zeros((self.work.n_groups, self.grid.n_rings))
         number = np.zeros(self.work.n_groups)
@@ -96,7 +96,7 @@ class _Aligner:
         power = total / np.maximum(number, 1)[:, None]
         return power, np.maximum(power, 1e-6 * power.max())
 
-    def noise(self, rows: Rows) -> Floats:
+    def noise(self, rows: IntArray) -> Float32Array:
         """Noise images with the spectrum of their groups; image i depends on the seed and i alone."""
         box = self.work.geometry.box
         ky, kx = np.fft.fftfreq(box)[:, None] * box, np.arange(box // 2 + 1)
@@ -124,17 +124,27 @@ class _Aligner:
             images = self.noise(some) if noise else self.work.images(some)
             inv = (1 / self.sigma2[self.work.group[some]]).astype(np.float32)
             optics: dict[str, Any] = {
-                "ctf": None if self.work.ctf is None else self.work.ctf[some], "pixel_size_A": geo.pixel_size_A,
-                "threads": threads, "first_particle": int(some[0]),
-            }  # fmt: skip
-            found = plan.run(ops.polar(images * geo.mask, self.search, threads=threads), self.stage.shifts_px,
-                             inv_sigma2=inv[:, : geo.search_limit], **optics)  # fmt: skip
+                "ctf": None if self.work.ctf is None else self.work.ctf[some],
+                "pixel_size_A": geo.pixel_size_A,
+                "threads": threads,
+                "first_particle": int(some[0]),
+            }
+            found = plan.run(
+                ops.polar(images * geo.mask, self.search, threads=threads),
+                self.stage.shifts_px,
+                inv_sigma2=inv[:, : geo.search_limit],
+                **optics,
+            )
             best = ops.Posterior.from_lists(
-                len(some), np.arange(len(some)), found.best_slice,
-                ops.psi_angles_deg(self.stage.n_psi)[found.best_psi], shift=found.best_shift,
-            )  # fmt: skip
-            residuals = sums.add(ops.polar(images, self.grid, threads=threads), best, self.stage.shifts_px,
-                                 inv_sigma2=inv, **optics)  # fmt: skip
+                len(some),
+                np.arange(len(some)),
+                found.best_slice,
+                ops.psi_angles_deg(self.stage.n_psi)[found.best_psi],
+                shift=found.best_shift,
+            )
+            residuals = sums.add(
+                ops.polar(images, self.grid, threads=threads), best, self.stage.shifts_px, inv_sigma2=inv, **optics
+            )
             assert residuals is not None
             cross += (residuals.cross * inv).sum(axis=0)
             power += (residuals.power * inv).sum(axis=0)
@@ -146,7 +156,7 @@ class _Aligner:
         return _Aligned(cross, power, averages)
 
 
-def _fitted(references: npt.ArrayLike, particles: Particles, geo: Geometry) -> Floats:
+def _fitted(references: npt.ArrayLike, particles: Particles, geo: Geometry) -> Float32Array:
     stack = np.asarray(references, np.float32)
     stack = stack[None] if stack.ndim == 2 else stack
     if stack.ndim != 3 or stack.shape[1:] != (particles.box, particles.box):
@@ -233,16 +243,29 @@ def _report(aligner: _Aligner, data: _Aligned, noise: _Aligned, box: int) -> Bia
     if not biased:
         verdict = f"In the data: noise reproduces {percent} of the agreement with the reference."
     elif sigma >= _SEEN_SIGMA:
-        verdict = (f"Mixed: noise reproduces {percent} of the agreement with the reference to {limit:.0f} A, but the "
-                   "finer data, which the alignment has not used, agree with it, too.")  # fmt: skip
+        verdict = (
+            f"Mixed: noise reproduces {percent} of the agreement with the reference to {limit:.0f} A, but the "
+            "finer data, which the alignment has not used, agree with it, too."
+        )
     else:
-        verdict = (f"Model bias: noise reproduces {percent} of the agreement with the reference, and nothing finer "
-                   f"than {limit:.0f} A, which the alignment has not used, confirms it.")  # fmt: skip
+        verdict = (
+            f"Model bias: noise reproduces {percent} of the agreement with the reference, and nothing finer "
+            f"than {limit:.0f} A, which the alignment has not used, confirms it."
+        )
     verdict += f" Unseen data agree by {sigma:.1f} standard errors (5 would be signal)."
     averages, other = data.averages, noise.averages
     if geo.box != box:
         averages, other = (fourier_resample(a, (box, box)) for a in (averages, other))
     return BiasReport(
-        aligner.grid.radii / (geo.box * geo.pixel_size_A), scale * data.cross / n, scale * noise.cross / n, share,
-        per_ring, sigma, limit, averages, other, biased and sigma < _SEEN_SIGMA, verdict,
-    )  # fmt: skip
+        aligner.grid.radii / (geo.box * geo.pixel_size_A),
+        scale * data.cross / n,
+        scale * noise.cross / n,
+        share,
+        per_ring,
+        sigma,
+        limit,
+        averages,
+        other,
+        biased and sigma < _SEEN_SIGMA,
+        verdict,
+    )

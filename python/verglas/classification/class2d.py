@@ -6,7 +6,6 @@ import time
 from dataclasses import replace
 
 import numpy as np
-import numpy.typing as npt
 
 from verglas.classification import moves
 from verglas.classification.classes import (
@@ -26,9 +25,8 @@ from verglas.classification.settings import Class2DSettings
 from verglas.classification.working_set import WorkingSet
 from verglas.errors import InputError
 from verglas.types import Keeper, Particles
+from verglas.types.arrays import FloatArray, IntArray
 
-Float = npt.NDArray[np.float64]
-Rows = npt.NDArray[np.int64]
 _SECOND_A = 20.0  # end of the seeding
 _MAX_SEEDS = 600
 _GROWTH = 1.3  # of the radius from stage to stage, at most
@@ -174,7 +172,7 @@ class Classifier:
 
     # -- iterations -----------------------------------------------------------------------------------------------
 
-    def iterate(self, state: State, rows: Rows, *, step: float = 1.0) -> None:
+    def iterate(self, state: State, rows: IntArray, *, step: float = 1.0) -> None:
         """One expectation and maximisation over ``rows``; below ``step`` 1 the sums are blended with earlier ones."""
         began = time.perf_counter()
         found, sums = self.engine.run(state.model, state.stage, rows)
@@ -191,9 +189,15 @@ class Classifier:
         self.n_iterations += 1
         radius = state.stage.radius
         line = Iteration(
-            self.n_iterations, radius, self.geometry.resolution_A(radius), len(rows), likelihood, changed, z,
+            self.n_iterations,
+            radius,
+            self.geometry.resolution_A(radius),
+            len(rows),
+            likelihood,
+            changed,
+            z,
             time.perf_counter() - began,
-        )  # fmt: skip
+        )
         state.record.append(line)
         self.settings.say(
             f"iteration {line.number}: {line.resolution_A:.1f} A, {line.particles} particles, log-likelihood "
@@ -256,13 +260,15 @@ class Classifier:
             gain[source] = 0
             self.split.add(source)
             model = self._restarted(model, state.stage, k, source, members)
-            self.settings.say(f"class {k + 1} ({reason}) starts anew: the {len(members)} particles of class "
-                              f"{source + 1} are split in two")  # fmt: skip
+            self.settings.say(
+                f"class {k + 1} ({reason}) starts anew: the {len(members)} particles of class "
+                f"{source + 1} are split in two"
+            )
             given = True
         state.model = model
         return given
 
-    def _little_needed(self, state: State, gain: Float) -> list[tuple[int, str]]:
+    def _little_needed(self, state: State, gain: FloatArray) -> list[tuple[int, str]]:
         """Classes that cost clearly less than the best splits gain; what is merged is not split."""
         assert state.sums is not None
         if len(state.model) < 3:
@@ -279,7 +285,7 @@ class Classifier:
             gain[pair] = 0
         return free
 
-    def _restarted(self, model: Model2D, stage: Stage, k: int, source: int, members: Rows) -> Model2D:
+    def _restarted(self, model: Model2D, stage: Stage, k: int, source: int, members: IntArray) -> Model2D:
         """Classes k and ``source`` from the members of the latter, by a classification of these alone.
 
         Single images as references, as at the start: against the average of many, one image would stay alone.
@@ -317,7 +323,7 @@ class Classifier:
         self.settings.say(f"averages of one half gain {gain:.1f} nats over noise on the images of the other")
         return gain
 
-    def _rows(self, number: int) -> tuple[Rows, float]:
+    def _rows(self, number: int) -> tuple[IntArray, float]:
         """Particles of an iteration and the weight of its sums."""
         rows, batch = self.work.usable, self._batch()
         if batch == len(rows):
@@ -360,9 +366,13 @@ class Classifier:
 
 
 def classify2d(
-    particles: Particles, n_classes: int = 50, *, settings: Class2DSettings | None = None, keeper: Keeper | None = None,
+    particles: Particles,
+    n_classes: int = 50,
+    *,
+    settings: Class2DSettings | None = None,
+    keeper: Keeper | None = None,
     **changes: object,
-) -> Classes2D:  # fmt: skip
+) -> Classes2D:
     r"""Classes of particles that show the same view, with the average of each.
 
     Expectation maximisation over class, in-plane angle and shift, all marginalised, with the CTF in the model, the

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from verglas import ops
@@ -15,10 +14,8 @@ from verglas.classification.selection import ClassSelection, SelectionRules, sel
 from verglas.image import fourier_resample
 from verglas.masks import distance_from
 from verglas.types import Particles, Poses
+from verglas.types.arrays import Float32Array, FloatArray, IntArray
 
-Float = npt.NDArray[np.float64]
-Floats = npt.NDArray[np.float32]
-Rows = npt.NDArray[np.int64]
 SKIP_RINGS = 3  # rings beyond the search that the mask lets it see
 NOISE_SIGMA = 5.0  # evidence below this is no signal
 NOISE_NATS = 12.5  # nor is such a gain on held-out images: what 5 standard errors of a normal variable are worth
@@ -86,7 +83,7 @@ class State:
     sums: Sums | None
     found: Assignments
     record: list[Iteration]
-    levels: list[Rows] = field(default_factory=list)
+    levels: list[IntArray] = field(default_factory=list)
     place: Place = field(default_factory=Place)
     gain: float | None = None
 
@@ -125,20 +122,20 @@ class Classes2D:
         With ``start="split"``: labels of ``particles`` at each level, for :func:`stable_core`.
     """
 
-    averages: Floats
+    averages: Float32Array
     pixel_size_A: float
     particles: Particles
     table: pd.DataFrame
-    curves: Float
-    frequency_per_A: Float
+    curves: FloatArray
+    frequency_per_A: FloatArray
     verdict: str
     signal: bool
     record: list[Iteration]
     set_aside: dict[int, str]
-    levels: list[Rows] = field(default_factory=list)
+    levels: list[IntArray] = field(default_factory=list)
 
     @property
-    def labels(self) -> Rows:
+    def labels(self) -> IntArray:
         """Class of each particle, counted from 0."""
         return self.particles.table["rlnClassNumber"].to_numpy(np.int64) - 1
 
@@ -157,7 +154,7 @@ class Classes2D:
         return select_classes(self.table, signal=self.signal, empty_class=self.empty_class, rules=rules)
 
 
-def held_out_evidence(sums: Sums, first: int, last: int | None = None) -> tuple[Float, float]:
+def held_out_evidence(sums: Sums, first: int, last: int | None = None) -> tuple[FloatArray, float]:
     r"""Whether half sets agree in rings ``first`` and beyond, which no alignment has seen; in standard errors.
 
     With the average A2 of one half as template, the cross term of the other half's images,
@@ -187,13 +184,13 @@ def held_out_evidence(sums: Sums, first: int, last: int | None = None) -> tuple[
         cross[h] = 2 * (template.conj() * num[:, h]).real.sum(axis=(1, 2))
         variance[h] = 2 * (np.abs(template) ** 2 * den[:, h]).sum(axis=(1, 2))
 
-    def z(s: Float, v: Float) -> Float:
+    def z(s: FloatArray, v: FloatArray) -> FloatArray:
         return np.divide(s, np.sqrt(v), out=np.zeros_like(s), where=v > 0)
 
     return z(cross, variance).mean(axis=0), float(z(cross.sum(axis=1), variance.sum(axis=1)).mean())
 
 
-def half_set_curves(engine: Engine2D, sums: Sums) -> Float:
+def half_set_curves(engine: Engine2D, sums: Sums) -> FloatArray:
     """Fourier ring correlation of each class's half-set averages inside the mask, (K, rings)."""
     halves, _ = engine.unfiltered(sums)
     k, _, rings, angles = halves.shape
@@ -202,7 +199,7 @@ def half_set_curves(engine: Engine2D, sums: Sums) -> Float:
     return ring_correlation(masked.reshape(k, 2, rings, angles).astype(np.complex128))
 
 
-def inside_outside(engine: Engine2D, model: Model2D, sums: Sums) -> Float:
+def inside_outside(engine: Engine2D, model: Model2D, sums: Sums) -> FloatArray:
     """Mean square of each class's unmasked average inside the circle over that outside, (K,).
 
     1 where there is nothing but noise or a crowd of neighbours, much more where a particle stands alone in the middle.
@@ -222,7 +219,7 @@ def inside_outside(engine: Engine2D, model: Model2D, sums: Sums) -> Float:
     return squared[:, inside].mean(axis=1) / np.maximum(background, 1e-3 * squared.mean(axis=(1, 2)) + 1e-30)
 
 
-def crossing(curve: Float, radii: Float, threshold: float = 0.143) -> float:
+def crossing(curve: FloatArray, radii: FloatArray, threshold: float = 0.143) -> float:
     """Radius where a curve first falls below a threshold, between rings by interpolation; 0 if it starts below.
 
     Examples
@@ -270,10 +267,15 @@ def collect(engine: Engine2D, state: State) -> Classes2D:
     extra = np.stack([c * in_class[:, 0] + s * in_class[:, 1], -s * in_class[:, 0] + c * in_class[:, 1]], axis=1)
     shifts_A = (state.found.shifts_px[rows] + extra) * geo.pixel_size_A
     angles = np.column_stack([np.zeros(len(rows)), np.zeros(len(rows)), state.found.psi_deg[rows]])
-    chosen = work.particles[rows].with_poses(Poses(angles, shifts_A)).with_columns(
-        rlnClassNumber=number[label] + 1, rlnMaxValueProbDistribution=state.found.probability[rows],
-        rlnLogLikeliContribution=state.found.log_evidence[rows],
-    )  # fmt: skip
+    chosen = (
+        work.particles[rows]
+        .with_poses(Poses(angles, shifts_A))
+        .with_columns(
+            rlnClassNumber=number[label] + 1,
+            rlnMaxValueProbDistribution=state.found.probability[rows],
+            rlnLogLikeliContribution=state.found.log_evidence[rows],
+        )
+    )
     box = work.particles.box
     shown = averages[order]
     if geo.box != box:
@@ -281,11 +283,19 @@ def collect(engine: Engine2D, state: State) -> Classes2D:
         shown = fourier_resample(shown, (box, box))
     probability = np.bincount(label, state.found.probability[rows], k + 1) / np.maximum(size, 1)
     signal, offset = inside_outside(engine, state.model, sums), np.hypot(*move.T) / geo.diameter_px
-    table = pd.DataFrame({
-        "class": np.arange(1, k + 1), "particles": size[order], "share": size[order] / len(rows),
-        "resolution_A": resolution[order], "evidence_sigma": evidence[order], "probability": probability[order],
-        "signal": signal[order], "offset": offset[order], "stability": np.nan,
-    })  # fmt: skip
+    table = pd.DataFrame(
+        {
+            "class": np.arange(1, k + 1),
+            "particles": size[order],
+            "share": size[order] / len(rows),
+            "resolution_A": resolution[order],
+            "evidence_sigma": evidence[order],
+            "probability": probability[order],
+            "signal": signal[order],
+            "offset": offset[order],
+            "stability": np.nan,
+        }
+    )
     if engine.settings.null_class:
         shown = np.concatenate([shown, np.zeros((1, box, box), np.float32)])
         table.loc[k] = [k + 1, size[k], size[k] / len(rows), np.inf, 0.0, probability[k], np.nan, 0.0, np.nan]
@@ -293,10 +303,18 @@ def collect(engine: Engine2D, state: State) -> Classes2D:
     best = max(state.record, key=lambda line: line.evidence)
     verdict, found = _verdict(best, state.gain, table, k)
     return Classes2D(
-        shown.astype(np.float32), work.pixel_size_A, chosen, table, curves[order],
-        engine.grid.radii / (geo.box * geo.pixel_size_A), verdict, found, state.record, work.bad,
+        shown.astype(np.float32),
+        work.pixel_size_A,
+        chosen,
+        table,
+        curves[order],
+        engine.grid.radii / (geo.box * geo.pixel_size_A),
+        verdict,
+        found,
+        state.record,
+        work.bad,
         [level[rows] for level in state.levels],
-    )  # fmt: skip
+    )
 
 
 def _verdict(line: Iteration, gain: float | None, table: pd.DataFrame, k: int) -> tuple[str, bool]:
@@ -309,13 +327,15 @@ def _verdict(line: Iteration, gain: float | None, table: pd.DataFrame, k: int) -
         if gain is not None and gain >= NOISE_NATS:
             return (
                 f"Weak signal: averages of one half of the particles explain the other half better than noise, by "
-                f"{gain:.0f} nats, but not in detail: {on_fine}. More classes or more particles may show it.", True,
-            )  # fmt: skip
+                f"{gain:.0f} nats, but not in detail: {on_fine}. More classes or more particles may show it.",
+                True,
+            )
         also = "" if gain is None else ", and those of one half explain the other no better than noise"
         return (
             f"Nothing but noise: {on_fine}{also}. Whatever the averages show comes from aligning noise; do not use "
-            "these classes.", False,
-        )  # fmt: skip
+            "these classes.",
+            False,
+        )
     finite = table["resolution_A"][:k]
     finite = finite[np.isfinite(finite)]
     best = f"{finite.min():.1f} A" if len(finite) else "no resolution"

@@ -17,10 +17,8 @@ import numpy.typing as npt
 
 from verglas import ops
 from verglas.classification.working_set import Geometry, Samples, WorkingSet
+from verglas.types.arrays import Float32Array, FloatArray, IntArray
 
-Float = npt.NDArray[np.float64]
-Floats = npt.NDArray[np.float32]
-Rows = npt.NDArray[np.int64]
 _BATCH = 128
 _TAU_FLOOR = 0.01  # of the noise variance of an average: rings without signal are filtered out, not cut off
 
@@ -45,12 +43,12 @@ class Model2D:
         Signal power of each class.
     """
 
-    averages: Floats
-    log_share: Float
+    averages: Float32Array
+    log_share: FloatArray
     log_null: float
-    sigma2: Float
+    sigma2: FloatArray
     shift_sigma_px: float
-    tau2: Float
+    tau2: FloatArray
 
     def __len__(self) -> int:
         return len(self.averages)
@@ -62,7 +60,7 @@ class Stage:
 
     radius: int
     n_psi: int
-    shifts_px: Floats
+    shifts_px: Float32Array
     step_px: float
 
 
@@ -97,11 +95,11 @@ class Assignments:
         Log of the likelihood, up to terms that depend on the noise alone, summed over classes and poses.
     """
 
-    label: Rows
-    probability: Float
-    psi_deg: Float
-    shifts_px: Float
-    log_evidence: Float
+    label: IntArray
+    probability: FloatArray
+    psi_deg: FloatArray
+    shifts_px: FloatArray
+    log_evidence: FloatArray
 
     @classmethod
     def empty(cls, n: int) -> Assignments:
@@ -131,13 +129,13 @@ class Sums:
     """
 
     numerator: npt.NDArray[np.complex128]
-    denominator: Float
-    mass: Float
+    denominator: FloatArray
+    mass: FloatArray
     null_mass: float
-    squared: Float
-    group_mass: Float
+    squared: FloatArray
+    group_mass: FloatArray
     shift2: float
-    excess: Float
+    excess: FloatArray
     log_likelihood: float
 
     def blend(self, new: Sums, step: float, scale: float) -> Sums:
@@ -157,7 +155,7 @@ class Engine2D:
         Half set of each particle, 0 or 1.
     """
 
-    def __init__(self, work: WorkingSet, halves: Rows) -> None:
+    def __init__(self, work: WorkingSet, halves: IntArray) -> None:
         self.work, self.halves, self.settings = work, halves, work.settings
         geo = self.geometry = work.geometry
         self.grid = ops.PolarGrid(geo.box, geo.last_ring, diameter_px=geo.box)
@@ -181,7 +179,7 @@ class Engine2D:
 
     # -- starting values ------------------------------------------------------------------------------------------
 
-    def spectra(self, rows: Rows) -> tuple[Float, Float]:
+    def spectra(self, rows: IntArray) -> tuple[FloatArray, FloatArray]:
         """Noise variance per group and ring, and signal power per ring, from images inside and outside the mask.
 
         With noise n everywhere, signal s inside the mask only and f the mean square of the mask, unmasked images have
@@ -209,19 +207,25 @@ class Engine2D:
         weight = number / number.sum()
         return noise, (signal * weight).sum(axis=0) / np.maximum(ctf2 / len(rows), 0.05)
 
-    def _ctf2(self, rows: Rows) -> Float:
+    def _ctf2(self, rows: IntArray) -> FloatArray:
         if self.work.ctf is None:
             return np.full(self.grid.n_rings, float(len(rows)))
         ones = np.ones((len(rows), self.grid.n_rings), np.float32)
         power = ops.polar_ctf_power(
-            ones, self.grid, 1, ctf=self.work.ctf[rows], pixel_size_A=self.geometry.pixel_size_A,
+            ones,
+            self.grid,
+            1,
+            ctf=self.work.ctf[rows],
+            pixel_size_A=self.geometry.pixel_size_A,
             threads=self.settings.threads,
-        )  # fmt: skip
+        )
         return (power[..., 0].real.astype(np.float64) / (self.grid.weights * self.grid.n_theta)).sum(axis=0)
 
     # -- one pass -------------------------------------------------------------------------------------------------
 
-    def run(self, model: Model2D, stage: Stage, rows: Rows, *, sums: bool = True) -> tuple[Assignments, Sums | None]:
+    def run(
+        self, model: Model2D, stage: Stage, rows: IntArray, *, sums: bool = True
+    ) -> tuple[Assignments, Sums | None]:
         """Expectation over ``rows``, and the sums of the M-step unless ``sums`` is False."""
         samples = self.masked(stage.radius)
         plan = ops.ScorePlan(
@@ -230,8 +234,9 @@ class Engine2D:
         log_prior = np.full((len(model), 2), -np.inf)
         log_prior[:, 0] = model.log_share
         threads = self.settings.threads
-        plan.set_reference(ops.polar(model.averages, samples.grid, threads=threads), log_prior=log_prior,
-                           threads=threads)  # fmt: skip
+        plan.set_reference(
+            ops.polar(model.averages, samples.grid, threads=threads), log_prior=log_prior, threads=threads
+        )
         log_shift = -np.sum(stage.shifts_px.astype(np.float64) ** 2, axis=1) / (2 * model.shift_sigma_px**2)
         log_shift -= np.log(np.exp(log_shift).sum())
         found = Assignments.empty(len(self.work))
@@ -241,9 +246,14 @@ class Engine2D:
             inv = (1 / model.sigma2[self.work.group[some]]).astype(np.float32)
             x = samples.get(some)
             scores = plan.run(
-                x, stage.shifts_px, inv_sigma2=inv[:, : stage.radius], log_shift=log_shift,
-                first_particle=int(some[0]), threads=threads, **self.optics(some),
-            )  # fmt: skip
+                x,
+                stage.shifts_px,
+                inv_sigma2=inv[:, : stage.radius],
+                log_shift=log_shift,
+                first_particle=int(some[0]),
+                threads=threads,
+                **self.optics(some),
+            )
             evidence = np.logaddexp(scores.log_evidence, model.log_null)
             in_classes = np.exp(scores.log_evidence - evidence)
             posterior = ops.Posterior.from_scores(scores, stage.n_psi)
@@ -257,12 +267,12 @@ class Engine2D:
                 self.settings.progress(begin + len(some), len(rows))
         return found, None if collect is None else collect.sums()
 
-    def optics(self, rows: Rows) -> dict:
+    def optics(self, rows: IntArray) -> dict:
         """CTF arguments of the engine for these particles."""
         ctf = None if self.work.ctf is None else self.work.ctf[rows]
         return {"ctf": ctf, "pixel_size_A": self.geometry.pixel_size_A}
 
-    def noise_terms(self, power: Float, grid: ops.PolarGrid, inv: Floats) -> Float:
+    def noise_terms(self, power: FloatArray, grid: ops.PolarGrid, inv: Float32Array) -> FloatArray:
         r"""Part of the log-likelihood that depends on the noise alone: -1/2 sum (|X|^2 / sigma^2 + f log pi sigma^2).
 
         f is the share of the coefficients of masked images that are independent.
@@ -274,7 +284,7 @@ class Engine2D:
 
     # -- the M-step -----------------------------------------------------------------------------------------------
 
-    def unfiltered(self, sums: Sums) -> tuple[npt.NDArray[np.complex128], Float]:
+    def unfiltered(self, sums: Sums) -> tuple[npt.NDArray[np.complex128], FloatArray]:
         """Averages of the half sets without prior, (K, 2, rings, angles), and their mean weights D (K, 2, rings).
 
         1 / D is the noise variance of a coefficient of the average.
@@ -285,7 +295,7 @@ class Engine2D:
         floor = np.maximum(1e-3 * mean[..., None], 1e-12)
         return sums.numerator / weight / np.maximum(den, floor), mean
 
-    def maximised(self, model: Model2D, sums: Sums, *, tau2: Float | None = None) -> Model2D:
+    def maximised(self, model: Model2D, sums: Sums, *, tau2: FloatArray | None = None) -> Model2D:
         """The model of the next iteration. ``tau2`` fixes the signal power; by default it is measured anew."""
         halves, weight = self.unfiltered(sums)
         if tau2 is None:
@@ -322,16 +332,22 @@ class _Collector:
         self.mass, self.excess = np.zeros(k), np.zeros(k)
         self.null_mass, self.shift2, self.log_likelihood = 0.0, 0.0, 0.0
 
-    def add(self, rows: Rows, posterior: ops.Posterior, stage: Stage, inv: Floats, null: Float) -> None:
+    def add(self, rows: IntArray, posterior: ops.Posterior, stage: Stage, inv: Float32Array, null: FloatArray) -> None:
         """One batch; slices 2 k and 2 k + 1 are the half sets of class k."""
         e = self.engine
         image, k = posterior.image, len(self.model)
         halved = replace(posterior, slice=2 * posterior.slice + e.halves[rows][image].astype(np.int32))
         x = e.whole.get(rows)
         residuals = self.plan.add(
-            x, halved, stage.shifts_px, inv_sigma2=inv, image_power=e.whole.power(rows, x),
-            first_particle=int(rows[0]), threads=e.settings.threads, **e.optics(rows),
-        )  # fmt: skip
+            x,
+            halved,
+            stage.shifts_px,
+            inv_sigma2=inv,
+            image_power=e.whole.power(rows, x),
+            first_particle=int(rows[0]),
+            threads=e.settings.threads,
+            **e.optics(rows),
+        )
         assert residuals is not None
         coefficients = e.share * (e.grid.weights * e.grid.n_theta)[: stage.radius]
         beyond = residuals.squared[:, : stage.radius] * inv[:, : stage.radius] - residuals.mass[:, None] * coefficients
@@ -352,13 +368,26 @@ class _Collector:
         num, den = self.plan.slices(threads=self.engine.settings.threads)
         shape = (k, 2, grid.n_rings, grid.n_theta // 2)
         return Sums(
-            num.reshape(shape).astype(np.complex128), den.reshape(shape).astype(np.float64), self.mass, self.null_mass,
-            self.groups.squared, self.groups.mass, self.shift2, self.excess, self.log_likelihood,
-        )  # fmt: skip
+            num.reshape(shape).astype(np.complex128),
+            den.reshape(shape).astype(np.float64),
+            self.mass,
+            self.null_mass,
+            self.groups.squared,
+            self.groups.mass,
+            self.shift2,
+            self.excess,
+            self.log_likelihood,
+        )
 
 
 def _assign(
-    found: Assignments, rows: Rows, posterior: ops.Posterior, stage: Stage, k: int, null: Float, evidence: Float
+    found: Assignments,
+    rows: IntArray,
+    posterior: ops.Posterior,
+    stage: Stage,
+    k: int,
+    null: FloatArray,
+    evidence: FloatArray,
 ) -> None:
     """Most probable class of every image of a batch, and the pose in it."""
     n, image = len(rows), posterior.image
@@ -387,13 +416,13 @@ def _assign(
     found.log_evidence[rows] = evidence
 
 
-def _smooth(values: Float) -> Float:
+def _smooth(values: FloatArray) -> FloatArray:
     """Means over three neighbouring rings, 1/4, 1/2, 1/4, along the last axis."""
     padded = np.concatenate([values[..., :1], values, values[..., -1:]], axis=-1)
     return (padded[..., :-2] + 2 * padded[..., 1:-1] + padded[..., 2:]) / 4
 
 
-def signal_power(halves: npt.NDArray[np.complex128], weight: Float) -> Float:
+def signal_power(halves: npt.NDArray[np.complex128], weight: FloatArray) -> FloatArray:
     """Signal power of averages on each ring, (K, rings): that of all classes together.
 
     The product of the averages of two half sets holds no noise. Classes are views of the same particles, so their
@@ -422,7 +451,7 @@ def signal_power(halves: npt.NDArray[np.complex128], weight: Float) -> Float:
     return np.maximum(power, _TAU_FLOOR / np.maximum(total, tiny))
 
 
-def ring_correlation(halves: npt.NDArray[np.complex128]) -> Float:
+def ring_correlation(halves: npt.NDArray[np.complex128]) -> FloatArray:
     """Correlation of the half sets' averages on each ring, (K, rings)."""
     a, b = halves[:, 0], halves[:, 1]
     cross = (a * b.conj()).real.sum(axis=2)

@@ -9,8 +9,8 @@ import numpy.typing as npt
 
 from verglas.classification import moves
 from verglas.classification.em2d import Engine2D, Model2D, Stage, plan_stage
+from verglas.types.arrays import FloatArray
 
-Float = npt.NDArray[np.float64]
 _ITERATIONS = 6
 _MOST_PER_HALF = 2000
 _MOST_CLASSES = 10
@@ -54,7 +54,7 @@ def held_out_gain(engine: Engine2D, radius: int, shift_range_px: float, rng: np.
     return float(np.mean(gains))
 
 
-def _whole_power(engine: Engine2D, rows: npt.NDArray[np.int64]) -> Float:
+def _whole_power(engine: Engine2D, rows: npt.NDArray[np.int64]) -> FloatArray:
     """Power of masked images per group and ring, over the share of it that the mask leaves of noise."""
     total, number = np.zeros((engine.work.n_groups, engine.grid.n_rings)), np.zeros(engine.work.n_groups)
     for begin in range(0, len(rows), 128):
@@ -70,7 +70,7 @@ def _classified(
     engine: Engine2D,
     rows: npt.NDArray[np.int64],
     stage: Stage,
-    sigma2: Float,
+    sigma2: FloatArray,
     shift_range_px: float,
     rng: np.random.Generator,
 ) -> Model2D:

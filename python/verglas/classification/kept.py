@@ -23,10 +23,14 @@ def taken(classifier: Classifier, state: State) -> Snapshot:
         arrays |= to_arrays("sums.", state.sums)
     arrays |= {f"level{number}": labels for number, labels in enumerate(state.levels)}
     record = {
-        "place": asdict(state.place), "record": [asdict(line) for line in state.record], "levels": len(state.levels),
-        "iterations": classifier.n_iterations, "split": sorted(classifier.split),
-        "rng": classifier.rng.bit_generator.state, "gain": state.gain,
-    }  # fmt: skip
+        "place": asdict(state.place),
+        "record": [asdict(line) for line in state.record],
+        "levels": len(state.levels),
+        "iterations": classifier.n_iterations,
+        "split": sorted(classifier.split),
+        "rng": classifier.rng.bit_generator.state,
+        "gain": state.gain,
+    }
     return Snapshot(arrays, record)
 
 
@@ -37,11 +41,15 @@ def restored(classifier: Classifier, saved: Snapshot) -> State:
     classifier.rng = np.random.default_rng()
     classifier.rng.bit_generator.state = record["rng"]
     return State(
-        from_arrays(Model2D, "model.", arrays), from_arrays(Stage, "stage.", arrays),
+        from_arrays(Model2D, "model.", arrays),
+        from_arrays(Stage, "stage.", arrays),
         from_arrays(Sums, "sums.", arrays) if "sums.mass" in arrays else None,
-        from_arrays(Assignments, "found.", arrays), [Iteration(**line) for line in record["record"]],
-        [arrays[f"level{number}"] for number in range(record["levels"])], Place(**record["place"]), record["gain"],
-    )  # fmt: skip
+        from_arrays(Assignments, "found.", arrays),
+        [Iteration(**line) for line in record["record"]],
+        [arrays[f"level{number}"] for number in range(record["levels"])],
+        Place(**record["place"]),
+        record["gain"],
+    )
 
 
 @dataclass(frozen=True)

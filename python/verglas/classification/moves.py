@@ -3,32 +3,32 @@
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
 from verglas import fourier, ops
 from verglas.classification.em2d import Engine2D, Model2D, Stage, Sums
-
-Float = npt.NDArray[np.float64]
-Floats = npt.NDArray[np.float32]
-Rows = npt.NDArray[np.int64]
+from verglas.types.arrays import Float32Array, FloatArray, IntArray
 
 
-def image_references(engine: Engine2D, rows: Rows, sigma2: Float, tau2: Float) -> Floats:
+def image_references(engine: Engine2D, rows: IntArray, sigma2: FloatArray, tau2: FloatArray) -> Float32Array:
     """What single images say of their class: the average of one image, unrotated, under the prior; (n, box, box)."""
     n, grid, threads = len(rows), engine.grid, engine.settings.threads
     plan = ops.MaximisePlan(grid, n)
     inv = (1 / sigma2[engine.work.group[rows]]).astype(np.float32)
     each = np.arange(n)
     plan.add(
-        engine.whole.get(rows), ops.Posterior.from_lists(n, each, each, np.zeros(n)), [[0.0, 0.0]], inv_sigma2=inv,
-        threads=threads, **engine.optics(rows),
-    )  # fmt: skip
+        engine.whole.get(rows),
+        ops.Posterior.from_lists(n, each, each, np.zeros(n)),
+        [[0.0, 0.0]],
+        inv_sigma2=inv,
+        threads=threads,
+        **engine.optics(rows),
+    )
     num, den = plan.slices(threads=threads)
     samples = num / (den + (grid.weights / np.broadcast_to(tau2, (n, grid.n_rings)))[:, :, None])
     return ops.images_from_polar(samples, grid) * engine.geometry.mask
 
 
-def subset_references(engine: Engine2D, subsets: list[Rows], sigma2: Float, tau2: Float) -> Floats:
+def subset_references(engine: Engine2D, subsets: list[IntArray], sigma2: FloatArray, tau2: FloatArray) -> Float32Array:
     """Averages of subsets of images as they lie, under the prior; (len(subsets), box, box)."""
     grid, threads = engine.grid, engine.settings.threads
     plan = ops.MaximisePlan(grid, len(subsets))
@@ -38,14 +38,15 @@ def subset_references(engine: Engine2D, subsets: list[Rows], sigma2: Float, tau2
             m = len(some)
             inv = (1 / sigma2[engine.work.group[some]]).astype(np.float32)
             where = ops.Posterior.from_lists(m, np.arange(m), np.full(m, k), np.zeros(m))
-            plan.add(engine.whole.get(some), where, [[0.0, 0.0]], inv_sigma2=inv, threads=threads,
-                     **engine.optics(some))  # fmt: skip
+            plan.add(
+                engine.whole.get(some), where, [[0.0, 0.0]], inv_sigma2=inv, threads=threads, **engine.optics(some)
+            )
     num, den = plan.slices(threads=threads)
     samples = num / (den + (grid.weights / tau2)[:, None])
     return ops.images_from_polar(samples, grid) * engine.geometry.mask
 
 
-def merging_losses(engine: Engine2D, model: Model2D, sums: Sums, stage: Stage) -> Float:
+def merging_losses(engine: Engine2D, model: Model2D, sums: Sums, stage: Stage) -> FloatArray:
     r"""Log-likelihood lost by merging each pair of classes at its best relative pose; (K, K), inf on the diagonal.
 
     With D the weights of the averages (one over the variance of their noise),
@@ -68,15 +69,19 @@ def merging_losses(engine: Engine2D, model: Model2D, sums: Sums, stage: Stage) -
         plan.set_reference(samples[a : a + 1], log_prior=[[0.0, -np.inf]], threads=threads)
         both = weight[a] * weight[a + 1 :] / np.maximum(weight[a] + weight[a + 1 :], 1e-30)
         found = plan.run(
-            samples[a + 1 :], shifts, inv_sigma2=np.maximum(both, 1e-30), log_shift=np.zeros(len(shifts)),
-            log_psi=np.zeros(stage.n_psi), threads=threads,
-        )  # fmt: skip
+            samples[a + 1 :],
+            shifts,
+            inv_sigma2=np.maximum(both, 1e-30),
+            log_shift=np.zeros(len(shifts)),
+            log_psi=np.zeros(stage.n_psi),
+            threads=threads,
+        )
         loss = 0.5 * (power[a + 1 :] * both).sum(axis=1) - found.best_score
         losses[a, a + 1 :] = losses[a + 1 :, a] = np.maximum(loss, 0.0)
     return losses
 
 
-def vanishing_losses(engine: Engine2D, model: Model2D, sums: Sums, stage: Stage) -> Float:
+def vanishing_losses(engine: Engine2D, model: Model2D, sums: Sums, stage: Stage) -> FloatArray:
     r"""Log-likelihood lost by giving up each class for a reference of zero, :math:`\frac12 \sum D |A|^2`; (K,)."""
     grid = ops.PolarGrid(engine.geometry.box, stage.radius, diameter_px=engine.geometry.diameter_px)
     weight = (sums.denominator.sum(axis=1) / engine.grid.weights[:, None]).mean(axis=2)[:, : stage.radius]
@@ -86,7 +91,7 @@ def vanishing_losses(engine: Engine2D, model: Model2D, sums: Sums, stage: Stage)
     return 0.5 * (power * grid.weights * grid.n_theta * weight).sum(axis=1)
 
 
-def group_classes(losses: Float, mass: Float, n_groups: int) -> list[Rows]:
+def group_classes(losses: FloatArray, mass: FloatArray, n_groups: int) -> list[IntArray]:
     """Agglomerate classes to ``n_groups``, always the pair that loses least (Ward's update); lists of classes.
 
     Parameters
@@ -122,7 +127,7 @@ def group_classes(losses: Float, mass: Float, n_groups: int) -> list[Rows]:
     return [np.array(sorted(group)) for _, group in sorted(members.items())]
 
 
-def centred(averages: Floats) -> tuple[Floats, Float]:
+def centred(averages: Float32Array) -> tuple[Float32Array, FloatArray]:
     """Averages moved so that the centre of mass of their positive density is at the origin, and the moves (x, y).
 
     Only density above a third of the maximum of each average counts: below lies the noise of the surround.
@@ -139,7 +144,7 @@ def centred(averages: Floats) -> tuple[Floats, Float]:
     return moved(averages, moves), moves
 
 
-def moved(averages: Floats, moves_px: Float) -> Floats:
+def moved(averages: Float32Array, moves_px: FloatArray) -> Float32Array:
     """Averages moved by (x, y) pixels, by phases."""
     shape = averages.shape[-2:]
     spectra = fourier.forward(averages, 2, threads=1)

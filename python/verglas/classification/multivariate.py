@@ -9,12 +9,10 @@ import numpy.typing as npt
 
 from verglas import ops
 from verglas.errors import InputError
-
-Float = npt.NDArray[np.float64]
-Labels = npt.NDArray[np.int64]
+from verglas.types.arrays import FloatArray, IntArray
 
 
-def _pixels(images: npt.ArrayLike, mask: npt.ArrayLike | None) -> tuple[Float, npt.NDArray[np.bool_]]:
+def _pixels(images: npt.ArrayLike, mask: npt.ArrayLike | None) -> tuple[FloatArray, npt.NDArray[np.bool_]]:
     stack = np.asarray(images, np.float64)
     if stack.ndim != 3 or not len(stack):
         raise InputError(f"expected images (n, y, x), at least one, got shape {stack.shape}")
@@ -27,7 +25,7 @@ def _pixels(images: npt.ArrayLike, mask: npt.ArrayLike | None) -> tuple[Float, n
     return stack[:, inside], inside
 
 
-def covariance(images: npt.ArrayLike, mask: npt.ArrayLike | None = None) -> Float:
+def covariance(images: npt.ArrayLike, mask: npt.ArrayLike | None = None) -> FloatArray:
     r"""Covariance of pixels over images, :math:`\langle x y \rangle - \langle x \rangle \langle y \rangle`.
 
     Parameters
@@ -73,19 +71,19 @@ class Eigenimages:
         Pixels that count.
     """
 
-    mean: Float
-    vectors: Float
-    eigenvalues: Float
-    coefficients: Float
+    mean: FloatArray
+    vectors: FloatArray
+    eigenvalues: FloatArray
+    coefficients: FloatArray
     total_variance: float
     mask: npt.NDArray[np.bool_]
 
-    def project(self, images: npt.ArrayLike) -> Float:
+    def project(self, images: npt.ArrayLike) -> FloatArray:
         """Coefficients (n, k) of other images."""
         x, _ = _pixels(images, self.mask)
         return (x - self.mean[self.mask]) @ self.vectors[:, self.mask].T
 
-    def reconstitute(self, coefficients: npt.ArrayLike | None = None, k: int | None = None) -> Float:
+    def reconstitute(self, coefficients: npt.ArrayLike | None = None, k: int | None = None) -> FloatArray:
         r"""Images :math:`\bar{x} + \sum_{j < k} c_j e_j`, (n, y, x).
 
         Parameters
@@ -177,7 +175,7 @@ class SteerableEigenimages:
     mean: npt.NDArray[np.complex128]
     m: npt.NDArray[np.int64]
     radial: npt.NDArray[np.complex128]
-    eigenvalues: Float
+    eigenvalues: FloatArray
 
     def coefficients(self, images: npt.ArrayLike, *, threads: int | None = None) -> npt.NDArray[np.complex128]:
         """Coefficients (n, k) of images; their moduli do not change when an image is turned."""
@@ -203,9 +201,13 @@ def _weighted_harmonics(images: npt.ArrayLike, grid: ops.PolarGrid, threads: int
 
 
 def steerable_eigenimages(
-    images: npt.ArrayLike, k: int = 50, *, radius: int | None = None, diameter_px: float | None = None,
+    images: npt.ArrayLike,
+    k: int = 50,
+    *,
+    radius: int | None = None,
+    diameter_px: float | None = None,
     threads: int | None = None,
-) -> SteerableEigenimages:  # fmt: skip
+) -> SteerableEigenimages:
     """Rotation-aware principal component analysis, from polar Fourier harmonics.
 
     The components are those of a set that holds every image at every in-plane angle, at the cost of one polar
@@ -259,9 +261,12 @@ def steerable_eigenimages(
     found.sort(key=lambda item: (-item[0], item[1]))
     found = found[:k]
     return SteerableEigenimages(
-        grid, mean, np.array([m for _, m, _ in found]), np.stack([u for _, _, u in found]),
+        grid,
+        mean,
+        np.array([m for _, m, _ in found]),
+        np.stack([u for _, _, u in found]),
         np.array([v for v, _, _ in found]),
-    )  # fmt: skip
+    )
 
 
 @dataclass(frozen=True)
@@ -278,11 +283,11 @@ class Correspondence:
         Shares of the total.
     """
 
-    rows: Float
-    columns: Float
-    inertia: Float
-    row_mass: Float
-    column_mass: Float
+    rows: FloatArray
+    columns: FloatArray
+    inertia: FloatArray
+    row_mass: FloatArray
+    column_mass: FloatArray
 
 
 def correspondence_analysis(table: npt.ArrayLike, k: int | None = None) -> Correspondence:
@@ -346,7 +351,7 @@ def correspondence_analysis(table: npt.ArrayLike, k: int | None = None) -> Corre
     return Correspondence(rows, columns, s[:k] ** 2, r, c)
 
 
-def cluster(coefficients: npt.ArrayLike, n_clusters: int, *, method: str = "kmeans", seed: int = 0) -> Labels:
+def cluster(coefficients: npt.ArrayLike, n_clusters: int, *, method: str = "kmeans", seed: int = 0) -> IntArray:
     """Clusters of points, numbered by falling size.
 
     Parameters
@@ -393,9 +398,13 @@ def cluster(coefficients: npt.ArrayLike, n_clusters: int, *, method: str = "kmea
 
 
 def core_members(
-    images: npt.ArrayLike, labels: npt.ArrayLike, *, threshold: float = 3.0, components: int = 4,
+    images: npt.ArrayLike,
+    labels: npt.ArrayLike,
+    *,
+    threshold: float = 3.0,
+    components: int = 4,
     mask: npt.ArrayLike | None = None,
-) -> npt.NDArray[np.bool_]:  # fmt: skip
+) -> npt.NDArray[np.bool_]:
     """Members near the centre of their class: by their distance in the class's own principal components.
 
     The distance is Mahalanobis in the first components; a member belongs to the core where its z-score against the

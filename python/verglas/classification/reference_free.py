@@ -11,8 +11,7 @@ import numpy.typing as npt
 from verglas.classification.align2d import align2d, in_reference_frame
 from verglas.errors import InputError
 from verglas.masks import distance_from
-
-Floats = npt.NDArray[np.float32]
+from verglas.types.arrays import Float32Array
 
 
 @dataclass(frozen=True)
@@ -30,27 +29,33 @@ class MutualAlignment:
         Correlation of the average with that of the cycle before, cycle by cycle (reference-free alignment only).
     """
 
-    average: Floats
-    angles_deg: Floats
-    shifts_px: Floats
+    average: Float32Array
+    angles_deg: Float32Array
+    shifts_px: Float32Array
     history: list[float]
 
 
-def _checked(images: npt.ArrayLike) -> Floats:
+def _checked(images: npt.ArrayLike) -> Float32Array:
     stack = np.ascontiguousarray(images, np.float32)
     if stack.ndim != 3 or stack.shape[1] != stack.shape[2] or not len(stack):
         raise InputError(f"expected square images (n, box, box), at least one, got shape {stack.shape}")
     return stack
 
 
-def _average(stack: Floats, angles: Floats, shifts: Floats, threads: int | None) -> Floats:
+def _average(stack: Float32Array, angles: Float32Array, shifts: Float32Array, threads: int | None) -> Float32Array:
     return in_reference_frame(stack, angles, shifts, threads=threads).mean(axis=0, dtype=np.float64).astype(np.float32)
 
 
 def align_reference_free(
-    images: npt.ArrayLike, *, max_shift_px: int = 6, radius_px: tuple[float, float] | None = None, cycles: int = 10,
-    tolerance: float = 1e-3, seed: int = 0, threads: int | None = None,
-) -> MutualAlignment:  # fmt: skip
+    images: npt.ArrayLike,
+    *,
+    max_shift_px: int = 6,
+    radius_px: tuple[float, float] | None = None,
+    cycles: int = 10,
+    tolerance: float = 1e-3,
+    seed: int = 0,
+    threads: int | None = None,
+) -> MutualAlignment:
     r"""Reference-free alignment in two phases.
 
     (a) In random order, each image is aligned to the average of those before it,
@@ -114,16 +119,19 @@ class _OneView:
     """Images of one view on their way to a common average: where each lies, and each as it was put there."""
 
     def __init__(
-        self, stack: Floats, max_shift_px: int, radius_px: tuple[float, float] | None, threads: int | None
+        self, stack: Float32Array, max_shift_px: int, radius_px: tuple[float, float] | None, threads: int | None
     ) -> None:
         n = len(stack)
         self.stack = stack
         self.angles, self.shifts = np.zeros(n, np.float32), np.zeros((n, 2), np.float32)
         self.placed: dict[int, npt.NDArray[np.float64]] = {}
         self.search: dict[str, Any] = {
-            "max_shift_px": max_shift_px, "step_px": 2 if max_shift_px % 2 == 0 else 1, "radius_px": radius_px,
-            "cycles": 2, "threads": threads,
-        }  # fmt: skip
+            "max_shift_px": max_shift_px,
+            "step_px": 2 if max_shift_px % 2 == 0 else 1,
+            "radius_px": radius_px,
+            "cycles": 2,
+            "threads": threads,
+        }
 
     def one_by_one(self, order: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
         """Phase (a): the average of all, each aligned to that of those before it."""
@@ -152,9 +160,12 @@ class _OneView:
 
 
 def align_pyramid(
-    images: npt.ArrayLike, *, max_shift_px: int = 6, radius_px: tuple[float, float] | None = None,
+    images: npt.ArrayLike,
+    *,
+    max_shift_px: int = 6,
+    radius_px: tuple[float, float] | None = None,
     threads: int | None = None,
-) -> MutualAlignment:  # fmt: skip
+) -> MutualAlignment:
     r"""Pyramidal alignment: neighbours are aligned in pairs and averaged, then pairs of averages, up to one.
 
     No image is first and no order is drawn, so there is no seed. A pose is the product of those along its branch: of
@@ -204,9 +215,14 @@ def align_pyramid(
         above = []
         for (first, left), (second, right) in zip(nodes[::2], nodes[1::2], strict=False):
             found = align2d(
-                second[None].astype(np.float32), first.astype(np.float32), max_shift_px=max_shift_px, step_px=step,
-                radius_px=radius_px, cycles=3, threads=threads,
-            )  # fmt: skip
+                second[None].astype(np.float32),
+                first.astype(np.float32),
+                max_shift_px=max_shift_px,
+                step_px=step,
+                radius_px=radius_px,
+                cycles=3,
+                threads=threads,
+            )
             turned = in_reference_frame(second[None], found.angles_deg, found.shifts_px, threads=1)[0]
             _compose(angles, shifts, right, float(found.angles_deg[0]), found.shifts_px[0])
             a, b = len(left), len(right)
@@ -228,9 +244,14 @@ def _compose(angles: npt.NDArray, shifts: npt.NDArray, members: list[int], psi: 
 
 
 def einstein_from_noise(
-    reference: npt.ArrayLike, numbers: npt.ArrayLike = (128, 256, 512, 1024, 2048), *, max_shift_px: int = 4,
-    radius_px: float | None = None, seed: int = 0, threads: int | None = None,
-) -> dict[int, tuple[float, Floats]]:  # fmt: skip
+    reference: npt.ArrayLike,
+    numbers: npt.ArrayLike = (128, 256, 512, 1024, 2048),
+    *,
+    max_shift_px: int = 4,
+    radius_px: float | None = None,
+    seed: int = 0,
+    threads: int | None = None,
+) -> dict[int, tuple[float, Float32Array]]:
     r"""Averages of pure noise, aligned to a reference: they look like it, the more so the more images there are.
 
     Image i is white noise that depends on the seed and i alone. Each is turned and moved to where it correlates best
@@ -285,10 +306,12 @@ def einstein_from_noise(
     for stop in wanted:
         for begin in range(done, stop, 256):
             some = range(begin, min(begin + 256, stop))
-            noise = np.stack([
-                np.random.Generator(np.random.Philox(key=[seed, i])).standard_normal((box, box), dtype=np.float32)
-                for i in some
-            ])  # fmt: skip
+            noise = np.stack(
+                [
+                    np.random.Generator(np.random.Philox(key=[seed, i])).standard_normal((box, box), dtype=np.float32)
+                    for i in some
+                ]
+            )
             found = align2d(noise, target, max_shift_px=max_shift_px, radius_px=(1.0, last), cycles=1, threads=threads)
             # One image after the other: the sum does not depend on the batches.
             for image in in_reference_frame(noise, found.angles_deg, found.shifts_px, threads=threads):

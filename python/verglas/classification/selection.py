@@ -9,8 +9,8 @@ import numpy.typing as npt
 import pandas as pd
 
 from verglas.errors import InputError
+from verglas.types.arrays import FloatArray
 
-Float = npt.NDArray[np.float64]
 _COLUMNS = ("class", "particles", "resolution_A")
 
 
@@ -73,9 +73,13 @@ class ClassSelection:
     def as_dict(self) -> dict[str, object]:
         """JSON-ready."""
         return {
-            "state": self.state, "reasons": [self.sentence], "classes": self.classes, "particles": self.particles,
-            "of_particles": self.of_particles, "left_out": {str(k): v for k, v in self.left_out.items()},
-        }  # fmt: skip
+            "state": self.state,
+            "reasons": [self.sentence],
+            "classes": self.classes,
+            "particles": self.particles,
+            "of_particles": self.of_particles,
+            "left_out": {str(k): v for k, v in self.left_out.items()},
+        }
 
 
 def select_classes(
@@ -141,11 +145,15 @@ def _reasons(table: pd.DataFrame, empty_class: int | None, limits: SelectionRule
     rules = (
         (~real, lambda i: "noise explains these as well as any average"),
         (size < least, lambda i: f"{size[i]} particles (at least {least})"),
-        (offset > limits.max_offset,
-         lambda i: f"its average lies {offset[i]:.2f} diameters off the centre (at most {limits.max_offset:g})"),
-        (inside < limits.min_signal,
-         lambda i: f"{inside[i]:.1f} times as much inside the circle as outside (at least {limits.min_signal:g})"),
-    )  # fmt: skip
+        (
+            offset > limits.max_offset,
+            lambda i: f"its average lies {offset[i]:.2f} diameters off the centre (at most {limits.max_offset:g})",
+        ),
+        (
+            inside < limits.min_signal,
+            lambda i: f"{inside[i]:.1f} times as much inside the circle as outside (at least {limits.min_signal:g})",
+        ),
+    )
     reason = [""] * len(table)
     for broken, text in rules:
         for i in np.flatnonzero(broken):
@@ -158,7 +166,7 @@ def _reasons(table: pd.DataFrame, empty_class: int | None, limits: SelectionRule
     return reason
 
 
-def _weighted_median(values: Float, weight: npt.NDArray[np.int64]) -> float:
+def _weighted_median(values: FloatArray, weight: npt.NDArray[np.int64]) -> float:
     """The value of the middle particle; 0 of nothing, or where that one is not finite."""
     if not weight.sum():
         return 0.0

@@ -14,9 +14,8 @@ from verglas.errors import InputError, VerglasWarning
 from verglas.image import fourier_resample
 from verglas.masks import distance_from, soft_circle
 from verglas.types import Particles
+from verglas.types.arrays import Float32Array, IntArray
 
-Floats = npt.NDArray[np.float32]
-Rows = npt.NDArray[np.int64]
 # Images are always read and prepared in these blocks of the whole set, so no result depends on what is asked for.
 BLOCK = 128
 _EDGE_A = 8.0  # width of the soft edge of the mask
@@ -55,7 +54,7 @@ class Geometry:
         return self.box * self.pixel_size_A / ring
 
     @property
-    def mask(self) -> Floats:
+    def mask(self) -> Float32Array:
         """The soft circle."""
         return soft_circle(self.box, self.diameter_px / 2 - self.edge_px, self.edge_px)
 
@@ -124,7 +123,7 @@ class WorkingSet:
         if np.count_nonzero(self._outside) < 4:
             self._outside = np.ones_like(self._outside)
         bytes_all = 4 * len(particles) * self.geometry.box**2
-        self._kept: Floats | None = None
+        self._kept: Float32Array | None = None
         if bytes_all <= 0.4e9 * settings.memory_GB:
             self._kept = np.empty((len(particles), self.geometry.box, self.geometry.box), np.float32)
         self.bad = self._first_pass()
@@ -145,7 +144,7 @@ class WorkingSet:
         """Number of noise groups."""
         return int(self.group.max()) + 1
 
-    def _groups(self) -> Rows:
+    def _groups(self) -> IntArray:
         if self.settings.ctf:
             return np.unique(self.particles.optics.group, return_inverse=True)[1].astype(np.int64)
         if "rlnOpticsGroup" in self.particles.table:
@@ -169,7 +168,7 @@ class WorkingSet:
         more = f" and {len(self.bad) - 5} more" if len(self.bad) > 5 else ""
         warnings.warn(f"classify2d: {len(self.bad)} particles set aside ({listed}{more})", VerglasWarning, stacklevel=5)
 
-    def _prepared(self, begin: int) -> tuple[Floats, dict[int, str]]:
+    def _prepared(self, begin: int) -> tuple[Float32Array, dict[int, str]]:
         """One block: background to mean 0 and deviation 1, cropped; unusable images are zero."""
         images = self.particles.images(slice(begin, min(begin + BLOCK, len(self))))
         flat = images.reshape(len(images), -1)
@@ -190,7 +189,7 @@ class WorkingSet:
             images = fourier_resample(images, (work, work), threads=1)
         return images, bad
 
-    def images(self, rows: npt.ArrayLike) -> Floats:
+    def images(self, rows: npt.ArrayLike) -> Float32Array:
         """Prepared images of these particles, (m, box, box); rows of one block should come together."""
         wanted = np.asarray(rows, np.int64)
         if self._kept is not None:
@@ -215,7 +214,7 @@ class Samples:
         self._known = np.zeros(len(work), bool)
         self._power = np.full((len(work), grid.n_rings), np.nan) if fits else None
 
-    def get(self, rows: Rows) -> npt.NDArray[np.complex64]:
+    def get(self, rows: IntArray) -> npt.NDArray[np.complex64]:
         """Samples of these particles."""
         if self._store is None:
             return self._compute(rows)
@@ -225,7 +224,7 @@ class Samples:
             self._known[missing] = True
         return self._store[rows]
 
-    def power(self, rows: Rows, x: npt.NDArray[np.complex64]) -> npt.NDArray[np.float64]:
+    def power(self, rows: IntArray, x: npt.NDArray[np.complex64]) -> npt.NDArray[np.float64]:
         """Mean of |X|^2 on each ring, (m, rings), of these particles and their samples; kept with the samples."""
         if self._power is None:
             return _ring_power(x)
@@ -234,7 +233,7 @@ class Samples:
             self._power[rows[new]] = _ring_power(x[new])
         return self._power[rows]
 
-    def _compute(self, rows: Rows) -> npt.NDArray[np.complex64]:
+    def _compute(self, rows: IntArray) -> npt.NDArray[np.complex64]:
         images = self.work.images(rows)
         return ops.polar(images if self._mask is None else images * self._mask, self.grid, threads=self.threads)
 

@@ -43,33 +43,52 @@ def register(app: typer.Typer) -> None:
         opened while the run goes on. Stopped, the same command goes on from the last checkpoint.
         """
         positive = {
-            "--diameter": diameter, "--initial-resolution": initial_resolution, "--final-resolution": final_resolution,
+            "--diameter": diameter,
+            "--initial-resolution": initial_resolution,
+            "--final-resolution": final_resolution,
             "--shift-range": shift_range,
-        }  # fmt: skip
+        }
         for name, value in positive.items():
             if value is not None and not value > 0:
                 raise typer.BadParameter(f"expected a positive number, got {value:g}", param_hint=name)
         if method not in ("em", "hill-climbing", "common-lines"):
-            raise typer.BadParameter(f"expected em, hill-climbing or common-lines, got {method!r}",
-                                     param_hint="--method")  # fmt: skip
+            raise typer.BadParameter(
+                f"expected em, hill-climbing or common-lines, got {method!r}", param_hint="--method"
+            )
         if method == "common-lines":
             from verglas.run.common_lines import CommonLinesJob, common_lines_files
 
-            made = common_lines_files(CommonLinesJob(
-                particles, out, diameter, final_resolution, symmetry, mirror=flip_hand, threads=threads
-            ))  # fmt: skip
+            made = common_lines_files(
+                CommonLinesJob(particles, out, diameter, final_resolution, symmetry, mirror=flip_hand, threads=threads)
+            )
             typer.echo(json.dumps(made.as_dict(), indent=2) if as_json else f"{made.sentence} {out}/map.mrc")
             return
         from verglas.run.abinitio import abinitio_files
 
         with shown_stages() as progress:
             found = abinitio_files(
-                particles, symmetry, diameter, stack=stack, classes=classes, starts=starts, most_starts=most_starts,
-                out=out, mirror=flip_hand, resume=resume, progress=progress,
-                say=lambda line: print(line, file=sys.stderr, flush=True), initial_resolution_A=initial_resolution,
-                final_resolution_A=final_resolution, iterations=iterations, first_batch=first_batch,
-                shift_range_A=shift_range, max_particles=max_particles, method=method, seed=seed, threads=threads,
-            )  # fmt: skip
+                particles,
+                symmetry,
+                diameter,
+                stack=stack,
+                classes=classes,
+                starts=starts,
+                most_starts=most_starts,
+                out=out,
+                mirror=flip_hand,
+                resume=resume,
+                progress=progress,
+                say=lambda line: print(line, file=sys.stderr, flush=True),
+                initial_resolution_A=initial_resolution,
+                final_resolution_A=final_resolution,
+                iterations=iterations,
+                first_batch=first_batch,
+                shift_range_A=shift_range,
+                max_particles=max_particles,
+                method=method,
+                seed=seed,
+                threads=threads,
+            )
         if as_json:
             typer.echo(json.dumps(found.summary(), indent=2))
             return

@@ -40,17 +40,30 @@ def register(app: typer.Typer) -> None:
         Every direction, in-plane angle and shift is scored; the best is then refined on the exact likelihood. A step of
         3.75 degrees or less is reached by branch and bound: slower than the default, and surer where signal is weak.
         """
-        refuse_unless_positive({
-            "--step": step, "--shift-range": shift_range, "--diameter": diameter,
-            "--search-resolution": search_resolution,
-        })  # fmt: skip
+        refuse_unless_positive(
+            {
+                "--step": step,
+                "--shift-range": shift_range,
+                "--diameter": diameter,
+                "--search-resolution": search_resolution,
+            }
+        )
         from verglas.run.align import AlignJob, AlignSettings, align_files
 
         with shown_progress("particles searched") as progress:
             settings = AlignSettings(
-                symmetry, max_resolution, diameter, step, shift_range, not on_grid, search_resolution,
-                threads=threads, progress=progress, exhaustive=exhaustive, device=device,
-            )  # fmt: skip
+                symmetry,
+                max_resolution,
+                diameter,
+                step,
+                shift_range,
+                not on_grid,
+                search_resolution,
+                threads=threads,
+                progress=progress,
+                exhaustive=exhaustive,
+                device=device,
+            )
             job = AlignJob(particles, reference, out, settings, stack)
             summary = align_files(job, say=lambda plan: print(plan, file=sys.stderr))
         found = summary.as_dict()

@@ -38,10 +38,15 @@ def register(app: typer.Typer) -> None:
 
         with shown_progress("images aligned") as progress:
             settings = Class2DSettings(
-                diameter_A=diameter, max_resolution_A=max_resolution, shift_range_A=shift_range, ctf=not no_ctf,
-                seed=seed, threads=threads, progress=progress,
-            )  # fmt: skip
+                diameter_A=diameter,
+                max_resolution_A=max_resolution,
+                shift_range_A=shift_range,
+                ctf=not no_ctf,
+                seed=seed,
+                threads=threads,
+                progress=progress,
+            )
             found, summary = check_bias_files(
                 CheckBiasJob(particles, reference, settings, symmetry, figure, out, stack)
-            )  # fmt: skip
+            )
         typer.echo(json.dumps(summary, indent=1) if as_json else found.verdict)

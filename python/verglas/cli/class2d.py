@@ -46,11 +46,22 @@ def register(app: typer.Typer) -> None:
 
         with shown_progress("particles of this iteration") as progress:
             settings = Class2DSettings(
-                n_classes=classes, diameter_A=diameter, max_resolution_A=max_resolution, shift_range_A=shift_range,
-                iterations=iterations, balance=balance, start=start, null_class=not no_null, ctf=not no_ctf,
-                mini_batch=mini_batch, seed=seed, memory_GB=memory, threads=threads, progress=progress,
+                n_classes=classes,
+                diameter_A=diameter,
+                max_resolution_A=max_resolution,
+                shift_range_A=shift_range,
+                iterations=iterations,
+                balance=balance,
+                start=start,
+                null_class=not no_null,
+                ctf=not no_ctf,
+                mini_batch=mini_batch,
+                seed=seed,
+                memory_GB=memory,
+                threads=threads,
+                progress=progress,
                 log=lambda line: print(line, file=sys.stderr, flush=True),
-            )  # fmt: skip
+            )
             summary = class2d_files(Class2DJob(particles, out, settings, repeats, stack, resume))
         if as_json:
             typer.echo(json.dumps(summary.as_dict(), indent=1))

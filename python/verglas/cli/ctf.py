@@ -42,9 +42,15 @@ def register(app: typer.Typer) -> None:
         from verglas.run.ctf import CtfJob, ctf_files, settings_of
 
         settings, given = settings_of(
-            voltage_kV=voltage, cs_mm=cs, amplitude_contrast=amplitude_contrast, defocus_A=tuple(defocus),
-            astigmatism_A=astigmatism, resolution_A=tuple(resolution), phase_shift_deg=phase_shift, tilt=tilt,
-        )  # fmt: skip
+            voltage_kV=voltage,
+            cs_mm=cs,
+            amplitude_contrast=amplitude_contrast,
+            defocus_A=tuple(defocus),
+            astigmatism_A=astigmatism,
+            resolution_A=tuple(resolution),
+            phase_shift_deg=phase_shift,
+            tilt=tilt,
+        )
         with shown_progress("micrographs") as progress:
             job = CtfJob(micrographs, out, settings, pixel_size, not no_pictures, threads, given)
             summary = ctf_files(job, progress)

@@ -49,11 +49,22 @@ def register(app: typer.Typer) -> None:
         from verglas.run.extract import ExtractOptions, extract_files
 
         options = ExtractOptions(
-            pixel_size_A=pixel_size, voltage_kV=voltage, cs_mm=cs, amplitude_contrast=amplitude_contrast,
-            new_pixel_size_A=new_pixel_size, new_box=new_box, diameter_A=diameter, invert=not no_invert,
-            ramp=not no_ramp, edge="fill" if fill_edges else "exclude", ctf=ctf, flip_y=flip_y,
-            recentre=not keep_centres, dtype="float16" if float16 else "float32", threads=threads,
-        )  # fmt: skip
+            pixel_size_A=pixel_size,
+            voltage_kV=voltage,
+            cs_mm=cs,
+            amplitude_contrast=amplitude_contrast,
+            new_pixel_size_A=new_pixel_size,
+            new_box=new_box,
+            diameter_A=diameter,
+            invert=not no_invert,
+            ramp=not no_ramp,
+            edge="fill" if fill_edges else "exclude",
+            ctf=ctf,
+            flip_y=flip_y,
+            recentre=not keep_centres,
+            dtype="float16" if float16 else "float32",
+            threads=threads,
+        )
         with shown_progress("micrographs") as progress:
             summary = extract_files(micrographs, [*picks], box, options, out, progress)
         found = summary.as_dict()

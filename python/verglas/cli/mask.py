@@ -29,9 +29,12 @@ def register(app: typer.Typer) -> None:
         if (diameter is None) == (threshold is None):
             raise typer.BadParameter("give either --diameter or --threshold")
         for name, value, lowest in (
-            ("--diameter", diameter, "> 0"), ("--lowpass", lowpass, "> 0"), ("--pixel-size", pixel_size, "> 0"),
-            ("--extend", extend, ">= 0"), ("--edge", edge, ">= 0"),
-        ):  # fmt: skip
+            ("--diameter", diameter, "> 0"),
+            ("--lowpass", lowpass, "> 0"),
+            ("--pixel-size", pixel_size, "> 0"),
+            ("--extend", extend, ">= 0"),
+            ("--edge", edge, ">= 0"),
+        ):
             if value is not None and not (value > 0 or (lowest == ">= 0" and value == 0)):
                 raise typer.BadParameter(f"expected a number {lowest} in A, got {value:g}", param_hint=name)
         if diameter is not None and (lowpass is not None or largest or dark):

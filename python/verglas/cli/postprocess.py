@@ -44,9 +44,12 @@ def register(app: typer.Typer) -> None:
         Writes map.mrc, map_sharpened.mrc, mask.mrc, fsc.csv, guinier.csv, postprocess.json and report.html.
         """
         lengths = {
-            "--fit-from": fit_from, "--fit-to": fit_to, "--lowpass": low_pass, "--pixel-size": pixel_size,
+            "--fit-from": fit_from,
+            "--fit-to": fit_to,
+            "--lowpass": low_pass,
+            "--pixel-size": pixel_size,
             "--mtf-pixel-size": mtf_pixel_size,
-        }  # fmt: skip
+        }
         refuse_unless_positive(lengths, "A", finite=True)
         if b_factor is not None and not b_factor >= 0:
             raise typer.BadParameter(

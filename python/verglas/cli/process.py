@@ -13,7 +13,7 @@ from verglas.cli.progress import shown_stages
 from verglas.cli.usage import refuse_unless_positive
 
 if TYPE_CHECKING:
-    from verglas.run.process import Outcome
+    from verglas.pipeline import Outcome
 
 _EXAMPLE = 'Example: verglas process "mics/*.tif" --pixel-size 1.5 --voltage 300 --cs 0.01 --diameter 130 --out proj'
 
@@ -69,32 +69,47 @@ def register(app: typer.Typer) -> None:
         and verdict.json; finished ones are not done again, a killed run goes on where it was. report.html shows all.
         Exit status 1 if a verdict is to stop.
         """
-        refuse_unless_positive({
-            "--diameter": diameter, "--pixel-size": pixel_size, "--voltage": voltage, "--memory": memory,
-            "--settle": settle,
-        })  # fmt: skip
+        refuse_unless_positive(
+            {
+                "--diameter": diameter,
+                "--pixel-size": pixel_size,
+                "--voltage": voltage,
+                "--memory": memory,
+                "--settle": settle,
+            }
+        )
         if to not in (None, "particles", "classes", "map"):
             raise typer.BadParameter(f"expected particles, classes or map, got {to}", param_hint="--to")
         if watch is not None and micrographs:
             raise typer.BadParameter("give micrographs or --watch, not both", param_hint="--watch")
         if watch is None and (once or until_idle is not None):
             raise typer.BadParameter("only with --watch", param_hint="--once" if once else "--until-idle")
-        from verglas.run.process import WatchOptions, process, watch_folder
-        from verglas.run.process.request import parse_setting
+        from verglas.pipeline import WatchOptions, process, watch_folder
+        from verglas.pipeline.request import parse_setting
 
         given = {
-            "micrographs": tuple(micrographs) if micrographs else None, "diameter_A": diameter,
-            "pixel_size_A": pixel_size, "voltage_kV": voltage, "cs_mm": cs, "amplitude_contrast": amplitude_contrast,
-            "to": to, "symmetry": symmetry, "box": box, "classes": classes, "seed": seed,
-            "reference": None if reference is None else str(reference), "keep": None if keep is None else str(keep),
+            "micrographs": tuple(micrographs) if micrographs else None,
+            "diameter_A": diameter,
+            "pixel_size_A": pixel_size,
+            "voltage_kV": voltage,
+            "cs_mm": cs,
+            "amplitude_contrast": amplitude_contrast,
+            "to": to,
+            "symmetry": symmetry,
+            "box": box,
+            "classes": classes,
+            "seed": seed,
+            "reference": None if reference is None else str(reference),
+            "keep": None if keep is None else str(keep),
             "set": dict(parse_setting(text) for text in settings or ()),
-        }  # fmt: skip
+        }
         with shown_stages(quiet=False) as update:
             screen = Screen(update)
             if watch is not None:
                 options = WatchOptions(settle, until_idle, once)
-                done = watch_folder(watch, out, options, force=force, threads=threads, memory_GB=memory, told=screen,
-                                    **given)  # fmt: skip
+                done = watch_folder(
+                    watch, out, options, force=force, threads=threads, memory_GB=memory, told=screen, **given
+                )
             else:
                 done = process(
                     out, redo=redo or (), force=force, threads=threads, memory_GB=memory, told=screen, **given

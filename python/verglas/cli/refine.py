@@ -28,9 +28,14 @@ class Screen:
             from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
             self.bar = Progress(
-                TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"),
-                TimeRemainingColumn(), console=Console(stderr=True), transient=True,
-            )  # fmt: skip
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TextColumn("{task.fields[rate]}"),
+                TimeRemainingColumn(),
+                console=Console(stderr=True),
+                transient=True,
+            )
             self.bar.start()
 
     def close(self) -> None:
@@ -114,11 +119,17 @@ def refine(
     Writes map.mrc, map_sharpened.mrc, half1.mrc, half2.mrc, mask.mrc, fsc.csv, particles.star, iterations.csv and
     report.html into the run folder; the page can be opened while the run goes on.
     """
-    refuse_unless_positive({
-        "--diameter": diameter, "--initial-resolution": initial_resolution, "--max-resolution": max_resolution,
-        "--join-resolution": join_resolution, "--tau2-fudge": regularisation, "--shift-range": shift_range,
-        "--memory": memory,
-    })  # fmt: skip
+    refuse_unless_positive(
+        {
+            "--diameter": diameter,
+            "--initial-resolution": initial_resolution,
+            "--max-resolution": max_resolution,
+            "--join-resolution": join_resolution,
+            "--tau2-fudge": regularisation,
+            "--shift-range": shift_range,
+            "--memory": memory,
+        }
+    )
     if poses not in ("global", "local"):
         raise typer.BadParameter(f"expected global or local, got {poses}", param_hint="--poses")
     if mode not in ("likelihood", "max-cc"):
@@ -126,19 +137,39 @@ def refine(
     from verglas.run.refine import refine_files, summary
 
     settings: dict[str, Any] = {
-        "poses": poses, "mode": mode, "initial_resolution_A": initial_resolution,
-        "max_resolution_A": max_resolution, "join_resolution_A": join_resolution, "regularisation": regularisation,
-        "shift_range_A": shift_range, "iterations": iterations, "solvent_mask": not no_mask, "scale": not no_scale,
-        "norm": not no_norm, "seed": seed, "threads": threads,
-    }  # fmt: skip
+        "poses": poses,
+        "mode": mode,
+        "initial_resolution_A": initial_resolution,
+        "max_resolution_A": max_resolution,
+        "join_resolution_A": join_resolution,
+        "regularisation": regularisation,
+        "shift_range_A": shift_range,
+        "iterations": iterations,
+        "solvent_mask": not no_mask,
+        "scale": not no_scale,
+        "norm": not no_norm,
+        "seed": seed,
+        "threads": threads,
+    }
     if classes is not None:
         settings["classes"] = classes
     screen = Screen()
     try:
         found = refine_files(
-            particles, reference or None, symmetry, diameter, stack=stack, out=out, mask=mask, device=device,
-            memory_GB=memory, resume=resume, allow_changes=allow_changes, watcher=screen, **settings,
-        )  # fmt: skip
+            particles,
+            reference or None,
+            symmetry,
+            diameter,
+            stack=stack,
+            out=out,
+            mask=mask,
+            device=device,
+            memory_GB=memory,
+            resume=resume,
+            allow_changes=allow_changes,
+            watcher=screen,
+            **settings,
+        )
     finally:
         screen.close()
     _print(summary(found), out, as_json)

@@ -53,24 +53,49 @@ def register(app: typer.Typer) -> None:
 
         _check(phantom, model, hinge, snr, defocus, noise)
         models = models_of(
-            model or phantom or "C1", box=box, pixel_size_A=pixel_size, diameter_A=diameter, seed=seed,
-            hinge_deg=hinge, assembly=None if assembly.lower() == "none" else assembly,
-        )  # fmt: skip
+            model or phantom or "C1",
+            box=box,
+            pixel_size_A=pixel_size,
+            diameter_A=diameter,
+            seed=seed,
+            hinge_deg=hinge,
+            assembly=None if assembly.lower() == "none" else assembly,
+        )
         with shown_stages(quiet=as_json) as progress:
             particles(
-                models, n, box, pixel_size, snr, out, seed=seed, hide_poses=hide_poses, threads=threads,
-                progress=progress, voltage_kV=voltage, cs_mm=cs, amplitude_contrast=amplitude_contrast, ctf=ctf,
-                defocus_A=defocus, shift_sd_A=shift, envelope_b_factor_A2=b_factor, concentration=preferred,
-                optics_groups=optics_groups, noise_power="coloured" if noise == "coloured" else None,
-            )  # fmt: skip
+                models,
+                n,
+                box,
+                pixel_size,
+                snr,
+                out,
+                seed=seed,
+                hide_poses=hide_poses,
+                threads=threads,
+                progress=progress,
+                voltage_kV=voltage,
+                cs_mm=cs,
+                amplitude_contrast=amplitude_contrast,
+                ctf=ctf,
+                defocus_A=defocus,
+                shift_sd_A=shift,
+                envelope_b_factor_A2=b_factor,
+                concentration=preferred,
+                optics_groups=optics_groups,
+                noise_power="coloured" if noise == "coloured" else None,
+            )
         found = describe(out)
         typer.echo(json.dumps(found, indent=2) if as_json else found["text"])
 
 
 def _check(
-    phantom: str | None, model: list[Path] | None, hinge: float | None, snr: float, defocus: tuple[float, float],
+    phantom: str | None,
+    model: list[Path] | None,
+    hinge: float | None,
+    snr: float,
+    defocus: tuple[float, float],
     noise: str,
-) -> None:  # fmt: skip
+) -> None:
     """Errors of usage, by the option's name."""
     if phantom and model:
         raise typer.BadParameter("give --phantom or --model, not both", param_hint="--model")

@@ -17,8 +17,7 @@ import numpy.typing as npt
 from scipy.spatial.transform import Rotation
 
 from verglas.errors import InputError
-
-FloatArray = npt.NDArray[np.float64]
+from verglas.types.arrays import FloatArray
 
 # A sine of the tilt below this is rounding: rot and psi are then not separate, and rot is set to 0.
 _POLE = 1e-14

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 from scipy.spatial import cKDTree
 
 from verglas.errors import InputError
@@ -16,9 +15,7 @@ from verglas.geometry.healpix import (
     healpix_spacing_deg,
 )
 from verglas.geometry.symmetry import asymmetric_unit, parse_symmetry, symmetry_matrices
-
-FloatArray = npt.NDArray[np.float64]
-IntArray = npt.NDArray[np.int64]
+from verglas.types.arrays import FloatArray, IntArray
 
 # A pixel outside the asymmetric unit is kept when no kept pixel, modulo symmetry, is nearer than this many spacings.
 # With 0.65 no direction is farther from the grid than 1.2 times the full grid's largest gap (2 times without).

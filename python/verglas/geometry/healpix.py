@@ -18,9 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from verglas.errors import InputError
-
-FloatArray = npt.NDArray[np.float64]
-IntArray = npt.NDArray[np.int64]
+from verglas.types.arrays import FloatArray, IntArray
 
 MAX_ORDER = 29
 # Offsets (a, b) of the eight neighbours: SW, W, NW, N, NE, E, SE, S.
@@ -29,19 +27,37 @@ _NEIGHBOURS = ((-1, 0), (-1, 1), (0, 1), (1, 1), (1, 0), (1, -1), (0, -1), (-1, 
 # 0 north, 1 equatorial, 2 south. Over an edge between two faces of one cap the coordinates swap (turned); elsewhere
 # faces join as squares of the plane do. Absent corners are those where three faces meet.
 _STEPS = {
-    (0, 1, 0): (0, 1, 1), (0, 0, 1): (0, -1, 1), (0, 1, 1): (0, 2, 1),
-    (0, 0, -1): (1, 1, 0), (0, -1, 0): (1, 0, 0), (0, -1, -1): (2, 0, 0),
-    (1, 1, 0): (0, 0, 0), (1, 0, 1): (0, -1, 0), (1, 0, -1): (2, 0, 0), (1, -1, 0): (2, -1, 0),
-    (1, 1, -1): (1, 1, 0), (1, -1, 1): (1, -1, 0),
-    (2, 0, -1): (2, 1, 1), (2, -1, 0): (2, -1, 1), (2, -1, -1): (2, 2, 1),
-    (2, 1, 0): (1, 1, 0), (2, 0, 1): (1, 0, 0), (2, 1, 1): (0, 0, 0),
+    (0, 1, 0): (0, 1, 1),
+    (0, 0, 1): (0, -1, 1),
+    (0, 1, 1): (0, 2, 1),
+    (0, 0, -1): (1, 1, 0),
+    (0, -1, 0): (1, 0, 0),
+    (0, -1, -1): (2, 0, 0),
+    (1, 1, 0): (0, 0, 0),
+    (1, 0, 1): (0, -1, 0),
+    (1, 0, -1): (2, 0, 0),
+    (1, -1, 0): (2, -1, 0),
+    (1, 1, -1): (1, 1, 0),
+    (1, -1, 1): (1, -1, 0),
+    (2, 0, -1): (2, 1, 1),
+    (2, -1, 0): (2, -1, 1),
+    (2, -1, -1): (2, 2, 1),
+    (2, 1, 0): (1, 1, 0),
+    (2, 0, 1): (1, 0, 0),
+    (2, 1, 1): (0, 0, 0),
     **{(row, 0, 0): (row, 0, 0) for row in range(3)},
-}  # fmt: skip
-_STEP_TABLE = np.array([[[_STEPS.get((row, da, db), (-1, 0, 0)) for db in (-1, 0, 1)] for da in (-1, 0, 1)]
-                        for row in range(3)])  # fmt: skip
+}
+_STEP_TABLE = np.array(
+    [[[_STEPS.get((row, da, db), (-1, 0, 0)) for db in (-1, 0, 1)] for da in (-1, 0, 1)] for row in range(3)]
+)
 # Masks that spread the 32 low bits of a number to the even bits.
-_SPREAD = ((16, 0x0000FFFF0000FFFF), (8, 0x00FF00FF00FF00FF), (4, 0x0F0F0F0F0F0F0F0F), (2, 0x3333333333333333),
-           (1, 0x5555555555555555))  # fmt: skip
+_SPREAD = (
+    (16, 0x0000FFFF0000FFFF),
+    (8, 0x00FF00FF00FF00FF),
+    (4, 0x0F0F0F0F0F0F0F0F),
+    (2, 0x3333333333333333),
+    (1, 0x5555555555555555),
+)
 
 
 def _checked_order(order: int) -> int:

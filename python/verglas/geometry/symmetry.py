@@ -29,8 +29,7 @@ from scipy.spatial.transform import Rotation
 
 from verglas.errors import InputError
 from verglas.geometry.euler import direction_vectors, euler_to_matrix, matrix_to_euler
-
-FloatArray = npt.NDArray[np.float64]
+from verglas.types.arrays import FloatArray
 
 MAX_FOLD = 360
 _GOLDEN = (1 + 5**0.5) / 2

@@ -3,7 +3,7 @@
 from verglas.image.correlation import correlation_coefficient, ncc
 from verglas.image.normalise import normalise
 from verglas.image.particles import ResampledSource, resample_particles
-from verglas.image.quality import unusable
+from verglas.image.quality import robust_sigma, unusable
 from verglas.image.resample import (
     ResamplePlan,
     bin_pixels,
@@ -30,6 +30,7 @@ __all__ = [
     "plan_resample",
     "resample",
     "resample_particles",
+    "robust_sigma",
     "rotate",
     "shift",
     "unusable",

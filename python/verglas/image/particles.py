@@ -12,7 +12,8 @@ import pandas as pd
 from verglas.errors import InputError
 from verglas.image.resample import ResamplePlan, resample
 from verglas.types import Particles
-from verglas.types.images import ImageSource, IntArray
+from verglas.types.arrays import IntArray
+from verglas.types.images import ImageSource
 
 
 @dataclass(frozen=True)

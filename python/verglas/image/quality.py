@@ -1,4 +1,4 @@
-"""Images that no stage can use."""
+"""Images that no stage can use, and the spread of grey values that outliers do not move."""
 
 from __future__ import annotations
 
@@ -35,3 +35,13 @@ def unusable(images: npt.ArrayLike) -> dict[int, str]:
     constant = finite & (flat.min(axis=1) == flat.max(axis=1))
     reasons.update({int(i): "constant pixels" for i in np.flatnonzero(constant)})
     return reasons
+
+
+def robust_sigma(values: npt.ArrayLike) -> float:
+    """Standard deviation from the median absolute deviation: 1.4826 times it, exact for a normal distribution.
+
+    Where more than half of the values are equal, as in counting data, it is the plain standard deviation.
+    """
+    array = np.asarray(values)
+    spread = float(np.median(np.abs(array - np.median(array))))
+    return 1.4826 * spread if spread > 0 else float(array.std())

@@ -131,8 +131,10 @@ def _from_cs(path: Path) -> pd.DataFrame:
     array = cs.load(path)
     location = cs.location({name: array[name] for name in array.dtype.names or ()})
     if X not in location:
-        raise FormatError(f"{path}: no coordinates: expected location/center_x_frac, location/center_y_frac and "
-                          "location/micrograph_shape (they are often in the passthrough file)")  # fmt: skip
+        raise FormatError(
+            f"{path}: no coordinates: expected location/center_x_frac, location/center_y_frac and "
+            "location/micrograph_shape (they are often in the passthrough file)"
+        )
     return pd.DataFrame(location)
 
 

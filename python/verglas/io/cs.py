@@ -29,8 +29,8 @@ from verglas.io.mrc import PathLike
 from verglas.io.stack import StackSource, build_source, stack_paths
 from verglas.types import Particles, Poses
 from verglas.types import _columns as col
+from verglas.types.arrays import FloatArray
 
-FloatArray = npt.NDArray[np.float64]
 FIELDS_TABLE = "cryosparc_fields"
 
 _POSE, _SHIFT, _SHIFT_PIXEL = "alignments3D/pose", "alignments3D/shift", "alignments3D/psize_A"
@@ -60,18 +60,40 @@ _CONVERTED = {*_LINEAR, *_SHARED, _POSE, _SHIFT, _PATH, _INDEX, _SHAPE, _MICROGR
 
 # what cryoSPARC expects in the slots blob and ctf, and the value of a field nothing is known about
 _EXPECTED: dict[str, tuple[str, tuple[int, ...], Any]] = {
-    "uid": ("<u8", (), None), _PATH: ("S", (), None), _INDEX: ("<u4", (), None), _SHAPE: ("<u4", (2,), None),
-    _PIXEL: ("<f4", (), None), _SIGN: ("<f4", (), 1.0), "blob/import_sig": ("<u8", (), 0),
-    "ctf/type": ("S", (), b"imported"), "ctf/exp_group_id": ("<u4", (), None), "ctf/accel_kv": ("<f4", (), None),
-    "ctf/cs_mm": ("<f4", (), None), "ctf/amp_contrast": ("<f4", (), None), "ctf/df1_A": ("<f4", (), None),
-    "ctf/df2_A": ("<f4", (), None), "ctf/df_angle_rad": ("<f4", (), None), "ctf/phase_shift_rad": ("<f4", (), 0.0),
-    "ctf/scale": ("<f4", (), 1.0), "ctf/scale_const": ("<f4", (), 0.0), "ctf/shift_A": ("<f4", (2,), 0.0),
-    "ctf/tilt_A": ("<f4", (2,), 0.0), "ctf/trefoil_A": ("<f4", (2,), 0.0), "ctf/tetra_A": ("<f4", (4,), 0.0),
-    "ctf/anisomag": ("<f4", (4,), 0.0), "ctf/bfactor": ("<f4", (), 0.0), "alignments3D/split": ("<u4", (), None),
-    _SHIFT: ("<f4", (2,), None), _POSE: ("<f4", (3,), None), _SHIFT_PIXEL: ("<f4", (), None),
-    "alignments3D/class": ("<u4", (), None), _MICROGRAPH: ("S", (), None), _MICROGRAPH_SHAPE: ("<u4", (2,), None),
-    _CENTRE[0]: ("<f4", (), None), _CENTRE[1]: ("<f4", (), None),
-}  # fmt: skip
+    "uid": ("<u8", (), None),
+    _PATH: ("S", (), None),
+    _INDEX: ("<u4", (), None),
+    _SHAPE: ("<u4", (2,), None),
+    _PIXEL: ("<f4", (), None),
+    _SIGN: ("<f4", (), 1.0),
+    "blob/import_sig": ("<u8", (), 0),
+    "ctf/type": ("S", (), b"imported"),
+    "ctf/exp_group_id": ("<u4", (), None),
+    "ctf/accel_kv": ("<f4", (), None),
+    "ctf/cs_mm": ("<f4", (), None),
+    "ctf/amp_contrast": ("<f4", (), None),
+    "ctf/df1_A": ("<f4", (), None),
+    "ctf/df2_A": ("<f4", (), None),
+    "ctf/df_angle_rad": ("<f4", (), None),
+    "ctf/phase_shift_rad": ("<f4", (), 0.0),
+    "ctf/scale": ("<f4", (), 1.0),
+    "ctf/scale_const": ("<f4", (), 0.0),
+    "ctf/shift_A": ("<f4", (2,), 0.0),
+    "ctf/tilt_A": ("<f4", (2,), 0.0),
+    "ctf/trefoil_A": ("<f4", (2,), 0.0),
+    "ctf/tetra_A": ("<f4", (4,), 0.0),
+    "ctf/anisomag": ("<f4", (4,), 0.0),
+    "ctf/bfactor": ("<f4", (), 0.0),
+    "alignments3D/split": ("<u4", (), None),
+    _SHIFT: ("<f4", (2,), None),
+    _POSE: ("<f4", (3,), None),
+    _SHIFT_PIXEL: ("<f4", (), None),
+    "alignments3D/class": ("<u4", (), None),
+    _MICROGRAPH: ("S", (), None),
+    _MICROGRAPH_SHAPE: ("<u4", (2,), None),
+    _CENTRE[0]: ("<f4", (), None),
+    _CENTRE[1]: ("<f4", (), None),
+}
 _NOT_TRANSLATED = ("rlnBeamTiltX", "rlnBeamTiltY", "rlnOddZernike", "rlnEvenZernike", "rlnMagMat00")
 
 
@@ -104,8 +126,9 @@ def load(path: PathLike) -> npt.NDArray[Any]:
     except (ValueError, OSError, EOFError) as error:
         raise FormatError(f"{path}: not a NumPy file as cryoSPARC writes it ({error})") from None
     if array.dtype.names is None or array.ndim != 1:
-        raise FormatError(f"{path}: expected a structured array with one row per particle, got {array.dtype} "
-                          f"of shape {array.shape}")  # fmt: skip
+        raise FormatError(
+            f"{path}: expected a structured array with one row per particle, got {array.dtype} of shape {array.shape}"
+        )
     return array
 
 
@@ -121,8 +144,9 @@ def read_cs(
     table, optics = _tables(path, columns, len(array))
     source = _source(path, columns, table, stack, path_map)
     tables = {"optics": optics, "particles": table, FIELDS_TABLE: fields}
-    return Particles(table, source, optics_table=optics if len(optics.columns) else None, tables=tables,
-                     where=str(path))  # fmt: skip
+    return Particles(
+        table, source, optics_table=optics if len(optics.columns) else None, tables=tables, where=str(path)
+    )
 
 
 def _joined(path: Path, columns: Mapping[str, Any], passthrough: Path) -> dict[str, Any]:
@@ -204,8 +228,10 @@ def _optics(columns: Mapping[str, Any], n: int) -> tuple[dict[str, Any], npt.NDA
     first, group = np.unique(np.column_stack(keys), axis=0, return_index=True, return_inverse=True)[1:]
     rank = np.argsort(np.argsort(first))
     first = np.sort(first)
-    made: dict[str, Any] = {"rlnOpticsGroupName": [f"opticsGroup{i + 1}" for i in range(len(first))],
-                            "rlnOpticsGroup": np.arange(1, len(first) + 1)}  # fmt: skip
+    made: dict[str, Any] = {
+        "rlnOpticsGroupName": [f"opticsGroup{i + 1}" for i in range(len(first))],
+        "rlnOpticsGroup": np.arange(1, len(first) + 1),
+    }
     made.update({label: values[first] for label, values in shared.items()})
     if _SHAPE in columns:
         made["rlnImageDimensionality"] = np.full(len(first), 2)
@@ -230,12 +256,18 @@ def _keep(field: str, values: npt.NDArray[Any], table: dict[str, Any], optics: d
 
 
 def _source(
-    path: Path, columns: Mapping[str, Any], table: pd.DataFrame, stack: PathLike | None,
+    path: Path,
+    columns: Mapping[str, Any],
+    table: pd.DataFrame,
+    stack: PathLike | None,
     path_map: Mapping[str, str] | None,
-) -> StackSource | None:  # fmt: skip
+) -> StackSource | None:
     if _PATH not in columns or _INDEX not in columns:
-        warnings.warn(f"{path}: no {_PATH} and {_INDEX}: metadata without images (is there a passthrough file?)",
-                      VerglasWarning, stacklevel=4)  # fmt: skip
+        warnings.warn(
+            f"{path}: no {_PATH} and {_INDEX}: metadata without images (is there a passthrough file?)",
+            VerglasWarning,
+            stacklevel=4,
+        )
         return None
     stacks, stack_of = np.unique(columns[_PATH], return_inverse=True)
     names = [str(name).removeprefix(">") for name in _text(stacks)]
@@ -344,9 +376,12 @@ def _uids(table: pd.DataFrame) -> npt.NDArray[np.uint64]:
         return np.arange(1, len(table) + 1, dtype=np.uint64)
     again = table.groupby("rlnImageName", sort=False).cumcount()
     return np.array(
-        [int.from_bytes(hashlib.blake2b(f"{name}#{i}".encode(), digest_size=8).digest(), "little")
-         for name, i in zip(table["rlnImageName"], again, strict=True)], dtype=np.uint64,
-    )  # fmt: skip
+        [
+            int.from_bytes(hashlib.blake2b(f"{name}#{i}".encode(), digest_size=8).digest(), "little")
+            for name, i in zip(table["rlnImageName"], again, strict=True)
+        ],
+        dtype=np.uint64,
+    )
 
 
 def _leftover(path: Path, particles: Particles, used: set[str]) -> dict[str, Any]:
@@ -373,8 +408,11 @@ def _leftover(path: Path, particles: Particles, used: set[str]) -> dict[str, Any
                 fields[f"star_optics/{label}"] = _plain(optics[label])[group]
         ignored = [label for label in _NOT_TRANSLATED if label in optics]
         if ignored:
-            warnings.warn(f"{path}: {', '.join(ignored)} are kept as star_optics/ fields; cryoSPARC ignores them",
-                          VerglasWarning, stacklevel=4)  # fmt: skip
+            warnings.warn(
+                f"{path}: {', '.join(ignored)} are kept as star_optics/ fields; cryoSPARC ignores them",
+                VerglasWarning,
+                stacklevel=4,
+            )
     return fields
 
 

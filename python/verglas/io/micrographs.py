@@ -28,11 +28,19 @@ _SUFFIXES = (".tif", ".tiff", ".mrc", ".map")
 _PACKED = ("", ".gz", ".bz2")
 # Header of a plain table of defoci -> label
 _PLAIN = {
-    "micrograph": MICROGRAPH, "micrograph_name": MICROGRAPH, "image": MICROGRAPH, "filename": MICROGRAPH,
-    "defocus_u_a": "rlnDefocusU", "defocus_v_a": "rlnDefocusV", "defocus_angle_deg": "rlnDefocusAngle",
-    "astigmatism_angle_deg": "rlnDefocusAngle", "phase_shift_deg": "rlnPhaseShift", "voltage_kv": "rlnVoltage",
-    "cs_mm": "rlnSphericalAberration", "amplitude_contrast": "rlnAmplitudeContrast",
-}  # fmt: skip
+    "micrograph": MICROGRAPH,
+    "micrograph_name": MICROGRAPH,
+    "image": MICROGRAPH,
+    "filename": MICROGRAPH,
+    "defocus_u_a": "rlnDefocusU",
+    "defocus_v_a": "rlnDefocusV",
+    "defocus_angle_deg": "rlnDefocusAngle",
+    "astigmatism_angle_deg": "rlnDefocusAngle",
+    "phase_shift_deg": "rlnPhaseShift",
+    "voltage_kv": "rlnVoltage",
+    "cs_mm": "rlnSphericalAberration",
+    "amplitude_contrast": "rlnAmplitudeContrast",
+}
 
 
 def find_micrographs(source: PathLike | Iterable[PathLike]) -> pd.DataFrame:
@@ -152,11 +160,14 @@ def optics_of(table: pd.DataFrame) -> tuple[pd.DataFrame, np.ndarray]:
     group = keys.groupby(labels, sort=False).ngroup().to_numpy() if labels else np.zeros(len(table), np.int64)
     first = np.unique(group, return_index=True)[1]
     count = len(first)
-    optics = pd.DataFrame({
-        "rlnOpticsGroupName": table["rlnOpticsGroupName"].to_numpy()[first] if "rlnOpticsGroupName" in table
-        else [f"opticsGroup{i + 1}" for i in range(count)],
-        "rlnOpticsGroup": np.arange(1, count + 1),
-    })  # fmt: skip
+    optics = pd.DataFrame(
+        {
+            "rlnOpticsGroupName": table["rlnOpticsGroupName"].to_numpy()[first]
+            if "rlnOpticsGroupName" in table
+            else [f"opticsGroup{i + 1}" for i in range(count)],
+            "rlnOpticsGroup": np.arange(1, count + 1),
+        }
+    )
     for label in labels:
         if label != "rlnOpticsGroupName":
             optics[label] = table[label].to_numpy(np.float64)[first]
@@ -203,8 +214,11 @@ def read_ctf_table(path: PathLike) -> pd.DataFrame:
 def _plain_ctf(path: Path) -> pd.DataFrame:
     if not path.is_file():
         raise FormatError(f"{path}: is a folder, expected a file" if path.is_dir() else f"{path}: no such file")
-    lines = [(n, line) for n, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), 1)
-             if line.strip() and not line.lstrip().startswith("#")]  # fmt: skip
+    lines = [
+        (n, line)
+        for n, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), 1)
+        if line.strip() and not line.lstrip().startswith("#")
+    ]
     if not lines:
         raise FormatError(f"{path}: no rows")
     mark = next((m for m in ("\t", ",", ";") if m in lines[0][1]), None)

@@ -21,8 +21,7 @@ from verglas.errors import FormatError, InputError, VerglasWarning
 from verglas.io.atomic import atomic_path
 from verglas.io.mrc_header import PACKED_4BIT, MrcHeader, PathLike, check_size, compression_of, open_plain, read_header
 from verglas.types import Map
-
-IntArray = npt.NDArray[np.int64]
+from verglas.types.arrays import IntArray
 
 _SAME_PIXEL = 1e-3  # relative; headers are float32 and often rounded to three decimals
 
@@ -187,8 +186,11 @@ def _map_pixel(header: MrcHeader, given: float | None) -> float:
     known = header.voxel_A[0]
     if given is not None:
         if known and abs(known / given - 1) > _SAME_PIXEL:
-            warnings.warn(f"{header.path}: pixel size {known:.6g} A in the header, {given:g} A used as asked",
-                          VerglasWarning, stacklevel=3)  # fmt: skip
+            warnings.warn(
+                f"{header.path}: pixel size {known:.6g} A in the header, {given:g} A used as asked",
+                VerglasWarning,
+                stacklevel=3,
+            )
         return float(given)
     if min(header.voxel_A) <= 0:
         raise InputError(f"{header.path}: the header has no pixel size; give pixel_size_A")
@@ -241,8 +243,14 @@ def _mark_4bit(header: Any, nx: int, pixel_size_A: float) -> None:
     header.cella.x = nx * pixel_size_A
 
 
-_DTYPES: dict[str, Any] = {"float32": np.float32, "float16": np.float16, "int8": np.int8, "int16": np.int16,
-                           "uint16": np.uint16, "uint4": np.uint8}  # fmt: skip
+_DTYPES: dict[str, Any] = {
+    "float32": np.float32,
+    "float16": np.float16,
+    "int8": np.int8,
+    "int16": np.int16,
+    "uint16": np.uint16,
+    "uint4": np.uint8,
+}
 
 
 def _as_stored(data: npt.NDArray[Any], dtype: str, what: str) -> npt.NDArray[Any]:

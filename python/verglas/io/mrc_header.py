@@ -142,13 +142,24 @@ def _parse_header(path: Path, raw: bytes) -> MrcHeader:
     axes = tuple(int(h[k]) for k in ("mapc", "mapr", "maps"))
     if sorted(axes) != [1, 2, 3]:
         if any(axes):
-            warnings.warn(f"{path}: axis order {axes} in the header is no permutation of 1, 2, 3; taken as x, y, z",
-                          VerglasWarning, stacklevel=4)  # fmt: skip
+            warnings.warn(
+                f"{path}: axis order {axes} in the header is no permutation of 1, 2, 3; taken as x, y, z",
+                VerglasWarning,
+                stacklevel=4,
+            )
         axes = (1, 2, 3)
     dtype = np.dtype("u1" if mode == PACKED_4BIT or (mode == 0 and _unsigned_bytes(raw, order)) else _MODES[mode])
     stored = dtype.newbyteorder(cast(Any, order)).str
-    return MrcHeader(path, cast(Any, shape), mode, stored, _HEADER_BYTES + int(h["nsymbt"]), voxel,
-                     cast(Any, origin), cast(Any, axes))  # fmt: skip
+    return MrcHeader(
+        path,
+        cast(Any, shape),
+        mode,
+        stored,
+        _HEADER_BYTES + int(h["nsymbt"]),
+        voxel,
+        cast(Any, origin),
+        cast(Any, axes),
+    )
 
 
 def _byte_order(path: Path, raw: bytes) -> str:

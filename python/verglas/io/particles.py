@@ -91,12 +91,18 @@ def read_particles(
     pixel = col.pixel_sizes_A(parts)
     if optics is None and "rlnOpticsGroup" in table:
         lost = "" if pixel is not None else "; pixel size, voltage and Cs are unknown unless that table has them"
-        warnings.warn(f"{where}: table '{name}' has optics groups but there is no optics table{lost}",
-                      VerglasWarning, stacklevel=2)  # fmt: skip
+        warnings.warn(
+            f"{where}: table '{name}' has optics groups but there is no optics table{lost}",
+            VerglasWarning,
+            stacklevel=2,
+        )
     source = source_from_names(
-        table[IMAGE].to_numpy(dtype=object), stack_paths([path.parent], stack, path_map),
-        parts.value("rlnImageSize", optics_first=True), pixel, where,
-    )  # fmt: skip
+        table[IMAGE].to_numpy(dtype=object),
+        stack_paths([path.parent], stack, path_map),
+        parts.value("rlnImageSize", optics_first=True),
+        pixel,
+        where,
+    )
     if source.joined:
         table = table.assign(**{IMAGE: [f"{i + 1:06d}@{source.names[0]}" for i in source.frame]})
     return Particles(table, source, optics_table=optics, tables=tables, table_name=name, where=where)
@@ -106,8 +112,10 @@ def _particle_table(path: Path, tables: Mapping[str, Any]) -> str:
     names = [name for name, table in tables.items() if IMAGE in table]
     if len(names) == 1:
         return names[0]
-    have = "; ".join(f"'{name}' has {', '.join(list(table)[:6])}{', ...' if len(table) > 6 else ''}"
-                     for name, table in tables.items())  # fmt: skip
+    have = "; ".join(
+        f"'{name}' has {', '.join(list(table)[:6])}{', ...' if len(table) > 6 else ''}"
+        for name, table in tables.items()
+    )
     if not names:
         raise FormatError(f"{path}: no table has the column rlnImageName, so there are no particles in it ({have})")
     raise FormatError(f"{path}: several tables have the column rlnImageName: {', '.join(names)}; split the file")
@@ -204,10 +212,14 @@ def _renamed(particles: Particles, folder: Path) -> Particles:
     if IMAGE in particles.table:
         old = [(text, text.partition("@")[0] if "@" in text else "1") for text in particles.table[IMAGE]]
     else:
-        old = [(f"{f + 1:06d}@{source.names[s]}", f"{f + 1:06d}")
-               for s, f in zip(source.stack_of, source.frame, strict=True)]  # fmt: skip
-    written = [f"{index}@{new[s]}" if s in new else text
-               for (text, index), s in zip(old, source.stack_of.tolist(), strict=True)]  # fmt: skip
+        old = [
+            (f"{f + 1:06d}@{source.names[s]}", f"{f + 1:06d}")
+            for s, f in zip(source.stack_of, source.frame, strict=True)
+        ]
+    written = [
+        f"{index}@{new[s]}" if s in new else text
+        for (text, index), s in zip(old, source.stack_of.tolist(), strict=True)
+    ]
     return particles.with_columns(**{IMAGE: written})
 
 
@@ -237,8 +249,11 @@ def _with_optics_table(particles: Particles) -> tuple[pd.DataFrame, pd.DataFrame
         shared[label] = parts.value(label, optics_first=False)
     known = {label: values for label, values in shared.items() if values is not None}
     if "rlnImagePixelSize" not in known or not len(particles):
-        warnings.warn(f"{particles.where}: written without an optics table, since the pixel size is unknown",
-                      VerglasWarning, stacklevel=4)  # fmt: skip
+        warnings.warn(
+            f"{particles.where}: written without an optics table, since the pixel size is unknown",
+            VerglasWarning,
+            stacklevel=4,
+        )
         return particles.table, None
     if "rlnOpticsGroup" in particles.table:
         known["rlnOpticsGroup"] = parts.value("rlnOpticsGroup", optics_first=False)
@@ -247,8 +262,10 @@ def _with_optics_table(particles: Particles) -> tuple[pd.DataFrame, pd.DataFrame
     rank = np.argsort(np.argsort(first))
     number = rank[group.ravel()] + 1
     first = np.sort(first)
-    made: dict[str, Any] = {"rlnOpticsGroupName": [f"opticsGroup{i + 1}" for i in range(len(first))],
-                            "rlnOpticsGroup": np.arange(1, len(first) + 1)}  # fmt: skip
+    made: dict[str, Any] = {
+        "rlnOpticsGroupName": [f"opticsGroup{i + 1}" for i in range(len(first))],
+        "rlnOpticsGroup": np.arange(1, len(first) + 1),
+    }
     made.update({label: values[first] for label, values in known.items() if label != "rlnOpticsGroup"})
     if "rlnImageSize" not in made and particles.source is not None:
         try:

@@ -14,8 +14,7 @@ import numpy.typing as npt
 
 from verglas.errors import FormatError, InputError, VerglasWarning
 from verglas.io.mrc import MrcHeader, PathLike, read_header, read_sections
-
-IntArray = npt.NDArray[np.int64]
+from verglas.types.arrays import IntArray
 
 _SAME_PIXEL = 1e-3  # relative: rounding of header and metadata
 _RECALIBRATED = 0.05  # relative: up to here a pixel size may have been recalibrated since the stack was written
@@ -137,13 +136,17 @@ class StackSource:
         if not np.isfinite(said) or (known and abs(known / said - 1) <= _SAME_PIXEL):
             return
         if known in (0.0, 1.0):
-            self._warn(f"header pixel size {known:g}",
-                       f"{header.path}: pixel size {known:g} A in the header, which stands for unknown; "
-                       f"{said:.6g} A of {self.where} is used")  # fmt: skip
+            self._warn(
+                f"header pixel size {known:g}",
+                f"{header.path}: pixel size {known:g} A in the header, which stands for unknown; "
+                f"{said:.6g} A of {self.where} is used",
+            )
         elif abs(known / said - 1) <= _RECALIBRATED:
-            self._warn("recalibrated",
-                       f"{header.path}: pixel size {known:.6g} A in the header but {said:.6g} A in {self.where}, "
-                       "which is used (a recalibration?)")  # fmt: skip
+            self._warn(
+                "recalibrated",
+                f"{header.path}: pixel size {known:.6g} A in the header but {said:.6g} A in {self.where}, "
+                "which is used (a recalibration?)",
+            )
         else:
             raise FormatError(
                 f"{self.where}: pixel size {said:.6g} A, but {header.path} has {known:.6g} A in its header; "
@@ -196,9 +199,12 @@ class StackSource:
 
 
 def source_from_names(
-    image_names: npt.NDArray[Any], paths: StackPaths, box: npt.NDArray[Any] | None, pixel_A: npt.NDArray[Any] | None,
+    image_names: npt.NDArray[Any],
+    paths: StackPaths,
+    box: npt.NDArray[Any] | None,
+    pixel_A: npt.NDArray[Any] | None,
     where: str,
-) -> StackSource:  # fmt: skip
+) -> StackSource:
     """A source from a column of ``index@stack`` (index from 1; a bare name is image 1).
 
     ``box`` and ``pixel_A`` are the metadata's values per particle, or None.
@@ -208,9 +214,14 @@ def source_from_names(
 
 
 def build_source(
-    names: Sequence[str], stack_of: npt.NDArray[Any], frame: IntArray, paths: StackPaths,
-    box: npt.NDArray[Any] | None, pixel_A: npt.NDArray[Any] | None, where: str,
-) -> StackSource:  # fmt: skip
+    names: Sequence[str],
+    stack_of: npt.NDArray[Any],
+    frame: IntArray,
+    paths: StackPaths,
+    box: npt.NDArray[Any] | None,
+    pixel_A: npt.NDArray[Any] | None,
+    where: str,
+) -> StackSource:
     """A source from columns; rows of one stack must agree on box and pixel size."""
     stack_of, joined = np.asarray(stack_of, dtype=np.int32), False
     if paths.stack is not None and paths.stack.is_file():
@@ -218,11 +229,16 @@ def build_source(
         names, stack_of, frame = _in_one_stack(named, stack_of, frame, paths, where)
         joined = names is not named
     return StackSource(
-        names, stack_of, frame, paths,
+        names,
+        stack_of,
+        frame,
+        paths,
         _agreed(box, stack_of, names, "rlnImageSize", where),
         _agreed(pixel_A, stack_of, names, "rlnImagePixelSize", where),
-        where, np.arange(len(frame), dtype=np.int64), joined,
-    )  # fmt: skip
+        where,
+        np.arange(len(frame), dtype=np.int64),
+        joined,
+    )
 
 
 def _in_one_stack(
@@ -247,8 +263,9 @@ def _in_one_stack(
     if not np.array_equal(np.sort(frame), np.arange(n)):
         warnings.warn(
             f"{where} names {len(set(several))} stacks: images of {paths.stack} are taken in the order of the rows",
-            VerglasWarning, stacklevel=5,
-        )  # fmt: skip
+            VerglasWarning,
+            stacklevel=5,
+        )
         frame = np.arange(n, dtype=np.int64)
     one = os.path.relpath(paths.stack.resolve(), paths.roots[0]).replace(os.sep, "/")
     return [one], np.zeros(n, np.int32), frame
@@ -269,8 +286,9 @@ def _split(image_names: npt.NDArray[Any], where: str) -> tuple[list[str], IntArr
             except ValueError:
                 frames[i] = -1
             if frames[i] < 0:
-                raise FormatError(f"{where}, rlnImageName of row {i} (from 0): {text!r}: "
-                                  "expected index@stack with an index from 1")  # fmt: skip
+                raise FormatError(
+                    f"{where}, rlnImageName of row {i} (from 0): {text!r}: expected index@stack with an index from 1"
+                )
         if not name:
             raise FormatError(f"{where}, rlnImageName of row {i} (from 0): {text!r} names no stack")
         codes[i] = numbers.setdefault(name, len(numbers))

@@ -227,8 +227,10 @@ def _tokens(line: bytes, where: str) -> list[bytes]:
         quoted = word[:1] in b"'\"" and len(word) > 1 and word[:1] == word[-1:]
         inside = word[1:-1] if quoted else word
         if re.search(rb"['\"]" if quoted else rb"['\"#]", inside):
-            raise FormatError(f"{where}: {word.decode(errors='replace')}: a quote or # inside a value cannot be read "
-                              "reliably; rename what it names")  # fmt: skip
+            raise FormatError(
+                f"{where}: {word.decode(errors='replace')}: a quote or # inside a value cannot be read "
+                "reliably; rename what it names"
+            )
         words.append(word)
     return words
 
@@ -265,9 +267,17 @@ def parse_block(path: Path, block: Block, text: mmap.mmap) -> pd.DataFrame | dic
     with open(path, "rb", buffering=0) as handle:
         table = pd.read_csv(
             io.BufferedReader(_Region(handle, block.rows_at, block.end), 1 << 20),
-            sep=r"\s+", header=None, names=block.labels, index_col=False, comment="#", engine="c",
-            dtype=dict.fromkeys(as_text, str), keep_default_na=False, na_values=_NA, low_memory=False,
-        )  # fmt: skip
+            sep=r"\s+",
+            header=None,
+            names=block.labels,
+            index_col=False,
+            comment="#",
+            engine="c",
+            dtype=dict.fromkeys(as_text, str),
+            keep_default_na=False,
+            na_values=_NA,
+            low_memory=False,
+        )
     for label in table.columns:
         if label not in as_text and not pd.api.types.is_numeric_dtype(table[label]):
             with contextlib.suppress(ValueError):
@@ -317,8 +327,16 @@ def write_loop(out: Any, name: str, table: pd.DataFrame) -> None:
             blank = [isinstance(v, str) and (" " in v or not v) for v in table[label]]
             if any(blank):
                 quoted[label] = [f'"{v}"' if b else v for v, b in zip(table[label], blank, strict=True)]
-    quoted.to_csv(out, sep="\t", header=False, index=False, float_format=_FLOAT, na_rep="nan", quoting=csv.QUOTE_NONE,
-                  chunksize=50_000)  # fmt: skip
+    quoted.to_csv(
+        out,
+        sep="\t",
+        header=False,
+        index=False,
+        float_format=_FLOAT,
+        na_rep="nan",
+        quoting=csv.QUOTE_NONE,
+        chunksize=50_000,
+    )
     out.write("\n\n")
 
 
@@ -333,8 +351,14 @@ def _check_text(path: PathLike, name: str, table: pd.DataFrame | Mapping[str, An
         texts = [value for value in pd.unique(pd.Series(values)) if isinstance(value, str)]
         bad = [value for value in texts if _UNSAFE.search(value)]
         # a row that starts so would be taken for a label, or a lone value for a table
-        bad += [value for value in texts if number == 0 and (value.startswith("_") or value[:5] in ("data_", "loop_"))
-                and isinstance(table, pd.DataFrame) and (value[0] == "_" or table.shape[1] == 1)]  # fmt: skip
+        bad += [
+            value
+            for value in texts
+            if number == 0
+            and (value.startswith("_") or value[:5] in ("data_", "loop_"))
+            and isinstance(table, pd.DataFrame)
+            and (value[0] == "_" or table.shape[1] == 1)
+        ]
         if bad:
             raise InputError(
                 f"cannot write {path}: table '{name}', column {label}: {bad[0]!r} would be misread in a STAR file: it "

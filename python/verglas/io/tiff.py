@@ -61,8 +61,11 @@ def read_micrograph(path: PathLike, pixel_size_A: float | None = None, *, flip_y
         known = header.pixel_size_A or float("nan")
     if pixel_size_A is not None:
         if np.isfinite(known) and abs(known / pixel_size_A - 1) > 1e-3:
-            warnings.warn(f"{path}: pixel size {known:.6g} A in the file, {pixel_size_A:g} A used as asked",
-                          VerglasWarning, stacklevel=2)  # fmt: skip
+            warnings.warn(
+                f"{path}: pixel size {known:.6g} A in the file, {pixel_size_A:g} A used as asked",
+                VerglasWarning,
+                stacklevel=2,
+            )
         known = float(pixel_size_A)
     return Micrograph(data[::-1] if flip_y else data, known, path.name)
 

@@ -11,11 +11,11 @@ import numpy.typing as npt
 from verglas.ops._cuda_polar import DeviceArray, TileLayout, free_bytes, tables, weigh
 from verglas.ops._images import PolarImages
 from verglas.ops.polar import PolarGrid
+from verglas.types.arrays import IntArray
 
 if TYPE_CHECKING:
     from verglas._cuda_arrays import CudaSession
 
-IntArray = npt.NDArray[np.int64]
 _TILE_SHARE = 0.3  # of the free memory, for the tiles of one batch of images
 
 
@@ -32,8 +32,10 @@ class Tasks:
 
     def check(self, n: int, n_slices: int, n_psi: int) -> None:
         """As the core refuses them."""
-        for name, offsets, total in (("task_offsets", self.offsets, len(self.slice)),
-                                     ("shift_offsets", self.shift_offsets, len(self.shifts))):  # fmt: skip
+        for name, offsets, total in (
+            ("task_offsets", self.offsets, len(self.slice)),
+            ("shift_offsets", self.shift_offsets, len(self.shifts)),
+        ):
             if len(offsets) != n + 1 or offsets[0] != 0 or offsets[-1] != total or (np.diff(offsets) < 0).any():
                 raise ValueError(f"{name}: expected {n + 1} rising offsets from 0 to {total}")
         for name, values, most in (("task_slice", self.slice, n_slices), ("task_psi", self.psi, n_psi)):
@@ -89,9 +91,13 @@ def _rows(tasks: Tasks, begin: int, end: int) -> Tasks:
     mine = slice(tasks.offsets[begin], tasks.offsets[end])
     shifts = slice(tasks.shift_offsets[begin], tasks.shift_offsets[end])
     return Tasks(
-        tasks.offsets[begin : end + 1] - tasks.offsets[begin], tasks.slice[mine], tasks.opposite[mine],
-        tasks.psi[mine], tasks.shift_offsets[begin : end + 1] - tasks.shift_offsets[begin], tasks.shifts[shifts],
-    )  # fmt: skip
+        tasks.offsets[begin : end + 1] - tasks.offsets[begin],
+        tasks.slice[mine],
+        tasks.opposite[mine],
+        tasks.psi[mine],
+        tasks.shift_offsets[begin : end + 1] - tasks.shift_offsets[begin],
+        tasks.shifts[shifts],
+    )
 
 
 def _columns(tasks: Tasks, tile: int) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float32], IntArray]:
@@ -125,13 +131,21 @@ def _batch(job: Job, layout: TileLayout, images: PolarImages, tasks: Tasks, scor
             tables(grid, cuda), layout.native, y, array(image, np.int32), array(shifts, np.float32), columns, stream
         )
         problem = {
-            "n_power": n_power, "n_psi": n_psi, "most_tiles": int(np.diff(first_tile).max()),
-            "harmonics": slices.harmonics, "power": slices.power, "cp": cp, "columns": columns,
+            "n_power": n_power,
+            "n_psi": n_psi,
+            "most_tiles": int(np.diff(first_tile).max()),
+            "harmonics": slices.harmonics,
+            "power": slices.power,
+            "cp": cp,
+            "columns": columns,
             "circle": array(np.stack([np.cos(angle), np.sin(angle)], axis=1), np.float32),
-            "first_tile": array(first_tile, np.int64), "n_shifts": array(counts, np.int64),
+            "first_tile": array(first_tile, np.int64),
+            "n_shifts": array(counts, np.int64),
             "first_task": array(tasks.offsets, np.int64),
             "first_score": array(_concatenated(np.diff(tasks.offsets) * counts), np.int64),
-            "psi": array(tasks.psi, np.int32), "run": array(np.append(starts, len(entry)), np.int64),
-            "run_image": array(owner[starts], np.int32), "run_entry": array(entry[starts], np.int32),
-        }  # fmt: skip
+            "psi": array(tasks.psi, np.int32),
+            "run": array(np.append(starts, len(entry)), np.int64),
+            "run_image": array(owner[starts], np.int32),
+            "run_entry": array(entry[starts], np.int32),
+        }
         cuda.kernels.score_cells(tables(grid, cuda), layout.native, problem, scores, stream)

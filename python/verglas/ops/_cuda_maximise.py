@@ -88,9 +88,13 @@ class CudaMaximisePlan:
             self.power = self.cuda.array(power, np.complex64)
 
     def add(
-        self, images: PolarImages, pixel_size_A: float, shifts: npt.NDArray[np.float32], candidates: Candidates,
+        self,
+        images: PolarImages,
+        pixel_size_A: float,
+        shifts: npt.NDArray[np.float32],
+        candidates: Candidates,
         residuals: tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]] | None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         """Add images, as many at a time as memory allows; residuals (cross, power) are on the host, added to."""
         _check(candidates, len(images), len(shifts))
         ours = (candidates.slice >= 0) & (candidates.slice < self.n_slices) & (candidates.gamma > 0)
@@ -99,8 +103,15 @@ class CudaMaximisePlan:
         for begin, end in self._chunks(image[ours], len(images)):
             mine = np.flatnonzero(ours & (image >= begin) & (image < end))
             if mine.size:
-                self._add_chunk(images[begin:end], pixel_size_A, shifts, candidates, mine, image[mine] - begin, None
-                                if residuals is None else tuple(r[begin:end] for r in residuals))  # fmt: skip
+                self._add_chunk(
+                    images[begin:end],
+                    pixel_size_A,
+                    shifts,
+                    candidates,
+                    mine,
+                    image[mine] - begin,
+                    None if residuals is None else tuple(r[begin:end] for r in residuals),
+                )
 
     def slices(self, index: npt.NDArray[np.int64]) -> tuple[DeviceArray, DeviceArray]:
         """Sums of slices as polar samples, on the device."""
@@ -110,9 +121,14 @@ class CudaMaximisePlan:
         with cuda.active() as stream:
             values, weights = cuda.cupy.empty(shape, np.complex64), cuda.cupy.empty(shape, np.float32)
             cuda.kernels.maximise_slices(
-                tables(self.grid, cuda), self.numerator, self.denominator, cuda.array(index, np.int64), values,
-                weights, stream,
-            )  # fmt: skip
+                tables(self.grid, cuda),
+                self.numerator,
+                self.denominator,
+                cuda.array(index, np.int64),
+                values,
+                weights,
+                stream,
+            )
         return values, weights
 
     # -- one chunk ------------------------------------------------------------------------------------------------
@@ -134,9 +150,15 @@ class CudaMaximisePlan:
         return chunks
 
     def _add_chunk(
-        self, images: PolarImages, pixel_size_A: float, shifts: npt.NDArray[np.float32], candidates: Candidates,
-        mine: npt.NDArray[np.int64], image: npt.NDArray[np.int64], residuals: Any,
-    ) -> None:  # fmt: skip
+        self,
+        images: PolarImages,
+        pixel_size_A: float,
+        shifts: npt.NDArray[np.float32],
+        candidates: Candidates,
+        mine: npt.NDArray[np.int64],
+        image: npt.NDArray[np.int64],
+        residuals: Any,
+    ) -> None:
         cuda, cupy, g = self.cuda, self.cuda.cupy, self.grid
         with cuda.active() as stream:
             found = self._sorted(candidates, mine, image, len(images), len(shifts))
@@ -149,13 +171,18 @@ class CudaMaximisePlan:
             groups, chunks = len(found.terms["image"]), g.max_m // cuda.kernels.HARMONIC_CHUNK + 1
             reference = residuals is not None
             arrays = {
-                "n_power": self.n_power, "b": b, "h": h, "inv_sigma2": images.inv_sigma2,
+                "n_power": self.n_power,
+                "b": b,
+                "h": h,
+                "inv_sigma2": images.inv_sigma2,
                 "factors": cupy.empty((len(found.terms["column"]), g.max_m + 1), np.complex64),
-                "numerator": self.numerator, "denominator": self.denominator,
-                "harmonics": self.harmonics if reference else None, "power": self.power if reference else None,
+                "numerator": self.numerator,
+                "denominator": self.denominator,
+                "harmonics": self.harmonics if reference else None,
+                "power": self.power if reference else None,
                 "cross": cupy.empty((groups, chunks, g.n_rings), np.float64) if reference else None,
                 "power_sum": cupy.empty((groups, g.n_rings), np.float64) if reference else None,
-            }  # fmt: skip
+            }
             cuda.kernels.maximise_add(tables(g, cuda), found.terms, arrays, stream)
             if reference:
                 self._add_residuals(found, arrays, residuals, stream)
@@ -192,12 +219,16 @@ class CudaMaximisePlan:
         first = cupy.zeros(n + 1, np.int64)
         first[1:] = cupy.cumsum(counts)
         terms = {
-            "psi_turns": psi / (2 * np.pi), "gamma": gamma, "first_entry": entry.astype(np.int32),
+            "psi_turns": psi / (2 * np.pi),
+            "gamma": gamma,
+            "first_entry": entry.astype(np.int32),
             "column": column.reshape(-1).astype(np.int32),
-            "opposite": (of_term // n_shifts % 2).astype(np.uint8), "first_term": term.astype(np.int32),
-            "image": of_image, "first_group": group.astype(np.int32),
+            "opposite": (of_term // n_shifts % 2).astype(np.uint8),
+            "first_term": term.astype(np.int32),
+            "image": of_image,
+            "first_group": group.astype(np.int32),
             "slice": (of_group[group[:-1]] // n).astype(np.int32),
-        }  # fmt: skip
+        }
         return _Sorted(
             terms, (columns // n_shifts).astype(np.int32), columns % n_shifts, by_image.astype(np.int32), first
         )

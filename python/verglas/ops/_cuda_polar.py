@@ -39,12 +39,16 @@ def tables(grid: PolarGrid, cuda: CudaSession) -> Any:
     if key not in kept:
         theta = 2 * np.pi * np.arange(grid.n_theta // 2) / grid.n_theta
         arrays = {
-            "radii": cuda.array(grid.radii, np.float64), "weights": cuda.array(grid.weights, np.float32),
-            "limit": cuda.array(grid.limits, np.int32), "first_ring": cuda.array(grid.first_ring, np.int32),
-            "offset": cuda.array(grid.offset, np.int32), "cos_theta": cuda.array(np.cos(theta), np.float64),
-            "sin_theta": cuda.array(np.sin(theta), np.float64), "angular": cuda.array(angular_table(grid), np.float32),
+            "radii": cuda.array(grid.radii, np.float64),
+            "weights": cuda.array(grid.weights, np.float32),
+            "limit": cuda.array(grid.limits, np.int32),
+            "first_ring": cuda.array(grid.first_ring, np.int32),
+            "offset": cuda.array(grid.offset, np.int32),
+            "cos_theta": cuda.array(np.cos(theta), np.float64),
+            "sin_theta": cuda.array(np.sin(theta), np.float64),
+            "angular": cuda.array(angular_table(grid), np.float32),
             "size": grid.size,
-        }  # fmt: skip
+        }
         kept[key] = cuda.kernels.PolarTables(grid.box, grid.n_theta, arrays)
     return kept[key]
 
@@ -84,16 +88,28 @@ class TileLayout:
 
 
 def weigh(
-    images: PolarImages, grid: PolarGrid, cuda: CudaSession, stream: int, pixel_size_A: float, n_power: int, *,
-    noise: bool = True, norm: bool = False,
-) -> tuple[DeviceArray, DeviceArray, DeviceArray | None]:  # fmt: skip
+    images: PolarImages,
+    grid: PolarGrid,
+    cuda: CudaSession,
+    stream: int,
+    pixel_size_A: float,
+    n_power: int,
+    *,
+    noise: bool = True,
+    norm: bool = False,
+) -> tuple[DeviceArray, DeviceArray, DeviceArray | None]:
     """C X / sigma2, the even harmonics of w_r C^2 / sigma2, and on request |X|^2 / sigma2 of each image."""
     cupy, n = cuda.cupy, len(images)
     y = cupy.empty(images.samples.shape, np.complex64)
     power = cupy.empty((n, grid.n_rings, n_power), np.complex64)
     norms = cupy.empty((n, grid.n_rings), np.float32) if norm else None
-    given = {"n": n, "samples": images.samples, "ctf": images.ctf, "pixel_size_A": pixel_size_A,
-             "inv_sigma2": images.inv_sigma2 if noise else None}  # fmt: skip
+    given = {
+        "n": n,
+        "samples": images.samples,
+        "ctf": images.ctf,
+        "pixel_size_A": pixel_size_A,
+        "inv_sigma2": images.inv_sigma2 if noise else None,
+    }
     cuda.kernels.weigh(tables(grid, cuda), given, n_power, {"y": y, "power": power, "norm": norms}, stream)
     if norms is None:
         return y, power, None

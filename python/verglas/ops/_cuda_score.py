@@ -91,9 +91,13 @@ class CudaScorePlan:
             self.prior = cuda.array(prior, np.float32)
             self.slices = cuda.cupy.zeros((-(-self.n_slices // tile), self.layout.floats), np.float32)
             cuda.kernels.score_pack(
-                tables(self.grid, cuda), self.layout.native, cuda.array(harmonics, np.complex64),
-                cuda.array(power, np.complex64), self.slices, stream,
-            )  # fmt: skip
+                tables(self.grid, cuda),
+                self.layout.native,
+                cuda.array(harmonics, np.complex64),
+                cuda.array(power, np.complex64),
+                self.slices,
+                stream,
+            )
 
     def reference_bytes(self) -> int:
         """Bytes of the packed reference."""
@@ -107,9 +111,13 @@ class CudaScorePlan:
         return n_shifts * per_column + 16 * self.n_slices + 8 * self.grid.n_rings * self.grid.n_theta
 
     def run(
-        self, images: PolarImages, pixel_size_A: float, shifts: npt.NDArray[np.float32],
-        log_shift: npt.NDArray[np.float32], log_psi: npt.NDArray[np.float32] | None,
-    ) -> dict[str, npt.NDArray]:  # fmt: skip
+        self,
+        images: PolarImages,
+        pixel_size_A: float,
+        shifts: npt.NDArray[np.float32],
+        log_shift: npt.NDArray[np.float32],
+        log_psi: npt.NDArray[np.float32] | None,
+    ) -> dict[str, npt.NDArray]:
         """Search images, as many at a time as memory allows; results on the host."""
         if self.slices is None:
             raise ValueError("score: no reference set (call set_reference first)")
@@ -130,21 +138,29 @@ class CudaScorePlan:
     # -- one batch ------------------------------------------------------------------------------------------------
 
     def _batch(
-        self, images: PolarImages, pixel_size_A: float, shifts: npt.NDArray[np.float32],
-        log_shift: npt.NDArray[np.float32], log_psi: npt.NDArray[np.float32] | None,
-    ) -> dict[str, npt.NDArray]:  # fmt: skip
+        self,
+        images: PolarImages,
+        pixel_size_A: float,
+        shifts: npt.NDArray[np.float32],
+        log_shift: npt.NDArray[np.float32],
+        log_psi: npt.NDArray[np.float32] | None,
+    ) -> dict[str, npt.NDArray]:
         cuda, s, n = self.cuda, self.settings, len(images)
         cupy = cuda.cupy
         problem = self._problem(images, pixel_size_A, shifts, log_shift, log_psi)
         columns = len(problem["image"])
         chunks = -(-self.n_slices // (cuda.kernels.TILE * cuda.kernels.SLICE_TILES))
         state = {
-            "best": cupy.zeros((n, 2 * self.n_slices), np.uint32), "top": cupy.empty(n, np.float32),
-            "threshold": cupy.empty(n, np.float32), "cut": cupy.empty(n, np.float32),
-            "sums": cupy.zeros((columns, chunks), np.float64), "counts": cupy.zeros((columns, chunks), np.int64),
+            "best": cupy.zeros((n, 2 * self.n_slices), np.uint32),
+            "top": cupy.empty(n, np.float32),
+            "threshold": cupy.empty(n, np.float32),
+            "cut": cupy.empty(n, np.float32),
+            "sums": cupy.zeros((columns, chunks), np.float64),
+            "counts": cupy.zeros((columns, chunks), np.int64),
             "bins": cupy.empty((0, cuda.kernels.SCORE_BINS), np.int32),
-            "last_bin": cupy.full(n, cuda.kernels.SCORE_BINS - 1, np.int32), "wanted": cupy.zeros(n, np.uint8),
-        }  # fmt: skip
+            "last_bin": cupy.full(n, cuda.kernels.SCORE_BINS - 1, np.int32),
+            "wanted": cupy.zeros(n, np.uint8),
+        }
         log_sum, count = cupy.empty(n, np.float64), cupy.empty(n, np.int64)
         search = cuda.kernels.ScoreBatch(tables(self.grid, cuda), self.layout.native, problem, state)
         with cuda.active() as stream:
@@ -179,9 +195,13 @@ class CudaScorePlan:
         return image.astype(np.int32), shift.astype(np.int32)
 
     def _problem(
-        self, images: PolarImages, pixel_size_A: float, shifts: npt.NDArray[np.float32],
-        log_shift: npt.NDArray[np.float32], log_psi: npt.NDArray[np.float32] | None,
-    ) -> dict[str, Any]:  # fmt: skip
+        self,
+        images: PolarImages,
+        pixel_size_A: float,
+        shifts: npt.NDArray[np.float32],
+        log_shift: npt.NDArray[np.float32],
+        log_psi: npt.NDArray[np.float32] | None,
+    ) -> dict[str, Any]:
         cuda, s = self.cuda, self.settings
         cupy, grid = cuda.cupy, tables(self.grid, cuda)
         image, shift = self._columns(len(images), len(shifts))
@@ -195,12 +215,21 @@ class CudaScorePlan:
             scale = 1.0 if s.correlation else -0.5
             cuda.kernels.score_power_rows(grid, self.layout.native, power, image, scale, s.correlation, tiles, stream)
         return {
-            "n_psi": s.n_psi, "correlation": s.correlation, "n_shifts": len(shifts), "n_images": len(images),
-            "basis": self.basis, "slices": self.slices, "prior": self.prior, "columns": tiles, "image": image,
-            "shift": shift, "log_shift": cuda.array(log_shift, np.float32)[shift],
-            "log_psi": None if log_psi is None else cuda.array(log_psi, np.float32), "norm": norm,
+            "n_psi": s.n_psi,
+            "correlation": s.correlation,
+            "n_shifts": len(shifts),
+            "n_images": len(images),
+            "basis": self.basis,
+            "slices": self.slices,
+            "prior": self.prior,
+            "columns": tiles,
+            "image": image,
+            "shift": shift,
+            "log_shift": cuda.array(log_shift, np.float32)[shift],
+            "log_psi": None if log_psi is None else cuda.array(log_psi, np.float32),
+            "norm": norm,
             "sides": self.sides,
-        }  # fmt: skip
+        }
 
     def _candidates(
         self,
@@ -225,9 +254,13 @@ class CudaScorePlan:
         return found | {"log_sum": log_sum.get()}
 
     def _round(
-        self, search: Any, log_sum: DeviceArray, count: npt.NDArray[np.int64], where: tuple[int, int],
+        self,
+        search: Any,
+        log_sum: DeviceArray,
+        count: npt.NDArray[np.int64],
+        where: tuple[int, int],
         lists: _Lists,
-    ) -> dict[str, npt.NDArray]:  # fmt: skip
+    ) -> dict[str, npt.NDArray]:
         cuda, cupy, (begin, n) = self.cuda, self.cuda.cupy, where
         offsets = np.concatenate([[0], np.cumsum(count)]).astype(np.int64)
         total, mine = int(offsets[-1]), len(count)

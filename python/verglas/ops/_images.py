@@ -41,9 +41,15 @@ class PolarImages:
 
     @classmethod
     def of(
-        cls, grid: PolarGrid, samples: Any, *, inv_sigma2: Any = None, ctf: Any = None, centres_px: Any = None,
+        cls,
+        grid: PolarGrid,
+        samples: Any,
+        *,
+        inv_sigma2: Any = None,
+        ctf: Any = None,
+        centres_px: Any = None,
         cuda: CudaSession | None = None,
-    ) -> PolarImages:  # fmt: skip
+    ) -> PolarImages:
         """As an op's caller gave them: ``inv_sigma2`` is 1 without, or (n_rings,), or (n, n_rings).
 
         With ``cuda`` on its device, wherever they were; inside ``cuda.active()``.
@@ -52,10 +58,11 @@ class PolarImages:
         x = array(samples, np.complex64)
         inverse = array(np.float32(1) if inv_sigma2 is None else inv_sigma2, np.float32)
         return cls(
-            x, array(array_module(x).broadcast_to(inverse, (len(x), grid.n_rings)), np.float32),
+            x,
+            array(array_module(x).broadcast_to(inverse, (len(x), grid.n_rings)), np.float32),
             None if ctf is None else array(ctf, np.float64),
             None if centres_px is None else array(centres_px, np.float32),
-        )  # fmt: skip
+        )
 
     def refuse_non_finite(self, op: str, first_particle: int) -> None:
         """Refuse NaN and infinity, naming the particle and what of it."""

@@ -7,13 +7,12 @@ import numpy.typing as npt
 
 from verglas._native import core, resolve_threads
 from verglas.ops._device import as_array, require_cpu
-
-Float = npt.NDArray[np.float64]
+from verglas.types.arrays import FloatArray
 
 
 def common_lines(
     lines: npt.NDArray[np.complex64], loss: npt.NDArray[np.float32], *, device: str = "cpu", threads: int | None = None
-) -> tuple[Float, Float]:
+) -> tuple[FloatArray, FloatArray]:
     r"""The pair of directions in which two images agree best, for every pair of images.
 
     .. math:: s = \sum_d \mathrm{Re}[x_d y_d^*] - l_x - l_y
@@ -73,7 +72,7 @@ def common_line_scores(
     *,
     device: str = "cpu",
     threads: int | None = None,
-) -> Float:
+) -> FloatArray:
     """What candidate orientations of images are worth against given orientations of the others.
 
     The planes of a candidate and of image j meet in a line; its score (:func:`common_lines`, lines between directions

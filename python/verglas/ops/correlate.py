@@ -258,9 +258,15 @@ def correlate_rotations(
     r_min, r_max = radius_px if radius_px is not None else (1.0, float(last))
     try:
         shift, angle, value, reference, searches = core.correlate_rotations(
-            stack, refs, int(max_shift_px), int(step_px), float(r_min), float(r_max), pairing == "best",
+            stack,
+            refs,
+            int(max_shift_px),
+            int(step_px),
+            float(r_min),
+            float(r_max),
+            pairing == "best",
             resolve_threads(threads),
-        )  # fmt: skip
+        )
     except ValueError as error:
         raise InputError(str(error)) from None
     shape = (len(stack), len(refs)) if pairing == "all" else (len(stack),)

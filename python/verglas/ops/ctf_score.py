@@ -9,8 +9,7 @@ import numpy.typing as npt
 
 from verglas._native import core, resolve_threads
 from verglas.ops._device import as_array, require_cpu
-
-FloatArray = npt.NDArray[np.float64]
+from verglas.types.arrays import FloatArray
 
 
 @dataclass(frozen=True)
@@ -36,9 +35,16 @@ class CtfScores:
 
 
 def ctf_score(
-    params: npt.ArrayLike, kx: npt.ArrayLike, ky: npt.ArrayLike, values: npt.ArrayLike, amplitude: npt.ArrayLike, *,
-    derivatives: bool = False, device: str = "cpu", threads: int | None = None,
-) -> CtfScores:  # fmt: skip
+    params: npt.ArrayLike,
+    kx: npt.ArrayLike,
+    ky: npt.ArrayLike,
+    values: npt.ArrayLike,
+    amplitude: npt.ArrayLike,
+    *,
+    derivatives: bool = False,
+    device: str = "cpu",
+    threads: int | None = None,
+) -> CtfScores:
     r"""Sums of a spectrum against the squared CTF, for many parameters at once.
 
     .. math::

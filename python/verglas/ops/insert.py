@@ -260,11 +260,14 @@ def symmetrise(sums: GridSums, matrices: npt.ArrayLike, *, threads: int | None =
         cuda = cuda_session(sums.device)
         with cuda.active() as stream:
             cuda.kernels.symmetrise(
-                grid.native_for(cuda.kernels), sums.values, sums.weights, cuda.given(rounded), out.values, out.weights,
+                grid.native_for(cuda.kernels),
+                sums.values,
+                sums.weights,
+                cuda.given(rounded),
+                out.values,
+                out.weights,
                 stream,
-            )  # fmt: skip
+            )
         return out
-    core.symmetrise(
-        grid.native, sums.values, sums.weights, rounded, out.values, out.weights, resolve_threads(threads)
-    )  # fmt: skip
+    core.symmetrise(grid.native, sums.values, sums.weights, rounded, out.values, out.weights, resolve_threads(threads))
     return out

@@ -18,8 +18,8 @@ from verglas.ops.polar import PolarGrid, polar_harmonics, polar_power
 from verglas.ops.polar_insert import polar_insert
 from verglas.ops.residuals import Residuals
 from verglas.ops.score import Scores, psi_angles_deg
+from verglas.types.arrays import FloatArray
 
-Float = npt.NDArray[np.float64]
 _INSERT_BLOCK = 64  # slices made and inserted at a time
 
 
@@ -58,14 +58,20 @@ class Posterior:
     offsets: npt.NDArray[np.int64]
     slice: npt.NDArray[np.int32]
     opposite: npt.NDArray[np.bool_]
-    psi_deg: Float
+    psi_deg: FloatArray
     shift: npt.NDArray[np.int32]
-    weight: Float
+    weight: FloatArray
 
     def __post_init__(self) -> None:
         """Fix the dtypes and check once."""
-        dtypes = {"offsets": np.int64, "slice": np.int32, "opposite": np.bool_, "psi_deg": np.float64,
-                  "shift": np.int32, "weight": np.float64}  # fmt: skip
+        dtypes = {
+            "offsets": np.int64,
+            "slice": np.int32,
+            "opposite": np.bool_,
+            "psi_deg": np.float64,
+            "shift": np.int32,
+            "weight": np.float64,
+        }
         for name, dtype in dtypes.items():
             object.__setattr__(self, name, as_array(getattr(self, name), dtype))
         total = int(self.offsets[-1]) if self.offsets.size else 0
@@ -92,10 +98,16 @@ class Posterior:
 
     @classmethod
     def from_lists(
-        cls, n: int, image: npt.ArrayLike, slice: npt.ArrayLike, psi_deg: npt.ArrayLike, *,
-        opposite: npt.ArrayLike | None = None, shift: npt.ArrayLike | None = None,
+        cls,
+        n: int,
+        image: npt.ArrayLike,
+        slice: npt.ArrayLike,
+        psi_deg: npt.ArrayLike,
+        *,
+        opposite: npt.ArrayLike | None = None,
+        shift: npt.ArrayLike | None = None,
         weight: npt.ArrayLike | None = None,
-    ) -> Posterior:  # fmt: skip
+    ) -> Posterior:
         """From candidates of ``n`` images in any order; not opposite, shift 0 and weight 1 by default."""
         images = np.asarray(image, np.int64)
         if images.size and not (images.min() >= 0 and images.max() < n):
@@ -107,14 +119,18 @@ class Posterior:
             return np.full(len(order), default) if value is None else np.asarray(value)[order]
 
         return cls(
-            offsets, take(slice, 0), take(opposite, 0).astype(bool), take(psi_deg, 0).astype(np.float64),
-            take(shift, 0), take(weight, 1).astype(np.float64),
-        )  # fmt: skip
+            offsets,
+            take(slice, 0),
+            take(opposite, 0).astype(bool),
+            take(psi_deg, 0).astype(np.float64),
+            take(shift, 0),
+            take(weight, 1).astype(np.float64),
+        )
 
     @classmethod
     def from_scores(cls, scores: Scores, n_psi: int) -> Posterior:
         """From a search at ``n_psi`` angles: the candidates' probabilities, made to sum to one for every image."""
-        weight: Float = np.asarray(scores.probability, np.float64)
+        weight: FloatArray = np.asarray(scores.probability, np.float64)
         image = np.repeat(np.arange(len(scores.offsets) - 1), np.diff(scores.offsets))
         total = np.bincount(image, weight, minlength=len(scores.offsets) - 1)
         psi_deg = psi_angles_deg(n_psi)[scores.psi]
@@ -296,9 +312,16 @@ class MaximisePlan:
         candidates = self._candidates(posterior)
         if self.device == "cpu":
             self.native.add(
-                x.samples, x.ctf, float(pixel_size_A), x.inv_sigma2, x.centres_px, shifts, candidates,
-                *(sums or (None, None)), resolve_threads(threads),
-            )  # fmt: skip
+                x.samples,
+                x.ctf,
+                float(pixel_size_A),
+                x.inv_sigma2,
+                x.centres_px,
+                shifts,
+                candidates,
+                *(sums or (None, None)),
+                resolve_threads(threads),
+            )
         else:
             from verglas.ops._cuda_maximise import Candidates
 
@@ -308,13 +331,17 @@ class MaximisePlan:
     def _candidates(self, posterior: Posterior) -> tuple[npt.NDArray[Any], ...]:
         """As the kernels take them: slices numbered from this plan's first, angles in radians."""
         return (
-            posterior.offsets, as_array(posterior.slice - self.first_slice, np.int32),
-            posterior.opposite.view(np.uint8), np.deg2rad(posterior.psi_deg), posterior.shift, posterior.weight,
-        )  # fmt: skip
+            posterior.offsets,
+            as_array(posterior.slice - self.first_slice, np.int32),
+            posterior.opposite.view(np.uint8),
+            np.deg2rad(posterior.psi_deg),
+            posterior.shift,
+            posterior.weight,
+        )
 
     def _placed(
         self, samples: Any, images: dict[str, Any], first_particle: int, image_power: Any, threads: int | None
-    ) -> tuple[PolarImages, Float]:
+    ) -> tuple[PolarImages, FloatArray]:
         """The images where the plan is, and the mean of their |X|^2 on each ring here, (n, n_rings)."""
         if self.device == "cpu":
             x = PolarImages.of(self.grid, samples, **images)
@@ -332,7 +359,7 @@ class MaximisePlan:
                     image_power = ring_power(x, self.grid, cuda)
         return x, np.asarray(0 if image_power is None else image_power, np.float64)
 
-    def _residuals(self, posterior: Posterior, mean_power: Float, into: Residuals | None) -> Residuals:
+    def _residuals(self, posterior: Posterior, mean_power: FloatArray, into: Residuals | None) -> Residuals:
         """What the kernel adds cross and power of this block to: fresh arrays, with those of earlier blocks in them."""
         n, index = len(posterior), posterior.slice - self.first_slice
         ours = (index >= 0) & (index < self.n_slices)
@@ -399,9 +426,15 @@ class MaximisePlan:
             if sums.device == "cpu" != self.device:
                 values, weights = values.get(), weights.get()  # type: ignore[attr-defined]
             polar_insert(
-                sums, values, weights, rotations[block], self.grid, device=sums.device, deterministic=True,
+                sums,
+                values,
+                weights,
+                rotations[block],
+                self.grid,
+                device=sums.device,
+                deterministic=True,
                 threads=threads,
-            )  # fmt: skip
+            )
 
 
 def maximise(

@@ -70,8 +70,9 @@ def peaks(
         found = _peaks_cuda(image, float(radius_px), float(threshold), mask, device)
         return np.ascontiguousarray(found[:, :2]), np.ascontiguousarray(found[:, 2])
     allowed = None if mask is None else as_array(np.asarray(mask).astype(np.uint8), np.uint8)
-    found = core.peaks(as_array(image, np.float32), float(radius_px), float(threshold), allowed,
-                       resolve_threads(threads))  # fmt: skip
+    found = core.peaks(
+        as_array(image, np.float32), float(radius_px), float(threshold), allowed, resolve_threads(threads)
+    )
     return np.ascontiguousarray(found[:, :2]), np.ascontiguousarray(found[:, 2])
 
 

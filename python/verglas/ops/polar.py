@@ -13,8 +13,7 @@ from verglas._native import core, resolve_threads
 from verglas.errors import InputError
 from verglas.ops._device import as_array, cuda_session, refuse_non_finite
 from verglas.ops.grid import Grid
-
-ComplexArray = npt.NDArray[np.complex64]
+from verglas.types.arrays import Complex64Array
 
 
 @dataclass(frozen=True)
@@ -150,7 +149,7 @@ def _samples(samples: npt.ArrayLike, grid: PolarGrid) -> npt.NDArray[Any]:
     return array[None] if array.ndim == 2 else array
 
 
-def polar(images: npt.ArrayLike, grid: PolarGrid, *, device: str = "cpu", threads: int | None = None) -> ComplexArray:
+def polar(images: npt.ArrayLike, grid: PolarGrid, *, device: str = "cpu", threads: int | None = None) -> Complex64Array:
     r"""Fourier transforms of ``n`` images on the rings of a polar grid.
 
     .. math:: X(r, \theta) = \sum_n x_n \exp\left(-2\pi i\, r (\cos\theta, \sin\theta)\cdot n / N\right)
@@ -214,7 +213,7 @@ def polar_slices(
     *,
     device: str = "cpu",
     threads: int | None = None,
-) -> ComplexArray:
+) -> Complex64Array:
     r"""Central slices of a gridded map on the rings of a polar grid.
 
     .. math:: A_i(r, \theta) = \hat V\left(A_i^T\, r (\cos\theta, \sin\theta, 0)\right)
@@ -262,9 +261,14 @@ def polar_slices(
             rotations = cuda.rotations(matrices)
             out = cuda.empty((len(rotations), polar_grid.n_rings, polar_grid.n_theta // 2), np.complex64)
             cuda.kernels.polar_slices(
-                grid.native_for(cuda.kernels), cuda.given(spectrum), rotations, _cuda_polar().tables(polar_grid, cuda),
-                polar_grid.radii[-1], out, stream,
-            )  # fmt: skip
+                grid.native_for(cuda.kernels),
+                cuda.given(spectrum),
+                rotations,
+                _cuda_polar().tables(polar_grid, cuda),
+                polar_grid.radii[-1],
+                out,
+                stream,
+            )
         return out
     return core.polar_slices(
         grid.native, spectrum, as_array(matrices, np.float64), polar_grid.native, resolve_threads(threads)
@@ -273,7 +277,7 @@ def polar_slices(
 
 def polar_harmonics(
     samples: npt.ArrayLike, grid: PolarGrid, *, device: str = "cpu", threads: int | None = None
-) -> ComplexArray:
+) -> Complex64Array:
     r"""Packed angular harmonics of polar samples, normalised: the :math:`a_m(r)` of central slices.
 
     .. math:: a_m(r) = \frac{1}{n_\theta} \sum_\theta A(r, \theta)\, e^{-i m \theta}
@@ -312,7 +316,7 @@ def polar_harmonics(
 
 def polar_power(
     samples: npt.ArrayLike, grid: PolarGrid, n_power: int = 3, *, device: str = "cpu", threads: int | None = None
-) -> ComplexArray:
+) -> Complex64Array:
     r"""Harmonics 0, 2, ..., 2 (n_power - 1) of :math:`|A|^2` on each ring, normalised by :math:`1/n_\theta`.
 
     Parameters
@@ -357,7 +361,7 @@ def polar_ctf_power(
     pixel_size_A: float = 1.0,
     device: str = "cpu",
     threads: int | None = None,
-) -> ComplexArray:
+) -> Complex64Array:
     r"""Harmonics 0, 2, ..., 2 (n_power - 1) of :math:`w_r C^2 / \sigma^2` on each ring, unnormalised.
 
     With :func:`polar_power` of a slice, :math:`\sum_r p_0(r)\,q_0(r)` is the power of that slice in an image, averaged
@@ -397,9 +401,13 @@ def polar_ctf_power(
             return _cuda_polar().ctf_power(inv_sigma2, grid, int(n_power), ctf, float(pixel_size_A), cuda, stream)
     params = None if ctf is None else as_array(ctf, np.float64)
     return core.polar_ctf_power(
-        grid.native, params, float(pixel_size_A), as_array(inv_sigma2, np.float32), int(n_power),
+        grid.native,
+        params,
+        float(pixel_size_A),
+        as_array(inv_sigma2, np.float32),
+        int(n_power),
         resolve_threads(threads),
-    )  # fmt: skip
+    )
 
 
 def polar_weighted(
@@ -412,7 +420,7 @@ def polar_weighted(
     inv_sigma2: npt.ArrayLike | None = None,
     device: str = "cpu",
     threads: int | None = None,
-) -> ComplexArray:
+) -> Complex64Array:
     r"""Weighted harmonics of images at many shifts: the :math:`w_r b_m(r)` of the likelihood.
 
     .. math:: b_m(r) = \sum_\theta \frac{C X}{\sigma^2}\, e^{-2\pi i k\cdot t/N}\, e^{-i m \theta},
@@ -463,6 +471,11 @@ def polar_weighted(
     inv = np.broadcast_to(np.float32(1) if inv_sigma2 is None else np.asarray(inv_sigma2), (n, grid.n_rings))
     params = None if ctf is None else as_array(ctf, np.float64)
     return core.polar_weighted(
-        samples, grid.native, params, float(pixel_size_A), as_array(inv, np.float32),
-        as_array(shifts_px, np.float32), resolve_threads(threads),
-    )  # fmt: skip
+        samples,
+        grid.native,
+        params,
+        float(pixel_size_A),
+        as_array(inv, np.float32),
+        as_array(shifts_px, np.float32),
+        resolve_threads(threads),
+    )

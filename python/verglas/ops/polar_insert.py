@@ -73,15 +73,27 @@ def polar_insert(
         cuda = cuda_session(device)
         with cuda.active() as stream:
             cuda.kernels.polar_insert(
-                sums.grid.native_for(cuda.kernels), (sums.values, sums.weights), cuda.given(samples),
-                cuda.given(weights), cuda.rotations(matrices), tables(grid, cuda), grid.radii[-1], deterministic,
+                sums.grid.native_for(cuda.kernels),
+                (sums.values, sums.weights),
+                cuda.given(samples),
+                cuda.given(weights),
+                cuda.rotations(matrices),
+                tables(grid, cuda),
+                grid.radii[-1],
+                deterministic,
                 stream,
-            )  # fmt: skip
+            )
         return
     core.polar_insert(
-        sums.grid.native, sums.values, sums.weights, samples, weights, as_array(matrices, np.float64), grid.native,
+        sums.grid.native,
+        sums.values,
+        sums.weights,
+        samples,
+        weights,
+        as_array(matrices, np.float64),
+        grid.native,
         resolve_threads(threads),
-    )  # fmt: skip
+    )
 
 
 def images_from_polar(samples: npt.ArrayLike, grid: PolarGrid) -> npt.NDArray[np.float32]:

@@ -106,7 +106,13 @@ def _project_cuda(
             out = cuda.empty((len(rotations), grid.box, grid.box // 2 + 1), np.complex64)
         shifts = None if shifts_px is None else cuda.array(shifts_px, np.float64)
         cuda.kernels.project(
-            grid.native_for(cuda.kernels), cuda.given(spectrum), rotations, radius, shifts, cuda.given(ctf), out,
+            grid.native_for(cuda.kernels),
+            cuda.given(spectrum),
+            rotations,
+            radius,
+            shifts,
+            cuda.given(ctf),
+            out,
             stream,
-        )  # fmt: skip
+        )
     return out

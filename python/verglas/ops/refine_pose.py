@@ -13,8 +13,7 @@ from verglas._native import core, resolve_threads
 from verglas.errors import InputError
 from verglas.ops._device import as_array, cuda_session
 from verglas.ops.grid import Grid
-
-FloatArray = npt.NDArray[np.float64]
+from verglas.types.arrays import FloatArray
 
 STATUS = ("converged", "step limit", "no information", "stalled", "not finite")
 _NOT_FINITE = STATUS.index("not finite")
@@ -251,9 +250,13 @@ def _refuse_not_finite(
 
 
 def _refine_cuda(
-    device: str, volume: tuple[Grid, Any], data: dict[str, Any], prior: dict[str, Any], options: dict[str, Any],
+    device: str,
+    volume: tuple[Grid, Any],
+    data: dict[str, Any],
+    prior: dict[str, Any],
+    options: dict[str, Any],
     poses: dict[str, Any],
-) -> None:  # fmt: skip
+) -> None:
     """As the core does, on a device; results come back into the arrays of ``poses``."""
     grid, spectrum = volume
     cuda = cuda_session(device)
@@ -266,9 +269,14 @@ def _refine_cuda(
     with cuda.active() as stream:
         there = {name: cuda.given(value) for name, value in poses.items()}
         cuda.kernels.refine_pose(
-            grid.native_for(cuda.kernels), cuda.given(spectrum), {k: cuda.given(v) for k, v in data.items()},
-            {k: cuda.given(v) if isinstance(v, np.ndarray) else v for k, v in prior.items()}, options, there, stream,
-        )  # fmt: skip
+            grid.native_for(cuda.kernels),
+            cuda.given(spectrum),
+            {k: cuda.given(v) for k, v in data.items()},
+            {k: cuda.given(v) if isinstance(v, np.ndarray) else v for k, v in prior.items()},
+            options,
+            there,
+            stream,
+        )
         for name, value in poses.items():
             if name != "image_of_pose":
                 value[...] = there[name].get()
@@ -382,9 +390,15 @@ def refine_pose(
         "tolerance_px": float(search.tolerance_px),
     }
     result = PoseResult(
-        rotations, shifts, np.zeros(n), np.zeros(n), np.zeros((n, 5)), np.zeros((n, 5, 5)),
-        np.zeros(n, np.int32), np.zeros(n, np.uint8),
-    )  # fmt: skip
+        rotations,
+        shifts,
+        np.zeros(n),
+        np.zeros(n),
+        np.zeros((n, 5)),
+        np.zeros((n, 5, 5)),
+        np.zeros(n, np.int32),
+        np.zeros(n, np.uint8),
+    )
     poses = vars(result) | {"image_of_pose": index}
     if device == "cpu":
         core.refine_pose(grid.native, spectrum, data, prior_arguments, options, poses, resolve_threads(threads))

@@ -9,8 +9,7 @@ import numpy.typing as npt
 
 from verglas.errors import InputError
 from verglas.ops.polar import PolarGrid
-
-Float = npt.NDArray[np.float64]
+from verglas.types.arrays import FloatArray
 
 
 @dataclass(frozen=True)
@@ -34,13 +33,13 @@ class Residuals:
         As above.
     """
 
-    mass: Float
-    image_power: Float
-    cross: Float
-    power: Float
+    mass: FloatArray
+    image_power: FloatArray
+    cross: FloatArray
+    power: FloatArray
 
     @property
-    def squared(self) -> Float:
+    def squared(self) -> FloatArray:
         """(n, n_rings), the residual above."""
         return self.mass[:, None] * self.image_power - 2 * self.cross + self.power
 
@@ -62,10 +61,10 @@ class GroupSums:
     """
 
     grid: PolarGrid
-    mass: Float
-    squared: Float
-    cross: Float
-    power: Float
+    mass: FloatArray
+    squared: FloatArray
+    cross: FloatArray
+    power: FloatArray
 
     @classmethod
     def zeros(cls, n_groups: int, grid: PolarGrid) -> GroupSums:
@@ -84,18 +83,18 @@ class GroupSums:
         np.add.at(self.cross, index, residuals.cross * inverse)
         np.add.at(self.power, index, residuals.power * inverse)
 
-    def sigma2(self) -> Float:
+    def sigma2(self) -> FloatArray:
         r"""Noise variance :math:`E|noise|^2` of one complex coefficient, (n_groups, n_rings); NaN for empty groups."""
         with np.errstate(invalid="ignore", divide="ignore"):
             return self.squared / (self.mass[:, None] * self.grid.weights * self.grid.n_theta)
 
-    def shell_sigma2(self) -> Float:
+    def shell_sigma2(self) -> FloatArray:
         """The same on shells 0 .. R, (n_groups, R + 1); shell 0, which no ring lies in, is given shell 1's."""
         ring_weights = self.grid.weights * (self.grid.shells == np.arange(self.grid.radius + 1)[:, None])
         ring_weights[0] = ring_weights[1]
         return self.sigma2() @ (ring_weights / ring_weights.sum(1, keepdims=True)).T
 
-    def scale(self) -> Float:
+    def scale(self) -> FloatArray:
         r"""Factor :math:`\sum\mathrm{cross}/\sum\mathrm{power}` on the present scale, (n_groups,); NaN if empty."""
         with np.errstate(invalid="ignore", divide="ignore"):
             return self.cross.sum(1) / self.power.sum(1)

@@ -70,9 +70,13 @@ def rotate(
         with cuda.active() as stream:
             rotated = cuda.empty(shape, np.complex64)
             cuda.kernels.rotate(
-                grid.native_for(cuda.kernels), cuda.given(spectrum), as_array(matrix, np.float64), radius, rotated,
+                grid.native_for(cuda.kernels),
+                cuda.given(spectrum),
+                as_array(matrix, np.float64),
+                radius,
+                rotated,
                 stream,
-            )  # fmt: skip
+            )
         return rotated
     out = np.empty(shape, np.complex64)
     core.rotate(grid.native, spectrum, as_array(matrix, np.float64), radius, out, resolve_threads(threads))

@@ -12,9 +12,17 @@ from verglas.ops._device import as_array, cuda_session
 
 
 def scatter(
-    atoms: npt.ArrayLike, types: npt.ArrayLike, factors: npt.ArrayLike, matrices: npt.ArrayLike,
-    shifts_A: npt.ArrayLike, box: int, pixel_size_A: float, *, device: str = "cpu", threads: int | None = None,
-) -> npt.NDArray[np.complex64]:  # fmt: skip
+    atoms: npt.ArrayLike,
+    types: npt.ArrayLike,
+    factors: npt.ArrayLike,
+    matrices: npt.ArrayLike,
+    shifts_A: npt.ArrayLike,
+    box: int,
+    pixel_size_A: float,
+    *,
+    device: str = "cpu",
+    threads: int | None = None,
+) -> npt.NDArray[np.complex64]:
     r"""Projections of a sum of Gaussians, computed in Fourier space without a grid: no interpolation anywhere.
 
     .. math::
@@ -71,16 +79,27 @@ def scatter(
     if device != "cpu":
         return _scatter_cuda((atoms, types, factors), int(box), float(pixel_size_A), device, matrices, shifts_A)
     return core.scatter(
-        as_array(atoms, np.float64), as_array(types, np.int64), as_array(factors, np.float64),
-        as_array(matrices, np.float64), as_array(shifts_A, np.float64), int(box), float(pixel_size_A),
+        as_array(atoms, np.float64),
+        as_array(types, np.int64),
+        as_array(factors, np.float64),
+        as_array(matrices, np.float64),
+        as_array(shifts_A, np.float64),
+        int(box),
+        float(pixel_size_A),
         resolve_threads(threads),
-    )  # fmt: skip
+    )
 
 
 def scatter_volume(
-    atoms: npt.ArrayLike, types: npt.ArrayLike, factors: npt.ArrayLike, box: int, pixel_size_A: float, *,
-    device: str = "cpu", threads: int | None = None,
-) -> npt.NDArray[np.complex64]:  # fmt: skip
+    atoms: npt.ArrayLike,
+    types: npt.ArrayLike,
+    factors: npt.ArrayLike,
+    box: int,
+    pixel_size_A: float,
+    *,
+    device: str = "cpu",
+    threads: int | None = None,
+) -> npt.NDArray[np.complex64]:
     """The sum of :func:`scatter` in three dimensions, before projection; arguments as there.
 
     Returns
@@ -99,9 +118,13 @@ def scatter_volume(
     if device != "cpu":
         return _scatter_cuda((atoms, types, factors), int(box), float(pixel_size_A), device)
     return core.scatter_volume(
-        as_array(atoms, np.float64), as_array(types, np.int64), as_array(factors, np.float64), int(box),
-        float(pixel_size_A), resolve_threads(threads),
-    )  # fmt: skip
+        as_array(atoms, np.float64),
+        as_array(types, np.int64),
+        as_array(factors, np.float64),
+        int(box),
+        float(pixel_size_A),
+        resolve_threads(threads),
+    )
 
 
 def _sorted_model(atoms: Any, types: Any, factors: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

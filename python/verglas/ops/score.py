@@ -161,8 +161,14 @@ class ScorePlan:
             raise InputError(f"ScorePlan: score: expected 'likelihood' or 'correlation', got {score!r}")
         self.grid, self.n_psi, self.score = grid, int(n_psi), score
         self.n_power = min(int(n_power), grid.max_m // 2 + 1, grid.n_theta // 2)
-        settings = (self.n_psi, self.n_power, score == "correlation", float(epsilon), float(window_nats or 0.0),
-                    int(max_candidates))  # fmt: skip
+        settings = (
+            self.n_psi,
+            self.n_power,
+            score == "correlation",
+            float(epsilon),
+            float(window_nats or 0.0),
+            int(max_candidates),
+        )
         self.device = device
         self.native: Any = core.ScorePlan(grid.native, *settings)  # checks the settings, whatever the device
         if device != "cpu":
@@ -268,9 +274,15 @@ class ScorePlan:
             x = PolarImages.of(self.grid, samples, **images)
             x.refuse_non_finite("score", first_particle)
             found = self.native.run(
-                x.samples, x.ctf, float(pixel_size_A), x.inv_sigma2, x.centres_px, shifts, *priors,
+                x.samples,
+                x.ctf,
+                float(pixel_size_A),
+                x.inv_sigma2,
+                x.centres_px,
+                shifts,
+                *priors,
                 resolve_threads(threads),
-            )  # fmt: skip
+            )
         else:
             found = self._run_cuda(samples, images, float(pixel_size_A), (shifts, *priors), first_particle)
         lost = np.flatnonzero(found["best_entry"] < 0)
@@ -295,19 +307,36 @@ def _as_scores(found: dict, correlation: bool) -> Scores:
     entry, best = found["entry"], found["best_entry"]
     n = len(best)
     return Scores(
-        best_score=found["best_score"], best_slice=best // 2, best_opposite=best % 2 == 1,
-        best_psi=found["best_psi"], best_shift=found["best_shift"],
+        best_score=found["best_score"],
+        best_slice=best // 2,
+        best_opposite=best % 2 == 1,
+        best_psi=found["best_psi"],
+        best_shift=found["best_shift"],
         log_evidence=np.full(n, np.nan) if correlation else found["log_sum"],
-        kept=np.full(n, np.nan) if correlation else found["kept"], offsets=found["offsets"], score=found["score"],
-        slice=entry // 2, opposite=entry % 2 == 1, psi=found["psi"], shift=found["shift"],
-    )  # fmt: skip
+        kept=np.full(n, np.nan) if correlation else found["kept"],
+        offsets=found["offsets"],
+        score=found["score"],
+        slice=entry // 2,
+        opposite=entry % 2 == 1,
+        psi=found["psi"],
+        shift=found["shift"],
+    )
 
 
 def score(
-    samples: npt.ArrayLike, reference: npt.ArrayLike, grid: PolarGrid, shifts_px: npt.ArrayLike, n_psi: int, *,
-    opposite: bool = False, n_power: int = 3, epsilon: float = 1e-3, device: str = "cpu",
-    threads: int | None = None, **images: object,
-) -> Scores:  # fmt: skip
+    samples: npt.ArrayLike,
+    reference: npt.ArrayLike,
+    grid: PolarGrid,
+    shifts_px: npt.ArrayLike,
+    n_psi: int,
+    *,
+    opposite: bool = False,
+    n_power: int = 3,
+    epsilon: float = 1e-3,
+    device: str = "cpu",
+    threads: int | None = None,
+    **images: object,
+) -> Scores:
     """Search images against slices once: :class:`ScorePlan` made, filled and run.
 
     Parameters

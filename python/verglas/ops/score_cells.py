@@ -13,8 +13,7 @@ from verglas.errors import InputError
 from verglas.ops._device import as_array, cuda_session
 from verglas.ops._images import PolarImages
 from verglas.ops.polar import PolarGrid, polar_harmonics, polar_power
-
-IntArray = npt.NDArray[np.int64]
+from verglas.types.arrays import IntArray
 
 
 @dataclass(frozen=True)
@@ -121,29 +120,42 @@ def score_cells(
     x = PolarImages.of(grid, samples, **images)  # what is not finite shows in the scores
     opposite = np.ascontiguousarray(tasks.opposite, bool).view(np.uint8)
     scores = core.score_cells(
-        grid.native, int(n_psi), (harmonics, power), x.samples, x.ctf, float(pixel_size_A), x.inv_sigma2,
+        grid.native,
+        int(n_psi),
+        (harmonics, power),
+        x.samples,
+        x.ctf,
+        float(pixel_size_A),
+        x.inv_sigma2,
         (as_array(tasks.shift_offsets, np.int64), as_array(tasks.shifts_px, np.float32)),
         (as_array(tasks.offsets, np.int64), as_array(tasks.slice, np.int32), opposite, as_array(tasks.psi, np.int32)),
         resolve_threads(threads),
-    )  # fmt: skip
+    )
     _refuse_non_finite(np.isfinite(scores), tasks)
     return scores
 
 
 def _on_device(
-    device: str, batch: tuple[Any, dict[str, Any], float], reference: tuple[Any, int], grid: PolarGrid, n_psi: int,
+    device: str,
+    batch: tuple[Any, dict[str, Any], float],
+    reference: tuple[Any, int],
+    grid: PolarGrid,
+    n_psi: int,
     tasks: CellTasks,
-) -> Any:  # fmt: skip
+) -> Any:
     from verglas.ops import _cuda_cells
 
     cuda, (samples, images, pixel_size_A), (slices, n_power) = cuda_session(device), batch, reference
     if n_psi < 1:
         raise ValueError(f"n_psi: expected at least 1, got {n_psi}")
     listed = _cuda_cells.Tasks(
-        as_array(tasks.offsets, np.int64), as_array(tasks.slice, np.int32),
-        np.ascontiguousarray(tasks.opposite, bool).view(np.uint8), as_array(tasks.psi, np.int32),
-        as_array(tasks.shift_offsets, np.int64), as_array(tasks.shifts_px, np.float32),
-    )  # fmt: skip
+        as_array(tasks.offsets, np.int64),
+        as_array(tasks.slice, np.int32),
+        np.ascontiguousarray(tasks.opposite, bool).view(np.uint8),
+        as_array(tasks.psi, np.int32),
+        as_array(tasks.shift_offsets, np.int64),
+        as_array(tasks.shifts_px, np.float32),
+    )
     with cuda.active():
         x = PolarImages.of(grid, samples, **images, cuda=cuda)
         listed.check(len(x), len(slices), n_psi)

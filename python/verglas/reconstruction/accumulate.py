@@ -232,8 +232,9 @@ class _Share:
                 raise
             warnings.warn(
                 f"reconstruct: {self.device} ran out of memory; it starts again with {batch} images at a time: {error}",
-                VerglasWarning, stacklevel=2,
-            )  # fmt: skip
+                VerglasWarning,
+                stacklevel=2,
+            )
         tick(-1, -done[0])
         release_memory(self.device)
         return self._inserted(batch, tick)
@@ -241,9 +242,7 @@ class _Share:
     def _inserted(self, batch: int, tick: Tick) -> tuple[list[Accumulator], dict[int, str]]:
         job, excluded = self.all, dict[int, str]()
         with work_on(self.device):
-            sets = [
-                Accumulator(job.particles.box, job.max_radius, job.method, self.device) for _ in range(job.n_sets)
-            ]  # fmt: skip
+            sets = [Accumulator(job.particles.box, job.max_radius, job.method, self.device) for _ in range(job.n_sets)]
             for index, images in self._batches(batch, excluded):
                 for number, accumulator in enumerate(sets, start=1):
                     chosen = job.subset[index] == number

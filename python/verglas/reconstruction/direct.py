@@ -18,9 +18,7 @@ import scipy.ndimage
 from verglas import gridding, ops
 from verglas._array_module import array_module
 from verglas.errors import InputError
-
-Array = npt.NDArray
-
+from verglas.types.arrays import Array
 
 # Planes of the grid worked on at once on the host: what is made of them stays in cache, and no second grid is held.
 _PLANES = 8

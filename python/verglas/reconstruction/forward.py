@@ -67,8 +67,12 @@ def project(
             params = params[part] if len(params) == n else np.repeat(params, part.stop - begin, axis=0)
             ctf = ops.ctf(params, box, map.pixel_size_A, threads=threads)
         slices = ops.project(
-            spectrum, grid, matrices[part], shifts_px=None if displacement is None else displacement[part], ctf=ctf,
+            spectrum,
+            grid,
+            matrices[part],
+            shifts_px=None if displacement is None else displacement[part],
+            ctf=ctf,
             threads=threads,
-        )  # fmt: skip
+        )
         out[part] = fourier.inverse(slices, (box, box), threads=threads)
     return out

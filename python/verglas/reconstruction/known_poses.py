@@ -165,14 +165,22 @@ def reconstruct_report(
 # What comes back, for type checkers; the function and its documentation follow.
 @overload
 def reconstruct(
-    particles: Particles, symmetry: str = ..., max_resolution_A: float | None = ..., *, halves: Literal[False] = ...,
+    particles: Particles,
+    symmetry: str = ...,
+    max_resolution_A: float | None = ...,
+    *,
+    halves: Literal[False] = ...,
     method: Method | str | None = ...,
-) -> Map: ...  # fmt: skip
+) -> Map: ...
 @overload
 def reconstruct(
-    particles: Particles, symmetry: str = ..., max_resolution_A: float | None = ..., *, halves: Literal[True],
+    particles: Particles,
+    symmetry: str = ...,
+    max_resolution_A: float | None = ...,
+    *,
+    halves: Literal[True],
     method: Method | str | None = ...,
-) -> tuple[Map, tuple[Map, Map]]: ...  # fmt: skip
+) -> tuple[Map, tuple[Map, Map]]: ...
 def reconstruct(
     particles: Particles,
     symmetry: str = "C1",

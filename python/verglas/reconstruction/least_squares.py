@@ -22,8 +22,7 @@ import scipy.fft
 from verglas import fourier, gridding, ops
 from verglas._native import resolve_threads
 from verglas.errors import InputError
-
-Array = npt.NDArray
+from verglas.types.arrays import Array
 
 # Shell means of the weights below this share of their maximum are not amplified by the preconditioner: the lowest
 # shells of a CTF without phase shift would otherwise dominate the first steps.

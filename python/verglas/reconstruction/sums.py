@@ -10,8 +10,7 @@ import numpy.typing as npt
 from verglas import fourier, gridding, ops
 from verglas.errors import InputError
 from verglas.masks import soft_sphere
-
-Array = npt.NDArray
+from verglas.types.arrays import Array
 
 
 @dataclass(frozen=True)
@@ -153,9 +152,16 @@ def add_batch(
     images = batch.images if sums.values is not None else None
     for coset in symmetry.cosets:
         ops.insert(
-            sums, images, batch.matrices @ coset, shifts_px=batch.shifts_px, ctf=batch.ctf,
-            shell_weight=batch.shell_weight, threads=threads, device=device, deterministic=True,
-        )  # fmt: skip
+            sums,
+            images,
+            batch.matrices @ coset,
+            shifts_px=batch.shifts_px,
+            ctf=batch.ctf,
+            shell_weight=batch.shell_weight,
+            threads=threads,
+            device=device,
+            deterministic=True,
+        )
 
 
 def finish(sums: ops.GridSums, symmetry: Symmetry, *, threads: int | None = None) -> ops.GridSums:

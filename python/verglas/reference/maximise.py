@@ -78,9 +78,13 @@ def maximise(
 
 
 def residuals(
-    problem: Problem, volume: npt.ArrayLike, image: npt.NDArray, matrices: Real, shifts_px: npt.NDArray,
+    problem: Problem,
+    volume: npt.ArrayLike,
+    image: npt.NDArray,
+    matrices: Real,
+    shifts_px: npt.NDArray,
     weight: npt.NDArray,
-) -> Real:  # fmt: skip
+) -> Real:
     """Sum over candidates of gamma sum_theta w_r |X S - C A|^2, (n, n_rings), as it is written."""
     out = np.zeros((len(problem.images), len(problem.radii)))
     for i, matrix, shift, gamma in zip(image, matrices, shifts_px, weight, strict=True):

@@ -35,8 +35,12 @@ def peaks(
             value = image[y, x]
             if not (np.isfinite(value) and value >= threshold and allowed[y, x]):
                 continue
-            others = [(v, u) for v in range(max(y - 1, 0), min(y + 2, height))
-                      for u in range(max(x - 1, 0), min(x + 2, width)) if (v, u) != (y, x)]  # fmt: skip
+            others = [
+                (v, u)
+                for v in range(max(y - 1, 0), min(y + 2, height))
+                for u in range(max(x - 1, 0), min(x + 2, width))
+                if (v, u) != (y, x)
+            ]
             if any(image[o] >= value if o < (y, x) else image[o] > value for o in others):
                 continue
             inner = 0 < y < height - 1 and 0 < x < width - 1

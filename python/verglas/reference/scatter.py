@@ -19,9 +19,11 @@ def _phases(x: npt.NDArray[np.float64], box: int, pixel_size_A: float) -> npt.ND
 
 
 def _amplitude(
-    atoms: npt.NDArray[np.float64], types: npt.NDArray[np.int64], factors: npt.NDArray[np.float64],
+    atoms: npt.NDArray[np.float64],
+    types: npt.NDArray[np.int64],
+    factors: npt.NDArray[np.float64],
     k2: npt.NDArray[np.float64],
-) -> npt.NDArray[np.float64]:  # fmt: skip
+) -> npt.NDArray[np.float64]:
     """W exp(-B k^2/4) f(k) of every atom, (a, *k2.shape)."""
     k2 = k2[None]
     form = np.array([sum(a * np.exp(-b * k2[0] / 4) for a, b in row) for row in factors])
@@ -30,9 +32,14 @@ def _amplitude(
 
 
 def scatter(
-    atoms: npt.ArrayLike, types: npt.ArrayLike, factors: npt.ArrayLike, matrices: npt.ArrayLike,
-    shifts_A: npt.ArrayLike, box: int, pixel_size_A: float,
-) -> npt.NDArray[np.complex128]:  # fmt: skip
+    atoms: npt.ArrayLike,
+    types: npt.ArrayLike,
+    factors: npt.ArrayLike,
+    matrices: npt.ArrayLike,
+    shifts_A: npt.ArrayLike,
+    box: int,
+    pixel_size_A: float,
+) -> npt.NDArray[np.complex128]:
     """Same arguments as :func:`verglas.ops.scatter`, complex128."""
     atoms, types, factors = np.asarray(atoms, np.float64), np.asarray(types), np.asarray(factors, np.float64)
     k, half = _frequencies(box, pixel_size_A), box // 2 + 1

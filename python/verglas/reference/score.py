@@ -64,9 +64,17 @@ def cartesian_terms(
 
 
 def polar_terms(
-    samples: npt.ArrayLike, slices: npt.ArrayLike, weights: npt.ArrayLike, radii: npt.ArrayLike, limits: npt.ArrayLike,
-    n_psi: int, shifts_px: npt.ArrayLike, box: int, inv_sigma2: npt.ArrayLike, ctf: npt.ArrayLike | None = None,
-) -> tuple[Real, Real]:  # fmt: skip
+    samples: npt.ArrayLike,
+    slices: npt.ArrayLike,
+    weights: npt.ArrayLike,
+    radii: npt.ArrayLike,
+    limits: npt.ArrayLike,
+    n_psi: int,
+    shifts_px: npt.ArrayLike,
+    box: int,
+    inv_sigma2: npt.ArrayLike,
+    ctf: npt.ArrayLike | None = None,
+) -> tuple[Real, Real]:
     """Cross (n, slices, psi, shifts) and power (n, slices, psi) from full-circle samples (n, rings, n_theta).
 
     A slice turned by psi is its harmonic series at theta + psi, harmonics beyond ``limits`` of each ring dropped; the

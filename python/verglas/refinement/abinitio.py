@@ -13,7 +13,6 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
-import numpy.typing as npt
 
 from verglas import filters, fourier, ops
 from verglas.errors import InputError
@@ -29,11 +28,9 @@ from verglas.refinement.settings import Step
 from verglas.refinement.state import HalfModel, PoseTable
 from verglas.refinement.update import resolution_shell, solve
 from verglas.types import Keeper, Map, Snapshot
+from verglas.types.arrays import Float32Array, FloatArray, IntArray
 from verglas.types.snapshot import from_arrays, to_arrays
 
-FloatArray = npt.NDArray[np.float64]
-IntArray = npt.NDArray[np.int64]
-Volume = npt.NDArray[np.float32]
 Tell = Callable[[int, int], None]  # iterations done, in all
 
 AUTO = "auto"
@@ -163,7 +160,7 @@ def working_box(box: int, pixel_size_A: float, final_resolution_A: float) -> int
     return min(box, next((b for b in _BOXES if b >= 2 * radius + 2), box))
 
 
-def at_box(volume: Volume, box: int) -> Volume:
+def at_box(volume: Float32Array, box: int) -> Float32Array:
     """A map in another box over the same field; grey values are per voxel, so that it projects to the same scale.
 
     Examples
@@ -260,12 +257,17 @@ class Course:
         reach = self.settings.shift_range_A / self.problem.pixel_size_A
         shift_step = max(1.0, self.problem.box / (6 * radius))
         return Step(
-            "grid", radius, min(self.grid_radius, radius + _MARGIN_SHELLS), order, angles_in_plane(order), shift_step,
+            "grid",
+            radius,
+            min(self.grid_radius, radius + _MARGIN_SHELLS),
+            order,
+            angles_in_plane(order),
+            shift_step,
             max(reach, shift_step),
-        )  # fmt: skip
+        )
 
 
-def random_map(problem: Problem, rows: IntArray, settings: AbInitioSettings, seed: int) -> Volume:
+def random_map(problem: Problem, rows: IntArray, settings: AbInitioSettings, seed: int) -> Float32Array:
     """A blob: some images put in at random orientations, low-passed; its grey scale is right from the start."""
     images = fourier.forward(problem.particles.images(rows) * problem.image_mask, 2)
     ctf = ops.ctf(problem.params[rows], problem.box, problem.pixel_size_A).astype(np.float32)
@@ -279,9 +281,16 @@ def random_map(problem: Problem, rows: IntArray, settings: AbInitioSettings, see
 
 
 def run_start(
-    problem: Problem, settings: AbInitioSettings, number: int, sigma2: FloatArray, held: IntArray,
-    tell: Tell | None = None, *, keeper: Keeper | None = None, method: Method | None = None,
-) -> Start:  # fmt: skip
+    problem: Problem,
+    settings: AbInitioSettings,
+    number: int,
+    sigma2: FloatArray,
+    held: IntArray,
+    tell: Tell | None = None,
+    *,
+    keeper: Keeper | None = None,
+    method: Method | None = None,
+) -> Start:
     """One random start to its end.
 
     Parameters
@@ -333,9 +342,13 @@ class Method(Protocol):
     """How a start comes to its map."""
 
     def begin(
-        self, problem: Problem, settings: AbInitioSettings, course: Course, train: IntArray,
+        self,
+        problem: Problem,
+        settings: AbInitioSettings,
+        course: Course,
+        train: IntArray,
         given: tuple[int, FloatArray],
-    ) -> kept.UnderWay:  # fmt: skip
+    ) -> kept.UnderWay:
         """A start before its first iteration; ``given`` are its number and the first noise."""
 
     def iterate(self, problem: Problem, course: Course, train: IntArray, now: kept.UnderWay) -> None:
@@ -346,19 +359,29 @@ class StochasticEM(Method):
     """Mini-batches of posteriors over all poses."""
 
     def begin(
-        self, problem: Problem, settings: AbInitioSettings, course: Course, train: IntArray,
+        self,
+        problem: Problem,
+        settings: AbInitioSettings,
+        course: Course,
+        train: IntArray,
         given: tuple[int, FloatArray],
-    ) -> kept.UnderWay:  # fmt: skip
+    ) -> kept.UnderWay:
         """A blob of some images for each class."""
         number, sigma2 = given
         rng = np.random.default_rng((settings.seed, number))
         few = min(_START_IMAGES, len(train))
-        volumes = np.stack([
-            random_map(problem, np.sort(rng.choice(train, few, replace=False)), settings, int(rng.integers(2**31)))
-            for _ in range(settings.classes)
-        ])  # fmt: skip
-        model = HalfModel(volumes, sigma2.copy(), np.ones(int(problem.micrograph.max()) + 1),
-                          np.full(settings.classes, 1 / settings.classes))  # fmt: skip
+        volumes = np.stack(
+            [
+                random_map(problem, np.sort(rng.choice(train, few, replace=False)), settings, int(rng.integers(2**31)))
+                for _ in range(settings.classes)
+            ]
+        )
+        model = HalfModel(
+            volumes,
+            sigma2.copy(),
+            np.ones(int(problem.micrograph.max()) + 1),
+            np.full(settings.classes, 1 / settings.classes),
+        )
         curves = np.zeros((settings.classes, problem.box // 2 + 1))
         poses = PoseTable.unknown(len(problem))
         return kept.UnderWay(rng, rng.permutation(train), 0, model, poses, curves, float(course.first_radius))
@@ -424,9 +447,13 @@ def finished(problem: Problem, settings: AbInitioSettings, start: Start) -> Star
 
 
 def placed(
-    problem: Problem, settings: AbInitioSettings, model: HalfModel, tell: Tell | None = None, *,
+    problem: Problem,
+    settings: AbInitioSettings,
+    model: HalfModel,
+    tell: Tell | None = None,
+    *,
     keeper: Keeper | None = None,
-) -> PoseTable:  # fmt: skip
+) -> PoseTable:
     """Poses of all particles of a problem against maps that do not learn from them.
 
     Parameters

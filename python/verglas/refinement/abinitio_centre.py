@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
-import numpy.typing as npt
 
 from verglas.refinement.abinitio import AbInitioSettings, Course, random_map, updated
 from verglas.refinement.abinitio_step import BatchStep
@@ -13,8 +12,7 @@ from verglas.refinement.problem import Problem
 from verglas.refinement.settings import Step
 from verglas.refinement.sphere import spherical_average
 from verglas.refinement.state import HalfModel, PoseTable
-
-FloatArray = npt.NDArray[np.float64]
+from verglas.types.arrays import FloatArray
 
 _PASSES = 4
 _LEARNED_FROM = 3000

@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 from scipy.optimize import linear_sum_assignment
 
 from verglas import fourier
@@ -17,10 +16,8 @@ from verglas.refinement.map_alignment import align_maps, flip_hand, turned_map
 from verglas.refinement.problem import Problem
 from verglas.refinement.sphere import aspherical, spherical_average
 from verglas.types import Map
+from verglas.types.arrays import FloatArray, IntArray
 
-FloatArray = npt.NDArray[np.float64]
-IntArray = npt.NDArray[np.int64]
-Volume = npt.NDArray[np.float32]
 Kind = Literal["found", "unconfirmed", "undecided", "noise"]
 
 _AGREE_A = 1.4  # starts agree if their FSC stays above 0.5 to this times the final resolution
@@ -145,9 +142,12 @@ def compare(problem: Problem, best: Start, other: Start, radius: int) -> Compari
     chosen = [(i, found[i, j]) for i, j in zip(*linear_sum_assignment(-score), strict=True)]
     curves = [aspherical_fsc(Map(ours[i], pixel), f.map, threads=threads) for i, f in chosen]
     return Comparison(
-        other.number, [f.map for _, f in chosen], [f.mirrored for _, f in chosen], [f.correlation for _, f in chosen],
+        other.number,
+        [f.map for _, f in chosen],
+        [f.mirrored for _, f in chosen],
+        [f.correlation for _, f in chosen],
         curves,
-    )  # fmt: skip
+    )
 
 
 @dataclass(frozen=True)
@@ -207,8 +207,11 @@ def judge(best: Start, blob: FloatArray, comparisons: Sequence[Comparison], fina
             "noise",
             f"No structure: images that took no part are explained no better by the map than by a round blob "
             f"({gain:+.2f} +- {error:.2f} nats per particle). Do not refine this map; look at the particles.",
-            gain, error, agreeing, total,
-        )  # fmt: skip
+            gain,
+            error,
+            agreeing,
+            total,
+        )
     better = f"images that took no part are better explained by {gain:.1f} nats per particle than by a round blob"
     if total == 1:
         kind: Kind = "unconfirmed"

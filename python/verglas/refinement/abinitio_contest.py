@@ -12,7 +12,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
-import numpy.typing as npt
 
 from verglas.refinement.abinitio import AbInitioSettings, Course, Start, Tell, at_box, updated
 from verglas.refinement.abinitio_step import BatchStep
@@ -20,10 +19,7 @@ from verglas.refinement.problem import Problem
 from verglas.refinement.schedule import angles_in_plane
 from verglas.refinement.settings import Step
 from verglas.refinement.state import HalfModel, PoseTable
-
-FloatArray = npt.NDArray[np.float64]
-IntArray = npt.NDArray[np.int64]
-Volume = npt.NDArray[np.float32]
+from verglas.types.arrays import Float32Array, FloatArray, IntArray
 
 CUBIC = ("T", "O", "I")
 _PARTS = {"O": ("T",), "I": ("T",)}  # groups that are part of another; C1, part of all, has to be refuted
@@ -56,7 +52,7 @@ class Contest:
     lead: float
     lead_error: float
     resolution_A: float
-    maps: dict[str, Volume]
+    maps: dict[str, Float32Array]
 
     @property
     def sentence(self) -> str:
@@ -89,9 +85,13 @@ def fine_step(course: Course, radius: int) -> Step:
 
 
 def contest(
-    problem: Problem, settings: AbInitioSettings, sigma2: FloatArray, entrants: Mapping[str, Start], held: IntArray,
+    problem: Problem,
+    settings: AbInitioSettings,
+    sigma2: FloatArray,
+    entrants: Mapping[str, Start],
+    held: IntArray,
     tell: Tell | None = None,
-) -> Contest:  # fmt: skip
+) -> Contest:
     """Let starts under several point groups learn from finer data, and compare them on particles held out.
 
     Parameters
@@ -129,13 +129,17 @@ def contest(
             folded[group], replace(model, sigma2=noise), fine_step(course, last), course.grid_radius
         ).evaluate(held, PoseTable.unknown(len(problem)))
         for group, model in learned.items()
-    }  # fmt: skip
+    }
     winner = _winner(evidence)
     lead = evidence[winner or _best(evidence)] - evidence["C1"]
     return Contest(
-        winner, {g: float(e.mean()) for g, e in evidence.items()}, float(lead.mean()), _standard_error(lead),
-        problem.resolution_of_A(last), {g: m.volumes[0] for g, m in learned.items()},
-    )  # fmt: skip
+        winner,
+        {g: float(e.mean()) for g, e in evidence.items()},
+        float(lead.mean()),
+        _standard_error(lead),
+        problem.resolution_of_A(last),
+        {g: m.volumes[0] for g, m in learned.items()},
+    )
 
 
 def _standard_error(difference: FloatArray) -> float:

@@ -11,10 +11,8 @@ import numpy.typing as npt
 from verglas import ops
 from verglas.refinement.abinitio_step import BatchSums
 from verglas.refinement.state import HalfModel, PoseTable
+from verglas.types.arrays import FloatArray, IntArray
 from verglas.types.snapshot import Arrays, Snapshot, from_arrays, to_arrays
-
-FloatArray = npt.NDArray[np.float64]
-IntArray = npt.NDArray[np.int64]
 
 
 @dataclass
@@ -62,9 +60,13 @@ def taken(now: UnderWay, total: int) -> Snapshot:
                 assert grid.weights is not None
                 arrays |= {f"values{k}.{half}": grid.values, f"weights{k}.{half}": grid.weights}
     record = {
-        "finished": False, "iteration": now.iteration, "of": total, "at": now.at, "resolved": now.resolved,
+        "finished": False,
+        "iteration": now.iteration,
+        "of": total,
+        "at": now.at,
+        "resolved": now.resolved,
         "rng": now.rng.bit_generator.state,
-    }  # fmt: skip
+    }
     return Snapshot(arrays, record)
 
 
@@ -85,7 +87,7 @@ def restored(saved: Snapshot, grid: ops.Grid) -> UnderWay:
     model, poses, curves = _unpacked(arrays)
     return UnderWay(
         rng, arrays["order"], record["at"], model, poses, curves, record["resolved"], sums, record["iteration"]
-    )  # fmt: skip
+    )
 
 
 def taken_at_end(model: HalfModel, poses: PoseTable, evidence: FloatArray, curves: FloatArray) -> Snapshot:

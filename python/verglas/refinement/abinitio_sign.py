@@ -16,21 +16,17 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
-import numpy.typing as npt
 
 from verglas.refinement.abinitio import AbInitioSettings, Start, full_passes, held_evidence
 from verglas.refinement.problem import Problem
 from verglas.refinement.sphere import spherical_average
 from verglas.refinement.state import HalfModel
-
-FloatArray = npt.NDArray[np.float64]
-IntArray = npt.NDArray[np.int64]
-Volume = npt.NDArray[np.float32]
+from verglas.types.arrays import Float32Array, IntArray
 
 SHARP_NATS = 20.0
 
 
-def twin(volume: Volume) -> Volume:
+def twin(volume: Float32Array) -> Float32Array:
     """2 S - V: the map with the sign of all but its spherical average S turned round.
 
     Examples
@@ -74,7 +70,7 @@ def better_sign(problem: Problem, settings: AbInitioSettings, start: Start, held
     return start
 
 
-def _with_map(start: Start, k: int, changed: Callable[[Volume], Volume], problem: Problem) -> HalfModel:
+def _with_map(start: Start, k: int, changed: Callable[[Float32Array], Float32Array], problem: Problem) -> HalfModel:
     """The start's model with one of its maps changed."""
     volumes = start.model.volumes.copy()
     volumes[k] = changed(volumes[k] * problem.sphere)

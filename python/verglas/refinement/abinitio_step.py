@@ -17,10 +17,7 @@ from verglas.refinement.settings import Step
 from verglas.refinement.state import HalfModel, PoseTable
 from verglas.refinement.update import solve
 from verglas.types import Map
-
-FloatArray = npt.NDArray[np.float64]
-IntArray = npt.NDArray[np.int64]
-Volume = npt.NDArray[np.float32]
+from verglas.types.arrays import Float32Array, FloatArray, IntArray
 
 _N_POWER = 3
 _EPSILON = 0.01  # posterior mass left out of the sums: broad posteriors have long tails that teach nothing
@@ -67,11 +64,13 @@ class BatchSums:
             for a, b in zip(self.grids, fresh.grids, strict=True)
         ]
         return BatchSums(
-            grids, mean(self.squared, fresh.squared), mean(self.coefficients, fresh.coefficients),
+            grids,
+            mean(self.squared, fresh.squared),
+            mean(self.coefficients, fresh.coefficients),
             mean(self.mass, fresh.mass),
-        )  # fmt: skip
+        )
 
-    def maps(self, problem: Problem) -> tuple[Volume, FloatArray]:
+    def maps(self, problem: Problem) -> tuple[Float32Array, FloatArray]:
         """Regularised map of each class, (classes, N, N, N), and the FSC of the batch's halves, (classes, shells).
 
         Both halves were aligned to one reference, so the FSC is no resolution; as the regularisation of a map that is
@@ -145,9 +144,13 @@ def thinned(posterior: ops.Posterior, rows: IntArray, most: int = _MOST_SUMMED) 
     weight = np.where(many, times / most, posterior.weight)[kept]
     offsets = np.concatenate([[0], np.cumsum(np.bincount(image[kept], minlength=len(size)))])
     return ops.Posterior(
-        offsets, posterior.slice[kept], posterior.opposite[kept], posterior.psi_deg[kept], posterior.shift[kept],
+        offsets,
+        posterior.slice[kept],
+        posterior.opposite[kept],
+        posterior.psi_deg[kept],
+        posterior.shift[kept],
         weight,
-    )  # fmt: skip
+    )
 
 
 class BatchStep:
@@ -182,23 +185,31 @@ class BatchStep:
             self.narrow, step.n_psi, n_power=_N_POWER, epsilon=_EPSILON, max_candidates=_MOST_CANDIDATES
         )
         self.search.set_reference(
-            self._slices(self.narrow), log_prior=class_prior(self.directions.log_prior, model.class_weight),
+            self._slices(self.narrow),
+            log_prior=class_prior(self.directions.log_prior, model.class_weight),
             threads=self.threads,
-        )  # fmt: skip
+        )
 
     def _slices(self, polar: ops.PolarGrid) -> npt.NDArray[np.complex64]:
-        return np.concatenate([
-            ops.polar_slices(s, self._grid, self.directions.matrices, polar, threads=self.threads) for s in self.spectra
-        ])  # fmt: skip
+        return np.concatenate(
+            [
+                ops.polar_slices(s, self._grid, self.directions.matrices, polar, threads=self.threads)
+                for s in self.spectra
+            ]
+        )
 
     def score(self, batch: ImageBatch) -> ops.Scores:
         """Search a batch."""
         return self.search.run(
-            ops.polar(batch.centred(self.problem.image_mask), self.narrow, threads=self.threads), self.shifts,
-            ctf=batch.params, pixel_size_A=self.problem.pixel_size_A,
-            inv_sigma2=batch.inv_sigma2[:, self.narrow.shells], log_shift=self.step.log_shift(),
-            first_particle=int(batch.rows[0]), threads=self.threads,
-        )  # fmt: skip
+            ops.polar(batch.centred(self.problem.image_mask), self.narrow, threads=self.threads),
+            self.shifts,
+            ctf=batch.params,
+            pixel_size_A=self.problem.pixel_size_A,
+            inv_sigma2=batch.inv_sigma2[:, self.narrow.shells],
+            log_shift=self.step.log_shift(),
+            first_particle=int(batch.rows[0]),
+            threads=self.threads,
+        )
 
     def evaluate(self, rows: IntArray, poses: PoseTable) -> FloatArray:
         """Log evidence of particles, whose best poses go to ``poses``.
@@ -241,10 +252,16 @@ class BatchStep:
             half = (done + posterior.image) % 2
             posterior = replace(posterior, slice=(posterior.slice + block * half).astype(np.int32))
             residuals = plan.add(
-                ops.polar(batch.images, self.wide, threads=self.threads), posterior, self.shifts, ctf=batch.params,
-                pixel_size_A=problem.pixel_size_A, inv_sigma2=batch.inv_sigma2[:, self.wide.shells],
-                centres_px=batch.centre_px.astype(np.float32), first_particle=int(batch.rows[0]), threads=self.threads,
-            )  # fmt: skip
+                ops.polar(batch.images, self.wide, threads=self.threads),
+                posterior,
+                self.shifts,
+                ctf=batch.params,
+                pixel_size_A=problem.pixel_size_A,
+                inv_sigma2=batch.inv_sigma2[:, self.wide.shells],
+                centres_px=batch.centre_px.astype(np.float32),
+                first_particle=int(batch.rows[0]),
+                threads=self.threads,
+            )
             assert residuals is not None
             group = problem.group[batch.rows]
             np.add.at(squared[:, reach], group, residuals.squared)

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-import numpy.typing as npt
 
 from verglas.assessment import fsc
 from verglas.refinement.abinitio import AbInitioSettings, Course, Start, full_passes, held_evidence
@@ -29,10 +28,7 @@ from verglas.refinement.symmetry_search import (
     without_sphere,
 )
 from verglas.types import Map
-
-FloatArray = npt.NDArray[np.float64]
-IntArray = npt.NDArray[np.int64]
-Volume = npt.NDArray[np.float32]
+from verglas.types.arrays import Float32Array, FloatArray, IntArray
 
 _RELIABLE = 0.143  # FSC of half maps, up to the first shell below which shells count
 _FEWEST_SHELLS = 5
@@ -84,8 +80,8 @@ def reliability(problem: Problem, settings: AbInitioSettings, start: Start, rows
 
 
 def on_axes(
-    volume: Volume, curve: FloatArray, candidates: Sequence[str] = CANDIDATES, *, threads: int | None = None
-) -> tuple[list[SymmetryScore], SymmetryScore | None, Volume]:
+    volume: Float32Array, curve: FloatArray, candidates: Sequence[str] = CANDIDATES, *, threads: int | None = None
+) -> tuple[list[SymmetryScore], SymmetryScore | None, Float32Array]:
     """Scores of all candidates, the group that fits, and the map centred and turned onto its axes (not symmetrised).
 
     Parameters
@@ -121,8 +117,8 @@ def on_axes(
 
 
 def _upright(
-    volume: Volume, curve: FloatArray, found: SymmetryScore, threads: int | None
-) -> tuple[SymmetryScore, Volume]:
+    volume: Float32Array, curve: FloatArray, found: SymmetryScore, threads: int | None
+) -> tuple[SymmetryScore, Float32Array]:
     """The mass is centred to a fraction of a pixel; the axes meet where the copies fit best."""
     volume = moved_map(volume, -symmetry_centre(volume, found, threads=threads), threads=threads)
     found = symmetry_scores(volume, curve, [found.symmetry], threads=threads)[0]
@@ -192,9 +188,14 @@ def with_symmetry(
 
 
 def _tried(
-    problem: Problem, folded: Problem, settings: AbInitioSettings, group: AbInitioSettings, start: Start,
-    upright: Volume, held: IntArray,
-) -> tuple[Start, FloatArray]:  # fmt: skip
+    problem: Problem,
+    folded: Problem,
+    settings: AbInitioSettings,
+    group: AbInitioSettings,
+    start: Start,
+    upright: Float32Array,
+    held: IntArray,
+) -> tuple[Start, FloatArray]:
     """The start after learning under a group, and what each held-out particle gains by it."""
     train = np.setdiff1d(np.arange(len(problem)), held)
     radius = Course(problem, settings, len(train)).grid_radius

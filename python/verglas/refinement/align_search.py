@@ -23,12 +23,12 @@ from verglas.refinement.cells import Level
 from verglas.refinement.prepare import inverse_noise, reference_power, usable_batches
 from verglas.refinement.search import PoseSearch, SearchSettings
 from verglas.types import Poses
+from verglas.types.arrays import Array
 
 if TYPE_CHECKING:
     from verglas.refinement.alignment import AlignSettings
     from verglas.types import Particles
 
-Array = npt.NDArray
 # Images that set the grey scale of the map before the search.
 _SCALE_IMAGES = 128
 _MASK_EDGE_PX = 4.0
@@ -154,10 +154,14 @@ class _Everything:
         """Best poses on the grid."""
         samples = ops.polar(images.pixels * self.mask, self.polar, **self.where.of_ops)
         found = self.plan.run(
-            samples, self.shifts_px, ctf=images.ctf, pixel_size_A=self.geo.pixel_size_A,
-            inv_sigma2=images.inv_sigma2[:, self.polar.shells], first_particle=images.first,
+            samples,
+            self.shifts_px,
+            ctf=images.ctf,
+            pixel_size_A=self.geo.pixel_size_A,
+            inv_sigma2=images.inv_sigma2[:, self.polar.shells],
+            first_particle=images.first,
             threads=self.where.threads,
-        )  # fmt: skip
+        )
         rot, tilt = self.directions[found.best_slice].T
         rot, tilt = np.where(found.best_opposite, rot + 180, rot), np.where(found.best_opposite, 180 - tilt, tilt)
         angles = np.column_stack([rot, tilt, ops.psi_angles_deg(self.n_psi)[found.best_psi]])
@@ -172,16 +176,24 @@ class _Bounded:
     def __init__(self, volume: Array, geo: Geometry, where: Where) -> None:
         self.geo, self.mask = geo, to_device(geo.mask(), where.device)
         self.search = PoseSearch(
-            volume, geo.levels, symmetry=where.symmetry, diameter_px=geo.diameter_px,
-            settings=geo.search_settings(where.device), threads=where.threads, device=where.device,
-        )  # fmt: skip
+            volume,
+            geo.levels,
+            symmetry=where.symmetry,
+            diameter_px=geo.diameter_px,
+            settings=geo.search_settings(where.device),
+            threads=where.threads,
+            device=where.device,
+        )
 
     def run(self, images: Images) -> Found:
         """Best poses on the grid of the level that each image reached."""
         found = self.search.run(
-            images.pixels * self.mask, images.inv_sigma2, ctf=images.ctf, pixel_size_A=self.geo.pixel_size_A,
+            images.pixels * self.mask,
+            images.inv_sigma2,
+            ctf=images.ctf,
+            pixel_size_A=self.geo.pixel_size_A,
             first_particle=images.first,
-        )  # fmt: skip
+        )
         poses = Poses(found.angles_deg, found.shifts_px * self.geo.pixel_size_A)
         return Found(poses, np.exp(found.score - found.log_evidence), found.log_evidence, found.level)
 
@@ -197,13 +209,20 @@ class _Exact:
 
     def _run(self, images: Images, poses: Poses, search: ops.PoseSettings, scale: float = 1.0) -> ops.PoseResult:
         radius, pixel_size_A = search.max_radius or self.grid.max_radius, self.geo.pixel_size_A
-        found: ops.PoseResult = all_to_host(ops.refine_pose(
-            fourier.forward(images.pixels, 2, threads=self.where.threads), self.spectrum, self.grid,
-            euler_to_matrix(poses.angles_deg), -poses.shifts_A / pixel_size_A,
-            ctf=ops.ctf(images.ctf, self.geo.box, pixel_size_A, **self.where.of_ops),
-            shell_weight=np.ascontiguousarray(images.inv_sigma2[:, : radius + 1], np.float32),
-            scale=np.full(len(images), scale), search=search, **self.where.of_ops,
-        ))  # fmt: skip
+        found: ops.PoseResult = all_to_host(
+            ops.refine_pose(
+                fourier.forward(images.pixels, 2, threads=self.where.threads),
+                self.spectrum,
+                self.grid,
+                euler_to_matrix(poses.angles_deg),
+                -poses.shifts_A / pixel_size_A,
+                ctf=ops.ctf(images.ctf, self.geo.box, pixel_size_A, **self.where.of_ops),
+                shell_weight=np.ascontiguousarray(images.inv_sigma2[:, : radius + 1], np.float32),
+                scale=np.full(len(images), scale),
+                search=search,
+                **self.where.of_ops,
+            )
+        )
         return found
 
     def grey_scale(self, images: Images, poses: Poses) -> float:
@@ -230,9 +249,10 @@ class _Exact:
             rows, level = np.flatnonzero(found.level == k), self.geo.levels[k]
             step_deg = healpix_spacing_deg(level.order)
             coarse = [
-                r for r in ops.pose_radii(self.grid, step_deg / 2, level.shift_step_px / 2, self.geo.diameter_px)
+                r
+                for r in ops.pose_radii(self.grid, step_deg / 2, level.shift_step_px / 2, self.geo.diameter_px)
                 if r < self.geo.final_radius
-            ]  # fmt: skip
+            ]
             pixels = images.pixels[array_module(images.pixels).asarray(rows)]
             part = Images(pixels, images.ctf[rows], images.inv_sigma2[rows])
             search = ops.PoseSettings(max_radius=self.geo.final_radius, coarse_radii=coarse)
@@ -278,9 +298,7 @@ class Reference:
         return everything, exact
 
 
-def measured(
-    particles: Particles, volume: Array, geo: Geometry, where: Where, excluded: dict[int, str]
-) -> Reference:  # fmt: skip
+def measured(particles: Particles, volume: Array, geo: Geometry, where: Where, excluded: dict[int, str]) -> Reference:
     """Grey scale of the map and noise of the images, from some of them."""
     grid = ops.Grid(geo.box)
     spectrum = gridding.to_grid(volume, grid, threads=where.threads)
@@ -379,7 +397,5 @@ class SharedSearch:
                     batch = Images(images, params[rows], self.reference.inv_sigma2[rows], int(everyone[0]))
                     found = search.run(batch)
                     share.kept.append(rows)
-                    share.found.append(
-                        replace(found, poses=exact.maximum(batch, found)) if settings.refine else found
-                    )  # fmt: skip
+                    share.found.append(replace(found, poses=exact.maximum(batch, found)) if settings.refine else found)
                 tick(len(everyone))

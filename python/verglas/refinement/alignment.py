@@ -7,15 +7,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
 from verglas._devices import device_names
 from verglas.errors import InputError
-from verglas.geometry import (
-    healpix_order,
-    healpix_spacing_deg,
-    unit_pixels,
-)
+from verglas.geometry import healpix_order, healpix_spacing_deg, unit_pixels
 from verglas.refinement.align_search import Geometry, SharedSearch, Where, measured
 from verglas.refinement.cells import Level
 from verglas.refinement.planner import search_cost
@@ -24,7 +19,6 @@ from verglas.types import Map
 if TYPE_CHECKING:
     from verglas.types import Particles
 
-Array = npt.NDArray
 Progress = Callable[[int, int], None]
 # About the step that a search starts from; from half of it on down there are levels to branch over.
 _FIRST_STEP_DEG = 7.5
@@ -106,9 +100,7 @@ def _geometry(particles: Particles, settings: AlignSettings) -> Geometry:
     last = min(radius(settings.step_deg) if asked is None else asked, final)
     radii = [min(radius(first_deg / 2**k), last) for k in range(halvings)] + [last]
     shift_step, n_psi = max(1.0, box / (4 * radii[0])), int(np.ceil(360 / first_deg / 16)) * 16
-    levels = [
-        Level(r, healpix_order(first_deg) + k, n_psi * 2**k, shift_step / 2**k) for k, r in enumerate(radii)
-    ]  # fmt: skip
+    levels = [Level(r, healpix_order(first_deg) + k, n_psi * 2**k, shift_step / 2**k) for k, r in enumerate(radii)]
     return Geometry(box, pixel_size_A, diameter, final, settings.shift_range_A / pixel_size_A, levels)
 
 
@@ -132,16 +124,27 @@ def align_plan(particles: Particles, settings: AlignSettings) -> str:
     )
     if len(geo.levels) > 1:
         cost = search_cost(
-            geo.box, geo.levels, symmetry=settings.symmetry, diameter_px=geo.diameter_px,
-            settings=geo.search_settings(), threads=settings.threads,
-        )  # fmt: skip
+            geo.box,
+            geo.levels,
+            symmetry=settings.symmetry,
+            diameter_px=geo.diameter_px,
+            settings=geo.search_settings(),
+            threads=settings.threads,
+        )
         return f"{text}branch and bound over {len(geo.levels)} levels: {cost}"
     poses = len(unit_pixels(last.order, settings.symmetry)) * last.n_psi * len(geo.shifts_px())
     return f"{text}all {poses:.3g} poses of each are scored"
 
 
-def align(particles: Particles, map: Map, symmetry: str = "C1", max_resolution_A: float | None = None, *,
-          settings: AlignSettings | None = None, **changes: object) -> Particles:  # fmt: skip
+def align(
+    particles: Particles,
+    map: Map,
+    symmetry: str = "C1",
+    max_resolution_A: float | None = None,
+    *,
+    settings: AlignSettings | None = None,
+    **changes: object,
+) -> Particles:
     r"""Poses of particles against a map, by global search; nothing about their poses needs to be known.
 
     Every direction of the asymmetric unit, every in-plane angle and every shift is scored on polar harmonics

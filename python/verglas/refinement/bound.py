@@ -23,8 +23,7 @@ import numpy.typing as npt
 from verglas import ops
 from verglas.geometry import euler_to_matrix, healpix_count
 from verglas.refinement.cells import CHILDREN, Cells, Level, angles_deg, split
-
-FloatArray = npt.NDArray[np.float64]
+from verglas.types.arrays import FloatArray
 
 # Levels below the last that stand for the continuum of poses inside its cells.
 _BEYOND = 2
@@ -110,9 +109,11 @@ def _spectra(
     extended, last = _extended(levels), len(levels) - 1
     level = levels[k]
     cells = Cells(
-        np.arange(n), rng.integers(0, healpix_count(level.order), n), rng.integers(0, level.n_psi, n),
+        np.arange(n),
+        rng.integers(0, healpix_count(level.order), n),
+        rng.integers(0, level.n_psi, n),
         np.zeros((n, 2), np.int64),
-    )  # fmt: skip
+    )
     fine = _child(extended, cells, k, last, rng)
     true = _child(extended, fine, last, last + _BEYOND, rng)
     a, b = make(level, cells), make(levels[last], fine)

@@ -16,9 +16,7 @@ import numpy.typing as npt
 
 from verglas.errors import InputError
 from verglas.geometry import euler_to_matrix, healpix_children, healpix_directions, healpix_index, healpix_spacing_deg
-
-IntArray = npt.NDArray[np.int64]
-FloatArray = npt.NDArray[np.float64]
+from verglas.types.arrays import FloatArray, IntArray
 
 CHILDREN = 32
 
@@ -80,8 +78,9 @@ def search_levels(
     if not radii or any(b < a for a, b in pairwise(radii)):
         raise InputError(f"search levels: expected radii that do not fall, got {radii}")
     if first % 8 or not shift_step_px > 0:
-        raise InputError(f"search levels: expected n_psi a multiple of 8 and a positive shift step, got {first}, "
-                         f"{shift_step_px}")  # fmt: skip
+        raise InputError(
+            f"search levels: expected n_psi a multiple of 8 and a positive shift step, got {first}, {shift_step_px}"
+        )
     return [Level(int(r), order + k, first * 2**k, shift_step_px / 2**k) for k, r in enumerate(radii)]
 
 

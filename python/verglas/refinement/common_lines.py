@@ -20,8 +20,7 @@ from verglas import ops
 from verglas.errors import InputError
 from verglas.geometry import euler_to_matrix, matrix_to_euler, random_orientations
 from verglas.masks import soft_circle
-
-FloatArray = npt.NDArray[np.float64]
+from verglas.types.arrays import FloatArray
 
 _EDGE_PX = 3.0
 _AGREE_DEG = 10.0
@@ -121,9 +120,14 @@ def sinogram(images: npt.ArrayLike, n_theta: int = 180, *, threads: int | None =
 
 
 def find_common_lines(
-    images: npt.ArrayLike, max_radius: int, *, diameter_px: float | None = None, n_theta: int = 180,
-    noise_power: npt.ArrayLike | None = None, threads: int | None = None,
-) -> CommonLines:  # fmt: skip
+    images: npt.ArrayLike,
+    max_radius: int,
+    *,
+    diameter_px: float | None = None,
+    n_theta: int = 180,
+    noise_power: npt.ArrayLike | None = None,
+    threads: int | None = None,
+) -> CommonLines:
     r"""Search the common line of every pair of images, over all pairs of directions.
 
     Components x, y of two lines, of power 1 and with the share rho of the same signal, have against independent ones
@@ -399,8 +403,11 @@ def three_orientations(angle: npt.ArrayLike) -> FloatArray:
     ends = np.stack([np.cos(lines), np.sin(lines)], axis=-1)
     # Lines 01, 02, 12: 01 and 02 lie in image 0, 01 and 12 in image 1, 02 and 12 in image 2.
     gram = np.eye(3)
-    for i, j, value in ((0, 1, ends[0, 1] @ ends[0, 2]), (0, 2, ends[1, 0] @ ends[1, 2]),
-                        (1, 2, ends[2, 0] @ ends[2, 1])):  # fmt: skip
+    for i, j, value in (
+        (0, 1, ends[0, 1] @ ends[0, 2]),
+        (0, 2, ends[1, 0] @ ends[1, 2]),
+        (1, 2, ends[2, 0] @ ends[2, 1]),
+    ):
         gram[i, j] = gram[j, i] = value
     values, vectors = np.linalg.eigh(gram)
     if values[0] < -1e-3:

@@ -25,8 +25,8 @@ from verglas.refinement.settings import Step
 from verglas.refinement.state import HalfModel, PoseTable, State
 from verglas.refinement.update import ClassMaps, class_maps, learn, mask_from_map, resolution_shell
 from verglas.types import Map
+from verglas.types.arrays import FloatArray
 
-FloatArray = npt.NDArray[np.float64]
 Progress = Callable[[str, int, int], None]  # phase, particles done, in all
 
 _EMPTY_CLASS = 0.01
@@ -89,18 +89,22 @@ def initial_state(
     for k, factor in enumerate(factors):
         volumes[k if len(factors) > 1 else slice(None)] *= np.float32(factor)
         name = "the reference" if len(factors) == 1 else f"reference {k + 1}"
-        said.append(f"{name} was multiplied by {factor:.4g} to match the grey scale of the images, and low-passed to "
-                    f"{settings.initial_resolution_A:g} A")  # fmt: skip
+        said.append(
+            f"{name} was multiplied by {factor:.4g} to match the grey scale of the images, and low-passed to "
+            f"{settings.initial_resolution_A:g} A"
+        )
     signal = np.mean([start.mean_slice_power(problem, v) for v in volumes], axis=0)
     micrographs = int(problem.micrograph.max()) + 1
     classes = len(volumes)
     halves = [
         HalfModel(
-            volumes.copy(), start.first_noise(problem, power, signal, problem.rows_of_half(half)),
-            np.ones(micrographs), np.full(classes, 1 / classes),
+            volumes.copy(),
+            start.first_noise(problem, power, signal, problem.rows_of_half(half)),
+            np.ones(micrographs),
+            np.full(classes, 1 / classes),
         )
         for half in (1, 2)
-    ]  # fmt: skip
+    ]
     poses = PoseTable.unknown(len(problem))
     given = problem.particles.poses
     if settings.poses == "local" and given is not None:
@@ -156,8 +160,17 @@ def iterate(problem: Problem, state: State, step: Step, progress: Progress | Non
     settings = problem.settings
     before = state.poses
     halves = [HalfModel(**{k: v.copy() for k, v in vars(h).items()}) for h in state.halves]
-    new = State(state.iteration + 1, before.copy(), halves, state.fsc, state.resolution_shell, state.mask,
-                state.unimproved, False, list(state.rows))  # fmt: skip
+    new = State(
+        state.iteration + 1,
+        before.copy(),
+        halves,
+        state.fsc,
+        state.resolution_shell,
+        state.mask,
+        state.unimproved,
+        False,
+        list(state.rows),
+    )
     notes: list[str] = []
     found, pass_seconds = _pass(problem, new, step, progress, notes)
     between = time.perf_counter()

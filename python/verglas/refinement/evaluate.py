@@ -11,8 +11,7 @@ from verglas import ops
 from verglas._array_module import array_module, to_host
 from verglas.geometry import euler_to_matrix, healpix_directions
 from verglas.refinement.cells import Cells, Level, slices_of_pixels
-
-IntArray = npt.NDArray[np.int64]
+from verglas.types.arrays import IntArray
 
 
 @dataclass(frozen=True)
@@ -77,9 +76,11 @@ class Batch:
         """Keyword arguments of the score ops."""
         at = slice(None) if rows is None else rows
         return {
-            "ctf": None if self.ctf is None else self.ctf[at], "pixel_size_A": self.pixel_size_A,
-            "inv_sigma2": self.ring_weights(grid)[at], "threads": self.threads,
-        }  # fmt: skip
+            "ctf": None if self.ctf is None else self.ctf[at],
+            "pixel_size_A": self.pixel_size_A,
+            "inv_sigma2": self.ring_weights(grid)[at],
+            "threads": self.threads,
+        }
 
 
 def _offsets(owner: IntArray, n: int) -> IntArray:
@@ -135,13 +136,25 @@ class Evaluator:
         entry = task_keys // self.level.n_psi % (2 * len(made))
         task_image = task_keys // (self.level.n_psi * 2 * len(made))
         tasks = ops.CellTasks(
-            _offsets(task_image, len(rows)), entry // 2, entry % 2 == 1, task_keys % self.level.n_psi,
-            _offsets(shift_image, len(rows)), (xy + batch.centres_px[rows][shift_image]).astype(np.float32),
-        )  # fmt: skip
-        scores = to_host(ops.score_cells(
-            batch.samples_of(self.polar, rows), made, self.polar, self.level.n_psi, tasks, n_power=self.n_power,
-            device=batch.device, **batch.per_image(self.polar, rows),
-        ))  # fmt: skip
+            _offsets(task_image, len(rows)),
+            entry // 2,
+            entry % 2 == 1,
+            task_keys % self.level.n_psi,
+            _offsets(shift_image, len(rows)),
+            (xy + batch.centres_px[rows][shift_image]).astype(np.float32),
+        )
+        scores = to_host(
+            ops.score_cells(
+                batch.samples_of(self.polar, rows),
+                made,
+                self.polar,
+                self.level.n_psi,
+                tasks,
+                n_power=self.n_power,
+                device=batch.device,
+                **batch.per_image(self.polar, rows),
+            )
+        )
         task_offsets, shift_offsets = np.asarray(tasks.offsets), np.asarray(tasks.shift_offsets)
         n_shifts = np.diff(shift_offsets)[image]
         at = tasks.score_offsets()[image] + (which_task - task_offsets[image]) * n_shifts

@@ -19,9 +19,8 @@ from verglas.refinement.cells import slices_of_pixels
 from verglas.refinement.problem import ImageBatch, Problem, image_batches
 from verglas.refinement.settings import Step
 from verglas.refinement.state import HalfModel, PoseTable
+from verglas.types.arrays import FloatArray, IntArray
 
-FloatArray = npt.NDArray[np.float64]
-IntArray = npt.NDArray[np.int64]
 Tick = Callable[[int], None]
 
 # Even harmonics of C^2 along a ring that the astigmatism of real microscopes makes (a few hundred angstrom).
@@ -113,9 +112,13 @@ class Totals:
         groups, micrographs = int(problem.group.max()) + 1, int(problem.micrograph.max()) + 1
         shape = (groups, (problem.box - 1) // 2 + 1)
         return cls(
-            np.zeros(shape), np.zeros(shape), np.zeros(micrographs), np.zeros(micrographs), np.zeros(classes),
+            np.zeros(shape),
+            np.zeros(shape),
+            np.zeros(micrographs),
+            np.zeros(micrographs),
+            np.zeros(classes),
             np.ones(len(problem)),
-        )  # fmt: skip
+        )
 
     def merge(self, other: Totals, rows: IntArray) -> None:
         """Add the sums of these rows, made elsewhere."""
@@ -124,9 +127,14 @@ class Totals:
         self.ratio[rows] = other.ratio[rows]
 
     def add(
-        self, problem: Problem, batch: ImageBatch, squared: FloatArray, coefficients: FloatArray,
-        cross: FloatArray, power: FloatArray,
-    ) -> None:  # fmt: skip
+        self,
+        problem: Problem,
+        batch: ImageBatch,
+        squared: FloatArray,
+        coefficients: FloatArray,
+        cross: FloatArray,
+        power: FloatArray,
+    ) -> None:
         """Add images; ``squared`` (m, shells), ``cross`` and ``power`` (m, shells) of the slice on its grey scale."""
         group, micrograph = problem.group[batch.rows], problem.micrograph[batch.rows]
         inv = batch.inv_sigma2.astype(np.float64)
@@ -226,29 +234,44 @@ class GridStep:
         chosen = problem.rows_of_half(half) if rows is None else rows
         for batch in image_batches(problem, chosen, self.model, poses):
             found = self.search.run(
-                ops.polar(batch.centred(problem.image_mask), self.narrow, **self.where), self.shifts,
-                ctf=batch.params, pixel_size_A=problem.pixel_size_A,
-                inv_sigma2=batch.inv_sigma2[:, self.narrow.shells], log_shift=self.step.log_shift(),
-                first_particle=int(batch.rows[0]), threads=self.threads,
-            )  # fmt: skip
+                ops.polar(batch.centred(problem.image_mask), self.narrow, **self.where),
+                self.shifts,
+                ctf=batch.params,
+                pixel_size_A=problem.pixel_size_A,
+                inv_sigma2=batch.inv_sigma2[:, self.narrow.shells],
+                log_shift=self.step.log_shift(),
+                first_particle=int(batch.rows[0]),
+                threads=self.threads,
+            )
             posterior = ops.Posterior.from_scores(found, self.step.n_psi)
             if self.step.split:
                 drawn = poses.class_number[batch.rows][posterior.image]
                 posterior = replace(posterior, slice=(posterior.slice + len(self.directions) * drawn).astype(np.int32))
             residuals = self.plan.add(
-                ops.polar(batch.images, self.wide, **self.where), posterior, self.shifts, ctf=batch.params,
-                pixel_size_A=problem.pixel_size_A, inv_sigma2=batch.inv_sigma2[:, self.wide.shells],
-                centres_px=batch.centre_px.astype(np.float32), first_particle=int(batch.rows[0]), threads=self.threads,
-            )  # fmt: skip
+                ops.polar(batch.images, self.wide, **self.where),
+                posterior,
+                self.shifts,
+                ctf=batch.params,
+                pixel_size_A=problem.pixel_size_A,
+                inv_sigma2=batch.inv_sigma2[:, self.wide.shells],
+                centres_px=batch.centre_px.astype(np.float32),
+                first_particle=int(batch.rows[0]),
+                threads=self.threads,
+            )
             assert residuals is not None
             self._learn(batch, found, posterior, all_to_host(residuals), poses, totals)
             tick(len(batch))
         return HalfSums(self._sums(), totals)
 
     def _learn(
-        self, batch: ImageBatch, found: ops.Scores, posterior: ops.Posterior, residuals: ops.Residuals,
-        poses: PoseTable, totals: Totals,
-    ) -> None:  # fmt: skip
+        self,
+        batch: ImageBatch,
+        found: ops.Scores,
+        posterior: ops.Posterior,
+        residuals: ops.Residuals,
+        poses: PoseTable,
+        totals: Totals,
+    ) -> None:
         rows, n = batch.rows, len(self.directions)
         poses.angles_deg[rows] = self.directions.angles_deg(
             found.best_slice % n, found.best_opposite, ops.psi_angles_deg(self.step.n_psi)[found.best_psi]
@@ -273,9 +296,13 @@ class GridStep:
         coefficients = np.zeros(shells)
         coefficients[1:radius] = 2 * np.pi * self.wide.radii
         totals.add(
-            self.problem, batch, by_shell(residuals.squared), coefficients, by_shell(residuals.cross),
+            self.problem,
+            batch,
+            by_shell(residuals.squared),
+            coefficients,
+            by_shell(residuals.cross),
             by_shell(residuals.power),
-        )  # fmt: skip
+        )
 
     def _sums(self) -> list[ops.GridSums]:
         n = len(self.directions)

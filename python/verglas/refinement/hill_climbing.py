@@ -25,9 +25,7 @@ from verglas.refinement.grid_step import DirectionGrid
 from verglas.refinement.problem import ImageBatch, Problem, image_batches
 from verglas.refinement.settings import Step
 from verglas.refinement.state import HalfModel, PoseTable
-
-FloatArray = npt.NDArray[np.float64]
-IntArray = npt.NDArray[np.int64]
+from verglas.types.arrays import FloatArray, IntArray
 
 _TOGETHER = 64  # particles that look through directions in one random order
 _FIRST = 4  # slices scored at once at first, then twice as many each time: preparing the images costs as much as 40
@@ -112,9 +110,14 @@ class ClimbStep(BatchStep):
             self._references[slices], log_prior=np.where(allowed, 0.0, -np.inf), threads=self.threads
         )
         return self._plan.run(
-            self._x[rows], self.shifts, ctf=self._params[rows], pixel_size_A=self.problem.pixel_size_A,
-            inv_sigma2=self._inv[rows], first_particle=int(rows[0]), threads=self.threads,
-        )  # fmt: skip
+            self._x[rows],
+            self.shifts,
+            ctf=self._params[rows],
+            pixel_size_A=self.problem.pixel_size_A,
+            inv_sigma2=self._inv[rows],
+            first_particle=int(rows[0]),
+            threads=self.threads,
+        )
 
     def keep(self, rows: IntArray, angles_deg: FloatArray) -> None:
         """Score the direction that every particle has, at its best in-plane angle and shift."""
@@ -160,9 +163,20 @@ class ClimbStep(BatchStep):
         slices, psi, shift = (a[rows].astype(np.int32) for a in (found.slice, found.psi, found.shift))
         opposite = found.opposite[rows]
         return ops.Scores(
-            score, slices, opposite, psi, shift, none, none + 1, np.arange(len(rows) + 1), score, slices, opposite, psi,
+            score,
+            slices,
+            opposite,
+            psi,
             shift,
-        )  # fmt: skip
+            none,
+            none + 1,
+            np.arange(len(rows) + 1),
+            score,
+            slices,
+            opposite,
+            psi,
+            shift,
+        )
 
 
 def nearest(grid: DirectionGrid, problem: Problem, angles_deg: FloatArray) -> tuple[IntArray, npt.NDArray[np.bool_]]:
@@ -180,9 +194,13 @@ class HillClimbing(Method):
     """The method for :func:`verglas.refinement.abinitio.run_start`; one map."""
 
     def begin(
-        self, problem: Problem, settings: AbInitioSettings, course: Course, train: IntArray,
+        self,
+        problem: Problem,
+        settings: AbInitioSettings,
+        course: Course,
+        train: IntArray,
         given: tuple[int, FloatArray],
-    ) -> UnderWay:  # fmt: skip
+    ) -> UnderWay:
         """Random poses, and the map that they make."""
         number, sigma2 = given
         rng = np.random.default_rng((settings.seed, number))
@@ -193,9 +211,12 @@ class HillClimbing(Method):
         drawn = entries[rng.integers(len(entries), size=len(problem))]
         middle = int(np.argmin((step.shifts.astype(np.float64) ** 2).sum(axis=1)))
         step.found = Found(
-            np.full(len(problem), -np.inf), drawn[:, 0], drawn[:, 1] == 1,
-            rng.integers(step.step.n_psi, size=len(problem)), np.full(len(problem), middle),
-        )  # fmt: skip
+            np.full(len(problem), -np.inf),
+            drawn[:, 0],
+            drawn[:, 1] == 1,
+            rng.integers(step.step.n_psi, size=len(problem)),
+            np.full(len(problem), middle),
+        )
         poses = PoseTable.unknown(len(problem))
         model, curves = updated(problem, model, step.sums(rng.permutation(train), poses))
         return UnderWay(rng, train, 0, model, poses, curves, float(course.first_radius))

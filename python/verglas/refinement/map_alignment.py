@@ -23,15 +23,13 @@ from verglas import fourier, gridding, ops
 from verglas.errors import InputError
 from verglas.geometry import euler_to_matrix, healpix_directions, orientation_grid
 from verglas.types import Map
-
-FloatArray = npt.NDArray[np.float64]
-Volume = npt.NDArray[np.float32]
+from verglas.types.arrays import Float32Array, FloatArray
 
 _BLOCK = 512
 _SEARCH_DEG = 15.0
 
 
-def flip_hand(volume: Volume) -> Volume:
+def flip_hand(volume: Float32Array) -> Float32Array:
     """The mirror image through the plane x = 0, the origin (voxel N // 2) kept.
 
     Images cannot tell a structure from its mirror image: projections of one along d are those of the other, turned.
@@ -68,7 +66,7 @@ class Sections:
         Threads; all by default.
     """
 
-    def __init__(self, volume: Volume, max_radius: int, *, threads: int | None = None) -> None:
+    def __init__(self, volume: Float32Array, max_radius: int, *, threads: int | None = None) -> None:
         self.box, self.radius, self.threads = len(volume), max_radius, threads
         self.grid = ops.Grid(self.box, max_radius=max_radius)
         self.spectrum = gridding.to_grid(volume, self.grid, threads=threads)
@@ -145,9 +143,13 @@ def best_rotation(first: Sections, second: Sections) -> tuple[FloatArray, float]
 
 
 def climb_rotation(
-    score: Callable[[FloatArray], float], start: FloatArray, *, first_deg: float = 5.0, tolerance: float = 1e-6,
+    score: Callable[[FloatArray], float],
+    start: FloatArray,
+    *,
+    first_deg: float = 5.0,
+    tolerance: float = 1e-6,
     most: int = 150,
-) -> tuple[FloatArray, float]:  # fmt: skip
+) -> tuple[FloatArray, float]:
     """Local maximum of a score of rotations near ``start`` (Nelder and Mead, from steps of ``first_deg``, to 0.1 deg).
 
     Parameters
@@ -178,9 +180,11 @@ def climb_rotation(
         return Rotation.from_rotvec(np.deg2rad(vector)).as_matrix() @ start
 
     options = {
-        "xatol": 0.1, "fatol": tolerance, "initial_simplex": np.vstack([np.zeros(3), first_deg * np.eye(3)]),
+        "xatol": 0.1,
+        "fatol": tolerance,
+        "initial_simplex": np.vstack([np.zeros(3), first_deg * np.eye(3)]),
         "maxiter": most,
-    }  # fmt: skip
+    }
     found = minimize(lambda vector: -score(turned(vector)), np.zeros(3), method="Nelder-Mead", options=options)
     return turned(found.x), -float(found.fun)
 
@@ -223,7 +227,7 @@ def align_maps(first: Map, second: Map, *, max_radius: int | None = None, thread
     return Aligned(Map(turned_map(second.data, matrix, threads=threads), second.pixel_size_A), matrix, value)
 
 
-def turned_map(volume: Volume, matrix: FloatArray, *, threads: int | None = None) -> Volume:
+def turned_map(volume: Float32Array, matrix: FloatArray, *, threads: int | None = None) -> Float32Array:
     """A map turned about its centre."""
     box = len(volume)
     grid = ops.Grid(box)

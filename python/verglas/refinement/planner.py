@@ -104,10 +104,13 @@ def search_cost(
     needed = [
         min(slices_per_block(g, chosen), pixels * 4**k // 2 + 1, batch * chosen.max_cells) for k, g in enumerate(grids)
     ]
-    slices = max(
-        n * (s + 8 * (2 * g.size + g.n_rings * chosen.n_power))
-        for n, s, g in zip(needed, samples, grids, strict=True)
-    ) + (pixels // 2 + 1) * samples[0]  # the first level's samples are kept  # fmt: skip
+    slices = (
+        max(
+            n * (s + 8 * (2 * g.size + g.n_rings * chosen.n_power))
+            for n, s, g in zip(needed, samples, grids, strict=True)
+        )
+        + (pixels // 2 + 1) * samples[0]
+    )  # the first level's samples are kept
     memory = {
         "map": 4 * box**3,
         "transform": spectrum,

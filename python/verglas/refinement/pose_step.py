@@ -30,9 +30,7 @@ from verglas.refinement.grid_step import (
 from verglas.refinement.problem import ImageBatch, Problem, image_batches
 from verglas.refinement.settings import Step
 from verglas.refinement.state import HalfModel, PoseTable
-
-FloatArray = npt.NDArray[np.float64]
-IntArray = npt.NDArray[np.int64]
+from verglas.types.arrays import FloatArray, IntArray
 
 # Candidates kept after each radius, and the log-likelihood within which one may still overtake the best.
 _KEPT = (4, 2)
@@ -92,26 +90,37 @@ class PoseStep:
         rows, classes = batch.rows, len(self.spectra)
         image = np.repeat(np.arange(len(rows)), classes)
         return Candidates(
-            image, euler_to_matrix(poses.angles_deg[rows])[image], poses.origin_px[rows][image],
-            np.tile(np.arange(classes), len(rows)), np.zeros(len(image)),
-        )  # fmt: skip
+            image,
+            euler_to_matrix(poses.angles_deg[rows])[image],
+            poses.origin_px[rows][image],
+            np.tile(np.arange(classes), len(rows)),
+            np.zeros(len(image)),
+        )
 
     def _found(self, batch: ImageBatch) -> Candidates:
         """Distinct peaks of the coarse search."""
         n = len(self.directions)
         samples = ops.polar(batch.centred(self.problem.image_mask), self.polar, **self.where)
         found = self.search.run(
-            samples, self.shifts, ctf=batch.params, pixel_size_A=self.problem.pixel_size_A,
-            inv_sigma2=batch.inv_sigma2[:, self.polar.shells], first_particle=int(batch.rows[0]), threads=self.threads,
-        )  # fmt: skip
+            samples,
+            self.shifts,
+            ctf=batch.params,
+            pixel_size_A=self.problem.pixel_size_A,
+            inv_sigma2=batch.inv_sigma2[:, self.polar.shells],
+            first_particle=int(batch.rows[0]),
+            threads=self.threads,
+        )
         angles = self.directions.angles_deg(
             found.slice % n, found.opposite, ops.psi_angles_deg(self.step.n_psi)[found.psi]
         )
         image = found.image
         all_of_them = Candidates(
-            image, euler_to_matrix(angles), batch.centre_px[image] + self.shifts[found.shift],
-            (found.slice // n).astype(np.int64), found.score.astype(np.float64),
-        )  # fmt: skip
+            image,
+            euler_to_matrix(angles),
+            batch.centre_px[image] + self.shifts[found.shift],
+            (found.slice // n).astype(np.int64),
+            found.score.astype(np.float64),
+        )
         return all_of_them[distinct(all_of_them, self.step.candidates, 1.5 * self.step.step_deg)]
 
     def _climb(
@@ -121,22 +130,33 @@ class PoseStep:
         radius, phase = goal
         per_px = 2 * np.pi * radius / self.problem.box
         search = ops.PoseSettings(
-            max_radius=radius, steps=20, tolerance_px=phase / per_px,
+            max_radius=radius,
+            steps=20,
+            tolerance_px=phase / per_px,
             tolerance_deg=float(np.rad2deg(phase / (per_px * self.problem.diameter_px / 2))),
-        )  # fmt: skip
+        )
         out = [np.empty_like(v) for v in (candidates.matrices, candidates.origin_px, candidates.score)]
         fisher = np.empty((len(candidates), 5, 5))
         for k, spectrum in enumerate(self.spectra):
             mine = np.flatnonzero(candidates.class_number == k)
             if not len(mine):
                 continue
-            found = all_to_host(ops.refine_pose(
-                data["seen"], spectrum, self.grid, candidates.matrices[mine], -candidates.origin_px[mine],
-                ctf=data["ctf"], shell_weight=data["shell_weight"][:, : radius + 1].copy(), scale=scale,
-                image_of_pose=candidates.image[mine],
-                prior=ops.PosePrior(shift_sigma_px=self.shift_sigma_px, shifts_px=np.zeros((len(mine), 2))),
-                search=search, **self.where,
-            ))  # fmt: skip
+            found = all_to_host(
+                ops.refine_pose(
+                    data["seen"],
+                    spectrum,
+                    self.grid,
+                    candidates.matrices[mine],
+                    -candidates.origin_px[mine],
+                    ctf=data["ctf"],
+                    shell_weight=data["shell_weight"][:, : radius + 1].copy(),
+                    scale=scale,
+                    image_of_pose=candidates.image[mine],
+                    prior=ops.PosePrior(shift_sigma_px=self.shift_sigma_px, shifts_px=np.zeros((len(mine), 2))),
+                    search=search,
+                    **self.where,
+                )
+            )
             out[0][mine], out[1][mine], fisher[mine] = found.matrices, -found.shifts_px, found.fisher
             out[2][mine] = found.scores + found.log_prior + self.log_class[k] - _half_log_det(found.fisher)
         return Candidates(candidates.image, out[0], out[1], candidates.class_number, out[2]), fisher
@@ -178,12 +198,21 @@ class PoseStep:
             for k, spectrum in enumerate(self.spectra):
                 mine = np.flatnonzero(first.class_number == k)
                 if len(mine):
-                    value[mine] = to_host(ops.refine_pose(
-                        data["seen"], spectrum, self.grid, first.matrices[mine], -first.origin_px[mine],
-                        ctf=data["ctf"], shell_weight=data["shell_weight"][:, : radius + 1].copy(),
-                        scale=np.full(n, factor), image_of_pose=mine,
-                        search=ops.PoseSettings(max_radius=radius, steps=0), **self.where,
-                    ).scores)  # fmt: skip
+                    value[mine] = to_host(
+                        ops.refine_pose(
+                            data["seen"],
+                            spectrum,
+                            self.grid,
+                            first.matrices[mine],
+                            -first.origin_px[mine],
+                            ctf=data["ctf"],
+                            shell_weight=data["shell_weight"][:, : radius + 1].copy(),
+                            scale=np.full(n, factor),
+                            image_of_pose=mine,
+                            search=ops.PoseSettings(max_radius=radius, steps=0),
+                            **self.where,
+                        ).scores
+                    )
             scores.append(value)
         power = 2 * scores[0] - scores[1]  # L(s) = s cross - s^2 power / 2 at s = 1, 2
         cross = scores[0] + power / 2
@@ -228,9 +257,14 @@ class PoseStep:
         return max(_LEAST_SHIFT_PX, float(np.sqrt(np.mean(poses.origin_px[known] ** 2))))
 
     def _learn(
-        self, batch: ImageBatch, final: Candidates, fisher: FloatArray, weight: FloatArray, evidence: FloatArray,
+        self,
+        batch: ImageBatch,
+        final: Candidates,
+        fisher: FloatArray,
+        weight: FloatArray,
+        evidence: FloatArray,
         poses: PoseTable,
-    ) -> None:  # fmt: skip
+    ) -> None:
         n, rows = len(batch), batch.rows
         best = best_of_image(final.image, final.score, n)
         poses.angles_deg[rows] = matrix_to_euler(final.matrices[best])
@@ -256,10 +290,15 @@ class PoseStep:
             images, ctf = (_taken(data[name], image) for name in ("images", "ctf"))
             for coset in self.problem.symmetry.cosets:
                 ops.insert(
-                    target, images, final.matrices[mine] @ coset, shifts_px=-final.origin_px[mine], ctf=ctf,
-                    shell_weight=to_device(shell_weight.astype(np.float32), self.problem.device), deterministic=True,
+                    target,
+                    images,
+                    final.matrices[mine] @ coset,
+                    shifts_px=-final.origin_px[mine],
+                    ctf=ctf,
+                    shell_weight=to_device(shell_weight.astype(np.float32), self.problem.device),
+                    deterministic=True,
                     **self.where,
-                )  # fmt: skip
+                )
 
     def _residuals(self, batch: ImageBatch, final: Candidates, weight: FloatArray, data: dict, totals: Totals) -> None:
         """Residuals averaged over the posterior, on all shells: |X|^2 - 2 Re[(C A)* X] + |C A|^2."""
@@ -272,9 +311,13 @@ class PoseStep:
                 continue
             image = final.image[mine]
             slices = ops.project(
-                spectrum, self.grid, final.matrices[mine], shifts_px=-final.origin_px[mine],
-                ctf=_taken(data["ctf"], image), **self.where,
-            )  # fmt: skip
+                spectrum,
+                self.grid,
+                final.matrices[mine],
+                shifts_px=-final.origin_px[mine],
+                ctf=_taken(data["ctf"], image),
+                **self.where,
+            )
             for total, with_what, index in ((cross, data["images"], image), (power, slices, None)):
                 products = to_host(ops.shell_dot(slices, with_what, b_of_a=index, max_radius=known - 1, **self.where))
                 np.add.at(total[:, :known], image, weight[mine, None] * products)

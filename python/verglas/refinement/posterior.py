@@ -9,9 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from verglas.refinement.cells import Cells, Level, angles_deg
-
-FloatArray = npt.NDArray[np.float64]
-IntArray = npt.NDArray[np.int64]
+from verglas.types.arrays import FloatArray, IntArray
 
 
 @dataclass

@@ -12,11 +12,11 @@ from verglas import fourier, ops
 from verglas.errors import InputError
 from verglas.geometry import euler_to_matrix, orientation_grid
 from verglas.image import unusable
+from verglas.types.arrays import Array
 
 if TYPE_CHECKING:
     from verglas.types import Particles
 
-Array = npt.NDArray
 _BATCH = 256
 # Images of a group that its noise spectrum is measured on.
 _NOISE_IMAGES = 512

@@ -20,9 +20,7 @@ from verglas.reconstruction.sums import Symmetry
 from verglas.refinement.settings import RefineSettings
 from verglas.refinement.state import HalfModel, PoseTable
 from verglas.types import Particles
-
-FloatArray = npt.NDArray[np.float64]
-IntArray = npt.NDArray[np.int64]
+from verglas.types.arrays import FloatArray, IntArray
 
 _EDGE_PX = 5.0
 _WITHOUT_NEIGHBOURS = 1.2  # diameters

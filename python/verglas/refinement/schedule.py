@@ -46,9 +46,15 @@ def make_step(problem: Problem, phase: str, radius: int, order: int, shift_range
     """A step with the shift grid that its radius calls for: a step of shifts is a sixth of a period."""
     shift_step = max(1.0, problem.box / (6 * min(radius, coarse_radius(problem, healpix_spacing_deg(order)))))
     return Step(
-        phase, radius, insert_radius_for(problem, radius), order, angles_in_plane(order), shift_step,  # type: ignore[arg-type]
-        max(shift_range_px, shift_step), candidates=problem.settings.candidates,
-    )  # fmt: skip
+        phase,  # type: ignore[arg-type]
+        radius,
+        insert_radius_for(problem, radius),
+        order,
+        angles_in_plane(order),
+        shift_step,
+        max(shift_range_px, shift_step),
+        candidates=problem.settings.candidates,
+    )
 
 
 def first_step(problem: Problem, *, split: bool = False) -> Step:

@@ -22,15 +22,7 @@ from verglas.geometry import (
     unit_pixels,
 )
 from verglas.refinement.bound import Bounds, lattice_quarter, lattice_unit_px, make_bounds
-from verglas.refinement.cells import (
-    CHILDREN,
-    Cells,
-    Level,
-    opposite_pixels,
-    slices_of_pixels,
-    split,
-    untwisted_psi_deg,
-)
+from verglas.refinement.cells import CHILDREN, Cells, Level, opposite_pixels, slices_of_pixels, split, untwisted_psi_deg
 from verglas.refinement.evaluate import Batch, Evaluator, Reference
 from verglas.refinement.posterior import (
     Found,
@@ -43,9 +35,8 @@ from verglas.refinement.posterior import (
     image_posterior,
     segments,
 )
+from verglas.types.arrays import FloatArray, IntArray
 
-FloatArray = npt.NDArray[np.float64]
-IntArray = npt.NDArray[np.int64]
 # Nats below the best: a window of the first level that holds few cells of a sharp posterior.
 _NARROW_NATS = 30.0
 
@@ -257,19 +248,24 @@ class PoseSearch:
         n = len(x)
         inv = np.broadcast_to(np.asarray(inv_sigma2, np.float64), (n, np.shape(inv_sigma2)[-1]))
         if inv.shape[1] <= self.levels[-1].radius:
-            raise InputError(f"PoseSearch: inv_sigma2: expected {self.levels[-1].radius + 1} shells or more, "
-                             f"got {inv.shape[1]}")  # fmt: skip
+            raise InputError(
+                f"PoseSearch: inv_sigma2: expected {self.levels[-1].radius + 1} shells or more, got {inv.shape[1]}"
+            )
         params = None if ctf is None else np.asarray(ctf, np.float64)
         centres = np.zeros((n, 2)) if centres_px is None else np.asarray(centres_px, np.float64)
         known = known_deg if known_deg is not None or window is None else window.angles_deg
         named: dict[str, npt.NDArray | None] = {
-            "pixels": x, "noise spectrum": inv, "CTF parameters": params, "centre": centres,
+            "pixels": x,
+            "noise spectrum": inv,
+            "CTF parameters": params,
+            "centre": centres,
             "window": None if window is None else np.asarray(window.angles_deg),
             "known orientation": None if known is None else np.asarray(known),
-        }  # fmt: skip
+        }
         self._refuse(named, n, first_particle)
-        statistics = [LevelStatistics(v.radius, v.order, n * self.poses_per_image(k))
-                      for k, v in enumerate(self.levels)]  # fmt: skip
+        statistics = [
+            LevelStatistics(v.radius, v.order, n * self.poses_per_image(k)) for k, v in enumerate(self.levels)
+        ]
         posteriors: list[ImagePosterior | None] = [None] * n
         constants = np.zeros(n)
         order = np.arange(n) if known is None else self._by_direction(known)
@@ -311,8 +307,9 @@ class PoseSearch:
             good = array_module(array).isfinite(array.reshape(n, -1)).all(axis=1)
             bad = np.flatnonzero(~to_host(good))
             if bad.size:
-                raise InputError(f"PoseSearch: particle {first + bad[0]}: its {what} are not finite; mend it or leave "
-                                 "it out")  # fmt: skip
+                raise InputError(
+                    f"PoseSearch: particle {first + bad[0]}: its {what} are not finite; mend it or leave it out"
+                )
 
     # -- levels --------------------------------------------------------------------------------------------------
 
@@ -354,16 +351,24 @@ class PoseSearch:
         """
         level, grid = self.levels[0], self.polar[0]
         plan = ops.ScorePlan(
-            grid, level.n_psi, n_power=self.settings.n_power, epsilon=min(self.settings.epsilon, 1e-3),
-            window_nats=window_nats, max_candidates=self.settings.max_cells + 1, device=self.device,
-        )  # fmt: skip
+            grid,
+            level.n_psi,
+            n_power=self.settings.n_power,
+            epsilon=min(self.settings.epsilon, 1e-3),
+            window_nats=window_nats,
+            max_candidates=self.settings.max_cells + 1,
+            device=self.device,
+        )
         slices, samples, log_prior = self._first_slices
         plan.set_reference(samples, log_prior=log_prior, threads=self.threads)
         at = np.arange(len(batch)) if rows is None else rows
         found = plan.run(
-            batch.samples_of(grid, at), self.shifts * self.unit_px, centres_px=batch.centres_px[at],
-            log_shift=self._shift_prior(self._shift_cells(), 0, highest=False), **batch.per_image(grid, at),
-        )  # fmt: skip
+            batch.samples_of(grid, at),
+            self.shifts * self.unit_px,
+            centres_px=batch.centres_px[at],
+            log_shift=self._shift_prior(self._shift_cells(), 0, highest=False),
+            **batch.per_image(grid, at),
+        )
         pixel = slices[found.slice]
         pixel = np.where(found.opposite, opposite_pixels(level.order, pixel), pixel)
         cells = Cells(at[found.image], pixel, found.psi.astype(np.int64), self.shifts[found.shift])
@@ -426,9 +431,9 @@ class PoseSearch:
         if window is not None:
             found = self._score(batch, self._window_cells(window), 0)
             statistics[0].evaluated += len(found.cells)
-            log_cells = np.log(np.bincount(
-                found.cells.image, np.exp(self._shift_prior(found.cells, 0, highest=False)), len(batch)
-            ))  # fmt: skip
+            log_cells = np.log(
+                np.bincount(found.cells.image, np.exp(self._shift_prior(found.cells, 0, highest=False)), len(batch))
+            )
             return found, self._probe(batch, found, statistics), log_cells
         statistics[0].evaluated += len(batch) * self.poses_per_image(0)
         directions = len(self.pixels) * self.levels[0].n_psi

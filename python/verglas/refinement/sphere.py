@@ -7,8 +7,8 @@ import numpy.typing as npt
 from scipy.interpolate import make_lsq_spline
 
 from verglas import fourier
+from verglas.types.arrays import Float32Array
 
-Volume = npt.NDArray[np.float32]
 Spectrum = npt.NDArray[np.complexfloating]
 
 _DEGREE = 3
@@ -52,7 +52,7 @@ def spherical_part(spectrum: Spectrum, box: int) -> npt.NDArray[np.float64]:
     return np.asarray(found[squared])
 
 
-def spherical_average(volume: Volume) -> Volume:
+def spherical_average(volume: Float32Array) -> Float32Array:
     """The map with its transform replaced by its rotational average: what has no orientation.
 
     Examples
@@ -68,7 +68,7 @@ def spherical_average(volume: Volume) -> Volume:
     return fourier.inverse(spherical_part(spectrum, len(volume)).astype(np.complex64), volume.shape).astype(np.float32)
 
 
-def aspherical(volume: Volume) -> Volume:
+def aspherical(volume: Float32Array) -> Float32Array:
     """The map less its spherical average: what poses decide on.
 
     Examples

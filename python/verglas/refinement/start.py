@@ -17,8 +17,7 @@ from verglas.refinement.problem import ImageBatch, Problem, image_batches
 from verglas.refinement.settings import RefineSettings, Step
 from verglas.refinement.state import HalfModel, PoseTable
 from verglas.types import Map, Particles
-
-FloatArray = npt.NDArray[np.float64]
+from verglas.types.arrays import FloatArray
 
 _FEWEST = 20
 _SCALE_IMAGES = 128
@@ -27,9 +26,13 @@ _INVERTED = 1.2  # correlation with minus the map, on that with the map, that is
 
 
 def make_problem(
-    particles: Particles, excluded: dict[int, str], settings: RefineSettings, *, n_classes: int = 1,
+    particles: Particles,
+    excluded: dict[int, str],
+    settings: RefineSettings,
+    *,
+    n_classes: int = 1,
     mask_given: bool = False,
-) -> Problem:  # fmt: skip
+) -> Problem:
     """The particles that can be used, as a problem."""
     used = np.ones(len(particles), bool)
     used[list(excluded)] = False
@@ -94,8 +97,12 @@ def match_grey_scale(problem: Problem, volume: npt.NDArray[np.float32], step: St
         problem = replace(problem, devices=("cpu",), batch=0)
     rows = np.arange(len(problem))[:: max(1, len(problem) // _SCALE_IMAGES)]
     shells = (problem.box - 1) // 2 + 1
-    flat = HalfModel(volume[None], np.ones((int(problem.group.max()) + 1, shells)),
-                     np.ones(int(problem.micrograph.max()) + 1), np.ones(1))  # fmt: skip
+    flat = HalfModel(
+        volume[None],
+        np.ones((int(problem.group.max()) + 1, shells)),
+        np.ones(int(problem.micrograph.max()) + 1),
+        np.ones(1),
+    )
     directions = DirectionGrid(step.order, problem.settings.symmetry)
     polar = ops.PolarGrid(problem.box, step.radius, diameter_px=problem.diameter_px)
     grid = ops.Grid(problem.box, max_radius=step.radius)
@@ -128,21 +135,33 @@ def _cross_and_power(
     samples = ops.polar(batch.centred(problem.image_mask), polar)
     found, against = (
         plan.run(
-            samples, shifts, ctf=batch.params, pixel_size_A=problem.pixel_size_A, first_particle=int(batch.rows[0]),
+            samples,
+            shifts,
+            ctf=batch.params,
+            pixel_size_A=problem.pixel_size_A,
+            first_particle=int(batch.rows[0]),
             threads=problem.settings.threads,
         )
         for plan in plans
-    )  # fmt: skip
+    )
     angles = directions.angles_deg(
         found.best_slice, found.best_opposite, ops.psi_angles_deg(step.n_psi)[found.best_psi]
     )
     once, twice = (
-        float(ops.refine_pose(
-            fourier.forward(batch.images, 2), spectrum, grid, euler_to_matrix(angles), -shifts[found.best_shift],
-            ctf=ops.ctf(batch.params, problem.box, problem.pixel_size_A), scale=np.full(len(batch), factor),
-            search=ops.PoseSettings(max_radius=step.radius, steps=0), threads=problem.settings.threads,
-        ).scores.sum())
+        float(
+            ops.refine_pose(
+                fourier.forward(batch.images, 2),
+                spectrum,
+                grid,
+                euler_to_matrix(angles),
+                -shifts[found.best_shift],
+                ctf=ops.ctf(batch.params, problem.box, problem.pixel_size_A),
+                scale=np.full(len(batch), factor),
+                search=ops.PoseSettings(max_radius=step.radius, steps=0),
+                threads=problem.settings.threads,
+            ).scores.sum()
+        )
         for factor in (1.0, 2.0)
-    )  # fmt: skip
+    )
     power = 2 * once - twice
     return np.array([once + power / 2, power, found.best_score.sum(), against.best_score.sum()], np.float64)

@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-FloatArray = npt.NDArray[np.float64]
-IntArray = npt.NDArray[np.int64]
+from verglas.types.arrays import FloatArray, IntArray
 
 
 @dataclass
@@ -51,9 +50,16 @@ class PoseTable:
         """Nothing is known yet."""
         nan = np.full(n, np.nan)
         return cls(
-            np.zeros((n, 3)), np.zeros((n, 2)), np.zeros(n, np.int64), nan.copy(), nan.copy(), nan.copy(),
-            np.ones(n), nan.copy(), nan.copy(),
-        )  # fmt: skip
+            np.zeros((n, 3)),
+            np.zeros((n, 2)),
+            np.zeros(n, np.int64),
+            nan.copy(),
+            nan.copy(),
+            nan.copy(),
+            np.ones(n),
+            nan.copy(),
+            nan.copy(),
+        )
 
     def take(self, rows: IntArray, other: PoseTable) -> None:
         """These rows from another table."""

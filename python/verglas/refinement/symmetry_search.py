@@ -17,7 +17,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from verglas import fourier
 from verglas.errors import InputError
@@ -31,9 +30,7 @@ from verglas.geometry import (
 )
 from verglas.refinement.map_alignment import Sections, climb_rotation, turned_map
 from verglas.refinement.sphere import spherical_part
-
-FloatArray = npt.NDArray[np.float64]
-Volume = npt.NDArray[np.float32]
+from verglas.types.arrays import Float32Array, FloatArray
 
 CANDIDATES = (*(f"C{n}" for n in range(2, 9)), *(f"D{n}" for n in range(2, 9)), "T", "O", "I")
 _AXIS_ORDER = 4  # HEALPix: 3.7 degrees; an axis d off turns a two-fold copy by 2 d
@@ -83,7 +80,7 @@ class SymmetryScore:
         )
 
 
-def without_sphere(volume: Volume, amplitude: FloatArray) -> Volume:
+def without_sphere(volume: Float32Array, amplitude: FloatArray) -> Float32Array:
     """The map less its spherical average, every shell of its transform brought to an amplitude.
 
     Parameters
@@ -151,7 +148,7 @@ class SelfCorrelation:
         Threads; all by default.
     """
 
-    def __init__(self, volume: Volume, reliability: FloatArray, *, threads: int | None = None) -> None:
+    def __init__(self, volume: Float32Array, reliability: FloatArray, *, threads: int | None = None) -> None:
         c = np.clip(np.asarray(reliability, np.float64), 0.0, 1.0)
         c[:_FIRST_SHELL] = 0
         radius = len(c) - 1
@@ -231,9 +228,13 @@ def _best_frame(own: SelfCorrelation, symmetry: str, axes: dict[int, FloatArray]
 
 
 def symmetry_scores(
-    volume: Volume, reliability: FloatArray, candidates: Sequence[str] = CANDIDATES, *, seed: int = 0,
+    volume: Float32Array,
+    reliability: FloatArray,
+    candidates: Sequence[str] = CANDIDATES,
+    *,
+    seed: int = 0,
     threads: int | None = None,
-) -> list[SymmetryScore]:  # fmt: skip
+) -> list[SymmetryScore]:
     """Fit of a map to each of some point groups, at the best orientation of its axes.
 
     Parameters
@@ -281,10 +282,16 @@ def symmetry_scores(
         null = own.scores(random, elements).mean(axis=1)
         middle = np.median(null)  # robust: some random frames fall near the axes of a symmetric map
         spread = max(1.4826 * float(np.median(np.abs(null - middle))), 1e-6)
-        made.append(SymmetryScore(
-            symmetry, len(symmetry_matrices(symmetry)), float(fit.mean() / own.expected),
-            float(fit.min() / own.expected), float((fit.mean() - middle) / spread), frame,
-        ))  # fmt: skip
+        made.append(
+            SymmetryScore(
+                symmetry,
+                len(symmetry_matrices(symmetry)),
+                float(fit.mean() / own.expected),
+                float(fit.min() / own.expected),
+                float((fit.mean() - middle) / spread),
+                frame,
+            )
+        )
     return made
 
 
@@ -303,7 +310,7 @@ def chosen(scores: Sequence[SymmetryScore]) -> SymmetryScore | None:
     return max(fitting, key=lambda s: (s.order, s.score)) if fitting else None
 
 
-def symmetry_centre(volume: Volume, score: SymmetryScore, *, threads: int | None = None) -> FloatArray:
+def symmetry_centre(volume: Float32Array, score: SymmetryScore, *, threads: int | None = None) -> FloatArray:
     r"""Where a group's axes meet, x, y, z in pixels from the origin.
 
     A copy turned by h about the origin is displaced by (1 - h) c; the displacements of several copies, from the peaks
@@ -328,33 +335,35 @@ def symmetry_centre(volume: Volume, score: SymmetryScore, *, threads: int | None
     return found
 
 
-def _peak(correlation: Volume) -> FloatArray:
+def _peak(correlation: Float32Array) -> FloatArray:
     """Largest value, x, y, z from the origin, interpolated by a parabola on every axis."""
     at = np.unravel_index(int(correlation.argmax()), correlation.shape)
     out = []
     for axis in (2, 1, 0):
         n = correlation.shape[axis]
-        beside = [tuple((a + d * (i == axis)) % m for i, (a, m) in enumerate(zip(at, correlation.shape, strict=True)))
-                  for d in (-1, 0, 1)]  # fmt: skip
+        beside = [
+            tuple((a + d * (i == axis)) % m for i, (a, m) in enumerate(zip(at, correlation.shape, strict=True)))
+            for d in (-1, 0, 1)
+        ]
         line = [float(correlation[b]) for b in beside]
         bend = line[0] - 2 * line[1] + line[2]
         out.append(at[axis] - n // 2 + (0.5 * (line[0] - line[2]) / bend if bend < 0 else 0.0))
     return np.array(out)
 
 
-def mass_centre(volume: Volume) -> FloatArray:
+def mass_centre(volume: Float32Array) -> FloatArray:
     """Centre of mass of what is denser than a fifth of the largest value, x, y, z in pixels from the origin."""
     dense = np.where(volume > 0.2 * volume.max(), volume, 0).astype(np.float64)
     total = dense.sum()
     if not total > 0:
         return np.zeros(3)
     axes = [np.arange(n) - n // 2 for n in volume.shape]
-    return np.array([
-        (dense.sum(axis=tuple(a for a in range(3) if a != axis)) * axes[axis]).sum() / total for axis in (2, 1, 0)
-    ])  # fmt: skip
+    return np.array(
+        [(dense.sum(axis=tuple(a for a in range(3) if a != axis)) * axes[axis]).sum() / total for axis in (2, 1, 0)]
+    )
 
 
-def moved_map(volume: Volume, by_px: FloatArray, *, threads: int | None = None) -> Volume:
+def moved_map(volume: Float32Array, by_px: FloatArray, *, threads: int | None = None) -> Float32Array:
     """A map displaced by x, y, z pixels (a phase ramp)."""
     spectrum = fourier.forward(volume, 3, threads=threads)
     k = [np.fft.fftfreq(n) for n in volume.shape]

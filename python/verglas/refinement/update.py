@@ -24,9 +24,7 @@ from verglas.refinement.grid_step import Totals
 from verglas.refinement.problem import Problem
 from verglas.refinement.state import HalfModel, PoseTable
 from verglas.types import Map
-
-FloatArray = npt.NDArray[np.float64]
-Volume = npt.NDArray[np.float32]
+from verglas.types.arrays import Float32Array, FloatArray
 
 _SCALE_SIGMA = 0.3  # prior of a micrograph's grey scale: 1 +- this
 _FSC_MOST = 0.999  # an FSC of 1 would leave out the prior altogether
@@ -50,14 +48,14 @@ class ClassMaps:
         FSC of the raw half maps inside the largest ball; in the mask in use, corrected by phase randomisation.
     """
 
-    halves: Volume
-    raw: Volume
-    joint: Volume | None
+    halves: Float32Array
+    raw: Float32Array
+    joint: Float32Array | None
     unmasked: FloatArray
     masked: FloatArray
 
 
-def solve(problem: Problem, sums: ops.GridSums, ssnr: FloatArray | None, radius: int) -> Volume:
+def solve(problem: Problem, sums: ops.GridSums, ssnr: FloatArray | None, radius: int) -> Float32Array:
     """Map from finished sums; with the SSNR of each shell, regularised. Made where the sums are, brought to the host.
 
     What follows (FSC, masks, joining, the symmetry of cosets) is done on the host: N^3 voxels, once an iteration.
@@ -74,7 +72,7 @@ def solve(problem: Problem, sums: ops.GridSums, ssnr: FloatArray | None, radius:
 
 
 def class_maps(
-    problem: Problem, sums: list[ops.GridSums], mask: Volume | None, radius: int, *, T: float, joint: bool
+    problem: Problem, sums: list[ops.GridSums], mask: Float32Array | None, radius: int, *, T: float, joint: bool
 ) -> ClassMaps:
     """Half maps of one class from the sums of both halves, which are used up.
 
@@ -106,7 +104,7 @@ def class_maps(
     return ClassMaps(joined(problem, halves), raw, both, unmasked, masked)
 
 
-def _band_limited(problem: Problem, volume: Volume, radius: int) -> Volume:
+def _band_limited(problem: Problem, volume: Float32Array, radius: int) -> Float32Array:
     """Without what correcting for the gridding window spreads beyond the last shell of the data."""
     if radius >= (problem.box - 1) // 2:
         return volume
@@ -116,7 +114,7 @@ def _band_limited(problem: Problem, volume: Volume, radius: int) -> Volume:
     return fourier.inverse(spectrum, volume.shape, threads=threads)
 
 
-def half_fsc(problem: Problem, halves: Volume, mask: Volume | None) -> tuple[FloatArray, FloatArray]:
+def half_fsc(problem: Problem, halves: Float32Array, mask: Float32Array | None) -> tuple[FloatArray, FloatArray]:
     """FSC of half maps as they are, and in the mask, corrected for what the mask itself correlates.
 
     In the sphere alone, whose edge is wide and far from the molecule, there is nothing to correct.
@@ -135,12 +133,13 @@ def half_fsc(problem: Problem, halves: Volume, mask: Volume | None) -> tuple[Flo
     without = fsc(
         randomise_phases(first, shell, seed, threads=threads),
         randomise_phases(second, shell, seed + 1, threads=threads),
-        mask, threads=threads,
-    )  # fmt: skip
+        mask,
+        threads=threads,
+    )
     return unmasked, corrected_fsc(masked, without, shell).curve
 
 
-def mask_from_map(problem: Problem, halves: Volume, shell: float) -> Volume | None:
+def mask_from_map(problem: Problem, halves: Float32Array, shell: float) -> Float32Array | None:
     """Soft mask of the molecule from the mean of half maps, once their resolution allows it."""
     if not problem.settings.solvent_mask or problem.resolution_of_A(shell) > _MASK_FROM_A:
         return None
@@ -149,7 +148,7 @@ def mask_from_map(problem: Problem, halves: Volume, shell: float) -> Volume | No
     return solvent_mask(mean, diameter_A=diameter, threads=problem.settings.threads).data
 
 
-def joined(problem: Problem, halves: Volume) -> Volume:
+def joined(problem: Problem, halves: Float32Array) -> Float32Array:
     """Both half maps with their mean in place of what is coarser than the join resolution."""
     coarse = filters.low_pass(problem.settings.join_resolution_A)
     difference = Map(halves[0] - halves[1], problem.pixel_size_A)

@@ -19,9 +19,11 @@ from verglas.report.html import REFRESH_S, Page, Picture, Section, Table, render
 from verglas.types import Map
 
 _TITLES = {
-    "found": "A map that repeats", "unconfirmed": "A map, not confirmed", "undecided": "Starts disagree",
+    "found": "A map that repeats",
+    "unconfirmed": "A map, not confirmed",
+    "undecided": "Starts disagree",
     "noise": "No structure in these images",
-}  # fmt: skip
+}
 _MOST_SHOWN = 6
 
 
@@ -125,10 +127,13 @@ def abinitio_page(shown: AbInitioShown, footer: str = "") -> Page:
         sections.append(_symmetry(shown.symmetry))
     if shown.comparisons:
         sections.append(_agreement(shown))
-    sections.append(Section(
-        "Viewing directions", "Of all particles, against the map above.",
-        [Picture(figures.angular_distribution(shown.angles_deg), "Viewing directions on a map of the sphere")],
-    ))  # fmt: skip
+    sections.append(
+        Section(
+            "Viewing directions",
+            "Of all particles, against the map above.",
+            [Picture(figures.angular_distribution(shown.angles_deg), "Viewing directions on a map of the sphere")],
+        )
+    )
     sections.append(_settings(shown.settings))
     return Page("verglas abinitio", verdict.sentence, numbers, sections, footer)
 
@@ -159,10 +164,13 @@ def _starts(shown: AbInitioShown, best: Sequence[Map]) -> Section:
         for c in shown.comparisons[: _MOST_SHOWN - 1]:
             hand = ", mirrored" if c.mirrored[k] else ""
             maps[f"start {c.number + 1}{hand}"] = c.maps[k]
-        blocks.append(Picture(
-            figures.slices(maps, shared_scale=False), f"Central slices of class {k + 1} of every start",
-            f"Central slices, class {k + 1}." if len(best) > 1 else "Central slices.",
-        ))  # fmt: skip
+        blocks.append(
+            Picture(
+                figures.slices(maps, shared_scale=False),
+                f"Central slices of class {k + 1} of every start",
+                f"Central slices, class {k + 1}." if len(best) > 1 else "Central slices.",
+            )
+        )
     rows = [
         (f"start {s.number + 1}", f"{s.score:.2f}", "best" if i == 0 else _found_at(shown, s.number))
         for i, s in enumerate(shown.starts)
@@ -190,7 +198,7 @@ def _symmetry(found: SymmetryFound) -> Section:
         "best axes, less the part that any rotation keeps; 1 is what the map's noise allows. Standard deviations are "
         "above random axes. The largest group that fits is tried on the images.",
         [Table(head, rows)],
-    )  # fmt: skip
+    )
 
 
 def _agreement(shown: AbInitioShown) -> Section:
@@ -204,7 +212,7 @@ def _agreement(shown: AbInitioShown) -> Section:
         "FSC of every other start with the best, without their spherical averages, which agree whatever the poses. "
         "Their particles are the same, so this is no resolution: it says whether the answer depends on the start.",
         [Picture(figures.fsc(curves, (0.5,), legend_at=0.5), "FSC of every start with the best")],
-    )  # fmt: skip
+    )
 
 
 def abinitio_running_page(
@@ -235,18 +243,26 @@ def abinitio_running_page(
     }
     shown = dict(list(maps.items())[-_MOST_SHOWN:])
     rows = [
-        (f"start {s.number + 1}", f"{s.iterations} of {s.of}",
-         "" if s.resolution_A is None else f"{s.resolution_A:.0f} A", "" if s.score is None else f"{s.score:.2f}")
+        (
+            f"start {s.number + 1}",
+            f"{s.iterations} of {s.of}",
+            "" if s.resolution_A is None else f"{s.resolution_A:.0f} A",
+            "" if s.score is None else f"{s.score:.2f}",
+        )
         for s in starts
-    ]  # fmt: skip
+    ]
     head = ("", "mini-batches", "halves of the last agree to", "evidence of held-out particles, nats each")
     text = "Each on its own grey scale, not turned onto each other yet."
     sections = [
-        Section("Maps so far", text, [
-            Picture(figures.slices(shown, shared_scale=False), "Central slices of the map of every start"),
-            Table(head, rows),
-        ]),
+        Section(
+            "Maps so far",
+            text,
+            [
+                Picture(figures.slices(shown, shared_scale=False), "Central slices of the map of every start"),
+                Table(head, rows),
+            ],
+        ),
         _settings(settings),
-    ]  # fmt: skip
+    ]
     numbers = {"start": str(last.number + 1), "mini-batches": f"{last.iterations} of {last.of}"}
     return Page("verglas abinitio", summary, numbers, sections, footer, refresh_s=None if stopped else REFRESH_S)

@@ -75,8 +75,15 @@ def read_assessed(folder: Path, suffix: str = "") -> Assessed | None:
     band = record.get("fit_band_A")
     s2, plain, weighted = (points[name].to_numpy(np.float64) for name in ("s2_per_A2", "ln_amplitude", "ln_weighted"))
     ends = None if not band else (float(band[0]), float(band[1]))
-    plot = Guinier(s2, plain, weighted, record.get("fitted_b_factor_A2"), record.get("guinier_intercept"), ends,
-                   b_error_A2=record.get("fitted_b_factor_error_A2"))  # fmt: skip
+    plot = Guinier(
+        s2,
+        plain,
+        weighted,
+        record.get("fitted_b_factor_A2"),
+        record.get("guinier_intercept"),
+        ends,
+        b_error_A2=record.get("fitted_b_factor_error_A2"),
+    )
     return Assessed(found, plot, record)
 
 
@@ -121,8 +128,9 @@ def resolution_section(found: Mapping[str, Assessed]) -> Section:
         names = tuple(next(iter(found.values())).record.get("resolutions_A", {}))
         rows = [(n, *(_corrected(one, n) for one in found.values())) for n in names]
         blocks.append(Table(("threshold, corrected curve", *found), rows))
-    text = " ".join(_sentence(one, f"{title.capitalize()}: the" if len(found) > 1 else "The")
-                    for title, one in found.items())  # fmt: skip
+    text = " ".join(
+        _sentence(one, f"{title.capitalize()}: the" if len(found) > 1 else "The") for title, one in found.items()
+    )
     return Section("Resolution", text, blocks)
 
 

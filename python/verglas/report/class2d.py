@@ -104,8 +104,14 @@ def _thumbnail(image: npt.NDArray[np.float32]) -> str:
 
     low, high = figures._range(image)
     buffer = io.BytesIO()
-    imsave(buffer, np.repeat(np.repeat(image, 2, 0), 2, 1) if image.shape[0] < 80 else image, cmap="gray", vmin=low,
-           vmax=high, format="png")  # fmt: skip
+    imsave(
+        buffer,
+        np.repeat(np.repeat(image, 2, 0), 2, 1) if image.shape[0] < 80 else image,
+        cmap="gray",
+        vmin=low,
+        vmax=high,
+        format="png",
+    )
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
 
 
@@ -132,10 +138,17 @@ def _cards(found: Classes2D) -> str:
 def _record(record: Sequence[Iteration]) -> Table:
     head = ("iteration", "finest data", "particles", "changed class", "log-likelihood", "evidence beyond", "seconds")
     rows = [
-        (line.number, f"{line.resolution_A:.1f} Å", line.particles, f"{100 * line.changed:.1f} %",
-         f"{line.log_likelihood:.6g}", f"{line.evidence:.1f} σ", f"{line.seconds:.1f}")
+        (
+            line.number,
+            f"{line.resolution_A:.1f} Å",
+            line.particles,
+            f"{100 * line.changed:.1f} %",
+            f"{line.log_likelihood:.6g}",
+            f"{line.evidence:.1f} σ",
+            f"{line.seconds:.1f}",
+        )
         for line in record
-    ]  # fmt: skip
+    ]
     return Table(head, rows)
 
 
@@ -167,19 +180,28 @@ def page(found: Classes2D, settings: Mapping[str, object], log: Sequence[str], f
         "0.143, which flatters up to the finest data used, since both halves were aligned to one average."
     )
     title = "2D classes"
-    return render(Page(
-        title, found.verdict, numbers,
-        [Section("Classes", how, [Fragment(_cards(found))]), _course(found.record, log),
-         Section("Settings", "", [Table(("setting", "value"), list(settings.items()))])], footer,
-    ))  # fmt: skip
+    return render(
+        Page(
+            title,
+            found.verdict,
+            numbers,
+            [
+                Section("Classes", how, [Fragment(_cards(found))]),
+                _course(found.record, log),
+                Section("Settings", "", [Table(("setting", "value"), list(settings.items()))]),
+            ],
+            footer,
+        )
+    )
 
 
 def _course(record: Sequence[Iteration], log: Sequence[str]) -> Section:
     course = "Evidence: agreement of half sets on data finer than any alignment has seen; below 5 it is noise."
     events = [line for line in log if not line.startswith("iteration")]
     blocks: list[Picture | Table | Fragment] = [
-        Picture(progress_figure(record), "resolution of the search and evidence against iteration"), _record(record),
-    ]  # fmt: skip
+        Picture(progress_figure(record), "resolution of the search and evidence against iteration"),
+        _record(record),
+    ]
     if events:
         blocks.append(Table(("event",), [(e,) for e in events]))
     return Section("Course", course, blocks)
@@ -213,8 +235,14 @@ def running_page(now: Standing, stopped: str, settings: Mapping[str, object], lo
     )
     classes = Fragment(f'{_STYLE}<div class="cards">{cards}</div>')
     return Page(
-        "2D classes", summary, numbers,
-        [Section("Classes so far", "Largest first.", [classes]), _course(now.record, log),
-         Section("Settings", "", [Table(("setting", "value"), list(settings.items()))])],
-        footer, refresh_s=None if stopped else REFRESH_S,
-    )  # fmt: skip
+        "2D classes",
+        summary,
+        numbers,
+        [
+            Section("Classes so far", "Largest first.", [classes]),
+            _course(now.record, log),
+            Section("Settings", "", [Table(("setting", "value"), list(settings.items()))]),
+        ],
+        footer,
+        refresh_s=None if stopped else REFRESH_S,
+    )

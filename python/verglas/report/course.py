@@ -128,16 +128,34 @@ def _fsc_panel(axes: Axes, snapshots: Sequence[Snapshot], number: int, colours: 
 
 _Lines = Sequence[tuple[str, str]]  # column of iterations.csv, words of the legend
 _PANELS: tuple[tuple[str, _Lines, bool], ...] = (
-    ("resolution (Å)", (("resolution_A", "half maps, 0.143"), ("search_resolution_A", "used in the search"),
-                        ("insert_resolution_A", "inserted")), False),
+    (
+        "resolution (Å)",
+        (
+            ("resolution_A", "half maps, 0.143"),
+            ("search_resolution_A", "used in the search"),
+            ("insert_resolution_A", "inserted"),
+        ),
+        False,
+    ),
     ("mean log-likelihood", (("log_likelihood", ""),), False),
     ("mean of the largest posterior", (("max_probability", ""),), False),
-    ("degrees", (("step_deg", "sampling"), ("angle_change_deg", "change (median)"),
-                 ("accuracy_deg", "accuracy (Cramer-Rao)")), True),
-    ("shift (Å)", (("shift_step_A", "sampling"), ("shift_range_A", "range"), ("shift_change_A", "change (median)"),
-                   ("accuracy_shift_A", "accuracy (Cramer-Rao)")), True),
+    (
+        "degrees",
+        (("step_deg", "sampling"), ("angle_change_deg", "change (median)"), ("accuracy_deg", "accuracy (Cramer-Rao)")),
+        True,
+    ),
+    (
+        "shift (Å)",
+        (
+            ("shift_step_A", "sampling"),
+            ("shift_range_A", "range"),
+            ("shift_change_A", "change (median)"),
+            ("accuracy_shift_A", "accuracy (Cramer-Rao)"),
+        ),
+        True,
+    ),
     ("poses that carry weight", (("effective_poses", "mean exp(entropy)"),), True),
-)  # fmt: skip
+)
 
 
 def numbers_by_iteration(run: RunFolder) -> bytes:
@@ -190,14 +208,25 @@ def _shade_phases(axes: Axes, run: RunFolder) -> None:
         order = list(dict.fromkeys(phases)).index(phases[start])
         if order % 2:
             axes.axvspan(left, right, color="#eef2f6", zorder=-5, lw=0)
-        axes.text((left + right) / 2, 1.0, phases[start], transform=axes.get_xaxis_transform(), ha="center", va="top",
-                  fontsize=6.5, color=FAINT)  # fmt: skip
+        axes.text(
+            (left + right) / 2,
+            1.0,
+            phases[start],
+            transform=axes.get_xaxis_transform(),
+            ha="center",
+            va="top",
+            fontsize=6.5,
+            color=FAINT,
+        )
         start = i
     axes.set_xlim(x[0] - 0.5, x[-1] + 0.5)
 
 
-_SECONDS = (("seconds_expectation", "expectation"), ("seconds_maximisation", "maximisation"),
-            ("seconds_reconstruction", "reconstruction"))  # fmt: skip
+_SECONDS = (
+    ("seconds_expectation", "expectation"),
+    ("seconds_maximisation", "maximisation"),
+    ("seconds_reconstruction", "reconstruction"),
+)
 
 
 def seconds_by_iteration(run: RunFolder) -> bytes:
@@ -249,8 +278,15 @@ def populations(shares: npt.NDArray[np.float64], iterations: npt.ArrayLike) -> b
             colour = COLOURS[k] if n <= len(COLOURS) else many[k]
             axes.bar(x, height, bottom=bottom, width=0.86, color=colour, label=f"class {k + 1}")
             if n <= len(COLOURS) and height[-1] > 0.06:
-                axes.text(x[-1], bottom[-1] + height[-1] / 2, f"{100 * height[-1]:.0f} %", ha="center", va="center",
-                          color="white", fontsize=7)  # fmt: skip
+                axes.text(
+                    x[-1],
+                    bottom[-1] + height[-1] / 2,
+                    f"{100 * height[-1]:.0f} %",
+                    ha="center",
+                    va="center",
+                    color="white",
+                    fontsize=7,
+                )
             bottom += height
         axes.set_ylim(0, 1)
         axes.set_ylabel("share of the particles")

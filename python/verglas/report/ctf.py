@@ -5,18 +5,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 from scipy.ndimage import map_coordinates, uniform_filter1d
 
 from verglas import ops
-from verglas.preprocess import CtfFit
-from verglas.preprocess.ctf_curves import chi_turns
+from verglas.optics.fit import CtfFit
+from verglas.optics.fit.curves import chi_turns
 from verglas.report.style import COLOURS, FAINT, INK, new_figure, png, styled
+from verglas.types.arrays import FloatArray
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-FloatArray = npt.NDArray[np.float64]
 
 _DPI = 90  # one picture per micrograph: 100 kB each rather than 400
 _ANGLE_DEG, _MEAN_OF = 1.5, 16  # step of the polar grid, and how many steps are averaged
@@ -39,8 +38,12 @@ def halves(fit: CtfFit) -> FloatArray:
     # the half transform holds kx >= 0; a power spectrum is its own mirror image
     sign = np.where(x < 0, -1, 1)
     rows, columns = (sign * y) % tile, np.abs(x)
-    flat = map_coordinates(_along_rings(fit, reach), [np.hypot(x, y), np.rad2deg(np.arctan2(y, x)) % 180 / _ANGLE_DEG],
-                           order=1, mode="grid-wrap")  # fmt: skip
+    flat = map_coordinates(
+        _along_rings(fit, reach),
+        [np.hypot(x, y), np.rad2deg(np.arctan2(y, x)) % 180 / _ANGLE_DEG],
+        order=1,
+        mode="grid-wrap",
+    )
     model = ops.ctf(fit.optics.as_params(), tile, band.pixel_size_A)[0].astype(np.float64) ** 2
     out = np.where(x < 0, flat, model[rows, columns])
     out[(radius < band.low) | (radius > band.high)] = 0.5
@@ -107,8 +110,10 @@ def _curves(axes: Axes, fit: CtfFit) -> None:
 
 def _title(fit: CtfFit) -> str:
     o = fit.optics
-    text = (f"{fit.name}   defocus {o.defocus_u_A[0]:.0f}, {o.defocus_v_A[0]:.0f} Å at {o.defocus_angle_deg[0]:.0f}°   "
-            f"merit {fit.merit:.2f}   rings to {fit.resolution_A:.1f} Å")  # fmt: skip
+    text = (
+        f"{fit.name}   defocus {o.defocus_u_A[0]:.0f}, {o.defocus_v_A[0]:.0f} Å at {o.defocus_angle_deg[0]:.0f}°   "
+        f"merit {fit.merit:.2f}   rings to {fit.resolution_A:.1f} Å"
+    )
     if o.phase_shift_deg[0]:
         text += f"   phase shift {o.phase_shift_deg[0]:.0f}°"
     if fit.gradient.any():

@@ -16,10 +16,16 @@ from verglas.report.style import COLOURS, new_figure, png, styled, whole_numbers
 
 # Column of ctf.csv -> heading, digits shown.
 _COLUMNS = {
-    "defocus_u_A": ("defocus u, Å", 0), "defocus_v_A": ("v, Å", 0), "defocus_angle_deg": ("angle, °", 1),
-    "astigmatism_A": ("astigmatism, Å", 0), "phase_shift_deg": ("phase, °", 1), "tilt_deg": ("tilt, °", 1),
-    "merit": ("merit", 2), "resolution_A": ("rings to, Å", 1), "defocus_error_A": ("standard error, Å", 0),
-}  # fmt: skip
+    "defocus_u_A": ("defocus u, Å", 0),
+    "defocus_v_A": ("v, Å", 0),
+    "defocus_angle_deg": ("angle, °", 1),
+    "astigmatism_A": ("astigmatism, Å", 0),
+    "phase_shift_deg": ("phase, °", 1),
+    "tilt_deg": ("tilt, °", 1),
+    "merit": ("merit", 2),
+    "resolution_A": ("rings to, Å", 1),
+    "defocus_error_A": ("standard error, Å", 0),
+}
 # Zero everywhere unless it was asked for.
 _OPTIONAL = ("phase_shift_deg", "tilt_deg")
 MOST_ROWS = 2000
@@ -71,9 +77,11 @@ def distributions(table: pd.DataFrame) -> bytes:
     good = table["reason"] == ""
     mean = (table["defocus_u_A"] + table["defocus_v_A"]) / 2
     shown = {
-        "defocus (µm)": mean / 1e4, "astigmatism (Å)": table["defocus_u_A"] - table["defocus_v_A"],
-        "rings to (Å)": table["resolution_A"], "merit": table["merit"],
-    }  # fmt: skip
+        "defocus (µm)": mean / 1e4,
+        "astigmatism (Å)": table["defocus_u_A"] - table["defocus_v_A"],
+        "rings to (Å)": table["resolution_A"],
+        "merit": table["merit"],
+    }
     with styled():
         figure = new_figure(9.4, 2.3)
         for axes, (title, values) in zip(figure.subplots(1, 4), shown.items(), strict=True):
@@ -136,8 +144,10 @@ def ctf_sections(table: pd.DataFrame, pictures: Sequence[CtfPicture]) -> list[Se
         text += f" {MOST_ROWS} of {len(table)} micrographs, the doubtful first; all are in ctf.csv."
     sections.append(Section("CTF of each micrograph", text, [ctf_table(table)]))
     if pictures:
-        text = ("Left: measured spectrum and model. Right: equiphase average (blue), squared CTF (grey), their local "
-                "correlation (green) and where the rings end (orange). ")  # fmt: skip
+        text = (
+            "Left: measured spectrum and model. Right: equiphase average (blue), squared CTF (grey), their local "
+            "correlation (green) and where the rings end (orange). "
+        )
         if len(pictures) < len(table):
             text += f"{len(pictures)} of {len(table)}, the doubtful first; all lie in the folder png."
         cards = [Picture(p.png, f"Spectrum and fit of {p.name}", _caption(p), p.link) for p in pictures]

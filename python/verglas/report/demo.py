@@ -119,8 +119,9 @@ def error_histograms(errors: PoseErrors) -> bytes:
             axes.set_ylim(0, 1.12 * max(float(np.max(counts)), 1.0))  # room for the words
             median = float(np.median(values))
             axes.axvline(median, color=COLOURS[1], lw=1.4)
-            axes.text(median, 0.99, f" median {median:.2f}{unit}", transform=axes.get_xaxis_transform(), va="top",
-                      fontsize=8)  # fmt: skip
+            axes.text(
+                median, 0.99, f" median {median:.2f}{unit}", transform=axes.get_xaxis_transform(), va="top", fontsize=8
+            )
             axes.set_xlabel(f"{label}; {np.count_nonzero(values > reach)} beyond")
         figure.axes[0].set_ylabel("particles")
         return png(figure)
@@ -141,9 +142,10 @@ def _pose_section(shown: DemoFindings) -> Section:
     caption = f"{far} of {len(errors.angle_deg):,} particles are more than {_FAR_DEG:g}° off."
     alt = "Histograms of angular and shift errors; percentiles in the table below"
     return Section(
-        "Pose errors", text,
+        "Pose errors",
+        text,
         [Picture(error_histograms(errors), alt, caption), Table(("error of", "median", "90th percentile"), rows)],
-    )  # fmt: skip
+    )
 
 
 def _course_section(shown: DemoFindings) -> Section:

@@ -44,9 +44,13 @@ def use_style() -> None:
 
 
 def gallery(
-    images: npt.NDArray | Sequence[npt.ArrayLike], titles: Sequence[str] = (), *, columns: int | None = None,
-    scale: Scale = "own", width_in: float = 1.7,
-) -> Figure:  # fmt: skip
+    images: npt.NDArray | Sequence[npt.ArrayLike],
+    titles: Sequence[str] = (),
+    *,
+    columns: int | None = None,
+    scale: Scale = "own",
+    width_in: float = 1.7,
+) -> Figure:
     """Images side by side, each pixel a square, with titles above them.
 
     Parameters

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from verglas.preprocess import MicrographQuality, PickResult, Verdict
+from verglas.assessment.micrographs import MicrographQuality, Verdict
+from verglas.picking import PickResult
 from verglas.report import style
 from verglas.report.html import Fragment, Gallery, Page, Picture, Section, Table, render
 from verglas.report.selector import SELECTOR_SCRIPT, SelectorRow, selector, shown_number
@@ -75,9 +76,16 @@ def draw_picks(axes: Axes, found: PickResult) -> None:
     xy = small.from_micrograph(found.picks.xy_px)
     size = np.full(len(xy), 2 * small.radius_px)
     circles = EllipseCollection(
-        size, size, np.zeros(len(xy)), units="xy", offsets=xy, transOffset=axes.transData,
-        facecolors="none", edgecolors="#39d353", linewidths=0.9,
-    )  # fmt: skip
+        size,
+        size,
+        np.zeros(len(xy)),
+        units="xy",
+        offsets=xy,
+        transOffset=axes.transData,
+        facecolors="none",
+        edgecolors="#39d353",
+        linewidths=0.9,
+    )
     axes.add_collection(circles)
     axes.set(xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5))
     axes.set_axis_off()
@@ -116,17 +124,24 @@ def _cells(row: PageRow) -> list[tuple[str, str]]:
     one = row.quality
     flags = "; ".join(row.reasons)
     return [
-        (_short(one.name), one.name), shown_number(one.picks, 0), shown_number(100 * one.bad_fraction, 1),
-        shown_number(one.separation, 2), shown_number(one.defocus_A / 1e4, 2), shown_number(one.resolution_A, 1),
+        (_short(one.name), one.name),
+        shown_number(one.picks, 0),
+        shown_number(100 * one.bad_fraction, 1),
+        shown_number(one.separation, 2),
+        shown_number(one.defocus_A / 1e4, 2),
+        shown_number(one.resolution_A, 1),
         (flags, flags),
-    ]  # fmt: skip
+    ]
 
 
 def _table(rows: Sequence[PageRow]) -> Fragment:
-    return selector(_COLUMNS, [
-        SelectorRow(r.quality.name, not r.reasons, bool(r.reasons), [(_html.escape(h), k) for h, k in _cells(r)])
-        for r in rows
-    ])  # fmt: skip
+    return selector(
+        _COLUMNS,
+        [
+            SelectorRow(r.quality.name, not r.reasons, bool(r.reasons), [(_html.escape(h), k) for h, k in _cells(r)])
+            for r in rows
+        ],
+    )
 
 
 def _gallery(rows: Sequence[PageRow]) -> Gallery:
@@ -161,21 +176,38 @@ def picks_page(
     """
     from verglas._version import __version__
 
-    words = {"go on": "Ready for extraction.", "warn": "Look at the flagged micrographs before extraction.",
-             "stop": "Do not go on before this has been looked into."}  # fmt: skip
+    words = {
+        "go on": "Ready for extraction.",
+        "warn": "Look at the flagged micrographs before extraction.",
+        "stop": "Do not go on before this has been looked into.",
+    }
     summary = " ".join([words[verdict.state], *(f"{reason[0].upper()}{reason[1:]}." for reason in verdict.reasons)])
     sections = []
     if rows:
         picture = Picture(histograms([r.quality for r in rows]), "histograms over micrographs")
         sections = [
             Section("The set", blocks=[picture]),
-            Section("Micrographs", "Click a heading to sort; the kept list can be saved and given to the next stage.",
-                    [_table(rows)]),
-            Section("Pictures", "Circles are picks, orange is left out. Flagged micrographs come first."
-                    + (f" The first {MOST_PICTURES}; all lie in the folder pictures." if len(rows) > MOST_PICTURES
-                       else ""), [_gallery(rows)]),
-        ]  # fmt: skip
+            Section(
+                "Micrographs",
+                "Click a heading to sort; the kept list can be saved and given to the next stage.",
+                [_table(rows)],
+            ),
+            Section(
+                "Pictures",
+                "Circles are picks, orange is left out. Flagged micrographs come first."
+                + (f" The first {MOST_PICTURES}; all lie in the folder pictures." if len(rows) > MOST_PICTURES else ""),
+                [_gallery(rows)],
+            ),
+        ]
     if set_aside:
         sections.append(Section("Set aside", blocks=[Table(("file", "reason"), list(set_aside.items()))]))
-    return render(Page("Picking", summary, dict(figures_of_merit), sections, f"verglas {__version__}",
-                       script=SELECTOR_SCRIPT if rows else ""))  # fmt: skip
+    return render(
+        Page(
+            "Picking",
+            summary,
+            dict(figures_of_merit),
+            sections,
+            f"verglas {__version__}",
+            script=SELECTOR_SCRIPT if rows else "",
+        )
+    )

@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from verglas.report.style import COLOURS, FAINT, INK, new_figure, png, styled
-
-FloatArray = npt.NDArray[np.float64]
+from verglas.types.arrays import FloatArray
 
 _X, _Y = "rlnOriginXAngst", "rlnOriginYAngst"
 _MAX, _LOG = "rlnMaxValueProbDistribution", "rlnLogLikeliContribution"
@@ -56,8 +54,15 @@ def shifts(table: pd.DataFrame) -> bytes | None:
         right.set_ylim(0, 1.12 * max(float(np.max(bars)), 1.0))  # room for the words
         median = float(np.median(length))
         right.axvline(median, color=COLOURS[1], lw=1.4)
-        right.text(median, 0.99, f" median {median:.2f} Å", transform=right.get_xaxis_transform(), va="top", color=INK,
-                   fontsize=8)  # fmt: skip
+        right.text(
+            median,
+            0.99,
+            f" median {median:.2f} Å",
+            transform=right.get_xaxis_transform(),
+            va="top",
+            color=INK,
+            fontsize=8,
+        )
         beyond = int(np.count_nonzero(length > reach))
         right.set_xlabel("length of the shift (Å)" + (f"; {beyond} beyond" if beyond else ""))
         right.set_ylabel("particles")

@@ -62,8 +62,13 @@ def write_postprocess_page(folder: Path, footer: str = "") -> Path:
         sections.insert(0, Section("Please note", blocks=[Table(("", "what"), rows)]))
     settings = [(k.replace("_", " "), v) for k, v in record.get("settings", {}).items()]
     sections.append(Section("Settings", blocks=[Table(("setting", "value"), settings)]))
-    page = Page("verglas postprocess", f"Half maps of {record['box']} voxels of {record['pixel_size_A']:g} Å.", numbers,
-                sections, footer)  # fmt: skip
+    page = Page(
+        "verglas postprocess",
+        f"Half maps of {record['box']} voxels of {record['pixel_size_A']:g} Å.",
+        numbers,
+        sections,
+        footer,
+    )
     path = folder / "report.html"
     write_text(path, render(page))
     return path

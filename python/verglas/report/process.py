@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from verglas.preprocess import PickResult
+from verglas.picking import PickResult
 from verglas.report import style
 from verglas.report.figures import _grey, _range, _scale_bar
 from verglas.report.html import REFRESH_S, Fragment, Link, Page, Picture, Section, Table, render
@@ -122,10 +122,12 @@ def _facts(found: PickResult, ctf: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("Thon rings to", "nowhere" if resolution is None else f"{resolution:.1f} Å, merit {ctf['merit']:.2f}"),
         ("crystalline ice ring", "beyond the pixels" if ice is None else f"{100 * ice:+.0f} %"),
         ("picks", f"{len(found.picks)} of {len(found.candidates)} candidates, threshold {found.cut.threshold:.2f}"),
-        ("particles and background", f"{found.cut.separation:.1f} deviations apart"
-         + ("" if found.cut.clear else ", not two classes")),
+        (
+            "particles and background",
+            f"{found.cut.separation:.1f} deviations apart" + ("" if found.cut.clear else ", not two classes"),
+        ),
         ("left out", f"{100 * found.bad.fraction:.0f} % of the area"),
-    ]  # fmt: skip
+    ]
 
 
 def particles_picture(images: npt.NDArray[np.float32], pixel_size_A: float) -> bytes:
@@ -162,14 +164,18 @@ def centring_picture(averages: Mapping[str, npt.NDArray[np.float32]], pixel_size
 def set_histograms(rows: Sequence[SetRow]) -> bytes:
     """Histograms over micrographs: defocus, resolution of the CTF, ice, picks; set aside ones in another colour."""
     measures = (
-        ("defocus, µm", lambda r: r.defocus_A / 1e4), ("Thon rings to, Å", lambda r: r.resolution_A),
-        ("area left out, %", lambda r: 100 * r.bad_fraction), ("crystalline ice ring, %", lambda r: 100 * r.ice_ring),
+        ("defocus, µm", lambda r: r.defocus_A / 1e4),
+        ("Thon rings to, Å", lambda r: r.resolution_A),
+        ("area left out, %", lambda r: 100 * r.bad_fraction),
+        ("crystalline ice ring, %", lambda r: 100 * r.ice_ring),
         ("picks", lambda r: float("nan") if r.picks is None else float(r.picks)),
-    )  # fmt: skip
+    )
     shown = []
     for label, value in measures:
-        good, bad = ([v for r in rows if (r.state != "set aside") == used and np.isfinite(v := float(value(r)))]
-                     for used in (True, False))  # fmt: skip
+        good, bad = (
+            [v for r in rows if (r.state != "set aside") == used and np.isfinite(v := float(value(r)))]
+            for used in (True, False)
+        )
         if good or bad:
             shown.append((label, good, bad))
     with style.styled():
@@ -177,10 +183,19 @@ def set_histograms(rows: Sequence[SetRow]) -> bytes:
         for axes, (label, good, bad) in zip(np.ravel(figure.subplots(1, max(1, len(shown)))), shown, strict=False):
             both = np.array(good + bad)
             spread = float(np.ptp(both))
-            edges = (np.linspace(both.min(), both.max(), min(20, max(5, int(2 * np.sqrt(len(both))))) + 1)
-                     if spread > 0 else np.array([both[0] - 0.5, both[0] + 0.5]))  # fmt: skip
-            axes.hist([good, bad], bins=list(edges), stacked=True, color=list(style.COLOURS[:2]), rwidth=0.9,
-                      label=["used", "set aside"])  # fmt: skip
+            edges = (
+                np.linspace(both.min(), both.max(), min(20, max(5, int(2 * np.sqrt(len(both))))) + 1)
+                if spread > 0
+                else np.array([both[0] - 0.5, both[0] + 0.5])
+            )
+            axes.hist(
+                [good, bad],
+                bins=list(edges),
+                stacked=True,
+                color=list(style.COLOURS[:2]),
+                rwidth=0.9,
+                label=["used", "set aside"],
+            )
             axes.set_xlabel(label)
             style.whole_numbers(axes.yaxis)
         figure.supylabel("micrographs", fontsize=9)
@@ -189,8 +204,19 @@ def set_histograms(rows: Sequence[SetRow]) -> bytes:
         return style.png(figure)
 
 
-_COLUMNS = ("micrograph", "state", "reason", "defocus µm", "astig. Å", "rings to Å", "merit", "left out %",
-            "ice ring %", "picks", "particles")  # fmt: skip
+_COLUMNS = (
+    "micrograph",
+    "state",
+    "reason",
+    "defocus µm",
+    "astig. Å",
+    "rings to Å",
+    "merit",
+    "left out %",
+    "ice ring %",
+    "picks",
+    "particles",
+)
 
 
 def _cells(row: SetRow) -> list[tuple[str, str]]:
@@ -198,11 +224,17 @@ def _cells(row: SetRow) -> list[tuple[str, str]]:
     name = _html.escape(row.name.rsplit("/", 1)[-1])
     link = f'<a href="{_html.escape(row.picture, quote=True)}">{name}</a>' if row.picture else name
     plain = [
-        (row.state, row.state), (row.reason, row.reason), shown_number(row.defocus_A / 1e4, 2),
-        shown_number(row.astigmatism_A, 0), shown_number(row.resolution_A, 1), shown_number(row.merit, 2),
-        shown_number(100 * row.bad_fraction, 0), shown_number(100 * row.ice_ring, 0), shown_number(row.picks, 0),
+        (row.state, row.state),
+        (row.reason, row.reason),
+        shown_number(row.defocus_A / 1e4, 2),
+        shown_number(row.astigmatism_A, 0),
+        shown_number(row.resolution_A, 1),
+        shown_number(row.merit, 2),
+        shown_number(100 * row.bad_fraction, 0),
+        shown_number(100 * row.ice_ring, 0),
+        shown_number(row.picks, 0),
         shown_number(row.particles, 0),
-    ]  # fmt: skip
+    ]
     return [(link, row.name), *((_html.escape(shown), key) for shown, key in plain)]
 
 
@@ -216,14 +248,21 @@ def set_table(rows: Sequence[SetRow]) -> Fragment:
 def _stages(stages: Sequence[StageRow]) -> Section:
     rows = [(s.name, s.state, "; ".join(s.reasons), duration(s.seconds)) for s in stages]
     links = [Link(f"{s.name}: page of its own", s.link) for s in stages if s.link]
-    return Section("Stages", "Each judges what it left before the next one starts.",
-                   [Table(("stage", "verdict", "because", "time"), rows), *links])  # fmt: skip
+    return Section(
+        "Stages",
+        "Each judges what it left before the next one starts.",
+        [Table(("stage", "verdict", "because", "time"), rows), *links],
+    )
 
 
 def process_page(shown: ProcessShown) -> str:
     """The page as HTML, one self-contained file but for the links to pictures beside it."""
-    rows = sorted(shown.rows, key=lambda r: ("set aside", "flagged").index(r.state) if r.state != "used" and r.state in
-                  ("set aside", "flagged") else 2)  # fmt: skip
+    rows = sorted(
+        shown.rows,
+        key=lambda r: (
+            ("set aside", "flagged").index(r.state) if r.state != "used" and r.state in ("set aside", "flagged") else 2
+        ),
+    )
     sections = [_stages(shown.stages)] if shown.stages else []
     sections += list(shown.sections)
     if rows:
@@ -231,16 +270,27 @@ def process_page(shown: ProcessShown) -> str:
         blocks: list[Picture | Table | Link | Fragment] = [Picture(set_histograms(rows), "Histograms over micrographs")]
         sections.append(Section("The set of micrographs", blocks=blocks))
         if bad:
-            sections.append(Section("Set aside", f"{len(bad)} micrographs are not used.",
-                                    [Table(("micrograph", "reason"), bad)]))  # fmt: skip
-        sections.append(Section(
-            "Micrographs", "Click a heading to sort, a name for its picture. The saved list goes to --keep.",
-            [set_table(rows)],
-        ))  # fmt: skip
+            sections.append(
+                Section("Set aside", f"{len(bad)} micrographs are not used.", [Table(("micrograph", "reason"), bad)])
+            )
+        sections.append(
+            Section(
+                "Micrographs",
+                "Click a heading to sort, a name for its picture. The saved list goes to --keep.",
+                [set_table(rows)],
+            )
+        )
     settings = [(s.name, name, value) for s in shown.stages for name, value in s.settings.items() if value is not None]
     if settings:
         sections.append(Section("Settings", blocks=[Table(("stage", "setting", "value"), settings)]))
-    return render(Page(
-        shown.title, shown.summary, dict(shown.numbers), sections, shown.footer,
-        refresh_s=REFRESH_S if shown.running else None, script=SELECTOR_SCRIPT if rows else "",
-    ))  # fmt: skip
+    return render(
+        Page(
+            shown.title,
+            shown.summary,
+            dict(shown.numbers),
+            sections,
+            shown.footer,
+            refresh_s=REFRESH_S if shown.running else None,
+            script=SELECTOR_SCRIPT if rows else "",
+        )
+    )

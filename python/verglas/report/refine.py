@@ -322,8 +322,10 @@ def _timings(run: RunFolder) -> Section:
         phases = [str(v) for v in run.iterations.get("phase", ["iterations"] * len(seconds))]
         for phase in dict.fromkeys(phases):
             inside = np.array([p == phase for p in phases])
-            parts = (np.nansum(run.column(f"seconds_{step}")[inside])
-                     for step in ("expectation", "maximisation", "reconstruction"))  # fmt: skip
+            parts = (
+                np.nansum(run.column(f"seconds_{step}")[inside])
+                for step in ("expectation", "maximisation", "reconstruction")
+            )
             rows.append((phase, int(inside.sum()), *(duration(float(v)) for v in (np.nansum(seconds[inside]), *parts))))
         head = ("phase", "iterations", "time", "expectation", "maximisation", "reconstruction")
         blocks.append(Table(head, rows))

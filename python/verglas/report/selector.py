@@ -89,8 +89,10 @@ def shown_number(value: float | None, digits: int) -> tuple[str, str]:
 
 def _row(number: int, row: SelectorRow) -> str:
     name, checked = _html.escape(row.name, quote=True), " checked" if row.kept else ""
-    tick = (f'<td data-value="{int(row.kept)}"><input type="checkbox" data-row="{number}" '
-            f'data-flagged="{int(row.flagged)}" aria-label="keep {name}"{checked}></td>')  # fmt: skip
+    tick = (
+        f'<td data-value="{int(row.kept)}"><input type="checkbox" data-row="{number}" '
+        f'data-flagged="{int(row.flagged)}" aria-label="keep {name}"{checked}></td>'
+    )
     cells = "".join(f'<td data-value="{_html.escape(key, quote=True)}">{shown}</td>' for shown, key in row.cells)
     return f'<tr class="marked">{tick}{cells}</tr>' if row.flagged else f"<tr>{tick}{cells}</tr>"
 

@@ -22,9 +22,13 @@ def level_for_volume(data: npt.NDArray[np.float32], fraction: float) -> float:
 
 
 def shaded(
-    volume: Map, level: float, *, colour: tuple[float, float, float] = (0.36, 0.56, 0.72), size: int = 320,
+    volume: Map,
+    level: float,
+    *,
+    colour: tuple[float, float, float] = (0.36, 0.56, 0.72),
+    size: int = 320,
     matrix: npt.ArrayLike | None = None,
-) -> npt.NDArray[np.float32]:  # fmt: skip
+) -> npt.NDArray[np.float32]:
     """Surface at a density level, orthographic, seen along the z axis of the turned map.
 
     Parameters

@@ -31,8 +31,7 @@ from verglas.run.abinitio_watch import Around, Progress, Say, Watch
 from verglas.run.refine_folder import now_text
 from verglas.run.refine_inputs import cached
 from verglas.types import Map, Particles, Poses
-
-FloatArray = npt.NDArray[np.float64]
+from verglas.types.arrays import FloatArray
 
 _FEWEST = 50
 _EDGE_A = 8.0
@@ -84,34 +83,42 @@ class AbInitio:
     def summary(self) -> dict[str, Any]:
         """JSON-ready."""
         return {
-            "verdict": self.verdict.kind, "sentence": self.verdict.sentence, "hand": "undetermined",
+            "verdict": self.verdict.kind,
+            "sentence": self.verdict.sentence,
+            "hand": "undetermined",
             "gain_nats_per_particle": round(self.verdict.gain, 3),
             "gain_error": round(self.verdict.gain_error, 3),
-            "starts": self.verdict.starts, "starts_that_agree": self.verdict.agreeing,
-            "ranking": [
-                {"start": s.number + 1, "evidence_nats_per_particle": round(s.score, 3)} for s in self.starts
-            ],
-            "agreement_A": {
-                str(c.number + 1): _finite(c.agreement_A) for c in self.comparisons
-            },
-            "symmetry": self.settings.imposed, **_symmetry_summary(self.symmetry),
+            "starts": self.verdict.starts,
+            "starts_that_agree": self.verdict.agreeing,
+            "ranking": [{"start": s.number + 1, "evidence_nats_per_particle": round(s.score, 3)} for s in self.starts],
+            "agreement_A": {str(c.number + 1): _finite(c.agreement_A) for c in self.comparisons},
+            "symmetry": self.settings.imposed,
+            **_symmetry_summary(self.symmetry),
             "class_shares": [round(float(w), 4) for w in self.starts[0].model.class_weight],
-            "particles": len(self.particles), "excluded": len(self.excluded),
-            "working_pixel_size_A": round(self.working_pixel_size_A, 4), "seconds": round(self.seconds, 1),
-        }  # fmt: skip
+            "particles": len(self.particles),
+            "excluded": len(self.excluded),
+            "working_pixel_size_A": round(self.working_pixel_size_A, 4),
+            "seconds": round(self.seconds, 1),
+        }
 
 
 def _symmetry_summary(found: SymmetryFound | None) -> dict[str, Any]:
     if found is None:
         return {}
     return {
-        "symmetry_sentence": found.sentence, "symmetry_gain_nats": _finite(found.gain),
+        "symmetry_sentence": found.sentence,
+        "symmetry_gain_nats": _finite(found.gain),
         "symmetry_candidates": [
-            {"symmetry": s.symmetry, "score": round(s.score, 3), "worst_element": round(s.worst, 3),
-             "standard_deviations": round(s.significance, 1), "fits": s.fits}
+            {
+                "symmetry": s.symmetry,
+                "score": round(s.score, 3),
+                "worst_element": round(s.worst, 3),
+                "standard_deviations": round(s.significance, 1),
+                "fits": s.fits,
+            }
             for s in found.scores
         ],
-    }  # fmt: skip
+    }
 
 
 def _finite(value: float) -> float | None:
@@ -224,8 +231,9 @@ def _found(given: Particles, chosen: AbInitioSettings, watch: Watch, begun: floa
     held = np.sort(np.random.default_rng((chosen.seed, 2**32)).permutation(len(problem))[: _n_held(problem, chosen)])
     starts, found_symmetry = all_starts(problem, chosen, sigma2, held, watch), None
     if chosen.symmetry.lower() == AUTO and starts.verdict.kind != "noise":
-        starts, found_symmetry = _under_its_group(starts, lambda: _finer(given[drawn], problem, chosen), sigma2, held,
-                                                  watch)  # fmt: skip
+        starts, found_symmetry = _under_its_group(
+            starts, lambda: _finer(given[drawn], problem, chosen), sigma2, held, watch
+        )
     problem, chosen, made = starts.problem, starts.settings, starts.made
     best = finished(problem, chosen, made[0])
     whole, rows, poses = problem, drawn, best.poses
@@ -233,16 +241,26 @@ def _found(given: Particles, chosen: AbInitioSettings, watch: Watch, begun: floa
         whole, rows, poses = _place_all(given, excluded, chosen, problem, (best, watch))
     mirror = watch.around.mirror
     return AbInitio(
-        _final_maps(best, problem, given, mirror), starts.verdict, [best, *made[1:]], starts.others,
-        _with_poses(given[rows], whole, poses, mirror), excluded, problem.pixel_size_A, chosen,
-        time.perf_counter() - begun, found_symmetry,
-    ), problem  # fmt: skip
+        _final_maps(best, problem, given, mirror),
+        starts.verdict,
+        [best, *made[1:]],
+        starts.others,
+        _with_poses(given[rows], whole, poses, mirror),
+        excluded,
+        problem.pixel_size_A,
+        chosen,
+        time.perf_counter() - begun,
+        found_symmetry,
+    ), problem
 
 
 def _under_its_group(
-    starts: Starts, finer: Callable[[], tuple[Problem, FloatArray]], sigma2: FloatArray, held: npt.NDArray[np.int64],
+    starts: Starts,
+    finer: Callable[[], tuple[Problem, FloatArray]],
+    sigma2: FloatArray,
+    held: npt.NDArray[np.int64],
     watch: Watch,
-) -> tuple[Starts, SymmetryFound]:  # fmt: skip
+) -> tuple[Starts, SymmetryFound]:
     """The starts under the group that the best map shows, or else that wins the contest of groups."""
     problem, chosen, best, found = with_symmetry(starts.problem, starts.settings, starts.made[0], held)
     if found.symmetry != "C1":  # the best map was turned
@@ -272,9 +290,14 @@ def _n_held(problem: Problem, settings: AbInitioSettings) -> int:
 def _refine_settings(settings: AbInitioSettings) -> RefineSettings:
     """What the parts shared with refinement ask for."""
     return RefineSettings(
-        symmetry=settings.imposed, diameter_A=settings.diameter_A, classes=settings.classes, norm=False, scale=False,
-        seed=settings.seed, threads=settings.threads,
-    )  # fmt: skip
+        symmetry=settings.imposed,
+        diameter_A=settings.diameter_A,
+        classes=settings.classes,
+        norm=False,
+        scale=False,
+        seed=settings.seed,
+        threads=settings.threads,
+    )
 
 
 def _problem(particles: Particles, excluded: dict[int, str], settings: AbInitioSettings) -> Problem:
@@ -360,9 +383,10 @@ def _with_poses(used: Particles, problem: Problem, poses: PoseTable, mirror: boo
         angles = mirrored_angles(angles)
     placed = used.with_poses(Poses(angles, poses.origin_px * problem.pixel_size_A))
     return placed.with_columns(
-        rlnClassNumber=poses.class_number + 1, rlnMaxValueProbDistribution=poses.max_probability,
+        rlnClassNumber=poses.class_number + 1,
+        rlnMaxValueProbDistribution=poses.max_probability,
         rlnLogLikeliContribution=poses.log_evidence,
-    )  # fmt: skip
+    )
 
 
 def mirrored_angles(angles_deg: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
@@ -389,14 +413,25 @@ def _write(folder: Path, found: AbInitio, problem: Problem) -> None:
         write_map(folder / (f"map_class{k}.mrc" if several else "map.mrc"), volume)
     write_particles(folder / "particles.star", found.particles)
     summary = found.summary()
-    record = {"verglas": __version__, "command": "abinitio", "finished": now_text(),
-              "settings": asdict(found.settings), **summary}  # fmt: skip
+    record = {
+        "verglas": __version__,
+        "command": "abinitio",
+        "finished": now_text(),
+        "settings": asdict(found.settings),
+        **summary,
+    }
     write_json(folder / "abinitio.json", record)
     shown = AbInitioShown(
-        summary, found.verdict, found.starts, found.comparisons, problem.pixel_size_A, problem.sphere,
-        found.particles.poses.angles_deg, asdict(found.settings),  # type: ignore[union-attr]
+        summary,
+        found.verdict,
+        found.starts,
+        found.comparisons,
+        problem.pixel_size_A,
+        problem.sphere,
+        found.particles.poses.angles_deg,  # type: ignore[union-attr]
+        asdict(found.settings),
         found.symmetry,
-    )  # fmt: skip
+    )
     write_abinitio_page(folder, shown, f"verglas {__version__}, {now_text()}")
 
 

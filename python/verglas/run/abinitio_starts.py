@@ -5,27 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-import numpy as np
-import numpy.typing as npt
-
 from verglas.refinement.abinitio import AUTO, METHODS, AbInitioSettings, Course, Start, at_box, held_evidence, run_start
-from verglas.refinement.abinitio_consensus import (
-    Comparison,
-    Verdict,
-    blob_evidence,
-    compare,
-    judge,
-    one_noise,
-    ranked,
-)
+from verglas.refinement.abinitio_consensus import Comparison, Verdict, blob_evidence, compare, judge, one_noise, ranked
 from verglas.refinement.abinitio_contest import CUBIC, Contest, contest
 from verglas.refinement.abinitio_sign import SHARP_NATS, better_sign
 from verglas.refinement.abinitio_symmetry import SymmetryFound
 from verglas.refinement.problem import Problem
 from verglas.run.abinitio_watch import Watch, method_of
-
-FloatArray = npt.NDArray[np.float64]
-IntArray = npt.NDArray[np.int64]
+from verglas.types.arrays import FloatArray, IntArray
 
 
 @dataclass(frozen=True)
@@ -79,9 +66,15 @@ def all_starts(
 
     def one(k: int) -> Start:
         start = run_start(
-            problem, settings, k, sigma2, held, watch.tell_start(k, group), keeper=watch.keeper(k, group),
+            problem,
+            settings,
+            k,
+            sigma2,
+            held,
+            watch.tell_start(k, group),
+            keeper=watch.keeper(k, group),
             method=method_of(settings),
-        )  # fmt: skip
+        )
         if settings.method == METHODS[0]:
             start = better_sign(problem, settings, start, held)
         if not group:
@@ -142,6 +135,9 @@ def told(found: SymmetryFound, result: Contest) -> SymmetryFound:
     if winner is None or winner == "C1":
         return replace(found, sentence=f"{found.sentence} {contested}")
     return replace(
-        found, symmetry=winner, gain=result.lead, gain_error=result.lead_error,
+        found,
+        symmetry=winner,
+        gain=result.lead,
+        gain_error=result.lead_error,
         sentence=f"Symmetry {winner}, which the map made without symmetry does not show. {contested}",
-    )  # fmt: skip
+    )

@@ -106,9 +106,12 @@ class Watch:
             return
         arrays, record = snapshot.arrays, snapshot.record
         self.starts[number] = StartSoFar(
-            number, record["iteration"], record["of"], self.problem.resolution_of_A(max(record["resolved"], 1.0)),
+            number,
+            record["iteration"],
+            record["of"],
+            self.problem.resolution_of_A(max(record["resolved"], 1.0)),
             arrays["model.volumes"] * self.problem.sphere,
-        )  # fmt: skip
+        )
         self.page.show(lambda: self._drawn(""))
 
     def finished(self, start: Start) -> None:

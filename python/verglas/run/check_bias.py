@@ -84,10 +84,15 @@ def check_bias_files(job: CheckBiasJob) -> tuple[BiasReport, dict[str, Any]]:
     particles = read_particles(job.particles, stack=job.stack)
     found = check_bias(particles, references_of(job.reference, job.symmetry), settings=job.settings)
     summary = {
-        "verdict": found.verdict, "biased": found.biased, "share": found.share, "unseen_sigma": found.unseen_sigma,
-        "alignment_resolution_A": found.alignment_resolution_A, "frequency_per_A": found.frequency_per_A.tolist(),
-        "data": found.data.tolist(), "noise": found.noise.tolist(),
-    }  # fmt: skip
+        "verdict": found.verdict,
+        "biased": found.biased,
+        "share": found.share,
+        "unseen_sigma": found.unseen_sigma,
+        "alignment_resolution_A": found.alignment_resolution_A,
+        "frequency_per_A": found.frequency_per_A.tolist(),
+        "data": found.data.tolist(),
+        "noise": found.noise.tolist(),
+    }
     if job.figure is not None:
         write_bytes(job.figure, figure(found))
     if job.out is not None:

@@ -66,10 +66,15 @@ def write_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
     if state.mask is not None:
         arrays["mask"] = state.mask
     record = {
-        "iteration": state.iteration, "resolution_shell": state.resolution_shell, "unimproved": state.unimproved,
-        "finished": state.finished, "rows": state.rows, "excluded": checkpoint.excluded,
-        "inputs": checkpoint.inputs, "step": None if checkpoint.step is None else asdict(checkpoint.step),
-    }  # fmt: skip
+        "iteration": state.iteration,
+        "resolution_shell": state.resolution_shell,
+        "unimproved": state.unimproved,
+        "finished": state.finished,
+        "rows": state.rows,
+        "excluded": checkpoint.excluded,
+        "inputs": checkpoint.inputs,
+        "step": None if checkpoint.step is None else asdict(checkpoint.step),
+    }
     write_snapshot(checkpoint_path(folder), Snapshot(arrays, record))
 
 
@@ -90,9 +95,16 @@ def read_checkpoint(folder: Path) -> Checkpoint:
         poses = PoseTable(**_named(arrays, "poses."))
         halves = [HalfModel(**_named(arrays, f"half{number}.")) for number in (1, 2)]
         state = State(
-            record["iteration"], poses, halves, arrays["fsc"], record["resolution_shell"], arrays.get("mask"),
-            record["unimproved"], record["finished"], record["rows"],
-        )  # fmt: skip
+            record["iteration"],
+            poses,
+            halves,
+            arrays["fsc"],
+            record["resolution_shell"],
+            arrays.get("mask"),
+            record["unimproved"],
+            record["finished"],
+            record["rows"],
+        )
         step = None if record["step"] is None else Step(**record["step"])
         excluded = {int(k): v for k, v in record["excluded"].items()}
         return Checkpoint(state, step, arrays["half"], excluded, record["inputs"])
@@ -145,9 +157,12 @@ class Checkpoints:
     """
 
     def __init__(
-        self, folder: Path, settings: Mapping[str, Any], inputs: Mapping[str, Any],
+        self,
+        folder: Path,
+        settings: Mapping[str, Any],
+        inputs: Mapping[str, Any],
         say: Callable[[str], None] | None = None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.folder, self.say = folder, say
         self.identity = json.loads(json.dumps({"verglas": __version__, "settings": settings, "inputs": inputs}))
         self.parts: dict[str, Part] = {}
@@ -177,8 +192,9 @@ class Checkpoints:
             if had.get("verglas") == __version__:
                 self._say(f"{self.folder}: goes on from the checkpoint of a run that was stopped")
                 return True
-            self._say(f"{self.folder}: the checkpoint is of verglas {had.get('verglas')}, this is {__version__}: "
-                      "begins anew")  # fmt: skip
+            self._say(
+                f"{self.folder}: the checkpoint is of verglas {had.get('verglas')}, this is {__version__}: begins anew"
+            )
         self.remove()
         path.parent.mkdir(parents=True)
         write_json(path, self.identity)

@@ -76,11 +76,16 @@ class Class2DSummary:
         found = self.classes
         rows = found.table.replace({np.inf: None, np.nan: None}).to_dict("records")
         return {
-            "verdict": found.verdict, "signal": found.signal, "particles": len(found.particles),
-            "set_aside": {str(k): v for k, v in found.set_aside.items()}, "seconds": round(self.seconds, 2),
-            "classes": rows, "selection": found.select().as_dict(),
-            "record": [vars(line) for line in found.record], "files": [str(f) for f in self.files],
-        }  # fmt: skip
+            "verdict": found.verdict,
+            "signal": found.signal,
+            "particles": len(found.particles),
+            "set_aside": {str(k): v for k, v in found.set_aside.items()},
+            "seconds": round(self.seconds, 2),
+            "classes": rows,
+            "selection": found.select().as_dict(),
+            "record": [vars(line) for line in found.record],
+            "files": [str(f) for f in self.files],
+        }
 
 
 def class2d_files(job: Class2DJob) -> Class2DSummary:
@@ -196,13 +201,19 @@ def class_star(found: Classes2D, stack: str) -> pd.DataFrame:
     """The table of classes with RELION's labels where it has one."""
     table = found.table
     number = table["class"].to_numpy(int)
-    return pd.DataFrame({
-        "rlnReferenceImage": [f"{i:06d}@{stack}" for i in number], "rlnClassNumber": number,
-        "rlnClassDistribution": table["share"],
-        "rlnEstimatedResolution": np.minimum(table["resolution_A"], _NO_RESOLUTION_A),
-        "verglasParticles": table["particles"], "verglasEvidenceSigma": table["evidence_sigma"],
-        "verglasSignal": table["signal"], "verglasOffset": table["offset"], "verglasStability": table["stability"],
-    })  # fmt: skip
+    return pd.DataFrame(
+        {
+            "rlnReferenceImage": [f"{i:06d}@{stack}" for i in number],
+            "rlnClassNumber": number,
+            "rlnClassDistribution": table["share"],
+            "rlnEstimatedResolution": np.minimum(table["resolution_A"], _NO_RESOLUTION_A),
+            "verglasParticles": table["particles"],
+            "verglasEvidenceSigma": table["evidence_sigma"],
+            "verglasSignal": table["signal"],
+            "verglasOffset": table["offset"],
+            "verglasStability": table["stability"],
+        }
+    )
 
 
 def _write(found: Classes2D, job: Class2DJob, log: list[str]) -> list[Path]:
@@ -274,17 +285,24 @@ def select_automatically(
     general = read_star(path).get(_GENERAL)
     general = general if isinstance(general, dict) else {}
     chosen = select_classes(
-        known, signal=bool(int(general.get("verglasSignalFound", 1))),
-        empty_class=int(general.get("verglasEmptyClass", 0)) or None, rules=rules,
-    )  # fmt: skip
+        known,
+        signal=bool(int(general.get("verglasSignalFound", 1))),
+        empty_class=int(general.get("verglasEmptyClass", 0)) or None,
+        rules=rules,
+    )
     return read[np.isin(own, chosen.classes)], chosen
 
 
 def class_table(path: Path) -> pd.DataFrame:
     """classes.star with the columns of :attr:`verglas.classification.Classes2D.table` that it has."""
     table = _star_table(path)
-    names = {"rlnClassNumber": "class", "rlnEstimatedResolution": "resolution_A", "verglasSignal": "signal",
-             "verglasOffset": "offset", "verglasParticles": "particles"}  # fmt: skip
+    names = {
+        "rlnClassNumber": "class",
+        "rlnEstimatedResolution": "resolution_A",
+        "verglasSignal": "signal",
+        "verglasOffset": "offset",
+        "verglasParticles": "particles",
+    }
     known = pd.DataFrame({ours: table[label].to_numpy(float) for label, ours in names.items() if label in table})
     if "resolution_A" not in known:
         raise InputError(f"select: {path} has no column rlnEstimatedResolution; give --table classes.star")

@@ -77,10 +77,15 @@ class CommonLinesMap:
         """JSON-ready."""
         found = self.orientations
         return {
-            "state": self.state, "reasons": [self.sentence], "averages_used": self.used, "gap": found.gap,
-            "eigenvalues": found.eigenvalues.tolist(), "agreeing": found.agreeing,
-            "consistency_deg": found.consistency_deg, "seconds": round(self.seconds, 2),
-        }  # fmt: skip
+            "state": self.state,
+            "reasons": [self.sentence],
+            "averages_used": self.used,
+            "gap": found.gap,
+            "eigenvalues": found.eigenvalues.tolist(),
+            "agreeing": found.agreeing,
+            "consistency_deg": found.consistency_deg,
+            "seconds": round(self.seconds, 2),
+        }
 
 
 def common_lines_files(job: CommonLinesJob) -> CommonLinesMap:
@@ -119,9 +124,14 @@ def common_lines_files(job: CommonLinesJob) -> CommonLinesMap:
         placed = placed.with_poses(Poses(mirrored_angles(found.angles_deg), np.zeros((len(images), 2))))
     state, sentence = _verdict(found, len(images))
     made = CommonLinesMap(
-        Map(np.ascontiguousarray(density, np.float32), pixel_size_A), placed, used, found, state, sentence,
+        Map(np.ascontiguousarray(density, np.float32), pixel_size_A),
+        placed,
+        used,
+        found,
+        state,
+        sentence,
         time.perf_counter() - started,
-    )  # fmt: skip
+    )
     job.out.mkdir(parents=True, exist_ok=True)
     write_map(job.out / "map.mrc", made.volume)
     write_particles(job.out / "particles.star", placed)

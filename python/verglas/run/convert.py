@@ -90,8 +90,14 @@ def convert(
     if kind == "map":
         density = read_map(source, options.pixel_size_A)
         write_map(target, density, options.dtype)
-        return {"kind": kind, "shape_zyx": list(density.data.shape), "pixel_size_A": density.pixel_size_A,
-                "origin_A": list(density.origin_A), "dtype": options.dtype, "written": str(target)}  # fmt: skip
+        return {
+            "kind": kind,
+            "shape_zyx": list(density.data.shape),
+            "pixel_size_A": density.pixel_size_A,
+            "origin_A": list(density.origin_A),
+            "dtype": options.dtype,
+            "written": str(target),
+        }
     particles = read_particles(source, options.stack, options.path_map, passthrough=options.passthrough)
     write_particles(target, particles, options.restack)
     halves = particles.half_sets

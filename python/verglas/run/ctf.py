@@ -15,11 +15,12 @@ import numpy as np
 import pandas as pd
 
 from verglas._version import __version__
+from verglas.assessment.micrographs import Verdict, judge_ctfs, judge_set
 from verglas.errors import InputError, VerglasError
 from verglas.io import atomic_path, find_micrographs, read_micrograph, write_bytes, write_micrographs, write_text
 from verglas.io.coordinates import MICROGRAPH
 from verglas.io.micrographs import CTF, GRADIENT, PATH, PIXEL, SHARED
-from verglas.preprocess import CtfFit, CtfSettings, Verdict, estimate_ctf, judge_ctfs, judge_set
+from verglas.optics.fit import CtfFit, CtfSettings, estimate_ctf
 from verglas.report.ctf import ctf_figure
 from verglas.report.ctf_page import CtfPicture, ctf_page, doubtful, shown_rows
 from verglas.report.html import render
@@ -92,9 +93,11 @@ class CtfSummary:
             "set_aside": {str(r): int(n) for r, n in self.table["reason"].value_counts().items() if r},
             "median_resolution_A": float(resolution.median()) if len(resolution) else None,
             "seconds": round(self.seconds, 2),
-            "fits": [{k: (None if isinstance(v, float) and not np.isfinite(v) else v) for k, v in row.items()}
-                     for row in self.table.to_dict("records")],
-        }  # fmt: skip
+            "fits": [
+                {k: (None if isinstance(v, float) and not np.isfinite(v) else v) for k, v in row.items()}
+                for row in self.table.to_dict("records")
+            ],
+        }
 
 
 def ctf_files(job: CtfJob, progress: Progress | None = None) -> CtfSummary:
@@ -165,8 +168,10 @@ def _write_account(job: CtfJob, summary: CtfSummary) -> None:
         return
     against = doubtful(table)
     names = {row: _picture_name(row, str(table["micrograph"][row])) for row in shown_rows(table)}
-    pictures = [CtfPicture(Path(str(table["micrograph"][row])).name, (job.out / name).read_bytes(), against[row], name)
-                for row, name in names.items()]  # fmt: skip
+    pictures = [
+        CtfPicture(Path(str(table["micrograph"][row])).name, (job.out / name).read_bytes(), against[row], name)
+        for row, name in names.items()
+    ]
     footer = f"verglas {__version__}, {summary.seconds:.0f} s"
     write_text(job.out / "report.html", render(ctf_page(table, pictures, footer)))
 
@@ -202,8 +207,19 @@ def _star(table: pd.DataFrame, good: list[tuple[int, CtfFit]], settings: CtfSett
     # names that lead to the files from the folder of the STAR file
     made[MICROGRAPH] = [Path(os.path.relpath(path, folder)).as_posix() for path in made[PATH]]
     columns: dict[str, Any] = {PIXEL: [fit.spectra.band.pixel_size_A for fit in fits]}
-    for label, name in zip((*SHARED, *CTF), ("voltage_kV", "cs_mm", "amplitude_contrast", "defocus_u_A", "defocus_v_A",
-                                             "defocus_angle_deg", "phase_shift_deg"), strict=True):  # fmt: skip
+    for label, name in zip(
+        (*SHARED, *CTF),
+        (
+            "voltage_kV",
+            "cs_mm",
+            "amplitude_contrast",
+            "defocus_u_A",
+            "defocus_v_A",
+            "defocus_angle_deg",
+            "phase_shift_deg",
+        ),
+        strict=True,
+    ):
         columns[label] = [float(getattr(o, name)[0]) for o in optics]
     columns["rlnCtfAstigmatism"] = [fit.astigmatism_A for fit in fits]
     columns["rlnCtfFigureOfMerit"] = [fit.merit for fit in fits]

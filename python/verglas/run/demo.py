@@ -189,19 +189,29 @@ def demo(
         particles = _simulate(model, chosen, folder)
     with clock.step("refine"):
         found = refine(
-            particles, folder / "start.mrc", chosen.symmetry, _MARGIN * chosen.diameter_A, out=folder / _RUN,
-            watcher=watcher, initial_resolution_A=chosen.start_A, seed=chosen.seed, threads=chosen.threads,
+            particles,
+            folder / "start.mrc",
+            chosen.symmetry,
+            _MARGIN * chosen.diameter_A,
+            out=folder / _RUN,
+            watcher=watcher,
+            initial_resolution_A=chosen.start_A,
+            seed=chosen.seed,
+            threads=chosen.threads,
             device=chosen.device,
-        )  # fmt: skip
+        )
     with clock.step("compare with the truth"):
         assert particles.poses is not None
         assert found.particles.poses is not None
         used = np.setdiff1d(np.arange(len(particles)), list(found.excluded))
         errors = pose_errors(found.particles.poses, particles.poses[used], chosen.symmetry)
         truth = density(
-            model.moved(errors.matrix, errors.offset_A), chosen.box, chosen.pixel_size_A,
-            b_factor_A2=chosen.b_factor_A2, threads=chosen.threads,
-        )  # fmt: skip
+            model.moved(errors.matrix, errors.offset_A),
+            chosen.box,
+            chosen.pixel_size_A,
+            b_factor_A2=chosen.b_factor_A2,
+            threads=chosen.threads,
+        )
         mask = found.postprocessed.mask.data
         masked, unmasked = (fsc(found.map, truth, m, threads=chosen.threads) for m in (mask, None))
     made = Demo(folder, found, masked, unmasked, errors, clock.seconds)
@@ -225,9 +235,16 @@ def _clear(folder: Path) -> None:
 def _simulate(model: Model, chosen: DemoSettings, folder: Path) -> Particles:
     """Particles with their truth, and the blurred start map."""
     made = simulate_particles(
-        model, chosen.n, chosen.box, chosen.pixel_size_A, chosen.snr, folder, seed=chosen.seed, threads=chosen.threads,
+        model,
+        chosen.n,
+        chosen.box,
+        chosen.pixel_size_A,
+        chosen.snr,
+        folder,
+        seed=chosen.seed,
+        threads=chosen.threads,
         envelope_b_factor_A2=chosen.b_factor_A2,
-    )  # fmt: skip
+    )
     truth = io.read_map(folder / "truth.mrc")
     start = filters.apply(truth, filters.low_pass(chosen.start_A), threads=chosen.threads)
     io.write_map(folder / "start.mrc", start)
@@ -265,12 +282,19 @@ def _write(made: Demo, chosen: DemoSettings, particles: Particles, truth: Map) -
     io.write_map(folder / "map.mrc", shown)
     findings = DemoFindings(
         images=particles.images(np.arange(min(_SHOWN, len(particles)))),
-        start=io.read_map(folder / "start.mrc"), start_A=chosen.start_A,
-        truth=filters.apply(truth, gain, threads=chosen.threads), map=shown,
-        between_halves=between, with_truth=made.with_truth, with_truth_unmasked=made.with_truth_unmasked,
-        errors=made.errors, iterations=found.iterations, settings=_rows(made, chosen), seconds=dict(made.seconds),
+        start=io.read_map(folder / "start.mrc"),
+        start_A=chosen.start_A,
+        truth=filters.apply(truth, gain, threads=chosen.threads),
+        map=shown,
+        between_halves=between,
+        with_truth=made.with_truth,
+        with_truth_unmasked=made.with_truth_unmasked,
+        errors=made.errors,
+        iterations=found.iterations,
+        settings=_rows(made, chosen),
+        seconds=dict(made.seconds),
         refinement_page=f"{_RUN}/report.html",
-    )  # fmt: skip
+    )
     io.write_bytes(folder / "overview.png", overview(findings))
     now = datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
     io.write_text(folder / "report.html", html.render(page(findings, f"verglas {__version__}, {now}")))

@@ -26,9 +26,19 @@ PIXEL_SIZE_A = 2.0
 _LITTLE_FREE = 0.25
 _PARAMS = np.array([[15000, 14000, 30, 300, 2.7, 0.1, 0, 20, 1], [8000, 8200, -60, 200, 0.01, 0.07, 90, 0, 0.9]])
 _DEPENDENCIES = (
-    "numpy", "scipy", "pandas", "mrcfile", "starfile", "tifffile", "imagecodecs", "gemmi", "sklearn", "matplotlib",
-    "rich", "typer",
-)  # fmt: skip
+    "numpy",
+    "scipy",
+    "pandas",
+    "mrcfile",
+    "starfile",
+    "tifffile",
+    "imagecodecs",
+    "gemmi",
+    "sklearn",
+    "matplotlib",
+    "rich",
+    "typer",
+)
 _REINSTALL = "install verglas again: pip install --force-reinstall --no-deps verglas (or '.' in a clone)"
 
 

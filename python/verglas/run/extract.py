@@ -16,7 +16,9 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from verglas.assessment.micrographs import Verdict, judge_extraction
 from verglas.errors import InputError, VerglasError, VerglasWarning
+from verglas.extraction import Cut, ExtractSettings, background_excess, cut_particles
 from verglas.io import (
     StackWriter,
     atomic_path,
@@ -32,7 +34,6 @@ from verglas.io import (
 )
 from verglas.io.coordinates import MICROGRAPH, X, Y, match_names, picks_of_table
 from verglas.io.micrographs import CTF, GRADIENT, PATH, PIXEL, SHARED, join_ctf, optics_of
-from verglas.preprocess import Cut, ExtractSettings, Verdict, background_excess, cut_particles, judge_extraction
 from verglas.run.parallel import in_order
 from verglas.run.reasons import without_name
 from verglas.types import ArraySource, Micrograph, Particles, Picks
@@ -43,8 +44,20 @@ Micrographs = str | os.PathLike[str] | Micrograph | Sequence[Any]
 Coordinates = str | os.PathLike[str] | Picks | Particles | Mapping[str, Picks] | Sequence[Any]
 
 # Columns of an earlier extraction that a new one replaces.
-_REPLACED = {"rlnImageName", "rlnImageSize", "rlnImagePixelSize", "rlnOpticsGroup", "rlnDetectorPixelSize",
-             "rlnMagnification", "rlnOriginX", "rlnOriginY", "rlnNormCorrection", MICROGRAPH, X, Y}  # fmt: skip
+_REPLACED = {
+    "rlnImageName",
+    "rlnImageSize",
+    "rlnImagePixelSize",
+    "rlnOpticsGroup",
+    "rlnDetectorPixelSize",
+    "rlnMagnification",
+    "rlnOriginX",
+    "rlnOriginY",
+    "rlnNormCorrection",
+    MICROGRAPH,
+    X,
+    Y,
+}
 
 
 @dataclass(frozen=True)
@@ -66,9 +79,11 @@ class Microscope:
 
     def apply(self, table: pd.DataFrame) -> pd.DataFrame:
         """The list of micrographs with these values in its columns."""
-        values = dict(zip((PIXEL, *SHARED),
-                          (self.pixel_size_A, self.voltage_kV, self.cs_mm, self.amplitude_contrast),
-                          strict=True))  # fmt: skip
+        values = dict(
+            zip(
+                (PIXEL, *SHARED), (self.pixel_size_A, self.voltage_kV, self.cs_mm, self.amplitude_contrast), strict=True
+            )
+        )
         return table.assign(**{label: float(value) for label, value in values.items() if value is not None})
 
 
@@ -81,7 +96,7 @@ class ExtractOptions:
     pixel_size_A, voltage_kV, cs_mm, amplitude_contrast : float, optional
         As in :class:`Microscope`.
     new_pixel_size_A, new_box, diameter_A, invert, ramp, edge
-        As in :class:`verglas.preprocess.ExtractSettings`.
+        As in :class:`verglas.extraction.ExtractSettings`.
     ctf : path, optional
         CTFs of the micrographs: see :func:`verglas.io.read_ctf_table`.
     flip_y : bool
@@ -127,7 +142,7 @@ class ExtractSummary:
     without_picks : list of str
         Micrographs that have no coordinates.
     excess : (n,) float64
-        :func:`verglas.preprocess.background_excess` of every particle.
+        :func:`verglas.extraction.background_excess` of every particle.
     verdict : Verdict
         Go on, or look at what was lost first.
     seconds : float
@@ -176,9 +191,14 @@ class Piece:
 
 
 def extract(
-    micrographs: Micrographs, picks: Coordinates, box: int, *, out: str | os.PathLike[str] | None = None,
-    progress: Progress | None = None, **options: Any,
-) -> Particles:  # fmt: skip
+    micrographs: Micrographs,
+    picks: Coordinates,
+    box: int,
+    *,
+    out: str | os.PathLike[str] | None = None,
+    progress: Progress | None = None,
+    **options: Any,
+) -> Particles:
     """Cut particles out of micrographs.
 
     Public as ``vg.extract``. Images are cropped at the coordinates, inverted (white particles), freed of the
@@ -228,15 +248,23 @@ def extract(
         name, number, *_, reason = done.excluded[0]
         lost = done.asked - len(done.particles)
         where = f"{name}, particle {number} (from 0)" if number >= 0 else name
-        warnings.warn(f"extract: {lost} of {done.asked} particles were set aside; the first: {where}: "
-                      f"{without_name(reason, name)}", VerglasWarning, stacklevel=2)  # fmt: skip
+        warnings.warn(
+            f"extract: {lost} of {done.asked} particles were set aside; the first: {where}: "
+            f"{without_name(reason, name)}",
+            VerglasWarning,
+            stacklevel=2,
+        )
     return done.particles
 
 
 def extract_files(
-    micrographs: Micrographs, picks: Coordinates, box: int, options: ExtractOptions,
-    out: str | os.PathLike[str] | None = None, progress: Progress | None = None,
-) -> ExtractSummary:  # fmt: skip
+    micrographs: Micrographs,
+    picks: Coordinates,
+    box: int,
+    options: ExtractOptions,
+    out: str | os.PathLike[str] | None = None,
+    progress: Progress | None = None,
+) -> ExtractSummary:
     """As :func:`extract`, with an account of what was set aside."""
     started = time.perf_counter()
     if options.dtype not in ("float32", "float16"):
@@ -409,8 +437,16 @@ def cut_one(
             f"{table[PATH][row]}: the pixel size is unknown: neither file nor list has it; "
             "give pixel_size_A (--pixel-size)"
         )
-    settings = ExtractSettings(box, pixel_A, options.new_pixel_size_A, options.new_box, options.diameter_A,
-                               options.invert, options.ramp, options.edge)  # fmt: skip
+    settings = ExtractSettings(
+        box,
+        pixel_A,
+        options.new_pixel_size_A,
+        options.new_box,
+        options.diameter_A,
+        options.invert,
+        options.ramp,
+        options.edge,
+    )
     data = micrograph.data
     if not np.isfinite(data).any() or np.nanmin(data) == np.nanmax(data):
         piece.problem = f"{table[PATH][row]}: all pixels are {data.flat[0]:g}"

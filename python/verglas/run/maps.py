@@ -15,7 +15,8 @@ from verglas.errors import InputError
 from verglas.geometry import symmetry_order
 from verglas.io import StackWriter, read_header, read_map, read_particles, read_stack, write_map, write_particles
 from verglas.types import Map
-from verglas.types.images import ImageSource, IntArray
+from verglas.types.arrays import IntArray
+from verglas.types.images import ImageSource
 
 Progress = Callable[[int, int], None]
 

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from verglas._native import resolve_threads
+from verglas.assessment.micrographs import MicrographQuality, Verdict, judge_micrographs, judge_set
 from verglas.errors import InputError, VerglasError
 from verglas.io import (
     atomic_path,
@@ -30,23 +31,19 @@ from verglas.io import (
 )
 from verglas.io.coordinates import match_names
 from verglas.io.micrographs import MICROGRAPH, PATH, PIXEL, join_ctf
-from verglas.preprocess import (
+from verglas.picking import (
     Averages,
-    MicrographQuality,
     PickMerit,
     PickResult,
     PickSettings,
     RocCurve,
-    Verdict,
     compare_picks,
     inside,
-    judge_micrographs,
-    judge_set,
     match_picks,
     pick_detailed,
     roc_curve,
 )
-from verglas.preprocess.pick_particles import MERIT, Templates
+from verglas.picking.particles import MERIT, Templates
 from verglas.run.extract import Microscope
 from verglas.run.parallel import in_order
 from verglas.run.reasons import commonest, without_name
@@ -54,10 +51,14 @@ from verglas.types import Optics, Picks
 
 Progress = Callable[[int, int], None]
 _OPTICS = {
-    "defocus_u_A": "rlnDefocusU", "defocus_v_A": "rlnDefocusV", "defocus_angle_deg": "rlnDefocusAngle",
-    "voltage_kV": "rlnVoltage", "cs_mm": "rlnSphericalAberration", "amplitude_contrast": "rlnAmplitudeContrast",
+    "defocus_u_A": "rlnDefocusU",
+    "defocus_v_A": "rlnDefocusV",
+    "defocus_angle_deg": "rlnDefocusAngle",
+    "voltage_kV": "rlnVoltage",
+    "cs_mm": "rlnSphericalAberration",
+    "amplitude_contrast": "rlnAmplitudeContrast",
     "phase_shift_deg": "rlnPhaseShift",
-}  # fmt: skip
+}
 # A template's CTF needs these two; the rest have defaults.
 _NEEDED = ("rlnDefocusU", "rlnVoltage")
 
@@ -245,18 +246,36 @@ def _pick_one(job: PickJob, row: pd.Series[Any], number: int, templates: Templat
     optics = _optics(row)
     try:
         micrograph = replace(read_micrograph(row[PATH], pixel), name=name)
-        found = pick_detailed(micrograph, job.diameter_A, templates=templates, settings=job.settings,
-                              optics=optics if templates is not None else None)  # fmt: skip
+        found = pick_detailed(
+            micrograph,
+            job.diameter_A,
+            templates=templates,
+            settings=job.settings,
+            optics=optics if templates is not None else None,
+        )
     except (VerglasError, OSError, MemoryError) as error:
         return _Done(number, name, reason=without_name(error, name))
     seconds = time.perf_counter() - began
     quality = MicrographQuality(
-        name, len(found.picks), found.bad.fraction, found.cut.separation, found.cut.clear,
+        name,
+        len(found.picks),
+        found.bad.fraction,
+        found.cut.separation,
+        found.cut.clear,
         float(np.mean([optics.defocus_u_A[0], optics.defocus_v_A[0]])) if optics is not None else float("nan"),
         float(row["rlnCtfMaxResolution"]) if "rlnCtfMaxResolution" in row else float("nan"),
-    )  # fmt: skip
-    return _Done(number, name, found.picks, found.candidates, quality, micrograph.shape, micrograph.pixel_size_A,
-                 found, seconds=seconds)  # fmt: skip
+    )
+    return _Done(
+        number,
+        name,
+        found.picks,
+        found.candidates,
+        quality,
+        micrograph.shape,
+        micrograph.pixel_size_A,
+        found,
+        seconds=seconds,
+    )
 
 
 def _pictures(found: PickResult, name: str) -> tuple[bytes, bytes]:
@@ -276,10 +295,15 @@ def _summarise(
     if why := _too_high(job.settings.threshold, used):
         verdict = Verdict("stop", (why, *verdict.reasons))
     return PickSummary(
-        {one.name: one.picks for one in used if one.picks is not None}, set_aside, flags,
-        verdict, merit, roc, time.perf_counter() - started,
+        {one.name: one.picks for one in used if one.picks is not None},
+        set_aside,
+        flags,
+        verdict,
+        merit,
+        roc,
+        time.perf_counter() - started,
         float(np.median([one.seconds for one in used])),
-    )  # fmt: skip
+    )
 
 
 def _too_high(threshold: float | None, used: Sequence[_Done]) -> str:
@@ -340,21 +364,34 @@ def _write_quality(out: Path, used: Sequence[_Done], summary: PickSummary) -> No
         for one in used:
             q = one.quality
             assert q is not None
-            writer.writerow((q.name, q.picks, f"{q.bad_fraction:.4f}", f"{q.separation:.3f}", f"{q.defocus_A:.0f}",
-                             f"{q.resolution_A:.2f}", "; ".join(summary.flags[q.name])))  # fmt: skip
+            writer.writerow(
+                (
+                    q.name,
+                    q.picks,
+                    f"{q.bad_fraction:.4f}",
+                    f"{q.separation:.3f}",
+                    f"{q.defocus_A:.0f}",
+                    f"{q.resolution_A:.2f}",
+                    "; ".join(summary.flags[q.name]),
+                )
+            )
     write_text(out / "verdict.json", json.dumps(summary.as_dict(), indent=1) + "\n")
 
 
 def _write_page(out: Path, used: Sequence[_Done], summary: PickSummary) -> None:
     from verglas.report.picks import PageRow, picks_page
 
-    rows = [PageRow(one.quality, summary.flags[one.name], one.thumbnail, _picture_name(one.name))
-            for one in used if one.quality is not None]  # fmt: skip
+    rows = [
+        PageRow(one.quality, summary.flags[one.name], one.thumbnail, _picture_name(one.name))
+        for one in used
+        if one.quality is not None
+    ]
     numbers = {
-        "micrographs": str(len(used)), "picks": str(sum(len(p) for p in summary.picks.values())),
+        "micrographs": str(len(used)),
+        "picks": str(sum(len(p) for p in summary.picks.values())),
         "per micrograph, median": f"{np.median([len(p) for p in summary.picks.values()]):.0f}",
         "seconds per micrograph": f"{summary.seconds_each:.2f}",
-    }  # fmt: skip
+    }
     if summary.merit is not None:
         numbers["F against given picks"] = f"{summary.merit.f_score:.3f}"
     page = picks_page(rows, summary.verdict, summary.set_aside, numbers)

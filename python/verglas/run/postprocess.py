@@ -135,10 +135,11 @@ def write_postprocessed(
         write_map(files[-1], volume)
     random = done.phase_randomised
     columns = {
-        "unmasked": done.unmasked.curve, "masked": done.masked.curve,
+        "unmasked": done.unmasked.curve,
+        "masked": done.masked.curve,
         "phase_randomised": np.full_like(done.masked.curve, np.nan) if random is None else random.curve,
         "corrected": done.corrected.curve,
-    }  # fmt: skip
+    }
     counts = {"n_unmasked": done.unmasked.n, "n_masked": done.masked.n}
     files.append(folder / f"fsc{suffix}.csv")
     write_csv(files[-1], {"frequency_per_A": done.unmasked.frequency_per_A, **columns, **counts})
@@ -181,9 +182,12 @@ def postprocess_files(job: PostprocessJob) -> PostprocessSummary:
     job.out.mkdir(parents=True, exist_ok=True)
     done = postprocess(half1, half2, mask, mtf=mtf, b_factor_A2=job.b_factor_A2, settings=job.settings)
     settings = {
-        "half_map_1": str(job.half1), "half_map_2": str(job.half2), "mask": str(job.mask or "made from the map"),
-        "mtf": str(job.mtf or "none"), **asdict(job.settings),
-    }  # fmt: skip
+        "half_map_1": str(job.half1),
+        "half_map_2": str(job.half2),
+        "mask": str(job.mask or "made from the map"),
+        "mtf": str(job.mtf or "none"),
+        **asdict(job.settings),
+    }
     files = write_postprocessed(job.out, done, record={"settings": settings})
     now = datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
     files.append(write_postprocess_page(job.out, f"verglas {__version__}, {now}"))

@@ -202,10 +202,14 @@ def refine(
     references = _as_list(reference)
     chosen = _chosen({"classes": max(1, len(references)), **settings, "symmetry": symmetry, "diameter_A": diameter_A})
     everything = particles if isinstance(particles, Particles) else read_particles(particles)
-    record = settings_record(chosen, {
-        "particles": everything.where, "references": [_named(r) for r in references],
-        "mask": None if mask is None else _named(mask),
-    })  # fmt: skip
+    record = settings_record(
+        chosen,
+        {
+            "particles": everything.where,
+            "references": [_named(r) for r in references],
+            "mask": None if mask is None else _named(mask),
+        },
+    )
     folder = None if out is None else _open_folder(Path(out), record, resume=resume, allow_changes=allow_changes)
     limit = allowed_memory_GB() if memory_GB is None else memory_GB
     if resume:
@@ -219,9 +223,14 @@ def refine(
 
 
 def refine_files(
-    particles: Path, reference: Sequence[Path] | None, symmetry: str, diameter_A: float | None, *,
-    stack: Path | None = None, **choices: Any,
-) -> Refinement:  # fmt: skip
+    particles: Path,
+    reference: Sequence[Path] | None,
+    symmetry: str,
+    diameter_A: float | None,
+    *,
+    stack: Path | None = None,
+    **choices: Any,
+) -> Refinement:
     """What ``verglas refine`` does: read, :func:`refine`, leave everything in the run folder."""
     return refine(read_particles(particles, stack=stack), reference, symmetry, diameter_A, **choices)
 
@@ -283,9 +292,12 @@ def _kept_in_memory(particles: Particles, limit_GB: float) -> bool:
 
 
 def _started(
-    particles: Particles, references: list[Reference], mask: Reference | None, settings: RefineSettings,
+    particles: Particles,
+    references: list[Reference],
+    mask: Reference | None,
+    settings: RefineSettings,
     around: _Around,
-) -> _Setup:  # fmt: skip
+) -> _Setup:
     folder = around.folder
     if particles.source is None:
         raise InputError(f"{particles.where}: these particles have no images")
@@ -350,8 +362,10 @@ def _excluded_table(particles: Particles, excluded: Mapping[int, str]) -> pd.Dat
 def _from_poses(problem: Problem) -> tuple[list[Map], list[str]]:
     """Without a reference: the map of the poses that the particles have."""
     if problem.settings.poses != "local":
-        raise InputError("refine: a global search needs a reference; give one, or poses='local' to start from the "
-                         "particles' own poses")  # fmt: skip
+        raise InputError(
+            "refine: a global search needs a reference; give one, or poses='local' to start from the "
+            "particles' own poses"
+        )
     if problem.particles.poses is None:
         raise InputError("refine: poses='local', but the particles have no poses and there is no reference")
     finest = problem.settings.initial_resolution_A
@@ -360,9 +374,13 @@ def _from_poses(problem: Problem) -> tuple[list[Map], list[str]]:
 
 
 def _resumed(
-    particles: Particles, settings: RefineSettings, folder: RefineFolder, machine: tuple[float, tuple[str, ...]], *,
+    particles: Particles,
+    settings: RefineSettings,
+    folder: RefineFolder,
+    machine: tuple[float, tuple[str, ...]],
+    *,
     given: bool,
-) -> _Setup:  # fmt: skip
+) -> _Setup:
     limit, devices = machine
     saved = read_checkpoint(folder.folder)
     inputs = identity(particles)
@@ -376,9 +394,7 @@ def _resumed(
     plan = plan_memory(problem, limit, cached=keep)
     folder.plan(plan, devices)
     used = np.setdiff1d(np.arange(len(particles)), list(saved.excluded))
-    return _Setup(
-        with_plan(problem, plan), plan, saved.state, saved.step, saved.excluded, inputs, particles[used]
-    )  # fmt: skip
+    return _Setup(with_plan(problem, plan), plan, saved.state, saved.step, saved.excluded, inputs, particles[used])
 
 
 def _run(setup: _Setup, folder: RefineFolder | None, told: Watcher) -> Refinement:

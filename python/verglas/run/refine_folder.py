@@ -85,12 +85,20 @@ class RefineFolder:
         (self.folder / "history").mkdir(parents=True, exist_ok=True)
         self.warnings = list(said)
         self.record = {
-            "verglas": __version__, "command": "refine", "settings": self.settings, "seed": problem.settings.seed,
-            "isa": _native.core.isa, "threads": _native.resolve_threads(problem.settings.threads),
-            "started": now_text(), "n_particles": len(problem), "n_excluded": len(excluded), "box": problem.box,
-            "pixel_size_A": problem.pixel_size_A, "symmetry": problem.settings.symmetry,
+            "verglas": __version__,
+            "command": "refine",
+            "settings": self.settings,
+            "seed": problem.settings.seed,
+            "isa": _native.core.isa,
+            "threads": _native.resolve_threads(problem.settings.threads),
+            "started": now_text(),
+            "n_particles": len(problem),
+            "n_excluded": len(excluded),
+            "box": problem.box,
+            "pixel_size_A": problem.pixel_size_A,
+            "symmetry": problem.settings.symmetry,
             "n_classes": problem.n_classes,
-        }  # fmt: skip
+        }
         for old in (self.folder / "history").glob("iteration_*.npz"):
             old.unlink()
         (self.folder / "iterations.csv").unlink(missing_ok=True)
@@ -116,10 +124,13 @@ class RefineFolder:
 
     def _write(self, state: str, **more: Any) -> None:
         self.record |= {
-            "state": state, "warnings": self.warnings, "finished": None if state == "running" else now_text(),
+            "state": state,
+            "warnings": self.warnings,
+            "finished": None if state == "running" else now_text(),
             "seconds": round(self.before + time.perf_counter() - self.started, 2),
-            "peak_memory_GB": round(max(peak_memory_GB(), self.record.get("peak_memory_GB", 0.0)), 3), **more,
-        }  # fmt: skip
+            "peak_memory_GB": round(max(peak_memory_GB(), self.record.get("peak_memory_GB", 0.0)), 3),
+            **more,
+        }
         write_json(self.folder / "run.json", self.record)
 
     def iteration(self, problem: Problem, state: State, made: Iteration) -> None:
@@ -137,10 +148,12 @@ class RefineFolder:
         slices = np.stack([[v[middle], v[:, middle], v[:, :, middle]] for v in volumes])
         with atomic_path(self.folder / "history" / f"iteration_{state.iteration:03d}.npz") as temporary:
             np.savez_compressed(
-                temporary, slices=slices.astype(np.float32), names=np.array(labels),
+                temporary,
+                slices=slices.astype(np.float32),
+                names=np.array(labels),
                 fsc=np.stack([m.unmasked for m in made.maps]),
                 frequency_per_A=np.arange(problem.box // 2 + 1) / (problem.box * problem.pixel_size_A),
-            )  # fmt: skip
+            )
         self._write("running")
         write_refine_page(self.folder, at_most_every_s=_PAGE_EVERY_S)
 

@@ -84,9 +84,12 @@ def identity(particles: Particles) -> dict[str, Any]:
     """What tells one set of particles from another: count, box, pixel size, first and last image name."""
     names = particles.table["rlnImageName"].to_numpy(str) if "rlnImageName" in particles.table else [""]
     return {
-        "n_particles": len(particles), "box": particles.box, "pixel_size_A": round(particles.pixel_size_A, 6),
-        "first": str(names[0]), "last": str(names[-1]),
-    }  # fmt: skip
+        "n_particles": len(particles),
+        "box": particles.box,
+        "pixel_size_A": round(particles.pixel_size_A, 6),
+        "first": str(names[0]),
+        "last": str(names[-1]),
+    }
 
 
 def close_identity(particles: Particles) -> dict[str, Any]:

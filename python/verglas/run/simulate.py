@@ -29,11 +29,21 @@ _SHOWN = 8
 
 
 def particles(
-    model: Model | Sequence[Model], n: int, box: int, pixel_size_A: float, snr: float = float("inf"),
-    out: str | os.PathLike[str] | None = None, *, seed: int = 0, imaging: Imaging | None = None,
-    poses: Poses | None = None, hide_poses: bool = False, threads: int | None = None,
-    progress: Progress | None = None, **settings: Any,
-) -> Particles:  # fmt: skip
+    model: Model | Sequence[Model],
+    n: int,
+    box: int,
+    pixel_size_A: float,
+    snr: float = float("inf"),
+    out: str | os.PathLike[str] | None = None,
+    *,
+    seed: int = 0,
+    imaging: Imaging | None = None,
+    poses: Poses | None = None,
+    hide_poses: bool = False,
+    threads: int | None = None,
+    progress: Progress | None = None,
+    **settings: Any,
+) -> Particles:
     """Simulate particle images with exact projections, and write them if asked.
 
     Public as ``vg.simulate.particles``. With ``out``, the folder holds ``particles.mrcs`` and ``particles.star``,
@@ -87,9 +97,15 @@ def particles(
         known = ", ".join(f.name for f in fields(Imaging))
         raise InputError(f"simulate.particles: unknown setting {', '.join(unknown)}; known are {known}")
     simulation = Simulation(
-        model, n, box, pixel_size_A, imaging=replace(imaging or Imaging(), **settings), seed=seed, poses=poses,
+        model,
+        n,
+        box,
+        pixel_size_A,
+        imaging=replace(imaging or Imaging(), **settings),
+        seed=seed,
+        poses=poses,
         threads=threads,
-    )  # fmt: skip
+    )
     if out is None:
         images = np.empty((n, box, box), np.float32)
         simulation.render(images, snr, progress)
@@ -117,9 +133,15 @@ def _write_images(simulation: Simulation, folder: Path, snr: float, progress: Pr
 
 
 def models_of(
-    source: str | Sequence[Path], *, box: int, pixel_size_A: float, diameter_A: float, seed: int = 0,
-    hinge_deg: float | None = None, assembly: str | None = "1",
-) -> list[Model]:  # fmt: skip
+    source: str | Sequence[Path],
+    *,
+    box: int,
+    pixel_size_A: float,
+    diameter_A: float,
+    seed: int = 0,
+    hinge_deg: float | None = None,
+    assembly: str | None = "1",
+) -> list[Model]:
     """The conformations of a job: those of the files, or a phantom of the point group ``source`` and its hinge."""
     if not isinstance(source, str):
         return [read_model(path, assembly) for path in source]
@@ -170,11 +192,15 @@ def _write_picture(simulation: Simulation, images: npt.NDArray[np.float32], fold
 
 def _write_settings(simulation: Simulation, reached: SNR, folder: Path) -> None:
     settings = {
-        "verglas": __version__, "seed": simulation.seed, "n": simulation.n, "box": simulation.box,
-        "pixel_size_A": simulation.pixel_size_A, "snr": reached.value if np.isfinite(reached.value) else None,
+        "verglas": __version__,
+        "seed": simulation.seed,
+        "n": simulation.n,
+        "box": simulation.box,
+        "pixel_size_A": simulation.pixel_size_A,
+        "snr": reached.value if np.isfinite(reached.value) else None,
         "snr_region": reached.region,
         "models": [{"name": m.name, "atoms": len(m), "radius_A": m.radius_A} for m in simulation.models],
         "imaging": asdict(simulation.imaging),
-    }  # fmt: skip
+    }
     text = json.dumps(settings, indent=2, default=lambda array: np.asarray(array).tolist())
     write_text(folder / "simulation.json", text + "\n")

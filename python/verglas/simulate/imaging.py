@@ -17,9 +17,8 @@ from verglas.simulate.model import Model
 from verglas.simulate.noise import SNR, coloured_power, map_images, noise, noise_sigma, stream
 from verglas.simulate.scattering import atom_table
 from verglas.types import Optics, Particles, Poses
+from verglas.types.arrays import FloatArray, IntArray
 
-FloatArray = npt.NDArray[np.float64]
-Rows = npt.NDArray[np.int64]
 Progress = Callable[[str, int, int], None]
 
 # Keys of the tables' streams, beyond every particle number (noise streams have the particle's number as key).
@@ -130,9 +129,9 @@ class Truth:
 
     poses: Poses
     optics: Optics
-    conformation: Rows
-    micrograph: Rows
-    half_set: Rows
+    conformation: IntArray
+    micrograph: IntArray
+    half_set: IntArray
 
 
 def draw_truth(n: int, models: int, imaging: Imaging, seed: int, poses: Poses | None = None) -> Truth:
@@ -168,10 +167,15 @@ def draw_truth(n: int, models: int, imaging: Imaging, seed: int, poses: Poses | 
     mean = low + (high - low) * v[:, 0] + imaging.defocus_spread_A * _normal(u[:, 5])
     half_difference = imaging.astigmatism_A * v[:, 1] / 2
     optics = Optics(
-        mean + half_difference, mean - half_difference, 180 * v[:, 2], np.full(n, imaging.voltage_kV),
-        np.full(n, imaging.cs_mm), np.full(n, imaging.amplitude_contrast), np.full(n, imaging.phase_shift_deg),
+        mean + half_difference,
+        mean - half_difference,
+        180 * v[:, 2],
+        np.full(n, imaging.voltage_kV),
+        np.full(n, imaging.cs_mm),
+        np.full(n, imaging.amplitude_contrast),
+        np.full(n, imaging.phase_shift_deg),
         group=micrograph % imaging.optics_groups,
-    )  # fmt: skip
+    )
     shares = np.array(imaging.populations or [1.0] * models)
     if len(shares) != models:
         raise InputError(f"Imaging.populations: {len(shares)} shares for {models} models")
@@ -247,9 +251,17 @@ class Simulation:
     """
 
     def __init__(
-        self, model: Model | Sequence[Model], n: int, box: int, pixel_size_A: float, *,
-        imaging: Imaging | None = None, seed: int = 0, poses: Poses | None = None, threads: int | None = None,
-    ) -> None:  # fmt: skip
+        self,
+        model: Model | Sequence[Model],
+        n: int,
+        box: int,
+        pixel_size_A: float,
+        *,
+        imaging: Imaging | None = None,
+        seed: int = 0,
+        poses: Poses | None = None,
+        threads: int | None = None,
+    ) -> None:
         if n < 1:
             raise InputError(f"simulate: expected at least 1 particle, got {n}")
         self.models = (model,) if isinstance(model, Model) else tuple(model)
@@ -279,8 +291,9 @@ class Simulation:
             params = self.truth.optics[wanted].as_params()
             spectra *= ops.ctf(params, self.box, self.pixel_size_A, threads=self.threads)
         shape = (self.box, self.box)
-        return map_images(lambda i: fourier.inverse(spectra[i], shape, threads=1), range(len(wanted)), self.box,
-                          self.threads)  # fmt: skip
+        return map_images(
+            lambda i: fourier.inverse(spectra[i], shape, threads=1), range(len(wanted)), self.box, self.threads
+        )
 
     def noise(self, rows: npt.ArrayLike) -> npt.NDArray[np.float32]:
         """Noise of unit variance, (m, box, box), of these particle numbers."""
@@ -339,5 +352,6 @@ class Simulation:
         made = Particles.from_images(images, self.pixel_size_A, poses=truth.poses, optics=optics)
         return made.with_columns(
             rlnMicrographName=[f"micrographs/simulated_{m + 1:05d}.mrc" for m in truth.micrograph],
-            rlnClassNumber=truth.conformation + 1, rlnRandomSubset=truth.half_set,
-        )  # fmt: skip
+            rlnClassNumber=truth.conformation + 1,
+            rlnRandomSubset=truth.half_set,
+        )

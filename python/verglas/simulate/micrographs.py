@@ -17,9 +17,7 @@ from verglas.simulate.model import Model
 from verglas.simulate.noise import SNR, stream
 from verglas.simulate.scattering import atom_table
 from verglas.types import Micrograph, Optics, Picks, Poses
-
-FloatArray = npt.NDArray[np.float64]
-Image = npt.NDArray[np.float32]
+from verglas.types.arrays import Float32Array, FloatArray
 
 # Numbers of the random streams of one micrograph.
 _PLACES, _ICE, _DETECTOR, _JUNK, _CARBON = range(1, 6)
@@ -135,8 +133,9 @@ class Scene:
         local = (np.atleast_2d(np.asarray(xy_px, np.float64)) - self.centre_px) * self.pixel_size_A @ self.gradient
         shared = (self.defocus_angle_deg, self.voltage_kV, self.cs_mm, self.amplitude_contrast, self.phase_shift_deg)
         angle, voltage, cs, contrast, phase, pixel = (np.array([value]) for value in (*shared, self.pixel_size_A))
-        return Optics(self.defocus_u_A + local, self.defocus_v + local, angle, voltage, cs, contrast, phase,
-                      pixel_size_A=pixel)  # fmt: skip
+        return Optics(
+            self.defocus_u_A + local, self.defocus_v + local, angle, voltage, cs, contrast, phase, pixel_size_A=pixel
+        )
 
 
 @dataclass(frozen=True)
@@ -170,13 +169,18 @@ class MicrographTruth:
     snr: SNR
     contaminants: FloatArray
     carbon: npt.NDArray[np.bool_]
-    clean: Image
+    clean: Float32Array
 
 
 def micrograph(
-    model: Model | None = None, scene: Scene | None = None, *, seed: int = 0, name: str = "simulated",
-    threads: int | None = None, **settings: Any,
-) -> tuple[Micrograph, MicrographTruth]:  # fmt: skip
+    model: Model | None = None,
+    scene: Scene | None = None,
+    *,
+    seed: int = 0,
+    name: str = "simulated",
+    threads: int | None = None,
+    **settings: Any,
+) -> tuple[Micrograph, MicrographTruth]:
     """Simulate one micrograph.
 
     Particles are exact projections (:func:`verglas.ops.scatter`) at random poses and fractional places, each with the
@@ -282,14 +286,14 @@ def _spread(scene: Scene, n: int, junk: FloatArray, diameter_px: float, rng: np.
 
 
 def _add_particles(
-    out: Image, model: Model, scene: Scene, centres: FloatArray, poses: Poses, threads: int | None
+    out: Float32Array, model: Model, scene: Scene, centres: FloatArray, poses: Poses, threads: int | None
 ) -> None:
     """Add the CTF-modulated projections; a box holds what the CTF spreads down to 4 A."""
     pixel_A = scene.pixel_size_A
     optics = scene.optics(centres)
     wavelength_A = 0.02  # near 300 kV; only for the size of the box
     spread_A = wavelength_A * float(np.abs(optics.defocus_u_A).max()) / max(4.0, 2 * pixel_A)
-    box = scipy.fft.next_fast_len(int(2 * np.ceil((model.radius_A + spread_A) / pixel_A)) + 4, real=True)
+    box = fourier.fast_size(int(2 * np.ceil((model.radius_A + spread_A) / pixel_A)) + 4)
     table = atom_table(model, pixel_A, scene.b_factor_A2)
     whole = np.floor(centres + 0.5).astype(np.int64)
     shifts_A = (whole - centres) * pixel_A  # the particle sits at minus the shift
@@ -305,7 +309,7 @@ def _add_particles(
             out[y0:y1, x0:x1] += one[y0 - y : y1 - y, x0 - x : x1 - x]
 
 
-def _signal_variance(signal: Image, centres: FloatArray, diameter_px: float) -> float:
+def _signal_variance(signal: Float32Array, centres: FloatArray, diameter_px: float) -> float:
     """Mean variance in squares of 1.5 diameters about the particles that lie inside as a whole, else about all."""
     side = max(4, round(1.5 * diameter_px))
     low = np.floor(centres + 0.5).astype(np.int64) - side // 2
@@ -320,9 +324,9 @@ def _signal_variance(signal: Image, centres: FloatArray, diameter_px: float) -> 
 # ---- noise
 
 
-def _noise(scene: Scene, carbon: npt.NDArray[np.bool_], seed: int) -> Image:
+def _noise(scene: Scene, carbon: npt.NDArray[np.bool_], seed: int) -> Float32Array:
     """Ice through the optics plus detector noise; variance 1 where no carbon lies."""
-    side = scipy.fft.next_fast_len(max(scene.shape), real=True)
+    side = fourier.fast_size(max(scene.shape))
     k = fourier.radius((side, side)) / (side * scene.pixel_size_A)
     nyquist = 0.5 / scene.pixel_size_A
     detector = np.sqrt(scene.detector ** (k / nyquist)).astype(np.float32)
@@ -339,7 +343,7 @@ def _noise(scene: Scene, carbon: npt.NDArray[np.bool_], seed: int) -> Image:
     return (noise / np.sqrt(variance)).astype(np.float32)
 
 
-def _through_optics(scene: Scene, scatterers: Image) -> Image:
+def _through_optics(scene: Scene, scatterers: Float32Array) -> Float32Array:
     """Modulate by the CTF of every place: linear between a few defoci across a tilted specimen."""
     side = len(scatterers)
     spectrum = scipy.fft.rfft2(scatterers)
@@ -356,8 +360,12 @@ def _through_optics(scene: Scene, scatterers: Image) -> Image:
     out = np.zeros(shape, np.float32)
     base = scene.optics(scene.centre_px)
     for number, extra in enumerate(defoci):
-        here = replace(base, defocus_u_A=base.defocus_u_A + extra, defocus_v_A=base.defocus_v_A + extra,
-                       b_factor_A2=np.array([scene.b_factor_A2]))  # fmt: skip
+        here = replace(
+            base,
+            defocus_u_A=base.defocus_u_A + extra,
+            defocus_v_A=base.defocus_v_A + extra,
+            b_factor_A2=np.array([scene.b_factor_A2]),
+        )
         transfer = ops.ctf(here.as_params(), side, scene.pixel_size_A, threads=1)[0]
         image = scipy.fft.irfft2(spectrum * transfer, (side, side))[: shape[0], : shape[1]]
         if len(defoci) == 1:
@@ -367,7 +375,7 @@ def _through_optics(scene: Scene, scatterers: Image) -> Image:
     return out
 
 
-def _blobs(scene: Scene, junk: FloatArray) -> Image:
+def _blobs(scene: Scene, junk: FloatArray) -> Float32Array:
     """Contaminants in standard deviations of the noise: flat inside, with a soft edge."""
     out = np.zeros(scene.shape, np.float32)
     y, x = np.ogrid[: scene.shape[0], : scene.shape[1]]

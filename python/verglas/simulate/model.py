@@ -126,6 +126,8 @@ class Model:
         n = len(operators)
         return Model(
             np.einsum("sij,aj->sai", operators, self.xyz_A).reshape(-1, 3),
-            np.tile(self.elements, n), np.tile(self.weights, n), np.tile(self.b_factors_A2, n),
+            np.tile(self.elements, n),
+            np.tile(self.weights, n),
+            np.tile(self.b_factors_A2, n),
             self.name if n == 1 else f"{self.name} {symmetry}",
-        )  # fmt: skip
+        )

@@ -12,9 +12,7 @@ import numpy.typing as npt
 from verglas import fourier
 from verglas._native import resolve_threads
 from verglas.errors import InputError
-
-FloatArray = npt.NDArray[np.float64]
-Images = npt.NDArray[np.float32]
+from verglas.types.arrays import Float32Array, FloatArray
 
 WHOLE_BOX = "whole box"
 
@@ -97,9 +95,14 @@ def coloured_power(
 
 
 def noise(
-    particles: Iterable[int], box: int, *, seed: int, power: npt.ArrayLike | None = None, purpose: int = 0,
+    particles: Iterable[int],
+    box: int,
+    *,
+    seed: int,
+    power: npt.ArrayLike | None = None,
+    purpose: int = 0,
     threads: int | None = None,
-) -> Images:  # fmt: skip
+) -> Float32Array:
     """Gaussian noise of unit variance, one image per particle number.
 
     Parameters
@@ -136,7 +139,7 @@ def noise(
     """
     gain = None if power is None else _gain(box, power)
 
-    def one(particle: int) -> Images:
+    def one(particle: int) -> Float32Array:
         white = stream(seed, particle, purpose).standard_normal((box, box), dtype=np.float32)
         if gain is None:
             return white
@@ -145,7 +148,9 @@ def noise(
     return map_images(one, particles, box, threads)
 
 
-def map_images(one: Callable[[int], Images], numbers: Iterable[int], box: int, threads: int | None) -> Images:
+def map_images(
+    one: Callable[[int], Float32Array], numbers: Iterable[int], box: int, threads: int | None
+) -> Float32Array:
     """``one(number)`` of every number in threads, stacked: each image is made alone, so threads change nothing."""
     wanted = list(numbers)
     out = np.empty((len(wanted), box, box), np.float32)
@@ -173,10 +178,15 @@ def _gain(box: int, power: npt.ArrayLike) -> npt.NDArray[np.float32]:
 
 
 def add_noise(
-    images: npt.ArrayLike, snr: float, *, seed: int, power: npt.ArrayLike | None = None, purpose: int = 0,
+    images: npt.ArrayLike,
+    snr: float,
+    *,
+    seed: int,
+    power: npt.ArrayLike | None = None,
+    purpose: int = 0,
     threads: int | None = None,
-) -> Images:  # fmt: skip
-    """Images plus noise of one level: mean image variance over the whole box / ``snr``.
+) -> Float32Array:
+    """Float32Array plus noise of one level: mean image variance over the whole box / ``snr``.
 
     What is given counts as signal. Stages therefore compose as (1 + 1/SNR) = prod (1 + 1/SNR_i) (Frank and Al-Ali
     (1975) Nature 256, 376-379; Baxter et al. (2009) J. Struct. Biol. 166, 126-132).

@@ -11,8 +11,7 @@ from verglas.errors import InputError
 from verglas.simulate.density import check_fits
 from verglas.simulate.model import Model
 from verglas.simulate.noise import stream
-
-FloatArray = npt.NDArray[np.float64]
+from verglas.types.arrays import FloatArray
 
 # An alpha helix rises 1.5 A and turns 100 degrees per residue (Pauling, Corey and Branson 1951). On a hexagonal lattice
 # of 10.2 A a residue of 110 Da then has 135 A^3: the 0.81 Da/A^3 of proteins (Matthews 1968; Fischer et al. 2004).
@@ -173,11 +172,13 @@ def _place(size: float, placed: list[_Domain], planes: FloatArray, rng: np.rando
 def _random_frame(rng: np.random.Generator) -> FloatArray:
     """Rotation matrix from a random quaternion (Shoemake 1992: four normals, normalised)."""
     w, x, y, z = (q := rng.standard_normal(4)) / np.linalg.norm(q)
-    return np.array([
-        [1 - 2 * (y * y + z * z), 2 * (x * y - z * w), 2 * (x * z + y * w)],
-        [2 * (x * y + z * w), 1 - 2 * (x * x + z * z), 2 * (y * z - x * w)],
-        [2 * (x * z - y * w), 2 * (y * z + x * w), 1 - 2 * (x * x + y * y)],
-    ])  # fmt: skip
+    return np.array(
+        [
+            [1 - 2 * (y * y + z * z), 2 * (x * y - z * w), 2 * (x * z + y * w)],
+            [2 * (x * y + z * w), 1 - 2 * (x * x + z * z), 2 * (y * z - x * w)],
+            [2 * (x * z - y * w), 2 * (y * z + x * w), 1 - 2 * (x * x + y * y)],
+        ]
+    )
 
 
 def _fill(domains: list[_Domain], planes: FloatArray, rng: np.random.Generator) -> Model | None:

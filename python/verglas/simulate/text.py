@@ -35,8 +35,7 @@ from scipy.special import iv
 from verglas.errors import FormatError
 from verglas.geometry import euler_to_matrix
 from verglas.types import Map
-
-FloatArray = npt.NDArray[np.float64]
+from verglas.types.arrays import FloatArray
 
 # Numbers after the centre: sizes, then three optional angles where the body has an orientation.
 _SIZES = {"sph": 1, "ell": 3, "cub": 3, "cyl": 3, "dcy": 3, "gau": 1, "blo": 3}
@@ -193,10 +192,18 @@ class TextPhantom:
     def scaled(self, factor: float) -> TextPhantom:
         """The same phantom with every length multiplied (``blo``'s alpha and order, and angles, are no lengths)."""
         x, y, z = (round(n * factor) for n in self.shape)
-        return replace(self, shape=(x, y, z), features=tuple(
-            replace(f, centre=tuple(factor * c for c in f.centre),
-                    size=(factor * f.size[0], *f.size[1:]) if f.kind == "blo" else tuple(factor * s for s in f.size))
-            for f in self.features))  # fmt: skip
+        return replace(
+            self,
+            shape=(x, y, z),
+            features=tuple(
+                replace(
+                    f,
+                    centre=tuple(factor * c for c in f.centre),
+                    size=(factor * f.size[0], *f.size[1:]) if f.kind == "blo" else tuple(factor * s for s in f.size),
+                )
+                for f in self.features
+            ),
+        )
 
     def volume(self, box: int, pixel_size_A: float, *, samples: int = 3) -> Map:
         r"""Voxels of a cube, the phantom scaled so that its largest side becomes ``box``.

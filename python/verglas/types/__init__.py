@@ -8,21 +8,34 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from verglas.types.arrays import FloatArray
 from verglas.types.images import ArraySource, ImageSource
 from verglas.types.map import Map
 from verglas.types.micrograph import Micrograph, Picks
 from verglas.types.movie import FrameArray, FrameSource, Movie
 from verglas.types.optics import Optics
-from verglas.types.poses import FloatArray, Poses
+from verglas.types.poses import Poses
 from verglas.types.snapshot import Keeper, Snapshot
 
 if TYPE_CHECKING:
     from verglas.types.particles import Particles
 
 __all__ = [
-    "ArraySource", "FloatArray", "FrameArray", "FrameSource", "ImageSource", "Keeper", "Map", "Micrograph", "Movie",
-    "Optics", "Particles", "Picks", "Poses", "Snapshot",
-]  # fmt: skip
+    "ArraySource",
+    "FloatArray",
+    "FrameArray",
+    "FrameSource",
+    "ImageSource",
+    "Keeper",
+    "Map",
+    "Micrograph",
+    "Movie",
+    "Optics",
+    "Particles",
+    "Picks",
+    "Poses",
+    "Snapshot",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -15,8 +15,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from verglas.errors import InputError
-
-FloatArray = npt.NDArray[np.float64]
+from verglas.types.arrays import FloatArray
 
 ANGLES = ("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi")
 SHIFTS_A = ("rlnOriginXAngst", "rlnOriginYAngst")

@@ -9,8 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from verglas.errors import InputError
-
-IntArray = npt.NDArray[np.int64]
+from verglas.types.arrays import IntArray
 
 
 @runtime_checkable

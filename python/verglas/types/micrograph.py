@@ -48,8 +48,9 @@ class Micrograph:
         if data.ndim != 2:
             raise InputError(f"Micrograph {self.name}: expected a (y, x) array, got shape {data.shape}")
         if self.pixel_size_A <= 0 or np.isinf(self.pixel_size_A):
-            raise InputError(f"Micrograph {self.name}: expected a positive pixel size in angstrom or NaN, "
-                             f"got {self.pixel_size_A}")  # fmt: skip
+            raise InputError(
+                f"Micrograph {self.name}: expected a positive pixel size in angstrom or NaN, got {self.pixel_size_A}"
+            )
         object.__setattr__(self, "data", data)
         object.__setattr__(self, "pixel_size_A", float(self.pixel_size_A))
 

@@ -9,17 +9,23 @@ import numpy as np
 import numpy.typing as npt
 
 from verglas.errors import InputError
-
-FloatArray = npt.NDArray[np.float64]
+from verglas.types.arrays import FloatArray
 
 # Default of a column that __post_init__ fills in; typed so that readers of the class see the arrays it then holds.
 _ABSENT: Any = None
 
 
 _OPTICS_DEFAULTS = {
-    "defocus_u_A": 0.0, "defocus_v_A": 0.0, "defocus_angle_deg": 0.0, "voltage_kV": 300.0, "cs_mm": 2.7,
-    "amplitude_contrast": 0.1, "phase_shift_deg": 0.0, "b_factor_A2": 0.0, "scale": 1.0,
-}  # fmt: skip
+    "defocus_u_A": 0.0,
+    "defocus_v_A": 0.0,
+    "defocus_angle_deg": 0.0,
+    "voltage_kV": 300.0,
+    "cs_mm": 2.7,
+    "amplitude_contrast": 0.1,
+    "phase_shift_deg": 0.0,
+    "b_factor_A2": 0.0,
+    "scale": 1.0,
+}
 
 
 @dataclass(frozen=True)

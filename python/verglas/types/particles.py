@@ -110,11 +110,15 @@ class Particles:
             n CTFs; its groups become optics groups 1, 2, ...; the pixel size is that of the images.
         """
         source = ArraySource(np.asarray(images), float(pixel_size_A))
-        groups = pd.DataFrame({
-            "rlnOpticsGroupName": ["opticsGroup1"], "rlnOpticsGroup": [1],
-            "rlnImagePixelSize": [float(pixel_size_A)],
-            "rlnImageSize": [source.data.shape[1]], "rlnImageDimensionality": [2],
-        })  # fmt: skip
+        groups = pd.DataFrame(
+            {
+                "rlnOpticsGroupName": ["opticsGroup1"],
+                "rlnOpticsGroup": [1],
+                "rlnImagePixelSize": [float(pixel_size_A)],
+                "rlnImageSize": [source.data.shape[1]],
+                "rlnImageDimensionality": [2],
+            }
+        )
         table = pd.DataFrame({"rlnOpticsGroup": np.ones(len(source), dtype=np.int64)})
         made = cls(table, source, optics_table=groups)
         if optics is not None:
@@ -339,8 +343,11 @@ class Particles:
             "rlnOpticsGroupName": [f"opticsGroup{i + 1}" for i in range(len(numbers))],
             "rlnOpticsGroup": np.arange(1, len(numbers) + 1),
         }
-        shared = {"rlnVoltage": optics.voltage_kV, "rlnSphericalAberration": optics.cs_mm,
-                  "rlnAmplitudeContrast": optics.amplitude_contrast}  # fmt: skip
+        shared = {
+            "rlnVoltage": optics.voltage_kV,
+            "rlnSphericalAberration": optics.cs_mm,
+            "rlnAmplitudeContrast": optics.amplitude_contrast,
+        }
         pixel = optics.pixel_size_A if np.isfinite(optics.pixel_size_A).all() else self._pixel_sizes_A()
         if pixel is not None:
             shared["rlnImagePixelSize"] = pixel
@@ -351,8 +358,9 @@ class Particles:
         if self.source is not None and len(self):
             made["rlnImageSize"] = np.broadcast_to(self.source.boxes(), len(self))[first]
             made["rlnImageDimensionality"] = 2
-        own = {label: getattr(optics, field) for field, (label, _, _) in col.OPTICS_LABELS.items()
-               if label not in shared}  # fmt: skip
+        own = {
+            label: getattr(optics, field) for field, (label, _, _) in col.OPTICS_LABELS.items() if label not in shared
+        }
         changed = self.with_columns(rlnOpticsGroup=group + 1, **own)
         return changed._replace(optics_table=pd.DataFrame(made))
 

@@ -9,8 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from verglas.errors import InputError
-
-FloatArray = npt.NDArray[np.float64]
+from verglas.types.arrays import FloatArray
 
 # Default of a column that __post_init__ fills in; typed so that readers of the class see the arrays it then holds.
 _ABSENT: Any = None

@@ -1,0 +1,203 @@
+"""Quality of micrographs, of CTF fits and of what was extracted: verdicts that the next stage can read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+FEWEST_PARTICLES = 50  # that a later stage can do anything with
+_LOST = 0.4  # share of picks lost at edges that is worth a warning
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the next stage should do, and why.
+
+    Attributes
+    ----------
+    state : "go on", "warn" or "stop"
+    reasons : tuple of str
+    """
+
+    state: str
+    reasons: tuple[str, ...] = ()
+
+    def as_dict(self) -> dict[str, object]:
+        """JSON-ready."""
+        return {"state": self.state, "reasons": list(self.reasons)}
+
+
+@dataclass(frozen=True)
+class MicrographQuality:
+    """What is known of one micrograph after picking.
+
+    Attributes
+    ----------
+    name : str
+    picks : int
+    bad_fraction : float
+        Of the area that is carbon, ice, contaminants or holes.
+    separation : float
+        Of particles and background: :class:`verglas.picking.threshold.ScoreCut`.
+    clear : bool
+        Whether there are two classes.
+    defocus_A, resolution_A : float
+        NaN where no CTF is known.
+    """
+
+    name: str
+    picks: int
+    bad_fraction: float
+    separation: float
+    clear: bool
+    defocus_A: float = float("nan")
+    resolution_A: float = float("nan")
+
+
+@dataclass(frozen=True)
+class QualityLimits:
+    """When a micrograph is flagged.
+
+    Attributes
+    ----------
+    bad_fraction : float
+        Largest share of bad area.
+    resolution_A : float
+        Coarsest CTF fit.
+    merit : float
+        Least merit of a CTF; below 0.3 it is set aside anyway.
+    few : float
+        Least number of picks, as a share of the set's median.
+    flagged : float
+        Share of flagged or unreadable micrographs above which the set's verdict is a warning; twice it is a stop.
+    """
+
+    bad_fraction: float = 0.5
+    resolution_A: float = 10.0
+    merit: float = 0.5
+    few: float = 0.25
+    flagged: float = 0.25
+
+
+def judge_micrographs(
+    found: Sequence[MicrographQuality], limits: QualityLimits | None = None
+) -> dict[str, tuple[str, ...]]:
+    """Reasons to look at a micrograph before it is used; none for a good one.
+
+    Examples
+    --------
+    >>> from verglas.assessment.micrographs import MicrographQuality, judge_micrographs
+    >>> judge_micrographs([MicrographQuality("a", 150, 0.01, 5, True), MicrographQuality("b", 3, 0.7, 1, False)])
+    {'a': (), 'b': ('particles and background do not separate', '70 % of its area is bad', '3 picks, median 76')}
+    """
+    limit = limits or QualityLimits()
+    median = float(np.median([one.picks for one in found])) if found else 0.0
+    judged: dict[str, tuple[str, ...]] = {}
+    for one in found:
+        reasons = []
+        if not one.clear:
+            reasons.append("particles and background do not separate")
+        if one.bad_fraction > limit.bad_fraction:
+            reasons.append(f"{100 * one.bad_fraction:.0f} % of its area is bad")
+        if one.picks < limit.few * median or not one.picks:
+            reasons.append(f"{one.picks} picks, median {median:.0f}")
+        if one.resolution_A > limit.resolution_A:
+            reasons.append(f"CTF fits to {one.resolution_A:.1f} A only")
+        judged[one.name] = tuple(reasons)
+    return judged
+
+
+def judge_extraction(particles: int, picks: int, commonest: str) -> Verdict:
+    """Verdict on particles that were cut out: enough of them for a map, and few picks lost on the way.
+
+    Parameters
+    ----------
+    particles, picks : int
+        Cut out, asked for.
+    commonest : str
+        Why most of the others were set aside.
+
+    Examples
+    --------
+    >>> from verglas.assessment.micrographs import judge_extraction
+    >>> judge_extraction(300, 1000, "box of 128 px beyond the edge").reasons
+    ('700 of 1000 picks were set aside, most: box of 128 px beyond the edge',)
+    >>> judge_extraction(950, 1000, "box of 128 px beyond the edge").state
+    'go on'
+    """
+    if particles < FEWEST_PARTICLES:
+        return Verdict("warn", (f"{particles} particles are too few for a map",))
+    if picks and (picks - particles) / picks > _LOST:
+        return Verdict("warn", (f"{picks - particles} of {picks} picks were set aside, most: {commonest}",))
+    return Verdict("go on")
+
+
+def judge_ctfs(fits: Sequence[Mapping[str, Any]], limits: QualityLimits | None = None) -> list[tuple[str, ...]]:
+    """Reasons to look at a CTF before its micrograph is used; none for a good one.
+
+    Parameters
+    ----------
+    fits : sequence of mappings
+        :meth:`verglas.optics.fit.CtfFit.as_dict` of each; those that could not be fitted hold nothing but ``reason``.
+    limits : QualityLimits, optional
+
+    Returns
+    -------
+    list of tuples of str
+        Why a fit was set aside; else rings that end early, rings that are faint, and astigmatism unlike the others':
+        more than 6 robust standard deviations, and at least 500 A, beyond the median of the set.
+
+    Examples
+    --------
+    >>> from verglas.assessment.micrographs import judge_ctfs
+    >>> good = {"defocus_u_A": 15200, "defocus_v_A": 15000, "merit": 0.9, "resolution_A": 4.0, "reason": ""}
+    >>> judge_ctfs([good] * 9 + [good | {"defocus_u_A": 16800, "resolution_A": 12.5}, {"reason": "a movie"}])[-3:]
+    [(), ('rings to 12.5 A only', 'astigmatism 1800 A, median 200 A'), ('a movie',)]
+    """
+    limit = limits or QualityLimits()
+    differences = np.array([one["defocus_u_A"] - one["defocus_v_A"] for one in fits if not one.get("reason")])
+    middle = float(np.median(differences)) if len(differences) else 0.0
+    spread = 1.4826 * float(np.median(np.abs(differences - middle))) if len(differences) else 0.0
+    widest = middle + max(500.0, 6 * spread)
+    judged: list[tuple[str, ...]] = []
+    for one in fits:
+        if one.get("reason"):
+            judged.append((str(one["reason"]),))
+            continue
+        reasons = []
+        if one["resolution_A"] is None or one["resolution_A"] > limit.resolution_A:
+            reasons.append(f"rings to {one['resolution_A'] or np.inf:.1f} A only")
+        if one["merit"] < limit.merit:
+            reasons.append(f"faint rings, merit {one['merit']:.2f}")
+        difference = one["defocus_u_A"] - one["defocus_v_A"]
+        if difference > widest:
+            reasons.append(f"astigmatism {difference:.0f} A, median {middle:.0f} A")
+        judged.append(tuple(reasons))
+    return judged
+
+
+def judge_set(judged: Mapping[str, Sequence[str]], unreadable: int = 0, limits: QualityLimits | None = None) -> Verdict:
+    """Verdict on a set of micrographs from the reasons of each.
+
+    Examples
+    --------
+    >>> from verglas.assessment.micrographs import judge_set
+    >>> judge_set({"a": (), "b": ("3 picks, median 76",)}).state
+    'warn'
+    """
+    limit = limits or QualityLimits()
+    total = len(judged) + unreadable
+    flagged = sum(bool(reasons) for reasons in judged.values())
+    reasons = []
+    if not total or flagged + unreadable == total:
+        return Verdict("stop", ("no micrograph is without a flag",))
+    if unreadable:
+        reasons.append(f"{unreadable} of {total} micrographs could not be used")
+    if flagged:
+        reasons.append(f"{flagged} of {total} micrographs are flagged")
+    share = (flagged + unreadable) / total
+    state = "stop" if share > 2 * limit.flagged else "warn" if share > limit.flagged or unreadable else "go on"
+    return Verdict(state, tuple(reasons))

@@ -1,0 +1,240 @@
+"""Particle images out of one micrograph: cropped, inverted, background normalised, scaled down."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from verglas import image
+from verglas.errors import InputError
+from verglas.types import Micrograph, Picks
+from verglas.types.arrays import FloatArray
+
+# A circle this much wider than the particle keeps its blurred edge out of the background.
+_MARGIN = 1.1
+
+
+@dataclass(frozen=True)
+class ExtractSettings:
+    """How particles are cut out.
+
+    Attributes
+    ----------
+    box : int
+        Side of the box in pixels of the micrograph; the particle lies at pixel box // 2.
+    pixel_size_A : float
+        Of the micrograph.
+    new_pixel_size_A : float, optional
+        Scale the images to this pixel size by Fourier cropping; not below the micrograph's.
+    new_box : int, optional
+        Side of the scaled images in pixels; by default the even number nearest to the field of the box.
+    diameter_A : float, optional
+        Diameter of the particle: what lies outside a circle 1.1 times as wide is background. By default the circle is
+        0.75 of the box.
+    invert : bool
+        Multiply by -1: micrographs have dark particles, stacks white ones.
+    ramp : bool
+        Subtract the plane that fits the background best, not only its mean.
+    edge : "exclude" or "fill"
+        Particles whose box leaves the micrograph: set aside, or the missing pixels filled with the mean of the others.
+
+    Raises
+    ------
+    InputError
+        A value outside its range, or a diameter that leaves no background.
+
+    Examples
+    --------
+    >>> from verglas.extraction import ExtractSettings
+    >>> s = ExtractSettings(box=256, pixel_size_A=1.0, new_pixel_size_A=2.0, diameter_A=200)
+    >>> s.plan.new_box, s.plan.pixel_size_A, round(s.radius_px)
+    (128, 2.0, 110)
+    """
+
+    box: int
+    pixel_size_A: float
+    new_pixel_size_A: float | None = None
+    new_box: int | None = None
+    diameter_A: float | None = None
+    invert: bool = True
+    ramp: bool = True
+    edge: Literal["exclude", "fill"] = "exclude"
+    plan: image.ResamplePlan = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Check once, and plan the change of scale."""
+        if int(self.box) != self.box or self.box < 8:
+            raise InputError(f"extract: expected a box of at least 8 whole pixels, got {self.box}")
+        if not (np.isfinite(self.pixel_size_A) and self.pixel_size_A > 0):
+            raise InputError(f"extract: expected the micrographs' pixel size in A, got {self.pixel_size_A}; give it")
+        if self.edge not in ("exclude", "fill"):
+            raise InputError(f"extract: edge: expected 'exclude' or 'fill', got {self.edge!r}")
+        new = self.new_pixel_size_A
+        if new is not None and new < self.pixel_size_A * (1 - 1e-6):
+            raise InputError(
+                f"extract: the new pixel size of {new:g} A is finer than the micrographs' "
+                f"{self.pixel_size_A:g} A; extraction only scales down"
+            )
+        radius = self.radius_px
+        if radius is not None and 2 * radius >= self.box:
+            raise InputError(
+                f"extract: a box of {self.box} px ({self.box * self.pixel_size_A:g} A) leaves no background around a "
+                f"particle of {self.diameter_A} A; expected at least {int(2 * radius) + 2} px"
+            )
+        box = self.new_box if new is not None or self.new_box is not None else self.box
+        object.__setattr__(self, "plan", image.plan_resample(self.box, self.pixel_size_A, new, box))
+
+    @property
+    def radius_px(self) -> float | None:
+        """Radius of the circle around the particle, in pixels of the micrograph; None without a diameter."""
+        return None if self.diameter_A is None else _MARGIN * self.diameter_A / 2 / self.pixel_size_A
+
+
+@dataclass(frozen=True)
+class Cut:
+    """Particles cut out of one micrograph.
+
+    Attributes
+    ----------
+    images : (m, box, box) float32
+        White particles, background of mean 0 and standard deviation 1.
+    kept : (m,) int64
+        Their places in the picks.
+    centres_px : (m, 2) int64
+        Pixel (x, y) of the micrograph that became pixel box // 2.
+    excluded : dict of int -> str
+        Place in the picks of what was set aside -> the reason.
+    """
+
+    images: npt.NDArray[np.float32]
+    kept: npt.NDArray[np.int64]
+    centres_px: npt.NDArray[np.int64]
+    excluded: dict[int, str]
+
+
+def cut_particles(micrograph: Micrograph, picks: Picks, settings: ExtractSettings) -> Cut:
+    """Cut the particles of one micrograph.
+
+    Coordinates are rounded to the nearest pixel (halves up), so that no image is interpolated. A box must lie in the
+    micrograph as a whole, unless ``settings.edge`` is "fill". Images that hold NaN, or whose background is constant,
+    are set aside.
+
+    Order: crop, invert, subtract the background's plane, Fourier-crop to the new scale, divide by the background's
+    standard deviation at that scale (after the crop, because it takes part of the noise away).
+
+    Parameters
+    ----------
+    micrograph : Micrograph
+        As recorded, particles dark.
+    picks : Picks
+        Centres in pixels of this array.
+    settings : ExtractSettings
+
+    Returns
+    -------
+    Cut
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from verglas.extraction import ExtractSettings, cut_particles
+    >>> from verglas.types import Micrograph, Picks
+    >>> noise = np.random.default_rng(0).normal(100, 10, (64, 64))
+    >>> cut = cut_particles(Micrograph(noise, 2.0), Picks([[30, 31], [5, 40]]), ExtractSettings(16, 2.0))
+    >>> cut.images.shape, cut.excluded
+    ((1, 16, 16), {1: 'box of 16 px beyond the edge'})
+    """
+    centres = np.floor(picks.xy_px + 0.5).astype(np.int64)
+    raw, kept, excluded = _crop(micrograph.data, centres, settings)
+    bad = image.unusable(raw)
+    excluded.update({int(kept[i]): reason for i, reason in bad.items()})
+    good = np.setdiff1d(np.arange(len(kept)), list(bad))
+    try:
+        images = _normalised(raw[good], settings)
+    except InputError:  # an image varies, its background does not: find which
+        flat = [i for i in good if _flat(raw[i], settings)]
+        excluded.update({int(kept[i]): "flat background" for i in flat})
+        good = np.setdiff1d(good, flat)
+        images = _normalised(raw[good], settings)
+    return Cut(images, kept[good], centres[kept[good]], dict(sorted(excluded.items())))
+
+
+def _flat(raw: npt.NDArray[np.float32], settings: ExtractSettings) -> bool:
+    try:
+        _normalised(raw[None], settings)
+    except InputError:
+        return True
+    return False
+
+
+def _normalised(raw: npt.NDArray[np.float32], settings: ExtractSettings) -> npt.NDArray[np.float32]:
+    # The ramp has to go before the Fourier crop, which takes the image as periodic.
+    done = image.normalise(-raw if settings.invert else raw, settings.radius_px, ramp=settings.ramp)
+    plan = settings.plan
+    if (plan.work_box, plan.new_work_box, plan.new_box) == (plan.box,) * 3:
+        return done
+    small = image.resample(done, plan, threads=1)
+    radius = None if settings.radius_px is None else settings.radius_px * settings.pixel_size_A / plan.pixel_size_A
+    return image.normalise(small, radius, ramp=False)
+
+
+def _crop(
+    data: npt.NDArray[np.float32], centres: npt.NDArray[np.int64], settings: ExtractSettings
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64], dict[int, str]]:
+    """Boxes, the places of those that were cut, and those set aside."""
+    box, shape = settings.box, np.array(data.shape[::-1])
+    low = centres - box // 2
+    inside = np.atleast_1d(((low >= 0) & (low + box <= shape)).all(axis=1))
+    fill = settings.edge == "fill"
+    usable = ((low + box > 0) & (low < shape)).all(axis=1) if fill else inside
+    reason = f"box of {box} px {'outside the micrograph' if fill else 'beyond the edge'}"
+    excluded = {int(i): reason for i in np.flatnonzero(~usable)}
+    kept = np.flatnonzero(usable)
+    out = np.empty((len(kept), box, box), np.float32)
+    for slot, i in enumerate(kept):
+        x, y = low[i]
+        if inside[i]:
+            out[slot] = data[y : y + box, x : x + box]
+            continue
+        (x0, y0), (x1, y1) = np.maximum(low[i], 0), np.minimum(low[i] + box, shape)
+        part = data[y0:y1, x0:x1]
+        out[slot] = part.mean(dtype=np.float64)
+        out[slot, y0 - y : y1 - y, x0 - x : x1 - x] = part
+    return out, kept, excluded
+
+
+def background_excess(images: npt.NDArray[np.float32], radius_px: float | None = None) -> FloatArray:
+    """Variance inside the particle's circle over that outside, minus 1: a rough signal-to-noise ratio of each image.
+
+    The low-frequency excess of ice and neighbours counts too, so the figure compares sets, it does not measure SNR.
+
+    Parameters
+    ----------
+    images : (n, N, N) float32
+        Normalised images.
+    radius_px : float, optional
+        Of the circle; by default 0.75 of the half box, as for normalising.
+
+    Returns
+    -------
+    (n,) float64
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from verglas.extraction import background_excess
+    >>> noise = np.random.default_rng(0).normal(size=(2, 64, 64)).astype(np.float32)
+    >>> bool(np.abs(background_excess(noise)).max() < 0.1)
+    True
+    """
+    box = images.shape[-1]
+    radius = 0.375 * box if radius_px is None else radius_px
+    pixel = np.arange(box) - box // 2
+    inside: npt.NDArray[np.bool_] = np.asarray(np.hypot(pixel, pixel[:, None]) <= radius)
+    out = np.empty(len(images))
+    for i, one in enumerate(images):  # one at a time: memory, and independence of the batch
+        out[i] = one[inside].var(dtype=np.float64) / one[~inside].var(dtype=np.float64) - 1
+    return out

@@ -1,0 +1,33 @@
+"""Contrast transfer: the CTF of images, and its estimation from micrographs (``optics.fit``)."""
+
+from verglas.optics.transfer import (
+    best_resolution_A,
+    compose_snr,
+    ctf,
+    ctf_zeros,
+    defocus_accuracy_A,
+    largest_pixel_size_A,
+    nyquist,
+    phase_flip,
+    specimen_pixel_size_A,
+    stage_snrs,
+    wavelength_A,
+    wiener,
+    wiener_sum,
+)
+
+__all__ = [
+    "best_resolution_A",
+    "compose_snr",
+    "ctf",
+    "ctf_zeros",
+    "defocus_accuracy_A",
+    "largest_pixel_size_A",
+    "nyquist",
+    "phase_flip",
+    "specimen_pixel_size_A",
+    "stage_snrs",
+    "wavelength_A",
+    "wiener",
+    "wiener_sum",
+]

@@ -1,0 +1,175 @@
+"""Power spectra of tiles of a micrograph, inside a band of frequencies."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import scipy.fft
+
+from verglas.errors import InputError
+from verglas.types import Micrograph
+from verglas.types.arrays import Float32Array, FloatArray
+
+# Rings of 30,000 A underfocus are 1/236 A apart at 5 A; a Hann window blurs by 2 pixels of 1/field.
+_FIELD_A = 1000.0
+# From one tile to the next, in tiles: half a tile uses nearly all the data under a Hann window (Welch 1967); of large
+# micrographs three quarters are enough.
+_STEP, _WIDE_STEP, _MANY = 0.5, 0.75, 36
+_OUTLIER = 6.0  # median absolute deviations of a tile's log variance
+
+
+@dataclass(frozen=True)
+class Band:
+    """The pixels of a half transform between two frequencies.
+
+    Attributes
+    ----------
+    tile : int
+        Side of the tiles in pixels.
+    pixel_size_A : float
+    low, high : float
+        Frequencies in 1/A.
+    flat : (m,) int64
+        Places in the flattened (tile, tile // 2 + 1) half transform.
+    kx, ky : (m,) float32
+        Frequencies in 1/A.
+    """
+
+    tile: int
+    pixel_size_A: float
+    low: float
+    high: float
+    flat: npt.NDArray[np.int64]
+    kx: Float32Array
+    ky: Float32Array
+
+    @property
+    def step(self) -> float:
+        """One Fourier pixel in 1/A."""
+        return 1 / (self.tile * self.pixel_size_A)
+
+
+@dataclass(frozen=True)
+class Spectra:
+    """Mean spectrum of the tiles and, where kept, the tiles' own inside a band.
+
+    Attributes
+    ----------
+    mean : (tile, tile // 2 + 1) float32
+        Mean power, each tile scaled to mean power 1 inside the band.
+    band : Band
+    tiles : (t, m) float32
+        Power of each tile at the band's pixels; empty where not kept.
+    centres_px : (t, 2) float64
+        x, y of the tiles used.
+    skipped : int
+        Tiles left out: not finite, constant, or with a variance unlike the others' (contaminants, carbon, holes).
+    """
+
+    mean: Float32Array
+    band: Band
+    tiles: Float32Array
+    centres_px: FloatArray
+    skipped: int
+
+
+def make_band(tile: int, pixel_size_A: float, coarsest_A: float, finest_A: float) -> Band:
+    """The pixels with kx > 0, and those with kx = 0 once, between two resolutions."""
+    kx = np.fft.rfftfreq(tile, pixel_size_A)[None, :]
+    ky = np.fft.fftfreq(tile, pixel_size_A)[:, None]
+    k = np.hypot(kx, ky)
+    inside = (k >= 1 / coarsest_A) & (k <= 1 / finest_A) & ((kx > 0) | (ky > 0))
+    inside[:, 0] = False  # the axes hold the leakage of edges and, in scanned or scaled images, lines
+    inside[0, :] = False
+    flat = np.flatnonzero(inside)
+    y, x = np.divmod(flat, tile // 2 + 1)
+    return Band(
+        tile, pixel_size_A, 1 / coarsest_A, 1 / finest_A, flat, kx[0, x].astype(np.float32), ky[y, 0].astype(np.float32)
+    )
+
+
+def tile_side(shape: tuple[int, int], pixel_size_A: float, field_A: float = _FIELD_A) -> int:
+    """Side of a tile: about ``field_A``, fast to transform, even, and no more than the micrograph has."""
+    wanted = min(field_A / pixel_size_A, min(shape))
+    fast = [n for n in (2**a * 3**b * 5**c for a in range(1, 13) for b in range(3) for c in range(3)) if n <= wanted]
+    if not fast or max(fast) < 64:
+        raise InputError(
+            f"a micrograph of {shape[1]} x {shape[0]} pixels is too small for its CTF; expected at least 64"
+        )
+    return max(fast)
+
+
+def _corners(shape: tuple[int, int], tile: int, dense: bool) -> list[tuple[int, int]]:
+    """First rows and columns of the tiles, evenly spaced from edge to edge."""
+    for step in (_STEP, _WIDE_STEP):
+        counts = [int(np.ceil((length - tile) / (step * tile))) + 1 for length in shape]
+        if dense or counts[0] * counts[1] <= _MANY:
+            break
+    y, x = (np.round(np.linspace(0, n - tile, c)).astype(int) for n, c in zip(shape, counts, strict=True))
+    return [(int(a), int(b)) for a in y for b in x]
+
+
+def tile_spectra(micrograph: Micrograph, coarsest_A: float, finest_A: float, *, keep: bool = False) -> Spectra:
+    """Average the power spectra of overlapping tiles under a Hann window (Welch 1967).
+
+    Parameters
+    ----------
+    micrograph : Micrograph
+        With a pixel size.
+    coarsest_A, finest_A : float
+        The band.
+    keep : bool
+        Keep the spectra of the tiles, for a tilt plane.
+
+    Raises
+    ------
+    InputError
+        No tile can be used: the image is constant or not finite.
+    """
+    data = micrograph.data
+    tile = tile_side(micrograph.shape, micrograph.pixel_size_A)
+    band = make_band(tile, micrograph.pixel_size_A, coarsest_A, finest_A)
+    corners = _corners(micrograph.shape, tile, dense=keep)
+    finite = bool(np.isfinite(data).all())
+    level = np.array([_log_variance(data[y : y + tile, x : x + tile], finite) for y, x in corners])
+    good = np.isfinite(level)
+    if not good.any():
+        why = "constant" if finite else "not finite"
+        raise InputError(
+            f"{micrograph.name or 'micrograph'}: the image is {why} in every part; no CTF can be estimated"
+        )
+    middle = np.median(level[good])
+    spread = max(np.median(np.abs(level[good] - middle)), 0.02)
+    good &= np.abs(level - middle) <= _OUTLIER * 1.4826 * spread
+    # one level for all tiles: what is left of a tile's own lies within two Fourier pixels of the origin
+    level_of_all = np.float32(data[np.isfinite(data)].mean() if not finite else data.mean())
+    window = np.hanning(tile + 1)[:-1].astype(np.float32)
+    window2d = window[:, None] * window
+    total = np.zeros((tile, tile // 2 + 1), np.float32)
+    tiles, centres = [], []
+    for (y, x), use in zip(corners, good, strict=True):
+        if not use:
+            continue
+        part = data[y : y + tile, x : x + tile]
+        spectrum = scipy.fft.rfft2((part - level_of_all) * window2d)
+        power = spectrum.real**2 + spectrum.imag**2
+        inside = power.ravel()[band.flat]
+        scale = np.float32(1 / inside.mean(dtype=np.float64))
+        total += power * scale
+        centres.append((x + (tile - 1) / 2, y + (tile - 1) / 2))
+        if keep:
+            tiles.append(inside * scale)
+    kept = np.array(tiles, np.float32) if keep else np.zeros((0, len(band.flat)), np.float32)
+    mean = (total / len(centres)).astype(np.float32)
+    return Spectra(mean, band, kept, np.array(centres), int(len(good) - good.sum()))
+
+
+def _log_variance(part: Float32Array, finite: bool) -> float:
+    """Log of the variance of a tile, thinned out; NaN where it is not finite or constant."""
+    if not finite and not np.isfinite(part).all():
+        return float("nan")
+    thin = part[::4, ::4]
+    variance = float(thin.var(dtype=np.float64))
+    return float(np.log(variance)) if variance > 1e-12 * max(1.0, float(np.abs(thin).max()) ** 2) else float("nan")

@@ -1,0 +1,27 @@
+"""Particles in micrographs: pickers, thresholds, bad areas, merit."""
+
+from verglas.picking.consensus import consensus, remove_duplicates
+from verglas.picking.image import SmallImage, prepare
+from verglas.picking.mask import BadAreas, bad_areas
+from verglas.picking.merit import PickMerit, RocCurve, compare_picks, match_picks, roc_curve
+from verglas.picking.particles import Averages, PickResult, PickSettings, inside, pick, pick_detailed
+
+__all__ = [
+    "Averages",
+    "BadAreas",
+    "PickMerit",
+    "PickResult",
+    "PickSettings",
+    "RocCurve",
+    "SmallImage",
+    "bad_areas",
+    "compare_picks",
+    "consensus",
+    "inside",
+    "match_picks",
+    "pick",
+    "pick_detailed",
+    "prepare",
+    "remove_duplicates",
+    "roc_curve",
+]

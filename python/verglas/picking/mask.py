@@ -1,0 +1,170 @@
+"""Areas of a micrograph where no particle should be picked: carbon, thick ice, contaminants, holes.
+
+Two local statistics are compared with those of the rest of the micrograph: the mean grey value over a disc of the
+particle's size, its slow trend (the wedge of ice) taken out, and the logarithm of the local standard deviation. Both
+are judged in robust standard deviations, so that up to half of the image may be bad without hiding it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+from scipy import ndimage
+
+from verglas import fourier, image, masks
+from verglas.fourier import fast_size
+from verglas.image import robust_sigma
+from verglas.picking.image import SmallImage
+from verglas.types.arrays import Float32Array
+
+# Particles of dense micrographs of apoferritin stay below 6, ice crystals on them lie above.
+MEAN_SIGMA = 6.0
+# Particles themselves raise the local deviation, which widens its robust spread; carbon still stands out.
+DEVIATION_SIGMA = 6.0
+
+
+@dataclass(frozen=True)
+class BadAreas:
+    """Local statistics of a micrograph and what they say about where not to pick.
+
+    Attributes
+    ----------
+    mean_z : (y, x) float32
+        Local mean on the grid of the small image, in robust standard deviations from the trend; positive is darker in
+        the micrograph.
+    rough : (y, x) bool
+        Where the local deviation is unlike that of the rest.
+    limit : float
+        mean_z beyond which a pixel is bad.
+    radius_px : float
+        Of the particle.
+    """
+
+    mean_z: Float32Array
+    rough: npt.NDArray[np.bool_]
+    limit: float
+    radius_px: float
+
+    @property
+    def mask(self) -> npt.NDArray[np.bool_]:
+        """True where a particle should not be picked."""
+        spots = np.abs(self.mean_z) > self.limit
+        # Spots count with their flanks; roughness has been averaged over twice the particle already.
+        return _grown(spots, 2.0) | self.rough
+
+    @property
+    def wide(self) -> npt.NDArray[np.bool_]:
+        """Only the bad areas wider than two particles: whatever they are, not particles that stand alone."""
+        spots = np.abs(self.mean_z) > self.limit
+        return _opened(spots, 2 * self.radius_px) | self.rough
+
+    @property
+    def fraction(self) -> float:
+        """Of the image that is bad."""
+        return float(self.mask.mean())
+
+    def for_particles(self, xy_px: npt.ArrayLike) -> BadAreas:
+        """With a limit that particles themselves do not reach.
+
+        On thin, clean ice a particle is as far from the background as a contaminant elsewhere: the limit is raised to
+        four robust deviations above the median of the local means at what was picked.
+
+        Parameters
+        ----------
+        xy_px : (n, 2) float
+            First picks on the grid of the small image.
+        """
+        xy = np.rint(np.asarray(xy_px, np.float64).reshape(-1, 2)).astype(np.int64)
+        if not len(xy):
+            return self
+        top = np.array(self.mean_z.shape[::-1]) - 1
+        x, y = np.clip(xy, 0, top).T
+        there = np.abs(self.mean_z[y, x])
+        spread = max(robust_sigma(there), 0.1 * float(np.median(there)), 0.5)
+        return replace(self, limit=max(self.limit, float(np.median(there)) + 4 * spread))
+
+
+def _grown(values: npt.NDArray[np.bool_], radius_px: float) -> npt.NDArray[np.bool_]:
+    """Dilation by a disc."""
+    if not values.any():
+        return values
+    return np.asarray(ndimage.distance_transform_edt(~values) <= radius_px)
+
+
+def _opened(values: npt.NDArray[np.bool_], radius_px: float) -> npt.NDArray[np.bool_]:
+    """Opening by a disc: only what holds a whole disc is left. Beyond the border is as its nearest pixel."""
+    if not values.any() or values.all():
+        return values
+    margin = int(np.ceil(radius_px)) + 1
+    padded = np.pad(values, margin, mode="edge")
+    eroded = np.asarray(ndimage.distance_transform_edt(padded) > radius_px)
+    grown = _grown(eroded, radius_px)
+    return grown[margin : margin + values.shape[0], margin : margin + values.shape[1]]
+
+
+def disc_mean(values: npt.ArrayLike, radius_px: float) -> npt.NDArray[np.float64]:
+    """Mean over a disc about every pixel, the image mirrored beyond its border."""
+    array = np.asarray(values, np.float64)
+    margin = int(np.ceil(radius_px)) + 1
+    shape = tuple(fast_size(n + 2 * margin) for n in array.shape)
+    pads = [(margin, m - n - margin) for m, n in zip(shape, array.shape, strict=True)]
+    mode = "reflect" if min(array.shape) > max(max(p) for p in pads) else "edge"
+    padded = np.pad(array, pads, mode=mode)  # type: ignore[call-overload]
+    disc = masks.soft_circle(min(shape), radius_px)
+    disc = image.crop_or_pad(disc / disc.sum(dtype=np.float64), shape)
+    product = fourier.forward(padded, 2) * fourier.forward(disc, 2)
+    window = tuple(slice(p[0], p[0] + n) for p, n in zip(pads, array.shape, strict=True))
+    return fourier.inverse(product, shape)[window]
+
+
+def _without_trend(values: npt.NDArray[np.float64]) -> tuple[npt.NDArray[np.float64], float]:
+    """Values minus a quadratic surface fitted to what lies within 3 robust deviations of it; that deviation."""
+    y, x = np.meshgrid(*(np.linspace(-1, 1, n) for n in values.shape), indexing="ij")
+    terms = np.stack([np.ones_like(x), x, y, x * x, x * y, y * y], axis=-1).reshape(-1, 6)
+    flat = values.ravel()
+    rest = flat - np.median(flat)
+    sigma = robust_sigma(rest)
+    step = max(1, flat.size // 20000)
+    for order in (3, 3, 6, 6):  # a plane first: a quadratic would bend into carbon that is not yet left out
+        keep = (np.abs(rest) <= 3 * sigma)[::step]
+        fit = np.linalg.lstsq(terms[::step, :order][keep], flat[::step][keep], rcond=None)[0]
+        rest = flat - terms[:, :order] @ fit
+        sigma = robust_sigma(rest[np.abs(rest - np.median(rest)) <= 4 * sigma])
+    return rest.reshape(values.shape), sigma
+
+
+def bad_areas(small: SmallImage, mean_sigma: float = MEAN_SIGMA, deviation_sigma: float = DEVIATION_SIGMA) -> BadAreas:
+    """Find areas unlike the rest of the micrograph.
+
+    Parameters
+    ----------
+    small : SmallImage
+    mean_sigma, deviation_sigma : float
+        Robust standard deviations beyond which the local mean and the logarithm of the local deviation count as bad.
+
+    Returns
+    -------
+    BadAreas
+        A pixel is bad if a particle centred there would lie on something else: carbon, an ice crystal, a hole.
+
+    Examples
+    --------
+    >>> import numpy as np, verglas as vg
+    >>> from verglas.picking import bad_areas, prepare
+    >>> data = np.random.default_rng(0).normal(size=(400, 400)); data[:, :100] -= 2
+    >>> bad = bad_areas(prepare(vg.Micrograph(data, 2.0), 88.0)).mask
+    >>> carbon = np.arange(200) < 50  # two pixels of the micrograph are one here
+    >>> bool((bad & carbon).sum() / (bad | carbon).sum() > 0.8)
+    True
+    """
+    radius = 0.8 * small.radius_px
+    rest, sigma = _without_trend(disc_mean(small.grey, radius))
+    # Fine texture only, and no narrow bands: the step at the edge of carbon is neither.
+    texture = small.grey - ndimage.gaussian_filter(small.grey, small.radius_px / 2, mode="reflect")
+    variance = disc_mean(texture.astype(np.float64) ** 2, 1.2 * small.radius_px)
+    logs = np.log(np.maximum(variance, 1e-6 * float(np.median(variance)) + 1e-12)) / 2
+    rough = np.abs(logs - np.median(logs)) > deviation_sigma * max(robust_sigma(logs), 0.05)
+    rough = _opened(rough, 1.5 * small.radius_px)
+    return BadAreas((rest / max(sigma, 1e-6)).astype(np.float32), rough, mean_sigma, small.radius_px)

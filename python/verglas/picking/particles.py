@@ -1,0 +1,269 @@
+"""Picking: where particles lie in a micrograph."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from verglas import ops
+from verglas.errors import InputError
+from verglas.picking.average import Learned, learn
+from verglas.picking.blob import laplacian_score, laplacian_starts
+from verglas.picking.image import SmallImage, prepare
+from verglas.picking.mask import BadAreas, bad_areas
+from verglas.picking.reference_free import classifier_starts, particle_map
+from verglas.picking.template import (
+    MASK_OVER_PARTICLE,
+    ProjectionSettings,
+    correlate,
+    projection_templates,
+    template_bank,
+    turned_templates,
+)
+from verglas.picking.threshold import ScoreCut, automatic_threshold
+from verglas.types import Map, Micrograph, Optics, Picks
+from verglas.types.arrays import Float32Array
+
+METHODS = ("reference-free", "log", "template")
+MERIT = "rlnAutopickFigureOfMerit"
+
+
+@dataclass(frozen=True)
+class Averages:
+    """Class averages as templates: (m, n, n) images, particles white and centred, with their pixel size."""
+
+    images: npt.NDArray[np.float32]
+    pixel_size_A: float
+
+
+Templates = Map | Averages
+
+
+@dataclass(frozen=True)
+class PickSettings:
+    """How to pick; every default is meant to be left alone.
+
+    Attributes
+    ----------
+    method : {"reference-free", "log", "template"}
+        Classifier in the manner of the APPLE picker, Laplacian of Gaussian, or templates.
+    threshold : float, optional
+        Least figure of merit, from -1 to 1: a correlation. By default the valley between background and particles in
+        each micrograph.
+    distance_A : float, optional
+        Least distance of two picks; 0.7 diameters by default.
+    edge_A : float, optional
+        Least distance from the micrograph's edge; half a diameter by default.
+    exclude : bool
+        Leave out carbon, ice, contaminants and holes (:func:`verglas.picking.bad_areas`).
+    learn : bool
+        Without templates: correlate with the rotational average of a first round's picks. False leaves the first
+        round's response as figure of merit.
+    white : bool
+        Particles are white in the micrograph.
+    symmetry, step_deg, resolution_A
+        Of templates: point group of the map, angular step, low-pass (a sixth of the diameter by default).
+    threads : int, optional
+        Threads; all by default.
+
+    Raises
+    ------
+    InputError
+        An unknown method, a length that is negative, or a threshold that no figure of merit can have.
+    """
+
+    method: str = "reference-free"
+    threshold: float | None = None
+    distance_A: float | None = None
+    edge_A: float | None = None
+    exclude: bool = True
+    learn: bool = True
+    white: bool = False
+    symmetry: str = "C1"
+    step_deg: float = 15.0
+    resolution_A: float | None = None
+    threads: int | None = None
+
+    def __post_init__(self) -> None:
+        """Check once."""
+        if self.method not in METHODS:
+            raise InputError(f"picking method: expected {', '.join(METHODS)}, got {self.method!r}")
+        for name in ("distance_A", "edge_A"):
+            value = getattr(self, name)
+            if value is not None and not value >= 0:
+                raise InputError(f"{name}: expected a length >= 0 in angstrom, got {value}")
+        # Without templates and without learning the figure of merit is a response, which has no limits.
+        correlation = self.learn or self.method == "template"
+        if self.threshold is not None and not abs(self.threshold) <= (1 if correlation else np.inf):
+            raise InputError(
+                f"threshold: expected a figure of merit, which is a correlation from -1 to 1, got {self.threshold:g}; "
+                "leave it out to have it found in each micrograph, or choose it among those in picks.star "
+                f"({MERIT})"
+            )
+        if not 1 <= self.step_deg <= 90:
+            raise InputError(f"step_deg: expected 1 to 90 degrees, got {self.step_deg}")
+
+
+@dataclass(frozen=True)
+class PickResult:
+    """Picks and what led to them.
+
+    Attributes
+    ----------
+    picks : Picks
+        Best first, with rlnAutopickFigureOfMerit.
+    candidates : Picks
+        All peaks, those below the threshold too: what ROC curves and the choice of another threshold need.
+    cut : ScoreCut
+        The threshold, and whether background and particles are two classes.
+    bad : BadAreas
+    small : SmallImage
+        What was searched.
+    template : (s, s) float32 or None
+        The rotational average that was learned.
+    """
+
+    picks: Picks
+    candidates: Picks
+    cut: ScoreCut
+    bad: BadAreas
+    small: SmallImage = field(repr=False)
+    template: Float32Array | None = field(default=None, repr=False)
+
+
+def pick(
+    micrograph: Micrograph,
+    diameter_A: float,
+    *,
+    templates: Templates | None = None,
+    optics: Optics | None = None,
+    settings: PickSettings | None = None,
+) -> Picks:
+    """Find the particles of a micrograph.
+
+    Parameters
+    ----------
+    micrograph : Micrograph
+        Particles dark, pixel size known.
+    diameter_A : float
+        Of the particle; 15 per cent more or less do no harm.
+    templates : Map or Averages, optional
+        A map to project or class averages to turn; needs no ``settings`` to be used.
+    optics : Optics, optional
+        CTF of the micrograph, one entry: modulates projections of a map.
+    settings : PickSettings, optional
+
+    Returns
+    -------
+    Picks
+        Centres in pixels, best first, with the column rlnAutopickFigureOfMerit.
+
+    Raises
+    ------
+    InputError
+        A micrograph that nothing can be picked from (unknown pixel size, constant, not finite), or settings that do
+        not go together.
+
+    Examples
+    --------
+    >>> import numpy as np, verglas as vg
+    >>> y, x = np.mgrid[:300, :400]
+    >>> spots = [(60, 80), (200, 150), (120, 300), (240, 330)]
+    >>> data = sum(-2.0 * np.exp(-((np.hypot(x - u, y - v) / 12) ** 4)) for v, u in spots)
+    >>> m = vg.Micrograph(data + np.random.default_rng(0).normal(size=data.shape), 3.0)
+    >>> found = vg.pick(m, 80.0, settings=vg.picking.PickSettings("log"))
+    >>> sorted(tuple(int(v) for v in np.rint(p / 10)) for p in found.xy_px)
+    [(8, 6), (15, 20), (30, 12), (33, 24)]
+    """
+    return pick_detailed(micrograph, diameter_A, templates=templates, optics=optics, settings=settings).picks
+
+
+def pick_detailed(
+    micrograph: Micrograph,
+    diameter_A: float,
+    *,
+    templates: Templates | None = None,
+    optics: Optics | None = None,
+    settings: PickSettings | None = None,
+) -> PickResult:
+    """As :func:`pick`, with the candidates, the threshold and the areas left out."""
+    chosen = settings or PickSettings()
+    if templates is not None and settings is None:
+        chosen = PickSettings("template")
+    if (templates is None) == (chosen.method == "template"):
+        amount = "no" if templates is None else "some"
+        raise InputError(
+            "picking: templates and the method 'template' go together; "
+            f"got the method {chosen.method!r} and {amount} templates"
+        )
+    small = prepare(micrograph, diameter_A, white=chosen.white, threads=chosen.threads)
+    bad = bad_areas(small)
+    allowed = ~bad.wide if chosen.exclude else np.ones_like(bad.rough)
+    distance_A = 0.7 * diameter_A if chosen.distance_A is None else chosen.distance_A
+    distance_px = distance_A / small.pixel_size_A
+    template: Float32Array | None = None
+    if templates is not None:
+        score = _template_score(small, diameter_A, templates, optics, chosen)
+    else:
+        score, learned = _free_score(small, allowed, distance_px, chosen)
+        template = None if learned is None else learned.template
+    xy, merit = ops.peaks(score, distance_px, mask=allowed, threads=chosen.threads)
+    cut = automatic_threshold(merit, score)
+    if chosen.exclude:
+        bad = bad.for_particles(xy[merit >= cut.threshold])
+        xy, merit = ops.peaks(score, distance_px, mask=~bad.mask, threads=chosen.threads)
+        cut = automatic_threshold(merit, score)
+    if chosen.threshold is not None:
+        cut = replace(cut, threshold=float(chosen.threshold))
+    candidates = Picks(small.to_micrograph(xy), micrograph.name, {MERIT: merit})
+    edge_A = diameter_A / 2 if chosen.edge_A is None else chosen.edge_A
+    candidates = candidates[inside(candidates.xy_px, micrograph.shape, edge_A / micrograph.pixel_size_A)]
+    return PickResult(candidates[candidates.columns[MERIT] >= cut.threshold], candidates, cut, bad, small, template)
+
+
+def inside(xy_px: npt.ArrayLike, shape: tuple[int, int], margin_px: float) -> npt.NDArray[np.bool_]:
+    """Which positions x, y lie at least ``margin_px`` from every edge of an image (y, x).
+
+    Examples
+    --------
+    >>> from verglas.picking import inside
+    >>> inside([[5, 5], [94, 5], [95, 5]], (50, 100), 5).tolist()
+    [True, True, False]
+    """
+    x, y = np.asarray(xy_px, np.float64).reshape(-1, 2).T
+    height, width = shape
+    return (x >= margin_px) & (x <= width - 1 - margin_px) & (y >= margin_px) & (y <= height - 1 - margin_px)
+
+
+def _template_score(
+    small: SmallImage, diameter_A: float, templates: Templates, optics: Optics | None, chosen: PickSettings
+) -> Float32Array:
+    how = ProjectionSettings(diameter_A, chosen.symmetry, chosen.step_deg, chosen.resolution_A)
+    if isinstance(templates, Map):
+        images = projection_templates(templates, how, small.pixel_size_A, optics)
+    else:
+        images = turned_templates(templates.images, templates.pixel_size_A, how, small.pixel_size_A)
+    bank = template_bank(images, small.pixel_size_A, MASK_OVER_PARTICLE * small.radius_px)
+    return correlate(small.data, bank, threads=chosen.threads)[0]
+
+
+def _free_score(
+    small: SmallImage, allowed: npt.NDArray[np.bool_], distance_px: float, chosen: PickSettings
+) -> tuple[Float32Array, Learned | None]:
+    """Score map without templates, and what was learned on the way."""
+    blobs = chosen.method == "log"
+    if chosen.learn:
+        starts = (
+            laplacian_starts(small, allowed, distance_px)
+            if blobs
+            else classifier_starts(small, allowed, distance_px, threads=chosen.threads)
+        )
+        learned = learn(small, starts, allowed, distance_px, threads=chosen.threads)
+        if learned is not None:
+            return learned.score, learned
+    if blobs:
+        return laplacian_score(small), None
+    decision = particle_map(small, allowed, threads=chosen.threads)
+    return (np.zeros_like(small.data) if decision is None else decision), None

@@ -1,0 +1,210 @@
+"""``vg.process``: the stages of a project in order, up to what was asked for."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from verglas._native import resolve_threads
+from verglas.errors import InputError
+from verglas.io import write_json
+from verglas.pipeline.centre import CentreStage
+from verglas.pipeline.maps import AbInitioStage, Class2DStage, PostprocessStage, RefineStage
+from verglas.pipeline.micrographs import CtfStage, PickStage
+from verglas.pipeline.particles import ExtractStage
+from verglas.pipeline.project import Project, Told, find_shots, locked
+from verglas.pipeline.request import Request, load_request, save_request
+from verglas.pipeline.stage import Stage, StageRecord, StageStopped, run_stages
+from verglas.pipeline.tables import Standing, standings
+
+# Rough processor time, for the plan that is said first: seconds per micrograph for its CTF (per 4096 x 4096 pixels) and
+# its picks (binned to the particle, so nearly the same for every size), and bytes per pixel while it is worked on.
+_CTF_S, _PICK_S, _BYTES = 0.6, 1.5, 40.0
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What ``verglas process`` left.
+
+    Attributes
+    ----------
+    root : Path
+        The project folder.
+    records : list of StageRecord
+        In order; the last may be the one that stopped.
+    micrographs : list of Standing
+        Each with the reason why it is set aside, or flags.
+    seconds : float
+        Wall time of this call.
+    stopped : str
+        Why it stopped, what to look at and how to go on; empty where it did not.
+    """
+
+    root: Path
+    records: list[StageRecord]
+    micrographs: list[Standing]
+    seconds: float
+    stopped: str = ""
+
+    @property
+    def particles(self) -> Path:
+        """The particles of the project."""
+        return self.root / "particles.star"
+
+    def summary(self) -> dict[str, Any]:
+        """JSON-ready."""
+        numbers = {r.name: dict(r.verdict.numbers) for r in self.records}
+        final = numbers.get("postprocess") or numbers.get("refine") or {}
+        return {
+            "folder": str(self.root),
+            "report": str(self.root / "report.html"),
+            "stopped": self.stopped,
+            "micrographs": len(self.micrographs),
+            "micrographs_used": sum(one.used for one in self.micrographs),
+            "set_aside": {one.shot.name: one.reason for one in self.micrographs if not one.used},
+            "flagged": {one.shot.name: list(one.flags) for one in self.micrographs if one.used and one.flags},
+            "particles": numbers.get("centre", numbers.get("extract", {})).get("particles", 0),
+            "resolution_A": final.get("resolution_A"),
+            "stages": [
+                {
+                    "stage": r.name,
+                    "folder": r.folder,
+                    "verdict": r.verdict.state,
+                    "reasons": list(r.verdict.reasons),
+                    "seconds": r.seconds,
+                    "done_before": r.done_before,
+                    "numbers": numbers[r.name],
+                }
+                for r in self.records
+            ],
+            "seconds": round(self.seconds, 2),
+        }
+
+
+def stages_of(request: Request) -> list[Stage]:
+    """The stages that lead to what is asked for."""
+    stages: list[Stage] = [CtfStage(), PickStage(), ExtractStage(), CentreStage()]
+    if request.to in ("classes", "map"):
+        stages.append(Class2DStage())
+    if request.to == "map":
+        start: list[Stage] = [AbInitioStage()] if request.reference is None else []
+        stages += [*start, RefineStage(), PostprocessStage()]
+    return stages
+
+
+def process(
+    out: str | Path,
+    *,
+    redo: Sequence[str] = (),
+    force: bool = False,
+    threads: int | None = None,
+    memory_GB: float | None = None,
+    told: Told | None = None,
+    **given: Any,
+) -> Outcome:
+    """From micrographs to particles, 2D classes or a map, in a project folder that can be resumed.
+
+    Every stage leaves its folder with stage.json (settings, fingerprints of inputs, seed, version, time) and
+    verdict.json. A stage that has finished with these settings and inputs is not done again; one that was killed goes
+    on with what is there. Bad micrographs are named, set aside and counted.
+
+    Parameters
+    ----------
+    out : path
+        Project folder; made if it is not there.
+    redo : sequence of str
+        Stages to do again with what is given now; later ones follow where what they read has changed, earlier ones
+        stand.
+    force : bool
+        Go on whatever the verdicts say.
+    threads : int, optional
+        All processors by default; results do not depend on it.
+    memory_GB : float, optional
+        Not to be passed by later stages.
+    told : object, optional
+        With ``say(line)`` and ``progress(stage, done, total)``.
+    **given
+        Fields of :class:`verglas.pipeline.Request`; what an earlier call on this folder gave need not be repeated.
+
+    Returns
+    -------
+    Outcome
+        ``stopped`` says why, if a verdict was to stop.
+
+    Raises
+    ------
+    InputError
+        No micrographs, something needed is neither given nor known, a finished stage would change unasked, or another
+        process works in the folder.
+
+    Examples
+    --------
+    >>> import tempfile, verglas as vg
+    >>> model = vg.simulate.phantom(32, 6.0, 120.0, seed=1)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     for i in range(2):
+    ...         m, _ = vg.simulate.micrograph(model, shape=(512, 512), pixel_size_A=3.0, n=40, snr=0.4, seed=i)
+    ...         vg.io.write_stack(f"{folder}/m{i}.mrc", m.data[None], 3.0)
+    ...     done = vg.process(f"{folder}/proj", micrographs=[f"{folder}/*.mrc"], diameter_A=120, threads=1)
+    ...     len(vg.read_particles(done.particles)) > 50, [r.name for r in done.records]
+    (True, ['ctf', 'pick', 'extract', 'centre'])
+    """
+    begun = time.perf_counter()
+    root = Path(out)
+    if root.exists() and not root.is_dir():
+        raise InputError(f"cannot write {root}: it is a file, expected the name of a folder")
+    request = load_request(root, given)
+    shots = find_shots(request)
+    with locked(root):
+        project = Project(root, request, shots, told, threads=threads, memory_GB=memory_GB)
+        stages = stages_of(request)
+        project.told.say(plan_sentence(project))
+        stopped = ""
+        try:
+            run_stages(project, stages, redo=redo, force=force, accept=lambda: save_request(root, request))
+        except StageStopped as error:
+            stopped = str(error)
+        return finished(project, time.perf_counter() - begun, stopped)
+
+
+def finished(project: Project, seconds: float, stopped: str) -> Outcome:
+    """The outcome, also left as process.json."""
+    made = Outcome(project.root, list(project.records.values()), standings(project), seconds, stopped)
+    write_json(project.root / "process.json", json.loads(json.dumps(made.summary(), default=_plain)))
+    return made
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, np.generic):
+        return value.item()
+    return str(value)
+
+
+def plan_sentence(project: Project) -> str:
+    """What is about to be done, its memory and rough time."""
+    from verglas.pipeline.shape import shape_of
+
+    count = len(project.shots)
+    workers = min(resolve_threads(project.threads), count)
+    shape = next((s for s in (shape_of(shot.path) for shot in project.shots[:10]) if s is not None), None)
+    if shape is None:
+        return f"{count} micrographs; none of the first {min(10, count)} can be read"
+    pixels = shape[0] * shape[1]
+    seconds = count * (_CTF_S * pixels / 4096**2 + _PICK_S) / workers
+    memory = (workers + 1) * pixels * _BYTES / 1e9
+    return (
+        f"{count} micrographs of {shape[1]} x {shape[0]} pixels, {workers} at a time: about {memory:.1f} GB and "
+        f"{_words(seconds)} to particles"
+    )
+
+
+def _words(seconds: float) -> str:
+    if seconds < 90:
+        return f"{max(5, round(seconds / 5) * 5)} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -1,0 +1,411 @@
+"""From particles to a map: 2D classes and their selection, ab initio model, refinement, postprocessing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from verglas._native import resolve_threads
+from verglas.assessment import PostprocessSettings
+from verglas.classification import Class2DSettings, SelectionRules
+from verglas.errors import InputError
+from verglas.io import read_json, read_map, read_particles, write_bytes, write_json, write_particles
+from verglas.pipeline.project import FOLDERS, Project, Told
+from verglas.pipeline.request import settings_json, with_overrides
+from verglas.pipeline.stage import StageVerdict, file_digest, outputs_of
+from verglas.refinement.abinitio import AbInitioSettings
+from verglas.refinement.settings import RefineSettings
+from verglas.report.refine import duration
+from verglas.run.abinitio import abinitio
+from verglas.run.checkpoint import checkpoint_path
+from verglas.run.class2d import Class2DJob, class2d_files, select_automatically
+from verglas.run.machine import allowed_memory_GB
+from verglas.run.postprocess import PostprocessJob, postprocess_files
+from verglas.run.refine import refine, summary
+
+AUTO = "auto"  # symmetry to be found
+_PER_CLASS = 75  # particles per 2D class, unless that makes fewer than 10 classes or more than 100
+# Rough processor seconds, for the plan: per particle and class; per particle and three starts; per particle of 128 px.
+_CLASS_S, _START_S, _REFINE_S = 4e-4, 0.08, 0.1
+_FREE = ("threads", "progress", "log", "memory_GB")  # settings that change no result
+_CLASS_MEMORY_GB = 4.0
+_ROUTINE = ("was multiplied", "was resampled", "was cropped", "was padded", "were made from")  # notes, no warnings
+_HAND = "the hand is undetermined: the mirror image explains the particles as well"
+
+
+class _MapStage:
+    """What the stages after extraction share: results of one set, made whole or not at all."""
+
+    name = ""
+    keeps_parts = False
+
+    @property
+    def folder(self) -> str:
+        """In the project."""
+        return FOLDERS[self.name]
+
+    def path(self, project: Project, name: str = "") -> Path:
+        """A file of the stage."""
+        return project.root / self.folder / name
+
+    def outputs(self, project: Project, *names: str) -> dict[str, str]:
+        """Fingerprints of files of the stage."""
+        return {f"{self.folder}/{name}": file_digest(self.path(project, name)) for name in names}
+
+
+class Class2DStage(_MapStage):
+    """2D classes, and the particles of those that look like particles."""
+
+    name = "class2d"
+
+    def chosen(self, project: Project) -> tuple[Class2DSettings, SelectionRules]:
+        """Settings and the rules of the selection, whose fields are set as ``class2d.rule_<field>``."""
+        asked, given = project.request, project.request.stage("class2d")
+        rules = {name[5:]: given.pop(name) for name in list(given) if name.startswith("rule_")}
+        default = Class2DSettings(
+            n_classes=asked.classes or _n_classes(project), diameter_A=asked.mask_A, seed=asked.seed
+        )
+        settings = with_overrides(default, given, "class2d", _FREE)
+        return settings, with_overrides(SelectionRules(), rules, "class2d.rule")
+
+    def settings(self, project: Project) -> dict[str, Any]:
+        """Resolved settings."""
+        settings, rules = self.chosen(project)
+        shown = {f"rule_{name}": value for name, value in settings_json(rules).items()}
+        return settings_json(replace(settings, progress=None, log=None), _FREE) | shown
+
+    def inputs(self, project: Project) -> dict[str, str]:
+        """The project's particles."""
+        return outputs_of(project, "centre")
+
+    def run(self, project: Project) -> dict[str, str]:
+        """Classify, from the last iteration of a run that was killed, or not at all if it was through; select."""
+        settings, rules = self.chosen(project)
+        if not self.path(project, "summary.json").is_file():
+            project.told.say(plan_sentence(project, settings.n_classes))
+            most = project.memory_GB or allowed_memory_GB()
+            working = replace(
+                settings,
+                threads=project.threads,
+                memory_GB=min(_CLASS_MEMORY_GB, most / 2),
+                progress=lambda done, total: _within(project, done, total),
+                log=_not_iterations(project),
+            )
+            class2d_files(Class2DJob(project.root / "particles.star", self.path(project), working))
+        kept, selection = select_automatically(self.path(project, "particles.star"), rules=rules)
+        write_json(self.path(project, "selection.json"), selection.as_dict())
+        if not len(kept):  # its verdict is to stop; who forces it goes on with all of them
+            kept = read_particles(self.path(project, "particles.star"))
+        # the in-plane angles of 2D classes are no poses of a map
+        placed = dict.fromkeys(("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi"))
+        write_particles(self.path(project, "selected.star"), kept.with_columns(**placed))
+        return self.outputs(project, "selected.star")
+
+    def verdict(self, project: Project) -> StageVerdict:
+        """Whether there are particles in it, or noise."""
+        found, whole = read_json(self.path(project, "selection.json")), read_json(self.path(project, "summary.json"))
+        numbers = {
+            "particles": found["particles"],
+            "of_particles": found["of_particles"],
+            "classes": len(found["classes"]),
+            "of_classes": len(whole["classes"]),
+            "left_out": {k: str(v) for k, v in found["left_out"].items()},
+        }
+        reasons = [str(reason).rstrip(".") for reason in found["reasons"]]
+        return StageVerdict(
+            found["state"], tuple(reasons), numbers, ("05_class2d/classes.png",), "05_class2d/classes.html"
+        )
+
+
+def plan_sentence(project: Project, n_classes: int) -> str:
+    """Rough times of what follows, for the user to choose whether to wait."""
+    particles = read_particles(project.root / "particles.star")
+    count, workers = len(particles), resolve_threads(project.threads)
+    times = {"2D classes": _CLASS_S * count * n_classes}
+    if project.request.to == "map":
+        if project.request.reference is None:
+            times["ab initio"] = _START_S * min(count, 20000)
+        times["refinement"] = _REFINE_S * count * (particles.box / 128) ** 2
+    said = ", ".join(f"{name} {duration(seconds / workers)}" for name, seconds in times.items())
+    memory = f"memory for 2D classes at most {_CLASS_MEMORY_GB:g} GB"
+    return f"{count} particles of {particles.box} px: roughly {said}; {memory}"
+
+
+def _within(project: Project, done: int, total: int) -> None:
+    """Progress inside an iteration; the ends of iterations, of which there are many, would look like the end."""
+    if done < total:
+        project.told.progress("class2d", done, total)
+
+
+def _not_iterations(project: Project) -> Callable[[str], None]:
+    """What is said but for the iterations, which the page of the classes shows."""
+
+    def say(line: str) -> None:
+        if not line.startswith("iteration"):
+            project.told.say(f"class2d: {line}")
+
+    return say
+
+
+def _n_classes(project: Project) -> int:
+    path = project.folder("centre") / "centring.json"
+    count = int(read_json(path)["particles"]) if path.is_file() else 0
+    return int(np.clip(round(count / _PER_CLASS), 10, 100))
+
+
+class AbInitioStage(_MapStage):
+    """A first map from the selected particles."""
+
+    name = "abinitio"
+
+    def chosen(self, project: Project) -> tuple[AbInitioSettings, bool]:
+        """Settings, and whether the other hand is wanted (``abinitio.mirror``)."""
+        asked, given = project.request, project.request.stage("abinitio")
+        mirror = bool(given.pop("mirror", False))
+        default = AbInitioSettings(symmetry=asked.symmetry, diameter_A=asked.mask_A, seed=asked.seed)
+        return with_overrides(default, given, "abinitio", ("threads",)), mirror
+
+    def settings(self, project: Project) -> dict[str, Any]:
+        """Resolved settings."""
+        chosen, mirror = self.chosen(project)
+        return settings_json(chosen, ("threads",)) | {"mirror": mirror}
+
+    def inputs(self, project: Project) -> dict[str, str]:
+        """The selected particles."""
+        return outputs_of(project, "class2d")
+
+    def run(self, project: Project) -> dict[str, str]:
+        """Make it, from the last checkpoint of a run that was killed."""
+        settings, mirror = self.chosen(project)
+        chosen = replace(settings, threads=project.threads)
+        values = {name: value for name, value in vars(chosen).items() if name not in ("symmetry", "diameter_A")}
+        found = abinitio(
+            project.folder("class2d") / "selected.star",
+            chosen.symmetry,
+            chosen.diameter_A,
+            out=self.path(project),
+            mirror=mirror,
+            **values,
+            say=lambda line: project.told.say(f"abinitio: {line}"),
+            progress=lambda stage, done, total: project.told.progress(f"abinitio, {stage}", done, total),
+        )
+        if len(found.maps) == 1:
+            _surface(self.path(project, "map.mrc"), None, self.path(project, "map.png"))
+            return self.outputs(project, "map.mrc") | {"symmetry": found_symmetry(project)}
+        raise InputError("abinitio: several classes were asked for; a project refines one map")
+
+    def verdict(self, project: Project) -> StageVerdict:
+        """What its own verdict amounts to for the next stage."""
+        found = read_json(self.path(project, "abinitio.json"))
+        state = {"found": "go on", "unconfirmed": "warn", "undecided": "warn", "noise": "stop"}[found["verdict"]]
+        numbers = {
+            "verdict": found["verdict"],
+            "starts": found["starts"],
+            "starts_that_agree": found["starts_that_agree"],
+            "gain_nats_per_particle": found["gain_nats_per_particle"],
+            "symmetry": found["symmetry"],
+            "particles": found["particles"],
+        }
+        reasons = [str(found["sentence"]).rstrip(".")]
+        if found.get("symmetry_sentence"):
+            reasons.append(str(found["symmetry_sentence"]).rstrip("."))
+        return StageVerdict(state, tuple(reasons), numbers, ("06_abinitio/map.png",), "06_abinitio/report.html")
+
+
+def found_symmetry(project: Project) -> str:
+    """The point group given, or the one that was found."""
+    asked = project.request.symmetry
+    path = project.folder("abinitio") / "abinitio.json"
+    if asked.lower() != AUTO:
+        return asked
+    if not path.is_file():
+        raise InputError("process: symmetry auto is found by the stage abinitio; with --reference give the group")
+    return str(read_json(path)["symmetry"])
+
+
+def _unknown_yet(project: Project) -> bool:
+    """Whether the point group is still to be found."""
+    return project.request.symmetry.lower() == AUTO and not (project.folder("abinitio") / "abinitio.json").is_file()
+
+
+def _start_resolution_A(project: Project) -> float:
+    """Low-pass of the map that a refinement starts from: a cautious one, unless ab initio starts agree to more.
+
+    What the starts repeat to r is worth keeping to 1.5 r: of a nearly round particle hardly anything lies below 30 A.
+    """
+    default = RefineSettings().initial_resolution_A
+    path = project.folder("abinitio") / "abinitio.json"
+    if project.request.reference is not None or not path.is_file():
+        return default
+    agreeing = [a for a in read_json(path)["agreement_A"].values() if a is not None]
+    return float(np.clip(1.5 * min(agreeing), _FINEST_START_A, default)) if agreeing else default
+
+
+class _Course:
+    """What a refinement tells, passed on."""
+
+    def __init__(self, told: Told) -> None:
+        self.told = told
+
+    def say(self, line: str) -> None:
+        """One line."""
+        self.told.say(f"refine: {line}")
+
+    def progress(self, iteration: int, phase: str, done: int, total: int) -> None:
+        """Particles of an iteration."""
+        self.told.progress(f"refine, iteration {iteration}", done, total)
+
+    def iteration_done(self, row: Mapping[str, Any]) -> None:
+        """The page of the refinement shows it."""
+
+
+class RefineStage(_MapStage):
+    """Gold-standard refinement of the selected particles from the ab initio map, or from the one given."""
+
+    name = "refine"
+
+    def chosen(self, project: Project) -> RefineSettings:
+        """Resolved."""
+        asked = project.request
+        group = asked.symmetry if asked.symmetry.lower() != AUTO else found_symmetry(project)
+        default = RefineSettings(
+            symmetry=group, diameter_A=asked.mask_A, seed=asked.seed, initial_resolution_A=_start_resolution_A(project)
+        )
+        return with_overrides(default, asked.stage("refine"), "refine", ("threads", "classes", "mode"))
+
+    def settings(self, project: Project) -> dict[str, Any]:
+        """Resolved settings."""
+        shown = {} if _unknown_yet(project) else settings_json(self.chosen(project), ("threads",))
+        return shown | {"reference": project.request.reference}
+
+    def inputs(self, project: Project) -> dict[str, str]:
+        """Particles and start map."""
+        found = outputs_of(project, "class2d")
+        if project.request.reference is None:
+            return found | outputs_of(project, "abinitio")
+        return found | {"reference": file_digest(Path(project.request.reference))}
+
+    def run(self, project: Project) -> dict[str, str]:
+        """From the start, or from the checkpoint of a run that was killed."""
+        chosen, folder = replace(self.chosen(project), threads=project.threads), self.path(project)
+        asked = project.request.reference
+        start = Path(asked) if asked is not None else project.folder("abinitio") / "map.mrc"
+        again = checkpoint_path(folder).is_file()
+        if not again:  # killed before its first checkpoint
+            (folder / "run.json").unlink(missing_ok=True)
+        values = {name: value for name, value in vars(chosen).items() if name not in ("symmetry", "diameter_A")}
+        found = refine(
+            project.folder("class2d") / "selected.star",
+            start,
+            chosen.symmetry,
+            chosen.diameter_A,
+            out=folder,
+            memory_GB=project.memory_GB,
+            resume=again,
+            watcher=_Course(project.told),
+            **values,
+        )
+        write_json(folder / "summary.json", summary(found))
+        _pictures(folder)
+        return self.outputs(project, "half1.mrc", "half2.mrc", "particles.star")
+
+    def verdict(self, project: Project) -> StageVerdict:
+        """Whether the half maps agree, and whether it has converged."""
+        found, run = read_json(self.path(project, "summary.json")), read_json(self.path(project, "run.json"))
+        numbers = {
+            "resolution_A": found["resolution_A"],
+            "resolutions_A": found["resolutions_A"],
+            "b_factor_A2": found["b_factor_A2"],
+            "particles": found["particles"],
+            "excluded": found["excluded"],
+            "iterations": found["iterations"],
+            "peak_memory_GB": found["peak_memory_GB"],
+        }
+        reasons = [str(w) for w in run.get("warnings", []) if not any(word in w for word in _ROUTINE)]
+        state = "warn" if reasons else "go on"
+        if found["resolution_A"] is None:
+            return StageVerdict("stop", ("the half maps agree nowhere",), numbers, _REFINED, "07_refine/report.html")
+        if run["state"] != "converged":
+            state, reasons = "warn", [f"not converged: {run['state']}", *reasons]
+        if found["excluded"]:
+            reasons.append(f"{found['excluded']} particles set aside")
+        return StageVerdict(state, tuple(reasons), numbers, _REFINED, "07_refine/report.html")
+
+
+_FINEST_START_A = 20.0  # beyond it the half maps share nothing that they were given
+_REFINED = ("07_refine/map.png", "07_refine/fsc.png")
+
+
+class PostprocessStage(_MapStage):
+    """Sharpened map and resolution of the half maps."""
+
+    name = "postprocess"
+
+    def chosen(self, project: Project) -> PostprocessSettings:
+        """Resolved."""
+        group = RefineStage().chosen(project).symmetry
+        default = PostprocessSettings(symmetry=group, seed=project.request.seed)
+        return with_overrides(default, project.request.stage("postprocess"), "postprocess", ("threads",))
+
+    def settings(self, project: Project) -> dict[str, Any]:
+        """Resolved settings."""
+        return {} if _unknown_yet(project) else settings_json(self.chosen(project), ("threads",))
+
+    def inputs(self, project: Project) -> dict[str, str]:
+        """The half maps."""
+        return outputs_of(project, "refine")
+
+    def run(self, project: Project) -> dict[str, str]:
+        """Make map, mask, curves and a page."""
+        source = project.folder("refine")
+        job = PostprocessJob(
+            source / "half1.mrc",
+            source / "half2.mrc",
+            self.path(project),
+            settings=replace(self.chosen(project), threads=project.threads),
+        )
+        done = postprocess_files(job)
+        write_json(self.path(project, "summary.json"), done.as_dict())
+        _pictures(self.path(project))
+        return self.outputs(project, "map_sharpened.mrc", "mask.mrc")
+
+    def verdict(self, project: Project) -> StageVerdict:
+        """Warnings of the postprocessing."""
+        found = read_json(self.path(project, "summary.json"))
+        numbers = {name: found.get(name) for name in ("resolution_A", "resolutions_A", "b_factor_A2")}
+        reasons = [str(line).rstrip(".") for line in found.get("warnings", [])]
+        if found.get("resolution_A") is None:
+            reasons = ["the half maps agree nowhere", *reasons]
+            return StageVerdict("stop", tuple(reasons), numbers, (), f"{self.folder}/report.html")
+        shown = (f"{self.folder}/map.png", f"{self.folder}/fsc.png")
+        asked = project.request
+        if asked.reference is None:
+            reasons.append(_HAND)
+        return StageVerdict(
+            "warn" if len(reasons) > (asked.reference is None) else "go on",
+            tuple(reasons),
+            numbers,
+            shown,
+            f"{self.folder}/report.html",
+        )
+
+
+def _surface(volume: Path, mask: Path | None, target: Path) -> None:
+    from verglas.report import figures
+
+    write_bytes(target, figures.views(read_map(volume), None if mask is None else read_map(mask)))
+
+
+def _pictures(folder: Path) -> None:
+    """map.png and fsc.png of a folder that postprocessing wrote into."""
+    from verglas.report import figures
+    from verglas.report.assessed import read_assessed
+
+    _surface(folder / "map_sharpened.mrc", folder / "mask.mrc", folder / "map.png")
+    found = read_assessed(folder)
+    assert found is not None
+    write_bytes(folder / "fsc.png", figures.fsc(found.curves, legend_at=0.143))

@@ -1,0 +1,352 @@
+"""Stages that work on one micrograph at a time: what they share, and CTF estimation and picking.
+
+Each micrograph leaves a result of its own, written last and as a whole: a run that is killed goes on with what is
+there, a watched folder is worked on file by file, and a set of thousands grows without being done again.
+"""
+
+from __future__ import annotations
+
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from verglas.errors import InputError, VerglasError
+from verglas.io import read_micrograph, write_bytes
+from verglas.io.micrographs import PIXEL, SHARED
+from verglas.optics.fit import CtfSettings, estimate_ctf, ice_ring
+from verglas.picking import PickSettings, pick_detailed
+from verglas.picking.particles import MERIT
+from verglas.pipeline.project import FOLDERS, Project, Shot
+from verglas.pipeline.request import settings_json, with_overrides
+from verglas.pipeline.stage import StageVerdict, digest, file_digest
+from verglas.run.parallel import in_order
+from verglas.run.pick import read_templates
+from verglas.types import Micrograph, Optics, Picks
+
+Picture = tuple[Path, Callable[[], bytes]]
+_OPTICS = ("voltage_kV", "cs_mm", "amplitude_contrast")
+_CTF_LABELS = {
+    "defocus_u_A": "rlnDefocusU",
+    "defocus_v_A": "rlnDefocusV",
+    "defocus_angle_deg": "rlnDefocusAngle",
+    "phase_shift_deg": "rlnPhaseShift",
+    **dict(zip(_OPTICS, SHARED, strict=True)),
+}
+
+
+@dataclass(frozen=True)
+class Work:
+    """One micrograph, done or not.
+
+    Attributes
+    ----------
+    shot : Shot
+    digest : str
+        Of everything that the result depends on.
+    result : mapping
+        JSON-ready; empty where there is a reason.
+    reason : str
+        Why the micrograph cannot be used.
+    seconds : float
+    pictures : sequence of (path, function)
+        Drawn when the result is kept, by one thread: matplotlib's settings are global.
+    transient : bool
+        The reason may go away by itself (a network file system, memory).
+    """
+
+    shot: Shot
+    digest: str
+    result: Mapping[str, Any]
+    reason: str = ""
+    seconds: float = 0.0
+    pictures: Sequence[Picture] = ()
+    transient: bool = False
+
+
+class MicrographStage(ABC):
+    """What the stages of single micrographs share.
+
+    A subclass says its name, folder and the stages whose results it needs, and computes one micrograph; ``finish``
+    writes what the set of them amounts to.
+    """
+
+    name = ""
+    keeps_parts = True
+    needs: tuple[str, ...] = ()
+
+    @property
+    def folder(self) -> str:
+        """In the project."""
+        return FOLDERS[self.name]
+
+    @abstractmethod
+    def settings(self, project: Project) -> dict[str, Any]:
+        """Resolved settings."""
+
+    @abstractmethod
+    def compute(self, project: Project, shot: Shot) -> tuple[dict[str, Any], list[Picture]]:
+        """Result and pictures of one micrograph; may raise what reading and computing raise."""
+
+    @abstractmethod
+    def finish(self, project: Project) -> dict[str, str]:
+        """Files of the whole set."""
+
+    @abstractmethod
+    def verdict(self, project: Project) -> StageVerdict:
+        """On the set."""
+
+    def inputs(self, project: Project) -> dict[str, str]:
+        """The micrographs, and results of earlier stages that micrographs are passed on by."""
+        found = {"micrographs": digest([[shot.key, shot.fingerprint] for shot in project.shots])}
+        for name in self.needs:
+            results = project.results(name)
+            found[name] = digest([[s.key, (results.get(s.key) or {}).get("digest")] for s in project.shots])
+        return found
+
+    def todo(self, project: Project) -> list[Shot]:
+        """The micrographs that earlier stages have passed on."""
+        return [shot for shot in project.shots if all(good(project, name, shot) for name in self.needs)]
+
+    def one_digest(self, project: Project, shot: Shot) -> str:
+        """What the result of one micrograph depends on."""
+        earlier = [(project.results(name).get(shot.key) or {}).get("digest") for name in self.needs]
+        return digest([self.settings(project), shot.fingerprint, shot.known, earlier])
+
+    def work(self, project: Project, shot: Shot) -> Work:
+        """Compute one micrograph; what is wrong with it becomes the reason."""
+        begun = time.perf_counter()
+        mark = self.one_digest(project, shot)
+        try:
+            result, pictures = self.compute(project, shot)
+        except (VerglasError, OSError, MemoryError) as error:
+            reason = str(error) or type(error).__name__
+            transient = not isinstance(error, VerglasError)
+            return Work(shot, mark, {}, reason, time.perf_counter() - begun, transient=transient)
+        return Work(shot, mark, result, str(result.get("reason", "")), time.perf_counter() - begun, pictures)
+
+    def keep(self, project: Project, work: Work) -> None:
+        """Draw and write; the record comes last, so that a record means everything is there."""
+        for path, draw in work.pictures:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_bytes(path, draw())
+        project.results(self.name).put(work.shot.key, self.record(work))
+
+    @staticmethod
+    def record(work: Work) -> dict[str, Any]:
+        """What is kept of the work on a micrograph."""
+        return {
+            "digest": work.digest,
+            "name": work.shot.name,
+            "path": str(work.shot.path),
+            "reason": work.reason,
+            "seconds": round(work.seconds, 3),
+            "result": dict(work.result),
+        }
+
+    def run(self, project: Project) -> dict[str, str]:
+        """All micrographs that have no result of these settings yet, then the set."""
+        results = project.results(self.name)
+        every = self.todo(project)
+        waiting = [shot for shot in every if results.get(shot.key, self.one_digest(project, shot)) is None]
+        done = len(every) - len(waiting)
+        for number, work in enumerate(in_order(lambda shot: self.work(project, shot), waiting, project.threads), 1):
+            self.keep(project, work)
+            project.told.progress(self.name, done + number, len(every))
+        return self.finish(project)
+
+
+def good(project: Project, stage: str, shot: Shot) -> bool:
+    """Whether a micrograph came through a stage."""
+    record = project.results(stage).get(shot.key)
+    return record is not None and not record["reason"]
+
+
+def result_of(project: Project, stage: str, shot: Shot) -> dict[str, Any]:
+    """The result of a micrograph that came through a stage."""
+    record = project.results(stage).get(shot.key)
+    assert record is not None
+    return dict(record["result"])
+
+
+def load(project: Project, shot: Shot) -> tuple[Micrograph, float | None]:
+    """A micrograph at the pixel size asked for, and the pixel size that its header says.
+
+    Raises
+    ------
+    InputError
+        The pixel size is unknown, or pixels are not finite.
+    FormatError
+        The file is no micrograph.
+    """
+    found = read_micrograph(shot.path)
+    header = float(found.pixel_size_A) if np.isfinite(found.pixel_size_A) else None
+    pixel = project.request.pixel_size_A or shot.known.get(PIXEL) or header
+    if pixel is None:
+        raise InputError(f"{shot.path}: the pixel size is unknown: neither header nor list says; give --pixel-size")
+    bad = int(np.count_nonzero(~np.isfinite(found.data)))
+    if bad:
+        raise InputError(f"{shot.path}: {bad} of {found.data.size} pixels are not finite numbers")
+    return replace(found, pixel_size_A=pixel), header
+
+
+def optics_of_result(result: Mapping[str, Any]) -> Optics:
+    """The CTF in the result of a micrograph."""
+    values = {name: np.array([float(result[name])]) for name in _CTF_LABELS}
+    return Optics(**values)
+
+
+def ctf_row(result: Mapping[str, Any]) -> dict[str, float]:
+    """The CTF in the result of a micrograph, by RELION's labels."""
+    row = {label: float(result[name]) for name, label in _CTF_LABELS.items()}
+    if any(result["gradient"]):
+        row |= dict(zip(("vgDefocusGradientX", "vgDefocusGradientY"), result["gradient"], strict=True))
+        row |= dict(zip(("vgCentreX", "vgCentreY"), result["centre_px"], strict=True))
+    return row
+
+
+class CtfStage(MicrographStage):
+    """CTF of every micrograph; those without rings and files that cannot be read are set aside."""
+
+    name = "ctf"
+
+    def chosen(self, project: Project, shot: Shot | None = None) -> CtfSettings:
+        """Settings; of one micrograph, with what its STAR file says of the microscope."""
+        asked = project.request
+        default = CtfSettings()
+        values: dict[str, float] = {}
+        for name, label in zip(_OPTICS, SHARED, strict=True):
+            known = None if shot is None else shot.known.get(label)
+            given = getattr(asked, name)
+            values[name] = float(next(v for v in (given, known, getattr(default, name)) if v is not None))
+        return with_overrides(replace(default, **values), asked.stage("ctf"), "ctf")  # type: ignore[arg-type]
+
+    def settings(self, project: Project) -> dict[str, Any]:
+        """Resolved settings."""
+        return settings_json(self.chosen(project)) | {"pixel_size_A": project.request.pixel_size_A}
+
+    def compute(self, project: Project, shot: Shot) -> tuple[dict[str, Any], list[Picture]]:
+        """Fit; the result holds what STAR files and pages need, without spectra."""
+        micrograph, header = load(project, shot)
+        fit = replace(estimate_ctf(micrograph, self.chosen(project, shot)), name=shot.path.name)
+        o = fit.optics
+        result = {
+            **fit.as_dict(),
+            "voltage_kV": float(o.voltage_kV[0]),
+            "cs_mm": float(o.cs_mm[0]),
+            "amplitude_contrast": float(o.amplitude_contrast[0]),
+            "astigmatism_A": round(fit.astigmatism_A, 1),
+            "gradient": [float(v) for v in fit.gradient],
+            "centre_px": [float(v) for v in fit.centre_px],
+            "shape": list(micrograph.shape),
+            "pixel_size_A": micrograph.pixel_size_A,
+            "header_pixel_size_A": header,
+            "ice_ring": _number(ice_ring(fit.spectra.mean, micrograph.pixel_size_A), 4),
+        }
+        from verglas.report.ctf import ctf_figure
+
+        return result, [(project.folder("ctf") / "png" / f"{shot.key}.png", lambda: ctf_figure(fit))]
+
+    def finish(self, project: Project) -> dict[str, str]:
+        """micrographs_ctf.star, ctf.csv, overview.png."""
+        from verglas.pipeline import tables
+
+        return tables.write_ctf(project)
+
+    def verdict(self, project: Project) -> StageVerdict:
+        """Whether there are enough micrographs with rings."""
+        from verglas.pipeline import tables
+
+        return tables.ctf_verdict(project)
+
+
+class PickStage(MicrographStage):
+    """Particles of every micrograph whose CTF is known."""
+
+    name = "pick"
+    needs = ("ctf",)
+
+    def chosen(self, project: Project) -> tuple[PickSettings, str | None]:
+        """Settings, and the file of templates if there is one."""
+        given = project.request.stage("pick")
+        templates = given.pop("templates", None)
+        default = PickSettings("reference-free" if templates is None else "template", symmetry=project.request.symmetry)
+        return with_overrides(default, given, "pick", ("threads",)), templates
+
+    def settings(self, project: Project) -> dict[str, Any]:
+        """Resolved settings; the symmetry is the templates'."""
+        chosen, templates = self.chosen(project)
+        hidden = ("threads",) if templates else ("threads", "symmetry", "step_deg", "resolution_A")
+        content = None if templates is None else file_digest(Path(templates))
+        return {
+            **settings_json(chosen, hidden),
+            "templates": templates,
+            "templates_content": content,
+            "diameter_A": project.request.diameter_A,
+            "pixel_size_A": project.request.pixel_size_A,
+        }
+
+    def one_digest(self, project: Project, shot: Shot) -> str:
+        """Without templates a pick does not depend on the CTF."""
+        settings = self.settings(project)
+        known = (project.results("ctf").get(shot.key) or {}).get("digest") if settings["templates"] else None
+        return digest([settings, shot.fingerprint, shot.known.get(PIXEL), known])
+
+    def compute(self, project: Project, shot: Shot) -> tuple[dict[str, Any], list[Picture]]:
+        """Pick; one picture with picks, CTF and numbers."""
+        chosen, templates = self.chosen(project)
+        micrograph, _ = load(project, shot)
+        if project.threads != 1:
+            chosen = replace(chosen, threads=1)  # micrographs side by side use the cores
+        ctf = result_of(project, "ctf", shot)
+        found = pick_detailed(
+            micrograph,
+            project.request.diameter_A,
+            settings=chosen,
+            templates=None if templates is None else read_templates(Path(templates)),
+            optics=None if templates is None else optics_of_result(ctf),
+        )
+        result = {
+            "xy_px": np.round(found.picks.xy_px, 3).tolist(),
+            "merit": np.round(np.asarray(found.picks.columns[MERIT], np.float64), 5).tolist(),
+            "picks": len(found.picks),
+            "candidates": len(found.candidates),
+            "threshold": float(found.cut.threshold),
+            "separation": float(found.cut.separation),
+            "clear": bool(found.cut.clear),
+            "bad_fraction": float(found.bad.fraction),
+            "reason": "no particle was found" if not len(found.picks) else "",
+        }
+        panel = project.folder("ctf") / "png" / f"{shot.key}.png"
+        from verglas.report.process import micrograph_picture
+
+        def draw() -> bytes:
+            return micrograph_picture(found, shot.path.name, ctf, panel.read_bytes() if panel.is_file() else None)
+
+        return result, [(project.folder("pick") / "png" / f"{shot.key}.png", draw)]
+
+    def finish(self, project: Project) -> dict[str, str]:
+        """picks.star, picks.csv, overview.png."""
+        from verglas.pipeline import tables
+
+        return tables.write_picks_of_set(project)
+
+    def verdict(self, project: Project) -> StageVerdict:
+        """Whether particles and background separate, in most micrographs."""
+        from verglas.pipeline import tables
+
+        return tables.pick_verdict(project)
+
+
+def picks_of(project: Project, shot: Shot) -> Picks:
+    """The picks of a micrograph."""
+    found = result_of(project, "pick", shot)
+    return Picks(np.array(found["xy_px"]).reshape(-1, 2), shot.name, {MERIT: np.array(found["merit"])})
+
+
+def _number(value: float, digits: int) -> float | None:
+    return round(float(value), digits) if np.isfinite(value) else None

@@ -1,0 +1,140 @@
+"""The page of a project, from what lies in its folder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from verglas._version import __version__
+from verglas.io import write_text
+from verglas.pipeline.micrographs import good, result_of
+from verglas.pipeline.project import FOLDERS, Project
+from verglas.pipeline.tables import Standing, standings
+from verglas.report.html import Fragment, Picture, Section, Table
+from verglas.report.process import ProcessShown, SetRow, StageRow, process_page
+from verglas.run.refine_folder import now_text
+
+# stage -> the page of its own, in its folder
+_PAGES = {"class2d": "classes.html", "abinitio": "report.html", "refine": "report.html", "postprocess": "report.html"}
+# stage -> pictures on the project's page: file, words
+_PICTURES = {
+    "extract": (("particles.png", "Some of the particles, as extracted."),),
+    "centre": (("centring.png", "Mean of all particles by how they are centred."),),
+    "class2d": (
+        ("classes.png", "2D classes, best first: particles and resolution of each."),
+        ("selected.png", "The classes that go on."),
+    ),
+    "abinitio": (("map.png", "The ab initio map."),),
+    "refine": (("map.png", "The refined map, sharpened."), ("fsc.png", "Fourier shell correlation of the half maps.")),
+}
+
+
+def _float(value: Any) -> float:
+    return float("nan") if value is None else float(value)
+
+
+def set_row(project: Project, one: Standing, waiting: Mapping[str, str] | None = None) -> SetRow:
+    """One line of the table of micrographs."""
+    shot = one.shot
+    state = "set aside" if not one.used else "flagged" if one.flags else "used"
+    if one.used and project.results("ctf").get(shot.key) is None:
+        state = (waiting or {}).get(shot.key, "waiting")
+    facts: dict[str, Any] = {}
+    if good(project, "ctf", shot):
+        ctf = result_of(project, "ctf", shot)
+        facts = {
+            "defocus_A": (ctf["defocus_u_A"] + ctf["defocus_v_A"]) / 2,
+            "astigmatism_A": _float(ctf["astigmatism_A"]),
+            "resolution_A": _float(ctf["resolution_A"]),
+            "merit": _float(ctf["merit"]),
+            "ice_ring": _float(ctf["ice_ring"]),
+        }
+    if good(project, "pick", shot):
+        picked = result_of(project, "pick", shot)
+        facts |= {"picks": picked["picks"], "bad_fraction": picked["bad_fraction"]}
+    if good(project, "extract", shot):
+        facts["particles"] = len(result_of(project, "extract", shot)["kept"])
+    picture = next(
+        (f"{FOLDERS[stage]}/png/{shot.key}.png" for stage in ("pick", "ctf") if good(project, stage, shot)), ""
+    )
+    return SetRow(shot.name, state, one.reason or "; ".join(one.flags), picture=picture, **facts)
+
+
+def _sections(project: Project) -> list[Section]:
+    made = []
+    for name, record in reversed(project.records.items()):  # the result first, then what led to it
+        blocks: list[Picture | Table | Fragment] = []
+        for file, words in _PICTURES.get(name, ()):
+            path = project.folder(name) / file
+            if path.is_file():
+                blocks.append(Picture(path.read_bytes(), words, words))
+        numbers = [(k.replace("_", " "), _shown(v)) for k, v in record.verdict.numbers.items()]
+        if blocks:
+            text = ". ".join(reason[:1].upper() + reason[1:] for reason in record.verdict.reasons)
+            made.append(Section(name, text, [*blocks, Table(("", ""), numbers)]))
+    return made
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, dict):
+        return "; ".join(f"{k}: {_shown(v)}" for k, v in value.items()) or "none"
+    return str(value)
+
+
+def write_page(project: Project, *, running: bool = False, waiting: Mapping[str, str] | None = None) -> None:
+    """Write report.html of the project.
+
+    Parameters
+    ----------
+    project : Project
+    running : bool
+        The page loads itself again: files are still being watched.
+    waiting : mapping of key -> state, optional
+        What watched files wait for.
+    """
+    rows = [set_row(project, one, waiting) for one in standings(project)]
+    used = [row for row in rows if row.state in ("used", "flagged")]
+    stages = [
+        StageRow(
+            r.name,
+            r.verdict.state,
+            r.verdict.reasons,
+            r.seconds,
+            r.settings,
+            f"{r.folder}/{_PAGES[r.name]}"
+            if r.name in _PAGES and (project.root / r.folder / _PAGES[r.name]).is_file()
+            else "",
+        )
+        for r in project.records.values()
+    ]
+    defoci = [row.defocus_A for row in used if np.isfinite(row.defocus_A)]
+    numbers = {
+        "micrographs used": f"{len(used)} of {len(rows)}",
+        "picks": f"{sum(row.picks or 0 for row in used):,}",
+        "particles": f"{sum(row.particles or 0 for row in used):,}",
+        "defocus": f"{min(defoci) / 1e4:.2f} to {max(defoci) / 1e4:.2f} µm" if defoci else "unknown",
+    }
+    for name in ("postprocess", "refine"):
+        record = project.records.get(name)
+        if record is not None and record.verdict.numbers.get("resolution_A"):
+            numbers["resolution"] = f"{record.verdict.numbers['resolution_A']:.2f} Å"
+            break
+    worst = next((s for word in ("stop", "warn") for s in stages if s.state == word), None)
+    summary = "All stages say: go on." if worst is None else f"{worst.name}: {worst.state}: {'; '.join(worst.reasons)}."
+    if running:
+        summary = "Watching for micrographs. " + (summary if stages else "")
+    shown = ProcessShown(
+        f"verglas process: {project.root.resolve().name}",
+        summary,
+        numbers,
+        rows,
+        stages,
+        _sections(project),
+        f"verglas {__version__}, {now_text()}",
+        running,
+    )
+    write_text(project.root / "report.html", process_page(shown))

@@ -1,0 +1,231 @@
+"""Extraction of the particles of every micrograph, and of those whose boxes were moved."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from verglas.assessment.micrographs import FEWEST_PARTICLES, judge_extraction
+from verglas.errors import InputError
+from verglas.extraction import Cut, ExtractSettings
+from verglas.io import read_particles, write_bytes, write_particles
+from verglas.picking.particles import MERIT
+from verglas.pipeline.micrographs import MicrographStage, Picture, good, load, picks_of, result_of
+from verglas.pipeline.project import Project, Shot
+from verglas.pipeline.request import settings_json, with_overrides
+from verglas.pipeline.stage import StageVerdict, digest, file_digest
+from verglas.pipeline.tables import micrograph_table, usable
+from verglas.run.extract import ExtractOptions, Piece, cut_one, particles_of, write_excluded, write_piece
+from verglas.types import Particles, Picks
+
+_BOX_OVER_PARTICLE = 1.5
+
+
+@dataclass(frozen=True)
+class ExtractChoice:
+    """What of extraction can be set.
+
+    Attributes
+    ----------
+    box : int
+        Pixels of the micrograph.
+    new_pixel_size_A, new_box, diameter_A, invert, ramp, edge, dtype
+        As in :class:`verglas.run.extract.ExtractOptions`.
+    unclear : bool
+        Also take particles from micrographs where picks and background do not separate.
+    """
+
+    box: int
+    diameter_A: float
+    new_pixel_size_A: float | None = None
+    new_box: int | None = None
+    invert: bool = True
+    ramp: bool = True
+    edge: str = "exclude"
+    dtype: str = "float32"
+    unclear: bool = False
+
+    def options(self, pixel_size_A: float) -> ExtractOptions:
+        """For one micrograph, in one thread."""
+        shared = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("box", "unclear")}
+        return ExtractOptions(pixel_size_A=pixel_size_A, threads=1, **shared)
+
+
+def box_for(diameter_A: float, pixel_size_A: float) -> int:
+    """The even side nearest to 1.5 diameters that has no factor beyond 5, so that it is quick to transform.
+
+    Examples
+    --------
+    >>> from verglas.pipeline.particles import box_for
+    >>> box_for(130, 1.5), box_for(180, 1.06)
+    (128, 256)
+    """
+    wanted = max(16.0, _BOX_OVER_PARTICLE * diameter_A / pixel_size_A)
+    sides = [2**a * 3**b * 5**c for a in range(1, 13) for b in range(4) for c in range(4)]
+    return min(sides, key=lambda side: (abs(side - wanted), side))
+
+
+def pixel_size_A(project: Project) -> float:
+    """Of the micrographs that are used."""
+    if project.request.pixel_size_A is not None:
+        return project.request.pixel_size_A
+    known = [result_of(project, "ctf", s)["pixel_size_A"] for s in project.shots if good(project, "ctf", s)]
+    return float(np.median(known)) if known else 1.0
+
+
+class ExtractStage(MicrographStage):
+    """Images of the picks of every micrograph in use."""
+
+    name = "extract"
+    needs = ("ctf", "pick")
+
+    def chosen(self, project: Project) -> ExtractChoice:
+        """Resolved."""
+        asked = project.request
+        box = asked.box or box_for(asked.diameter_A, pixel_size_A(project))
+        return with_overrides(ExtractChoice(box, asked.diameter_A), asked.stage("extract"), "extract")
+
+    def settings(self, project: Project) -> dict[str, Any]:
+        """Resolved settings."""
+        return settings_json(self.chosen(project)) | {"keep": _keep_digest(project)}
+
+    def inputs(self, project: Project) -> dict[str, str]:
+        """Micrographs, CTFs, picks, and the list of those to keep."""
+        return super().inputs(project) | {"used": digest([shot.key for shot in usable(project)])}
+
+    def todo(self, project: Project) -> list[Shot]:
+        """Micrographs in use."""
+        return usable(project)
+
+    def one_digest(self, project: Project, shot: Shot) -> str:
+        """Images depend on picks and pixel size, not on the CTF, which is added to the table later."""
+        picked = project.results("pick").get(shot.key) or {}
+        pixel = result_of(project, "ctf", shot)["pixel_size_A"]
+        return digest([settings_json(self.chosen(project)), shot.fingerprint, picked.get("digest"), pixel])
+
+    def compute(self, project: Project, shot: Shot) -> tuple[dict[str, Any], list[Picture]]:
+        """Cut and write the stack."""
+        return cut_shot(project, shot, picks_of(project, shot), self.chosen(project), project.folder("extract")), []
+
+    def finish(self, project: Project) -> dict[str, str]:
+        """particles.star, excluded.csv, particles.png."""
+        folder = project.folder("extract")
+        made, excluded = gathered(project, self.name, folder, self.chosen(project), "")
+        write_particles(folder / "particles.star", made)
+        write_excluded(folder / "excluded.csv", excluded)
+        _picture(folder)
+        marks = digest([(project.results("extract").get(s.key) or {}).get("digest") for s in usable(project)])
+        return {"03_extract/particles.star": file_digest(folder / "particles.star"), "images": marks}
+
+    def verdict(self, project: Project) -> StageVerdict:
+        """Whether there are enough particles, and few lost."""
+        results = [result_of(project, "extract", s) for s in usable(project) if good(project, "extract", s)]
+        count = sum(len(r["kept"]) for r in results)
+        lost = Counter(why for r in results for why in r["excluded"].values())
+        asked = count + sum(lost.values())
+        numbers = {"particles": count, "picks": asked, "box": self.chosen(project).box, "set_aside": dict(lost)}
+        judged = judge_extraction(count, asked, lost.most_common(1)[0][0] if lost else "")
+        if count < FEWEST_PARTICLES and project.request.to != "particles":
+            return StageVerdict("stop", judged.reasons, numbers, (), "report.html and 03_extract/excluded.csv")
+        return StageVerdict(
+            judged.state, judged.reasons, numbers, ("03_extract/particles.png",), "03_extract/excluded.csv"
+        )
+
+
+def _keep_digest(project: Project) -> str | None:
+    return None if project.request.keep is None else file_digest(Path(project.request.keep))
+
+
+def cut_shot(project: Project, shot: Shot, picks: Picks, choice: ExtractChoice, folder: Path) -> dict[str, Any]:
+    """Cut the particles of one micrograph and write their stack.
+
+    Raises
+    ------
+    InputError
+        Nothing could be cut.
+    """
+    pixel = float(result_of(project, "ctf", shot)["pixel_size_A"])
+    table = micrograph_table(project, [shot], project.root)
+    piece = cut_one(table, {0: load(project, shot)[0]}, 0, picks, choice.box, choice.options(pixel))
+    if piece.cut is None:
+        raise InputError(piece.problem)
+    if len(piece.cut.kept):
+        (folder / "stacks").mkdir(parents=True, exist_ok=True)
+        write_piece(folder, f"stacks/{shot.key}.mrcs", piece, choice.dtype)
+    return {
+        "xy_px": np.round(piece.picks.xy_px, 3).tolist(),
+        "merit": np.asarray(piece.picks.columns[MERIT], np.float64).tolist(),
+        "kept": piece.cut.kept.tolist(),
+        "centres_px": piece.cut.centres_px.tolist(),
+        "excluded": {str(i): why for i, why in piece.cut.excluded.items()},
+        "excess": np.round(piece.excess, 4).tolist(),
+        "pixel_size_A": pixel,
+    }
+
+
+def gathered(
+    project: Project, stage: str, folder: Path, choice: ExtractChoice, prefix: str
+) -> tuple[Particles, list[tuple[str, int, float, float, str]]]:
+    """The particles of all micrographs as one set, images on disk, and those set aside.
+
+    Parameters
+    ----------
+    project : Project
+    stage : str
+        Whose results: "extract" or "centre".
+    folder : Path
+        That the STAR file will lie in.
+    choice : ExtractChoice
+    prefix : str
+        From that folder to the stage's.
+    """
+    shots = [shot for shot in usable(project) if good(project, stage, shot)]
+    if not shots:
+        raise InputError(f"{stage}: no micrograph is left to take particles from; see {project.root / 'report.html'}")
+    table = micrograph_table(project, shots, folder)
+    pieces, excluded = [], []
+    for row, shot in enumerate(shots):
+        result = result_of(project, stage, shot)
+        xy = np.array(result["xy_px"]).reshape(-1, 2)
+        excluded += [
+            (shot.name, int(i), float(xy[int(i), 0]), float(xy[int(i), 1]), str(why))
+            for i, why in result["excluded"].items()
+        ]
+        if result["kept"]:
+            pieces.append(_piece(row, shot, result, choice, prefix))
+    if not pieces:
+        raise InputError(f"{stage}: no particle could be cut out; the first: {excluded[0][0]}: {excluded[0][4]}")
+    return particles_of(table, pieces, []), excluded
+
+
+def _piece(row: int, shot: Shot, result: dict[str, Any], choice: ExtractChoice, prefix: str) -> Piece:
+    pixel = float(result["pixel_size_A"])
+    settings = ExtractSettings(
+        choice.box,
+        pixel,
+        choice.new_pixel_size_A,
+        choice.new_box,
+        choice.diameter_A,
+        choice.invert,
+        choice.ramp,
+        choice.edge,  # type: ignore[arg-type]
+    )
+    nothing: npt.NDArray[np.float32] = np.zeros((0, 1, 1), np.float32)
+    kept = np.array(result["kept"], np.int64)
+    cut = Cut(nothing, kept, np.array(result["centres_px"], np.int64).reshape(-1, 2), {})
+    picks = Picks(np.array(result["xy_px"]).reshape(-1, 2), shot.name, {MERIT: np.array(result["merit"])})
+    return Piece(row, picks, cut, settings, name=f"{prefix}stacks/{shot.key}.mrcs")
+
+
+def _picture(folder: Path) -> None:
+    """A few particles and their mean."""
+    from verglas.report.process import particles_picture
+
+    particles = read_particles(folder / "particles.star")
+    shown = np.linspace(0, len(particles) - 1, min(24, len(particles))).astype(np.int64)
+    write_bytes(folder / "particles.png", particles_picture(particles.images(shown), particles.pixel_size_A))

@@ -1,0 +1,229 @@
+"""A project folder: its micrographs, the results of each, and one process at a time that works in it."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from verglas.errors import InputError
+from verglas.io import find_micrographs, read_json, write_json
+from verglas.io.micrographs import MICROGRAPH, PATH, PIXEL, SHARED
+from verglas.pipeline.request import STAGES, Request
+from verglas.pipeline.stage import StageRecord, digest
+
+FOLDERS = {name: f"{number:02d}_{name}" for number, name in enumerate(STAGES, 1)}
+_KNOWN = (PIXEL, *SHARED)
+
+
+class Told(Protocol):
+    """Who is told how it goes."""
+
+    def say(self, line: str) -> None:
+        """One line of text."""
+
+    def progress(self, stage: str, done: int, total: int) -> None:
+        """Items done of a stage."""
+
+
+class Silent:
+    """Nobody is told."""
+
+    def say(self, line: str) -> None:
+        """Nothing is shown."""
+
+    def progress(self, stage: str, done: int, total: int) -> None:
+        """Nothing is shown."""
+
+
+@dataclass(frozen=True)
+class Shot:
+    """One micrograph file.
+
+    Attributes
+    ----------
+    key : str
+        Name of its files in the project: the file's stem and a mark of its whole path.
+    name : str
+        What STAR files call it.
+    path : Path
+    fingerprint : str
+        Of size and time of change.
+    known : mapping of label -> value
+        What a STAR file says of it: pixel size, voltage, Cs, amplitude contrast.
+    """
+
+    key: str
+    name: str
+    path: Path
+    fingerprint: str
+    known: Mapping[str, float] = field(default_factory=dict)
+
+
+def shot_of(path: str | Path, name: str | None = None, known: Mapping[str, float] | None = None) -> Shot:
+    """The shot of a file, which may be missing (its stage will say so)."""
+    whole = os.path.abspath(path)
+    mark = hashlib.sha1(whole.encode(), usedforsecurity=False).hexdigest()[:6]
+    try:
+        state = os.stat(whole)
+        print_ = digest([state.st_size, state.st_mtime_ns])
+    except OSError:
+        print_ = "missing"
+    return Shot(f"{Path(whole).stem}-{mark}", name or str(path), Path(whole), print_, known or {})
+
+
+def find_shots(request: Request) -> list[Shot]:
+    """All micrographs that a request names, in order."""
+    table = find_micrographs(list(request.micrographs))
+    labels = [label for label in _KNOWN if label in table]
+    shots = []
+    for row in table.to_dict("records"):
+        known = {label: float(row[label]) for label in labels if np.isfinite(row[label])}
+        shots.append(shot_of(row[PATH], str(row[MICROGRAPH]), known))
+    return shots
+
+
+class Results:
+    """Results of single micrographs of one stage: a JSON file each, replaced as a whole; kept in memory once read.
+
+    Parameters
+    ----------
+    folder : Path
+        Of the stage; the files lie in ``records/`` in it.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder / "records"
+        self.found: dict[str, dict[str, Any]] | None = None
+
+    def _all(self) -> dict[str, dict[str, Any]]:
+        if self.found is None:
+            self.found = {}
+            for path in self.folder.glob("[!.]*.json") if self.folder.is_dir() else ():
+                record = _whole(path)
+                if record is not None:
+                    self.found[path.stem] = record
+        return self.found
+
+    def get(self, key: str, wanted: str | None = None) -> dict[str, Any] | None:
+        """The result of a micrograph, if it is there (and of the digest wanted)."""
+        record = self._all().get(key)
+        return record if record is None or wanted is None or record["digest"] == wanted else None
+
+    def read(self, key: str) -> dict[str, Any] | None:
+        """The result of one micrograph, without reading all others."""
+        if self.found is None:
+            self.found = {}
+            path = self.folder / f"{key}.json"
+            record = _whole(path) if path.is_file() else None
+            if record is not None:
+                self.found[key] = record
+        return self.found.get(key)
+
+    def remember(self, key: str, record: Mapping[str, Any]) -> None:
+        """Have a result in memory that another process or thread writes."""
+        if self.found is None:
+            self.found = {}
+        self.found[key] = json.loads(json.dumps(record))
+
+    def put(self, key: str, record: Mapping[str, Any]) -> None:
+        """Keep a result."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        write_json(self.folder / f"{key}.json", record)
+        self._all()[key] = json.loads(json.dumps(record))
+
+
+def _whole(path: Path) -> dict[str, Any] | None:
+    """A record; None for one that cannot be read, whose micrograph is then done again."""
+    try:
+        record = read_json(path)
+    except InputError:
+        return None
+    return record if "digest" in record else None
+
+
+class Project:
+    """A project folder in use.
+
+    Parameters
+    ----------
+    root : Path
+    request : Request
+    shots : list of Shot
+        The micrographs to work on.
+    told : Told
+    threads : int, optional
+        Micrographs at a time, and threads of later stages.
+    memory_GB : float, optional
+        Not to be passed by later stages.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        request: Request,
+        shots: list[Shot],
+        told: Told | None = None,
+        *,
+        threads: int | None = None,
+        memory_GB: float | None = None,
+    ) -> None:
+        self.root, self.request, self.shots = root, request, shots
+        self.told: Told = told or Silent()
+        self.threads, self.memory_GB = threads, memory_GB
+        self.records: dict[str, StageRecord] = {}
+        self._results: dict[str, Results] = {}
+
+    def folder(self, stage: str) -> Path:
+        """Folder of a stage."""
+        return self.root / FOLDERS[stage]
+
+    def results(self, stage: str) -> Results:
+        """Results of single micrographs of a stage."""
+        if stage not in self._results:
+            self._results[stage] = Results(self.folder(stage))
+        return self._results[stage]
+
+    def stage_done(self, record: StageRecord) -> None:
+        """Remember, and write the page again."""
+        self.records[record.name] = record
+        from verglas.pipeline.page import write_page
+
+        write_page(self)
+
+    def stopped(self, record: StageRecord) -> None:
+        """The page of a project that stops here."""
+        self.stage_done(record)
+
+
+@contextmanager
+def locked(root: Path) -> Iterator[None]:
+    """Alone in a project folder: the lock ends with the process, however it ends.
+
+    Raises
+    ------
+    InputError
+        Another process works in it.
+    """
+    root.mkdir(parents=True, exist_ok=True)
+    with open(root / ".lock", "a+", encoding="ascii") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            handle.seek(0)
+            owner = handle.read().strip() or "unknown"
+            raise InputError(
+                f"{root}: another process ({owner}) works in this project; wait for it or end it"
+            ) from error
+        handle.truncate(0)
+        handle.write(str(os.getpid()))
+        handle.flush()
+        yield

@@ -1,0 +1,302 @@
+"""What a stage is, what it leaves beside its results, and how stages are run one after the other.
+
+A stage is a name, a folder, settings, a ``run`` and a ``verdict``; :func:`run_stages` does the rest. It runs a stage if
+it has not finished, or if its settings or its inputs (fingerprints of files that earlier stages wrote) have changed; so
+what is redone follows from what changed, and another stage is added by writing its class and naming it in a list.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from verglas._version import __version__
+from verglas.errors import InputError
+from verglas.io import read_json, write_json
+from verglas.run.refine_folder import now_text
+
+if TYPE_CHECKING:
+    from verglas.pipeline.project import Project
+
+STATES = ("go on", "warn", "stop")
+_CHUNK = 1 << 22
+
+
+@dataclass(frozen=True)
+class StageVerdict:
+    """Whether to go on after a stage, and why.
+
+    Attributes
+    ----------
+    state : {"go on", "warn", "stop"}
+    reasons : tuple of str
+        Sentences for a person.
+    numbers : mapping
+        What the reasons rest on.
+    pictures : tuple of str
+        PNG files, from the project folder.
+    look_at : str
+        Where to look when something is wrong.
+    """
+
+    state: str
+    reasons: tuple[str, ...] = ()
+    numbers: Mapping[str, Any] = field(default_factory=dict)
+    pictures: tuple[str, ...] = ()
+    look_at: str = ""
+
+
+@dataclass(frozen=True)
+class StageRecord:
+    """What is known of a stage that has run.
+
+    Attributes
+    ----------
+    name, folder : str
+    settings : mapping
+        Resolved.
+    inputs, outputs : mapping of name -> fingerprint
+    seconds : float
+        Wall time of the runs that made it.
+    verdict : StageVerdict
+    done_before : bool
+        It was found finished.
+    """
+
+    name: str
+    folder: str
+    settings: Mapping[str, Any]
+    inputs: Mapping[str, str]
+    outputs: Mapping[str, str]
+    seconds: float
+    verdict: StageVerdict
+    done_before: bool = False
+
+
+class Stage(Protocol):
+    """One step of the pipeline."""
+
+    @property
+    def name(self) -> str:
+        """Of the stage."""
+
+    @property
+    def folder(self) -> str:
+        """In the project."""
+
+    @property
+    def keeps_parts(self) -> bool:
+        """Whether results of single micrographs in its folder say themselves what they were made with."""
+
+    def settings(self, project: Project) -> dict[str, Any]:
+        """Resolved settings, as JSON would hold them."""
+
+    def inputs(self, project: Project) -> dict[str, str]:
+        """Fingerprints of everything that it reads."""
+
+    def run(self, project: Project) -> dict[str, str]:
+        """Do it; write into the stage's folder; return fingerprints of what later stages read.
+
+        A name with a suffix is a file, from the project folder: the stage is done again if it is gone.
+        """
+
+    def verdict(self, project: Project) -> StageVerdict:
+        """Judge what it left."""
+
+
+class StageStopped(InputError):
+    """A stage's verdict is to stop."""
+
+
+def digest(value: Any) -> str:
+    """A fingerprint of anything JSON can hold.
+
+    Examples
+    --------
+    >>> from verglas.pipeline.stage import digest
+    >>> digest({"a": 1, "b": [2]}) == digest({"b": [2], "a": 1}), len(digest(0))
+    (True, 16)
+    """
+    return hashlib.sha1(json.dumps(value, sort_keys=True, default=str).encode(), usedforsecurity=False).hexdigest()[:16]
+
+
+def file_digest(path: Path) -> str:
+    """A fingerprint of a file's content; "missing" where there is none."""
+    if not path.is_file():
+        return "missing"
+    found = hashlib.sha1(usedforsecurity=False)
+    with open(path, "rb") as handle:
+        while chunk := handle.read(_CHUNK):
+            found.update(chunk)
+    return found.hexdigest()[:16]
+
+
+def read_record(root: Path, stage: Stage) -> tuple[dict[str, Any], StageVerdict | None]:
+    """stage.json and verdict.json of a stage; empty and None where it never ran."""
+    folder = root / stage.folder
+    record = read_json(folder / "stage.json") if (folder / "stage.json").is_file() else {}
+    verdict = None
+    if (folder / "verdict.json").is_file():
+        found = read_json(folder / "verdict.json")
+        verdict = StageVerdict(
+            str(found["state"]), tuple(found["reasons"]), found["numbers"], tuple(found["pictures"]), found["look_at"]
+        )
+    return record, verdict
+
+
+def outputs_of(project: Project, *names: str) -> dict[str, str]:
+    """Fingerprints of what earlier stages wrote, as one stage's inputs."""
+    found: dict[str, str] = {}
+    for name in names:
+        path = project.folder(name) / "stage.json"
+        record = read_json(path) if path.is_file() else {}
+        if record.get("state") != "finished":
+            raise InputError(f"{path.parent}: the stage {name} has not finished; run it first")
+        found |= {f"{name}/{key}": value for key, value in record["outputs"].items()}
+    return found
+
+
+def run_stages(
+    project: Project,
+    stages: Sequence[Stage],
+    *,
+    redo: Sequence[str] = (),
+    force: bool = False,
+    accept: Callable[[], None] | None = None,
+) -> list[StageRecord]:
+    """Run stages in order; skip those that stand; stop where a verdict says so.
+
+    Parameters
+    ----------
+    project : Project
+    stages : sequence of Stage
+    redo : sequence of str
+        Names of stages to do again. Later ones follow if what they read has changed.
+    force : bool
+        Go on whatever verdicts say.
+    accept : callable, optional
+        Called once the settings have been found to be allowed, before anything is written.
+
+    Raises
+    ------
+    InputError
+        A finished stage would be done with other settings without having been asked for; an unknown name in ``redo``.
+    StageStopped
+        A verdict is to stop, and ``force`` is False.
+    """
+    unknown = sorted(set(redo) - {stage.name for stage in stages})
+    if unknown:
+        raise InputError(f"--redo {unknown[0]}: no such stage here; there are {', '.join(s.name for s in stages)}")
+    for stage in stages:  # a wrong setting of the last stage is said before the first begins
+        stage.settings(project)
+    _refuse_silent_changes(project, stages, redo)
+    if accept is not None:
+        accept()
+    records: list[StageRecord] = []
+    for stage in stages:
+        records.append(_run_one(project, stage, again=stage.name in redo))
+        _say_verdict(project, records[-1], force)
+        project.stage_done(records[-1])
+    return records
+
+
+def _refuse_silent_changes(project: Project, stages: Sequence[Stage], redo: Sequence[str]) -> None:
+    for stage in stages:
+        if stage.name in redo:
+            return  # what follows is the user's wish
+        had, _ = read_record(project.root, stage)
+        if had.get("state") != "finished":
+            return
+        now = stage.settings(project)
+        changed = [
+            f"{name}: was {had['settings'].get(name)}, now {value}"
+            for name, value in now.items()
+            if had["settings"].get(name) != value
+        ]
+        if changed:
+            raise InputError(
+                f"{project.root / stage.folder}: {stage.name} was finished with other settings ({'; '.join(changed)}); "
+                f"to do it and what depends on it again, say --redo {stage.name}"
+            )
+
+
+def _run_one(project: Project, stage: Stage, *, again: bool) -> StageRecord:
+    settings, inputs = stage.settings(project), stage.inputs(project)
+    had, verdict = read_record(project.root, stage)
+    same = had.get("settings") == settings and had.get("inputs") == inputs
+    there = all(
+        (project.root / name).exists()
+        for name in had.get("outputs", {})
+        if had["outputs"][name] != "missing" and Path(name).suffix
+    )
+    if had.get("state") == "finished" and same and there and not again and verdict is not None:
+        return StageRecord(stage.name, stage.folder, settings, inputs, had["outputs"], had["seconds"], verdict, True)
+    folder = project.root / stage.folder
+    if had and not (stage.keeps_parts or (same and had.get("state") == "running" and not again)):
+        _set_apart(folder)
+        had = {}
+    folder.mkdir(parents=True, exist_ok=True)
+    before = float(had.get("seconds", 0.0)) if had.get("state") == "running" else 0.0
+    record = {
+        "stage": stage.name,
+        "verglas": __version__,
+        "state": "running",
+        "settings": settings,
+        "inputs": inputs,
+        "seed": project.request.seed,
+        "started": now_text(),
+        "seconds": before,
+        "outputs": {},
+    }
+    write_json(folder / "stage.json", record)
+    begun, processor = time.perf_counter(), time.process_time()
+    outputs = stage.run(project)
+    judged = stage.verdict(project)
+    seconds = round(before + time.perf_counter() - begun, 2)
+    write_json(folder / "verdict.json", asdict(judged))
+    write_json(
+        folder / "stage.json",
+        record
+        | {
+            "state": "finished",
+            "finished": now_text(),
+            "seconds": seconds,
+            "outputs": outputs,
+            "processor_seconds": round(time.process_time() - processor, 2),
+        },
+    )
+    return StageRecord(stage.name, stage.folder, settings, inputs, outputs, seconds, judged)
+
+
+def _set_apart(folder: Path) -> None:
+    """What a stage had made is kept beside it until it is redone once more."""
+    old = folder.with_name(folder.name + ".before")
+    if old.exists():
+        shutil.rmtree(old)
+    folder.rename(old)
+
+
+def _say_verdict(project: Project, record: StageRecord, force: bool) -> None:
+    verdict = record.verdict
+    words = "done before" if record.done_before else f"{record.seconds:.1f} s"
+    reasons = "".join(f"; {reason}" for reason in verdict.reasons)
+    project.told.say(f"{record.name}: {words}: {verdict.state}{reasons}")
+    if verdict.state == "stop" and not force:
+        project.stopped(record)
+        raise StageStopped(stop_sentence(project.root, record))
+
+
+def stop_sentence(root: Path, record: StageRecord) -> str:
+    """Why it stops, what to look at, and how to go on anyway."""
+    verdict = record.verdict
+    why = "; ".join(verdict.reasons) or "its verdict is to stop"
+    return (
+        f"{record.name} stopped: {why}. Look at {root / (verdict.look_at or 'report.html')}; change settings with "
+        f"--redo {record.name}, or go on anyway with --force"
+    )

@@ -1,0 +1,289 @@
+"""What the micrographs of a project amount to: who is set aside and why, STAR files, verdicts."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from verglas.assessment.micrographs import MicrographQuality, judge_ctfs, judge_micrographs, judge_set
+from verglas.errors import InputError
+from verglas.io import atomic_path, read_micrographs, write_micrographs, write_picks
+from verglas.io.coordinates import MICROGRAPH, match_names
+from verglas.io.micrographs import PATH, PIXEL
+from verglas.pipeline.micrographs import ctf_row, good, picks_of, result_of
+from verglas.pipeline.project import Project, Shot
+from verglas.pipeline.stage import StageVerdict, file_digest
+
+_PIXEL_DIFFERS = 0.02  # of the pixel size in a header and the one used
+_MANY = 0.5  # share of micrographs set aside at which a stage stops
+_POOR_A = 12.0  # median resolution of Thon rings that is worth a warning
+
+
+@dataclass(frozen=True)
+class Standing:
+    """Where a micrograph stands.
+
+    Attributes
+    ----------
+    shot : Shot
+    stage : str
+        That set it aside; empty where none has.
+    reason : str
+        Why.
+    flags : tuple of str
+        Reasons to look at it although it is used.
+    """
+
+    shot: Shot
+    stage: str = ""
+    reason: str = ""
+    flags: tuple[str, ...] = ()
+
+    @property
+    def used(self) -> bool:
+        """Whether it goes on."""
+        return not self.reason
+
+
+def standings(project: Project) -> list[Standing]:
+    """Every micrograph: set aside by which stage and why, or flags."""
+    odd = _odd_headers(project)
+    kept = _kept(project)
+    judged = judge_micrographs([q for q in (quality(project, s) for s in project.shots) if q is not None])
+    fitted = [shot for shot in project.shots if good(project, "ctf", shot)]
+    rings = dict(
+        zip(
+            (shot.key for shot in fitted), judge_ctfs([result_of(project, "ctf", shot) for shot in fitted]), strict=True
+        )
+    )
+    usual = _usual_shape(project)
+    found = []
+    for shot in project.shots:
+        stage, reason = _first_reason(project, shot)
+        if not reason and shot.key in odd:
+            stage, reason = "ctf", odd[shot.key]
+        if not reason and kept is not None and shot.key not in kept:
+            stage, reason = "pick", f"not in the list of those to keep ({project.request.keep})"
+        flags = [*rings.get(shot.key, ()), *(f for f in judged.get(shot.key, ()) if not f.startswith("CTF fits"))]
+        if good(project, "ctf", shot) and usual is not None and result_of(project, "ctf", shot)["shape"] != usual:
+            y, x = result_of(project, "ctf", shot)["shape"]
+            flags.append(f"{x} x {y} pixels, most have {usual[1]} x {usual[0]}")
+        found.append(Standing(shot, stage, reason, tuple(flags)))
+    return found
+
+
+def _first_reason(project: Project, shot: Shot) -> tuple[str, str]:
+    for stage in ("ctf", "pick"):
+        record = project.results(stage).get(shot.key)
+        if record is None:
+            return "", ""
+        if record["reason"]:
+            return stage, str(record["reason"])
+        if stage == "pick" and not record["result"]["clear"] and not project.request.stage("extract").get("unclear"):
+            return stage, "particles and background do not separate"
+    return "", ""
+
+
+def _odd_headers(project: Project) -> dict[str, str]:
+    """Micrographs whose header says another pixel size, unlike those of the rest."""
+    differs, known = {}, 0
+    for shot in project.shots:
+        if not good(project, "ctf", shot):
+            continue
+        result = result_of(project, "ctf", shot)
+        header, used = result["header_pixel_size_A"], float(result["pixel_size_A"])
+        if header is None:
+            continue
+        known += 1
+        if abs(float(header) / used - 1) > _PIXEL_DIFFERS:
+            differs[shot.key] = f"pixel size {float(header):g} A in its header, {used:g} A used"
+    return differs if len(differs) < known / 2 else {}
+
+
+def _all_headers_differ(project: Project) -> str:
+    """A sentence where the headers agree with each other and not with the pixel size given."""
+    asked = project.request.pixel_size_A
+    headers = [result_of(project, "ctf", s)["header_pixel_size_A"] for s in project.shots if good(project, "ctf", s)]
+    known = np.array([h for h in headers if h is not None], np.float64)
+    if asked is None or not len(known) or (np.abs(known / asked - 1) > _PIXEL_DIFFERS).mean() < 0.5:
+        return ""
+    return f"the headers say {np.median(known):g} A per pixel, {asked:g} A was asked for and used"
+
+
+def _kept(project: Project) -> set[str] | None:
+    """Keys of the micrographs in the user's list."""
+    if project.request.keep is None:
+        return None
+    wanted = read_micrographs(Path(project.request.keep))
+    at = match_names(wanted[MICROGRAPH].tolist(), [str(shot.path) for shot in project.shots])
+    if not (at >= 0).any():
+        raise InputError(f"{project.request.keep}: names none of the {len(project.shots)} micrographs of this project")
+    return {project.shots[i].key for i in at if i >= 0}
+
+
+def _usual_shape(project: Project) -> list[int] | None:
+    shapes = Counter(tuple(result_of(project, "ctf", s)["shape"]) for s in project.shots if good(project, "ctf", s))
+    return list(shapes.most_common(1)[0][0]) if shapes else None
+
+
+def quality(project: Project, shot: Shot) -> MicrographQuality | None:
+    """What picking and CTF say of a micrograph; None before it was picked."""
+    if not (good(project, "ctf", shot) and project.results("pick").get(shot.key)):
+        return None
+    picked, ctf = project.results("pick").get(shot.key), result_of(project, "ctf", shot)
+    result = (picked or {}).get("result") or {}
+    return MicrographQuality(
+        shot.key,
+        int(result.get("picks", 0)),
+        float(result.get("bad_fraction", 0.0)),
+        float(result.get("separation", 0.0)),
+        bool(result.get("clear", False)),
+        (float(ctf["defocus_u_A"]) + float(ctf["defocus_v_A"])) / 2,
+        np.inf if ctf["resolution_A"] is None else float(ctf["resolution_A"]),
+    )
+
+
+def usable(project: Project) -> list[Shot]:
+    """The micrographs that particles are taken from."""
+    return [one.shot for one in standings(project) if one.used and good(project, "pick", one.shot)]
+
+
+# ---- CTF
+
+
+def micrograph_table(project: Project, shots: Sequence[Shot], folder: Path) -> pd.DataFrame:
+    """List of micrographs with their CTFs; names lead to the files from ``folder``."""
+    import os
+
+    rows: list[dict[str, Any]] = []
+    for shot in shots:
+        result = result_of(project, "ctf", shot)
+        rows.append(
+            {
+                MICROGRAPH: Path(os.path.relpath(shot.path, folder.resolve())).as_posix(),
+                PATH: str(shot.path),
+                PIXEL: float(result["pixel_size_A"]),
+                **ctf_row(result),
+                "rlnCtfAstigmatism": result["astigmatism_A"],
+                "rlnCtfFigureOfMerit": result["merit"],
+                "rlnCtfMaxResolution": result["resolution_A"] or 999.0,
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def _write_table(path: Path, rows: Sequence[dict[str, Any]]) -> None:
+    with atomic_path(path) as temporary:
+        pd.DataFrame(rows).to_csv(temporary, index=False, lineterminator="\n")
+
+
+def write_ctf(project: Project) -> dict[str, str]:
+    """micrographs_ctf.star and ctf.csv."""
+    folder = project.folder("ctf")
+    shots = [shot for shot in project.shots if good(project, "ctf", shot)]
+    rows = []
+    for shot in project.shots:
+        record = project.results("ctf").get(shot.key)
+        if record is not None:
+            shown = {k: v for k, v in record["result"].items() if not isinstance(v, list) and k != "micrograph"}
+            rows.append({"micrograph": shot.name, **shown, "reason": record["reason"]})
+    _write_table(folder / "ctf.csv", rows)
+    path = folder / "micrographs_ctf.star"
+    if shots:
+        write_micrographs(path, micrograph_table(project, shots, folder))
+    else:
+        path.unlink(missing_ok=True)
+    return {f"01_ctf/{path.name}": file_digest(path)}
+
+
+def _set_aside_sentences(found: Sequence[tuple[str, str]], total: int) -> list[str]:
+    """How many, and the first by name."""
+    if not found:
+        return []
+    name, reason = found[0]
+    said = reason if Path(name).name in reason else f"{Path(name).name}: {reason}"
+    return [f"{len(found)} of {total} micrographs set aside ({said}{'; ...' if len(found) > 1 else ''})"]
+
+
+def ctf_verdict(project: Project) -> StageVerdict:
+    """Whether there are enough micrographs with Thon rings."""
+    bad = [
+        (s.name, project.results("ctf").get(s.key)["reason"])  # type: ignore[index]
+        for s in project.shots
+        if not good(project, "ctf", s)
+    ]
+    bad += [(s.name, _odd_headers(project)[s.key]) for s in project.shots if s.key in _odd_headers(project)]
+    fits = [result_of(project, "ctf", s) for s in project.shots if good(project, "ctf", s)]
+    total = len(project.shots)
+    finest = [f["resolution_A"] for f in fits if f["resolution_A"] is not None]
+    numbers = {
+        "micrographs": total,
+        "set_aside": len(bad),
+        "seconds_per_micrograph": _median_seconds(project, "ctf"),
+        "median_defocus_A": _median([(f["defocus_u_A"] + f["defocus_v_A"]) / 2 for f in fits]),
+        "median_resolution_A": _median(finest),
+        "median_merit": _median([f["merit"] for f in fits]),
+    }
+    reasons = _set_aside_sentences(bad, total)
+    state = "warn" if bad else "go on"
+    median = numbers["median_resolution_A"]
+    if fits and (median is None or median > _POOR_A):
+        state, reasons = "warn", [*reasons, f"Thon rings reach {median or float('inf'):.1f} A in the median only"]
+    if sentence := _all_headers_differ(project):
+        state, reasons = "warn", [*reasons, sentence]
+    if len(bad) > _MANY * total or len(fits) == 0:
+        state = "stop"
+    return StageVerdict(state, tuple(reasons), numbers, ("01_ctf/png",), "report.html and 01_ctf/ctf.csv")
+
+
+# ---- picks
+
+
+def write_picks_of_set(project: Project) -> dict[str, str]:
+    """picks.star and picks.csv."""
+    folder = project.folder("pick")
+    rows = []
+    for one in standings(project):
+        record = project.results("pick").get(one.shot.key)
+        if record is None:
+            continue
+        shown = {k: v for k, v in record["result"].items() if not isinstance(v, list) and k != "reason"}
+        rows.append({"micrograph": one.shot.name, **shown, "set_aside": one.reason, "flags": "; ".join(one.flags)})
+    _write_table(folder / "picks.csv", rows)
+    shots = usable(project)
+    path = folder / "picks.star"
+    write_picks(path, {shot.name: picks_of(project, shot) for shot in shots})
+    return {f"02_pick/{path.name}": file_digest(path)}
+
+
+def pick_verdict(project: Project) -> StageVerdict:
+    """Whether particles and background separate, in most micrographs."""
+    every = [one for one in standings(project) if good(project, "ctf", one.shot)]
+    bad = [(one.shot.name, one.reason) for one in every if one.stage == "pick"]
+    counts = [result_of(project, "pick", one.shot)["picks"] for one in every if one.used]
+    judged = judge_set({one.shot.key: one.flags for one in every if one.used}, len(bad))
+    numbers = {
+        "micrographs": len(counts),
+        "set_aside": len(bad),
+        "picks": int(sum(counts)),
+        "median_picks": _median(counts),
+        "seconds_per_micrograph": _median_seconds(project, "pick"),
+    }
+    reasons = [*_set_aside_sentences(bad, len(every)), *(r for r in judged.reasons if "could not be used" not in r)]
+    state = "stop" if not counts else judged.state
+    return StageVerdict(state, tuple(reasons), numbers, ("02_pick/png",), "report.html and 02_pick/png")
+
+
+def _median(values: Sequence[float]) -> float | None:
+    return round(float(np.median(values)), 3) if len(values) else None
+
+
+def _median_seconds(project: Project, stage: str) -> float | None:
+    known = (project.results(stage).get(shot.key) for shot in project.shots)
+    return _median([record["seconds"] for record in known if record is not None])

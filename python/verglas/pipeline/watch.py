@@ -1,0 +1,277 @@
+"""``verglas process --watch``: micrographs are worked on as they finish writing; the rest follows in quiet."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from verglas.errors import InputError
+from verglas.io import micrograph_header
+from verglas.io.micrographs import find_micrographs
+from verglas.pipeline.job import Outcome, finished, stages_of
+from verglas.pipeline.micrographs import CtfStage, MicrographStage, PickStage, Work
+from verglas.pipeline.page import write_page
+from verglas.pipeline.particles import ExtractStage
+from verglas.pipeline.project import Project, Shot, Told, locked, shot_of
+from verglas.pipeline.request import load_request, save_request
+from verglas.pipeline.stage import StageStopped, run_stages
+from verglas.pipeline.tables import usable
+from verglas.pipeline.watch_table import WatchRow, WatchTable
+from verglas.run.parallel import in_order
+
+_TABLE = "watch.sqlite"
+_ATTEMPTS = 3  # of a file whose work fails for reasons that may pass, or kills the process
+_PATIENCE = 10  # settle times after which a file with an incomplete header is taken for broken
+_PAGE_S = 15.0  # the page is at most this often written anew ...
+_PAGE_SHARE = 0.1  # ... and takes at most this share of the time
+
+
+@dataclass(frozen=True)
+class WatchOptions:
+    """How a folder is watched.
+
+    Attributes
+    ----------
+    settle_s : float
+        A file is whole if size and time of change have stood still for so long and its header promises no more.
+    until_idle_s : float, optional
+        End when nothing has been new for so long; else watch until interrupted.
+    once : bool
+        End when everything that is there has been done.
+    """
+
+    settle_s: float = 10.0
+    until_idle_s: float | None = None
+    once: bool = False
+
+    def __post_init__(self) -> None:
+        """Check once."""
+        if not self.settle_s > 0 or (self.until_idle_s is not None and not self.until_idle_s > 0):
+            raise InputError(f"watch: expected positive times, got {self.settle_s} and {self.until_idle_s} s")
+
+
+def watch_folder(
+    folder: str | Path,
+    out: str | Path,
+    options: WatchOptions | None = None,
+    *,
+    force: bool = False,
+    threads: int | None = None,
+    memory_GB: float | None = None,
+    told: Told | None = None,
+    **given: Any,
+) -> Outcome:
+    """Work on the micrographs of a folder as they arrive; then run all stages on what there is.
+
+    Every file is done once; a file that changes later is done again. The table of states (``watch.sqlite`` in the
+    project) and the results of single micrographs survive a kill at any moment: the next call goes on.
+
+    Parameters
+    ----------
+    folder : path
+        TIFF and MRC files in it are watched.
+    out : path
+        Project folder.
+    options : WatchOptions, optional
+    force, threads, memory_GB, told, given
+        As of :func:`verglas.process`.
+
+    Returns
+    -------
+    Outcome
+        Of all stages, when the watch ends (``until_idle_s``, ``once``, or an interrupt).
+
+    Raises
+    ------
+    InputError
+        The folder does not exist, or what :func:`verglas.process` raises.
+    """
+    begun = time.perf_counter()
+    watched, root = Path(folder), Path(out)
+    if not watched.is_dir():
+        raise InputError(f"--watch {watched}: no such folder")
+    request = load_request(root, {**given, "micrographs": (str(watched),)})
+    with locked(root), closing(WatchTable(root / _TABLE)) as table:
+        save_request(root, request)
+        project = Project(root, request, [], told, threads=threads, memory_GB=memory_GB)
+        left = table.take_up(_ATTEMPTS)
+        if left:
+            project.told.say(f"{len(left)} files were being worked on when the last process ended; taken up again")
+        watcher = Watcher(project, watched, options or WatchOptions(), table)
+        try:
+            watcher.watch()
+        except KeyboardInterrupt:
+            project.told.say("interrupted: what is done is kept")
+        watcher.say_throughput()
+        project.shots = watcher.finished_shots()
+        stopped = "" if project.shots else f"no micrograph has arrived in {watched}"
+        try:
+            if project.shots:
+                run_stages(project, stages_of(request), force=force)
+        except StageStopped as error:
+            stopped = str(error)
+        return finished(project, time.perf_counter() - begun, stopped)
+
+
+class Watcher:
+    """Looks, works, tells.
+
+    Parameters
+    ----------
+    project : Project
+    folder : Path
+    options : WatchOptions
+    table : WatchTable
+    """
+
+    def __init__(self, project: Project, folder: Path, options: WatchOptions, table: WatchTable) -> None:
+        self.project, self.folder, self.options, self.table = project, folder, options, table
+        self.stages: Sequence[MicrographStage] = (CtfStage(), PickStage(), ExtractStage())
+        self.began, self.done = time.monotonic(), 0
+        self.page_at, self.page_took = -1e9, 0.0
+
+    def watch(self) -> None:
+        """Until there is nothing more to wait for."""
+        news_at = time.monotonic()
+        pause = max(0.05, min(2.0, self.options.settle_s / 4))
+        while True:
+            news = self.look() > 0
+            worked = self.work()
+            if news or worked:
+                news_at = time.monotonic()
+            counts = self.table.counts()
+            self.page(counts, force=worked > 0 and not counts["ready"])
+            waiting = counts["seen"] + counts["growing"] + counts["ready"]
+            if self.options.once and not waiting:
+                return
+            idle = self.options.until_idle_s
+            if idle is not None and not waiting and time.monotonic() - news_at >= idle:
+                return
+            if not worked:
+                time.sleep(pause)
+
+    # ---- looking
+
+    def look(self) -> int:
+        """One look at the folder: new files, changed files, files that have become whole."""
+        news = self.table.look(self._files())
+        now = time.time()
+        for row in self.table.rows("seen", "growing"):
+            state, reason = self._judge(row, now)
+            if (state, reason) != (row.state, row.reason):
+                self.table.mark([row.path], state, reason)
+        return news
+
+    def _files(self) -> Iterator[tuple[str, int, int]]:
+        try:
+            names = find_micrographs(str(self.folder))["path"].tolist()
+        except InputError:  # nothing there yet
+            return
+        for name in names:
+            try:
+                found = os.stat(name)
+            except FileNotFoundError:  # renamed or removed since
+                continue
+            yield os.path.abspath(name), found.st_size, found.st_mtime_ns
+
+    def _judge(self, row: WatchRow, now: float) -> tuple[str, str]:
+        """Whether a file is whole: unchanged for a while, and as long as its header says."""
+        still = now - max(row.changed, row.mtime_ns / 1e9 if row.mtime_ns / 1e9 < now else 0.0)
+        if still < self.options.settle_s or not row.bytes:
+            return ("growing" if row.state == "growing" or not row.bytes else "seen"), row.reason
+        try:
+            micrograph_header(row.path)
+        except (InputError, OSError) as error:
+            if still < _PATIENCE * self.options.settle_s and not self.options.once:
+                return "growing", str(error)
+        return "ready", ""
+
+    # ---- working
+
+    def shots(self, *states: str) -> list[Shot]:
+        """Files in some states, sorted by name as a pattern would be."""
+        return [shot_of(path) for path in sorted(row.path for row in self.table.rows(*states))]
+
+    def finished_shots(self) -> list[Shot]:
+        """Files that are done or have failed; one that never came to a result gets one that says why."""
+        self.project.shots = self.shots("done", "failed")
+        reasons = {os.path.abspath(row.path): row.reason for row in self.table.rows("failed")}
+        ctf = self.stages[0]
+        for shot in self.project.shots:
+            reason = reasons.get(str(shot.path))
+            if reason and self.project.results(ctf.name).get(shot.key) is None:
+                ctf.keep(self.project, Work(shot, ctf.one_digest(self.project, shot), {}, reason))
+        return self.project.shots
+
+    def work(self) -> int:
+        """Everything that is ready, a few at a time; a look at the folder follows each batch."""
+        ready = self.table.rows("ready")[: 4 * (self.project.threads or os.cpu_count() or 1)]
+        for chain in in_order(self._one, self._begin(ready), self.project.threads):
+            self._keep(*chain)
+        return len(ready)
+
+    def _begin(self, rows: Sequence[WatchRow]) -> Iterator[Shot]:
+        """Marks a file as running when a thread is free for it."""
+        for row in rows:
+            self.table.mark([row.path], "running")
+            yield shot_of(row.path)
+
+    def _one(self, shot: Shot) -> tuple[Shot, list[tuple[MicrographStage, Work]]]:
+        """All stages of a micrograph, one after the other, in a project of its own: nothing is shared with others."""
+        alone = Project(self.project.root, self.project.request, [shot], threads=self.project.threads)
+        made: list[tuple[MicrographStage, Work]] = []
+        for stage in self.stages:
+            known = alone.results(stage.name).read(shot.key)
+            if stage.name == "extract" and not usable(alone):
+                break
+            if known is not None and known["digest"] == stage.one_digest(alone, shot):
+                continue
+            work = stage.work(alone, shot)
+            made.append((stage, work))
+            alone.results(stage.name).remember(shot.key, stage.record(work))
+            if work.reason:
+                break
+        return shot, made
+
+    def _keep(self, shot: Shot, made: Sequence[tuple[MicrographStage, Work]]) -> None:
+        path = str(shot.path)
+        bad = next((work for _, work in made if work.reason), None)
+        row = next(r for r in self.table.rows("running") if r.path == path)
+        if bad is not None and bad.transient and row.attempts < _ATTEMPTS:
+            self.table.mark([path], "ready", bad.reason)
+            self.project.told.say(f"{shot.path.name}: {bad.reason}; tried again")
+            return
+        for stage, work in made:
+            stage.keep(self.project, work)
+        self.table.mark([path], "done" if bad is None else "failed", "" if bad is None else bad.reason)
+        self.done += 1
+        if bad is not None:
+            self.project.told.say(f"{shot.path.name}: set aside: {bad.reason}")
+        counts = self.table.counts()
+        self.project.told.progress("watch", counts["done"] + counts["failed"], sum(counts.values()))
+
+    # ---- telling
+
+    def page(self, counts: dict[str, int], *, force: bool) -> None:
+        """Write the page anew, not too often: it shows every micrograph there is."""
+        now = time.monotonic()
+        wait = max(_PAGE_S, self.page_took / _PAGE_SHARE)
+        if now - self.page_at < wait and not force:
+            return
+        states = {shot_of(row.path).key: row.state for row in self.table.rows()}
+        self.project.shots = [shot_of(path) for path in sorted(row.path for row in self.table.rows())]
+        write_page(self.project, running=True, waiting=states)
+        self.page_at, self.page_took = time.monotonic(), time.monotonic() - now
+
+    def say_throughput(self) -> None:
+        """Files done by this process, and how fast."""
+        spent = time.monotonic() - self.began
+        if self.done:
+            self.project.told.say(
+                f"{self.done} micrographs in {spent:.0f} s, {3600 * self.done / spent:.0f} per hour, waiting included"
+            )
