@@ -71,14 +71,21 @@ def test_an_error_of_a_frame_reaches_the_caller():
         list(reader)
 
 
-@pytest.mark.parametrize(("known", "words"), [
-    ({"pixel_size_A": -1.0}, "pixel_size_A"), ({"dose_per_frame_e_A2": 0.0}, "dose_per_frame_e_A2, got 0"),
-    ({"voltage_kV": float("nan")}, "voltage_kV"), ({"pre_exposure_e_A2": -2.0}, "pre_exposure_e_A2"),
-    ({"gain": np.ones((3, 3))}, "the gain has 3 x 3 pixels, the frames have 5 x 4"),
-    ({"gain": np.zeros((4, 5))}, "zero everywhere"), ({"gain": np.full((4, 5), np.nan)}, "20 values of the gain"),
-    ({"defects": [[4, 0]]}, "row 4, column 0 lies outside"), ({"defects": np.ones((2, 2), bool)}, "mask of defects"),
-    ({"defects": [[0.5, 1]]}, "whole rows"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("known", "words"),
+    [
+        ({"pixel_size_A": -1.0}, "pixel_size_A"),
+        ({"dose_per_frame_e_A2": 0.0}, "dose_per_frame_e_A2, got 0"),
+        ({"voltage_kV": float("nan")}, "voltage_kV"),
+        ({"pre_exposure_e_A2": -2.0}, "pre_exposure_e_A2"),
+        ({"gain": np.ones((3, 3))}, "the gain has 3 x 3 pixels, the frames have 5 x 4"),
+        ({"gain": np.zeros((4, 5))}, "zero everywhere"),
+        ({"gain": np.full((4, 5), np.nan)}, "20 values of the gain"),
+        ({"defects": [[4, 0]]}, "row 4, column 0 lies outside"),
+        ({"defects": np.ones((2, 2), bool)}, "mask of defects"),
+        ({"defects": [[0.5, 1]]}, "whole rows"),
+    ],
+)
 def test_what_is_refused(known, words):
     with pytest.raises(InputError, match=words):
         Movie(Counted(), name="a.tif", **known)

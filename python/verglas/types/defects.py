@@ -58,8 +58,9 @@ def as_defects(defects: npt.ArrayLike | Any, shape: tuple[int, int], where: str 
     outside = np.flatnonzero(((rows < 0) | (rows >= shape)).any(axis=1))
     if outside.size:
         y, x = rows[outside[0]]
-        raise InputError(f"{where}: defect at row {y}, column {x} lies outside frames of {shape[0]} rows and "
-                         f"{shape[1]} columns")  # fmt: skip
+        raise InputError(
+            f"{where}: defect at row {y}, column {x} lies outside frames of {shape[0]} rows and {shape[1]} columns"
+        )
     return np.stack(np.unravel_index(np.unique(np.ravel_multi_index((rows[:, 0], rows[:, 1]), shape)), shape), axis=1)
 
 
@@ -144,8 +145,10 @@ def _good_neighbours(defects: IntArray, shape: tuple[int, int]) -> tuple[IntArra
         radius *= 2
     if open_.size:
         y, x = defects[open_[0]]
-        raise InputError(f"{open_.size} defects have no good pixel within {_WIDEST_PX}, the first at row {y}, column "
-                         f"{x}; expected single pixels, lines and small blocks")  # fmt: skip
+        raise InputError(
+            f"{open_.size} defects have no good pixel within {_WIDEST_PX}, the first at row {y}, column "
+            f"{x}; expected single pixels, lines and small blocks"
+        )
     return found, count
 
 

@@ -203,8 +203,10 @@ class Movie:
         # defects are replaced first: a detector's dead pixel may well be NaN
         if raw.dtype.kind == "f" and not np.isfinite(frame).all():
             y, x = np.argwhere(~np.isfinite(frame))[0]
-            raise InputError(f"movie {self.name}: frame {index} (from 0) has {frame[y, x]} at row {y}, column {x}; "
-                             "expected finite values; name such pixels as defects, or leave the movie out")  # fmt: skip
+            raise InputError(
+                f"movie {self.name}: frame {index} (from 0) has {frame[y, x]} at row {y}, column {x}; "
+                "expected finite values; name such pixels as defects, or leave the movie out"
+            )
         return frame
 
     def frames(self, indices: Iterable[int] | None = None, *, ahead: int = 2, threads: int = 1) -> Iterator[Frame]:
