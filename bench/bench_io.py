@@ -1,8 +1,9 @@
 """Files: opening and writing a STAR file of a million particles, and reading images. Writes bench/results/io.json.
 
-Each opening runs in a process of its own, for its peak memory; the peer is the starfile library alone, on the same
-file. Images are read from the page cache, so that the figures are those of the code and not of a disk; beside them
-stand np.fromfile of the whole stack and a plain copy of the same bytes in memory.
+Each opening runs in a process of its own, for its peak memory; the peers are gemmi's parser of CIF, with its
+columns made numbers, and the starfile library where it is installed, on the same file. Images are read from the page
+cache, so that the figures are those of the code and not of a disk; beside them stand np.fromfile of the whole stack and
+a plain copy of the same bytes in memory.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import json
 import subprocess
 import sys
 import tempfile
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -24,15 +26,25 @@ from common import compare, write
 
 _CHILD = """
 import json, sys, time
+import pandas as pd
 import verglas as vg, verglas.io
-from verglas.io import star
-import starfile
+from gemmi import cif
+if sys.argv[2] == "starfile":
+    import starfile
 start, cpu = time.perf_counter(), time.process_time()
 if sys.argv[2] == "starfile":
     starfile.read(sys.argv[1], always_dict=True)
-elif sys.argv[2] == "scan + starfile":
-    star.LARGE = 10**12
-    vg.read_particles(sys.argv[1])
+elif sys.argv[2] == "gemmi.cif":
+    for block in cif.read(sys.argv[1]):
+        for item in block:
+            columns = {}
+            for tag in item.loop.tags:
+                values = list(block.find_loop(tag))
+                try:
+                    columns[tag] = pd.to_numeric(pd.Series(values))
+                except ValueError:
+                    columns[tag] = values
+            pd.DataFrame(columns)
 else:
     vg.read_particles(sys.argv[1])
 seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
@@ -98,7 +110,8 @@ def bench_star(folder: Path, n: int, library: bool) -> list[dict[str, object]]:
     size = path.stat().st_size
     common = {"rows": n, "columns": table.shape[1], "file_MB": size * 1e-6}
     rows = [{"what": "write_star", **common, "s": took["write"]["ms"] / 1e3}]
-    for who in ("verglas", *(("scan + starfile", "starfile") if library else ())):
+    peers = ("gemmi.cif", *(("starfile",) if find_spec("starfile") else ()))
+    for who in ("verglas", *(peers if library else ())):
         done = subprocess.run(
             [sys.executable, "-c", _CHILD, str(path), who], capture_output=True, text=True, check=True
         )
@@ -161,14 +174,14 @@ def bench_images(folder: Path, box: int, n: int) -> list[dict[str, object]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, default=1_000_000, help="rows of the STAR file")
-    parser.add_argument("--no-library", action="store_true", help="leave out the starfile library, which needs memory")
+    parser.add_argument("--no-library", action="store_true", help="leave out the peers, which need memory")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         rows = bench_star(folder, arguments.rows, not arguments.no_library)
         for box, n in ((128, 4000), (256, 1600)):
             rows += bench_images(folder, box, n)
-    write("io", rows, peer="starfile (the library alone), np.fromfile, np.copyto")
+    write("io", rows, peer="gemmi.cif, starfile, np.fromfile, np.copyto")
 
 
 if __name__ == "__main__":

@@ -42,7 +42,7 @@ def test_one_version():
 
 
 def test_import_is_light():
-    heavy = ["scipy.ndimage", "matplotlib", "pandas", "mrcfile", "starfile", "tifffile", "sklearn", "gemmi", "typer"]
+    heavy = ["scipy.ndimage", "matplotlib", "pandas", "mrcfile", "tifffile", "sklearn", "gemmi", "typer"]
     done = run(f"import sys, verglas; print([m for m in {heavy} if m in sys.modules and m != 'pandas'])")
     assert done.stdout.strip() == "[]"
 

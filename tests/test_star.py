@@ -7,7 +7,7 @@ import warnings
 import numpy as np
 import pandas as pd
 import pytest
-import starfile
+from gemmi import cif
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pandas.testing import assert_frame_equal
@@ -64,31 +64,77 @@ def data_files(data_dir):
 # ---- reading
 
 
-def test_the_scan_and_the_library_agree_on_all_data(data_dir, monkeypatch):
-    """The direct parser of large tables gives what the starfile library gives."""
+def cif_tables(path):
+    """The file by gemmi's parser of CIF, an independent reader: every value as the text that stands there."""
+    tables = {}
+    for block in cif.read(str(path)):
+        for item in block:
+            columns = item.loop.tags if item.loop else [item.pair[0]]
+            values = item.loop.values if item.loop else [item.pair[1]]
+            width = len(columns)
+            table = tables.setdefault(block.name.strip(), {})
+            table.update({tag[1:]: list(values)[i::width] for i, tag in enumerate(columns)})
+    return tables
+
+
+def test_an_independent_reader_of_cif_agrees_on_all_data(data_dir):
     files = data_files(data_dir)
     assert len(files) >= 9
     for path in files:
-        library = read_star(path)
-        monkeypatch.setattr(star, "LARGE", -1)
-        direct = read_star(path)
-        monkeypatch.undo()
-        same_tables(library, direct)
-        plain = starfile.read(path, always_dict=True)
-        assert {k: list(v) for k, v in plain.items()} == {k: list(v) for k, v in library.items()}
+        ours, other = read_star(path), cif_tables(path)
+        assert [name.strip() for name in ours] == list(other)
+        for name, table in ours.items():
+            assert list(table) == list(other[name.strip()])
+            for label, texts in other[name.strip()].items():
+                values = list(table[label]) if isinstance(table, pd.DataFrame) else [table[label]]
+                assert len(values) == len(texts)
+                for value, text in zip(values, texts, strict=True):
+                    same = cif.as_string(text) == value if isinstance(value, str) else float(text) == value
+                    assert same or value != value, (path, name, label, value, text)
 
 
-def test_dtypes_of_both_parsers_agree(tmp_path, monkeypatch):
-    text = GOOD + "\ndata_general\n\n_rlnA 3\n_rlnB 'two words'\n_rlnMyName 007\n\ndata_empty\n\nloop_\n_rlnC\n"
-    path = write(tmp_path, text.replace("data_empty\n\nloop_\n_rlnC\n", ""))
-    library = read_star(path)
-    monkeypatch.setattr(star, "LARGE", -1)
-    direct = read_star(path)
-    same_tables(library, direct)
-    assert library["general"] == {"rlnA": 3, "rlnB": "two words", "rlnMyName": "007"}
-    for name in ("optics", "particles"):
-        assert library[name].dtypes.tolist() == direct[name].dtypes.tolist()
-    assert np.isnan(direct["particles"]["rlnDefocusU"][1])
+def test_types_of_columns_and_single_values(tmp_path):
+    text = GOOD + "\ndata_general\n\n_rlnA 3\n_rlnB 'two words'\n_rlnMyName 007\n_rlnC 1_0\n_rlnD 2.5e3\n"
+    tables = read_star(write(tmp_path, text))
+    assert tables["general"] == {"rlnA": 3, "rlnB": "two words", "rlnMyName": "007", "rlnC": "1_0", "rlnD": 2500.0}
+    assert [t.kind for t in tables["particles"].dtypes[1:]] == ["i", "f"]
+    assert np.isnan(tables["particles"]["rlnDefocusU"][1])
+
+
+@pytest.mark.parametrize(
+    ("rows", "values"),
+    [
+        ("'a b' 1\nc 2\n", ["a b", "c"]),
+        ("\"a b\" 1\n'c d' 2\n", ["a b", "c d"]),
+        ("'ab' 1 # it's quoted\n'' 2\n", ["ab", ""]),
+        ("$a[1] 1\ndata_001.mrc 2\n", ["$a[1]", "data_001.mrc"]),
+        ("Zürich.mrc 1\n冰.mrc 2\n", ["Zürich.mrc", "冰.mrc"]),
+    ],
+)
+def test_values_that_other_parsers_trip_over(tmp_path, rows, values):
+    table = read_star(write(tmp_path, f"data_t\n\nloop_\n_rlnX\n_rlnY\n{rows}"))["t"]
+    assert table["rlnX"].tolist() == values
+    assert table["rlnY"].tolist() == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (b"Z\xfcrich.mrc", r"table 't', line 8: .*Z.xfcrich.mrc 2' is not UTF-8; write the file in UTF-8"),
+        (b"a\x00b.mrc", r"table 't', line 8: a byte 0x00, which no text of a STAR file holds"),
+        (b"a\rb.mrc", r"table 't', line 8: a byte 0x0d"),
+    ],
+)
+def test_bytes_that_are_no_text_are_named_by_line(tmp_path, value, message):
+    (tmp_path / "p.star").write_bytes(b"data_t\n\nloop_\n_rlnX\n_rlnY\n\na 1\n" + value + b" 2\n")
+    with pytest.raises(vg.FormatError, match=message):
+        read_star(tmp_path / "p.star")
+
+
+def test_a_single_value_in_latin1_is_named(tmp_path):
+    (tmp_path / "p.star").write_bytes(b"data_t\n\n_rlnX Z\xfcrich\n")
+    with pytest.raises(vg.FormatError, match=r"table 't': .*rich.* is not UTF-8"):
+        read_star(tmp_path / "p.star")
 
 
 def test_names_stay_text(tmp_path):
@@ -146,9 +192,7 @@ def test_windows_line_ends_and_blank_lines(tmp_path):
         ("loop_\n_rlnImageName", "garbage\nloop_\n_rlnImageName", r"table 'particles', line 15: expected loop_"),
     ],
 )
-@pytest.mark.parametrize("large", [star.LARGE, -1])
-def test_broken_files_name_table_and_line(tmp_path, monkeypatch, old, new, message, large):
-    monkeypatch.setattr(star, "LARGE", large)
+def test_broken_files_name_table_and_line(tmp_path, old, new, message):
     assert old in GOOD
     path = write(tmp_path, GOOD.replace(old, new))
     with pytest.raises(vg.VerglasError, match=message):
@@ -258,12 +302,12 @@ def test_relion_30_is_written_with_an_optics_table(data_dir, tmp_path):
         assert np.array_equal(p.images([16, 3]), q.images([16, 3]))
 
 
-def test_the_starfile_library_and_relion_read_what_is_written(tmp_path):
+def test_other_readers_read_what_is_written(tmp_path):
     p = vg.Particles.from_images(np.zeros((3, 8, 8)), 1.25, poses=vg.Poses(np.eye(3) * 30))
     vg.write_particles(tmp_path / "p.star", p)
-    tables = starfile.read(tmp_path / "p.star")
+    tables = cif_tables(tmp_path / "p.star")
     assert list(tables) == ["optics", "particles"]
-    assert tables["optics"]["rlnImagePixelSize"].tolist() == [1.25]
+    assert tables["optics"]["rlnImagePixelSize"] == ["1.25"]
     assert (tmp_path / "p.star").read_text().count("# version 30001\n") == 2
 
 
@@ -297,33 +341,26 @@ _floats = st.floats(allow_nan=False, allow_infinity=False, width=32)
 
 
 @QUICK
-@given(
-    st.lists(st.tuples(_words, _floats, st.integers(-(2**53), 2**53)), min_size=1, max_size=8),
-    st.sampled_from([star.LARGE, -1]),
-)
-def test_any_table_round_trips(tmp_path_factory, rows, large):
-    """Both writers and both readers, every value to the last digit of a float32."""
+@given(st.lists(st.tuples(_words, _floats, st.integers(-(2**53), 2**53)), min_size=1, max_size=8))
+def test_any_table_round_trips(tmp_path_factory, rows):
+    """Every value, to the last digit of a float32."""
     path = tmp_path_factory.mktemp("star") / "t.star"
     table = pd.DataFrame(rows, columns=["rlnSomeName", "rlnValue", "rlnCount"])
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(star, "LARGE", large)
-        write_star(path, {"t": table})
-        got = read_star(path)["t"]
+    write_star(path, {"t": table})
+    got = read_star(path)["t"]
     assert got["rlnSomeName"].tolist() == table["rlnSomeName"].tolist()
     assert got["rlnCount"].tolist() == table["rlnCount"].tolist()
     assert np.array_equal(got["rlnValue"].to_numpy(np.float32), table["rlnValue"].to_numpy(np.float32))
 
 
-@QUICK
-@given(st.lists(st.tuples(_words, _floats, st.integers(-99, 99)), min_size=1, max_size=5))
-def test_both_writers_write_the_same_text(tmp_path_factory, rows):
-    folder = tmp_path_factory.mktemp("star")
-    table = pd.DataFrame(rows, columns=["rlnSomeName", "rlnValue", "rlnCount"])
-    write_star(folder / "a.star", {"t": table})
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(star, "LARGE", -1)
-        write_star(folder / "b.star", {"t": table})
-    assert (folder / "a.star").read_text() == (folder / "b.star").read_text()
+def test_the_text_that_is_written(tmp_path):
+    table = pd.DataFrame({"rlnSomeName": ["a b", "", "c"], "rlnValue": [0.1, np.nan, 1 / 3], "rlnCount": [1, 2, 3]})
+    write_star(tmp_path / "t.star", {"g": {"rlnA": 3, "rlnB": "two words", "rlnC": ""}, "t": table})
+    assert (tmp_path / "t.star").read_text() == (
+        '\n# version 30001\n\ndata_g\n\n_rlnA\t\t\t3\n_rlnB\t\t\t"two words"\n_rlnC\t\t\t""\n\n\n'
+        "\n# version 30001\n\ndata_t\n\nloop_\n_rlnSomeName #1\n_rlnValue #2\n_rlnCount #3\n"
+        '"a b"\t0.1\t1\n""\tnan\t2\nc\t0.333333333333\t3\n\n\n'
+    )
 
 
 @pytest.mark.parametrize("value", ["it's", 'a"b', "a#b", "a\nb", "a\tb", "_x.mrc"])
@@ -343,7 +380,6 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
         raise OSError("disk full")
 
     monkeypatch.setattr(star, "write_loop", fail)
-    monkeypatch.setattr(star, "LARGE", -1)
     with pytest.raises(OSError, match="disk full"):
         write_star(path, {"t": pd.DataFrame({"a": [2]})})
     assert path.read_text() == before

@@ -59,7 +59,6 @@ FACADE_EAGER = {"types", *BASE}  # what ``import verglas`` loads; everything els
 # Third-party packages that belong to one place; the others may be imported anywhere except in CLOSED.
 EXTERNAL_HOME = {
     "mrcfile": {"io"},
-    "starfile": {"io"},
     "tifffile": {"io"},
     "imagecodecs": {"io"},
     "matplotlib": {"report"},

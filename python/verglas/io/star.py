@@ -1,9 +1,8 @@
-"""STAR files: read and written by the starfile library, after a scan that finds what it lets pass.
+"""STAR files: a scan finds what is wrong with one, by table and line; pandas parses the bytes of each loop.
 
-The library accepts a duplicated label, reads short rows as NaN and takes an extra column for an index; the scan names
-the file, the table and the line instead. Tables of more than ``LARGE`` rows are parsed by the same call to
-``pandas.read_csv`` that the library makes, but from the bytes of the file rather than through a list of lines, which
-takes more than twice the memory (bench/bench_io.py measures both; tests/test_star.py holds the results equal).
+A parser of all of CIF fits RELION's files badly: a row of theirs is a line, and a short row before a long one a damaged
+file; their values start with data_, [ or $ and hold other letters than ASCII, as names of files do. bench/bench_io.py
+times gemmi.cif beside this reader.
 """
 
 from __future__ import annotations
@@ -21,16 +20,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-import starfile
-from starfile.parser import numericise
 
 from verglas.errors import FormatError, InputError
 from verglas.io.atomic import atomic_path
 from verglas.io.mrc import PathLike
 
-LARGE = 20_000
 _BLOCK = re.compile(rb"data_(\S*)[ \t]*(?:#.*)?\r?$", re.MULTILINE)
-_NA = ["nan", "NaN", "<NA>"]  # as starfile
+_NA = ["nan", "NaN", "<NA>"]
 
 
 @dataclass
@@ -67,21 +63,7 @@ def read_star(path: PathLike) -> dict[str, pd.DataFrame | dict[str, Any]]:
         # never closed by hand: an array that looks into it may live on in the traceback of an error
         text = mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ)
     blocks = scan(path, text)
-    # the library cannot read a loop without rows when a comment follows, and takes a row of data_001.mrc for a table
-    misread = any(block.loop and not block.n_rows for block in blocks) or any(b[2] is None for b in _block_starts(text))
-    if misread or any(block.n_rows > LARGE for block in blocks):
-        return {block.name: parse_block(path, block, text) for block in blocks}
-    return read_by_starfile(path, blocks)
-
-
-def read_by_starfile(path: Path, blocks: list[Block]) -> dict[str, pd.DataFrame | dict[str, Any]]:
-    """The library's reading of a file that has been scanned."""
-    as_text = text_labels([label for block in blocks for label in block.labels])
-    try:
-        tables = starfile.read(path, always_dict=True, parse_as_string=as_text)
-    except (ValueError, IndexError) as error:
-        raise FormatError(f"{path}: the STAR reader failed: {str(error).splitlines()[0]}") from error
-    return {block.name: tables[block.name] for block in blocks}
+    return {block.name: parse_block(path, block, text) for block in blocks}
 
 
 def text_labels(labels: list[str]) -> list[str]:
@@ -121,7 +103,7 @@ def _block_starts(text: mmap.mmap) -> Iterator[tuple[int, int, str | None]]:
         begin = text.rfind(b"\n", 0, at) + 1
         match = _BLOCK.match(text, at)
         if not text[begin:at].strip():
-            yield begin, match.end() if match else at, match.group(1).decode() if match else None
+            yield begin, match.end() if match else at, match.group(1).decode(errors="replace") if match else None
         at = text.find(b"data_", at + 5)
 
 
@@ -151,7 +133,7 @@ def _scan_block(path: Path, text: mmap.mmap, data: npt.NDArray[np.uint8], block:
             block.loop = True
         elif line.startswith(b"_"):
             tokens = _tokens(line, f"{where}, line {here}")
-            label = tokens[0][1:].decode()
+            label = tokens[0][1:].decode(errors="replace")
             if label in seen:
                 raise FormatError(f"{where}, line {here}: label _{label} appears twice (first on line {seen[label]})")
             seen[label] = here
@@ -181,6 +163,7 @@ def _check_rows(where: str, text: mmap.mmap, data: npt.NDArray[np.uint8], block:
             if not stop:
                 raise FormatError(f"{where}, line {line}: a line of more than {chunk} bytes")
         piece = data[at:stop]
+        _check_bytes(where, piece, line)
         space = piece <= 32
         starts = np.empty(len(piece), dtype=np.uint8)
         starts[0] = not space[0]
@@ -200,6 +183,19 @@ def _check_rows(where: str, text: mmap.mmap, data: npt.NDArray[np.uint8], block:
             )
         block.n_rows += int(np.count_nonzero(counts))
         at, line = stop, line + len(begins)
+
+
+def _check_bytes(where: str, piece: npt.NDArray[np.uint8], line: int) -> None:
+    """Bytes that pandas and this scan would take differently: control characters, and line ends of one CR."""
+    if not (control := np.flatnonzero((piece < 32) & (piece != 9) & (piece != 10))).size:
+        return
+    after = piece[np.minimum(control + 1, len(piece) - 1)]
+    bad = control[(piece[control] != 13) | ((after != 10) & (control + 1 < len(piece)))]
+    if bad.size:
+        here = line + int(np.count_nonzero(piece[: bad[0]] == 10))
+        raise FormatError(
+            f"{where}, line {here}: a byte {piece[bad[0]]:#04x}, which no text of a STAR file holds; is it damaged?"
+        )
 
 
 def _line_of(begins: npt.NDArray[np.int64], offset: int) -> int:
@@ -249,23 +245,41 @@ class _Region(io.RawIOBase):
         return True
 
     def readinto(self, buffer: Any) -> int:
-        piece = self._handle.read(min(len(buffer), self._left))
+        # pandas knows one quote mark; the scan has refused both inside values, so that each ' here begins or ends one
+        piece = self._handle.read(min(len(buffer), self._left)).replace(b"'", b'"')
         buffer[: len(piece)] = piece
         self._left -= len(piece)
         return len(piece)
 
 
 def parse_block(path: Path, block: Block, text: mmap.mmap) -> pd.DataFrame | dict[str, Any]:
-    """One scanned table by pandas, with the options and the number conversion of the starfile library."""
+    """One scanned table: a dictionary of single values, or a data frame of a loop by ``pandas.read_csv``.
+
+    A column is of integers or floats where all of its values are, else text; nan, NaN and <NA> are missing values.
+    """
     as_text = text_labels(block.labels)
     if not block.loop:
         pairs = [_tokens(line, str(path)) for _, line in _lines(text, block.rows_at, block.end) if line[:1] == b"_"]
-        values = {label[1:].decode(): value.decode().strip("'\"") for label, value in pairs}
-        return {k: v if k in as_text else numericise(v) for k, v in values.items()}
+        values = {
+            label[1:].decode(errors="replace"): _decoded(value, path, block).strip("'\"") for label, value in pairs
+        }
+        return {k: v if k in as_text else _number_or_text(v) for k, v in values.items()}
     if not block.n_rows:
         return pd.DataFrame(np.zeros((0, len(block.labels))), columns=block.labels)
+    try:
+        table = _read_rows(path, block, as_text)
+    except UnicodeDecodeError:
+        raise _not_utf8(path, block, text) from None
+    for label in table.columns:
+        if label not in as_text and not pd.api.types.is_numeric_dtype(table[label]):
+            with contextlib.suppress(ValueError):
+                table[label] = pd.to_numeric(table[label])
+    return table
+
+
+def _read_rows(path: Path, block: Block, as_text: list[str]) -> pd.DataFrame:
     with open(path, "rb", buffering=0) as handle:
-        table = pd.read_csv(
+        return pd.read_csv(
             io.BufferedReader(_Region(handle, block.rows_at, block.end), 1 << 20),
             sep=r"\s+",
             header=None,
@@ -278,11 +292,35 @@ def parse_block(path: Path, block: Block, text: mmap.mmap) -> pd.DataFrame | dic
             na_values=_NA,
             low_memory=False,
         )
-    for label in table.columns:
-        if label not in as_text and not pd.api.types.is_numeric_dtype(table[label]):
-            with contextlib.suppress(ValueError):
-                table[label] = pd.to_numeric(table[label])
-    return table
+
+
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|nan|NaN|<NA>|[+-]?inf", re.ASCII)
+
+
+def _number_or_text(value: str) -> int | float | str:
+    if not _NUMBER.fullmatch(value):
+        return value
+    return int(value) if re.fullmatch(r"[+-]?\d+", value, re.ASCII) else float(value.replace("<NA>", "nan"))
+
+
+def _decoded(value: bytes, path: Path, block: Block) -> str:
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        raise FormatError(
+            f"{path}, table '{block.name}': {value[:60]!r} is not UTF-8; write the file in UTF-8"
+        ) from None
+
+
+def _not_utf8(path: Path, block: Block, text: mmap.mmap) -> FormatError:
+    """The error of a loop with bytes that are no UTF-8, by line; looked for only when it is raised."""
+    for number, (_, line) in enumerate(_lines(text, block.rows_at, block.end)):
+        try:
+            line.decode()
+        except UnicodeDecodeError as error:
+            where = f"{path}, table '{block.name}', line {block.rows_line + number}"
+            return FormatError(f"{where}: {line[error.start - 20 :][:60]!r} is not UTF-8; write the file in UTF-8")
+    return FormatError(f"{path}, table '{block.name}': not UTF-8")
 
 
 # ---- writing
@@ -303,23 +341,22 @@ def write_star(path: PathLike, tables: Mapping[str, pd.DataFrame | Mapping[str, 
     with atomic_path(path) as temporary, open(temporary, "w", encoding="utf-8", newline="\n") as out:
         for name, table in tables.items():
             out.write("\n# version 30001\n\n")
-            if isinstance(table, pd.DataFrame) and len(table) > LARGE:
+            if isinstance(table, pd.DataFrame):
                 write_loop(out, name, table)
             else:
-                out.write(_by_starfile(name, table))
+                rows = "".join(f"_{label}\t\t\t{_single(value)}\n" for label, value in table.items())
+                out.write(f"data_{name}\n\n{rows}\n\n")
 
 
 _FLOAT = "%.12g"
 
 
-def _by_starfile(name: str, table: pd.DataFrame | Mapping[str, Any]) -> str:
-    content: Any = table if isinstance(table, pd.DataFrame) else dict(table)
-    text = starfile.to_string({name: content}, float_format=_FLOAT, na_rep="nan")
-    return text[text.index(f"data_{name}") :]  # without the library's line with the date: files compare equal
+def _single(value: Any) -> str:
+    return f'"{value}"' if isinstance(value, str) and (" " in value or not value) else str(value)
 
 
 def write_loop(out: Any, name: str, table: pd.DataFrame) -> None:
-    """What the starfile library writes, without its Python call per cell."""
+    """A loop, tabs between its values; only columns with a blank in a value are gone through in Python."""
     out.write(f"data_{name}\n\nloop_\n" + "".join(f"_{label} #{i}\n" for i, label in enumerate(table.columns, 1)))
     quoted = table.copy(deep=False)
     for label in table.columns:

@@ -30,7 +30,6 @@ _DEPENDENCIES = (
     "scipy",
     "pandas",
     "mrcfile",
-    "starfile",
     "tifffile",
     "imagecodecs",
     "gemmi",
@@ -221,7 +220,7 @@ def _files() -> Finding:
         io.write_particles(folder / "again.star", io.read_particles(folder / "particles.star"))
         particles = io.read_particles(folder / "again.star")
         if not np.array_equal(particles.images([2, 0]), images[[2, 0]]):
-            raise _Broken("particles read back through a STAR file differ", "pip install --upgrade starfile mrcfile")
+            raise _Broken("particles read back through a STAR file differ", "pip install --upgrade pandas mrcfile")
     return "MRC map, MRC stack and STAR file: written and read back"
 
 

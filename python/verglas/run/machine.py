@@ -13,7 +13,7 @@ from verglas import _native
 from verglas._version import __version__
 from verglas.errors import DeviceError
 
-_REPORTED_PACKAGES = ("numpy", "scipy", "pandas", "mrcfile", "starfile", "tifffile", "gemmi", "cupy-cuda13x")
+_REPORTED_PACKAGES = ("numpy", "scipy", "pandas", "mrcfile", "tifffile", "gemmi", "cupy-cuda13x")
 
 
 def _cuda_state() -> dict[str, Any]:
