@@ -122,7 +122,7 @@ def test_temporary_folder_that_cannot_be_written(monkeypatch, tmp_path):
 @pytest.mark.parametrize(
     ("state", "status"),
     [
-        ({"built": False, "reason": "built without nvcc", "devices": []}, "skipped"),
+        ({"built": False, "reason": "built without CUDA", "devices": []}, "skipped"),
         ({"built": True, "architectures": ["sm_80"], "driver": None, "reason": "no driver", "devices": []}, "skipped"),
         ({"built": True, "architectures": ["sm_80"], "driver": "12.0", "reason": "too old", "devices": []}, "failed"),
         ({"built": True, "reason": "does not load", "devices": []}, "failed"),

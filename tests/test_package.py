@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import platform
 import re
+import shutil
 import subprocess
 import sys
 import types
@@ -17,6 +19,11 @@ import verglas as vg
 from verglas import _native
 
 from conftest import ROOT
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
 
 
 def tool(name: str) -> types.ModuleType:
@@ -68,6 +75,7 @@ def test_the_best_usable_core_is_chosen(monkeypatch):
         (["v2", "v3", "v4"], 3, ["v2", "v3"]),
         (["v2", "v3", "v4"], 1, []),
         (["v2", "native"], 3, ["v2", "native"]),
+        (["v4"], 4, ["v4"]),  # an installation from source: the level of the processor it was built on
         (["generic"], 0, ["generic"]),
     ],
 )
@@ -95,6 +103,15 @@ def test_VERGLAS_ISA_that_cannot_be():
     done = run("import verglas.ops", VERGLAS_ISA="v9")
     assert done.returncode != 0
     assert "VERGLAS_ISA=v9: this installation on this processor offers" in done.stderr
+
+
+def test_the_module_is_the_command():
+    assert run_module("--version").stdout.strip() == vg.__version__
+    assert run_module("no-such-command").returncode == 2
+
+
+def run_module(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", "verglas", *arguments], capture_output=True, text=True)
 
 
 def test_threads_follow_the_affinity_mask():
@@ -156,6 +173,85 @@ def test_wheels_are_built_for_the_stated_pythons():
     assert 'build = "cp310-* cp311-* cp312-* cp313-*"' in text
     workflow = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text())
     assert workflow["jobs"]["linux"]["strategy"]["matrix"]["python"] == ["3.10", "3.11", "3.12", "3.13"]
+
+
+CMAKE_QUESTIONS = """\
+cmake_minimum_required(VERSION 3.22)
+project(probe LANGUAGES CXX)
+include(VerglasIsa)
+include(VerglasCuda)
+verglas_isa_levels(levels)
+foreach(level IN LISTS levels)
+  verglas_isa_flags(${level} flags)
+endforeach()
+verglas_cuda_wanted(wanted)
+"""
+
+
+def configured(tmp_path: Path, **defines: str) -> str:
+    """What CMake says of the levels and of the CUDA module with these settings; nothing is compiled but its probes."""
+    if shutil.which("cmake") is None:
+        pytest.skip("no cmake (pip install cmake)")
+    for folder in ("cmake", "cpp"):
+        (tmp_path / folder).symlink_to(ROOT / folder)
+    (tmp_path / "CMakeLists.txt").write_text(CMAKE_QUESTIONS)
+    values = {"CMAKE_MODULE_PATH": str(ROOT / "cmake"), **defines}
+    command = ["cmake", "-S", str(tmp_path), "-B", str(tmp_path / "build"), *(f"-D{k}={v}" for k, v in values.items())]
+    done = subprocess.run(command, capture_output=True, text=True)
+    return " ".join((done.stdout + done.stderr).split())
+
+
+X86 = platform.machine().lower() in {"x86_64", "amd64"}
+
+
+@pytest.mark.parametrize(
+    ("asked", "built"),
+    [
+        ("host", f"v{_native.processor_level()}" if X86 else "generic"),
+        ("all", "v2, v3, v4" if X86 else "generic"),
+        ("v2;native", "v2, native"),
+    ],
+)
+def test_levels_that_a_build_makes(tmp_path, asked, built):
+    said = configured(tmp_path, VERGLAS_ISA_LEVELS=asked, VERGLAS_CUDA="OFF")
+    assert f"instruction-set levels {built} (VERGLAS_ISA_LEVELS={asked})" in said
+
+
+def test_a_level_that_is_none(tmp_path):
+    said = configured(tmp_path, VERGLAS_ISA_LEVELS="v9", VERGLAS_CUDA="OFF")
+    assert "unknown level 'v9'; expected host, all" in said
+
+
+def test_nvcc_alone_builds_no_cuda_module(tmp_path):
+    if list(Path("/dev").glob("nvidia[0-9]*")):
+        pytest.skip("there is a GPU")
+    assert "CUDA module: no (no GPU on this machine" in configured(
+        tmp_path, VERGLAS_ISA_LEVELS="generic", VERGLAS_CUDA="AUTO"
+    )
+
+
+def test_a_wish_for_cuda_that_is_none(tmp_path):
+    said = configured(tmp_path, VERGLAS_ISA_LEVELS="generic", VERGLAS_CUDA="yes")
+    assert "VERGLAS_CUDA=yes: expected AUTO, ON or OFF" in said
+
+
+def test_wheels_hold_every_level():
+    wheels = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["cibuildwheel"]["config-settings"]
+    assert wheels["cmake.define.VERGLAS_ISA_LEVELS"] == "all"
+    for name in ("Dockerfile", "verglas.def", "conda/recipe.yaml"):
+        assert "cmake.define.VERGLAS_ISA_LEVELS=all" in (ROOT / "recipes" / name).read_text()
+
+
+def test_citation_and_conda_recipe_say_what_the_project_says():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert (citation["version"], citation["license"]) == (project["version"], project["license"])
+    recipe = yaml.safe_load((ROOT / "recipes" / "conda" / "recipe.yaml").read_text())
+    assert recipe["context"]["version"] == project["version"]
+    python, *packages = (requirement.replace(" ", "") for requirement in recipe["requirements"]["run"])
+    assert python == f"python{project['requires-python']}"
+    conda_names = [name.replace("matplotlib>", "matplotlib-base>") for name in project["dependencies"]]
+    assert packages == conda_names, "recipes/conda/recipe.yaml lists the dependencies of pyproject.toml"
 
 
 def test_readme_has_the_two_commands():

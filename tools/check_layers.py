@@ -53,6 +53,7 @@ ALLOWED: dict[str, set[str]] = {
     "run": FOR_STAGES | STAGES | TOOLS | {"report", "reference"},  # reference: verglas doctor compares with it
     "pipeline": FOR_STAGES | STAGES | TOOLS | {"report", "run"},
     "cli": JOBS,
+    "__main__": {"cli"},
 }
 FACADE_EAGER = {"types", *BASE}  # what ``import verglas`` loads; everything else it reaches lazily
 

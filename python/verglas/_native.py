@@ -1,8 +1,8 @@
 """Chooses the compiled core for this processor, and the CUDA module on first use.
 
-The core exists once per instruction-set level (``_core_v2``, ``_core_v3``, ``_core_v4``; ``_core_generic`` elsewhere;
-``_core_native`` in developer builds). The best that the processor runs is taken; ``VERGLAS_ISA`` (v2, v3, v4, generic,
-native) overrides the choice.
+A wheel holds the core once per instruction-set level (``_core_v2``, ``_core_v3``, ``_core_v4``; ``_core_generic``
+elsewhere), an installation from source the one of the processor it was built on, a developer build ``_core_native``.
+The best that the processor runs is taken; ``VERGLAS_ISA`` (v2, v3, v4, generic, native) overrides the choice.
 """
 
 from __future__ import annotations
@@ -48,7 +48,8 @@ def _load_core() -> Any:
         raise ImportError(
             f"no verglas core for this processor (x86-64 level {processor_level()}); "
             f"installed: {', '.join(available_levels()) or 'none'}. "
-            "Build it here from source: pip install --no-binary verglas verglas"
+            "Install it again from source on this machine (pip install --no-cache-dir --no-binary verglas verglas), "
+            "or build every level (--config-settings=cmake.define.VERGLAS_ISA_LEVELS=all)"
         )
     return importlib.import_module(f"verglas._core_{usable[-1]}")
 
@@ -82,8 +83,8 @@ def load_cuda() -> Any:
     """The CUDA module, loaded on first use."""
     if not cuda_built():
         raise DeviceError(
-            "this verglas was built without CUDA: install it where nvcc is on PATH (pip install '.[cuda]'), "
-            "or use device='cpu'"
+            "this verglas was built without CUDA: with nvcc on PATH, install it again by "
+            "pip install '.[cuda]' --config-settings=cmake.define.VERGLAS_CUDA=ON, or use device='cpu'"
         )
     try:
         return importlib.import_module("verglas._cuda")

@@ -1,26 +1,28 @@
-// The one question asked before a core is chosen: which x86-64 psABI level does this processor run?
-#include <pybind11/pybind11.h>
+// verglas._cpu, loaded before a core is chosen: compiled for the baseline so that it loads anywhere, and on Python's own
+// interface, because it has one function.
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+
+#include "bind/cpu/x86_level.h"
 
 namespace {
-int x86_level() {
-#if defined(__x86_64__)
-  __builtin_cpu_init();
-  // __builtin_cpu_supports("x86-64-vN") needs GCC 12 / Clang 17; the features are named so that older
-  // compilers build it.
-  const bool v2 = __builtin_cpu_supports("sse4.2") && __builtin_cpu_supports("popcnt");
-  const bool v3 =
-      v2 && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi2");
-  const bool v4 = v3 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-                  __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("avx512dq") &&
-                  __builtin_cpu_supports("avx512vl");
-  return v4 ? 4 : v3 ? 3 : v2 ? 2 : 1;
-#else
-  return 0;
-#endif
-}
+
+PyObject* level(PyObject*, PyObject*) { return PyLong_FromLong(verglas::x86_level()); }
+
+PyMethodDef methods[] = {
+    {"x86_level", level, METH_NOARGS, "1..4 on x86-64 (psABI level), 0 on other processors."},
+    {nullptr, nullptr, 0, nullptr}};
+
+PyModuleDef definition = {PyModuleDef_HEAD_INIT,
+                          "_cpu",
+                          "Which instruction-set level this processor runs.",
+                          -1,
+                          methods,
+                          nullptr,
+                          nullptr,
+                          nullptr,
+                          nullptr};
+
 }  // namespace
 
-PYBIND11_MODULE(_cpu, m) {
-  m.doc() = "Which instruction-set level this processor runs.";
-  m.def("x86_level", &x86_level, "1..4 on x86-64 (psABI level), 0 on other processors.");
-}
+PyMODINIT_FUNC PyInit__cpu() { return PyModule_Create(&definition); }

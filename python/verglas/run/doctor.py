@@ -254,8 +254,8 @@ _rlnDefocusAngle #5
 def _cuda() -> Finding:
     state = _cuda_state()
     if not state["built"]:
-        remedy = "nothing, unless you want to use a GPU: put nvcc on PATH and install again"
-        return Check("", "skipped", "built without nvcc", remedy)
+        remedy = "nothing, unless you want to use a GPU: then install with cmake.define.VERGLAS_CUDA=ON (docs, Install)"
+        return Check("", "skipped", "built without CUDA", remedy)
     text = f"built for {', '.join(state.get('architectures', []))}"
     if not state["devices"]:
         status = "skipped" if state.get("driver") is None and "architectures" in state else "failed"

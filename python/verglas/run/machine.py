@@ -13,13 +13,14 @@ from verglas import _native
 from verglas._version import __version__
 from verglas.errors import DeviceError
 
-_REPORTED_PACKAGES = ("numpy", "scipy", "pandas", "mrcfile", "tifffile", "gemmi", "cupy-cuda13x")
+_CUPY = ("cupy-cuda12x", "cupy-cuda13x")
+_REPORTED_PACKAGES = ("numpy", "scipy", "pandas", "mrcfile", "tifffile", "gemmi", *_CUPY)
 
 
 def _cuda_state() -> dict[str, Any]:
     """Driver, runtime and devices as the CUDA module sees them, or why it sees none."""
     if not _native.cuda_built():
-        return {"built": False, "reason": "built without nvcc", "devices": []}
+        return {"built": False, "reason": "built without CUDA", "devices": []}
     try:
         cuda = _native.load_cuda()
     except (ImportError, DeviceError) as error:

@@ -1,0 +1,28 @@
+# Whether the CUDA module is built: VERGLAS_CUDA=ON, or AUTO on a machine with a GPU and nvcc. nvcc alone is no wish: many
+# machines carry a toolkit that nobody uses for this, and the module is minutes of compilation.
+include(CheckLanguage)
+
+function(verglas_cuda_wanted out)
+  set(${out} FALSE PARENT_SCOPE)
+  if(NOT VERGLAS_CUDA MATCHES "^(AUTO|ON|OFF)$")
+    message(FATAL_ERROR "VERGLAS_CUDA=${VERGLAS_CUDA}: expected AUTO, ON or OFF")
+  endif()
+  # The driver's own list of its devices; inside WSL there is none, but /dev/dxg and the driver's library.
+  file(GLOB gpus /proc/driver/nvidia/gpus/* /dev/nvidia[0-9]* /usr/lib/wsl/lib/libcuda.so.1)
+  if(VERGLAS_CUDA STREQUAL "OFF")
+    set(why "no (VERGLAS_CUDA=OFF)")
+  elseif(VERGLAS_CUDA STREQUAL "AUTO" AND NOT gpus)
+    set(why "no (no GPU on this machine; VERGLAS_CUDA=ON builds it all the same)")
+  else()
+    check_language(CUDA)
+    if(CMAKE_CUDA_COMPILER)
+      set(why "yes, with ${CMAKE_CUDA_COMPILER}")
+      set(${out} TRUE PARENT_SCOPE)
+    elseif(VERGLAS_CUDA STREQUAL "ON")
+      message(FATAL_ERROR "VERGLAS_CUDA=ON but no CUDA compiler (nvcc) was found; put nvcc on PATH or set CUDACXX")
+    else()
+      set(why "no (a GPU is here, but no nvcc on PATH)")
+    endif()
+  endif()
+  message(STATUS "verglas: CUDA module: ${why}")
+endfunction()
