@@ -1,5 +1,5 @@
-// verglas._cpu, loaded before a core is chosen: compiled for the baseline so that it loads anywhere, and on Python's own
-// interface, because it has one function.
+// verglas._cpu, loaded before a core is chosen: compiled for the baseline so that it loads anywhere, and on
+// Python's own interface, because it has one function.
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 

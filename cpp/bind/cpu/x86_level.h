@@ -1,4 +1,5 @@
-// Which x86-64 psABI level does this processor run? Asked before a core is chosen, and by a build for this processor.
+// Which x86-64 psABI level does this processor run? Asked before a core is chosen, and by a build for this
+// processor.
 #pragma once
 
 namespace verglas {
