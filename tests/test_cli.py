@@ -98,9 +98,7 @@ def failing(monkeypatch):
     monkeypatch.setattr(application, "app", typer.Typer(pretty_exceptions_enable=False))
     application.app.callback()(application._options)
     application.app.command()(fail)
-    application._program.cache_clear()
-    yield raises
-    application._program.cache_clear()
+    return raises
 
 
 @pytest.mark.parametrize(

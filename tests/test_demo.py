@@ -14,12 +14,13 @@ from browser import lay_out
 
 import verglas as vg
 from verglas.run.demo import DemoSettings, demo
+from verglas.types.listener import Silence
 
 SMALL = DemoSettings(n=240, box=32, pixel_size_A=4.0, diameter_A=85.0, snr=0.5)
 
 
-class Lines:
-    """A watcher that keeps what it is told."""
+class Lines(Silence):
+    """Keeps what it is told."""
 
     def __init__(self):
         self.said, self.rows = [], []
@@ -27,11 +28,11 @@ class Lines:
     def say(self, line):
         self.said.append(line)
 
-    def progress(self, iteration, phase, done, total):
+    def progress(self, phase, done, total):
         assert 0 < done <= total
 
-    def iteration_done(self, row):
-        self.rows.append(dict(row))
+    def iteration(self, figures):
+        self.rows.append(dict(figures))
 
 
 @pytest.fixture(scope="module")

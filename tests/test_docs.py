@@ -51,7 +51,7 @@ def commands(page: Path) -> list[list[str]]:
 @pytest.fixture(scope="module")
 def line() -> dict[str, Any]:
     """Commands of the command line by name."""
-    return dict(cli._program().commands)
+    return dict(cli._program([]).commands)
 
 
 def refusal(line: dict[str, Any], words: list[str]) -> str:

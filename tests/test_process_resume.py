@@ -11,6 +11,7 @@ from process_set import GIVEN, write_set
 
 import verglas as vg
 from verglas.errors import InputError
+from verglas.types.listener import Silence
 
 QUICK = {
     "class2d.iterations": 2,
@@ -26,7 +27,7 @@ class Stop(Exception):
     """What ends a run in this test."""
 
 
-class Told:
+class Told(Silence):
     """Keeps what is said; stops at a line, or at a moment of a stage."""
 
     def __init__(self, line="never", moment=None):
@@ -54,12 +55,12 @@ def test_stages_go_on_where_they_were_stopped(tmp_path, monkeypatch):
     vg.process(first, **asked)
     second = tmp_path / "stopped"
     with pytest.raises(Stop):
-        vg.process(second, told=Told("seeds grouped"), **asked)
+        vg.process(second, listener=Told("seeds grouped"), **asked)
     folder = second / "05_class2d"
     assert json.loads((folder / "stage.json").read_text())["state"] == "running"
     assert (folder / "checkpoint/state.npz").is_file()
     told = Told()
-    vg.process(second, told=told, **asked)
+    vg.process(second, listener=told, **asked)
     assert any(line.startswith("class2d: ") and "goes on from the checkpoint" in line for line in told.said)
     record = json.loads((folder / "summary.json").read_text())["record"]
     assert [line["number"] for line in record] == list(range(1, len(record) + 1))
@@ -73,11 +74,11 @@ def test_stages_go_on_where_they_were_stopped(tmp_path, monkeypatch):
     with pytest.raises(Stop):
         vg.process(first, to="map", force=True, threads=1)
     with pytest.raises(Stop):
-        vg.process(second, told=Told(moment=("abinitio, start 1 of 1", 3)), to="map", force=True, threads=1)
+        vg.process(second, listener=Told(moment=("abinitio, start 1 of 1", 3)), to="map", force=True, threads=1)
     assert (second / "06_abinitio/checkpoint/start1.npz").is_file()
     told = Told()
     with pytest.raises(Stop):
-        vg.process(second, told=told, force=True, threads=1)
+        vg.process(second, listener=told, force=True, threads=1)
     assert [done for stage, done in told.seen if stage.startswith("abinitio, start")] == [4, 5, 6]
     one, two = (vg.read_map(root / "06_abinitio/map.mrc").data for root in (first, second))
     assert np.array_equal(one, two)

@@ -197,7 +197,7 @@ def test_reasons_that_may_pass_are_tried_again(table, tmp_path, monkeypatch):
 
 def test_what_cannot_be_watched(tmp_path):
     with pytest.raises(InputError, match="no such folder"):
-        vg.run.process.watch_folder(tmp_path / "none", tmp_path / "p", **GIVEN)
+        vg.pipeline.watch_folder(tmp_path / "none", tmp_path / "p", **GIVEN)
     with pytest.raises(InputError, match="positive times"):
         WatchOptions(settle_s=0)
     assert run("--once", "--out", tmp_path, check=False).returncode == 2

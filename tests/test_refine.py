@@ -21,6 +21,7 @@ from verglas.geometry import angular_distance
 from verglas.io import read_json
 from verglas.run.checkpoint import Checkpoint, checkpoint_path, read_checkpoint, write_checkpoint
 from verglas.run.refine_folder import refuse_changes
+from verglas.types.listener import Silence
 
 BOX, PIXEL_A, DIAMETER_A = 32, 4.0, 90.0
 CHOICES = {"diameter_A": DIAMETER_A, "initial_resolution_A": 25.0}
@@ -110,13 +111,13 @@ def test_the_grey_scale_of_the_reference_does_not_matter(data, finished):
     """Without matching, a reference 50 times too strong gives flat posteriors elsewhere and a walk away."""
     _, particles, truth = data
     said = []
-    found = vg.refine(particles, vg.Map(50 * truth.data, PIXEL_A), watcher=_Told(said), **CHOICES)
+    found = vg.refine(particles, vg.Map(50 * truth.data, PIXEL_A), listener=_Told(said), **CHOICES)
     # float32 products with 50 round otherwise than without
     assert found.resolution_A == pytest.approx(finished[1].resolution_A, rel=0.01)
     assert any("multiplied by 0.02" in line or "multiplied by 0.019" in line for line in said)
 
 
-class _Told:
+class _Told(Silence):
     """Keeps what a refinement says; may stop it after an iteration."""
 
     def __init__(self, said: list[str], stop_after: int | None = None) -> None:
@@ -125,22 +126,23 @@ class _Told:
     def say(self, line: str) -> None:
         self.said.append(line)
 
-    def progress(self, iteration: int, phase: str, done: int, total: int) -> None:
-        if self.stop_after is not None and iteration > self.stop_after and done >= total // 2:
+    def progress(self, phase: str, done: int, total: int) -> None:
+        number = int(phase.split(",")[0].removeprefix("iteration "))
+        if self.stop_after is not None and number > self.stop_after and done >= total // 2:
             raise KeyboardInterrupt
 
-    def iteration_done(self, row) -> None:
-        self.said.append(str(row["iteration"]))
+    def iteration(self, figures) -> None:
+        self.said.append(str(figures["iteration"]))
 
 
 @pytest.mark.parametrize("stop_after", [0, 1, 3])
 def test_a_stopped_run_goes_on_to_the_same_map(data, finished, tmp_path, stop_after):
     _, particles, truth = data
     with pytest.raises(KeyboardInterrupt):
-        vg.refine(particles, truth, out=tmp_path / "run", watcher=_Told([], stop_after), **CHOICES)
+        vg.refine(particles, truth, out=tmp_path / "run", listener=_Told([], stop_after), **CHOICES)
     assert read_json(tmp_path / "run" / "run.json")["state"].startswith("failed")
     said: list[str] = []
-    found = vg.refine(particles, truth, out=tmp_path / "run", resume=True, watcher=_Told(said), **CHOICES)
+    found = vg.refine(particles, truth, out=tmp_path / "run", resume=True, listener=_Told(said), **CHOICES)
     assert said[1] == str(stop_after + 1)  # the first iteration that was not complete
     assert np.array_equal(found.map.data, finished[1].map.data)
     assert np.array_equal(found.particles.poses.angles_deg, finished[1].particles.poses.angles_deg)
@@ -151,7 +153,7 @@ def test_resume_refuses_other_settings_and_other_particles(data, tmp_path):
     _, particles, truth = data
     out = tmp_path / "run"
     with pytest.raises(KeyboardInterrupt):
-        vg.refine(particles, truth, out=out, watcher=_Told([], 1), **CHOICES)
+        vg.refine(particles, truth, out=out, listener=_Told([], 1), **CHOICES)
     with pytest.raises(vg.InputError, match=r"shift_range_A: was 12\.0, now 9\.0"):
         vg.refine(particles, truth, out=out, resume=True, shift_range_A=9.0, **CHOICES)
     with pytest.raises(vg.InputError, match="n_particles: was 120, now 100"):
@@ -190,11 +192,11 @@ def test_reference_of_another_pixel_size_or_box_is_fitted_and_said(data, finishe
     said: list[str] = []
     larger = vg.image.crop_or_pad(truth.data, (40,) * 3)
     coarse = vg.Map(vg.image.fourier_resample(larger, (36,) * 3), PIXEL_A * 40 / 36)
-    found = vg.refine(particles, coarse, watcher=_Told(said), **CHOICES)
+    found = vg.refine(particles, coarse, listener=_Told(said), **CHOICES)
     assert any("resampled from 4.44444 to 4 A" in line for line in said)
     assert found.resolution_A == pytest.approx(finished[1].resolution_A, rel=0.1)
     said.clear()
-    vg.refine(particles, vg.Map(larger, PIXEL_A), watcher=_Told(said), iterations=1, **CHOICES)
+    vg.refine(particles, vg.Map(larger, PIXEL_A), listener=_Told(said), iterations=1, **CHOICES)
     assert any("cropped from 40 to 32 px" in line for line in said)
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 # --- Python: layer -> layers it may import. A layer is the first name below ``verglas``. ---------------------------
 BASE = {"errors", "_version"}  # importable from everywhere
-LOW = {"_native", "_array_module", "_cuda_arrays", "_devices", "types", "fourier"}
+LOW = {"_screen", "_native", "_array_module", "_cuda_arrays", "_devices", "types", "fourier"}
 TOOLS = {"io", "geometry", "fourier", "filters", "masks", "image"}
 STAGES = {
     "simulate",
@@ -40,6 +40,7 @@ ALLOWED: dict[str, set[str]] = {
     "_cuda_arrays": {"_native", "_array_module"},
     "_devices": {"_native", "_cuda_arrays"},
     "types": set(),
+    "_screen": {"types"},
     "reference": set(),  # the oracle knows nothing of what it judges
     "ops": {"_native", "_array_module", "_cuda_arrays", "types"},
     **{name: LOW for name in TOOLS},
@@ -52,7 +53,7 @@ ALLOWED: dict[str, set[str]] = {
     "report": FOR_STAGES | STAGES | TOOLS,
     "run": FOR_STAGES | STAGES | TOOLS | {"report", "reference"},  # reference: verglas doctor compares with it
     "pipeline": FOR_STAGES | STAGES | TOOLS | {"report", "run"},
-    "cli": JOBS,
+    "cli": {"types", "_screen", *JOBS},
     "__main__": {"cli"},
 }
 FACADE_EAGER = {"types", *BASE}  # what ``import verglas`` loads; everything else it reaches lazily
@@ -65,7 +66,7 @@ EXTERNAL_HOME = {
     "matplotlib": {"report"},
     "typer": {"cli"},
     "click": {"cli"},
-    "rich": {"cli", "run"},
+    "rich": {"_screen", "run"},
     "cupy": {"_array_module", "_cuda_arrays", "fourier"},
     "cupyx": {"_cuda_arrays", "fourier"},
 }

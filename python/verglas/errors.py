@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 
 class VerglasError(Exception):
     """Base of every error that verglas raises on purpose; the command line prints it as one line, exit status 1."""
@@ -13,6 +15,25 @@ class InputError(VerglasError, ValueError):
 
 class FormatError(InputError):
     """A file breaks its format; the message names the file and the line, label or particle."""
+
+
+class SettingError(InputError):
+    """Settings of a job are unknown, missing or out of bounds; all of them are named. Exit status 2: a wrong call.
+
+    Parameters
+    ----------
+    job : str
+        Whose settings.
+    problems : sequence of (name, sentence)
+        Every setting that is wrong; an empty name where the sentence names it.
+    """
+
+    def __init__(self, job: str, problems: Sequence[tuple[str, str]]) -> None:
+        self.job, self.problems = job, tuple(problems)
+        super().__init__(f"{job}: " + "; ".join(f"{name}: {said}" if name else said for name, said in problems))
+
+    def __reduce__(self) -> tuple[type[SettingError], tuple[str, tuple[tuple[str, str], ...]]]:
+        return type(self), (self.job, self.problems)  # the default would hand the sentence to __init__
 
 
 class DeviceError(VerglasError, RuntimeError):

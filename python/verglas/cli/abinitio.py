@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
 import typer
 
-from verglas.cli.progress import shown_stages
+from verglas._screen import Screen
 
 
 def register(app: typer.Typer) -> None:
@@ -65,7 +64,7 @@ def register(app: typer.Typer) -> None:
             return
         from verglas.run.abinitio import abinitio_files
 
-        with shown_stages() as progress:
+        with Screen() as screen:
             found = abinitio_files(
                 particles,
                 symmetry,
@@ -77,8 +76,8 @@ def register(app: typer.Typer) -> None:
                 out=out,
                 mirror=flip_hand,
                 resume=resume,
-                progress=progress,
-                say=lambda line: print(line, file=sys.stderr, flush=True),
+                progress=screen.progress,
+                say=screen.say,
                 initial_resolution_A=initial_resolution,
                 final_resolution_A=final_resolution,
                 iterations=iterations,

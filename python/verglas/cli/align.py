@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
 import typer
 
-from verglas.cli.progress import shown_progress
+from verglas._screen import Screen
 from verglas.cli.usage import refuse_unless_positive
+from verglas.types.listener import phase_progress
 
 
 def register(app: typer.Typer) -> None:
@@ -50,7 +50,7 @@ def register(app: typer.Typer) -> None:
         )
         from verglas.run.align import AlignJob, AlignSettings, align_files
 
-        with shown_progress("particles searched") as progress:
+        with Screen() as screen:
             settings = AlignSettings(
                 symmetry,
                 max_resolution,
@@ -60,12 +60,12 @@ def register(app: typer.Typer) -> None:
                 not on_grid,
                 search_resolution,
                 threads=threads,
-                progress=progress,
+                progress=phase_progress(screen, "particles searched"),
                 exhaustive=exhaustive,
                 device=device,
             )
             job = AlignJob(particles, reference, out, settings, stack)
-            summary = align_files(job, say=lambda plan: print(plan, file=sys.stderr))
+            summary = align_files(job, say=screen.say)
         found = summary.as_dict()
         if as_json:
             typer.echo(json.dumps(found, indent=2))

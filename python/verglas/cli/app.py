@@ -12,13 +12,15 @@ import inspect
 import re
 import sys
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, NoReturn
 
 import typer
 
 from verglas._version import __version__
-from verglas.errors import VerglasError, VerglasWarning
+from verglas.cli.options import option_name
+from verglas.cli.renamed import with_present_names
+from verglas.errors import SettingError, VerglasError, VerglasWarning
 
 _COMMANDS = (
     "info",
@@ -96,12 +98,38 @@ def _keep_brackets(commands: Iterable[Any]) -> None:
 
 
 @functools.cache
-def _program() -> Any:
-    """All commands; made once in a process."""
-    for name in _COMMANDS:
-        importlib.import_module(f"verglas.cli.{name}").register(app)
-    _keep_brackets(app.registered_commands)
+def _registered(name: str) -> None:
+    importlib.import_module(f"verglas.cli.{name}").register(app)
+    _keep_brackets(app.registered_commands[-1:])
+
+
+def _program(arguments: Sequence[str]) -> Any:
+    """The command that is called, or all of them for a list: each loads what its options are made from."""
+    called = next((a for a in arguments if not a.startswith("-")), "").replace("-", "_")
+    for name in [called] if called in _COMMANDS else _COMMANDS:
+        _registered(name)
+    order = {command: i for i, command in enumerate(_COMMANDS)}
+    app.registered_commands.sort(key=lambda command: order.get(_module_of(command), len(order)))
     return typer.main.get_command(app)
+
+
+def _module_of(command: Any) -> str:
+    return str(command.name or command.callback.__name__).replace("-", "_")
+
+
+def _stop(error: Exception) -> NoReturn:
+    """One line that says what failed, and the exit status: 2 for a wrong call, else 1."""
+    if isinstance(error, typer.Abort):
+        _fail("interrupted", 1)
+    if isinstance(error, _ClickException):
+        error.show()
+        sys.exit(error.exit_code)
+    if isinstance(error, SettingError):
+        said = "; ".join(f"{option_name(name)}: {what}" if name else what for name, what in error.problems)
+        _fail(f"{error.job}: {said}", 2)
+    if isinstance(error, (VerglasError, OSError, MemoryError)):
+        _fail(str(error) or type(error).__name__, 1)
+    _fail(f"{type(error).__name__}: {error} (run again with --debug for the traceback)", 1)
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -111,25 +139,16 @@ def main(argv: list[str] | None = None) -> None:
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in arguments
-    arguments = [a for a in arguments if a != "--debug"]
+    arguments = with_present_names([a for a in arguments if a != "--debug"])
     warnings.showwarning = _show_warning  # type: ignore[assignment]
     try:
-        status = _program().main(args=arguments, prog_name="verglas", standalone_mode=False)
-    except typer.Abort:
-        _fail("interrupted", 1)
-    except _ClickException as error:
-        error.show()
-        sys.exit(error.exit_code)
+        status = _program(arguments).main(args=arguments, prog_name="verglas", standalone_mode=False)
+    except Exception as error:
+        if debug and not isinstance(error, (typer.Abort, _ClickException)):
+            raise
+        _stop(error)
     except KeyboardInterrupt:
         _fail("interrupted", 1)
-    except (VerglasError, OSError, MemoryError) as error:
-        if debug:
-            raise
-        _fail(str(error) or type(error).__name__, 1)
-    except Exception as error:
-        if debug:
-            raise
-        _fail(f"{type(error).__name__}: {error} (run again with --debug for the traceback)", 1)
     if status == _TYPER_INTERRUPTED:
         _fail("interrupted", 1)
     sys.exit(status if isinstance(status, int) else 0)

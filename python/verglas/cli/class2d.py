@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
 import typer
 
-from verglas.cli.progress import shown_progress
+from verglas._screen import Screen
+from verglas.types.listener import phase_progress
 
 
 def register(app: typer.Typer) -> None:
@@ -44,7 +44,7 @@ def register(app: typer.Typer) -> None:
         """
         from verglas.run.class2d import Class2DJob, Class2DSettings, class2d_files
 
-        with shown_progress("particles of this iteration") as progress:
+        with Screen() as screen:
             settings = Class2DSettings(
                 n_classes=classes,
                 diameter_A=diameter,
@@ -59,8 +59,8 @@ def register(app: typer.Typer) -> None:
                 seed=seed,
                 memory_GB=memory,
                 threads=threads,
-                progress=progress,
-                log=lambda line: print(line, file=sys.stderr, flush=True),
+                progress=phase_progress(screen, "particles of this iteration"),
+                log=screen.say,
             )
             summary = class2d_files(Class2DJob(particles, out, settings, repeats, stack, resume))
         if as_json:

@@ -26,18 +26,13 @@ def register(app: typer.Typer) -> None:
         Writes report.html, map.mrc, start.mrc, truth.mrc, particles.star, particles.mrcs, and refine/, the run folder
         of the refinement with its own page. A demonstration already in the folder is replaced.
         """
-        from verglas.cli.refine import Screen
         from verglas.run.demo import DemoSettings
         from verglas.run.demo import demo as run
 
         if not snr > 0:
             raise typer.BadParameter(f"expected a positive number, got {snr:g}", param_hint="--snr")
         settings = DemoSettings(n=n, box=box, snr=snr, seed=seed, threads=threads, device=device)
-        screen = Screen()
-        try:
-            found = run(out, settings, screen)
-        finally:
-            screen.close()
+        found = run(out, settings)
         told = found.summary()
         if as_json:
             typer.echo(json.dumps(told, indent=2))

@@ -9,28 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from verglas.cli.progress import shown_stages
 from verglas.cli.usage import refuse_unless_positive
 
 if TYPE_CHECKING:
     from verglas.pipeline import Outcome
 
 _EXAMPLE = 'Example: verglas process "mics/*.tif" --pixel-size 1.5 --voltage 300 --cs 0.01 --diameter 130 --out proj'
-
-
-class Screen:
-    """Lines to standard error, progress to bars or lines."""
-
-    def __init__(self, update: Any) -> None:
-        self.update = update
-
-    def say(self, line: str) -> None:
-        """One line."""
-        print(line, file=sys.stderr, flush=True)
-
-    def progress(self, stage: str, done: int, total: int) -> None:
-        """Items done of a stage."""
-        self.update(stage, done, total)
 
 
 def register(app: typer.Typer) -> None:
@@ -103,17 +87,11 @@ def register(app: typer.Typer) -> None:
             "keep": None if keep is None else str(keep),
             "set": dict(parse_setting(text) for text in settings or ()),
         }
-        with shown_stages(quiet=False) as update:
-            screen = Screen(update)
-            if watch is not None:
-                options = WatchOptions(settle, until_idle, once)
-                done = watch_folder(
-                    watch, out, options, force=force, threads=threads, memory_GB=memory, told=screen, **given
-                )
-            else:
-                done = process(
-                    out, redo=redo or (), force=force, threads=threads, memory_GB=memory, told=screen, **given
-                )
+        shared: dict[str, Any] = {"force": force, "threads": threads, "memory_GB": memory, **given}
+        if watch is not None:
+            done = watch_folder(watch, out, WatchOptions(settle, until_idle, once), **shared)
+        else:
+            done = process(out, redo=redo or (), **shared)
         _print(done, as_json)
 
 

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import typer
 
-from verglas.cli.progress import shown_progress
+from verglas._screen import Screen
+from verglas.types.listener import phase_progress
 
 
 def register(app: typer.Typer) -> None:
@@ -45,8 +46,8 @@ def register(app: typer.Typer) -> None:
 
         how = Method(method, iterations, not no_ctf, threads=threads, device=device)  # type: ignore[arg-type]
         job = ReconstructJob(particles, out, symmetry, max_resolution, halves, wiener, how, stack)
-        with shown_progress("particles inserted") as progress:
-            summary = reconstruct_files(job, progress, say=lambda plan: print(plan, file=sys.stderr))
+        with Screen() as screen:
+            summary = reconstruct_files(job, phase_progress(screen, "particles inserted"), say=screen.say)
         if as_json:
             typer.echo(json.dumps(summary.as_dict(), indent=2))
             return

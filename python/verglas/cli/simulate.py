@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from verglas.cli.progress import shown_stages
+from verglas._screen import shown_to
 
 _EXAMPLE = (
     "Example: verglas simulate --phantom C1 --diameter 100 --box 128 --pixel-size 1.5 --n 5000 --snr 0.05 "
@@ -61,7 +61,7 @@ def register(app: typer.Typer) -> None:
             hinge_deg=hinge,
             assembly=None if assembly.lower() == "none" else assembly,
         )
-        with shown_stages(quiet=as_json) as progress:
+        with shown_to(None if as_json else "screen") as listener:
             particles(
                 models,
                 n,
@@ -72,7 +72,7 @@ def register(app: typer.Typer) -> None:
                 seed=seed,
                 hide_poses=hide_poses,
                 threads=threads,
-                progress=progress,
+                progress=listener.progress,
                 voltage_kV=voltage,
                 cs_mm=cs,
                 amplitude_contrast=amplitude_contrast,

@@ -144,7 +144,7 @@ def _centres(
             first = trial
             way = choice.way if choice.way != "auto" or trial is None else trial.best
         found.append(np.zeros((len(part), 2)) if trial is None else trial.shifts_px[way])
-        project.told.progress("centre", min(start + choice.batch, len(small)), len(small))
+        project.listener.progress("centre", min(start + choice.batch, len(small)), len(small))
     cut = ExtractStage().chosen(project)
     ratio = small.pixel_size_A / cut_pixel_A(particles, cut.box)
     return way, np.concatenate(found) * ratio, first

@@ -12,13 +12,14 @@ from typing import Any
 import numpy as np
 
 from verglas._native import resolve_threads
+from verglas._screen import ListenerChoice, shown_to
 from verglas.errors import InputError
 from verglas.io import write_json
 from verglas.pipeline.centre import CentreStage
 from verglas.pipeline.maps import AbInitioStage, Class2DStage, PostprocessStage, RefineStage
 from verglas.pipeline.micrographs import CtfStage, PickStage
 from verglas.pipeline.particles import ExtractStage
-from verglas.pipeline.project import Project, Told, find_shots, locked
+from verglas.pipeline.project import Project, find_shots, locked
 from verglas.pipeline.request import Request, load_request, save_request
 from verglas.pipeline.stage import Stage, StageRecord, StageStopped, run_stages
 from verglas.pipeline.tables import Standing, standings
@@ -105,7 +106,7 @@ def process(
     force: bool = False,
     threads: int | None = None,
     memory_GB: float | None = None,
-    told: Told | None = None,
+    listener: ListenerChoice = "screen",
     **given: Any,
 ) -> Outcome:
     """From micrographs to particles, 2D classes or a map, in a project folder that can be resumed.
@@ -127,8 +128,8 @@ def process(
         All processors by default; results do not depend on it.
     memory_GB : float, optional
         Not to be passed by later stages.
-    told : object, optional
-        With ``say(line)`` and ``progress(stage, done, total)``.
+    listener : Listener, "screen" or None
+        Who is told how it goes, as of :func:`verglas.refine`.
     **given
         Fields of :class:`verglas.pipeline.Request`; what an earlier call on this folder gave need not be repeated.
 
@@ -161,10 +162,10 @@ def process(
         raise InputError(f"cannot write {root}: it is a file, expected the name of a folder")
     request = load_request(root, given)
     shots = find_shots(request)
-    with locked(root):
-        project = Project(root, request, shots, told, threads=threads, memory_GB=memory_GB)
+    with locked(root), shown_to(listener) as heard:
+        project = Project(root, request, shots, heard, threads=threads, memory_GB=memory_GB)
         stages = stages_of(request)
-        project.told.say(plan_sentence(project))
+        project.listener.say(plan_sentence(project))
         stopped = ""
         try:
             run_stages(project, stages, redo=redo, force=force, accept=lambda: save_request(root, request))

@@ -14,7 +14,7 @@ from verglas.assessment import PostprocessSettings
 from verglas.classification import Class2DSettings, SelectionRules
 from verglas.errors import InputError
 from verglas.io import read_json, read_map, read_particles, write_bytes, write_json, write_particles
-from verglas.pipeline.project import FOLDERS, Project, Told
+from verglas.pipeline.project import FOLDERS, Project
 from verglas.pipeline.request import settings_json, with_overrides
 from verglas.pipeline.stage import StageVerdict, file_digest, outputs_of
 from verglas.refinement.abinitio import AbInitioSettings
@@ -26,6 +26,7 @@ from verglas.run.class2d import Class2DJob, class2d_files, select_automatically
 from verglas.run.machine import allowed_memory_GB
 from verglas.run.postprocess import PostprocessJob, postprocess_files
 from verglas.run.refine import refine, summary
+from verglas.types.listener import Listener, Silence
 
 AUTO = "auto"  # symmetry to be found
 _PER_CLASS = 75  # particles per 2D class, unless that makes fewer than 10 classes or more than 100
@@ -86,7 +87,7 @@ class Class2DStage(_MapStage):
         """Classify, from the last iteration of a run that was killed, or not at all if it was through; select."""
         settings, rules = self.chosen(project)
         if not self.path(project, "summary.json").is_file():
-            project.told.say(plan_sentence(project, settings.n_classes))
+            project.listener.say(plan_sentence(project, settings.n_classes))
             most = project.memory_GB or allowed_memory_GB()
             working = replace(
                 settings,
@@ -138,7 +139,7 @@ def plan_sentence(project: Project, n_classes: int) -> str:
 def _within(project: Project, done: int, total: int) -> None:
     """Progress inside an iteration; the ends of iterations, of which there are many, would look like the end."""
     if done < total:
-        project.told.progress("class2d", done, total)
+        project.listener.progress("class2d", done, total)
 
 
 def _not_iterations(project: Project) -> Callable[[str], None]:
@@ -146,7 +147,7 @@ def _not_iterations(project: Project) -> Callable[[str], None]:
 
     def say(line: str) -> None:
         if not line.startswith("iteration"):
-            project.told.say(f"class2d: {line}")
+            project.listener.say(f"class2d: {line}")
 
     return say
 
@@ -190,8 +191,8 @@ class AbInitioStage(_MapStage):
             out=self.path(project),
             mirror=mirror,
             **values,
-            say=lambda line: project.told.say(f"abinitio: {line}"),
-            progress=lambda stage, done, total: project.told.progress(f"abinitio, {stage}", done, total),
+            say=lambda line: project.listener.say(f"abinitio: {line}"),
+            progress=lambda stage, done, total: project.listener.progress(f"abinitio, {stage}", done, total),
         )
         if len(found.maps) == 1:
             _surface(self.path(project, "map.mrc"), None, self.path(project, "map.png"))
@@ -245,22 +246,26 @@ def _start_resolution_A(project: Project) -> float:
     return float(np.clip(1.5 * min(agreeing), _FINEST_START_A, default)) if agreeing else default
 
 
-class _Course:
+class _Course(Silence):
     """What a refinement tells, passed on."""
 
-    def __init__(self, told: Told) -> None:
-        self.told = told
+    def __init__(self, listener: Listener) -> None:
+        self.listener = listener
 
     def say(self, line: str) -> None:
-        """One line."""
-        self.told.say(f"refine: {line}")
+        """Pass a line on."""
+        self.listener.say(f"refine: {line}")
 
-    def progress(self, iteration: int, phase: str, done: int, total: int) -> None:
-        """Particles of an iteration."""
-        self.told.progress(f"refine, iteration {iteration}", done, total)
+    def progress(self, phase: str, done: int, total: int) -> None:
+        """Pass on how many particles of an iteration are done."""
+        self.listener.progress(f"refine, {phase}", done, total)
 
-    def iteration_done(self, row: Mapping[str, Any]) -> None:
-        """The page of the refinement shows it."""
+    def iteration(self, figures: Mapping[str, Any]) -> None:
+        """Say nothing: the page of the refinement shows it."""
+
+    def note(self, code: str, sentence: str) -> None:
+        """Pass a warning on."""
+        self.listener.note(code, sentence)
 
 
 class RefineStage(_MapStage):
@@ -306,7 +311,7 @@ class RefineStage(_MapStage):
             out=folder,
             memory_GB=project.memory_GB,
             resume=again,
-            watcher=_Course(project.told),
+            listener=_Course(project.listener),
             **values,
         )
         write_json(folder / "summary.json", summary(found))

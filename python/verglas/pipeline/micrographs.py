@@ -156,7 +156,7 @@ class MicrographStage(ABC):
         done = len(every) - len(waiting)
         for number, work in enumerate(in_order(lambda shot: self.work(project, shot), waiting, project.threads), 1):
             self.keep(project, work)
-            project.told.progress(self.name, done + number, len(every))
+            project.listener.progress(self.name, done + number, len(every))
         return self.finish(project)
 
 

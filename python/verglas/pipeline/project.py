@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -19,29 +19,10 @@ from verglas.io import find_micrographs, read_json, write_json
 from verglas.io.micrographs import MICROGRAPH, PATH, PIXEL, SHARED
 from verglas.pipeline.request import STAGES, Request
 from verglas.pipeline.stage import StageRecord, digest
+from verglas.types.listener import Listener, Silence
 
 FOLDERS = {name: f"{number:02d}_{name}" for number, name in enumerate(STAGES, 1)}
 _KNOWN = (PIXEL, *SHARED)
-
-
-class Told(Protocol):
-    """Who is told how it goes."""
-
-    def say(self, line: str) -> None:
-        """One line of text."""
-
-    def progress(self, stage: str, done: int, total: int) -> None:
-        """Items done of a stage."""
-
-
-class Silent:
-    """Nobody is told."""
-
-    def say(self, line: str) -> None:
-        """Nothing is shown."""
-
-    def progress(self, stage: str, done: int, total: int) -> None:
-        """Nothing is shown."""
 
 
 @dataclass(frozen=True)
@@ -159,7 +140,8 @@ class Project:
     request : Request
     shots : list of Shot
         The micrographs to work on.
-    told : Told
+    listener : Listener, optional
+        Who is told how it goes.
     threads : int, optional
         Micrographs at a time, and threads of later stages.
     memory_GB : float, optional
@@ -171,13 +153,13 @@ class Project:
         root: Path,
         request: Request,
         shots: list[Shot],
-        told: Told | None = None,
+        listener: Listener | None = None,
         *,
         threads: int | None = None,
         memory_GB: float | None = None,
     ) -> None:
         self.root, self.request, self.shots = root, request, shots
-        self.told: Told = told or Silent()
+        self.listener: Listener = listener or Silence()
         self.threads, self.memory_GB = threads, memory_GB
         self.records: dict[str, StageRecord] = {}
         self._results: dict[str, Results] = {}

@@ -286,7 +286,7 @@ def _say_verdict(project: Project, record: StageRecord, force: bool) -> None:
     verdict = record.verdict
     words = "done before" if record.done_before else f"{record.seconds:.1f} s"
     reasons = "".join(f"; {reason}" for reason in verdict.reasons)
-    project.told.say(f"{record.name}: {words}: {verdict.state}{reasons}")
+    project.listener.say(f"{record.name}: {words}: {verdict.state}{reasons}")
     if verdict.state == "stop" and not force:
         project.stopped(record)
         raise StageStopped(stop_sentence(project.root, record))

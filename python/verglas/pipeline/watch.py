@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from verglas._screen import ListenerChoice, shown_to
 from verglas.errors import InputError
 from verglas.io import micrograph_header
 from verglas.io.micrographs import find_micrographs
@@ -17,7 +18,7 @@ from verglas.pipeline.job import Outcome, finished, stages_of
 from verglas.pipeline.micrographs import CtfStage, MicrographStage, PickStage, Work
 from verglas.pipeline.page import write_page
 from verglas.pipeline.particles import ExtractStage
-from verglas.pipeline.project import Project, Shot, Told, locked, shot_of
+from verglas.pipeline.project import Project, Shot, locked, shot_of
 from verglas.pipeline.request import load_request, save_request
 from verglas.pipeline.stage import StageStopped, run_stages
 from verglas.pipeline.tables import usable
@@ -63,7 +64,7 @@ def watch_folder(
     force: bool = False,
     threads: int | None = None,
     memory_GB: float | None = None,
-    told: Told | None = None,
+    listener: ListenerChoice = "screen",
     **given: Any,
 ) -> Outcome:
     """Work on the micrographs of a folder as they arrive; then run all stages on what there is.
@@ -78,7 +79,7 @@ def watch_folder(
     out : path
         Project folder.
     options : WatchOptions, optional
-    force, threads, memory_GB, told, given
+    force, threads, memory_GB, listener, given
         As of :func:`verglas.process`.
 
     Returns
@@ -96,17 +97,17 @@ def watch_folder(
     if not watched.is_dir():
         raise InputError(f"--watch {watched}: no such folder")
     request = load_request(root, {**given, "micrographs": (str(watched),)})
-    with locked(root), closing(WatchTable(root / _TABLE)) as table:
+    with locked(root), closing(WatchTable(root / _TABLE)) as table, shown_to(listener) as heard:
         save_request(root, request)
-        project = Project(root, request, [], told, threads=threads, memory_GB=memory_GB)
+        project = Project(root, request, [], heard, threads=threads, memory_GB=memory_GB)
         left = table.take_up(_ATTEMPTS)
         if left:
-            project.told.say(f"{len(left)} files were being worked on when the last process ended; taken up again")
+            project.listener.say(f"{len(left)} files were being worked on when the last process ended; taken up again")
         watcher = Watcher(project, watched, options or WatchOptions(), table)
         try:
             watcher.watch()
         except KeyboardInterrupt:
-            project.told.say("interrupted: what is done is kept")
+            project.listener.say("interrupted: what is done is kept")
         watcher.say_throughput()
         project.shots = watcher.finished_shots()
         stopped = "" if project.shots else f"no micrograph has arrived in {watched}"
@@ -244,16 +245,16 @@ class Watcher:
         row = next(r for r in self.table.rows("running") if r.path == path)
         if bad is not None and bad.transient and row.attempts < _ATTEMPTS:
             self.table.mark([path], "ready", bad.reason)
-            self.project.told.say(f"{shot.path.name}: {bad.reason}; tried again")
+            self.project.listener.say(f"{shot.path.name}: {bad.reason}; tried again")
             return
         for stage, work in made:
             stage.keep(self.project, work)
         self.table.mark([path], "done" if bad is None else "failed", "" if bad is None else bad.reason)
         self.done += 1
         if bad is not None:
-            self.project.told.say(f"{shot.path.name}: set aside: {bad.reason}")
+            self.project.listener.say(f"{shot.path.name}: set aside: {bad.reason}")
         counts = self.table.counts()
-        self.project.told.progress("watch", counts["done"] + counts["failed"], sum(counts.values()))
+        self.project.listener.progress("watch", counts["done"] + counts["failed"], sum(counts.values()))
 
     # ---- telling
 
@@ -272,6 +273,6 @@ class Watcher:
         """Files done by this process, and how fast."""
         spent = time.monotonic() - self.began
         if self.done:
-            self.project.told.say(
+            self.project.listener.say(
                 f"{self.done} micrographs in {spent:.0f} s, {3600 * self.done / spent:.0f} per hour, waiting included"
             )

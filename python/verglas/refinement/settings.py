@@ -7,8 +7,8 @@ from typing import Literal
 
 import numpy as np
 
-from verglas.errors import InputError
 from verglas.geometry import healpix_spacing_deg
+from verglas.types.settings import check_settings, setting
 
 
 @dataclass(frozen=True)
@@ -57,41 +57,44 @@ class RefineSettings:
         Threads; all by default. The result does not depend on it.
     """
 
-    symmetry: str = "C1"
-    diameter_A: float | None = None
-    mode: Literal["likelihood", "max-cc"] = "likelihood"
-    poses: Literal["global", "local"] = "global"
-    classes: int = 1
-    initial_resolution_A: float = 30.0
-    join_resolution_A: float = 40.0
-    max_resolution_A: float | None = None
-    regularisation: float | None = None
-    wiener_k: float = 0.1
-    shift_range_A: float = 12.0
-    iterations: int = 25
-    candidates: int = 6
-    scale: bool = True
-    norm: bool = True
-    solvent_mask: bool = True
-    seed: int = 0
-    threads: int | None = None
+    symmetry: str = setting("C1", "Point group in RELION's orientation: C1, C4, D2, T, O, I1", flags=("--sym",))
+    diameter_A: float | None = setting(
+        None, "Diameter of the particle", more_than=0, default_words="four fifths of the box"
+    )
+    mode: Literal["likelihood", "max-cc"] = setting(
+        "likelihood", "Expectation-maximisation over poses, or the pose of the largest correlation (FREALIGN)"
+    )
+    poses: Literal["global", "local"] = setting(
+        "global", "Search all orientations first, or start from the poses that the particles have"
+    )
+    classes: int = setting(1, "Copies of a single reference that are told apart", at_least=1)
+    initial_resolution_A: float = setting(
+        30.0, "Low-pass of the reference, and finest data of the first iteration", more_than=0
+    )
+    join_resolution_A: float = setting(40.0, "Half maps are given their mean below this resolution", more_than=0)
+    max_resolution_A: float | None = setting(None, "Finest data used", more_than=0, default_words="Nyquist")
+    regularisation: float | None = setting(
+        None,
+        "Factor T of the prior's variance tau^2",
+        more_than=0,
+        default_words="1; with several classes 4",
+        flags=("-T",),
+    )
+    wiener_k: float = setting(
+        0.1, "With max-cc: constant added to the sum of squared CTFs, as a fraction of its mean", more_than=0
+    )
+    shift_range_A: float = setting(12.0, "Largest shift searched in the first iterations", more_than=0)
+    iterations: int = setting(25, "Most iterations", at_least=1)
+    candidates: int = setting(6, "Orientations per particle that the global search hands on", at_least=1)
+    scale: bool = setting(True, "Estimate a grey scale per micrograph")
+    norm: bool = setting(True, "Estimate a noise level per particle")
+    solvent_mask: bool = setting(True, "Mask references and FSC by a mask made from the map, once that is good enough")
+    seed: int = setting(0, "Seed of half sets and first classes", at_least=0)
+    threads: int | None = setting(None, "Threads", changes_result=False, on_command_line=False)
 
     def __post_init__(self) -> None:
         """Say at once what cannot be."""
-        for name in ("initial_resolution_A", "join_resolution_A", "shift_range_A", "wiener_k"):
-            if not getattr(self, name) > 0:
-                raise InputError(f"refine: expected a positive {name}, got {getattr(self, name)}")
-        for name in ("diameter_A", "max_resolution_A", "regularisation"):
-            value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise InputError(f"refine: expected a positive {name}, got {value}")
-        for name in ("classes", "iterations", "candidates"):
-            if getattr(self, name) < 1:
-                raise InputError(f"refine: expected {name} of 1 or more, got {getattr(self, name)}")
-        if self.mode not in ("likelihood", "max-cc"):
-            raise InputError(f"refine: expected mode likelihood or max-cc, got {self.mode!r}")
-        if self.poses not in ("global", "local"):
-            raise InputError(f"refine: expected poses global or local, got {self.poses!r}")
+        check_settings("refine", self)
 
     @property
     def T(self) -> float:

@@ -16,15 +16,17 @@ from typing import Any
 import numpy as np
 
 from verglas import _native, filters, io
+from verglas._screen import ListenerChoice, shown_to
 from verglas._version import __version__
 from verglas.assessment import FSC, PoseErrors, fsc, full_map_fsc, pose_errors
 from verglas.errors import InputError
 from verglas.report import html
 from verglas.report.demo import THRESHOLD_HALVES, THRESHOLD_TRUTH, DemoFindings, overview, page
-from verglas.run.refine import Refinement, Watcher, refine
+from verglas.run.refine import Refinement, iteration_sentence, refine
 from verglas.run.simulate import particles as simulate_particles
 from verglas.simulate import Model, density, phantom
 from verglas.types import Map, Particles
+from verglas.types.listener import Listener
 
 _SHOWN = 9
 _RUN = "refine"  # the run folder of the refinement, inside the demo's
@@ -137,20 +139,20 @@ class Demo:
 class _Clock:
     """Wall time per step, said as it goes."""
 
-    def __init__(self, watcher: Watcher | None) -> None:
-        self.watcher, self.seconds = watcher, dict[str, float]()
+    def __init__(self, listener: Listener) -> None:
+        self.listener, self.seconds = listener, dict[str, float]()
 
     @contextmanager
     def step(self, name: str) -> Iterator[None]:
         start = time.perf_counter()
+        self.listener.say(f"{name} ...")
         yield
         self.seconds[name] = time.perf_counter() - start
-        if self.watcher is not None:
-            self.watcher.say(f"{name}: {self.seconds[name]:.1f} s")
+        self.listener.say(f"{name}: {self.seconds[name]:.1f} s")
 
 
 def demo(
-    out: str | os.PathLike[str] = "demo", settings: DemoSettings | None = None, watcher: Watcher | None = None
+    out: str | os.PathLike[str] = "demo", settings: DemoSettings | None = None, listener: ListenerChoice = "screen"
 ) -> Demo:
     """Simulate particles, refine them from a blurred start, compare with the truth, write a page.
 
@@ -160,8 +162,8 @@ def demo(
         Folder to write; it is made. A demonstration that it holds is replaced.
     settings : DemoSettings, optional
         What is simulated.
-    watcher : Watcher, optional
-        Told about progress, as of :func:`verglas.refine`.
+    listener : Listener, "screen" or None
+        Who is told how it goes, as of :func:`verglas.refine`.
 
     Returns
     -------
@@ -181,9 +183,13 @@ def demo(
     ...     sorted(str(p.relative_to(folder)) for p in demo(folder, small).folder.rglob("*.html"))
     ['refine/report.html', 'report.html']
     """
-    chosen, folder = settings or DemoSettings(), Path(out)
+    with shown_to(listener, iteration_sentence) as heard:
+        return _demonstrate(settings or DemoSettings(), Path(out), heard)
+
+
+def _demonstrate(chosen: DemoSettings, folder: Path, listener: Listener) -> Demo:
     _clear(folder)
-    clock = _Clock(watcher)
+    clock = _Clock(listener)
     model = phantom(chosen.box, chosen.pixel_size_A, chosen.diameter_A, chosen.symmetry, chosen.seed)
     with clock.step("simulate particles"):
         particles = _simulate(model, chosen, folder)
@@ -194,7 +200,7 @@ def demo(
             chosen.symmetry,
             _MARGIN * chosen.diameter_A,
             out=folder / _RUN,
-            watcher=watcher,
+            listener=listener,
             initial_resolution_A=chosen.start_A,
             seed=chosen.seed,
             threads=chosen.threads,

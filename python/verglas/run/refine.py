@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from verglas._devices import device_names
+from verglas._screen import ListenerChoice, shown_to
 from verglas.assessment import FSC, Postprocessed, PostprocessSettings, postprocess
 from verglas.errors import InputError
 from verglas.io import read_particles
@@ -26,32 +27,10 @@ from verglas.run.machine import allowed_memory_GB
 from verglas.run.refine_folder import RefineFolder, refuse_changes, settings_record
 from verglas.run.refine_inputs import as_map, cached, fitted, fitted_mask, identity
 from verglas.types import Map, Particles, Poses
+from verglas.types.listener import Listener
+from verglas.types.settings import settings_from
 
 Reference = Map | str | Path
-
-
-class Watcher(Protocol):
-    """What a refinement tells whoever watches it; the command line shows it."""
-
-    def say(self, line: str) -> None:
-        """One line of text."""
-
-    def progress(self, iteration: int, phase: str, done: int, total: int) -> None:
-        """Particles done in this iteration."""
-
-    def iteration_done(self, row: Mapping[str, Any]) -> None:
-        """The row of ``iterations.csv``."""
-
-
-class _Silent:
-    def say(self, line: str) -> None:
-        """Nothing is shown."""
-
-    def progress(self, iteration: int, phase: str, done: int, total: int) -> None:
-        """Nothing is shown."""
-
-    def iteration_done(self, row: Mapping[str, Any]) -> None:
-        """Nothing is shown."""
 
 
 @dataclass(frozen=True)
@@ -100,11 +79,11 @@ class Refinement:
 
 @dataclass(frozen=True)
 class _Around:
-    """Where a refinement writes, what memory it may take, whom it tells, what it runs on."""
+    """Where a refinement writes, what memory it may take, who listens, what it runs on."""
 
     folder: RefineFolder | None
     limit_GB: float
-    told: Watcher
+    listener: Listener
     devices: tuple[str, ...]
 
 
@@ -133,7 +112,7 @@ def refine(
     memory_GB: float | None = None,
     resume: bool = False,
     allow_changes: bool = False,
-    watcher: Watcher | None = None,
+    listener: ListenerChoice = "screen",
     **settings: Any,
 ) -> Refinement:
     r"""Refine poses and map of particles: expectation-maximisation with two independent half sets.
@@ -166,8 +145,9 @@ def refine(
         Go on from the last iteration of the run in ``out``.
     allow_changes : bool
         Resume although settings differ.
-    watcher : Watcher, optional
-        Told about progress.
+    listener : Listener, "screen" or None
+        Who is told how it goes (:class:`verglas.types.listener.Listener`): a bar or lines on standard error, nobody,
+        or an object of one's own.
     **settings
         Any other field of :class:`verglas.refinement.RefineSettings`.
 
@@ -198,9 +178,9 @@ def refine(
     """
     # "auto" stays the CPU until the kernels have run on a GPU (bench/README.md); a GPU is named.
     devices = tuple(device_names("cpu" if device == "auto" else device))
-    told = watcher or _Silent()
     references = _as_list(reference)
-    chosen = _chosen({"classes": max(1, len(references)), **settings, "symmetry": symmetry, "diameter_A": diameter_A})
+    settings = {"classes": max(1, len(references)), **settings, "symmetry": symmetry, "diameter_A": diameter_A}
+    chosen = settings_from("refine", RefineSettings, **settings)
     everything = particles if isinstance(particles, Particles) else read_particles(particles)
     record = settings_record(
         chosen,
@@ -212,27 +192,32 @@ def refine(
     )
     folder = None if out is None else _open_folder(Path(out), record, resume=resume, allow_changes=allow_changes)
     limit = allowed_memory_GB() if memory_GB is None else memory_GB
-    if resume:
-        if folder is None:
-            raise InputError("refine: resume needs the run folder (out)")
-        setup = _resumed(everything, chosen, folder, (limit, devices), given=mask is not None)
-    else:
-        setup = _started(everything, references, mask, chosen, _Around(folder, limit, told, devices))
-    told.say(str(setup.plan))
-    return _run(setup, folder, told)
+    with shown_to(listener, iteration_sentence) as heard:
+        if resume:
+            if folder is None:
+                raise InputError("refine: resume needs the run folder (out)")
+            setup = _resumed(everything, chosen, folder, (limit, devices), given=mask is not None)
+        else:
+            setup = _started(everything, references, mask, chosen, _Around(folder, limit, heard, devices))
+        heard.say(str(setup.plan))
+        return _run(setup, folder, heard)
 
 
-def refine_files(
-    particles: Path,
-    reference: Sequence[Path] | None,
-    symmetry: str,
-    diameter_A: float | None,
-    *,
-    stack: Path | None = None,
-    **choices: Any,
-) -> Refinement:
+def iteration_sentence(figures: Mapping[str, Any]) -> str:
+    """What a log says of an iteration."""
+    classes = "" if ";" not in figures["populations"] else f", classes {figures['populations'].replace(';', ' ')}"
+    changed = figures["angle_change_deg"]
+    change = f"  median change of angles {changed:.2f} deg" if np.isfinite(changed) else ""
+    return (
+        f"iteration {figures['iteration']:2d}, {figures['phase']}: data to {figures['search_resolution_A']:.2f} A, "
+        f"resolution {figures['resolution_A']:.2f} A, mean probability of the best pose "
+        f"{figures['max_probability']:.2f}{change}{classes}, {figures['seconds']:.1f} s"
+    )
+
+
+def refine_files(particles: Path, reference: Sequence[Path] | None, *, stack: Path | None, **more: Any) -> Refinement:
     """What ``verglas refine`` does: read, :func:`refine`, leave everything in the run folder."""
-    return refine(read_particles(particles, stack=stack), reference, symmetry, diameter_A, **choices)
+    return refine(read_particles(particles, stack=stack), reference, **more)
 
 
 def summary(found: Refinement) -> dict[str, Any]:
@@ -257,14 +242,6 @@ def _as_list(reference: Reference | Sequence[Reference] | None) -> list[Referenc
     if reference is None:
         return []
     return [reference] if isinstance(reference, (Map, str, Path)) else list(reference)
-
-
-def _chosen(settings: Mapping[str, Any]) -> RefineSettings:
-    known = set(RefineSettings.__dataclass_fields__)
-    unknown = sorted(set(settings) - known)
-    if unknown:
-        raise InputError(f"refine: unknown setting {', '.join(unknown)}; known are {', '.join(sorted(known))}")
-    return RefineSettings(**settings)
 
 
 def _named(value: Reference) -> str:
@@ -319,7 +296,7 @@ def _started(
     state, lines = initial_state(problem, found.power[used], maps, window)
     said += lines + _set_aside(found.excluded)
     for line in said:
-        around.told.say(line)
+        around.listener.say(line)
     step = schedule.first_step(problem, split=len(maps) < settings.classes)
     inputs = identity(particles)
     if folder is not None:
@@ -397,15 +374,15 @@ def _resumed(
     return _Setup(with_plan(problem, plan), plan, saved.state, saved.step, saved.excluded, inputs, particles[used])
 
 
-def _run(setup: _Setup, folder: RefineFolder | None, told: Watcher) -> Refinement:
+def _run(setup: _Setup, folder: RefineFolder | None, listener: Listener) -> Refinement:
     problem = setup.problem
     number = [setup.state.iteration]
 
     def after(state: State, made: Iteration, following: Step | None) -> None:
         number[0] = state.iteration
         for note in made.notes:
-            told.say(note)
-        told.iteration_done(state.rows[-1])
+            listener.say(note)
+        listener.iteration(state.rows[-1])
         if folder is not None:
             # The checkpoint of the final pass would leave nothing to resume: what precedes it stays.
             if following is not None:
@@ -415,7 +392,7 @@ def _run(setup: _Setup, folder: RefineFolder | None, told: Watcher) -> Refinemen
             folder.iteration(problem, state, made)
 
     def progress(phase: str, done: int, total: int) -> None:
-        told.progress(number[0] + 1, phase, done, total)
+        listener.progress(f"iteration {number[0] + 1}, {phase}", done, total)
 
     assert setup.step is not None
     try:
@@ -485,4 +462,4 @@ def _with_results(particles: Particles, problem: Problem, state: State) -> Parti
     )
 
 
-__all__ = ["Refinement", "Watcher", "refine", "refine_files", "summary"]
+__all__ = ["Refinement", "refine", "summary"]

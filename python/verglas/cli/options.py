@@ -1,0 +1,112 @@
+"""Options of a command made from the fields of its settings: name, type, default, bounds and help are stated once."""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import functools
+import inspect
+import typing
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import typer
+
+from verglas.types.settings import choices_of, setting_of, unit_of
+
+_PARAMETER = "settings"  # of the command's function: the options take its place
+
+
+def option_name(field: str) -> str:
+    """The option of a settings field: the unit, which the help states, is left out.
+
+    Examples
+    --------
+    >>> from verglas.cli.options import option_name
+    >>> option_name("initial_resolution_A"), option_name("classes")
+    ('--initial-resolution', '--classes')
+    """
+    stem = field.rsplit("_", 1)[0] if unit_of(field) else field
+    return "--" + stem.replace("_", "-")
+
+
+def with_settings(kind: type, *, leave_out: Iterable[str] = ()) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command an option for every field of a settings class; its parameter ``settings`` gets those that differ
+    from the defaults, which are stated in the class alone.
+
+    Parameters
+    ----------
+    kind : type
+        Dataclass whose fields were made with :func:`verglas.types.settings.setting`.
+    leave_out : iterable of str
+        Fields that the command has arguments of its own for.
+    """
+    left_out = set(leave_out)
+    fields = [f for f in dataclasses.fields(kind) if setting_of(f).on_command_line and f.name not in left_out]
+    hints = typing.get_type_hints(kind)
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        signature = inspect.signature(command, eval_str=True)
+        own = [
+            p.replace(kind=inspect.Parameter.KEYWORD_ONLY)
+            for p in signature.parameters.values()
+            if p.name != _PARAMETER
+        ]
+        made = [_parameter(field, hints[field.name]) for field in fields]
+        # Arguments and what a user must give stand first in --help, then the settings, then what all commands share.
+        first = [p for p in own if not _is_common(p)]
+        last = [p for p in own if _is_common(p)]
+
+        @functools.wraps(command)
+        def run(**given: Any) -> None:
+            chosen = {field.name: _plain(given.pop(field.name)) for field in fields}
+            chosen = {f.name: chosen[f.name] for f in fields if chosen[f.name] != f.default}
+            command(**given, settings=chosen)
+
+        run.__signature__ = signature.replace(parameters=[*first, *made, *last])  # type: ignore[attr-defined]
+        run.__annotations__ = {p.name: p.annotation for p in [*first, *made, *last]}
+        return run
+
+    return decorate
+
+
+_COMMON = {"stack", "device", "threads", "memory", "resume", "allow_changes", "as_json"}
+
+
+def _is_common(parameter: inspect.Parameter) -> bool:
+    return parameter.name in _COMMON
+
+
+def _plain(value: Any) -> Any:
+    return value.value if isinstance(value, enum.Enum) else value
+
+
+def _parameter(field: dataclasses.Field[Any], hint: Any) -> inspect.Parameter:
+    said, choices = setting_of(field), choices_of(hint)
+    required = field.default is dataclasses.MISSING
+    default = ... if required else field.default
+    annotation: Any = _without_none(hint)
+    if choices:
+        annotation = _enumeration(field.name, choices)
+        default = default if default is None or required else annotation(default)
+    name = option_name(field.name)
+    names = (f"{name}/--no-{name[2:]}",) if annotation is bool else (name, *said.flags)
+    option = typer.Option(default, *names, help=_help(field.name, said, default))
+    return inspect.Parameter(field.name, inspect.Parameter.KEYWORD_ONLY, default=option, annotation=annotation)
+
+
+def _enumeration(name: str, choices: tuple[Any, ...]) -> Any:
+    """Choices as typer wants them: an option whose completion and refusal name them."""
+    return enum.Enum(name, {str(c): c for c in choices}, type=str)
+
+
+def _help(name: str, said: Any, default: Any) -> str:
+    unit = unit_of(name)
+    text = said.help.rstrip(".") + (f", {unit}." if unit else ".")
+    return f"{text} [{said.default_words}]" if default is None and said.default_words else text
+
+
+def _without_none(hint: Any) -> Any:
+    parts = [a for a in typing.get_args(hint) if a is not type(None)]
+    is_union = type(None) in typing.get_args(hint)
+    return parts[0] if is_union and len(parts) == 1 else hint

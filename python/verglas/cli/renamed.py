@@ -1,0 +1,32 @@
+"""Options by their former names: they still work, and say the new name."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+# command -> former name -> name
+_FORMER: dict[str, dict[str, str]] = {
+    "refine": {"--tau2-fudge": "--regularisation"},
+}
+
+
+def with_present_names(arguments: Sequence[str]) -> list[str]:
+    """The arguments with former names of options replaced; each is said once on standard error.
+
+    Examples
+    --------
+    >>> from verglas.cli.renamed import with_present_names
+    >>> with_present_names(["refine", "a.star", "--tau2-fudge=2"])
+    ['refine', 'a.star', '--regularisation=2']
+    """
+    command = next((a for a in arguments if not a.startswith("-")), "")
+    former = _FORMER.get(command, {})
+    out = []
+    for argument in arguments:
+        name, equals, value = argument.partition("=")
+        if name in former:
+            print(f"verglas: {name} is now called {former[name]}", file=sys.stderr)
+            argument = former[name] + equals + value
+        out.append(argument)
+    return out

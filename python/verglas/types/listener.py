@@ -1,0 +1,58 @@
+"""Who is told how a computation goes: one protocol for every job, and the listener that keeps silent."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol, runtime_checkable
+
+
+@runtime_checkable
+class Listener(Protocol):
+    """What a job tells while it runs. A job never waits for its listener and never reads anything back from it.
+
+    Every public job takes ``listener=``: the default shows a bar on a terminal and in a notebook and a line now and
+    then elsewhere; ``None`` is silence; an object with these four methods gets the calls.
+    """
+
+    def say(self, line: str) -> None:
+        """Take one sentence: a plan, a choice that was made, what was set aside."""
+
+    def progress(self, phase: str, done: int, total: int) -> None:
+        """Take how many of the items of a phase are done; a phase may be announced with 0 done."""
+
+    def iteration(self, figures: Mapping[str, Any]) -> None:
+        """Take the figures of an iteration that has ended: the row of ``iterations.csv``."""
+
+    def note(self, code: str, sentence: str) -> None:
+        """Take a warning or verdict that the page repeats; ``code`` is a word that scripts can test."""
+
+
+class Silence:
+    """A listener that shows nothing; base of those that want some of the calls only."""
+
+    def say(self, line: str) -> None:
+        """Show nothing."""
+
+    def progress(self, phase: str, done: int, total: int) -> None:
+        """Show nothing."""
+
+    def iteration(self, figures: Mapping[str, Any]) -> None:
+        """Show nothing."""
+
+    def note(self, code: str, sentence: str) -> None:
+        """Show nothing."""
+
+
+def phase_progress(listener: Listener, phase: str) -> Callable[[int, int], None]:
+    """The listener's progress for one phase, as a function of (done, total).
+
+    Examples
+    --------
+    >>> from verglas.types.listener import Silence, phase_progress
+    >>> phase_progress(Silence(), "micrographs")(1, 10)
+    """
+
+    def tell(done: int, total: int) -> None:
+        listener.progress(phase, done, total)
+
+    return tell

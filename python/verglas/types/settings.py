@@ -1,0 +1,205 @@
+"""One way for settings: frozen dataclasses whose fields carry help, unit, bounds, and whether they change a result.
+
+A job is ``f(data, settings=None, **changes)``. Threads, devices, memory and listeners are no settings: they change how
+long a job takes, not what comes out.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import math
+import types
+import typing
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from verglas.errors import SettingError
+
+Kind = TypeVar("Kind")
+_KEY = "verglas.setting"
+_UNITS = {
+    "A": "A",
+    "deg": "degrees",
+    "px": "pixels",
+    "kV": "kV",
+    "mm": "mm",
+    "GB": "GB",
+    "A2": "A^2",
+    "nats": "nats",
+}
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What is known of a field beside its name, type and default.
+
+    Attributes
+    ----------
+    help : str
+        One or two sentences, for the page, the command line and the docs.
+    more_than, at_least, at_most : float, optional
+        Bounds.
+    default_words : str
+        What the default of None stands for, as "four fifths of the box".
+    flags : tuple of str
+        Further names on the command line, as ``-K``.
+    changes_result : bool
+        Whether another value gives another result. What a checkpoint compares.
+    on_command_line : bool
+        Whether the command line offers it.
+    """
+
+    help: str = ""
+    more_than: float | None = None
+    at_least: float | None = None
+    at_most: float | None = None
+    default_words: str = ""
+    flags: tuple[str, ...] = ()
+    changes_result: bool = True
+    on_command_line: bool = True
+
+
+def setting(default: Any = dataclasses.MISSING, help: str = "", **more: Any) -> Any:
+    """A dataclass field with a :class:`Setting`; without a default the setting is required.
+
+    Examples
+    --------
+    >>> from dataclasses import dataclass
+    >>> from verglas.types.settings import setting, settings_from
+    >>> @dataclass(frozen=True)
+    ... class BlurSettings:
+    ...     width_A: float = setting(10.0, "Width of the Gaussian.", more_than=0)
+    >>> settings_from("blur", BlurSettings, width_A=3.0)
+    BlurSettings(width_A=3.0)
+    >>> settings_from("blur", BlurSettings, widht_A=3.0)
+    Traceback (most recent call last):
+    verglas.errors.SettingError: blur: unknown setting widht_A (width_A?); known are width_A
+    """
+    metadata = {_KEY: Setting(help, **more)}
+    if default is dataclasses.MISSING:
+        return dataclasses.field(metadata=metadata)
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+def setting_of(field: dataclasses.Field[Any]) -> Setting:
+    """What :func:`setting` said of a field; plain fields have no help and no bounds."""
+    return typing.cast("Setting", field.metadata.get(_KEY, Setting()))
+
+
+def unit_of(name: str) -> str:
+    """The unit that a setting's name ends with, in words; empty where it has none.
+
+    Examples
+    --------
+    >>> from verglas.types.settings import unit_of
+    >>> unit_of("diameter_A"), unit_of("step_deg"), unit_of("classes")
+    ('A', 'degrees', '')
+    """
+    return _UNITS.get(name.rsplit("_", 1)[-1], "") if "_" in name else ""
+
+
+def settings_from(job: str, kind: type[Kind], settings: Kind | None = None, **changes: Any) -> Kind:
+    """Settings with changes; everything that is wrong is named at once.
+
+    Parameters
+    ----------
+    job : str
+        Name of the job, which begins the message.
+    kind : type
+        Dataclass of the settings.
+    settings : kind, optional
+        What the changes apply to; the defaults without.
+    **changes
+        Fields and their values.
+
+    Raises
+    ------
+    SettingError
+        Unknown names, missing ones, values out of bounds or no choice.
+    """
+    if settings is not None and not isinstance(settings, kind):
+        raise SettingError(job, [("settings", f"expected {kind.__name__}, got {type(settings).__name__}")])
+    fields = {f.name: f for f in dataclasses.fields(kind) if f.init}  # type: ignore[arg-type]
+    problems = []
+    unknown = sorted(set(changes) - set(fields))
+    if unknown:
+        named = ", ".join(_with_guess(name, fields) for name in unknown)
+        plural = "s" if len(unknown) > 1 else ""
+        problems.append(("", f"unknown setting{plural} {named}; known are {', '.join(sorted(fields))}"))
+    if settings is None:
+        missing = [name for name, f in fields.items() if _required(f) and name not in changes]
+        problems += [(name, "is needed") for name in missing]
+    if problems:
+        raise SettingError(job, problems)
+    if settings is None:
+        return kind(**changes)
+    return dataclasses.replace(settings, **changes)  # type: ignore[type-var]
+
+
+def check_settings(job: str, settings: Any) -> None:
+    """Hold every field against its bounds and choices; called by ``__post_init__`` of settings.
+
+    Raises
+    ------
+    SettingError
+        Naming all fields that are out of bounds.
+    """
+    hints = typing.get_type_hints(type(settings))
+    problems = []
+    for field in dataclasses.fields(settings):
+        value = getattr(settings, field.name)
+        said = _problem(value, setting_of(field), choices_of(hints[field.name]))
+        if said:
+            problems.append((field.name, said))
+    if problems:
+        raise SettingError(job, problems)
+
+
+def choices_of(hint: Any) -> tuple[Any, ...]:
+    """Values that a Literal allows, also as one of a union; empty for other types."""
+    if typing.get_origin(hint) is typing.Literal:
+        return typing.get_args(hint)
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        return tuple(choice for part in typing.get_args(hint) for choice in choices_of(part))
+    return ()
+
+
+def result_settings(settings: Any) -> dict[str, Any]:
+    """Fields that change the result, with their values: what a resumed run must agree in."""
+    return {f.name: getattr(settings, f.name) for f in dataclasses.fields(settings) if setting_of(f).changes_result}
+
+
+def _required(field: dataclasses.Field[Any]) -> bool:
+    return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+
+
+def _with_guess(name: str, known: Iterable[str]) -> str:
+    close = difflib.get_close_matches(name, list(known), n=1)
+    return f"{name} ({close[0]}?)" if close else name
+
+
+def _problem(value: Any, bounds: Setting, choices: tuple[Any, ...]) -> str:
+    if value is None:
+        return ""
+    if choices:
+        if value in choices:
+            return ""
+        words = ", ".join(str(c) for c in choices[:-1]) + f" or {choices[-1]}" if len(choices) > 1 else str(choices[0])
+        return f"expected {words}, got {value!r}"
+    limits = ((bounds.more_than, "more than"), (bounds.at_least, "at least"), (bounds.at_most, "at most"))
+    if isinstance(value, bool) or not isinstance(value, int | float) or all(limit is None for limit, _ in limits):
+        return ""
+    below = bounds.more_than is not None and not value > bounds.more_than
+    least = bounds.at_least is not None and not value >= bounds.at_least
+    most = bounds.at_most is not None and not value <= bounds.at_most
+    if math.isnan(value) or below or least or most:
+        words = " and ".join(f"{word} {limit:g}" for limit, word in limits if limit is not None)
+        return f"expected {words}, got {value:g}"
+    return ""
+
+
+def as_record(settings: Any) -> Mapping[str, Any]:
+    """All fields and their values, for ``run.json``."""
+    return {f.name: getattr(settings, f.name) for f in dataclasses.fields(settings)}

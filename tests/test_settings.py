@@ -1,0 +1,160 @@
+"""Settings, the options made from them, and the listener: one way for every job."""
+
+from __future__ import annotations
+
+import io
+import pickle
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from verglas._screen import Screen, shown_to
+from verglas.cli.options import with_settings
+from verglas.errors import SettingError
+from verglas.types.listener import Listener, Silence
+from verglas.types.settings import check_settings, result_settings, setting, settings_from
+
+
+@dataclass(frozen=True)
+class BlurSettings:
+    width_A: float = setting(10.0, "Width of the Gaussian.", more_than=0)
+    shape: Literal["gauss", "box"] = setting("gauss", "Form of the kernel.")
+    limit_A: float | None = setting(None, "Finest detail.", more_than=0, default_words="Nyquist")
+    symmetric: bool = setting(True, "Both directions.")
+    passes: int = setting(1, "Times.", at_least=1, at_most=9, flags=("-p",))
+    verbose: bool = setting(False, "Talk.", changes_result=False, on_command_line=False)
+
+    def __post_init__(self) -> None:
+        check_settings("blur", self)
+
+
+def test_everything_wrong_is_named_at_once():
+    with pytest.raises(SettingError) as caught:
+        settings_from("blur", BlurSettings, width_A=-1.0, shape="disc", passes=12)
+    assert [name for name, _ in caught.value.problems] == ["width_A", "shape", "passes"]
+    assert "width_A: expected more than 0, got -1" in str(caught.value)
+    assert "shape: expected gauss or box, got 'disc'" in str(caught.value)
+    assert "passes: expected at least 1 and at most 9, got 12" in str(caught.value)
+
+
+def test_unknown_settings_are_named_with_the_nearest_known():
+    with pytest.raises(SettingError, match=r"unknown settings shap \(shape\?\), zzz; known are limit_A"):
+        settings_from("blur", BlurSettings, shap="box", zzz=1)
+
+
+def test_missing_settings_are_named():
+    @dataclass(frozen=True)
+    class Needed:
+        diameter_A: float = setting(help="Of the particle.")
+        step_deg: float = setting(help="Of the grid.")
+
+    with pytest.raises(SettingError, match="diameter_A: is needed; step_deg: is needed"):
+        settings_from("job", Needed)
+
+
+def test_changes_apply_to_given_settings():
+    base = BlurSettings(passes=3)
+    assert settings_from("blur", BlurSettings, base, width_A=2.0) == BlurSettings(width_A=2.0, passes=3)
+    with pytest.raises(SettingError, match="expected BlurSettings, got dict"):
+        settings_from("blur", BlurSettings, {"passes": 3})  # type: ignore[type-var]
+
+
+def test_nan_is_out_of_bounds_and_none_is_the_default():
+    with pytest.raises(SettingError, match="width_A: expected more than 0, got nan"):
+        BlurSettings(width_A=float("nan"))
+    assert BlurSettings(limit_A=None).limit_A is None
+
+
+def test_what_changes_no_result_is_left_out_of_the_record():
+    assert "verbose" not in result_settings(BlurSettings())
+    assert result_settings(BlurSettings(passes=2))["passes"] == 2
+
+
+def test_the_error_survives_another_process():
+    error = SettingError("blur", [("a", "is needed")])
+    again = pickle.loads(pickle.dumps(error))
+    assert str(again) == str(error) == "blur: a: is needed"
+    assert again.problems == error.problems
+
+
+def _application(seen: list[dict[str, Any]]) -> typer.Typer:
+    app = typer.Typer()
+
+    @app.command()
+    @with_settings(BlurSettings)
+    def blur(
+        source: str = typer.Argument(...),
+        threads: int = typer.Option(None, "--threads"),
+        *,
+        settings: dict[str, Any],
+    ) -> None:
+        seen.append({**settings, "source": source, "threads": threads})
+
+    return app
+
+
+def test_options_are_made_from_the_fields():
+    seen: list[dict[str, Any]] = []
+    app = _application(seen)
+    done = CliRunner().invoke(app, ["a.mrc", "--width", "3", "--shape", "box", "--no-symmetric", "-p", "4"])
+    assert done.exit_code == 0, done.output
+    given = {"width_A": 3.0, "shape": "box", "symmetric": False, "passes": 4}
+    assert seen == [{**given, "source": "a.mrc", "threads": None}]
+    assert CliRunner().invoke(app, ["a.mrc"]).exit_code == 0
+    assert seen[1] == {"source": "a.mrc", "threads": None}  # defaults are stated in the class alone
+
+
+def test_choices_are_refused_by_the_command_line():
+    done = CliRunner().invoke(_application([]), ["a.mrc", "--shape", "disc"])
+    assert done.exit_code == 2
+    assert "gauss" in done.output
+    assert "box" in done.output
+
+
+def test_help_states_unit_default_and_choices():
+    text = CliRunner().invoke(_application([]), ["--help"], env={"COLUMNS": "200"}).output
+    assert "Width of the Gaussian, A." in text
+    assert "Nyquist" in text
+    assert "gauss|box" in text
+    assert "--verbose" not in text
+
+
+def test_silence_is_a_listener_and_takes_everything():
+    assert isinstance(Silence(), Listener)
+    assert isinstance(Screen(lines_only=True), Listener)
+    with shown_to(None) as listener:
+        listener.say("x")
+        listener.progress("p", 1, 2)
+        listener.iteration({"a": 1.0})
+        listener.note("w", "x")
+
+
+def test_lines_of_a_log(monkeypatch):
+    out = io.StringIO()
+    monkeypatch.setattr("sys.stderr", out)
+    now = [0.0]
+    monkeypatch.setattr("verglas._screen.time.monotonic", lambda: now[0])
+    with Screen(lines_only=True) as screen:
+        screen.say("the plan")
+        for done in range(0, 101):
+            now[0] += 1.0
+            screen.progress("particles", done, 100)
+        screen.iteration({"iteration": 1, "resolution_A": 8.25})
+        screen.note("views", "all from one side")
+    lines = out.getvalue().splitlines()
+    assert lines[0] == "the plan"
+    assert lines[1].startswith("particles: 29 of 100, ")
+    assert len(lines) == 7  # three in 100 s, the end, an iteration, a note
+    assert lines[-3:] == ["particles: 100 of 100", "iteration 1  resolution_A 8.25", "views: all from one side"]
+
+
+def test_the_screen_is_chosen_by_word_and_can_be_silenced(monkeypatch, capsys):
+    with shown_to("screen") as listener:
+        listener.say("heard")
+    monkeypatch.setenv("VERGLAS_PROGRESS", "0")
+    with shown_to("screen") as listener:
+        listener.say("not heard")
+    assert capsys.readouterr().err == "heard\n"
