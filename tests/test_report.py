@@ -228,7 +228,7 @@ def test_page_escapes_what_it_shows():
     text = html.render(a_page())
     assert "<script>" not in text
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in text
-    assert 'alt="an &quot;eye&quot;"' in text
+    assert 'alt="an &#34;eye&#34;"' in text
 
 
 def test_gallery_shows_each_image_on_the_scale_asked_for():

@@ -64,6 +64,7 @@ EXTERNAL_HOME = {
     "tifffile": {"io"},
     "imagecodecs": {"io"},
     "matplotlib": {"report"},
+    "jinja2": {"report"},
     "typer": {"cli"},
     "click": {"cli"},
     "rich": {"_screen", "run"},

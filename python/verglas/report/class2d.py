@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import base64
-import html
 import io
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -14,39 +14,21 @@ from verglas.classification import Classes2D
 from verglas.classification.classes import Iteration
 from verglas.classification.kept import Standing
 from verglas.report import figures, style
-from verglas.report.html import REFRESH_S, Fragment, Page, Picture, Section, Table, render
+from verglas.report.html import REFRESH_S, Fragment, Page, Picture, Section, Table, render, templates
 
 _SHOWN = 200
 
-_STYLE = """<style>
-.bar { position: sticky; top: 0; z-index: 1; display: flex; flex-wrap: wrap; gap: .6rem; align-items: center;
-  background: var(--card); padding: .5rem 0; }
-.bar button { font: inherit; padding: .3rem .8rem; border: 1px solid var(--line); border-radius: .4rem;
-  background: var(--ground); color: var(--ink); cursor: pointer; }
-.cards { display: grid; grid-template-columns: repeat(auto-fill, minmax(8.2rem, 1fr)); gap: .6rem; }
-.cards label { display: block; border: 2px solid var(--line); border-radius: .5rem; padding: .35rem; cursor: pointer;
-  font-size: .84rem; line-height: 1.35; }
-.cards label:has(input:checked) { border-color: var(--accent); }
-.cards img { width: 100%; image-rendering: auto; margin-bottom: .3rem; }
-</style>"""
 
-# What is ticked becomes a STAR table that `verglas select --table` reads.
-_SCRIPT = """<script>
-const boxes = [...document.querySelectorAll('.cards input')];
-const total = document.getElementById('chosen');
-const count = () => { const on = boxes.filter(b => b.checked);
-  total.textContent = on.length + ' classes, ' + on.reduce((n, b) => n + Number(b.dataset.n), 0) + ' particles'; };
-const all = on => { boxes.forEach(b => b.checked = on); count(); };
-document.getElementById('all').onclick = () => all(true);
-document.getElementById('none').onclick = () => all(false);
-document.getElementById('save').onclick = () => {
-  const on = boxes.filter(b => b.checked).map(b => b.value);
-  const star = '\\ndata_selection\\n\\nloop_\\n_rlnClassNumber #1\\n' + on.join('\\n') + '\\n\\n';
-  const link = document.createElement('a');
-  link.href = URL.createObjectURL(new Blob([star], {type: 'text/plain'}));
-  link.download = 'selection.star'; link.click(); URL.revokeObjectURL(link.href); };
-boxes.forEach(b => b.onchange = count); count();
-</script>"""
+@dataclass(frozen=True)
+class _Card:
+    """A class on the page; what ``left_out`` says keeps it from being ticked at first."""
+
+    number: int
+    particles: int
+    lines: Sequence[str]
+    picture: str = ""
+    alt: str = ""
+    left_out: str = ""
 
 
 def _resolution(found: Classes2D, value: float) -> str:
@@ -115,24 +97,20 @@ def _thumbnail(image: npt.NDArray[np.float32]) -> str:
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
 
 
-def _cards(found: Classes2D) -> str:
+def _cards(found: Classes2D) -> list[_Card]:
     cards, left_out = [], found.select().left_out
     for i, (_, row) in enumerate(found.table.iterrows()):
-        empty = int(row["class"]) > found.n_classes
-        size, resolution = int(row["particles"]), _resolution(found, row["resolution_A"])
-        name = "explained by noise alone" if empty else resolution
-        picture = "" if empty else f'<img src="{_thumbnail(found.averages[i])}" alt="average of class {i + 1}">'
-        why = left_out.get(int(row["class"]), "")
-        ticked = f'title="{html.escape(why)}"' if why else "checked"
-        cards.append(
-            f'<label>{picture}<input type="checkbox" {ticked} value="{int(row["class"])}" data-n="{size}"> '
-            f"class {int(row['class'])}<br>{size} particles<br>{html.escape(name)}</label>"
-        )
-    bar = (
-        '<div class="bar"><button id="all" type="button">All</button><button id="none" type="button">None</button>'
-        '<button id="save" type="button">Download selection</button><span id="chosen" role="status"></span></div>'
-    )
-    return _STYLE + bar + f'<div class="cards">{"".join(cards)}</div>' + _SCRIPT
+        number, size = int(row["class"]), int(row["particles"])
+        empty = number > found.n_classes
+        name = "explained by noise alone" if empty else _resolution(found, row["resolution_A"])
+        picture = "" if empty else _thumbnail(found.averages[i])
+        lines = (f"class {number}", f"{size} particles", name)
+        cards.append(_Card(number, size, lines, picture, f"average of class {i + 1}", left_out.get(number, "")))
+    return cards
+
+
+def _classes(cards: Sequence[_Card], *, choose: bool) -> Fragment:
+    return Fragment(templates().get_template("classes.html").render(cards=cards, choose=choose))
 
 
 def _record(record: Sequence[Iteration]) -> Table:
@@ -186,7 +164,7 @@ def page(found: Classes2D, settings: Mapping[str, object], log: Sequence[str], f
             found.verdict,
             numbers,
             [
-                Section("Classes", how, [Fragment(_cards(found))]),
+                Section("Classes", how, [_classes(_cards(found), choose=True)]),
                 _course(found.record, log),
                 Section("Settings", "", [Table(("setting", "value"), list(settings.items()))]),
             ],
@@ -228,12 +206,13 @@ def running_page(now: Standing, stopped: str, settings: Mapping[str, object], lo
     if stopped:
         summary += " The same command goes on from there."
     numbers = {"classes": str(len(now.mass)), "iterations": str(last.number), "evidence": f"{last.evidence:.1f} σ"}
-    cards = "".join(
-        f'<label><img src="{_thumbnail(now.averages[k])}" alt="average of class {k + 1}">'
-        f"about {now.mass[k]:.0f} particles</label>"
+    cards = [
+        _Card(
+            k + 1, 0, (f"about {now.mass[k]:.0f} particles",), _thumbnail(now.averages[k]), f"average of class {k + 1}"
+        )
         for k in order
-    )
-    classes = Fragment(f'{_STYLE}<div class="cards">{cards}</div>')
+    ]
+    classes = _classes(cards, choose=False)
     return Page(
         "2D classes",
         summary,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html as _html
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -137,10 +136,7 @@ def _cells(row: PageRow) -> list[tuple[str, str]]:
 def _table(rows: Sequence[PageRow]) -> Fragment:
     return selector(
         _COLUMNS,
-        [
-            SelectorRow(r.quality.name, not r.reasons, bool(r.reasons), [(_html.escape(h), k) for h, k in _cells(r)])
-            for r in rows
-        ],
+        [SelectorRow(r.quality.name, not r.reasons, bool(r.reasons), _cells(r)) for r in rows],
     )
 
 

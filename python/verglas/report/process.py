@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html as _html
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -219,10 +218,10 @@ _COLUMNS = (
 )
 
 
-def _cells(row: SetRow) -> list[tuple[str, str]]:
-    """(HTML, value to sort by) of every column."""
-    name = _html.escape(row.name.rsplit("/", 1)[-1])
-    link = f'<a href="{_html.escape(row.picture, quote=True)}">{name}</a>' if row.picture else name
+def _cells(row: SetRow) -> list[tuple[str | Link, str]]:
+    """(shown, value to sort by) of every column."""
+    name = row.name.rsplit("/", 1)[-1]
+    link = Link(name, row.picture) if row.picture else name
     plain = [
         (row.state, row.state),
         (row.reason, row.reason),
@@ -235,7 +234,7 @@ def _cells(row: SetRow) -> list[tuple[str, str]]:
         shown_number(row.picks, 0),
         shown_number(row.particles, 0),
     ]
-    return [(link, row.name), *((_html.escape(shown), key) for shown, key in plain)]
+    return [(link, row.name), *plain]
 
 
 def set_table(rows: Sequence[SetRow]) -> Fragment:
