@@ -142,3 +142,11 @@ DEVICE_MAP_ITERATED = 2e-3
 # ops.common_lines: float32 chains of a few tens of products, relative to the largest score; in ops.common_line_scores
 # also lines interpolated in float32.
 COMMON_LINES_REL = 2e-6
+
+# ops.warp with one shift per frame: float32 taps from a table (2e-6 each) and sums of 14 x 14 products of either sign.
+WARP_RELATIVE = 2e-5
+# ... with a field: taps between the promised 1 % of the band's edge; waves of up to 0.8 Nyquist on both axes.
+WARP_BAND = 0.01
+
+# float32 products and sums over a row, relative to the sum of amplitudes that a patch could reach at most.
+SHIFT_SCORE_RELATIVE = 1e-6

@@ -20,4 +20,6 @@ void bind_scatter(pybind11::module_& m);
 void bind_threads(pybind11::module_& m);
 void bind_score(pybind11::module_& m);
 void bind_shell_dot(pybind11::module_& m);
+void bind_shift_score(pybind11::module_& m);
+void bind_warp(pybind11::module_& m);
 }  // namespace verglas::bind

@@ -26,4 +26,6 @@ PYBIND11_MODULE(VERGLAS_MODULE_NAME, m) {
   verglas::bind::bind_scatter(m);
   verglas::bind::bind_score(m);
   verglas::bind::bind_shell_dot(m);
+  verglas::bind::bind_shift_score(m);
+  verglas::bind::bind_warp(m);
 }

@@ -18,7 +18,8 @@ constexpr int kVectorRegisters = 32;
 constexpr int kVectorRegisters = 16;
 #endif
 
-inline Lanes broadcast(float x) { return Lanes{} + x; }
+/// x - 0 is x for every x, which the compiler knows; 0 + x is not for -0, and would cost an addition.
+inline Lanes broadcast(float x) { return x - Lanes{}; }
 inline Lanes load(const float* p) { return *reinterpret_cast<const Lanes*>(p); }
 inline void store(float* p, Lanes v) { *reinterpret_cast<Lanes*>(p) = v; }
 inline Lanes maximum(Lanes a, Lanes b) { return a > b ? a : b; }

@@ -28,6 +28,8 @@ from verglas.ops.scatter import scatter, scatter_volume
 from verglas.ops.score import ScorePlan, Scores, psi_angles_deg, score
 from verglas.ops.score_cells import CellTasks, score_cells
 from verglas.ops.shell_dot import shell_dot
+from verglas.ops.shift_score import ShiftScores, shift_score
+from verglas.ops.warp import warp
 
 __all__ = [
     "POSE_STATUS",
@@ -46,6 +48,7 @@ __all__ = [
     "Residuals",
     "ScorePlan",
     "Scores",
+    "ShiftScores",
     "common_line_scores",
     "common_lines",
     "correlate",
@@ -76,5 +79,7 @@ __all__ = [
     "score",
     "score_cells",
     "shell_dot",
+    "shift_score",
     "symmetrise",
+    "warp",
 ]

@@ -15,6 +15,8 @@ from verglas.reference import (
     scatter,
     score,
     shell_dot,
+    shift_score,
+    warp,
 )
 
 __all__ = [
@@ -32,4 +34,6 @@ __all__ = [
     "scatter",
     "score",
     "shell_dot",
+    "shift_score",
+    "warp",
 ]

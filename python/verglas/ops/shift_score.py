@@ -1,0 +1,108 @@
+"""How well the frames of a movie agree, patch by patch, when each is moved back by its shift."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from verglas._native import core, resolve_threads
+from verglas.ops._device import as_array, require_cpu
+from verglas.types.arrays import Complex64Array, FloatArray
+
+
+class ShiftScores(NamedTuple):
+    """What :func:`shift_score` gives.
+
+    Attributes
+    ----------
+    value : (n,) float64
+        V of each patch.
+    gradient : (n, frames, 2) float64 or None
+        dV / dd_f per pixel, x then y.
+    curvature : (n, frames, 3) float64 or None
+        -d2V / dd_f dd_f per square pixel: xx, xy, yy.
+    """
+
+    value: FloatArray
+    gradient: FloatArray | None
+    curvature: FloatArray | None
+
+
+def shift_score(
+    patches: Complex64Array,
+    shifts_px: npt.ArrayLike,
+    weights: npt.ArrayLike,
+    frequencies_y: npt.ArrayLike,
+    frequencies_x: npt.ArrayLike,
+    *,
+    derivatives: bool = True,
+    device: str = "cpu",
+    threads: int | None = None,
+) -> ShiftScores:
+    r"""Weighted correlation of every frame with the sum of the others, as a function of the shifts.
+
+    With :math:`z_f(k) = F_f(k) e^{2\pi i k \cdot d_f}` and :math:`S = \sum_f z_f`, for every patch
+
+    .. math::
+
+        V = \sum_k w(k) \sum_f \mathrm{Re}[(S - z_f)^* z_f], \quad
+        \frac{\partial V}{\partial d_f} = -4\pi \sum_k w\, k\, \mathrm{Im}[S^* z_f], \quad
+        -\frac{\partial^2 V}{\partial d_f \partial d_f^T} = 8\pi^2 \sum_k w\, k k^T\, \mathrm{Re}[(S - z_f)^* z_f]
+
+    Parameters
+    ----------
+    patches : (n, frames, rows, columns) complex64
+        Parts of Fourier space: of the half plane, each frequency once.
+    shifts_px : (n, frames, 2) array_like
+        x, y: where the content of a frame lies, minus where it lies in the sum.
+    weights : (rows, columns) array_like
+        w(k), 0 or more; rows end at their last weight that is not zero.
+    frequencies_y, frequencies_x : (rows,), (columns,) array_like
+        Cycles per pixel.
+    derivatives : bool
+        Whether gradient and curvature are wanted.
+    device : str
+        ``"cpu"``.
+    threads : int, optional
+        Threads; all by default. The result does not depend on it.
+
+    Returns
+    -------
+    ShiftScores
+
+    Raises
+    ------
+    ValueError
+        Another shape or dtype, a weight below 0, a shift that is not finite.
+    DeviceError
+        The device has no kernel.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from verglas import ops
+    >>> k = np.array([0.1, 0.2])
+    >>> moved = np.exp(-2j * np.pi * k * np.array([[0.0], [1.5]])).astype(np.complex64)[None, :, None]
+    >>> right = ops.shift_score(moved, [[[0, 0], [1.5, 0]]], np.ones((1, 2)), [0.0], k)
+    >>> right.value.round(5).tolist(), bool(np.abs(right.gradient).max() < 1e-4)
+    ([4.0], True)
+    """
+    require_cpu(device, "shift_score")
+    n, frames = np.shape(patches)[:2]
+    value = np.empty(n)
+    gradient = np.empty((n, frames, 2)) if derivatives else None
+    curvature = np.empty((n, frames, 3)) if derivatives else None
+    core.shift_score(
+        patches,
+        as_array(shifts_px, np.float64),
+        as_array(weights, np.float32),
+        as_array(frequencies_y, np.float64),
+        as_array(frequencies_x, np.float64),
+        value,
+        gradient,
+        curvature,
+        resolve_threads(threads),
+    )
+    return ShiftScores(value, gradient, curvature)
