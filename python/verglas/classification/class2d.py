@@ -201,7 +201,7 @@ class Classifier:
         state.record.append(line)
         self.settings.say(
             f"iteration {line.number}: {line.resolution_A:.1f} A, {line.particles} particles, log-likelihood "
-            f"{line.log_likelihood:.6g}, {100 * changed:.1f} % changed class, evidence beyond {z:.1f} sigma, "
+            f"{line.log_likelihood:.6g}, {100 * changed:.1f} % changed class, evidence on unseen data {z:.1f} sigma, "
             f"{line.seconds:.1f} s"
         )
 

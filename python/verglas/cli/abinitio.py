@@ -33,7 +33,7 @@ def register(app: typer.Typer) -> None:
         stack: Path = typer.Option(None, "--stack", help="Image stack in place of the one the file names."),
         seed: int = typer.Option(0, "--seed", min=0, help="Seed of everything random."),
         threads: int = typer.Option(None, "--threads", min=1, help="Threads [all]."),
-        resume: bool = typer.Option(False, "--resume", help="Begin nothing anew: there must be a run to go on with."),
+        resume: bool = typer.Option(False, "--resume", help="Go on with the run in --out; fail if there is none."),
         as_json: bool = typer.Option(False, "--json", help="Print the summary as JSON."),
     ) -> None:
         """Make a first map without a reference, from several random starts, with a verdict on it.

@@ -24,7 +24,7 @@ def register(app: typer.Typer) -> None:
         shift_range: float = typer.Option(None, "--shift-range", help="Largest shift, A [an eighth of the diameter]."),
         iterations: int = typer.Option(30, "--iterations", min=1, help="Most iterations after the seeding."),
         repeats: int = typer.Option(0, "--repeats", min=0, help="Further runs, for the stability of classes."),
-        balance: float = typer.Option(6.0, "--balance", min=0.0, help="Most that small classes are favoured by, nats."),
+        balance: float = typer.Option(6.0, "--balance", min=0.0, help="Largest prior that favours small classes, nats of log-likelihood."),
         start: str = typer.Option("seeds", "--start", help="seeds, random, or split (hierarchical)."),
         mini_batch: int = typer.Option(None, "--mini-batch", min=0, help="Particles per iteration, 0 for all [auto]."),
         no_ctf: bool = typer.Option(False, "--no-ctf", help="The images have no CTF."),
@@ -33,7 +33,7 @@ def register(app: typer.Typer) -> None:
         stack: Path = typer.Option(None, "--stack", help="Image stack in place of the one the file names."),
         seed: int = typer.Option(0, "--seed", min=0, help="Seed."),
         threads: int = typer.Option(None, "--threads", min=1, help="Threads [all]."),
-        resume: bool = typer.Option(False, "--resume", help="Begin nothing anew: there must be a run to go on with."),
+        resume: bool = typer.Option(False, "--resume", help="Go on with the run in --out; fail if there is none."),
         as_json: bool = typer.Option(False, "--json", help="Print the summary as JSON."),
     ) -> None:
         """Sort particles into classes that show the same view, and average each.

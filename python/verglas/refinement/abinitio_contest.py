@@ -3,7 +3,7 @@
 Capsids and cages (groups T, O, I) look like shells at the resolution of a first map, and a start without symmetry may
 never find what tells their faces from their edges. A start under the right group sees every particle as often as the
 group has elements. The groups are therefore tried from random starts; the best map of each learns on from finer data,
-where a wrong structure has nothing to agree with, and particles that took no part decide, under one noise for all.
+where a wrong structure has nothing to agree with, and held-out particles decide, under one noise for all.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class Contest:
         order = sorted(self.evidence, key=lambda g: (g != self.winner, -self.evidence[g]))
         figures = ", ".join(f"{g} {self.evidence[g]:.2f}" for g in order)
         said = (
-            f"groups tried from random starts explain particles that took no part, to {self.resolution_A:.1f} A, by "
+            f"groups tried from random starts explain held-out particles, to {self.resolution_A:.1f} A, by "
             f"{figures} nats each"
         )
         if self.winner is None:

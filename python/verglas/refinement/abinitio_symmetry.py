@@ -1,7 +1,7 @@
 """Symmetry of an ab initio map: found by self-correlation, its axes put to convention, and put to the test.
 
 A map's own correlation with its turned copies proposes a group; images decide. The map is symmetrised, learns again
-under the group, and must explain particles that took no part no worse than it did without symmetry.
+under the group, and must explain held-out particles no worse than it did without symmetry.
 """
 
 from __future__ import annotations
@@ -175,7 +175,7 @@ def with_symmetry(
         gain, error = float(difference.mean()), float(difference.std(ddof=1) / np.sqrt(len(difference)))
         said = (
             f"the map without symmetry reaches {found.score:.2f} of what its noise allows ({found.significance:.0f} "
-            "standard deviations above random axes), and under the group particles that took no part are explained "
+            "standard deviations above random axes), and under the group held-out particles are explained "
             f"{'better' if gain > 0 else 'worse'} by {abs(gain):.2f} +- {error:.2f} nats each"
         )
         # A group that the map itself does not show has to be proved by the images; else they must not speak against it.

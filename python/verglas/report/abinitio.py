@@ -114,7 +114,7 @@ def abinitio_page(shown: AbInitioShown, footer: str = "") -> Page:
     numbers = {
         "verdict": _TITLES[verdict.kind],
         "starts that agree": f"{verdict.agreeing} of {verdict.starts}",
-        "evidence over a blob": f"{verdict.gain:+.1f} nats per particle",
+        "held-out gain over a round blob": f"{verdict.gain:+.1f} nats per particle",
         "hand": "either",
     }
     best = [Map(v * shown.sphere, shown.pixel_size_A) for v in shown.starts[0].model.volumes]
@@ -146,7 +146,7 @@ def _settings(settings: Mapping[str, Any]) -> Section:
 def _shares(shown: AbInitioShown) -> str:
     weights = shown.starts[0].model.class_weight
     if len(weights) == 1:
-        return f"Of start {shown.starts[0].number + 1}, which explains particles that took no part best."
+        return f"Of start {shown.starts[0].number + 1}, which best explains the particles that no start learned from."
     return "Shares of the classes: " + ", ".join(f"{k}: {100 * w:.0f} %" for k, w in enumerate(weights, 1)) + "."
 
 
@@ -175,7 +175,7 @@ def _starts(shown: AbInitioShown, best: Sequence[Map]) -> Section:
         (f"start {s.number + 1}", f"{s.score:.2f}", "best" if i == 0 else _found_at(shown, s.number))
         for i, s in enumerate(shown.starts)
     ]
-    blocks.append(Table(("", "evidence of held-out particles, nats each", "agrees with the best to"), rows))
+    blocks.append(Table(("", "log-likelihood of held-out particles, nats each", "agrees with the best to"), rows))
     return Section(
         "Every start", "Ranked by particles that no start learned from; turned onto the best, of its hand.", blocks
     )
@@ -251,7 +251,7 @@ def abinitio_running_page(
         )
         for s in starts
     ]
-    head = ("", "mini-batches", "halves of the last agree to", "evidence of held-out particles, nats each")
+    head = ("", "mini-batches", "halves of the last agree to", "log-likelihood of held-out particles, nats each")
     text = "Each on its own grey scale, not turned onto each other yet."
     sections = [
         Section(

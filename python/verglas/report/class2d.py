@@ -68,7 +68,7 @@ def montage(found: Classes2D, most: int = _SHOWN) -> bytes:
 
 
 def progress_figure(record: Sequence[Iteration]) -> bytes:
-    """Resolution of the search and evidence beyond it, against the iteration."""
+    """Resolution of the search and evidence on finer data, against the iteration."""
     number = [line.number for line in record]
     with style.styled():
         figure = style.new_figure(7.2, 2.6)
@@ -114,7 +114,7 @@ def _classes(cards: Sequence[_Card], *, choose: bool) -> Fragment:
 
 
 def _record(record: Sequence[Iteration]) -> Table:
-    head = ("iteration", "finest data", "particles", "changed class", "log-likelihood", "evidence beyond", "seconds")
+    head = ("iteration", "finest data", "particles", "changed class", "log-likelihood", "evidence on unseen data", "seconds")
     rows = [
         (
             line.number,
