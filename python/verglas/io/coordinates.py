@@ -16,6 +16,7 @@ from verglas.errors import FormatError, InputError
 from verglas.io import cs
 from verglas.io.mrc import PathLike
 from verglas.io.star import read_star, write_star
+from verglas.io.tomography import refuse_tomography
 from verglas.types import Picks
 from verglas.types import _columns as col
 
@@ -121,7 +122,9 @@ def name_of_picks(path: Path) -> str:
 
 
 def _from_star(path: Path) -> pd.DataFrame:
-    for table in read_star(path).values():
+    tables = read_star(path)
+    refuse_tomography(path, tables)
+    for table in tables.values():
         if X in table and Y in table:
             return table if isinstance(table, pd.DataFrame) else pd.DataFrame({k: [v] for k, v in table.items()})
     raise FormatError(f"{path}: no table has the columns {X} and {Y}, so there are no coordinates in it")

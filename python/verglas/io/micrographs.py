@@ -16,6 +16,7 @@ from verglas.errors import FormatError, InputError
 from verglas.io.coordinates import MICROGRAPH, match_names
 from verglas.io.mrc import PathLike
 from verglas.io.star import read_star, write_star
+from verglas.io.tomography import refuse_tomography
 from verglas.types import _columns as col
 
 # Row columns of a list of micrographs, and what they hold where nothing is known.
@@ -109,6 +110,7 @@ def read_micrographs(path: PathLike) -> pd.DataFrame:
     """
     path = Path(path)
     tables = read_star(path)
+    refuse_tomography(path, tables)
     name = next((n for n, t in tables.items() if MICROGRAPH in t and n != "optics"), None)
     if name is None:
         raise FormatError(f"{path}: no table has the column {MICROGRAPH}, so there are no micrographs in it")

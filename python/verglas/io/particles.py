@@ -16,6 +16,7 @@ from verglas.io import cs
 from verglas.io.mrc import PathLike, StackWriter
 from verglas.io.stack import StackSource, source_from_names, stack_paths
 from verglas.io.star import read_star, write_star
+from verglas.io.tomography import refuse_tomography
 from verglas.types import Particles
 from verglas.types import _columns as col
 from verglas.types.particles import SIGN_COLUMN
@@ -79,6 +80,7 @@ def read_particles(
     if passthrough is not None:
         raise InputError(f"{path}: passthrough is for cryoSPARC's .cs files")
     tables = read_star(path)
+    refuse_tomography(path, tables)
     name = _particle_table(path, tables)
     found = tables[name]
     table = found if isinstance(found, pd.DataFrame) else pd.DataFrame({k: [v] for k, v in found.items()})

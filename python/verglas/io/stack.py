@@ -82,6 +82,8 @@ class StackSource:
         Row of each particle in that file, for messages.
     joined : bool
         Whether one stack stands for several that the metadata name: names and numbers are not the metadata's.
+    bare : frozenset of int
+        Stacks that some row names without saying which image of it: right for files of one image only.
     """
 
     names: Sequence[str]
@@ -93,6 +95,7 @@ class StackSource:
     where: str
     file_row: IntArray
     joined: bool = False
+    bare: frozenset[int] = frozenset()
     # shared between subsets: headers already read, and what has been warned about
     _headers: dict[int, MrcHeader] = field(default_factory=dict, repr=False)
     _warned: set[str] = field(default_factory=set, repr=False)
@@ -123,7 +126,12 @@ class StackSource:
         return found
 
     def _check(self, stack: int, header: MrcHeader) -> None:
-        _, ny, nx = header.shape
+        count, ny, nx = header.shape
+        if stack in self.bare and count > 1:
+            raise FormatError(
+                f"{self.where}: rlnImageName {self.names[stack]!r} does not say which image (index@stack), but "
+                f"{header.path} holds {count} sections: a stack, a volume or a tilt series?"
+            )
         if header.path.suffix.lower() in (".gz", ".bz2"):
             raise FormatError(f"{header.path}: compressed stacks cannot be read image by image; decompress it first")
         if nx != ny:
@@ -205,12 +213,13 @@ def source_from_names(
     pixel_A: npt.NDArray[Any] | None,
     where: str,
 ) -> StackSource:
-    """A source from a column of ``index@stack`` (index from 1; a bare name is image 1).
+    """A source from a column of ``index@stack`` (index from 1; a bare name is the one image of its file).
 
     ``box`` and ``pixel_A`` are the metadata's values per particle, or None.
     """
-    stacks, codes, frame = _split(image_names, where)
-    return build_source(stacks, codes, frame, paths, box, pixel_A, where)
+    stacks, codes, frame, bare = _split(image_names, where)
+    source = build_source(stacks, codes, frame, paths, box, pixel_A, where)
+    return source if source.joined else replace(source, bare=bare)
 
 
 def build_source(
@@ -271,9 +280,10 @@ def _in_one_stack(
     return [one], np.zeros(n, np.int32), frame
 
 
-def _split(image_names: npt.NDArray[Any], where: str) -> tuple[list[str], IntArray, IntArray]:
-    """One pass over the names: distinct stacks, stack of each, frame of each from 0."""
+def _split(image_names: npt.NDArray[Any], where: str) -> tuple[list[str], IntArray, IntArray, frozenset[int]]:
+    """One pass over the names: distinct stacks, stack of each, frame of each from 0, stacks named without a frame."""
     numbers: dict[str, int] = {}
+    bare: set[int] = set()
     codes = np.empty(len(image_names), dtype=np.int64)
     frames = np.zeros(len(image_names), dtype=np.int64)
     for i, text in enumerate(image_names):
@@ -292,7 +302,9 @@ def _split(image_names: npt.NDArray[Any], where: str) -> tuple[list[str], IntArr
         if not name:
             raise FormatError(f"{where}, rlnImageName of row {i} (from 0): {text!r} names no stack")
         codes[i] = numbers.setdefault(name, len(numbers))
-    return list(numbers), codes, frames
+        if not at:
+            bare.add(int(codes[i]))
+    return list(numbers), codes, frames, frozenset(bare)
 
 
 def _agreed(
