@@ -13,6 +13,7 @@ from verglas.classification.settings import Class2DSettings
 from verglas.errors import InputError, VerglasWarning
 from verglas.image import fourier_resample
 from verglas.masks import distance_from, soft_circle
+from verglas.optics import for_job
 from verglas.types import Particles
 from verglas.types.arrays import Float32Array, IntArray
 
@@ -114,6 +115,7 @@ class WorkingSet:
     """
 
     def __init__(self, particles: Particles, settings: Class2DSettings) -> None:
+        particles = for_job(particles, "classify2d", ctf=settings.ctf)
         self.particles, self.settings = particles, settings
         self.pixel_size_A = particles.pixel_size_A
         self.geometry = plan_geometry(particles.box, self.pixel_size_A, settings)
@@ -126,14 +128,14 @@ class WorkingSet:
         self._kept: Float32Array | None = None
         if bytes_all <= 0.4e9 * settings.memory_GB:
             self._kept = np.empty((len(particles), self.geometry.box, self.geometry.box), np.float32)
-        self.bad = self._first_pass()
+        optics = particles.optics if settings.ctf else None
+        self.ctf = None if optics is None else optics.as_params()
+        self.bad = {**({} if optics is None else optics.unusable()), **self._first_pass()}
         if len(self.bad) == len(particles):
             reason = next(iter(self.bad.values()), "there are none")
             raise InputError(f"classify2d: none of the {len(particles)} particles can be used ({reason})")
         self.usable = np.setdiff1d(np.arange(len(particles)), list(self.bad))
         self._warn()
-        optics = particles.optics if settings.ctf else None
-        self.ctf = None if optics is None else optics.as_params()
         self.group = self._groups()
 
     def __len__(self) -> int:

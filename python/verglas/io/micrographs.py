@@ -18,6 +18,7 @@ from verglas.io.mrc import PathLike
 from verglas.io.star import read_star, write_star
 from verglas.io.tomography import refuse_tomography
 from verglas.types import _columns as col
+from verglas.types.ctf_ranges import check_ctf_columns
 
 # Row columns of a list of micrographs, and what they hold where nothing is known.
 PATH = "path"
@@ -133,7 +134,9 @@ def read_micrographs(path: PathLike) -> pd.DataFrame:
     for label in table.columns.astype(str):
         if label not in out and label != "rlnOpticsGroup":
             out[label] = table[label].to_numpy()
-    return pd.DataFrame(out)
+    made = pd.DataFrame(out)
+    check_ctf_columns(made, str(path))
+    return made
 
 
 def _frame(table: pd.DataFrame | Mapping[str, Any]) -> pd.DataFrame:
@@ -210,6 +213,7 @@ def read_ctf_table(path: PathLike) -> pd.DataFrame:
     twice = table[MICROGRAPH][table[MICROGRAPH].duplicated()]
     if len(twice):
         raise FormatError(f"{path}: {twice.iloc[0]} has more than one CTF")
+    check_ctf_columns(table, str(path))
     return table
 
 

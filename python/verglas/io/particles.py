@@ -19,6 +19,7 @@ from verglas.io.star import read_star, write_star
 from verglas.io.tomography import refuse_tomography
 from verglas.types import Particles
 from verglas.types import _columns as col
+from verglas.types.images import ChangedSource
 from verglas.types.particles import SIGN_COLUMN
 
 IMAGE = "rlnImageName"
@@ -154,6 +155,7 @@ def write_particles(path: PathLike, particles: Particles, stack: PathLike | None
         raise InputError(f"cannot write {path}: expected the suffix .star or .cs")
     if not path.parent.is_dir():
         raise InputError(f"cannot write {path}: the folder {path.parent} does not exist")
+    particles = _as_stored(particles, restacked=stack is not None)
     if particles.source is not None and (stack is not None or not isinstance(particles.source, StackSource)):
         particles = _restack(particles, path.with_suffix(".mrcs") if stack is None else Path(stack), path.parent)
     elif isinstance(particles.source, StackSource):
@@ -169,6 +171,28 @@ def write_particles(path: PathLike, particles: Particles, stack: PathLike | None
                 stacklevel=2,
             )
         write_star(path, _star_tables(particles))
+
+
+def _as_stored(particles: Particles, *, restacked: bool) -> Particles:
+    """Undo what happens to images on reading, so that the labels fit the stack that the rows will name."""
+    source = particles.source
+    if not isinstance(source, ChangedSource):
+        return particles
+    if not restacked and isinstance(source.inner, StackSource):
+        return particles.with_source(source.inner).with_columns(**source.labels())
+    optics = particles.optics_table
+    kept = particles.with_columns(**dict.fromkeys(source.stored))
+    if optics is None:
+        return kept
+    none = {label: 0 for label in source.stored if label in optics}
+    return Particles(
+        kept.table,
+        source,
+        optics_table=optics.assign(**none),
+        tables=kept.tables,
+        table_name=kept.table_name,
+        where=kept.where,
+    )
 
 
 def _relative(target: Path, folder: Path) -> str:

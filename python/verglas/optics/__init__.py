@@ -1,5 +1,6 @@
 """Contrast transfer: the CTF of images, and its estimation from micrographs (``optics.fit``)."""
 
+from verglas.optics.stored import for_job, ignored_aberrations, plain_images
 from verglas.optics.transfer import (
     best_resolution_A,
     compose_snr,
@@ -22,9 +23,12 @@ __all__ = [
     "ctf",
     "ctf_zeros",
     "defocus_accuracy_A",
+    "for_job",
+    "ignored_aberrations",
     "largest_pixel_size_A",
     "nyquist",
     "phase_flip",
+    "plain_images",
     "specimen_pixel_size_A",
     "stage_snrs",
     "wavelength_A",

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 from verglas.errors import InputError
 from verglas.io import read_json, write_json
+from verglas.types.ctf_ranges import OPTIONS, check_ctf
 
 TARGETS = ("particles", "classes", "map")
 STAGES = ("ctf", "pick", "extract", "centre", "class2d", "abinitio", "refine", "postprocess")
@@ -76,7 +77,8 @@ class Request:
             raise InputError("process: no micrographs were named; give patterns, folders or a STAR file")
         if self.to not in TARGETS:
             raise InputError(f"process: to: expected {', '.join(TARGETS)}, got {self.to!r}")
-        for name in ("pixel_size_A", "voltage_kV", "box", "classes"):
+        check_ctf({name: getattr(self, name) for name in OPTIONS}, "process", OPTIONS)
+        for name in ("box", "classes"):
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise InputError(f"process: {name}: expected a positive number, got {value}")

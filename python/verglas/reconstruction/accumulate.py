@@ -256,14 +256,17 @@ class _Share:
         particles, method, poses = self.all.particles, self.all.method, self.all.particles.poses
         assert poses is not None
         box, pixel_size_A = particles.box, particles.pixel_size_A
-        params = particles.optics.as_params() if method.ctf else None
+        optics = particles.optics if method.ctf else None
+        params = None if optics is None else optics.as_params()
+        bad = {} if optics is None else optics.unusable()
+        excluded.update({i: bad[i] for i in np.intersect1d(list(bad), self.rows).astype(np.int64).tolist()})
         usable: list[npt.NDArray[np.int64]] = []
 
         def read(index: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
             images = particles.images(index)
             bad = unusable(images)
             excluded.update({int(index[i]): reason for i, reason in bad.items()})
-            keep = np.setdiff1d(np.arange(len(index)), list(bad))
+            keep = np.flatnonzero([row not in excluded for row in index.tolist()])
             usable.append(index[keep])
             return images[keep]
 

@@ -10,8 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from verglas._devices import work_on
-from verglas.errors import InputError
+from verglas.errors import InputError, VerglasWarning
 from verglas.geometry import symmetry_matrices
+from verglas.optics import for_job
 from verglas.reconstruction.accumulate import Accumulator, Insertion, Method, Progress
 from verglas.reconstruction.sums import Symmetry
 from verglas.types import Map
@@ -140,6 +141,7 @@ def reconstruct_report(
         raise InputError(
             "reconstruct: the particles have no poses (rlnAngleRot, rlnAngleTilt, rlnAnglePsi); refine them first"
         )
+    particles = for_job(particles, "reconstruct", ctf=method.ctf)
     halves = halves or callable(method.ssnr)
     group = Symmetry.of(symmetry_matrices(symmetry))
     radius = max_radius_for(particles.box, particles.pixel_size_A, max_resolution_A)
@@ -237,7 +239,7 @@ def reconstruct(
     if result.excluded:
         first = list(result.excluded.items())[:5]
         listed = "; ".join(f"particle {i}: {reason}" for i, reason in first)
-        warnings.warn(f"{len(result.excluded)} particles set aside ({listed}, ...)", stacklevel=2)
+        warnings.warn(f"{len(result.excluded)} particles set aside ({listed}, ...)", VerglasWarning, stacklevel=2)
     if result.half_maps is None:
         return result.map
     return result.map, result.half_maps

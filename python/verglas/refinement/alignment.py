@@ -11,6 +11,7 @@ import numpy as np
 from verglas._devices import device_names
 from verglas.errors import InputError
 from verglas.geometry import healpix_order, healpix_spacing_deg, unit_pixels
+from verglas.optics import for_job
 from verglas.refinement.align_search import Geometry, SharedSearch, Where, measured
 from verglas.refinement.cells import Level
 from verglas.refinement.planner import search_cost
@@ -206,8 +207,9 @@ def align(
         raise InputError(
             f"align: the map has {map.pixel_size_A:g} A/px, the particles {particles.pixel_size_A:g}; resample the map"
         )
+    particles = for_job(particles, "align")
     geo, devices = _geometry(particles, settings), device_names(settings.device)
-    excluded: dict[int, str] = {}
+    excluded = particles.optics.unusable()
     where = Where(settings.symmetry, settings.threads, devices[0])
     search = SharedSearch(particles, geo, settings, measured(particles, map.data, geo, where, excluded))
     found = search.run(devices, excluded)

@@ -35,7 +35,7 @@ def usable_batches(
     count : int
         Most images in all.
     excluded : dict of int -> str
-        Particles found unusable on the way, with the reason, are added.
+        Not yielded; particles found unusable on the way, with the reason, are added.
 
     Yields
     ------
@@ -50,7 +50,7 @@ def usable_batches(
         images = particles.images(take)
         bad = unusable(images)
         excluded.update({int(take[i]): reason for i, reason in bad.items()})
-        good = np.setdiff1d(np.arange(len(take)), list(bad))
+        good = np.flatnonzero([row not in excluded for row in take.tolist()])
         left -= len(good)
         if len(good):
             yield take[good], images[good]
@@ -105,5 +105,6 @@ def reference_power(spectrum: Array, grid: ops.Grid, particles: Particles) -> Ar
     matrices = euler_to_matrix(np.column_stack([directions, np.zeros(len(directions))]))
     power = _shell_means((np.abs(ops.project(spectrum, grid, matrices)) ** 2).mean(axis=0), box)
     params = particles.optics.as_params()
+    params = params[np.isfinite(params).all(axis=1)]
     some = params[:: max(1, len(params) // 64)]
     return power * _shell_means((ops.ctf(some, box, particles.pixel_size_A) ** 2).mean(axis=0), box)

@@ -285,9 +285,4 @@ def survey(particles: Particles, *, threads: int | None = None, device: str = "c
         for piece, images in uploaded(read, pieces, device, (min(step, len(particles)), box, box)):
             spectra = fourier.forward(images, 2, threads=threads)
             power[piece] = to_host(ops.shell_dot(spectra, device=device, threads=threads)) / number
-    params = particles.optics.as_params()
-    for i in np.flatnonzero(~np.isfinite(params).all(axis=1)):
-        excluded.setdefault(int(i), "its CTF parameters are not finite")
-    for i in np.flatnonzero(params[:, 8] == 0):
-        excluded.setdefault(int(i), "its CTF scale factor is zero: it has no weight")
-    return Survey(excluded, power)
+    return Survey({**particles.optics.unusable(), **excluded}, power)

@@ -15,6 +15,7 @@ from verglas._version import __version__
 from verglas.errors import InputError
 from verglas.image import plan_resample, resample_particles
 from verglas.io import read_particles, write_json, write_map, write_particles
+from verglas.optics import for_job
 from verglas.refinement.abinitio import AUTO, AbInitioSettings, Start, at_box, finished, placed, working_box
 from verglas.refinement.abinitio_centre import centred
 from verglas.refinement.abinitio_consensus import Comparison, Verdict
@@ -206,6 +207,7 @@ def abinitio(
     given = particles if isinstance(particles, Particles) else read_particles(particles)
     if given.source is None:
         raise InputError(f"{given.where}: these particles have no images")
+    given = for_job(given, "abinitio")
     folder = None if out is None else Path(out)
     if folder is not None and folder.exists() and not folder.is_dir():
         raise InputError(f"cannot write {folder}: it is a file, expected the name of a folder")

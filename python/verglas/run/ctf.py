@@ -26,6 +26,7 @@ from verglas.report.ctf_page import CtfPicture, ctf_page, doubtful, shown_rows
 from verglas.report.html import render
 from verglas.run.parallel import in_order
 from verglas.run.reasons import commonest, without_name
+from verglas.types.ctf_ranges import OPTIONS, check_ctf
 
 Progress = Callable[[int, int], None]
 
@@ -119,6 +120,7 @@ def ctf_files(job: CtfJob, progress: Progress | None = None) -> CtfSummary:
         No micrographs, or none that could be fitted.
     """
     started = time.perf_counter()
+    check_ctf({"pixel_size_A": job.pixel_size_A}, "ctf", OPTIONS)
     table = find_micrographs(job.micrographs)
     (job.out / "png" if job.pictures else job.out).mkdir(parents=True, exist_ok=True)
     rows: list[dict[str, Any]] = []

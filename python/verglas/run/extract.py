@@ -38,6 +38,7 @@ from verglas.run.parallel import in_order
 from verglas.run.reasons import without_name
 from verglas.types import ArraySource, Micrograph, Particles, Picks
 from verglas.types import _columns as col
+from verglas.types.ctf_ranges import OPTIONS, check_ctf
 
 Progress = Callable[[int, int], None]
 Micrographs = str | os.PathLike[str] | Micrograph | Sequence[Any]
@@ -76,6 +77,10 @@ class Microscope:
     voltage_kV: float | None = None
     cs_mm: float | None = None
     amplitude_contrast: float | None = None
+
+    def __post_init__(self) -> None:
+        """Check ranges and units once."""
+        check_ctf({name: getattr(self, name) for name in OPTIONS}, "microscope", OPTIONS)
 
     def apply(self, table: pd.DataFrame) -> pd.DataFrame:
         """The list of micrographs with these values in its columns."""

@@ -17,6 +17,7 @@ from verglas.errors import InputError
 from verglas.geometry import orientation_grid
 from verglas.io import check_writable, read_map, read_particles, write_map, write_particles
 from verglas.ops import Grid
+from verglas.optics import for_job
 from verglas.reconstruction import Method, Reconstruction, project, reconstruct_report
 from verglas.reconstruction.accumulate import Progress
 from verglas.reconstruction.known_poses import max_radius_for
@@ -230,11 +231,15 @@ def project_files(job: ProjectJob, *, threads: int | None = None) -> Particles:
         images = project(volume, poses, threads=threads)
         written = Particles.from_images(images, volume.pixel_size_A, poses=poses)
     else:
-        particles = read_particles(job.particles)
+        particles = for_job(read_particles(job.particles), "project", ctf=job.ctf)
         found = particles.poses
         if found is None:
             raise InputError(f"{job.particles}: no poses (rlnAngleRot, rlnAngleTilt, rlnAnglePsi) to project at")
         optics = particles.optics if job.ctf else None
+        bad = {} if optics is None else optics.unusable()
+        if bad:
+            row, why = next(iter(bad.items()))
+            raise InputError(f"{job.particles}, particle {row} (row from 0): {why}; there is no CTF to project with")
         images = project(volume, found, optics, threads=threads)
         written = Particles.from_images(images, volume.pixel_size_A, poses=found, optics=optics)
     write_particles(job.out.with_suffix(".star"), written, stack=job.out)

@@ -15,6 +15,7 @@ from verglas._screen import ListenerChoice, shown_to
 from verglas.assessment import FSC, Postprocessed, PostprocessSettings, postprocess
 from verglas.errors import InputError
 from verglas.io import read_particles
+from verglas.optics import for_job
 from verglas.reconstruction import reconstruct
 from verglas.refinement import schedule, start
 from verglas.refinement.em import Iteration, initial_state, refine_state
@@ -182,6 +183,7 @@ def refine(
     settings = {"classes": max(1, len(references)), **settings, "symmetry": symmetry, "diameter_A": diameter_A}
     chosen = settings_from("refine", RefineSettings, **settings)
     everything = particles if isinstance(particles, Particles) else read_particles(particles)
+    everything = for_job(everything, "refine")
     record = settings_record(
         chosen,
         {

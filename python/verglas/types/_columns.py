@@ -76,22 +76,28 @@ class Tables:
             )
         return order[at].astype(np.int64)
 
-    def value(self, label: str, *, optics_first: bool) -> FloatArray | None:
-        """The label's value for every particle, or None where no table has it."""
+    def value(self, label: str, *, optics_first: bool, missing: bool = False) -> FloatArray | None:
+        """The label's value for every particle, or None where no table has it; ``missing``: rows may hold NaN."""
         in_optics = self.optics is not None and label in self.optics
         if in_optics and (optics_first or label not in self.particles):
             assert self.optics is not None
             column = number_column(self.optics[label], label, f"{self.where}, optics table")
             return column[self.group()]
         if label in self.particles:
-            return number_column(self.particles[label], label, self.where)
+            return number_column(self.particles[label], label, self.where, missing=missing)
         return None
 
 
-def number_column(column: pd.Series[Any], label: str, where: str) -> FloatArray:
-    """The column as float64; a value that is no finite number is named by its particle."""
+def number_column(column: pd.Series[Any], label: str, where: str, *, missing: bool = False) -> FloatArray:
+    """The column as float64; a value that is no finite number is named by its particle.
+
+    With ``missing``, numbers that are not finite and empty values come through as NaN; text is an error still.
+    """
     values = pd.to_numeric(column, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
     bad = np.flatnonzero(~np.isfinite(values))
+    if missing and bad.size:
+        values = np.where(np.isfinite(values), values, np.nan)
+        bad = bad[column.iloc[bad].map(_is_text).to_numpy(bool)]
     if bad.size:
         value = column.iloc[bad[0]]
         shown = repr(value) if isinstance(value, str) else str(value)
@@ -100,6 +106,10 @@ def number_column(column: pd.Series[Any], label: str, where: str) -> FloatArray:
             + (f"; {bad.size} rows concerned" if bad.size > 1 else "")
         )
     return values
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) and value.strip().lower() not in ("nan", "<na>", "inf", "-inf", "")
 
 
 def pixel_sizes_A(tables: Tables) -> FloatArray | None:

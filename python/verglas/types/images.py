@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -88,3 +89,52 @@ class ArraySource:
     def pixel_sizes_A(self) -> npt.NDArray[np.float64]:
         """One value: the pixel size of all images."""
         return np.array([self.pixel_size_A], dtype=np.float64)
+
+
+@dataclass(frozen=True, eq=False)
+class ChangedSource:
+    """Images computed, when they are read, from those that another source holds.
+
+    Attributes
+    ----------
+    inner : ImageSource
+        What is stored.
+    change : callable
+        ``change(images, rows)`` gives the images of these rows of the whole set; picklable, as sources are.
+    stored : mapping of label -> (n,) array or None
+        What the particle table says of the stored images; None: it has no such column. Put back where the particles are
+        written without their images.
+    rows : (m,) int64, optional
+        The row of the whole set of each image of a subset.
+    """
+
+    inner: ImageSource
+    change: Callable[[npt.NDArray[np.float32], IntArray], npt.NDArray[np.float32]]
+    stored: Mapping[str, npt.NDArray[Any] | None]
+    rows: IntArray | None = None
+
+    def __len__(self) -> int:
+        return len(self.inner)
+
+    def read(self, rows: IntArray) -> npt.NDArray[np.float32]:
+        """Images in the order asked, changed."""
+        return self.change(self.inner.read(rows), rows if self.rows is None else self.rows[rows])
+
+    def take(self, rows: IntArray) -> ChangedSource:
+        """The images of a subset."""
+        return replace(self, inner=self.inner.take(rows), rows=rows if self.rows is None else self.rows[rows])
+
+    def boxes(self) -> IntArray:
+        """As of the stored images."""
+        return self.inner.boxes()
+
+    def pixel_sizes_A(self) -> npt.NDArray[np.float64]:
+        """As of the stored images."""
+        return self.inner.pixel_sizes_A()
+
+    def labels(self) -> dict[str, npt.NDArray[Any] | None]:
+        """What the table said of the stored images, of the rows of this subset."""
+        return {
+            label: values if values is None or self.rows is None else values[self.rows]
+            for label, values in self.stored.items()
+        }

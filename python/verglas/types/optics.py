@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from verglas.errors import InputError
 from verglas.types.arrays import FloatArray
+from verglas.types.ctf_ranges import refuse_outside
 
 # Default of a column that __post_init__ fills in; typed so that readers of the class see the arrays it then holds.
 _ABSENT: Any = None
@@ -67,7 +68,7 @@ class Optics:
     pixel_size_A: FloatArray = _ABSENT
 
     def __post_init__(self) -> None:
-        """Broadcast every column to one length and check what a CTF needs."""
+        """Broadcast every column to one length and check the ranges; a NaN is let pass: its image is set aside."""
         given: dict[str, Any] = {}
         for name, default in (*_OPTICS_DEFAULTS.items(), ("group", 0), ("pixel_size_A", np.nan)):
             value = getattr(self, name)
@@ -79,14 +80,7 @@ class Optics:
         for name, value in given.items():
             dtype = np.int64 if name == "group" else np.float64
             object.__setattr__(self, name, np.ascontiguousarray(np.broadcast_to(value, n), dtype=dtype))
-        for name, low, high in (("voltage_kV", 1.0, 3000.0), ("amplitude_contrast", 0.0, 1.0)):
-            column = getattr(self, name)
-            bad = np.flatnonzero(~((column >= low) & (column <= high)))
-            if bad.size:
-                raise InputError(
-                    f"Optics.{name}: expected {low:g} to {high:g}, got {column[bad[0]]:g} for image {bad[0]}"
-                    + (f" (and {bad.size - 1} more)" if bad.size > 1 else "")
-                )
+        refuse_outside({name: getattr(self, name) for name in given}, "Optics", {name: name for name in given})
 
     def __len__(self) -> int:
         return len(self.defocus_u_A)
@@ -94,6 +88,21 @@ class Optics:
     def __getitem__(self, index: Any) -> Optics:
         index = np.atleast_1d(np.arange(len(self))[index])
         return Optics(**{name: getattr(self, name)[index] for name in self.__dataclass_fields__})
+
+    def unusable(self) -> dict[int, str]:
+        """Number of each image whose CTF says nothing -> why: parameters that are not finite, or a scale of zero.
+
+        Examples
+        --------
+        >>> Optics([15000, float("nan")], [15000, 15000], scale=[0, 1]).unusable()
+        {1: 'its CTF parameters are not finite', 0: 'its CTF scale factor is zero: it has no weight'}
+        """
+        bad = np.flatnonzero(~np.isfinite(self.as_params()).all(axis=1))
+        zero = np.setdiff1d(np.flatnonzero(self.scale == 0), bad)
+        return {
+            **{int(i): "its CTF parameters are not finite" for i in bad},
+            **{int(i): "its CTF scale factor is zero: it has no weight" for i in zero},
+        }
 
     def as_params(self) -> FloatArray:
         """The (n, 9) float64 table of :func:`verglas.ops.ctf`."""

@@ -13,6 +13,7 @@ import pandas as pd
 
 from verglas.errors import InputError, VerglasWarning
 from verglas.types import _columns as col
+from verglas.types.ctf_ranges import check_ctf
 from verglas.types.images import ArraySource, ImageSource
 from verglas.types.optics import Optics
 from verglas.types.poses import Poses
@@ -264,7 +265,11 @@ class Particles:
         Raises
         ------
         InputError
-            A column that a CTF needs is in neither table; all that are missing are named.
+            A column that a CTF needs is in neither table; all that are missing are named. A value no microscope has.
+
+        Notes
+        -----
+        A row whose value is missing or not finite has NaN there; jobs set its particle aside.
         """
         tables = self._tables()
         missing = [label for label, needed, _ in col.OPTICS_LABELS.values() if needed and not tables.has(label)]
@@ -277,10 +282,11 @@ class Particles:
         columns: dict[str, Any] = {}
         for field, (label, _, default) in col.OPTICS_LABELS.items():
             shared = label in ("rlnVoltage", "rlnSphericalAberration", "rlnAmplitudeContrast")
-            found = tables.value(label, optics_first=shared)
+            found = tables.value(label, optics_first=shared, missing=True)
             columns[field] = np.full(len(self), default) if found is None else found
         pixel = self._pixel_sizes_A()
         columns["pixel_size_A"] = np.full(len(self), np.nan) if pixel is None else pixel
+        check_ctf(columns, self.where)
         return Optics(**columns, group=tables.group())
 
     @property

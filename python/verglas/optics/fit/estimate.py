@@ -16,6 +16,7 @@ from verglas.optics.fit.search import SearchRange, SectorSearch
 from verglas.optics.fit.spectrum import Spectra, tile_spectra
 from verglas.types import Micrograph, Optics
 from verglas.types.arrays import FloatArray
+from verglas.types.ctf_ranges import OPTIONS, check_ctf
 
 _WINDOW_RINGS = 1.5  # rings in the window of the local correlation
 _WINDOW_BINS = 9
@@ -76,8 +77,8 @@ class CtfSettings:
             raise InputError(
                 f"ctf: astigmatism_A: expected 0 to twice the smallest defocus, got {self.astigmatism_A:g}"
             )
-        if not 0 <= self.cs_mm < 100:
-            raise InputError(f"ctf: cs_mm: expected 0 to 100, got {self.cs_mm:g}")
+        microscope = {"voltage_kV": self.voltage_kV, "cs_mm": self.cs_mm, "amplitude_contrast": self.amplitude_contrast}
+        check_ctf(microscope, "ctf", OPTIONS)
 
     @property
     def phases_deg(self) -> tuple[float, float]:
