@@ -1,5 +1,6 @@
 """Contrast transfer: the CTF of images, and its estimation from micrographs (``optics.fit``)."""
 
+from verglas.optics.exposure import critical_exposure_e_A2
 from verglas.optics.stored import for_job, ignored_aberrations, plain_images
 from verglas.optics.transfer import (
     best_resolution_A,
@@ -20,6 +21,7 @@ from verglas.optics.transfer import (
 __all__ = [
     "best_resolution_A",
     "compose_snr",
+    "critical_exposure_e_A2",
     "ctf",
     "ctf_zeros",
     "defocus_accuracy_A",

@@ -11,6 +11,8 @@ from verglas.simulate.density import density
 from verglas.simulate.imaging import Imaging, Simulation, Truth, draw_truth
 from verglas.simulate.micrographs import MicrographTruth, Scene, micrograph
 from verglas.simulate.model import Model
+from verglas.simulate.motion_field import MotionField, Recording
+from verglas.simulate.movies import MovieTruth, movie
 from verglas.simulate.noise import SNR, measured_snr
 from verglas.simulate.phantom import hinge, phantom
 from verglas.simulate.reader import read_model
@@ -20,6 +22,9 @@ __all__ = [
     "Imaging",
     "MicrographTruth",
     "Model",
+    "MotionField",
+    "MovieTruth",
+    "Recording",
     "Scene",
     "Simulation",
     "Truth",
@@ -28,6 +33,7 @@ __all__ = [
     "hinge",
     "measured_snr",
     "micrograph",
+    "movie",
     "noise",
     "phantom",
     "read_model",

@@ -8,8 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from verglas.errors import InputError
-
-IntArray = npt.NDArray[np.int64]
+from verglas.types.arrays import IntArray
 
 # A defect takes its value from this many of its nearest good pixels, or from all there are.
 _NEIGHBOURS = 12

@@ -15,10 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from verglas.errors import InputError
+from verglas.types.arrays import Float32Array, IntArray
 from verglas.types.defects import DefectRepair, as_defects
-
-Frame = npt.NDArray[np.float32]
-IntArray = npt.NDArray[np.int64]
 
 
 @runtime_checkable
@@ -121,7 +119,7 @@ class Movie:
     dose_per_frame_e_A2: float | None = None
     pre_exposure_e_A2: float = 0.0
     voltage_kV: float | None = None
-    gain: Frame | None = None
+    gain: Float32Array | None = None
     defects: IntArray | Any = ()
     name: str = ""
     path: Path | None = None
@@ -174,7 +172,7 @@ class Movie:
         # by the name, not the path: the same movie in another folder gives the same frames
         return DefectRepair(self.defects, self.shape, seed=zlib.crc32(self.name.encode()))
 
-    def frame(self, index: int) -> Frame:
+    def frame(self, index: int) -> Float32Array:
         """One frame, gain-corrected and with its defects replaced.
 
         Parameters
@@ -209,7 +207,9 @@ class Movie:
             )
         return frame
 
-    def frames(self, indices: Iterable[int] | None = None, *, ahead: int = 2, threads: int = 1) -> Iterator[Frame]:
+    def frames(
+        self, indices: Iterable[int] | None = None, *, ahead: int = 2, threads: int = 1
+    ) -> Iterator[Float32Array]:
         """Frames one after the other, the next ones read while the caller works.
 
         Parameters
@@ -230,7 +230,7 @@ class Movie:
             yield from map(self.frame, wanted)
             return
         pool = ThreadPoolExecutor(max(1, min(threads, ahead)), thread_name_prefix="frames")
-        waiting: deque[Future[Frame]] = deque()
+        waiting: deque[Future[Float32Array]] = deque()
         try:
             for index in wanted:
                 waiting.append(pool.submit(self.frame, index))
@@ -241,15 +241,15 @@ class Movie:
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
 
-    def __iter__(self) -> Iterator[Frame]:
+    def __iter__(self) -> Iterator[Float32Array]:
         return self.frames()
 
-    def __getitem__(self, index: int) -> Frame:
+    def __getitem__(self, index: int) -> Float32Array:
         """``movie[i]`` is ``movie.frame(i)``."""
         return self.frame(index)
 
 
-def _checked_gain(gain: npt.ArrayLike, shape: tuple[int, int], where: str) -> Frame:
+def _checked_gain(gain: npt.ArrayLike, shape: tuple[int, int], where: str) -> Float32Array:
     data = np.ascontiguousarray(gain, np.float32)
     if data.shape != shape:
         size = " x ".join(map(str, data.shape[::-1]))
