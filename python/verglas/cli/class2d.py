@@ -24,7 +24,9 @@ def register(app: typer.Typer) -> None:
         shift_range: float = typer.Option(None, "--shift-range", help="Largest shift, A [an eighth of the diameter]."),
         iterations: int = typer.Option(30, "--iterations", min=1, help="Most iterations after the seeding."),
         repeats: int = typer.Option(0, "--repeats", min=0, help="Further runs, for the stability of classes."),
-        balance: float = typer.Option(6.0, "--balance", min=0.0, help="Largest prior that favours small classes, nats of log-likelihood."),
+        balance: float = typer.Option(
+            6.0, "--balance", min=0.0, help="Largest prior that favours small classes, nats of log-likelihood."
+        ),
         start: str = typer.Option("seeds", "--start", help="seeds, random, or split (hierarchical)."),
         mini_batch: int = typer.Option(None, "--mini-batch", min=0, help="Particles per iteration, 0 for all [auto]."),
         no_ctf: bool = typer.Option(False, "--no-ctf", help="The images have no CTF."),

@@ -43,7 +43,9 @@ def register(app: typer.Typer) -> None:
         until_idle: float = typer.Option(None, "--until-idle", help="Watch until nothing is new for so many seconds."),
         settle: float = typer.Option(10.0, "--settle", help="A file is whole if unchanged for so many seconds."),
         seed: int = typer.Option(None, "--seed", min=0, help="Seed of everything random [0]."),
-        memory: float = typer.Option(None, "--memory", help="Most memory that later stages may use, GB [0.8 of what there is]."),
+        memory: float = typer.Option(
+            None, "--memory", help="Most memory that later stages may use, GB [0.8 of what there is]."
+        ),
         threads: int = typer.Option(None, "--threads", min=1, help="Micrographs at a time, threads [all]."),
         as_json: bool = typer.Option(False, "--json", help="Print the summary as JSON."),
     ) -> None:

@@ -205,14 +205,17 @@ def judge(best: Start, blob: FloatArray, comparisons: Sequence[Comparison], fina
     if not explained:
         return Verdict(
             "noise",
-            f"No structure: particles that no start learned from are explained no better by the map than by a round blob "
-            f"({gain:+.2f} +- {error:.2f} nats per particle). Do not refine this map; look at the particles.",
+            "No structure: particles that no start learned from are explained no better by the map than by a round "
+            f"blob ({gain:+.2f} +- {error:.2f} nats per particle). Do not refine this map; look at the particles.",
             gain,
             error,
             agreeing,
             total,
         )
-    better = f"particles that no start learned from are explained better than by a round blob, by {gain:.1f} nats of log-likelihood each"
+    better = (
+        "particles that no start learned from are explained better than by a round blob, "
+        f"by {gain:.1f} nats of log-likelihood each"
+    )
     if total == 1:
         kind: Kind = "unconfirmed"
         said = f"One start only: {better}, but whether another ends in the same map is not known. Make three or more."

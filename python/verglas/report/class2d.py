@@ -114,7 +114,15 @@ def _classes(cards: Sequence[_Card], *, choose: bool) -> Fragment:
 
 
 def _record(record: Sequence[Iteration]) -> Table:
-    head = ("iteration", "finest data", "particles", "changed class", "log-likelihood", "evidence on unseen data", "seconds")
+    head = (
+        "iteration",
+        "finest data",
+        "particles",
+        "changed class",
+        "log-likelihood",
+        "evidence on unseen data",
+        "seconds",
+    )
     rows = [
         (
             line.number,
