@@ -72,9 +72,71 @@ def test_plain_tables(tmp_path, name, text, expected):
     assert {k: p.xy_px.tolist() for k, p in read_picks(tmp_path / name).items()} == expected
 
 
+TRUTH = [[60, 50], [200, 120], [150, 180], [250, 60]]
+
+
+def test_files_of_other_pickers(data_dir, tmp_path):
+    """The same four particles as crYOLO, EMAN (twice) and RELION 4 write them; what cannot be told is refused."""
+    folder = data_dir.parent / "cases" / "coords-guessed"
+    found = read_picks(folder / "mic1.cbox")["mic1"]
+    assert found.xy_px.tolist() == TRUTH
+    assert found.columns["rlnAutopickFigureOfMerit"].tolist() == [0.8] * 4
+    assert read_picks(folder / "mic1_info.json")["mic1"].xy_px.tolist() == TRUTH
+    with pytest.warns(vg.VerglasWarning, match="taken for EMAN boxes, corner x, corner y, width, height"):
+        assert read_picks(folder / "mic1_box.txt")["mic1_box"].xy_px.tolist() == TRUTH
+    with pytest.raises(vg.FormatError, match=r"5 columns without a header .*IMOD model: object, contour, x, y, z"):
+        read_picks(folder / "mic1_imod.txt")
+    with pytest.raises(vg.FormatError, match=r"mic1_ixy\.txt, line 1: 3 columns without a header .*\(index, x, y\?\)"):
+        read_picks(folder / "mic1_ixy.txt")
+    listed = read_picks(data_dir.parent / "cases" / "relion4-autopick-list" / "autopick.star")
+    assert {name: p.xy_px.tolist() for name, p in listed.items()} == {"mic1.mrc": TRUTH}
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("m.pos", "# XMIPP_STAR_1 *\ndata_particles\nloop_\n _xcoor\n _ycoor\n10 20\n"),
+        ("m.csv", "index,axis-0,axis-1\n0,20,10\n"),
+        ("m.spi", " ;spi/spi\n    1 2   11.   21.\n"),
+        ("m.txt", "Coordinate_X Coordinate_Y score\n10 20 0.5\n"),
+    ],
+)
+def test_positions_of_xmipp_napari_and_spider(tmp_path, name, text):
+    (tmp_path / name).write_text(text)
+    assert read_picks(tmp_path / name)["m"].xy_px.tolist() == [[10, 20]]
+
+
+def test_lists_of_coordinate_files(tmp_path, monkeypatch):
+    """Names lead from the project's folder, wherever one stands; a file that is not there, and a loop, are named."""
+    job = tmp_path / "AutoPick" / "job006"
+    job.mkdir(parents=True)
+    head = "data_coordinate_files\n\nloop_\n_rlnMicrographName\n_rlnMicrographCoordinates\n"
+    (job / "autopick.star").write_text(head + "M/a.mrc AutoPick/job006/a.star\nM/b.mrc AutoPick/job006/b.star\n")
+    (job / "a.star").write_text("data_\n\nloop_\n_rlnCoordinateX\n_rlnCoordinateY\n1 2\n3 4\n")
+    (job / "b.star").write_text("data_\n\nloop_\n_rlnCoordinateX\n_rlnCoordinateY\n")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert {n: p.xy_px.tolist() for n, p in read_picks(job / "autopick.star").items()} == {"M/a.mrc": [[1, 2], [3, 4]]}
+    (job / "b.star").unlink()
+    with pytest.raises(vg.FormatError, match=r"coordinates of M/b\.mrc: AutoPick/job006/b\.star not found"):
+        read_picks(job / "autopick.star")
+    (job / "b.star").write_text(head + "M/a.mrc AutoPick/job006/autopick.star\n")
+    with pytest.raises(vg.FormatError, match="is a list of files again"):
+        read_picks(job / "autopick.star")
+
+
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
+        ("a.txt", "1 2\n3 4 5\n", r"a\.txt, line 2: 3 values, expected 2"),
+        ("a.txt", "1 2 3 4\n5 6 7 8\n", r"4 columns without a header"),
+        ("a.txt", "m.tif 1 2 3\n", r"4 columns without a header"),
+        ("a.csv", "index,axis-0,axis-1,axis-2\n0,1,2,3\n", "points in a stack or a volume"),
+        ("a.json", '{"boxes": [[1]]}', r"box 0 \(from 0\): expected \[x, y"),
+        ("a.json", '{"boxes"', "not JSON"),
+        ("a.box", "1 2 0 0\n", "a box of 0 x 0 px"),
+        ("a.cbox", "data_x\n\nloop_\n_CoordinateX\n1\n", "no table data_cryolo"),
+        ("a.spi", " ;spi/spi\n    1 3   11.   21. 7.\n", "a SPIDER document with 3 columns"),
         ("a.csv", "x,y\n1,two\n", r"a\.csv, line 2: expected a finite number, got 'two'"),
         ("a.csv", "x,y\n1\n", r"a\.csv, line 2: 1 values, expected at least 2"),
         ("a.txt", "hello world\n", r"a\.txt, line 1: expected a header with x and y"),
@@ -147,8 +209,40 @@ def test_ctf_tables(tmp_path, data_dir):
     quick = read_ctf_table(data_dir / "apoferritin" / "ctf_quickfit.tsv")
     assert len(quick) == 14
     assert quick["rlnDefocusU"][0] == quick["rlnDefocusV"][0] == 19750
-    (tmp_path / "c.csv").write_text("micrograph,defocus_u_A,defocus_v_A,defocus_angle_deg\na,2,1,30\n")
-    assert read_ctf_table(tmp_path / "c.csv").iloc[0].tolist() == ["a", 2.0, 1.0, 30.0]
+    (tmp_path / "c.csv").write_text("micrograph,defocus_u_A,defocus_v_A,defocus_angle_deg\na,20000,19000,30\n")
+    assert read_ctf_table(tmp_path / "c.csv").iloc[0].tolist() == ["a", 20000.0, 19000.0, 30.0]
     (tmp_path / "c.csv").write_text("micrograph,defocus\na,2\n")
     with pytest.raises(vg.FormatError, match="no defocus"):
         read_ctf_table(tmp_path / "c.csv")
+
+
+def test_names_that_do_not_tell_micrographs_apart_are_refused_before_the_work(tmp_path):
+    for folder in ("one", "two"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "a.tif").write_text("x")
+        (tmp_path / folder / "m.star").write_text("data_\n\nloop_\n_rlnMicrographName\na.tif\n")
+    with pytest.raises(vg.InputError, match=r"name a\.tif stands for 2 files \(.*one/a\.tif, .*two/a\.tif\)"):
+        find_micrographs([tmp_path / "one" / "m.star", tmp_path / "two" / "m.star"])
+    assert len(find_micrographs([tmp_path / "one", tmp_path / "two"])) == 2  # their paths tell them apart
+    for name in ("it's.tif", "a#b.tif"):
+        (tmp_path / "two" / name).write_text("x")
+        with pytest.raises(vg.InputError, match=r"cannot be written to a STAR file .*rename the file"):
+            find_micrographs(tmp_path / "two")
+        (tmp_path / "two" / name).unlink()
+
+
+def test_particles_of_micrographs_with_one_name_in_several_folders_stay_apart(tmp_path):
+    """Also where a third micrograph has the name that a number would make."""
+    values = {"x/a.mrc": 1.0, "y/a.mrc": 2.0, "z/a_2.mrc": 3.0, "z/a.mrc": 4.0}
+    for name, value in values.items():
+        data = np.random.default_rng(0).normal(size=(1, 40, 40)).astype(np.float32)
+        data[0, 20, 20] += 100 * value
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        vg.write_map(tmp_path / name, vg.Map(data, 2.0))
+    paths = [str(tmp_path / name) for name in values]
+    picks = {path: Picks([[20, 20]], path) for path in paths}
+    made = vg.extract(paths, picks, 16, out=tmp_path / "out", invert=False, ramp=False)
+    peaks = made.images()[:, 8, 8]
+    assert made.table["rlnMicrographName"].tolist() == paths
+    assert np.all(np.diff(peaks) > 50)
+    assert len(set(made.table["rlnImageName"])) == 4

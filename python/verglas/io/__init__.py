@@ -7,6 +7,7 @@ from verglas.io.coordinates import read_picks, write_picks
 from verglas.io.micrographs import find_micrographs, read_ctf_table, read_micrographs, write_micrographs
 from verglas.io.mrc import MrcHeader, StackWriter, read_header, read_map, read_stack, write_map, write_stack
 from verglas.io.particles import read_particles, write_particles
+from verglas.io.spider import read_spider_document, write_spider_document
 from verglas.io.star import read_star, write_star
 from verglas.io.tables import read_csv, read_json, sample_star, write_csv, write_json
 from verglas.io.tiff import micrograph_header, read_micrograph
@@ -27,6 +28,7 @@ __all__ = [
     "read_micrographs",
     "read_particles",
     "read_picks",
+    "read_spider_document",
     "read_stack",
     "read_star",
     "sample_star",
@@ -37,6 +39,7 @@ __all__ = [
     "write_micrographs",
     "write_particles",
     "write_picks",
+    "write_spider_document",
     "write_stack",
     "write_star",
     "write_text",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,17 +13,16 @@ import pandas as pd
 
 from verglas.errors import FormatError, InputError
 from verglas.io import cs
+from verglas.io.coordinate_text import FIGURE_OF_MERIT, MICROGRAPH, X, Y, from_box, from_eman_json, from_text
 from verglas.io.mrc import PathLike
+from verglas.io.spider import is_document, read_spider_document
 from verglas.io.star import read_star, write_star
 from verglas.io.tomography import refuse_tomography
 from verglas.types import Picks
 from verglas.types import _columns as col
 
-MICROGRAPH, X, Y = "rlnMicrographName", "rlnCoordinateX", "rlnCoordinateY"
-_X_NAMES = ("rlncoordinatex", "x", "x_px", "xcoord", "x_coord", "coordinate_x", "center_x", "centre_x", "x-coordinate")
-_Y_NAMES = ("rlncoordinatey", "y", "y_px", "ycoord", "y_coord", "coordinate_y", "center_y", "centre_y", "y-coordinate")
-_NAME_NAMES = ("rlnmicrographname", "micrograph", "micrograph_name", "image", "image_name", "filename", "file")
-_PICKER_ENDINGS = ("_autopick", "_manualpick", "_picks", "_coords", "_boxes")
+_LISTED = "rlnMicrographCoordinates"
+_PICKER_ENDINGS = ("_info", "_autopick", "_manualpick", "_picks", "_coords", "_boxes")
 _CRYOSPARC_UID = re.compile(r"^\d{15,}_")
 
 
@@ -34,9 +32,11 @@ def read_picks(path: PathLike) -> dict[str, Picks]:
     Parameters
     ----------
     path : path
-        ``.star`` with rlnCoordinateX and rlnCoordinateY (RELION); ``.cs`` with location/* (cryoSPARC); ``.box`` with
-        corner and size of each box (EMAN); ``.csv``, ``.tsv`` or ``.txt`` with a header that has x and y (and
-        micrograph), or without one and with columns x y or micrograph x y.
+        ``.star`` with rlnCoordinateX and rlnCoordinateY, or the list of such files that picking jobs of RELION 4 and 5
+        leave; ``.cs`` with location/* (cryoSPARC); ``.box`` with corner and size of each box, ``.json`` (EMAN);
+        ``.cbox`` (crYOLO), with its confidence as figure of merit; ``.pos`` (Xmipp); documents of SPIDER that hold x
+        and y; ``.csv``, ``.tsv`` or ``.txt`` with a header that has x and y (and micrograph; or axis-1 and axis-0 of
+        napari), or without one and with columns x y or micrograph x y.
 
     Returns
     -------
@@ -66,8 +66,9 @@ def read_picks(path: PathLike) -> dict[str, Picks]:
     path = Path(path)
     if not path.is_file():
         raise FormatError(f"{path}: is a folder, expected a file" if path.is_dir() else f"{path}: no such file")
-    readers = {".star": _from_star, ".cs": _from_cs, ".box": _from_box}
-    table = readers.get(path.suffix.lower(), _from_text)(path)
+    readers = {".star": _from_star, ".cs": _from_cs, ".box": from_box, ".json": from_eman_json}
+    readers |= {".cbox": _from_cbox, ".pos": _from_pos}
+    table = readers.get(path.suffix.lower(), _from_spider if is_document(path) else from_text)(path)
     if not len(table):
         return {} if MICROGRAPH in table else {name_of_picks(path): Picks(np.zeros((0, 2)), name_of_picks(path))}
     if MICROGRAPH not in table:
@@ -126,8 +127,71 @@ def _from_star(path: Path) -> pd.DataFrame:
     refuse_tomography(path, tables)
     for table in tables.values():
         if X in table and Y in table:
-            return table if isinstance(table, pd.DataFrame) else pd.DataFrame({k: [v] for k, v in table.items()})
+            return _frame(table)
+    for table in tables.values():
+        if _LISTED in table and MICROGRAPH in table:
+            return _listed(path, _frame(table))
     raise FormatError(f"{path}: no table has the columns {X} and {Y}, so there are no coordinates in it")
+
+
+def _frame(table: Any) -> pd.DataFrame:
+    return table if isinstance(table, pd.DataFrame) else pd.DataFrame({k: [v] for k, v in table.items()})
+
+
+def _listed(path: Path, files: pd.DataFrame) -> pd.DataFrame:
+    """The coordinates in the files that a list of RELION 4 or 5 names, from the folder of the project or beside it."""
+    found = []
+    for micrograph, name in zip(files[MICROGRAPH].astype(str), files[_LISTED].astype(str), strict=True):
+        tried = [folder / name for folder in [path.parent, *path.resolve().parents, Path.cwd()]]
+        file = next((one for one in tried if one.is_file()), None)
+        if file is None:
+            raise FormatError(
+                f"{path}: coordinates of {micrograph}: {name} not found beside the list, in the folders above it or in "
+                f"{Path.cwd()}"
+            )
+        if file.suffix.lower() == ".star" and any(_LISTED in table for table in read_star(file).values()):
+            raise FormatError(f"{path}: coordinates of {micrograph}: {name} is a list of files again")
+        for p in read_picks(file).values():
+            found.append(pd.DataFrame({MICROGRAPH: micrograph, X: p.xy_px[:, 0], Y: p.xy_px[:, 1], **p.columns}))
+    found = [table for table in found if len(table)]
+    empty = pd.DataFrame({MICROGRAPH: pd.Series(dtype=str), X: pd.Series(dtype=float), Y: pd.Series(dtype=float)})
+    return pd.concat(found, ignore_index=True) if found else empty
+
+
+def _from_cbox(path: Path) -> pd.DataFrame:
+    """Boxes of crYOLO: corner, width and height; in three dimensions also z, which is refused."""
+    table = next((t for n, t in read_star(path).items() if n == "cryolo"), None)
+    needed = ("CoordinateX", "CoordinateY", "Width", "Height")
+    if table is None or any(label not in table for label in needed):
+        raise FormatError(f"{path}: no table data_cryolo with {', '.join(needed)}")
+    table = _frame(table)
+    if "CoordinateZ" in table and pd.to_numeric(table["CoordinateZ"], errors="coerce").nunique() > 1:
+        raise FormatError(f"{path}: boxes at several z: of a tomogram, not of one micrograph")
+    x, y, width, height = (col.number_column(table[label], label, str(path)) for label in needed)
+    found = pd.DataFrame({X: x + width // 2, Y: y + height // 2})
+    if "Confidence" in table:
+        found[FIGURE_OF_MERIT] = col.number_column(table["Confidence"], "Confidence", str(path))
+    return found
+
+
+def _from_pos(path: Path) -> pd.DataFrame:
+    """Positions of Xmipp: a STAR file with xcoor and ycoor, middles of particles."""
+    for table in read_star(path).values():
+        if "xcoor" in table and "ycoor" in table:
+            frame = _frame(table)
+            return pd.DataFrame({X: frame["xcoor"], Y: frame["ycoor"]})
+    raise FormatError(f"{path}: no table with xcoor and ycoor, so there are no positions of Xmipp in it")
+
+
+def _from_spider(path: Path) -> pd.DataFrame:
+    """A document whose first two columns are x and y, counted from 1 as SPIDER does, and whose others are 0."""
+    table = read_spider_document(path)
+    if table.shape[1] < 2 or table.iloc[:, 2:].to_numpy().any():
+        raise FormatError(
+            f"{path}: a SPIDER document with {table.shape[1]} columns: which are x and y cannot be told; read it with "
+            "verglas.io.read_spider_document and write x and y with a header"
+        )
+    return pd.DataFrame({X: table.iloc[:, 0].to_numpy() - 1, Y: table.iloc[:, 1].to_numpy() - 1})
 
 
 def _from_cs(path: Path) -> pd.DataFrame:
@@ -139,90 +203,6 @@ def _from_cs(path: Path) -> pd.DataFrame:
             "location/micrograph_shape (they are often in the passthrough file)"
         )
     return pd.DataFrame(location)
-
-
-def _from_box(path: Path) -> pd.DataFrame:
-    """EMAN: x, y of the corner of the box, its width and height; the particle is at pixel N // 2 of it."""
-    rows = []
-    for number, words in _lines(path):
-        if len(words) < 4:
-            raise FormatError(
-                f"{path}, line {number}: expected x, y, width and height of a box, got {len(words)} values"
-            )
-        x, y, width, height = (_number(word, path, number) for word in words[:4])
-        rows.append((x + width // 2, y + height // 2))
-    return pd.DataFrame(rows, columns=[X, Y], dtype=np.float64)
-
-
-def _from_text(path: Path) -> pd.DataFrame:
-    lines = list(_lines(path))
-    if not lines:
-        return pd.DataFrame({X: [], Y: []})
-    number, first = lines[0]
-    names = [word.lower() for word in first]
-    x, y = _position(names, _X_NAMES), _position(names, _Y_NAMES)
-    if x is None or y is None:
-        x, y, name, start = _without_header(path, number, first)
-    else:
-        name, start = _position(names, _NAME_NAMES), 1
-    values: dict[str, list[Any]] = {MICROGRAPH: [], X: [], Y: []}
-    for number, words in lines[start:]:
-        if len(words) <= max(x, y, name or 0):
-            raise FormatError(
-                f"{path}, line {number}: {len(words)} values, expected at least {max(x, y, name or 0) + 1}"
-            )
-        values[X].append(_number(words[x], path, number))
-        values[Y].append(_number(words[y], path, number))
-        values[MICROGRAPH].append("" if name is None else words[name])
-    table = pd.DataFrame(values)
-    return table.drop(columns=MICROGRAPH) if name is None else table
-
-
-def _without_header(path: Path, number: int, first: list[str]) -> tuple[int, int, int | None, int]:
-    """Columns of x, y and the name where the first line holds values."""
-    for x, name in ((0, None), (1, 0)):
-        if len(first) >= x + 2 and all(_is_number(word) for word in first[x : x + 2]):
-            return x, x + 1, name, 0
-    raise FormatError(
-        f"{path}, line {number}: expected a header with x and y (and micrograph), or lines of x y or micrograph x y, "
-        f"got {' '.join(first)[:60]!r}"
-    )
-
-
-def _position(names: list[str], wanted: tuple[str, ...]) -> int | None:
-    return next((names.index(name) for name in wanted if name in names), None)
-
-
-def _lines(path: Path) -> list[tuple[int, list[str]]]:
-    """(line number, values) of lines that are neither empty nor comments; comma, tab, semicolon or blanks between."""
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError:
-        raise FormatError(
-            f"{path}: not a text file; expected coordinates as .star, .cs, .box, .csv, .tsv or .txt"
-        ) from None
-    found = []
-    for number, line in enumerate(text.splitlines(), 1):
-        if not line.strip() or line.lstrip().startswith("#"):
-            continue
-        mark = next((m for m in ("\t", ",", ";") if m in line), None)
-        words = line.split() if mark is None else next(csv.reader([line], delimiter=mark))
-        found.append((number, [word.strip() for word in words]))
-    return found
-
-
-def _is_number(word: str) -> bool:
-    try:
-        float(word)
-    except ValueError:
-        return False
-    return True
-
-
-def _number(word: str, path: Path, number: int) -> float:
-    if not _is_number(word) or not np.isfinite(float(word)):
-        raise FormatError(f"{path}, line {number}: expected a finite number, got {word!r}")
-    return float(word)
 
 
 # ---- which micrograph a name means

@@ -15,7 +15,8 @@ import pandas as pd
 from verglas.errors import FormatError, InputError
 from verglas.io.coordinates import MICROGRAPH, match_names
 from verglas.io.mrc import PathLike
-from verglas.io.star import read_star, write_star
+from verglas.io.star import read_star, writable, write_star
+from verglas.io.tiff import PICTURES
 from verglas.io.tomography import refuse_tomography
 from verglas.types import _columns as col
 from verglas.types.ctf_ranges import check_ctf_columns
@@ -26,7 +27,7 @@ PIXEL = "rlnMicrographPixelSize"
 SHARED = ("rlnVoltage", "rlnSphericalAberration", "rlnAmplitudeContrast")
 CTF = ("rlnDefocusU", "rlnDefocusV", "rlnDefocusAngle", "rlnPhaseShift")
 GRADIENT = ("vgDefocusGradientX", "vgDefocusGradientY")
-_SUFFIXES = (".tif", ".tiff", ".mrc", ".map")
+_SUFFIXES = (".tif", ".tiff", ".mrc", ".map", *PICTURES)
 _PACKED = ("", ".gz", ".bz2")
 # Header of a plain table of defoci -> label
 _PLAIN = {
@@ -45,7 +46,7 @@ _PLAIN = {
 }
 
 
-def find_micrographs(source: PathLike | Iterable[PathLike]) -> pd.DataFrame:
+def find_micrographs(source: PathLike | Iterable[PathLike], *, checked: bool = True) -> pd.DataFrame:
     """The micrographs that a pattern, a folder, a list or a STAR file names, in order, with what the STAR says of them.
 
     Parameters
@@ -53,6 +54,8 @@ def find_micrographs(source: PathLike | Iterable[PathLike]) -> pd.DataFrame:
     source : path, pattern, or several
         ``"mics/*.tif"``, ``mics/`` (TIFF and MRC files in it), a STAR file with rlnMicrographName, one micrograph, or a
         list of these. Patterns and folders are sorted by name.
+    checked : bool
+        Refuse names that do not tell the files apart, or that a STAR file cannot hold.
 
     Returns
     -------
@@ -63,7 +66,7 @@ def find_micrographs(source: PathLike | Iterable[PathLike]) -> pd.DataFrame:
     Raises
     ------
     InputError
-        Nothing is found, or a file twice.
+        Nothing is found, a file twice, two files under one name, or a name with a quote or # in it.
 
     Examples
     --------
@@ -82,7 +85,28 @@ def find_micrographs(source: PathLike | Iterable[PathLike]) -> pd.DataFrame:
     twice = table[PATH][table[PATH].duplicated()]
     if len(twice):
         raise InputError(f"{twice.iloc[0]} is named twice among the micrographs ({len(twice)} are); name each once")
+    if checked:
+        check_micrograph_names(table)
     return table
+
+
+def check_micrograph_names(table: pd.DataFrame) -> None:
+    """Refuse, before any work, names that several files have and names that no STAR file can hold."""
+    names = table[MICROGRAPH]
+    same = np.flatnonzero(names.duplicated(keep=False))
+    if same.size:
+        first = same[names.iloc[same] == names.iloc[same[0]]]
+        files = ", ".join(str(p) for p in table[PATH].iloc[first[:3]])
+        raise InputError(
+            f"micrograph name {names.iloc[same[0]]} stands for {len(first)} files ({files}): particles could not be "
+            "told apart; give each a name of its own"
+        )
+    bad = names[names.map(lambda name: not writable(str(name)))]
+    if len(bad):
+        raise InputError(
+            f"micrograph {bad.iloc[0]!r}: a quote, a #, a tab, a line break or a byte that is not UTF-8 in its name "
+            f"cannot be written to a STAR file ({len(bad)} such names); rename the file"
+        )
 
 
 def _found(source: str) -> pd.DataFrame:

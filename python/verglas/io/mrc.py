@@ -20,9 +20,12 @@ import numpy.typing as npt
 from verglas.errors import FormatError, InputError, VerglasWarning
 from verglas.io.atomic import atomic_path
 from verglas.io.mrc_header import PACKED_4BIT, MrcHeader, PathLike, check_size, compression_of, open_plain, read_header
+from verglas.io.spider import SpiderHeader, read_spider, spider_header
 from verglas.types import Map
 from verglas.types.arrays import IntArray
 
+# Other files may be of SPIDER, which has no suffix of its own.
+MRC_SUFFIXES = (".mrc", ".mrcs", ".map", ".ccp4", ".st", ".rec", ".gz", ".bz2")
 _SAME_PIXEL = 1e-3  # relative; headers are float32 and often rounded to three decimals
 
 
@@ -110,7 +113,7 @@ def read_stack(path: PathLike, frames: npt.ArrayLike | None = None) -> npt.NDArr
     Parameters
     ----------
     path : path
-        An uncompressed MRC file.
+        An uncompressed MRC file, or a stack of SPIDER.
     frames : (m,) int, optional
         Which images, from 0, in the order wanted; all by default.
 
@@ -123,16 +126,25 @@ def read_stack(path: PathLike, frames: npt.ArrayLike | None = None) -> npt.NDArr
     FormatError
         Not a readable stack, or an index beyond it.
     """
+    spider = spider_header(path) if Path(path).suffix.lower() not in MRC_SUFFIXES else None
+    if spider is not None:
+        images = read_spider(spider)
+        return images[_in_stack(path, frames, len(images))]
     header = read_header(path)
     if compression_of(header.path):
         raise FormatError(f"{path}: compressed stacks cannot be read image by image; decompress the file first")
-    wanted = np.arange(header.shape[0]) if frames is None else np.atleast_1d(np.asarray(frames, dtype=np.int64))
-    bad = wanted[(wanted < 0) | (wanted >= header.shape[0])]
-    if bad.size:
-        raise FormatError(f"{path}: image {bad[0]} (from 0) asked for, but the stack has {header.shape[0]}")
+    wanted = _in_stack(path, frames, header.shape[0])
     out = np.empty((len(wanted), *header.shape[1:]), dtype=np.float32)
     read_sections(header, wanted, out, np.arange(len(wanted)))
     return out
+
+
+def _in_stack(path: PathLike, frames: npt.ArrayLike | None, count: int) -> IntArray:
+    wanted = np.arange(count) if frames is None else np.atleast_1d(np.asarray(frames, dtype=np.int64))
+    bad = wanted[(wanted < 0) | (wanted >= count)]
+    if bad.size:
+        raise FormatError(f"{path}: image {bad[0]} (from 0) asked for, but the stack has {count}")
+    return wanted
 
 
 # ---- maps
@@ -144,7 +156,7 @@ def read_map(path: PathLike, pixel_size_A: float | None = None) -> Map:
     Parameters
     ----------
     path : path
-        MRC, MAP or CCP4, modes 0, 1, 2, 6, 12, 101; plain, gzip or bzip2.
+        MRC, MAP or CCP4, modes 0, 1, 2, 6, 12, 101; plain, gzip or bzip2. Or a volume of SPIDER.
     pixel_size_A : float, optional
         Overrides the header; a header that says otherwise gives a warning.
 
@@ -168,6 +180,9 @@ def read_map(path: PathLike, pixel_size_A: float | None = None) -> Map:
     ...     vg.read_map(f"{folder}/a.mrc.gz").pixel_size_A
     1.5
     """
+    spider = spider_header(path) if Path(path).suffix.lower() not in MRC_SUFFIXES else None
+    if spider is not None:
+        return _spider_map(spider, pixel_size_A)
     header = read_header(path)
     with open_plain(header.path) as handle:
         handle.seek(header.offset)
@@ -180,6 +195,14 @@ def read_map(path: PathLike, pixel_size_A: float | None = None) -> Map:
     stored = [header.axes[2], header.axes[1], header.axes[0]]
     data = np.ascontiguousarray(data.transpose([stored.index(axis) for axis in (3, 2, 1)]))
     return Map(data, _map_pixel(header, pixel_size_A), header.origin_A)
+
+
+def _spider_map(header: SpiderHeader, given: float | None) -> Map:
+    if header.stack:
+        raise FormatError(f"{header.path}: a SPIDER stack of {header.shape[0]} images, expected a volume")
+    if given is None and not header.pixel_size_A:
+        raise InputError(f"{header.path}: a SPIDER volume, whose header has no pixel size; give pixel_size_A")
+    return Map(read_spider(header), float(given or header.pixel_size_A))
 
 
 def _map_pixel(header: MrcHeader, given: float | None) -> float:

@@ -377,7 +377,19 @@ def write_loop(out: Any, name: str, table: pd.DataFrame) -> None:
     out.write("\n\n")
 
 
-_UNSAFE = re.compile("['\"#\t\n\r]")
+_UNSAFE = re.compile("['\"#\x00-\x1f\ud800-\udfff]")
+
+
+def writable(text: str) -> bool:
+    """Whether every reader of STAR files would read this value as it is.
+
+    Examples
+    --------
+    >>> from verglas.io.star import writable
+    >>> writable("a b.mrc"), writable("it's.mrc")
+    (True, False)
+    """
+    return not _UNSAFE.search(text)
 
 
 def _check_text(path: PathLike, name: str, table: pd.DataFrame | Mapping[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""Micrographs in TIFF and MRC files."""
+"""Micrographs in TIFF, MRC, SPIDER, PNG and JPEG files."""
 
 from __future__ import annotations
 
@@ -8,14 +8,17 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import imagecodecs
 import numpy as np
 import tifffile
 
 from verglas.errors import FormatError, VerglasWarning
-from verglas.io.mrc import PathLike, read_header, read_map, read_stack
+from verglas.io.mrc import MRC_SUFFIXES, PathLike, read_header, read_map, read_stack
 from verglas.io.mrc_header import compression_of, open_plain
+from verglas.io.spider import read_spider, spider_header
 from verglas.types import Micrograph
 
+PICTURES = (".png", ".jpg", ".jpeg")
 _TIFF = (".tif", ".tiff")
 # TIFF 6.0, tag ResolutionUnit: 2 inch, 3 centimetre; 1 is none
 _UNIT_A = {2: 2.54e8, 3: 1e8}
@@ -27,8 +30,8 @@ def read_micrograph(path: PathLike, pixel_size_A: float | None = None, *, flip_y
     Parameters
     ----------
     path : path
-        TIFF (any compression tifffile reads) or MRC with one image; the file itself may be compressed by gzip or
-        bzip2.
+        TIFF (any compression tifffile reads), MRC or SPIDER with one image, PNG, JPEG (whose losses are on top of its
+        8 bits); the file itself may be compressed by gzip or bzip2.
     pixel_size_A : float, optional
         Pixel size; the file's by default: the MRC header's, or the TIFF's resolution tags where they give a value
         between 0.05 and 100 A. NaN where neither says.
@@ -53,6 +56,12 @@ def read_micrograph(path: PathLike, pixel_size_A: float | None = None, *, flip_y
     inner = Path(path.stem) if packed and path.suffix.lower() in (".gz", ".bz2") else path
     if inner.suffix.lower() in _TIFF:
         data, known = _read_tiff(path, packed)
+    elif inner.suffix.lower() in PICTURES:
+        data, known = _read_picture(path, inner.suffix.lower()), float("nan")
+    elif inner.suffix.lower() not in MRC_SUFFIXES and (spider := spider_header(path)) is not None:
+        if spider.shape[0] != 1:
+            raise FormatError(f"{path}: {spider.shape[0]} images of SPIDER; a micrograph has one")
+        data, known = read_spider(spider)[0], spider.pixel_size_A or float("nan")
     else:
         header = read_header(path)
         if header.shape[0] != 1:
@@ -93,8 +102,12 @@ def micrograph_header(path: PathLike) -> tuple[int, int] | None:
         raise FormatError(f"{path}: no such file")
     if compression_of(path) is not None:
         return None
+    if path.suffix.lower() in PICTURES:
+        rows, columns = _read_picture(path, path.suffix.lower()).shape
+        return rows, columns
     if path.suffix.lower() not in _TIFF:
-        shape = read_header(path).shape
+        spider = spider_header(path) if path.suffix.lower() not in MRC_SUFFIXES else None
+        shape = read_header(path).shape if spider is None else spider.shape
         return shape[1], shape[2]
     size = path.stat().st_size
     try:
@@ -133,6 +146,21 @@ def _read_tiff(path: Path, packed: bool) -> tuple[np.ndarray, float]:
         if isinstance(error, FormatError):
             raise
         raise FormatError(f"{path}: not a TIFF file that can be read (cut short?): {error}") from None
+
+
+def _read_picture(path: Path, suffix: str) -> np.ndarray:
+    with open_plain(path) as handle:
+        content = handle.read()
+    decode = imagecodecs.png_decode if suffix == ".png" else imagecodecs.jpeg_decode
+    try:
+        data = decode(content)
+    except (RuntimeError, ValueError) as error:
+        raise FormatError(f"{path}: not a {suffix[1:].upper()} file that can be read (cut short?): {error}") from None
+    if data.ndim == 3 and (data[..., :3] == data[..., :1]).all():
+        data = data[..., 0]  # grey, written as colours
+    if data.ndim != 2:
+        raise FormatError(f"{path}: a picture in colours; expected grey values")
+    return np.asarray(data)
 
 
 def _tiff_pixel_A(page: tifffile.TiffPage) -> float:

@@ -14,6 +14,7 @@ from verglas._screen import ListenerChoice, shown_to
 from verglas.errors import InputError
 from verglas.io import micrograph_header
 from verglas.io.micrographs import find_micrographs
+from verglas.io.star import writable
 from verglas.pipeline.job import Outcome, finished, stages_of
 from verglas.pipeline.micrographs import CtfStage, MicrographStage, PickStage, Work
 from verglas.pipeline.page import write_page
@@ -170,7 +171,7 @@ class Watcher:
 
     def _files(self) -> Iterator[tuple[str, int, int]]:
         try:
-            names = find_micrographs(str(self.folder))["path"].tolist()
+            names = find_micrographs(str(self.folder), checked=False)["path"].tolist()
         except InputError:  # nothing there yet
             return
         for name in names:
@@ -182,6 +183,8 @@ class Watcher:
 
     def _judge(self, row: WatchRow, now: float) -> tuple[str, str]:
         """Whether a file is whole: unchanged for a while, and as long as its header says."""
+        if not writable(row.path):
+            return "failed", "a quote, a # or a control character in its name, which no STAR file can hold"
         still = now - max(row.changed, row.mtime_ns / 1e9 if row.mtime_ns / 1e9 < now else 0.0)
         if still < self.options.settle_s or not row.bytes:
             return ("growing" if row.state == "growing" or not row.bytes else "seen"), row.reason

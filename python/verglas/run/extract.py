@@ -33,7 +33,7 @@ from verglas.io import (
     write_particles,
 )
 from verglas.io.coordinates import MICROGRAPH, X, Y, match_names, picks_of_table
-from verglas.io.micrographs import CTF, GRADIENT, PATH, PIXEL, SHARED, join_ctf, optics_of
+from verglas.io.micrographs import CTF, GRADIENT, PATH, PIXEL, SHARED, check_micrograph_names, join_ctf, optics_of
 from verglas.run.parallel import in_order
 from verglas.run.reasons import without_name
 from verglas.types import ArraySource, Micrograph, Particles, Picks
@@ -323,6 +323,7 @@ def _micrograph_table(source: Micrographs, options: ExtractOptions) -> tuple[pd.
         loaded = dict(enumerate(given))
         names = [m.name or f"micrograph{i + 1}" for i, m in loaded.items()]
         table = pd.DataFrame({MICROGRAPH: names, PATH: names})
+        check_micrograph_names(table)
     else:
         table = find_micrographs(given)  # type: ignore[arg-type]
     if options.ctf is not None:
@@ -408,13 +409,18 @@ def _prepare(folder: Path) -> Path:
 
 
 def _stack_names(table: pd.DataFrame) -> list[str]:
-    """Stack of each micrograph; equal names in several folders are numbered."""
+    """Stack of each micrograph; equal names in several folders are numbered, past names that look numbered already."""
+    stems = [Path(path).stem for path in table[PATH]]
+    taken, names = set(stems), []
     seen: dict[str, int] = {}
-    names = []
-    for path in table[PATH]:
-        stem = Path(path).stem
+    for stem in stems:
         seen[stem] = seen.get(stem, 0) + 1
-        names.append(f"stacks/{stem}{'' if seen[stem] == 1 else f'_{seen[stem]}'}.mrcs")
+        name = stem
+        while seen[stem] > 1 and name in taken:
+            name = f"{stem}_{seen[stem]}"
+            seen[stem] += name in taken
+        taken.add(name)
+        names.append(f"stacks/{name}.mrcs")
     return names
 
 

@@ -1,0 +1,184 @@
+"""Coordinates in text: tables with and without a header, boxes, and the files of other pickers.
+
+Columns are taken by a header, or where only one reading is possible: two numbers, or a name and two numbers. A table of
+more columns without a header is refused with what was seen: an index or a contour number in front of x would be taken
+for x.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from verglas.errors import FormatError, VerglasWarning
+
+MICROGRAPH, X, Y = "rlnMicrographName", "rlnCoordinateX", "rlnCoordinateY"
+FIGURE_OF_MERIT = "rlnAutopickFigureOfMerit"
+_NAMES = (
+    "rlncoordinate{0} {0} {0}_px {0}coord {0}coor {0}_coord coordinate_{0} center_{0} centre_{0} {0}-coordinate "
+    "coordinate{0}"
+)
+_X_NAMES, _Y_NAMES = (_NAMES.format(axis).split() for axis in "xy")
+_X_NAMES.append("axis-1")  # of napari, whose axes are those of the array
+_Y_NAMES.append("axis-0")
+_NAME_NAMES = ("rlnmicrographname", "micrograph", "micrograph_name", "image", "image_name", "filename", "file")
+_KNOWN = (
+    "expected a header with x and y (and micrograph), or lines of x y or micrograph x y; also read: .star, .cs, .box, "
+    ".cbox, .pos, .json of EMAN2"
+)
+
+
+def from_text(path: Path) -> pd.DataFrame:
+    """A table with or without a header; the columns rlnCoordinateX, rlnCoordinateY, and rlnMicrographName if known."""
+    lines = numbered_lines(path)
+    if not lines:
+        return pd.DataFrame({X: [], Y: []})
+    number, first = lines[0]
+    names = [word.lower() for word in first]
+    if "axis-2" in names:
+        raise FormatError(f"{path}, line {number}: axis-2: points in a stack or a volume, not in one micrograph")
+    x, y = _position(names, _X_NAMES), _position(names, _Y_NAMES)
+    if x is not None and y is not None:
+        return _columns(path, lines[1:], x, y, _position(names, _NAME_NAMES))
+    if any(not is_number(word) for word in first[1:]) or not is_number(first[-1]):
+        raise FormatError(f"{path}, line {number}: {_KNOWN}; got {' '.join(first)[:60]!r}")
+    if len(first) == 2 and is_number(first[0]):
+        return _columns(path, lines, 0, 1, None, width=2)
+    if len(first) == 3 and not is_number(first[0]):
+        return _columns(path, lines, 1, 2, 0, width=3)
+    if boxes := _boxes(lines):
+        warnings.warn(
+            f"{path}: four columns, the last two the same in every line: taken for EMAN boxes, corner x, corner y, "
+            "width, height; the particles are in their middles",
+            VerglasWarning,
+            stacklevel=4,
+        )
+        return pd.DataFrame(boxes, columns=[X, Y], dtype=np.float64)
+    raise FormatError(
+        f"{path}, line {number}: {len(first)} columns without a header ({' '.join(first)[:60]!r}): which are x and y "
+        f"cannot be told{_looks_like(lines)}; write a header, or only x and y. {_KNOWN}"
+    )
+
+
+def _columns(
+    path: Path, lines: Sequence[tuple[int, list[str]]], x: int, y: int, name: int | None, width: int | None = None
+) -> pd.DataFrame:
+    least = max(x, y, name or 0) + 1
+    values: dict[str, list[Any]] = {MICROGRAPH: [], X: [], Y: []}
+    for number, words in lines:
+        if len(words) < least or (width is not None and len(words) != width):
+            raise FormatError(f"{path}, line {number}: {len(words)} values, expected {width or f'at least {least}'}")
+        values[X].append(finite_number(words[x], path, number))
+        values[Y].append(finite_number(words[y], path, number))
+        values[MICROGRAPH].append("" if name is None else words[name])
+    table = pd.DataFrame(values)
+    return table.drop(columns=MICROGRAPH) if name is None else table
+
+
+def _boxes(lines: Sequence[tuple[int, list[str]]]) -> list[tuple[float, float]]:
+    """Middles of boxes, if every line is x, y and one and the same size twice; none if not."""
+    if any(len(words) not in (4, 5) or not all(map(is_number, words)) for _, words in lines):
+        return []
+    numbers = np.array([[float(word) for word in words[:4]] for _, words in lines])
+    sizes = numbers[:, 2:]
+    if not (sizes == sizes[0, 0]).all() or not sizes[0, 0] >= 2 or sizes[0, 0] % 1:
+        return []
+    return [(float(x + w // 2), float(y + h // 2)) for x, y, w, h in numbers]
+
+
+def _looks_like(lines: Sequence[tuple[int, list[str]]]) -> str:
+    rows = [words for _, words in lines if all(map(is_number, words))]
+    if not rows or len({len(words) for words in rows}) != 1:
+        return ""
+    numbers = np.array(rows, np.float64)
+    counts = np.arange(len(numbers))
+    if numbers.shape[1] == 3 and any(np.array_equal(numbers[:, 0], counts + k) for k in (0, 1)):
+        return " (index, x, y?)"
+    if numbers.shape[1] in (4, 5) and (numbers[:, : numbers.shape[1] - 3] % 1 == 0).all():
+        return " (points of an IMOD model: object, contour, x, y, z?)"
+    return ""
+
+
+def from_box(path: Path) -> pd.DataFrame:
+    """EMAN: x, y of the corner of the box, its width and height; the particle is at pixel N // 2 of it."""
+    rows = []
+    for number, words in numbered_lines(path):
+        if len(words) < 4:
+            raise FormatError(
+                f"{path}, line {number}: expected x, y, width and height of a box, got {len(words)} values"
+            )
+        x, y, width, height = (finite_number(word, path, number) for word in words[:4])
+        if width <= 0 or height <= 0:
+            raise FormatError(f"{path}, line {number}: a box of {width:g} x {height:g} px; expected more than 0")
+        rows.append((x + width // 2, y + height // 2))
+    return pd.DataFrame(rows, columns=[X, Y], dtype=np.float64)
+
+
+def from_eman_json(path: Path) -> pd.DataFrame:
+    """EMAN2's info files: ``{"boxes": [[x, y, "manual", ...], ...]}``, middles of boxes."""
+    try:
+        record = json.loads(read_lines(path))
+    except ValueError as error:
+        raise FormatError(f"{path}: not JSON: {error}") from None
+    boxes = record.get("boxes") if isinstance(record, dict) else None
+    if not isinstance(boxes, list):
+        raise FormatError(f'{path}: no list "boxes", as EMAN2 keeps particles in')
+    rows = []
+    for number, box in enumerate(boxes):
+        if not isinstance(box, list) or len(box) < 2 or not all(isinstance(v, int | float) for v in box[:2]):
+            raise FormatError(f"{path}: box {number} (from 0): expected [x, y, ...], got {str(box)[:60]}")
+        rows.append((float(box[0]), float(box[1])))
+    return pd.DataFrame(rows, columns=[X, Y], dtype=np.float64)
+
+
+def numbered_lines(path: Path) -> list[tuple[int, list[str]]]:
+    """(line number, values) of lines that are neither empty nor comments; comma, tab, semicolon or blanks between."""
+    found = []
+    for number, line in enumerate(read_lines(path).splitlines(), 1):
+        if not line.strip() or line.lstrip().startswith("#"):
+            continue
+        mark = next((m for m in ("\t", ",", ";") if m in line), None)
+        try:
+            words = line.split() if mark is None else next(csv.reader([line], delimiter=mark))
+        except csv.Error as error:
+            raise FormatError(f"{path}, line {number}: {error}") from None
+        found.append((number, [word.strip() for word in words]))
+    return found
+
+
+def read_lines(path: Path) -> str:
+    """The text of a file in UTF-8."""
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise FormatError(
+            f"{path}: not a text in UTF-8 (byte {error.start}); expected coordinates as .star, .cs, .box, .csv, .tsv "
+            "or .txt"
+        ) from None
+
+
+def _position(names: list[str], wanted: Sequence[str]) -> int | None:
+    return next((names.index(name) for name in wanted if name in names), None)
+
+
+def is_number(word: str) -> bool:
+    """Whether a word is a number, infinities and NaN included."""
+    try:
+        float(word)
+    except ValueError:
+        return False
+    return True
+
+
+def finite_number(word: str, path: Path, number: int) -> float:
+    """The number, or an error that names the line."""
+    if not is_number(word) or not np.isfinite(float(word)):
+        raise FormatError(f"{path}, line {number}: expected a finite number, got {word!r}")
+    return float(word)
