@@ -20,9 +20,8 @@ struct PolarTables {
   const std::int32_t* offset;      ///< (max_m + 2)
   const double* cos_theta;         ///< (n_theta / 2)
   const double* sin_theta;         ///< (n_theta / 2)
-  const float*
-      angular;  ///< (max_m + 1, 2, n_theta / 2): harmonic m of a real image's half circle; even m
-                ///< see its real parts, odd m its imaginary parts, the factor 2 for the other half in
+  const float* angular;  ///< (max_m + 1, 2, n_theta / 2): harmonic m of a real image's half circle; even m
+  ///< see its real parts, odd m its imaginary parts, the factor 2 for the other half in
   VG_HD int half() const { return n_theta / 2; }
 };
 

@@ -118,17 +118,17 @@ class BlockSearch {
   __device__ void read_column() {
     column_.local = lane_ % kProductTile;
     const std::size_t at = tile_ * kProductTile + column_.local;
-    const bool real = !(p_.correlation && column_.local >= kProductTile / 2);
+    const bool real = !(p_.settings.correlation && column_.local >= kProductTile / 2);
     column_.image = real ? p_.image[at] : -1;
     column_.shift = p_.shift[at];
-    column_.prior = p_.correlation ? 0.0f : p_.log_shift[at];
+    column_.prior = p_.settings.correlation ? 0.0f : p_.log_shift[at];
     if (column_.image < 0) return;
     if (p_.norm) column_.scale_norm = p_.norm[column_.image];
     if (kPass == ScorePass::kMaxima) return;
     column_.top = state_.top[column_.image];
     column_.threshold = state_.threshold[column_.image];
     column_.cut = state_.cut[column_.image];
-    if (kPass == ScorePass::kHistogram && !state_.wanted[column_.image]) column_.image = -1;
+    if (kPass == ScorePass::kLimit && !state_.wanted[column_.image]) column_.image = -1;
   }
 
   __device__ bool entry_matters(std::size_t slice, int side) const {
@@ -292,7 +292,7 @@ class BlockSearch {
   __device__ float value_at(int k, int row, int psi) const {
     float value = scratch_[k * kParts + row * kProductTile + column_.local];
     if (kAdjusted) {
-      if (p_.correlation) {
+      if (p_.settings.correlation) {
         // Without power the cross term is zero too: any factor will do.
         const float product =
             scratch_[k * kParts + row * kProductTile + column_.local + kProductTile / 2] * column_.scale_norm;
@@ -306,7 +306,7 @@ class BlockSearch {
   /// Every score of one slice, by the lanes of its columns.
   __device__ void scan(std::size_t s, int slice, const Combo& combo) {
     const std::size_t number = s * kProductTile + slice;
-    const int n_psi = p_.n_psi, quarter = n_psi / 4;
+    const int n_psi = p_.settings.n_psi, quarter = n_psi / 4;
     float best = kNever;
     const bool mine = kPass == ScorePass::kMaxima ? column_.image >= 0 : entry_matters(number, combo.side);
     const float prior = mine && number < p_.n_slices ? prior_of(number, combo.side) : kNever;
@@ -329,7 +329,7 @@ class BlockSearch {
 
   /// Log prior of slice and shift; of correlations zero.
   __device__ float prior_of(std::size_t slice, int side) const {
-    return p_.correlation ? 0.0f : p_.prior[2 * slice + side] + column_.prior;
+    return p_.settings.correlation ? 0.0f : p_.prior[2 * slice + side] + column_.prior;
   }
 
   __device__ void use(std::size_t slice, int side, int psi, float score) {
@@ -340,12 +340,12 @@ class BlockSearch {
     }
     if (!(score >= column_.threshold)) return;
     const int bin = score_bin(column_.top, column_.threshold, score);
-    if (kPass == ScorePass::kHistogram) {
+    if (kPass == ScorePass::kLimit) {
       atomicAdd(state_.bins + static_cast<std::size_t>(column_.image) * kScoreBins + bin, 1);
     } else if (bin <= state_.last_bin[column_.image]) {
       const auto slot = atomicAdd(reinterpret_cast<unsigned long long*>(state_.cursor + column_.image), 1ull);
       state_.score[slot] = score;
-      state_.pose[slot] = ((2 * static_cast<std::int64_t>(slice) + side) * p_.n_psi + psi) *
+      state_.pose[slot] = ((2 * static_cast<std::int64_t>(slice) + side) * p_.settings.n_psi + psi) *
                               static_cast<std::int64_t>(p_.n_shifts) +
                           column_.shift;
     }
@@ -360,14 +360,14 @@ class BlockSearch {
     if (slice >= p_.n_slices || !p_.sides[side]) return;
     const float prior = p_.prior[2 * slice + side];
     if (!(prior > kNever)) return;
-    const int columns = p_.correlation ? kProductTile / 2 : kProductTile;
+    const int columns = p_.settings.correlation ? kProductTile / 2 : kProductTile;
     float best = kNever;
     for (int c = 0; c < columns; ++c) {
       const std::size_t at = tile_ * kProductTile + c;
       const int image = p_.image[at];
       if (image < 0) break;
       const float value = maxima_[side * kParts + e / 2 * kProductTile + c];
-      best = fmaxf(best, p_.correlation ? value : __fadd_rn(value, prior + p_.log_shift[at]));
+      best = fmaxf(best, p_.settings.correlation ? value : __fadd_rn(value, prior + p_.log_shift[at]));
       if (c + 1 < columns && p_.image[at + 1] == image) continue;
       atomicMax(state_.best + image * 2 * p_.n_slices + 2 * slice + side, ordered_bits(best));
       best = kNever;
@@ -405,7 +405,7 @@ template <ScorePass kPass>
 void run_pass(const ScoreProblem& p, const ScoreState& state, Stream stream) {
   const Launch how{dim3(static_cast<unsigned>(p.n_tiles), static_cast<unsigned>(p.slice_chunks())),
                    dim3(kThreads), kShared, stream};
-  if (p.correlation || p.log_psi) {
+  if (p.settings.correlation || p.log_psi) {
     launch(score_kernel<kPass, true>, how, p, state);
   } else {
     launch(score_kernel<kPass, false>, how, p, state);
@@ -421,8 +421,8 @@ void score_pass(const ScoreProblem& problem, const ScoreState& state, ScorePass 
       return run_pass<ScorePass::kMaxima>(problem, state, stream);
     case ScorePass::kSums:
       return run_pass<ScorePass::kSums>(problem, state, stream);
-    case ScorePass::kHistogram:
-      return run_pass<ScorePass::kHistogram>(problem, state, stream);
+    case ScorePass::kLimit:
+      return run_pass<ScorePass::kLimit>(problem, state, stream);
     case ScorePass::kCollect:
       return run_pass<ScorePass::kCollect>(problem, state, stream);
   }

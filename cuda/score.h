@@ -18,12 +18,11 @@
 //
 // A block holds 16 columns and passes over tiles of 16 slices; 16 harmonics at a time go through shared
 // memory from stage 1 to stage 2, whose sums stay in registers. Scores exist in registers and one warp's
-// shared memory only. Three passes, as on the CPU:
-//   1. best[image][entry], the largest score over psi and shift;
-//   2. of entries that can matter: sum of exp(score - top) in float64, and the number of candidates;
-//   3. candidates, appended; sorted by the caller.
+// shared memory only. The steps are the CPU's
+// (math/score_settings.h) with a pass of its own for each of maxima, sums, limit (where lists are too long) and
+// collect, which appends candidates for the caller to sort; choose and trim work on what the passes leave.
 // Every score is made by one sequence of operations on its own row and column, so it does not depend on what
-// else is in the tile or the batch; sums have one order. Pass 3 appends in any order: the sort restores it.
+// else is in the tile or the batch; sums have one order. collect appends in any order: the sort restores it.
 //
 //   cost     per image, direction and shift: 2 size multiply-adds of stage 1 (a slice serves two directions)
 //   and
@@ -38,8 +37,11 @@
 
 #include "cuda/device.h"
 #include "cuda/polar_weighted.h"
+#include "math/score_settings.h"
 
 namespace verglas::cuda {
+
+using math::ScoreSettings;
 
 /// What is finite and never chosen, as cpp/ops/score_kernel.h's.
 constexpr float kNever = -1e30f;
@@ -53,18 +55,17 @@ constexpr int kScoreBins = 256;
 void score_pack(const PolarTables& grid, const TileLayout& layout, const float* harmonics, const float* power,
                 std::size_t n, float* tiles, Stream stream);
 
-/// Power rows of the images' tiles: scale times cp (n, n_rings, n_power) complex of each column's image.
+/// Power rows of the images' tiles: power_factor times cp (n, n_rings, n_power) complex of each column's image.
 ///   correlation: only columns 8 to 15 of a tile hold the power (of the images of columns 0 to 7), and
 ///   nothing else
-void score_power_rows(const PolarTables& grid, const TileLayout& layout, const float* cp,
-                      const std::int32_t* image, std::size_t columns, float scale, bool correlation,
-                      float* tiles, Stream stream);
+void score_power_rows(const PolarTables& grid, const TileLayout& layout, const ScoreSettings& settings,
+                      const float* cp, const std::int32_t* image, std::size_t columns, float* tiles,
+                      Stream stream);
 
 struct ScoreProblem {
   PolarTables grid;
   TileLayout layout;
-  int n_psi;  ///< a multiple of 8
-  bool correlation;
+  ScoreSettings settings;
   const float* basis;   ///< (row tiles, m chunks, 4, kFragment): cos even, sin even, cos odd, sin odd, eps in
   const float* slices;  ///< of score_pack
   const float* prior;   ///< (n_slices, 2); kNever: absent
@@ -79,7 +80,7 @@ struct ScoreProblem {
   std::size_t n_tiles, n_images, n_shifts;
   bool sides[2];  ///< whether slices, opposites are in use at all
 
-  VG_HD int row_tiles() const { return (n_psi / 4 + kProductTile - 1) / kProductTile; }
+  VG_HD int row_tiles() const { return (settings.n_psi / 4 + kProductTile - 1) / kProductTile; }
   VG_HD int chunks() const { return grid.max_m / kProductTile + 1; }
   VG_HD std::size_t slice_tiles() const { return (n_slices + kProductTile - 1) / kProductTile; }
   VG_HD std::size_t slice_chunks() const { return (slice_tiles() + kSliceTiles - 1) / kSliceTiles; }
@@ -88,42 +89,36 @@ struct ScoreProblem {
 /// Per image, between the passes. best is kept as ordered_bits, so that an atomic maximum of integers orders
 /// it.
 struct ScoreState {
-  std::uint32_t* best;     ///< (n, 2 n_slices), zeroed before pass 1
+  std::uint32_t* best;     ///< (n, 2 n_slices), zeroed before maxima
   float *top, *threshold;  ///< (n) best score; candidates are at or above the threshold
   float* cut;              ///< (n) entries whose maximum is below it are passed over
   double* sums;            ///< (tiles * kProductTile, slice_chunks) of pass 2
   std::int64_t* counts;    ///< (tiles * kProductTile, slice_chunks)
-  std::int32_t* bins;      ///< (n, kScoreBins) of the histogram pass, zeroed
+  std::int32_t* bins;      ///< (n, kScoreBins) of the pass of limit, zeroed
   std::int32_t* last_bin;  ///< (n) candidates beyond this bin are left out
-  std::uint8_t* wanted;    ///< (n) images that the histogram pass counts
-  std::int64_t* cursor;    ///< (n) where the next candidate of an image goes, advanced by pass 3
-  float* score;            ///< (candidates) written by pass 3
+  std::uint8_t* wanted;    ///< (n) images whose candidates limit counts
+  std::int64_t* cursor;    ///< (n) where the next candidate of an image goes, advanced by collect
+  float* score;            ///< (candidates) written by collect
   std::int64_t* pose;      ///< (candidates) (entry n_psi + psi) n_shifts + shift
 };
 
-enum class ScorePass { kMaxima, kSums, kHistogram, kCollect };
+/// The passes over poses: of limit, only how many candidates lie how far below the top.
+enum class ScorePass { kMaxima, kSums, kLimit, kCollect };
 void score_pass(const ScoreProblem& problem, const ScoreState& state, ScorePass pass, Stream stream);
 
-struct ScoreChoice {
-  double epsilon, window;
-  bool correlation;
-};
-/// After pass 1: top, threshold and cut of every image (cpp/ops/score_select.cpp; an entry is passed over
-/// when its share cannot exceed its part of what may be lacking).
-void score_choose(const ScoreProblem& problem, const ScoreState& state, const ScoreChoice& choice,
-                  Stream stream);
+/// choose: top, threshold and cut of every image; an entry is passed over when its share cannot exceed its part
+/// of what entries below the cut may hold.
+void score_choose(const ScoreProblem& problem, const ScoreState& state, Stream stream);
 
-/// After pass 2: log_sum (n) double and count (n) int64 of every image.
+/// After sums: log_sum (n) double and count (n) int64, the candidates of every image.
 void score_totals(const ScoreProblem& problem, const ScoreState& state, double* log_sum, std::int64_t* count,
                   Stream stream);
 
-/// After the histogram pass: last_bin, so that at least `limit` candidates (or all) stay; count is rewritten.
-void score_limit(const ScoreProblem& problem, const ScoreState& state, std::int64_t limit,
-                 std::int64_t* count, Stream stream);
+/// limit, after its pass: last_bin, so that at least so many candidates (or all) stay; count is rewritten.
+void score_limit(const ScoreProblem& problem, const ScoreState& state, std::int64_t* count, Stream stream);
 
-/// Of sorted candidates, offsets (n + 1): how many are kept (at most `limit`, until the mass is `enough`),
-/// and the mass they hold.
-void score_trim(const float* score, const std::int64_t* offsets, const double* log_sum, std::size_t n,
-                std::int64_t limit, double enough, std::int64_t* kept, double* mass, Stream stream);
+/// trim sorted candidates, offsets (n + 1): how many are kept, and the mass they hold.
+void score_trim(const ScoreSettings& settings, const float* score, const std::int64_t* offsets,
+                const double* log_sum, std::size_t n, std::int64_t* kept, double* mass, Stream stream);
 
 }  // namespace verglas::cuda

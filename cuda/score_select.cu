@@ -8,8 +8,6 @@ namespace verglas::cuda {
 namespace {
 
 constexpr int kThreads = 256;
-/// The share of the sum that skipped entries may hold, relative to what the candidates may lack.
-constexpr double kSkipShare = 0.1;
 
 /// One block: one slice. Its harmonics, then the rows of its power.
 __global__ void __launch_bounds__(kThreads)
@@ -83,7 +81,7 @@ __device__ double block_maximum(double value, double* shared) {
 
 /// One block: one image.
 __global__ void __launch_bounds__(kThreads)
-    choose_kernel(ScoreState state, std::size_t entries, double poses_of_entry, ScoreChoice choice) {
+    choose_kernel(ScoreState state, std::size_t entries, double poses_of_entry, ScoreSettings settings) {
   __shared__ double shared[kThreads];
   const std::size_t image = blockIdx.x;
   const std::uint32_t* best = state.best + image * entries;
@@ -91,7 +89,7 @@ __global__ void __launch_bounds__(kThreads)
   for (std::size_t e = threadIdx.x; e < entries; e += kThreads)
     top = fmax(top, static_cast<double>(from_ordered_bits(best[e])));
   top = block_maximum(top, shared);
-  const double share = kSkipShare * choice.epsilon, all = poses_of_entry * static_cast<double>(entries);
+  const double share = settings.share_passed_over(), all = poses_of_entry * static_cast<double>(entries);
   const double reach = log(2.0 * all / share);
   double near = 0.0, least = 0.0;  // every entry holds at least its maximum
   for (std::size_t e = threadIdx.x; e < entries; e += kThreads) {
@@ -104,11 +102,8 @@ __global__ void __launch_bounds__(kThreads)
   least = block_sum(least, shared);
   if (threadIdx.x != 0) return;
   const float peak = static_cast<float>(top);
-  float threshold = peak, cut = peak;
-  if (!choice.correlation) {
-    // All poses below the threshold together hold less than half of what may be lacking.
-    threshold =
-        peak - static_cast<float>(choice.window > 0 ? choice.window : log(2.0 * all / choice.epsilon));
+  float threshold = peak - static_cast<float>(settings.reach_nats(all)), cut = peak;
+  if (!settings.correlation) {
     // Entries below the cut together hold at most `near` times what one may.
     cut = fminf(threshold, peak + static_cast<float>(log(0.5 * share * least / (poses_of_entry * near))));
   }
@@ -123,7 +118,8 @@ __global__ void __launch_bounds__(kThreads)
     totals_kernel(ScoreProblem p, ScoreState state, double* log_sum, std::int64_t* count) {
   const std::size_t image = static_cast<std::size_t>(blockIdx.x) * kThreads + threadIdx.x;
   if (image >= p.n_images) return;
-  const std::size_t real = p.correlation ? kProductTile / 2 : kProductTile, chunks = p.slice_chunks();
+  const std::size_t real = p.settings.correlation ? kProductTile / 2 : kProductTile,
+                    chunks = p.slice_chunks();
   double total = 0.0;
   std::int64_t number = 0;
   for (std::size_t s = 0; s < p.n_shifts; ++s) {
@@ -155,12 +151,14 @@ __global__ void __launch_bounds__(kThreads)
 
 __global__ void __launch_bounds__(kThreads)
     trim_kernel(const float* score, const std::int64_t* offsets, const double* log_sum, std::size_t n,
-                std::int64_t limit, double enough, std::int64_t* kept, double* mass) {
+                ScoreSettings settings, std::int64_t* kept, double* mass) {
   const std::size_t image = static_cast<std::size_t>(blockIdx.x) * kThreads + threadIdx.x;
   if (image >= n) return;
   const std::int64_t begin = offsets[image];
   std::int64_t most = offsets[image + 1] - begin, count = 0;
+  const auto limit = static_cast<std::int64_t>(settings.limit());
   most = most < limit ? most : limit;
+  const double enough = settings.enough();
   double held = 0.0;
   while (count < most && held < enough) held += exp(score[begin + count++] - log_sum[image]);
   kept[image] = count;
@@ -178,18 +176,18 @@ void score_pack(const PolarTables& grid, const TileLayout& layout, const float* 
          power, tiles);
 }
 
-void score_power_rows(const PolarTables& grid, const TileLayout& layout, const float* cp,
-                      const std::int32_t* image, std::size_t columns, float scale, bool correlation,
-                      float* tiles, Stream stream) {
+void score_power_rows(const PolarTables& grid, const TileLayout& layout, const ScoreSettings& settings,
+                      const float* cp, const std::int32_t* image, std::size_t columns, float* tiles,
+                      Stream stream) {
   if (columns == 0) return;
   launch(power_rows_kernel, {dim3(static_cast<unsigned>(columns / kProductTile)), dim3(kThreads), 0, stream},
-         grid, layout, cp, image, scale, correlation, tiles);
+         grid, layout, cp, image, settings.power_factor(), settings.correlation, tiles);
 }
 
-void score_choose(const ScoreProblem& p, const ScoreState& state, const ScoreChoice& choice, Stream stream) {
+void score_choose(const ScoreProblem& p, const ScoreState& state, Stream stream) {
   if (p.n_images == 0) return;
   launch(choose_kernel, {dim3(static_cast<unsigned>(p.n_images)), dim3(kThreads), 0, stream}, state,
-         2 * p.n_slices, static_cast<double>(p.n_psi) * static_cast<double>(p.n_shifts), choice);
+         2 * p.n_slices, static_cast<double>(p.settings.n_psi) * static_cast<double>(p.n_shifts), p.settings);
 }
 
 void score_totals(const ScoreProblem& p, const ScoreState& state, double* log_sum, std::int64_t* count,
@@ -198,17 +196,17 @@ void score_totals(const ScoreProblem& p, const ScoreState& state, double* log_su
   launch(totals_kernel, {blocks_for(p.n_images), dim3(kThreads), 0, stream}, p, state, log_sum, count);
 }
 
-void score_limit(const ScoreProblem& p, const ScoreState& state, std::int64_t limit, std::int64_t* count,
-                 Stream stream) {
+void score_limit(const ScoreProblem& p, const ScoreState& state, std::int64_t* count, Stream stream) {
   if (p.n_images == 0) return;
-  launch(limit_kernel, {blocks_for(p.n_images), dim3(kThreads), 0, stream}, p.n_images, state, limit, count);
+  launch(limit_kernel, {blocks_for(p.n_images), dim3(kThreads), 0, stream}, p.n_images, state,
+         static_cast<std::int64_t>(p.settings.limit()), count);
 }
 
-void score_trim(const float* score, const std::int64_t* offsets, const double* log_sum, std::size_t n,
-                std::int64_t limit, double enough, std::int64_t* kept, double* mass, Stream stream) {
+void score_trim(const ScoreSettings& settings, const float* score, const std::int64_t* offsets,
+                const double* log_sum, std::size_t n, std::int64_t* kept, double* mass, Stream stream) {
   if (n == 0) return;
-  launch(trim_kernel, {blocks_for(n), dim3(kThreads), 0, stream}, score, offsets, log_sum, n, limit, enough,
-         kept, mass);
+  launch(trim_kernel, {blocks_for(n), dim3(kThreads), 0, stream}, score, offsets, log_sum, n, settings, kept,
+         mass);
 }
 
 }  // namespace verglas::cuda

@@ -2,6 +2,7 @@
 
 #include "bind/arrays.h"
 #include "bind/bind.h"
+#include "bind/score_settings.h"
 #include "ops/score.h"
 #include "ops/score_cells.h"
 
@@ -12,16 +13,8 @@ using cpu::cfloat;
 using cpu::PolarGrid;
 using cpu::ScorePlan;
 
-std::unique_ptr<ScorePlan> make_plan(const PolarGrid& grid, int n_psi, int n_power, bool correlation,
-                                     double epsilon, double window, std::size_t max_candidates) {
-  cpu::ScoreSettings s;
-  s.n_psi = n_psi;
-  s.n_power = n_power;
-  s.correlation = correlation;
-  s.epsilon = epsilon;
-  s.window = window;
-  s.max_candidates = max_candidates;
-  return std::make_unique<ScorePlan>(grid, s);
+std::unique_ptr<ScorePlan> make_plan(const PolarGrid& grid, const py::object& settings) {
+  return std::make_unique<ScorePlan>(grid, score_settings(settings));
 }
 
 void set_reference(ScorePlan& plan, const py::object& harmonics, const py::object& power,
@@ -170,8 +163,7 @@ py::array_t<float> cells(const PolarGrid& g, int n_psi, const py::tuple& referen
 
 void bind_score(py::module_& m) {
   py::class_<ScorePlan>(m, "ScorePlan", py::module_local())
-      .def(py::init(&make_plan), py::arg("grid"), py::arg("n_psi"), py::arg("n_power"),
-           py::arg("correlation"), py::arg("epsilon"), py::arg("window"), py::arg("max_candidates"))
+      .def(py::init(&make_plan), py::arg("grid"), py::arg("settings"))
       .def("set_reference", &set_reference, py::arg("harmonics"), py::arg("power"), py::arg("log_prior"))
       .def("run", &run, py::arg("samples"), py::arg("ctf").none(true), py::arg("pixel_size_A"),
            py::arg("inv_sigma2"), py::arg("centres_px").none(true), py::arg("shifts_px"),

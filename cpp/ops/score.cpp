@@ -74,8 +74,7 @@ class BlockScorer {
 
   void begin_block(std::size_t block, const LaneSet& set) {
     block_ = block;
-    power_block(job_.grid, job_.slices, block, set.cp.data(), job_.settings.correlation ? 1.0f : -0.5f,
-                w_.q.data());
+    power_block(job_.grid, job_.slices, block, set.cp.data(), job_.settings.power_factor(), w_.q.data());
     if (job_.settings.correlation) make_rsqrt(set);
   }
 
@@ -152,7 +151,7 @@ class GroupSearch {
   void run(ImageScore* out) {
     weight_images();
     shift_images();
-    find_maxima();
+    maxima();
     for (std::size_t i = 0; i < group_; ++i) {
       if (group_ > 1) spread_image(i);
       out[i] = finish_image(i, group_ > 1 ? w_.image : w_.group);
@@ -240,7 +239,7 @@ class GroupSearch {
   }
 
   /// Pass 1: w_.best[entry][lane], the largest score over psi and the shifts in that lane.
-  void find_maxima() {
+  void maxima() {
     const LaneSet& set = w_.group;
     const std::size_t round = std::max<std::size_t>(1, kRoundBytes / (job_.vector_floats() * sizeof(float)));
     w_.best.resize(job_.entries() * kLanes);
@@ -298,7 +297,7 @@ class GroupSearch {
                             static_cast<std::size_t>(job_.settings.n_psi) * job_.in.n_shifts,
                             job_.in.n_shifts);
     for (std::size_t block = 0; block < job_.slices.n_blocks; ++block) scan_block(block, set, selection);
-    return selection.result();
+    return selection.trim();
   }
 
   void scan_block(std::size_t block, const LaneSet& set, PoseSelection& selection) {
@@ -317,31 +316,22 @@ class GroupSearch {
         const float* scores = scorer_.scores(side);
         for (int k = 0; k < kBlock; ++k) {
           if (is_active(side, k))
-            selection.scan(entry_of(block, side, k), scores + k * kLanes, kBlock * kLanes, v * kLanes);
+            selection.sum_and_collect(entry_of(block, side, k), scores + k * kLanes, kBlock * kLanes,
+                                      v * kLanes);
         }
       }
     }
   }
 };
 
-void check_settings(const PolarGrid& grid, const ScoreSettings& s) {
-  if (s.n_psi < 8 || s.n_psi % 8)
-    throw std::invalid_argument("n_psi: expected a positive multiple of 8, got " + std::to_string(s.n_psi));
-  const int most = std::min(grid.max_m / 2, grid.half() - 1) + 1;
-  if (s.n_power < 1 || s.n_power > most)
-    throw std::invalid_argument("n_power: expected 1 to " + std::to_string(most) + " for this grid, got " +
-                                std::to_string(s.n_power));
-  if (!(s.epsilon > 0 && s.epsilon < 1))
-    throw std::invalid_argument("epsilon: expected a number between 0 and 1, got " +
-                                std::to_string(s.epsilon));
-  if (s.max_candidates < 1) throw std::invalid_argument("max_candidates: expected at least 1");
-}
-
 }  // namespace
 
 ScorePlan::ScorePlan(const PolarGrid& grid, const ScoreSettings& settings)
-    : grid_(grid), settings_(settings), psi_(std::max(8, settings.n_psi), grid.max_m) {
-  check_settings(grid, settings);
+    : grid_(grid), settings_(settings), psi_(settings.n_psi, grid.max_m) {
+  const int most = std::min(grid.max_m / 2, grid.half() - 1) + 1;
+  if (settings.n_power < 1 || settings.n_power > most)
+    throw std::invalid_argument("n_power: expected 1 to " + std::to_string(most) + " for this grid, got " +
+                                std::to_string(settings.n_power));
 }
 
 void ScorePlan::set_reference(const Reference& r) {

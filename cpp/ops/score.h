@@ -5,9 +5,9 @@
 //
 // over the full Fourier plane 0 < |k| < R + 1/2, in polar harmonics (ops/polar.h). An entry e is a slice (2
 // i) or its opposite (2 i + 1), the projection seen from the other side. psi_j = (j + 1/2) 360 / n_psi
-// degrees. Two passes:
-//   1. the largest L of every entry and image, images in the SIMD lanes;
-//   2. only entries that can matter: best pose, log-sum-exp in float64, candidates; shifts in the SIMD lanes.
+// degrees. The steps are those of math/score_settings.h, in two passes:
+//   1. maxima, images in the SIMD lanes; then choose;
+//   2. sums and collect at once, shifts in the SIMD lanes, with limit as lists grow; then trim.
 // Scores are never stored beyond one tile of entries. Each lane's arithmetic is independent of the packing
 // and every sum has one order, so the result for an image does not depend on threads, on the batch, or on its
 // place in it.
@@ -16,21 +16,12 @@
 #include <memory>
 #include <vector>
 
+#include "math/score_settings.h"
 #include "ops/score_kernel.h"
 
 namespace verglas::cpu {
 
-struct ScoreSettings {
-  int n_psi = 0;    ///< multiple of 8
-  int n_power = 1;  ///< even harmonics of the power term
-  /// cross / sqrt(power |X|^2) in [-1, 1] instead of L; no priors, no log-sum-exp, candidates hold the best
-  /// pose only
-  bool correlation = false;
-  double epsilon = 1e-3;  ///< posterior mass that the candidates may lack
-  /// > 0: candidates are all poses within so many nats of the best (epsilon then only bounds the log-sum-exp)
-  double window = 0;
-  std::size_t max_candidates = 1 << 16;  ///< per image; the best ones are kept
-};
+using math::ScoreSettings;
 
 /// Slices of a block of directions. prior may hold -inf: that entry is absent.
 struct Reference {

@@ -17,9 +17,6 @@ bool before(const Candidate& a, const Candidate& b) {
   return a.psi != b.psi ? a.psi < b.psi : a.shift < b.shift;
 }
 
-/// The share of the sum that skipped entries may hold, relative to what the candidates may lack.
-constexpr double kSkipShare = 0.1;
-
 }  // namespace
 
 PoseSelection::PoseSelection(const ScoreSettings& settings, const std::vector<float>& maxima,
@@ -28,21 +25,12 @@ PoseSelection::PoseSelection(const ScoreSettings& settings, const std::vector<fl
       top_(kNever),
       threshold_(kNever),
       n_shifts_(n_shifts),
-      limit_(settings.max_candidates),
       active_(maxima.size(), 0),
       sums_(math::round_up(n_shifts, kLanes), 0.0) {
   for (float value : maxima) top_ = value > top_ ? value : top_;
   if (!(top_ > 0.5f * kNever)) return;
   const double all = static_cast<double>(poses_per_entry) * static_cast<double>(maxima.size());
-  if (settings.correlation) {
-    threshold_ = top_;
-    limit_ = 1;
-  } else if (settings.window > 0) {
-    threshold_ = top_ - static_cast<float>(settings.window);
-  } else {
-    // All poses below this together hold less than half of what may be lacking.
-    threshold_ = top_ - static_cast<float>(std::log(2.0 * all / settings.epsilon));
-  }
+  threshold_ = top_ - static_cast<float>(settings.reach_nats(all));
   choose_entries(maxima, static_cast<double>(poses_per_entry));
 }
 
@@ -51,7 +39,7 @@ void PoseSelection::choose_entries(const std::vector<float>& maxima, double pose
     for (std::size_t e = 0; e < maxima.size(); ++e) active_[e] = maxima[e] == top_;
     return;
   }
-  const double share = kSkipShare * settings_.epsilon;
+  const double share = settings_.share_passed_over();
   const double reach = std::log(2.0 * poses_per_entry * static_cast<double>(maxima.size()) / share);
   std::vector<float> near;
   double least = 0;  // every entry holds at least its maximum
@@ -69,12 +57,12 @@ void PoseSelection::choose_entries(const std::vector<float>& maxima, double pose
     ++k;
   }
   float cut = k < near.size() ? near[k] : top_;
-  if (settings_.window > 0) cut = std::min(cut, threshold_);
+  if (settings_.window_nats > 0) cut = std::min(cut, threshold_);
   for (std::size_t e = 0; e < maxima.size(); ++e) active_[e] = maxima[e] >= cut;
 }
 
-void PoseSelection::scan(std::size_t entry, const float* scores, std::size_t stride,
-                         std::size_t first_shift) {
+void PoseSelection::sum_and_collect(std::size_t entry, const float* scores, std::size_t stride,
+                                    std::size_t first_shift) {
   double* sums = sums_.data() + first_shift;
   for (int j = 0; j < settings_.n_psi; ++j, scores += stride) {
     const Lanes value = math::load(scores);
@@ -91,20 +79,20 @@ void PoseSelection::scan(std::size_t entry, const float* scores, std::size_t str
         found_.push_back(
             {scores[l], static_cast<std::int32_t>(entry), j, static_cast<std::int32_t>(first_shift + l)});
     }
-    if (found_.size() > 2 * limit_ + 1024) keep_best();
+    if (found_.size() > settings_.list_room()) limit();
   }
 }
 
-void PoseSelection::keep_best() {
-  if (found_.size() <= limit_) return;
-  std::nth_element(found_.begin(), found_.begin() + static_cast<std::ptrdiff_t>(limit_), found_.end(),
-                   before);
-  found_.resize(limit_);
+void PoseSelection::limit() {
+  const std::size_t most = settings_.limit();
+  if (found_.size() <= most) return;
+  std::nth_element(found_.begin(), found_.begin() + static_cast<std::ptrdiff_t>(most), found_.end(), before);
+  found_.resize(most);
 }
 
-ImageScore PoseSelection::result() {
+ImageScore PoseSelection::trim() {
   ImageScore out;
-  keep_best();
+  limit();
   if (found_.empty()) return out;
   std::sort(found_.begin(), found_.end(), before);
   out.best = found_.front();
@@ -113,8 +101,8 @@ ImageScore PoseSelection::result() {
   out.log_sum = top_ + std::log(total);
   std::size_t count = 0;
   double mass = 0;
-  const double enough = settings_.window > 0 ? 2.0 : 1.0 - 0.5 * settings_.epsilon;
-  while (count < found_.size() && mass < enough) mass += std::exp(found_[count++].score - out.log_sum);
+  while (count < found_.size() && mass < settings_.enough())
+    mass += std::exp(found_[count++].score - out.log_sum);
   found_.resize(count);
   out.kept = mass;
   out.candidates = std::move(found_);

@@ -1,4 +1,5 @@
-// Pass 2 of score for one image: which entries can matter, the log-sum-exp, the best pose and the candidates.
+// The steps of score for one image beside its maxima: choose, sums and collect, limit, trim
+// (math/score_settings.h).
 #pragma once
 #include <cstddef>
 #include <vector>
@@ -15,19 +16,19 @@ class PoseSelection {
                 std::size_t n_shifts);
   bool active(std::size_t entry) const { return active_[entry] != 0; }
   /// Takes in scores[psi * stride + lane], lanes = shifts first_shift .. first_shift + kLanes - 1.
-  void scan(std::size_t entry, const float* scores, std::size_t stride, std::size_t first_shift);
-  ImageScore result();
+  void sum_and_collect(std::size_t entry, const float* scores, std::size_t stride, std::size_t first_shift);
+  ImageScore trim();
 
  private:
   const ScoreSettings& settings_;
   float top_, threshold_;
-  std::size_t n_shifts_, limit_;
+  std::size_t n_shifts_;
   std::vector<unsigned char> active_;
   std::vector<double> sums_;  // per shift: one order of summation whatever the width of a vector
   std::vector<Candidate> found_;
 
   void choose_entries(const std::vector<float>& maxima, double poses_per_entry);
-  void keep_best();
+  void limit();
 };
 
 }  // namespace verglas::cpu

@@ -1,5 +1,6 @@
 #include "bind/cuda/bind_cuda.h"
 #include "bind/cuda/polar_tables.h"
+#include "bind/score_settings.h"
 #include "cuda/score.h"
 
 namespace verglas::bind {
@@ -22,34 +23,32 @@ void pack(const PolarTablesArgument& grid, const py::tuple& layout, const py::ob
                    reinterpret_cast<const float*>(p.data), a.shape[0], out, stream_of(stream));
 }
 
-void power_rows(const PolarTablesArgument& grid, const py::tuple& layout, const py::object& cp,
-                const py::object& image, float scale, bool correlation, const py::object& tiles,
+void power_rows(const PolarTablesArgument& grid, const py::tuple& layout, const py::object& settings,
+                const py::object& cp, const py::object& image, const py::object& tiles,
                 std::uintptr_t stream) {
   const auto l = tile_layout(grid, layout);
+  const auto told = score_settings(settings);
   const auto p = device_input<cfloat>(cp, "power", {kAny, grid.view.n_rings, l.n_power});
   const auto rows = device_input<std::int32_t>(image, "image", {kAny});
   const auto n = static_cast<py::ssize_t>(rows.size()) / cuda::kProductTile;
   float* out = device_output<float>(tiles, "tiles", {n, tile_floats(l)}).data;
   py::gil_scoped_release release;
-  cuda::score_power_rows(grid.view, l, reinterpret_cast<const float*>(p.data), rows.data, rows.size(), scale,
-                         correlation, out, stream_of(stream));
+  cuda::score_power_rows(grid.view, l, told, reinterpret_cast<const float*>(p.data), rows.data, rows.size(),
+                         out, stream_of(stream));
 }
 
 /// One batch of images against the reference: problem and state as dictionaries of device arrays, checked
 /// once.
 class ScoreBatch {
  public:
-  ScoreBatch(const PolarTablesArgument& grid, const py::tuple& layout, const py::dict& problem,
-             const py::dict& state)
+  ScoreBatch(const PolarTablesArgument& grid, const py::tuple& layout, const py::object& settings,
+             const py::dict& problem, const py::dict& state)
       : grid_(grid), arrays_(problem), state_arrays_(state) {
     auto& p = problem_;
     p.grid = grid.view;
     p.layout = tile_layout(grid, layout);
     first_ = layout[0];
-    p.n_psi = problem["n_psi"].cast<int>();
-    if (p.n_psi < 8 || p.n_psi % 8)
-      throw std::invalid_argument("n_psi: expected a positive multiple of 8, got " + std::to_string(p.n_psi));
-    p.correlation = problem["correlation"].cast<bool>();
+    p.settings = score_settings(settings);
     p.n_shifts = problem["n_shifts"].cast<std::size_t>();
     p.n_images = problem["n_images"].cast<std::size_t>();
     p.basis = member<float>(problem, "basis", {p.row_tiles(), p.chunks(), 4, cuda::kFragment});
@@ -66,7 +65,7 @@ class ScoreBatch {
     p.image = member<std::int32_t>(problem, "image", {each});
     p.shift = member<std::int32_t>(problem, "shift", {each});
     p.log_shift = member<float>(problem, "log_shift", {each});
-    p.log_psi = member_or_null<float>(problem, "log_psi", {p.n_psi});
+    p.log_psi = member_or_null<float>(problem, "log_psi", {p.settings.n_psi});
     p.norm = member_or_null<float>(problem, "norm", {n});
     const auto sides = problem["sides"].cast<std::pair<bool, bool>>();
     p.sides[0] = sides.first;
@@ -84,12 +83,13 @@ class ScoreBatch {
     s.wanted = output_member<std::uint8_t>(state, "wanted", {n});
   }
 
+  std::size_t list_room() const { return problem_.settings.list_room(); }
   void maxima(std::uintptr_t stream) { run(cuda::ScorePass::kMaxima, stream); }
   void sums(std::uintptr_t stream) { run(cuda::ScorePass::kSums, stream); }
 
-  void choose(double epsilon, double window, std::uintptr_t stream) {
+  void choose(std::uintptr_t stream) {
     py::gil_scoped_release release;
-    cuda::score_choose(problem_, state_, {epsilon, window, problem_.correlation}, stream_of(stream));
+    cuda::score_choose(problem_, state_, stream_of(stream));
   }
   void totals(const py::object& log_sum, const py::object& count, std::uintptr_t stream) {
     const auto n = static_cast<py::ssize_t>(problem_.n_images);
@@ -99,13 +99,13 @@ class ScoreBatch {
     cuda::score_totals(problem_, state_, sum, number, stream_of(stream));
   }
   /// Cuts the lists of the images that `wanted` marks.
-  void limit(std::int64_t most, const py::object& bins, const py::object& count, std::uintptr_t stream) {
+  void limit(const py::object& bins, const py::object& count, std::uintptr_t stream) {
     const auto n = static_cast<py::ssize_t>(problem_.n_images);
     state_.bins = device_output<std::int32_t>(bins, "bins", {n, cuda::kScoreBins}).data;
     auto* number = device_output<std::int64_t>(count, "count", {n}).data;
-    run(cuda::ScorePass::kHistogram, stream);
+    run(cuda::ScorePass::kLimit, stream);
     py::gil_scoped_release release;
-    cuda::score_limit(problem_, state_, most, number, stream_of(stream));
+    cuda::score_limit(problem_, state_, number, stream_of(stream));
   }
   void collect(const py::object& cursor, const py::object& score, const py::object& pose,
                std::uintptr_t stream) {
@@ -130,8 +130,9 @@ class ScoreBatch {
   }
 };
 
-void trim(const py::object& score, const py::object& offsets, const py::object& log_sum, std::int64_t limit,
-          double enough, const py::object& kept, const py::object& mass, std::uintptr_t stream) {
+void trim(const py::object& settings, const py::object& score, const py::object& offsets,
+          const py::object& log_sum, const py::object& kept, const py::object& mass, std::uintptr_t stream) {
+  const auto told = score_settings(settings);
   const auto sums = device_input<double>(log_sum, "log_sum", {kAny});
   const auto n = static_cast<py::ssize_t>(sums.size());
   const auto s = device_input<float>(score, "score", {kAny});
@@ -139,7 +140,7 @@ void trim(const py::object& score, const py::object& offsets, const py::object& 
   auto* count = device_output<std::int64_t>(kept, "kept", {n}).data;
   double* held = device_output<double>(mass, "mass", {n}).data;
   py::gil_scoped_release release;
-  cuda::score_trim(s.data, o.data, sums.data, sums.size(), limit, enough, count, held, stream_of(stream));
+  cuda::score_trim(told, s.data, o.data, sums.data, sums.size(), count, held, stream_of(stream));
 }
 
 }  // namespace
@@ -151,8 +152,10 @@ void bind_cuda_score(py::module_& m) {
   m.def("score_power_rows", &power_rows);
   m.def("score_trim", &trim);
   py::class_<ScoreBatch>(m, "ScoreBatch", py::module_local())
-      .def(py::init<const PolarTablesArgument&, const py::tuple&, const py::dict&, const py::dict&>(),
+      .def(py::init<const PolarTablesArgument&, const py::tuple&, const py::object&, const py::dict&,
+                    const py::dict&>(),
            py::keep_alive<1, 2>())
+      .def_property_readonly("list_room", &ScoreBatch::list_room)
       .def("maxima", &ScoreBatch::maxima)
       .def("choose", &ScoreBatch::choose)
       .def("sums", &ScoreBatch::sums)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,31 +13,11 @@ from verglas.ops.polar import PolarGrid
 
 if TYPE_CHECKING:
     from verglas._cuda_arrays import CudaSession
+    from verglas.ops.score import ScoreSettings
 
 # Share of the free memory that one batch's tiles and one round's candidates may take; the rest is others'.
 _TILE_SHARE, _LIST_SHARE = 0.3, 0.2
 _CANDIDATE_BYTES = 4 * 8 * 2  # score, pose, image, order, and as much again while they are sorted
-
-
-@dataclass(frozen=True)
-class ScoreSettings:
-    """As the core's."""
-
-    n_psi: int
-    n_power: int
-    correlation: bool
-    epsilon: float
-    window: float
-    max_candidates: int
-
-
-@dataclass(frozen=True)
-class _Lists:
-    """How lists of candidates are cut, and what their poses are counted in."""
-
-    limit: int
-    enough: float
-    n_shifts: int
 
 
 def basis_table(grid: PolarGrid, n_psi: int, tile: int, depth: int) -> npt.NDArray[np.float32]:
@@ -162,21 +141,19 @@ class CudaScorePlan:
             "wanted": cupy.zeros(n, np.uint8),
         }
         log_sum, count = cupy.empty(n, np.float64), cupy.empty(n, np.int64)
-        search = cuda.kernels.ScoreBatch(tables(self.grid, cuda), self.layout.native, problem, state)
+        search = cuda.kernels.ScoreBatch(tables(self.grid, cuda), self.layout.native, s, problem, state)
         with cuda.active() as stream:
             search.maxima(stream)
-            search.choose(s.epsilon, s.window, stream)
+            search.choose(stream)
             search.sums(stream)
             search.totals(log_sum, count, stream)
-        limit = 1 if s.correlation else s.max_candidates
-        lists = _Lists(limit, 2.0 if s.window > 0 else 1.0 - 0.5 * s.epsilon, len(shifts))
-        too_many = count > 2 * limit + 1024
+        too_many = count > search.list_room
         if not s.correlation and bool(too_many.any()):
             state["wanted"][...] = too_many
             bins = cupy.zeros((n, cuda.kernels.SCORE_BINS), np.int32)
             with cuda.active() as stream:
-                search.limit(limit, bins, count, stream)
-        return self._candidates(search, state, log_sum, count.get(), lists)
+                search.limit(bins, count, stream)
+        return self._candidates(search, state, log_sum, count.get(), len(shifts))
 
     def _columns(self, n: int, n_shifts: int) -> tuple[DeviceArray, DeviceArray]:
         """Image and shift of every column of the tiles, -1 and 0 where there is none.
@@ -212,11 +189,8 @@ class CudaScorePlan:
         with cuda.active() as stream:
             y, power, norm = weigh(images, self.grid, cuda, stream, pixel_size_A, s.n_power, norm=s.correlation)
             cuda.kernels.shifted_tiles(grid, self.layout.native, y, image, cuda.array(moved, np.float32), tiles, stream)
-            scale = 1.0 if s.correlation else -0.5
-            cuda.kernels.score_power_rows(grid, self.layout.native, power, image, scale, s.correlation, tiles, stream)
+            cuda.kernels.score_power_rows(grid, self.layout.native, s, power, image, tiles, stream)
         return {
-            "n_psi": s.n_psi,
-            "correlation": s.correlation,
             "n_shifts": len(shifts),
             "n_images": len(images),
             "basis": self.basis,
@@ -237,7 +211,7 @@ class CudaScorePlan:
         state: dict[str, DeviceArray],
         log_sum: DeviceArray,
         count: npt.NDArray[np.int64],
-        lists: _Lists,
+        n_shifts: int,
     ) -> dict[str, npt.NDArray]:
         """Collect, sort and trim the lists, as many images at a time as memory allows."""
         cuda, n = self.cuda, len(count)
@@ -249,7 +223,7 @@ class CudaScorePlan:
             if len(rounds) > 1:  # only these images take part
                 state["cut"][...] = np.inf
                 state["cut"][begin:end] = cut[begin:end]
-            parts.append(self._round(search, log_sum[begin:end], count[begin:end], (begin, n), lists))
+            parts.append(self._round(search, log_sum[begin:end], count[begin:end], (begin, n), n_shifts))
         found = {k: np.concatenate([p[k] for p in parts]) for k in parts[0]}
         return found | {"log_sum": log_sum.get()}
 
@@ -259,7 +233,7 @@ class CudaScorePlan:
         log_sum: DeviceArray,
         count: npt.NDArray[np.int64],
         where: tuple[int, int],
-        lists: _Lists,
+        n_shifts: int,
     ) -> dict[str, npt.NDArray]:
         cuda, cupy, (begin, n) = self.cuda, self.cuda.cupy, where
         offsets = np.concatenate([[0], np.cumsum(count)]).astype(np.int64)
@@ -275,10 +249,10 @@ class CudaScorePlan:
         score, pose = score[order], pose[order]
         kept, mass = cupy.empty(mine, np.int64), cupy.empty(mine, np.float64)
         with cuda.active() as stream:
-            cuda.kernels.score_trim(score, starts, log_sum, lists.limit, lists.enough, kept, mass, stream)
+            cuda.kernels.score_trim(self.settings, score, starts, log_sum, kept, mass, stream)
         # sorted by image, the lists stand where they stood
         stays = cupy.arange(total) - starts[image] < kept[image]
-        return self._unpacked(score[stays], pose[stays], kept.get(), lists.n_shifts) | {"kept": mass.get()}
+        return self._unpacked(score[stays], pose[stays], kept.get(), n_shifts) | {"kept": mass.get()}
 
     def _unpacked(
         self, score: DeviceArray, pose: DeviceArray, kept: npt.NDArray[np.int64], n_shifts: int

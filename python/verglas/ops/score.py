@@ -69,6 +69,18 @@ class Scores:
         return np.exp(self.score.astype(np.float64) - self.log_evidence[self.image])
 
 
+@dataclass(frozen=True)
+class ScoreSettings:
+    """What the kernels of both backends are told; its fields are those of cpp/math/score_settings.h."""
+
+    n_psi: int
+    n_power: int
+    correlation: bool
+    epsilon: float
+    window_nats: float
+    max_candidates: int
+
+
 def psi_angles_deg(n_psi: int) -> npt.NDArray[np.float64]:
     """In-plane angles of the search: centres of ``n_psi`` cells, which halve into the cells of 2 ``n_psi``.
 
@@ -161,20 +173,20 @@ class ScorePlan:
             raise InputError(f"ScorePlan: score: expected 'likelihood' or 'correlation', got {score!r}")
         self.grid, self.n_psi, self.score = grid, int(n_psi), score
         self.n_power = min(int(n_power), grid.max_m // 2 + 1, grid.n_theta // 2)
-        settings = (
-            self.n_psi,
-            self.n_power,
-            score == "correlation",
-            float(epsilon),
-            float(window_nats or 0.0),
-            int(max_candidates),
+        settings = ScoreSettings(
+            n_psi=self.n_psi,
+            n_power=self.n_power,
+            correlation=score == "correlation",
+            epsilon=float(epsilon),
+            window_nats=float(window_nats or 0.0),
+            max_candidates=int(max_candidates),
         )
         self.device = device
-        self.native: Any = core.ScorePlan(grid.native, *settings)  # checks the settings, whatever the device
+        self.native: Any = core.ScorePlan(grid.native, settings)  # checks the settings, whatever the device
         if device != "cpu":
             from verglas.ops import _cuda_score
 
-            self.native = _cuda_score.CudaScorePlan(cuda_session(device), grid, _cuda_score.ScoreSettings(*settings))
+            self.native = _cuda_score.CudaScorePlan(cuda_session(device), grid, settings)
 
     def set_reference(
         self,
