@@ -263,6 +263,12 @@ def test_readme_has_the_two_commands():
     assert all((ROOT / path).is_file() for _, path in pictures)
 
 
+@pytest.mark.parametrize(("folder", "mark"), [("cpp/bind", "VG_CPU"), ("cpp/bind/cuda", "VG_CUDA")])
+def test_every_binding_is_in_the_list_of_ops(folder, mark):
+    listed = set(re.findall(rf"^(?!#).*?\b{mark}\((\w+)\)", (ROOT / "cpp/bind/ops.inc").read_text(), re.M)) - {"op"}
+    assert {p.stem.removeprefix("bind_") for p in (ROOT / folder).glob("bind_*.cpp")} == listed
+
+
 def test_every_benchmark_is_listed():
     listed = (ROOT / "bench" / "README.md").read_text(encoding="utf-8")
     scripts = {p.name for pattern in ("bench_*.py", "compare_*.py") for p in (ROOT / "bench").glob(pattern)}

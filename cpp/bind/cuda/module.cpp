@@ -72,14 +72,6 @@ PYBIND11_MODULE(VERGLAS_CUDA_MODULE, m) {
       PyErr_SetString(type.ptr(), (error.what() + ("; " + verglas::cuda::advice(error.code()))).c_str());
     }
   });
-  verglas::bind::bind_cuda_ctf(m);
-  verglas::bind::bind_cuda_images(m);
-  verglas::bind::bind_cuda_polar(m);
-  verglas::bind::bind_cuda_polar_weighted(m);
-  verglas::bind::bind_cuda_score(m);
-  verglas::bind::bind_cuda_score_cells(m);
-  verglas::bind::bind_cuda_project(m);
-  verglas::bind::bind_cuda_insert(m);
-  verglas::bind::bind_cuda_maximise(m);
-  verglas::bind::bind_cuda_refine_pose(m);
+#define VG_CUDA(op) verglas::bind::bind_cuda_##op(m);
+#include "bind/ops.inc"
 }
