@@ -1,6 +1,18 @@
-"""Known poses: maps to projections, and projections back to maps."""
+"""Known poses: maps to projections, and projections back to maps; solvers and priors for linear systems."""
 
+from verglas.reconstruction import priors, solvers
 from verglas.reconstruction.forward import project
 from verglas.reconstruction.known_poses import Method, Reconstruction, reconstruct, reconstruct_report
+from verglas.reconstruction.solvers import Solution, solve
 
-__all__ = ["Method", "Reconstruction", "project", "reconstruct", "reconstruct_report"]
+__all__ = [
+    "Method",
+    "Reconstruction",
+    "Solution",
+    "priors",
+    "project",
+    "reconstruct",
+    "reconstruct_report",
+    "solve",
+    "solvers",
+]

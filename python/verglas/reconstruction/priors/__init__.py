@@ -1,0 +1,23 @@
+"""Penalties and sets with their proximal operators; they know arrays, and nothing of images or microscopes."""
+
+from verglas.reconstruction.priors.differences import TotalVariation, divergence, gradient
+from verglas.reconstruction.priors.potentials import L1, Huber, NonNegative, Prior, Quadratic, Student, soft
+from verglas.reconstruction.priors.transforms import FourierGaussian, Shaped, Support, Symmetric, WaveletL1
+
+__all__ = [
+    "L1",
+    "FourierGaussian",
+    "Huber",
+    "NonNegative",
+    "Prior",
+    "Quadratic",
+    "Shaped",
+    "Student",
+    "Support",
+    "Symmetric",
+    "TotalVariation",
+    "WaveletL1",
+    "divergence",
+    "gradient",
+    "soft",
+]

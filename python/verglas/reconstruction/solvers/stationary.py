@@ -1,0 +1,193 @@
+r"""Stationary iterations: each step is the same affine map of x, so its rate is the spectral radius of one matrix.
+
+With A^T W f = b and B = A^T W A, all of them are :math:`x \leftarrow x + \eta M (b - B x)`, M being the identity
+(Landweber, Richardson), the inverse diagonal of B (Jacobi), of its lower triangle (Gauss-Seidel), or inverse row and
+column sums (SIRT, Cimmino, CAV). The printed form of Richardson's :math:`x + \eta (I - A) x` has the wrong fixed point
+and is not used.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import scipy.linalg
+import scipy.sparse as sp
+import scipy.sparse.linalg as sla
+
+from verglas.errors import InputError
+from verglas.reconstruction.solvers.course import Course, Solution, System
+from verglas.types.arrays import Array, FloatArray
+
+
+def _iterate(course: Course, step: float, scale: Array | None) -> Solution:
+    system = course.system
+    x = system.first()
+    residual = system.residual(x)
+    while True:
+        change = system.back(residual)
+        x += step * (change if scale is None else scale * change)
+        residual = system.residual(x)
+        if course.ended(x, residual):
+            return course.solution(x)
+
+
+def landweber(course: Course, relaxation: float = 1.0) -> Solution:
+    r"""X + eta A^T W (f - A x), eta = relaxation / sigma_max^2; converges for a relaxation between 0 and 2.
+
+    The residual falls monotonically for every relaxation of 1 or less (Landweber 1951).
+    """
+    return _iterate(course, relaxation / largest_eigenvalue(course.system), None)
+
+
+def richardson(course: Course, relaxation: float = 1.0) -> Solution:
+    """X + eta (f - A x) for a square A: converges if, and only if, every eigenvalue has abs(1 - eta lambda) < 1.
+
+    Raises
+    ------
+    InputError
+        A is not square.
+    """
+    system = course.system
+    _square(system, "richardson")
+    x = system.first()
+    residual = system.residual(x)
+    while True:
+        x = x + relaxation * residual
+        residual = system.residual(x)
+        if course.ended(x, residual):
+            return course.solution(x)
+
+
+def jacobi(course: Course, relaxation: float = 1.0) -> Solution:
+    """X + eta diag(B)^-1 A^T W (f - A x), on the normal equations."""
+    return _iterate(course, relaxation, _inverse(normal_diagonal(course.system)))
+
+
+def gauss_seidel(course: Course, relaxation: float = 1.0) -> Solution:
+    """Successive over-relaxation on the normal equations; needs the matrix itself, dense or sparse.
+
+    Raises
+    ------
+    InputError
+        The operator is not a matrix.
+    """
+    system = course.system
+    matrix = _matrix(system)
+    weighted = matrix if system.weights is None else matrix.multiply(system.weights[:, None]).tocsr()
+    normal = (matrix.conj().T @ weighted).tocsr()
+    if not (normal.diagonal() != 0).all():
+        raise InputError("gauss-seidel: an unknown is seen by no data (zero column); leave it out or add a prior")
+    lower = sp.tril(normal, -1) + sp.diags(normal.diagonal() / relaxation)
+    lower = lower.tocsr()
+    b, x = system.back(system.data), system.first()
+    while True:
+        x = x + sla.spsolve_triangular(lower, b - normal @ x, lower=True)
+        if course.ended(x, system.residual(x)):
+            return course.solution(x)
+
+
+def sirt(course: Course, relaxation: float = 1.0) -> Solution:
+    r"""X + eta D_c A^T D_r W (f - A x), D_r and D_c the inverse row and column sums of abs(A) (Gregor and Benson 2008).
+
+    With these the spectral radius of what multiplies x is at most 1, so a relaxation between 0 and 2 converges.
+    """
+    system = course.system
+    rows, columns = absolute_sums(system)
+    weights = _inverse(rows) if system.weights is None else system.weights * _inverse(rows)
+    return _iterate(_with_weights(course, weights), relaxation, _inverse(columns))
+
+
+def cimmino(course: Course, relaxation: float = 1.0) -> Solution:
+    """Mean of the projections onto all hyperplanes: weights 1 / (m norm(a_i)^2) (Cimmino 1938)."""
+    system = course.system
+    weights = _inverse(row_norms(system)) / len(system.data)
+    weights = weights if system.weights is None else system.weights * weights
+    return _iterate(_with_weights(course, weights), relaxation * len(system.data) / _most_seen(system), None)
+
+
+def cav(course: Course, relaxation: float = 1.0) -> Solution:
+    """Component averaging: Cimmino with each unknown counted as often as data see it (Censor, Gordon, Gordon 2001)."""
+    system = course.system
+    matrix = _matrix(system)
+    seen = np.asarray((matrix != 0).sum(axis=0)).ravel().astype(np.float64)
+    weights = _inverse(np.asarray(abs(matrix).power(2) @ seen).ravel())
+    weights = weights if system.weights is None else system.weights * weights
+    return _iterate(_with_weights(course, weights), relaxation, None)
+
+
+def largest_eigenvalue(system: System, iterations: int = 60) -> float:
+    """Of A^T W A, by Lanczos; the squared largest singular value of sqrt(W) A."""
+    n = system.operator.shape[1]
+    normal = sla.LinearOperator((n, n), matvec=system.normal, dtype=np.float64)
+    if n <= 3:
+        return float(np.linalg.eigvalsh(np.column_stack([system.normal(e) for e in np.eye(n)])).max())
+    start = np.random.default_rng(0).standard_normal(n)
+    return float(sla.eigsh(normal, 1, which="LM", v0=start, return_eigenvectors=False, maxiter=50 * iterations)[0])
+
+
+def normal_diagonal(system: System) -> FloatArray:
+    """diag(A^T W A), of a matrix, or of an operator that knows it (``normal_diagonal``)."""
+    known = getattr(system.operator, "normal_diagonal", None)
+    if known is not None and system.weights is None:
+        return np.asarray(known(), np.float64)
+    matrix = _matrix(system)
+    squares = abs(matrix).power(2)
+    return np.asarray(squares.T @ (np.ones(len(system.data)) if system.weights is None else system.weights)).ravel()
+
+
+def absolute_sums(system: System) -> tuple[FloatArray, FloatArray]:
+    """Row and column sums of abs(A); of an operator without entries, those of A, which has to be non-negative."""
+    matrix = getattr(system.operator, "A", None)
+    if matrix is not None:
+        absolute = abs(sp.csr_array(matrix))
+        return np.asarray(absolute.sum(axis=1)).ravel(), np.asarray(absolute.sum(axis=0)).ravel()
+    m, n = system.operator.shape
+    return np.asarray(system.operator.matvec(np.ones(n))), np.asarray(system.operator.rmatvec(np.ones(m)))
+
+
+def row_norms(system: System) -> FloatArray:
+    """norm(a_i)^2 of every row."""
+    return np.asarray(abs(_matrix(system)).power(2).sum(axis=1)).ravel()
+
+
+def _most_seen(system: System) -> float:
+    """Largest number of data that see one unknown: with it Cimmino's step is as long as it may safely be."""
+    return float(np.asarray((_matrix(system) != 0).sum(axis=0)).max())
+
+
+def _with_weights(course: Course, weights: FloatArray) -> Course:
+    old = course.system
+    course.system = System(old.operator, old.data, weights, old.start)
+    return course
+
+
+def _inverse(values: Array) -> FloatArray:
+    """1 / values, and 0 where they vanish: what no data see stays as it is."""
+    values = np.asarray(values, np.float64)
+    out = np.zeros_like(values)
+    np.divide(1.0, values, out=out, where=values > values.max(initial=0.0) * 1e-12)
+    return out
+
+
+def _matrix(system: System) -> sp.csr_array:
+    """The operator's entries.
+
+    Raises
+    ------
+    InputError
+        It has none: it is known by its action only.
+    """
+    matrix = getattr(system.operator, "A", None)
+    if matrix is None:
+        raise InputError("this method needs the entries of the matrix; the operator is known by its action only")
+    return sp.csr_array(matrix)
+
+
+def _square(system: System, method: str) -> None:
+    m, n = system.operator.shape
+    if m != n:
+        raise InputError(f"{method}: expected a square operator, got {m} data and {n} unknowns")
+
+
+def dense_lower(matrix: Array) -> Array:
+    """Inverse of the lower triangle, for the analysis of Gauss-Seidel."""
+    return np.asarray(scipy.linalg.solve_triangular(np.tril(matrix), np.eye(len(matrix)), lower=True))
