@@ -141,7 +141,7 @@ def two_structures(options: argparse.Namespace) -> dict[str, Any]:
 def common_lines(n: int) -> dict[str, Any]:
     """Mean error of orientations."""
     import verglas as vg
-    from verglas.refinement.common_lines import find_common_lines, orientation_error_deg, synchronise
+    from verglas.initial_model.common_lines import find_common_lines, orientation_error_deg, synchronise
 
     model = vg.simulate.phantom(BOX, PIXEL_A, DIAMETER_A, seed=3)
     p = vg.simulate.particles(model, n, BOX, PIXEL_A, snr=0.25, ctf=False, shift_sd_A=0.0, seed=1)

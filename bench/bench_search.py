@@ -73,9 +73,9 @@ def against_exhaustive(n: int, device: str = "cpu") -> dict[str, Any]:
     """Both searches of the same particles on the same finest grid."""
     import verglas as vg
     from verglas import geometry, ops
-    from verglas.refinement import PoseSearch, SearchSettings, search_levels
-    from verglas.refinement.bound import lattice_quarter
-    from verglas.refinement.cells import Cells, angles_deg, slices_of_pixels, split
+    from verglas.search import PoseSearch, SearchSettings, search_levels
+    from verglas.search.bound import lattice_quarter
+    from verglas.search.cells import Cells, angles_deg, slices_of_pixels, split
 
     volume = blob_map(BOX, 120, 2.0)
     images, params, angles, variance = particles(volume, n)
@@ -130,7 +130,7 @@ def against_exhaustive(n: int, device: str = "cpu") -> dict[str, Any]:
 def in_windows(n: int, device: str = "cpu") -> dict[str, Any]:
     """A local search: orientations known to 2 degrees, windows of 7.5 degrees, R = 16 to 48."""
     import verglas as vg
-    from verglas.refinement import LocalWindow, PoseSearch, SearchSettings, search_levels
+    from verglas.search import LocalWindow, PoseSearch, SearchSettings, search_levels
 
     volume = blob_map(BOX, 120, 2.0)
     images, params, angles, variance = particles(volume, n)
@@ -182,7 +182,7 @@ def memory() -> dict[str, Any]:
     """Box 384 to R = 150: stated and taken memory of this process, the map included in both."""
     import psutil
 
-    from verglas.refinement import PoseSearch, SearchSettings, search_cost, search_levels
+    from verglas.search import PoseSearch, SearchSettings, search_cost, search_levels
 
     box, levels = 384, search_levels([16, 32, 64, 150], order=3)
     chosen = SearchSettings(shift_range_px=3.0, batch=16, slice_memory_MB=256)

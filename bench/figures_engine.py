@@ -15,7 +15,7 @@ import numpy as np
 from bench_search import BOX, PIXEL_A, blob_map, particles
 
 from verglas import gridding, ops
-from verglas.refinement import PoseSearch, SearchSettings, search_levels
+from verglas.search import PoseSearch, SearchSettings, search_levels
 
 from common import RESULTS, ROOT
 

@@ -18,7 +18,7 @@ from child import command
 import verglas as vg
 from verglas.assessment import PoseErrors, pose_errors
 from verglas.filters import apply, low_pass
-from verglas.refinement.map_alignment import align_maps, flip_hand
+from verglas.map_geometry.map_alignment import align_maps, flip_hand
 from verglas.simulate import Model
 
 

@@ -7,17 +7,17 @@ import pytest
 from typer.testing import CliRunner
 
 import verglas as vg
+from verglas.initial_model.batch_step import thinned
+from verglas.initial_model.centre import centred
+from verglas.initial_model.consensus import judge
+from verglas.initial_model.starts import AbInitioSettings, Course, Start, working_box
+from verglas.map_geometry.map_alignment import align_maps, flip_hand, turned_map
+from verglas.map_geometry.sphere import spherical_average
 from verglas.ops import Posterior
-from verglas.refinement.abinitio import AbInitioSettings, Course, Start, working_box
-from verglas.refinement.abinitio_centre import centred
-from verglas.refinement.abinitio_consensus import judge
-from verglas.refinement.abinitio_step import thinned
-from verglas.refinement.map_alignment import align_maps, flip_hand, turned_map
-from verglas.refinement.sphere import spherical_average
-from verglas.refinement.state import HalfModel, PoseTable
 from verglas.run.abinitio import _first_noise as first_noise
 from verglas.run.abinitio import _prepared as prepared
 from verglas.run.abinitio import mirrored_angles
+from verglas.search.state import HalfModel, PoseTable
 
 BOX, PIXEL_A, DIAMETER_A = 32, 5.0, 110.0
 CHOICES = {"diameter_A": 125.0, "final_resolution_A": 16.0, "iterations": 14, "full_iterations": 2, "threads": 1}
@@ -180,10 +180,9 @@ def test_symmetry_is_found_and_the_map_put_on_its_axes(tmp_path):
 
 def test_course_grows(data):
     settings = AbInitioSettings(**{**CHOICES, "iterations": 20})
-    from verglas.refinement.settings import RefineSettings
-    from verglas.refinement.start import make_problem
+    from verglas.search.problem import Problem
 
-    course = Course(make_problem(data[0], {}, RefineSettings(diameter_A=125.0)), settings, 180)
+    course = Course(Problem.of(data[0], {}, job="abinitio", diameter_A=125.0), settings, 180)
     batches = [course.batch(i) for i in range(20)]
     radii = [course.radius(i, 99) for i in range(20)]
     assert batches == sorted(batches)

@@ -9,7 +9,7 @@ import pytest
 from test_cli import main
 
 import verglas as vg
-from verglas.refinement.abinitio import AbInitioSettings, placed, run_start
+from verglas.initial_model.starts import AbInitioSettings, placed, run_start
 from verglas.run import abinitio as job
 from verglas.run import live_page
 from verglas.run.checkpoint import Part
@@ -72,7 +72,7 @@ def test_a_stopped_start_goes_on_to_the_same_maps(problem, start, tmp_path, monk
 
 
 def test_poses_of_many_particles_go_on(problem, start, tmp_path, monkeypatch):
-    monkeypatch.setattr("verglas.refinement.abinitio._PLACED_AT_ONCE", 32)
+    monkeypatch.setattr("verglas.initial_model.starts._PLACED_AT_ONCE", 32)
     monkeypatch.setattr("verglas.run.checkpoint._COST", 0)
     whole, path, seen = placed(*problem[:2], start.model), tmp_path / "checkpoint/poses.npz", []
     with pytest.raises(Stop):

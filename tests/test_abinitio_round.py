@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 
 import verglas as vg
-from verglas.refinement.abinitio import AbInitioSettings, Start, held_evidence
-from verglas.refinement.abinitio_consensus import aspherical_fsc, compare
-from verglas.refinement.abinitio_contest import _winner, contest
-from verglas.refinement.abinitio_sign import better_sign, twin
-from verglas.refinement.map_alignment import turned_map
-from verglas.refinement.sphere import aspherical, spherical_average
-from verglas.refinement.state import HalfModel, PoseTable
+from verglas.initial_model.consensus import aspherical_fsc, compare
+from verglas.initial_model.contest import _winner, contest
+from verglas.initial_model.sign import better_sign, twin
+from verglas.initial_model.starts import AbInitioSettings, Start, held_evidence
+from verglas.map_geometry.map_alignment import turned_map
+from verglas.map_geometry.sphere import aspherical, spherical_average
 from verglas.run.abinitio import _first_noise as first_noise
 from verglas.run.abinitio import _prepared as prepared
+from verglas.search.state import HalfModel, PoseTable
 
 BOX, PIXEL_A, DIAMETER_A = 32, 5.0, 110.0
 SETTINGS = AbInitioSettings(diameter_A=125.0, final_resolution_A=20.0, full_iterations=1, threads=1)

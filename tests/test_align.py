@@ -10,7 +10,7 @@ import pytest
 import verglas as vg
 from verglas.cli import main
 from verglas.geometry import angular_distance
-from verglas.refinement import AlignSettings, align_plan
+from verglas.search import AlignSettings, align_plan
 
 
 @pytest.fixture(scope="module")

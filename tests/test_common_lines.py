@@ -12,7 +12,7 @@ from test_cli import main
 import verglas as vg
 from verglas import ops, reference
 from verglas.geometry import euler_to_matrix, random_orientations
-from verglas.refinement.common_lines import (
+from verglas.initial_model.common_lines import (
     find_common_lines,
     orientation_error_deg,
     sinogram,

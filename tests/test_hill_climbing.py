@@ -8,11 +8,11 @@ from test_abinitio import agreement_A
 from test_abinitio_resume import Stop, stop_at
 
 import verglas as vg
-from verglas.refinement.abinitio import AbInitioSettings, Course, run_start
-from verglas.refinement.grid_step import DirectionGrid
-from verglas.refinement.hill_climbing import ClimbStep, HillClimbing, nearest
+from verglas.initial_model.hill_climbing import ClimbStep, HillClimbing, nearest
+from verglas.initial_model.starts import AbInitioSettings, Course, run_start
 from verglas.run import abinitio as job
 from verglas.run.checkpoint import Part
+from verglas.search.grid_step import DirectionGrid
 
 BOX, PIXEL_A = 32, 5.0
 CHOICES = {"diameter_A": 125.0, "final_resolution_A": 16.0, "full_iterations": 1, "method": "hill-climbing"}

@@ -17,13 +17,14 @@ from verglas import _array_module, _devices, fourier, gridding, ops
 from verglas.errors import DeviceMemoryError
 from verglas.reconstruction import Method, direct
 from verglas.reconstruction.known_poses import reconstruct_report
-from verglas.refinement import AlignSettings, schedule, start
+from verglas.refinement import schedule, start
 from verglas.refinement.em import initial_state, iterate
-from verglas.refinement.half_pass import HalfTask
 from verglas.refinement.plan import plan_memory
-from verglas.refinement.problem import image_batches, survey
 from verglas.refinement.settings import RefineSettings
 from verglas.run.refine import refine
+from verglas.search import AlignSettings
+from verglas.search.half_pass import HalfTask
+from verglas.search.problem import image_batches, survey
 
 import emulated_cupy
 import tolerance

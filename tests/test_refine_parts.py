@@ -15,13 +15,13 @@ from verglas import ops
 from verglas.assessment import ssnr_from_fsc
 from verglas.reconstruction.accumulate import direct_grid
 from verglas.refinement import schedule, start
-from verglas.refinement.candidates import Candidates, angle_between_deg, distinct, posterior, within
 from verglas.refinement.em import initial_state, iterate, reseed_empty_classes
-from verglas.refinement.grid_step import DirectionGrid, GridStep
 from verglas.refinement.plan import plan_memory
-from verglas.refinement.problem import survey
 from verglas.refinement.settings import RefineSettings
 from verglas.refinement.update import class_maps, joined, solve
+from verglas.search.candidates import Candidates, angle_between_deg, distinct, posterior, within
+from verglas.search.grid_step import DirectionGrid, GridStep
+from verglas.search.problem import survey
 
 BOX, PIXEL_A, DIAMETER_A = 32, 4.0, 90.0
 

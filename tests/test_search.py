@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 
 import verglas as vg
 from verglas import fourier, geometry, gridding, ops, reference
-from verglas.refinement import LocalWindow, PoseSearch, SearchSettings, search_cost, search_levels
-from verglas.refinement.bound import lattice_quarter
-from verglas.refinement.cells import Cells, Level, angles_deg, slices_of_pixels, split
-from verglas.refinement.posterior import Found, best_of_each
+from verglas.search import LocalWindow, PoseSearch, SearchSettings, search_cost, search_levels
+from verglas.search.bound import lattice_quarter
+from verglas.search.cells import Cells, Level, angles_deg, slices_of_pixels, split
+from verglas.search.posterior import Found, best_of_each
 
 from devices import host
 from tolerance import SCORE_FLOAT32
@@ -424,8 +424,8 @@ def test_the_cost_is_stated_before_the_run():
 
 MEASURE = """
 import numpy as np, psutil
-from verglas.refinement import PoseSearch, SearchSettings, search_cost, search_levels
-from verglas.refinement.em import peak_memory_GB  # ru_maxrss would hold the peak of the process that runs the tests
+from verglas.search import PoseSearch, SearchSettings, search_cost, search_levels
+from verglas.refinement.em import peak_memory_GB
 def peak(): return 1e9 * peak_memory_GB()
 box, levels = 240, search_levels([16, 32, 60], order=2)
 chosen = SearchSettings(shift_range_px=3, batch=8, slice_memory_MB=24)

@@ -5,10 +5,9 @@ import pytest
 
 import verglas as vg
 from verglas.geometry import symmetry_matrices
-from verglas.masks import soft_sphere
-from verglas.refinement.abinitio_symmetry import on_axes
-from verglas.refinement.map_alignment import turned_map
-from verglas.refinement.symmetry_search import (
+from verglas.initial_model.symmetry import on_axes
+from verglas.map_geometry.map_alignment import turned_map
+from verglas.map_geometry.symmetry_search import (
     chosen,
     elements_of,
     mass_centre,
@@ -17,6 +16,7 @@ from verglas.refinement.symmetry_search import (
     symmetry_scores,
     without_sphere,
 )
+from verglas.masks import soft_sphere
 
 BOX, PIXEL_A = 40, 4.0
 RELIABLE = np.full(13, 0.8)

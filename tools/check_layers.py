@@ -23,7 +23,10 @@ STAGES = {
     "picking",
     "extraction",
     "classification",
+    "search",
     "refinement",
+    "map_geometry",
+    "initial_model",
     "reconstruction",
     "assessment",
     "heterogeneity",
@@ -48,8 +51,12 @@ ALLOWED: dict[str, set[str]] = {
     "optics": FOR_STAGES - {"optics"},
     "gridding": {"ops", *LOW},
     **{name: FOR_STAGES for name in STAGES},
-    # the M-step is a reconstruction, and its prior comes from the FSC
-    "refinement": FOR_STAGES | {"reconstruction", "assessment"},
+    # search < refinement < initial_model: the M-step is a reconstruction, its prior comes from the FSC, and a first map
+    # is made by the steps of a refinement
+    "search": FOR_STAGES | {"reconstruction"},
+    "classification": FOR_STAGES | {"search"},
+    "refinement": FOR_STAGES | {"search", "reconstruction", "assessment"},
+    "initial_model": FOR_STAGES | {"search", "refinement", "map_geometry", "reconstruction", "assessment"},
     "report": FOR_STAGES | STAGES | TOOLS,
     "run": FOR_STAGES | STAGES | TOOLS | {"report", "reference"},  # reference: verglas doctor compares with it
     "pipeline": FOR_STAGES | STAGES | TOOLS | {"report", "run"},

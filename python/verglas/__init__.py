@@ -15,7 +15,7 @@ from verglas.types import ArraySource, Map, Micrograph, Movie, Optics, Poses
 # name -> module that holds it, loaded when first asked for
 _LAZY = {
     "abinitio": "verglas.run.abinitio",
-    "align": "verglas.refinement",
+    "align": "verglas.search",
     "classify2d": "verglas.classification",
     "Particles": "verglas.types",
     "Picks": "verglas.types.micrograph",
@@ -47,11 +47,12 @@ _SUBMODULES = (
     "extraction",
     "filters",
     "fourier",
-    "extraction",
     "geometry",
     "gridding",
     "image",
+    "initial_model",
     "io",
+    "map_geometry",
     "masks",
     "ops",
     "optics",
@@ -59,6 +60,7 @@ _SUBMODULES = (
     "reconstruction",
     "reference",
     "refinement",
+    "search",
     "simulate",
 )
 
@@ -72,7 +74,9 @@ if TYPE_CHECKING:
         geometry,
         gridding,
         image,
+        initial_model,
         io,
+        map_geometry,
         masks,
         ops,
         optics,
@@ -80,6 +84,7 @@ if TYPE_CHECKING:
         reconstruction,
         reference,
         refinement,
+        search,
         simulate,
     )
     from verglas.assessment.fsc import fsc
@@ -92,11 +97,11 @@ if TYPE_CHECKING:
     from verglas.picking import pick
     from verglas.pipeline import process
     from verglas.reconstruction import project, reconstruct
-    from verglas.refinement import align
     from verglas.run.abinitio import abinitio
     from verglas.run.extract import extract
     from verglas.run.machine import devices, info
     from verglas.run.refine import refine
+    from verglas.search import align
     from verglas.types import Particles, Picks
 
 __all__ = [
@@ -132,7 +137,9 @@ __all__ = [
     "gridding",
     "image",
     "info",
+    "initial_model",
     "io",
+    "map_geometry",
     "masks",
     "matrix_to_euler",
     "ops",
@@ -151,6 +158,7 @@ __all__ = [
     "reference",
     "refine",
     "refinement",
+    "search",
     "simulate",
     "symmetry_matrices",
     "write_map",

@@ -13,11 +13,11 @@ from verglas._native import resolve_threads
 from verglas.assessment import PostprocessSettings
 from verglas.classification import Class2DSettings, SelectionRules
 from verglas.errors import InputError
+from verglas.initial_model.starts import AbInitioSettings
 from verglas.io import read_json, read_map, read_particles, write_bytes, write_json, write_particles
 from verglas.pipeline.project import FOLDERS, Project
 from verglas.pipeline.request import settings_json, with_overrides
 from verglas.pipeline.stage import StageVerdict, file_digest, outputs_of
-from verglas.refinement.abinitio import AbInitioSettings
 from verglas.refinement.settings import RefineSettings
 from verglas.report.refine import duration
 from verglas.run.abinitio import abinitio

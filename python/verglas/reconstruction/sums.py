@@ -8,9 +8,11 @@ import numpy as np
 import numpy.typing as npt
 
 from verglas import fourier, gridding, ops
+from verglas._array_module import to_host
 from verglas.errors import InputError
 from verglas.masks import soft_sphere
-from verglas.types.arrays import Array
+from verglas.reconstruction import direct
+from verglas.types.arrays import Array, Float32Array, FloatArray
 
 
 @dataclass(frozen=True)
@@ -184,3 +186,34 @@ def finish(sums: ops.GridSums, symmetry: Symmetry, *, threads: int | None = None
     if len(symmetry.on_grid) == 1:
         return sums
     return ops.symmetrise(sums, symmetry.on_grid, threads=threads)
+
+
+def solve(
+    sums: ops.GridSums, symmetry: Symmetry, *, ssnr: FloatArray | None = None, threads: int | None = None
+) -> Float32Array:
+    """Map from finished sums, divided on the grid; with the SSNR of each shell, a Wiener filter.
+
+    Made where the sums are, brought to the host.
+
+    Parameters
+    ----------
+    sums : GridSums
+        From :func:`finish`.
+    symmetry : Symmetry
+        The group that they were inserted under.
+    ssnr : (shells,) float64, optional
+        To the last shell of the sums.
+    threads : int, optional
+        Threads; all by default.
+
+    Returns
+    -------
+    (N, N, N) float32
+    """
+    assert sums.weights is not None
+    weights = direct.density_weights(sums.weights, sums.grid, ssnr=ssnr)
+    volume = to_host(direct.invert(sums, weights, threads=threads))
+    # Sums under a group that maps the grid onto itself are symmetric already.
+    if len(symmetry.cosets) == 1:
+        return volume
+    return symmetry.apply(volume, sums.grid.max_radius, threads=threads)

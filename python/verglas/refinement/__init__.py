@@ -1,24 +1,5 @@
-"""Poses and maps from particles: global search and refinement."""
+"""Maps from particles and a reference: the loop, what follows from an iteration, the schedule, the memory plan."""
 
-from verglas.refinement.alignment import AlignSettings, align, align_plan
-from verglas.refinement.cells import Level, search_levels
-from verglas.refinement.planner import SearchCost, search_cost
-from verglas.refinement.posterior import LevelStatistics, SearchResult
-from verglas.refinement.search import LocalWindow, PoseSearch, SearchSettings
 from verglas.refinement.settings import RefineSettings
 
-__all__ = [
-    "AlignSettings",
-    "Level",
-    "LevelStatistics",
-    "LocalWindow",
-    "PoseSearch",
-    "RefineSettings",
-    "SearchCost",
-    "SearchResult",
-    "SearchSettings",
-    "align",
-    "align_plan",
-    "search_cost",
-    "search_levels",
-]
+__all__ = ["RefineSettings"]

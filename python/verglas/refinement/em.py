@@ -18,12 +18,13 @@ from verglas import filters
 from verglas._devices import work_on
 from verglas.geometry import angular_distance
 from verglas.refinement import schedule, start
-from verglas.refinement.grid_step import HalfSums
-from verglas.refinement.half_pass import HalfTask
-from verglas.refinement.problem import Problem
-from verglas.refinement.settings import Step
-from verglas.refinement.state import HalfModel, PoseTable, State
+from verglas.refinement.problem import RefineProblem
+from verglas.refinement.state import State
 from verglas.refinement.update import ClassMaps, class_maps, learn, mask_from_map, resolution_shell
+from verglas.search.grid_step import HalfSums
+from verglas.search.half_pass import HalfTask
+from verglas.search.state import HalfModel, PoseTable
+from verglas.search.step import Step
 from verglas.types import Map
 from verglas.types.arrays import FloatArray
 
@@ -66,15 +67,18 @@ def peak_memory_GB() -> float:
 
 
 def initial_state(
-    problem: Problem, power: npt.NDArray[np.float32], references: list[Map], mask: npt.NDArray[np.float32] | None = None
+    problem: RefineProblem,
+    power: npt.NDArray[np.float32],
+    references: list[Map],
+    mask: npt.NDArray[np.float32] | None = None,
 ) -> tuple[State, list[str]]:
     """State before the first iteration, and sentences on what was done to the references.
 
     Parameters
     ----------
-    problem : Problem
+    problem : RefineProblem
     power : (n, shells) float32
-        Of the problem's images (:class:`verglas.refinement.problem.Survey`).
+        Of the problem's images (:class:`verglas.search.problem.Survey`).
     references : list of Map
         One per class, or one for all; same box as the particles.
     mask : (N, N, N) float32, optional
@@ -94,7 +98,7 @@ def initial_state(
             f"{settings.initial_resolution_A:g} A"
         )
     signal = np.mean([start.mean_slice_power(problem, v) for v in volumes], axis=0)
-    micrographs = int(problem.micrograph.max()) + 1
+    micrographs = problem.n_micrographs
     classes = len(volumes)
     halves = [
         HalfModel(
@@ -119,7 +123,7 @@ def initial_state(
 
 
 def _pass(
-    problem: Problem, state: State, step: Step, progress: Progress | None, notes: list[str]
+    problem: RefineProblem, state: State, step: Step, progress: Progress | None, notes: list[str]
 ) -> tuple[list[HalfSums], list[float]]:
     """Expectation and sums of both halves, each with its own references."""
     mask = problem.sphere if state.mask is None else state.mask
@@ -139,12 +143,14 @@ def _pass(
     return found, seconds
 
 
-def iterate(problem: Problem, state: State, step: Step, progress: Progress | None = None) -> tuple[State, Iteration]:
+def iterate(
+    problem: RefineProblem, state: State, step: Step, progress: Progress | None = None
+) -> tuple[State, Iteration]:
     """One iteration.
 
     Parameters
     ----------
-    problem : Problem
+    problem : RefineProblem
     state : State
         Not changed.
     step : Step
@@ -207,12 +213,12 @@ def iterate(problem: Problem, state: State, step: Step, progress: Progress | Non
     return new, Iteration(step, maps, notes)
 
 
-def may_end(problem: Problem, step: Step) -> bool:
+def may_end(problem: RefineProblem, step: Step) -> bool:
     """Whether the maps of a step can be the result: continuous poses, maps to the last shell."""
     return step.final or (step.phase != "grid" and step.insert_radius == problem.last_radius)
 
 
-def reseed_empty_classes(problem: Problem, state: State) -> list[str]:
+def reseed_empty_classes(problem: RefineProblem, state: State) -> list[str]:
     """Give every class that lost its particles half of the largest one, with a small change; says so.
 
     Without this, a class once empty stays empty: its reference is an average of nothing.
@@ -231,18 +237,18 @@ def reseed_empty_classes(problem: Problem, state: State) -> list[str]:
     return said
 
 
-def _perturbation(problem: Problem, state: State, k: int) -> npt.NDArray[np.float32]:
+def _perturbation(problem: RefineProblem, state: State, k: int) -> npt.NDArray[np.float32]:
     """Smooth noise of unit variance inside the sphere, at the present resolution."""
     rng = np.random.default_rng([problem.settings.seed, state.iteration, k])
     noise = Map(rng.standard_normal((problem.box,) * 3, dtype=np.float32), problem.pixel_size_A)
     coarse = filters.low_pass(max(problem.resolution_of_A(state.resolution_shell), 2 * problem.pixel_size_A))
-    smooth = filters.apply(noise, coarse, threads=problem.settings.threads).data * problem.sphere
+    smooth = filters.apply(noise, coarse, threads=problem.threads).data * problem.sphere
     return smooth / smooth.std()
 
 
-def _row(problem: Problem, state: State, before: PoseTable, step: Step) -> dict[str, Any]:
+def _row(problem: RefineProblem, state: State, before: PoseTable, step: Step) -> dict[str, Any]:
     poses = state.poses
-    angle = angular_distance(poses.angles_deg, before.angles_deg, problem.settings.symmetry)
+    angle = angular_distance(poses.angles_deg, before.angles_deg, problem.symmetry)
     shift = np.hypot(*(poses.origin_px - before.origin_px).T)
     known = np.isfinite(before.log_evidence)
     populations = (state.halves[0].class_weight + state.halves[1].class_weight) / 2
@@ -291,7 +297,7 @@ def _converged(state: State, step: Step) -> bool:
 
 
 def refine_state(
-    problem: Problem,
+    problem: RefineProblem,
     state: State,
     step: Step,
     *,
@@ -302,7 +308,7 @@ def refine_state(
 
     Parameters
     ----------
-    problem : Problem
+    problem : RefineProblem
     state : State
         From :func:`initial_state`, or of an earlier iteration.
     step : Step

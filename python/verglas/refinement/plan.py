@@ -12,8 +12,8 @@ from verglas.errors import InputError
 from verglas.geometry import unit_pixels
 from verglas.reconstruction.accumulate import direct_grid
 from verglas.refinement import schedule
-from verglas.refinement.grid_step import MOST_CANDIDATES, wide_diameter_px
-from verglas.refinement.problem import Problem
+from verglas.refinement.problem import RefineProblem
+from verglas.search.grid_step import MOST_CANDIDATES, wide_diameter_px
 
 # The interpreter with NumPy, SciPy, pandas and matplotlib loaded, and a page being drawn: measured.
 _BASE_BYTES = 0.42e9
@@ -92,7 +92,7 @@ class MemoryPlan:
         )
 
 
-def _phases(problem: Problem, batch: int, cached: bool) -> dict[str, float]:
+def _phases(problem: RefineProblem, batch: int, cached: bool) -> dict[str, float]:
     box, classes = problem.box, problem.n_classes
     voxels = float(box**3)
     first = schedule.first_step(problem)
@@ -100,7 +100,7 @@ def _phases(problem: Problem, batch: int, cached: bool) -> dict[str, float]:
     # References, their next version, raw half maps, two masks.
     models = 4 * voxels * (2 * classes * 3 + 3)
     per_batch = float(_PIXEL_BYTES * batch * box**2)
-    pixels = len(unit_pixels(first.order, problem.settings.symmetry))
+    pixels = len(unit_pixels(first.order, problem.symmetry))
     wide = ops.PolarGrid(box, first.insert_radius, diameter_px=wide_diameter_px(problem, first))
     slices = classes * pixels * (4.0 * wide.n_rings * wide.n_theta + ops.MaximisePlan(wide, 1).slice_bytes)
     points = float(np.prod(direct_grid(box, problem.last_radius).shape))
@@ -119,12 +119,12 @@ def _phases(problem: Problem, batch: int, cached: bool) -> dict[str, float]:
 _SOLVE_BYTES = 28
 
 
-def plan_memory(problem: Problem, limit_GB: float, *, cached: bool) -> MemoryPlan:
+def plan_memory(problem: RefineProblem, limit_GB: float, *, cached: bool) -> MemoryPlan:
     """Choose the batch so that no phase passes the limit.
 
     Parameters
     ----------
-    problem : Problem
+    problem : RefineProblem
         With GPUs, their free memory is asked for here, and the batch is the one that fits all of them.
     limit_GB : float
         Memory the process may take on the host.
@@ -159,7 +159,7 @@ def plan_memory(problem: Problem, limit_GB: float, *, cached: bool) -> MemoryPla
     return plan
 
 
-def _device_phases(problem: Problem, batch: int) -> dict[str, float]:
+def _device_phases(problem: RefineProblem, batch: int) -> dict[str, float]:
     """Bytes on one GPU; the first of them, which also makes the maps, is the largest."""
     box, classes, settings = problem.box, problem.n_classes, problem.settings
     first = schedule.first_step(problem)
@@ -185,7 +185,7 @@ def _device_phases(problem: Problem, batch: int) -> dict[str, float]:
 _DEVICE_SOLVE_BYTES = 80
 
 
-def _plan_on_devices(problem: Problem, limit_GB: float, cached: bool) -> MemoryPlan:
+def _plan_on_devices(problem: RefineProblem, limit_GB: float, cached: bool) -> MemoryPlan:
     box, free = problem.box, {device: memory_bytes(device)[0] / 1e9 for device in problem.devices}
     share = max(1, -(-len(problem) // (2 * len(free))))
 
@@ -220,6 +220,6 @@ def _plan_on_devices(problem: Problem, limit_GB: float, cached: bool) -> MemoryP
 _CUDA_BASE_BYTES = 1.0e9
 
 
-def with_plan(problem: Problem, plan: MemoryPlan) -> Problem:
+def with_plan(problem: RefineProblem, plan: MemoryPlan) -> RefineProblem:
     """The problem with the batch of a plan."""
     return replace(problem, batch=plan.batch)

@@ -1,288 +1,47 @@
-"""What stays fixed during a refinement, and the images in batches."""
+"""The problem of a refinement: that of the search, with the choices that the loop makes."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
-import numpy as np
-import numpy.typing as npt
-
-from verglas import fourier, ops
-from verglas._array_module import array_module, on_device, to_host
-from verglas._devices import to_device, uploaded, work_on
-from verglas.errors import InputError
-from verglas.geometry import symmetry_matrices
-from verglas.image import unusable
-from verglas.masks import soft_circle, soft_sphere
-from verglas.reconstruction.sums import Symmetry
 from verglas.refinement.settings import RefineSettings
-from verglas.refinement.state import HalfModel, PoseTable
-from verglas.types import Particles
-from verglas.types.arrays import FloatArray, IntArray
+from verglas.search.problem import Problem
 
-_EDGE_PX = 5.0
-_WITHOUT_NEIGHBOURS = 1.2  # diameters
-_BATCH_PIXELS = 1 << 22
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 
-@dataclass(frozen=True)
-class Problem:
-    """Particles that can be used, with what is derived from them once.
+@dataclass(frozen=True, kw_only=True)
+class RefineProblem(Problem):
+    """A refinement's particles and settings; what the search needs of the settings follows from them.
 
     Attributes
     ----------
-    particles : Particles
-        Without those set aside.
     settings : RefineSettings
-    half : (n,) int64
-        Half set of each particle, 1 or 2.
-    group : (n,) int64
-        Noise group (optics group), from 0.
-    micrograph : (n,) int64
-        Scale group, from 0.
-    params : (n, 9) float64
-        CTF parameters (:func:`verglas.ops.ctf`).
     n_classes : int
         References.
     mask_given : bool
         Whether the solvent mask is the user's: it then stays as it is.
-    batch : int
-        Images read and worked on at a time; results do not depend on it.
-    devices : tuple of str
-        ``("cpu",)``, or the GPUs that share the particles of a half set in contiguous blocks.
-    first_origin_px : (n, 2) float64, optional
-        Shifts that an ab initio search starts from.
-    edge_px : float
-        Width of the soft edges of circle and sphere, outside the particle's diameter.
     """
 
-    particles: Particles
+    # Not arguments, so that dataclasses.replace refuses them: the settings are the one place to change them.
+    symmetry: str = field(init=False)
+    diameter_A: float | None = field(init=False)
+    max_resolution_A: float | None = field(init=False)
+    correlation: bool = field(init=False)
+    threads: int | None = field(init=False)
     settings: RefineSettings
-    half: IntArray
-    group: IntArray
-    micrograph: IntArray
-    params: FloatArray
     n_classes: int = 1
     mask_given: bool = False
-    batch: int = 0
-    devices: tuple[str, ...] = ("cpu",)
-    first_origin_px: FloatArray | None = None
-    edge_px: float = _EDGE_PX
 
     def __post_init__(self) -> None:
-        """Fill in the batch that is quickest where memory is no concern."""
-        if self.batch < 1:
-            object.__setattr__(self, "batch", max(8, _BATCH_PIXELS // self.box**2))
+        """Take over what the search needs."""
+        for name in ("symmetry", "diameter_A", "max_resolution_A", "threads"):
+            object.__setattr__(self, name, getattr(self.settings, name))
+        object.__setattr__(self, "correlation", self.settings.mode == "max-cc")
+        super().__post_init__()
 
-    def __len__(self) -> int:
-        return len(self.half)
-
-    @property
-    def device(self) -> str:
-        """Where maps are made from sums: the first device."""
-        return self.devices[0]
-
-    @cached_property
-    def box(self) -> int:
-        """Side of images and maps."""
-        return self.particles.box
-
-    @cached_property
-    def pixel_size_A(self) -> float:
-        """Pixel size."""
-        return self.particles.pixel_size_A
-
-    @cached_property
-    def diameter_px(self) -> float:
-        """Diameter of the particle."""
-        if self.settings.diameter_A is None:
-            return 0.8 * self.box
-        diameter = self.settings.diameter_A / self.pixel_size_A
-        if diameter > self.box:
-            raise InputError(
-                f"refine: a diameter of {self.settings.diameter_A:g} A does not fit a box of {self.box} px of "
-                f"{self.pixel_size_A:g} A ({self.box * self.pixel_size_A:g} A)"
-            )
-        return diameter
-
-    @cached_property
-    def last_radius(self) -> int:
-        """Last shell that may be used."""
-        largest = (self.box - 1) // 2
-        finest = self.settings.max_resolution_A
-        return largest if finest is None else min(largest, max(1, self.shell_of(finest)))
-
-    @cached_property
-    def symmetry(self) -> Symmetry:
-        """The point group, split into what the grid does exactly and what insertion does."""
-        return Symmetry.of(symmetry_matrices(self.settings.symmetry))
-
-    @cached_property
-    def image_mask(self) -> npt.NDArray[np.float32]:
-        """Circle of the particle's diameter with a soft edge outside it."""
-        radius = min(self.diameter_px, self.box - 2 * self.edge_px) / 2
-        return soft_circle(self.box, radius, self.edge_px).astype(np.float32)
-
-    @cached_property
-    def neighbour_mask(self) -> npt.NDArray[np.float32] | None:
-        """Wider circle that keeps neighbours out of the exact score; None where it would reach the border.
-
-        Wider than the particle because the CTF spreads it; what lies beyond belongs to the particle next to it.
-        """
-        diameter = _WITHOUT_NEIGHBOURS * self.diameter_px
-        if diameter + 2 * _EDGE_PX >= self.box:
-            return None
-        return soft_circle(self.box, diameter / 2, _EDGE_PX).astype(np.float32)
-
-    @cached_property
-    def sphere(self) -> npt.NDArray[np.float32]:
-        """Sphere of the particle's diameter with a soft edge outside it."""
-        radius = min(self.diameter_px, self.box - 2 * self.edge_px) / 2
-        return soft_sphere(self.box, radius, self.edge_px).astype(np.float32)
-
-    def shell_of(self, resolution_A: float) -> int:
-        """Shell of a resolution, rounded."""
-        return round(self.box * self.pixel_size_A / resolution_A)
-
-    def resolution_of_A(self, shell: float) -> float:
-        """Resolution of a shell."""
-        return self.box * self.pixel_size_A / shell
-
-    def under(self, symmetry: str) -> Problem:
+    def under(self, symmetry: str) -> Self:
         """The same particles under a point group."""
         return replace(self, settings=replace(self.settings, symmetry=symmetry))
-
-    def rows_of_half(self, half: int) -> IntArray:
-        """Particles of a half set, in order."""
-        return np.flatnonzero(self.half == half)
-
-
-@dataclass(frozen=True)
-class ImageBatch:
-    """Some images with all that scores and sums need.
-
-    Attributes
-    ----------
-    rows : (m,) int64
-        Which particles.
-    images : (m, N, N) float32
-        On the common noise level.
-    params : (m, 9) float64
-        CTF parameters, the micrograph's scale included.
-    inv_sigma2 : (m, shells) float32
-        1 / noise variance by shell.
-    origin_px : (m, 2) float64
-        Present shifts, as in a STAR file.
-    """
-
-    rows: IntArray
-    images: npt.NDArray[np.float32]  # on the device that works on them; all else is small and on the host
-    params: FloatArray
-    inv_sigma2: npt.NDArray[np.float32]
-    origin_px: FloatArray
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    @cached_property
-    def centre_px(self) -> FloatArray:
-        """Present shifts, rounded to whole pixels."""
-        return np.rint(self.origin_px)
-
-    def masked(self, mask: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """Images inside a mask that stands where the particle is."""
-        if on_device(self.images):
-            rows, columns = self._rolled(-self.centre_px)
-            return self.images * array_module(self.images).asarray(mask)[rows, columns]
-        out = np.empty_like(self.images)
-        for image, (x, y), made in zip(self.images, self.centre_px.astype(int), out, strict=True):
-            np.multiply(image, np.roll(mask, (-y, -x), (0, 1)), out=made)
-        return out
-
-    def centred(self, mask: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """Images moved by ``centre_px``, then masked."""
-        if on_device(self.images):
-            xp = array_module(self.images)
-            rows, columns = self._rolled(self.centre_px)
-            return self.images[xp.arange(len(self))[:, None, None], rows, columns] * xp.asarray(mask)
-        out = np.empty_like(self.images)
-        for image, (x, y), moved in zip(self.images, self.centre_px.astype(int), out, strict=True):
-            np.multiply(np.roll(image, (y, x), (0, 1)), mask, out=moved)
-        return out
-
-    def _rolled(self, by_px: FloatArray) -> tuple[npt.NDArray, npt.NDArray]:
-        """Rows and columns, as indices on the device, that move every image by whole pixels (x, y), as np.roll does."""
-        xp, n = array_module(self.images), self.images.shape[-1]
-        x, y = ((np.arange(n) - by_px[:, i].astype(np.int64)[:, None]) % n for i in range(2))
-        return xp.asarray(y)[:, :, None], xp.asarray(x)[:, None, :]
-
-
-def image_batches(problem: Problem, rows: IntArray, model: HalfModel, poses: PoseTable) -> Iterator[ImageBatch]:
-    """Images of these particles in order, brought to one noise level, on the problem's device.
-
-    On a GPU the next batch is read and sent while one is worked on.
-    """
-    inv = (1.0 / model.sigma2).astype(np.float32)
-    pieces = [rows[begin : begin + problem.batch] for begin in range(0, len(rows), problem.batch)]
-    shape = (min(problem.batch, len(rows)), problem.box, problem.box)
-    for some, images in uploaded(problem.particles.images, pieces, problem.device, shape):
-        images /= to_device(poses.norm[some, None, None].astype(np.float32), problem.device)
-        params = problem.params[some].copy()
-        params[:, 8] *= model.scale[problem.micrograph[some]]
-        yield ImageBatch(some, images, params, inv[problem.group[some]], poses.origin_px[some])
-
-
-@dataclass(frozen=True)
-class Survey:
-    """One pass over all images.
-
-    Attributes
-    ----------
-    excluded : dict
-        Particle number -> reason.
-    power : (n, shells) float32
-        Mean of abs(X)^2 over each shell of each image.
-    """
-
-    excluded: dict[int, str]
-    power: npt.NDArray[np.float32]
-
-
-def survey(particles: Particles, *, threads: int | None = None, device: str = "cpu") -> Survey:
-    """Find images that cannot be used, and the power spectrum of each.
-
-    Parameters
-    ----------
-    particles : Particles
-        All of them.
-    threads : int, optional
-        Threads; all by default.
-    device : str
-        Where the spectra are made.
-
-    Returns
-    -------
-    Survey
-    """
-    box = particles.box
-    count = (box - 1) // 2 + 1
-    power = np.zeros((len(particles), count), np.float32)
-    excluded: dict[int, str] = {}
-    step = max(8, _BATCH_PIXELS // box**2)
-    number = fourier.shell_counts((box, box))[0][:count]
-
-    def read(piece: slice) -> npt.NDArray[np.float32]:
-        images = particles.images(piece)
-        bad = unusable(images)
-        excluded.update({piece.start + i: reason for i, reason in bad.items()})
-        images[list(bad)] = 0
-        return images
-
-    pieces = [slice(begin, begin + step) for begin in range(0, len(particles), step)]
-    with work_on(device):
-        for piece, images in uploaded(read, pieces, device, (min(step, len(particles)), box, box)):
-            spectra = fourier.forward(images, 2, threads=threads)
-            power[piece] = to_host(ops.shell_dot(spectra, device=device, threads=threads)) / number
-    return Survey({**particles.optics.unusable(), **excluded}, power)

@@ -7,10 +7,10 @@ from dataclasses import replace
 import numpy as np
 
 from verglas.geometry import healpix_spacing_deg
-from verglas.refinement.pose_step import coarse_radius
-from verglas.refinement.problem import Problem
-from verglas.refinement.settings import Step
+from verglas.refinement.problem import RefineProblem
 from verglas.refinement.state import State
+from verglas.search.pose_step import coarse_radius
+from verglas.search.step import Step
 
 _FIRST_ORDER = 3  # 7.3 degrees
 _GRID_ORDER = 4  # 3.7 degrees: finest grid whose whole posterior is summed
@@ -29,7 +29,7 @@ def angles_in_plane(order: int) -> int:
     return 16 * int(np.ceil(360 / healpix_spacing_deg(order) / 16 - 1e-9))
 
 
-def order_for(problem: Problem, radius: int) -> int:
+def order_for(problem: RefineProblem, radius: int) -> int:
     """Coarsest grid that serves a radius, between the first order and the finest."""
     for order in range(_FIRST_ORDER, _GRID_ORDER):
         if coarse_radius(problem, healpix_spacing_deg(order)) >= radius:
@@ -37,12 +37,12 @@ def order_for(problem: Problem, radius: int) -> int:
     return _GRID_ORDER
 
 
-def insert_radius_for(problem: Problem, radius: float) -> int:
+def insert_radius_for(problem: RefineProblem, radius: float) -> int:
     """Last shell of the maps: a third beyond what was scored, and a few shells."""
     return int(min(problem.last_radius, np.ceil(4 / 3 * radius) + 6))
 
 
-def make_step(problem: Problem, phase: str, radius: int, order: int, shift_range_px: float) -> Step:
+def make_step(problem: RefineProblem, phase: str, radius: int, order: int, shift_range_px: float) -> Step:
     """A step with the shift grid that its radius calls for: a step of shifts is a sixth of a period."""
     shift_step = max(1.0, problem.box / (6 * min(radius, coarse_radius(problem, healpix_spacing_deg(order)))))
     return Step(
@@ -57,7 +57,7 @@ def make_step(problem: Problem, phase: str, radius: int, order: int, shift_range
     )
 
 
-def first_step(problem: Problem, *, split: bool = False) -> Step:
+def first_step(problem: RefineProblem, *, split: bool = False) -> Step:
     """The first iteration: the reference's resolution, all poses; ``split`` if one reference begins several classes."""
     settings = problem.settings
     radius = min(problem.last_radius, max(3, int(problem.shell_of(settings.initial_resolution_A))))
@@ -68,7 +68,7 @@ def first_step(problem: Problem, *, split: bool = False) -> Step:
     return replace(step, split=split)
 
 
-def next_step(problem: Problem, state: State, last: Step) -> Step:
+def next_step(problem: RefineProblem, state: State, last: Step) -> Step:
     """What follows from the FSC and the poses of the iteration before."""
     radius = min(problem.last_radius, max(3, int(state.resolution_shell) + _BEYOND))
     shift_range = _shift_range(state, last)
@@ -84,7 +84,7 @@ def next_step(problem: Problem, state: State, last: Step) -> Step:
     return replace(step, candidates=max(1, candidates // 2) if stand else candidates)
 
 
-def _classes_move(problem: Problem, state: State) -> bool:
+def _classes_move(problem: RefineProblem, state: State) -> bool:
     """Whether particles still change class: finer data now would fix a separation that has only begun."""
     if problem.n_classes == 1 or state.iteration > _MOST_HELD:
         return False
@@ -92,7 +92,7 @@ def _classes_move(problem: Problem, state: State) -> bool:
     return state.iteration == 1 or row["class_change"] > _MOVING
 
 
-def final_step(problem: Problem, last: Step) -> Step:
+def final_step(problem: RefineProblem, last: Step) -> Step:
     """The last pass: the poses once more, maps to the last shell."""
     return replace(last, phase="local", insert_radius=problem.last_radius, final=True)
 
@@ -105,7 +105,7 @@ def _shift_range(state: State, last: Step) -> float:
     return float(min(last.shift_range_px, max(2.0, 3 * change)))
 
 
-def _sharp_enough(problem: Problem, state: State, radius: int) -> bool:
+def _sharp_enough(problem: RefineProblem, state: State, radius: int) -> bool:
     """Whether the grid is what limits: the posterior of most particles sits in a few cells of a grid of 7 degrees."""
     serves = coarse_radius(problem, healpix_spacing_deg(_FIRST_ORDER))
     return radius > serves or bool(np.median(state.poses.effective_poses) < 4)

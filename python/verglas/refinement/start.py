@@ -10,16 +10,16 @@ import numpy.typing as npt
 from verglas import filters, fourier, gridding, ops
 from verglas.errors import InputError
 from verglas.geometry import euler_to_matrix
-from verglas.reconstruction.known_poses import half_sets
-from verglas.refinement.grid_step import DirectionGrid
-from verglas.refinement.prepare import reference_power
-from verglas.refinement.problem import ImageBatch, Problem, image_batches
-from verglas.refinement.settings import RefineSettings, Step
-from verglas.refinement.state import HalfModel, PoseTable
+from verglas.refinement.problem import RefineProblem
+from verglas.refinement.settings import RefineSettings
+from verglas.search.grid_step import DirectionGrid
+from verglas.search.prepare import reference_power
+from verglas.search.problem import ImageBatch, image_batches
+from verglas.search.state import HalfModel, PoseTable
+from verglas.search.step import Step
 from verglas.types import Map, Particles
 from verglas.types.arrays import FloatArray
 
-_FEWEST = 20
 _SCALE_IMAGES = 128
 _LEAST_NOISE = 0.1  # of the power of a shell
 _INVERTED = 1.2  # correlation with minus the map, on that with the map, that is no accident
@@ -32,48 +32,43 @@ def make_problem(
     *,
     n_classes: int = 1,
     mask_given: bool = False,
-) -> Problem:
+) -> RefineProblem:
     """The particles that can be used, as a problem."""
-    used = np.ones(len(particles), bool)
-    used[list(excluded)] = False
-    if used.sum() < _FEWEST:
-        first = next(iter(excluded.items()), None)
-        why = "" if first is None else f" (particle {first[0]}: {first[1]})"
-        raise InputError(
-            f"refine: {used.sum()} of {len(particles)} particles can be used{why}; two half sets need {_FEWEST} or more"
-        )
-    chosen = particles if used.all() else particles[used]
-    micrograph = np.zeros(len(chosen), np.int64)
-    if "rlnMicrographName" in chosen.table:
-        micrograph = np.unique(chosen.table["rlnMicrographName"].to_numpy(str), return_inverse=True)[1]
-    group = np.unique(chosen.optics.group, return_inverse=True)[1]
-    half = half_sets(chosen, seed=settings.seed)
-    params = chosen.optics.as_params()
-    return Problem(chosen, settings, half, group, micrograph, params, n_classes, mask_given)
+    return RefineProblem.of(
+        particles,
+        excluded,
+        job="refine",
+        seed=settings.seed,
+        settings=settings,
+        n_classes=n_classes,
+        mask_given=mask_given,
+    )
 
 
-def low_passed(problem: Problem, references: list[Map]) -> npt.NDArray[np.float32]:
+def low_passed(problem: RefineProblem, references: list[Map]) -> npt.NDArray[np.float32]:
     """References at the initial resolution, inside the sphere, (classes, N, N, N)."""
     made = []
     for reference in references:
         gain = filters.low_pass(problem.settings.initial_resolution_A)
-        coarse = filters.apply(Map(reference.data, problem.pixel_size_A), gain, threads=problem.settings.threads)
+        coarse = filters.apply(Map(reference.data, problem.pixel_size_A), gain, threads=problem.threads)
         made.append(coarse.data * problem.sphere)
     if len(made) == 1:
         made = made * problem.settings.classes
     return np.stack(made).astype(np.float32)
 
 
-def mean_slice_power(problem: Problem, volume: npt.NDArray[np.float32]) -> FloatArray:
+def mean_slice_power(problem: RefineProblem, volume: npt.NDArray[np.float32]) -> FloatArray:
     """Mean power per shell of CTF-modulated slices of a map over all directions."""
     grid = ops.Grid(problem.box)
-    return reference_power(gridding.to_grid(volume, grid, threads=problem.settings.threads), grid, problem.particles)
+    return reference_power(gridding.to_grid(volume, grid, threads=problem.threads), grid, problem.particles)
 
 
-def first_noise(problem: Problem, power: npt.NDArray[np.float32], signal: FloatArray, rows: npt.NDArray) -> FloatArray:
+def first_noise(
+    problem: RefineProblem, power: npt.NDArray[np.float32], signal: FloatArray, rows: npt.NDArray
+) -> FloatArray:
     """sigma^2 per group and shell of these particles: mean power of the images less the reference's share of it."""
-    groups = int(problem.group.max()) + 1
-    if problem.settings.mode == "max-cc":
+    groups = problem.n_groups
+    if problem.correlation:
         return np.ones((groups, power.shape[1]))
     sigma2 = np.empty((groups, power.shape[1]))
     everywhere = power[rows].mean(axis=0, dtype=np.float64)
@@ -87,7 +82,7 @@ def first_noise(problem: Problem, power: npt.NDArray[np.float32], signal: FloatA
     return sigma2
 
 
-def match_grey_scale(problem: Problem, volume: npt.NDArray[np.float32], step: Step) -> float:
+def match_grey_scale(problem: RefineProblem, volume: npt.NDArray[np.float32], step: Step) -> float:
     """Factor that puts a map on the images' grey scale, from a scale-free search of some of them.
 
     L at scale s is s cross - s^2 power / 2: its values at scales 1 and 2 give cross and power at the pose of the
@@ -99,14 +94,14 @@ def match_grey_scale(problem: Problem, volume: npt.NDArray[np.float32], step: St
     shells = (problem.box - 1) // 2 + 1
     flat = HalfModel(
         volume[None],
-        np.ones((int(problem.group.max()) + 1, shells)),
-        np.ones(int(problem.micrograph.max()) + 1),
+        np.ones((problem.n_groups, shells)),
+        np.ones(problem.n_micrographs),
         np.ones(1),
     )
-    directions = DirectionGrid(step.order, problem.settings.symmetry)
+    directions = DirectionGrid(step.order, problem.symmetry)
     polar = ops.PolarGrid(problem.box, step.radius, diameter_px=problem.diameter_px)
     grid = ops.Grid(problem.box, max_radius=step.radius)
-    spectrum = gridding.to_grid(volume, grid, threads=problem.settings.threads)
+    spectrum = gridding.to_grid(volume, grid, threads=problem.threads)
     slices = ops.polar_slices(spectrum, grid, directions.matrices, polar)
     upright, inverted = (ops.ScorePlan(polar, step.n_psi, score="correlation") for _ in range(2))
     upright.set_reference(slices, log_prior=directions.log_prior)
@@ -127,7 +122,7 @@ def match_grey_scale(problem: Problem, volume: npt.NDArray[np.float32], step: St
 
 
 def _cross_and_power(
-    problem: Problem, batch: ImageBatch, plans: tuple[ops.ScorePlan, ops.ScorePlan], reference: tuple, step: Step
+    problem: RefineProblem, batch: ImageBatch, plans: tuple[ops.ScorePlan, ops.ScorePlan], reference: tuple, step: Step
 ) -> FloatArray:
     """Sums over the images: cross and power at the best pose, best correlation with the map and with minus the map."""
     spectrum, grid, polar, directions = reference
@@ -140,7 +135,7 @@ def _cross_and_power(
             ctf=batch.params,
             pixel_size_A=problem.pixel_size_A,
             first_particle=int(batch.rows[0]),
-            threads=problem.settings.threads,
+            threads=problem.threads,
         )
         for plan in plans
     )
@@ -158,7 +153,7 @@ def _cross_and_power(
                 ctf=ops.ctf(batch.params, problem.box, problem.pixel_size_A),
                 scale=np.full(len(batch), factor),
                 search=ops.PoseSettings(max_radius=step.radius, steps=0),
-                threads=problem.settings.threads,
+                threads=problem.threads,
             ).scores.sum()
         )
         for factor in (1.0, 2.0)

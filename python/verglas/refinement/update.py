@@ -15,14 +15,13 @@ import numpy as np
 import numpy.typing as npt
 
 from verglas import filters, fourier, ops
-from verglas._array_module import to_host
 from verglas.assessment import corrected_fsc, fsc, randomise_phases, solvent_mask, ssnr_from_fsc
 from verglas.assessment.postprocess import PostprocessSettings
-from verglas.reconstruction import direct
 from verglas.reconstruction.sums import finish
-from verglas.refinement.grid_step import Totals
-from verglas.refinement.problem import Problem
-from verglas.refinement.state import HalfModel, PoseTable
+from verglas.reconstruction.sums import solve as sums_to_map
+from verglas.refinement.problem import RefineProblem
+from verglas.search.grid_step import Totals
+from verglas.search.state import HalfModel, PoseTable
 from verglas.types import Map
 from verglas.types.arrays import Float32Array, FloatArray
 
@@ -55,30 +54,22 @@ class ClassMaps:
     masked: FloatArray
 
 
-def solve(problem: Problem, sums: ops.GridSums, ssnr: FloatArray | None, radius: int) -> Float32Array:
-    """Map from finished sums; with the SSNR of each shell, regularised. Made where the sums are, brought to the host.
-
-    What follows (FSC, masks, joining, the symmetry of cosets) is done on the host: N^3 voxels, once an iteration.
-    """
-    assert sums.weights is not None
-    threads = problem.settings.threads
-    if problem.settings.mode == "max-cc" and ssnr is not None:
+def solve(problem: RefineProblem, sums: ops.GridSums, ssnr: FloatArray | None, radius: int) -> Float32Array:
+    """Map from finished sums; with the SSNR of each shell, regularised (:func:`verglas.reconstruction.sums.solve`)."""
+    if problem.correlation and ssnr is not None:
         # FREALIGN's constant: SSNR of every shell the same fraction (Grigorieff 2007, J. Struct. Biol. 157, 117).
         ssnr = np.full(radius + 1, 1 / problem.settings.wiener_k)
-    weights = direct.density_weights(sums.weights, sums.grid, ssnr=ssnr)
-    volume = to_host(direct.invert(sums, weights, threads=threads))
-    # Sums under a group that maps the grid onto itself are symmetric already.
-    return volume if len(problem.symmetry.cosets) == 1 else problem.symmetry.apply(volume, radius, threads=threads)
+    return sums_to_map(sums, problem.operators, ssnr=ssnr, threads=problem.threads)
 
 
 def class_maps(
-    problem: Problem, sums: list[ops.GridSums], mask: Float32Array | None, radius: int, *, T: float, joint: bool
+    problem: RefineProblem, sums: list[ops.GridSums], mask: Float32Array | None, radius: int, *, T: float, joint: bool
 ) -> ClassMaps:
     """Half maps of one class from the sums of both halves, which are used up.
 
     Parameters
     ----------
-    problem : Problem
+    problem : RefineProblem
     sums : list of GridSums
         Of the two halves.
     mask : (N, N, N) float32, optional
@@ -90,7 +81,7 @@ def class_maps(
     joint : bool
         Also the map of both halves.
     """
-    done = [finish(sums.pop(0), problem.symmetry, threads=problem.settings.threads) for _ in range(2)]
+    done = [finish(sums.pop(0), problem.operators, threads=problem.threads) for _ in range(2)]
     raw = np.stack([solve(problem, s, None, radius) for s in done])
     unmasked, masked = half_fsc(problem, raw, mask)
     unmasked[radius + 1 :] = masked[radius + 1 :] = 0  # nothing was inserted there
@@ -104,22 +95,22 @@ def class_maps(
     return ClassMaps(joined(problem, halves), raw, both, unmasked, masked)
 
 
-def _band_limited(problem: Problem, volume: Float32Array, radius: int) -> Float32Array:
+def _band_limited(problem: RefineProblem, volume: Float32Array, radius: int) -> Float32Array:
     """Without what correcting for the gridding window spreads beyond the last shell of the data."""
     if radius >= (problem.box - 1) // 2:
         return volume
-    threads = problem.settings.threads
+    threads = problem.threads
     spectrum = fourier.forward(volume, 3, threads=threads)
     spectrum[fourier.shells(volume.shape) > radius] = 0
     return fourier.inverse(spectrum, volume.shape, threads=threads)
 
 
-def half_fsc(problem: Problem, halves: Float32Array, mask: Float32Array | None) -> tuple[FloatArray, FloatArray]:
+def half_fsc(problem: RefineProblem, halves: Float32Array, mask: Float32Array | None) -> tuple[FloatArray, FloatArray]:
     """FSC of half maps as they are, and in the mask, corrected for what the mask itself correlates.
 
     In the sphere alone, whose edge is wide and far from the molecule, there is nothing to correct.
     """
-    threads = problem.settings.threads
+    threads = problem.threads
     first, second = (Map(v, problem.pixel_size_A) for v in halves)
     unmasked = fsc(first, second, threads=threads).curve
     if mask is None:
@@ -139,20 +130,20 @@ def half_fsc(problem: Problem, halves: Float32Array, mask: Float32Array | None) 
     return unmasked, corrected_fsc(masked, without, shell).curve
 
 
-def mask_from_map(problem: Problem, halves: Float32Array, shell: float) -> Float32Array | None:
+def mask_from_map(problem: RefineProblem, halves: Float32Array, shell: float) -> Float32Array | None:
     """Soft mask of the molecule from the mean of half maps, once their resolution allows it."""
     if not problem.settings.solvent_mask or problem.resolution_of_A(shell) > _MASK_FROM_A:
         return None
     diameter = problem.diameter_px * problem.pixel_size_A
     mean = Map(halves.mean(axis=0), problem.pixel_size_A)
-    return solvent_mask(mean, diameter_A=diameter, threads=problem.settings.threads).data
+    return solvent_mask(mean, diameter_A=diameter, threads=problem.threads).data
 
 
-def joined(problem: Problem, halves: Float32Array) -> Float32Array:
+def joined(problem: RefineProblem, halves: Float32Array) -> Float32Array:
     """Both half maps with their mean in place of what is coarser than the join resolution."""
     coarse = filters.low_pass(problem.settings.join_resolution_A)
     difference = Map(halves[0] - halves[1], problem.pixel_size_A)
-    low = filters.apply(difference, coarse, threads=problem.settings.threads).data
+    low = filters.apply(difference, coarse, threads=problem.threads).data
     return np.stack([halves[0] - low / 2, halves[1] + low / 2])
 
 
@@ -173,7 +164,7 @@ def resolution_shell(curve: FloatArray, last: int, threshold: float = THRESHOLD)
     return 1.0 if s == 1 else float(s - 1 + (c[s - 1] - threshold) / (c[s - 1] - c[s]))
 
 
-def learn(problem: Problem, model: HalfModel, totals: Totals, poses: PoseTable, rows: npt.NDArray) -> None:
+def learn(problem: RefineProblem, model: HalfModel, totals: Totals, poses: PoseTable, rows: npt.NDArray) -> None:
     """Noise spectra, scales, class weights of a half, and noise levels of its particles, from one pass (in place)."""
     settings = problem.settings
     if settings.mode == "likelihood":
@@ -193,7 +184,7 @@ def learn(problem: Problem, model: HalfModel, totals: Totals, poses: PoseTable, 
     model.class_weight /= model.class_weight.sum()
 
 
-def _learn_norm(problem: Problem, totals: Totals, poses: PoseTable, rows: npt.NDArray) -> None:
+def _learn_norm(problem: RefineProblem, totals: Totals, poses: PoseTable, rows: npt.NDArray) -> None:
     """Noise level of each image against the mean of its group, changed by at most a fifth at a time."""
     ratio, group = totals.ratio[rows], problem.group[rows]
     mean = np.bincount(group, ratio) / np.maximum(np.bincount(group), 1)

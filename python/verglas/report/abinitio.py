@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from verglas.initial_model.consensus import Comparison, Verdict
+from verglas.initial_model.starts import Start
+from verglas.initial_model.symmetry import SymmetryFound
 from verglas.io import write_text
-from verglas.refinement.abinitio import Start
-from verglas.refinement.abinitio_consensus import Comparison, Verdict
-from verglas.refinement.abinitio_symmetry import SymmetryFound
 from verglas.report import figures
 from verglas.report.html import REFRESH_S, Page, Picture, Section, Table, render
 from verglas.types import Map

@@ -14,23 +14,21 @@ import numpy.typing as npt
 from verglas._version import __version__
 from verglas.errors import InputError
 from verglas.image import plan_resample, resample_particles
+from verglas.initial_model.centre import centred
+from verglas.initial_model.consensus import Comparison, Verdict
+from verglas.initial_model.contest import FINEST_A
+from verglas.initial_model.starts import AUTO, AbInitioSettings, Start, at_box, finished, placed, working_box
+from verglas.initial_model.symmetry import SymmetryFound, with_symmetry
 from verglas.io import read_particles, write_json, write_map, write_particles
+from verglas.map_geometry.map_alignment import flip_hand
 from verglas.optics import for_job
-from verglas.refinement.abinitio import AUTO, AbInitioSettings, Start, at_box, finished, placed, working_box
-from verglas.refinement.abinitio_centre import centred
-from verglas.refinement.abinitio_consensus import Comparison, Verdict
-from verglas.refinement.abinitio_contest import FINEST_A
-from verglas.refinement.abinitio_symmetry import SymmetryFound, with_symmetry
-from verglas.refinement.map_alignment import flip_hand
-from verglas.refinement.problem import Problem, survey
-from verglas.refinement.settings import RefineSettings
-from verglas.refinement.start import make_problem
-from verglas.refinement.state import PoseTable
 from verglas.report.abinitio import AbInitioShown, write_abinitio_page
 from verglas.run.abinitio_starts import Starts, all_starts, among_groups, told
 from verglas.run.abinitio_watch import Around, Progress, Say, Watch
 from verglas.run.refine_folder import now_text
 from verglas.run.refine_inputs import cached
+from verglas.search.problem import Problem, survey
+from verglas.search.state import PoseTable
 from verglas.types import Map, Particles, Poses
 from verglas.types.arrays import FloatArray
 
@@ -173,7 +171,7 @@ def abinitio(
     say : callable, optional
         Called with lines of text.
     **settings
-        Any other field of :class:`verglas.refinement.abinitio.AbInitioSettings`.
+        Any other field of :class:`verglas.initial_model.starts.AbInitioSettings`.
 
     Returns
     -------
@@ -289,22 +287,17 @@ def _n_held(problem: Problem, settings: AbInitioSettings) -> int:
     return max(10, round(settings.held_out * len(problem)))
 
 
-def _refine_settings(settings: AbInitioSettings) -> RefineSettings:
-    """What the parts shared with refinement ask for."""
-    return RefineSettings(
-        symmetry=settings.imposed,
-        diameter_A=settings.diameter_A,
-        classes=settings.classes,
-        norm=False,
-        scale=False,
-        seed=settings.seed,
-        threads=settings.threads,
-    )
-
-
 def _problem(particles: Particles, excluded: dict[int, str], settings: AbInitioSettings) -> Problem:
     """As for refinement, but edges of masks have a width in angstrom: five large pixels would let neighbours in."""
-    problem = make_problem(particles, excluded, _refine_settings(settings), n_classes=settings.classes)
+    problem = Problem.of(
+        particles,
+        excluded,
+        job="abinitio",
+        seed=settings.seed,
+        symmetry=settings.imposed,
+        diameter_A=settings.diameter_A,
+        threads=settings.threads,
+    )
     return replace(problem, edge_px=float(np.clip(_EDGE_A / problem.pixel_size_A, 1.5, problem.edge_px)))
 
 
@@ -338,7 +331,7 @@ def _prepared(
 
 def _first_noise(problem: Problem, power: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
     """Mean power of each noise group's images, (groups, shells)."""
-    groups = int(problem.group.max()) + 1
+    groups = problem.n_groups
     sigma2 = np.stack([power[problem.group == g].mean(axis=0, dtype=np.float64) for g in range(groups)])
     if not np.all(sigma2[:, 1:] > 0):
         raise InputError("abinitio: the images have no power at some resolution (all zero?)")

@@ -5,13 +5,22 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from verglas.refinement.abinitio import AUTO, METHODS, AbInitioSettings, Course, Start, at_box, held_evidence, run_start
-from verglas.refinement.abinitio_consensus import Comparison, Verdict, blob_evidence, compare, judge, one_noise, ranked
-from verglas.refinement.abinitio_contest import CUBIC, Contest, contest
-from verglas.refinement.abinitio_sign import SHARP_NATS, better_sign
-from verglas.refinement.abinitio_symmetry import SymmetryFound
-from verglas.refinement.problem import Problem
+from verglas.initial_model.consensus import Comparison, Verdict, blob_evidence, compare, judge, one_noise, ranked
+from verglas.initial_model.contest import CUBIC, Contest, contest
+from verglas.initial_model.sign import SHARP_NATS, better_sign
+from verglas.initial_model.starts import (
+    AUTO,
+    METHODS,
+    AbInitioSettings,
+    Course,
+    Start,
+    at_box,
+    held_evidence,
+    run_start,
+)
+from verglas.initial_model.symmetry import SymmetryFound
 from verglas.run.abinitio_watch import Watch, method_of
+from verglas.search.problem import Problem
 from verglas.types.arrays import FloatArray, IntArray
 
 

@@ -7,14 +7,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from verglas.refinement.abinitio import METHODS, AbInitioSettings, Method, Start, StochasticEM
-from verglas.refinement.hill_climbing import HillClimbing
-from verglas.refinement.problem import Problem
+from verglas.initial_model.hill_climbing import HillClimbing
+from verglas.initial_model.starts import METHODS, AbInitioSettings, Method, Start, StochasticEM
 from verglas.report.abinitio import StartSoFar, abinitio_running_page
 from verglas.report.html import Page
 from verglas.run.checkpoint import Checkpoints
 from verglas.run.live_page import LivePage, footer_text
 from verglas.run.refine_inputs import close_identity
+from verglas.search.problem import Problem
 from verglas.types import Keeper, Particles, Snapshot
 
 Progress = Callable[[str, int, int], None]

@@ -11,7 +11,7 @@ import numpy as np
 
 from verglas.geometry import angular_distance
 from verglas.io import check_writable, read_map, read_particles, write_particles
-from verglas.refinement import AlignSettings, align, align_plan
+from verglas.search import AlignSettings, align, align_plan
 from verglas.types import Particles
 
 
@@ -78,7 +78,7 @@ def align_files(job: AlignJob, *, say: Callable[[str], None] | None = None) -> A
     job : AlignJob
         What to do.
     say : callable, optional
-        Called with :func:`verglas.refinement.align_plan` before the work.
+        Called with :func:`verglas.search.align_plan` before the work.
 
     Returns
     -------

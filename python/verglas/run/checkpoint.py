@@ -17,8 +17,9 @@ import numpy.typing as npt
 from verglas._version import __version__
 from verglas.errors import FormatError, InputError
 from verglas.io import atomic_path, read_json, write_json
-from verglas.refinement.settings import Step
-from verglas.refinement.state import HalfModel, PoseTable, State
+from verglas.refinement.state import State
+from verglas.search.state import HalfModel, PoseTable
+from verglas.search.step import Step
 from verglas.types import Snapshot
 
 _FOLDER = "checkpoint"

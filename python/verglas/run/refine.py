@@ -20,13 +20,15 @@ from verglas.reconstruction import reconstruct
 from verglas.refinement import schedule, start
 from verglas.refinement.em import Iteration, initial_state, refine_state
 from verglas.refinement.plan import MemoryPlan, plan_memory, with_plan
-from verglas.refinement.problem import Problem, survey
-from verglas.refinement.settings import RefineSettings, Step
+from verglas.refinement.problem import RefineProblem
+from verglas.refinement.settings import RefineSettings
 from verglas.refinement.state import State
 from verglas.run.checkpoint import Checkpoint, checkpoint_path, read_checkpoint, write_checkpoint
 from verglas.run.machine import allowed_memory_GB
 from verglas.run.refine_folder import RefineFolder, refuse_changes, settings_record
 from verglas.run.refine_inputs import as_map, cached, fitted, fitted_mask, identity
+from verglas.search.problem import survey
+from verglas.search.step import Step
 from verglas.types import Map, Particles, Poses
 from verglas.types.listener import Listener
 from verglas.types.settings import settings_from
@@ -92,7 +94,7 @@ class _Around:
 class _Setup:
     """Everything that iterations need."""
 
-    problem: Problem
+    problem: RefineProblem
     plan: MemoryPlan
     state: State
     step: Step | None
@@ -338,7 +340,7 @@ def _excluded_table(particles: Particles, excluded: Mapping[int, str]) -> pd.Dat
     return pd.DataFrame({"particle": numbers, "image": names, "reason": [excluded[i] for i in numbers]})
 
 
-def _from_poses(problem: Problem) -> tuple[list[Map], list[str]]:
+def _from_poses(problem: RefineProblem) -> tuple[list[Map], list[str]]:
     """Without a reference: the map of the poses that the particles have."""
     if problem.settings.poses != "local":
         raise InputError(
@@ -416,13 +418,13 @@ def _run(setup: _Setup, folder: RefineFolder | None, listener: Listener) -> Refi
     )
 
 
-def _class(problem: Problem, maps: Any, done: Postprocessed) -> tuple[Map, tuple[Map, Map], Postprocessed]:
+def _class(problem: RefineProblem, maps: Any, done: Postprocessed) -> tuple[Map, tuple[Map, Map], Postprocessed]:
     first, second = (Map(v, problem.pixel_size_A) for v in maps.raw)
     assert maps.joint is not None
     return Map(maps.joint, problem.pixel_size_A), (first, second), done
 
 
-def _assess(problem: Problem, state: State, made: Iteration) -> list[Postprocessed]:
+def _assess(problem: RefineProblem, state: State, made: Iteration) -> list[Postprocessed]:
     """Postprocessing of every class: with the user's mask, or one made from the final map."""
     settings = problem.settings
     how = PostprocessSettings(symmetry=settings.symmetry, seed=settings.seed, threads=settings.threads)
@@ -447,7 +449,7 @@ def _cut(curve: FSC, last: int) -> FSC:
     return replace(curve, curve=values)
 
 
-def _with_results(particles: Particles, problem: Problem, state: State) -> Particles:
+def _with_results(particles: Particles, problem: RefineProblem, state: State) -> Particles:
     """The particles with what others read: poses, class, half set, group, norm, probabilities."""
     poses = state.poses
     placed = particles.with_poses(Poses(poses.angles_deg, poses.origin_px * problem.pixel_size_A))

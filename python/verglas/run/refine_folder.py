@@ -19,7 +19,7 @@ from verglas.errors import InputError
 from verglas.io import atomic_path, read_json, write_csv, write_json, write_map, write_particles
 from verglas.refinement.em import Iteration, peak_memory_GB
 from verglas.refinement.plan import MemoryPlan
-from verglas.refinement.problem import Problem
+from verglas.refinement.problem import RefineProblem
 from verglas.refinement.settings import RefineSettings
 from verglas.refinement.state import State
 from verglas.report.refine import write_refine_page
@@ -80,7 +80,7 @@ class RefineFolder:
         self.warnings: list[str] = []
         self.record: dict[str, Any] = {}
 
-    def begin(self, problem: Problem, plan: MemoryPlan, excluded: pd.DataFrame, said: list[str]) -> None:
+    def begin(self, problem: RefineProblem, plan: MemoryPlan, excluded: pd.DataFrame, said: list[str]) -> None:
         """A fresh run."""
         (self.folder / "history").mkdir(parents=True, exist_ok=True)
         self.warnings = list(said)
@@ -90,13 +90,13 @@ class RefineFolder:
             "settings": self.settings,
             "seed": problem.settings.seed,
             "isa": _native.core.isa,
-            "threads": _native.resolve_threads(problem.settings.threads),
+            "threads": _native.resolve_threads(problem.threads),
             "started": now_text(),
             "n_particles": len(problem),
             "n_excluded": len(excluded),
             "box": problem.box,
             "pixel_size_A": problem.pixel_size_A,
-            "symmetry": problem.settings.symmetry,
+            "symmetry": problem.symmetry,
             "n_classes": problem.n_classes,
         }
         for old in (self.folder / "history").glob("iteration_*.npz"):
@@ -133,7 +133,7 @@ class RefineFolder:
         }
         write_json(self.folder / "run.json", self.record)
 
-    def iteration(self, problem: Problem, state: State, made: Iteration) -> None:
+    def iteration(self, problem: RefineProblem, state: State, made: Iteration) -> None:
         """Add an iteration: its row, its pictures, the page."""
         self.warnings += made.notes
         names = list(state.rows[-1])
@@ -158,7 +158,13 @@ class RefineFolder:
         write_refine_page(self.folder, at_most_every_s=_PAGE_EVERY_S)
 
     def finish(
-        self, problem: Problem, made: Iteration, assessed: list[Postprocessed], particles: Particles, *, converged: bool
+        self,
+        problem: RefineProblem,
+        made: Iteration,
+        assessed: list[Postprocessed],
+        particles: Particles,
+        *,
+        converged: bool,
     ) -> None:
         """Final maps, curves, particles and page."""
         for k, (maps, done) in enumerate(zip(made.maps, assessed, strict=True)):

@@ -13,12 +13,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from verglas.refinement.abinitio import AbInitioSettings, Course, Start, Tell, at_box, updated
-from verglas.refinement.abinitio_step import BatchStep
-from verglas.refinement.problem import Problem
+from verglas.initial_model.batch_step import BatchStep
+from verglas.initial_model.starts import AbInitioSettings, Course, Start, Tell, at_box, updated
 from verglas.refinement.schedule import angles_in_plane
-from verglas.refinement.settings import Step
-from verglas.refinement.state import HalfModel, PoseTable
+from verglas.search.problem import Problem
+from verglas.search.state import HalfModel, PoseTable
+from verglas.search.step import Step
 from verglas.types.arrays import Float32Array, FloatArray, IntArray
 
 CUBIC = ("T", "O", "I")

@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from verglas import ops
-from verglas.refinement.abinitio_step import BatchSums
-from verglas.refinement.state import HalfModel, PoseTable
+from verglas.initial_model.batch_step import BatchSums
+from verglas.search.state import HalfModel, PoseTable
 from verglas.types.arrays import FloatArray, IntArray
 from verglas.types.snapshot import Arrays, Snapshot, from_arrays, to_arrays
 

@@ -6,12 +6,12 @@ from dataclasses import replace
 
 import numpy as np
 
-from verglas.refinement.abinitio import AbInitioSettings, Course, random_map, updated
-from verglas.refinement.abinitio_step import BatchStep
-from verglas.refinement.problem import Problem
-from verglas.refinement.settings import Step
-from verglas.refinement.sphere import spherical_average
-from verglas.refinement.state import HalfModel, PoseTable
+from verglas.initial_model.batch_step import BatchStep
+from verglas.initial_model.starts import AbInitioSettings, Course, random_map, updated
+from verglas.map_geometry.sphere import spherical_average
+from verglas.search.problem import Problem
+from verglas.search.state import HalfModel, PoseTable
+from verglas.search.step import Step
 from verglas.types.arrays import FloatArray
 
 _PASSES = 4
@@ -38,7 +38,7 @@ def centred(problem: Problem, settings: AbInitioSettings, sigma2: FloatArray) ->
     reach = _RANGE * settings.shift_range_A / problem.pixel_size_A
     step = Step("grid", radius, min(course.grid_radius, radius + 3), 0, 16, 1.0, max(reach, 1.0))
     first = spherical_average(random_map(problem, rows[:: max(1, len(rows) // 400)], settings, settings.seed))
-    model = HalfModel(first[None], sigma2.copy(), np.ones(int(problem.micrograph.max()) + 1), np.ones(1))
+    model = HalfModel(first[None], sigma2.copy(), np.ones(problem.n_micrographs), np.ones(1))
     poses = PoseTable.unknown(len(problem))
     for _ in range(_PASSES):
         made, _ = updated(problem, model, BatchStep(problem, model, step, course.grid_radius).sums(rows, poses))

@@ -22,7 +22,7 @@ import numpy.typing as npt
 
 from verglas import ops
 from verglas.geometry import euler_to_matrix, healpix_count
-from verglas.refinement.cells import CHILDREN, Cells, Level, angles_deg, split
+from verglas.search.cells import CHILDREN, Cells, Level, angles_deg, split
 from verglas.types.arrays import FloatArray
 
 # Levels below the last that stand for the continuum of poses inside its cells.

@@ -12,9 +12,9 @@ from verglas._devices import device_names
 from verglas.errors import InputError
 from verglas.geometry import healpix_order, healpix_spacing_deg, unit_pixels
 from verglas.optics import for_job
-from verglas.refinement.align_search import Geometry, SharedSearch, Where, measured
-from verglas.refinement.cells import Level
-from verglas.refinement.planner import search_cost
+from verglas.search.align_search import Geometry, SharedSearch, Where, measured
+from verglas.search.cells import Level
+from verglas.search.planner import search_cost
 from verglas.types import Map
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ class AlignSettings:
         Diameter of the particle: mask of the images in the search; four fifths of the box by default.
     step_deg : float
         Spacing of directions and in-plane angles at the end of the search. Down to 7.5 degrees every pose is scored;
-        each halving below adds a level of branch and bound (:class:`verglas.refinement.PoseSearch`).
+        each halving below adds a level of branch and bound (:class:`verglas.search.PoseSearch`).
     shift_range_A : float
         Largest shift searched.
     search_resolution_A : float, optional
@@ -111,7 +111,7 @@ def align_plan(particles: Particles, settings: AlignSettings) -> str:
     Examples
     --------
     >>> import numpy as np, verglas as vg
-    >>> from verglas.refinement import AlignSettings, align_plan
+    >>> from verglas.search import AlignSettings, align_plan
     >>> particles = vg.Particles.from_images(np.zeros((3, 32, 32), np.float32), 4.0)
     >>> align_plan(particles, AlignSettings(step_deg=15))[:81]
     '3 particles of 32 px, 4 A/px: directions at 14.7 degrees, 32 in-plane angles, shi'
@@ -150,7 +150,7 @@ def align(
 
     Every direction of the asymmetric unit, every in-plane angle and every shift is scored on polar harmonics
     (:class:`verglas.ops.ScorePlan`); with a step of 3.75 degrees or less, branch and bound goes on to it from a coarser
-    grid (:class:`verglas.refinement.PoseSearch`). The best pose is then taken to the maximum of the exact
+    grid (:class:`verglas.search.PoseSearch`). The best pose is then taken to the maximum of the exact
     log-likelihood (:func:`verglas.ops.refine_pose`). Noise spectra come from the images of each optics group, and the
     map is put on the images' grey scale first. A finer step costs more and finds poses that a coarse one, which sees
     low resolution only, mistakes for others.

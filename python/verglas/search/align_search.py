@@ -19,14 +19,14 @@ from verglas.errors import InputError, VerglasWarning
 from verglas.geometry import direction_vectors, euler_to_matrix, healpix_spacing_deg, matrix_to_euler, orientation_grid
 from verglas.image import unusable
 from verglas.masks import soft_circle
-from verglas.refinement.cells import Level
-from verglas.refinement.prepare import inverse_noise, reference_power, usable_batches
-from verglas.refinement.search import PoseSearch, SearchSettings
+from verglas.search.cells import Level
+from verglas.search.pose_search import PoseSearch, SearchSettings
+from verglas.search.prepare import inverse_noise, reference_power, usable_batches
 from verglas.types import Poses
 from verglas.types.arrays import Array
 
 if TYPE_CHECKING:
-    from verglas.refinement.alignment import AlignSettings
+    from verglas.search.alignment import AlignSettings
     from verglas.types import Particles
 
 # Images that set the grey scale of the map before the search.

@@ -101,7 +101,7 @@ def sinogram(images: npt.ArrayLike, n_theta: int = 180, *, threads: int | None =
     Examples
     --------
     >>> import numpy as np
-    >>> from verglas.refinement.common_lines import sinogram
+    >>> from verglas.initial_model.common_lines import sinogram
     >>> image = np.zeros((1, 32, 32), np.float32); image[0, 16, 20] = 1  # x = 4
     >>> p = sinogram(image, 180)
     >>> int(p[0, 0].argmax()) - 16, int(p[0, 45].argmax()) - 16
@@ -162,7 +162,7 @@ def find_common_lines(
     Examples
     --------
     >>> import numpy as np, verglas as vg
-    >>> from verglas.refinement.common_lines import find_common_lines, synchronise
+    >>> from verglas.initial_model.common_lines import find_common_lines, synchronise
     >>> truth = vg.simulate.phantom(32, 4.0, 90.0)
     >>> p = vg.simulate.particles(truth, 40, 32, 4.0, ctf=False, shift_sd_A=0.0)
     >>> found = synchronise(find_common_lines(p.images(), 10))
@@ -395,7 +395,7 @@ def three_orientations(angle: npt.ArrayLike) -> FloatArray:
     Examples
     --------
     >>> import numpy as np
-    >>> from verglas.refinement.common_lines import three_orientations
+    >>> from verglas.initial_model.common_lines import three_orientations
     >>> three_orientations([[0, 0, np.pi / 2], [0, 0, np.pi / 2], [0, np.pi / 2, 0]]).shape
     (3, 3)
     """
@@ -442,7 +442,7 @@ def orientation_error_deg(angles_deg: npt.ArrayLike, truth_deg: npt.ArrayLike) -
 
     Examples
     --------
-    >>> from verglas.refinement.common_lines import orientation_error_deg
+    >>> from verglas.initial_model.common_lines import orientation_error_deg
     >>> a = [[10, 20, 30], [40, 50, 60], [70, 100, 20]]
     >>> bool(orientation_error_deg(a, a).max() < 1e-4)
     True

@@ -17,10 +17,10 @@ from dataclasses import replace
 
 import numpy as np
 
-from verglas.refinement.abinitio import AbInitioSettings, Start, full_passes, held_evidence
-from verglas.refinement.problem import Problem
-from verglas.refinement.sphere import spherical_average
-from verglas.refinement.state import HalfModel
+from verglas.initial_model.starts import AbInitioSettings, Start, full_passes, held_evidence
+from verglas.map_geometry.sphere import spherical_average
+from verglas.search.problem import Problem
+from verglas.search.state import HalfModel
 from verglas.types.arrays import Float32Array, IntArray
 
 SHARP_NATS = 20.0
@@ -32,7 +32,7 @@ def twin(volume: Float32Array) -> Float32Array:
     Examples
     --------
     >>> import numpy as np
-    >>> from verglas.refinement.abinitio_sign import twin
+    >>> from verglas.initial_model.sign import twin
     >>> v = np.random.default_rng(0).standard_normal((8, 8, 8)).astype(np.float32)
     >>> bool(np.allclose(twin(twin(v)), v, atol=1e-5))
     True

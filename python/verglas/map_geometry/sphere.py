@@ -58,7 +58,7 @@ def spherical_average(volume: Float32Array) -> Float32Array:
     Examples
     --------
     >>> import numpy as np
-    >>> from verglas.refinement.sphere import spherical_average
+    >>> from verglas.map_geometry.sphere import spherical_average
     >>> v = np.zeros((16, 16, 16), np.float32); v[8, 8, 10] = 1
     >>> a = spherical_average(v)
     >>> bool(np.isclose(a[8, 8, 10], a[8, 8, 6], atol=1e-6)), bool(np.isclose(a.sum(), 1, atol=1e-4))
@@ -74,7 +74,7 @@ def aspherical(volume: Float32Array) -> Float32Array:
     Examples
     --------
     >>> import numpy as np
-    >>> from verglas.refinement.sphere import aspherical
+    >>> from verglas.map_geometry.sphere import aspherical
     >>> n = np.arange(32) - 16
     >>> ball = np.exp(-(n[:, None, None] ** 2 + n[:, None] ** 2 + n**2) / 18).astype(np.float32)
     >>> bool(np.abs(aspherical(ball)).max() < 1e-3)

@@ -8,7 +8,7 @@ from itertools import pairwise
 import numpy as np
 import numpy.typing as npt
 
-from verglas.refinement.cells import Cells, Level, angles_deg
+from verglas.search.cells import Cells, Level, angles_deg
 from verglas.types.arrays import FloatArray, IntArray
 
 

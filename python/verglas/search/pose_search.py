@@ -21,10 +21,10 @@ from verglas.geometry import (
     to_asymmetric_unit,
     unit_pixels,
 )
-from verglas.refinement.bound import Bounds, lattice_quarter, lattice_unit_px, make_bounds
-from verglas.refinement.cells import CHILDREN, Cells, Level, opposite_pixels, slices_of_pixels, split, untwisted_psi_deg
-from verglas.refinement.evaluate import Batch, Evaluator, Reference
-from verglas.refinement.posterior import (
+from verglas.search.bound import Bounds, lattice_quarter, lattice_unit_px, make_bounds
+from verglas.search.cells import CHILDREN, Cells, Level, opposite_pixels, slices_of_pixels, split, untwisted_psi_deg
+from verglas.search.evaluate import Batch, Evaluator, Reference
+from verglas.search.posterior import (
     Found,
     ImagePosterior,
     LevelStatistics,
@@ -141,7 +141,7 @@ class PoseSearch:
     volume : (N, N, N) float32
         The map, on the images' grey scale.
     levels : list of Level
-        :func:`verglas.refinement.search_levels`.
+        :func:`verglas.search.search_levels`.
     symmetry : str
         Point group: directions are searched in its asymmetric unit.
     diameter_px : float, optional
@@ -155,7 +155,7 @@ class PoseSearch:
     Examples
     --------
     >>> import numpy as np
-    >>> from verglas.refinement import PoseSearch, SearchSettings, search_levels
+    >>> from verglas.search import PoseSearch, SearchSettings, search_levels
     >>> rng = np.random.default_rng(0)
     >>> volume = np.zeros((16, 16, 16), np.float32); volume[5:11, 6:10, 7:12] = 1; volume[9, 4, 8] = 3
     >>> search = PoseSearch(volume, search_levels([4, 6], order=0), settings=SearchSettings(shift_range_px=1))

@@ -15,10 +15,10 @@ from verglas._array_module import all_to_host, array_module, to_host
 from verglas._devices import to_device
 from verglas.geometry import euler_to_matrix, healpix_directions, unit_pixels
 from verglas.reconstruction.accumulate import direct_grid
-from verglas.refinement.cells import slices_of_pixels
-from verglas.refinement.problem import ImageBatch, Problem, image_batches
-from verglas.refinement.settings import Step
-from verglas.refinement.state import HalfModel, PoseTable
+from verglas.search.cells import slices_of_pixels
+from verglas.search.problem import ImageBatch, Problem, image_batches
+from verglas.search.state import HalfModel, PoseTable
+from verglas.search.step import Step
 from verglas.types.arrays import FloatArray, IntArray
 
 Tick = Callable[[int], None]
@@ -109,7 +109,7 @@ class Totals:
     @classmethod
     def zeros(cls, problem: Problem, classes: int) -> Totals:
         """Empty sums."""
-        groups, micrographs = int(problem.group.max()) + 1, int(problem.micrograph.max()) + 1
+        groups, micrographs = problem.n_groups, problem.n_micrographs
         shape = (groups, (problem.box - 1) // 2 + 1)
         return cls(
             np.zeros(shape),
@@ -172,7 +172,7 @@ class HalfSums:
 def spectra_of(problem: Problem, model: HalfModel, mask: npt.NDArray, radius: int) -> tuple[list, ops.Grid]:
     """Gridded transforms of the masked references of a half, to this radius, on the problem's device."""
     grid = ops.Grid(problem.box, max_radius=radius)
-    threads, device = problem.settings.threads, problem.device
+    threads, device = problem.threads, problem.device
     return [gridding.to_grid(to_device(v * mask, device), grid, threads=threads) for v in model.volumes], grid
 
 
@@ -205,10 +205,10 @@ class GridStep:
     """
 
     def __init__(self, problem: Problem, model: HalfModel, mask: npt.NDArray, step: Step) -> None:
-        self.problem, self.model, self.step, self.threads = problem, model, step, problem.settings.threads
+        self.problem, self.model, self.step, self.threads = problem, model, step, problem.threads
         box, device = problem.box, problem.device
         self.where: dict[str, Any] = {"device": device, "threads": self.threads}
-        self.directions = DirectionGrid(step.order, problem.settings.symmetry)
+        self.directions = DirectionGrid(step.order, problem.symmetry)
         self.narrow = ops.PolarGrid(box, step.radius, diameter_px=problem.diameter_px)
         self.wide = ops.PolarGrid(box, step.insert_radius, diameter_px=wide_diameter_px(problem, step))
         self.shifts = step.shifts_px()
@@ -309,7 +309,7 @@ class GridStep:
         made = []
         for k in range(len(self.model.volumes)):
             sums = empty_sums(self.problem, self.step)
-            for coset in self.problem.symmetry.cosets:
+            for coset in self.problem.operators.cosets:
                 self.plan.insert(sums, self.directions.matrices @ coset, first=k * n, threads=self.threads)
             made.append(sums)
         return made

@@ -12,12 +12,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from verglas.assessment import fsc
-from verglas.refinement.abinitio import AbInitioSettings, Course, Start, full_passes, held_evidence
-from verglas.refinement.abinitio_step import BatchStep
-from verglas.refinement.map_alignment import turned_map
-from verglas.refinement.problem import Problem
-from verglas.refinement.state import PoseTable
-from verglas.refinement.symmetry_search import (
+from verglas.initial_model.batch_step import BatchStep
+from verglas.initial_model.starts import AbInitioSettings, Course, Start, full_passes, held_evidence
+from verglas.map_geometry.map_alignment import turned_map
+from verglas.map_geometry.symmetry_search import (
     CANDIDATES,
     SymmetryScore,
     chosen,
@@ -27,6 +25,8 @@ from verglas.refinement.symmetry_search import (
     symmetry_scores,
     without_sphere,
 )
+from verglas.search.problem import Problem
+from verglas.search.state import PoseTable
 from verglas.types import Map
 from verglas.types.arrays import Float32Array, FloatArray, IntArray
 
@@ -72,7 +72,7 @@ def reliability(problem: Problem, settings: AbInitioSettings, start: Start, rows
     halves = step.sums(rows, PoseTable.unknown(len(problem))).half_maps(problem)[0]
     ones = np.ones(course.last_radius + 1)
     flat = [Map(without_sphere(m.data * problem.sphere, ones), m.pixel_size_A) for m in halves]
-    curve = fsc(*flat, threads=problem.settings.threads).curve[: course.last_radius + 1]
+    curve = fsc(*flat, threads=problem.threads).curve[: course.last_radius + 1]
     low = np.flatnonzero(curve[2:] < _RELIABLE)
     last = int(low[0]) + 1 if low.size else course.last_radius
     curve = np.clip(curve[: max(last, min(_FEWEST_SHELLS, course.last_radius)) + 1], 0.05, 0.99)
@@ -99,8 +99,8 @@ def on_axes(
     --------
     >>> import numpy as np
     >>> import verglas as vg
-    >>> from verglas.refinement.abinitio_symmetry import on_axes
-    >>> from verglas.refinement.map_alignment import turned_map
+    >>> from verglas.initial_model.symmetry import on_axes
+    >>> from verglas.map_geometry.map_alignment import turned_map
     >>> m = vg.simulate.density(vg.simulate.phantom(32, 4.0, 90.0, "C4"), 32, 4.0)
     >>> turned = turned_map(m.data, vg.euler_to_matrix([[20.0, 50.0, 70.0]])[0])
     >>> scores, found, upright = on_axes(turned, np.ones(9), ["C2", "C4", "D4"])
@@ -131,8 +131,8 @@ def proposals(scores: Sequence[SymmetryScore]) -> list[SymmetryScore]:
     Examples
     --------
     >>> import numpy as np
-    >>> from verglas.refinement.abinitio_symmetry import proposals
-    >>> from verglas.refinement.symmetry_search import SymmetryScore
+    >>> from verglas.initial_model.symmetry import proposals
+    >>> from verglas.map_geometry.symmetry_search import SymmetryScore
     >>> weak = SymmetryScore("O", 24, 0.2, 0.1, 17.0, np.eye(3))
     >>> [s.symmetry for s in proposals([weak, SymmetryScore("C2", 2, 0.2, 0.2, 3.0, np.eye(3))])]
     ['O']
@@ -199,7 +199,7 @@ def _tried(
     """The start after learning under a group, and what each held-out particle gains by it."""
     train = np.setdiff1d(np.arange(len(problem)), held)
     radius = Course(problem, settings, len(train)).grid_radius
-    volume = folded.symmetry.apply(upright, radius, threads=settings.threads)
+    volume = folded.operators.apply(upright, radius, threads=settings.threads)
     model = replace(start.model, volumes=volume[None])
     made = full_passes(folded, group, replace(start, model=model), train, held)
     noise = start.model.sigma2

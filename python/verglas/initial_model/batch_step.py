@@ -10,12 +10,11 @@ import numpy.typing as npt
 from verglas import gridding, ops
 from verglas.assessment import fsc, ssnr_from_fsc
 from verglas.reconstruction.accumulate import direct_grid
-from verglas.reconstruction.sums import finish
-from verglas.refinement.grid_step import DirectionGrid, class_prior
-from verglas.refinement.problem import ImageBatch, Problem, image_batches
-from verglas.refinement.settings import Step
-from verglas.refinement.state import HalfModel, PoseTable
-from verglas.refinement.update import solve
+from verglas.reconstruction.sums import finish, solve
+from verglas.search.grid_step import DirectionGrid, class_prior
+from verglas.search.problem import ImageBatch, Problem, image_batches
+from verglas.search.state import HalfModel, PoseTable
+from verglas.search.step import Step
 from verglas.types import Map
 from verglas.types.arrays import Float32Array, FloatArray, IntArray
 
@@ -80,10 +79,10 @@ class BatchSums:
         for pair in self.grids:
             raw, both = _half_maps(problem, pair)
             radius = both.grid.max_radius
-            curve = fsc(*raw, problem.sphere, threads=problem.settings.threads).curve
+            curve = fsc(*raw, problem.sphere, threads=problem.threads).curve
             curve[radius + 1 :] = 0
             ssnr = ssnr_from_fsc(np.clip(curve[: radius + 1], 1e-3, _FSC_MOST))
-            volumes.append(solve(problem, both, 2 * ssnr, radius))
+            volumes.append(solve(both, problem.operators, ssnr=2 * ssnr, threads=problem.threads))
             curves.append(curve)
         return np.stack(volumes), np.stack(curves)
 
@@ -95,9 +94,10 @@ class BatchSums:
 def _half_maps(problem: Problem, pair: tuple[ops.GridSums, ops.GridSums]) -> tuple[tuple[Map, Map], ops.GridSums]:
     """Maps of two halves, and the finished sums of both together; what is given stays as it is."""
     copies = [ops.GridSums(s.grid, s.values.copy(), s.weights.copy()) for s in pair]  # type: ignore[union-attr]
-    one, two = (finish(s, problem.symmetry, threads=problem.settings.threads) for s in copies)
-    radius = one.grid.max_radius
-    first, second = (Map(solve(problem, s, None, radius), problem.pixel_size_A) for s in (one, two))
+    one, two = (finish(s, problem.operators, threads=problem.threads) for s in copies)
+    first, second = (
+        Map(solve(s, problem.operators, threads=problem.threads), problem.pixel_size_A) for s in (one, two)
+    )
     return (first, second), one + two
 
 
@@ -121,7 +121,7 @@ def thinned(posterior: ops.Posterior, rows: IntArray, most: int = _MOST_SUMMED) 
     --------
     >>> import numpy as np
     >>> from verglas import ops
-    >>> from verglas.refinement.abinitio_step import thinned
+    >>> from verglas.initial_model.batch_step import thinned
     >>> p = ops.Posterior.from_lists(1, image=[0] * 4, slice=[0, 1, 2, 3], psi_deg=[0] * 4, weight=[0.5, 0.3, 0.1, 0.1])
     >>> q = thinned(p, np.array([0]), 2)
     >>> len(q.weight) <= 2, float(q.weight.sum())
@@ -168,9 +168,9 @@ class BatchStep:
     """
 
     def __init__(self, problem: Problem, model: HalfModel, step: Step, grid_radius: int) -> None:
-        self.problem, self.model, self.step, self.threads = problem, model, step, problem.settings.threads
+        self.problem, self.model, self.step, self.threads = problem, model, step, problem.threads
         self.grid_radius, self.classes = grid_radius, len(model.volumes)
-        self.directions = DirectionGrid(step.order, problem.settings.symmetry)
+        self.directions = DirectionGrid(step.order, problem.symmetry)
         self.narrow = ops.PolarGrid(problem.box, step.radius, diameter_px=problem.diameter_px)
         wide = min(float(problem.box), 1.25 * problem.diameter_px + 2 * step.shift_range_px)
         self.wide = ops.PolarGrid(problem.box, step.insert_radius, diameter_px=wide)
@@ -279,7 +279,7 @@ class BatchStep:
             pair = []
             for half in range(2):
                 sums = ops.GridSums.zeros(direct_grid(self.problem.box, self.grid_radius))
-                for coset in self.problem.symmetry.cosets:
+                for coset in self.problem.operators.cosets:
                     first = (half * self.classes + k) * n
                     plan.insert(sums, self.directions.matrices @ coset, first=first, threads=self.threads)
                 assert sums.values is not None

@@ -16,11 +16,11 @@ import numpy.typing as npt
 
 from verglas._devices import release_memory, work_on
 from verglas.errors import DeviceMemoryError
-from verglas.refinement.grid_step import GridStep, HalfSums, Tick
-from verglas.refinement.pose_step import PoseStep
-from verglas.refinement.problem import Problem
-from verglas.refinement.settings import Step
-from verglas.refinement.state import HalfModel, PoseTable
+from verglas.search.grid_step import GridStep, HalfSums, Tick
+from verglas.search.pose_step import PoseStep
+from verglas.search.problem import Problem
+from verglas.search.state import HalfModel, PoseTable
+from verglas.search.step import Step
 
 Say = Callable[[str], None]
 _LEAST_BATCH = 8

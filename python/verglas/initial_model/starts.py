@@ -18,15 +18,15 @@ from verglas import filters, fourier, ops
 from verglas.errors import InputError
 from verglas.geometry import euler_to_matrix, random_orientations
 from verglas.image import fourier_resample
+from verglas.initial_model import snapshots as kept
+from verglas.initial_model.batch_step import BatchStep, BatchSums
 from verglas.reconstruction.accumulate import direct_grid
-from verglas.reconstruction.sums import Batch, add_batch, finish
-from verglas.refinement import abinitio_kept as kept
-from verglas.refinement.abinitio_step import BatchStep, BatchSums
-from verglas.refinement.problem import Problem
+from verglas.reconstruction.sums import Batch, add_batch, finish, solve
 from verglas.refinement.schedule import angles_in_plane
-from verglas.refinement.settings import Step
-from verglas.refinement.state import HalfModel, PoseTable
-from verglas.refinement.update import resolution_shell, solve
+from verglas.refinement.update import resolution_shell
+from verglas.search.problem import Problem
+from verglas.search.state import HalfModel, PoseTable
+from verglas.search.step import Step
 from verglas.types import Keeper, Map, Snapshot
 from verglas.types.arrays import Float32Array, FloatArray, IntArray
 from verglas.types.snapshot import from_arrays, to_arrays
@@ -50,7 +50,7 @@ class AbInitioSettings:
     ----------
     symmetry : str
         Point group imposed from the start, RELION's orientation; or "auto": starts without, then the group that the
-        best map has (:mod:`verglas.refinement.abinitio_symmetry`).
+        best map has (:mod:`verglas.initial_model.symmetry`).
     diameter_A : float, optional
         Diameter of the particle; four fifths of the box by default.
     classes : int
@@ -76,8 +76,8 @@ class AbInitioSettings:
     max_particles : int
         Particles drawn for the starts; more add nothing at low resolution.
     method : {"em", "hill-climbing"}
-        Stochastic expectation-maximisation; or stochastic hill climbing (:mod:`verglas.refinement.hill_climbing`), as
-        a check by other means, of one map.
+        Stochastic expectation-maximisation; or stochastic hill climbing
+        (:mod:`verglas.initial_model.hill_climbing`), as a check by other means, of one map.
     seed : int
         Of starts, batches, held-out particles.
     threads : int, optional
@@ -152,7 +152,7 @@ def working_box(box: int, pixel_size_A: float, final_resolution_A: float) -> int
 
     Examples
     --------
-    >>> from verglas.refinement.abinitio import working_box
+    >>> from verglas.initial_model.starts import working_box
     >>> working_box(128, 1.5, 12.0), working_box(32, 4.0, 12.0)
     (40, 32)
     """
@@ -166,7 +166,7 @@ def at_box(volume: Float32Array, box: int) -> Float32Array:
     Examples
     --------
     >>> import numpy as np
-    >>> from verglas.refinement.abinitio import at_box
+    >>> from verglas.initial_model.starts import at_box
     >>> float(at_box(np.ones((8, 8, 8), np.float32), 16).mean())
     0.5
     """
@@ -273,9 +273,9 @@ def random_map(problem: Problem, rows: IntArray, settings: AbInitioSettings, see
     ctf = ops.ctf(problem.params[rows], problem.box, problem.pixel_size_A).astype(np.float32)
     matrices = euler_to_matrix(random_orientations(len(rows), seed))
     sums = ops.GridSums.zeros(direct_grid(problem.box, (problem.box - 1) // 2))
-    add_batch(sums, Batch(images, matrices, np.zeros((len(rows), 2)), ctf), problem.symmetry, threads=settings.threads)
-    done = finish(sums, problem.symmetry, threads=settings.threads)
-    volume = solve(problem, done, np.full((problem.box - 1) // 2 + 1, 10.0), (problem.box - 1) // 2)
+    add_batch(sums, Batch(images, matrices, np.zeros((len(rows), 2)), ctf), problem.operators, threads=settings.threads)
+    done = finish(sums, problem.operators, threads=settings.threads)
+    volume = solve(done, problem.operators, ssnr=np.full((problem.box - 1) // 2 + 1, 10.0), threads=settings.threads)
     coarse = filters.apply(Map(volume, problem.pixel_size_A), filters.low_pass(settings.initial_resolution_A)).data
     return (coarse * problem.sphere).astype(np.float32)
 
@@ -379,7 +379,7 @@ class StochasticEM(Method):
         model = HalfModel(
             volumes,
             sigma2.copy(),
-            np.ones(int(problem.micrograph.max()) + 1),
+            np.ones(problem.n_micrographs),
             np.full(settings.classes, 1 / settings.classes),
         )
         curves = np.zeros((settings.classes, problem.box // 2 + 1))

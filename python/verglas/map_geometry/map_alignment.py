@@ -42,7 +42,7 @@ def flip_hand(volume: Float32Array) -> Float32Array:
     Examples
     --------
     >>> import numpy as np
-    >>> from verglas.refinement.map_alignment import flip_hand
+    >>> from verglas.map_geometry.map_alignment import flip_hand
     >>> v = np.zeros((4, 4, 4)); v[2, 2, 3] = 1
     >>> np.argwhere(flip_hand(v)).tolist()
     [[2, 2, 1]]
@@ -169,7 +169,7 @@ def climb_rotation(
     --------
     >>> import numpy as np
     >>> from verglas.geometry import euler_to_matrix
-    >>> from verglas.refinement.map_alignment import climb_rotation
+    >>> from verglas.map_geometry.map_alignment import climb_rotation
     >>> wanted = euler_to_matrix([[3, 4, -2]])[0]
     >>> found, value = climb_rotation(lambda turn: float(np.trace(wanted.T @ turn)), np.eye(3))
     >>> bool(np.abs(found - wanted).max() < 0.01), round(value, 3)
@@ -213,7 +213,7 @@ def align_maps(first: Map, second: Map, *, max_radius: int | None = None, thread
     Examples
     --------
     >>> import verglas as vg
-    >>> from verglas.refinement.map_alignment import align_maps
+    >>> from verglas.map_geometry.map_alignment import align_maps
     >>> m = vg.simulate.density(vg.simulate.phantom(32, 4.0, 90.0), 32, 4.0)
     >>> turned = vg.Map(m.data.transpose(0, 2, 1)[:, ::-1].copy(), 4.0)
     >>> align_maps(m, turned).correlation > 0.8

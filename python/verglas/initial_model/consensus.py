@@ -11,10 +11,10 @@ from scipy.optimize import linear_sum_assignment
 
 from verglas import fourier
 from verglas.assessment import FSC, fsc
-from verglas.refinement.abinitio import AbInitioSettings, Start, held_evidence
-from verglas.refinement.map_alignment import align_maps, flip_hand, turned_map
-from verglas.refinement.problem import Problem
-from verglas.refinement.sphere import aspherical, spherical_average
+from verglas.initial_model.starts import AbInitioSettings, Start, held_evidence
+from verglas.map_geometry.map_alignment import align_maps, flip_hand, turned_map
+from verglas.map_geometry.sphere import aspherical, spherical_average
+from verglas.search.problem import Problem
 from verglas.types import Map
 from verglas.types.arrays import FloatArray, IntArray
 
@@ -107,8 +107,8 @@ def aspherical_fsc(first: Map, second: Map, *, threads: int | None = None) -> FS
     --------
     >>> import numpy as np
     >>> import verglas as vg
-    >>> from verglas.refinement.abinitio_consensus import aspherical_fsc
-    >>> from verglas.refinement.sphere import spherical_average
+    >>> from verglas.initial_model.consensus import aspherical_fsc
+    >>> from verglas.map_geometry.sphere import spherical_average
     >>> m = vg.simulate.density(vg.simulate.phantom(32, 4.0, 90.0), 32, 4.0)
     >>> other = vg.simulate.density(vg.simulate.phantom(32, 4.0, 90.0, seed=1), 32, 4.0)
     >>> shell = spherical_average(m.data)  # the same in both
@@ -132,7 +132,7 @@ def compare(problem: Problem, best: Start, other: Start, radius: int) -> Compari
     The rotation is sought, and agreement measured, on what is left without the spherical averages.
     """
     classes = len(best.model.volumes)
-    pixel, threads = problem.pixel_size_A, problem.settings.threads
+    pixel, threads = problem.pixel_size_A, problem.threads
     ours, theirs = (s.model.volumes * problem.sphere for s in (best, other))
     found, score = {}, np.empty((classes, classes))
     for i in range(classes):

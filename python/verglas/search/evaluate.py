@@ -10,7 +10,7 @@ import numpy.typing as npt
 from verglas import ops
 from verglas._array_module import array_module, to_host
 from verglas.geometry import euler_to_matrix, healpix_directions
-from verglas.refinement.cells import Cells, Level, slices_of_pixels
+from verglas.search.cells import Cells, Level, slices_of_pixels
 from verglas.types.arrays import IntArray
 
 

@@ -70,7 +70,7 @@ def search_levels(
 
     Examples
     --------
-    >>> from verglas.refinement import search_levels
+    >>> from verglas.search import search_levels
     >>> [(v.radius, v.order, v.n_psi, v.shift_step_px) for v in search_levels([16, 32])]
     [(16, 3, 64, 1.0), (32, 4, 128, 0.5)]
     """

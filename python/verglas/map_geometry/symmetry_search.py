@@ -28,8 +28,8 @@ from verglas.geometry import (
     random_orientations,
     symmetry_matrices,
 )
-from verglas.refinement.map_alignment import Sections, climb_rotation, turned_map
-from verglas.refinement.sphere import spherical_part
+from verglas.map_geometry.map_alignment import Sections, climb_rotation, turned_map
+from verglas.map_geometry.sphere import spherical_part
 from verglas.types.arrays import Float32Array, FloatArray
 
 CANDIDATES = (*(f"C{n}" for n in range(2, 9)), *(f"D{n}" for n in range(2, 9)), "T", "O", "I")
@@ -92,7 +92,7 @@ def without_sphere(volume: Float32Array, amplitude: FloatArray) -> Float32Array:
     Examples
     --------
     >>> import numpy as np
-    >>> from verglas.refinement.symmetry_search import without_sphere
+    >>> from verglas.map_geometry.symmetry_search import without_sphere
     >>> v = np.zeros((8, 8, 8), np.float32); v[4, 4, 4] = 1
     >>> bool(np.abs(without_sphere(v, np.ones(4))).max() < 1e-6)
     True
@@ -118,7 +118,7 @@ def elements_of(symmetry: str) -> FloatArray:
 
     Examples
     --------
-    >>> from verglas.refinement.symmetry_search import elements_of
+    >>> from verglas.map_geometry.symmetry_search import elements_of
     >>> [len(elements_of(s)) for s in ("C2", "C4", "D2", "O", "I")]
     [1, 2, 3, 16, 37]
     """
@@ -265,7 +265,7 @@ def symmetry_scores(
     --------
     >>> import numpy as np
     >>> import verglas as vg
-    >>> from verglas.refinement.symmetry_search import chosen, symmetry_scores
+    >>> from verglas.map_geometry.symmetry_search import chosen, symmetry_scores
     >>> m = vg.simulate.density(vg.simulate.phantom(32, 4.0, 90.0, "C3"), 32, 4.0)
     >>> chosen(symmetry_scores(m.data, np.ones(9), ["C2", "C3"])).symmetry
     'C3'
@@ -301,7 +301,7 @@ def chosen(scores: Sequence[SymmetryScore]) -> SymmetryScore | None:
     Examples
     --------
     >>> import numpy as np
-    >>> from verglas.refinement.symmetry_search import SymmetryScore, chosen
+    >>> from verglas.map_geometry.symmetry_search import SymmetryScore, chosen
     >>> c2 = SymmetryScore("C2", 2, 0.9, 0.9, 20.0, np.eye(3))
     >>> chosen([c2, SymmetryScore("D2", 4, 0.6, 0.1, 9.0, np.eye(3))]).symmetry
     'C2'

@@ -16,8 +16,8 @@ from verglas import fourier, ops
 from verglas._array_module import all_to_host, array_module, to_host
 from verglas._devices import to_device
 from verglas.geometry import euler_to_matrix, matrix_to_euler
-from verglas.refinement.candidates import Candidates, best_of_image, distinct, posterior, within
-from verglas.refinement.grid_step import (
+from verglas.search.candidates import Candidates, best_of_image, distinct, posterior, within
+from verglas.search.grid_step import (
     DirectionGrid,
     HalfSums,
     Tick,
@@ -27,9 +27,9 @@ from verglas.refinement.grid_step import (
     joined_slices,
     spectra_of,
 )
-from verglas.refinement.problem import ImageBatch, Problem, image_batches
-from verglas.refinement.settings import Step
-from verglas.refinement.state import HalfModel, PoseTable
+from verglas.search.problem import ImageBatch, Problem, image_batches
+from verglas.search.state import HalfModel, PoseTable
+from verglas.search.step import Step
 from verglas.types.arrays import FloatArray, IntArray
 
 # Candidates kept after each radius, and the log-likelihood within which one may still overtake the best.
@@ -57,10 +57,10 @@ class PoseStep:
     """
 
     def __init__(self, problem: Problem, model: HalfModel, mask: npt.NDArray, step: Step) -> None:
-        self.problem, self.model, self.step, self.threads = problem, model, step, problem.settings.threads
+        self.problem, self.model, self.step, self.threads = problem, model, step, problem.threads
         self.where: dict[str, Any] = {"device": problem.device, "threads": self.threads}
         self.spectra, self.grid = spectra_of(problem, model, mask, max(step.radius, step.insert_radius))
-        self.correlation = problem.settings.mode == "max-cc"
+        self.correlation = problem.correlation
         self.shift_sigma_px = max(_LEAST_SHIFT_PX, step.shift_range_px)
         with np.errstate(divide="ignore"):
             self.log_class = np.log(model.class_weight)
@@ -69,7 +69,7 @@ class PoseStep:
 
     def _prepare_search(self) -> None:
         step = self.step
-        self.directions = DirectionGrid(step.order, self.problem.settings.symmetry)
+        self.directions = DirectionGrid(step.order, self.problem.symmetry)
         radius = min(step.radius, coarse_radius(self.problem, step.step_deg))
         self.polar = ops.PolarGrid(self.problem.box, radius, diameter_px=self.problem.diameter_px)
         self.shifts = step.shifts_px()
@@ -288,7 +288,7 @@ class PoseStep:
             image = final.image[mine]
             shell_weight = batch.inv_sigma2[image, : self.step.insert_radius + 1] * weight[mine, None]
             images, ctf = (_taken(data[name], image) for name in ("images", "ctf"))
-            for coset in self.problem.symmetry.cosets:
+            for coset in self.problem.operators.cosets:
                 ops.insert(
                     target,
                     images,

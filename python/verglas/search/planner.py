@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from verglas import ops
 from verglas._native import resolve_threads
 from verglas.geometry import unit_pixels
-from verglas.refinement.cells import Level
-from verglas.refinement.search import SearchSettings, first_level_shifts, slices_per_block
+from verglas.search.cells import Level
+from verglas.search.pose_search import SearchSettings, first_level_shifts, slices_per_block
 
 # Bytes per cell in the lists of one batch: image, pixel, psi, shift, score, and what sorting them takes.
 _CELL_BYTES = 200
@@ -68,7 +68,7 @@ def search_cost(
     n_images: int | None = None,
     threads: int | None = None,
 ) -> SearchCost:
-    """Estimate a :class:`verglas.refinement.PoseSearch` before it is made.
+    """Estimate a :class:`verglas.search.PoseSearch` before it is made.
 
     Parameters
     ----------
@@ -86,7 +86,7 @@ def search_cost(
 
     Examples
     --------
-    >>> from verglas.refinement import search_cost, search_levels
+    >>> from verglas.search import search_cost, search_levels
     >>> cost = search_cost(64, search_levels([12, 24]))
     >>> cost.memory_GB < 1, cost.poses_per_image[0]
     (True, 3981312)

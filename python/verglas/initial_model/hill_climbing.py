@@ -5,7 +5,7 @@ its opposite), scores them at all in-plane angles and shifts, and takes the firs
 present map than its own does: not the best, so that the poses of many particles do not settle at once around the
 accidents of an early map (Reboul et al. 2018, Protein Science 27, 51-61; Elmlund et al. 2013, Structure 21, 1299-1306).
 The map is made anew from all poses, with CTF and noise weighting; its resolution grows. There is no likelihood and no
-average over poses in it: a check on the stochastic expectation-maximisation of :mod:`verglas.refinement.abinitio` by
+average over poses in it: a check on the stochastic expectation-maximisation of :mod:`verglas.initial_model.starts` by
 other means.
 """
 
@@ -18,13 +18,13 @@ import numpy.typing as npt
 
 from verglas import ops
 from verglas.geometry import euler_to_matrix, symmetry_matrices
-from verglas.refinement.abinitio import AbInitioSettings, Course, Method, updated
-from verglas.refinement.abinitio_kept import UnderWay
-from verglas.refinement.abinitio_step import BatchStep
-from verglas.refinement.grid_step import DirectionGrid
-from verglas.refinement.problem import ImageBatch, Problem, image_batches
-from verglas.refinement.settings import Step
-from verglas.refinement.state import HalfModel, PoseTable
+from verglas.initial_model.batch_step import BatchStep
+from verglas.initial_model.snapshots import UnderWay
+from verglas.initial_model.starts import AbInitioSettings, Course, Method, updated
+from verglas.search.grid_step import DirectionGrid
+from verglas.search.problem import ImageBatch, Problem, image_batches
+from verglas.search.state import HalfModel, PoseTable
+from verglas.search.step import Step
 from verglas.types.arrays import FloatArray, IntArray
 
 _TOGETHER = 64  # particles that look through directions in one random order
@@ -73,7 +73,7 @@ class ClimbStep(BatchStep):
     Parameters
     ----------
     problem, model, step, grid_radius
-        As for :class:`verglas.refinement.abinitio_step.BatchStep`.
+        As for :class:`verglas.initial_model.batch_step.BatchStep`.
     """
 
     def __init__(self, problem: Problem, model: HalfModel, step: Step, grid_radius: int) -> None:
@@ -184,14 +184,14 @@ def nearest(grid: DirectionGrid, problem: Problem, angles_deg: FloatArray) -> tu
     sides = np.stack([grid.matrices[:, 2], -grid.matrices[:, 2]], axis=1)
     sides[~np.isfinite(grid.log_prior)] = 0
     wanted = euler_to_matrix(angles_deg)[:, 2]
-    equivalents = np.einsum("nj,gjk->ngk", wanted, symmetry_matrices(problem.settings.symmetry))
+    equivalents = np.einsum("nj,gjk->ngk", wanted, symmetry_matrices(problem.symmetry))
     cosine = np.einsum("ngk,sk->ngs", equivalents, sides.reshape(-1, 3)).max(axis=1)
     best = cosine.argmax(axis=1)
     return best // 2, best % 2 == 1
 
 
 class HillClimbing(Method):
-    """The method for :func:`verglas.refinement.abinitio.run_start`; one map."""
+    """The method for :func:`verglas.initial_model.starts.run_start`; one map."""
 
     def begin(
         self,
@@ -205,7 +205,7 @@ class HillClimbing(Method):
         number, sigma2 = given
         rng = np.random.default_rng((settings.seed, number))
         blank = np.zeros((1, *(problem.box,) * 3), np.float32)
-        model = HalfModel(blank, sigma2.copy(), np.ones(int(problem.micrograph.max()) + 1), np.ones(1))
+        model = HalfModel(blank, sigma2.copy(), np.ones(problem.n_micrographs), np.ones(1))
         step = ClimbStep(problem, model, course.step(course.first_radius), course.grid_radius)
         entries = np.argwhere(np.isfinite(step.directions.log_prior))
         drawn = entries[rng.integers(len(entries), size=len(problem))]

@@ -1,0 +1,19 @@
+"""First maps from particles alone: random starts, contest, symmetry, consensus; hill climbing; common lines."""
+
+from verglas.initial_model.common_lines import CommonLines, Synchronised, find_common_lines, sinogram, synchronise
+from verglas.initial_model.consensus import Comparison, Verdict
+from verglas.initial_model.starts import AbInitioSettings, Start
+from verglas.initial_model.symmetry import SymmetryFound
+
+__all__ = [
+    "AbInitioSettings",
+    "CommonLines",
+    "Comparison",
+    "Start",
+    "SymmetryFound",
+    "Synchronised",
+    "Verdict",
+    "find_common_lines",
+    "sinogram",
+    "synchronise",
+]

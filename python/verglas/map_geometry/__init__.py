@@ -1,0 +1,18 @@
+"""Maps as shapes: turned onto each other, their symmetry, their hand, their round part."""
+
+from verglas.map_geometry.map_alignment import Aligned, align_maps, flip_hand, turned_map
+from verglas.map_geometry.sphere import aspherical, spherical_average
+from verglas.map_geometry.symmetry_search import SymmetryScore, mass_centre, moved_map, symmetry_scores
+
+__all__ = [
+    "Aligned",
+    "SymmetryScore",
+    "align_maps",
+    "aspherical",
+    "flip_hand",
+    "mass_centre",
+    "moved_map",
+    "spherical_average",
+    "symmetry_scores",
+    "turned_map",
+]

@@ -1,0 +1,69 @@
+"""What one pass of a search looks at: resolution, directions, angles, shifts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from verglas.geometry import healpix_spacing_deg
+
+
+@dataclass(frozen=True)
+class Step:
+    """What one iteration does.
+
+    Attributes
+    ----------
+    phase : {"grid", "global", "local"}
+        Posterior over a whole grid of poses; the best of them refined continuously; or continuous refinement of the
+        poses of the iteration before.
+    radius : int
+        Last shell scored.
+    insert_radius : int
+        Last shell of the maps that are made: beyond ``radius``, or the FSC could never grow.
+    order : int
+        HEALPix order of the directions searched.
+    n_psi : int
+        In-plane angles searched.
+    shift_step_px, shift_range_px : float
+        Grid of shifts around those of the iteration before.
+    final : bool
+        Whether this is the last pass, whatever the poses do.
+    split : bool
+        Whether all classes still have the same reference: it is searched alone, and every particle goes to the class
+        drawn for it.
+    candidates : int
+        Distinct orientations of each particle that a global search hands on.
+    """
+
+    phase: Literal["grid", "global", "local"]
+    radius: int
+    insert_radius: int
+    order: int
+    n_psi: int
+    shift_step_px: float
+    shift_range_px: float
+    final: bool = False
+    split: bool = False
+    candidates: int = 6
+
+    @property
+    def step_deg(self) -> float:
+        """Spacing of the directions."""
+        return healpix_spacing_deg(self.order)
+
+    def shifts_px(self) -> np.ndarray:
+        """(n, 2) float32, the shifts searched."""
+        reach = int(self.shift_range_px / self.shift_step_px + 1e-9)
+        k = np.arange(-reach, reach + 1)
+        xy = np.stack(np.meshgrid(k, k), axis=-1).reshape(-1, 2) * self.shift_step_px
+        near = np.hypot(*xy.T) <= max(self.shift_range_px, 0.5 * self.shift_step_px) + 1e-9
+        return xy[near].astype(np.float32)
+
+    def log_shift(self) -> np.ndarray:
+        """(n,) float64, Gaussian prior of the shifts searched, half of the range wide, summing to one."""
+        sigma = max(self.shift_range_px / 2, 1.0)
+        log_prior = -(self.shifts_px().astype(np.float64) ** 2).sum(axis=1) / (2 * sigma**2)
+        return np.asarray(log_prior - np.log(np.exp(log_prior).sum()))
