@@ -47,7 +47,7 @@ def folder(tmp_path_factory):
     vg.io.write_stack(path / "movie.mrc", np.stack([m.data] * 3), PIXEL)
     (path / "text.mrc").write_text("no micrograph\n" * 100)
     names = ["good.tif", "other.mrc", *WORDS]
-    vg.io.write_picks(path / "truth.star", {name: vg.Picks(truth.picks.xy_px, name) for name in names})
+    vg.io.write_picks(path / "truth.star", {n: vg.Picks(truth.picks.xy_px, n) for n in names}, one_file=True)
     return path
 
 

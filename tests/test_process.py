@@ -96,15 +96,19 @@ def test_a_finished_project_is_not_done_again(copy, project):
     assert (copy / "particles.star").read_text() == project.particles.read_text()
 
 
+def positions(path):
+    return {name: found.xy_px.tolist() for name, found in vg.io.read_picks(path).items()}
+
+
 def test_a_stage_is_redone_with_other_settings_and_earlier_ones_are_not(copy):
-    ctf, picks = stamps(copy / "01_ctf/records"), (copy / "02_pick/picks.star").read_text()
+    ctf, picks = stamps(copy / "01_ctf/records"), positions(copy / "02_pick/picks.star")
     with pytest.raises(InputError, match=r"pick was finished with other settings \(method.*--redo pick"):
         vg.process(copy, set={"pick.method": "log"}, threads=1)
     assert load_request(copy, {}).set == {}  # a refused wish is not kept
     done = vg.process(copy, set={"pick.method": "log"}, redo=["pick"], threads=1)
     assert [r.done_before for r in done.records] == [True, False, False, False]
     assert stamps(copy / "01_ctf/records") == ctf
-    assert (copy / "02_pick/picks.star").read_text() != picks
+    assert positions(copy / "02_pick/picks.star") != picks
     assert load_request(copy, {}).set == {"pick.method": "log"}
     boxed = vg.process(copy, box=72, redo=["extract"], threads=1)
     assert [r.done_before for r in boxed.records] == [True, True, False, False]

@@ -18,6 +18,7 @@ from typing import Any, NoReturn
 import typer
 
 from verglas._version import __version__
+from verglas.cli.files import taken_file_rules
 from verglas.cli.options import option_name
 from verglas.cli.renamed import with_present_names
 from verglas.errors import SettingError, VerglasError, VerglasWarning
@@ -73,6 +74,17 @@ def _print_version(value: bool) -> None:
 def _options(
     version: bool = typer.Option(False, "--version", callback=_print_version, is_eager=True, help="Print the version."),
     debug: bool = typer.Option(False, "--debug", help="Show the traceback of a failure."),
+    paths: str = typer.Option(
+        "relion",
+        "--paths",
+        help="Names in files written: relative to the project's folder (relion), to the file (star), or absolute.",
+    ),
+    stack_root: str = typer.Option(None, "--stack-root", help="Folder in which stacks are looked for first."),
+    any_pixel_size: bool = typer.Option(
+        False,
+        "--any-pixel-size",
+        help="Read stacks whose header gives a pixel size over 1 % off the metadata's.",
+    ),
 ) -> None:
     pass
 
@@ -135,14 +147,17 @@ def _stop(error: Exception) -> NoReturn:
 def main(argv: list[str] | None = None) -> None:
     """Run the command line; never returns normally.
 
-    ``--debug`` may stand anywhere and re-raises what failed.
+    ``--debug``, which re-raises what failed, and the options about files may stand anywhere.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in arguments
-    arguments = with_present_names([a for a in arguments if a != "--debug"])
+    arguments = [a for a in arguments if a != "--debug"]
     warnings.showwarning = _show_warning  # type: ignore[assignment]
     try:
-        status = _program(arguments).main(args=arguments, prog_name="verglas", standalone_mode=False)
+        arguments, rules = taken_file_rules(arguments)
+        arguments = with_present_names(arguments)
+        with rules:
+            status = _program(arguments).main(args=arguments, prog_name="verglas", standalone_mode=False)
     except Exception as error:
         if debug and not isinstance(error, (typer.Abort, _ClickException)):
             raise

@@ -35,6 +35,7 @@ def register(app: typer.Typer) -> None:
         cs: float = typer.Option(None, "--cs", help="Spherical aberration, mm."),
         amplitude_contrast: float = typer.Option(None, "--amplitude-contrast", help="Fraction, as 0.07."),
         compare: Path = typer.Option(None, "--compare", help="Picks taken as the truth: .star, .cs, .box, .csv."),
+        one_file: bool = typer.Option(False, "--one-file", help="All coordinates in picks.star, not a file each."),
         no_pictures: bool = typer.Option(False, "--no-pictures", help="Write no PNG per micrograph."),
         threads: int = typer.Option(None, "--threads", min=1, help="Micrographs at a time [all cores]."),
         as_json: bool = typer.Option(False, "--json", help="Print the summary as JSON."),
@@ -59,7 +60,17 @@ def register(app: typer.Typer) -> None:
         settings = PickSettings(method, threshold, distance, edge, not everywhere, white=white, symmetry=symmetry)
         microscope = Microscope(pixel_size, voltage, cs, amplitude_contrast)
         job = PickJob(
-            micrographs, diameter, out, settings, microscope, ctf, templates, compare, not no_pictures, threads
+            micrographs,
+            diameter,
+            out,
+            settings,
+            microscope,
+            ctf,
+            templates,
+            compare,
+            not no_pictures,
+            threads,
+            one_file,
         )
         with shown_progress("micrographs") as progress:
             summary = pick_files(job, progress)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from verglas.errors import FormatError, InputError
 from verglas.io import cs
 from verglas.io.coordinate_text import FIGURE_OF_MERIT, MICROGRAPH, X, Y, from_box, from_eman_json, from_text
 from verglas.io.mrc import PathLike
+from verglas.io.rules import search_folders, written_name
 from verglas.io.spider import is_document, read_spider_document
 from verglas.io.star import read_star, write_star
 from verglas.io.tomography import refuse_tomography
@@ -91,24 +92,76 @@ def picks_of_table(table: pd.DataFrame, where: str) -> dict[str, Picks]:
     return found
 
 
-def write_picks(path: PathLike, picks: Mapping[str, Picks]) -> None:
-    """Write coordinates of many micrographs as one STAR file that RELION reads.
+def write_picks(
+    path: PathLike, picks: Mapping[str, Picks], *, one_file: bool = False, paths: str | None = None
+) -> list[Path]:
+    """Write coordinates as picking jobs of RELION 4 and 5 do: a list of files, and one STAR file per micrograph.
 
     Parameters
     ----------
     path : path
-        ``.star``.
+        ``.star``; the files of the micrographs go to a folder beside it that has its name.
     picks : mapping of str -> Picks
-        Columns that only some have are filled with nan.
+        By the names that the list of micrographs has: RELION joins them by name.
+    one_file : bool
+        One table with all coordinates instead, as other programs and RELION 3 read it; columns that only some
+        micrographs have are filled with nan.
+    paths : "relion", "star" or "absolute", optional
+        Names of the coordinate files; see :func:`verglas.io.write_particles`.
+
+    Returns
+    -------
+    list of Path
+        What was written.
     """
-    if Path(path).suffix.lower() != ".star":
+    path = Path(path)
+    if path.suffix.lower() != ".star":
         raise InputError(f"cannot write {path}: expected the suffix .star")
-    tables = [
-        pd.DataFrame({MICROGRAPH: name, X: p.xy_px[:, 0], Y: p.xy_px[:, 1], **p.columns}) for name, p in picks.items()
-    ]
-    empty = pd.DataFrame({MICROGRAPH: pd.Series(dtype=str), X: pd.Series(dtype=float), Y: pd.Series(dtype=float)})
-    filled = [table for table in tables if len(table)]
-    write_star(path, {"": pd.concat(filled, ignore_index=True) if filled else empty})
+    if one_file:
+        tables = [_table_of(p, name) for name, p in picks.items()]
+        filled = [table for table in tables if len(table)]
+        write_star(path, {"": pd.concat(filled, ignore_index=True) if filled else _table_of(_NONE, "").iloc[:0]})
+        return [path]
+    folder = path.with_suffix("")
+    folder.mkdir(parents=True, exist_ok=True)
+    files = unique_stems(list(picks), "_picks.star")
+    for file, p in zip(files, picks.values(), strict=True):
+        write_star(folder / file, {"": _table_of(p)})
+    names = [written_name(folder / file, path.parent, paths) for file in files]
+    listed = pd.DataFrame({MICROGRAPH: list(picks), _LISTED: names}, dtype=object)
+    write_star(path, {"coordinate_files": listed})
+    return [path, *(folder / file for file in files)]
+
+
+_NONE = Picks(np.zeros((0, 2)))
+
+
+def _table_of(picks: Picks, micrograph: str | None = None) -> pd.DataFrame:
+    name = {} if micrograph is None else {MICROGRAPH: np.full(len(picks), micrograph, dtype=object)}
+    return pd.DataFrame({**name, X: picks.xy_px[:, 0], Y: picks.xy_px[:, 1], **picks.columns})
+
+
+def unique_stems(names: Sequence[str], ending: str) -> list[str]:
+    """A file name for each path: its stem and the ending, numbered where it is taken, whatever other stems look like.
+
+    Examples
+    --------
+    >>> from verglas.io.coordinates import unique_stems
+    >>> unique_stems(["x/a.mrc", "y/a.mrc", "z/a_2.mrc"], ".mrcs")
+    ['a.mrcs', 'a_3.mrcs', 'a_2.mrcs']
+    """
+    stems = [Path(name).stem for name in names]
+    taken, made = set(stems), []
+    seen: dict[str, int] = {}
+    for stem in stems:
+        seen[stem] = seen.get(stem, 0) + 1
+        name = stem
+        while seen[stem] > 1 and name in taken:
+            name = f"{stem}_{seen[stem]}"
+            seen[stem] += name in taken
+        taken.add(name)
+        made.append(name + ending)
+    return made
 
 
 def name_of_picks(path: Path) -> str:
@@ -142,8 +195,7 @@ def _listed(path: Path, files: pd.DataFrame) -> pd.DataFrame:
     """The coordinates in the files that a list of RELION 4 or 5 names, from the folder of the project or beside it."""
     found = []
     for micrograph, name in zip(files[MICROGRAPH].astype(str), files[_LISTED].astype(str), strict=True):
-        tried = [folder / name for folder in [path.parent, *path.resolve().parents, Path.cwd()]]
-        file = next((one for one in tried if one.is_file()), None)
+        file = next((f / name for f in search_folders(path) if (f / name).is_file()), None)
         if file is None:
             raise FormatError(
                 f"{path}: coordinates of {micrograph}: {name} not found beside the list, in the folders above it or in "

@@ -26,7 +26,7 @@ from verglas.errors import FormatError, InputError, VerglasWarning
 from verglas.geometry import euler_to_matrix, matrix_to_euler
 from verglas.io.atomic import atomic_path
 from verglas.io.mrc import PathLike
-from verglas.io.stack import StackSource, build_source, stack_paths
+from verglas.io.stack import StackSource, Where, build_source, stack_paths
 from verglas.types import Particles, Poses
 from verglas.types import _columns as col
 from verglas.types.arrays import FloatArray
@@ -132,9 +132,7 @@ def load(path: PathLike) -> npt.NDArray[Any]:
     return array
 
 
-def read_cs(
-    path: Path, stack: PathLike | None, path_map: Mapping[str, str] | None, passthrough: PathLike | None
-) -> Particles:
+def read_cs(path: Path, stacks: Where, passthrough: PathLike | None) -> Particles:
     """Open a .cs file; see :func:`verglas.io.read_particles`."""
     array = load(path)
     columns: dict[str, Any] = {name: array[name] for name in array.dtype.names or ()}
@@ -142,7 +140,7 @@ def read_cs(
         columns.update(_joined(path, columns, Path(passthrough)))
     fields = pd.DataFrame({"field": list(columns), "dtype": [_type_name(v) for v in columns.values()]})
     table, optics = _tables(path, columns, len(array))
-    source = _source(path, columns, table, stack, path_map)
+    source = _source(path, columns, stacks)
     tables = {"optics": optics, "particles": table, FIELDS_TABLE: fields}
     return Particles(
         table, source, optics_table=optics if len(optics.columns) else None, tables=tables, where=str(path)
@@ -255,13 +253,7 @@ def _keep(field: str, values: npt.NDArray[Any], table: dict[str, Any], optics: d
         table.update({f"{field}[{i}]": flat[:, i] for i in range(flat.shape[1])})
 
 
-def _source(
-    path: Path,
-    columns: Mapping[str, Any],
-    table: pd.DataFrame,
-    stack: PathLike | None,
-    path_map: Mapping[str, str] | None,
-) -> StackSource | None:
+def _source(path: Path, columns: Mapping[str, Any], where: Where) -> StackSource | None:
     if _PATH not in columns or _INDEX not in columns:
         warnings.warn(
             f"{path}: no {_PATH} and {_INDEX}: metadata without images (is there a passthrough file?)",
@@ -276,9 +268,10 @@ def _source(
         raise FormatError(f"{path}: {_SHAPE} of particle {np.flatnonzero(shape[:, 0] != shape[:, 1])[0]} is not square")
     box = None if shape is None else shape[:, 0].astype(np.float64)
     pixel = columns[_PIXEL].astype(np.float64) if _PIXEL in columns else None
-    # blob/path starts at the project, one folder above the job that wrote the file
-    paths = stack_paths([path.parent, path.resolve().parent.parent], stack, path_map)
-    return build_source(names, stack_of.ravel(), columns[_INDEX].astype(np.int64), paths, box, pixel, str(path))
+    # blob/path starts at the project, a folder above the job that wrote the file
+    return build_source(
+        names, stack_of.ravel(), columns[_INDEX].astype(np.int64), stack_paths(path, where), box, pixel, str(path)
+    )
 
 
 # ---- writing

@@ -15,6 +15,7 @@ import pandas as pd
 from verglas.errors import FormatError, InputError
 from verglas.io.coordinates import MICROGRAPH, match_names
 from verglas.io.mrc import PathLike
+from verglas.io.rules import search_folders
 from verglas.io.star import read_star, writable, write_star
 from verglas.io.tiff import PICTURES
 from verglas.io.tomography import refuse_tomography
@@ -126,7 +127,7 @@ def _found(source: str) -> pd.DataFrame:
 def read_micrographs(path: PathLike) -> pd.DataFrame:
     """A STAR file of micrographs, optics columns given to every row; ``path`` is where each file should lie.
 
-    Relative names are looked for beside the STAR file, then in the working directory.
+    Relative names are looked for beside the STAR file, in the folders above it, then in the working directory.
 
     Raises
     ------
@@ -140,11 +141,13 @@ def read_micrographs(path: PathLike) -> pd.DataFrame:
     if name is None:
         raise FormatError(f"{path}: no table has the column {MICROGRAPH}, so there are no micrographs in it")
     table, optics = _frame(tables[name]), _frame(tables["optics"]) if "optics" in tables else None
-    if "rlnCoordinateX" in table:
-        raise FormatError(f"{path}: has rlnCoordinateX: these are particles or coordinates, not a list of micrographs")
+    other = next((label for label in ("rlnCoordinateX", "rlnMicrographCoordinates") if label in table), None)
+    if other is not None:
+        raise FormatError(f"{path}: has {other}: these are particles or coordinates, not a list of micrographs")
     parts = col.Tables(table, optics, str(path))
     out: dict[str, Any] = {MICROGRAPH: [str(n) for n in table[MICROGRAPH]]}
-    out[PATH] = [_beside(path.parent, n) for n in out[MICROGRAPH]]
+    folders = [path.parent, *search_folders(path)[1:]]
+    out[PATH] = [_found_from(folders, n) for n in out[MICROGRAPH]]
     for label in (PIXEL, "rlnMicrographOriginalPixelSize", *SHARED):
         found = parts.value(label, optics_first=True)
         if found is not None:
@@ -167,10 +170,10 @@ def _frame(table: pd.DataFrame | Mapping[str, Any]) -> pd.DataFrame:
     return table if isinstance(table, pd.DataFrame) else pd.DataFrame({k: [v] for k, v in table.items()})
 
 
-def _beside(folder: Path, name: str) -> str:
-    for candidate in (folder / name, Path(name)):
-        if candidate.is_file():
-            return str(candidate)
+def _found_from(folders: list[Path], name: str) -> str:
+    for folder in folders:
+        if (folder / name).is_file():
+            return str(folder / name)
     return name
 
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,8 @@ import pandas as pd
 from verglas.errors import FormatError, InputError, VerglasWarning
 from verglas.io import cs
 from verglas.io.mrc import PathLike, StackWriter
-from verglas.io.stack import StackSource, source_from_names, stack_paths
+from verglas.io.rules import written_name
+from verglas.io.stack import StackSource, Where, source_from_names, stack_paths
 from verglas.io.star import read_star, write_star
 from verglas.io.tomography import refuse_tomography
 from verglas.types import Particles
@@ -22,7 +22,7 @@ from verglas.types import _columns as col
 from verglas.types.images import ChangedSource
 from verglas.types.particles import SIGN_COLUMN
 
-IMAGE = "rlnImageName"
+IMAGE, MICROGRAPH = "rlnImageName", "rlnMicrographName"
 
 
 def read_particles(
@@ -31,6 +31,8 @@ def read_particles(
     path_map: Mapping[str, str] | None = None,
     *,
     passthrough: PathLike | None = None,
+    stack_root: PathLike | None = None,
+    any_pixel_size: bool = False,
 ) -> Particles:
     """Open particles; the metadata are read, the images wait until they are asked for.
 
@@ -45,6 +47,10 @@ def read_particles(
         Prefixes of stack names to replace: ``{"Extract/job012": "/data/stacks"}``.
     passthrough : path, optional
         cryoSPARC's passthrough file of the same particles; its fields are joined by uid.
+    stack_root : path, optional
+        Folder that the names of the stacks start from, or hold some of their last folders: a project that was moved.
+    any_pixel_size : bool
+        Read stacks whose header gives a pixel size more than 1 % from the metadata's, which is used.
 
     Returns
     -------
@@ -61,7 +67,7 @@ def read_particles(
     Notes
     -----
     The particle table is the one that holds rlnImageName, whatever its name. Relative stack names are looked for
-    beside the file, then in the working directory (and, for ``.cs``, in the folder above, cryoSPARC's project).
+    beside the file, in the folders above it, then in the working directory.
 
     Examples
     --------
@@ -76,8 +82,9 @@ def read_particles(
     path = Path(path)
     if not path.is_file():
         raise FormatError(f"{path}: is a folder, expected a file" if path.is_dir() else f"{path}: no such file")
+    stacks = Where(stack, path_map, stack_root, any_pixel_size)
     if path.suffix.lower() == ".cs":
-        return cs.read_cs(path, stack, path_map, passthrough)
+        return cs.read_cs(path, stacks, passthrough)
     if passthrough is not None:
         raise InputError(f"{path}: passthrough is for cryoSPARC's .cs files")
     tables = read_star(path)
@@ -101,7 +108,7 @@ def read_particles(
         )
     source = source_from_names(
         table[IMAGE].to_numpy(dtype=object),
-        stack_paths([path.parent], stack, path_map),
+        stack_paths(path, stacks),
         parts.value("rlnImageSize", optics_first=True),
         pixel,
         where,
@@ -127,7 +134,9 @@ def _particle_table(path: Path, tables: Mapping[str, Any]) -> str:
 # ---- writing
 
 
-def write_particles(path: PathLike, particles: Particles, stack: PathLike | None = None) -> None:
+def write_particles(
+    path: PathLike, particles: Particles, stack: PathLike | None = None, *, paths: str | None = None
+) -> None:
     """Write particles: every column, table and their order are kept.
 
     Parameters
@@ -138,11 +147,15 @@ def write_particles(path: PathLike, particles: Particles, stack: PathLike | None
     stack : path, optional
         Write the images, too, as one new MRC stack in this order. Images that lie only in memory always are, by
         default beside the metadata under the same name with the suffix ``.mrcs``.
+    paths : "relion", "star" or "absolute", optional
+        Names of stacks and micrographs: relative to the project's folder, which is where RELION looks from (the working
+        directory, or the folder above it that holds RELION's pipeline), to the folder of the file, or absolute. The
+        default is "relion", or what ``verglas --paths`` says. Names of files that are not found stay as they are.
 
     Notes
     -----
     Metadata of RELION 3.0 get what 3.1 needs: an optics table made from their columns and origins in angstrom; the
-    old columns stay. A stack name that would lead elsewhere from the new file's folder is rewritten, relative to it.
+    old columns stay.
 
     Raises
     ------
@@ -157,9 +170,9 @@ def write_particles(path: PathLike, particles: Particles, stack: PathLike | None
         raise InputError(f"cannot write {path}: the folder {path.parent} does not exist")
     particles = _as_stored(particles, restacked=stack is not None)
     if particles.source is not None and (stack is not None or not isinstance(particles.source, StackSource)):
-        particles = _restack(particles, path.with_suffix(".mrcs") if stack is None else Path(stack), path.parent)
+        particles = _restack(particles, path.with_suffix(".mrcs") if stack is None else Path(stack), path.parent, paths)
     elif isinstance(particles.source, StackSource):
-        particles = _renamed(particles, path.parent)
+        particles = _renamed(particles, path.parent, paths)
     if suffix == ".cs":
         cs.write_cs(path, particles)
     else:
@@ -195,11 +208,9 @@ def _as_stored(particles: Particles, *, restacked: bool) -> Particles:
     )
 
 
-def _relative(target: Path, folder: Path) -> str:
-    return Path(os.path.relpath(target.resolve(), folder.resolve())).as_posix()
-
-
-def _restack(particles: Particles, stack: Path, folder: Path, chunk_bytes: int = 64 << 20) -> Particles:
+def _restack(
+    particles: Particles, stack: Path, folder: Path, style: str | None, chunk_bytes: int = 64 << 20
+) -> Particles:
     """Write the images and point the rows at them."""
     n, box = len(particles), particles.box
     if not n:
@@ -208,31 +219,26 @@ def _restack(particles: Particles, stack: Path, folder: Path, chunk_bytes: int =
     with StackWriter(stack, n, box, particles.pixel_size_A) as writer:
         for start in range(0, n, step):
             writer.append(particles.images(slice(start, start + step)))
-    name = _relative(stack, folder)
+    name = written_name(stack, folder, style)
     names = {IMAGE: [f"{i:06d}@{name}" for i in range(1, n + 1)]}
     if SIGN_COLUMN in particles.table:
         names[SIGN_COLUMN] = np.ones(n, np.float32)  # type: ignore[assignment]
     return particles.with_columns(**names)
 
 
-def _renamed(particles: Particles, folder: Path) -> Particles:
-    """Stack names that the new file's reader finds; names that already lead there, or nowhere, stay."""
+def _renamed(particles: Particles, folder: Path, style: str | None) -> Particles:
+    """Names of stacks and micrographs by the rule of paths; those of files that are not there stay."""
     source = particles.source
     assert isinstance(source, StackSource)
-    readers = stack_paths([folder], None, None)
     new: dict[int, str] = {}
     for number in np.unique(source.stack_of):
-        name = source.names[number]
         try:
-            target = source.paths.find(name)
+            wanted = written_name(source.paths.find(source.names[number]), folder, style)
         except FormatError:
             continue
-        try:
-            same = os.path.samefile(readers.find(name), target)
-        except FormatError:
-            same = False
-        if not same:
-            new[int(number)] = _relative(target, folder)
+        if wanted != source.names[number]:
+            new[int(number)] = wanted
+    particles = _micrographs_renamed(particles, source.paths.roots, folder, style)
     if IMAGE in particles.table and not new:
         return particles
     if IMAGE in particles.table:
@@ -247,6 +253,22 @@ def _renamed(particles: Particles, folder: Path) -> Particles:
         for (text, index), s in zip(old, source.stack_of.tolist(), strict=True)
     ]
     return particles.with_columns(**{IMAGE: written})
+
+
+def _micrographs_renamed(particles: Particles, roots: Sequence[Path], folder: Path, style: str | None) -> Particles:
+    """RlnMicrographName by the same rule, so that both names of a row start from one folder."""
+    if MICROGRAPH not in particles.table:
+        return particles
+    codes, names = pd.factorize(particles.table[MICROGRAPH])
+    order, new = list(roots), []
+    for name in map(str, names):
+        home = next((root for root in order if (root / name).is_file()), None)
+        if home is not None and order[0] != home:  # the others are most likely there, too
+            order = [home, *(root for root in order if root != home)]
+        new.append(name if home is None else written_name(home / name, folder, style))
+    if new == list(names) or (codes < 0).any():
+        return particles
+    return particles.with_columns(**{MICROGRAPH: np.array(new, dtype=object)[codes]})
 
 
 def _star_tables(particles: Particles) -> dict[str, Any]:

@@ -14,10 +14,11 @@ import numpy.typing as npt
 
 from verglas.errors import FormatError, InputError, VerglasWarning
 from verglas.io.mrc import MrcHeader, PathLike, read_header, read_sections
+from verglas.io.rules import file_rules, search_folders
 from verglas.types.arrays import IntArray
 
 _SAME_PIXEL = 1e-3  # relative: rounding of header and metadata
-_RECALIBRATED = 0.05  # relative: up to here a pixel size may have been recalibrated since the stack was written
+_RECALIBRATED = 0.01  # relative: up to here a pixel size may have been recalibrated since the stack was written
 
 
 @dataclass(frozen=True)
@@ -32,11 +33,17 @@ class StackPaths:
         The one stack (or the folder of the stacks) to use instead of what the metadata say.
     path_map : mapping
         Old prefix -> new prefix; the longest that fits is used.
+    given_roots : sequence of Path
+        Folders that the caller says hold the stacks: tried first, also with leading folders of the names left out.
+    any_pixel_size : bool
+        Take stacks whose header disagrees with the metadata in pixel size by more than 1 %.
     """
 
     roots: tuple[Path, ...]
     stack: Path | None = None
     path_map: Mapping[str, str] = field(default_factory=dict)
+    given_roots: tuple[Path, ...] = ()
+    any_pixel_size: bool = False
 
     def mapped(self, name: str) -> str:
         """The name with its prefix replaced."""
@@ -52,11 +59,18 @@ class StackPaths:
         else:
             mapped = Path(os.path.expanduser(self.mapped(name)))
             tried = [mapped] if mapped.is_absolute() else [root / mapped for root in self.roots]
+            parts = mapped.relative_to(mapped.anchor).parts
+            shortened = [root.joinpath(*parts[k:]) for root in self.given_roots for k in range(len(parts))]
+            tried = [*shortened, *tried]
         for path in tried:
             if path.is_file():
                 return path
-        places = ", ".join(str(p) for p in dict.fromkeys(map(os.path.normpath, tried)))
-        raise FormatError(f"stack {name} not found; looked for {places}. Give stack= or path_map=")
+        rules, shown = file_rules(), list(dict.fromkeys(map(os.path.normpath, tried)))
+        places = ", ".join(shown[:3]) + (f" and {len(shown) - 3} other places" if len(shown) > 3 else "")
+        raise FormatError(
+            f"stack {name} not found; looked for {places}. Say where the stacks are: {rules.word('stack-root')} the "
+            f"folder that the names start from, or {rules.word('map-prefix' if rules.command_line else 'path-map')}"
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -155,10 +169,18 @@ class StackSource:
                 f"{header.path}: pixel size {known:.6g} A in the header but {said:.6g} A in {self.where}, "
                 "which is used (a recalibration?)",
             )
+        elif self.paths.any_pixel_size:
+            self._warn(
+                "any pixel size",
+                f"{header.path}: pixel size {known:.6g} A in the header; {said:.6g} A of {self.where} is used as asked",
+            )
         else:
+            rules = file_rules()
+            flag = rules.word("any-pixel-size").replace("=", "=True")
             raise FormatError(
-                f"{self.where}: pixel size {said:.6g} A, but {header.path} has {known:.6g} A in its header; "
-                "one of them is wrong (binned stack with unbinned metadata?): correct rlnImagePixelSize or the header"
+                f"{self.where}: pixel size {said:.6g} A, but {header.path} has {known:.6g} A in its header, "
+                f"{100 * abs(known / said - 1):.1f} % apart; one of them is wrong (binned stack, unbinned metadata?): "
+                f"correct rlnImagePixelSize or the header, or say that the metadata are right ({flag})"
             )
 
     def _warn(self, kind: str, message: str) -> None:
@@ -276,7 +298,7 @@ def _in_one_stack(
             stacklevel=5,
         )
         frame = np.arange(n, dtype=np.int64)
-    one = os.path.relpath(paths.stack.resolve(), paths.roots[0]).replace(os.sep, "/")
+    one = os.path.relpath(os.path.abspath(paths.stack), paths.roots[0]).replace(os.sep, "/")
     return [one], np.zeros(n, np.int32), frame
 
 
@@ -325,11 +347,30 @@ def _agreed(
     return table
 
 
-def stack_paths(folders: Sequence[Path], stack: PathLike | None, path_map: Mapping[str, str] | None) -> StackPaths:
-    """Check the options of a reader and put them together."""
+@dataclass(frozen=True)
+class Where:
+    """What a caller of a reader says about the stacks; see :func:`verglas.io.read_particles`."""
+
+    stack: PathLike | None = None
+    path_map: Mapping[str, str] | None = None
+    stack_root: PathLike | None = None
+    any_pixel_size: bool = False
+
+
+def stack_paths(file: Path, where: Where) -> StackPaths:
+    """Check the options of a reader and put them together with the rules in force."""
+    rules = file_rules()
+    stack = where.stack
     if stack is not None and not Path(stack).exists():
-        raise InputError(f"stack={os.fspath(stack)}: no such file or folder")
-    roots = tuple(dict.fromkeys([*(f.resolve() for f in folders), Path.cwd()]))
+        raise InputError(f"{rules.word('stack')} {os.fspath(stack)}: no such file or folder")
+    given = rules.stack_roots if where.stack_root is None else (Path(where.stack_root), *rules.stack_roots)
+    missing = next((root for root in given if not root.is_dir()), None)
+    if missing is not None:
+        raise InputError(f"{rules.word('stack-root')} {missing}: no such folder")
     return StackPaths(
-        roots, None if stack is None else Path(stack), {str(k): str(v) for k, v in (path_map or {}).items()}
+        tuple(search_folders(file)),
+        None if stack is None else Path(stack),
+        {str(k): str(v) for k, v in (where.path_map or {}).items()},
+        given,
+        where.any_pixel_size or rules.any_pixel_size,
     )

@@ -14,6 +14,7 @@ from verglas.assessment.micrographs import FEWEST_PARTICLES, judge_extraction
 from verglas.errors import InputError
 from verglas.extraction import Cut, ExtractSettings
 from verglas.io import read_particles, write_bytes, write_particles
+from verglas.io.rules import written_name
 from verglas.picking.particles import MERIT
 from verglas.pipeline.micrographs import MicrographStage, Picture, good, load, picks_of, result_of
 from verglas.pipeline.project import Project, Shot
@@ -197,13 +198,14 @@ def gathered(
             for i, why in result["excluded"].items()
         ]
         if result["kept"]:
-            pieces.append(_piece(row, shot, result, choice, prefix))
+            name = written_name(folder / prefix / f"stacks/{shot.key}.mrcs", folder)
+            pieces.append(_piece(row, shot, result, choice, name))
     if not pieces:
         raise InputError(f"{stage}: no particle could be cut out; the first: {excluded[0][0]}: {excluded[0][4]}")
     return particles_of(table, pieces, []), excluded
 
 
-def _piece(row: int, shot: Shot, result: dict[str, Any], choice: ExtractChoice, prefix: str) -> Piece:
+def _piece(row: int, shot: Shot, result: dict[str, Any], choice: ExtractChoice, name: str) -> Piece:
     pixel = float(result["pixel_size_A"])
     settings = ExtractSettings(
         choice.box,
@@ -219,7 +221,7 @@ def _piece(row: int, shot: Shot, result: dict[str, Any], choice: ExtractChoice, 
     kept = np.array(result["kept"], np.int64)
     cut = Cut(nothing, kept, np.array(result["centres_px"], np.int64).reshape(-1, 2), {})
     picks = Picks(np.array(result["xy_px"]).reshape(-1, 2), shot.name, {MERIT: np.array(result["merit"])})
-    return Piece(row, picks, cut, settings, name=f"{prefix}stacks/{shot.key}.mrcs")
+    return Piece(row, picks, cut, settings, name=name)
 
 
 def _picture(folder: Path) -> None:

@@ -16,9 +16,10 @@ from verglas.errors import InputError
 from verglas.io import atomic_path, read_micrographs, write_micrographs, write_picks
 from verglas.io.coordinates import MICROGRAPH, match_names
 from verglas.io.micrographs import PATH, PIXEL
+from verglas.io.rules import written_name
 from verglas.pipeline.micrographs import ctf_row, good, picks_of, result_of
 from verglas.pipeline.project import Project, Shot
-from verglas.pipeline.stage import StageVerdict, file_digest
+from verglas.pipeline.stage import StageVerdict, digest, file_digest
 
 _PIXEL_DIFFERS = 0.02  # of the pixel size in a header and the one used
 _MANY = 0.5  # share of micrographs set aside at which a stage stops
@@ -158,15 +159,13 @@ def usable(project: Project) -> list[Shot]:
 
 
 def micrograph_table(project: Project, shots: Sequence[Shot], folder: Path) -> pd.DataFrame:
-    """List of micrographs with their CTFs; names lead to the files from ``folder``."""
-    import os
-
+    """List of micrographs with their CTFs, named as in a file that lies in ``folder``."""
     rows: list[dict[str, Any]] = []
     for shot in shots:
         result = result_of(project, "ctf", shot)
         rows.append(
             {
-                MICROGRAPH: Path(os.path.relpath(shot.path, folder.resolve())).as_posix(),
+                MICROGRAPH: written_name(shot.path, folder),
                 PATH: str(shot.path),
                 PIXEL: float(result["pixel_size_A"]),
                 **ctf_row(result),
@@ -258,8 +257,8 @@ def write_picks_of_set(project: Project) -> dict[str, str]:
     _write_table(folder / "picks.csv", rows)
     shots = usable(project)
     path = folder / "picks.star"
-    write_picks(path, {shot.name: picks_of(project, shot) for shot in shots})
-    return {f"02_pick/{path.name}": file_digest(path)}
+    written = write_picks(path, {written_name(shot.path, folder): picks_of(project, shot) for shot in shots})
+    return {f"02_pick/{path.name}": digest([file_digest(file) for file in written])}
 
 
 def pick_verdict(project: Project) -> StageVerdict:

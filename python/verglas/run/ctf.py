@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields, replace
@@ -20,6 +19,7 @@ from verglas.errors import InputError, VerglasError
 from verglas.io import atomic_path, find_micrographs, read_micrograph, write_bytes, write_micrographs, write_text
 from verglas.io.coordinates import MICROGRAPH
 from verglas.io.micrographs import CTF, GRADIENT, PATH, PIXEL, SHARED
+from verglas.io.rules import written_name
 from verglas.optics.fit import CtfFit, CtfSettings, estimate_ctf
 from verglas.report.ctf import ctf_figure
 from verglas.report.ctf_page import CtfPicture, ctf_page, doubtful, shown_rows
@@ -206,8 +206,7 @@ def _star(table: pd.DataFrame, good: list[tuple[int, CtfFit]], settings: CtfSett
     fits = [fit for _, fit in good]
     optics = [fit.optics for fit in fits]
     made = table.iloc[[row for row, _ in good]].reset_index(drop=True)
-    # names that lead to the files from the folder of the STAR file
-    made[MICROGRAPH] = [Path(os.path.relpath(path, folder)).as_posix() for path in made[PATH]]
+    made[MICROGRAPH] = [written_name(path, folder) for path in made[PATH]]
     columns: dict[str, Any] = {PIXEL: [fit.spectra.band.pixel_size_A for fit in fits]}
     for label, name in zip(
         (*SHARED, *CTF),

@@ -32,8 +32,9 @@ from verglas.io import (
     write_json,
     write_particles,
 )
-from verglas.io.coordinates import MICROGRAPH, X, Y, match_names, picks_of_table
+from verglas.io.coordinates import MICROGRAPH, X, Y, match_names, picks_of_table, unique_stems
 from verglas.io.micrographs import CTF, GRADIENT, PATH, PIXEL, SHARED, check_micrograph_names, join_ctf, optics_of
+from verglas.io.rules import written_name
 from verglas.run.parallel import in_order
 from verglas.run.reasons import without_name
 from verglas.types import ArraySource, Micrograph, Particles, Picks
@@ -290,7 +291,7 @@ def extract_files(
             if folder is None:
                 images.append(piece.cut.images)
             else:
-                piece.name = write_piece(folder, stacks[piece.row], piece, options.dtype)
+                piece.name = written_name(folder / write_piece(folder, stacks[piece.row], piece, options.dtype), folder)
             piece.cut = Cut(piece.cut.images[:0], piece.cut.kept, piece.cut.centres_px, {})
             pieces.append(piece)
         if progress is not None:
@@ -298,6 +299,8 @@ def extract_files(
     if not pieces:
         first = f"; the first: {excluded[0][0]}: {without_name(excluded[0][4], excluded[0][0])}" if excluded else ""
         raise InputError(f"extract: no particle could be cut out of {len(table)} micrographs{first}")
+    if folder is not None and not loaded:
+        table[MICROGRAPH] = [written_name(path, folder) for path in table[PATH]]
     made = particles_of(table, pieces, images)
     if folder is not None:
         write_particles(folder / "particles.star", made)
@@ -409,19 +412,8 @@ def _prepare(folder: Path) -> Path:
 
 
 def _stack_names(table: pd.DataFrame) -> list[str]:
-    """Stack of each micrograph; equal names in several folders are numbered, past names that look numbered already."""
-    stems = [Path(path).stem for path in table[PATH]]
-    taken, names = set(stems), []
-    seen: dict[str, int] = {}
-    for stem in stems:
-        seen[stem] = seen.get(stem, 0) + 1
-        name = stem
-        while seen[stem] > 1 and name in taken:
-            name = f"{stem}_{seen[stem]}"
-            seen[stem] += name in taken
-        taken.add(name)
-        names.append(f"stacks/{name}.mrcs")
-    return names
+    """Stack of each micrograph; equal names in several folders are numbered."""
+    return [f"stacks/{name}" for name in unique_stems(list(table[PATH]), ".mrcs")]
 
 
 # ---- one micrograph

@@ -31,6 +31,7 @@ from verglas.io import (
 )
 from verglas.io.coordinates import match_names
 from verglas.io.micrographs import MICROGRAPH, PATH, PIXEL, join_ctf
+from verglas.io.rules import written_name
 from verglas.picking import (
     Averages,
     PickMerit,
@@ -88,6 +89,8 @@ class PickJob:
         One PNG per micrograph.
     threads : int, optional
         Micrographs worked on at a time.
+    one_file : bool
+        picks.star holds all coordinates, instead of a list of one file per micrograph.
     """
 
     micrographs: Sequence[str]
@@ -100,6 +103,7 @@ class PickJob:
     compare: Path | None = None
     pictures: bool = True
     threads: int | None = None
+    one_file: bool = False
 
 
 @dataclass(frozen=True)
@@ -209,7 +213,8 @@ def pick_files(job: PickJob, progress: Progress | None = None) -> PickSummary:
         why = commonest([(one.name, one.reason) for one in done])
         raise InputError(f"pick: none of {len(done)} micrographs could be used: {why}")
     summary = _summarise(job, done, used, truth, started)
-    write_picks(job.out / "picks.star", summary.picks)
+    named = {one.name: written_name(table[PATH].iloc[one.row], job.out) for one in used}
+    write_picks(job.out / "picks.star", {named[n]: p for n, p in summary.picks.items()}, one_file=job.one_file)
     _write_quality(job.out, used, summary)
     _write_page(job.out, used, summary)
     return summary

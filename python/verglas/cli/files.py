@@ -1,0 +1,55 @@
+"""Options about files that every command takes: how paths are written, where stacks lie."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import typer
+
+_VALUED = {"--paths": "paths", "--stack-root": "stack_roots"}
+_FLAGS = {"--any-pixel-size": "any_pixel_size"}
+_STYLES = ("relion", "star", "absolute")
+
+
+def taken_file_rules(arguments: Sequence[str]) -> tuple[list[str], AbstractContextManager[Any]]:
+    """The arguments without these options, and the rules in force while the command runs.
+
+    Raises
+    ------
+    typer.BadParameter
+        An option without a value, or with one that is not known.
+    """
+    rest: list[str] = []
+    found: dict[str, Any] = {}
+    left = iter(arguments)
+    for argument in left:
+        name, equals, value = argument.partition("=")
+        if argument == "--":
+            rest += [argument, *left]
+        elif argument in _FLAGS:
+            found[_FLAGS[argument]] = True
+        elif name in _VALUED:
+            given = value if equals else next(left, "")
+            if not given:
+                raise typer.BadParameter("expected a value", param_hint=name)
+            _take(found, _VALUED[name], given)
+        else:
+            rest.append(argument)
+    if found.get("paths", _STYLES[0]) not in _STYLES:
+        raise typer.BadParameter(f"expected {', '.join(_STYLES)}, got {found['paths']}", param_hint="--paths")
+    return rest, _in_force(found) if rest else nullcontext()
+
+
+def _take(found: dict[str, Any], field: str, value: str) -> None:
+    found[field] = (*found.get(field, ()), Path(value).expanduser()) if field == "stack_roots" else value
+
+
+@contextmanager
+def _in_force(found: dict[str, Any]) -> Iterator[None]:
+    from verglas.run.file_rules import use_file_rules
+
+    with use_file_rules(**found, command_line=True):
+        yield
