@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import bz2
 import gzip
+import subprocess
+import sys
 
 import mrcfile
 import numpy as np
@@ -321,3 +323,28 @@ def test_no_stack(tmp_path, shape):
 def test_write_map_wants_a_map(tmp_path):
     with pytest.raises(vg.InputError, match=r"expected a Map, got ndarray; wrap it: Map\(array, pixel_size_A\)"):
         vg.write_map(tmp_path / "m.mrc", np.zeros((2, 2, 2)))
+
+
+def test_a_full_disk_names_the_file(tmp_path):
+    """A limit on the size of files stands for a disk without room: the system's message names no file."""
+    code = f"""
+import resource, signal, numpy as np, verglas as vg
+resource.setrlimit(resource.RLIMIT_FSIZE, (4000, 4000))
+for path, write in (("map.mrc", lambda p: vg.write_map(p, vg.Map(np.ones((32,) * 3, np.float32), 1.0))),
+                    ("state.npz", lambda p: snapshot(p))):
+    from verglas.run.checkpoint import write_snapshot
+    from verglas.types import Snapshot
+    snapshot = lambda p: write_snapshot(p, Snapshot(dict(x=np.arange(9999.0)), dict()))
+    try:
+        import pathlib
+        write(pathlib.Path({str(tmp_path)!r}) / path)
+    except vg.InputError as error:
+        print(error)
+"""
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    lines = said.stdout.splitlines()
+    assert [line.split(":")[0] for line in lines] == [
+        f"cannot write {tmp_path}/map.mrc",
+        f"cannot write {tmp_path}/state.npz",
+    ], said.stderr
+    assert list(tmp_path.iterdir()) == []

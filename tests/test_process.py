@@ -20,9 +20,9 @@ from verglas.errors import InputError
 from verglas.extraction import try_centring
 from verglas.picking import compare_picks, inside
 from verglas.pipeline import job
-from verglas.pipeline.project import locked
 from verglas.pipeline.request import load_request, parse_setting, with_overrides
 from verglas.pipeline.stage import StageStopped, StageVerdict, run_stages
+from verglas.run.tenure import locked
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,7 @@ import verglas as vg
 from verglas import filters
 from verglas.cli import main
 from verglas.geometry import angular_distance
-from verglas.io import read_json
+from verglas.io import read_json, write_json
 from verglas.run.checkpoint import Checkpoint, checkpoint_path, read_checkpoint, write_checkpoint
 from verglas.run.refine_folder import refuse_changes
 from verglas.types.listener import Silence
@@ -140,7 +140,7 @@ def test_a_stopped_run_goes_on_to_the_same_map(data, finished, tmp_path, stop_af
     _, particles, truth = data
     with pytest.raises(KeyboardInterrupt):
         vg.refine(particles, truth, out=tmp_path / "run", listener=_Told([], stop_after), **CHOICES)
-    assert read_json(tmp_path / "run" / "run.json")["state"].startswith("failed")
+    assert read_json(tmp_path / "run" / "run.json")["state"] == "stopped"
     said: list[str] = []
     found = vg.refine(particles, truth, out=tmp_path / "run", resume=True, listener=_Told(said), **CHOICES)
     assert said[1] == str(stop_after + 1)  # the first iteration that was not complete
@@ -160,6 +160,22 @@ def test_resume_refuses_other_settings_and_other_particles(data, tmp_path):
         vg.refine(particles[:100], truth, out=out, resume=True, **CHOICES)
     with pytest.raises(vg.InputError, match="holds a run already"):
         vg.refine(particles, truth, out=out, **CHOICES)
+    images = particles.images()
+    images[-1] += 1
+    turned = np.array([1, 0, *range(2, 120)])
+    others = {
+        "other images": particles.with_source(vg.ArraySource(images, PIXEL_A)),
+        "other values or order in column rlnDefocusU": particles.with_columns(rlnDefocusU=np.full(120, 2e4)),
+        "other values or order in column": particles[turned],
+    }
+    for said, other in others.items():
+        with pytest.raises(vg.InputError, match=f"started with other particles .*{said}"):
+            vg.refine(other, truth, out=out, resume=True, **CHOICES)
+    run = read_json(out / "run.json")
+    write_json(out / "run.json", run | {"verglas": "0.0.1"})
+    with pytest.raises(vg.InputError, match=r"verglas: was 0\.0\.1, now"):
+        vg.refine(particles, truth, out=out, resume=True, **CHOICES)
+    write_json(out / "run.json", run)
     with pytest.raises(vg.InputError, match="nothing to resume"):
         vg.refine(particles, truth, out=tmp_path / "other", resume=True, **CHOICES)
     found = vg.refine(

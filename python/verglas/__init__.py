@@ -37,6 +37,7 @@ _LAZY = {
     "read_particles": "verglas.io",
     "reconstruct": "verglas.reconstruction",
     "refine": "verglas.run.refine",
+    "status": "verglas.run.status",
     "symmetry_matrices": "verglas.geometry",
     "write_map": "verglas.io",
     "write_particles": "verglas.io",
@@ -101,6 +102,7 @@ if TYPE_CHECKING:
     from verglas.run.extract import extract
     from verglas.run.machine import devices, info
     from verglas.run.refine import refine
+    from verglas.run.status import status
     from verglas.search import align
     from verglas.types import Particles, Picks
 
@@ -160,6 +162,7 @@ __all__ = [
     "refinement",
     "search",
     "simulate",
+    "status",
     "symmetry_matrices",
     "write_map",
     "write_particles",

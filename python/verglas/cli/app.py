@@ -41,6 +41,7 @@ _COMMANDS = (
     "refine",
     "postprocess",
     "report",
+    "status",
     "convert",
     "ctf",
     "pick",

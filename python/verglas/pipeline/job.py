@@ -13,16 +13,16 @@ import numpy as np
 
 from verglas._native import resolve_threads
 from verglas._screen import ListenerChoice, shown_to
-from verglas.errors import InputError
 from verglas.io import write_json
 from verglas.pipeline.centre import CentreStage
 from verglas.pipeline.maps import AbInitioStage, Class2DStage, PostprocessStage, RefineStage
 from verglas.pipeline.micrographs import CtfStage, PickStage
 from verglas.pipeline.particles import ExtractStage
-from verglas.pipeline.project import Project, find_shots, locked
+from verglas.pipeline.project import Project, find_shots
 from verglas.pipeline.request import Request, load_request, save_request
 from verglas.pipeline.stage import Stage, StageRecord, StageStopped, run_stages
 from verglas.pipeline.tables import Standing, standings
+from verglas.run.tenure import Tenure, now_text, tenure
 
 # Rough processor time, for the plan that is said first: seconds per micrograph for its CTF (per 4096 x 4096 pixels) and
 # its picks (binned to the particle, so nearly the same for every size), and bytes per pixel while it is worked on.
@@ -158,20 +158,29 @@ def process(
     """
     begun = time.perf_counter()
     root = Path(out)
-    if root.exists() and not root.is_dir():
-        raise InputError(f"cannot write {root}: it is a file, expected the name of a folder")
     request = load_request(root, given)
     shots = find_shots(request)
-    with locked(root), shown_to(listener) as heard:
+    with shown_to(listener) as shown, tenure(root, "process", shown) as heard:
         project = Project(root, request, shots, heard, threads=threads, memory_GB=memory_GB)
         stages = stages_of(request)
         project.listener.say(plan_sentence(project))
         stopped = ""
         try:
-            run_stages(project, stages, redo=redo, force=force, accept=lambda: save_request(root, request))
+            run_stages(project, stages, redo=redo, force=force, accept=lambda: _accepted(request, root, heard))
         except StageStopped as error:
             stopped = str(error)
+        ended(heard, stopped)
         return finished(project, time.perf_counter() - begun, stopped)
+
+
+def _accepted(request: Request, root: Path, heard: Tenure) -> None:
+    save_request(root, request)
+    heard.write(state="running")
+
+
+def ended(heard: Tenure, stopped: str) -> None:
+    """Leave in run.json how a project ended: through, or by a verdict."""
+    heard.write(state=f"stopped by a verdict: {stopped}" if stopped else "finished", finished=now_text())
 
 
 def finished(project: Project, seconds: float, stopped: str) -> Outcome:

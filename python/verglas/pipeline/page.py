@@ -14,7 +14,7 @@ from verglas.pipeline.project import FOLDERS, Project
 from verglas.pipeline.tables import Standing, standings
 from verglas.report.html import Fragment, Picture, Section, Table
 from verglas.report.process import ProcessShown, SetRow, StageRow, process_page
-from verglas.run.refine_folder import now_text
+from verglas.run.tenure import now_text
 
 # stage -> the page of its own, in its folder
 _PAGES = {"class2d": "classes.html", "abinitio": "report.html", "refine": "report.html", "postprocess": "report.html"}

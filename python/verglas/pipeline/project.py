@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -184,28 +182,3 @@ class Project:
     def stopped(self, record: StageRecord) -> None:
         """The page of a project that stops here."""
         self.stage_done(record)
-
-
-@contextmanager
-def locked(root: Path) -> Iterator[None]:
-    """Alone in a project folder: the lock ends with the process, however it ends.
-
-    Raises
-    ------
-    InputError
-        Another process works in it.
-    """
-    root.mkdir(parents=True, exist_ok=True)
-    with open(root / ".lock", "a+", encoding="ascii") as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            handle.seek(0)
-            owner = handle.read().strip() or "unknown"
-            raise InputError(
-                f"{root}: another process ({owner}) works in this project; wait for it or end it"
-            ) from error
-        handle.truncate(0)
-        handle.write(str(os.getpid()))
-        handle.flush()
-        yield

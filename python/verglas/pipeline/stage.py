@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from verglas._version import __version__
 from verglas.errors import InputError
 from verglas.io import read_json, write_json
-from verglas.run.refine_folder import now_text
+from verglas.run.tenure import now_text
 
 if TYPE_CHECKING:
     from verglas.pipeline.project import Project

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,16 +15,17 @@ from verglas.errors import InputError
 from verglas.io import micrograph_header
 from verglas.io.micrographs import find_micrographs
 from verglas.io.star import writable
-from verglas.pipeline.job import Outcome, finished, stages_of
+from verglas.pipeline.job import Outcome, ended, finished, stages_of
 from verglas.pipeline.micrographs import CtfStage, MicrographStage, PickStage, Work
 from verglas.pipeline.page import write_page
 from verglas.pipeline.particles import ExtractStage
-from verglas.pipeline.project import Project, Shot, locked, shot_of
+from verglas.pipeline.project import Project, Shot, shot_of
 from verglas.pipeline.request import load_request, save_request
 from verglas.pipeline.stage import StageStopped, run_stages
 from verglas.pipeline.tables import usable
 from verglas.pipeline.watch_table import WatchRow, WatchTable
 from verglas.run.parallel import in_order
+from verglas.run.tenure import tenure
 
 _TABLE = "watch.sqlite"
 _ATTEMPTS = 3  # of a file whose work fails for reasons that may pass, or kills the process
@@ -98,13 +99,18 @@ def watch_folder(
     if not watched.is_dir():
         raise InputError(f"--watch {watched}: no such folder")
     request = load_request(root, {**given, "micrographs": (str(watched),)})
-    with locked(root), closing(WatchTable(root / _TABLE)) as table, shown_to(listener) as heard:
+    with (
+        shown_to(listener) as shown,
+        tenure(root, "process", shown) as heard,
+        closing(WatchTable(root / _TABLE)) as table,
+    ):
         save_request(root, request)
+        heard.write(state="running")
         project = Project(root, request, [], heard, threads=threads, memory_GB=memory_GB)
         left = table.take_up(_ATTEMPTS)
         if left:
             project.listener.say(f"{len(left)} files were being worked on when the last process ended; taken up again")
-        watcher = Watcher(project, watched, options or WatchOptions(), table)
+        watcher = Watcher(project, watched, options or WatchOptions(), table, heard.alive)
         try:
             watcher.watch()
         except KeyboardInterrupt:
@@ -117,6 +123,7 @@ def watch_folder(
                 run_stages(project, stages_of(request), force=force)
         except StageStopped as error:
             stopped = str(error)
+        ended(heard, stopped)
         return finished(project, time.perf_counter() - begun, stopped)
 
 
@@ -129,10 +136,20 @@ class Watcher:
     folder : Path
     options : WatchOptions
     table : WatchTable
+    alive : callable, optional
+        Called at every look at the folder: waiting for files is no standstill.
     """
 
-    def __init__(self, project: Project, folder: Path, options: WatchOptions, table: WatchTable) -> None:
+    def __init__(
+        self,
+        project: Project,
+        folder: Path,
+        options: WatchOptions,
+        table: WatchTable,
+        alive: Callable[[], None] = lambda: None,
+    ) -> None:
         self.project, self.folder, self.options, self.table = project, folder, options, table
+        self.alive = alive
         self.stages: Sequence[MicrographStage] = (CtfStage(), PickStage(), ExtractStage())
         self.began, self.done = time.monotonic(), 0
         self.page_at, self.page_took = -1e9, 0.0
@@ -142,6 +159,7 @@ class Watcher:
         news_at = time.monotonic()
         pause = max(0.05, min(2.0, self.options.settle_s / 4))
         while True:
+            self.alive()
             news = self.look() > 0
             worked = self.work()
             if news or worked:

@@ -79,7 +79,7 @@ class RunFolder:
     @property
     def running(self) -> bool:
         """Whether the run has not ended."""
-        return str(self.run.get("state", "")) == "running"
+        return str(self.run.get("state", "")) in ("starting", "running")
 
     @property
     def n_classes(self) -> int:

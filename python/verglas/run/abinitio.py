@@ -25,8 +25,8 @@ from verglas.optics import for_job
 from verglas.report.abinitio import AbInitioShown, write_abinitio_page
 from verglas.run.abinitio_starts import Starts, all_starts, among_groups, told
 from verglas.run.abinitio_watch import Around, Progress, Say, Watch
-from verglas.run.refine_folder import now_text
 from verglas.run.refine_inputs import cached
+from verglas.run.tenure import FromFunctions, now_text, tenure
 from verglas.search.problem import Problem, survey
 from verglas.search.state import PoseTable
 from verglas.types import Map, Particles, Poses
@@ -207,19 +207,20 @@ def abinitio(
         raise InputError(f"{given.where}: these particles have no images")
     given = for_job(given, "abinitio")
     folder = None if out is None else Path(out)
-    if folder is not None and folder.exists() and not folder.is_dir():
-        raise InputError(f"cannot write {folder}: it is a file, expected the name of a folder")
     if folder is None and resume:
         raise InputError("abinitio: resume needs the run folder (out)")
-    watch = Watch(Around(folder, mirror, resume, progress, say), chosen, given)
-    try:
-        found, problem = _found(given, chosen, watch, begun)
-        if folder is not None:
+    if folder is None:
+        return _found(given, chosen, Watch(Around(None, mirror, resume, progress, say), chosen, given), begun)[0]
+    with tenure(folder, "abinitio", FromFunctions(say, progress)) as held:
+        watch = Watch(Around(folder, mirror, resume, held.progress, held.say), chosen, given)
+        held.write(state="running", n_particles=len(given), settings=asdict(chosen))
+        try:
+            found, problem = _found(given, chosen, watch, begun)
             _write(folder, found, problem)
-    except (Exception, KeyboardInterrupt) as error:
-        watch.stopped(str(error) or type(error).__name__)
-        raise
-    watch.done()
+        except BaseException as error:
+            watch.stopped(str(error) or type(error).__name__)
+            raise
+        watch.done()
     return found
 
 

@@ -18,6 +18,7 @@ from verglas._version import __version__
 from verglas.errors import FormatError, InputError
 from verglas.io import atomic_path, read_json, write_json
 from verglas.refinement.state import State
+from verglas.run.refine_inputs import differences
 from verglas.search.state import HalfModel, PoseTable
 from verglas.search.step import Step
 from verglas.types import Snapshot
@@ -203,15 +204,10 @@ class Checkpoints:
 
     def _refuse(self, had: Mapping[str, Any]) -> None:
         for name, what in (("settings", "other settings"), ("inputs", "other particles")):
-            before, now = had.get(name, {}), self.identity[name]
-            changed = [
-                f"{key}: was {before.get(key)}, now {now.get(key)}"
-                for key in sorted({*before, *now})
-                if before.get(key) != now.get(key)
-            ]
+            changed = differences(had.get(name, {}), self.identity[name])
             if changed:
                 raise InputError(
-                    f"{self.folder}: a run with {what} was stopped here ({'; '.join(changed)}); go on with the same, "
+                    f"{self.folder}: a run with {what} was stopped here ({changed}); go on with the same, "
                     f"remove {self.folder / _FOLDER} to begin anew, or name another folder"
                 )
 

@@ -29,7 +29,9 @@ from verglas.report.html import Page
 from verglas.run.checkpoint import Checkpoints, Part
 from verglas.run.live_page import LivePage, footer_text
 from verglas.run.refine_inputs import close_identity
+from verglas.run.tenure import FromFunctions, Tenure, tenure
 from verglas.types import Particles, Snapshot
+from verglas.types.listener import phase_progress
 
 _TABLE, _GENERAL = "classes", "classification"
 _NO_RESOLUTION_A = 999.0  # what stands for infinity in STAR files, as in RELION's
@@ -108,13 +110,20 @@ def class2d_files(job: Class2DJob) -> Class2DSummary:
     InputError
         See :func:`verglas.classify2d`; the folder cannot be made; or a run with other settings was stopped in it.
     """
+    tell = job.settings.progress
+    told = FromFunctions(job.settings.log, None if tell is None else lambda _, done, total: tell(done, total))
+    with tenure(job.out, "class2d", told) as held:
+        settings = replace(job.settings, log=held.say, progress=phase_progress(held, "particles"))
+        return _held(replace(job, settings=settings), held)
+
+
+def _held(job: Class2DJob, held: Tenure) -> Class2DSummary:
     started = time.perf_counter()
     particles = read_particles(job.particles, stack=job.stack)
-    if job.out.exists() and not job.out.is_dir():
-        raise InputError(f"cannot write to {job.out}: it is a file, expected the name of a folder")
     course = _Course(job)
     checkpoints = Checkpoints(job.out, _record(job.settings), close_identity(particles), job.settings.log)
     checkpoints.open(resume=job.resume)
+    held.write(state="running", n_particles=len(particles), settings=_record(job.settings))
     settings = replace(job.settings, log=course.say)
     try:
         found = classify2d(particles, settings=settings, keeper=_Kept(checkpoints.part("state"), course))
@@ -123,7 +132,7 @@ def class2d_files(job: Class2DJob) -> Class2DSummary:
             course.say(f"repeat {repeat} of {job.repeats}")
             other, kept = replace(settings, seed=settings.seed + repeat), checkpoints.part(f"repeat{repeat}")
             others.append(classify2d(particles, settings=other, keeper=_Kept(kept, course)))
-    except (Exception, KeyboardInterrupt) as error:
+    except BaseException as error:
         course.stopped(str(error) or type(error).__name__)
         raise
     found = with_stability(found, others)

@@ -9,7 +9,7 @@ from pathlib import Path
 from verglas._version import __version__
 from verglas.io import write_text
 from verglas.report.html import Page, render
-from verglas.run.refine_folder import now_text
+from verglas.run.tenure import now_text
 
 EVERY_S = 20.0
 _COST = 50  # a page waits so many times as long as the last one took to draw: two per cent of the time

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,10 +24,10 @@ from verglas.refinement.plan import MemoryPlan, plan_memory, with_plan
 from verglas.refinement.problem import RefineProblem
 from verglas.refinement.settings import RefineSettings
 from verglas.refinement.state import State
-from verglas.run.checkpoint import Checkpoint, checkpoint_path, read_checkpoint, write_checkpoint
+from verglas.run.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 from verglas.run.machine import allowed_memory_GB
-from verglas.run.refine_folder import RefineFolder, refuse_changes, settings_record
-from verglas.run.refine_inputs import as_map, cached, fitted, fitted_mask, identity
+from verglas.run.refine_folder import RefineFolder, refine_folder, settings_record
+from verglas.run.refine_inputs import as_map, cached, close_identity, differences, fitted, fitted_mask
 from verglas.search.problem import survey
 from verglas.search.step import Step
 from verglas.types import Map, Particles, Poses
@@ -194,15 +195,21 @@ def refine(
             "mask": None if mask is None else _named(mask),
         },
     )
-    folder = None if out is None else _open_folder(Path(out), record, resume=resume, allow_changes=allow_changes)
+    if resume and out is None:
+        raise InputError("refine: resume needs the run folder (out)")
     limit = allowed_memory_GB() if memory_GB is None else memory_GB
-    with shown_to(listener, iteration_sentence) as heard:
+    with contextlib.ExitStack() as ends:
+        heard = ends.enter_context(shown_to(listener, iteration_sentence))
+        folder = None
+        if out is not None:
+            how = {"resume": resume, "allow_changes": allow_changes}
+            folder = ends.enter_context(refine_folder(Path(out), record, heard, **how))
+            heard = folder.held
+        around = _Around(folder, limit, heard, devices)
         if resume:
-            if folder is None:
-                raise InputError("refine: resume needs the run folder (out)")
-            setup = _resumed(everything, chosen, folder, (limit, devices), given=mask is not None)
+            setup = _resumed(everything, chosen, around, given=mask is not None)
         else:
-            setup = _started(everything, references, mask, chosen, _Around(folder, limit, heard, devices))
+            setup = _started(everything, references, mask, chosen, around)
         heard.say(str(setup.plan))
         return _run(setup, folder, heard)
 
@@ -252,21 +259,6 @@ def _named(value: Reference) -> str:
     return "a map in memory" if isinstance(value, Map) else str(value)
 
 
-def _open_folder(out: Path, record: dict[str, Any], *, resume: bool, allow_changes: bool) -> RefineFolder:
-    if resume:
-        if not checkpoint_path(out).is_file():
-            raise InputError(f"{out}: nothing to resume: no checkpoint there; start without --resume")
-        said = refuse_changes(out, record, allowed=allow_changes)
-        folder = RefineFolder(out, record)
-        folder.go_on([f"resumed with changed settings: {s}" for s in said])
-        return folder
-    if (out / "run.json").exists():
-        raise InputError(f"{out}: holds a run already; resume it (--resume), remove it, or name another folder")
-    if out.exists() and not out.is_dir():
-        raise InputError(f"cannot write {out}: it is a file, expected the name of a folder")
-    return RefineFolder(out, record)
-
-
 def _kept_in_memory(particles: Particles, limit_GB: float) -> bool:
     """Images stay in memory if they take less than a quarter of what is allowed."""
     return 4e-9 * len(particles) * particles.box**2 <= limit_GB / 4
@@ -302,10 +294,11 @@ def _started(
     for line in said:
         around.listener.say(line)
     step = schedule.first_step(problem, split=len(maps) < settings.classes)
-    inputs = identity(particles)
+    inputs = {} if folder is None else close_identity(particles)
     if folder is not None:
         folder.begin(problem, plan, _excluded_table(particles, found.excluded), said)
         write_checkpoint(folder.folder, Checkpoint(state, step, problem.half, found.excluded, inputs))
+        folder.born()
     return _Setup(problem, plan, state, step, found.excluded, inputs, particles[used])
 
 
@@ -354,26 +347,21 @@ def _from_poses(problem: RefineProblem) -> tuple[list[Map], list[str]]:
     return [made], ["the first reference was made from the poses of the particles"]
 
 
-def _resumed(
-    particles: Particles,
-    settings: RefineSettings,
-    folder: RefineFolder,
-    machine: tuple[float, tuple[str, ...]],
-    *,
-    given: bool,
-) -> _Setup:
-    limit, devices = machine
+def _resumed(particles: Particles, settings: RefineSettings, around: _Around, *, given: bool) -> _Setup:
+    folder = around.folder
+    assert folder is not None
     saved = read_checkpoint(folder.folder)
-    inputs = identity(particles)
-    different = [f"{k}: was {v}, now {inputs[k]}" for k, v in saved.inputs.items() if inputs[k] != v]
+    inputs = close_identity(particles)
+    different = differences(saved.inputs, inputs)
     if different:
-        raise InputError(f"{folder.folder}: this run was started with other particles ({'; '.join(different)})")
-    keep = _kept_in_memory(particles, limit)
+        raise InputError(f"{folder.folder}: this run was started with other particles ({different})")
+    keep = _kept_in_memory(particles, around.limit_GB)
     work = cached(particles) if keep else particles
     problem = start.make_problem(work, saved.excluded, settings, n_classes=settings.classes, mask_given=given)
-    problem = replace(problem, half=saved.half, devices=devices)
-    plan = plan_memory(problem, limit, cached=keep)
-    folder.plan(plan, devices)
+    problem = replace(problem, half=saved.half, devices=around.devices)
+    plan = plan_memory(problem, around.limit_GB, cached=keep)
+    folder.plan(plan, around.devices)
+    folder.born()
     used = np.setdiff1d(np.arange(len(particles)), list(saved.excluded))
     return _Setup(with_plan(problem, plan), plan, saved.state, saved.step, saved.excluded, inputs, particles[used])
 
@@ -405,9 +393,9 @@ def _run(setup: _Setup, folder: RefineFolder | None, listener: Listener) -> Refi
         particles = _with_results(setup.used, problem, state)
         if folder is not None:
             folder.finish(problem, made, assessed, particles, converged=state.finished)
-    except (Exception, KeyboardInterrupt) as error:
+    except BaseException as error:
         if folder is not None:
-            folder.failed(str(error) or type(error).__name__)
+            folder.ended(error)
         raise
     classes = [_class(problem, maps, done) for maps, done in zip(made.maps, assessed, strict=True)]
     largest = int(np.argmax(np.bincount(state.poses.class_number, minlength=len(classes))))

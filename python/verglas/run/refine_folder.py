@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -16,24 +16,22 @@ from verglas import _native
 from verglas._version import __version__
 from verglas.assessment import Postprocessed
 from verglas.errors import InputError
-from verglas.io import atomic_path, read_json, write_csv, write_json, write_map, write_particles
+from verglas.io import atomic_path, read_json, write_csv, write_map, write_particles
 from verglas.refinement.em import Iteration, peak_memory_GB
 from verglas.refinement.plan import MemoryPlan
 from verglas.refinement.problem import RefineProblem
 from verglas.refinement.settings import RefineSettings
 from verglas.refinement.state import State
 from verglas.report.refine import write_refine_page
+from verglas.run.checkpoint import checkpoint_path
 from verglas.run.postprocess import write_postprocessed
+from verglas.run.tenure import GOING_ON, Tenure, end_of, now_text, tenure
 from verglas.types import Map, Particles
+from verglas.types.listener import Listener
 
 _PAGE_EVERY_S = 20.0  # a page takes two seconds to draw
 # Settings that change no result and may differ when a run is resumed.
 FREE_SETTINGS = ("threads", "iterations")
-
-
-def now_text() -> str:
-    """UTC, as in every file written."""
-    return datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%S+00:00")
 
 
 def settings_record(settings: RefineSettings, extra: Mapping[str, Any]) -> dict[str, Any]:
@@ -49,8 +47,10 @@ def refuse_changes(folder: Path, wanted: Mapping[str, Any], *, allowed: bool) ->
     InputError
         There are some, and they are not allowed.
     """
-    had = read_json(folder / "run.json")["settings"]
-    changed = [
+    record = read_json(folder / "run.json")
+    had, version = record["settings"], record.get("verglas", "unknown")
+    changed = [] if version == __version__ else [f"verglas: was {version}, now {__version__}"]
+    changed += [
         f"{name}: was {had.get(name)}, now {value}"
         for name, value in wanted.items()
         if name not in FREE_SETTINGS and had.get(name) != value
@@ -63,6 +63,41 @@ def refuse_changes(folder: Path, wanted: Mapping[str, Any], *, allowed: bool) ->
     return changed
 
 
+@contextlib.contextmanager
+def refine_folder(
+    out: Path, record: dict[str, Any], listener: Listener, *, resume: bool, allow_changes: bool
+) -> Iterator[RefineFolder]:
+    """The folder of a refinement that begins, or goes on: locked, with a heartbeat, as long as the block lasts.
+
+    Raises
+    ------
+    InputError
+        It holds a run already, or none that can be resumed; settings differ; another process works in it.
+    """
+    path = out / "run.json"
+    had: dict[str, Any] = {}
+    said: list[str] = []
+    if resume:
+        if not checkpoint_path(out).is_file():
+            raise InputError(f"{out}: nothing to resume: no checkpoint there; start without --resume")
+        said = refuse_changes(out, record, allowed=allow_changes)
+        had = read_json(path)
+    elif path.exists() and not _can_begin(out, read_json(path)):
+        raise InputError(f"{out}: holds a run already; resume it (--resume), remove it, or name another folder")
+    with tenure(out, "refine", listener, record={**had, "state": "starting", "settings": record}) as held:
+        folder = RefineFolder(out, record, held)
+        if resume:
+            folder.go_on(had, [f"resumed with changed settings: {s}" for s in said])
+        yield folder
+
+
+def _can_begin(out: Path, run: Mapping[str, Any]) -> bool:
+    """Whether a run here ended, or was killed, before its first checkpoint, so that nothing is lost."""
+    state = str(run.get("state", ""))
+    unborn = state in ("starting", "stopped") or state.startswith("failed")
+    return run.get("command") == "refine" and unborn and not checkpoint_path(out).is_file()
+
+
 class RefineFolder:
     """Writes a run folder; every file is replaced as a whole.
 
@@ -72,16 +107,18 @@ class RefineFolder:
         Made if it is not there.
     settings : dict
         Resolved settings.
+    held : Tenure
+        The hold on the folder, which writes run.json with its heartbeat.
     """
 
-    def __init__(self, folder: Path, settings: Mapping[str, Any]) -> None:
-        self.folder, self.settings = folder, dict(settings)
+    def __init__(self, folder: Path, settings: Mapping[str, Any], held: Tenure) -> None:
+        self.folder, self.settings, self.held = folder, dict(settings), held
         self.started, self.before = time.perf_counter(), 0.0
         self.warnings: list[str] = []
         self.record: dict[str, Any] = {}
 
     def begin(self, problem: RefineProblem, plan: MemoryPlan, excluded: pd.DataFrame, said: list[str]) -> None:
-        """A fresh run."""
+        """A fresh run. It is born with its first checkpoint (:meth:`born`): killed before, it can be started again."""
         (self.folder / "history").mkdir(parents=True, exist_ok=True)
         self.warnings = list(said)
         self.record = {
@@ -113,11 +150,15 @@ class RefineFolder:
             d.device: {name: round(size, 3) for name, size in d.phases_GB.items()} for d in plan.devices
         }
         self.record["images_in_memory"] = plan.cached
+        self._write(self.held.state)
+
+    def born(self) -> None:
+        """The checkpoint is there: from now on the run can be resumed."""
         self._write("running")
 
-    def go_on(self, said: list[str]) -> None:
+    def go_on(self, had: Mapping[str, Any], said: list[str]) -> None:
         """A run that was stopped."""
-        self.record = read_json(self.folder / "run.json")
+        self.record = {**had, "reason": ""}
         self.before = float(self.record.get("seconds", 0.0))
         self.warnings = [*self.record.get("warnings", []), *said]
         self.record["settings"] = self.settings
@@ -126,12 +167,12 @@ class RefineFolder:
         self.record |= {
             "state": state,
             "warnings": self.warnings,
-            "finished": None if state == "running" else now_text(),
+            "finished": None if state in GOING_ON else now_text(),
             "seconds": round(self.before + time.perf_counter() - self.started, 2),
             "peak_memory_GB": round(max(peak_memory_GB(), self.record.get("peak_memory_GB", 0.0)), 3),
             **more,
         }
-        write_json(self.folder / "run.json", self.record)
+        self.held.replace(self.record)
 
     def iteration(self, problem: RefineProblem, state: State, made: Iteration) -> None:
         """Add an iteration: its row, its pictures, the page."""
@@ -180,7 +221,11 @@ class RefineFolder:
         self._write("converged" if converged else f"stopped after {count} iterations")
         write_refine_page(self.folder)
 
-    def failed(self, reason: str) -> None:
-        """The run ends without a result; the checkpoint stays."""
-        if self.record:
-            self._write(f"failed: {reason}")
+    def ended(self, error: BaseException) -> None:
+        """The run ends without a result; the checkpoint stays, and the page says so."""
+        state, reason = end_of(error)
+        self._write(state, reason=reason)
+        # What ended the run is what matters, and a signal may have left the drawing library half imported: a page that
+        # cannot be written must not hide it.
+        with contextlib.suppress(Exception):
+            write_refine_page(self.folder)

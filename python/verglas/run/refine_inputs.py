@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from verglas.types.images import ArraySource
 
 _SAME_PIXEL = 0.01  # pixel sizes that differ by less are taken for the same
 _CACHE_BYTES = 64 << 20
+_SAMPLED = 16  # images whose values are compared when a run goes on
 
 
 def as_map(value: Map | str | Path) -> Map:
@@ -93,14 +95,46 @@ def identity(particles: Particles) -> dict[str, Any]:
 
 
 def close_identity(particles: Particles) -> dict[str, Any]:
-    """The same for runs that go on unasked: also fingerprints of all metadata, and of the first and the last image."""
-    metadata = hashlib.sha1(usedforsecurity=False)
-    for table in (particles.table, particles.optics_table):
-        if table is not None:
-            metadata.update(",".join(map(str, table.columns)).encode())
-            metadata.update(pd.util.hash_pandas_object(table, index=False).to_numpy().tobytes())
-    found = {**identity(particles), "metadata": metadata.hexdigest()[:16]}
+    """What a run that goes on must find again: the same, and fingerprints of columns and of sampled images."""
+    found = identity(particles)
+    for name, table in (("column", particles.table), ("optics", particles.optics_table)):
+        if table is None:
+            continue
+        for label in table.columns:
+            found[f"{name} {label}"] = _digest(pd.util.hash_pandas_object(table[label], index=False).to_numpy())
     if len(particles) and particles.source is not None:
-        ends = np.ascontiguousarray(particles.images([0, len(particles) - 1]))
-        found["images"] = hashlib.sha1(ends.tobytes(), usedforsecurity=False).hexdigest()[:16]
+        rows = np.unique(np.linspace(0, len(particles) - 1, _SAMPLED).round().astype(int))
+        found["images"] = _digest(np.ascontiguousarray(particles.images(rows)))
     return found
+
+
+def _digest(values: npt.NDArray[Any]) -> str:
+    return hashlib.sha1(values.tobytes(), usedforsecurity=False).hexdigest()[:12]
+
+
+def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """In what two identities differ, in words; empty where they agree.
+
+    Examples
+    --------
+    >>> from verglas.run.refine_inputs import differences
+    >>> differences({"box": 64, "column rlnDefocusU": "a"}, {"box": 48, "column rlnDefocusU": "b"})
+    'box: was 64, now 48; other values or order in column rlnDefocusU'
+    >>> differences({"box": 64}, {"box": 64})
+    ''
+    """
+    # "metadata" is a fingerprint of all columns at once that earlier versions wrote
+    names = [key for key in {**before, **now} if before.get(key) != now.get(key) and key != "metadata"]
+    if "column" not in {key.split(" ")[0] for key in before}:
+        names = [key for key in names if key in before]
+    plain = [f"{key}: was {before.get(key)}, now {now.get(key)}" for key in names if not _is_print(key)]
+    printed = [key for key in names if _is_print(key)]
+    columns = [key for key in printed if key != "images"]
+    if columns:
+        more = f" and {len(columns) - 3} more" if len(columns) > 3 else ""
+        plain.append(f"other values or order in {', '.join(columns[:3])}{more}")
+    return "; ".join([*plain, *(["other images"] if "images" in printed else [])])
+
+
+def _is_print(key: str) -> bool:
+    return key == "images" or key.startswith(("column ", "optics "))

@@ -1,0 +1,205 @@
+"""``verglas status``: where the job of a folder stands, whether its process works, hangs or is gone."""
+
+from __future__ import annotations
+
+import os
+import socket
+from dataclasses import asdict, dataclass, field
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from verglas.errors import InputError
+from verglas.io import read_json
+from verglas.run.tenure import BEAT_S, GOING_ON, is_locked
+
+STATES = ("starting", "running", "stalled", "dead", "stopped", "failed", "finished")
+_BEATS = 4  # heartbeats missed before a process counts as hanging, or as gone if its machine is another one
+_RESUMED_BY = {
+    "refine": "add --resume to the same command",
+    "class2d": "give the same command again",
+    "abinitio": "give the same command again",
+    "process": "give the same command again",
+}
+
+
+@dataclass(frozen=True)
+class Status:
+    """Where a job stands.
+
+    Attributes
+    ----------
+    folder : Path
+    command : str
+        The ``verglas`` command that made the folder.
+    state : {"starting", "running", "stalled", "dead", "stopped", "failed", "finished"}
+        stalled: its process lives and makes no progress; dead: its process is gone without having said why.
+    sentence : str
+        The same for a person, with what to do.
+    recorded : str
+        What ``run.json`` says.
+    pid, host : int, str
+        Of the process that works or worked.
+    heartbeat_age_s, progress_age_s : float or None
+        Since the last heartbeat and the last sign of progress.
+    phase, done, total : str, int, int
+        What it was at.
+    details : dict
+        Iterations and resolution of a refinement, stages of a project.
+    """
+
+    folder: Path
+    command: str
+    state: str
+    sentence: str
+    recorded: str
+    pid: int = 0
+    host: str = ""
+    heartbeat_age_s: float | None = None
+    progress_age_s: float | None = None
+    phase: str = ""
+    done: int = 0
+    total: int = 0
+    details: dict[str, Any] = field(default_factory=dict)
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return {**asdict(self), "folder": str(self.folder)}
+
+
+def status(folder: str | Path) -> Status:
+    """Where the job of a folder stands.
+
+    Parameters
+    ----------
+    folder : path
+        Of refine, class2d, abinitio or process.
+
+    Returns
+    -------
+    Status
+
+    Raises
+    ------
+    InputError
+        No job has worked there.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import verglas as vg
+    >>> from verglas.run.tenure import tenure
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     with tenure(Path(folder) / "run", "refine") as held:
+    ...         held.write(state="running")
+    ...         now = vg.status(Path(folder) / "run").state
+    ...     now, vg.status(Path(folder) / "run").state
+    ('running', 'finished')
+    """
+    path = Path(folder)
+    record = path / "run.json"
+    if not record.is_file():
+        raise InputError(f"{path}: no run.json; expected the folder of refine, class2d, abinitio or process (--out)")
+    run = read_json(record)
+    beat, progress = run.get("heartbeat", {}), run.get("progress", {})
+    command, recorded = str(run.get("command", "refine")), str(run.get("state", "unknown"))
+    beat_age, progress_age = _age_s(beat.get("time")), _age_s(progress.get("time"))
+    state, why = _judged(path, recorded, beat, beat_age, (progress_age, float(progress.get("stalled_after_s", 0))))
+    at = f"{progress.get('phase', '')}, {progress.get('done', 0)} of {progress.get('total', 0)}"
+    sentence = _sentence(command, state, why, at, str(run.get("reason", "")) or recorded)
+    return Status(
+        path,
+        command,
+        state,
+        sentence,
+        recorded,
+        int(beat.get("pid", 0)),
+        str(beat.get("host", "")),
+        beat_age,
+        progress_age,
+        str(progress.get("phase", "")),
+        int(progress.get("done", 0)),
+        int(progress.get("total", 0)),
+        _details(path, command, run),
+    )
+
+
+def _age_s(text: Any) -> float | None:
+    if not text:
+        return None
+    return round((datetime.now(timezone.utc) - datetime.fromisoformat(str(text))).total_seconds(), 1)
+
+
+def _judged(
+    folder: Path, recorded: str, beat: dict[str, Any], beat_age: float | None, progress: tuple[float | None, float]
+) -> tuple[str, str]:
+    """The state, and for one that is not as recorded: why."""
+    if recorded not in GOING_ON:
+        # a refinement that used up its iterations says "stopped after 25 iterations": that is an end like another
+        if recorded == "stopped" or recorded.startswith("stopped by"):
+            return "stopped", ""
+        return ("failed", "") if recorded.startswith("failed") else ("finished", "")
+    if beat_age is None:
+        return "dead", "it left no heartbeat"
+    late = beat_age > _BEATS * float(beat.get("every_s", BEAT_S))
+    if beat.get("host") == socket.gethostname():
+        if not (is_locked(folder) and _alive(int(beat.get("pid", 0)))):
+            return "dead", f"its process {beat.get('pid')} is gone; the last heartbeat is {_ago(beat_age)} old"
+    elif late:
+        return "dead", f"no heartbeat from {beat.get('host')} for {_ago(beat_age)}"
+    if late:
+        return "stalled", f"its process {beat.get('pid')} has given no heartbeat for {_ago(beat_age)}"
+    silent, patience = progress
+    if silent is not None and patience and silent > patience:
+        return "stalled", f"no progress for {_ago(silent)}; stacks of its threads are in {folder / 'stalled.log'}"
+    return recorded, ""
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # another user's: it is there
+        return True
+    return True
+
+
+def _ago(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def _sentence(command: str, state: str, why: str, at: str, reason: str) -> str:
+    onward = _RESUMED_BY.get(command, "give the same command again")
+    said = {
+        "starting": f"{command} is starting: {at}",
+        "running": f"{command} is running: {at}",
+        "stalled": f"{command} is stalled at {at}: {why}",
+        "dead": f"{command} is dead, at {at}: {why}; to go on, {onward}",
+        "stopped": f"{command} was stopped ({reason}) at {at}; to go on, {onward}",
+        "failed": f"{command} {reason if reason.startswith('failed') else 'failed'}, at {at}",
+        "finished": f"{command} has finished: {reason}",
+    }
+    return said[state]
+
+
+def _details(folder: Path, command: str, run: dict[str, Any]) -> dict[str, Any]:
+    if command == "process":
+        stages = {}
+        for path in sorted(folder.glob("[0-9]*_*/stage.json")):
+            made = read_json(path)
+            verdict = path.with_name("verdict.json")
+            judged = read_json(verdict)["state"] if verdict.is_file() else ""
+            stages[str(made["stage"])] = {"state": made["state"], "verdict": judged}
+        return {"stages": stages}
+    if command == "refine":
+        rows = folder / "iterations.csv"
+        if not rows.is_file():
+            return {"iterations": 0}
+        lines = rows.read_text(encoding="utf-8").splitlines()
+        last = dict(zip(lines[0].split(","), lines[-1].split(","), strict=False)) if len(lines) > 1 else {}
+        keep = ("iteration", "phase", "resolution_A")
+        return {"iterations": len(lines) - 1, **{name: last[name] for name in keep if name in last}}
+    return {"n_particles": run.get("n_particles")}

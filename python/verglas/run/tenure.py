@@ -1,0 +1,375 @@
+"""A job alone in its folder: a lock, ``run.json`` with a heartbeat, a clean end at SIGTERM, a watchdog.
+
+Whoever works in a folder holds a lock on it, which ends with the process however it ends. ``run.json`` says what runs,
+where, and how far it is; a thread writes the time into it, so that a process that was killed, or hangs, can be told
+from one that works (``verglas status``). A phase without progress leaves the stacks of all threads in ``stalled.log``.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import fcntl
+import os
+import shutil
+import signal
+import socket
+import sys
+import threading
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from verglas._version import __version__
+from verglas.errors import InputError, VerglasError, VerglasWarning
+from verglas.io import write_bytes, write_json
+from verglas.types.listener import Listener, Silence
+
+BEAT_S = 15.0  # between two heartbeats
+GRACE_S = 5.0  # for a job to come to a point where it can stop well, after SIGTERM
+STALL_S = 600.0  # without progress, before the stacks are written; or five times the longest pause so far
+_PAUSES = 5
+_LOCK, _RUN, _STACKS = ".lock", "run.json", "stalled.log"
+GOING_ON = ("starting", "running")
+TERMINATED = 128 + signal.SIGTERM
+
+
+class Terminated(SystemExit):
+    """SIGTERM arrived: what is kept stays, and the process ends with status 143."""
+
+    def __init__(self) -> None:
+        super().__init__(TERMINATED)
+
+    def __str__(self) -> str:
+        return "SIGTERM"
+
+
+def now_text() -> str:
+    """UTC, as in every file written."""
+    return datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%S+00:00")
+
+
+def end_of(error: BaseException) -> tuple[str, str]:
+    """What ``run.json`` says of a run that this ends: its state, and why.
+
+    Examples
+    --------
+    >>> from verglas.run.tenure import end_of
+    >>> end_of(KeyboardInterrupt()), end_of(ValueError("no poses"))
+    (('stopped', 'interrupted'), ('failed: no poses', 'ValueError'))
+    """
+    if isinstance(error, Terminated):
+        return "stopped", str(error)
+    if isinstance(error, KeyboardInterrupt):
+        return "stopped", "interrupted"
+    return f"failed: {str(error) or type(error).__name__}", type(error).__name__
+
+
+class FromFunctions(Silence):
+    """A listener of two functions, for jobs that take these.
+
+    Parameters
+    ----------
+    said : callable, optional
+        Called with lines of text.
+    progressed : callable, optional
+        Called as ``progressed(phase, done, total)``.
+    """
+
+    def __init__(
+        self, said: Callable[[str], None] | None = None, progressed: Callable[[str, int, int], None] | None = None
+    ) -> None:
+        self.said, self.progressed = said, progressed
+
+    def say(self, line: str) -> None:
+        """Hand on a sentence."""
+        if self.said is not None:
+            self.said(line)
+
+    def progress(self, phase: str, done: int, total: int) -> None:
+        """Hand on progress."""
+        if self.progressed is not None:
+            self.progressed(phase, done, total)
+
+
+class Tenure(Silence):
+    """A job's hold on its folder: its record, and a listener that notes every sign of progress.
+
+    Parameters
+    ----------
+    folder : Path
+    command : str
+        As in ``verglas COMMAND``.
+    listener : Listener, optional
+        Who else is told.
+    """
+
+    def __init__(self, folder: Path, command: str, listener: Listener | None = None) -> None:
+        self.folder, self.listener = folder, listener or Silence()
+        self._record: dict[str, Any] = {
+            "verglas": __version__,
+            "command": command,
+            "state": "starting",
+            "started": now_text(),
+        }
+        self._lock, self._over = threading.Lock(), threading.Event()
+        self._phase: dict[str, Any] = {"phase": "starting", "done": 0, "total": 0}
+        self._sign, self._sign_text, self._longest = time.monotonic(), now_text(), 0.0
+        self._dumped = False
+
+    # ---- the record
+
+    def write(self, **changes: Any) -> None:
+        """Replace fields of ``run.json``; the heartbeat is added."""
+        with self._lock:
+            self._record |= changes
+            self._write()
+
+    def replace(self, record: Mapping[str, Any]) -> None:
+        """Replace all of ``run.json``."""
+        with self._lock:
+            self._record = dict(record)
+            self._write()
+
+    def _write(self) -> None:
+        beat = {"pid": os.getpid(), "host": socket.gethostname(), "time": now_text(), "every_s": BEAT_S}
+        progress = {**self._phase, "time": self._sign_text, "stalled_after_s": round(self.patience_s, 1)}
+        write_json(self.folder / _RUN, {**self._record, "heartbeat": beat, "progress": progress})
+
+    @property
+    def patience_s(self) -> float:
+        """How long a phase may be silent before it counts as stalled."""
+        return max(STALL_S, _PAUSES * self._longest)
+
+    # ---- what a job tells
+
+    def alive(self) -> None:
+        """A sign of life of a job that waits for something outside."""
+        _received.safe_point()
+        now = time.monotonic()
+        self._longest = max(self._longest, now - self._sign)
+        self._sign, self._sign_text, self._dumped = now, now_text(), False
+
+    def say(self, line: str) -> None:
+        """Pass on a sentence."""
+        self.alive()
+        self.listener.say(line)
+
+    def progress(self, phase: str, done: int, total: int) -> None:
+        """Pass on progress, and note it."""
+        _received.safe_point()
+        if (phase, done) != (self._phase["phase"], self._phase["done"]):
+            self._phase = {"phase": phase, "done": int(done), "total": int(total)}
+            self.alive()
+        self.listener.progress(phase, done, total)
+
+    def iteration(self, figures: Mapping[str, Any]) -> None:
+        """Pass on an iteration."""
+        self.alive()
+        self.listener.iteration(figures)
+
+    def note(self, code: str, sentence: str) -> None:
+        """Pass on a warning."""
+        self.alive()
+        self.listener.note(code, sentence)
+
+    # ---- the thread
+
+    def beat(self) -> None:
+        """Heartbeats until the job is over."""
+        due = time.monotonic() + BEAT_S
+        while not self._over.wait(min(1.0, BEAT_S)):
+            _received.insist()
+            if time.monotonic() < due:
+                continue
+            due = time.monotonic() + BEAT_S
+            try:
+                self.write()
+            except (OSError, VerglasError) as error:  # a full disk ends the job where it writes, not here
+                print(f"verglas: no heartbeat: {error}", file=sys.stderr)
+            self._watch()
+
+    def _watch(self) -> None:
+        silent = time.monotonic() - self._sign
+        if silent < self.patience_s or self._dumped:
+            return
+        self._dumped = True
+        where = self.folder / _STACKS
+        at = f"{self._phase['phase']}, {self._phase['done']} of {self._phase['total']}"
+        with open(where, "a", encoding="utf-8") as file:
+            file.write(f"\n{now_text()}: no progress for {silent:.0f} s in: {at}. All threads:\n")
+            file.flush()
+            faulthandler.dump_traceback(file, all_threads=True)
+        self.listener.say(f"no progress for {silent:.0f} s in: {at}; the stacks of all threads are in {where}")
+
+    @property
+    def state(self) -> str:
+        """As ``run.json`` has it."""
+        return str(self._record.get("state", ""))
+
+    def over(self, thread: threading.Thread, state: str, reason: str) -> None:
+        """No more heartbeats; the state, unless the job has said how it ended."""
+        self._over.set()
+        thread.join()
+        if self.state in GOING_ON:
+            self.write(state=state, finished=now_text(), **({"reason": reason} if reason else {}))
+
+
+@contextmanager
+def tenure(
+    folder: Path, command: str, listener: Listener | None = None, *, record: Mapping[str, Any] | None = None
+) -> Iterator[Tenure]:
+    """Hold a folder for a job: made if it is not there, locked, watched; ``run.json`` says how the job ended.
+
+    The job itself says when it leaves the state "starting", and may say how it ended. One that fails before has left
+    nothing: its ``run.json`` is removed, and the folder if there is nothing else in it.
+
+    Parameters
+    ----------
+    folder : Path
+    command : str
+    listener : Listener, optional
+    record : mapping, optional
+        What ``run.json`` holds from the start.
+
+    Raises
+    ------
+    InputError
+        It is a file, cannot be made, or another process works in it.
+    Terminated
+        SIGTERM arrived.
+    """
+    with locked(folder), _terminable():
+        held = Tenure(folder, command, listener)
+        before = folder / _RUN
+        was = before.read_bytes() if before.is_file() else None
+        held.write(**(record or {}))
+        thread = threading.Thread(target=held.beat, name="heartbeat", daemon=True)
+        thread.start()
+        try:
+            yield held
+            held.over(thread, "finished", "")
+        except BaseException as error:
+            begun = held.state != "starting"
+            held.over(thread, *end_of(Terminated() if _received.raised else error))
+            if not begun and isinstance(error, Exception):
+                _take_back(before, was)
+            raise
+
+
+def _take_back(path: Path, was: bytes | None) -> None:
+    """What lay there before a job that never began."""
+    if was is not None:
+        write_bytes(path, was)
+    else:
+        path.unlink(missing_ok=True)
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Alone in a folder: the lock ends with the process, however it ends.
+
+    Raises
+    ------
+    InputError
+        Another process works in it; it is a file or cannot be made.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"cannot write {folder}: it is a file, expected the name of a folder")
+    fresh = not folder.exists()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        handle = open(folder / _LOCK, "a+", encoding="ascii")  # noqa: SIM115  closed below
+    except OSError as error:
+        raise InputError(f"cannot write into {folder}: {error.strerror}") from error
+    with handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            handle.seek(0)
+            owner, _, host = handle.read().strip().partition(" ")
+            raise InputError(
+                f"{folder}: another process ({owner or 'unknown'}) works in this folder on {host or 'some machine'}; "
+                "wait for it, end it, or name another folder"
+            ) from error
+        except OSError as error:  # file systems without locks
+            warnings.warn(
+                VerglasWarning(f"{folder}: cannot be locked ({error.strerror}): keep other jobs out of it yourself"),
+                stacklevel=4,
+            )
+        handle.truncate(0)
+        handle.write(f"{os.getpid()} {socket.gethostname()}")
+        handle.flush()
+        try:
+            yield
+        finally:
+            if fresh and [path.name for path in folder.iterdir()] == [_LOCK]:
+                shutil.rmtree(folder)  # a job that never began leaves no folder
+
+
+def is_locked(folder: Path) -> bool:
+    """Whether a process works in a folder, as far as this machine can tell."""
+    try:
+        with open(folder / _LOCK, encoding="ascii") as handle:
+            fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
+class _Signal:
+    """SIGTERM, noted when it comes, and raised where the job tells how far it is.
+
+    There it leaves nothing half done, such as a module half imported. A job that tells nothing for some seconds is
+    ended where it is, as is one that gets the signal again.
+    """
+
+    def __init__(self) -> None:
+        self.came: float | None = None
+        self.raised = False
+
+    def __call__(self, number: int, frame: object) -> None:
+        if self.came is not None and not self.raised:
+            self.raised = True
+            raise Terminated
+        self.came = time.monotonic()
+
+    def safe_point(self) -> None:
+        if self.came is not None and not self.raised and threading.current_thread() is threading.main_thread():
+            self.raised = True
+            raise Terminated
+
+    def insist(self) -> None:
+        """From the thread of heartbeats: the grace is over."""
+        if self.came is not None and not self.raised and time.monotonic() - self.came > GRACE_S:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+_received = _Signal()
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """SIGTERM ends in Terminated; a handler that the caller has set stays, and threads cannot have one."""
+    global _received
+    main = threading.current_thread() is threading.main_thread()
+    if not main or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
+        yield
+        return
+    _received = _Signal()
+    signal.signal(signal.SIGTERM, _received)
+    try:
+        yield
+        _received.safe_point()
+    except Exception as error:  # what an interrupted library makes of it is not what happened
+        if _received.raised:
+            raise Terminated from error
+        raise
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        _received = _Signal()
