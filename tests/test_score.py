@@ -279,6 +279,22 @@ def test_the_number_of_candidates_can_be_capped_and_says_what_it_holds(device):
     np.testing.assert_array_equal(capped.log_evidence, full.log_evidence)
 
 
+@pytest.mark.parametrize("limit", [1, 700, 1500, 100_000])
+def test_lists_cut_on_the_way_hold_the_first_of_the_whole_list(limit):
+    """Lists are cut as they grow, and equal scores, here four of each and some at the cut, go by position."""
+    p = Problem(5, n=3, noise=20.0)
+    p.slices = np.tile(p.slices, (4, 1, 1))
+    full, capped = (p.run(p.plan(window_nats=30.0, max_candidates=most)) for most in (10**7, limit))
+    assert np.diff(full.offsets).min() > 5000
+    for i in range(3):
+        whole, cut = slice(*full.offsets[i : i + 2]), slice(*capped.offsets[i : i + 2])
+        rows = np.stack([-full.score, 2 * full.slice + full.opposite, full.psi, full.shift])[:, whole]
+        assert np.array_equal(np.lexsort(rows[::-1]), np.arange(rows.shape[1]))
+        for name in ("score", "slice", "opposite", "psi", "shift"):
+            assert np.array_equal(getattr(full, name)[whole][:limit], getattr(capped, name)[cut])
+    assert np.array_equal(full.log_evidence, capped.log_evidence)
+
+
 def test_centres_move_the_search(device):
     p = Problem(7, n=3)
     p.device = device

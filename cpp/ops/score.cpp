@@ -57,6 +57,7 @@ struct Workspace {
   std::vector<float> ctf, maxima;
   AlignedFloats y_lanes, shift, c, q, series, rsqrt, scores, best;
   LaneHarmonics::Scratch harmonics;
+  SelectionScratch selection;
 };
 
 /// Scores of one block of slices against one vector of lanes; both passes use it, so their scores are equal.
@@ -295,7 +296,7 @@ class GroupSearch {
     }
     PoseSelection selection(job_.settings, w_.maxima,
                             static_cast<std::size_t>(job_.settings.n_psi) * job_.in.n_shifts,
-                            job_.in.n_shifts);
+                            job_.in.n_shifts, w_.selection);
     for (std::size_t block = 0; block < job_.slices.n_blocks; ++block) scan_block(block, set, selection);
     return selection.trim();
   }

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 
 namespace verglas::cpu {
 namespace {
@@ -17,16 +18,54 @@ bool before(const Candidate& a, const Candidate& b) {
   return a.psi != b.psi ? a.psi < b.psi : a.shift < b.shift;
 }
 
+constexpr int kDigitBits = 11;
+
+/// One pass of a radix sort from `from` to `to`, by the digit at this bit; false: all have the same, nothing moves.
+bool sort_by_digit(const std::uint64_t* from, std::size_t n, int shift, std::uint64_t* to) {
+  std::uint32_t begin[(1 << kDigitBits) + 1] = {};
+  const auto digit = [shift](std::uint64_t x) { return x >> shift & ((1u << kDigitBits) - 1); };
+  for (std::size_t i = 0; i < n; ++i) ++begin[digit(from[i]) + 1];
+  if (n == 0 || begin[digit(from[0]) + 1] == n) return false;
+  for (int d = 0; d < 1 << kDigitBits; ++d) begin[d + 1] += begin[d];
+  for (std::size_t i = 0; i < n; ++i) to[begin[digit(from[i])]++] = from[i];
+  return true;
+}
+
+unsigned bits_below(std::size_t count) { return count < 32 ? (1u << count) - 1u : ~0u; }
+
+typedef std::int32_t Ints __attribute__((vector_size(kLanes * sizeof(float))));
+
+/// Bit l: the comparison holds in lane l.
+unsigned bits_of(Ints comparison) {
+  alignas(64) std::int32_t lanes[kLanes];
+  std::memcpy(lanes, &comparison, sizeof comparison);
+  unsigned bits = 0;
+  for (int l = 0; l < kLanes; ++l) bits |= static_cast<unsigned>(lanes[l]) & 1u << l;
+  return bits;
+}
+
+/// Rises as the score falls; 0 and -0 are the same.
+std::uint32_t falling_bits(float score) {
+  const float x = score + 0.0f;
+  std::uint32_t bits;
+  std::memcpy(&bits, &x, sizeof bits);
+  return bits & 0x80000000u ? bits : ~(bits | 0x80000000u);
+}
+
 }  // namespace
 
 PoseSelection::PoseSelection(const ScoreSettings& settings, const std::vector<float>& maxima,
-                             std::size_t poses_per_entry, std::size_t n_shifts)
+                             std::size_t poses_per_entry, std::size_t n_shifts, SelectionScratch& scratch)
     : settings_(settings),
       top_(kNever),
       threshold_(kNever),
       n_shifts_(n_shifts),
       active_(maxima.size(), 0),
-      sums_(math::round_up(n_shifts, kLanes), 0.0) {
+      sums_(math::round_up(n_shifts, kLanes), 0.0),
+      found_(scratch.found),
+      sorted_(scratch.sorted),
+      order_(scratch.order) {
+  found_.clear();
   for (float value : maxima) top_ = value > top_ ? value : top_;
   if (!(top_ > 0.5f * kNever)) return;
   const double all = static_cast<double>(poses_per_entry) * static_cast<double>(maxima.size());
@@ -63,38 +102,64 @@ void PoseSelection::choose_entries(const std::vector<float>& maxima, double pose
 
 void PoseSelection::sum_and_collect(std::size_t entry, const float* scores, std::size_t stride,
                                     std::size_t first_shift) {
-  double* sums = sums_.data() + first_shift;
+  const unsigned all_lanes = bits_below(kLanes);
+  const unsigned exist = bits_below(std::min<std::size_t>(kLanes, n_shifts_ - first_shift));
+  double sums[kLanes];  // of this call in registers
+  std::copy_n(sums_.data() + first_shift, kLanes, sums);
   for (int j = 0; j < settings_.n_psi; ++j, scores += stride) {
     const Lanes value = math::load(scores);
+    // Most poses of a sharp posterior are further below than any exponential reaches, and zeros need no adding.
+    if (bits_of(value - top_ < -87.0f) == all_lanes) continue;
     alignas(64) float weight[kLanes];
     math::store(weight, math::exp_not_positive(value - top_));
-    bool any = false;
-    for (int l = 0; l < kLanes; ++l) {
-      sums[l] += weight[l];
-      any |= scores[l] >= threshold_;
-    }
-    if (!any) continue;
-    for (int l = 0; l < kLanes; ++l) {
-      if (scores[l] >= threshold_ && first_shift + l < n_shifts_)
-        found_.push_back(
-            {scores[l], static_cast<std::int32_t>(entry), j, static_cast<std::int32_t>(first_shift + l)});
+    for (int l = 0; l < kLanes; ++l) sums[l] += weight[l];
+    for (unsigned at = bits_of(value >= threshold_) & exist; at; at &= at - 1) {
+      const int l = __builtin_ctz(at);
+      found_.push_back(
+          {scores[l], static_cast<std::int32_t>(entry), j, static_cast<std::int32_t>(first_shift + l)});
     }
     if (found_.size() > settings_.list_room()) limit();
   }
+  std::copy_n(sums, kLanes, sums_.data() + first_shift);
 }
 
 void PoseSelection::limit() {
-  const std::size_t most = settings_.limit();
-  if (found_.size() <= most) return;
-  std::nth_element(found_.begin(), found_.begin() + static_cast<std::ptrdiff_t>(most), found_.end(), before);
-  found_.resize(most);
+  if (found_.size() <= settings_.limit()) return;
+  sort_and_cut();
+  // What is worse than the worst of so many is no candidate, however it arrives: the same list, sooner.
+  threshold_ = found_.back().score;
+}
+
+/// As std::sort by `before` and resize to the limit: digits of the scores are counted, and the few poses of equal
+/// score put in order afterwards.
+void PoseSelection::sort_and_cut() {
+  order_.resize(2 * found_.size());
+  std::uint64_t *order = order_.data(), *other = order + found_.size();
+  for (std::size_t i = 0; i < found_.size(); ++i)
+    order[i] = static_cast<std::uint64_t>(falling_bits(found_[i].score)) << 32 | i;
+  for (int shift = 32; shift < 64; shift += kDigitBits) {
+    if (sort_by_digit(order, found_.size(), shift, other)) std::swap(order, other);
+  }
+  const auto score = [&](std::size_t i) { return found_[order[i] & 0xffffffffu].score; };
+  const std::size_t most = std::min(found_.size(), settings_.limit());
+  std::size_t end = most;  // and those that are as good as the last
+  while (end < found_.size() && score(end) == score(most - 1)) ++end;
+  sorted_.resize(end);
+  for (std::size_t i = 0; i < end; ++i) sorted_[i] = found_[order[i] & 0xffffffffu];
+  for (auto begin = sorted_.begin(); begin != sorted_.end();) {
+    auto next = begin + 1;
+    while (next != sorted_.end() && next->score == begin->score) ++next;
+    if (next - begin > 1) std::sort(begin, next, before);
+    begin = next;
+  }
+  sorted_.resize(most);
+  found_.swap(sorted_);
 }
 
 ImageScore PoseSelection::trim() {
   ImageScore out;
-  limit();
   if (found_.empty()) return out;
-  std::sort(found_.begin(), found_.end(), before);
+  sort_and_cut();
   out.best = found_.front();
   double total = 0;
   for (std::size_t s = 0; s < n_shifts_; ++s) total += sums_[s];
@@ -103,9 +168,8 @@ ImageScore PoseSelection::trim() {
   double mass = 0;
   while (count < found_.size() && mass < settings_.enough())
     mass += std::exp(found_[count++].score - out.log_sum);
-  found_.resize(count);
   out.kept = mass;
-  out.candidates = std::move(found_);
+  out.candidates.assign(found_.begin(), found_.begin() + static_cast<std::ptrdiff_t>(count));
   return out;
 }
 
