@@ -47,7 +47,8 @@ ALLOWED: dict[str, set[str]] = {
     "reference": set(),  # the oracle knows nothing of what it judges
     "ops": {"_native", "_array_module", "_cuda_arrays", "types"},
     **{name: LOW for name in TOOLS},
-    "io": {"geometry", *LOW},  # cryoSPARC's rotation vectors become Euler angles when a file is read
+    # cryoSPARC's rotation vectors become Euler angles when a file is read; the bit stream of EER files needs a kernel
+    "io": {"geometry", "ops", *LOW},
     "optics": FOR_STAGES - {"optics"},
     "gridding": {"ops", *LOW},
     **{name: FOR_STAGES for name in STAGES},

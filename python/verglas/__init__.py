@@ -34,6 +34,7 @@ _LAZY = {
     "project": "verglas.reconstruction",
     "read_map": "verglas.io",
     "read_micrograph": "verglas.io",
+    "read_movie": "verglas.io",
     "read_particles": "verglas.io",
     "reconstruct": "verglas.reconstruction",
     "refine": "verglas.run.refine",
@@ -92,7 +93,7 @@ if TYPE_CHECKING:
     from verglas.assessment.postprocess import postprocess
     from verglas.classification import classify2d
     from verglas.geometry import euler_to_matrix, matrix_to_euler, orientation_grid, symmetry_matrices
-    from verglas.io import read_map, read_micrograph, read_particles, write_map, write_particles
+    from verglas.io import read_map, read_micrograph, read_movie, read_particles, write_map, write_particles
     from verglas.optics import ctf
     from verglas.optics.fit import estimate_ctf
     from verglas.picking import pick
@@ -154,6 +155,7 @@ __all__ = [
     "project",
     "read_map",
     "read_micrograph",
+    "read_movie",
     "read_particles",
     "reconstruct",
     "reconstruction",

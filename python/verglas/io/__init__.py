@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from verglas.io.atomic import atomic_path, check_writable, write_bytes, write_text
 from verglas.io.coordinates import read_picks, write_picks
+from verglas.io.gain import read_defects, read_gain
 from verglas.io.micrographs import find_micrographs, read_ctf_table, read_micrographs, write_micrographs
+from verglas.io.movies import open_movie, read_movie
 from verglas.io.mrc import MrcHeader, StackWriter, read_header, read_map, read_stack, write_map, write_stack
 from verglas.io.particles import read_particles, write_particles
 from verglas.io.spider import read_spider_document, write_spider_document
@@ -19,13 +21,17 @@ __all__ = [
     "check_writable",
     "find_micrographs",
     "micrograph_header",
+    "open_movie",
     "read_csv",
     "read_ctf_table",
+    "read_defects",
+    "read_gain",
     "read_header",
     "read_json",
     "read_map",
     "read_micrograph",
     "read_micrographs",
+    "read_movie",
     "read_particles",
     "read_picks",
     "read_spider_document",

@@ -47,7 +47,7 @@ def pack_4bit(values: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     return (values[..., 0::2] | (values[..., 1::2] << 4)).astype(np.uint8)
 
 
-def _decode(header: MrcHeader, raw: npt.NDArray[np.uint8]) -> npt.NDArray[Any]:
+def decode_sections(header: MrcHeader, raw: npt.NDArray[np.uint8]) -> npt.NDArray[Any]:
     """Bytes of whole sections to (n, ny, nx) in the stored dtype."""
     _, ny, nx = header.shape
     if header.mode == PACKED_4BIT:
@@ -84,7 +84,7 @@ def read_sections(
                 buffer = np.empty(count * section, dtype=np.uint8)
             raw = buffer[: count * section]
             _fill(handle, raw, header.path)
-            sections = _decode(header, raw)
+            sections = decode_sections(header, raw)
             out[at[a:b]] = sections if whole else sections[frames[a:b] - first]
 
 
@@ -190,7 +190,7 @@ def read_map(path: PathLike, pixel_size_A: float | None = None) -> Map:
     if compression_of(header.path):
         check_size(header, header.offset + len(payload))
     raw = np.frombuffer(payload, dtype=np.uint8, count=header.section_bytes * header.shape[0])
-    data = _decode(header, raw).astype(np.float32)
+    data = decode_sections(header, raw).astype(np.float32)
     # stored as (sections, rows, columns); where x, y and z stand among them
     stored = [header.axes[2], header.axes[1], header.axes[0]]
     data = np.ascontiguousarray(data.transpose([stored.index(axis) for axis in (3, 2, 1)]))

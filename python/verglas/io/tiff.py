@@ -140,7 +140,7 @@ def _read_tiff(path: Path, packed: bool) -> tuple[np.ndarray, float]:
                 raise FormatError(f"{path}: {pages} frames: a movie; average its aligned frames first")
             if page.ndim != 2 or page.samplesperpixel != 1:
                 raise FormatError(f"{path}: pixels of {page.samplesperpixel} samples; expected grey values")
-            return page.asarray(), _tiff_pixel_A(page)
+            return page.asarray(), tiff_pixel_A(page)
     # a cut-off file fails in the header (struct, IndexError) or in the decoder (RuntimeError of imagecodecs)
     except (tifffile.TiffFileError, ValueError, OSError, EOFError, RuntimeError, struct.error, IndexError) as error:
         if isinstance(error, FormatError):
@@ -163,7 +163,7 @@ def _read_picture(path: Path, suffix: str) -> np.ndarray:
     return np.asarray(data)
 
 
-def _tiff_pixel_A(page: tifffile.TiffPage) -> float:
+def tiff_pixel_A(page: tifffile.TiffPage) -> float:
     """Pixel size by the resolution tags; NaN where they are absent, without unit, or about a printer."""
     unit = page.tags.get("ResolutionUnit")
     resolution = page.tags.get("XResolution")

@@ -4,6 +4,7 @@ from verglas.ops.common_lines import common_line_scores, common_lines
 from verglas.ops.correlate import Correlation, correlate, correlate_rotations
 from verglas.ops.ctf import ctf
 from verglas.ops.ctf_score import CtfScores, ctf_score
+from verglas.ops.eer import eer
 from verglas.ops.grid import Grid
 from verglas.ops.insert import GridSums, fold, insert, symmetrise
 from verglas.ops.match import match
@@ -55,6 +56,7 @@ __all__ = [
     "correlate_rotations",
     "ctf",
     "ctf_score",
+    "eer",
     "fold",
     "images_from_polar",
     "insert",

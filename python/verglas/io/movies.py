@@ -1,0 +1,185 @@
+"""Movies in MRC, TIFF and EER files."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from verglas.errors import FormatError, InputError, VerglasWarning
+from verglas.io.frames import EerFrames, FrameSums, TiffAbout, dropped, open_frames
+from verglas.io.gain import read_defects, read_gain
+from verglas.io.mrc import PathLike
+from verglas.io.mrc_header import require_file
+from verglas.io.tiff import tiff_pixel_A
+from verglas.types import FrameSource, Movie
+from verglas.types.defects import as_defects
+from verglas.types.gain import Gain
+
+_SAME = 0.02  # relative; two exposures or pixel sizes that differ by less are one, rounded
+_TARGET_E_A2 = 1.0  # exposure of a fraction of an EER file where nothing else is asked for
+
+
+def open_movie(
+    path: PathLike, *, pixel_size_A: float | None = None, dose_per_frame_e_A2: float | None = None,
+    pre_exposure_e_A2: float = 0.0, voltage_kV: float | None = None, frames_per_fraction: int | None = None,
+    total_dose_e_A2: float | None = None, upsampling: int = 1, unsigned_bytes: bool | None = None, flip_y: bool = False,
+) -> Movie:  # fmt: skip
+    """Open a movie without gain and defects.
+
+    Parameters
+    ----------
+    path : path
+        MRC stack (modes 0, 1, 2, 6, 12, 101), TIFF (8 and 16 bit, LZW, ZIP, BigTIFF) or EER; MRC and TIFF also
+        compressed by gzip or bzip2, which are then unpacked into a temporary file.
+    pixel_size_A : float, optional
+        Of the frames that come out; the file's by default.
+    dose_per_frame_e_A2 : float, optional
+        Exposure of a frame that comes out. Of an EER file whose total exposure is known, the frames of the camera
+        are summed to fractions as near to it as whole frames allow (by default 1 e/A^2).
+    pre_exposure_e_A2, voltage_kV : float
+    frames_per_fraction : int, optional
+        So many frames of the file are summed to one; those that are left at the end are dropped, with a warning.
+    total_dose_e_A2 : float, optional
+        Exposure of all frames of the file; EER files mostly say it.
+    upsampling : int
+        1, 2 or 4: points per pixel of the sensor along each axis, EER only.
+    unsigned_bytes : bool, optional
+        What bytes of MRC mode 0 are, where IMOD's flag does not say it.
+    flip_y : bool
+        Reverse the rows.
+
+    Returns
+    -------
+    Movie
+
+    Raises
+    ------
+    FormatError
+        No such file, cut off, frames of different sizes, one frame only, or a format of none of these.
+    InputError
+        A number out of range, or an EER file with nothing that says how to divide it.
+    """
+    path = require_file(path)
+    if upsampling not in (1, 2, 4):
+        raise InputError(f"upsampling: expected 1, 2 or 4, got {upsampling}")
+    for name, value in (("dose_per_frame_e_A2", dose_per_frame_e_A2), ("total_dose_e_A2", total_dose_e_A2)):
+        if value is not None and not 0 < value < np.inf:
+            raise InputError(f"{path}: {name}: expected a positive number of e/A^2, got {value:g}")
+    source, about = open_frames(path, unsigned_bytes=unsigned_bytes, unit_A=tiff_pixel_A)
+    if upsampling != 1 and not isinstance(source, EerFrames):
+        raise InputError(f"{path}: only EER files can be up-sampled; leave upsampling out")
+    if len(source) == 1:
+        raise FormatError(f"{path}: one image: a micrograph where a movie is meant")
+    pixel_A = _pixel_size_A(path, pixel_size_A, about, upsampling)
+    total = _total_dose(path, total_dose_e_A2, about, pixel_A * upsampling)
+    raw_frames = len(source)
+    per_fraction = _per_fraction(path, source, frames_per_fraction, dose_per_frame_e_A2, total)
+    dose = dose_per_frame_e_A2
+    if total is not None:
+        dose = _checked_dose(path, dose, total / raw_frames * per_fraction, per_fraction)
+    dropped(path, raw_frames, per_fraction)
+    if isinstance(source, EerFrames):
+        source = replace(source, per_fraction=per_fraction, upsampling=upsampling)
+        per_fraction = 1
+    if per_fraction > 1 or flip_y:
+        source = FrameSums(source, per_fraction, flip_y)
+    return Movie(source, pixel_A, dose, pre_exposure_e_A2, voltage_kV, name=path.name, path=path)
+
+
+def _pixel_size_A(path: Path, given: float | None, about: TiffAbout, upsampling: int) -> float:
+    known = about.pixel_size_A
+    if about.eer is not None:
+        known = float(about.eer.get("sensorPixelSize.width", np.nan)) * 1e10  # metres
+    known /= upsampling
+    if given is None:
+        return known if 0.05 <= known <= 100 else float("nan")
+    if np.isfinite(known) and abs(known / given - 1) > 1e-3:
+        warnings.warn(f"{path}: pixel size {known:.6g} A in the file, {given:g} A used as asked", VerglasWarning,
+                      stacklevel=4)  # fmt: skip
+    return float(given)
+
+
+def _total_dose(path: Path, given: float | None, about: TiffAbout, sensor_pixel_A: float) -> float | None:
+    """Of the whole file, e/A^2; EER files give it in electrons per pixel of the sensor."""
+    if about.eer is None or not np.isfinite(sensor_pixel_A):
+        return given
+    per_pixel = about.eer.get("totalDose")
+    unit = str(about.eer.get("totalDose.unit", "e/pixel"))
+    if not isinstance(per_pixel, int | float) or per_pixel <= 0 or "pix" not in unit.lower():
+        return given
+    known = float(per_pixel) / sensor_pixel_A**2
+    if given is not None and abs(known / given - 1) > _SAME:
+        warnings.warn(f"{path}: total exposure {known:.4g} e/A^2 in the file, {given:g} used as asked", VerglasWarning,
+                      stacklevel=4)  # fmt: skip
+    return known if given is None else given
+
+
+def _per_fraction(path: Path, source: FrameSource, given: int | None, dose: float | None, total: float | None) -> int:
+    """Frames of the file that make one frame."""
+    frames = len(source)
+    if given is None:
+        if not isinstance(source, EerFrames):
+            return 1
+        if total is None:
+            raise InputError(
+                f"{path}: {frames} frames of the camera, and nothing says how many make a fraction: the file names no "
+                "total exposure or no pixel size; give frames_per_fraction, or total_dose_e_A2"
+            )
+        given = max(1, round((dose or _TARGET_E_A2) / (total / frames)))
+    if not 1 <= given <= frames:
+        raise InputError(f"{path}: fractions of {given} frames, but the file has {frames}; expected 1 to {frames}")
+    return int(given)
+
+
+def _checked_dose(path: Path, asked: float | None, reached: float, per_fraction: int) -> float:
+    """The exposure of a frame that the total means; said where it is not what was asked for."""
+    if asked is not None and abs(reached / asked - 1) > _SAME:
+        said = f"{asked:g} e/A^2 per frame were asked for; {per_fraction} frames of the file, whose total exposure is "
+        warnings.warn(f"{path}: {said}known, make {reached:.4g}, which is used", VerglasWarning, stacklevel=4)
+    return reached
+
+
+def read_movie(
+    path: PathLike, gain: PathLike | npt.ArrayLike | Gain | None = None,
+    defects: PathLike | npt.ArrayLike | None = None, *, placement: str = "0", divides: bool | None = None, **known: Any,
+) -> Movie:  # fmt: skip
+    """Open a movie with gain and defects as given; :func:`verglas.read_movie` also finds them.
+
+    Parameters
+    ----------
+    path : path
+    gain : path, (y, x) array or Gain, optional
+        What levels the pixels (:func:`read_gain`); its zeros are defects.
+    defects : path, rows (y, x) or mask, optional
+        Bad pixels (:func:`read_defects`).
+    placement : str
+        How the gain lies on the frames (:meth:`verglas.types.gain.Gain.placed`).
+    divides : bool, optional
+        Frames are divided by the gain; by its file's name by default.
+    **known
+        Of :func:`open_movie`.
+
+    Returns
+    -------
+    Movie
+    """
+    movie = open_movie(path, **known)
+    bad: Any = np.zeros(movie.shape, bool)
+    if defects is not None:
+        rows = read_defects(defects) if isinstance(defects, str | os.PathLike) else defects
+        at = as_defects(rows, movie.shape, f"{movie.name}: defects")
+        bad[at[:, 0], at[:, 1]] = True
+    if gain is None:
+        return replace(movie, defects=bad)
+    if isinstance(gain, str | os.PathLike):
+        found = read_gain(gain, divides=divides)
+    else:
+        found = gain if isinstance(gain, Gain) else Gain(np.asarray(gain), bool(divides))
+    found = found.placed(placement).fitted(movie.shape)
+    return replace(movie, gain=found.factors, defects=bad | found.dead)
