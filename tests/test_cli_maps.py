@@ -56,7 +56,12 @@ def test_fsc_text_says_what_was_found(run, maps, tmp_path):
         "3sigma",
         "2sigma",
     ]
-    assert "or better" in run("fsc", maps[0], maps[0])[1]
+    status, _, error = run("fsc", maps[0], maps[0])
+    assert status == 1
+    assert f"{maps[0]} and {maps[0]} are identical" in error
+    blurred = tmp_path / "blurred.mrc"
+    vg.write_map(blurred, vg.filters.apply(vg.read_map(maps[0]), vg.filters.b_factor(20.0)))
+    assert "or better" in run("fsc", maps[0], blurred)[1]
     noise = tmp_path / "noise.mrc"
     vg.write_map(noise, vg.Map(-vg.read_map(maps[0]).data, 1.5))
     assert "no resolution" in run("fsc", maps[0], noise)[1]

@@ -121,6 +121,15 @@ def test_A1_11_high_pass_removes_a_planted_gradient():
     assert np.abs(inside).max() < 0.01 * 100
 
 
+@pytest.mark.parametrize("periods", [8, 12, 24])
+def test_the_default_edge_of_a_high_pass_leaves_less_than_1_percent_of_a_gradient(periods):
+    n = 256
+    gradient = np.linspace(0, 100, n)[None, :] * np.ones((n, 1))
+    for gain in (filters.high_pass(n / periods), filters.band_pass(n / periods, 2.0)):
+        inside = filters.apply(gradient, gain, 1.0)[:, n // 8 : -n // 8]
+        assert np.abs(inside).max() < 1.0
+
+
 def test_gaussian_is_the_real_space_blur_of_its_sigma():
     n, sigma = 64, 2.5
     impulse = np.zeros((n, n, n), np.float32)

@@ -226,11 +226,13 @@ def test_A14_8_dividing_the_mtf_restores_a_flat_spectrum():
     rng = np.random.default_rng(0)
     frequency = np.linspace(0, 0.5, 26)
     mtf = np.column_stack([frequency, 1 - 1.2 * frequency])
-    flat = [vg.Map(rng.normal(size=(48, 48, 48)), 1.3)] * 2
+    once = rng.normal(size=(48, 48, 48))
+    flat = [vg.Map(once + 0.01 * noise, 1.3) for noise in rng.normal(size=(2, 48, 48, 48))]
     damped = [filters.apply(m, assessment.mtf_gain(mtf, 1.3)) for m in flat]
     mask = vg.Map(np.ones((48, 48, 48)), 1.3)
     made = vg.postprocess(*damped, mask, mtf=mtf, b_factor_A2=0.0, settings=PostprocessSettings(low_pass_A=1.5))
-    got, want = (assessment.amplitude_spectrum(m) for m in (made.sharpened, flat[0]))
+    mean = flat[0].with_data((flat[0].data + flat[1].data) / 2)
+    got, want = (assessment.amplitude_spectrum(m) for m in (made.sharpened, mean))
     np.testing.assert_allclose(got, want, rtol=1e-4)
     assert assessment.amplitude_spectrum(damped[0])[-1] < 0.45 * want[-1]
     assert abs(made.guinier.b_factor_A2) < 2
@@ -304,7 +306,7 @@ def test_given_b_factor_and_determinism(truth):
 
 
 def test_equal_halves_are_said_to_be_limited_by_sampling(truth):
-    made = vg.postprocess(truth, truth)
+    made = vg.postprocess(truth, filters.apply(truth, filters.b_factor(20.0)))
     assert made.randomised_from_A is None
     assert made.phase_randomised is None
     assert list(made.curves) == ["unmasked", "masked", "corrected"]
@@ -317,15 +319,44 @@ def test_equal_halves_are_said_to_be_limited_by_sampling(truth):
 ones = vg.Map(np.ones((8, 8, 8)), 1.0)
 
 
+def other(m):
+    return halves(m, 1.0)[0]
+
+
+@pytest.mark.parametrize("change", [lambda x: x, lambda x: 3 * x + 1, lambda x: x.astype(np.float16)])
+def test_half_maps_that_are_one_map_are_refused(truth, change):
+    """../shared/cases/halves-not-independent: "4.00 A or better" of a map with itself."""
+    one = other(truth)
+    with pytest.raises(InputError, match=r"the half maps are (identical|proportional)"):
+        vg.postprocess(one, one.with_data(np.asarray(change(one.data), np.float32)))
+
+
+def test_no_resolution_beyond_what_phase_randomisation_can_vouch_for(truth):
+    """A hard mask far inside the molecule: random phases still correlate in it where the corrected curve ends."""
+    pair = halves(truth, 5.0)
+    wide = vg.postprocess(*pair)
+    tight = vg.postprocess(*pair, truth.with_data(masks.soft_sphere(truth.box, 6.0, 0.0)))
+    assert wide.vouched
+    assert not tight.vouched
+    assert tight.corrected.resolution_A() < tight.unmasked.resolution_A()
+    assert tight.resolution_A >= tight.unmasked.resolution_A()
+    assert tight.table()["0.143"]["corrected"] >= tight.unmasked.resolution_A()
+    assert tight.low_pass_A == tight.trusted.resolution_A()
+    assert any("cannot vouch" in line for line in tight.warnings)
+
+
 @pytest.mark.parametrize(
     ("call", "words"),
     [
         (lambda m: vg.postprocess(m, ones), "shapes"),
-        (lambda m: vg.postprocess(m, m, ones), r"mask has shape \(8, 8, 8\)"),
-        (lambda m: vg.postprocess(m, m, m.with_data(m.data * 0 + 2)), "from 0 to 1, got 2 to 2"),
+        (lambda m: vg.postprocess(m, other(m), ones), r"mask has shape \(8, 8, 8\)"),
+        (
+            lambda m: vg.postprocess(m, other(m), m.with_data(m.data * 0 + 2)),
+            "mask has values from 2 to 2",
+        ),
         (lambda m: vg.postprocess(m, m, b_factor_A2=-80), "to sharpen by -80 A\\^2 give 80"),
-        (lambda m: vg.postprocess(m, m, mtf=[[0.0, 1.0], [0.5, 0.0]]), "MTF"),
-        (lambda m: vg.postprocess(m, m, mtf=[1.0, 2.0]), "rows of frequency"),
+        (lambda m: vg.postprocess(m, other(m), mtf=[[0.0, 1.0], [0.5, 0.0]]), "MTF"),
+        (lambda m: vg.postprocess(m, other(m), mtf=[1.0, 2.0]), "rows of frequency"),
         (lambda m: PostprocessSettings(fit_from_A=-1), "fit_from_A"),
         (lambda m: PostprocessSettings(randomise_below=1.0), "randomise_below"),
         (lambda m: assessment.match_spectrum(m, ones), "resample one"),

@@ -21,8 +21,9 @@ from verglas.extraction import try_centring
 from verglas.picking import compare_picks, inside
 from verglas.pipeline import job
 from verglas.pipeline.request import load_request, parse_setting, with_overrides
-from verglas.pipeline.stage import StageStopped, StageVerdict, run_stages
+from verglas.pipeline.stage import StageStopped, run_stages
 from verglas.run.tenure import locked
+from verglas.types.verdict import Verdict
 
 
 @pytest.fixture(scope="module")
@@ -246,7 +247,7 @@ class _Counter:
         return {"made": str(self.runs)}
 
     def verdict(self, project):
-        return StageVerdict(self.state, ("as told",))
+        return Verdict(self.state, ("as told",))
 
 
 def test_a_stop_verdict_stops_and_force_goes_on(copy):

@@ -44,7 +44,8 @@ def low_pass(resolution_A: float, edge_per_A: float | None = None) -> Gain:
     resolution_A : float
         d, the last resolution that passes whole, in angstrom.
     edge_per_A : float, optional
-        w in 1/angstrom; a fifth of 1/d by default, 0 is a hard edge.
+        w in 1/angstrom; a fifth of 1/d by default, 0 is a hard edge. A step in the density overshoots by 9 % however
+        wide it is (5.6 % at 3/d), since all up to 1/d passes whole; :func:`gaussian` does not overshoot.
 
     Returns
     -------
@@ -69,7 +70,8 @@ def high_pass(resolution_A: float, edge_per_A: float | None = None) -> Gain:
     resolution_A : float
         d, the first resolution that passes whole, in angstrom.
     edge_per_A : float, optional
-        w in 1/angstrom; a fifth of 1/d by default, 0 is a hard edge.
+        w in 1/angstrom; 1/d by default, so that the gain rises from 0 at s = 0: a steeper edge rings, and leaves 2 to
+        9 % of a gradient's range where this one leaves less than 1 %. 0 is a hard edge.
 
     Returns
     -------
@@ -82,7 +84,7 @@ def high_pass(resolution_A: float, edge_per_A: float | None = None) -> Gain:
     [0.0, 0.5, 1.0]
     """
     start = _frequency(resolution_A)
-    width = _EDGE_FRACTION * start if edge_per_A is None else edge_per_A
+    width = start if edge_per_A is None else edge_per_A
     return lambda s: fourier.raised_cosine(start - np.asarray(s, np.float64), width)
 
 
@@ -94,7 +96,7 @@ def band_pass(coarse_A: float, fine_A: float, edge_per_A: float | None = None) -
     coarse_A, fine_A : float
         Ends of the band in angstrom, ``coarse_A`` the larger number.
     edge_per_A : float, optional
-        Width of both edges; by default a fifth of each end's frequency.
+        Width of both edges; by default 1 / coarse_A and a fifth of 1 / fine_A.
 
     Returns
     -------

@@ -284,3 +284,73 @@ def from_threshold(
     if largest:
         inside = largest_component(inside)
     return soft_edge(inside, edge_px, extend_px=extend_px)
+
+
+_ROUNDING = 1e-3  # by which a mask written by others may leave 0 to 1
+_BORDER = 0.5  # mean of a mask in the corners that is no molecule's
+_HINTS = {
+    (-128, -127): "; IMOD stores bytes less 128: add 128 to the values",
+    (0, 255): "; divide it by 255",
+}
+
+
+def checked_mask(values: npt.ArrayLike, shape: tuple[int, ...] | None = None, name: str = "the mask") -> Float32Array:
+    """A mask that can be multiplied with maps, or an error that says why it cannot: the one check of every job.
+
+    Parameters
+    ----------
+    values : array
+        1 inside, 0 outside, soft between.
+    shape : tuple of int, optional
+        That it has to have, slowest axis first.
+    name : str
+        What the error calls it.
+
+    Returns
+    -------
+    float32
+        Clipped to 0 to 1, where rounding left it.
+
+    Raises
+    ------
+    InputError
+        Another shape; values that are not finite, or outside 0 to 1 by more than a thousandth; a mask that is zero
+        everywhere; one that keeps the corners of the box and cuts out the middle.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from verglas import masks
+    >>> sphere = masks.soft_sphere(16, 4.0, 3.0)
+    >>> bool((masks.checked_mask(sphere) == sphere).all())
+    True
+    >>> masks.checked_mask(2 * sphere)
+    Traceback (most recent call last):
+    verglas.errors.InputError: the mask has values from 0 to 2; expected 0 to 1
+    """
+    array = np.asarray(values)
+    if shape is not None and array.shape != tuple(shape):
+        raise InputError(f"{name} has shape {array.shape}, the maps {tuple(shape)} (z, y, x); crop, pad or resample it")
+    wrong = int(np.count_nonzero(~np.isfinite(array)))
+    if wrong:
+        raise InputError(f"{name} holds {wrong} values that are not finite numbers; expected 0 to 1")
+    low, high = float(array.min()), float(array.max())
+    if low < -_ROUNDING or high > 1 + _ROUNDING:
+        hint = _HINTS.get((round(low), round(high)), "")
+        raise InputError(f"{name} has values from {low:g} to {high:g}; expected 0 to 1{hint}")
+    if not high > 0:
+        raise InputError(f"{name} is zero everywhere; expected 1 inside the molecule")
+    _refuse_inverted(array, name)
+    return np.clip(array, 0, 1).astype(np.float32)
+
+
+def _refuse_inverted(array: npt.NDArray, name: str) -> None:
+    inside = distance_from(array.shape) <= min(array.shape) / 2
+    if inside.all():
+        return
+    corners, middle = float(array[~inside].mean(dtype=np.float64)), float(array[inside].mean(dtype=np.float64))
+    if corners > _BORDER and corners > middle + _ROUNDING:
+        raise InputError(
+            f"{name} is inverted: its mean is {corners:.2g} in the corners of the box and {middle:.2g} in the ball "
+            "between them; expected 1 inside the molecule and 0 outside (1 minus this mask)"
+        )

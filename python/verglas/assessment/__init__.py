@@ -23,7 +23,6 @@ from verglas.assessment.guinier import (
 from verglas.assessment.micrographs import (
     MicrographQuality,
     QualityLimits,
-    Verdict,
     judge_ctfs,
     judge_extraction,
     judge_micrographs,
@@ -42,6 +41,7 @@ from verglas.assessment.postprocess import (
 )
 from verglas.assessment.solvent import solvent_level, solvent_mask
 from verglas.assessment.ssnr import SpectralF, spectral_f
+from verglas.types.verdict import Verdict
 
 __all__ = [
     "FSC",

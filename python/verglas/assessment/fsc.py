@@ -15,11 +15,16 @@ import numpy.typing as npt
 from verglas import fourier
 from verglas.assessment.counts import effective_counts
 from verglas.errors import InputError
+from verglas.masks import checked_mask
 from verglas.types import Map
 from verglas.types.arrays import FloatArray
 
 # What is usually read off a curve, most demanding first where curves fall: see threshold_curve for their meanings.
 THRESHOLDS: tuple[float | str, ...] = (0.5, 1 / 3, 0.143, "half-bit", "5sigma", "3sigma", "2sigma")
+
+# Shells where a threshold demands more than this are not tested: their few voxels tell signal from noise at no
+# correlation that real maps have. Under a high symmetry the first shells have one or two (half-bit: 1 and 0.98).
+_UNDECIDED = 0.9
 
 # Two files of one experiment may round their pixel size differently; 1.05 against 1.06 is a mistake.
 _PIXEL_SIZE_REL = 1e-3
@@ -219,11 +224,12 @@ class FSC:
     def _crossing(self, threshold: float | str | npt.ArrayLike) -> tuple[float, int | None]:
         level = self.threshold(threshold)
         above = self.curve - level
-        # z / sqrt(n) exceeds 1 where a shell has few voxels: no correlation could pass there, so it decides nothing.
-        decided = np.flatnonzero(level[1:] < 1) + 1
+        counted = isinstance(threshold, str)  # a threshold that counts voxels
+        decided = np.flatnonzero(level[1:] < (_UNDECIDED if counted else 1.0)) + 1
         if not decided.size or above[decided[0]] < 0:
             return float("inf"), 1
-        above[: decided[0]] = above[decided[0]]
+        shells = np.arange(len(above))
+        above = np.interp(shells, decided, above[decided])  # constant before the first: first_crossing wants shell 1
         return first_crossing(self.frequency_per_A, above)
 
     def crosses(self, threshold: float | str | npt.ArrayLike = 0.143) -> bool:
@@ -242,8 +248,8 @@ class FSC:
         -------
         float
             inf if shell 1 is already below; the last shell's resolution (about twice the pixel size) if the curve
-            never falls below: :meth:`crosses` tells that case. First shells where the threshold is 1 or more, for want
-            of voxels, are passed over.
+            never falls below: :meth:`crosses` tells that case. Shells that have so few
+            voxels that a threshold that counts them exceeds 0.9 are not tested.
 
         Examples
         --------
@@ -342,7 +348,8 @@ def fsc(
     Raises
     ------
     InputError
-        Shapes or pixel sizes differ, a map is no cube, or values are not finite.
+        Shapes or pixel sizes differ, a map is no cube, values are not finite, or a mask is none
+        (:func:`verglas.masks.checked_mask`).
 
     References
     ----------
@@ -364,9 +371,7 @@ def fsc(
     shape = first.shape
     weight = None
     if mask is not None:
-        weight = np.asarray(mask.data if isinstance(mask, Map) else mask, first.dtype)
-        if weight.shape != shape:
-            raise InputError(f"fsc: the mask has shape {weight.shape}, the maps {shape}; it must be the same")
+        weight = checked_mask(mask.data if isinstance(mask, Map) else mask, shape, "fsc: the mask").astype(first.dtype)
         first, second = first * weight, second * weight
     spectra = [fourier.forward(x, len(shape), threads=threads) for x in (first, second)]
     power_a, cross, power_b = fourier.shell_sums(spectra, shape)

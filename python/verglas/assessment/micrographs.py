@@ -8,26 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from verglas.types.verdict import Verdict
+
 FEWEST_PARTICLES = 50  # that a later stage can do anything with
 _LOST = 0.4  # share of picks lost at edges that is worth a warning
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """What the next stage should do, and why.
-
-    Attributes
-    ----------
-    state : "go on", "warn" or "stop"
-    reasons : tuple of str
-    """
-
-    state: str
-    reasons: tuple[str, ...] = ()
-
-    def as_dict(self) -> dict[str, object]:
-        """JSON-ready."""
-        return {"state": self.state, "reasons": list(self.reasons)}
 
 
 @dataclass(frozen=True)

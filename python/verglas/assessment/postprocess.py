@@ -11,9 +11,11 @@ import numpy.typing as npt
 from verglas import filters, fourier
 from verglas.assessment.fsc import FSC, THRESHOLDS, c_ref, fsc, threshold_name
 from verglas.assessment.guinier import WILSON_FROM_A, Guinier, guinier
+from verglas.assessment.independence import refuse_one_map_twice
 from verglas.assessment.solvent import solvent_mask
 from verglas.errors import InputError
 from verglas.geometry import symmetry_order
+from verglas.masks import checked_mask
 from verglas.types import Map
 
 Mtf = filters.Gain | npt.ArrayLike
@@ -102,6 +104,8 @@ class Postprocessed:
         The last shell that the half maps fill: Nyquist, or where they were cut off.
     warnings : tuple of str
         Sentences a reader must see.
+    vouched : bool
+        Whether phase randomisation can vouch for the resolution in this mask.
     """
 
     map: Map
@@ -118,11 +122,20 @@ class Postprocessed:
     low_pass_A: float
     data_to_A: float
     warnings: tuple[str, ...] = ()
+    vouched: bool = True
+
+    @property
+    def trusted(self) -> FSC:
+        """The curve that resolutions are read from: the corrected one, or, where not vouched for, at most the unmasked.
+
+        Between, a mask tighter than the molecule once turned 7.1 A into 4.0.
+        """
+        return self.corrected if self.vouched else _no_more_than(self.corrected, self.unmasked)
 
     @property
     def resolution_A(self) -> float:
-        """Where the corrected FSC falls to 0.143, or the maps end; inf if it is below from the first shell."""
-        return max(self.corrected.resolution_A(RESOLUTION_AT), self.data_to_A)
+        """Where the trusted FSC falls to 0.143, or the maps end; inf if it is below from the first shell."""
+        return max(self.trusted.resolution_A(RESOLUTION_AT), self.data_to_A)
 
     @property
     def curves(self) -> dict[str, FSC]:
@@ -133,6 +146,7 @@ class Postprocessed:
     def table(self) -> dict[str, dict[str, float]]:
         """Threshold -> curve -> resolution in angstrom, for the curves that say something about the maps."""
         shown = {name: curve for name, curve in self.curves.items() if name != "phase-randomised"}
+        shown["corrected"] = self.trusted
         return {threshold_name(t): {name: c.resolution_A(t) for name, c in shown.items()} for t in THRESHOLDS}
 
     def as_dict(self) -> dict[str, Any]:
@@ -140,7 +154,8 @@ class Postprocessed:
         g = self.guinier
         return {
             "resolution_A": finite(self.resolution_A),
-            "limited_by_sampling": not self.corrected.crosses(RESOLUTION_AT),
+            "limited_by_sampling": not self.trusted.crosses(RESOLUTION_AT),
+            "vouched_by_phase_randomisation": self.vouched,
             "resolutions_A": {t: {c: finite(v) for c, v in row.items()} for t, row in self.table().items()},
             "randomised_from_A": self.randomised_from_A,
             "b_factor_A2": self.b_factor_A2,
@@ -314,7 +329,8 @@ def postprocess(
     Raises
     ------
     InputError
-        Maps that do not agree in box or pixel size, values that are not finite, a mask outside [0, 1], a negative B.
+        Maps that do not agree in box or pixel size, half maps that are one map, values that are not finite, a mask that
+        is none (:func:`verglas.masks.checked_mask`), a negative B.
 
     References
     ----------
@@ -335,15 +351,22 @@ def postprocess(
             f"postprocess: b_factor_A2 is the B-factor of the map that sharpening undoes, >= 0, got {b_factor_A2:g}; "
             f"to sharpen by -80 A^2 give 80"
         )
+    if half1.data.shape == half2.data.shape:
+        refuse_one_map_twice(half1.data, half2.data, "postprocess")
     unmasked = fsc(half1, half2, symmetry_order=symmetry_order(chosen.symmetry), threads=chosen.threads)
     average = half1.with_data(0.5 * (half1.data + half2.data))
-    made = _checked(mask, average) if mask is not None else solvent_mask(average, threads=chosen.threads)
+    if mask is None:
+        made = solvent_mask(average, threads=chosen.threads)
+    else:
+        made = average.with_data(checked_mask(mask.data, average.data.shape, "postprocess: the mask"))
     shell, masked, randomised, corrected = _in_mask((half1, half2), made, unmasked, chosen)
     # Where half maps were cut off the mask spreads the last shells' signal beyond: no resolution is to be read there.
     last = _last_with_data(average, chosen.threads)
     beyond = np.arange(len(corrected.curve)) > last
     corrected = replace(corrected, curve=np.where(beyond, 0.0, corrected.curve))
-    sharpened, plot, b, low_pass = _sharpen(average, made, corrected, (mtf, b_factor_A2), chosen)
+    vouched = _vouched(shell, randomised, corrected)
+    trusted = corrected if vouched else _no_more_than(corrected, unmasked)
+    sharpened, plot, b, low_pass = _sharpen(average, made, trusted, (mtf, b_factor_A2), chosen)
     frequency = unmasked.frequency_per_A
     return Postprocessed(
         average,
@@ -359,7 +382,8 @@ def postprocess(
         b,
         low_pass,
         float(1.0 / frequency[last]),
-        tuple(_warnings(randomised, corrected, shell, plot)),
+        tuple(_warnings(randomised, trusted, shell, plot, vouched=vouched)),
+        vouched,
     )
 
 
@@ -378,15 +402,6 @@ def _in_mask(
     )
     randomised = fsc(first, second, mask.data, symmetry_order=order, threads=threads)
     return shell, masked, randomised, corrected_fsc(masked, randomised, shell)
-
-
-def _checked(mask: Map, like: Map) -> Map:
-    if mask.data.shape != like.data.shape:
-        raise InputError(f"postprocess: the mask has shape {mask.data.shape}, the maps {like.data.shape}")
-    low, high = float(mask.data.min()), float(mask.data.max())
-    if not (low >= -1e-3 and high <= 1.001 and high > 0):  # a NaN fails too
-        raise InputError(f"postprocess: expected a mask with values from 0 to 1, got {low:g} to {high:g}")
-    return like.with_data(np.clip(mask.data, 0.0, 1.0))
 
 
 def _last_with_data(average: Map, threads: int | None) -> int:
@@ -430,23 +445,38 @@ def _sharpen(
     return filters.apply(average, filters.product(*gains), threads=threads), plot, b, low_pass
 
 
-def _warnings(randomised: FSC | None, corrected: FSC, shell: int | None, plot: Guinier) -> list[str]:
+def _no_more_than(corrected: FSC, unmasked: FSC) -> FSC:
+    return replace(corrected, curve=np.minimum(corrected.curve, unmasked.curve))
+
+
+def _vouched(shell: int | None, randomised: FSC | None, corrected: FSC) -> bool:
+    """Whether phase randomisation can vouch for the resolution of the corrected curve.
+
+    It cannot where the resolution lies within the shells that it leaves uncorrected, nor where the randomised maps
+    still correlate: there the mask is sharper than the maps, and the difference of two such correlations is no signal.
+    """
+    resolution = corrected.resolution_A(RESOLUTION_AT)
+    if shell is None or randomised is None or not np.isfinite(resolution):
+        return True
+    at = round(1.0 / (resolution * corrected.frequency_per_A[1]))
+    if at < shell + SWITCH_SHELLS:
+        return False
+    near = slice(max(at - 1, shell + SWITCH_SHELLS), at + 2)
+    chance = 2 / np.sqrt(max(float(randomised.n[near].sum()), 1.0))
+    return bool(randomised.curve[near].mean() <= _TIGHT + min(chance, _TIGHT))
+
+
+def _warnings(randomised: FSC | None, corrected: FSC, shell: int | None, plot: Guinier, *, vouched: bool) -> list[str]:
     found = []
     resolution = corrected.resolution_A(RESOLUTION_AT)
     if shell is None or randomised is None:
         found.append("the unmasked FSC never falls far enough to randomise phases: the masked curve is not corrected")
-    elif np.isfinite(resolution):
-        at = round(1.0 / (resolution * corrected.frequency_per_A[1]))
-        if at < shell + SWITCH_SHELLS:
-            found.append(
-                "the resolution lies within the shells where phase randomisation begins, so the correction does not "
-                "reach it; the unmasked curve is the safer number"
-            )
-        elif randomised.curve[at] > _TIGHT:
-            found.append(
-                f"at the resolution the phase-randomised maps still correlate by {randomised.curve[at]:.2f}: the mask "
-                "is tight or its edge sharp; a wider, softer one gives a safer number"
-            )
+    elif not vouched:
+        found.append(
+            "phase randomisation cannot vouch for the resolution in this mask, which is tighter than the molecule or "
+            "has a sharp edge, or begins where the resolution ends: the resolution is that of the unmasked maps; a "
+            "wider, softer mask gives a better one"
+        )
     if not np.isfinite(resolution):
         found.append("the half maps share no signal: the corrected FSC is below 0.143 from its first shell")
     elif not corrected.crosses(RESOLUTION_AT):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from verglas.pipeline.job import Outcome, process
 from verglas.pipeline.request import Request
-from verglas.pipeline.stage import Stage, StageRecord, StageVerdict
+from verglas.pipeline.stage import Stage, StageRecord
 from verglas.pipeline.watch import WatchOptions, watch_folder
+from verglas.types.verdict import Verdict
 
-__all__ = ["Outcome", "Request", "Stage", "StageRecord", "StageVerdict", "WatchOptions", "process", "watch_folder"]
+__all__ = ["Outcome", "Request", "Stage", "StageRecord", "Verdict", "WatchOptions", "process", "watch_folder"]

@@ -16,11 +16,12 @@ from verglas.pipeline.micrographs import Work, picks_of, result_of
 from verglas.pipeline.particles import ExtractStage, cut_shot, gathered
 from verglas.pipeline.project import FOLDERS, Project, Shot
 from verglas.pipeline.request import settings_json, with_overrides
-from verglas.pipeline.stage import StageVerdict, digest, file_digest, outputs_of
+from verglas.pipeline.stage import digest, file_digest, outputs_of
 from verglas.pipeline.tables import usable
 from verglas.run.parallel import in_order
 from verglas.types import Particles, Picks
 from verglas.types.arrays import FloatArray
+from verglas.types.verdict import Verdict
 
 _SIDE = 24.0  # pixels per particle of the images that centres are sought in
 _SAME = 0.4  # diameters: two particles nearer than this are one
@@ -98,7 +99,7 @@ class CentreStage:
             _picture(project, particles, trial)
         return {"particles.star": file_digest(project.root / "particles.star"), **_images(project, stage)}
 
-    def verdict(self, project: Project) -> StageVerdict:
+    def verdict(self, project: Project) -> Verdict:
         """Never a reason to stop; a set whose centres are far off is worth a look."""
         from verglas.io import read_json
 
@@ -106,7 +107,7 @@ class CentreStage:
         numbers = {name: found[name] for name in ("particles", "way", "moved", "rms_shift_A", "duplicates", "power")}
         far = found["moved"] and found["rms_shift_A"] > 0.15 * project.request.diameter_A
         reasons = (f"picks are {found['rms_shift_A']:.0f} A off the particles' centres",) if far else ()
-        return StageVerdict(
+        return Verdict(
             "warn" if far else "go on", reasons, numbers, ("04_centre/centring.png",), "04_centre/centring.png"
         )
 

@@ -17,7 +17,7 @@ from verglas.initial_model.starts import AbInitioSettings
 from verglas.io import read_json, read_map, read_particles, write_bytes, write_json, write_particles
 from verglas.pipeline.project import FOLDERS, Project
 from verglas.pipeline.request import settings_json, with_overrides
-from verglas.pipeline.stage import StageVerdict, file_digest, outputs_of
+from verglas.pipeline.stage import file_digest, outputs_of
 from verglas.refinement.settings import RefineSettings
 from verglas.report.refine import duration
 from verglas.run.abinitio import abinitio
@@ -27,6 +27,7 @@ from verglas.run.machine import allowed_memory_GB
 from verglas.run.postprocess import PostprocessJob, postprocess_files
 from verglas.run.refine import refine, summary
 from verglas.types.listener import Listener, Silence
+from verglas.types.verdict import Verdict
 
 AUTO = "auto"  # symmetry to be found
 _PER_CLASS = 75  # particles per 2D class, unless that makes fewer than 10 classes or more than 100
@@ -106,7 +107,7 @@ class Class2DStage(_MapStage):
         write_particles(self.path(project, "selected.star"), kept.with_columns(**placed))
         return self.outputs(project, "selected.star")
 
-    def verdict(self, project: Project) -> StageVerdict:
+    def verdict(self, project: Project) -> Verdict:
         """Whether there are particles in it, or noise."""
         found, whole = read_json(self.path(project, "selection.json")), read_json(self.path(project, "summary.json"))
         numbers = {
@@ -117,9 +118,7 @@ class Class2DStage(_MapStage):
             "left_out": {k: str(v) for k, v in found["left_out"].items()},
         }
         reasons = [str(reason).rstrip(".") for reason in found["reasons"]]
-        return StageVerdict(
-            found["state"], tuple(reasons), numbers, ("05_class2d/classes.png",), "05_class2d/classes.html"
-        )
+        return Verdict(found["state"], tuple(reasons), numbers, ("05_class2d/classes.png",), "05_class2d/classes.html")
 
 
 def plan_sentence(project: Project, n_classes: int) -> str:
@@ -199,7 +198,7 @@ class AbInitioStage(_MapStage):
             return self.outputs(project, "map.mrc") | {"symmetry": found_symmetry(project)}
         raise InputError("abinitio: several classes were asked for; a project refines one map")
 
-    def verdict(self, project: Project) -> StageVerdict:
+    def verdict(self, project: Project) -> Verdict:
         """What its own verdict amounts to for the next stage."""
         found = read_json(self.path(project, "abinitio.json"))
         state = {"found": "go on", "unconfirmed": "warn", "undecided": "warn", "noise": "stop"}[found["verdict"]]
@@ -214,7 +213,7 @@ class AbInitioStage(_MapStage):
         reasons = [str(found["sentence"]).rstrip(".")]
         if found.get("symmetry_sentence"):
             reasons.append(str(found["symmetry_sentence"]).rstrip("."))
-        return StageVerdict(state, tuple(reasons), numbers, ("06_abinitio/map.png",), "06_abinitio/report.html")
+        return Verdict(state, tuple(reasons), numbers, ("06_abinitio/map.png",), "06_abinitio/report.html")
 
 
 def found_symmetry(project: Project) -> str:
@@ -318,7 +317,7 @@ class RefineStage(_MapStage):
         _pictures(folder)
         return self.outputs(project, "half1.mrc", "half2.mrc", "particles.star")
 
-    def verdict(self, project: Project) -> StageVerdict:
+    def verdict(self, project: Project) -> Verdict:
         """Whether the half maps agree, and whether it has converged."""
         found, run = read_json(self.path(project, "summary.json")), read_json(self.path(project, "run.json"))
         numbers = {
@@ -333,12 +332,12 @@ class RefineStage(_MapStage):
         reasons = [str(w) for w in run.get("warnings", []) if not any(word in w for word in _ROUTINE)]
         state = "warn" if reasons else "go on"
         if found["resolution_A"] is None:
-            return StageVerdict("stop", ("the half maps agree nowhere",), numbers, _REFINED, "07_refine/report.html")
+            return Verdict("stop", ("the half maps agree nowhere",), numbers, _REFINED, "07_refine/report.html")
         if run["state"] != "converged":
             state, reasons = "warn", [f"not converged: {run['state']}", *reasons]
         if found["excluded"]:
             reasons.append(f"{found['excluded']} particles set aside")
-        return StageVerdict(state, tuple(reasons), numbers, _REFINED, "07_refine/report.html")
+        return Verdict(state, tuple(reasons), numbers, _REFINED, "07_refine/report.html")
 
 
 _FINEST_START_A = 20.0  # beyond it the half maps share nothing that they were given
@@ -378,19 +377,19 @@ class PostprocessStage(_MapStage):
         _pictures(self.path(project))
         return self.outputs(project, "map_sharpened.mrc", "mask.mrc")
 
-    def verdict(self, project: Project) -> StageVerdict:
+    def verdict(self, project: Project) -> Verdict:
         """Warnings of the postprocessing."""
         found = read_json(self.path(project, "summary.json"))
         numbers = {name: found.get(name) for name in ("resolution_A", "resolutions_A", "b_factor_A2")}
         reasons = [str(line).rstrip(".") for line in found.get("warnings", [])]
         if found.get("resolution_A") is None:
             reasons = ["the half maps agree nowhere", *reasons]
-            return StageVerdict("stop", tuple(reasons), numbers, (), f"{self.folder}/report.html")
+            return Verdict("stop", tuple(reasons), numbers, (), f"{self.folder}/report.html")
         shown = (f"{self.folder}/map.png", f"{self.folder}/fsc.png")
         asked = project.request
         if asked.reference is None:
             reasons.append(_HAND)
-        return StageVerdict(
+        return Verdict(
             "warn" if len(reasons) > (asked.reference is None) else "go on",
             tuple(reasons),
             numbers,

@@ -23,10 +23,11 @@ from verglas.picking import PickSettings, pick_detailed
 from verglas.picking.particles import MERIT
 from verglas.pipeline.project import FOLDERS, Project, Shot
 from verglas.pipeline.request import settings_json, with_overrides
-from verglas.pipeline.stage import StageVerdict, digest, file_digest
+from verglas.pipeline.stage import digest, file_digest
 from verglas.run.parallel import in_order
 from verglas.run.pick import read_templates
 from verglas.types import Micrograph, Optics, Picks
+from verglas.types.verdict import Verdict
 
 Picture = tuple[Path, Callable[[], bytes]]
 _OPTICS = ("voltage_kV", "cs_mm", "amplitude_contrast")
@@ -97,7 +98,7 @@ class MicrographStage(ABC):
         """Files of the whole set."""
 
     @abstractmethod
-    def verdict(self, project: Project) -> StageVerdict:
+    def verdict(self, project: Project) -> Verdict:
         """On the set."""
 
     def inputs(self, project: Project) -> dict[str, str]:
@@ -257,7 +258,7 @@ class CtfStage(MicrographStage):
 
         return tables.write_ctf(project)
 
-    def verdict(self, project: Project) -> StageVerdict:
+    def verdict(self, project: Project) -> Verdict:
         """Whether there are enough micrographs with rings."""
         from verglas.pipeline import tables
 
@@ -335,7 +336,7 @@ class PickStage(MicrographStage):
 
         return tables.write_picks_of_set(project)
 
-    def verdict(self, project: Project) -> StageVerdict:
+    def verdict(self, project: Project) -> Verdict:
         """Whether particles and background separate, in most micrographs."""
         from verglas.pipeline import tables
 

@@ -19,10 +19,11 @@ from verglas.picking.particles import MERIT
 from verglas.pipeline.micrographs import MicrographStage, Picture, good, load, picks_of, result_of
 from verglas.pipeline.project import Project, Shot
 from verglas.pipeline.request import settings_json, with_overrides
-from verglas.pipeline.stage import StageVerdict, digest, file_digest
+from verglas.pipeline.stage import digest, file_digest
 from verglas.pipeline.tables import micrograph_table, usable
 from verglas.run.extract import ExtractOptions, Piece, cut_one, particles_of, write_excluded, write_piece
 from verglas.types import Particles, Picks
+from verglas.types.verdict import Verdict
 
 _BOX_OVER_PARTICLE = 1.5
 
@@ -123,7 +124,7 @@ class ExtractStage(MicrographStage):
         marks = digest([(project.results("extract").get(s.key) or {}).get("digest") for s in usable(project)])
         return {"03_extract/particles.star": file_digest(folder / "particles.star"), "images": marks}
 
-    def verdict(self, project: Project) -> StageVerdict:
+    def verdict(self, project: Project) -> Verdict:
         """Whether there are enough particles, and few lost."""
         results = [result_of(project, "extract", s) for s in usable(project) if good(project, "extract", s)]
         count = sum(len(r["kept"]) for r in results)
@@ -132,10 +133,8 @@ class ExtractStage(MicrographStage):
         numbers = {"particles": count, "picks": asked, "box": self.chosen(project).box, "set_aside": dict(lost)}
         judged = judge_extraction(count, asked, lost.most_common(1)[0][0] if lost else "")
         if count < FEWEST_PARTICLES and project.request.to != "particles":
-            return StageVerdict("stop", judged.reasons, numbers, (), "report.html and 03_extract/excluded.csv")
-        return StageVerdict(
-            judged.state, judged.reasons, numbers, ("03_extract/particles.png",), "03_extract/excluded.csv"
-        )
+            return Verdict("stop", judged.reasons, numbers, (), "report.html and 03_extract/excluded.csv")
+        return Verdict(judged.state, judged.reasons, numbers, ("03_extract/particles.png",), "03_extract/excluded.csv")
 
 
 def _keep_digest(project: Project) -> str | None:

@@ -12,7 +12,7 @@ import json
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -20,36 +20,12 @@ from verglas._version import __version__
 from verglas.errors import InputError
 from verglas.io import read_json, write_json
 from verglas.run.tenure import now_text
+from verglas.types.verdict import Verdict
 
 if TYPE_CHECKING:
     from verglas.pipeline.project import Project
 
-STATES = ("go on", "warn", "stop")
 _CHUNK = 1 << 22
-
-
-@dataclass(frozen=True)
-class StageVerdict:
-    """Whether to go on after a stage, and why.
-
-    Attributes
-    ----------
-    state : {"go on", "warn", "stop"}
-    reasons : tuple of str
-        Sentences for a person.
-    numbers : mapping
-        What the reasons rest on.
-    pictures : tuple of str
-        PNG files, from the project folder.
-    look_at : str
-        Where to look when something is wrong.
-    """
-
-    state: str
-    reasons: tuple[str, ...] = ()
-    numbers: Mapping[str, Any] = field(default_factory=dict)
-    pictures: tuple[str, ...] = ()
-    look_at: str = ""
 
 
 @dataclass(frozen=True)
@@ -64,7 +40,7 @@ class StageRecord:
     inputs, outputs : mapping of name -> fingerprint
     seconds : float
         Wall time of the runs that made it.
-    verdict : StageVerdict
+    verdict : Verdict
     done_before : bool
         It was found finished.
     """
@@ -75,7 +51,7 @@ class StageRecord:
     inputs: Mapping[str, str]
     outputs: Mapping[str, str]
     seconds: float
-    verdict: StageVerdict
+    verdict: Verdict
     done_before: bool = False
 
 
@@ -106,7 +82,7 @@ class Stage(Protocol):
         A name with a suffix is a file, from the project folder: the stage is done again if it is gone.
         """
 
-    def verdict(self, project: Project) -> StageVerdict:
+    def verdict(self, project: Project) -> Verdict:
         """Judge what it left."""
 
 
@@ -137,16 +113,13 @@ def file_digest(path: Path) -> str:
     return found.hexdigest()[:16]
 
 
-def read_record(root: Path, stage: Stage) -> tuple[dict[str, Any], StageVerdict | None]:
+def read_record(root: Path, stage: Stage) -> tuple[dict[str, Any], Verdict | None]:
     """stage.json and verdict.json of a stage; empty and None where it never ran."""
     folder = root / stage.folder
     record = read_json(folder / "stage.json") if (folder / "stage.json").is_file() else {}
     verdict = None
     if (folder / "verdict.json").is_file():
-        found = read_json(folder / "verdict.json")
-        verdict = StageVerdict(
-            str(found["state"]), tuple(found["reasons"]), found["numbers"], tuple(found["pictures"]), found["look_at"]
-        )
+        verdict = Verdict.from_dict(read_json(folder / "verdict.json"))
     return record, verdict
 
 
@@ -259,7 +232,7 @@ def _run_one(project: Project, stage: Stage, *, again: bool) -> StageRecord:
     outputs = stage.run(project)
     judged = stage.verdict(project)
     seconds = round(before + time.perf_counter() - begun, 2)
-    write_json(folder / "verdict.json", asdict(judged))
+    write_json(folder / "verdict.json", judged.as_dict())
     write_json(
         folder / "stage.json",
         record

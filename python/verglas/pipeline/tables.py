@@ -19,7 +19,8 @@ from verglas.io.micrographs import PATH, PIXEL
 from verglas.io.rules import written_name
 from verglas.pipeline.micrographs import ctf_row, good, picks_of, result_of
 from verglas.pipeline.project import Project, Shot
-from verglas.pipeline.stage import StageVerdict, digest, file_digest
+from verglas.pipeline.stage import digest, file_digest
+from verglas.types.verdict import Verdict
 
 _PIXEL_DIFFERS = 0.02  # of the pixel size in a header and the one used
 _MANY = 0.5  # share of micrographs set aside at which a stage stops
@@ -210,7 +211,7 @@ def _set_aside_sentences(found: Sequence[tuple[str, str]], total: int) -> list[s
     return [f"{len(found)} of {total} micrographs set aside ({said}{'; ...' if len(found) > 1 else ''})"]
 
 
-def ctf_verdict(project: Project) -> StageVerdict:
+def ctf_verdict(project: Project) -> Verdict:
     """Whether there are enough micrographs with Thon rings."""
     bad = [
         (s.name, project.results("ctf").get(s.key)["reason"])  # type: ignore[index]
@@ -238,7 +239,7 @@ def ctf_verdict(project: Project) -> StageVerdict:
         state, reasons = "warn", [*reasons, sentence]
     if len(bad) > _MANY * total or len(fits) == 0:
         state = "stop"
-    return StageVerdict(state, tuple(reasons), numbers, ("01_ctf/png",), "report.html and 01_ctf/ctf.csv")
+    return Verdict(state, tuple(reasons), numbers, ("01_ctf/png",), "report.html and 01_ctf/ctf.csv")
 
 
 # ---- picks
@@ -261,7 +262,7 @@ def write_picks_of_set(project: Project) -> dict[str, str]:
     return {f"02_pick/{path.name}": digest([file_digest(file) for file in written])}
 
 
-def pick_verdict(project: Project) -> StageVerdict:
+def pick_verdict(project: Project) -> Verdict:
     """Whether particles and background separate, in most micrographs."""
     every = [one for one in standings(project) if good(project, "ctf", one.shot)]
     bad = [(one.shot.name, one.reason) for one in every if one.stage == "pick"]
@@ -276,7 +277,7 @@ def pick_verdict(project: Project) -> StageVerdict:
     }
     reasons = [*_set_aside_sentences(bad, len(every)), *(r for r in judged.reasons if "could not be used" not in r)]
     state = "stop" if not counts else judged.state
-    return StageVerdict(state, tuple(reasons), numbers, ("02_pick/png",), "report.html and 02_pick/png")
+    return Verdict(state, tuple(reasons), numbers, ("02_pick/png",), "report.html and 02_pick/png")
 
 
 def _median(values: Sequence[float]) -> float | None:

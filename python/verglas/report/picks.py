@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from verglas.assessment.micrographs import MicrographQuality, Verdict
+from verglas.assessment.micrographs import MicrographQuality
 from verglas.picking import PickResult
 from verglas.report import style
 from verglas.report.html import Fragment, Gallery, Page, Picture, Section, Table, render
 from verglas.report.selector import SELECTOR_SCRIPT, SelectorRow, selector, shown_number
+from verglas.types.verdict import Verdict
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

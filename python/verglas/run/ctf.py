@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from verglas._version import __version__
-from verglas.assessment.micrographs import Verdict, judge_ctfs, judge_set
+from verglas.assessment.micrographs import judge_ctfs, judge_set
 from verglas.errors import InputError, VerglasError
 from verglas.io import atomic_path, find_micrographs, read_micrograph, write_bytes, write_micrographs, write_text
 from verglas.io.coordinates import MICROGRAPH
@@ -27,6 +27,7 @@ from verglas.report.html import render
 from verglas.run.parallel import in_order
 from verglas.run.reasons import commonest, without_name
 from verglas.types.ctf_ranges import OPTIONS, check_ctf
+from verglas.types.verdict import Verdict
 
 Progress = Callable[[int, int], None]
 

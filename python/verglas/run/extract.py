@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from verglas.assessment.micrographs import Verdict, judge_extraction
+from verglas.assessment.micrographs import judge_extraction
 from verglas.errors import InputError, VerglasError, VerglasWarning
 from verglas.extraction import Cut, ExtractSettings, background_excess, cut_particles
 from verglas.io import (
@@ -40,6 +40,7 @@ from verglas.run.reasons import without_name
 from verglas.types import ArraySource, Micrograph, Particles, Picks
 from verglas.types import _columns as col
 from verglas.types.ctf_ranges import OPTIONS, check_ctf
+from verglas.types.verdict import Verdict
 
 Progress = Callable[[int, int], None]
 Micrographs = str | os.PathLike[str] | Micrograph | Sequence[Any]

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from verglas import filters, image, masks
 from verglas.assessment.fsc import FSC, fsc
+from verglas.assessment.independence import refuse_one_map_twice
 from verglas.errors import InputError
 from verglas.geometry import symmetry_order
 from verglas.io import StackWriter, read_header, read_map, read_particles, read_stack, write_map, write_particles
@@ -33,7 +34,7 @@ def fsc_of_files(
     first, second : Path
         Maps.
     mask : Path, optional
-        Mask, multiplied with both; only its shape has to agree.
+        Mask, multiplied with both.
     pixel_size_A : float, optional
         In place of both headers'.
     symmetry : str
@@ -46,17 +47,21 @@ def fsc_of_files(
     Raises
     ------
     InputError
-        Shapes or pixel sizes differ; the message names the files.
+        Shapes or pixel sizes differ, or the mask is none; the message names the files.
     """
     a, b = read_map(first, pixel_size_A), read_map(second, pixel_size_A)
     if a.data.shape != b.data.shape:
         raise InputError(f"{first} has shape {a.data.shape} and {second} {b.data.shape} (z, y, x): resample one")
+    refuse_one_map_twice(a.data, b.data, "fsc", f"{first} and {second}")
     window = None
     if mask is not None:
-        window = read_map(mask, pixel_size_A if pixel_size_A is not None else a.pixel_size_A).data
-        if window.shape != a.data.shape:
-            raise InputError(f"the mask {mask} has shape {window.shape}, the maps {a.data.shape} (z, y, x)")
+        window = read_mask(mask, a)
     return fsc(a, b, window, symmetry_order=symmetry_order(symmetry))
+
+
+def read_mask(path: Path, like: Map) -> npt.NDArray[np.float32]:
+    """A mask file for a map, checked (:func:`verglas.masks.checked_mask`); the message names the file."""
+    return masks.checked_mask(read_map(path, like.pixel_size_A).data, like.data.shape, f"the mask {path}")
 
 
 @dataclass(frozen=True)

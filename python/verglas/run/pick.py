@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from verglas._native import resolve_threads
-from verglas.assessment.micrographs import MicrographQuality, Verdict, judge_micrographs, judge_set
+from verglas.assessment.micrographs import MicrographQuality, judge_micrographs, judge_set
 from verglas.errors import InputError, VerglasError
 from verglas.io import (
     atomic_path,
@@ -49,6 +49,7 @@ from verglas.run.extract import Microscope
 from verglas.run.parallel import in_order
 from verglas.run.reasons import commonest, without_name
 from verglas.types import Optics, Picks
+from verglas.types.verdict import Verdict
 
 Progress = Callable[[int, int], None]
 _OPTICS = {

@@ -17,6 +17,7 @@ from verglas.errors import FormatError, InputError
 from verglas.filters import Gain
 from verglas.io import read_map, read_star, write_csv, write_json, write_map
 from verglas.report.postprocess import write_postprocess_page
+from verglas.run.maps import read_mask
 from verglas.types import Map
 
 
@@ -175,9 +176,7 @@ def postprocess_files(job: PostprocessJob) -> PostprocessSummary:
         raise InputError(
             f"{job.half1} has shape {half1.data.shape} and {job.half2} {half2.data.shape} (z, y, x): resample one"
         )
-    mask = None if job.mask is None else read_map(job.mask, half1.pixel_size_A)
-    if mask is not None and mask.data.shape != half1.data.shape:
-        raise InputError(f"the mask {job.mask} has shape {mask.data.shape}, the maps {half1.data.shape} (z, y, x)")
+    mask = None if job.mask is None else half1.with_data(read_mask(job.mask, half1))
     mtf = None if job.mtf is None else read_mtf(job.mtf, job.mtf_pixel_size_A or half1.pixel_size_A)
     job.out.mkdir(parents=True, exist_ok=True)
     done = postprocess(half1, half2, mask, mtf=mtf, b_factor_A2=job.b_factor_A2, settings=job.settings)

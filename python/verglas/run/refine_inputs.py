@@ -14,6 +14,7 @@ import pandas as pd
 from verglas.errors import InputError
 from verglas.image import crop_or_pad, fourier_resample
 from verglas.io import read_map
+from verglas.masks import checked_mask
 from verglas.types import Map, Particles
 from verglas.types.images import ArraySource
 
@@ -64,10 +65,7 @@ def fitted_mask(value: Map, particles: Particles) -> npt.NDArray[np.float32]:
             f"the mask has {len(value.data)} px of {value.pixel_size_A:g} A, the particles {particles.box} px of "
             f"{particles.pixel_size_A:g} A; resample it first (verglas resample)"
         )
-    low, high = float(value.data.min()), float(value.data.max())
-    if not (low >= -1e-3 and high <= 1.001 and high > 0):  # a NaN fails too
-        raise InputError(f"the mask has values from {low:g} to {high:g}; expected 0 to 1")
-    return np.clip(value.data, 0, 1).astype(np.float32)
+    return checked_mask(value.data)
 
 
 def cached(particles: Particles) -> Particles:
