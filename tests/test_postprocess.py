@@ -333,9 +333,9 @@ def test_half_maps_that_are_one_map_are_refused(truth, change):
 
 def test_no_resolution_beyond_what_phase_randomisation_can_vouch_for(truth):
     """A hard mask far inside the molecule: random phases still correlate in it where the corrected curve ends."""
-    pair = halves(truth, 5.0)
+    pair = halves(truth, 3.0)
     wide = vg.postprocess(*pair)
-    tight = vg.postprocess(*pair, truth.with_data(masks.soft_sphere(truth.box, 6.0, 0.0)))
+    tight = vg.postprocess(*pair, truth.with_data(masks.soft_sphere(truth.box, 8.0, 0.0)))
     assert wide.vouched
     assert not tight.vouched
     assert tight.corrected.resolution_A() < tight.unmasked.resolution_A()
