@@ -30,6 +30,7 @@ STAGES = {
     "reconstruction",
     "assessment",
     "heterogeneity",
+    "motion",
 }
 FOR_STAGES = {"ops", "optics", "gridding", "geometry", "filters", "masks", "image", *LOW}
 JOBS = {"report", "run", "pipeline"}

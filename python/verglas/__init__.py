@@ -16,6 +16,7 @@ from verglas.types import ArraySource, Map, Micrograph, Movie, Optics, Poses
 _LAZY = {
     "abinitio": "verglas.run.abinitio",
     "align": "verglas.search",
+    "correct_motion": "verglas.motion",
     "classify2d": "verglas.classification",
     "Particles": "verglas.types",
     "Picks": "verglas.types.micrograph",
@@ -56,6 +57,7 @@ _SUBMODULES = (
     "io",
     "map_geometry",
     "masks",
+    "motion",
     "ops",
     "optics",
     "picking",
@@ -80,6 +82,7 @@ if TYPE_CHECKING:
         io,
         map_geometry,
         masks,
+        motion,
         ops,
         optics,
         picking,
@@ -94,6 +97,7 @@ if TYPE_CHECKING:
     from verglas.classification import classify2d
     from verglas.geometry import euler_to_matrix, matrix_to_euler, orientation_grid, symmetry_matrices
     from verglas.io import read_map, read_micrograph, read_movie, read_particles, write_map, write_particles
+    from verglas.motion import correct_motion
     from verglas.optics import ctf
     from verglas.optics.fit import estimate_ctf
     from verglas.picking import pick
@@ -127,6 +131,7 @@ __all__ = [
     "assessment",
     "classification",
     "classify2d",
+    "correct_motion",
     "ctf",
     "devices",
     "estimate_ctf",
@@ -145,6 +150,7 @@ __all__ = [
     "map_geometry",
     "masks",
     "matrix_to_euler",
+    "motion",
     "ops",
     "optics",
     "orientation_grid",

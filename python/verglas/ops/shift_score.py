@@ -29,6 +29,12 @@ class ShiftScores(NamedTuple):
     gradient: FloatArray | None
     curvature: FloatArray | None
 
+    def derivatives(self) -> tuple[FloatArray, FloatArray]:
+        """Gradient and curvature, which must have been asked for."""
+        if self.gradient is None or self.curvature is None:
+            raise ValueError("shift_score: derivatives were not asked for")
+        return self.gradient, self.curvature
+
 
 def shift_score(
     patches: Complex64Array,

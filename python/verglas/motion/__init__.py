@@ -1,0 +1,16 @@
+"""Movies to micrographs on arrays: how the specimen moved, and sums of frames moved back."""
+
+from verglas.motion.correct import CorrectedMovie, MotionSettings, correct_motion
+from verglas.motion.dose import accumulated_dose, dose_weights
+from verglas.motion.estimate import Estimate, Exposure, estimate_motion
+
+__all__ = [
+    "CorrectedMovie",
+    "Estimate",
+    "Exposure",
+    "MotionSettings",
+    "accumulated_dose",
+    "correct_motion",
+    "dose_weights",
+    "estimate_motion",
+]

@@ -1,0 +1,193 @@
+"""Corrected micrographs: frames resampled once, added up plainly and weighted by dose."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from verglas import fourier, ops
+from verglas.motion.dose import separable_weights
+from verglas.types import Movie
+from verglas.types.arrays import Array, Float32Array, FloatArray
+from verglas.types.motion import Motion
+
+NODE_PX = 64  # nodes of the resampled field are at most so far apart: bilinear between them is good to 1e-3 px
+TOGETHER_BYTES = 350_000_000  # of frames that are resampled in one call; the sums stay in cache for all of them
+TABLE = 4096
+
+
+@dataclass(frozen=True)
+class Sums:
+    """Sums over the used frames, (y, x) float32.
+
+    Attributes
+    ----------
+    plain : array
+    dose_weighted : array or None
+        None where no dose is known.
+    even, odd : array or None
+        Of frames 1, 3, 5, ... (odd) and 2, 4, 6, ... (even), where asked for.
+    """
+
+    plain: Float32Array
+    dose_weighted: Float32Array | None
+    even: Float32Array | None = None
+    odd: Float32Array | None = None
+
+
+class KeptFrames:
+    """Frames as recorded, kept in memory when first read, as many as fit into ``bytes_``: counts take one byte each.
+
+    A movie is gone through twice. What fits is decoded once; the rest is read again.
+    """
+
+    def __init__(self, source: Any, bytes_: int) -> None:
+        self.source, self.left = source, int(bytes_)
+        self.kept: dict[int, npt.NDArray[Any]] = {}
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(y, x) of every frame."""
+        return self.source.shape
+
+    def read(self, index: int) -> npt.NDArray[Any]:
+        """Frame ``index`` as recorded."""
+        if index in self.kept:
+            return self.kept[index]
+        frame = np.asarray(self.source.read(index))
+        if frame.base is None and frame.nbytes <= self.left:  # a view costs nothing to read again
+            self.left -= frame.nbytes
+            self.kept[index] = frame
+        return frame
+
+    def of(self, movie: Movie) -> Movie:
+        """The movie, read through this."""
+        return replace(movie, source=self)
+
+
+def _batches(indices: npt.NDArray[np.int64], frame_bytes: int) -> Iterator[npt.NDArray[np.int64]]:
+    size = max(1, TOGETHER_BYTES // frame_bytes)
+    for at in range(0, len(indices), size):
+        yield indices[at : at + size]
+
+
+def add_up(
+    movie: Movie,
+    motion: Motion,
+    factors: FloatArray,
+    *,
+    threads: int | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> Float32Array:
+    """sum_f factors[f, r] I_f(x + d_f(x, y)): (r, y, x) float32, frames without a factor not read."""
+    rows, columns = movie.shape
+    nodes = (
+        motion.on_lattice(-(-rows // NODE_PX) + 1, -(-columns // NODE_PX) + 1)
+        if motion.model != "global"
+        else (motion.global_px[:, None, None])
+    )
+    sums = np.zeros((factors.shape[1], rows, columns), np.float32)
+    wanted = np.flatnonzero(factors.any(axis=1))
+    stream = movie.frames([int(i) for i in wanted], ahead=2, threads=1 if threads == 1 else 2)
+    buffer = np.empty((0, rows, columns), np.float32)
+    for batch in _batches(wanted, 4 * rows * columns):
+        if len(buffer) < len(batch):
+            buffer = np.empty((len(batch), rows, columns), np.float32)
+        for i, frame in zip(range(len(batch)), stream, strict=False):
+            buffer[i] = frame
+            if progress:
+                progress(int(batch[i]))
+        part = buffer[: len(batch)]
+        ops.warp(part, nodes[batch].astype(np.float32), factors[batch], sums, threads=threads)
+    return sums
+
+
+def _table_index(shape: tuple[int, int], pixel_size_A: float, highest: float) -> npt.NDArray[np.int16]:
+    """Place of every frequency of a half transform in a table from 0 to ``highest`` (1/A)."""
+    ky, kx = np.fft.fftfreq(shape[0], pixel_size_A), np.fft.rfftfreq(shape[1], pixel_size_A)
+    out = np.empty((shape[0], len(kx)), np.int16)
+    for i, y in enumerate(ky):
+        out[i] = np.rint(np.hypot(y, kx) * ((TABLE - 1) / highest))
+    return out
+
+
+def filtered_sum(
+    sums: Float32Array,
+    curves: FloatArray,
+    frequencies_per_A: FloatArray,
+    pixel_size_A: float,
+    threads: int | None = None,
+) -> Float32Array:
+    """Sum over r of sums[r] (y, x) filtered with curves[r] of |k|: one transform each, one back."""
+    shape = sums.shape[1], sums.shape[2]
+    highest = float(frequencies_per_A[-1])
+    index = _table_index(shape, pixel_size_A, highest)
+    table = np.linspace(0, highest, TABLE)
+    total: Array | None = None
+    for image, curve in zip(sums, curves, strict=True):
+        fft, more = fourier.transforms(image, threads)
+        spectrum = fft.rfft2(image, **more)
+        spectrum *= np.interp(table, frequencies_per_A, curve).astype(np.float32)[index]
+        if total is None:
+            total = spectrum
+        else:
+            total += spectrum
+    fft, more = fourier.transforms(sums[0], threads)
+    return np.asarray(fft.irfft2(total, s=shape, **more), np.float32)
+
+
+def corrected_sums(
+    movie: Movie,
+    motion: Motion,
+    *,
+    halves: bool = False,
+    threads: int | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> Sums:
+    """Plain and dose-weighted sums of a movie's used frames.
+
+    The dose-weighted sum is that of :func:`verglas.motion.dose.dose_weights`; its weights are a sum of about six
+    products of a number per frame and a curve of |k|, so six transforms do for any number of frames.
+    """
+    n = len(movie)
+    columns = [motion.used.astype(float)]
+    if halves:
+        even = np.arange(n) % 2 == 1
+        columns += [motion.used & even, motion.used & ~even]
+    plain = np.stack(columns, 1).astype(float)
+    dose, pixel = movie.dose_per_frame_e_A2, movie.pixel_size_A
+    if dose is None:
+        sums = add_up(movie, motion, plain, threads=threads, progress=progress)
+        return Sums(sums[0], None, *sums[1:])
+    accumulated = movie.pre_exposure_e_A2 + dose * np.arange(1, n + 1)
+    highest = float(np.hypot(0.5, 0.5) / pixel)
+    factors, k, curves = separable_weights(accumulated, highest, movie.voltage_kV or 300.0, used=motion.used)
+    sums = add_up(movie, motion, np.concatenate([plain, factors], 1), threads=threads, progress=progress)
+    first = plain.shape[1]
+    weighted = filtered_sum(sums[first:], curves, k, pixel, threads)
+    kept = [sum_.copy() for sum_ in sums[:first]]  # copies: a view would keep all sums in memory
+    return Sums(kept[0], weighted, *kept[1:])
+
+
+def cropped(image: Float32Array, factor: int, threads: int | None = None) -> Float32Array:
+    """Every ``factor``-th sample of the image without the frequencies that these cannot hold; pixel (0, 0) stays."""
+    if factor == 1:
+        return image
+    rows, columns = (side // factor for side in image.shape)
+    part = image[: rows * factor, : columns * factor]
+    fft, more = fourier.transforms(part, threads)
+    spectrum = fft.rfft2(part, **more)
+    low, high = (rows + 1) // 2, (rows - 1) // 2
+    kept = np.zeros((rows, columns // 2 + 1), spectrum.dtype)
+    width = (columns + 1) // 2
+    kept[:low, :width] = spectrum[:low, :width]
+    if high:
+        kept[-high:, :width] = spectrum[-high:, :width]
+    return np.asarray(fft.irfft2(kept, s=(rows, columns), **more) / factor**2, np.float32)

@@ -1,0 +1,262 @@
+"""Motion of movies: the type, shifts from pairs, the estimate on planted fields, low signal, dose weights, sums."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from motion_movies import error_px, movie_of, settling
+
+import verglas as vg
+from verglas.motion import accumulated_dose, dose_weights
+from verglas.motion.dose import separable_weights
+from verglas.motion.pair_shifts import all_pairs, design, least_squares, robust
+from verglas.motion.sums import corrected_sums
+from verglas.types.motion import Motion, polynomial_space, spline_basis
+
+SHAPE = (512, 640)
+
+
+def planted_polynomial(n: int, seed: int, size_px: float) -> Motion:
+    rng = np.random.default_rng(seed)
+    terms = rng.normal(0, 1, (2, 6, 3)) / (n - 1.0) ** np.arange(1, 4) * size_px
+    terms[:, 0] = 0
+    return Motion(SHAPE, settling(n, (6, -4)), "polynomial", polynomial=terms.reshape(2, 18))
+
+
+def planted_dome(n: int, size_px: float) -> Motion:
+    """A lattice that no quadratic fits: a swirl about a place off the centre that settles."""
+    y, x = np.mgrid[:9, :9] / 8.0
+    bump = np.exp(-((x - 0.35) ** 2 + (y - 0.6) ** 2) / 0.04)
+    swirl = np.stack([-(y - 0.6) * bump, (x - 0.35) * bump], -1)
+    swirl *= size_px / np.abs(swirl).max()
+    time = 1 - np.exp(-np.arange(n) / 4.0)
+    return Motion(SHAPE, settling(n, (6, -4)), "spline", lattice_px=time[:, None, None, None] * swirl)
+
+
+def test_polynomial_is_relions():
+    """d_x = sum c[3 s + p - 1] phi_s t^p, phi = 1, x, x^2, y, y^2, x y."""
+    c = np.arange(36.0).reshape(2, 18) * 1e-3
+    motion = Motion((200, 400), np.zeros((4, 2)), "polynomial", polynomial=c)
+    x, y, t = 300 / 400 - 0.5, 20 / 200 - 0.5, 3
+    want = sum(
+        c[0, 3 * s + p - 1] * phi * t**p for s, phi in enumerate((1, x, x * x, y, y * y, x * y)) for p in (1, 2, 3)
+    )
+    assert motion.at(300, 20)[3, 0] == pytest.approx(want, rel=1e-12)
+    assert np.all(motion.at(300, 20)[0] == 0)
+    assert polynomial_space([0, 400], 100, (200, 400)).shape == (2, 6)
+
+
+@given(nodes=st.integers(4, 12), side=st.integers(10, 5000), at=st.floats(0, 1))
+def test_spline_basis_is_a_partition_of_unity(nodes, side, at):
+    basis = spline_basis(at * (side - 1), side, nodes)
+    assert basis.sum() == pytest.approx(1, abs=1e-9)
+    assert basis.min() >= 0
+    # splines of third degree hold a straight line
+    line = (np.arange(nodes) - 1.0) / (nodes - 3) * (side - 1)
+    assert basis @ line == pytest.approx(at * (side - 1), abs=1e-6 * side)
+
+
+def test_motion_refuses_what_does_not_go_together():
+    with pytest.raises(vg.InputError, match="do not go together"):
+        Motion((9, 9), np.zeros((3, 2)), "polynomial")
+    with pytest.raises(vg.InputError, match="shape"):
+        Motion((9, 9), np.zeros((3, 2)), "spline", lattice_px=np.zeros((3, 3, 4, 2)))
+    with pytest.raises(vg.InputError, match="not finite"):
+        Motion((9, 9), [[0, np.nan]])
+
+
+@settings(max_examples=20)
+@given(n=st.integers(2, 12), seed=st.integers(0, 999))
+def test_least_squares_is_numpys(n, seed):
+    rng = np.random.default_rng(seed)
+    pairs = all_pairs(n)
+    shifts = rng.normal(0, 5, (len(pairs), 2))
+    want = np.linalg.lstsq(design(pairs, n), shifts, rcond=None)[0]
+    assert np.allclose(np.diff(least_squares(pairs, shifts, n), axis=0), want, atol=1e-9)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_corrupted_pairs_are_rejected(seed):
+    """A tenth of the pairs wrong by 20 px and more: error within 1.2 of the clean one; least squares is thrown off."""
+    rng = np.random.default_rng(seed)
+    truth = np.cumsum(rng.normal(0, 1, (24, 2)), 0)
+    truth -= truth[0]
+    pairs = all_pairs(24)
+    clean = truth[pairs[:, 1]] - truth[pairs[:, 0]] + rng.normal(0, 0.3, (len(pairs), 2))
+    wrong = clean.copy()
+    bad = rng.choice(len(pairs), len(pairs) // 10, replace=False)
+    angle = rng.uniform(0, 2 * np.pi, len(bad))
+    wrong[bad] += rng.uniform(20, 60, len(bad))[:, None] * np.stack([np.cos(angle), np.sin(angle)], 1)
+
+    def rms(found):
+        off = found - truth
+        return np.sqrt(np.mean((off - off.mean(0)) ** 2))
+
+    best = rms(least_squares(pairs, clean, 24))
+    assert rms(robust(pairs, wrong, 24)) <= 1.2 * best
+    assert rms(least_squares(pairs, wrong, 24)) > 5 * best
+
+
+def test_pairs_that_do_not_connect_the_frames_are_refused():
+    with pytest.raises(vg.InputError, match="do not connect"):
+        least_squares([[0, 1], [2, 3]], [[1, 0], [1, 0]], 4)
+    with pytest.raises(vg.InputError, match="pairs i < j"):
+        robust([[1, 0]], [[1, 0]], 2)
+
+
+@pytest.mark.parametrize(
+    ("truth", "allowed"),
+    [
+        (Motion(SHAPE, settling(12, (6, -4))), {"global"}),
+        (planted_polynomial(12, 3, 1.5), {"polynomial", "spline"}),
+        (planted_dome(12, 1.2), {"spline"}),
+    ],
+    ids=["frames", "polynomial", "dome"],
+)
+def test_planted_fields_are_found(truth, allowed):
+    """... to 0.08 px on average, corners included, by the model that held-out evidence chooses."""
+    found = vg.correct_motion(movie_of(truth, 5))
+    assert found.model in allowed
+    assert error_px(found.motion, truth) < 0.08
+    still = Motion(SHAPE, np.zeros((12, 2)))
+    assert error_px(still, truth) > 1
+
+
+def test_standard_errors_are_those_of_the_shifts():
+    """Over seeds, the shifts' errors about their mean are as large as they say."""
+    ratios = []
+    for seed in range(4):
+        truth = Motion((256, 256), np.cumsum(np.random.default_rng(seed).normal(0, 0.7, (10, 2)), 0))
+        found = vg.correct_motion(movie_of(truth, 10 + seed, signal=0.25), model="global")
+        off = found.motion.global_px - truth.global_px
+        ratios.append(np.mean((off - off.mean(0)) ** 2) / np.mean(found.shift_errors_px**2))
+    assert 0.5 < np.mean(ratios) < 2
+
+
+def test_corrected_picture_is_as_sharp_as_the_still_one():
+    truth = planted_dome(12, 1.2)
+    movie = movie_of(truth, 6)
+    still = movie_of(Motion(SHAPE, np.zeros((12, 2))), 6)
+    inner = np.s_[20:-20, 20:-20]
+    want = sum(still.frames())[inner]
+    got = vg.correct_motion(movie).micrograph.data[inner]
+    blurred = sum(movie.frames())[inner]
+    from motion_movies import picture
+
+    image = picture(SHAPE, 6)[inner]
+
+    def likeness(sum_):
+        return np.corrcoef(sum_.ravel(), image.ravel())[0, 1]
+
+    assert likeness(got) > 0.97 * likeness(want)
+    assert likeness(blurred) < 0.6 * likeness(want)
+
+
+class TestLowSignal:
+    def test_noise_alone_stays_where_it_lies(self):
+        noise = np.random.default_rng(0).poisson(1.0, (8, 256, 320)).astype(np.uint8)
+        found = vg.correct_motion(vg.Movie.from_array(noise, 1.8))
+        assert np.all(found.motion.global_px == 0)
+        assert len(found.flags) == 1
+        assert "no common picture" in found.flags[0]
+        assert np.allclose(found.micrograph.data, noise.sum(0), atol=5e-3)
+
+    def test_black_frame_is_left_out_and_named(self):
+        truth = Motion(SHAPE, settling(8, (6, -4)))
+        movie = movie_of(truth, 7)
+        frames = movie.source.data.copy()
+        frames[3] = 0
+        found = vg.correct_motion(dataclasses.replace(movie, source=vg.Movie.from_array(frames).source))
+        assert found.motion.used.tolist() == [True] * 3 + [False] + [True] * 4
+        assert "frame 4" in found.flags[0]
+        assert error_px(found.motion, truth) < 0.2  # frame 4 is interpolated
+
+    def test_frame_that_jumped_is_brought_back_and_named(self):
+        shifts = settling(12, (3, -2))
+        shifts[7] += (60, -53)
+        truth = Motion(SHAPE, shifts)
+        found = vg.correct_motion(movie_of(truth, 8))
+        assert any("frame 8 lies 8" in flag or "frame 8 lies 7" in flag for flag in found.flags)
+        assert error_px(found.motion, truth) < 0.15
+
+    def test_seven_frames_and_a_pixel_of_drift_per_frame(self):
+        truth = Motion(SHAPE, np.arange(7.0)[:, None] * (0.8, 0.6))
+        assert error_px(vg.correct_motion(movie_of(truth, 9)).motion, truth) < 0.08
+
+    def test_one_frame(self):
+        movie = movie_of(Motion(SHAPE, np.zeros((1, 2))), 9)
+        assert np.allclose(vg.correct_motion(movie).micrograph.data, movie.frame(0), atol=1e-3)
+
+
+class TestDose:
+    @pytest.mark.parametrize(("voltage_kV", "pre"), [(300.0, 0.0), (200.0, 4.0), (100.0, 500.0)])
+    def test_white_noise_stays_white(self, voltage_kV, pre):
+        """Rings of the dose-weighted sum of white frames have one power, to 1 %."""
+        frames = np.random.default_rng(1).standard_normal((20, 512, 512)).astype(np.float32)
+        movie = vg.Movie.from_array(frames, 1.0, dose_per_frame_e_A2=1.5, voltage_kV=voltage_kV, pre_exposure_e_A2=pre)
+        done = vg.correct_motion(movie)  # noise: nothing moves, so nothing is resampled either
+        power = np.abs(np.fft.fft2(done.dose_weighted.data)) ** 2 / 512**2
+        k = np.hypot(np.fft.fftfreq(512)[:, None], np.fft.fftfreq(512))
+        for low, high in ((0.05, 0.15), (0.15, 0.25), (0.25, 0.35), (0.35, 0.5), (0.5, 0.7)):
+            ring = (k >= low) & (k < high)
+            assert power[ring].mean() == pytest.approx(1, abs=max(0.01, 4 / np.sqrt(ring.sum() / 2)))
+
+    def test_weights_are_those_of_the_published_curve(self):
+        dose = accumulated_dose(3, 2.0, 1.0)
+        assert dose.tolist() == [3, 5, 7]
+        critical = 0.245 * 0.25**-1.665 + 2.81
+        q = np.exp(-dose / (2 * critical))
+        assert dose_weights(0.25, dose) == pytest.approx(q / np.sqrt(np.sum(q**2)))
+
+    @pytest.mark.parametrize(("n", "dose", "pre"), [(7, 6.0, 0.0), (40, 1.0, 0.0), (60, 0.7, 30.0), (200, 0.2, 0.0)])
+    def test_few_products_stand_for_all_frames(self, n, dose, pre):
+        accumulated = accumulated_dose(n, dose, pre)
+        factors, k, curves = separable_weights(accumulated, 0.8)
+        assert factors.shape[1] <= 10
+        assert np.abs(factors @ curves - dose_weights(k, accumulated)).max() < 1e-4
+
+    def test_the_sum_is_that_of_filtered_frames(self):
+        rng = np.random.default_rng(4)
+        movie = vg.Movie.from_array(
+            rng.standard_normal((9, 128, 150)).astype(np.float32), 1.1, dose_per_frame_e_A2=2.0, voltage_kV=300
+        )
+        done = corrected_sums(movie, Motion((128, 150), np.zeros((9, 2))))
+        k = np.hypot(np.fft.fftfreq(128, 1.1)[:, None], np.fft.rfftfreq(150, 1.1))
+        weights = dose_weights(k, accumulated_dose(9, 2.0))
+        want = np.fft.irfft2(sum(w * np.fft.rfft2(f) for w, f in zip(weights, movie, strict=True)), (128, 150))
+        assert np.abs(done.dose_weighted - want).max() < 5e-3
+
+    @pytest.mark.parametrize("dose", [0.0, -1.0, float("nan")])
+    def test_bad_doses_are_refused(self, dose):
+        with pytest.raises(vg.InputError, match="dose"):
+            accumulated_dose(3, dose)
+        movie = vg.Movie.from_array(np.ones((2, 64, 64), np.float32), 1.0)
+        with pytest.raises(vg.InputError, match="dose"):
+            vg.correct_motion(movie, dose_per_frame_e_A2=dose)
+
+
+def test_threads_memory_and_halves():
+    movie = movie_of(planted_polynomial(8, 1, 1.0), 2, dose_per_frame_e_A2=1.0, voltage_kV=300.0)
+    one = vg.correct_motion(movie, threads=1, halves=True)
+    two = vg.correct_motion(movie, threads=2, keep_bytes=0)
+    assert np.array_equal(one.motion.at(30, 40), two.motion.at(30, 40))
+    assert np.array_equal(one.dose_weighted.data, two.dose_weighted.data)
+    assert np.allclose(one.even.data + one.odd.data, one.micrograph.data, atol=1e-3)
+
+
+def test_binned_sums_keep_the_grey_values():
+    movie = movie_of(Motion(SHAPE, np.zeros((3, 2))), 2)
+    whole, half = (vg.correct_motion(movie, bin_factor=b).micrograph for b in (1, 2))
+    assert half.shape == (256, 320)
+    assert half.pixel_size_A == 3.6
+    assert half.data.mean() == pytest.approx(whole.data.mean(), rel=1e-5)
+    assert np.corrcoef(half.data.ravel(), whole.data[::2, ::2].ravel())[0, 1] > 0.5
+
+
+def test_nobody_knows_the_pixel_size():
+    with pytest.raises(vg.InputError, match="give pixel_size_A"):
+        vg.correct_motion(vg.Movie.from_array(np.ones((2, 64, 64), np.float32)))
