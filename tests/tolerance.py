@@ -133,6 +133,8 @@ DEVICE_PROBABILITY = 1e-4  # follows from it
 DEVICE_ANGLE_DEG = 0.01
 # Sums weighted by those posteriors at those poses: 1e-5 measured.
 DEVICE_SUMS = 5e-5
+# The same where weak candidates are drawn for the sums: a draw falls to a neighbour on the grid; 4e-3 measured.
+DEVICE_DRAWN = 1e-2
 # The same contributions in another order: float64, but slices of harmonics are float32 before they are inserted.
 DEVICE_ORDER = 1e-6
 # Maps, by division: 3e-7 measured.

@@ -66,6 +66,26 @@ def device_names(device: str) -> list[str]:
     return [f"cuda:{i}" for i in indices]
 
 
+def one_device(job: str, device: str) -> str:
+    """The device that a job which uses one is given.
+
+    Raises
+    ------
+    DeviceError
+        Several, or one that cannot be used.
+
+    Examples
+    --------
+    >>> from verglas._devices import one_device
+    >>> one_device("class2d", "cpu")
+    'cpu'
+    """
+    names = device_names(device)
+    if len(names) > 1:
+        raise DeviceError(f"{job}: works on one device, got {', '.join(names)}; name one of them")
+    return names[0]
+
+
 @contextmanager
 def work_on(device: str) -> Iterator[None]:
     """Makes a GPU and a stream of its own current for this thread; what it refuses becomes a DeviceError.

@@ -39,15 +39,23 @@ def transforms(like: Array, threads: int | None = None) -> tuple[Any, dict[str, 
     return importlib.import_module("cupyx.scipy.fft"), {}
 
 
-def fast_size(n: int) -> int:
+def fast_size(n: int, *, even: bool = False) -> int:
     """The least side from n on whose real transform is quick: a product of small primes.
+
+    Parameters
+    ----------
+    n : int
+    even : bool
+        Only even sides.
 
     Examples
     --------
     >>> from verglas import fourier
-    >>> fourier.fast_size(97)
-    100
+    >>> fourier.fast_size(97), fourier.fast_size(73, even=True)
+    (100, 80)
     """
+    if even:
+        return 2 * int(scipy.fft.next_fast_len(max(1, (n + 1) // 2), real=True))
     return int(scipy.fft.next_fast_len(max(1, n), real=True))
 
 

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from verglas import ops
+from verglas._devices import to_device, work_on
 from verglas.classification.em2d import plan_stage
 from verglas.classification.settings import Class2DSettings
 from verglas.classification.working_set import Geometry, WorkingSet
 from verglas.errors import InputError
 from verglas.image import fourier_resample
+from verglas.search.grid_search import GridSearch, PolarBatch, SliceSums
 from verglas.types import Particles
 from verglas.types.arrays import Float32Array, FloatArray, IntArray
 
@@ -109,48 +110,51 @@ class _Aligner:
             out[j] = np.fft.irfft2(np.fft.rfft2(white) * amplitude, (box, box))
         return out
 
+    def _samples(self, images: Float32Array, polar: ops.PolarGrid) -> npt.NDArray[np.complex64]:
+        where = self.work.where
+        return ops.polar(to_device(images, where.device), polar, **where.of_ops)
+
     def run(self, *, noise: bool) -> _Aligned:
         """Align all usable particles, or as many noise images, and add them up."""
-        geo, threads = self.work.geometry, self.settings.threads
+        with work_on(self.work.where.device):
+            return self._run(noise=noise)
+
+    def _run(self, *, noise: bool) -> _Aligned:
+        geo = self.work.geometry
         n_power = 1 if self.work.ctf is None else 3
-        plan = ops.ScorePlan(self.search, self.stage.n_psi, n_power=n_power, score="correlation")
-        plan.set_reference(ops.polar(self.references, self.search, threads=threads), threads=threads)
-        sums = ops.MaximisePlan(self.grid, len(self.references))
-        sums.set_reference(ops.polar(self.references, self.grid, threads=threads), threads=threads)
+        poses, where = self.stage.poses(), self.work.where
+        search = GridSearch(self.search, poses, where, n_power=n_power, score="correlation")
+        search.set_reference(ops.polar(self.references, self.search, **where.of_ops))
+        sums = SliceSums(self.grid, len(self.references), poses, where)
+        sums.set_reference(ops.polar(self.references, self.grid, **where.of_ops))
         cross, power = np.zeros(self.grid.n_rings), np.zeros(self.grid.n_rings)
         rows = self.work.usable
         for begin in range(0, len(rows), _BATCH):
             some = rows[begin : begin + _BATCH]
             images = self.noise(some) if noise else self.work.images(some)
             inv = (1 / self.sigma2[self.work.group[some]]).astype(np.float32)
-            optics: dict[str, Any] = {
-                "ctf": None if self.work.ctf is None else self.work.ctf[some],
-                "pixel_size_A": geo.pixel_size_A,
-                "threads": threads,
-                "first_particle": int(some[0]),
-            }
-            found = plan.run(
-                ops.polar(images * geo.mask, self.search, threads=threads),
-                self.stage.shifts_px,
-                inv_sigma2=inv[:, : geo.search_limit],
-                **optics,
+            ctf = None if self.work.ctf is None else self.work.ctf[some]
+            masked, whole = (
+                PolarBatch(self._samples(pixels, polar), noise, ctf, geo.pixel_size_A, first_particle=int(some[0]))
+                for pixels, polar, noise in (
+                    (images * geo.mask, self.search, inv[:, : geo.search_limit]),
+                    (images, self.grid, inv),
+                )
             )
+            found = search.run(masked)
             best = ops.Posterior.from_lists(
                 len(some),
                 np.arange(len(some)),
                 found.best_slice,
-                ops.psi_angles_deg(self.stage.n_psi)[found.best_psi],
+                poses.psi_deg(found.best_psi),
                 shift=found.best_shift,
             )
-            residuals = sums.add(
-                ops.polar(images, self.grid, threads=threads), best, self.stage.shifts_px, inv_sigma2=inv, **optics
-            )
-            assert residuals is not None
+            residuals = sums.add_measured(whole, best)
             cross += (residuals.cross * inv).sum(axis=0)
             power += (residuals.power * inv).sum(axis=0)
             if self.settings.progress is not None:
                 self.settings.progress(begin + len(some), len(rows))
-        num, den = sums.slices(threads=threads)
+        num, den = sums.slices()
         floor = 0.05 * np.maximum(den.mean(axis=(1, 2), keepdims=True), 1e-30)
         averages = ops.images_from_polar(num / (den + floor), self.grid) * geo.mask
         return _Aligned(cross, power, averages)

@@ -16,7 +16,17 @@ import numpy as np
 import numpy.typing as npt
 
 from verglas import ops
+from verglas._array_module import array_module
+from verglas._devices import work_on
 from verglas.classification.working_set import Geometry, Samples, WorkingSet
+from verglas.search.grid_search import (
+    GridSearch,
+    PolarBatch,
+    PoseGrid,
+    SliceSums,
+    log_shift_prior,
+    shift_disc,
+)
 from verglas.types.arrays import Float32Array, FloatArray, IntArray
 
 _BATCH = 128
@@ -63,6 +73,11 @@ class Stage:
     shifts_px: Float32Array
     step_px: float
 
+    def poses(self, shift_sigma_px: float | None = None) -> PoseGrid:
+        """Angles and shifts, these with a Gaussian prior, or all alike."""
+        prior = None if shift_sigma_px is None else log_shift_prior(self.shifts_px, shift_sigma_px)
+        return PoseGrid(self.n_psi, self.shifts_px, prior)
+
 
 def plan_stage(geo: Geometry, radius: int, shift_range_px: float, step_deg: float | None) -> Stage:
     """Angles and shifts that a radius can tell apart.
@@ -72,10 +87,7 @@ def plan_stage(geo: Geometry, radius: int, shift_range_px: float, step_deg: floa
     finest = 0.75 * geo.box / (geo.diameter_px * radius) if step_deg is None else np.deg2rad(step_deg)
     n_psi = int(np.ceil(2 * np.pi / finest / 16)) * 16
     step = max(geo.box / (4 * radius), 0.25)
-    reach = int(np.floor(shift_range_px / step + 1e-6))
-    k = np.arange(-reach, reach + 1)
-    table = np.stack(np.meshgrid(k, k), axis=-1).reshape(-1, 2)
-    table = table[np.hypot(*table.T) <= max(reach, 0.5)]
+    table = shift_disc(np.floor(shift_range_px / step + 1e-6))
     return Stage(radius, n_psi, (table * step).astype(np.float32), step)
 
 
@@ -227,50 +239,46 @@ class Engine2D:
         self, model: Model2D, stage: Stage, rows: IntArray, *, sums: bool = True
     ) -> tuple[Assignments, Sums | None]:
         """Expectation over ``rows``, and the sums of the M-step unless ``sums`` is False."""
+        with work_on(self.work.where.device):
+            return self._pass(model, stage, rows, sums=sums)
+
+    def _pass(self, model: Model2D, stage: Stage, rows: IntArray, *, sums: bool) -> tuple[Assignments, Sums | None]:
         samples = self.masked(stage.radius)
-        plan = ops.ScorePlan(
-            samples.grid, stage.n_psi, n_power=1 if self.work.ctf is None else 3, epsilon=1e-2, max_candidates=8192
+        search = GridSearch(
+            samples.grid,
+            stage.poses(model.shift_sigma_px),
+            self.work.where,
+            n_power=1 if self.work.ctf is None else 3,
+            epsilon=1e-2,
+            max_candidates=8192,
         )
         log_prior = np.full((len(model), 2), -np.inf)
-        log_prior[:, 0] = model.log_share
-        threads = self.settings.threads
-        plan.set_reference(
-            ops.polar(model.averages, samples.grid, threads=threads), log_prior=log_prior, threads=threads
-        )
-        log_shift = -np.sum(stage.shifts_px.astype(np.float64) ** 2, axis=1) / (2 * model.shift_sigma_px**2)
-        log_shift -= np.log(np.exp(log_shift).sum())
+        log_prior[:, 0] = model.log_share  # an average has no opposite
+        search.set_reference(ops.polar(model.averages, samples.grid, **self.work.where.of_ops), log_prior)
         found = Assignments.empty(len(self.work))
-        collect = _Collector(self, model) if sums else None
+        collect = _Collector(self, model, stage) if sums else None
         for begin in range(0, len(rows), _BATCH):
             some = rows[begin : begin + _BATCH]
             inv = (1 / model.sigma2[self.work.group[some]]).astype(np.float32)
             x = samples.get(some)
-            scores = plan.run(
-                x,
-                stage.shifts_px,
-                inv_sigma2=inv[:, : stage.radius],
-                log_shift=log_shift,
-                first_particle=int(some[0]),
-                threads=threads,
-                **self.optics(some),
-            )
+            scores = search.run(self.batch(some, x, inv[:, : stage.radius]))
             evidence = np.logaddexp(scores.log_evidence, model.log_null)
             in_classes = np.exp(scores.log_evidence - evidence)
-            posterior = ops.Posterior.from_scores(scores, stage.n_psi)
+            posterior = search.posterior(scores)
             posterior = replace(posterior, weight=posterior.weight * in_classes[posterior.image])
             _assign(found, some, posterior, stage, len(model), 1 - in_classes, evidence)
             if collect is not None:
                 likelihood = evidence + self.noise_terms(samples.power(some, x), samples.grid, inv)
-                collect.add(some, posterior, stage, inv, 1 - in_classes)
+                collect.add(some, posterior, inv, 1 - in_classes)
                 collect.log_likelihood += float(likelihood.sum())
             if self.settings.progress is not None:
                 self.settings.progress(begin + len(some), len(rows))
         return found, None if collect is None else collect.sums()
 
-    def optics(self, rows: IntArray) -> dict:
-        """CTF arguments of the engine for these particles."""
+    def batch(self, rows: IntArray, samples: npt.NDArray[np.complex64], inv_sigma2: Float32Array) -> PolarBatch:
+        """Samples of these particles with their noise and CTF."""
         ctf = None if self.work.ctf is None else self.work.ctf[rows]
-        return {"ctf": ctf, "pixel_size_A": self.geometry.pixel_size_A}
+        return PolarBatch(samples, inv_sigma2, ctf, self.geometry.pixel_size_A, first_particle=int(rows[0]))
 
     def noise_terms(self, power: FloatArray, grid: ops.PolarGrid, inv: Float32Array) -> FloatArray:
         r"""Part of the log-likelihood that depends on the noise alone: -1/2 sum (|X|^2 / sigma^2 + f log pi sigma^2).
@@ -323,32 +331,24 @@ class Engine2D:
 class _Collector:
     """Adds batches to the sums of the M-step."""
 
-    def __init__(self, engine: Engine2D, model: Model2D) -> None:
-        self.engine, self.model = engine, model
-        k, grid, threads = len(model), engine.grid, engine.settings.threads
-        self.plan = ops.MaximisePlan(grid, 2 * k, n_power=1 if engine.work.ctf is None else None)
-        self.plan.set_reference(np.repeat(ops.polar(model.averages, grid, threads=threads), 2, axis=0), threads=threads)
+    def __init__(self, engine: Engine2D, model: Model2D, stage: Stage) -> None:
+        self.engine, self.model, self.stage = engine, model, stage
+        k, grid, where = len(model), engine.grid, engine.work.where
+        n_power = 1 if engine.work.ctf is None else None
+        self.plan = SliceSums(grid, 2 * k, stage.poses(), where, n_power=n_power)
+        averages = ops.polar(model.averages, grid, **where.of_ops)
+        self.plan.set_reference(array_module(averages).repeat(averages, 2, axis=0))
         self.groups = ops.GroupSums.zeros(engine.work.n_groups, grid)
         self.mass, self.excess = np.zeros(k), np.zeros(k)
         self.null_mass, self.shift2, self.log_likelihood = 0.0, 0.0, 0.0
 
-    def add(self, rows: IntArray, posterior: ops.Posterior, stage: Stage, inv: Float32Array, null: FloatArray) -> None:
+    def add(self, rows: IntArray, posterior: ops.Posterior, inv: Float32Array, null: FloatArray) -> None:
         """One batch; slices 2 k and 2 k + 1 are the half sets of class k."""
-        e = self.engine
+        e, stage = self.engine, self.stage
         image, k = posterior.image, len(self.model)
         halved = replace(posterior, slice=2 * posterior.slice + e.halves[rows][image].astype(np.int32))
         x = e.whole.get(rows)
-        residuals = self.plan.add(
-            x,
-            halved,
-            stage.shifts_px,
-            inv_sigma2=inv,
-            image_power=e.whole.power(rows, x),
-            first_particle=int(rows[0]),
-            threads=e.settings.threads,
-            **e.optics(rows),
-        )
-        assert residuals is not None
+        residuals = self.plan.add_measured(e.batch(rows, x, inv), halved, e.whole.power(rows, x))
         coefficients = e.share * (e.grid.weights * e.grid.n_theta)[: stage.radius]
         beyond = residuals.squared[:, : stage.radius] * inv[:, : stage.radius] - residuals.mass[:, None] * coefficients
         # What the empty class explains is noise, all of it.
@@ -365,7 +365,7 @@ class _Collector:
     def sums(self) -> Sums:
         """The sums of all batches."""
         k, grid = len(self.model), self.engine.grid
-        num, den = self.plan.slices(threads=self.engine.settings.threads)
+        num, den = self.plan.slices()
         shape = (k, 2, grid.n_rings, grid.n_theta // 2)
         return Sums(
             num.reshape(shape).astype(np.complex128),

@@ -6,42 +6,37 @@ import numpy as np
 
 from verglas import fourier, ops
 from verglas.classification.em2d import Engine2D, Model2D, Stage, Sums
+from verglas.search.grid_search import PoseGrid, SliceSums
 from verglas.types.arrays import Float32Array, FloatArray, IntArray
+
+# One shift, none; angles come with the posteriors.
+_AS_THEY_LIE = PoseGrid(8, np.zeros((1, 2), np.float32))
 
 
 def image_references(engine: Engine2D, rows: IntArray, sigma2: FloatArray, tau2: FloatArray) -> Float32Array:
     """What single images say of their class: the average of one image, unrotated, under the prior; (n, box, box)."""
-    n, grid, threads = len(rows), engine.grid, engine.settings.threads
-    plan = ops.MaximisePlan(grid, n)
+    n, grid = len(rows), engine.grid
+    plan = SliceSums(grid, n, _AS_THEY_LIE, engine.work.where)
     inv = (1 / sigma2[engine.work.group[rows]]).astype(np.float32)
     each = np.arange(n)
-    plan.add(
-        engine.whole.get(rows),
-        ops.Posterior.from_lists(n, each, each, np.zeros(n)),
-        [[0.0, 0.0]],
-        inv_sigma2=inv,
-        threads=threads,
-        **engine.optics(rows),
-    )
-    num, den = plan.slices(threads=threads)
+    plan.add(engine.batch(rows, engine.whole.get(rows), inv), ops.Posterior.from_lists(n, each, each, np.zeros(n)))
+    num, den = plan.slices()
     samples = num / (den + (grid.weights / np.broadcast_to(tau2, (n, grid.n_rings)))[:, :, None])
     return ops.images_from_polar(samples, grid) * engine.geometry.mask
 
 
 def subset_references(engine: Engine2D, subsets: list[IntArray], sigma2: FloatArray, tau2: FloatArray) -> Float32Array:
     """Averages of subsets of images as they lie, under the prior; (len(subsets), box, box)."""
-    grid, threads = engine.grid, engine.settings.threads
-    plan = ops.MaximisePlan(grid, len(subsets))
+    grid = engine.grid
+    plan = SliceSums(grid, len(subsets), _AS_THEY_LIE, engine.work.where)
     for k, rows in enumerate(subsets):
         for begin in range(0, len(rows), 128):
             some = rows[begin : begin + 128]
             m = len(some)
             inv = (1 / sigma2[engine.work.group[some]]).astype(np.float32)
             where = ops.Posterior.from_lists(m, np.arange(m), np.full(m, k), np.zeros(m))
-            plan.add(
-                engine.whole.get(some), where, [[0.0, 0.0]], inv_sigma2=inv, threads=threads, **engine.optics(some)
-            )
-    num, den = plan.slices(threads=threads)
+            plan.add(engine.batch(some, engine.whole.get(some), inv), where)
+    num, den = plan.slices()
     samples = num / (den + (grid.weights / tau2)[:, None])
     return ops.images_from_polar(samples, grid) * engine.geometry.mask
 

@@ -55,6 +55,8 @@ class Class2DSettings:
         Most that cached images and samples may take; beyond it they are read again in each iteration.
     threads : int, optional
         Threads; all by default.
+    device : str
+        ``"cpu"``, or ``"cuda:<number>"``: where images are compared with averages and added up.
     progress : callable, optional
         Called with (images done, images in all) of the iteration.
     log : callable, optional
@@ -78,6 +80,7 @@ class Class2DSettings:
     seed: int = 0
     memory_GB: float = 4.0
     threads: int | None = None
+    device: str = "cpu"
     progress: Progress | None = None
     log: Callable[[str], None] | None = None
 

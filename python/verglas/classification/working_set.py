@@ -8,12 +8,15 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from verglas import ops
+from verglas import fourier, ops
+from verglas._array_module import to_host
+from verglas._devices import one_device, to_device
 from verglas.classification.settings import Class2DSettings
 from verglas.errors import InputError, VerglasWarning
 from verglas.image import fourier_resample
 from verglas.masks import distance_from, soft_circle
 from verglas.optics import for_job
+from verglas.search.grid_search import Where
 from verglas.types import Particles
 from verglas.types.arrays import Float32Array, IntArray
 
@@ -60,18 +63,6 @@ class Geometry:
         return soft_circle(self.box, self.diameter_px / 2 - self.edge_px, self.edge_px)
 
 
-def _smooth_even(least: int) -> int:
-    n = least + least % 2
-    while True:
-        rest = n
-        for p in (2, 3, 5):
-            while rest % p == 0:
-                rest //= p
-        if rest == 1:
-            return n
-        n += 2
-
-
 def plan_geometry(box: int, pixel_size_A: float, settings: Class2DSettings) -> Geometry:
     """Choose the working box for the resolution asked for.
 
@@ -87,7 +78,7 @@ def plan_geometry(box: int, pixel_size_A: float, settings: Class2DSettings) -> G
     largest = (box - 1) // 2
     limit = min(largest, max(4, round(field / settings.max_resolution_A)))
     last = min(largest, int(np.ceil(_BEYOND * limit)) + 2)
-    work = min(box, _smooth_even(2 * last + 6))
+    work = min(box, fourier.fast_size(2 * last + 6, even=True))
     pixel = field / work
     edge = min(_EDGE_A / pixel, diameter / pixel / 4)
     return Geometry(work, pixel, diameter / pixel, edge, last, limit)
@@ -117,6 +108,7 @@ class WorkingSet:
     def __init__(self, particles: Particles, settings: Class2DSettings) -> None:
         particles = for_job(particles, "classify2d", ctf=settings.ctf)
         self.particles, self.settings = particles, settings
+        self.where = Where(one_device("classify2d", settings.device), settings.threads)
         self.pixel_size_A = particles.pixel_size_A
         self.geometry = plan_geometry(particles.box, self.pixel_size_A, settings)
         self._outside = distance_from((particles.box,) * 2) > self.geometry.diameter_px / 2 * (
@@ -208,7 +200,7 @@ class Samples:
     """Polar samples of the working images, masked or not, computed once where they fit in memory."""
 
     def __init__(self, work: WorkingSet, grid: ops.PolarGrid, *, masked: bool, share: float = 0.3) -> None:
-        self.work, self.grid, self.masked, self.threads = work, grid, masked, work.settings.threads
+        self.work, self.grid, self.masked = work, grid, masked
         self._mask = work.geometry.mask if masked else None
         shape = (len(work), grid.n_rings, grid.n_theta // 2)
         fits = 8 * np.prod(shape, dtype=np.int64) <= share * 1e9 * work.settings.memory_GB
@@ -237,7 +229,9 @@ class Samples:
 
     def _compute(self, rows: IntArray) -> npt.NDArray[np.complex64]:
         images = self.work.images(rows)
-        return ops.polar(images if self._mask is None else images * self._mask, self.grid, threads=self.threads)
+        where = self.work.where
+        seen = to_device(images if self._mask is None else images * self._mask, where.device)
+        return to_host(ops.polar(seen, self.grid, **where.of_ops))
 
 
 def _ring_power(x: npt.NDArray[np.complex64]) -> npt.NDArray[np.float64]:

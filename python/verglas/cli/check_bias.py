@@ -26,6 +26,7 @@ def register(app: typer.Typer) -> None:
         out: Path = typer.Option(None, "--out", "-o", help="JSON file of the numbers."),
         stack: Path = typer.Option(None, "--stack", help="Image stack in place of the one the file names."),
         seed: int = typer.Option(0, "--seed", min=0, help="Seed of the noise."),
+        device: str = typer.Option("cpu", "--device", help="cpu or cuda:0."),
         threads: int = typer.Option(None, "--threads", min=1, help="Threads [all]."),
         as_json: bool = typer.Option(False, "--json", help="Print JSON."),
     ) -> None:
@@ -44,6 +45,7 @@ def register(app: typer.Typer) -> None:
                 ctf=not no_ctf,
                 seed=seed,
                 threads=threads,
+                device=device,
                 progress=progress,
             )
             found, summary = check_bias_files(

@@ -34,6 +34,7 @@ def register(app: typer.Typer) -> None:
         memory: float = typer.Option(4.0, "--memory", help="Most memory for cached images and samples, GB."),
         stack: Path = typer.Option(None, "--stack", help="Image stack in place of the one the file names."),
         seed: int = typer.Option(0, "--seed", min=0, help="Seed."),
+        device: str = typer.Option("cpu", "--device", help="cpu or cuda:0."),
         threads: int = typer.Option(None, "--threads", min=1, help="Threads [all]."),
         resume: bool = typer.Option(False, "--resume", help="Go on with the run in --out; fail if there is none."),
         as_json: bool = typer.Option(False, "--json", help="Print the summary as JSON."),
@@ -61,6 +62,7 @@ def register(app: typer.Typer) -> None:
                 seed=seed,
                 memory_GB=memory,
                 threads=threads,
+                device=device,
                 progress=phase_progress(screen, "particles of this iteration"),
                 log=screen.say,
             )

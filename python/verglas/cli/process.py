@@ -46,6 +46,9 @@ def register(app: typer.Typer) -> None:
         memory: float = typer.Option(
             None, "--memory", help="Most memory that later stages may use, GB [0.8 of what there is]."
         ),
+        device: str = typer.Option(
+            "cpu", "--device", help="Where classes and maps are made: cpu, cuda:0, cuda:0,cuda:1, or cuda for all."
+        ),
         threads: int = typer.Option(None, "--threads", min=1, help="Micrographs at a time, threads [all]."),
         as_json: bool = typer.Option(False, "--json", help="Print the summary as JSON."),
     ) -> None:
@@ -89,7 +92,7 @@ def register(app: typer.Typer) -> None:
             "keep": None if keep is None else str(keep),
             "set": dict(parse_setting(text) for text in settings or ()),
         }
-        shared: dict[str, Any] = {"force": force, "threads": threads, "memory_GB": memory, **given}
+        shared: dict[str, Any] = {"force": force, "threads": threads, "memory_GB": memory, "device": device, **given}
         if watch is not None:
             done = watch_folder(watch, out, WatchOptions(settle, until_idle, once), **shared)
         else:

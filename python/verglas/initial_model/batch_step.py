@@ -7,20 +7,22 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from verglas import gridding, ops
+from verglas import ops
+from verglas._array_module import all_to_host
+from verglas._devices import work_on
 from verglas.assessment import fsc, ssnr_from_fsc
 from verglas.reconstruction.accumulate import direct_grid
 from verglas.reconstruction.sums import finish, solve
-from verglas.search.grid_step import DirectionGrid, class_prior
-from verglas.search.problem import ImageBatch, Problem, image_batches
+from verglas.search.grid_search import SliceSums
+from verglas.search.grid_step import GridLimits, GridStep
+from verglas.search.problem import Problem, image_batches
 from verglas.search.state import HalfModel, PoseTable
 from verglas.search.step import Step
 from verglas.types import Map
 from verglas.types.arrays import Float32Array, FloatArray, IntArray
 
-_N_POWER = 3
-_EPSILON = 0.01  # posterior mass left out of the sums: broad posteriors have long tails that teach nothing
-_MOST_CANDIDATES = 1 << 12
+# Broad posteriors have long tails that teach nothing.
+_LIMITS = GridLimits(n_power=3, max_candidates=1 << 12, epsilon=0.01)
 _MOST_SUMMED = 256  # of an image's candidates; more are drawn from, in proportion to their probability
 _FSC_MOST = 0.99
 _GOLDEN = (5**0.5 - 1) / 2  # its multiples spread evenly
@@ -153,8 +155,8 @@ def thinned(posterior: ops.Posterior, rows: IntArray, most: int = _MOST_SUMMED) 
     )
 
 
-class BatchStep:
-    """Posteriors of images against the present models on a grid of poses.
+class BatchStep(GridStep):
+    """Posteriors of images against the present models on a grid of poses, and sums of the two halves of a batch.
 
     Parameters
     ----------
@@ -168,48 +170,12 @@ class BatchStep:
     """
 
     def __init__(self, problem: Problem, model: HalfModel, step: Step, grid_radius: int) -> None:
-        self.problem, self.model, self.step, self.threads = problem, model, step, problem.threads
+        with work_on(problem.device):
+            super().__init__(problem, model, problem.sphere, step, _LIMITS)
         self.grid_radius, self.classes = grid_radius, len(model.volumes)
-        self.directions = DirectionGrid(step.order, problem.symmetry)
-        self.narrow = ops.PolarGrid(problem.box, step.radius, diameter_px=problem.diameter_px)
-        wide = min(float(problem.box), 1.25 * problem.diameter_px + 2 * step.shift_range_px)
-        self.wide = ops.PolarGrid(problem.box, step.insert_radius, diameter_px=wide)
-        self.shifts = step.shifts_px()
-        grid = ops.Grid(problem.box, max_radius=step.insert_radius)
-        self.spectra = [gridding.to_grid(v * problem.sphere, grid, threads=self.threads) for v in model.volumes]
-        self._grid = grid
         self._start = PoseTable.unknown(len(problem))
         if problem.first_origin_px is not None:
             self._start.origin_px = problem.first_origin_px
-        self.search = ops.ScorePlan(
-            self.narrow, step.n_psi, n_power=_N_POWER, epsilon=_EPSILON, max_candidates=_MOST_CANDIDATES
-        )
-        self.search.set_reference(
-            self._slices(self.narrow),
-            log_prior=class_prior(self.directions.log_prior, model.class_weight),
-            threads=self.threads,
-        )
-
-    def _slices(self, polar: ops.PolarGrid) -> npt.NDArray[np.complex64]:
-        return np.concatenate(
-            [
-                ops.polar_slices(s, self._grid, self.directions.matrices, polar, threads=self.threads)
-                for s in self.spectra
-            ]
-        )
-
-    def score(self, batch: ImageBatch) -> ops.Scores:
-        """Search a batch."""
-        return self.search.run(
-            ops.polar(batch.centred(self.problem.image_mask), self.narrow, threads=self.threads),
-            self.shifts,
-            ctf=batch.params,
-            pixel_size_A=self.problem.pixel_size_A,
-            inv_sigma2=batch.inv_sigma2[:, self.narrow.shells],
-            log_shift=self.step.log_shift(),
-            first_particle=int(batch.rows[0]),
-            threads=self.threads,
-        )
 
     def evaluate(self, rows: IntArray, poses: PoseTable) -> FloatArray:
         """Log evidence of particles, whose best poses go to ``poses``.
@@ -218,72 +184,53 @@ class BatchStep:
         priors sum to one.
         """
         out = []
-        for batch in image_batches(self.problem, rows, self.model, self._start):
-            found = self.score(batch)
-            self._learn_poses(batch, found, poses)
-            out.append(found.log_evidence)
+        with work_on(self.problem.device):
+            for batch in image_batches(self.problem, rows, self.model, self._start):
+                found = self.score(batch)
+                self.learn_poses(batch, found, poses)
+                out.append(found.log_evidence)
         return np.concatenate(out) if out else np.zeros(0)
-
-    def _learn_poses(self, batch: ImageBatch, found: ops.Scores, poses: PoseTable) -> None:
-        rows, n = batch.rows, len(self.directions)
-        poses.angles_deg[rows] = self.directions.angles_deg(
-            found.best_slice % n, found.best_opposite, ops.psi_angles_deg(self.step.n_psi)[found.best_psi]
-        )
-        poses.origin_px[rows] = batch.centre_px + self.shifts[found.best_shift]
-        poses.class_number[rows] = found.best_slice // n
-        poses.log_evidence[rows] = found.log_evidence
-        poses.max_probability[rows] = np.exp(found.best_score - found.log_evidence)
 
     def sums(self, rows: IntArray, poses: PoseTable) -> BatchSums:
         """Expectation and sums of particles; rows at even and odd places make the two halves."""
+        with work_on(self.problem.device):
+            return self._summed(rows, poses)
+
+    def _summed(self, rows: IntArray, poses: PoseTable) -> BatchSums:
         problem, n = self.problem, len(self.directions)
         block = self.classes * n
-        plan = ops.MaximisePlan(self.wide, 2 * block, n_power=_N_POWER)
-        plan.set_reference(np.concatenate([self._slices(self.wide)] * 2), threads=self.threads)
+        plan = self.slice_sums(2)
         shape = self.model.sigma2.shape
         squared, coefficients, mass = np.zeros(shape), np.zeros(shape), np.zeros(self.classes)
         reach = slice(1, self.step.insert_radius + 1)
         done = 0
         for batch in image_batches(problem, rows, self.model, self._start):
             found = self.score(batch)
-            posterior = ops.Posterior.from_scores(found, self.step.n_psi)
+            posterior = self.search.posterior(found)
             mass += np.bincount(posterior.slice // n, posterior.weight, minlength=self.classes)
             posterior = thinned(posterior, batch.rows)
             half = (done + posterior.image) % 2
             posterior = replace(posterior, slice=(posterior.slice + block * half).astype(np.int32))
-            residuals = plan.add(
-                ops.polar(batch.images, self.wide, threads=self.threads),
-                posterior,
-                self.shifts,
-                ctf=batch.params,
-                pixel_size_A=problem.pixel_size_A,
-                inv_sigma2=batch.inv_sigma2[:, self.wide.shells],
-                centres_px=batch.centre_px.astype(np.float32),
-                first_particle=int(batch.rows[0]),
-                threads=self.threads,
-            )
-            assert residuals is not None
+            residuals = self.add(plan, batch, posterior)
             group = problem.group[batch.rows]
             np.add.at(squared[:, reach], group, residuals.squared)
             np.add.at(
                 coefficients[:, reach], group, np.broadcast_to(2 * np.pi * self.wide.radii, residuals.squared.shape)
             )
-            self._learn_poses(batch, found, poses)
+            self.learn_poses(batch, found, poses)
             done += len(batch)
         count = max(done, 1)
         return BatchSums(self._grids(plan, count), squared / count, coefficients / count, mass / count)
 
-    def _grids(self, plan: ops.MaximisePlan, count: int) -> list[tuple[ops.GridSums, ops.GridSums]]:
-        n, made = len(self.directions), []
+    def _grids(self, plan: SliceSums, count: int) -> list[tuple[ops.GridSums, ops.GridSums]]:
+        """Per particle, on the host: what is small is kept and mixed there, whatever the device."""
+        made = []
         for k in range(self.classes):
             pair = []
             for half in range(2):
-                sums = ops.GridSums.zeros(direct_grid(self.problem.box, self.grid_radius))
-                for coset in self.problem.operators.cosets:
-                    first = (half * self.classes + k) * n
-                    plan.insert(sums, self.directions.matrices @ coset, first=first, threads=self.threads)
-                assert sums.values is not None
-                assert sums.weights is not None
+                grid = direct_grid(self.problem.box, self.grid_radius)
+                empty = ops.GridSums.zeros(grid, device=self.problem.device)
+                sums = all_to_host(self.grid_sums(plan, half * self.classes + k, empty))
                 np.multiply(sums.values, 1 / count, out=sums.values)
                 np.multiply(sums.weights, 1 / count, out=sums.weights)
                 pair.append(sums)

@@ -11,16 +11,19 @@ other means.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
 from verglas import ops
+from verglas._array_module import array_module, to_host
+from verglas._devices import work_on
 from verglas.geometry import euler_to_matrix, symmetry_matrices
 from verglas.initial_model.batch_step import BatchStep
 from verglas.initial_model.snapshots import UnderWay
 from verglas.initial_model.starts import AbInitioSettings, Course, Method, updated
+from verglas.search.grid_search import GridSearch, PolarBatch
 from verglas.search.grid_step import DirectionGrid
 from verglas.search.problem import ImageBatch, Problem, image_batches
 from verglas.search.state import HalfModel, PoseTable
@@ -79,7 +82,8 @@ class ClimbStep(BatchStep):
     def __init__(self, problem: Problem, model: HalfModel, step: Step, grid_radius: int) -> None:
         super().__init__(problem, model, step, grid_radius)
         self.found = Found.empty(len(problem))
-        self._plan = ops.ScorePlan(self.narrow, step.n_psi, n_power=3, score="correlation", max_candidates=1)
+        unweighted = replace(self.poses, log_shift=None)
+        self._single = GridSearch(self.narrow, unweighted, self.where, n_power=3, score="correlation", max_candidates=1)
 
     def read(self, rows: IntArray) -> None:
         """Prepare the images of these particles for :meth:`correlate`."""
@@ -87,11 +91,13 @@ class ClimbStep(BatchStep):
         self._x = np.empty((n, self.narrow.n_rings, self.narrow.n_theta // 2), np.complex64)
         self._params = self.problem.params.copy()
         self._inv = np.empty((n, self.narrow.n_rings), np.float32)
-        self._references = self._slices(self.narrow)
-        for batch in image_batches(self.problem, rows, self.model, self._start):
-            self._x[batch.rows] = ops.polar(batch.centred(self.problem.image_mask), self.narrow, threads=self.threads)
-            self._params[batch.rows] = batch.params
-            self._inv[batch.rows] = batch.inv_sigma2[:, self.narrow.shells]
+        with work_on(self.problem.device):
+            self._references = self.slices(self.narrow)
+            for batch in image_batches(self.problem, rows, self.model, self._start):
+                centred = batch.centred(self.problem.image_mask)
+                self._x[batch.rows] = to_host(ops.polar(centred, self.narrow, **self.where.of_ops))
+                self._params[batch.rows] = batch.params
+                self._inv[batch.rows] = batch.inv_sigma2[:, self.narrow.shells]
 
     def correlate(self, rows: IntArray, slices: IntArray, allowed: npt.NDArray[np.bool_] | None = None) -> ops.Scores:
         """The best in-plane angle and shift of the best of these directions.
@@ -106,18 +112,17 @@ class ClimbStep(BatchStep):
             Whether the slice, and its opposite, may be taken; by default what lies in the asymmetric unit.
         """
         allowed = np.isfinite(self.directions.log_prior[slices]) if allowed is None else allowed
-        self._plan.set_reference(
-            self._references[slices], log_prior=np.where(allowed, 0.0, -np.inf), threads=self.threads
-        )
-        return self._plan.run(
+        images = PolarBatch(
             self._x[rows],
-            self.shifts,
-            ctf=self._params[rows],
-            pixel_size_A=self.problem.pixel_size_A,
-            inv_sigma2=self._inv[rows],
+            self._inv[rows],
+            self._params[rows],
+            self.problem.pixel_size_A,
             first_particle=int(rows[0]),
-            threads=self.threads,
         )
+        with work_on(self.problem.device):
+            chosen = self._references[array_module(self._references).asarray(slices)]
+            self._single.set_reference(chosen, np.where(allowed, 0.0, -np.inf))
+            return self._single.run(images)
 
     def keep(self, rows: IntArray, angles_deg: FloatArray) -> None:
         """Score the direction that every particle has, at its best in-plane angle and shift."""

@@ -37,7 +37,7 @@ AUTO = "auto"
 METHODS = ("em", "hill-climbing")
 _MOST_STARTS = 8
 _START_IMAGES = 40  # random poses of few images make a blob that is no sphere
-_BOXES = (32, 36, 40, 48, 54, 60, 64, 72, 80, 90, 96, 108, 120, 128, 144, 160, 180, 192, 216, 240, 256)
+_LEAST_BOX = 32
 _MARGIN_SHELLS = 3  # of the maps beyond what is scored
 _PLACED_AT_ONCE = 8192
 
@@ -157,7 +157,7 @@ def working_box(box: int, pixel_size_A: float, final_resolution_A: float) -> int
     (40, 32)
     """
     radius = int(np.ceil(box * pixel_size_A / final_resolution_A)) + _MARGIN_SHELLS
-    return min(box, next((b for b in _BOXES if b >= 2 * radius + 2), box))
+    return min(box, fourier.fast_size(max(_LEAST_BOX, 2 * radius + 2), even=True))
 
 
 def at_box(volume: Float32Array, box: int) -> Float32Array:

@@ -106,6 +106,7 @@ def process(
     force: bool = False,
     threads: int | None = None,
     memory_GB: float | None = None,
+    device: str = "cpu",
     listener: ListenerChoice = "screen",
     **given: Any,
 ) -> Outcome:
@@ -128,6 +129,9 @@ def process(
         All processors by default; results do not depend on it.
     memory_GB : float, optional
         Not to be passed by later stages.
+    device : str
+        ``"cpu"``, ``"cuda:0"``, several, or ``"cuda"`` for every GPU: where 2D classes and maps are made. Classes and
+        first maps use the first of them.
     listener : Listener, "screen" or None
         Who is told how it goes, as of :func:`verglas.refine`.
     **given
@@ -161,7 +165,7 @@ def process(
     request = load_request(root, given)
     shots = find_shots(request)
     with shown_to(listener) as shown, tenure(root, "process", shown) as heard:
-        project = Project(root, request, shots, heard, threads=threads, memory_GB=memory_GB)
+        project = Project(root, request, shots, heard, threads=threads, memory_GB=memory_GB, device=device)
         stages = stages_of(request)
         project.listener.say(plan_sentence(project))
         stopped = ""

@@ -33,7 +33,7 @@ AUTO = "auto"  # symmetry to be found
 _PER_CLASS = 75  # particles per 2D class, unless that makes fewer than 10 classes or more than 100
 # Rough processor seconds, for the plan: per particle and class; per particle and three starts; per particle of 128 px.
 _CLASS_S, _START_S, _REFINE_S = 4e-4, 0.08, 0.1
-_FREE = ("threads", "progress", "log", "memory_GB")  # settings that change no result
+_FREE = ("threads", "device", "progress", "log", "memory_GB")  # settings that change no result
 _CLASS_MEMORY_GB = 4.0
 _ROUTINE = ("was multiplied", "was resampled", "was cropped", "was padded", "were made from")  # notes, no warnings
 _HAND = "the hand is undetermined: the mirror image explains the particles as well"
@@ -93,6 +93,7 @@ class Class2DStage(_MapStage):
             working = replace(
                 settings,
                 threads=project.threads,
+                device=project.device.split(",")[0],
                 memory_GB=min(_CLASS_MEMORY_GB, most / 2),
                 progress=lambda done, total: _within(project, done, total),
                 log=_not_iterations(project),
@@ -189,6 +190,7 @@ class AbInitioStage(_MapStage):
             chosen.diameter_A,
             out=self.path(project),
             mirror=mirror,
+            device=project.device.split(",")[0],
             **values,
             say=lambda line: project.listener.say(f"abinitio: {line}"),
             progress=lambda stage, done, total: project.listener.progress(f"abinitio, {stage}", done, total),
@@ -308,6 +310,7 @@ class RefineStage(_MapStage):
             chosen.symmetry,
             chosen.diameter_A,
             out=folder,
+            device=project.device,
             memory_GB=project.memory_GB,
             resume=again,
             listener=_Course(project.listener),

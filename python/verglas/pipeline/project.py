@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from verglas._devices import device_names
 from verglas.errors import InputError
 from verglas.io import find_micrographs, read_json, write_json
 from verglas.io.micrographs import MICROGRAPH, PATH, PIXEL, SHARED
@@ -144,6 +145,8 @@ class Project:
         Micrographs at a time, and threads of later stages.
     memory_GB : float, optional
         Not to be passed by later stages.
+    device : str
+        Where classes and maps are made; stages that use one GPU take the first.
     """
 
     def __init__(
@@ -155,10 +158,12 @@ class Project:
         *,
         threads: int | None = None,
         memory_GB: float | None = None,
+        device: str = "cpu",
     ) -> None:
         self.root, self.request, self.shots = root, request, shots
         self.listener: Listener = listener or Silence()
         self.threads, self.memory_GB = threads, memory_GB
+        self.device = ",".join(device_names(device))
         self.records: dict[str, StageRecord] = {}
         self._results: dict[str, Results] = {}
 

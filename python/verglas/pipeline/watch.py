@@ -66,6 +66,7 @@ def watch_folder(
     force: bool = False,
     threads: int | None = None,
     memory_GB: float | None = None,
+    device: str = "cpu",
     listener: ListenerChoice = "screen",
     **given: Any,
 ) -> Outcome:
@@ -81,7 +82,7 @@ def watch_folder(
     out : path
         Project folder.
     options : WatchOptions, optional
-    force, threads, memory_GB, listener, given
+    force, threads, memory_GB, device, listener, given
         As of :func:`verglas.process`.
 
     Returns
@@ -106,7 +107,7 @@ def watch_folder(
     ):
         save_request(root, request)
         heard.write(state="running")
-        project = Project(root, request, [], heard, threads=threads, memory_GB=memory_GB)
+        project = Project(root, request, [], heard, threads=threads, memory_GB=memory_GB, device=device)
         left = table.take_up(_ATTEMPTS)
         if left:
             project.listener.say(f"{len(left)} files were being worked on when the last process ended; taken up again")

@@ -12,6 +12,8 @@ from verglas.errors import InputError
 from verglas.geometry import euler_to_matrix
 from verglas.refinement.problem import RefineProblem
 from verglas.refinement.settings import RefineSettings
+from verglas.search.grey_scale import CrossPower, cross_and_power
+from verglas.search.grid_search import GridSearch
 from verglas.search.grid_step import DirectionGrid
 from verglas.search.prepare import reference_power
 from verglas.search.problem import ImageBatch, image_batches
@@ -83,11 +85,7 @@ def first_noise(
 
 
 def match_grey_scale(problem: RefineProblem, volume: npt.NDArray[np.float32], step: Step) -> float:
-    """Factor that puts a map on the images' grey scale, from a scale-free search of some of them.
-
-    L at scale s is s cross - s^2 power / 2: its values at scales 1 and 2 give cross and power at the pose of the
-    largest correlation coefficient.
-    """
+    """Factor that puts a map on the images' grey scale, from a scale-free search of some of them."""
     if problem.device != "cpu":  # a few images, once: on the host whatever the device
         problem = replace(problem, devices=("cpu",), batch=0)
     rows = np.arange(len(problem))[:: max(1, len(problem) // _SCALE_IMAGES)]
@@ -98,18 +96,14 @@ def match_grey_scale(problem: RefineProblem, volume: npt.NDArray[np.float32], st
         np.ones(problem.n_micrographs),
         np.ones(1),
     )
-    directions = DirectionGrid(step.order, problem.symmetry)
-    polar = ops.PolarGrid(problem.box, step.radius, diameter_px=problem.diameter_px)
-    grid = ops.Grid(problem.box, max_radius=step.radius)
-    spectrum = gridding.to_grid(volume, grid, threads=problem.threads)
-    slices = ops.polar_slices(spectrum, grid, directions.matrices, polar)
-    upright, inverted = (ops.ScorePlan(polar, step.n_psi, score="correlation") for _ in range(2))
-    upright.set_reference(slices, log_prior=directions.log_prior)
-    inverted.set_reference(-slices, log_prior=directions.log_prior)
-    total = np.zeros(4)
+    matched = _Match(problem, volume, step)
+    cross = power = best = best_inverted = 0.0
     for batch in image_batches(problem, rows, flat, PoseTable.unknown(len(problem))):
-        total += _cross_and_power(problem, batch, (upright, inverted), (spectrum, grid, polar, directions), step)
-    cross, power, best, best_inverted = total
+        found, against = matched.search(batch)
+        fit = matched.fit(batch, found)
+        cross, power = cross + fit.cross, power + fit.power
+        best += float(found.best_score.sum())
+        best_inverted += float(against.best_score.sum())
     if not power > 0:
         raise InputError("refine: the reference is empty (all zero) at the initial resolution")
     if not cross > 0 or best_inverted > _INVERTED * best:
@@ -121,42 +115,46 @@ def match_grey_scale(problem: RefineProblem, volume: npt.NDArray[np.float32], st
     return cross / power
 
 
-def _cross_and_power(
-    problem: RefineProblem, batch: ImageBatch, plans: tuple[ops.ScorePlan, ops.ScorePlan], reference: tuple, step: Step
-) -> FloatArray:
-    """Sums over the images: cross and power at the best pose, best correlation with the map and with minus the map."""
-    spectrum, grid, polar, directions = reference
-    shifts = step.shifts_px()
-    samples = ops.polar(batch.centred(problem.image_mask), polar)
-    found, against = (
-        plan.run(
-            samples,
-            shifts,
-            ctf=batch.params,
-            pixel_size_A=problem.pixel_size_A,
-            first_particle=int(batch.rows[0]),
-            threads=problem.threads,
+class _Match:
+    """A scale-free search of a map and of minus the map, and the fit of its grey scale at the poses found."""
+
+    def __init__(self, problem: RefineProblem, volume: npt.NDArray[np.float32], step: Step) -> None:
+        self.problem, self.radius = problem, step.radius
+        self.directions = DirectionGrid(step.order, problem.symmetry)
+        self.polar = ops.PolarGrid(problem.box, step.radius, diameter_px=problem.diameter_px)
+        self.grid = ops.Grid(problem.box, max_radius=step.radius)
+        self.spectrum = gridding.to_grid(volume, self.grid, threads=problem.threads)
+        slices = ops.polar_slices(self.spectrum, self.grid, self.directions.matrices, self.polar)
+        self.poses = step.poses(shift_prior=False)
+        self.upright, self.inverted = (
+            GridSearch(self.polar, self.poses, problem.where, score="correlation") for _ in range(2)
         )
-        for plan in plans
-    )
-    angles = directions.angles_deg(
-        found.best_slice, found.best_opposite, ops.psi_angles_deg(step.n_psi)[found.best_psi]
-    )
-    once, twice = (
-        float(
-            ops.refine_pose(
+        self.upright.set_reference(slices, self.directions.log_prior)
+        self.inverted.set_reference(-slices, self.directions.log_prior)
+
+    def search(self, batch: ImageBatch) -> tuple[ops.Scores, ops.Scores]:
+        """Best correlations with the map, and with minus the map."""
+        samples = batch.on_rings(ops.polar(batch.centred(self.problem.image_mask), self.polar), self.polar)
+        # All rings count alike: the noise is not known yet.
+        samples = replace(samples, inv_sigma2=None)
+        return self.upright.run(samples), self.inverted.run(samples)
+
+    def fit(self, batch: ImageBatch, found: ops.Scores) -> CrossPower[float]:
+        """Cross and power at the best poses, summed over the images."""
+        angles = self.directions.angles_deg(found.best_slice, found.best_opposite, self.poses.psi_deg(found.best_psi))
+
+        def score_at(scale: float) -> float:
+            refined = ops.refine_pose(
                 fourier.forward(batch.images, 2),
-                spectrum,
-                grid,
+                self.spectrum,
+                self.grid,
                 euler_to_matrix(angles),
-                -shifts[found.best_shift],
-                ctf=ops.ctf(batch.params, problem.box, problem.pixel_size_A),
-                scale=np.full(len(batch), factor),
-                search=ops.PoseSettings(max_radius=step.radius, steps=0),
-                threads=problem.threads,
-            ).scores.sum()
-        )
-        for factor in (1.0, 2.0)
-    )
-    power = 2 * once - twice
-    return np.array([once + power / 2, power, found.best_score.sum(), against.best_score.sum()], np.float64)
+                -self.poses.shifts_px[found.best_shift],
+                ctf=ops.ctf(batch.params, self.problem.box, self.problem.pixel_size_A),
+                scale=np.full(len(batch), scale),
+                search=ops.PoseSettings(max_radius=self.radius, steps=0),
+                threads=self.problem.threads,
+            )
+            return float(refined.scores.sum())
+
+        return cross_and_power(score_at)

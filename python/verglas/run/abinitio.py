@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from verglas._devices import one_device
 from verglas._version import __version__
 from verglas.errors import InputError
 from verglas.image import plan_resample, resample_particles
@@ -134,6 +135,7 @@ def abinitio(
     out: str | Path | None = None,
     mirror: bool = False,
     resume: bool = False,
+    device: str = "cpu",
     progress: Progress | None = None,
     say: Say | None = None,
     **settings: Any,
@@ -166,6 +168,8 @@ def abinitio(
         Give the other hand.
     resume : bool
         There must be a checkpoint in ``out`` to go on from; if there is one, it is used in any case.
+    device : str
+        ``"cpu"``, or ``"cuda:<number>"``: where images are scored and added up. A run may go on on another.
     progress : callable, optional
         Called as ``progress(stage, done, total)``.
     say : callable, optional
@@ -209,10 +213,11 @@ def abinitio(
     folder = None if out is None else Path(out)
     if folder is None and resume:
         raise InputError("abinitio: resume needs the run folder (out)")
+    around = Around(folder, mirror, resume, one_device("abinitio", device), progress, say)
     if folder is None:
-        return _found(given, chosen, Watch(Around(None, mirror, resume, progress, say), chosen, given), begun)[0]
+        return _found(given, chosen, Watch(around, chosen, given), begun)[0]
     with tenure(folder, "abinitio", FromFunctions(say, progress)) as held:
-        watch = Watch(Around(folder, mirror, resume, held.progress, held.say), chosen, given)
+        watch = Watch(replace(around, progress=held.progress, say=held.say), chosen, given)
         held.write(state="running", n_particles=len(given), settings=asdict(chosen))
         try:
             found, problem = _found(given, chosen, watch, begun)
@@ -226,14 +231,15 @@ def abinitio(
 
 def _found(given: Particles, chosen: AbInitioSettings, watch: Watch, begun: float) -> tuple[AbInitio, Problem]:
     """The result, and the problem at the working pixel size."""
-    problem, power, excluded, drawn = _prepared(given, chosen)
+    device = watch.around.device
+    problem, power, excluded, drawn = _prepared(given, chosen, device)
     sigma2 = _first_noise(problem, power)
     problem = watch.problem = centred(problem, chosen, sigma2)
     held = np.sort(np.random.default_rng((chosen.seed, 2**32)).permutation(len(problem))[: _n_held(problem, chosen)])
     starts, found_symmetry = all_starts(problem, chosen, sigma2, held, watch), None
     if chosen.symmetry.lower() == AUTO and starts.verdict.kind != "noise":
         starts, found_symmetry = _under_its_group(
-            starts, lambda: _finer(given[drawn], problem, chosen), sigma2, held, watch
+            starts, lambda: _finer(given[drawn], problem, chosen, device), sigma2, held, watch
         )
     problem, chosen, made = starts.problem, starts.settings, starts.made
     best = finished(problem, chosen, made[0])
@@ -272,12 +278,12 @@ def _under_its_group(
     return starts, told(found, result)
 
 
-def _finer(used: Particles, problem: Problem, settings: AbInitioSettings) -> tuple[Problem, FloatArray]:
+def _finer(used: Particles, problem: Problem, settings: AbInitioSettings, device: str) -> tuple[Problem, FloatArray]:
     """The same particles, centred as they are, at the pixel size of the contest of groups; their first noise."""
     fine = replace(settings, final_resolution_A=min(FINEST_A, settings.final_resolution_A))
     small = cached(_cropped(used, fine))
-    found = _problem(small, {}, fine)
-    power = survey(small, threads=settings.threads).power
+    found = _problem(small, {}, fine, device)
+    power = survey(small, threads=settings.threads, device=device).power
     origin = problem.first_origin_px
     if origin is not None:
         origin = origin * (problem.pixel_size_A / found.pixel_size_A)
@@ -288,7 +294,7 @@ def _n_held(problem: Problem, settings: AbInitioSettings) -> int:
     return max(10, round(settings.held_out * len(problem)))
 
 
-def _problem(particles: Particles, excluded: dict[int, str], settings: AbInitioSettings) -> Problem:
+def _problem(particles: Particles, excluded: dict[int, str], settings: AbInitioSettings, device: str) -> Problem:
     """As for refinement, but edges of masks have a width in angstrom: five large pixels would let neighbours in."""
     problem = Problem.of(
         particles,
@@ -298,6 +304,7 @@ def _problem(particles: Particles, excluded: dict[int, str], settings: AbInitioS
         symmetry=settings.imposed,
         diameter_A=settings.diameter_A,
         threads=settings.threads,
+        devices=(device,),
     )
     return replace(problem, edge_px=float(np.clip(_EDGE_A / problem.pixel_size_A, 1.5, problem.edge_px)))
 
@@ -311,7 +318,7 @@ def _cropped(particles: Particles, settings: AbInitioSettings) -> Particles:
 
 
 def _prepared(
-    given: Particles, settings: AbInitioSettings
+    given: Particles, settings: AbInitioSettings, device: str
 ) -> tuple[Problem, npt.NDArray[np.float32], dict[int, str], npt.NDArray[np.int64]]:
     """The drawn particles in memory, small; their power spectra; who was set aside; rows of the input."""
     rows = np.arange(len(given))
@@ -320,11 +327,11 @@ def _prepared(
             np.random.default_rng((settings.seed, 2**33)).choice(rows, settings.max_particles, replace=False)
         )
     small = cached(_cropped(given[rows], settings))
-    found = survey(small, threads=settings.threads)
+    found = survey(small, threads=settings.threads, device=device)
     usable = len(rows) - len(found.excluded)
     if usable < _FEWEST:
         raise InputError(f"abinitio: {usable} of {len(given)} particles can be used; it takes {_FEWEST} or more")
-    problem = _problem(small, found.excluded, settings)
+    problem = _problem(small, found.excluded, settings, device)
     used = np.setdiff1d(np.arange(len(rows)), list(found.excluded))
     excluded = {int(rows[i]): reason for i, reason in found.excluded.items()}
     return problem, found.power[used], excluded, rows[used]
@@ -350,12 +357,12 @@ def _place_all(
     """Poses of all particles against the maps learned from some of them: ``what`` are these, and who watches."""
     best, watch = what
     small = _cropped(given, settings)
-    found = survey(small, threads=settings.threads)
+    found = survey(small, threads=settings.threads, device=watch.around.device)
     excluded.update(found.excluded)
-    whole = _problem(small, found.excluded, settings)
+    whole = _problem(small, found.excluded, settings, watch.around.device)
     used = np.setdiff1d(np.arange(len(given)), list(found.excluded))
-    model = replace(best.model, scale=np.ones(int(whole.micrograph.max()) + 1))
-    if int(whole.group.max()) + 1 != len(model.sigma2):
+    model = replace(best.model, scale=np.ones(whole.n_micrographs))
+    if whole.n_groups != len(model.sigma2):
         raise InputError("abinitio: an optics group has no particle among those drawn; raise max_particles")
     whole = centred(whole, settings, _first_noise(whole, found.power[used]))
     poses = placed(whole, settings, model, watch.tell("poses of all particles"), keeper=watch.placing())

@@ -39,6 +39,8 @@ class Around:
         The other hand is wanted.
     resume : bool
         There must be a checkpoint.
+    device : str
+        Where images are scored and added up.
     progress : callable, optional
         Called as ``progress(stage, done, total)``.
     say : callable, optional
@@ -48,6 +50,7 @@ class Around:
     folder: Path | None = None
     mirror: bool = False
     resume: bool = False
+    device: str = "cpu"
     progress: Progress | None = None
     say: Say | None = None
 

@@ -145,7 +145,7 @@ def _held(job: Class2DJob, held: Tenure) -> Class2DSummary:
 
 def _record(settings: Class2DSettings) -> dict[str, Any]:
     """The settings that the result depends on."""
-    free = ("threads", "memory_GB", "progress", "log")
+    free = ("threads", "device", "memory_GB", "progress", "log")
     return {f.name: getattr(settings, f.name) for f in fields(settings) if f.name not in free}
 
 

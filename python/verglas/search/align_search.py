@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +20,8 @@ from verglas.geometry import direction_vectors, euler_to_matrix, healpix_spacing
 from verglas.image import unusable
 from verglas.masks import soft_circle
 from verglas.search.cells import Level
+from verglas.search.grey_scale import cross_and_power
+from verglas.search.grid_search import GridSearch, PolarBatch, PoseGrid, Where, shift_disc
 from verglas.search.pose_search import PoseSearch, SearchSettings
 from verglas.search.prepare import inverse_noise, reference_power, usable_batches
 from verglas.types import Poses
@@ -50,14 +52,17 @@ class Geometry:
     final_radius: int
     shift_range_px: float
     levels: list[Level]
+    symmetry: str = "C1"
 
     def shifts_px(self) -> npt.NDArray[np.float32]:
         """Shifts of the first level."""
         step = self.levels[0].shift_step_px
-        reach = int(self.shift_range_px / step)
-        k = np.arange(-reach, reach + 1)
-        grid = np.stack(np.meshgrid(k, k), axis=-1).reshape(-1, 2)
-        return np.asarray(grid[np.hypot(*grid.T) <= max(reach, 0.5)] * step, np.float32)
+        return np.asarray(shift_disc(int(self.shift_range_px / step)) * step, np.float32)
+
+    @property
+    def poses(self) -> PoseGrid:
+        """In-plane angles and shifts of the first level."""
+        return PoseGrid(self.levels[0].n_psi, self.shifts_px())
 
     def search_settings(self, device: str = "cpu") -> SearchSettings:
         """Of the branch and bound: the best pose is wanted, of broad posteriors too."""
@@ -84,20 +89,6 @@ def _slices(symmetry: str, step_deg: float) -> tuple[Array, Array]:
     prior = np.full((len(first), 2), -np.inf)
     prior[which.ravel(), below.astype(int)] = -np.log(len(wanted))
     return made[first], prior
-
-
-@dataclass(frozen=True)
-class Where:
-    """Point group and threads of a search, and the one device that it runs on."""
-
-    symmetry: str
-    threads: int | None
-    device: str
-
-    @property
-    def of_ops(self) -> dict[str, Any]:
-        """Arguments of every op."""
-        return {"device": self.device, "threads": self.threads}
 
 
 @dataclass(frozen=True)
@@ -132,40 +123,36 @@ class _Everything:
 
     def __init__(self, spectrum: Array, grid: ops.Grid, geo: Geometry, where: Where) -> None:
         level = geo.levels[0]
-        self.geo, self.where, self.n_psi = geo, where, level.n_psi
+        self.geo, self.where = geo, where
         self.polar = ops.PolarGrid(geo.box, level.radius, diameter_px=geo.diameter_px)
-        self.directions, self.prior = _slices(where.symmetry, healpix_spacing_deg(level.order) + 1e-9)
+        self.directions, self.prior = _slices(geo.symmetry, healpix_spacing_deg(level.order) + 1e-9)
         matrices = euler_to_matrix(np.column_stack([self.directions, np.zeros(len(self.directions))]))
         self.slices = ops.polar_slices(spectrum, grid, matrices, self.polar, **where.of_ops)
-        self.shifts_px, self.mask = geo.shifts_px(), to_device(geo.mask(), where.device)
-        self.plan = self._plan("correlation")
+        self.mask = to_device(geo.mask(), where.device)
+        self.search = self._search("correlation")
 
-    def _plan(self, score: str) -> ops.ScorePlan:
-        plan = ops.ScorePlan(self.polar, self.n_psi, score=score, max_candidates=64, device=self.where.device)
-        plan.set_reference(self.slices, log_prior=self.prior, threads=self.where.threads)
-        return plan
+    def _search(self, score: Literal["correlation", "likelihood"]) -> GridSearch:
+        search = GridSearch(self.polar, self.geo.poses, self.where, score=score, max_candidates=64)
+        search.set_reference(self.slices, self.prior)
+        return search
 
     def set_scale(self, scale: float) -> None:
         """From correlations, which need no grey scale, to likelihoods."""
         self.slices *= np.float32(scale)
-        self.plan = self._plan("likelihood")
+        self.search = self._search("likelihood")
 
     def run(self, images: Images) -> Found:
         """Best poses on the grid."""
         samples = ops.polar(images.pixels * self.mask, self.polar, **self.where.of_ops)
-        found = self.plan.run(
-            samples,
-            self.shifts_px,
-            ctf=images.ctf,
-            pixel_size_A=self.geo.pixel_size_A,
-            inv_sigma2=images.inv_sigma2[:, self.polar.shells],
-            first_particle=images.first,
-            threads=self.where.threads,
+        weights = images.inv_sigma2[:, self.polar.shells]
+        found = self.search.run(
+            PolarBatch(samples, weights, images.ctf, self.geo.pixel_size_A, first_particle=images.first)
         )
         rot, tilt = self.directions[found.best_slice].T
         rot, tilt = np.where(found.best_opposite, rot + 180, rot), np.where(found.best_opposite, 180 - tilt, tilt)
-        angles = np.column_stack([rot, tilt, ops.psi_angles_deg(self.n_psi)[found.best_psi]])
-        poses = Poses(angles, self.shifts_px[found.best_shift].astype(np.float64) * self.geo.pixel_size_A)
+        grid = self.search.poses
+        angles = np.column_stack([rot, tilt, grid.psi_deg(found.best_psi)])
+        poses = Poses(angles, grid.shifts_px[found.best_shift].astype(np.float64) * self.geo.pixel_size_A)
         sharp = np.exp(found.best_score - found.log_evidence)
         return Found(poses, sharp, found.log_evidence, np.zeros(len(images), np.int64))
 
@@ -178,7 +165,7 @@ class _Bounded:
         self.search = PoseSearch(
             volume,
             geo.levels,
-            symmetry=where.symmetry,
+            symmetry=geo.symmetry,
             diameter_px=geo.diameter_px,
             settings=geo.search_settings(where.device),
             threads=where.threads,
@@ -226,21 +213,16 @@ class _Exact:
         return found
 
     def grey_scale(self, images: Images, poses: Poses) -> float:
-        """Factor of the map that fits the images best at these poses.
-
-        L at scale s is s cross - s^2 power / 2: evaluating it at scales 1 and 2 gives cross and power.
-        """
+        """Factor of the map that fits the images best at these poses."""
         as_they_are = ops.PoseSettings(max_radius=self.geo.levels[0].radius, steps=0)
-        once, twice = (float(self._run(images, poses, as_they_are, s).scores.sum()) for s in (1.0, 2.0))
-        power = 2 * once - twice
-        cross = once + power / 2
-        if not power > 0:
+        fit = cross_and_power(lambda s: float(self._run(images, poses, as_they_are, s).scores.sum()))
+        if not fit.power > 0:
             raise InputError("align: the map is empty (all zero) at the resolution of the search")
-        if not cross > 0:
+        if not fit.cross > 0:
             raise InputError(
                 "align: the images do not resemble the map, or their contrast is inverted (particles are white)"
             )
-        return cross / power
+        return fit.cross / fit.power
 
     def maximum(self, images: Images, found: Found) -> Poses:
         """Every pose taken to the maximum; the radii it passes depend on the grid that its search ended on."""
@@ -379,7 +361,7 @@ class SharedSearch:
     def _search(self, share: _Share, tick: Callable[[int], None]) -> None:
         """Align the particles of one share."""
         particles, settings, box = self.particles, self.settings, self.geo.box
-        params, where = particles.optics.as_params(), Where(settings.symmetry, settings.threads, share.device)
+        params, where = particles.optics.as_params(), Where(share.device, settings.threads)
 
         def read(rows: Array) -> Array:
             pixels = particles.images(rows)

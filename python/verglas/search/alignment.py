@@ -12,8 +12,9 @@ from verglas._devices import device_names
 from verglas.errors import InputError
 from verglas.geometry import healpix_order, healpix_spacing_deg, unit_pixels
 from verglas.optics import for_job
-from verglas.search.align_search import Geometry, SharedSearch, Where, measured
+from verglas.search.align_search import Geometry, SharedSearch, measured
 from verglas.search.cells import Level
+from verglas.search.grid_search import Where
 from verglas.search.planner import search_cost
 from verglas.types import Map
 
@@ -102,7 +103,9 @@ def _geometry(particles: Particles, settings: AlignSettings) -> Geometry:
     radii = [min(radius(first_deg / 2**k), last) for k in range(halvings)] + [last]
     shift_step, n_psi = max(1.0, box / (4 * radii[0])), int(np.ceil(360 / first_deg / 16)) * 16
     levels = [Level(r, healpix_order(first_deg) + k, n_psi * 2**k, shift_step / 2**k) for k, r in enumerate(radii)]
-    return Geometry(box, pixel_size_A, diameter, final, settings.shift_range_A / pixel_size_A, levels)
+    return Geometry(
+        box, pixel_size_A, diameter, final, settings.shift_range_A / pixel_size_A, levels, settings.symmetry
+    )
 
 
 def align_plan(particles: Particles, settings: AlignSettings) -> str:
@@ -210,7 +213,7 @@ def align(
     particles = for_job(particles, "align")
     geo, devices = _geometry(particles, settings), device_names(settings.device)
     excluded = particles.optics.unusable()
-    where = Where(settings.symmetry, settings.threads, devices[0])
+    where = Where(devices[0], settings.threads)
     search = SharedSearch(particles, geo, settings, measured(particles, map.data, geo, where, excluded))
     found = search.run(devices, excluded)
     chosen = particles[found.kept] if excluded else particles

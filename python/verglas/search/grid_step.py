@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from verglas import gridding, ops
-from verglas._array_module import all_to_host, array_module, to_host
+from verglas._array_module import array_module, to_host
 from verglas._devices import to_device
 from verglas.geometry import euler_to_matrix, healpix_directions, unit_pixels
 from verglas.reconstruction.accumulate import direct_grid
 from verglas.search.cells import slices_of_pixels
+from verglas.search.grid_search import GridSearch, SliceSums
 from verglas.search.problem import ImageBatch, Problem, image_batches
 from verglas.search.state import HalfModel, PoseTable
 from verglas.search.step import Step
@@ -23,8 +23,6 @@ from verglas.types.arrays import FloatArray, IntArray
 
 Tick = Callable[[int], None]
 
-# Even harmonics of C^2 along a ring that the astigmatism of real microscopes makes (a few hundred angstrom).
-_N_POWER = 5
 MOST_CANDIDATES = 1 << 15
 
 
@@ -191,8 +189,27 @@ def wide_diameter_px(problem: Problem, step: Step) -> float:
     return min(float(problem.box), 1.25 * problem.diameter_px + 2 * step.shift_range_px)
 
 
+@dataclass(frozen=True)
+class GridLimits:
+    """What a posterior over a grid may leave out.
+
+    Attributes
+    ----------
+    n_power : int
+        Even harmonics of C^2 along a ring; 5 hold the astigmatism of real microscopes (a few hundred angstrom).
+    max_candidates : int
+        Of one image.
+    epsilon : float
+        Posterior mass that the candidates may lack.
+    """
+
+    n_power: int = 5
+    max_candidates: int = MOST_CANDIDATES
+    epsilon: float = 1e-3
+
+
 class GridStep:
-    """One iteration of expectation-maximisation on a grid, for one half set.
+    """Posteriors of images over a grid of poses against the maps of a model, and the sums they give, on a device.
 
     Parameters
     ----------
@@ -202,88 +219,104 @@ class GridStep:
     mask : (N, N, N) float32
         Of the references.
     step : Step
+    limits : GridLimits, optional
     """
 
-    def __init__(self, problem: Problem, model: HalfModel, mask: npt.NDArray, step: Step) -> None:
-        self.problem, self.model, self.step, self.threads = problem, model, step, problem.threads
-        box, device = problem.box, problem.device
-        self.where: dict[str, Any] = {"device": device, "threads": self.threads}
-        self.directions = DirectionGrid(step.order, problem.symmetry)
-        self.narrow = ops.PolarGrid(box, step.radius, diameter_px=problem.diameter_px)
-        self.wide = ops.PolarGrid(box, step.insert_radius, diameter_px=wide_diameter_px(problem, step))
-        self.shifts = step.shifts_px()
-        spectra, grid = spectra_of(problem, model, mask, step.insert_radius)
-
-        def slices(polar: ops.PolarGrid, some: list) -> npt.NDArray:
-            made = [ops.polar_slices(s, grid, self.directions.matrices, polar, **self.where) for s in some]
-            return joined_slices(made)
-
-        self.search = ops.ScorePlan(
-            self.narrow, step.n_psi, n_power=_N_POWER, max_candidates=MOST_CANDIDATES, device=device
-        )
-        searched = spectra[:1] if step.split else spectra
-        prior = class_prior(self.directions.log_prior, np.ones(1) if step.split else model.class_weight)
-        self.search.set_reference(slices(self.narrow, searched), log_prior=prior, threads=self.threads)
-        self.plan = ops.MaximisePlan(self.wide, len(spectra) * len(self.directions), n_power=_N_POWER, device=device)
-        self.plan.set_reference(slices(self.wide, spectra), threads=self.threads)
-
-    def run(self, half: int, poses: PoseTable, tick: Tick, rows: IntArray | None = None) -> HalfSums:
-        """E-step and sums; ``poses`` of this half, or of these rows of it, are replaced."""
-        problem, classes = self.problem, len(self.model.volumes)
-        totals = Totals.zeros(problem, classes)
-        chosen = problem.rows_of_half(half) if rows is None else rows
-        for batch in image_batches(problem, chosen, self.model, poses):
-            found = self.search.run(
-                ops.polar(batch.centred(problem.image_mask), self.narrow, **self.where),
-                self.shifts,
-                ctf=batch.params,
-                pixel_size_A=problem.pixel_size_A,
-                inv_sigma2=batch.inv_sigma2[:, self.narrow.shells],
-                log_shift=self.step.log_shift(),
-                first_particle=int(batch.rows[0]),
-                threads=self.threads,
-            )
-            posterior = ops.Posterior.from_scores(found, self.step.n_psi)
-            if self.step.split:
-                drawn = poses.class_number[batch.rows][posterior.image]
-                posterior = replace(posterior, slice=(posterior.slice + len(self.directions) * drawn).astype(np.int32))
-            residuals = self.plan.add(
-                ops.polar(batch.images, self.wide, **self.where),
-                posterior,
-                self.shifts,
-                ctf=batch.params,
-                pixel_size_A=problem.pixel_size_A,
-                inv_sigma2=batch.inv_sigma2[:, self.wide.shells],
-                centres_px=batch.centre_px.astype(np.float32),
-                first_particle=int(batch.rows[0]),
-                threads=self.threads,
-            )
-            assert residuals is not None
-            self._learn(batch, found, posterior, all_to_host(residuals), poses, totals)
-            tick(len(batch))
-        return HalfSums(self._sums(), totals)
-
-    def _learn(
-        self,
-        batch: ImageBatch,
-        found: ops.Scores,
-        posterior: ops.Posterior,
-        residuals: ops.Residuals,
-        poses: PoseTable,
-        totals: Totals,
+    def __init__(
+        self, problem: Problem, model: HalfModel, mask: npt.NDArray, step: Step, limits: GridLimits | None = None
     ) -> None:
+        limits = limits or GridLimits()
+        self.problem, self.model, self.step, self.limits = problem, model, step, limits
+        self.where = problem.where
+        self.directions = DirectionGrid(step.order, problem.symmetry)
+        self.narrow = ops.PolarGrid(problem.box, step.radius, diameter_px=problem.diameter_px)
+        self.wide = ops.PolarGrid(problem.box, step.insert_radius, diameter_px=wide_diameter_px(problem, step))
+        self.poses = step.poses()
+        self.shifts = self.poses.shifts_px
+        self.spectra, self._grid = spectra_of(problem, model, mask, step.insert_radius)
+        self.search = GridSearch(
+            self.narrow,
+            self.poses,
+            self.where,
+            n_power=limits.n_power,
+            max_candidates=limits.max_candidates,
+            epsilon=limits.epsilon,
+        )
+        searched, weight = (1, np.ones(1)) if step.split else (len(self.spectra), model.class_weight)
+        prior = class_prior(self.directions.log_prior, weight)
+        self.search.set_reference(self.slices(self.narrow, searched), prior)
+
+    def slices(self, polar: ops.PolarGrid, classes: int | None = None) -> npt.NDArray:
+        """Slices of the first so many classes, or of all, end to end."""
+        return joined_slices(
+            [
+                ops.polar_slices(s, self._grid, self.directions.matrices, polar, **self.where.of_ops)
+                for s in self.spectra[:classes]
+            ]
+        )
+
+    def slice_sums(self, sets: int = 1) -> SliceSums:
+        """Empty sums of all slices of all classes, so many times over."""
+        n_slices = sets * len(self.spectra) * len(self.directions)
+        sums = SliceSums(self.wide, n_slices, self.poses, self.where, n_power=self.limits.n_power)
+        slices = self.slices(self.wide)
+        sums.set_reference(slices if sets == 1 else joined_slices([slices] * sets))
+        return sums
+
+    def score(self, batch: ImageBatch) -> ops.Scores:
+        """Search a batch."""
+        samples = ops.polar(batch.centred(self.problem.image_mask), self.narrow, **self.where.of_ops)
+        return self.search.run(batch.on_rings(samples, self.narrow))
+
+    def add(self, sums: SliceSums, batch: ImageBatch, posterior: ops.Posterior) -> ops.Residuals:
+        """Add a batch to the sums; its residuals."""
+        samples = ops.polar(batch.images, self.wide, **self.where.of_ops)
+        return sums.add_measured(batch.on_rings(samples, self.wide, centres=True), posterior)
+
+    def learn_poses(self, batch: ImageBatch, found: ops.Scores, poses: PoseTable) -> None:
+        """Best pose, class and evidence of each image of a batch."""
         rows, n = batch.rows, len(self.directions)
         poses.angles_deg[rows] = self.directions.angles_deg(
-            found.best_slice % n, found.best_opposite, ops.psi_angles_deg(self.step.n_psi)[found.best_psi]
+            found.best_slice % n, found.best_opposite, self.poses.psi_deg(found.best_psi)
         )
         poses.origin_px[rows] = batch.centre_px + self.shifts[found.best_shift]
         if not self.step.split:
             poses.class_number[rows] = found.best_slice // n
         poses.log_evidence[rows] = found.log_evidence
         poses.max_probability[rows] = np.exp(found.best_score - found.log_evidence)
+
+    def run(self, half: int, poses: PoseTable, tick: Tick, rows: IntArray | None = None) -> HalfSums:
+        """E-step and sums of a half set; ``poses`` of it, or of these rows of it, are replaced."""
+        problem, classes = self.problem, len(self.model.volumes)
+        totals = Totals.zeros(problem, classes)
+        sums = self.slice_sums()
+        self.spectra.clear()  # as large as the sums of a map, and no longer needed
+        chosen = problem.rows_of_half(half) if rows is None else rows
+        for batch in image_batches(problem, chosen, self.model, poses):
+            found = self.score(batch)
+            posterior = self.search.posterior(found)
+            if self.step.split:
+                drawn = poses.class_number[batch.rows][posterior.image]
+                posterior = replace(posterior, slice=(posterior.slice + len(self.directions) * drawn).astype(np.int32))
+            residuals = self.add(sums, batch, posterior)
+            self.learn_poses(batch, found, poses)
+            self._learn(batch, posterior, residuals, poses, totals)
+            tick(len(batch))
+        return HalfSums([self.grid_sums(sums, k, empty_sums(problem, self.step)) for k in range(classes)], totals)
+
+    def _learn(
+        self,
+        batch: ImageBatch,
+        posterior: ops.Posterior,
+        residuals: ops.Residuals,
+        poses: PoseTable,
+        totals: Totals,
+    ) -> None:
+        """Width of each posterior, and what the next noise, scales and class weights are made from."""
         with np.errstate(divide="ignore", invalid="ignore"):
             entropy = -np.nan_to_num(posterior.weight * np.log(posterior.weight))
-        poses.effective_poses[rows] = np.exp(np.bincount(posterior.image, entropy, minlength=len(batch)))
+        poses.effective_poses[batch.rows] = np.exp(np.bincount(posterior.image, entropy, minlength=len(batch)))
+        n = len(self.directions)
         totals.mass += np.bincount(posterior.slice // n, posterior.weight, minlength=len(totals.mass))
         shells = len(self.model.sigma2[0])
         radius = self.step.insert_radius + 1
@@ -304,12 +337,8 @@ class GridStep:
             by_shell(residuals.power),
         )
 
-    def _sums(self) -> list[ops.GridSums]:
-        n = len(self.directions)
-        made = []
-        for k in range(len(self.model.volumes)):
-            sums = empty_sums(self.problem, self.step)
-            for coset in self.problem.operators.cosets:
-                self.plan.insert(sums, self.directions.matrices @ coset, first=k * n, threads=self.threads)
-            made.append(sums)
-        return made
+    def grid_sums(self, sums: SliceSums, number: int, into: ops.GridSums) -> ops.GridSums:
+        """The slices of one set of sums and class (``number`` counts classes, then sets) inserted into a map's."""
+        for coset in self.problem.operators.cosets:
+            sums.insert(into, self.directions.matrices @ coset, first=number * len(self.directions))
+        return into

@@ -24,6 +24,7 @@ from verglas.geometry import (
 from verglas.search.bound import Bounds, lattice_quarter, lattice_unit_px, make_bounds
 from verglas.search.cells import CHILDREN, Cells, Level, opposite_pixels, slices_of_pixels, split, untwisted_psi_deg
 from verglas.search.evaluate import Batch, Evaluator, Reference
+from verglas.search.grid_search import shift_disc
 from verglas.search.posterior import (
     Found,
     ImagePosterior,
@@ -120,11 +121,7 @@ class LocalWindow:
 
 def first_level_shifts(levels: list[Level], settings: SearchSettings) -> IntArray:
     """Shifts of the first level inside the range, in units of the finest lattice, (n, 2)."""
-    reach = int(settings.shift_range_px / levels[0].shift_step_px + 1e-9)
-    k = np.arange(-reach, reach + 1)
-    xy = np.stack(np.meshgrid(k, k), axis=-1).reshape(-1, 2)
-    near = np.hypot(*xy.T) * levels[0].shift_step_px <= settings.shift_range_px + 1e-9
-    return xy[near].astype(np.int64) * 2 ** len(levels)
+    return shift_disc(settings.shift_range_px / levels[0].shift_step_px) * 2 ** len(levels)
 
 
 def slices_per_block(grid: ops.PolarGrid, settings: SearchSettings) -> int:

@@ -7,8 +7,6 @@ after each radius only those are kept that can still win.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import numpy.typing as npt
 
@@ -17,6 +15,8 @@ from verglas._array_module import all_to_host, array_module, to_host
 from verglas._devices import to_device
 from verglas.geometry import euler_to_matrix, matrix_to_euler
 from verglas.search.candidates import Candidates, best_of_image, distinct, posterior, within
+from verglas.search.grey_scale import cross_and_power
+from verglas.search.grid_search import GridSearch
 from verglas.search.grid_step import (
     DirectionGrid,
     HalfSums,
@@ -58,7 +58,7 @@ class PoseStep:
 
     def __init__(self, problem: Problem, model: HalfModel, mask: npt.NDArray, step: Step) -> None:
         self.problem, self.model, self.step, self.threads = problem, model, step, problem.threads
-        self.where: dict[str, Any] = {"device": problem.device, "threads": self.threads}
+        self.where = problem.where
         self.spectra, self.grid = spectra_of(problem, model, mask, max(step.radius, step.insert_radius))
         self.correlation = problem.correlation
         self.shift_sigma_px = max(_LEAST_SHIFT_PX, step.shift_range_px)
@@ -72,16 +72,18 @@ class PoseStep:
         self.directions = DirectionGrid(step.order, self.problem.symmetry)
         radius = min(step.radius, coarse_radius(self.problem, step.step_deg))
         self.polar = ops.PolarGrid(self.problem.box, radius, diameter_px=self.problem.diameter_px)
-        self.shifts = step.shifts_px()
-        kind = "correlation" if self.correlation else "likelihood"
-        self.search = ops.ScorePlan(
-            self.polar, step.n_psi, score=kind, n_power=5, max_candidates=256, device=self.problem.device
+        self.search = GridSearch(
+            self.polar,
+            step.poses(shift_prior=False),
+            self.where,
+            score="correlation" if self.correlation else "likelihood",
+            n_power=5,
+            max_candidates=256,
         )
-        made = [
-            ops.polar_slices(s, self.grid, self.directions.matrices, self.polar, **self.where) for s in self.spectra
-        ]
+        where, matrices = self.where.of_ops, self.directions.matrices
+        made = [ops.polar_slices(s, self.grid, matrices, self.polar, **where) for s in self.spectra]
         prior = class_prior(self.directions.log_prior, self.model.class_weight)
-        self.search.set_reference(joined_slices(made), log_prior=prior, threads=self.threads)
+        self.search.set_reference(joined_slices(made), prior)
 
     # -- candidates ----------------------------------------------------------------------------------------------
 
@@ -100,24 +102,15 @@ class PoseStep:
     def _found(self, batch: ImageBatch) -> Candidates:
         """Distinct peaks of the coarse search."""
         n = len(self.directions)
-        samples = ops.polar(batch.centred(self.problem.image_mask), self.polar, **self.where)
-        found = self.search.run(
-            samples,
-            self.shifts,
-            ctf=batch.params,
-            pixel_size_A=self.problem.pixel_size_A,
-            inv_sigma2=batch.inv_sigma2[:, self.polar.shells],
-            first_particle=int(batch.rows[0]),
-            threads=self.threads,
-        )
-        angles = self.directions.angles_deg(
-            found.slice % n, found.opposite, ops.psi_angles_deg(self.step.n_psi)[found.psi]
-        )
+        samples = ops.polar(batch.centred(self.problem.image_mask), self.polar, **self.where.of_ops)
+        found = self.search.run(batch.on_rings(samples, self.polar))
+        poses = self.search.poses
+        angles = self.directions.angles_deg(found.slice % n, found.opposite, poses.psi_deg(found.psi))
         image = found.image
         all_of_them = Candidates(
             image,
             euler_to_matrix(angles),
-            batch.centre_px[image] + self.shifts[found.shift],
+            batch.centre_px[image] + poses.shifts_px[found.shift],
             (found.slice // n).astype(np.int64),
             found.score.astype(np.float64),
         )
@@ -154,7 +147,7 @@ class PoseStep:
                     image_of_pose=candidates.image[mine],
                     prior=ops.PosePrior(shift_sigma_px=self.shift_sigma_px, shifts_px=np.zeros((len(mine), 2))),
                     search=search,
-                    **self.where,
+                    **self.where.of_ops,
                 )
             )
             out[0][mine], out[1][mine], fisher[mine] = found.matrices, -found.shifts_px, found.fisher
@@ -192,8 +185,8 @@ class PoseStep:
         """Grey scale at which the first candidate of each image fits best: with it L grows with the correlation."""
         first = candidates[np.searchsorted(candidates.image, np.arange(n))]
         radius = min(self.step.radius, 16)
-        scores = []
-        for factor in (1.0, 2.0):
+
+        def score_at(scale: float) -> FloatArray:
             value = np.zeros(n)
             for k, spectrum in enumerate(self.spectra):
                 mine = np.flatnonzero(first.class_number == k)
@@ -207,16 +200,16 @@ class PoseStep:
                             -first.origin_px[mine],
                             ctf=data["ctf"],
                             shell_weight=data["shell_weight"][:, : radius + 1].copy(),
-                            scale=np.full(n, factor),
+                            scale=np.full(n, scale),
                             image_of_pose=mine,
                             search=ops.PoseSettings(max_radius=radius, steps=0),
-                            **self.where,
+                            **self.where.of_ops,
                         ).scores
                     )
-            scores.append(value)
-        power = 2 * scores[0] - scores[1]  # L(s) = s cross - s^2 power / 2 at s = 1, 2
-        cross = scores[0] + power / 2
-        return np.clip(cross / np.maximum(power, 1e-30), 0.1, 10.0)
+            return value
+
+        fit = cross_and_power(score_at)
+        return np.clip(fit.cross / np.maximum(fit.power, 1e-30), 0.1, 10.0)
 
     # -- the pass over a half set --------------------------------------------------------------------------------
 
@@ -230,7 +223,7 @@ class PoseStep:
         for batch in image_batches(problem, everything if rows is None else rows, self.model, poses):
             data = {
                 "images": fourier.forward(batch.images, 2, threads=self.threads),
-                "ctf": ops.ctf(batch.params, problem.box, problem.pixel_size_A, **self.where),
+                "ctf": ops.ctf(batch.params, problem.box, problem.pixel_size_A, **self.where.of_ops),
                 "shell_weight": to_device(batch.inv_sigma2, problem.device),
             }
             mask = problem.neighbour_mask
@@ -297,7 +290,7 @@ class PoseStep:
                     ctf=ctf,
                     shell_weight=to_device(shell_weight.astype(np.float32), self.problem.device),
                     deterministic=True,
-                    **self.where,
+                    **self.where.of_ops,
                 )
 
     def _residuals(self, batch: ImageBatch, final: Candidates, weight: FloatArray, data: dict, totals: Totals) -> None:
@@ -316,12 +309,14 @@ class PoseStep:
                 final.matrices[mine],
                 shifts_px=-final.origin_px[mine],
                 ctf=_taken(data["ctf"], image),
-                **self.where,
+                **self.where.of_ops,
             )
             for total, with_what, index in ((cross, data["images"], image), (power, slices, None)):
-                products = to_host(ops.shell_dot(slices, with_what, b_of_a=index, max_radius=known - 1, **self.where))
+                products = to_host(
+                    ops.shell_dot(slices, with_what, b_of_a=index, max_radius=known - 1, **self.where.of_ops)
+                )
                 np.add.at(total[:, :known], image, weight[mine, None] * products)
-        squared = to_host(ops.shell_dot(data["images"], **self.where)) - 2 * cross + power
+        squared = to_host(ops.shell_dot(data["images"], **self.where.of_ops)) - 2 * cross + power
         coefficients = fourier.shell_counts((self.problem.box,) * 2)[0][:shells].astype(np.float64)
         squared[:, 0] = coefficients[0] = 0
         totals.add(self.problem, batch, squared, coefficients, cross, power)

@@ -19,6 +19,7 @@ from verglas.image import unusable
 from verglas.masks import soft_circle, soft_sphere
 from verglas.reconstruction.known_poses import half_sets
 from verglas.reconstruction.sums import Symmetry
+from verglas.search.grid_search import PolarBatch, Where
 from verglas.search.state import HalfModel, PoseTable
 from verglas.types import Particles
 from verglas.types.arrays import FloatArray, IntArray
@@ -126,6 +127,11 @@ class Problem:
         return self.devices[0]
 
     @property
+    def where(self) -> Where:
+        """The device of batches and sums, and the threads."""
+        return Where(self.device, self.threads)
+
+    @property
     def n_groups(self) -> int:
         """Noise groups."""
         return int(self.group.max()) + 1
@@ -226,6 +232,8 @@ class ImageBatch:
         1 / noise variance by shell.
     origin_px : (m, 2) float64
         Present shifts, as in a STAR file.
+    pixel_size_A : float
+        For the CTF.
     """
 
     rows: IntArray
@@ -233,9 +241,21 @@ class ImageBatch:
     params: FloatArray
     inv_sigma2: npt.NDArray[np.float32]
     origin_px: FloatArray
+    pixel_size_A: float
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    def on_rings(self, samples: npt.NDArray, polar: ops.PolarGrid, *, centres: bool = False) -> PolarBatch:
+        """Polar samples of these images with what else their model needs; with ``centres``, of images not centred."""
+        return PolarBatch(
+            samples,
+            self.inv_sigma2[:, polar.shells],
+            self.params,
+            self.pixel_size_A,
+            self.centre_px.astype(np.float32) if centres else None,
+            int(self.rows[0]),
+        )
 
     @cached_property
     def centre_px(self) -> FloatArray:
@@ -282,7 +302,7 @@ def image_batches(problem: Problem, rows: IntArray, model: HalfModel, poses: Pos
         images /= to_device(poses.norm[some, None, None].astype(np.float32), problem.device)
         params = problem.params[some].copy()
         params[:, 8] *= model.scale[problem.micrograph[some]]
-        yield ImageBatch(some, images, params, inv[problem.group[some]], poses.origin_px[some])
+        yield ImageBatch(some, images, params, inv[problem.group[some]], poses.origin_px[some], problem.pixel_size_A)
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+import numpy.typing as npt
 
 from verglas.geometry import healpix_spacing_deg
+from verglas.search.grid_search import PoseGrid, log_shift_prior, shift_disc
+from verglas.types.arrays import FloatArray
 
 
 @dataclass(frozen=True)
@@ -54,16 +57,15 @@ class Step:
         """Spacing of the directions."""
         return healpix_spacing_deg(self.order)
 
-    def shifts_px(self) -> np.ndarray:
+    def shifts_px(self) -> npt.NDArray[np.float32]:
         """(n, 2) float32, the shifts searched."""
-        reach = int(self.shift_range_px / self.shift_step_px + 1e-9)
-        k = np.arange(-reach, reach + 1)
-        xy = np.stack(np.meshgrid(k, k), axis=-1).reshape(-1, 2) * self.shift_step_px
-        near = np.hypot(*xy.T) <= max(self.shift_range_px, 0.5 * self.shift_step_px) + 1e-9
-        return xy[near].astype(np.float32)
+        disc = shift_disc(max(self.shift_range_px / self.shift_step_px, 0.5))
+        return (disc * self.shift_step_px).astype(np.float32)
 
-    def log_shift(self) -> np.ndarray:
+    def log_shift(self) -> FloatArray:
         """(n,) float64, Gaussian prior of the shifts searched, half of the range wide, summing to one."""
-        sigma = max(self.shift_range_px / 2, 1.0)
-        log_prior = -(self.shifts_px().astype(np.float64) ** 2).sum(axis=1) / (2 * sigma**2)
-        return np.asarray(log_prior - np.log(np.exp(log_prior).sum()))
+        return log_shift_prior(self.shifts_px(), max(self.shift_range_px / 2, 1.0))
+
+    def poses(self, *, shift_prior: bool = True) -> PoseGrid:
+        """In-plane angles and shifts; without the prior all shifts count alike."""
+        return PoseGrid(self.n_psi, self.shifts_px(), self.log_shift() if shift_prior else None)

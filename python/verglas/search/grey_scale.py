@@ -1,0 +1,34 @@
+"""Grey scale of a map against images whose poses are known."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from verglas.types.arrays import FloatArray
+
+Value = TypeVar("Value", float, FloatArray)
+
+
+@dataclass(frozen=True)
+class CrossPower(Generic[Value]):
+    """Terms of the log-likelihood at a grey scale s: s cross - s^2 power / 2; the best scale is cross / power."""
+
+    cross: Value
+    power: Value
+
+
+def cross_and_power(score_at: Callable[[float], Value]) -> CrossPower[Value]:
+    """From the log-likelihood at the scales 1 and 2, of one image, of each, or summed over many.
+
+    Examples
+    --------
+    >>> from verglas.search.grey_scale import cross_and_power
+    >>> found = cross_and_power(lambda s: 6 * s - 3 * s**2 / 2)
+    >>> found.cross, found.power, found.cross / found.power
+    (6.0, 3.0, 2.0)
+    """
+    once, twice = score_at(1.0), score_at(2.0)
+    power = 2 * once - twice
+    return CrossPower(once + power / 2, power)
