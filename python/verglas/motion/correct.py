@@ -11,6 +11,7 @@ import numpy as np
 from verglas.errors import InputError
 from verglas.motion.binned import bin_factor, bin_movie
 from verglas.motion.choose import ModelGain
+from verglas.motion.classical import METHODS, estimate_classically
 from verglas.motion.estimate import Exposure, estimate_motion
 from verglas.motion.sums import KeptFrames, corrected_sums, cropped
 from verglas.types import Micrograph, Movie
@@ -30,6 +31,10 @@ class MotionSettings:
         What the movie says itself where None. Without a dose there is no dose-weighted sum.
     model : str
         "auto" lets held-out evidence choose; "global", "polynomial" or "spline".
+    method : str
+        "objective", or one of :data:`verglas.motion.classical.METHODS`, which have models of their own.
+    tilt_deg, tilt_axis_deg : float
+        Of the specimen, for the method "dome".
     bin_factor : int
         Of the sums: their frequencies are cut, not averaged.
     halves : bool
@@ -43,14 +48,19 @@ class MotionSettings:
     pixel_size_A: float | None = None
     pre_exposure_e_A2: float | None = None
     model: str = "auto"
+    method: str = "objective"
     bin_factor: int = 1
     halves: bool = False
+    tilt_deg: float = 0.0
+    tilt_axis_deg: float = 0.0
     keep_bytes: int = 800_000_000
 
     def __post_init__(self) -> None:
         """Check once, here."""
         if self.model not in ("auto", *MODELS):
             raise InputError(f"model: expected auto, {', '.join(MODELS)}, got {self.model!r}")
+        if self.method not in ("objective", *METHODS):
+            raise InputError(f"method: expected objective, {', '.join(METHODS)}, got {self.method!r}")
         if self.bin_factor < 1:
             raise InputError(f"bin_factor: expected 1 or more, got {self.bin_factor}")
 
@@ -157,7 +167,17 @@ def correct_motion(
     exposure = Exposure(
         movie.pixel_size_A, movie.dose_per_frame_e_A2, movie.voltage_kV or 300.0, movie.pre_exposure_e_A2
     )
-    found = estimate_motion(binned, exposure, settings.model, threads=threads)
+    if settings.method == "objective":
+        found = estimate_motion(binned, exposure, settings.model, threads=threads)
+    else:
+        found = estimate_classically(
+            binned,
+            exposure,
+            settings.method,
+            tilt_deg=settings.tilt_deg,
+            axis_deg=settings.tilt_axis_deg,
+            threads=threads,
+        )
     del binned
     sums = corrected_sums(
         movie, found.motion, halves=settings.halves, threads=threads, progress=_told(progress, "sum", n)

@@ -71,6 +71,22 @@ class Estimate:
     agreement_nats: float
 
 
+def usable_frames(binned: BinnedFrames) -> tuple[Timing, list[str]]:
+    """Frames to fit, and what is wrong with the others.
+
+    Raises
+    ------
+    InputError
+        There are none.
+    """
+    flaws = binned.flaws()
+    flags = [f"frame {i + 1} {flaw}: left out" for i, flaw in enumerate(flaws) if flaw]
+    timing = Timing(len(flaws), np.flatnonzero([not flaw for flaw in flaws]))
+    if not len(timing.used):
+        raise InputError("motion: no frame can be used: " + "; ".join(flags[:3]))
+    return timing, flags
+
+
 def estimate_motion(
     binned: BinnedFrames, exposure: Exposure, model: str = "auto", *, threads: int | None = None
 ) -> Estimate:
@@ -90,13 +106,11 @@ def estimate_motion(
     """
     if model not in ("auto", *MODELS):
         raise InputError(f"motion: expected a model of auto, {', '.join(MODELS)}, got {model!r}")
-    flaws = binned.flaws()
-    flags = [f"frame {i + 1} {flaw}: left out" for i, flaw in enumerate(flaws) if flaw]
-    timing = Timing(len(flaws), np.flatnonzero([not flaw for flaw in flaws]))
-    if not len(timing.used):
-        raise InputError("motion: no frame can be used: " + "; ".join(flags[:3]))
+    timing, flags = usable_frames(binned)
     if len(timing.used) < 2:
-        motion = Motion(binned.shape, np.zeros((len(flaws), 2)), used=np.isin(np.arange(len(flaws)), timing.used))
+        motion = Motion(
+            binned.shape, np.zeros((timing.n_frames, 2)), used=np.isin(np.arange(timing.n_frames), timing.used)
+        )
         return Estimate(motion, [], [*flags, "one frame: nothing to align"], 0.0)
     # systems of a few hundred unknowns: several threads of the BLAS mostly wait for each other
     with threadpool_limits(1, user_api="blas"):

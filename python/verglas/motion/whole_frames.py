@@ -9,7 +9,7 @@ import numpy as np
 from verglas import fourier
 from verglas.motion import pair_shifts
 from verglas.motion.binned import bin_frame
-from verglas.types.arrays import Array, Float32Array, FloatArray
+from verglas.types.arrays import Array, Float32Array, FloatArray, IntArray
 
 COARSE_SIDE = 640  # pixels of the longer side
 MOST_GROUPS = 12
@@ -134,6 +134,13 @@ def initial_shifts(frames: WholeFrames, size: int) -> FloatArray:
     found = pair_shifts.robust(pairs, shifts, len(sums))
     middle = 0.5 * (starts + ends - 1)
     return np.stack([np.interp(np.arange(n), middle, found[:, axis]) for axis in (0, 1)], 1)
+
+
+def pairs_of_frames(frames: WholeFrames) -> tuple[IntArray, FloatArray]:
+    """All pairs i < j, and where frame j lies minus where frame i lies, coarse pixels."""
+    pairs = pair_shifts.all_pairs(len(frames.spectra))
+    shifts = [peak_shift(frames.correlation(frames.spectra[i], frames.spectra[j]), np.zeros(2))[0] for i, j in pairs]
+    return pairs, np.array(shifts).reshape(-1, 2)
 
 
 def align(frames: WholeFrames, shifts: FloatArray) -> tuple[FloatArray, FloatArray]:

@@ -1,0 +1,111 @@
+"""Movies by the classical estimators, each a method of its own beside the one objective."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from verglas.errors import InputError
+from verglas.motion import optical_flow, pair_shifts, patch_shifts, whole_frames
+from verglas.motion.binned import BinnedFrames
+from verglas.motion.estimate import Estimate, Exposure, usable_frames
+from verglas.motion.fields import Timing
+from verglas.motion.patches import b_factor_weights, cut
+from verglas.types.arrays import FloatArray
+from verglas.types.motion import Motion
+
+METHODS = ("pairs", "robust-pairs", "patches", "tracks", "flow", "dome")
+B_FACTOR_A2 = 150.0
+NEIGHBOURS = 0.25  # of the longer side: over which tracks share their straight line
+FLOW_WINDOW = 0.08  # ... and pixels their flow
+FLOW_SIDE = 512  # pixels of the frames that flow is sought in
+
+
+def estimate_classically(
+    binned: BinnedFrames,
+    exposure: Exposure,
+    method: str,
+    *,
+    tilt_deg: float = 0.0,
+    axis_deg: float = 0.0,
+    threads: int | None = None,
+) -> Estimate:
+    """Motion by one of the classical estimators.
+
+    Parameters
+    ----------
+    binned : BinnedFrames
+    exposure : Exposure
+    method : str
+        "pairs" (shifts between all pairs of frames, least squares), "robust-pairs" (wrong pairs left out), "patches"
+        (a polynomial through shifts of patches), "tracks" (straight tracks of neighbours), "flow" (optical flow),
+        "dome" (a dome seen under a tilt).
+    tilt_deg, axis_deg : float
+        Of the specimen, for "dome".
+    threads : int, optional
+
+    Raises
+    ------
+    InputError
+        An unknown method, or no frame that can be used.
+    """
+    if method not in METHODS:
+        raise InputError(f"motion: expected a method of {', '.join(METHODS)}, got {method!r}")
+    timing, flags = usable_frames(binned)
+    pixel = binned.factor * exposure.pixel_size_A
+    coarse = whole_frames.WholeFrames.of(binned.data[timing.used], pixel, threads)
+    scale = coarse.factor * binned.factor
+    pairs, shifts = whole_frames.pairs_of_frames(coarse)
+    solve = pair_shifts.least_squares if method == "pairs" else pair_shifts.robust
+    moved = solve(pairs, shifts, len(timing.used)) * scale
+    used = np.isin(np.arange(timing.n_frames), timing.used)
+    if method.endswith("pairs"):
+        return Estimate(Motion(binned.shape, timing.everywhere(moved), used=used), [], flags, float("nan"))
+    if method == "flow":
+        local = _flow(binned, timing, moved)
+    else:
+        patches = cut(
+            binned,
+            timing.used,
+            moved,
+            exposure.pixel_size_A,
+            exposure.middle_of(timing.used),
+            exposure.voltage_kV,
+            threads,
+        )
+        start = np.broadcast_to(moved, (len(patches.data), *moved.shape))
+        measured = patch_shifts.measure(patches, b_factor_weights(patches, B_FACTOR_A2, exposure.pixel_size_A), start)
+        beyond = measured - moved
+        beyond -= beyond[:, :1]
+        centres = patches.centres_px
+        if method == "patches":
+            fitted = patch_shifts.polynomial_through(
+                centres, timing.everywhere(beyond.swapaxes(0, 1)).swapaxes(0, 1), binned.shape
+            )
+            motion = Motion(
+                binned.shape, timing.everywhere(moved), "polynomial", polynomial=fitted.coefficients, used=used
+            )
+            return Estimate(motion, [], flags, float("nan"))
+        if method == "tracks":
+            smooth = patch_shifts.linear_tracks(centres, beyond, NEIGHBOURS * max(binned.shape))
+        else:
+            smooth = patch_shifts.fit_dome(centres, beyond, binned.shape, tilt_deg, axis_deg).at(centres)
+        local = patch_shifts.lattice_through(centres, smooth, binned.shape)
+    local = local - local[:1]
+    motion = Motion(binned.shape, timing.everywhere(moved), "spline", lattice_px=timing.everywhere(local), used=used)
+    return Estimate(motion, [], flags, float("nan"))
+
+
+def _flow(binned: BinnedFrames, timing: Timing, moved: FloatArray) -> FloatArray:
+    """Control points (used, 7, 7, 2) in pixels through the flow of groups, linear in time between their middles."""
+    factor = max(1, -(-max(binned.data.shape[1:]) // FLOW_SIDE))
+    frames = np.stack([optical_flow.bin_frame(binned.data[f], factor) for f in timing.used])
+    scale = factor * binned.factor
+    flows = optical_flow.flow_of_frames(frames, moved / scale, FLOW_WINDOW * max(frames.shape[1:])) * scale
+    y, x = (np.linspace(0, n - 1, 25).astype(int) for n in frames.shape[1:])
+    values = flows[:, y[:, None], x].reshape(len(flows), -1, 2).swapaxes(0, 1)
+    centres = np.stack(np.meshgrid(x, y), -1).reshape(-1, 2) * scale + (scale - 1) / 2
+    middles = [part.mean() for part in np.array_split(np.arange(len(timing.used)), len(flows))]
+    flat = values.swapaxes(0, 1).reshape(len(flows), -1)
+    at = np.stack([np.interp(np.arange(len(timing.used)), middles, column) for column in flat.T], 1)
+    each = at.reshape(len(timing.used), -1, 2).swapaxes(0, 1)
+    return patch_shifts.lattice_through(centres, each, binned.shape)
