@@ -18,7 +18,8 @@ from child import command
 import verglas as vg
 from verglas.assessment import PoseErrors, pose_errors
 from verglas.filters import apply, low_pass
-from verglas.map_geometry.map_alignment import align_maps, flip_hand
+from verglas.map_geometry.hand import flip_hand
+from verglas.map_geometry.map_alignment import align_maps
 from verglas.simulate import Model
 
 

@@ -10,13 +10,13 @@ import verglas as vg
 from verglas.initial_model.batch_step import thinned
 from verglas.initial_model.centre import centred
 from verglas.initial_model.consensus import judge
+from verglas.initial_model.find import _first_noise as first_noise
+from verglas.initial_model.find import _prepared as prepared
 from verglas.initial_model.starts import AbInitioSettings, Course, Start, working_box
-from verglas.map_geometry.map_alignment import align_maps, flip_hand, turned_map
+from verglas.map_geometry.hand import flip_hand, mirrored_angles
+from verglas.map_geometry.map_alignment import align_maps, turned_map
 from verglas.map_geometry.sphere import spherical_average
 from verglas.ops import Posterior
-from verglas.run.abinitio import _first_noise as first_noise
-from verglas.run.abinitio import _prepared as prepared
-from verglas.run.abinitio import mirrored_angles
 from verglas.search.state import HalfModel, PoseTable
 
 BOX, PIXEL_A, DIAMETER_A = 32, 5.0, 110.0

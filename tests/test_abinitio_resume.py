@@ -9,8 +9,9 @@ import pytest
 from test_cli import main
 
 import verglas as vg
+from verglas.initial_model import find as job
 from verglas.initial_model.starts import AbInitioSettings, placed, run_start
-from verglas.run import abinitio as job
+from verglas.run import abinitio as run_job
 from verglas.run import live_page
 from verglas.run.checkpoint import Part
 
@@ -119,7 +120,7 @@ def test_other_settings_and_other_particles_are_refused(particles, tmp_path):
     with pytest.raises(vg.InputError, match=r"other particles was stopped here \(.*n_particles: was 120, now 100"):
         vg.abinitio(particles[:100], out=out, **TWO)
     other = particles.with_source(vg.ArraySource(particles.images()[::-1].copy(), PIXEL_A))
-    with pytest.raises(vg.InputError, match=r"other particles was stopped here \(images: was"):
+    with pytest.raises(vg.InputError, match=r"other particles was stopped here \(other images\)"):
         vg.abinitio(other, out=out, **TWO)
     path = out / "checkpoint/start1.npz"
     path.write_bytes(path.read_bytes()[:999])
@@ -169,7 +170,7 @@ def test_command_line(particles, tmp_path, capsys):
     assert status == 1
     assert "nothing to resume" in error
     with pytest.raises(Stop):
-        job.abinitio_files(
+        run_job.abinitio_files(
             tmp_path / "p.star",
             "C1",
             125.0,

@@ -8,12 +8,12 @@ import pytest
 import verglas as vg
 from verglas.initial_model.consensus import aspherical_fsc, compare
 from verglas.initial_model.contest import _winner, contest
+from verglas.initial_model.find import _first_noise as first_noise
+from verglas.initial_model.find import _prepared as prepared
 from verglas.initial_model.sign import better_sign, twin
 from verglas.initial_model.starts import AbInitioSettings, Start, held_evidence
 from verglas.map_geometry.map_alignment import turned_map
 from verglas.map_geometry.sphere import aspherical, spherical_average
-from verglas.run.abinitio import _first_noise as first_noise
-from verglas.run.abinitio import _prepared as prepared
 from verglas.search.state import HalfModel, PoseTable
 
 BOX, PIXEL_A, DIAMETER_A = 32, 5.0, 110.0

@@ -15,7 +15,8 @@ from process_set import DIAMETER_A, GIVEN, OPTIONS, PIXEL_A, command, environmen
 import verglas as vg
 from verglas import simulate
 from verglas.errors import InputError
-from verglas.map_geometry.map_alignment import align_maps, flip_hand
+from verglas.map_geometry.hand import flip_hand
+from verglas.map_geometry.map_alignment import align_maps
 
 QUICK = {"class2d.iterations": 8, "abinitio.starts": 2, "abinitio.iterations": 15, "refine.iterations": 5}
 STAGES = ["ctf", "pick", "extract", "centre", "class2d", "abinitio", "refine", "postprocess"]

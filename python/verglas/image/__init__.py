@@ -2,7 +2,7 @@
 
 from verglas.image.correlation import correlation_coefficient, ncc
 from verglas.image.normalise import normalise
-from verglas.image.particles import ResampledSource, resample_particles
+from verglas.image.particles import ResampledSource, in_memory, resample_particles
 from verglas.image.quality import robust_sigma, unusable
 from verglas.image.resample import (
     ResamplePlan,
@@ -24,6 +24,7 @@ __all__ = [
     "correlation_coefficient",
     "crop_or_pad",
     "fourier_resample",
+    "in_memory",
     "interpolate",
     "ncc",
     "normalise",

@@ -13,7 +13,9 @@ from verglas.errors import InputError
 from verglas.image.resample import ResamplePlan, resample
 from verglas.types import Particles
 from verglas.types.arrays import IntArray
-from verglas.types.images import ImageSource
+from verglas.types.images import ArraySource, ImageSource
+
+_READ_BYTES = 64 << 20
 
 
 @dataclass(frozen=True)
@@ -109,3 +111,15 @@ def resample_particles(particles: Particles, plan: ResamplePlan) -> Particles:
         table_name=particles.table_name,
         where=particles.where,
     )
+
+
+def in_memory(particles: Particles) -> Particles:
+    """The particles with all images in memory, read in large sequential pieces."""
+    if isinstance(particles.source, ArraySource):
+        return particles
+    box = particles.box
+    images = np.empty((len(particles), box, box), np.float32)
+    step = max(1, _READ_BYTES // (4 * box**2))
+    for begin in range(0, len(particles), step):
+        images[begin : begin + step] = particles.images(slice(begin, begin + step))
+    return particles.with_columns(**{"blob/sign": None}).with_source(ArraySource(images, particles.pixel_size_A))

@@ -2,18 +2,23 @@
 
 from verglas.initial_model.common_lines import CommonLines, Synchronised, find_common_lines, sinogram, synchronise
 from verglas.initial_model.consensus import Comparison, Verdict
+from verglas.initial_model.find import AbInitio, find_initial_model
+from verglas.initial_model.observer import Observer
 from verglas.initial_model.starts import AbInitioSettings, Start
 from verglas.initial_model.symmetry import SymmetryFound
 
 __all__ = [
+    "AbInitio",
     "AbInitioSettings",
     "CommonLines",
     "Comparison",
+    "Observer",
     "Start",
     "SymmetryFound",
     "Synchronised",
     "Verdict",
     "find_common_lines",
+    "find_initial_model",
     "sinogram",
     "synchronise",
 ]

@@ -12,7 +12,8 @@ from scipy.optimize import linear_sum_assignment
 from verglas import fourier
 from verglas.assessment import FSC, fsc
 from verglas.initial_model.starts import AbInitioSettings, Start, held_evidence
-from verglas.map_geometry.map_alignment import align_maps, flip_hand, turned_map
+from verglas.map_geometry.hand import flip_hand
+from verglas.map_geometry.map_alignment import align_maps, turned_map
 from verglas.map_geometry.sphere import aspherical, spherical_average
 from verglas.search.problem import Problem
 from verglas.types import Map

@@ -1,6 +1,7 @@
 """Maps as shapes: turned onto each other, their symmetry, their hand, their round part."""
 
-from verglas.map_geometry.map_alignment import Aligned, align_maps, flip_hand, turned_map
+from verglas.map_geometry.hand import flip_hand, mirrored_angles
+from verglas.map_geometry.map_alignment import Aligned, align_maps, turned_map
 from verglas.map_geometry.sphere import aspherical, spherical_average
 from verglas.map_geometry.symmetry_search import SymmetryScore, mass_centre, moved_map, symmetry_scores
 
@@ -11,6 +12,7 @@ __all__ = [
     "aspherical",
     "flip_hand",
     "mass_centre",
+    "mirrored_angles",
     "moved_map",
     "spherical_average",
     "symmetry_scores",

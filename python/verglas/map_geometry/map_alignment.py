@@ -1,4 +1,4 @@
-r"""Rotation that brings one map onto another, by exhaustive search and descent; the hand; axes of symmetry.
+r"""Rotation that brings one map onto another, by exhaustive search and descent; axes of symmetry.
 
 The correlation of map 1 with map 2 turned by A is summed over a few central sections E_j that spread over the ball:
 
@@ -27,31 +27,6 @@ from verglas.types.arrays import Float32Array, FloatArray
 
 _BLOCK = 512
 _SEARCH_DEG = 15.0
-
-
-def flip_hand(volume: Float32Array) -> Float32Array:
-    """The mirror image through the plane x = 0, the origin (voxel N // 2) kept.
-
-    Images cannot tell a structure from its mirror image: projections of one along d are those of the other, turned.
-
-    Parameters
-    ----------
-    volume : (N, N, N) float
-        In an even box the first plane in x, which has no counterpart, becomes zero.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from verglas.map_geometry.map_alignment import flip_hand
-    >>> v = np.zeros((4, 4, 4)); v[2, 2, 3] = 1
-    >>> np.argwhere(flip_hand(v)).tolist()
-    [[2, 2, 1]]
-    """
-    flipped = np.flip(volume, axis=2)
-    if volume.shape[2] % 2 == 0:
-        flipped = np.roll(flipped, 1, axis=2).copy()
-        flipped[:, :, 0] = 0
-    return np.ascontiguousarray(flipped)
 
 
 class Sections:

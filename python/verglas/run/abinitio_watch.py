@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from verglas.initial_model.hill_climbing import HillClimbing
-from verglas.initial_model.starts import METHODS, AbInitioSettings, Method, Start, StochasticEM
+from verglas.initial_model.observer import Observer
+from verglas.initial_model.starts import AbInitioSettings, Start
 from verglas.report.abinitio import StartSoFar, abinitio_running_page
 from verglas.report.html import Page
 from verglas.run.checkpoint import Checkpoints
@@ -20,11 +20,6 @@ from verglas.types import Keeper, Particles, Snapshot
 Progress = Callable[[str, int, int], None]
 Say = Callable[[str], None]
 _FREE = ("threads", "starts", "most_starts")  # settings that change no start
-
-
-def method_of(settings: AbInitioSettings) -> Method:
-    """How starts come to their maps."""
-    return StochasticEM() if settings.method == METHODS[0] else HillClimbing()
 
 
 @dataclass(frozen=True)
@@ -55,7 +50,7 @@ class Around:
     say: Say | None = None
 
 
-class Watch:
+class Watch(Observer):
     """Who is told how it goes.
 
     Parameters
@@ -77,19 +72,14 @@ class Watch:
             self.checkpoints.open(resume=around.resume)
             self.page = LivePage(around.folder / "report.html")
 
-    def tell(self, stage: str) -> Callable[[int, int], None]:
-        """Progress of one stage."""
+    def prepared(self, problem: Problem) -> None:
+        """The pixel size and sphere of what the page shows are known."""
+        self.problem = problem
 
-        def told(done: int, total: int) -> None:
-            if self.around.progress is not None:
-                self.around.progress(stage, done, total)
-
-        return told
-
-    def tell_start(self, number: int, group: str = "") -> Callable[[int, int], None]:
-        """Progress of a start, perhaps under a point group that is tried."""
-        under = f"{group}, " if group else ""
-        return self.tell(f"{under}start {number + 1} of {max(self.settings.starts, number + 1)}")
+    def progress(self, stage: str, done: int, total: int) -> None:
+        """How far a stage has come."""
+        if self.around.progress is not None:
+            self.around.progress(stage, done, total)
 
     def keeper(self, number: int, group: str = "") -> Keeper | None:
         """Of a start; None where nothing is written."""

@@ -15,10 +15,9 @@ from verglas.errors import InputError
 from verglas.initial_model.common_lines import Synchronised, find_common_lines, synchronise
 from verglas.io import read_particles, read_stack, write_json, write_map, write_particles
 from verglas.io.mrc_header import read_header
-from verglas.map_geometry.map_alignment import flip_hand
+from verglas.map_geometry.hand import flip_hand, mirrored_angles
 from verglas.masks import soft_sphere
 from verglas.reconstruction import Method, reconstruct
-from verglas.run.abinitio import mirrored_angles
 from verglas.run.class2d import class_table
 from verglas.types import Map, Particles, Poses
 

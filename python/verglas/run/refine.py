@@ -15,6 +15,7 @@ from verglas._devices import device_names
 from verglas._screen import ListenerChoice, shown_to
 from verglas.assessment import FSC, Postprocessed, PostprocessSettings, postprocess
 from verglas.errors import InputError
+from verglas.image import in_memory
 from verglas.io import read_particles
 from verglas.optics import for_job
 from verglas.reconstruction import reconstruct
@@ -27,7 +28,7 @@ from verglas.refinement.state import State
 from verglas.run.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 from verglas.run.machine import allowed_memory_GB
 from verglas.run.refine_folder import RefineFolder, refine_folder, settings_record
-from verglas.run.refine_inputs import as_map, cached, close_identity, differences, fitted, fitted_mask
+from verglas.run.refine_inputs import as_map, close_identity, differences, fitted, fitted_mask
 from verglas.search.problem import survey
 from verglas.search.step import Step
 from verglas.types import Map, Particles, Poses
@@ -277,7 +278,7 @@ def _started(
     maps, said = _fitted(references, particles, settings)
     window = None if mask is None else fitted_mask(as_map(mask), particles)
     keep = _kept_in_memory(particles, around.limit_GB)
-    work = cached(particles) if keep else particles
+    work = in_memory(particles) if keep else particles
     found = survey(work, threads=settings.threads, device=around.devices[0])
     problem = start.make_problem(
         work, found.excluded, settings, n_classes=settings.classes, mask_given=window is not None
@@ -356,7 +357,7 @@ def _resumed(particles: Particles, settings: RefineSettings, around: _Around, *,
     if different:
         raise InputError(f"{folder.folder}: this run was started with other particles ({different})")
     keep = _kept_in_memory(particles, around.limit_GB)
-    work = cached(particles) if keep else particles
+    work = in_memory(particles) if keep else particles
     problem = start.make_problem(work, saved.excluded, settings, n_classes=settings.classes, mask_given=given)
     problem = replace(problem, half=saved.half, devices=around.devices)
     plan = plan_memory(problem, around.limit_GB, cached=keep)

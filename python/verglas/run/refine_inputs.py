@@ -16,10 +16,8 @@ from verglas.image import crop_or_pad, fourier_resample
 from verglas.io import read_map
 from verglas.masks import checked_mask
 from verglas.types import Map, Particles
-from verglas.types.images import ArraySource
 
 _SAME_PIXEL = 0.01  # pixel sizes that differ by less are taken for the same
-_CACHE_BYTES = 64 << 20
 _SAMPLED = 16  # images whose values are compared when a run goes on
 
 
@@ -66,18 +64,6 @@ def fitted_mask(value: Map, particles: Particles) -> npt.NDArray[np.float32]:
             f"{particles.pixel_size_A:g} A; resample it first (verglas resample)"
         )
     return checked_mask(value.data)
-
-
-def cached(particles: Particles) -> Particles:
-    """The particles with all images in memory, read in large sequential pieces."""
-    if isinstance(particles.source, ArraySource):
-        return particles
-    box = particles.box
-    images = np.empty((len(particles), box, box), np.float32)
-    step = max(1, _CACHE_BYTES // (4 * box**2))
-    for begin in range(0, len(particles), step):
-        images[begin : begin + step] = particles.images(slice(begin, begin + step))
-    return particles.with_columns(**{"blob/sign": None}).with_source(ArraySource(images, particles.pixel_size_A))
 
 
 def identity(particles: Particles) -> dict[str, Any]:

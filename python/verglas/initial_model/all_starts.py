@@ -4,22 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
 from verglas.initial_model.consensus import Comparison, Verdict, blob_evidence, compare, judge, one_noise, ranked
 from verglas.initial_model.contest import CUBIC, Contest, contest
+from verglas.initial_model.hill_climbing import HillClimbing
+from verglas.initial_model.observer import Observer
 from verglas.initial_model.sign import SHARP_NATS, better_sign
 from verglas.initial_model.starts import (
     AUTO,
     METHODS,
     AbInitioSettings,
     Course,
+    Method,
     Start,
+    StochasticEM,
     at_box,
     held_evidence,
     run_start,
 )
 from verglas.initial_model.symmetry import SymmetryFound
-from verglas.run.abinitio_watch import Watch, method_of
 from verglas.search.problem import Problem
 from verglas.types.arrays import FloatArray, IntArray
 
@@ -56,6 +60,17 @@ class Starts:
         return replace(self, problem=problem, settings=settings, made=[best, *self.made[1:]], others=others)
 
 
+def method_of(settings: AbInitioSettings) -> Method:
+    """How starts come to their maps."""
+    return StochasticEM() if settings.method == METHODS[0] else HillClimbing()
+
+
+def _stage(settings: AbInitioSettings, number: int, group: str) -> str:
+    """A start's name in the progress."""
+    under = f"{group}, " if group else ""
+    return f"{under}start {number + 1} of {max(settings.starts, number + 1)}"
+
+
 def compared(problem: Problem, settings: AbInitioSettings, best: Start, other: Start) -> Comparison:
     """Another start, turned onto the best."""
     course = Course(problem, settings, len(problem))
@@ -63,7 +78,13 @@ def compared(problem: Problem, settings: AbInitioSettings, best: Start, other: S
 
 
 def all_starts(
-    problem: Problem, settings: AbInitioSettings, sigma2: FloatArray, held: IntArray, watch: Watch, *, group: str = ""
+    problem: Problem,
+    settings: AbInitioSettings,
+    sigma2: FloatArray,
+    held: IntArray,
+    observer: Observer,
+    *,
+    group: str = "",
 ) -> Starts:
     """Starts by falling evidence, the others turned onto the best, and the verdict; more starts while none agree.
 
@@ -80,14 +101,14 @@ def all_starts(
             k,
             sigma2,
             held,
-            watch.tell_start(k, group),
-            keeper=watch.keeper(k, group),
+            partial(observer.progress, _stage(settings, k, group)),
+            keeper=observer.keeper(k, group),
             method=method_of(settings),
         )
         if settings.method == METHODS[0]:
             start = better_sign(problem, settings, start, held)
         if not group:
-            watch.finished(start)
+            observer.finished(start)
         return start
 
     made = [one(k) for k in range(settings.starts)]
@@ -109,7 +130,11 @@ def all_starts(
 
 
 def among_groups(
-    without: Starts, finer: Callable[[], tuple[Problem, FloatArray]], sigma2: FloatArray, held: IntArray, watch: Watch
+    without: Starts,
+    finer: Callable[[], tuple[Problem, FloatArray]],
+    sigma2: FloatArray,
+    held: IntArray,
+    observer: Observer,
 ) -> tuple[Starts, Contest]:
     """The starts under the cubic group that explains particles held out better than all others do; else as they were.
 
@@ -123,12 +148,19 @@ def among_groups(
         First noise at the pixel size of the starts.
     held : (m,) int64
         Particles that no start learns from.
-    watch : Watch
+    observer : Observer
     """
-    tried = {g: all_starts(without.problem, without.settings, sigma2, held, watch, group=g) for g in CUBIC}
+    tried = {g: all_starts(without.problem, without.settings, sigma2, held, observer, group=g) for g in CUBIC}
     problem, fine_sigma2 = finer()
     entrants = {"C1": without.made[0], **{g: s.made[0] for g, s in tried.items()}}
-    result = contest(problem, without.settings, fine_sigma2, entrants, held, watch.tell("contest of point groups"))
+    result = contest(
+        problem,
+        without.settings,
+        fine_sigma2,
+        entrants,
+        held,
+        partial(observer.progress, "contest of point groups"),
+    )
     if result.winner is None or result.winner == "C1":
         return without, result
     won = tried[result.winner]
