@@ -14,8 +14,7 @@ struct Advice {
 const Advice kAdvice[] = {
     {{2},  // MemoryAllocation
      "the GPU has too little free memory; work on fewer images at a time (--memory), use a smaller box, or "
-     "end "
-     "other programs on this GPU"},
+     "end other programs on this GPU"},
     {{35, 36, 222},  // InsufficientDriver, CallRequiresNewerDriver, UnsupportedPtxVersion
      "the NVIDIA driver is too old for this build; update the driver"},
     {{100, 101},  // NoDevice, InvalidDevice
@@ -27,20 +26,17 @@ const Advice kAdvice[] = {
      "another program holds this GPU for itself; wait for it, or name another device"},
     {{803, 804},  // SystemDriverMismatch, CompatNotSupportedOnDevice
      "the driver in the kernel and its library are of different versions; restart the machine after the "
-     "driver's "
-     "update"},
+     "driver's update"},
     {{802},  // SystemNotReady
      "the driver is not ready; start the services it needs (nvidia-fabricmanager, nvidia-persistenced)"},
     {{702},  // LaunchTimeout
      "the system stopped a kernel that ran too long beside a display; use a GPU without one"},
     {{214, 220, 714},  // ECCUncorrectable, NvlinkUncorrectable, HardwareStackError
      "the GPU reports a fault of its hardware; nvidia-smi -q says more; use another device"},
-    // Assert, IllegalAddress, IllegalInstruction, MisalignedAddress, InvalidAddressSpace, InvalidPc,
-    // LaunchFailure
+    // Assert, IllegalAddress, IllegalInstruction, MisalignedAddress, InvalidAddressSpace, InvalidPc, LaunchFailure
     {{700, 710, 715, 716, 717, 718, 719},
      "a kernel went wrong, and the device is lost to this process: start again (--resume), and please report "
-     "this "
-     "line"},
+     "this line"},
 };
 
 }  // namespace

@@ -90,8 +90,7 @@ struct Launch {
   T* name = reinterpret_cast<T*>(vg_dynamic_shared)
 #endif
 
-/// kernel<<<grid, block, shared, stream>>>(arguments...), checked; the same line runs on the host under
-/// emulation:
+/// kernel<<<grid, block, shared, stream>>>(arguments...), checked; the same line runs on the host under emulation:
 ///   launch(score_kernel<4>, {grid, block, shared_bytes, stream}, a, b, n);
 template <class... Parameters, class... Arguments>
 void launch(void (*kernel)(Parameters...), const Launch& how, Arguments... arguments) {

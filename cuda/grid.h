@@ -1,5 +1,4 @@
-// What project, insert, rotate and the polar slices share on the device: the window, the gather, tiles of
-// pixels.
+// What project, insert, rotate and the polar slices share on the device: the window, the gather, tiles of pixels.
 #pragma once
 #include "cuda/device.h"
 #include "math/slice.h"
@@ -103,8 +102,7 @@ __device__ __forceinline__ float2 phase_of(double turns) {
   return make_float2(math::cos_turns(turns), math::sin_turns(turns));
 }
 
-/// Images are worked on in tiles of 16 x 16 pixels, a warp in a patch of 8 x 4: its slice of the grid is
-/// compact.
+/// Images are worked on in tiles of 16 x 16 pixels, a warp in a patch of 8 x 4: its slice of the grid is compact.
 constexpr int kTile = 16, kTileThreads = 256;
 
 VG_HD unsigned tiles_along(int pixels) { return static_cast<unsigned>((pixels + kTile - 1) / kTile); }

@@ -17,8 +17,7 @@ struct InsertInput {
   int max_radius;
 };
 
-/// Where it goes; (rows, rows, columns), float64 on the device, added to. Either may be null: its sum is not
-/// made.
+/// Where it goes; (rows, rows, columns), float64 on the device, added to. Either may be null: its sum is not made.
 struct InsertSums {
   double2* values;  // sum of C X exp(+2 pi i k.shift / box) / sigma^2
   double* weights;  // sum of C^2 / sigma^2
@@ -38,11 +37,9 @@ struct InsertScratch {
 };
 
 /// The same sums, bitwise repeatable for any batches: one thread per grid point looks through the images, in
-/// order, for the pixels whose taps reach it, in raster order. No atomics, one read and one write of the
-/// sums.
-///   cost  bricks of 8 x 8 x 4 points pass over an image in one test; points within sqrt(3) W/2 of a slice
-///   look at about
-///         (2 sqrt(3) W/2 box/padded + 1)^2 pixels, of which one in four counts: some 10 times insert's
+/// order, for the pixels whose taps reach it, in raster order. No atomics, one read and one write of the sums.
+///   cost  bricks of 8 x 8 x 4 points pass over an image in one test; points within sqrt(3) W/2 of a slice look
+///         at about (2 sqrt(3) W/2 box/padded + 1)^2 pixels, of which one in four counts: some 10 times insert's
 ///         arithmetic, none of its memory traffic
 void insert_ordered(const math::GridShape& grid, const math::WindowTable& window, const InsertInput& input,
                     const InsertScratch& scratch, const InsertSums& sums, Stream stream);

@@ -90,8 +90,7 @@ struct Foot {
   double u, v, reach;
 };
 
-/// False where no sample of the slice reaches the point: it is farther than the window's corner from the
-/// plane.
+/// False where no sample of the slice reaches the point: it is farther than the window's corner from the plane.
 template <int W>
 __device__ bool foot_of(const GridPoint& p, const double* a, double scale, Foot& foot) {
   const double d = a[6] * p.x + a[7] * p.y + a[8] * p.z;

@@ -5,16 +5,12 @@
 // term: one factor sum gamma e^{-i m psi} for each m, one set of harmonics b (a column: image and shift).
 // Terms that share slice and image are a group.
 //   1. factors of every term and m, one thread each
-//   2. one block per slice and 32 harmonics x 32 rings, a thread 4 of them: it goes through the groups in
-//   order and
-//      keeps num(m, r) in registers, in float64; cross terms of the residual are summed over harmonics as it
-//      goes
+//   2. one block per slice and 32 harmonics x 32 rings, a thread 4 of them: it goes through the groups in order and
+//      keeps num(m, r) in registers, in float64; cross terms of the residual are summed over harmonics as it goes
 //   3. one block per slice: den and the power of the residual, even harmonics only
 //   4. residuals of each image, its groups in order of slices
-// Every sum has one order, so the result is bitwise the same for any batches and any order of an image's
-// candidates.
-//   cost    per term 8 size bytes of b read and 4 size multiply-adds, 8 (M + 1) bytes of factors; per slice
-//   32 size
+// Every sum has one order, so the result is bitwise the same for any batches and any order of an image's candidates.
+//   cost    per term 8 size bytes of b read and 4 size multiply-adds, 8 (M + 1) bytes of factors; per slice 32 size
 //           bytes of sums read and written
 //   floor   the bytes of b: arithmetic is a third of a multiply-add per byte
 #pragma once

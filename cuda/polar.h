@@ -25,16 +25,14 @@ struct PolarScratch {
 };
 
 /// samples[i, ring, angle] of n real images (n, box, box), as cpu::polar.
-///   method   the part of the 1.5 times padded transform that rings touch, as two matrix products with tables
-///   of
+///   method   the part of the 1.5 times padded transform that rings touch, as two matrix products with tables of
 ///            cosines and sines; then 6 x 6 taps a sample
 ///   cost     2 box 2K (box + 2K) operations and 4 box^2 bytes an image; 36 x 16 bytes, from cache, a sample.
 ///            One chain of sums per value: the result does not depend on the batch
 void polar(const PolarTables& grid, const PolarSampler& sampler, const float* images, std::size_t n,
            const PolarScratch& scratch, float2* samples, Stream stream);
 
-/// samples[i, ring, angle] of n central slices, as cpu::polar_slices; a slice whose matrix is no rotation is
-/// NaN.
+/// samples[i, ring, angle] of n central slices, as cpu::polar_slices; a slice whose matrix is no rotation is NaN.
 ///   cost     n_rings n_theta / 2 gathers of W^3 taps a slice
 void polar_slices(const math::GridShape& volume, const math::WindowTable& window, const float2* spectrum,
                   const double* matrices, std::size_t n, const PolarTables& grid, float2* samples,
@@ -49,8 +47,7 @@ struct PolarSlices {
 };
 
 /// sums += P^T values, P^T weights, as cpu::polar_insert. `ordered`: bitwise repeatable for any batches, each
-/// grid point looking for the samples that reach it (cuda/insert.h says what either way costs); else by
-/// atomics.
+/// grid point looking for the samples that reach it (cuda/insert.h says what either way costs); else by atomics.
 void polar_insert(const math::GridShape& volume, const math::WindowTable& window, const PolarSlices& slices,
                   const PolarTables& grid, bool ordered, const InsertSums& sums, Stream stream);
 

@@ -60,8 +60,7 @@ struct RingSlices {
     const auto axes = math::slice_axes(a, volume);
     const int half = rings.half();
     const double radius = std::sqrt(foot.u * foot.u + foot.v * foot.v), step = 2 * kPi / rings.n_theta;
-    // Seen from the origin, what lies within `reach` of the foot spans the angle asin(reach / radius) to
-    // either side.
+    // Seen from the origin, what lies within `reach` of the foot spans the angle asin(reach / radius) to either side.
     const bool around = !(radius > foot.reach);
     const double span = around ? kPi : std::asin(foot.reach / radius);
     for (int sign = 1; sign >= -1; sign -= 2) {

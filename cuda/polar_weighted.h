@@ -20,8 +20,9 @@ struct PolarTables {
   const std::int32_t* offset;      ///< (max_m + 2)
   const double* cos_theta;         ///< (n_theta / 2)
   const double* sin_theta;         ///< (n_theta / 2)
-  const float* angular;  ///< (max_m + 1, 2, n_theta / 2): harmonic m of a real image's half circle; even m
-  ///< see its real parts, odd m its imaginary parts, the factor 2 for the other half in
+  /// (max_m + 1, 2, n_theta / 2): harmonic m of a real image's half circle; even m see its real parts, odd m its
+  /// imaginary parts, the factor 2 for the other half in
+  const float* angular;
   VG_HD int half() const { return n_theta / 2; }
 };
 
@@ -39,8 +40,7 @@ struct TileLayout {
   int fragments;              ///< of all harmonics
   int n_power;                ///< 0: no rows for the power term
   VG_HD std::size_t floats() const { return static_cast<std::size_t>(fragments) * 2 * kFragment; }
-  /// Real part of row k of the harmonic that starts at fragment `begin`, column 0; the imaginary part is
-  /// kFragment on.
+  /// Real part of row k of the harmonic that starts at fragment `begin`, column 0; the imaginary part is kFragment on.
   static VG_HD std::size_t at(int begin, int k) {
     return (static_cast<std::size_t>(begin) + k / kDepth) * 2 * kFragment + (k % kDepth) * kProductTile;
   }

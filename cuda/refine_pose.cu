@@ -6,8 +6,7 @@
 namespace verglas::cuda {
 namespace {
 
-// Three blocks of 160 registers a thread share a processor: while one takes its step the others work on
-// pixels.
+// Three blocks of 160 registers a thread share a processor: while one takes its step the others work on pixels.
 constexpr int kThreads = 128, kWarps = kThreads / 32;
 constexpr int kFlush = 64;  // pixels of a thread whose sums are float32
 constexpr int kPatchX = 8, kPatchY = 4;

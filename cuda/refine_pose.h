@@ -5,8 +5,7 @@
 // share the pixels of the disc (a warp a patch of 8 x 4, compact in the grid), one thread takes the step.
 // Sums are float32 over at most 64 pixels of a thread, then float64, in one order: the result does not depend
 // on what else is in the batch.
-//   cost   per evaluation pi/2 R^2 pixels of W^3 taps, 8 floating-point operations of each 4 sums, 24 bytes
-//   of
+//   cost   per evaluation pi/2 R^2 pixels of W^3 taps, 8 floating-point operations of each 4 sums, 24 bytes of
 //          image, CTF and weight and 8 W^3 bytes of the grid, from cache mostly
 //   floor  the larger of operations over the float32 rate and (8 + 4) pi/2 R^2 bytes per evaluation over the
 //          memory's, the map once

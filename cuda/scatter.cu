@@ -8,8 +8,7 @@ namespace {
 
 constexpr int kSide = 64, kAtoms = 16, kThreads = 256;
 
-/// Frequencies of one axis as stored: k = 0 .. box/2; the sines of 0 and of an even box's Nyquist are
-/// dropped.
+/// Frequencies of one axis as stored: k = 0 .. box/2; the sines of 0 and of an even box's Nyquist are dropped.
 struct Axis {
   int size, stored;
   double step;  // 1/A

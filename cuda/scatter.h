@@ -27,12 +27,12 @@ inline std::size_t form_length(int box, int dimensions) {
 }
 
 /// out[i, ky, kx] of n_images, as cpu::scatter (formula, Nyquist terms and all).
-///   matrices (n_images, 9), shifts_A (n_images, 2) float64; form (n_types, form_length(box, 2)) float32,
-///   lent out      (n_images, box, box/2 + 1) complex64, written method   blocks of 64 x 64 coefficients with
-///   ky, kx >= 0, a product of tables of cosines and sines of 16 atoms at a
-///            time, made in shared memory (phases in float64): four real products give +ky and -ky
-///   cost     8 (box/2 + 1)^2 operations an atom and image, and about as many for the tables; no memory
-///   traffic to speak of
+///   matrices (n_images, 9), shifts_A (n_images, 2) float64; form (n_types, form_length(box, 2)) float32, lent
+///   out      (n_images, box, box/2 + 1) complex64, written
+///   method   blocks of 64 x 64 coefficients with ky, kx >= 0, a product of tables of cosines and sines of 16
+///            atoms at a time, made in shared memory (phases in float64): four real products give +ky and -ky
+///   cost     8 (box/2 + 1)^2 operations an atom and image, and about as many for the tables; no memory traffic
+///            to speak of
 void scatter(const ScatterModel& model, const double* matrices, const double* shifts_A, std::size_t n_images,
              ScatterGrid grid, float* form, float2* out, Stream stream);
 

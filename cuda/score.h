@@ -1,15 +1,13 @@
 // score: the exhaustive search of images against central slices at every in-plane angle and shift, on the
 // device. What is computed is cpp/ops/score.h; its loops are these.
 //
-//   Stage 1  c_m = sum_r conj(a_m(r)) b_m(r): for every m a real matrix product [re, im of 16 slices x rings]
-//   .
-//            [rings x re, im of 16 columns], a column being an (image, shift); the four products serve the
-//            slice and its opposite. The power term's rings are further rows of the even harmonics.
-//   Stage 2  score(psi_q) = (Ce + Se) + (Co + So), Ce = sum over even m of eps_m Re c_m cos m psi_q, S with
-//   Im and
+//   Stage 1  c_m = sum_r conj(a_m(r)) b_m(r): for every m a real matrix product
+//            [re, im of 16 slices x rings] . [rings x re, im of 16 columns], a column being an (image, shift);
+//            the four products serve the slice and its opposite. The power term's rings are further rows of the
+//            even harmonics.
+//   Stage 2  score(psi_q) = (Ce + Se) + (Co + So), Ce = sum over even m of eps_m Re c_m cos m psi_q, S with Im and
 //            sin, o over odd m: four matrix products [16 angles x m] . [m x 16 columns] per slice, for psi_q
-//            in the first quadrant only; psi_q + 180 degrees turns the sign of the odd sums, -psi_q that of
-//            the sines.
+//            in the first quadrant only; psi_q + 180 degrees turns the sign of the odd sums, -psi_q that of the sines.
 //   Both on tensor cores. TF32 keeps 11 bits of a float32, too few for log-likelihoods of a thousand nats, so
 //   that every operand is split, x = hi + lo, and hi hi + hi lo + lo hi summed in float32: 22 bits. Largest
 //   error over the largest L at R = 16 (tests/test_score.py): plain TF32 1.5e-4, that is 0.2 nats, 15 times
@@ -18,18 +16,16 @@
 //
 // A block holds 16 columns and passes over tiles of 16 slices; 16 harmonics at a time go through shared
 // memory from stage 1 to stage 2, whose sums stay in registers. Scores exist in registers and one warp's
-// shared memory only. The steps are the CPU's
-// (math/score_settings.h) with a pass of its own for each of maxima, sums, limit (where lists are too long) and
-// collect, which appends candidates for the caller to sort; choose and trim work on what the passes leave.
-// Every score is made by one sequence of operations on its own row and column, so it does not depend on what
-// else is in the tile or the batch; sums have one order. collect appends in any order: the sort restores it.
+// shared memory only. The steps are the CPU's (math/score_settings.h) with a pass of its own for each of maxima,
+// sums, limit (where lists are too long) and collect, which appends candidates for the caller to sort; choose
+// and trim work on what the passes leave. Every score is made by one sequence of operations on its own row and
+// column, so it does not depend on what else is in the tile or the batch; sums have one order. collect appends
+// in any order: the sort restores it.
 //
-//   cost     per image, direction and shift: 2 size multiply-adds of stage 1 (a slice serves two directions)
-//   and
+//   cost     per image, direction and shift: 2 size multiply-adds of stage 1 (a slice serves two directions) and
 //            n_psi / 4 times 2 (max_m + 1) of stage 2, times 3 for the split; beyond registers and shared
 //            memory 8 size bytes read per 16 slices and column, from the second-level cache
-//   floor    operations over the tensor cores' rate; from device memory samples once, harmonics of shifted
-//   images
+//   floor    operations over the tensor cores' rate; from device memory samples once, harmonics of shifted images
 //            written and read once: 16 size bytes per image and shift
 #pragma once
 #include <cstddef>
@@ -56,8 +52,7 @@ void score_pack(const PolarTables& grid, const TileLayout& layout, const float* 
                 std::size_t n, float* tiles, Stream stream);
 
 /// Power rows of the images' tiles: power_factor times cp (n, n_rings, n_power) complex of each column's image.
-///   correlation: only columns 8 to 15 of a tile hold the power (of the images of columns 0 to 7), and
-///   nothing else
+///   correlation: only columns 8 to 15 of a tile hold the power (of the images of columns 0 to 7), and nothing else
 void score_power_rows(const PolarTables& grid, const TileLayout& layout, const ScoreSettings& settings,
                       const float* cp, const std::int32_t* image, std::size_t columns, float* tiles,
                       Stream stream);
@@ -71,8 +66,8 @@ struct ScoreProblem {
   const float* prior;   ///< (n_slices, 2); kNever: absent
   std::size_t n_slices;
   const float* columns;  ///< (tiles, layout.floats())
-  const std::int32_t*
-      image;  ///< (tiles * kProductTile) of each column; -1: none. Images rise along the columns
+  /// (tiles * kProductTile) of each column; -1: none. Images rise along the columns
+  const std::int32_t* image;
   const std::int32_t* shift;  ///< (tiles * kProductTile)
   const float* log_shift;     ///< (tiles * kProductTile) its log prior
   const float* log_psi;       ///< (n_psi) or null
@@ -86,13 +81,12 @@ struct ScoreProblem {
   VG_HD std::size_t slice_chunks() const { return (slice_tiles() + kSliceTiles - 1) / kSliceTiles; }
 };
 
-/// Per image, between the passes. best is kept as ordered_bits, so that an atomic maximum of integers orders
-/// it.
+/// Per image, between the passes. best is kept as ordered_bits, so that an atomic maximum of integers orders it.
 struct ScoreState {
   std::uint32_t* best;     ///< (n, 2 n_slices), zeroed before maxima
   float *top, *threshold;  ///< (n) best score; candidates are at or above the threshold
   float* cut;              ///< (n) entries whose maximum is below it are passed over
-  double* sums;            ///< (tiles * kProductTile, slice_chunks) of pass 2
+  double* sums;            ///< (tiles * kProductTile, slice_chunks) of the pass of sums
   std::int64_t* counts;    ///< (tiles * kProductTile, slice_chunks)
   std::int32_t* bins;      ///< (n, kScoreBins) of the pass of limit, zeroed
   std::int32_t* last_bin;  ///< (n) candidates beyond this bin are left out

@@ -27,8 +27,7 @@ __device__ Complex power_term(const CellProblem& p, std::size_t slice, bool oppo
   return {factor * re, factor * im};
 }
 
-/// c_m of the slice or its opposite (cpp/ops/score_kernel.h) at one column, eps_m and the power term
-/// included.
+/// c_m of the slice or its opposite (cpp/ops/score_kernel.h) at one column, eps_m and the power term included.
 __device__ Complex correlate(const CellProblem& p, std::size_t slice, bool opposite, const float* columns,
                              int m) {
   const float* a = p.harmonics + 2 * (slice * p.grid.size + p.grid.offset[m]);

@@ -4,8 +4,7 @@
 // Tasks of one image on one slice and side that follow each other are a run. One block: a run and 16 shifts;
 // c_m of 64 harmonics at a time goes through shared memory to the tasks, each a sum over m with the phases of
 // a table. Every value is made by one sequence of operations in float32.
-//   cost    per run and shift 4 size multiply-adds, per task and shift 2 (max_m + 1); 8 size bytes of
-//   harmonics read
+//   cost    per run and shift 4 size multiply-adds, per task and shift 2 (max_m + 1); 8 size bytes of harmonics read
 //           per run and shift, from the second-level cache for the images of a batch
 //   floor   operations over the float32 rate for many tasks a run, the bytes of the harmonics for few
 #pragma once

@@ -6,8 +6,7 @@
 namespace verglas::bind {
 namespace {
 
-/// How many threads OpenMP really starts when asked for num_threads: limits of the system and of OMP_* show
-/// here.
+/// How many threads OpenMP really starts when asked for num_threads: limits of the system and of OMP_* show here.
 int threads_used(int num_threads) {
   checked_threads(num_threads);
   int used = 0;

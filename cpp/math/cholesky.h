@@ -7,8 +7,7 @@
 namespace verglas::math {
 
 /// x of A x = b, for a symmetric positive definite A (N x N, row-major); false where A is not positive
-/// definite to rounding. Rows and columns are scaled to a unit diagonal first, so parameters may have any
-/// units.
+/// definite to rounding. Rows and columns are scaled to a unit diagonal first, so parameters may have any units.
 template <int N>
 VG_HD bool cholesky_solve(const double* a, const double* b, double* x) {
   double scale[N], lower[N][N], y[N];

@@ -1,5 +1,4 @@
-// Contrast transfer function of one image, in the convention of docs/conventions.md (underfocus positive,
-// CTF(0) = +w).
+// Contrast transfer function of one image, in the convention of docs/conventions.md (underfocus positive, CTF(0) = +w).
 #pragma once
 #include <cmath>
 
@@ -25,8 +24,7 @@ VG_HD double wavelength_A(double voltage_kV) {
 
 /// The phase chi(k)/2pi is a polynomial in (kx, ky); these are its coefficients, all in turns.
 ///   chi = pi lambda dz(theta) k^2 - pi/2 Cs lambda^3 k^4,  dz = (u+v)/2 + (u-v)/2 cos 2(theta - angle)
-///   CTF = sin(chi + phase + asin w) scale exp(-B k^2/4)      [= sqrt(1-w^2) sin(chi+phase) + w
-///   cos(chi+phase)]
+///   CTF = sin(chi + phase + asin w) scale exp(-B k^2/4)      [= sqrt(1-w^2) sin(chi+phase) + w cos(chi+phase)]
 struct CtfCoefficients {
   double mean, cos2, sin2, spherical, offset;
   double b_quarter, scale;
@@ -59,8 +57,7 @@ VG_HD float ctf_value(const CtfCoefficients& c, double kx, double ky) {
   return sin_turns(ctf_turns(c, kx, ky)) * static_cast<float>(c.scale);
 }
 
-/// The phase along one row of the half transform, ky fixed and kx = x step: an even quartic in x plus a
-/// linear term,
+/// The phase along one row of the half transform, ky fixed and kx = x step: an even quartic in x plus a linear term,
 ///   turns(x) = constant + linear x + square x^2 + fourth x^4
 /// so that a row costs four multiplications a value beside the sine.
 struct CtfRow {

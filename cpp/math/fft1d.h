@@ -1,6 +1,5 @@
 // Short Fourier transforms, vectorised across the batch: the element type V is float (one transform) or a
-// vector of floats (lanes.h), whose lanes are independent transforms. Lengths: every product of 2, 3, 5
-// and 7.
+// vector of floats (lanes.h), whose lanes are independent transforms. Lengths: every product of 2, 3, 5 and 7.
 //
 //   forward   X[k] = sum_j x[j] exp(-2 pi i jk / n)        inverse   x[j] = sum_k X[k] exp(+2 pi i jk / n)
 //
@@ -339,8 +338,7 @@ class RealFft1d {
   }
 
  private:
-  // Z = E + i O with E, O the transforms of the even and odd samples; X[k] = E[k] + w^k O[k], w = exp(-2 pi
-  // i/n).
+  // Z = E + i O with E, O the transforms of the even and odd samples; X[k] = E[k] + w^k O[k], w = exp(-2 pi i/n).
   template <class V>
   void split(Complex<V>* z) const {
     const int h = n_ / 2;

@@ -96,8 +96,7 @@ class RealFft2d {
   }
 
   /// Inverse along x of block b (n elements, overwritten), for the positions x = first .. first + kLanes
-  /// groups, modulo n. columns: `groups` runs of column_stride() elements, of which this fills ky = b kLanes
-  /// ..
+  /// groups, modulo n. columns: `groups` runs of column_stride() elements, of which this fills ky = b kLanes ..
   void inverse_rows(int b, Cell* block, Cell* scratch, int first, int groups, Cell* columns) const {
     if (b == 0) combine(block);
     const Cell* done = rows_.inverse(block, scratch);

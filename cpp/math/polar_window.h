@@ -1,5 +1,4 @@
-// How images are sampled on rings: the part of the padded transform that rings touch, and the interpolation
-// weights.
+// How images are sampled on rings: the part of the padded transform that rings touch, and the interpolation weights.
 #pragma once
 #include <cmath>
 
@@ -11,8 +10,7 @@ namespace verglas::math {
 constexpr double kPolarOversampling = 1.5;
 constexpr int kPolarTaps = 6;  // cells; with 1.5 times padding the aliasing error is about 2e-5
 
-/// Padded side and Fourier reach for rings up to `last_radius`; frequencies |k| <= reach of the padded box
-/// are touched.
+/// Padded side and Fourier reach for rings up to `last_radius`; frequencies |k| <= reach of the padded box are touched.
 struct PolarWindow {
   int padded;
   double factor;  // padded / box

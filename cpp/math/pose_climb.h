@@ -1,6 +1,5 @@
 // The climb of refine_pose to the maximum of a pose's log-likelihood: what one pixel adds, the prior, the
-// quadratic model, Levenberg-Marquardt steps. One copy for both backends; definitions in
-// cpp/ops/refine_pose.h.
+// quadratic model, Levenberg-Marquardt steps. One copy for both backends; definitions in cpp/ops/refine_pose.h.
 #pragma once
 #include <cmath>
 #include <cstdint>

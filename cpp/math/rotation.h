@@ -1,6 +1,5 @@
 // Rotations of docs/conventions.md: A = Rz(psi) Ry(tilt) Rz(rot) with passive factors. A point at r (volume
-// frame) projects to (A r)[x, y]; the central slice of the image lies at A^T k in the transform of the
-// volume.
+// frame) projects to (A r)[x, y]; the central slice of the image lies at A^T k in the transform of the volume.
 #pragma once
 #include <cmath>
 

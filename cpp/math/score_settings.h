@@ -18,8 +18,7 @@ namespace verglas::math {
 struct ScoreSettings {
   int n_psi = 0;    ///< in-plane angles, a multiple of 8
   int n_power = 1;  ///< even harmonics of the power term
-  /// cross / sqrt(power |X|^2) in [-1, 1] instead of L; no priors, no log-sum-exp, the best pose is the only
-  /// candidate
+  /// cross / sqrt(power |X|^2) in [-1, 1] instead of L; no priors, no log-sum-exp, the best pose is the only candidate
   bool correlation = false;
   double epsilon = 1e-3;  ///< posterior mass that the candidates may lack
   /// > 0: candidates are all poses within so many nats of the best; epsilon only bounds the log-sum-exp

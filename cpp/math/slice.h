@@ -1,5 +1,4 @@
-// Geometry of central slices: where a pixel of an image's transform lies in the half volume of a map's
-// transform.
+// Geometry of central slices: where a pixel of an image's transform lies in the half volume of a map's transform.
 #pragma once
 #include <cmath>
 

@@ -1,7 +1,6 @@
 // C = T X for a small table T (rows x depth, any alignment) and a lane-aligned X (depth x columns): the
 // kernel of every short transform that is cheaper as a matrix product than as an FFT. Each element of C is
-// one fused multiply-add chain over depth in rising order, whatever the tile: results do not depend on the
-// shape.
+// one fused multiply-add chain over depth in rising order, whatever the tile: results do not depend on the shape.
 #pragma once
 #include "math/simd.h"
 

@@ -1,5 +1,4 @@
-// sin and cos of 2 pi t, t in turns: the range reduction is exact (t - round(t)), so large phases lose
-// nothing.
+// sin and cos of 2 pi t, t in turns: the range reduction is exact (t - round(t)), so large phases lose nothing.
 #pragma once
 #include <cmath>
 

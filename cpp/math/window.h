@@ -29,8 +29,7 @@ void with_width(int width, Action action) {
   }
 }
 
-/// Horner's rule for one polynomial or for several side by side: V is float, or a SIMD vector with one tap
-/// per lane.
+/// Horner's rule for one polynomial or for several side by side: V is float, or a SIMD vector with one tap per lane.
 template <class V>
 VG_HD V horner(const V* coefficients, int degree, float t) {
   V value = coefficients[degree];

@@ -7,8 +7,7 @@
 
 namespace verglas::cpu {
 
-/// Central lines of images, at directions 2 pi a / (2 half), a = 0 .. half - 1; the line at a + half is the
-/// conjugate.
+/// Central lines of images, at directions 2 pi a / (2 half), a = 0 .. half - 1; the line at a + half is the conjugate.
 ///   samples    (n, half, depth) complex64; depth components of each line
 ///   loss       (n, half) float32
 /// Two lines x, y are worth s(x, y) = sum Re[x conj(y)] - loss_x - loss_y.
@@ -20,8 +19,8 @@ struct CentralLines {
 };
 
 /// For every pair i < j the directions with the largest s: angle[i, j] in image i, angle[j, i] in image j, in
-/// steps, 0 <= . < 2 half, between steps by a quadratic; score both ways; diagonals 0. Of equal
-/// ones the first counts (direction in i, then in j).
+/// steps, 0 <= . < 2 half, between steps by a quadratic; score both ways; diagonals 0. Of equal ones the first
+/// counts (direction in i, then in j).
 ///   angle, score   (n, n) float64, written
 ///   cost           2 n^2 half^2 depth fused multiply-adds; scratch of 2 n depth half floats; parallel over i
 void common_lines(const CentralLines& lines, double* angle, double* score, int num_threads);

@@ -5,8 +5,8 @@
 // f image, g reference, F and G their transforms, w an optional weight per shell round(|k|). s is the shift
 // that, added to the image, lays it on the reference: with a centred reference, rlnOrigin. Scores:
 //   product  C(s) itself
-//   ncc      C without k = 0, divided by sqrt(sum w |F|^2) sqrt(sum w |G|^2): Pearson's coefficient, in [-1,
-//   1] phase    as ncc, after dividing every F and G by its modulus (moduli below 1e-6 of the rms count as 0)
+//   ncc      C without k = 0, divided by sqrt(sum w |F|^2) sqrt(sum w |G|^2): Pearson's coefficient, in [-1, 1]
+//   phase    as ncc, after dividing every F and G by its modulus (moduli below 1e-6 of the rms count as 0)
 // An image of no variance (sd <= 1e-6 |mean|, nothing float32 can hold) has ncc and phase 0 at shift 0.
 //
 // Peak: the largest C on integer shifts, |sx|, |sy| <= max_shift; then, where it is a local maximum,

@@ -182,8 +182,7 @@ Derivatives ExactMap::at(const Cell* f, const Cell* g, double sx, double sy) {
   return d;
 }
 
-/// The rows ky = 0 (the positive columns of lane 0) and ky = n/2 (its negative columns), each its own mirror
-/// image.
+/// The rows ky = 0 (the positive columns of lane 0) and ky = n/2 (its negative columns), each its own mirror image.
 Derivatives ExactMap::shared_rows(const Cell& f0, const Cell& g0, const Cell& f_nyquist,
                                   const Cell& g_nyquist, const Sums& positive, const Sums& negative) const {
   const double cx = std::cos(0.5 * kTwoPi * sx_), nx = std::sin(0.5 * kTwoPi * sx_);

@@ -1,15 +1,13 @@
 // correlate, rotations: best in-plane angle, shift and reference of images, by correlation of polar rings.
 //
-//   score(s, psi) = sum_r r sum_theta f_s(r, theta) g(r, theta + psi)   (means removed, divided by both
-//   norms)
+//   score(s, psi) = sum_r r sum_theta f_s(r, theta) g(r, theta + psi)   (means removed, divided by both norms)
 //
-// f_s is the image moved by s, g the reference, both sampled about pixel n//2 on rings r = r_min, r_min + 1,
-// ..
-// <= r_max by cubic convolution (Keys (1981) IEEE Trans. ASSP 29, 1153-1160). A rotation is a cyclic shift of
+// f_s is the image moved by s, g the reference, both sampled about pixel n//2 on rings r = r_min, r_min + 1, ..,
+// r_max by cubic convolution (Keys (1981) IEEE Trans. ASSP 29, 1153-1160). A rotation is a cyclic shift of
 // the unravelled rings, so all angles of one shift come from one product of ring harmonics and one inverse
-// transform (Crowther and Amos (1971) J. Mol. Biol. 60, 123-130). Every one of the (2 k + 1)^2 shifts s =
-// step (i, j), |i|, |j| <= k = max_shift / step is searched in full; the best (shift, angle) of this grid is
-// returned, the angle refined by a parabola.
+// transform (Crowther and Amos (1971) J. Mol. Biol. 60, 123-130). Every one of the (2 k + 1)^2 shifts
+// s = step (i, j), |i|, |j| <= k = max_shift / step, is searched in full; the best (shift, angle) of this grid
+// is returned, the angle refined by a parabola.
 //
 // psi in degrees, as rlnAnglePsi: a feature at (x, y) of the reference stands at
 // (x cos + y sin, -x sin + y cos) - s in the image.

@@ -14,8 +14,7 @@ namespace verglas::cpu {
 /// angstrom, the last per degree.
 constexpr int kCtfScores = 16;
 
-/// Spectrum as a list of pixels: frequencies in 1/A, y = (power - background) / noise, a = ring amplitude /
-/// noise.
+/// Spectrum as a list of pixels: frequencies in 1/A, y = (power - background) / noise, a = ring amplitude / noise.
 struct SpectrumPixels {
   std::size_t count;
   const float *kx, *ky, *y, *a;
@@ -26,8 +25,7 @@ struct SpectrumPixels {
 ///                sum y y - 2 sum y m + sum m m
 ///   params       n rows of math::kOpticsColumns doubles
 ///   scores       (n, kCtfScores) doubles; without derivatives only the first two are written, the others 0
-///   cost         one sine (two with derivatives) per pixel and row; phases in float32, error below 1e-6 of
-///   their
+///   cost         one sine (two with derivatives) per pixel and row; phases in float32, error below 1e-6 of their
 ///                value; parallel over rows and blocks of pixels, bitwise independent of num_threads
 void ctf_score(const double* params, std::size_t n, const SpectrumPixels& pixels, bool derivatives,
                double* scores, int num_threads);

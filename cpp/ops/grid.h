@@ -29,8 +29,7 @@ struct Lanes {
   typedef double WidePairs __attribute__((vector_size(16 * count)));  // sums of values
 };
 
-/// The window with one tap per SIMD lane; and with one tap per pair of lanes, as rows of complex values need
-/// it.
+/// The window with one tap per SIMD lane; and with one tap per pair of lanes, as rows of complex values need it.
 template <int W>
 struct Window {
   using Vec = typename Lanes<W>::Vec;
@@ -132,8 +131,7 @@ GradientSample gather_gradient(const Window<W>& window, const math::GridShape& g
 using math::last_column;
 
 /// exp(-2 pi i (kx dx + ky dy) / box), which moves an image by (dx, dy) pixels, as a product of one table per
-/// axis. Tables are filled by recurrence in double: after box steps the error is still below float32
-/// rounding.
+/// axis. Tables are filled by recurrence in double: after box steps the error is still below float32 rounding.
 class ShiftPhases {
  public:
   explicit ShiftPhases(int box) : box_(box), x_(box / 2 + 1), y_(box) {}

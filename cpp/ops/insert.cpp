@@ -47,8 +47,7 @@ class ImageReader {
   const float* shell_ = nullptr;
 };
 
-/// Range of kx on one row of pixels in which a linear coordinate `start + slope kx` lies in (low, high);
-/// conservative.
+/// Range of kx on one row of pixels in which a linear coordinate `start + slope kx` lies in (low, high); conservative.
 struct Range {
   int begin, end;
 };
@@ -64,8 +63,7 @@ Range clip(Range range, double start, double slope, double low, double high) {
 }
 
 /// Inserts the pixels of one image whose taps touch the slab [z_begin, z_end). Along a row of pixels z is
-/// linear in kx, with a change of sign where Friedel's mate takes over (x = 0), so the pixels of a slab are
-/// two ranges.
+/// linear in kx, with a change of sign where Friedel's mate takes over (x = 0), so the pixels of a slab are two ranges.
 template <int W>
 void insert_image(const Window<W>& window, const math::GridShape& grid, const double* matrix,
                   const ImageReader& reader, int max_radius, const InsertSums& sums, int z_begin, int z_end) {
@@ -79,8 +77,7 @@ void insert_image(const Window<W>& window, const math::GridShape& grid, const do
     if (all.begin >= all.end) continue;
     const double z0 = axes.y[2] * ky, slope = axes.x[2];
     const Range direct = clip(all, z0, slope, low, high), mates = clip(all, -z0, -slope, low, high);
-    // The union of both ranges, walked in ascending kx: the order of additions is then the same for every
-    // slab.
+    // The union of both ranges, walked in ascending kx: the order of additions is then the same for every slab.
     const bool direct_empty = direct.begin >= direct.end, mates_empty = mates.begin >= mates.end;
     if (direct_empty && mates_empty) continue;
     const int begin = direct_empty  ? mates.begin
@@ -145,8 +142,7 @@ void fold_array(const math::GridShape& grid, T* array, Conjugate conjugate) {
   for (std::size_t r = 0; r < static_cast<std::size_t>(n) * n; ++r) std::fill_n(array + r * row, halo, T(0));
 }
 
-/// The grid as symmetrise walks it: the index of a point q is base + q . stride, that of its mate base - q .
-/// stride.
+/// The grid as symmetrise walks it: the index of a point q is base + q . stride, that of its mate base - q . stride.
 struct GridIndex {
   std::ptrdiff_t stride[3], base;
 

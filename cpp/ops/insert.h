@@ -17,18 +17,18 @@ struct InsertInput {
   int max_radius;
 };
 
-/// Where it goes; (rows, rows, columns) float64, added to. Either array may be null: its sum is then not
-/// made.
+/// Where it goes; (rows, rows, columns) float64, added to. Either array may be null: its sum is then not made.
 struct InsertSums {
   std::complex<double>* values;  // sum of C X exp(+2 pi i k.shift / box) / sigma^2
   double* weights;               // sum of C^2 / sigma^2
 };
 
 /// values += P^T [C X S / sigma^2], weights += P^T [C^2 / sigma^2], with the taps of project.
-///   Each pixel goes to the half volume once; `fold_friedel` adds what fell on x <= 0 to its mates, after
-///   which the sums are those of the full plane (kx < 0 included). determinism  every grid point receives its
-///   images in order, whatever num_threads and the batch: bitwise equal sums cost         about 0.8
-///   max_radius^2 2 W^3 (2 + 1) multiply-adds per image; parallel over slabs of z
+/// Each pixel goes to the half volume once; `fold_friedel` adds what fell on x <= 0 to its mates, after which the
+/// sums are those of the full plane (kx < 0 included).
+///   determinism  every grid point receives its images in order, whatever num_threads and the batch: bitwise
+///                equal sums
+///   cost         about 0.8 max_radius^2 2 W^3 (2 + 1) multiply-adds per image; parallel over slabs of z
 void insert(const math::GridShape& grid, const WindowTable& window, const InsertInput& input,
             const InsertSums& sums, int num_threads);
 

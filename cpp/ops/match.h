@@ -10,8 +10,7 @@ namespace verglas::cpu {
 ///   mix    (rows, depth) float32, rows >= 1
 ///   best   (pixels) float32, written;  which (pixels) int32, written
 /// Each combination is one chain of fused multiply-adds in rising k: the result depends neither on
-/// num_threads nor on how pixels are grouped. Cost: 2 rows depth pixels, none of the combinations leaves the
-/// cache.
+/// num_threads nor on how pixels are grouped. Cost: 2 rows depth pixels, none of the combinations leaves the cache.
 void match(const float* maps, const float* mix, std::size_t rows, std::size_t depth, std::size_t pixels,
            float* best, std::int32_t* which, int num_threads);
 

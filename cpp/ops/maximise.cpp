@@ -225,8 +225,7 @@ void MaximisePlan::shift_images(const MaximiseInput& in, const std::vector<cfloa
   }
 }
 
-/// Files the chunk's candidates under their slices (images stay in order) and allocates the sums of new
-/// slices.
+/// Files the chunk's candidates under their slices (images stay in order) and allocates the sums of new slices.
 void MaximisePlan::gather_slices(const Candidates& c, Chunk& chunk) {
   std::vector<std::size_t> count(n_slices(), 0), groups(n_slices(), 0);
   std::vector<std::int64_t> last(n_slices(), -1);

@@ -1,17 +1,16 @@
-// maximise: the adjoint of score. From images and a sparse posterior to sums per slice, in the harmonic
-// domain.
+// maximise: the adjoint of score. From images and a sparse posterior to sums per slice, in the harmonic domain.
 //
 //   num_d(m, r) = sum_i 1/sigma2_i(r) sum_{psi, t} gamma e^{-i m psi} w_r b_{i,t}(m, r)
 //   den_d(k, r) = sum_i 1/sigma2_i(r) sum_{psi, t} gamma e^{-2 i k psi} w_r h_i(k, r)
 //
 // b_{i,t} = harmonics of C X S(t), h_i = even harmonics of C^2 (ops/polar.h). A candidate at the opposite of
 // a slice (rot + 180, 180 - tilt: the slice read at -theta, harmonics (-1)^m conj a_m) adds (-1)^m conj of
-// its term, so that both share one sum. In-plane angles cost one factor per m, not one slice: for an image
-// and a slice
+// its term, so that both share one sum. In-plane angles cost one factor per m, not one slice: for an image and
+// a slice
 //   G(m, r) = sum_t [sum_psi gamma e^{-i m psi}] b_t(m, r)
 // is one pass over the harmonics per shift. The same G gives the statistics of the residual |X S - C A|^2:
-//   cross_i(r) = sum_{d,psi,t} gamma sum_theta w_r Re[conj(C A) X S] = sum_d sum_m eps_m Re[conj(a_d)
-//   G_{i,d}] power_i(r) = sum_{d,psi,t} gamma sum_theta w_r C^2 |A|^2
+//   cross_i(r) = sum_{d,psi,t} gamma sum_theta w_r Re[conj(C A) X S] = sum_d sum_m eps_m Re[conj(a_d) G_{i,d}]
+//   power_i(r) = sum_{d,psi,t} gamma sum_theta w_r C^2 |A|^2
 //
 // Determinism: sums are float64; each slice adds its images in the order they come, each image its candidates
 // in an order of their own (opposite, shift, psi): bitwise equal for any number of threads, any batches, any

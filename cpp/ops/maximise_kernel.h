@@ -51,8 +51,7 @@ struct Phases {
   }
 
  private:
-  /// re, im += gamma e^{-i m psi}, kRow harmonics at a time: powers 0 .. kRow - 1 of the phase, times its
-  /// kRow-th.
+  /// re, im += gamma e^{-i m psi}, kRow harmonics at a time: powers 0 .. kRow - 1 of the phase, times its kRow-th.
   void add(double psi, double gamma, double* re) const {
     const std::complex<double> phase(std::cos(psi), -std::sin(psi));
     std::complex<double> power = gamma;

@@ -1,5 +1,4 @@
-// peaks: local maxima of a map, the lower ones within a radius of a higher one left out, with a sub-pixel
-// fit.
+// peaks: local maxima of a map, the lower ones within a radius of a higher one left out, with a sub-pixel fit.
 #pragma once
 #include <cstddef>
 #include <cstdint>
@@ -21,8 +20,7 @@ using math::Peak;
 std::vector<Peak> peaks(const float* map, std::size_t height, std::size_t width, double radius,
                         float threshold, const std::uint8_t* mask, int num_threads);
 
-/// Sorts peaks, given in raster order, highest first, and leaves out those nearer than `radius` to a higher
-/// kept one.
+/// Sorts peaks, given in raster order, highest first, and leaves out those nearer than `radius` to a higher kept one.
 void keep_apart(std::vector<Peak>& found, std::size_t height, std::size_t width, double radius);
 
 }  // namespace verglas::cpu

@@ -143,8 +143,7 @@ class ImageSampler {
     fill_plane(s.sums.data(), block, s.plane);
   }
 
-  /// F(kx, ky) = sum_x (E - iO) exp(-i a x) and F(-kx, ky) from the same four sums; ky < 0 by Friedel
-  /// symmetry.
+  /// F(kx, ky) = sum_x (E - iO) exp(-i a x) and F(-kx, ky) from the same four sums; ky < 0 by Friedel symmetry.
   void fill_plane(const float* sums, std::size_t block, AlignedFloats& plane) const {
     const std::size_t width = ky_columns(), stride = row_stride();
     plane.resize((reach_ + 1 + kMargin) * stride);

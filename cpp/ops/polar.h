@@ -1,14 +1,13 @@
 // polar: images and central slices on polar Fourier grids, and their angular harmonics.
 //
-//   X(r, theta) = sum_n x_n exp(-2 pi i r (cos theta, sin theta).n / N),   n relative to the centre pixel N
-//   // 2 x_m(r)      = sum_theta X(r, theta) exp(-i m theta)        (times 1/n_theta where a function says
-//   "normalised")
+//   X(r, theta) = sum_n x_n exp(-2 pi i r (cos theta, sin theta).n / N),   n relative to the centre pixel N // 2
+//   x_m(r)      = sum_theta X(r, theta) exp(-i m theta)       (times 1/n_theta where a function says "normalised")
 //
 // Rings r_j = 1/2 + (j + 1/2) spacing, j = 0..n_rings - 1: the midpoint rule over 1/2 < |k| < R + 1/2, so
 // that every ring lies in one shell round(|k|); with spacing 1 these are r = 1, 2, ..., R. A sum over the
-// full Fourier plane becomes sum_r w_r sum_theta, w_r = 2 pi r spacing / n_theta. Real images: X(r, theta +
-// pi) = conj X(r, theta), so only theta_j = 2 pi j / n_theta, j < n_theta / 2, is kept, and x_{-m} = (-1)^m
-// conj x_m, so only m >= 0.
+// full Fourier plane becomes sum_r w_r sum_theta, w_r = 2 pi r spacing / n_theta. Real images:
+// X(r, theta + pi) = conj X(r, theta), so only theta_j = 2 pi j / n_theta, j < n_theta / 2, is kept, and
+// x_{-m} = (-1)^m conj x_m, so only m >= 0.
 #pragma once
 #include <complex>
 #include <cstddef>
@@ -29,8 +28,7 @@ using math::WindowTable;
 ///
 /// Harmonic m is kept on the rings first_ring[m] .. n_rings - 1, because an object of diameter D in a box of
 /// N pixels has |m| <= pi r D / N + a few on ring r. Packed arrays are m-major: element (m, ring j) stands at
-/// offset[m] + j - first_ring[m], and offset[max_m + 1] = size is the number of complex values per image or
-/// slice.
+/// offset[m] + j - first_ring[m], and offset[max_m + 1] = size is the number of complex values per image or slice.
 struct PolarGrid {
   int box, n_theta, n_rings, max_m;
   std::vector<double> radii;                 ///< (n_rings), in Fourier pixels
@@ -61,10 +59,8 @@ class AngularTransform {
 };
 
 /// samples[i, ring, angle] of n real images (n, box, box).
-///   method    Kaiser-Bessel interpolation, window 6, of the 1.5 times padded transform; relative error below
-///   1e-4 of
-///             the image's norm. Only the part of the transform inside the last ring is computed, as matrix
-///             products.
+///   method    Kaiser-Bessel interpolation, window 6, of the 1.5 times padded transform; relative error below 1e-4 of
+///             the image's norm. Only the part of the transform inside the last ring is computed, as matrix products.
 ///   samples   (n, n_rings, n_theta / 2), written; parallel over images, independent of num_threads
 void polar(const float* images, std::size_t n, const PolarGrid& grid, cfloat* samples, int num_threads);
 
@@ -130,8 +126,7 @@ class LaneHarmonics {
 };
 
 /// b[i, s, packed] of n images at n_shifts shifts each: LaneHarmonics, unpacked (weights w_r included).
-///   samples (n, n_rings, half); ctf (n, 9) or null; inv_sigma2 (n, n_rings); shifts (n_shifts, 2) x, y in
-///   pixels
+///   samples (n, n_rings, half); ctf (n, 9) or null; inv_sigma2 (n, n_rings); shifts (n_shifts, 2) x, y in pixels
 struct WeightedInput {
   const cfloat* samples;
   const double* ctf;

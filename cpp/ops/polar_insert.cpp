@@ -12,8 +12,7 @@ void insert_slice(const Window<W>& window, const math::GridShape& volume, const 
                   int z_begin, int z_end) {
   const auto axes = math::slice_axes(matrix, volume);
   const int half = grid.half();
-  // Height of a unit ring's highest point: rings that stay below the slab (or above it) are passed over
-  // whole.
+  // Height of a unit ring's highest point: rings that stay below the slab (or above it) are passed over whole.
   const double steepness = std::hypot(axes.x[2], axes.y[2]);
   const double low = z_begin - volume.extent - W / 2 - 1, high = z_end - volume.extent + W / 2 + 1;
   for (int j = 0; j < grid.n_rings; ++j) {

@@ -17,10 +17,10 @@ struct PolarSlices {
 };
 
 /// sums.values += P^T values, sums.weights += P^T weights, P = polar_slices: same points, same taps.
-///   Samples of the half circle go to the half volume once; `fold_friedel` (ops/insert.h) adds their mates. A
-///   sum over the plane needs the ring weights w_r in `values` and `weights`. determinism  every grid point
-///   receives its samples in order, whatever num_threads and the blocks of slices cost         n_rings
-///   n_theta / 2 samples of 3 W^3 multiply-adds per slice; parallel over slabs of z
+/// Samples of the half circle go to the half volume once; `fold_friedel` (ops/insert.h) adds their mates. A sum
+/// over the plane needs the ring weights w_r in `values` and `weights`.
+///   determinism  every grid point receives its samples in order, whatever num_threads and the blocks of slices
+///   cost         n_rings n_theta / 2 samples of 3 W^3 multiply-adds per slice; parallel over slabs of z
 void polar_insert(const math::GridShape& volume, const WindowTable& window, const PolarSlices& slices,
                   const PolarGrid& grid, const InsertSums& sums, int num_threads);
 

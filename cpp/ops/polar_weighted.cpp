@@ -108,8 +108,7 @@ void polar_ctf_power(const double* ctf, const float* inv_sigma2, std::size_t n, 
 
 namespace {
 
-/// exp(-2 pi i t), t in turns: rounding by adding 1.5 * 2^23, then the polynomial of math/trig.h, lane by
-/// lane.
+/// exp(-2 pi i t), t in turns: rounding by adding 1.5 * 2^23, then the polynomial of math/trig.h, lane by lane.
 inline void phase_turns(Lanes t, Lanes& re, Lanes& im) {
   const Lanes big = math::broadcast(12582912.0f);
   const auto sine = [](Lanes x) {

@@ -20,8 +20,7 @@ using math::PoseClimb;
 using math::PoseEvaluation;
 using math::PoseStatus;
 
-/// The pixels that count at one radius, each standing for its Friedel mate too: kx >= 0, and ky > 0 where kx
-/// = 0.
+/// The pixels that count at one radius, each standing for its Friedel mate too: kx >= 0, and ky > 0 where kx = 0.
 struct Disc {
   int radius;
   std::size_t n = 0;

@@ -6,8 +6,7 @@
 
 namespace verglas::cpu {
 
-/// rotated[kz, ky, kx] = V^(A^T k), the transform of the map A V, for round(|k|) <= max_radius, zero
-/// elsewhere.
+/// rotated[kz, ky, kx] = V^(A^T k), the transform of the map A V, for round(|k|) <= max_radius, zero elsewhere.
 ///   spectrum   (rows, rows, columns) complex64, as for project
 ///   matrix     9 doubles, row-major; a point at r moves to A r
 ///   rotated    (box, box, box/2 + 1) complex64, phase-centred half transform, written

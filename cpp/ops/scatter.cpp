@@ -77,8 +77,7 @@ Prepared prepare(const ScatterModel& m, ScatterGrid grid, int dimensions) {
   return p;
 }
 
-/// What one thread needs: tables of one block of atoms, laid out in panels of the tile's width, and the
-/// products.
+/// What one thread needs: tables of one block of atoms, laid out in panels of the tile's width, and the products.
 struct Scratch {
   Scratch(int box, int sets)
       : rows(round_up(box, kRows)),

@@ -208,8 +208,7 @@ class GroupSearch {
     }
   }
 
-  /// Log priors of the shifts of one vector, `group` images to a shift; in correlations they only say what
-  /// exists.
+  /// Log priors of the shifts of one vector, `group` images to a shift; in correlations they only say what exists.
   void fill_priors(std::size_t v, std::size_t group, float* out) const {
     for (std::size_t l = 0; l < kLanes; ++l) {
       const std::size_t shift = (v * kLanes + l) / group;
@@ -369,8 +368,7 @@ std::vector<ImageScore> ScorePlan::run(const ScoreInput& in, int num_threads) co
   const LaneHarmonics lanes(grid_);
   const EvenHarmonics even(grid_, settings_.n_power);
   const Job job = {grid_, settings_, psi_, slices_, in, lanes, even};
-  // Full groups waste no lane; smaller ones (powers of two) where threads would idle, and for the last
-  // images.
+  // Full groups waste no lane; smaller ones (powers of two) where threads would idle, and for the last images.
   std::size_t largest = 1;
   while (2 * largest <= kLanes && 2 * largest * static_cast<std::size_t>(num_threads) <= in.n) largest *= 2;
   std::vector<std::size_t> begin{0};

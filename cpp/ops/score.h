@@ -1,11 +1,10 @@
 // score: the exhaustive search of images against central slices at every in-plane angle and shift.
 //
-//   L(e, psi, t) = sum_k Re[conj(C A) X S(t)] / sigma2 - 1/2 sum_k C^2 |A|^2 / sigma2 + log priors of e, psi,
-//   t
+//   L(e, psi, t) = sum_k Re[conj(C A) X S(t)] / sigma2 - 1/2 sum_k C^2 |A|^2 / sigma2 + log priors of e, psi, t
 //
-// over the full Fourier plane 0 < |k| < R + 1/2, in polar harmonics (ops/polar.h). An entry e is a slice (2
-// i) or its opposite (2 i + 1), the projection seen from the other side. psi_j = (j + 1/2) 360 / n_psi
-// degrees. The steps are those of math/score_settings.h, in two passes:
+// over the full Fourier plane 0 < |k| < R + 1/2, in polar harmonics (ops/polar.h). An entry e is a slice (2 i)
+// or its opposite (2 i + 1), the projection seen from the other side. psi_j = (j + 1/2) 360 / n_psi degrees.
+// The steps are those of math/score_settings.h, in two passes:
 //   1. maxima, images in the SIMD lanes; then choose;
 //   2. sums and collect at once, shifts in the SIMD lanes, with limit as lists grow; then trim.
 // Scores are never stored beyond one tile of entries. Each lane's arithmetic is independent of the packing
@@ -50,9 +49,9 @@ struct Candidate {
 
 struct ImageScore {
   Candidate best{kNever, -1, -1, -1};
-  double log_sum =
-      0;            ///< log sum over all poses of exp(L): the log marginal likelihood when priors sum to one
-  double kept = 0;  ///< share of the sum that the candidates hold
+  /// Log sum over all poses of exp(L): the log marginal likelihood when priors sum to one.
+  double log_sum = 0;
+  double kept = 0;                    ///< share of the sum that the candidates hold
   std::vector<Candidate> candidates;  ///< by falling score; ties by rising entry, psi, shift
 };
 

@@ -1,8 +1,7 @@
 // The windowed form of score: for every image its own list of (slice, psi) tasks, each at all of the image's
 // shifts. Used by branch and bound and by local searches, where few poses of a fine grid are wanted.
 //
-//   score(task, shift) = sum_k Re[conj(C A) X S(t)] / sigma2 - 1/2 sum_k C^2 |A|^2 / sigma2          (no
-//   priors)
+//   score(task, shift) = sum_k Re[conj(C A) X S(t)] / sigma2 - 1/2 sum_k C^2 |A|^2 / sigma2          (no priors)
 //
 // Cost per image and kLanes shifts: one set of lane harmonics (ops/polar.h), 4 grid.size multiply-adds per
 // slice, 2 max_m per task. Tasks sorted by slice and side share the slice's part. Parallel over images; every

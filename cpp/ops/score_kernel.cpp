@@ -59,8 +59,7 @@ struct Classes {
   Lanes y0, y4, re1, re2, re3, im1, im2, im3;
 };
 
-/// Even and odd halves of the 8-point transform: score(p) = even[p] + odd[p], score(p + 4) = even[p] -
-/// odd[p].
+/// Even and odd halves of the 8-point transform: score(p) = even[p] + odd[p], score(p + 4) = even[p] - odd[p].
 inline void eight(const Classes& y, Lanes even[4], Lanes odd[4]) {
   const Lanes half_root = broadcast(0.707106781186547524f);
   const Lanes s = y.y0 + y.y4, d = y.y0 - y.y4, u = y.re1 - y.re3, v = y.im1 + y.im3;

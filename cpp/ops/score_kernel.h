@@ -1,19 +1,15 @@
 // The inner kernels of score: from harmonics to scores at every in-plane angle, for one block of slices and
 // kLanes pairs of (image, shift) in SIMD lanes.
 //
-// Stage 1.  For every m:  rr = sum_r Re a Re b, ii = sum_r Im a Im b, ri = sum_r Re a Im b, ir = sum_r Im a
-// Re b.
-//           The slice d and its opposite -d (rot + 180, 180 - tilt), whose harmonics are (-1)^m conj(a_m),
-//           share them:
+// Stage 1.  For every m:  rr = sum_r Re a Re b, ii = sum_r Im a Im b, ri = sum_r Re a Im b, ir = sum_r Im a Re b.
+//           The slice d and its opposite -d (rot + 180, 180 - tilt), whose harmonics are (-1)^m conj(a_m), share them:
 //               c_m  = (rr + ii) + i (ri - ir)               c'_m = (-1)^m [(rr - ii) + i (ri + ir)]
 //           so two directions cost what one does. (-1)^m is a half turn of psi and only renumbers the output.
-// Stage 2.  score(psi_j) = sum_m eps_m Re(c_m exp(-i m psi_j)), psi_j = 2 pi (j + 1/2) / n_psi, n_psi a
-// multiple of 8.
+// Stage 2.  score(psi_j) = sum_m eps_m Re(c_m exp(-i m psi_j)), psi_j = 2 pi (j + 1/2) / n_psi, n_psi a multiple of 8.
 //           Angles come in sets of 16: +-psi_q (the products with cos and sin are shared) times eight turns
 //           of 45 degrees (an 8-point real transform over the classes m mod 8). m and 8 - m fall into one
 //           class by conjugation. That leaves 7/32 n_psi M multiply-adds instead of 2 n_psi M.
-// The power term, priors of direction and shift are Fourier series in psi themselves and enter c_m before
-// stage 2.
+// The power term, priors of direction and shift are Fourier series in psi themselves and enter c_m before stage 2.
 #pragma once
 #include <cstdint>
 #include <vector>
@@ -58,8 +54,8 @@ struct KernelScratch {
 /// What stage 1 adds to c beside the priors of the slices.
 struct LaneTerms {
   const float* log_shift;  // (kLanes)
-  const float*
-      power;  // (2 tiles, kBlock, 2 n_power - 1, kLanes): -q_m / 2, real and imaginary; null: no power
+  /// (2 tiles, kBlock, 2 n_power - 1, kLanes): -q_m / 2, real and imaginary; null: no power
+  const float* power;
 };
 
 void correlate_block(const PolarGrid& grid, const PsiTables& psi, const PackedSlices& slices,

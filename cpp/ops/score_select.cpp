@@ -10,8 +10,7 @@ namespace {
 using math::kLanes;
 using math::Lanes;
 
-/// Total order: better score first, ties by position, so that selections do not depend on the order of
-/// arrival.
+/// Total order: better score first, ties by position, so that selections do not depend on the order of arrival.
 bool before(const Candidate& a, const Candidate& b) {
   if (a.score != b.score) return a.score > b.score;
   if (a.entry != b.entry) return a.entry < b.entry;

@@ -1,5 +1,4 @@
-// The steps of score for one image beside its maxima: choose, sums and collect, limit, trim
-// (math/score_settings.h).
+// The steps of score for one image beside its maxima: choose, sums and collect, limit, trim (math/score_settings.h).
 #pragma once
 #include <cstddef>
 #include <cstdint>

@@ -6,8 +6,7 @@
 
 namespace verglas::cpu {
 
-/// out[i, s] = sum over the full plane, round(|k|) = s <= max_radius, of Re[conj(a_i[k]) b_j[k]], j =
-/// b_of_a[i].
+/// out[i, s] = sum over the full plane, round(|k|) = s <= max_radius, of Re[conj(a_i[k]) b_j[k]], j = b_of_a[i].
 ///   a          (n, box, box/2 + 1) complex64, phase-centred half transforms
 ///   b          (m, box, box/2 + 1) complex64; b == a gives the power of each shell
 ///   b_of_a     (n,) indices below m, or null for j = i

@@ -23,8 +23,7 @@ constexpr std::size_t kStack = 128 * 1024;
 #endif
 
 #if defined(__x86_64__)
-// Saves what the System V ABI asks a callee to preserve, and changes stacks: swapcontext without its two
-// system calls.
+// Saves what the System V ABI asks a callee to preserve, and changes stacks: swapcontext without its two system calls.
 extern "C" void verglas_emulate_switch(void** save, void* load);
 asm(R"(
 .text
@@ -93,8 +92,7 @@ void Fiber::start(Fiber* self) {
 
 #if defined(__x86_64__)
 namespace {
-// The first "return" of a fiber lands here; its frame holds the fiber where a return address would be looked
-// for.
+// The first "return" of a fiber lands here; its frame holds the fiber where a return address would be looked for.
 extern "C" void verglas_emulate_enter();
 asm(R"(
 .text

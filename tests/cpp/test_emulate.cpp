@@ -1,5 +1,4 @@
-// The host emulation of CUDA: barriers, warp collectives, matrix products, atomics, and the mistakes it must
-// report.
+// The host emulation of CUDA: barriers, warp collectives, matrix products, atomics, and the mistakes it must report.
 #include <stdexcept>
 #include <string>
 #include <vector>
@@ -12,8 +11,7 @@ using namespace verglas::cuda;
 
 namespace {
 
-/// Sum of a block by a tree in shared memory, then of its warps by shuffles; both must agree with the closed
-/// form.
+/// Sum of a block by a tree in shared memory, then of its warps by shuffles; both must agree with the closed form.
 __global__ void sums(const float* in, float* tree, float* shuffled, unsigned* votes) {
   __shared__ float part[128];
   VG_DYNAMIC_SHARED(float, copy);

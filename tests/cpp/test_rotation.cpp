@@ -38,8 +38,7 @@ void check_angles(double rot, double tilt, double psi) {
   CHECK_NEAR(back.z, v.z, 1e-14);
 }
 
-// exp and log are each other's inverse, up to and at half a turn; exp agrees with the composition of
-// rotations.
+// exp and log are each other's inverse, up to and at half a turn; exp agrees with the composition of rotations.
 void check_exponential(const Vector3& axis, double angle) {
   const Vector3 w{axis.x * angle, axis.y * angle, axis.z * angle};
   const Rotation r = verglas::math::rotation_exp(w);

@@ -1,5 +1,4 @@
-// Which x86-64 psABI level does this processor run? Asked before a core is chosen, and by a build for this
-// processor.
+// Which x86-64 psABI level does this processor run? Asked before a core is chosen, and by a build for this processor.
 #pragma once
 
 namespace verglas {

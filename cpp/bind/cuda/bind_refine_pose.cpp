@@ -27,8 +27,7 @@ cuda::PoseOptions pose_options(const math::GridShape& grid, const py::dict& opti
   return o;
 }
 
-/// The bindings of the CPU's refine_pose, with device arrays. Indices of image_of_pose are the caller's to
-/// check.
+/// The bindings of the CPU's refine_pose, with device arrays. Indices of image_of_pose are the caller's to check.
 void refine_pose(const GridArguments& g, const py::object& spectrum, const py::dict& data,
                  const py::dict& prior, const py::dict& options, const py::dict& poses,
                  std::uintptr_t stream) {

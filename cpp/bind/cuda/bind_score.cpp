@@ -37,8 +37,7 @@ void power_rows(const PolarTablesArgument& grid, const py::tuple& layout, const 
                          out, stream_of(stream));
 }
 
-/// One batch of images against the reference: problem and state as dictionaries of device arrays, checked
-/// once.
+/// One batch of images against the reference: problem and state as dictionaries of device arrays, checked once.
 class ScoreBatch {
  public:
   ScoreBatch(const PolarTablesArgument& grid, const py::tuple& layout, const py::object& settings,

@@ -1,5 +1,4 @@
-// The only place that checks device arrays (__cuda_array_interface__ version 2 or 3). Nothing is converted or
-// copied.
+// The only place that checks device arrays (__cuda_array_interface__ version 2 or 3). Nothing is converted or copied.
 #pragma once
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
