@@ -20,6 +20,7 @@ LOW = {"_screen", "_native", "_array_module", "_cuda_arrays", "_devices", "types
 TOOLS = {"io", "geometry", "fourier", "filters", "masks", "image"}
 STAGES = {
     "simulate",
+    "detector",
     "picking",
     "extraction",
     "classification",

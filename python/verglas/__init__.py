@@ -35,7 +35,7 @@ _LAZY = {
     "project": "verglas.reconstruction",
     "read_map": "verglas.io",
     "read_micrograph": "verglas.io",
-    "read_movie": "verglas.io",
+    "read_movie": "verglas.run.movies",
     "read_particles": "verglas.io",
     "reconstruct": "verglas.reconstruction",
     "refine": "verglas.run.refine",
@@ -47,6 +47,7 @@ _LAZY = {
 _SUBMODULES = (
     "assessment",
     "classification",
+    "detector",
     "extraction",
     "filters",
     "fourier",
@@ -72,6 +73,7 @@ if TYPE_CHECKING:
     from verglas import (
         assessment,
         classification,
+        detector,
         extraction,
         filters,
         fourier,
@@ -96,7 +98,7 @@ if TYPE_CHECKING:
     from verglas.assessment.postprocess import postprocess
     from verglas.classification import classify2d
     from verglas.geometry import euler_to_matrix, matrix_to_euler, orientation_grid, symmetry_matrices
-    from verglas.io import read_map, read_micrograph, read_movie, read_particles, write_map, write_particles
+    from verglas.io import read_map, read_micrograph, read_particles, write_map, write_particles
     from verglas.motion import correct_motion
     from verglas.optics import ctf
     from verglas.optics.fit import estimate_ctf
@@ -106,6 +108,7 @@ if TYPE_CHECKING:
     from verglas.run.abinitio import abinitio
     from verglas.run.extract import extract
     from verglas.run.machine import devices, info
+    from verglas.run.movies import read_movie
     from verglas.run.refine import refine
     from verglas.run.status import status
     from verglas.search import align
@@ -133,6 +136,7 @@ __all__ = [
     "classify2d",
     "correct_motion",
     "ctf",
+    "detector",
     "devices",
     "estimate_ctf",
     "euler_to_matrix",

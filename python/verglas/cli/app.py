@@ -43,6 +43,7 @@ _COMMANDS = (
     "report",
     "status",
     "convert",
+    "gain",
     "ctf",
     "pick",
     "extract",

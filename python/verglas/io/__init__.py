@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from verglas.io.acquisition import find_acquisition, mdoc_acquisitions, read_epu_xml, read_mdoc
 from verglas.io.atomic import atomic_path, check_writable, write_bytes, write_text
 from verglas.io.coordinates import read_picks, write_picks
 from verglas.io.gain import read_defects, read_gain
+from verglas.io.micrograph_file import write_micrograph
 from verglas.io.micrographs import find_micrographs, read_ctf_table, read_micrographs, write_micrographs
-from verglas.io.movies import open_movie, read_movie
+from verglas.io.motion import read_motion_star, read_motioncor, write_motion_star
+from verglas.io.movies import find_movies, open_movie, read_movie
 from verglas.io.mrc import MrcHeader, StackWriter, read_header, read_map, read_stack, write_map, write_stack
 from verglas.io.particles import read_particles, write_particles
 from verglas.io.spider import read_spider_document, write_spider_document
@@ -19,18 +22,25 @@ __all__ = [
     "StackWriter",
     "atomic_path",
     "check_writable",
+    "find_acquisition",
     "find_micrographs",
+    "find_movies",
+    "mdoc_acquisitions",
     "micrograph_header",
     "open_movie",
     "read_csv",
     "read_ctf_table",
     "read_defects",
+    "read_epu_xml",
     "read_gain",
     "read_header",
     "read_json",
     "read_map",
+    "read_mdoc",
     "read_micrograph",
     "read_micrographs",
+    "read_motion_star",
+    "read_motioncor",
     "read_movie",
     "read_particles",
     "read_picks",
@@ -42,7 +52,9 @@ __all__ = [
     "write_csv",
     "write_json",
     "write_map",
+    "write_micrograph",
     "write_micrographs",
+    "write_motion_star",
     "write_particles",
     "write_picks",
     "write_spider_document",

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import warnings
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from verglas.io.frames import EerFrames, FrameSums, TiffAbout, dropped, open_fra
 from verglas.io.gain import read_defects, read_gain
 from verglas.io.mrc import PathLike
 from verglas.io.mrc_header import require_file
+from verglas.io.star import read_star
 from verglas.io.tiff import tiff_pixel_A
 from verglas.types import FrameSource, Movie
 from verglas.types.defects import as_defects
@@ -23,6 +26,61 @@ from verglas.types.gain import Gain
 
 _SAME = 0.02  # relative; two exposures or pixel sizes that differ by less are one, rounded
 _TARGET_E_A2 = 1.0  # exposure of a fraction of an EER file where nothing else is asked for
+
+
+_SUFFIXES = tuple(
+    kind + packed for kind in (".tif", ".tiff", ".eer", ".mrc", ".mrcs", ".st") for packed in ("", ".gz", ".bz2")
+)
+
+
+def find_movies(source: PathLike | Iterable[PathLike]) -> list[Path]:
+    """The movies that patterns, folders, files or STAR files name, in order.
+
+    Parameters
+    ----------
+    source : path, pattern, or several
+        ``"movies/*.tif"``, a folder (TIFF, MRC and EER files in it), a STAR file with rlnMicrographMovieName (relative
+        names are looked for beside it, then in the working directory), or a movie.
+
+    Raises
+    ------
+    InputError
+        Nothing is found, or a file twice.
+
+    Examples
+    --------
+    >>> from verglas.io import find_movies
+    >>> find_movies("nowhere/*.tif")
+    Traceback (most recent call last):
+    verglas.errors.InputError: nowhere/*.tif: no movies found; expected TIFF, MRC or EER files or a STAR file of them
+    """
+    sources = [source] if isinstance(source, str | os.PathLike) else list(source)
+    found = [Path(name) for one in sources for name in _named(os.fspath(one))]
+    if not found:
+        shown = ", ".join(os.fspath(s) for s in sources[:3]) or "an empty list"
+        raise InputError(f"{shown}: no movies found; expected TIFF, MRC or EER files or a STAR file of them")
+    seen: set[Path] = set()
+    for path in found:
+        if path in seen:
+            raise InputError(f"{path} is named twice among the movies; name each once")
+        seen.add(path)
+    return found
+
+
+def _named(source: str) -> list[str]:
+    path = Path(source)
+    if path.suffix.lower() == ".star":
+        label = "rlnMicrographMovieName"
+        table = next((t for t in read_star(path).values() if label in t), None)
+        if table is None:
+            raise FormatError(f"{path}: no table has the column {label}, so there are no movies in it")
+        names = [str(name) for name in np.atleast_1d(np.asarray(table[label], object))]
+        return [str(path.parent / name) if (path.parent / name).is_file() else name for name in names]
+    if path.is_dir():
+        return sorted(str(p) for p in path.iterdir() if p.name.lower().endswith(_SUFFIXES) and p.name[0] != ".")
+    if path.exists() or not glob.has_magic(source):
+        return [source]
+    return sorted(p for p in glob.glob(source, recursive=True) if Path(p).is_file())
 
 
 def open_movie(

@@ -246,7 +246,7 @@ def write_map(path: PathLike, map: Map, dtype: str = "float32") -> None:
     bad = map.data.size - int(np.count_nonzero(np.isfinite(map.data)))
     if bad:
         raise InputError(f"cannot write {path}: {bad} voxels are NaN or infinite")
-    values = _as_stored(map.data, dtype, str(path))
+    values = as_stored(map.data, dtype, str(path))
     with atomic_path(path) as temporary, mrcfile.new(temporary, compression=compression) as f:
         # as int8, since mrcfile widens uint8 to 16 bits
         f.set_data(pack_4bit(values).view(np.int8) if dtype == "uint4" else values)
@@ -276,7 +276,7 @@ _DTYPES: dict[str, Any] = {
 }
 
 
-def _as_stored(data: npt.NDArray[Any], dtype: str, what: str) -> npt.NDArray[Any]:
+def as_stored(data: npt.NDArray[Any], dtype: str, what: str) -> npt.NDArray[Any]:
     """Cast, refusing what would change integers or overflow."""
     if dtype not in _DTYPES:
         raise InputError(f"{what}: cannot store {dtype!r}; expected one of {', '.join(_DTYPES)}")
@@ -369,7 +369,7 @@ class StackWriter:
             raise InputError(f"{self.path}: expected (m, {self.box}, {self.box}) images, got shape {data.shape}")
         if self._done + len(data) > self.n:
             raise InputError(f"{self.path}: {self._done + len(data)} images for a stack of {self.n}")
-        stored = _as_stored(data, self.dtype, str(self.path))
+        stored = as_stored(data, self.dtype, str(self.path))
         packed = pack_4bit(stored) if self.dtype == "uint4" else stored.astype(stored.dtype.newbyteorder("="))
         np.ascontiguousarray(packed).tofile(self._handle)
         self._done += len(data)

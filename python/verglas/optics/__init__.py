@@ -1,5 +1,6 @@
 """Contrast transfer: the CTF of images, and its estimation from micrographs (``optics.fit``)."""
 
+from verglas.optics.beam_shift import beam_shift_groups
 from verglas.optics.exposure import critical_exposure_e_A2
 from verglas.optics.stored import for_job, ignored_aberrations, plain_images
 from verglas.optics.transfer import (
@@ -19,6 +20,7 @@ from verglas.optics.transfer import (
 )
 
 __all__ = [
+    "beam_shift_groups",
     "best_resolution_A",
     "compose_snr",
     "critical_exposure_e_A2",

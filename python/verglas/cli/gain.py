@@ -1,0 +1,45 @@
+"""``verglas gain``: a gain reference estimated from movies."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import typer
+
+from verglas._screen import Screen
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+
+    @app.command(epilog='Example: verglas gain "movies/*.tif" --out gain.mrc')
+    def gain(
+        movies: list[str] = typer.Argument(..., help="Patterns, folders or files of movies: TIFF, MRC, EER."),
+        out: Path = typer.Option(..., "--out", "-o", help="Gain to write (MRC); <name>_defects.txt beside it."),
+        illumination: float = typer.Option(
+            None, "--illumination", min=1.0, help="Take what is wider than this for the beam's, pixels [level all]."
+        ),
+        frames: int = typer.Option(None, "--frames", min=1, help="Most frames read of each movie [all]."),
+        frames_per_fraction: int = typer.Option(None, "--frames-per-fraction", min=1, help="EER: frames in a sum."),
+        upsampling: int = typer.Option(1, "--upsampling", help="EER: 1, 2 or 4."),
+        as_json: bool = typer.Option(False, "--json", help="Print JSON."),
+    ) -> None:
+        """Estimate the gain of a detector from the sum of many movies, and list its bad pixels."""
+        from verglas.run.gain import estimate_gain_files
+
+        known = {} if frames_per_fraction is None else {"frames_per_fraction": frames_per_fraction}
+        with Screen() as listener:
+            made = estimate_gain_files(movies, out, illumination_px=illumination, most_frames=frames,
+                                       listener=listener, upsampling=upsampling, **known)  # fmt: skip
+        found = made.as_dict()
+        if as_json:
+            typer.echo(json.dumps(found, indent=2))
+            return
+        typer.echo(
+            f"{out}: from {found['frames']} frames of {found['movies']} movies; pixels differ by "
+            f"{100 * found['pattern']:.1f} %, each factor is known to {100 * found['relative_error']:.2f} %; "
+            f"{found['bad_pixels']} bad pixels in {found['defects']}"
+        )
+        if made.excluded:
+            typer.echo(f"{len(made.excluded)} movies set aside; the first: {made.excluded[0]}")

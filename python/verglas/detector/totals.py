@@ -1,0 +1,76 @@
+"""Sums of frames as recorded, and what varies in them from pixel to pixel."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+from scipy.ndimage import uniform_filter
+
+from verglas.errors import InputError
+from verglas.types import Movie
+from verglas.types.arrays import FloatArray
+
+_CLIP_SD = 6.0  # deviations beyond are defects and ice crystals
+
+
+def frame_totals(movies: Iterable[Movie], *, most_frames: int | None = None) -> tuple[FloatArray, int]:
+    """Sum of the frames of movies as recorded, without gain and repair.
+
+    Parameters
+    ----------
+    movies : iterable of Movie
+        Of one shape.
+    most_frames : int, optional
+        Frames read of each movie, spread over it; all by default.
+
+    Returns
+    -------
+    total : (y, x) float64
+    frames : int
+        How many were added.
+
+    Raises
+    ------
+    InputError
+        No movie, another shape, or a value that is not finite.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from verglas.detector import frame_totals
+    >>> from verglas.types import Movie
+    >>> total, frames = frame_totals([Movie.from_array(np.ones((3, 2, 2)), gain=np.full((2, 2), 5.0))])
+    >>> total.tolist(), frames
+    ([[3.0, 3.0], [3.0, 3.0]], 3)
+    """
+    total, frames = None, 0
+    for movie in movies:
+        total = np.zeros(movie.shape) if total is None else total
+        if movie.shape != total.shape:
+            here, before = (f"{shape[1]} x {shape[0]}" for shape in (movie.shape, total.shape))
+            raise InputError(f"movie {movie.name}: frames of {here} pixels, those before have {before}; give "
+                             "movies of one camera setting")  # fmt: skip
+        n = len(movie) if most_frames is None else min(most_frames, len(movie))
+        for index in np.unique(np.linspace(0, len(movie) - 1, n).round().astype(int)):
+            total += movie.source.read(int(index))
+            frames += 1
+    if total is None:
+        raise InputError("no movies; expected at least one")
+    if not np.isfinite(total).all():
+        raise InputError(f"{np.count_nonzero(~np.isfinite(total))} pixels of the frames are not finite")
+    return total, frames
+
+
+def deviations(image: FloatArray, window: int = 15) -> FloatArray:
+    """Relative deviation of every pixel from the mean about it, extremes clipped: image / local mean - 1."""
+    near = uniform_filter(np.asarray(image, np.float64), window, mode="reflect")
+    found = np.where(near > 0, image / np.where(near > 0, near, 1.0) - 1, 0.0)
+    spread = _CLIP_SD * robust_sd(found)
+    return np.clip(found, -spread, spread) if spread > 0 else found
+
+
+def robust_sd(values: FloatArray) -> float:
+    """Standard deviation of most of the values: 1.4826 times the median deviation from the median."""
+    sample = values.reshape(-1)[:: max(1, values.size // 1_000_000)]
+    return float(1.4826 * np.median(np.abs(sample - np.median(sample))))

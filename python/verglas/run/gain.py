@@ -1,0 +1,105 @@
+"""A gain reference estimated from the movies of a session, written beside a list of bad pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from verglas.detector import GainEstimate, estimate_gain, frame_totals
+from verglas.errors import InputError
+from verglas.io import check_writable, find_movies, open_movie, write_micrograph, write_text
+from verglas.io.mrc import PathLike
+from verglas.types import Micrograph
+from verglas.types.listener import Listener, Silence
+
+
+@dataclass(frozen=True)
+class GainFiles:
+    """What was made.
+
+    Attributes
+    ----------
+    estimate : GainEstimate
+    gain, defects : Path
+        The files.
+    movies, frames : int
+        How many were added.
+    excluded : list of str
+        Movies that could not be read or do not fit, each with its reason.
+    """
+
+    estimate: GainEstimate
+    gain: Path
+    defects: Path
+    movies: int
+    frames: int
+    excluded: list[str]
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {
+            "gain": str(self.gain), "defects": str(self.defects), "movies": self.movies, "frames": self.frames,
+            "bad_pixels": len(self.estimate.defects), "relative_error": self.estimate.relative_error,
+            "pattern": self.estimate.pattern, "excluded": self.excluded,
+        }  # fmt: skip
+
+
+def estimate_gain_files(
+    movies: PathLike | Iterable[PathLike], out: PathLike, *, illumination_px: float | None = None,
+    most_frames: int | None = None, listener: Listener | None = None, **known: Any,
+) -> GainFiles:  # fmt: skip
+    """Estimate a gain from movies, and write it with its bad pixels.
+
+    Parameters
+    ----------
+    movies : path, pattern, folder, or several
+    out : path
+        ``.mrc`` to write: factors that multiply frames, 0 at bad pixels. ``<name>_defects.txt`` beside it holds these
+        as lines ``x y width height``.
+    illumination_px : float, optional
+        Of :func:`verglas.detector.estimate_gain`.
+    most_frames : int, optional
+        Frames read of each movie; all by default.
+    listener : Listener, optional
+    **known
+        Of :func:`verglas.io.open_movie`.
+
+    Returns
+    -------
+    GainFiles
+
+    Raises
+    ------
+    InputError
+        No movie that can be read, or too few counts.
+    """
+    out, tell = Path(out), listener or Silence()
+    check_writable(out)
+    paths = find_movies(movies)
+    total: Any = None
+    frames, used, excluded = 0, 0, []
+    for number, path in enumerate(paths):
+        tell.progress("movies", number, len(paths))
+        try:
+            added, count = frame_totals([open_movie(path, **known)], most_frames=most_frames)
+            if total is not None and added.shape != total.shape:
+                size = f"{added.shape[1]} x {added.shape[0]}, those before {total.shape[1]} x {total.shape[0]}"
+                raise InputError(f"{path}: frames of {size} pixels")
+        except (InputError, OSError) as error:
+            excluded.append(str(error))
+            tell.note("excluded", str(error))
+            continue
+        total = added if total is None else total + added
+        frames, used = frames + count, used + 1
+    tell.progress("movies", len(paths), len(paths))
+    if total is None:
+        raise InputError(f"none of {len(paths)} movies can be used; the first: {excluded[0]}")
+    estimate = estimate_gain(total, illumination_px=illumination_px)
+    write_micrograph(out, Micrograph(estimate.gain.data))
+    defects = out.with_name(f"{out.stem}_defects.txt")
+    write_text(defects, "".join(f"{x} {y} 1 1\n" for y, x in np.asarray(estimate.defects).tolist()))
+    return GainFiles(estimate, out, defects, used, frames, excluded)

@@ -1,0 +1,121 @@
+"""Movies with their gain and bad pixels as found, and what acquisition software says of them."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from verglas.detector import find_defects, frame_totals, place_gain
+from verglas.errors import VerglasWarning
+from verglas.io import find_acquisition, open_movie, read_gain
+from verglas.io import read_movie as read_given
+from verglas.io.mrc import PathLike
+from verglas.types import Movie
+from verglas.types.acquisition import Acquisition
+from verglas.types.gain import Gain
+
+_FRAMES = 20  # read to find how a gain lies and which pixels are bad
+
+
+def read_movie(
+    path: PathLike, gain: PathLike | npt.ArrayLike | Gain | None = None,
+    defects: PathLike | npt.ArrayLike | None = None, *, placement: str = "0", divides: bool | None = None,
+    metadata: bool = True, **known: Any,
+) -> Movie:  # fmt: skip
+    """Open a movie; frames are read when they are asked for.
+
+    Parameters
+    ----------
+    path : path
+        MRC stack, TIFF or EER (:func:`verglas.io.open_movie`).
+    gain : path, (y, x) array or Gain, optional
+        Gain reference: MRC, TIFF or EPU's ``.gain``, which divides. One of super-resolution is binned.
+    defects : path, rows (y, x), mask or ``"auto"``, optional
+        Bad pixels (:func:`verglas.io.read_defects`); ``"auto"`` finds them in 20 of the frames. Zeros of the gain are
+        defects, too.
+    placement : str
+        How the gain lies on the frames: ``"0"``, ``"90"``, ``"180"``, ``"270"`` degrees as ``numpy.rot90`` turns, with
+        ``"-flip"`` columns reversed afterwards; ``"auto"`` finds which of them levels 20 of the frames
+        (:func:`verglas.detector.place_gain`), and refuses if none stands out.
+    divides : bool, optional
+        Frames are divided by the gain; by its file's name by default.
+    metadata : bool
+        Take what is not given from an mdoc or EPU XML file beside the movie. What such a file contradicts is used as
+        given, with a warning.
+    **known
+        ``pixel_size_A``, ``dose_per_frame_e_A2``, ``pre_exposure_e_A2``, ``voltage_kV``, and for EER files
+        ``frames_per_fraction``, ``total_dose_e_A2``, ``upsampling``; further ones of :func:`verglas.io.open_movie`.
+
+    Returns
+    -------
+    Movie
+
+    Raises
+    ------
+    FormatError, InputError
+        What is wrong with a file or a number, by name.
+
+    Examples
+    --------
+    >>> import tempfile, numpy as np, tifffile, verglas as vg
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     tifffile.imwrite(f"{folder}/m.tif", np.ones((3, 4, 6), np.uint8), photometric="minisblack")
+    ...     movie = vg.read_movie(f"{folder}/m.tif", gain=np.full((4, 6), 2.0), dose_per_frame_e_A2=1.0)
+    ...     len(movie), movie.shape, movie.frame(0)[0, 0].item()
+    (3, (4, 6), 2.0)
+    """
+    if metadata:
+        summed = Path(path).suffix.lower() == ".eer" or known.get("frames_per_fraction") is not None
+        known = with_acquisition(known, find_acquisition(path), summed=summed)
+    if placement != "auto" and not (isinstance(defects, str) and defects == "auto"):
+        return read_given(path, gain, defects, placement=placement, divides=divides, **known)
+    movie = open_movie(path, **known)
+    total, _ = frame_totals([movie], most_frames=_FRAMES)
+    lying = gain
+    if gain is not None and placement == "auto":
+        lying, placement = place_gain(total, as_gain(gain, divides)).gain, "0"
+    if not (isinstance(defects, str) and defects == "auto"):
+        return read_given(path, lying, defects, placement=placement, divides=divides, **known)
+    levelled = read_given(path, lying, None, placement=placement, divides=divides, **known)
+    bad = levelled.defect_mask
+    bad[tuple(find_defects(total, levelled.gain).T)] = True
+    return replace(levelled, defects=bad)
+
+
+def as_gain(gain: PathLike | npt.ArrayLike | Gain, divides: bool | None = None) -> Gain:
+    """A gain from whatever it is given as."""
+    if isinstance(gain, Gain):
+        return gain
+    if isinstance(gain, str | os.PathLike):
+        return read_gain(gain, divides=divides)
+    return Gain(np.asarray(gain, np.float32), bool(divides))
+
+
+def with_acquisition(known: dict[str, Any], found: Acquisition | None, *, summed: bool) -> dict[str, Any]:
+    """What is given, completed by what acquisition software says; contradictions are warned of.
+
+    Parameters
+    ----------
+    known : dict
+        Keywords of :func:`verglas.io.open_movie`.
+    found : Acquisition or None
+    summed : bool
+        Recorded frames are summed to others, so that the total exposure counts and not that of a recorded frame.
+    """
+    if found is None:
+        return known
+    pixel_A = None if found.pixel_size_A is None else found.pixel_size_A / known.get("upsampling", 1)
+    here = replace(found, pixel_size_A=pixel_A)
+    names = ["pixel_size_A", "voltage_kV", "pre_exposure_e_A2"] + ([] if summed else ["dose_per_frame_e_A2"])
+    for sentence in here.contradictions(**{name: known.get(name) for name in names}):
+        warnings.warn(f"{sentence}, which is used", VerglasWarning, stacklevel=3)
+    says = {"pixel_size_A": pixel_A, "voltage_kV": found.voltage_kV, "pre_exposure_e_A2": found.pre_exposure_e_A2}
+    says |= {"total_dose_e_A2": found.total_dose_e_A2} if summed else {"dose_per_frame_e_A2": found.per_frame}
+    filled = {name: value for name, value in says.items() if value is not None and known.get(name) is None}
+    return {**known, **filled}
