@@ -44,6 +44,7 @@ _COMMANDS = (
     "status",
     "convert",
     "gain",
+    "motion",
     "ctf",
     "pick",
     "extract",

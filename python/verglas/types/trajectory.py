@@ -11,8 +11,10 @@ import pandas as pd
 
 from verglas.errors import InputError
 from verglas.types.arrays import FloatArray, IntArray
+from verglas.types.motion import Motion, polynomial_space, polynomial_time
 
 _ABSENT: Any = None
+_FIT_NODES = 9  # places along each axis at which a spline field is put into a polynomial
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,6 +88,28 @@ class Trajectory:
             object.__setattr__(self, "polynomial", terms)
         hot = np.zeros((0, 2), np.int64) if self.hot_pixels is None else np.asarray(self.hot_pixels, np.int64)
         object.__setattr__(self, "hot_pixels", hot.reshape(-1, 2))
+
+    @classmethod
+    def from_motion(cls, motion: Motion, **known: Any) -> Trajectory:
+        """What files hold of a motion; a spline field goes into the polynomial by least squares over the frame.
+
+        Parameters
+        ----------
+        motion : Motion
+        **known
+            Further attributes.
+        """
+        terms = motion.polynomial
+        if motion.lattice_px is not None:
+            y, x = (np.linspace(0, side - 1, _FIT_NODES) for side in motion.shape)
+            space = polynomial_space(x[None, :], y[:, None], motion.shape).reshape(-1, 6)
+            time = polynomial_time(len(motion))
+            basis = np.einsum("ps,tq->ptsq", space, time).reshape(-1, 18)
+            field = motion.local(x[None, :], y[:, None]).reshape(len(basis), 2)
+            # powers of t differ by orders: columns of one length
+            scale = np.maximum(np.linalg.norm(basis, axis=0), 1e-300)
+            terms = (np.linalg.lstsq(basis / scale, field, rcond=None)[0] / scale[:, None]).T
+        return cls(motion.global_px, terms, shape=motion.shape, **known)
 
     def __len__(self) -> int:
         return len(self.global_px)

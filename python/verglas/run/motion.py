@@ -1,0 +1,195 @@
+"""Movies to micrographs in files: each corrected, weighted by dose, with its motion as RELION reads it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from verglas.detector import frame_totals, place_gain
+from verglas.errors import InputError
+from verglas.io import find_movies, write_csv, write_json, write_micrograph, write_micrographs, write_motion_star
+from verglas.io.mrc import PathLike
+from verglas.motion import CorrectedMovie, MotionSettings, correct_motion
+from verglas.run.movies import as_gain, read_movie
+from verglas.types import Movie
+from verglas.types.listener import Listener, Silence
+from verglas.types.trajectory import Trajectory
+
+__all__ = ["MotionOptions", "MotionSettings", "MotionSummary", "correct_movies"]
+
+_EARLY_E_A2 = 4.0  # RELION's limit between early and late motion
+_PLACING_FRAMES = 20
+
+
+@dataclass(frozen=True)
+class MotionOptions:
+    """How movies are read and corrected.
+
+    Attributes
+    ----------
+    settings : MotionSettings
+    gain : path, optional
+    placement : str
+        Of the gain; ``"auto"`` finds it once, in the first movie, for all.
+    defects : path or ``"auto"``, optional
+    reading : dict
+        Further keywords of :func:`verglas.read_movie`.
+    dtype : str
+        Of the micrographs: float32 or float16.
+    threads : int, optional
+    """
+
+    settings: MotionSettings = field(default_factory=MotionSettings)
+    gain: PathLike | None = None
+    placement: str = "auto"
+    defects: PathLike | None = None
+    reading: dict[str, Any] = field(default_factory=dict)
+    dtype: str = "float32"
+    threads: int | None = None
+
+
+@dataclass(frozen=True)
+class MotionSummary:
+    """What came of the movies.
+
+    Attributes
+    ----------
+    table : DataFrame
+        A row per corrected movie: its names, model, path lengths in A, flags.
+    excluded : dict of str -> str
+        Movies that could not be corrected, each with the reason.
+    folder : Path
+    placement : str
+        How the gain lies.
+    """
+
+    table: pd.DataFrame
+    excluded: dict[str, str]
+    folder: Path
+    placement: str
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        rows = self.table.drop(columns="path").to_dict("records")
+        return {"movies": rows, "excluded": self.excluded, "folder": str(self.folder), "placement": self.placement}
+
+
+def correct_movies(
+    movies: PathLike | Iterable[PathLike], out: PathLike, options: MotionOptions | None = None,
+    listener: Listener | None = None,
+) -> MotionSummary:  # fmt: skip
+    """Correct movies, one after the other.
+
+    A movie that cannot be corrected is set aside with the reason, and the rest goes on. ``out`` then holds
+    ``micrographs/<name>.mrc`` (weighted by dose where it is known, else the plain sum), ``<name>_noDW.mrc`` beside
+    it, ``<name>.star`` with the motion in RELION's layout, ``micrographs.star`` that names them, ``motion.csv`` and
+    ``excluded.csv``.
+
+    Parameters
+    ----------
+    movies : path, pattern, folder, or several
+    out : path
+        Folder; it is made.
+    options : MotionOptions, optional
+    listener : Listener, optional
+
+    Returns
+    -------
+    MotionSummary
+
+    Raises
+    ------
+    InputError
+        No movies, two with one name, a gain that no placement makes fit, or not one movie that can be corrected.
+    """
+    options, tell, folder = options or MotionOptions(), listener or Silence(), Path(out)
+    paths = find_movies(movies)
+    _check_names(paths)
+    (folder / "micrographs").mkdir(parents=True, exist_ok=True)
+    options = _with_placed_gain(paths, options, tell)
+    rows, excluded = [], {}
+    for number, path in enumerate(paths):
+        tell.progress("movies", number, len(paths))
+        try:
+            movie = read_movie(path, options.gain, options.defects, placement=options.placement, **options.reading)
+            corrected = correct_motion(movie, options.settings, threads=options.threads)
+        except (InputError, OSError) as error:
+            excluded[str(path)] = str(error)
+            tell.note("excluded", str(error))
+            continue
+        rows.append(_write(movie, corrected, folder, options))
+        for flag in corrected.flags:
+            tell.note("flagged", f"{path.name}: {flag}")
+    tell.progress("movies", len(paths), len(paths))
+    write_csv(folder / "excluded.csv", {"movie": [*excluded], "reason": [*excluded.values()]})
+    if not rows:
+        raise InputError(f"none of {len(paths)} movies can be corrected; the first: {next(iter(excluded.values()))}")
+    table = pd.DataFrame(rows)
+    stars = [c for c in table if str(c).startswith("rln")]
+    write_micrographs(folder / "micrographs.star", table[[*stars, "path"]])
+    write_csv(folder / "motion.csv", {str(c): table[c].to_numpy() for c in table if c != "path"})
+    summary = MotionSummary(table, excluded, folder, options.placement)
+    write_json(folder / "motion.json", {k: v for k, v in summary.as_dict().items() if k != "movies"})
+    return summary
+
+
+def _check_names(paths: list[Path]) -> None:
+    seen: dict[str, Path] = {}
+    for path in paths:
+        if path.stem in seen:
+            raise InputError(f"{path} and {seen[path.stem]} would give micrographs of one name; rename one of them")
+        seen[path.stem] = path
+
+
+def _with_placed_gain(paths: list[Path], options: MotionOptions, tell: Listener) -> MotionOptions:
+    """The placement found in the first movie that can be read; every movie of a session has the same."""
+    if options.gain is None or options.placement != "auto":
+        return options if options.gain is not None else replace(options, placement="0")
+    reason = ""
+    for path in paths:
+        try:
+            movie = read_movie(path, **options.reading)
+            total, _ = frame_totals([movie], most_frames=_PLACING_FRAMES)
+        except (InputError, OSError) as error:
+            reason = reason or str(error)
+            continue
+        placed = place_gain(total, as_gain(options.gain))
+        tell.say(placed.sentence)
+        return replace(options, placement=placed.placement)
+    raise InputError(f"none of {len(paths)} movies can be read; the first: {reason}")
+
+
+def _write(movie: Movie, corrected: CorrectedMovie, folder: Path, options: MotionOptions) -> dict[str, Any]:
+    """Write what belongs to one movie; its row of the table."""
+    best = corrected.dose_weighted or corrected.micrograph
+    stem = Path(movie.name).stem
+    path = folder / "micrographs" / f"{stem}.mrc"
+    write_micrograph(path, best, options.dtype)
+    if corrected.dose_weighted is not None:
+        write_micrograph(path.with_name(f"{stem}_noDW.mrc"), corrected.micrograph, options.dtype)
+    known = options.settings.of(movie)
+    trajectory = Trajectory.from_motion(
+        corrected.motion, hot_pixels=movie.defects, movie=str(movie.path), binning=float(options.settings.bin_factor),
+        gain=None if options.gain is None else str(options.gain), pixel_size_A=known.pixel_size_A,
+        dose_per_frame_e_A2=known.dose_per_frame_e_A2, pre_exposure_e_A2=known.pre_exposure_e_A2,
+        voltage_kV=known.voltage_kV,
+    )  # fmt: skip
+    write_motion_star(path.with_suffix(".star"), trajectory)
+    steps_A = np.hypot(*np.diff(trajectory.global_px, axis=0).T) * known.pixel_size_A
+    exposed = known.pre_exposure_e_A2 + np.arange(1, len(steps_A) + 1) * (known.dose_per_frame_e_A2 or np.nan)
+    early = float(steps_A[exposed <= _EARLY_E_A2].sum())
+    row: dict[str, Any] = {
+        "rlnMicrographName": f"micrographs/{path.name}", "path": str(path),
+        "rlnMicrographMetadata": f"micrographs/{path.stem}.star", "rlnMicrographPixelSize": best.pixel_size_A,
+        "rlnAccumMotionTotal": float(steps_A.sum()), "rlnAccumMotionEarly": early,
+        "rlnAccumMotionLate": float(steps_A.sum()) - early, "movie": str(movie.path), "model": corrected.model,
+        "frames": len(movie), "bad_pixels": len(movie.defects), "flags": "; ".join(corrected.flags),
+    }  # fmt: skip
+    if known.voltage_kV is not None:
+        row["rlnVoltage"] = known.voltage_kV
+    return row
