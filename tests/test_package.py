@@ -147,6 +147,13 @@ def test_wheel_check_sees_what_is_missing_or_too_much(change, words):
     assert found == ([] if words is None else [words])
 
 
+def test_wheel_check_knows_every_file_of_the_package():
+    package = ROOT / "python" / "verglas"
+    files = {p for p in package.rglob("*") if p.is_file() and p.suffix not in {".so", ".pyc"}}
+    names = {p.relative_to(package.parent).as_posix() for p in files}
+    assert names == tool("check_wheel").python_files(ROOT), "a kind of file that tools/check_wheel.py does not expect"
+
+
 def test_wheel_check_of_cuda():
     check = tool("check_wheel")
     expected, levels = check.python_files(ROOT), {"v2", "v3", "v4"}

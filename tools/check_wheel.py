@@ -1,4 +1,4 @@
-"""What a wheel holds: the package's Python files, py.typed, a style sheet, compiled modules, licence; nothing else.
+"""What a wheel holds: Python files, py.typed, templates of pages, compiled modules, licence; nothing else.
 
 ``python tools/check_wheel.py [--levels v2,v3,v4] [--cuda yes|no|any] [--repaired] wheel.whl`` exits with status 1 if
 something is missing or does not belong there. A wheel that auditwheel repaired also carries the OpenMP library.
@@ -15,15 +15,15 @@ from pathlib import Path, PurePosixPath
 
 ROOT = Path(__file__).resolve().parent.parent
 MODULE = re.compile(r"verglas/(_cpu|_cuda|_core_[a-z0-9]+)\.[A-Za-z0-9_.-]*so")
-DATA = {"verglas/py.typed", "verglas/report/page.css"}
+DATA = ("py.typed", "report/page.css", "report/templates/*.html", "report/templates/*.js")
 DIST_INFO = {"METADATA", "WHEEL", "RECORD", "entry_points.txt", "licenses/LICENSE"}
 
 
 def python_files(root: Path) -> set[str]:
     """What the wheel must carry from the source tree."""
     package = root / "python" / "verglas"
-    found = {p.relative_to(package.parent).as_posix() for p in package.rglob("*.py")}
-    return found | DATA
+    found = [*package.rglob("*.py"), *(p for pattern in DATA for p in package.glob(pattern))]
+    return {p.relative_to(package.parent).as_posix() for p in found}
 
 
 REPAIRED = re.compile(r"verglas\.libs/libgomp[-\w.]*|[^/]+\.dist-info/sboms/auditwheel\.cdx\.json")
