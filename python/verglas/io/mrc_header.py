@@ -99,7 +99,7 @@ def open_plain(path: Path) -> Iterator[BinaryIO]:
         # those of the unpackers have no number; one with a number is of the file system
         if packed is None or isinstance(error, FormatError) or (isinstance(error, OSError) and error.errno):
             raise
-        raise FormatError(f"{path}: the {packed} file is damaged or cut off: {error}") from None
+        raise FormatError(f"{path}: not a {packed} file that can be read (cut off?): {error}") from None
 
 
 def require_file(path: PathLike) -> Path:
