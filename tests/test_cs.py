@@ -195,7 +195,7 @@ def test_files_that_are_wrong(tmp_path):
     (tmp_path / "text.cs").write_text("hello")
     for name, message in (
         ("plain.cs", "expected a structured array"),
-        ("text.cs", "not a NumPy file"),
+        ("text.cs", "not a .cs file of cryoSPARC, which is an array of NumPy; it is a text that starts 'hello'"),
         ("nowhere.cs", "no such file"),
     ):
         with pytest.raises(vg.FormatError, match=f"{name}: {message}"):
@@ -208,6 +208,49 @@ def test_files_that_are_wrong(tmp_path):
         p = vg.read_particles(tmp_path / "noblob.cs")
     with pytest.raises(vg.InputError, match="no images, only metadata"):
         p.images([0])
+
+
+def test_a_header_beyond_numpy_s_limit_is_read(data_dir, tmp_path):
+    """100 classes leave 300 more fields, a header of 14,000 bytes; a pointer of Git LFS is told from a file."""
+    folder = data_dir.parent / "cases" / "cs-many-classes"
+    p = vg.read_particles(folder / "classes100.cs")
+    assert len(p) == 30
+    assert p.images([29]).shape == (1, 16, 16)
+    with pytest.raises(vg.FormatError, match=r"lfs\.cs: a pointer of Git LFS in place of the file"):
+        vg.read_particles(folder / "lfs.cs")
+    np.save(tmp_path / "o.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
+    (tmp_path / "o.npy").rename(tmp_path / "o.cs")
+    with pytest.raises(vg.FormatError, match="it holds Python objects") as error:
+        vg.read_particles(tmp_path / "o.cs")
+    assert "allow_pickle" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("field", "values", "message"),
+    [
+        (
+            "alignments3D/pose",
+            np.full((4, 3), np.nan, "f4"),
+            r"alignments3D/pose, row 0 .*is not finite \(4 rows\)",
+        ),
+        (
+            "alignments3D/shift",
+            np.array([[0, 0], [0, np.inf], [0, 0], [0, 0]], "f4"),
+            r"shift, row 1 \(from 0\): \[ 0. inf\]",
+        ),
+        (
+            "blob/shape",
+            np.zeros((4, 3), "u4"),
+            r"blob/shape is uint32 of shape \(3,\); expected numbers of shape \(2,\)",
+        ),
+        ("ctf/df1_A", np.array([b"a"] * 4), r"field ctf/df1_A is .* of shape \(\); expected numbers"),
+        ("blob/path", np.array([b"\xff"] * 4), r"a text of a \.cs file is not UTF-8"),
+    ],
+)
+def test_fields_that_are_wrong_are_named_with_their_row(tmp_path, field, values, message):
+    make(tmp_path / "p.cs", **{field: values})
+    with pytest.raises(vg.FormatError, match=message):
+        vg.read_particles(tmp_path / "p.cs")
 
 
 # ---- round trips

@@ -293,3 +293,10 @@ def test_trpv1_convention_wins_over_the_mirror(data_dir):
     assert np.all(right > wrong)
     assert right.min() > 0.15
     assert wrong.max() < 0.2
+
+
+def test_an_empty_half_set_is_named():
+    """Not found as a numerical failure hours later."""
+    p = vg.Particles.from_images(np.ones((6, 16, 16), np.float32), 4.0, poses=vg.Poses(np.zeros((6, 3))))
+    with pytest.raises(vg.InputError, match=r"all 6 particles are in half set 1 .*, half set 2 is empty"):
+        vg.reconstruct(p.with_columns(rlnRandomSubset=1), halves=True)

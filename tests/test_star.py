@@ -388,7 +388,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
 
 def test_where_not_to_write(tmp_path):
     p = vg.Particles.from_images(np.zeros((1, 4, 4)), 1.0)
-    with pytest.raises(vg.InputError, match=r"expected the suffix \.star or \.cs"):
+    with pytest.raises(vg.InputError, match=r"expected the suffix \.star, \.cs or \.par"):
         vg.write_particles(tmp_path / "p.txt", p)
     with pytest.raises(vg.InputError, match=r"folder .*nowhere does not exist"):
         vg.write_particles(tmp_path / "nowhere" / "p.star", p)

@@ -28,7 +28,7 @@ def register(app: typer.Typer) -> None:
         "verglas convert particles.star particles.cs | verglas convert map.mrc map.mrc.gz"
     )
     def convert(
-        source: Path = typer.Argument(help="What to read: .star or .cs; .mrc, .map, .ccp4 (.gz, .bz2)."),
+        source: Path = typer.Argument(help="What to read: .star, .cs or .par; .mrc, .map, .ccp4 (.gz, .bz2)."),
         target: Path = typer.Argument(help="What to write; the suffix says the format."),
         stack: Path = typer.Option(None, help="Stack that holds the images, or folder of the stacks."),
         map_prefix: list[str] = typer.Option([], metavar="OLD=NEW", help="Replace a prefix of stack names."),

@@ -60,6 +60,10 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     InputError
         The folder does not exist, or the disk is full or fails.
 
+    Notes
+    -----
+    The file, then its folder, are synchronised with the disk: after a power cut the old content or the new is there.
+
     Examples
     --------
     >>> import pathlib, tempfile
@@ -78,20 +82,31 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         yield temporary
         _to_disk(temporary)
         os.replace(temporary, path)
+        _to_disk(path.parent)
     except OSError as error:
-        if error.errno not in _DISK:
+        short = error.errno is None and "written" in str(error)  # what NumPy says of a full disk
+        if error.errno not in _DISK and not short:
             raise
         # what the system says of a write that finds no room names no file
-        raise InputError(f"cannot write {path}: {error.strerror} (folder {path.parent.resolve()})") from error
+        why = f"{error}; is the disk full?" if short else error.strerror
+        raise InputError(f"cannot write {path}: {why} (folder {path.parent.resolve()})") from error
     finally:
         temporary.unlink(missing_ok=True)
 
 
 def _to_disk(path: Path) -> None:
-    """Wait until a file's content is on the disk: renamed before, it may be empty after a power failure."""
-    handle = os.open(path, os.O_RDONLY)
+    """Wait until a file's content, or a folder's names, are on the disk: renamed before, a file may be empty."""
+    try:
+        handle = os.open(path, os.O_RDONLY)
+    except OSError:  # a folder that some systems do not open
+        if path.is_dir():
+            return
+        raise
     try:
         os.fsync(handle)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # file systems that cannot
+            raise
     finally:
         os.close(handle)
 

@@ -94,6 +94,10 @@ _EXPECTED: dict[str, tuple[str, tuple[int, ...], Any]] = {
     _CENTRE[0]: ("<f4", (), None),
     _CENTRE[1]: ("<f4", (), None),
 }
+# Of these the shape is needed, and no value can be done without.
+_FIXED = frozenset(_EXPECTED) - {"ctf/type"}
+_FINITE = (_POSE, _SHIFT, _SHIFT_PIXEL, _PIXEL, *_CENTRE)
+_HEADER_BYTES = 10_000_000
 _NOT_TRANSLATED = ("rlnBeamTiltX", "rlnBeamTiltY", "rlnOddZernike", "rlnEvenZernike", "rlnMagMat00")
 
 
@@ -121,14 +125,50 @@ def load(path: PathLike) -> npt.NDArray[Any]:
     path = Path(path)
     if not path.is_file():
         raise FormatError(f"{path}: is a folder, expected a file" if path.is_dir() else f"{path}: no such file")
+    with open(path, "rb") as handle:
+        start = handle.read(200)
+    if start.startswith(b"version https://git-lfs"):
+        raise FormatError(f"{path}: a pointer of Git LFS in place of the file; fetch the file itself (git lfs pull)")
+    if not start.startswith(np.lib.format.MAGIC_PREFIX):
+        text = start.isascii() and start.strip() != b""
+        shown = f"; it is a text that starts {start[:40].decode()!r}" if text else ""
+        raise FormatError(f"{path}: not a .cs file of cryoSPARC, which is an array of NumPy{shown}")
     try:
-        array = np.load(path, allow_pickle=False)
-    except (ValueError, OSError, EOFError) as error:
-        raise FormatError(f"{path}: not a NumPy file as cryoSPARC writes it ({error})") from None
+        # The default limit of 10,000 bytes guards eval on headers of strangers; a job of 100 classes leaves 14,000.
+        array = np.load(path, allow_pickle=False, max_header_size=_HEADER_BYTES)
+    except Exception as error:  # a damaged header is evaluated as Python: anything can come of it
+        why = "it holds Python objects" if "pickle" in str(error) else "damaged, or cut off"
+        raise FormatError(f"{path}: not a file as cryoSPARC writes it: {why}") from error
     if array.dtype.names is None or array.ndim != 1:
         raise FormatError(
             f"{path}: expected a structured array with one row per particle, got {array.dtype} of shape {array.shape}"
         )
+    if array.dtype.hasobject:
+        raise FormatError(f"{path}: not a file as cryoSPARC writes it: it holds Python objects")
+    return _checked(path, array)
+
+
+def _checked(path: Path, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """The array, if the fields that are translated have the types and shapes that cryoSPARC gives them."""
+    for name, (kind, shape, _) in _EXPECTED.items():
+        if name not in (array.dtype.names or ()):
+            continue
+        found = array.dtype[name]
+        wanted = "SU" if kind == "S" else "iufb"
+        if found.base.kind not in wanted or (name in _FIXED and found.shape != shape):
+            raise FormatError(
+                f"{path}: field {name} is {found.base.name} of shape {found.shape}; expected "
+                f"{'text' if kind == 'S' else 'numbers'} of shape {shape}"
+            )
+    for name in _FINITE:
+        if name in (array.dtype.names or ()):
+            values = array[name].astype(np.float64)
+            bad = np.flatnonzero(~np.isfinite(values).all(axis=tuple(range(1, values.ndim))))
+            if bad.size:
+                raise FormatError(
+                    f"{path}: field {name}, row {bad[0]} (from 0): {np.array2string(array[name][bad[0]])} is not finite"
+                    f"{f' ({bad.size} rows)' if bad.size > 1 else ''}; take such particles out (cryoSPARC: subset)"
+                )
     return array
 
 
@@ -170,7 +210,10 @@ def _type_name(values: npt.NDArray[Any]) -> str:
 
 
 def _text(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    return (np.char.decode(values, "utf-8") if values.dtype.kind == "S" else values).astype(object)
+    try:
+        return (np.char.decode(values, "utf-8") if values.dtype.kind == "S" else values).astype(object)
+    except UnicodeDecodeError as error:
+        raise FormatError(f"a text of a .cs file is not UTF-8: {error.object[:60]!r}") from None
 
 
 def _tables(path: Path, columns: Mapping[str, Any], n: int) -> tuple[pd.DataFrame, pd.DataFrame]:

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from verglas.errors import FormatError, InputError
+from verglas.io.coordinate_text import read_lines
 from verglas.io.coordinates import MICROGRAPH, match_names
 from verglas.io.mrc import PathLike
 from verglas.io.rules import search_folders
@@ -249,7 +250,7 @@ def _plain_ctf(path: Path) -> pd.DataFrame:
         raise FormatError(f"{path}: is a folder, expected a file" if path.is_dir() else f"{path}: no such file")
     lines = [
         (n, line)
-        for n, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), 1)
+        for n, line in enumerate(read_lines(path).splitlines(), 1)
         if line.strip() and not line.lstrip().startswith("#")
     ]
     if not lines:
@@ -260,6 +261,9 @@ def _plain_ctf(path: Path) -> pd.DataFrame:
     labels = [_PLAIN.get(word.lower(), "rlnDefocusU" if word.lower() == "defocus_a" else word) for word in header]
     if MICROGRAPH not in labels:
         raise FormatError(f"{path}, line {rows[0][0]}: no column micrograph; the header has {', '.join(header)}")
+    twice = next((label for label in labels if labels.count(label) > 1), None)
+    if twice is not None:
+        raise FormatError(f"{path}, line {rows[0][0]}: two columns for {twice}; the header has {', '.join(header)}")
     columns: dict[str, list[Any]] = {label: [] for label in labels}
     for number, words in rows[1:]:
         if len(words) != len(labels):

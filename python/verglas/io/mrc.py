@@ -26,6 +26,7 @@ from verglas.types.arrays import IntArray
 
 # Other files may be of SPIDER, which has no suffix of its own.
 MRC_SUFFIXES = (".mrc", ".mrcs", ".map", ".ccp4", ".st", ".rec", ".gz", ".bz2")
+_MOST_BYTES = 1 << 40  # of a map, which is read as a whole; packed files cannot be checked by their size
 _SAME_PIXEL = 1e-3  # relative; headers are float32 and often rounded to three decimals
 
 
@@ -184,6 +185,9 @@ def read_map(path: PathLike, pixel_size_A: float | None = None) -> Map:
     if spider is not None:
         return _spider_map(spider, pixel_size_A)
     header = read_header(path)
+    if header.section_bytes * header.shape[0] > _MOST_BYTES:
+        nz, ny, nx = header.shape
+        raise FormatError(f"{path}: the header promises {nx} x {ny} x {nz} values, more than a terabyte")
     with open_plain(header.path) as handle:
         handle.seek(header.offset)
         payload = handle.read(header.section_bytes * header.shape[0] + 1)

@@ -10,6 +10,7 @@ import bz2
 import gzip
 import os
 import warnings
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -89,9 +90,16 @@ def compression_of(path: Path) -> str | None:
 @contextmanager
 def open_plain(path: Path) -> Iterator[BinaryIO]:
     """The file's bytes, decompressed on the fly."""
-    opener: Any = {"gzip": gzip.open, "bzip2": bz2.open, None: open}[compression_of(path)]
-    with opener(path, "rb") as handle:
-        yield cast(BinaryIO, handle)
+    packed = compression_of(path)
+    opener: Any = {"gzip": gzip.open, "bzip2": bz2.open, None: open}[packed]
+    try:
+        with opener(path, "rb") as handle:
+            yield cast(BinaryIO, handle)
+    except (OSError, EOFError, zlib.error, ValueError) as error:
+        # those of the unpackers have no number; one with a number is of the file system
+        if packed is None or isinstance(error, FormatError) or (isinstance(error, OSError) and error.errno):
+            raise
+        raise FormatError(f"{path}: not a {packed} file that can be read (cut off?): {error}") from None
 
 
 def require_file(path: PathLike) -> Path:

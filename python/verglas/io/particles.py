@@ -12,8 +12,9 @@ import pandas as pd
 
 from verglas.errors import FormatError, InputError, VerglasWarning
 from verglas.io import cs
+from verglas.io.frealign import from_cistem, is_cistem, read_par, write_par
 from verglas.io.mrc import PathLike, StackWriter
-from verglas.io.rules import written_name
+from verglas.io.rules import file_rules, written_name
 from verglas.io.stack import StackSource, Where, source_from_names, stack_paths
 from verglas.io.star import read_star, write_star
 from verglas.io.tomography import refuse_tomography
@@ -39,7 +40,8 @@ def read_particles(
     Parameters
     ----------
     path : path
-        ``.star`` of RELION 3.0, 3.1 or later, or ``.cs`` of cryoSPARC.
+        ``.star`` of RELION 3.0, 3.1 or later, or of cisTEM; ``.cs`` of cryoSPARC; ``.par`` of Frealign, which names no
+        stack unless its head does: give ``stack``.
     stack : path, optional
         The stack that holds the images, or the folder that holds the stacks, instead of what the file says. One stack
         in place of several must hold one image for each row, in this order.
@@ -87,15 +89,16 @@ def read_particles(
         return cs.read_cs(path, stacks, passthrough)
     if passthrough is not None:
         raise InputError(f"{path}: passthrough is for cryoSPARC's .cs files")
-    tables = read_star(path)
-    refuse_tomography(path, tables)
+    if path.suffix.lower() == ".par":
+        tables: dict[str, Any] = {"particles": read_par(path)}
+    else:
+        tables = read_star(path)
+        refuse_tomography(path, tables)
+        tables = {n: from_cistem(_frame(t), path) if is_cistem(t) and IMAGE not in t else t for n, t in tables.items()}
     name = _particle_table(path, tables)
-    found = tables[name]
-    table = found if isinstance(found, pd.DataFrame) else pd.DataFrame({k: [v] for k, v in found.items()})
+    table = _frame(tables[name])
     optics_name = next((n for n in ("optics", "data_optics") if n in tables and n != name), None)
-    optics = tables[optics_name] if optics_name else None
-    if isinstance(optics, dict):
-        optics = pd.DataFrame({k: [v] for k, v in optics.items()})
+    optics = _frame(tables[optics_name]) if optics_name else None
     where = str(path)
     parts = col.Tables(table, optics, where)
     pixel = col.pixel_sizes_A(parts)
@@ -116,6 +119,10 @@ def read_particles(
     if source.joined:
         table = table.assign(**{IMAGE: [f"{i + 1:06d}@{source.names[0]}" for i in source.frame]})
     return Particles(table, source, optics_table=optics, tables=tables, table_name=name, where=where)
+
+
+def _frame(table: Any) -> pd.DataFrame:
+    return table if isinstance(table, pd.DataFrame) else pd.DataFrame({k: [v] for k, v in table.items()})
 
 
 def _particle_table(path: Path, tables: Mapping[str, Any]) -> str:
@@ -142,7 +149,8 @@ def write_particles(
     Parameters
     ----------
     path : path
-        ``.star`` (RELION 3.1 and later) or ``.cs`` (cryoSPARC).
+        ``.star`` (RELION 3.1 and later), ``.cs`` (cryoSPARC) or ``.par`` (Frealign 9: poses and CTFs, of the images of
+        one stack in its order).
     particles : Particles
     stack : path, optional
         Write the images, too, as one new MRC stack in this order. Images that lie only in memory always are, by
@@ -164,8 +172,8 @@ def write_particles(
     """
     path = Path(path)
     suffix = path.suffix.lower()
-    if suffix not in (".star", ".cs"):
-        raise InputError(f"cannot write {path}: expected the suffix .star or .cs")
+    if suffix not in (".star", ".cs", ".par"):
+        raise InputError(f"cannot write {path}: expected the suffix .star, .cs or .par")
     if not path.parent.is_dir():
         raise InputError(f"cannot write {path}: the folder {path.parent} does not exist")
     particles = _as_stored(particles, restacked=stack is not None)
@@ -175,6 +183,9 @@ def write_particles(
         particles = _renamed(particles, path.parent, paths)
     if suffix == ".cs":
         cs.write_cs(path, particles)
+    elif suffix == ".par":
+        _check_one_stack(path, particles)
+        write_par(path, particles)
     else:
         if SIGN_COLUMN in particles.table and (particles.table[SIGN_COLUMN] != 1).any():
             warnings.warn(
@@ -184,6 +195,17 @@ def write_particles(
                 stacklevel=2,
             )
         write_star(path, _star_tables(particles))
+
+
+def _check_one_stack(path: Path, particles: Particles) -> None:
+    source = particles.source
+    if not isinstance(source, StackSource):
+        return
+    if len(np.unique(source.stack_of)) > 1 or not np.array_equal(source.frame, np.arange(len(source))):
+        raise InputError(
+            f"cannot write {path}: its rows stand for the images of one stack in their order, unlike these particles; "
+            f"write that stack, too: {file_rules().word('restack' if file_rules().command_line else 'stack')}"
+        )
 
 
 def _as_stored(particles: Particles, *, restacked: bool) -> Particles:

@@ -135,7 +135,8 @@ def spider_header(path: PathLike) -> SpiderHeader | None:
     if len(raw) < 1024:
         return None
     for dtype in ("<f4", ">f4"):
-        field = np.frombuffer(raw, dtype)[:40].astype(np.float64)
+        with np.errstate(invalid="ignore"):  # bytes of another order are no numbers
+            field = np.frombuffer(raw, dtype)[:40].astype(np.float64)
         nz, ny, form, nx, records, length, line = (field[i] for i in (0, 1, 4, 11, 12, 21, 22))
         counts = (nz, ny, nx, records, length, line)
         if not all(np.isfinite(v) and v == int(v) and 0 < v < 2**31 for v in map(abs, counts)):
@@ -156,8 +157,10 @@ def spider_header(path: PathLike) -> SpiderHeader | None:
 def read_spider(header: SpiderHeader) -> npt.NDArray[np.float32]:
     """Values of a SPIDER file, (nz or images, ny, nx) float32."""
     n, ny, nx = header.shape
-    if not header.stack:
-        values = np.fromfile(header.path, header.dtype, n * ny * nx, offset=header.offset)
-        return values.reshape(n, ny, nx).astype(np.float32)
-    each = np.dtype([("header", np.uint8, header.offset), ("image", header.dtype, (ny, nx))])
-    return np.fromfile(header.path, each, n, offset=header.offset)["image"].astype(np.float32)
+    if header.stack:
+        each = np.dtype([("header", np.uint8, header.offset), ("image", header.dtype, (ny, nx))])
+        values = np.fromfile(header.path, each, n, offset=header.offset)["image"]
+    else:
+        values = np.fromfile(header.path, header.dtype, n * ny * nx, offset=header.offset).reshape(n, ny, nx)
+    with np.errstate(invalid="ignore"):  # a NaN stays one
+        return values.astype(np.float32)

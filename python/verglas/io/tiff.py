@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-import struct
+import logging
 import warnings
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,10 @@ from verglas.io.spider import read_spider, spider_header
 from verglas.types import Micrograph
 
 PICTURES = (".png", ".jpg", ".jpeg")
+# What deflate, twice, can make of constant pixels; a file that claims more is damaged.
+_MOST_TIMES = 2_000
+# tifffile reports damaged tags there; without a handler they would be printed
+logging.getLogger("tifffile").addHandler(logging.NullHandler())
 _TIFF = (".tif", ".tiff")
 # TIFF 6.0, tag ResolutionUnit: 2 inch, 3 centimetre; 1 is none
 _UNIT_A = {2: 2.54e8, 3: 1e8}
@@ -119,9 +123,9 @@ def micrograph_header(path: PathLike) -> tuple[int, int] | None:
                 if end > size:
                     raise FormatError(f"{path}: {size} bytes, but its images end at {end}: cut off")
             return int(page.shape[0]), int(page.shape[1])
-    except (tifffile.TiffFileError, ValueError, OSError, RuntimeError, struct.error, IndexError) as error:
-        if isinstance(error, FormatError):
-            raise
+    except FormatError:
+        raise
+    except Exception as error:  # damaged tags end anywhere in the library
         raise FormatError(f"{path}: not a TIFF file that can be read: {error}") from None
 
 
@@ -140,11 +144,12 @@ def _read_tiff(path: Path, packed: bool) -> tuple[np.ndarray, float]:
                 raise FormatError(f"{path}: {pages} frames: a movie; average its aligned frames first")
             if page.ndim != 2 or page.samplesperpixel != 1:
                 raise FormatError(f"{path}: pixels of {page.samplesperpixel} samples; expected grey values")
+            if page.nbytes > _MOST_TIMES * path.stat().st_size:
+                raise FormatError(f"{path}: its tags claim {page.nbytes} bytes of pixels, far beyond the file")
             return page.asarray(), tiff_pixel_A(page)
-    # a cut-off file fails in the header (struct, IndexError) or in the decoder (RuntimeError of imagecodecs)
-    except (tifffile.TiffFileError, ValueError, OSError, EOFError, RuntimeError, struct.error, IndexError) as error:
-        if isinstance(error, FormatError):
-            raise
+    except FormatError:
+        raise
+    except Exception as error:  # a cut-off or damaged file ends anywhere in the library and its decoders
         raise FormatError(f"{path}: not a TIFF file that can be read (cut short?): {error}") from None
 
 

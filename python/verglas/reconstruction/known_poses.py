@@ -88,6 +88,13 @@ def half_sets(particles: Particles, *, seed: int = 0) -> npt.NDArray[np.int64]:
     """
     halves = particles.half_sets
     if halves is not None:
+        sizes = [int((halves == half).sum()) for half in (1, 2)]
+        if not all(sizes):
+            full = 1 if sizes[0] else 2
+            raise InputError(
+                f"{particles.where}: all {sum(sizes)} particles are in half set {full} (rlnRandomSubset), half set "
+                f"{3 - full} is empty; drop the column to split them anew, or read both halves"
+            )
         return halves
     n, table = len(particles), particles.table
     micrograph = np.zeros(n, np.int64)

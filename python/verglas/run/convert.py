@@ -11,7 +11,7 @@ from typing import Any
 from verglas.errors import InputError
 from verglas.io import read_map, read_particles, write_map, write_particles
 
-PARTICLES = (".star", ".cs")
+PARTICLES = (".star", ".cs", ".par")
 MAPS = (".mrc", ".map", ".ccp4")
 COMPRESSED = (".gz", ".bz2")
 

@@ -16,6 +16,7 @@ import pandas as pd
 
 from verglas.errors import InputError
 from verglas.types.arrays import FloatArray
+from verglas.types.ctf_ranges import refuse_outside
 
 ANGLES = ("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi")
 SHIFTS_A = ("rlnOriginXAngst", "rlnOriginYAngst")
@@ -122,7 +123,11 @@ def pixel_sizes_A(tables: Tables) -> FloatArray | None:
     magnification = tables.value("rlnMagnification", optics_first=False)
     if detector is None or magnification is None:
         return None
-    _positive(magnification, "rlnMagnification", tables.where)
+    if (magnification <= 0).any():
+        row = int(np.flatnonzero(magnification <= 0)[0])
+        raise InputError(
+            f"{tables.where}: rlnMagnification of particle {row}: expected more than 0, got {magnification[row]:g}"
+        )
     return _positive(detector * 1e4 / magnification, "rlnDetectorPixelSize", tables.where)
 
 
@@ -130,6 +135,7 @@ def _positive(values: FloatArray, label: str, where: str) -> FloatArray:
     bad = np.flatnonzero(values <= 0)
     if bad.size:
         raise InputError(f"{where}: {label} of particle {bad[0]}: expected more than 0, got {values[bad[0]]:g}")
+    refuse_outside({"pixel_size_A": values}, where, {"pixel_size_A": label})
     return values
 
 

@@ -120,6 +120,11 @@ def check_ctf(values: Mapping[str, npt.ArrayLike | None], where: str, names: Map
         )
 
 
+def check_pixel_size(pixel_size_A: float, where: str) -> None:
+    """Refuse a pixel size that no image and no map has; NaN is unknown, and passes."""
+    _refuse_outside(QUANTITIES["pixel_size_A"], np.array([pixel_size_A], np.float64), f"{where}: pixel size")
+
+
 def check_ctf_columns(table: pd.DataFrame, where: str) -> None:
     """:func:`check_ctf` of a table with RELION's labels, of particles or micrographs; other columns are passed over."""
     labels = {quantity.label: name for name, quantity in QUANTITIES.items()} | {

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from verglas.errors import InputError
 from verglas.types.arrays import IntArray
+from verglas.types.ctf_ranges import check_pixel_size
 
 
 @runtime_checkable
@@ -67,6 +68,9 @@ class ArraySource:
         data = np.asarray(self.data)
         if data.ndim != 3 or data.shape[1] != data.shape[2]:
             raise InputError(f"images: expected (n, box, box), got shape {data.shape}")
+        if not data.shape[1]:
+            raise InputError("images: expected a box of at least 1 pixel, got 0")
+        check_pixel_size(self.pixel_size_A, "images")
         object.__setattr__(self, "data", data)
         if self.rows is not None:
             object.__setattr__(self, "rows", np.asarray(self.rows, np.int64))

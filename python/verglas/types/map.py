@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from verglas.errors import InputError
+from verglas.types.ctf_ranges import check_pixel_size
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,9 @@ class Map:
             raise InputError(f"Map: expected a (z, y, x) array, got shape {data.shape}")
         if not (np.isfinite(self.pixel_size_A) and self.pixel_size_A > 0):
             raise InputError(f"Map: expected a positive pixel size in angstrom, got {self.pixel_size_A}")
+        check_pixel_size(self.pixel_size_A, "Map")
+        if not np.isfinite(self.origin_A).all():
+            raise InputError(f"Map: expected a finite origin in angstrom, got {self.origin_A}")
         object.__setattr__(self, "data", data)
         object.__setattr__(self, "pixel_size_A", float(self.pixel_size_A))
         object.__setattr__(self, "origin_A", tuple(float(v) for v in self.origin_A))

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from verglas.errors import InputError
+from verglas.types.ctf_ranges import check_pixel_size
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,7 @@ class Micrograph:
             raise InputError(
                 f"Micrograph {self.name}: expected a positive pixel size in angstrom or NaN, got {self.pixel_size_A}"
             )
+        check_pixel_size(self.pixel_size_A, f"Micrograph {self.name}")
         object.__setattr__(self, "data", data)
         object.__setattr__(self, "pixel_size_A", float(self.pixel_size_A))
 

@@ -203,6 +203,8 @@ class Particles:
             if self.source is None or not len(self):
                 raise InputError(f"{self.where}: the box is unknown: no images and no column rlnImageSize")
             sizes = self.source.boxes().astype(np.float64)
+        if (sizes < 1).any():
+            raise InputError(f"{self.where}: rlnImageSize: expected at least 1 pixel, got {sizes.min():g}")
         return int(col.one_value(sizes, "box sizes", self.where, "Select those of one size first"))
 
     @property
