@@ -3,6 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
+
+__all__ = [
+    "DeviceError",
+    "DeviceMemoryError",
+    "FormatError",
+    "InputError",
+    "RowError",
+    "SettingError",
+    "VerglasError",
+    "VerglasWarning",
+]
+__dir__ = partial(sorted, __all__)
 
 
 class VerglasError(Exception):
@@ -11,6 +24,10 @@ class VerglasError(Exception):
 
 class InputError(VerglasError, ValueError):
     """An argument or a file's content is not what it has to be."""
+
+
+class RowError(InputError, IndexError):
+    """A row that is not there; also an IndexError, which ends Python's own loops."""
 
 
 class FormatError(InputError):
