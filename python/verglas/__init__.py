@@ -6,11 +6,12 @@ The public names are those of docs/api; heavy modules are loaded on first use, s
 from __future__ import annotations
 
 import importlib
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from verglas._version import __version__
 from verglas.errors import DeviceError, FormatError, InputError, VerglasError, VerglasWarning
-from verglas.types import ArraySource, Map, Micrograph, Movie, Optics, Poses
+from verglas.types import ArraySource, Map, Micrograph, Movie, Optics, Poses, convert, display
 
 # name -> module that holds it, loaded when first asked for
 _LAZY = {
@@ -179,6 +180,18 @@ __all__ = [
     "write_map",
     "write_particles",
 ]
+
+
+def _reader(name: str) -> Callable[[Any], Any]:
+    """A function of verglas.io that is loaded when it is called."""
+    return lambda path: getattr(importlib.import_module("verglas.io"), name)(path)
+
+
+# What stages and types, which know no files and no pictures, are given: how paths are read and objects are drawn.
+convert.readers.update(
+    Map=_reader("read_map"), Particles=_reader("read_particles"), Micrograph=_reader("read_micrograph")
+)
+display.drawers[:] = [lambda thing: str(importlib.import_module("verglas.report.cards").card(thing))]
 
 
 def __getattr__(name: str) -> Any:

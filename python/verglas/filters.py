@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
@@ -22,6 +23,27 @@ from verglas import fourier
 from verglas.errors import InputError
 from verglas.types import Map
 from verglas.types.arrays import FloatArray
+
+__all__ = [
+    "Gain",
+    "MapOrArray",
+    "apply",
+    "b_factor",
+    "band_pass",
+    "convolve",
+    "deconvolve",
+    "frequencies",
+    "from_curve",
+    "gaussian",
+    "high_pass",
+    "inverse",
+    "low_pass",
+    "product",
+    "sharpening_kernel",
+    "smoothing_kernel",
+]
+__dir__ = partial(sorted, __all__)
+
 
 Gain = Callable[[FloatArray], FloatArray]
 MapOrArray = TypeVar("MapOrArray", Map, npt.NDArray)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import itertools
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,26 @@ from verglas._array_module import array_module
 from verglas._native import resolve_threads
 from verglas.errors import InputError
 from verglas.types.arrays import Array
+
+__all__ = [
+    "fast_size",
+    "forward",
+    "half_grid",
+    "half_weights",
+    "inverse",
+    "power_spectrum",
+    "radial_mean",
+    "radius",
+    "raised_cosine",
+    "resize",
+    "shell_counts",
+    "shell_sums",
+    "shells",
+    "shift_phases",
+    "transforms",
+    "whole",
+]
+__dir__ = partial(sorted, __all__)
 
 
 def transforms(like: Array, threads: int | None = None) -> tuple[Any, dict[str, int]]:

@@ -7,6 +7,8 @@ Arrays on a GPU are transformed there.
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import numpy.typing as npt
 
@@ -14,6 +16,9 @@ from verglas import fourier
 from verglas._array_module import array_module
 from verglas.errors import InputError
 from verglas.ops.grid import Grid
+
+__all__ = ["from_grid", "to_grid"]
+__dir__ = partial(sorted, __all__)
 
 
 def _centre_phase(coordinates: npt.NDArray[np.int64], box: int, padded: int) -> npt.NDArray[np.complex64]:

@@ -6,6 +6,7 @@ Lengths are in pixels here, because a mask belongs to an array; the command line
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +15,22 @@ from scipy import ndimage
 from verglas.errors import InputError
 from verglas.fourier import raised_cosine
 from verglas.types.arrays import Float32Array
+from verglas.types.convert import MapLike, values_of
+
+__all__ = [
+    "BinaryMask",
+    "dilate",
+    "distance_from",
+    "erode",
+    "from_threshold",
+    "largest_component",
+    "soft_circle",
+    "soft_edge",
+    "soft_sphere",
+    "threshold",
+]
+__dir__ = partial(sorted, __all__)
+
 
 BinaryMask = npt.NDArray[np.bool_]
 
@@ -231,7 +248,7 @@ def soft_edge(mask: npt.ArrayLike, edge_px: float, *, extend_px: float = 0.0) ->
 
 
 def from_threshold(
-    values: npt.ArrayLike,
+    values: MapLike | npt.ArrayLike,
     level: float,
     *,
     extend_px: float = 3.0,
@@ -243,8 +260,8 @@ def from_threshold(
 
     Parameters
     ----------
-    values : (...) float
-        Image or volume, usually low-pass filtered first.
+    values : Map, path or (...) float
+        Map, image or volume, usually low-pass filtered first.
     level : float
         Threshold on the grey values.
     extend_px, edge_px : float
@@ -272,7 +289,7 @@ def from_threshold(
     >>> masks.from_threshold(x, 0.5, extend_px=1, edge_px=2).tolist()
     [0.0, 0.5, 1.0, 1.0, 1.0, 0.5, 0.0, 0.0]
     """
-    array = np.asarray(values)
+    array = np.asarray(values_of(values, "masks.from_threshold: values"))
     if not np.isfinite(array).all():
         raise InputError(f"values: {np.count_nonzero(~np.isfinite(array))} of {array.size} are not finite numbers")
     inside = threshold(array, level, above=above)

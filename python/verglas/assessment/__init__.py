@@ -1,5 +1,7 @@
 """How good is a map: Fourier shell correlation and what follows from it, solvent masks, B-factor, sharpening."""
 
+from functools import partial
+
 from verglas.assessment.counts import effective_counts
 from verglas.assessment.fsc import (
     FSC,
@@ -85,3 +87,4 @@ __all__ = [
     "threshold_name",
     "view_counts",
 ]
+__dir__ = partial(sorted, __all__)

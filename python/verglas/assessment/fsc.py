@@ -5,6 +5,7 @@ Shells are one Fourier pixel wide, shell = round(abs(k)); sums are kept in float
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,6 +19,8 @@ from verglas.errors import InputError
 from verglas.masks import checked_mask
 from verglas.types import Map
 from verglas.types.arrays import FloatArray
+from verglas.types.convert import MapLike, map_of
+from verglas.types.display import Shown
 
 # What is usually read off a curve, most demanding first where curves fall: see threshold_curve for their meanings.
 THRESHOLDS: tuple[float | str, ...] = (0.5, 1 / 3, 0.143, "half-bit", "5sigma", "3sigma", "2sigma")
@@ -174,8 +177,8 @@ def threshold_name(kind: float | str) -> str:
     return "1/3" if abs(kind - 1 / 3) < 1e-12 else f"{kind:g}"
 
 
-@dataclass(frozen=True)
-class FSC:
+@dataclass(frozen=True, eq=False, repr=False)
+class FSC(Shown):
     """Fourier shell correlation of two maps, shells 0 to N // 2.
 
     Attributes
@@ -190,6 +193,8 @@ class FSC:
         Voxels that are independent under Friedel symmetry, about half as many.
     pixel_size_A : float
         Pixel size; the last resolution that can be seen is about twice it.
+    unit : {"A", "px"}
+        Of resolutions, and of 1 over frequencies: "px" where the pixel size was not known; ``pixel_size_A`` is 1 then.
     effective : (n_shells,) float64, optional
         Voxels of each shell that are independent of one another under the mask and the symmetry: the n of thresholds
         (:func:`effective_counts`). ``counts`` if not given.
@@ -209,6 +214,12 @@ class FSC:
     independent: npt.NDArray[np.int64]
     pixel_size_A: float
     effective: FloatArray | None = None
+    unit: str = "A"
+
+    def __repr__(self) -> str:
+        unit = "A" if self.unit == "A" else "px (no pixel size was given)"
+        found = ", ".join(f"{name} at {value:.4g}" for name, value in self.resolutions_A([0.5, 0.143]).items())
+        return f"FSC({len(self.curve)} shells: {found} {unit})"
 
     @property
     def n(self) -> FloatArray:
@@ -237,7 +248,7 @@ class FSC:
         return self._crossing(threshold)[1] is not None
 
     def resolution_A(self, threshold: float | str | npt.ArrayLike = 0.143) -> float:
-        """Resolution in angstrom: the first crossing of a threshold, linearly interpolated in frequency.
+        """Resolution, in ``unit``: the first crossing of a threshold, linearly interpolated in frequency.
 
         Parameters
         ----------
@@ -277,8 +288,15 @@ class FSC:
         return ssnr_from_fsc(self.curve, full=full)
 
 
+def _read(value: MapLike | npt.ArrayLike) -> Map | npt.ArrayLike:
+    """A map in place of its path."""
+    return map_of(value, "fsc") if isinstance(value, str | os.PathLike) else value
+
+
 def _as_array(value: Map | npt.ArrayLike, name: str) -> npt.NDArray:
-    array = np.asarray(value.data if isinstance(value, Map) else value)
+    array = np.asarray(value)
+    if np.iscomplexobj(array):
+        raise InputError(f"fsc: {name} is complex; a density is real")
     if array.dtype not in (np.float32, np.float64):
         array = array.astype(np.float32)
     if array.ndim not in (2, 3) or len(set(array.shape)) != 1 or array.shape[0] < 2:
@@ -312,9 +330,9 @@ def _filled(power: FloatArray, counts: npt.NDArray[np.int64], values: npt.NDArra
 
 
 def fsc(
-    a: Map | npt.ArrayLike,
-    b: Map | npt.ArrayLike,
-    mask: Map | npt.ArrayLike | None = None,
+    a: MapLike | npt.ArrayLike,
+    b: MapLike | npt.ArrayLike,
+    mask: MapLike | npt.ArrayLike | None = None,
     *,
     pixel_size_A: float | None = None,
     symmetry_order: int = 1,
@@ -328,12 +346,13 @@ def fsc(
 
     Parameters
     ----------
-    a, b : Map or (N, N, N) or (N, N) float
+    a, b : Map, path, or (N, N, N) or (N, N) float
         Maps, or arrays; even or odd side.
-    mask : Map or array, optional
+    mask : Map, path or array, optional
         Multiplied with both; same shape. A tight mask raises the curve by itself.
     pixel_size_A : float, optional
-        For arrays, in angstrom; 1 if not given, so that frequencies are per pixel. Maps bring their own.
+        For arrays, in angstrom. Without, frequencies are per pixel and resolutions in pixels: ``unit`` of the result
+        says so. Maps bring their own.
     symmetry_order : int
         Order of the point group that was imposed on both maps: so many voxels are copies of one another. It changes
         thresholds that depend on their number, not the curve.
@@ -364,14 +383,15 @@ def fsc(
     >>> abs(float(found.curve[8:].mean()) - 0.5) < 0.05
     True
     """
-    first, second = _as_array(a, "the first map"), _as_array(b, "the second map")
+    one, other = _read(a), _read(b)
+    first, second = _as_array(one, "the first map"), _as_array(other, "the second map")
     if first.shape != second.shape:
         raise InputError(f"fsc: the maps have shapes {first.shape} and {second.shape}; crop, pad or resample one")
-    pixel_size = _pixel_size(a, b, pixel_size_A)
+    pixel_size = _pixel_size(one, other, pixel_size_A)
     shape = first.shape
     weight = None
     if mask is not None:
-        weight = checked_mask(mask.data if isinstance(mask, Map) else mask, shape, "fsc: the mask").astype(first.dtype)
+        weight = checked_mask(np.asarray(_read(mask)), shape, "fsc: the mask").astype(first.dtype)
         first, second = first * weight, second * weight
     spectra = [fourier.forward(x, len(shape), threads=threads) for x in (first, second)]
     power_a, cross, power_b = fourier.shell_sums(spectra, shape)
@@ -383,4 +403,6 @@ def fsc(
     effective = None
     if weight is not None or symmetry_order != 1:
         effective = effective_counts(shape, weight, symmetry_order, threads=threads)
-    return FSC(frequency, np.clip(curve, -1.0, 1.0), full, independent, pixel_size, effective)
+    known = pixel_size_A is not None or isinstance(one, Map) or isinstance(other, Map)
+    curve = np.clip(curve, -1.0, 1.0)
+    return FSC(frequency, curve, full, independent, pixel_size, effective, "A" if known else "px")

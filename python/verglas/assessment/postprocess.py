@@ -17,6 +17,8 @@ from verglas.errors import InputError
 from verglas.geometry import symmetry_order
 from verglas.masks import checked_mask
 from verglas.types import Map
+from verglas.types.convert import MapLike, map_of
+from verglas.types.display import Shown
 
 Mtf = filters.Gain | npt.ArrayLike
 
@@ -74,8 +76,8 @@ class PostprocessSettings:
             raise InputError(f"postprocess: randomise_below: expected a number in (0, 1), got {self.randomise_below}")
 
 
-@dataclass(frozen=True)
-class Postprocessed:
+@dataclass(frozen=True, eq=False, repr=False)
+class Postprocessed(Shown):
     """What :func:`postprocess` makes of two half maps.
 
     Attributes
@@ -131,6 +133,10 @@ class Postprocessed:
         Between, a mask tighter than the molecule once turned 7.1 A into 4.0.
         """
         return self.corrected if self.vouched else _no_more_than(self.corrected, self.unmasked)
+
+    def __repr__(self) -> str:
+        b = "" if not self.b_factor_A2 else f", B-factor {self.b_factor_A2:.0f} A^2"
+        return f"Postprocessed({self.resolution_A:.2f} A at 0.143, corrected{b}; {self.map!r})"
 
     @property
     def resolution_A(self) -> float:
@@ -290,9 +296,9 @@ def mtf_gain(mtf: Mtf, pixel_size_A: float) -> filters.Gain:
 
 
 def postprocess(
-    half1: Map,
-    half2: Map,
-    mask: Map | None = None,
+    half1: MapLike,
+    half2: MapLike,
+    mask: MapLike | None = None,
     *,
     mtf: Mtf | None = None,
     b_factor_A2: float | None = None,
@@ -311,9 +317,9 @@ def postprocess(
 
     Parameters
     ----------
-    half1, half2 : Map
+    half1, half2 : Map or path
         Unfiltered and unmasked half maps from independent halves of the particles, molecule bright.
-    mask : Map, optional
+    mask : Map or path, optional
         Soft mask; made from the mean map by :func:`solvent_mask` if not given.
     mtf : callable or (n, 2) array, optional
         To divide out: see :func:`mtf_gain`.
@@ -351,6 +357,8 @@ def postprocess(
             f"postprocess: b_factor_A2 is the B-factor of the map that sharpening undoes, >= 0, got {b_factor_A2:g}; "
             f"to sharpen by -80 A^2 give 80"
         )
+    half1, half2 = map_of(half1, "postprocess: half1"), map_of(half2, "postprocess: half2")
+    mask = None if mask is None else map_of(mask, "postprocess: mask")
     if half1.data.shape == half2.data.shape:
         refuse_one_map_twice(half1.data, half2.data, "postprocess")
     unmasked = fsc(half1, half2, symmetry_order=symmetry_order(chosen.symmetry), threads=chosen.threads)

@@ -1,5 +1,7 @@
 """2D alignment, classes, multivariate analysis, and checks of model bias."""
 
+from functools import partial
+
 from verglas.classification.align2d import Alignment2D, align2d, alignment_scores, in_reference_frame
 from verglas.classification.bias import BiasReport, check_bias
 from verglas.classification.class2d import classify2d
@@ -55,3 +57,4 @@ __all__ = [
     "stable_core",
     "steerable_eigenimages",
 ]
+__dir__ = partial(sorted, __all__)

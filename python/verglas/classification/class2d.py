@@ -24,8 +24,9 @@ from verglas.classification.kept import restored, taken
 from verglas.classification.settings import Class2DSettings
 from verglas.classification.working_set import WorkingSet
 from verglas.errors import InputError
-from verglas.types import Keeper, Particles
+from verglas.types import Keeper
 from verglas.types.arrays import FloatArray, IntArray
+from verglas.types.convert import ParticlesLike, particles_of
 
 _SECOND_A = 20.0  # end of the seeding
 _MAX_SEEDS = 600
@@ -366,7 +367,7 @@ class Classifier:
 
 
 def classify2d(
-    particles: Particles,
+    particles: ParticlesLike,
     n_classes: int = 50,
     *,
     settings: Class2DSettings | None = None,
@@ -383,7 +384,7 @@ def classify2d(
 
     Parameters
     ----------
-    particles : Particles
+    particles : Particles or path
         With images and optics.
     n_classes : int
         K.
@@ -428,6 +429,7 @@ def classify2d(
         settings = Class2DSettings(n_classes=n_classes, **changes)  # type: ignore[arg-type]
     elif changes:
         raise InputError(f"classify2d: give settings or {', '.join(changes)}, not both")
+    particles = particles_of(particles, "classify2d: particles")
     if particles.source is None:
         raise InputError(f"classify2d: {particles.where} has no images, only metadata")
     work = WorkingSet(particles, settings)

@@ -42,6 +42,8 @@ _COMMANDS = (
     "postprocess",
     "report",
     "status",
+    "bugreport",
+    "check_conventions",
     "convert",
     "gain",
     "motion",

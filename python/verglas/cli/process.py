@@ -35,6 +35,7 @@ def register(app: typer.Typer) -> None:
         classes: int = typer.Option(None, "--classes", "-K", min=1, help="2D classes [one per 75 particles]."),
         reference: Path = typer.Option(None, "--reference", "--ref", help="Start map, in place of an ab initio one."),
         keep: Path = typer.Option(None, "--keep", help="STAR file of the micrographs to use, as the page saves it."),
+        selection: Path = typer.Option(None, "--selection", help="STAR file of the 2D classes ticked on their page."),
         settings: list[str] = typer.Option(None, "--set", help="stage.field=value, such as pick.threshold=0.4; again."),
         redo: list[str] = typer.Option(None, "--redo", help="Do this stage again, and what depends on it; again."),
         force: bool = typer.Option(False, "--force", help="Go on whatever the verdicts say."),
@@ -90,6 +91,7 @@ def register(app: typer.Typer) -> None:
             "seed": seed,
             "reference": None if reference is None else str(reference),
             "keep": None if keep is None else str(keep),
+            "selection": None if selection is None else str(selection),
             "set": dict(parse_setting(text) for text in settings or ()),
         }
         shared: dict[str, Any] = {"force": force, "threads": threads, "memory_GB": memory, "device": device, **given}

@@ -12,14 +12,14 @@ def register(app: typer.Typer) -> None:
 
     @app.command(epilog="Example: verglas report run1")
     def report(
-        run: Path = typer.Argument(..., help="Folder of verglas refine (finished or running) or postprocess."),
+        run: Path = typer.Argument(..., help="Folder of refine (finished or running), postprocess or process."),
     ) -> None:
         """Write report.html of a folder again, from the files that lie in it."""
-        if (run / "postprocess.json").is_file() and not (run / "run.json").is_file():
-            from verglas.report.postprocess import write_postprocess_page
+        if (run / "project.json").is_file():
+            from verglas.pipeline.report import rewrite_project_page
 
-            typer.echo(str(write_postprocess_page(run)))
+            typer.echo(str(rewrite_project_page(run)))
             return
-        from verglas.report.refine import write_refine_page
+        from verglas.run.report import rewrite_page
 
-        typer.echo(str(write_refine_page(run)))
+        typer.echo(str(rewrite_page(run)))

@@ -1,5 +1,7 @@
 """From positions to particle images: cutting, centring, outliers."""
 
+from functools import partial
+
 from verglas.extraction.centre import (
     centre_of_mass,
     find_centres,
@@ -36,3 +38,4 @@ __all__ = [
     "surrogate_landscape",
     "try_centring",
 ]
+__dir__ = partial(sorted, __all__)

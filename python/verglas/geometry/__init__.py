@@ -1,5 +1,7 @@
 """Rotations, grids on the sphere and on SO(3), and point groups."""
 
+from functools import partial
+
 from verglas.geometry.euler import (
     direction_vectors,
     euler_to_matrix,
@@ -54,3 +56,4 @@ __all__ = [
     "zxz_to_zyz",
     "zyz_to_zxz",
 ]
+__dir__ = partial(sorted, __all__)

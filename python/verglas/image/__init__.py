@@ -1,5 +1,7 @@
 """Images and volumes in real space: normalisation, shifts, rotations, resampling, correlation."""
 
+from functools import partial
+
 from verglas.image.correlation import correlation_coefficient, ncc
 from verglas.image.normalise import normalise
 from verglas.image.particles import ResampledSource, in_memory, resample_particles
@@ -37,3 +39,4 @@ __all__ = [
     "unusable",
     "warp",
 ]
+__dir__ = partial(sorted, __all__)

@@ -1,5 +1,7 @@
 """First maps from particles alone: random starts, contest, symmetry, consensus; hill climbing; common lines."""
 
+from functools import partial
+
 from verglas.initial_model.common_lines import CommonLines, Synchronised, find_common_lines, sinogram, synchronise
 from verglas.initial_model.consensus import Comparison, Verdict
 from verglas.initial_model.find import AbInitio, find_initial_model
@@ -22,3 +24,4 @@ __all__ = [
     "sinogram",
     "synchronise",
 ]
+__dir__ = partial(sorted, __all__)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from verglas.io.acquisition import find_acquisition, mdoc_acquisitions, read_epu_xml, read_mdoc
 from verglas.io.atomic import atomic_path, check_writable, write_bytes, write_text
 from verglas.io.coordinates import read_picks, write_picks
@@ -62,3 +64,4 @@ __all__ = [
     "write_star",
     "write_text",
 ]
+__dir__ = partial(sorted, __all__)

@@ -1,5 +1,7 @@
 """Maps as shapes: turned onto each other, their symmetry, their hand, their round part."""
 
+from functools import partial
+
 from verglas.map_geometry.hand import flip_hand, mirrored_angles
 from verglas.map_geometry.map_alignment import Aligned, align_maps, turned_map
 from verglas.map_geometry.sphere import aspherical, spherical_average
@@ -18,3 +20,4 @@ __all__ = [
     "symmetry_scores",
     "turned_map",
 ]
+__dir__ = partial(sorted, __all__)

@@ -1,5 +1,7 @@
 """Movies to micrographs on arrays: how the specimen moved, and sums of frames moved back."""
 
+from functools import partial
+
 from verglas.motion.correct import CorrectedMovie, MotionSettings, correct_motion
 from verglas.motion.dose import accumulated_dose, dose_weights
 from verglas.motion.estimate import Estimate, Exposure, estimate_motion
@@ -14,3 +16,4 @@ __all__ = [
     "dose_weights",
     "estimate_motion",
 ]
+__dir__ = partial(sorted, __all__)

@@ -1,5 +1,7 @@
 """The kernels on plain arrays: one documented function per op, the same word in every tree."""
 
+from functools import partial
+
 from verglas.ops.common_lines import common_line_scores, common_lines
 from verglas.ops.correlate import Correlation, correlate, correlate_rotations
 from verglas.ops.ctf import ctf
@@ -85,3 +87,4 @@ __all__ = [
     "symmetrise",
     "warp",
 ]
+__dir__ = partial(sorted, __all__)

@@ -1,5 +1,7 @@
 """Contrast transfer: the CTF of images, and its estimation from micrographs (``optics.fit``)."""
 
+from functools import partial
+
 from verglas.optics.beam_shift import beam_shift_groups
 from verglas.optics.exposure import critical_exposure_e_A2
 from verglas.optics.stored import for_job, ignored_aberrations, plain_images
@@ -39,3 +41,4 @@ __all__ = [
     "wiener",
     "wiener_sum",
 ]
+__dir__ = partial(sorted, __all__)

@@ -1,5 +1,7 @@
 """Particles in micrographs: pickers, thresholds, bad areas, merit."""
 
+from functools import partial
+
 from verglas.picking.consensus import consensus, remove_duplicates
 from verglas.picking.image import SmallImage, prepare
 from verglas.picking.mask import BadAreas, bad_areas
@@ -25,3 +27,4 @@ __all__ = [
     "remove_duplicates",
     "roc_curve",
 ]
+__dir__ = partial(sorted, __all__)

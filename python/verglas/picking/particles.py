@@ -23,8 +23,9 @@ from verglas.picking.template import (
     turned_templates,
 )
 from verglas.picking.threshold import ScoreCut, automatic_threshold
-from verglas.types import Map, Micrograph, Optics, Picks
+from verglas.types import Map, Optics, Picks
 from verglas.types.arrays import Float32Array
+from verglas.types.convert import MicrographLike, micrograph_of
 
 METHODS = ("reference-free", "log", "template")
 MERIT = "rlnAutopickFigureOfMerit"
@@ -134,7 +135,7 @@ class PickResult:
 
 
 def pick(
-    micrograph: Micrograph,
+    micrograph: MicrographLike,
     diameter_A: float,
     *,
     templates: Templates | None = None,
@@ -181,7 +182,7 @@ def pick(
 
 
 def pick_detailed(
-    micrograph: Micrograph,
+    micrograph: MicrographLike,
     diameter_A: float,
     *,
     templates: Templates | None = None,
@@ -189,6 +190,7 @@ def pick_detailed(
     settings: PickSettings | None = None,
 ) -> PickResult:
     """As :func:`pick`, with the candidates, the threshold and the areas left out."""
+    micrograph = micrograph_of(micrograph, "pick: micrograph")
     chosen = settings or PickSettings()
     if templates is not None and settings is None:
         chosen = PickSettings("template")

@@ -168,6 +168,8 @@ def process(
         project = Project(root, request, shots, heard, threads=threads, memory_GB=memory_GB, device=device)
         stages = stages_of(request)
         project.listener.say(plan_sentence(project))
+        if project.assumed:
+            project.listener.note("assumed", project.assumed)
         stopped = ""
         try:
             run_stages(project, stages, redo=redo, force=force, accept=lambda: _accepted(request, root, heard))

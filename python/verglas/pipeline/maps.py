@@ -22,7 +22,7 @@ from verglas.refinement.settings import RefineSettings
 from verglas.report.refine import duration
 from verglas.run.abinitio import abinitio
 from verglas.run.checkpoint import checkpoint_path
-from verglas.run.class2d import Class2DJob, class2d_files, select_automatically
+from verglas.run.class2d import Class2DJob, SelectJob, class2d_files, select_automatically, select_files
 from verglas.run.machine import allowed_memory_GB
 from verglas.run.postprocess import PostprocessJob, postprocess_files
 from verglas.run.refine import refine, summary
@@ -35,6 +35,7 @@ _PER_CLASS = 75  # particles per 2D class, unless that makes fewer than 10 class
 _CLASS_S, _START_S, _REFINE_S = 4e-4, 0.08, 0.1
 _FREE = ("threads", "device", "progress", "log", "memory_GB")  # settings that change no result
 _CLASS_MEMORY_GB = 4.0
+_ANGLES = ("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi")
 _ROUTINE = ("was multiplied", "was resampled", "was cropped", "was padded", "were made from")  # notes, no warnings
 _HAND = "the hand is undetermined: the mirror image explains the particles as well"
 
@@ -104,7 +105,7 @@ class Class2DStage(_MapStage):
         if not len(kept):  # its verdict is to stop; who forces it goes on with all of them
             kept = read_particles(self.path(project, "particles.star"))
         # the in-plane angles of 2D classes are no poses of a map
-        placed = dict.fromkeys(("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi"))
+        placed = dict.fromkeys(_ANGLES)
         write_particles(self.path(project, "selected.star"), kept.with_columns(**placed))
         return self.outputs(project, "selected.star")
 
@@ -158,6 +159,28 @@ def _n_classes(project: Project) -> int:
     return int(np.clip(round(count / _PER_CLASS), 10, 100))
 
 
+def particles_for_maps(project: Project) -> Path:
+    """Particles of the classes that look like particles, or of those that a person has ticked."""
+    folder, ticked = project.folder("class2d"), project.request.selection
+    if ticked is None:
+        return folder / "selected.star"
+    out = folder / "ticked.star"
+    select_files(SelectJob(folder / "particles.star", out, table=Path(ticked)))
+    # the in-plane angles of 2D classes are no poses of a map
+    write_particles(out, read_particles(out).with_columns(**dict.fromkeys(_ANGLES)))
+    return out
+
+
+def _ticks(project: Project) -> dict[str, str]:
+    """A fingerprint of the list of classes that a person has ticked."""
+    ticked = project.request.selection
+    if ticked is None:
+        return {}
+    if not Path(ticked).is_file():
+        raise InputError(f"--selection {ticked}: no such file; the page of the 2D classes saves one")
+    return {"selection": file_digest(Path(ticked))}
+
+
 class AbInitioStage(_MapStage):
     """A first map from the selected particles."""
 
@@ -173,7 +196,7 @@ class AbInitioStage(_MapStage):
     def settings(self, project: Project) -> dict[str, Any]:
         """Resolved settings."""
         chosen, mirror = self.chosen(project)
-        return settings_json(chosen, ("threads",)) | {"mirror": mirror}
+        return settings_json(chosen, ("threads",)) | {"mirror": mirror} | _ticks(project)
 
     def inputs(self, project: Project) -> dict[str, str]:
         """The selected particles."""
@@ -185,7 +208,7 @@ class AbInitioStage(_MapStage):
         chosen = replace(settings, threads=project.threads)
         values = {name: value for name, value in vars(chosen).items() if name not in ("symmetry", "diameter_A")}
         found = abinitio(
-            project.folder("class2d") / "selected.star",
+            particles_for_maps(project),
             chosen.symmetry,
             chosen.diameter_A,
             out=self.path(project),
@@ -290,7 +313,7 @@ class RefineStage(_MapStage):
 
     def inputs(self, project: Project) -> dict[str, str]:
         """Particles and start map."""
-        found = outputs_of(project, "class2d")
+        found = outputs_of(project, "class2d") | _ticks(project)
         if project.request.reference is None:
             return found | outputs_of(project, "abinitio")
         return found | {"reference": file_digest(Path(project.request.reference))}
@@ -305,7 +328,7 @@ class RefineStage(_MapStage):
             (folder / "run.json").unlink(missing_ok=True)
         values = {name: value for name, value in vars(chosen).items() if name not in ("symmetry", "diameter_A")}
         found = refine(
-            project.folder("class2d") / "selected.star",
+            particles_for_maps(project),
             start,
             chosen.symmetry,
             chosen.diameter_A,

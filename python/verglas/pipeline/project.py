@@ -16,6 +16,7 @@ from verglas._devices import device_names
 from verglas.errors import InputError
 from verglas.io import find_micrographs, read_json, write_json
 from verglas.io.micrographs import MICROGRAPH, PATH, PIXEL, SHARED
+from verglas.pipeline.assumed import assumed_sentence
 from verglas.pipeline.request import STAGES, Request
 from verglas.pipeline.stage import StageRecord, digest
 from verglas.types.listener import Listener, Silence
@@ -166,6 +167,15 @@ class Project:
         self.device = ",".join(device_names(device))
         self.records: dict[str, StageRecord] = {}
         self._results: dict[str, Results] = {}
+
+    @property
+    def assumed(self) -> str:
+        """What is taken for granted of the microscope; empty if all of it has been said."""
+        given = [
+            name for name in ("voltage_kV", "cs_mm", "amplitude_contrast") if getattr(self.request, name) is not None
+        ]
+        given += [name for name in self.request.stage("ctf") if name not in given]
+        return assumed_sentence(given, [shot.known for shot in self.shots])
 
     def folder(self, stage: str) -> Path:
         """Folder of a stage."""

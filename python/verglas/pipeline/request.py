@@ -43,6 +43,9 @@ class Request:
         Start map of the refinement; without it one is made ab initio.
     keep : str, optional
         STAR file of the micrographs to use, as the page saves it; all others are set aside.
+    selection : str, optional
+        STAR file of the 2D classes to use, as the page of the classes saves it, in place of those that look like
+        particles.
     seed : int
         Of everything random.
     set : mapping of "stage.field" -> value
@@ -66,6 +69,7 @@ class Request:
     classes: int | None = None
     reference: str | None = None
     keep: str | None = None
+    selection: str | None = None
     seed: int = 0
     set: Mapping[str, Any] = field(default_factory=dict)
 

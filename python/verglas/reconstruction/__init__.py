@@ -1,5 +1,7 @@
 """Known poses: maps to projections, and projections back to maps; solvers and priors for linear systems."""
 
+from functools import partial
+
 from verglas.reconstruction import priors, solvers
 from verglas.reconstruction.forward import project
 from verglas.reconstruction.known_poses import Method, Reconstruction, reconstruct, reconstruct_report
@@ -16,3 +18,4 @@ __all__ = [
     "solve",
     "solvers",
 ]
+__dir__ = partial(sorted, __all__)

@@ -8,13 +8,14 @@ import numpy.typing as npt
 from verglas import fourier, gridding, ops
 from verglas.errors import InputError
 from verglas.geometry import euler_to_matrix
-from verglas.types import Map, Optics, Poses
+from verglas.types import Optics, Poses
+from verglas.types.convert import MapLike, map_of
 
 _BATCH_PIXELS = 1 << 24  # pixels per batch of transforms: 128 MB of complex64 half transforms at most
 
 
 def project(
-    map: Map, poses: Poses, optics: Optics | None = None, shift: bool = True, *, threads: int | None = None
+    map: MapLike, poses: Poses, optics: Optics | None = None, shift: bool = True, *, threads: int | None = None
 ) -> npt.NDArray[np.float32]:
     r"""Clean projections of a map: sums of voxels along the ray, CTF-modulated if optics are given.
 
@@ -22,7 +23,7 @@ def project(
 
     Parameters
     ----------
-    map : Map
+    map : Map or path
         A cubic map.
     poses : Poses
         Orientations and shifts of n projections.
@@ -50,6 +51,7 @@ def project(
     >>> vg.project(m, vg.Poses([[10, 20, 30]])).shape
     (1, 16, 16)
     """
+    map = map_of(map, "project: map")
     n, box = len(poses), map.box
     if optics is not None and len(optics) not in (1, n):
         raise InputError(f"project: {n} poses but {len(optics)} optics; give one for all or one for each")

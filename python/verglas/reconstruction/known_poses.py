@@ -16,6 +16,7 @@ from verglas.optics import for_job
 from verglas.reconstruction.accumulate import Accumulator, Insertion, Method, Progress
 from verglas.reconstruction.sums import Symmetry
 from verglas.types import Map
+from verglas.types.convert import ParticlesLike, particles_of
 
 if TYPE_CHECKING:
     from verglas.types import Particles
@@ -107,7 +108,7 @@ def half_sets(particles: Particles, *, seed: int = 0) -> npt.NDArray[np.int64]:
 
 
 def reconstruct_report(
-    particles: Particles,
+    particles: ParticlesLike,
     symmetry: str = "C1",
     max_resolution_A: float | None = None,
     *,
@@ -119,7 +120,7 @@ def reconstruct_report(
 
     Parameters
     ----------
-    particles : Particles
+    particles : Particles or path
         Images, poses and optics.
     symmetry : str
         Point group, RELION's orientation.
@@ -144,6 +145,7 @@ def reconstruct_report(
         A GPU cannot be used, or its memory does not suffice.
     """
     method = method or Method()
+    particles = particles_of(particles, "reconstruct: particles")
     if particles.poses is None:
         raise InputError(
             "reconstruct: the particles have no poses (rlnAngleRot, rlnAngleTilt, rlnAnglePsi); refine them first"
@@ -174,7 +176,7 @@ def reconstruct_report(
 # What comes back, for type checkers; the function and its documentation follow.
 @overload
 def reconstruct(
-    particles: Particles,
+    particles: ParticlesLike,
     symmetry: str = ...,
     max_resolution_A: float | None = ...,
     *,
@@ -183,7 +185,7 @@ def reconstruct(
 ) -> Map: ...
 @overload
 def reconstruct(
-    particles: Particles,
+    particles: ParticlesLike,
     symmetry: str = ...,
     max_resolution_A: float | None = ...,
     *,
@@ -191,7 +193,7 @@ def reconstruct(
     method: Method | str | None = ...,
 ) -> tuple[Map, tuple[Map, Map]]: ...
 def reconstruct(
-    particles: Particles,
+    particles: ParticlesLike,
     symmetry: str = "C1",
     max_resolution_A: float | None = None,
     *,
@@ -206,7 +208,7 @@ def reconstruct(
 
     Parameters
     ----------
-    particles : Particles
+    particles : Particles or path
         Images, poses and optics (``vg.read_particles``).
     symmetry : str
         Point group, RELION's orientation; applied exactly.

@@ -6,7 +6,6 @@ import csv
 import os
 import time
 import warnings
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -36,7 +35,7 @@ from verglas.io.coordinates import MICROGRAPH, X, Y, match_names, picks_of_table
 from verglas.io.micrographs import CTF, GRADIENT, PATH, PIXEL, SHARED, check_micrograph_names, join_ctf, optics_of
 from verglas.io.rules import written_name
 from verglas.run.parallel import in_order
-from verglas.run.reasons import without_name
+from verglas.run.reasons import commonest_kind, without_name
 from verglas.types import ArraySource, Micrograph, Particles, Picks
 from verglas.types import _columns as col
 from verglas.types.ctf_ranges import OPTIONS, check_ctf
@@ -308,8 +307,9 @@ def extract_files(
         write_excluded(folder / "excluded.csv", excluded)
         made = read_particles(folder / "particles.star")
     excess = np.concatenate([piece.excess for piece in pieces])
-    why = Counter(without_name(reason, name) for name, *_, reason in excluded).most_common(1)
-    verdict = judge_extraction(len(made), asked, why[0][0] if why else "")
+    # a micrograph that is not there is one line for all its picks
+    lost = [(row[0], row[4]) for row in excluded for _ in range(len(by_name[row[0]]) if row[1] < 0 else 1)]
+    verdict = judge_extraction(len(made), asked, commonest_kind(lost))
     summary = ExtractSummary(made, asked, excluded, without, excess, verdict, time.perf_counter() - started)
     if folder is not None:
         write_json(folder / "verdict.json", summary.as_dict())

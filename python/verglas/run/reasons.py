@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,6 +21,25 @@ def without_name(reason: object, name: str) -> str:
     for known in (name, Path(name).name):
         text = text.removeprefix(f"{known}: ")
     return text
+
+
+def commonest_kind(found: Sequence[tuple[str, str]]) -> str:
+    """The first reason of the kind that holds for most of (name, reason): reasons that differ in numbers are one kind.
+
+    Examples
+    --------
+    >>> from verglas.run.reasons import commonest_kind
+    >>> edge = [("a", f"box of 64 px at {x}, 3 is beyond the edge") for x in range(3)]
+    >>> commonest_kind([("a", "not finite"), ("a", "not finite"), *edge])
+    'box of 64 px at 0, 3 is beyond the edge'
+    >>> commonest_kind([])
+    ''
+    """
+    kinds: dict[str, list[str]] = {}
+    for name, reason in found:
+        words = without_name(reason, name)
+        kinds.setdefault(re.sub(r"[-+]?\d[\d.]*", "#", words), []).append(words)
+    return max(kinds.values(), key=len)[0] if kinds else ""
 
 
 def commonest(found: Sequence[tuple[str, str]]) -> str:

@@ -38,7 +38,7 @@ from verglas.types.settings import settings_from
 Reference = Map | str | Path
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Refinement:
     """What a refinement found.
 
@@ -70,6 +70,20 @@ class Refinement:
     excluded: dict[int, str]
     classes: list[tuple[Map, tuple[Map, Map], Postprocessed]]
     folder: Path | None = None
+
+    def __repr__(self) -> str:
+        where = "" if self.folder is None else f", in {self.folder}"
+        classes = "" if len(self.classes) == 1 else f", {len(self.classes)} classes"
+        return (
+            f"Refinement({self.resolution_A:.2f} A at 0.143, corrected; {len(self.particles)} particles, "
+            f"{len(self.iterations)} iterations{classes}{where})"
+        )
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: slices of the map and the FSC curves."""
+        from verglas.report.cards import card, pictures_of
+
+        return card(self, [*pictures_of(self.map), *pictures_of(self.postprocessed)])
 
     @property
     def fsc(self) -> FSC:

@@ -16,9 +16,10 @@ import socket
 import sys
 import threading
 import time
+import traceback
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,7 @@ BEAT_S = 15.0  # between two heartbeats
 GRACE_S = 5.0  # for a job to come to a point where it can stop well, after SIGTERM
 STALL_S = 600.0  # without progress, before the stacks are written; or five times the longest pause so far
 _PAUSES = 5
-_LOCK, _RUN, _STACKS = ".lock", "run.json", "stalled.log"
+_LOCK, _RUN, _STACKS, _ERROR = ".lock", "run.json", "stalled.log", "error.log"
 GOING_ON = ("starting", "running")
 TERMINATED = 128 + signal.SIGTERM
 
@@ -255,9 +256,21 @@ def tenure(
         except BaseException as error:
             begun = held.state != "starting"
             held.over(thread, *end_of(Terminated() if _received.raised else error))
-            if not begun and isinstance(error, Exception):
-                _take_back(before, was)
+            if isinstance(error, Exception):
+                if begun:
+                    _keep_traceback(folder, error)
+                else:
+                    _take_back(before, was)
             raise
+
+
+def _keep_traceback(folder: Path, error: Exception) -> None:
+    """What failed, with its code and where in the program, for ``verglas bugreport``."""
+    code = getattr(error, "code", "VG-UNEXPECTED")
+    text = "".join(traceback.format_exception(error))
+    # A disk that is full is what failed, perhaps: its error must not be hidden by this one.
+    with suppress(OSError), open(folder / _ERROR, "a", encoding="utf-8") as file:
+        file.write(f"\n{now_text()} {code}: {error}\n{text}")
 
 
 def _take_back(path: Path, was: bytes | None) -> None:

@@ -1,5 +1,7 @@
 """Poses of images against maps: grids of poses, branch and bound, continuous refinement, alignment."""
 
+from functools import partial
+
 from verglas.search.alignment import AlignSettings, align, align_plan
 from verglas.search.cells import Level, search_levels
 from verglas.search.planner import SearchCost, search_cost
@@ -20,3 +22,4 @@ __all__ = [
     "search_cost",
     "search_levels",
 ]
+__dir__ = partial(sorted, __all__)

@@ -16,7 +16,7 @@ from verglas.search.align_search import Geometry, SharedSearch, measured
 from verglas.search.cells import Level
 from verglas.search.grid_search import Where
 from verglas.search.planner import search_cost
-from verglas.types import Map
+from verglas.types.convert import MapLike, ParticlesLike, map_of, particles_of
 
 if TYPE_CHECKING:
     from verglas.types import Particles
@@ -141,8 +141,8 @@ def align_plan(particles: Particles, settings: AlignSettings) -> str:
 
 
 def align(
-    particles: Particles,
-    map: Map,
+    particles: ParticlesLike,
+    map: MapLike,
     symmetry: str = "C1",
     max_resolution_A: float | None = None,
     *,
@@ -204,6 +204,7 @@ def align(
         settings = AlignSettings(symmetry, max_resolution_A, **changes)  # type: ignore[arg-type]
     elif changes:
         raise InputError(f"align: give settings or {', '.join(changes)}, not both")
+    map, particles = map_of(map, "align: map"), particles_of(particles, "align: particles")
     if map.box != particles.box:
         raise InputError(f"align: the map has {map.box} px, the particles {particles.box}; resample the map first")
     if abs(map.pixel_size_A / particles.pixel_size_A - 1) > 0.01:

@@ -4,6 +4,7 @@
 """
 
 import importlib
+from functools import partial
 from typing import Any
 
 from verglas.simulate import noise, scattering, text
@@ -40,6 +41,7 @@ __all__ = [
     "scattering",
     "text",
 ]
+__dir__ = partial(sorted, __all__)
 
 
 def __getattr__(name: str) -> Any:

@@ -6,6 +6,7 @@ float32, origin at pixel N // 2, particles white.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from verglas.types.arrays import FloatArray
@@ -36,6 +37,7 @@ __all__ = [
     "Poses",
     "Snapshot",
 ]
+__dir__ = partial(sorted, __all__)
 
 
 def __getattr__(name: str) -> Any:

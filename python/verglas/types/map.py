@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from verglas.errors import InputError
 from verglas.types.ctf_ranges import check_pixel_size
+from verglas.types.display import Shown, span
 
 
-@dataclass(frozen=True)
-class Map:
+@dataclass(frozen=True, eq=False, repr=False)
+class Map(Shown):
     """A density on a cubic or rectangular grid.
 
     Attributes
@@ -27,7 +29,7 @@ class Map:
     Raises
     ------
     InputError
-        The data are not three-dimensional, or the pixel size is not a positive number.
+        The data are complex or not three-dimensional, or the pixel size is not a positive number.
 
     Examples
     --------
@@ -35,6 +37,8 @@ class Map:
     >>> m = vg.Map(np.zeros((4, 4, 4), np.float32), 1.5)
     >>> m.box, m.pixel_size_A
     (4, 1.5)
+    >>> m == vg.Map(np.zeros((4, 4, 4)), 1.5), np.asarray(m).shape
+    (True, (4, 4, 4))
     """
 
     data: npt.NDArray[np.float32]
@@ -43,6 +47,8 @@ class Map:
 
     def __post_init__(self) -> None:
         """Check once, here, so that no stage has to."""
+        if np.iscomplexobj(self.data):
+            raise InputError("Map: the data are complex; a density is real: take .real, or the modulus")
         data = np.ascontiguousarray(self.data, dtype=np.float32)
         if data.ndim != 3:
             raise InputError(f"Map: expected a (z, y, x) array, got shape {data.shape}")
@@ -55,6 +61,16 @@ class Map:
         object.__setattr__(self, "pixel_size_A", float(self.pixel_size_A))
         object.__setattr__(self, "origin_A", tuple(float(v) for v in self.origin_A))
 
+    def __repr__(self) -> str:
+        shape = " x ".join(map(str, self.data.shape))
+        values = span(self.data, "") if self.data.size else "no voxels"
+        return f"Map({shape}, {self.pixel_size_A:.5g} A per voxel, {values})"
+
+    def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> npt.NDArray[Any]:
+        """The density, for NumPy's functions."""
+        made = np.asarray(self.data, dtype)
+        return made.copy() if copy and made is self.data else made
+
     @property
     def box(self) -> int:
         """Side in voxels; a map that is not a cube has none and says so."""
@@ -64,4 +80,4 @@ class Map:
 
     def with_data(self, data: npt.ArrayLike) -> Map:
         """The same frame with other values."""
-        return replace(self, data=np.asarray(data, np.float32))
+        return replace(self, data=np.asarray(data))

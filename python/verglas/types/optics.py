@@ -11,6 +11,7 @@ import numpy.typing as npt
 from verglas.errors import InputError
 from verglas.types.arrays import FloatArray
 from verglas.types.ctf_ranges import refuse_outside
+from verglas.types.display import Shown, span
 
 # Default of a column that __post_init__ fills in; typed so that readers of the class see the arrays it then holds.
 _ABSENT: Any = None
@@ -29,8 +30,8 @@ _OPTICS_DEFAULTS = {
 }
 
 
-@dataclass(frozen=True)
-class Optics:
+@dataclass(frozen=True, eq=False, repr=False)
+class Optics(Shown):
     """Contrast-transfer parameters of n images, one value per image; a single number stands for all of them.
 
     Attributes
@@ -81,6 +82,12 @@ class Optics:
             dtype = np.int64 if name == "group" else np.float64
             object.__setattr__(self, name, np.ascontiguousarray(np.broadcast_to(value, n), dtype=dtype))
         refuse_outside({name: getattr(self, name) for name in given}, "Optics", {name: name for name in given})
+
+    def __repr__(self) -> str:
+        return (
+            f"Optics({len(self)} images, defocus {span(self.defocus_u_A, 'A')}, {span(self.voltage_kV, 'kV')}, "
+            f"Cs {span(self.cs_mm, 'mm')}, amplitude contrast {span(self.amplitude_contrast)})"
+        )
 
     def __len__(self) -> int:
         return len(self.defocus_u_A)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -11,9 +11,11 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from verglas.errors import InputError, VerglasWarning
+from verglas.errors import InputError, RowError, VerglasWarning
 from verglas.types import _columns as col
 from verglas.types.ctf_ranges import check_ctf
+from verglas.types.display import drawers
+from verglas.types.frozen import FrozenTable
 from verglas.types.images import ArraySource, ImageSource
 from verglas.types.optics import Optics
 from verglas.types.poses import Poses
@@ -48,7 +50,8 @@ class Particles:
 
     Notes
     -----
-    Treat ``table`` and ``optics_table`` as read-only; :meth:`with_columns` makes a changed set.
+    ``table`` and ``optics_table`` cannot be changed in place; :meth:`with_columns` makes a changed set. Iterating gives
+    sets of one particle each: for loops over a handful; arrays (``poses``, ``optics``, ``table``) are for the rest.
 
     Examples
     --------
@@ -59,9 +62,9 @@ class Particles:
     (3, 8, 2.0, [90.0, 10.0], (1, 8, 8))
     """
 
-    table: pd.DataFrame
+    _table: pd.DataFrame
     source: ImageSource | None
-    optics_table: pd.DataFrame | None
+    _optics_table: pd.DataFrame | None
     tables: Mapping[str, Any]
     table_name: str
     where: str
@@ -80,9 +83,9 @@ class Particles:
             raise InputError(f"{where}: {len(table)} rows but {len(source)} images")
         # shallow copies: a column added to the caller's frame later does not appear here
         fields = {
-            "table": table.reset_index(drop=True),
+            "_table": table.reset_index(drop=True),
             "source": source,
-            "optics_table": None if optics_table is None else optics_table.reset_index(drop=True),
+            "_optics_table": None if optics_table is None else optics_table.reset_index(drop=True),
             "tables": dict(tables or {}),
             "table_name": table_name,
             "where": where,
@@ -128,17 +131,35 @@ class Particles:
 
     # ---- shape and slices
 
+    @property
+    def table(self) -> pd.DataFrame:
+        """One row per particle; a frame of one's own, whose columns cannot be set."""
+        return FrozenTable.of(self._table)
+
+    @property
+    def optics_table(self) -> pd.DataFrame | None:
+        """One row per optics group, likewise; None without."""
+        return None if self._optics_table is None else FrozenTable.of(self._optics_table)
+
     def __len__(self) -> int:
-        return len(self.table)
+        return len(self._table)
 
     def __repr__(self) -> str:
-        return f"Particles({len(self)} from {self.where}, {self.table.shape[1]} columns)"
+        return f"Particles({len(self)} from {self.where}, {self._table.shape[1]} columns)"
+
+    def _repr_html_(self) -> str | None:
+        """What a notebook shows."""
+        return drawers[0](self) if drawers else None
+
+    def __iter__(self) -> Iterator[Particles]:
+        """Sets of one particle each, in order."""
+        return (self[i] for i in range(len(self)))
 
     def __getitem__(self, index: Any) -> Particles:
         """A subset by boolean mask, indices, slice or one integer; the images stay where they are."""
         rows = self._rows(index)
         source = None if self.source is None else self.source.take(rows)
-        return self._replace(table=self.table.iloc[rows], source=source)
+        return self._replace(table=self._table.iloc[rows], source=source)
 
     def _rows(self, index: Any) -> npt.NDArray[np.int64]:
         if not isinstance(index, slice):
@@ -150,11 +171,12 @@ class Particles:
             if index.dtype != bool and index.dtype.kind not in "iu":
                 raise InputError(f"{self.where}: expected a mask, integers or a slice, got {index.dtype}")
             if index.dtype != bool and index.size and (index.max() >= len(self) or index.min() < -len(self)):
-                raise InputError(f"{self.where}: index {index.max()} beyond {len(self)} particles")
+                beyond = index.max() if index.max() >= len(self) else index.min()
+                raise RowError(f"{self.where}: index {beyond} beyond {len(self)} particles")
         return np.atleast_1d(np.arange(len(self), dtype=np.int64)[index])
 
     def _replace(self, **changes: Any) -> Particles:
-        fields = {**self.__dict__, **changes}
+        fields = {name.removeprefix("_"): value for name, value in self.__dict__.items()} | changes
         return Particles(fields.pop("table"), fields.pop("source"), **fields)
 
     # ---- images
@@ -233,7 +255,7 @@ class Particles:
     # ---- metadata as arrays
 
     def _tables(self) -> col.Tables:
-        return col.Tables(self.table, self.optics_table, self.where)
+        return col.Tables(self._table, self._optics_table, self.where)
 
     @property
     def poses(self) -> Poses | None:
@@ -318,7 +340,7 @@ class Particles:
 
         Labels that are no Python names go in with ``**{"ctf/scale": values}``.
         """
-        table = self.table.copy(deep=False)
+        table = self._table.copy(deep=False)
         dropped = [name for name, value in columns.items() if value is None]
         table = table.drop(columns=dropped, errors="ignore")
         for name, value in columns.items():

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from verglas.errors import InputError
 from verglas.types.arrays import FloatArray
+from verglas.types.display import Shown
 
 # Default of a column that __post_init__ fills in; typed so that readers of the class see the arrays it then holds.
 _ABSENT: Any = None
@@ -19,11 +20,16 @@ def _columns(value: npt.ArrayLike, width: int, name: str) -> FloatArray:
     array = np.array(value, dtype=np.float64, ndmin=2)
     if array.ndim != 2 or array.shape[1] != width:
         raise InputError(f"{name}: expected shape (n, {width}), got {array.shape}")
+    bad = np.flatnonzero(~np.isfinite(array).all(axis=1))
+    if bad.size:
+        raise InputError(
+            f"{name}: particle {bad[0]} has {array[bad[0]].tolist()}; {bad.size} rows are not finite numbers"
+        )
     return array
 
 
-@dataclass(frozen=True)
-class Poses:
+@dataclass(frozen=True, eq=False, repr=False)
+class Poses(Shown):
     """Orientations and shifts of n particles.
 
     Attributes
@@ -33,6 +39,11 @@ class Poses:
     shifts_A : (n, 2) float64
         x, y as rlnOriginX/YAngst: adding the shift to the image brings the particle to the centre,
         so the particle sits at minus the shift.
+
+    Raises
+    ------
+    InputError
+        Shapes do not fit, or an angle or shift is no finite number.
 
     Examples
     --------
@@ -53,6 +64,10 @@ class Poses:
             raise InputError(f"Poses: {len(angles)} orientations but {len(shifts)} shifts")
         object.__setattr__(self, "angles_deg", angles)
         object.__setattr__(self, "shifts_A", shifts)
+
+    def __repr__(self) -> str:
+        farthest = float(np.hypot(*self.shifts_A.T).max()) if len(self) else 0.0
+        return f"Poses({len(self)} orientations, shifts up to {farthest:.3g} A)"
 
     def __len__(self) -> int:
         return len(self.angles_deg)

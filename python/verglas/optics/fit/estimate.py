@@ -14,8 +14,9 @@ from verglas.optics.fit.curves import Envelopes, Rings, chi_turns, envelope_b_fa
 from verglas.optics.fit.refined import HANN_CORRELATION, Refined, Slab, refine
 from verglas.optics.fit.search import SearchRange, SectorSearch
 from verglas.optics.fit.spectrum import Spectra, tile_spectra
-from verglas.types import Micrograph, Optics
+from verglas.types import Optics
 from verglas.types.arrays import FloatArray
+from verglas.types.convert import MicrographLike, micrograph_of
 from verglas.types.ctf_ranges import OPTIONS, check_ctf
 
 _WINDOW_RINGS = 1.5  # rings in the window of the local correlation
@@ -190,7 +191,7 @@ class CtfFit:
 
 
 def estimate_ctf(
-    micrograph: Micrograph, settings: CtfSettings | None = None, *, threads: int | None = 1, **changes: Any
+    micrograph: MicrographLike, settings: CtfSettings | None = None, *, threads: int | None = 1, **changes: Any
 ) -> CtfFit:
     """Estimate the CTF of a micrograph from its Thon rings.
 
@@ -237,6 +238,7 @@ def estimate_ctf(
     (True, True, '')
     """
     settings = replace(settings or CtfSettings(), **changes)
+    micrograph = micrograph_of(micrograph, "estimate_ctf: micrograph")
     pixel = micrograph.pixel_size_A
     if not np.isfinite(pixel):
         raise InputError(

@@ -1,0 +1,127 @@
+"""Paths where objects are meant: what a function takes for a map, a mask, particles or a micrograph.
+
+Stages know no files. Whoever may read them (``import verglas``) leaves a reader for each kind in :data:`readers`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+
+from verglas.errors import InputError
+from verglas.types.map import Map
+
+if TYPE_CHECKING:
+    from verglas.types.micrograph import Micrograph
+    from verglas.types.particles import Particles
+
+MapLike = Map | str | Path
+ParticlesLike: TypeAlias = "Particles | str | Path"
+MicrographLike: TypeAlias = "Micrograph | str | Path"
+
+readers: dict[str, Callable[[str | Path], Any]] = {}
+
+
+def map_of(value: Any, name: str, *, pixel_size_A: float | None = None) -> Map:
+    """The map that is meant: itself, one read from a path, or an array whose pixel size is given.
+
+    Parameters
+    ----------
+    value : Map, path or array
+    name : str
+        What messages call it, as "postprocess: the first half map".
+    pixel_size_A : float, optional
+        Of an array.
+
+    Raises
+    ------
+    InputError
+        Anything else; an array without a pixel size.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from verglas.types.convert import map_of
+    >>> map_of(np.zeros((4, 4, 4)), "the map", pixel_size_A=2.0)
+    Map(4 x 4 x 4, 2 A per voxel, 0 to 0)
+    """
+    if isinstance(value, Map):
+        return value
+    if isinstance(value, str | os.PathLike):
+        found: Map = _read("Map", value)
+        return found
+    if isinstance(value, np.ndarray) and value.ndim == 3:
+        if pixel_size_A is None:
+            raise InputError(f"{name}: an array has no pixel size; give vg.Map(array, pixel_size_A)")
+        return Map(value, pixel_size_A)
+    raise InputError(f"{name}: expected a Map or the path of one, got {_kind_of(value)}")
+
+
+def particles_of(value: Any, name: str) -> Particles:
+    """The particles that are meant: themselves, or read from a path.
+
+    Raises
+    ------
+    InputError
+        Anything else.
+    """
+    from verglas.types.particles import Particles
+
+    if isinstance(value, Particles):
+        return value
+    if isinstance(value, str | os.PathLike):
+        found: Particles = _read("Particles", value)
+        return found
+    hint = "; for an array of images, give vg.Particles.from_images(images, pixel_size_A)"
+    said = hint if isinstance(value, np.ndarray) else ""
+    raise InputError(f"{name}: expected Particles or the path of a STAR or CS file, got {_kind_of(value)}{said}")
+
+
+def micrograph_of(value: Any, name: str) -> Micrograph:
+    """The micrograph that is meant: itself, or read from a path.
+
+    Raises
+    ------
+    InputError
+        Anything else.
+    """
+    from verglas.types.micrograph import Micrograph
+
+    if isinstance(value, Micrograph):
+        return value
+    if isinstance(value, str | os.PathLike):
+        found: Micrograph = _read("Micrograph", value)
+        return found
+    hint = "; for an array, give vg.Micrograph(array, pixel_size_A)" if isinstance(value, np.ndarray) else ""
+    raise InputError(f"{name}: expected a Micrograph or the path of one, got {_kind_of(value)}{hint}")
+
+
+def values_of(value: Any, name: str) -> Any:
+    """The values of what may be a map, a path or an array.
+
+    Examples
+    --------
+    >>> import numpy as np, verglas as vg
+    >>> from verglas.types.convert import values_of
+    >>> values_of(vg.Map(np.ones((2, 2, 2)), 1.0), "the map").sum(), values_of([1, 2], "values")
+    (np.float32(8.0), [1, 2])
+    """
+    if isinstance(value, str | os.PathLike):
+        return _read("Map", value).data
+    return value.data if isinstance(value, Map) else value
+
+
+def _read(kind: str, path: Any) -> Any:
+    if kind not in readers:
+        raise InputError(f"{path}: import verglas first, which brings the readers of files")
+    return readers[kind](path)
+
+
+def _kind_of(value: Any) -> str:
+    if isinstance(value, np.ndarray):
+        return f"an array of shape {value.shape}"
+    return type(value).__name__

@@ -1,0 +1,190 @@
+"""The first day in Python: loops, paths, one line per object, comparisons, cards, refusals, names."""
+
+from __future__ import annotations
+
+import importlib
+import pickle
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import verglas as vg
+from verglas.errors import RowError
+
+BOX, PIXEL_A = 16, 5.0
+PACKAGES = [*vg._SUBMODULES, "errors"]
+
+
+@pytest.fixture(scope="module")
+def model():
+    return vg.simulate.phantom(BOX, PIXEL_A, 60.0)
+
+
+@pytest.fixture(scope="module")
+def truth(model):
+    return vg.simulate.density(model, BOX, PIXEL_A)
+
+
+@pytest.fixture(scope="module")
+def particles(model):
+    return vg.simulate.particles(model, 40, BOX, PIXEL_A, snr=2.0, seed=1)
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory, particles, truth):
+    folder = tmp_path_factory.mktemp("files")
+    vg.write_particles(folder / "p.star", particles)
+    vg.write_map(folder / "map.mrc", truth)
+    vg.write_map(folder / "mask.mrc", truth.with_data(vg.masks.soft_sphere(truth.data.shape, 5.0, 2.0)))
+    return folder
+
+
+def test_a_loop_over_particles_ends(particles):
+    few = particles[:3]
+    assert [len(one) for one in few] == [1, 1, 1]
+    assert [one.poses.angles_deg[0, 0] for one in few] == few.poses.angles_deg[:, 0].tolist()
+    for beyond in (3, -4):
+        with pytest.raises(IndexError, match=f"index {beyond} beyond 3 particles"):
+            few[beyond]
+    assert issubclass(RowError, vg.InputError)
+
+
+def test_paths_where_objects_are_meant(files, particles, truth):
+    """The same numbers from the path as from the object."""
+    star, mrc = files / "p.star", str(files / "map.mrc")
+    read, volume = vg.read_particles(star), vg.read_map(mrc)
+    assert np.array_equal(vg.fsc(mrc, volume).curve, vg.fsc(volume, volume).curve)
+    inside = vg.read_map(files / "mask.mrc")
+    assert np.array_equal(vg.fsc(mrc, mrc, files / "mask.mrc").effective, vg.fsc(volume, volume, inside).effective)
+    assert vg.project(mrc, read.poses[:2]).tolist() == vg.project(volume, read.poses[:2]).tolist()
+    assert vg.reconstruct(star) == vg.reconstruct(read)
+    noise = np.random.default_rng(0).normal(size=volume.data.shape) * 0.2 * volume.data.std()
+    other = volume.with_data(volume.data + noise)
+    how = vg.assessment.PostprocessSettings(threads=1)
+    assert vg.postprocess(mrc, other, settings=how).map == vg.postprocess(volume, other, settings=how).map
+    settings = {"step_deg": 30, "threads": 1}
+    assert np.array_equal(
+        vg.align(star, mrc, **settings).poses.angles_deg, vg.align(read, volume, **settings).poses.angles_deg
+    )
+    found = vg.classify2d(star, 2, diameter_A=70, iterations=1, threads=1)
+    assert len(found.particles) == 40
+    assert np.array_equal(vg.masks.from_threshold(mrc, 0.5), vg.masks.from_threshold(volume.data, 0.5))
+
+
+def test_what_is_neither_is_refused_in_words(particles, truth):
+    with pytest.raises(vg.InputError, match=r"project: map: an array has no pixel size; give vg\.Map"):
+        vg.project(truth.data, particles.poses)
+    with pytest.raises(vg.InputError, match=r"reconstruct: particles: expected Particles .* got an array of shape"):
+        vg.reconstruct(particles.images())
+    with pytest.raises(vg.InputError, match="postprocess: half1: expected a Map or the path of one, got int"):
+        vg.postprocess(3, truth)
+    with pytest.raises(vg.InputError, match=r"pick: micrograph: .* give vg\.Micrograph"):
+        vg.pick(np.zeros((64, 64)), 80.0)
+
+
+def test_micrographs_by_path(tmp_path):
+    made, _ = vg.simulate.micrograph(shape=(256, 256), pixel_size_A=4.0, defocus_u_A=15000, seed=1)
+    vg.io.write_stack(tmp_path / "m.mrc", made.data[None], 4.0)
+    by_path, by_object = (vg.estimate_ctf(m) for m in (tmp_path / "m.mrc", vg.read_micrograph(tmp_path / "m.mrc")))
+    assert by_path.defocus_A == by_object.defocus_A
+
+
+def test_one_line_each(particles, truth):
+    lines = {
+        repr(truth): "Map(16 x 16 x 16, 5 A per voxel, ",
+        repr(particles.poses): "Poses(40 orientations, shifts up to ",
+        repr(particles.optics): "Optics(40 images, defocus ",
+        repr(particles): "Particles(40 from ",
+        repr(vg.fsc(truth, truth)): "FSC(9 shells: 0.5 at 10, 0.143 at 10 A)",
+    }
+    for line, begins in lines.items():
+        assert line.startswith(begins)
+        assert "\n" not in line
+        assert len(line) < 160
+
+
+def test_a_refinement_in_one_line_and_on_a_card(particles, truth):
+    found = vg.refine(particles, truth, diameter_A=70, iterations=1, threads=1, listener=None)
+    assert repr(found).startswith("Refinement(")
+    assert "40 particles, 2 iterations" in repr(found)
+    assert len(repr(found)) < 160
+    assert repr(found.postprocessed).count("\n") == 0
+    card = found._repr_html_()
+    assert card.count("data:image/png;base64,") == 2
+
+
+def test_cards(particles, truth):
+    for thing, pictures in ((truth, 1), (particles, 1), (particles.poses, 1), (vg.fsc(truth, truth), 1)):
+        card = thing._repr_html_()
+        assert card.count("data:image/png;base64,") == pictures
+        assert repr(thing).split("(")[0] in card
+    assert particles.optics._repr_html_().count("<img") == 0
+
+
+def test_equal_by_value(particles, truth):
+    assert truth == truth.with_data(truth.data.copy())
+    assert truth != truth.with_data(truth.data + 1)
+    assert truth != vg.Map(truth.data, 2 * PIXEL_A)
+    assert truth != 3
+    assert particles.poses == particles.poses[:]
+    assert particles.optics == particles.optics[:]
+    assert particles.optics != particles.optics[:3]
+    with pytest.raises(TypeError, match="unhashable"):
+        hash(truth)
+
+
+def test_a_map_is_an_array_for_numpy(truth):
+    assert np.shares_memory(np.asarray(truth), truth.data)
+    assert np.asarray(truth, np.float64).dtype == np.float64
+    copied = np.array(truth)
+    assert copied.shape == truth.data.shape
+    assert not np.shares_memory(copied, truth.data)
+    assert np.mean(truth) == truth.data.mean()
+
+
+def test_complex_values_and_nan_poses_are_refused(truth):
+    for make in (lambda: vg.Map(truth.data * 1j, 1.0), lambda: truth.with_data(truth.data * 1j)):
+        with pytest.raises(vg.InputError, match="complex"):
+            make()
+    with pytest.raises(vg.InputError, match="complex"):
+        vg.fsc(truth.data * 1j, truth.data)
+    with pytest.raises(vg.InputError, match=r"angles_deg: particle 1 has \[0.0, nan, 0.0\]"):
+        vg.Poses([[0, 0, 0], [0, np.nan, 0]])
+    with pytest.raises(vg.InputError, match="shifts_A: particle 0"):
+        vg.Poses([[0, 0, 0]], [[np.inf, 0]])
+
+
+def test_the_table_of_a_frozen_set_stays(particles):
+    before = particles.table["rlnDefocusU"].to_numpy().copy()
+    with pytest.raises(vg.InputError, match=r"cannot set rlnDefocusU; use particles\.with_columns"):
+        particles.table["rlnDefocusU"] = 1.0
+    with pytest.raises(vg.InputError, match="cannot set rlnVoltage"):
+        particles.optics_table["rlnVoltage"] = 1.0
+    with pytest.raises(vg.InputError, match="cannot insert"):
+        particles.table.insert(0, "x", 1)
+    mine = particles.table
+    mine.loc[0, "rlnDefocusU"] = 1.0  # pandas copies what is shared when it is written to
+    assert mine["rlnDefocusU"][0] == 1.0
+    assert np.array_equal(particles.table["rlnDefocusU"], before)
+    changed = particles.table.copy()
+    changed["mine"] = 1  # a copy is a plain frame
+    assert type(particles.table.assign(x=1)) is pd.DataFrame
+    assert type(particles.table[["rlnDefocusU"]]) is pd.DataFrame
+    again = pickle.loads(pickle.dumps(particles))
+    assert again.table.equals(particles.table)
+
+
+def test_fsc_of_arrays_says_that_it_counts_in_pixels(truth):
+    unknown, known = vg.fsc(truth.data, truth.data), vg.fsc(truth.data, truth.data, pixel_size_A=PIXEL_A)
+    assert (unknown.unit, known.unit) == ("px", "A")
+    assert "px (no pixel size was given)" in repr(unknown)
+    assert unknown.resolution_A() == pytest.approx(known.resolution_A() / PIXEL_A)
+
+
+@pytest.mark.parametrize("name", PACKAGES)
+def test_names_of_packages_are_the_public_ones(name):
+    package = importlib.import_module(f"verglas.{name}")
+    assert dir(package) == sorted(package.__all__)
+    assert all(hasattr(package, one) for one in package.__all__)
+    assert not {"np", "npt", "Any", "partial", "annotations"} & set(dir(package))
