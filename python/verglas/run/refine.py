@@ -18,6 +18,7 @@ from verglas.errors import InputError
 from verglas.io import read_particles
 from verglas.optics import for_job
 from verglas.reconstruction import reconstruct
+from verglas.reconstruction.half_sets import split_halves
 from verglas.refinement import schedule, start
 from verglas.refinement.em import Iteration, initial_state, refine_state
 from verglas.refinement.plan import MemoryPlan, plan_memory, with_plan
@@ -31,6 +32,7 @@ from verglas.run.refine_inputs import as_map, cached, close_identity, difference
 from verglas.search.problem import survey
 from verglas.search.step import Step
 from verglas.types import Map, Particles, Poses
+from verglas.types.arrays import IntArray
 from verglas.types.listener import Listener
 from verglas.types.settings import settings_from
 
@@ -279,6 +281,9 @@ def _started(
     keep = _kept_in_memory(particles, around.limit_GB)
     work = cached(particles) if keep else particles
     found = survey(work, threads=settings.threads, device=around.devices[0])
+    used = np.setdiff1d(np.arange(len(particles)), list(found.excluded))
+    work, lines = _with_halves(work, used, found.copy_of, settings.seed)
+    said += lines
     problem = start.make_problem(
         work, found.excluded, settings, n_classes=settings.classes, mask_given=window is not None
     )
@@ -288,7 +293,6 @@ def _started(
     if not maps:
         maps, lines = _from_poses(problem)
         said += lines
-    used = np.setdiff1d(np.arange(len(particles)), list(found.excluded))
     state, lines = initial_state(problem, found.power[used], maps, window)
     said += lines + _set_aside(found.excluded)
     for line in said:
@@ -300,6 +304,19 @@ def _started(
         write_checkpoint(folder.folder, Checkpoint(state, step, problem.half, found.excluded, inputs))
         folder.born()
     return _Setup(problem, plan, state, step, found.excluded, inputs, particles[used])
+
+
+def _with_halves(particles: Particles, used: IntArray, copy_of: IntArray, seed: int) -> tuple[Particles, list[str]]:
+    """The particles with half sets that can be used, and what was done to them."""
+    if len(used) < 2:
+        return particles, []  # too few, which the problem says
+    place = np.full(len(particles), -1)
+    place[used] = np.arange(len(used))
+    copies = place[copy_of[used]]
+    split = split_halves(particles[used], seed=seed, copy_of=np.where(copies < 0, np.arange(len(used)), copies))
+    half = np.ones(len(particles), np.int64)
+    half[used] = split.half
+    return particles.with_columns(rlnRandomSubset=half), list(split.said)
 
 
 def _fitted(references: list[Reference], particles: Particles, settings: RefineSettings) -> tuple[list[Map], list[str]]:
@@ -357,12 +374,15 @@ def _resumed(particles: Particles, settings: RefineSettings, around: _Around, *,
         raise InputError(f"{folder.folder}: this run was started with other particles ({different})")
     keep = _kept_in_memory(particles, around.limit_GB)
     work = cached(particles) if keep else particles
+    used = np.setdiff1d(np.arange(len(particles)), list(saved.excluded))
+    half = np.ones(len(particles), np.int64)
+    half[used] = saved.half
+    work = work.with_columns(rlnRandomSubset=half)
     problem = start.make_problem(work, saved.excluded, settings, n_classes=settings.classes, mask_given=given)
     problem = replace(problem, half=saved.half, devices=around.devices)
     plan = plan_memory(problem, around.limit_GB, cached=keep)
     folder.plan(plan, around.devices)
     folder.born()
-    used = np.setdiff1d(np.arange(len(particles)), list(saved.excluded))
     return _Setup(with_plan(problem, plan), plan, saved.state, saved.step, saved.excluded, inputs, particles[used])
 
 
