@@ -22,6 +22,7 @@ _LAZY = {
     "Picks": "verglas.types.micrograph",
     "ctf": "verglas.optics",
     "devices": "verglas.run.machine",
+    "directional_fsc": "verglas.assessment.directional",
     "estimate_ctf": "verglas.optics.fit",
     "euler_to_matrix": "verglas.geometry",
     "extract": "verglas.run.extract",
@@ -92,6 +93,7 @@ if TYPE_CHECKING:
         search,
         simulate,
     )
+    from verglas.assessment.directional import directional_fsc
     from verglas.assessment.fsc import fsc
     from verglas.assessment.postprocess import postprocess
     from verglas.classification import classify2d
@@ -134,6 +136,7 @@ __all__ = [
     "correct_motion",
     "ctf",
     "devices",
+    "directional_fsc",
     "estimate_ctf",
     "euler_to_matrix",
     "extract",

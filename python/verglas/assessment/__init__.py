@@ -1,6 +1,7 @@
 """How good is a map: Fourier shell correlation and what follows from it, solvent masks, B-factor, sharpening."""
 
 from verglas.assessment.counts import effective_counts
+from verglas.assessment.directional import DirectionalFSC, directional_fsc
 from verglas.assessment.fsc import (
     FSC,
     THRESHOLDS,
@@ -46,6 +47,7 @@ from verglas.types.verdict import Verdict
 __all__ = [
     "FSC",
     "THRESHOLDS",
+    "DirectionalFSC",
     "Guinier",
     "MicrographQuality",
     "OrientationEfficiency",
@@ -61,6 +63,7 @@ __all__ = [
     "c_ref",
     "corrected_fsc",
     "differential_phase_residual",
+    "directional_fsc",
     "displacement_of_b_factor",
     "effective_counts",
     "first_crossing",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,12 +29,14 @@ from verglas.run.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 from verglas.run.machine import allowed_memory_GB
 from verglas.run.refine_folder import RefineFolder, refine_folder, settings_record
 from verglas.run.refine_inputs import as_map, cached, close_identity, differences, fitted, fitted_mask
+from verglas.run.refine_verdict import judge_refinement
 from verglas.search.problem import survey
 from verglas.search.step import Step
 from verglas.types import Map, Particles, Poses
 from verglas.types.arrays import IntArray
 from verglas.types.listener import Listener
 from verglas.types.settings import settings_from
+from verglas.types.verdict import Verdict
 
 Reference = Map | str | Path
 
@@ -61,6 +63,8 @@ class Refinement:
         The same for every class.
     folder : Path or None
         The run folder.
+    verdict : Verdict
+        On the largest class: ``"stop"`` with the finding ``"noise"`` if the particles explain nothing.
     """
 
     map: Map
@@ -71,6 +75,7 @@ class Refinement:
     excluded: dict[int, str]
     classes: list[tuple[Map, tuple[Map, Map], Postprocessed]]
     folder: Path | None = None
+    verdict: Verdict = field(default_factory=lambda: Verdict("go on"))
 
     @property
     def fsc(self) -> FSC:
@@ -248,6 +253,7 @@ def summary(found: Refinement) -> dict[str, Any]:
         "populations": [float(p) for p in str(rows["populations"].iloc[-1]).split(";")],
         "seconds": round(float(rows["seconds"].sum()), 2),
         "peak_memory_GB": round(float(rows["peak_memory_GB"].max()), 3),
+        "verdict": found.verdict.as_dict(),
     }
 
 
@@ -410,9 +416,12 @@ def _run(setup: _Setup, folder: RefineFolder | None, listener: Listener) -> Refi
     try:
         state, made = refine_state(problem, setup.state, setup.step, progress=progress, after=after)
         assessed = _assess(problem, state, made)
+        verdict = judge_refinement(problem, state, made.maps, assessed)
+        for finding in verdict.findings:
+            listener.say(finding.sentence)
         particles = _with_results(setup.used, problem, state)
         if folder is not None:
-            folder.finish(problem, made, assessed, particles, converged=state.finished)
+            folder.finish(problem, made, assessed, particles, verdict, converged=state.finished)
     except BaseException as error:
         if folder is not None:
             folder.ended(error)
@@ -422,7 +431,15 @@ def _run(setup: _Setup, folder: RefineFolder | None, listener: Listener) -> Refi
     joint, halves, done = classes[largest]
     table = pd.DataFrame(state.rows)
     return Refinement(
-        joint, halves, done, particles, table, setup.excluded, classes, None if folder is None else folder.folder
+        joint,
+        halves,
+        done,
+        particles,
+        table,
+        setup.excluded,
+        classes,
+        None if folder is None else folder.folder,
+        verdict,
     )
 
 
