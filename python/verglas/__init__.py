@@ -23,6 +23,7 @@ _LAZY = {
     "Picks": "verglas.types.micrograph",
     "ctf": "verglas.optics",
     "devices": "verglas.run.machine",
+    "directional_fsc": "verglas.assessment.directional",
     "estimate_ctf": "verglas.optics.fit",
     "euler_to_matrix": "verglas.geometry",
     "extract": "verglas.run.extract",
@@ -95,6 +96,7 @@ if TYPE_CHECKING:
         search,
         simulate,
     )
+    from verglas.assessment.directional import directional_fsc
     from verglas.assessment.fsc import fsc
     from verglas.assessment.postprocess import postprocess
     from verglas.classification import classify2d
@@ -139,6 +141,7 @@ __all__ = [
     "ctf",
     "detector",
     "devices",
+    "directional_fsc",
     "estimate_ctf",
     "euler_to_matrix",
     "extract",

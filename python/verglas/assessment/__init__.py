@@ -3,6 +3,7 @@
 from functools import partial
 
 from verglas.assessment.counts import effective_counts
+from verglas.assessment.directional import DirectionalFSC, directional_fsc
 from verglas.assessment.fsc import (
     FSC,
     THRESHOLDS,
@@ -48,6 +49,7 @@ from verglas.types.verdict import Verdict
 __all__ = [
     "FSC",
     "THRESHOLDS",
+    "DirectionalFSC",
     "Guinier",
     "MicrographQuality",
     "OrientationEfficiency",
@@ -63,6 +65,7 @@ __all__ = [
     "c_ref",
     "corrected_fsc",
     "differential_phase_residual",
+    "directional_fsc",
     "displacement_of_b_factor",
     "effective_counts",
     "first_crossing",

@@ -14,6 +14,7 @@ from verglas._devices import one_device, to_device
 from verglas.classification.settings import Class2DSettings
 from verglas.errors import InputError, VerglasWarning
 from verglas.image import fourier_resample
+from verglas.image.outliers import inspect_images
 from verglas.masks import distance_from, soft_circle
 from verglas.optics import for_job
 from verglas.search.grid_search import Where
@@ -148,6 +149,7 @@ class WorkingSet:
 
     def _first_pass(self) -> dict[int, str]:
         bad: dict[int, str] = {}
+        bad |= inspect_images(self.particles).excluded
         for begin in range(0, len(self), BLOCK):
             block, reasons = self._prepared(begin)
             bad.update(reasons)

@@ -40,6 +40,7 @@ _COMMANDS = (
     "reconstruct",
     "refine",
     "postprocess",
+    "directional",
     "report",
     "status",
     "bugreport",

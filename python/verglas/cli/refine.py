@@ -41,7 +41,9 @@ def refine(
     """Refine poses and map of particles with two independent half sets.
 
     Writes map.mrc, map_sharpened.mrc, half1.mrc, half2.mrc, mask.mrc, fsc.csv, particles.star, iterations.csv and
-    report.html into the run folder; the page can be opened while the run goes on.
+    report.html into the run folder; the page can be opened while the run goes on. It ends with a verdict: whether each
+    half map explains particles of the other half, and whether all directions are resolved alike. Exit status 1 if it
+    is to stop: nothing but noise.
     """
     refuse_unless_positive({"--memory": memory})
     found = refine_files(
@@ -58,6 +60,8 @@ def refine(
         **settings,
     )
     _print(summary(found), out, as_json)
+    if found.verdict.state == "stop":
+        raise typer.Exit(1)
 
 
 def _print(told: Mapping[str, Any], out: Path, as_json: bool) -> None:
@@ -70,3 +74,5 @@ def _print(told: Mapping[str, Any], out: Path, as_json: bool) -> None:
         f"resolution {text} (FSC 0.143, in the mask, corrected by phase randomisation); {told['particles']} "
         f"particles, {told['iterations']} iterations, {told['seconds']:.0f} s: {out}/report.html"
     )
+    for finding in told["verdict"]["findings"]:
+        typer.echo(f"verdict: {finding['state']} ({finding['code']}): {finding['sentence']}")

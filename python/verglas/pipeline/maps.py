@@ -27,7 +27,7 @@ from verglas.run.machine import allowed_memory_GB
 from verglas.run.postprocess import PostprocessJob, postprocess_files
 from verglas.run.refine import refine, summary
 from verglas.types.listener import Listener, Silence
-from verglas.types.verdict import Verdict
+from verglas.types.verdict import STATES, Verdict
 
 AUTO = "auto"  # symmetry to be found
 _PER_CLASS = 75  # particles per 2D class, unless that makes fewer than 10 classes or more than 100
@@ -363,6 +363,11 @@ class RefineStage(_MapStage):
             state, reasons = "warn", [f"not converged: {run['state']}", *reasons]
         if found["excluded"]:
             reasons.append(f"{found['excluded']} particles set aside")
+        if run.get("verdict"):  # runs of earlier versions have none
+            judged = Verdict.from_dict(run["verdict"])
+            state = max(state, judged.state, key=STATES.index)
+            reasons = [*judged.reasons, *reasons]
+            numbers |= judged.numbers
         return Verdict(state, tuple(reasons), numbers, _REFINED, "07_refine/report.html")
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import threading
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -154,6 +154,8 @@ class Insertion:
     method : Method
     progress : callable, optional
         Called with (particles done, particles in all).
+    known : dict of int -> str
+        Particles that cannot be used, as far as is known: :func:`verglas.image.outliers.inspect_images`.
     """
 
     particles: Particles
@@ -163,6 +165,7 @@ class Insertion:
     max_radius: int
     method: Method
     progress: Progress | None = None
+    known: Mapping[int, str] = field(default_factory=dict)
 
     def run(self) -> tuple[list[Accumulator], dict[int, str]]:
         """Finished sums of each set, on the first device; and the particles set aside, with the reason of each.
@@ -258,7 +261,7 @@ class _Share:
         box, pixel_size_A = particles.box, particles.pixel_size_A
         optics = particles.optics if method.ctf else None
         params = None if optics is None else optics.as_params()
-        bad = {} if optics is None else optics.unusable()
+        bad = {**({} if optics is None else optics.unusable()), **self.all.known}
         excluded.update({i: bad[i] for i in np.intersect1d(list(bad), self.rows).astype(np.int64).tolist()})
         usable: list[npt.NDArray[np.int64]] = []
 

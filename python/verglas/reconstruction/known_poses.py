@@ -12,8 +12,10 @@ import numpy.typing as npt
 from verglas._devices import work_on
 from verglas.errors import InputError, VerglasWarning
 from verglas.geometry import symmetry_matrices
+from verglas.image.outliers import inspect_images
 from verglas.optics import for_job
 from verglas.reconstruction.accumulate import Accumulator, Insertion, Method, Progress
+from verglas.reconstruction.half_sets import split_halves
 from verglas.reconstruction.sums import Symmetry
 from verglas.types import Map
 from verglas.types.convert import ParticlesLike, particles_of
@@ -64,8 +66,12 @@ def max_radius_for(box: int, pixel_size_A: float, max_resolution_A: float | None
     return min(largest, max(1, round(box * pixel_size_A / max_resolution_A)))
 
 
-def half_sets(particles: Particles, *, seed: int = 0) -> npt.NDArray[np.int64]:
-    """Random subsets 1 and 2; without valid ones, assigned at random within each micrograph.
+def half_sets(
+    particles: Particles, *, seed: int = 0, copy_of: npt.NDArray[np.int64] | None = None
+) -> npt.NDArray[np.int64]:
+    """Random subsets 1 and 2; without usable ones, assigned at random within each micrograph.
+
+    See :func:`verglas.reconstruction.half_sets.split_halves`, whose sentences become warnings here.
 
     Parameters
     ----------
@@ -73,11 +79,13 @@ def half_sets(particles: Particles, *, seed: int = 0) -> npt.NDArray[np.int64]:
         With rlnRandomSubset, which is then honoured, or without.
     seed : int
         Of the assignment.
+    copy_of : (n,) int64, optional
+        First particle with the same pixels.
 
     Returns
     -------
     (n,) int64
-        1 or 2; of equal size within every micrograph, to one particle.
+        1 or 2; where assigned, of equal size to one image.
 
     Examples
     --------
@@ -87,24 +95,10 @@ def half_sets(particles: Particles, *, seed: int = 0) -> npt.NDArray[np.int64]:
     >>> sorted(half_sets(p).tolist())
     [1, 1, 1, 2, 2, 2]
     """
-    halves = particles.half_sets
-    if halves is not None:
-        sizes = [int((halves == half).sum()) for half in (1, 2)]
-        if not all(sizes):
-            full = 1 if sizes[0] else 2
-            raise InputError(
-                f"{particles.where}: all {sum(sizes)} particles are in half set {full} (rlnRandomSubset), half set "
-                f"{3 - full} is empty; drop the column to split them anew, or read both halves"
-            )
-        return halves
-    n, table = len(particles), particles.table
-    micrograph = np.zeros(n, np.int64)
-    if "rlnMicrographName" in table:
-        micrograph = np.unique(table["rlnMicrographName"].to_numpy(str), return_inverse=True)[1]
-    order = np.lexsort((np.random.default_rng(seed).random(n), micrograph))
-    halves = np.empty(n, np.int64)
-    halves[order] = 1 + np.arange(n) % 2
-    return halves
+    split = split_halves(particles, seed=seed, copy_of=copy_of)
+    for line in split.said:
+        warnings.warn(line, VerglasWarning, stacklevel=3)
+    return split.half
 
 
 def reconstruct_report(
@@ -154,8 +148,9 @@ def reconstruct_report(
     halves = halves or callable(method.ssnr)
     group = Symmetry.of(symmetry_matrices(symmetry))
     radius = max_radius_for(particles.box, particles.pixel_size_A, max_resolution_A)
-    subset = half_sets(particles) if halves else np.ones(len(particles), np.int64)
-    insertion = Insertion(particles, subset, 2 if halves else 1, group, radius, method, progress)
+    seen = inspect_images(particles)
+    subset = half_sets(particles, copy_of=seen.copy_of) if halves else np.ones(len(particles), np.int64)
+    insertion = Insertion(particles, subset, 2 if halves else 1, group, radius, method, progress, seen.excluded)
     sets, excluded = insertion.run()
     device = sets[0].device
 

@@ -59,6 +59,7 @@ def write_refine_page(folder: str | Path, *, at_most_every_s: float = 0.0) -> Pa
 def refine_page(run: RunFolder) -> Page:
     """The page, in the order in which a reader asks: what came out, how good, how it went, what was done."""
     made: Iterable[Section | None] = (
+        _verdict(run),
         _warnings(run),
         resolution_section(run.assessed) if run.assessed else None,
         _final_maps(run),
@@ -150,6 +151,14 @@ def _numbers(run: RunFolder) -> dict[str, str]:
     if memory:
         numbers["peak memory"] = f"{float(memory):.2f} GB"
     return numbers
+
+
+def _verdict(run: RunFolder) -> Section | None:
+    found = run.run.get("verdict")
+    if not found:
+        return None
+    rows = [(one["state"], one["code"], one["sentence"]) for one in found["findings"]]
+    return Section(f"Verdict: {found['state']}", blocks=[Table(("state", "code", "what was found"), rows)])
 
 
 def _warnings(run: RunFolder) -> Section | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from verglas.image import in_memory
 from verglas.io import read_particles
 from verglas.optics import for_job
 from verglas.reconstruction import reconstruct
+from verglas.reconstruction.half_sets import split_halves
 from verglas.refinement import schedule, start
 from verglas.refinement.em import Iteration, initial_state, refine_state
 from verglas.refinement.plan import MemoryPlan, plan_memory, with_plan
@@ -29,11 +30,14 @@ from verglas.run.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 from verglas.run.machine import allowed_memory_GB
 from verglas.run.refine_folder import RefineFolder, refine_folder, settings_record
 from verglas.run.refine_inputs import as_map, close_identity, differences, fitted, fitted_mask
+from verglas.run.refine_verdict import judge_refinement
 from verglas.search.problem import survey
 from verglas.search.step import Step
 from verglas.types import Map, Particles, Poses
+from verglas.types.arrays import IntArray
 from verglas.types.listener import Listener
 from verglas.types.settings import settings_from
+from verglas.types.verdict import Verdict
 
 Reference = Map | str | Path
 
@@ -60,6 +64,8 @@ class Refinement:
         The same for every class.
     folder : Path or None
         The run folder.
+    verdict : Verdict
+        On the largest class: ``"stop"`` with the finding ``"noise"`` if the particles explain nothing.
     """
 
     map: Map
@@ -70,6 +76,7 @@ class Refinement:
     excluded: dict[int, str]
     classes: list[tuple[Map, tuple[Map, Map], Postprocessed]]
     folder: Path | None = None
+    verdict: Verdict = field(default_factory=lambda: Verdict("go on"))
 
     def __repr__(self) -> str:
         where = "" if self.folder is None else f", in {self.folder}"
@@ -261,6 +268,7 @@ def summary(found: Refinement) -> dict[str, Any]:
         "populations": [float(p) for p in str(rows["populations"].iloc[-1]).split(";")],
         "seconds": round(float(rows["seconds"].sum()), 2),
         "peak_memory_GB": round(float(rows["peak_memory_GB"].max()), 3),
+        "verdict": found.verdict.as_dict(),
     }
 
 
@@ -294,6 +302,9 @@ def _started(
     keep = _kept_in_memory(particles, around.limit_GB)
     work = in_memory(particles) if keep else particles
     found = survey(work, threads=settings.threads, device=around.devices[0])
+    used = np.setdiff1d(np.arange(len(particles)), list(found.excluded))
+    work, lines = _with_halves(work, used, found.copy_of, settings.seed)
+    said += lines
     problem = start.make_problem(
         work, found.excluded, settings, n_classes=settings.classes, mask_given=window is not None
     )
@@ -303,7 +314,6 @@ def _started(
     if not maps:
         maps, lines = _from_poses(problem)
         said += lines
-    used = np.setdiff1d(np.arange(len(particles)), list(found.excluded))
     state, lines = initial_state(problem, found.power[used], maps, window)
     said += lines + _set_aside(found.excluded)
     for line in said:
@@ -315,6 +325,19 @@ def _started(
         write_checkpoint(folder.folder, Checkpoint(state, step, problem.half, found.excluded, inputs))
         folder.born()
     return _Setup(problem, plan, state, step, found.excluded, inputs, particles[used])
+
+
+def _with_halves(particles: Particles, used: IntArray, copy_of: IntArray, seed: int) -> tuple[Particles, list[str]]:
+    """The particles with half sets that can be used, and what was done to them."""
+    if len(used) < 2:
+        return particles, []  # too few, which the problem says
+    place = np.full(len(particles), -1)
+    place[used] = np.arange(len(used))
+    copies = place[copy_of[used]]
+    split = split_halves(particles[used], seed=seed, copy_of=np.where(copies < 0, np.arange(len(used)), copies))
+    half = np.ones(len(particles), np.int64)
+    half[used] = split.half
+    return particles.with_columns(rlnRandomSubset=half), list(split.said)
 
 
 def _fitted(references: list[Reference], particles: Particles, settings: RefineSettings) -> tuple[list[Map], list[str]]:
@@ -372,12 +395,15 @@ def _resumed(particles: Particles, settings: RefineSettings, around: _Around, *,
         raise InputError(f"{folder.folder}: this run was started with other particles ({different})")
     keep = _kept_in_memory(particles, around.limit_GB)
     work = in_memory(particles) if keep else particles
+    used = np.setdiff1d(np.arange(len(particles)), list(saved.excluded))
+    half = np.ones(len(particles), np.int64)
+    half[used] = saved.half
+    work = work.with_columns(rlnRandomSubset=half)
     problem = start.make_problem(work, saved.excluded, settings, n_classes=settings.classes, mask_given=given)
     problem = replace(problem, half=saved.half, devices=around.devices)
     plan = plan_memory(problem, around.limit_GB, cached=keep)
     folder.plan(plan, around.devices)
     folder.born()
-    used = np.setdiff1d(np.arange(len(particles)), list(saved.excluded))
     return _Setup(with_plan(problem, plan), plan, saved.state, saved.step, saved.excluded, inputs, particles[used])
 
 
@@ -405,9 +431,12 @@ def _run(setup: _Setup, folder: RefineFolder | None, listener: Listener) -> Refi
     try:
         state, made = refine_state(problem, setup.state, setup.step, progress=progress, after=after)
         assessed = _assess(problem, state, made)
+        verdict = judge_refinement(problem, state, made.maps, assessed)
+        for finding in verdict.findings:
+            listener.say(finding.sentence)
         particles = _with_results(setup.used, problem, state)
         if folder is not None:
-            folder.finish(problem, made, assessed, particles, converged=state.finished)
+            folder.finish(problem, made, assessed, particles, verdict, converged=state.finished)
     except BaseException as error:
         if folder is not None:
             folder.ended(error)
@@ -417,7 +446,15 @@ def _run(setup: _Setup, folder: RefineFolder | None, listener: Listener) -> Refi
     joint, halves, done = classes[largest]
     table = pd.DataFrame(state.rows)
     return Refinement(
-        joint, halves, done, particles, table, setup.excluded, classes, None if folder is None else folder.folder
+        joint,
+        halves,
+        done,
+        particles,
+        table,
+        setup.excluded,
+        classes,
+        None if folder is None else folder.folder,
+        verdict,
     )
 
 

@@ -28,6 +28,7 @@ from verglas.run.postprocess import write_postprocessed
 from verglas.run.tenure import GOING_ON, Tenure, end_of, now_text, tenure
 from verglas.types import Map, Particles
 from verglas.types.listener import Listener
+from verglas.types.verdict import Verdict
 
 _PAGE_EVERY_S = 20.0  # a page takes two seconds to draw
 # Settings that change no result and may differ when a run is resumed.
@@ -204,6 +205,7 @@ class RefineFolder:
         made: Iteration,
         assessed: list[Postprocessed],
         particles: Particles,
+        verdict: Verdict,
         *,
         converged: bool,
     ) -> None:
@@ -218,7 +220,8 @@ class RefineFolder:
             self.warnings += [w for w in done.warnings if w not in self.warnings]
         write_particles(self.folder / "particles.star", particles)
         count = problem.settings.iterations
-        self._write("converged" if converged else f"stopped after {count} iterations")
+        state = "converged" if converged else f"stopped after {count} iterations"
+        self._write(state, verdict=verdict.as_dict())
         write_refine_page(self.folder)
 
     def ended(self, error: BaseException) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 from verglas._devices import device_names
 from verglas.errors import InputError
 from verglas.geometry import healpix_order, healpix_spacing_deg, unit_pixels
+from verglas.image.outliers import inspect_images
 from verglas.optics import for_job
 from verglas.search.align_search import Geometry, SharedSearch, measured
 from verglas.search.cells import Level
@@ -213,7 +214,7 @@ def align(
         )
     particles = for_job(particles, "align")
     geo, devices = _geometry(particles, settings), device_names(settings.device)
-    excluded = particles.optics.unusable()
+    excluded = {**inspect_images(particles).excluded, **particles.optics.unusable()}
     where = Where(devices[0], settings.threads)
     search = SharedSearch(particles, geo, settings, measured(particles, map.data, geo, where, excluded))
     found = search.run(devices, excluded)

@@ -16,6 +16,7 @@ from verglas._devices import to_device, uploaded, work_on
 from verglas.errors import InputError
 from verglas.geometry import symmetry_matrices
 from verglas.image import unusable
+from verglas.image.outliers import GreyValues, groups_of, wild_images
 from verglas.masks import soft_circle, soft_sphere
 from verglas.reconstruction.known_poses import half_sets
 from verglas.reconstruction.sums import Symmetry
@@ -315,10 +316,13 @@ class Survey:
         Particle number -> reason.
     power : (n, shells) float32
         Mean of abs(X)^2 over each shell of each image.
+    copy_of : (n,) int64
+        For every particle the first one with the same pixels.
     """
 
     excluded: dict[int, str]
     power: npt.NDArray[np.float32]
+    copy_of: IntArray
 
 
 def survey(particles: Particles, *, threads: int | None = None, device: str = "cpu") -> Survey:
@@ -341,11 +345,13 @@ def survey(particles: Particles, *, threads: int | None = None, device: str = "c
     count = (box - 1) // 2 + 1
     power = np.zeros((len(particles), count), np.float32)
     excluded: dict[int, str] = {}
+    grey: list[GreyValues] = []
     step = max(8, _BATCH_PIXELS // box**2)
     number = fourier.shell_counts((box, box))[0][:count]
 
     def read(piece: slice) -> npt.NDArray[np.float32]:
         images = particles.images(piece)
+        grey.append(GreyValues.of(images))
         bad = unusable(images)
         excluded.update({piece.start + i: reason for i, reason in bad.items()})
         images[list(bad)] = 0
@@ -356,4 +362,6 @@ def survey(particles: Particles, *, threads: int | None = None, device: str = "c
         for piece, images in uploaded(read, pieces, device, (min(step, len(particles)), box, box)):
             spectra = fourier.forward(images, 2, threads=threads)
             power[piece] = to_host(ops.shell_dot(spectra, device=device, threads=threads)) / number
-    return Survey({**particles.optics.unusable(), **excluded}, power)
+    values = GreyValues.joined(grey)
+    wild = wild_images(values, groups_of(particles))
+    return Survey({**wild, **particles.optics.unusable(), **excluded}, power, values.first_copies())

@@ -1,0 +1,83 @@
+"""What numbers of a finished refinement mean: findings with a code, for the page, for programs and for the next stage.
+
+False alarms and misses of each were measured on simulated sets: bench/bench_verdict.py.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from verglas.assessment.directional import DirectionalFSC
+from verglas.types.arrays import FloatArray
+from verglas.types.verdict import Finding
+
+AREA_RATIO = 0.5  # below it, directions differ (cryoSPARC's cFAR has the same alarm)
+_OF_CHANCE = 0.8  # and below this share of what the voxels' number makes of a map that is alike in all directions
+_SIGMAS = 3.0  # mean gain in its standard errors that is no accident
+_LEAST_GAIN = 0.02  # nats per particle
+
+
+def judge_directions(found: DirectionalFSC) -> Finding:
+    """Whether all directions are resolved alike: ``directions`` or ``restricted-views``."""
+    (x, y, z), coarse = found.worst
+    fine = found.best[1]
+    numbers = {
+        "area_ratio": round(found.area_ratio, 3),
+        "area_ratio_by_chance": round(found.chance_ratio, 3),
+        "sphericity": round(found.sphericity, 3),
+        "worst_resolution_A": _finite(coarse),
+        "worst_direction": [round(float(v), 3) for v in (x, y, z)],
+        "best_resolution_A": _finite(fine),
+    }
+    where = f"{_length(coarse)} along ({x:.2f}, {y:.2f}, {z:.2f}), {_length(fine)} at best"
+    measures = f"ratio of areas {found.area_ratio:.2f}, sphericity {found.sphericity:.2f}"
+    limit = min(AREA_RATIO, _OF_CHANCE * found.chance_ratio)
+    if found.area_ratio >= limit:
+        return Finding("directions", "go on", f"Resolution by direction: {where}; {measures}.", numbers)
+    return Finding(
+        "restricted-views",
+        "warn",
+        f"The map is not resolved alike in all directions: {where}; {measures} (1 if alike, a warning below "
+        f"{limit:.2g}). Views are missing, or orientations are wrong; one number of resolution says too much.",
+        numbers,
+    )
+
+
+def judge_gain(gain: FloatArray) -> Finding:
+    """Whether a map explains particles that it was not made from: ``signal`` or ``noise``.
+
+    Parameters
+    ----------
+    gain : (n,) float64
+        Log evidence of each held-out particle over that of the map's spherical average (or of nothing, if that is
+        more), nats.
+    """
+    n = len(gain)
+    mean, error = float(np.mean(gain)), float(np.std(gain, ddof=1) / np.sqrt(n)) if n > 1 else math.inf
+    numbers = {"gain_nats": round(mean, 4), "gain_error_nats": round(error, 4), "particles": n}
+    if mean > max(_SIGMAS * error, _LEAST_GAIN):
+        return Finding(
+            "signal",
+            "go on",
+            f"Each half map explains particles of the other half better than a round blob does, by {mean:.2f} +- "
+            f"{error:.2f} nats each.",
+            numbers,
+        )
+    return Finding(
+        "noise",
+        "stop",
+        "No structure: a half map explains particles of the other half no better than a round blob does "
+        f"({mean:+.2f} +- {error:.2f} nats per particle). What the half maps share came from the reference or from "
+        "copies of images, not from the particles: the resolution means nothing.",
+        numbers,
+    )
+
+
+def _finite(value: float) -> float | None:
+    return round(float(value), 3) if math.isfinite(value) else None
+
+
+def _length(value: float) -> str:
+    return f"{value:.1f} A" if math.isfinite(value) else "no resolution"

@@ -1,0 +1,152 @@
+"""The verdict of a refinement: noise is told from structure, missing views are seen; directional FSC."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from scipy import ndimage
+
+import verglas as vg
+from verglas.assessment.directional import directional_fsc
+from verglas.assessment.judge import judge_directions, judge_gain
+from verglas.cli import main
+from verglas.errors import InputError
+from verglas.io import read_json
+from verglas.types.verdict import Finding, Verdict
+
+BOX, PIXEL_A, DIAMETER_A = 48, 3.0, 100.0
+
+
+@pytest.fixture(scope="module")
+def model():
+    return vg.simulate.phantom(BOX, PIXEL_A, DIAMETER_A)
+
+
+def views(n, within_deg, seed):
+    """Views within a cone about z, any in-plane angle."""
+    rng = np.random.default_rng(seed)
+    tilt = np.rad2deg(np.arccos(1 - (1 - np.cos(np.deg2rad(within_deg))) * rng.random(n)))
+    return vg.Poses(np.column_stack([360 * rng.random(n), tilt, 360 * rng.random(n)]))
+
+
+def halves(model, within_deg, seed):
+    made = vg.simulate.particles(model, 400, BOX, PIXEL_A, snr=0.1, seed=seed, poses=views(400, within_deg, seed))
+    return vg.reconstruct(made, halves=True)[1]
+
+
+@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize(
+    ("within_deg", "code"), [(20, "restricted-views"), (60, "restricted-views"), (180, "directions")]
+)
+def test_missing_views_are_seen_and_even_ones_are_not(model, seed, within_deg, code):
+    mask = vg.masks.soft_sphere(BOX, 17.0, 5.0)
+    found = vg.directional_fsc(*halves(model, within_deg, seed), mask)
+    finding = judge_directions(found)
+    assert finding.code == code
+    if within_deg == 60:  # the missing cone lies about z
+        assert abs(found.worst[0][2]) > 0.9
+    if within_deg == 180:
+        assert found.sphericity > 0.95
+
+
+@pytest.mark.parametrize("noise", [1.0, 5.0])
+def test_maps_alike_in_all_directions_raise_no_alarm_however_noisy(model, noise):
+    truth = vg.simulate.density(model, BOX, PIXEL_A, b_factor_A2=80.0)
+    for seed in range(3):
+        rng = np.random.default_rng(seed)
+        pair = [
+            truth.with_data((truth.data + noise * truth.data.std() * x).astype(np.float32))
+            for x in rng.normal(size=(2, *truth.data.shape))
+        ]
+        assert judge_directions(directional_fsc(*pair, vg.masks.soft_sphere(BOX, 17.0, 5.0))).state == "go on"
+
+
+def test_a_planted_axis_is_found():
+    """Half maps that agree to 6 A but, within 25 degrees of x, to 24 A only."""
+    n, pixel_A = 48, 3.0
+    rng = np.random.default_rng(0)
+    signal, *noise = rng.normal(size=(3, n, n, n))
+    k = np.fft.fftfreq(n)
+    z, y, x = np.meshgrid(k, k, k, indexing="ij")
+    s = np.sqrt(x**2 + y**2 + z**2)
+    lost = (np.abs(x) > np.cos(np.deg2rad(25)) * s) & (s > pixel_A / 24)
+    kept = np.fft.ifftn(np.fft.fftn(signal) * ~lost).real
+    found = directional_fsc(*(vg.Map((3 * kept + v).astype(np.float32), pixel_A) for v in noise))
+    direction, coarse = found.worst
+    assert abs(direction[0]) > np.cos(np.deg2rad(10))
+    assert 20 < coarse < 30
+    assert found.best[1] < 6.5
+    assert found.area_ratio < 0.5
+    assert found.sphericity < 0.95
+
+
+def test_bad_input_is_named():
+    one = vg.Map(np.ones((8, 8, 8), np.float32), 1.0)
+    with pytest.raises(InputError, match="half-angle of 5 to 60"):
+        directional_fsc(one, one, cone_deg=80.0)
+
+
+def test_command(model, tmp_path, capsys):
+    for number, one in enumerate(halves(model, 20, 0), 1):
+        vg.write_map(tmp_path / f"half{number}.mrc", one)
+    files = [str(tmp_path / f"half{number}.mrc") for number in (1, 2)]
+    main(["directional", *files])
+    assert "Views are missing" in capsys.readouterr().out
+    main(["directional", *files, "--json"])
+    told = json.loads(capsys.readouterr().out)
+    assert told["verdict"]["findings"][0]["code"] == "restricted-views"
+    assert len(told["resolution_A"]) == len(told["directions"]) == 500
+
+
+def test_gain_of_nothing_is_noise():
+    rng = np.random.default_rng(0)
+    assert judge_gain(rng.normal(size=400)).code == "noise"
+    assert judge_gain(rng.normal(size=400) + 0.5).code == "signal"
+    assert judge_gain(rng.normal(size=400) - 0.5).state == "stop"
+
+
+def test_a_verdict_is_its_worst_finding_and_comes_back_from_a_file():
+    made = Verdict.of([Finding("a", "go on", "A."), Finding("b", "warn", "B.", {"x": 1})])
+    assert made.state == "warn"
+    assert made.reasons == ("B.",)
+    assert Verdict.from_dict(json.loads(json.dumps(made.as_dict()))) == made
+    with pytest.raises(KeyError):
+        made["c"]
+
+
+SMALL_BOX, SMALL_PIXEL_A = 24, 6.0
+
+
+def small_set(kind, seed, n=160):
+    model = vg.simulate.phantom(SMALL_BOX, SMALL_PIXEL_A, 100.0, seed=seed)
+    reference = vg.simulate.density(model, SMALL_BOX, SMALL_PIXEL_A)
+    made = vg.simulate.particles(model, n, SMALL_BOX, SMALL_PIXEL_A, snr=0.3, seed=seed)
+    if kind == "signal":
+        return made, reference
+    images = np.random.default_rng(seed).normal(size=(n, SMALL_BOX, SMALL_BOX))
+    if kind == "coloured":
+        images = ndimage.gaussian_filter(images, (0, 1.0, 1.0))
+    images = (images / images.std()).astype(np.float32)
+    return vg.Particles.from_images(images, SMALL_PIXEL_A, poses=made.poses, optics=made.optics), reference
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("kind", "code"), [("signal", "signal"), ("white", "noise"), ("coloured", "noise")])
+def test_noise_refined_is_called_noise(kind, code, tmp_path, capsys):
+    particles, reference = small_set(kind, 1)
+    vg.write_particles(tmp_path / "p.star", particles)
+    vg.write_map(tmp_path / "ref.mrc", reference)
+    command = ["refine", tmp_path / "p.star", "--ref", tmp_path / "ref.mrc", "--out", tmp_path / "run"]
+    ended = 0
+    try:
+        main([str(c) for c in [*command, "--diameter", 120, "--initial-resolution", 40]])
+    except SystemExit as exit_:
+        ended = exit_.code
+    assert (ended or 0) == (code == "noise")
+    assert f"({code}):" in capsys.readouterr().out
+    verdict = Verdict.from_dict(read_json(tmp_path / "run" / "run.json")["verdict"])
+    assert verdict.findings[0].code == code
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert f"Verdict: {verdict.state}" in page
