@@ -40,6 +40,7 @@ _COMMANDS = (
     "reconstruct",
     "refine",
     "postprocess",
+    "tomogram",
     "report",
     "status",
     "convert",

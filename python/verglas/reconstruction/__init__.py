@@ -1,6 +1,6 @@
 """Known poses: maps to projections, and projections back to maps; solvers and priors for linear systems."""
 
-from verglas.reconstruction import priors, solvers
+from verglas.reconstruction import operators, priors, solvers
 from verglas.reconstruction.forward import project
 from verglas.reconstruction.known_poses import Method, Reconstruction, reconstruct, reconstruct_report
 from verglas.reconstruction.solvers import Solution, solve
@@ -9,6 +9,7 @@ __all__ = [
     "Method",
     "Reconstruction",
     "Solution",
+    "operators",
     "priors",
     "project",
     "reconstruct",
