@@ -11,7 +11,7 @@ import scipy.sparse.linalg as sla
 
 from verglas import ops
 from verglas.errors import InputError
-from verglas.types.arrays import Array, FloatArray
+from verglas.types.arrays import Array, Float32Array, FloatArray
 
 
 class TiltSeries(sla.LinearOperator):
@@ -165,7 +165,7 @@ def _rotation(shape: tuple[int, int], angle_deg: float) -> sp.csr_array:
     return sp.csr_array(made, shape=(ny * nx, ny * nx), dtype=np.float32)
 
 
-def weighted_back_projection(operator: TiltSeries, images: npt.ArrayLike) -> FloatArray:
+def weighted_back_projection(operator: TiltSeries, images: npt.ArrayLike) -> Float32Array:
     r"""Back-projection after the filter of these very tilts.
 
     The filter of image j is :math:`1 / H`, :math:`H(k) = \sum_i 2 a\,\mathrm{sinc}^2(2 a k \sin(\theta_j - \theta_i))`
@@ -209,7 +209,8 @@ def weighted_back_projection(operator: TiltSeries, images: npt.ArrayLike) -> Flo
     spectra = np.fft.rfft(stack, padded, axis=-1) * filters[:, None, :]
     filtered = np.fft.irfft(spectra, padded, axis=-1)[..., :n].astype(np.float32)
     depth, width = operator.map_shape[0], operator.map_shape[2]
-    return ops.radon_adjoint(filtered, operator.tilt_deg, (depth, width), threads=operator.threads) / thickness
+    made = ops.radon_adjoint(filtered, operator.tilt_deg, (depth, width), threads=operator.threads)
+    return made / np.float32(thickness)
 
 
 def leave_one_out(images: npt.ArrayLike, tilt_deg: FloatArray, reconstruct: Any, which: int) -> tuple[Array, Array]:
