@@ -152,3 +152,5 @@ WARP_BAND = 0.01
 
 # float32 products and sums over a row, relative to the sum of amplitudes that a patch could reach at most.
 SHIFT_SCORE_RELATIVE = 1e-6
+# radon: positions on a line are float32, so the fraction of a pixel is off by up to 1e-4 at its far end
+RADON = 2e-4

@@ -41,6 +41,7 @@ _COMMANDS = (
     "refine",
     "postprocess",
     "directional",
+    "tomogram",
     "report",
     "status",
     "bugreport",

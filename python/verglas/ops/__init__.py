@@ -23,6 +23,7 @@ from verglas.ops.polar import (
 )
 from verglas.ops.polar_insert import images_from_polar, polar_insert
 from verglas.ops.project import project
+from verglas.ops.radon import radon, radon_adjoint
 from verglas.ops.refine_pose import STATUS as POSE_STATUS
 from verglas.ops.refine_pose import PosePrior, PoseResult, PoseSettings, pose_covariance, pose_radii, refine_pose
 from verglas.ops.residuals import GroupSums, Residuals
@@ -76,6 +77,8 @@ __all__ = [
     "pose_radii",
     "project",
     "psi_angles_deg",
+    "radon",
+    "radon_adjoint",
     "refine_pose",
     "rotate",
     "scatter",

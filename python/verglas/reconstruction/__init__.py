@@ -2,7 +2,7 @@
 
 from functools import partial
 
-from verglas.reconstruction import priors, solvers
+from verglas.reconstruction import operators, priors, solvers
 from verglas.reconstruction.forward import project
 from verglas.reconstruction.known_poses import Method, Reconstruction, reconstruct, reconstruct_report
 from verglas.reconstruction.solvers import Solution, solve
@@ -11,6 +11,7 @@ __all__ = [
     "Method",
     "Reconstruction",
     "Solution",
+    "operators",
     "priors",
     "project",
     "reconstruct",

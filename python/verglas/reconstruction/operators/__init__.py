@@ -1,0 +1,20 @@
+"""Linear operators of images, SciPy's kind: their solvers, and ours, run on them unchanged."""
+
+from verglas.reconstruction.operators.particles import ParticleOperator, particles
+from verglas.reconstruction.operators.tilt_series import (
+    TiltSeries,
+    leave_one_out,
+    parallel_beam,
+    tilt_series,
+    weighted_back_projection,
+)
+
+__all__ = [
+    "ParticleOperator",
+    "TiltSeries",
+    "leave_one_out",
+    "parallel_beam",
+    "particles",
+    "tilt_series",
+    "weighted_back_projection",
+]

@@ -1,0 +1,168 @@
+"""A map from an aligned tilt series, by back-projection or by a solver whose weight the left-out tilts choose."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from verglas.errors import InputError
+from verglas.reconstruction.operators.tilt_series import leave_one_out, tilt_series, weighted_back_projection
+from verglas.reconstruction.priors import Shaped, TotalVariation
+from verglas.reconstruction.solvers import solve
+from verglas.types.arrays import Float32Array, FloatArray
+from verglas.types.settings import check_settings, setting
+
+_ITERATIONS = {"sirt": 60, "cg": 12, "tv": 60}
+_TV_WEIGHTS = (0.3, 1.0, 3.0)  # standard deviations of the images' noise, tried where no weight is given
+
+
+@dataclass(frozen=True)
+class TomogramSettings:
+    """How a tilt series becomes a map.
+
+    Attributes
+    ----------
+    method : {"wbp", "sirt", "cg", "tv"}
+        Weighted back-projection; simultaneous iterations; conjugate gradients, stopped early; total variation.
+    iterations : int, optional
+        60, for cg 12.
+    thickness_px : int, optional
+        Of the map along z; the width of the images by default.
+    axis_deg : float
+        Of the tilt axis in the images, from +y towards +x.
+    tv_weight : float, optional
+        Of "tv"; by default that of three which predicts tilts left out best.
+    """
+
+    method: Literal["wbp", "sirt", "cg", "tv"] = setting(
+        "wbp", "Weighted back-projection, SIRT, conjugate gradients, or total variation"
+    )
+    iterations: int | None = setting(None, "Iterations", at_least=1, default_words="60; cg: 12")
+    thickness_px: int | None = setting(None, "Thickness along z", at_least=2, default_words="the images' width")
+    axis_deg: float = setting(0.0, "Tilt axis in the images, from +y towards +x")
+    tv_weight: float | None = setting(None, "Weight of total variation", more_than=0, default_words="by left-out tilts")
+
+    def __post_init__(self) -> None:
+        """Check once."""
+        check_settings("tomogram", self)
+        if self.method == "wbp" and self.axis_deg % 180 != 0:
+            raise InputError(
+                "tomogram: weighted back-projection takes images whose tilt axis is along y; turn them, or "
+                "use sirt, cg or tv"
+            )
+
+
+@dataclass(frozen=True)
+class Tomogram:
+    """What was made.
+
+    Attributes
+    ----------
+    volume : (z, y, x) float32
+    left_out : list of (float, float)
+        Tilt, and the correlation of its image with what the other tilts predict.
+    tv_weight : float, optional
+        In use, and ``tried`` says how well each candidate predicted.
+    tried : list of (float, float)
+        Weight, mean correlation.
+    """
+
+    volume: Float32Array
+    left_out: list[tuple[float, float]]
+    tv_weight: float | None = None
+    tried: Sequence[tuple[float, float]] = ()
+
+
+def reconstruct_tilts(
+    images: npt.ArrayLike,
+    tilt_deg: npt.ArrayLike,
+    settings: TomogramSettings | None = None,
+    *,
+    check_tilts: int = 5,
+    threads: int | None = None,
+) -> Tomogram:
+    """Map from aligned images of one specimen at several tilts about one axis.
+
+    Parameters
+    ----------
+    images : (tilt, y, x) array
+        The axis passes through pixel N // 2. Their mean is taken off.
+    tilt_deg : (n,) array
+    settings : TomogramSettings, optional
+    check_tilts : int
+        Tilts that are left out in turn and predicted from the others, evenly over the series; 0: none.
+    threads : int, optional
+        Threads; all by default.
+
+    Returns
+    -------
+    Tomogram
+
+    Raises
+    ------
+    InputError
+        Fewer than 3 images, other shapes, values that are not finite.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from verglas import ops
+    >>> from verglas.reconstruction.tomogram import reconstruct_tilts
+    >>> ball = (np.linalg.norm(np.indices((16, 16, 16)) - 8, axis=0) < 5).astype(np.float32)
+    >>> tilts = np.arange(-60, 61, 10.0)
+    >>> found = reconstruct_tilts(ops.radon(ball, tilts), tilts)
+    >>> found.volume.shape, min(c for _, c in found.left_out) > 0.8
+    ((16, 16, 16), True)
+    """
+    how = settings or TomogramSettings()
+    stack, tilts = np.array(images, np.float32), np.atleast_1d(np.asarray(tilt_deg, np.float64))
+    if stack.ndim != 3 or len(stack) < 3 or len(stack) != len(tilts):
+        raise InputError(
+            f"tomogram: expected 3 images or more (tilt, y, x) and a tilt each, got shape {stack.shape} and "
+            f"{len(tilts)} tilts"
+        )
+    bad = [i for i, image in enumerate(stack) if not np.isfinite(image).all()]
+    if bad:
+        raise InputError(f"tomogram: image {bad[0] + 1} has values that are not finite; leave it and its tilt out")
+    stack -= stack.mean(axis=(1, 2), keepdims=True)
+    tested = np.unique(np.linspace(1, len(stack) - 2, min(check_tilts, len(stack) - 2)).round().astype(int))
+
+    def agreement(weight: float | None) -> list[tuple[float, float]]:
+        found = []
+        for i in tested if check_tilts > 0 else ():
+            seen, predicted = leave_one_out(stack, tilts, lambda s, t: _volume(s, t, how, weight, threads), int(i))
+            found.append((float(tilts[i]), float(np.corrcoef(seen.ravel(), predicted.ravel())[0, 1])))
+        return found
+
+    weight, tried = how.tv_weight, []
+    if how.method == "tv" and weight is None:
+        noise = _noise(stack)
+        tried = [(w * noise, float(np.mean([c for _, c in agreement(w * noise)] or [0.0]))) for w in _TV_WEIGHTS]
+        weight = max(tried, key=lambda one: one[1])[0]
+    return Tomogram(_volume(stack, tilts, how, weight, threads), agreement(weight), weight, tried)
+
+
+def _noise(stack: Float32Array) -> float:
+    """Standard deviation of white noise, from differences of neighbours, which little else makes."""
+    differences = np.diff(stack[:, ::2, ::2], axis=-1)
+    return max(float(np.median(np.abs(differences)) / 0.6745 / np.sqrt(2)), 1e-6 * float(np.abs(stack).max()))
+
+
+def _volume(
+    stack: Float32Array, tilts: FloatArray, how: TomogramSettings, weight: float | None, threads: int | None
+) -> Float32Array:
+    A = tilt_series(stack, tilts, how.axis_deg, how.thickness_px, threads=threads)
+    if how.method == "wbp":
+        return np.asarray(weighted_back_projection(A, stack), np.float32)
+    iterations = how.iterations or _ITERATIONS[how.method]
+    if how.method == "tv":
+        assert weight is not None
+        prior = Shaped(TotalVariation(weight, iterations=15), A.map_shape)
+        found = solve(A, stack, "fista", prior=prior, iterations=iterations)
+    else:
+        found = solve(A, stack, how.method, iterations=iterations)
+    return np.asarray(found.x, np.float32).reshape(A.map_shape)
