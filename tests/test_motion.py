@@ -14,6 +14,7 @@ import verglas as vg
 from verglas.motion import accumulated_dose, dose_weights
 from verglas.motion.dose import separable_weights
 from verglas.motion.pair_shifts import all_pairs, design, least_squares, robust
+from verglas.motion.patch_shifts import lattice_through
 from verglas.motion.sums import corrected_sums
 from verglas.types.motion import Motion, polynomial_space, spline_basis
 
@@ -260,3 +261,18 @@ def test_binned_sums_keep_the_grey_values():
 def test_nobody_knows_the_pixel_size():
     with pytest.raises(vg.InputError, match="give pixel_size_A"):
         vg.correct_motion(vg.Movie.from_array(np.ones((2, 64, 64), np.float32)))
+
+
+def test_lattice_as_a_polynomial():
+    """A lattice that holds a polynomial gives it back; one that holds a dome, the nearest."""
+    truth = planted_polynomial(9, 2, 1.0)
+    x, y = np.meshgrid(np.linspace(0, SHAPE[1] - 1, 24), np.linspace(0, SHAPE[0] - 1, 24))
+    places = np.stack([x.ravel(), y.ravel()], 1)
+    nodes = lattice_through(places, truth.local(*places.T), SHAPE, ridge=1e-9)
+    spline = Motion(SHAPE, truth.global_px, "spline", lattice_px=nodes)
+    assert np.abs(spline.as_polynomial() - truth.polynomial).max() < 1e-3
+    wide = np.add.outer(np.linspace(-1, 1, 7) ** 3, np.linspace(-1, 1, 7) ** 2)[None, :, :, None] * [0.5, -1]
+    time = (1 - np.exp(-np.arange(9) / 4))[:, None, None, None]
+    dome = Motion(SHAPE, np.zeros((9, 2)), "spline", lattice_px=time * wide)
+    near = Motion(SHAPE, dome.global_px, "polynomial", polynomial=dome.as_polynomial())
+    assert error_px(near, dome) < 0.5 * error_px(Motion(SHAPE, dome.global_px), dome)

@@ -31,6 +31,7 @@ from verglas.assessment.micrographs import (
     judge_micrographs,
     judge_set,
 )
+from verglas.assessment.movies import judge_movies
 from verglas.assessment.orientations import OrientationEfficiency, orientation_efficiency, view_counts
 from verglas.assessment.phase import PhaseResidual, differential_phase_residual
 from verglas.assessment.poses import PoseErrors, pose_errors
@@ -42,6 +43,7 @@ from verglas.assessment.postprocess import (
     postprocess,
     randomise_phases,
 )
+from verglas.assessment.reslog import ResLog, reslog
 from verglas.assessment.solvent import solvent_level, solvent_mask
 from verglas.assessment.ssnr import SpectralF, spectral_f
 from verglas.types.verdict import Verdict
@@ -58,6 +60,7 @@ __all__ = [
     "PostprocessSettings",
     "Postprocessed",
     "QualityLimits",
+    "ResLog",
     "SpectralF",
     "Verdict",
     "amplitude_spectrum",
@@ -75,6 +78,7 @@ __all__ = [
     "judge_ctfs",
     "judge_extraction",
     "judge_micrographs",
+    "judge_movies",
     "judge_set",
     "match_spectrum",
     "mtf_gain",
@@ -82,6 +86,7 @@ __all__ = [
     "pose_errors",
     "postprocess",
     "randomise_phases",
+    "reslog",
     "solvent_level",
     "solvent_mask",
     "spectral_f",

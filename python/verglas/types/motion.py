@@ -156,6 +156,21 @@ class Motion:
         y, x = np.linspace(0, self.shape[0] - 1, nodes_y), np.linspace(0, self.shape[1] - 1, nodes_x)
         return np.moveaxis(self.at(x[None, :], y[:, None]), 2, 0)
 
+    def as_polynomial(self) -> FloatArray | None:
+        """The 18 coefficients an axis nearest to the field, for programs that know no other: (2, 18), or None.
+
+        Those of a polynomial are its own; through a lattice they are fitted by least squares over a grid of places and
+        all frames.
+        """
+        if self.lattice_px is None:
+            return self.polynomial
+        y, x = np.meshgrid(*(np.linspace(0, n - 1, 13) for n in self.shape), indexing="ij")
+        space, time = polynomial_space(x.ravel(), y.ravel(), self.shape), polynomial_time(len(self))
+        scale = max(1.0, len(self) - 1.0) ** np.arange(1, 4)
+        design = np.einsum("ps,ft->pfst", space, time / scale).reshape(-1, POLYNOMIAL_TERMS)
+        found = np.linalg.lstsq(design, self.local(x.ravel(), y.ravel()).reshape(-1, 2), rcond=None)[0]
+        return np.asarray((found.T.reshape(2, 6, 3) / scale).reshape(2, POLYNOMIAL_TERMS))
+
     def drift_px(self) -> FloatArray:
         """Path length of the whole frames up to each frame: (n_frames,)."""
         steps = np.hypot(*np.diff(self.global_px, axis=0).T)
