@@ -38,6 +38,7 @@ METHODS = ("em", "hill-climbing")
 _MOST_STARTS = 8
 _START_IMAGES = 40  # random poses of few images make a blob that is no sphere
 _LEAST_BOX = 32
+_LEAST_NOISE = 1e-3  # of what it was, from one iteration to the next
 _MARGIN_SHELLS = 3  # of the maps beyond what is scored
 _PLACED_AT_ONCE = 8192
 
@@ -427,9 +428,7 @@ def held_evidence(
 def updated(problem: Problem, model: HalfModel, sums: BatchSums) -> tuple[HalfModel, FloatArray]:
     """Maps, noise and class weights from the running sums."""
     volumes, curves = sums.maps(problem)
-    known = sums.coefficients > 1e-9
-    fresh = np.divide(sums.squared, sums.coefficients, out=np.zeros_like(sums.squared), where=known)
-    sigma2 = np.where(known, np.maximum(fresh, 1e-3 * model.sigma2), model.sigma2)
+    sigma2 = ops.noise_variance(sums.squared, sums.coefficients, before=model.sigma2, least=_LEAST_NOISE)
     sigma2[:, 0] = sigma2[:, 1]
     weight = np.maximum(sums.mass / sums.mass.sum(), 0.02)
     return replace(model, volumes=volumes, sigma2=sigma2, class_weight=weight / weight.sum()), curves

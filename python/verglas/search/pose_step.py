@@ -13,7 +13,7 @@ import numpy.typing as npt
 from verglas import fourier, ops
 from verglas._array_module import all_to_host, array_module, to_host
 from verglas._devices import to_device
-from verglas.geometry import euler_to_matrix, matrix_to_euler
+from verglas.geometry import euler_to_matrix, matrix_to_euler, symmetry_matrices
 from verglas.search.candidates import Candidates, best_of_image, distinct, posterior, within
 from verglas.search.grey_scale import cross_and_power
 from verglas.search.grid_search import GridSearch
@@ -61,6 +61,7 @@ class PoseStep:
         self.where = problem.where
         self.spectra, self.grid = spectra_of(problem, model, mask, max(step.radius, step.insert_radius))
         self.correlation = problem.correlation
+        self.group = symmetry_matrices(problem.symmetry)
         self.shift_sigma_px = max(_LEAST_SHIFT_PX, step.shift_range_px)
         with np.errstate(divide="ignore"):
             self.log_class = np.log(model.class_weight)
@@ -114,7 +115,7 @@ class PoseStep:
             (found.slice // n).astype(np.int64),
             found.score.astype(np.float64),
         )
-        return all_of_them[distinct(all_of_them, self.step.candidates, 1.5 * self.step.step_deg)]
+        return all_of_them[distinct(all_of_them, self.step.candidates, 1.5 * self.step.step_deg, self.group)]
 
     def _climb(
         self, candidates: Candidates, data: dict, goal: tuple[int, float], scale: FloatArray | None
@@ -178,7 +179,7 @@ class PoseStep:
         now, fisher = self._climb(now, data, (radii[-1], _FINAL_PHASE), scale)
         kept = within(now, _KEPT[0], _FINAL_NATS)
         # The same peak may have been reached from two sides.
-        kept = kept[distinct(now[kept], _KEPT[0], max(0.5, 0.1 * self.step.step_deg))]
+        kept = kept[distinct(now[kept], _KEPT[0], max(0.5, 0.1 * self.step.step_deg), self.group)]
         return now[kept], fisher[kept]
 
     def _scale(self, candidates: Candidates, data: dict, n: int) -> FloatArray:
