@@ -184,7 +184,7 @@ def find_initial_model(
     best = finished(problem, chosen, made[0])
     whole, rows, poses = problem, drawn, best.poses
     if len(drawn) < len(given) - len(excluded):
-        whole, rows, poses = _place_all(given, excluded, chosen, (best, watch, device))
+        whole, rows, poses = _place_all(given, excluded, chosen, best, watch, device)
     return AbInitio(
         _final_maps(best, problem, given, mirror),
         starts.verdict,
@@ -285,10 +285,11 @@ def _place_all(
     given: Particles,
     excluded: dict[int, str],
     settings: AbInitioSettings,
-    what: tuple[Start, Observer, str],
+    best: Start,
+    watch: Observer,
+    device: str,
 ) -> tuple[Problem, npt.NDArray[np.int64], PoseTable]:
     """Poses of all particles against the maps learned from some of them."""
-    best, watch, device = what
     small = _cropped(given, settings)
     found = survey(small, threads=settings.threads, device=device)
     excluded.update(found.excluded)

@@ -320,7 +320,7 @@ def run_start(
     if done is not None:
         return Start(number, *done)
     if saved is None:
-        now = method.begin(problem, settings, course, train, (number, sigma2))
+        now = method.begin(problem, settings, course, train, FirstNoise(number, sigma2))
     else:
         now = kept.restored(saved, direct_grid(problem.box, course.grid_radius))
     total = settings.all_iterations
@@ -339,6 +339,14 @@ def run_start(
     return Start(number, now.model, now.poses, evidence, now.curves)
 
 
+@dataclass(frozen=True)
+class FirstNoise:
+    """What a start is given: its number, which with the seed fixes everything random, and noise before any map."""
+
+    start: int
+    sigma2: FloatArray
+
+
 class Method(Protocol):
     """How a start comes to its map."""
 
@@ -348,9 +356,9 @@ class Method(Protocol):
         settings: AbInitioSettings,
         course: Course,
         train: IntArray,
-        given: tuple[int, FloatArray],
+        first: FirstNoise,
     ) -> kept.UnderWay:
-        """A start before its first iteration; ``given`` are its number and the first noise."""
+        """A start before its first iteration."""
 
     def iterate(self, problem: Problem, course: Course, train: IntArray, now: kept.UnderWay) -> None:
         """The next iteration: new maps and curves."""
@@ -365,11 +373,11 @@ class StochasticEM(Method):
         settings: AbInitioSettings,
         course: Course,
         train: IntArray,
-        given: tuple[int, FloatArray],
+        first: FirstNoise,
     ) -> kept.UnderWay:
         """A blob of some images for each class."""
-        number, sigma2 = given
-        rng = np.random.default_rng((settings.seed, number))
+        sigma2 = first.sigma2
+        rng = np.random.default_rng((settings.seed, first.start))
         few = min(_START_IMAGES, len(train))
         volumes = np.stack(
             [

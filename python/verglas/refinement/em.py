@@ -199,7 +199,7 @@ def iterate(
         new.mask = mask_from_map(problem, maps[largest].halves, shells[largest]) if len(maps) == 1 else None
     notes += [] if step.final or step.split else reseed_empty_classes(problem, new)
     timing = _Timing(begun, sum(pass_seconds), between)
-    new.figures.append(_figures(problem, new, before, (step, maps[largest]), timing))
+    new.figures.append(_figures(problem, new, before, step, maps[largest], timing))
     new.unimproved = 0 if _improved(state, new) else state.unimproved + 1
     new.finished = state.finished or _converged(new, step)
     return new, Iteration(step, maps, notes)
@@ -248,10 +248,9 @@ class _Timing:
 
 
 def _figures(
-    problem: RefineProblem, state: State, before: PoseTable, made: tuple[Step, ClassMaps], timing: _Timing
+    problem: RefineProblem, state: State, before: PoseTable, step: Step, maps: ClassMaps, timing: _Timing
 ) -> Figures:
-    """Of an iteration; ``made`` are its step and the maps of the largest class."""
-    step, maps = made
+    """Of an iteration; ``maps`` are those of the largest class."""
     poses = state.poses
     angle = angular_distance(poses.angles_deg, before.angles_deg, problem.symmetry)
     shift = np.hypot(*(poses.origin_px - before.origin_px).T)
