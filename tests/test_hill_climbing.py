@@ -9,7 +9,7 @@ from test_abinitio_resume import Stop, stop_at
 
 import verglas as vg
 from verglas.initial_model.hill_climbing import ClimbStep, HillClimbing, nearest
-from verglas.initial_model.starts import AbInitioSettings, Course, run_start
+from verglas.initial_model.starts import AbInitioSettings, Course, FirstNoise, run_start
 from verglas.run import abinitio as job
 from verglas.run.checkpoint import Part
 from verglas.search.grid_step import DirectionGrid
@@ -37,7 +37,7 @@ def climbing(problem):
     made, settings, number, sigma2, held = problem
     train = np.setdiff1d(np.arange(len(made)), held)
     course, method = Course(made, settings, len(train)), HillClimbing()
-    now = method.begin(made, settings, course, train, (number, sigma2))
+    now = method.begin(made, settings, course, train, FirstNoise(number, sigma2))
     method.iterate(made, course, train, now)
     step = ClimbStep(made, now.model, course.step(6), course.grid_radius)
     step.read(train)

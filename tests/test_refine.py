@@ -304,7 +304,7 @@ def test_checkpoint_round_trip_and_damage(finished, tmp_path):
     write_checkpoint(tmp_path, saved)
     again = read_checkpoint(tmp_path)
     assert again.step == saved.step
-    assert again.state.rows == saved.state.rows
+    assert again.state.figures == saved.state.figures
     assert np.array_equal(again.state.halves[1].volumes, saved.state.halves[1].volumes)
     path = checkpoint_path(tmp_path)
     path.write_bytes(path.read_bytes()[:1000])

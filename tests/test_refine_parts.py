@@ -57,6 +57,21 @@ def some_candidates(seed: int, n: int = 5, m: int = 40) -> Candidates:
     )
 
 
+@given(seed=st.integers(0, 20), group=st.sampled_from(["C4", "D2", "T", "O", "I1"]))
+def test_copies_of_one_pose_under_the_group_are_one_candidate(seed, group):
+    rng = np.random.default_rng(seed)
+    copies = vg.symmetry_matrices(group)
+    true = Rotation.random(random_state=seed).as_matrix()
+    other = Rotation.from_euler("x", 10, degrees=True).as_matrix() @ true  # nearer than any axes of a group
+    matrices = np.stack([true, true @ copies[rng.integers(1, len(copies))], other])
+    score = np.array([50.0, 50.0, 47.0])
+    found = Candidates(np.zeros(3, int), matrices, np.zeros((3, 2)), np.zeros(3, int), score)
+    apart = found[distinct(found, 4, 3.0)]
+    alone = found[distinct(found, 4, 3.0, copies)]
+    assert posterior(apart, 1)[0].max() < 0.5  # half for each of two names of one pose
+    assert posterior(alone, 1)[0].tolist() == pytest.approx([1 / (1 + np.exp(-3.0)), 1 / (1 + np.exp(3.0))])
+
+
 @given(seed=st.integers(0, 50), count=st.integers(1, 6), apart=st.floats(5, 170))
 def test_distinct_keeps_the_best_and_nothing_near_it(seed, count, apart):
     all_of_them = some_candidates(seed)

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import verglas as vg
-from verglas import report
+from verglas import geometry, report
 from verglas.assessment import guinier
 from verglas.geometry import healpix_spacing_deg
 from verglas.report import curves, figures, html, surface
@@ -100,6 +100,15 @@ def test_uniform_views_have_density_one():
     angles = np.column_stack([rng.uniform(-180, 180, 200000), np.rad2deg(np.arccos(rng.uniform(-1, 1, 200000)))])
     density = figures.view_density(angles, np.linspace(-np.pi, np.pi, 37), np.linspace(-np.pi / 2, np.pi / 2, 19))
     assert abs(density - 1).max() < 0.1
+
+
+def test_views_of_an_asymmetric_unit_are_uniform_with_their_copies():
+    rng = np.random.default_rng(2)
+    angles = np.column_stack([rng.uniform(-180, 180, 200000), np.rad2deg(np.arccos(rng.uniform(-1, 1, 200000)))])
+    unit = geometry.to_asymmetric_unit(np.column_stack([angles, np.zeros(len(angles))]), "O")
+    longitude, latitude = np.linspace(-np.pi, np.pi, 37), np.linspace(-np.pi / 2, np.pi / 2, 19)
+    assert figures.view_density(unit, longitude, latitude).max() > 5  # alone they crowd a 24th of the sphere
+    assert abs(figures.view_density(unit, longitude, latitude, symmetry="O") - 1).max() < 0.1
 
 
 def test_sides_of_a_map_are_seen_from_z_y_and_x():

@@ -30,6 +30,7 @@ from verglas.search.grid_search import (
 from verglas.types.arrays import Float32Array, FloatArray, IntArray
 
 _BATCH = 128
+_LEAST_NOISE = 0.01  # of what it was, from one iteration to the next
 _TAU_FLOOR = 0.01  # of the noise variance of an average: rings without signal are filtered out, not cut off
 
 
@@ -320,8 +321,8 @@ class Engine2D:
         with np.errstate(divide="ignore"):
             log_null = float(np.log(null))
         coefficients = self.share * self.grid.weights * self.grid.n_theta
-        noise = sums.squared / np.maximum(sums.group_mass[:, None] * coefficients, 1e-30)
-        sigma2 = np.where(sums.group_mass[:, None] > 0, np.maximum(noise, 0.01 * model.sigma2), model.sigma2)
+        counted = sums.group_mass[:, None] * coefficients
+        sigma2 = ops.noise_variance(sums.squared, counted, before=model.sigma2, least=_LEAST_NOISE)
         # Two axes; a step of the finest stage is the least that can be told.
         spread = np.sqrt(max(sums.shift2, 0.0) / (2 * max(sums.mass.sum(), 1e-9)))
         least = self.geometry.box / (8 * self.geometry.search_limit)

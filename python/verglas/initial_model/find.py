@@ -22,6 +22,7 @@ from verglas.initial_model.starts import AUTO, AbInitioSettings, Start, at_box, 
 from verglas.initial_model.symmetry import SymmetryFound, with_symmetry
 from verglas.map_geometry.hand import flip_hand, mirrored_angles
 from verglas.optics import for_job
+from verglas.search.noise import first_noise, mean_power
 from verglas.search.problem import Problem, survey
 from verglas.search.state import PoseTable
 from verglas.types import Map, Particles, Poses
@@ -183,7 +184,7 @@ def find_initial_model(
     best = finished(problem, chosen, made[0])
     whole, rows, poses = problem, drawn, best.poses
     if len(drawn) < len(given) - len(excluded):
-        whole, rows, poses = _place_all(given, excluded, chosen, (best, watch, device))
+        whole, rows, poses = _place_all(given, excluded, chosen, best, watch, device)
     return AbInitio(
         _final_maps(best, problem, given, mirror),
         starts.verdict,
@@ -277,22 +278,18 @@ def _prepared(
 
 def _first_noise(problem: Problem, power: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
     """Mean power of each noise group's images, (groups, shells)."""
-    groups = problem.n_groups
-    sigma2 = np.stack([power[problem.group == g].mean(axis=0, dtype=np.float64) for g in range(groups)])
-    if not np.all(sigma2[:, 1:] > 0):
-        raise InputError("abinitio: the images have no power at some resolution (all zero?)")
-    sigma2[:, 0] = sigma2[:, 1]
-    return sigma2
+    return first_noise(mean_power(power, problem.group, problem.n_groups), job="abinitio")
 
 
 def _place_all(
     given: Particles,
     excluded: dict[int, str],
     settings: AbInitioSettings,
-    what: tuple[Start, Observer, str],
+    best: Start,
+    watch: Observer,
+    device: str,
 ) -> tuple[Problem, npt.NDArray[np.int64], PoseTable]:
     """Poses of all particles against the maps learned from some of them."""
-    best, watch, device = what
     small = _cropped(given, settings)
     found = survey(small, threads=settings.threads, device=device)
     excluded.update(found.excluded)

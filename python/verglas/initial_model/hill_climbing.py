@@ -22,7 +22,7 @@ from verglas._devices import work_on
 from verglas.geometry import euler_to_matrix, symmetry_matrices
 from verglas.initial_model.batch_step import BatchStep
 from verglas.initial_model.snapshots import UnderWay
-from verglas.initial_model.starts import AbInitioSettings, Course, Method, updated
+from verglas.initial_model.starts import AbInitioSettings, Course, FirstNoise, Method, updated
 from verglas.search.grid_search import GridSearch, PolarBatch
 from verglas.search.grid_step import DirectionGrid
 from verglas.search.problem import ImageBatch, Problem, image_batches
@@ -204,11 +204,11 @@ class HillClimbing(Method):
         settings: AbInitioSettings,
         course: Course,
         train: IntArray,
-        given: tuple[int, FloatArray],
+        first: FirstNoise,
     ) -> UnderWay:
         """Random poses, and the map that they make."""
-        number, sigma2 = given
-        rng = np.random.default_rng((settings.seed, number))
+        sigma2 = first.sigma2
+        rng = np.random.default_rng((settings.seed, first.start))
         blank = np.zeros((1, *(problem.box,) * 3), np.float32)
         model = HalfModel(blank, sigma2.copy(), np.ones(problem.n_micrographs), np.ones(1))
         step = ClimbStep(problem, model, course.step(course.first_radius), course.grid_radius)

@@ -38,6 +38,7 @@ METHODS = ("em", "hill-climbing")
 _MOST_STARTS = 8
 _START_IMAGES = 40  # random poses of few images make a blob that is no sphere
 _LEAST_BOX = 32
+_LEAST_NOISE = 1e-3  # of what it was, from one iteration to the next
 _MARGIN_SHELLS = 3  # of the maps beyond what is scored
 _PLACED_AT_ONCE = 8192
 
@@ -319,7 +320,7 @@ def run_start(
     if done is not None:
         return Start(number, *done)
     if saved is None:
-        now = method.begin(problem, settings, course, train, (number, sigma2))
+        now = method.begin(problem, settings, course, train, FirstNoise(number, sigma2))
     else:
         now = kept.restored(saved, direct_grid(problem.box, course.grid_radius))
     total = settings.all_iterations
@@ -338,6 +339,14 @@ def run_start(
     return Start(number, now.model, now.poses, evidence, now.curves)
 
 
+@dataclass(frozen=True)
+class FirstNoise:
+    """What a start is given: its number, which with the seed fixes everything random, and noise before any map."""
+
+    start: int
+    sigma2: FloatArray
+
+
 class Method(Protocol):
     """How a start comes to its map."""
 
@@ -347,9 +356,9 @@ class Method(Protocol):
         settings: AbInitioSettings,
         course: Course,
         train: IntArray,
-        given: tuple[int, FloatArray],
+        first: FirstNoise,
     ) -> kept.UnderWay:
-        """A start before its first iteration; ``given`` are its number and the first noise."""
+        """A start before its first iteration."""
 
     def iterate(self, problem: Problem, course: Course, train: IntArray, now: kept.UnderWay) -> None:
         """The next iteration: new maps and curves."""
@@ -364,11 +373,11 @@ class StochasticEM(Method):
         settings: AbInitioSettings,
         course: Course,
         train: IntArray,
-        given: tuple[int, FloatArray],
+        first: FirstNoise,
     ) -> kept.UnderWay:
         """A blob of some images for each class."""
-        number, sigma2 = given
-        rng = np.random.default_rng((settings.seed, number))
+        sigma2 = first.sigma2
+        rng = np.random.default_rng((settings.seed, first.start))
         few = min(_START_IMAGES, len(train))
         volumes = np.stack(
             [
@@ -427,9 +436,7 @@ def held_evidence(
 def updated(problem: Problem, model: HalfModel, sums: BatchSums) -> tuple[HalfModel, FloatArray]:
     """Maps, noise and class weights from the running sums."""
     volumes, curves = sums.maps(problem)
-    known = sums.coefficients > 1e-9
-    fresh = np.divide(sums.squared, sums.coefficients, out=np.zeros_like(sums.squared), where=known)
-    sigma2 = np.where(known, np.maximum(fresh, 1e-3 * model.sigma2), model.sigma2)
+    sigma2 = ops.noise_variance(sums.squared, sums.coefficients, before=model.sigma2, least=_LEAST_NOISE)
     sigma2[:, 0] = sigma2[:, 1]
     weight = np.maximum(sums.mass / sums.mass.sum(), 0.02)
     return replace(model, volumes=volumes, sigma2=sigma2, class_weight=weight / weight.sum()), curves

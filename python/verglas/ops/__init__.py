@@ -26,7 +26,7 @@ from verglas.ops.project import project
 from verglas.ops.radon import radon, radon_adjoint
 from verglas.ops.refine_pose import STATUS as POSE_STATUS
 from verglas.ops.refine_pose import PosePrior, PoseResult, PoseSettings, pose_covariance, pose_radii, refine_pose
-from verglas.ops.residuals import GroupSums, Residuals
+from verglas.ops.residuals import GroupSums, Residuals, noise_variance
 from verglas.ops.rotate import rotate
 from verglas.ops.scatter import scatter, scatter_volume
 from verglas.ops.score import ScorePlan, Scores, psi_angles_deg, score
@@ -65,6 +65,7 @@ __all__ = [
     "insert",
     "match",
     "maximise",
+    "noise_variance",
     "peaks",
     "polar",
     "polar_ctf_power",

@@ -11,6 +11,8 @@ from verglas.errors import InputError
 from verglas.ops.polar import PolarGrid
 from verglas.types.arrays import FloatArray
 
+_NO_COEFFICIENTS = 1e-9  # running means of none
+
 
 @dataclass(frozen=True)
 class Residuals:
@@ -42,6 +44,44 @@ class Residuals:
     def squared(self) -> FloatArray:
         """(n, n_rings), the residual above."""
         return self.mass[:, None] * self.image_power - 2 * self.cross + self.power
+
+
+def noise_variance(
+    squared: FloatArray, coefficients: FloatArray, *, before: FloatArray | None = None, least: float = 0.0
+) -> FloatArray:
+    r"""Noise variance :math:`E|noise|^2` of one complex coefficient from summed squared residuals.
+
+    .. math:: \sigma^2_{gs} = \frac{\sum \langle |X S - C A|^2 \rangle}{\mathrm{coefficients}}
+
+    Parameters
+    ----------
+    squared : (groups, shells) float64
+        Sums of squared residuals (:attr:`Residuals.squared`).
+    coefficients : (groups, shells) float64
+        How many coefficients they come from.
+    before : (groups, shells) float64, optional
+        What was known before: it stays where there is nothing new; NaN there without.
+    least : float
+        No value falls below this fraction of what was known before: a map that fits its own particles takes the noise
+        for too small.
+
+    Returns
+    -------
+    (groups, shells) float64
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from verglas import ops
+    >>> squared, count = np.array([[6.0, 0.0, 0.0]]), np.array([[3.0, 4.0, 0.0]])
+    >>> ops.noise_variance(squared, count, before=np.ones((1, 3)), least=0.01).tolist()
+    [[2.0, 0.01, 1.0]]
+    """
+    known = coefficients > _NO_COEFFICIENTS
+    fresh = np.divide(squared, coefficients, out=np.full_like(squared, np.nan), where=known)
+    if before is None:
+        return fresh
+    return np.where(known, np.maximum(fresh, least * before), before)
 
 
 @dataclass(frozen=True)
@@ -85,8 +125,7 @@ class GroupSums:
 
     def sigma2(self) -> FloatArray:
         r"""Noise variance :math:`E|noise|^2` of one complex coefficient, (n_groups, n_rings); NaN for empty groups."""
-        with np.errstate(invalid="ignore", divide="ignore"):
-            return self.squared / (self.mass[:, None] * self.grid.weights * self.grid.n_theta)
+        return noise_variance(self.squared, self.mass[:, None] * (self.grid.weights * self.grid.n_theta))
 
     def shell_sigma2(self) -> FloatArray:
         """The same on shells 0 .. R, (n_groups, R + 1); shell 0, which no ring lies in, is given shell 1's."""

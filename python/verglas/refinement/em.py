@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +17,7 @@ from verglas import filters
 from verglas._devices import work_on
 from verglas.geometry import angular_distance
 from verglas.refinement import schedule, start
+from verglas.refinement.figures import Figures
 from verglas.refinement.problem import RefineProblem
 from verglas.refinement.state import State
 from verglas.refinement.update import ClassMaps, class_maps, learn, mask_from_map, resolution_shell
@@ -175,7 +175,7 @@ def iterate(
         state.mask,
         state.unimproved,
         False,
-        list(state.rows),
+        list(state.figures),
     )
     notes: list[str] = []
     found, pass_seconds = _pass(problem, new, step, progress, notes)
@@ -198,16 +198,8 @@ def iterate(
     if not problem.mask_given:
         new.mask = mask_from_map(problem, maps[largest].halves, shells[largest]) if len(maps) == 1 else None
     notes += [] if step.final or step.split else reseed_empty_classes(problem, new)
-    row = _row(problem, new, before, step)
-    row |= {
-        "resolution_A": problem.resolution_of_A(shells[largest]),
-        "resolution_unmasked_A": problem.resolution_of_A(resolution_shell(maps[largest].unmasked, step.insert_radius)),
-        "seconds": time.perf_counter() - begun,
-        "seconds_expectation": sum(pass_seconds),
-        "seconds_reconstruction": time.perf_counter() - between,
-        "peak_memory_GB": peak_memory_GB(),
-    }
-    new.rows.append(row)
+    timing = _Timing(begun, sum(pass_seconds), between)
+    new.figures.append(_figures(problem, new, before, step, maps[largest], timing))
     new.unimproved = 0 if _improved(state, new) else state.unimproved + 1
     new.finished = state.finished or _converged(new, step)
     return new, Iteration(step, maps, notes)
@@ -246,54 +238,71 @@ def _perturbation(problem: RefineProblem, state: State, k: int) -> npt.NDArray[n
     return smooth / smooth.std()
 
 
-def _row(problem: RefineProblem, state: State, before: PoseTable, step: Step) -> dict[str, Any]:
+@dataclass(frozen=True)
+class _Timing:
+    """When an iteration began, how long its two passes took, and when maps began to be made; seconds."""
+
+    begun: float
+    passes: float
+    maps_begun: float
+
+
+def _figures(
+    problem: RefineProblem, state: State, before: PoseTable, step: Step, maps: ClassMaps, timing: _Timing
+) -> Figures:
+    """Of an iteration; ``maps`` are those of the largest class."""
     poses = state.poses
     angle = angular_distance(poses.angles_deg, before.angles_deg, problem.symmetry)
     shift = np.hypot(*(poses.origin_px - before.origin_px).T)
     known = np.isfinite(before.log_evidence)
     populations = (state.halves[0].class_weight + state.halves[1].class_weight) / 2
+    sharp, finite = np.isfinite(poses.max_probability), np.isfinite(poses.angle_error_deg)
+    now = time.perf_counter()
+    return Figures(
+        iteration=state.iteration,
+        phase=step.phase,
+        search_resolution_A=problem.resolution_of_A(step.radius),
+        insert_resolution_A=problem.resolution_of_A(step.insert_radius),
+        step_deg=step.step_deg,
+        shift_step_A=step.shift_step_px * problem.pixel_size_A,
+        shift_range_A=step.shift_range_px * problem.pixel_size_A,
+        log_likelihood=float(np.mean(poses.log_evidence)),
+        max_probability=float(np.nanmean(poses.max_probability)) if sharp.any() else 1.0,
+        effective_poses=float(np.mean(poses.effective_poses)),
+        angle_change_deg=_median(angle[known]),
+        shift_change_A=_median(shift[known]) * problem.pixel_size_A,
+        shift_change_px=float(np.sqrt(np.mean(shift[known] ** 2))) if known.any() else float("nan"),
+        far_fraction=float(np.mean(angle[known] > step.step_deg)) if known.any() else 1.0,
+        class_change=float(np.mean(poses.class_number[known] != before.class_number[known])) if known.any() else 1.0,
+        populations=tuple(float(p) for p in populations),
+        accuracy_deg=_median(poses.angle_error_deg[finite]),
+        accuracy_shift_A=_median(poses.shift_error_px[finite]) * problem.pixel_size_A,
+        resolution_A=problem.resolution_of_A(resolution_shell(maps.masked, step.insert_radius)),
+        resolution_unmasked_A=problem.resolution_of_A(resolution_shell(maps.unmasked, step.insert_radius)),
+        seconds=now - timing.begun,
+        seconds_expectation=timing.passes,
+        seconds_reconstruction=now - timing.maps_begun,
+        peak_memory_GB=peak_memory_GB(),
+    )
 
-    def median(values: FloatArray) -> float:
-        return float(np.median(values)) if len(values) else float("nan")
 
-    finite = np.isfinite(poses.angle_error_deg)
-    return {
-        "iteration": state.iteration,
-        "phase": step.phase,
-        "search_resolution_A": problem.resolution_of_A(step.radius),
-        "insert_resolution_A": problem.resolution_of_A(step.insert_radius),
-        "step_deg": step.step_deg,
-        "shift_step_A": step.shift_step_px * problem.pixel_size_A,
-        "shift_range_A": step.shift_range_px * problem.pixel_size_A,
-        "log_likelihood": float(np.mean(poses.log_evidence)),
-        "max_probability": float(np.nanmean(poses.max_probability))
-        if np.isfinite(poses.max_probability).any()
-        else 1.0,
-        "effective_poses": float(np.mean(poses.effective_poses)),
-        "angle_change_deg": median(angle[known]),
-        "shift_change_A": median(shift[known]) * problem.pixel_size_A,
-        "shift_change_px": float(np.sqrt(np.mean(shift[known] ** 2))) if known.any() else float("nan"),
-        "far_fraction": float(np.mean(angle[known] > step.step_deg)) if known.any() else 1.0,
-        "class_change": float(np.mean(poses.class_number[known] != before.class_number[known])) if known.any() else 1.0,
-        "populations": ";".join(f"{p:.4f}" for p in populations),
-        "accuracy_deg": median(poses.angle_error_deg[finite]),
-        "accuracy_shift_A": median(poses.shift_error_px[finite]) * problem.pixel_size_A,
-    }
+def _median(values: FloatArray) -> float:
+    return float(np.median(values)) if len(values) else float("nan")
 
 
 def _improved(before: State, now: State) -> bool:
     """A third of a shell more, or poses known better by a twentieth: a better map that the FSC does not show yet."""
-    old, new = (np.nan_to_num(s.rows[-1]["accuracy_deg"], nan=np.inf) if s.rows else np.inf for s in (before, now))
+    old, new = (np.nan_to_num(s.figures[-1].accuracy_deg, nan=np.inf) if s.figures else np.inf for s in (before, now))
     return bool(now.resolution_shell > before.resolution_shell + 1 / 3 or new < 0.95 * old)
 
 
 def _converged(state: State, step: Step) -> bool:
     """Neither the resolution nor the poses change any more: poses by less than half of how well they are known."""
-    row = state.rows[-1]
-    if step.phase == "grid" or state.unimproved == 0 or not row["class_change"] <= _STILL:
+    figures = state.figures[-1]
+    if step.phase == "grid" or state.unimproved == 0 or not figures.class_change <= _STILL:
         return False
-    known = np.nan_to_num(row["accuracy_deg"])
-    return bool(row["angle_change_deg"] <= known / 2 or state.unimproved >= _PATIENCE)
+    known = np.nan_to_num(figures.accuracy_deg)
+    return bool(figures.angle_change_deg <= known / 2 or state.unimproved >= _PATIENCE)
 
 
 def refine_state(

@@ -79,7 +79,7 @@ def next_step(problem: RefineProblem, state: State, last: Step) -> Step:
         return make_step(problem, "grid", radius, order_for(problem, radius), shift_range)
     phase = "local" if last.phase == "local" or _settled(state) else "global"
     step = make_step(problem, phase, radius, _FIRST_ORDER, shift_range)
-    stand = last.phase == "global" and state.rows[-1]["angle_change_deg"] < _STANDING_DEG
+    stand = last.phase == "global" and state.figures[-1].angle_change_deg < _STANDING_DEG
     candidates = problem.settings.candidates
     return replace(step, candidates=max(1, candidates // 2) if stand else candidates)
 
@@ -88,8 +88,7 @@ def _classes_move(problem: RefineProblem, state: State) -> bool:
     """Whether particles still change class: finer data now would fix a separation that has only begun."""
     if problem.n_classes == 1 or state.iteration > _MOST_HELD:
         return False
-    row = state.rows[-1]
-    return state.iteration == 1 or row["class_change"] > _MOVING
+    return state.iteration == 1 or state.figures[-1].class_change > _MOVING
 
 
 def final_step(problem: RefineProblem, last: Step) -> Step:
@@ -99,8 +98,8 @@ def final_step(problem: RefineProblem, last: Step) -> Step:
 
 def _shift_range(state: State, last: Step) -> float:
     """Three times the rms shift change, once that is small."""
-    change = state.rows[-1].get("shift_change_px") if state.rows else None
-    if change is None or not np.isfinite(change):
+    change = state.figures[-1].shift_change_px if state.figures else np.nan
+    if not np.isfinite(change):
         return last.shift_range_px
     return float(min(last.shift_range_px, max(2.0, 3 * change)))
 
@@ -113,5 +112,5 @@ def _sharp_enough(problem: RefineProblem, state: State, radius: int) -> bool:
 
 def _settled(state: State) -> bool:
     """Whether orientations hardly change any more, so that a search of all would find the same."""
-    row = state.rows[-1]
-    return row["phase"] != "grid" and row["angle_change_deg"] < _STILL_DEG and row["far_fraction"] < _STILL_FAR
+    last = state.figures[-1]
+    return last.phase != "grid" and last.angle_change_deg < _STILL_DEG and last.far_fraction < _STILL_FAR

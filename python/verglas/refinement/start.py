@@ -12,9 +12,11 @@ from verglas.errors import InputError
 from verglas.geometry import euler_to_matrix
 from verglas.refinement.problem import RefineProblem
 from verglas.refinement.settings import RefineSettings
+from verglas.search import noise
 from verglas.search.grey_scale import CrossPower, cross_and_power
 from verglas.search.grid_search import GridSearch
 from verglas.search.grid_step import DirectionGrid
+from verglas.search.noise import mean_power
 from verglas.search.prepare import reference_power
 from verglas.search.problem import ImageBatch, image_batches
 from verglas.search.state import HalfModel, PoseTable
@@ -23,7 +25,6 @@ from verglas.types import Map, Particles
 from verglas.types.arrays import FloatArray
 
 _SCALE_IMAGES = 128
-_LEAST_NOISE = 0.1  # of the power of a shell
 _INVERTED = 1.2  # correlation with minus the map, on that with the map, that is no accident
 
 
@@ -72,16 +73,7 @@ def first_noise(
     groups = problem.n_groups
     if problem.correlation:
         return np.ones((groups, power.shape[1]))
-    sigma2 = np.empty((groups, power.shape[1]))
-    everywhere = power[rows].mean(axis=0, dtype=np.float64)
-    for g in range(groups):
-        members = rows[problem.group[rows] == g]
-        mean = power[members].mean(axis=0, dtype=np.float64) if len(members) else everywhere
-        sigma2[g] = np.maximum(mean - signal, _LEAST_NOISE * mean)
-    if not np.all(sigma2[:, 1:] > 0):
-        raise InputError("refine: the images have no power at some resolution (all zero?); nothing can be refined")
-    sigma2[:, 0] = sigma2[:, 1]
-    return sigma2
+    return noise.first_noise(mean_power(power[rows], problem.group[rows], groups), signal, job="refine")
 
 
 def match_grey_scale(problem: RefineProblem, volume: npt.NDArray[np.float32], step: Step) -> float:

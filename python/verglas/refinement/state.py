@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from verglas.refinement.figures import Figures
 from verglas.search.state import HalfModel, PoseTable
 from verglas.types.arrays import FloatArray
 
@@ -33,8 +33,8 @@ class State:
         Iterations since the resolution last grew.
     finished : bool
         Converged.
-    rows : list of dict
-        One per iteration, for ``iterations.csv``.
+    figures : list of Figures
+        One per iteration.
     """
 
     iteration: int
@@ -45,4 +45,4 @@ class State:
     mask: npt.NDArray[np.float32] | None = None
     unimproved: int = 0
     finished: bool = False
-    rows: list[dict[str, Any]] = field(default_factory=list)
+    figures: list[Figures] = field(default_factory=list)

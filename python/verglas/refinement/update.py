@@ -25,6 +25,7 @@ from verglas.search.state import HalfModel, PoseTable
 from verglas.types import Map
 from verglas.types.arrays import Float32Array, FloatArray
 
+_LEAST_NOISE = 1e-3  # of what it was, from one iteration to the next
 _SCALE_SIGMA = 0.3  # prior of a micrograph's grey scale: 1 +- this
 _FSC_MOST = 0.999  # an FSC of 1 would leave out the prior altogether
 _MASK_FROM_A = 15.0  # a map this good shows where the molecule is
@@ -168,9 +169,7 @@ def learn(problem: RefineProblem, model: HalfModel, totals: Totals, poses: PoseT
     """Noise spectra, scales, class weights of a half, and noise levels of its particles, from one pass (in place)."""
     settings = problem.settings
     if settings.mode == "likelihood":
-        known = totals.coefficients > 0
-        fresh = np.divide(totals.squared, totals.coefficients, out=np.zeros_like(totals.squared), where=known)
-        model.sigma2 = np.where(known, np.maximum(fresh, 1e-3 * model.sigma2), model.sigma2)
+        model.sigma2 = ops.noise_variance(totals.squared, totals.coefficients, before=model.sigma2, least=_LEAST_NOISE)
         model.sigma2[:, 0] = model.sigma2[:, 1]
         if settings.norm:
             _learn_norm(problem, totals, poses, rows)

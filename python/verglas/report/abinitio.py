@@ -131,7 +131,12 @@ def abinitio_page(shown: AbInitioShown, footer: str = "") -> Page:
         Section(
             "Viewing directions",
             "Of all particles, against the map above.",
-            [Picture(figures.angular_distribution(shown.angles_deg), "Viewing directions on a map of the sphere")],
+            [
+                Picture(
+                    figures.angular_distribution(shown.angles_deg, str(shown.summary.get("symmetry", "C1"))),
+                    "Viewing directions on a map of the sphere",
+                )
+            ],
         )
     )
     sections.append(_settings(shown.settings))

@@ -9,8 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from verglas.assessment.fsc import FSC
+from verglas.assessment.orientations import view_counts
 from verglas.errors import InputError
-from verglas.geometry import direction_vectors, healpix_count, healpix_directions, healpix_index
+from verglas.geometry import direction_vectors, healpix_directions
 from verglas.image import plan_resample, resample
 from verglas.report import surface
 from verglas.report.curves import draw_fsc, fsc
@@ -172,7 +173,11 @@ _ORDER = 4  # HEALPix cells of 3.7 degrees, half the width of the kernel
 
 
 def view_density(
-    angles_deg: npt.ArrayLike, longitude_rad: npt.NDArray, latitude_rad: npt.NDArray, width_deg: float = 7.0
+    angles_deg: npt.ArrayLike,
+    longitude_rad: npt.NDArray,
+    latitude_rad: npt.NDArray,
+    width_deg: float = 7.0,
+    symmetry: str = "C1",
 ) -> npt.NDArray[np.float64]:
     """Views per solid angle relative to a uniform distribution, smoothed on the sphere.
 
@@ -184,6 +189,9 @@ def view_density(
         Where to evaluate.
     width_deg : float
         Standard deviation of the kernel (von Mises-Fisher, concentration 1 / width^2).
+    symmetry : str
+        Point group: every view counts with its copies, so that a uniform distribution is 1 everywhere whatever the
+        asymmetric unit that the angles lie in.
 
     Returns
     -------
@@ -198,7 +206,7 @@ def view_density(
     True
     """
     directions = np.asarray(angles_deg, np.float64)[:, :2]
-    counts = np.bincount(healpix_index(_ORDER, directions), minlength=healpix_count(_ORDER))
+    counts = view_counts(np.column_stack([directions, np.zeros(len(directions))]), symmetry)
     cells = direction_vectors(healpix_directions(_ORDER))
     wanted = _unit_vectors(latitude_rad[:, None], longitude_rad[None]).reshape(-1, 3)
     kernel = np.exp(((wanted @ cells.T - 1.0) / np.deg2rad(width_deg) ** 2).astype(np.float32))
@@ -213,16 +221,18 @@ def _unit_vectors(latitude: npt.NDArray, longitude: npt.NDArray) -> npt.NDArray[
     )
 
 
-def angular_distribution(angles_deg: npt.ArrayLike) -> bytes:
+def angular_distribution(angles_deg: npt.ArrayLike, symmetry: str = "C1") -> bytes:
     """Viewing directions on a Mollweide (equal-area) projection, relative to a uniform distribution.
 
     Parameters
     ----------
     angles_deg : (n, 3) or (n, 2)
         rot, tilt(, psi): the direction has longitude rot and latitude 90 - tilt.
+    symmetry : str
+        Point group: every view is shown with its copies.
     """
     longitude, latitude = np.linspace(-np.pi, np.pi, 121), np.linspace(-np.pi / 2, np.pi / 2, 61)
-    density = view_density(angles_deg, longitude, latitude)
+    density = view_density(angles_deg, longitude, latitude, symmetry=symmetry)
     with styled():
         figure = new_figure(6.6, 3.3)
         axes = figure.add_subplot(projection="mollweide")

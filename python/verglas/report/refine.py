@@ -268,15 +268,16 @@ def _directions(run: RunFolder) -> Section | None:
     angles = angles[np.isfinite(angles).all(axis=1)]
     if not len(angles):
         return None
-    found = orientation_efficiency(angles, str(run.run.get("symmetry", "C1")))
+    symmetry = str(run.run.get("symmetry", "C1"))
+    found = orientation_efficiency(angles, symmetry)
     text = (
         f"Efficiency of the orientation distribution: {found.efficiency:.2f} (1 for even views, about 0.8 for side "
         f"views only, Naydenova & Russo 2017). The point spread that these views give is "
         f"{found.worst:.2f} times its mean in the worst direction and {found.best:.2f} times in the best."
     )
-    caption = "Viewing directions in the asymmetric unit on an equal-area projection, smoothed over 7 degrees."
+    caption = "Viewing directions on an equal-area projection, smoothed over 7 degrees, with their copies."
     alt = "Map of the sphere of viewing directions, coloured by how often each is seen relative to uniform"
-    return Section("Viewing directions", text, [Picture(figures.angular_distribution(angles), alt, caption)])
+    return Section("Viewing directions", text, [Picture(figures.angular_distribution(angles, symmetry), alt, caption)])
 
 
 def _particles(run: RunFolder) -> Section | None:

@@ -17,6 +17,7 @@ import numpy.typing as npt
 from verglas._version import __version__
 from verglas.errors import FormatError, InputError
 from verglas.io import atomic_path, read_json, write_json
+from verglas.refinement.figures import Figures
 from verglas.refinement.state import State
 from verglas.run.refine_inputs import differences
 from verglas.search.state import HalfModel, PoseTable
@@ -72,7 +73,7 @@ def write_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
         "resolution_shell": state.resolution_shell,
         "unimproved": state.unimproved,
         "finished": state.finished,
-        "rows": state.rows,
+        "figures": [figures.as_record() for figures in state.figures],
         "excluded": checkpoint.excluded,
         "inputs": checkpoint.inputs,
         "step": None if checkpoint.step is None else asdict(checkpoint.step),
@@ -105,7 +106,7 @@ def read_checkpoint(folder: Path) -> Checkpoint:
             arrays.get("mask"),
             record["unimproved"],
             record["finished"],
-            record["rows"],
+            [Figures.from_record(row) for row in record["figures"]],
         )
         step = None if record["step"] is None else Step(**record["step"])
         excluded = {int(k): v for k, v in record["excluded"].items()}

@@ -62,6 +62,8 @@ class Refinement:
         Particle number in the input (from 0) -> reason.
     classes : list of (Map, (Map, Map), Postprocessed)
         The same for every class.
+    populations : tuple of float
+        Share of each class.
     folder : Path or None
         The run folder.
     verdict : Verdict
@@ -75,6 +77,7 @@ class Refinement:
     iterations: pd.DataFrame
     excluded: dict[int, str]
     classes: list[tuple[Map, tuple[Map, Map], Postprocessed]]
+    populations: tuple[float, ...]
     folder: Path | None = None
     verdict: Verdict = field(default_factory=lambda: Verdict("go on"))
 
@@ -265,7 +268,7 @@ def summary(found: Refinement) -> dict[str, Any]:
         "particles": len(found.particles),
         "excluded": len(found.excluded),
         "iterations": len(rows),
-        "populations": [float(p) for p in str(rows["populations"].iloc[-1]).split(";")],
+        "populations": [round(p, 4) for p in found.populations],
         "seconds": round(float(rows["seconds"].sum()), 2),
         "peak_memory_GB": round(float(rows["peak_memory_GB"].max()), 3),
         "verdict": found.verdict.as_dict(),
@@ -415,7 +418,7 @@ def _run(setup: _Setup, folder: RefineFolder | None, listener: Listener) -> Refi
         number[0] = state.iteration
         for note in made.notes:
             listener.say(note)
-        listener.iteration(state.rows[-1])
+        listener.iteration(state.figures[-1].as_row())
         if folder is not None:
             # The checkpoint of the final pass would leave nothing to resume: what precedes it stays.
             if following is not None:
@@ -444,18 +447,9 @@ def _run(setup: _Setup, folder: RefineFolder | None, listener: Listener) -> Refi
     classes = [_class(problem, maps, done) for maps, done in zip(made.maps, assessed, strict=True)]
     largest = int(np.argmax(np.bincount(state.poses.class_number, minlength=len(classes))))
     joint, halves, done = classes[largest]
-    table = pd.DataFrame(state.rows)
-    return Refinement(
-        joint,
-        halves,
-        done,
-        particles,
-        table,
-        setup.excluded,
-        classes,
-        None if folder is None else folder.folder,
-        verdict,
-    )
+    table = pd.DataFrame([figures.as_row() for figures in state.figures])
+    where, shares = None if folder is None else folder.folder, state.figures[-1].populations
+    return Refinement(joint, halves, done, particles, table, setup.excluded, classes, shares, where, verdict)
 
 
 def _class(problem: RefineProblem, maps: Any, done: Postprocessed) -> tuple[Map, tuple[Map, Map], Postprocessed]:

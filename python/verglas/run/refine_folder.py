@@ -178,8 +178,8 @@ class RefineFolder:
     def iteration(self, problem: RefineProblem, state: State, made: Iteration) -> None:
         """Add an iteration: its row, its pictures, the page."""
         self.warnings += made.notes
-        names = list(state.rows[-1])
-        write_csv(self.folder / "iterations.csv", {name: [row[name] for row in state.rows] for name in names})
+        rows = [figures.as_row() for figures in state.figures]
+        write_csv(self.folder / "iterations.csv", {name: [row[name] for row in rows] for name in rows[-1]})
         several = len(made.maps) > 1
         volumes, labels = [], []
         for k, maps in enumerate(made.maps):

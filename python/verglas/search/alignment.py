@@ -17,6 +17,7 @@ from verglas.search.align_search import Geometry, SharedSearch, measured
 from verglas.search.cells import Level
 from verglas.search.grid_search import Where
 from verglas.search.planner import search_cost
+from verglas.search.step import step_radius
 from verglas.types.convert import MapLike, ParticlesLike, map_of, particles_of
 
 if TYPE_CHECKING:
@@ -94,8 +95,7 @@ def _geometry(particles: Particles, settings: AlignSettings) -> Geometry:
         asked = max(1, round(box * pixel_size_A / settings.search_resolution_A))
 
     def radius(step_deg: float) -> int:
-        # Half a step moves the edge of the particle by diameter step / 4: up to three eighths of a period.
-        return max(4, round(1.5 * box / (diameter * np.deg2rad(step_deg))))
+        return step_radius(box, diameter, step_deg)
 
     # A quarter of an octave: a step of 2 degrees starts at 8, not at 4, which is sixteen times the poses.
     halvings = 0 if settings.exhaustive else max(0, int(np.log2(_FIRST_STEP_DEG / settings.step_deg) + 0.25))

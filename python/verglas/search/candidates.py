@@ -50,13 +50,25 @@ def best_of_image(image: IntArray, score: FloatArray, n: int) -> IntArray:
     return order[np.searchsorted(image[order], np.arange(n))]
 
 
-def angle_between_deg(a: FloatArray, b: FloatArray) -> FloatArray:
-    """Angle of the rotation from one matrix to the other, pair by pair."""
-    trace = np.einsum("nij,nij->n", a, b)
+def angle_between_deg(a: FloatArray, b: FloatArray, group: FloatArray | None = None) -> FloatArray:
+    """Angle of the rotation from one matrix to the other, pair by pair; with a group to the nearest of its copies.
+
+    Parameters
+    ----------
+    a, b : (n, 3, 3) float64
+    group : (order, 3, 3) float64, optional
+        Matrices of the point group; the poses A and A g show the same.
+    """
+    if group is None or len(group) == 1:
+        trace = np.einsum("nij,nij->n", a, b)
+    else:
+        # tr((A g)^T B) = sum over jk of g_jk (A^T B)_jk: one product for all copies.
+        turn = np.einsum("nij,nik->njk", a, b).reshape(len(a), 9)
+        trace = (turn @ group.reshape(len(group), 9).T).max(axis=1, initial=-1.0)
     return np.rad2deg(np.arccos(np.clip((trace - 1) / 2, -1, 1)))
 
 
-def distinct(candidates: Candidates, count: int, apart_deg: float) -> IntArray:
+def distinct(candidates: Candidates, count: int, apart_deg: float, group: FloatArray | None = None) -> IntArray:
     """Rows of up to ``count`` candidates per image, by falling score, at least ``apart_deg`` from each other.
 
     Parameters
@@ -66,6 +78,9 @@ def distinct(candidates: Candidates, count: int, apart_deg: float) -> IntArray:
         Most to keep of one image.
     apart_deg : float
         Orientations nearer than this to a better one of the same class are the same peak.
+    group : (order, 3, 3) float64, optional
+        Matrices of the point group: copies of one pose under it are the same peak too, or each of two copies would be
+        given half of the probability.
 
     Returns
     -------
@@ -82,7 +97,7 @@ def distinct(candidates: Candidates, count: int, apart_deg: float) -> IntArray:
         best = best_of_image(which, some.score, len(images))
         chosen.append(left[best])
         ahead = best[which]
-        near = angle_between_deg(some.matrices, some.matrices[ahead]) < apart_deg
+        near = angle_between_deg(some.matrices, some.matrices[ahead], group) < apart_deg
         same = some.class_number == some.class_number[ahead]
         left = left[~(near & same)]
     taken = np.concatenate(chosen)

@@ -7,13 +7,15 @@ after each radius only those are kept that can still win.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import numpy.typing as npt
 
 from verglas import fourier, ops
 from verglas._array_module import all_to_host, array_module, to_host
 from verglas._devices import to_device
-from verglas.geometry import euler_to_matrix, matrix_to_euler
+from verglas.geometry import euler_to_matrix, matrix_to_euler, symmetry_matrices
 from verglas.search.candidates import Candidates, best_of_image, distinct, posterior, within
 from verglas.search.grey_scale import cross_and_power
 from verglas.search.grid_search import GridSearch
@@ -29,7 +31,7 @@ from verglas.search.grid_step import (
 )
 from verglas.search.problem import ImageBatch, Problem, image_batches
 from verglas.search.state import HalfModel, PoseTable
-from verglas.search.step import Step
+from verglas.search.step import Step, step_radius
 from verglas.types.arrays import FloatArray, IntArray
 
 # Candidates kept after each radius, and the log-likelihood within which one may still overtake the best.
@@ -41,6 +43,24 @@ _LEAST_SHIFT_PX = 2.0
 _SINGULAR = 1e-9  # of a Fisher matrix: nothing is known of some direction
 # A pose has converged when its steps turn no phase at the particle's edge by more than this, in radians.
 _COARSE_PHASE, _FINAL_PHASE = 0.25, 0.05
+
+
+@dataclass(frozen=True)
+class _Spectra:
+    """Transforms of a batch and their model: whole images, those without neighbours, CTFs, 1 / noise by shell."""
+
+    images: npt.NDArray[np.complex64]
+    seen: npt.NDArray[np.complex64]
+    ctf: npt.NDArray
+    shell_weight: npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class _Goal:
+    """How far a climb goes: the last shell, and the phase at it (radians) that a converged step turns at most."""
+
+    radius: int
+    phase: float
 
 
 class PoseStep:
@@ -61,6 +81,7 @@ class PoseStep:
         self.where = problem.where
         self.spectra, self.grid = spectra_of(problem, model, mask, max(step.radius, step.insert_radius))
         self.correlation = problem.correlation
+        self.group = symmetry_matrices(problem.symmetry)
         self.shift_sigma_px = max(_LEAST_SHIFT_PX, step.shift_range_px)
         with np.errstate(divide="ignore"):
             self.log_class = np.log(model.class_weight)
@@ -114,13 +135,13 @@ class PoseStep:
             (found.slice // n).astype(np.int64),
             found.score.astype(np.float64),
         )
-        return all_of_them[distinct(all_of_them, self.step.candidates, 1.5 * self.step.step_deg)]
+        return all_of_them[distinct(all_of_them, self.step.candidates, 1.5 * self.step.step_deg, self.group)]
 
     def _climb(
-        self, candidates: Candidates, data: dict, goal: tuple[int, float], scale: FloatArray | None
+        self, candidates: Candidates, data: _Spectra, goal: _Goal, scale: FloatArray | None
     ) -> tuple[Candidates, FloatArray]:
         """Candidates at their maxima at a radius, to a phase; with the log evidence of each peak (Laplace)."""
-        radius, phase = goal
+        radius, phase = goal.radius, goal.phase
         per_px = 2 * np.pi * radius / self.problem.box
         search = ops.PoseSettings(
             max_radius=radius,
@@ -136,13 +157,13 @@ class PoseStep:
                 continue
             found = all_to_host(
                 ops.refine_pose(
-                    data["seen"],
+                    data.seen,
                     spectrum,
                     self.grid,
                     candidates.matrices[mine],
                     -candidates.origin_px[mine],
-                    ctf=data["ctf"],
-                    shell_weight=data["shell_weight"][:, : radius + 1].copy(),
+                    ctf=data.ctf,
+                    shell_weight=data.shell_weight[:, : radius + 1].copy(),
                     scale=scale,
                     image_of_pose=candidates.image[mine],
                     prior=ops.PosePrior(shift_sigma_px=self.shift_sigma_px, shifts_px=np.zeros((len(mine), 2))),
@@ -163,7 +184,7 @@ class PoseStep:
         coarse = ops.pose_radii(grid, off_deg, off_px, self.problem.diameter_px)
         return [*coarse, self.step.radius]
 
-    def _candidates(self, batch: ImageBatch, poses: PoseTable, data: dict) -> tuple[Candidates, FloatArray]:
+    def _candidates(self, batch: ImageBatch, poses: PoseTable, data: _Spectra) -> tuple[Candidates, FloatArray]:
         """Final candidates and their Fisher information."""
         previous = self._previous(batch, poses)
         now = previous
@@ -173,15 +194,15 @@ class PoseStep:
         scale = self._scale(now, data, len(batch)) if self.correlation else None
         radii = self._radii()
         for i, radius in enumerate(radii[:-1]):
-            now, _ = self._climb(now, data, (radius, _COARSE_PHASE), scale)
+            now, _ = self._climb(now, data, _Goal(radius, _COARSE_PHASE), scale)
             now = now[within(now, _KEPT[min(i, len(_KEPT) - 1)], _NATS)]
-        now, fisher = self._climb(now, data, (radii[-1], _FINAL_PHASE), scale)
+        now, fisher = self._climb(now, data, _Goal(radii[-1], _FINAL_PHASE), scale)
         kept = within(now, _KEPT[0], _FINAL_NATS)
         # The same peak may have been reached from two sides.
-        kept = kept[distinct(now[kept], _KEPT[0], max(0.5, 0.1 * self.step.step_deg))]
+        kept = kept[distinct(now[kept], _KEPT[0], max(0.5, 0.1 * self.step.step_deg), self.group)]
         return now[kept], fisher[kept]
 
-    def _scale(self, candidates: Candidates, data: dict, n: int) -> FloatArray:
+    def _scale(self, candidates: Candidates, data: _Spectra, n: int) -> FloatArray:
         """Grey scale at which the first candidate of each image fits best: with it L grows with the correlation."""
         first = candidates[np.searchsorted(candidates.image, np.arange(n))]
         radius = min(self.step.radius, 16)
@@ -193,13 +214,13 @@ class PoseStep:
                 if len(mine):
                     value[mine] = to_host(
                         ops.refine_pose(
-                            data["seen"],
+                            data.seen,
                             spectrum,
                             self.grid,
                             first.matrices[mine],
                             -first.origin_px[mine],
-                            ctf=data["ctf"],
-                            shell_weight=data["shell_weight"][:, : radius + 1].copy(),
+                            ctf=data.ctf,
+                            shell_weight=data.shell_weight[:, : radius + 1].copy(),
                             scale=np.full(n, scale),
                             image_of_pose=mine,
                             search=ops.PoseSettings(max_radius=radius, steps=0),
@@ -221,15 +242,7 @@ class PoseStep:
         totals = Totals.zeros(problem, len(self.spectra))
         sums = [empty_sums(problem, self.step) for _ in self.spectra]
         for batch in image_batches(problem, everything if rows is None else rows, self.model, poses):
-            data = {
-                "images": fourier.forward(batch.images, 2, threads=self.threads),
-                "ctf": ops.ctf(batch.params, problem.box, problem.pixel_size_A, **self.where.of_ops),
-                "shell_weight": to_device(batch.inv_sigma2, problem.device),
-            }
-            mask = problem.neighbour_mask
-            data["seen"] = data["images"]
-            if mask is not None:
-                data["seen"] = fourier.forward(batch.masked(mask), 2, threads=self.threads)
+            data = self._spectra_of(batch)
             final, fisher = self._candidates(batch, poses, data)
             weight, evidence = posterior(final, len(batch))
             self._learn(batch, final, fisher, weight, evidence, poses)
@@ -241,6 +254,17 @@ class PoseStep:
             self._residuals(batch, final[kept], weight, data, totals)
             tick(len(batch))
         return HalfSums(sums, totals)
+
+    def _spectra_of(self, batch: ImageBatch) -> _Spectra:
+        """What the exact score and the sums need of a batch, on the device."""
+        problem, mask = self.problem, self.problem.neighbour_mask
+        images = fourier.forward(batch.images, 2, threads=self.threads)
+        return _Spectra(
+            images,
+            images if mask is None else fourier.forward(batch.masked(mask), 2, threads=self.threads),
+            ops.ctf(batch.params, problem.box, problem.pixel_size_A, **self.where.of_ops),
+            to_device(batch.inv_sigma2, problem.device),
+        )
 
     def _spread(self, poses: PoseTable, rows: npt.NDArray) -> float:
         """Width of the prior of the shifts: what they spread over now, or the range of the first search."""
@@ -272,7 +296,7 @@ class PoseStep:
         poses.angle_error_deg[rows], poses.shift_error_px[rows] = _accuracy(fisher[best])
 
     def _insert(
-        self, sums: list[ops.GridSums], batch: ImageBatch, final: Candidates, weight: FloatArray, data: dict
+        self, sums: list[ops.GridSums], batch: ImageBatch, final: Candidates, weight: FloatArray, data: _Spectra
     ) -> None:
         for k, target in enumerate(sums):
             mine = np.flatnonzero(final.class_number == k)
@@ -280,7 +304,7 @@ class PoseStep:
                 continue
             image = final.image[mine]
             shell_weight = batch.inv_sigma2[image, : self.step.insert_radius + 1] * weight[mine, None]
-            images, ctf = (_taken(data[name], image) for name in ("images", "ctf"))
+            images, ctf = _taken(data.images, image), _taken(data.ctf, image)
             for coset in self.problem.operators.cosets:
                 ops.insert(
                     target,
@@ -293,7 +317,9 @@ class PoseStep:
                     **self.where.of_ops,
                 )
 
-    def _residuals(self, batch: ImageBatch, final: Candidates, weight: FloatArray, data: dict, totals: Totals) -> None:
+    def _residuals(
+        self, batch: ImageBatch, final: Candidates, weight: FloatArray, data: _Spectra, totals: Totals
+    ) -> None:
         """Residuals averaged over the posterior, on all shells: |X|^2 - 2 Re[(C A)* X] + |C A|^2."""
         n, shells = len(batch), len(self.model.sigma2[0])
         cross, power = np.zeros((n, shells)), np.zeros((n, shells))
@@ -308,15 +334,15 @@ class PoseStep:
                 self.grid,
                 final.matrices[mine],
                 shifts_px=-final.origin_px[mine],
-                ctf=_taken(data["ctf"], image),
+                ctf=_taken(data.ctf, image),
                 **self.where.of_ops,
             )
-            for total, with_what, index in ((cross, data["images"], image), (power, slices, None)):
+            for total, with_what, index in ((cross, data.images, image), (power, slices, None)):
                 products = to_host(
                     ops.shell_dot(slices, with_what, b_of_a=index, max_radius=known - 1, **self.where.of_ops)
                 )
                 np.add.at(total[:, :known], image, weight[mine, None] * products)
-        squared = to_host(ops.shell_dot(data["images"], **self.where.of_ops)) - 2 * cross + power
+        squared = to_host(ops.shell_dot(data.images, **self.where.of_ops)) - 2 * cross + power
         coefficients = fourier.shell_counts((self.problem.box,) * 2)[0][:shells].astype(np.float64)
         squared[:, 0] = coefficients[0] = 0
         totals.add(self.problem, batch, squared, coefficients, cross, power)
@@ -331,8 +357,8 @@ def _taken(values: npt.NDArray, index: npt.NDArray) -> npt.NDArray:
 
 
 def coarse_radius(problem: Problem, step_deg: float) -> int:
-    """Last shell that a grid of this spacing serves: half a step moves the edge of the particle 3/8 of a period."""
-    return max(4, round(1.5 * problem.box / (problem.diameter_px * np.deg2rad(step_deg))))
+    """Last shell that a grid of this spacing serves."""
+    return step_radius(problem.box, problem.diameter_px, step_deg)
 
 
 def _half_log_det(fisher: FloatArray) -> FloatArray:

@@ -9,9 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from verglas import fourier, ops
-from verglas.errors import InputError
 from verglas.geometry import euler_to_matrix, orientation_grid
 from verglas.image import unusable
+from verglas.search.noise import first_noise
 from verglas.types.arrays import Array
 
 if TYPE_CHECKING:
@@ -92,9 +92,7 @@ def inverse_noise(particles: Particles, reference_power: Array, excluded: dict[i
         if not number:
             continue  # none of the group will be searched
         power = _shell_means(total, box) / number
-        sigma2[members] = np.maximum(power - reference_power, 0.1 * power)
-    if not np.all(sigma2 > 0):
-        raise InputError("align: the images have no power at some resolution (all zero?); nothing can be aligned")
+        sigma2[members] = first_noise(power, reference_power, job="align")
     return 1.0 / sigma2
 
 

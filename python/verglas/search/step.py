@@ -13,6 +13,18 @@ from verglas.search.grid_search import PoseGrid, log_shift_prior, shift_disc
 from verglas.types.arrays import FloatArray
 
 
+def step_radius(box: int, diameter_px: float, step_deg: float) -> int:
+    """Last shell that a grid of directions serves: half a step moves the particle's edge 3/8 of a period.
+
+    Examples
+    --------
+    >>> from verglas.search.step import step_radius
+    >>> step_radius(128, 90.0, 7.5)
+    16
+    """
+    return max(4, round(1.5 * box / (diameter_px * np.deg2rad(step_deg))))
+
+
 @dataclass(frozen=True)
 class Step:
     """What one iteration does.

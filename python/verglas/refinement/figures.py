@@ -1,0 +1,84 @@
+"""What one iteration of a refinement has come to: read by the schedule, told to listeners, kept in tables."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Figures:
+    """A line of ``iterations.csv``.
+
+    Attributes
+    ----------
+    iteration : int
+        From 1.
+    phase : str
+        Of the :class:`verglas.search.step.Step`.
+    search_resolution_A, insert_resolution_A : float
+        Finest data scored, and put into the maps.
+    step_deg, shift_step_A, shift_range_A : float
+        Sampling.
+    log_likelihood : float
+        Mean log evidence of a particle.
+    max_probability, effective_poses : float
+        Means of the largest posterior, and of the exponential of the posterior's entropy.
+    angle_change_deg, shift_change_A : float
+        Medians over the particles that had poses before; NaN where none had.
+    shift_change_px : float
+        Root mean square of the same.
+    far_fraction : float
+        Share whose direction changed by more than the grid's step; 1 where none had a pose.
+    class_change : float
+        Share that changed class.
+    populations : tuple of float
+        Share of each class.
+    accuracy_deg, accuracy_shift_A : float
+        Medians of the Cramer-Rao bounds; NaN where they were not computed.
+    resolution_A, resolution_unmasked_A : float
+        Of the largest class, at FSC 0.143.
+    seconds, seconds_expectation, seconds_reconstruction : float
+        Wall time.
+    peak_memory_GB : float
+        Of the process so far.
+    """
+
+    iteration: int
+    phase: str
+    search_resolution_A: float
+    insert_resolution_A: float
+    step_deg: float
+    shift_step_A: float
+    shift_range_A: float
+    log_likelihood: float
+    max_probability: float
+    effective_poses: float
+    angle_change_deg: float
+    shift_change_A: float
+    shift_change_px: float
+    far_fraction: float
+    class_change: float
+    populations: tuple[float, ...]
+    accuracy_deg: float
+    accuracy_shift_A: float
+    resolution_A: float
+    resolution_unmasked_A: float
+    seconds: float
+    seconds_expectation: float
+    seconds_reconstruction: float
+    peak_memory_GB: float
+
+    def as_row(self) -> dict[str, Any]:
+        """As in ``iterations.csv``: the shares of the classes in one cell, separated by semicolons."""
+        return asdict(self) | {"populations": ";".join(f"{p:.4f}" for p in self.populations)}
+
+    def as_record(self) -> dict[str, Any]:
+        """JSON-ready, nothing rounded: what :meth:`from_record` takes back."""
+        return asdict(self)
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any]) -> Figures:
+        """From what :meth:`as_record` gave, perhaps read from JSON."""
+        return cls(**{**record, "populations": tuple(record["populations"])})

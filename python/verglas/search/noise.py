@@ -1,0 +1,60 @@
+"""Noise spectra before anything has been aligned; what is learned later is :func:`verglas.ops.noise_variance`."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from verglas.errors import InputError
+from verglas.types.arrays import FloatArray, IntArray
+
+_LEAST_NOISE = 0.1  # of the power of a shell
+
+
+def mean_power(power: npt.NDArray[np.float32], group: IntArray, n_groups: int) -> FloatArray:
+    """Mean power of each group's images, (groups, shells); of all images for a group that has none.
+
+    Parameters
+    ----------
+    power : (n, shells) float32
+        Mean of abs(X)^2 over each shell of each image.
+    group : (n,) int64
+    n_groups : int
+    """
+    everywhere = power.mean(axis=0, dtype=np.float64)
+    made = np.empty((n_groups, power.shape[1]))
+    for g in range(n_groups):
+        members = power[group == g]
+        made[g] = members.mean(axis=0, dtype=np.float64) if len(members) else everywhere
+    return made
+
+
+def first_noise(power: FloatArray, signal: FloatArray | float = 0.0, *, job: str) -> FloatArray:
+    """Noise variance by shell: the images' power less the signal's share of it, and at least a tenth of it.
+
+    Parameters
+    ----------
+    power : (..., shells) float64
+        :func:`mean_power`.
+    signal : (shells,) float64
+        Mean power of CTF-modulated slices of the map; 0 without a map, whose particles are weak against the noise.
+    job : str
+        For the message.
+
+    Raises
+    ------
+    InputError
+        A shell holds no power.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from verglas.search.noise import first_noise
+    >>> first_noise(np.array([5.0, 4.0, 4.0]), np.array([0.0, 1.0, 3.9]), job="align").round(2).tolist()
+    [3.0, 3.0, 0.4]
+    """
+    sigma2 = np.maximum(power - signal, _LEAST_NOISE * power)
+    if not np.all(sigma2[..., 1:] > 0):
+        raise InputError(f"{job}: the images have no power at some resolution (all zero?)")
+    sigma2[..., 0] = sigma2[..., 1]  # the mean of an image is no part of its model
+    return sigma2
