@@ -8,9 +8,9 @@ from test_abinitio import agreement_A
 from test_abinitio_resume import Stop, stop_at
 
 import verglas as vg
+from verglas.initial_model import find as job
 from verglas.initial_model.hill_climbing import ClimbStep, HillClimbing, nearest
 from verglas.initial_model.starts import AbInitioSettings, Course, FirstNoise, run_start
-from verglas.run import abinitio as job
 from verglas.run.checkpoint import Part
 from verglas.search.grid_step import DirectionGrid
 

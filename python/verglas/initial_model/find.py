@@ -233,7 +233,9 @@ def _n_held(problem: Problem, settings: AbInitioSettings) -> int:
     return max(10, round(settings.held_out * len(problem)))
 
 
-def _problem(particles: Particles, excluded: dict[int, str], settings: AbInitioSettings, device: str) -> Problem:
+def _problem(
+    particles: Particles, excluded: dict[int, str], settings: AbInitioSettings, device: str = "cpu"
+) -> Problem:
     """As for refinement, but edges of masks have a width in angstrom: five large pixels would let neighbours in."""
     problem = Problem.of(
         particles,
