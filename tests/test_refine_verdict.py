@@ -88,13 +88,19 @@ def test_bad_input_is_named():
         directional_fsc(one, one, cone_deg=80.0)
 
 
+def run(command):
+    with pytest.raises(SystemExit) as ended:
+        main(command)
+    assert not ended.value.code
+
+
 def test_command(model, tmp_path, capsys):
     for number, one in enumerate(halves(model, 20, 0), 1):
         vg.write_map(tmp_path / f"half{number}.mrc", one)
     files = [str(tmp_path / f"half{number}.mrc") for number in (1, 2)]
-    main(["directional", *files])
+    run(["directional", *files])
     assert "Views are missing" in capsys.readouterr().out
-    main(["directional", *files, "--json"])
+    run(["directional", *files, "--json"])
     told = json.loads(capsys.readouterr().out)
     assert told["verdict"]["findings"][0]["code"] == "restricted-views"
     assert len(told["resolution_A"]) == len(told["directions"]) == 500

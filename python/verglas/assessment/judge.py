@@ -14,7 +14,7 @@ from verglas.types.arrays import FloatArray
 from verglas.types.verdict import Finding
 
 AREA_RATIO = 0.5  # below it, directions differ (cryoSPARC's cFAR has the same alarm)
-_OF_CHANCE = 0.8  # and below this share of what the voxels' number makes of a map that is alike in all directions
+_OF_CHANCE = 0.65  # and below this share of what the voxels' number makes of a map that is alike in all directions
 _SIGMAS = 3.0  # mean gain in its standard errors that is no accident
 _LEAST_GAIN = 0.02  # nats per particle
 
