@@ -13,6 +13,7 @@ from verglas.geometry import symmetry_matrices
 from verglas.masks import soft_sphere
 from verglas.reconstruction import Method, direct, known_poses, least_squares
 from verglas.reconstruction import sums as sums_of
+from verglas.reconstruction.known_poses import half_sets
 
 from tolerance import (
     EXACT_IMAGES_RESIDUAL,
@@ -295,8 +296,9 @@ def test_trpv1_convention_wins_over_the_mirror(data_dir):
     assert wrong.max() < 0.2
 
 
-def test_an_empty_half_set_is_named():
+def test_an_empty_half_set_is_named_and_split_anew():
     """Not found as a numerical failure hours later."""
     p = vg.Particles.from_images(np.ones((6, 16, 16), np.float32), 4.0, poses=vg.Poses(np.zeros((6, 3))))
-    with pytest.raises(vg.InputError, match=r"all 6 particles are in half set 1 .*, half set 2 is empty"):
-        vg.reconstruct(p.with_columns(rlnRandomSubset=1), halves=True)
+    with pytest.warns(vg.VerglasWarning, match="half set"):
+        halves = half_sets(p.with_columns(rlnRandomSubset=1))
+    assert sorted(halves.tolist()) == [1, 1, 1, 2, 2, 2]

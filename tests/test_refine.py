@@ -224,7 +224,7 @@ def test_reference_of_another_pixel_size_or_box_is_fitted_and_said(data, finishe
         ({"speed": 3}, "unknown setting speed"),
         ({"memory_GB": 0.05}, "allow more"),
         ({"mode": "max-cc", "classes": 2}, "one reference for each"),
-        ({"iterations": 0}, "iterations of 1 or more"),
+        ({"iterations": 0}, "iterations: expected at least 1, got 0"),
     ],
 )
 def test_what_cannot_be_is_said_in_one_sentence(data, change, message):

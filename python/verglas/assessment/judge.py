@@ -1,6 +1,6 @@
 """What numbers of a finished refinement mean: findings with a code, for the page, for programs and for the next stage.
 
-False alarms and misses of each were measured on simulated sets: bench/bench_verdict.py.
+The thresholds were set on a few simulated sets; no rate of false alarms or misses has been measured yet.
 """
 
 from __future__ import annotations
