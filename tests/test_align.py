@@ -101,14 +101,14 @@ def test_fine_steps_do_not_depend_on_threads(faint):
     assert np.array_equal(one.poses.shifts_A, two.poses.shifts_A)
 
 
-def test_images_are_read_once_besides_two_samples(case, monkeypatch):
-    """128 images set the grey scale, 512 of each group the noise; then one pass over all of them."""
+def test_images_are_read_twice_besides_two_samples(case, monkeypatch):
+    """A pass finds images far out of the others; 128 set the grey scale, 512 of each group the noise; a pass aligns."""
     particles, volume = case
     seen = []
     images = vg.Particles.images
     monkeypatch.setattr(vg.Particles, "images", lambda self, rows: seen.append(len(rows)) or images(self, rows))
     vg.align(particles, volume, diameter_A=110, step_deg=30)
-    assert sum(seen) == 3 * len(particles)  # here the samples are all
+    assert sum(seen) == 4 * len(particles)  # here the samples are all
 
 
 def test_the_plan_is_stated_before_the_run(case):
