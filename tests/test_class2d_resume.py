@@ -132,7 +132,9 @@ def test_other_settings_other_particles_and_damage_are_refused(star, tmp_path):
         class2d_files(dataclasses.replace(job, settings=other))
     particles = vg.read_particles(star)
     vg.write_particles(tmp_path / "moved.star", particles.with_columns(rlnDefocusU=particles.table["rlnDefocusU"] + 9))
-    with pytest.raises(vg.InputError, match=r"other particles was stopped here \(.*metadata: was"):
+    with pytest.raises(
+        vg.InputError, match=r"other particles was stopped here \(.*other values or order in column rlnDefocusU"
+    ):
         class2d_files(dataclasses.replace(job, particles=tmp_path / "moved.star"))
     vg.write_particles(tmp_path / "fewer.star", particles[:100])
     with pytest.raises(vg.InputError, match=r"other particles .*n_particles: was 150, now 100"):
