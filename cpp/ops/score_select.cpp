@@ -105,10 +105,11 @@ void PoseSelection::sum_and_collect(std::size_t entry, const float* scores, std:
   const unsigned exist = bits_below(std::min<std::size_t>(kLanes, n_shifts_ - first_shift));
   double sums[kLanes];  // of this call in registers
   std::copy_n(sums_.data() + first_shift, kLanes, sums);
+  const bool wide = threshold_ < top_ - 87.0f;  // candidates are asked for that no exponential reaches
   for (int j = 0; j < settings_.n_psi; ++j, scores += stride) {
     const Lanes value = math::load(scores);
     // Most poses of a sharp posterior are further below than any exponential reaches, and zeros need no adding.
-    if (bits_of(value - top_ < -87.0f) == all_lanes) continue;
+    if (!wide && bits_of(value - top_ < -87.0f) == all_lanes) continue;
     alignas(64) float weight[kLanes];
     math::store(weight, math::exp_not_positive(value - top_));
     for (int l = 0; l < kLanes; ++l) sums[l] += weight[l];
