@@ -130,7 +130,7 @@ def test_command_rewrites_the_page(folders, capsys, tmp_path):
     with pytest.raises(SystemExit) as stop:
         main(["report", str(tmp_path)])
     assert stop.value.code == 1
-    assert "no run.json" in capsys.readouterr().err
+    assert "no run whose page can be written again" in capsys.readouterr().err
 
 
 def test_a_young_page_of_a_running_job_is_left_and_the_last_one_never(tmp_path):
