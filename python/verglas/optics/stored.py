@@ -67,7 +67,8 @@ def plain_images(particles: Particles) -> Particles:
     >>> from verglas.optics import plain_images
     >>> x = np.random.default_rng(0).normal(size=(2, 32, 32)).astype(np.float32)
     >>> p = vg.Particles.from_images(x, 2.0, optics=vg.Optics([15000, 9000], [15000, 9000]))
-    >>> flipped = vg.optics.phase_flip(x, p.optics, 2.0)
+    >>> ctfs = vg.ctf(p.optics, 32, 2.0)
+    >>> flipped = vg.fourier.inverse(vg.optics.phase_flip(vg.fourier.forward(x, 2), ctfs), (32, 32))
     >>> stored = vg.Particles.from_images(flipped, 2.0, optics=p.optics).with_columns(rlnCtfDataArePhaseFlipped=1)
     >>> bool(np.allclose(plain_images(stored).images(), x, atol=1e-5))
     True
