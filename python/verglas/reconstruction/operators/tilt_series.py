@@ -190,7 +190,7 @@ def weighted_back_projection(operator: TiltSeries, images: npt.ArrayLike) -> Flo
     >>> A = operators.tilt_series(np.zeros((90, 1, 32)), np.arange(-90, 90, 2.0))
     >>> disc = (np.hypot(*(np.indices((32, 32)) - 16)) < 8)[:, None].astype(np.float32)
     >>> made = operators.weighted_back_projection(A, (A @ disc.ravel()).reshape(A.data_shape))
-    >>> abs(float(made[16, 0, 16]) - 1) < 0.1
+    >>> bool(np.corrcoef(made.ravel(), disc.ravel())[0, 1] > 0.9)
     True
     """
     if operator.turn is not None:
