@@ -47,7 +47,7 @@ def map_of(value: Any, name: str, *, pixel_size_A: float | None = None) -> Map:
     >>> import numpy as np
     >>> from verglas.types.convert import map_of
     >>> map_of(np.zeros((4, 4, 4)), "the map", pixel_size_A=2.0)
-    Map(4 x 4 x 4, 2 A per voxel, 0 to 0)
+    Map(4 x 4 x 4, 2 A per voxel, 0)
     """
     if isinstance(value, Map):
         return value
