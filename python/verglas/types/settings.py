@@ -11,7 +11,7 @@ import difflib
 import math
 import types
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -198,8 +198,3 @@ def _problem(value: Any, bounds: Setting, choices: tuple[Any, ...]) -> str:
         words = " and ".join(f"{word} {limit:g}" for limit, word in limits if limit is not None)
         return f"expected {words}, got {value:g}"
     return ""
-
-
-def as_record(settings: Any) -> Mapping[str, Any]:
-    """All fields and their values, for ``run.json``."""
-    return {f.name: getattr(settings, f.name) for f in dataclasses.fields(settings)}

@@ -9,7 +9,6 @@ and is not used.
 from __future__ import annotations
 
 import numpy as np
-import scipy.linalg
 import scipy.sparse as sp
 import scipy.sparse.linalg as sla
 
@@ -186,8 +185,3 @@ def _square(system: System, method: str) -> None:
     m, n = system.operator.shape
     if m != n:
         raise InputError(f"{method}: expected a square operator, got {m} data and {n} unknowns")
-
-
-def dense_lower(matrix: Array) -> Array:
-    """Inverse of the lower triangle, for the analysis of Gauss-Seidel."""
-    return np.asarray(scipy.linalg.solve_triangular(np.tril(matrix), np.eye(len(matrix)), lower=True))
