@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import mrcfile
 import numpy as np
 import pytest
 
@@ -48,7 +49,7 @@ def test_noise_is_not_predicted():
 
 
 def test_the_command(run, series, tmp_path):
-    vg.io.write_stack(tmp_path / "t.st", series, 8.0)
+    mrcfile.write(tmp_path / "t.st", series, voxel_size=8.0)
     (tmp_path / "t.rawtlt").write_text("\n".join(f"{t:.2f}" for t in TILTS))
     files = [tmp_path / "t.st", "--tilt-angles", tmp_path / "t.rawtlt", "--pixel-size", 8, "--out", tmp_path / "o"]
     status, out, _ = run("tomogram", *files, "--method", "sirt", "--iterations", 10, "--json")

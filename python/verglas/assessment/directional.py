@@ -126,7 +126,7 @@ def directional_fsc(
     --------
     >>> import numpy as np, verglas as vg
     >>> x, noise1, noise2 = np.random.default_rng(0).normal(size=(3, 24, 24, 24))
-    >>> found = vg.directional_fsc(vg.Map(x + noise1, 2.0), vg.Map(x + noise2, 2.0))
+    >>> found = vg.directional_fsc(vg.Map(4 * x + noise1, 2.0), vg.Map(4 * x + noise2, 2.0))
     >>> found.resolution_A.shape, found.sphericity > 0.9
     ((500,), True)
     """

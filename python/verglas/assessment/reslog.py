@@ -66,7 +66,7 @@ def reslog(n_particles: npt.ArrayLike, resolutions_A: npt.ArrayLike) -> ResLog:
     >>> n = np.array([1e3, 1e4, 1e5])
     >>> line = reslog(n, 1 / np.sqrt(2 / 100 * np.log(n) - 0.1))
     >>> round(line.b_factor_A2, 6), line.resolution_A(1e6).round(3).item()
-    (100.0, 2.379)
+    (100.0, 2.382)
     """
     n, d = np.asarray(n_particles, float), np.asarray(resolutions_A, float)
     if n.shape != d.shape or n.ndim != 1 or len(np.unique(n)) < 2:
