@@ -183,10 +183,10 @@ def class_rows(args: argparse.Namespace) -> list[dict[str, Any]]:
 
 def plot() -> Path:
     """docs/figures/refine_scaling.png from bench/results/refine_scaling.json."""
-    from verglas.report.style import COLOURS, FAINT, new_figure, png, styled
+    from verglas.report.style import COLOURS, FAINT, new_figure, png, style_context
 
     rows = json.loads((RESULTS / "refine_scaling.json").read_text())["rows"]
-    with styled():
+    with style_context():
         figure = new_figure(9.0, 3.2)
         for axes, series in zip(figure.subplots(1, 2), ("particles", "box"), strict=True):
             some = [r for r in rows if r["series"] == series]

@@ -7,11 +7,11 @@ import pytest
 from typer.testing import CliRunner
 
 import verglas as vg
-from verglas.initial_model.batch_step import thinned
-from verglas.initial_model.centre import centred
+from verglas.initial_model.batch_step import thin_posterior
+from verglas.initial_model.centre import centre_particles
 from verglas.initial_model.consensus import judge
 from verglas.initial_model.find import _first_noise as first_noise
-from verglas.initial_model.find import _prepared as prepared
+from verglas.initial_model.find import _prepare_problem as prepared
 from verglas.initial_model.starts import AbInitioSettings, Course, Start, working_box
 from verglas.map_geometry.hand import flip_hand, mirrored_angles
 from verglas.map_geometry.map_alignment import align_maps, turned_map
@@ -134,7 +134,7 @@ def test_thinned_posteriors_are_few_and_unbiased():
     mean, most = np.zeros(1000), 0
     for row in rows:
         one = Posterior(np.array([0, 1000]), np.arange(1000), np.zeros(1000), np.zeros(1000), np.zeros(1000), weight)
-        few = thinned(one, np.array([row]), 64)
+        few = thin_posterior(one, np.array([row]), 64)
         assert few.weight.sum() == pytest.approx(1)
         most = max(most, len(few.weight))
         mean[few.slice] += few.weight / len(rows)
@@ -145,8 +145,8 @@ def test_thinned_posteriors_are_few_and_unbiased():
 
 def test_thinning_leaves_short_lists_and_empty_images_alone():
     p = Posterior.from_lists(3, image=[0, 0, 2], slice=[1, 2, 3], psi_deg=[0, 0, 0], weight=[0.7, 0.3, 1.0])
-    assert thinned(p, np.arange(3), 2) is p
-    q = thinned(p, np.arange(3), 1)
+    assert thin_posterior(p, np.arange(3), 2) is p
+    q = thin_posterior(p, np.arange(3), 1)
     assert np.diff(q.offsets).tolist() == [1, 0, 1]
     assert q.weight.tolist() == [1.0, 1.0]
 
@@ -156,7 +156,7 @@ def test_particles_are_centred_against_a_round_map():
     particles = vg.simulate.particles(model, 150, BOX, PIXEL_A, snr=0.3, shift_sd_A=9.0, seed=3)
     settings = AbInitioSettings(diameter_A=125.0, final_resolution_A=16.0, shift_range_A=12.0, threads=1)
     problem, power, _, _ = prepared(particles, settings)
-    found = centred(problem, settings, first_noise(problem, power)).first_origin_px * PIXEL_A
+    found = centre_particles(problem, settings, first_noise(problem, power)).first_origin_px * PIXEL_A
     error = found - particles.poses.shifts_A
     assert particles.poses.shifts_A.std() > 7
     assert np.median(np.hypot(*error.T)) < 0.8 * PIXEL_A

@@ -10,7 +10,7 @@ from test_cli import main
 
 import verglas as vg
 from verglas.initial_model import find as job
-from verglas.initial_model.starts import AbInitioSettings, placed, run_start
+from verglas.initial_model.starts import AbInitioSettings, place_particles, run_start
 from verglas.run import abinitio as run_job
 from verglas.run import live_page
 from verglas.run.checkpoint import Part
@@ -44,7 +44,7 @@ def stop_at(stage, iteration, seen=None):
 def problem(particles):
     """What :func:`run_start` is given, for two classes."""
     settings = AbInitioSettings(classes=2, **CHOICES)
-    made, power, _, _ = job._prepared(particles, settings)
+    made, power, _, _ = job._prepare_problem(particles, settings)
     return made, settings, 1, job._first_noise(made, power), np.arange(0, 120, 10)
 
 
@@ -75,10 +75,10 @@ def test_a_stopped_start_goes_on_to_the_same_maps(problem, start, tmp_path, monk
 def test_poses_of_many_particles_go_on(problem, start, tmp_path, monkeypatch):
     monkeypatch.setattr("verglas.initial_model.starts._PLACED_AT_ONCE", 32)
     monkeypatch.setattr("verglas.run.checkpoint._COST", 0)
-    whole, path, seen = placed(*problem[:2], start.model), tmp_path / "checkpoint/poses.npz", []
+    whole, path, seen = place_particles(*problem[:2], start.model), tmp_path / "checkpoint/poses.npz", []
     with pytest.raises(Stop):
-        placed(*problem[:2], start.model, lambda done, _: stop_at("", 64)("", done, _), keeper=Part(path))
-    again = placed(*problem[:2], start.model, lambda done, _: seen.append(done), keeper=Part(path))
+        place_particles(*problem[:2], start.model, lambda done, _: stop_at("", 64)("", done, _), keeper=Part(path))
+    again = place_particles(*problem[:2], start.model, lambda done, _: seen.append(done), keeper=Part(path))
     assert seen == [96, 120]
     assert np.array_equal(again.angles_deg, whole.angles_deg)
     assert np.array_equal(again.log_evidence, whole.log_evidence)

@@ -9,11 +9,11 @@ import verglas as vg
 from verglas.initial_model.consensus import aspherical_fsc, compare
 from verglas.initial_model.contest import _winner, contest
 from verglas.initial_model.find import _first_noise as first_noise
-from verglas.initial_model.find import _prepared as prepared
+from verglas.initial_model.find import _prepare_problem as prepared
 from verglas.initial_model.sign import better_sign, twin
-from verglas.initial_model.starts import AbInitioSettings, Start, held_evidence
+from verglas.initial_model.starts import AbInitioSettings, Start, evaluate_held_out
 from verglas.map_geometry.map_alignment import turned_map
-from verglas.map_geometry.sphere import aspherical, spherical_average
+from verglas.map_geometry.sphere import aspherical_part, spherical_average
 from verglas.search.state import HalfModel, PoseTable
 
 BOX, PIXEL_A, DIAMETER_A = 32, 5.0, 110.0
@@ -24,7 +24,7 @@ HELD = np.arange(0, 240, 8)
 def round_map(symmetry="C1", share=0.3, seed=0):
     """A shell, of which a group's pattern is a small part."""
     volume = vg.simulate.density(vg.simulate.phantom(BOX, PIXEL_A, DIAMETER_A, symmetry, seed=seed), BOX, PIXEL_A).data
-    flat = aspherical(volume)
+    flat = aspherical_part(volume)
     n = (np.arange(BOX) - BOX // 2) * PIXEL_A
     radius = np.sqrt(n[:, None, None] ** 2 + n[:, None] ** 2 + n**2)
     shell = np.exp(-(((radius - 40) / 8) ** 2)) * np.abs(flat).max()
@@ -48,7 +48,7 @@ def started(volume, problem, sigma2, symmetry="C1"):
 
 def evaluated(start, problem):
     """With the evidence that a finished start has."""
-    return replace(start, evidence=held_evidence(problem, SETTINGS, start.model, HELD, start.model.sigma2))
+    return replace(start, evidence=evaluate_held_out(problem, SETTINGS, start.model, HELD, start.model.sigma2))
 
 
 def test_two_shells_with_other_patterns_do_not_agree():
@@ -76,7 +76,7 @@ def test_the_sign_that_explains_held_out_particles_is_kept(right):
     volume = truth.data if right else twin(truth.data)
     first = evaluated(started(volume, problem, first_noise(problem, power)), problem)
     found = better_sign(problem, SETTINGS, first, HELD)
-    assert np.corrcoef(aspherical(found.model.volumes[0]).ravel(), aspherical(truth.data).ravel())[0, 1] > 0.5
+    assert np.corrcoef(aspherical_part(found.model.volumes[0]).ravel(), aspherical_part(truth.data).ravel())[0, 1] > 0.5
 
 
 def test_a_sharp_map_has_no_twin():

@@ -16,7 +16,7 @@ from verglas.classification import Class2DSettings, held_out_evidence, stable_co
 from verglas.classification.class2d import Classifier
 from verglas.classification.classes import _verdict, crossing, with_stability
 from verglas.classification.em2d import Model2D, Sums, signal_power
-from verglas.classification.moves import centred, group_classes, image_references
+from verglas.classification.moves import centre_averages, group_classes, image_references
 from verglas.classification.working_set import WorkingSet
 from verglas.errors import InputError, VerglasWarning
 
@@ -75,7 +75,7 @@ def test_averages_are_ranked_centred_and_resolved(case):
     assert (np.diff(resolution) >= 0).all()
     assert resolution[0] < 16
     assert not found.averages[4].any()
-    _, moves = centred(found.averages[:4])
+    _, moves = centre_averages(found.averages[:4])
     assert np.abs(moves).max() < 0.3
 
 
@@ -159,7 +159,7 @@ def test_log_likelihood_plus_log_prior_never_falls():
         prior = -0.5 * (power / (2.0 * model.tau2[:, :radius]) * coefficients).sum()
         prior += model.log_share.sum() + model.log_null  # Dirichlet: one particle more in every class
         objective.append(sums.log_likelihood + prior)
-        model = engine.maximised(model, sums, tau2=model.tau2)
+        model = engine.maximise(model, sums, tau2=model.tau2)
     steps = np.diff(objective)
     assert objective[-1] > objective[0] + 1000
     # Interpolation of the averages between the grids of the two steps, and candidates of the last hundredth.
@@ -186,7 +186,7 @@ def test_one_class_without_poses_is_the_wiener_average():
     mass = np.array([30.0])
     sums = Sums(num.astype(complex), den.astype(float), mass, 0.0, squared, mass, 0.0, np.zeros(1), 0.0)
     model = Model2D(np.zeros((1, 32, 32), np.float32), np.zeros(1), -np.inf, sigma2, 1.0, tau2)
-    new = engine.maximised(model, sums, tau2=tau2)
+    new = engine.maximise(model, sums, tau2=tau2)
     gain = (30 / 500) / (30 / 500 + 1 / (2 * 40.0))
     expected = ops.images_from_polar(x.mean(axis=0, keepdims=True) * gain, grid)
     assert np.allclose(new.averages, expected, atol=MAXIMISE_REL * np.abs(expected).max())
@@ -231,16 +231,16 @@ def test_balance_lowers_the_prior_of_large_classes_within_bounds_and_leaves_the_
     mass = np.array([160.0, 20.0, 12.0, 8.0])
     sums = Sums(np.zeros(1), np.zeros(1), mass, 0.0, sigma2, np.ones(1), 0.0, np.zeros(4), 0.0)
     for _ in range(2):
-        got = made.balanced(before, after, sums)
+        got = made.balance_shares(before, after, sums)
         assert got.log_share[0] < got.log_share[1] < got.log_share[2]
         assert np.exp(got.log_share).sum() == pytest.approx(0.8)
         assert got.log_null == before.log_null
         before = got
     for _ in range(10):
-        before = made.balanced(before, after, sums)
+        before = made.balance_shares(before, after, sums)
     assert np.ptp(before.log_share) == pytest.approx(4.0)
     plain = Classifier(made.work, dataclasses.replace(settings, balance=0.0))
-    assert plain.balanced(before, after, sums) is after
+    assert plain.balance_shares(before, after, sums) is after
 
 
 def test_views_that_cannot_be_told_apart_are_shared_out():

@@ -9,7 +9,7 @@ from test_abinitio_resume import Stop, stop_at
 
 import verglas as vg
 from verglas.initial_model import find as job
-from verglas.initial_model.hill_climbing import ClimbStep, HillClimbing, nearest
+from verglas.initial_model.hill_climbing import ClimbStep, HillClimbing, nearest_directions
 from verglas.initial_model.starts import AbInitioSettings, Course, FirstNoise, run_start
 from verglas.run.checkpoint import Part
 from verglas.search.grid_step import DirectionGrid
@@ -28,7 +28,7 @@ def data():
 def problem(data):
     """What :func:`run_start` is given."""
     settings = AbInitioSettings("D2", iterations=2, threads=1, **CHOICES)
-    made, power, _, _ = job._prepared(data[0], settings)
+    made, power, _, _ = job._prepare_problem(data[0], settings)
     return made, settings, 0, job._first_noise(made, power), np.arange(0, 150, 10)
 
 
@@ -84,7 +84,7 @@ def test_nearest_direction_is_itself_whatever_the_equivalent(problem):
     angles = grid.angles_deg(entries[:, 0], entries[:, 1] == 1, np.linspace(0, 350, len(entries)))
     turned = vg.euler_to_matrix(angles) @ vg.symmetry_matrices("D2")[2]
     for one in (angles, vg.matrix_to_euler(turned)):
-        place, opposite = nearest(grid, problem[0], one)
+        place, opposite = nearest_directions(grid, problem[0], one)
         assert np.array_equal(place, entries[:, 0])
         assert np.array_equal(opposite, entries[:, 1] == 1)
 

@@ -11,7 +11,7 @@ from browser import dom, lay_out
 
 from verglas.assessment.micrographs import MicrographQuality, judge_ctfs, judge_micrographs, judge_set
 from verglas.report import figures
-from verglas.report.ctf_page import MOST_PICTURES, CtfPicture, ctf_page, ctf_table, shown_rows
+from verglas.report.ctf_page import MOST_PICTURES, CtfPicture, ctf_page, ctf_table, rows_to_show
 from verglas.report.html import Cell, Page, Section, Table, render
 from verglas.report.picks import PageRow, picks_page
 
@@ -50,7 +50,7 @@ def test_A12_1_doubtful_ctfs_are_flagged_with_the_reason():
 
 def test_pages_show_the_doubtful_first():
     table = ctf_frame(MOST_PICTURES)
-    rows = shown_rows(table)
+    rows = rows_to_show(table)
     assert len(rows) == MOST_PICTURES
     assert table["micrograph"][rows[:3]].tolist() == ["m/astigmatic.tif", "m/blunt.tif", "m/noise.tif"]
     assert "m/rgb.tif" not in table["micrograph"][rows].tolist()  # nothing to draw

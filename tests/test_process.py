@@ -22,7 +22,7 @@ from verglas.picking import compare_picks, inside
 from verglas.pipeline import job
 from verglas.pipeline.request import load_request, parse_setting, with_overrides
 from verglas.pipeline.stage import StageStopped, run_stages
-from verglas.run.tenure import locked
+from verglas.run.tenure import lock_project
 from verglas.types.verdict import Verdict
 
 
@@ -219,12 +219,12 @@ def test_killed_half_way_it_goes_on_with_what_is_there(micrographs, project, tmp
 
 def test_one_process_at_a_time(tmp_path):
     with (
-        locked(tmp_path),
+        lock_project(tmp_path),
         pytest.raises(InputError, match=f"another process \\({os.getpid()}\\) works"),
-        locked(tmp_path),
+        lock_project(tmp_path),
     ):
         pass
-    with locked(tmp_path):
+    with lock_project(tmp_path):
         pass
 
 

@@ -123,7 +123,7 @@ def test_images_arrive_in_order_and_whole(gpu):
     pieces = [np.arange(i, min(i + 4, 23)) for i in range(0, 23, 4)]
     seen = []
     with _devices.work_on(gpu):
-        for piece, there in _devices.uploaded(images.__getitem__, pieces, gpu, (4, 6, 6)):
+        for piece, there in _devices.upload_pieces(images.__getitem__, pieces, gpu, (4, 6, 6)):
             there *= 2  # a batch is the caller's to change
             seen.append((piece, there.get()))
     np.testing.assert_array_equal(np.concatenate([p for p, _ in seen]), np.arange(23))
@@ -137,7 +137,7 @@ def test_an_image_that_cannot_be_read_is_an_error_at_once(gpu):
         return np.zeros((1, 4, 4), "f4")
 
     with _devices.work_on(gpu), pytest.raises(vg.InputError, match="image 2"):
-        list(_devices.uploaded(read, [0, 1, 2, 3], gpu, (1, 4, 4)))
+        list(_devices.upload_pieces(read, [0, 1, 2, 3], gpu, (1, 4, 4)))
 
 
 def test_batches_are_moved_and_masked_as_on_the_host(gpu, begun):
@@ -154,7 +154,9 @@ def test_batches_are_moved_and_masked_as_on_the_host(gpu, begun):
         ):
             np.testing.assert_array_equal(batch.rows, wanted.rows)
             np.testing.assert_array_equal(batch.images.get(), wanted.images)
-            np.testing.assert_array_equal(batch.centred(problem.image_mask).get(), wanted.centred(problem.image_mask))
+            np.testing.assert_array_equal(
+                batch.centre_images(problem.image_mask).get(), wanted.centre_images(problem.image_mask)
+            )
             np.testing.assert_array_equal(batch.masked(problem.image_mask).get(), wanted.masked(problem.image_mask))
 
 

@@ -183,10 +183,10 @@ def test_trend_with_defocus_is_found_and_its_absence_too():
                 "rlnLogLikeliContribution": flat + slope * defocus,
             }
         )
-        _, sentence = posteriors.against_defocus(table)
+        _, sentence = posteriors.plot_against_defocus(table)
         r = float(re.search(r"defocus: ([+-][\d.]+)", sentence)[1])
         assert low < r < high
-    assert posteriors.against_defocus(table.drop(columns="rlnDefocusU")) is None
+    assert posteriors.plot_against_defocus(table.drop(columns="rlnDefocusU")) is None
     assert posteriors.shifts(table) is None
     assert posteriors.sharpness(table.drop(columns="rlnLogLikeliContribution")) is None
 

@@ -18,8 +18,8 @@ from verglas.refinement import schedule, start
 from verglas.refinement.em import initial_state, iterate, reseed_empty_classes
 from verglas.refinement.plan import plan_memory
 from verglas.refinement.settings import RefineSettings
-from verglas.refinement.update import class_maps, joined, solve
-from verglas.search.candidates import Candidates, angle_between_deg, distinct, posterior, within
+from verglas.refinement.update import class_maps, join_halves, solve
+from verglas.search.candidates import Candidates, angle_between_deg, posterior, select_distinct, select_within
 from verglas.search.grid_step import DirectionGrid, GridStep
 from verglas.search.problem import survey
 
@@ -66,8 +66,8 @@ def test_copies_of_one_pose_under_the_group_are_one_candidate(seed, group):
     matrices = np.stack([true, true @ copies[rng.integers(1, len(copies))], other])
     score = np.array([50.0, 50.0, 47.0])
     found = Candidates(np.zeros(3, int), matrices, np.zeros((3, 2)), np.zeros(3, int), score)
-    apart = found[distinct(found, 4, 3.0)]
-    alone = found[distinct(found, 4, 3.0, copies)]
+    apart = found[select_distinct(found, 4, 3.0)]
+    alone = found[select_distinct(found, 4, 3.0, copies)]
     assert posterior(apart, 1)[0].max() < 0.5  # half for each of two names of one pose
     assert posterior(alone, 1)[0].tolist() == pytest.approx([1 / (1 + np.exp(-3.0)), 1 / (1 + np.exp(3.0))])
 
@@ -75,7 +75,7 @@ def test_copies_of_one_pose_under_the_group_are_one_candidate(seed, group):
 @given(seed=st.integers(0, 50), count=st.integers(1, 6), apart=st.floats(5, 170))
 def test_distinct_keeps_the_best_and_nothing_near_it(seed, count, apart):
     all_of_them = some_candidates(seed)
-    kept = all_of_them[distinct(all_of_them, count, apart)]
+    kept = all_of_them[select_distinct(all_of_them, count, apart)]
     for image in range(5):
         mine, given_ = kept[kept.image == image], all_of_them[all_of_them.image == image]
         assert 1 <= len(mine) <= count
@@ -96,7 +96,7 @@ def test_distinct_keeps_the_best_and_nothing_near_it(seed, count, apart):
 @given(seed=st.integers(0, 50), count=st.integers(1, 6), nats=st.floats(0, 3))
 def test_within(seed, count, nats):
     c = some_candidates(seed)
-    kept = within(c, count, nats)
+    kept = select_within(c, count, nats)
     for image in range(5):
         scores = np.sort(c.score[c.image == image])[::-1]
         want = scores[:count][scores[:count] >= scores[0] - nats]
@@ -221,7 +221,7 @@ def test_regularisation_follows_the_fsc_and_T(small):
 def test_joined_halves_share_only_the_low_frequencies(small):
     problem = small[0]
     halves = np.random.default_rng(0).normal(size=(2, BOX, BOX, BOX)).astype(np.float32)
-    after = joined(problem, halves)
+    after = join_halves(problem, halves)
     before, spectra = (np.stack([vg.fourier.forward(v, 3) for v in x]) for x in (halves, after))
     shells = vg.fourier.shells((BOX,) * 3)
     join = problem.shell_of(problem.settings.join_resolution_A)

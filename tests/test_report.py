@@ -149,7 +149,7 @@ def test_page_that_is_still_written_reloads():
 
 
 def test_surface_of_a_ball_is_its_disc():
-    picture = surface.shaded(ball(32, 9), 0.5, size=128)
+    picture = surface.shade_surface(ball(32, 9), 0.5, size=128)
     area = picture[..., 3].sum() * (32 / 128) ** 2
     assert area == pytest.approx(np.pi * 9**2, rel=0.03)
     assert picture[..., :3].max() <= 1
@@ -161,8 +161,8 @@ def test_surface_hides_what_lies_behind():
     """Two balls on the line of sight: turning the molecule by 180 degrees about y swaps which one is seen."""
     near, far = ball(32, 4, (0, 0, 9)), ball(32, 8, (0, 0, -4))
     both = near.with_data(np.maximum(near.data, far.data))
-    front = surface.shaded(both, 0.5, size=96)
-    back = surface.shaded(both, 0.5, size=96, matrix=np.diag([-1.0, 1, -1]))
+    front = surface.shade_surface(both, 0.5, size=96)
+    back = surface.shade_surface(both, 0.5, size=96, matrix=np.diag([-1.0, 1, -1]))
     assert front[..., 3].sum() == pytest.approx(back[..., 3].sum(), rel=0.02)
     edge = np.s_[48, 48 + 9 : 48 + 14]  # where the small ball's rim covers the large one
     assert abs(front[edge][..., :3] - back[edge][..., :3]).max() > 0.05
@@ -170,14 +170,14 @@ def test_surface_hides_what_lies_behind():
 
 def test_surface_turns_with_the_matrix():
     """A ball off to +x goes to +y (down in the picture) under a rotation by 90 degrees about z."""
-    turned = surface.shaded(ball(32, 4, (8, 0, 0)), 0.5, size=64, matrix=[[0, -1, 0], [1, 0, 0], [0, 0, 1]])
+    turned = surface.shade_surface(ball(32, 4, (8, 0, 0)), 0.5, size=64, matrix=[[0, -1, 0], [1, 0, 0], [0, 0, 1]])
     y, x = np.nonzero(turned[..., 3])
     assert (y.mean() - 31.5) / 2 == pytest.approx(8, abs=0.6)
     assert abs(x.mean() - 31.5) / 2 < 0.6
 
 
 def test_surface_of_an_empty_map_is_empty():
-    assert surface.shaded(vg.Map(np.zeros((8, 8, 8), "f4"), 1.0), 1.0, size=16).max() == 0
+    assert surface.shade_surface(vg.Map(np.zeros((8, 8, 8), "f4"), 1.0), 1.0, size=16).max() == 0
 
 
 def test_level_encloses_the_volume_asked_for():

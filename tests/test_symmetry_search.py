@@ -5,10 +5,10 @@ import pytest
 
 import verglas as vg
 from verglas.geometry import symmetry_matrices
-from verglas.initial_model.symmetry import on_axes
+from verglas.initial_model.symmetry import align_to_axes
 from verglas.map_geometry.map_alignment import turned_map
 from verglas.map_geometry.symmetry_search import (
-    chosen,
+    choose_symmetry,
     elements_of,
     mass_centre,
     moved_map,
@@ -38,7 +38,7 @@ def noisy(symmetry, *, noise=1.0, shift_px=(0.0, 0.0, 0.0), seed=0):
 )
 def test_the_group_of_a_noisy_map_is_found_and_its_axes_put_to_convention(symmetry):
     volume = noisy(symmetry)
-    _, found, upright = on_axes(volume, RELIABLE, FEW)
+    _, found, upright = align_to_axes(volume, RELIABLE, FEW)
     if symmetry == "C1":
         assert found is None
         return
@@ -54,7 +54,7 @@ def test_the_group_of_a_noisy_map_is_found_and_its_axes_put_to_convention(symmet
 def test_noise_alone_has_no_symmetry():
     volume = np.random.default_rng(1).standard_normal((BOX,) * 3).astype(np.float32)
     scores = symmetry_scores(volume * soft_sphere(BOX, 16.5, 2.0).astype(np.float32), RELIABLE, ("C2", "C3", "D2", "O"))
-    assert chosen(scores) is None
+    assert choose_symmetry(scores) is None
     assert all(s.score < 0.35 for s in scores)
 
 
@@ -62,7 +62,7 @@ def test_axes_off_the_centre_are_found():
     volume = noisy("D4", noise=0.3, shift_px=(1.3, -0.6, 0.8))
     assert np.abs(mass_centre(volume) - (1.3, -0.6, 0.8)).max() < 0.7
     near = moved_map(volume, -np.rint(mass_centre(volume)))
-    found = chosen(symmetry_scores(near, RELIABLE, ("D4",)))
+    found = choose_symmetry(symmetry_scores(near, RELIABLE, ("D4",)))
     left = np.array([1.3, -0.6, 0.8]) - np.rint(mass_centre(volume))
     assert np.abs(symmetry_centre(near, found) - left).max() < 0.2
 

@@ -19,7 +19,7 @@ from verglas.classification import Class2DSettings
 from verglas.io import read_json, write_json
 from verglas.run import tenure as tenures
 from verglas.run.class2d import Class2DJob, class2d_files
-from verglas.run.tenure import Tenure, locked, tenure
+from verglas.run.tenure import Tenure, lock_project, tenure
 from verglas.types.listener import Silence
 
 BOX, PIXEL_A = 24, 5.0
@@ -145,7 +145,7 @@ def test_two_jobs_in_one_folder(inputs, tmp_path):
         "abinitio": lambda: vg.abinitio(star, out=taken, diameter_A=100),
         "process": lambda: vg.process(taken, micrographs=[str(star.with_name("p.mrcs"))], diameter_A=100),
     }
-    with locked(taken):
+    with lock_project(taken):
         for job in jobs.values():
             with pytest.raises(vg.InputError, match="another process"):
                 job()

@@ -82,7 +82,7 @@ def _code_of(error: BaseException) -> int | None:
 
 
 @contextmanager
-def translated(cupy: Any, kernels: Any, device: str) -> Iterator[None]:
+def translate_errors(cupy: Any, kernels: Any, device: str) -> Iterator[None]:
     """CuPy's exceptions become DeviceErrors: which device, what happened, what to do."""
     try:
         yield
@@ -113,14 +113,14 @@ class CudaSession:
 
         What CuPy raises inside (no memory, a driver too old, a failed kernel) becomes a DeviceError with a remedy.
         """
-        with translated(self.cupy, self.kernels, f"cuda:{self.index}"), self.cupy.cuda.Device(self.index):
+        with translate_errors(self.cupy, self.kernels, f"cuda:{self.index}"), self.cupy.cuda.Device(self.index):
             yield int(self.cupy.cuda.get_current_stream().ptr)
 
     def array(self, value: Any, dtype: npt.DTypeLike) -> Any:
         """C-contiguous CuPy array: as it is where it already is one on this device, a copy otherwise."""
         return self.cupy.ascontiguousarray(self.cupy.asarray(value), dtype=dtype)
 
-    def given(self, value: Any) -> Any:
+    def to_device_or_none(self, value: Any) -> Any:
         """A device array as it is, for the kernel to check; a host array copied across; None."""
         if value is None or on_device(value):
             return value

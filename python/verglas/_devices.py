@@ -176,7 +176,7 @@ class Uploader:
             self.buffers[slot][:n].set(self.pinned[slot][:n], stream=self.stream)
             self.sent[slot].record(self.stream)
 
-    def received(self, turn: int, n: int) -> Any:
+    def wait_for_images(self, turn: int, n: int) -> Any:
         """The first ``n`` images of buffer ``turn``; the current stream waits for their arrival, the host does not."""
         slot = turn % 2
         self.cuda.cupy.cuda.get_current_stream().wait_event(self.sent[slot])
@@ -187,7 +187,7 @@ class Uploader:
         self.free[turn % 2].record(self.cuda.cupy.cuda.get_current_stream())
 
 
-def uploaded(
+def upload_pieces(
     read: Callable[[Piece], Any], pieces: Sequence[Piece], device: str, shape: tuple[int, ...]
 ) -> Iterator[tuple[Piece, Any]]:
     """Each piece with its images on the device, in order; a GPU's next images are read and sent meanwhile.
@@ -228,5 +228,5 @@ def uploaded(
             n = coming.result()
             if turn + 1 < len(pieces):
                 coming = ahead.submit(bring, turn + 1)
-            yield piece, uploader.received(turn, n)
+            yield piece, uploader.wait_for_images(turn, n)
             uploader.done(turn)

@@ -319,13 +319,13 @@ def apply(
     if isinstance(values, Map):
         if pixel_size_A is not None:
             raise InputError("filters.apply: a map has its own pixel size; leave pixel_size_A out")
-        return values.with_data(_filtered(values.data, gain, values.pixel_size_A, 3, threads))
+        return values.with_data(_apply_gain(values.data, gain, values.pixel_size_A, 3, threads))
     if pixel_size_A is None:
         raise InputError("filters.apply: an array needs pixel_size_A (1 if the gain counts in pixels)")
-    return _filtered(np.asarray(values), gain, pixel_size_A, ndim, threads)
+    return _apply_gain(np.asarray(values), gain, pixel_size_A, ndim, threads)
 
 
-def _filtered(values: npt.NDArray, gain: Gain, pixel_size_A: float, ndim: int, threads: int | None) -> npt.NDArray:
+def _apply_gain(values: npt.NDArray, gain: Gain, pixel_size_A: float, ndim: int, threads: int | None) -> npt.NDArray:
     if ndim not in (1, 2, 3) or values.ndim < ndim:
         raise InputError(f"filters.apply: expected arrays of at least {ndim} axes, got shape {values.shape}")
     shape = values.shape[-ndim:]

@@ -323,7 +323,7 @@ def _pixel_size(a: object, b: object, given: float | None) -> float:
     return sizes[0]
 
 
-def _filled(power: FloatArray, counts: npt.NDArray[np.int64], values: npt.NDArray) -> npt.NDArray[np.bool_]:
+def _has_power(power: FloatArray, counts: npt.NDArray[np.int64], values: npt.NDArray) -> npt.NDArray[np.bool_]:
     """Shells that hold more than what rounding leaves of the whole map's power (a constant map: only shell 0)."""
     mean_power = float(power.sum() / counts.sum())
     return power / counts > mean_power * float(np.finfo(values.dtype).eps) ** 2
@@ -396,7 +396,7 @@ def fsc(
     spectra = [fourier.forward(x, len(shape), threads=threads) for x in (first, second)]
     power_a, cross, power_b = fourier.shell_sums(spectra, shape)
     full, independent = fourier.shell_counts(shape)
-    filled = _filled(power_a, full, first) & _filled(power_b, full, second)
+    filled = _has_power(power_a, full, first) & _has_power(power_b, full, second)
     curve = np.zeros_like(cross)
     curve[filled] = cross[filled] / (np.sqrt(power_a[filled]) * np.sqrt(power_b[filled]))
     frequency = np.arange(len(curve)) / (shape[0] * pixel_size)

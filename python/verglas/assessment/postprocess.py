@@ -159,17 +159,17 @@ class Postprocessed(Shown):
         """JSON-ready; None for a resolution that does not exist."""
         g = self.guinier
         return {
-            "resolution_A": finite(self.resolution_A),
+            "resolution_A": finite_or_none(self.resolution_A),
             "limited_by_sampling": not self.trusted.crosses(RESOLUTION_AT),
             "vouched_by_phase_randomisation": self.vouched,
-            "resolutions_A": {t: {c: finite(v) for c, v in row.items()} for t, row in self.table().items()},
+            "resolutions_A": {t: {c: finite_or_none(v) for c, v in row.items()} for t, row in self.table().items()},
             "randomised_from_A": self.randomised_from_A,
             "b_factor_A2": self.b_factor_A2,
             "fitted_b_factor_A2": g.b_factor_A2,
             "fitted_b_factor_error_A2": g.b_error_A2,
             "guinier_intercept": g.intercept,
             "fit_band_A": None if g.band_A is None else list(g.band_A),
-            "low_pass_A": finite(self.low_pass_A),
+            "low_pass_A": finite_or_none(self.low_pass_A),
             "mask": {"source": self.mask_source, "fraction": float(self.mask.data.mean(dtype=np.float64))},
             "pixel_size_A": self.map.pixel_size_A,
             "box": self.map.box,
@@ -177,7 +177,7 @@ class Postprocessed(Shown):
         }
 
 
-def finite(value: float) -> float | None:
+def finite_or_none(value: float) -> float | None:
     """The number, or None where JSON has none."""
     return float(value) if np.isfinite(value) else None
 

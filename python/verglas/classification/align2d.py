@@ -224,21 +224,21 @@ def align2d(
         found = ops.correlate_rotations(
             stack, refs, max_shift_px=max_shift_px, step_px=step_px, radius_px=radii, threads=problem.threads
         )
-        best = _scored(problem, found.angles_deg, found.shifts_px, found.references)
+        best = _score_poses(problem, found.angles_deg, found.shifts_px, found.references)
     else:
-        best = _better(_shift_first(problem), _angle_first(problem))
-    return _refined(problem, best, cycles)
+        best = _take_better(_shift_first(problem), _search_angles_first(problem))
+    return _refine(problem, best, cycles)
 
 
-def _refined(p: _Problem, best: Alignment2D, cycles: int) -> Alignment2D:
+def _refine(p: _Problem, best: Alignment2D, cycles: int) -> Alignment2D:
     """Alternate shift and angle; an image that gains nothing in a cycle leaves, alone, so batches do not matter."""
     active = np.arange(len(best.scores))
     for _ in range(cycles):
         if active.size == 0:
             break
         part, old = replace(p, images=p.images[active]), _rows(best, active)
-        new = _better(old, _with_new_shifts(part, old))
-        new = _better(new, _with_new_angles(part, new))
+        new = _take_better(old, _with_new_shifts(part, old))
+        new = _take_better(new, _with_new_angles(part, new))
         for name in ("angles_deg", "shifts_px", "scores"):
             getattr(best, name)[active] = getattr(new, name)
         active = active[new.scores > old.scores + _NO_GAIN]
@@ -249,7 +249,7 @@ def _rows(a: Alignment2D, rows: npt.NDArray[np.intp]) -> Alignment2D:
     return Alignment2D(a.angles_deg[rows], a.shifts_px[rows], a.references[rows], a.scores[rows])
 
 
-def _scored(
+def _score_poses(
     p: _Problem, angles: npt.NDArray | None, shifts: npt.NDArray, references: npt.NDArray[np.int32]
 ) -> Alignment2D:
     angles = np.zeros(len(shifts), np.float32) if angles is None else np.asarray(angles, np.float32)
@@ -259,7 +259,7 @@ def _scored(
     )
 
 
-def _better(a: Alignment2D, b: Alignment2D) -> Alignment2D:
+def _take_better(a: Alignment2D, b: Alignment2D) -> Alignment2D:
     """Image by image the pose with the higher score; a keeps ties."""
     new = b.scores > a.scores
     return Alignment2D(
@@ -280,7 +280,7 @@ def _with_new_shifts(p: _Problem, pose: Alignment2D) -> Alignment2D:
     x, y = found.shifts_px.T
     shifts = pose.shifts_px + np.stack([c * x + s * y, -s * x + c * y], axis=1)
     inside = (np.abs(shifts) <= p.max_shift_px + 0.5).all(axis=1, keepdims=True)
-    return _scored(p, pose.angles_deg, np.where(inside, shifts, pose.shifts_px), pose.references)
+    return _score_poses(p, pose.angles_deg, np.where(inside, shifts, pose.shifts_px), pose.references)
 
 
 def _with_new_angles(p: _Problem, pose: Alignment2D) -> Alignment2D:
@@ -291,14 +291,14 @@ def _with_new_angles(p: _Problem, pose: Alignment2D) -> Alignment2D:
         own = pose.references == k
         found = ops.correlate_rotations(moved[own], p.references[k], radius_px=p.radius_px, threads=p.threads)
         angles[own] = found.angles_deg
-    return _scored(p, angles, pose.shifts_px, pose.references)
+    return _score_poses(p, angles, pose.shifts_px, pose.references)
 
 
 def _shift_first(p: _Problem) -> Alignment2D:
     found = ops.correlate(p.images, p.references, max_shift_px=p.max_shift_px, threads=p.threads)
-    return _with_new_angles(p, _scored(p, None, found.shifts_px, found.references))
+    return _with_new_angles(p, _score_poses(p, None, found.shifts_px, found.references))
 
 
-def _angle_first(p: _Problem) -> Alignment2D:
+def _search_angles_first(p: _Problem) -> Alignment2D:
     found = ops.correlate_rotations(p.images, p.references, radius_px=p.radius_px, threads=p.threads)
-    return _with_new_shifts(p, _scored(p, found.angles_deg, found.shifts_px, found.references))
+    return _with_new_shifts(p, _score_poses(p, found.angles_deg, found.shifts_px, found.references))

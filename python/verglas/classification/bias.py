@@ -160,7 +160,7 @@ class _Aligner:
         return _Aligned(cross, power, averages)
 
 
-def _fitted(references: npt.ArrayLike, particles: Particles, geo: Geometry) -> Float32Array:
+def _resample_references(references: npt.ArrayLike, particles: Particles, geo: Geometry) -> Float32Array:
     stack = np.asarray(references, np.float32)
     stack = stack[None] if stack.ndim == 2 else stack
     if stack.ndim != 3 or stack.shape[1:] != (particles.box, particles.box):
@@ -226,7 +226,7 @@ def check_bias(
     if particles.source is None:
         raise InputError(f"check_bias: {particles.where} has no images, only metadata")
     work = WorkingSet(particles, settings)
-    aligner = _Aligner(work, _fitted(references, particles, work.geometry), settings)
+    aligner = _Aligner(work, _resample_references(references, particles, work.geometry), settings)
     return _report(aligner, aligner.run(noise=False), aligner.run(noise=True), particles.box)
 
 

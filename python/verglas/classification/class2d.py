@@ -20,7 +20,7 @@ from verglas.classification.classes import (
 )
 from verglas.classification.em2d import Assignments, Engine2D, Model2D, Stage, Sums, plan_stage
 from verglas.classification.held_out import held_out_gain
-from verglas.classification.kept import restored, taken
+from verglas.classification.kept import restore_state, take_snapshot
 from verglas.classification.settings import Class2DSettings
 from verglas.classification.working_set import WorkingSet
 from verglas.errors import InputError
@@ -69,7 +69,7 @@ class Classifier:
     def run(self) -> State:
         """From the start, or from where an earlier run was kept, to the end."""
         saved = None if self.keeper is None else self.keeper.load()
-        state = None if saved is None else restored(self, saved)
+        state = None if saved is None else restore_state(self, saved)
         if state is None or state.place.phase == "start":
             state = self.start(state)
         if state.place.phase in ("start", "improve"):
@@ -82,7 +82,7 @@ class Classifier:
         """Have everything kept that the iteration named here, which comes next, needs."""
         state.place = Place(phase, number, in_stage)
         if self.keeper is not None:
-            self.keeper.save(taken(self, state), needed=phase == "done")
+            self.keeper.save(take_snapshot(self, state), needed=phase == "done")
 
     # -- start ----------------------------------------------------------------------------------------------------
 
@@ -90,7 +90,7 @@ class Classifier:
         """References from random images, spread over the data, grouped to K; or the rest of it, of a kept state."""
         state, k = state or self._first_references(), self.settings.n_classes
         if len(state.model) > k:
-            state = self._seeded(state, k)
+            state = self._start_from_seeds(state, k)
         elif self.settings.start == "split":
             self._split_levels(state, k)
         state.stage = self.stage(self.second)
@@ -114,7 +114,7 @@ class Classifier:
         model = Model2D(averages, np.full(over, share), null, sigma2, self.range_px / 2, np.tile(tau2, (over, 1)))
         return State(model, stage, None, Assignments.empty(len(self.work)), [])
 
-    def _seeded(self, state: State, k: int) -> State:
+    def _start_from_seeds(self, state: State, k: int) -> State:
         rows = self.work.usable
         enough = max(5000, 30 * len(state.model))
         radii = [self.first] * 4 + [self.second] * 3
@@ -154,16 +154,16 @@ class Classifier:
                 return
             assert state.sums is not None
             largest = np.argsort(-state.sums.mass, kind="stable")[: min(now, k - now)]
-            model = self._widened(state.model, len(largest))
+            model = self._add_empty_classes(state.model, len(largest))
             for new, source in enumerate(largest, start=now):
                 members = np.flatnonzero(state.found.label == source)
                 if len(members) >= 4:
-                    model = self._restarted(model, state.stage, new, int(source), members)
+                    model = self._split_class(model, state.stage, new, int(source), members)
             state.model, state.sums = model, None
             self.settings.say(f"level {len(state.levels)}: {now} classes, the largest {len(largest)} of them split")
 
     @staticmethod
-    def _widened(model: Model2D, more: int) -> Model2D:
+    def _add_empty_classes(model: Model2D, more: int) -> Model2D:
         """Room for further classes, empty as yet."""
         blank = np.zeros((more, *model.averages.shape[1:]), np.float32)
         tau2 = np.tile(model.tau2.mean(axis=0), (more, 1))
@@ -181,7 +181,7 @@ class Classifier:
         likelihood = sums.log_likelihood
         if step < 1 and state.sums is not None and len(state.sums.mass) == len(sums.mass):
             sums = state.sums.blend(sums, step, len(self.work.usable) / len(rows))
-        state.model, state.sums = self.balanced(state.model, self.engine.maximised(state.model, sums), sums), sums
+        state.model, state.sums = self.balance_shares(state.model, self.engine.maximise(state.model, sums), sums), sums
         both = rows[state.found.label[rows] >= 0]
         changed = float((found.label[both] != state.found.label[both]).mean()) if len(both) else 1.0
         _, z = held_out_evidence(sums, state.stage.radius + SKIP_RINGS)
@@ -206,7 +206,7 @@ class Classifier:
             f"{line.seconds:.1f} s"
         )
 
-    def balanced(self, before: Model2D, after: Model2D, sums: Sums) -> Model2D:
+    def balance_shares(self, before: Model2D, after: Model2D, sums: Sums) -> Model2D:
         """Shares of classes that even out their sizes, within bounds, in place of the shares that they have.
 
         What a class has gathered tells more of its average than of the particles: the average of many is the surest,
@@ -251,7 +251,7 @@ class Classifier:
         gain = 0.5 * np.maximum(sums.excess, 0) * np.where(sums.mass > _GIANT * mean, 2, 1) + 1e-6 * sums.mass
         empty = np.flatnonzero(sums.mass < max(1.5, 0.01 * mean))
         gain[np.append(empty, sorted(self.split)).astype(int)] = 0
-        free = [(int(k), "empty") for k in empty] or self._little_needed(state, gain)
+        free = [(int(k), "empty") for k in empty] or self._find_redundant_classes(state, gain)
         given = False
         for k, reason in free:
             source = int(np.argmax(gain))
@@ -260,7 +260,7 @@ class Classifier:
                 break
             gain[source] = 0
             self.split.add(source)
-            model = self._restarted(model, state.stage, k, source, members)
+            model = self._split_class(model, state.stage, k, source, members)
             self.settings.say(
                 f"class {k + 1} ({reason}) starts anew: the {len(members)} particles of class "
                 f"{source + 1} are split in two"
@@ -269,7 +269,7 @@ class Classifier:
         state.model = model
         return given
 
-    def _little_needed(self, state: State, gain: FloatArray) -> list[tuple[int, str]]:
+    def _find_redundant_classes(self, state: State, gain: FloatArray) -> list[tuple[int, str]]:
         """Classes that cost clearly less than the best splits gain; what is merged is not split."""
         assert state.sums is not None
         if len(state.model) < 3:
@@ -286,7 +286,7 @@ class Classifier:
             gain[pair] = 0
         return free
 
-    def _restarted(self, model: Model2D, stage: Stage, k: int, source: int, members: IntArray) -> Model2D:
+    def _split_class(self, model: Model2D, stage: Stage, k: int, source: int, members: IntArray) -> Model2D:
         """Classes k and ``source`` from the members of the latter, by a classification of these alone.
 
         Single images as references, as at the start: against the average of many, one image would stay alone.
@@ -300,7 +300,7 @@ class Classifier:
         for _ in range(_SPLIT_ITERATIONS):
             _, sums = self.engine.run(sub, stage, members)
             assert sums is not None
-            sub = replace(self.engine.maximised(sub, sums), sigma2=model.sigma2, shift_sigma_px=model.shift_sigma_px)
+            sub = replace(self.engine.maximise(sub, sums), sigma2=model.sigma2, shift_sigma_px=model.shift_sigma_px)
         assert sums is not None
         losses = moves.merging_losses(self.engine, sub, sums, stage)
         halves = [g[np.argmax(sums.mass[g])] for g in moves.group_classes(losses, sums.mass, 2)]

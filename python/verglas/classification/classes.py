@@ -250,7 +250,7 @@ def collect(engine: Engine2D, state: State) -> Classes2D:
     """
     work, geo, k, sums = engine.work, engine.geometry, len(state.model), state.sums
     assert sums is not None
-    averages, move = moves.centred(state.model.averages)
+    averages, move = moves.centre_averages(state.model.averages)
     curves = half_set_curves(engine, sums)
     evidence, _ = held_out_evidence(sums, state.stage.radius + SKIP_RINGS)
     rows = work.usable

@@ -304,7 +304,7 @@ class Engine2D:
         floor = np.maximum(1e-3 * mean[..., None], 1e-12)
         return sums.numerator / weight / np.maximum(den, floor), mean
 
-    def maximised(self, model: Model2D, sums: Sums, *, tau2: FloatArray | None = None) -> Model2D:
+    def maximise(self, model: Model2D, sums: Sums, *, tau2: FloatArray | None = None) -> Model2D:
         """The model of the next iteration. ``tau2`` fixes the signal power; by default it is measured anew."""
         halves, weight = self.unfiltered(sums)
         if tau2 is None:

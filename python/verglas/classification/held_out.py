@@ -48,7 +48,7 @@ def held_out_gain(engine: Engine2D, radius: int, shift_range_px: float, rng: np.
     sigma2 = _whole_power(engine, np.concatenate(halves))
     gains = []
     for h in (0, 1):
-        model = _classified(engine, halves[h], stage, sigma2, shift_range_px, rng)
+        model = _classify(engine, halves[h], stage, sigma2, shift_range_px, rng)
         found, _ = engine.run(model, stage, halves[1 - h], sums=False)
         gains.append(float(found.log_evidence[halves[1 - h]].sum()))
     return float(np.mean(gains))
@@ -66,7 +66,7 @@ def _whole_power(engine: Engine2D, rows: npt.NDArray[np.int64]) -> FloatArray:
     return total / engine.share
 
 
-def _classified(
+def _classify(
     engine: Engine2D,
     rows: npt.NDArray[np.int64],
     stage: Stage,
@@ -84,7 +84,7 @@ def _classified(
     for _ in range(_ITERATIONS):
         _, sums = engine.run(model, stage, rows)
         assert sums is not None
-        model = engine.maximised(model, sums)
+        model = engine.maximise(model, sums)
         # There is always room for noise, so that an image is never worth much less than nothing.
         null = np.logaddexp(model.log_null, np.log(0.1))
         model = replace(model, sigma2=sigma2, log_null=float(null), log_share=model.log_share - np.log1p(0.1))

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from verglas.classification.class2d import Classifier
 
 
-def taken(classifier: Classifier, state: State) -> Snapshot:
-    """Everything that :func:`restored` needs."""
+def take_snapshot(classifier: Classifier, state: State) -> Snapshot:
+    """Everything that :func:`restore_state` needs."""
     arrays = to_arrays("model.", state.model) | to_arrays("stage.", state.stage) | to_arrays("found.", state.found)
     if state.sums is not None:
         arrays |= to_arrays("sums.", state.sums)
@@ -34,7 +34,7 @@ def taken(classifier: Classifier, state: State) -> Snapshot:
     return Snapshot(arrays, record)
 
 
-def restored(classifier: Classifier, saved: Snapshot) -> State:
+def restore_state(classifier: Classifier, saved: Snapshot) -> State:
     """The state that was taken; the classifier's own counters and random numbers are put back, too."""
     arrays, record = saved.arrays, saved.record
     classifier.n_iterations, classifier.split = record["iterations"], set(record["split"])

@@ -122,7 +122,7 @@ def group_classes(losses: FloatArray, mass: FloatArray, n_groups: int) -> list[I
     return [np.array(sorted(group)) for _, group in sorted(members.items())]
 
 
-def centred(averages: Float32Array) -> tuple[Float32Array, FloatArray]:
+def centre_averages(averages: Float32Array) -> tuple[Float32Array, FloatArray]:
     """Averages moved so that the centre of mass of their positive density is at the origin, and the moves (x, y).
 
     Only density above a third of the maximum of each average counts: below lies the noise of the surround.
@@ -136,10 +136,10 @@ def centred(averages: Float32Array) -> tuple[Float32Array, FloatArray]:
         -np.stack([(weight.sum(axis=1) * n).sum(axis=1), (weight.sum(axis=2) * n).sum(axis=1)], axis=1) / total[:, None]
     )
     moves[top[:, 0, 0] <= 0] = 0
-    return moved(averages, moves), moves
+    return move_averages(averages, moves), moves
 
 
-def moved(averages: Float32Array, moves_px: FloatArray) -> Float32Array:
+def move_averages(averages: Float32Array, moves_px: FloatArray) -> Float32Array:
     """Averages moved by (x, y) pixels, by phases."""
     shape = averages.shape[-2:]
     spectra = fourier.forward(averages, 2, threads=1)

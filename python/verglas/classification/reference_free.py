@@ -35,7 +35,7 @@ class MutualAlignment:
     history: list[float]
 
 
-def _checked(images: npt.ArrayLike) -> Float32Array:
+def _check_stack(images: npt.ArrayLike) -> Float32Array:
     stack = np.ascontiguousarray(images, np.float32)
     if stack.ndim != 3 or stack.shape[1] != stack.shape[2] or not len(stack):
         raise InputError(f"expected square images (n, box, box), at least one, got shape {stack.shape}")
@@ -103,12 +103,12 @@ def align_reference_free(
     >>> bool(min(abs(turn - 90), abs(turn - 270)) < 2)
     True
     """
-    stack = _checked(images)
+    stack = _check_stack(images)
     work = _OneView(stack, max_shift_px, radius_px, threads)
-    average = work.one_by_one(np.random.default_rng(seed).permutation(len(stack)))
+    average = work.average_one_by_one(np.random.default_rng(seed).permutation(len(stack)))
     history: list[float] = []
     for _ in range(cycles if len(stack) > 1 else 0):
-        before, average = average, work.once_more(average)
+        before, average = average, work.realign_all(average)
         history.append(float(np.corrcoef(before.ravel(), average.ravel())[0, 1]))
         if history[-1] > 1 - tolerance:
             break
@@ -133,24 +133,24 @@ class _OneView:
             "threads": threads,
         }
 
-    def one_by_one(self, order: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+    def average_one_by_one(self, order: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
         """Phase (a): the average of all, each aligned to that of those before it."""
         first = int(order[0])
         average = self.placed[first] = self.stack[first].astype(np.float64)
         for m, k in enumerate(map(int, order[1:]), start=2):
-            average = average + (self._put(k, average) - average) / m
+            average = average + (self._align_and_place(k, average) - average) / m
         return average
 
-    def once_more(self, average: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    def realign_all(self, average: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         """A cycle of phase (b): each is taken out, aligned to the rest, put back."""
         n = len(self.stack)
         total = average * n
         for k in range(n):
             rest = total - self.placed[k]
-            total = rest + self._put(k, rest / (n - 1))
+            total = rest + self._align_and_place(k, rest / (n - 1))
         return total / n
 
-    def _put(self, k: int, reference: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    def _align_and_place(self, k: int, reference: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         one = slice(k, k + 1)
         found = align2d(self.stack[one], reference.astype(np.float32), **self.search)
         self.angles[k], self.shifts[k] = found.angles_deg[0], found.shifts_px[0]
@@ -206,7 +206,7 @@ def align_pyramid(
     >>> bool(np.abs(found.shifts_px).max() < 0.1)
     True
     """
-    stack = _checked(images)
+    stack = _check_stack(images)
     n = len(stack)
     angles, shifts = np.zeros(n), np.zeros((n, 2))
     nodes = [(stack[i].astype(np.float64), [i]) for i in range(n)]

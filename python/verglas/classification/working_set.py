@@ -151,7 +151,7 @@ class WorkingSet:
         bad: dict[int, str] = {}
         bad |= inspect_images(self.particles).excluded
         for begin in range(0, len(self), BLOCK):
-            block, reasons = self._prepared(begin)
+            block, reasons = self._prepare_block(begin)
             bad.update(reasons)
             if self._kept is not None:
                 self._kept[begin : begin + len(block)] = block
@@ -164,7 +164,7 @@ class WorkingSet:
         more = f" and {len(self.bad) - 5} more" if len(self.bad) > 5 else ""
         warnings.warn(f"classify2d: {len(self.bad)} particles set aside ({listed}{more})", VerglasWarning, stacklevel=5)
 
-    def _prepared(self, begin: int) -> tuple[Float32Array, dict[int, str]]:
+    def _prepare_block(self, begin: int) -> tuple[Float32Array, dict[int, str]]:
         """One block: background to mean 0 and deviation 1, cropped; unusable images are zero."""
         images = self.particles.images(slice(begin, min(begin + BLOCK, len(self))))
         flat = images.reshape(len(images), -1)
@@ -194,7 +194,7 @@ class WorkingSet:
         block_of = wanted // BLOCK
         for block in np.unique(block_of):
             own = block_of == block
-            out[own] = self._prepared(int(block) * BLOCK)[0][wanted[own] - block * BLOCK]
+            out[own] = self._prepare_block(int(block) * BLOCK)[0][wanted[own] - block * BLOCK]
         return out
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import typer
 
-from verglas.cli.progress import shown_progress
+from verglas.cli.progress import show_progress
 
 
 def register(app: typer.Typer) -> None:
@@ -37,7 +37,7 @@ def register(app: typer.Typer) -> None:
         """
         from verglas.run.check_bias import CheckBiasJob, Class2DSettings, check_bias_files
 
-        with shown_progress("images aligned") as progress:
+        with show_progress("images aligned") as progress:
             settings = Class2DSettings(
                 diameter_A=diameter,
                 max_resolution_A=max_resolution,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import typer
 
-from verglas.cli.progress import say_set_aside, say_verdict, shown_progress
+from verglas.cli.progress import say_set_aside, say_verdict, show_progress
 from verglas.cli.usage import refuse_unless_positive
 
 
@@ -51,7 +51,7 @@ def register(app: typer.Typer) -> None:
             phase_shift_deg=phase_shift,
             tilt=tilt,
         )
-        with shown_progress("micrographs") as progress:
+        with show_progress("micrographs") as progress:
             job = CtfJob(micrographs, out, settings, pixel_size, not no_pictures, threads, given)
             summary = ctf_files(job, progress)
         found = summary.as_dict()

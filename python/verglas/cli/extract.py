@@ -7,7 +7,7 @@ from pathlib import Path
 
 import typer
 
-from verglas.cli.progress import say_verdict, shown_progress
+from verglas.cli.progress import say_verdict, show_progress
 from verglas.cli.usage import refuse_unless_positive
 
 
@@ -65,7 +65,7 @@ def register(app: typer.Typer) -> None:
             dtype="float16" if float16 else "float32",
             threads=threads,
         )
-        with shown_progress("micrographs") as progress:
+        with show_progress("micrographs") as progress:
             summary = extract_files(micrographs, [*picks], box, options, out, progress)
         found = summary.as_dict()
         if as_json:

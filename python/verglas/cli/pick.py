@@ -7,7 +7,7 @@ from pathlib import Path
 
 import typer
 
-from verglas.cli.progress import say_set_aside, say_verdict, shown_progress
+from verglas.cli.progress import say_set_aside, say_verdict, show_progress
 from verglas.cli.usage import refuse_unless_positive
 
 
@@ -72,7 +72,7 @@ def register(app: typer.Typer) -> None:
             threads,
             one_file,
         )
-        with shown_progress("micrographs") as progress:
+        with show_progress("micrographs") as progress:
             summary = pick_files(job, progress)
         found = summary.as_dict()
         if as_json:

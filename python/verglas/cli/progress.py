@@ -11,7 +11,7 @@ from verglas.types.listener import phase_progress
 
 
 @contextmanager
-def shown_progress(phase: str) -> Iterator[Callable[[int, int], None]]:
+def show_progress(phase: str) -> Iterator[Callable[[int, int], None]]:
     """Yields a function of (done, total), for a job of one phase."""
     with Screen() as screen:
         yield phase_progress(screen, phase)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import typer
 
-from verglas.cli.progress import shown_progress
+from verglas.cli.progress import show_progress
 
 
 def register(app: typer.Typer) -> None:
@@ -41,7 +41,7 @@ def register(app: typer.Typer) -> None:
             raise typer.BadParameter("particles bring their own pixel size", param_hint="--old-pixel-size")
         from verglas.run.maps import Wanted, resample_file
 
-        with shown_progress("resample") as progress:
+        with show_progress("resample") as progress:
             plan = resample_file(source, target, Wanted(pixel_size, box, resolution, old_pixel_size), progress)
         if as_json:
             typer.echo(json.dumps({"target": str(target), **asdict(plan), "exact": plan.exact}, indent=2))

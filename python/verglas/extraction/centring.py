@@ -131,12 +131,12 @@ def _shifts(way: str, flipped: Complex64Array, low: npt.NDArray, coarse: npt.NDA
     else:
         moved = np.zeros((len(flipped), 2))
         for _ in range(_ROUNDS):
-            moved = _to_average(flipped, moved, low, reach)
+            moved = _shifts_to_average(flipped, moved, low, reach)
     far = np.hypot(*moved.T) > reach
     return np.where(far[:, None], 0.0, moved)
 
 
-def _to_average(flipped: Complex64Array, moved: FloatArray, low: npt.NDArray, reach: float) -> FloatArray:
+def _shifts_to_average(flipped: Complex64Array, moved: FloatArray, low: npt.NDArray, reach: float) -> FloatArray:
     """Shifts to the peak of the correlation with the rotational average of the set, shifted as it is now."""
     shape = (flipped.shape[1], 2 * (flipped.shape[2] - 1) + flipped.shape[1] % 2)
     mean = _mean(flipped * low, moved, shape)
@@ -163,19 +163,19 @@ def _to_average(flipped: Complex64Array, moved: FloatArray, low: npt.NDArray, re
     return found - np.array(shape[::-1]) // 2
 
 
-def _moved(flipped: Complex64Array, moved: FloatArray, shape: tuple[int, int]) -> Complex64Array:
+def _shift_spectra(flipped: Complex64Array, moved: FloatArray, shape: tuple[int, int]) -> Complex64Array:
     return (flipped * fourier.shift_phases(shape, moved)).astype(np.complex64)
 
 
 def _mean(flipped: Complex64Array, moved: FloatArray, shape: tuple[int, int]) -> npt.NDArray[np.float32]:
-    total = _moved(flipped, moved, shape).mean(axis=0, dtype=np.complex128).astype(np.complex64)
+    total = _shift_spectra(flipped, moved, shape).mean(axis=0, dtype=np.complex128).astype(np.complex64)
     return fourier.inverse(total[None], shape)[0].astype(np.float32)
 
 
 def _agreement(flipped: Complex64Array, moved: FloatArray, band: npt.NDArray) -> tuple[float, float]:
     """P of the even and odd images, and its standard error: the noise that each half's mean brings to the other's."""
     shape = (flipped.shape[1], 2 * (flipped.shape[2] - 1) + flipped.shape[1] % 2)
-    placed = _moved(flipped, moved, shape)[:, band]
+    placed = _shift_spectra(flipped, moved, shape)[:, band]
     halves = [placed[h::2].mean(axis=0, dtype=np.complex128) for h in (0, 1)]
     noise = [placed[h::2].var(axis=0, dtype=np.complex128).real / len(placed[h::2]) for h in (0, 1)]
     value = float((halves[0] * np.conj(halves[1])).real.sum())

@@ -149,28 +149,28 @@ def cut_particles(micrograph: Micrograph, picks: Picks, settings: ExtractSetting
     """
     centres = np.floor(picks.xy_px + 0.5).astype(np.int64)
     raw, kept, excluded = _crop(micrograph.data, centres, settings)
-    bad = image.unusable(raw)
+    bad = image.find_unusable_images(raw)
     excluded.update({int(kept[i]): reason for i, reason in bad.items()})
     good = np.setdiff1d(np.arange(len(kept)), list(bad))
     try:
-        images = _normalised(raw[good], settings)
+        images = _normalise(raw[good], settings)
     except InputError:  # an image varies, its background does not: find which
-        flat = [i for i in good if _flat(raw[i], settings)]
+        flat = [i for i in good if _is_flat(raw[i], settings)]
         excluded.update({int(kept[i]): "flat background" for i in flat})
         good = np.setdiff1d(good, flat)
-        images = _normalised(raw[good], settings)
+        images = _normalise(raw[good], settings)
     return Cut(images, kept[good], centres[kept[good]], dict(sorted(excluded.items())))
 
 
-def _flat(raw: npt.NDArray[np.float32], settings: ExtractSettings) -> bool:
+def _is_flat(raw: npt.NDArray[np.float32], settings: ExtractSettings) -> bool:
     try:
-        _normalised(raw[None], settings)
+        _normalise(raw[None], settings)
     except InputError:
         return True
     return False
 
 
-def _normalised(raw: npt.NDArray[np.float32], settings: ExtractSettings) -> npt.NDArray[np.float32]:
+def _normalise(raw: npt.NDArray[np.float32], settings: ExtractSettings) -> npt.NDArray[np.float32]:
     # The ramp has to go before the Fourier crop, which takes the image as periodic.
     done = image.normalise(-raw if settings.invert else raw, settings.radius_px, ramp=settings.ramp)
     plan = settings.plan

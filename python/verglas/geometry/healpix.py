@@ -60,13 +60,13 @@ _SPREAD = (
 )
 
 
-def _checked_order(order: int) -> int:
+def _check_order(order: int) -> int:
     if not 0 <= int(order) <= MAX_ORDER or int(order) != order:
         raise InputError(f"HEALPix order: expected a whole number from 0 to {MAX_ORDER}, got {order}")
     return int(order)
 
 
-def _checked_index(order: int, index: npt.ArrayLike) -> IntArray:
+def _check_index(order: int, index: npt.ArrayLike) -> IntArray:
     found = np.asarray(index)
     if found.size and not np.issubdtype(found.dtype, np.integer):
         raise InputError(f"HEALPix index: expected whole numbers, got {found.dtype}")
@@ -87,7 +87,7 @@ def healpix_count(order: int) -> int:
     >>> [healpix_count(k) for k in range(4)]
     [12, 48, 192, 768]
     """
-    return 12 << (2 * _checked_order(order))
+    return 12 << (2 * _check_order(order))
 
 
 def healpix_spacing_deg(order: int) -> float:
@@ -169,8 +169,8 @@ def healpix_directions(order: int, index: npt.ArrayLike | None = None) -> FloatA
     >>> healpix_directions(0)[[0, 4, 11]].round(3).tolist()
     [[45.0, 48.19], [0.0, 90.0], [-45.0, 131.81]]
     """
-    order = _checked_order(order)
-    index = np.arange(healpix_count(order)) if index is None else _checked_index(order, index)
+    order = _check_order(order)
+    index = np.arange(healpix_count(order)) if index is None else _check_index(order, index)
     face, a, b = _split(order, index)
     row, column = 1 - face // 4, face % 4
     # South corner of the face, then the middle of the pixel, in the coordinates a, b of the module's head.
@@ -216,7 +216,7 @@ def healpix_index(order: int, directions_deg: npt.ArrayLike) -> IntArray:
     >>> healpix_index(4, healpix_directions(4, [7, 3000])).tolist()
     [7, 3000]
     """
-    order = _checked_order(order)
+    order = _check_order(order)
     directions = np.asarray(directions_deg, dtype=np.float64)
     if directions.ndim == 0 or directions.shape[-1] != 2:
         raise InputError(f"directions: expected shape (n, 2) for rot, tilt, got {directions.shape}")
@@ -259,7 +259,7 @@ def healpix_children(index: npt.ArrayLike) -> IntArray:
     return 4 * np.asarray(index, dtype=np.int64)[..., None] + np.arange(4)
 
 
-def _across(order: int, face: IntArray, a: IntArray, b: IntArray) -> IntArray:
+def _cross_faces(order: int, face: IntArray, a: IntArray, b: IntArray) -> IntArray:
     """Nested numbers of places that may lie one step outside their face; -1 where there is no such pixel."""
     side = 1 << order
     over_a, over_b = ((v >= side).astype(np.int64) - (v < 0) for v in (a, b))
@@ -291,6 +291,6 @@ def healpix_neighbours(order: int, index: npt.ArrayLike) -> IntArray:
     >>> healpix_neighbours(1, [3]).tolist()
     [[2, 13, 1...]]
     """
-    order = _checked_order(order)
-    face, a, b = _split(order, _checked_index(order, index))
-    return np.stack([_across(order, face, a + da, b + db) for da, db in _NEIGHBOURS], axis=-1)
+    order = _check_order(order)
+    face, a, b = _split(order, _check_index(order, index))
+    return np.stack([_cross_faces(order, face, a + da, b + db) for da, db in _NEIGHBOURS], axis=-1)

@@ -5,7 +5,7 @@ from functools import partial
 from verglas.image.correlation import correlation_coefficient, ncc
 from verglas.image.normalise import normalise
 from verglas.image.particles import ResampledSource, in_memory, resample_particles
-from verglas.image.quality import robust_sigma, unusable
+from verglas.image.quality import find_unusable_images, robust_sigma
 from verglas.image.resample import (
     ResamplePlan,
     bin_pixels,
@@ -25,6 +25,7 @@ __all__ = [
     "check_sampling",
     "correlation_coefficient",
     "crop_or_pad",
+    "find_unusable_images",
     "fourier_resample",
     "in_memory",
     "interpolate",
@@ -36,7 +37,6 @@ __all__ = [
     "robust_sigma",
     "rotate",
     "shift",
-    "unusable",
     "warp",
 ]
 __dir__ = partial(sorted, __all__)

@@ -49,7 +49,7 @@ def correlation_coefficient(f: npt.ArrayLike, g: npt.ArrayLike, mask: npt.ArrayL
     a, b, weight = _pair(f, g, mask)
     a = a - np.average(a, weights=weight)
     b = b - np.average(b, weights=weight)
-    return _normalised(a, b, weight)
+    return _normalised_product(a, b, weight)
 
 
 def ncc(f: npt.ArrayLike, g: npt.ArrayLike, mask: npt.ArrayLike | None = None) -> float:
@@ -75,10 +75,10 @@ def ncc(f: npt.ArrayLike, g: npt.ArrayLike, mask: npt.ArrayLike | None = None) -
     >>> image.ncc([1.0, 0.0], [1.0, 1.0]) ** 2 - 0.5 < 1e-12
     True
     """
-    return _normalised(*_pair(f, g, mask))
+    return _normalised_product(*_pair(f, g, mask))
 
 
-def _normalised(a: npt.NDArray, b: npt.NDArray, weight: npt.NDArray) -> float:
+def _normalised_product(a: npt.NDArray, b: npt.NDArray, weight: npt.NDArray) -> float:
     power_a, power_b = float(np.sum(weight * a * a)), float(np.sum(weight * b * b))
     if np.isnan(power_a) or np.isnan(power_b):
         return float("nan")

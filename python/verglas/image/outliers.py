@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from verglas.image.quality import robust_sigma, unusable
+from verglas.image.quality import find_unusable_images, robust_sigma
 from verglas.types import Particles
 from verglas.types.arrays import FloatArray, IntArray
 
@@ -174,7 +174,7 @@ def inspect_images(particles: Particles) -> Inspection:
     parts = []
     for begin in range(0, len(particles), step):
         images = particles.images(slice(begin, begin + step))
-        bad.update({begin + i: reason for i, reason in unusable(images).items()})
+        bad.update({begin + i: reason for i, reason in find_unusable_images(images).items()})
         parts.append(GreyValues.of(images))
     values = GreyValues.joined(parts)
     return Inspection({**wild_images(values, groups_of(particles)), **bad}, values.first_copies())

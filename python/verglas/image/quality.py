@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 
-def unusable(images: npt.ArrayLike) -> dict[int, str]:
+def find_unusable_images(images: npt.ArrayLike) -> dict[int, str]:
     """Images that carry no information, and why.
 
     Parameters

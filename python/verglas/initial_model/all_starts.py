@@ -6,7 +6,15 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 
-from verglas.initial_model.consensus import Comparison, Verdict, blob_evidence, compare, judge, one_noise, ranked
+from verglas.initial_model.consensus import (
+    Comparison,
+    Verdict,
+    blob_evidence,
+    common_noise,
+    compare,
+    judge,
+    rank_starts,
+)
 from verglas.initial_model.contest import CUBIC, Contest, contest
 from verglas.initial_model.hill_climbing import HillClimbing
 from verglas.initial_model.observer import Observer
@@ -19,8 +27,8 @@ from verglas.initial_model.starts import (
     Method,
     Start,
     StochasticEM,
-    at_box,
-    held_evidence,
+    evaluate_held_out,
+    resample_to_box,
     run_start,
 )
 from verglas.initial_model.symmetry import SymmetryFound
@@ -54,9 +62,9 @@ class Starts:
         """Whether what is not round is so weak that a start without symmetry may miss it."""
         return self.verdict.gain <= SHARP_NATS
 
-    def led_by(self, best: Start, problem: Problem, settings: AbInitioSettings) -> Starts:
+    def replace_best(self, best: Start, problem: Problem, settings: AbInitioSettings) -> Starts:
         """With the best start changed, and the others compared with it anew."""
-        others = [compared(problem, settings, best, s) for s in self.made[1:]]
+        others = [compare_with_best(problem, settings, best, s) for s in self.made[1:]]
         return replace(self, problem=problem, settings=settings, made=[best, *self.made[1:]], others=others)
 
 
@@ -71,7 +79,7 @@ def _stage(settings: AbInitioSettings, number: int, group: str) -> str:
     return f"{under}start {number + 1} of {max(settings.starts, number + 1)}"
 
 
-def compared(problem: Problem, settings: AbInitioSettings, best: Start, other: Start) -> Comparison:
+def compare_with_best(problem: Problem, settings: AbInitioSettings, best: Start, other: Start) -> Comparison:
     """Another start, turned onto the best."""
     course = Course(problem, settings, len(problem))
     return compare(problem, best, other, max(3, round(0.75 * course.last_radius)))
@@ -112,24 +120,24 @@ def all_starts(
         return start
 
     made = [one(k) for k in range(settings.starts)]
-    noise = one_noise(made)
+    noise = common_noise(made)
 
-    def alike(start: Start) -> Start:
-        return replace(start, evidence=held_evidence(problem, settings, start.model, held, noise))
+    def rescore(start: Start) -> Start:
+        return replace(start, evidence=evaluate_held_out(problem, settings, start.model, held, noise))
 
-    made = ranked([alike(s) for s in made])
+    made = rank_starts([rescore(s) for s in made])
     while True:
-        others = [compared(problem, settings, made[0], s) for s in made[1:]]
+        others = [compare_with_best(problem, settings, made[0], s) for s in made[1:]]
         blob = blob_evidence(problem, settings, made[0], held, noise)
         verdict = judge(made[0], blob, others, settings.final_resolution_A)
         found = Starts(problem, settings, made, others, verdict)
-        enough = len(made) >= settings.starts_at_most or (settings.symmetry.lower() == AUTO and found.nearly_round)
+        enough = len(made) >= settings.max_starts or (settings.symmetry.lower() == AUTO and found.nearly_round)
         if verdict.kind != "undecided" or enough:
             return found
-        made = ranked([*made, alike(one(len(made)))])
+        made = rank_starts([*made, rescore(one(len(made)))])
 
 
-def among_groups(
+def contest_groups(
     without: Starts,
     finer: Callable[[], tuple[Problem, FloatArray]],
     sigma2: FloatArray,
@@ -164,12 +172,12 @@ def among_groups(
     if result.winner is None or result.winner == "C1":
         return without, result
     won = tried[result.winner]
-    learned = at_box(result.maps[result.winner], won.problem.box)
+    learned = resample_to_box(result.maps[result.winner], won.problem.box)
     model = replace(won.made[0].model, volumes=learned[None])
-    return won.led_by(replace(won.made[0], model=model), won.problem, won.settings), result
+    return won.replace_best(replace(won.made[0], model=model), won.problem, won.settings), result
 
 
-def told(found: SymmetryFound, result: Contest) -> SymmetryFound:
+def describe_contest(found: SymmetryFound, result: Contest) -> SymmetryFound:
     """What was found of the symmetry, the contest of groups included."""
     contested = f"{result.sentence[0].upper()}{result.sentence[1:]}."
     winner = result.winner

@@ -103,7 +103,7 @@ def _half_maps(problem: Problem, pair: tuple[ops.GridSums, ops.GridSums]) -> tup
     return (first, second), one + two
 
 
-def thinned(posterior: ops.Posterior, rows: IntArray, most: int = _MOST_SUMMED) -> ops.Posterior:
+def thin_posterior(posterior: ops.Posterior, rows: IntArray, most: int = _MOST_SUMMED) -> ops.Posterior:
     r"""Posteriors of at most so many candidates each, drawn without bias.
 
     Systematic resampling (Kitagawa 1996, J. Comput. Graph. Stat. 5, 1-25): a candidate that reaches from c to c' of the
@@ -208,7 +208,7 @@ class BatchStep(GridStep):
             found = self.score(batch)
             posterior = self.search.posterior(found)
             mass += np.bincount(posterior.slice // n, posterior.weight, minlength=self.classes)
-            posterior = thinned(posterior, batch.rows)
+            posterior = thin_posterior(posterior, batch.rows)
             half = (done + posterior.image) % 2
             posterior = replace(posterior, slice=(posterior.slice + block * half).astype(np.int32))
             residuals = self.add(plan, batch, posterior)

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from verglas.initial_model.batch_step import BatchStep
-from verglas.initial_model.starts import AbInitioSettings, Course, random_map, updated
+from verglas.initial_model.starts import AbInitioSettings, Course, random_map, update_model
 from verglas.map_geometry.sphere import spherical_average
 from verglas.search.problem import Problem
 from verglas.search.state import HalfModel, PoseTable
@@ -19,7 +19,7 @@ _LEARNED_FROM = 3000
 _RANGE = 2.5  # of the shifts searched later: neighbours lie beyond
 
 
-def centred(problem: Problem, settings: AbInitioSettings, sigma2: FloatArray) -> Problem:
+def centre_particles(problem: Problem, settings: AbInitioSettings, sigma2: FloatArray) -> Problem:
     """The problem with every particle's shift against a round map, which later searches start from.
 
     A few passes of expectation-maximisation over shifts alone, the map replaced by its spherical average after each.
@@ -41,7 +41,7 @@ def centred(problem: Problem, settings: AbInitioSettings, sigma2: FloatArray) ->
     model = HalfModel(first[None], sigma2.copy(), np.ones(problem.n_micrographs), np.ones(1))
     poses = PoseTable.unknown(len(problem))
     for _ in range(_PASSES):
-        made, _ = updated(problem, model, BatchStep(problem, model, step, course.grid_radius).sums(rows, poses))
+        made, _ = update_model(problem, model, BatchStep(problem, model, step, course.grid_radius).sums(rows, poses))
         model = replace(made, volumes=spherical_average(made.volumes[0] * problem.sphere)[None])
     BatchStep(problem, model, step, course.grid_radius).evaluate(np.arange(len(problem)), poses)
     return replace(problem, first_origin_px=poses.origin_px)

@@ -11,10 +11,10 @@ from scipy.optimize import linear_sum_assignment
 
 from verglas import fourier
 from verglas.assessment import FSC, fsc
-from verglas.initial_model.starts import AbInitioSettings, Start, held_evidence
+from verglas.initial_model.starts import AbInitioSettings, Start, evaluate_held_out
 from verglas.map_geometry.hand import flip_hand
 from verglas.map_geometry.map_alignment import align_maps, turned_map
-from verglas.map_geometry.sphere import aspherical, spherical_average
+from verglas.map_geometry.sphere import aspherical_part, spherical_average
 from verglas.search.problem import Problem
 from verglas.types import Map
 from verglas.types.arrays import FloatArray, IntArray
@@ -85,7 +85,7 @@ class Verdict:
     starts: int
 
 
-def ranked(starts: Sequence[Start]) -> list[Start]:
+def rank_starts(starts: Sequence[Start]) -> list[Start]:
     """Starts by falling evidence of the held-out particles."""
     return sorted(starts, key=lambda s: (-s.score, s.number))
 
@@ -117,7 +117,7 @@ def aspherical_fsc(first: Map, second: Map, *, threads: int | None = None) -> FS
     >>> bool(vg.fsc(*two).curve[3] > 0.9), bool(aspherical_fsc(*two).curve[3] < 0.1)
     (True, True)
     """
-    flat = [aspherical(m.data) for m in (first, second)]
+    flat = [aspherical_part(m.data) for m in (first, second)]
     whole = fsc(first, second, threads=threads)
     rest = fsc(*(Map(v, first.pixel_size_A) for v in flat), threads=threads)
     round_ = np.zeros(len(rest.curve), bool)
@@ -138,7 +138,7 @@ def compare(problem: Problem, best: Start, other: Start, radius: int) -> Compari
     found, score = {}, np.empty((classes, classes))
     for i in range(classes):
         for j in range(classes):
-            found[i, j] = _onto(Map(ours[i], pixel), Map(theirs[j], pixel), radius, threads)
+            found[i, j] = _align_onto(Map(ours[i], pixel), Map(theirs[j], pixel), radius, threads)
             score[i, j] = found[i, j].correlation
     chosen = [(i, found[i, j]) for i, j in zip(*linear_sum_assignment(-score), strict=True)]
     curves = [aspherical_fsc(Map(ours[i], pixel), f.map, threads=threads) for i, f in chosen]
@@ -160,18 +160,18 @@ class _Onto:
     correlation: float
 
 
-def _onto(target: Map, volume: Map, radius: int, threads: int | None) -> _Onto:
+def _align_onto(target: Map, volume: Map, radius: int, threads: int | None) -> _Onto:
     """Turn a map onto another by what is left of both without their spherical averages."""
-    flat = replace(target, data=aspherical(target.data))
+    flat = replace(target, data=aspherical_part(target.data))
     made = []
     for mirrored, data in ((False, volume.data), (True, flip_hand(volume.data))):
-        aligned = align_maps(flat, replace(volume, data=aspherical(data)), max_radius=radius, threads=threads)
+        aligned = align_maps(flat, replace(volume, data=aspherical_part(data)), max_radius=radius, threads=threads)
         made.append((aligned.correlation, mirrored, data, aligned.matrix))
     correlation, mirrored, data, matrix = max(made, key=lambda m: m[0])
     return _Onto(replace(volume, data=turned_map(data, matrix, threads=threads)), mirrored, correlation)
 
 
-def one_noise(starts: Sequence[Start]) -> FloatArray:
+def common_noise(starts: Sequence[Start]) -> FloatArray:
     """Noise under which starts are compared: the geometric mean of theirs, (groups, shells)."""
     return np.asarray(np.exp(np.mean([np.log(s.model.sigma2) for s in starts], axis=0)))
 
@@ -181,7 +181,7 @@ def blob_evidence(
 ) -> FloatArray:
     """Log evidence of the held-out particles where every map is replaced by its spherical average."""
     round_ = np.stack([spherical_average(v * problem.sphere) for v in best.model.volumes])
-    return held_evidence(problem, settings, replace(best.model, volumes=round_), held, sigma2)
+    return evaluate_held_out(problem, settings, replace(best.model, volumes=round_), held, sigma2)
 
 
 def judge(best: Start, blob: FloatArray, comparisons: Sequence[Comparison], final_resolution_A: float) -> Verdict:

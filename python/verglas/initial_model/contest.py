@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from verglas.initial_model.batch_step import BatchStep
-from verglas.initial_model.starts import AbInitioSettings, Course, Start, Tell, at_box, updated
+from verglas.initial_model.starts import AbInitioSettings, Course, Start, Tell, resample_to_box, update_model
 from verglas.refinement.schedule import angles_in_plane
 from verglas.search.problem import Problem
 from verglas.search.state import HalfModel, PoseTable
@@ -74,7 +74,7 @@ class Contest:
 
 def finer_model(coarse: HalfModel, problem: Problem, sigma2: FloatArray) -> HalfModel:
     """A model at the pixel size of another problem, its noise still to be learned."""
-    volumes = np.stack([at_box(v, problem.box) for v in coarse.volumes])
+    volumes = np.stack([resample_to_box(v, problem.box) for v in coarse.volumes])
     return replace(coarse, volumes=volumes, sigma2=sigma2.copy())
 
 
@@ -119,7 +119,7 @@ def contest(
         model = finer_model(start.model, problem, sigma2)
         for done, radius in enumerate(radii):
             step = BatchStep(folded[group], model, fine_step(course, int(radius)), course.grid_radius)
-            model, _ = updated(folded[group], model, step.sums(train, PoseTable.unknown(len(problem))))
+            model, _ = update_model(folded[group], model, step.sums(train, PoseTable.unknown(len(problem))))
             if tell is not None:
                 tell(number * _PASSES + done + 1, len(entrants) * _PASSES)
         learned[group] = model
@@ -131,7 +131,7 @@ def contest(
         for group, model in learned.items()
     }
     winner = _winner(evidence)
-    lead = evidence[winner or _best(evidence)] - evidence["C1"]
+    lead = evidence[winner or _best_group(evidence)] - evidence["C1"]
     return Contest(
         winner,
         {g: float(e.mean()) for g, e in evidence.items()},
@@ -151,7 +151,7 @@ def _exceeds(one: FloatArray, other: FloatArray) -> bool:
     return bool((one - other).mean() > _SIGMAS * _standard_error(one - other))
 
 
-def _best(evidence: Mapping[str, FloatArray]) -> str:
+def _best_group(evidence: Mapping[str, FloatArray]) -> str:
     return max(evidence, key=lambda g: float(evidence[g].mean()))
 
 
@@ -160,7 +160,7 @@ def _winner(evidence: Mapping[str, FloatArray]) -> str | None:
 
     A map of the larger group is one of the smaller as well: where the larger explains as much, it is the one.
     """
-    best = _best(evidence)
+    best = _best_group(evidence)
     if best == "C1":
         return "C1"
     larger = [g for g in evidence if best in _PARTS.get(g, ()) and not _exceeds(evidence[best], evidence[g])]

@@ -13,12 +13,20 @@ import numpy.typing as npt
 from verglas._devices import one_device
 from verglas.errors import InputError
 from verglas.image import in_memory, plan_resample, resample_particles
-from verglas.initial_model.all_starts import Starts, all_starts, among_groups, told
-from verglas.initial_model.centre import centred
+from verglas.initial_model.all_starts import Starts, all_starts, contest_groups, describe_contest
+from verglas.initial_model.centre import centre_particles
 from verglas.initial_model.consensus import Comparison, Verdict
 from verglas.initial_model.contest import FINEST_A
 from verglas.initial_model.observer import Observer
-from verglas.initial_model.starts import AUTO, AbInitioSettings, Start, at_box, finished, placed, working_box
+from verglas.initial_model.starts import (
+    AUTO,
+    AbInitioSettings,
+    Start,
+    finish_start,
+    place_particles,
+    resample_to_box,
+    working_box,
+)
 from verglas.initial_model.symmetry import SymmetryFound, with_symmetry
 from verglas.map_geometry.hand import flip_hand, mirrored_angles
 from verglas.optics import for_job
@@ -90,7 +98,7 @@ class AbInitio:
             "starts_that_agree": self.verdict.agreeing,
             "ranking": [{"start": s.number + 1, "evidence_nats_per_particle": round(s.score, 3)} for s in self.starts],
             "agreement_A": {str(c.number + 1): _finite(c.agreement_A) for c in self.comparisons},
-            "symmetry": self.settings.imposed,
+            "symmetry": self.settings.start_symmetry,
             **_symmetry_summary(self.symmetry),
             "class_shares": [round(float(w), 4) for w in self.starts[0].model.class_weight],
             "particles": len(self.particles),
@@ -170,18 +178,20 @@ def find_initial_model(
         raise InputError(f"{particles.where}: these particles have no images")
     given, chosen, watch = for_job(particles, "abinitio"), settings or AbInitioSettings(), observer or Observer()
     device = one_device("abinitio", device)
-    problem, power, excluded, drawn = _prepared(given, chosen, device)
+    problem, power, excluded, drawn = _prepare_problem(given, chosen, device)
     sigma2 = _first_noise(problem, power)
-    problem = centred(problem, chosen, sigma2)
+    problem = centre_particles(problem, chosen, sigma2)
     watch.prepared(problem)
-    held = np.sort(np.random.default_rng((chosen.seed, 2**32)).permutation(len(problem))[: _n_held(problem, chosen)])
+    held = np.sort(
+        np.random.default_rng((chosen.seed, 2**32)).permutation(len(problem))[: _count_held_out(problem, chosen)]
+    )
     starts, found_symmetry = all_starts(problem, chosen, sigma2, held, watch), None
     if chosen.symmetry.lower() == AUTO and starts.verdict.kind != "noise":
-        starts, found_symmetry = _under_its_group(
-            starts, lambda: _finer(given[drawn], problem, chosen, device), sigma2, held, watch
+        starts, found_symmetry = _impose_group(
+            starts, lambda: _resample_finely(given[drawn], problem, chosen, device), sigma2, held, watch
         )
     problem, chosen, made = starts.problem, starts.settings, starts.made
-    best = finished(problem, chosen, made[0])
+    best = finish_start(problem, chosen, made[0])
     whole, rows, poses = problem, drawn, best.poses
     if len(drawn) < len(given) - len(excluded):
         whole, rows, poses = _place_all(given, excluded, chosen, best, watch, device)
@@ -200,7 +210,7 @@ def find_initial_model(
     )
 
 
-def _under_its_group(
+def _impose_group(
     starts: Starts,
     finer: Callable[[], tuple[Problem, FloatArray]],
     sigma2: FloatArray,
@@ -210,17 +220,19 @@ def _under_its_group(
     """The starts under the group that the best map shows, or else that wins the contest of groups."""
     problem, chosen, best, found = with_symmetry(starts.problem, starts.settings, starts.made[0], held)
     if found.symmetry != "C1":  # the best map was turned
-        return starts.led_by(best, problem, chosen), found
+        return starts.replace_best(best, problem, chosen), found
     if not starts.nearly_round:
         return starts, found
-    starts, result = among_groups(starts, finer, sigma2, held, watch)
-    return starts, told(found, result)
+    starts, result = contest_groups(starts, finer, sigma2, held, watch)
+    return starts, describe_contest(found, result)
 
 
-def _finer(used: Particles, problem: Problem, settings: AbInitioSettings, device: str) -> tuple[Problem, FloatArray]:
+def _resample_finely(
+    used: Particles, problem: Problem, settings: AbInitioSettings, device: str
+) -> tuple[Problem, FloatArray]:
     """The same particles, centred as they are, at the pixel size of the contest of groups; their first noise."""
     fine = replace(settings, final_resolution_A=min(FINEST_A, settings.final_resolution_A))
-    small = in_memory(_cropped(used, fine))
+    small = in_memory(_crop_particles(used, fine))
     found = _problem(small, {}, fine, device)
     power = survey(small, threads=settings.threads, device=device).power
     origin = problem.first_origin_px
@@ -229,7 +241,7 @@ def _finer(used: Particles, problem: Problem, settings: AbInitioSettings, device
     return replace(found, first_origin_px=origin), _first_noise(found, power)
 
 
-def _n_held(problem: Problem, settings: AbInitioSettings) -> int:
+def _count_held_out(problem: Problem, settings: AbInitioSettings) -> int:
     return max(10, round(settings.held_out * len(problem)))
 
 
@@ -242,7 +254,7 @@ def _problem(
         excluded,
         job="abinitio",
         seed=settings.seed,
-        symmetry=settings.imposed,
+        symmetry=settings.start_symmetry,
         diameter_A=settings.diameter_A,
         threads=settings.threads,
         devices=(device,),
@@ -250,7 +262,7 @@ def _problem(
     return replace(problem, edge_px=float(np.clip(_EDGE_A / problem.pixel_size_A, 1.5, problem.edge_px)))
 
 
-def _cropped(particles: Particles, settings: AbInitioSettings) -> Particles:
+def _crop_particles(particles: Particles, settings: AbInitioSettings) -> Particles:
     """Particles at the pixel size that the final resolution needs, read when asked for."""
     box = working_box(particles.box, particles.pixel_size_A, settings.final_resolution_A)
     if box == particles.box:
@@ -258,7 +270,7 @@ def _cropped(particles: Particles, settings: AbInitioSettings) -> Particles:
     return resample_particles(particles, plan_resample(particles.box, particles.pixel_size_A, None, box))
 
 
-def _prepared(
+def _prepare_problem(
     given: Particles, settings: AbInitioSettings, device: str = "cpu"
 ) -> tuple[Problem, npt.NDArray[np.float32], dict[int, str], npt.NDArray[np.int64]]:
     """The drawn particles in memory, small; their power spectra; who was set aside; rows of the input."""
@@ -267,7 +279,7 @@ def _prepared(
         rows = np.sort(
             np.random.default_rng((settings.seed, 2**33)).choice(rows, settings.max_particles, replace=False)
         )
-    small = in_memory(_cropped(given[rows], settings))
+    small = in_memory(_crop_particles(given[rows], settings))
     found = survey(small, threads=settings.threads, device=device)
     usable = len(rows) - len(found.excluded)
     if usable < _FEWEST:
@@ -292,7 +304,7 @@ def _place_all(
     device: str,
 ) -> tuple[Problem, npt.NDArray[np.int64], PoseTable]:
     """Poses of all particles against the maps learned from some of them."""
-    small = _cropped(given, settings)
+    small = _crop_particles(given, settings)
     found = survey(small, threads=settings.threads, device=device)
     excluded.update(found.excluded)
     whole = _problem(small, found.excluded, settings, device)
@@ -300,8 +312,8 @@ def _place_all(
     model = replace(best.model, scale=np.ones(whole.n_micrographs))
     if whole.n_groups != len(model.sigma2):
         raise InputError("abinitio: an optics group has no particle among those drawn; raise max_particles")
-    whole = centred(whole, settings, _first_noise(whole, found.power[used]))
-    poses = placed(
+    whole = centre_particles(whole, settings, _first_noise(whole, found.power[used]))
+    poses = place_particles(
         whole,
         settings,
         model,
@@ -318,7 +330,7 @@ def _final_maps(best: Start, problem: Problem, given: Particles, mirror: bool) -
         data = volume * problem.sphere
         if mirror:
             data = flip_hand(data)
-        made.append(Map(at_box(data, given.box), given.pixel_size_A))
+        made.append(Map(resample_to_box(data, given.box), given.pixel_size_A))
     return made
 
 

@@ -22,7 +22,7 @@ from verglas._devices import work_on
 from verglas.geometry import euler_to_matrix, symmetry_matrices
 from verglas.initial_model.batch_step import BatchStep
 from verglas.initial_model.snapshots import UnderWay
-from verglas.initial_model.starts import AbInitioSettings, Course, FirstNoise, Method, updated
+from verglas.initial_model.starts import AbInitioSettings, Course, FirstNoise, Method, update_model
 from verglas.search.grid_search import GridSearch, PolarBatch
 from verglas.search.grid_step import DirectionGrid
 from verglas.search.problem import ImageBatch, Problem, image_batches
@@ -94,7 +94,7 @@ class ClimbStep(BatchStep):
         with work_on(self.problem.device):
             self._references = self.slices(self.narrow)
             for batch in image_batches(self.problem, rows, self.model, self._start):
-                centred = batch.centred(self.problem.image_mask)
+                centred = batch.centre_images(self.problem.image_mask)
                 self._x[batch.rows] = to_host(ops.polar(centred, self.narrow, **self.where.of_ops))
                 self._params[batch.rows] = batch.params
                 self._inv[batch.rows] = batch.inv_sigma2[:, self.narrow.shells]
@@ -126,7 +126,7 @@ class ClimbStep(BatchStep):
 
     def keep(self, rows: IntArray, angles_deg: FloatArray) -> None:
         """Score the direction that every particle has, at its best in-plane angle and shift."""
-        place, opposite = nearest(self.directions, self.problem, angles_deg)
+        place, opposite = nearest_directions(self.directions, self.problem, angles_deg)
         number = 2 * place + opposite
         for one in np.unique(number):
             own, slices = rows[number == one], np.array([one // 2])
@@ -184,7 +184,9 @@ class ClimbStep(BatchStep):
         )
 
 
-def nearest(grid: DirectionGrid, problem: Problem, angles_deg: FloatArray) -> tuple[IntArray, npt.NDArray[np.bool_]]:
+def nearest_directions(
+    grid: DirectionGrid, problem: Problem, angles_deg: FloatArray
+) -> tuple[IntArray, npt.NDArray[np.bool_]]:
     """The direction of a grid nearest to each pose or one of its equivalents: slice, and whether its opposite."""
     sides = np.stack([grid.matrices[:, 2], -grid.matrices[:, 2]], axis=1)
     sides[~np.isfinite(grid.log_prior)] = 0
@@ -223,7 +225,7 @@ class HillClimbing(Method):
             np.full(len(problem), middle),
         )
         poses = PoseTable.unknown(len(problem))
-        model, curves = updated(problem, model, step.sums(rng.permutation(train), poses))
+        model, curves = update_model(problem, model, step.sums(rng.permutation(train), poses))
         return UnderWay(rng, train, 0, model, poses, curves, float(course.first_radius))
 
     def iterate(self, problem: Problem, course: Course, train: IntArray, now: UnderWay) -> None:
@@ -233,4 +235,4 @@ class HillClimbing(Method):
         step.read(train)
         step.keep(train, now.poses.angles_deg[train])
         step.climb(train, now.rng)
-        now.model, now.curves = updated(problem, now.model, step.sums(now.rng.permutation(train), now.poses))
+        now.model, now.curves = update_model(problem, now.model, step.sums(now.rng.permutation(train), now.poses))

@@ -17,7 +17,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from verglas.initial_model.starts import AbInitioSettings, Start, full_passes, held_evidence
+from verglas.initial_model.starts import AbInitioSettings, Start, evaluate_held_out, full_passes
 from verglas.map_geometry.sphere import spherical_average
 from verglas.search.problem import Problem
 from verglas.search.state import HalfModel
@@ -60,12 +60,12 @@ def better_sign(problem: Problem, settings: AbInitioSettings, start: Start, held
     for k in range(len(start.model.volumes)):
         noise = start.model.sigma2
         average = _with_map(start, k, spherical_average, problem)
-        gain = start.score - held_evidence(problem, settings, average, held, noise).mean()
+        gain = start.score - evaluate_held_out(problem, settings, average, held, noise).mean()
         if not 0 < gain <= SHARP_NATS:
             continue
         pair = [replace(start, model=m) for m in (start.model, _with_map(start, k, twin, problem))]
         same, other = (full_passes(problem, settings, s, train, held) for s in pair)
-        evidence = [held_evidence(problem, settings, s.model, held, noise).mean() for s in (same, other)]
+        evidence = [evaluate_held_out(problem, settings, s.model, held, noise).mean() for s in (same, other)]
         start = full_passes(problem, settings, same if evidence[0] >= evidence[1] else other, train, held)
     return start
 

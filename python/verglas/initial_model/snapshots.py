@@ -48,9 +48,9 @@ class UnderWay:
     iteration: int = 0
 
 
-def taken(now: UnderWay, total: int) -> Snapshot:
-    """Everything that :func:`restored` needs."""
-    arrays = _shared(now.model, now.poses, now.curves) | {"order": now.order}
+def take_snapshot(now: UnderWay, total: int) -> Snapshot:
+    """Everything that :func:`restore_start` needs."""
+    arrays = _common_arrays(now.model, now.poses, now.curves) | {"order": now.order}
     if now.sums is not None:
         sums = now.sums
         arrays |= {"sums.squared": sums.squared, "sums.coefficients": sums.coefficients, "sums.mass": sums.mass}
@@ -70,7 +70,7 @@ def taken(now: UnderWay, total: int) -> Snapshot:
     return Snapshot(arrays, record)
 
 
-def restored(saved: Snapshot, grid: ops.Grid) -> UnderWay:
+def restore_start(saved: Snapshot, grid: ops.Grid) -> UnderWay:
     """The start that was taken; ``grid`` is that of its sums."""
     arrays, record = saved.arrays, saved.record
     rng = np.random.default_rng()
@@ -84,28 +84,28 @@ def restored(saved: Snapshot, grid: ops.Grid) -> UnderWay:
         sums = BatchSums(
             [(one, two) for one, two in pairs], arrays["sums.squared"], arrays["sums.coefficients"], arrays["sums.mass"]
         )
-    model, poses, curves = _unpacked(arrays)
+    model, poses, curves = _unpack_arrays(arrays)
     return UnderWay(
         rng, arrays["order"], record["at"], model, poses, curves, record["resolved"], sums, record["iteration"]
     )
 
 
-def taken_at_end(model: HalfModel, poses: PoseTable, evidence: FloatArray, curves: FloatArray) -> Snapshot:
+def take_final_snapshot(model: HalfModel, poses: PoseTable, evidence: FloatArray, curves: FloatArray) -> Snapshot:
     """A start that is finished."""
-    return Snapshot(_shared(model, poses, curves) | {"evidence": evidence}, {"finished": True})
+    return Snapshot(_common_arrays(model, poses, curves) | {"evidence": evidence}, {"finished": True})
 
 
-def restored_at_end(saved: Snapshot | None) -> tuple[HalfModel, PoseTable, FloatArray, FloatArray] | None:
-    """What :func:`taken_at_end` took; None if it is of another moment."""
+def restore_final(saved: Snapshot | None) -> tuple[HalfModel, PoseTable, FloatArray, FloatArray] | None:
+    """What :func:`take_final_snapshot` took; None if it is of another moment."""
     if saved is None or not saved.record["finished"]:
         return None
-    model, poses, curves = _unpacked(saved.arrays)
+    model, poses, curves = _unpack_arrays(saved.arrays)
     return model, poses, saved.arrays["evidence"], curves
 
 
-def _shared(model: HalfModel, poses: PoseTable, curves: FloatArray) -> Arrays:
+def _common_arrays(model: HalfModel, poses: PoseTable, curves: FloatArray) -> Arrays:
     return to_arrays("model.", model) | to_arrays("poses.", poses) | {"curves": curves}
 
 
-def _unpacked(arrays: dict[str, npt.NDArray[Any]]) -> tuple[HalfModel, PoseTable, FloatArray]:
+def _unpack_arrays(arrays: dict[str, npt.NDArray[Any]]) -> tuple[HalfModel, PoseTable, FloatArray]:
     return from_arrays(HalfModel, "model.", arrays), from_arrays(PoseTable, "poses.", arrays), arrays["curves"]

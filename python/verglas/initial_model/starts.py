@@ -132,7 +132,7 @@ class AbInitioSettings:
             raise InputError("abinitio: symmetry auto is for one class; give the group, or C1")
 
     @property
-    def imposed(self) -> str:
+    def start_symmetry(self) -> str:
         """Point group of the random starts."""
         return "C1" if self.symmetry.lower() == AUTO else self.symmetry
 
@@ -142,7 +142,7 @@ class AbInitioSettings:
         return self.iterations + self.full_iterations
 
     @property
-    def starts_at_most(self) -> int:
+    def max_starts(self) -> int:
         """Starts that may be made."""
         most = self.most_starts or (1 if self.starts == 1 else _MOST_STARTS)
         return max(self.starts, most)
@@ -161,7 +161,7 @@ def working_box(box: int, pixel_size_A: float, final_resolution_A: float) -> int
     return min(box, fourier.fast_size(max(_LEAST_BOX, 2 * radius + 2), even=True))
 
 
-def at_box(volume: Float32Array, box: int) -> Float32Array:
+def resample_to_box(volume: Float32Array, box: int) -> Float32Array:
     """A map in another box over the same field; grey values are per voxel, so that it projects to the same scale.
 
     Examples
@@ -316,26 +316,26 @@ def run_start(
     train = np.setdiff1d(np.arange(len(problem)), held)
     course = Course(problem, settings, len(train))
     saved = None if keeper is None else keeper.load()
-    done = kept.restored_at_end(saved)
+    done = kept.restore_final(saved)
     if done is not None:
         return Start(number, *done)
     if saved is None:
         now = method.begin(problem, settings, course, train, FirstNoise(number, sigma2))
     else:
-        now = kept.restored(saved, direct_grid(problem.box, course.grid_radius))
+        now = kept.restore_start(saved, direct_grid(problem.box, course.grid_radius))
     total = settings.all_iterations
     while now.iteration < total:
         method.iterate(problem, course, train, now)
         now.resolved = max(resolution_shell(c, course.last_radius, 0.143) for c in now.curves)
         now.iteration += 1
         if keeper is not None:
-            keeper.save(kept.taken(now, total))
+            keeper.save(kept.take_snapshot(now, total))
         if tell is not None:
             tell(now.iteration, total)
     step = BatchStep(problem, now.model, course.step(course.last_radius), course.grid_radius)
     evidence = step.evaluate(held, now.poses)
     if keeper is not None:
-        keeper.save(kept.taken_at_end(now.model, now.poses, evidence, now.curves), needed=True)
+        keeper.save(kept.take_final_snapshot(now.model, now.poses, evidence, now.curves), needed=True)
     return Start(number, now.model, now.poses, evidence, now.curves)
 
 
@@ -406,7 +406,7 @@ class StochasticEM(Method):
         batch = BatchStep(problem, now.model, step, course.grid_radius)
         fresh = batch.sums(now.rng.permutation(rows), now.poses)
         now.sums = fresh if now.sums is None else now.sums.moved(fresh, course.step_size(iteration))
-        now.model, now.curves = updated(problem, now.model, now.sums)
+        now.model, now.curves = update_model(problem, now.model, now.sums)
 
 
 def full_passes(problem: Problem, settings: AbInitioSettings, start: Start, train: IntArray, held: IntArray) -> Start:
@@ -415,12 +415,14 @@ def full_passes(problem: Problem, settings: AbInitioSettings, start: Start, trai
     step = course.step(course.last_radius)
     model, curves, poses = start.model, start.curves, PoseTable.unknown(len(problem))
     for _ in range(settings.full_iterations):
-        model, curves = updated(problem, model, BatchStep(problem, model, step, course.grid_radius).sums(train, poses))
+        model, curves = update_model(
+            problem, model, BatchStep(problem, model, step, course.grid_radius).sums(train, poses)
+        )
     evidence = BatchStep(problem, model, step, course.grid_radius).evaluate(held, poses)
     return Start(start.number, model, poses, evidence, curves)
 
 
-def held_evidence(
+def evaluate_held_out(
     problem: Problem, settings: AbInitioSettings, model: HalfModel, held: IntArray, sigma2: FloatArray
 ) -> FloatArray:
     """Evidence of held-out particles by a model, but with given noise.
@@ -433,7 +435,7 @@ def held_evidence(
     return step.evaluate(held, PoseTable.unknown(len(problem)))
 
 
-def updated(problem: Problem, model: HalfModel, sums: BatchSums) -> tuple[HalfModel, FloatArray]:
+def update_model(problem: Problem, model: HalfModel, sums: BatchSums) -> tuple[HalfModel, FloatArray]:
     """Maps, noise and class weights from the running sums."""
     volumes, curves = sums.maps(problem)
     sigma2 = ops.noise_variance(sums.squared, sums.coefficients, before=model.sigma2, least=_LEAST_NOISE)
@@ -442,18 +444,18 @@ def updated(problem: Problem, model: HalfModel, sums: BatchSums) -> tuple[HalfMo
     return replace(model, volumes=volumes, sigma2=sigma2, class_weight=weight / weight.sum()), curves
 
 
-def finished(problem: Problem, settings: AbInitioSettings, start: Start) -> Start:
+def finish_start(problem: Problem, settings: AbInitioSettings, start: Start) -> Start:
     """A start with poses of all particles, held-out ones included, which add to its maps as well."""
     rows = np.arange(len(problem))
     course = Course(problem, settings, len(rows))
     step = course.step(course.last_radius)
     poses = PoseTable.unknown(len(problem))
     sums = BatchStep(problem, start.model, step, course.grid_radius).sums(rows, poses)
-    model, curves = updated(problem, start.model, sums)
+    model, curves = update_model(problem, start.model, sums)
     return replace(start, model=model, poses=poses, curves=curves)
 
 
-def placed(
+def place_particles(
     problem: Problem,
     settings: AbInitioSettings,
     model: HalfModel,

@@ -13,12 +13,12 @@ import numpy as np
 
 from verglas.assessment import fsc
 from verglas.initial_model.batch_step import BatchStep
-from verglas.initial_model.starts import AbInitioSettings, Course, Start, full_passes, held_evidence
+from verglas.initial_model.starts import AbInitioSettings, Course, Start, evaluate_held_out, full_passes
 from verglas.map_geometry.map_alignment import turned_map
 from verglas.map_geometry.symmetry_search import (
     CANDIDATES,
     SymmetryScore,
-    chosen,
+    choose_symmetry,
     mass_centre,
     moved_map,
     symmetry_centre,
@@ -79,7 +79,7 @@ def reliability(problem: Problem, settings: AbInitioSettings, start: Start, rows
     return np.asarray(2 * curve / (1 + curve))
 
 
-def on_axes(
+def align_to_axes(
     volume: Float32Array, curve: FloatArray, candidates: Sequence[str] = CANDIDATES, *, threads: int | None = None
 ) -> tuple[list[SymmetryScore], SymmetryScore | None, Float32Array]:
     """Scores of all candidates, the group that fits, and the map centred and turned onto its axes (not symmetrised).
@@ -110,13 +110,13 @@ def on_axes(
     """
     volume = moved_map(volume, -mass_centre(volume), threads=threads)
     scores = symmetry_scores(volume, curve, candidates, threads=threads)
-    found = chosen(scores)
+    found = choose_symmetry(scores)
     if found is None:
         return scores, None, volume
-    return scores, *_upright(volume, curve, found, threads)
+    return scores, *_centre_and_turn(volume, curve, found, threads)
 
 
-def _upright(
+def _centre_and_turn(
     volume: Float32Array, curve: FloatArray, found: SymmetryScore, threads: int | None
 ) -> tuple[SymmetryScore, Float32Array]:
     """The mass is centred to a fraction of a pixel; the axes meet where the copies fit best."""
@@ -168,10 +168,10 @@ def with_symmetry(
     refused = ""
     gain, error = float("nan"), float("nan")
     for proposal in proposals(scores):
-        found, upright = _upright(volume, curve, proposal, settings.threads)
+        found, upright = _centre_and_turn(volume, curve, proposal, settings.threads)
         group = replace(settings, symmetry=found.symmetry)
         folded = problem.under(found.symmetry)
-        made, difference = _tried(problem, folded, settings, group, start, upright, held)
+        made, difference = _try_group(problem, folded, settings, group, start, upright, held)
         gain, error = float(difference.mean()), float(difference.std(ddof=1) / np.sqrt(len(difference)))
         said = (
             f"the map without symmetry reaches {found.score:.2f} of what its noise allows ({found.significance:.0f} "
@@ -187,7 +187,7 @@ def with_symmetry(
     return problem, settings, start, SymmetryFound("C1", scores, gain, error, sentence + refused)
 
 
-def _tried(
+def _try_group(
     problem: Problem,
     folded: Problem,
     settings: AbInitioSettings,
@@ -205,5 +205,6 @@ def _tried(
     noise = start.model.sigma2
     without = replace(start.model, volumes=upright[None])
     return made, (
-        held_evidence(folded, group, made.model, held, noise) - held_evidence(problem, settings, without, held, noise)
+        evaluate_held_out(folded, group, made.model, held, noise)
+        - evaluate_held_out(problem, settings, without, held, noise)
     )

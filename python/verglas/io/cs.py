@@ -177,7 +177,7 @@ def read_cs(path: Path, stacks: Where, passthrough: PathLike | None) -> Particle
     array = load(path)
     columns: dict[str, Any] = {name: array[name] for name in array.dtype.names or ()}
     if passthrough is not None:
-        columns.update(_joined(path, columns, Path(passthrough)))
+        columns.update(_join_passthrough(path, columns, Path(passthrough)))
     fields = pd.DataFrame({"field": list(columns), "dtype": [_type_name(v) for v in columns.values()]})
     table, optics = _tables(path, columns, len(array))
     source = _source(path, columns, stacks)
@@ -187,7 +187,7 @@ def read_cs(path: Path, stacks: Where, passthrough: PathLike | None) -> Particle
     )
 
 
-def _joined(path: Path, columns: Mapping[str, Any], passthrough: Path) -> dict[str, Any]:
+def _join_passthrough(path: Path, columns: Mapping[str, Any], passthrough: Path) -> dict[str, Any]:
     """Fields that only the passthrough file has, in the order of the particles."""
     other = load(passthrough)
     names = other.dtype.names or ()
@@ -240,7 +240,7 @@ def _tables(path: Path, columns: Mapping[str, Any], n: int) -> tuple[pd.DataFram
         table.update(zip(col.SHIFTS_A, shifts.T, strict=True))
     optics, table["rlnOpticsGroup"] = _optics(columns, n)
     for field, values in columns.items():
-        _keep(field, values, table, optics)
+        _keep_field(field, values, table, optics)
     groups = pd.DataFrame({label: values[:] for label, values in optics.items() if label != "first"})
     return pd.DataFrame(table, index=pd.RangeIndex(n)), groups
 
@@ -280,7 +280,7 @@ def _optics(columns: Mapping[str, Any], n: int) -> tuple[dict[str, Any], npt.NDA
     return made, rank[group.ravel()] + 1
 
 
-def _keep(field: str, values: npt.NDArray[Any], table: dict[str, Any], optics: dict[str, Any]) -> None:
+def _keep_field(field: str, values: npt.NDArray[Any], table: dict[str, Any], optics: dict[str, Any]) -> None:
     """A field without a counterpart, under its own name."""
     if field in _CONVERTED:
         return
@@ -326,7 +326,7 @@ def write_cs(path: Path, particles: Particles) -> None:
     if left:
         warnings.warn(f"{path}: a .cs file holds one table; left out: {', '.join(left)}", VerglasWarning, stacklevel=3)
     fields, used = _fields(particles)
-    fields.update(_leftover(path, particles, used))
+    fields.update(_remaining_fields(path, particles, used))
     ordered = _in_order(particles, fields)
     array = np.empty(len(particles), dtype=[(k, v.dtype, v.shape[1:]) for k, v in ordered.items()])
     for name, values in ordered.items():
@@ -420,12 +420,12 @@ def _uids(table: pd.DataFrame) -> npt.NDArray[np.uint64]:
     )
 
 
-def _leftover(path: Path, particles: Particles, used: set[str]) -> dict[str, Any]:
+def _remaining_fields(path: Path, particles: Particles, used: set[str]) -> dict[str, Any]:
     """Columns of other names: cryoSPARC's own put together again, RELION's under star/ and star_optics/."""
     fields: dict[str, Any] = {}
     vectors: dict[str, list[Any]] = {}
     for label in particles.table.columns:
-        values = _plain(particles.table[label])
+        values = _to_array(particles.table[label])
         name, bracket, _ = label.partition("[")
         if label in used:
             continue
@@ -441,7 +441,7 @@ def _leftover(path: Path, particles: Particles, used: set[str]) -> dict[str, Any
         group = col.Tables(particles.table, optics, particles.where).group()
         for label in optics.columns:
             if label not in used:
-                fields[f"star_optics/{label}"] = _plain(optics[label])[group]
+                fields[f"star_optics/{label}"] = _to_array(optics[label])[group]
         ignored = [label for label in _NOT_TRANSLATED if label in optics]
         if ignored:
             warnings.warn(
@@ -452,7 +452,7 @@ def _leftover(path: Path, particles: Particles, used: set[str]) -> dict[str, Any
     return fields
 
 
-def _plain(values: pd.Series[Any]) -> npt.NDArray[Any]:
+def _to_array(values: pd.Series[Any]) -> npt.NDArray[Any]:
     if pd.api.types.is_numeric_dtype(values):
         return values.to_numpy()
     return np.array([str(v).encode() for v in values], dtype=bytes)

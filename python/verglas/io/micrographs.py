@@ -78,7 +78,7 @@ def find_micrographs(source: PathLike | Iterable[PathLike], *, checked: bool = T
     verglas.errors.InputError: nowhere/*.tif: no micrographs found; expected TIFF or MRC files or a STAR file of them
     """
     sources = [source] if isinstance(source, str | os.PathLike) else list(source)
-    tables = [_found(os.fspath(one)) for one in sources]
+    tables = [_find_in_source(os.fspath(one)) for one in sources]
     tables = [table for table in tables if len(table)]
     if not tables:
         shown = ", ".join(os.fspath(s) for s in sources[:3]) or "an empty list"
@@ -111,7 +111,7 @@ def check_micrograph_names(table: pd.DataFrame) -> None:
         )
 
 
-def _found(source: str) -> pd.DataFrame:
+def _find_in_source(source: str) -> pd.DataFrame:
     path = Path(source)
     if path.suffix.lower() == ".star":
         return read_micrographs(path)

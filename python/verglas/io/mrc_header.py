@@ -176,9 +176,9 @@ def _byte_order(path: Path, raw: bytes) -> str:
     has_map = raw[208:211] == b"MAP"
     if stamp in (b"\x44\x44", b"\x44\x41", b"\x11\x11"):
         order = ">" if stamp == b"\x11\x11" else "<"
-        if _plausible(raw, order) or not _plausible(raw, "<>"[order == "<"]):
+        if _is_plausible(raw, order) or not _is_plausible(raw, "<>"[order == "<"]):
             return order
-    fits = [order for order in "<>" if _plausible(raw, order)]
+    fits = [order for order in "<>" if _is_plausible(raw, order)]
     if not fits:
         if has_map:
             return "<"  # let the caller say what is wrong with it
@@ -193,7 +193,7 @@ def _byte_order(path: Path, raw: bytes) -> str:
     return fits[0]
 
 
-def _plausible(raw: bytes, order: str) -> bool:
+def _is_plausible(raw: bytes, order: str) -> bool:
     nx, ny, nz, mode = np.frombuffer(raw, dtype=f"{order}i4", count=4)
     return bool(0 < nx < 1 << 20 and 0 < ny < 1 << 20 and 0 < nz < 1 << 28 and (mode in _MODES or mode == PACKED_4BIT))
 

@@ -180,7 +180,7 @@ def write_particles(
     if particles.source is not None and (stack is not None or not isinstance(particles.source, StackSource)):
         particles = _restack(particles, path.with_suffix(".mrcs") if stack is None else Path(stack), path.parent, paths)
     elif isinstance(particles.source, StackSource):
-        particles = _renamed(particles, path.parent, paths)
+        particles = _rename_stacks(particles, path.parent, paths)
     if suffix == ".cs":
         cs.write_cs(path, particles)
     elif suffix == ".par":
@@ -248,7 +248,7 @@ def _restack(
     return particles.with_columns(**names)
 
 
-def _renamed(particles: Particles, folder: Path, style: str | None) -> Particles:
+def _rename_stacks(particles: Particles, folder: Path, style: str | None) -> Particles:
     """Names of stacks and micrographs by the rule of paths; those of files that are not there stay."""
     source = particles.source
     assert isinstance(source, StackSource)

@@ -45,7 +45,7 @@ class StackPaths:
     given_roots: tuple[Path, ...] = ()
     any_pixel_size: bool = False
 
-    def mapped(self, name: str) -> str:
+    def map_prefix(self, name: str) -> str:
         """The name with its prefix replaced."""
         for old in sorted(self.path_map, key=len, reverse=True):
             if name.startswith(old):
@@ -57,7 +57,7 @@ class StackPaths:
         if self.stack is not None:
             tried = [self.stack / Path(name).name if self.stack.is_dir() else self.stack]
         else:
-            mapped = Path(os.path.expanduser(self.mapped(name)))
+            mapped = Path(os.path.expanduser(self.map_prefix(name)))
             tried = [mapped] if mapped.is_absolute() else [root / mapped for root in self.roots]
             parts = mapped.relative_to(mapped.anchor).parts
             shortened = [root.joinpath(*parts[k:]) for root in self.given_roots for k in range(len(parts))]
@@ -257,22 +257,22 @@ def build_source(
     stack_of, joined = np.asarray(stack_of, dtype=np.int32), False
     if paths.stack is not None and paths.stack.is_file():
         named = names
-        names, stack_of, frame = _in_one_stack(named, stack_of, frame, paths, where)
+        names, stack_of, frame = _merge_stacks(named, stack_of, frame, paths, where)
         joined = names is not named
     return StackSource(
         names,
         stack_of,
         frame,
         paths,
-        _agreed(box, stack_of, names, "rlnImageSize", where),
-        _agreed(pixel_A, stack_of, names, "rlnImagePixelSize", where),
+        _value_per_stack(box, stack_of, names, "rlnImageSize", where),
+        _value_per_stack(pixel_A, stack_of, names, "rlnImagePixelSize", where),
         where,
         np.arange(len(frame), dtype=np.int64),
         joined,
     )
 
 
-def _in_one_stack(
+def _merge_stacks(
     names: Sequence[str], stack_of: npt.NDArray[np.int32], frame: IntArray, paths: StackPaths, where: str
 ) -> tuple[Sequence[str], npt.NDArray[np.int32], IntArray]:
     """One stack in place of those that the metadata name: whose numbers count within each of those, not in the one.
@@ -329,7 +329,7 @@ def _split(image_names: npt.NDArray[Any], where: str) -> tuple[list[str], IntArr
     return list(numbers), codes, frames, frozenset(bare)
 
 
-def _agreed(
+def _value_per_stack(
     values: npt.NDArray[Any] | None, stack_of: npt.NDArray[Any], names: Sequence[str], label: str, where: str
 ) -> npt.NDArray[np.float64]:
     """One value per stack, NaN where unknown."""

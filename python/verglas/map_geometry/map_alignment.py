@@ -151,7 +151,7 @@ def climb_rotation(
     (True, 3.0)
     """
 
-    def turned(vector: FloatArray) -> FloatArray:
+    def turn_matrix(vector: FloatArray) -> FloatArray:
         return Rotation.from_rotvec(np.deg2rad(vector)).as_matrix() @ start
 
     options = {
@@ -160,8 +160,8 @@ def climb_rotation(
         "initial_simplex": np.vstack([np.zeros(3), first_deg * np.eye(3)]),
         "maxiter": most,
     }
-    found = minimize(lambda vector: -score(turned(vector)), np.zeros(3), method="Nelder-Mead", options=options)
-    return turned(found.x), -float(found.fun)
+    found = minimize(lambda vector: -score(turn_matrix(vector)), np.zeros(3), method="Nelder-Mead", options=options)
+    return turn_matrix(found.x), -float(found.fun)
 
 
 def align_maps(first: Map, second: Map, *, max_radius: int | None = None, threads: int | None = None) -> Aligned:

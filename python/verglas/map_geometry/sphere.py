@@ -68,7 +68,7 @@ def spherical_average(volume: Float32Array) -> Float32Array:
     return fourier.inverse(spherical_part(spectrum, len(volume)).astype(np.complex64), volume.shape).astype(np.float32)
 
 
-def aspherical(volume: Float32Array) -> Float32Array:
+def aspherical_part(volume: Float32Array) -> Float32Array:
     """The map less its spherical average: what poses decide on.
 
     Examples

@@ -199,7 +199,7 @@ def _axis_frames(own: SelfCorrelation, fold: int) -> FloatArray:
     return frames[kept]
 
 
-def _descended(own: SelfCorrelation, start: FloatArray, elements: FloatArray) -> tuple[FloatArray, float]:
+def _refine_frame(own: SelfCorrelation, start: FloatArray, elements: FloatArray) -> tuple[FloatArray, float]:
     """Local maximum of the mean correlation over frames."""
     return climb_rotation(
         lambda frame: float(own.scores(frame[None], elements).mean()), start, first_deg=4.0, tolerance=1e-5, most=90
@@ -219,7 +219,7 @@ def _best_frame(own: SelfCorrelation, symmetry: str, axes: dict[int, FloatArray]
         if any(np.einsum("gij,jk,ik->g", group, frames[i], t).max() > near for t in tried):
             continue
         tried.append(frames[i])
-        frame, found = _descended(own, frames[i], few)
+        frame, found = _refine_frame(own, frames[i], few)
         if found > value:
             best, value = frame, found
         if len(tried) == _PEAKS:
@@ -295,7 +295,7 @@ def symmetry_scores(
     return made
 
 
-def chosen(scores: Sequence[SymmetryScore]) -> SymmetryScore | None:
+def choose_symmetry(scores: Sequence[SymmetryScore]) -> SymmetryScore | None:
     """The largest group that fits; None where none does (C1).
 
     Examples

@@ -63,7 +63,7 @@ class Job:
     pixel_size_A: float
 
 
-def _concatenated(counts: IntArray) -> IntArray:
+def _list_offsets(counts: IntArray) -> IntArray:
     return np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
 
 
@@ -74,7 +74,7 @@ def score_cells(job: Job, images: PolarImages, tasks: Tasks) -> DeviceArray:
         layout = TileLayout.of(job.grid, 0, cuda)
         tiles = -(-np.diff(tasks.shift_offsets) // tile)
         most = max(1, int(_TILE_SHARE * free_bytes(cuda) // (4 * layout.floats)))
-        first_score = _concatenated(np.diff(tasks.offsets) * np.diff(tasks.shift_offsets))
+        first_score = _list_offsets(np.diff(tasks.offsets) * np.diff(tasks.shift_offsets))
         scores = cuda.cupy.empty(int(first_score[-1]), np.float32)
         ends, begin = np.cumsum(tiles), 0
         while begin < len(images):
@@ -103,7 +103,7 @@ def _rows(tasks: Tasks, begin: int, end: int) -> Tasks:
 def _columns(tasks: Tasks, tile: int) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float32], IntArray]:
     """Image (-1: none) and shift of every column, an image's shifts filled up to whole tiles; its first tile."""
     counts = np.diff(tasks.shift_offsets)
-    first_tile = _concatenated(-(-counts // tile))
+    first_tile = _list_offsets(-(-counts // tile))
     image = np.full(first_tile[-1] * tile, -1, np.int32)
     shifts = np.zeros((len(image), 2), np.float32)
     owner = np.repeat(np.arange(len(counts)), counts)
@@ -142,7 +142,7 @@ def _batch(job: Job, layout: TileLayout, images: PolarImages, tasks: Tasks, scor
             "first_tile": array(first_tile, np.int64),
             "n_shifts": array(counts, np.int64),
             "first_task": array(tasks.offsets, np.int64),
-            "first_score": array(_concatenated(np.diff(tasks.offsets) * counts), np.int64),
+            "first_score": array(_list_offsets(np.diff(tasks.offsets) * counts), np.int64),
             "psi": array(tasks.psi, np.int32),
             "run": array(np.append(starts, len(entry)), np.int64),
             "run_image": array(owner[starts], np.int32),

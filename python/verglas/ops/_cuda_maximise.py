@@ -161,7 +161,7 @@ class CudaMaximisePlan:
     ) -> None:
         cuda, cupy, g = self.cuda, self.cuda.cupy, self.grid
         with cuda.active() as stream:
-            found = self._sorted(candidates, mine, image, len(images), len(shifts))
+            found = self._sort_candidates(candidates, mine, image, len(images), len(shifts))
             y, h, _ = weigh(images, g, cuda, stream, pixel_size_A, self.n_power, noise=False)
             moved = cuda.array(shifts, np.float32)[found.column_shift]
             if images.centres_px is not None:
@@ -196,7 +196,7 @@ class CudaMaximisePlan:
         for target, value in zip(residuals, (cross, power), strict=True):
             target[...] = value.get()
 
-    def _sorted(
+    def _sort_candidates(
         self, candidates: Candidates, mine: npt.NDArray[np.int64], image: npt.NDArray[np.int64], n: int, n_shifts: int
     ) -> _Sorted:
         cuda, cupy = self.cuda, self.cuda.cupy

@@ -137,7 +137,7 @@ def sampler(grid: PolarGrid, cuda: CudaSession) -> dict[str, Any]:
     key = (id(cuda.kernels), cuda.index)
     if key not in kept:
         made = cuda.kernels.sampler_tables(grid.box, grid.n_theta, grid.radii)
-        kept[key] = {name: cuda.given(v) if isinstance(v, np.ndarray) else v for name, v in made.items()}
+        kept[key] = {name: cuda.to_device_or_none(v) if isinstance(v, np.ndarray) else v for name, v in made.items()}
     return kept[key]
 
 

@@ -252,9 +252,9 @@ class CudaScorePlan:
             cuda.kernels.score_trim(self.settings, score, starts, log_sum, kept, mass, stream)
         # sorted by image, the lists stand where they stood
         stays = cupy.arange(total) - starts[image] < kept[image]
-        return self._unpacked(score[stays], pose[stays], kept.get(), n_shifts) | {"kept": mass.get()}
+        return self._unpack_poses(score[stays], pose[stays], kept.get(), n_shifts) | {"kept": mass.get()}
 
-    def _unpacked(
+    def _unpack_poses(
         self, score: DeviceArray, pose: DeviceArray, kept: npt.NDArray[np.int64], n_shifts: int
     ) -> dict[str, npt.NDArray]:
         n_psi = self.settings.n_psi

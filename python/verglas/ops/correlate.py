@@ -162,7 +162,7 @@ def correlate(
     reach = box if max_shift_px is None else int(max_shift_px)
     try:
         shift, value, reference = core.correlate(
-            stack, refs, reach, score, fit, pairing, _checked_weights(weights), resolve_threads(threads)
+            stack, refs, reach, score, fit, pairing, _check_weights(weights), resolve_threads(threads)
         )
     except ValueError as error:
         raise InputError(str(error)) from None
@@ -170,7 +170,7 @@ def correlate(
     return Correlation(shift.reshape(*shape, 2), value.reshape(shape), reference.reshape(shape))
 
 
-def _checked_weights(weights: npt.ArrayLike | None) -> npt.NDArray[np.float32] | None:
+def _check_weights(weights: npt.ArrayLike | None) -> npt.NDArray[np.float32] | None:
     if weights is None:
         return None
     w = as_array(weights, np.float32)

@@ -164,7 +164,13 @@ def _insert_cuda(sums: GridSums, arrays: tuple[Any, ...], radius: int, device: s
     cuda = cuda_session(device)
     with cuda.active() as stream:
         shifts = None if shifts_px is None else cuda.array(shifts_px, np.float64)
-        given = [cuda.given(images), cuda.rotations(matrices), shifts, cuda.given(ctf), cuda.given(shell_weight)]
+        given = [
+            cuda.to_device_or_none(images),
+            cuda.rotations(matrices),
+            shifts,
+            cuda.to_device_or_none(ctf),
+            cuda.to_device_or_none(shell_weight),
+        ]
         n, shape = len(given[1]), (grid.box, grid.box // 2 + 1)
         batch = max(1, _SCRATCH_BYTES // (12 * shape[0] * shape[1])) if deterministic else max(n, 1)
         scratch: tuple[Any, Any] = (None, None)
@@ -263,7 +269,7 @@ def symmetrise(sums: GridSums, matrices: npt.ArrayLike, *, threads: int | None =
                 grid.native_for(cuda.kernels),
                 sums.values,
                 sums.weights,
-                cuda.given(rounded),
+                cuda.to_device_or_none(rounded),
                 out.values,
                 out.weights,
                 stream,

@@ -306,7 +306,7 @@ class MaximisePlan:
         shifts = as_array(np.asarray(shifts_px, np.float32).reshape(-1, 2), np.float32)
         refuse_non_finite(shifts, "maximise: shift {}")
         images: dict[str, Any] = {"inv_sigma2": inv_sigma2, "ctf": ctf, "centres_px": centres_px}
-        x, mean_power = self._placed(samples, images, first_particle, image_power, threads)
+        x, mean_power = self._place_images(samples, images, first_particle, image_power, threads)
         into = self._residuals(posterior, mean_power, into) if self._has_reference else None
         sums = None if into is None else (into.cross, into.power)
         candidates = self._candidates(posterior)
@@ -339,7 +339,7 @@ class MaximisePlan:
             posterior.weight,
         )
 
-    def _placed(
+    def _place_images(
         self, samples: Any, images: dict[str, Any], first_particle: int, image_power: Any, threads: int | None
     ) -> tuple[PolarImages, FloatArray]:
         """The images where the plan is, and the mean of their |X|^2 on each ring here, (n, n_rings)."""

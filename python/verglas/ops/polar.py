@@ -262,7 +262,7 @@ def polar_slices(
             out = cuda.empty((len(rotations), polar_grid.n_rings, polar_grid.n_theta // 2), np.complex64)
             cuda.kernels.polar_slices(
                 grid.native_for(cuda.kernels),
-                cuda.given(spectrum),
+                cuda.to_device_or_none(spectrum),
                 rotations,
                 _cuda_polar().tables(polar_grid, cuda),
                 polar_grid.radii[-1],

@@ -75,8 +75,8 @@ def polar_insert(
             cuda.kernels.polar_insert(
                 sums.grid.native_for(cuda.kernels),
                 (sums.values, sums.weights),
-                cuda.given(samples),
-                cuda.given(weights),
+                cuda.to_device_or_none(samples),
+                cuda.to_device_or_none(weights),
                 cuda.rotations(matrices),
                 tables(grid, cuda),
                 grid.radii[-1],

@@ -107,11 +107,11 @@ def _project_cuda(
         shifts = None if shifts_px is None else cuda.array(shifts_px, np.float64)
         cuda.kernels.project(
             grid.native_for(cuda.kernels),
-            cuda.given(spectrum),
+            cuda.to_device_or_none(spectrum),
             rotations,
             radius,
             shifts,
-            cuda.given(ctf),
+            cuda.to_device_or_none(ctf),
             out,
             stream,
         )

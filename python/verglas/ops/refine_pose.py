@@ -267,12 +267,12 @@ def _refine_cuda(
     if index is not None and index.size and not (index.min() >= 0 and index.max() < n):
         raise InputError(f"image_of_pose: expected 0 to {n} (excluded), got {index.min()} to {index.max()}")
     with cuda.active() as stream:
-        there = {name: cuda.given(value) for name, value in poses.items()}
+        there = {name: cuda.to_device_or_none(value) for name, value in poses.items()}
         cuda.kernels.refine_pose(
             grid.native_for(cuda.kernels),
-            cuda.given(spectrum),
-            {k: cuda.given(v) for k, v in data.items()},
-            {k: cuda.given(v) if isinstance(v, np.ndarray) else v for k, v in prior.items()},
+            cuda.to_device_or_none(spectrum),
+            {k: cuda.to_device_or_none(v) for k, v in data.items()},
+            {k: cuda.to_device_or_none(v) if isinstance(v, np.ndarray) else v for k, v in prior.items()},
             options,
             there,
             stream,

@@ -71,7 +71,7 @@ def rotate(
             rotated = cuda.empty(shape, np.complex64)
             cuda.kernels.rotate(
                 grid.native_for(cuda.kernels),
-                cuda.given(spectrum),
+                cuda.to_device_or_none(spectrum),
                 as_array(matrix, np.float64),
                 radius,
                 rotated,

@@ -127,7 +127,7 @@ def scatter_volume(
     )
 
 
-def _sorted_model(atoms: Any, types: Any, factors: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _sort_model(atoms: Any, types: Any, factors: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Atoms by type, where each type starts, and the factors: on the host, checked."""
     rows, kinds, terms = np.asarray(atoms, np.float64), np.asarray(types, np.int64), np.asarray(factors, np.float64)
     if rows.ndim != 2 or rows.shape[1] != 5:
@@ -147,7 +147,7 @@ def _scatter_cuda(
     model: tuple[Any, Any, Any], box: int, pixel_size_A: float, device: str, matrices: Any = None, shifts_A: Any = None
 ) -> Any:
     """Images at the poses given, or without any the volume."""
-    rows, first, terms = _sorted_model(*model)
+    rows, first, terms = _sort_model(*model)
     dimensions, side = (3 if matrices is None else 2), max(box, 1)
     cuda = cuda_session(device)
     with cuda.active() as stream:

@@ -77,8 +77,8 @@ def _shell_dot_cuda(a: Any, b: Any, b_of_a: Any, radius: int, device: str) -> An
             raise ValueError(f"b_of_a: expected indices from 0 to {last}")
     cuda = cuda_session(device)
     with cuda.active() as stream:
-        x = cuda.given(a)
+        x = cuda.to_device_or_none(a)
         index = None if b_of_a is None else cuda.array(b_of_a, np.int64)
         out = cuda.empty((len(x), max(radius, 0) + 1), np.float64)
-        cuda.kernels.shell_dot(x, x if b is None else cuda.given(b), index, radius, out, stream)
+        cuda.kernels.shell_dot(x, x if b is None else cuda.to_device_or_none(b), index, radius, out, stream)
     return out

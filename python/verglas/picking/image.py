@@ -67,7 +67,7 @@ class SmallImage:
         return (xy - there) / np.array(self.factor[::-1]) + here
 
 
-def _checked(micrograph: Micrograph, diameter_A: float) -> None:
+def _check_micrograph(micrograph: Micrograph, diameter_A: float) -> None:
     name, pixel = micrograph.name or "micrograph", micrograph.pixel_size_A
     if not (np.isfinite(diameter_A) and diameter_A > 0):
         raise InputError(f"diameter_A: expected a positive number of angstrom, got {diameter_A}")
@@ -120,7 +120,7 @@ def prepare(
     >>> prepare(m, 88.0).data.shape
     (200, 250)
     """
-    _checked(micrograph, diameter_A)
+    _check_micrograph(micrograph, diameter_A)
     data = micrograph.data
     finite = np.isfinite(data)
     bad = data.size - int(np.count_nonzero(finite))

@@ -52,13 +52,13 @@ class BadAreas:
         """True where a particle should not be picked."""
         spots = np.abs(self.mean_z) > self.limit
         # Spots count with their flanks; roughness has been averaged over twice the particle already.
-        return _grown(spots, 2.0) | self.rough
+        return _dilate_by_disc(spots, 2.0) | self.rough
 
     @property
     def wide(self) -> npt.NDArray[np.bool_]:
         """Only the bad areas wider than two particles: whatever they are, not particles that stand alone."""
         spots = np.abs(self.mean_z) > self.limit
-        return _opened(spots, 2 * self.radius_px) | self.rough
+        return _open_by_disc(spots, 2 * self.radius_px) | self.rough
 
     @property
     def fraction(self) -> float:
@@ -86,21 +86,21 @@ class BadAreas:
         return replace(self, limit=max(self.limit, float(np.median(there)) + 4 * spread))
 
 
-def _grown(values: npt.NDArray[np.bool_], radius_px: float) -> npt.NDArray[np.bool_]:
+def _dilate_by_disc(values: npt.NDArray[np.bool_], radius_px: float) -> npt.NDArray[np.bool_]:
     """Dilation by a disc."""
     if not values.any():
         return values
     return np.asarray(ndimage.distance_transform_edt(~values) <= radius_px)
 
 
-def _opened(values: npt.NDArray[np.bool_], radius_px: float) -> npt.NDArray[np.bool_]:
+def _open_by_disc(values: npt.NDArray[np.bool_], radius_px: float) -> npt.NDArray[np.bool_]:
     """Opening by a disc: only what holds a whole disc is left. Beyond the border is as its nearest pixel."""
     if not values.any() or values.all():
         return values
     margin = int(np.ceil(radius_px)) + 1
     padded = np.pad(values, margin, mode="edge")
     eroded = np.asarray(ndimage.distance_transform_edt(padded) > radius_px)
-    grown = _grown(eroded, radius_px)
+    grown = _dilate_by_disc(eroded, radius_px)
     return grown[margin : margin + values.shape[0], margin : margin + values.shape[1]]
 
 
@@ -166,5 +166,5 @@ def bad_areas(small: SmallImage, mean_sigma: float = MEAN_SIGMA, deviation_sigma
     variance = disc_mean(texture.astype(np.float64) ** 2, 1.2 * small.radius_px)
     logs = np.log(np.maximum(variance, 1e-6 * float(np.median(variance)) + 1e-12)) / 2
     rough = np.abs(logs - np.median(logs)) > deviation_sigma * max(robust_sigma(logs), 0.05)
-    rough = _opened(rough, 1.5 * small.radius_px)
+    rough = _open_by_disc(rough, 1.5 * small.radius_px)
     return BadAreas((rest / max(sigma, 1e-6)).astype(np.float32), rough, mean_sigma, small.radius_px)

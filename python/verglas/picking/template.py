@@ -128,7 +128,7 @@ def _singular_vectors(rows: npt.NDArray[np.float64]) -> tuple[npt.NDArray[np.flo
     return vectors, 1 - np.cumsum(powers) / powers.sum()
 
 
-def _padded(data: Float32Array, margin: int) -> tuple[Float32Array, tuple[int, int]]:
+def _pad_for_transform(data: Float32Array, margin: int) -> tuple[Float32Array, tuple[int, int]]:
     """Mirrored borders to a size with quick transforms; the corner of the image in it."""
     shape = tuple(fast_size(n + 2 * margin) for n in data.shape)
     before = [(m - n) // 2 for m, n in zip(shape, data.shape, strict=True)]
@@ -177,7 +177,7 @@ def search_image(data: Float32Array, mask: Float32Array, *, threads: int | None 
     side = mask.shape[0]
     if side > min(data.shape):
         raise InputError(f"templates of {side} pixels do not fit an image of {data.shape[1]} x {data.shape[0]} pixels")
-    padded, corner = _padded(np.asarray(data, np.float32), side // 2 + 1)
+    padded, corner = _pad_for_transform(np.asarray(data, np.float32), side // 2 + 1)
     deviation = local_deviation(padded, mask, threads)
     window = tuple(slice(c, c + n) for c, n in zip(corner, data.shape, strict=True))
     shape = (int(padded.shape[0]), int(padded.shape[1]))
@@ -277,7 +277,7 @@ def _low_pass(box: int, pixel_size_A: float, resolution_A: float) -> npt.NDArray
     return fourier.raised_cosine(fourier.radius((box, box)) - (limit - 1.5), 3.0)
 
 
-def _resampled(values: npt.NDArray, ndim: int, old_A: float, new_A: float) -> Float32Array:
+def _resample(values: npt.NDArray, ndim: int, old_A: float, new_A: float) -> Float32Array:
     """Images (ndim = 2) or a volume (3) at another pixel size, about the same origin.
 
     Cropping a transform reaches the pixel sizes n / n' only: the box is padded by up to 32 pixels to the one that comes
@@ -330,7 +330,7 @@ def projection_templates(
     # The map at the sampling of the search, in a box wide enough for the fringes of the CTF.
     side = _template_side(settings.diameter_A, pixel_size_A)
     box = 2 * fast_size(side)
-    coarse = _resampled(volume.data, 3, volume.pixel_size_A, pixel_size_A)
+    coarse = _resample(volume.data, 3, volume.pixel_size_A, pixel_size_A)
     coarse = image.crop_or_pad(coarse, (box, box, box)).astype(np.float32)
     grid = ops.Grid(box)
     resolution = settings.resolution_A or max(settings.diameter_A / 6, 2 * pixel_size_A)
@@ -371,7 +371,7 @@ def turned_templates(
     if stack.ndim != 3 or stack.shape[1] != stack.shape[2] or not len(stack):
         raise InputError(f"templates: expected class averages (m, n, n), got shape {stack.shape}")
     side = _template_side(settings.diameter_A, pixel_size_A)
-    small = _resampled(stack, 2, old_pixel_size_A, pixel_size_A)
+    small = _resample(stack, 2, old_pixel_size_A, pixel_size_A)
     small = image.crop_or_pad(small, (2 * side, 2 * side), "border")
     resolution = settings.resolution_A or max(settings.diameter_A / 6, 2 * pixel_size_A)
     low = _low_pass(2 * side, pixel_size_A, resolution).astype(np.float32)

@@ -81,12 +81,12 @@ def _mixtures(values: FloatArray) -> list[_Mixture]:
     """
     starts = [otsu(values), *np.quantile(values, [1 - share for share in _FEW])]
     floor = 1e-3 * max(float(np.ptp(values)), 1e-12)
-    found = [_maximised(values, split, floor) for split in starts]
+    found = [_fit_mixture(values, split, floor) for split in starts]
     kept = [one for one in found if one.weights[1] * len(values) >= _LEAST_CLASS] or found[:1]
     return sorted(kept, key=lambda one: -one.likelihood)
 
 
-def _maximised(values: FloatArray, split: float, floor: float, rounds: int = 200) -> _Mixture:
+def _fit_mixture(values: FloatArray, split: float, floor: float, rounds: int = 200) -> _Mixture:
     """Expectation maximisation from a split."""
     upper = values >= split
     weights = np.array([1 - upper.mean(), upper.mean()])

@@ -13,11 +13,11 @@ from verglas.image import plan_resample, resample_particles
 from verglas.io import read_particles, write_bytes, write_json, write_particles
 from verglas.picking import remove_duplicates
 from verglas.pipeline.micrographs import Work, picks_of, result_of
-from verglas.pipeline.particles import ExtractStage, cut_shot, gathered
+from verglas.pipeline.particles import ExtractStage, cut_shot, gather_particles
 from verglas.pipeline.project import FOLDERS, Project, Shot
 from verglas.pipeline.request import settings_json, with_overrides
 from verglas.pipeline.stage import digest, file_digest, outputs_of
-from verglas.pipeline.tables import usable
+from verglas.pipeline.tables import usable_shots
 from verglas.run.parallel import in_order
 from verglas.types import Particles, Picks
 from verglas.types.arrays import FloatArray
@@ -58,13 +58,13 @@ class CentreStage:
         """In the project."""
         return FOLDERS[self.name]
 
-    def chosen(self, project: Project) -> CentreChoice:
+    def resolve_settings(self, project: Project) -> CentreChoice:
         """Resolved."""
         return with_overrides(CentreChoice(), project.request.stage("centre"), "centre")
 
     def settings(self, project: Project) -> dict[str, Any]:
         """Resolved settings."""
-        return settings_json(self.chosen(project))
+        return settings_json(self.resolve_settings(project))
 
     def inputs(self, project: Project) -> dict[str, str]:
         """The extracted particles."""
@@ -72,15 +72,15 @@ class CentreStage:
 
     def run(self, project: Project) -> dict[str, str]:
         """centring.json, centring.png, stacks/ if boxes move, and particles.star of the project."""
-        choice, folder = self.chosen(project), project.folder(self.name)
+        choice, folder = self.resolve_settings(project), project.folder(self.name)
         particles = read_particles(project.folder("extract") / "particles.star")
         way, shifts_px, trial = _centres(project, particles, choice)
         rms = float(np.sqrt((shifts_px**2).sum(axis=1).mean()))
-        cut = ExtractStage().chosen(project)
+        cut = ExtractStage().resolve_settings(project)
         moves = way != "picks" and rms > choice.least_px
-        lost = _cut_again(project, shifts_px) if moves else 0
+        lost = _recut(project, shifts_px) if moves else 0
         stage = self.name if moves else "extract"
-        made, _ = gathered(project, stage, project.root, cut, f"{FOLDERS[stage]}/")
+        made, _ = gather_particles(project, stage, project.root, cut, f"{FOLDERS[stage]}/")
         write_particles(project.root / "particles.star", made)
         write_json(
             folder / "centring.json",
@@ -146,21 +146,21 @@ def _centres(
             way = choice.way if choice.way != "auto" or trial is None else trial.best
         found.append(np.zeros((len(part), 2)) if trial is None else trial.shifts_px[way])
         project.listener.progress("centre", min(start + choice.batch, len(small)), len(small))
-    cut = ExtractStage().chosen(project)
+    cut = ExtractStage().resolve_settings(project)
     ratio = small.pixel_size_A / cut_pixel_A(particles, cut.box)
     return way, np.concatenate(found) * ratio, first
 
 
-def _cut_again(project: Project, shifts_px: FloatArray) -> int:
+def _recut(project: Project, shifts_px: FloatArray) -> int:
     """Cut the particles of every micrograph at their new centres; those that meet another are dropped and counted."""
-    shots = usable(project)
+    shots = usable_shots(project)
     results = [result_of(project, "extract", shot) for shot in shots]
     ends = np.cumsum([len(result["kept"]) for result in results])
-    choice = ExtractStage().chosen(project)
+    choice = ExtractStage().resolve_settings(project)
     todo = []
     for shot, result, end in zip(shots, results, ends, strict=True):
         shifts = shifts_px[end - len(result["kept"]) : end]
-        todo.append((shot, _moved(project, shot, result, shifts, choice.box)))
+        todo.append((shot, _move_picks(project, shot, result, shifts, choice.box)))
     stage = _Again()
     done = project.results("centre")
 
@@ -177,7 +177,7 @@ def _cut_again(project: Project, shifts_px: FloatArray) -> int:
     return int(ends[-1]) - sum(len(result_of(project, "centre", shot)["kept"]) for shot in shots)
 
 
-def _moved(project: Project, shot: Shot, result: dict[str, Any], shifts_px: FloatArray, box: int) -> Picks:
+def _move_picks(project: Project, shot: Shot, result: dict[str, Any], shifts_px: FloatArray, box: int) -> Picks:
     """Picks at the new centres: all picks of the micrograph, those that have no image far outside."""
     picks = picks_of(project, shot)
     kept = np.array(result["kept"], np.int64)
@@ -198,12 +198,12 @@ class _Again(ExtractStage):
 
     def work_at(self, project: Project, shot: Shot, picks: Picks, mark: str) -> Work:
         """One micrograph."""
-        choice = ExtractStage().chosen(project)
+        choice = ExtractStage().resolve_settings(project)
         return Work(shot, mark, cut_shot(project, shot, picks, choice, project.folder(self.name)))
 
 
 def _images(project: Project, stage: str) -> dict[str, str]:
-    marks = [(project.results(stage).get(shot.key) or {}).get("digest") for shot in usable(project)]
+    marks = [(project.results(stage).get(shot.key) or {}).get("digest") for shot in usable_shots(project)]
     return {"images": digest(marks)}
 
 

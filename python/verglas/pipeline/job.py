@@ -176,7 +176,7 @@ def process(
         except StageStopped as error:
             stopped = str(error)
         ended(heard, stopped)
-        return finished(project, time.perf_counter() - begun, stopped)
+        return finish_project(project, time.perf_counter() - begun, stopped)
 
 
 def _accepted(request: Request, root: Path, heard: Tenure) -> None:
@@ -189,14 +189,14 @@ def ended(heard: Tenure, stopped: str) -> None:
     heard.write(state=f"stopped by a verdict: {stopped}" if stopped else "finished", finished=now_text())
 
 
-def finished(project: Project, seconds: float, stopped: str) -> Outcome:
+def finish_project(project: Project, seconds: float, stopped: str) -> Outcome:
     """The outcome, also left as process.json."""
     made = Outcome(project.root, list(project.records.values()), standings(project), seconds, stopped)
-    write_json(project.root / "process.json", json.loads(json.dumps(made.summary(), default=_plain)))
+    write_json(project.root / "process.json", json.loads(json.dumps(made.summary(), default=_json_value)))
     return made
 
 
-def _plain(value: Any) -> Any:
+def _json_value(value: Any) -> Any:
     if isinstance(value, np.generic):
         return value.item()
     return str(value)

@@ -65,7 +65,7 @@ class Class2DStage(_MapStage):
 
     name = "class2d"
 
-    def chosen(self, project: Project) -> tuple[Class2DSettings, SelectionRules]:
+    def resolve_settings(self, project: Project) -> tuple[Class2DSettings, SelectionRules]:
         """Settings and the rules of the selection, whose fields are set as ``class2d.rule_<field>``."""
         asked, given = project.request, project.request.stage("class2d")
         rules = {name[5:]: given.pop(name) for name in list(given) if name.startswith("rule_")}
@@ -77,7 +77,7 @@ class Class2DStage(_MapStage):
 
     def settings(self, project: Project) -> dict[str, Any]:
         """Resolved settings."""
-        settings, rules = self.chosen(project)
+        settings, rules = self.resolve_settings(project)
         shown = {f"rule_{name}": value for name, value in settings_json(rules).items()}
         return settings_json(replace(settings, progress=None, log=None), _FREE) | shown
 
@@ -87,7 +87,7 @@ class Class2DStage(_MapStage):
 
     def run(self, project: Project) -> dict[str, str]:
         """Classify, from the last iteration of a run that was killed, or not at all if it was through; select."""
-        settings, rules = self.chosen(project)
+        settings, rules = self.resolve_settings(project)
         if not self.path(project, "summary.json").is_file():
             project.listener.say(plan_sentence(project, settings.n_classes))
             most = project.memory_GB or allowed_memory_GB()
@@ -96,7 +96,7 @@ class Class2DStage(_MapStage):
                 threads=project.threads,
                 device=project.device.split(",")[0],
                 memory_GB=min(_CLASS_MEMORY_GB, most / 2),
-                progress=lambda done, total: _within(project, done, total),
+                progress=lambda done, total: _report_progress(project, done, total),
                 log=_not_iterations(project),
             )
             class2d_files(Class2DJob(project.root / "particles.star", self.path(project), working))
@@ -137,7 +137,7 @@ def plan_sentence(project: Project, n_classes: int) -> str:
     return f"{count} particles of {particles.box} px: roughly {said}; {memory}"
 
 
-def _within(project: Project, done: int, total: int) -> None:
+def _report_progress(project: Project, done: int, total: int) -> None:
     """Progress inside an iteration; the ends of iterations, of which there are many, would look like the end."""
     if done < total:
         project.listener.progress("class2d", done, total)
@@ -186,7 +186,7 @@ class AbInitioStage(_MapStage):
 
     name = "abinitio"
 
-    def chosen(self, project: Project) -> tuple[AbInitioSettings, bool]:
+    def resolve_settings(self, project: Project) -> tuple[AbInitioSettings, bool]:
         """Settings, and whether the other hand is wanted (``abinitio.mirror``)."""
         asked, given = project.request, project.request.stage("abinitio")
         mirror = bool(given.pop("mirror", False))
@@ -195,7 +195,7 @@ class AbInitioStage(_MapStage):
 
     def settings(self, project: Project) -> dict[str, Any]:
         """Resolved settings."""
-        chosen, mirror = self.chosen(project)
+        chosen, mirror = self.resolve_settings(project)
         return settings_json(chosen, ("threads",)) | {"mirror": mirror} | _ticks(project)
 
     def inputs(self, project: Project) -> dict[str, str]:
@@ -204,7 +204,7 @@ class AbInitioStage(_MapStage):
 
     def run(self, project: Project) -> dict[str, str]:
         """Make it, from the last checkpoint of a run that was killed."""
-        settings, mirror = self.chosen(project)
+        settings, mirror = self.resolve_settings(project)
         chosen = replace(settings, threads=project.threads)
         values = {name: value for name, value in vars(chosen).items() if name not in ("symmetry", "diameter_A")}
         found = abinitio(
@@ -220,7 +220,7 @@ class AbInitioStage(_MapStage):
         )
         if len(found.maps) == 1:
             _surface(self.path(project, "map.mrc"), None, self.path(project, "map.png"))
-            return self.outputs(project, "map.mrc") | {"symmetry": found_symmetry(project)}
+            return self.outputs(project, "map.mrc") | {"symmetry": resolve_symmetry(project)}
         raise InputError("abinitio: several classes were asked for; a project refines one map")
 
     def verdict(self, project: Project) -> Verdict:
@@ -241,7 +241,7 @@ class AbInitioStage(_MapStage):
         return Verdict(state, tuple(reasons), numbers, ("06_abinitio/map.png",), "06_abinitio/report.html")
 
 
-def found_symmetry(project: Project) -> str:
+def resolve_symmetry(project: Project) -> str:
     """The point group given, or the one that was found."""
     asked = project.request.symmetry
     path = project.folder("abinitio") / "abinitio.json"
@@ -252,7 +252,7 @@ def found_symmetry(project: Project) -> str:
     return str(read_json(path)["symmetry"])
 
 
-def _unknown_yet(project: Project) -> bool:
+def _is_symmetry_unknown(project: Project) -> bool:
     """Whether the point group is still to be found."""
     return project.request.symmetry.lower() == AUTO and not (project.folder("abinitio") / "abinitio.json").is_file()
 
@@ -297,10 +297,10 @@ class RefineStage(_MapStage):
 
     name = "refine"
 
-    def chosen(self, project: Project) -> RefineSettings:
+    def resolve_settings(self, project: Project) -> RefineSettings:
         """Resolved."""
         asked = project.request
-        group = asked.symmetry if asked.symmetry.lower() != AUTO else found_symmetry(project)
+        group = asked.symmetry if asked.symmetry.lower() != AUTO else resolve_symmetry(project)
         default = RefineSettings(
             symmetry=group, diameter_A=asked.mask_A, seed=asked.seed, initial_resolution_A=_start_resolution_A(project)
         )
@@ -308,7 +308,7 @@ class RefineStage(_MapStage):
 
     def settings(self, project: Project) -> dict[str, Any]:
         """Resolved settings."""
-        shown = {} if _unknown_yet(project) else settings_json(self.chosen(project), ("threads",))
+        shown = {} if _is_symmetry_unknown(project) else settings_json(self.resolve_settings(project), ("threads",))
         return shown | {"reference": project.request.reference}
 
     def inputs(self, project: Project) -> dict[str, str]:
@@ -320,7 +320,7 @@ class RefineStage(_MapStage):
 
     def run(self, project: Project) -> dict[str, str]:
         """From the start, or from the checkpoint of a run that was killed."""
-        chosen, folder = replace(self.chosen(project), threads=project.threads), self.path(project)
+        chosen, folder = replace(self.resolve_settings(project), threads=project.threads), self.path(project)
         asked = project.request.reference
         start = Path(asked) if asked is not None else project.folder("abinitio") / "map.mrc"
         again = checkpoint_path(folder).is_file()
@@ -380,15 +380,15 @@ class PostprocessStage(_MapStage):
 
     name = "postprocess"
 
-    def chosen(self, project: Project) -> PostprocessSettings:
+    def resolve_settings(self, project: Project) -> PostprocessSettings:
         """Resolved."""
-        group = RefineStage().chosen(project).symmetry
+        group = RefineStage().resolve_settings(project).symmetry
         default = PostprocessSettings(symmetry=group, seed=project.request.seed)
         return with_overrides(default, project.request.stage("postprocess"), "postprocess", ("threads",))
 
     def settings(self, project: Project) -> dict[str, Any]:
         """Resolved settings."""
-        return {} if _unknown_yet(project) else settings_json(self.chosen(project), ("threads",))
+        return {} if _is_symmetry_unknown(project) else settings_json(self.resolve_settings(project), ("threads",))
 
     def inputs(self, project: Project) -> dict[str, str]:
         """The half maps."""
@@ -401,7 +401,7 @@ class PostprocessStage(_MapStage):
             source / "half1.mrc",
             source / "half2.mrc",
             self.path(project),
-            settings=replace(self.chosen(project), threads=project.threads),
+            settings=replace(self.resolve_settings(project), threads=project.threads),
         )
         done = postprocess_files(job)
         write_json(self.path(project, "summary.json"), done.as_dict())

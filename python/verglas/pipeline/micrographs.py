@@ -111,7 +111,7 @@ class MicrographStage(ABC):
 
     def todo(self, project: Project) -> list[Shot]:
         """The micrographs that earlier stages have passed on."""
-        return [shot for shot in project.shots if all(good(project, name, shot) for name in self.needs)]
+        return [shot for shot in project.shots if all(has_passed(project, name, shot) for name in self.needs)]
 
     def one_digest(self, project: Project, shot: Shot) -> str:
         """What the result of one micrograph depends on."""
@@ -161,7 +161,7 @@ class MicrographStage(ABC):
         return self.finish(project)
 
 
-def good(project: Project, stage: str, shot: Shot) -> bool:
+def has_passed(project: Project, stage: str, shot: Shot) -> bool:
     """Whether a micrograph came through a stage."""
     record = project.results(stage).get(shot.key)
     return record is not None and not record["reason"]
@@ -215,7 +215,7 @@ class CtfStage(MicrographStage):
 
     name = "ctf"
 
-    def chosen(self, project: Project, shot: Shot | None = None) -> CtfSettings:
+    def resolve_settings(self, project: Project, shot: Shot | None = None) -> CtfSettings:
         """Settings; of one micrograph, with what its STAR file says of the microscope."""
         asked = project.request
         default = CtfSettings()
@@ -228,12 +228,12 @@ class CtfStage(MicrographStage):
 
     def settings(self, project: Project) -> dict[str, Any]:
         """Resolved settings."""
-        return settings_json(self.chosen(project)) | {"pixel_size_A": project.request.pixel_size_A}
+        return settings_json(self.resolve_settings(project)) | {"pixel_size_A": project.request.pixel_size_A}
 
     def compute(self, project: Project, shot: Shot) -> tuple[dict[str, Any], list[Picture]]:
         """Fit; the result holds what STAR files and pages need, without spectra."""
         micrograph, header = load(project, shot)
-        fit = replace(estimate_ctf(micrograph, self.chosen(project, shot)), name=shot.path.name)
+        fit = replace(estimate_ctf(micrograph, self.resolve_settings(project, shot)), name=shot.path.name)
         o = fit.optics
         result = {
             **fit.as_dict(),
@@ -271,7 +271,7 @@ class PickStage(MicrographStage):
     name = "pick"
     needs = ("ctf",)
 
-    def chosen(self, project: Project) -> tuple[PickSettings, str | None]:
+    def resolve_settings(self, project: Project) -> tuple[PickSettings, str | None]:
         """Settings, and the file of templates if there is one."""
         given = project.request.stage("pick")
         templates = given.pop("templates", None)
@@ -280,7 +280,7 @@ class PickStage(MicrographStage):
 
     def settings(self, project: Project) -> dict[str, Any]:
         """Resolved settings; the symmetry is the templates'."""
-        chosen, templates = self.chosen(project)
+        chosen, templates = self.resolve_settings(project)
         hidden = ("threads",) if templates else ("threads", "symmetry", "step_deg", "resolution_A")
         content = None if templates is None else file_digest(Path(templates))
         return {
@@ -299,7 +299,7 @@ class PickStage(MicrographStage):
 
     def compute(self, project: Project, shot: Shot) -> tuple[dict[str, Any], list[Picture]]:
         """Pick; one picture with picks, CTF and numbers."""
-        chosen, templates = self.chosen(project)
+        chosen, templates = self.resolve_settings(project)
         micrograph, _ = load(project, shot)
         if project.threads != 1:
             chosen = replace(chosen, threads=1)  # micrographs side by side use the cores

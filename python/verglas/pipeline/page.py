@@ -9,7 +9,7 @@ import numpy as np
 
 from verglas._version import __version__
 from verglas.io import write_text
-from verglas.pipeline.micrographs import good, result_of
+from verglas.pipeline.micrographs import has_passed, result_of
 from verglas.pipeline.project import FOLDERS, Project
 from verglas.pipeline.tables import Standing, standings
 from verglas.report.html import Fragment, Picture, Section, Table
@@ -42,7 +42,7 @@ def set_row(project: Project, one: Standing, waiting: Mapping[str, str] | None =
     if one.used and project.results("ctf").get(shot.key) is None:
         state = (waiting or {}).get(shot.key, "waiting")
     facts: dict[str, Any] = {}
-    if good(project, "ctf", shot):
+    if has_passed(project, "ctf", shot):
         ctf = result_of(project, "ctf", shot)
         facts = {
             "defocus_A": (ctf["defocus_u_A"] + ctf["defocus_v_A"]) / 2,
@@ -51,13 +51,13 @@ def set_row(project: Project, one: Standing, waiting: Mapping[str, str] | None =
             "merit": _float(ctf["merit"]),
             "ice_ring": _float(ctf["ice_ring"]),
         }
-    if good(project, "pick", shot):
+    if has_passed(project, "pick", shot):
         picked = result_of(project, "pick", shot)
         facts |= {"picks": picked["picks"], "bad_fraction": picked["bad_fraction"]}
-    if good(project, "extract", shot):
+    if has_passed(project, "extract", shot):
         facts["particles"] = len(result_of(project, "extract", shot)["kept"])
     picture = next(
-        (f"{FOLDERS[stage]}/png/{shot.key}.png" for stage in ("pick", "ctf") if good(project, stage, shot)), ""
+        (f"{FOLDERS[stage]}/png/{shot.key}.png" for stage in ("pick", "ctf") if has_passed(project, stage, shot)), ""
     )
     return SetRow(shot.name, state, one.reason or "; ".join(one.flags), picture=picture, **facts)
 
@@ -70,18 +70,18 @@ def _sections(project: Project) -> list[Section]:
             path = project.folder(name) / file
             if path.is_file():
                 blocks.append(Picture(path.read_bytes(), words, words))
-        numbers = [(k.replace("_", " "), _shown(v)) for k, v in record.verdict.numbers.items()]
+        numbers = [(k.replace("_", " "), _format_value(v)) for k, v in record.verdict.numbers.items()]
         if blocks:
             text = ". ".join(reason[:1].upper() + reason[1:] for reason in record.verdict.reasons)
             made.append(Section(name, text, [*blocks, Table(("", ""), numbers)]))
     return made
 
 
-def _shown(value: Any) -> str:
+def _format_value(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.4g}"
     if isinstance(value, dict):
-        return "; ".join(f"{k}: {_shown(v)}" for k, v in value.items()) or "none"
+        return "; ".join(f"{k}: {_format_value(v)}" for k, v in value.items()) or "none"
     return str(value)
 
 

@@ -16,11 +16,11 @@ from verglas.extraction import Cut, ExtractSettings
 from verglas.io import read_particles, write_bytes, write_particles
 from verglas.io.rules import written_name
 from verglas.picking.particles import MERIT
-from verglas.pipeline.micrographs import MicrographStage, Picture, good, load, picks_of, result_of
+from verglas.pipeline.micrographs import MicrographStage, Picture, has_passed, load, picks_of, result_of
 from verglas.pipeline.project import Project, Shot
 from verglas.pipeline.request import settings_json, with_overrides
 from verglas.pipeline.stage import digest, file_digest
-from verglas.pipeline.tables import micrograph_table, usable
+from verglas.pipeline.tables import micrograph_table, usable_shots
 from verglas.run.extract import ExtractOptions, Piece, cut_one, particles_of, write_excluded, write_piece
 from verglas.types import Particles, Picks
 from verglas.types.verdict import Verdict
@@ -76,7 +76,7 @@ def pixel_size_A(project: Project) -> float:
     """Of the micrographs that are used."""
     if project.request.pixel_size_A is not None:
         return project.request.pixel_size_A
-    known = [result_of(project, "ctf", s)["pixel_size_A"] for s in project.shots if good(project, "ctf", s)]
+    known = [result_of(project, "ctf", s)["pixel_size_A"] for s in project.shots if has_passed(project, "ctf", s)]
     return float(np.median(known)) if known else 1.0
 
 
@@ -86,7 +86,7 @@ class ExtractStage(MicrographStage):
     name = "extract"
     needs = ("ctf", "pick")
 
-    def chosen(self, project: Project) -> ExtractChoice:
+    def resolve_settings(self, project: Project) -> ExtractChoice:
         """Resolved."""
         asked = project.request
         box = asked.box or box_for(asked.diameter_A, pixel_size_A(project))
@@ -94,43 +94,50 @@ class ExtractStage(MicrographStage):
 
     def settings(self, project: Project) -> dict[str, Any]:
         """Resolved settings."""
-        return settings_json(self.chosen(project)) | {"keep": _keep_digest(project)}
+        return settings_json(self.resolve_settings(project)) | {"keep": _keep_digest(project)}
 
     def inputs(self, project: Project) -> dict[str, str]:
         """Micrographs, CTFs, picks, and the list of those to keep."""
-        return super().inputs(project) | {"used": digest([shot.key for shot in usable(project)])}
+        return super().inputs(project) | {"used": digest([shot.key for shot in usable_shots(project)])}
 
     def todo(self, project: Project) -> list[Shot]:
         """Micrographs in use."""
-        return usable(project)
+        return usable_shots(project)
 
     def one_digest(self, project: Project, shot: Shot) -> str:
         """Images depend on picks and pixel size, not on the CTF, which is added to the table later."""
         picked = project.results("pick").get(shot.key) or {}
         pixel = result_of(project, "ctf", shot)["pixel_size_A"]
-        return digest([settings_json(self.chosen(project)), shot.fingerprint, picked.get("digest"), pixel])
+        return digest([settings_json(self.resolve_settings(project)), shot.fingerprint, picked.get("digest"), pixel])
 
     def compute(self, project: Project, shot: Shot) -> tuple[dict[str, Any], list[Picture]]:
         """Cut and write the stack."""
-        return cut_shot(project, shot, picks_of(project, shot), self.chosen(project), project.folder("extract")), []
+        return cut_shot(
+            project, shot, picks_of(project, shot), self.resolve_settings(project), project.folder("extract")
+        ), []
 
     def finish(self, project: Project) -> dict[str, str]:
         """particles.star, excluded.csv, particles.png."""
         folder = project.folder("extract")
-        made, excluded = gathered(project, self.name, folder, self.chosen(project), "")
+        made, excluded = gather_particles(project, self.name, folder, self.resolve_settings(project), "")
         write_particles(folder / "particles.star", made)
         write_excluded(folder / "excluded.csv", excluded)
         _picture(folder)
-        marks = digest([(project.results("extract").get(s.key) or {}).get("digest") for s in usable(project)])
+        marks = digest([(project.results("extract").get(s.key) or {}).get("digest") for s in usable_shots(project)])
         return {"03_extract/particles.star": file_digest(folder / "particles.star"), "images": marks}
 
     def verdict(self, project: Project) -> Verdict:
         """Whether there are enough particles, and few lost."""
-        results = [result_of(project, "extract", s) for s in usable(project) if good(project, "extract", s)]
+        results = [result_of(project, "extract", s) for s in usable_shots(project) if has_passed(project, "extract", s)]
         count = sum(len(r["kept"]) for r in results)
         lost = Counter(why for r in results for why in r["excluded"].values())
         asked = count + sum(lost.values())
-        numbers = {"particles": count, "picks": asked, "box": self.chosen(project).box, "set_aside": dict(lost)}
+        numbers = {
+            "particles": count,
+            "picks": asked,
+            "box": self.resolve_settings(project).box,
+            "set_aside": dict(lost),
+        }
         judged = judge_extraction(count, asked, lost.most_common(1)[0][0] if lost else "")
         if count < FEWEST_PARTICLES and project.request.to != "particles":
             return Verdict("stop", judged.reasons, numbers, (), "report.html and 03_extract/excluded.csv")
@@ -168,7 +175,7 @@ def cut_shot(project: Project, shot: Shot, picks: Picks, choice: ExtractChoice, 
     }
 
 
-def gathered(
+def gather_particles(
     project: Project, stage: str, folder: Path, choice: ExtractChoice, prefix: str
 ) -> tuple[Particles, list[tuple[str, int, float, float, str]]]:
     """The particles of all micrographs as one set, images on disk, and those set aside.
@@ -184,7 +191,7 @@ def gathered(
     prefix : str
         From that folder to the stage's.
     """
-    shots = [shot for shot in usable(project) if good(project, stage, shot)]
+    shots = [shot for shot in usable_shots(project) if has_passed(project, stage, shot)]
     if not shots:
         raise InputError(f"{stage}: no micrograph is left to take particles from; see {project.root / 'report.html'}")
     table = micrograph_table(project, shots, folder)

@@ -85,18 +85,18 @@ class Results:
         self.folder = folder / "records"
         self.found: dict[str, dict[str, Any]] | None = None
 
-    def _all(self) -> dict[str, dict[str, Any]]:
+    def _read_all(self) -> dict[str, dict[str, Any]]:
         if self.found is None:
             self.found = {}
             for path in self.folder.glob("[!.]*.json") if self.folder.is_dir() else ():
-                record = _whole(path)
+                record = _read_whole_record(path)
                 if record is not None:
                     self.found[path.stem] = record
         return self.found
 
     def get(self, key: str, wanted: str | None = None) -> dict[str, Any] | None:
         """The result of a micrograph, if it is there (and of the digest wanted)."""
-        record = self._all().get(key)
+        record = self._read_all().get(key)
         return record if record is None or wanted is None or record["digest"] == wanted else None
 
     def read(self, key: str) -> dict[str, Any] | None:
@@ -104,7 +104,7 @@ class Results:
         if self.found is None:
             self.found = {}
             path = self.folder / f"{key}.json"
-            record = _whole(path) if path.is_file() else None
+            record = _read_whole_record(path) if path.is_file() else None
             if record is not None:
                 self.found[key] = record
         return self.found.get(key)
@@ -119,10 +119,10 @@ class Results:
         """Keep a result."""
         self.folder.mkdir(parents=True, exist_ok=True)
         write_json(self.folder / f"{key}.json", record)
-        self._all()[key] = json.loads(json.dumps(record))
+        self._read_all()[key] = json.loads(json.dumps(record))
 
 
-def _whole(path: Path) -> dict[str, Any] | None:
+def _read_whole_record(path: Path) -> dict[str, Any] | None:
     """A record; None for one that cannot be read, whose micrograph is then done again."""
     try:
         record = read_json(path)

@@ -212,7 +212,7 @@ def _run_one(project: Project, stage: Stage, *, again: bool) -> StageRecord:
         return StageRecord(stage.name, stage.folder, settings, inputs, had["outputs"], had["seconds"], verdict, True)
     folder = project.root / stage.folder
     if had and not (stage.keeps_parts or (same and had.get("state") == "running" and not again)):
-        _set_apart(folder)
+        _back_up_folder(folder)
         had = {}
     folder.mkdir(parents=True, exist_ok=True)
     before = float(had.get("seconds", 0.0)) if had.get("state") == "running" else 0.0
@@ -247,7 +247,7 @@ def _run_one(project: Project, stage: Stage, *, again: bool) -> StageRecord:
     return StageRecord(stage.name, stage.folder, settings, inputs, outputs, seconds, judged)
 
 
-def _set_apart(folder: Path) -> None:
+def _back_up_folder(folder: Path) -> None:
     """What a stage had made is kept beside it until it is redone once more."""
     old = folder.with_name(folder.name + ".before")
     if old.exists():

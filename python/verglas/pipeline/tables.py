@@ -17,7 +17,7 @@ from verglas.io import atomic_path, read_micrographs, write_micrographs, write_p
 from verglas.io.coordinates import MICROGRAPH, match_names
 from verglas.io.micrographs import PATH, PIXEL
 from verglas.io.rules import written_name
-from verglas.pipeline.micrographs import ctf_row, good, picks_of, result_of
+from verglas.pipeline.micrographs import ctf_row, has_passed, picks_of, result_of
 from verglas.pipeline.project import Project, Shot
 from verglas.pipeline.stage import digest, file_digest
 from verglas.types.verdict import Verdict
@@ -56,9 +56,9 @@ class Standing:
 def standings(project: Project) -> list[Standing]:
     """Every micrograph: set aside by which stage and why, or flags."""
     odd = _odd_headers(project)
-    kept = _kept(project)
+    kept = _listed_keys(project)
     judged = judge_micrographs([q for q in (quality(project, s) for s in project.shots) if q is not None])
-    fitted = [shot for shot in project.shots if good(project, "ctf", shot)]
+    fitted = [shot for shot in project.shots if has_passed(project, "ctf", shot)]
     rings = dict(
         zip(
             (shot.key for shot in fitted), judge_ctfs([result_of(project, "ctf", shot) for shot in fitted]), strict=True
@@ -73,7 +73,7 @@ def standings(project: Project) -> list[Standing]:
         if not reason and kept is not None and shot.key not in kept:
             stage, reason = "pick", f"not in the list of those to keep ({project.request.keep})"
         flags = [*rings.get(shot.key, ()), *(f for f in judged.get(shot.key, ()) if not f.startswith("CTF fits"))]
-        if good(project, "ctf", shot) and usual is not None and result_of(project, "ctf", shot)["shape"] != usual:
+        if has_passed(project, "ctf", shot) and usual is not None and result_of(project, "ctf", shot)["shape"] != usual:
             y, x = result_of(project, "ctf", shot)["shape"]
             flags.append(f"{x} x {y} pixels, most have {usual[1]} x {usual[0]}")
         found.append(Standing(shot, stage, reason, tuple(flags)))
@@ -96,7 +96,7 @@ def _odd_headers(project: Project) -> dict[str, str]:
     """Micrographs whose header says another pixel size, unlike those of the rest."""
     differs, known = {}, 0
     for shot in project.shots:
-        if not good(project, "ctf", shot):
+        if not has_passed(project, "ctf", shot):
             continue
         result = result_of(project, "ctf", shot)
         header, used = result["header_pixel_size_A"], float(result["pixel_size_A"])
@@ -111,14 +111,16 @@ def _odd_headers(project: Project) -> dict[str, str]:
 def _all_headers_differ(project: Project) -> str:
     """A sentence where the headers agree with each other and not with the pixel size given."""
     asked = project.request.pixel_size_A
-    headers = [result_of(project, "ctf", s)["header_pixel_size_A"] for s in project.shots if good(project, "ctf", s)]
+    headers = [
+        result_of(project, "ctf", s)["header_pixel_size_A"] for s in project.shots if has_passed(project, "ctf", s)
+    ]
     known = np.array([h for h in headers if h is not None], np.float64)
     if asked is None or not len(known) or (np.abs(known / asked - 1) > _PIXEL_DIFFERS).mean() < 0.5:
         return ""
     return f"the headers say {np.median(known):g} A per pixel, {asked:g} A was asked for and used"
 
 
-def _kept(project: Project) -> set[str] | None:
+def _listed_keys(project: Project) -> set[str] | None:
     """Keys of the micrographs in the user's list."""
     if project.request.keep is None:
         return None
@@ -130,13 +132,15 @@ def _kept(project: Project) -> set[str] | None:
 
 
 def _usual_shape(project: Project) -> list[int] | None:
-    shapes = Counter(tuple(result_of(project, "ctf", s)["shape"]) for s in project.shots if good(project, "ctf", s))
+    shapes = Counter(
+        tuple(result_of(project, "ctf", s)["shape"]) for s in project.shots if has_passed(project, "ctf", s)
+    )
     return list(shapes.most_common(1)[0][0]) if shapes else None
 
 
 def quality(project: Project, shot: Shot) -> MicrographQuality | None:
     """What picking and CTF say of a micrograph; None before it was picked."""
-    if not (good(project, "ctf", shot) and project.results("pick").get(shot.key)):
+    if not (has_passed(project, "ctf", shot) and project.results("pick").get(shot.key)):
         return None
     picked, ctf = project.results("pick").get(shot.key), result_of(project, "ctf", shot)
     result = (picked or {}).get("result") or {}
@@ -151,9 +155,9 @@ def quality(project: Project, shot: Shot) -> MicrographQuality | None:
     )
 
 
-def usable(project: Project) -> list[Shot]:
+def usable_shots(project: Project) -> list[Shot]:
     """The micrographs that particles are taken from."""
-    return [one.shot for one in standings(project) if one.used and good(project, "pick", one.shot)]
+    return [one.shot for one in standings(project) if one.used and has_passed(project, "pick", one.shot)]
 
 
 # ---- CTF
@@ -186,7 +190,7 @@ def _write_table(path: Path, rows: Sequence[dict[str, Any]]) -> None:
 def write_ctf(project: Project) -> dict[str, str]:
     """micrographs_ctf.star and ctf.csv."""
     folder = project.folder("ctf")
-    shots = [shot for shot in project.shots if good(project, "ctf", shot)]
+    shots = [shot for shot in project.shots if has_passed(project, "ctf", shot)]
     rows = []
     for shot in project.shots:
         record = project.results("ctf").get(shot.key)
@@ -216,10 +220,10 @@ def ctf_verdict(project: Project) -> Verdict:
     bad = [
         (s.name, project.results("ctf").get(s.key)["reason"])  # type: ignore[index]
         for s in project.shots
-        if not good(project, "ctf", s)
+        if not has_passed(project, "ctf", s)
     ]
     bad += [(s.name, _odd_headers(project)[s.key]) for s in project.shots if s.key in _odd_headers(project)]
-    fits = [result_of(project, "ctf", s) for s in project.shots if good(project, "ctf", s)]
+    fits = [result_of(project, "ctf", s) for s in project.shots if has_passed(project, "ctf", s)]
     total = len(project.shots)
     finest = [f["resolution_A"] for f in fits if f["resolution_A"] is not None]
     numbers = {
@@ -256,7 +260,7 @@ def write_picks_of_set(project: Project) -> dict[str, str]:
         shown = {k: v for k, v in record["result"].items() if not isinstance(v, list) and k != "reason"}
         rows.append({"micrograph": one.shot.name, **shown, "set_aside": one.reason, "flags": "; ".join(one.flags)})
     _write_table(folder / "picks.csv", rows)
-    shots = usable(project)
+    shots = usable_shots(project)
     path = folder / "picks.star"
     written = write_picks(path, {written_name(shot.path, folder): picks_of(project, shot) for shot in shots})
     return {f"02_pick/{path.name}": digest([file_digest(file) for file in written])}
@@ -264,7 +268,7 @@ def write_picks_of_set(project: Project) -> dict[str, str]:
 
 def pick_verdict(project: Project) -> Verdict:
     """Whether particles and background separate, in most micrographs."""
-    every = [one for one in standings(project) if good(project, "ctf", one.shot)]
+    every = [one for one in standings(project) if has_passed(project, "ctf", one.shot)]
     bad = [(one.shot.name, one.reason) for one in every if one.stage == "pick"]
     counts = [result_of(project, "pick", one.shot)["picks"] for one in every if one.used]
     judged = judge_set({one.shot.key: one.flags for one in every if one.used}, len(bad))

@@ -15,14 +15,14 @@ from verglas.errors import InputError
 from verglas.io import micrograph_header
 from verglas.io.micrographs import find_micrographs
 from verglas.io.star import writable
-from verglas.pipeline.job import Outcome, ended, finished, stages_of
+from verglas.pipeline.job import Outcome, ended, finish_project, stages_of
 from verglas.pipeline.micrographs import CtfStage, MicrographStage, PickStage, Work
 from verglas.pipeline.page import write_page
 from verglas.pipeline.particles import ExtractStage
 from verglas.pipeline.project import Project, Shot, shot_of
 from verglas.pipeline.request import load_request, save_request
 from verglas.pipeline.stage import StageStopped, run_stages
-from verglas.pipeline.tables import usable
+from verglas.pipeline.tables import usable_shots
 from verglas.pipeline.watch_table import WatchRow, WatchTable
 from verglas.run.parallel import in_order
 from verglas.run.tenure import tenure
@@ -125,7 +125,7 @@ def watch_folder(
         except StageStopped as error:
             stopped = str(error)
         ended(heard, stopped)
-        return finished(project, time.perf_counter() - begun, stopped)
+        return finish_project(project, time.perf_counter() - begun, stopped)
 
 
 class Watcher:
@@ -234,23 +234,23 @@ class Watcher:
     def work(self) -> int:
         """Everything that is ready, a few at a time; a look at the folder follows each batch."""
         ready = self.table.rows("ready")[: 4 * (self.project.threads or os.cpu_count() or 1)]
-        for chain in in_order(self._one, self._begin(ready), self.project.threads):
-            self._keep(*chain)
+        for chain in in_order(self._process_shot, self._mark_running(ready), self.project.threads):
+            self._keep_results(*chain)
         return len(ready)
 
-    def _begin(self, rows: Sequence[WatchRow]) -> Iterator[Shot]:
+    def _mark_running(self, rows: Sequence[WatchRow]) -> Iterator[Shot]:
         """Marks a file as running when a thread is free for it."""
         for row in rows:
             self.table.mark([row.path], "running")
             yield shot_of(row.path)
 
-    def _one(self, shot: Shot) -> tuple[Shot, list[tuple[MicrographStage, Work]]]:
+    def _process_shot(self, shot: Shot) -> tuple[Shot, list[tuple[MicrographStage, Work]]]:
         """All stages of a micrograph, one after the other, in a project of its own: nothing is shared with others."""
         alone = Project(self.project.root, self.project.request, [shot], threads=self.project.threads)
         made: list[tuple[MicrographStage, Work]] = []
         for stage in self.stages:
             known = alone.results(stage.name).read(shot.key)
-            if stage.name == "extract" and not usable(alone):
+            if stage.name == "extract" and not usable_shots(alone):
                 break
             if known is not None and known["digest"] == stage.one_digest(alone, shot):
                 continue
@@ -261,7 +261,7 @@ class Watcher:
                 break
         return shot, made
 
-    def _keep(self, shot: Shot, made: Sequence[tuple[MicrographStage, Work]]) -> None:
+    def _keep_results(self, shot: Shot, made: Sequence[tuple[MicrographStage, Work]]) -> None:
         path = str(shot.path)
         bad = next((work for _, work in made if work.reason), None)
         row = next(r for r in self.table.rows("running") if r.path == path)

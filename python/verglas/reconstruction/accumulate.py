@@ -14,10 +14,10 @@ import numpy.typing as npt
 
 from verglas import fourier, gridding, ops
 from verglas._array_module import array_module, on_device, to_host
-from verglas._devices import device_names, release_memory, uploaded, work_on
+from verglas._devices import device_names, release_memory, upload_pieces, work_on
 from verglas.errors import DeviceMemoryError, InputError, VerglasWarning
 from verglas.geometry import euler_to_matrix
-from verglas.image import unusable
+from verglas.image import find_unusable_images
 from verglas.reconstruction import direct, least_squares
 from verglas.reconstruction.sums import Batch, Symmetry, add_batch, finish
 from verglas.types import Map
@@ -223,12 +223,12 @@ class _Share:
         batch = max(1, _BATCH_PIXELS // self.all.particles.box**2)
         done = [0]
 
-        def counted(last: int, count: int) -> None:
+        def count_done(last: int, count: int) -> None:
             done[0] += count
             tick(last, count)
 
         try:
-            return self._inserted(batch, counted)
+            return self._insert_share(batch, count_done)
         except DeviceMemoryError as error:
             batch = min(batch, len(self.rows)) // 2
             if batch < _LEAST_BATCH:
@@ -240,9 +240,9 @@ class _Share:
             )
         tick(-1, -done[0])
         release_memory(self.device)
-        return self._inserted(batch, tick)
+        return self._insert_share(batch, tick)
 
-    def _inserted(self, batch: int, tick: Tick) -> tuple[list[Accumulator], dict[int, str]]:
+    def _insert_share(self, batch: int, tick: Tick) -> tuple[list[Accumulator], dict[int, str]]:
         job, excluded = self.all, dict[int, str]()
         with work_on(self.device):
             sets = [Accumulator(job.particles.box, job.max_radius, job.method, self.device) for _ in range(job.n_sets)]
@@ -267,14 +267,14 @@ class _Share:
 
         def read(index: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
             images = particles.images(index)
-            bad = unusable(images)
+            bad = find_unusable_images(images)
             excluded.update({int(index[i]): reason for i, reason in bad.items()})
             keep = np.flatnonzero([row not in excluded for row in index.tolist()])
             usable.append(index[keep])
             return images[keep]
 
         pieces = [self.rows[begin : begin + size] for begin in range(0, len(self.rows), size)]
-        for _, images in uploaded(read, pieces, self.device, (min(size, len(self.rows)), box, box)):
+        for _, images in upload_pieces(read, pieces, self.device, (min(size, len(self.rows)), box, box)):
             index = usable.pop(0)
             if not len(index):
                 continue

@@ -154,17 +154,17 @@ def reconstruct_report(
     sets, excluded = insertion.run()
     device = sets[0].device
 
-    def solved(sums: Accumulator, ssnr: npt.NDArray[np.float64] | None) -> tuple[Map, float]:
+    def solve_map(sums: Accumulator, ssnr: npt.NDArray[np.float64] | None) -> tuple[Map, float]:
         with work_on(device):
             volume, residual = sums.solve(ssnr)
         return Map(group.apply(volume, radius, threads=method.threads), particles.pixel_size_A), residual
 
-    maps = (solved(sets[0], None)[0], solved(sets[1], None)[0]) if halves else None
+    maps = (solve_map(sets[0], None)[0], solve_map(sets[1], None)[0]) if halves else None
     ssnr = method.ssnr(*maps) if maps is not None and callable(method.ssnr) else method.ssnr
     assert not callable(ssnr)
     with work_on(device):
         everything = sets[0].plus(sets[1]) if halves else sets[0]
-    full, residual = solved(everything, ssnr)
+    full, residual = solve_map(everything, ssnr)
     return Reconstruction(full, maps, len(particles) - len(excluded), excluded, residual)
 
 

@@ -88,7 +88,7 @@ class Symmetry:
             return volume
         # An even box has one plane more on the negative side; it is outside the ball.
         core = volume[1 - box % 2 :, 1 - box % 2 :, 1 - box % 2 :]
-        mean = sum((_permuted(core, h) for h in self.on_grid), np.zeros_like(core, np.float64)) / len(self.on_grid)
+        mean = sum((_permute_axes(core, h) for h in self.on_grid), np.zeros_like(core, np.float64)) / len(self.on_grid)
         out = np.zeros_like(volume)
         out[1 - box % 2 :, 1 - box % 2 :, 1 - box % 2 :] = mean
         return out
@@ -100,7 +100,7 @@ def _roll_off(box: int, max_radius: int) -> npt.NDArray[np.float32]:
     return (0.5 + 0.5 * np.cos(np.pi * t)).astype(np.float32)
 
 
-def _permuted(core: Array, matrix: Array) -> Array:
+def _permute_axes(core: Array, matrix: Array) -> Array:
     """A centred odd cube turned by a signed permutation of the axes x, y, z (a view)."""
     source = np.abs(matrix).argmax(axis=1)  # component a of the result comes from this component
     sign = matrix[np.arange(3), source]

@@ -15,7 +15,7 @@ def shifts(box: int, max_shift_px: int | None = None) -> list[int]:
     return list(range(-max_shift_px, max_shift_px + 1))
 
 
-def filtered(image: npt.ArrayLike, score: str, weights: npt.ArrayLike | None = None) -> Array:
+def filter_image(image: npt.ArrayLike, score: str, weights: npt.ArrayLike | None = None) -> Array:
     """The image whose plain cross-correlation is the score, but for its norm."""
     f = np.asarray(image, np.float64)
     box = len(f)
@@ -36,7 +36,7 @@ def correlation_map(
     image: npt.ArrayLike, reference: npt.ArrayLike, score: str = "ncc", weights: npt.ArrayLike | None = None
 ) -> Array:
     """C(s) for every shift of the box, element [sy % box, sx % box], by direct sums over the pixels."""
-    f, g = filtered(image, score, weights), filtered(reference, score, weights)
+    f, g = filter_image(image, score, weights), filter_image(reference, score, weights)
     box = len(f)
     c = np.empty((box, box))
     for sy in range(box):
@@ -114,7 +114,7 @@ def rotation_scores(
     norm = np.sqrt(sum(a * (x @ x) for a, x in zip(w, f, strict=True)))
     norm *= np.sqrt(sum(a * (x @ x) for a, x in zip(w, g, strict=True)))
     scores = [
-        sum(a * (x @ _turned(y, np.deg2rad(psi))) for a, x, y in zip(w, f, g, strict=True))
+        sum(a * (x @ _rotate_profile(y, np.deg2rad(psi))) for a, x, y in zip(w, f, g, strict=True))
         for psi in np.atleast_1d(angles_deg)
     ]
     return np.array(scores) / norm
@@ -125,7 +125,7 @@ def _without_nyquist(samples: Array) -> Array:
     return samples - sign * (sign @ samples) / len(samples)
 
 
-def _turned(samples: Array, psi: float) -> Array:
+def _rotate_profile(samples: Array, psi: float) -> Array:
     """g(theta + psi) of a trigonometric polynomial g."""
     n = len(samples)
     m = np.fft.fftfreq(n, 1 / n)

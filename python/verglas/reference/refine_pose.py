@@ -23,7 +23,7 @@ class Evaluation:
     fisher: FloatArray
 
 
-def moved(matrix: npt.ArrayLike, shift_px: npt.ArrayLike, step: npt.ArrayLike) -> tuple[FloatArray, FloatArray]:
+def move_pose(matrix: npt.ArrayLike, shift_px: npt.ArrayLike, step: npt.ArrayLike) -> tuple[FloatArray, FloatArray]:
     """The pose exp([omega]x) A, d + step of five parameters (rad, px) from a pose."""
     step = np.asarray(step, np.float64)
     return Rotation.from_rotvec(step[:3]).as_matrix() @ matrix, np.asarray(shift_px) + step[3:]
@@ -106,8 +106,8 @@ def refine_pose(
         unit = 1 / np.sqrt(np.diag(start.fisher))
 
         def negative(p: FloatArray, unit: FloatArray = unit, a: FloatArray = matrix, d: FloatArray = shift) -> float:
-            return -evaluate(volume, image, *moved(a, d, p * unit), shell_weight, factor).score
+            return -evaluate(volume, image, *move_pose(a, d, p * unit), shell_weight, factor).score
 
         found = scipy.optimize.minimize(negative, np.zeros(5), method="BFGS", options={"gtol": 1e-3, "eps": 1e-5})
-        matrix, shift = moved(matrix, shift, found.x * unit)
+        matrix, shift = move_pose(matrix, shift, found.x * unit)
     return matrix, shift, evaluate(volume, image, matrix, shift, shell_weight, factor)

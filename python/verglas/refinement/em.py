@@ -87,7 +87,7 @@ def initial_state(
     settings = problem.settings
     step = schedule.first_step(problem, split=len(references) < settings.classes)
     said = []
-    volumes = start.low_passed(problem, references)
+    volumes = start.low_pass_references(problem, references)
     coarse = schedule.make_step(problem, "grid", step.radius, step.order, step.shift_range_px)
     factors = [start.match_grey_scale(problem, v, coarse) for v in (volumes[:1] if len(references) == 1 else volumes)]
     for k, factor in enumerate(factors):
@@ -200,8 +200,8 @@ def iterate(
     notes += [] if step.final or step.split else reseed_empty_classes(problem, new)
     timing = _Timing(begun, sum(pass_seconds), between)
     new.figures.append(_figures(problem, new, before, step, maps[largest], timing))
-    new.unimproved = 0 if _improved(state, new) else state.unimproved + 1
-    new.finished = state.finished or _converged(new, step)
+    new.unimproved = 0 if _has_improved(state, new) else state.unimproved + 1
+    new.finished = state.finished or _has_converged(new, step)
     return new, Iteration(step, maps, notes)
 
 
@@ -290,13 +290,13 @@ def _median(values: FloatArray) -> float:
     return float(np.median(values)) if len(values) else float("nan")
 
 
-def _improved(before: State, now: State) -> bool:
+def _has_improved(before: State, now: State) -> bool:
     """A third of a shell more, or poses known better by a twentieth: a better map that the FSC does not show yet."""
     old, new = (np.nan_to_num(s.figures[-1].accuracy_deg, nan=np.inf) if s.figures else np.inf for s in (before, now))
     return bool(now.resolution_shell > before.resolution_shell + 1 / 3 or new < 0.95 * old)
 
 
-def _converged(state: State, step: Step) -> bool:
+def _has_converged(state: State, step: Step) -> bool:
     """Neither the resolution nor the poses change any more: poses by less than half of how well they are known."""
     figures = state.figures[-1]
     if step.phase == "grid" or state.unimproved == 0 or not figures.class_change <= _STILL:

@@ -143,14 +143,14 @@ def plan_memory(problem: RefineProblem, limit_GB: float, *, cached: bool) -> Mem
     if problem.devices != ("cpu",):
         return _plan_on_devices(problem, limit_GB, cached)
 
-    def made(batch: int) -> MemoryPlan:
+    def plan_for_batch(batch: int) -> MemoryPlan:
         phases = {name: size / 1e9 for name, size in _phases(problem, batch, cached).items()}
         return MemoryPlan(phases, limit_GB, batch, cached)
 
     batch = problem.batch
-    while made(batch).peak_GB > limit_GB and batch > _LEAST_BATCH:
+    while plan_for_batch(batch).peak_GB > limit_GB and batch > _LEAST_BATCH:
         batch = max(_LEAST_BATCH, batch // 2)
-    plan = made(batch)
+    plan = plan_for_batch(batch)
     if plan.peak_GB > limit_GB:
         raise InputError(
             f"refine: a box of {problem.box} px and {problem.n_classes} classes need {plan.peak_GB:.2f} GB, allowed "
@@ -189,14 +189,14 @@ def _plan_on_devices(problem: RefineProblem, limit_GB: float, cached: bool) -> M
     box, free = problem.box, {device: memory_bytes(device)[0] / 1e9 for device in problem.devices}
     share = max(1, -(-len(problem) // (2 * len(free))))
 
-    def made(batch: int) -> tuple[DevicePlan, ...]:
+    def plan_for_batch(batch: int) -> tuple[DevicePlan, ...]:
         phases = {name: size / 1e9 for name, size in _device_phases(problem, batch).items()}
         return tuple(DevicePlan(device, phases, limit) for device, limit in free.items())
 
     batch = max(_LEAST_BATCH, min(_DEVICE_BATCH_PIXELS // box**2, share))
-    while any(d.peak_GB > d.limit_GB for d in made(batch)) and batch > _LEAST_BATCH:
+    while any(d.peak_GB > d.limit_GB for d in plan_for_batch(batch)) and batch > _LEAST_BATCH:
         batch = max(_LEAST_BATCH, batch // 2)
-    plans = made(batch)
+    plans = plan_for_batch(batch)
     for plan in plans:
         if plan.peak_GB > plan.limit_GB:
             raise InputError(

@@ -75,9 +75,9 @@ def next_step(problem: RefineProblem, state: State, last: Step) -> Step:
     if last.phase == "grid" and _classes_move(problem, state):
         held = min(radius, last.radius)
         return make_step(problem, "grid", held, order_for(problem, held), shift_range)
-    if last.phase == "grid" and not _sharp_enough(problem, state, radius):
+    if last.phase == "grid" and not _is_sharp_enough(problem, state, radius):
         return make_step(problem, "grid", radius, order_for(problem, radius), shift_range)
-    phase = "local" if last.phase == "local" or _settled(state) else "global"
+    phase = "local" if last.phase == "local" or _has_settled(state) else "global"
     step = make_step(problem, phase, radius, _FIRST_ORDER, shift_range)
     stand = last.phase == "global" and state.figures[-1].angle_change_deg < _STANDING_DEG
     candidates = problem.settings.candidates
@@ -104,13 +104,13 @@ def _shift_range(state: State, last: Step) -> float:
     return float(min(last.shift_range_px, max(2.0, 3 * change)))
 
 
-def _sharp_enough(problem: RefineProblem, state: State, radius: int) -> bool:
+def _is_sharp_enough(problem: RefineProblem, state: State, radius: int) -> bool:
     """Whether the grid is what limits: the posterior of most particles sits in a few cells of a grid of 7 degrees."""
     serves = coarse_radius(problem, healpix_spacing_deg(_FIRST_ORDER))
     return radius > serves or bool(np.median(state.poses.effective_poses) < 4)
 
 
-def _settled(state: State) -> bool:
+def _has_settled(state: State) -> bool:
     """Whether orientations hardly change any more, so that a search of all would find the same."""
     last = state.figures[-1]
     return last.phase != "grid" and last.angle_change_deg < _STILL_DEG and last.far_fraction < _STILL_FAR

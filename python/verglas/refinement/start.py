@@ -48,7 +48,7 @@ def make_problem(
     )
 
 
-def low_passed(problem: RefineProblem, references: list[Map]) -> npt.NDArray[np.float32]:
+def low_pass_references(problem: RefineProblem, references: list[Map]) -> npt.NDArray[np.float32]:
     """References at the initial resolution, inside the sphere, (classes, N, N, N)."""
     made = []
     for reference in references:
@@ -126,7 +126,7 @@ class _Match:
 
     def search(self, batch: ImageBatch) -> tuple[ops.Scores, ops.Scores]:
         """Best correlations with the map, and with minus the map."""
-        samples = batch.on_rings(ops.polar(batch.centred(self.problem.image_mask), self.polar), self.polar)
+        samples = batch.on_rings(ops.polar(batch.centre_images(self.problem.image_mask), self.polar), self.polar)
         # All rings count alike: the noise is not known yet.
         samples = replace(samples, inv_sigma2=None)
         return self.upright.run(samples), self.inverted.run(samples)

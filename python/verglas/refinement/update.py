@@ -91,12 +91,12 @@ def class_maps(
     both = None
     if joint:
         done[0] += done.pop()  # in place: the sums of both would be a third grid
-        both = _band_limited(problem, solve(problem, done[0], 2 * ssnr, radius), radius)
-        raw = np.stack([_band_limited(problem, v, radius) for v in raw])
-    return ClassMaps(joined(problem, halves), raw, both, unmasked, masked)
+        both = _limit_band(problem, solve(problem, done[0], 2 * ssnr, radius), radius)
+        raw = np.stack([_limit_band(problem, v, radius) for v in raw])
+    return ClassMaps(join_halves(problem, halves), raw, both, unmasked, masked)
 
 
-def _band_limited(problem: RefineProblem, volume: Float32Array, radius: int) -> Float32Array:
+def _limit_band(problem: RefineProblem, volume: Float32Array, radius: int) -> Float32Array:
     """Without what correcting for the gridding window spreads beyond the last shell of the data."""
     if radius >= (problem.box - 1) // 2:
         return volume
@@ -140,7 +140,7 @@ def mask_from_map(problem: RefineProblem, halves: Float32Array, shell: float) ->
     return solvent_mask(mean, diameter_A=diameter, threads=problem.threads).data
 
 
-def joined(problem: RefineProblem, halves: Float32Array) -> Float32Array:
+def join_halves(problem: RefineProblem, halves: Float32Array) -> Float32Array:
     """Both half maps with their mean in place of what is coarser than the join resolution."""
     coarse = filters.low_pass(problem.settings.join_resolution_A)
     difference = Map(halves[0] - halves[1], problem.pixel_size_A)

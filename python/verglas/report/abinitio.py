@@ -177,7 +177,7 @@ def _starts(shown: AbInitioShown, best: Sequence[Map]) -> Section:
             )
         )
     rows = [
-        (f"start {s.number + 1}", f"{s.score:.2f}", "best" if i == 0 else _found_at(shown, s.number))
+        (f"start {s.number + 1}", f"{s.score:.2f}", "best" if i == 0 else _agreement_text(shown, s.number))
         for i, s in enumerate(shown.starts)
     ]
     blocks.append(Table(("", "log-likelihood of held-out particles, nats each", "agrees with the best to"), rows))
@@ -186,7 +186,7 @@ def _starts(shown: AbInitioShown, best: Sequence[Map]) -> Section:
     )
 
 
-def _found_at(shown: AbInitioShown, number: int) -> str:
+def _agreement_text(shown: AbInitioShown, number: int) -> str:
     agreement = next(c.agreement_A for c in shown.comparisons if c.number == number)
     return f"{agreement:.1f} A" if np.isfinite(agreement) else "no resolution"
 

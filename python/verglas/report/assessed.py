@@ -126,7 +126,7 @@ def resolution_section(found: Mapping[str, Assessed]) -> Section:
             blocks.append(_table(one))
     if len(found) > 1:
         names = tuple(next(iter(found.values())).record.get("resolutions_A", {}))
-        rows = [(n, *(_corrected(one, n) for one in found.values())) for n in names]
+        rows = [(n, *(_corrected_text(one, n) for one in found.values())) for n in names]
         blocks.append(Table(("threshold, corrected curve", *found), rows))
     text = " ".join(
         _sentence(one, f"{title.capitalize()}: the" if len(found) > 1 else "The") for title, one in found.items()
@@ -142,7 +142,7 @@ def _sentence(one: Assessed, start: str) -> str:
     return f"{start} corrected curve falls to 0.143 at {length(one.resolution_A)}."
 
 
-def _corrected(one: Assessed, threshold: str) -> str:
+def _corrected_text(one: Assessed, threshold: str) -> str:
     return length(one.record.get("resolutions_A", {}).get(threshold, {}).get("corrected"))
 
 

@@ -11,7 +11,7 @@ from verglas.report import figures, style
 def figure(found: BiasReport) -> bytes:
     """Agreement with the reference per ring, of data and of noise, and an average of each, as PNG bytes."""
     top = int(np.argmax(np.abs(found.averages).std(axis=(1, 2))))
-    with style.styled():
+    with style.style_context():
         drawn = style.new_figure(9.2, 2.9)
         left, one, two = drawn.subplots(1, 3, width_ratios=(2.4, 1, 1))
         left.axvspan(0, 1 / found.alignment_resolution_A, color="#eef2f5", zorder=0)

@@ -51,7 +51,7 @@ def montage(found: Classes2D, most: int = _SHOWN) -> bytes:
     count = min(found.n_classes, most)
     columns = min(10, count)
     rows = -(-count // columns)
-    with style.styled():
+    with style.style_context():
         figure = style.new_figure(1.15 * columns, 1.45 * rows)
         for i, axes in enumerate(np.ravel(figure.subplots(rows, columns, squeeze=False))):
             axes.set_axis_off()
@@ -70,7 +70,7 @@ def montage(found: Classes2D, most: int = _SHOWN) -> bytes:
 def progress_figure(record: Sequence[Iteration]) -> bytes:
     """Resolution of the search and evidence on finer data, against the iteration."""
     number = [line.number for line in record]
-    with style.styled():
+    with style.style_context():
         figure = style.new_figure(7.2, 2.6)
         left, right = figure.subplots(1, 2)
         left.step(number, [line.resolution_A for line in record], where="mid", color=style.COLOURS[0])

@@ -12,7 +12,7 @@ from verglas.image import fourier_resample
 from verglas.report.curves import resolution_ticks
 from verglas.report.figures import _range, _scale_bar
 from verglas.report.run_folder import RunFolder, Snapshot
-from verglas.report.style import COLOURS, DPI, FAINT, new_figure, png, styled, whole_numbers
+from verglas.report.style import COLOURS, DPI, FAINT, new_figure, png, style_context, whole_numbers
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -65,7 +65,7 @@ def slices_by_iteration(snapshots: Sequence[Snapshot], pixel_size_A: float, labe
                 canvas[row * step : row * step + tile, column * step : column * step + tile] = shown[plane]
     left, top = 30, 46
     height, width = canvas.shape
-    with styled():
+    with style_context():
         figure = new_figure((width + left) / DPI, (height + top) / DPI)
         figure.set_layout_engine("none")
         axes = figure.add_axes((left / (width + left), 0, width / (width + left), height / (height + top)))
@@ -90,7 +90,7 @@ def fsc_by_iteration(snapshots: Sequence[Snapshot]) -> bytes:
     rows = -(-n_classes // columns)
     colours = matplotlib.colormaps["viridis_r"]
     top = max(float(s.frequency_per_A[-1]) for s in snapshots)
-    with styled():
+    with style_context():
         figure = new_figure(6.6 if columns == 1 else 3.2 * columns, (3.6 if columns == 1 else 2.7) * rows)
         grid: Any = figure.subplots(rows, columns, squeeze=False, sharey=True)
         for number, axes in enumerate(np.ravel(grid)):
@@ -164,7 +164,7 @@ def numbers_by_iteration(run: RunFolder) -> bytes:
     Phases (global, local, continuous) are shaded in turn.
     """
     x = run.column("iteration")
-    with styled():
+    with style_context():
         figure = new_figure(9.2, 5.6)
         for axes, (title, lines, log) in zip(np.ravel(figure.subplots(2, 3, sharex=True)), _PANELS, strict=True):
             _shade_phases(axes, run)
@@ -232,7 +232,7 @@ _SECONDS = (
 def seconds_by_iteration(run: RunFolder) -> bytes:
     """Wall time per iteration, stacked by step, and peak memory."""
     x = run.column("iteration")
-    with styled():
+    with style_context():
         figure = new_figure(9.2, 2.6)
         left, right = figure.subplots(1, 2)
         bottom = np.zeros(len(x))
@@ -269,7 +269,7 @@ def populations(shares: npt.NDArray[np.float64], iterations: npt.ArrayLike) -> b
 
     x, n = np.asarray(iterations, np.float64), shares.shape[1]
     many = matplotlib.colormaps["viridis"](np.linspace(0, 1, n))
-    with styled():
+    with style_context():
         figure = new_figure(6.6, 2.8)
         axes = figure.subplots()
         bottom = np.zeros(len(x))

@@ -10,7 +10,7 @@ from scipy.ndimage import map_coordinates, uniform_filter1d
 from verglas import ops
 from verglas.optics.fit import CtfFit
 from verglas.optics.fit.curves import chi_turns
-from verglas.report.style import COLOURS, FAINT, INK, new_figure, png, styled
+from verglas.report.style import COLOURS, FAINT, INK, new_figure, png, style_context
 from verglas.types.arrays import FloatArray
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ def ctf_figure(fit: CtfFit) -> bytes:
     ----------
     fit : CtfFit
     """
-    with styled():
+    with style_context():
         figure = new_figure(8.6, 3.3)
         left, right = figure.subplots(1, 2, width_ratios=(1, 1.75))
         left.imshow(halves(fit), cmap="gray", vmin=-0.4, vmax=1.4, interpolation="bilinear")

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from verglas.report.html import Block, Cell, Gallery, Page, Picture, Section, Table
-from verglas.report.style import COLOURS, new_figure, png, styled, whole_numbers
+from verglas.report.style import COLOURS, new_figure, png, style_context, whole_numbers
 
 # Column of ctf.csv -> heading, digits shown.
 _COLUMNS = {
@@ -54,15 +54,15 @@ class CtfPicture:
     link: str = ""
 
 
-def doubtful(table: pd.DataFrame) -> pd.Series[str]:
+def doubts(table: pd.DataFrame) -> pd.Series[str]:
     """What speaks against each micrograph, in one text: why it was set aside, or its flags; empty for good ones."""
     flags = table["flags"].fillna("") if "flags" in table else ""
     return table["reason"].where(table["reason"] != "", flags)
 
 
-def shown_rows(table: pd.DataFrame, most: int = MOST_PICTURES) -> list[int]:
+def rows_to_show(table: pd.DataFrame, most: int = MOST_PICTURES) -> list[int]:
     """Rows whose pictures a page shows: those with something against them first, each kind in its order."""
-    against = (doubtful(table) != "").to_numpy()
+    against = (doubts(table) != "").to_numpy()
     return [int(i) for i in np.argsort(~against, kind="stable") if pd.notna(table.iloc[i].get("merit"))][:most]
 
 
@@ -82,7 +82,7 @@ def distributions(table: pd.DataFrame) -> bytes:
         "rings to (Å)": table["resolution_A"],
         "merit": table["merit"],
     }
-    with styled():
+    with style_context():
         figure = new_figure(9.4, 2.3)
         for axes, (title, values) in zip(figure.subplots(1, 4), shown.items(), strict=True):
             known = values.notna() & np.isfinite(values.astype(float))
@@ -107,7 +107,7 @@ def ctf_table(table: pd.DataFrame, most: int = MOST_ROWS) -> Table:
     most : int
         Rows shown, the doubtful first where there are more.
     """
-    against = doubtful(table)
+    against = doubts(table)
     rows = table.assign(against=against)
     if {"defocus_u_A", "defocus_v_A"} <= set(rows):
         rows = rows.assign(astigmatism_A=rows["defocus_u_A"] - rows["defocus_v_A"])
@@ -131,7 +131,7 @@ def ctf_sections(table: pd.DataFrame, pictures: Sequence[CtfPicture]) -> list[Se
     table : DataFrame
         All micrographs, columns of ``ctf.csv``.
     pictures : sequence of CtfPicture
-        Those to show, in order (:func:`shown_rows`).
+        Those to show, in order (:func:`rows_to_show`).
     """
     sections = []
     if "merit" in table and table["merit"].notna().any():
@@ -172,7 +172,7 @@ def ctf_page(table: pd.DataFrame, pictures: Sequence[CtfPicture], footer: str) -
         Version and time.
     """
     good = table[table["reason"] == ""]
-    flagged = int(((doubtful(table) != "") & (table["reason"] == "")).sum())
+    flagged = int(((doubts(table) != "") & (table["reason"] == "")).sum())
     summary = f"{len(good)} of {len(table)} micrographs have Thon rings that a CTF explains"
     summary += f"; {flagged} of them should be looked at." if flagged else "."
     numbers = {"micrographs": f"{len(table):,}", "set aside": f"{len(table) - len(good):,}"}

@@ -12,7 +12,7 @@ import numpy as np
 from verglas.assessment.fsc import FSC, threshold_name
 from verglas.assessment.guinier import Guinier
 from verglas.errors import InputError
-from verglas.report.style import COLOURS, FAINT, INK, new_figure, png, styled
+from verglas.report.style import COLOURS, FAINT, INK, new_figure, png, style_context
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -95,7 +95,7 @@ def fsc(curves: Mapping[str, FSC], thresholds: Thresholds = (0.5, 0.143), *, leg
     InputError
         No curves.
     """
-    with styled():
+    with style_context():
         return png(_fsc_figure(curves, thresholds, legend_at))
 
 
@@ -131,7 +131,7 @@ def write_fsc(curves: Mapping[str, FSC], path: Path, thresholds: Thresholds = (0
     if path.suffix.lower() not in _FORMATS:
         raise InputError(f"cannot write {path}: expected the suffix .png, .svg or .pdf")
     fixed = [t for t in thresholds if not isinstance(t, str)]
-    with styled():
+    with style_context():
         figure = _fsc_figure(curves, thresholds, fixed[-1] if fixed else None)
         # No date: the same maps give the same file.
         stamps: Any = {".png": {"Software": None}, ".svg": {"Date": None}, ".pdf": {"CreationDate": None}}
@@ -154,7 +154,7 @@ def guinier(plots: Mapping[str, Guinier]) -> bytes:
     """
     if not plots:
         raise InputError("guinier figure: expected at least one plot")
-    with styled():
+    with style_context():
         figure = new_figure(6.6, 3.7)
         axes = figure.subplots()
         for number, (title, plot) in enumerate(plots.items()):

@@ -12,7 +12,7 @@ import pandas as pd
 from verglas.assessment import FSC, PoseErrors
 from verglas.report import figures
 from verglas.report.html import Link, Page, Picture, Section, Table
-from verglas.report.style import COLOURS, new_figure, png, styled
+from verglas.report.style import COLOURS, new_figure, png, style_context
 from verglas.types import Map
 
 THRESHOLD_HALVES, THRESHOLD_TRUTH = 0.143, 0.5
@@ -110,7 +110,7 @@ def _resolution(curve: FSC, threshold: float) -> str:
 
 def error_histograms(errors: PoseErrors) -> bytes:
     """Histograms of angular and shift errors up to their 99th percentiles, as PNG bytes."""
-    with styled():
+    with style_context():
         figure = new_figure(7.4, 2.8)
         parts = (("angular error (°)", errors.angle_deg, "°"), ("shift error (Å)", errors.shift_A, " Å"))
         for axes, (label, values, unit) in zip(figure.subplots(1, 2), parts, strict=True):

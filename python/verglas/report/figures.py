@@ -15,7 +15,7 @@ from verglas.geometry import direction_vectors, healpix_directions
 from verglas.image import plan_resample, resample
 from verglas.report import surface
 from verglas.report.curves import draw_fsc, fsc
-from verglas.report.style import COLOURS, FAINT, INK, new_figure, png, styled
+from verglas.report.style import COLOURS, FAINT, INK, new_figure, png, style_context
 from verglas.types import Map
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def slices(maps: Mapping[str, Map], *, contour: Map | None = None, shared_scale:
     Parameters
     ----------
     maps : mapping of title -> Map
-        Cubes of one box and pixel size.
+        Volumes of one shape and pixel size.
     contour : Map, optional
         A mask whose level 0.5 is drawn as a line on every slice.
     shared_scale : bool
@@ -70,7 +70,7 @@ def slices(maps: Mapping[str, Map], *, contour: Map | None = None, shared_scale:
     Raises
     ------
     InputError
-        No maps, or maps of different boxes.
+        No maps, or maps of different shapes.
 
     Examples
     --------
@@ -79,24 +79,24 @@ def slices(maps: Mapping[str, Map], *, contour: Map | None = None, shared_scale:
     >>> figures.slices({"a map": vg.Map(np.eye(8)[None].repeat(8, 0), 2.0)})[1:4]
     b'PNG'
     """
-    boxes = {m.box for m in (*maps.values(), *([contour] if contour else []))}
-    if len(boxes) != 1 or not maps:
-        raise InputError(f"slices: expected maps of one box, got {sorted(boxes) or 'none'}")
-    box, rows = boxes.pop(), ("z = 0", "y = 0", "x = 0")
-    with styled():
+    shapes = {m.data.shape for m in (*maps.values(), *([contour] if contour else []))}
+    if len(shapes) != 1 or not maps:
+        raise InputError(f"slices: expected maps of one shape, got {sorted(shapes) or 'none'}")
+    width, rows = shapes.pop()[-1], ("z = 0", "y = 0", "x = 0")
+    with style_context():
         figure = new_figure(2.2 * len(maps) + 0.3, 6.9)
         grid = figure.subplots(3, len(maps), squeeze=False)
-        low, high = _range(np.concatenate([np.ravel(central_slices(m.data)) for m in maps.values()]))
+        low, high = _range(np.concatenate([s.ravel() for m in maps.values() for s in central_slices(m.data)]))
         for column, (title, volume) in enumerate(maps.items()):
             if not shared_scale:
-                low, high = _range(central_slices(volume.data))
+                low, high = _range(np.concatenate([s.ravel() for s in central_slices(volume.data)]))
             for row, image in enumerate(central_slices(volume.data)):
                 _grey(grid[row, column], image, low, high)
                 if contour is not None:
                     edge = central_slices(contour.data)[row]
                     grid[row, column].contour(edge, levels=[0.5], colors=[COLOURS[4]], linewidths=0.9)
             grid[0, column].set_title(title)
-            _scale_bar(grid[0, column], box, volume.pixel_size_A)
+            _scale_bar(grid[0, column], width, volume.pixel_size_A)
         for axes, name in zip(grid[:, 0], rows, strict=True):
             axes.text(-0.05, 0.5, name, transform=axes.transAxes, rotation=90, ha="right", va="center", color=FAINT)
         return png(figure)
@@ -129,9 +129,9 @@ def views(volume: Map, mask: Map | None = None) -> bytes:
     if volume.box > _LARGEST_SURFACE:
         volume = resample(volume, plan_resample(volume.box, volume.pixel_size_A, None, _LARGEST_SURFACE))
     level, size = surface.level_for_volume(volume.data, fraction), 300
-    pictures = [surface.shaded(side, level, colour=_SURFACES[1], size=size) for side in _sides(volume)]
+    pictures = [surface.shade_surface(side, level, colour=_SURFACES[1], size=size) for side in _sides(volume)]
     low, high = _bounds(pictures)
-    with styled():
+    with style_context():
         figure = new_figure(8.4, 2.9)
         for axes, picture, title in zip(figure.subplots(1, 3), pictures, ("from z", "from y", "from x"), strict=True):
             axes.imshow(picture)
@@ -158,7 +158,7 @@ def particles(images: npt.NDArray[np.float32], pixel_size_A: float, columns: int
         Images per row.
     """
     rows = -(-len(images) // columns)
-    with styled():
+    with style_context():
         figure = new_figure(1.25 * columns, 1.3 * rows)
         for index, axes in enumerate(np.ravel(figure.subplots(rows, columns, squeeze=False))):
             if index < len(images):
@@ -233,7 +233,7 @@ def angular_distribution(angles_deg: npt.ArrayLike, symmetry: str = "C1") -> byt
     """
     longitude, latitude = np.linspace(-np.pi, np.pi, 121), np.linspace(-np.pi / 2, np.pi / 2, 61)
     density = view_density(angles_deg, longitude, latitude, symmetry=symmetry)
-    with styled():
+    with style_context():
         figure = new_figure(6.6, 3.3)
         axes = figure.add_subplot(projection="mollweide")
         shown: Any = {"cmap": "viridis", "vmin": 0, "vmax": max(2.0, density.max()), "shading": "gouraud"}
@@ -271,11 +271,11 @@ def overview(images: npt.NDArray[np.float32], maps: Mapping[str, Map], curves: M
     """
     size = 420
     pictures = [
-        surface.shaded(volume, surface.level_for_volume(volume.data, 0.04), colour=colour, size=size)
+        surface.shade_surface(volume, surface.level_for_volume(volume.data, 0.04), colour=colour, size=size)
         for volume, colour in zip(maps.values(), _SURFACES, strict=False)
     ]
     low, high = _bounds(pictures)
-    with styled():
+    with style_context():
         figure = new_figure(3.0 * (len(maps) + 1) + 4.2, 3.7)
         widths = (*(3.0,) * (len(maps) + 1), 4.2)
         parts: Any = figure.subfigures(1, len(widths), width_ratios=widths, wspace=0.02)

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from verglas.report.html import Gallery, Page, Picture, Section, Table
-from verglas.report.style import COLOURS, FAINT, new_figure, png, styled, whole_numbers
+from verglas.report.style import COLOURS, FAINT, new_figure, png, style_context, whole_numbers
 from verglas.types.motion import Motion
 
 MOST_PICTURES = 40
@@ -27,7 +27,7 @@ _COLUMNS = {
 
 def motion_figure(motion: Motion, title: str = "") -> bytes:
     """Track of the whole frames, and the field on top of it as tracks of a grid of places, as a PNG."""
-    with styled():
+    with style_context():
         figure = new_figure(9.0, 3.6)
         left, right = figure.subplots(1, 2, width_ratios=[1, 1.35])
         x, y = motion.global_px.T
@@ -74,7 +74,7 @@ def drift_figure(table: pd.DataFrame) -> bytes:
     good = table[table["reason"] == ""]
     flagged = good["flags"] != ""
     shown = {"early, px": "early_px", "late, px": "late_px", "total, px": "total_px", "error, px": "shift_error_px"}
-    with styled():
+    with style_context():
         figure = new_figure(9.4, 2.3)
         for axes, (title, column) in zip(figure.subplots(1, 4), shown.items(), strict=True):
             values = good[column].astype(float)

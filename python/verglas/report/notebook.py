@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from verglas.errors import InputError
-from verglas.report.style import COLOURS, INK, STYLE, new_figure, styled
+from verglas.report.style import COLOURS, INK, STYLE, new_figure, style_context
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -56,7 +56,7 @@ def gallery(
     Parameters
     ----------
     images : sequence of (y, x), or of (y, x, 3 or 4)
-        Grey values, or colours from 0 to 1 as :func:`verglas.report.surface.shaded` gives.
+        Grey values, or colours from 0 to 1 as :func:`verglas.report.surface.shade_surface` gives.
     titles : sequence of str
         Of the images; fewer than images leave the last ones without.
     columns : int, optional
@@ -94,7 +94,7 @@ def gallery(
     height = width_in * pictures[0].shape[0] / pictures[0].shape[1]
     grey = [p for p in pictures if p.ndim == 2]
     shared = _limits(np.concatenate([g.ravel() for g in grey]), scale) if scale == "shared" and grey else None
-    with styled():
+    with style_context():
         titled = _TITLE_IN * max((t.count("\n") + 2 for t in titles), default=0) / 2
         figure = new_figure(columns * width_in, rows * (height + titled))
         figure.set_layout_engine("constrained", w_pad=0.02, h_pad=0.02, wspace=0.02, hspace=0.02)

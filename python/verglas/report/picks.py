@@ -12,7 +12,7 @@ from verglas.assessment.micrographs import MicrographQuality
 from verglas.picking import PickResult
 from verglas.report import style
 from verglas.report.html import Fragment, Gallery, Page, Picture, Section, Table, render
-from verglas.report.selector import SELECTOR_SCRIPT, SelectorRow, selector, shown_number
+from verglas.report.selector import SELECTOR_SCRIPT, SelectorRow, format_number, selector
 from verglas.types.verdict import Verdict
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def picks_picture(found: PickResult, title: str = "", width_in: float = 6.0) -> 
         PNG.
     """
     height, width = found.small.grey.shape
-    with style.styled():
+    with style.style_context():
         figure = style.new_figure(width_in, width_in * height / width + (0.3 if title else 0.0))
         axes = figure.subplots()
         draw_picks(axes, found)
@@ -100,7 +100,7 @@ def histograms(rows: Sequence[MicrographQuality]) -> bytes:
         ("CTF resolution, Å", [r.resolution_A for r in rows if np.isfinite(r.resolution_A)]),
     ]
     shown = [(label, found) for label, found in values if found]
-    with style.styled():
+    with style.style_context():
         figure = style.new_figure(2.9 * len(shown), 2.3)
         for axes, (label, found) in zip(np.ravel(figure.subplots(1, len(shown))), shown, strict=True):
             spread = max(found) - min(found)
@@ -115,7 +115,7 @@ def histograms(rows: Sequence[MicrographQuality]) -> bytes:
 _COLUMNS = ("micrograph", "picks", "bad area %", "separation", "defocus µm", "CTF Å", "flags")
 
 
-def _short(name: str) -> str:
+def _base_name(name: str) -> str:
     """A micrograph without its folder."""
     return name.rpartition("/")[2]
 
@@ -124,12 +124,12 @@ def _cells(row: PageRow) -> list[tuple[str, str]]:
     one = row.quality
     flags = "; ".join(row.reasons)
     return [
-        (_short(one.name), one.name),
-        shown_number(one.picks, 0),
-        shown_number(100 * one.bad_fraction, 1),
-        shown_number(one.separation, 2),
-        shown_number(one.defocus_A / 1e4, 2),
-        shown_number(one.resolution_A, 1),
+        (_base_name(one.name), one.name),
+        format_number(one.picks, 0),
+        format_number(100 * one.bad_fraction, 1),
+        format_number(one.separation, 2),
+        format_number(one.defocus_A / 1e4, 2),
+        format_number(one.resolution_A, 1),
         (flags, flags),
     ]
 
@@ -145,7 +145,7 @@ def _gallery(rows: Sequence[PageRow]) -> Gallery:
     shown = [row for row in sorted(rows, key=lambda r: not r.reasons) if row.picture][:MOST_PICTURES]
     pictures = []
     for row in shown:
-        name, against = _short(row.quality.name), "; ".join(row.reasons)
+        name, against = _base_name(row.quality.name), "; ".join(row.reasons)
         caption = f"{name}: {row.quality.picks} picks" + (f". {against}" if against else "")
         pictures.append(Picture(row.picture, f"{name} with its picks", caption, row.link))
     return Gallery(pictures)

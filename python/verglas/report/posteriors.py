@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
-from verglas.report.style import COLOURS, FAINT, INK, new_figure, png, styled
+from verglas.report.style import COLOURS, FAINT, INK, new_figure, png, style_context
 from verglas.types.arrays import FloatArray
 
 _X, _Y = "rlnOriginXAngst", "rlnOriginYAngst"
@@ -39,7 +39,7 @@ def shifts(table: pd.DataFrame) -> bytes | None:
     x, y = found
     length = np.hypot(x, y)
     reach = max(float(np.percentile(np.abs(np.concatenate([x, y])), 99.5)), 1e-3) * 1.1
-    with styled():
+    with style_context():
         figure = new_figure(7.4, 3.0)
         left, right = figure.subplots(1, 2, width_ratios=(1.0, 1.35))
         bins = int(np.clip(np.sqrt(len(x)) / 1.5, 10, 60))
@@ -78,7 +78,7 @@ def sharpness(table: pd.DataFrame) -> bytes | None:
     parts: Mapping[str, FloatArray] = {title: found[0] for title, found in shown.items() if found is not None}
     if not parts:
         return None
-    with styled():
+    with style_context():
         figure = new_figure(3.7 * len(parts), 2.8)
         for axes, (title, values) in zip(np.ravel(figure.subplots(1, len(parts))), parts.items(), strict=True):
             if title.startswith("largest"):
@@ -96,7 +96,7 @@ def sharpness(table: pd.DataFrame) -> bytes | None:
         return png(figure)
 
 
-def against_defocus(table: pd.DataFrame) -> tuple[bytes, str] | None:
+def plot_against_defocus(table: pd.DataFrame) -> tuple[bytes, str] | None:
     """Log-likelihood against mean defocus, with medians of ten equal groups, and a sentence; None without either.
 
     A trend says that the defocus, or the noise model of some micrographs, is off.
@@ -113,7 +113,7 @@ def against_defocus(table: pd.DataFrame) -> tuple[bytes, str] | None:
     quartiles = np.array([np.percentile(value[group == k], (25, 50, 75)) for k in kept])
     middle = np.array([np.median(defocus[group == k]) for k in kept])
     low, high = (float(v) for v in np.percentile(value, (0.2, 99.8)))
-    with styled():
+    with style_context():
         figure = new_figure(6.6, 3.0)
         axes = figure.subplots()
         if len(value) > 4000:

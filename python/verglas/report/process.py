@@ -15,7 +15,7 @@ from verglas.report import style
 from verglas.report.figures import _grey, _range, _scale_bar
 from verglas.report.html import REFRESH_S, Fragment, Link, Page, Picture, Section, Table, render
 from verglas.report.refine import duration
-from verglas.report.selector import SELECTOR_SCRIPT, SelectorRow, selector, shown_number
+from verglas.report.selector import SELECTOR_SCRIPT, SelectorRow, format_number, selector
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ def micrograph_picture(found: PickResult, name: str, ctf: Mapping[str, Any], ctf
 
     height, width = found.small.grey.shape
     panel = 6.0
-    with style.styled():
+    with style.style_context():
         figure = style.new_figure(6.0 + panel, max(3.6, 6.0 * height / width))
         grid = figure.add_gridspec(2, 2, width_ratios=(6.0, panel), height_ratios=(1.0, 1.0))
         draw_picks(figure.add_subplot(grid[:, 0]), found)
@@ -134,7 +134,7 @@ def particles_picture(images: npt.NDArray[np.float32], pixel_size_A: float) -> b
     side = images.shape[-1] // 2 * 2
     small = images[:, :side, :side].reshape(len(images), side // 2, 2, side // 2, 2).mean(axis=(2, 4))
     columns, rows = 8, -(-len(images) // 8)
-    with style.styled():
+    with style.style_context():
         figure = style.new_figure(1.1 * columns, 1.15 * rows)
         for number, axes in enumerate(np.ravel(figure.subplots(rows, columns, squeeze=False))):
             axes.set_axis_off()
@@ -147,7 +147,7 @@ def particles_picture(images: npt.NDArray[np.float32], pixel_size_A: float) -> b
 
 def centring_picture(averages: Mapping[str, npt.NDArray[np.float32]], pixel_size_A: float) -> bytes:
     """The mean of all particles for every way of centring them, on one grey scale."""
-    with style.styled():
+    with style.style_context():
         figure = style.new_figure(2.3 * len(averages), 3.0)
         low, high = _range(np.stack(list(averages.values())))
         for axes, (title, image) in zip(np.ravel(figure.subplots(1, len(averages))), averages.items(), strict=True):
@@ -177,7 +177,7 @@ def set_histograms(rows: Sequence[SetRow]) -> bytes:
         )
         if good or bad:
             shown.append((label, good, bad))
-    with style.styled():
+    with style.style_context():
         figure = style.new_figure(2.5 * max(1, len(shown)), 2.4)
         for axes, (label, good, bad) in zip(np.ravel(figure.subplots(1, max(1, len(shown)))), shown, strict=False):
             both = np.array(good + bad)
@@ -225,14 +225,14 @@ def _cells(row: SetRow) -> list[tuple[str | Link, str]]:
     plain = [
         (row.state, row.state),
         (row.reason, row.reason),
-        shown_number(row.defocus_A / 1e4, 2),
-        shown_number(row.astigmatism_A, 0),
-        shown_number(row.resolution_A, 1),
-        shown_number(row.merit, 2),
-        shown_number(100 * row.bad_fraction, 0),
-        shown_number(100 * row.ice_ring, 0),
-        shown_number(row.picks, 0),
-        shown_number(row.particles, 0),
+        format_number(row.defocus_A / 1e4, 2),
+        format_number(row.astigmatism_A, 0),
+        format_number(row.resolution_A, 1),
+        format_number(row.merit, 2),
+        format_number(100 * row.bad_fraction, 0),
+        format_number(100 * row.ice_ring, 0),
+        format_number(row.picks, 0),
+        format_number(row.particles, 0),
     ]
     return [(link, row.name), *plain]
 

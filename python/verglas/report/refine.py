@@ -70,7 +70,7 @@ def refine_page(run: RunFolder) -> Page:
         _shells(run),
         _directions(run),
         _particles(run),
-        _excluded(run),
+        _excluded_section(run),
         _settings(run),
         _timings(run),
     )
@@ -103,7 +103,7 @@ def duration(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60} min"
 
 
-def _last(run: RunFolder, column: str) -> float:
+def _last_value(run: RunFolder, column: str) -> float:
     values = run.column(column)
     good = values[np.isfinite(values)]
     return float(good[-1]) if good.size else float("nan")
@@ -115,7 +115,7 @@ def _resolution(run: RunFolder) -> tuple[str, float | None]:
     if known:
         best, title = min(known)
         return ("resolution, corrected" if run.n_classes == 1 else f"resolution, {title}"), best
-    value = _last(run, "resolution_A")
+    value = _last_value(run, "resolution_A")
     return "resolution, unmasked", value if np.isfinite(value) else None
 
 
@@ -291,7 +291,7 @@ def _particles(run: RunFolder) -> Section | None:
     if shifts is not None:
         alt = "Map of the particles' shifts and histogram of their lengths"
         blocks.append(Picture(shifts, alt, "Shifts of the particles from the centres of their boxes."))
-    defocus = posteriors.against_defocus(run.particles)
+    defocus = posteriors.plot_against_defocus(run.particles)
     if defocus is not None:
         blocks.append(Picture(defocus[0], "Log-likelihood of each particle against its defocus", defocus[1]))
     if not blocks:
@@ -302,7 +302,7 @@ def _particles(run: RunFolder) -> Section | None:
     return Section("Particles", sample, blocks)
 
 
-def _excluded(run: RunFolder) -> Section | None:
+def _excluded_section(run: RunFolder) -> Section | None:
     table = run.excluded
     if not len(table):
         return None

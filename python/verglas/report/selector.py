@@ -35,7 +35,7 @@ class SelectorRow:
     cells: Sequence[tuple[str | Link, str]]
 
 
-def shown_number(value: float | None, digits: int) -> tuple[str, str]:
+def format_number(value: float | None, digits: int) -> tuple[str, str]:
     """(shown, to sort by); nothing where it is not known."""
     return ("", "") if value is None or not np.isfinite(value) else (f"{value:.{digits}f}", f"{value:.6g}")
 

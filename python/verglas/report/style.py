@@ -43,7 +43,7 @@ def new_figure(width_in: float, height_in: float) -> Figure:
     return figure
 
 
-def styled() -> Any:
+def style_context() -> Any:
     """The context in which figures are drawn."""
     import matplotlib
 

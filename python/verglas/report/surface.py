@@ -21,7 +21,7 @@ def level_for_volume(data: npt.NDArray[np.float32], fraction: float) -> float:
     return float(np.quantile(data, 1.0 - fraction))
 
 
-def shaded(
+def shade_surface(
     volume: Map,
     level: float,
     *,
@@ -55,7 +55,7 @@ def shaded(
         The map is no cube.
     """
     box = volume.box
-    data = volume.data if matrix is None else _turned(volume.data, np.asarray(matrix, np.float64))
+    data = volume.data if matrix is None else _rotate_map(volume.data, np.asarray(matrix, np.float64))
     coefficients = spline_filter(data, order=3, output=np.float32)
     plane = (np.arange(size) + 0.5) / size * box - 0.5
     y, x = (a.ravel() for a in np.meshgrid(plane, plane, indexing="ij"))
@@ -78,7 +78,7 @@ def shaded(
     return picture.reshape(size, size, 4)
 
 
-def _turned(data: npt.NDArray[np.float32], matrix: npt.NDArray) -> npt.NDArray[np.float32]:
+def _rotate_map(data: npt.NDArray[np.float32], matrix: npt.NDArray) -> npt.NDArray[np.float32]:
     """The map after a rotation of the molecule: value(r) = data(matrix^T r)."""
     if matrix.shape != (3, 3):
         raise InputError(f"shaded: expected a (3, 3) matrix, got shape {matrix.shape}")

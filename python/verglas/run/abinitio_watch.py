@@ -93,7 +93,7 @@ class Watch(Observer):
         """Of the poses of all particles."""
         return None if self.checkpoints is None else self.checkpoints.part("poses")
 
-    def under_way(self, number: int, snapshot: Snapshot) -> None:
+    def show_start(self, number: int, snapshot: Snapshot) -> None:
         """A start stands here."""
         if self.page is None or self.problem is None or snapshot.record["finished"]:
             return
@@ -105,7 +105,7 @@ class Watch(Observer):
             self.problem.resolution_of_A(max(record["resolved"], 1.0)),
             arrays["model.volumes"] * self.problem.sphere,
         )
-        self.page.show(lambda: self._drawn(""))
+        self.page.show(lambda: self._draw_page(""))
 
     def finished(self, start: Start) -> None:
         """A start is done, perhaps by an earlier run."""
@@ -119,14 +119,14 @@ class Watch(Observer):
     def stopped(self, reason: str) -> None:
         """It ends without a result: the page says so, the checkpoint stays."""
         if self.page is not None and self.starts:
-            self.page.show(lambda: self._drawn(reason), now=True)
+            self.page.show(lambda: self._draw_page(reason), now=True)
 
     def done(self) -> None:
         """The results are written."""
         if self.checkpoints is not None:
             self.checkpoints.remove()
 
-    def _drawn(self, stopped: str) -> Page:
+    def _draw_page(self, stopped: str) -> Page:
         assert self.problem is not None
         settings: Mapping[str, Any] = asdict(self.settings)
         starts = [self.starts[number] for number in sorted(self.starts)]
@@ -148,4 +148,4 @@ class _StartKept:
     def save(self, snapshot: Snapshot, *, needed: bool = False) -> None:
         """Keep it."""
         self.part.save(snapshot, needed=needed)
-        self.watch.under_way(self.number, snapshot)
+        self.watch.show_start(self.number, snapshot)

@@ -95,8 +95,8 @@ def read_checkpoint(folder: Path) -> Checkpoint:
     found = read_snapshot(path, "start without --resume")
     arrays, record = found.arrays, found.record
     try:
-        poses = PoseTable(**_named(arrays, "poses."))
-        halves = [HalfModel(**_named(arrays, f"half{number}.")) for number in (1, 2)]
+        poses = PoseTable(**_strip_prefix(arrays, "poses."))
+        halves = [HalfModel(**_strip_prefix(arrays, f"half{number}.")) for number in (1, 2)]
         state = State(
             record["iteration"],
             poses,
@@ -140,7 +140,7 @@ def read_snapshot(path: Path, advice: str) -> Snapshot:
         raise FormatError(f"{path}: cannot be read as a checkpoint ({error}); {advice}") from error
 
 
-def _named(arrays: dict[str, npt.NDArray], prefix: str) -> dict[str, Any]:
+def _strip_prefix(arrays: dict[str, npt.NDArray], prefix: str) -> dict[str, Any]:
     return {name[len(prefix) :]: value for name, value in arrays.items() if name.startswith(prefix)}
 
 

@@ -167,17 +167,17 @@ class _Course:
         """Where it stands between two iterations."""
         self.last = standing(snapshot)
         if self.last.record:
-            self.page.show(lambda: self._drawn(""))
+            self.page.show(lambda: self._draw_page(""))
 
     def stopped(self, reason: str) -> None:
         """It ends without a result; the page says so."""
         if self.last is not None and self.last.record:
-            self.page.show(lambda: self._drawn(reason), now=True)
+            self.page.show(lambda: self._draw_page(reason), now=True)
 
-    def _drawn(self, stopped: str) -> Page:
+    def _draw_page(self, stopped: str) -> Page:
         assert self.last is not None
         return report.running_page(
-            self.last, stopped, _shown(self.job.settings), self.log, footer_text(self.job.particles)
+            self.last, stopped, _page_settings(self.job.settings), self.log, footer_text(self.job.particles)
         )
 
 
@@ -201,7 +201,7 @@ class _Kept:
         self.course.shows(snapshot)
 
 
-def _shown(settings: Class2DSettings) -> dict[str, object]:
+def _page_settings(settings: Class2DSettings) -> dict[str, object]:
     """Settings for a page."""
     return {k: v for k, v in vars(settings).items() if k not in ("progress", "log") and v is not None}
 
@@ -233,7 +233,7 @@ def _write(found: Classes2D, job: Class2DJob, log: list[str]) -> list[Path]:
     write_star(files[1], {_GENERAL: general, _TABLE: class_star(found, files[0].name)})
     write_particles(files[2], found.particles)
     write_bytes(files[3], report.montage(found))
-    write_text(files[4], report.page(found, _shown(job.settings), log, footer_text(job.particles)))
+    write_text(files[4], report.page(found, _page_settings(job.settings), log, footer_text(job.particles)))
     return files
 
 
@@ -340,7 +340,7 @@ def select_files(job: SelectJob) -> tuple[Particles, list[int], int]:
     """
     particles = read_particles(job.particles)
     own = _own_classes(particles, job.particles)
-    chosen = _chosen(job, own)
+    chosen = _choose_classes(job, own)
     kept = particles[np.isin(own, chosen)]
     if not len(kept):
         raise InputError(f"select: no particle of {job.particles} is in classes {chosen or 'that fulfil the rules'}")
@@ -348,7 +348,7 @@ def select_files(job: SelectJob) -> tuple[Particles, list[int], int]:
     return kept, chosen, len(particles)
 
 
-def _chosen(job: SelectJob, own: npt.NDArray[np.int64]) -> list[int]:
+def _choose_classes(job: SelectJob, own: npt.NDArray[np.int64]) -> list[int]:
     present = set(np.unique(own).tolist())
     rules = job.min_resolution_A is not None or job.min_size is not None
     table = _class_table(job) if (job.table is not None or rules) else None

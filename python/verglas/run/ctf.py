@@ -22,10 +22,10 @@ from verglas.io.micrographs import CTF, GRADIENT, PATH, PIXEL, SHARED
 from verglas.io.rules import written_name
 from verglas.optics.fit import CtfFit, CtfSettings, estimate_ctf
 from verglas.report.ctf import ctf_figure
-from verglas.report.ctf_page import CtfPicture, ctf_page, doubtful, shown_rows
+from verglas.report.ctf_page import CtfPicture, ctf_page, doubts, rows_to_show
 from verglas.report.html import render
 from verglas.run.parallel import in_order
-from verglas.run.reasons import commonest, without_name
+from verglas.run.reasons import most_common_reason, without_name
 from verglas.types.ctf_ranges import OPTIONS, check_ctf
 from verglas.types.verdict import Verdict
 
@@ -126,7 +126,7 @@ def ctf_files(job: CtfJob, progress: Progress | None = None) -> CtfSummary:
     (job.out / "png" if job.pictures else job.out).mkdir(parents=True, exist_ok=True)
     rows: list[dict[str, Any]] = []
     good: list[tuple[int, CtfFit]] = []
-    for number, found in enumerate(in_order(lambda row: _one(table, row, job), range(len(table)), job.threads)):
+    for number, found in enumerate(in_order(lambda row: _fit_one(table, row, job), range(len(table)), job.threads)):
         name = str(table[MICROGRAPH][number])
         if isinstance(found, str):
             rows.append({"micrograph": name, "reason": found})
@@ -142,7 +142,7 @@ def ctf_files(job: CtfJob, progress: Progress | None = None) -> CtfSummary:
     summary = _summarise(rows, started)
     _write_account(job, summary)
     if not good:
-        why = commonest([(str(row["micrograph"]), str(row["reason"])) for row in rows])
+        why = most_common_reason([(str(row["micrograph"]), str(row["reason"])) for row in rows])
         raise InputError(f"ctf: none of {len(table)} micrographs could be fitted: {why}; all in {job.out / 'ctf.csv'}")
     write_micrographs(job.out / "micrographs_ctf.star", _star(table, good, job.settings, job.out))
     return summary
@@ -169,8 +169,8 @@ def _write_account(job: CtfJob, summary: CtfSummary) -> None:
     write_text(job.out / "verdict.json", json.dumps(account, indent=1) + "\n")
     if not job.pictures:
         return
-    against = doubtful(table)
-    names = {row: _picture_name(row, str(table["micrograph"][row])) for row in shown_rows(table)}
+    against = doubts(table)
+    names = {row: _picture_name(row, str(table["micrograph"][row])) for row in rows_to_show(table)}
     pictures = [
         CtfPicture(Path(str(table["micrograph"][row])).name, (job.out / name).read_bytes(), against[row], name)
         for row, name in names.items()
@@ -185,7 +185,7 @@ def _frame(rows: list[dict[str, Any]]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=[*columns, "reason", "flags"])
 
 
-def _one(table: pd.DataFrame, row: int, job: CtfJob) -> CtfFit | str:
+def _fit_one(table: pd.DataFrame, row: int, job: CtfJob) -> CtfFit | str:
     """Fit of one micrograph, or why there is none."""
     known = job.pixel_size_A
     if known is None and PIXEL in table and np.isfinite(table[PIXEL][row]):

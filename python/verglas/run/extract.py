@@ -286,7 +286,7 @@ def extract_files(
     stacks = _stack_names(table)
     work = in_order(lambda row: cut_one(table, loaded, row, todo[row], box, options), list(todo), options.threads)
     for done, piece in enumerate(work, 1):
-        excluded += _set_aside(table, piece)
+        excluded += _excluded_rows(table, piece)
         if piece.cut is not None and len(piece.cut.kept):
             if folder is None:
                 images.append(piece.cut.images)
@@ -473,7 +473,7 @@ def cut_one(
     return piece
 
 
-def _set_aside(table: pd.DataFrame, piece: Piece) -> list[tuple[str, int, float, float, str]]:
+def _excluded_rows(table: pd.DataFrame, piece: Piece) -> list[tuple[str, int, float, float, str]]:
     name = table[MICROGRAPH][piece.row]
     if piece.cut is None:
         return [(name, i, float(x), float(y), piece.problem) for i, (x, y) in enumerate(piece.picks.xy_px)]

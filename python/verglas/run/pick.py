@@ -47,7 +47,7 @@ from verglas.picking import (
 from verglas.picking.particles import MERIT, Templates
 from verglas.run.extract import Microscope
 from verglas.run.parallel import in_order
-from verglas.run.reasons import commonest, without_name
+from verglas.run.reasons import most_common_reason, without_name
 from verglas.types import Optics, Picks
 from verglas.types.verdict import Verdict
 
@@ -211,7 +211,7 @@ def pick_files(job: PickJob, progress: Progress | None = None) -> PickSummary:
             progress(len(done), len(table))
     used = [one for one in done if one.picks is not None]
     if not used:
-        why = commonest([(one.name, one.reason) for one in done])
+        why = most_common_reason([(one.name, one.reason) for one in done])
         raise InputError(f"pick: none of {len(done)} micrographs could be used: {why}")
     summary = _summarise(job, done, used, truth, started)
     named = {one.name: written_name(table[PATH].iloc[one.row], job.out) for one in used}
@@ -298,7 +298,7 @@ def _summarise(
     flags = judge_micrographs([one.quality for one in used if one.quality is not None])
     merit, roc = (None, None) if truth is None else compare_with(used, truth, job.diameter_A)
     verdict = judge_set(flags, len(set_aside))
-    if why := _too_high(job.settings.threshold, used):
+    if why := _threshold_hint(job.settings.threshold, used):
         verdict = Verdict("stop", (why, *verdict.reasons))
     return PickSummary(
         {one.name: one.picks for one in used if one.picks is not None},
@@ -312,7 +312,7 @@ def _summarise(
     )
 
 
-def _too_high(threshold: float | None, used: Sequence[_Done]) -> str:
+def _threshold_hint(threshold: float | None, used: Sequence[_Done]) -> str:
     """What to say where a given threshold leaves no pick at all."""
     if threshold is None or any(one.picks is not None and len(one.picks) for one in used):
         return ""

@@ -42,7 +42,7 @@ def commonest_kind(found: Sequence[tuple[str, str]]) -> str:
     return max(kinds.values(), key=len)[0] if kinds else ""
 
 
-def commonest(found: Sequence[tuple[str, str]]) -> str:
+def most_common_reason(found: Sequence[tuple[str, str]]) -> str:
     """The reason that holds for most of (name, reason), with the first name: what to say where nothing is left.
 
     Examples

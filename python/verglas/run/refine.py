@@ -29,7 +29,7 @@ from verglas.refinement.state import State
 from verglas.run.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 from verglas.run.machine import allowed_memory_GB
 from verglas.run.refine_folder import RefineFolder, refine_folder, settings_record
-from verglas.run.refine_inputs import as_map, close_identity, differences, fitted, fitted_mask
+from verglas.run.refine_inputs import as_map, close_identity, differences, fit_to_particles, fitted_mask
 from verglas.run.refine_verdict import judge_refinement
 from verglas.search.problem import survey
 from verglas.search.step import Step
@@ -216,8 +216,8 @@ def refine(
         chosen,
         {
             "particles": everything.where,
-            "references": [_named(r) for r in references],
-            "mask": None if mask is None else _named(mask),
+            "references": [_reference_name(r) for r in references],
+            "mask": None if mask is None else _reference_name(mask),
         },
     )
     if resume and out is None:
@@ -232,9 +232,9 @@ def refine(
             heard = folder.held
         around = _Around(folder, limit, heard, devices)
         if resume:
-            setup = _resumed(everything, chosen, around, given=mask is not None)
+            setup = _resume_run(everything, chosen, around, given=mask is not None)
         else:
-            setup = _started(everything, references, mask, chosen, around)
+            setup = _start_run(everything, references, mask, chosen, around)
         heard.say(str(setup.plan))
         return _run(setup, folder, heard)
 
@@ -281,16 +281,16 @@ def _as_list(reference: Reference | Sequence[Reference] | None) -> list[Referenc
     return [reference] if isinstance(reference, (Map, str, Path)) else list(reference)
 
 
-def _named(value: Reference) -> str:
+def _reference_name(value: Reference) -> str:
     return "a map in memory" if isinstance(value, Map) else str(value)
 
 
-def _kept_in_memory(particles: Particles, limit_GB: float) -> bool:
+def _fits_in_memory(particles: Particles, limit_GB: float) -> bool:
     """Images stay in memory if they take less than a quarter of what is allowed."""
     return 4e-9 * len(particles) * particles.box**2 <= limit_GB / 4
 
 
-def _started(
+def _start_run(
     particles: Particles,
     references: list[Reference],
     mask: Reference | None,
@@ -300,9 +300,9 @@ def _started(
     folder = around.folder
     if particles.source is None:
         raise InputError(f"{particles.where}: these particles have no images")
-    maps, said = _fitted(references, particles, settings)
+    maps, said = _fit_references(references, particles, settings)
     window = None if mask is None else fitted_mask(as_map(mask), particles)
-    keep = _kept_in_memory(particles, around.limit_GB)
+    keep = _fits_in_memory(particles, around.limit_GB)
     work = in_memory(particles) if keep else particles
     found = survey(work, threads=settings.threads, device=around.devices[0])
     used = np.setdiff1d(np.arange(len(particles)), list(found.excluded))
@@ -318,7 +318,7 @@ def _started(
         maps, lines = _from_poses(problem)
         said += lines
     state, lines = initial_state(problem, found.power[used], maps, window)
-    said += lines + _set_aside(found.excluded)
+    said += lines + _set_aside_sentences(found.excluded)
     for line in said:
         around.listener.say(line)
     step = schedule.first_step(problem, split=len(maps) < settings.classes)
@@ -343,12 +343,14 @@ def _with_halves(particles: Particles, used: IntArray, copy_of: IntArray, seed: 
     return particles.with_columns(rlnRandomSubset=half), list(split.said)
 
 
-def _fitted(references: list[Reference], particles: Particles, settings: RefineSettings) -> tuple[list[Map], list[str]]:
+def _fit_references(
+    references: list[Reference], particles: Particles, settings: RefineSettings
+) -> tuple[list[Map], list[str]]:
     """The references on the particles' pixels, and what was done to them."""
     maps, said = [], []
     for number, reference in enumerate(references, 1):
         name = "the reference" if len(references) == 1 else f"reference {number}"
-        fits, lines = fitted(as_map(reference), particles, name)
+        fits, lines = fit_to_particles(as_map(reference), particles, name)
         maps.append(fits)
         said += lines
     if len(maps) > 1 and settings.classes != len(maps):
@@ -358,7 +360,7 @@ def _fitted(references: list[Reference], particles: Particles, settings: RefineS
     return maps, said
 
 
-def _set_aside(excluded: Mapping[int, str]) -> list[str]:
+def _set_aside_sentences(excluded: Mapping[int, str]) -> list[str]:
     """How many particles, and the first of them."""
     if not excluded:
         return []
@@ -388,7 +390,7 @@ def _from_poses(problem: RefineProblem) -> tuple[list[Map], list[str]]:
     return [made], ["the first reference was made from the poses of the particles"]
 
 
-def _resumed(particles: Particles, settings: RefineSettings, around: _Around, *, given: bool) -> _Setup:
+def _resume_run(particles: Particles, settings: RefineSettings, around: _Around, *, given: bool) -> _Setup:
     folder = around.folder
     assert folder is not None
     saved = read_checkpoint(folder.folder)
@@ -396,7 +398,7 @@ def _resumed(particles: Particles, settings: RefineSettings, around: _Around, *,
     different = differences(saved.inputs, inputs)
     if different:
         raise InputError(f"{folder.folder}: this run was started with other particles ({different})")
-    keep = _kept_in_memory(particles, around.limit_GB)
+    keep = _fits_in_memory(particles, around.limit_GB)
     work = in_memory(particles) if keep else particles
     used = np.setdiff1d(np.arange(len(particles)), list(saved.excluded))
     half = np.ones(len(particles), np.int64)
@@ -414,7 +416,7 @@ def _run(setup: _Setup, folder: RefineFolder | None, listener: Listener) -> Refi
     problem = setup.problem
     number = [setup.state.iteration]
 
-    def after(state: State, made: Iteration, following: Step | None) -> None:
+    def record_iteration(state: State, made: Iteration, following: Step | None) -> None:
         number[0] = state.iteration
         for note in made.notes:
             listener.say(note)
@@ -432,7 +434,7 @@ def _run(setup: _Setup, folder: RefineFolder | None, listener: Listener) -> Refi
 
     assert setup.step is not None
     try:
-        state, made = refine_state(problem, setup.state, setup.step, progress=progress, after=after)
+        state, made = refine_state(problem, setup.state, setup.step, progress=progress, after=record_iteration)
         assessed = _assess(problem, state, made)
         verdict = judge_refinement(problem, state, made.maps, assessed)
         for finding in verdict.findings:
@@ -472,12 +474,14 @@ def _assess(problem: RefineProblem, state: State, made: Iteration) -> list[Postp
             # No data beyond the limit: what a mask spreads there is correlated, but it is no resolution.
             finest = problem.resolution_of_A(limit)
             done = postprocess(first, second, mask, settings=replace(how, low_pass_A=finest, fit_to_A=finest))
-            done = replace(done, masked=_cut(done.masked, limit), corrected=_cut(done.corrected, limit))
+            done = replace(
+                done, masked=_truncate_curve(done.masked, limit), corrected=_truncate_curve(done.corrected, limit)
+            )
         found.append(done)
     return found
 
 
-def _cut(curve: FSC, last: int) -> FSC:
+def _truncate_curve(curve: FSC, last: int) -> FSC:
     values = curve.curve.copy()
     values[last + 1 :] = 0
     return replace(curve, curve=values)

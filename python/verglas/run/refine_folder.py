@@ -88,7 +88,7 @@ def refine_folder(
     with tenure(out, "refine", listener, record={**had, "state": "starting", "settings": record}) as held:
         folder = RefineFolder(out, record, held)
         if resume:
-            folder.go_on(had, [f"resumed with changed settings: {s}" for s in said])
+            folder.resume(had, [f"resumed with changed settings: {s}" for s in said])
         yield folder
 
 
@@ -157,7 +157,7 @@ class RefineFolder:
         """The checkpoint is there: from now on the run can be resumed."""
         self._write("running")
 
-    def go_on(self, had: Mapping[str, Any], said: list[str]) -> None:
+    def resume(self, had: Mapping[str, Any], said: list[str]) -> None:
         """A run that was stopped."""
         self.record = {**had, "reason": ""}
         self.before = float(self.record.get("seconds", 0.0))

@@ -32,7 +32,7 @@ def as_map(value: Map | str | Path) -> Map:
     return found
 
 
-def fitted(value: Map, particles: Particles, name: str) -> tuple[Map, list[str]]:
+def fit_to_particles(value: Map, particles: Particles, name: str) -> tuple[Map, list[str]]:
     """A map on the grid of the particles, and sentences on what was done to it.
 
     Raises

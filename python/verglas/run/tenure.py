@@ -243,7 +243,7 @@ def tenure(
     Terminated
         SIGTERM arrived.
     """
-    with locked(folder), _terminable():
+    with lock_project(folder), _terminable():
         held = Tenure(folder, command, listener)
         before = folder / _RUN
         was = before.read_bytes() if before.is_file() else None
@@ -282,7 +282,7 @@ def _take_back(path: Path, was: bytes | None) -> None:
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
+def lock_project(folder: Path) -> Iterator[None]:
     """Alone in a folder: the lock ends with the process, however it ends.
 
     Raises

@@ -14,10 +14,10 @@ import numpy.typing as npt
 
 from verglas import fourier, gridding, ops
 from verglas._array_module import all_to_host, array_module
-from verglas._devices import to_device, uploaded, work_on
+from verglas._devices import to_device, upload_pieces, work_on
 from verglas.errors import InputError, VerglasWarning
 from verglas.geometry import direction_vectors, euler_to_matrix, healpix_spacing_deg, matrix_to_euler, orientation_grid
-from verglas.image import unusable
+from verglas.image import find_unusable_images
 from verglas.masks import soft_circle
 from verglas.search.cells import Level
 from verglas.search.grey_scale import cross_and_power
@@ -280,7 +280,9 @@ class Reference:
         return everything, exact
 
 
-def measured(particles: Particles, volume: Array, geo: Geometry, where: Where, excluded: dict[int, str]) -> Reference:
+def measure_reference(
+    particles: Particles, volume: Array, geo: Geometry, where: Where, excluded: dict[int, str]
+) -> Reference:
     """Grey scale of the map and noise of the images, from some of them."""
     grid = ops.Grid(geo.box)
     spectrum = gridding.to_grid(volume, grid, threads=where.threads)
@@ -365,13 +367,13 @@ class SharedSearch:
 
         def read(rows: Array) -> Array:
             pixels = particles.images(rows)
-            share.excluded.update({int(rows[i]): reason for i, reason in unusable(pixels).items()})
+            share.excluded.update({int(rows[i]): reason for i, reason in find_unusable_images(pixels).items()})
             return pixels
 
         pieces = [share.rows[begin : begin + _BATCH] for begin in range(0, len(share.rows), _BATCH)]
         with work_on(share.device):
             search, exact = self.reference.on(self.geo, where)
-            for everyone, pixels in uploaded(read, pieces, share.device, (min(_BATCH, len(share.rows)), box, box)):
+            for everyone, pixels in upload_pieces(read, pieces, share.device, (min(_BATCH, len(share.rows)), box, box)):
                 good = np.flatnonzero([i not in share.excluded for i in everyone.tolist()])
                 rows = everyone[good]
                 if len(rows):

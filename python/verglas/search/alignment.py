@@ -13,7 +13,7 @@ from verglas.errors import InputError
 from verglas.geometry import healpix_order, healpix_spacing_deg, unit_pixels
 from verglas.image.outliers import inspect_images
 from verglas.optics import for_job
-from verglas.search.align_search import Geometry, SharedSearch, measured
+from verglas.search.align_search import Geometry, SharedSearch, measure_reference
 from verglas.search.cells import Level
 from verglas.search.grid_search import Where
 from verglas.search.planner import search_cost
@@ -216,7 +216,7 @@ def align(
     geo, devices = _geometry(particles, settings), device_names(settings.device)
     excluded = {**inspect_images(particles).excluded, **particles.optics.unusable()}
     where = Where(devices[0], settings.threads)
-    search = SharedSearch(particles, geo, settings, measured(particles, map.data, geo, where, excluded))
+    search = SharedSearch(particles, geo, settings, measure_reference(particles, map.data, geo, where, excluded))
     found = search.run(devices, excluded)
     chosen = particles[found.kept] if excluded else particles
     return chosen.with_poses(found.poses).with_columns(

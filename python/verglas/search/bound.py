@@ -66,7 +66,7 @@ class Bounds:
         return [*(np.maximum(g, 0) for g in out), np.zeros(len(weights))]
 
 
-def _extended(levels: list[Level]) -> list[Level]:
+def _extend_levels(levels: list[Level]) -> list[Level]:
     out = list(levels)
     for _ in range(_BEYOND):
         v = out[-1]
@@ -106,7 +106,7 @@ def _spectra(
     make: _SliceMaker, levels: list[Level], k: int, seen: int, n: int, rng: np.random.Generator
 ) -> tuple[FloatArray, FloatArray]:
     """M and Q on each ring for n random triples; ``seen`` rings are scored at level k."""
-    extended, last = _extended(levels), len(levels) - 1
+    extended, last = _extend_levels(levels), len(levels) - 1
     level = levels[k]
     cells = Cells(
         np.arange(n),
@@ -135,7 +135,7 @@ def make_bounds(
 ) -> Bounds:
     """Tabulate the spectra for a map; the triples are the same in every run."""
     # The lattice of the extended levels is finer: shifts count in its units.
-    make = _SliceMaker(spectrum, grid3, grids[-1], lattice_unit_px(_extended(levels)), threads)
+    make = _SliceMaker(spectrum, grid3, grids[-1], lattice_unit_px(_extend_levels(levels)), threads)
     mean, variance = [], []
     for k in range(len(levels) - 1):
         rng = np.random.default_rng(k)

@@ -68,7 +68,7 @@ def angle_between_deg(a: FloatArray, b: FloatArray, group: FloatArray | None = N
     return np.rad2deg(np.arccos(np.clip((trace - 1) / 2, -1, 1)))
 
 
-def distinct(candidates: Candidates, count: int, apart_deg: float, group: FloatArray | None = None) -> IntArray:
+def select_distinct(candidates: Candidates, count: int, apart_deg: float, group: FloatArray | None = None) -> IntArray:
     """Rows of up to ``count`` candidates per image, by falling score, at least ``apart_deg`` from each other.
 
     Parameters
@@ -104,7 +104,7 @@ def distinct(candidates: Candidates, count: int, apart_deg: float, group: FloatA
     return taken[np.argsort(candidates.image[taken], kind="stable")]
 
 
-def within(candidates: Candidates, count: int, nats: float) -> IntArray:
+def select_within(candidates: Candidates, count: int, nats: float) -> IntArray:
     """Rows of the best ``count`` of each image that score within ``nats`` of its best, in their order."""
     order = np.lexsort((np.arange(len(candidates)), -candidates.score, candidates.image))
     image = candidates.image[order]

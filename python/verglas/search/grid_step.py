@@ -265,7 +265,7 @@ class GridStep:
 
     def score(self, batch: ImageBatch) -> ops.Scores:
         """Search a batch."""
-        samples = ops.polar(batch.centred(self.problem.image_mask), self.narrow, **self.where.of_ops)
+        samples = ops.polar(batch.centre_images(self.problem.image_mask), self.narrow, **self.where.of_ops)
         return self.search.run(batch.on_rings(samples, self.narrow))
 
     def add(self, sums: SliceSums, batch: ImageBatch, posterior: ops.Posterior) -> ops.Residuals:

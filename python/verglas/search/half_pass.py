@@ -80,12 +80,12 @@ class HalfTask:
         problem = replace(self.problem, devices=(device,))
         before, done = poses.copy(), [0]
 
-        def counted(count: int) -> None:
+        def count_done(count: int) -> None:
             done[0] += count
             tick(count)
 
         try:
-            return self._on(problem, rows, poses, counted)
+            return self._run_on_device(problem, rows, poses, count_done)
         except DeviceMemoryError as error:
             smaller = problem.batch // 2
             if smaller < _LEAST_BATCH:
@@ -97,8 +97,8 @@ class HalfTask:
         tick(-done[0])
         release_memory(device)
         poses.take(rows, before)
-        return self._on(replace(problem, batch=smaller), rows, poses, tick)
+        return self._run_on_device(replace(problem, batch=smaller), rows, poses, tick)
 
-    def _on(self, problem: Problem, rows: npt.NDArray[np.int64], poses: PoseTable, tick: Tick) -> HalfSums:
+    def _run_on_device(self, problem: Problem, rows: npt.NDArray[np.int64], poses: PoseTable, tick: Tick) -> HalfSums:
         with work_on(problem.device):
             return self._work(problem).run(self.half, poses, tick, rows)

@@ -421,7 +421,7 @@ class PoseSearch:
         image, pixel, psi = (np.repeat(v, len(self.shifts)) for v in (image, self.pixels[which], at % level.n_psi))
         return Cells(image, pixel, psi, np.tile(self.shifts, (len(at), 1)))
 
-    def _first(
+    def _search_first_level(
         self, batch: Batch, window: LocalWindow | None, gains: FloatArray, statistics: list[LevelStatistics]
     ) -> tuple[Found, FloatArray, FloatArray]:
         """The first level with every cell that may survive; scores to beat; log of the prior's sum over cells."""
@@ -471,7 +471,7 @@ class PoseSearch:
         self, batch: Batch, window: LocalWindow | None, statistics: list[LevelStatistics]
     ) -> tuple[list[ImagePosterior], FloatArray]:
         gains = self._gains(batch)
-        found, lowest, log_cells = self._first(batch, window, gains[0], statistics)
+        found, lowest, log_cells = self._search_first_level(batch, window, gains[0], statistics)
         result: dict[int, ImagePosterior] = {}
         last = len(self.levels) - 1
         for level in range(last):

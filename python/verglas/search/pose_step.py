@@ -16,7 +16,7 @@ from verglas import fourier, ops
 from verglas._array_module import all_to_host, array_module, to_host
 from verglas._devices import to_device
 from verglas.geometry import euler_to_matrix, matrix_to_euler, symmetry_matrices
-from verglas.search.candidates import Candidates, best_of_image, distinct, posterior, within
+from verglas.search.candidates import Candidates, best_of_image, posterior, select_distinct, select_within
 from verglas.search.grey_scale import cross_and_power
 from verglas.search.grid_search import GridSearch
 from verglas.search.grid_step import (
@@ -120,10 +120,10 @@ class PoseStep:
             np.zeros(len(image)),
         )
 
-    def _found(self, batch: ImageBatch) -> Candidates:
+    def _find_peaks(self, batch: ImageBatch) -> Candidates:
         """Distinct peaks of the coarse search."""
         n = len(self.directions)
-        samples = ops.polar(batch.centred(self.problem.image_mask), self.polar, **self.where.of_ops)
+        samples = ops.polar(batch.centre_images(self.problem.image_mask), self.polar, **self.where.of_ops)
         found = self.search.run(batch.on_rings(samples, self.polar))
         poses = self.search.poses
         angles = self.directions.angles_deg(found.slice % n, found.opposite, poses.psi_deg(found.psi))
@@ -135,7 +135,7 @@ class PoseStep:
             (found.slice // n).astype(np.int64),
             found.score.astype(np.float64),
         )
-        return all_of_them[distinct(all_of_them, self.step.candidates, 1.5 * self.step.step_deg, self.group)]
+        return all_of_them[select_distinct(all_of_them, self.step.candidates, 1.5 * self.step.step_deg, self.group)]
 
     def _climb(
         self, candidates: Candidates, data: _Spectra, goal: _Goal, scale: FloatArray | None
@@ -190,16 +190,16 @@ class PoseStep:
         now = previous
         if self.step.phase == "global":
             known = np.isfinite(poses.log_evidence[batch.rows])[previous.image]
-            now = Candidates.merged([self._found(batch), previous[known]])
+            now = Candidates.merged([self._find_peaks(batch), previous[known]])
         scale = self._scale(now, data, len(batch)) if self.correlation else None
         radii = self._radii()
         for i, radius in enumerate(radii[:-1]):
             now, _ = self._climb(now, data, _Goal(radius, _COARSE_PHASE), scale)
-            now = now[within(now, _KEPT[min(i, len(_KEPT) - 1)], _NATS)]
+            now = now[select_within(now, _KEPT[min(i, len(_KEPT) - 1)], _NATS)]
         now, fisher = self._climb(now, data, _Goal(radii[-1], _FINAL_PHASE), scale)
-        kept = within(now, _KEPT[0], _FINAL_NATS)
+        kept = select_within(now, _KEPT[0], _FINAL_NATS)
         # The same peak may have been reached from two sides.
-        kept = kept[distinct(now[kept], _KEPT[0], max(0.5, 0.1 * self.step.step_deg), self.group)]
+        kept = kept[select_distinct(now[kept], _KEPT[0], max(0.5, 0.1 * self.step.step_deg), self.group)]
         return now[kept], fisher[kept]
 
     def _scale(self, candidates: Candidates, data: _Spectra, n: int) -> FloatArray:
@@ -304,7 +304,7 @@ class PoseStep:
                 continue
             image = final.image[mine]
             shell_weight = batch.inv_sigma2[image, : self.step.insert_radius + 1] * weight[mine, None]
-            images, ctf = _taken(data.images, image), _taken(data.ctf, image)
+            images, ctf = _take_rows(data.images, image), _take_rows(data.ctf, image)
             for coset in self.problem.operators.cosets:
                 ops.insert(
                     target,
@@ -334,7 +334,7 @@ class PoseStep:
                 self.grid,
                 final.matrices[mine],
                 shifts_px=-final.origin_px[mine],
-                ctf=_taken(data.ctf, image),
+                ctf=_take_rows(data.ctf, image),
                 **self.where.of_ops,
             )
             for total, with_what, index in ((cross, data.images, image), (power, slices, None)):
@@ -349,7 +349,7 @@ class PoseStep:
         totals.mass += np.bincount(final.class_number, weight, minlength=len(totals.mass))
 
 
-def _taken(values: npt.NDArray, index: npt.NDArray) -> npt.NDArray:
+def _take_rows(values: npt.NDArray, index: npt.NDArray) -> npt.NDArray:
     """These rows; without a copy where they are all rows in order."""
     if np.array_equal(index, np.arange(len(values))):
         return values

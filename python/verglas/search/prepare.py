@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from verglas import fourier, ops
 from verglas.geometry import euler_to_matrix, orientation_grid
-from verglas.image import unusable
+from verglas.image import find_unusable_images
 from verglas.search.noise import first_noise
 from verglas.types.arrays import Array
 
@@ -48,7 +48,7 @@ def usable_batches(
     while left and len(order):
         take, order = np.split(order, [min(left, _BATCH)])
         images = particles.images(take)
-        bad = unusable(images)
+        bad = find_unusable_images(images)
         excluded.update({int(take[i]): reason for i, reason in bad.items()})
         good = np.flatnonzero([row not in excluded for row in take.tolist()])
         left -= len(good)

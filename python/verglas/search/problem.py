@@ -12,10 +12,10 @@ import numpy.typing as npt
 
 from verglas import fourier, ops
 from verglas._array_module import array_module, on_device, to_host
-from verglas._devices import to_device, uploaded, work_on
+from verglas._devices import to_device, upload_pieces, work_on
 from verglas.errors import InputError
 from verglas.geometry import symmetry_matrices
-from verglas.image import unusable
+from verglas.image import find_unusable_images
 from verglas.image.outliers import GreyValues, groups_of, wild_images
 from verglas.masks import soft_circle, soft_sphere
 from verglas.reconstruction.known_poses import half_sets
@@ -266,25 +266,25 @@ class ImageBatch:
     def masked(self, mask: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """Images inside a mask that stands where the particle is."""
         if on_device(self.images):
-            rows, columns = self._rolled(-self.centre_px)
+            rows, columns = self._roll_indices(-self.centre_px)
             return self.images * array_module(self.images).asarray(mask)[rows, columns]
         out = np.empty_like(self.images)
         for image, (x, y), made in zip(self.images, self.centre_px.astype(int), out, strict=True):
             np.multiply(image, np.roll(mask, (-y, -x), (0, 1)), out=made)
         return out
 
-    def centred(self, mask: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    def centre_images(self, mask: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """Images moved by ``centre_px``, then masked."""
         if on_device(self.images):
             xp = array_module(self.images)
-            rows, columns = self._rolled(self.centre_px)
+            rows, columns = self._roll_indices(self.centre_px)
             return self.images[xp.arange(len(self))[:, None, None], rows, columns] * xp.asarray(mask)
         out = np.empty_like(self.images)
         for image, (x, y), moved in zip(self.images, self.centre_px.astype(int), out, strict=True):
             np.multiply(np.roll(image, (y, x), (0, 1)), mask, out=moved)
         return out
 
-    def _rolled(self, by_px: FloatArray) -> tuple[npt.NDArray, npt.NDArray]:
+    def _roll_indices(self, by_px: FloatArray) -> tuple[npt.NDArray, npt.NDArray]:
         """Rows and columns, as indices on the device, that move every image by whole pixels (x, y), as np.roll does."""
         xp, n = array_module(self.images), self.images.shape[-1]
         x, y = ((np.arange(n) - by_px[:, i].astype(np.int64)[:, None]) % n for i in range(2))
@@ -299,7 +299,7 @@ def image_batches(problem: Problem, rows: IntArray, model: HalfModel, poses: Pos
     inv = (1.0 / model.sigma2).astype(np.float32)
     pieces = [rows[begin : begin + problem.batch] for begin in range(0, len(rows), problem.batch)]
     shape = (min(problem.batch, len(rows)), problem.box, problem.box)
-    for some, images in uploaded(problem.particles.images, pieces, problem.device, shape):
+    for some, images in upload_pieces(problem.particles.images, pieces, problem.device, shape):
         images /= to_device(poses.norm[some, None, None].astype(np.float32), problem.device)
         params = problem.params[some].copy()
         params[:, 8] *= model.scale[problem.micrograph[some]]
@@ -352,14 +352,14 @@ def survey(particles: Particles, *, threads: int | None = None, device: str = "c
     def read(piece: slice) -> npt.NDArray[np.float32]:
         images = particles.images(piece)
         grey.append(GreyValues.of(images))
-        bad = unusable(images)
+        bad = find_unusable_images(images)
         excluded.update({piece.start + i: reason for i, reason in bad.items()})
         images[list(bad)] = 0
         return images
 
     pieces = [slice(begin, begin + step) for begin in range(0, len(particles), step)]
     with work_on(device):
-        for piece, images in uploaded(read, pieces, device, (min(step, len(particles)), box, box)):
+        for piece, images in upload_pieces(read, pieces, device, (min(step, len(particles)), box, box)):
             spectra = fourier.forward(images, 2, threads=threads)
             power[piece] = to_host(ops.shell_dot(spectra, device=device, threads=threads)) / number
     values = GreyValues.joined(grey)

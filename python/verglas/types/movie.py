@@ -135,7 +135,7 @@ class Movie:
         if not 0 <= self.pre_exposure_e_A2 < np.inf:
             raise InputError(f"{where}: expected pre_exposure_e_A2 of 0 or more, got {self.pre_exposure_e_A2:g}")
         if self.gain is not None:
-            object.__setattr__(self, "gain", _checked_gain(self.gain, self.source.shape, where))
+            object.__setattr__(self, "gain", _check_gain(self.gain, self.source.shape, where))
         object.__setattr__(self, "defects", as_defects(self.defects, self.source.shape, where))
 
     @classmethod
@@ -249,7 +249,7 @@ class Movie:
         return self.frame(index)
 
 
-def _checked_gain(gain: npt.ArrayLike, shape: tuple[int, int], where: str) -> Float32Array:
+def _check_gain(gain: npt.ArrayLike, shape: tuple[int, int], where: str) -> Float32Array:
     data = np.ascontiguousarray(gain, np.float32)
     if data.shape != shape:
         size = " x ".join(map(str, data.shape[::-1]))

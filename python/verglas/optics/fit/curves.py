@@ -145,13 +145,13 @@ def ring_contrast(optics: Optics, k: FloatArray, field_A: float) -> FloatArray:
     delay = np.abs(2 * (lam * mean * k - optics.cs_mm[0] * 1e7 * lam**3 * k**3)) / field_A
     angles = (np.arange(16) + 0.5) * np.pi / 32
 
-    def kept(x: FloatArray) -> FloatArray:
+    def retained_fraction(x: FloatArray) -> FloatArray:
         inside = np.minimum(x, 1.0)
         return np.asarray(
             (1 - inside) * (2 + np.cos(2 * np.pi * inside)) / 3 + np.sin(2 * np.pi * inside) / (2 * np.pi)
         )
 
-    both = kept(delay[:, None] * np.cos(angles)) * kept(delay[:, None] * np.sin(angles))
+    both = retained_fraction(delay[:, None] * np.cos(angles)) * retained_fraction(delay[:, None] * np.sin(angles))
     return np.asarray(both.mean(axis=1))
 
 

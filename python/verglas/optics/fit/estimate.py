@@ -268,7 +268,7 @@ def estimate_ctf(
     centre = (np.array(micrograph.shape[::-1]) - 1) / 2
     if settings.tilt:
         best, gradient = ctf_tilt.fit_tilt(best, spectra, centre, free, bounds, threads)
-    return _judged(best, gradient, centre, spectra, settings, micrograph.name)
+    return _judge_fit(best, gradient, centre, spectra, settings, micrograph.name)
 
 
 def _freedom(settings: CtfSettings) -> tuple[tuple[bool, ...], tuple[FloatArray, FloatArray]]:
@@ -281,7 +281,7 @@ def _freedom(settings: CtfSettings) -> tuple[tuple[bool, ...], tuple[FloatArray,
     )
 
 
-def _judged(
+def _judge_fit(
     best: Refined, gradient: FloatArray, centre: FloatArray, spectra: Spectra, settings: CtfSettings, name: str
 ) -> CtfFit:
     """Figures of merit, and what speaks against the fit."""
