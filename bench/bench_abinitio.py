@@ -3,8 +3,8 @@
 ``python bench/bench_abinitio.py [--particles 3000] [--seeds 10] [--starts 3] [--symmetry C1 D2] [--only success ...]``
 writes bench/results/abinitio.json. Particles of 128 px at 1.5 A, SNR 0.1 (power ratio over the whole box); success is a
 map within 15 A of the truth at FSC 0.5 after alignment, of either hand. ``growth`` makes single starts from 500 to
-``--particles`` particles (row A7.14 of the requirements; a start is a blob, A7.4); ``symmetry`` starts without symmetry
-and looks for it; ``averages`` starts from 100 averages of images in known views (A7.6). Common lines: SNR 1/4, no CTF,
+``--particles`` particles (a start is a blob); ``symmetry`` starts without symmetry
+and looks for it; ``averages`` starts from 100 averages of images in known views. Common lines: SNR 1/4, no CTF,
 no shifts.
 
 A start of 3,000 particles takes some 20 s of processor time; the script says how far it is after every run.

@@ -243,7 +243,7 @@ def test_command(data, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize(("symmetry", "starts", "seeds"), [("C1", 3, 5), ("D2", 1, 10)])
 def test_success_over_seeds(symmetry, starts, seeds):
-    """A7.14, A7.15: 1,000 particles, SNR 0.1: within 15 A of the truth at FSC 0.5 for all data sets but one.
+    """1,000 particles, SNR 0.1: within 15 A of the truth at FSC 0.5 for all data sets but one.
 
     Of single starts in C1 seven of ten succeed; the best of three, as the command makes by default, is told apart by
     its held-out evidence.

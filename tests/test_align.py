@@ -26,7 +26,7 @@ def errors(found, truth, symmetry="C1"):
     return angle, shift
 
 
-def test_A10_1_finds_the_poses(case):
+def test_finds_the_poses(case):
     particles, volume = case
     found = vg.align(particles, volume, diameter_A=110)
     angle, shift = errors(found, particles)
@@ -36,7 +36,7 @@ def test_A10_1_finds_the_poses(case):
 
 
 def test_grid_poses_are_within_half_a_step(case):
-    """Row A10.1: without the final refinement the median error is below half a step."""
+    """Without the final refinement the median error is below half a step."""
     particles, volume = case
     angle, _ = errors(vg.align(particles, volume, diameter_A=110, refine=False), particles)
     assert np.median(angle) < 7.5 / 2 * np.sqrt(3)  # a pose has three angles, each within half a step
@@ -78,8 +78,8 @@ def faint():
     return particles, vg.simulate.density(model, 64, 3.0)
 
 
-def test_A10_10_fine_steps_by_branch_and_bound_find_what_the_exhaustive_search_finds(faint):
-    """Rows A10.10, A10.11: poses as good, and better than those of the coarse step."""
+def test_fine_steps_by_branch_and_bound_find_what_the_exhaustive_search_finds(faint):
+    """Poses as good, and better than those of the coarse step."""
     particles, volume = faint
     coarse, fine, everything = (
         vg.align(particles, volume, diameter_A=120, refine=False, **how)

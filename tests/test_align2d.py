@@ -43,8 +43,8 @@ def planted():
     return images, draw(*shape, 64), psi, shift
 
 
-def test_A5_5_planted_pose_is_recovered(planted):
-    """A5.5: angles and sub-pixel shifts, noise-free."""
+def test_planted_pose_is_recovered(planted):
+    """Angles and sub-pixel shifts, noise-free."""
     images, reference, psi, shift = planted
     got = align2d(images, reference, radius_px=(1, 20), cycles=8)
     assert turn(got.angles_deg, psi).max() < ALIGN2D_DEG
@@ -52,8 +52,8 @@ def test_A5_5_planted_pose_is_recovered(planted):
     assert got.scores.min() > 0.999
 
 
-def test_A5_5_planted_pose_in_noise(planted):
-    """A5.5 at SNR 1 over the box: median errors well below the grid the search starts from (2 px)."""
+def test_planted_pose_in_noise(planted):
+    """At SNR 1 over the box: median errors well below the grid the search starts from (2 px)."""
     images, reference, psi, shift = planted
     noise = np.sqrt(images.var()) * np.random.default_rng(0).standard_normal(images.shape)
     got = align2d(images + noise.astype(np.float32), reference, radius_px=(1, 20))
@@ -62,7 +62,7 @@ def test_A5_5_planted_pose_in_noise(planted):
 
 
 def test_example_shift_8_minus_6():
-    """A5.2's example through the whole alignment: a particle at (-8, 6) is brought back by (8, -6)."""
+    """The example of (-8, 6) through the whole alignment: it is brought back by (8, -6)."""
     shape = particle(5, 12)
     image = draw(*shape, 64, 30.0, (8, -6))
     got = align2d(image, draw(*shape, 64), max_shift_px=8, step_px=2, radius_px=(1, 16), cycles=8)
@@ -70,8 +70,8 @@ def test_example_shift_8_minus_6():
     np.testing.assert_allclose(got.angles_deg[0], 30.0, atol=ALIGN2D_DEG)
 
 
-def test_A5_9_translation_and_rotation_depend_on_each_other(planted):
-    """A5.9: the alternating optimum scores at least as high as either order alone, and here mostly higher."""
+def test_translation_and_rotation_depend_on_each_other(planted):
+    """The alternating optimum scores at least as high as either order alone, and here mostly higher."""
     images, reference, psi, _ = planted
     refs = reference[None]
     radius = (1.0, 20.0)

@@ -20,7 +20,7 @@ def noise_curves(n, repeats, mask=None, seed=0):
 
 
 @pytest.mark.parametrize(("z", "rate"), [(2, 0.0228), (3, 0.00135)])
-def test_A13_6_sigma_thresholds_have_their_false_positive_rate(z, rate):
+def test_sigma_thresholds_have_their_false_positive_rate(z, rate):
     curves = noise_curves(16, 600)
     values = np.array([c.curve[2:] for c in curves])
     level = assessment.threshold_curve(f"{z}sigma", curves[0].counts)[2:]
@@ -30,7 +30,7 @@ def test_A13_6_sigma_thresholds_have_their_false_positive_rate(z, rate):
     assert stats.norm.sf(5) == pytest.approx(2.87e-7, rel=0.01)  # z = 5, which no simulation reaches
 
 
-def test_A13_7_fisher_threshold_equals_its_formula_and_is_exact_for_few():
+def test_fisher_threshold_equals_its_formula_and_is_exact_for_few():
     n = np.array([4, 7, 103])
     level = assessment.threshold_curve("3sigma-fisher", n)
     np.testing.assert_allclose(level, np.tanh(3 / np.sqrt(n - 3.0)))
@@ -83,7 +83,7 @@ def test_effective_counts_in_two_dimensions_and_without_a_mask():
     assert ratio[3:].mean() == pytest.approx(1, abs=0.15)
 
 
-def test_A13_9_half_bit_with_effective_n():
+def test_half_bit_with_effective_n():
     n = np.array([30.0, 1000.0])
     want = (0.2071 + 1.9102 / np.sqrt(n)) / (1.2071 + 0.9102 / np.sqrt(n))
     np.testing.assert_allclose(assessment.threshold_curve("half-bit", n), want)
@@ -106,7 +106,7 @@ def test_resolutions_at_all_usual_thresholds():
 
 
 @pytest.mark.parametrize("noise_images", [None, 6])
-def test_A13_3_f_under_noise_has_its_mean_and_tail(noise_images):
+def test_f_under_noise_has_its_mean_and_tail(noise_images):
     rng = np.random.default_rng(1)
     values, p = [], []
     for _ in range(400):
@@ -123,7 +123,7 @@ def test_A13_3_f_under_noise_has_its_mean_and_tail(noise_images):
     assert np.mean(np.array(p)[:, 3:] < 0.05) == pytest.approx(0.05, abs=0.012)
 
 
-def test_A13_4_planted_ssnr_is_recovered():
+def test_planted_ssnr_is_recovered():
     rng = np.random.default_rng(2)
     snr, count = 0.3, 10
     found = []
@@ -136,7 +136,7 @@ def test_A13_4_planted_ssnr_is_recovered():
     assert found[0].p_value[5:].max() < 0.05
 
 
-def test_A13_10_phase_residual_of_noise_is_180_over_root_3():
+def test_phase_residual_of_noise_is_180_over_root_3():
     rng = np.random.default_rng(0)
     pairs = [rng.normal(size=(2, 32, 32, 32)) for _ in range(8)]
     mean = np.mean([assessment.differential_phase_residual(*pair).residual_deg[8:] for pair in pairs])
@@ -154,7 +154,7 @@ def test_A13_10_phase_residual_of_noise_is_180_over_root_3():
     np.testing.assert_allclose(moved.residual_deg, want, atol=1e-6)
 
 
-def test_A13_10_resolution_at_45_and_85_degrees():
+def test_resolution_at_45_and_85_degrees():
     rng = np.random.default_rng(0)
     signal = vg.filters.apply(vg.Map(rng.normal(size=(48,) * 3), 1.5), vg.filters.b_factor(250.0)).data
     maps = [vg.Map(signal + 0.1 * rng.normal(size=signal.shape), 1.5) for _ in range(2)]
@@ -185,7 +185,7 @@ def tilted_within(degrees, n=6000):
     return angles[tilt < degrees][:n]
 
 
-def test_A12_3_efficiency_is_one_for_even_views_and_falls_with_the_cone():
+def test_efficiency_is_one_for_even_views_and_falls_with_the_cone():
     cones = [assessment.orientation_efficiency(tilted_within(d)).efficiency for d in (91, 75, 60, 45, 30)]
     assert cones[0] == pytest.approx(1, abs=0.02)
     assert all(a > b + 0.05 for a, b in itertools.pairwise(cones))
@@ -197,7 +197,7 @@ def test_A12_3_efficiency_is_one_for_even_views_and_falls_with_the_cone():
     assert found.best < 1 < found.worst
 
 
-def test_A12_3_efficiency_does_not_depend_on_the_frame_and_counts_symmetry():
+def test_efficiency_does_not_depend_on_the_frame_and_counts_symmetry():
     angles = tilted_within(40, 3000)
     turn = vg.euler_to_matrix([[33.0, 57.0, 12.0]])[0]
     other = vg.matrix_to_euler(vg.euler_to_matrix(angles) @ turn)

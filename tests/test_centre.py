@@ -49,14 +49,14 @@ def moved_and_noisy(particle, count, snr, seed=0, reach=10):
 
 @settings(deadline=None, max_examples=20)
 @given(shape=st.tuples(st.integers(2, 12), st.integers(2, 12)), seed=st.integers(0, 999))
-def test_A5_10_centre_of_mass_is_scipys(shape, seed):
+def test_centre_of_mass_is_scipys(shape, seed):
     image = np.random.default_rng(seed).random(shape)
     np.testing.assert_allclose(
         centre_of_mass(image)[0][::-1], scipy.ndimage.center_of_mass(image), atol=CENTRE_OF_MASS_PX
     )
 
 
-def test_A5_10_example_of_600_by_1000():
+def test_example_of_600_by_1000():
     """A blob at (366.66, 479.98) of 1000 rows and 600 columns moves to the middle, (300, 500)."""
     y, x = np.indices((1000, 600))
     blob = np.exp(-((x - 366.66) ** 2 + (y - 479.98) ** 2) / 800.0)
@@ -66,7 +66,7 @@ def test_A5_10_example_of_600_by_1000():
     np.testing.assert_allclose(centre_of_mass(np.maximum(moved, 0)), [[300, 500]], atol=0.01)
 
 
-def test_A5_11_geometric_median_is_the_minimum_and_withstands_outliers():
+def test_geometric_median_is_the_minimum_and_withstands_outliers():
     rng = np.random.default_rng(1)
     image = np.zeros((80, 80))
     np.add.at(image, tuple(np.rint(rng.normal(30, 3, (2, 800))).astype(int)), 1)
@@ -80,7 +80,7 @@ def test_A5_11_geometric_median_is_the_minimum_and_withstands_outliers():
         assert cost(median) < cost(median + step)
 
 
-def test_A5_11_iteration_leaves_a_pixel_that_it_meets():
+def test_iteration_leaves_a_pixel_that_it_meets():
     """Symmetric about pixel 10 but for one heavy point: plain Weiszfeld would divide by zero there."""
     image = np.zeros((21, 21))
     image[10, 10], image[10, 0], image[10, 20] = 0.5, 1, 1
@@ -89,7 +89,7 @@ def test_A5_11_iteration_leaves_a_pixel_that_it_meets():
     np.testing.assert_allclose(geometric_median(image), [[20, 10]], atol=0.05)
 
 
-def test_A5_12_landscape_is_its_definition():
+def test_landscape_is_its_definition():
     rng = np.random.default_rng(2)
     image, radius = rng.random((11, 13)), 4
     y, x = np.indices(image.shape)
@@ -100,7 +100,7 @@ def test_A5_12_landscape_is_its_definition():
     np.testing.assert_allclose(surrogate_landscape(image, radius)[0], want, atol=1e-10)
 
 
-def test_A5_12_surrogate_centre_at_snr_1_45_where_the_others_fail(particle):
+def test_surrogate_centre_at_snr_1_45_where_the_others_fail(particle):
     images, truth = moved_and_noisy(particle, 60, 1 / 45)
     error = {
         method: np.hypot(*(find_centres(images, method, 20) - truth).T) for method in ("surrogate", "mass", "median")
@@ -110,7 +110,7 @@ def test_A5_12_surrogate_centre_at_snr_1_45_where_the_others_fail(particle):
     assert np.median(error["median"]) > 5
 
 
-def test_A5_12_surrogate_centre_is_seldom_off_by_more(particle):
+def test_surrogate_centre_is_seldom_off_by_more(particle):
     """Of 240 centres at SNR 1/45 about one in a hundred is off by more than 3 px, as scatter of 1.1 px will have it.
 
     The lowest point of the landscape as it stands is off three times as often.
@@ -130,7 +130,7 @@ def test_A5_12_surrogate_centre_is_seldom_off_by_more(particle):
     assert np.concatenate(miss).mean() < 1.3
 
 
-def test_A5_12_a_neighbour_in_the_box_moves_the_centre(particle):
+def test_a_neighbour_in_the_box_moves_the_centre(particle):
     """The documented failure: with a second particle beside it, a large radius is drawn towards it."""
     pair = particle + np.roll(particle, 44, 1)
     wide = surrogate_centre(pair, 46)[0]
@@ -139,7 +139,7 @@ def test_A5_12_a_neighbour_in_the_box_moves_the_centre(particle):
     assert np.hypot(*(near - 48)) <= 1.5
 
 
-def test_A5_15_class_averages_are_centred(particle):
+def test_class_averages_are_centred(particle):
     images, truth = moved_and_noisy(particle, 8, 5.0, seed=3)
     moved, shifts = recentre(images, "disc", 24)
     assert np.abs(shifts).max() > 3
@@ -163,14 +163,14 @@ def test_ring_average_about_any_centre():
     np.testing.assert_allclose(got, np.exp(-(radii**2) / 20.0), atol=1e-5)
 
 
-def test_A5_13_prolate_functions_are_orthonormal_eigenfunctions():
+def test_prolate_functions_are_orthonormal_eigenfunctions():
     nodes, weights = np.polynomial.legendre.leggauss(200)
     rho, w = (nodes + 1) / 2, weights / 2
     psi = prolate_radial(20.0, 5, rho)
     np.testing.assert_allclose((psi * w * rho) @ psi.T, np.eye(5), atol=1e-8)
 
 
-def test_A5_13_prolate_average_is_the_ring_average(particle):
+def test_prolate_average_is_the_ring_average(particle):
     """Of a band-limited particle that fits the disc, the two agree to a thousandth of its largest value."""
     smooth = scipy.ndimage.gaussian_filter(particle, 1.5)
     average = prolate_average(smooth, 40)[0]
@@ -180,8 +180,8 @@ def test_A5_13_prolate_average_is_the_ring_average(particle):
     assert np.abs(along - rings).max() < PROLATE_AVERAGE_RELATIVE * np.abs(rings).max()
 
 
-def test_A5_13_rotational_average_denoises_if_it_is_centred(particle):
-    """Row A5.13: from SNR 1/45 to 1 about the centre, to 1/5 off it, each within 50 %.
+def test_rotational_average_denoises_if_it_is_centred(particle):
+    """From SNR 1/45 to 1 about the centre, to 1/5 off it, each within 50 %.
 
     Over the particle's disc, 40 px across; off the centre by three quarters of its radius.
     """
@@ -199,7 +199,7 @@ def test_A5_13_rotational_average_denoises_if_it_is_centred(particle):
     assert after["off"] == pytest.approx(1 / 5, rel=0.5)
 
 
-def test_A5_14_snr_is_the_ratio_of_powers():
+def test_snr_is_the_ratio_of_powers():
     assert signal_to_noise([[1.0, 2.0]], [[10.0, 0.0]]) == 0.05
     with pytest.raises(InputError, match="noise is zero"):
         signal_to_noise([1.0], [0.0])

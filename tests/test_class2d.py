@@ -288,7 +288,7 @@ def test_an_empty_class_starts_anew_from_the_one_that_mixes_views():
 
 
 def test_splitting_makes_levels_without_giant_or_empty_classes():
-    """Row A6.6: equal planted classes; largest over smallest below 10; levels of 4 and 8."""
+    """Equal planted classes; largest over smallest below 10; levels of 4 and 8."""
     particles, truth = planted(240, snr=0.3, seed=9)
     found = vg.classify2d(particles, 8, diameter_A=170, max_resolution_A=18, start="split", null_class=False)
     sizes = found.table["particles"].to_numpy()

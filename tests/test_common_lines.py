@@ -35,7 +35,7 @@ def images_of(model, n, box=64, pixel_A=3.0, **settings):
 
 
 def test_sinogram_is_the_radon_transform(model):
-    """A7.7: along the axes line integrals are plain sums; a quarter turn of the image turns the sinogram."""
+    """Along the axes line integrals are plain sums; a quarter turn of the image turns the sinogram."""
     image = images_of(model, 1, seed=5).images()
     rows = sinogram(image, 240)[0]
     for row, axis in ((rows[0], 0), (rows[60], 1)):
@@ -46,7 +46,7 @@ def test_sinogram_is_the_radon_transform(model):
 
 
 def test_three_exact_projections_fix_their_orientation(model):
-    """A7.7: better than 2 degrees, but for triples whose lines nearly coincide (two of these twelve)."""
+    """Better than 2 degrees, but for triples whose lines nearly coincide (two of these twelve)."""
     errors = []
     for seed in range(12):
         p = images_of(model, 3, seed=seed)
@@ -70,7 +70,7 @@ def test_clean_images_are_oriented_exactly_and_with_confidence(model):
 
 @pytest.mark.parametrize("seed", [0, 3])
 def test_noisy_images_are_oriented_because_all_pairs_vote(seed):
-    """A7.9 at SNR 1/4 with 60 images; fewer than half of the lines are right. bench_abinitio.py has 60 to 500."""
+    """At SNR 1/4 with 60 images; fewer than half of the lines are right. bench_abinitio.py has 60 to 500."""
     model = vg.simulate.phantom(128, 1.5, DIAMETER_A, seed=seed)
     p = images_of(model, 60, 128, 1.5, snr=0.25, seed=seed + 1)
     lines = find_common_lines(p.images(), 18, diameter_px=92, n_theta=120)

@@ -41,8 +41,8 @@ def turn(found: np.ndarray, truth: np.ndarray) -> np.ndarray:
 
 @pytest.mark.parametrize("box", [24, 25])
 @pytest.mark.parametrize("shift", [(0, 0), (-2, 1)])
-def test_A5_3_equals_brute_force(box, shift):
-    """A5.3: the ring correlation, term by term, at every angle: the kernel finds its highest peak and its value."""
+def test_equals_brute_force(box, shift):
+    """The ring correlation, term by term, at every angle: the kernel finds its highest peak and its value."""
     f, g = noise(1, box, box), noise(2, box, box)
     moved = np.roll(f, (shift[1], shift[0]), axis=(0, 1))
     got = ops.correlate_rotations(moved, g, radius_px=(2, 8))
@@ -54,8 +54,8 @@ def test_A5_3_equals_brute_force(box, shift):
     assert got.scores[0] == pytest.approx(curve.max(), abs=RINGS_REL)
 
 
-def test_A5_3_rotation_is_a_cyclic_shift_of_the_rings():
-    """A5.3: the ring of an image turned by one step of the ring is the ring, moved by one."""
+def test_rotation_is_a_cyclic_shift_of_the_rings():
+    """The ring of an image turned by one step of the ring is the ring, moved by one."""
     points, weights = particle(3, 9)
     still = reference.correlate.ring(draw(points, weights, 32, sigma=2.5), 8.0)
     turned = reference.correlate.ring(draw(points, weights, 32, psi=360 / len(still), sigma=2.5), 8.0)
@@ -70,8 +70,8 @@ def test_A5_3_rotation_is_a_cyclic_shift_of_the_rings():
     x=st.integers(-2, 2),
     y=st.integers(-2, 2),
 )
-def test_A5_4_joint_search_finds_shift_and_angle(box, seed, psi, x, y):
-    """A5.4: shifts (0, +-1, +-2) make exactly 25 rotational searches; the planted one wins, with its angle."""
+def test_joint_search_finds_shift_and_angle(box, seed, psi, x, y):
+    """Shifts (0, +-1, +-2) make exactly 25 rotational searches; the planted one wins, with its angle."""
     points, weights = particle(seed, 13)
     got = ops.correlate_rotations(
         draw(points, weights, box, psi, (x, y)), draw(points, weights, box), max_shift_px=2, radius_px=(1, 17)
@@ -83,8 +83,8 @@ def test_A5_4_joint_search_finds_shift_and_angle(box, seed, psi, x, y):
 
 
 @pytest.mark.parametrize(("reach", "step"), [(0, 1), (1, 1), (3, 1), (4, 2), (6, 3)])
-def test_A5_4_number_of_searches_and_best_of_grid(reach, step):
-    """A5.4: (2n + 1)^2 searches, and none of them alone beats what was returned."""
+def test_number_of_searches_and_best_of_grid(reach, step):
+    """(2n + 1)^2 searches, and none of them alone beats what was returned."""
     f, g = noise(0, 40, 40), noise(1, 40, 40)
     got = ops.correlate_rotations(f, g, max_shift_px=reach, step_px=step, radius_px=(1, 10))
     grid = range(-reach, reach + 1, step)
@@ -99,8 +99,8 @@ def test_A5_4_number_of_searches_and_best_of_grid(reach, step):
     assert got.scores[0] == pytest.approx(alone[best], abs=RINGS_REL)
 
 
-def test_A5_3_angle_at_snr_1():
-    """A5.3: median error within 0.5 degrees at SNR 1 (variance of the image over the box / variance of the noise)."""
+def test_angle_at_snr_1():
+    """Median error within 0.5 degrees at SNR 1 (variance of the image over the box / variance of the noise)."""
     rng = np.random.default_rng(4)
     points, weights = particle(4, 22)
     psi = rng.uniform(-180, 180, 64)
@@ -112,7 +112,7 @@ def test_A5_3_angle_at_snr_1():
     assert np.quantile(error, 0.95) < 0.5
 
 
-def test_A5_4_best_reference_and_all_pairs_agree():
+def test_best_reference_and_all_pairs_agree():
     shapes = [particle(seed, 14) for seed in range(5)]
     refs = np.stack([draw(*shape, 48) for shape in shapes])
     truth = np.arange(20) % 5

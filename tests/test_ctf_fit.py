@@ -50,7 +50,7 @@ def errors(fit, truth):
     ]
 
 
-def test_A3_3_defocus_and_astigmatism():
+def test_defocus_and_astigmatism():
     """The issue: median errors below 50 A, 50 A and 5 degrees."""
     found = np.array([errors(vg.estimate_ctf(m), truth) for m, truth in scenes(8, 1)])
     defocus, astigmatism, angle, _, _ = np.median(found, axis=0)
@@ -69,7 +69,7 @@ def test_standard_errors_are_those_of_the_scatter():
     assert 0.5 < np.sqrt(np.mean(np.square(ratio))) < 2
 
 
-def test_A3_10_phase_shift():
+def test_phase_shift():
     settings = CtfSettings(phase_shift_deg=(0, 180))
     made = scenes(4, 3, side=1536, phase_shift_deg=(20.0, 150.0))
     found = np.array([errors(vg.estimate_ctf(m, settings), truth) for m, truth in made])
@@ -77,8 +77,8 @@ def test_A3_10_phase_shift():
     assert np.median(found[:, 0]) < 50
 
 
-def test_A3_7_tilt_plane_and_local_defocus():
-    """Row A3.7: a plane of 30 degrees, and one of less: normal within 1 degree, local defocus within 100 A."""
+def test_tilt_plane_and_local_defocus():
+    """A plane of 30 degrees, and one of less: normal within 1 degree, local defocus within 100 A."""
     places = np.random.default_rng(0).uniform(0, 2047, (200, 2))
     for tilt in (30.0, (10.0, 25.0)):
         m, truth = next(scenes(1, 4, side=2048, pixel=2.0, tilt_deg=tilt, tilt_axis_deg=(0.0, 360.0)))
@@ -90,7 +90,7 @@ def test_A3_7_tilt_plane_and_local_defocus():
         assert np.abs(local).max() < 100
 
 
-def test_A3_5_envelope_and_background():
+def test_envelope_and_background():
     """Planted envelope B recovered within 10 %, and the background within 10 % everywhere."""
     for defocus, b in ((8000, 60.0), (15000, 100.0), (22000, 100.0)):
         m, truth = vg.simulate.micrograph(
@@ -106,7 +106,7 @@ def test_A3_5_envelope_and_background():
         assert np.abs(fit.envelopes.background(k) * scale / detector - 1).max() < 0.1
 
 
-def test_A3_2_rings_of_the_equiphase_average_match_the_zeros():
+def test_rings_of_the_equiphase_average_match_the_zeros():
     m, _ = vg.simulate.micrograph(
         shape=(1024, 1024),
         pixel_size_A=1.5,

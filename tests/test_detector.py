@@ -72,7 +72,7 @@ def test_planted_defects_are_found_and_nothing_else(recorded):
 
 
 def test_an_estimated_gain_levels_the_frames():
-    """A2.16: standard deviation of corrected frames over that of frames without a pattern, 1 +- 1 %."""
+    """Standard deviation of corrected frames over that of frames without a pattern, 1 +- 1 %."""
     settings = dict(shape=(256, 256), pixel_size_A=2.0, frames=200, dose_per_frame_e_A2=5.0, ice_thickness_A=0.0)
     movie, truth = vg.simulate.movie(None, **settings, gain_sd=0.08, dead_pixels=6, hot_pixels=3, seed=1)
     counts = movie.source.data

@@ -36,8 +36,8 @@ def centred(x):
 
 @settings(deadline=None, max_examples=60)
 @given(shape=shapes, seed=seeds, dtype=st.sampled_from([np.float32, np.float64]), batch=st.integers(0, 3))
-def test_A1_10_equals_numpy_and_inverts(shape, seed, dtype, batch):
-    """Row A1.10: against numpy.fft to 1e-6, even and odd sides; the inverse gives the input back."""
+def test_equals_numpy_and_inverts(shape, seed, dtype, batch):
+    """Against numpy.fft to 1e-6, even and odd sides; the inverse gives the input back."""
     images = random((batch, *shape), seed, dtype)
     before = images.copy()
     tolerance = FOURIER_FLOAT64 if dtype == np.float64 else FOURIER_FLOAT32
@@ -50,7 +50,7 @@ def test_A1_10_equals_numpy_and_inverts(shape, seed, dtype, batch):
     assert np.array_equal(images, before)
 
 
-def test_A1_10_one_dimension_magnitude_phase_and_power():
+def test_one_dimension_magnitude_phase_and_power():
     n, k, amplitude, phase = 32, 5, 1.5, 0.7
     x = amplitude * np.cos(2 * np.pi * k * (np.arange(n) - n // 2) / n + phase)
     f = fourier.forward(x, 1)
@@ -61,7 +61,7 @@ def test_A1_10_one_dimension_magnitude_phase_and_power():
 
 @settings(deadline=None, max_examples=30)
 @given(shape=shapes, seed=seeds, a=st.floats(-3, 3), b=st.floats(-3, 3))
-def test_A1_10_linearity(shape, seed, a, b):
+def test_linearity(shape, seed, a, b):
     x, y = random((2, *shape), seed)
     nd = len(shape)
     close(fourier.forward(a * x + b * y, nd), a * fourier.forward(x, nd) + b * fourier.forward(y, nd), FOURIER_FLOAT64)
@@ -69,7 +69,7 @@ def test_A1_10_linearity(shape, seed, a, b):
 
 @settings(deadline=None, max_examples=30)
 @given(shape=shapes, seed=seeds)
-def test_A1_10_parseval(shape, seed):
+def test_parseval(shape, seed):
     x = random(shape, seed)
     f = fourier.forward(x, len(shape))
     assert np.sum(np.abs(f) ** 2 * fourier.half_weights(shape)) / x.size == pytest.approx(np.sum(x**2))
@@ -77,7 +77,7 @@ def test_A1_10_parseval(shape, seed):
 
 @settings(deadline=None, max_examples=40)
 @given(shape=shapes, seed=seeds, data=st.data())
-def test_A1_10_shift_is_a_phase_ramp(shape, seed, data):
+def test_shift_is_a_phase_ramp(shape, seed, data):
     x = random(shape, seed)
     shift = data.draw(st.tuples(*[st.integers(-5, 5)] * len(shape)))
     moved = np.roll(x, shift[::-1], axis=range(len(shape)))
@@ -86,7 +86,7 @@ def test_A1_10_shift_is_a_phase_ramp(shape, seed, data):
 
 
 @pytest.mark.parametrize("n", [8, 9])
-def test_A1_10_rotation_rotates_the_transform(n):
+def test_rotation_rotates_the_transform(n):
     """A quarter turn about the origin, exact on the grid: F(R k) of the turned image is F(k)."""
     x = random((n, n), 3)
     index = np.arange(n) - n // 2
@@ -100,7 +100,7 @@ def test_A1_10_rotation_rotates_the_transform(n):
 
 
 @pytest.mark.parametrize("scale", [0.5, 2.0])
-def test_A1_10_scaling(scale):
+def test_scaling(scale):
     """FT(f(a x)) = F(u / a) |a|^-d, with a Gaussian, whose samples are its transform's to 1e-6."""
     n, sigma = 96, 4.0
     r2 = np.sum(np.square(np.meshgrid(*[np.arange(n) - n // 2] * 2)), axis=0)
@@ -123,7 +123,7 @@ def trigonometric(x, points):
 
 @settings(deadline=None, max_examples=40)
 @given(old=st.tuples(*[st.integers(1, 9)] * 2), more=st.tuples(*[st.integers(0, 7)] * 2), seed=seeds)
-def test_A1_19_padding_is_trigonometric_interpolation(old, more, seed):
+def test_padding_is_trigonometric_interpolation(old, more, seed):
     """Fourier padding samples the polynomial through the pixels, even and odd sides, the centre kept on the origin."""
     new = tuple(a + b for a, b in zip(old, more, strict=True))
     x = random(old, seed)
@@ -137,7 +137,7 @@ def test_A1_19_padding_is_trigonometric_interpolation(old, more, seed):
 
 @settings(deadline=None, max_examples=60)
 @given(shape=shapes, data=st.data(), seed=seeds)
-def test_A1_19_cropping_undoes_padding(shape, data, seed):
+def test_cropping_undoes_padding(shape, data, seed):
     bigger = tuple(n + data.draw(st.integers(0, 6)) for n in shape)
     x = random(shape, seed)
     f = fourier.forward(x, len(shape))
@@ -149,7 +149,7 @@ def test_A1_19_cropping_undoes_padding(shape, data, seed):
 
 @settings(deadline=None, max_examples=40)
 @given(old=st.tuples(*[st.integers(1, 12)] * 2), new=st.tuples(*[st.integers(1, 12)] * 2), seed=seeds)
-def test_A1_19_any_resize_samples_the_band_limited_polynomial(old, new, seed):
+def test_any_resize_samples_the_band_limited_polynomial(old, new, seed):
     """Crop, pad or both: what lies above the smaller band is gone, the rest is sampled where the new pixels lie."""
     x = random(old, seed)
     got = fourier.inverse(fourier.resize(fourier.forward(x, 2), old, new), new) * np.prod(new) / np.prod(old)
@@ -183,7 +183,7 @@ def test_shell_sums_and_means_by_listing_the_full_transform(n, ndim, seed):
         assert means[s] == pytest.approx(np.mean(np.abs(fx[here]) ** 2))
 
 
-def test_A1_14_white_noise_has_a_flat_power_spectrum():
+def test_white_noise_has_a_flat_power_spectrum():
     n, sigma = 256, 2.0
     spectrum = fourier.power_spectrum(sigma * random((n, n), 5, np.float32), 2)
     _, independent = fourier.shell_counts((n, n))

@@ -29,7 +29,7 @@ def direct_fsc(a, b):
 
 @settings(deadline=None, max_examples=25)
 @given(n=st.integers(2, 15), ndim=st.sampled_from([2, 3]), seed=st.integers(0, 9999), mix=st.floats(0, 2))
-def test_A13_1_equals_definition(n, ndim, seed, mix):
+def test_equals_definition(n, ndim, seed, mix):
     rng = np.random.default_rng(seed)
     a, noise = rng.normal(size=(2,) + (n,) * ndim)
     b = mix * a + noise
@@ -55,7 +55,7 @@ def test_independent_counts_by_listing_friedel_pairs(n):
 
 @settings(deadline=None, max_examples=15)
 @given(n=st.integers(4, 24), seed=st.integers(0, 9999), dtype=st.sampled_from([np.float32, np.float64]))
-def test_A13_1_one_for_the_same_map_and_invariant_to_isotropic_filter(n, seed, dtype):
+def test_one_for_the_same_map_and_invariant_to_isotropic_filter(n, seed, dtype):
     rng = np.random.default_rng(seed)
     a, b = rng.normal(size=(2, n, n, n)).astype(dtype)
     tolerance = FSC_FLOAT64 if dtype == np.float64 else FSC_FLOAT32
@@ -71,7 +71,7 @@ def test_A13_1_one_for_the_same_map_and_invariant_to_isotropic_filter(n, seed, d
     np.testing.assert_allclose(vg.fsc(filtered_a, filtered_b).curve, vg.fsc(a, b).curve, atol=tolerance)
 
 
-def test_A13_1_noise_has_mean_zero_and_variance_one_over_n():
+def test_noise_has_mean_zero_and_variance_one_over_n():
     rng = np.random.default_rng(1)
     curves = [vg.fsc(*rng.normal(size=(2, 16, 16, 16)), threads=1) for _ in range(400)]
     counts = curves[0].counts[2:]
@@ -84,7 +84,7 @@ def test_A13_1_noise_has_mean_zero_and_variance_one_over_n():
 @pytest.mark.parametrize(
     ("snr", "expected"), [(1 / 6, 0.143), (0.5, 0.333), (1.0, 0.500), (4.0, 0.800)], ids=["1/6", "1/2", "1", "4"]
 )
-def test_A13_5_expectation_of_fsc_is_snr_over_one_plus_snr(snr, expected):
+def test_expectation_of_fsc_is_snr_over_one_plus_snr(snr, expected):
     rng = np.random.default_rng(round(1000 * snr))
     curves = []
     for _ in range(20):
@@ -98,7 +98,7 @@ def test_A13_5_expectation_of_fsc_is_snr_over_one_plus_snr(snr, expected):
 
 @settings(deadline=None, max_examples=50)
 @given(snr=st.floats(0, 1e6))
-def test_A13_5_relations_of_half_and_full_maps(snr):
+def test_relations_of_half_and_full_maps(snr):
     half = snr / (1 + snr)
     assert assessment.ssnr_from_fsc(half) == pytest.approx(snr, rel=1e-6, abs=1e-12)
     assert assessment.ssnr_from_fsc(half, full=True) == pytest.approx(2 * snr, rel=1e-6, abs=1e-12)
@@ -106,12 +106,12 @@ def test_A13_5_relations_of_half_and_full_maps(snr):
     assert assessment.full_map_fsc(half) == pytest.approx(2 * snr / (1 + 2 * snr), rel=1e-9)
 
 
-def test_A13_5_infinite_and_negative_are_safe():
+def test_infinite_and_negative_are_safe():
     assert assessment.ssnr_from_fsc([1.0, -0.5, 0.0]).tolist() == [np.inf, 0, 0]
     assert assessment.full_map_fsc([-1.0, 1.0]).tolist() == [0, 1]
 
 
-def test_A13_8_thresholds_and_c_ref():
+def test_thresholds_and_c_ref():
     assert assessment.c_ref(1 / 7) == pytest.approx(0.5, abs=1e-15)
     assert assessment.c_ref([0.0, 1.0]).tolist() == [0, 1]
     # 0.5 between half maps is an SNR of 1; 1/3 is what two full maps would show as 0.5.

@@ -35,7 +35,7 @@ def band_limited(n, seed, cutoff, ndim=2):
 @settings(deadline=None, max_examples=30)
 @given(n=st.integers(1, 3), box=st.integers(16, 40), seed=seeds, mean=st.floats(-100, 100), sd=st.floats(0.1, 50))
 @pytest.mark.parametrize("ramp", [True, False])
-def test_A1_4_background_has_mean_zero_and_deviation_one(n, box, seed, mean, sd, ramp):
+def test_background_has_mean_zero_and_deviation_one(n, box, seed, mean, sd, ramp):
     images = np.random.default_rng(seed).normal(mean, sd, (n, box, box)).astype(np.float32)
     radius = 0.4 * box
     done = image.normalise(images, radius, ramp=ramp)
@@ -48,7 +48,7 @@ def test_A1_4_background_has_mean_zero_and_deviation_one(n, box, seed, mean, sd,
     assert np.array_equal(done[0], image.normalise(images[0], radius, ramp=ramp))
 
 
-def test_A1_4_ramp_removes_a_planted_gradient():
+def test_ramp_removes_a_planted_gradient():
     rng = np.random.default_rng(0)
     box, radius = 64, 24
     y, x = np.mgrid[:box, :box] - box // 2
@@ -82,7 +82,7 @@ def test_normalise_names_the_bad_image():
 
 @settings(deadline=None, max_examples=40)
 @given(n=st.integers(8, 25), data=st.data(), sx=st.floats(-9, 9), sy=st.floats(-9, 9))
-def test_A1_16_phase_shift_is_exact_for_band_limited_images(n, data, sx, sy):
+def test_phase_shift_is_exact_for_band_limited_images(n, data, sx, sy):
     kx = data.draw(st.integers(0, (n - 1) // 2))
     ky = data.draw(st.integers(-((n - 1) // 2), (n - 1) // 2))
     y, x = np.mgrid[:n, :n] - n // 2
@@ -94,7 +94,7 @@ def test_A1_16_phase_shift_is_exact_for_band_limited_images(n, data, sx, sy):
 @settings(deadline=None, max_examples=25)
 @given(shape=st.sampled_from([(8, 9), (6, 7, 8)]), seed=seeds, data=st.data())
 @pytest.mark.parametrize("method", ["fourier", "linear"])
-def test_A1_16_whole_shifts_move_pixels(shape, seed, data, method):
+def test_whole_shifts_move_pixels(shape, seed, data, method):
     steps = data.draw(st.tuples(*[st.integers(-12, 12)] * len(shape)))
     x = np.random.default_rng(seed).normal(size=shape).astype(np.float32)
     want = np.roll(x, steps[::-1], range(len(shape)))
@@ -102,7 +102,7 @@ def test_A1_16_whole_shifts_move_pixels(shape, seed, data, method):
 
 
 @pytest.mark.parametrize(("kx", "ky"), [(0, 0), (5, 0), (0, 11), (8, 8), (15, -3), (20, 20)])
-def test_A1_16_bilinear_half_shift_attenuates_as_cosines(kx, ky):
+def test_bilinear_half_shift_attenuates_as_cosines(kx, ky):
     n = 64
     got = image.shift(wave(n, kx, ky), [0.5, 0.5], "linear")
     loss = np.cos(np.pi * kx / n) * np.cos(np.pi * ky / n)
@@ -120,7 +120,7 @@ finite = st.floats(-3, 3)
     a=st.tuples(finite, finite),
     p=st.tuples(finite, finite),
 )
-def test_A1_17_composition_equals_one_after_the_other(angles, a, p):
+def test_composition_equals_one_after_the_other(angles, a, p):
     first = image.Affine.translation(a) @ image.Affine.rotation(angles[0])
     second = image.Affine.rotation(angles[1])
     np.testing.assert_allclose((second @ first)(p), second(first(p)), atol=1e-12)
@@ -139,7 +139,7 @@ def spectrum_kept(method, angle=45.0, n=64):
     return np.sqrt(fourier.power_spectrum(turned * window, 2) / fourier.power_spectrum(x * window, 2))
 
 
-def test_A1_17_spectrum_loss_per_shell_linear_cubic_fourier(record_property):
+def test_spectrum_loss_per_shell_linear_cubic_fourier(record_property):
     kept = {m: spectrum_kept(m) for m in ("linear", "cubic", "fourier")}
     for method, curve in kept.items():
         record_property(method, curve.round(3).tolist())
@@ -151,7 +151,7 @@ def test_A1_17_spectrum_loss_per_shell_linear_cubic_fourier(record_property):
     assert kept["linear"][4:8].mean() > 0.95 > 0.8 > linear
 
 
-def test_A1_17_one_interpolation_of_composed_transforms_beats_two():
+def test_one_interpolation_of_composed_transforms_beats_two():
     n = 64
     x = band_limited(n, 2, 0.35)
     y, z = np.mgrid[:n, :n] - n // 2
@@ -192,7 +192,7 @@ def test_volume_warp_with_a_rotation_matrix():
 @settings(deadline=None, max_examples=30)
 @given(coefficients=st.lists(st.floats(-1, 1), min_size=6, max_size=6), seed=seeds)
 @pytest.mark.parametrize(("method", "degree"), [("nearest", 0), ("linear", 1), ("cubic", 3), ("quintic", 5)])
-def test_A1_18_kernels_reproduce_polynomials_of_their_degree(method, degree, coefficients, seed):
+def test_kernels_reproduce_polynomials_of_their_degree(method, degree, coefficients, seed):
     n = 81
     u = (np.arange(n) - n // 2) / n
     polynomial = np.polynomial.Polynomial(coefficients[: degree + 1])
@@ -202,7 +202,7 @@ def test_A1_18_kernels_reproduce_polynomials_of_their_degree(method, degree, coe
     np.testing.assert_allclose(image.interpolate(values, points, method), want, atol=1e-9)
 
 
-def test_A1_18_kernels_pass_through_the_samples_and_do_not_exceed_their_degree():
+def test_kernels_pass_through_the_samples_and_do_not_exceed_their_degree():
     n = 41
     u = np.arange(n) - n // 2
     rng = np.random.default_rng(0)
@@ -219,8 +219,8 @@ def test_A1_18_kernels_pass_through_the_samples_and_do_not_exceed_their_degree()
 # --- resampling ----------------------------------------------------------------------------------------------------
 
 
-def test_A0_5_naive_sampling_aliases_and_fourier_cropping_does_not():
-    """Row A0.5: 40 cycles on 128 pixels, every second pixel: seen at 64 - 40 = 24 cycles; cropped: gone."""
+def test_naive_sampling_aliases_and_fourier_cropping_does_not():
+    """40 cycles on 128 pixels, every second pixel: seen at 64 - 40 = 24 cycles; cropped: gone."""
     x = wave(128, 40)
     naive = np.abs(fourier.forward(x[::2, ::2], 2))[0] / 64**2
     assert naive[24] == pytest.approx(0.5, abs=1e-9)
@@ -230,7 +230,7 @@ def test_A0_5_naive_sampling_aliases_and_fourier_cropping_does_not():
 
 @settings(deadline=None, max_examples=40)
 @given(n=st.integers(8, 40), data=st.data())
-def test_A1_19_fourier_crop_is_flat_and_nothing_folds_back(n, data):
+def test_fourier_crop_is_flat_and_nothing_folds_back(n, data):
     m = data.draw(st.integers(4, n))
     k = data.draw(st.integers(0, (n - 1) // 2))
     got = image.fourier_resample(wave(n, k), (m, m))
@@ -244,7 +244,7 @@ def test_A1_19_fourier_crop_is_flat_and_nothing_folds_back(n, data):
 
 
 @pytest.mark.parametrize("factor", [2, 3, 4])
-def test_A1_19_binning_shows_the_sinc_and_folds_back(factor):
+def test_binning_shows_the_sinc_and_folds_back(factor):
     n = 48 * factor
     for k in (1, 5, 11, 23):
         binned = np.abs(fourier.forward(image.bin_pixels(wave(n, k), factor), 2))[0] / 48**2 * 2
@@ -262,7 +262,7 @@ def test_bin_pixels_are_block_means_in_any_dimension():
     assert got[1, 2, 3] == pytest.approx(x[2:4, 4:6, 6:8].mean(), abs=1e-6)
 
 
-def test_A1_19_sampling_is_checked():
+def test_sampling_is_checked():
     """T' = k T holds resolutions R > 2 T' only."""
     assert image.plan_resample(100, 1.5, new_box=50).pixel_size_A == 3.0
     image.check_sampling(3.0, 6.1)
@@ -353,7 +353,7 @@ def test_border_fill_is_the_mean_of_the_outermost_pixels():
 
 @settings(deadline=None, max_examples=60)
 @given(seed=seeds, a=st.floats(0.01, 100), b=st.floats(-100, 100))
-def test_A5_1_correlation_coefficient(seed, a, b):
+def test_correlation_coefficient(seed, a, b):
     rng = np.random.default_rng(seed)
     f, g = rng.normal(size=(2, 9, 8))
     c = image.correlation_coefficient(f, g)
@@ -369,7 +369,7 @@ def test_A5_1_correlation_coefficient(seed, a, b):
 
 
 @pytest.mark.parametrize(("n", "ndim"), [(12, 3), (13, 3), (16, 2), (17, 2)])
-def test_A13_2_fsc_is_the_ncc_of_band_passed_maps(n, ndim):
+def test_fsc_is_the_ncc_of_band_passed_maps(n, ndim):
     rng = np.random.default_rng(n)
     a, b = rng.normal(size=(2,) + (n,) * ndim)
     b += 0.7 * a

@@ -17,7 +17,7 @@ binary = hnp.arrays(np.bool_, hnp.array_shapes(min_dims=2, max_dims=3, min_side=
 
 @settings(deadline=None, max_examples=40)
 @given(values=hnp.arrays(np.float32, (7, 9), elements=st.floats(-5, 5, width=32)), level=st.floats(-5, 5, width=32))
-def test_A1_5_threshold_mask_and_its_sign(values, level):
+def test_threshold_mask_and_its_sign(values, level):
     dark = masks.threshold(values, level, above=False)
     assert np.array_equal(dark, values < level)
     assert np.array_equal(masks.threshold(values, level), ~dark)
@@ -25,7 +25,7 @@ def test_A1_5_threshold_mask_and_its_sign(values, level):
 
 @settings(deadline=None, max_examples=60)
 @given(mask=binary, iterations=st.integers(0, 3))
-def test_A1_6_morphology_equals_scipy_and_neighbourhood_definition(mask, iterations):
+def test_morphology_equals_scipy_and_neighbourhood_definition(mask, iterations):
     square = np.ones((3,) * mask.ndim, bool)
     want_dilated, want_eroded = mask, mask
     for _ in range(iterations):  # scipy's own grey-value operators, an independent path
@@ -41,7 +41,7 @@ def test_A1_6_morphology_equals_scipy_and_neighbourhood_definition(mask, iterati
 
 @settings(deadline=None, max_examples=60)
 @given(shape=st.sampled_from([(15,), (14, 15), (9, 10, 11)]), radius=st.floats(0, 6), width=st.floats(0, 6))
-def test_A1_7_soft_sphere_is_one_inside_zero_outside_monotone(shape, radius, width):
+def test_soft_sphere_is_one_inside_zero_outside_monotone(shape, radius, width):
     got = masks.soft_sphere(shape, radius, width)
     r = masks.distance_from(shape)
     assert got.dtype == np.float32
@@ -55,7 +55,7 @@ def test_A1_7_soft_sphere_is_one_inside_zero_outside_monotone(shape, radius, wid
         np.testing.assert_allclose(got[inside_edge], want, atol=1e-6)
 
 
-def test_A1_7_soft_edge_does_not_ring():
+def test_soft_edge_does_not_ring():
     """A hard low-pass rings by more than 9 % of the step beyond the edge (Gibbs), a soft one by less than 1 %."""
     n, cutoff = 1024, 9
     step = np.zeros(n)
@@ -71,7 +71,7 @@ def test_A1_7_soft_edge_does_not_ring():
 
 @settings(deadline=None, max_examples=40)
 @given(mask=binary.filter(np.any), extend=st.floats(0, 4), width=st.floats(0, 4))
-def test_A1_7_soft_edge_of_any_mask(mask, extend, width):
+def test_soft_edge_of_any_mask(mask, extend, width):
     got = masks.soft_edge(mask, width, extend_px=extend)
     assert np.all(got[mask] == 1)
     assert got.min() >= 0

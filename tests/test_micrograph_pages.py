@@ -35,7 +35,7 @@ def ctf_frame(n):
     return pd.DataFrame(rows, columns=["micrograph", *GOOD, "reason"]).assign(flags=flags)
 
 
-def test_A12_1_doubtful_ctfs_are_flagged_with_the_reason():
+def test_doubtful_ctfs_are_flagged_with_the_reason():
     flags = judge_ctfs(ctf_rows(8))
     assert flags[:8] == [()] * 8
     assert flags[8:] == [

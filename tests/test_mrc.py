@@ -1,4 +1,4 @@
-"""MRC maps and stacks (issue: Files; rows A0.1 and Formats)."""
+"""MRC maps and stacks."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ def small_map(shape=(3, 4, 5), pixel_size_A=1.25, origin=(1.0, -2.0, 3.5)):
     return vg.Map(data, pixel_size_A, origin)
 
 
-# ---- A0.1: quantisation and pixel types
+# ---- quantisation and pixel types
 
 
 @pytest.mark.parametrize("dtype", sorted(RANGES))
 @QUICK
 @given(data=st.data())
-def test_A0_1_integers_round_trip_exactly(tmp_path_factory, dtype, data):
+def test_integers_round_trip_exactly(tmp_path_factory, dtype, data):
     """int8, int16, uint16 and packed 4-bit, odd widths included: every value comes back."""
     shape = data.draw(st.tuples(*[st.integers(1, 7)] * 3))
     values = data.draw(hnp.arrays(np.int64, shape, elements=st.integers(*RANGES[dtype])))
@@ -47,7 +47,7 @@ def test_A0_1_integers_round_trip_exactly(tmp_path_factory, dtype, data):
 
 
 @pytest.mark.parametrize("dtype", [*RANGES, "float32", "float16"])
-def test_A0_1_stacks_of_every_type(tmp_path, dtype):
+def test_stacks_of_every_type(tmp_path, dtype):
     low, high = RANGES.get(dtype, (-7, 7))
     images = np.random.default_rng(1).integers(low, high, (6, 5, 5), endpoint=True)
     write_stack(tmp_path / "s.mrcs", images, 1.1, dtype=dtype)
@@ -60,7 +60,7 @@ def test_A0_1_stacks_of_every_type(tmp_path, dtype):
 
 @QUICK
 @given(values=hnp.arrays(np.float32, (2, 3, 4), elements=st.floats(-60000, 60000, width=32)))
-def test_A0_1_float16_relative_error(tmp_path_factory, values):
+def test_float16_relative_error(tmp_path_factory, values):
     """At most 2^-11 relative for normal numbers."""
     path = tmp_path_factory.mktemp("mrc") / "m.mrc"
     vg.write_map(path, vg.Map(values, 1.0), dtype="float16")
@@ -71,13 +71,13 @@ def test_A0_1_float16_relative_error(tmp_path_factory, values):
 
 @QUICK
 @given(hnp.arrays(np.uint8, hnp.array_shapes(min_dims=2, max_dims=3, max_side=9), elements=st.integers(0, 15)))
-def test_A0_1_packing_is_its_own_inverse(values):
+def test_packing_is_its_own_inverse(values):
     packed = pack_4bit(values)
     assert packed.shape[-1] == (values.shape[-1] + 1) // 2
     assert np.array_equal(unpack_4bit(packed, values.shape[-1]), values)
 
 
-def test_A0_1_packed_rows_low_half_first(tmp_path):
+def test_packed_rows_low_half_first(tmp_path):
     """Two values a byte, the first in the low bits, rows padded to a byte (IMOD's description of mode 101)."""
     vg.write_map(tmp_path / "m.mrc", vg.Map(np.array([[[1, 2, 3], [4, 5, 6]]], np.float32), 1.0), dtype="uint4")
     raw = (tmp_path / "m.mrc").read_bytes()

@@ -1,4 +1,4 @@
-"""Covariance, eigenimages plain and rotation-aware, correspondence analysis, clusters, cores (rows A6.1 to A6.7)."""
+"""Covariance, eigenimages plain and rotation-aware, correspondence analysis, clusters, cores."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_covariance_is_that_of_numpy():
 
 
 def test_eigenimages_span_the_planted_classes():
-    """Row A6.2: eight classes made of three features span three dimensions; the angle is below 10 degrees."""
+    """Eight classes made of three features span three dimensions; the angle is below 10 degrees."""
     images, _, clean = faces(400, noise=0.2)
     found = eigenimages(images, 3)
     truth = np.linalg.svd(clean.reshape(400, -1) - clean.reshape(400, -1).mean(0), full_matrices=False)[2][:3]
@@ -128,7 +128,6 @@ def test_steerable_images_hold_the_variance():
 
 
 def test_correspondence_analysis_is_the_svd_of_standardised_residuals():
-    """Row A6.3."""
     t = rng.integers(0, 20, (9, 6)).astype(float) + 0.5
     found = correspondence_analysis(t)
     p = t / t.sum()
@@ -149,7 +148,7 @@ def test_correspondence_analysis_is_the_svd_of_standardised_residuals():
 
 @pytest.mark.parametrize("method", ["kmeans", "ward"])
 def test_clusters_of_coefficients_are_the_planted_classes(method):
-    """Row A6.5: adjusted Rand index of at least 0.9 on the faces."""
+    """Adjusted Rand index of at least 0.9 on the faces."""
     images, label, _ = faces(400, noise=0.35)
     found = cluster(eigenimages(images, 4).coefficients, 8, method=method)
     assert adjusted_rand_score(label, found) >= 0.9
@@ -165,7 +164,7 @@ def test_cluster_refuses():
 
 
 def test_purity_rises_in_the_core():
-    """Row A6.7: a tenth of each class are intruders of another."""
+    """A tenth of each class are intruders of another."""
     images, label, _ = faces(400, noise=0.3)
     given = label.copy()
     wrong = np.arange(0, 400, 10)

@@ -161,21 +161,21 @@ def test_a_notebook_that_fails_stops_the_build(pages, tmp_path, source, message)
 
 # Requirement -> the notebook that demonstrates it, and the assertion that holds it there (run by the docs build).
 ROWS = {
-    "A1.2 averages: slope 0.5": ("fourier", "assert abs(slope - 0.5) < 0.02"),
-    "A1.2 unaligned copies blur": ("fourier", "assert cc(blurred, truth) < 0.3"),
-    "A1.7 soft edges": ("fourier", 'assert ringing["as wide as the band"] < 0.01'),
-    "A1.16 interpolation": ("fourier", 'assert np.allclose(kept["linear"], expected, atol=1e-4)'),
-    "A1.21 central section": ("reconstruction", "assert error < 5e-3"),
-    "A5.6 Einstein from noise": ("bias", "assert np.all(np.diff(cc) > 0)"),
-    "A5.7 two phases": ("alignment", "assert cc[2] > cc[1] > cc[0]"),
-    "A5.9 alternating": ("alignment", 'assert right["alternating, both orders"][k] >= single'),
-    "A5.10-A5.12 centres": ("alignment", "    <= 3\n    < min(error["),
-    "A6.2 eigenimages": ("pca", "assert np.abs(angles - predicted).max() < 3"),
-    "A6.3 correspondence": ("pca", "chi2_distance"),
-    "A6.4 reconstituted": ("pca", "assert np.all(np.diff(to_recorded) < 1e-9)"),
-    "A6.5 clusters": ("pca", "assert min(score.values()) >= 0.9"),
-    "A7.1 a trapped refinement": ("likelihood", "assert objectives[bad][-1] > objectives[good][-1] + 0.01"),
-    "A7.7 common lines": ("reconstruction", "assert np.abs(off).max() < 3"),
+    "averages: slope 0.5": ("fourier", "assert abs(slope - 0.5) < 0.02"),
+    "unaligned copies blur": ("fourier", "assert cc(blurred, truth) < 0.3"),
+    "soft edges": ("fourier", 'assert ringing["as wide as the band"] < 0.01'),
+    "interpolation": ("fourier", 'assert np.allclose(kept["linear"], expected, atol=1e-4)'),
+    "central section": ("reconstruction", "assert error < 5e-3"),
+    "Einstein from noise": ("bias", "assert np.all(np.diff(cc) > 0)"),
+    "two phases": ("alignment", "assert cc[2] > cc[1] > cc[0]"),
+    "alternating": ("alignment", 'assert right["alternating, both orders"][k] >= single'),
+    "centres": ("alignment", "    <= 3\n    < min(error["),
+    "eigenimages": ("pca", "assert np.abs(angles - predicted).max() < 3"),
+    "correspondence": ("pca", "chi2_distance"),
+    "reconstituted": ("pca", "assert np.all(np.diff(to_recorded) < 1e-9)"),
+    "clusters": ("pca", "assert min(score.values()) >= 0.9"),
+    "a trapped refinement": ("likelihood", "assert objectives[bad][-1] > objectives[good][-1] + 0.01"),
+    "common lines": ("reconstruction", "assert np.abs(off).max() < 3"),
 }
 
 

@@ -34,7 +34,7 @@ def test_ctf_equals_reference():
     np.testing.assert_allclose(vg.ctf(o, 32, PIXEL), want, atol=CTF_ABS)
 
 
-def test_A3_1_printed_forms_agree_up_to_the_overall_sign():
+def test_printed_forms_agree_up_to_the_overall_sign():
     """sin(-pi lam df s^2 + pi/2 Cs lam^3 s^4 - alpha) and -cos(-2 pi (Cs lam^3 s^4/4 - z lam s^2/2) - acos Q)."""
     o, w, cs, dz = one(cs_mm=2.7, amplitude_contrast=0.1), 0.1, 2.7e7, 12000.0
     lam, s = reference.ctf.wavelength_A(300), fourier.radius((BOX, BOX)) / (BOX * PIXEL)
@@ -45,7 +45,7 @@ def test_A3_1_printed_forms_agree_up_to_the_overall_sign():
     np.testing.assert_allclose(ours, -second, atol=CTF_ABS)
 
 
-def test_A3_1_wavelengths():
+def test_wavelengths():
     """0.019687 A at 300 kV and 0.025079 A at 200 kV: the printed digits, one set of constants everywhere."""
     assert np.floor(optics.wavelength_A([300.0, 200.0]) * 1e6).tolist() == [19687, 25079]
     assert float(optics.wavelength_A(300)) == reference.ctf.wavelength_A(300)
@@ -66,7 +66,7 @@ def test_A3_1_wavelengths():
     kv=st.sampled_from([80.0, 200.0, 300.0]),
     limit=st.floats(0.05, 0.6),
 )
-def test_A3_1_zeros_lie_at_the_analytic_radii(defocus, cs, w, phase, kv, limit):
+def test_zeros_lie_at_the_analytic_radii(defocus, cs, w, phase, kv, limit):
     """The CTF vanishes at each, and between neighbours it keeps its sign: none is missed."""
     o = one(
         defocus_u_A=defocus, defocus_v_A=defocus, cs_mm=cs, amplitude_contrast=w, phase_shift_deg=phase, voltage_kV=kv
@@ -83,7 +83,7 @@ def test_A3_1_zeros_lie_at_the_analytic_radii(defocus, cs, w, phase, kv, limit):
         assert (inside > -1e-6).all() or (inside < 1e-6).all()
 
 
-def test_A3_1_zeros_on_the_image_grid():
+def test_zeros_on_the_image_grid():
     """Along kx the sampled CTF changes sign exactly between the pixels that enclose an analytic zero."""
     o = one(cs_mm=2.7)
     row = vg.ctf(o, 512, 1.0)[0, 0]
@@ -96,7 +96,7 @@ def test_A3_1_zeros_on_the_image_grid():
 
 
 @pytest.mark.parametrize("cs", [0.0, 1e-9, 0.001, 0.01])
-def test_A3_9_small_and_zero_Cs(cs):
+def test_small_and_zero_Cs(cs):
     """Cs-corrected microscopes: every function takes Cs = 0, and the limit is continuous."""
     zero, small = one(cs_mm=0.0), one(cs_mm=cs)
     assert np.isfinite(vg.ctf(small, BOX, PIXEL)).all()
@@ -125,7 +125,7 @@ def images(n=6, box=BOX, seed=0):
 
 
 @pytest.mark.parametrize("box", [31, 32])
-def test_A3_17_phase_flip_is_exact_and_its_own_inverse(box):
+def test_phase_flip_is_exact_and_its_own_inverse(box):
     spectra, ctfs = images(box=box)
     flipped = optics.phase_flip(spectra, ctfs)
     assert flipped.dtype == np.complex64
@@ -135,7 +135,7 @@ def test_A3_17_phase_flip_is_exact_and_its_own_inverse(box):
     assert (np.real(optics.phase_flip(ctfs.astype(np.complex64), ctfs)) >= 0).all()
 
 
-def test_A3_17_flipping_twice_is_guarded():
+def test_flipping_twice_is_guarded():
     spectra, ctfs = images(1)
     with pytest.raises(InputError, match="phase-flipped already"):
         optics.phase_flip(spectra, ctfs, flipped=True)
@@ -149,7 +149,7 @@ def test_phase_flip_keeps_what_lies_on_a_zero():
 
 @settings(deadline=None, max_examples=30)
 @given(k=st.floats(1e-6, 1e3))
-def test_A3_18_wiener_equals_its_formula(k):
+def test_wiener_equals_its_formula(k):
     spectra, ctfs = images(2, box=16)
     want = ctfs.astype(np.float64) * spectra / (ctfs.astype(np.float64) ** 2 + k)
     got = optics.wiener(spectra, ctfs, k)
@@ -157,7 +157,7 @@ def test_A3_18_wiener_equals_its_formula(k):
     np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-6)
 
 
-def test_A3_18_k_to_zero_is_deconvolution_away_from_zeros():
+def test_k_to_zero_is_deconvolution_away_from_zeros():
     truth, ctfs = images()
     got = optics.wiener(truth * ctfs, ctfs, 0.0)
     away = np.abs(ctfs) > 0.05
@@ -174,7 +174,7 @@ def test_k_per_shell_and_on_the_grid_are_one():
     assert np.array_equal(optics.wiener_sum(spectra, ctfs, curve), optics.wiener_sum(spectra, ctfs, grid))
 
 
-def test_A3_19_sum_equals_its_formula():
+def test_sum_equals_its_formula():
     spectra, ctfs = images(5)
     c = ctfs.astype(np.float64)
     want = (c * spectra).sum(axis=0) / (0.7 + (c**2).sum(axis=0))
@@ -185,7 +185,7 @@ def test_A3_19_sum_equals_its_formula():
     )
 
 
-def test_A3_19_true_ssnr_beats_every_constant_k():
+def test_true_ssnr_beats_every_constant_k():
     """Signal falling by 10^4 over the shells, white noise: no constant k has a lower mean square error."""
     rng = np.random.default_rng(4)
     n = 12
@@ -206,7 +206,7 @@ def test_A3_19_true_ssnr_beats_every_constant_k():
     assert best < 0.98 * min(constants)
 
 
-def test_A3_19_defocus_range_of_half_a_micrometre_fills_the_zeros():
+def test_defocus_range_of_half_a_micrometre_fills_the_zeros():
     """1 to 1.5 um: beyond the first zero of the CTF the sum of C^2 vanishes nowhere; at one defocus it does."""
     defocus = np.linspace(10000, 15000, 20)
     power = (vg.ctf(vg.Optics(defocus, defocus), 256, 1.0)[:, 0].astype(np.float64) ** 2).mean(axis=0)
@@ -219,20 +219,20 @@ def test_A3_19_defocus_range_of_half_a_micrometre_fills_the_zeros():
 
 
 # --- sampling, accuracy, SNR, cost ------------------------------------------------------------------------------------
-def test_A0_2_nyquist_rule():
+def test_nyquist_rule():
     assert float(optics.nyquist(3.0)) == 1 / 6
     assert float(optics.best_resolution_A(3.0)) == 6.0
     assert float(optics.largest_pixel_size_A(4.0)) == 2.0
     assert float(optics.largest_pixel_size_A(6.0, pixels_per_detail=3)) == 2.0
 
 
-def test_A0_3_specimen_pixel_size():
+def test_specimen_pixel_size():
     """15 um on the detector at 50 000 x is 3.0 A, so 6.0 A is the best one gets."""
     assert optics.specimen_pixel_size_A(15, 50_000) == 3.0
     assert float(optics.best_resolution_A(optics.specimen_pixel_size_A(15, 50_000))) == 6.0
 
 
-def test_A3_4_defocus_accuracy():
+def test_defocus_accuracy():
     assert abs(float(optics.defocus_accuracy_A(3.0, 300)) - 114.3) < 0.05
     # By its meaning: that error turns the phase by pi/4 at that resolution.
     error = float(optics.defocus_accuracy_A(3.0, 300))
@@ -242,7 +242,7 @@ def test_A3_4_defocus_accuracy():
     np.testing.assert_allclose(turns, 0.25, rtol=1e-9)
 
 
-def test_A15_6_three_noise_stages_measured():
+def test_three_noise_stages_measured():
     """Structural noise, an attenuating gain with shot noise, an amplifying one with read-out noise; correlation of two
     independent recordings measures the SNR: CCC / (1 - CCC)."""
     rng = np.random.default_rng(12)
@@ -265,7 +265,7 @@ def test_A15_6_three_noise_stages_measured():
 
 @settings(deadline=None, max_examples=100)
 @given(snrs=st.lists(st.floats(1e-3, 1e6), min_size=1, max_size=6))
-def test_A15_6_composition_properties(snrs):
+def test_composition_properties(snrs):
     total = optics.compose_snr(snrs)
     np.testing.assert_allclose(1 / total, np.prod(1 + 1 / np.array(snrs)) - 1, rtol=1e-6, atol=1e-12)
     assert total <= min(snrs) * (1 + 1e-9)
@@ -273,7 +273,7 @@ def test_A15_6_composition_properties(snrs):
     np.testing.assert_allclose(optics.compose_snr([optics.compose_snr(snrs[:1]), *snrs[1:]]), total, rtol=1e-9)
 
 
-def test_A10_12_operation_count():
+def test_operation_count():
     got = geometry.search_operation_count(n_images=100_000, box=128, shifts=7)
     assert f"{got:.2e}" == "6.53e+17"
     np.testing.assert_allclose(got, np.pi**3 / 8 * 49 * 128**5 * 1e5 + np.pi * 128**4 + 1e5 * 128**2, rtol=1e-12)

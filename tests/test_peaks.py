@@ -45,7 +45,7 @@ def test_plateaus_count_once(device, shape, seed):
 
 @settings(deadline=None, max_examples=20)
 @given(seed=st.integers(0, 9999), radius=st.floats(0.5, 9))
-def test_A4_13_none_closer_than_the_radius_and_none_missed(device, seed, radius):
+def test_none_closer_than_the_radius_and_none_missed(device, seed, radius):
     image = np.random.default_rng(seed).normal(size=(40, 30)).astype(np.float32)
     xy, values = ops.peaks(image, radius, device=device)
     everything, _ = ops.peaks(image, 0, device=device)

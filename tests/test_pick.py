@@ -70,7 +70,7 @@ def direct_ncc(image, template, mask, y, x):
     return window @ pattern / np.sqrt((window @ window) * (pattern @ pattern))
 
 
-def test_A4_2_ncc_is_its_definition():
+def test_ncc_is_its_definition():
     rng = np.random.default_rng(0)
     image = rng.normal(size=(50, 61)).astype(np.float32) + 40
     templates = rng.normal(size=(7, 11, 11))
@@ -84,7 +84,7 @@ def test_A4_2_ncc_is_its_definition():
 
 @settings(deadline=None, max_examples=15)
 @given(seed=st.integers(0, 999), gain=st.floats(0.01, 100), offset=st.floats(-100, 100))
-def test_A4_2_ncc_is_one_at_a_noiseless_copy_of_any_grey_scale(seed, gain, offset):
+def test_ncc_is_one_at_a_noiseless_copy_of_any_grey_scale(seed, gain, offset):
     rng = np.random.default_rng(seed)
     templates = rng.normal(size=(20, 13, 13)).astype(np.float32)
     image = rng.normal(size=(60, 70)).astype(np.float32) * gain + offset
@@ -131,7 +131,7 @@ def test_flat_images_score_nothing():
         ),
     ],
 )
-def test_A4_3_simulated_at_snr_005_without_a_template(scenes, name, method):
+def test_simulated_at_snr_005_without_a_template(scenes, name, method):
     micrograph, truth = scenes[name]
     found = pick_detailed(micrograph, DIAMETER, settings=PickSettings(method))
     merit = merit_of(found.picks, truth, micrograph.shape)
@@ -155,7 +155,7 @@ BLOBS = {
 
 
 @pytest.mark.parametrize("method", ["log", pytest.param("reference-free", marks=pytest.mark.slow)])
-def test_A4_9_apoferritin_particles_but_no_contaminants(data_dir, method):
+def test_apoferritin_particles_but_no_contaminants(data_dir, method):
     """The issue: F >= 0.90 against the given picks, and dark blobs not picked; on the micrographs that have them."""
     truth, total = vg.io.read_picks(data_dir / "apoferritin" / "picks.star"), PickMerit(0, 0, 0)
     for name, blobs in BLOBS.items():
@@ -171,7 +171,7 @@ def test_A4_9_apoferritin_particles_but_no_contaminants(data_dir, method):
 
 
 @pytest.mark.parametrize("name", ["plain", "few"])
-def test_A4_2_simulated_at_snr_005_with_templates(scenes, model, name):
+def test_simulated_at_snr_005_with_templates(scenes, model, name):
     micrograph, truth = scenes[name]
     volume = simulate.density(model, 64, 3.0)
     how = PickSettings("template", step_deg=30)
@@ -226,7 +226,7 @@ def test_noise_has_no_particles():
             assert len(found.picks) <= 3
 
 
-def test_A4_9_carbon_is_found(scenes):
+def test_carbon_is_found(scenes):
     micrograph, truth = scenes["carbon"]
     small = prepare(micrograph, DIAMETER)
     y, x = np.indices(small.data.shape).reshape(2, -1) + 0.0
@@ -265,7 +265,7 @@ def test_threshold_lies_between_two_classes(seed, count):
 
 @settings(deadline=None, max_examples=25)
 @given(seed=st.integers(0, 9999), sizes=st.lists(st.integers(0, 25), min_size=1, max_size=4), radius=st.floats(1, 20))
-def test_A4_10_consensus_is_set_algebra(seed, sizes, radius):
+def test_consensus_is_set_algebra(seed, sizes, radius):
     rng = np.random.default_rng(seed)
     lists = [vg.Picks(rng.uniform(0, 100, (n, 2)), "m", {MERIT: rng.random(n)}) for n in sizes]
     near = lambda a, b: np.linalg.norm(a[:, None] - b[None], axis=2).min(axis=1, initial=np.inf) <= radius + 1e-9
@@ -284,7 +284,7 @@ def test_A4_10_consensus_is_set_algebra(seed, sizes, radius):
 
 @settings(deadline=None, max_examples=25)
 @given(seed=st.integers(0, 9999), n=st.integers(0, 60), distance=st.floats(0.5, 30))
-def test_A4_13_duplicates_are_removed_in_stable_order(seed, n, distance):
+def test_duplicates_are_removed_in_stable_order(seed, n, distance):
     rng = np.random.default_rng(seed)
     picks = vg.Picks(rng.uniform(0, 100, (n, 2)), "m", {MERIT: rng.random(n), "row": np.arange(n)})
     left = remove_duplicates(picks, distance)
@@ -297,7 +297,7 @@ def test_A4_13_duplicates_are_removed_in_stable_order(seed, n, distance):
         assert (np.hypot(*(left.xy_px - picks.xy_px[row]).T)[better] < distance).any()
 
 
-def test_A4_1_figures_of_merit_on_toy_counts():
+def test_figures_of_merit_on_toy_counts():
     merit = PickMerit(30, 10, 20)
     assert (merit.precision, merit.recall, merit.f_score) == (0.75, 0.6, 60 / 90)
     assert (merit.false_negative_rate, merit.false_positive_rate) == (0.4, 0.25)
@@ -308,7 +308,7 @@ def test_A4_1_figures_of_merit_on_toy_counts():
 
 @settings(deadline=None, max_examples=25)
 @given(seed=st.integers(0, 9999), n=st.integers(2, 40), levels=st.integers(1, 6))
-def test_A4_1_auc_is_the_chance_of_a_right_order(seed, n, levels):
+def test_auc_is_the_chance_of_a_right_order(seed, n, levels):
     rng = np.random.default_rng(seed)
     scores, truth = rng.integers(0, levels, n).astype(float), rng.random(n) < 0.5
     if truth.all() or not truth.any():
@@ -321,7 +321,7 @@ def test_A4_1_auc_is_the_chance_of_a_right_order(seed, n, levels):
     assert (curve.true_positive_rate[-1], curve.false_positive_rate[-1]) == (1, 1)
 
 
-def test_A4_1_bands():
+def test_bands():
     assert [roc_curve([2, 1], [True, False]).band, roc_curve([1, 2], [True, False]).band] == ["excellent", "useless"]
 
 
@@ -333,7 +333,7 @@ def test_matching_prefers_many_pairs_over_close_ones():
 # ---- outliers and verdicts
 
 
-def test_A4_12_A4_14_planted_outliers_are_ranked_last(model):
+def test_planted_outliers_are_ranked_last(model):
     views = vg.project(
         simulate.density(model, 64, 3.0), vg.Poses(vg.geometry.random_orientations(190, 0), np.zeros((190, 2)))
     )
@@ -348,7 +348,7 @@ def test_A4_12_A4_14_planted_outliers_are_ranked_last(model):
     assert (worst >= 190).sum() / 10 >= 0.8
 
 
-def test_A12_1_verdicts_name_the_reasons():
+def test_verdicts_name_the_reasons():
     good = [MicrographQuality(f"m{i}", 100, 0.01, 5, True, 15000, 4) for i in range(8)]
     poor = [MicrographQuality("p", 3, 0.8, 1, False, 15000, 20)]
     flags = judge_micrographs(good + poor)

@@ -92,8 +92,8 @@ def test_a_central_point_has_a_constant_transform(device):
         np.testing.assert_allclose(got, 2.0, atol=2e-4)
 
 
-def test_A5_3_a_rotation_is_a_cyclic_shift_of_the_rings():
-    """Row A5.3: a rotation by one angular step is a cyclic shift of the unravelled rings."""
+def test_a_rotation_is_a_cyclic_shift_of_the_rings():
+    """A rotation by one angular step is a cyclic shift of the unravelled rings."""
     grid = ops.PolarGrid(48, 20)
     step = 2 * np.pi / grid.n_theta
     points = np.array([[9.0, 3.0], [-5.0, 8.0], [2.0, -11.0]])

@@ -37,7 +37,7 @@ def done(truth):
 
 @settings(deadline=None, max_examples=15)
 @given(n=st.integers(6, 20), seed=st.integers(0, 999), first=st.integers(1, 5))
-def test_A12_6_random_phases_keep_amplitudes_and_what_lies_before(n, seed, first):
+def test_random_phases_keep_amplitudes_and_what_lies_before(n, seed, first):
     x = vg.Map(np.random.default_rng(seed).normal(size=(n, n, n)), 1.0)
     made = assessment.randomise_phases(x, first, seed)
     old, new = (fourier.forward(m.data.astype(np.float64), 3) for m in (x, made))
@@ -50,7 +50,7 @@ def test_A12_6_random_phases_keep_amplitudes_and_what_lies_before(n, seed, first
     assert not np.array_equal(made.data, assessment.randomise_phases(x, first, seed + 1).data)
 
 
-def test_A12_6_formula_and_switch_over(done):
+def test_formula_and_switch_over(done):
     first = round(BOX * APIX / done.randomised_from_A)
     assert first == np.flatnonzero(done.unmasked.curve[1:] < 0.8)[0] + 1
     t, n, c = done.masked.curve, done.phase_randomised.curve, done.corrected.curve
@@ -58,7 +58,7 @@ def test_A12_6_formula_and_switch_over(done):
     np.testing.assert_allclose(c[first + 2 :], (t - n)[first + 2 :] / (1 - n)[first + 2 :], atol=1e-12)
 
 
-def test_A12_6_noise_has_no_resolution_under_any_mask():
+def test_noise_has_no_resolution_under_any_mask():
     rng = np.random.default_rng(0)
     mask = vg.Map(masks.soft_sphere(32, 6, 1), 2.0)
     curves = []
@@ -71,7 +71,7 @@ def test_A12_6_noise_has_no_resolution_under_any_mask():
     assert "no B-factor was fitted" in made.guinier.reason
 
 
-def test_A13_19_a_tight_mask_inflates_and_the_correction_takes_it_back():
+def test_a_tight_mask_inflates_and_the_correction_takes_it_back():
     """Signal and noise that fill the box evenly: the unmasked curve is what any mask should show."""
     n = 40
     mask = vg.Map(masks.soft_sphere(n, 10, 0), 1.0)
@@ -140,7 +140,7 @@ def test_solvent_mask_of_nothing_is_refused():
 
 
 @pytest.mark.parametrize(("box", "apix", "b"), [(64, 1.0, 60.0), (64, 1.5, 150.0), (96, 1.2, 100.0)])
-def test_A14_1_planted_b_factor_is_recovered(box, apix, b):
+def test_planted_b_factor_is_recovered(box, apix, b):
     rng = np.random.default_rng(0)
     flat = vg.Map(rng.normal(size=(box, box, box)), apix)  # white: no B-factor of its own
     found = assessment.guinier(filters.apply(flat, filters.b_factor(b)))
@@ -152,7 +152,7 @@ def test_A14_1_planted_b_factor_is_recovered(box, apix, b):
     assert 0 < found.b_error_A2 < 0.02 * b
 
 
-def test_A14_1_standard_error_is_the_scatter_of_repeated_fits():
+def test_standard_error_is_the_scatter_of_repeated_fits():
     rng = np.random.default_rng(0)
     found = [
         assessment.guinier(filters.apply(vg.Map(rng.normal(size=(32, 32, 32)), 2.0), filters.b_factor(100.0)))
@@ -163,7 +163,7 @@ def test_A14_1_standard_error_is_the_scatter_of_repeated_fits():
     assert 1 / 1.5 < np.mean([f.b_error_A2 for f in found]) / spread < 1.5
 
 
-def test_A14_1_b_factor_of_a_model_in_noise():
+def test_b_factor_of_a_model_in_noise():
     """Two phantoms that differ in B alone: the difference of the fits is the planted B, noise notwithstanding."""
     model, found = vg.simulate.phantom(72, 1.5, 75.0, seed=2), []
     for b in (40.0, 90.0):
@@ -175,7 +175,7 @@ def test_A14_1_b_factor_of_a_model_in_noise():
     assert found[1] - found[0] == pytest.approx(50.0, abs=5.0)
 
 
-def test_A14_2_sharpened_map_fits_to_zero(truth):
+def test_sharpened_map_fits_to_zero(truth):
     pair = halves(truth, 0.05)
     made = vg.postprocess(*pair, settings=PostprocessSettings(weight=False))
     assert made.b_factor_A2 > 50
@@ -188,7 +188,7 @@ def test_A14_2_sharpened_map_fits_to_zero(truth):
     assert assessment.guinier(undone, band_A=(10, 4.2)).b_factor_A2 == pytest.approx(0, abs=0.01 * b)
 
 
-def test_A14_2_spectrum_of_a_reference(truth):
+def test_spectrum_of_a_reference(truth):
     rng = np.random.default_rng(0)
     blurred = filters.apply(truth, filters.b_factor(80.0))
     sharp = assessment.match_spectrum(blurred, truth)
@@ -198,7 +198,7 @@ def test_A14_2_spectrum_of_a_reference(truth):
     np.testing.assert_allclose(vg.fsc(assessment.match_spectrum(other, truth), other).curve[4:], 1, atol=0.02)
 
 
-def test_A14_3_weighting_is_c_ref(truth):
+def test_weighting_is_c_ref(truth):
     pair = halves(truth, 2.0)
     given = {"b_factor_A2": 0.0, "mask": vg.Map(np.ones_like(truth.data), APIX)}
     with_weight, without = (
@@ -211,7 +211,7 @@ def test_A14_3_weighting_is_c_ref(truth):
 
 
 @pytest.mark.parametrize("sigma_A", [0.5, 1.2])
-def test_A14_4_jittered_atoms_fall_as_their_b_factor(sigma_A):
+def test_jittered_atoms_fall_as_their_b_factor(sigma_A):
     rng = np.random.default_rng(0)
     s = np.linspace(0.05, 0.35, 7)
     jitter = sigma_A * rng.normal(size=400_000)  # along the direction of s; isotropic, so one axis will do
@@ -222,7 +222,7 @@ def test_A14_4_jittered_atoms_fall_as_their_b_factor(sigma_A):
     assert assessment.displacement_of_b_factor(b) == pytest.approx(sigma_A)
 
 
-def test_A14_8_dividing_the_mtf_restores_a_flat_spectrum():
+def test_dividing_the_mtf_restores_a_flat_spectrum():
     rng = np.random.default_rng(0)
     frequency = np.linspace(0, 0.5, 26)
     mtf = np.column_stack([frequency, 1 - 1.2 * frequency])

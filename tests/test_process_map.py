@@ -1,4 +1,4 @@
-"""``verglas process --to map`` on simulated micrographs: from pixels to a map of the planted structure (row A16.4)."""
+"""``verglas process --to map`` on simulated micrographs: from pixels to a map of the planted structure."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def micrographs(tmp_path_factory):
 
 
 @pytest.mark.slow
-def test_A16_4_micrographs_to_a_map(micrographs, tmp_path):
+def test_micrographs_to_a_map(micrographs, tmp_path):
     folder, truth = micrographs
     root = tmp_path / "proj"
     done = vg.process(root, micrographs=[str(folder)], to="map", symmetry="D2", classes=4, set=QUICK, **GIVEN)

@@ -46,7 +46,7 @@ def relative(got: np.ndarray, want: np.ndarray) -> float:
         ({"width": 8, "oversampling": 1.5}, PROJECT_FINE_RELATIVE),
     ],
 )
-def test_A1_21_slices_equal_the_exact_transform(device, box, kwargs, tolerance):
+def test_slices_equal_the_exact_transform(device, box, kwargs, tolerance):
     volume, matrices = blob(box, 1), random_matrices(6, 2)
     shifts = np.random.default_rng(3).normal(size=(6, 2)) * 2
     grid = ops.Grid(box, **kwargs)
@@ -73,7 +73,7 @@ def test_identity_slice_is_the_projection_along_z(device):
     with_ctf=st.booleans(),
     deterministic=st.booleans(),
 )
-def test_A9_1_insert_is_the_adjoint_of_project(device, box, seed, kwargs, with_ctf, deterministic):
+def test_insert_is_the_adjoint_of_project(device, box, seed, kwargs, with_ctf, deterministic):
     rng = np.random.default_rng(seed)
     grid = ops.Grid(box, **kwargs)
     radius = int(rng.integers(0, grid.max_radius + 1))

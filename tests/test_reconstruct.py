@@ -55,7 +55,7 @@ def fsc_curve(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return vg.fsc(vg.Map(a, 1.0), vg.Map(b, 1.0)).curve
 
 
-def test_A9_6_least_squares_solves_the_normal_equations():
+def test_least_squares_solves_the_normal_equations():
     """On a small box the Toeplitz operator equals the dense one made of reference projections."""
     box, n = 7, 12
     rng = np.random.default_rng(0)
@@ -73,8 +73,8 @@ def test_A9_6_least_squares_solves_the_normal_equations():
 
 
 @pytest.mark.parametrize("method", ["least-squares", "direct", "gridding"])
-def test_A9_3_A9_4_noiseless_views_give_the_map_back(method):
-    """Row A9.3: FSC > 0.99 to 0.9 Nyquist; A9.4: the same from iterated weights."""
+def test_noiseless_views_give_the_map_back(method):
+    """FSC > 0.99 to 0.9 Nyquist; the same from iterated weights."""
     box, n = 32, 1500
     volume, matrices, slices = noiseless(box, n)
     images = fourier.inverse(slices, (box, box))
@@ -87,7 +87,7 @@ def test_A9_3_A9_4_noiseless_views_give_the_map_back(method):
     assert np.sum(got.data * volume) / np.sum(volume**2) == pytest.approx(1, abs=scale)
 
 
-def test_A9_4_weights_make_the_density_uniform():
+def test_weights_make_the_density_uniform():
     box = 24
     _, matrices, slices = noiseless(box, 400)
     sums = ops.GridSums.zeros(ops.Grid(box, oversampling=2.0))
@@ -99,8 +99,8 @@ def test_A9_4_weights_make_the_density_uniform():
     assert many.residual < 0.2 * few.residual
 
 
-def test_A9_5_weights_with_ctf():
-    """Row A9.5: with the CTF in the weights the density residual is below 1e-2 after ten steps."""
+def test_weights_with_ctf():
+    """With the CTF in the weights the density residual is below 1e-2 after ten steps."""
     box, n = 24, 400
     _, matrices, slices = noiseless(box, n)
     rng = np.random.default_rng(0)
@@ -114,7 +114,7 @@ def test_A9_5_weights_with_ctf():
 
 
 @pytest.mark.parametrize("group", ["C1", "C2", "C3", "C7", "D2", "D3", "T", "O", "I"])
-def test_A9_32_symmetry_split_is_the_group(group):
+def test_symmetry_split_is_the_group(group):
     matrices = symmetry_matrices(group)
     split = sums_of.Symmetry.of(matrices)
     products = np.einsum("cij,hjk->chik", split.cosets, split.on_grid).reshape(-1, 3, 3)
@@ -124,7 +124,7 @@ def test_A9_32_symmetry_split_is_the_group(group):
 
 
 @pytest.mark.parametrize("group", ["C4", "D2", "T", "O", "C3"])
-def test_A9_32_map_is_invariant_under_its_group(group):
+def test_map_is_invariant_under_its_group(group):
     """Projections along equivalent directions are the same.
 
     With data to two thirds of Nyquist: a soft-edged ball is then below Nyquist too, so the map can be turned exactly.
@@ -174,8 +174,8 @@ def test_result_does_not_depend_on_threads():
     assert np.array_equal(one.data, two.data)
 
 
-def test_A3_19_wiener_beats_every_constant():
-    """Row A3.19: with noise of known SSNR the Wiener prior has the least error."""
+def test_wiener_beats_every_constant():
+    """With noise of known SSNR the Wiener prior has the least error."""
     box, n = 24, 200
     volume, matrices, slices = noiseless(box, n)
     rng = np.random.default_rng(3)

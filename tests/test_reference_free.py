@@ -1,4 +1,4 @@
-"""Reference-free and pyramidal alignment (rows A5.7, A5.8); model bias shown and detected (row A5.6)."""
+"""Reference-free and pyramidal alignment; model bias shown and detected."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def test_alignment_refuses():
 
 
 def test_einstein_comes_from_noise_the_more_the_more_images():
-    """Row A5.6: the correlation of averaged, aligned noise with the reference grows with N."""
+    """The correlation of averaged, aligned noise with the reference grows with N."""
     found = einstein_from_noise(shape(32), [32, 64, 128, 256], max_shift_px=2)
     cc = [found[n][0] for n in (32, 64, 128, 256)]
     assert (np.diff(cc) > 0).all()

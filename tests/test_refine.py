@@ -57,7 +57,7 @@ def test_from_a_blurred_start_to_the_truth(data, finished):
     assert agreement(found, truth) < 1.15 * vg.fsc(known, truth).resolution_A(0.5)
     assert found.iterations["phase"].iloc[0] == "grid"
     assert found.iterations["phase"].iloc[-1] == "local"
-    # Angles become better known from iteration to iteration, posteriors sharper (A10.6).
+    # Angles become better known from iteration to iteration, posteriors sharper.
     assert found.iterations["effective_poses"].iloc[-1] <= found.iterations["effective_poses"].iloc[0]
 
 
@@ -274,7 +274,7 @@ def test_max_cc_mode(data):
 
 
 def test_symmetric_map_is_invariant(tmp_path):
-    """A9.32: the refined map does not change under the operations of its group."""
+    """The refined map does not change under the operations of its group."""
     model = vg.simulate.phantom(BOX, PIXEL_A, DIAMETER_A, "D2")
     particles = vg.simulate.particles(model, 80, BOX, PIXEL_A, snr=1.0, seed=2)
     truth = vg.simulate.density(model, BOX, PIXEL_A)
@@ -447,7 +447,7 @@ def test_killed_twenty_times_it_ends_with_the_same_map(data, tmp_path):
 
 
 @pytest.mark.slow
-def test_A12_6_data_without_signal_beyond_10_A_give_no_resolution_beyond(tmp_path):
+def test_data_without_signal_beyond_10_A_give_no_resolution_beyond(tmp_path):
     """Overfitting: the phases of every image are random beyond 10 A; the half maps must not agree there."""
     model = vg.simulate.phantom(64, 2.5, 110.0)
     particles = vg.simulate.particles(model, 600, 64, 2.5, snr=0.3, seed=3)
@@ -467,7 +467,7 @@ def test_A12_6_data_without_signal_beyond_10_A_give_no_resolution_beyond(tmp_pat
 
 
 @pytest.mark.slow
-def test_A11_1_three_classes_are_told_apart():
+def test_three_classes_are_told_apart():
     """50/30/20 %: populations within 3 points, nine of ten particles in the right class."""
     parts = [vg.simulate.phantom(48, 3.5, 110.0, seed=s) for s in (0, 1, 2)]
     truth = np.repeat([0, 1, 2], [300, 180, 120])

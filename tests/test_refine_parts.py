@@ -103,7 +103,7 @@ def test_within(seed, count, nats):
         assert np.allclose(np.sort(c.score[kept][c.image[kept] == image])[::-1], want)
 
 
-def test_A10_6_posterior_sums_to_one():
+def test_posterior_sums_to_one():
     c = some_candidates(3)
     weight, evidence = posterior(c, 5)
     assert np.allclose(np.bincount(c.image, weight), 1)
@@ -111,7 +111,7 @@ def test_A10_6_posterior_sums_to_one():
         assert evidence[image] == pytest.approx(np.log(np.exp(c.score[c.image == image]).sum()))
 
 
-def test_A10_4_never_underflows():
+def test_never_underflows():
     c = replace_score(some_candidates(3), -1e5)
     weight, evidence = posterior(c, 5)
     assert np.isfinite(evidence).all()
@@ -170,7 +170,7 @@ def filled_sums(problem, seed: int, radius: int):
     return sums
 
 
-def test_A10_7_update_is_the_wiener_filter_of_each_shell(small):
+def test_update_is_the_wiener_filter_of_each_shell(small):
     """num / (den + 1 / tau^2) with tau^2 den = SSNR: shell by shell SSNR / (1 + SSNR) of the unregularised map."""
     problem, radius = small[0], 12
     sums = filled_sums(problem, 0, radius)
@@ -185,7 +185,7 @@ def test_A10_7_update_is_the_wiener_filter_of_each_shell(small):
         assert factor == pytest.approx(ssnr[s] / (1 + ssnr[s]), abs=0.03)
 
 
-def test_A3_19_max_cc_has_the_same_constant_everywhere(small):
+def test_max_cc_has_the_same_constant_everywhere(small):
     problem, radius = small[0], 12
     problem = replace(problem, settings=replace(problem.settings, mode="max-cc", wiener_k=0.25))
     sums = filled_sums(problem, 0, radius)
@@ -233,7 +233,7 @@ def test_joined_halves_share_only_the_low_frequencies(small):
 # -- iterations --------------------------------------------------------------------------------------------------------
 
 
-def test_A10_7_likelihood_never_falls_at_fixed_resolution_and_noise(small):
+def test_likelihood_never_falls_at_fixed_resolution_and_noise(small):
     """EM with a flat prior: the log-likelihood of the half set rises, up to the interpolation error."""
     problem, power, truth = small
     state, _ = initial_state(problem, power, [truth])

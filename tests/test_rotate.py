@@ -24,7 +24,7 @@ def test_equals_the_exact_transform(device, box, kwargs, tolerance):
     assert relative(got, reference.rotate.rotate(volume, matrix, grid.max_radius)) < tolerance
 
 
-def test_A1_10_rotation_of_the_map_is_rotation_of_the_transform(device):
+def test_rotation_of_the_map_is_rotation_of_the_transform(device):
     """A projection of the rotated map along z is the projection of the map at that rotation."""
     box = 20
     volume, matrix = blob(box, 3, fill=0.6), Rotation.random(random_state=4).as_matrix()

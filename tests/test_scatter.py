@@ -55,7 +55,7 @@ def test_volume_equals_reference(device, n_atoms, box, seed):
 
 
 @pytest.mark.parametrize("box", [31, 32])
-def test_A1_20_image_at_identity_is_the_sum_of_voxels_along_z(device, box):
+def test_image_at_identity_is_the_sum_of_voxels_along_z(device, box):
     model = make(400, box, 1.5, 0)
     volume = fourier.inverse(host(ops.scatter_volume(*model, box, 1.5, device=device)), (box,) * 3)
     image = fourier.inverse(

@@ -13,8 +13,8 @@ from verglas import geometry, ops, reference
 from score_problem import Problem, blob_map, circle, clean_images, disc, nonuniform, slices_of
 
 
-def test_A10_3_squared_difference_correlation_and_power_are_one_identity(device):
-    """Row A10.3: |X - R|^2 = |X|^2 - 2 X.R + |R|^2, here with the kernel's X.R - |R|^2 / 2, to 1e-5."""
+def test_squared_difference_correlation_and_power_are_one_identity(device):
+    """|X - R|^2 = |X|^2 - 2 X.R + |R|^2, here with the kernel's X.R - |R|^2 / 2, to 1e-5."""
     grid = ops.PolarGrid(32, 12)
     rng = np.random.default_rng(0)
     x = ops.polar(rng.standard_normal((2, 32, 32)).astype(np.float32), grid)
@@ -40,8 +40,8 @@ def test_A10_3_squared_difference_correlation_and_power_are_one_identity(device)
     np.testing.assert_allclose(got, want, atol=2e-5 * images.max())
 
 
-def test_A10_4_gaussian_likelihood_equals_scipy_and_never_underflows(device):
-    """Row A10.4: the log density against scipy; differences of L are differences of it; far tails stay finite."""
+def test_gaussian_likelihood_equals_scipy_and_never_underflows(device):
+    """The log density against scipy; differences of L are differences of it; far tails stay finite."""
     rng = np.random.default_rng(2)
     x, mean = rng.standard_normal((2, 20, 20))
     want = stats.norm.logpdf(x, mean, np.sqrt(1.7)).sum()
@@ -85,8 +85,8 @@ def test_A10_4_gaussian_likelihood_equals_scipy_and_never_underflows(device):
     assert found.log_evidence[0] < -1e6 or found.log_evidence[0] > 1e6
 
 
-def test_A10_5_marginal_likelihood_converges_with_the_step_and_ignores_the_gauge(device):
-    """Row A10.5: quadrature over psi converges; turning every slice in its plane changes nothing."""
+def test_marginal_likelihood_converges_with_the_step_and_ignores_the_gauge(device):
+    """Quadrature over psi converges; turning every slice in its plane changes nothing."""
     p = Problem(12, n=4, noise=4.0, radius=8)
     p.device = device
     evidence = {}
@@ -102,8 +102,8 @@ def test_A10_5_marginal_likelihood_converges_with_the_step_and_ignores_the_gauge
     np.testing.assert_allclose(p.run(plan).log_evidence, evidence[128], atol=5e-3)
 
 
-def test_A10_6_posterior_sums_to_one_and_sharpens_with_signal(device):
-    """Row A10.6: probabilities of all poses sum to 1; their entropy falls as the noise falls."""
+def test_posterior_sums_to_one_and_sharpens_with_signal(device):
+    """Probabilities of all poses sum to 1; their entropy falls as the noise falls."""
     entropy = []
     for noise in (20.0, 5.0, 1.0, 0.3):
         p = Problem(4, n=3, noise=noise)
@@ -117,8 +117,8 @@ def test_A10_6_posterior_sums_to_one_and_sharpens_with_signal(device):
     assert all(a > b for a, b in itertools.pairwise(entropy))
 
 
-def test_A10_1_projection_matching_finds_the_nearest_projection(device):
-    """Row A10.1: best reference of a gallery at SNR 0.1, median angular error below half a step of the gallery."""
+def test_projection_matching_finds_the_nearest_projection(device):
+    """Best reference of a gallery at SNR 0.1, median angular error below half a step of the gallery."""
     rng = np.random.default_rng(0)
     box, n, order = 48, 200 if device == "cpu" else 60, 2
     volume = blob_map(box, 21, blobs=25)
@@ -148,8 +148,8 @@ def test_A10_1_projection_matching_finds_the_nearest_projection(device):
     assert np.median(np.degrees(np.arccos(np.clip(cosine, -1, 1)))) < geometry.healpix_spacing_deg(order) / 2
 
 
-def test_A5_3_rotational_alignment_of_images_within_half_a_degree(device):
-    """Row A5.3: 2D references are slices of their own; the angle at SNR 1 within 0.5 degrees."""
+def test_rotational_alignment_of_images_within_half_a_degree(device):
+    """2D references are slices of their own; the angle at SNR 1 within 0.5 degrees."""
     rng = np.random.default_rng(6)
     box, n_psi = 64, 720
     volume = blob_map(box, 31, blobs=25)
@@ -168,8 +168,8 @@ def test_A5_3_rotational_alignment_of_images_within_half_a_degree(device):
         assert np.abs(error).max() < 0.5
 
 
-def test_A5_2_the_shift_of_the_textbook_example_is_found(device):
-    """Row A5.2: an image displaced by (8, -6) pixels is brought back by (-8, 6), with rotation searched as well."""
+def test_the_shift_of_the_textbook_example_is_found(device):
+    """An image displaced by (8, -6) pixels is brought back by (-8, 6), with rotation searched as well."""
     box = 64
     image = clean_images(blob_map(box, 2), [[30, 40, 0]], [[0, 0]])
     moved = np.roll(image, (-6, 8), axis=(1, 2))  # y, x

@@ -160,8 +160,8 @@ def check_nothing_is_lost(p, exact=False):
     noise=st.sampled_from([0.3, 0.7, 2.0, 10.0]),
     radii=st.sampled_from([(4, 9), (6, 6)]),
 )
-def test_A10_10_the_surviving_set_holds_all_mass(seed, box, noise, radii):
-    """Rows A10.10, A10.11: same best pose and same posterior as the exhaustive search of the finest grid."""
+def test_the_surviving_set_holds_all_mass(seed, box, noise, radii):
+    """Same best pose and same posterior as the exhaustive search of the finest grid."""
     check_nothing_is_lost(Problem(seed, box=box, noise=noise, radii=radii))
 
 
@@ -211,7 +211,7 @@ def test_three_levels_on_every_device(device):
 
 @pytest.mark.slow
 def test_hundreds_of_random_problems():
-    """Row A10.10: 400 problems of two levels, every twentieth of three; strong and weak signal; two minutes."""
+    """400 problems of two levels, every twentieth of three; strong and weak signal; two minutes."""
     for seed in range(400):
         radii = (3, 5, 9) if seed % 20 == 0 else [(4, 9), (6, 6)][seed % 2]
         check_nothing_is_lost(
@@ -219,8 +219,8 @@ def test_hundreds_of_random_problems():
         )
 
 
-def test_A10_10_few_poses_are_scored_and_the_pose_is_found(device):
-    """Row A10.10: under 5 % of the finest grid, angular error of the order of its step."""
+def test_few_poses_are_scored_and_the_pose_is_found(device):
+    """Under 5 % of the finest grid, angular error of the order of its step."""
     p = Problem(11, box=32, radii=(6, 9, 13), order=1, n=6, noise=0.35, device=device)
     result = p.run()
     last = result.statistics[-1]

@@ -32,7 +32,7 @@ def profile(map_):
 
 
 @pytest.mark.parametrize("element", ["C", "N", "O", "P", "Fe"])
-def test_A10_14_single_atom_has_the_tabulated_scattering_factor(element):
+def test_single_atom_has_the_tabulated_scattering_factor(element):
     m = simulate.density(simulate.Model([[0, 0, 0]], element), box=48, pixel_size_A=0.5)
     k, transform = profile(m)
     got = transform * m.pixel_size_A**3 / scattering.VOLT_PER_LENGTH_A2
@@ -40,7 +40,7 @@ def test_A10_14_single_atom_has_the_tabulated_scattering_factor(element):
     assert np.abs(got / want - 1)[k < 1.0].max() < 0.01
 
 
-def test_A10_14_factors_agree_with_the_mott_bethe_formula():
+def test_factors_agree_with_the_mott_bethe_formula():
     # Independent table: X-ray factors (Int. Tables C 6.1.1.4) through Mott-Bethe, f_e = (Z - f_x) / (2 pi^2 a0 k^2) ...
     # with k = 1/d: f_e [A] = 0.023934 (Z - f_x) 4 / k^2. Near k = 0 the difference Z - f_x is lost to rounding.
     import gemmi

@@ -27,7 +27,7 @@ def relative(got, want):
     return np.linalg.norm(got - want) / np.linalg.norm(want)
 
 
-def test_A1_20_image_is_the_sum_of_voxels_along_the_ray_times_the_ctf(model):
+def test_image_is_the_sum_of_voxels_along_the_ray_times_the_ctf(model):
     poses = vg.Poses(np.zeros((1, 3)))
     p = simulate.particles(model, 1, BOX, PIXEL, poses=poses, ctf=False)
     density = simulate.density(model, BOX, PIXEL)
@@ -75,7 +75,7 @@ def test_snr_is_what_was_asked(model, snr, power):
     assert "whole box" in str(measured)
 
 
-def test_A15_6_three_noise_stages_compose(model):
+def test_three_noise_stages_compose(model):
     clean = simulate.particles(model, 150, BOX, PIXEL).images()
     stages, images = (0.8, 0.3, 2.0), clean
     power = noise.coloured_power(BOX, PIXEL)
@@ -85,7 +85,7 @@ def test_A15_6_three_noise_stages_compose(model):
     assert simulate.measured_snr(clean, images).value == pytest.approx(total, rel=0.03)
 
 
-def test_A5_14_snr_names_its_region(model):
+def test_snr_names_its_region(model):
     clean = simulate.particles(model, 40, BOX, PIXEL).images()
     noisy = noise.add_noise(clean, 0.5, seed=1)
     y, x = np.mgrid[:BOX, :BOX] - BOX // 2

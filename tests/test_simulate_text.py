@@ -36,7 +36,7 @@ blo + 1.0  -10 -20 -50     8 10.4 2
 
 @given(radii=st.tuples(*[st.floats(4, 30)] * 3), angles=st.tuples(*[st.floats(-180, 180)] * 3))
 @settings(deadline=None, max_examples=5)
-def test_A7_3_ellipsoid_volume_is_four_thirds_pi_abc(radii, angles):
+def test_ellipsoid_volume_is_four_thirds_pi_abc(radii, angles):
     line = "ell + 1 0 0 0 " + " ".join(f"{v:.4f}" for v in (*radii, *angles))
     phantom = text.parse_phantom(f"128 128 128 0\n{line}")
     voxels = phantom.volume(128, 1.0).data.sum(dtype=np.float64)
@@ -44,7 +44,7 @@ def test_A7_3_ellipsoid_volume_is_four_thirds_pi_abc(radii, angles):
     assert voxels == pytest.approx(phantom.features[0].volume, rel=0.02)
 
 
-def test_A7_3_a_file_of_eighteen_features_parses(tmp_path):
+def test_a_file_of_eighteen_features_parses(tmp_path):
     path = tmp_path / "eighteen.descr"
     path.write_text(EIGHTEEN)
     phantom = text.read_phantom(path)
@@ -56,7 +56,7 @@ def test_A7_3_a_file_of_eighteen_features_parses(tmp_path):
 
 
 @pytest.mark.parametrize("angles", [(0, 0, 0), (35, 70, -20), (3, 87, 5)])
-def test_A1_20_projection_of_a_phantom_is_analytic(angles):
+def test_projection_of_a_phantom_is_analytic(angles):
     phantom = text.parse_phantom(EIGHTEEN)
     image = phantom.project([angles], 64)[0]
     # The same body turned before it is sampled: the sum of voxels along z is then the projection.
@@ -74,7 +74,7 @@ def test_A1_20_projection_of_a_phantom_is_analytic(angles):
     assert np.linalg.norm(image - total) / np.linalg.norm(total) < 0.01
 
 
-def test_A1_20_an_ellipsoid_projects_to_its_chords():
+def test_an_ellipsoid_projects_to_its_chords():
     a, b, c = 20.0, 12.0, 16.0
     phantom = text.parse_phantom(f"64 64 64 0\nell + 2 3 -4 5 {a} {b} {c}")
     along_z, along_x = phantom.project([[0, 0, 0], [0, 90, 0]], 64)
@@ -89,7 +89,7 @@ def test_A1_20_an_ellipsoid_projects_to_its_chords():
     assert voxels[28, 35] == pytest.approx(4 * c, rel=0.01)  # through the centre: density times the z axis
 
 
-def test_A1_20_projector_gives_the_analytic_image_of_smooth_bodies():
+def test_projector_gives_the_analytic_image_of_smooth_bodies():
     # Gaussians and blobs have no edge to ring: the band-limited projector has to give the line integrals themselves.
     phantom = text.parse_phantom("64 64 64\ngau + 1 5 -3 8 3\ngau + 2 -9 6 -4 2.5\nblo + 1.5 2 12 3 11 10.4 2")
     angles = [[20.0, 50, 110], [-70, 120, 15]]

@@ -40,7 +40,7 @@ def turn(axis, degrees):
 
 
 @pytest.mark.parametrize("name", GROUPS)
-def test_A9_32_group_axioms_and_order(name):
+def test_group_axioms_and_order(name):
     elements = vg.symmetry_matrices(name)
     assert len(elements) == geometry.symmetry_order(name) == expected_order(name)
     assert np.array_equal(elements[0], np.eye(3))
@@ -56,7 +56,7 @@ def test_A9_32_group_axioms_and_order(name):
 
 
 @pytest.mark.parametrize("n", range(1, 61))
-def test_A9_32_orders_up_to_60(n):
+def test_orders_up_to_60(n):
     assert len(vg.symmetry_matrices(f"C{n}")) == n
     assert len(vg.symmetry_matrices(f"D{n}")) == 2 * n
 
@@ -77,7 +77,7 @@ PINS = {
 
 
 @pytest.mark.parametrize("name", PINS)
-def test_A9_32_orientation_is_relions(name):
+def test_orientation_is_relions(name):
     elements = vg.symmetry_matrices(name)
     present, absent = PINS[name]
     for axis, fold in present:
@@ -92,7 +92,7 @@ def test_bare_I_is_I2():
 
 @pytest.mark.skipif(shutil.which("relion_refine") is None, reason="relion_refine is not on PATH")
 @pytest.mark.parametrize("name", ["C3", "C10", "D2", "D3", "D7", "T", "O", "I", "I1", "I2", "I3", "I4"])
-def test_A9_32_equals_relion_print_symmetry_ops(name, tmp_path):
+def test_equals_relion_print_symmetry_ops(name, tmp_path):
     command = ["relion_refine", "--sym", name, "--print_symmetry_ops"]
     printed = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=True).stdout
     blocks = re.split(r"R\(\d+\)=", printed)[1:]
@@ -269,7 +269,7 @@ def test_group_O_is_that_of_apoferritins_assembly(data_dir):
     assert all(contains(operators, element, 1e-6) for element in elements)
 
 
-def test_A9_32_group_D7_leaves_the_map_of_groel_alone(data_dir):
+def test_group_D7_leaves_the_map_of_groel_alone(data_dir):
     """V(R_g r) = V(r) on EMD-1997 (GroEL): its 7-fold is parallel to z through voxel (x, y) = (50, 49), and a 2-fold
     crosses it at z = 50.2 at 15.7 degrees from x, so the group is that of D7 turned by 15.7 degrees about z."""
     mrcfile = pytest.importorskip("mrcfile")

@@ -84,8 +84,8 @@ def test_micrograph_checks():
 
 
 @pytest.mark.parametrize("packing", ["zlib", "lzw", "tif.bz2", "tif.gz", "mrc", "mrc.bz2", "mrc.gz"])
-def test_A0_4_every_packing_reads_the_same(tmp_path, packing):
-    """Row A0.4: TIFF with ZIP or LZW, bzip2 and gzip give the same values as plain MRC, bit by bit."""
+def test_every_packing_reads_the_same(tmp_path, packing):
+    """TIFF with ZIP or LZW, bzip2 and gzip give the same values as plain MRC, bit by bit."""
     counts = np.random.default_rng(0).poisson(3, (50, 70)).astype(np.int16)
     if packing in ("zlib", "lzw"):
         path = tmp_path / "a.tif"
@@ -105,8 +105,8 @@ def test_A0_4_every_packing_reads_the_same(tmp_path, packing):
 
 
 @pytest.mark.parametrize("packing", ["zlib", "lzw", "bz2"])
-def test_A0_4_low_dose_counts_are_a_quarter_or_less(tmp_path, packing):
-    """Row A0.4: half an electron per pixel, as a frame of a movie has."""
+def test_low_dose_counts_are_a_quarter_or_less(tmp_path, packing):
+    """Half an electron per pixel, as a frame of a movie has."""
     counts = np.random.default_rng(0).poisson(0.5, (512, 512)).astype(np.int16)
     with mrcfile.new(tmp_path / "a.mrc") as handle:
         handle.set_data(counts)

@@ -80,9 +80,9 @@ ALIGN2D_PX = 0.03
 EXACT_PROJECTION_RELATIVE = 1e-3
 EXACT_SCALE = 1e-3
 EXACT_IMAGES_RESIDUAL = 0.0142
-# Row A9.5: residual of the iterated density.
+# Residual of the iterated density.
 GRIDDING_RESIDUAL = 1e-2
-# Row A9.32.
+# Change of a map under an operation of its group, relative to its deviation.
 SYMMETRY_INVARIANCE = 1e-4
 
 # Scores are float32 sums of some thousand products (6e-8 each, growing as the square root of their number): error
@@ -114,7 +114,7 @@ PEAKS_ABS = 2e-4
 
 # Sums of a hundred float64 products.
 CENTRE_OF_MASS_PX = 1e-10
-# Row A5.13: least squares over pixels leaves what other angular orders, multiples of four, have in common with order 0
+# Least squares over pixels leaves what other angular orders, multiples of four, have in common with order 0
 # on the square grid.
 PROLATE_AVERAGE_RELATIVE = 1e-3
 # Normalised cross-correlation: float32 transforms of an image with a mean of 40 deviations, whose correlation with
