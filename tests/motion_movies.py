@@ -39,3 +39,23 @@ def error_px(found: Motion, truth: Motion) -> float:
 def settling(n: int, to_px: tuple[float, float], frames: float = 4.0) -> np.ndarray:
     """Shifts of whole frames that settle: (n, 2)."""
     return np.array(to_px) * (1 - np.exp(-np.arange(n) / frames))[:, None]
+
+
+SHAPE = (512, 640)
+
+
+def planted_polynomial(n: int, seed: int, size_px: float) -> Motion:
+    rng = np.random.default_rng(seed)
+    terms = rng.normal(0, 1, (2, 6, 3)) / (n - 1.0) ** np.arange(1, 4) * size_px
+    terms[:, 0] = 0
+    return Motion(SHAPE, settling(n, (6, -4)), "polynomial", polynomial=terms.reshape(2, 18))
+
+
+def planted_dome(n: int, size_px: float) -> Motion:
+    """A lattice that no quadratic fits: a swirl about a place off the centre that settles."""
+    y, x = np.mgrid[:9, :9] / 8.0
+    bump = np.exp(-((x - 0.35) ** 2 + (y - 0.6) ** 2) / 0.04)
+    swirl = np.stack([-(y - 0.6) * bump, (x - 0.35) * bump], -1)
+    swirl *= size_px / np.abs(swirl).max()
+    time = 1 - np.exp(-np.arange(n) / 4.0)
+    return Motion(SHAPE, settling(n, (6, -4)), "spline", lattice_px=time[:, None, None, None] * swirl)

@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+from abinitio_runs import agreement_A
 from typer.testing import CliRunner
 
 import verglas as vg
@@ -34,13 +35,6 @@ def data():
 def found(data, tmp_path_factory):
     folder = tmp_path_factory.mktemp("abinitio") / "run"
     return vg.abinitio(data[0], starts=4, most_starts=4, out=folder, **CHOICES), folder
-
-
-def agreement_A(truth, volume):
-    """FSC 0.5 with the truth after alignment, of the better hand."""
-    hands = [vg.Map(volume.data, PIXEL_A), vg.Map(flip_hand(volume.data), PIXEL_A)]
-    best = max((align_maps(truth, m, max_radius=8) for m in hands), key=lambda a: a.correlation)
-    return vg.fsc(truth, best.map).resolution_A(0.5)
 
 
 def test_a_random_start_finds_the_structure(data, found):

@@ -6,7 +6,8 @@ import json
 
 import numpy as np
 import pytest
-from test_cli import main
+from abinitio_runs import Stop, stop_at
+from command_line import main
 
 import verglas as vg
 from verglas.initial_model import find as job
@@ -20,24 +21,10 @@ CHOICES = {"diameter_A": 125.0, "final_resolution_A": 16.0, "iterations": 5, "fu
 TWO = {**CHOICES, "starts": 2, "most_starts": 2}
 
 
-class Stop(Exception):
-    """What ends a run in these tests."""
-
-
 @pytest.fixture(scope="module")
 def particles():
     model = vg.simulate.phantom(BOX, PIXEL_A, 110.0)
     return vg.simulate.particles(model, 120, BOX, PIXEL_A, snr=1.0, seed=1)
-
-
-def stop_at(stage, iteration, seen=None):
-    def progress(name, done, total):
-        if seen is not None:
-            seen.append((name, done))
-        if name.startswith(stage) and done == iteration:
-            raise Stop("by the test")
-
-    return progress
 
 
 @pytest.fixture(scope="module")

@@ -9,6 +9,7 @@ import sys
 
 import pytest
 import typer
+from command_line import main
 
 import verglas as vg
 from verglas.cli import app as application
@@ -21,14 +22,6 @@ def command_names() -> list[str]:
     for name in application._COMMANDS:
         importlib.import_module(f"verglas.cli.{name}").register(fresh)
     return [c.name or c.callback.__name__.replace("_", "-") for c in fresh.registered_commands]
-
-
-def main(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, str, str]:
-    """Exit status, output and error output of one call in this process."""
-    with pytest.raises(SystemExit) as stopped:
-        application.main(arguments)
-    out, err = capsys.readouterr()
-    return int(stopped.value.code or 0), out, err
 
 
 @pytest.mark.parametrize("name", command_names())

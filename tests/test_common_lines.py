@@ -5,9 +5,9 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
+from command_line import main
 from hypothesis import given
 from hypothesis import strategies as st
-from test_cli import main
 
 import verglas as vg
 from verglas import ops, reference

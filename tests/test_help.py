@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from command_line import main
 from process_set import GIVEN, write_set
 from run_folder import make_run_folder
-from test_cli import main
 
 import verglas as vg
 from verglas import errors

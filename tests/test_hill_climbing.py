@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from test_abinitio import agreement_A
-from test_abinitio_resume import Stop, stop_at
+from abinitio_runs import Stop, agreement_A, stop_at
 
 import verglas as vg
 from verglas.initial_model import find as job

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 from pathlib import Path
 
 import pytest
@@ -100,3 +101,10 @@ def test_exit_status(tmp_path, capsys):
     assert check_layers.main([str(tmp_path)]) == 1
     assert "cpp/math/a.h:1:" in capsys.readouterr().out
     assert check_layers.main([str(ROOT)]) == 0
+
+
+def test_tests_do_not_import_each_other():
+    """What two files of tests need stands in a module of its own beside them."""
+    imports = re.compile(r"^\s*(?:from|import)\s+test_\w+", re.MULTILINE)
+    guilty = [path.name for path in (ROOT / "tests").glob("*.py") if imports.search(path.read_text(encoding="utf-8"))]
+    assert guilty == []

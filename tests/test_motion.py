@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from motion_movies import error_px, movie_of, settling
+from motion_movies import SHAPE, error_px, movie_of, planted_dome, planted_polynomial, settling
 
 import verglas as vg
 from verglas.motion import accumulated_dose, dose_weights
@@ -17,25 +17,6 @@ from verglas.motion.pair_shifts import all_pairs, design, least_squares, robust
 from verglas.motion.patch_shifts import lattice_through
 from verglas.motion.sums import corrected_sums
 from verglas.types.motion import Motion, polynomial_space, spline_basis
-
-SHAPE = (512, 640)
-
-
-def planted_polynomial(n: int, seed: int, size_px: float) -> Motion:
-    rng = np.random.default_rng(seed)
-    terms = rng.normal(0, 1, (2, 6, 3)) / (n - 1.0) ** np.arange(1, 4) * size_px
-    terms[:, 0] = 0
-    return Motion(SHAPE, settling(n, (6, -4)), "polynomial", polynomial=terms.reshape(2, 18))
-
-
-def planted_dome(n: int, size_px: float) -> Motion:
-    """A lattice that no quadratic fits: a swirl about a place off the centre that settles."""
-    y, x = np.mgrid[:9, :9] / 8.0
-    bump = np.exp(-((x - 0.35) ** 2 + (y - 0.6) ** 2) / 0.04)
-    swirl = np.stack([-(y - 0.6) * bump, (x - 0.35) * bump], -1)
-    swirl *= size_px / np.abs(swirl).max()
-    time = 1 - np.exp(-np.arange(n) / 4.0)
-    return Motion(SHAPE, settling(n, (6, -4)), "spline", lattice_px=time[:, None, None, None] * swirl)
 
 
 def test_polynomial_is_relions():

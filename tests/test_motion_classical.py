@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from motion_movies import error_px, movie_of, picture, settling
-from test_motion import SHAPE, planted_dome, planted_polynomial
+from motion_movies import SHAPE, error_px, movie_of, picture, planted_dome, planted_polynomial, settling
 
 import verglas as vg
 from verglas.motion.optical_flow import dense_flow

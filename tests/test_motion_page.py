@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
-from motion_movies import settling
-from test_motion import planted_dome
+from motion_movies import planted_dome, settling
 
 from verglas.report.html import render
 from verglas.report.motion import motion_figure, motion_page

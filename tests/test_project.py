@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
+from volumes import blob, relative
 
 from verglas import fourier, gridding, ops, reference
 from verglas.geometry import symmetry_matrices
@@ -19,21 +20,10 @@ def random_matrices(n: int, seed: int) -> np.ndarray:
     return Rotation.random(n, random_state=seed).as_matrix()
 
 
-def blob(box: int, seed: int, fill: float = 0.75) -> np.ndarray:
-    """Noise inside a sphere of diameter fill * box: no symmetry, every frequency present."""
-    x = np.arange(box) - box // 2
-    inside = x[:, None, None] ** 2 + x[:, None] ** 2 + x**2 <= (fill * box / 2) ** 2
-    return (np.random.default_rng(seed).normal(size=(box,) * 3) * inside).astype(np.float32)
-
-
 def half_dot(a: np.ndarray, b: np.ndarray, box: int) -> float:
     """Inner product over the full plane of two half transforms."""
     weights = fourier.half_weights((box, box))
     return float(np.sum((a * np.conj(b)).real.astype(np.float64) * weights))
-
-
-def relative(got: np.ndarray, want: np.ndarray) -> float:
-    return float(np.linalg.norm(got - want) / np.linalg.norm(want))
 
 
 @pytest.mark.parametrize("box", [16, 17, 24])

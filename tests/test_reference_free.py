@@ -6,7 +6,7 @@ import json
 
 import numpy as np
 import pytest
-from test_cli import main
+from command_line import main
 
 import verglas as vg
 from verglas.classification import (

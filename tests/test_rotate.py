@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
-from test_project import blob, relative
+from volumes import blob, relative
 
 from verglas import fourier, gridding, ops, reference
 

@@ -7,8 +7,8 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
-from test_class2d import planted
-from test_cli import main
+from command_line import main
+from planted_classes import planted
 
 import verglas as vg
 from verglas.classification import SelectionRules, select_classes

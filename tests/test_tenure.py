@@ -11,8 +11,8 @@ import time
 
 import numpy as np
 import pytest
+from command_line import main
 from process_set import environment
-from test_cli import main
 
 import verglas as vg
 from verglas.classification import Class2DSettings

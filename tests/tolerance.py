@@ -82,7 +82,7 @@ EXACT_SCALE = 1e-3
 EXACT_IMAGES_RESIDUAL = 0.0142
 # Residual of the iterated density.
 GRIDDING_RESIDUAL = 1e-2
-# Change of a map under an operation of its group, relative to its deviation.
+# Change of a map under an operation of its group, relative to its largest value.
 SYMMETRY_INVARIANCE = 1e-4
 
 # Scores are float32 sums of some thousand products (6e-8 each, growing as the square root of their number): error
