@@ -105,6 +105,37 @@ def test_options_are_made_from_the_fields():
     assert seen == [{**given, "source": "a.mrc", "threads": None}]
     assert CliRunner().invoke(app, ["a.mrc"]).exit_code == 0
     assert seen[1] == {"source": "a.mrc", "threads": None}  # defaults are stated in the class alone
+    assert CliRunner().invoke(app, ["a.mrc", "--passes", "1"]).exit_code == 0
+    assert seen[2]["passes"] == 1  # given, though it equals the default
+
+
+@dataclass(frozen=True)
+class MovieSettings:
+    dose_e_A2: float | None = setting(None, "Exposure of a frame.", more_than=0)
+    band_A: tuple[float, float] = setting((20.0, 4.0), "Coarse and fine end.")
+    phase_deg: float | tuple[float, float] = setting(0.0, "Fixed, or a range.")
+    upsampling: Literal[1, 2, 4] = setting(1, "Of events.")
+
+
+def test_ranges_choices_of_numbers_and_two_classes_of_settings():
+    seen: list[Any] = []
+    app = typer.Typer()
+
+    @app.command()
+    @with_settings(BlurSettings, parameter="blur")
+    @with_settings(MovieSettings, leave_out=["phase_deg"])
+    def both(source: str = typer.Argument(...), *, settings: dict[str, Any], blur: dict[str, Any]) -> None:
+        seen.append((source, settings, blur))
+
+    given = ["--band", "10", "3", "--upsampling", "4", "--dose", "1.5", "--passes", "2"]
+    done = CliRunner().invoke(app, ["m.tif", *given])
+    assert done.exit_code == 0, done.output
+    assert seen == [("m.tif", {"band_A": (10.0, 3.0), "upsampling": 4, "dose_e_A2": 1.5}, {"passes": 2})]
+    assert "--phase" not in CliRunner().invoke(app, ["--help"]).output
+    alone = typer.Typer()
+    alone.command()(with_settings(MovieSettings)(lambda *, settings: seen.append(settings)))
+    assert CliRunner().invoke(alone, ["--phase", "0", "180"]).exit_code == 0
+    assert seen[1] == {"phase_deg": (0.0, 180.0)}
 
 
 def test_choices_are_refused_by_the_command_line():

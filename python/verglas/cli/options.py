@@ -6,15 +6,16 @@ import dataclasses
 import enum
 import functools
 import inspect
+import types
 import typing
 from collections.abc import Callable, Iterable
 from typing import Any
 
 import typer
 
-from verglas.types.settings import choices_of, setting_of, unit_of
+from verglas.types.settings import choices_of, setting_of, unit_of, without_unit
 
-_PARAMETER = "settings"  # of the command's function: the options take its place
+_CONTEXT = "context"  # of typer: which options were given
 
 
 def option_name(field: str) -> str:
@@ -26,23 +27,28 @@ def option_name(field: str) -> str:
     >>> option_name("initial_resolution_A"), option_name("classes")
     ('--initial-resolution', '--classes')
     """
-    stem = field.rsplit("_", 1)[0] if unit_of(field) else field
-    return "--" + stem.replace("_", "-")
+    return "--" + without_unit(field).replace("_", "-")
 
 
-def with_settings(kind: type, *, leave_out: Iterable[str] = ()) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Give a command an option for every field of a settings class; its parameter ``settings`` gets those that differ
-    from the defaults, which are stated in the class alone.
+def with_settings(
+    kind: type, *, parameter: str = "settings", leave_out: Iterable[str] = ()
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command an option for every field of a settings class; its parameter ``settings`` gets those that the user
+    gave: what is left out has the default that the class states.
 
     Parameters
     ----------
     kind : type
         Dataclass whose fields were made with :func:`verglas.types.settings.setting`.
+    parameter : str
+        Of the command's function, whose place the options take; a command with two settings classes is decorated twice.
     leave_out : iterable of str
         Fields that the command has arguments of its own for.
     """
     left_out = set(leave_out)
-    fields = [f for f in dataclasses.fields(kind) if setting_of(f).on_command_line and f.name not in left_out]
+    fields = [
+        f for f in dataclasses.fields(kind) if f.init and setting_of(f).on_command_line and f.name not in left_out
+    ]
     hints = typing.get_type_hints(kind)
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
@@ -50,21 +56,26 @@ def with_settings(kind: type, *, leave_out: Iterable[str] = ()) -> Callable[[Cal
         own = [
             p.replace(kind=inspect.Parameter.KEYWORD_ONLY)
             for p in signature.parameters.values()
-            if p.name != _PARAMETER
+            if p.name not in (parameter, _CONTEXT)
         ]
         made = [_parameter(field, hints[field.name]) for field in fields]
         # Arguments and what a user must give stand first in --help, then the settings, then what all commands share.
         first = [p for p in own if not _is_common(p)]
         last = [p for p in own if _is_common(p)]
+        context = inspect.Parameter(_CONTEXT, inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context)
+        everything = [*first, *made, *last, context]
 
         @functools.wraps(command)
         def run(**given: Any) -> None:
-            chosen = {field.name: _plain(given.pop(field.name)) for field in fields}
-            chosen = {f.name: chosen[f.name] for f in fields if chosen[f.name] != f.default}
-            command(**given, settings=chosen)
+            chosen = {field.name: _plain(given.pop(field.name), hints[field.name]) for field in fields}
+            # A value that equals the default was given all the same, and goes before what a file says.
+            named = {f.name: chosen[f.name] for f in fields if _is_given(given[_CONTEXT], f.name)}
+            if _CONTEXT not in signature.parameters:
+                del given[_CONTEXT]
+            command(**given, **{parameter: named})
 
-        run.__signature__ = signature.replace(parameters=[*first, *made, *last])  # type: ignore[attr-defined]
-        run.__annotations__ = {p.name: p.annotation for p in [*first, *made, *last]}
+        run.__signature__ = signature.replace(parameters=everything)  # type: ignore[attr-defined]
+        run.__annotations__ = {p.name: p.annotation for p in everything}
         return run
 
     return decorate
@@ -77,8 +88,14 @@ def _is_common(parameter: inspect.Parameter) -> bool:
     return parameter.name in _COMMON
 
 
-def _plain(value: Any) -> Any:
-    return value.value if isinstance(value, enum.Enum) else value
+def _is_given(context: Any, name: str) -> bool:
+    source = context.get_parameter_source(name)
+    return source is not None and not source.name.startswith("DEFAULT")
+
+
+def _plain(value: Any, hint: Any) -> Any:
+    """What a choice stands for: typer's choices are text, those of a setting may be numbers."""
+    return {str(c): c for c in choices_of(hint)}[value.value] if isinstance(value, enum.Enum) else value
 
 
 def _parameter(field: dataclasses.Field[Any], hint: Any) -> inspect.Parameter:
@@ -88,7 +105,7 @@ def _parameter(field: dataclasses.Field[Any], hint: Any) -> inspect.Parameter:
     annotation: Any = _without_none(hint)
     if choices:
         annotation = _enumeration(field.name, choices)
-        default = default if default is None or required else annotation(default)
+        default = default if default is None or required else annotation(str(default))
     name = option_name(field.name)
     names = (f"{name}/--no-{name[2:]}",) if annotation is bool else (name, *said.flags)
     option = typer.Option(default, *names, help=_help(field.name, said, default))
@@ -97,7 +114,7 @@ def _parameter(field: dataclasses.Field[Any], hint: Any) -> inspect.Parameter:
 
 def _enumeration(name: str, choices: tuple[Any, ...]) -> Any:
     """Choices as typer wants them: an option whose completion and refusal name them."""
-    return enum.Enum(name, {str(c): c for c in choices}, type=str)
+    return enum.Enum(name, {str(c): str(c) for c in choices}, type=str)
 
 
 def _help(name: str, said: Any, default: Any) -> str:
@@ -107,6 +124,9 @@ def _help(name: str, said: Any, default: Any) -> str:
 
 
 def _without_none(hint: Any) -> Any:
+    """The type of a field that may be None; a range where a field takes a number or a range."""
+    if typing.get_origin(hint) not in (typing.Union, types.UnionType):
+        return hint
     parts = [a for a in typing.get_args(hint) if a is not type(None)]
-    is_union = type(None) in typing.get_args(hint)
-    return parts[0] if is_union and len(parts) == 1 else hint
+    ranges = [a for a in parts if typing.get_origin(a) is tuple]
+    return (ranges or parts)[0]

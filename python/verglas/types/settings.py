@@ -26,6 +26,7 @@ _UNITS = {
     "kV": "kV",
     "mm": "mm",
     "GB": "GB",
+    "e_A2": "e/A^2",
     "A2": "A^2",
     "nats": "nats",
 }
@@ -94,10 +95,27 @@ def unit_of(name: str) -> str:
     Examples
     --------
     >>> from verglas.types.settings import unit_of
-    >>> unit_of("diameter_A"), unit_of("step_deg"), unit_of("classes")
-    ('A', 'degrees', '')
+    >>> unit_of("diameter_A"), unit_of("dose_per_frame_e_A2"), unit_of("classes")
+    ('A', 'e/A^2', '')
     """
-    return _UNITS.get(name.rsplit("_", 1)[-1], "") if "_" in name else ""
+    return _UNITS.get(_unit_suffix(name), "")
+
+
+def without_unit(name: str) -> str:
+    """A setting's name without the unit that it ends with.
+
+    Examples
+    --------
+    >>> from verglas.types.settings import without_unit
+    >>> without_unit("dose_per_frame_e_A2"), without_unit("defocus_A"), without_unit("classes")
+    ('dose_per_frame', 'defocus', 'classes')
+    """
+    suffix = _unit_suffix(name)
+    return name.removesuffix(f"_{suffix}") if suffix else name
+
+
+def _unit_suffix(name: str) -> str:
+    return next((suffix for suffix in _UNITS if name.endswith(f"_{suffix}")), "")
 
 
 def settings_from(job: str, kind: type[Kind], settings: Kind | None = None, **changes: Any) -> Kind:
