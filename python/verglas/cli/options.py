@@ -106,6 +106,8 @@ def _parameter(field: dataclasses.Field[Any], hint: Any) -> inspect.Parameter:
     if choices:
         annotation = _enumeration(field.name, choices)
         default = default if default is None or required else annotation(str(default))
+    if typing.get_origin(annotation) is tuple and isinstance(default, int | float):
+        default = (default,) * len(typing.get_args(annotation))  # a number stands for a range without width
     name = option_name(field.name)
     names = (f"{name}/--no-{name[2:]}",) if annotation is bool else (name, *said.flags)
     option = typer.Option(default, *names, help=_help(field.name, said, default))

@@ -5,14 +5,14 @@ from __future__ import annotations
 import csv
 import json
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from verglas._screen import ListenerChoice, shown_to
 from verglas._version import __version__
 from verglas.assessment.micrographs import judge_ctfs, judge_set
 from verglas.errors import InputError, VerglasError
@@ -27,9 +27,8 @@ from verglas.report.html import render
 from verglas.run.parallel import in_order
 from verglas.run.reasons import most_common_reason, without_name
 from verglas.types.ctf_ranges import OPTIONS, check_ctf
+from verglas.types.listener import Listener
 from verglas.types.verdict import Verdict
-
-Progress = Callable[[int, int], None]
 
 _NONE = np.zeros((0, 0), np.float32)
 
@@ -102,7 +101,7 @@ class CtfSummary:
         }
 
 
-def ctf_files(job: CtfJob, progress: Progress | None = None) -> CtfSummary:
+def ctf_files(job: CtfJob, *, listener: ListenerChoice = "screen") -> CtfSummary:
     """Fit all micrographs.
 
     Writes ``micrographs_ctf.star`` (good ones, with CTF columns; with a tilt also the gradient of defocus, which
@@ -112,14 +111,19 @@ def ctf_files(job: CtfJob, progress: Progress | None = None) -> CtfSummary:
     Parameters
     ----------
     job : CtfJob
-    progress : callable, optional
-        Called with micrographs done and in all.
+    listener : Listener, "screen" or None
+        Who is told how it goes (:class:`verglas.types.listener.Listener`).
 
     Raises
     ------
     InputError
         No micrographs, or none that could be fitted.
     """
+    with shown_to(listener) as heard:
+        return _fit_all(job, heard)
+
+
+def _fit_all(job: CtfJob, listener: Listener) -> CtfSummary:
     started = time.perf_counter()
     check_ctf({"pixel_size_A": job.pixel_size_A}, "ctf", OPTIONS)
     table = find_micrographs(job.micrographs)
@@ -137,8 +141,7 @@ def ctf_files(job: CtfJob, progress: Progress | None = None) -> CtfSummary:
             if not found.reason:
                 # what the STAR file needs, without the spectra: memory stays bounded for any number of micrographs
                 good.append((number, replace(found, spectra=replace(found.spectra, mean=_NONE, tiles=_NONE))))
-        if progress is not None:
-            progress(number + 1, len(table))
+        listener.progress("micrographs", number + 1, len(table))
     summary = _summarise(rows, started)
     _write_account(job, summary)
     if not good:
@@ -232,10 +235,3 @@ def _star(table: pd.DataFrame, good: list[tuple[int, CtfFit]], settings: CtfSett
         for axis, label in enumerate(("vgCentreX", "vgCentreY")):
             columns[label] = [float(fit.centre_px[axis]) for fit in fits]
     return made.assign(**columns)
-
-
-def settings_of(**given: Any) -> tuple[CtfSettings, tuple[str, ...]]:
-    """Settings from options of which None means not given, and the names of those that were."""
-    known = {f.name for f in fields(CtfSettings)}
-    named = {name: value for name, value in given.items() if value is not None and name in known}
-    return CtfSettings(**named), tuple(named)

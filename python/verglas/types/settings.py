@@ -156,8 +156,16 @@ def settings_from(job: str, kind: type[Kind], settings: Kind | None = None, **ch
     return dataclasses.replace(settings, **changes)  # type: ignore[type-var]
 
 
-def check_settings(job: str, settings: Any) -> None:
+def check_settings(job: str, settings: Any, further: Iterable[tuple[str, str]] = ()) -> None:
     """Hold every field against its bounds and choices; called by ``__post_init__`` of settings.
+
+    Parameters
+    ----------
+    job : str
+        Name of the job, which begins the message.
+    settings : dataclass
+    further : iterable of (field, sentence)
+        What else is wrong, where a bound depends on other fields.
 
     Raises
     ------
@@ -171,6 +179,7 @@ def check_settings(job: str, settings: Any) -> None:
         said = _problem(value, setting_of(field), choices_of(hints[field.name]))
         if said:
             problems.append((field.name, said))
+    problems += further
     if problems:
         raise SettingError(job, problems)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,6 +19,7 @@ from verglas.types import Optics
 from verglas.types.arrays import FloatArray
 from verglas.types.convert import MicrographLike, micrograph_of
 from verglas.types.ctf_ranges import OPTIONS, check_ctf
+from verglas.types.settings import check_settings, setting, settings_from
 
 _WINDOW_RINGS = 1.5  # rings in the window of the local correlation
 _WINDOW_BINS = 9
@@ -47,7 +49,7 @@ class CtfSettings:
 
     Raises
     ------
-    InputError
+    SettingError, InputError
         A value outside its range.
 
     Examples
@@ -57,29 +59,29 @@ class CtfSettings:
     (3000.0, 40000.0)
     """
 
-    voltage_kV: float = 300.0
-    cs_mm: float = 2.7
-    amplitude_contrast: float = 0.1
-    defocus_A: tuple[float, float] = (3000.0, 40000.0)
-    astigmatism_A: float = 2000.0
-    resolution_A: tuple[float, float] = (20.0, 4.0)
-    phase_shift_deg: float | tuple[float, float] = 0.0
-    tilt: bool = False
+    voltage_kV: float = setting(300.0, "Accelerating voltage")
+    cs_mm: float = setting(2.7, "Spherical aberration")
+    amplitude_contrast: float = setting(0.1, "Amplitude contrast, a fraction")
+    defocus_A: tuple[float, float] = setting((3000.0, 40000.0), "Range of the mean underfocus")
+    astigmatism_A: float = setting(2000.0, "Largest difference of the two defoci", at_least=0)
+    resolution_A: tuple[float, float] = setting((20.0, 4.0), "Band of the fit, coarse and fine")
+    phase_shift_deg: float | tuple[float, float] = setting(0.0, "Range of the phase shift to search")
+    tilt: bool = setting(False, "Fit the plane of a tilted specimen")
 
     def __post_init__(self) -> None:
         """Check once."""
-        low, high = self.defocus_A
-        if not 0 < low < high:
-            raise InputError(f"ctf: defocus_A: expected 0 < smallest < largest, got {low:g} and {high:g}")
-        coarse, fine = self.resolution_A
-        if not 0 < fine < coarse:
-            raise InputError(f"ctf: resolution_A: expected coarse > fine > 0, got {coarse:g} and {fine:g}")
-        if not 0 <= self.astigmatism_A <= 2 * low:
-            raise InputError(
-                f"ctf: astigmatism_A: expected 0 to twice the smallest defocus, got {self.astigmatism_A:g}"
-            )
+        check_settings("ctf", self, self._wrong_ranges())
         microscope = {"voltage_kV": self.voltage_kV, "cs_mm": self.cs_mm, "amplitude_contrast": self.amplitude_contrast}
         check_ctf(microscope, "ctf", OPTIONS)
+
+    def _wrong_ranges(self) -> Iterator[tuple[str, str]]:
+        (low, high), (coarse, fine) = self.defocus_A, self.resolution_A
+        if not 0 < low < high:
+            yield "defocus_A", f"expected 0 < smallest < largest, got {low:g} and {high:g}"
+        elif self.astigmatism_A > 2 * low:
+            yield "astigmatism_A", f"expected 0 to twice the smallest defocus, got {self.astigmatism_A:g}"
+        if not 0 < fine < coarse:
+            yield "resolution_A", f"expected coarse > fine > 0, got {coarse:g} and {fine:g}"
 
     @property
     def phases_deg(self) -> tuple[float, float]:
@@ -237,7 +239,7 @@ def estimate_ctf(
     >>> bool(abs(fit.defocus_A - 12000) < 50), fit.merit > 0.8, fit.reason
     (True, True, '')
     """
-    settings = replace(settings or CtfSettings(), **changes)
+    settings = settings_from("ctf", CtfSettings, settings, **changes)
     micrograph = micrograph_of(micrograph, "estimate_ctf: micrograph")
     pixel = micrograph.pixel_size_A
     if not np.isfinite(pixel):
