@@ -65,7 +65,7 @@ def jobs(inputs: Path, threads: int) -> dict[str, Job]:
         ),
         "process": Job(
             ("process", str(inputs / "mics"), "--pixel-size", "4", "--diameter", "90", *common),
-            ("particles.star", "01_ctf/micrographs_ctf.star"),
+            ("particles.star", "ctf/micrographs_ctf.star"),
         ),
     }
 

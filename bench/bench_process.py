@@ -28,7 +28,7 @@ from verglas.map_geometry.map_alignment import align_maps
 
 from common import ROOT, write
 
-_STAGES = ("01_ctf", "02_pick", "03_extract", "04_centre", "05_class2d", "06_abinitio", "07_refine", "08_postprocess")
+_STAGES = ("ctf", "pick", "extract", "centre", "class2d", "abinitio", "refine", "postprocess")
 _MICROSCOPE = ["--pixel-size", "1.5", "--voltage", "300", "--cs", "0.01", "--amplitude-contrast", "0.07"]
 _AT_A = (9.6, 6.9)
 
@@ -40,7 +40,7 @@ def model_density(data: Path, box: int) -> vg.Map:
 
 def with_model(project: Path, model: vg.Map) -> dict[str, Any]:
     """FSC of map and model in the mask; a map of the other hand is mirrored first, and that is said."""
-    volume, mask = (vg.read_map(project / "07_refine" / f"{name}.mrc") for name in ("map", "mask"))
+    volume, mask = (vg.read_map(project / "refine" / f"{name}.mrc") for name in ("map", "mask"))
     hands = {}
     for hand, data in (("as the model", volume.data), ("mirrored", flip_hand(volume.data))):
         aligned = align_maps(model, replace(volume, data=data), max_radius=16)
@@ -75,8 +75,8 @@ def rows_of(project: Path, what: str) -> list[dict[str, Any]]:
 
 
 def result_of(project: Path, what: str, model: vg.Map) -> dict[str, Any]:
-    refined = json.loads((project / "07_refine" / "verdict.json").read_text())["numbers"]
-    classes = json.loads((project / "05_class2d" / "verdict.json").read_text())["numbers"]
+    refined = json.loads((project / "refine" / "verdict.json").read_text())["numbers"]
+    classes = json.loads((project / "class2d" / "verdict.json").read_text())["numbers"]
     at = refined["resolutions_A"]["0.143"]
     return {
         "kind": "result",
@@ -95,7 +95,7 @@ def result_of(project: Path, what: str, model: vg.Map) -> dict[str, Any]:
 
 def classes_of(project: Path) -> dict[str, Any]:
     """How evenly particles fill the 2D classes; the last row of the table is the empty class of noise."""
-    table = vg.io.read_star(project / "05_class2d" / "classes.star")["classes"]
+    table = vg.io.read_star(project / "class2d" / "classes.star")["classes"]
     size = table["verglasParticles"].to_numpy(float)[:-1]
     return {
         "kind": "classes",
@@ -111,7 +111,7 @@ def picks_against_given(data: Path, project: Path) -> dict[str, Any]:
 
     given = vg.io.read_picks(data / "apoferritin" / "picks.star")
     total = PickMerit(0, 0, 0)
-    for name, picks in vg.io.read_picks(project / "02_pick" / "picks.star").items():
+    for name, picks in vg.io.read_picks(project / "pick" / "picks.star").items():
         true, mine = given[Path(name).name].xy_px, picks.xy_px
         total = total + compare_picks(*(xy[inside(xy, (1200, 1240), 64)] for xy in (mine, true)), 30)
     return {
@@ -125,14 +125,14 @@ def picks_against_given(data: Path, project: Path) -> dict[str, Any]:
 
 def splits(out: Path, project: Path, what: str, start: Path, seeds: int) -> list[dict[str, Any]]:
     """The same refinement with the particles split into other halves: how much of a resolution is chance."""
-    stage = json.loads((project / "07_refine" / "stage.json").read_text())["settings"]
+    stage = json.loads((project / "refine" / "stage.json").read_text())["settings"]
     rows = []
     for seed in range(1, seeds):
         folder = out / f"{what.replace(' ', '_')}_{seed}"
         command(
             [
                 "refine",
-                str(project / "05_class2d" / "selected.star"),
+                str(project / "class2d" / "selected.star"),
                 "--reference",
                 str(start),
                 "--symmetry",
@@ -164,13 +164,13 @@ def splits(out: Path, project: Path, what: str, start: Path, seeds: int) -> list
 def figures(project: Path) -> None:
     """The pictures of the tutorial, from the project's own."""
     target = ROOT / "docs" / "figures"
-    picture = sorted((project / "02_pick" / "png").glob("*.png"))[0]
+    picture = sorted((project / "pick" / "png").glob("*.png"))[0]
     for source, name in (
         (picture, "micrograph"),
-        (project / "05_class2d/classes.png", "classes"),
-        (project / "06_abinitio/map.png", "abinitio"),
-        (project / "07_refine/map.png", "map"),
-        (project / "07_refine/fsc.png", "fsc"),
+        (project / "class2d/classes.png", "classes"),
+        (project / "abinitio/map.png", "abinitio"),
+        (project / "refine/map.png", "map"),
+        (project / "refine/fsc.png", "fsc"),
     ):
         shutil.copyfile(source, target / f"process_{name}.png")
 
@@ -187,11 +187,11 @@ def main() -> None:
         make(args, first, second)
     model = model_density(args.data, vg.read_particles(first / "particles.star").box)
     rows = rows_of(first, "ab initio")
-    rows += rows_of(second, "from 7a4m")[5:] if (second / "08_postprocess" / "verdict.json").is_file() else []
+    rows += rows_of(second, "from 7a4m")[5:] if (second / "postprocess" / "verdict.json").is_file() else []
     for project, what in ((first, "ab initio"), (second, "from 7a4m")):
-        if (project / "08_postprocess" / "verdict.json").is_file():
+        if (project / "postprocess" / "verdict.json").is_file():
             rows.append(result_of(project, what, model))
-    rows += splits(args.out, first, "ab initio", first / "06_abinitio" / "map.mrc", args.seeds)
+    rows += splits(args.out, first, "ab initio", first / "abinitio" / "map.mrc", args.seeds)
     rows += splits(args.out, second, "from 7a4m", args.out / "start.mrc", args.seeds)
     rows += [classes_of(first), picks_against_given(args.data, first)]
     figures(first)

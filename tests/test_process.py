@@ -16,12 +16,13 @@ import pytest
 from process_set import DIAMETER_A, GIVEN, OPTIONS, PIXEL_A, command, environment, run, scene, write_bad, write_set
 
 import verglas as vg
-from verglas.errors import InputError
+from verglas.errors import InputError, SettingError
 from verglas.extraction import try_centring
 from verglas.picking import compare_picks, inside
 from verglas.pipeline import job
-from verglas.pipeline.request import load_request, parse_setting, with_overrides
-from verglas.pipeline.stage import StageStopped, run_stages
+from verglas.pipeline.settings import ProcessSettings, load_settings, parse_setting, with_overrides
+from verglas.pipeline.stage import Stage, StageStopped, run_stages
+from verglas.pipeline.stages import STAGES, stages_of
 from verglas.run.tenure import lock_project
 from verglas.types.verdict import Verdict
 
@@ -69,19 +70,19 @@ def test_particles_have_their_ctf_and_lie_where_the_truth_is(micrographs, projec
 
 
 def test_every_stage_leaves_its_record_verdict_and_pictures(project):
-    for name, stage in (("ctf", "01_ctf"), ("pick", "02_pick"), ("extract", "03_extract"), ("centre", "04_centre")):
+    for stage in ("ctf", "pick", "extract", "centre"):
         record = json.loads((project.root / stage / "stage.json").read_text())
-        assert record["stage"] == name
+        assert record["stage"] == stage
         assert record["state"] == "finished"
         assert {"settings", "inputs", "outputs", "seed", "verglas", "seconds"} <= set(record)
         verdict = json.loads((project.root / stage / "verdict.json").read_text())
         assert verdict["state"] == "go on"
         for picture in verdict["pictures"]:
             assert (project.root / picture).exists()
-    for stage in ("01_ctf", "02_pick"):
+    for stage in ("ctf", "pick"):
         assert len(list((project.root / stage / "png").glob("*.png"))) == 3
     page = (project.root / "report.html").read_text()
-    linked = re.findall(r'href="(0\d_[^"]+png)"', page)
+    linked = re.findall(r'href="(pick/[^"]+png)"', page)
     assert len(linked) == 3
     assert all((project.root / name).is_file() for name in linked)
     assert page.count('type="checkbox"') == 3
@@ -90,7 +91,7 @@ def test_every_stage_leaves_its_record_verdict_and_pictures(project):
 
 
 def test_a_finished_project_is_not_done_again(copy, project):
-    before = {stage: stamps(copy / stage / "records") for stage in ("01_ctf", "02_pick", "03_extract")}
+    before = {stage: stamps(copy / stage / "records") for stage in ("ctf", "pick", "extract")}
     again = vg.process(copy, threads=1)  # what it was asked for is known
     assert [r.done_before for r in again.records] == [True] * 4
     assert {stage: stamps(copy / stage / "records") for stage in before} == before
@@ -102,15 +103,15 @@ def positions(path):
 
 
 def test_a_stage_is_redone_with_other_settings_and_earlier_ones_are_not(copy):
-    ctf, picks = stamps(copy / "01_ctf/records"), positions(copy / "02_pick/picks.star")
+    ctf, picks = stamps(copy / "ctf/records"), positions(copy / "pick/picks.star")
     with pytest.raises(InputError, match=r"pick was finished with other settings \(method.*--redo pick"):
         vg.process(copy, set={"pick.method": "log"}, threads=1)
-    assert load_request(copy, {}).set == {}  # a refused wish is not kept
+    assert load_settings(copy).set == {}  # a refused wish is not kept
     done = vg.process(copy, set={"pick.method": "log"}, redo=["pick"], threads=1)
     assert [r.done_before for r in done.records] == [True, False, False, False]
-    assert stamps(copy / "01_ctf/records") == ctf
-    assert positions(copy / "02_pick/picks.star") != picks
-    assert load_request(copy, {}).set == {"pick.method": "log"}
+    assert stamps(copy / "ctf/records") == ctf
+    assert positions(copy / "pick/picks.star") != picks
+    assert load_settings(copy).set == {"pick.method": "log"}
     boxed = vg.process(copy, box=72, redo=["extract"], threads=1)
     assert [r.done_before for r in boxed.records] == [True, True, False, False]
     assert vg.read_particles(boxed.particles).box == 72
@@ -118,10 +119,66 @@ def test_a_stage_is_redone_with_other_settings_and_earlier_ones_are_not(copy):
 
 def test_a_wrong_setting_of_a_later_stage_is_said_first(copy):
     before = (copy / "project.json").read_text()
-    with pytest.raises(InputError, match=r"--set refine\.iteratons: no such setting"):
+    with pytest.raises(InputError, match=r"--set refine: unknown setting iteratons \(iterations\?\)"):
         vg.process(copy, to="map", set={"refine.iteratons": 3}, threads=1)
     assert (copy / "project.json").read_text() == before
-    assert not (copy / "05_class2d").exists()
+    assert not (copy / "class2d").exists()
+
+
+def _with_numbered_folders(root):
+    """Lay a project out as earlier versions did: 01_ctf and so on, in the names of files and in the records."""
+    numbers = {"ctf": "01_ctf", "pick": "02_pick", "extract": "03_extract", "centre": "04_centre"}
+    for name, folder in numbers.items():
+        record = json.loads((root / name / "stage.json").read_text())
+        record["outputs"] = {key.replace(f"{name}/", f"{folder}/"): v for key, v in record["outputs"].items()}
+        # an input is called by its stage, and by the file: extract/03_extract/particles.star
+        record["inputs"] = {
+            re.sub(r"^(\w+)/\1/", lambda m: f"{m[1]}/{numbers[m[1]]}/", key): v for key, v in record["inputs"].items()
+        }
+        (root / name / "stage.json").write_text(json.dumps(record))
+        (root / name).rename(root / folder)
+    for path in (root / "particles.star", root / "03_extract/particles.star"):
+        path.write_text(path.read_text().replace("@extract/stacks/", "@03_extract/stacks/"))
+
+
+def test_a_project_with_numbered_folders_goes_on(copy, project):
+    _with_numbered_folders(copy)
+    before = {path: path.stat().st_mtime_ns for path in copy.glob("0*/records/*")}
+    assert len(before) == 9
+    again = vg.process(copy, threads=1)
+    assert [(r.folder, r.done_before) for r in again.records] == [
+        ("01_ctf", True),
+        ("02_pick", True),
+        ("03_extract", True),
+        ("04_centre", True),
+    ]
+    done = vg.process(copy, set={"pick.method": "log"}, redo=["pick"], threads=1)
+    assert [r.done_before for r in done.records] == [True, False, False, False]
+    assert {path: path.stat().st_mtime_ns for path in copy.glob("01_ctf/records/*")}.items() <= before.items()
+    assert not any((copy / name).exists() for name in STAGES)  # one kind of folder in a project
+    assert vg.read_particles(done.particles).table["rlnImageName"].str.contains("@03_extract/stacks/").all()
+    assert "02_pick/png/" in (copy / "report.html").read_text()
+
+
+def test_what_later_versions_call_otherwise_is_no_change(copy, monkeypatch):
+    """A record with a setting by its former name, and without one that has been added since."""
+    path = copy / "centre/stage.json"
+    record = json.loads(path.read_text())
+    record["settings"] = {"method": record["settings"]["way"], "least_px": record["settings"]["least_px"]}
+    path.write_text(json.dumps(record))
+    monkeypatch.setattr(STAGES["centre"], "former_names", {"method": "way"})
+    assert vg.process(copy, threads=1).records[-1].done_before
+    assert vg.process(copy, set={"centre.method": "auto"}, threads=1).records[-1].done_before
+    with pytest.raises(InputError, match="batch: was None, now 10"):
+        vg.process(copy, set={"centre.batch": 10}, threads=1)
+
+
+def test_the_table_of_stages_is_whole():
+    """Every stage is called as the table calls it, and reads what stands before it."""
+    names = list(STAGES)
+    for name, kind in STAGES.items():
+        assert kind.name == name
+        assert all(names.index(one) < names.index(name) for one in kind.needs)
 
 
 def test_only_what_is_new_is_done(copy, micrographs, tmp_path):
@@ -129,9 +186,9 @@ def test_only_what_is_new_is_done(copy, micrographs, tmp_path):
     for path in micrographs[0].glob("*.mrc"):
         assert path.is_file()
     vg.io.write_stack(tmp_path / "new.mrc", scene(9)[0].data[None], PIXEL_A)
-    before = stamps(copy / "02_pick/records")
+    before = stamps(copy / "pick/records")
     done = vg.process(copy, micrographs=[f"{micrographs[0]}/*.mrc", str(tmp_path / "new.mrc")], threads=1)
-    after = stamps(copy / "02_pick/records")
+    after = stamps(copy / "pick/records")
     assert len(after) == 4
     assert {name: after[name] for name in before} == before
     assert done.summary()["micrographs_used"] == 4
@@ -171,7 +228,7 @@ def test_nothing_to_do_and_nothing_usable(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match="no micrographs found"):
         vg.process(tmp_path / "p", micrographs=[str(tmp_path / "empty")], **GIVEN)
-    with pytest.raises(InputError, match="diameter is needed"):
+    with pytest.raises(InputError, match="diameter_A: is needed"):
         vg.process(tmp_path / "p", micrographs=["a.mrc"])
     (tmp_path / "a.tif").write_bytes(b"no micrograph")
     done = vg.process(tmp_path / "q", micrographs=[str(tmp_path / "a.tif")], **GIVEN)
@@ -190,7 +247,7 @@ def test_all_headers_against_the_pixel_size_is_a_warning(micrographs, tmp_path):
     assert done.records[0].verdict.state == "warn"
 
 
-@pytest.mark.parametrize("moment", ["01_ctf", "03_extract"])
+@pytest.mark.parametrize("moment", ["ctf", "extract"])
 def test_killed_half_way_it_goes_on_with_what_is_there(micrographs, project, tmp_path, moment):
     root = tmp_path / "proj"
     child = subprocess.Popen(
@@ -228,13 +285,11 @@ def test_one_process_at_a_time(tmp_path):
         pass
 
 
-class _Counter:
+class _Counter(Stage):
     """A stage of a test: another is easily added."""
 
-    keeps_parts = False
-
-    def __init__(self, name, folder, state="go on"):
-        self.name, self.folder, self.state, self.runs = name, folder, state, 0
+    def __init__(self, name, state="go on"):
+        self.name, self.state, self.runs = name, state, 0
 
     def settings(self, project):
         return {"n": 1}
@@ -251,8 +306,8 @@ class _Counter:
 
 
 def test_a_stop_verdict_stops_and_force_goes_on(copy):
-    project = job.Project(copy, load_request(copy, {}), job.find_shots(load_request(copy, {})))
-    first, second = _Counter("one", "x_one", "stop"), _Counter("two", "x_two")
+    project = job.Project(copy, load_settings(copy), job.find_shots(load_settings(copy)))
+    first, second = _Counter("one", "stop"), _Counter("two")
     with pytest.raises(StageStopped, match=r"one stopped: as told\. Look at .*--redo one.*--force"):
         run_stages(project, [first, second])
     assert (first.runs, second.runs) == (1, 0)
@@ -262,7 +317,7 @@ def test_a_stop_verdict_stops_and_force_goes_on(copy):
     assert (first.runs, second.runs) == (1, 1)
     run_stages(project, [first, second], force=True, redo=["two"])
     assert (first.runs, second.runs) == (1, 2)
-    assert (copy / "x_two.before").is_dir()  # the last result is kept
+    assert (copy / "two.before").is_dir()  # the last result is kept
     with pytest.raises(InputError, match="no such stage"):
         run_stages(project, [first], redo=["three"])
 
@@ -275,14 +330,22 @@ def test_settings_are_checked_by_name(tmp_path):
     from verglas.picking import PickSettings
 
     assert with_overrides(PickSettings(), {"threshold": 0.5}, "pick").threshold == 0.5
-    with pytest.raises(InputError, match=r"no such setting; pick has .*distance_A"):
+    with pytest.raises(SettingError, match=r"unknown setting treshold \(threshold\?\); known are .*distance_A"):
         with_overrides(PickSettings(), {"treshold": 0.5}, "pick")
     with pytest.raises(InputError, match="expected float"):
         with_overrides(PickSettings(), {"threshold": "high"}, "pick")
-    with pytest.raises(InputError, match=r"--set piks\.a: no such stage; there are ctf, pick"):
-        load_request(tmp_path, {"micrographs": ("x",), "diameter_A": 3, "set": {"piks.a": 1}})
-    with pytest.raises(InputError, match="unknown setting diametre_A"):
-        load_request(tmp_path, {"diametre_A": 3})
+    asked = ProcessSettings(("x",), 3.0, set={"piks.a": 1, "pick.threshold": 0.5})
+    with pytest.raises(SettingError, match=r"--set piks\.a: no such stage; there are ctf, pick"):
+        stages_of(asked)
+    with pytest.raises(SettingError, match=r"--set piks\.a: no such stage"):
+        vg.process(tmp_path / "p", asked)
+    assert not (tmp_path / "p").exists()
+    with pytest.raises(SettingError, match=r"unknown setting diametre_A \(diameter_A\?\)"):
+        load_settings(tmp_path, changes={"diametre_A": 3})
+    with pytest.raises(
+        SettingError, match="to: expected particles, classes or map, got 'maps'; box: expected at least"
+    ):
+        ProcessSettings(("x",), 3.0, to="maps", box=2)
 
 
 def test_centring_helps_where_boxes_are_off_and_not_where_they_are_right():
@@ -304,20 +367,20 @@ def test_centring_helps_where_boxes_are_off_and_not_where_they_are_right():
 def test_off_centre_picks_are_cut_again(copy):
     """Extraction at picks that were moved by hand: the boxes go back to the particles."""
     rng = np.random.default_rng(1)
-    for path in (copy / "02_pick/records").glob("*.json"):
+    for path in (copy / "pick/records").glob("*.json"):
         record = json.loads(path.read_text())
         xy = np.array(record["result"]["xy_px"])
         record["result"]["xy_px"] = (xy + rng.uniform(-6, 6, xy.shape)).tolist()
         record["digest"] = record["digest"]
         path.write_text(json.dumps(record))
-    for path in (copy / "03_extract/records").glob("*.json"):
+    for path in (copy / "extract/records").glob("*.json"):
         path.unlink()
     done = vg.process(copy, redo=["extract", "centre"], set={"centre.way": "average"}, threads=1)
-    found = json.loads((copy / "04_centre/centring.json").read_text())
+    found = json.loads((copy / "centre/centring.json").read_text())
     assert found["moved"]
     assert found["rms_shift_px"] > 3
     particles = vg.read_particles(done.particles)
-    assert particles.table["rlnImageName"].str.contains("04_centre/stacks").all()
+    assert particles.table["rlnImageName"].str.contains("centre/stacks").all()
     assert np.isfinite(particles.images()).all()
 
 
@@ -340,9 +403,7 @@ def test_the_apoferritin_micrographs(data_dir, tmp_path):
     assert found["micrographs_used"] == 14
     assert all(one["verdict"] == "go on" for one in found["stages"])
     assert found["particles"] > 1700
-    given, mine = (
-        vg.io.read_picks(p) for p in (data_dir / "apoferritin/picks.star", tmp_path / "p/02_pick/picks.star")
-    )
+    given, mine = (vg.io.read_picks(p) for p in (data_dir / "apoferritin/picks.star", tmp_path / "p/pick/picks.star"))
     total = vg.picking.PickMerit(0, 0, 0)
     for name, picks in mine.items():
         true = given[Path(name).name].xy_px

@@ -39,10 +39,10 @@ def test_too_little_to_see_stops_before_a_model_is_made(tmp_path, monkeypatch):
     assert "--force" in done.stopped
     assert [r.name for r in done.records] == STAGES[:5]
     assert done.records[-1].verdict.state == "stop"
-    verdict = json.loads((tmp_path / "p/05_class2d/verdict.json").read_text())
+    verdict = json.loads((tmp_path / "p/class2d/verdict.json").read_text())
     assert verdict["numbers"]["particles"] == 0
     page = (tmp_path / "p/report.html").read_text()
-    assert "05_class2d/classes.html" in page
+    assert "class2d/classes.html" in page
     again = vg.process(tmp_path / "p", threads=1)  # it still holds, and is not done again
     assert again.stopped == done.stopped
     assert again.records[-1].done_before
@@ -71,22 +71,22 @@ def test_micrographs_to_a_map(micrographs, tmp_path):
     assert all(r.verdict.state in ("go on", "warn") for r in done.records)
     found = done.summary()
     assert found["resolution_A"] < 8.5
-    volume = vg.read_map(root / "07_refine/map.mrc")
+    volume = vg.read_map(root / "refine/map.mrc")
     fits = [
         align_maps(truth, replace(volume, data=data), max_radius=16) for data in (volume.data, flip_hand(volume.data))
     ]
     best = max(fits, key=lambda fit: fit.correlation)
-    mask = vg.read_map(root / "07_refine/mask.mrc").data
+    mask = vg.read_map(root / "refine/mask.mrc").data
     assert vg.fsc(best.map, truth, mask).resolution_A(0.5) < 12
-    for picture in ("05_class2d/classes.png", "06_abinitio/map.png", "07_refine/fsc.png", "08_postprocess/map.png"):
+    for picture in ("class2d/classes.png", "abinitio/map.png", "refine/fsc.png", "postprocess/map.png"):
         assert (root / picture).stat().st_size > 5000
     page = (root / "report.html").read_text()
-    assert "07_refine/report.html" in page
+    assert "refine/report.html" in page
     # one stage with other settings: what precedes it stands, what follows is done again
     less = vg.process(root, redo=["refine"], set={"refine.max_resolution_A": 12.0}, threads=1)
     assert [r.done_before for r in less.records] == [True] * 6 + [False] * 2
     assert less.summary()["resolution_A"] >= 12 * 0.999
-    assert (root / "07_refine.before/map.mrc").is_file()
+    assert (root / "refine.before/map.mrc").is_file()
 
 
 @pytest.mark.slow
@@ -106,15 +106,15 @@ def test_killed_in_the_refinement_it_goes_on_from_its_last_iteration(micrographs
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
-    table, deadline = second / "07_refine/iterations.csv", time.monotonic() + 300
+    table, deadline = second / "refine/iterations.csv", time.monotonic() + 300
     while not table.is_file() and child.poll() is None and time.monotonic() < deadline:
         time.sleep(0.01)
     child.send_signal(signal.SIGKILL)
     child.wait()
-    assert json.loads((second / "07_refine/stage.json").read_text())["state"] == "running"
+    assert json.loads((second / "refine/stage.json").read_text())["state"] == "running"
     done = vg.process(second, threads=1)
     assert not done.stopped
     assert [r.done_before for r in done.records] == [True] * 5 + [False] * 2
     for name in ("half1.mrc", "half2.mrc"):
-        mine, theirs = (vg.read_map(root / "07_refine" / name).data for root in (first, second))
+        mine, theirs = (vg.read_map(root / "refine" / name).data for root in (first, second))
         assert (mine == theirs).all()

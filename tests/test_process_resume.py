@@ -56,7 +56,7 @@ def test_stages_go_on_where_they_were_stopped(tmp_path, monkeypatch):
     second = tmp_path / "stopped"
     with pytest.raises(Stop):
         vg.process(second, listener=Told("seeds grouped"), **asked)
-    folder = second / "05_class2d"
+    folder = second / "class2d"
     assert json.loads((folder / "stage.json").read_text())["state"] == "running"
     assert (folder / "checkpoint/state.npz").is_file()
     told = Told()
@@ -65,7 +65,7 @@ def test_stages_go_on_where_they_were_stopped(tmp_path, monkeypatch):
     record = json.loads((folder / "summary.json").read_text())["record"]
     assert [line["number"] for line in record] == list(range(1, len(record) + 1))
     for name in ("classes.star", "particles.star"):
-        one, two = ((root / "05_class2d" / name).read_text() for root in (first, second))
+        one, two = ((root / "class2d" / name).read_text() for root in (first, second))
         assert one.replace(str(first), "") == two.replace(str(second), "")
     assert not (folder / "checkpoint").exists()
 
@@ -75,12 +75,12 @@ def test_stages_go_on_where_they_were_stopped(tmp_path, monkeypatch):
         vg.process(first, to="map", force=True, threads=1)
     with pytest.raises(Stop):
         vg.process(second, listener=Told(moment=("abinitio, start 1 of 1", 3)), to="map", force=True, threads=1)
-    assert (second / "06_abinitio/checkpoint/start1.npz").is_file()
+    assert (second / "abinitio/checkpoint/start1.npz").is_file()
     told = Told()
     with pytest.raises(Stop):
         vg.process(second, listener=told, force=True, threads=1)
     assert [done for stage, done in told.seen if stage.startswith("abinitio, start")] == [4, 5, 6]
-    one, two = (vg.read_map(root / "06_abinitio/map.mrc").data for root in (first, second))
+    one, two = (vg.read_map(root / "abinitio/map.mrc").data for root in (first, second))
     assert np.array_equal(one, two)
     with pytest.raises(InputError, match="--redo abinitio"):
         vg.process(second, set={"abinitio.starts": 2}, force=True, threads=1)

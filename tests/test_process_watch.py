@@ -18,7 +18,7 @@ import verglas as vg
 from verglas.errors import FormatError, InputError
 from verglas.io import micrograph_header
 from verglas.pipeline.project import Project
-from verglas.pipeline.request import Request
+from verglas.pipeline.settings import ProcessSettings
 from verglas.pipeline.watch import Watcher, WatchOptions
 from verglas.pipeline.watch_table import WatchTable
 
@@ -175,7 +175,7 @@ def test_reasons_that_may_pass_are_tried_again(table, tmp_path, monkeypatch):
     """An input/output error twice, then the file can be read; nothing is kept of the attempts that failed."""
     (tmp_path / "mics").mkdir()
     write_set(tmp_path / "mics", 1)
-    project = Project(tmp_path, Request(("x",), 120.0, pixel_size_A=PIXEL_A), [], threads=1)
+    project = Project(tmp_path, ProcessSettings(("x",), 120.0, pixel_size_A=PIXEL_A), [], threads=1)
     watcher = Watcher(project, tmp_path / "mics", WatchOptions(0.01, once=True), table)
     calls = []
     from verglas.pipeline import micrographs

@@ -31,7 +31,7 @@ def option_name(field: str) -> str:
 
 
 def with_settings(
-    kind: type, *, parameter: str = "settings", leave_out: Iterable[str] = ()
+    kind: type, *, parameter: str = "settings", leave_out: Iterable[str] = (), resumes: bool = False
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Give a command an option for every field of a settings class; its parameter ``settings`` gets those that the user
     gave: what is left out has the default that the class states.
@@ -44,6 +44,8 @@ def with_settings(
         Of the command's function, whose place the options take; a command with two settings classes is decorated twice.
     leave_out : iterable of str
         Fields that the command has arguments of its own for.
+    resumes : bool
+        The job may know from an earlier call what it needs: no option is required.
     """
     left_out = set(leave_out)
     fields = [
@@ -58,7 +60,7 @@ def with_settings(
             for p in signature.parameters.values()
             if p.name not in (parameter, _CONTEXT)
         ]
-        made = [_parameter(field, hints[field.name]) for field in fields]
+        made = [_parameter(field, hints[field.name], resumes) for field in fields]
         # Arguments and what a user must give stand first in --help, then the settings, then what all commands share.
         first = [p for p in own if not _is_common(p)]
         last = [p for p in own if _is_common(p)]
@@ -98,10 +100,10 @@ def _plain(value: Any, hint: Any) -> Any:
     return {str(c): c for c in choices_of(hint)}[value.value] if isinstance(value, enum.Enum) else value
 
 
-def _parameter(field: dataclasses.Field[Any], hint: Any) -> inspect.Parameter:
+def _parameter(field: dataclasses.Field[Any], hint: Any, resumes: bool) -> inspect.Parameter:
     said, choices = setting_of(field), choices_of(hint)
-    required = field.default is dataclasses.MISSING
-    default = ... if required else field.default
+    required = field.default is dataclasses.MISSING and not resumes
+    default = ... if required else None if field.default is dataclasses.MISSING else field.default
     annotation: Any = _without_none(hint)
     if choices:
         annotation = _enumeration(field.name, choices)

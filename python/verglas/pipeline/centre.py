@@ -14,9 +14,9 @@ from verglas.io import read_particles, write_bytes, write_json, write_particles
 from verglas.picking import remove_duplicates
 from verglas.pipeline.micrographs import Work, picks_of, result_of
 from verglas.pipeline.particles import ExtractStage, cut_shot, gather_particles
-from verglas.pipeline.project import FOLDERS, Project, Shot
-from verglas.pipeline.request import settings_json, with_overrides
-from verglas.pipeline.stage import digest, file_digest, outputs_of
+from verglas.pipeline.project import Project, Shot
+from verglas.pipeline.settings import settings_json, with_overrides
+from verglas.pipeline.stage import Stage, digest, file_digest
 from verglas.pipeline.tables import usable_shots
 from verglas.run.parallel import in_order
 from verglas.types import Particles, Picks
@@ -47,28 +47,20 @@ class CentreChoice:
     batch: int = 20000
 
 
-class CentreStage:
+class CentreStage(Stage):
     """Judge ways of centring; cut particles anew where their boxes should move."""
 
     name = "centre"
-    keeps_parts = False
-
-    @property
-    def folder(self) -> str:
-        """In the project."""
-        return FOLDERS[self.name]
+    needs = ("extract",)
+    pictures = (("centring.png", "Mean of all particles by how they are centred."),)
 
     def resolve_settings(self, project: Project) -> CentreChoice:
         """Resolved."""
-        return with_overrides(CentreChoice(), project.request.stage("centre"), "centre")
+        return with_overrides(CentreChoice(), self.given_settings(project), "centre")
 
     def settings(self, project: Project) -> dict[str, Any]:
         """Resolved settings."""
         return settings_json(self.resolve_settings(project))
-
-    def inputs(self, project: Project) -> dict[str, str]:
-        """The extracted particles."""
-        return outputs_of(project, "extract")
 
     def run(self, project: Project) -> dict[str, str]:
         """centring.json, centring.png, stacks/ if boxes move, and particles.star of the project."""
@@ -80,7 +72,7 @@ class CentreStage:
         moves = way != "picks" and rms > choice.least_px
         lost = _recut(project, shifts_px) if moves else 0
         stage = self.name if moves else "extract"
-        made, _ = gather_particles(project, stage, project.root, cut, f"{FOLDERS[stage]}/")
+        made, _ = gather_particles(project, stage, project.root, cut, f"{project.folder_name(stage)}/")
         write_particles(project.root / "particles.star", made)
         write_json(
             folder / "centring.json",
@@ -105,11 +97,10 @@ class CentreStage:
 
         found = read_json(project.folder(self.name) / "centring.json")
         numbers = {name: found[name] for name in ("particles", "way", "moved", "rms_shift_A", "duplicates", "power")}
-        far = found["moved"] and found["rms_shift_A"] > 0.15 * project.request.diameter_A
+        far = found["moved"] and found["rms_shift_A"] > 0.15 * project.settings.diameter_A
         reasons = (f"picks are {found['rms_shift_A']:.0f} A off the particles' centres",) if far else ()
-        return Verdict(
-            "warn" if far else "go on", reasons, numbers, ("04_centre/centring.png",), "04_centre/centring.png"
-        )
+        picture = self.place(project, "centring.png")
+        return Verdict("warn" if far else "go on", reasons, numbers, (picture,), picture)
 
 
 def cut_pixel_A(particles: Particles, box: int) -> float:
@@ -132,8 +123,8 @@ def _centres(
     """The way taken, shifts in pixels of the micrograph, and the trial of the first batch."""
     if choice.way == "picks" or len(particles) < 4:
         return "picks", np.zeros((len(particles), 2)), None
-    small = _small(particles, project.request.diameter_A)
-    diameter_px = project.request.diameter_A / small.pixel_size_A
+    small = _small(particles, project.settings.diameter_A)
+    diameter_px = project.settings.diameter_A / small.pixel_size_A
     first: CentringTrial | None = None
     way, found = choice.way, []
     for start in range(0, len(small), choice.batch):
@@ -188,7 +179,7 @@ def _move_picks(project: Project, shot: Shot, result: dict[str, Any], shifts_px:
     xy = np.clip(xy, low, np.maximum(high, low))
     placed = replace(picks, xy_px=xy, columns={name: v[kept] for name, v in picks.columns.items()})
     pixel = float(result["pixel_size_A"])
-    return remove_duplicates(placed, _SAME * project.request.diameter_A / pixel)
+    return remove_duplicates(placed, _SAME * project.settings.diameter_A / pixel)
 
 
 class _Again(ExtractStage):
@@ -212,5 +203,5 @@ def _picture(project: Project, particles: Particles, trial: CentringTrial) -> No
 
     titles = {"picks": "as picked", "surrogate": "surrogate centre", "average": "rotational average"}
     means = {f"{titles[way]}\npower {trial.power[way]:.2f}": image for way, image in trial.means.items()}
-    pixel = _small(particles, project.request.diameter_A).pixel_size_A
+    pixel = _small(particles, project.settings.diameter_A).pixel_size_A
     write_bytes(project.folder("centre") / "centring.png", centring_picture(means, pixel))

@@ -14,13 +14,10 @@ import numpy as np
 from verglas._native import resolve_threads
 from verglas._screen import ListenerChoice, shown_to
 from verglas.io import write_json
-from verglas.pipeline.centre import CentreStage
-from verglas.pipeline.maps import AbInitioStage, Class2DStage, PostprocessStage, RefineStage
-from verglas.pipeline.micrographs import CtfStage, PickStage
-from verglas.pipeline.particles import ExtractStage
 from verglas.pipeline.project import Project, find_shots
-from verglas.pipeline.request import Request, load_request, save_request
-from verglas.pipeline.stage import Stage, StageRecord, StageStopped, run_stages
+from verglas.pipeline.settings import ProcessSettings, load_settings, save_settings
+from verglas.pipeline.stage import StageRecord, StageStopped, run_stages
+from verglas.pipeline.stages import stages_of
 from verglas.pipeline.tables import Standing, standings
 from verglas.run.tenure import Tenure, now_text, tenure
 
@@ -88,19 +85,9 @@ class Outcome:
         }
 
 
-def stages_of(request: Request) -> list[Stage]:
-    """The stages that lead to what is asked for."""
-    stages: list[Stage] = [CtfStage(), PickStage(), ExtractStage(), CentreStage()]
-    if request.to in ("classes", "map"):
-        stages.append(Class2DStage())
-    if request.to == "map":
-        start: list[Stage] = [AbInitioStage()] if request.reference is None else []
-        stages += [*start, RefineStage(), PostprocessStage()]
-    return stages
-
-
 def process(
     out: str | Path,
+    settings: ProcessSettings | None = None,
     *,
     redo: Sequence[str] = (),
     force: bool = False,
@@ -108,7 +95,7 @@ def process(
     memory_GB: float | None = None,
     device: str = "cpu",
     listener: ListenerChoice = "screen",
-    **given: Any,
+    **changes: Any,
 ) -> Outcome:
     """From micrographs to particles, 2D classes or a map, in a project folder that can be resumed.
 
@@ -120,6 +107,8 @@ def process(
     ----------
     out : path
         Project folder; made if it is not there.
+    settings : ProcessSettings, optional
+        What is asked for, in place of all that an earlier call on this folder asked for.
     redo : sequence of str
         Stages to do again with what is given now; later ones follow where what they read has changed, earlier ones
         stand.
@@ -134,8 +123,9 @@ def process(
         first maps use the first of them.
     listener : Listener, "screen" or None
         Who is told how it goes, as of :func:`verglas.refine`.
-    **given
-        Fields of :class:`verglas.pipeline.Request`; what an earlier call on this folder gave need not be repeated.
+    **changes
+        Fields of :class:`verglas.pipeline.ProcessSettings`; what an earlier call on this folder gave need not be
+        repeated.
 
     Returns
     -------
@@ -144,8 +134,10 @@ def process(
 
     Raises
     ------
+    SettingError
+        A setting is unknown or out of bounds, or one that is needed is neither given nor known.
     InputError
-        No micrographs, something needed is neither given nor known, a finished stage would change unasked, or another
+        No micrographs, a finished stage would change unasked, or another
         process works in the folder.
 
     Examples
@@ -162,25 +154,25 @@ def process(
     """
     begun = time.perf_counter()
     root = Path(out)
-    request = load_request(root, given)
-    shots = find_shots(request)
+    asked = load_settings(root, settings, changes)
+    stages = stages_of(asked)
+    shots = find_shots(asked)
     with shown_to(listener) as shown, tenure(root, "process", shown) as heard:
-        project = Project(root, request, shots, heard, threads=threads, memory_GB=memory_GB, device=device)
-        stages = stages_of(request)
+        project = Project(root, asked, shots, heard, threads=threads, memory_GB=memory_GB, device=device)
         project.listener.say(plan_sentence(project))
         if project.assumed:
             project.listener.note("assumed", project.assumed)
         stopped = ""
         try:
-            run_stages(project, stages, redo=redo, force=force, accept=lambda: _accepted(request, root, heard))
+            run_stages(project, stages, redo=redo, force=force, accept=lambda: _accept_settings(asked, root, heard))
         except StageStopped as error:
             stopped = str(error)
         ended(heard, stopped)
         return finish_project(project, time.perf_counter() - begun, stopped)
 
 
-def _accepted(request: Request, root: Path, heard: Tenure) -> None:
-    save_request(root, request)
+def _accept_settings(asked: ProcessSettings, root: Path, heard: Tenure) -> None:
+    save_settings(root, asked)
     heard.write(state="running")
 
 

@@ -15,9 +15,9 @@ from verglas.classification import Class2DSettings, SelectionRules
 from verglas.errors import InputError
 from verglas.initial_model.starts import AbInitioSettings
 from verglas.io import read_json, read_map, read_particles, write_bytes, write_json, write_particles
-from verglas.pipeline.project import FOLDERS, Project
-from verglas.pipeline.request import settings_json, with_overrides
-from verglas.pipeline.stage import file_digest, outputs_of
+from verglas.pipeline.project import Project
+from verglas.pipeline.settings import ProcessSettings, settings_json, with_overrides
+from verglas.pipeline.stage import Stage, file_digest, outputs_of
 from verglas.refinement.settings import RefineSettings
 from verglas.report.refine import duration
 from verglas.run.abinitio import abinitio
@@ -40,34 +40,21 @@ _ROUTINE = ("was multiplied", "was resampled", "was cropped", "was padded", "wer
 _HAND = "the hand is undetermined: the mirror image explains the particles as well"
 
 
-class _MapStage:
-    """What the stages after extraction share: results of one set, made whole or not at all."""
-
-    name = ""
-    keeps_parts = False
-
-    @property
-    def folder(self) -> str:
-        """In the project."""
-        return FOLDERS[self.name]
-
-    def path(self, project: Project, name: str = "") -> Path:
-        """A file of the stage."""
-        return project.root / self.folder / name
-
-    def outputs(self, project: Project, *names: str) -> dict[str, str]:
-        """Fingerprints of files of the stage."""
-        return {f"{self.folder}/{name}": file_digest(self.path(project, name)) for name in names}
-
-
-class Class2DStage(_MapStage):
+class Class2DStage(Stage):
     """2D classes, and the particles of those that look like particles."""
 
     name = "class2d"
+    needs = ("centre",)
+    product = "classes"
+    page = "classes.html"
+    pictures = (
+        ("classes.png", "2D classes, best first: particles and resolution of each."),
+        ("selected.png", "The classes that go on."),
+    )
 
     def resolve_settings(self, project: Project) -> tuple[Class2DSettings, SelectionRules]:
         """Settings and the rules of the selection, whose fields are set as ``class2d.rule_<field>``."""
-        asked, given = project.request, project.request.stage("class2d")
+        asked, given = project.settings, self.given_settings(project)
         rules = {name[5:]: given.pop(name) for name in list(given) if name.startswith("rule_")}
         default = Class2DSettings(
             n_classes=asked.classes or _n_classes(project), diameter_A=asked.mask_A, seed=asked.seed
@@ -80,10 +67,6 @@ class Class2DStage(_MapStage):
         settings, rules = self.resolve_settings(project)
         shown = {f"rule_{name}": value for name, value in settings_json(rules).items()}
         return settings_json(replace(settings, progress=None, log=None), _FREE) | shown
-
-    def inputs(self, project: Project) -> dict[str, str]:
-        """The project's particles."""
-        return outputs_of(project, "centre")
 
     def run(self, project: Project) -> dict[str, str]:
         """Classify, from the last iteration of a run that was killed, or not at all if it was through; select."""
@@ -120,7 +103,13 @@ class Class2DStage(_MapStage):
             "left_out": {k: str(v) for k, v in found["left_out"].items()},
         }
         reasons = [str(reason).rstrip(".") for reason in found["reasons"]]
-        return Verdict(found["state"], tuple(reasons), numbers, ("05_class2d/classes.png",), "05_class2d/classes.html")
+        return Verdict(
+            found["state"],
+            tuple(reasons),
+            numbers,
+            (self.place(project, "classes.png"),),
+            self.place(project, self.page),
+        )
 
 
 def plan_sentence(project: Project, n_classes: int) -> str:
@@ -128,8 +117,8 @@ def plan_sentence(project: Project, n_classes: int) -> str:
     particles = read_particles(project.root / "particles.star")
     count, workers = len(particles), resolve_threads(project.threads)
     times = {"2D classes": _CLASS_S * count * n_classes}
-    if project.request.to == "map":
-        if project.request.reference is None:
+    if project.settings.to == "map":
+        if project.settings.reference is None:
             times["ab initio"] = _START_S * min(count, 20000)
         times["refinement"] = _REFINE_S * count * (particles.box / 128) ** 2
     said = ", ".join(f"{name} {duration(seconds / workers)}" for name, seconds in times.items())
@@ -161,7 +150,7 @@ def _n_classes(project: Project) -> int:
 
 def particles_for_maps(project: Project) -> Path:
     """Particles of the classes that look like particles, or of those that a person has ticked."""
-    folder, ticked = project.folder("class2d"), project.request.selection
+    folder, ticked = project.folder("class2d"), project.settings.selection
     if ticked is None:
         return folder / "selected.star"
     out = folder / "ticked.star"
@@ -173,7 +162,7 @@ def particles_for_maps(project: Project) -> Path:
 
 def _ticks(project: Project) -> dict[str, str]:
     """A fingerprint of the list of classes that a person has ticked."""
-    ticked = project.request.selection
+    ticked = project.settings.selection
     if ticked is None:
         return {}
     if not Path(ticked).is_file():
@@ -181,14 +170,23 @@ def _ticks(project: Project) -> dict[str, str]:
     return {"selection": file_digest(Path(ticked))}
 
 
-class AbInitioStage(_MapStage):
+class AbInitioStage(Stage):
     """A first map from the selected particles."""
 
     name = "abinitio"
+    needs = ("class2d",)
+    product = "map"
+    page = "report.html"
+    pictures = (("map.png", "The ab initio map."),)
+
+    @classmethod
+    def is_wanted(cls, asked: ProcessSettings) -> bool:
+        """Not where the user gives a start map."""
+        return super().is_wanted(asked) and asked.reference is None
 
     def resolve_settings(self, project: Project) -> tuple[AbInitioSettings, bool]:
         """Settings, and whether the other hand is wanted (``abinitio.mirror``)."""
-        asked, given = project.request, project.request.stage("abinitio")
+        asked, given = project.settings, self.given_settings(project)
         mirror = bool(given.pop("mirror", False))
         default = AbInitioSettings(symmetry=asked.symmetry, diameter_A=asked.mask_A, seed=asked.seed)
         return with_overrides(default, given, "abinitio", ("threads",)), mirror
@@ -197,10 +195,6 @@ class AbInitioStage(_MapStage):
         """Resolved settings."""
         chosen, mirror = self.resolve_settings(project)
         return settings_json(chosen, ("threads",)) | {"mirror": mirror} | _ticks(project)
-
-    def inputs(self, project: Project) -> dict[str, str]:
-        """The selected particles."""
-        return outputs_of(project, "class2d")
 
     def run(self, project: Project) -> dict[str, str]:
         """Make it, from the last checkpoint of a run that was killed."""
@@ -238,12 +232,14 @@ class AbInitioStage(_MapStage):
         reasons = [str(found["sentence"]).rstrip(".")]
         if found.get("symmetry_sentence"):
             reasons.append(str(found["symmetry_sentence"]).rstrip("."))
-        return Verdict(state, tuple(reasons), numbers, ("06_abinitio/map.png",), "06_abinitio/report.html")
+        return Verdict(
+            state, tuple(reasons), numbers, (self.place(project, "map.png"),), self.place(project, self.page)
+        )
 
 
 def resolve_symmetry(project: Project) -> str:
     """The point group given, or the one that was found."""
-    asked = project.request.symmetry
+    asked = project.settings.symmetry
     path = project.folder("abinitio") / "abinitio.json"
     if asked.lower() != AUTO:
         return asked
@@ -254,7 +250,7 @@ def resolve_symmetry(project: Project) -> str:
 
 def _is_symmetry_unknown(project: Project) -> bool:
     """Whether the point group is still to be found."""
-    return project.request.symmetry.lower() == AUTO and not (project.folder("abinitio") / "abinitio.json").is_file()
+    return project.settings.symmetry.lower() == AUTO and not (project.folder("abinitio") / "abinitio.json").is_file()
 
 
 def _start_resolution_A(project: Project) -> float:
@@ -264,7 +260,7 @@ def _start_resolution_A(project: Project) -> float:
     """
     default = RefineSettings().initial_resolution_A
     path = project.folder("abinitio") / "abinitio.json"
-    if project.request.reference is not None or not path.is_file():
+    if project.settings.reference is not None or not path.is_file():
         return default
     agreeing = [a for a in read_json(path)["agreement_A"].values() if a is not None]
     return float(np.clip(1.5 * min(agreeing), _FINEST_START_A, default)) if agreeing else default
@@ -292,36 +288,43 @@ class _Course(Silence):
         self.listener.note(code, sentence)
 
 
-class RefineStage(_MapStage):
+class RefineStage(Stage):
     """Gold-standard refinement of the selected particles from the ab initio map, or from the one given."""
 
     name = "refine"
+    needs = ("class2d", "abinitio")
+    product = "map"
+    page = "report.html"
+    pictures = (("map.png", "The refined map, sharpened."), ("fsc.png", "Fourier shell correlation of the half maps."))
 
     def resolve_settings(self, project: Project) -> RefineSettings:
         """Resolved."""
-        asked = project.request
+        asked = project.settings
         group = asked.symmetry if asked.symmetry.lower() != AUTO else resolve_symmetry(project)
         default = RefineSettings(
             symmetry=group, diameter_A=asked.mask_A, seed=asked.seed, initial_resolution_A=_start_resolution_A(project)
         )
-        return with_overrides(default, asked.stage("refine"), "refine", ("threads", "classes", "mode"))
+        return with_overrides(default, self.given_settings(project), "refine", ("threads", "classes", "mode"))
 
     def settings(self, project: Project) -> dict[str, Any]:
         """Resolved settings."""
         shown = {} if _is_symmetry_unknown(project) else settings_json(self.resolve_settings(project), ("threads",))
-        return shown | {"reference": project.request.reference}
+        return shown | {"reference": project.settings.reference}
 
     def inputs(self, project: Project) -> dict[str, str]:
         """Particles and start map."""
-        found = outputs_of(project, "class2d") | _ticks(project)
-        if project.request.reference is None:
-            return found | outputs_of(project, "abinitio")
-        return found | {"reference": file_digest(Path(project.request.reference))}
+        if project.settings.reference is None:
+            return super().inputs(project) | _ticks(project)
+        return (
+            outputs_of(project, "class2d")
+            | _ticks(project)
+            | {"reference": file_digest(Path(project.settings.reference))}
+        )
 
     def run(self, project: Project) -> dict[str, str]:
         """From the start, or from the checkpoint of a run that was killed."""
         chosen, folder = replace(self.resolve_settings(project), threads=project.threads), self.path(project)
-        asked = project.request.reference
+        asked = project.settings.reference
         start = Path(asked) if asked is not None else project.folder("abinitio") / "map.mrc"
         again = checkpoint_path(folder).is_file()
         if not again:  # killed before its first checkpoint
@@ -355,10 +358,11 @@ class RefineStage(_MapStage):
             "iterations": found["iterations"],
             "peak_memory_GB": found["peak_memory_GB"],
         }
+        shown = (self.place(project, "map.png"), self.place(project, "fsc.png"))
         reasons = [str(w) for w in run.get("warnings", []) if not any(word in w for word in _ROUTINE)]
         state = "warn" if reasons else "go on"
         if found["resolution_A"] is None:
-            return Verdict("stop", ("the half maps agree nowhere",), numbers, _REFINED, "07_refine/report.html")
+            return Verdict("stop", ("the half maps agree nowhere",), numbers, shown, self.place(project, self.page))
         if run["state"] != "converged":
             state, reasons = "warn", [f"not converged: {run['state']}", *reasons]
         if found["excluded"]:
@@ -368,31 +372,29 @@ class RefineStage(_MapStage):
             state = max(state, judged.state, key=STATES.index)
             reasons = [*judged.reasons, *reasons]
             numbers |= judged.numbers
-        return Verdict(state, tuple(reasons), numbers, _REFINED, "07_refine/report.html")
+        return Verdict(state, tuple(reasons), numbers, shown, self.place(project, self.page))
 
 
 _FINEST_START_A = 20.0  # beyond it the half maps share nothing that they were given
-_REFINED = ("07_refine/map.png", "07_refine/fsc.png")
 
 
-class PostprocessStage(_MapStage):
+class PostprocessStage(Stage):
     """Sharpened map and resolution of the half maps."""
 
     name = "postprocess"
+    needs = ("refine",)
+    product = "map"
+    page = "report.html"
 
     def resolve_settings(self, project: Project) -> PostprocessSettings:
         """Resolved."""
         group = RefineStage().resolve_settings(project).symmetry
-        default = PostprocessSettings(symmetry=group, seed=project.request.seed)
-        return with_overrides(default, project.request.stage("postprocess"), "postprocess", ("threads",))
+        default = PostprocessSettings(symmetry=group, seed=project.settings.seed)
+        return with_overrides(default, self.given_settings(project), "postprocess", ("threads",))
 
     def settings(self, project: Project) -> dict[str, Any]:
         """Resolved settings."""
         return {} if _is_symmetry_unknown(project) else settings_json(self.resolve_settings(project), ("threads",))
-
-    def inputs(self, project: Project) -> dict[str, str]:
-        """The half maps."""
-        return outputs_of(project, "refine")
 
     def run(self, project: Project) -> dict[str, str]:
         """Make map, mask, curves and a page."""
@@ -415,9 +417,9 @@ class PostprocessStage(_MapStage):
         reasons = [str(line).rstrip(".") for line in found.get("warnings", [])]
         if found.get("resolution_A") is None:
             reasons = ["the half maps agree nowhere", *reasons]
-            return Verdict("stop", tuple(reasons), numbers, (), f"{self.folder}/report.html")
-        shown = (f"{self.folder}/map.png", f"{self.folder}/fsc.png")
-        asked = project.request
+            return Verdict("stop", tuple(reasons), numbers, (), self.place(project, self.page))
+        shown = (self.place(project, "map.png"), self.place(project, "fsc.png"))
+        asked = project.settings
         if asked.reference is None:
             reasons.append(_HAND)
         return Verdict(
@@ -425,7 +427,7 @@ class PostprocessStage(_MapStage):
             tuple(reasons),
             numbers,
             shown,
-            f"{self.folder}/report.html",
+            self.place(project, self.page),
         )
 
 

@@ -7,7 +7,7 @@ there, a watched folder is worked on file by file, and a set of thousands grows 
 from __future__ import annotations
 
 import time
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,9 +21,9 @@ from verglas.io.micrographs import PIXEL, SHARED
 from verglas.optics.fit import CtfSettings, estimate_ctf, ice_ring
 from verglas.picking import PickSettings, pick_detailed
 from verglas.picking.particles import MERIT
-from verglas.pipeline.project import FOLDERS, Project, Shot
-from verglas.pipeline.request import settings_json, with_overrides
-from verglas.pipeline.stage import digest, file_digest
+from verglas.pipeline.project import Project, Shot
+from verglas.pipeline.settings import settings_json, with_overrides
+from verglas.pipeline.stage import Stage, digest, file_digest
 from verglas.run.parallel import in_order
 from verglas.run.pick import read_templates
 from verglas.types import Micrograph, Optics, Picks
@@ -69,25 +69,14 @@ class Work:
     transient: bool = False
 
 
-class MicrographStage(ABC):
+class MicrographStage(Stage):
     """What the stages of single micrographs share.
 
-    A subclass says its name, folder and the stages whose results it needs, and computes one micrograph; ``finish``
-    writes what the set of them amounts to.
+    A subclass says its name and the stages whose results it needs, and computes one micrograph; ``finish`` writes what
+    the set of them amounts to.
     """
 
-    name = ""
     keeps_parts = True
-    needs: tuple[str, ...] = ()
-
-    @property
-    def folder(self) -> str:
-        """In the project."""
-        return FOLDERS[self.name]
-
-    @abstractmethod
-    def settings(self, project: Project) -> dict[str, Any]:
-        """Resolved settings."""
 
     @abstractmethod
     def compute(self, project: Project, shot: Shot) -> tuple[dict[str, Any], list[Picture]]:
@@ -96,10 +85,6 @@ class MicrographStage(ABC):
     @abstractmethod
     def finish(self, project: Project) -> dict[str, str]:
         """Files of the whole set."""
-
-    @abstractmethod
-    def verdict(self, project: Project) -> Verdict:
-        """On the set."""
 
     def inputs(self, project: Project) -> dict[str, str]:
         """The micrographs, and results of earlier stages that micrographs are passed on by."""
@@ -186,7 +171,7 @@ def load(project: Project, shot: Shot) -> tuple[Micrograph, float | None]:
     """
     found = read_micrograph(shot.path)
     header = float(found.pixel_size_A) if np.isfinite(found.pixel_size_A) else None
-    pixel = project.request.pixel_size_A or shot.known.get(PIXEL) or header
+    pixel = project.settings.pixel_size_A or shot.known.get(PIXEL) or header
     if pixel is None:
         raise InputError(f"{shot.path}: the pixel size is unknown: neither header nor list says; give --pixel-size")
     bad = int(np.count_nonzero(~np.isfinite(found.data)))
@@ -217,18 +202,18 @@ class CtfStage(MicrographStage):
 
     def resolve_settings(self, project: Project, shot: Shot | None = None) -> CtfSettings:
         """Settings; of one micrograph, with what its STAR file says of the microscope."""
-        asked = project.request
+        asked = project.settings
         default = CtfSettings()
         values: dict[str, float] = {}
         for name, label in zip(_OPTICS, SHARED, strict=True):
             known = None if shot is None else shot.known.get(label)
             given = getattr(asked, name)
             values[name] = float(next(v for v in (given, known, getattr(default, name)) if v is not None))
-        return with_overrides(replace(default, **values), asked.stage("ctf"), "ctf")  # type: ignore[arg-type]
+        return with_overrides(replace(default, **values), self.given_settings(project), "ctf")  # type: ignore[arg-type]
 
     def settings(self, project: Project) -> dict[str, Any]:
         """Resolved settings."""
-        return settings_json(self.resolve_settings(project)) | {"pixel_size_A": project.request.pixel_size_A}
+        return settings_json(self.resolve_settings(project)) | {"pixel_size_A": project.settings.pixel_size_A}
 
     def compute(self, project: Project, shot: Shot) -> tuple[dict[str, Any], list[Picture]]:
         """Fit; the result holds what STAR files and pages need, without spectra."""
@@ -273,9 +258,11 @@ class PickStage(MicrographStage):
 
     def resolve_settings(self, project: Project) -> tuple[PickSettings, str | None]:
         """Settings, and the file of templates if there is one."""
-        given = project.request.stage("pick")
+        given = self.given_settings(project)
         templates = given.pop("templates", None)
-        default = PickSettings("reference-free" if templates is None else "template", symmetry=project.request.symmetry)
+        default = PickSettings(
+            "reference-free" if templates is None else "template", symmetry=project.settings.symmetry
+        )
         return with_overrides(default, given, "pick", ("threads",)), templates
 
     def settings(self, project: Project) -> dict[str, Any]:
@@ -287,8 +274,8 @@ class PickStage(MicrographStage):
             **settings_json(chosen, hidden),
             "templates": templates,
             "templates_content": content,
-            "diameter_A": project.request.diameter_A,
-            "pixel_size_A": project.request.pixel_size_A,
+            "diameter_A": project.settings.diameter_A,
+            "pixel_size_A": project.settings.pixel_size_A,
         }
 
     def one_digest(self, project: Project, shot: Shot) -> str:
@@ -306,7 +293,7 @@ class PickStage(MicrographStage):
         ctf = result_of(project, "ctf", shot)
         found = pick_detailed(
             micrograph,
-            project.request.diameter_A,
+            project.settings.diameter_A,
             settings=chosen,
             templates=None if templates is None else read_templates(Path(templates)),
             optics=None if templates is None else optics_of_result(ctf),

@@ -10,25 +10,13 @@ import numpy as np
 from verglas._version import __version__
 from verglas.io import write_text
 from verglas.pipeline.micrographs import has_passed, result_of
-from verglas.pipeline.project import FOLDERS, Project
+from verglas.pipeline.project import Project
+from verglas.pipeline.stage import StageRecord
+from verglas.pipeline.stages import STAGES
 from verglas.pipeline.tables import Standing, standings
 from verglas.report.html import Fragment, Picture, Section, Table
 from verglas.report.process import ProcessShown, SetRow, StageRow, process_page
 from verglas.run.tenure import now_text
-
-# stage -> the page of its own, in its folder
-_PAGES = {"class2d": "classes.html", "abinitio": "report.html", "refine": "report.html", "postprocess": "report.html"}
-# stage -> pictures on the project's page: file, words
-_PICTURES = {
-    "extract": (("particles.png", "Some of the particles, as extracted."),),
-    "centre": (("centring.png", "Mean of all particles by how they are centred."),),
-    "class2d": (
-        ("classes.png", "2D classes, best first: particles and resolution of each."),
-        ("selected.png", "The classes that go on."),
-    ),
-    "abinitio": (("map.png", "The ab initio map."),),
-    "refine": (("map.png", "The refined map, sharpened."), ("fsc.png", "Fourier shell correlation of the half maps.")),
-}
 
 
 def _float(value: Any) -> float:
@@ -57,7 +45,12 @@ def set_row(project: Project, one: Standing, waiting: Mapping[str, str] | None =
     if has_passed(project, "extract", shot):
         facts["particles"] = len(result_of(project, "extract", shot)["kept"])
     picture = next(
-        (f"{FOLDERS[stage]}/png/{shot.key}.png" for stage in ("pick", "ctf") if has_passed(project, stage, shot)), ""
+        (
+            f"{project.folder_name(stage)}/png/{shot.key}.png"
+            for stage in ("pick", "ctf")
+            if has_passed(project, stage, shot)
+        ),
+        "",
     )
     return SetRow(shot.name, state, one.reason or "; ".join(one.flags), picture=picture, **facts)
 
@@ -66,7 +59,7 @@ def _sections(project: Project) -> list[Section]:
     made = []
     for name, record in reversed(project.records.items()):  # the result first, then what led to it
         blocks: list[Picture | Table | Fragment] = []
-        for file, words in _PICTURES.get(name, ()):
+        for file, words in STAGES[name].pictures if name in STAGES else ():
             path = project.folder(name) / file
             if path.is_file():
                 blocks.append(Picture(path.read_bytes(), words, words))
@@ -75,6 +68,12 @@ def _sections(project: Project) -> list[Section]:
             text = ". ".join(reason[:1].upper() + reason[1:] for reason in record.verdict.reasons)
             made.append(Section(name, text, [*blocks, Table(("", ""), numbers)]))
     return made
+
+
+def _own_page(project: Project, record: StageRecord) -> str:
+    """The page that a stage has left in its folder, from the project's; empty without."""
+    page = STAGES[record.name].page if record.name in STAGES else ""
+    return f"{record.folder}/{page}" if page and (project.root / record.folder / page).is_file() else ""
 
 
 def _format_value(value: Any) -> str:
@@ -105,9 +104,7 @@ def write_page(project: Project, *, running: bool = False, waiting: Mapping[str,
             r.verdict.reasons,
             r.seconds,
             r.settings,
-            f"{r.folder}/{_PAGES[r.name]}"
-            if r.name in _PAGES and (project.root / r.folder / _PAGES[r.name]).is_file()
-            else "",
+            _own_page(project, r),
         )
         for r in project.records.values()
     ]

@@ -18,7 +18,7 @@ from verglas.io.rules import written_name
 from verglas.picking.particles import MERIT
 from verglas.pipeline.micrographs import MicrographStage, Picture, has_passed, load, picks_of, result_of
 from verglas.pipeline.project import Project, Shot
-from verglas.pipeline.request import settings_json, with_overrides
+from verglas.pipeline.settings import settings_json, with_overrides
 from verglas.pipeline.stage import digest, file_digest
 from verglas.pipeline.tables import micrograph_table, usable_shots
 from verglas.run.extract import ExtractOptions, Piece, cut_one, particles_of, write_excluded, write_piece
@@ -74,8 +74,8 @@ def box_for(diameter_A: float, pixel_size_A: float) -> int:
 
 def pixel_size_A(project: Project) -> float:
     """Of the micrographs that are used."""
-    if project.request.pixel_size_A is not None:
-        return project.request.pixel_size_A
+    if project.settings.pixel_size_A is not None:
+        return project.settings.pixel_size_A
     known = [result_of(project, "ctf", s)["pixel_size_A"] for s in project.shots if has_passed(project, "ctf", s)]
     return float(np.median(known)) if known else 1.0
 
@@ -85,12 +85,13 @@ class ExtractStage(MicrographStage):
 
     name = "extract"
     needs = ("ctf", "pick")
+    pictures = (("particles.png", "Some of the particles, as extracted."),)
 
     def resolve_settings(self, project: Project) -> ExtractChoice:
         """Resolved."""
-        asked = project.request
+        asked = project.settings
         box = asked.box or box_for(asked.diameter_A, pixel_size_A(project))
-        return with_overrides(ExtractChoice(box, asked.diameter_A), asked.stage("extract"), "extract")
+        return with_overrides(ExtractChoice(box, asked.diameter_A), self.given_settings(project), "extract")
 
     def settings(self, project: Project) -> dict[str, Any]:
         """Resolved settings."""
@@ -124,7 +125,7 @@ class ExtractStage(MicrographStage):
         write_excluded(folder / "excluded.csv", excluded)
         _picture(folder)
         marks = digest([(project.results("extract").get(s.key) or {}).get("digest") for s in usable_shots(project)])
-        return {"03_extract/particles.star": file_digest(folder / "particles.star"), "images": marks}
+        return {**self.outputs(project, "particles.star"), "images": marks}
 
     def verdict(self, project: Project) -> Verdict:
         """Whether there are enough particles, and few lost."""
@@ -138,14 +139,15 @@ class ExtractStage(MicrographStage):
             "box": self.resolve_settings(project).box,
             "set_aside": dict(lost),
         }
+        table = self.place(project, "excluded.csv")
         judged = judge_extraction(count, asked, lost.most_common(1)[0][0] if lost else "")
-        if count < FEWEST_PARTICLES and project.request.to != "particles":
-            return Verdict("stop", judged.reasons, numbers, (), "report.html and 03_extract/excluded.csv")
-        return Verdict(judged.state, judged.reasons, numbers, ("03_extract/particles.png",), "03_extract/excluded.csv")
+        if count < FEWEST_PARTICLES and project.settings.to != "particles":
+            return Verdict("stop", judged.reasons, numbers, (), f"report.html and {table}")
+        return Verdict(judged.state, judged.reasons, numbers, (self.place(project, "particles.png"),), table)
 
 
 def _keep_digest(project: Project) -> str | None:
-    return None if project.request.keep is None else file_digest(Path(project.request.keep))
+    return None if project.settings.keep is None else file_digest(Path(project.settings.keep))
 
 
 def cut_shot(project: Project, shot: Shot, picks: Picks, choice: ExtractChoice, folder: Path) -> dict[str, Any]:

@@ -17,11 +17,21 @@ from verglas.errors import InputError
 from verglas.io import find_micrographs, read_json, write_json
 from verglas.io.micrographs import MICROGRAPH, PATH, PIXEL, SHARED
 from verglas.pipeline.assumed import assumed_sentence
-from verglas.pipeline.request import STAGES, Request
+from verglas.pipeline.settings import ProcessSettings
 from verglas.pipeline.stage import StageRecord, digest
 from verglas.types.listener import Listener, Silence
 
-FOLDERS = {name: f"{number:02d}_{name}" for number, name in enumerate(STAGES, 1)}
+# Folders are named by their stage. Projects that an earlier version began have these, and keep them.
+_FORMER_FOLDERS = {
+    "ctf": "01_ctf",
+    "pick": "02_pick",
+    "extract": "03_extract",
+    "centre": "04_centre",
+    "class2d": "05_class2d",
+    "abinitio": "06_abinitio",
+    "refine": "07_refine",
+    "postprocess": "08_postprocess",
+}
 _KNOWN = (PIXEL, *SHARED)
 
 
@@ -61,9 +71,9 @@ def shot_of(path: str | Path, name: str | None = None, known: Mapping[str, float
     return Shot(f"{Path(whole).stem}-{mark}", name or str(path), Path(whole), print_, known or {})
 
 
-def find_shots(request: Request) -> list[Shot]:
-    """All micrographs that a request names, in order."""
-    table = find_micrographs(list(request.micrographs))
+def find_shots(asked: ProcessSettings) -> list[Shot]:
+    """All micrographs that a project is asked to work on, in order."""
+    table = find_micrographs(list(asked.micrographs))
     labels = [label for label in _KNOWN if label in table]
     shots = []
     for row in table.to_dict("records"):
@@ -137,7 +147,7 @@ class Project:
     Parameters
     ----------
     root : Path
-    request : Request
+    asked : ProcessSettings
     shots : list of Shot
         The micrographs to work on.
     listener : Listener, optional
@@ -153,7 +163,7 @@ class Project:
     def __init__(
         self,
         root: Path,
-        request: Request,
+        asked: ProcessSettings,
         shots: list[Shot],
         listener: Listener | None = None,
         *,
@@ -161,25 +171,31 @@ class Project:
         memory_GB: float | None = None,
         device: str = "cpu",
     ) -> None:
-        self.root, self.request, self.shots = root, request, shots
+        self.root, self.settings, self.shots = root, asked, shots
         self.listener: Listener = listener or Silence()
         self.threads, self.memory_GB = threads, memory_GB
         self.device = ",".join(device_names(device))
         self.records: dict[str, StageRecord] = {}
         self._results: dict[str, Results] = {}
+        # One kind of folder throughout: names of files in records, and so what is done again, depend on it.
+        self._numbered = (root / _FORMER_FOLDERS["ctf"]).is_dir()
 
     @property
     def assumed(self) -> str:
         """What is taken for granted of the microscope; empty if all of it has been said."""
         given = [
-            name for name in ("voltage_kV", "cs_mm", "amplitude_contrast") if getattr(self.request, name) is not None
+            name for name in ("voltage_kV", "cs_mm", "amplitude_contrast") if getattr(self.settings, name) is not None
         ]
-        given += [name for name in self.request.stage("ctf") if name not in given]
+        given += [name for name in self.settings.of_stage("ctf") if name not in given]
         return assumed_sentence(given, [shot.known for shot in self.shots])
 
     def folder(self, stage: str) -> Path:
         """Folder of a stage."""
-        return self.root / FOLDERS[stage]
+        return self.root / self.folder_name(stage)
+
+    def folder_name(self, stage: str) -> str:
+        """Of a stage: its name, or the number and name that a project of an earlier version has."""
+        return _FORMER_FOLDERS.get(stage, stage) if self._numbered else stage
 
     def results(self, stage: str) -> Results:
         """Results of single micrographs of a stage."""

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from verglas.pipeline.job import stages_of
 from verglas.pipeline.page import write_page
 from verglas.pipeline.project import Project, find_shots
-from verglas.pipeline.request import load_request
+from verglas.pipeline.settings import load_settings
 from verglas.pipeline.stage import StageRecord, read_record
+from verglas.pipeline.stages import stages_of
 
 
 def rewrite_project_page(root: Path) -> Path:
@@ -24,14 +24,21 @@ def rewrite_project_page(root: Path) -> Path:
     Path
         Of the page.
     """
-    request = load_request(root, {})
-    project = Project(root, request, find_shots(request))
-    for stage in stages_of(request):
-        had, verdict = read_record(root, stage)
+    asked = load_settings(root)
+    project = Project(root, asked, find_shots(asked))
+    for stage in stages_of(asked):
+        had, verdict = read_record(project, stage)
         if had.get("state") != "finished" or verdict is None:
             break
         project.records[stage.name] = StageRecord(
-            stage.name, stage.folder, had["settings"], had["inputs"], had["outputs"], had["seconds"], verdict, True
+            stage.name,
+            project.folder_name(stage.name),
+            had["settings"],
+            had["inputs"],
+            had["outputs"],
+            had["seconds"],
+            verdict,
+            True,
         )
     write_page(project)
     return root / "report.html"

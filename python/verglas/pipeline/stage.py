@@ -1,8 +1,8 @@
 """What a stage is, what it leaves beside its results, and how stages are run one after the other.
 
-A stage is a name, a folder, settings, a ``run`` and a ``verdict``; :func:`run_stages` does the rest. It runs a stage if
-it has not finished, or if its settings or its inputs (fingerprints of files that earlier stages wrote) have changed; so
-what is redone follows from what changed, and another stage is added by writing its class and naming it in a list.
+A stage is a name, settings, a ``run`` and a ``verdict``; :func:`run_stages` does the rest. It runs a stage if it has
+not finished, or if its settings or its inputs (fingerprints of files that earlier stages wrote) have changed; so what
+is redone follows from what changed, and another stage is added by its class and one line in ``pipeline/stages.py``.
 """
 
 from __future__ import annotations
@@ -11,14 +11,16 @@ import hashlib
 import json
 import shutil
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from verglas._version import __version__
 from verglas.errors import InputError
 from verglas.io import read_json, write_json
+from verglas.pipeline.settings import TARGETS, ProcessSettings
 from verglas.run.tenure import now_text
 from verglas.types.verdict import Verdict
 
@@ -55,35 +57,74 @@ class StageRecord:
     done_before: bool = False
 
 
-class Stage(Protocol):
-    """One step of the pipeline."""
+class Stage(ABC):
+    """One step of the pipeline: a subclass, and its line in the table of ``pipeline/stages.py``.
 
-    @property
-    def name(self) -> str:
-        """Of the stage."""
+    Attributes
+    ----------
+    name : str
+        Of the stage and of its folder; what ``--redo`` and ``--set`` call it.
+    needs : tuple of str
+        Stages whose results it reads.
+    product : {"particles", "classes", "map"}
+        What the user has to ask for (``--to``) so that it runs; later products include earlier ones.
+    keeps_parts : bool
+        Whether results of single micrographs in its folder say themselves what they were made with.
+    former_names : mapping of name -> name
+        Settings by the names that projects of earlier versions hold.
+    pictures : tuple of (file, words)
+        Of its folder, for the project's page.
+    page : str
+        A page of its own in its folder, which the project's page links to.
+    """
 
-    @property
-    def folder(self) -> str:
-        """In the project."""
+    name: ClassVar[str]
+    needs: ClassVar[tuple[str, ...]] = ()
+    product: ClassVar[str] = "particles"
+    keeps_parts: ClassVar[bool] = False
+    former_names: ClassVar[Mapping[str, str]] = {}
+    pictures: ClassVar[tuple[tuple[str, str], ...]] = ()
+    page: ClassVar[str] = ""
 
-    @property
-    def keeps_parts(self) -> bool:
-        """Whether results of single micrographs in its folder say themselves what they were made with."""
+    @classmethod
+    def is_wanted(cls, asked: ProcessSettings) -> bool:
+        """Whether it leads to what is asked for."""
+        return TARGETS.index(cls.product) <= TARGETS.index(asked.to)
 
+    @abstractmethod
     def settings(self, project: Project) -> dict[str, Any]:
         """Resolved settings, as JSON would hold them."""
 
     def inputs(self, project: Project) -> dict[str, str]:
         """Fingerprints of everything that it reads."""
+        return outputs_of(project, *self.needs)
 
+    @abstractmethod
     def run(self, project: Project) -> dict[str, str]:
         """Do it; write into the stage's folder; return fingerprints of what later stages read.
 
         A name with a suffix is a file, from the project folder: the stage is done again if it is gone.
         """
 
+    @abstractmethod
     def verdict(self, project: Project) -> Verdict:
         """Judge what it left."""
+
+    def given_settings(self, project: Project) -> dict[str, Any]:
+        """Settings of this stage that the user has set by name, by their present names."""
+        return {self.former_names.get(k, k): v for k, v in project.settings.of_stage(self.name).items()}
+
+    def path(self, project: Project, name: str = "") -> Path:
+        """A file of the stage; without a name its folder."""
+        return project.folder(self.name) / name
+
+    def place(self, project: Project, name: str) -> str:
+        """A file of the stage, from the project folder: what verdicts and pages say."""
+        return f"{project.folder_name(self.name)}/{name}"
+
+    def outputs(self, project: Project, *names: str) -> dict[str, str]:
+        """Fingerprints of files of the stage."""
+        return {self.place(project, name): file_digest(self.path(project, name)) for name in names}
 
 
 class StageStopped(InputError):
@@ -113,9 +154,9 @@ def file_digest(path: Path) -> str:
     return found.hexdigest()[:16]
 
 
-def read_record(root: Path, stage: Stage) -> tuple[dict[str, Any], Verdict | None]:
+def read_record(project: Project, stage: Stage) -> tuple[dict[str, Any], Verdict | None]:
     """stage.json and verdict.json of a stage; empty and None where it never ran."""
-    folder = root / stage.folder
+    folder = project.folder(stage.name)
     record = read_json(folder / "stage.json") if (folder / "stage.json").is_file() else {}
     verdict = None
     if (folder / "verdict.json").is_file():
@@ -183,34 +224,45 @@ def _refuse_silent_changes(project: Project, stages: Sequence[Stage], redo: Sequ
     for stage in stages:
         if stage.name in redo:
             return  # what follows is the user's wish
-        had, _ = read_record(project.root, stage)
+        had, _ = read_record(project, stage)
         if had.get("state") != "finished":
             return
-        now = stage.settings(project)
-        changed = [
-            f"{name}: was {had['settings'].get(name)}, now {value}"
-            for name, value in now.items()
-            if had["settings"].get(name) != value
-        ]
+        changed = changed_settings(project, stage, had["settings"])
         if changed:
             raise InputError(
-                f"{project.root / stage.folder}: {stage.name} was finished with other settings ({'; '.join(changed)}); "
+                f"{project.folder(stage.name)}: {stage.name} was finished with other settings ({'; '.join(changed)}); "
                 f"to do it and what depends on it again, say --redo {stage.name}"
             )
 
 
+def changed_settings(project: Project, stage: Stage, had: Mapping[str, Any]) -> list[str]:
+    """Settings of a stage that are no longer those of its record, each with both values.
+
+    A setting that a version after the record's has added counts only if the user gave it; one that is gone does not.
+    """
+    before = {stage.former_names.get(name, name): value for name, value in had.items()}
+    given = stage.given_settings(project)
+    return [
+        f"{name}: was {before.get(name)}, now {value}"
+        for name, value in stage.settings(project).items()
+        if before.get(name) != value
+        and (name in before or name in given or getattr(project.settings, name, None) is not None)
+    ]
+
+
 def _run_one(project: Project, stage: Stage, *, again: bool) -> StageRecord:
     settings, inputs = stage.settings(project), stage.inputs(project)
-    had, verdict = read_record(project.root, stage)
-    same = had.get("settings") == settings and had.get("inputs") == inputs
+    had, verdict = read_record(project, stage)
+    same = bool(had) and had["inputs"] == inputs and not changed_settings(project, stage, had["settings"])
     there = all(
         (project.root / name).exists()
         for name in had.get("outputs", {})
         if had["outputs"][name] != "missing" and Path(name).suffix
     )
     if had.get("state") == "finished" and same and there and not again and verdict is not None:
-        return StageRecord(stage.name, stage.folder, settings, inputs, had["outputs"], had["seconds"], verdict, True)
-    folder = project.root / stage.folder
+        place = project.folder_name(stage.name)
+        return StageRecord(stage.name, place, settings, inputs, had["outputs"], had["seconds"], verdict, True)
+    folder = project.folder(stage.name)
     if had and not (stage.keeps_parts or (same and had.get("state") == "running" and not again)):
         _back_up_folder(folder)
         had = {}
@@ -222,7 +274,7 @@ def _run_one(project: Project, stage: Stage, *, again: bool) -> StageRecord:
         "state": "running",
         "settings": settings,
         "inputs": inputs,
-        "seed": project.request.seed,
+        "seed": project.settings.seed,
         "started": now_text(),
         "seconds": before,
         "outputs": {},
@@ -244,7 +296,7 @@ def _run_one(project: Project, stage: Stage, *, again: bool) -> StageRecord:
             "processor_seconds": round(time.process_time() - processor, 2),
         },
     )
-    return StageRecord(stage.name, stage.folder, settings, inputs, outputs, seconds, judged)
+    return StageRecord(stage.name, folder.name, settings, inputs, outputs, seconds, judged)
 
 
 def _back_up_folder(folder: Path) -> None:

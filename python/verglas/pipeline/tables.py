@@ -71,7 +71,7 @@ def standings(project: Project) -> list[Standing]:
         if not reason and shot.key in odd:
             stage, reason = "ctf", odd[shot.key]
         if not reason and kept is not None and shot.key not in kept:
-            stage, reason = "pick", f"not in the list of those to keep ({project.request.keep})"
+            stage, reason = "pick", f"not in the list of those to keep ({project.settings.keep})"
         flags = [*rings.get(shot.key, ()), *(f for f in judged.get(shot.key, ()) if not f.startswith("CTF fits"))]
         if has_passed(project, "ctf", shot) and usual is not None and result_of(project, "ctf", shot)["shape"] != usual:
             y, x = result_of(project, "ctf", shot)["shape"]
@@ -87,7 +87,11 @@ def _first_reason(project: Project, shot: Shot) -> tuple[str, str]:
             return "", ""
         if record["reason"]:
             return stage, str(record["reason"])
-        if stage == "pick" and not record["result"]["clear"] and not project.request.stage("extract").get("unclear"):
+        if (
+            stage == "pick"
+            and not record["result"]["clear"]
+            and not project.settings.of_stage("extract").get("unclear")
+        ):
             return stage, "particles and background do not separate"
     return "", ""
 
@@ -110,7 +114,7 @@ def _odd_headers(project: Project) -> dict[str, str]:
 
 def _all_headers_differ(project: Project) -> str:
     """A sentence where the headers agree with each other and not with the pixel size given."""
-    asked = project.request.pixel_size_A
+    asked = project.settings.pixel_size_A
     headers = [
         result_of(project, "ctf", s)["header_pixel_size_A"] for s in project.shots if has_passed(project, "ctf", s)
     ]
@@ -122,12 +126,12 @@ def _all_headers_differ(project: Project) -> str:
 
 def _listed_keys(project: Project) -> set[str] | None:
     """Keys of the micrographs in the user's list."""
-    if project.request.keep is None:
+    if project.settings.keep is None:
         return None
-    wanted = read_micrographs(Path(project.request.keep))
+    wanted = read_micrographs(Path(project.settings.keep))
     at = match_names(wanted[MICROGRAPH].tolist(), [str(shot.path) for shot in project.shots])
     if not (at >= 0).any():
-        raise InputError(f"{project.request.keep}: names none of the {len(project.shots)} micrographs of this project")
+        raise InputError(f"{project.settings.keep}: names none of the {len(project.shots)} micrographs of this project")
     return {project.shots[i].key for i in at if i >= 0}
 
 
@@ -203,7 +207,7 @@ def write_ctf(project: Project) -> dict[str, str]:
         write_micrographs(path, micrograph_table(project, shots, folder))
     else:
         path.unlink(missing_ok=True)
-    return {f"01_ctf/{path.name}": file_digest(path)}
+    return {f"{folder.name}/{path.name}": file_digest(path)}
 
 
 def _set_aside_sentences(found: Sequence[tuple[str, str]], total: int) -> list[str]:
@@ -243,7 +247,8 @@ def ctf_verdict(project: Project) -> Verdict:
         state, reasons = "warn", [*reasons, sentence]
     if len(bad) > _MANY * total or len(fits) == 0:
         state = "stop"
-    return Verdict(state, tuple(reasons), numbers, ("01_ctf/png",), "report.html and 01_ctf/ctf.csv")
+    folder = project.folder_name("ctf")
+    return Verdict(state, tuple(reasons), numbers, (f"{folder}/png",), f"report.html and {folder}/ctf.csv")
 
 
 # ---- picks
@@ -263,7 +268,7 @@ def write_picks_of_set(project: Project) -> dict[str, str]:
     shots = usable_shots(project)
     path = folder / "picks.star"
     written = write_picks(path, {written_name(shot.path, folder): picks_of(project, shot) for shot in shots})
-    return {f"02_pick/{path.name}": digest([file_digest(file) for file in written])}
+    return {f"{folder.name}/{path.name}": digest([file_digest(file) for file in written])}
 
 
 def pick_verdict(project: Project) -> Verdict:
@@ -281,7 +286,8 @@ def pick_verdict(project: Project) -> Verdict:
     }
     reasons = [*_set_aside_sentences(bad, len(every)), *(r for r in judged.reasons if "could not be used" not in r)]
     state = "stop" if not counts else judged.state
-    return Verdict(state, tuple(reasons), numbers, ("02_pick/png",), "report.html and 02_pick/png")
+    folder = project.folder_name("pick")
+    return Verdict(state, tuple(reasons), numbers, (f"{folder}/png",), f"report.html and {folder}/png")
 
 
 def _median(values: Sequence[float]) -> float | None:

@@ -15,13 +15,13 @@ from verglas.errors import InputError
 from verglas.io import micrograph_header
 from verglas.io.micrographs import find_micrographs
 from verglas.io.star import writable
-from verglas.pipeline.job import Outcome, ended, finish_project, stages_of
-from verglas.pipeline.micrographs import CtfStage, MicrographStage, PickStage, Work
+from verglas.pipeline.job import Outcome, ended, finish_project
+from verglas.pipeline.micrographs import MicrographStage, Work
 from verglas.pipeline.page import write_page
-from verglas.pipeline.particles import ExtractStage
 from verglas.pipeline.project import Project, Shot, shot_of
-from verglas.pipeline.request import load_request, save_request
+from verglas.pipeline.settings import ProcessSettings, load_settings, save_settings
 from verglas.pipeline.stage import StageStopped, run_stages
+from verglas.pipeline.stages import stages_of
 from verglas.pipeline.tables import usable_shots
 from verglas.pipeline.watch_table import WatchRow, WatchTable
 from verglas.run.parallel import in_order
@@ -62,13 +62,14 @@ def watch_folder(
     folder: str | Path,
     out: str | Path,
     options: WatchOptions | None = None,
+    settings: ProcessSettings | None = None,
     *,
     force: bool = False,
     threads: int | None = None,
     memory_GB: float | None = None,
     device: str = "cpu",
     listener: ListenerChoice = "screen",
-    **given: Any,
+    **changes: Any,
 ) -> Outcome:
     """Work on the micrographs of a folder as they arrive; then run all stages on what there is.
 
@@ -82,7 +83,7 @@ def watch_folder(
     out : path
         Project folder.
     options : WatchOptions, optional
-    force, threads, memory_GB, device, listener, given
+    settings, force, threads, memory_GB, device, listener, changes
         As of :func:`verglas.process`.
 
     Returns
@@ -99,15 +100,16 @@ def watch_folder(
     watched, root = Path(folder), Path(out)
     if not watched.is_dir():
         raise InputError(f"--watch {watched}: no such folder")
-    request = load_request(root, {**given, "micrographs": (str(watched),)})
+    asked = load_settings(root, settings, {**changes, "micrographs": (str(watched),)})
+    stages = stages_of(asked)
     with (
         shown_to(listener) as shown,
         tenure(root, "process", shown) as heard,
         closing(WatchTable(root / _TABLE)) as table,
     ):
-        save_request(root, request)
+        save_settings(root, asked)
         heard.write(state="running")
-        project = Project(root, request, [], heard, threads=threads, memory_GB=memory_GB, device=device)
+        project = Project(root, asked, [], heard, threads=threads, memory_GB=memory_GB, device=device)
         left = table.take_up(_ATTEMPTS)
         if left:
             project.listener.say(f"{len(left)} files were being worked on when the last process ended; taken up again")
@@ -121,7 +123,7 @@ def watch_folder(
         stopped = "" if project.shots else f"no micrograph has arrived in {watched}"
         try:
             if project.shots:
-                run_stages(project, stages_of(request), force=force)
+                run_stages(project, stages, force=force)
         except StageStopped as error:
             stopped = str(error)
         ended(heard, stopped)
@@ -151,7 +153,8 @@ class Watcher:
     ) -> None:
         self.project, self.folder, self.options, self.table = project, folder, options, table
         self.alive = alive
-        self.stages: Sequence[MicrographStage] = (CtfStage(), PickStage(), ExtractStage())
+        wanted = stages_of(project.settings)
+        self.stages: Sequence[MicrographStage] = [stage for stage in wanted if isinstance(stage, MicrographStage)]
         self.began, self.done = time.monotonic(), 0
         self.page_at, self.page_took = -1e9, 0.0
 
@@ -224,11 +227,11 @@ class Watcher:
         """Files that are done or have failed; one that never came to a result gets one that says why."""
         self.project.shots = self.shots("done", "failed")
         reasons = {os.path.abspath(row.path): row.reason for row in self.table.rows("failed")}
-        ctf = self.stages[0]
+        first = self.stages[0]
         for shot in self.project.shots:
             reason = reasons.get(str(shot.path))
-            if reason and self.project.results(ctf.name).get(shot.key) is None:
-                ctf.keep(self.project, Work(shot, ctf.one_digest(self.project, shot), {}, reason))
+            if reason and self.project.results(first.name).get(shot.key) is None:
+                first.keep(self.project, Work(shot, first.one_digest(self.project, shot), {}, reason))
         return self.project.shots
 
     def work(self) -> int:
@@ -246,7 +249,7 @@ class Watcher:
 
     def _process_shot(self, shot: Shot) -> tuple[Shot, list[tuple[MicrographStage, Work]]]:
         """All stages of a micrograph, one after the other, in a project of its own: nothing is shared with others."""
-        alone = Project(self.project.root, self.project.request, [shot], threads=self.project.threads)
+        alone = Project(self.project.root, self.project.settings, [shot], threads=self.project.threads)
         made: list[tuple[MicrographStage, Work]] = []
         for stage in self.stages:
             known = alone.results(stage.name).read(shot.key)

@@ -4,23 +4,23 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
-from verglas.errors import InputError
+from verglas.errors import InputError, SettingError
 from verglas.io import read_json, write_json
 from verglas.types.ctf_ranges import OPTIONS, check_ctf
+from verglas.types.settings import check_settings, setting, settings_from
 
 TARGETS = ("particles", "classes", "map")
-STAGES = ("ctf", "pick", "extract", "centre", "class2d", "abinitio", "refine", "postprocess")
 MASK_OVER_PARTICLE = 1.1  # diameter of the mask that classes and maps wear, on that of the particle
 _FILE = "project.json"
 Settings = TypeVar("Settings")
 
 
 @dataclass(frozen=True)
-class Request:
+class ProcessSettings:
     """What is asked for; every field can be written to JSON.
 
     Attributes
@@ -53,42 +53,38 @@ class Request:
 
     Raises
     ------
-    InputError
+    SettingError
         A value outside its range.
     """
 
-    micrographs: tuple[str, ...] = ()
-    diameter_A: float = 0.0
-    pixel_size_A: float | None = None
-    voltage_kV: float | None = None
-    cs_mm: float | None = None
-    amplitude_contrast: float | None = None
-    to: str = "particles"
-    symmetry: str = "C1"
-    box: int | None = None
-    classes: int | None = None
-    reference: str | None = None
-    keep: str | None = None
-    selection: str | None = None
-    seed: int = 0
+    micrographs: tuple[str, ...] = setting(help="Patterns, folders, files, or a STAR file that names them.")
+    diameter_A: float = setting(help="Of the particle.", more_than=0, flags=("-d",))
+    pixel_size_A: float | None = setting(
+        None, "Of the micrographs.", more_than=0, default_words="their STAR file's or headers'"
+    )
+    voltage_kV: float | None = setting(None, "Accelerating voltage.", more_than=0, default_words="300")
+    cs_mm: float | None = setting(None, "Spherical aberration.", default_words="2.7")
+    amplitude_contrast: float | None = setting(None, "As a fraction.", default_words="0.1")
+    to: Literal["particles", "classes", "map"] = setting("particles", "Last product wanted.")
+    symmetry: str = setting("C1", "Point group of the particle; auto finds it.", flags=("--sym",))
+    box: int | None = setting(
+        None, "Side of the images, pixels of the micrograph.", at_least=8, default_words="1.5 diameters"
+    )
+    classes: int | None = setting(
+        None, "Number of 2D classes.", at_least=1, default_words="one per 75 particles", flags=("-K",)
+    )
+    reference: str | None = setting(None, "Start map, in place of an ab initio one.", flags=("--ref",))
+    keep: str | None = setting(None, "STAR file of the micrographs to use, as the page saves it.")
+    selection: str | None = setting(None, "STAR file of the 2D classes ticked on their page.")
+    seed: int = setting(0, "Seed of everything random.", at_least=0)
     set: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Check once."""
-        if not self.diameter_A > 0:
-            raise InputError("process: the particle's diameter is needed (--diameter, in A)")
         if not self.micrographs:
-            raise InputError("process: no micrographs were named; give patterns, folders or a STAR file")
-        if self.to not in TARGETS:
-            raise InputError(f"process: to: expected {', '.join(TARGETS)}, got {self.to!r}")
+            raise SettingError("process", [("micrographs", "none were named; give patterns, folders or a STAR file")])
+        check_settings("process", self)
         check_ctf({name: getattr(self, name) for name in OPTIONS}, "process", OPTIONS)
-        for name in ("box", "classes"):
-            value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise InputError(f"process: {name}: expected a positive number, got {value}")
-        stray = sorted(key for key in self.set if key.split(".", 1)[0] not in STAGES)
-        if stray:
-            raise InputError(f"--set {stray[0]}: no such stage; there are {', '.join(STAGES)}")
         object.__setattr__(self, "micrographs", tuple(self.micrographs))
 
     @property
@@ -96,42 +92,47 @@ class Request:
         """Diameter of masks."""
         return MASK_OVER_PARTICLE * self.diameter_A
 
-    def stage(self, name: str) -> dict[str, Any]:
+    def of_stage(self, name: str) -> dict[str, Any]:
         """Settings given for one stage by name, as ``pick.threshold``."""
         return {key.split(".", 1)[1]: value for key, value in self.set.items() if key.split(".", 1)[0] == name}
 
 
-def load_request(root: Path, given: Mapping[str, Any]) -> Request:
-    """The project's request with what is given now in place of what was given before.
+def load_settings(
+    root: Path, settings: ProcessSettings | None = None, changes: Mapping[str, Any] | None = None
+) -> ProcessSettings:
+    """The project's settings with what is given now in place of what was given before.
 
     Parameters
     ----------
     root : Path
         Project folder; may be new.
-    given : mapping
-        Fields of :class:`Request`; None means not given. ``set`` is added to what was set before; a value of None in it
-        takes a setting back.
+    settings : ProcessSettings, optional
+        In place of those of the project.
+    changes : mapping, optional
+        Fields of :class:`ProcessSettings`; None means not given. ``set`` is added to what was set before; a value of
+        None in it takes a setting back.
 
     Raises
     ------
-    InputError
-        An unknown field, or what is needed is neither given nor known.
+    SettingError
+        An unknown field, a value out of bounds, or what is needed is neither given nor known.
     """
-    known = {f.name for f in fields(Request)}
-    unknown = sorted(set(given) - known)
-    if unknown:
-        raise InputError(f"process: unknown setting {', '.join(unknown)}; known are {', '.join(sorted(known))}")
-    before = read_json(root / _FILE)["request"] if (root / _FILE).is_file() else {}
-    values = {**before, **{name: value for name, value in given.items() if value is not None}}
-    merged = {**before.get("set", {}), **dict(given.get("set") or {})}
+    changes = dict(changes or {})
+    if settings is not None:
+        before = asdict(settings)
+    else:
+        before = read_json(root / _FILE)["request"] if (root / _FILE).is_file() else {}
+    values = {**before, **{name: value for name, value in changes.items() if value is not None}}
+    merged = {**before.get("set", {}), **dict(changes.get("set") or {})}
     values["set"] = {name: value for name, value in merged.items() if value is not None}
-    values["micrographs"] = tuple(values.get("micrographs", ()))
-    return Request(**values)
+    if "micrographs" in values:
+        values["micrographs"] = tuple(values["micrographs"])
+    return settings_from("process", ProcessSettings, **values)
 
 
-def save_request(root: Path, request: Request) -> None:
-    """Keep the request in the project folder."""
-    write_json(root / _FILE, {"request": asdict(request)})
+def save_settings(root: Path, settings: ProcessSettings) -> None:
+    """Keep what is asked for in the project folder."""
+    write_json(root / _FILE, {"request": asdict(settings)})
 
 
 def parse_setting(text: str) -> tuple[str, Any]:
@@ -144,7 +145,7 @@ def parse_setting(text: str) -> tuple[str, Any]:
 
     Examples
     --------
-    >>> from verglas.pipeline.request import parse_setting
+    >>> from verglas.pipeline.settings import parse_setting
     >>> parse_setting("pick.threshold=0.4"), parse_setting("pick.method=log"), parse_setting("ctf.defocus_A=[5e3,3e4]")
     (('pick.threshold', 0.4), ('pick.method', 'log'), ('ctf.defocus_A', [5000.0, 30000.0]))
     """
@@ -172,20 +173,25 @@ def with_overrides(default: Settings, given: Mapping[str, Any], stage: str, hidd
 
     Raises
     ------
-    InputError
-        An unknown field, or text where a number is expected.
+    SettingError
+        Unknown fields, text where a number is expected, values out of bounds; all are named.
     """
-    known = {f.name: f for f in fields(default) if f.name not in hidden}  # type: ignore[arg-type]
-    changes: dict[str, Any] = {}
+    known = {f.name: f for f in fields(default)}  # type: ignore[arg-type]
+    problems = []
     for name, value in given.items():
-        if name not in known:
-            raise InputError(f"--set {stage}.{name}: no such setting; {stage} has {', '.join(sorted(known))}")
-        kind = str(known[name].type)
-        if isinstance(value, str) and not any(word in kind for word in ("str", "Path", "Literal", "Any")):
-            raise InputError(f"--set {stage}.{name}: expected {kind}, got {value!r}")
-        changes[name] = tuple(value) if isinstance(value, list) else value
+        kind = str(known[name].type) if name in known else "unknown"
+        if name in hidden:
+            problems.append((name, "is the project's, no setting of a stage"))
+        elif isinstance(value, str) and name in known and not any(w in kind for w in ("str", "Path", "Literal", "Any")):
+            problems.append((name, f"expected {kind}, got {value!r}"))
+    changes = {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
     try:
-        return replace(default, **changes)  # type: ignore[type-var]
+        if problems:
+            raise SettingError(stage, problems)
+        return settings_from(stage, type(default), default, **changes)
+    except SettingError as error:
+        said = [(f"--set {stage}.{name}" if name else f"--set {stage}", what) for name, what in error.problems]
+        raise SettingError("process", [("", f"{where}: {what}") for where, what in said]) from None
     except TypeError as error:
         raise InputError(f"--set {stage}: {error}") from error
 
