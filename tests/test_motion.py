@@ -11,11 +11,12 @@ from hypothesis import strategies as st
 from motion_movies import SHAPE, error_px, movie_of, planted_dome, planted_polynomial, settling
 
 import verglas as vg
-from verglas.motion import accumulated_dose, dose_weights
+from verglas.motion import MotionSettings, accumulated_dose, dose_weights
 from verglas.motion.dose import separable_weights
 from verglas.motion.pair_shifts import all_pairs, design, least_squares, robust
 from verglas.motion.patch_shifts import lattice_through
 from verglas.motion.sums import corrected_sums
+from verglas.types.listener import Silence
 from verglas.types.motion import Motion, polynomial_space, spline_basis
 
 
@@ -223,7 +224,7 @@ class TestDose:
 
 def test_threads_memory_and_halves():
     movie = movie_of(planted_polynomial(8, 1, 1.0), 2, dose_per_frame_e_A2=1.0, voltage_kV=300.0)
-    one = vg.correct_motion(movie, threads=1, halves=True)
+    one = vg.correct_motion(movie, threads=1, even_odd=True)
     two = vg.correct_motion(movie, threads=2, keep_bytes=0)
     assert np.array_equal(one.motion.at(30, 40), two.motion.at(30, 40))
     assert np.array_equal(one.dose_weighted.data, two.dose_weighted.data)
@@ -237,6 +238,28 @@ def test_binned_sums_keep_the_grey_values():
     assert half.pixel_size_A == 3.6
     assert half.data.mean() == pytest.approx(whole.data.mean(), rel=1e-5)
     assert np.corrcoef(half.data.ravel(), whole.data[::2, ::2].ravel())[0, 1] > 0.5
+
+
+def test_settings_that_do_not_go_together_are_named():
+    with pytest.raises(vg.InputError, match="model: expected auto, global, polynomial or spline, got 'cubic'"):
+        vg.correct_motion(movie_of(Motion(SHAPE, np.zeros((2, 2))), 1), model="cubic")
+    with pytest.raises(vg.InputError, match="bin_factor: expected at least 1"):
+        MotionSettings(bin_factor=0)
+    with pytest.raises(vg.InputError, match="flow has a model of its own"):
+        MotionSettings(method="flow", model="spline")
+    with pytest.raises(vg.InputError, match="unknown setting modle"):
+        vg.correct_motion(movie_of(Motion(SHAPE, np.zeros((2, 2))), 1), modle="global")
+
+
+def test_a_listener_hears_of_every_frame():
+    heard = []
+
+    class Ears(Silence):
+        def progress(self, phase, done, total):
+            heard.append((phase, done, total))
+
+    vg.correct_motion(movie_of(Motion((96, 96), np.zeros((3, 2))), 1), listener=Ears())
+    assert heard == [(phase, i, 3) for phase in ("frames", "sum of frames") for i in (1, 2, 3)]
 
 
 def test_nobody_knows_the_pixel_size():

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
+from verglas._screen import ListenerChoice, shown_to
 from verglas.errors import InputError
 from verglas.motion.binned import bin_factor, bin_movie
 from verglas.motion.choose import ModelGain
-from verglas.motion.classical import METHODS, estimate_classically
-from verglas.motion.estimate import Exposure, estimate_motion
+from verglas.motion.classical import estimate_classically
+from verglas.motion.estimate import Estimate, Exposure, estimate_motion
 from verglas.motion.sums import KeptFrames, corrected_sums, cropped
 from verglas.types import Micrograph, Movie
 from verglas.types.arrays import FloatArray
-from verglas.types.motion import MODELS, Motion
+from verglas.types.listener import Listener
+from verglas.types.motion import Motion
+from verglas.types.settings import check_settings, setting, settings_from
 
 UNSURE_PX = 0.5  # standard error of a frame's shift, averaged over frames, that is worth a word
 
@@ -32,37 +35,48 @@ class MotionSettings:
     model : str
         "auto" lets held-out evidence choose; "global", "polynomial" or "spline".
     method : str
-        "objective", or one of :data:`verglas.motion.classical.METHODS`, which have models of their own.
+        "likelihood", the one objective, or a classical estimator with a model of its own: "pairs" (shifts between all
+        pairs of frames, least squares), "robust-pairs" (wrong pairs left out), "patches" (a polynomial through shifts
+        of patches), "tracks" (straight tracks of neighbours), "flow" (optical flow), "dome" (a dome under a tilt).
     tilt_deg, tilt_axis_deg : float
         Of the specimen, for the method "dome".
     bin_factor : int
         Of the sums: their frequencies are cut, not averaged.
-    halves : bool
+    even_odd : bool
         Whether the sums of even and of odd frames are wanted, too.
     keep_bytes : int
         Memory for frames as recorded, which are gone through twice; what does not fit is read again.
     """
 
-    dose_per_frame_e_A2: float | None = None
-    voltage_kV: float | None = None
-    pixel_size_A: float | None = None
-    pre_exposure_e_A2: float | None = None
-    model: str = "auto"
-    method: str = "objective"
-    bin_factor: int = 1
-    halves: bool = False
-    tilt_deg: float = 0.0
-    tilt_axis_deg: float = 0.0
-    keep_bytes: int = 800_000_000
+    dose_per_frame_e_A2: float | None = setting(None, "Exposure of a frame.", more_than=0)
+    voltage_kV: float | None = setting(None, "Accelerating voltage.", more_than=0)
+    pixel_size_A: float | None = setting(None, "Of the frames.", more_than=0)
+    pre_exposure_e_A2: float | None = setting(None, "Exposure before the first frame.", at_least=0)
+    model: Literal["auto", "global", "polynomial", "spline"] = setting(
+        "auto", "Field of motion: auto lets frequencies that were not fitted choose."
+    )
+    method: Literal["likelihood", "pairs", "robust-pairs", "patches", "tracks", "flow", "dome"] = setting(
+        "likelihood",
+        "likelihood: all frames show one picture, moved by the field. The others are classical: shifts of pairs of "
+        "frames by least squares, without outliers; a polynomial through shifts of patches; straight tracks of "
+        "neighbours; optical flow; a dome under a tilt.",
+    )
+    tilt_deg: float = setting(0.0, "Tilt of the specimen, for the method dome.", at_least=-80, at_most=80)
+    tilt_axis_deg: float = setting(0.0, "Its axis, from x towards y.")
+    bin_factor: int = setting(1, "Pixels of a frame per pixel of the micrograph.", at_least=1, flags=("--bin",))
+    even_odd: bool = setting(False, "Sums of even and of odd frames, too.")
+    keep_bytes: int = setting(
+        800_000_000, "Memory for frames as recorded.", at_least=0, changes_result=False, on_command_line=False
+    )
 
     def __post_init__(self) -> None:
         """Check once, here."""
-        if self.model not in ("auto", *MODELS):
-            raise InputError(f"model: expected auto, {', '.join(MODELS)}, got {self.model!r}")
-        if self.method not in ("objective", *METHODS):
-            raise InputError(f"method: expected objective, {', '.join(METHODS)}, got {self.method!r}")
-        if self.bin_factor < 1:
-            raise InputError(f"bin_factor: expected 1 or more, got {self.bin_factor}")
+        check_settings("motion", self)
+        if self.method != "likelihood" and self.model != "auto":
+            raise InputError(
+                f"motion: the method {self.method} has a model of its own; leave model={self.model!r} out, or take the "
+                "method likelihood"
+            )
 
     def of(self, movie: Movie) -> Movie:
         """The movie with what is given here instead of what it says itself."""
@@ -118,7 +132,7 @@ def correct_motion(
     settings: MotionSettings | None = None,
     *,
     threads: int | None = None,
-    progress: Callable[[str, int, int], None] | None = None,
+    listener: ListenerChoice = "screen",
     **changes: Any,
 ) -> CorrectedMovie:
     """Find how the specimen moved during a movie, and add its frames up where they belong.
@@ -131,11 +145,12 @@ def correct_motion(
     ----------
     movie : Movie
     settings : MotionSettings, optional
-        Further keywords (``dose_per_frame_e_A2=1.0``, ``model="global"``) change its fields.
     threads : int, optional
         Threads; all by default. The result does not depend on it.
-    progress : callable, optional
-        Called with "read" or "sum", the number of frames done, and of all.
+    listener : Listener, "screen" or None
+        Who is told how many frames are read and added up.
+    **changes
+        Fields of the settings: ``dose_per_frame_e_A2=1.0``, ``model="global"``.
 
     Returns
     -------
@@ -156,38 +171,25 @@ def correct_motion(
     >>> done.motion.global_px.round().tolist()
     [[0.0, 0.0], [-1.0, 1.0], [-2.0, 2.0], [-3.0, 3.0], [-4.0, 4.0]]
     """
-    settings = replace(settings or MotionSettings(), **changes)
-    movie = settings.of(movie)
-    n = len(movie)
-    kept = KeptFrames(movie.source, settings.keep_bytes)
+    chosen = settings_from("motion", MotionSettings, settings, **changes)
+    movie = chosen.of(movie)
+    kept = KeptFrames(movie.source, chosen.keep_bytes)
     movie = kept.of(movie)
-    factor = bin_factor(movie.shape, n, movie.pixel_size_A)
-    reading = movie.frames(ahead=2, threads=1 if threads == 1 else 2)
-    binned = bin_movie(reading, n, movie.shape, factor, _told(progress, "read", n))
-    exposure = Exposure(
-        movie.pixel_size_A, movie.dose_per_frame_e_A2, movie.voltage_kV or 300.0, movie.pre_exposure_e_A2
-    )
-    if settings.method == "objective":
-        found = estimate_motion(binned, exposure, settings.model, threads=threads)
-    else:
-        found = estimate_classically(
-            binned,
-            exposure,
-            settings.method,
-            tilt_deg=settings.tilt_deg,
-            axis_deg=settings.tilt_axis_deg,
+    with shown_to(listener) as heard:
+        found = _estimate(movie, chosen, heard, threads)
+        sums = corrected_sums(
+            movie,
+            found.motion,
+            even_odd=chosen.even_odd,
             threads=threads,
+            progress=_frame_progress(heard, "sum of frames", len(movie)),
         )
-    del binned
-    sums = corrected_sums(
-        movie, found.motion, halves=settings.halves, threads=threads, progress=_told(progress, "sum", n)
-    )
-    pixel = movie.pixel_size_A * settings.bin_factor
+    pixel = movie.pixel_size_A * chosen.bin_factor
 
     def micrograph(data: Any) -> Micrograph | None:
         if data is None:
             return None
-        return Micrograph(cropped(data, settings.bin_factor, threads), pixel, movie.name)
+        return Micrograph(cropped(data, chosen.bin_factor, threads), pixel, movie.name)
 
     plain = micrograph(sums.plain)
     assert plain is not None
@@ -202,8 +204,23 @@ def correct_motion(
     )
 
 
-def _told(progress: Callable[[str, int, int], None] | None, what: str, n: int) -> Callable[[int], None] | None:
-    return None if progress is None else lambda index: progress(what, index + 1, n)
+def _estimate(movie: Movie, settings: MotionSettings, heard: Listener, threads: int | None) -> Estimate:
+    """The motion by the method that was asked for; frames are binned while they are read, and dropped at the end."""
+    n = len(movie)
+    reading = movie.frames(ahead=2, threads=1 if threads == 1 else 2)
+    factor = bin_factor(movie.shape, n, movie.pixel_size_A)
+    binned = bin_movie(reading, n, movie.shape, factor, _frame_progress(heard, "frames", n))
+    exposure = Exposure(
+        movie.pixel_size_A, movie.dose_per_frame_e_A2, movie.voltage_kV or 300.0, movie.pre_exposure_e_A2
+    )
+    if settings.method == "likelihood":
+        return estimate_motion(binned, exposure, settings.model, threads=threads)
+    tilt = {"tilt_deg": settings.tilt_deg, "axis_deg": settings.tilt_axis_deg}
+    return estimate_classically(binned, exposure, settings.method, **tilt, threads=threads)
+
+
+def _frame_progress(heard: Listener, phase: str, n: int) -> Callable[[int], None]:
+    return lambda index: heard.progress(phase, index + 1, n)
 
 
 def _doubts(motion: Motion) -> list[str]:

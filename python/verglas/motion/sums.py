@@ -147,7 +147,7 @@ def corrected_sums(
     movie: Movie,
     motion: Motion,
     *,
-    halves: bool = False,
+    even_odd: bool = False,
     threads: int | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> Sums:
@@ -158,7 +158,7 @@ def corrected_sums(
     """
     n = len(movie)
     columns = [motion.used.astype(float)]
-    if halves:
+    if even_odd:
         even = np.arange(n) % 2 == 1
         columns += [motion.used & even, motion.used & ~even]
     plain = np.stack(columns, 1).astype(float)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from verglas._screen import ListenerChoice, shown_to
 from verglas.detector import frame_totals, place_gain
 from verglas.errors import InputError
 from verglas.io import find_movies, write_csv, write_json, write_micrograph, write_micrographs, write_motion_star
@@ -17,7 +18,7 @@ from verglas.io.mrc import PathLike
 from verglas.motion import CorrectedMovie, MotionSettings, correct_motion
 from verglas.run.movies import as_gain, read_movie
 from verglas.types import Movie
-from verglas.types.listener import Listener, Silence
+from verglas.types.listener import Listener
 from verglas.types.trajectory import Trajectory
 
 __all__ = ["MotionOptions", "MotionSettings", "MotionSummary", "correct_movies"]
@@ -80,9 +81,11 @@ class MotionSummary:
 
 
 def correct_movies(
-    movies: PathLike | Iterable[PathLike], out: PathLike, options: MotionOptions | None = None,
-    listener: Listener | None = None,
-) -> MotionSummary:  # fmt: skip
+    movies: PathLike | Iterable[PathLike],
+    out: PathLike,
+    options: MotionOptions | None = None,
+    listener: ListenerChoice = "screen",
+) -> MotionSummary:
     """Correct movies, one after the other.
 
     A movie that cannot be corrected is set aside with the reason, and the rest goes on. ``out`` then holds
@@ -96,7 +99,7 @@ def correct_movies(
     out : path
         Folder; it is made.
     options : MotionOptions, optional
-    listener : Listener, optional
+    listener : Listener, "screen" or None
 
     Returns
     -------
@@ -107,25 +110,13 @@ def correct_movies(
     InputError
         No movies, two with one name, a gain that no placement makes fit, or not one movie that can be corrected.
     """
-    options, tell, folder = options or MotionOptions(), listener or Silence(), Path(out)
+    options, folder = options or MotionOptions(), Path(out)
     paths = find_movies(movies)
     _check_names(paths)
     (folder / "micrographs").mkdir(parents=True, exist_ok=True)
-    options = _with_placed_gain(paths, options, tell)
-    rows, excluded = [], {}
-    for number, path in enumerate(paths):
-        tell.progress("movies", number, len(paths))
-        try:
-            movie = read_movie(path, options.gain, options.defects, placement=options.placement, **options.reading)
-            corrected = correct_motion(movie, options.settings, threads=options.threads)
-        except (InputError, OSError) as error:
-            excluded[str(path)] = str(error)
-            tell.note("excluded", str(error))
-            continue
-        rows.append(_write(movie, corrected, folder, options))
-        for flag in corrected.flags:
-            tell.note("flagged", f"{path.name}: {flag}")
-    tell.progress("movies", len(paths), len(paths))
+    with shown_to(listener) as heard:
+        options = _with_placed_gain(paths, options, heard)
+        rows, excluded = _correct_each(paths, folder, options, heard)
     write_csv(folder / "excluded.csv", {"movie": [*excluded], "reason": [*excluded.values()]})
     if not rows:
         raise InputError(f"none of {len(paths)} movies can be corrected; the first: {next(iter(excluded.values()))}")
@@ -136,6 +127,27 @@ def correct_movies(
     summary = MotionSummary(table, excluded, folder, options.placement)
     write_json(folder / "motion.json", {k: v for k, v in summary.as_dict().items() if k != "movies"})
     return summary
+
+
+def _correct_each(
+    paths: list[Path], folder: Path, options: MotionOptions, heard: Listener
+) -> tuple[list[dict[str, Any]], dict[str, str]]:
+    """Rows of the movies that were corrected, and why the others were not."""
+    rows, excluded = list[dict[str, Any]](), dict[str, str]()
+    for number, path in enumerate(paths):
+        heard.progress("movies", number, len(paths))
+        try:
+            movie = read_movie(path, options.gain, options.defects, placement=options.placement, **options.reading)
+            corrected = correct_motion(movie, options.settings, threads=options.threads, listener=heard)
+        except (InputError, OSError) as error:
+            excluded[str(path)] = str(error)
+            heard.note("excluded", str(error))
+            continue
+        rows.append(_write(movie, corrected, folder, options))
+        for flag in corrected.flags:
+            heard.note("flagged", f"{path.name}: {flag}")
+    heard.progress("movies", len(paths), len(paths))
+    return rows, excluded
 
 
 def _check_names(paths: list[Path]) -> None:
