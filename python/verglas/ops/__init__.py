@@ -26,7 +26,7 @@ from verglas.ops.project import project
 from verglas.ops.radon import radon, radon_adjoint
 from verglas.ops.refine_pose import STATUS as POSE_STATUS
 from verglas.ops.refine_pose import PosePrior, PoseResult, PoseSettings, pose_covariance, pose_radii, refine_pose
-from verglas.ops.residuals import GroupSums, Residuals, noise_variance
+from verglas.ops.residuals import GroupSums, Residuals, grey_scale, noise_variance
 from verglas.ops.rotate import rotate
 from verglas.ops.scatter import scatter, scatter_volume
 from verglas.ops.score import ScorePlan, Scores, psi_angles_deg, score
@@ -61,6 +61,7 @@ __all__ = [
     "ctf_score",
     "eer",
     "fold",
+    "grey_scale",
     "images_from_polar",
     "insert",
     "match",

@@ -84,6 +84,36 @@ def noise_variance(
     return np.where(known, np.maximum(fresh, least * before), before)
 
 
+def grey_scale(cross: FloatArray, power: FloatArray, *, sigma: float = np.inf) -> FloatArray:
+    r"""Grey scale of images relative to their present one, by maximum posterior.
+
+    .. math:: s = \frac{\sum\mathrm{cross} + 1/\sigma^2}{\sum\mathrm{power} + 1/\sigma^2}
+
+    Parameters
+    ----------
+    cross, power : (groups,) float64
+        Sums of :attr:`Residuals.cross` and :attr:`Residuals.power` over images and rings, in units of the noise variance.
+    sigma : float
+        Standard deviation of a normal prior about 1; infinite: least squares.
+
+    Returns
+    -------
+    (groups,) float64
+        NaN for groups without power where there is no prior.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from verglas import ops
+    >>> ops.grey_scale(np.array([8.0, 0.0]), np.array([4.0, 0.0]), sigma=0.5).tolist()
+    [1.5, 1.0]
+    """
+    weight = 1 / sigma**2
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return (cross + weight) / (power + weight)
+
+
+
 @dataclass(frozen=True)
 class GroupSums:
     """Sums of residuals over groups of images: noise spectra and scales. Float64, images in the order they come.
@@ -135,5 +165,4 @@ class GroupSums:
 
     def scale(self) -> FloatArray:
         r"""Factor :math:`\sum\mathrm{cross}/\sum\mathrm{power}` on the present scale, (n_groups,); NaN if empty."""
-        with np.errstate(invalid="ignore", divide="ignore"):
-            return self.cross.sum(1) / self.power.sum(1)
+        return grey_scale(self.cross.sum(1), self.power.sum(1))

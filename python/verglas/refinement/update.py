@@ -174,8 +174,7 @@ def learn(problem: RefineProblem, model: HalfModel, totals: Totals, poses: PoseT
         if settings.norm:
             _learn_norm(problem, totals, poses, rows)
         if settings.scale and len(totals.cross) > 1:
-            weight = 1 / _SCALE_SIGMA**2
-            factor = (totals.cross + weight) / (totals.power + weight)
+            factor = ops.grey_scale(totals.cross, totals.power, sigma=_SCALE_SIGMA)
             scale = model.scale * np.clip(factor, 0.5, 2.0)
             particles = np.bincount(problem.micrograph[rows], minlength=len(scale))
             model.scale = np.clip(scale / np.average(scale, weights=particles), 0.2, 5.0)
