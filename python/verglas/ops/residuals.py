@@ -92,7 +92,7 @@ def grey_scale(cross: FloatArray, power: FloatArray, *, sigma: float = np.inf) -
     Parameters
     ----------
     cross, power : (groups,) float64
-        Sums of :attr:`Residuals.cross` and :attr:`Residuals.power` over images and rings, in units of the noise variance.
+        Sums of :attr:`Residuals.cross` and :attr:`Residuals.power` over images and rings, over the noise variance.
     sigma : float
         Standard deviation of a normal prior about 1; infinite: least squares.
 
