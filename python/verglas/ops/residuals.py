@@ -113,7 +113,6 @@ def grey_scale(cross: FloatArray, power: FloatArray, *, sigma: float = np.inf) -
         return (cross + weight) / (power + weight)
 
 
-
 @dataclass(frozen=True)
 class GroupSums:
     """Sums of residuals over groups of images: noise spectra and scales. Float64, images in the order they come.

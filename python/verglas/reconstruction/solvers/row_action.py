@@ -7,7 +7,7 @@ import scipy.sparse as sp
 
 from verglas.errors import InputError
 from verglas.reconstruction.solvers.course import Course, Solution
-from verglas.reconstruction.solvers.stationary import _inverse, _matrix, row_norms
+from verglas.reconstruction.solvers.stationary import _inverse, _matrix, component_averages, entry_sums, row_norms
 from verglas.types.arrays import FloatArray, IntArray
 
 
@@ -69,11 +69,8 @@ def _blocks(course: Course, relaxation: float, blocks: int, kind: str) -> Soluti
 
 
 def _scales(part: sp.csr_array, kind: str, weights: FloatArray | None) -> tuple[FloatArray, FloatArray]:
-    absolute = abs(part)
     if kind == "sart":
-        row = _inverse(np.asarray(absolute.sum(axis=1)).ravel())
-        column = _inverse(np.asarray(absolute.sum(axis=0)).ravel())
+        row, column = (_inverse(sums) for sums in entry_sums(part))
     else:
-        seen = np.asarray((part != 0).sum(axis=0)).ravel().astype(np.float64)
-        row, column = _inverse(np.asarray(absolute.power(2) @ seen).ravel()), np.ones(part.shape[1])
+        row, column = component_averages(part), np.ones(part.shape[1])
     return (row if weights is None else row * weights), column

@@ -91,26 +91,20 @@ def sirt(course: Course, relaxation: float = 1.0) -> Solution:
     """
     system = course.system
     rows, columns = absolute_sums(system)
-    weights = _inverse(rows) if system.weights is None else system.weights * _inverse(rows)
-    return _iterate(_with_weights(course, weights), relaxation, _inverse(columns))
+    return _iterate(_scale_weights(course, _inverse(rows)), relaxation, _inverse(columns))
 
 
 def cimmino(course: Course, relaxation: float = 1.0) -> Solution:
     """Mean of the projections onto all hyperplanes: weights 1 / (m norm(a_i)^2) (Cimmino 1938)."""
     system = course.system
-    weights = _inverse(row_norms(system)) / len(system.data)
-    weights = weights if system.weights is None else system.weights * weights
-    return _iterate(_with_weights(course, weights), relaxation * len(system.data) / _most_seen(system), None)
+    scales = _inverse(row_norms(system)) / len(system.data)
+    return _iterate(_scale_weights(course, scales), relaxation * len(system.data) / _most_seen(system), None)
 
 
 def cav(course: Course, relaxation: float = 1.0) -> Solution:
     """Component averaging: Cimmino with each unknown counted as often as data see it (Censor, Gordon, Gordon 2001)."""
-    system = course.system
-    matrix = _matrix(system)
-    seen = np.asarray((matrix != 0).sum(axis=0)).ravel().astype(np.float64)
-    weights = _inverse(np.asarray(abs(matrix).power(2) @ seen).ravel())
-    weights = weights if system.weights is None else system.weights * weights
-    return _iterate(_with_weights(course, weights), relaxation, None)
+    scales = component_averages(_matrix(course.system))
+    return _iterate(_scale_weights(course, scales), relaxation, None)
 
 
 def largest_eigenvalue(system: System, iterations: int = 60) -> float:
@@ -137,10 +131,21 @@ def absolute_sums(system: System) -> tuple[FloatArray, FloatArray]:
     """Row and column sums of abs(A); of an operator without entries, those of A, which has to be non-negative."""
     matrix = getattr(system.operator, "A", None)
     if matrix is not None:
-        absolute = abs(sp.csr_array(matrix))
-        return np.asarray(absolute.sum(axis=1)).ravel(), np.asarray(absolute.sum(axis=0)).ravel()
+        return entry_sums(sp.csr_array(matrix))
     m, n = system.operator.shape
     return np.asarray(system.operator.matvec(np.ones(n))), np.asarray(system.operator.rmatvec(np.ones(m)))
+
+
+def entry_sums(matrix: sp.csr_array) -> tuple[FloatArray, FloatArray]:
+    """Row and column sums of the absolute entries of a matrix."""
+    absolute = abs(matrix)
+    return np.asarray(absolute.sum(axis=1)).ravel(), np.asarray(absolute.sum(axis=0)).ravel()
+
+
+def component_averages(matrix: sp.csr_array) -> FloatArray:
+    """1 / sum_j s_j abs(a_ij)^2 of every row, s_j the number of rows that see unknown j."""
+    seen = np.asarray((matrix != 0).sum(axis=0)).ravel().astype(np.float64)
+    return _inverse(np.asarray(abs(matrix).power(2) @ seen).ravel())
 
 
 def row_norms(system: System) -> FloatArray:
@@ -153,8 +158,10 @@ def _most_seen(system: System) -> float:
     return float(np.asarray((_matrix(system) != 0).sum(axis=0)).max())
 
 
-def _with_weights(course: Course, weights: FloatArray) -> Course:
+def _scale_weights(course: Course, scales: FloatArray) -> Course:
+    """The course with every datum's weight multiplied by a method's own."""
     old = course.system
+    weights = scales if old.weights is None else old.weights * scales
     course.system = System(old.operator, old.data, weights, old.start)
     return course
 
