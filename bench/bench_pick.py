@@ -47,8 +47,8 @@ def one_picker(method: str, names: list[str], truth: dict, volume: vg.Map) -> di
         more = {"templates": volume, "optics": optics} if method == "template" else {}
         symmetry = "O" if method == "template" else "C1"
         started = time.process_time()
-        how = PickSettings(method, symmetry=symmetry, threads=1)
-        found = pick_detailed(micrograph, DIAMETER_A, settings=how, **more)
+        how = PickSettings(method, symmetry=symmetry)
+        found = pick_detailed(micrograph, DIAMETER_A, how, threads=1, **more)
         seconds.append(time.process_time() - started)
         true = truth[name].xy_px[inside(truth[name].xy_px, micrograph.shape, MARGIN_PX)]
         mine = found.picks.xy_px[inside(found.picks.xy_px, micrograph.shape, MARGIN_PX)]
@@ -90,7 +90,7 @@ def simulated(method: str, particles: int, count: int) -> dict:
         micrograph, true = simulate.micrograph(
             model, shape=(900, 960), pixel_size_A=3.0, snr=0.05, n=particles, defocus_u_A=18000.0, seed=seed + 10
         )
-        found = pick_detailed(micrograph, DIAMETER_A, settings=PickSettings(method, threads=1))
+        found = pick_detailed(micrograph, DIAMETER_A, method=method, threads=1)
         picked += bool(len(found.picks))
         if particles:
             pairs = [p.xy_px[inside(p.xy_px, micrograph.shape, 30)] for p in (found.picks, true.picks)]
@@ -106,9 +106,9 @@ def large(method: str, volume: vg.Map) -> dict:
     model = simulate.phantom(box=64, pixel_size_A=3.0, diameter_A=DIAMETER_A, seed=1)
     micrograph, true = simulate.micrograph(model, shape=(4096, 4096), pixel_size_A=1.0, snr=0.05, n=150, seed=1)
     more = {"templates": volume, "optics": true.optics[[0]]} if method == "template" else {}
-    how = PickSettings(method, symmetry="O" if method == "template" else "C1", threads=1)
+    how = PickSettings(method, symmetry="O" if method == "template" else "C1")
     started = time.process_time()
-    pick_detailed(micrograph, DIAMETER_A, settings=how, **more)
+    pick_detailed(micrograph, DIAMETER_A, how, threads=1, **more)
     return {"method": method, "pixels": "4096 x 4096", "processor_seconds": time.process_time() - started}
 
 

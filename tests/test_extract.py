@@ -152,10 +152,8 @@ def test_micrographs_without_ctf_are_set_aside(tmp_path):
         tifffile.imwrite(tmp_path / name, blobs((64, 64), [(32, 32)]))
     (tmp_path / "c.csv").write_text("micrograph,defocus_A\na.tif,15000\n")
     picks = {name: Picks([[32, 32]], name) for name in names}
-    options = ExtractOptions(
-        pixel_size_A=1.0, ctf=tmp_path / "c.csv", voltage_kV=300, cs_mm=2.7, amplitude_contrast=0.1
-    )
-    done = extract_files(str(tmp_path / "*.tif"), picks, 16, options)
+    options = ExtractOptions(pixel_size_A=1.0, voltage_kV=300, cs_mm=2.7, amplitude_contrast=0.1)
+    done = extract_files(str(tmp_path / "*.tif"), picks, 16, options, ctf=tmp_path / "c.csv")
     assert done.particles.optics.defocus_u_A.tolist() == [15000]
     assert "no CTF" in done.excluded[0][-1]
 

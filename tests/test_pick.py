@@ -160,7 +160,7 @@ def test_apoferritin_particles_but_no_contaminants(data_dir, method):
     truth, total = vg.io.read_picks(data_dir / "apoferritin" / "picks.star"), PickMerit(0, 0, 0)
     for name, blobs in BLOBS.items():
         micrograph = vg.read_micrograph(data_dir / "apoferritin" / name, 1.5)
-        found = pick_detailed(micrograph, DIAMETER, settings=PickSettings(method, threads=1))
+        found = pick_detailed(micrograph, DIAMETER, method=method, threads=1)
         mine, true = (p.xy_px[inside(p.xy_px, micrograph.shape, 64)] for p in (found.picks, truth[name]))
         total = total + compare_picks(mine, true, 30)
         for x, y, radius in blobs:
@@ -204,7 +204,7 @@ def test_missing_pixels_cost_no_more_than_their_place(scenes):
     data = micrograph.data.copy()
     data[500, 400] = np.nan
     data[:250, :300] = np.nan
-    found = pick_detailed(replace(micrograph, data=data), DIAMETER, settings=PickSettings("log", threads=1))
+    found = pick_detailed(replace(micrograph, data=data), DIAMETER, method="log", threads=1)
     assert not ((found.picks.xy_px < (300 - 22, 250 - 22)).all(axis=1)).any()
     away = [p[p.xy_px[:, 0] > 344] for p in (found.picks, truth.picks)]
     assert merit_of(away[0], replace(truth, picks=away[1]), micrograph.shape).f_score >= 0.9
@@ -212,7 +212,7 @@ def test_missing_pixels_cost_no_more_than_their_place(scenes):
 
 def test_threads_do_not_change_the_picks(scenes):
     micrograph, _ = scenes["plain"]
-    first, second = (vg.pick(micrograph, DIAMETER, settings=PickSettings("log", threads=t)) for t in (1, 3))
+    first, second = (vg.pick(micrograph, DIAMETER, method="log", threads=t) for t in (1, 3))
     np.testing.assert_allclose(first.xy_px, second.xy_px, atol=1e-3)
 
 
@@ -375,7 +375,7 @@ noise = vg.Micrograph(np.random.default_rng(0).normal(size=(300, 300)), 3.0, "m.
         (lambda: vg.pick(noise, 10), "3.3 pixels of 3 A across"),
         (lambda: vg.pick(noise, 1000), "wider than half the image"),
         (lambda: vg.pick(noise, -1), "positive number of angstrom"),
-        (lambda: PickSettings("best"), "reference-free, log, template"),
+        (lambda: PickSettings("best"), "reference-free, log or template"),
         (lambda: PickSettings(distance_A=-1), "distance_A"),
         (lambda: vg.pick(noise, 100, settings=PickSettings("template")), "go together"),
         (lambda: vg.pick(noise, 100, templates=vg.Map(np.ones((8, 8, 8)), 3.0)), "smaller than the particle"),

@@ -72,7 +72,7 @@ def test_one_worker_or_many_give_the_same(folder, tmp_path):
             [str(folder / "m*.mrc")],
             130.0,
             tmp_path / str(threads),
-            PickSettings("log", threads=1),
+            PickSettings("log"),
             pictures=False,
             threads=threads,
         )

@@ -5,8 +5,10 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-# command -> former name -> name
+# command -> former name -> name, with the value that a switch stands for
 _FORMER: dict[str, dict[str, str]] = {
+    "extract": {"--fill-edges": "--edge=fill", "--float16": "--dtype=float16", "--keep-centres": "--no-recentre"},
+    "pick": {"--everywhere": "--no-exclude"},
     "refine": {"--tau2-fudge": "--regularisation"},
 }
 

@@ -263,12 +263,12 @@ class PickStage(MicrographStage):
         default = PickSettings(
             "reference-free" if templates is None else "template", symmetry=project.settings.symmetry
         )
-        return with_overrides(default, given, "pick", ("threads",)), templates
+        return with_overrides(default, given, "pick"), templates
 
     def settings(self, project: Project) -> dict[str, Any]:
         """Resolved settings; the symmetry is the templates'."""
         chosen, templates = self.resolve_settings(project)
-        hidden = ("threads",) if templates else ("threads", "symmetry", "step_deg", "resolution_A")
+        hidden = () if templates else ("symmetry", "step_deg", "resolution_A")
         content = None if templates is None else file_digest(Path(templates))
         return {
             **settings_json(chosen, hidden),
@@ -288,13 +288,12 @@ class PickStage(MicrographStage):
         """Pick; one picture with picks, CTF and numbers."""
         chosen, templates = self.resolve_settings(project)
         micrograph, _ = load(project, shot)
-        if project.threads != 1:
-            chosen = replace(chosen, threads=1)  # micrographs side by side use the cores
         ctf = result_of(project, "ctf", shot)
         found = pick_detailed(
             micrograph,
             project.settings.diameter_A,
             settings=chosen,
+            threads=1,  # micrographs side by side use the cores
             templates=None if templates is None else read_templates(Path(templates)),
             optics=None if templates is None else optics_of_result(ctf),
         )

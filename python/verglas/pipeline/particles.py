@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -48,14 +48,14 @@ class ExtractChoice:
     new_box: int | None = None
     invert: bool = True
     ramp: bool = True
-    edge: str = "exclude"
-    dtype: str = "float32"
+    edge: Literal["exclude", "fill"] = "exclude"
+    dtype: Literal["float32", "float16"] = "float32"
     unclear: bool = False
 
     def options(self, pixel_size_A: float) -> ExtractOptions:
-        """For one micrograph, in one thread."""
+        """For one micrograph."""
         shared = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("box", "unclear")}
-        return ExtractOptions(pixel_size_A=pixel_size_A, threads=1, **shared)
+        return ExtractOptions(pixel_size_A=pixel_size_A, **shared)
 
 
 def box_for(diameter_A: float, pixel_size_A: float) -> int:
@@ -223,7 +223,7 @@ def _piece(row: int, shot: Shot, result: dict[str, Any], choice: ExtractChoice, 
         choice.diameter_A,
         choice.invert,
         choice.ramp,
-        choice.edge,  # type: ignore[arg-type]
+        choice.edge,
     )
     nothing: npt.NDArray[np.float32] = np.zeros((0, 1, 1), np.float32)
     kept = np.array(result["kept"], np.int64)

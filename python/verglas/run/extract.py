@@ -6,17 +6,18 @@ import csv
 import os
 import time
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from verglas._screen import ListenerChoice, shown_to
 from verglas.assessment.micrographs import judge_extraction
-from verglas.errors import InputError, VerglasError, VerglasWarning
+from verglas.errors import InputError, SettingError, VerglasError, VerglasWarning
 from verglas.extraction import Cut, ExtractSettings, background_excess, cut_particles
 from verglas.io import (
     StackWriter,
@@ -39,9 +40,9 @@ from verglas.run.reasons import commonest_kind, without_name
 from verglas.types import ArraySource, Micrograph, Particles, Picks
 from verglas.types import _columns as col
 from verglas.types.ctf_ranges import OPTIONS, check_ctf
+from verglas.types.settings import check_settings, setting, settings_from
 from verglas.types.verdict import Verdict
 
-Progress = Callable[[int, int], None]
 Micrographs = str | os.PathLike[str] | Micrograph | Sequence[Any]
 Coordinates = str | os.PathLike[str] | Picks | Particles | Mapping[str, Picks] | Sequence[Any]
 
@@ -74,14 +75,17 @@ class Microscope:
         Take precedence over STAR files and tables.
     """
 
-    pixel_size_A: float | None = None
-    voltage_kV: float | None = None
-    cs_mm: float | None = None
-    amplitude_contrast: float | None = None
+    pixel_size_A: float | None = setting(None, "Of the micrographs", default_words="their headers'")
+    voltage_kV: float | None = setting(None, "Accelerating voltage", default_words="the files'")
+    cs_mm: float | None = setting(None, "Spherical aberration", default_words="the files'")
+    amplitude_contrast: float | None = setting(None, "Fraction, as 0.07", default_words="the files'")
 
     def __post_init__(self) -> None:
         """Check ranges and units once."""
-        check_ctf({name: getattr(self, name) for name in OPTIONS}, "microscope", OPTIONS)
+        try:
+            check_ctf({name: getattr(self, name) for name in OPTIONS}, "microscope", OPTIONS)
+        except InputError as error:  # a wrong call, not a wrong file
+            raise SettingError("microscope", [("", str(error).removeprefix("microscope: "))]) from None
 
     def apply(self, table: pd.DataFrame) -> pd.DataFrame:
         """The list of micrographs with these values in its columns."""
@@ -94,17 +98,13 @@ class Microscope:
 
 
 @dataclass(frozen=True)
-class ExtractOptions:
-    """What ``vg.extract`` does beyond its defaults.
+class ExtractOptions(Microscope):
+    """How ``vg.extract`` cuts particles out, and what the micrographs were recorded with (:class:`Microscope`).
 
     Attributes
     ----------
-    pixel_size_A, voltage_kV, cs_mm, amplitude_contrast : float, optional
-        As in :class:`Microscope`.
     new_pixel_size_A, new_box, diameter_A, invert, ramp, edge
         As in :class:`verglas.extraction.ExtractSettings`.
-    ctf : path, optional
-        CTFs of the micrographs: see :func:`verglas.io.read_ctf_table`.
     flip_y : bool
         Count y of the coordinates from the last row: RELION's coordinates on TIFF micrographs.
     recentre : bool
@@ -112,25 +112,22 @@ class ExtractOptions:
         than a pixel.
     dtype : "float32" or "float16"
         Of the stacks.
-    threads : int, optional
-        Micrographs worked on at a time; the result does not depend on it.
     """
 
-    pixel_size_A: float | None = None
-    voltage_kV: float | None = None
-    cs_mm: float | None = None
-    amplitude_contrast: float | None = None
-    new_pixel_size_A: float | None = None
-    new_box: int | None = None
-    diameter_A: float | None = None
-    invert: bool = True
-    ramp: bool = True
-    edge: Any = "exclude"
-    ctf: str | os.PathLike[str] | None = None
-    flip_y: bool = False
-    recentre: bool = True
-    dtype: str = "float32"
-    threads: int | None = None
+    new_pixel_size_A: float | None = setting(None, "Scale the images down to this", more_than=0)
+    new_box: int | None = setting(None, "Side of the scaled images, pixels", at_least=8)
+    diameter_A: float | None = setting(None, "Of the particle: what is outside is background", more_than=0)
+    invert: bool = setting(True, "Micrographs have dark particles, which stacks have white")
+    ramp: bool = setting(True, "Subtract the background's gradient, not only its mean")
+    edge: Literal["exclude", "fill"] = setting("exclude", "Boxes that leave the micrograph")
+    flip_y: bool = setting(False, "Count y from the last row (RELION on TIFF)")
+    recentre: bool = setting(True, "Move boxes by the shifts of refined particles")
+    dtype: Literal["float32", "float16"] = setting("float32", "Of the stacks")
+
+    def __post_init__(self) -> None:
+        """Check once."""
+        check_settings("extract", self)
+        super().__post_init__()
 
 
 @dataclass
@@ -200,10 +197,13 @@ def extract(
     micrographs: Micrographs,
     picks: Coordinates,
     box: int,
+    settings: ExtractOptions | None = None,
     *,
     out: str | os.PathLike[str] | None = None,
-    progress: Progress | None = None,
-    **options: Any,
+    ctf: str | os.PathLike[str] | None = None,
+    threads: int | None = None,
+    listener: ListenerChoice = "screen",
+    **changes: Any,
 ) -> Particles:
     """Cut particles out of micrographs.
 
@@ -220,14 +220,18 @@ def extract(
         poses, classes and half sets, and its CTFs unless ``ctf`` or the micrographs bring others.
     box : int
         Side in pixels of the micrograph.
+    settings : ExtractOptions, optional
+        How; further keywords (``pixel_size_A``, ``diameter_A``, ``new_pixel_size_A``, ``flip_y``, ...) change its
+        fields.
     out : path, optional
         Folder to write: one stack per micrograph under ``stacks/``, ``particles.star``, ``excluded.csv``,
         ``verdict.json``. Without it the images stay in memory.
-    progress : callable, optional
-        Called with micrographs done and in all.
-    **options
-        Fields of :class:`verglas.run.extract.ExtractOptions`: ``pixel_size_A``, ``voltage_kV``, ``cs_mm``,
-        ``amplitude_contrast``, ``new_pixel_size_A``, ``new_box``, ``diameter_A``, ``ctf``, ``flip_y``, ...
+    ctf : path, optional
+        CTFs of the micrographs: see :func:`verglas.io.read_ctf_table`.
+    threads : int, optional
+        Micrographs worked on at a time; the result does not depend on it.
+    listener : Listener, "screen" or None
+        Who is told how it goes (:class:`verglas.types.listener.Listener`).
 
     Returns
     -------
@@ -249,7 +253,8 @@ def extract(
     >>> len(p), p.box, p.pixel_size_A, p.table.rlnCoordinateX.tolist()
     (2, 32, 1.5, [60, 60])
     """
-    done = extract_files(micrographs, picks, box, ExtractOptions(**options), out, progress)
+    chosen = settings_from("extract", ExtractOptions, settings, **changes)
+    done = extract_files(micrographs, picks, box, chosen, out, ctf=ctf, threads=threads, listener=listener)
     if done.excluded:
         name, number, *_, reason = done.excluded[0]
         lost = done.asked - len(done.particles)
@@ -269,13 +274,14 @@ def extract_files(
     box: int,
     options: ExtractOptions,
     out: str | os.PathLike[str] | None = None,
-    progress: Progress | None = None,
+    *,
+    ctf: str | os.PathLike[str] | None = None,
+    threads: int | None = None,
+    listener: ListenerChoice = "screen",
 ) -> ExtractSummary:
     """As :func:`extract`, with an account of what was set aside."""
     started = time.perf_counter()
-    if options.dtype not in ("float32", "float16"):
-        raise InputError(f"extract: expected dtype float32 or float16, got {options.dtype!r}")
-    table, loaded = _micrograph_table(micrographs, options)
+    table, loaded = _micrograph_table(micrographs, options, ctf)
     by_name = _all_picks(picks)
     todo, unknown, without = _assign(table, by_name)
     folder = None if out is None else _prepare(Path(out))
@@ -284,18 +290,19 @@ def extract_files(
     pieces: list[Piece] = []
     images: list[npt.NDArray[np.float32]] = []
     stacks = _stack_names(table)
-    work = in_order(lambda row: cut_one(table, loaded, row, todo[row], box, options), list(todo), options.threads)
-    for done, piece in enumerate(work, 1):
-        excluded += _excluded_rows(table, piece)
-        if piece.cut is not None and len(piece.cut.kept):
-            if folder is None:
-                images.append(piece.cut.images)
-            else:
-                piece.name = written_name(folder / write_piece(folder, stacks[piece.row], piece, options.dtype), folder)
-            piece.cut = Cut(piece.cut.images[:0], piece.cut.kept, piece.cut.centres_px, {})
-            pieces.append(piece)
-        if progress is not None:
-            progress(done, len(todo))
+    work = in_order(lambda row: cut_one(table, loaded, row, todo[row], box, options), list(todo), threads)
+    with shown_to(listener) as heard:
+        for done, piece in enumerate(work, 1):
+            excluded += _excluded_rows(table, piece)
+            if piece.cut is not None and len(piece.cut.kept):
+                if folder is None:
+                    images.append(piece.cut.images)
+                else:
+                    stack = write_piece(folder, stacks[piece.row], piece, options.dtype)
+                    piece.name = written_name(folder / stack, folder)
+                piece.cut = Cut(piece.cut.images[:0], piece.cut.kept, piece.cut.centres_px, {})
+                pieces.append(piece)
+            heard.progress("micrographs", done, len(todo))
     if not pieces:
         first = f"; the first: {excluded[0][0]}: {without_name(excluded[0][4], excluded[0][0])}" if excluded else ""
         raise InputError(f"extract: no particle could be cut out of {len(table)} micrographs{first}")
@@ -319,7 +326,9 @@ def extract_files(
 # ---- input
 
 
-def _micrograph_table(source: Micrographs, options: ExtractOptions) -> tuple[pd.DataFrame, dict[int, Micrograph]]:
+def _micrograph_table(
+    source: Micrographs, microscope: Microscope, ctf: str | os.PathLike[str] | None
+) -> tuple[pd.DataFrame, dict[int, Micrograph]]:
     """The list of micrographs with CTFs, and those that are in memory already by row."""
     loaded: dict[int, Micrograph] = {}
     given = [source] if isinstance(source, Micrograph) else source
@@ -330,9 +339,8 @@ def _micrograph_table(source: Micrographs, options: ExtractOptions) -> tuple[pd.
         check_micrograph_names(table)
     else:
         table = find_micrographs(given)  # type: ignore[arg-type]
-    if options.ctf is not None:
-        table = join_ctf(table, read_ctf_table(options.ctf))
-    microscope = Microscope(options.pixel_size_A, options.voltage_kV, options.cs_mm, options.amplitude_contrast)
+    if ctf is not None:
+        table = join_ctf(table, read_ctf_table(ctf))
     return microscope.apply(table), loaded
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from verglas._native import resolve_threads
+from verglas._screen import ListenerChoice, shown_to
 from verglas.assessment.micrographs import MicrographQuality, judge_micrographs, judge_set
 from verglas.errors import InputError, VerglasError
 from verglas.io import (
@@ -51,7 +52,6 @@ from verglas.run.reasons import most_common_reason, without_name
 from verglas.types import Optics, Picks
 from verglas.types.verdict import Verdict
 
-Progress = Callable[[int, int], None]
 _OPTICS = {
     "defocus_u_A": "rlnDefocusU",
     "defocus_v_A": "rlnDefocusV",
@@ -171,14 +171,14 @@ class PickSummary:
         return found
 
 
-def pick_files(job: PickJob, progress: Progress | None = None) -> PickSummary:
+def pick_files(job: PickJob, *, listener: ListenerChoice = "screen") -> PickSummary:
     """Pick particles in micrograph files and write coordinates, pictures, a page and a verdict.
 
     Parameters
     ----------
     job : PickJob
-    progress : callable, optional
-        Called with micrographs done and in all.
+    listener : Listener, "screen" or None
+        Who is told how it goes (:class:`verglas.types.listener.Listener`).
 
     Returns
     -------
@@ -200,15 +200,16 @@ def pick_files(job: PickJob, progress: Progress | None = None) -> PickSummary:
         folder.mkdir(parents=True, exist_ok=True)
     done: list[_Done] = []
     workers = min(resolve_threads(job.threads), len(table))
-    single = replace(job, settings=replace(job.settings, threads=1)) if workers > 1 else job
-    for one in in_order(lambda row: _pick_one(single, table.iloc[row], row, templates), range(len(table)), workers):
-        thumbnail = b""
-        if one.found is not None and job.pictures:  # here, in one thread: matplotlib's settings are global
-            picture, thumbnail = _pictures(one.found, one.name)
-            write_bytes(job.out / _picture_name(one.name), picture)
-        done.append(replace(one, found=None, thumbnail=thumbnail))
-        if progress is not None:
-            progress(len(done), len(table))
+    each = 1 if workers > 1 else job.threads  # micrographs side by side use the cores
+    work = in_order(lambda row: _pick_one(job, table.iloc[row], row, templates, each), range(len(table)), workers)
+    with shown_to(listener) as heard:
+        for one in work:
+            thumbnail = b""
+            if one.found is not None and job.pictures:  # here, in one thread: matplotlib's settings are global
+                picture, thumbnail = _pictures(one.found, one.name)
+                write_bytes(job.out / _picture_name(one.name), picture)
+            done.append(replace(one, found=None, thumbnail=thumbnail))
+            heard.progress("micrographs", len(done), len(table))
     used = [one for one in done if one.picks is not None]
     if not used:
         why = most_common_reason([(one.name, one.reason) for one in done])
@@ -245,7 +246,9 @@ def _optics(row: pd.Series[Any]) -> Optics | None:
     return Optics(**{name: [value] for name, value in values.items()})  # type: ignore[arg-type]
 
 
-def _pick_one(job: PickJob, row: pd.Series[Any], number: int, templates: Templates | None) -> _Done:
+def _pick_one(
+    job: PickJob, row: pd.Series[Any], number: int, templates: Templates | None, threads: int | None
+) -> _Done:
     name = str(row[MICROGRAPH])
     began = time.perf_counter()
     pixel = float(row[PIXEL]) if PIXEL in row and np.isfinite(row[PIXEL]) else None
@@ -257,6 +260,7 @@ def _pick_one(job: PickJob, row: pd.Series[Any], number: int, templates: Templat
             job.diameter_A,
             templates=templates,
             settings=job.settings,
+            threads=threads,
             optics=optics if templates is not None else None,
         )
     except (VerglasError, OSError, MemoryError) as error:
