@@ -179,7 +179,14 @@ def make_run_folder(folder, *, state="converged", iterations=6, n_classes=1, n=4
             "pixel_size_A": APIX,
             "symmetry": "C1",
             "n_classes": n_classes,
-            "warnings": ["the reference was scaled by 0.02 to the grey scale of the images"],
+            "notes": [
+                {
+                    "code": "grey_scale",
+                    "state": "go on",
+                    "sentence": "the reference was scaled by 0.02 to the grey scale of the images",
+                    "numbers": {"factor": 0.02},
+                }
+            ],
             "seconds": 80.4,
             "peak_memory_GB": 1.02,
         },

@@ -245,6 +245,7 @@ def test_all_headers_against_the_pixel_size_is_a_warning(micrographs, tmp_path):
     )
     assert "the headers say 3 A per pixel, 2.8 A was asked for" in "; ".join(done.records[0].verdict.reasons)
     assert done.records[0].verdict.state == "warn"
+    assert done.records[0].verdict["pixel_size"].state == "warn"
 
 
 @pytest.mark.parametrize("moment", ["ctf", "extract"])

@@ -86,7 +86,7 @@ def test_run_folder_is_the_contract(data, finished):
     assert run["settings"]["diameter_A"] == DIAMETER_A
     assert run["n_particles"] == 120
     assert set(run["memory_plan"]) == {"grid", "poses", "reconstruction"}
-    assert any("grey scale" in w for w in run["warnings"])
+    assert [note["code"] for note in run["notes"] if note["state"] == "go on"] == ["grey_scale"]
     rows = pd.read_csv(out / "iterations.csv")
     assert list(rows["iteration"]) == list(range(1, len(rows) + 1))
     assert len(list((out / "history").glob("*.npz"))) == len(rows)
@@ -182,7 +182,8 @@ def test_resume_refuses_other_settings_and_other_particles(data, tmp_path):
         particles, truth, out=out, resume=True, allow_changes=True, shift_range_A=9.0, iterations=2, **CHOICES
     )
     assert len(found.iterations) <= 3
-    assert any("shift_range_A" in w for w in read_json(out / "run.json")["warnings"])
+    notes = {note["code"]: note["sentence"] for note in read_json(out / "run.json")["notes"]}
+    assert "shift_range_A" in notes["changed_settings"]
     assert refuse_changes(out, {"threads": 7}, allowed=False) == []
 
 

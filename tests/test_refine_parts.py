@@ -289,9 +289,10 @@ def test_an_empty_class_starts_again_in_both_halves_alike(small):
     state, _ = initial_state(problem, power, [truth])
     for half in state.halves:
         half.class_weight = np.array([0.999, 0.001])
-    said = reseed_empty_classes(problem, state)
-    assert len(said) == 1
-    assert "class 2 was empty" in said[0]
+    notes = reseed_empty_classes(problem, state)
+    assert [note.code for note in notes] == ["empty_class"]
+    assert "class 2 was empty" in notes[0].sentence
+    assert notes[0].numbers == {"class": 2, "from_class": 1}
     for half in state.halves:
         assert half.class_weight[1] == pytest.approx(0.4995)
     changes = [half.volumes[1] - half.volumes[0] for half in state.halves]

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from verglas.types.verdict import Verdict
+from verglas.types.verdict import Finding, Verdict
 
 FEWEST_PARTICLES = 50  # that a later stage can do anything with
 _LOST = 0.4  # share of picks lost at edges that is worth a warning
@@ -112,11 +112,14 @@ def judge_extraction(particles: int, picks: int, commonest: str) -> Verdict:
     >>> judge_extraction(950, 1000, "box of 128 px beyond the edge").state
     'go on'
     """
+    numbers = {"particles": particles, "picks": picks}
+    notes = []
     if particles < FEWEST_PARTICLES:
-        return Verdict("warn", (f"{particles} particles are too few for a map",))
-    if picks and (picks - particles) / picks > _LOST:
-        return Verdict("warn", (f"{picks - particles} of {picks} picks were set aside, most: {commonest}",))
-    return Verdict("go on")
+        notes.append(Finding("few_particles", "warn", f"{particles} particles are too few for a map", numbers))
+    elif picks and (picks - particles) / picks > _LOST:
+        sentence = f"{picks - particles} of {picks} picks were set aside, most: {commonest}"
+        notes.append(Finding("picks_set_aside", "warn", sentence, {**numbers, "most": commonest}))
+    return Verdict.of_notes(notes, {})
 
 
 def judge_ctfs(fits: Sequence[Mapping[str, Any]], limits: QualityLimits | None = None) -> list[tuple[str, ...]]:
@@ -169,19 +172,22 @@ def judge_set(judged: Mapping[str, Sequence[str]], unreadable: int = 0, limits: 
     Examples
     --------
     >>> from verglas.assessment.micrographs import judge_set
-    >>> judge_set({"a": (), "b": ("3 picks, median 76",)}).state
-    'warn'
+    >>> made = judge_set({"a": (), "b": ("3 picks, median 76",)})
+    >>> made.state, made["flagged"].numbers["flagged"]
+    ('warn', 1)
     """
     limit = limits or QualityLimits()
     total = len(judged) + unreadable
     flagged = sum(bool(reasons) for reasons in judged.values())
-    reasons = []
+    numbers = {"unusable": unreadable, "flagged": flagged, "of": total}
     if not total or flagged + unreadable == total:
-        return Verdict("stop", ("no micrograph is without a flag",))
-    if unreadable:
-        reasons.append(f"{unreadable} of {total} micrographs could not be used")
-    if flagged:
-        reasons.append(f"{flagged} of {total} micrographs are flagged")
+        return Verdict.of_notes([Finding("none_good", "stop", "no micrograph is without a flag", numbers)], {})
     share = (flagged + unreadable) / total
-    state = "stop" if share > 2 * limit.flagged else "warn" if share > limit.flagged or unreadable else "go on"
-    return Verdict(state, tuple(reasons))
+    state = "stop" if share > 2 * limit.flagged else "warn" if share > limit.flagged else "go on"
+    notes = []
+    if unreadable:
+        sentence = f"{unreadable} of {total} micrographs could not be used"
+        notes.append(Finding("unusable", "warn" if state == "go on" else state, sentence, numbers))
+    if flagged:
+        notes.append(Finding("flagged", state, f"{flagged} of {total} micrographs are flagged", numbers))
+    return Verdict.of_notes(notes, {})

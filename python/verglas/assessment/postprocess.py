@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,6 +20,7 @@ from verglas.masks import checked_mask
 from verglas.types import Map
 from verglas.types.convert import MapLike, map_of
 from verglas.types.display import Shown
+from verglas.types.verdict import Finding
 
 Mtf = filters.Gain | npt.ArrayLike
 
@@ -104,8 +106,8 @@ class Postprocessed(Shown):
         Of the sharpened map.
     data_to_A : float
         The last shell that the half maps fill: Nyquist, or where they were cut off.
-    warnings : tuple of str
-        Sentences a reader must see.
+    notes : tuple of Finding
+        What a reader must see.
     vouched : bool
         Whether phase randomisation can vouch for the resolution in this mask.
     """
@@ -123,7 +125,7 @@ class Postprocessed(Shown):
     b_factor_A2: float
     low_pass_A: float
     data_to_A: float
-    warnings: tuple[str, ...] = ()
+    notes: tuple[Finding, ...] = ()
     vouched: bool = True
 
     @property
@@ -142,6 +144,11 @@ class Postprocessed(Shown):
     def resolution_A(self) -> float:
         """Where the trusted FSC falls to 0.143, or the maps end; inf if it is below from the first shell."""
         return max(self.trusted.resolution_A(RESOLUTION_AT), self.data_to_A)
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """The sentences of the notes."""
+        return tuple(note.sentence for note in self.notes)
 
     @property
     def curves(self) -> dict[str, FSC]:
@@ -173,7 +180,7 @@ class Postprocessed(Shown):
             "mask": {"source": self.mask_source, "fraction": float(self.mask.data.mean(dtype=np.float64))},
             "pixel_size_A": self.map.pixel_size_A,
             "box": self.map.box,
-            "warnings": list(self.warnings),
+            "notes": [note.as_dict() for note in self.notes],
         }
 
 
@@ -390,7 +397,7 @@ def postprocess(
         b,
         low_pass,
         float(1.0 / frequency[last]),
-        tuple(_warnings(randomised, trusted, shell, plot, vouched=vouched)),
+        tuple(_notes(randomised, trusted, shell, plot, vouched=vouched)),
         vouched,
     )
 
@@ -474,26 +481,37 @@ def _vouched(shell: int | None, randomised: FSC | None, corrected: FSC) -> bool:
     return bool(randomised.curve[near].mean() <= _TIGHT + min(chance, _TIGHT))
 
 
-def _warnings(randomised: FSC | None, corrected: FSC, shell: int | None, plot: Guinier, *, vouched: bool) -> list[str]:
-    found = []
+def _notes(
+    randomised: FSC | None, corrected: FSC, shell: int | None, plot: Guinier, *, vouched: bool
+) -> Iterator[Finding]:
     resolution = corrected.resolution_A(RESOLUTION_AT)
     if shell is None or randomised is None:
-        found.append("the unmasked FSC never falls far enough to randomise phases: the masked curve is not corrected")
+        yield Finding(
+            "uncorrected",
+            "warn",
+            "the unmasked FSC never falls far enough to randomise phases: the masked curve is not corrected",
+        )
     elif not vouched:
-        found.append(
+        yield Finding(
+            "mask",
+            "warn",
             "phase randomisation cannot vouch for the resolution in this mask, which is tighter than the molecule or "
             "has a sharp edge, or begins where the resolution ends: the resolution is that of the unmasked maps; a "
-            "wider, softer mask gives a better one"
+            "wider, softer mask gives a better one",
         )
     if not np.isfinite(resolution):
-        found.append("the half maps share no signal: the corrected FSC is below 0.143 from its first shell")
+        sentence = "the half maps share no signal: the corrected FSC is below 0.143 from its first shell"
+        yield Finding("no_signal", "warn", sentence)
     elif not corrected.crosses(RESOLUTION_AT):
-        found.append("the corrected FSC stays above 0.143 up to the last shell: the pixel size limits the resolution")
+        sentence = "the corrected FSC stays above 0.143 up to the last shell: the pixel size limits the resolution"
+        yield Finding("sampling", "warn", sentence)
     if plot.reason:
-        found.append(plot.reason)
+        yield Finding("no_b_factor", "warn", plot.reason)
     elif plot.b_factor_A2 is not None and plot.b_factor_A2 < 0:
-        found.append(
+        yield Finding(
+            "sharpened_before",
+            "warn",
             f"amplitudes rise with resolution (fitted B = {plot.b_factor_A2:.0f} A^2): the half maps may have been "
-            "sharpened before; nothing was sharpened"
+            "sharpened before; nothing was sharpened",
+            {"b_factor_A2": plot.b_factor_A2},
         )
-    return found

@@ -61,6 +61,8 @@ class ClassSelection:
         Whether to go on with them.
     sentence : str
         The same in words.
+    code : {"noise", "none_kept", "few_kept", "kept"}
+        The same in a word for programs.
     """
 
     classes: list[int]
@@ -69,11 +71,13 @@ class ClassSelection:
     of_particles: int
     state: str
     sentence: str
+    code: str
 
     def as_dict(self) -> dict[str, object]:
         """JSON-ready."""
         return {
             "state": self.state,
+            "code": self.code,
             "reasons": [self.sentence],
             "classes": self.classes,
             "particles": self.particles,
@@ -129,8 +133,8 @@ def select_classes(
     kept = np.array([not r for r in reason], bool)
     total, chosen = int(size.sum()), int(size[kept].sum())
     left = {int(n): r for n, r in zip(number, reason, strict=True) if r}
-    state, sentence = _state(signal, int(kept.sum()), chosen, total, limits)
-    return ClassSelection(number[kept].tolist(), left, chosen, total, state, sentence)
+    code, state, sentence = _state(signal, int(kept.sum()), chosen, total, limits)
+    return ClassSelection(number[kept].tolist(), left, chosen, total, state, sentence, code)
 
 
 def _reasons(table: pd.DataFrame, empty_class: int | None, limits: SelectionRules) -> list[str]:
@@ -175,12 +179,14 @@ def _weighted_median(values: FloatArray, weight: npt.NDArray[np.int64]) -> float
     return float(middle) if np.isfinite(middle) else 0.0
 
 
-def _state(signal: bool, classes: int, chosen: int, total: int, limits: SelectionRules) -> tuple[str, str]:
+def _state(signal: bool, classes: int, chosen: int, total: int, limits: SelectionRules) -> tuple[str, str, str]:
+    """Code, state and sentence."""
     if not signal:
-        return "stop", "The classification found nothing but noise: there is nothing to select."
+        return "noise", "stop", "The classification found nothing but noise: there is nothing to select."
     if not chosen:
-        return "stop", f"None of the classes looks like a particle: look at them. {total} particles were classified."
+        sentence = f"None of the classes looks like a particle: look at them. {total} particles were classified."
+        return "none_kept", "stop", sentence
     text = f"{chosen} of {total} particles, in {classes} {'class' if classes == 1 else 'classes'}"
     if chosen < limits.few_left * total:
-        return "warn", f"Only {text}, look like particles: look at the others."
-    return "go on", f"{text}, look like particles."
+        return "few_kept", "warn", f"Only {text}, look like particles: look at the others."
+    return "kept", "go on", f"{text}, look like particles."

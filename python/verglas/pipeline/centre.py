@@ -21,7 +21,7 @@ from verglas.pipeline.tables import usable_shots
 from verglas.run.parallel import in_order
 from verglas.types import Particles, Picks
 from verglas.types.arrays import FloatArray
-from verglas.types.verdict import Verdict
+from verglas.types.verdict import Finding, Verdict
 
 _SIDE = 24.0  # pixels per particle of the images that centres are sought in
 _SAME = 0.4  # diameters: two particles nearer than this are one
@@ -98,9 +98,10 @@ class CentreStage(Stage):
         found = read_json(project.folder(self.name) / "centring.json")
         numbers = {name: found[name] for name in ("particles", "way", "moved", "rms_shift_A", "duplicates", "power")}
         far = found["moved"] and found["rms_shift_A"] > 0.15 * project.settings.diameter_A
-        reasons = (f"picks are {found['rms_shift_A']:.0f} A off the particles' centres",) if far else ()
+        sentence = f"picks are {found['rms_shift_A']:.0f} A off the particles' centres"
+        notes = [Finding("off_centre", "warn", sentence, {"rms_shift_A": found["rms_shift_A"]})] if far else []
         picture = self.place(project, "centring.png")
-        return Verdict("warn" if far else "go on", reasons, numbers, (picture,), picture)
+        return Verdict.of_notes(notes, numbers, [picture], picture)
 
 
 def cut_pixel_A(particles: Particles, box: int) -> float:

@@ -27,7 +27,7 @@ from verglas.run.machine import allowed_memory_GB
 from verglas.run.postprocess import PostprocessJob, postprocess_files
 from verglas.run.refine import refine, summary
 from verglas.types.listener import Listener, Silence
-from verglas.types.verdict import STATES, Verdict
+from verglas.types.verdict import STATES, Finding, Verdict, notes_of
 
 AUTO = "auto"  # symmetry to be found
 _PER_CLASS = 75  # particles per 2D class, unless that makes fewer than 10 classes or more than 100
@@ -36,8 +36,8 @@ _CLASS_S, _START_S, _REFINE_S = 4e-4, 0.08, 0.1
 _FREE = ("threads", "device", "progress", "log", "memory_GB")  # settings that change no result
 _CLASS_MEMORY_GB = 4.0
 _ANGLES = ("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi")
-_ROUTINE = ("was multiplied", "was resampled", "was cropped", "was padded", "were made from")  # notes, no warnings
-_HAND = "the hand is undetermined: the mirror image explains the particles as well"
+_HAND = Finding("hand", "go on", "the hand is undetermined: the mirror image explains the particles as well")
+_NO_SIGNAL = Finding("no_signal", "stop", "the half maps agree nowhere")
 
 
 class Class2DStage(Stage):
@@ -102,14 +102,11 @@ class Class2DStage(Stage):
             "of_classes": len(whole["classes"]),
             "left_out": {k: str(v) for k, v in found["left_out"].items()},
         }
-        reasons = [str(reason).rstrip(".") for reason in found["reasons"]]
-        return Verdict(
-            found["state"],
-            tuple(reasons),
-            numbers,
-            (self.place(project, "classes.png"),),
-            self.place(project, self.page),
-        )
+        shares = {"particles": found["particles"], "of_particles": found["of_particles"]}
+        # a classification of an earlier version has no code
+        code = found.get("code", "selection")
+        notes = [Finding(code, found["state"], str(line).rstrip("."), shares) for line in found["reasons"]]
+        return Verdict.of_notes(notes, numbers, [self.place(project, "classes.png")], self.place(project, self.page))
 
 
 def plan_sentence(project: Project, n_classes: int) -> str:
@@ -229,12 +226,11 @@ class AbInitioStage(Stage):
             "symmetry": found["symmetry"],
             "particles": found["particles"],
         }
-        reasons = [str(found["sentence"]).rstrip(".")]
+        notes = [Finding(found["verdict"], state, str(found["sentence"]).rstrip("."), numbers)]
         if found.get("symmetry_sentence"):
-            reasons.append(str(found["symmetry_sentence"]).rstrip("."))
-        return Verdict(
-            state, tuple(reasons), numbers, (self.place(project, "map.png"),), self.place(project, self.page)
-        )
+            sentence = str(found["symmetry_sentence"]).rstrip(".")
+            notes.append(Finding("symmetry", "go on", sentence, {"symmetry": found["symmetry"]}))
+        return Verdict.of_notes(notes, numbers, [self.place(project, "map.png")], self.place(project, self.page))
 
 
 def resolve_symmetry(project: Project) -> str:
@@ -359,20 +355,24 @@ class RefineStage(Stage):
             "peak_memory_GB": found["peak_memory_GB"],
         }
         shown = (self.place(project, "map.png"), self.place(project, "fsc.png"))
-        reasons = [str(w) for w in run.get("warnings", []) if not any(word in w for word in _ROUTINE)]
-        state = "warn" if reasons else "go on"
+        page = self.place(project, self.page)
         if found["resolution_A"] is None:
-            return Verdict("stop", ("the half maps agree nowhere",), numbers, shown, self.place(project, self.page))
+            return Verdict.of_notes([_NO_SIGNAL], numbers, shown, page)
+        notes = [note for note in notes_of(run) if note.state != "go on"]
         if run["state"] != "converged":
-            state, reasons = "warn", [f"not converged: {run['state']}", *reasons]
+            notes.insert(0, Finding("not_converged", "warn", f"not converged: {run['state']}"))
         if found["excluded"]:
-            reasons.append(f"{found['excluded']} particles set aside")
-        if run.get("verdict"):  # runs of earlier versions have none
-            judged = Verdict.from_dict(run["verdict"])
-            state = max(state, judged.state, key=STATES.index)
-            reasons = [*judged.reasons, *reasons]
-            numbers |= judged.numbers
-        return Verdict(state, tuple(reasons), numbers, shown, self.place(project, self.page))
+            sentence = f"{found['excluded']} particles set aside"
+            notes.append(Finding("excluded", "go on", sentence, {"excluded": found["excluded"]}))
+        # runs of earlier versions have no verdict of their own; what it finds in order is kept, and not said
+        judged = Verdict.from_dict(run["verdict"]) if run.get("verdict") else Verdict("go on")
+        made = Verdict.of_notes(notes, {**numbers, **judged.numbers}, shown, page)
+        return replace(
+            made,
+            state=max(judged.state, made.state, key=STATES.index),
+            reasons=(*judged.reasons, *made.reasons),
+            findings=(*judged.findings, *made.findings),
+        )
 
 
 _FINEST_START_A = 20.0  # beyond it the half maps share nothing that they were given
@@ -414,21 +414,13 @@ class PostprocessStage(Stage):
         """Warnings of the postprocessing."""
         found = read_json(self.path(project, "summary.json"))
         numbers = {name: found.get(name) for name in ("resolution_A", "resolutions_A", "b_factor_A2")}
-        reasons = [str(line).rstrip(".") for line in found.get("warnings", [])]
+        notes = [replace(note, sentence=note.sentence.rstrip(".")) for note in notes_of(found)]
+        page = self.place(project, self.page)
         if found.get("resolution_A") is None:
-            reasons = ["the half maps agree nowhere", *reasons]
-            return Verdict("stop", tuple(reasons), numbers, (), self.place(project, self.page))
-        shown = (self.place(project, "map.png"), self.place(project, "fsc.png"))
-        asked = project.settings
-        if asked.reference is None:
-            reasons.append(_HAND)
-        return Verdict(
-            "warn" if len(reasons) > (asked.reference is None) else "go on",
-            tuple(reasons),
-            numbers,
-            shown,
-            self.place(project, self.page),
-        )
+            return Verdict.of_notes([_NO_SIGNAL, *notes], numbers, (), page)
+        if project.settings.reference is None:
+            notes.append(_HAND)
+        return Verdict.of_notes(notes, numbers, [self.place(project, "map.png"), self.place(project, "fsc.png")], page)
 
 
 def _surface(volume: Path, mask: Path | None, target: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -142,8 +142,9 @@ class ExtractStage(MicrographStage):
         table = self.place(project, "excluded.csv")
         judged = judge_extraction(count, asked, lost.most_common(1)[0][0] if lost else "")
         if count < FEWEST_PARTICLES and project.settings.to != "particles":
-            return Verdict("stop", judged.reasons, numbers, (), f"report.html and {table}")
-        return Verdict(judged.state, judged.reasons, numbers, (self.place(project, "particles.png"),), table)
+            notes = [replace(note, state="stop") for note in judged.findings]
+            return Verdict.of_notes(notes, numbers, (), f"report.html and {table}")
+        return Verdict.of_notes(judged.findings, numbers, [self.place(project, "particles.png")], table)
 
 
 def _keep_digest(project: Project) -> str | None:

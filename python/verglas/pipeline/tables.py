@@ -20,7 +20,7 @@ from verglas.io.rules import written_name
 from verglas.pipeline.micrographs import ctf_row, has_passed, picks_of, result_of
 from verglas.pipeline.project import Project, Shot
 from verglas.pipeline.stage import digest, file_digest
-from verglas.types.verdict import Verdict
+from verglas.types.verdict import Finding, Verdict
 
 _PIXEL_DIFFERS = 0.02  # of the pixel size in a header and the one used
 _MANY = 0.5  # share of micrographs set aside at which a stage stops
@@ -72,7 +72,7 @@ def standings(project: Project) -> list[Standing]:
             stage, reason = "ctf", odd[shot.key]
         if not reason and kept is not None and shot.key not in kept:
             stage, reason = "pick", f"not in the list of those to keep ({project.settings.keep})"
-        flags = [*rings.get(shot.key, ()), *(f for f in judged.get(shot.key, ()) if not f.startswith("CTF fits"))]
+        flags = [*rings.get(shot.key, ()), *judged.get(shot.key, ())]
         if has_passed(project, "ctf", shot) and usual is not None and result_of(project, "ctf", shot)["shape"] != usual:
             y, x = result_of(project, "ctf", shot)["shape"]
             flags.append(f"{x} x {y} pixels, most have {usual[1]} x {usual[0]}")
@@ -143,7 +143,7 @@ def _usual_shape(project: Project) -> list[int] | None:
 
 
 def quality(project: Project, shot: Shot) -> MicrographQuality | None:
-    """What picking and CTF say of a micrograph; None before it was picked."""
+    """What picking says of a micrograph; None before it was picked. Of the CTF the rings themselves are judged."""
     if not (has_passed(project, "ctf", shot) and project.results("pick").get(shot.key)):
         return None
     picked, ctf = project.results("pick").get(shot.key), result_of(project, "ctf", shot)
@@ -155,7 +155,6 @@ def quality(project: Project, shot: Shot) -> MicrographQuality | None:
         float(result.get("separation", 0.0)),
         bool(result.get("clear", False)),
         (float(ctf["defocus_u_A"]) + float(ctf["defocus_v_A"])) / 2,
-        np.inf if ctf["resolution_A"] is None else float(ctf["resolution_A"]),
     )
 
 
@@ -210,13 +209,15 @@ def write_ctf(project: Project) -> dict[str, str]:
     return {f"{folder.name}/{path.name}": file_digest(path)}
 
 
-def _set_aside_sentences(found: Sequence[tuple[str, str]], total: int) -> list[str]:
+def _set_aside_notes(bad: Sequence[tuple[str, str]], total: int, state: str) -> list[Finding]:
     """How many, and the first by name."""
-    if not found:
+    if not bad:
         return []
-    name, reason = found[0]
+    name, reason = bad[0]
+    # a reason that comes from a reader names the file itself
     said = reason if Path(name).name in reason else f"{Path(name).name}: {reason}"
-    return [f"{len(found)} of {total} micrographs set aside ({said}{'; ...' if len(found) > 1 else ''})"]
+    sentence = f"{len(bad)} of {total} micrographs set aside ({said}{'; ...' if len(bad) > 1 else ''})"
+    return [Finding("set_aside", state, sentence, {"set_aside": len(bad), "of": total})]
 
 
 def ctf_verdict(project: Project) -> Verdict:
@@ -238,17 +239,15 @@ def ctf_verdict(project: Project) -> Verdict:
         "median_resolution_A": _median(finest),
         "median_merit": _median([f["merit"] for f in fits]),
     }
-    reasons = _set_aside_sentences(bad, total)
-    state = "warn" if bad else "go on"
+    notes = _set_aside_notes(bad, total, "stop" if len(bad) > _MANY * total or not fits else "warn")
     median = numbers["median_resolution_A"]
     if fits and (median is None or median > _POOR_A):
-        state, reasons = "warn", [*reasons, f"Thon rings reach {median or float('inf'):.1f} A in the median only"]
+        sentence = f"Thon rings reach {median or float('inf'):.1f} A in the median only"
+        notes.append(Finding("poor_rings", "warn", sentence, {"median_resolution_A": median}))
     if sentence := _all_headers_differ(project):
-        state, reasons = "warn", [*reasons, sentence]
-    if len(bad) > _MANY * total or len(fits) == 0:
-        state = "stop"
+        notes.append(Finding("pixel_size", "warn", sentence))
     folder = project.folder_name("ctf")
-    return Verdict(state, tuple(reasons), numbers, (f"{folder}/png",), f"report.html and {folder}/ctf.csv")
+    return Verdict.of_notes(notes, numbers, [f"{folder}/png"], f"report.html and {folder}/ctf.csv")
 
 
 # ---- picks
@@ -284,10 +283,12 @@ def pick_verdict(project: Project) -> Verdict:
         "median_picks": _median(counts),
         "seconds_per_micrograph": _median_seconds(project, "pick"),
     }
-    reasons = [*_set_aside_sentences(bad, len(every)), *(r for r in judged.reasons if "could not be used" not in r)]
-    state = "stop" if not counts else judged.state
+    # The stage says itself which are set aside, and the first by name, at the weight that the set gives to it.
+    weight = judged["unusable"].state if "unusable" in judged.codes else judged.state
+    notes = _set_aside_notes(bad, len(every), weight)
+    notes += [note for note in judged.findings if note.code != "unusable"]
     folder = project.folder_name("pick")
-    return Verdict(state, tuple(reasons), numbers, (f"{folder}/png",), f"report.html and {folder}/png")
+    return Verdict.of_notes(notes, numbers, [f"{folder}/png"], f"report.html and {folder}/png")
 
 
 def _median(values: Sequence[float]) -> float | None:

@@ -27,6 +27,7 @@ from verglas.search.state import HalfModel, PoseTable
 from verglas.search.step import Step
 from verglas.types import Map
 from verglas.types.arrays import FloatArray
+from verglas.types.verdict import Finding
 
 Progress = Callable[[str, int, int], None]  # phase, particles done, in all
 
@@ -45,13 +46,13 @@ class Iteration:
     step : Step
     maps : list of ClassMaps
         One per class.
-    notes : list of str
+    notes : list of Finding
         What a reader should know: classes that were seeded again, GPUs that ran out of memory.
     """
 
     step: Step
     maps: list[ClassMaps]
-    notes: list[str]
+    notes: list[Finding]
 
 
 def peak_memory_GB() -> float:
@@ -71,7 +72,7 @@ def initial_state(
     power: npt.NDArray[np.float32],
     references: list[Map],
     mask: npt.NDArray[np.float32] | None = None,
-) -> tuple[State, list[str]]:
+) -> tuple[State, list[Finding]]:
     """State before the first iteration, and sentences on what was done to the references.
 
     Parameters
@@ -86,17 +87,19 @@ def initial_state(
     """
     settings = problem.settings
     step = schedule.first_step(problem, split=len(references) < settings.classes)
-    said = []
+    notes = []
     volumes = start.low_pass_references(problem, references)
     coarse = schedule.make_step(problem, "grid", step.radius, step.order, step.shift_range_px)
     factors = [start.match_grey_scale(problem, v, coarse) for v in (volumes[:1] if len(references) == 1 else volumes)]
     for k, factor in enumerate(factors):
         volumes[k if len(factors) > 1 else slice(None)] *= np.float32(factor)
         name = "the reference" if len(factors) == 1 else f"reference {k + 1}"
-        said.append(
+        sentence = (
             f"{name} was multiplied by {factor:.4g} to match the grey scale of the images, and low-passed to "
             f"{settings.initial_resolution_A:g} A"
         )
+        numbers = {"factor": float(factor), "low_pass_A": settings.initial_resolution_A}
+        notes.append(Finding("grey_scale", "go on", sentence, numbers))
     signal = np.mean([start.mean_slice_power(problem, v) for v in volumes], axis=0)
     micrographs = problem.n_micrographs
     classes = len(volumes)
@@ -119,11 +122,11 @@ def initial_state(
     if step.split:
         poses.class_number = np.random.default_rng(settings.seed).integers(classes, size=len(problem))
     shells = problem.box // 2 + 1
-    return State(0, poses, halves, np.zeros((classes, shells)), float(step.radius), mask), said
+    return State(0, poses, halves, np.zeros((classes, shells)), float(step.radius), mask), notes
 
 
 def _pass(
-    problem: RefineProblem, state: State, step: Step, progress: Progress | None, notes: list[str]
+    problem: RefineProblem, state: State, step: Step, progress: Progress | None, notes: list[Finding]
 ) -> tuple[list[HalfSums], list[float]]:
     """Expectation and sums of both halves, each with its own references."""
     mask = problem.sphere if state.mask is None else state.mask
@@ -177,7 +180,7 @@ def iterate(
         False,
         list(state.figures),
     )
-    notes: list[str] = []
+    notes: list[Finding] = []
     found, pass_seconds = _pass(problem, new, step, progress, notes)
     between = time.perf_counter()
     for half in (1, 2):
@@ -210,13 +213,13 @@ def may_end(problem: RefineProblem, step: Step) -> bool:
     return step.final or (step.phase != "grid" and step.insert_radius == problem.last_radius)
 
 
-def reseed_empty_classes(problem: RefineProblem, state: State) -> list[str]:
+def reseed_empty_classes(problem: RefineProblem, state: State) -> list[Finding]:
     """Give every class that lost its particles half of the largest one, with a small change; says so.
 
     Without this, a class once empty stays empty: its reference is an average of nothing.
     """
     weights = (state.halves[0].class_weight + state.halves[1].class_weight) / 2
-    said = []
+    notes = []
     for k in np.flatnonzero(weights < _EMPTY_CLASS):
         largest = int(np.argmax(weights))
         weights[k] = weights[largest] = weights[largest] / 2
@@ -225,8 +228,9 @@ def reseed_empty_classes(problem: RefineProblem, state: State) -> list[str]:
             size = np.float32(_PERTURBATION * half.volumes[largest].std())
             half.volumes[k] = half.volumes[largest] + size * change
             half.class_weight[k] = half.class_weight[largest] = half.class_weight[largest] / 2
-        said.append(f"iteration {state.iteration}: class {k + 1} was empty; it starts again from class {largest + 1}")
-    return said
+        sentence = f"iteration {state.iteration}: class {k + 1} was empty; it starts again from class {largest + 1}"
+        notes.append(Finding("empty_class", "warn", sentence, {"class": int(k) + 1, "from_class": largest + 1}))
+    return notes
 
 
 def _perturbation(problem: RefineProblem, state: State, k: int) -> npt.NDArray[np.float32]:

@@ -14,6 +14,7 @@ from verglas.assessment.guinier import Guinier
 from verglas.io import read_csv, read_json
 from verglas.report import curves
 from verglas.report.html import Picture, Section, Table
+from verglas.types.verdict import notes_of
 
 _CURVES = {
     "unmasked": "unmasked",
@@ -160,8 +161,8 @@ def guinier_section(found: Mapping[str, Assessed]) -> Section:
         name = f"{title.capitalize()}: " if len(found) > 1 else ""
         record, plot = one.record, one.guinier
         if plot.b_factor_A2 is None:
-            why = [line for line in record.get("warnings", []) if "no B-factor was fitted" in line]
-            lines.append(name + (why[0] if why else "no B-factor was fitted") + ".")
+            why = next((note.sentence for note in notes_of(record) if note.code == "no_b_factor"), "")
+            lines.append(f"{name}{why or 'no B-factor was fitted'}.")
             continue
         assert plot.band_A is not None
         lines.append(

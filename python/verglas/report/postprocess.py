@@ -9,6 +9,7 @@ from verglas.io import read_map, write_text
 from verglas.report import figures
 from verglas.report.assessed import b_factor, guinier_section, length, read_assessed, resolution_section
 from verglas.report.html import Page, Picture, Section, Table, render
+from verglas.types.verdict import notes_of
 
 
 def write_postprocess_page(folder: Path, footer: str = "") -> Path:
@@ -57,8 +58,8 @@ def write_postprocess_page(folder: Path, footer: str = "") -> Path:
         Section("Maps", blocks=[surface, slices]),
         guinier_section({"map": found}),
     ]
-    if record.get("warnings"):
-        rows = [(str(number), line) for number, line in enumerate(record["warnings"], 1)]
+    if notes := notes_of(record):
+        rows = [(str(number), note.sentence) for number, note in enumerate(notes, 1)]
         sections.insert(0, Section("Please note", blocks=[Table(("", "what"), rows)]))
     settings = [(k.replace("_", " "), v) for k, v in record.get("settings", {}).items()]
     sections.append(Section("Settings", blocks=[Table(("setting", "value"), settings)]))

@@ -17,6 +17,7 @@ from verglas.report import course, figures, posteriors
 from verglas.report.assessed import b_factor, guinier_section, length, resolution_section
 from verglas.report.html import REFRESH_S, Page, Picture, Section, Table, render
 from verglas.report.run_folder import RunFolder, read_run_folder
+from verglas.types.verdict import notes_of
 
 _MOST_ROWS = 50
 _GIVEN_UP = ("failed", "stopped")
@@ -162,9 +163,9 @@ def _verdict(run: RunFolder) -> Section | None:
 
 
 def _warnings(run: RunFolder) -> Section | None:
-    rows = [("run", line) for line in run.run.get("warnings", [])]
+    rows = [("run", note.sentence) for note in notes_of(run.run)]
     for title, one in run.assessed.items():
-        rows += [(title, line) for line in one.record.get("warnings", [])]
+        rows += [(title, note.sentence) for note in notes_of(one.record)]
     state = str(run.run.get("state", ""))
     if state.startswith(_GIVEN_UP):
         rows.insert(0, ("state", state))

@@ -37,7 +37,7 @@ from verglas.types import Map, Particles, Poses
 from verglas.types.arrays import IntArray
 from verglas.types.listener import Listener
 from verglas.types.settings import settings_from
-from verglas.types.verdict import Verdict
+from verglas.types.verdict import Finding, Verdict
 
 Reference = Map | str | Path
 
@@ -300,14 +300,14 @@ def _start_run(
     folder = around.folder
     if particles.source is None:
         raise InputError(f"{particles.where}: these particles have no images")
-    maps, said = _fit_references(references, particles, settings)
+    maps, notes = _fit_references(references, particles, settings)
     window = None if mask is None else fitted_mask(as_map(mask), particles)
     keep = _fits_in_memory(particles, around.limit_GB)
     work = in_memory(particles) if keep else particles
     found = survey(work, threads=settings.threads, device=around.devices[0])
     used = np.setdiff1d(np.arange(len(particles)), list(found.excluded))
-    work, lines = _with_halves(work, used, found.copy_of, settings.seed)
-    said += lines
+    work, more = _with_halves(work, used, found.copy_of, settings.seed)
+    notes += more
     problem = start.make_problem(
         work, found.excluded, settings, n_classes=settings.classes, mask_given=window is not None
     )
@@ -315,22 +315,22 @@ def _start_run(
     plan = plan_memory(problem, around.limit_GB, cached=keep)
     problem = with_plan(problem, plan)
     if not maps:
-        maps, lines = _from_poses(problem)
-        said += lines
-    state, lines = initial_state(problem, found.power[used], maps, window)
-    said += lines + _set_aside_sentences(found.excluded)
-    for line in said:
-        around.listener.say(line)
+        maps, more = _from_poses(problem)
+        notes += more
+    state, more = initial_state(problem, found.power[used], maps, window)
+    notes += more + _set_aside_notes(found.excluded)
+    for note in notes:
+        around.listener.say(note.sentence)
     step = schedule.first_step(problem, split=len(maps) < settings.classes)
     inputs = {} if folder is None else close_identity(particles)
     if folder is not None:
-        folder.begin(problem, plan, _excluded_table(particles, found.excluded), said)
+        folder.begin(problem, plan, _excluded_table(particles, found.excluded), notes)
         write_checkpoint(folder.folder, Checkpoint(state, step, problem.half, found.excluded, inputs))
         folder.born()
     return _Setup(problem, plan, state, step, found.excluded, inputs, particles[used])
 
 
-def _with_halves(particles: Particles, used: IntArray, copy_of: IntArray, seed: int) -> tuple[Particles, list[str]]:
+def _with_halves(particles: Particles, used: IntArray, copy_of: IntArray, seed: int) -> tuple[Particles, list[Finding]]:
     """The particles with half sets that can be used, and what was done to them."""
     if len(used) < 2:
         return particles, []  # too few, which the problem says
@@ -340,32 +340,33 @@ def _with_halves(particles: Particles, used: IntArray, copy_of: IntArray, seed: 
     split = split_halves(particles[used], seed=seed, copy_of=np.where(copies < 0, np.arange(len(used)), copies))
     half = np.ones(len(particles), np.int64)
     half[used] = split.half
-    return particles.with_columns(rlnRandomSubset=half), list(split.said)
+    return particles.with_columns(rlnRandomSubset=half), [Finding("half_sets", "warn", line) for line in split.said]
 
 
 def _fit_references(
     references: list[Reference], particles: Particles, settings: RefineSettings
-) -> tuple[list[Map], list[str]]:
+) -> tuple[list[Map], list[Finding]]:
     """The references on the particles' pixels, and what was done to them."""
-    maps, said = [], []
+    maps, notes = [], []
     for number, reference in enumerate(references, 1):
         name = "the reference" if len(references) == 1 else f"reference {number}"
-        fits, lines = fit_to_particles(as_map(reference), particles, name)
+        fits, more = fit_to_particles(as_map(reference), particles, name)
         maps.append(fits)
-        said += lines
+        notes += more
     if len(maps) > 1 and settings.classes != len(maps):
         raise InputError(f"refine: {len(maps)} references but classes = {settings.classes}; leave classes out")
     if settings.mode == "max-cc" and len(maps) < settings.classes:
         raise InputError("refine: mode max-cc tells classes apart only with one reference for each")
-    return maps, said
+    return maps, notes
 
 
-def _set_aside_sentences(excluded: Mapping[int, str]) -> list[str]:
+def _set_aside_notes(excluded: Mapping[int, str]) -> list[Finding]:
     """How many particles, and the first of them."""
     if not excluded:
         return []
     first = "; ".join(f"particle {i}: {why}" for i, why in sorted(excluded.items())[:3])
-    return [f"{len(excluded)} particles set aside ({first}{', ...' if len(excluded) > 3 else ''})"]
+    sentence = f"{len(excluded)} particles set aside ({first}{', ...' if len(excluded) > 3 else ''})"
+    return [Finding("set_aside", "warn", sentence, {"particles": len(excluded)})]
 
 
 def _excluded_table(particles: Particles, excluded: Mapping[int, str]) -> pd.DataFrame:
@@ -376,7 +377,7 @@ def _excluded_table(particles: Particles, excluded: Mapping[int, str]) -> pd.Dat
     return pd.DataFrame({"particle": numbers, "image": names, "reason": [excluded[i] for i in numbers]})
 
 
-def _from_poses(problem: RefineProblem) -> tuple[list[Map], list[str]]:
+def _from_poses(problem: RefineProblem) -> tuple[list[Map], list[Finding]]:
     """Without a reference: the map of the poses that the particles have."""
     if problem.settings.poses != "local":
         raise InputError(
@@ -387,7 +388,7 @@ def _from_poses(problem: RefineProblem) -> tuple[list[Map], list[str]]:
         raise InputError("refine: poses='local', but the particles have no poses and there is no reference")
     finest = problem.settings.initial_resolution_A
     made = reconstruct(problem.particles, problem.settings.symmetry, max_resolution_A=0.8 * finest)
-    return [made], ["the first reference was made from the poses of the particles"]
+    return [made], [Finding("own_poses", "go on", "the first reference was made from the poses of the particles")]
 
 
 def _resume_run(particles: Particles, settings: RefineSettings, around: _Around, *, given: bool) -> _Setup:
@@ -419,7 +420,7 @@ def _run(setup: _Setup, folder: RefineFolder | None, listener: Listener) -> Refi
     def record_iteration(state: State, made: Iteration, following: Step | None) -> None:
         number[0] = state.iteration
         for note in made.notes:
-            listener.say(note)
+            listener.say(note.sentence)
         listener.iteration(state.figures[-1].as_row())
         if folder is not None:
             # The checkpoint of the final pass would leave nothing to resume: what precedes it stays.

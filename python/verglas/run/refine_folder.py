@@ -28,7 +28,7 @@ from verglas.run.postprocess import write_postprocessed
 from verglas.run.tenure import GOING_ON, Tenure, end_of, now_text, tenure
 from verglas.types import Map, Particles
 from verglas.types.listener import Listener
-from verglas.types.verdict import Verdict
+from verglas.types.verdict import Finding, Verdict, notes_of
 
 _PAGE_EVERY_S = 20.0  # a page takes two seconds to draw
 # Settings that change no result and may differ when a run is resumed.
@@ -88,7 +88,9 @@ def refine_folder(
     with tenure(out, "refine", listener, record={**had, "state": "starting", "settings": record}) as held:
         folder = RefineFolder(out, record, held)
         if resume:
-            folder.resume(had, [f"resumed with changed settings: {s}" for s in said])
+            folder.resume(
+                had, [Finding("changed_settings", "warn", f"resumed with changed settings: {s}") for s in said]
+            )
         yield folder
 
 
@@ -115,13 +117,13 @@ class RefineFolder:
     def __init__(self, folder: Path, settings: Mapping[str, Any], held: Tenure) -> None:
         self.folder, self.settings, self.held = folder, dict(settings), held
         self.started, self.before = time.perf_counter(), 0.0
-        self.warnings: list[str] = []
+        self.notes: list[Finding] = []
         self.record: dict[str, Any] = {}
 
-    def begin(self, problem: RefineProblem, plan: MemoryPlan, excluded: pd.DataFrame, said: list[str]) -> None:
+    def begin(self, problem: RefineProblem, plan: MemoryPlan, excluded: pd.DataFrame, notes: list[Finding]) -> None:
         """A fresh run. It is born with its first checkpoint (:meth:`born`): killed before, it can be started again."""
         (self.folder / "history").mkdir(parents=True, exist_ok=True)
-        self.warnings = list(said)
+        self.notes = list(notes)
         self.record = {
             "verglas": __version__,
             "command": "refine",
@@ -157,17 +159,18 @@ class RefineFolder:
         """The checkpoint is there: from now on the run can be resumed."""
         self._write("running")
 
-    def resume(self, had: Mapping[str, Any], said: list[str]) -> None:
+    def resume(self, had: Mapping[str, Any], notes: list[Finding]) -> None:
         """A run that was stopped."""
         self.record = {**had, "reason": ""}
         self.before = float(self.record.get("seconds", 0.0))
-        self.warnings = [*self.record.get("warnings", []), *said]
+        self.notes = [*notes_of(had), *notes]
+        self.record.pop("warnings", None)
         self.record["settings"] = self.settings
 
     def _write(self, state: str, **more: Any) -> None:
         self.record |= {
             "state": state,
-            "warnings": self.warnings,
+            "notes": [note.as_dict() for note in self.notes],
             "finished": None if state in GOING_ON else now_text(),
             "seconds": round(self.before + time.perf_counter() - self.started, 2),
             "peak_memory_GB": round(max(peak_memory_GB(), self.record.get("peak_memory_GB", 0.0)), 3),
@@ -177,7 +180,7 @@ class RefineFolder:
 
     def iteration(self, problem: RefineProblem, state: State, made: Iteration) -> None:
         """Add an iteration: its row, its pictures, the page."""
-        self.warnings += made.notes
+        self.notes += made.notes
         rows = [figures.as_row() for figures in state.figures]
         write_csv(self.folder / "iterations.csv", {name: [row[name] for row in rows] for name in rows[-1]})
         several = len(made.maps) > 1
@@ -217,7 +220,7 @@ class RefineFolder:
             assert maps.joint is not None
             write_map(self.folder / f"map{suffix}.mrc", Map(maps.joint, problem.pixel_size_A))
             write_postprocessed(self.folder, done, suffix=suffix, with_map=False)
-            self.warnings += [w for w in done.warnings if w not in self.warnings]
+            self.notes += [note for note in done.notes if note not in self.notes]
         write_particles(self.folder / "particles.star", particles)
         count = problem.settings.iterations
         state = "converged" if converged else f"stopped after {count} iterations"

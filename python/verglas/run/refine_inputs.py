@@ -16,6 +16,7 @@ from verglas.image import crop_or_pad, fourier_resample
 from verglas.io import read_map
 from verglas.masks import checked_mask
 from verglas.types import Map, Particles
+from verglas.types.verdict import Finding
 
 _SAME_PIXEL = 0.01  # pixel sizes that differ by less are taken for the same
 _SAMPLED = 16  # images whose values are compared when a run goes on
@@ -32,15 +33,15 @@ def as_map(value: Map | str | Path) -> Map:
     return found
 
 
-def fit_to_particles(value: Map, particles: Particles, name: str) -> tuple[Map, list[str]]:
-    """A map on the grid of the particles, and sentences on what was done to it.
+def fit_to_particles(value: Map, particles: Particles, name: str) -> tuple[Map, list[Finding]]:
+    """A map on the grid of the particles, and what was done to it.
 
     Raises
     ------
     InputError
         Its pixel size is unknown.
     """
-    said = []
+    notes = []
     box, pixel_size_A = particles.box, particles.pixel_size_A
     if not (value.pixel_size_A > 0 and np.isfinite(value.pixel_size_A)):
         raise InputError(f"{name}: its pixel size is {value.pixel_size_A:g} A; set it in the header of the file")
@@ -49,11 +50,15 @@ def fit_to_particles(value: Map, particles: Particles, name: str) -> tuple[Map, 
     if abs(ratio - 1) > _SAME_PIXEL:
         new = max(4, 2 * round(len(data) * ratio / 2))
         data = fourier_resample(data, (new,) * 3)
-        said.append(f"{name} was resampled from {value.pixel_size_A:g} to {pixel_size_A:g} A per pixel")
+        numbers = {"from_A": value.pixel_size_A, "to_A": pixel_size_A}
+        sentence = f"{name} was resampled from {value.pixel_size_A:g} to {pixel_size_A:g} A per pixel"
+        notes.append(Finding("resampled", "go on", sentence, numbers))
     if len(data) != box:
-        said.append(f"{name} was {'cropped' if len(data) > box else 'padded'} from {len(data)} to {box} px")
+        code = "cropped" if len(data) > box else "padded"
+        sentence = f"{name} was {code} from {len(data)} to {box} px"
+        notes.append(Finding(code, "go on", sentence, {"from_px": len(data), "to_px": box}))
         data = crop_or_pad(data, (box,) * 3, fill="border")
-    return Map(np.ascontiguousarray(data, np.float32), pixel_size_A), said
+    return Map(np.ascontiguousarray(data, np.float32), pixel_size_A), notes
 
 
 def fitted_mask(value: Map, particles: Particles) -> npt.NDArray[np.float32]:

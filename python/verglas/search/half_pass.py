@@ -21,6 +21,7 @@ from verglas.search.pose_step import PoseStep
 from verglas.search.problem import Problem
 from verglas.search.state import HalfModel, PoseTable
 from verglas.search.step import Step
+from verglas.types.verdict import Finding
 
 Say = Callable[[str], None]
 _LEAST_BATCH = 8
@@ -40,7 +41,7 @@ class HalfTask:
     step : Step
     half : int
         1 or 2.
-    notes : list of str
+    notes : list of Finding
         Sentences for the log are added: devices that ran out of memory.
     """
 
@@ -49,7 +50,7 @@ class HalfTask:
     mask: npt.NDArray[np.float32]
     step: Step
     half: int
-    notes: list[str] = field(default_factory=list)
+    notes: list[Finding] = field(default_factory=list)
 
     def run(self, poses: PoseTable, tick: Tick) -> HalfSums:
         """Expectation and sums; ``poses`` of this half are replaced."""
@@ -90,10 +91,12 @@ class HalfTask:
             smaller = problem.batch // 2
             if smaller < _LEAST_BATCH:
                 raise
-            self.notes.append(
+            sentence = (
                 f"{device} ran out of memory with {problem.batch} images at a time; this pass starts again there with "
                 f"{smaller} ({error})"
             )
+            numbers = {"device": device, "images": problem.batch, "now": smaller}
+            self.notes.append(Finding("device_memory", "warn", sentence, numbers))
         tick(-done[0])
         release_memory(device)
         poses.take(rows, before)

@@ -72,9 +72,27 @@ class Verdict:
     def of(cls, findings: Iterable[Finding], look_at: str = "") -> Verdict:
         """The worst of several findings; the reasons are the sentences of those that are no "go on"."""
         found = tuple(findings)
-        state = max((f.state for f in found), key=STATES.index, default="go on")
         numbers = {f"{f.code}.{name}": value for f in found for name, value in f.numbers.items()}
-        return cls(state, tuple(f.sentence for f in found if f.state != "go on"), numbers, (), look_at, found)
+        return cls(
+            worst_state(found), tuple(f.sentence for f in found if f.state != "go on"), numbers, (), look_at, found
+        )
+
+    @classmethod
+    def of_notes(
+        cls, notes: Iterable[Finding], numbers: Mapping[str, Any], pictures: Iterable[str] = (), look_at: str = ""
+    ) -> Verdict:
+        """The worst of several notes, all of whose sentences are reasons, beside the job's own numbers.
+
+        Examples
+        --------
+        >>> from verglas.types.verdict import Finding, Verdict
+        >>> hand = Finding("hand", "go on", "the hand is undetermined")
+        >>> made = Verdict.of_notes([hand], {"resolution_A": 3.2})
+        >>> made.state, made.reasons, made.codes
+        ('go on', ('the hand is undetermined',), ('hand',))
+        """
+        found = tuple(notes)
+        return cls(worst_state(found), tuple(f.sentence for f in found), numbers, tuple(pictures), look_at, found)
 
     @property
     def codes(self) -> tuple[str, ...]:
@@ -111,3 +129,22 @@ class Verdict:
             str(read.get("look_at", "")),
             findings,
         )
+
+
+def worst_state(findings: Iterable[Finding]) -> str:
+    """The state of the worst finding; "go on" where there is none."""
+    return max((f.state for f in findings), key=STATES.index, default="go on")
+
+
+def notes_of(record: Mapping[str, Any]) -> list[Finding]:
+    """The notes in a job's JSON record; the plain warnings that records of earlier versions have, as such.
+
+    Examples
+    --------
+    >>> from verglas.types.verdict import notes_of
+    >>> [(note.code, note.state) for note in notes_of({"warnings": ["3 particles set aside"]})]
+    [('warning', 'warn')]
+    """
+    if "notes" in record:
+        return [Finding(**one) for one in record["notes"]]
+    return [Finding("warning", "warn", str(line)) for line in record.get("warnings", ())]
