@@ -15,7 +15,7 @@ from verglas.motion import MotionSettings, accumulated_dose, dose_weights
 from verglas.motion.dose import separable_weights
 from verglas.motion.pair_shifts import all_pairs, design, least_squares, robust
 from verglas.motion.patch_shifts import lattice_through
-from verglas.motion.sums import corrected_sums
+from verglas.motion.sums import corrected_sums, steepness, without_steep_places
 from verglas.types.listener import Silence
 from verglas.types.motion import Motion, polynomial_space, spline_basis
 
@@ -249,6 +249,28 @@ def test_settings_that_do_not_go_together_are_named():
         MotionSettings(method="flow", model="spline")
     with pytest.raises(vg.InputError, match="unknown setting modle"):
         vg.correct_motion(movie_of(Motion(SHAPE, np.zeros((2, 2))), 1), modle="global")
+
+
+def test_field_too_steep_to_resample_becomes_less_local():
+    """A lattice of noise becomes the polynomial nearest to it, a steep polynomial its mean: named, and summed."""
+    n, still = 6, np.zeros((6, 2))
+    noise = np.random.default_rng(0).normal(0, 6, (n, 9, 9, 2)) * (np.arange(n) / n)[:, None, None, None]
+    rough = Motion(SHAPE, still, "spline", lattice_px=noise)
+    assert steepness(rough) > 0.02
+    usable, said = without_steep_places(rough)
+    assert usable.model == "polynomial"
+    assert "the nearest polynomial is used" in said
+    assert np.array_equal(usable.polynomial, rough.as_polynomial())
+    terms = np.zeros((2, 6, 3))
+    terms[0, 1, 0], terms[1, 0, 0] = 20.0, 3.0  # 100 px at the edge of the last frame; the mean moves along y
+    steep = Motion(SHAPE, still, "polynomial", polynomial=terms.reshape(2, 18))
+    usable, said = without_steep_places(steep)
+    assert "shifts of whole frames are used" in said
+    assert np.allclose(usable.global_px, np.arange(n)[:, None] * (0, 3.0), atol=0.1)  # x + 1/2 px over 640
+    gentle = planted_polynomial(6, 1, 1.0)
+    assert without_steep_places(gentle) == (gentle, "")
+    for motion in (usable, without_steep_places(rough)[0]):
+        assert np.isfinite(corrected_sums(movie_of(Motion(SHAPE, still), 3), motion).plain).all()
 
 
 def test_a_listener_hears_of_every_frame():

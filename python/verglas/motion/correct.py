@@ -14,7 +14,7 @@ from verglas.motion.binned import bin_factor, bin_movie
 from verglas.motion.choose import ModelGain
 from verglas.motion.classical import estimate_classically
 from verglas.motion.estimate import Estimate, Exposure, estimate_motion
-from verglas.motion.sums import KeptFrames, corrected_sums, cropped
+from verglas.motion.sums import KeptFrames, corrected_sums, cropped, without_steep_places
 from verglas.types import Micrograph, Movie
 from verglas.types.arrays import FloatArray
 from verglas.types.listener import Listener
@@ -177,6 +177,10 @@ def correct_motion(
     movie = kept.of(movie)
     with shown_to(listener) as heard:
         found = _estimate(movie, chosen, heard, threads)
+        usable, said = without_steep_places(found.motion)
+        found = replace(found, motion=usable, flags=[*found.flags, *([said] if said else []), *_doubts(usable)])
+        for flag in found.flags:
+            heard.note("flagged", f"{movie.name}: {flag}")
         sums = corrected_sums(
             movie,
             found.motion,
@@ -200,7 +204,7 @@ def correct_motion(
         micrograph(sums.odd),
         found.motion,
         found.gains,
-        [*found.flags, *_doubts(found.motion)],
+        found.flags,
     )
 
 

@@ -16,6 +16,7 @@ from verglas.types.arrays import Array, Float32Array, FloatArray
 from verglas.types.motion import Motion
 
 NODE_PX = 64  # nodes of the resampled field are at most so far apart: bilinear between them is good to 1e-3 px
+STEEPEST = 0.0199  # px per px: what the kernel resamples is 0.02, and nodes are rounded to float32
 TOGETHER_BYTES = 350_000_000  # of frames that are resampled in one call; the sums stay in cache for all of them
 TABLE = 4096
 
@@ -78,6 +79,45 @@ def _batches(indices: npt.NDArray[np.int64], frame_bytes: int) -> Iterator[npt.N
         yield indices[at : at + size]
 
 
+def resampling_nodes(motion: Motion) -> FloatArray:
+    """Nodes (n_frames, nodes_y, nodes_x, 2) between which the field that resamples frames is bilinear."""
+    if motion.model == "global":
+        return np.asarray(motion.global_px[:, None, None])
+    rows, columns = motion.shape
+    return motion.on_lattice(-(-rows // NODE_PX) + 1, -(-columns // NODE_PX) + 1)
+
+
+def steepness(motion: Motion) -> float:
+    """Largest change of a shift from node to node, px per px: frames are resampled up to STEEPEST."""
+    nodes = resampling_nodes(motion)
+    largest = 0.0
+    for axis, side in ((1, motion.shape[0]), (2, motion.shape[1])):
+        if nodes.shape[axis] > 1:
+            step = (side - 1) / (nodes.shape[axis] - 1)
+            largest = max(largest, float(np.abs(np.diff(nodes, axis=axis)).max()) / step)
+    return largest
+
+
+def without_steep_places(motion: Motion) -> tuple[Motion, str]:
+    """A field that frames can be resampled by, and a sentence where it had to be made less local.
+
+    A specimen does not stretch by 2 % between places 64 pixels apart: such a field has followed noise. The polynomial
+    nearest to it takes its place, or the mean over places where that is too steep, too.
+    """
+    steep = steepness(motion)
+    if steep <= STEEPEST:
+        return motion, ""
+    said = f"the {motion.model} field changes by {100 * steep:.1f} % of a distance, which no specimen does"
+    if motion.lattice_px is not None:
+        near = replace(motion, model="polynomial", lattice_px=None, polynomial=motion.as_polynomial())
+        if steepness(near) <= STEEPEST:
+            return near, f"{said}: the nearest polynomial is used"
+    y, x = np.meshgrid(*(np.linspace(0, n - 1, 13) for n in motion.shape), indexing="ij")
+    moved = motion.global_px + motion.local(x, y).mean(axis=(0, 1))
+    whole = replace(motion, model="global", lattice_px=None, polynomial=None, global_px=moved - moved[:1])
+    return whole, f"{said}: shifts of whole frames are used"
+
+
 def add_up(
     movie: Movie,
     motion: Motion,
@@ -88,11 +128,7 @@ def add_up(
 ) -> Float32Array:
     """sum_f factors[f, r] I_f(x + d_f(x, y)): (r, y, x) float32, frames without a factor not read."""
     rows, columns = movie.shape
-    nodes = (
-        motion.on_lattice(-(-rows // NODE_PX) + 1, -(-columns // NODE_PX) + 1)
-        if motion.model != "global"
-        else (motion.global_px[:, None, None])
-    )
+    nodes = resampling_nodes(motion)
     sums = np.zeros((factors.shape[1], rows, columns), np.float32)
     wanted = np.flatnonzero(factors.any(axis=1))
     stream = movie.frames([int(i) for i in wanted], ahead=2, threads=1 if threads == 1 else 2)

@@ -144,8 +144,6 @@ def _correct_each(
             heard.note("excluded", str(error))
             continue
         rows.append(_write(movie, corrected, folder, options))
-        for flag in corrected.flags:
-            heard.note("flagged", f"{path.name}: {flag}")
     heard.progress("movies", len(paths), len(paths))
     return rows, excluded
 
