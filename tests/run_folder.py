@@ -9,7 +9,6 @@ import pandas as pd
 
 import verglas as vg
 from verglas import io
-from verglas.assessment import PostprocessSettings
 from verglas.run.postprocess import write_postprocessed
 
 BOX, APIX = 40, 2.5
@@ -196,7 +195,7 @@ def make_run_folder(folder, *, state="converged", iterations=6, n_classes=1, n=4
 
 def write_final(folder, truth, suffix, seed):
     pair = halves(truth, 4.0, 60.0, 500 + seed)
-    done = vg.postprocess(*pair, settings=PostprocessSettings(threads=1))
+    done = vg.postprocess(*pair, threads=1, listener=None)
     for number, half in enumerate(pair, 1):
         vg.write_map(folder / f"half{number}{suffix}.mrc", half)
     write_postprocessed(folder, done, suffix=suffix)

@@ -11,7 +11,7 @@ import verglas as vg
 from verglas.cli import app as application
 from verglas.errors import InputError
 from verglas.io import read_micrographs, read_motion_star
-from verglas.run.motion import MotionOptions, correct_movies
+from verglas.run.motion import correct_movies
 from verglas.types.motion import Motion, spline_basis
 from verglas.types.trajectory import Trajectory
 
@@ -60,7 +60,7 @@ def test_from_movies_to_micrographs(session, tmp_path, capsys):
 def test_nothing_that_can_be_corrected(session, tmp_path):
     folder, _ = session
     with pytest.raises(InputError, match="none of 1 movies can be corrected"):
-        correct_movies(folder / "m2.tif", tmp_path, MotionOptions(reading={"pixel_size_A": 3.0}))
+        correct_movies(folder / "m2.tif", tmp_path, pixel_size_A=3.0)
     other = tmp_path / "m1.mrc"
     other.write_bytes(b"x")
     with pytest.raises(InputError, match="micrographs of one name"):

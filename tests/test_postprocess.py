@@ -298,8 +298,8 @@ def test_half_maps_cut_at_a_shell_have_no_resolution_beyond_it(truth):
 
 def test_given_b_factor_and_determinism(truth):
     pair = halves(truth, 2.0)
-    one = vg.postprocess(*pair, b_factor_A2=70.0, settings=PostprocessSettings(threads=1))
-    two = vg.postprocess(*pair, b_factor_A2=70.0, settings=PostprocessSettings(threads=2))
+    one = vg.postprocess(*pair, b_factor_A2=70.0, threads=1)
+    two = vg.postprocess(*pair, b_factor_A2=70.0, threads=2)
     assert one.b_factor_A2 == 70
     assert np.array_equal(one.sharpened.data, two.sharpened.data)
     assert one.as_dict() == two.as_dict()

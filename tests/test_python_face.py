@@ -61,8 +61,7 @@ def test_paths_where_objects_are_meant(files, particles, truth):
     assert vg.reconstruct(star) == vg.reconstruct(read)
     noise = np.random.default_rng(0).normal(size=volume.data.shape) * 0.2 * volume.data.std()
     other = volume.with_data(volume.data + noise)
-    how = vg.assessment.PostprocessSettings(threads=1)
-    assert vg.postprocess(mrc, other, settings=how).map == vg.postprocess(volume, other, settings=how).map
+    assert vg.postprocess(mrc, other, threads=1).map == vg.postprocess(volume, other, threads=1).map
     settings = {"step_deg": 30, "threads": 1}
     assert np.array_equal(
         vg.align(star, mrc, **settings).poses.angles_deg, vg.align(read, volume, **settings).poses.angles_deg

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from verglas import filters, fourier
+from verglas._screen import ListenerChoice, shown_to
 from verglas.assessment.fsc import FSC, THRESHOLDS, c_ref, fsc, threshold_name
 from verglas.assessment.guinier import WILSON_FROM_A, Guinier, guinier
 from verglas.assessment.independence import refuse_one_map_twice
@@ -20,6 +21,7 @@ from verglas.masks import checked_mask
 from verglas.types import Map
 from verglas.types.convert import MapLike, map_of
 from verglas.types.display import Shown
+from verglas.types.settings import check_settings, setting, settings_from
 from verglas.types.verdict import Finding
 
 Mtf = filters.Gain | npt.ArrayLike
@@ -32,6 +34,7 @@ SWITCH_SHELLS = 2
 _TIGHT = 0.1
 # Mean power of a shell, on that of the strongest, below which it was filtered away.
 _EMPTY = 1e-11
+_PHASE = "FSC, mask, random phases, sharpening"
 _CURVES = ("unmasked", "masked", "phase-randomised", "corrected")
 
 
@@ -55,27 +58,28 @@ class PostprocessSettings:
         Point group imposed on the half maps: thresholds that count voxels count the independent ones.
     seed : int
         Of the random phases.
-    threads : int, optional
-        Threads; the result does not depend on it.
     """
 
-    fit_from_A: float = WILSON_FROM_A
-    fit_to_A: float | None = None
-    low_pass_A: float | None = None
-    weight: bool = True
-    randomise_below: float = 0.8
-    symmetry: str = "C1"
-    seed: int = 0
-    threads: int | None = None
+    fit_from_A: float = setting(WILSON_FROM_A, "Coarse end of the Guinier fit", more_than=0)
+    fit_to_A: float | None = setting(None, "Fine end of the fit", more_than=0, default_words="the resolution")
+    low_pass_A: float | None = setting(
+        None, "Low-pass of the sharpened map", more_than=0, default_words="the resolution"
+    )
+    weight: bool = setting(True, "Weight the sharpened map by sqrt(2 FSC / (1 + FSC))")
+    randomise_below: float = setting(0.8, "Phases are random from where the unmasked FSC falls below this", more_than=0)
+    symmetry: str = setting("C1", "Imposed on the maps: for voxel counts", flags=("--sym",))
+    seed: int = setting(0, "Seed of the random phases", at_least=0)
 
     def __post_init__(self) -> None:
-        """Lengths are lengths."""
+        """Check once."""
+        check_settings("postprocess", self, self._beyond_bounds())
+
+    def _beyond_bounds(self) -> Iterator[tuple[str, str]]:
         for name in ("fit_from_A", "fit_to_A", "low_pass_A"):
-            value = getattr(self, name)
-            if value is not None and not (np.isfinite(value) and value > 0):
-                raise InputError(f"postprocess: {name}: expected a positive number of angstrom, got {value}")
-        if not 0 < self.randomise_below < 1:
-            raise InputError(f"postprocess: randomise_below: expected a number in (0, 1), got {self.randomise_below}")
+            if getattr(self, name) == np.inf:
+                yield name, "expected a finite number"
+        if self.randomise_below >= 1:
+            yield "randomise_below", f"expected less than 1, got {self.randomise_below:g}"
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -310,6 +314,9 @@ def postprocess(
     mtf: Mtf | None = None,
     b_factor_A2: float | None = None,
     settings: PostprocessSettings | None = None,
+    threads: int | None = None,
+    listener: ListenerChoice = "screen",
+    **changes: Any,
 ) -> Postprocessed:
     r"""Masked FSC corrected by phase randomisation, B-factor from the Guinier plot, and a sharpened map.
 
@@ -333,7 +340,11 @@ def postprocess(
     b_factor_A2 : float, optional
         B of the map, which sharpening undoes (so 80 sharpens as others' "-80"); 0 for none; fitted if not given.
     settings : PostprocessSettings, optional
-        Fit band, filter, symmetry, seed, threads.
+        Fit band, filter, symmetry, seed; further keywords (``symmetry="O"``) change its fields.
+    threads : int, optional
+        Threads; the result does not depend on it.
+    listener : Listener, "screen" or None
+        Who is told how it goes (:class:`verglas.types.listener.Listener`).
 
     Returns
     -------
@@ -358,7 +369,7 @@ def postprocess(
     >>> 6 < done.resolution_A < 12
     True
     """
-    chosen = settings or PostprocessSettings()
+    chosen = settings_from("postprocess", PostprocessSettings, settings, **changes)
     if b_factor_A2 is not None and not (np.isfinite(b_factor_A2) and b_factor_A2 >= 0):
         raise InputError(
             f"postprocess: b_factor_A2 is the B-factor of the map that sharpening undoes, >= 0, got {b_factor_A2:g}; "
@@ -368,20 +379,27 @@ def postprocess(
     mask = None if mask is None else map_of(mask, "postprocess: mask")
     if half1.data.shape == half2.data.shape:
         refuse_one_map_twice(half1.data, half2.data, "postprocess")
-    unmasked = fsc(half1, half2, symmetry_order=symmetry_order(chosen.symmetry), threads=chosen.threads)
-    average = half1.with_data(0.5 * (half1.data + half2.data))
-    if mask is None:
-        made = solvent_mask(average, threads=chosen.threads)
-    else:
-        made = average.with_data(checked_mask(mask.data, average.data.shape, "postprocess: the mask"))
-    shell, masked, randomised, corrected = _in_mask((half1, half2), made, unmasked, chosen)
-    # Where half maps were cut off the mask spreads the last shells' signal beyond: no resolution is to be read there.
-    last = _last_with_data(average, chosen.threads)
-    beyond = np.arange(len(corrected.curve)) > last
-    corrected = replace(corrected, curve=np.where(beyond, 0.0, corrected.curve))
-    vouched = _vouched(shell, randomised, corrected)
-    trusted = corrected if vouched else _no_more_than(corrected, unmasked)
-    sharpened, plot, b, low_pass = _sharpen(average, made, trusted, (mtf, b_factor_A2), chosen)
+    with shown_to(listener) as heard:
+        heard.progress(_PHASE, 0, 4)
+        unmasked = fsc(half1, half2, symmetry_order=symmetry_order(chosen.symmetry), threads=threads)
+        average = half1.with_data(0.5 * (half1.data + half2.data))
+        heard.progress(_PHASE, 1, 4)
+        if mask is None:
+            made = solvent_mask(average, threads=threads)
+        else:
+            made = average.with_data(checked_mask(mask.data, average.data.shape, "postprocess: the mask"))
+        heard.progress(_PHASE, 2, 4)
+        shell, masked, randomised, corrected = _in_mask((half1, half2), made, unmasked, chosen, threads)
+        # Where half maps were cut off the mask spreads the last shells' signal beyond: no resolution is to be read
+        # there.
+        last = _last_with_data(average, threads)
+        beyond = np.arange(len(corrected.curve)) > last
+        corrected = replace(corrected, curve=np.where(beyond, 0.0, corrected.curve))
+        vouched = _vouched(shell, randomised, corrected)
+        trusted = corrected if vouched else _no_more_than(corrected, unmasked)
+        heard.progress(_PHASE, 3, 4)
+        sharpened, plot, b, low_pass = _sharpen(average, made, trusted, (mtf, b_factor_A2), chosen, threads)
+        heard.progress(_PHASE, 4, 4)
     frequency = unmasked.frequency_per_A
     return Postprocessed(
         average,
@@ -403,10 +421,10 @@ def postprocess(
 
 
 def _in_mask(
-    halves: tuple[Map, Map], mask: Map, unmasked: FSC, chosen: PostprocessSettings
+    halves: tuple[Map, Map], mask: Map, unmasked: FSC, chosen: PostprocessSettings, threads: int | None
 ) -> tuple[int | None, FSC, FSC | None, FSC]:
     """First shell with random phases; FSCs in the mask, of randomised phases, corrected by them."""
-    order, threads = symmetry_order(chosen.symmetry), chosen.threads
+    order = symmetry_order(chosen.symmetry)
     masked = fsc(*halves, mask.data, symmetry_order=order, threads=threads)
     shell = _first_below(unmasked, chosen.randomise_below)
     if shell is None:
@@ -432,11 +450,15 @@ def _first_below(curve: FSC, value: float) -> int | None:
 
 
 def _sharpen(
-    average: Map, mask: Map, corrected: FSC, asked: tuple[Mtf | None, float | None], chosen: PostprocessSettings
+    average: Map,
+    mask: Map,
+    corrected: FSC,
+    asked: tuple[Mtf | None, float | None],
+    chosen: PostprocessSettings,
+    threads: int | None,
 ) -> tuple[Map, Guinier, float, float]:
     """The sharpened map, its Guinier plot, the B-factor undone, the low-pass."""
     mtf, b_factor_A2 = asked
-    threads = chosen.threads
     if mtf is not None:
         average = filters.apply(average, filters.inverse(mtf_gain(mtf, average.pixel_size_A)), threads=threads)
     resolution = corrected.resolution_A(RESOLUTION_AT)

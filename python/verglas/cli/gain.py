@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import typer
-
-from verglas._screen import Screen
 
 
 def register(app: typer.Typer) -> None:
@@ -20,7 +19,7 @@ def register(app: typer.Typer) -> None:
         illumination: float = typer.Option(
             None, "--illumination", min=1.0, help="Take what is wider than this for the beam's, pixels [level all]."
         ),
-        frames: int = typer.Option(None, "--frames", min=1, help="Most frames read of each movie [all]."),
+        most_frames: int = typer.Option(None, "--most-frames", min=1, help="Most frames read of each movie [all]."),
         frames_per_fraction: int = typer.Option(None, "--frames-per-fraction", min=1, help="EER: frames in a sum."),
         upsampling: int = typer.Option(1, "--upsampling", help="EER: 1, 2 or 4."),
         as_json: bool = typer.Option(False, "--json", help="Print JSON."),
@@ -28,10 +27,10 @@ def register(app: typer.Typer) -> None:
         """Estimate the gain of a detector from the sum of many movies, and list its bad pixels."""
         from verglas.run.gain import estimate_gain_files
 
-        known = {} if frames_per_fraction is None else {"frames_per_fraction": frames_per_fraction}
-        with Screen() as listener:
-            made = estimate_gain_files(movies, out, illumination_px=illumination, most_frames=frames,
-                                       listener=listener, upsampling=upsampling, **known)  # fmt: skip
+        known: dict[str, Any] = {} if frames_per_fraction is None else {"frames_per_fraction": frames_per_fraction}
+        made = estimate_gain_files(
+            movies, out, illumination_px=illumination, most_frames=most_frames, upsampling=upsampling, **known
+        )
         found = made.as_dict()
         if as_json:
             typer.echo(json.dumps(found, indent=2))

@@ -6,69 +6,56 @@ import json
 import math
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import typer
 
+from verglas.cli.options import with_settings
 from verglas.cli.usage import refuse_unless_positive
-
-if TYPE_CHECKING:
-    from verglas.run.postprocess import PostprocessSummary
+from verglas.run.postprocess import PostprocessJob, PostprocessSettings, PostprocessSummary, postprocess_files
+from verglas.types.settings import settings_from
 
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
+    app.command(epilog="Example: verglas postprocess half1.mrc half2.mrc --symmetry O --out post")(postprocess)
 
-    @app.command(epilog="Example: verglas postprocess half1.mrc half2.mrc --symmetry O --out post")
-    def postprocess(
-        half1: Path = typer.Argument(..., help="Half map (MRC), unfiltered and unmasked."),
-        half2: Path = typer.Argument(..., help="The other half map."),
-        out: Path = typer.Option(..., "--out", "-o", help="Folder to write."),
-        mask: Path = typer.Option(None, "--mask", help="Soft mask, 0 to 1 [made from the map]."),
-        symmetry: str = typer.Option("C1", "--symmetry", "--sym", help="Imposed on the maps: for voxel counts."),
-        b_factor: float = typer.Option(None, "--b-factor", help="B of the map to undo, A^2; 0: none [fitted]."),
-        fit_from: float = typer.Option(10.0, "--fit-from", help="Coarse end of the Guinier fit, A."),
-        fit_to: float = typer.Option(None, "--fit-to", help="Fine end, A [the resolution]."),
-        low_pass: float = typer.Option(None, "--lowpass", help="Low-pass of the sharpened map, A [the resolution]."),
-        mtf: Path = typer.Option(None, "--mtf", help="Detector's MTF: RELION STAR or two columns (1/px, value)."),
-        mtf_pixel_size: float = typer.Option(
-            None, "--mtf-pixel-size", help="Detector pixel of the MTF, A [the map's]."
-        ),
-        pixel_size: float = typer.Option(None, "--pixel-size", help="In place of the headers', A."),
-        seed: int = typer.Option(0, "--seed", min=0, help="Seed of the random phases."),
-        threads: int = typer.Option(None, "--threads", min=1, help="Threads [all]."),
-        as_json: bool = typer.Option(False, "--json", help="Print the summary as JSON."),
-    ) -> None:
-        """Masked FSC corrected by phase randomisation, B-factor, sharpened map, and a page with figures.
 
-        Writes map.mrc, map_sharpened.mrc, mask.mrc, fsc.csv, guinier.csv, postprocess.json and report.html.
-        """
-        lengths = {
-            "--fit-from": fit_from,
-            "--fit-to": fit_to,
-            "--lowpass": low_pass,
-            "--pixel-size": pixel_size,
-            "--mtf-pixel-size": mtf_pixel_size,
-        }
-        refuse_unless_positive(lengths, "A", finite=True)
-        if b_factor is not None and not b_factor >= 0:
-            raise typer.BadParameter(
-                f"expected the map's B-factor, >= 0 (to sharpen by -80 give 80), got {b_factor:g}",
-                param_hint="--b-factor",
-            )
-        from verglas.run.postprocess import PostprocessJob, PostprocessSettings, postprocess_files
+@with_settings(PostprocessSettings)
+def postprocess(
+    half1: Path = typer.Argument(..., help="Half map (MRC), unfiltered and unmasked."),
+    half2: Path = typer.Argument(..., help="The other half map."),
+    out: Path = typer.Option(..., "--out", "-o", help="Folder to write."),
+    mask: Path = typer.Option(None, "--mask", help="Soft mask, 0 to 1 [made from the map]."),
+    b_factor: float = typer.Option(None, "--b-factor", help="B of the map to undo, A^2; 0: none [fitted]."),
+    mtf: Path = typer.Option(None, "--mtf", help="Detector's MTF: RELION STAR or two columns (1/px, value)."),
+    mtf_pixel_size: float = typer.Option(None, "--mtf-pixel-size", help="Detector pixel of the MTF, A [the map's]."),
+    pixel_size: float = typer.Option(None, "--pixel-size", help="In place of the headers', A."),
+    threads: int = typer.Option(None, "--threads", min=1, help="Threads [all]."),
+    as_json: bool = typer.Option(False, "--json", help="Print the summary as JSON."),
+    *,
+    settings: dict[str, Any],
+) -> None:
+    """Masked FSC corrected by phase randomisation, B-factor, sharpened map, and a page with figures.
 
-        settings = PostprocessSettings(
-            fit_from_A=fit_from, fit_to_A=fit_to, low_pass_A=low_pass, symmetry=symmetry, seed=seed, threads=threads
+    Writes map.mrc, map_sharpened.mrc, mask.mrc, fsc.csv, guinier.csv, postprocess.json and report.html.
+    """
+    lengths = {"--pixel-size": pixel_size, "--mtf-pixel-size": mtf_pixel_size}
+    refuse_unless_positive(lengths, "A", finite=True)
+    if b_factor is not None and not b_factor >= 0:
+        raise typer.BadParameter(
+            f"expected the map's B-factor, >= 0 (to sharpen by -80 give 80), got {b_factor:g}",
+            param_hint="--b-factor",
         )
-        job = PostprocessJob(half1, half2, out, mask, mtf, mtf_pixel_size, b_factor, pixel_size, settings)
-        summary = postprocess_files(job)
-        for line in summary.result.warnings:
-            print(f"verglas: {line}", file=sys.stderr)
-        if as_json:
-            typer.echo(json.dumps(summary.as_dict(), indent=2))
-        else:
-            _print(summary, out)
+    chosen = settings_from("postprocess", PostprocessSettings, **settings)
+    job = PostprocessJob(half1, half2, out, mask, mtf, mtf_pixel_size, b_factor, pixel_size, chosen, threads)
+    summary = postprocess_files(job)
+    for line in summary.result.warnings:
+        print(f"verglas: {line}", file=sys.stderr)
+    if as_json:
+        typer.echo(json.dumps(summary.as_dict(), indent=2))
+    else:
+        _print(summary, out)
 
 
 def _length(value: float) -> str:

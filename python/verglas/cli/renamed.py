@@ -8,7 +8,11 @@ from collections.abc import Sequence
 # command -> former name -> name, with the value that a switch stands for
 _FORMER: dict[str, dict[str, str]] = {
     "extract": {"--fill-edges": "--edge=fill", "--float16": "--dtype=float16", "--keep-centres": "--no-recentre"},
+    "gain": {"--frames": "--most-frames"},
+    "motion": {"--dose": "--dose-per-frame", "--float16": "--dtype=float16"},
     "pick": {"--everywhere": "--no-exclude"},
+    "mask": {"--lowpass": "--low-pass"},
+    "postprocess": {"--lowpass": "--low-pass"},
     "refine": {"--tau2-fudge": "--regularisation"},
 }
 

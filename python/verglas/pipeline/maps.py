@@ -403,9 +403,10 @@ class PostprocessStage(Stage):
             source / "half1.mrc",
             source / "half2.mrc",
             self.path(project),
-            settings=replace(self.resolve_settings(project), threads=project.threads),
+            settings=self.resolve_settings(project),
+            threads=project.threads,
         )
-        done = postprocess_files(job)
+        done = postprocess_files(job, listener=None)
         write_json(self.path(project, "summary.json"), done.as_dict())
         _pictures(self.path(project))
         return self.outputs(project, "map_sharpened.mrc", "mask.mrc")

@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 
+from verglas._screen import ListenerChoice, shown_to
 from verglas.detector import GainEstimate, estimate_gain, frame_totals
 from verglas.errors import InputError
 from verglas.io import check_writable, find_movies, open_movie, write_micrograph, write_text
 from verglas.io.mrc import PathLike
 from verglas.types import Micrograph
-from verglas.types.listener import Listener, Silence
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class GainFiles:
 
 def estimate_gain_files(
     movies: PathLike | Iterable[PathLike], out: PathLike, *, illumination_px: float | None = None,
-    most_frames: int | None = None, listener: Listener | None = None, **known: Any,
+    most_frames: int | None = None, listener: ListenerChoice = "screen", **known: Any,
 ) -> GainFiles:  # fmt: skip
     """Estimate a gain from movies, and write it with its bad pixels.
 
@@ -64,7 +64,8 @@ def estimate_gain_files(
         Of :func:`verglas.detector.estimate_gain`.
     most_frames : int, optional
         Frames read of each movie; all by default.
-    listener : Listener, optional
+    listener : Listener, "screen" or None
+        Who is told how it goes (:class:`verglas.types.listener.Listener`).
     **known
         Of :func:`verglas.io.open_movie`.
 
@@ -77,25 +78,26 @@ def estimate_gain_files(
     InputError
         No movie that can be read, or too few counts.
     """
-    out, tell = Path(out), listener or Silence()
+    out = Path(out)
     check_writable(out)
     paths = find_movies(movies)
     total: Any = None
     frames, used, excluded = 0, 0, []
-    for number, path in enumerate(paths):
-        tell.progress("movies", number, len(paths))
-        try:
-            added, count = frame_totals([open_movie(path, **known)], most_frames=most_frames)
-            if total is not None and added.shape != total.shape:
-                size = f"{added.shape[1]} x {added.shape[0]}, those before {total.shape[1]} x {total.shape[0]}"
-                raise InputError(f"{path}: frames of {size} pixels")
-        except (InputError, OSError) as error:
-            excluded.append(str(error))
-            tell.note("excluded", str(error))
-            continue
-        total = added if total is None else total + added
-        frames, used = frames + count, used + 1
-    tell.progress("movies", len(paths), len(paths))
+    with shown_to(listener) as heard:
+        for number, path in enumerate(paths):
+            heard.progress("movies", number, len(paths))
+            try:
+                added, count = frame_totals([open_movie(path, **known)], most_frames=most_frames)
+                if total is not None and added.shape != total.shape:
+                    size = f"{added.shape[1]} x {added.shape[0]}, those before {total.shape[1]} x {total.shape[0]}"
+                    raise InputError(f"{path}: frames of {size} pixels")
+            except (InputError, OSError) as error:
+                excluded.append(str(error))
+                heard.note("excluded", str(error))
+                continue
+            total = added if total is None else total + added
+            frames, used = frames + count, used + 1
+        heard.progress("movies", len(paths), len(paths))
     if total is None:
         raise InputError(f"none of {len(paths)} movies can be used; the first: {excluded[0]}")
     estimate = estimate_gain(total, illumination_px=illumination_px)

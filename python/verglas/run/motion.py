@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -19,39 +19,59 @@ from verglas.motion import CorrectedMovie, MotionSettings, correct_motion
 from verglas.run.movies import as_gain, read_movie
 from verglas.types import Movie
 from verglas.types.listener import Listener
+from verglas.types.settings import setting, settings_from
 from verglas.types.trajectory import Trajectory
 
-__all__ = ["MotionOptions", "MotionSettings", "MotionSummary", "correct_movies"]
+__all__ = ["MotionSummary", "MovieSettings", "correct_movies"]
 
 _EARLY_E_A2 = 4.0  # RELION's limit between early and late motion
 _PLACING_FRAMES = 20
+_KNOWN = ("pixel_size_A", "dose_per_frame_e_A2", "voltage_kV", "pre_exposure_e_A2")  # of a movie, when it is read
 
 
 @dataclass(frozen=True)
-class MotionOptions:
-    """How movies are read and corrected.
+class MovieSettings(MotionSettings):
+    """How movies in files are read, corrected and written.
 
     Attributes
     ----------
-    settings : MotionSettings
-    gain : path, optional
     placement : str
         Of the gain; ``"auto"`` finds it once, in the first movie, for all.
-    defects : path or ``"auto"``, optional
-    reading : dict
-        Further keywords of :func:`verglas.read_movie`.
-    dtype : str
-        Of the micrographs: float32 or float16.
-    threads : int, optional
+    frames_per_fraction, upsampling, flip_y
+        As in :func:`verglas.read_movie`.
+    dtype : "float32" or "float16"
+        Of the micrographs.
     """
 
-    settings: MotionSettings = field(default_factory=MotionSettings)
-    gain: PathLike | None = None
-    placement: str = "auto"
-    defects: PathLike | None = None
-    reading: dict[str, Any] = field(default_factory=dict)
-    dtype: str = "float32"
-    threads: int | None = None
+    placement: str = setting("auto", "Of the gain: auto finds it; 0, 90-flip, ...")
+    frames_per_fraction: int | None = setting(
+        None, "Recorded frames to sum", at_least=1, default_words="EER: by exposure; else 1"
+    )
+    upsampling: Literal[1, 2, 4] = setting(1, "Of EER movies")
+    flip_y: bool = setting(False, "Reverse the rows, as RELION reads TIFF movies")
+    dtype: Literal["float32", "float16"] = setting("float32", "Of the micrographs")
+
+    @property
+    def reading(self) -> dict[str, Any]:
+        """Keywords of :func:`verglas.read_movie`: what is known, and how frames are made."""
+        known = {name: getattr(self, name) for name in (*_KNOWN, "frames_per_fraction")}
+        given = {name: value for name, value in known.items() if value is not None}
+        return {**given, "upsampling": self.upsampling, "flip_y": self.flip_y}
+
+    @property
+    def correction(self) -> MotionSettings:
+        """Settings of the correction; what was read with a movie is the movie's."""
+        return MotionSettings(**{f.name: getattr(self, f.name) for f in fields(MotionSettings) if f.name not in _KNOWN})
+
+
+@dataclass(frozen=True)
+class _Session:
+    """What all movies share."""
+
+    settings: MovieSettings
+    gain: PathLike | None
+    defects: PathLike | None
+    threads: int | None
 
 
 @dataclass(frozen=True)
@@ -83,8 +103,13 @@ class MotionSummary:
 def correct_movies(
     movies: PathLike | Iterable[PathLike],
     out: PathLike,
-    options: MotionOptions | None = None,
+    settings: MovieSettings | None = None,
+    *,
+    gain: PathLike | None = None,
+    defects: PathLike | None = None,
+    threads: int | None = None,
     listener: ListenerChoice = "screen",
+    **changes: Any,
 ) -> MotionSummary:
     """Correct movies, one after the other.
 
@@ -98,8 +123,16 @@ def correct_movies(
     movies : path, pattern, folder, or several
     out : path
         Folder; it is made.
-    options : MotionOptions, optional
+    settings : MovieSettings, optional
+        Further keywords (``dose_per_frame_e_A2=1.0``) change its fields.
+    gain : path, optional
+        Gain reference.
+    defects : path or ``"auto"``, optional
+        Bad pixels.
+    threads : int, optional
+        Threads; all by default. The result does not depend on it.
     listener : Listener, "screen" or None
+        Who is told how it goes (:class:`verglas.types.listener.Listener`).
 
     Returns
     -------
@@ -110,13 +143,14 @@ def correct_movies(
     InputError
         No movies, two with one name, a gain that no placement makes fit, or not one movie that can be corrected.
     """
-    options, folder = options or MotionOptions(), Path(out)
+    session = _Session(settings_from("motion", MovieSettings, settings, **changes), gain, defects, threads)
+    folder = Path(out)
     paths = find_movies(movies)
     _check_names(paths)
     (folder / "micrographs").mkdir(parents=True, exist_ok=True)
     with shown_to(listener) as heard:
-        options = _with_placed_gain(paths, options, heard)
-        rows, excluded = _correct_each(paths, folder, options, heard)
+        session = _with_placed_gain(paths, session, heard)
+        rows, excluded = _correct_each(paths, folder, session, heard)
     write_csv(folder / "excluded.csv", {"movie": [*excluded], "reason": [*excluded.values()]})
     if not rows:
         raise InputError(f"none of {len(paths)} movies can be corrected; the first: {next(iter(excluded.values()))}")
@@ -124,26 +158,28 @@ def correct_movies(
     stars = [c for c in table if str(c).startswith("rln")]
     write_micrographs(folder / "micrographs.star", table[[*stars, "path"]])
     write_csv(folder / "motion.csv", {str(c): table[c].to_numpy() for c in table if c != "path"})
-    summary = MotionSummary(table, excluded, folder, options.placement)
+    summary = MotionSummary(table, excluded, folder, session.settings.placement)
     write_json(folder / "motion.json", {k: v for k, v in summary.as_dict().items() if k != "movies"})
     return summary
 
 
 def _correct_each(
-    paths: list[Path], folder: Path, options: MotionOptions, heard: Listener
+    paths: list[Path], folder: Path, session: _Session, heard: Listener
 ) -> tuple[list[dict[str, Any]], dict[str, str]]:
     """Rows of the movies that were corrected, and why the others were not."""
     rows, excluded = list[dict[str, Any]](), dict[str, str]()
     for number, path in enumerate(paths):
         heard.progress("movies", number, len(paths))
         try:
-            movie = read_movie(path, options.gain, options.defects, placement=options.placement, **options.reading)
-            corrected = correct_motion(movie, options.settings, threads=options.threads, listener=heard)
+            movie = read_movie(
+                path, session.gain, session.defects, placement=session.settings.placement, **session.settings.reading
+            )
+            corrected = correct_motion(movie, session.settings.correction, threads=session.threads, listener=heard)
         except (InputError, OSError) as error:
             excluded[str(path)] = str(error)
             heard.note("excluded", str(error))
             continue
-        rows.append(_write(movie, corrected, folder, options))
+        rows.append(_write(movie, corrected, folder, session))
     heard.progress("movies", len(paths), len(paths))
     return rows, excluded
 
@@ -156,36 +192,37 @@ def _check_names(paths: list[Path]) -> None:
         seen[path.stem] = path
 
 
-def _with_placed_gain(paths: list[Path], options: MotionOptions, tell: Listener) -> MotionOptions:
+def _with_placed_gain(paths: list[Path], session: _Session, tell: Listener) -> _Session:
     """The placement found in the first movie that can be read; every movie of a session has the same."""
-    if options.gain is None or options.placement != "auto":
-        return options if options.gain is not None else replace(options, placement="0")
+    chosen = session.settings
+    if session.gain is None or session.settings.placement != "auto":
+        return session if session.gain is not None else replace(session, settings=replace(chosen, placement="0"))
     reason = ""
     for path in paths:
         try:
-            movie = read_movie(path, **options.reading)
+            movie = read_movie(path, **session.settings.reading)
             total, _ = frame_totals([movie], most_frames=_PLACING_FRAMES)
         except (InputError, OSError) as error:
             reason = reason or str(error)
             continue
-        placed = place_gain(total, as_gain(options.gain))
+        placed = place_gain(total, as_gain(session.gain))
         tell.say(placed.sentence)
-        return replace(options, placement=placed.placement)
+        return replace(session, settings=replace(chosen, placement=placed.placement))
     raise InputError(f"none of {len(paths)} movies can be read; the first: {reason}")
 
 
-def _write(movie: Movie, corrected: CorrectedMovie, folder: Path, options: MotionOptions) -> dict[str, Any]:
+def _write(movie: Movie, corrected: CorrectedMovie, folder: Path, session: _Session) -> dict[str, Any]:
     """Write what belongs to one movie; its row of the table."""
     best = corrected.dose_weighted or corrected.micrograph
     stem = Path(movie.name).stem
     path = folder / "micrographs" / f"{stem}.mrc"
-    write_micrograph(path, best, options.dtype)
+    write_micrograph(path, best, session.settings.dtype)
     if corrected.dose_weighted is not None:
-        write_micrograph(path.with_name(f"{stem}_noDW.mrc"), corrected.micrograph, options.dtype)
-    known = options.settings.of(movie)
+        write_micrograph(path.with_name(f"{stem}_noDW.mrc"), corrected.micrograph, session.settings.dtype)
+    known = session.settings.correction.of(movie)
     trajectory = Trajectory.from_motion(
-        corrected.motion, hot_pixels=movie.defects, movie=str(movie.path), binning=float(options.settings.bin_factor),
-        gain=None if options.gain is None else str(options.gain), pixel_size_A=known.pixel_size_A,
+        corrected.motion, hot_pixels=movie.defects, movie=str(movie.path), binning=float(session.settings.bin_factor),
+        gain=None if session.gain is None else str(session.gain), pixel_size_A=known.pixel_size_A,
         dose_per_frame_e_A2=known.dose_per_frame_e_A2, pre_exposure_e_A2=known.pre_exposure_e_A2,
         voltage_kV=known.voltage_kV,
     )  # fmt: skip

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from verglas._screen import ListenerChoice
 from verglas._version import __version__
 from verglas.assessment.postprocess import Postprocessed, PostprocessSettings, mtf_gain, postprocess
 from verglas.errors import FormatError, InputError
@@ -43,6 +44,8 @@ class PostprocessJob:
         In place of the headers'.
     settings : PostprocessSettings
         The rest.
+    threads : int, optional
+        Threads; the result does not depend on it.
     """
 
     half1: Path
@@ -54,6 +57,7 @@ class PostprocessJob:
     b_factor_A2: float | None = None
     pixel_size_A: float | None = None
     settings: PostprocessSettings = field(default_factory=PostprocessSettings)
+    threads: int | None = None
 
 
 @dataclass(frozen=True)
@@ -153,13 +157,15 @@ def write_postprocessed(
     return files
 
 
-def postprocess_files(job: PostprocessJob) -> PostprocessSummary:
+def postprocess_files(job: PostprocessJob, *, listener: ListenerChoice = "screen") -> PostprocessSummary:
     """Read half maps, postprocess, write maps, tables and a page.
 
     Parameters
     ----------
     job : PostprocessJob
         What to do.
+    listener : Listener, "screen" or None
+        Who is told how it goes (:class:`verglas.types.listener.Listener`).
 
     Returns
     -------
@@ -179,7 +185,16 @@ def postprocess_files(job: PostprocessJob) -> PostprocessSummary:
     mask = None if job.mask is None else half1.with_data(read_mask(job.mask, half1))
     mtf = None if job.mtf is None else read_mtf(job.mtf, job.mtf_pixel_size_A or half1.pixel_size_A)
     job.out.mkdir(parents=True, exist_ok=True)
-    done = postprocess(half1, half2, mask, mtf=mtf, b_factor_A2=job.b_factor_A2, settings=job.settings)
+    done = postprocess(
+        half1,
+        half2,
+        mask,
+        mtf=mtf,
+        b_factor_A2=job.b_factor_A2,
+        settings=job.settings,
+        threads=job.threads,
+        listener=listener,
+    )
     settings = {
         "half_map_1": str(job.half1),
         "half_map_2": str(job.half2),

@@ -464,17 +464,18 @@ def _class(problem: RefineProblem, maps: Any, done: Postprocessed) -> tuple[Map,
 def _assess(problem: RefineProblem, state: State, made: Iteration) -> list[Postprocessed]:
     """Postprocessing of every class: with the user's mask, or one made from the final map."""
     settings = problem.settings
-    how = PostprocessSettings(symmetry=settings.symmetry, seed=settings.seed, threads=settings.threads)
+    how = PostprocessSettings(symmetry=settings.symmetry, seed=settings.seed)
+    around: dict[str, Any] = {"threads": settings.threads, "listener": None}
     mask = Map(state.mask, problem.pixel_size_A) if problem.mask_given and state.mask is not None else None
     found = []
     for maps in made.maps:
         first, second = (Map(v, problem.pixel_size_A) for v in maps.raw)
-        done = postprocess(first, second, mask, settings=how)
+        done = postprocess(first, second, mask, settings=how, **around)
         limit = problem.last_radius
         if limit < (problem.box - 1) // 2 and done.resolution_A < problem.resolution_of_A(limit):
             # No data beyond the limit: what a mask spreads there is correlated, but it is no resolution.
             finest = problem.resolution_of_A(limit)
-            done = postprocess(first, second, mask, settings=replace(how, low_pass_A=finest, fit_to_A=finest))
+            done = postprocess(first, second, mask, settings=how, low_pass_A=finest, fit_to_A=finest, **around)
             done = replace(
                 done, masked=_truncate_curve(done.masked, limit), corrected=_truncate_curve(done.corrected, limit)
             )
