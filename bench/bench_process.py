@@ -25,10 +25,10 @@ import verglas as vg
 from verglas.filters import apply, low_pass
 from verglas.map_geometry.hand import flip_hand
 from verglas.map_geometry.map_alignment import align_maps
+from verglas.pipeline.stages import STAGES
 
 from common import ROOT, write
 
-_STAGES = ("ctf", "pick", "extract", "centre", "class2d", "abinitio", "refine", "postprocess")
 _MICROSCOPE = ["--pixel-size", "1.5", "--voltage", "300", "--cs", "0.01", "--amplitude-contrast", "0.07"]
 _AT_A = (9.6, 6.9)
 
@@ -56,7 +56,7 @@ def with_model(project: Path, model: vg.Map) -> dict[str, Any]:
 def rows_of(project: Path, what: str) -> list[dict[str, Any]]:
     """One row per stage, and what the last two reached."""
     rows = []
-    for folder in _STAGES:
+    for folder in STAGES:
         path = project / folder / "stage.json"
         if path.is_file():
             record, verdict = json.loads(path.read_text()), json.loads((path.parent / "verdict.json").read_text())

@@ -8,7 +8,9 @@ import re
 import shutil
 import signal
 import subprocess
+import sys
 import time
+import types
 from pathlib import Path
 
 import numpy as np
@@ -321,6 +323,27 @@ def test_a_stop_verdict_stops_and_force_goes_on(copy):
     assert (copy / "two.before").is_dir()  # the last result is kept
     with pytest.raises(InputError, match="no such stage"):
         run_stages(project, [first], redo=["three"])
+
+
+def test_the_stage_of_contributing_runs(copy, monkeypatch):
+    """CONTRIBUTING.md shows how to add a stage: its code, as it stands there, in the table."""
+    text = (Path(__file__).parents[1] / "CONTRIBUTING.md").read_text()
+    code = re.search(r"## Add a stage.*?```python\n(.*?)```", text, re.DOTALL)[1]
+    module = types.ModuleType("count")
+    monkeypatch.setitem(sys.modules, "count", module)
+    exec(compile(code, "count.py", "exec"), module.__dict__)
+    monkeypatch.setitem(STAGES, "count", module.CountStage)
+    monkeypatch.setattr(module.CountStage, "product", "particles")
+    done = vg.process(copy, threads=1)
+    assert [(r.name, r.done_before) for r in done.records][-2:] == [("centre", True), ("count", False)]
+    assert done.records[-1].verdict.state == "go on"
+    assert "count" in (copy / "report.html").read_text()
+    assert vg.process(copy, threads=1).records[-1].done_before
+    judged = vg.process(copy, redo=["count"], set={"count.fewest": 25}, threads=1).records[-1].verdict
+    assert judged["few_particles"].numbers["micrographs"]
+    assert sum(json.loads((copy / "count/counts.json").read_text()).values()) == len(vg.read_particles(done.particles))
+    with pytest.raises(SettingError, match=r"--set count\.fewest: expected at least 0, got -1"):
+        vg.process(copy, set={"count.fewest": -1}, threads=1)
 
 
 def test_settings_are_checked_by_name(tmp_path):
