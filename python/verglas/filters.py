@@ -333,6 +333,7 @@ def _apply_gain(values: npt.NDArray, gain: Gain, pixel_size_A: float, ndim: int,
     sums = spectra.reshape(-1, math.prod(spectra.shape[-ndim:]))[:, 0]
     if not np.isfinite(sums).all():  # the sum of each image: one NaN anywhere is in it
         raise InputError("filters.apply: the input holds values that are not finite")
+    # In the spectra's own precision: a float64 gain would make complex64 spectra complex128, twice the memory.
     spectra *= np.asarray(gain(frequencies(shape, pixel_size_A)), spectra.real.dtype)
     return fourier.inverse(spectra, shape, threads=threads)
 
@@ -437,6 +438,7 @@ def convolve(values: npt.NDArray, kernel: npt.NDArray, *, wrap: bool = True, thr
     dtype = values.dtype if values.dtype in (np.float32, np.float64) else np.float64
     work = values.astype(dtype, copy=False)
     if not wrap:
+        # A whole kernel of zeros on either side: what wraps round falls into the part that is cut off again.
         pad = [(0, 0)] * (values.ndim - ndim) + [(k, k) for k in kernel.shape]
         work = np.pad(work, pad)
     shape = work.shape[-ndim:]

@@ -164,6 +164,7 @@ def inverse(spectra: Array, shape: tuple[int, ...], *, threads: int | None = Non
     """
     axes = tuple(range(-len(shape), 0))
     fft, more = transforms(spectra, threads)
+    # s is needed: sides of 2 M - 2 and of 2 M - 1 pixels both have M columns, and irfftn would take the even one.
     real = fft.irfftn(spectra, s=shape, axes=axes, **more)
     return array_module(spectra).fft.fftshift(real, axes=axes)
 
@@ -211,6 +212,7 @@ def whole(spectra: Array, shape: tuple[int, ...]) -> Array:
     ndim, n = len(shape), shape[-1]
     if values.shape[-ndim:] != (*shape[:-1], n // 2 + 1):
         raise InputError(f"whole: half transforms of shape {values.shape} do not belong to real shape {tuple(shape)}")
+    # kx = 0 and, on an even side, Nyquist are their own mates: they stand in the half transform already.
     mates = values[..., 1 : (n + 1) // 2].conj()
     for axis in range(-ndim, -1):  # the mate of k stands at -k on every axis
         mates = np.roll(np.flip(mates, axis), 1, axis)
@@ -364,9 +366,11 @@ def shift_phases(shape: tuple[int, ...], shifts_px: npt.ArrayLike) -> Array:
         raise InputError(f"shifts_px: expected {ndim} numbers per image, got shape {shifts.shape}")
     phases = np.ones((*shifts.shape[:-1], *(1,) * ndim), np.complex64)
     for axis, (k, n) in enumerate(zip(half_grid(shape), shape, strict=True)):
+        # Shifts come as x, y (, z), the axes of the array slowest first.
         s = shifts[..., ndim - 1 - axis].reshape(*shifts.shape[:-1], *(1,) * ndim)
         factor = np.exp(-2j * np.pi / n * k * s)
         if n % 2 == 0:
+            # +N/2 and -N/2 are one element; only the mean of their two factors, the cosine, keeps the image real.
             factor = np.where(2 * np.abs(k) == n, np.cos(np.pi * s), factor)
         phases = phases * factor.astype(np.complex64)
     return phases
@@ -443,6 +447,7 @@ def shell_sums(spectra: Sequence[Array], shape: tuple[int, ...]) -> npt.NDArray[
     sums = np.zeros((len(pairs), n_shells))
     for slab, shell in _shell_slabs(shape):
         flat = np.minimum(shell, n_shells).ravel()
+        # float64 from here on: a shell holds 10^4 to 10^6 products of which float32 would lose the last digits.
         parts = [s[slab].astype(np.complex128, copy=False) for s in spectra]
         for row, (i, j) in enumerate(pairs):
             product = parts[i].real * parts[j].real + parts[i].imag * parts[j].imag

@@ -23,6 +23,7 @@ __dir__ = partial(sorted, __all__)
 
 def _centre_phase(coordinates: npt.NDArray[np.int64], box: int, padded: int) -> npt.NDArray[np.complex64]:
     """exp(+2 pi i k c / P): moves the origin from voxel 0 to voxel c = box // 2."""
+    # The remainder is taken in integers: k c reaches 10^5, and its fraction of a turn would lose digits as a float.
     turns = (coordinates * (box // 2) % padded) / padded
     return np.exp(2j * np.pi * turns).astype(np.complex64)
 
@@ -72,6 +73,8 @@ def to_grid(data: npt.ArrayLike, grid: Grid, *, threads: int | None = None) -> n
     correction = xp.asarray((1.0 / grid.window_transform()).astype(np.float32))
     # x: kx = 0 .. P/2 by a real transform; the grid may reach past Nyquist by its margin, where the transform repeats.
     k = np.arange(-grid.halo, extent + 1)
+    # n=padded puts the zeros behind the box, so the origin is voxel 0 here; the phases move it to voxel box // 2,
+    # without the copies of a centred padding.
     step = fft.rfft(volume * correction, n=padded, axis=2, **more)
     step = _take_half(step, k, padded) * xp.asarray(_centre_phase(k, grid.box, padded))
     # y and z: complex transforms of what is left.
@@ -80,8 +83,9 @@ def to_grid(data: npt.ArrayLike, grid: Grid, *, threads: int | None = None) -> n
     step *= correction[:, None]
     step = fft.fft(step, n=padded, axis=1, **more)[:, places] * phase[:, None]
     step *= correction[:, None, None]
+    # The last columns of a row are there for the kernels' vector loads only: they stay 0.
     out = xp.zeros(grid.shape, np.complex64)
-    columns = grid.shape[2] - (grid.shape[2] - grid.halo - 1 - extent)
+    columns = grid.halo + 1 + extent
     for begin in range(0, step.shape[1], 16):  # blocks of rows bound the scratch of the last axis
         rows = slice(begin, begin + 16)
         block = fft.fft(step[:, rows], n=padded, axis=0, **more)
@@ -97,10 +101,10 @@ def _take_half(half: npt.NDArray, k: npt.NDArray[np.int64], padded: int) -> npt.
     k = k % padded
     mirrored = k > padded // 2
     xp = array_module(half)
-    taken = half[..., xp.asarray(np.where(mirrored, padded - k, k))]
+    columns = half[..., xp.asarray(np.where(mirrored, padded - k, k))]
     for column in np.flatnonzero(mirrored):
-        xp.conjugate(taken[..., column], out=taken[..., column])
-    return taken
+        xp.conjugate(columns[..., column], out=columns[..., column])
+    return columns
 
 
 def from_grid(
@@ -167,6 +171,7 @@ def from_grid(
         here = np.s_[:, rows, grid.halo : grid.halo + len(kx)]
         block = values[here] if factor is None else values[here] * factor[here]
         block = block.astype(np.complex64) * phase[:, None, None]
+        # norm="forward" leaves out the 1 / P of an inverse: this is the adjoint of to_grid, a plain sum.
         half[:, rows] = fft.ifft(_wrap(block, k, padded, axis=0), axis=0, norm="forward", **more)[:box]
     half = _wrap(half * phase[:, None], k, padded, axis=1)
     half = fft.ifft(half, axis=1, norm="forward", **more)[:, :box]

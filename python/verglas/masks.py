@@ -190,8 +190,8 @@ def largest_component(mask: npt.ArrayLike) -> BinaryMask:
     [0, 0, 1, 1]
     """
     array = np.asarray(mask).astype(bool)
-    labels, found = ndimage.label(array)
-    if found <= 1:
+    labels, n_parts = ndimage.label(array)
+    if n_parts <= 1:
         return array
     sizes = np.bincount(labels.ravel())
     sizes[0] = 0
@@ -365,6 +365,7 @@ def _refuse_inverted(array: npt.NDArray, name: str) -> None:
     inside = distance_from(array.shape) <= min(array.shape) / 2
     if inside.all():
         return
+    # Masks of others may be float16 or int8: their own dtype would overflow in a sum over a volume.
     corners, middle = float(array[~inside].mean(dtype=np.float64)), float(array[inside].mean(dtype=np.float64))
     if corners > _BORDER and corners > middle + _ROUNDING:
         raise InputError(

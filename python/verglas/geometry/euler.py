@@ -36,15 +36,15 @@ def _angles(angles_deg: npt.ArrayLike) -> FloatArray:
 
 
 def _matrices(matrices: npt.ArrayLike) -> FloatArray:
-    found = np.asarray(matrices, dtype=np.float64)
-    if found.shape[-2:] != (3, 3):
-        raise InputError(f"rotation matrices: expected shape (n, 3, 3), got {found.shape}")
-    error = np.abs(found @ np.swapaxes(found, -1, -2) - np.eye(3)).max(axis=(-1, -2)).reshape(-1)
-    proper = (error <= _ORTHOGONAL) & (np.linalg.det(found).reshape(-1) > 0)
+    rotations = np.asarray(matrices, dtype=np.float64)
+    if rotations.shape[-2:] != (3, 3):
+        raise InputError(f"rotation matrices: expected shape (n, 3, 3), got {rotations.shape}")
+    error = np.abs(rotations @ np.swapaxes(rotations, -1, -2) - np.eye(3)).max(axis=(-1, -2)).reshape(-1)
+    proper = (error <= _ORTHOGONAL) & (np.linalg.det(rotations).reshape(-1) > 0)
     if not proper.all():
         row = int(np.flatnonzero(~proper)[0])
         raise InputError(f"rotation matrices: matrix {row} is not a proper rotation (orthogonal, determinant +1)")
-    return found
+    return rotations
 
 
 def euler_to_matrix(angles_deg: npt.ArrayLike) -> FloatArray:
@@ -79,6 +79,7 @@ def euler_to_matrix(angles_deg: npt.ArrayLike) -> FloatArray:
     """
     cosine, sine = (np.moveaxis(f(np.deg2rad(_angles(angles_deg))), -1, 0) for f in (np.cos, np.sin))
     (ca, cb, cg), (sa, sb, sg) = cosine, sine
+    # RELION's rotations are passive: A is the transpose of the matrix that scipy makes of intrinsic "ZYZ" angles.
     rows = (
         (cg * cb * ca - sg * sa, cg * cb * sa + sg * ca, -cg * sb),
         (-sg * cb * ca - cg * sa, -sg * cb * sa + cg * ca, sg * sb),
@@ -113,6 +114,7 @@ def matrix_to_euler(matrices: npt.ArrayLike) -> FloatArray:
     [[10.0, 20.0, 30.0], [0.0, 180.0, 45.0]]
     """
     a = _matrices(matrices)
+    # The third row of A is the viewing direction. Not arccos(a_zz): next to the poles it loses half of the digits.
     sine_tilt = np.hypot(a[..., 2, 0], a[..., 2, 1])
     tilt = np.arctan2(sine_tilt, a[..., 2, 2])
     rot = np.where(sine_tilt < _POLE, 0.0, np.arctan2(a[..., 2, 1], a[..., 2, 0]))
@@ -147,12 +149,12 @@ def quaternion_to_euler(quaternions: npt.ArrayLike) -> FloatArray:
     >>> quaternion_to_euler(euler_to_quaternion([[10, 20, 30]])).round(9).tolist()
     [[10.0, 20.0, 30.0]]
     """
-    found = np.asarray(quaternions, dtype=np.float64)
-    if found.ndim == 0 or found.shape[-1] != 4:
-        raise InputError(f"quaternions: expected shape (n, 4) for x, y, z, w, got {found.shape}")
-    if not (np.linalg.norm(found, axis=-1) > 0).all():
+    array = np.asarray(quaternions, dtype=np.float64)
+    if array.ndim == 0 or array.shape[-1] != 4:
+        raise InputError(f"quaternions: expected shape (n, 4) for x, y, z, w, got {array.shape}")
+    if not (np.linalg.norm(array, axis=-1) > 0).all():
         raise InputError("quaternions: a quaternion of length zero (or NaN) is no rotation")
-    return matrix_to_euler(Rotation.from_quat(found.reshape(-1, 4)).as_matrix().reshape(*found.shape[:-1], 3, 3))
+    return matrix_to_euler(Rotation.from_quat(array.reshape(-1, 4)).as_matrix().reshape(*array.shape[:-1], 3, 3))
 
 
 def zyz_to_zxz(angles_deg: npt.ArrayLike) -> FloatArray:

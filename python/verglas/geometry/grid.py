@@ -52,22 +52,23 @@ def unit_pixels(order: int, symmetry: str = "C1") -> IntArray:
     if name == "C1":
         return np.arange(healpix_count(order))
     inside = asymmetric_unit(healpix_directions(order), name)
-    kept = np.flatnonzero(inside)
+    pixels = np.flatnonzero(inside)
     # Only pixels beside the unit can be missed; below order 1 the unit may hold no centre at all, so all are tried.
-    beside = np.arange(healpix_count(order)) if len(kept) < 12 else np.unique(healpix_neighbours(order, kept))
+    beside = np.arange(healpix_count(order)) if len(pixels) < 12 else np.unique(healpix_neighbours(order, pixels))
     beside = beside[(beside >= 0) & ~inside[beside]]
+    # A chord, because the tree measures straight distances between points of the unit sphere.
     gap = 2 * np.sin(np.deg2rad(_GAP * healpix_spacing_deg(order)) / 2)
     candidates = direction_vectors(healpix_directions(order, beside))
     mates = np.einsum("gij,nj->gni", symmetry_matrices(name), candidates)
     far = np.ones(len(beside), dtype=bool)
-    if len(kept):
-        tree = cKDTree(direction_vectors(healpix_directions(order, kept)))
+    if len(pixels):
+        tree = cKDTree(direction_vectors(healpix_directions(order, pixels)))
         far = tree.query(mates)[0].min(axis=0) > gap
     extra: list[int] = []
     for i in np.flatnonzero(far):
         if not extra or np.linalg.norm(candidates[extra][:, None] - mates[:, i], axis=2).min() > gap:
             extra.append(int(i))
-    return np.sort(np.concatenate([kept, beside[np.array(extra, dtype=np.int64)]]))
+    return np.sort(np.concatenate([pixels, beside[np.array(extra, dtype=np.int64)]]))
 
 
 def orientation_grid(step_deg: float, symmetry: str = "C1") -> tuple[FloatArray, FloatArray]:
@@ -109,6 +110,7 @@ def orientation_grid(step_deg: float, symmetry: str = "C1") -> tuple[FloatArray,
             f"step_deg: {step_deg} degrees needs {healpix_count(order):.1e} directions; search so finely only around "
             f"known orientations, or use at least {healpix_spacing_deg(_LARGEST_ORDER):.3f} degrees"
         )
+    # Less a rounding error: 360 / (360 / 161) comes out above 161, which would add an angle.
     count = int(np.ceil(360 / step_deg - 1e-9))
     psi = np.linspace(0.0, 360.0, count, endpoint=False, dtype=np.float64)
     return healpix_directions(order, unit_pixels(order, symmetry)), psi

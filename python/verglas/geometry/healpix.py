@@ -67,15 +67,15 @@ def _check_order(order: int) -> int:
 
 
 def _check_index(order: int, index: npt.ArrayLike) -> IntArray:
-    found = np.asarray(index)
-    if found.size and not np.issubdtype(found.dtype, np.integer):
-        raise InputError(f"HEALPix index: expected whole numbers, got {found.dtype}")
-    found = found.astype(np.int64)
+    pixels = np.asarray(index)
+    if pixels.size and not np.issubdtype(pixels.dtype, np.integer):
+        raise InputError(f"HEALPix index: expected whole numbers, got {pixels.dtype}")
+    pixels = pixels.astype(np.int64)
     count = healpix_count(order)
-    if found.size and not (found.min() >= 0 and found.max() < count):
-        bad = found[(found < 0) | (found >= count)].flat[0]
+    if pixels.size and not (pixels.min() >= 0 and pixels.max() < count):
+        bad = pixels[(pixels < 0) | (pixels >= count)].flat[0]
         raise InputError(f"HEALPix index: expected 0 to {count - 1} at order {order}, got {bad}")
-    return found
+    return pixels
 
 
 def healpix_count(order: int) -> int:
@@ -113,6 +113,7 @@ def healpix_order(step_deg: float) -> int:
     """
     if not (np.isfinite(step_deg) and step_deg > 0):
         raise InputError(f"step_deg: expected a positive angle in degrees, got {step_deg}")
+    # Less a rounding error: the spacing of an order must give that order back.
     order = max(0, int(np.ceil(np.log2(healpix_spacing_deg(0) / step_deg) - 1e-12)))
     if order > MAX_ORDER:
         raise InputError(f"step_deg: {step_deg} degrees needs HEALPix order {order}, more than {MAX_ORDER}")

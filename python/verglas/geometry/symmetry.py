@@ -121,14 +121,14 @@ def _close(generators: list[FloatArray], limit: int) -> FloatArray:
     """Every product of the generators, identity first; stops one element after ``limit``."""
     elements = np.empty((limit + 1, 9))
     elements[0] = np.eye(3).ravel()
-    count, done = 1, 0
-    while done < count <= limit:
+    count, first = 1, 0
+    while first < count <= limit:
         for generator in generators:
-            product = (elements[done].reshape(3, 3) @ generator).ravel()
+            product = (elements[first].reshape(3, 3) @ generator).ravel()
             if (np.abs(elements[:count] - product).max(axis=1) > _SAME).all() and count <= limit:
                 elements[count] = product
                 count += 1
-        done += 1
+        first += 1
     return elements[:count].reshape(-1, 3, 3)
 
 
@@ -142,6 +142,7 @@ def _cached_matrices(name: str) -> FloatArray:
     # Whole numbers come out whole: the cosine of 90 degrees is 0, not 6e-17.
     rounded = np.rint(2 * elements) / 2
     elements = np.where(np.abs(elements - rounded) < 1e-14, rounded + 0.0, elements)
+    # Cached and handed out without a copy: a caller that wrote into it would change the group for all others.
     elements.setflags(write=False)
     return elements
 
@@ -293,6 +294,7 @@ def angular_distance(a_deg: npt.ArrayLike, b_deg: npt.ArrayLike, symmetry: str =
         # trace(A R B^T) = sum_ij R_ij (A^T B)_ij: one small matrix product for all elements.
         relative = np.swapaxes(a[rows], 1, 2) @ b[rows]
         best = (relative.reshape(-1, 9) @ elements.reshape(-1, 9).T).argmax(axis=1)
+        # |A - B| = sqrt(8) sin(angle / 2): the arc cosine of the trace cannot tell angles below 1e-6 degrees from 0.
         gap = np.linalg.norm(a[rows] @ elements[best] - b[rows], axis=(1, 2))
         out[rows] = np.rad2deg(2 * np.arcsin(np.minimum(gap / 8**0.5, 1.0)))
     return out

@@ -84,5 +84,7 @@ def _normalised_product(a: npt.NDArray, b: npt.NDArray, weight: npt.NDArray) -> 
         return float("nan")
     if power_a == 0 or power_b == 0:
         return 0.0
+    # Two square roots: the product of two powers could overflow, or underflow to 0, where each of them does not.
     value = float(np.sum(weight * a * b)) / (np.sqrt(power_a) * np.sqrt(power_b))
+    # Rounding alone can pass 1, and an arc cosine of it would be NaN.
     return float(np.clip(value, -1.0, 1.0))

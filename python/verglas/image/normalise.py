@@ -68,15 +68,15 @@ def normalise(
     >>> import numpy as np
     >>> from verglas import image
     >>> stack = np.random.default_rng(0).normal(5, 3, (2, 32, 32)).astype(np.float32)
-    >>> done = image.normalise(stack, radius_px=12)
+    >>> normal = image.normalise(stack, radius_px=12)
     >>> outside = np.hypot(*np.mgrid[-16:16, -16:16]) > 12
-    >>> np.abs(done[:, outside].mean(1)).max() < 1e-4, np.abs(done[:, outside].std(1) - 1).max() < 1e-3
+    >>> np.abs(normal[:, outside].mean(1)).max() < 1e-4, np.abs(normal[:, outside].std(1) - 1).max() < 1e-3
     (np.True_, np.True_)
     """
-    given = np.asarray(images)
-    if given.ndim not in (2, 3) or given.shape[-1] != given.shape[-2]:
-        raise InputError(f"normalise: expected square images (n, N, N), got shape {given.shape}")
-    stack = given if given.ndim == 3 else given[None]
+    array = np.asarray(images)
+    if array.ndim not in (2, 3) or array.shape[-1] != array.shape[-2]:
+        raise InputError(f"normalise: expected square images (n, N, N), got shape {array.shape}")
+    stack = array if array.ndim == 3 else array[None]
     box = stack.shape[-1]
     outside, basis = _background_basis(box, radius_px, ramp)
     fit = np.linalg.pinv(basis[outside])  # (columns, background pixels): the least-squares solution of every image
@@ -87,7 +87,7 @@ def normalise(
         for i, pixels in enumerate(chunk):
             _normalise_one(pixels, outside, basis, fit, start + i)
         out[start : start + batch] = chunk.reshape(-1, box, box)
-    return out if given.ndim == 3 else out[0]
+    return out if array.ndim == 3 else out[0]
 
 
 def _normalise_one(
@@ -97,8 +97,10 @@ def _normalise_one(
     background = pixels[outside]
     if not np.isfinite(pixels).all():
         raise InputError(f"normalise: image {number} (from 0) holds values that are not finite; leave it out")
+    # The plane is fitted outside the circle but taken off the particle too: the ramp of ice goes on under it.
     pixels -= basis @ (fit @ background)
     deviation = pixels[outside].std()
+    # 1e-7 is the rounding of float32 pixels: so little spread is left of a constant, not of noise.
     if deviation <= 1e-7 * np.abs(background).max():
         raise InputError(f"normalise: the background of image {number} (from 0) is flat; leave the image out")
     pixels /= deviation

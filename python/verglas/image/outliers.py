@@ -66,11 +66,13 @@ class GreyValues:
         Equal in all three numbers, to the last of 53 bits each: no two noisy images are by chance.
         """
         table = np.column_stack([self.mean, self.deviation, self.peak])
-        known = np.flatnonzero(np.isfinite(table).all(axis=1) & (self.deviation > 0))
-        _, first, which = np.unique(table[known], axis=0, return_index=True, return_inverse=True)
-        found = np.arange(len(table))
-        found[known] = known[first[which.ravel()]]
-        return found
+        # Constant images are no copies of each other: their three numbers agree whatever they come from.
+        usable = np.flatnonzero(np.isfinite(table).all(axis=1) & (self.deviation > 0))
+        _, first, which = np.unique(table[usable], axis=0, return_index=True, return_inverse=True)
+        copies = np.arange(len(table))
+        # ravel: with an axis, NumPy 2.0 alone returns the inverse as a column.
+        copies[usable] = usable[first[which.ravel()]]
+        return copies
 
 
 def groups_of(particles: Particles) -> IntArray:
@@ -112,15 +114,15 @@ def wild_images(values: GreyValues, group: npt.ArrayLike) -> dict[int, str]:
     {7: 'its standard deviation is 1...e+03 times the median of its optics group'}
     """
     group = np.asarray(group)
-    found: dict[int, str] = {}
+    wild: dict[int, str] = {}
     for number in np.unique(group):
         rows = np.flatnonzero((group == number) & (values.deviation > 0))
         if len(rows) < _FEWEST:
             continue
         reasons = _wild_of_group(values, rows)
         if len(reasons) <= max(1, _FEW * len(rows)):
-            found |= reasons
-    return dict(sorted(found.items()))
+            wild |= reasons
+    return dict(sorted(wild.items()))
 
 
 def _wild_of_group(values: GreyValues, rows: IntArray) -> dict[int, str]:
@@ -130,15 +132,16 @@ def _wild_of_group(values: GreyValues, rows: IntArray) -> dict[int, str]:
     limit = max(_MEANS * float(np.median(deviation)), _SIGMAS * robust_sigma(mean))
     middle = float(np.median(mean))
     out = np.flatnonzero(offset > limit)
-    found = {int(rows[i]): f"its mean is {mean[i]:.3g}, the others' {middle:.3g}" for i in out}
+    reasons = {int(rows[i]): f"its mean is {mean[i]:.3g}, the others' {middle:.3g}" for i in out}
     for name, sizes in (("extreme value", values.peak[rows]), ("standard deviation", deviation)):
+        # Logarithms: grey values have no unit, so that only their ratios mean something.
         ratio = np.log(sizes) - np.log(np.median(sizes))
         spread = _SIGMAS * robust_sigma(ratio)
         beyond = (ratio > max(np.log(_HIGH), spread)) | (ratio < -max(np.log(_LOW), spread))
         for i in np.flatnonzero(beyond):
-            said = f"its {name} is {np.exp(ratio[i]):.3g} times the median of its optics group"
-            found[int(rows[i])] = said
-    return found
+            reason = f"its {name} is {np.exp(ratio[i]):.3g} times the median of its optics group"
+            reasons[int(rows[i])] = reason
+    return reasons
 
 
 @dataclass(frozen=True)

@@ -102,6 +102,7 @@ def resample_particles(particles: Particles, plan: ResamplePlan) -> Particles:
     if optics is not None:
         optics = _set_columns(_set_columns(optics, sizes, add=True), {"rlnPixelSize": new}, add=False)
     table = _set_columns(_set_columns(table, sizes, add=optics is None), {"rlnPixelSize": new}, add=False)
+    # Origins in pixels count in the new ones; the magnification of old files is the detector's pixel over the image's.
     scaled = {c: table[c] * (old / new) for c in ("rlnOriginX", "rlnOriginY", "rlnMagnification") if c in table}
     return Particles(
         table.assign(**scaled),
@@ -122,4 +123,5 @@ def in_memory(particles: Particles) -> Particles:
     step = max(1, _READ_BYTES // (4 * box**2))
     for begin in range(0, len(particles), step):
         images[begin : begin + step] = particles.images(slice(begin, begin + step))
+    # The sign was applied when the images were read: left in the table it would turn them dark again.
     return particles.with_columns(**{"blob/sign": None}).with_source(ArraySource(images, particles.pixel_size_A))

@@ -22,10 +22,10 @@ def find_unusable_images(images: npt.ArrayLike) -> dict[int, str]:
     Examples
     --------
     >>> import numpy as np
-    >>> from verglas.image import unusable
+    >>> from verglas.image import find_unusable_images
     >>> images = np.arange(12.0).reshape(3, 2, 2)
     >>> images[1] = 7
-    >>> unusable(images)
+    >>> find_unusable_images(images)
     {1: 'constant pixels'}
     """
     array = np.asarray(images)
@@ -44,4 +44,5 @@ def robust_sigma(values: npt.ArrayLike) -> float:
     """
     array = np.asarray(values)
     spread = float(np.median(np.abs(array - np.median(array))))
+    # More than half of the values equal, as in counts: their median deviation is 0 and would make all others outliers.
     return 1.4826 * spread if spread > 0 else float(array.std())

@@ -80,6 +80,7 @@ def crop_or_pad(values: npt.ArrayLike, new_shape: tuple[int, ...], fill: float |
     take: list[Any] = [Ellipsis]
     put: list[Any] = [Ellipsis]
     for n, m in zip(old, new_shape, strict=True):
+        # Not (n - m) // 2: from even to odd sides that is one pixel off, and the origin would not stay at N // 2.
         low = n // 2 - m // 2  # the first new pixel in old coordinates
         first, last = max(low, 0), min(low + m, n)
         take.append(slice(first, last))
@@ -129,6 +130,7 @@ def fourier_resample(values: npt.ArrayLike, new_shape: tuple[int, ...], *, threa
         raise InputError(f"fourier_resample: shape {tuple(new_shape)} does not go with values of shape {array.shape}")
     shape = array.shape[-ndim:]
     spectra = fourier.resize(fourier.forward(array, ndim, threads=threads), shape, tuple(new_shape))
+    # The transforms are unnormalised: the inverse divides by the new number of pixels, and grey values must not change.
     spectra *= spectra.real.dtype.type(math.prod(new_shape) / math.prod(shape))
     return fourier.inverse(spectra, tuple(new_shape), threads=threads)
 
@@ -170,6 +172,7 @@ def bin_pixels(values: npt.ArrayLike, factor: int, ndim: int = 2) -> npt.NDArray
     blocks = array[tuple(cut)].reshape(shape)
     axes = tuple(array.ndim - ndim + 2 * i + 1 for i in range(ndim))
     dtype = array.dtype if array.dtype == np.float32 else np.float64
+    # Mind the centres: block i is centred on old pixel k i + (k - 1) / 2, not on k i.
     return blocks.mean(axis=axes, dtype=np.float64).astype(dtype)
 
 
@@ -250,6 +253,7 @@ def plan_resample(
         realised = pixel_size_A * box / new_box
         return ResamplePlan(box, box, new_box, new_box, realised, realised)
     ratio = pixel_size_A / new_pixel_size_A
+    # Even: programs disagree on where the origin of an odd box lies.
     target = new_box if new_box is not None else max(2, 2 * round(box * ratio / 2))
 
     def error(work: int) -> float:

@@ -130,6 +130,7 @@ def interpolate(
     if method == "fourier":
         raise InputError("interpolate: 'fourier' is for warp, on whole images")
     origin = [n // 2 for n in array.shape]
+    # Points are x, y (, z) from the origin; map_coordinates wants indices, slowest axis first.
     coordinates = [points[..., array.ndim - 1 - axis] + o for axis, o in enumerate(origin)]
     return ndimage.map_coordinates(array, coordinates, order=_order(method), mode=mode)
 
@@ -184,6 +185,7 @@ def warp(
     matrix = factor * back.matrix[::-1, ::-1]  # array order: slowest axis first
     start = np.array([n // 2 for n in source.shape]) + factor * back.offset[::-1]
     offset = start - matrix @ np.array([n // 2 for n in shape])
+    # scipy's "constant" does not interpolate across the border: a shift of half a pixel would lose the last row.
     padded = "grid-constant" if mode == "constant" else mode
     return ndimage.affine_transform(source, matrix, offset, shape, np.float32, order, padded)
 

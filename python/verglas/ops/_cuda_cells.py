@@ -79,6 +79,7 @@ def score_cells(job: Job, images: PolarImages, tasks: Tasks) -> DeviceArray:
         ends, begin = np.cumsum(tiles), 0
         while begin < len(images):
             base = ends[begin - 1] if begin else 0
+            # At least one image, even if it alone takes more than the share.
             end = max(begin + 1, int(np.searchsorted(ends, base + most, side="right")))
             part = scores[first_score[begin] : first_score[end]]
             _batch(job, layout, images[begin:end], _rows(tasks, begin, end), part)
@@ -122,6 +123,8 @@ def _batch(job: Job, layout: TileLayout, images: PolarImages, tasks: Tasks, scor
         return
     starts = np.flatnonzero(np.concatenate([[True], (np.diff(owner) != 0) | (np.diff(entry) != 0)]))
     n_power = slices.power.shape[2]
+    # psi_i = (2 i + 1) pi / n_psi, the centres of cells: a circle of twice as many steps holds them and their
+    # multiples.
     angle = np.pi * np.arange(2 * n_psi) / n_psi
     counts = np.diff(tasks.shift_offsets)
     with cuda.active() as stream:

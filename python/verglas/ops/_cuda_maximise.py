@@ -66,6 +66,7 @@ class CudaMaximisePlan:
             raise InputError(f"MaximisePlan: n_power: expected at most {_MOST_POWER} on a GPU, got {n_power}")
         self.cuda, self.grid, self.n_slices, self.n_power = cuda, grid, n_slices, n_power
         with cuda.active():
+            # Double precision: the sums of one slice may run over 10^5 images.
             self.numerator = cuda.cupy.zeros((n_slices, grid.size), np.complex128)
             self.denominator = cuda.cupy.zeros((n_slices, grid.n_rings, n_power), np.complex128)
         self._touched = np.zeros(n_slices, np.bool_)
@@ -161,21 +162,23 @@ class CudaMaximisePlan:
     ) -> None:
         cuda, cupy, g = self.cuda, self.cuda.cupy, self.grid
         with cuda.active() as stream:
-            found = self._sort_candidates(candidates, mine, image, len(images), len(shifts))
+            ordered = self._sort_candidates(candidates, mine, image, len(images), len(shifts))
             y, h, _ = weigh(images, g, cuda, stream, pixel_size_A, self.n_power, noise=False)
-            moved = cuda.array(shifts, np.float32)[found.column_shift]
+            moved = cuda.array(shifts, np.float32)[ordered.column_shift]
             if images.centres_px is not None:
-                moved = moved + images.centres_px[found.column_image]
+                moved = moved + images.centres_px[ordered.column_image]
             b = cupy.empty((len(moved), g.size), np.complex64)
-            cuda.kernels.shifted_rows(tables(g, cuda), y, found.column_image, cuda.array(moved, np.float32), b, stream)
-            groups, chunks = len(found.terms["image"]), g.max_m // cuda.kernels.HARMONIC_CHUNK + 1
+            cuda.kernels.shifted_rows(
+                tables(g, cuda), y, ordered.column_image, cuda.array(moved, np.float32), b, stream
+            )
+            groups, chunks = len(ordered.terms["image"]), g.max_m // cuda.kernels.HARMONIC_CHUNK + 1
             reference = residuals is not None
             arrays = {
                 "n_power": self.n_power,
                 "b": b,
                 "h": h,
                 "inv_sigma2": images.inv_sigma2,
-                "factors": cupy.empty((len(found.terms["column"]), g.max_m + 1), np.complex64),
+                "factors": cupy.empty((len(ordered.terms["column"]), g.max_m + 1), np.complex64),
                 "numerator": self.numerator,
                 "denominator": self.denominator,
                 "harmonics": self.harmonics if reference else None,
@@ -183,15 +186,15 @@ class CudaMaximisePlan:
                 "cross": cupy.empty((groups, chunks, g.n_rings), np.float64) if reference else None,
                 "power_sum": cupy.empty((groups, g.n_rings), np.float64) if reference else None,
             }
-            cuda.kernels.maximise_add(tables(g, cuda), found.terms, arrays, stream)
+            cuda.kernels.maximise_add(tables(g, cuda), ordered.terms, arrays, stream)
             if reference:
-                self._add_residuals(found, arrays, residuals, stream)
+                self._add_residuals(ordered, arrays, residuals, stream)
 
-    def _add_residuals(self, found: _Sorted, arrays: dict[str, Any], residuals: Any, stream: int) -> None:
+    def _add_residuals(self, ordered: _Sorted, arrays: dict[str, Any], residuals: Any, stream: int) -> None:
         cuda = self.cuda
         cross, power = (cuda.cupy.asarray(np.ascontiguousarray(r)) for r in residuals)
         cuda.kernels.maximise_residuals(
-            found.order, found.first, arrays["cross"], arrays["power_sum"], cross, power, stream
+            ordered.order, ordered.first, arrays["cross"], arrays["power_sum"], cross, power, stream
         )
         for target, value in zip(residuals, (cross, power), strict=True):
             target[...] = value.get()
@@ -204,6 +207,8 @@ class CudaMaximisePlan:
         # One number for slice, image, opposite and shift: below 2^53, so that float64 sorts it exactly.
         place = (candidates.slice[mine].astype(np.int64) * n + image) * 2 + candidates.opposite[mine]
         key = cuda.array(place * n_shifts + candidates.shift[mine], np.int64)
+        # The last row is the first key. The weight is sorted too, so that equal poses add in one order, however they
+        # came.
         order = cupy.lexsort(cupy.stack([gamma, psi, key.astype(np.float64)]))
         key, psi, gamma = key[order], psi[order], gamma[order]
         entry = _starts(cupy, key)
@@ -214,6 +219,7 @@ class CudaMaximisePlan:
         of_image = (of_group % n).astype(np.int32)
         pair = of_term // (2 * n_shifts) % n * n_shifts + of_term % n_shifts
         columns, column = cupy.unique(pair, return_inverse=True)
+        # Place within the image as second key: lexsort is not told to be stable, and residuals must add in one order.
         by_image = cupy.lexsort(cupy.stack([cupy.arange(len(of_image), dtype=np.float64), of_image.astype(np.float64)]))
         counts = cupy.bincount(of_image, minlength=n)
         first = cupy.zeros(n + 1, np.int64)

@@ -34,9 +34,10 @@ def angular_table(grid: PolarGrid) -> npt.NDArray[np.float32]:
 
 def tables(grid: PolarGrid, cuda: CudaSession) -> Any:
     """The grid on a device, made once and kept with the grid."""
-    kept = grid.__dict__.setdefault("_device_tables", {})
+    # The grid is frozen; its __dict__ is not. Tables so live as long as the grid, one set per device.
+    cache = grid.__dict__.setdefault("_device_tables", {})
     key = (id(cuda.kernels), cuda.index)
-    if key not in kept:
+    if key not in cache:
         theta = 2 * np.pi * np.arange(grid.n_theta // 2) / grid.n_theta
         arrays = {
             "radii": cuda.array(grid.radii, np.float64),
@@ -49,8 +50,8 @@ def tables(grid: PolarGrid, cuda: CudaSession) -> Any:
             "angular": cuda.array(angular_table(grid), np.float32),
             "size": grid.size,
         }
-        kept[key] = cuda.kernels.PolarTables(grid.box, grid.n_theta, arrays)
-    return kept[key]
+        cache[key] = cuda.kernels.PolarTables(grid.box, grid.n_theta, arrays)
+    return cache[key]
 
 
 @dataclass(frozen=True)
@@ -103,14 +104,14 @@ def weigh(
     y = cupy.empty(images.samples.shape, np.complex64)
     power = cupy.empty((n, grid.n_rings, n_power), np.complex64)
     norms = cupy.empty((n, grid.n_rings), np.float32) if norm else None
-    given = {
+    batch = {
         "n": n,
         "samples": images.samples,
         "ctf": images.ctf,
         "pixel_size_A": pixel_size_A,
         "inv_sigma2": images.inv_sigma2 if noise else None,
     }
-    cuda.kernels.weigh(tables(grid, cuda), given, n_power, {"y": y, "power": power, "norm": norms}, stream)
+    cuda.kernels.weigh(tables(grid, cuda), batch, n_power, {"y": y, "power": power, "norm": norms}, stream)
     if norms is None:
         return y, power, None
     total = norms[:, 0].copy()  # ring by ring: a reduction's order may depend on how many images there are
@@ -122,9 +123,9 @@ def weigh(
 def ring_power(images: PolarImages, grid: PolarGrid, cuda: CudaSession) -> npt.NDArray[np.float64]:
     """Mean of |X|^2 on each ring, (n, n_rings), on the host."""
     norms = cuda.cupy.empty((len(images), grid.n_rings), np.float32)
-    given = {"n": len(images), "samples": images.samples, "ctf": None, "inv_sigma2": None, "pixel_size_A": 1.0}
+    batch = {"n": len(images), "samples": images.samples, "ctf": None, "inv_sigma2": None, "pixel_size_A": 1.0}
     with cuda.active() as stream:
-        cuda.kernels.weigh(tables(grid, cuda), given, 0, {"y": None, "power": None, "norm": norms}, stream)
+        cuda.kernels.weigh(tables(grid, cuda), batch, 0, {"y": None, "power": None, "norm": norms}, stream)
     return norms.get().astype(np.float64) / (grid.weights * grid.n_theta)
 
 
@@ -133,26 +134,26 @@ _SCRATCH_BYTES = 256 << 20  # of transforms along one axis and both, at a time
 
 def sampler(grid: PolarGrid, cuda: CudaSession) -> dict[str, Any]:
     """The tables that :func:`samples_of_images` interpolates with, made once per device and kept with the grid."""
-    kept = grid.__dict__.setdefault("_device_samplers", {})
+    cache = grid.__dict__.setdefault("_device_samplers", {})
     key = (id(cuda.kernels), cuda.index)
-    if key not in kept:
-        made = cuda.kernels.sampler_tables(grid.box, grid.n_theta, grid.radii)
-        kept[key] = {name: cuda.to_device_or_none(v) if isinstance(v, np.ndarray) else v for name, v in made.items()}
-    return kept[key]
+    if key not in cache:
+        arrays = cuda.kernels.sampler_tables(grid.box, grid.n_theta, grid.radii)
+        cache[key] = {name: cuda.to_device_or_none(v) if isinstance(v, np.ndarray) else v for name, v in arrays.items()}
+    return cache[key]
 
 
 def samples_of_images(images: Any, grid: PolarGrid, cuda: CudaSession, stream: int) -> DeviceArray:
     """:func:`verglas.ops.polar` on a device, in batches whose transforms fit the scratch memory."""
     x = cuda.array(images, np.float32)
-    made = sampler(grid, cuda)
-    side = 2 * (made["reach"] + 1)
+    taps = sampler(grid, cuda)
+    side = 2 * (taps["reach"] + 1)
     batch = max(1, min(len(x), _SCRATCH_BYTES // (4 * side * (grid.box + side))))
-    lent = cuda.empty((batch, grid.box, side), np.float32), cuda.empty((batch, side, side), np.float32)
+    scratch_arrays = cuda.empty((batch, grid.box, side), np.float32), cuda.empty((batch, side, side), np.float32)
     out = cuda.empty((len(x), grid.n_rings, grid.n_theta // 2), np.complex64)
     for first in range(0, max(len(x), 1), batch):
         part = x[first : first + batch]
-        scratch = tuple(a[: len(part)] for a in lent)
-        cuda.kernels.polar(tables(grid, cuda), made, part, scratch, out[first : first + batch], stream)
+        scratch = tuple(a[: len(part)] for a in scratch_arrays)
+        cuda.kernels.polar(tables(grid, cuda), taps, part, scratch, out[first : first + batch], stream)
     return out
 
 

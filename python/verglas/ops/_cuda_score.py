@@ -63,6 +63,7 @@ class CudaScorePlan:
         """Pack the slices on the device."""
         cuda, tile = self.cuda, self.cuda.kernels.TILE
         never = np.float32(-1e30)
+        # Finite: the kernels subtract scores from the best one, and -inf - (-inf) is NaN.
         prior = np.where(log_prior > never, log_prior, never).astype(np.float32)
         self.sides = (bool((prior[:, 0] > never).any()), bool((prior[:, 1] > never).any()))
         self.n_slices = len(prior)
@@ -110,9 +111,9 @@ class CudaScorePlan:
                 self._batch(images[begin : begin + batch], pixel_size_A, shifts, log_shift, log_psi)
                 for begin in range(0, max(1, len(images)), batch)
             ]
-        found = {k: np.concatenate([p[k] for p in parts]) for k in parts[0] if k != "counts"}
+        lists = {k: np.concatenate([p[k] for p in parts]) for k in parts[0] if k != "counts"}
         counts = np.concatenate([p["counts"] for p in parts])
-        return found | {"offsets": np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)}
+        return lists | {"offsets": np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)}
 
     # -- one batch ------------------------------------------------------------------------------------------------
 
@@ -130,6 +131,8 @@ class CudaScorePlan:
         columns = len(problem["image"])
         chunks = -(-self.n_slices // (cuda.kernels.TILE * cuda.kernels.SLICE_TILES))
         state = {
+            # Scores as integers of the same order (ordered_bits): 0 is below every float, and atomicMax knows integers
+            # only.
             "best": cupy.zeros((n, 2 * self.n_slices), np.uint32),
             "top": cupy.empty(n, np.float32),
             "threshold": cupy.empty(n, np.float32),
@@ -224,8 +227,8 @@ class CudaScorePlan:
                 state["cut"][...] = np.inf
                 state["cut"][begin:end] = cut[begin:end]
             parts.append(self._round(search, log_sum[begin:end], count[begin:end], (begin, n), n_shifts))
-        found = {k: np.concatenate([p[k] for p in parts]) for k in parts[0]}
-        return found | {"log_sum": log_sum.get()}
+        lists = {k: np.concatenate([p[k] for p in parts]) for k in parts[0]}
+        return lists | {"log_sum": log_sum.get()}
 
     def _round(
         self,
@@ -245,30 +248,31 @@ class CudaScorePlan:
             search.collect(cuda.array(cursor, np.int64), score, pose, stream)
         starts = cuda.array(offsets, np.int64)
         image = cupy.searchsorted(starts, cupy.arange(total), side="right") - 1
+        # Atomics filled the lists in any order; image, score and pose together leave one order only.
         order = cupy.lexsort(cupy.stack([pose.astype(np.float64), -score.astype(np.float64), image.astype(np.float64)]))
         score, pose = score[order], pose[order]
-        kept, mass = cupy.empty(mine, np.int64), cupy.empty(mine, np.float64)
+        counts, mass = cupy.empty(mine, np.int64), cupy.empty(mine, np.float64)
         with cuda.active() as stream:
-            cuda.kernels.score_trim(self.settings, score, starts, log_sum, kept, mass, stream)
+            cuda.kernels.score_trim(self.settings, score, starts, log_sum, counts, mass, stream)
         # sorted by image, the lists stand where they stood
-        stays = cupy.arange(total) - starts[image] < kept[image]
-        return self._unpack_poses(score[stays], pose[stays], kept.get(), n_shifts) | {"kept": mass.get()}
+        stays = cupy.arange(total) - starts[image] < counts[image]
+        return self._unpack_poses(score[stays], pose[stays], counts.get(), n_shifts) | {"kept": mass.get()}
 
     def _unpack_poses(
-        self, score: DeviceArray, pose: DeviceArray, kept: npt.NDArray[np.int64], n_shifts: int
+        self, score: DeviceArray, pose: DeviceArray, counts: npt.NDArray[np.int64], n_shifts: int
     ) -> dict[str, npt.NDArray]:
         n_psi = self.settings.n_psi
         parts = {"entry": pose // (n_psi * n_shifts), "psi": pose // n_shifts % n_psi, "shift": pose % n_shifts}
         lists: dict[str, npt.NDArray] = {"score": score.get()}
         lists |= {name: values.astype(np.int32).get() for name, values in parts.items()}
-        first = np.concatenate([[0], np.cumsum(kept)])[:-1]
-        some = kept > 0
-        best = {"best_score": np.full(len(kept), -1e30, np.float32)} | {
-            f"best_{name}": np.full(len(kept), -1, np.int32) for name in ("entry", "psi", "shift")
+        first = np.concatenate([[0], np.cumsum(counts)])[:-1]
+        some = counts > 0
+        best = {"best_score": np.full(len(counts), -1e30, np.float32)} | {
+            f"best_{name}": np.full(len(counts), -1, np.int32) for name in ("entry", "psi", "shift")
         }
         for name, values in lists.items():
             best[f"best_{name}"][some] = values[first[some]]
-        return lists | best | {"counts": kept}
+        return lists | best | {"counts": counts}
 
 
 def _rounds(count: npt.NDArray[np.int64], most: int) -> list[tuple[int, int]]:

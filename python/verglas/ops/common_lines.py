@@ -112,7 +112,7 @@ def common_line_scores(
     [4.0]
     """
     require_cpu(device, "common_line_scores")
-    known, asked = as_array(rotations, np.float64), as_array(candidates, np.float64)
-    out = np.empty(len(asked))
-    core.common_line_scores(lines, loss, known, asked, as_array(image, np.int64), out, resolve_threads(threads))
+    fixed, moving = as_array(rotations, np.float64), as_array(candidates, np.float64)
+    out = np.empty(len(moving))
+    core.common_line_scores(lines, loss, fixed, moving, as_array(image, np.int64), out, resolve_threads(threads))
     return out

@@ -149,8 +149,8 @@ def correlate(
     >>> from verglas import ops
     >>> reference = np.zeros((32, 32), np.float32); reference[14:18, 15:17] = 1
     >>> image = np.roll(reference, (6, -8), axis=(0, 1))      # the particle sits at x = -8, y = +6
-    >>> found = ops.correlate(image, reference)
-    >>> found.shifts_px.round(3).tolist(), round(float(found.scores[0]), 5)
+    >>> match = ops.correlate(image, reference)
+    >>> match.shifts_px.round(3).tolist(), round(float(match.scores[0]), 5)
     ([[8.0, -6.0]], 1.0)
     """
     require_cpu(device, "correlate")
@@ -245,8 +245,8 @@ def correlate_rotations(
     >>> from verglas import ops
     >>> reference = np.zeros((64, 64), np.float32); reference[28:40, 32:36] = 1; reference[32:36, 32:44] += 2
     >>> image = np.roll(np.rot90(reference, 1)[::1], 1, axis=0)         # about pixel 32: from +y towards +x
-    >>> found = ops.correlate_rotations(image, reference)
-    >>> round(float(found.angles_deg[0]), 1), found.searches
+    >>> match = ops.correlate_rotations(image, reference)
+    >>> round(float(match.angles_deg[0]), 1), match.searches
     (90.0, 1)
     """
     require_cpu(device, "correlate_rotations")

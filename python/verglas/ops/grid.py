@@ -133,6 +133,7 @@ class Grid:
             )
         if not 1.0 < self.oversampling <= 4.0:
             raise InputError(f"Grid: expected an oversampling above 1 and up to 4, got {self.oversampling}")
+        # Without Nyquist on even sides: the samples at +N/2 and -N/2 are one, and no rotation can tell them apart.
         largest = (self.box - 1) // 2
         radius = largest if self.max_radius == -1 else self.max_radius
         if not 0 <= radius <= largest:

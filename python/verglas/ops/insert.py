@@ -164,25 +164,36 @@ def _insert_cuda(sums: GridSums, arrays: tuple[Any, ...], radius: int, device: s
     cuda = cuda_session(device)
     with cuda.active() as stream:
         shifts = None if shifts_px is None else cuda.array(shifts_px, np.float64)
-        given = [
+        arguments = [
             cuda.to_device_or_none(images),
             cuda.rotations(matrices),
             shifts,
             cuda.to_device_or_none(ctf),
             cuda.to_device_or_none(shell_weight),
         ]
-        n, shape = len(given[1]), (grid.box, grid.box // 2 + 1)
+        n, shape = len(arguments[1]), (grid.box, grid.box // 2 + 1)
+        # 12 bytes: a complex64 value and a float32 weight per pixel.
         batch = max(1, _SCRATCH_BYTES // (12 * shape[0] * shape[1])) if deterministic else max(n, 1)
         scratch: tuple[Any, Any] = (None, None)
         if deterministic:
             size = (min(batch, n), *shape)
             scratch = cuda.empty(size, np.complex64), cuda.empty(size, np.float32)
         for first in range(0, n, batch):
-            part = [a if a is None or batch >= n else a[first : first + batch] for a in given]
-            lent = [None if a is None else a[: len(part[1])] for a in scratch]
+            part = [a if a is None or batch >= n else a[first : first + batch] for a in arguments]
+            scratch_part = [None if a is None else a[: len(part[1])] for a in scratch]
             x, rotations, d, c, w = part
             cuda.kernels.insert(
-                grid.native_for(cuda.kernels), sums.values, sums.weights, x, rotations, radius, d, c, w, *lent, stream
+                grid.native_for(cuda.kernels),
+                sums.values,
+                sums.weights,
+                x,
+                rotations,
+                radius,
+                d,
+                c,
+                w,
+                *scratch_part,
+                stream,
             )
 
 
@@ -258,6 +269,7 @@ def symmetrise(sums: GridSums, matrices: npt.ArrayLike, *, threads: int | None =
     permutes = np.array_equal(np.abs(rounded).sum(axis=-1), np.ones(rounded.shape[:-1]))
     if not permutes or not np.array_equal(np.abs(rounded).sum(axis=-2), np.ones(rounded.shape[:-1])):
         raise InputError("symmetrise: expected signed permutations of the axes")
+    # Whole numbers, so bytes compare exactly. Sums over a set that is no group would weight some orientations twice.
     members = {h.tobytes() for h in rounded}
     if any((a @ b).tobytes() not in members for a in rounded for b in rounded):
         raise InputError("symmetrise: the matrices are not a closed group")

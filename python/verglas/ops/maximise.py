@@ -112,6 +112,7 @@ class Posterior:
         images = np.asarray(image, np.int64)
         if images.size and not (images.min() >= 0 and images.max() < n):
             raise InputError(f"Posterior: image: expected 0 to {n - 1}, got {images.min()} to {images.max()}")
+        # Stable: an image's candidates stay in the order given, in which their float sums are made.
         order = np.argsort(images, kind="stable")
         offsets = np.concatenate([[0], np.cumsum(np.bincount(images, minlength=n))])
 
@@ -367,6 +368,7 @@ class MaximisePlan:
         ring_power = mean_power * (self.grid.weights * self.grid.n_theta)
         if into is None:
             return Residuals(mass, ring_power, *(np.zeros((n, self.grid.n_rings)) for _ in range(2)))
+        # Copies: the kernel adds to them in place, and the caller's earlier residuals must stay what they were.
         return Residuals(mass + into.mass, ring_power, into.cross.copy(), into.power.copy())
 
     def slices(
@@ -419,10 +421,11 @@ class MaximisePlan:
             raise InputError(
                 f"MaximisePlan.insert: slices {first} to {first + len(rotations) - 1} asked of {self.n_slices}"
             )
-        used = np.flatnonzero(self.touched[first : first + len(rotations)])
-        for begin in range(0, len(used), _INSERT_BLOCK):
-            block = used[begin : begin + _INSERT_BLOCK]
+        touched = np.flatnonzero(self.touched[first : first + len(rotations)])
+        for begin in range(0, len(touched), _INSERT_BLOCK):
+            block = touched[begin : begin + _INSERT_BLOCK]
             values, weights = self.slices(first + block, threads=threads)
+            # Chained: the sums are here and the plan is not.
             if sums.device == "cpu" != self.device:
                 values, weights = values.get(), weights.get()  # type: ignore[attr-defined]
             polar_insert(

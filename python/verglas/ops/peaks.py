@@ -67,13 +67,13 @@ def peaks(
     [[7.0, 3.0], [2.0, 3.0]]
     """
     if device != "cpu":
-        found = _peaks_cuda(image, float(radius_px), float(threshold), mask, device)
-        return np.ascontiguousarray(found[:, :2]), np.ascontiguousarray(found[:, 2])
+        rows = _peaks_cuda(image, float(radius_px), float(threshold), mask, device)
+        return np.ascontiguousarray(rows[:, :2]), np.ascontiguousarray(rows[:, 2])
     allowed = None if mask is None else as_array(np.asarray(mask).astype(np.uint8), np.uint8)
-    found = core.peaks(
+    rows = core.peaks(
         as_array(image, np.float32), float(radius_px), float(threshold), allowed, resolve_threads(threads)
     )
-    return np.ascontiguousarray(found[:, :2]), np.ascontiguousarray(found[:, 2])
+    return np.ascontiguousarray(rows[:, :2]), np.ascontiguousarray(rows[:, 2])
 
 
 def _peaks_cuda(image: Any, radius_px: float, threshold: float, mask: Any, device: str) -> npt.NDArray[np.float64]:
@@ -87,6 +87,7 @@ def _peaks_cuda(image: Any, radius_px: float, threshold: float, mask: Any, devic
         rows = cuda.empty((cuda.kernels.most_peaks(*values.shape), 4), np.float64)
         count = cuda.cupy.zeros(1, np.uint32)
         cuda.kernels.peaks(values, threshold, allowed, rows, count, stream)
-        found = rows[: int(count[0])].get()
-    in_order = found[np.argsort(found[:, 0], kind="stable"), 1:]
+        peaks = rows[: int(count[0])].get()
+    # Threads append peaks as they come; by pixel number they are in the CPU's order, and ties fall alike.
+    in_order = peaks[np.argsort(peaks[:, 0], kind="stable"), 1:]
     return core.keep_apart(as_array(in_order, np.float64), *values.shape, radius_px)

@@ -96,10 +96,10 @@ def project(
 
 
 def _project_cuda(
-    cuda: CudaSession, volume: tuple[Grid, Any], matrices: Any, radius: int, given: tuple[Any, Any, Any]
+    cuda: CudaSession, volume: tuple[Grid, Any], matrices: Any, radius: int, arguments: tuple[Any, Any, Any]
 ) -> npt.NDArray[np.complex64]:
     grid, spectrum = volume
-    shifts_px, ctf, out = given
+    shifts_px, ctf, out = arguments
     with cuda.active() as stream:
         rotations = cuda.rotations(matrices)
         if out is None:

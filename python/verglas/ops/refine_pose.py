@@ -117,14 +117,16 @@ def pose_covariance(fisher: FloatArray, *, least: float = 1e-12) -> FloatArray:
     >>> np.diagonal(ops.pose_covariance(4 * np.eye(5)[None])[0]).tolist()
     [0.25, 0.25, 0.25, 0.25, 0.25]
     """
+    # In units of each parameter's own error: radians and pixels differ by orders, and an unscaled condition would mean
+    # nothing.
     size = np.sqrt(np.diagonal(fisher, axis1=1, axis2=2))
-    known = (size > 0).all(axis=1)
+    informed = (size > 0).all(axis=1)
     out = np.full_like(fisher, np.inf)
-    units = size[known, :, None] * size[known, None, :]
-    eigenvalues, vectors = np.linalg.eigh(fisher[known] / units)
+    units = size[informed, :, None] * size[informed, None, :]
+    eigenvalues, vectors = np.linalg.eigh(fisher[informed] / units)
     regular = eigenvalues[:, 0] > least
     inverse = np.einsum("nij,nj,nkj->nik", vectors[regular], 1 / eigenvalues[regular], vectors[regular])
-    out[np.flatnonzero(known)[regular]] = inverse / units[regular]
+    out[np.flatnonzero(informed)[regular]] = inverse / units[regular]
     return out
 
 
@@ -212,6 +214,7 @@ def pose_radii(grid: Grid, angle_error_deg: float, shift_error_px: float, diamet
         raise InputError(f"pose_radii: expected errors and a diameter of 0 or more, got {moved_px} px in all")
     first = max(2, int(grid.box / (4 * moved_px))) if moved_px > 0 else grid.max_radius
     radii = []
+    # A last step of less than 1.5 in radius is not worth a climb of its own.
     while 3 * first <= 2 * grid.max_radius:
         radii.append(first)
         first *= 2
@@ -370,12 +373,13 @@ def refine_pose(
     >>> c, s = np.cos(0.05), np.sin(0.05)
     >>> truth = np.array([[[c, s, 0], [-s, c, 0], [0, 0, 1]]])
     >>> x = ops.project(v, g, truth, shifts_px=[[0.5, -0.3]])
-    >>> found = ops.refine_pose(x, v, g, np.eye(3)[None])
-    >>> bool(found.converged[0]), bool(np.allclose(found.matrices, truth, atol=1e-4)), found.shifts_px.round(3).tolist()
+    >>> fit = ops.refine_pose(x, v, g, np.eye(3)[None])
+    >>> bool(fit.converged[0]), bool(np.allclose(fit.matrices, truth, atol=1e-4)), fit.shifts_px.round(3).tolist()
     (True, True, [[0.5, -0.3]])
     """
     if search is None:
         search = PoseSettings()
+    # Copies, even of float64: the kernel writes the refined poses into these arrays.
     rotations = np.array(matrices, np.float64, order="C")
     n = len(rotations)
     shifts = np.zeros((n, 2)) if shifts_px is None else np.array(shifts_px, np.float64, order="C")
@@ -399,6 +403,7 @@ def refine_pose(
         np.zeros(n, np.int32),
         np.zeros(n, np.uint8),
     )
+    # The kernel fills the result's own arrays.
     poses = vars(result) | {"image_of_pose": index}
     if device == "cpu":
         core.refine_pose(grid.native, spectrum, data, prior_arguments, options, poses, resolve_threads(threads))

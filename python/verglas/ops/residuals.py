@@ -77,11 +77,11 @@ def noise_variance(
     >>> ops.noise_variance(squared, count, before=np.ones((1, 3)), least=0.01).tolist()
     [[2.0, 0.01, 1.0]]
     """
-    known = coefficients > _NO_COEFFICIENTS
-    fresh = np.divide(squared, coefficients, out=np.full_like(squared, np.nan), where=known)
+    measured = coefficients > _NO_COEFFICIENTS
+    fresh = np.divide(squared, coefficients, out=np.full_like(squared, np.nan), where=measured)
     if before is None:
         return fresh
-    return np.where(known, np.maximum(fresh, least * before), before)
+    return np.where(measured, np.maximum(fresh, least * before), before)
 
 
 def grey_scale(cross: FloatArray, power: FloatArray, *, sigma: float = np.inf) -> FloatArray:
@@ -147,6 +147,8 @@ class GroupSums:
         if index.shape != (n,) or (n and not (index.min() >= 0 and index.max() < len(self.mass))):
             raise InputError(f"GroupSums.add: expected {n} groups from 0 to {len(self.mass) - 1}")
         inverse = 1.0 if inv_sigma2 is None else np.asarray(inv_sigma2, np.float64)
+        # Not self.mass[index] += ...: that adds only one of several images of a group. And in order, unlike a matrix
+        # product.
         np.add.at(self.mass, index, residuals.mass)
         np.add.at(self.squared, index, residuals.squared)
         np.add.at(self.cross, index, residuals.cross * inverse)

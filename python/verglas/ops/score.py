@@ -152,8 +152,8 @@ class ScorePlan:
     >>> grid = ops.PolarGrid(32, 10)
     >>> plan = ops.ScorePlan(grid, 32)
     >>> plan.set_reference(ops.polar(references, grid))
-    >>> found = plan.run(ops.polar(np.roll(references[[2]], (1, 2), (1, 2)), grid), [[0, 0], [-2, -1]])
-    >>> found.best_slice.tolist(), found.best_shift.tolist()
+    >>> scores = plan.run(ops.polar(np.roll(references[[2]], (1, 2), (1, 2)), grid), [[0, 0], [-2, -1]])
+    >>> scores.best_slice.tolist(), scores.best_shift.tolist()
     ([2], [1])
     """
 
@@ -220,9 +220,9 @@ class ScorePlan:
         harmonics = polar_harmonics(samples, self.grid, device=self.device, threads=threads)
         refuse_non_finite_on(self.device, harmonics, "ScorePlan.set_reference: slice {}")
         if log_prior is None:
-            used = 2 if opposite else 1
+            sides = 2 if opposite else 1
             log_prior = np.full((len(harmonics), 2), -np.inf)
-            log_prior[:, :used] = -np.log(max(1, used * len(harmonics)))
+            log_prior[:, :sides] = -np.log(max(1, sides * len(harmonics)))
         power = polar_power(samples, self.grid, self.n_power, device=self.device, threads=threads)
         self.native.set_reference(harmonics, power, as_array(log_prior, np.float32))
 
@@ -285,7 +285,7 @@ class ScorePlan:
         if self.device == "cpu":
             x = PolarImages.of(self.grid, samples, **images)
             x.refuse_non_finite("score", first_particle)
-            found = self.native.run(
+            scores = self.native.run(
                 x.samples,
                 x.ctf,
                 float(pixel_size_A),
@@ -296,14 +296,14 @@ class ScorePlan:
                 resolve_threads(threads),
             )
         else:
-            found = self._run_cuda(samples, images, float(pixel_size_A), (shifts, *priors), first_particle)
-        lost = np.flatnonzero(found["best_entry"] < 0)
+            scores = self._run_cuda(samples, images, float(pixel_size_A), (shifts, *priors), first_particle)
+        lost = np.flatnonzero(scores["best_entry"] < 0)
         if lost.size:
             raise InputError(
                 f"score: particle {first_particle + lost[0]}: no pose has a finite score; check the priors (every "
                 "direction, psi or shift excluded?) and the scale of its pixels and noise"
             )
-        return _as_scores(found, self.score == "correlation")
+        return _as_scores(scores, self.score == "correlation")
 
     def _run_cuda(
         self, samples: Any, images: dict[str, Any], pixel_size_A: float, shifts: tuple, first_particle: int
@@ -315,23 +315,23 @@ class ScorePlan:
         return self.native.run(x, pixel_size_A, *shifts)
 
 
-def _as_scores(found: dict, correlation: bool) -> Scores:
-    entry, best = found["entry"], found["best_entry"]
+def _as_scores(fields: dict, correlation: bool) -> Scores:
+    entry, best = fields["entry"], fields["best_entry"]
     n = len(best)
     return Scores(
-        best_score=found["best_score"],
+        best_score=fields["best_score"],
         best_slice=best // 2,
         best_opposite=best % 2 == 1,
-        best_psi=found["best_psi"],
-        best_shift=found["best_shift"],
-        log_evidence=np.full(n, np.nan) if correlation else found["log_sum"],
-        kept=np.full(n, np.nan) if correlation else found["kept"],
-        offsets=found["offsets"],
-        score=found["score"],
+        best_psi=fields["best_psi"],
+        best_shift=fields["best_shift"],
+        log_evidence=np.full(n, np.nan) if correlation else fields["log_sum"],
+        kept=np.full(n, np.nan) if correlation else fields["kept"],
+        offsets=fields["offsets"],
+        score=fields["score"],
         slice=entry // 2,
         opposite=entry % 2 == 1,
-        psi=found["psi"],
-        shift=found["shift"],
+        psi=fields["psi"],
+        shift=fields["shift"],
     )
 
 

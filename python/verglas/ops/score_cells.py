@@ -111,12 +111,14 @@ def score_cells(
     >>> ops.score_cells(s, s, grid, 24, tasks).shape
     (2,)
     """
-    kept = min(int(n_power), grid.max_m // 2 + 1, grid.n_theta // 2)
+    n_harmonics = min(int(n_power), grid.max_m // 2 + 1, grid.n_theta // 2)
     images: dict[str, Any] = {"inv_sigma2": inv_sigma2, "ctf": ctf}
     if device != "cpu":
-        return _on_device(device, (samples, images, float(pixel_size_A)), (reference, kept), grid, int(n_psi), tasks)
+        return _on_device(
+            device, (samples, images, float(pixel_size_A)), (reference, n_harmonics), grid, int(n_psi), tasks
+        )
     harmonics = polar_harmonics(reference, grid, threads=threads)
-    power = polar_power(reference, grid, kept, threads=threads)
+    power = polar_power(reference, grid, n_harmonics, threads=threads)
     x = PolarImages.of(grid, samples, **images)  # what is not finite shows in the scores
     opposite = np.ascontiguousarray(tasks.opposite, bool).view(np.uint8)
     scores = core.score_cells(
@@ -159,10 +161,10 @@ def _on_device(
     with cuda.active():
         x = PolarImages.of(grid, samples, **images, cuda=cuda)
         listed.check(len(x), len(slices), n_psi)
-        made = _cuda_cells.Slices(
+        packed = _cuda_cells.Slices(
             polar_harmonics(slices, grid, device=device), polar_power(slices, grid, n_power, device=device)
         )
-        scores = _cuda_cells.score_cells(_cuda_cells.Job(cuda, grid, n_psi, made, pixel_size_A), x, listed)
+        scores = _cuda_cells.score_cells(_cuda_cells.Job(cuda, grid, n_psi, packed, pixel_size_A), x, listed)
         good = cuda.cupy.isfinite(scores)
         if not bool(good.all()):
             _refuse_non_finite(good.get(), tasks)

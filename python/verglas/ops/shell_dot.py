@@ -61,6 +61,7 @@ def shell_dot(
     >>> ops.shell_dot(x).tolist()
     [[4096.0, 0.0, 0.0, 0.0]]
     """
+    # From the rows: the columns are half as many, and do not say whether the side was even.
     radius = (a.shape[1] - 1) // 2 if max_radius is None else int(max_radius)
     if device != "cpu":
         return _shell_dot_cuda(a, b, b_of_a, radius, device)
