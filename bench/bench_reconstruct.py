@@ -24,7 +24,7 @@ import numpy as np
 import verglas as vg
 from verglas import fourier, ops
 from verglas.masks import soft_sphere
-from verglas.reconstruction import Method, reconstruct_report
+from verglas.reconstruction import reconstruct_report
 from verglas.reconstruction.accumulate import direct_grid
 from verglas.run.reconstruct import memory_plan_GB
 
@@ -51,7 +51,7 @@ def exact_rows() -> list[dict[str, object]]:
     rows: list[dict[str, object]] = []
     for method in METHODS:
         started = time.perf_counter()
-        result = reconstruct_report(particles, method=Method(method))  # type: ignore[arg-type]
+        result = reconstruct_report(particles, method=method)
         seconds = time.perf_counter() - started
         curve = vg.fsc(result.map, truth, mask=mask).curve[1:32]
         row = {"method": method, "fsc_mean": round(float(curve.mean()), 5), "fsc_min": float(curve.min())}
@@ -73,7 +73,7 @@ def growth_row(box: int, method: str) -> dict[str, object]:
     particles = vg.Particles.from_images(images, 1.0, poses=poses)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     started = time.perf_counter()
-    reconstruct_report(particles, method=Method(method, ctf=False))  # type: ignore[arg-type]
+    reconstruct_report(particles, method=method, ctf=False)
     seconds = time.perf_counter() - started
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     plan = 1e3 * memory_plan_GB(box, (box - 1) // 2, method, halves=False)
@@ -125,7 +125,7 @@ def device_rows(device: str | None, box: int, n: int) -> list[dict[str, object]]
         np.broadcast_to(np.zeros((1, box, box), np.float32), (n, box, box)), 1.0, poses=vg.Poses(angles), optics=optics
     ).with_source(source)
     started = time.perf_counter()
-    reconstruct_report(particles, method=Method(device=device))
+    reconstruct_report(particles, device=device)
     seconds = time.perf_counter() - started
     return [*rows, row | {"what": "whole job", "device": machine.name, "seconds": seconds, "ms": 1e3 * seconds}]
 

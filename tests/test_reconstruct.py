@@ -11,7 +11,7 @@ import verglas as vg
 from verglas import fourier, gridding, ops, reference
 from verglas.geometry import symmetry_matrices
 from verglas.masks import soft_sphere
-from verglas.reconstruction import Method, direct, known_poses, least_squares
+from verglas.reconstruction import direct, known_poses, least_squares
 from verglas.reconstruction import sums as sums_of
 from verglas.reconstruction.known_poses import half_sets
 
@@ -79,7 +79,7 @@ def test_noiseless_views_give_the_map_back(method):
     volume, matrices, slices = noiseless(box, n)
     images = fourier.inverse(slices, (box, box))
     particles = matrices_to_particles(images, matrices)
-    got = vg.reconstruct(particles, method=Method(method, ctf=False))
+    got = vg.reconstruct(particles, method=method, ctf=False)
     curve = fsc_curve(got.data, volume)
     assert curve[: int(0.9 * box / 2) + 1].min() > 0.99
     # Division on the grid takes local means of a density that falls as 1/|k|: 1.6 % too much here.
@@ -132,7 +132,7 @@ def test_map_is_invariant_under_its_group(group):
     box, apix, data_radius = 24, 2.0, 8
     _, matrices, slices = noiseless(box, 60, width_px=1.5)
     particles = matrices_to_particles(fourier.inverse(slices, (box, box)), matrices, apix)
-    got = vg.reconstruct(particles, group, max_resolution_A=6.0, method=Method(ctf=False)).data
+    got = vg.reconstruct(particles, group, max_resolution_A=6.0, ctf=False).data
     grid = ops.Grid(box, width=8, oversampling=1.5)
     spectrum = gridding.to_grid(got, grid)
     view = Rotation.random(1, random_state=5).as_matrix()
@@ -147,8 +147,8 @@ def test_half_maps_and_full_map():
     volume, matrices, slices = noiseless(box, n)
     images = fourier.inverse(slices, (box, box))
     particles = matrices_to_particles(images, matrices, rlnRandomSubset=1 + np.arange(n) % 2)
-    full, (one, two) = vg.reconstruct(particles, halves=True, method=Method(ctf=False))
-    again = vg.reconstruct(particles, method=Method(ctf=False))
+    full, (one, two) = vg.reconstruct(particles, halves=True, ctf=False)
+    again = vg.reconstruct(particles, ctf=False)
     np.testing.assert_allclose(full.data, again.data, atol=1e-3 * np.abs(full.data).max())
     assert not np.array_equal(one.data, two.data)
     assert fsc_curve(one.data, volume)[:7].min() > 0.99
@@ -169,8 +169,8 @@ def test_result_does_not_depend_on_threads():
     box = 16
     _, matrices, slices = noiseless(box, 50)
     particles = matrices_to_particles(fourier.inverse(slices, (box, box)), matrices)
-    one = vg.reconstruct(particles, method=Method(threads=1))
-    two = vg.reconstruct(particles, method=Method(threads=2))
+    one = vg.reconstruct(particles, threads=1)
+    two = vg.reconstruct(particles, threads=2)
     assert np.array_equal(one.data, two.data)
 
 
@@ -197,7 +197,7 @@ def test_wiener_beats_every_constant():
     ssnr = signal / box**3 * means / (noise_sd**2 * box**2)
 
     def error(ratio: np.ndarray) -> float:
-        got = vg.reconstruct(particles, method=Method(ctf=False, ssnr=ratio)).data
+        got = vg.reconstruct(particles, ctf=False, ssnr=ratio).data
         return float(np.linalg.norm(got - volume))
 
     best = error(ssnr)

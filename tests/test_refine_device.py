@@ -15,7 +15,7 @@ import pytest
 import verglas as vg
 from verglas import _array_module, _devices, fourier, gridding, ops
 from verglas.errors import DeviceMemoryError
-from verglas.reconstruction import Method, direct
+from verglas.reconstruction import direct
 from verglas.reconstruction.known_poses import reconstruct_report
 from verglas.refinement import schedule, start
 from verglas.refinement.em import initial_state, iterate
@@ -25,6 +25,7 @@ from verglas.run.refine import refine
 from verglas.search import AlignSettings
 from verglas.search.half_pass import HalfTask
 from verglas.search.problem import image_batches, survey
+from verglas.types.listener import Silence
 
 import emulated_cupy
 import tolerance
@@ -276,8 +277,8 @@ def test_the_batch_follows_the_free_memory(two_gpus, begun):
 @pytest.mark.parametrize("method", ["direct", "least-squares", "gridding"])
 def test_reconstruct(gpu, data, method):
     particles, _ = data
-    wanted = reconstruct_report(particles, "C2", halves=True, method=Method(method, threads=1))
-    found = reconstruct_report(particles, "C2", halves=True, method=Method(method, device=gpu))
+    wanted = reconstruct_report(particles, symmetry="C2", halves=True, method=method, threads=1)
+    found = reconstruct_report(particles, symmetry="C2", halves=True, method=method, device=gpu)
     most = tolerance.DEVICE_MAP_ITERATED if method == "least-squares" else tolerance.DEVICE_MAP
     assert relative(found.map.data, wanted.map.data) < most
     for mine, theirs in zip(found.half_maps, wanted.half_maps, strict=True):
@@ -290,10 +291,12 @@ def test_reconstruct_on_two_devices_sets_aside_and_repeats(two_gpus, data):
     images[40] = np.nan
     bad = vg.Particles.from_images(images, PIXEL_A, poses=particles.poses, optics=particles.optics)
     progress: list[int] = []
-    found, again = (
-        reconstruct_report(bad, method=Method(device="cuda"), progress=lambda done, n: progress.append(done))
-        for _ in range(2)
-    )
+
+    class Counter(Silence):
+        def progress(self, phase, done, total):
+            progress.append(done)
+
+    found, again = (reconstruct_report(bad, device="cuda", listener=Counter()) for _ in range(2))
     assert found.excluded.keys() == {40}
     np.testing.assert_array_equal(found.map.data, again.map.data)
     assert relative(found.map.data, reconstruct_report(bad).map.data) < tolerance.DEVICE_MAP
@@ -302,10 +305,10 @@ def test_reconstruct_on_two_devices_sets_aside_and_repeats(two_gpus, data):
 
 def test_reconstruct_with_little_memory(two_gpus, data, monkeypatch):
     particles, _ = data
-    wanted = reconstruct_report(particles, method=Method(device="cuda:0"))
+    wanted = reconstruct_report(particles, device="cuda:0")
     refused = refuse_batches(monkeypatch, 60)
     with pytest.warns(vg.VerglasWarning, match="cuda:0 ran out of memory; it starts again with 30 images at a time"):
-        found = reconstruct_report(particles, method=Method(device="cuda:0"))
+        found = reconstruct_report(particles, device="cuda:0")
     assert refused == [60]
     np.testing.assert_array_equal(found.map.data, wanted.map.data)
 

@@ -4,11 +4,11 @@ from functools import partial
 
 from verglas.reconstruction import operators, priors, solvers
 from verglas.reconstruction.forward import project
-from verglas.reconstruction.known_poses import Method, Reconstruction, reconstruct, reconstruct_report
+from verglas.reconstruction.known_poses import Reconstruction, ReconstructSettings, reconstruct, reconstruct_report
 from verglas.reconstruction.solvers import Solution, solve
 
 __all__ = [
-    "Method",
+    "ReconstructSettings",
     "Reconstruction",
     "Solution",
     "operators",

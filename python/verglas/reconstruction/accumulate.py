@@ -21,23 +21,29 @@ from verglas.image import find_unusable_images
 from verglas.reconstruction import direct, least_squares
 from verglas.reconstruction.sums import Batch, Symmetry, add_batch, finish
 from verglas.types import Map
+from verglas.types.settings import check_settings, setting
 
 if TYPE_CHECKING:
     from verglas.types import Particles
 
 Progress = Callable[[int, int], None]
 Tick = Callable[[int, int], None]
+SsnrChoice = npt.NDArray[np.float64] | Callable[[Map, Map], npt.NDArray[np.float64]] | None
 _BATCH_PIXELS = 1 << 23  # pixels read and transformed at a time: about 100 MB with transforms and CTFs
 _LEAST_BATCH = 8
 
 
 @dataclass(frozen=True)
-class Method:
-    """How the map is made from the images.
+class ReconstructSettings:
+    """How a map is made from images with known poses.
 
     Attributes
     ----------
-    name : {"direct", "least-squares", "gridding"}
+    symmetry : str
+        Point group, RELION's orientation; applied exactly.
+    max_resolution_A : float, optional
+        Data beyond are not used; Nyquist by default.
+    method : {"direct", "least-squares", "gridding"}
         Division on the grid, the default: quickest, and the best of the three on noisy images; conjugate gradients on
         the exact normal equations (:mod:`verglas.reconstruction.least_squares`): the most exact, best where noise is
         small or views are few; or division by iterated density weights (:mod:`verglas.reconstruction.direct`).
@@ -46,6 +52,31 @@ class Method:
         At most, for least-squares (30) and gridding (10).
     ctf : bool
         False takes every CTF as 1.
+    """
+
+    symmetry: str = setting("C1", "Point group: C1, C4, D2, T, O, I1 ...", flags=("--sym",))
+    max_resolution_A: float | None = setting(None, "Use data to this resolution only", more_than=0)
+    method: Literal["direct", "least-squares", "gridding"] = setting(
+        "direct", "Division on the grid, exact normal equations, or density weights"
+    )
+    iterations: int | None = setting(
+        None, "Most iterations", at_least=1, default_words="30 (least-squares), 10 (gridding)"
+    )
+    ctf: bool = setting(True, "Correct the CTF; else every CTF is taken as 1")
+
+    def __post_init__(self) -> None:
+        """Check once."""
+        check_settings("reconstruct", self)
+
+
+@dataclass(frozen=True)
+class Method:
+    """How sums are made and solved: of the settings, and where.
+
+    Attributes
+    ----------
+    name, iterations, ctf
+        As in :class:`ReconstructSettings`.
     ssnr : array or callable, optional
         Spectral signal-to-noise ratio of the full map per shell, for a Wiener reconstruction; or a function of the two
         half maps that gives it, from which the full map is then solved with the sums at hand.
@@ -56,17 +87,12 @@ class Method:
         ``"cuda"`` for every GPU. The iterations of least-squares and gridding are made on the host in any case.
     """
 
-    name: Literal["least-squares", "direct", "gridding"] = "direct"
+    name: Literal["direct", "least-squares", "gridding"] = "direct"
     iterations: int | None = None
     ctf: bool = True
-    ssnr: npt.NDArray[np.float64] | Callable[[Map, Map], npt.NDArray[np.float64]] | None = None
+    ssnr: SsnrChoice = None
     threads: int | None = None
     device: str = "cpu"
-
-    def __post_init__(self) -> None:
-        """Check the name once."""
-        if self.name not in ("least-squares", "direct", "gridding"):
-            raise InputError(f"reconstruct: expected method least-squares, direct or gridding, got {self.name!r}")
 
 
 def direct_grid(box: int, max_radius: int) -> ops.Grid:

@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, overload
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
 import numpy.typing as npt
 
 from verglas._devices import work_on
+from verglas._screen import ListenerChoice, shown_to
 from verglas.errors import InputError, VerglasWarning
 from verglas.geometry import symmetry_matrices
 from verglas.image.outliers import inspect_images
 from verglas.optics import for_job
-from verglas.reconstruction.accumulate import Accumulator, Insertion, Method, Progress
+from verglas.reconstruction.accumulate import Accumulator, Insertion, Method, ReconstructSettings, SsnrChoice
 from verglas.reconstruction.half_sets import split_halves
 from verglas.reconstruction.sums import Symmetry
 from verglas.types import Map
 from verglas.types.convert import ParticlesLike, particles_of
+from verglas.types.listener import phase_progress
+from verglas.types.settings import settings_from
 
 if TYPE_CHECKING:
     from verglas.types import Particles
@@ -103,12 +106,14 @@ def half_sets(
 
 def reconstruct_report(
     particles: ParticlesLike,
-    symmetry: str = "C1",
-    max_resolution_A: float | None = None,
+    settings: ReconstructSettings | None = None,
     *,
     halves: bool = False,
-    method: Method | None = None,
-    progress: Progress | None = None,
+    ssnr: SsnrChoice = None,
+    threads: int | None = None,
+    device: str = "cpu",
+    listener: ListenerChoice = "screen",
+    **changes: Any,
 ) -> Reconstruction:
     """Like :func:`reconstruct`, with what was set aside and how well the equations were solved.
 
@@ -116,16 +121,10 @@ def reconstruct_report(
     ----------
     particles : Particles or path
         Images, poses and optics.
-    symmetry : str
-        Point group, RELION's orientation.
-    max_resolution_A : float, optional
-        Data beyond are not used; Nyquist by default.
-    halves : bool
-        Also make the two half maps (rlnRandomSubset; without it, random halves of each micrograph).
-    method : Method, optional
-        Direct, with CTF, by default.
-    progress : callable, optional
-        Called with (particles done, particles in all).
+    settings : ReconstructSettings, optional
+        Further keywords (``symmetry="O"``) change its fields.
+    halves, ssnr, threads, device, listener
+        As in :func:`reconstruct`.
 
     Returns
     -------
@@ -138,20 +137,23 @@ def reconstruct_report(
     DeviceError
         A GPU cannot be used, or its memory does not suffice.
     """
-    method = method or Method()
+    chosen = settings_from("reconstruct", ReconstructSettings, settings, **changes)
+    method = Method(chosen.method, chosen.iterations, chosen.ctf, ssnr, threads, device)
     particles = particles_of(particles, "reconstruct: particles")
     if particles.poses is None:
         raise InputError(
             "reconstruct: the particles have no poses (rlnAngleRot, rlnAngleTilt, rlnAnglePsi); refine them first"
         )
     particles = for_job(particles, "reconstruct", ctf=method.ctf)
-    halves = halves or callable(method.ssnr)
-    group = Symmetry.of(symmetry_matrices(symmetry))
-    radius = max_radius_for(particles.box, particles.pixel_size_A, max_resolution_A)
+    halves = halves or callable(ssnr)
+    group = Symmetry.of(symmetry_matrices(chosen.symmetry))
+    radius = max_radius_for(particles.box, particles.pixel_size_A, chosen.max_resolution_A)
     seen = inspect_images(particles)
     subset = half_sets(particles, copy_of=seen.copy_of) if halves else np.ones(len(particles), np.int64)
-    insertion = Insertion(particles, subset, 2 if halves else 1, group, radius, method, progress, seen.excluded)
-    sets, excluded = insertion.run()
+    with shown_to(listener) as heard:
+        progress = phase_progress(heard, "particles inserted")
+        insertion = Insertion(particles, subset, 2 if halves else 1, group, radius, method, progress, seen.excluded)
+        sets, excluded = insertion.run()
     device = sets[0].device
 
     def solve_map(sums: Accumulator, ssnr: npt.NDArray[np.float64] | None) -> tuple[Map, float]:
@@ -160,11 +162,11 @@ def reconstruct_report(
         return Map(group.apply(volume, radius, threads=method.threads), particles.pixel_size_A), residual
 
     maps = (solve_map(sets[0], None)[0], solve_map(sets[1], None)[0]) if halves else None
-    ssnr = method.ssnr(*maps) if maps is not None and callable(method.ssnr) else method.ssnr
-    assert not callable(ssnr)
+    weights = ssnr(*maps) if maps is not None and callable(ssnr) else ssnr
+    assert not callable(weights)
     with work_on(device):
         everything = sets[0].plus(sets[1]) if halves else sets[0]
-    full, residual = solve_map(everything, ssnr)
+    full, residual = solve_map(everything, weights)
     return Reconstruction(full, maps, len(particles) - len(excluded), excluded, residual)
 
 
@@ -176,7 +178,11 @@ def reconstruct(
     max_resolution_A: float | None = ...,
     *,
     halves: Literal[False] = ...,
-    method: Method | str | None = ...,
+    ssnr: SsnrChoice = ...,
+    threads: int | None = ...,
+    device: str = ...,
+    listener: ListenerChoice = ...,
+    **settings: Any,
 ) -> Map: ...
 @overload
 def reconstruct(
@@ -185,7 +191,11 @@ def reconstruct(
     max_resolution_A: float | None = ...,
     *,
     halves: Literal[True],
-    method: Method | str | None = ...,
+    ssnr: SsnrChoice = ...,
+    threads: int | None = ...,
+    device: str = ...,
+    listener: ListenerChoice = ...,
+    **settings: Any,
 ) -> tuple[Map, tuple[Map, Map]]: ...
 def reconstruct(
     particles: ParticlesLike,
@@ -193,7 +203,11 @@ def reconstruct(
     max_resolution_A: float | None = None,
     *,
     halves: bool = False,
-    method: Method | str | None = None,
+    ssnr: SsnrChoice = None,
+    threads: int | None = None,
+    device: str = "cpu",
+    listener: ListenerChoice = "screen",
+    **settings: Any,
 ) -> Map | tuple[Map, tuple[Map, Map]]:
     r"""Map from particles with known poses.
 
@@ -211,8 +225,18 @@ def reconstruct(
         Data beyond are not used; Nyquist by default.
     halves : bool
         Also return the two half maps (rlnRandomSubset; without it, random halves of each micrograph).
-    method : Method or str, optional
-        ``"direct"`` (default), ``"least-squares"`` or ``"gridding"``, or a :class:`Method` with more choices.
+    ssnr : array or callable, optional
+        Spectral signal-to-noise ratio of the full map per shell, for a Wiener reconstruction; or a function of the two
+        half maps that gives it, from which the full map is then solved with the sums at hand.
+    threads : int, optional
+        Threads; all by default.
+    device : str
+        ``"cpu"``, ``"cuda:0"``, several (``"cuda:0,cuda:1"``, which share the particles in contiguous blocks), or
+        ``"cuda"`` for every GPU. The iterations of least-squares and gridding are made on the host in any case.
+    listener : Listener, "screen" or None
+        Who is told how it goes (:class:`verglas.types.listener.Listener`).
+    **settings
+        Any other field of :class:`ReconstructSettings`: ``method="least-squares"``, ``ctf=False``.
 
     Returns
     -------
@@ -231,15 +255,15 @@ def reconstruct(
     Examples
     --------
     >>> import numpy as np, verglas as vg
-    >>> from verglas.reconstruction import Method
     >>> images = np.random.default_rng(0).normal(size=(20, 16, 16)).astype(np.float32)
     >>> poses = vg.Poses(np.random.default_rng(1).uniform(0, 180, size=(20, 3)))
     >>> particles = vg.Particles.from_images(images, 4.0, poses=poses)
-    >>> vg.reconstruct(particles, method=Method(ctf=False)).data.shape
+    >>> vg.reconstruct(particles, ctf=False).data.shape
     (16, 16, 16)
     """
-    chosen = Method(name=method) if isinstance(method, str) else method  # type: ignore[arg-type]
-    result = reconstruct_report(particles, symmetry, max_resolution_A, halves=halves, method=chosen)
+    settings |= {"symmetry": symmetry, "max_resolution_A": max_resolution_A}
+    where: dict[str, Any] = {"threads": threads, "device": device, "listener": listener}
+    result = reconstruct_report(particles, halves=halves, ssnr=ssnr, **where, **settings)
     if result.excluded:
         first = list(result.excluded.items())[:5]
         listed = "; ".join(f"particle {i}: {reason}" for i, reason in first)

@@ -17,7 +17,7 @@ from verglas.io import read_particles, read_stack, write_json, write_map, write_
 from verglas.io.mrc_header import read_header
 from verglas.map_geometry.hand import flip_hand, mirrored_angles
 from verglas.masks import soft_sphere
-from verglas.reconstruction import Method, reconstruct
+from verglas.reconstruction import reconstruct
 from verglas.run.class2d import class_table
 from verglas.types import Map, Particles, Poses
 
@@ -116,7 +116,7 @@ def common_lines_files(job: CommonLinesJob) -> CommonLinesMap:
     )
     found = synchronise(lines, threads=job.threads)
     placed = Particles.from_images(images, pixel_size_A, poses=Poses(found.angles_deg, np.zeros((len(images), 2))))
-    density = reconstruct(placed, method=Method(ctf=False, threads=job.threads)).data
+    density = reconstruct(placed, ctf=False, threads=job.threads, listener=None).data
     density = density * soft_sphere(box, max(diameter / pixel_size_A / 2 - _EDGE_PX, 1.0), _EDGE_PX)
     if job.mirror:
         density = flip_hand(density)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +12,14 @@ import numpy as np
 import numpy.typing as npt
 
 from verglas._native import default_threads
+from verglas._screen import ListenerChoice, shown_to
 from verglas.assessment.fsc import FSC, fsc, ssnr_from_fsc
 from verglas.errors import InputError
 from verglas.geometry import orientation_grid
 from verglas.io import check_writable, read_map, read_particles, write_map, write_particles
 from verglas.ops import Grid
 from verglas.optics import for_job
-from verglas.reconstruction import Method, Reconstruction, project, reconstruct_report
-from verglas.reconstruction.accumulate import Progress
+from verglas.reconstruction import Reconstruction, ReconstructSettings, project, reconstruct_report
 from verglas.reconstruction.known_poses import max_radius_for
 from verglas.reconstruction.least_squares import kernel_grid
 from verglas.types import Map, Particles, Poses
@@ -35,28 +35,28 @@ class ReconstructJob:
         STAR or CS file with poses.
     out : Path
         Map to write; half maps go beside it as ``<stem>_half1.mrc`` and ``<stem>_half2.mrc``.
-    symmetry : str
-        Point group.
-    max_resolution_A : float, optional
-        Data beyond are not used.
+    settings : ReconstructSettings
+        Symmetry, resolution, method.
     halves : bool
         Also half maps and their FSC.
     wiener : bool
         Weight the full map by the SSNR that the half maps give; implies ``halves``.
-    method : Method
-        How.
     stack : Path, optional
         Image stack in place of the one the file names.
+    threads : int, optional
+        Threads; all by default.
+    device : str
+        As in :func:`verglas.reconstruct`.
     """
 
     particles: Path
     out: Path
-    symmetry: str = "C1"
-    max_resolution_A: float | None = None
+    settings: ReconstructSettings = field(default_factory=ReconstructSettings)
     halves: bool = False
     wiener: bool = False
-    method: Method = field(default_factory=Method)
     stack: Path | None = None
+    threads: int | None = None
+    device: str = "cpu"
 
 
 @dataclass(frozen=True)
@@ -114,19 +114,16 @@ def memory_plan_GB(box: int, max_radius: int, method: str, halves: bool) -> floa
     return (sets + 1.35) * sums / 1e9
 
 
-def reconstruct_files(
-    job: ReconstructJob, progress: Progress | None = None, *, say: Callable[[str], None] | None = None
-) -> ReconstructSummary:
+def reconstruct_files(job: ReconstructJob, *, listener: ListenerChoice = "screen") -> ReconstructSummary:
     """Read particles, reconstruct, write maps.
 
     Parameters
     ----------
     job : ReconstructJob
         What to do.
-    progress : callable, optional
-        Called with (particles done, particles in all).
-    say : callable, optional
-        Called with :func:`plan_sentence` once the particles' file is read, before the work.
+    listener : Listener, "screen" or None
+        Who is told (:class:`verglas.types.listener.Listener`): :func:`plan_sentence` once the particles' file is read,
+        then how it goes.
 
     Returns
     -------
@@ -140,12 +137,11 @@ def reconstruct_files(
     started = time.perf_counter()
     check_writable(job.out)
     particles = read_particles(job.particles, stack=job.stack)
-    if say is not None:
-        say(plan_sentence(job, particles))
-    method = replace(job.method, ssnr=_ssnr_of_halves(job, particles)) if job.wiener else job.method
-    result = reconstruct_report(
-        particles, job.symmetry, job.max_resolution_A, halves=job.halves, method=method, progress=progress
-    )
+    ssnr = _ssnr_of_halves(job, particles) if job.wiener else None
+    with shown_to(listener) as heard:
+        heard.say(plan_sentence(job, particles))
+        where: dict[str, Any] = {"threads": job.threads, "device": job.device, "listener": heard}
+        result = reconstruct_report(particles, job.settings, halves=job.halves, ssnr=ssnr, **where)
     curve = None if result.half_maps is None else fsc(*result.half_maps)
     files = [job.out]
     write_map(job.out, result.map)
@@ -157,20 +153,20 @@ def reconstruct_files(
 
 def _ssnr_of_halves(job: ReconstructJob, particles: Particles) -> Callable[[Map, Map], npt.NDArray[np.float64]]:
     """FSC of half maps to SSNR of the full map, which is twice that of a half."""
-    radius = max_radius_for(particles.box, particles.pixel_size_A, job.max_resolution_A)
+    radius = max_radius_for(particles.box, particles.pixel_size_A, job.settings.max_resolution_A)
     return lambda one, two: 2 * ssnr_from_fsc(np.clip(fsc(one, two).curve[: radius + 1], 0, 0.9999))
 
 
 def plan_sentence(job: ReconstructJob, particles: Particles) -> str:
     """One line that says what will run, before it runs."""
-    radius = max_radius_for(particles.box, particles.pixel_size_A, job.max_resolution_A)
+    radius = max_radius_for(particles.box, particles.pixel_size_A, job.settings.max_resolution_A)
     halves = job.halves or job.wiener
-    memory = memory_plan_GB(particles.box, radius, job.method.name, halves)
+    memory = memory_plan_GB(particles.box, radius, job.settings.method, halves)
     finest = particles.box * particles.pixel_size_A / radius
-    where = f"{job.method.threads or default_threads()} threads" if job.method.device == "cpu" else job.method.device
+    where = f"{job.threads or default_threads()} threads" if job.device == "cpu" else job.device
     return (
         f"{len(particles)} particles of {particles.box} px, {particles.pixel_size_A:g} A/px, to {finest:.2f} A, "
-        f"{job.symmetry}, {job.method.name}, {where}; "
+        f"{job.settings.symmetry}, {job.settings.method}, {where}; "
         f"about {memory:.2f} GB of sums and solution"
     )
 

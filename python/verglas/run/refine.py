@@ -387,7 +387,7 @@ def _from_poses(problem: RefineProblem) -> tuple[list[Map], list[Finding]]:
     if problem.particles.poses is None:
         raise InputError("refine: poses='local', but the particles have no poses and there is no reference")
     finest = problem.settings.initial_resolution_A
-    made = reconstruct(problem.particles, problem.settings.symmetry, max_resolution_A=0.8 * finest)
+    made = reconstruct(problem.particles, problem.settings.symmetry, max_resolution_A=0.8 * finest, listener=None)
     return [made], [Finding("own_poses", "go on", "the first reference was made from the poses of the particles")]
 
 
