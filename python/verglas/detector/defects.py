@@ -57,5 +57,6 @@ def find_defects(total: npt.ArrayLike, factors: npt.ArrayLike | None = None, *, 
     if (counts < 0).any():
         raise InputError("find_defects: the sum of frames is negative somewhere; expected counts")
     expected = np.maximum(median_filter(counts * level, 5, mode="reflect"), 0) / level
+    # Anscombe's transform: counts of any mean have a standard deviation of 1 afterwards.
     z = 2 * (np.sqrt(counts + 0.375) - np.sqrt(expected + 0.375))
     return np.argwhere(np.abs(z) > threshold * max(1.0, robust_sd(z)))

@@ -64,8 +64,8 @@ def estimate_gain(total: npt.ArrayLike, *, illumination_px: float | None = None)
     >>> from verglas.detector import estimate_gain
     >>> rng = np.random.default_rng(0)
     >>> factors = rng.uniform(0.9, 1.1, (64, 64))
-    >>> found = estimate_gain(rng.poisson(10000 / factors))
-    >>> bool(np.abs(found.gain.data * factors.mean() / factors - 1).max() < 0.06), round(found.relative_error, 3)
+    >>> estimate = estimate_gain(rng.poisson(10000 / factors))
+    >>> bool(np.abs(estimate.gain.data * factors.mean() / factors - 1).max() < 0.06), round(estimate.relative_error, 3)
     (True, 0.01)
     """
     counts = np.asarray(total, np.float64)
@@ -81,6 +81,7 @@ def estimate_gain(total: npt.ArrayLike, *, illumination_px: float | None = None)
     if illumination_px is not None:
         weight = gaussian_filter(good.astype(np.float64), illumination_px)
         lit = gaussian_filter(np.where(good, counts, 0.0), illumination_px) / np.maximum(weight, 1e-6)
+    # 0 marks a pixel without a gain, as dead pixels are marked in gain files; the movie's repair fills it.
     factors = np.where(good, lit / np.where(good, counts, 1.0), 0.0)
     factors /= factors[good].mean()
     return GainEstimate(Gain(factors.astype(np.float32), name="estimated gain"), np.argwhere(~good),

@@ -88,7 +88,7 @@ def place_gain(total: npt.ArrayLike, gain: Gain) -> PlacedGain:
     counts = np.asarray(total, np.float64)
     r = deviations(counts)
     spread = float(r.std())
-    found: dict[str, tuple[float, float, Gain]] = {}
+    fits: dict[str, tuple[float, float, Gain]] = {}
     wrong_shape: InputError | None = None
     for placement in PLACEMENTS:
         try:
@@ -96,18 +96,19 @@ def place_gain(total: npt.ArrayLike, gain: Gain) -> PlacedGain:
         except InputError as error:
             wrong_shape = wrong_shape or error
             continue
+        # The recorded frames carry the inverse of the factors that level them.
         q = deviations(1 / placed.factors.astype(np.float64))
         power = float((q * q).sum())
         if power > 0:
-            found[placement] = (float((r * q).sum()) / power, spread / np.sqrt(power), placed)
-    if not found:
+            fits[placement] = (float((r * q).sum()) / power, spread / np.sqrt(power), placed)
+    if not fits:
         raise wrong_shape or InputError(f"{gain.name}: the gain is the same everywhere, so no placement of it can be "
                                         "told from another; say which is right")  # fmt: skip
-    order = sorted(found, key=lambda p: -abs(found[p][0]) / found[p][1])
-    best, (share, error_, placed) = order[0], found[order[0]]
-    others = [abs(found[p][0]) / found[p][1] for p in order[1:]]
+    order = sorted(fits, key=lambda p: -abs(fits[p][0]) / fits[p][1])
+    best, (share, error_, placed) = order[0], fits[order[0]]
+    others = [abs(fits[p][0]) / fits[p][1] for p in order[1:]]
     margin = abs(share) / error_ - max(others, default=0.0)
-    shares = {p: found[p][0] for p in PLACEMENTS if p in found}
+    shares = {p: fits[p][0] for p in PLACEMENTS if p in fits}
     if margin < _STANDS_OUT or not _SHARE[0] < abs(share) < _SHARE[1]:
         raise InputError(
             f"{gain.name}: no placement of the gain stands out: the best, {best}, has {100 * share:.1f} % of its "

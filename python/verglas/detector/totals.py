@@ -53,6 +53,7 @@ def frame_totals(movies: Iterable[Movie], *, most_frames: int | None = None) -> 
                              "movies of one camera setting")  # fmt: skip
         n = len(movie) if most_frames is None else min(most_frames, len(movie))
         for index in np.unique(np.linspace(0, len(movie) - 1, n).round().astype(int)):
+            # The source's frames: the movie's own have a gain applied, which is what is looked for.
             total += movie.source.read(int(index))
             frames += 1
     if total is None:
@@ -65,12 +66,13 @@ def frame_totals(movies: Iterable[Movie], *, most_frames: int | None = None) -> 
 def deviations(image: FloatArray, window: int = 15) -> FloatArray:
     """Relative deviation of every pixel from the mean about it, extremes clipped: image / local mean - 1."""
     near = uniform_filter(np.asarray(image, np.float64), window, mode="reflect")
-    found = np.where(near > 0, image / np.where(near > 0, near, 1.0) - 1, 0.0)
-    spread = _CLIP_SD * robust_sd(found)
-    return np.clip(found, -spread, spread) if spread > 0 else found
+    relative = np.where(near > 0, image / np.where(near > 0, near, 1.0) - 1, 0.0)
+    spread = _CLIP_SD * robust_sd(relative)
+    return np.clip(relative, -spread, spread) if spread > 0 else relative
 
 
 def robust_sd(values: FloatArray) -> float:
     """Standard deviation of most of the values: 1.4826 times the median deviation from the median."""
+    # A million values give the spread to 0.1 %; the median of 10^8 pixels would take seconds.
     sample = values.reshape(-1)[:: max(1, values.size // 1_000_000)]
     return float(1.4826 * np.median(np.abs(sample - np.median(sample))))

@@ -104,16 +104,16 @@ def geometric_median(images: npt.ArrayLike, *, tolerance_px: float = 1e-4, round
     stack = np.maximum(_stack(images), 0)
     y, x = np.indices(stack.shape[1:])
     points = np.stack([x.ravel(), y.ravel()], axis=1).astype(np.float64)
-    found = centre_of_mass(stack)
+    medians = centre_of_mass(stack)
     for number, weights in enumerate(stack.reshape(len(stack), -1)):
-        at, mass, here = found[number], weights[weights > 0], points[weights > 0]
+        at, mass, here = medians[number], weights[weights > 0], points[weights > 0]
         for _ in range(rounds):
             step = _weiszfeld(at, here, mass)
             at = at + step
             if np.abs(step).max() < tolerance_px:
                 break
-        found[number] = at
-    return found
+        medians[number] = at
+    return medians
 
 
 def _weiszfeld(at: FloatArray, points: FloatArray, mass: FloatArray) -> FloatArray:
@@ -219,15 +219,15 @@ def surrogate_centre(images: npt.ArrayLike, radius_px: float, *, batch: int = 64
     [[29.0, 20.0]]
     """
     stack = _stack(images)
-    found = []
+    centres = []
     for start in range(0, len(stack), batch):
         landscape = surrogate_landscape(stack[start : start + batch], radius_px)
         width = _LANDSCAPE_SMOOTH * radius_px
         landscape = scipy.ndimage.gaussian_filter(landscape, (0, width, width), mode="nearest")
         lowest = landscape.reshape(len(landscape), -1).argmin(axis=1)
         y, x = np.unravel_index(lowest, landscape.shape[1:])
-        found.append(np.stack([x, y], axis=1).astype(np.float64))
-    return np.concatenate(found) if found else np.zeros((0, 2))
+        centres.append(np.stack([x, y], axis=1).astype(np.float64))
+    return np.concatenate(centres) if centres else np.zeros((0, 2))
 
 
 def find_centres(images: npt.ArrayLike, method: str = "surrogate", radius_px: float | None = None) -> FloatArray:
@@ -248,8 +248,8 @@ def find_centres(images: npt.ArrayLike, method: str = "surrogate", radius_px: fl
     if method in ("surrogate", "disc"):
         if radius_px is None:
             raise InputError(f"centring method {method!r}: give radius_px, the particle's radius")
-        found = surrogate_centre(stack, radius_px)
-        return found if method == "surrogate" else _disc_mass(stack, found, radius_px)
+        centres = surrogate_centre(stack, radius_px)
+        return centres if method == "surrogate" else _disc_mass(stack, centres, radius_px)
     positive = np.maximum(stack - np.median(stack, axis=(1, 2), keepdims=True), 0)
     return centre_of_mass(positive) if method == "mass" else geometric_median(positive)
 
@@ -336,6 +336,7 @@ def ring_average(images: npt.ArrayLike, radii_px: npt.ArrayLike, centres_px: npt
         middle = np.array(shape[::-1]) // 2
         offset = np.asarray(centres_px, np.float64).reshape(-1, 2) - middle
         phase = kx * offset[:, 0, None, None] + ky * offset[:, 1, None, None]
+        # Moves the given centre onto N // 2: the sign is opposite to that of a shift by the offset.
         spectra = spectra * np.exp(2j * np.pi * phase)
     radii = np.atleast_1d(np.asarray(radii_px, np.float64))
     # Circles of frequencies share their Bessel function: sum the spectrum over equal |k| first.
@@ -373,8 +374,10 @@ def prolate_radial(bandlimit: float, count: int, points: npt.ArrayLike) -> Float
     nodes, weights = np.polynomial.legendre.leggauss(max(64, int(bandlimit) + 2 * count + 16))
     rho, w = (nodes + 1) / 2, weights / 2
     root = np.sqrt(w * rho)
+    # Weights split evenly on both sides make the kernel symmetric: eigh, with real and orthogonal functions.
     values, vectors = np.linalg.eigh(root[:, None] * scipy.special.j0(bandlimit * np.outer(rho, rho)) * root)
     order = np.argsort(-np.abs(values))[:count]
+    # Eigenvalues fall faster than exponentially; what lies below is rounding, by which the last line would divide.
     order = order[np.abs(values[order]) > 1e-8 * np.abs(values[order[0]])]
     kernel = scipy.special.j0(bandlimit * np.outer(np.asarray(points, np.float64), rho)) * root
     return (kernel @ vectors[:, order] / values[order]).T

@@ -88,8 +88,8 @@ def try_centring(
     >>> y, x = np.indices((32, 32)) - 16
     >>> at = rng.uniform(-3, 3, (60, 2))
     >>> rings = np.stack([np.abs(np.hypot(x - a, y - b) - 8) < 1.5 for a, b in at])
-    >>> found = try_centring(rings + rng.normal(size=rings.shape), np.ones((60, 32, 17)), 20)
-    >>> found.best, bool(np.abs(found.shifts_px["average"] + at).mean() < 0.5)
+    >>> trial = try_centring(rings + rng.normal(size=rings.shape), np.ones((60, 32, 17)), 20)
+    >>> trial.best, bool(np.abs(trial.shifts_px["average"] + at).mean() < 0.5)
     ('average', True)
     """
     stack = np.asarray(images, np.float32)
@@ -107,15 +107,16 @@ def try_centring(
     nothing = np.zeros((len(stack), 2))
     shifts = {way: nothing if way == "picks" else _shifts(way, flipped, low, coarse, diameter_px) for way in ways}
     shifts.setdefault("picks", nothing)
-    scored = {way: _agreement(flipped, moved, band) for way, moved in shifts.items()}
-    unit, error = scored["picks"][0], max(e for _, e in scored.values())
-    best = max(scored, key=lambda way: scored[way][0])
-    if scored[best][0] < unit + _GAIN_SIGMAS * np.sqrt(2) * error:
+    powers = {way: _agreement(flipped, moved, band) for way, moved in shifts.items()}
+    unit, error = powers["picks"][0], max(e for _, e in powers.values())
+    best = max(powers, key=lambda way: powers[way][0])
+    # sqrt(2): the difference of two powers, each with this error. In doubt the picks stay as they are.
+    if powers[best][0] < unit + _GAIN_SIGMAS * np.sqrt(2) * error:
         best = "picks"
     scale = abs(unit) if unit else 1.0
     return CentringTrial(
         shifts,
-        {way: value / scale for way, (value, _) in scored.items()},
+        {way: value / scale for way, (value, _) in powers.items()},
         error / scale,
         {way: _mean(flipped, moved, shape) for way, moved in shifts.items()},
         best,
@@ -139,6 +140,7 @@ def _shifts(way: str, flipped: Complex64Array, low: npt.NDArray, coarse: npt.NDA
 def _shifts_to_average(flipped: Complex64Array, moved: FloatArray, low: npt.NDArray, reach: float) -> FloatArray:
     """Shifts to the peak of the correlation with the rotational average of the set, shifted as it is now."""
     shape = (flipped.shape[1], 2 * (flipped.shape[2] - 1) + flipped.shape[1] % 2)
+    # Square boxes: whether the last side is odd cannot be seen from its half, but from the first.
     mean = _mean(flipped * low, moved, shape)
     radii = np.arange(max(shape) // 2 + 1)
     profile = ring_average(mean[None], radii)[0]
@@ -150,8 +152,8 @@ def _shifts_to_average(flipped: Complex64Array, moved: FloatArray, low: npt.NDAr
     correlation = np.where(distance <= reach, correlation, -np.inf)
     top = correlation.reshape(len(correlation), -1).argmax(axis=1)
     at_y, at_x = np.unravel_index(top, shape)
-    found = np.stack([at_x, at_y], axis=1).astype(np.float64)
-    rows = np.arange(len(found))
+    peaks = np.stack([at_x, at_y], axis=1).astype(np.float64)
+    rows = np.arange(len(peaks))
     inside = (at_x > 0) & (at_x < shape[1] - 1) & (at_y > 0) & (at_y < shape[0] - 1)
     for axis, (dy, dx) in enumerate(((0, 1), (1, 0))):
         ys, xs = np.where(inside, at_y, 1), np.where(inside, at_x, 1)
@@ -159,8 +161,8 @@ def _shifts_to_average(flipped: Complex64Array, moved: FloatArray, low: npt.NDAr
         bend = left - 2 * here + right
         with np.errstate(invalid="ignore", divide="ignore"):
             step = 0.5 * (left - right) / bend
-        found[:, axis] += np.where(inside & np.isfinite(step) & (np.abs(step) <= 0.5), step, 0.0)
-    return found - np.array(shape[::-1]) // 2
+        peaks[:, axis] += np.where(inside & np.isfinite(step) & (np.abs(step) <= 0.5), step, 0.0)
+    return peaks - np.array(shape[::-1]) // 2
 
 
 def _shift_spectra(flipped: Complex64Array, moved: FloatArray, shape: tuple[int, int]) -> Complex64Array:

@@ -147,19 +147,20 @@ def cut_particles(micrograph: Micrograph, picks: Picks, settings: ExtractSetting
     >>> cut.images.shape, cut.excluded
     ((1, 16, 16), {1: 'box of 16 px beyond the edge'})
     """
+    # Not np.round: it takes halves to the even number, so that neighbouring picks would round to different sides.
     centres = np.floor(picks.xy_px + 0.5).astype(np.int64)
-    raw, kept, excluded = _crop(micrograph.data, centres, settings)
+    raw, places, excluded = _crop(micrograph.data, centres, settings)
     bad = image.find_unusable_images(raw)
-    excluded.update({int(kept[i]): reason for i, reason in bad.items()})
-    good = np.setdiff1d(np.arange(len(kept)), list(bad))
+    excluded.update({int(places[i]): reason for i, reason in bad.items()})
+    good = np.setdiff1d(np.arange(len(places)), list(bad))
     try:
         images = _normalise(raw[good], settings)
     except InputError:  # an image varies, its background does not: find which
         flat = [i for i in good if _is_flat(raw[i], settings)]
-        excluded.update({int(kept[i]): "flat background" for i in flat})
+        excluded.update({int(places[i]): "flat background" for i in flat})
         good = np.setdiff1d(good, flat)
         images = _normalise(raw[good], settings)
-    return Cut(images, kept[good], centres[kept[good]], dict(sorted(excluded.items())))
+    return Cut(images, places[good], centres[places[good]], dict(sorted(excluded.items())))
 
 
 def _is_flat(raw: npt.NDArray[np.float32], settings: ExtractSettings) -> bool:
@@ -172,11 +173,11 @@ def _is_flat(raw: npt.NDArray[np.float32], settings: ExtractSettings) -> bool:
 
 def _normalise(raw: npt.NDArray[np.float32], settings: ExtractSettings) -> npt.NDArray[np.float32]:
     # The ramp has to go before the Fourier crop, which takes the image as periodic.
-    done = image.normalise(-raw if settings.invert else raw, settings.radius_px, ramp=settings.ramp)
+    normal = image.normalise(-raw if settings.invert else raw, settings.radius_px, ramp=settings.ramp)
     plan = settings.plan
     if (plan.work_box, plan.new_work_box, plan.new_box) == (plan.box,) * 3:
-        return done
-    small = image.resample(done, plan, threads=1)
+        return normal
+    small = image.resample(normal, plan, threads=1)
     radius = None if settings.radius_px is None else settings.radius_px * settings.pixel_size_A / plan.pixel_size_A
     return image.normalise(small, radius, ramp=False)
 
@@ -192,9 +193,9 @@ def _crop(
     usable = ((low + box > 0) & (low < shape)).all(axis=1) if fill else inside
     reason = f"box of {box} px {'outside the micrograph' if fill else 'beyond the edge'}"
     excluded = {int(i): reason for i in np.flatnonzero(~usable)}
-    kept = np.flatnonzero(usable)
-    out = np.empty((len(kept), box, box), np.float32)
-    for slot, i in enumerate(kept):
+    places = np.flatnonzero(usable)
+    out = np.empty((len(places), box, box), np.float32)
+    for slot, i in enumerate(places):
         x, y = low[i]
         if inside[i]:
             out[slot] = data[y : y + box, x : x + box]
@@ -203,7 +204,7 @@ def _crop(
         part = data[y0:y1, x0:x1]
         out[slot] = part.mean(dtype=np.float64)
         out[slot, y0 - y : y1 - y, x0 - x : x1 - x] = part
-    return out, kept, excluded
+    return out, places, excluded
 
 
 def background_excess(images: npt.NDArray[np.float32], radius_px: float | None = None) -> FloatArray:

@@ -107,4 +107,5 @@ def outlier_z(features: npt.ArrayLike) -> FloatArray:
     if not usable.any():
         return np.zeros(len(values))
     z = (values[:, usable] - np.median(values[:, usable], axis=0)) / spread[usable]
+    # Clipped: one feature of a broken image, such as its kurtosis, may be any number and would drown the others.
     return np.sqrt((np.minimum(np.abs(z), 50.0) ** 2).mean(axis=1))

@@ -28,6 +28,8 @@ def flip_hand(volume: Float32Array) -> Float32Array:
     """
     flipped = np.flip(volume, axis=2)
     if volume.shape[2] % 2 == 0:
+        # The flip takes voxel i to N - 1 - i; the roll makes it N - i, which keeps N / 2. Column 0 has no partner:
+        # zeros.
         flipped = np.roll(flipped, 1, axis=2).copy()
         flipped[:, :, 0] = 0
     return np.ascontiguousarray(flipped)

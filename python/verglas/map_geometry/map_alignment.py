@@ -51,8 +51,8 @@ class Sections:
     def at(self, rotations: FloatArray) -> npt.NDArray[np.complex64]:
         """(n, pixels) coefficients of the map turned by each rotation, on all sections."""
         matrices = np.einsum("jab,nbc->njac", self.planes, rotations).reshape(-1, 3, 3)
-        made = ops.project(self.spectrum, self.grid, matrices, max_radius=self.radius, threads=self.threads)
-        return made[:, self._inside].reshape(len(rotations), -1)
+        slices = ops.project(self.spectrum, self.grid, matrices, max_radius=self.radius, threads=self.threads)
+        return slices[:, self._inside].reshape(len(rotations), -1)
 
     @cached_property
     def _inside(self) -> npt.NDArray[np.bool_]:
@@ -103,16 +103,17 @@ def best_rotation(first: Sections, second: Sections) -> tuple[FloatArray, float]
     rotations = euler_to_matrix(angles)
     score = first.correlations(second, rotations)
     best, value = np.eye(3), -np.inf
-    tried: list[FloatArray] = []
+    starts: list[FloatArray] = []
     for i in np.argsort(-score, kind="stable"):
-        near = [np.trace(rotations[i] @ t.T) for t in tried]
+        # A rotation by an angle a has the trace 1 + 2 cos a.
+        near = [np.trace(rotations[i] @ t.T) for t in starts]
         if near and max(near) > 1 + 2 * np.cos(np.deg2rad(1.5 * _SEARCH_DEG)):
             continue
-        tried.append(rotations[i])
-        matrix, found = climb_rotation(lambda turn: float(first.correlations(second, turn[None])[0]), rotations[i])
-        if found > value:
-            best, value = matrix, found
-        if len(tried) == 8:
+        starts.append(rotations[i])
+        matrix, local = climb_rotation(lambda turn: float(first.correlations(second, turn[None])[0]), rotations[i])
+        if local > value:
+            best, value = matrix, local
+        if len(starts) == 8:
             break
     return best, value
 
@@ -145,9 +146,9 @@ def climb_rotation(
     >>> import numpy as np
     >>> from verglas.geometry import euler_to_matrix
     >>> from verglas.map_geometry.map_alignment import climb_rotation
-    >>> wanted = euler_to_matrix([[3, 4, -2]])[0]
-    >>> found, value = climb_rotation(lambda turn: float(np.trace(wanted.T @ turn)), np.eye(3))
-    >>> bool(np.abs(found - wanted).max() < 0.01), round(value, 3)
+    >>> target = euler_to_matrix([[3, 4, -2]])[0]
+    >>> best, value = climb_rotation(lambda turn: float(np.trace(target.T @ turn)), np.eye(3))
+    >>> bool(np.abs(best - target).max() < 0.01), round(value, 3)
     (True, 3.0)
     """
 
@@ -160,8 +161,8 @@ def climb_rotation(
         "initial_simplex": np.vstack([np.zeros(3), first_deg * np.eye(3)]),
         "maxiter": most,
     }
-    found = minimize(lambda vector: -score(turn_matrix(vector)), np.zeros(3), method="Nelder-Mead", options=options)
-    return turn_matrix(found.x), -float(found.fun)
+    best = minimize(lambda vector: -score(turn_matrix(vector)), np.zeros(3), method="Nelder-Mead", options=options)
+    return turn_matrix(best.x), -float(best.fun)
 
 
 def align_maps(first: Map, second: Map, *, max_radius: int | None = None, threads: int | None = None) -> Aligned:

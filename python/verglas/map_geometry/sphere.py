@@ -36,6 +36,7 @@ def spherical_part(spectrum: Spectrum, box: int) -> npt.NDArray[np.float64]:
     shape = (box,) * 3
     k = np.rint(np.fft.fftfreq(box) * box).astype(np.int64)
     half = np.abs(k[: box // 2 + 1])
+    # Whole numbers: coefficients of one exact radius are averaged, where shells would mix radii up to a pixel apart.
     squared = k[:, None, None] ** 2 + k[None, :, None] ** 2 + half[None, None, :] ** 2
     weight = np.broadcast_to(fourier.half_weights(shape), squared.shape)
     count = np.bincount(squared.ravel(), weight.ravel())
@@ -47,9 +48,9 @@ def spherical_part(spectrum: Spectrum, box: int) -> npt.NDArray[np.float64]:
     trust = np.sqrt(count[there])
     trust[0] = 1e3 * trust.max()  # the sum of the map is known, and kept
     fit = make_lsq_spline(radius, mean, knots, k=_DEGREE, w=trust)
-    found = np.zeros(len(count))
-    found[there] = fit(radius)
-    return np.asarray(found[squared])
+    average = np.zeros(len(count))
+    average[there] = fit(radius)
+    return np.asarray(average[squared])
 
 
 def spherical_average(volume: Float32Array) -> Float32Array:
@@ -74,10 +75,10 @@ def aspherical_part(volume: Float32Array) -> Float32Array:
     Examples
     --------
     >>> import numpy as np
-    >>> from verglas.map_geometry.sphere import aspherical
+    >>> from verglas.map_geometry.sphere import aspherical_part
     >>> n = np.arange(32) - 16
     >>> ball = np.exp(-(n[:, None, None] ** 2 + n[:, None] ** 2 + n**2) / 18).astype(np.float32)
-    >>> bool(np.abs(aspherical(ball)).max() < 1e-3)
+    >>> bool(np.abs(aspherical_part(ball)).max() < 1e-3)
     True
     """
     return np.asarray(volume - spherical_average(volume), np.float32)

@@ -104,12 +104,12 @@ def without_sphere(volume: Float32Array, amplitude: FloatArray) -> Float32Array:
     scale = np.sqrt(np.bincount(flat, np.abs(spectrum.ravel()) ** 2 * weight) / count)
     spectrum -= spherical_part(spectrum, len(volume))
     power = np.bincount(flat, np.abs(spectrum.ravel()) ** 2 * weight) / count
-    wanted = np.zeros(len(count))
-    wanted[: min(len(amplitude), len(count))] = amplitude[: len(count)]
-    wanted[0] = 0
+    target = np.zeros(len(count))
+    target[: min(len(amplitude), len(count))] = amplitude[: len(count)]
+    target[0] = 0
     # What rounding leaves of a map that is all sphere is nothing.
     there = power > 1e-10 * scale**2
-    factor = np.divide(wanted, np.sqrt(power), out=np.zeros_like(wanted), where=there)
+    factor = np.divide(target, np.sqrt(power), out=np.zeros_like(target), where=there)
     return fourier.inverse((spectrum * factor[shells]).astype(np.complex64), volume.shape).astype(np.float32)
 
 
@@ -122,11 +122,11 @@ def elements_of(symmetry: str) -> FloatArray:
     >>> [len(elements_of(s)) for s in ("C2", "C4", "D2", "O", "I")]
     [1, 2, 3, 16, 37]
     """
-    kept: list[FloatArray] = []
+    elements: list[FloatArray] = []
     for m in symmetry_matrices(symmetry)[1:]:
-        if not any(np.abs(m.T - k).max() < 1e-6 for k in kept):
-            kept.append(m)
-    return np.array(kept)
+        if not any(np.abs(m.T - k).max() < 1e-6 for k in elements):
+            elements.append(m)
+    return np.array(elements)
 
 
 def _spread(elements: FloatArray, most: int) -> FloatArray:
@@ -190,13 +190,13 @@ def _axis_frames(own: SelfCorrelation, fold: int) -> FloatArray:
     frames = euler_to_matrix(np.column_stack([directions, np.zeros(len(directions))]))
     score = own.scores(frames, elements_of(f"C{fold}")[:1], coarse=True)[:, 0]
     vectors = frames[:, 2]
-    kept: list[int] = []
+    axes: list[int] = []
     for i in np.argsort(-score, kind="stable"):
-        if all(abs(vectors[i] @ vectors[k]) < np.cos(np.deg2rad(15)) for k in kept):
-            kept.append(int(i))
-        if len(kept) == 2 * _PEAKS:
+        if all(abs(vectors[i] @ vectors[k]) < np.cos(np.deg2rad(15)) for k in axes):
+            axes.append(int(i))
+        if len(axes) == 2 * _PEAKS:
             break
-    return frames[kept]
+    return frames[axes]
 
 
 def _refine_frame(own: SelfCorrelation, start: FloatArray, elements: FloatArray) -> tuple[FloatArray, float]:
@@ -211,18 +211,18 @@ def _best_frame(own: SelfCorrelation, symmetry: str, axes: dict[int, FloatArray]
     frames = _frames(symmetry, own, axes)
     score = own.scores(frames, _spread(elements, _SEARCH_ELEMENTS), coarse=True).mean(axis=1)
     few = _spread(elements, _DESCENT_ELEMENTS)
-    tried: list[FloatArray] = []
+    starts: list[FloatArray] = []
     best, value = frames[0], -np.inf
     group = symmetry_matrices(symmetry)
     near = 1 + 2 * np.cos(np.deg2rad(2 * _FRAME_STEP_DEG))
     for i in np.argsort(-score, kind="stable"):
-        if any(np.einsum("gij,jk,ik->g", group, frames[i], t).max() > near for t in tried):
+        if any(np.einsum("gij,jk,ik->g", group, frames[i], t).max() > near for t in starts):
             continue
-        tried.append(frames[i])
-        frame, found = _refine_frame(own, frames[i], few)
-        if found > value:
-            best, value = frame, found
-        if len(tried) == _PEAKS:
+        starts.append(frames[i])
+        frame, score_there = _refine_frame(own, frames[i], few)
+        if score_there > value:
+            best, value = frame, score_there
+        if len(starts) == _PEAKS:
             break
     return best
 
@@ -265,15 +265,15 @@ def symmetry_scores(
     --------
     >>> import numpy as np
     >>> import verglas as vg
-    >>> from verglas.map_geometry.symmetry_search import chosen, symmetry_scores
+    >>> from verglas.map_geometry.symmetry_search import choose_symmetry, symmetry_scores
     >>> m = vg.simulate.density(vg.simulate.phantom(32, 4.0, 90.0, "C3"), 32, 4.0)
-    >>> chosen(symmetry_scores(m.data, np.ones(9), ["C2", "C3"])).symmetry
+    >>> choose_symmetry(symmetry_scores(m.data, np.ones(9), ["C2", "C3"])).symmetry
     'C3'
     """
     own = SelfCorrelation(volume, reliability, threads=threads)
     random = euler_to_matrix(random_orientations(_NULL, seed))
     axes: dict[int, FloatArray] = {}
-    made = []
+    results = []
     for name in candidates:
         symmetry = parse_symmetry(name)
         elements = elements_of(symmetry)
@@ -282,7 +282,7 @@ def symmetry_scores(
         null = own.scores(random, elements).mean(axis=1)
         middle = np.median(null)  # robust: some random frames fall near the axes of a symmetric map
         spread = max(1.4826 * float(np.median(np.abs(null - middle))), 1e-6)
-        made.append(
+        results.append(
             SymmetryScore(
                 symmetry,
                 len(symmetry_matrices(symmetry)),
@@ -292,7 +292,7 @@ def symmetry_scores(
                 frame,
             )
         )
-    return made
+    return results
 
 
 def choose_symmetry(scores: Sequence[SymmetryScore]) -> SymmetryScore | None:
@@ -301,9 +301,9 @@ def choose_symmetry(scores: Sequence[SymmetryScore]) -> SymmetryScore | None:
     Examples
     --------
     >>> import numpy as np
-    >>> from verglas.map_geometry.symmetry_search import SymmetryScore, chosen
+    >>> from verglas.map_geometry.symmetry_search import SymmetryScore, choose_symmetry
     >>> c2 = SymmetryScore("C2", 2, 0.9, 0.9, 20.0, np.eye(3))
-    >>> chosen([c2, SymmetryScore("D2", 4, 0.6, 0.1, 9.0, np.eye(3))]).symmetry
+    >>> choose_symmetry([c2, SymmetryScore("D2", 4, 0.6, 0.1, 9.0, np.eye(3))]).symmetry
     'C2'
     """
     fitting = [s for s in scores if s.fits]
@@ -329,10 +329,12 @@ def symmetry_centre(volume: Float32Array, score: SymmetryScore, *, threads: int 
     for g in _spread(elements_of(score.symmetry), _DESCENT_ELEMENTS):
         h = score.matrix.T @ g @ score.matrix
         copy = fourier.forward(turned_map(volume, h, threads=threads), 3, threads=threads)
+        # With its axes through c, the map is its copy turned about the origin, displaced by (1 - h) c. A C group leaves
+        # c free on its axis, where the least squares take the point nearest the origin.
         rows.append(np.eye(3) - h)
         values.append(_peak(fourier.inverse(spectrum * copy.conj(), volume.shape, threads=threads)))
-    found: FloatArray = np.linalg.lstsq(np.concatenate(rows), np.concatenate(values), rcond=1e-3)[0]
-    return found
+    centre: FloatArray = np.linalg.lstsq(np.concatenate(rows), np.concatenate(values), rcond=1e-3)[0]
+    return centre
 
 
 def _peak(correlation: Float32Array) -> FloatArray:
@@ -367,6 +369,7 @@ def moved_map(volume: Float32Array, by_px: FloatArray, *, threads: int | None = 
     """A map displaced by x, y, z pixels (a phase ramp)."""
     spectrum = fourier.forward(volume, 3, threads=threads)
     k = [np.fft.fftfreq(n) for n in volume.shape]
+    # fftfreq calls Nyquist -1/2; the half transform has it at +1/2.
     k[2] = np.abs(k[2][: volume.shape[2] // 2 + 1])
     phase = k[0][:, None, None] * by_px[2] + k[1][None, :, None] * by_px[1] + k[2][None, None, :] * by_px[0]
     ramp = np.exp(-2j * np.pi * phase).astype(np.complex64)

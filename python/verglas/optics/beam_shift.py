@@ -75,8 +75,8 @@ def _by_gap(places: FloatArray) -> npt.NDArray[np.int32]:
     if not len(ratios) or ratios.max() < _GAP:
         return np.zeros(n, np.int32)
     longest_within = lengths[int(ratios.argmax())]
-    kept = tree.data <= longest_within
-    graph = coo_matrix((tree.data[kept], (tree.row[kept], tree.col[kept])), (n, n))
+    short = tree.data <= longest_within
+    graph = coo_matrix((tree.data[short], (tree.row[short], tree.col[short])), (n, n))
     return np.asarray(connected_components(graph, directed=False)[1])
 
 

@@ -119,6 +119,7 @@ class CtfUndo:
             return images
         box = images.shape[-1]
         ctf = ops.ctf(self.params[rows[changed]], box, self.pixel_size_A)
+        # Not np.sign: where the CTF is 0 it would take the coefficient away.
         times = np.where(ctf < 0, np.float32(-1), np.float32(1))
         product = self.premultiplied[rows[changed]]
         times[product] = ctf[product] / np.maximum(ctf[product] ** 2, LEAST_CTF**2)
@@ -163,7 +164,7 @@ def ignored_aberrations(particles: Particles) -> dict[str, list[str]]:
     >>> ignored_aberrations(p.with_columns(rlnBeamTiltX=0.3, rlnBeamTiltY=0.0, rlnMagMat00=1.0))
     {'beam tilt': ['rlnBeamTiltX']}
     """
-    found: dict[str, list[str]] = {}
+    aberrations: dict[str, list[str]] = {}
     for table in (particles.table, particles.optics_table):
         if table is None:
             continue
@@ -171,10 +172,10 @@ def ignored_aberrations(particles: Particles) -> dict[str, list[str]]:
             base = label.partition("[")[0]
             kind = next((kind for kind, labels in _ABERRATIONS.items() if base in labels), None)
             if kind is not None and _differs(table[label], 1.0 if base in ("rlnMagMat00", "rlnMagMat11") else 0.0):
-                columns = found.setdefault(kind, [])
+                columns = aberrations.setdefault(kind, [])
                 if base not in columns:
                     columns.append(base)
-    return found
+    return aberrations
 
 
 def _differs(values: pd.Series[Any], from_what: float) -> bool:

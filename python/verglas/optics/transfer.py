@@ -32,11 +32,11 @@ __all__ = [
 
 
 def _positive(value: npt.ArrayLike, name: str, unit: str) -> FloatArray:
-    found = np.asarray(value, dtype=np.float64)
-    if not (np.isfinite(found) & (found > 0)).all():
-        bad = found[~(np.isfinite(found) & (found > 0))].flat[0]
+    numbers = np.asarray(value, dtype=np.float64)
+    if not (np.isfinite(numbers) & (numbers > 0)).all():
+        bad = numbers[~(np.isfinite(numbers) & (numbers > 0))].flat[0]
         raise InputError(f"{name}: expected a positive number{unit}, got {bad:g}")
-    return found
+    return numbers
 
 
 def wavelength_A(voltage_kV: npt.ArrayLike) -> FloatArray:
@@ -61,6 +61,8 @@ def wavelength_A(voltage_kV: npt.ArrayLike) -> FloatArray:
     0.01969
     """
     volt = 1e3 * _positive(voltage_kV, "voltage_kV", " of kilovolt")
+    # h / sqrt(2 m e) and e / (2 m c^2), in A V^1/2 and 1/V. RELION's digits, 5e-6 off today's, so that both make one
+    # CTF.
     return np.asarray(12.2643247 / np.sqrt(volt * (1 + 0.978466e-6 * volt)))
 
 
@@ -102,8 +104,8 @@ def ctf(
     if pixel_size_A is None:
         sizes = np.unique(optics.pixel_size_A)
         if len(sizes) != 1 or not np.isfinite(sizes[0]):
-            found = "none is known" if np.isnan(sizes).all() else f"found {', '.join(f'{s:g}' for s in sizes[:4])}"
-            raise InputError(f"ctf: expected one pixel size for all images, {found}; pass pixel_size_A")
+            sizes_text = "none is known" if np.isnan(sizes).all() else f"found {', '.join(f'{s:g}' for s in sizes[:4])}"
+            raise InputError(f"ctf: expected one pixel size for all images, {sizes_text}; pass pixel_size_A")
         pixel_size_A = float(sizes[0])
     if int(box) != box or box < 1:
         raise InputError(f"box: expected a whole number of pixels, at least 1, got {box}")
@@ -150,6 +152,7 @@ def ctf_zeros(optics: Optics, max_frequency_per_A: float) -> FloatArray:
     limit = float(_positive(max_frequency_per_A, "max_frequency_per_A", " of 1/angstrom")) ** 2
     lam = float(wavelength_A(optics.voltage_kV)[0])
     linear = lam * float(optics.defocus_u_A[0] + optics.defocus_v_A[0]) / 2
+    # 1e7: angstrom per millimetre.
     square = float(optics.cs_mm[0]) * 1e7 * lam**3 / 2
     offset = (np.deg2rad(optics.phase_shift_deg[0]) + np.arcsin(optics.amplitude_contrast[0])) / np.pi
     # Half turns linear q - square q^2 + offset over 0..limit take their extremes at the ends and at the vertex.
@@ -212,19 +215,20 @@ def phase_flip(spectra: npt.ArrayLike, ctfs: npt.ArrayLike, *, flipped: bool = F
     _same_grid(x, c, "phase_flip")
     if np.isnan(c).any():
         raise InputError("phase_flip: the CTF holds NaN")
+    # Not x * sign(c): where c is 0 the coefficient would be lost, and flipping would not undo itself.
     return np.where(c < 0, -x, x)
 
 
 def _noise_to_signal(k: npt.ArrayLike, like: Array, op: str) -> Array:
     """K = 1/SNR as a number or on the grid of ``like``, (..., box, box // 2 + 1)."""
-    found = np.asarray(k, dtype=like.dtype)
-    if found.size == 0 or not (found >= 0).all():
-        bad = found[~(found >= 0)]
+    ratio = np.asarray(k, dtype=like.dtype)
+    if ratio.size == 0 or not (ratio >= 0).all():
+        bad = ratio[~(ratio >= 0)]
         raise InputError(f"{op}: expected k = 1/SNR of 0 or more everywhere, got {bad[0] if bad.size else 'nothing'}")
-    if found.ndim == 1:
+    if ratio.ndim == 1:
         box = like.shape[-2]
-        return found[np.minimum(fourier.shells((box, box)), len(found) - 1)]
-    return found
+        return ratio[np.minimum(fourier.shells((box, box)), len(ratio) - 1)]
+    return ratio
 
 
 def _divide(numerator: Array, denominator: Array) -> Array:
@@ -476,9 +480,9 @@ def compose_snr(snrs: npt.ArrayLike) -> float:
     >>> optics.compose_snr([1.0, 8.0]) == 4 * 0.5**2 * 2**2 / (1 * 2**2 + 1)
     True
     """
-    found = np.atleast_1d(np.asarray(snrs, dtype=np.float64))
-    if found.size == 0 or not (found > 0).all():
-        raise InputError(f"snrs: expected one or more positive power ratios, got {found.tolist()}")
+    ratios = np.atleast_1d(np.asarray(snrs, dtype=np.float64))
+    if ratios.size == 0 or not (ratios > 0).all():
+        raise InputError(f"snrs: expected one or more positive power ratios, got {ratios.tolist()}")
     # log1p and expm1: many stages of high SNR lose nothing.
-    excess = np.expm1(np.log1p(1 / found).sum())
+    excess = np.expm1(np.log1p(1 / ratios).sum())
     return float(1 / excess) if excess > 0 else float("inf")

@@ -125,6 +125,7 @@ class Accumulator:
         for mine, theirs in ((self.values, other.values), (self.weights, other.weights))[: 1 if shared else 2]:
             for total, part in ((mine.values, theirs.values), (mine.weights, theirs.weights)):
                 if total is not None:
+                    # Through the host: the two devices need not be able to reach each other's memory.
                     total += array_module(total).asarray(to_host(part))
 
     def finish(self, symmetry: Symmetry) -> None:
@@ -207,16 +208,17 @@ class Insertion:
         shares = [_Share(self, *part) for part in zip(np.array_split(np.arange(n), len(devices)), devices, strict=True)]
         tick = self._ticker(len(shares))
         if len(shares) == 1:
-            made = [shares[0].sums(tick)]
+            results = [shares[0].sums(tick)]
         else:
             with ThreadPoolExecutor(len(shares)) as threads:
-                made = list(threads.map(lambda share: share.sums(tick), shares))
-        excluded = {i: reason for _, aside in made for i, reason in aside.items()}
+                results = list(threads.map(lambda share: share.sums(tick), shares))
+        excluded = {i: reason for _, aside in results for i, reason in aside.items()}
         if len(excluded) == n:
             raise InputError(f"reconstruct: none of the {n} particles can be used")
-        sets = made[0][0]
+        sets = results[0][0]
         with work_on(devices[0]):
-            for others, _ in made[1:]:  # always in the order of the devices: the same sums for the same number of them
+            # Always in the order of the devices: the same sums for the same number of them.
+            for others, _ in results[1:]:
                 for mine in sets:
                     mine.take(others.pop(0))
             for accumulator in sets:
@@ -225,13 +227,13 @@ class Insertion:
 
     def _ticker(self, shares: int) -> Tick:
         """What a share calls with its first row, its rows done and those of this batch."""
-        done, lock = [0], threading.Lock()
+        n_done, lock = [0], threading.Lock()
 
         def tick(last: int, count: int) -> None:
             with lock:
-                done[0] = last + 1 if shares == 1 else done[0] + count
+                n_done[0] = last + 1 if shares == 1 else n_done[0] + count
                 if self.progress is not None:
-                    self.progress(done[0], len(self.particles))
+                    self.progress(n_done[0], len(self.particles))
 
         return tick
 
@@ -247,10 +249,10 @@ class _Share:
     def sums(self, tick: Tick) -> tuple[list[Accumulator], dict[int, str]]:
         """Sums of each set, not finished; a GPU that runs out of memory starts once more with half the batch."""
         batch = max(1, _BATCH_PIXELS // self.all.particles.box**2)
-        done = [0]
+        progress = [0]
 
         def count_done(last: int, count: int) -> None:
-            done[0] += count
+            progress[0] += count
             tick(last, count)
 
         try:
@@ -264,7 +266,8 @@ class _Share:
                 VerglasWarning,
                 stacklevel=2,
             )
-        tick(-1, -done[0])
+        # Takes back the progress that the failed attempt had counted.
+        tick(-1, -progress[0])
         release_memory(self.device)
         return self._insert_share(batch, tick)
 
@@ -312,6 +315,8 @@ class _Share:
                 Batch(
                     fourier.forward(images, 2, threads=method.threads),
                     euler_to_matrix(poses.angles_deg[index]),
+                    # Minus: the origin in a file brings the particle to the centre, so the particle lies at minus the
+                    # origin.
                     -poses.shifts_A[index] / pixel_size_A,
                     ctf,
                 ),
@@ -321,6 +326,7 @@ class _Share:
 def _select(batch: Batch, chosen: npt.NDArray[np.bool_]) -> Batch:
     where = chosen
     if on_device(batch.images):
+        # Row numbers, not a mask: CuPy has to ask the device how many a mask holds, and waits for it.
         where = array_module(batch.images).asarray(np.flatnonzero(chosen))
     ctf = None if batch.ctf is None else batch.ctf[where]
     return replace(

@@ -65,6 +65,7 @@ def _convolve(values: Array, grid: ops.Grid) -> Array:
     """Convolution with the window sampled at grid points, normalised; Friedel's mates fill the halo first."""
     n, halo = grid.halo, grid.halo
     filled = values.copy()
+    # Column halo is kx = 0: the mate of (z, y, halo + j) stands at (-z, -y, halo - j). Weights are real: no conjugate.
     filled[:, :, :halo] = values[::-1, ::-1, halo + n : halo : -1]
     taps = ops.grid.window_value(
         np.arange(-(grid.width // 2) + 1, grid.width // 2), grid.width, grid.window, grid.oversampling
@@ -106,6 +107,8 @@ def density_weights(
     xp = array_module(weights)
     count = grid.max_radius + 1
     means = _shell_means(weights, grid)
+    # Without an SSNR a thousandth of the shell's mean weight: enough that a point with next to no data does not
+    # explode.
     ratio = np.full(count, 1e3) if ssnr is None else np.maximum(np.asarray(ssnr, np.float64), 1e-3)
     if ratio.shape != (count,):
         raise InputError(f"ssnr: expected one value per shell 0 .. {count - 1}, got shape {ratio.shape}")

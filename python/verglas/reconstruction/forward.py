@@ -58,6 +58,7 @@ def project(
     grid = ops.Grid(box)
     spectrum = gridding.to_grid(map.data, grid, threads=threads)
     matrices = euler_to_matrix(poses.angles_deg)
+    # Minus: poses hold the shift that brings a particle to the centre; here it is moved to where it lay.
     displacement = -poses.shifts_A / map.pixel_size_A if shift else None
     out = np.empty((n, box, box), np.float32)
     step = max(1, _BATCH_PIXELS // box**2)

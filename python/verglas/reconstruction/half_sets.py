@@ -87,10 +87,10 @@ def _near_pairs(particles: Particles) -> IntArray | None:
     if not (np.isfinite(pixel) and pixel > 0):
         pixel = particles.pixel_size_A
     reach = _NEAR * particles.box * particles.pixel_size_A / pixel
-    known = np.flatnonzero(np.isfinite(places).all(axis=1))
+    located = np.flatnonzero(np.isfinite(places).all(axis=1))
     # A third axis keeps micrographs apart: one tree for all of them.
-    points = np.column_stack([places[known], 2.0 * reach * micrograph[known]])
-    return known[cKDTree(points).query_pairs(reach, output_type="ndarray")] if len(known) else None
+    points = np.column_stack([places[located], 2.0 * reach * micrograph[located]])
+    return located[cKDTree(points).query_pairs(reach, output_type="ndarray")] if len(located) else None
 
 
 def split_halves(particles: Particles, *, seed: int = 0, copy_of: IntArray | None = None) -> HalfSplit:
@@ -122,37 +122,37 @@ def split_halves(particles: Particles, *, seed: int = 0, copy_of: IntArray | Non
     >>> import numpy as np, verglas as vg
     >>> from verglas.reconstruction.half_sets import split_halves
     >>> p = vg.Particles.from_images(np.ones((6, 4, 4), np.float32), 1.0).with_columns(rlnRandomSubset=[1] * 6)
-    >>> made = split_halves(p)
-    >>> sorted(made.half.tolist()), made.said[0][:61]
+    >>> split = split_halves(p)
+    >>> sorted(split.half.tolist()), split.said[0][:61]
     ([1, 1, 1, 2, 2, 2], 'all 6 particles are in half set 1 (rlnRandomSubset): they wer')
     """
     n, first = len(particles), images_of(particles, copy_of)
     copies = int(np.count_nonzero(first != np.arange(n)))
     if n > 1 and copies == n - 1:
         raise InputError(f"{particles.where}: all {n} rows are of one image; two half sets need two images or more")
-    given = particles.half_sets
-    said = [] if given is None or n < 2 else _too_small(given)
-    if said:
-        given = None
-    half = _random_halves(particles, first, seed) if given is None else given[first]
-    if given is not None and (half != given).any():
-        moved = np.flatnonzero(half != given)
+    subsets = particles.half_sets
+    sentences = [] if subsets is None or n < 2 else _too_small(subsets)
+    if sentences:
+        subsets = None
+    half = _random_halves(particles, first, seed) if subsets is None else subsets[first]
+    if subsets is not None and (half != subsets).any():
+        moved = np.flatnonzero(half != subsets)
         row, other = int(moved[0]), int(first[moved[0]])
-        done = "they were put into one"
+        remedy = "they were put into one"
         if _too_small(half):
-            half, done = _random_halves(particles, first, seed), "the half sets were dealt out anew"
-        said.append(
+            half, remedy = _random_halves(particles, first, seed), "the half sets were dealt out anew"
+        sentences.append(
             f"rlnRandomSubset has rows of one image in both half sets ({len(moved)} rows, the first: particle {row} in "
-            f"{given[row]}, particle {other} in {given[other]}): {done}, since the noise that they share correlates "
-            "between the half maps"
+            f"{subsets[row]}, particle {other} in {subsets[other]}): {remedy}, since the noise that they share "
+            "correlates between the half maps"
         )
     elif copies:
         row = int(np.flatnonzero(first != np.arange(n))[0])
-        said.append(
+        sentences.append(
             f"{copies} rows are of an image that another row has, too (the first: particles {first[row]} and {row}): "
             "rows of one image lie in one half set; remove the copies unless they are wanted"
         )
-    return HalfSplit(np.asarray(half, np.int64), tuple(said))
+    return HalfSplit(np.asarray(half, np.int64), tuple(sentences))
 
 
 def _too_small(half: IntArray) -> list[str]:
@@ -161,10 +161,10 @@ def _too_small(half: IntArray) -> list[str]:
     if counts.min() >= max(1, _LEAST_SHARE * len(half)):
         return []
     small = int(np.argmin(counts)) + 1
-    held = f"half set {small} holds {counts.min()} of {len(half)} particles"
+    sentence = f"half set {small} holds {counts.min()} of {len(half)} particles"
     if counts.min() == 0:
-        held = f"all {len(half)} particles are in half set {3 - small}"
-    return [f"{held} (rlnRandomSubset): they were split anew, at random within each micrograph"]
+        sentence = f"all {len(half)} particles are in half set {3 - small}"
+    return [f"{sentence} (rlnRandomSubset): they were split anew, at random within each micrograph"]
 
 
 def _random_halves(particles: Particles, first: IntArray, seed: int) -> IntArray:
@@ -175,7 +175,9 @@ def _random_halves(particles: Particles, first: IntArray, seed: int) -> IntArray
         micrograph = np.unique(table["rlnMicrographName"].to_numpy(str), return_inverse=True)[1]
     chance: FloatArray = np.random.default_rng(seed).random(n)
     order = np.lexsort((chance, micrograph))
+    # One row of each image is dealt out; its copies follow in the last line.
     order = order[first[order] == order]
     half = np.empty(n, np.int64)
+    # In turn and not by a coin: the halves then differ by at most one image, in all and within each micrograph.
     half[order] = 1 + np.arange(len(order)) % 2
     return half[first]

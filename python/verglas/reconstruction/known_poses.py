@@ -61,6 +61,7 @@ def max_radius_for(box: int, pixel_size_A: float, max_resolution_A: float | None
     >>> max_radius_for(100, 1.0, 10.0), max_radius_for(100, 1.0, None)
     (10, 49)
     """
+    # Without Nyquist, which has no mate of its own on an even side and cannot be turned.
     largest = (box - 1) // 2
     if max_resolution_A is None:
         return largest
@@ -148,11 +149,13 @@ def reconstruct_report(
     halves = halves or callable(ssnr)
     group = Symmetry.of(symmetry_matrices(chosen.symmetry))
     radius = max_radius_for(particles.box, particles.pixel_size_A, chosen.max_resolution_A)
-    seen = inspect_images(particles)
-    subset = half_sets(particles, copy_of=seen.copy_of) if halves else np.ones(len(particles), np.int64)
+    inspection = inspect_images(particles)
+    subset = half_sets(particles, copy_of=inspection.copy_of) if halves else np.ones(len(particles), np.int64)
     with shown_to(listener) as heard:
         progress = phase_progress(heard, "particles inserted")
-        insertion = Insertion(particles, subset, 2 if halves else 1, group, radius, method, progress, seen.excluded)
+        insertion = Insertion(
+            particles, subset, 2 if halves else 1, group, radius, method, progress, inspection.excluded
+        )
         sets, excluded = insertion.run()
     device = sets[0].device
 

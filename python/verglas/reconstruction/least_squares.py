@@ -78,6 +78,8 @@ class NormalOperator:
         """Support times (A + Lambda) times volume, which must lie in the support."""
         box = len(volume)
         shape = (2 * box,) * 3
+        # Padded behind to 2N: what wraps round lands in the part that [:box] drops, so that the convolution is not
+        # periodic.
         spectrum = scipy.fft.rfftn(volume, s=shape, workers=threads)
         spectrum *= self.transfer
         return scipy.fft.irfftn(spectrum, s=shape, workers=threads)[:box, :box, :box] * self.support
@@ -159,8 +161,10 @@ def normal_operator(
         raise InputError("reconstruct: no image carries any weight; check the CTF and the selection of particles")
     workers, box, count = resolve_threads(threads), grid.box, grid.max_radius + 1
     kernel = gridding.from_grid(weights.weights, grid, box=2 * box, threads=workers)
+    # Real, because the weights are symmetric under Friedel; the imaginary part is rounding.
     transfer = scipy.fft.rfftn(np.fft.ifftshift(kernel), workers=workers).real.astype(np.float32)
     del kernel
+    # The kernel is cut at the box: its transform rings, and may dip below 0 where there is hardly any weight.
     means = np.maximum(_shell_means(transfer, box, count), 0.0)
     if ssnr is None:
         prior = _RIDGE * means

@@ -49,14 +49,16 @@ class Symmetry:
         group = np.asarray(matrices, np.float64)
         if group.ndim != 3 or group.shape[1:] != (3, 3):
             raise InputError(f"symmetry: expected matrices of shape (n, 3, 3), got {group.shape}")
+        # Elements that permute the axes map grid points onto grid points: summed after insertion, without
+        # interpolation.
         integer = np.abs(group - np.rint(group)).max(axis=(1, 2)) < 1e-6
         on_grid = np.rint(group[integer])
-        left, cosets = list(range(len(group))), []
-        while left:
-            representative = group[left[0]]
+        remaining, cosets = list(range(len(group))), []
+        while remaining:
+            representative = group[remaining[0]]
             cosets.append(representative)
             members = representative @ on_grid
-            left = [i for i in left if np.abs(group[i] - members).max(axis=(1, 2)).min() > 1e-6]
+            remaining = [i for i in remaining if np.abs(group[i] - members).max(axis=(1, 2)).min() > 1e-6]
         if len(cosets) * len(on_grid) != len(group):
             raise InputError(f"symmetry: the {len(group)} matrices are not a closed group of rotations")
         return cls(on_grid, np.array(cosets))
@@ -104,6 +106,7 @@ def _permute_axes(core: Array, matrix: Array) -> Array:
     """A centred odd cube turned by a signed permutation of the axes x, y, z (a view)."""
     source = np.abs(matrix).argmax(axis=1)  # component a of the result comes from this component
     sign = matrix[np.arange(3), source]
+    # Array axis 2 is x: component c stands on axis 2 - c.
     turned = core.transpose(*(2 - source[2 - axis] for axis in range(3)))
     return turned[tuple(slice(None, None, int(sign[2 - axis])) for axis in range(3))]
 

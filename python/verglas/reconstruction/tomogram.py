@@ -114,8 +114,8 @@ def reconstruct_tilts(
     >>> from verglas.reconstruction.tomogram import reconstruct_tilts
     >>> ball = (np.linalg.norm(np.indices((16, 16, 16)) - 8, axis=0) < 5).astype(np.float32)
     >>> tilts = np.arange(-60, 61, 10.0)
-    >>> found = reconstruct_tilts(ops.radon(ball, tilts), tilts)
-    >>> found.volume.shape, min(c for _, c in found.left_out) > 0.8
+    >>> tomogram = reconstruct_tilts(ops.radon(ball, tilts), tilts)
+    >>> tomogram.volume.shape, min(c for _, c in tomogram.left_out) > 0.8
     ((16, 16, 16), True)
     """
     how = settings or TomogramSettings()
@@ -128,27 +128,30 @@ def reconstruct_tilts(
     bad = [i for i, image in enumerate(stack) if not np.isfinite(image).all()]
     if bad:
         raise InputError(f"tomogram: image {bad[0] + 1} has values that are not finite; leave it and its tilt out")
+    # A constant is no projection of a map of finite width: left in, it comes back as bright edges.
     stack -= stack.mean(axis=(1, 2), keepdims=True)
+    # The first and the last tilt are never left out: to predict them would be to extrapolate.
     tested = np.unique(np.linspace(1, len(stack) - 2, min(check_tilts, len(stack) - 2)).round().astype(int))
 
     def agreement(weight: float | None) -> list[tuple[float, float]]:
-        found = []
+        agreements = []
         for i in tested if check_tilts > 0 else ():
-            seen, predicted = leave_one_out(stack, tilts, lambda s, t: _volume(s, t, how, weight, threads), int(i))
-            found.append((float(tilts[i]), float(np.corrcoef(seen.ravel(), predicted.ravel())[0, 1])))
-        return found
+            image, predicted = leave_one_out(stack, tilts, lambda s, t: _volume(s, t, how, weight, threads), int(i))
+            agreements.append((float(tilts[i]), float(np.corrcoef(image.ravel(), predicted.ravel())[0, 1])))
+        return agreements
 
-    weight, tried = how.tv_weight, []
+    weight, trials = how.tv_weight, []
     if how.method == "tv" and weight is None:
         noise = _noise(stack)
-        tried = [(w * noise, float(np.mean([c for _, c in agreement(w * noise)] or [0.0]))) for w in _TV_WEIGHTS]
-        weight = max(tried, key=lambda one: one[1])[0]
-    return Tomogram(_volume(stack, tilts, how, weight, threads), agreement(weight), weight, tried)
+        trials = [(w * noise, float(np.mean([c for _, c in agreement(w * noise)] or [0.0]))) for w in _TV_WEIGHTS]
+        weight = max(trials, key=lambda one: one[1])[0]
+    return Tomogram(_volume(stack, tilts, how, weight, threads), agreement(weight), weight, trials)
 
 
 def _noise(stack: Float32Array) -> float:
     """Standard deviation of white noise, from differences of neighbours, which little else makes."""
     differences = np.diff(stack[:, ::2, ::2], axis=-1)
+    # 0.6745: median deviation of a normal variable of sd 1; sqrt(2): a difference has the noise of two pixels.
     return max(float(np.median(np.abs(differences)) / 0.6745 / np.sqrt(2)), 1e-6 * float(np.abs(stack).max()))
 
 
@@ -162,7 +165,7 @@ def _volume(
     if how.method == "tv":
         assert weight is not None
         prior = Shaped(TotalVariation(weight, iterations=15), A.map_shape)
-        found = solve(A, stack, "fista", prior=prior, iterations=iterations)
+        solution = solve(A, stack, "fista", prior=prior, iterations=iterations)
     else:
-        found = solve(A, stack, how.method, iterations=iterations)
-    return np.asarray(found.x, np.float32).reshape(A.map_shape)
+        solution = solve(A, stack, how.method, iterations=iterations)
+    return np.asarray(solution.x, np.float32).reshape(A.map_shape)

@@ -40,6 +40,7 @@ def equiphase_radius(optics: Optics, band: Band) -> FloatArray:
     spherical = -optics.cs_mm[0] * 1e7 * lam**3 / 4
     astigmatic = lam * half / 2 * (np.cos(angle) * (x * x - y * y) + np.sin(angle) * 2 * x * y)
     turns = mean * k2 + astigmatic + spherical * k2**2
+    # The root in the form 2 c / (b + sqrt(...)): exact without Cs too, where the textbook's form is 0 / 0.
     root = np.sqrt(np.maximum(mean**2 + 4 * spherical * turns, 0))
     return np.sqrt(np.maximum(2 * turns / (mean + root), 0))
 
@@ -71,8 +72,8 @@ def average(radius: FloatArray, power: npt.NDArray[np.float32], band: Band) -> R
     count = np.bincount(index, minlength=size).astype(np.float64)
     total = np.bincount(index, power[inside].astype(np.float64), minlength=size)
     where = np.bincount(index, radius[inside], minlength=size)
-    used = count >= 4
-    return Rings(where[used] / count[used], total[used] / count[used], count[used])
+    filled = count >= 4
+    return Rings(where[filled] / count[filled], total[filled] / count[filled], count[filled])
 
 
 def splines(k: FloatArray, low: float, high: float, count: int) -> FloatArray:
@@ -80,6 +81,7 @@ def splines(k: FloatArray, low: float, high: float, count: int) -> FloatArray:
     x = (np.log(k) - np.log(low)) / (np.log(high) - np.log(low))
     inner = np.linspace(0, 1, count - 2)
     knots = np.r_[[0.0] * 3, inner, [1.0] * 3]
+    # Rounding of the logarithms may pass the end knots by a digit, which SciPy refuses.
     return np.asarray(BSpline.design_matrix(np.clip(x, 0, 1 - 1e-12), knots, 3).toarray())
 
 
@@ -129,9 +131,10 @@ def fit_envelopes(rings: Rings, optics: Optics, band: Band) -> Envelopes:
         ]
     )
     weight = np.sqrt(rings.count) / np.maximum(rings.power, 1e-12)
+    # A periodogram's deviation is its mean, over the square root of how many pixels were averaged: hence the weight.
     lowest = np.r_[[-np.inf] * _BACKGROUND, [0.0] * _AMPLITUDE]
-    found = lsq_linear(design * weight[:, None], rings.power * weight, (lowest, np.inf), method="bvls").x
-    return Envelopes(band.low, band.high, found[:_BACKGROUND], found[_BACKGROUND:])
+    weights = lsq_linear(design * weight[:, None], rings.power * weight, (lowest, np.inf), method="bvls").x
+    return Envelopes(band.low, band.high, weights[:_BACKGROUND], weights[_BACKGROUND:])
 
 
 def ring_contrast(optics: Optics, k: FloatArray, field_A: float) -> FloatArray:

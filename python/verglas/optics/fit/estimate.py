@@ -247,6 +247,7 @@ def estimate_ctf(
             f"{micrograph.name or 'micrograph'}: the pixel size is unknown; give pixel_size_A (--pixel-size)"
         )
     coarse, fine = settings.resolution_A
+    # Short of Nyquist by 5 %: into the last shells aliasing folds what lies beyond.
     fine = max(fine, 2.1 * pixel)
     if fine >= 0.7 * coarse:
         raise InputError(
@@ -267,6 +268,7 @@ def estimate_ctf(
     best = min(fits, key=lambda fit: fit.cost)
     best = refine(best.optics, slabs, spectra.band, free=free, bounds=bounds, threads=threads)
     gradient = np.zeros(2)
+    # The middle between the first and the last pixel, as the centres of the tiles are counted; not N // 2.
     centre = (np.array(micrograph.shape[::-1]) - 1) / 2
     if settings.tilt:
         best, gradient = ctf_tilt.fit_tilt(best, spectra, centre, free, bounds, threads)

@@ -106,8 +106,8 @@ def weighted_average(radius: FloatArray, power: Float32Array, weight: FloatArray
     count = np.bincount(index, weight[inside], minlength=size)
     total = np.bincount(index, weight[inside] * power[inside], minlength=size)
     where = np.bincount(index, weight[inside] * radius[inside], minlength=size)
-    used = count >= 4 * weight.mean()
-    return Rings(where[used] / count[used], total[used] / count[used], count[used])
+    filled = count >= 4 * weight.mean()
+    return Rings(where[filled] / count[filled], total[filled] / count[filled], count[filled])
 
 
 def refine(

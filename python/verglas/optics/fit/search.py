@@ -53,6 +53,7 @@ def sector_curves(power: npt.NDArray[np.float32], band: Band) -> tuple[FloatArra
     total = np.bincount(sector * size + r, power.astype(np.float64), minlength=_SECTORS * size)
     mean = np.maximum(total.reshape(_SECTORS, size), 1e-30) / np.maximum(count, 1)
     k = np.arange(first, last + 1) * band.step
+    # Logarithms turn the background, which falls by orders, into an addend that splines can take off.
     logs: FloatArray = np.where(count > 0, np.log(mean), 0.0)
     return np.asarray(k, np.float64), logs, count
 
@@ -118,17 +119,17 @@ class SectorSearch:
         tables = {(p, b): self.table(p, b) for p in self.phases() for b in _ENVELOPES_A2}
         round_ones = [(float(s), key, i) for key, t in tables.items() for i, s in _peaks(self.scores(t, 0.0, 0.0))]
         round_ones.sort(reverse=True)
-        found: list[tuple[float, float, float, float, float]] = []
+        candidates: list[tuple[float, float, float, float, float]] = []
         keys = list(dict.fromkeys(key for _, key, _ in round_ones))[:_TABLES]
         halves = [half for half in _HALVES_A if half <= self.span.astigmatism_A / 2]
         for key in keys:
             for half in halves:
                 for angle in self.theta if half > 0 else self.theta[:1]:
                     scores = self.scores(tables[key], half, angle)
-                    found += [(float(s), key[0], float(self.means[i]), half, angle) for i, s in _peaks(scores)]
-        found.sort(reverse=True)
+                    candidates += [(float(s), key[0], float(self.means[i]), half, angle) for i, s in _peaks(scores)]
+        candidates.sort(reverse=True)
         chosen: list[tuple[float, float, float, float, float]] = []
-        for one in found:
+        for one in candidates:
             if all(abs(one[2] - c[2]) > 500 or abs(one[1] - c[1]) > 1 for c in chosen):
                 chosen.append(one)
             if len(chosen) == _STARTS:

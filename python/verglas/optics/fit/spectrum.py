@@ -92,8 +92,8 @@ def make_band(tile: int, pixel_size_A: float, coarsest_A: float, finest_A: float
 
 def tile_side(shape: tuple[int, int], pixel_size_A: float, field_A: float = _FIELD_A) -> int:
     """Side of a tile: about ``field_A``, fast to transform, even, and no more than the micrograph has."""
-    wanted = min(field_A / pixel_size_A, min(shape))
-    fast = [n for n in (2**a * 3**b * 5**c for a in range(1, 13) for b in range(3) for c in range(3)) if n <= wanted]
+    longest = min(field_A / pixel_size_A, min(shape))
+    fast = [n for n in (2**a * 3**b * 5**c for a in range(1, 13) for b in range(3) for c in range(3)) if n <= longest]
     if not fast or max(fast) < 64:
         raise InputError(
             f"a micrograph of {shape[1]} x {shape[0]} pixels is too small for its CTF; expected at least 64"
@@ -145,6 +145,7 @@ def tile_spectra(micrograph: Micrograph, coarsest_A: float, finest_A: float, *, 
     good &= np.abs(level - middle) <= _OUTLIER * 1.4826 * spread
     # one level for all tiles: what is left of a tile's own lies within two Fourier pixels of the origin
     level_of_all = np.float32(data[np.isfinite(data)].mean() if not finite else data.mean())
+    # Periodic, not symmetric: only so does the window have three Fourier coefficients, as HANN_CORRELATION assumes.
     window = np.hanning(tile + 1)[:-1].astype(np.float32)
     window2d = window[:, None] * window
     total = np.zeros((tile, tile // 2 + 1), np.float32)
@@ -156,14 +157,15 @@ def tile_spectra(micrograph: Micrograph, coarsest_A: float, finest_A: float, *, 
         spectrum = scipy.fft.rfft2((part - level_of_all) * window2d)
         power = spectrum.real**2 + spectrum.imag**2
         inside = power.ravel()[band.flat]
+        # Every tile at one level: a tile of thick ice or carbon would otherwise outweigh the rest.
         scale = np.float32(1 / inside.mean(dtype=np.float64))
         total += power * scale
         centres.append((x + (tile - 1) / 2, y + (tile - 1) / 2))
         if keep:
             tiles.append(inside * scale)
-    kept = np.array(tiles, np.float32) if keep else np.zeros((0, len(band.flat)), np.float32)
+    own = np.array(tiles, np.float32) if keep else np.zeros((0, len(band.flat)), np.float32)
     mean = (total / len(centres)).astype(np.float32)
-    return Spectra(mean, band, kept, np.array(centres), int(len(good) - good.sum()))
+    return Spectra(mean, band, own, np.array(centres), int(len(good) - good.sum()))
 
 
 def _log_variance(part: Float32Array, finite: bool) -> float:

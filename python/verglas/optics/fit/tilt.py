@@ -68,12 +68,12 @@ def tile_costs(
     index = np.clip(np.floor(radius / band.step + 0.5).astype(np.int64), first, last) - first
     size = last - first + 1
     count = np.bincount(index, minlength=size).astype(np.float64)
-    used = count >= 4
-    curves = np.array([np.bincount(index, tile, minlength=size) for tile in spectra.tiles])[:, used] / count[used]
-    k = (np.bincount(index, radius, minlength=size) / np.maximum(count, 1))[used]
+    filled = count >= 4
+    curves = np.array([np.bincount(index, tile, minlength=size) for tile in spectra.tiles])[:, filled] / count[filled]
+    k = (np.bincount(index, radius, minlength=size) / np.maximum(count, 1))[filled]
     background, amplitude = best.envelopes.background(k), best.envelopes.amplitude(k)
     noise = np.maximum(background + amplitude / 2, 1e-12)
-    weight = np.sqrt(count[used]) / noise
+    weight = np.sqrt(count[filled]) / noise
     # tiles differ in their level (thickness): each is scaled to the mean curve
     scale = (curves * weight**2) @ background / ((background * weight) ** 2).sum()
     y = (curves / scale[:, None] - background) * weight
@@ -98,6 +98,7 @@ def best_plane(
         part = place - low
         rows = np.arange(len(cost))
         value = cost[rows, low] * (1 - part) + cost[rows, low + 1] * part
+        # Beyond the table's ends a slope back to it: a constant cost there would strand the simplex.
         return float(value.sum() + np.abs(at - inside).sum())
 
     reach = max(float(np.abs(places).max()), 1.0)

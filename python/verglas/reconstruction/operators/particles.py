@@ -60,6 +60,7 @@ class ParticleOperator(sla.LinearOperator):
         self.grid = ops.Grid(self.box, max_radius=self.radius)
         self.group = symmetry_matrices(symmetry)
         self.matrices = euler_to_matrix(particles.poses.angles_deg)
+        # Minus: see the poses' convention; the particle lies at minus its origin.
         self.shifts_px = -particles.poses.shifts_A / particles.pixel_size_A
         super().__init__(np.float32, (len(particles) * self.box**2, self.box**3))
 
@@ -81,7 +82,7 @@ class ParticleOperator(sla.LinearOperator):
         for part in self._batches():
             total = None
             for element in self.group:
-                made = ops.project(
+                slices = ops.project(
                     spectrum,
                     self.grid,
                     self.matrices[part] @ element,
@@ -89,8 +90,9 @@ class ParticleOperator(sla.LinearOperator):
                     ctf=self._ctf(part),
                     threads=self.threads,
                 )
-                total = made if total is None else total + made
+                total = slices if total is None else total + slices
             assert total is not None
+            # The mean, not the sum: the operator then makes the same images of a symmetric map as without a symmetry.
             out[part] = fourier.inverse(total / len(self.group), (self.box, self.box), threads=self.threads)
         return out.ravel()
 
@@ -117,8 +119,9 @@ class ParticleOperator(sla.LinearOperator):
                 )
         ops.fold(sums)
         assert sums.values is not None
-        made = gridding.from_grid(sums.values, self.grid, threads=self.threads)
-        return made.ravel() / np.float32(self.box**2 * len(self.group))
+        volume = gridding.from_grid(sums.values, self.grid, threads=self.threads)
+        # 1 / box^2: forward() is unnormalised, the images' inverse transform in _matvec divides by it.
+        return volume.ravel() / np.float32(self.box**2 * len(self.group))
 
     def normal(self) -> sla.LinearOperator:
         """A^T A, as a convolution: two transforms of a box of 2N each time, whatever the number of particles."""

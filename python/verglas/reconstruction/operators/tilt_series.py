@@ -55,8 +55,8 @@ class TiltSeries(sla.LinearOperator):
         super().__init__(np.float32, (int(np.prod(data_shape)), int(np.prod(self.map_shape))))
 
     def _matvec(self, x: Array) -> Array:
-        made = ops.radon(x.reshape(self.map_shape), self.tilt_deg, threads=self.threads)
-        return (made if self.turn is None else self._turned(self.turn, made)).ravel()
+        images = ops.radon(x.reshape(self.map_shape), self.tilt_deg, threads=self.threads)
+        return (images if self.turn is None else self._turned(self.turn, images)).ravel()
 
     def _rmatvec(self, y: Array) -> Array:
         images = y.reshape(self.data_shape)
@@ -109,8 +109,8 @@ def tilt_series(
     >>> from verglas.reconstruction import operators, solve
     >>> A = operators.tilt_series(np.zeros((5, 1, 16)), np.linspace(-60, 60, 5))
     >>> truth = np.zeros(A.map_shape, np.float32); truth[6:10, 0, 6:10] = 1
-    >>> found = solve(A, A @ truth.ravel(), "cg", iterations=30)
-    >>> found.residuals[-1] < 0.01
+    >>> solution = solve(A, A @ truth.ravel(), "cg", iterations=30)
+    >>> solution.residuals[-1] < 0.01
     True
     """
     shape = np.shape(images)
@@ -161,8 +161,8 @@ def _rotation(shape: tuple[int, int], angle_deg: float) -> sp.csr_array:
             rows.append(np.flatnonzero(inside))
             columns.append(((y0 + dy) * nx + x0 + dx)[inside])
             values.append(weight[inside])
-    made = (np.concatenate(values), (np.concatenate(rows), np.concatenate(columns)))
-    return sp.csr_array(made, shape=(ny * nx, ny * nx), dtype=np.float32)
+    entries = (np.concatenate(values), (np.concatenate(rows), np.concatenate(columns)))
+    return sp.csr_array(entries, shape=(ny * nx, ny * nx), dtype=np.float32)
 
 
 def weighted_back_projection(operator: TiltSeries, images: npt.ArrayLike) -> Float32Array:
@@ -189,8 +189,8 @@ def weighted_back_projection(operator: TiltSeries, images: npt.ArrayLike) -> Flo
     >>> from verglas.reconstruction import operators
     >>> A = operators.tilt_series(np.zeros((90, 1, 32)), np.arange(-90, 90, 2.0))
     >>> disc = (np.hypot(*(np.indices((32, 32)) - 16)) < 8)[:, None].astype(np.float32)
-    >>> made = operators.weighted_back_projection(A, (A @ disc.ravel()).reshape(A.data_shape))
-    >>> bool(np.corrcoef(made.ravel(), disc.ravel())[0, 1] > 0.9)
+    >>> volume = operators.weighted_back_projection(A, (A @ disc.ravel()).reshape(A.data_shape))
+    >>> bool(np.corrcoef(volume.ravel(), disc.ravel())[0, 1] > 0.9)
     True
     """
     if operator.turn is not None:
@@ -209,8 +209,8 @@ def weighted_back_projection(operator: TiltSeries, images: npt.ArrayLike) -> Flo
     spectra = np.fft.rfft(stack, padded, axis=-1) * filters[:, None, :]
     filtered = np.fft.irfft(spectra, padded, axis=-1)[..., :n].astype(np.float32)
     depth, width = operator.map_shape[0], operator.map_shape[2]
-    made = ops.radon_adjoint(filtered, operator.tilt_deg, (depth, width), threads=operator.threads)
-    return made / np.float32(thickness)
+    volume = ops.radon_adjoint(filtered, operator.tilt_deg, (depth, width), threads=operator.threads)
+    return volume / np.float32(thickness)
 
 
 def leave_one_out(images: npt.ArrayLike, tilt_deg: FloatArray, reconstruct: Any, which: int) -> tuple[Array, Array]:
@@ -227,5 +227,5 @@ def leave_one_out(images: npt.ArrayLike, tilt_deg: FloatArray, reconstruct: Any,
     """
     stack, tilts = np.asarray(images, np.float32), np.asarray(tilt_deg, np.float64)
     keep = np.arange(len(tilts)) != which
-    made = np.asarray(reconstruct(stack[keep], tilts[keep]))
-    return stack[which], ops.radon(made, tilts[~keep])[0]
+    volume = np.asarray(reconstruct(stack[keep], tilts[keep]))
+    return stack[which], ops.radon(volume, tilts[~keep])[0]

@@ -86,6 +86,7 @@ class TotalVariation:
             before = x
             fresh = self._onto_ball(ahead + rate * gradient(v + strength * divergence(ahead)))
             following = 0.5 * (1 + np.sqrt(1 + 4 * momentum**2))
+            # Nesterov's momentum on the dual: a plain projected gradient needs about the square of as many steps.
             ahead = fresh + ((momentum - 1) / following) * (fresh - dual)
             dual, momentum = fresh, following
             x = v + strength * divergence(dual)

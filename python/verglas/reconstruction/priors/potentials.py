@@ -90,8 +90,9 @@ def soft(v: Array, threshold: float) -> Array:
     array([ 2., -0., -1.])
     """
     magnitude = np.abs(v)
-    kept = np.maximum(magnitude - threshold, 0)
-    return v * np.divide(kept, magnitude, out=np.zeros_like(magnitude), where=magnitude > 0)
+    shrunk = np.maximum(magnitude - threshold, 0)
+    # Scaled by a real factor and not sign(v) * kept: a complex value keeps its phase.
+    return v * np.divide(shrunk, magnitude, out=np.zeros_like(magnitude), where=magnitude > 0)
 
 
 @dataclass(frozen=True)
@@ -156,6 +157,7 @@ class Student:
             return x
 
         lowest, highest = np.minimum(v64, 0), np.maximum(v64, 0)  # the minimiser lies between 0 and v
+        # The objective has up to two minima, since the penalty is not convex: Newton alone would depend on its start.
         candidates = [newton(v64.copy()), newton(np.zeros_like(v64)), newton(v64 / 2)]
         cost = [0.5 * (x - v64) ** 2 + step * self._each(x) for x in candidates]
         return np.choose(np.argmin(cost, axis=0), candidates)

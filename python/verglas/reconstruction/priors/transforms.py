@@ -53,9 +53,10 @@ class WaveletL1:
     def prox(self, v: Array, step: float) -> Array:
         """Soft threshold of the details: exact because the transform is unitary."""
         coarse, *details = self._transform(v)
-        kept = [{name: soft(part, step * self.weight) for name, part in level.items()} for level in details]
-        made = self._module().waverecn([coarse, *kept], self.wavelet, mode="periodization")
-        return np.asarray(made)[tuple(slice(0, n) for n in v.shape)]
+        thresholds = [{name: soft(part, step * self.weight) for name, part in level.items()} for level in details]
+        array = self._module().waverecn([coarse, *thresholds], self.wavelet, mode="periodization")
+        # Odd sides come back one longer from a periodic wavelet transform.
+        return np.asarray(array)[tuple(slice(0, n) for n in v.shape)]
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,7 @@ class FourierGaussian:
     def value(self, x: Array) -> float:
         """Half the sum over the whole transform."""
         spectrum = scipy.fft.rfftn(x, norm="ortho")
+        # Each column stands for its mate as well, but for kx = 0 and Nyquist.
         weight = np.full(x.shape[-1] // 2 + 1, 2.0)
         weight[0] = 1
         if x.shape[-1] % 2 == 0:

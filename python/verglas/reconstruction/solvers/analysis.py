@@ -42,8 +42,9 @@ def unmatched_pair(forward: Array, backward: Array) -> UnmatchedPair:
         B.
     """
     values = np.linalg.eigvals(np.asarray(backward) @ np.asarray(forward))
-    seen = values[np.abs(values) > 1e-10 * np.abs(values).max()]
-    limits = 2 * seen.real / np.abs(seen) ** 2
+    # Eigenvalues of 0 belong to what no data see: no relaxation moves it, and none is limited by it.
+    nonzero = values[np.abs(values) > 1e-10 * np.abs(values).max()]
+    limits = 2 * nonzero.real / np.abs(nonzero) ** 2
     smallest = float(limits.min()) if len(limits) else 0.0
     return UnmatchedPair(smallest > 0, max(smallest, 0.0), values)
 

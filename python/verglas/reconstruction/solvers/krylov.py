@@ -80,11 +80,14 @@ def _scipy(course: Course, method: Callable[..., Any], name: str, **more: Any) -
     last = [system.first()]
 
     def after(x: Array) -> None:
+        # A copy: SciPy goes on working in the array that it hands over.
         last[0] = np.array(x)
         if course.ended(last[0], system.residual(last[0])):
             raise _Enough
 
     try:
+        # SciPy's own tolerance is (next to) nothing: only the course decides when to stop, so that all methods stop
+        # alike.
         x, _ = method(system.operator, system.data, x0=last[0], maxiter=course.iterations, callback=after, **more)
     except _Enough:
         return course.solution(last[0])

@@ -56,6 +56,8 @@ def admm(course: Course, priors: Sequence[Prior], penalty: float | None = None, 
         primal = sum(norm(x - z) for z in copies)
         dual = rho * sum(norm(new - old) for new, old in zip(copies, before, strict=True))
         factor = 2.0 if primal > 10 * dual else 0.5 if dual > 10 * primal else 1.0
+        # Scaled duals are y / rho: a new rho must change them, or the multipliers y would jump (Boyd et al. 2011,
+        # 3.4.1).
         rho, duals = rho * factor, [u / factor for u in duals]
 
 
@@ -79,14 +81,15 @@ def primal_dual(course: Course, prior: Prior) -> Solution:
     """Chambolle and Pock (2011) on the data term's dual: one A and one A^T a step, the prior's prox alone."""
     system = course.system
     bound = np.sqrt(_BOUND * largest_eigenvalue(replace(system, weights=None)))
+    # Convergence needs tau sigma |A|^2 < 1.
     tau = sigma = 0.95 / bound
     weights = np.ones(len(system.data)) if system.weights is None else np.asarray(system.weights)
     x = system.first().astype(np.float64)
     ahead, dual = x.copy(), np.zeros(len(system.data))
-    used = weights > 0
+    weighted = weights > 0
     while True:
         dual = dual + sigma * (system.operator.matvec(ahead) - system.data)
-        dual = np.where(used, dual / (1 + sigma * _inverse(weights)), 0.0)
+        dual = np.where(weighted, dual / (1 + sigma * _inverse(weights)), 0.0)
         fresh = prior.prox(x - tau * system.operator.rmatvec(dual), tau)
         ahead, x = 2 * fresh - x, fresh
         if course.ended(x, system.residual(x)):
@@ -111,14 +114,16 @@ def projected_subgradient(course: Course, prior: Prior, sets: Sequence[Prior] = 
 
     while True:
         number += 1
+        # The prior's subgradient from its proximal operator at a small step (Moreau): no prior needs a gradient of its
+        # own.
         slope = -system.back(system.residual(x)) + weight * (x - prior.prox(x, small)) / small
         x = x - rate / np.sqrt(number) * slope
         for one in sets:
             x = one.prox(x, 1.0)
         mean = mean + 4 / (number + 3) * (x - mean)
         for point in (x, mean):
-            if (made := cost(point)) < lowest:
-                best, lowest = point, made
+            if (value := cost(point)) < lowest:
+                best, lowest = point, value
         if course.ended(best, system.residual(best)):
             return course.solution(best)
 

@@ -24,17 +24,17 @@ def orthogonal_matching_pursuit(course: Course, nonzeros: int) -> Solution:
     if not 1 <= nonzeros <= min(matrix.shape):
         raise InputError(f"omp: expected 1 to {min(matrix.shape)} non-zero unknowns, got {nonzeros}")
     lengths = np.linalg.norm(matrix, axis=0)
-    taken: list[int] = []
+    support: list[int] = []
     x, residual = np.zeros(matrix.shape[1], matrix.dtype), system.data.copy()
     while True:
         merit = np.divide(np.abs(matrix.conj().T @ residual), lengths, out=np.zeros(len(lengths)), where=lengths > 0)
-        merit[taken] = -1
-        taken.append(int(np.argmax(merit)))
-        values = np.linalg.lstsq(matrix[:, taken], system.data, rcond=None)[0]
+        merit[support] = -1
+        support.append(int(np.argmax(merit)))
+        values = np.linalg.lstsq(matrix[:, support], system.data, rcond=None)[0]
         x[:] = 0
-        x[taken] = values
+        x[support] = values
         residual = system.residual(x)
-        if course.ended(x, residual) or len(taken) == nonzeros:
+        if course.ended(x, residual) or len(support) == nonzeros:
             return course.solution(x)
 
 

@@ -113,15 +113,16 @@ def largest_eigenvalue(system: System, iterations: int = 60) -> float:
     normal = sla.LinearOperator((n, n), matvec=system.normal, dtype=np.float64)
     if n <= 3:
         return float(np.linalg.eigvalsh(np.column_stack([system.normal(e) for e in np.eye(n)])).max())
+    # A fixed start: ARPACK's own is random, and step sizes would differ from run to run.
     start = np.random.default_rng(0).standard_normal(n)
     return float(sla.eigsh(normal, 1, which="LM", v0=start, return_eigenvectors=False, maxiter=50 * iterations)[0])
 
 
 def normal_diagonal(system: System) -> FloatArray:
     """diag(A^T W A), of a matrix, or of an operator that knows it (``normal_diagonal``)."""
-    known = getattr(system.operator, "normal_diagonal", None)
-    if known is not None and system.weights is None:
-        return np.asarray(known(), np.float64)
+    diagonal = getattr(system.operator, "normal_diagonal", None)
+    if diagonal is not None and system.weights is None:
+        return np.asarray(diagonal(), np.float64)
     matrix = _matrix(system)
     squares = abs(matrix).power(2)
     return np.asarray(squares.T @ (np.ones(len(system.data)) if system.weights is None else system.weights)).ravel()
@@ -144,8 +145,8 @@ def entry_sums(matrix: sp.csr_array) -> tuple[FloatArray, FloatArray]:
 
 def component_averages(matrix: sp.csr_array) -> FloatArray:
     """1 / sum_j s_j abs(a_ij)^2 of every row, s_j the number of rows that see unknown j."""
-    seen = np.asarray((matrix != 0).sum(axis=0)).ravel().astype(np.float64)
-    return _inverse(np.asarray(abs(matrix).power(2) @ seen).ravel())
+    counts = np.asarray((matrix != 0).sum(axis=0)).ravel().astype(np.float64)
+    return _inverse(np.asarray(abs(matrix).power(2) @ counts).ravel())
 
 
 def row_norms(system: System) -> FloatArray:
