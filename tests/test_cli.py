@@ -37,7 +37,7 @@ def test_help_shows_defaults_in_brackets(capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "160")
     for _ in range(2):  # commands are registered anew each time
         _, text, _ = main(["pick", "--help"], capsys)
-        for words in ("[their headers']", "[all cores]", "[0.7 diameters]", "[half a diameter]", "[default: C1]"):
+        for words in ("[their headers']", "[all processors]", "[0.7 diameters]", "[half a diameter]", "[default: C1]"):
             assert words in text
         assert "\\[" not in text
 

@@ -29,11 +29,13 @@ _COMMANDS = (
     "demo",
     "mask",
     "resample",
+    "flip_hand",
     "fsc",
     "simulate",
     "project",
     "class2d",
     "select",
+    "merge",
     "check_bias",
     "align",
     "abinitio",
@@ -145,8 +147,10 @@ def _stop(error: Exception) -> NoReturn:
         sys.exit(error.exit_code)
     if isinstance(error, SettingError):
         said = "; ".join(f"{option_name(name)}: {what}" if name else what for name, what in error.problems)
-        _fail(f"{error.job}: {said}", 2)
-    if isinstance(error, (VerglasError, OSError, MemoryError)):
+        _fail(f"{error.job}: {said} [{error.code}]", 2)
+    if isinstance(error, VerglasError):
+        _fail(f"{error} [{error.code}]", 1)
+    if isinstance(error, (OSError, MemoryError)):
         _fail(str(error) or type(error).__name__, 1)
     _fail(f"{type(error).__name__}: {error} (run again with --debug for the traceback)", 1)
 

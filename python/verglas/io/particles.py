@@ -176,7 +176,7 @@ def write_particles(
         raise InputError(f"cannot write {path}: expected the suffix .star, .cs or .par")
     if not path.parent.is_dir():
         raise InputError(f"cannot write {path}: the folder {path.parent} does not exist")
-    particles = _as_stored(particles, restacked=stack is not None)
+    particles = as_stored(particles, restacked=stack is not None)
     if particles.source is not None and (stack is not None or not isinstance(particles.source, StackSource)):
         particles = _restack(particles, path.with_suffix(".mrcs") if stack is None else Path(stack), path.parent, paths)
     elif isinstance(particles.source, StackSource):
@@ -208,7 +208,7 @@ def _check_one_stack(path: Path, particles: Particles) -> None:
         )
 
 
-def _as_stored(particles: Particles, *, restacked: bool) -> Particles:
+def as_stored(particles: Particles, *, restacked: bool) -> Particles:
     """Undo what happens to images on reading, so that the labels fit the stack that the rows will name."""
     source = particles.source
     if not isinstance(source, ChangedSource):

@@ -60,7 +60,7 @@ def images_of(particles: Particles, copy_of: IntArray | None = None) -> IntArray
             codes = pd.factorize(table[name])[0]
             first = np.unique(codes, return_index=True)[1]
             pairs.append(np.column_stack([np.arange(n), first[codes]]))
-    near = _near_pairs(particles)
+    near = near_pairs(particles)
     if near is not None:
         pairs.append(near)
     if not pairs:
@@ -74,7 +74,11 @@ def images_of(particles: Particles, copy_of: IntArray | None = None) -> IntArray
     return np.asarray(np.unique(label, return_index=True)[1][label], np.int64)
 
 
-def _near_pairs(particles: Particles) -> IntArray | None:
+def near_pairs(particles: Particles, distance_A: float | None = None) -> IntArray | None:
+    """Rows (i, j) of particles of one micrograph that are closer than a distance, by default a tenth of the box.
+
+    None without micrographs or coordinates in the table.
+    """
     table = particles.table
     if not {"rlnMicrographName", "rlnCoordinateX", "rlnCoordinateY"} <= set(table):
         return None
@@ -86,7 +90,8 @@ def _near_pairs(particles: Particles) -> IntArray | None:
     pixel = float(pd.to_numeric(sizes[0], errors="coerce").median()) if sizes else float("nan")
     if not (np.isfinite(pixel) and pixel > 0):
         pixel = particles.pixel_size_A
-    reach = _NEAR * particles.box * particles.pixel_size_A / pixel
+    distance_A = _NEAR * particles.box * particles.pixel_size_A if distance_A is None else distance_A
+    reach = distance_A / pixel
     located = np.flatnonzero(np.isfinite(places).all(axis=1))
     # A third axis keeps micrographs apart: one tree for all of them.
     points = np.column_stack([places[located], 2.0 * reach * micrograph[located]])
