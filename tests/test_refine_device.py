@@ -318,8 +318,8 @@ def test_align(gpu, data, step_deg):
     particles, truth = data
     some = particles[np.arange(12)]
     how = {"symmetry": GROUP, "max_resolution_A": 15.0, "step_deg": step_deg, "shift_range_A": 5.0}
-    wanted = vg.align(some, truth, settings=AlignSettings(**how, threads=1))
-    found = vg.align(some, truth, settings=AlignSettings(**how, device=gpu))
+    wanted = vg.align(some, truth, settings=AlignSettings(**how), threads=1)
+    found = vg.align(some, truth, settings=AlignSettings(**how), device=gpu)
     angle = vg.geometry.angular_distance(found.poses.angles_deg, wanted.poses.angles_deg, GROUP)
     assert angle.max() < tolerance.DEVICE_ANGLE_DEG
     np.testing.assert_allclose(

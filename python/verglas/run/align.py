@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
+from verglas._screen import ListenerChoice, shown_to
 from verglas.geometry import angular_distance
 from verglas.io import check_writable, read_map, read_particles, write_particles
 from verglas.search import AlignSettings, align, align_plan
@@ -27,6 +27,10 @@ class AlignJob:
         How to search.
     stack : Path, optional
         Image stack in place of the one the file names.
+    device : str
+        Where to search; see :func:`verglas.align`.
+    threads : int, optional
+        Threads; all by default.
     """
 
     particles: Path
@@ -34,6 +38,8 @@ class AlignJob:
     out: Path
     settings: AlignSettings = field(default_factory=AlignSettings)
     stack: Path | None = None
+    device: str = "cpu"
+    threads: int | None = None
 
 
 @dataclass(frozen=True)
@@ -70,15 +76,15 @@ class AlignSummary:
         }
 
 
-def align_files(job: AlignJob, *, say: Callable[[str], None] | None = None) -> AlignSummary:
+def align_files(job: AlignJob, *, listener: ListenerChoice = "screen") -> AlignSummary:
     """Read, align, write.
 
     Parameters
     ----------
     job : AlignJob
         What to do.
-    say : callable, optional
-        Called with :func:`verglas.search.align_plan` before the work.
+    listener : Listener, "screen" or None
+        Told :func:`verglas.search.align_plan` before the work, then how it goes.
 
     Returns
     -------
@@ -92,9 +98,10 @@ def align_files(job: AlignJob, *, say: Callable[[str], None] | None = None) -> A
     started = time.perf_counter()
     check_writable(job.out)
     particles, reference = read_particles(job.particles, stack=job.stack), read_map(job.reference)
-    if say is not None:
-        say(align_plan(particles, job.settings))
-    found = align(particles, reference, settings=job.settings)
+    with shown_to(listener) as heard:
+        heard.say(align_plan(particles, job.settings, threads=job.threads))
+        how = {"device": job.device, "threads": job.threads, "listener": heard}
+        found = align(particles, reference, settings=job.settings, **how)
     write_particles(job.out, found)
     change, before, after = None, particles.poses, found.poses
     if before is not None and after is not None and len(found) == len(particles):

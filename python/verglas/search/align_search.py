@@ -26,9 +26,9 @@ from verglas.search.pose_search import PoseSearch, SearchSettings
 from verglas.search.prepare import inverse_noise, reference_power, usable_batches
 from verglas.types import Poses
 from verglas.types.arrays import Array
+from verglas.types.listener import Listener, Silence
 
 if TYPE_CHECKING:
-    from verglas.search.alignment import AlignSettings
     from verglas.types import Particles
 
 # Images that set the grey scale of the map before the search.
@@ -323,12 +323,26 @@ class Aligned:
 
 @dataclass(frozen=True)
 class SharedSearch:
-    """The search of all particles, shared among devices in contiguous blocks, a thread each."""
+    """The search of all particles, shared among devices in contiguous blocks, a thread each.
+
+    Attributes
+    ----------
+    particles, geo, reference
+        What is aligned to what, and how.
+    refine : bool
+        Finish each pose on the exact score.
+    threads : int, optional
+        Threads; all by default.
+    listener : Listener
+        Told how many particles are searched.
+    """
 
     particles: Particles
     geo: Geometry
-    settings: AlignSettings
     reference: Reference
+    refine: bool = True
+    threads: int | None = None
+    listener: Listener = field(default_factory=Silence)
 
     def run(self, devices: list[str], excluded: dict[int, str]) -> Aligned:
         """Align every particle; those that cannot be used are added to ``excluded``."""
@@ -340,8 +354,7 @@ class SharedSearch:
         def tick(count: int) -> None:
             with lock:
                 done[0] += count
-                if self.settings.progress is not None:
-                    self.settings.progress(done[0], n)
+                self.listener.progress("particles searched", done[0], n)
 
         if len(shares) == 1:
             self._search(shares[0], tick)
@@ -362,8 +375,8 @@ class SharedSearch:
 
     def _search(self, share: _Share, tick: Callable[[int], None]) -> None:
         """Align the particles of one share."""
-        particles, settings, box = self.particles, self.settings, self.geo.box
-        params, where = particles.optics.as_params(), Where(share.device, settings.threads)
+        particles, box = self.particles, self.geo.box
+        params, where = particles.optics.as_params(), Where(share.device, self.threads)
 
         def read(rows: Array) -> Array:
             pixels = particles.images(rows)
@@ -381,5 +394,5 @@ class SharedSearch:
                     batch = Images(images, params[rows], self.reference.inv_sigma2[rows], int(everyone[0]))
                     found = search.run(batch)
                     share.kept.append(rows)
-                    share.found.append(replace(found, poses=exact.maximum(batch, found)) if settings.refine else found)
+                    share.found.append(replace(found, poses=exact.maximum(batch, found)) if self.refine else found)
                 tick(len(everyone))

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from verglas._devices import device_names
+from verglas._screen import ListenerChoice, shown_to
 from verglas.errors import InputError
 from verglas.geometry import healpix_order, healpix_spacing_deg, unit_pixels
 from verglas.image.outliers import inspect_images
@@ -19,11 +19,11 @@ from verglas.search.grid_search import Where
 from verglas.search.planner import search_cost
 from verglas.search.step import step_radius
 from verglas.types.convert import MapLike, ParticlesLike, map_of, particles_of
+from verglas.types.settings import check_settings, setting, settings_from
 
 if TYPE_CHECKING:
     from verglas.types import Particles
 
-Progress = Callable[[int, int], None]
 # About the step that a search starts from; from half of it on down there are levels to branch over.
 _FIRST_STEP_DEG = 7.5
 
@@ -49,43 +49,34 @@ class AlignSettings:
         Finest data used in the search; by default what the angular step can resolve.
     refine : bool
         Finish each pose on the exact score; without it poses stay on the grid.
-    threads : int, optional
-        Threads; all by default.
-    progress : callable, optional
-        Called with (particles done, particles in all).
     exhaustive : bool
         Score every pose of a fine grid too: what branch and bound is judged by.
-    device : str
-        ``"cpu"``, ``"cuda:0"``, several (``"cuda:0,cuda:1"``, which share the particles in contiguous blocks), or
-        ``"cuda"`` for every GPU.
     """
 
-    symmetry: str = "C1"
-    max_resolution_A: float | None = None
-    diameter_A: float | None = None
-    step_deg: float = _FIRST_STEP_DEG
-    shift_range_A: float = 12.0
-    refine: bool = True
-    search_resolution_A: float | None = None
-    threads: int | None = None
-    progress: Progress | None = None
-    exhaustive: bool = False
-    device: str = "cpu"
+    symmetry: str = setting("C1", "Point group of the map", flags=("--sym",))
+    max_resolution_A: float | None = setting(
+        None, "Finest data used for the final pose", more_than=0, default_words="Nyquist"
+    )
+    diameter_A: float | None = setting(
+        None, "Diameter of the particle", more_than=0, default_words="four fifths of the box"
+    )
+    step_deg: float = setting(_FIRST_STEP_DEG, "Angular step at the end of the search", more_than=0)
+    shift_range_A: float = setting(12.0, "Largest shift searched", more_than=0)
+    refine: bool = setting(True, "Take poses from the search grid to the maximum of the exact likelihood")
+    search_resolution_A: float | None = setting(
+        None, "Finest data used in the search", more_than=0, default_words="what the step can resolve"
+    )
+    exhaustive: bool = setting(False, "Score every pose of a fine grid; very slow")
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be searched."""
-        for name in ("step_deg", "shift_range_A", "search_resolution_A"):
-            value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise InputError(f"align: expected a positive {name}, got {value}")
+        """Say at once what cannot be."""
+        check_settings("align", self)
 
 
 def _geometry(particles: Particles, settings: AlignSettings) -> Geometry:
     box, pixel_size_A = particles.box, particles.pixel_size_A
     final = largest = (box - 1) // 2
     if settings.max_resolution_A is not None:
-        if not settings.max_resolution_A > 0:
-            raise InputError(f"align: expected a positive max_resolution_A, got {settings.max_resolution_A}")
         final = min(largest, max(1, round(box * pixel_size_A / settings.max_resolution_A)))
     diameter = 0.8 * box if settings.diameter_A is None else settings.diameter_A / pixel_size_A
     if not 0 < diameter <= box:
@@ -109,8 +100,15 @@ def _geometry(particles: Particles, settings: AlignSettings) -> Geometry:
     )
 
 
-def align_plan(particles: Particles, settings: AlignSettings) -> str:
+def align_plan(particles: Particles, settings: AlignSettings, *, threads: int | None = None) -> str:
     """One line that says what :func:`align` will search, and at what cost, before it runs.
+
+    Parameters
+    ----------
+    particles : Particles
+    settings : AlignSettings
+    threads : int, optional
+        Threads; all by default.
 
     Examples
     --------
@@ -134,7 +132,7 @@ def align_plan(particles: Particles, settings: AlignSettings) -> str:
             symmetry=settings.symmetry,
             diameter_px=geo.diameter_px,
             settings=geo.search_settings(),
-            threads=settings.threads,
+            threads=threads,
         )
         return f"{text}branch and bound over {len(geo.levels)} levels: {cost}"
     poses = len(unit_pixels(last.order, settings.symmetry)) * last.n_psi * len(geo.shifts_px())
@@ -144,11 +142,14 @@ def align_plan(particles: Particles, settings: AlignSettings) -> str:
 def align(
     particles: ParticlesLike,
     map: MapLike,
-    symmetry: str = "C1",
+    symmetry: str | None = None,
     max_resolution_A: float | None = None,
     *,
     settings: AlignSettings | None = None,
-    **changes: object,
+    device: str = "cpu",
+    threads: int | None = None,
+    listener: ListenerChoice = "screen",
+    **changes: Any,
 ) -> Particles:
     r"""Poses of particles against a map, by global search; nothing about their poses needs to be known.
 
@@ -165,15 +166,21 @@ def align(
         Images and optics.
     map : Map
         The reference, same box; same pixel size to 1 %.
-    symmetry : str
-        Its point group.
+    symmetry : str, optional
+        Its point group; C1 by default.
     max_resolution_A : float, optional
         Finest data used for the final pose; Nyquist by default.
     settings : AlignSettings, optional
-        All choices at once; ``symmetry`` and ``max_resolution_A`` are then taken from it.
+        All choices at once; what is given beside them goes before.
+    device : str
+        ``"cpu"``, ``"cuda:0"``, several (``"cuda:0,cuda:1"``, which share the particles in contiguous blocks), or
+        ``"cuda"`` for every GPU.
+    threads : int, optional
+        Threads; all by default. The result does not depend on it.
+    listener : Listener, "screen" or None
+        Who is told how it goes (:class:`verglas.types.listener.Listener`).
     **changes
-        Single choices: ``diameter_A``, ``step_deg``, ``shift_range_A``, ``search_resolution_A``, ``refine``,
-        ``threads``, ``progress``, ``exhaustive``, ``device``.
+        Single choices, as the fields of :class:`AlignSettings`.
 
     Returns
     -------
@@ -183,6 +190,8 @@ def align(
 
     Raises
     ------
+    SettingError
+        Settings are unknown or out of bounds; all of them are named.
     InputError
         Box or pixel size differ from the map's, the map is empty, or no particle can be used.
 
@@ -201,10 +210,9 @@ def align(
     >>> bool(sorted(error)[4] < 5)
     True
     """
-    if settings is None:
-        settings = AlignSettings(symmetry, max_resolution_A, **changes)  # type: ignore[arg-type]
-    elif changes:
-        raise InputError(f"align: give settings or {', '.join(changes)}, not both")
+    named = {"symmetry": symmetry, "max_resolution_A": max_resolution_A}
+    changes |= {name: value for name, value in named.items() if value is not None}
+    settings = settings_from("align", AlignSettings, settings, **changes)
     map, particles = map_of(map, "align: map"), particles_of(particles, "align: particles")
     if map.box != particles.box:
         raise InputError(f"align: the map has {map.box} px, the particles {particles.box}; resample the map first")
@@ -213,11 +221,13 @@ def align(
             f"align: the map has {map.pixel_size_A:g} A/px, the particles {particles.pixel_size_A:g}; resample the map"
         )
     particles = for_job(particles, "align")
-    geo, devices = _geometry(particles, settings), device_names(settings.device)
+    geo, devices = _geometry(particles, settings), device_names(device)
     excluded = {**inspect_images(particles).excluded, **particles.optics.unusable()}
-    where = Where(devices[0], settings.threads)
-    search = SharedSearch(particles, geo, settings, measure_reference(particles, map.data, geo, where, excluded))
-    found = search.run(devices, excluded)
+    where = Where(devices[0], threads)
+    reference = measure_reference(particles, map.data, geo, where, excluded)
+    with shown_to(listener) as heard:
+        search = SharedSearch(particles, geo, reference, refine=settings.refine, threads=threads, listener=heard)
+        found = search.run(devices, excluded)
     chosen = particles[found.kept] if excluded else particles
     return chosen.with_poses(found.poses).with_columns(
         rlnLogLikeliContribution=found.evidence, rlnMaxValueProbDistribution=found.sharp

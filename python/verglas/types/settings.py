@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import functools
 import math
 import types
 import typing
-from collections.abc import Iterable
+import warnings
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from verglas.errors import SettingError
+from verglas.errors import SettingError, VerglasWarning
 
 Kind = TypeVar("Kind")
 _KEY = "verglas.setting"
@@ -50,6 +52,8 @@ class Setting:
         Whether another value gives another result. What a checkpoint compares.
     on_command_line : bool
         Whether the command line offers it.
+    former : tuple of str
+        Names that the field had: they still work, and say the present one.
     """
 
     help: str = ""
@@ -60,6 +64,7 @@ class Setting:
     flags: tuple[str, ...] = ()
     changes_result: bool = True
     on_command_line: bool = True
+    former: tuple[str, ...] = ()
 
 
 def setting(default: Any = dataclasses.MISSING, help: str = "", **more: Any) -> Any:
@@ -139,6 +144,7 @@ def settings_from(job: str, kind: type[Kind], settings: Kind | None = None, **ch
     """
     if settings is not None and not isinstance(settings, kind):
         raise SettingError(job, [("settings", f"expected {kind.__name__}, got {type(settings).__name__}")])
+    changes = present_names(job, changes, former_names(kind))
     fields = {f.name: f for f in dataclasses.fields(kind) if f.init}  # type: ignore[arg-type]
     problems = []
     unknown = sorted(set(changes) - set(fields))
@@ -154,6 +160,57 @@ def settings_from(job: str, kind: type[Kind], settings: Kind | None = None, **ch
     if settings is None:
         return kind(**changes)
     return dataclasses.replace(settings, **changes)  # type: ignore[type-var]
+
+
+def former_names(kind: type) -> dict[str, str]:
+    """Former names of a dataclass's fields, and the present one of each."""
+    return {former: f.name for f in dataclasses.fields(kind) for former in setting_of(f).former}
+
+
+def present_names(job: str, given: Mapping[str, Any], former: Mapping[str, str]) -> dict[str, Any]:
+    """Keywords by their present names; a former one works, and a warning says the present one.
+
+    Parameters
+    ----------
+    job : str
+        For the warning.
+    given : mapping
+        Keywords and values.
+    former : mapping
+        Former name -> present name.
+
+    Warns
+    -----
+    VerglasWarning
+        A former name was given.
+
+    Examples
+    --------
+    >>> import warnings
+    >>> from verglas.types.settings import present_names
+    >>> with warnings.catch_warnings(record=True) as said:
+    ...     present_names("classify2d", {"n_classes": 5, "seed": 1}, {"n_classes": "classes"})
+    {'seed': 1, 'classes': 5}
+    >>> print(said[0].message)
+    classify2d: n_classes is now called classes
+    """
+    kept = {name: value for name, value in given.items() if name not in former}
+    for name in (name for name in given if name in former):
+        warnings.warn(VerglasWarning(f"{job}: {name} is now called {former[name]}"), stacklevel=4)
+        kept[former[name]] = given[name]
+    return kept
+
+
+def accept_former_names(kind: type[Kind]) -> type[Kind]:
+    """Decorator of a settings class: its constructor takes former names of fields too (:func:`present_names`)."""
+    construct = kind.__init__
+
+    @functools.wraps(construct)
+    def __init__(self: Kind, *values: Any, **given: Any) -> None:
+        construct(self, *values, **present_names(kind.__name__, given, former_names(kind)))
+
+    kind.__init__ = __init__  # type: ignore[method-assign]
+    return kind
 
 
 def check_settings(job: str, settings: Any, further: Iterable[tuple[str, str]] = ()) -> None:
