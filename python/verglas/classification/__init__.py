@@ -25,11 +25,12 @@ from verglas.classification.reference_free import (
     einstein_from_noise,
 )
 from verglas.classification.selection import ClassSelection, SelectionRules, select_classes
-from verglas.classification.settings import Class2DSettings
+from verglas.classification.settings import BiasSettings, Class2DSettings
 
 __all__ = [
     "Alignment2D",
     "BiasReport",
+    "BiasSettings",
     "Class2DSettings",
     "ClassSelection",
     "Classes2D",

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from verglas import ops
 from verglas._devices import to_device, work_on
+from verglas._screen import ListenerChoice, shown_to
 from verglas.classification.em2d import plan_stage
-from verglas.classification.settings import Class2DSettings
+from verglas.classification.settings import BiasSettings
 from verglas.classification.working_set import Geometry, WorkingSet
 from verglas.errors import InputError
 from verglas.image import fourier_resample
-from verglas.search.grid_search import GridSearch, PolarBatch, SliceSums
+from verglas.search.grid_search import GridSearch, PolarBatch, SliceSums, Where
 from verglas.types import Particles
 from verglas.types.arrays import Float32Array, FloatArray, IntArray
+from verglas.types.listener import Listener
+from verglas.types.settings import settings_from
 
 _BATCH = 128
 _SKIP_RINGS = 3  # beyond the alignment, which the mask lets it see
@@ -74,13 +78,14 @@ class _Aligned:
 class _Aligner:
     """The one alignment that data and noise go through."""
 
-    def __init__(self, work: WorkingSet, references: Float32Array, settings: Class2DSettings) -> None:
-        self.work, self.settings = work, settings
+    def __init__(
+        self, work: WorkingSet, references: Float32Array, settings: BiasSettings, listener: Listener
+    ) -> None:
+        self.work, self.settings, self.listener = work, settings, listener
         geo = work.geometry
         self.grid = ops.PolarGrid(geo.box, geo.last_ring, diameter_px=geo.box)
         self.search = ops.PolarGrid(geo.box, geo.search_limit, diameter_px=geo.diameter_px)
-        reach = 12.0 if settings.shift_range_A is None else settings.shift_range_A
-        self.stage = plan_stage(geo, geo.search_limit, reach / geo.pixel_size_A, settings.step_deg)
+        self.stage = plan_stage(geo, geo.search_limit, settings.shift_range_A / geo.pixel_size_A, settings.step_deg)
         self.references = references * geo.mask
         self.power, self.sigma2 = self._spectra()
 
@@ -91,7 +96,7 @@ class _Aligner:
         rows = self.work.usable[:: max(1, len(self.work.usable) // 2000)]
         for begin in range(0, len(rows), _BATCH):
             some = rows[begin : begin + _BATCH]
-            x = ops.polar(self.work.images(some), self.grid, threads=self.settings.threads)
+            x = ops.polar(self.work.images(some), self.grid, threads=self.work.where.threads)
             np.add.at(total, self.work.group[some], (np.abs(x) ** 2).mean(axis=2, dtype=np.float64))
             np.add.at(number, self.work.group[some], 1)
         power = total / np.maximum(number, 1)[:, None]
@@ -152,8 +157,7 @@ class _Aligner:
             residuals = sums.add_measured(whole, best)
             cross += (residuals.cross * inv).sum(axis=0)
             power += (residuals.power * inv).sum(axis=0)
-            if self.settings.progress is not None:
-                self.settings.progress(begin + len(some), len(rows))
+            self.listener.progress("noise aligned" if noise else "images aligned", begin + len(some), len(rows))
         num, den = sums.slices()
         floor = 0.05 * np.maximum(den.mean(axis=(1, 2), keepdims=True), 1e-30)
         averages = ops.images_from_polar(num / (den + floor), self.grid) * geo.mask
@@ -176,7 +180,14 @@ def _resample_references(references: npt.ArrayLike, particles: Particles, geo: G
 
 
 def check_bias(
-    particles: Particles, references: npt.ArrayLike, *, settings: Class2DSettings | None = None, **changes: object
+    particles: Particles,
+    references: npt.ArrayLike,
+    settings: BiasSettings | None = None,
+    *,
+    device: str = "cpu",
+    threads: int | None = None,
+    listener: ListenerChoice = "screen",
+    **changes: Any,
 ) -> BiasReport:
     """Align particles to references, and as many noise images of the same spectrum, and compare what comes out.
 
@@ -189,11 +200,16 @@ def check_bias(
         With images and optics.
     references : (m, box, box) or (box, box) float32
         Class averages, or projections of a map, without CTF.
-    settings : Class2DSettings, optional
-        ``diameter_A``, ``max_resolution_A`` (finest data of the alignment; 20 A by default here), ``shift_range_A``
-        (12 A), ``step_deg``, ``ctf``, ``seed``, ``threads``, ``progress`` are used.
+    settings : BiasSettings, optional
+        All choices at once; what is given beside them goes before.
+    device : str
+        ``"cpu"``, or ``"cuda:<number>"``: where images are aligned.
+    threads : int, optional
+        Threads; all by default. The result does not depend on it.
+    listener : Listener, "screen" or None
+        Who is told how it goes (:class:`verglas.types.listener.Listener`).
     **changes
-        Single choices.
+        Single choices, as the fields of :class:`BiasSettings`.
 
     Returns
     -------
@@ -201,6 +217,8 @@ def check_bias(
 
     Raises
     ------
+    SettingError
+        Settings are unknown or out of bounds; all of them are named.
     InputError
         Boxes differ, or a reference is constant.
 
@@ -219,15 +237,14 @@ def check_bias(
     >>> check_bias(p, view, diameter_A=140).share < 0.5
     True
     """
-    if settings is None:
-        settings = Class2DSettings(**{"max_resolution_A": 20.0, **changes})  # type: ignore[arg-type]
-    elif changes:
-        raise InputError(f"check_bias: give settings or {', '.join(changes)}, not both")
+    settings = settings_from("check_bias", BiasSettings, settings, **changes)
     if particles.source is None:
         raise InputError(f"check_bias: {particles.where} has no images, only metadata")
-    work = WorkingSet(particles, settings)
-    aligner = _Aligner(work, _resample_references(references, particles, work.geometry), settings)
-    return _report(aligner, aligner.run(noise=False), aligner.run(noise=True), particles.box)
+    work = WorkingSet(particles, settings, Where(device, threads))
+    images = _resample_references(references, particles, work.geometry)
+    with shown_to(listener) as heard:
+        aligner = _Aligner(work, images, settings, heard)
+        return _report(aligner, aligner.run(noise=False), aligner.run(noise=True), particles.box)
 
 
 def _report(aligner: _Aligner, data: _Aligned, noise: _Aligned, box: int) -> BiasReport:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
+from verglas._screen import ListenerChoice, shown_to
 from verglas.classification import moves
 from verglas.classification.classes import (
     NOISE_SIGMA,
@@ -24,9 +27,12 @@ from verglas.classification.kept import restore_state, take_snapshot
 from verglas.classification.settings import Class2DSettings
 from verglas.classification.working_set import WorkingSet
 from verglas.errors import InputError
+from verglas.search.grid_search import Where
 from verglas.types import Keeper
 from verglas.types.arrays import FloatArray, IntArray
 from verglas.types.convert import ParticlesLike, particles_of
+from verglas.types.listener import Listener, Silence
+from verglas.types.settings import settings_from
 
 _SECOND_A = 20.0  # end of the seeding
 _MAX_SEEDS = 600
@@ -47,10 +53,16 @@ _STEP = 0.6  # of stepwise EM: weight of a mini-batch
 class Classifier:
     """The steps of :func:`classify2d`, one method each."""
 
-    def __init__(self, work: WorkingSet, settings: Class2DSettings, keeper: Keeper | None = None) -> None:
-        self.work, self.settings, self.keeper = work, settings, keeper
+    def __init__(
+        self,
+        work: WorkingSet,
+        settings: Class2DSettings,
+        keeper: Keeper | None = None,
+        listener: Listener | None = None,
+    ) -> None:
+        self.work, self.settings, self.keeper, self.listener = work, settings, keeper, listener or Silence()
         self.rng = np.random.default_rng([settings.seed, 2])
-        self.engine = Engine2D(work, self.rng.permutation(np.arange(len(work)) % 2))
+        self.engine = Engine2D(work, settings, self.rng.permutation(np.arange(len(work)) % 2), self.listener)
         geo = self.geometry = work.geometry
         self.range_px = (
             float(np.clip(geo.diameter_px * geo.pixel_size_A / 8, 5, 20))
@@ -88,7 +100,7 @@ class Classifier:
 
     def start(self, state: State | None = None) -> State:
         """References from random images, spread over the data, grouped to K; or the rest of it, of a kept state."""
-        state, k = state or self._first_references(), self.settings.n_classes
+        state, k = state or self._first_references(), self.settings.classes
         if len(state.model) > k:
             state = self._start_from_seeds(state, k)
         elif self.settings.start == "split":
@@ -97,7 +109,7 @@ class Classifier:
         return state
 
     def _first_references(self) -> State:
-        rows, k = self.work.usable, self.settings.n_classes
+        rows, k = self.work.usable, self.settings.classes
         some = np.sort(self.rng.permutation(rows)[:2000])
         sigma2, tau2 = self.engine.spectra(some)
         over = int(np.clip(len(rows) // 8, k, min(3 * k, max(k, _MAX_SEEDS))))
@@ -134,7 +146,7 @@ class Classifier:
         groups = [g for g in groups if n not in g]
         kept = np.array([g[np.argmax(state.sums.mass[g])] for g in groups])
         share = np.array([np.exp(state.model.log_share[g]).sum() for g in groups])
-        self.settings.say(f"{len(state.model)} seeds grouped to {len(groups)} classes")
+        self.listener.say(f"{len(state.model)} seeds grouped to {len(groups)} classes")
         m = state.model
         state.model = replace(m, averages=m.averages[kept], log_share=np.log(share), tau2=m.tau2[kept])
         state.sums = None
@@ -160,7 +172,7 @@ class Classifier:
                 if len(members) >= 4:
                     model = self._split_class(model, state.stage, new, int(source), members)
             state.model, state.sums = model, None
-            self.settings.say(f"level {len(state.levels)}: {now} classes, the largest {len(largest)} of them split")
+            self.listener.say(f"level {len(state.levels)}: {now} classes, the largest {len(largest)} of them split")
 
     @staticmethod
     def _add_empty_classes(model: Model2D, more: int) -> Model2D:
@@ -200,11 +212,7 @@ class Classifier:
             time.perf_counter() - began,
         )
         state.record.append(line)
-        self.settings.say(
-            f"iteration {line.number}: {line.resolution_A:.1f} A, {line.particles} particles, log-likelihood "
-            f"{line.log_likelihood:.6g}, {100 * changed:.1f} % changed class, evidence on unseen data {z:.1f} sigma, "
-            f"{line.seconds:.1f} s"
-        )
+        self.listener.iteration(vars(line))
 
     def balance_shares(self, before: Model2D, after: Model2D, sums: Sums) -> Model2D:
         """Shares of classes that even out their sizes, within bounds, in place of the shares that they have.
@@ -261,7 +269,7 @@ class Classifier:
             gain[source] = 0
             self.split.add(source)
             model = self._split_class(model, state.stage, k, source, members)
-            self.settings.say(
+            self.listener.say(
                 f"class {k + 1} ({reason}) starts anew: the {len(members)} particles of class "
                 f"{source + 1} are split in two"
             )
@@ -314,14 +322,14 @@ class Classifier:
         """Particles of an iteration."""
         count, batch = len(self.work.usable), self.settings.mini_batch
         if batch is None:
-            batch = 0 if count <= 20000 else max(10000, 200 * self.settings.n_classes)
+            batch = 0 if count <= 20000 else max(10000, 200 * self.settings.classes)
         return min(batch, count) if batch else count
 
     def gain(self) -> float:
         """:func:`held_out_gain` to where the seeding ends: asked where finer data show nothing."""
         rng = np.random.default_rng([self.settings.seed, 3])
         gain = held_out_gain(self.engine, self.second, self.range_px, rng)
-        self.settings.say(f"averages of one half gain {gain:.1f} nats over noise on the images of the other")
+        self.listener.say(f"averages of one half gain {gain:.1f} nats over noise on the images of the other")
         return gain
 
     def _rows(self, number: int) -> tuple[IntArray, float]:
@@ -368,11 +376,14 @@ class Classifier:
 
 def classify2d(
     particles: ParticlesLike,
-    n_classes: int = 50,
+    settings: Class2DSettings | int | None = None,
     *,
-    settings: Class2DSettings | None = None,
+    device: str = "cpu",
+    threads: int | None = None,
+    memory_GB: float | None = None,
     keeper: Keeper | None = None,
-    **changes: object,
+    listener: ListenerChoice = "screen",
+    **changes: Any,
 ) -> Classes2D:
     r"""Classes of particles that show the same view, with the average of each.
 
@@ -386,13 +397,19 @@ def classify2d(
     ----------
     particles : Particles or path
         With images and optics.
-    n_classes : int
-        K.
     settings : Class2DSettings, optional
-        All choices at once.
+        All choices at once; what is given beside them goes before.
+    device : str
+        ``"cpu"``, or ``"cuda:<number>"``: where images are compared with averages and added up.
+    threads : int, optional
+        Threads; all by default. The result does not depend on it.
+    memory_GB : float, optional
+        Most that cached images and samples may take, 4 by default; beyond it they are read again in each iteration.
     keeper : Keeper, optional
         Keeps where it stands before every iteration; what it has kept of the same particles and settings goes on, to
         the same result bit for bit.
+    listener : Listener, "screen" or None
+        Who is told how it goes (:class:`verglas.types.listener.Listener`).
     **changes
         Single choices, as the fields of :class:`Class2DSettings`.
 
@@ -402,13 +419,15 @@ def classify2d(
 
     Raises
     ------
+    SettingError
+        Settings are unknown or out of bounds; all of them are named.
     InputError
         Settings contradict the images, or no particle can be used.
 
     Warns
     -----
     VerglasWarning
-        Particles were set aside; the text names them.
+        Particles were set aside; the text names them. The number of classes was given by place, as formerly.
 
     References
     ----------
@@ -421,23 +440,33 @@ def classify2d(
     >>> model = vg.simulate.phantom(32, 4.0, 90.0)
     >>> poses = vg.Poses(np.column_stack([np.zeros(60), np.repeat([0, 90], 30), np.arange(60) * 6.0]))
     >>> particles = vg.simulate.particles(model, 60, 32, 4.0, snr=1.0, poses=poses)
-    >>> found = vg.classify2d(particles, 2, diameter_A=110)
+    >>> found = vg.classify2d(particles, classes=2, diameter_A=110)
     >>> found.averages.shape[1:], len(found.particles)
     ((32, 32), 60)
     """
-    if settings is None:
-        settings = Class2DSettings(n_classes=n_classes, **changes)  # type: ignore[arg-type]
-    elif changes:
-        raise InputError(f"classify2d: give settings or {', '.join(changes)}, not both")
+    if isinstance(settings, int):
+        changes = {"n_classes": settings, **changes}
+        settings = None
+    settings = settings_from("classify2d", Class2DSettings, settings, **changes)
     particles = particles_of(particles, "classify2d: particles")
     if particles.source is None:
         raise InputError(f"classify2d: {particles.where} has no images, only metadata")
-    work = WorkingSet(particles, settings)
-    if settings.n_classes > max(1, len(work.usable) // 2):
+    work = WorkingSet(particles, settings, Where(device, threads), memory_GB)
+    if settings.classes > max(1, len(work.usable) // 2):
         raise InputError(
-            f"classify2d: {settings.n_classes} classes asked of {len(work.usable)} particles; ask for at most half of "
+            f"classify2d: {settings.classes} classes asked of {len(work.usable)} particles; ask for at most half of "
             "their number"
         )
-    classifier = Classifier(work, settings, keeper)
-    state = classifier.run()
-    return collect(classifier.engine, state)
+    with shown_to(listener, iteration_sentence) as heard:
+        classifier = Classifier(work, settings, keeper, heard)
+        state = classifier.run()
+        return collect(classifier.engine, state)
+
+
+def iteration_sentence(figures: Mapping[str, Any]) -> str:
+    """What a log says of an iteration; the fields of :class:`verglas.classification.classes.Iteration`."""
+    return (
+        f"iteration {figures['number']}: {figures['resolution_A']:.1f} A, {figures['particles']} particles, "
+        f"log-likelihood {figures['log_likelihood']:.6g}, {100 * figures['changed']:.1f} % changed class, evidence on "
+        f"unseen data {figures['evidence']:.1f} sigma, {figures['seconds']:.1f} s"
+    )

@@ -195,7 +195,7 @@ def half_set_curves(engine: Engine2D, sums: Sums) -> FloatArray:
     halves, _ = engine.unfiltered(sums)
     k, _, rings, angles = halves.shape
     images = ops.images_from_polar(halves.reshape(2 * k, rings, angles).astype(np.complex64), engine.grid)
-    masked = ops.polar(images * engine.geometry.mask, engine.grid, threads=engine.settings.threads)
+    masked = ops.polar(images * engine.geometry.mask, engine.grid, threads=engine.work.where.threads)
     return ring_correlation(masked.reshape(k, 2, rings, angles).astype(np.complex128))
 
 

@@ -18,6 +18,7 @@ import numpy.typing as npt
 from verglas import ops
 from verglas._array_module import array_module
 from verglas._devices import work_on
+from verglas.classification.settings import Class2DSettings
 from verglas.classification.working_set import Geometry, Samples, WorkingSet
 from verglas.search.grid_search import (
     GridSearch,
@@ -28,6 +29,7 @@ from verglas.search.grid_search import (
     shift_disc,
 )
 from verglas.types.arrays import Float32Array, FloatArray, IntArray
+from verglas.types.listener import Listener, Silence
 
 _BATCH = 128
 _LEAST_NOISE = 0.01  # of what it was, from one iteration to the next
@@ -164,12 +166,17 @@ class Engine2D:
     Parameters
     ----------
     work : WorkingSet
+    settings : Class2DSettings
     halves : (n,) int64
         Half set of each particle, 0 or 1.
+    listener : Listener, optional
+        Told how far a pass is.
     """
 
-    def __init__(self, work: WorkingSet, halves: IntArray) -> None:
-        self.work, self.halves, self.settings = work, halves, work.settings
+    def __init__(
+        self, work: WorkingSet, settings: Class2DSettings, halves: IntArray, listener: Listener | None = None
+    ) -> None:
+        self.work, self.settings, self.halves, self.listener = work, settings, halves, listener or Silence()
         geo = self.geometry = work.geometry
         self.grid = ops.PolarGrid(geo.box, geo.last_ring, diameter_px=geo.box)
         self.whole = Samples(work, self.grid, masked=self.settings.mask_m_step)
@@ -208,7 +215,7 @@ class Engine2D:
             some = rows[begin : begin + _BATCH]
             images, group = self.work.images(some), self.work.group[some]
             for total, values in ((full, images), (inside, images * mask)):
-                x = ops.polar(values, self.grid, threads=self.settings.threads)
+                x = ops.polar(values, self.grid, threads=self.work.where.threads)
                 np.add.at(total, group, (np.abs(x) ** 2).mean(axis=2, dtype=np.float64))
             np.add.at(number, group, 1)
             ctf2 += self._ctf2(some)
@@ -230,7 +237,7 @@ class Engine2D:
             1,
             ctf=self.work.ctf[rows],
             pixel_size_A=self.geometry.pixel_size_A,
-            threads=self.settings.threads,
+            threads=self.work.where.threads,
         )
         return (power[..., 0].real.astype(np.float64) / (self.grid.weights * self.grid.n_theta)).sum(axis=0)
 
@@ -272,8 +279,7 @@ class Engine2D:
                 likelihood = evidence + self.noise_terms(samples.power(some, x), samples.grid, inv)
                 collect.add(some, posterior, inv, 1 - in_classes)
                 collect.log_likelihood += float(likelihood.sum())
-            if self.settings.progress is not None:
-                self.settings.progress(begin + len(some), len(rows))
+            self.listener.progress("particles of this iteration", begin + len(some), len(rows))
         return found, None if collect is None else collect.sums()
 
     def batch(self, rows: IntArray, samples: npt.NDArray[np.complex64], inv_sigma2: Float32Array) -> PolarBatch:

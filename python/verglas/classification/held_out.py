@@ -75,7 +75,7 @@ def _classify(
     rng: np.random.Generator,
 ) -> Model2D:
     """A few iterations from averages of random thirds, aligned to nothing."""
-    k = max(1, min(engine.settings.n_classes, _MOST_CLASSES, len(rows) // 4))
+    k = max(1, min(engine.settings.classes, _MOST_CLASSES, len(rows) // 4))
     subsets = [np.sort(rng.permutation(rows)[: max(1, len(rows) // 3)]) for _ in range(k)]
     _, tau2 = engine.spectra(rows)
     averages = moves.subset_references(engine, subsets, sigma2, tau2)

@@ -51,7 +51,7 @@ def merging_losses(engine: Engine2D, model: Model2D, sums: Sums, stage: Stage) -
     Ward's criterion with noise in its units. Two averages of the same view differ by noise alone and lose about half
     a nat per coefficient.
     """
-    k, threads = len(model), engine.settings.threads
+    k, threads = len(model), engine.work.where.threads
     grid = ops.PolarGrid(engine.geometry.box, stage.radius, diameter_px=engine.geometry.diameter_px)
     weight = (sums.denominator.sum(axis=1) / engine.grid.weights[:, None]).mean(axis=2)[:, : stage.radius]
     samples = ops.polar(model.averages, grid, threads=threads)
@@ -80,7 +80,7 @@ def vanishing_losses(engine: Engine2D, model: Model2D, sums: Sums, stage: Stage)
     r"""Log-likelihood lost by giving up each class for a reference of zero, :math:`\frac12 \sum D |A|^2`; (K,)."""
     grid = ops.PolarGrid(engine.geometry.box, stage.radius, diameter_px=engine.geometry.diameter_px)
     weight = (sums.denominator.sum(axis=1) / engine.grid.weights[:, None]).mean(axis=2)[:, : stage.radius]
-    power = (np.abs(ops.polar(model.averages, grid, threads=engine.settings.threads)) ** 2).mean(
+    power = (np.abs(ops.polar(model.averages, grid, threads=engine.work.where.threads)) ** 2).mean(
         axis=2, dtype=np.float64
     )
     return 0.5 * (power * grid.weights * grid.n_theta * weight).sum(axis=1)

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
-from verglas.errors import InputError
-
-Progress = Callable[[int, int], None]
+from verglas.types.settings import accept_former_names, check_settings, setting
 
 
+@accept_former_names
 @dataclass(frozen=True)
 class Class2DSettings:
     """How :func:`classify2d` works; every default is meant to be left alone.
 
     Attributes
     ----------
-    n_classes : int
+    classes : int
         K, classes sought. Particles that noise alone explains as well as any class go to one more, the empty class.
     diameter_A : float, optional
         Diameter of the soft circle that images wear in the search; four fifths of the box by default.
@@ -51,58 +50,75 @@ class Class2DSettings:
         If False, all use whole images; neighbours of particles then count as noise.
     seed : int
         Same seed, same result, whatever threads and memory.
-    memory_GB : float
-        Most that cached images and samples may take; beyond it they are read again in each iteration.
-    threads : int, optional
-        Threads; all by default.
-    device : str
-        ``"cpu"``, or ``"cuda:<number>"``: where images are compared with averages and added up.
-    progress : callable, optional
-        Called with (images done, images in all) of the iteration.
-    log : callable, optional
-        Called with one line of text per iteration and event.
     """
 
-    n_classes: int = 50
-    diameter_A: float | None = None
-    max_resolution_A: float = 10.0
-    start_resolution_A: float = 30.0
-    shift_range_A: float | None = None
-    step_deg: float | None = None
-    regularisation: float = 2.0
-    balance: float = 6.0
-    iterations: int = 30
-    start: str = "seeds"
-    null_class: bool = True
-    ctf: bool = True
-    mini_batch: int | None = None
-    mask_m_step: bool = True
-    seed: int = 0
-    memory_GB: float = 4.0
-    threads: int | None = None
-    device: str = "cpu"
-    progress: Progress | None = None
-    log: Callable[[str], None] | None = None
+    classes: int = setting(50, "Number of classes", at_least=1, flags=("-K",), former=("n_classes",))
+    diameter_A: float | None = setting(
+        None, "Diameter of the mask", more_than=0, default_words="four fifths of the box"
+    )
+    max_resolution_A: float = setting(10.0, "Finest data that classes are judged by", more_than=0)
+    start_resolution_A: float = setting(30.0, "Finest data where the search begins", more_than=0)
+    shift_range_A: float | None = setting(
+        None, "Largest shift searched", more_than=0, default_words="an eighth of the diameter, 5 to 20 A"
+    )
+    step_deg: float | None = setting(
+        None, "Spacing of in-plane angles", more_than=0, default_words="what the resolution can tell apart"
+    )
+    regularisation: float = setting(2.0, "Factor T of the signal power that averages are filtered by", more_than=0)
+    balance: float = setting(
+        6.0, "Largest prior that favours small classes, in nats (units of the log-likelihood); 0 for none", at_least=0
+    )
+    iterations: int = setting(30, "Most iterations after the seeding", at_least=1)
+    start: Literal["seeds", "random", "split"] = setting(
+        "seeds", "From single images, from averages of random thirds, or by splitting level by level"
+    )
+    null_class: bool = setting(True, "An empty class competes for what noise explains")
+    ctf: bool = setting(True, "The CTF is in the model; without it for images that have none")
+    mini_batch: int | None = setting(
+        None,
+        "Particles per iteration, 0 for all",
+        at_least=0,
+        default_words="all below 20,000, then 200 per class, at least 10,000",
+    )
+    mask_m_step: bool = setting(True, "Averages and noise from masked images until the last iteration")
+    seed: int = setting(0, "Seed of everything random", at_least=0)
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be done."""
-        for name in ("max_resolution_A", "start_resolution_A", "regularisation", "memory_GB"):
-            if not getattr(self, name) > 0:
-                raise InputError(f"classify2d: expected a positive {name}, got {getattr(self, name)}")
-        for name in ("diameter_A", "shift_range_A", "step_deg"):
-            value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise InputError(f"classify2d: expected a positive {name}, got {value}")
-        if not self.balance >= 0:
-            raise InputError(f"classify2d: expected a balance of 0 nats or more, got {self.balance}")
-        if self.n_classes < 1 or self.iterations < 1:
-            raise InputError(
-                f"classify2d: expected at least 1 class and 1 iteration, got {self.n_classes} and {self.iterations}"
-            )
-        if self.start not in ("seeds", "random", "split"):
-            raise InputError(f"classify2d: start: expected 'seeds', 'random' or 'split', got {self.start!r}")
+        """Say at once what cannot be."""
+        check_settings("classify2d", self)
 
-    def say(self, line: str) -> None:
-        """One line of the log."""
-        if self.log is not None:
-            self.log(line)
+
+@dataclass(frozen=True)
+class BiasSettings:
+    """How :func:`check_bias` aligns data and noise.
+
+    Attributes
+    ----------
+    diameter_A : float, optional
+        Diameter of the soft circle that images wear; four fifths of the box by default.
+    max_resolution_A : float
+        Finest data of the alignment.
+    shift_range_A : float
+        Largest shift searched.
+    step_deg : float, optional
+        Spacing of in-plane angles; by default what the resolution can tell apart.
+    ctf : bool
+        Whether the CTF is in the model; False for images that have none.
+    seed : int
+        Of the noise.
+    """
+
+    diameter_A: float | None = setting(
+        None, "Diameter of the mask", more_than=0, default_words="four fifths of the box"
+    )
+    max_resolution_A: float = setting(20.0, "Finest data of the alignment", more_than=0)
+    shift_range_A: float = setting(12.0, "Largest shift searched", more_than=0)
+    step_deg: float | None = setting(
+        None, "Spacing of in-plane angles", more_than=0, default_words="what the resolution can tell apart"
+    )
+    ctf: bool = setting(True, "The CTF is in the model; without it for images that have none")
+    seed: int = setting(0, "Seed of the noise", at_least=0)
+
+    def __post_init__(self) -> None:
+        """Say at once what cannot be."""
+        check_settings("check_bias", self)

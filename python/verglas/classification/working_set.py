@@ -11,7 +11,7 @@ import numpy.typing as npt
 from verglas import fourier, ops
 from verglas._array_module import to_host
 from verglas._devices import one_device, to_device
-from verglas.classification.settings import Class2DSettings
+from verglas.classification.settings import BiasSettings, Class2DSettings
 from verglas.errors import InputError, VerglasWarning
 from verglas.image import fourier_resample
 from verglas.image.outliers import inspect_images
@@ -23,6 +23,7 @@ from verglas.types.arrays import Float32Array, IntArray
 
 # Images are always read and prepared in these blocks of the whole set, so no result depends on what is asked for.
 BLOCK = 128
+_MEMORY_GB = 4.0
 _EDGE_A = 8.0  # width of the soft edge of the mask
 _BEYOND = 1.3  # averages reach this much further than the search
 
@@ -64,7 +65,7 @@ class Geometry:
         return soft_circle(self.box, self.diameter_px / 2 - self.edge_px, self.edge_px)
 
 
-def plan_geometry(box: int, pixel_size_A: float, settings: Class2DSettings) -> Geometry:
+def plan_geometry(box: int, pixel_size_A: float, settings: Class2DSettings | BiasSettings) -> Geometry:
     """Choose the working box for the resolution asked for.
 
     Raises
@@ -92,8 +93,12 @@ class WorkingSet:
     ----------
     particles : Particles
         With images.
-    settings : Class2DSettings
-        For diameter, resolution, CTF and memory.
+    settings : Class2DSettings or BiasSettings
+        For diameter, resolution and CTF.
+    where : Where
+        Device and threads; one device.
+    memory_GB : float, optional
+        Most that cached images and samples may take, 4 by default; beyond it they are read again in each pass.
 
     Raises
     ------
@@ -106,10 +111,19 @@ class WorkingSet:
         Particles are set aside (not finite, constant, flat background); the text names them.
     """
 
-    def __init__(self, particles: Particles, settings: Class2DSettings) -> None:
+    def __init__(
+        self,
+        particles: Particles,
+        settings: Class2DSettings | BiasSettings,
+        where: Where = Where(),
+        memory_GB: float | None = None,
+    ) -> None:
         particles = for_job(particles, "classify2d", ctf=settings.ctf)
         self.particles, self.settings = particles, settings
-        self.where = Where(one_device("classify2d", settings.device), settings.threads)
+        self.where = Where(one_device("classify2d", where.device), where.threads)
+        self.memory_GB = _MEMORY_GB if memory_GB is None else memory_GB
+        if not self.memory_GB > 0:
+            raise InputError(f"classify2d: memory_GB: expected more than 0, got {memory_GB}")
         self.pixel_size_A = particles.pixel_size_A
         self.geometry = plan_geometry(particles.box, self.pixel_size_A, settings)
         self._outside = distance_from((particles.box,) * 2) > self.geometry.diameter_px / 2 * (
@@ -119,7 +133,7 @@ class WorkingSet:
             self._outside = np.ones_like(self._outside)
         bytes_all = 4 * len(particles) * self.geometry.box**2
         self._kept: Float32Array | None = None
-        if bytes_all <= 0.4e9 * settings.memory_GB:
+        if bytes_all <= 0.4e9 * self.memory_GB:
             self._kept = np.empty((len(particles), self.geometry.box, self.geometry.box), np.float32)
         optics = particles.optics if settings.ctf else None
         self.ctf = None if optics is None else optics.as_params()
@@ -205,7 +219,7 @@ class Samples:
         self.work, self.grid, self.masked = work, grid, masked
         self._mask = work.geometry.mask if masked else None
         shape = (len(work), grid.n_rings, grid.n_theta // 2)
-        fits = 8 * np.prod(shape, dtype=np.int64) <= share * 1e9 * work.settings.memory_GB
+        fits = 8 * np.prod(shape, dtype=np.int64) <= share * 1e9 * work.memory_GB
         self._store = np.empty(shape, np.complex64) if fits else None
         self._known = np.zeros(len(work), bool)
         self._power = np.full((len(work), grid.n_rings), np.nan) if fits else None

@@ -14,6 +14,7 @@ _FORMER: dict[str, dict[str, str]] = {
     "mask": {"--lowpass": "--low-pass"},
     "postprocess": {"--lowpass": "--low-pass"},
     "refine": {"--tau2-fudge": "--regularisation"},
+    "class2d": {"--no-null": "--no-null-class"},
     "align": {"--on-grid": "--no-refine"},
 }
 

@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from verglas.classification import BiasReport, Class2DSettings, check_bias
+from verglas._screen import ListenerChoice
+from verglas.classification import BiasReport, BiasSettings, check_bias
 from verglas.errors import InputError
 from verglas.geometry import orientation_grid
 from verglas.io import check_writable, read_header, read_map, read_particles, read_stack, write_bytes, write_text
@@ -28,7 +29,7 @@ class CheckBiasJob:
     ----------
     particles, reference : Path
         STAR or CS file; a map, an image or a stack of images.
-    settings : Class2DSettings
+    settings : BiasSettings
         Of the alignment.
     symmetry : str
         Of the map.
@@ -36,15 +37,21 @@ class CheckBiasJob:
         PNG and JSON files to write.
     stack : Path, optional
         Image stack in place of the one the file names.
+    device : str
+        Where images are aligned.
+    threads : int, optional
+        Threads; all by default.
     """
 
     particles: Path
     reference: Path
-    settings: Class2DSettings = field(default_factory=lambda: Class2DSettings(max_resolution_A=20.0))
+    settings: BiasSettings = field(default_factory=BiasSettings)
     symmetry: str = "C1"
     figure: Path | None = None
     out: Path | None = None
     stack: Path | None = None
+    device: str = "cpu"
+    threads: int | None = None
 
 
 def references_of(path: Path, symmetry: str = "C1") -> np.ndarray:
@@ -65,7 +72,9 @@ def references_of(path: Path, symmetry: str = "C1") -> np.ndarray:
     return read_stack(path)
 
 
-def check_bias_files(job: CheckBiasJob) -> tuple[BiasReport, dict[str, Any]]:
+def check_bias_files(
+    job: CheckBiasJob, *, listener: ListenerChoice = "screen"
+) -> tuple[BiasReport, dict[str, Any]]:
     """Read, align twice, report.
 
     Returns
@@ -82,7 +91,9 @@ def check_bias_files(job: CheckBiasJob) -> tuple[BiasReport, dict[str, Any]]:
         if path is not None:
             check_writable(path)
     particles = read_particles(job.particles, stack=job.stack)
-    found = check_bias(particles, references_of(job.reference, job.symmetry), settings=job.settings)
+    references = references_of(job.reference, job.symmetry)
+    how: dict[str, Any] = {"device": job.device, "threads": job.threads, "listener": listener}
+    found = check_bias(particles, references, job.settings, **how)
     summary = {
         "verdict": found.verdict,
         "biased": found.biased,

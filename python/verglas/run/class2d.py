@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import dataclass, field, fields, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from verglas._screen import ListenerChoice, shown_to
 from verglas.classification import (
     Class2DSettings,
     Classes2D,
@@ -20,6 +22,7 @@ from verglas.classification import (
     classify2d,
     select_classes,
 )
+from verglas.classification.class2d import iteration_sentence
 from verglas.classification.classes import with_stability
 from verglas.classification.kept import Standing, standing
 from verglas.errors import InputError
@@ -29,9 +32,10 @@ from verglas.report.html import Page
 from verglas.run.checkpoint import Checkpoints, Part
 from verglas.run.live_page import LivePage, footer_text
 from verglas.run.refine_inputs import close_identity
-from verglas.run.tenure import FromFunctions, Tenure, tenure
+from verglas.run.tenure import Tenure, tenure
 from verglas.types import Particles, Snapshot
-from verglas.types.listener import phase_progress
+from verglas.types.listener import Listener, Silence
+from verglas.types.settings import result_settings
 
 _TABLE, _GENERAL = "classes", "classification"
 _NO_RESOLUTION_A = 999.0  # what stands for infinity in STAR files, as in RELION's
@@ -55,6 +59,12 @@ class Class2DJob:
         Image stack in place of the one the file names.
     resume : bool
         There must be a run to go on with; if there is one, it goes on in any case.
+    device : str
+        Where images are compared with averages; see :func:`verglas.classify2d`.
+    threads : int, optional
+        Threads; all by default.
+    memory_GB : float, optional
+        Most that cached images and samples may take.
     """
 
     particles: Path
@@ -63,6 +73,9 @@ class Class2DJob:
     repeats: int = 0
     stack: Path | None = None
     resume: bool = False
+    device: str = "cpu"
+    threads: int | None = None
+    memory_GB: float | None = None
 
 
 @dataclass(frozen=True)
@@ -90,7 +103,7 @@ class Class2DSummary:
         }
 
 
-def class2d_files(job: Class2DJob) -> Class2DSummary:
+def class2d_files(job: Class2DJob, *, listener: ListenerChoice = "screen") -> Class2DSummary:
     """Read, classify, write.
 
     Every iteration leaves a checkpoint. The same job given again after it was stopped goes on from there, to the same
@@ -100,6 +113,8 @@ def class2d_files(job: Class2DJob) -> Class2DSummary:
     ----------
     job : Class2DJob
         What to do.
+    listener : Listener, "screen" or None
+        Who is told how it goes.
 
     Returns
     -------
@@ -110,28 +125,34 @@ def class2d_files(job: Class2DJob) -> Class2DSummary:
     InputError
         See :func:`verglas.classify2d`; the folder cannot be made; or a run with other settings was stopped in it.
     """
-    tell = job.settings.progress
-    told = FromFunctions(job.settings.log, None if tell is None else lambda _, done, total: tell(done, total))
-    with tenure(job.out, "class2d", told) as held:
-        settings = replace(job.settings, log=held.say, progress=phase_progress(held, "particles"))
-        return _held(replace(job, settings=settings), held)
+    with shown_to(listener, iteration_sentence) as heard, tenure(job.out, "class2d", heard) as held:
+        return _held(job, held)
 
 
 def _held(job: Class2DJob, held: Tenure) -> Class2DSummary:
     started = time.perf_counter()
     particles = read_particles(job.particles, stack=job.stack)
-    course = _Course(job)
-    checkpoints = Checkpoints(job.out, _record(job.settings), close_identity(particles), job.settings.log)
+    course, record = _Course(job, held), result_settings(job.settings)
+    checkpoints = Checkpoints(job.out, record, close_identity(particles), held.say)
     checkpoints.open(resume=job.resume)
-    held.write(state="running", n_particles=len(particles), settings=_record(job.settings))
-    settings = replace(job.settings, log=course.say)
+    held.write(state="running", n_particles=len(particles), settings=record)
+
+    def classify(settings: Class2DSettings, part: str) -> Classes2D:
+        return classify2d(
+            particles,
+            settings,
+            device=job.device,
+            threads=job.threads,
+            memory_GB=job.memory_GB,
+            keeper=_Kept(checkpoints.part(part), course),
+            listener=course,
+        )
+
     try:
-        found = classify2d(particles, settings=settings, keeper=_Kept(checkpoints.part("state"), course))
-        others = []
+        found, others = classify(job.settings, "state"), []
         for repeat in range(1, job.repeats + 1):
             course.say(f"repeat {repeat} of {job.repeats}")
-            other, kept = replace(settings, seed=settings.seed + repeat), checkpoints.part(f"repeat{repeat}")
-            others.append(classify2d(particles, settings=other, keeper=_Kept(kept, course)))
+            others.append(classify(replace(job.settings, seed=job.settings.seed + repeat), f"repeat{repeat}"))
     except BaseException as error:
         course.stopped(str(error) or type(error).__name__)
         raise
@@ -143,25 +164,27 @@ def _held(job: Class2DJob, held: Tenure) -> Class2DSummary:
     return summary
 
 
-def _record(settings: Class2DSettings) -> dict[str, Any]:
-    """The settings that the result depends on."""
-    free = ("threads", "device", "memory_GB", "progress", "log")
-    return {f.name: getattr(settings, f.name) for f in fields(settings) if f.name not in free}
+class _Course(Silence):
+    """How a job goes: a listener that keeps a log, and a page that shows the classes as they stand."""
 
-
-class _Course:
-    """How a job goes: its log, and a page that shows the classes as they stand."""
-
-    def __init__(self, job: Class2DJob) -> None:
-        self.job, self.log = job, list[str]()
+    def __init__(self, job: Class2DJob, listener: Listener) -> None:
+        self.job, self.listener, self.log = job, listener, list[str]()
         self.page = LivePage(job.out / "classes.html")
         self.last: Standing | None = None
 
     def say(self, line: str) -> None:
         """One line of the log."""
         self.log.append(line)
-        if self.job.settings.log is not None:
-            self.job.settings.log(line)
+        self.listener.say(line)
+
+    def progress(self, phase: str, done: int, total: int) -> None:
+        """Pass on progress."""
+        self.listener.progress(phase, done, total)
+
+    def iteration(self, figures: Mapping[str, Any]) -> None:
+        """An iteration, and its line of the log."""
+        self.log.append(iteration_sentence(figures))
+        self.listener.iteration(figures)
 
     def shows(self, snapshot: Snapshot) -> None:
         """Where it stands between two iterations."""
@@ -203,7 +226,7 @@ class _Kept:
 
 def _page_settings(settings: Class2DSettings) -> dict[str, object]:
     """Settings for a page."""
-    return {k: v for k, v in vars(settings).items() if k not in ("progress", "log") and v is not None}
+    return {name: value for name, value in vars(settings).items() if value is not None}
 
 
 def class_star(found: Classes2D, stack: str) -> pd.DataFrame:
