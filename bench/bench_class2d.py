@@ -63,14 +63,14 @@ def planted(n: int, noise_share: float, seed: int) -> tuple[vg.Particles, np.nda
 
 def clocked(particles: vg.Particles, k: int, **settings: Any) -> tuple[Any, float, float]:
     wall, cpu = time.perf_counter(), time.process_time()
-    found = vg.classify2d(particles, k, **settings)
+    found = vg.classify2d(particles, classes=k, **settings)
     return found, time.perf_counter() - wall, time.process_time() - cpu
 
 
 def speed(n: int, k: int) -> dict[str, Any]:
     model = vg.simulate.phantom(128, 1.5, 130.0, seed=0)
     particles = vg.simulate.particles(model, n, 128, 1.5, snr=0.05, seed=0)
-    found, wall, cpu = clocked(particles, k, diameter_A=150, max_resolution_A=10, log=print)
+    found, wall, cpu = clocked(particles, k, diameter_A=150, max_resolution_A=10)
     size = found.table["particles"].to_numpy()[:k]
     resolution = found.table["resolution_A"].to_numpy()[:k]
     return {

@@ -22,7 +22,7 @@ FIGURES = ROOT / "docs" / "figures"
 
 def main() -> None:
     particles, _ = planted(800, 0.2, 7)
-    found = vg.classify2d(particles, 12, diameter_A=150)
+    found = vg.classify2d(particles, classes=12, diameter_A=150)
     print(found.verdict)
     (FIGURES / "class2d.png").write_bytes(montage(found))
 

@@ -20,6 +20,7 @@ from verglas.classification.em2d import Model2D, Sums, signal_power
 from verglas.classification.moves import centre_averages, group_classes, image_references
 from verglas.classification.working_set import WorkingSet
 from verglas.errors import InputError, VerglasWarning
+from verglas.types.listener import Silence
 
 from tolerance import MAXIMISE_REL
 
@@ -34,7 +35,7 @@ def share_right(found, truth):
 @pytest.fixture(scope="module")
 def case():
     particles, truth = planted(300, noise=100)
-    return particles, truth, vg.classify2d(particles, 4, diameter_A=170, max_resolution_A=16)
+    return particles, truth, vg.classify2d(particles, classes=4, diameter_A=170, max_resolution_A=16)
 
 
 def test_planted_views_are_found_and_noise_is_set_apart(case):
@@ -81,7 +82,7 @@ def test_particles_moved_by_their_poses_match_the_averages(case):
 def test_pure_noise_ends_in_a_verdict_that_says_so():
     images = np.random.default_rng(1).standard_normal((150, 32, 32)).astype(np.float32)
     particles = vg.Particles.from_images(images, 5.0)
-    found = vg.classify2d(particles, 4, ctf=False, max_resolution_A=15, diameter_A=120)
+    found = vg.classify2d(particles, classes=4, ctf=False, max_resolution_A=15, diameter_A=120)
     assert not found.signal
     assert "Nothing but noise" in found.verdict
     assert max(line.evidence for line in found.record) < 5
@@ -96,7 +97,7 @@ def test_averages_of_one_half_gain_on_the_other_where_there_is_signal_only(seed)
     noise = np.random.default_rng(seed).standard_normal((200, 32, 32)).astype(np.float32)
     gains = []
     for each in (particles, vg.Particles.from_images(noise, 6.0, optics=particles.optics)):
-        settings = Class2DSettings(n_classes=2, diameter_A=170, max_resolution_A=24, shift_range_A=6)
+        settings = Class2DSettings(classes=2, diameter_A=170, max_resolution_A=24, shift_range_A=6)
         gains.append(Classifier(WorkingSet(each, settings), settings).gain())
     assert gains[0] > 30
     assert gains[1] < 3
@@ -116,7 +117,7 @@ def test_weak_signal_is_not_called_noise(case):
 
 
 def strict(particles, k, **changes):
-    settings = Class2DSettings(n_classes=k, diameter_A=170, max_resolution_A=15, mask_m_step=True, **changes)
+    settings = Class2DSettings(classes=k, diameter_A=170, max_resolution_A=15, mask_m_step=True, **changes)
     work = WorkingSet(particles, settings)
     made = Classifier(work, settings)
     sigma2, tau2 = made.engine.spectra(work.usable)
@@ -152,7 +153,7 @@ def test_one_class_without_poses_is_the_wiener_average():
     rng = np.random.default_rng(0)
     images = rng.standard_normal((30, 32, 32)).astype(np.float32)
     particles = vg.Particles.from_images(images, 4.0)
-    settings = Class2DSettings(n_classes=1, ctf=False, max_resolution_A=16, null_class=False, mask_m_step=True)
+    settings = Class2DSettings(classes=1, ctf=False, max_resolution_A=16, null_class=False, mask_m_step=True)
     made = Classifier(WorkingSet(particles, settings), settings)
     engine, grid = made.engine, made.engine.grid
     sigma2 = np.full((1, grid.n_rings), 500.0)
@@ -176,7 +177,7 @@ def test_one_class_without_poses_is_the_wiener_average():
 def test_the_same_seed_gives_the_same_classes_whatever_threads_and_memory():
     particles, _ = planted(120, snr=0.2, seed=5)
     first, second = (
-        vg.classify2d(particles, 3, diameter_A=170, max_resolution_A=16, iterations=3, seed=4, **changes)
+        vg.classify2d(particles, classes=3, diameter_A=170, max_resolution_A=16, iterations=3, seed=4, **changes)
         for changes in ({"threads": 1}, {"threads": 2, "memory_GB": 1e-6})
     )
     assert np.array_equal(first.labels, second.labels)
@@ -203,7 +204,7 @@ def test_signal_power_is_one_spectrum_for_large_and_small_classes():
 
 def test_balance_lowers_the_prior_of_large_classes_within_bounds_and_leaves_the_empty_class():
     particles, _ = planted(20)
-    settings = Class2DSettings(n_classes=4, diameter_A=170, max_resolution_A=16, balance=2.0)
+    settings = Class2DSettings(classes=4, diameter_A=170, max_resolution_A=16, balance=2.0)
     made = Classifier(WorkingSet(particles, settings), settings)
     sigma2 = np.ones((1, made.engine.grid.n_rings))
     blank = np.zeros((4, 32, 32), np.float32)
@@ -232,7 +233,14 @@ def test_views_that_cannot_be_told_apart_are_shared_out():
     images = (0.35 * disc + rng.standard_normal((120, 32, 32))).astype(np.float32)
     particles = vg.Particles.from_images(images, 6.0)
     found = vg.classify2d(
-        particles, 6, ctf=False, diameter_A=150, max_resolution_A=24, null_class=False, shift_range_A=6, iterations=8
+        particles,
+        classes=6,
+        ctf=False,
+        diameter_A=150,
+        max_resolution_A=24,
+        null_class=False,
+        shift_range_A=6,
+        iterations=8,
     )
     sizes = found.table["particles"].to_numpy()
     assert sizes.max() <= 3 * sizes.mean()
@@ -241,10 +249,20 @@ def test_views_that_cannot_be_told_apart_are_shared_out():
 
 def test_mini_batches_find_the_views_too():
     particles, truth = planted(240, snr=0.2, seed=6)
-    found = vg.classify2d(particles, 4, diameter_A=170, max_resolution_A=16, mini_batch=100)
+    found = vg.classify2d(particles, classes=4, diameter_A=170, max_resolution_A=16, mini_batch=100)
     assert share_right(found.labels, truth) >= 0.9
     assert [line.particles for line in found.record][-2:] == [240, 240]
     assert 100 in {line.particles for line in found.record}
+
+
+class Lines(Silence):
+    """A listener that keeps what is said."""
+
+    def __init__(self, lines):
+        self.lines = lines
+
+    def say(self, line):
+        self.lines.append(line)
 
 
 def test_an_empty_class_starts_anew_from_the_one_that_mixes_views():
@@ -252,8 +270,8 @@ def test_an_empty_class_starts_anew_from_the_one_that_mixes_views():
     particles, truth = planted(160, snr=0.3, seed=8)
     keep = truth < 2
     lines = []
-    settings = Class2DSettings(n_classes=2, diameter_A=170, max_resolution_A=16, log=lines.append, null_class=False)
-    made = Classifier(WorkingSet(particles[keep], settings), settings)
+    settings = Class2DSettings(classes=2, diameter_A=170, max_resolution_A=16, null_class=False)
+    made = Classifier(WorkingSet(particles[keep], settings), settings, listener=Lines(lines))
     state = made.start()
     blank = state.model.averages.copy()
     blank[1] = 0
@@ -271,7 +289,7 @@ def test_an_empty_class_starts_anew_from_the_one_that_mixes_views():
 def test_splitting_makes_levels_without_giant_or_empty_classes():
     """Equal planted classes; largest over smallest below 10; levels of 4 and 8."""
     particles, truth = planted(240, snr=0.3, seed=9)
-    found = vg.classify2d(particles, 8, diameter_A=170, max_resolution_A=18, start="split", null_class=False)
+    found = vg.classify2d(particles, classes=8, diameter_A=170, max_resolution_A=18, start="split", null_class=False)
     sizes = found.table["particles"].to_numpy()
     assert sizes.min() > 0
     assert sizes.max() / sizes.min() < 10
@@ -331,7 +349,7 @@ def test_bad_particles_are_named_and_set_aside():
     images[7] = 2.5
     spoiled = vg.Particles.from_images(images, 6.0, optics=particles.optics)
     with pytest.warns(VerglasWarning, match=r"2 particles set aside \(particle 3: not finite.*particle 7: constant"):
-        found = vg.classify2d(spoiled, 2, diameter_A=170, max_resolution_A=20, iterations=2)
+        found = vg.classify2d(spoiled, classes=2, diameter_A=170, max_resolution_A=20, iterations=2)
     assert len(found.particles) == 58
     assert sorted(found.set_aside) == [3, 7]
 
@@ -339,18 +357,33 @@ def test_bad_particles_are_named_and_set_aside():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"n_classes": 0}, "at least 1 class"),
+        ({"classes": 0}, "classes: expected at least 1, got 0"),
         ({"diameter_A": 500.0}, "diameter of at most the box"),
-        ({"max_resolution_A": -1.0}, "positive max_resolution_A"),
-        ({"balance": -1.0}, "balance of 0 nats or more"),
-        ({"start": "luck"}, "'seeds', 'random' or 'split'"),
-        ({"n_classes": 40}, "ask for at most half"),
+        ({"max_resolution_A": -1.0}, "max_resolution_A: expected more than 0"),
+        ({"balance": -1.0}, "balance: expected at least 0"),
+        ({"start": "luck"}, "start: expected seeds, random or split, got 'luck'"),
+        ({"luck": 1, "step": 2}, r"unknown settings luck, step \(step_deg\?\); known are balance"),
+        ({"classes": 40}, "ask for at most half"),
     ],
 )
 def test_wrong_settings_are_refused(changes, message):
     particles = vg.Particles.from_images(np.random.default_rng(0).standard_normal((10, 16, 16)), 4.0)
     with pytest.raises(InputError, match=message):
-        vg.classify2d(particles, **{"n_classes": 2, "ctf": False, **changes})
+        vg.classify2d(particles, **{"classes": 2, "ctf": False, **changes})
+
+
+def test_the_former_word_for_the_number_of_classes_works_and_says_the_new_one():
+    with pytest.warns(VerglasWarning, match="Class2DSettings: n_classes is now called classes"):
+        assert Class2DSettings(n_classes=7).classes == 7
+    with pytest.warns(VerglasWarning, match="n_classes is now called classes"):
+        assert dataclasses.replace(Class2DSettings(), n_classes=7) == Class2DSettings(classes=7)
+    particles = vg.Particles.from_images(np.random.default_rng(0).standard_normal((10, 16, 16)), 4.0)
+    for by_name, by_place in (({"n_classes": 40}, ()), ({}, (40,)), ({}, (np.int64(40),))):
+        with (
+            pytest.warns(VerglasWarning, match="classify2d: n_classes is now called classes"),
+            pytest.raises(InputError, match="40 classes asked of 10 particles"),
+        ):
+            vg.classify2d(particles, *by_place, ctf=False, **by_name)
 
 
 def test_command_line(tmp_path, capsys):

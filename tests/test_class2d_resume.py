@@ -12,12 +12,14 @@ from planted_classes import planted
 
 import verglas as vg
 from verglas.classification import Class2DSettings
+from verglas.classification.class2d import iteration_sentence
 from verglas.run import live_page
 from verglas.run.checkpoint import Part
 from verglas.run.class2d import Class2DJob, class2d_files
+from verglas.types.listener import Silence
 
-SETTINGS = Class2DSettings(n_classes=4, diameter_A=170, max_resolution_A=16, iterations=6, threads=1)
-SPLIT = dataclasses.replace(SETTINGS, n_classes=6, start="split", mini_batch=100)
+SETTINGS = Class2DSettings(classes=4, diameter_A=170, max_resolution_A=16, iterations=6)
+SPLIT = dataclasses.replace(SETTINGS, classes=6, start="split", mini_batch=100)
 SEEDING, LEVEL = 7, 4  # iterations of the seeding, and of a level of the start by splitting
 
 
@@ -40,26 +42,39 @@ def particles(star):
 @pytest.fixture(scope="module")
 def whole(particles):
     """Both ways of classifying, left alone."""
-    return {s: vg.classify2d(particles, settings=s) for s in (SETTINGS, SPLIT)}
+    return {s: vg.classify2d(particles, s, threads=1, listener=None) for s in (SETTINGS, SPLIT)}
 
 
-def stopping(settings, iteration, part=0.5):
-    """Settings that stop in an iteration (from 0) when this part of its particles is done."""
-    done = [0]
+class Stopping(Silence):
+    """A listener that stops in an iteration (from 0) when this part of its particles is done."""
 
-    def log(line):
-        done[0] += line.startswith("iteration")
+    def __init__(self, at, part=0.5):
+        self.at, self.part, self.done = at, part, 0
 
-    def progress(at, total):
-        if done[0] >= iteration and at >= part * total:
+    def iteration(self, figures):
+        self.done += 1
+
+    def progress(self, phase, done, total):
+        if self.done >= self.at and done >= self.part * total:
             raise Stop("by the test")
 
-    return dataclasses.replace(settings, log=log, progress=progress)
+
+class Log(Silence):
+    """A listener that keeps the lines of a log."""
+
+    def __init__(self):
+        self.lines = []
+
+    def say(self, line):
+        self.lines.append(line)
+
+    def iteration(self, figures):
+        self.lines.append(iteration_sentence(figures))
 
 
 def stopped(job, iteration):
     with pytest.raises(Stop):
-        class2d_files(dataclasses.replace(job, settings=stopping(job.settings, iteration)))
+        class2d_files(job, listener=Stopping(iteration))
 
 
 def same(one, two):
@@ -93,16 +108,16 @@ def same(one, two):
 def test_a_stopped_run_goes_on_to_the_same_classes(particles, whole, tmp_path, monkeypatch, settings, iteration, cost):
     """In the seeding, in a level of splitting, between mini-batches, in the last iterations."""
     monkeypatch.setattr("verglas.run.checkpoint._COST", cost)
-    expected, lines, path = whole[settings], [], tmp_path / "checkpoint/state.npz"
+    expected, path = whole[settings], tmp_path / "checkpoint/state.npz"
     at = iteration % len(expected.record)
     with pytest.raises(Stop):
-        vg.classify2d(particles, settings=stopping(settings, at), keeper=Part(path))
-    again = dataclasses.replace(settings, log=lines.append)
-    same(vg.classify2d(particles, settings=again, keeper=Part(path)), expected)
-    first = int(next(line for line in lines if line.startswith("iteration")).split()[1].rstrip(":"))
+        vg.classify2d(particles, settings, threads=1, listener=Stopping(at), keeper=Part(path))
+    log = Log()
+    same(vg.classify2d(particles, settings, threads=1, listener=log, keeper=Part(path)), expected)
+    first = int(next(line for line in log.lines if line.startswith("iteration")).split()[1].rstrip(":"))
     # Without a limit to the cost nothing is done again but the iteration that classes were being split after.
     assert max(at, 1) <= first <= at + 1 if cost == 0 else first <= at + 1
-    same(vg.classify2d(particles, settings=settings, keeper=Part(path)), expected)  # it is finished
+    same(vg.classify2d(particles, settings, listener=None, keeper=Part(path)), expected)  # it is finished
 
 
 @pytest.mark.slow
@@ -127,8 +142,8 @@ def test_other_settings_other_particles_and_damage_are_refused(star, tmp_path):
     with pytest.raises(vg.InputError, match="nothing to resume: no checkpoint there"):
         class2d_files(dataclasses.replace(job, resume=True))
     stopped(job, 1)
-    other = dataclasses.replace(SETTINGS, n_classes=5)
-    with pytest.raises(vg.InputError, match=r"a run with other settings was stopped here \(n_classes: was 4, now 5\)"):
+    other = dataclasses.replace(SETTINGS, classes=5)
+    with pytest.raises(vg.InputError, match=r"a run with other settings was stopped here \(classes: was 4, now 5\)"):
         class2d_files(dataclasses.replace(job, settings=other))
     particles = vg.read_particles(star)
     vg.write_particles(tmp_path / "moved.star", particles.with_columns(rlnDefocusU=particles.table["rlnDefocusU"] + 9))
@@ -147,27 +162,27 @@ def test_other_settings_other_particles_and_damage_are_refused(star, tmp_path):
 
 
 def test_a_checkpoint_of_another_version_is_set_aside(star, whole, tmp_path):
-    lines = []
-    job = Class2DJob(star, tmp_path / "run", dataclasses.replace(SETTINGS, log=lines.append, threads=2, memory_GB=1))
+    log = Log()
+    job = Class2DJob(star, tmp_path / "run", SETTINGS, threads=2, memory_GB=1)
     stopped(job, 2)
     path = tmp_path / "run/checkpoint/run.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"verglas": "0.0.1"}))
-    same(class2d_files(job).classes, whole[SETTINGS])
-    assert "the checkpoint is of verglas 0.0.1" in lines[0]
-    assert "iteration 1:" in lines[1]
+    same(class2d_files(job, listener=log).classes, whole[SETTINGS])
+    assert "the checkpoint is of verglas 0.0.1" in log.lines[0]
+    assert "iteration 1:" in log.lines[1]
 
 
 def test_the_page_shows_classes_while_it_runs_and_where_it_stopped(star, tmp_path, monkeypatch):
     monkeypatch.setattr(live_page, "EVERY_S", 0.0)
     seen = []
 
-    def progress(at, total):
-        path = tmp_path / "run/classes.html"
-        if path.is_file() and not seen:
-            seen.append(path.read_text())
+    class Reader(Silence):
+        def progress(self, phase, done, total):
+            path = tmp_path / "run/classes.html"
+            if path.is_file() and not seen:
+                seen.append(path.read_text())
 
-    job = Class2DJob(star, tmp_path / "run", dataclasses.replace(SETTINGS, progress=progress))
-    class2d_files(job)
+    class2d_files(Class2DJob(star, tmp_path / "run", SETTINGS), listener=Reader())
     assert "Running: iteration 1 done" in seen[0]
     assert seen[0].count("<label>") == 12  # seeds
     assert "refresh" in seen[0]

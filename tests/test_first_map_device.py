@@ -103,7 +103,7 @@ def test_a_first_map_is_made_on_a_device(particles, gpu, method):
 
 def test_classes_are_those_of_the_host(particles, gpu):
     choices = {"diameter_A": DIAMETER_A, "iterations": 1, "start": "random", "max_resolution_A": 30.0, "threads": 1}
-    here, there = (classify2d(particles, 3, device=d, **choices) for d in ("cpu", gpu))
+    here, there = (classify2d(particles, classes=3, device=d, **choices) for d in ("cpu", gpu))
     assert relative(there.averages, here.averages) < tolerance.DEVICE_SUMS
     assert np.array_equal(there.particles.table["rlnClassNumber"], here.particles.table["rlnClassNumber"])
 
@@ -113,7 +113,7 @@ def test_several_devices_are_refused_by_jobs_that_use_one(particles, monkeypatch
     with pytest.raises(DeviceError, match="abinitio: works on one device, got cuda:0, cuda:1"):
         vg.abinitio(particles, GROUP, diameter_A=DIAMETER_A, device="cuda:0,cuda:1")
     with pytest.raises(DeviceError, match="classify2d: works on one device"):
-        classify2d(particles, 3, device="cuda:0,cuda:1")
+        classify2d(particles, classes=3, device="cuda:0,cuda:1")
 
 
 def test_commands_take_a_device_and_say_why_it_cannot_be_used(run, tmp_path):

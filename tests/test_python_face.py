@@ -66,7 +66,7 @@ def test_paths_where_objects_are_meant(files, particles, truth):
     assert np.array_equal(
         vg.align(star, mrc, **settings).poses.angles_deg, vg.align(read, volume, **settings).poses.angles_deg
     )
-    found = vg.classify2d(star, 2, diameter_A=70, iterations=1, threads=1)
+    found = vg.classify2d(star, classes=2, diameter_A=70, iterations=1, threads=1)
     assert len(found.particles) == 40
     assert np.array_equal(vg.masks.from_threshold(mrc, 0.5), vg.masks.from_threshold(volume.data, 0.5))
 

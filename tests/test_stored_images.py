@@ -69,7 +69,7 @@ def test_alignment_refinement_and_classes_are_those_of_plain_images(tmp_path, ho
     assert np.median(turned) < 0.1
     refined = [vg.refine(p, truth, diameter_A=100, iterations=2, seed=1).map for p in (made, stored)]
     assert vg.fsc(*refined).curve[1:12].min() > 0.99
-    averages = [vg.classify2d(p, 1, diameter_A=100, seed=1).averages[0] for p in (made, stored)]
+    averages = [vg.classify2d(p, classes=1, diameter_A=100, seed=1).averages[0] for p in (made, stored)]
     assert np.corrcoef(averages[0].ravel(), averages[1].ravel())[0, 1] > 0.99
 
 
@@ -139,7 +139,7 @@ def test_every_job_names_the_aberrations_it_does_not_apply(table, optics, messag
     jobs = {
         "reconstruct": lambda: vg.reconstruct(p),
         "align": lambda: vg.align(p, truth),
-        "classify2d": lambda: vg.classify2d(p, 1, diameter_A=100),
+        "classify2d": lambda: vg.classify2d(p, classes=1, diameter_A=100),
         "refine": lambda: vg.refine(p, truth, diameter_A=100, iterations=1),
         "abinitio": abinitio_of_too_few,
     }

@@ -141,7 +141,7 @@ def test_two_jobs_in_one_folder(inputs, tmp_path):
     star = inputs / "p.star"
     jobs = {
         "refine": lambda: vg.refine(star, inputs / "ref.mrc", out=taken, **CHOICES),
-        "class2d": lambda: class2d_files(Class2DJob(star, taken, Class2DSettings(n_classes=2, iterations=1))),
+        "class2d": lambda: class2d_files(Class2DJob(star, taken, Class2DSettings(classes=2, iterations=1))),
         "abinitio": lambda: vg.abinitio(star, out=taken, diameter_A=100),
         "process": lambda: vg.process(taken, micrographs=[str(star.with_name("p.mrcs"))], diameter_A=100),
     }

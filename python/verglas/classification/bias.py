@@ -78,9 +78,7 @@ class _Aligned:
 class _Aligner:
     """The one alignment that data and noise go through."""
 
-    def __init__(
-        self, work: WorkingSet, references: Float32Array, settings: BiasSettings, listener: Listener
-    ) -> None:
+    def __init__(self, work: WorkingSet, references: Float32Array, settings: BiasSettings, listener: Listener) -> None:
         self.work, self.settings, self.listener = work, settings, listener
         geo = work.geometry
         self.grid = ops.PolarGrid(geo.box, geo.last_ring, diameter_px=geo.box)

@@ -444,8 +444,8 @@ def classify2d(
     >>> found.averages.shape[1:], len(found.particles)
     ((32, 32), 60)
     """
-    if isinstance(settings, int):
-        changes = {"n_classes": settings, **changes}
+    if isinstance(settings, int | np.integer):  # as formerly: the number of classes
+        changes = {"n_classes": int(settings), **changes}
         settings = None
     settings = settings_from("classify2d", Class2DSettings, settings, **changes)
     particles = particles_of(particles, "classify2d: particles")

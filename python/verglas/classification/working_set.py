@@ -95,8 +95,8 @@ class WorkingSet:
         With images.
     settings : Class2DSettings or BiasSettings
         For diameter, resolution and CTF.
-    where : Where
-        Device and threads; one device.
+    where : Where, optional
+        Device and threads; one device. The CPU by default.
     memory_GB : float, optional
         Most that cached images and samples may take, 4 by default; beyond it they are read again in each pass.
 
@@ -115,11 +115,12 @@ class WorkingSet:
         self,
         particles: Particles,
         settings: Class2DSettings | BiasSettings,
-        where: Where = Where(),
+        where: Where | None = None,
         memory_GB: float | None = None,
     ) -> None:
         particles = for_job(particles, "classify2d", ctf=settings.ctf)
         self.particles, self.settings = particles, settings
+        where = where or Where()
         self.where = Where(one_device("classify2d", where.device), where.threads)
         self.memory_GB = _MEMORY_GB if memory_GB is None else memory_GB
         if not self.memory_GB > 0:

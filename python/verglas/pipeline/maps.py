@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,13 +27,14 @@ from verglas.run.machine import allowed_memory_GB
 from verglas.run.postprocess import PostprocessJob, postprocess_files
 from verglas.run.refine import refine, summary
 from verglas.types.listener import Listener, Silence
+from verglas.types.settings import former_names
 from verglas.types.verdict import STATES, Finding, Verdict, notes_of
 
 AUTO = "auto"  # symmetry to be found
 _PER_CLASS = 75  # particles per 2D class, unless that makes fewer than 10 classes or more than 100
 # Rough processor seconds, for the plan: per particle and class; per particle and three starts; per particle of 128 px.
 _CLASS_S, _START_S, _REFINE_S = 4e-4, 0.08, 0.1
-_FREE = ("threads", "device", "progress", "log", "memory_GB")  # settings that change no result
+_FREE = ("threads", "device", "memory_GB")  # the project's
 _CLASS_MEMORY_GB = 4.0
 _ANGLES = ("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi")
 _HAND = Finding("hand", "go on", "the hand is undetermined: the mirror image explains the particles as well")
@@ -51,13 +52,14 @@ class Class2DStage(Stage):
         ("classes.png", "2D classes, best first: particles and resolution of each."),
         ("selected.png", "The classes that go on."),
     )
+    former_names = former_names(Class2DSettings)
 
     def resolve_settings(self, project: Project) -> tuple[Class2DSettings, SelectionRules]:
         """Settings and the rules of the selection, whose fields are set as ``class2d.rule_<field>``."""
         asked, given = project.settings, self.given_settings(project)
         rules = {name[5:]: given.pop(name) for name in list(given) if name.startswith("rule_")}
         default = Class2DSettings(
-            n_classes=asked.classes or _n_classes(project), diameter_A=asked.mask_A, seed=asked.seed
+            classes=asked.classes or _count_classes(project), diameter_A=asked.mask_A, seed=asked.seed
         )
         settings = with_overrides(default, given, "class2d", _FREE)
         return settings, with_overrides(SelectionRules(), rules, "class2d.rule")
@@ -66,23 +68,22 @@ class Class2DStage(Stage):
         """Resolved settings."""
         settings, rules = self.resolve_settings(project)
         shown = {f"rule_{name}": value for name, value in settings_json(rules).items()}
-        return settings_json(replace(settings, progress=None, log=None), _FREE) | shown
+        return settings_json(settings) | shown
 
     def run(self, project: Project) -> dict[str, str]:
         """Classify, from the last iteration of a run that was killed, or not at all if it was through; select."""
         settings, rules = self.resolve_settings(project)
         if not self.path(project, "summary.json").is_file():
-            project.listener.say(plan_sentence(project, settings.n_classes))
-            most = project.memory_GB or allowed_memory_GB()
-            working = replace(
+            project.listener.say(plan_sentence(project, settings.classes))
+            job = Class2DJob(
+                project.root / "particles.star",
+                self.path(project),
                 settings,
-                threads=project.threads,
                 device=project.device.split(",")[0],
-                memory_GB=min(_CLASS_MEMORY_GB, most / 2),
-                progress=lambda done, total: _report_progress(project, done, total),
-                log=_not_iterations(project),
+                threads=project.threads,
+                memory_GB=min(_CLASS_MEMORY_GB, (project.memory_GB or allowed_memory_GB()) / 2),
             )
-            class2d_files(Class2DJob(project.root / "particles.star", self.path(project), working))
+            class2d_files(job, listener=_OfClasses(project))
         kept, selection = select_automatically(self.path(project, "particles.star"), rules=rules)
         write_json(self.path(project, "selection.json"), selection.as_dict())
         if not len(kept):  # its verdict is to stop; who forces it goes on with all of them
@@ -109,11 +110,11 @@ class Class2DStage(Stage):
         return Verdict.of_notes(notes, numbers, [self.place(project, "classes.png")], self.place(project, self.page))
 
 
-def plan_sentence(project: Project, n_classes: int) -> str:
+def plan_sentence(project: Project, classes: int) -> str:
     """Rough times of what follows, for the user to choose whether to wait."""
     particles = read_particles(project.root / "particles.star")
     count, workers = len(particles), resolve_threads(project.threads)
-    times = {"2D classes": _CLASS_S * count * n_classes}
+    times = {"2D classes": _CLASS_S * count * classes}
     if project.settings.to == "map":
         if project.settings.reference is None:
             times["ab initio"] = _START_S * min(count, 20000)
@@ -123,23 +124,23 @@ def plan_sentence(project: Project, n_classes: int) -> str:
     return f"{count} particles of {particles.box} px: roughly {said}; {memory}"
 
 
-def _report_progress(project: Project, done: int, total: int) -> None:
-    """Progress inside an iteration; the ends of iterations, of which there are many, would look like the end."""
-    if done < total:
-        project.listener.progress("class2d", done, total)
+class _OfClasses(Silence):
+    """What the project's listener is told of the 2D classes; iterations, which their page shows, are not."""
+
+    def __init__(self, project: Project) -> None:
+        self.project = project
+
+    def say(self, line: str) -> None:
+        """A sentence, marked as the stage's."""
+        self.project.listener.say(f"class2d: {line}")
+
+    def progress(self, phase: str, done: int, total: int) -> None:
+        """Progress inside an iteration; the ends of iterations, of which there are many, would look like the end."""
+        if done < total:
+            self.project.listener.progress("class2d", done, total)
 
 
-def _not_iterations(project: Project) -> Callable[[str], None]:
-    """What is said but for the iterations, which the page of the classes shows."""
-
-    def say(line: str) -> None:
-        if not line.startswith("iteration"):
-            project.listener.say(f"class2d: {line}")
-
-    return say
-
-
-def _n_classes(project: Project) -> int:
+def _count_classes(project: Project) -> int:
     path = project.folder("centre") / "centring.json"
     count = int(read_json(path)["particles"]) if path.is_file() else 0
     return int(np.clip(round(count / _PER_CLASS), 10, 100))

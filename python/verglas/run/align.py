@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -100,7 +101,7 @@ def align_files(job: AlignJob, *, listener: ListenerChoice = "screen") -> AlignS
     particles, reference = read_particles(job.particles, stack=job.stack), read_map(job.reference)
     with shown_to(listener) as heard:
         heard.say(align_plan(particles, job.settings, threads=job.threads))
-        how = {"device": job.device, "threads": job.threads, "listener": heard}
+        how: dict[str, Any] = {"device": job.device, "threads": job.threads, "listener": heard}
         found = align(particles, reference, settings=job.settings, **how)
     write_particles(job.out, found)
     change, before, after = None, particles.poses, found.poses

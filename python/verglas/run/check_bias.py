@@ -72,9 +72,7 @@ def references_of(path: Path, symmetry: str = "C1") -> np.ndarray:
     return read_stack(path)
 
 
-def check_bias_files(
-    job: CheckBiasJob, *, listener: ListenerChoice = "screen"
-) -> tuple[BiasReport, dict[str, Any]]:
+def check_bias_files(job: CheckBiasJob, *, listener: ListenerChoice = "screen") -> tuple[BiasReport, dict[str, Any]]:
     """Read, align twice, report.
 
     Returns

@@ -203,13 +203,13 @@ def present_names(job: str, given: Mapping[str, Any], former: Mapping[str, str])
 
 def accept_former_names(kind: type[Kind]) -> type[Kind]:
     """Decorator of a settings class: its constructor takes former names of fields too (:func:`present_names`)."""
-    construct = kind.__init__
+    construct: Any = kind.__init__
 
     @functools.wraps(construct)
-    def __init__(self: Kind, *values: Any, **given: Any) -> None:
+    def initialise(self: Any, *values: Any, **given: Any) -> None:
         construct(self, *values, **present_names(kind.__name__, given, former_names(kind)))
 
-    kind.__init__ = __init__  # type: ignore[method-assign]
+    type.__setattr__(kind, "__init__", initialise)
     return kind
 
 
