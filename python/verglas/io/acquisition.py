@@ -54,6 +54,7 @@ def read_mdoc(path: PathLike) -> list[dict[str, str]]:
             continue
         header = _SECTION.match(text)
         if header:
+            # [T = ...] is a title, not a section.
             if header[1] != "T":
                 sections.append({"section": header[1], "number": header[2]})
             continue
@@ -90,12 +91,13 @@ def _of_section(path: Path, section: dict[str, str]) -> Acquisition:
             raise FormatError(f"{path}: {key} = {section[key]!r}; expected numbers") from None
 
     def number(key: str) -> float | None:
-        found = numbers(key)
-        return found[0] if found else None
+        values = numbers(key)
+        return values[0] if values else None
 
     shift = numbers("ImageShift")
     doses = numbers("FrameDosesAndNumber")  # pairs: exposure of a frame, how many such frames
     total, count = sum(d * n for d, n in zip(doses[::2], doses[1::2], strict=True)), sum(doses[1::2])
+    # SerialEM runs on Windows: the path has backslashes, which Path on other systems takes for letters.
     name = PureWindowsPath(section["SubFramePath"]).name if "SubFramePath" in section else None
     frames = number("NumSubFrames")
     return Acquisition(
@@ -140,6 +142,7 @@ def read_epu_xml(path: PathLike) -> Acquisition:
     shift = [_number(path, _first(root, "BeamShift", axis)) for axis in ("_x", "_y")]
     return Acquisition(
         str(path), None if pixel is None else pixel * 1e10, None if voltage is None else voltage / 1e3,
+        # EPU counts in SI units: metres, volts, electrons per square metre.
         None if dose is None else dose * 1e-20, frames=None if fractions is None else int(fractions),
         beam_shift=None if shift[0] is None or shift[1] is None else (shift[0], shift[1]),
         group=_group_of_name(path.name), movie=path.stem,
@@ -161,12 +164,12 @@ def _first(root: Any, *names: str) -> str | None:
 
 
 def _key_values(root: Any) -> dict[str, str]:
-    found = {}
+    values = {}
     for element in root.iter():
         parts = {_local(e): e.text for e in element}
         if parts.get("Key") and parts.get("Value"):
-            found[str(parts["Key"])] = str(parts["Value"])
-    return found
+            values[str(parts["Key"])] = str(parts["Value"])
+    return values
 
 
 def _number(path: Path, text: str | None) -> float | None:
@@ -228,10 +231,10 @@ def find_acquisition(movie: PathLike, folders: Iterable[PathLike] = ()) -> Acqui
     for folder in (movie.parent, *map(Path, folders)):
         for name in dict.fromkeys((f"{movie.name}.mdoc", f"{stem}.mdoc", f"{movie.stem}.mdoc")):
             if (folder / name).is_file():
-                found = mdoc_acquisitions(folder / name)
-                mine = [a for a in found if a.movie and plain_stem(a.movie) == stem]
-                chosen = (mine or found)[0]
-                return replace(chosen, group=chosen.group or _group_of_name(movie.name))
+                acquisitions = mdoc_acquisitions(folder / name)
+                mine = [a for a in acquisitions if a.movie and plain_stem(a.movie) == stem]
+                acquisition = (mine or acquisitions)[0]
+                return replace(acquisition, group=acquisition.group or _group_of_name(movie.name))
         if (folder / f"{stem}.xml").is_file():
             return read_epu_xml(folder / f"{stem}.xml")
     group = _group_of_name(movie.name)

@@ -81,6 +81,7 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     try:
         yield temporary
         _to_disk(temporary)
+        # Beside the target and not in /tmp: a rename is atomic within one file system only.
         os.replace(temporary, path)
         _to_disk(path.parent)
     except OSError as error:

@@ -90,6 +90,7 @@ def _boxes(lines: Sequence[tuple[int, list[str]]]) -> list[tuple[float, float]]:
     sizes = numbers[:, 2:]
     if not (sizes == sizes[0, 0]).all() or not sizes[0, 0] >= 2 or sizes[0, 0] % 1:
         return []
+    # N // 2, not N / 2: the pixel that EMAN calls the centre of a box.
     return [(float(x + w // 2), float(y + h // 2)) for x, y, w, h in numbers]
 
 
@@ -140,7 +141,7 @@ def from_eman_json(path: Path) -> pd.DataFrame:
 
 def numbered_lines(path: Path) -> list[tuple[int, list[str]]]:
     """(line number, values) of lines that are neither empty nor comments; comma, tab, semicolon or blanks between."""
-    found = []
+    lines = []
     for number, line in enumerate(read_lines(path).splitlines(), 1):
         if not line.strip() or line.lstrip().startswith("#"):
             continue
@@ -149,13 +150,15 @@ def numbered_lines(path: Path) -> list[tuple[int, list[str]]]:
             words = line.split() if mark is None else next(csv.reader([line], delimiter=mark))
         except csv.Error as error:
             raise FormatError(f"{path}, line {number}: {error}") from None
-        found.append((number, [word.strip() for word in words]))
-    return found
+        lines.append((number, [word.strip() for word in words]))
+    return lines
 
 
 def read_lines(path: Path) -> str:
     """The text of a file in UTF-8."""
     try:
+        # With -sig: tables saved by spreadsheets start with a byte-order mark, which would become part of the first
+        # name.
         return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise FormatError(
@@ -164,8 +167,8 @@ def read_lines(path: Path) -> str:
         ) from None
 
 
-def _position(names: list[str], wanted: Sequence[str]) -> int | None:
-    return next((names.index(name) for name in wanted if name in names), None)
+def _position(names: list[str], candidates: Sequence[str]) -> int | None:
+    return next((names.index(name) for name in candidates if name in names), None)
 
 
 def is_number(word: str) -> bool:

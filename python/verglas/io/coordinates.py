@@ -84,12 +84,12 @@ def picks_of_table(table: pd.DataFrame, where: str) -> dict[str, Picks]:
         raise FormatError(f"{where}: no column {', '.join(missing)}; it has {', '.join(map(str, list(table)[:8]))}")
     xy = np.column_stack([col.number_column(table[label], label, where) for label in (X, Y)])
     others = [str(label) for label in table if label not in (MICROGRAPH, X, Y)]
-    found: dict[str, Picks] = {}
+    picks: dict[str, Picks] = {}
     for name, rows in table.groupby(MICROGRAPH, sort=False).indices.items():
         rows = np.sort(rows)
         columns = {label: table[label].to_numpy()[rows] for label in others}
-        found[str(name)] = Picks(xy[rows], str(name), columns)
-    return found
+        picks[str(name)] = Picks(xy[rows], str(name), columns)
+    return picks
 
 
 def write_picks(
@@ -151,17 +151,17 @@ def unique_stems(names: Sequence[str], ending: str) -> list[str]:
     ['a.mrcs', 'a_3.mrcs', 'a_2.mrcs']
     """
     stems = [Path(name).stem for name in names]
-    taken, made = set(stems), []
-    seen: dict[str, int] = {}
+    names_in_use, files = set(stems), []
+    counts: dict[str, int] = {}
     for stem in stems:
-        seen[stem] = seen.get(stem, 0) + 1
+        counts[stem] = counts.get(stem, 0) + 1
         name = stem
-        while seen[stem] > 1 and name in taken:
-            name = f"{stem}_{seen[stem]}"
-            seen[stem] += name in taken
-        taken.add(name)
-        made.append(name + ending)
-    return made
+        while counts[stem] > 1 and name in names_in_use:
+            name = f"{stem}_{counts[stem]}"
+            counts[stem] += name in names_in_use
+        names_in_use.add(name)
+        files.append(name + ending)
+    return files
 
 
 def name_of_picks(path: Path) -> str:
@@ -193,7 +193,7 @@ def _frame(table: Any) -> pd.DataFrame:
 
 def _listed(path: Path, files: pd.DataFrame) -> pd.DataFrame:
     """The coordinates in the files that a list of RELION 4 or 5 names, from the folder of the project or beside it."""
-    found = []
+    tables = []
     for micrograph, name in zip(files[MICROGRAPH].astype(str), files[_LISTED].astype(str), strict=True):
         file = next((f / name for f in search_folders(path) if (f / name).is_file()), None)
         if file is None:
@@ -204,10 +204,10 @@ def _listed(path: Path, files: pd.DataFrame) -> pd.DataFrame:
         if file.suffix.lower() == ".star" and any(_LISTED in table for table in read_star(file).values()):
             raise FormatError(f"{path}: coordinates of {micrograph}: {name} is a list of files again")
         for p in read_picks(file).values():
-            found.append(pd.DataFrame({MICROGRAPH: micrograph, X: p.xy_px[:, 0], Y: p.xy_px[:, 1], **p.columns}))
-    found = [table for table in found if len(table)]
+            tables.append(pd.DataFrame({MICROGRAPH: micrograph, X: p.xy_px[:, 0], Y: p.xy_px[:, 1], **p.columns}))
+    tables = [table for table in tables if len(table)]
     empty = pd.DataFrame({MICROGRAPH: pd.Series(dtype=str), X: pd.Series(dtype=float), Y: pd.Series(dtype=float)})
-    return pd.concat(found, ignore_index=True) if found else empty
+    return pd.concat(tables, ignore_index=True) if tables else empty
 
 
 def _from_cbox(path: Path) -> pd.DataFrame:
@@ -220,10 +220,11 @@ def _from_cbox(path: Path) -> pd.DataFrame:
     if "CoordinateZ" in table and pd.to_numeric(table["CoordinateZ"], errors="coerce").nunique() > 1:
         raise FormatError(f"{path}: boxes at several z: of a tomogram, not of one micrograph")
     x, y, width, height = (col.number_column(table[label], label, str(path)) for label in needed)
-    found = pd.DataFrame({X: x + width // 2, Y: y + height // 2})
+    # crYOLO's boxes name their corner, like EMAN's; the particle is the pixel N // 2 of the box.
+    picks = pd.DataFrame({X: x + width // 2, Y: y + height // 2})
     if "Confidence" in table:
-        found[FIGURE_OF_MERIT] = col.number_column(table["Confidence"], "Confidence", str(path))
-    return found
+        picks[FIGURE_OF_MERIT] = col.number_column(table["Confidence"], "Confidence", str(path))
+    return picks
 
 
 def _from_pos(path: Path) -> pd.DataFrame:

@@ -46,6 +46,7 @@ _LINEAR = {
     "ctf/phase_shift_rad": ("rlnPhaseShift", 180 / np.pi, 0.0),
     "ctf/bfactor": ("rlnCtfBfactor", 1.0, 0.0),
     "ctf/scale": ("rlnCtfScalefactor", 1.0, 0.0),
+    # Half sets and classes count from 0 here, from 1 in RELION.
     "alignments3D/split": ("rlnRandomSubset", 1.0, 1.0),
     "alignments3D/class": ("rlnClassNumber", 1.0, 1.0),
 }
@@ -108,6 +109,7 @@ def pose_to_euler(pose: npt.ArrayLike) -> FloatArray:
     exp([pose]x) = Rz(rot) Ry(tilt) Rz(psi) with active factors.
     """
     matrices = Rotation.from_rotvec(np.asarray(pose, np.float64).reshape(-1, 3)).as_matrix()
+    # Transposed: cryoSPARC's vectors turn the particle, RELION's angles the view.
     return matrix_to_euler(np.swapaxes(matrices, -1, -2))
 
 
@@ -153,11 +155,11 @@ def _checked(path: Path, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
     for name, (kind, shape, _) in _EXPECTED.items():
         if name not in (array.dtype.names or ()):
             continue
-        found = array.dtype[name]
-        wanted = "SU" if kind == "S" else "iufb"
-        if found.base.kind not in wanted or (name in _FIXED and found.shape != shape):
+        field = array.dtype[name]
+        kinds = "SU" if kind == "S" else "iufb"
+        if field.base.kind not in kinds or (name in _FIXED and field.shape != shape):
             raise FormatError(
-                f"{path}: field {name} is {found.base.name} of shape {found.shape}; expected "
+                f"{path}: field {name} is {field.base.name} of shape {field.shape}; expected "
                 f"{'text' if kind == 'S' else 'numbers'} of shape {shape}"
             )
     for name in _FINITE:
@@ -222,7 +224,9 @@ def _tables(path: Path, columns: Mapping[str, Any], n: int) -> tuple[pd.DataFram
     if _PATH in columns and _INDEX in columns:
         names = _text(columns[_PATH])
         table["rlnImageName"] = [
-            f"{i:06d}@{p.removeprefix('>')}" for i, p in zip(columns[_INDEX] + 1, names, strict=True)
+            # Images count from 0 in cryoSPARC, from 1 in RELION; a ">" in front is no part of the path.
+            f"{i:06d}@{p.removeprefix('>')}"
+            for i, p in zip(columns[_INDEX] + 1, names, strict=True)
         ]
     table.update(location(columns))
     for field, (label, scale, offset) in _LINEAR.items():
@@ -233,6 +237,8 @@ def _tables(path: Path, columns: Mapping[str, Any], n: int) -> tuple[pd.DataFram
     if _POSE in columns:
         table.update(zip(col.ANGLES, pose_to_euler(columns[_POSE]).T, strict=True))
     if _SHIFT in columns:
+        # Shifts count the pixels of the alignment, which may have been run on binned images: not always those of the
+        # blob.
         pixel = columns.get(_SHIFT_PIXEL, columns.get(_PIXEL))
         if pixel is None:
             raise FormatError(f"{path}: {_SHIFT} is in pixels, but there is neither {_SHIFT_PIXEL} nor {_PIXEL}")
@@ -252,6 +258,7 @@ def location(columns: Mapping[str, Any]) -> dict[str, Any]:
         table["rlnMicrographName"] = [p.removeprefix(">") for p in _text(columns[_MICROGRAPH])]
     if all(name in columns for name in (*_CENTRE, _MICROGRAPH_SHAPE)):
         for label, field, axis in (("rlnCoordinateX", _CENTRE[0], 1), ("rlnCoordinateY", _CENTRE[1], 0)):
+            # The shape is (y, x), unlike the names of the centre's fields.
             table[label] = columns[field].astype(np.float64) * columns[_MICROGRAPH_SHAPE][:, axis]
     return table
 
@@ -269,15 +276,15 @@ def _optics(columns: Mapping[str, Any], n: int) -> tuple[dict[str, Any], npt.NDA
     first, group = np.unique(np.column_stack(keys), axis=0, return_index=True, return_inverse=True)[1:]
     rank = np.argsort(np.argsort(first))
     first = np.sort(first)
-    made: dict[str, Any] = {
+    groups: dict[str, Any] = {
         "rlnOpticsGroupName": [f"opticsGroup{i + 1}" for i in range(len(first))],
         "rlnOpticsGroup": np.arange(1, len(first) + 1),
     }
-    made.update({label: values[first] for label, values in shared.items()})
+    groups.update({label: values[first] for label, values in shared.items()})
     if _SHAPE in columns:
-        made["rlnImageDimensionality"] = np.full(len(first), 2)
-    made["first"] = first
-    return made, rank[group.ravel()] + 1
+        groups["rlnImageDimensionality"] = np.full(len(first), 2)
+    groups["first"] = first
+    return groups, rank[group.ravel()] + 1
 
 
 def _keep_field(field: str, values: npt.NDArray[Any], table: dict[str, Any], optics: dict[str, Any]) -> None:
@@ -322,11 +329,13 @@ def _source(path: Path, columns: Mapping[str, Any], where: Where) -> StackSource
 
 def write_cs(path: Path, particles: Particles) -> None:
     """Write a .cs file; see :func:`verglas.io.write_particles`."""
-    left = [t for t in particles.tables if t not in (particles.table_name, "optics", FIELDS_TABLE)]
-    if left:
-        warnings.warn(f"{path}: a .cs file holds one table; left out: {', '.join(left)}", VerglasWarning, stacklevel=3)
-    fields, used = _fields(particles)
-    fields.update(_remaining_fields(path, particles, used))
+    others = [t for t in particles.tables if t not in (particles.table_name, "optics", FIELDS_TABLE)]
+    if others:
+        warnings.warn(
+            f"{path}: a .cs file holds one table; left out: {', '.join(others)}", VerglasWarning, stacklevel=3
+        )
+    fields, labels = _fields(particles)
+    fields.update(_remaining_fields(path, particles, labels))
     ordered = _in_order(particles, fields)
     array = np.empty(len(particles), dtype=[(k, v.dtype, v.shape[1:]) for k, v in ordered.items()])
     for name, values in ordered.items():
@@ -340,35 +349,35 @@ def _fields(particles: Particles) -> tuple[dict[str, Any], set[str]]:
     table, n = particles.table, len(particles)
     parts = col.Tables(table, particles.optics_table, particles.where)
     fields: dict[str, Any] = {}
-    used: set[str] = {"rlnOpticsGroup", "rlnOpticsGroupName", "rlnImageDimensionality"}
+    labels: set[str] = {"rlnOpticsGroup", "rlnOpticsGroupName", "rlnImageDimensionality"}
     if "rlnImageName" in table:
         frames, names = zip(*(_index_and_path(t) for t in table["rlnImageName"]), strict=True) if n else ((), ())
         fields[_PATH], fields[_INDEX] = np.array(names, dtype=bytes), np.array(frames, dtype=np.uint32)
-        used.add("rlnImageName")
+        labels.add("rlnImageName")
         fields[_SHAPE] = np.repeat(np.asarray(_box_or_zero(particles, parts), np.uint32)[:, None], 2, axis=1)
-        used.add("rlnImageSize")
+        labels.add("rlnImageSize")
     for field, label in _SHARED.items():
         values = col.pixel_sizes_A(parts) if field == _PIXEL else parts.value(label, optics_first=True)
         if values is not None:
             fields[field] = values
-            used.add(label)
+            labels.add(label)
     for field, (label, scale, offset) in _LINEAR.items():
         if label in table:
             fields[field] = (col.number_column(table[label], label, particles.where) - offset) / scale
-            used.add(label)
+            labels.add(label)
     if "rlnMicrographName" in table:
         fields[_MICROGRAPH] = np.array([str(m).encode() for m in table["rlnMicrographName"]])
-        used.add("rlnMicrographName")
+        labels.add("rlnMicrographName")
     shape = [f"{_MICROGRAPH_SHAPE}[{axis}]" for axis in (0, 1)]
     if all(label in table for label in shape):
         for label, field, size in (("rlnCoordinateX", _CENTRE[0], shape[1]), ("rlnCoordinateY", _CENTRE[1], shape[0])):
             if label in table:
                 fields[field] = table[label].to_numpy(np.float64) / table[size].to_numpy(np.float64)
-                used.add(label)
-    _pose_fields(particles, fields, used)
+                labels.add(label)
+    _pose_fields(particles, fields, labels)
     fields["ctf/exp_group_id"] = parts.group()
     fields["uid"] = _uids(table)
-    return fields, used
+    return fields, labels
 
 
 def _index_and_path(text: str) -> tuple[int, bytes]:
@@ -386,12 +395,12 @@ def _box_or_zero(particles: Particles, parts: col.Tables) -> npt.NDArray[Any]:
     return np.broadcast_to(0 if sizes is None else sizes, len(particles))
 
 
-def _pose_fields(particles: Particles, fields: dict[str, Any], used: set[str]) -> None:
+def _pose_fields(particles: Particles, fields: dict[str, Any], labels: set[str]) -> None:
     poses: Poses | None = particles.poses
     if poses is None:
         return
     fields[_POSE] = euler_to_pose(poses.angles_deg)
-    used.update(col.ANGLES)
+    labels.update(col.ANGLES)
     pixel = fields.get(_PIXEL)
     if _SHIFT_PIXEL in particles.table:
         pixel = particles.table[_SHIFT_PIXEL].to_numpy(np.float64)
@@ -401,7 +410,7 @@ def _pose_fields(particles: Particles, fields: dict[str, Any], used: set[str]) -
         pixel = np.ones(len(particles))
     fields[_SHIFT] = poses.shifts_A / pixel[:, None]
     fields[_SHIFT_PIXEL] = pixel
-    used.update((*col.SHIFTS_A, *col.SHIFTS_PX))
+    labels.update((*col.SHIFTS_A, *col.SHIFTS_PX))
 
 
 def _uids(table: pd.DataFrame) -> npt.NDArray[np.uint64]:
@@ -413,6 +422,8 @@ def _uids(table: pd.DataFrame) -> npt.NDArray[np.uint64]:
     again = table.groupby("rlnImageName", sort=False).cumcount()
     return np.array(
         [
+            # A hash and not a running number: particle and passthrough files are joined by uid, and may be written
+            # apart.
             int.from_bytes(hashlib.blake2b(f"{name}#{i}".encode(), digest_size=8).digest(), "little")
             for name, i in zip(table["rlnImageName"], again, strict=True)
         ],
@@ -420,14 +431,14 @@ def _uids(table: pd.DataFrame) -> npt.NDArray[np.uint64]:
     )
 
 
-def _remaining_fields(path: Path, particles: Particles, used: set[str]) -> dict[str, Any]:
+def _remaining_fields(path: Path, particles: Particles, labels: set[str]) -> dict[str, Any]:
     """Columns of other names: cryoSPARC's own put together again, RELION's under star/ and star_optics/."""
     fields: dict[str, Any] = {}
     vectors: dict[str, list[Any]] = {}
     for label in particles.table.columns:
         values = _to_array(particles.table[label])
         name, bracket, _ = label.partition("[")
-        if label in used:
+        if label in labels:
             continue
         if "/" in label and bracket:
             vectors.setdefault(name, []).append(values)
@@ -440,7 +451,7 @@ def _remaining_fields(path: Path, particles: Particles, used: set[str]) -> dict[
     if optics is not None:
         group = col.Tables(particles.table, optics, particles.where).group()
         for label in optics.columns:
-            if label not in used:
+            if label not in labels:
                 fields[f"star_optics/{label}"] = _to_array(optics[label])[group]
         ignored = [label for label in _NOT_TRANSLATED if label in optics]
         if ignored:
@@ -461,10 +472,10 @@ def _to_array(values: pd.Series[Any]) -> npt.NDArray[Any]:
 def _in_order(particles: Particles, fields: dict[str, Any]) -> dict[str, Any]:
     """Fields in the order and types of the file they came from, else in cryoSPARC's; the rest after them."""
     n = len(particles)
-    known = particles.tables.get(FIELDS_TABLE)
-    types = {} if known is None else dict(zip(known["field"], known["dtype"], strict=True))
+    field_list = particles.tables.get(FIELDS_TABLE)
+    types = {} if field_list is None else dict(zip(field_list["field"], field_list["dtype"], strict=True))
     for name, (kind, shape, default) in _EXPECTED.items():
-        if known is None and name not in fields and default is not None and name.split("/")[0] in ("blob", "ctf"):
+        if field_list is None and name not in fields and default is not None and name.split("/")[0] in ("blob", "ctf"):
             fields[name] = np.full((n, *shape), default)
         if name not in types and name in fields:
             types[name] = kind + (f":{shape[0]}" if shape else "")
@@ -472,6 +483,7 @@ def _in_order(particles: Particles, fields: dict[str, Any]) -> dict[str, Any]:
     for name in [*(k for k in types if k in fields), *(k for k in fields if k not in types)]:
         values, kind = np.asarray(fields[name]), types.get(name, "").partition(":")[0]
         if kind and kind != "S":
+            # Rounded before the cast, which would cut 2.9999999 down to 2.
             values = np.rint(values) if np.dtype(kind).kind in "iu" and values.dtype.kind == "f" else values
             values = values.astype(kind)
         shape = types.get(name, "").partition(":")[2]

@@ -62,6 +62,7 @@ class PlainFile:
 
     def _decompressed(self) -> Path:
         handle, name = tempfile.mkstemp(prefix="verglas_", suffix=Path(self.path.stem).suffix)
+        # Not __del__: finalizers also run at the interpreter's exit, when the temporary copy must go.
         weakref.finalize(self, _remove, name)
         opener: Any = gzip.open if self._compression == "gzip" else bz2.open
         try:
@@ -152,6 +153,7 @@ class TiffFrames:
     def read(self, index: int) -> Array:
         """One page in its stored dtype."""
         try:
+            # Opened anew for each frame: threads that read at the same time may not share one file position.
             with tifffile.TiffFile(self.file.plain) as tiff:
                 return np.asarray(tiff.pages[index].asarray(maxworkers=1))
         except TIFF_ERRORS as error:
@@ -203,6 +205,7 @@ def _open_tiff(file: PlainFile, unit_A: Any) -> tuple[FrameSource, TiffAbout]:
     """Check every directory before anything is read: sizes, samples, and that the file reaches its last byte."""
     try:
         with tifffile.TiffFile(file.plain) as tiff:
+            # EER files may hold a summed picture besides, which is no frame of events.
             pages = [page for page in tiff.pages if not (tiff.is_eer and page.compression not in _EER)]
             if not pages:
                 raise FormatError(f"{file.path}: an EER file without frames of events")
@@ -282,6 +285,7 @@ class FrameSums:
         first = index * self.per_fraction
         total = self.source.read(first)
         if self.per_fraction > 1:
+            # int32: sums of bytes would wrap round at 255.
             total = total.astype(np.float32 if total.dtype.kind == "f" else np.int32)
             for f in range(first + 1, first + self.per_fraction):
                 total += self.source.read(f)
@@ -307,7 +311,10 @@ def open_frames(
 
 def dropped(path: Path, frames: int, per_fraction: int) -> None:
     """Say which frames make no whole fraction."""
-    left = frames % per_fraction
-    if left:
-        warnings.warn(f"{path}: the last {left} of {frames} frames make no whole fraction of {per_fraction}; dropped",
-                      VerglasWarning, stacklevel=4)  # fmt: skip
+    remainder = frames % per_fraction
+    if remainder:
+        warnings.warn(
+            f"{path}: the last {remainder} of {frames} frames make no whole fraction of {per_fraction}; dropped",
+            VerglasWarning,
+            stacklevel=4,
+        )

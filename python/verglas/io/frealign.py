@@ -100,24 +100,24 @@ def _names_of(count: int, path: Path, number: int) -> list[str]:
     )
 
 
-def _translated(path: Path, found: pd.DataFrame, head: Mapping[str, str]) -> pd.DataFrame:
-    missing = [name for name in ("C", *_ANGLES, "SHX", "SHY", "DF1", "DF2", "ANGAST") if name not in found]
+def _translated(path: Path, parameters: pd.DataFrame, head: Mapping[str, str]) -> pd.DataFrame:
+    missing = [name for name in ("C", *_ANGLES, "SHX", "SHY", "DF1", "DF2", "ANGAST") if name not in parameters]
     if missing:
-        raise FormatError(f"{path}: no column {', '.join(missing)}; it has {', '.join(map(str, found))}")
-    first = found["C"].to_numpy()
+        raise FormatError(f"{path}: no column {', '.join(missing)}; it has {', '.join(map(str, parameters))}")
+    first = parameters["C"].to_numpy()
     bad = np.flatnonzero((first < 1) | (first % 1 != 0))
     if bad.size:
         raise FormatError(f"{path}, row {bad[0]} (from 0): image number {first[bad[0]]:g}; expected 1, 2, ...")
     stack = head.get("stack") or path.with_suffix(".mrc").name
     table = pd.DataFrame({"rlnImageName": [f"{int(c):07d}@{stack}" for c in first]})
     table = table.assign(
-        **{label: found[name] for name, label in {**_ANGLES, **_CTF, **_KEPT}.items() if name in found}
+        **{label: parameters[name] for name, label in {**_ANGLES, **_CTF, **_KEPT}.items() if name in parameters}
     )
-    pixels = "PRESA" in found  # version 8
+    pixels = "PRESA" in parameters  # version 8
     for name, px, label in zip(("SHX", "SHY"), col.SHIFTS_PX, col.SHIFTS_A, strict=True):
-        table[px if pixels else label] = -found[name]
-    if "FILM" in found:
-        table["rlnMicrographName"] = [f"film{int(f):06d}" for f in found["FILM"]]
+        table[px if pixels else label] = -parameters[name]
+    if "FILM" in parameters:
+        table["rlnMicrographName"] = [f"film{int(f):06d}" for f in parameters["FILM"]]
     for label in ("rlnVoltage", "rlnSphericalAberration", "rlnAmplitudeContrast", "rlnImagePixelSize"):
         if label in head:
             table[label] = finite_number(head[label].split()[0], path, 1)
@@ -131,15 +131,15 @@ def from_cistem(table: pd.DataFrame, path: Path) -> pd.DataFrame:
     position = col.number_column(table[POSITION], POSITION, str(path)).astype(np.int64)
     names = table["cisTEMStackFilename"].astype(str).str.strip("'\"") if "cisTEMStackFilename" in table else None
     stacks = [path.with_suffix(".mrc").name] * len(table) if names is None else names.tolist()
-    made = pd.DataFrame({"rlnImageName": [f"{i:07d}@{s}" for i, s in zip(position, stacks, strict=True)]})
+    rln_table = pd.DataFrame({"rlnImageName": [f"{i:07d}@{s}" for i, s in zip(position, stacks, strict=True)]})
     for label in map(str, table.columns):
         values = table[label]
         if label in _CISTEM:
             name, factor = _CISTEM[str(label)]
-            made[name] = col.number_column(values, str(label), str(path)) * factor
+            rln_table[name] = col.number_column(values, str(label), str(path)) * factor
         elif label not in (POSITION, "cisTEMStackFilename"):
-            made[str(label)] = values.to_numpy()
-    return made
+            rln_table[str(label)] = values.to_numpy()
+    return rln_table
 
 
 def write_par(path: Path, particles: Particles) -> None:
@@ -168,6 +168,8 @@ def write_par(path: Path, particles: Particles) -> None:
         "PHI": poses.angles_deg[:, 0],
         "SHX": -poses.shifts_A[:, 0],
         "SHY": -poses.shifts_A[:, 1],
+        # The pixel size is given to Frealign by itself; a magnification of 10000 goes with a detector pitch in um equal
+        # to it in A.
         "MAG": np.full(n, 10000),
         "FILM": film,
         "DF1": optics.defocus_u_A,

@@ -119,6 +119,7 @@ def _serialem(path: Path, lines: list[tuple[int, list[str]]]) -> IntArray:
             elif key == "badrows":
                 rows.append(_rectangle(entry[0], entry[0] + 1, 0, size["x"]))
             elif key == "partialbadcolumn":
+                # SerialEM: column, first and last row, both included.
                 rows.append(_rectangle(entry[1], entry[2] + 1, entry[0], entry[0] + 1))
             elif key == "partialbadrow":
                 rows.append(_rectangle(entry[0], entry[0] + 1, entry[1], entry[2] + 1))

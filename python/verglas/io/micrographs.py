@@ -150,9 +150,9 @@ def read_micrographs(path: PathLike) -> pd.DataFrame:
     folders = [path.parent, *search_folders(path)[1:]]
     out[PATH] = [_found_from(folders, n) for n in out[MICROGRAPH]]
     for label in (PIXEL, "rlnMicrographOriginalPixelSize", *SHARED):
-        found = parts.value(label, optics_first=True)
-        if found is not None:
-            out.setdefault(PIXEL if label.endswith("PixelSize") else label, found)
+        values = parts.value(label, optics_first=True)
+        if values is not None:
+            out.setdefault(PIXEL if label.endswith("PixelSize") else label, values)
     if PIXEL not in out:
         pixel = col.pixel_sizes_A(parts)
         if pixel is not None:
@@ -162,9 +162,9 @@ def read_micrographs(path: PathLike) -> pd.DataFrame:
     for label in table.columns.astype(str):
         if label not in out and label != "rlnOpticsGroup":
             out[label] = table[label].to_numpy()
-    made = pd.DataFrame(out)
-    check_ctf_columns(made, str(path))
-    return made
+    micrographs = pd.DataFrame(out)
+    check_ctf_columns(micrographs, str(path))
+    return micrographs
 
 
 def _frame(table: pd.DataFrame | Mapping[str, Any]) -> pd.DataFrame:
@@ -189,6 +189,7 @@ def write_micrographs(path: PathLike, table: pd.DataFrame) -> None:
 def optics_of(table: pd.DataFrame) -> tuple[pd.DataFrame, np.ndarray]:
     """Optics table of a list of micrographs and the group (from 1) of each, numbered as they first appear."""
     labels = [label for label in (PIXEL, *SHARED, "rlnOpticsGroupName") if label in table]
+    # groupby leaves rows with a NaN out of every group.
     keys = table[labels].astype(object).where(table[labels].notna(), "nan")
     group = keys.groupby(labels, sort=False).ngroup().to_numpy() if labels else np.zeros(len(table), np.int64)
     first = np.unique(group, return_index=True)[1]

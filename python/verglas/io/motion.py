@@ -58,14 +58,15 @@ def read_motion_star(path: PathLike) -> Trajectory:
     version = int(general.get("rlnMotionModelVersion", 0))
     if version not in (0, 1):
         raise FormatError(f"{path}: rlnMotionModelVersion {version}; expected 0 (none) or 1 (polynomial)")
-    known: dict[str, Any] = {name: general[label] for label, name in _GENERAL.items() if label in general}
-    known = {name: str(v) if name in ("movie", "gain") else float(v) for name, v in known.items()}
+    attributes: dict[str, Any] = {name: general[label] for label, name in _GENERAL.items() if label in general}
+    attributes = {name: str(v) if name in ("movie", "gain") else float(v) for name, v in attributes.items()}
     if all(label in general for label in _SIZES):
-        known["shape"] = (int(general["rlnImageSizeY"]), int(general["rlnImageSizeX"]))
+        attributes["shape"] = (int(general["rlnImageSizeY"]), int(general["rlnImageSizeX"]))
     first = int(general.get("rlnMicrographStartFrame", 1))
     return Trajectory(
+        # Minus: files hold the shift that brings a frame back, a trajectory where the specimen went.
         -_in_order(path, shifts), _polynomial(path, tables) if version == 1 else None, _patches(tables), _hot(tables),
-        first_frame=first - 1, more={k: v for k, v in general.items() if k not in _OWN}, **known,
+        first_frame=first - 1, more={k: v for k, v in general.items() if k not in _OWN}, **attributes,
     )  # fmt: skip
 
 
@@ -221,6 +222,7 @@ def _of_patches(path: Path, rows: FloatArray, shape: tuple[int, int] | None) -> 
     patches[["dx_px", "dy_px"]] *= -1
     means = patches.groupby("frame")[["dx_px", "dy_px"]].mean()
     moves = _numbered(path, means.index.to_numpy(), means.to_numpy(np.float64))
+    # MotionCor2's patch logs hold the whole movement: the part common to all patches is the global one.
     patches[["dx_px", "dy_px"]] -= moves[patches["frame"] - patches["frame"].min()]
     return Trajectory(moves, patches=patches, shape=shape)
 
@@ -239,14 +241,14 @@ def _aln(path: Path, lines: list[str]) -> Trajectory:
             setting[key.strip()] = [int(word) for word in value.split()]
         elif part in parts and text and not text[0].isalpha():
             parts[part].append((number, text))
-    found = {name: [_number_rows(path, [text], n)[0] for n, text in rows] for name, rows in parts.items()}
-    if not found["globalShift"] or any(len(row) != 3 for row in found["globalShift"]):
+    numbers = {name: [_number_rows(path, [text], n)[0] for n, text in rows] for name, rows in parts.items()}
+    if not numbers["globalShift"] or any(len(row) != 3 for row in numbers["globalShift"]):
         raise FormatError(f"{path}: no rows of frame, x, y after globalShift")
-    table = np.array(found["globalShift"])
+    table = np.array(numbers["globalShift"])
     size, throw = setting.get("stackSize"), setting.get("throw", [0])
     patches = None
-    if found["localShift"]:
-        patches = pd.DataFrame(found["localShift"], columns=_PATCH_COLUMNS)
+    if numbers["localShift"]:
+        patches = pd.DataFrame(numbers["localShift"], columns=_PATCH_COLUMNS)
         patches["frame"] = patches["frame"].astype(np.int64)
         patches[["dx_px", "dy_px"]] *= -1
     return Trajectory(-_numbered(path, table[:, 0], table[:, 1:]), patches=patches, first_frame=throw[0],

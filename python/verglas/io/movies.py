@@ -55,16 +55,16 @@ def find_movies(source: PathLike | Iterable[PathLike]) -> list[Path]:
     verglas.errors.InputError: nowhere/*.tif: no movies found; expected TIFF, MRC or EER files or a STAR file of them
     """
     sources = [source] if isinstance(source, str | os.PathLike) else list(source)
-    found = [Path(name) for one in sources for name in _named(os.fspath(one))]
-    if not found:
+    movies = [Path(name) for one in sources for name in _named(os.fspath(one))]
+    if not movies:
         shown = ", ".join(os.fspath(s) for s in sources[:3]) or "an empty list"
         raise InputError(f"{shown}: no movies found; expected TIFF, MRC or EER files or a STAR file of them")
-    seen: set[Path] = set()
-    for path in found:
-        if path in seen:
+    earlier: set[Path] = set()
+    for path in movies:
+        if path in earlier:
             raise InputError(f"{path} is named twice among the movies; name each once")
-        seen.add(path)
-    return found
+        earlier.add(path)
+    return movies
 
 
 def _named(source: str) -> list[str]:
@@ -150,38 +150,42 @@ def open_movie(
     return Movie(source, pixel_A, dose, pre_exposure_e_A2, voltage_kV, name=path.name, path=path)
 
 
-def _pixel_size_A(path: Path, given: float | None, about: TiffAbout, upsampling: int) -> float:
-    known = about.pixel_size_A
+def _pixel_size_A(path: Path, override: float | None, about: TiffAbout, upsampling: int) -> float:
+    in_file = about.pixel_size_A
     if about.eer is not None:
-        known = float(about.eer.get("sensorPixelSize.width", np.nan)) * 1e10  # metres
-    known /= upsampling
-    if given is None:
-        return known if 0.05 <= known <= 100 else float("nan")
-    if np.isfinite(known) and abs(known / given - 1) > 1e-3:
-        warnings.warn(f"{path}: pixel size {known:.6g} A in the file, {given:g} A used as asked", VerglasWarning,
+        in_file = float(about.eer.get("sensorPixelSize.width", np.nan)) * 1e10  # metres
+    in_file /= upsampling
+    if override is None:
+        # What lies outside is no pixel of a microscope: resolution tags are often left at 72 dots per inch.
+        return in_file if 0.05 <= in_file <= 100 else float("nan")
+    if np.isfinite(in_file) and abs(in_file / override - 1) > 1e-3:
+        warnings.warn(f"{path}: pixel size {in_file:.6g} A in the file, {override:g} A used as asked", VerglasWarning,
                       stacklevel=4)  # fmt: skip
-    return float(given)
+    return float(override)
 
 
-def _total_dose(path: Path, given: float | None, about: TiffAbout, sensor_pixel_A: float) -> float | None:
+def _total_dose(path: Path, override: float | None, about: TiffAbout, sensor_pixel_A: float) -> float | None:
     """Of the whole file, e/A^2; EER files give it in electrons per pixel of the sensor."""
     if about.eer is None or not np.isfinite(sensor_pixel_A):
-        return given
+        return override
     per_pixel = about.eer.get("totalDose")
     unit = str(about.eer.get("totalDose.unit", "e/pixel"))
     if not isinstance(per_pixel, int | float) or per_pixel <= 0 or "pix" not in unit.lower():
-        return given
-    known = float(per_pixel) / sensor_pixel_A**2
-    if given is not None and abs(known / given - 1) > _SAME:
-        warnings.warn(f"{path}: total exposure {known:.4g} e/A^2 in the file, {given:g} used as asked", VerglasWarning,
-                      stacklevel=4)  # fmt: skip
-    return known if given is None else given
+        return override
+    in_file = float(per_pixel) / sensor_pixel_A**2
+    if override is not None and abs(in_file / override - 1) > _SAME:
+        warnings.warn(
+            f"{path}: total exposure {in_file:.4g} e/A^2 in the file, {override:g} used as asked",
+            VerglasWarning,
+            stacklevel=4,
+        )
+    return in_file if override is None else override
 
 
-def _per_fraction(path: Path, source: FrameSource, given: int | None, dose: float | None, total: float | None) -> int:
+def _per_fraction(path: Path, source: FrameSource, count: int | None, dose: float | None, total: float | None) -> int:
     """Frames of the file that make one frame."""
     frames = len(source)
-    if given is None:
+    if count is None:
         if not isinstance(source, EerFrames):
             return 1
         if total is None:
@@ -189,18 +193,20 @@ def _per_fraction(path: Path, source: FrameSource, given: int | None, dose: floa
                 f"{path}: {frames} frames of the camera, and nothing says how many make a fraction: the file names no "
                 "total exposure or no pixel size; give frames_per_fraction, or total_dose_e_A2"
             )
-        given = max(1, round((dose or _TARGET_E_A2) / (total / frames)))
-    if not 1 <= given <= frames:
-        raise InputError(f"{path}: fractions of {given} frames, but the file has {frames}; expected 1 to {frames}")
-    return int(given)
+        count = max(1, round((dose or _TARGET_E_A2) / (total / frames)))
+    if not 1 <= count <= frames:
+        raise InputError(f"{path}: fractions of {count} frames, but the file has {frames}; expected 1 to {frames}")
+    return int(count)
 
 
-def _checked_dose(path: Path, asked: float | None, reached: float, per_fraction: int) -> float:
+def _checked_dose(path: Path, override: float | None, dose: float, per_fraction: int) -> float:
     """The exposure of a frame that the total means; said where it is not what was asked for."""
-    if asked is not None and abs(reached / asked - 1) > _SAME:
-        said = f"{asked:g} e/A^2 per frame were asked for; {per_fraction} frames of the file, whose total exposure is "
-        warnings.warn(f"{path}: {said}known, make {reached:.4g}, which is used", VerglasWarning, stacklevel=4)
-    return reached
+    if override is not None and abs(dose / override - 1) > _SAME:
+        sentence = (
+            f"{override:g} e/A^2 per frame were asked for; {per_fraction} frames of the file, whose total exposure is "
+        )
+        warnings.warn(f"{path}: {sentence}known, make {dose:.4g}, which is used", VerglasWarning, stacklevel=4)
+    return dose
 
 
 def read_movie(
@@ -236,8 +242,8 @@ def read_movie(
     if gain is None:
         return replace(movie, defects=bad)
     if isinstance(gain, str | os.PathLike):
-        found = read_gain(gain, divides=divides)
+        reference = read_gain(gain, divides=divides)
     else:
-        found = gain if isinstance(gain, Gain) else Gain(np.asarray(gain), bool(divides))
-    found = found.placed(placement).fitted(movie.shape)
-    return replace(movie, gain=found.factors, defects=bad | found.dead)
+        reference = gain if isinstance(gain, Gain) else Gain(np.asarray(gain), bool(divides))
+    reference = reference.placed(placement).fitted(movie.shape)
+    return replace(movie, gain=reference.factors, defects=bad | reference.dead)

@@ -69,6 +69,7 @@ def read_sections(
     order = np.argsort(frames, kind="stable")
     frames, at = frames[order], at[order]
     section = header.section_bytes
+    # Gaps below 256 kB are read along: on disks and network file systems a seek costs more.
     near = max(1, (256 << 10) // section)
     most = max(1, chunk_bytes // section)
     direct = np.dtype(header.dtype) == out.dtype and out.flags.c_contiguous
@@ -100,12 +101,12 @@ def _runs(frames: IntArray, near: int, most: int) -> Iterator[tuple[int, int]]:
 
 
 def _fill(handle: Any, raw: npt.NDArray[np.uint8], path: Path) -> None:
-    view, done = memoryview(cast(Any, raw)), 0
-    while done < len(view):
-        got = handle.readinto(view[done:])
-        if not got:
-            raise FormatError(f"{path}: ends {len(view) - done} bytes early; was it changed while being read?")
-        done += got
+    view, position = memoryview(cast(Any, raw)), 0
+    while position < len(view):
+        count = handle.readinto(view[position:])
+        if not count:
+            raise FormatError(f"{path}: ends {len(view) - position} bytes early; was it changed while being read?")
+        position += count
 
 
 def read_stack(path: PathLike, frames: npt.ArrayLike | None = None) -> npt.NDArray[np.float32]:
@@ -134,18 +135,18 @@ def read_stack(path: PathLike, frames: npt.ArrayLike | None = None) -> npt.NDArr
     header = read_header(path)
     if compression_of(header.path):
         raise FormatError(f"{path}: compressed stacks cannot be read image by image; decompress the file first")
-    wanted = _in_stack(path, frames, header.shape[0])
-    out = np.empty((len(wanted), *header.shape[1:]), dtype=np.float32)
-    read_sections(header, wanted, out, np.arange(len(wanted)))
+    numbers = _in_stack(path, frames, header.shape[0])
+    out = np.empty((len(numbers), *header.shape[1:]), dtype=np.float32)
+    read_sections(header, numbers, out, np.arange(len(numbers)))
     return out
 
 
 def _in_stack(path: PathLike, frames: npt.ArrayLike | None, count: int) -> IntArray:
-    wanted = np.arange(count) if frames is None else np.atleast_1d(np.asarray(frames, dtype=np.int64))
-    bad = wanted[(wanted < 0) | (wanted >= count)]
+    numbers = np.arange(count) if frames is None else np.atleast_1d(np.asarray(frames, dtype=np.int64))
+    bad = numbers[(numbers < 0) | (numbers >= count)]
     if bad.size:
         raise FormatError(f"{path}: image {bad[0]} (from 0) asked for, but the stack has {count}")
-    return wanted
+    return numbers
 
 
 # ---- maps
@@ -190,6 +191,7 @@ def read_map(path: PathLike, pixel_size_A: float | None = None) -> Map:
         raise FormatError(f"{path}: the header promises {nx} x {ny} x {nz} values, more than a terabyte")
     with open_plain(header.path) as handle:
         handle.seek(header.offset)
+        # One byte more than promised shows that a packed file, whose size says nothing, goes on.
         payload = handle.read(header.section_bytes * header.shape[0] + 1)
     if compression_of(header.path):
         check_size(header, header.offset + len(payload))
@@ -201,30 +203,30 @@ def read_map(path: PathLike, pixel_size_A: float | None = None) -> Map:
     return Map(data, _map_pixel(header, pixel_size_A), header.origin_A)
 
 
-def _spider_map(header: SpiderHeader, given: float | None) -> Map:
+def _spider_map(header: SpiderHeader, override: float | None) -> Map:
     if header.stack:
         raise FormatError(f"{header.path}: a SPIDER stack of {header.shape[0]} images, expected a volume")
-    if given is None and not header.pixel_size_A:
+    if override is None and not header.pixel_size_A:
         raise InputError(f"{header.path}: a SPIDER volume, whose header has no pixel size; give pixel_size_A")
-    return Map(read_spider(header), float(given or header.pixel_size_A))
+    return Map(read_spider(header), float(override or header.pixel_size_A))
 
 
-def _map_pixel(header: MrcHeader, given: float | None) -> float:
-    known = header.voxel_A[0]
-    if given is not None:
-        if known and abs(known / given - 1) > _SAME_PIXEL:
+def _map_pixel(header: MrcHeader, override: float | None) -> float:
+    in_header = header.voxel_A[0]
+    if override is not None:
+        if in_header and abs(in_header / override - 1) > _SAME_PIXEL:
             warnings.warn(
-                f"{header.path}: pixel size {known:.6g} A in the header, {given:g} A used as asked",
+                f"{header.path}: pixel size {in_header:.6g} A in the header, {override:g} A used as asked",
                 VerglasWarning,
                 stacklevel=3,
             )
-        return float(given)
+        return float(override)
     if min(header.voxel_A) <= 0:
         raise InputError(f"{header.path}: the header has no pixel size; give pixel_size_A")
     if max(header.voxel_A) / min(header.voxel_A) > 1 + _SAME_PIXEL:
         sizes = " x ".join(f"{v:.6g}" for v in header.voxel_A)
         raise FormatError(f"{header.path}: voxels of {sizes} A are not cubic; resample the map, or give pixel_size_A")
-    return known
+    return in_header
 
 
 def write_map(path: PathLike, map: Map, dtype: str = "float32") -> None:
@@ -350,6 +352,7 @@ class StackWriter:
                 f.set_image_stack()
                 h = f.header
                 h.nx = h.mx = h.ny = h.my = self.box
+                # mz = 1 says a stack of images; mz = nz would say a volume (MRC2014).
                 h.nz, h.mz = self.n, 1
                 h.cella.x = h.cella.y = self.box * self.pixel_size_A
                 h.cella.z = self.pixel_size_A

@@ -134,9 +134,9 @@ def _parse_header(path: Path, raw: bytes) -> MrcHeader:
     h = np.frombuffer(raw, dtype=HEADER_DTYPE.newbyteorder(order))[0]
     mode = int(h["mode"])
     if mode != PACKED_4BIT and mode not in _MODES:
-        known = ", ".join(map(str, (*_MODES, PACKED_4BIT)))
+        modes = ", ".join(map(str, (*_MODES, PACKED_4BIT)))
         what = f" ({_REASONS[mode]})" if mode in _REASONS else ""
-        raise FormatError(f"{path}: MRC mode {mode}{what} is not supported; expected one of {known}")
+        raise FormatError(f"{path}: MRC mode {mode}{what} is not supported; expected one of {modes}")
     shape = tuple(int(h[k]) for k in ("nz", "ny", "nx"))
     if min(shape) < 1:
         raise FormatError(f"{path}: the header gives {shape[2]} x {shape[1]} x {shape[0]} values; each must be over 0")
@@ -145,6 +145,8 @@ def _parse_header(path: Path, raw: bytes) -> MrcHeader:
     voxel = _voxel_A(h)
     origin = tuple(float(h["origin"][k]) for k in "xyz")
     start = [float(h[k]) for k in ("nxstart", "nystart", "nzstart")]
+    # Two conventions for one thing: ORIGIN in angstrom (MRC2014), NSTART in voxels (CCP4). ORIGIN counts where both are
+    # set.
     if not any(origin) and any(start):
         origin = tuple(s * v for s, v in zip(start, voxel, strict=True))
     axes = tuple(int(h[k]) for k in ("mapc", "mapr", "maps"))
@@ -174,6 +176,7 @@ def _byte_order(path: Path, raw: bytes) -> str:
     """By the machine stamp; files older than MRC2000 have none: then the order in which the header makes sense."""
     stamp = raw[212:214]
     has_map = raw[208:211] == b"MAP"
+    # A stamp by which the header makes no sense is not believed where the other order makes it.
     if stamp in (b"\x44\x44", b"\x44\x41", b"\x11\x11"):
         order = ">" if stamp == b"\x11\x11" else "<"
         if _is_plausible(raw, order) or not _is_plausible(raw, "<>"[order == "<"]):
@@ -208,6 +211,7 @@ def _voxel_A(h: Any) -> tuple[float, float, float]:
     sizes = []
     for axis in "xyz":
         cell, count = float(h["cella"][axis]), int(h[f"m{axis}"])
+        # The cell over MX, not NX: of a stack or a cut-out NX is not the number of voxels in the cell.
         sizes.append(cell / count if np.isfinite(cell) and cell > 0 and count > 0 else 0.0)
     return sizes[0], sizes[1], sizes[2]
 

@@ -216,17 +216,17 @@ def as_stored(particles: Particles, *, restacked: bool) -> Particles:
     if not restacked and isinstance(source.inner, StackSource):
         return particles.with_source(source.inner).with_columns(**source.labels())
     optics = particles.optics_table
-    kept = particles.with_columns(**dict.fromkeys(source.stored))
+    plain = particles.with_columns(**dict.fromkeys(source.stored))
     if optics is None:
-        return kept
+        return plain
     none = {label: 0 for label in source.stored if label in optics}
     return Particles(
-        kept.table,
+        plain.table,
         source,
         optics_table=optics.assign(**none),
-        tables=kept.tables,
-        table_name=kept.table_name,
-        where=kept.where,
+        tables=plain.tables,
+        table_name=plain.table_name,
+        where=plain.where,
     )
 
 
@@ -255,11 +255,11 @@ def _rename_stacks(particles: Particles, folder: Path, style: str | None) -> Par
     new: dict[int, str] = {}
     for number in np.unique(source.stack_of):
         try:
-            wanted = written_name(source.paths.find(source.names[number]), folder, style)
+            name = written_name(source.paths.find(source.names[number]), folder, style)
         except FormatError:
             continue
-        if wanted != source.names[number]:
-            new[int(number)] = wanted
+        if name != source.names[number]:
+            new[int(number)] = name
     particles = _micrographs_renamed(particles, source.paths.roots, folder, style)
     if IMAGE in particles.table and not new:
         return particles
@@ -270,11 +270,11 @@ def _rename_stacks(particles: Particles, folder: Path, style: str | None) -> Par
             (f"{f + 1:06d}@{source.names[s]}", f"{f + 1:06d}")
             for s, f in zip(source.stack_of, source.frame, strict=True)
         ]
-    written = [
+    names = [
         f"{index}@{new[s]}" if s in new else text
         for (text, index), s in zip(old, source.stack_of.tolist(), strict=True)
     ]
-    return particles.with_columns(**{IMAGE: written})
+    return particles.with_columns(**{IMAGE: names})
 
 
 def _micrographs_renamed(particles: Particles, roots: Sequence[Path], folder: Path, style: str | None) -> Particles:
@@ -317,8 +317,8 @@ def _with_optics_table(particles: Particles) -> tuple[pd.DataFrame, pd.DataFrame
     shared: dict[str, Any] = {"rlnImagePixelSize": col.pixel_sizes_A(parts)}
     for label in ("rlnVoltage", "rlnSphericalAberration", "rlnAmplitudeContrast", "rlnImageSize"):
         shared[label] = parts.value(label, optics_first=False)
-    known = {label: values for label, values in shared.items() if values is not None}
-    if "rlnImagePixelSize" not in known or not len(particles):
+    columns = {label: values for label, values in shared.items() if values is not None}
+    if "rlnImagePixelSize" not in columns or not len(particles):
         warnings.warn(
             f"{particles.where}: written without an optics table, since the pixel size is unknown",
             VerglasWarning,
@@ -326,27 +326,28 @@ def _with_optics_table(particles: Particles) -> tuple[pd.DataFrame, pd.DataFrame
         )
         return particles.table, None
     if "rlnOpticsGroup" in particles.table:
-        known["rlnOpticsGroup"] = parts.value("rlnOpticsGroup", optics_first=False)
-    first, group = np.unique(np.column_stack(list(known.values())), axis=0, return_index=True, return_inverse=True)[1:]
+        columns["rlnOpticsGroup"] = parts.value("rlnOpticsGroup", optics_first=False)
+    table_of_values = np.column_stack(list(columns.values()))
+    _, first, group = np.unique(table_of_values, axis=0, return_index=True, return_inverse=True)
     # groups are numbered in the order in which they first appear
     rank = np.argsort(np.argsort(first))
     number = rank[group.ravel()] + 1
     first = np.sort(first)
-    made: dict[str, Any] = {
+    groups: dict[str, Any] = {
         "rlnOpticsGroupName": [f"opticsGroup{i + 1}" for i in range(len(first))],
         "rlnOpticsGroup": np.arange(1, len(first) + 1),
     }
-    made.update({label: values[first] for label, values in known.items() if label != "rlnOpticsGroup"})
-    if "rlnImageSize" not in made and particles.source is not None:
+    groups.update({label: values[first] for label, values in columns.items() if label != "rlnOpticsGroup"})
+    if "rlnImageSize" not in groups and particles.source is not None:
         try:
-            made["rlnImageSize"] = np.broadcast_to(particles.source.boxes(), len(particles))[first]
+            groups["rlnImageSize"] = np.broadcast_to(particles.source.boxes(), len(particles))[first]
         except FormatError as error:  # the stacks are elsewhere: metadata alone can still be written
             warnings.warn(f"{error}; written without rlnImageSize", VerglasWarning, stacklevel=4)
-    made["rlnImageDimensionality"] = 2
+    groups["rlnImageDimensionality"] = 2
     table = particles.table.copy(deep=False)
     table["rlnOpticsGroup"] = number
     poses = particles.poses
     if poses is not None and not all(label in table for label in col.SHIFTS_A):
         for axis, label in enumerate(col.SHIFTS_A):
             table[label] = poses.shifts_A[:, axis]
-    return table, pd.DataFrame(made)
+    return table, pd.DataFrame(groups)

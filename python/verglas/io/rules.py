@@ -96,6 +96,7 @@ def written_name(target: str | os.PathLike[str], folder: Path, style: str | None
     ``"relion"``: relative to :func:`project_folder`, where both lie in it. Outside of it there is no project: relative
     to ``folder`` where the file lies in that, else absolute. Links are not followed: projects hold links to storage.
     """
+    # abspath, not resolve: a project's links to raw data are to stay as they are named.
     path, folder, root = (Path(os.path.abspath(p)) for p in (target, folder, project_folder()))
     style = style or _current.paths
     if style not in STYLES:

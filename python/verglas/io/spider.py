@@ -65,6 +65,7 @@ def read_spider_document(path: PathLike) -> pd.DataFrame:
         match = _LINE.fullmatch(line.rstrip())
         if match is None:
             raise FormatError(f"{path}, line {number}: expected a key, a count and values, got {line.strip()[:60]!r}")
+        # Fortran writes 1.0D+00.
         values = [float(v.lower().replace("d", "e")) for v in _NUMBER.findall(match.group(3))]
         if len(values) != int(match.group(2)):
             raise FormatError(f"{path}, line {number}: {len(values)} values where {match.group(2)} are announced")

@@ -47,6 +47,7 @@ class StackPaths:
 
     def map_prefix(self, name: str) -> str:
         """The name with its prefix replaced."""
+        # The longest prefix first, so that /data/a is not taken by /data.
         for old in sorted(self.path_map, key=len, reverse=True):
             if name.startswith(old):
                 return str(self.path_map[old]) + name[len(old) :]
@@ -127,17 +128,17 @@ class StackSource:
 
     def header(self, stack: int) -> MrcHeader:
         """The checked header of stack number ``stack``."""
-        found = self._headers.get(stack)
-        if found is None:
+        header = self._headers.get(stack)
+        if header is None:
             try:
-                found = read_header(self.paths.find(self.names[stack]))
+                header = read_header(self.paths.find(self.names[stack]))
             except FormatError as error:
                 row = self.file_row[np.flatnonzero(self.stack_of == stack)[:1]]
                 particle = f", particle {row[0]} (row from 0)" if row.size else ""
                 raise FormatError(f"{self.where}{particle}: {error}") from None
-            self._check(stack, found)
-            self._headers[stack] = found
-        return found
+            self._check(stack, header)
+            self._headers[stack] = header
+        return header
 
     def _check(self, stack: int, header: MrcHeader) -> None:
         count, ny, nx = header.shape
@@ -154,32 +155,35 @@ class StackSource:
             raise FormatError(
                 f"{self.where}: rlnImageSize is {self.box[stack]:g}, but the images of {header.path} have {nx} pixels"
             )
-        said, known = self.pixel_A[stack], header.pixel_size_A
-        if not np.isfinite(said) or (known and abs(known / said - 1) <= _SAME_PIXEL):
+        in_metadata, in_header = self.pixel_A[stack], header.pixel_size_A
+        if not np.isfinite(in_metadata) or (in_header and abs(in_header / in_metadata - 1) <= _SAME_PIXEL):
             return
-        if known in (0.0, 1.0):
+        # Many programs leave 1 A in the header for want of a better number.
+        if in_header in (0.0, 1.0):
             self._warn(
-                f"header pixel size {known:g}",
-                f"{header.path}: pixel size {known:g} A in the header, which stands for unknown; "
-                f"{said:.6g} A of {self.where} is used",
+                f"header pixel size {in_header:g}",
+                f"{header.path}: pixel size {in_header:g} A in the header, which stands for unknown; "
+                f"{in_metadata:.6g} A of {self.where} is used",
             )
-        elif abs(known / said - 1) <= _RECALIBRATED:
+        elif abs(in_header / in_metadata - 1) <= _RECALIBRATED:
             self._warn(
                 "recalibrated",
-                f"{header.path}: pixel size {known:.6g} A in the header but {said:.6g} A in {self.where}, "
+                f"{header.path}: pixel size {in_header:.6g} A in the header but {in_metadata:.6g} A in {self.where}, "
                 "which is used (a recalibration?)",
             )
         elif self.paths.any_pixel_size:
             self._warn(
                 "any pixel size",
-                f"{header.path}: pixel size {known:.6g} A in the header; {said:.6g} A of {self.where} is used as asked",
+                f"{header.path}: pixel size {in_header:.6g} A in the header; {in_metadata:.6g} A of {self.where} is "
+                "used as asked",
             )
         else:
             rules = file_rules()
             flag = rules.word("any-pixel-size").replace("=", "=True")
             raise FormatError(
-                f"{self.where}: pixel size {said:.6g} A, but {header.path} has {known:.6g} A in its header, "
-                f"{100 * abs(known / said - 1):.1f} % apart; one of them is wrong (binned stack, unbinned metadata?): "
+                f"{self.where}: pixel size {in_metadata:.6g} A, but {header.path} has {in_header:.6g} A in its header, "
+                f"{100 * abs(in_header / in_metadata - 1):.1f} % apart; one of them is wrong (binned stack, "
+                "unbinned metadata?): "
                 f"correct rlnImagePixelSize or the header, or say that the metadata are right ({flag})"
             )
 
@@ -284,12 +288,12 @@ def _merge_stacks(
     if len(set(several)) < 2:
         return names, stack_of, frame
     assert paths.stack is not None
-    n, held = len(frame), read_header(paths.stack).shape[0]
-    if held != n:
+    n, n_images = len(frame), read_header(paths.stack).shape[0]
+    if n_images != n:
         raise InputError(
             f"{where} names {len(set(several))} stacks ({several[0]}, {several[1]}, ...), whose image numbers do not "
             f"hold in the one stack {paths.stack}: expected as many images as particles, {n}, in the same order, got "
-            f"{held}; give the folder of the stacks, or a stack with one image for each row"
+            f"{n_images}; give the folder of the stacks, or a stack with one image for each row"
         )
     if not np.array_equal(np.sort(frame), np.arange(n)):
         warnings.warn(
@@ -336,6 +340,7 @@ def _value_per_stack(
     table = np.full(len(names), np.nan)
     if values is None or not len(stack_of):
         return table
+    # Of rows that share a stack the last one stays; the comparison below finds those that differ from it.
     table[stack_of] = values
     bad = np.flatnonzero(table[stack_of] != values)
     if bad.size:
@@ -363,14 +368,14 @@ def stack_paths(file: Path, where: Where) -> StackPaths:
     stack = where.stack
     if stack is not None and not Path(stack).exists():
         raise InputError(f"{rules.word('stack')} {os.fspath(stack)}: no such file or folder")
-    given = rules.stack_roots if where.stack_root is None else (Path(where.stack_root), *rules.stack_roots)
-    missing = next((root for root in given if not root.is_dir()), None)
+    roots = rules.stack_roots if where.stack_root is None else (Path(where.stack_root), *rules.stack_roots)
+    missing = next((root for root in roots if not root.is_dir()), None)
     if missing is not None:
         raise InputError(f"{rules.word('stack-root')} {missing}: no such folder")
     return StackPaths(
         tuple(search_folders(file)),
         None if stack is None else Path(stack),
         {str(k): str(v) for k, v in (where.path_map or {}).items()},
-        given,
+        roots,
         where.any_pixel_size or rules.any_pixel_size,
     )

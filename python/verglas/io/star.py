@@ -123,31 +123,31 @@ def _lines(text: mmap.mmap, at: int, end: int) -> Iterator[tuple[int, bytes]]:
 
 def _scan_block(path: Path, text: mmap.mmap, data: npt.NDArray[np.uint8], block: Block, after: int) -> None:
     where = f"{path}, table '{block.name}'"
-    seen: dict[str, int] = {}
+    lines: dict[str, int] = {}
     block.rows_at = after  # of a loop: moved to its first row below
     for number, (at, line) in enumerate(_lines(text, after, block.end)):
         here = block.line + number
         if not line or line.startswith(b"#"):
             continue
-        if line.split()[0] == b"loop_" and not seen:
+        if line.split()[0] == b"loop_" and not lines:
             block.loop = True
         elif line.startswith(b"_"):
             tokens = _tokens(line, f"{where}, line {here}")
             label = tokens[0][1:].decode(errors="replace")
-            if label in seen:
-                raise FormatError(f"{where}, line {here}: label _{label} appears twice (first on line {seen[label]})")
-            seen[label] = here
+            if label in lines:
+                raise FormatError(f"{where}, line {here}: label _{label} appears twice (first on line {lines[label]})")
+            lines[label] = here
             if not block.loop and len(tokens) != 2:
                 raise FormatError(f"{where}, line {here}: _{label}: expected one value, got {len(tokens) - 1}")
-        elif block.loop and seen:
+        elif block.loop and lines:
             block.rows_at, block.rows_line = at, here
             break
         else:
             raise FormatError(
                 f"{where}, line {here}: expected loop_ or a label, got {line[:60].decode(errors='replace')!r}"
             )
-    block.labels = list(seen)
-    if not seen:
+    block.labels = list(lines)
+    if not lines:
         raise FormatError(f"{where}, line {block.line}: the table has no labels")
     if block.loop and block.rows_line:
         _check_rows(where, text, data, block)
@@ -205,10 +205,10 @@ def _line_of(begins: npt.NDArray[np.int64], offset: int) -> int:
 def _special(text: mmap.mmap, at: int, stop: int) -> Iterator[int]:
     """Where the characters stand that split words otherwise than blanks do."""
     for mark in (b"#", b"'", b'"'):
-        found = text.find(mark, at, stop)
-        while found >= 0:
-            yield found
-            found = text.find(mark, found + 1, stop)
+        place = text.find(mark, at, stop)
+        while place >= 0:
+            yield place
+            place = text.find(mark, place + 1, stop)
 
 
 _WORD = re.compile(rb"\"[^\"]*\"(?=\s|$)|'[^']*'(?=\s|$)|\S+")
@@ -288,8 +288,10 @@ def _read_rows(path: Path, block: Block, as_text: list[str]) -> pd.DataFrame:
             comment="#",
             engine="c",
             dtype=dict.fromkeys(as_text, str),
+            # A micrograph may be called NA or null; pandas would make it a missing value.
             keep_default_na=False,
             na_values=_NA,
+            # In one piece: by chunks, a column could come out as numbers in one and as text in the next.
             low_memory=False,
         )
 
@@ -348,6 +350,7 @@ def write_star(path: PathLike, tables: Mapping[str, pd.DataFrame | Mapping[str, 
                 out.write(f"data_{name}\n\n{rows}\n\n")
 
 
+# Twelve digits: finer than anything measured, and 0.1 + 0.2 is written as 0.3.
 _FLOAT = "%.12g"
 
 

@@ -127,11 +127,12 @@ def _windows(path: Path, block: Block, text: mmap.mmap, most: int) -> pd.DataFra
     length = int(size * most / block.n_rows / _WINDOWS)
     parts = []
     for start in np.linspace(block.rows_at, block.end - length, _WINDOWS).astype(np.int64).tolist():
+        # A window starts after a line's end, or the first row would be half of one.
         begin = start if start == block.rows_at else text.find(b"\n", start - 1) + 1
         stop = text.find(b"\n", start + length - 1) + 1
         rows = len(text[begin:stop].split(b"\n")) - 1
         piece = Block(block.name, block.line, stop, True, block.labels, begin, block.rows_line, rows)
-        found = parse_block(path, piece, text)
-        assert isinstance(found, pd.DataFrame)
-        parts.append(found)
+        table = parse_block(path, piece, text)
+        assert isinstance(table, pd.DataFrame)
+        parts.append(table)
     return pd.concat(parts, ignore_index=True)

@@ -59,28 +59,29 @@ def read_micrograph(path: PathLike, pixel_size_A: float | None = None, *, flip_y
     packed = compression_of(path) is not None
     inner = Path(path.stem) if packed and path.suffix.lower() in (".gz", ".bz2") else path
     if inner.suffix.lower() in _TIFF:
-        data, known = _read_tiff(path, packed)
+        data, in_file = _read_tiff(path, packed)
     elif inner.suffix.lower() in PICTURES:
-        data, known = _read_picture(path, inner.suffix.lower()), float("nan")
+        data, in_file = _read_picture(path, inner.suffix.lower()), float("nan")
     elif inner.suffix.lower() not in MRC_SUFFIXES and (spider := spider_header(path)) is not None:
         if spider.shape[0] != 1:
             raise FormatError(f"{path}: {spider.shape[0]} images of SPIDER; a micrograph has one")
-        data, known = read_spider(spider)[0], spider.pixel_size_A or float("nan")
+        data, in_file = read_spider(spider)[0], spider.pixel_size_A or float("nan")
     else:
         header = read_header(path)
         if header.shape[0] != 1:
             raise FormatError(f"{path}: {header.shape[0]} images: a movie or a stack; a micrograph has one")
         data = read_map(path, header.pixel_size_A or 1.0).data[0] if packed else read_stack(path)[0]
-        known = header.pixel_size_A or float("nan")
+        in_file = header.pixel_size_A or float("nan")
     if pixel_size_A is not None:
-        if np.isfinite(known) and abs(known / pixel_size_A - 1) > 1e-3:
+        if np.isfinite(in_file) and abs(in_file / pixel_size_A - 1) > 1e-3:
             warnings.warn(
-                f"{path}: pixel size {known:.6g} A in the file, {pixel_size_A:g} A used as asked",
+                f"{path}: pixel size {in_file:.6g} A in the file, {pixel_size_A:g} A used as asked",
                 VerglasWarning,
                 stacklevel=2,
             )
-        known = float(pixel_size_A)
-    return Micrograph(data[::-1] if flip_y else data, known, path.name)
+        in_file = float(pixel_size_A)
+    # RELION turns TIFF files upside down on reading; verglas keeps the rows, and flip_y follows RELION's coordinates.
+    return Micrograph(data[::-1] if flip_y else data, in_file, path.name)
 
 
 def micrograph_header(path: PathLike) -> tuple[int, int] | None:

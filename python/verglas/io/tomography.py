@@ -19,9 +19,9 @@ def refuse_tomography(path: Path, tables: Mapping[str, Any]) -> None:
 
     Their images are volumes, or series of tilts: read as single particles, section 1 of each would be taken for it.
     """
-    found = [(name, kind) for name, table in tables.items() if (kind := _kind(table)) is not None]
-    if found:
-        name, (what, labels) = found[0]
+    kinds = [(name, kind) for name, table in tables.items() if (kind := _kind(table)) is not None]
+    if kinds:
+        name, (what, labels) = kinds[0]
         raise FormatError(
             f"{path}: table '{name}' holds {what} of tomography ({', '.join(labels)}); expected single particles or "
             "micrographs: average the subtomograms in the program that made them"

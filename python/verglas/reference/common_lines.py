@@ -27,7 +27,7 @@ def common_line_scores(
     """The arguments of :func:`verglas.ops.common_line_scores`; (m,)."""
     x, own = _full(lines, loss)
     turn = x.shape[1]
-    known = np.asarray(rotations, np.float64)
+    fixed = np.asarray(rotations, np.float64)
 
     def at(i: int, rotation: Float, v: Float) -> tuple[npt.NDArray[np.complex128], float]:
         t = np.arctan2(v @ rotation[:, 1], v @ rotation[:, 0]) / (2 * np.pi) * turn
@@ -39,10 +39,12 @@ def common_line_scores(
     for i, rotation in zip(np.asarray(image, int), np.asarray(candidates, np.float64), strict=True):
         total = 0.0
         for j in range(len(x)):
-            v = np.cross(rotation[:, 2], known[j][:, 2])
+            # Two central planes meet in the line across both normals; nearly parallel ones meet in none that is worth a
+            # score.
+            v = np.cross(rotation[:, 2], fixed[j][:, 2])
             if j == i or np.linalg.norm(v) < 1e-3:
                 continue
-            (p, loss_p), (q, loss_q) = at(i, rotation, v), at(j, known[j], v)
+            (p, loss_p), (q, loss_q) = at(i, rotation, v), at(j, fixed[j], v)
             total += float((p * q.conj()).real.sum()) - loss_p - loss_q
         out.append(total)
     return np.array(out)

@@ -28,6 +28,7 @@ def filter_image(image: npt.ArrayLike, score: str, weights: npt.ArrayLike | None
         spectrum[0, 0] = 0
     if score == "phase":
         modulus = np.abs(spectrum)
+        # Coefficients of rounding have a phase, too: brought to length 1 they would count as much as the signal's.
         spectrum = np.where(modulus > 1e-6 * box * f.std(), spectrum / np.maximum(modulus, 1e-300), 0)
     return np.fft.ifft2(spectrum * root).real
 
@@ -59,6 +60,7 @@ def correlate(
     c = correlation_map(image, reference, score, weights)
     box = len(c)
     searched = shifts(box, max_shift_px)
+    # Of equal values the one of the smallest y, then of the smallest x.
     best = max((c[sy % box, sx % box], -sy, -sx) for sy in searched for sx in searched)
     return (-best[2], -best[1]), float(best[0])
 
@@ -121,6 +123,7 @@ def rotation_scores(
 
 
 def _without_nyquist(samples: Array) -> Array:
+    # Nyquist has no phase of its own, so a rotation of it is not defined.
     sign = (-1.0) ** np.arange(len(samples))
     return samples - sign * (sign @ samples) / len(samples)
 

@@ -51,6 +51,7 @@ def polar_slices(volume: npt.ArrayLike, matrices: npt.ArrayLike, radii: npt.Arra
     """Central slices V(A^T k) of one volume, (n, n_rings, n_theta); A as in docs/conventions.md."""
     kx, ky = points(radii, n_theta)
     a = np.asarray(matrices, np.float64).reshape(-1, 3, 3)
+    # A^T (kx, ky, 0): the first two rows of A.
     k = kx[..., None] * a[:, None, None, 0] + ky[..., None] * a[:, None, None, 1]
     return transform_3d(volume, k)
 

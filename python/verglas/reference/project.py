@@ -14,6 +14,7 @@ def slice_points(box: int, matrix: npt.ArrayLike, max_radius: int) -> tuple[npt.
     ky = np.fft.fftfreq(box, 1 / box).round()
     kx = np.arange(box // 2 + 1)
     rows, columns = np.nonzero(np.hypot(ky[:, None], kx[None, :]) < max_radius + 0.5)
+    # Nyquist is left out on even sides: its mate is itself, which no rotation respects.
     keep = (columns <= (box - 1) // 2) & (np.abs(ky[rows]) <= (box - 1) // 2)
     rows, columns = rows[keep], columns[keep]
     k = np.stack([kx[columns], ky[rows], np.zeros(len(rows))], axis=1) @ np.asarray(matrix, np.float64)

@@ -19,6 +19,8 @@ def matrix(shape: tuple[int, int], width: int, angle_deg: float) -> npt.NDArray[
     out = np.zeros((width, nz, nx))
     for pixel in range(width):
         t = pixel - width // 2
+        # Step along the axis that is nearer to the ray: every line is crossed once, and 1 / |c| is the length between
+        # lines.
         if abs(c) >= abs(s):
             for z in range(nz):
                 _add(out[pixel, z], nx // 2 + (t + (z - nz // 2) * s) / c, 1 / abs(c))

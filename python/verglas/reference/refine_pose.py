@@ -101,6 +101,7 @@ def refine_pose(
     of about 1e-3 standard deviations from the maximum.
     """
     matrix, shift = np.asarray(matrix, np.float64), np.asarray(shift_px, np.float64)
+    # A second start in units of the Fisher information at the first maximum: BFGS stops early where scales are off.
     for _ in range(2):
         start = evaluate(volume, image, matrix, shift, shell_weight, factor)
         unit = 1 / np.sqrt(np.diag(start.fisher))
@@ -108,6 +109,6 @@ def refine_pose(
         def negative(p: FloatArray, unit: FloatArray = unit, a: FloatArray = matrix, d: FloatArray = shift) -> float:
             return -evaluate(volume, image, *move_pose(a, d, p * unit), shell_weight, factor).score
 
-        found = scipy.optimize.minimize(negative, np.zeros(5), method="BFGS", options={"gtol": 1e-3, "eps": 1e-5})
-        matrix, shift = move_pose(matrix, shift, found.x * unit)
+        fit = scipy.optimize.minimize(negative, np.zeros(5), method="BFGS", options={"gtol": 1e-3, "eps": 1e-5})
+        matrix, shift = move_pose(matrix, shift, fit.x * unit)
     return matrix, shift, evaluate(volume, image, matrix, shift, shell_weight, factor)

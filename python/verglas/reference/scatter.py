@@ -46,6 +46,7 @@ def scatter(
     amplitude = _amplitude(atoms, types, factors, k[:, None] ** 2 + k[None, :half] ** 2)
     out = []
     for matrix, shift in zip(np.asarray(matrices, np.float64), np.asarray(shifts_A, np.float64), strict=True):
+        # Minus: RELION's origin brings the particle to the centre, so it lies at minus the origin.
         xy = atoms[:, :3] @ matrix[:2].T - shift
         ex, ey = _phases(xy[:, 0], box, pixel_size_A)[:, :half], _phases(xy[:, 1], box, pixel_size_A)
         out.append(np.einsum("ayx,ay,ax->yx", amplitude, ey, ex))

@@ -89,9 +89,9 @@ def polar_terms(
     t = np.asarray(shifts_px, np.float64)[:, :, None, None]
     y = (x * c * inv * w)[:, None] * np.exp(-2j * np.pi * (t[:, 0] * kx + t[:, 1] * ky) / box)
     m = np.fft.fftfreq(n_theta, 1 / n_theta)
-    kept = np.abs(m) <= np.asarray(limits)[:, None]
+    inside = np.abs(m) <= np.asarray(limits)[:, None]
     turn = np.exp(1j * np.deg2rad(psi_deg(n_psi))[:, None] * m)
-    turned = np.fft.ifft((np.fft.fft(a) * kept)[:, None] * turn[:, None, :])  # (slices, psi, rings, n_theta)
+    turned = np.fft.ifft((np.fft.fft(a) * inside)[:, None] * turn[:, None, :])  # (slices, psi, rings, n_theta)
     cross = np.einsum("dprk,itrk->idpt", turned.conj(), y, optimize=True).real
     squares = np.fft.ifft(np.fft.fft(np.abs(a) ** 2)[:, None] * turn[:, None, :]).real
     return cross, np.einsum("dprk,irk->idp", squares, c**2 * inv * w, optimize=True)

@@ -15,8 +15,8 @@ def taps(delay: npt.ArrayLike) -> FloatArray:
     """Taps (..., 14) of least squared error up to BAND of Nyquist for points ``delay`` right of pixel 0; sum 1."""
     gram = BAND * np.sinc(BAND * (TAPS[:, None] - TAPS)) + RIDGE * np.eye(len(TAPS))
     right = BAND * np.sinc(BAND * (TAPS - np.asarray(delay, float)[..., None]))
-    found = np.linalg.solve(gram, right[..., None])[..., 0]
-    return found / found.sum(-1, keepdims=True)
+    solution = np.linalg.solve(gram, right[..., None])[..., 0]
+    return solution / solution.sum(-1, keepdims=True)
 
 
 def _bilinear(nodes: FloatArray, y: FloatArray, x: FloatArray, shape: tuple[int, int]) -> FloatArray:

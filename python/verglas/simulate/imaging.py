@@ -277,28 +277,28 @@ class Simulation:
 
     def clean(self, rows: npt.ArrayLike) -> npt.NDArray[np.float32]:
         """CTF-modulated images without noise, (m, box, box), of these particle numbers in the order asked."""
-        wanted = np.atleast_1d(np.asarray(rows, np.int64))
-        spectra = np.empty((len(wanted), self.box, self.box // 2 + 1), np.complex64)
-        matrices = euler_to_matrix(self.truth.poses.angles_deg[wanted])
-        shifts = self.truth.poses.shifts_A[wanted]
+        numbers = np.atleast_1d(np.asarray(rows, np.int64))
+        spectra = np.empty((len(numbers), self.box, self.box // 2 + 1), np.complex64)
+        matrices = euler_to_matrix(self.truth.poses.angles_deg[numbers])
+        shifts = self.truth.poses.shifts_A[numbers]
         for conformation, table in enumerate(self._tables):
-            own = np.flatnonzero(self.truth.conformation[wanted] == conformation)
+            own = np.flatnonzero(self.truth.conformation[numbers] == conformation)
             if len(own):
                 spectra[own] = ops.scatter(
                     *table, matrices[own], shifts[own], self.box, self.pixel_size_A, threads=self.threads
                 )
         if self.imaging.ctf:
-            params = self.truth.optics[wanted].as_params()
+            params = self.truth.optics[numbers].as_params()
             spectra *= ops.ctf(params, self.box, self.pixel_size_A, threads=self.threads)
         shape = (self.box, self.box)
         return map_images(
-            lambda i: fourier.inverse(spectra[i], shape, threads=1), range(len(wanted)), self.box, self.threads
+            lambda i: fourier.inverse(spectra[i], shape, threads=1), range(len(numbers)), self.box, self.threads
         )
 
     def noise(self, rows: npt.ArrayLike) -> npt.NDArray[np.float32]:
         """Noise of unit variance, (m, box, box), of these particle numbers."""
-        wanted = np.atleast_1d(np.asarray(rows, np.int64))
-        return noise(wanted.tolist(), self.box, seed=self.seed, power=self._power, threads=self.threads)
+        numbers = np.atleast_1d(np.asarray(rows, np.int64))
+        return noise(numbers.tolist(), self.box, seed=self.seed, power=self._power, threads=self.threads)
 
     def batches(self) -> Iterator[slice]:
         """Consecutive runs of particle numbers whose work space stays below 100 MB."""
@@ -327,6 +327,8 @@ class Simulation:
         variance = np.empty(self.n)
         for batch in self.batches():
             images = self.clean(np.arange(batch.start, batch.stop))
+            # The noise-free images first, since the noise of all has one level, which is known when the last one is
+            # made.
             out[batch] = images
             variance[batch] = images.var(axis=(1, 2), dtype=np.float64)
             if progress:
@@ -349,8 +351,8 @@ class Simulation:
             optics = replace(
                 optics, defocus_u_A=zero, defocus_v_A=zero, cs_mm=zero, amplitude_contrast=one, phase_shift_deg=zero
             )
-        made = Particles.from_images(images, self.pixel_size_A, poses=truth.poses, optics=optics)
-        return made.with_columns(
+        particles = Particles.from_images(images, self.pixel_size_A, poses=truth.poses, optics=optics)
+        return particles.with_columns(
             rlnMicrographName=[f"micrographs/simulated_{m + 1:05d}.mrc" for m in truth.micrograph],
             rlnClassNumber=truth.conformation + 1,
             rlnRandomSubset=truth.half_set,

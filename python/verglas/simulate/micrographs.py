@@ -220,8 +220,8 @@ def micrograph(
     """
     unknown = sorted(set(settings) - {f.name for f in fields(Scene)})
     if unknown:
-        known = ", ".join(f.name for f in fields(Scene))
-        raise InputError(f"simulate.micrograph: unknown setting {', '.join(unknown)}; known are {known}")
+        names = ", ".join(f.name for f in fields(Scene))
+        raise InputError(f"simulate.micrograph: unknown setting {', '.join(unknown)}; known are {names}")
     scene = replace(scene or Scene(), **settings)
     diameter_px = _diameter_px(model, scene)
     centres, junk = _places(scene, 0 if model is None else scene.n, diameter_px, seed)
@@ -234,6 +234,7 @@ def micrograph(
     noise = _noise(scene, carbon, seed)
     power = _signal_variance(signal, centres, diameter_px)
     gain = _SIGMA * np.sqrt(scene.snr / power) if power > 0 else 0.0
+    # Minus: particles are dark in micrographs as recorded.
     clean = (-gain * signal).astype(np.float32)
     data = _MEAN + clean + _SIGMA * noise - _SIGMA * (_blobs(scene, junk) + 1.5 * carbon)
     snr = SNR(scene.snr if power > 0 else 0.0, _SNR_REGION)
@@ -256,33 +257,33 @@ def _places(scene: Scene, n: int, diameter_px: float, seed: int) -> tuple[FloatA
     junk_rng = stream(seed, _JUNK)
     radii = junk_rng.uniform(*scene.contaminant_radius_A, scene.contaminants) / scene.pixel_size_A
     junk = np.column_stack([junk_rng.uniform(0, 1, (scene.contaminants, 2)) * size, radii])
-    found = _spread(scene, n, junk, diameter_px, stream(seed, _PLACES))
-    if len(found) < n:
+    centres = _spread(scene, n, junk, diameter_px, stream(seed, _PLACES))
+    if len(centres) < n:
         raise InputError(
-            f"simulate.micrograph: only {len(found)} of {n} particles of {diameter_px:.0f} px fit {scene.shape[1]} x "
+            f"simulate.micrograph: only {len(centres)} of {n} particles of {diameter_px:.0f} px fit {scene.shape[1]} x "
             f"{scene.shape[0]} px at {scene.distance:g} diameters; ask for fewer"
         )
-    return found, junk
+    return centres, junk
 
 
 def _spread(scene: Scene, n: int, junk: FloatArray, diameter_px: float, rng: np.random.Generator) -> FloatArray:
     """Up to n random places, each far enough from all before it; gives up when 5 rounds in a row find none."""
     size, apart = np.array(scene.shape[::-1]), scene.distance * diameter_px
-    found: list[FloatArray] = []
+    places: list[FloatArray] = []
     barren = 0
-    while len(found) < n and barren < 5:
+    while len(places) < n and barren < 5:
         tries = rng.uniform((scene.carbon * size[0], 0), size - 1, (max(4 * n, 64), 2))
         free = np.ones(len(tries), bool)
         for x, y, radius in junk:
             free &= np.hypot(tries[:, 0] - x, tries[:, 1] - y) > radius + diameter_px / 2
-        if found:
-            free &= cKDTree(np.array(found)).query(tries)[0] >= apart
-        before = len(found)
+        if places:
+            free &= cKDTree(np.array(places)).query(tries)[0] >= apart
+        before = len(places)
         for one in tries[free]:
-            if len(found) < n and all(np.hypot(*(one - other)) >= apart for other in found[before:]):
-                found.append(one)
-        barren = barren + 1 if len(found) == before else 0
-    return np.array(found).reshape(-1, 2)
+            if len(places) < n and all(np.hypot(*(one - other)) >= apart for other in places[before:]):
+                places.append(one)
+        barren = barren + 1 if len(places) == before else 0
+    return np.array(places).reshape(-1, 2)
 
 
 def _add_particles(
@@ -295,6 +296,7 @@ def _add_particles(
     spread_A = wavelength_A * float(np.abs(optics.defocus_u_A).max()) / max(4.0, 2 * pixel_A)
     box = fourier.fast_size(int(2 * np.ceil((model.radius_A + spread_A) / pixel_A)) + 4)
     table = atom_table(model, pixel_A, scene.b_factor_A2)
+    # Not np.round, which takes halves to the even number.
     whole = np.floor(centres + 0.5).astype(np.int64)
     shifts_A = (whole - centres) * pixel_A  # the particle sits at minus the shift
     matrices = euler_to_matrix(poses.angles_deg)
@@ -331,6 +333,7 @@ def _noise(scene: Scene, carbon: npt.NDArray[np.bool_], seed: int) -> Float32Arr
     nyquist = 0.5 / scene.pixel_size_A
     detector = np.sqrt(scene.detector ** (k / nyquist)).astype(np.float32)
     white = stream(seed, _DETECTOR).standard_normal((side, side), dtype=np.float32)
+    # A fast square that holds the frame, cut down afterwards: its shape does not change the statistics.
     noise = scipy.fft.irfft2(scipy.fft.rfft2(white) * detector, (side, side))[: scene.shape[0], : scene.shape[1]]
     scatterers = stream(seed, _ICE).standard_normal((side, side), dtype=np.float32) * np.float32(np.sqrt(scene.ice))
     if scene.carbon > 0:
@@ -370,6 +373,7 @@ def _apply_optics(scene: Scene, scatterers: Float32Array) -> Float32Array:
         image = scipy.fft.irfft2(spectrum * transfer, (side, side))[: shape[0], : shape[1]]
         if len(defoci) == 1:
             return image.astype(np.float32)
+        # Images of neighbouring defoci, mixed linearly: a CTF that changes from place to place is no convolution.
         weight = np.clip(1 - np.abs((offset - low) / (high - low) * (len(defoci) - 1) - number), 0, 1)
         out += weight.astype(np.float32) * image
     return out

@@ -215,6 +215,7 @@ class Recording:
         out = np.zeros((self.frames, n, 2))
         if self.walk_px:
             for i in range(n):
+                # A stream for each particle: more particles leave the walks of the first ones as they are.
                 steps = stream(seed, i, _WALK).normal(0, self.walk_px, (self.frames - 1, 2))
                 out[1:, i] = np.cumsum(steps, axis=0)
         return out

@@ -134,23 +134,23 @@ def movie(
     specimen.add_particles(clean, np.zeros((len(centres), 2)), None)
     truth = MovieTruth(scene, recording, Picks(centres, name), poses, _optics(scene, centres), field, shifts, gain,
                        defects, -2 * clean)  # fmt: skip
-    known = Movie.from_array(
+    result = Movie.from_array(
         frames, scene.pixel_size_A, dose_per_frame_e_A2=recording.dose_per_frame_e_A2,
         pre_exposure_e_A2=recording.pre_exposure_e_A2, voltage_kV=scene.voltage_kV, gain=gain, defects=defects,
         name=name,
     )  # fmt: skip
-    return known, truth
+    return result, truth
 
 
-def _settings(scene: Scene | None, recording: Recording | None, given: dict[str, Any]) -> tuple[Scene, Recording]:
+def _settings(scene: Scene | None, recording: Recording | None, changes: dict[str, Any]) -> tuple[Scene, Recording]:
     """Scene and recording with the fields that keywords name changed."""
     names = {kind: {f.name for f in fields(kind)} for kind in (Scene, Recording)}
-    unknown = sorted(set(given) - names[Scene] - names[Recording])
+    unknown = sorted(set(changes) - names[Scene] - names[Recording])
     if unknown:
-        known = ", ".join(sorted((names[Scene] | names[Recording]) - set(_UNUSED)))
-        raise InputError(f"simulate.movie: unknown setting {', '.join(unknown)}; known are {known}")
-    scene = replace(scene or Scene(), **{k: v for k, v in given.items() if k in names[Scene]})
-    recording = replace(recording or Recording(), **{k: v for k, v in given.items() if k in names[Recording]})
+        allowed = ", ".join(sorted((names[Scene] | names[Recording]) - set(_UNUSED)))
+        raise InputError(f"simulate.movie: unknown setting {', '.join(unknown)}; known are {allowed}")
+    scene = replace(scene or Scene(), **{k: v for k, v in changes.items() if k in names[Scene]})
+    recording = replace(recording or Recording(), **{k: v for k, v in changes.items() if k in names[Recording]})
     plain = Scene()
     for name in _UNUSED:
         if getattr(scene, name) != getattr(plain, name):
@@ -223,8 +223,8 @@ class _Specimen:
         """Amplitude that is left on a half transform."""
         k = fourier.radius((side, side)) / (side * self.scene.pixel_size_A)
         with np.errstate(divide="ignore"):
-            left = np.exp(-exposure_e_A2 / (2 * critical_exposure_e_A2(k, self.scene.voltage_kV)))
-        return left.astype(np.float32)
+            amplitude = np.exp(-exposure_e_A2 / (2 * critical_exposure_e_A2(k, self.scene.voltage_kV)))
+        return amplitude.astype(np.float32)
 
     def ice(self, seed: int) -> Iterator[Float32Array]:
         """Of each frame, spline coefficients of the phase of the ice on a periodic square that holds the frame.
@@ -237,15 +237,16 @@ class _Specimen:
         transfer = self._ice_transfer(k, side)
         variance = self.recording.ice_motion_A2_per_e * self.recording.dose_per_frame_e_A2
         # a molecule moved by r keeps exp(2 pi i k.r) of its part: on average exp(-2 pi^2 k^2 variance)
-        kept = np.exp(-2 * np.pi**2 * k**2 * variance).astype(np.float32)
-        fresh = np.sqrt(1 - kept**2)
+        share = np.exp(-2 * np.pi**2 * k**2 * variance).astype(np.float32)
+        # Fresh noise fills up what moved away, so that the power of the ice stays the same in all frames.
+        fresh = np.sqrt(1 - share**2)
         spectrum: Any = None
         for f in range(self.recording.frames):
             white = scipy.fft.rfft2(stream(seed, f, _ICE).standard_normal((side, side), dtype=np.float32))
-            spectrum = white if spectrum is None else spectrum * kept + white * fresh
-            left = self._faded(side, self.exposure(f)) if self.recording.damage else 1.0
+            spectrum = white if spectrum is None else spectrum * share + white * fresh
+            amplitude = self._faded(side, self.exposure(f)) if self.recording.damage else 1.0
             # 4: irfft2 divides by four times as many pixels
-            yield scipy.fft.irfft2(fourier.resize(spectrum * (4 * transfer * left), (side, side), fine), fine)
+            yield scipy.fft.irfft2(fourier.resize(spectrum * (4 * transfer * amplitude), (side, side), fine), fine)
 
     def exposure(self, frame: int) -> float:
         """Mean exposure of the specimen during a frame, e/A^2."""
@@ -292,6 +293,8 @@ class _Detector:
     def counts(self, phase: Float32Array, frame: int) -> npt.NDArray[np.uint16]:
         """One recorded frame."""
         electrons = np.float32(self.recording.dose_per_frame_e_A2 * self.scene.pixel_size_A**2)
+        # Weak phase through the CTF: the intensity is 1 - 2 phase; recorded counts are divided by what the gain
+        # multiplies.
         expected = np.maximum(1 - 2 * phase, 0) * electrons / self.gain
         at = tuple(self.defects.T)
         expected[at] = np.where(self.hot, expected[at] + np.float32(self.recording.hot_counts), 0)
@@ -341,6 +344,7 @@ def _record(
         for f, ice in enumerate(ices):
             waiting.append(pool.submit(one, f, ice))
             if len(waiting) > workers:
+                # Wait for the oldest: no more than a frame for each thread is held, and errors surface at once.
                 waiting.popleft().result()
         for job in waiting:
             job.result()

@@ -56,6 +56,7 @@ def stream(seed: int, particle: int, purpose: int = 0) -> np.random.Generator:
     """
     if not 0 <= seed < 2**63:
         raise InputError(f"seed: expected 0 to 2^63 - 1, got {seed}")
+    # The purpose sits in the counter's highest word: streams of one key are 2^192 numbers apart.
     return np.random.Generator(np.random.Philox(key=[seed, particle], counter=[0, 0, 0, purpose]))
 
 
@@ -152,14 +153,14 @@ def map_images(
     one: Callable[[int], Float32Array], numbers: Iterable[int], box: int, threads: int | None
 ) -> Float32Array:
     """``one(number)`` of every number in threads, stacked: each image is made alone, so threads change nothing."""
-    wanted = list(numbers)
-    out = np.empty((len(wanted), box, box), np.float32)
+    order = list(numbers)
+    out = np.empty((len(order), box, box), np.float32)
 
     def store(i: int) -> None:
-        out[i] = one(wanted[i])
+        out[i] = one(order[i])
 
     with ThreadPoolExecutor(resolve_threads(threads)) as pool:
-        for _ in pool.map(store, range(len(wanted))):
+        for _ in pool.map(store, range(len(order))):
             pass
     return out
 

@@ -244,5 +244,6 @@ def hinge(model: Model, angle_deg: float, *, axis: npt.ArrayLike = (0, 0, 1), si
     unit = np.asarray(axis, np.float64) / np.linalg.norm(axis)
     turned = Rotation.from_rotvec(np.deg2rad(angle_deg) * unit).apply(model.xyz_A)
     chosen = model.xyz_A @ np.asarray(side, np.float64) > 0
+    # + 0.0 makes -0.0 a plain 0, which files and comparisons of bytes would tell apart.
     xyz = np.where(chosen[:, None], turned, model.xyz_A) + 0.0
     return Model(xyz, model.elements, model.weights, model.b_factors_A2, f"{model.name} hinge {angle_deg:g}")

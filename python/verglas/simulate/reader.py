@@ -85,8 +85,8 @@ def _assemble(structure: gemmi.Structure, name: str, path: str | os.PathLike[str
     for assembly in structure.assemblies:
         if assembly.name == str(name):
             return gemmi.make_assembly(assembly, structure[0], gemmi.HowToNameCopiedChain.AddNumber)
-    known = ", ".join(repr(a.name) for a in structure.assemblies)
+    names = ", ".join(repr(a.name) for a in structure.assemblies)
     raise InputError(
-        f"{path}: no assembly {str(name)!r}; the file has {known or 'none'}: "
+        f"{path}: no assembly {str(name)!r}; the file has {names or 'none'}: "
         "name one of these, or use assembly=None for the deposited chains"
     )

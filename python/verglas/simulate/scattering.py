@@ -92,5 +92,6 @@ def atom_table(
     """
     symbols, types = np.unique(model.elements, return_inverse=True)
     atoms = np.column_stack([model.xyz_A, model.weights, model.b_factors_A2 + b_factor_A2])
+    # A coefficient of a transform is a sum over voxels: the integral, V A^3, over the voxel's volume.
     scaled = factors(symbols) * np.array([VOLT_PER_LENGTH_A2 / pixel_size_A**3, 1.0])
     return atoms, types.reshape(-1).astype(np.int64), scaled

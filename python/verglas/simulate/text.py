@@ -283,6 +283,8 @@ class TextPhantom:
         if not solids:
             return total
         spans = [f.interval(origins, direction) for f in solids]
+        # Between neighbouring borders no body begins or ends, so the value of the interval's middle is that of all of
+        # it.
         borders = np.sort(np.array([t for span in spans for t in span]), axis=0)
         for low, high in pairwise(borders):
             middle, value = (low + high) / 2, np.full(len(origins), 0.0)
