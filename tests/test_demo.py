@@ -6,7 +6,6 @@ import json
 import re
 import subprocess
 import sys
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -42,7 +41,7 @@ def watched():
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory, watched):
-    return demo(tmp_path_factory.mktemp("demo") / "new" / "folder", SMALL, watched)
+    return demo(tmp_path_factory.mktemp("demo") / "new" / "folder", SMALL, listener=watched)
 
 
 def test_every_file_is_there_and_readable(made):
@@ -118,7 +117,7 @@ def test_the_page_in_a_browser(made, tmp_path):
 
 @pytest.mark.slow
 def test_the_same_seed_gives_the_same_map_on_any_number_of_threads(made, tmp_path):
-    again = demo(tmp_path, replace(SMALL, threads=1))
+    again = demo(tmp_path, SMALL, threads=1)
     first, second = (vg.read_map(folder / "map.mrc").data for folder in (made.folder, again.folder))
     assert np.array_equal(first, second)
 
@@ -131,7 +130,9 @@ def test_a_folder_of_someone_else_is_left_alone(tmp_path):
     assert (tmp_path / "refine" / "map.mrc").read_bytes() == b"precious"
 
 
-@pytest.mark.parametrize(("settings", "words"), [({"n": 3}, "20 particles"), ({"box": 8}, "24 pixels")])
+@pytest.mark.parametrize(
+    ("settings", "words"), [({"n": 3}, "n: expected at least 20"), ({"box": 8}, "box: expected at least 24")]
+)
 def test_settings_that_cannot_be(settings, words):
     with pytest.raises(vg.InputError, match=words):
         DemoSettings(**settings)

@@ -117,10 +117,10 @@ def test_solvent_mask_leaves_specks_out_and_keeps_detached_parts():
     data = 0.05 * np.random.default_rng(0).normal(size=(48, 48, 48)).astype(np.float32)
     data += masks.soft_sphere(48, 7, 2, (24, 24, 15)) + masks.soft_sphere(48, 5, 2, (24, 24, 33))
     data += masks.soft_sphere(48, 1, 2, (8, 24, 24))
-    mask = assessment.solvent_mask(vg.Map(data, 4.0), lowpass_A=12.0).data
+    mask = assessment.solvent_mask(vg.Map(data, 4.0), low_pass_A=12.0).data
     assert mask[24, 24, 15] == mask[24, 24, 33] == 1
     assert mask[8, 24, 24] == 0
-    inside = assessment.solvent_mask(vg.Map(data, 4.0), lowpass_A=12.0, diameter_A=56.0).data
+    inside = assessment.solvent_mask(vg.Map(data, 4.0), low_pass_A=12.0, diameter_A=56.0).data
     assert inside[masks.distance_from((48, 48, 48)) > 7 + 2 + 4].max() == 0
 
 

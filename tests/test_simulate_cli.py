@@ -73,8 +73,8 @@ def test_atomic_model(tmp_path, capsys, data_dir):
     ("arguments", "status", "words"),
     [
         (["--snr", "0"], 2, "--snr"),
-        (["--noise", "pink"], 2, "white or coloured"),
-        (["--defocus", "2", "1"], 2, "smaller value first"),
+        (["--noise", "pink"], 2, "coloured"),
+        (["--defocus", "2", "1"], 2, "smallest, largest"),
         (["--phantom", "O", "--model", "x.pdb"], 2, "not both"),
         (["--hinge", "5", "--model", "x.pdb"], 2, "only with --phantom"),
         (["--n", "0"], 2, "--n"),

@@ -246,7 +246,7 @@ def test_large_stacks_are_made_in_a_scratch_file(model, tmp_path, monkeypatch):
         ({"snr": float("nan")}, "snr"),
         ({"n": 0}, "at least 1 particle"),
         ({"box": 24}, "box of at least"),
-        ({"defocus": 3}, "unknown setting defocus; known are voltage_kV"),
+        ({"defocus": 3}, "unknown setting defocus .defocus_A.*known are amplitude_contrast"),
         ({"defocus_A": (2, 1)}, "smallest, largest"),
         ({"shift_sd_A": -1}, "shift_sd_A"),
         ({"concentration": np.inf}, "concentration"),

@@ -76,7 +76,7 @@ def _otsu(x: npt.NDArray[np.float64]) -> float:
 def solvent_mask(
     volume: Map,
     *,
-    lowpass_A: float = 15.0,
+    low_pass_A: float = 15.0,
     extend_A: float = 6.0,
     edge_A: float = 9.0,
     diameter_A: float | None = None,
@@ -88,7 +88,7 @@ def solvent_mask(
     ----------
     volume : Map
         A cube, molecule bright, e.g. the mean of two half maps.
-    lowpass_A : float
+    low_pass_A : float
         Filter before the threshold.
     extend_A, edge_A : float
         Dilation, and width of the edge beyond it; at least two and four voxels.
@@ -120,7 +120,7 @@ def solvent_mask(
     edge_px = max(edge_A / apix, 4.0)
     reach = box / 2 - 1 if diameter_A is None else min(diameter_A / 2 / apix, box / 2 - 1)
     nyquist = 2.05 * apix
-    smooth = filters.apply(volume, filters.low_pass(max(lowpass_A, nyquist)), threads=threads).data
+    smooth = filters.apply(volume, filters.low_pass(max(low_pass_A, nyquist)), threads=threads).data
     distance = masks.distance_from(smooth.shape)
     inside = distance <= reach
     # Solvent is everywhere, so its level comes from the whole inner sphere, whatever the diameter.

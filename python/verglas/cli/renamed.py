@@ -7,15 +7,16 @@ from collections.abc import Sequence
 
 # command -> former name -> name, with the value that a switch stands for
 _FORMER: dict[str, dict[str, str]] = {
+    "align": {"--on-grid": "--no-refine"},
+    "class2d": {"--no-null": "--no-null-class"},
     "extract": {"--fill-edges": "--edge=fill", "--float16": "--dtype=float16", "--keep-centres": "--no-recentre"},
     "gain": {"--frames": "--most-frames"},
+    "mask": {"--lowpass": "--low-pass"},
     "motion": {"--dose": "--dose-per-frame", "--float16": "--dtype=float16"},
     "pick": {"--everywhere": "--no-exclude"},
-    "mask": {"--lowpass": "--low-pass"},
     "postprocess": {"--lowpass": "--low-pass"},
     "refine": {"--tau2-fudge": "--regularisation"},
-    "class2d": {"--no-null": "--no-null-class"},
-    "align": {"--on-grid": "--no-refine"},
+    "simulate": {"--b-factor": "--envelope-b-factor", "--preferred": "--concentration", "--shift": "--shift-sd"},
 }
 
 

@@ -8,8 +8,6 @@ from pathlib import Path
 
 import typer
 
-from verglas.cli.progress import show_progress
-
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
@@ -41,8 +39,7 @@ def register(app: typer.Typer) -> None:
             raise typer.BadParameter("particles bring their own pixel size", param_hint="--old-pixel-size")
         from verglas.run.maps import Wanted, resample_file
 
-        with show_progress("resample") as progress:
-            plan = resample_file(source, target, Wanted(pixel_size, box, resolution, old_pixel_size), progress)
+        plan = resample_file(source, target, Wanted(pixel_size, box, resolution, old_pixel_size))
         if as_json:
             typer.echo(json.dumps({"target": str(target), **asdict(plan), "exact": plan.exact}, indent=2))
             return

@@ -27,6 +27,7 @@ from verglas.run.simulate import particles as simulate_particles
 from verglas.simulate import Model, density, phantom
 from verglas.types import Map, Particles
 from verglas.types.listener import Listener
+from verglas.types.settings import check_settings, setting, settings_from
 
 _SHOWN = 9
 _RUN = "refine"  # the run folder of the refinement, inside the demo's
@@ -53,30 +54,21 @@ class DemoSettings:
         Resolution of the map that the refinement starts from.
     seed : int
         Seed of everything random.
-    threads : int, optional
-        Threads; all by default.
-    device : str
-        What the refinement runs on.
     """
 
-    n: int = 2000
-    box: int = 96
-    pixel_size_A: float = 1.6
-    diameter_A: float = 105.0
-    symmetry: str = "C1"
-    snr: float = 0.1
-    b_factor_A2: float = 60.0
-    start_A: float = 40.0
-    seed: int = 0
-    threads: int | None = None
-    device: str = "cpu"
+    n: int = setting(2000, "Number of particles", at_least=20)
+    box: int = setting(96, "Box side, pixels; of 1.6 A 80 or more hold the phantom", at_least=24)
+    pixel_size_A: float = setting(1.6, "Pixel size", more_than=0)
+    diameter_A: float = setting(105.0, "Diameter of the phantom", more_than=0)
+    symmetry: str = setting("C1", "Point group of the phantom", flags=("--sym",))
+    snr: float = setting(0.1, "Signal to noise, a ratio of variances over the whole box", more_than=0)
+    b_factor_A2: float = setting(60.0, "Envelope of the signal", at_least=0)
+    start_A: float = setting(40.0, "Resolution of the map that the refinement starts from", more_than=0)
+    seed: int = setting(0, "Seed of everything random", at_least=0)
 
     def __post_init__(self) -> None:
         """Half maps and their FSC need a few particles and shells."""
-        if self.n < 20:
-            raise InputError(f"demo: expected at least 20 particles, got {self.n}")
-        if self.box < 24:
-            raise InputError(f"demo: expected a box of at least 24 pixels, got {self.box}")
+        check_settings("demo", self)
 
 
 @dataclass(frozen=True)
@@ -152,7 +144,13 @@ class _Clock:
 
 
 def demo(
-    out: str | os.PathLike[str] = "demo", settings: DemoSettings | None = None, listener: ListenerChoice = "screen"
+    out: str | os.PathLike[str] = "demo",
+    settings: DemoSettings | None = None,
+    *,
+    threads: int | None = None,
+    device: str = "cpu",
+    listener: ListenerChoice = "screen",
+    **changes: Any,
 ) -> Demo:
     """Simulate particles, refine them from a blurred start, compare with the truth, write a page.
 
@@ -161,7 +159,11 @@ def demo(
     out : path
         Folder to write; it is made. A demonstration that it holds is replaced.
     settings : DemoSettings, optional
-        What is simulated.
+        What is simulated; further keywords (``n=500``) change its fields.
+    threads : int, optional
+        Threads; all by default.
+    device : str
+        What the refinement runs on.
     listener : Listener, "screen" or None
         Who is told how it goes, as of :func:`verglas.refine`.
 
@@ -184,15 +186,16 @@ def demo(
     ['refine/report.html', 'report.html']
     """
     with shown_to(listener, iteration_sentence) as heard:
-        return _demonstrate(settings or DemoSettings(), Path(out), heard)
+        chosen = settings_from("demo", DemoSettings, settings, **changes)
+        return _demonstrate(chosen, Path(out), heard, threads, device)
 
 
-def _demonstrate(chosen: DemoSettings, folder: Path, listener: Listener) -> Demo:
+def _demonstrate(chosen: DemoSettings, folder: Path, listener: Listener, threads: int | None, device: str) -> Demo:
     _clear(folder)
     clock = _Clock(listener)
     model = phantom(chosen.box, chosen.pixel_size_A, chosen.diameter_A, chosen.symmetry, chosen.seed)
     with clock.step("simulate particles"):
-        particles = _simulate(model, chosen, folder)
+        particles = _simulate(model, chosen, folder, threads)
     with clock.step("refine"):
         found = refine(
             particles,
@@ -203,8 +206,8 @@ def _demonstrate(chosen: DemoSettings, folder: Path, listener: Listener) -> Demo
             listener=listener,
             initial_resolution_A=chosen.start_A,
             seed=chosen.seed,
-            threads=chosen.threads,
-            device=chosen.device,
+            threads=threads,
+            device=device,
         )
     with clock.step("compare with the truth"):
         assert particles.poses is not None
@@ -216,13 +219,13 @@ def _demonstrate(chosen: DemoSettings, folder: Path, listener: Listener) -> Demo
             chosen.box,
             chosen.pixel_size_A,
             b_factor_A2=chosen.b_factor_A2,
-            threads=chosen.threads,
+            threads=threads,
         )
         mask = found.postprocessed.mask.data
-        masked, unmasked = (fsc(found.map, truth, m, threads=chosen.threads) for m in (mask, None))
+        masked, unmasked = (fsc(found.map, truth, m, threads=threads) for m in (mask, None))
     made = Demo(folder, found, masked, unmasked, errors, clock.seconds)
     with clock.step("write the page"):
-        _write(made, chosen, particles, truth)
+        _write(made, chosen, particles, truth, threads)
     _write_summary(made)
     return made
 
@@ -238,7 +241,7 @@ def _clear(folder: Path) -> None:
     (folder / "demo.json").unlink(missing_ok=True)
 
 
-def _simulate(model: Model, chosen: DemoSettings, folder: Path) -> Particles:
+def _simulate(model: Model, chosen: DemoSettings, folder: Path, threads: int | None) -> Particles:
     """Particles with their truth, and the blurred start map."""
     made = simulate_particles(
         model,
@@ -248,11 +251,12 @@ def _simulate(model: Model, chosen: DemoSettings, folder: Path) -> Particles:
         chosen.snr,
         folder,
         seed=chosen.seed,
-        threads=chosen.threads,
+        threads=threads,
+        listener=None,
         envelope_b_factor_A2=chosen.b_factor_A2,
     )
     truth = io.read_map(folder / "truth.mrc")
-    start = filters.apply(truth, filters.low_pass(chosen.start_A), threads=chosen.threads)
+    start = filters.apply(truth, filters.low_pass(chosen.start_A), threads=threads)
     io.write_map(folder / "start.mrc", start)
     return made
 
@@ -266,7 +270,7 @@ def _wiener(between_halves: FSC) -> np.ndarray:
     return gain
 
 
-def _rows(made: Demo, chosen: DemoSettings) -> dict[str, object]:
+def _rows(made: Demo, chosen: DemoSettings, threads: int | None) -> dict[str, object]:
     """The settings table of the page."""
     return {
         "particles": f"{len(made.refinement.particles):,} of {chosen.n:,} used",
@@ -276,28 +280,28 @@ def _rows(made: Demo, chosen: DemoSettings) -> dict[str, object]:
         "envelope": f"B = {chosen.b_factor_A2:g} Å²",
         "start": f"the true map, low-passed to {chosen.start_A:g} Å",
         "seed": chosen.seed,
-        "processor": f"{_native.core.isa} build, {_native.resolve_threads(chosen.threads)} threads",
+        "processor": f"{_native.core.isa} build, {_native.resolve_threads(threads)} threads",
     }
 
 
-def _write(made: Demo, chosen: DemoSettings, particles: Particles, truth: Map) -> None:
+def _write(made: Demo, chosen: DemoSettings, particles: Particles, truth: Map, threads: int | None) -> None:
     folder, found = made.folder, made.refinement
     between = made.between_halves
     gain = filters.from_curve(between.frequency_per_A, _wiener(between))
-    shown = filters.apply(found.map, gain, threads=chosen.threads)
+    shown = filters.apply(found.map, gain, threads=threads)
     io.write_map(folder / "map.mrc", shown)
     findings = DemoFindings(
         images=particles.images(np.arange(min(_SHOWN, len(particles)))),
         start=io.read_map(folder / "start.mrc"),
         start_A=chosen.start_A,
-        truth=filters.apply(truth, gain, threads=chosen.threads),
+        truth=filters.apply(truth, gain, threads=threads),
         map=shown,
         between_halves=between,
         with_truth=made.with_truth,
         with_truth_unmasked=made.with_truth_unmasked,
         errors=made.errors,
         iterations=found.iterations,
-        settings=_rows(made, chosen),
+        settings=_rows(made, chosen, threads),
         seconds=dict(made.seconds),
         refinement_page=f"{_RUN}/report.html",
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from verglas import filters, image, masks
+from verglas._screen import ListenerChoice, shown_to
 from verglas.assessment.fsc import FSC, fsc
 from verglas.assessment.independence import refuse_one_map_twice
 from verglas.errors import InputError
@@ -18,6 +19,8 @@ from verglas.io import StackWriter, read_header, read_map, read_particles, read_
 from verglas.types import Map
 from verglas.types.arrays import IntArray
 from verglas.types.images import ImageSource
+from verglas.types.listener import phase_progress
+from verglas.types.settings import check_settings, setting
 
 Progress = Callable[[int, int], None]
 
@@ -74,7 +77,7 @@ class MaskShape:
         Of a sphere about the map's centre.
     threshold : float, optional
         Density at which a mask from a map begins, after the low-pass filter.
-    lowpass_A : float, optional
+    low_pass_A : float, optional
         Resolution of that filter.
     extend_A, edge_A : float
         Dilation and width of the raised-cosine edge.
@@ -84,13 +87,23 @@ class MaskShape:
         What lies below the threshold is inside.
     """
 
-    diameter_A: float | None = None
-    threshold: float | None = None
-    lowpass_A: float | None = None
-    extend_A: float = 0.0
-    edge_A: float = 0.0
-    largest: bool = False
-    dark: bool = False
+    diameter_A: float | None = setting(None, "Sphere of this diameter about the centre", more_than=0)
+    threshold: float | None = setting(None, "Or: what reaches this density")
+    low_pass_A: float | None = setting(None, "Low-pass filter before the threshold", more_than=0)
+    extend_A: float = setting(0.0, "Dilation before the edge", at_least=0)
+    edge_A: float = setting(9.0, "Width of the raised-cosine edge", at_least=0)
+    largest: bool = setting(False, "Keep the largest connected part only")
+    dark: bool = setting(False, "The particle is dark: what lies below the threshold")
+
+    def __post_init__(self) -> None:
+        """Check once."""
+        check_settings("mask", self, self._contradictions())
+
+    def _contradictions(self) -> Iterator[tuple[str, str]]:
+        if (self.diameter_A is None) == (self.threshold is None):
+            yield "", "give either --diameter or --threshold"
+        elif self.diameter_A is not None and (self.low_pass_A is not None or self.largest or self.dark):
+            yield "", "--low-pass, --largest and --dark go with --threshold"
 
 
 def make_mask(like: Map, shape: MaskShape) -> Map:
@@ -119,7 +132,7 @@ def make_mask(like: Map, shape: MaskShape) -> Map:
         radius = shape.diameter_A / 2 + shape.extend_A
         return like.with_data(masks.soft_sphere(like.data.shape, radius / apix, shape.edge_A / apix))
     assert shape.threshold is not None
-    smooth = like if shape.lowpass_A is None else filters.apply(like, filters.low_pass(shape.lowpass_A))
+    smooth = like if shape.low_pass_A is None else filters.apply(like, filters.low_pass(shape.low_pass_A))
     return like.with_data(
         masks.from_threshold(
             smooth.data,
@@ -191,7 +204,9 @@ class _Counted:
         return self.base.pixel_sizes_A()
 
 
-def resample_file(source: Path, target: Path, wanted: Wanted, progress: Progress | None = None) -> image.ResamplePlan:
+def resample_file(
+    source: Path, target: Path, wanted: Wanted, *, listener: ListenerChoice = "screen"
+) -> image.ResamplePlan:
     """Resample a map, an image stack (.mrcs), or particles (.star, .cs: the images go into a new stack).
 
     Parameters
@@ -199,8 +214,8 @@ def resample_file(source: Path, target: Path, wanted: Wanted, progress: Progress
     source, target : Path
         Both of one kind; particles may change between .star and .cs.
     wanted : Wanted
-    progress : callable, optional
-        Called with images done and images in all.
+    listener : Listener, "screen" or None
+        Who is told how it goes (:class:`verglas.types.listener.Listener`).
 
     Returns
     -------
@@ -216,19 +231,22 @@ def resample_file(source: Path, target: Path, wanted: Wanted, progress: Progress
     kind, other = (kinds.get(p.suffix.lower(), "map") for p in (source, target))
     if kind != other:
         raise InputError(f"{source} is a file of kind {kind!r}, {target} of kind {other!r}: expected the same kind")
-    report = progress or (lambda done, total: None)
-    if kind == "particles":
-        particles = read_particles(source)
-        plan = wanted.plan(particles.box, wanted.old_pixel_size_A or particles.pixel_size_A)
-        small = image.resample_particles(particles, plan)
-        assert small.source is not None
-        write_particles(target, small.with_source(_Counted(small.source, report)))
-        return plan
-    if kind == "stack":
-        return _resample_stack(source, target, wanted, report)
+    if kind != "map":
+        with shown_to(listener) as heard:
+            resample_images = _resample_particles if kind == "particles" else _resample_stack
+            return resample_images(source, target, wanted, phase_progress(heard, "images"))
     found = read_map(source, wanted.old_pixel_size_A)
     plan = wanted.plan(found.box, found.pixel_size_A)
     write_map(target, image.resample(found, plan))
+    return plan
+
+
+def _resample_particles(source: Path, target: Path, wanted: Wanted, progress: Progress) -> image.ResamplePlan:
+    particles = read_particles(source)
+    plan = wanted.plan(particles.box, wanted.old_pixel_size_A or particles.pixel_size_A)
+    small = image.resample_particles(particles, plan)
+    assert small.source is not None
+    write_particles(target, small.with_source(_Counted(small.source, progress)))
     return plan
 
 

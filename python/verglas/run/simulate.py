@@ -7,20 +7,21 @@ import os
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from verglas._screen import ListenerChoice, shown_to
 from verglas._version import __version__
-from verglas.errors import InputError
 from verglas.io import read_particles, write_map, write_particles, write_text
 from verglas.report.montage import montage
 from verglas.simulate import SNR, Imaging, Model, Simulation, density, hinge, phantom, read_model
 from verglas.simulate.imaging import Progress
 from verglas.types import Particles, Poses
+from verglas.types.settings import settings_from
 
 _HIDDEN = ("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi", "rlnOriginXAngst", "rlnOriginYAngst", "rlnClassNumber")
 # A stack larger than this is made in a file, not in memory.
@@ -41,7 +42,7 @@ def particles(
     poses: Poses | None = None,
     hide_poses: bool = False,
     threads: int | None = None,
-    progress: Progress | None = None,
+    listener: ListenerChoice = "screen",
     **settings: Any,
 ) -> Particles:
     """Simulate particle images with exact projections, and write them if asked.
@@ -71,8 +72,8 @@ def particles(
         ``particles.star`` without poses and classes, which then stand in ``truth.star`` only.
     threads : int, optional
         Threads; no image depends on it.
-    progress : callable, optional
-        Called as ``progress(stage, done, n)``.
+    listener : Listener, "screen" or None
+        Who is told how it goes (:class:`verglas.types.listener.Listener`).
 
     Returns
     -------
@@ -92,28 +93,25 @@ def particles(
     >>> p.images().shape, len(p.poses), p.pixel_size_A
     ((20, 32, 32), 20, 4.0)
     """
-    unknown = sorted(set(settings) - {f.name for f in fields(Imaging)})
-    if unknown:
-        known = ", ".join(f.name for f in fields(Imaging))
-        raise InputError(f"simulate.particles: unknown setting {', '.join(unknown)}; known are {known}")
     simulation = Simulation(
         model,
         n,
         box,
         pixel_size_A,
-        imaging=replace(imaging or Imaging(), **settings),
+        imaging=settings_from("simulate", Imaging, imaging, **settings),
         seed=seed,
         poses=poses,
         threads=threads,
     )
-    if out is None:
-        images = np.empty((n, box, box), np.float32)
-        simulation.render(images, snr, progress)
-        made = simulation.particles(images)
-        return _without_poses(made) if hide_poses else made
-    folder = Path(out)
-    folder.mkdir(parents=True, exist_ok=True)
-    reached = _write_images(simulation, folder, snr, progress)
+    with shown_to(listener) as heard:
+        if out is None:
+            images = np.empty((n, box, box), np.float32)
+            simulation.render(images, snr, heard.progress)
+            made = simulation.particles(images)
+            return _without_poses(made) if hide_poses else made
+        folder = Path(out)
+        folder.mkdir(parents=True, exist_ok=True)
+        reached = _write_images(simulation, folder, snr, heard.progress)
     if hide_poses:
         truth = read_particles(folder / "particles.star")
         write_particles(folder / "truth.star", truth)
@@ -123,7 +121,7 @@ def particles(
     return read_particles(folder / "particles.star")
 
 
-def _write_images(simulation: Simulation, folder: Path, snr: float, progress: Progress | None) -> SNR:
+def _write_images(simulation: Simulation, folder: Path, snr: float, progress: Progress) -> SNR:
     """Stack, STAR file and picture; the signal-to-noise ratio that was reached."""
     with _stack(folder, (simulation.n, simulation.box, simulation.box)) as images:
         reached = simulation.render(images, snr, progress)

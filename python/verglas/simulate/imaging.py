@@ -18,6 +18,7 @@ from verglas.simulate.noise import SNR, coloured_power, map_images, noise, noise
 from verglas.simulate.scattering import atom_table
 from verglas.types import Optics, Particles, Poses
 from verglas.types.arrays import FloatArray, IntArray
+from verglas.types.settings import check_settings, setting
 
 Progress = Callable[[str, int, int], None]
 
@@ -73,40 +74,44 @@ class Imaging:
     300.0
     """
 
-    voltage_kV: float = 300.0
-    cs_mm: float = 2.7
-    amplitude_contrast: float = 0.1
-    phase_shift_deg: float = 0.0
-    ctf: bool = True
-    defocus_A: tuple[float, float] = (8000.0, 20000.0)
-    defocus_spread_A: float = 200.0
-    astigmatism_A: float = 300.0
-    envelope_b_factor_A2: float = 0.0
-    shift_sd_A: float = 3.0
-    preferred_axis: tuple[float, float, float] = (0.0, 0.0, 1.0)
-    concentration: float = 0.0
-    particles_per_micrograph: int = 100
-    optics_groups: int = 1
-    populations: tuple[float, ...] = ()
-    noise_power: npt.ArrayLike | str | None = None
+    voltage_kV: float = setting(300.0, "Accelerating voltage", at_least=1)
+    cs_mm: float = setting(2.7, "Spherical aberration", at_least=0)
+    amplitude_contrast: float = setting(0.1, "Amplitude contrast, a fraction", at_least=0, at_most=1)
+    phase_shift_deg: float = setting(0.0, "Phase shift of a phase plate")
+    ctf: bool = setting(True, "Apply the CTF")
+    defocus_A: tuple[float, float] = setting((8000.0, 20000.0), "Range of the underfocus of micrographs")
+    defocus_spread_A: float = setting(200.0, "Standard deviation of defocus within a micrograph", at_least=0)
+    astigmatism_A: float = setting(300.0, "Largest difference of the two defoci", at_least=0)
+    envelope_b_factor_A2: float = setting(0.0, "Envelope B of the signal", at_least=0)
+    shift_sd_A: float = setting(3.0, "Standard deviation of the origins in x and y", at_least=0)
+    preferred_axis: tuple[float, float, float] = setting(
+        (0.0, 0.0, 1.0), "Direction that tends to lie along the beam, where the concentration is above 0"
+    )
+    concentration: float = setting(0.0, "Concentration of views about the preferred axis; 0: uniform", at_least=0)
+    particles_per_micrograph: int = setting(100, "Particles of one micrograph", at_least=1)
+    optics_groups: int = setting(1, "Number of optics groups", at_least=1)
+    populations: tuple[float, ...] = setting((), "Shares of the conformations", on_command_line=False)
+    noise_power: npt.ArrayLike | str | None = setting(
+        None, "White, coloured, or a relative power per shell", on_command_line=False
+    )
 
     def __post_init__(self) -> None:
         """Check ranges once."""
+        check_settings("simulate", self, self._impossible())
+
+    def _impossible(self) -> Iterator[tuple[str, str]]:
         low, high = self.defocus_A
         if low > high:
-            raise InputError(f"Imaging.defocus_A: expected (smallest, largest), got ({low:g}, {high:g})")
+            yield "defocus_A", f"expected (smallest, largest), got ({low:g}, {high:g})"
         for name in ("defocus_spread_A", "astigmatism_A", "shift_sd_A", "concentration", "envelope_b_factor_A2"):
-            if not 0 <= getattr(self, name) < np.inf:
-                raise InputError(f"Imaging.{name}: expected 0 or more, got {getattr(self, name)}")
-        for name in ("particles_per_micrograph", "optics_groups"):
-            if getattr(self, name) < 1:
-                raise InputError(f"Imaging.{name}: expected at least 1, got {getattr(self, name)}")
+            if getattr(self, name) == np.inf:
+                yield name, "expected a finite number"
         if not np.linalg.norm(self.preferred_axis) > 0:
-            raise InputError(f"Imaging.preferred_axis: expected a direction, got {self.preferred_axis}")
+            yield "preferred_axis", f"expected a direction, got {self.preferred_axis}"
         if isinstance(self.noise_power, str) and self.noise_power != "coloured":
-            raise InputError(f"Imaging.noise_power: expected None, 'coloured' or an array, got {self.noise_power!r}")
+            yield "noise_power", f"expected None, 'coloured' or an array, got {self.noise_power!r}"
         if any(not share > 0 for share in self.populations):
-            raise InputError(f"Imaging.populations: expected positive shares, got {self.populations}")
+            yield "populations", f"expected positive shares, got {self.populations}"
 
 
 @dataclass(frozen=True)
