@@ -15,8 +15,8 @@ from run_folder import make_run_folder
 
 import verglas as vg
 from verglas import errors
-from verglas.pipeline.assumed import assumed_sentence
 from verglas.run import check_conventions as conventions
+from verglas.run.assumed import assumed_sentence
 from verglas.run.extract import ExtractOptions, extract_files
 from verglas.run.tenure import tenure
 from verglas.types.listener import Silence
@@ -132,3 +132,13 @@ def test_the_verdict_of_extraction_names_the_kind_that_cost_most(at_edge, missin
     assert len(made.particles) == 60
     [reason] = made.verdict.reasons
     assert re.search(word, reason), reason
+
+
+def test_ctf_says_what_it_assumes(tmp_path, capsys):
+    write_set(tmp_path, 1)
+    call = ["ctf", f"{tmp_path}/*.mrc", "--out", str(tmp_path / "ctf"), "--no-pictures", "--voltage", "300"]
+    _, _, err = main(call, capsys)
+    assert "Cs 2.7 mm (--cs), amplitude contrast 0.1 (--amplitude-contrast)" in err
+    assert "kV" not in err
+    _, _, err = main([*call, "--cs", "2.7", "--amplitude-contrast", "0.1"], capsys)
+    assert "assumed" not in err

@@ -16,9 +16,9 @@ from verglas._devices import device_names
 from verglas.errors import InputError
 from verglas.io import find_micrographs, read_json, write_json
 from verglas.io.micrographs import MICROGRAPH, PATH, PIXEL, SHARED
-from verglas.pipeline.assumed import assumed_sentence
 from verglas.pipeline.settings import ProcessSettings
 from verglas.pipeline.stage import StageRecord, digest
+from verglas.run.assumed import assumed_sentence
 from verglas.types.listener import Listener, Silence
 
 # Folders are named by their stage. Projects that an earlier version began have these, and keep them.

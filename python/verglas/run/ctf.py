@@ -24,6 +24,7 @@ from verglas.optics.fit import CtfFit, CtfSettings, estimate_ctf
 from verglas.report.ctf import ctf_figure
 from verglas.report.ctf_page import CtfPicture, ctf_page, doubts, rows_to_show
 from verglas.report.html import render
+from verglas.run.assumed import assumed_sentence
 from verglas.run.parallel import in_order
 from verglas.run.reasons import most_common_reason, without_name
 from verglas.types.ctf_ranges import OPTIONS, check_ctf
@@ -127,6 +128,9 @@ def _fit_all(job: CtfJob, listener: Listener) -> CtfSummary:
     started = time.perf_counter()
     check_ctf({"pixel_size_A": job.pixel_size_A}, "ctf", OPTIONS)
     table = find_micrographs(job.micrographs)
+    assumed = assumed_sentence(job.given, [{k: 0.0 for k in SHARED if k in table}] * len(table))
+    if assumed:
+        listener.note("assumed", assumed)
     (job.out / "png" if job.pictures else job.out).mkdir(parents=True, exist_ok=True)
     rows: list[dict[str, Any]] = []
     good: list[tuple[int, CtfFit]] = []

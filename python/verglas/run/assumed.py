@@ -26,7 +26,7 @@ def assumed_sentence(given: Collection[str], known: Sequence[Mapping[str, float]
 
     Examples
     --------
-    >>> from verglas.pipeline.assumed import assumed_sentence
+    >>> from verglas.run.assumed import assumed_sentence
     >>> assumed_sentence(["cs_mm"], [{"rlnVoltage": 200.0}, {}])
     'assumed of the microscope, as neither options nor a STAR file say: 300 kV (--voltage) for 1 of 2 micrographs, \
 amplitude contrast 0.1 (--amplitude-contrast)'
