@@ -181,6 +181,7 @@ def test_the_table_of_stages_is_whole():
     for name, kind in STAGES.items():
         assert kind.name == name
         assert all(names.index(one) < names.index(name) for one in kind.needs)
+    assert names[0] == "motion"  # before ctf, where there are movies
 
 
 def test_only_what_is_new_is_done(copy, micrographs, tmp_path):

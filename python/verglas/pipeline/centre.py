@@ -158,7 +158,7 @@ def _recut(project: Project, shifts_px: FloatArray) -> int:
 
     def one(item: tuple[Shot, Picks]) -> Work | None:
         shot, picks = item
-        mark = digest([settings_json(choice), shot.fingerprint, np.round(picks.xy_px, 3).tolist()])
+        mark = digest([settings_json(choice), project.mark_of(shot), np.round(picks.xy_px, 3).tolist()])
         if done.get(shot.key, mark) is not None:
             return None
         return stage.work_at(project, shot, picks, mark)

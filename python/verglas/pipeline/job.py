@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ import numpy as np
 from verglas._native import resolve_threads
 from verglas._screen import ListenerChoice, shown_to
 from verglas.io import write_json
-from verglas.pipeline.project import Project, find_shots
+from verglas.pipeline.project import Project, find_shots, hold_movies
 from verglas.pipeline.settings import ProcessSettings, load_settings, save_settings
 from verglas.pipeline.stage import StageRecord, StageStopped, run_stages
 from verglas.pipeline.stages import stages_of
@@ -155,12 +155,15 @@ def process(
     begun = time.perf_counter()
     root = Path(out)
     asked = load_settings(root, settings, changes)
+    stages_of(asked)  # refuses what is no stage before any file is looked into
+    if asked.movies is None:
+        asked = replace(asked, movies=hold_movies(asked))
     stages = stages_of(asked)
     shots = find_shots(asked)
     with shown_to(listener) as shown, tenure(root, "process", shown) as heard:
         project = Project(root, asked, shots, heard, threads=threads, memory_GB=memory_GB, device=device)
         project.listener.say(plan_sentence(project))
-        if project.assumed:
+        if project.assumed and not asked.movies:  # the metadata of movies are read with them
             project.listener.note("assumed", project.assumed)
         stopped = ""
         try:
@@ -199,6 +202,8 @@ def plan_sentence(project: Project) -> str:
     from verglas.pipeline.shape import shape_of
 
     count = len(project.shots)
+    if project.settings.movies:
+        return f"{count} movies, corrected one after the other, and then their micrographs"
     workers = min(resolve_threads(project.threads), count)
     shape = next((s for s in (shape_of(shot.path) for shot in project.shots[:10]) if s is not None), None)
     if shape is None:

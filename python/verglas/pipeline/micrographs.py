@@ -88,7 +88,7 @@ class MicrographStage(Stage):
 
     def inputs(self, project: Project) -> dict[str, str]:
         """The micrographs, and results of earlier stages that micrographs are passed on by."""
-        found = {"micrographs": digest([[shot.key, shot.fingerprint] for shot in project.shots])}
+        found = {"micrographs": digest([[shot.key, project.mark_of(shot)] for shot in project.shots])}
         for name in self.needs:
             results = project.results(name)
             found[name] = digest([[s.key, (results.get(s.key) or {}).get("digest")] for s in project.shots])
@@ -101,7 +101,7 @@ class MicrographStage(Stage):
     def one_digest(self, project: Project, shot: Shot) -> str:
         """What the result of one micrograph depends on."""
         earlier = [(project.results(name).get(shot.key) or {}).get("digest") for name in self.needs]
-        return digest([self.settings(project), shot.fingerprint, shot.known, earlier])
+        return digest([self.settings(project), project.mark_of(shot), project.known_of(shot), earlier])
 
     def work(self, project: Project, shot: Shot) -> Work:
         """Compute one micrograph; what is wrong with it becomes the reason."""
@@ -159,6 +159,12 @@ def result_of(project: Project, stage: str, shot: Shot) -> dict[str, Any]:
     return dict(record["result"])
 
 
+def set_aside_sentence(what: str, path: Path, reason: str, count: int, total: int) -> str:
+    """How many of the micrographs or movies, and the first by name, which a reader's reason holds already."""
+    said = reason if path.name in reason else f"{path.name}: {reason}"
+    return f"{count} of {total} {what} set aside ({said}{'; ...' if count > 1 else ''})"
+
+
 def load(project: Project, shot: Shot) -> tuple[Micrograph, float | None]:
     """A micrograph at the pixel size asked for, and the pixel size that its header says.
 
@@ -169,14 +175,15 @@ def load(project: Project, shot: Shot) -> tuple[Micrograph, float | None]:
     FormatError
         The file is no micrograph.
     """
-    found = read_micrograph(shot.path)
+    path = project.micrograph_of(shot)
+    found = read_micrograph(path)
     header = float(found.pixel_size_A) if np.isfinite(found.pixel_size_A) else None
-    pixel = project.settings.pixel_size_A or shot.known.get(PIXEL) or header
+    pixel = project.pixel_size_A or project.known_of(shot).get(PIXEL) or header
     if pixel is None:
-        raise InputError(f"{shot.path}: the pixel size is unknown: neither header nor list says; give --pixel-size")
+        raise InputError(f"{path}: the pixel size is unknown: neither header nor list says; give --pixel-size")
     bad = int(np.count_nonzero(~np.isfinite(found.data)))
     if bad:
-        raise InputError(f"{shot.path}: {bad} of {found.data.size} pixels are not finite numbers")
+        raise InputError(f"{path}: {bad} of {found.data.size} pixels are not finite numbers")
     return replace(found, pixel_size_A=pixel), header
 
 
@@ -200,13 +207,17 @@ class CtfStage(MicrographStage):
 
     name = "ctf"
 
+    def todo(self, project: Project) -> list[Shot]:
+        """All micrographs; of movies those that could be corrected."""
+        return [s for s in project.shots if not project.settings.movies or has_passed(project, "motion", s)]
+
     def resolve_settings(self, project: Project, shot: Shot | None = None) -> CtfSettings:
         """Settings; of one micrograph, with what its STAR file says of the microscope."""
         asked = project.settings
         default = CtfSettings()
         values: dict[str, float] = {}
         for name, label in zip(_OPTICS, SHARED, strict=True):
-            known = None if shot is None else shot.known.get(label)
+            known = None if shot is None else project.known_of(shot).get(label)
             given = getattr(asked, name)
             values[name] = float(next(v for v in (given, known, getattr(default, name)) if v is not None))
         return with_overrides(replace(default, **values), self.given_settings(project), "ctf")  # type: ignore[arg-type]
@@ -282,7 +293,7 @@ class PickStage(MicrographStage):
         """Without templates a pick does not depend on the CTF."""
         settings = self.settings(project)
         known = (project.results("ctf").get(shot.key) or {}).get("digest") if settings["templates"] else None
-        return digest([settings, shot.fingerprint, shot.known.get(PIXEL), known])
+        return digest([settings, project.mark_of(shot), project.known_of(shot).get(PIXEL), known])
 
     def compute(self, project: Project, shot: Shot) -> tuple[dict[str, Any], list[Picture]]:
         """Pick; one picture with picks, CTF and numbers."""

@@ -74,8 +74,8 @@ def box_for(diameter_A: float, pixel_size_A: float) -> int:
 
 def pixel_size_A(project: Project) -> float:
     """Of the micrographs that are used."""
-    if project.settings.pixel_size_A is not None:
-        return project.settings.pixel_size_A
+    if project.pixel_size_A is not None:
+        return project.pixel_size_A
     known = [result_of(project, "ctf", s)["pixel_size_A"] for s in project.shots if has_passed(project, "ctf", s)]
     return float(np.median(known)) if known else 1.0
 
@@ -109,7 +109,9 @@ class ExtractStage(MicrographStage):
         """Images depend on picks and pixel size, not on the CTF, which is added to the table later."""
         picked = project.results("pick").get(shot.key) or {}
         pixel = result_of(project, "ctf", shot)["pixel_size_A"]
-        return digest([settings_json(self.resolve_settings(project)), shot.fingerprint, picked.get("digest"), pixel])
+        return digest(
+            [settings_json(self.resolve_settings(project)), project.mark_of(shot), picked.get("digest"), pixel]
+        )
 
     def compute(self, project: Project, shot: Shot) -> tuple[dict[str, Any], list[Picture]]:
         """Cut and write the stack."""

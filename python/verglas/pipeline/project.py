@@ -14,7 +14,7 @@ import numpy as np
 
 from verglas._devices import device_names
 from verglas.errors import InputError
-from verglas.io import find_micrographs, read_json, write_json
+from verglas.io import find_micrographs, find_movies, open_movie, read_json, write_json
 from verglas.io.micrographs import MICROGRAPH, PATH, PIXEL, SHARED
 from verglas.pipeline.settings import ProcessSettings
 from verglas.pipeline.stage import StageRecord, digest
@@ -33,6 +33,7 @@ _FORMER_FOLDERS = {
     "postprocess": "08_postprocess",
 }
 _KNOWN = (PIXEL, *SHARED)
+_LOOKED_INTO = 10  # files of a set, to see whether it is one of movies
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,8 @@ def shot_of(path: str | Path, name: str | None = None, known: Mapping[str, float
 
 def find_shots(asked: ProcessSettings) -> list[Shot]:
     """All micrographs that a project is asked to work on, in order."""
+    if asked.movies:
+        return [shot_of(path) for path in find_movies(list(asked.micrographs))]
     table = find_micrographs(list(asked.micrographs))
     labels = [label for label in _KNOWN if label in table]
     shots = []
@@ -80,6 +83,24 @@ def find_shots(asked: ProcessSettings) -> list[Shot]:
         known = {label: float(row[label]) for label in labels if np.isfinite(row[label])}
         shots.append(shot_of(row[PATH], str(row[MICROGRAPH]), known))
     return shots
+
+
+def hold_movies(asked: ProcessSettings) -> bool:
+    """Whether most of the files that a project is asked to work on, of up to ten looked into, hold several frames."""
+    try:
+        every = find_micrographs(list(asked.micrographs))[PATH].tolist()
+    except InputError:  # EER files, or a STAR file of movies
+        try:
+            every = [str(path) for path in find_movies(list(asked.micrographs))]
+        except InputError:
+            return False  # nothing at all, which is said where micrographs are looked for
+    several = []
+    for path in every[:: max(1, len(every) // _LOOKED_INTO)][:_LOOKED_INTO]:
+        try:
+            several.append(len(open_movie(path, pixel_size_A=1.0, dose_per_frame_e_A2=1.0)) > 1)
+        except (InputError, OSError):  # one frame, or a file that its stage will name
+            several.append(False)
+    return sum(several) > len(several) / 2
 
 
 class Results:
@@ -187,7 +208,32 @@ class Project:
             name for name in ("voltage_kV", "cs_mm", "amplitude_contrast") if getattr(self.settings, name) is not None
         ]
         given += [name for name in self.settings.of_stage("ctf") if name not in given]
-        return assumed_sentence(given, [shot.known for shot in self.shots])
+        return assumed_sentence(given, [self.known_of(shot) for shot in self.shots])
+
+    def _motion_of(self, shot: Shot) -> Mapping[str, Any] | None:
+        """What became of the movie of a shot; None where there is none, or not yet."""
+        return self.results("motion").get(shot.key) if self.settings.movies else None
+
+    def micrograph_of(self, shot: Shot) -> Path:
+        """The micrograph that stages work on: the file itself, or what motion correction has made of it."""
+        moved = self._motion_of(shot)
+        return self.root / moved["result"]["micrograph"] if moved and not moved["reason"] else shot.path
+
+    def mark_of(self, shot: Shot) -> str:
+        """Fingerprint of the micrograph that stages work on."""
+        moved = self._motion_of(shot)
+        return str(moved["digest"]) if moved else shot.fingerprint
+
+    def known_of(self, shot: Shot) -> Mapping[str, float]:
+        """What a STAR file, or the metadata of a movie, says of a micrograph, by RELION's labels."""
+        moved = self._motion_of(shot)
+        said = {} if moved is None else {label: moved["result"].get(label) for label in _KNOWN}
+        return {**shot.known, **{label: float(value) for label, value in said.items() if value is not None}}
+
+    @property
+    def pixel_size_A(self) -> float | None:
+        """What was given for the micrographs; of movies it is that of their frames, and micrographs say theirs."""
+        return None if self.settings.movies else self.settings.pixel_size_A
 
     def folder(self, stage: str) -> Path:
         """Folder of a stage."""

@@ -26,7 +26,15 @@ class ProcessSettings:
     Attributes
     ----------
     micrographs : tuple of str
-        Patterns, folders, files, or STAR files that name them.
+        Patterns, folders, files, or STAR files that name them; movies, too, which are corrected for motion first.
+    movies : bool, optional
+        Whether they are movies; by default what most of the files hold.
+    gain : str, optional
+        Gain reference of movies; how it lies is found.
+    defects : str
+        Bad pixels of movies: a list or map of them, "auto" finds them, "none".
+    dose_per_frame_e_A2 : float, optional
+        Exposure of a frame of the movies; by default what their metadata say. Without it frames are not weighted.
     diameter_A : float
         Of the particle.
     pixel_size_A, voltage_kV, cs_mm, amplitude_contrast : float, optional
@@ -77,6 +85,12 @@ class ProcessSettings:
     keep: str | None = setting(None, "STAR file of the micrographs to use, as the page saves it.")
     selection: str | None = setting(None, "STAR file of the 2D classes ticked on their page.")
     seed: int = setting(0, "Seed of everything random.", at_least=0)
+    movies: bool | None = setting(None, "The files are movies.", default_words="what most of them hold")
+    gain: str | None = setting(None, "Gain reference of movies: MRC, TIFF or EPU's .gain.")
+    defects: str = setting("auto", "Bad pixels of movies: auto, none, or a list or map of them.")
+    dose_per_frame_e_A2: float | None = setting(
+        None, "Exposure of a frame of movies.", more_than=0, default_words="the metadata's"
+    )
     set: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

@@ -6,12 +6,14 @@ from verglas.errors import SettingError
 from verglas.pipeline.centre import CentreStage
 from verglas.pipeline.maps import AbInitioStage, Class2DStage, PostprocessStage, RefineStage
 from verglas.pipeline.micrographs import CtfStage, PickStage
+from verglas.pipeline.motion import MotionStage
 from verglas.pipeline.particles import ExtractStage
 from verglas.pipeline.settings import ProcessSettings
 from verglas.pipeline.stage import Stage
 
 # In the order in which they run.
 STAGES: dict[str, type[Stage]] = {
+    "motion": MotionStage,
     "ctf": CtfStage,
     "pick": PickStage,
     "extract": ExtractStage,

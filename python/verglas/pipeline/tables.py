@@ -17,7 +17,7 @@ from verglas.io import atomic_path, read_micrographs, write_micrographs, write_p
 from verglas.io.coordinates import MICROGRAPH, match_names
 from verglas.io.micrographs import PATH, PIXEL
 from verglas.io.rules import written_name
-from verglas.pipeline.micrographs import ctf_row, has_passed, picks_of, result_of
+from verglas.pipeline.micrographs import CtfStage, ctf_row, has_passed, picks_of, result_of, set_aside_sentence
 from verglas.pipeline.project import Project, Shot
 from verglas.pipeline.stage import digest, file_digest
 from verglas.types.verdict import Finding, Verdict
@@ -81,7 +81,7 @@ def standings(project: Project) -> list[Standing]:
 
 
 def _first_reason(project: Project, shot: Shot) -> tuple[str, str]:
-    for stage in ("ctf", "pick"):
+    for stage in ("motion", "ctf", "pick") if project.settings.movies else ("ctf", "pick"):
         record = project.results(stage).get(shot.key)
         if record is None:
             return "", ""
@@ -114,7 +114,7 @@ def _odd_headers(project: Project) -> dict[str, str]:
 
 def _all_headers_differ(project: Project) -> str:
     """A sentence where the headers agree with each other and not with the pixel size given."""
-    asked = project.settings.pixel_size_A
+    asked = project.pixel_size_A
     headers = [
         result_of(project, "ctf", s)["header_pixel_size_A"] for s in project.shots if has_passed(project, "ctf", s)
     ]
@@ -173,8 +173,8 @@ def micrograph_table(project: Project, shots: Sequence[Shot], folder: Path) -> p
         result = result_of(project, "ctf", shot)
         rows.append(
             {
-                MICROGRAPH: written_name(shot.path, folder),
-                PATH: str(shot.path),
+                MICROGRAPH: written_name(project.micrograph_of(shot), folder),
+                PATH: str(project.micrograph_of(shot)),
                 PIXEL: float(result["pixel_size_A"]),
                 **ctf_row(result),
                 "rlnCtfAstigmatism": result["astigmatism_A"],
@@ -214,22 +214,21 @@ def _set_aside_notes(bad: Sequence[tuple[str, str]], total: int, state: str) -> 
     if not bad:
         return []
     name, reason = bad[0]
-    # a reason that comes from a reader names the file itself
-    said = reason if Path(name).name in reason else f"{Path(name).name}: {reason}"
-    sentence = f"{len(bad)} of {total} micrographs set aside ({said}{'; ...' if len(bad) > 1 else ''})"
+    sentence = set_aside_sentence("micrographs", Path(name), reason, len(bad), total)
     return [Finding("set_aside", state, sentence, {"set_aside": len(bad), "of": total})]
 
 
 def ctf_verdict(project: Project) -> Verdict:
     """Whether there are enough micrographs with Thon rings."""
+    shots = CtfStage().todo(project)
     bad = [
         (s.name, project.results("ctf").get(s.key)["reason"])  # type: ignore[index]
-        for s in project.shots
+        for s in shots
         if not has_passed(project, "ctf", s)
     ]
-    bad += [(s.name, _odd_headers(project)[s.key]) for s in project.shots if s.key in _odd_headers(project)]
-    fits = [result_of(project, "ctf", s) for s in project.shots if has_passed(project, "ctf", s)]
-    total = len(project.shots)
+    bad += [(s.name, _odd_headers(project)[s.key]) for s in shots if s.key in _odd_headers(project)]
+    fits = [result_of(project, "ctf", s) for s in shots if has_passed(project, "ctf", s)]
+    total = len(shots)
     finest = [f["resolution_A"] for f in fits if f["resolution_A"] is not None]
     numbers = {
         "micrographs": total,
@@ -239,7 +238,8 @@ def ctf_verdict(project: Project) -> Verdict:
         "median_resolution_A": _median(finest),
         "median_merit": _median([f["merit"] for f in fits]),
     }
-    notes = _set_aside_notes(bad, total, "stop" if len(bad) > _MANY * total or not fits else "warn")
+    notes = [] if shots else [Finding("no_micrograph", "stop", "no micrograph has come this far")]
+    notes += _set_aside_notes(bad, total, "stop" if len(bad) > _MANY * total or not fits else "warn")
     median = numbers["median_resolution_A"]
     if fits and (median is None or median > _POOR_A):
         sentence = f"Thon rings reach {median or float('inf'):.1f} A in the median only"
@@ -266,7 +266,9 @@ def write_picks_of_set(project: Project) -> dict[str, str]:
     _write_table(folder / "picks.csv", rows)
     shots = usable_shots(project)
     path = folder / "picks.star"
-    written = write_picks(path, {written_name(shot.path, folder): picks_of(project, shot) for shot in shots})
+    written = write_picks(
+        path, {written_name(project.micrograph_of(shot), folder): picks_of(project, shot) for shot in shots}
+    )
     return {f"{folder.name}/{path.name}": digest([file_digest(file) for file in written])}
 
 

@@ -6,13 +6,13 @@ import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from verglas._screen import ListenerChoice, shown_to
 from verglas.errors import InputError
-from verglas.io import micrograph_header
+from verglas.io import find_movies, micrograph_header, open_movie
 from verglas.io.micrographs import find_micrographs
 from verglas.io.star import writable
 from verglas.pipeline.job import Outcome, ended, finish_project
@@ -101,6 +101,8 @@ def watch_folder(
     if not watched.is_dir():
         raise InputError(f"--watch {watched}: no such folder")
     asked = load_settings(root, settings, {**changes, "micrographs": (str(watched),)})
+    if asked.movies is None:  # nothing has arrived to be looked into
+        asked = replace(asked, movies=asked.gain is not None or asked.dose_per_frame_e_A2 is not None)
     stages = stages_of(asked)
     with (
         shown_to(listener) as shown,
@@ -193,7 +195,10 @@ class Watcher:
 
     def _files(self) -> Iterator[tuple[str, int, int]]:
         try:
-            names = find_micrographs(str(self.folder), checked=False)["path"].tolist()
+            if self.project.settings.movies:
+                names = [str(path) for path in find_movies(str(self.folder))]
+            else:
+                names = find_micrographs(str(self.folder), checked=False)["path"].tolist()
         except InputError:  # nothing there yet
             return
         for name in names:
@@ -211,7 +216,10 @@ class Watcher:
         if still < self.options.settle_s or not row.bytes:
             return ("growing" if row.state == "growing" or not row.bytes else "seen"), row.reason
         try:
-            micrograph_header(row.path)
+            if row.path.lower().endswith(".eer"):
+                open_movie(row.path, pixel_size_A=1.0, dose_per_frame_e_A2=1.0)
+            else:
+                micrograph_header(row.path)
         except (InputError, OSError) as error:
             if still < _PATIENCE * self.options.settle_s and not self.options.once:
                 return "growing", str(error)

@@ -65,13 +65,20 @@ class MovieSettings(MotionSettings):
 
 
 @dataclass(frozen=True)
-class _Session:
-    """What all movies share."""
+class MovieSession:
+    """What all movies of a session share.
+
+    Attributes
+    ----------
+    settings : MovieSettings
+    gain, defects : path, optional
+    threads : int, optional
+    """
 
     settings: MovieSettings
-    gain: PathLike | None
-    defects: PathLike | None
-    threads: int | None
+    gain: PathLike | None = None
+    defects: PathLike | None = None
+    threads: int | None = None
 
 
 @dataclass(frozen=True)
@@ -143,13 +150,13 @@ def correct_movies(
     InputError
         No movies, two with one name, a gain that no placement makes fit, or not one movie that can be corrected.
     """
-    session = _Session(settings_from("motion", MovieSettings, settings, **changes), gain, defects, threads)
+    session = MovieSession(settings_from("motion", MovieSettings, settings, **changes), gain, defects, threads)
     folder = Path(out)
     paths = find_movies(movies)
     _check_names(paths)
     (folder / "micrographs").mkdir(parents=True, exist_ok=True)
     with shown_to(listener) as heard:
-        session = _with_placed_gain(paths, session, heard)
+        session = with_placed_gain(paths, session, heard)
         rows, excluded = _correct_each(paths, folder, session, heard)
     write_csv(folder / "excluded.csv", {"movie": [*excluded], "reason": [*excluded.values()]})
     if not rows:
@@ -164,24 +171,44 @@ def correct_movies(
 
 
 def _correct_each(
-    paths: list[Path], folder: Path, session: _Session, heard: Listener
+    paths: list[Path], folder: Path, session: MovieSession, heard: Listener
 ) -> tuple[list[dict[str, Any]], dict[str, str]]:
     """Rows of the movies that were corrected, and why the others were not."""
     rows, excluded = list[dict[str, Any]](), dict[str, str]()
     for number, path in enumerate(paths):
         heard.progress("movies", number, len(paths))
         try:
-            movie = read_movie(
-                path, session.gain, session.defects, placement=session.settings.placement, **session.settings.reading
-            )
-            corrected = correct_motion(movie, session.settings.correction, threads=session.threads, listener=heard)
+            rows.append(correct_movie(path, folder, path.stem, session, heard))
         except (InputError, OSError) as error:
             excluded[str(path)] = str(error)
             heard.note("excluded", str(error))
-            continue
-        rows.append(_write(movie, corrected, folder, session))
     heard.progress("movies", len(paths), len(paths))
     return rows, excluded
+
+
+def correct_movie(path: Path, folder: Path, stem: str, session: MovieSession, listener: Listener) -> dict[str, Any]:
+    """Correct one movie and write what belongs to it into ``micrographs/`` of a folder; its row of the table.
+
+    Parameters
+    ----------
+    path : Path
+    folder : Path
+        ``micrographs/`` in it must exist.
+    stem : str
+        Of the files.
+    session : MovieSession
+        With a placement of the gain that is known (:func:`with_placed_gain`).
+    listener : Listener
+
+    Raises
+    ------
+    InputError, OSError
+        The movie cannot be read or corrected.
+    """
+    chosen = session.settings
+    movie = read_movie(path, session.gain, session.defects, placement=chosen.placement, **chosen.reading)
+    corrected = correct_motion(movie, chosen.correction, threads=session.threads, listener=listener)
+    return _write(movie, corrected, folder / "micrographs" / f"{stem}.mrc", session)
 
 
 def _check_names(paths: list[Path]) -> None:
@@ -192,7 +219,7 @@ def _check_names(paths: list[Path]) -> None:
         seen[path.stem] = path
 
 
-def _with_placed_gain(paths: list[Path], session: _Session, tell: Listener) -> _Session:
+def with_placed_gain(paths: list[Path], session: MovieSession, tell: Listener) -> MovieSession:
     """The placement found in the first movie that can be read; every movie of a session has the same."""
     chosen = session.settings
     if session.gain is None or session.settings.placement != "auto":
@@ -211,14 +238,12 @@ def _with_placed_gain(paths: list[Path], session: _Session, tell: Listener) -> _
     raise InputError(f"none of {len(paths)} movies can be read; the first: {reason}")
 
 
-def _write(movie: Movie, corrected: CorrectedMovie, folder: Path, session: _Session) -> dict[str, Any]:
+def _write(movie: Movie, corrected: CorrectedMovie, path: Path, session: MovieSession) -> dict[str, Any]:
     """Write what belongs to one movie; its row of the table."""
     best = corrected.dose_weighted or corrected.micrograph
-    stem = Path(movie.name).stem
-    path = folder / "micrographs" / f"{stem}.mrc"
     write_micrograph(path, best, session.settings.dtype)
     if corrected.dose_weighted is not None:
-        write_micrograph(path.with_name(f"{stem}_noDW.mrc"), corrected.micrograph, session.settings.dtype)
+        write_micrograph(path.with_name(f"{path.stem}_noDW.mrc"), corrected.micrograph, session.settings.dtype)
     known = session.settings.correction.of(movie)
     trajectory = Trajectory.from_motion(
         corrected.motion, hot_pixels=movie.defects, movie=str(movie.path), binning=float(session.settings.bin_factor),

@@ -1,0 +1,130 @@
+"""Movies to the micrographs that all other stages work on; a project of micrographs has no such stage."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from verglas.io import read_json, write_csv, write_json
+from verglas.pipeline.micrographs import MicrographStage, Picture, has_passed, result_of, set_aside_sentence
+from verglas.pipeline.project import Project, Shot
+from verglas.pipeline.settings import ProcessSettings, settings_json, with_overrides
+from verglas.pipeline.stage import digest, file_digest
+from verglas.run.motion import MovieSession, MovieSettings, correct_movie, with_placed_gain
+from verglas.types.listener import Silence
+from verglas.types.verdict import Finding, Verdict
+
+_MANY = 0.5  # share of movies set aside at which the stage stops
+_PROJECTS = ("dose_per_frame_e_A2", "voltage_kV", "pixel_size_A")  # settings that the project has
+# A movie takes gigabytes and uses all cores by itself: one at a time, whatever number of micrographs is worked on.
+_ONE_MOVIE = threading.Lock()
+
+
+class MotionStage(MicrographStage):
+    """Every movie corrected for motion, weighted by dose and added up."""
+
+    name = "motion"
+
+    @classmethod
+    def is_wanted(cls, asked: ProcessSettings) -> bool:
+        """Where there are movies."""
+        return bool(asked.movies)
+
+    def resolve_settings(self, project: Project) -> MovieSettings:
+        """Resolved."""
+        asked = project.settings
+        default = MovieSettings(**{name: getattr(asked, name) for name in _PROJECTS})
+        return with_overrides(default, self.given_settings(project), "motion", (*_PROJECTS, "even_odd", "keep_bytes"))
+
+    def settings(self, project: Project) -> dict[str, Any]:
+        """Resolved settings, gain and bad pixels by their content."""
+        asked = project.settings
+        files = {"gain": asked.gain, "defects": None if asked.defects in ("auto", "none") else asked.defects}
+        contents = {
+            f"{name}_content": None if path is None else file_digest(Path(path)) for name, path in files.items()
+        }
+        shown = settings_json(self.resolve_settings(project), ("keep_bytes",))
+        return {**shown, "gain": asked.gain, "defects": asked.defects, **contents}
+
+    def inputs(self, project: Project) -> dict[str, str]:
+        """The movies."""
+        return {"movies": digest([[shot.key, shot.fingerprint] for shot in project.shots])}
+
+    def todo(self, project: Project) -> list[Shot]:
+        """All movies."""
+        return project.shots
+
+    def one_digest(self, project: Project, shot: Shot) -> str:
+        """A movie and the settings."""
+        return digest([self.settings(project), shot.fingerprint])
+
+    def compute(self, project: Project, shot: Shot) -> tuple[dict[str, Any], list[Picture]]:
+        """Correct and write; the micrograph is named from the project folder."""
+        folder = project.folder(self.name)
+        (folder / "micrographs").mkdir(parents=True, exist_ok=True)
+        with _ONE_MOVIE:
+            row = correct_movie(shot.path, folder, shot.key, self._session(project), Silence())
+        result = {name: _plain(value) for name, value in row.items() if name != "path"}
+        return {**result, "micrograph": self.place(project, f"micrographs/{shot.key}.mrc")}, []
+
+    def _session(self, project: Project) -> MovieSession:
+        """Settings with the gain as it lies: found once for all movies, and kept with what it was found for."""
+        asked, chosen = project.settings, self.resolve_settings(project)
+        defects = None if asked.defects == "none" else asked.defects
+        session = MovieSession(chosen, asked.gain, defects, project.threads)
+        path, mark = self.path(project, "gain.json"), digest(self.settings(project))
+        known = read_json(path) if path.is_file() else {}
+        if known.get("digest") != mark:
+            placed = with_placed_gain([shot.path for shot in project.shots], session, project.listener)
+            known = {"digest": mark, "placement": placed.settings.placement}
+            write_json(path, known)
+        return replace(session, settings=replace(chosen, placement=known["placement"]))
+
+    def finish(self, project: Project) -> dict[str, str]:
+        """motion.csv: a row per movie."""
+        rows = []
+        for shot in project.shots:
+            record = project.results(self.name).get(shot.key)
+            if record is not None:
+                rows.append({**record["result"], "movie": shot.name, "reason": record["reason"]})
+        names = list(dict.fromkeys(name for row in rows for name in row))
+        write_csv(self.path(project, "motion.csv"), {name: [row.get(name, "") for row in rows] for name in names})
+        if project.assumed:  # only now is known what the metadata of the movies say
+            project.listener.note("assumed", project.assumed)
+        marks = [(project.results(self.name).get(shot.key) or {}).get("digest") for shot in project.shots]
+        return {**self.outputs(project, "motion.csv"), "movies": digest(marks)}
+
+    def verdict(self, project: Project) -> Verdict:
+        """Whether most movies could be corrected."""
+        good = [shot for shot in project.shots if has_passed(project, self.name, shot)]
+        bad = [shot for shot in project.shots if not has_passed(project, self.name, shot)]
+        results = [result_of(project, self.name, shot) for shot in good]
+        flagged = [result for result in results if result["flags"]]
+        total = [result["rlnAccumMotionTotal"] for result in results]
+        numbers = {
+            "movies": len(project.shots),
+            "set_aside": len(bad),
+            "flagged": len(flagged),
+            "median_motion_A": round(float(np.median(total)), 2) if total else None,
+        }
+        notes = []
+        if bad:
+            record = project.results(self.name).get(bad[0].key) or {"reason": ""}
+            sentence = set_aside_sentence("movies", bad[0].path, record["reason"], len(bad), len(project.shots))
+            state = "stop" if len(bad) > _MANY * len(project.shots) else "warn"
+            notes.append(Finding("set_aside", state, sentence, {"set_aside": len(bad), "of": len(project.shots)}))
+        if flagged:
+            sentence = (
+                f"{len(flagged)} of {len(good)} movies are flagged ({flagged[0]['movie']}: {flagged[0]['flags']})"
+            )
+            notes.append(Finding("flagged", "warn", sentence, {"flagged": len(flagged), "of": len(good)}))
+        table = self.place(project, "motion.csv")
+        return Verdict.of_notes(notes, numbers, (), f"report.html and {table}")
+
+
+def _plain(value: Any) -> Any:
+    return value.item() if isinstance(value, np.generic) else value
