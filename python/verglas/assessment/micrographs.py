@@ -25,11 +25,13 @@ class MicrographQuality:
     bad_fraction : float
         Of the area that is carbon, ice, contaminants or holes.
     separation : float
-        Of particles and background: :class:`verglas.picking.threshold.ScoreCut`.
+        Of particles and background: :class:`verglas.picking.mixture.ScoreCut`.
     clear : bool
-        Whether there are two classes.
+        Whether there is a class of particles.
     defocus_A, resolution_A : float
         NaN where no CTF is known.
+    precision : float
+        Expected share of particles among the picks; NaN where it is not known.
     """
 
     name: str
@@ -39,6 +41,7 @@ class MicrographQuality:
     clear: bool
     defocus_A: float = float("nan")
     resolution_A: float = float("nan")
+    precision: float = float("nan")
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,8 @@ class QualityLimits:
     ----------
     bad_fraction : float
         Largest share of bad area.
+    precision : float
+        Least expected share of particles among the picks.
     resolution_A : float
         Coarsest CTF fit.
     merit : float
@@ -60,6 +65,7 @@ class QualityLimits:
     """
 
     bad_fraction: float = 0.5
+    precision: float = 0.7
     resolution_A: float = 10.0
     merit: float = 0.5
     few: float = 0.25
@@ -84,6 +90,8 @@ def judge_micrographs(
         reasons = []
         if not one.clear:
             reasons.append("particles and background do not separate")
+        elif one.precision < limit.precision:
+            reasons.append(f"only about {100 * one.precision:.0f} % of its picks are particles")
         if one.bad_fraction > limit.bad_fraction:
             reasons.append(f"{100 * one.bad_fraction:.0f} % of its area is bad")
         if one.picks < limit.few * median or not one.picks:

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from verglas import masks, ops
 from verglas.picking.image import SmallImage
 from verglas.picking.template import MASK_OVER_PARTICLE, SearchImage, correlate, search_image, template_bank
-from verglas.picking.threshold import ScoreCut, automatic_threshold, otsu
+from verglas.picking.threshold import Valley, automatic_threshold, otsu
 from verglas.types.arrays import Float32Array
 
 _ROUNDS = 8
@@ -33,13 +33,13 @@ class Learned:
         Normalised cross-correlation with the average.
     template : (s, s) float32
         The rotational average, unit deviation under its mask.
-    cut : ScoreCut
+    cut : Valley
         Threshold between its peaks, and how clear it is.
     """
 
     score: Float32Array
     template: Float32Array
-    cut: ScoreCut
+    cut: Valley
 
 
 def rotational_template(data: Float32Array, xy_px: npt.ArrayLike, radius_px: float) -> Float32Array | None:
@@ -118,7 +118,7 @@ def _settle(
     return found
 
 
-def _quality(cut: ScoreCut) -> tuple[bool, float]:
+def _quality(cut: Valley) -> tuple[bool, float]:
     """Two classes at all, and how much better the average explains the one than the other."""
     return cut.clear, cut.gap
 

@@ -23,6 +23,8 @@ from verglas.types.arrays import Float32Array
 MEAN_SIGMA = 6.0
 # Particles themselves raise the local deviation, which widens its robust spread; carbon still stands out.
 DEVIATION_SIGMA = 6.0
+# Width of the flanks of a spot: what lies on them is its edge.
+FLANK_PX = 3.0
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,7 @@ class BadAreas:
         """True where a particle should not be picked."""
         spots = np.abs(self.mean_z) > self.limit
         # Spots count with their flanks; roughness has been averaged over twice the particle already.
-        return _dilate_by_disc(spots, 2.0) | self.rough
+        return _dilate_by_disc(spots, FLANK_PX) | self.rough
 
     @property
     def wide(self) -> npt.NDArray[np.bool_]:

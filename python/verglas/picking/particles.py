@@ -8,14 +8,17 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
+from scipy.spatial import cKDTree
 
-from verglas import ops
 from verglas.errors import InputError
-from verglas.picking.average import Learned, learn
-from verglas.picking.blob import laplacian_score, laplacian_starts
+from verglas.picking.average import learn
+from verglas.picking.blob import laplacian_score
+from verglas.picking.discriminant import as_correlation, split_bands
 from verglas.picking.image import SmallImage, prepare
 from verglas.picking.mask import BadAreas, bad_areas
+from verglas.picking.mixture import ScoreCut
 from verglas.picking.reference_free import classifier_starts, particle_map
+from verglas.picking.scored import ScoredPeaks, Search, average_peaks, filter_peaks, most_supported
 from verglas.picking.template import (
     MASK_OVER_PARTICLE,
     ProjectionSettings,
@@ -24,13 +27,14 @@ from verglas.picking.template import (
     template_bank,
     turned_templates,
 )
-from verglas.picking.threshold import ScoreCut, automatic_threshold
-from verglas.types import Map, Optics, Picks
+from verglas.types import Map, Micrograph, Optics, Picks
 from verglas.types.arrays import Float32Array
 from verglas.types.convert import MicrographLike, micrograph_of
 from verglas.types.settings import check_settings, setting, settings_from
 
 MERIT = "rlnAutopickFigureOfMerit"
+# Of a consensus: they share neither filter nor average.
+_INDEPENDENT: tuple[Literal["log", "reference-free"], ...] = ("log", "reference-free")
 
 
 @dataclass(frozen=True)
@@ -50,11 +54,15 @@ class PickSettings:
 
     Attributes
     ----------
-    method : {"reference-free", "log", "template"}
-        Classifier in the manner of the APPLE picker, Laplacian of Gaussian, or templates.
+    method : {"automatic", "log", "reference-free", "consensus", "template"}
+        ``log``: a linear filter learned from the peaks of a Laplacian of a Gaussian (:mod:`.discriminant`).
+        ``automatic``: that, and the rotational average of what it picks; each micrograph decides which it supports
+        more (:func:`.scored.most_supported`). ``reference-free``: a classifier in the manner of the APPLE picker and
+        the average of its windows (:mod:`.average`). ``consensus``: picks of ``log`` that ``reference-free`` confirms.
+        ``template``: projections or class averages.
     threshold : float, optional
-        Least figure of merit, from -1 to 1: a correlation. By default the valley between background and particles in
-        each micrograph.
+        Least figure of merit, from -1 to 1: a correlation. By default the cut of the largest expected F in each
+        micrograph (:mod:`.mixture`). Methods have figures of merit of their own: give the method with it.
     distance_A : float, optional
         Least distance of two picks; 0.7 diameters by default.
     edge_A : float, optional
@@ -62,8 +70,8 @@ class PickSettings:
     exclude : bool
         Leave out carbon, ice, contaminants and holes (:func:`verglas.picking.bad_areas`).
     learn : bool
-        Without templates: correlate with the rotational average of a first round's picks. False leaves the first
-        round's response as figure of merit.
+        Without templates: learn a filter or an average from the first peaks. False leaves the first response as figure
+        of merit.
     white : bool
         Particles are white in the micrograph.
     symmetry, step_deg, resolution_A
@@ -75,14 +83,16 @@ class PickSettings:
         An unknown method, a length that is negative, or a threshold that no figure of merit can have.
     """
 
-    method: Literal["reference-free", "log", "template"] = setting(
-        "reference-free", "By a classifier, as blobs, or by templates [template where some are given]"
+    method: Literal["automatic", "log", "reference-free", "consensus", "template"] = setting(
+        "automatic",
+        "What each micrograph supports most, as blobs, by a classifier, what these two agree on, or by templates "
+        "[template where some are given]",
     )
     threshold: float | None = setting(None, "Least figure of merit, -1 to 1", default_words="found in each micrograph")
     distance_A: float | None = setting(None, "Least distance of picks", at_least=0, default_words="0.7 diameters")
     edge_A: float | None = setting(None, "Least distance from the edge", at_least=0, default_words="half a diameter")
     exclude: bool = setting(True, "Leave out carbon, ice and contaminants")
-    learn: bool = setting(True, "Without templates: correlate with the average of a first round's picks")
+    learn: bool = setting(True, "Without templates: learn a filter or an average from the first peaks")
     white: bool = setting(False, "Particles are white in the micrographs")
     symmetry: str = setting("C1", "Point group of the map of templates", flags=("--sym",))
     step_deg: float = setting(15.0, "Angular step of templates", at_least=1, at_most=90)
@@ -104,6 +114,8 @@ class PickSettings:
                 "leave it out to have it found in each micrograph, or choose it among those in picks.star "
                 f"({MERIT})",
             )
+        if self.threshold is not None and self.method == "consensus":
+            yield "threshold", "the methods of a consensus have figures of merit of their own; leave it out"
 
 
 @dataclass(frozen=True)
@@ -117,12 +129,15 @@ class PickResult:
     candidates : Picks
         All peaks, those below the threshold too: what ROC curves and the choice of another threshold need.
     cut : ScoreCut
-        The threshold, and whether background and particles are two classes.
+        The threshold, whether there are particles at all, and how many of the picks are.
     bad : BadAreas
     small : SmallImage
         What was searched.
     template : (s, s) float32 or None
         The rotational average that was learned.
+    source : str
+        The method whose result this is: of ``automatic`` either "log" or "average", of ``consensus`` that as well if
+        the two agree on nothing because one saw no particles.
     """
 
     picks: Picks
@@ -131,6 +146,7 @@ class PickResult:
     bad: BadAreas
     small: SmallImage = field(repr=False)
     template: Float32Array | None = field(default=None, repr=False)
+    source: str = ""
 
 
 def pick(
@@ -209,28 +225,64 @@ def pick_detailed(
             f"got the method {chosen.method!r} and {amount} templates"
         )
     small = prepare(micrograph, diameter_A, white=chosen.white, threads=threads)
+    if chosen.method == "consensus":
+        return _agreement(micrograph, small, diameter_A, chosen, threads)
+    score = None if templates is None else _template_score(small, diameter_A, templates, optics, chosen, threads)
+    return _pick_with_one_method(micrograph, small, diameter_A, chosen, score, threads)
+
+
+def _pick_with_one_method(
+    micrograph: Micrograph,
+    small: SmallImage,
+    diameter_A: float,
+    chosen: PickSettings,
+    template_score: Float32Array | None = None,
+    threads: int | None = None,
+) -> PickResult:
+    """First picks, areas to leave out in their light, picks."""
     bad = bad_areas(small)
-    allowed = ~bad.wide if chosen.exclude else np.ones_like(bad.rough)
     distance_A = 0.7 * diameter_A if chosen.distance_A is None else chosen.distance_A
     distance_px = distance_A / small.pixel_size_A
-    template: Float32Array | None = None
-    if templates is not None:
-        score = _template_score(small, diameter_A, templates, optics, chosen, threads)
-    else:
-        score, learned = _free_score(small, allowed, distance_px, chosen, threads)
-        template = None if learned is None else learned.template
-    xy, merit = ops.peaks(score, distance_px, mask=allowed, threads=threads)
-    cut = automatic_threshold(merit, score)
+    search = Search(
+        small, ~bad.wide if chosen.exclude else np.ones_like(bad.rough), distance_px, threads=threads
+    )
+    filters = chosen.learn and chosen.method in ("automatic", "log")
+    bands = split_bands(small, threads=threads) if filters else None
+    found = _first_peaks(search, chosen, template_score, bands)
     if chosen.exclude:
-        bad = bad.for_particles(xy[merit >= cut.threshold])
-        xy, merit = ops.peaks(score, distance_px, mask=~bad.mask, threads=threads)
-        cut = automatic_threshold(merit, score)
+        bad = bad.for_particles(found.picked)
+        search = replace(search, allowed=~bad.mask)
+        # A filter may have been learned from contaminants; an average or a template stays what it is.
+        if bands is not None and bad.mask.any():
+            found = filter_peaks(search, bands)
+        else:
+            found = search.peaks(found.source, found.score, found.template, found.null)
+    if chosen.method == "automatic" and filters:
+        found = most_supported([found, average_peaks(search, found)])
+    cut, merit = found.cut, found.heights
+    if found.source == "log" and filters:
+        merit, cut = as_correlation(merit), replace(cut, threshold=float(as_correlation(cut.threshold)))
     if chosen.threshold is not None:
         cut = replace(cut, threshold=float(chosen.threshold))
-    candidates = Picks(small.to_micrograph(xy), micrograph.name, {MERIT: merit})
+    candidates = Picks(small.to_micrograph(found.xy_px), micrograph.name, {MERIT: merit})
     edge_A = diameter_A / 2 if chosen.edge_A is None else chosen.edge_A
     candidates = candidates[inside(candidates.xy_px, micrograph.shape, edge_A / micrograph.pixel_size_A)]
-    return PickResult(candidates[candidates.columns[MERIT] >= cut.threshold], candidates, cut, bad, small, template)
+    picks = candidates[candidates.columns[MERIT] >= cut.threshold]
+    return PickResult(picks, candidates, cut, bad, small, found.template, found.source)
+
+
+def _agreement(micrograph: Micrograph, small: SmallImage, diameter_A: float, chosen: PickSettings, threads: int | None) -> PickResult:
+    """Picks of the filter that the windows' average confirms; those of one method where the other sees no particles."""
+    blobs, windows = (
+        _pick_with_one_method(micrograph, small, diameter_A, replace(chosen, method=method), threads=threads) for method in _INDEPENDENT
+    )
+    if not (blobs.cut.clear and windows.cut.clear):
+        return windows if windows.cut.clear else blobs
+    near = np.zeros(len(blobs.picks), bool)
+    if len(windows.picks) and len(blobs.picks):
+        distance, _ = cKDTree(windows.picks.xy_px).query(blobs.picks.xy_px)
+        near = distance <= diameter_A / 3 / micrograph.pixel_size_A
+    return replace(blobs, picks=blobs.picks[near], template=windows.template, source="consensus")
 
 
 def inside(xy_px: npt.ArrayLike, shape: tuple[int, int], margin_px: float) -> npt.NDArray[np.bool_]:
@@ -264,21 +316,19 @@ def _template_score(
     return correlate(small.data, bank, threads=threads)[0]
 
 
-def _free_score(
-    small: SmallImage, allowed: npt.NDArray[np.bool_], distance_px: float, chosen: PickSettings, threads: int | None
-) -> tuple[Float32Array, Learned | None]:
-    """Score map without templates, and what was learned on the way."""
-    blobs = chosen.method == "log"
+def _first_peaks(
+    search: Search, chosen: PickSettings, template_score: Float32Array | None, bands: Float32Array | None
+) -> ScoredPeaks:
+    """Peaks of one method's score map; "automatic" begins with the filter."""
+    if template_score is not None:
+        return search.peaks("template", template_score)
+    small, threads = search.small, search.threads
+    if chosen.method != "reference-free":
+        return filter_peaks(search, bands) if bands is not None else search.peaks("log", laplacian_score(small))
     if chosen.learn:
-        starts = (
-            laplacian_starts(small, allowed, distance_px)
-            if blobs
-            else classifier_starts(small, allowed, distance_px, threads=threads)
-        )
-        learned = learn(small, starts, allowed, distance_px, threads=threads)
+        starts = classifier_starts(small, search.allowed, search.distance_px, threads=threads)
+        learned = learn(small, starts, search.allowed, search.distance_px, threads=threads)
         if learned is not None:
-            return learned.score, learned
-    if blobs:
-        return laplacian_score(small), None
-    decision = particle_map(small, allowed, threads=threads)
-    return (np.zeros_like(small.data) if decision is None else decision), None
+            return search.peaks("reference-free", learned.score, learned.template)
+    decision = particle_map(small, search.allowed, threads=threads)
+    return search.peaks("reference-free", np.zeros_like(small.data) if decision is None else decision)

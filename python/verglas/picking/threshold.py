@@ -1,4 +1,7 @@
-"""Where to cut a list of peaks, from the list itself: the valley between background and particles."""
+"""Two classes among the heights of peaks: what chooses between the averages that several starts have led to.
+
+The threshold of the final picks is that of :mod:`verglas.picking.mixture`.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +30,7 @@ _CROWDED = 0.08
 
 
 @dataclass(frozen=True)
-class ScoreCut:
+class Valley:
     """A threshold and how far it can be trusted.
 
     Attributes
@@ -127,7 +130,7 @@ def otsu(values: npt.ArrayLike) -> float:
     return float((ordered[best] + ordered[best + 1]) / 2)
 
 
-def automatic_threshold(scores: npt.ArrayLike, score_map: npt.ArrayLike) -> ScoreCut:
+def automatic_threshold(scores: npt.ArrayLike, score_map: npt.ArrayLike) -> Valley:
     """Threshold between background peaks and particles.
 
     Two normal distributions are fitted to the scores; the cut is where both are equally likely, or half-way between
@@ -144,7 +147,7 @@ def automatic_threshold(scores: npt.ArrayLike, score_map: npt.ArrayLike) -> Scor
 
     Returns
     -------
-    ScoreCut
+    Valley
 
     Examples
     --------
@@ -158,16 +161,16 @@ def automatic_threshold(scores: npt.ArrayLike, score_map: npt.ArrayLike) -> Scor
     """
     values = np.asarray(scores, np.float64)
     if not len(values):
-        return ScoreCut(float("inf"), 0.0, 0.0, False)
+        return Valley(float("inf"), 0.0, 0.0, False)
     fallback = float(np.median(values)) + 4.5 * robust_sigma(values)
     if len(values) < 8 or np.ptp(values) == 0:
-        return ScoreCut(fallback, 0.0, 0.0, False)
+        return Valley(fallback, 0.0, 0.0, False)
     mixtures, pixels = _mixtures(values), np.asarray(score_map, np.float64)[::2, ::2]
     # Background peaks alone are skewed: two normals explain that better than a dozen particles among 500 of them. So
     # the likeliest of the mixtures that hold a class of particles.
     best = next((one for one in mixtures if one.clear(pixels, len(values))), None)
     if best is None:
-        return ScoreCut(fallback, mixtures[0].separation, mixtures[0].gap, False)
+        return Valley(fallback, mixtures[0].separation, mixtures[0].gap, False)
     weights, means, sigmas = best.weights, best.means, best.sigmas
     between = np.linspace(means[0], means[1], 501)
     logs = np.log(weights) - np.log(sigmas) - 0.5 * ((between[:, None] - means) / sigmas) ** 2
@@ -177,4 +180,4 @@ def automatic_threshold(scores: npt.ArrayLike, score_map: npt.ArrayLike) -> Scor
     # many background peaks, some reach the middle.
     if weights[1] >= _CROWDED:
         at = min(at, means.mean())
-    return ScoreCut(float(at), best.separation, best.gap, True)
+    return Valley(float(at), best.separation, best.gap, True)

@@ -316,6 +316,7 @@ class PickStage(MicrographStage):
             "threshold": float(found.cut.threshold),
             "separation": float(found.cut.separation),
             "clear": bool(found.cut.clear),
+            "precision": float(found.cut.precision),
             "bad_fraction": float(found.bad.fraction),
             "reason": "no particle was found" if not len(found.picks) else "",
         }

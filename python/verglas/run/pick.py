@@ -274,6 +274,7 @@ def _pick_one(
         found.cut.clear,
         float(np.mean([optics.defocus_u_A[0], optics.defocus_v_A[0]])) if optics is not None else float("nan"),
         float(row["rlnCtfMaxResolution"]) if "rlnCtfMaxResolution" in row else float("nan"),
+        found.cut.precision,
     )
     return _Done(
         number,

@@ -1,0 +1,156 @@
+"""A score map, its peaks and the cut between particles and background; which of several maps the data support."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from verglas import masks, ops
+from verglas.picking.average import rotational_template
+from verglas.picking.background import PeakHeights, background_heights
+from verglas.picking.blob import laplacian_score
+from verglas.picking.discriminant import apply_filter, band_statistics, fisher_weights
+from verglas.picking.image import SmallImage
+from verglas.picking.mixture import ScoreCut, particle_cut
+from verglas.picking.template import MASK_OVER_PARTICLE, correlate, search_image, template_bank
+from verglas.types.arrays import Float32Array, FloatArray
+
+# Shares of the peaks that are seeds of a filter: of a crowded micrograph most peaks are particles, of a sparse one few.
+SEED_SHARES = (0.25, 0.03)
+_FILTER_ROUNDS, _AVERAGE_ROUNDS = 3, 2
+
+
+@dataclass(frozen=True)
+class ScoredPeaks:
+    """Peaks of one score map.
+
+    Attributes
+    ----------
+    source : {"log", "average", "reference-free", "template"}
+        What made the map.
+    score : (y, x) float32
+    xy_px : (n, 2) float64
+        On the grid of the small image, highest first.
+    heights : (n,) float64
+    cut : ScoreCut
+    null : PeakHeights
+        Of background of the map's spectrum.
+    template : (s, s) float32 or None
+        The rotational average that the micrograph was correlated with.
+    """
+
+    source: str
+    score: Float32Array = field(repr=False)
+    xy_px: FloatArray = field(repr=False)
+    heights: FloatArray = field(repr=False)
+    cut: ScoreCut
+    null: PeakHeights = field(repr=False)
+    template: Float32Array | None = field(default=None, repr=False)
+
+    @property
+    def picked(self) -> FloatArray:
+        """Positions of the peaks that the cut keeps."""
+        return self.xy_px[self.heights >= self.cut.threshold]
+
+
+@dataclass(frozen=True)
+class Search:
+    """Where peaks may stand.
+
+    Attributes
+    ----------
+    small : SmallImage
+    allowed : (y, x) bool
+    distance_px : float
+        Least distance of two peaks.
+    threads : int, optional
+        All by default.
+    """
+
+    small: SmallImage
+    allowed: npt.NDArray[np.bool_]
+    distance_px: float
+    threads: int | None = None
+
+    def peaks(
+        self,
+        source: str,
+        score: Float32Array,
+        template: Float32Array | None = None,
+        null: PeakHeights | None = None,
+    ) -> ScoredPeaks:
+        """Peaks of a map and the cut between them; ``null``, where it is known already, saves its simulation."""
+        xy, heights = ops.peaks(score, self.distance_px, mask=self.allowed, threads=self.threads)
+        null = null or background_heights(
+            score, xy, heights, self.small.radius_px, self.allowed, self.distance_px, threads=self.threads
+        )
+        cut = particle_cut(xy, heights, score, null, self.small.radius_px, self.allowed)
+        return ScoredPeaks(source, score, xy, heights, cut, null, template)
+
+
+def most_supported(results: Sequence[ScoredPeaks]) -> ScoredPeaks:
+    """The result whose peaks are most unlike background alone: the largest gain in log likelihood, the first of equals.
+
+    Every map is judged against the peaks that background of its own spectrum has, so maps of any scale and method can
+    be compared.
+    """
+    return max(results, key=lambda one: one.cut.gain)
+
+
+def filter_peaks(search: Search, bands: Float32Array) -> ScoredPeaks:
+    """Peaks of the filter that :mod:`.discriminant` learns, from the shares of seeds that the data support most.
+
+    Parameters
+    ----------
+    search : Search
+    bands : (bands, y, x) float32
+        :func:`.split_bands` of its image.
+
+    Returns
+    -------
+    ScoredPeaks
+
+    Examples
+    --------
+    >>> import numpy as np, verglas as vg
+    >>> from verglas.picking import prepare
+    >>> from verglas.picking.discriminant import split_bands
+    >>> from verglas.picking.scored import Search, filter_peaks
+    >>> y, x = np.mgrid[:300, :300]
+    >>> discs = sum((np.hypot(x - u, y - v) < 12) for u in (60, 150, 240) for v in (60, 150, 240))
+    >>> m = vg.Micrograph(np.random.default_rng(0).normal(size=(300, 300)) - discs, 4.0)
+    >>> small = prepare(m, 96.0)
+    >>> peaks = filter_peaks(Search(small, np.ones(small.shape_here, bool), 16.0), split_bands(small))
+    >>> len(peaks.picked), bool((np.abs(small.to_micrograph(peaks.picked) % 90 - 60) < 3).all())
+    (9, True)
+    """
+    rest = band_statistics(bands, search.allowed)
+    start, results = laplacian_score(search.small), []
+    for share in SEED_SHARES:
+        score = start
+        for _ in range(_FILTER_ROUNDS):
+            xy, _ = ops.peaks(score, search.distance_px, mask=search.allowed, threads=search.threads)
+            if len(xy):
+                weights = fisher_weights(bands, xy[: max(4, int(share * len(xy)))], rest)
+                score = apply_filter(bands, weights, search.allowed)
+        results.append(search.peaks("log", score))
+    return most_supported(results)
+
+
+def average_peaks(search: Search, seeds: ScoredPeaks) -> ScoredPeaks:
+    """Peaks of the correlation with the rotational average of what another map's cut has picked; that where none is."""
+    small, reach = search.small, MASK_OVER_PARTICLE * search.small.radius_px
+    side = 2 * int(np.ceil(reach)) + 1
+    searched = search_image(small.data, masks.soft_circle(side, reach), threads=search.threads)
+    result, null = seeds, None
+    for _ in range(_AVERAGE_ROUNDS):
+        template = rotational_template(small.data, result.picked, reach)
+        if template is None:
+            break
+        score, _ = correlate(searched, template_bank(template[None], small.pixel_size_A, reach), threads=search.threads)
+        result = search.peaks("average", score, template, null)
+        null = result.null
+    return result
