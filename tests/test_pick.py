@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 import verglas as vg
 from verglas import simulate
@@ -168,6 +169,51 @@ def test_apoferritin_particles_but_no_contaminants(data_dir, method):
             at = tuple(np.rint(found.small.from_micrograph([[x, y]])[0]).astype(int)[::-1])
             assert found.bad.mask[at]
     assert total.f_score >= 0.9
+
+
+def betagal(data_dir, name):
+    """A micrograph of beta-galactosidase, binned 4 times, and its expert centres."""
+    folder = data_dir / "picking_betagal"
+    table = np.genfromtxt(folder / "picks.tsv", skip_header=1, dtype=None, encoding="utf-8")
+    xy = np.array([(x / 4, y / 4) for micrograph, x, y in table if micrograph == name])
+    with Image.open(folder / f"{name}.png") as picture:
+        return vg.Micrograph(np.asarray(picture.convert("F")), 7.08, name), xy
+
+
+def test_crowded_weak_elongated_particles_by_default(data_dir):
+    """Beta-galactosidase: particles and background overlap, and there is no gap to cut at."""
+    micrograph, true = betagal(data_dir, "Falcon_2012_06_12-14_57_34_0")
+    margin = 90 / 7.08
+    result = pick_detailed(micrograph, 180.0, threads=1)
+    mine, true = (xy[inside(xy, micrograph.shape, margin)] for xy in (result.picks.xy_px, true))
+    assert compare_picks(mine, true, 60 / 7.08).f_score >= 0.75
+    assert result.source == "log"
+    assert result.cut.clear
+
+
+def test_weak_particles_are_picked_gently_worse(data_dir):
+    """GroEL at SNR 0.01, where no gap is left between particles and noise."""
+    groel = simulate.read_model(data_dir / "models" / "1oel.pdb.gz").recentre()
+    scene = {"shape": (1024, 1024), "pixel_size_A": 2.5, "n": 50, "defocus_u_A": 18000.0, "seed": 5}
+    micrograph, truth = simulate.micrograph(groel, snr=0.01, **scene)
+    result = pick_detailed(micrograph, 150.0, threads=1)
+    mine, true = (p.xy_px[inside(p.xy_px, micrograph.shape, 30)] for p in (result.picks, truth.picks))
+    assert compare_picks(mine, true, 20).f_score >= 0.6
+
+
+@pytest.mark.slow
+def test_a_consensus_holds_what_two_independent_methods_pick(scenes):
+    micrograph, truth = scenes["plain"]
+    both, blobs, windows = (
+        pick_detailed(micrograph, DIAMETER, method=m, threads=1) for m in ("consensus", "log", "reference-free")
+    )
+    assert (both.source, blobs.source, windows.source) == ("consensus", "log", "reference-free")
+    assert merit_of(both.picks, truth, micrograph.shape).precision >= 0.95
+    for one in (blobs, windows):
+        assert len(match_picks(both.picks.xy_px, one.picks.xy_px, DIAMETER / 9)[0]) == len(both.picks)
+    # Two methods that end in the same map would pick the same places to the last digit.
+    pairs = match_picks(blobs.picks.xy_px, windows.picks.xy_px, DIAMETER / 9)
+    assert np.abs(blobs.picks.xy_px[pairs[0]] - windows.picks.xy_px[pairs[1]]).max() > 0.05
 
 
 @pytest.mark.parametrize("name", ["plain", "few"])
@@ -354,6 +400,8 @@ def test_verdicts_name_the_reasons():
     flags = judge_micrographs(good + poor)
     assert flags["m0"] == ()
     assert len(flags["p"]) == 4
+    doubtful = MicrographQuality("d", 100, 0.01, 5, True, 15000, 4, precision=0.55)
+    assert judge_micrographs([*good, doubtful])["d"] == ("only about 55 % of its picks are particles",)
     assert judge_set(flags).state == "go on"
     assert judge_set(flags, unreadable=1).state == "warn"
     assert judge_set(judge_micrographs(good[:2] + poor)).state == "warn"
@@ -375,8 +423,9 @@ noise = vg.Micrograph(np.random.default_rng(0).normal(size=(300, 300)), 3.0, "m.
         (lambda: vg.pick(noise, 10), "3.3 pixels of 3 A across"),
         (lambda: vg.pick(noise, 1000), "wider than half the image"),
         (lambda: vg.pick(noise, -1), "positive number of angstrom"),
-        (lambda: PickSettings("best"), "reference-free, log or template"),
+        (lambda: PickSettings("best"), "automatic, log, reference-free, consensus or template"),
         (lambda: PickSettings(distance_A=-1), "distance_A"),
+        (lambda: PickSettings("consensus", threshold=0.3), "methods of a consensus have figures of merit of their own"),
         (lambda: vg.pick(noise, 100, settings=PickSettings("template")), "go together"),
         (lambda: vg.pick(noise, 100, templates=vg.Map(np.ones((8, 8, 8)), 3.0)), "smaller than the particle"),
         (lambda: vg.pick(noise, 100, templates=Averages(np.zeros((2, 40, 40)), 3.0)), "constant under the mask"),

@@ -10,10 +10,6 @@ from verglas import ops
 from verglas.picking.image import SmallImage
 from verglas.types.arrays import Float32Array
 
-# Widths tried, as fractions of that of a full disc: hollow particles and those that defocus has filtered to a rim
-# answer to others.
-SCALES = (0.6, 0.8, 1.0, 1.2)
-SPARSE_SCALES = (0.8, 1.0)
 # Share of the peaks that may be all the particles there are.
 _SPARSE = 25
 
@@ -43,21 +39,6 @@ def laplacian_score(small: SmallImage, scale: float = 1.0) -> Float32Array:
     response = -(sigma**2) * ndimage.gaussian_laplace(small.data.astype(np.float64), sigma, mode="reflect")
     deviation = response.std()
     return (response / deviation if deviation > 0 else response).astype(np.float32)
-
-
-def laplacian_starts(small: SmallImage, allowed: npt.NDArray, distance_px: float) -> list[npt.NDArray[np.float64]]:
-    """Starts for :func:`verglas.picking.average.learn`.
-
-    The better half of the peaks at every scale, for a crowded micrograph, and the best few at the middle ones, for one
-    with few particles.
-    """
-    starts, few = [], []
-    for scale in SCALES:
-        xy, _ = ops.peaks(laplacian_score(small, scale), distance_px, mask=allowed)
-        starts.append(xy[: (len(xy) + 1) // 2])
-        if scale in SPARSE_SCALES:
-            few.append(xy[: max(4, len(xy) // _SPARSE)])
-    return starts + few
 
 
 def sparse_start(small: SmallImage, allowed: npt.NDArray, distance_px: float) -> npt.NDArray[np.float64]:

@@ -20,8 +20,8 @@ import numpy.typing as npt
 from verglas.picking.background import PeakHeights, background_level
 from verglas.types.arrays import Float32Array, FloatArray
 
-# Gain in log likelihood by a class of particles below which there may be none. Of 200 micrographs of noise the largest
-# gain is what bench_pick.py writes as "largest_gain".
+# Gain in log likelihood by a class of particles below which there may be none; bench_pick.py measures the gains of
+# micrographs of noise ("largest_gain").
 LEAST_GAIN = 8.0
 # Shares of the peaks to start from; weight of the strays; limits of the particles' deviation and of the distance of the
 # means, in deviations of the background field.
@@ -30,8 +30,8 @@ _NARROWEST, _WIDEST, _APART = 0.25, 1.4, 0.5
 _LEAST_PARTICLES = 2.0
 # Rounds of measuring the background anew; steps of expectation maximisation at most.
 _ROUNDS, _MOST_STEPS = 2, 200
-# How far the peaks of background may lie from those simulated, in deviations of the field, and how much wider or closer;
-# number of background peaks below which they say nothing about that.
+# How far the peaks of background may lie from those simulated, in deviations of the field, and how much wider or
+# closer; number of background peaks below which they say nothing about that.
 _SHIFT, _SCALE, _FEWEST_BACKGROUND = 1.5, 1.4, 20.0
 
 
@@ -65,7 +65,10 @@ class ScoreCut:
 
 @dataclass(frozen=True)
 class _Fit:
-    """Particles' class, in the units of the heights, and each peak's probability to belong to it."""
+    """Particles' class, in the units of the heights, and each peak's probability to belong to it.
+
+    ``gain`` is a log likelihood; of a finished fit that over background alone.
+    """
 
     gain: float
     weight: float
@@ -127,7 +130,7 @@ def _maximise(heights: FloatArray, null: PeakHeights, centre: float, sigma: floa
 
 
 def _fit_particles(heights: FloatArray, null: PeakHeights, centre: float, sigma: float) -> _Fit:
-    """The likeliest class of particles above the background's peaks; its likelihood is the gain over background alone."""
+    """The likeliest class of particles above the background's peaks."""
     alone = _maximise(heights, null, centre, sigma, 0.0)
     fits = [_maximise(heights, null, centre, sigma, start) for start in _STARTS]
     fits = [

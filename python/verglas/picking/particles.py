@@ -243,9 +243,7 @@ def _pick_with_one_method(
     bad = bad_areas(small)
     distance_A = 0.7 * diameter_A if chosen.distance_A is None else chosen.distance_A
     distance_px = distance_A / small.pixel_size_A
-    search = Search(
-        small, ~bad.wide if chosen.exclude else np.ones_like(bad.rough), distance_px, threads=threads
-    )
+    search = Search(small, ~bad.wide if chosen.exclude else np.ones_like(bad.rough), distance_px, threads=threads)
     filters = chosen.learn and chosen.method in ("automatic", "log")
     bands = split_bands(small, threads=threads) if filters else None
     found = _first_peaks(search, chosen, template_score, bands)
@@ -271,10 +269,13 @@ def _pick_with_one_method(
     return PickResult(picks, candidates, cut, bad, small, found.template, found.source)
 
 
-def _agreement(micrograph: Micrograph, small: SmallImage, diameter_A: float, chosen: PickSettings, threads: int | None) -> PickResult:
+def _agreement(
+    micrograph: Micrograph, small: SmallImage, diameter_A: float, chosen: PickSettings, threads: int | None
+) -> PickResult:
     """Picks of the filter that the windows' average confirms; those of one method where the other sees no particles."""
     blobs, windows = (
-        _pick_with_one_method(micrograph, small, diameter_A, replace(chosen, method=method), threads=threads) for method in _INDEPENDENT
+        _pick_with_one_method(micrograph, small, diameter_A, replace(chosen, method=method), threads=threads)
+        for method in _INDEPENDENT
     )
     if not (blobs.cut.clear and windows.cut.clear):
         return windows if windows.cut.clear else blobs
