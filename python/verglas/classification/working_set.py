@@ -23,7 +23,7 @@ from verglas.types.arrays import Float32Array, IntArray
 
 # Images are always read and prepared in these blocks of the whole set, so no result depends on what is asked for.
 BLOCK = 128
-_MEMORY_GB = 4.0
+MEMORY_GB = 4.0
 _EDGE_A = 8.0  # width of the soft edge of the mask
 _BEYOND = 1.3  # averages reach this much further than the search
 
@@ -122,7 +122,7 @@ class WorkingSet:
         self.particles, self.settings = particles, settings
         where = where or Where()
         self.where = Where(one_device("classify2d", where.device), where.threads)
-        self.memory_GB = _MEMORY_GB if memory_GB is None else memory_GB
+        self.memory_GB = MEMORY_GB if memory_GB is None else memory_GB
         if not self.memory_GB > 0:
             raise InputError(f"classify2d: memory_GB: expected more than 0, got {memory_GB}")
         self.pixel_size_A = particles.pixel_size_A

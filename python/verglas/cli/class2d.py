@@ -10,7 +10,7 @@ import typer
 
 from verglas.cli.options import with_settings
 from verglas.cli.usage import refuse_unless_positive
-from verglas.run.class2d import Class2DJob, Class2DSettings, class2d_files
+from verglas.run.class2d import MEMORY_GB, Class2DJob, Class2DSettings, class2d_files
 
 
 def register(app: typer.Typer) -> None:
@@ -27,7 +27,9 @@ def class2d(
     stack: Path = typer.Option(None, "--stack", help="Image stack in place of the one the file names."),
     device: str = typer.Option("cpu", "--device", help="cpu or cuda:0."),
     threads: int = typer.Option(None, "--threads", min=1, help="Threads [all]."),
-    memory: float = typer.Option(None, "--memory", help="Most memory for cached images and samples, GB [4]."),
+    memory: float = typer.Option(
+        None, "--memory", help=f"Most memory for cached images and samples, GB [{MEMORY_GB:g}]."
+    ),
     resume: bool = typer.Option(False, "--resume", help="Go on with the run in --out; fail if there is none."),
     as_json: bool = typer.Option(False, "--json", help="Print the summary as JSON."),
     *,

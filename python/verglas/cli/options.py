@@ -78,6 +78,8 @@ def with_settings(
 
         run.__signature__ = signature.replace(parameters=everything)  # type: ignore[attr-defined]
         run.__annotations__ = {p.name: p.annotation for p in everything}
+        made_before = getattr(command, "settings_fields", {})
+        run.settings_fields = {**made_before, kind: [f.name for f in fields]}  # type: ignore[attr-defined]
         return run
 
     return decorate

@@ -25,6 +25,7 @@ from verglas.classification import (
 from verglas.classification.class2d import iteration_sentence
 from verglas.classification.classes import with_stability
 from verglas.classification.kept import Standing, standing
+from verglas.classification.working_set import MEMORY_GB as MEMORY_GB
 from verglas.errors import InputError
 from verglas.io import read_particles, read_star, write_bytes, write_particles, write_stack, write_star, write_text
 from verglas.report import class2d as report
