@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import verglas as vg
+from verglas.initial_model import find
 from verglas.map_geometry.hand import flip_hand
 from verglas.map_geometry.map_alignment import align_maps
+from verglas.search.grid_search import Where
+from verglas.types.listener import Silence
 
 
 class Stop(Exception):
@@ -19,6 +22,26 @@ def stop_at(stage, iteration, seen=None):
             raise Stop("by the test")
 
     return progress
+
+
+class Stopping(Silence):
+    """A listener that stops at an iteration of a stage, and keeps what it is told."""
+
+    def __init__(self, stage="none", iteration=0):
+        self.seen, self.lines = [], []
+        self._progress = stop_at(stage, iteration, self.seen)
+
+    def say(self, line):
+        self.lines.append(line)
+
+    def progress(self, name, done, total):
+        self._progress(name, done, total)
+
+
+def drawn_problem(particles, settings):
+    """What starts begin with: the particles in memory, and their first noise."""
+    drawn = find._draw_particles(particles, settings, Where(threads=1))
+    return drawn.problem, find._first_noise(drawn.problem, drawn.power)
 
 
 def agreement_A(truth, volume):

@@ -4,15 +4,13 @@ import json
 
 import numpy as np
 import pytest
-from abinitio_runs import agreement_A
+from abinitio_runs import agreement_A, drawn_problem
 from typer.testing import CliRunner
 
 import verglas as vg
 from verglas.initial_model.batch_step import thin_posterior
 from verglas.initial_model.centre import centre_particles
 from verglas.initial_model.consensus import judge
-from verglas.initial_model.find import _first_noise as first_noise
-from verglas.initial_model.find import _prepare_problem as prepared
 from verglas.initial_model.starts import AbInitioSettings, Course, Start, working_box
 from verglas.map_geometry.hand import flip_hand, mirrored_angles
 from verglas.map_geometry.map_alignment import align_maps, turned_map
@@ -148,9 +146,9 @@ def test_thinning_leaves_short_lists_and_empty_images_alone():
 def test_particles_are_centred_against_a_round_map():
     model = vg.simulate.phantom(BOX, PIXEL_A, 95.0, "O")
     particles = vg.simulate.particles(model, 150, BOX, PIXEL_A, snr=0.3, shift_sd_A=9.0, seed=3)
-    settings = AbInitioSettings(diameter_A=125.0, final_resolution_A=16.0, shift_range_A=12.0, threads=1)
-    problem, power, _, _ = prepared(particles, settings)
-    found = centre_particles(problem, settings, first_noise(problem, power)).first_origin_px * PIXEL_A
+    settings = AbInitioSettings(diameter_A=125.0, final_resolution_A=16.0, shift_range_A=12.0)
+    problem, sigma2 = drawn_problem(particles, settings)
+    found = centre_particles(problem, settings, sigma2).first_origin_px * PIXEL_A
     error = found - particles.poses.shifts_A
     assert particles.poses.shifts_A.std() > 7
     assert np.median(np.hypot(*error.T)) < 0.8 * PIXEL_A
@@ -173,7 +171,7 @@ def test_symmetry_is_found_and_the_map_put_on_its_axes(tmp_path):
 
 
 def test_course_grows(data):
-    settings = AbInitioSettings(**{**CHOICES, "iterations": 20})
+    settings = AbInitioSettings(diameter_A=125.0, final_resolution_A=16.0, iterations=20, full_iterations=2)
     from verglas.search.problem import Problem
 
     course = Course(Problem.of(data[0], {}, job="abinitio", diameter_A=125.0), settings, 180)
@@ -190,10 +188,10 @@ def test_course_grows(data):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"speed": 3}, "unknown setting speed"),
-        ({"starts": 0}, "starts of 1 or more"),
+        ({"zzz": 3, "iteration": 2}, r"unknown settings iteration \(iterations\?\), zzz; known are classes"),
+        ({"starts": 0}, "starts: expected at least 1, got 0"),
         ({"initial_resolution_A": 10.0}, "coarser than the final"),
-        ({"held_out": 0.9}, "out of range"),
+        ({"held_out": 0.9}, "held_out: expected more than 0 and at most 0.5, got 0.9"),
         ({"symmetry": "auto", "classes": 2}, "for one class"),
         ({"diameter_A": 500.0}, "does not fit a box"),
     ],
@@ -253,3 +251,11 @@ def test_success_over_seeds(symmetry, starts, seeds):
         best = max((align_maps(truth, m, max_radius=12) for m in hands), key=lambda a: a.correlation)
         good += vg.fsc(truth, best.map).resolution_A(0.5) < 15
     assert good >= seeds - 1
+
+
+def test_the_former_word_for_the_hand_works_and_says_the_new_one(data):
+    with (
+        pytest.warns(vg.VerglasWarning, match="abinitio: mirror is now called flip_hand"),
+        pytest.raises(vg.InputError, match="it takes 50"),
+    ):
+        vg.abinitio(data[0][:20], mirror=True, **CHOICES)

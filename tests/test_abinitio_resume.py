@@ -6,18 +6,20 @@ import json
 
 import numpy as np
 import pytest
-from abinitio_runs import Stop, stop_at
+from abinitio_runs import Stop, Stopping, drawn_problem, stop_at
 from command_line import main
 
 import verglas as vg
-from verglas.initial_model import find as job
 from verglas.initial_model.starts import AbInitioSettings, place_particles, run_start
 from verglas.run import abinitio as run_job
 from verglas.run import live_page
 from verglas.run.checkpoint import Part
+from verglas.types.listener import Silence
 
 BOX, PIXEL_A = 32, 5.0
-CHOICES = {"diameter_A": 125.0, "final_resolution_A": 16.0, "iterations": 5, "full_iterations": 1, "threads": 1}
+
+
+CHOICES = {"diameter_A": 125.0, "final_resolution_A": 16.0, "iterations": 5, "full_iterations": 1}
 TWO = {**CHOICES, "starts": 2, "most_starts": 2}
 
 
@@ -31,8 +33,8 @@ def particles():
 def problem(particles):
     """What :func:`run_start` is given, for two classes."""
     settings = AbInitioSettings(classes=2, **CHOICES)
-    made, power, _, _ = job._prepare_problem(particles, settings)
-    return made, settings, 1, job._first_noise(made, power), np.arange(0, 120, 10)
+    made, sigma2 = drawn_problem(particles, settings)
+    return made, settings, 1, sigma2, np.arange(0, 120, 10)
 
 
 @pytest.fixture(scope="module")
@@ -75,15 +77,15 @@ def test_a_stopped_run_goes_on_to_the_same_result(particles, tmp_path, monkeypat
     """Stopped in the second start; then one start more than the run that was stopped was asked for, from some only."""
     monkeypatch.setattr("verglas.run.checkpoint._COST", 0)
     choices = {**TWO, "max_particles": 100}
-    whole, out, said, seen = vg.abinitio(particles, **choices), tmp_path / "run", [], []
+    whole, out, seen = vg.abinitio(particles, listener=None, **choices), tmp_path / "run", Stopping()
     for starts, iteration in ((1, 2), (2, 3)):
-        progress = stop_at(f"start {starts}", iteration)
+        stopping = Stopping(f"start {starts}", iteration)
         with pytest.raises(Stop):
-            vg.abinitio(particles, out=out, progress=progress, **{**choices, "starts": starts})
-    found = vg.abinitio(particles, out=out, progress=stop_at("none", 0, seen), say=said.append, **choices)
-    assert "goes on from the checkpoint" in said[0]
-    assert seen[0] == ("start 2 of 2", 4)
-    assert seen[-1] == ("poses of all particles", 120)
+            vg.abinitio(particles, out=out, listener=stopping, **{**choices, "starts": starts})
+    found = vg.abinitio(particles, out=out, listener=seen, **choices)
+    assert "goes on from the checkpoint" in seen.lines[0]
+    assert seen.seen[0] == ("start 2 of 2", 4)
+    assert seen.seen[-1] == ("poses of all particles", 120)
     assert np.array_equal(found.map.data, whole.map.data)
     assert np.array_equal(vg.read_map(out / "map.mrc").data, whole.map.data)
     assert np.array_equal(found.particles.poses.angles_deg, whole.particles.poses.angles_deg)
@@ -99,7 +101,7 @@ def test_other_settings_and_other_particles_are_refused(particles, tmp_path):
     with pytest.raises(vg.InputError, match="resume needs the run folder"):
         vg.abinitio(particles, resume=True, **TWO)
     with pytest.raises(Stop):
-        vg.abinitio(particles, out=out, progress=stop_at("start 1", 2), **TWO)
+        vg.abinitio(particles, out=out, listener=Stopping("start 1", 2), **TWO)
     with pytest.raises(
         vg.InputError, match=r"a run with other settings was stopped here \(seed: was 0, now 1\); go on"
     ):
@@ -120,13 +122,14 @@ def test_the_page_shows_maps_while_it_runs_and_where_it_stopped(particles, tmp_p
     monkeypatch.setattr(live_page, "_COST", 0)
     pages = []
 
-    def progress(name, done, total):
-        pages.append((tmp_path / "run/report.html").read_text())
-        if name == "start 2 of 2" and done == 3:
-            raise Stop("by the test")
+    class Reader(Silence):
+        def progress(self, name, done, total):
+            pages.append((tmp_path / "run/report.html").read_text())
+            if name == "start 2 of 2" and done == 3:
+                raise Stop("by the test")
 
     with pytest.raises(Stop):
-        vg.abinitio(particles, out=tmp_path / "run", progress=progress, **TWO)
+        vg.abinitio(particles, out=tmp_path / "run", listener=Reader(), **TWO)
     assert "Running: start 1, 1 of 6 mini-batches done" in pages[0]
     assert "Running: start 2, 1 of 6 mini-batches done" in pages[6]
     assert all(page.count("data:image/png;base64") == 1 and 'http-equiv="refresh"' in page for page in pages)
@@ -159,13 +162,12 @@ def test_command_line(particles, tmp_path, capsys):
     with pytest.raises(Stop):
         run_job.abinitio_files(
             tmp_path / "p.star",
-            "C1",
-            125.0,
+            diameter_A=125.0,
             final_resolution_A=16.0,
             iterations=2,
             starts=1,
             out=tmp_path / "run",
-            progress=stop_at("start 1", 1),
+            listener=Stopping("start 1", 1),
         )
     status, text, error = main(given, capsys)
     assert status == 0

@@ -4,12 +4,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from abinitio_runs import drawn_problem
 
 import verglas as vg
 from verglas.initial_model.consensus import aspherical_fsc, compare
 from verglas.initial_model.contest import _winner, contest
-from verglas.initial_model.find import _first_noise as first_noise
-from verglas.initial_model.find import _prepare_problem as prepared
 from verglas.initial_model.sign import better_sign, twin
 from verglas.initial_model.starts import AbInitioSettings, Start, evaluate_held_out
 from verglas.map_geometry.map_alignment import turned_map
@@ -17,7 +16,7 @@ from verglas.map_geometry.sphere import aspherical_part, spherical_average
 from verglas.search.state import HalfModel, PoseTable
 
 BOX, PIXEL_A, DIAMETER_A = 32, 5.0, 110.0
-SETTINGS = AbInitioSettings(diameter_A=125.0, final_resolution_A=20.0, full_iterations=1, threads=1)
+SETTINGS = AbInitioSettings(diameter_A=125.0, final_resolution_A=20.0, full_iterations=1)
 HELD = np.arange(0, 240, 8)
 
 
@@ -57,8 +56,7 @@ def test_two_shells_with_other_patterns_do_not_agree():
     assert aspherical_fsc(one, two).curve[3:6].max() < 0.2
     turned = turned_map(one.data, vg.euler_to_matrix([[30.0, 50.0, 10.0]])[0])
     particles = images_of(one, 1.0, 60)
-    problem, power, _, _ = prepared(particles, SETTINGS)
-    sigma2 = first_noise(problem, power)
+    problem, sigma2 = drawn_problem(particles, SETTINGS)
     first, again, other = (started(v, problem, sigma2) for v in (one.data, turned, two.data))
     assert compare(problem, first, again, 8).agreement_A < 1.4 * 20
     assert compare(problem, first, other, 8).agreement_A > 1.4 * 20
@@ -72,25 +70,24 @@ def test_spherical_maps_without_anything_else_keep_the_ordinary_fsc():
 @pytest.mark.parametrize("right", [False, True])
 def test_the_sign_that_explains_held_out_particles_is_kept(right):
     truth = round_map(share=1.0)
-    problem, power, _, _ = prepared(images_of(truth, 0.5), SETTINGS)
+    problem, sigma2 = drawn_problem(images_of(truth, 0.5), SETTINGS)
     volume = truth.data if right else twin(truth.data)
-    first = evaluated(started(volume, problem, first_noise(problem, power)), problem)
+    first = evaluated(started(volume, problem, sigma2), problem)
     found = better_sign(problem, SETTINGS, first, HELD)
     assert np.corrcoef(aspherical_part(found.model.volumes[0]).ravel(), aspherical_part(truth.data).ravel())[0, 1] > 0.5
 
 
 def test_a_sharp_map_has_no_twin():
     truth = vg.simulate.density(vg.simulate.phantom(BOX, PIXEL_A, DIAMETER_A), BOX, PIXEL_A)
-    problem, power, _, _ = prepared(images_of(truth, 5.0), SETTINGS)
-    first = evaluated(started(truth.data, problem, first_noise(problem, power)), problem)
+    problem, sigma2 = drawn_problem(images_of(truth, 5.0), SETTINGS)
+    first = evaluated(started(truth.data, problem, sigma2), problem)
     assert better_sign(problem, SETTINGS, first, HELD) is first
 
 
 @pytest.mark.parametrize("true", ["O", "C1"])
 def test_the_group_that_explains_held_out_particles_wins(true):
     truth = round_map(true, 0.6)
-    problem, power, _, _ = prepared(images_of(truth, 0.5), SETTINGS)
-    sigma2 = first_noise(problem, power)
+    problem, sigma2 = drawn_problem(images_of(truth, 0.5), SETTINGS)
     others = {"C1": round_map("C1", 0.6, seed=5), "O": round_map("O", 0.6, seed=5), "T": round_map("T", 0.6, seed=5)}
     entrants = {g: started((truth if g == true else v).data, problem, sigma2) for g, v in others.items()}
     told = []

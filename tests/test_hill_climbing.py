@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from abinitio_runs import Stop, agreement_A, stop_at
+from abinitio_runs import Stop, agreement_A, drawn_problem, stop_at
 
 import verglas as vg
 from verglas.initial_model import find as job
 from verglas.initial_model.hill_climbing import ClimbStep, HillClimbing, nearest_directions
 from verglas.initial_model.starts import AbInitioSettings, Course, FirstNoise, run_start
 from verglas.run.checkpoint import Part
+from verglas.search.grid_search import Where
 from verglas.search.grid_step import DirectionGrid
 
 BOX, PIXEL_A = 32, 5.0
@@ -26,9 +27,9 @@ def data():
 @pytest.fixture(scope="module")
 def problem(data):
     """What :func:`run_start` is given."""
-    settings = AbInitioSettings("D2", iterations=2, threads=1, **CHOICES)
-    made, power, _, _ = job._prepare_problem(data[0], settings)
-    return made, settings, 0, job._first_noise(made, power), np.arange(0, 150, 10)
+    settings = AbInitioSettings("D2", iterations=2, **CHOICES)
+    made, sigma2 = drawn_problem(data[0], settings)
+    return made, settings, 0, sigma2, np.arange(0, 150, 10)
 
 
 def climbing(problem):
@@ -108,15 +109,15 @@ def test_a_start_goes_on(problem, tmp_path, monkeypatch):
 
 def test_the_poses_do_not_depend_on_threads(problem):
     made, settings, *rest = problem
-    two = AbInitioSettings(**{**vars(settings), "threads": 2})
-    steps = [climbing(p)[0] for p in (problem, (job._problem(made.particles, {}, two), two, *rest))]
+    two = job._problem(made.particles, {}, settings, Where(threads=2))
+    steps = [climbing(p)[0] for p in (problem, (two, settings, *rest))]
     assert np.array_equal(steps[0].model.volumes, steps[1].model.volumes)
     assert np.array_equal(steps[0].found.score, steps[1].found.score)
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
-    [({"method": "luck"}, "expected the method em or hill-climbing, got 'luck'"), ({"classes": 2}, "makes one map")],
+    [({"method": "luck"}, "method: expected em or hill-climbing, got 'luck'"), ({"classes": 2}, "makes one map")],
 )
 def test_what_cannot_be_is_said(data, change, message):
     with pytest.raises(vg.InputError, match=message):

@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from verglas._devices import one_device
 from verglas.errors import InputError
@@ -28,13 +27,16 @@ from verglas.initial_model.starts import (
     working_box,
 )
 from verglas.initial_model.symmetry import SymmetryFound, with_symmetry
-from verglas.map_geometry.hand import flip_hand, mirrored_angles
+from verglas.map_geometry.hand import flip_hand as mirror_map
+from verglas.map_geometry.hand import mirrored_angles
 from verglas.optics import for_job
+from verglas.search.grid_search import Where
 from verglas.search.noise import first_noise, mean_power
 from verglas.search.problem import Problem, survey
 from verglas.search.state import PoseTable
 from verglas.types import Map, Particles, Poses
-from verglas.types.arrays import Float32Array, FloatArray
+from verglas.types.arrays import Float32Array, FloatArray, IntArray
+from verglas.types.settings import settings_from
 
 _FEWEST = 50
 _EDGE_A = 8.0
@@ -135,9 +137,11 @@ def find_initial_model(
     particles: Particles,
     settings: AbInitioSettings | None = None,
     *,
-    mirror: bool = False,
+    flip_hand: bool = False,
     device: str = "cpu",
+    threads: int | None = None,
     observer: Observer | None = None,
+    **changes: Any,
 ) -> AbInitio:
     """A first map from particles alone, with a verdict on whether to believe it; on arrays, nothing is written.
 
@@ -146,12 +150,17 @@ def find_initial_model(
     particles : Particles
         With images and CTFs.
     settings : AbInitioSettings, optional
-    mirror : bool
+        All choices at once; what is given beside them goes before.
+    flip_hand : bool
         Give the other hand.
     device : str
         ``"cpu"``, or ``"cuda:<number>"``: where images are scored and added up.
+    threads : int, optional
+        Threads; all by default. The result does not depend on it.
     observer : Observer, optional
         Who is told how it goes, and who keeps where it stands.
+    **changes
+        Single choices, as the fields of :class:`AbInitioSettings`.
 
     Returns
     -------
@@ -159,6 +168,8 @@ def find_initial_model(
 
     Raises
     ------
+    SettingError
+        Settings are unknown or out of bounds; all of them are named.
     InputError
         Fewer than 50 particles can be used, they have no images or no CTF.
 
@@ -176,11 +187,12 @@ def find_initial_model(
     begun = time.perf_counter()
     if particles.source is None:
         raise InputError(f"{particles.where}: these particles have no images")
-    given, chosen, watch = for_job(particles, "abinitio"), settings or AbInitioSettings(), observer or Observer()
-    device = one_device("abinitio", device)
-    problem, power, excluded, drawn = _prepare_problem(given, chosen, device)
-    sigma2 = _first_noise(problem, power)
-    problem = centre_particles(problem, chosen, sigma2)
+    chosen = settings_from("abinitio", AbInitioSettings, settings, **changes)
+    given, watch = for_job(particles, "abinitio"), observer or Observer()
+    where = Where(one_device("abinitio", device), threads)
+    drawn = _draw_particles(given, chosen, where)
+    sigma2 = _first_noise(drawn.problem, drawn.power)
+    problem = centre_particles(drawn.problem, chosen, sigma2)
     watch.prepared(problem)
     held = np.sort(
         np.random.default_rng((chosen.seed, 2**32)).permutation(len(problem))[: _count_held_out(problem, chosen)]
@@ -188,20 +200,20 @@ def find_initial_model(
     starts, found_symmetry = all_starts(problem, chosen, sigma2, held, watch), None
     if chosen.symmetry.lower() == AUTO and starts.verdict.kind != "noise":
         starts, found_symmetry = _impose_group(
-            starts, lambda: _resample_finely(given[drawn], problem, chosen, device), sigma2, held, watch
+            starts, lambda: _resample_finely(given[drawn.rows], problem, chosen, where), sigma2, held, watch
         )
     problem, chosen, made = starts.problem, starts.settings, starts.made
     best = finish_start(problem, chosen, made[0])
-    whole, rows, poses = problem, drawn, best.poses
-    if len(drawn) < len(given) - len(excluded):
-        whole, rows, poses = _place_all(given, excluded, chosen, best, watch, device)
+    placed = _Placed(problem, drawn.rows, best.poses, drawn.excluded)
+    if len(drawn.rows) < len(given) - len(drawn.excluded):
+        placed = _place_all(given, drawn.excluded, chosen, best, watch, where)
     return AbInitio(
-        _final_maps(best, problem, given, mirror),
+        _final_maps(best, problem, given, flip_hand),
         starts.verdict,
         [best, *made[1:]],
         starts.others,
-        _with_poses(given[rows], whole, poses, mirror),
-        excluded,
+        _with_poses(given[placed.rows], placed, flip_hand),
+        placed.excluded,
         problem.pixel_size_A,
         chosen,
         time.perf_counter() - begun,
@@ -214,7 +226,7 @@ def _impose_group(
     starts: Starts,
     finer: Callable[[], tuple[Problem, FloatArray]],
     sigma2: FloatArray,
-    held: npt.NDArray[np.int64],
+    held: IntArray,
     watch: Observer,
 ) -> tuple[Starts, SymmetryFound]:
     """The starts under the group that the best map shows, or else that wins the contest of groups."""
@@ -228,13 +240,13 @@ def _impose_group(
 
 
 def _resample_finely(
-    used: Particles, problem: Problem, settings: AbInitioSettings, device: str
+    used: Particles, problem: Problem, settings: AbInitioSettings, where: Where
 ) -> tuple[Problem, FloatArray]:
     """The same particles, centred as they are, at the pixel size of the contest of groups; their first noise."""
     fine = replace(settings, final_resolution_A=min(FINEST_A, settings.final_resolution_A))
     small = in_memory(_crop_particles(used, fine))
-    found = _problem(small, {}, fine, device)
-    power = survey(small, threads=settings.threads, device=device).power
+    found = _problem(small, {}, fine, where)
+    power = survey(small, **where.of_ops).power
     origin = problem.first_origin_px
     if origin is not None:
         origin = origin * (problem.pixel_size_A / found.pixel_size_A)
@@ -245,9 +257,7 @@ def _count_held_out(problem: Problem, settings: AbInitioSettings) -> int:
     return max(10, round(settings.held_out * len(problem)))
 
 
-def _problem(
-    particles: Particles, excluded: dict[int, str], settings: AbInitioSettings, device: str = "cpu"
-) -> Problem:
+def _problem(particles: Particles, excluded: dict[int, str], settings: AbInitioSettings, where: Where) -> Problem:
     """As for refinement, but edges of masks have a width in angstrom: five large pixels would let neighbours in."""
     problem = Problem.of(
         particles,
@@ -256,8 +266,8 @@ def _problem(
         seed=settings.seed,
         symmetry=settings.start_symmetry,
         diameter_A=settings.diameter_A,
-        threads=settings.threads,
-        devices=(device,),
+        threads=where.threads,
+        devices=(where.device,),
     )
     return replace(problem, edge_px=float(np.clip(_EDGE_A / problem.pixel_size_A, 1.5, problem.edge_px)))
 
@@ -270,27 +280,57 @@ def _crop_particles(particles: Particles, settings: AbInitioSettings) -> Particl
     return resample_particles(particles, plan_resample(particles.box, particles.pixel_size_A, None, box))
 
 
-def _prepare_problem(
-    given: Particles, settings: AbInitioSettings, device: str = "cpu"
-) -> tuple[Problem, npt.NDArray[np.float32], dict[int, str], npt.NDArray[np.int64]]:
-    """The drawn particles in memory, small; their power spectra; who was set aside; rows of the input."""
+@dataclass(frozen=True)
+class _Drawn:
+    """The particles that starts learn from.
+
+    Attributes
+    ----------
+    problem : Problem
+        In memory, small.
+    power : (n, shells) float32
+        Power spectra.
+    excluded : dict
+        Particle number in the input -> reason.
+    rows : (n,) int64
+        Of the input.
+    """
+
+    problem: Problem
+    power: Float32Array
+    excluded: dict[int, str]
+    rows: IntArray
+
+
+@dataclass(frozen=True)
+class _Placed:
+    """Particles with poses against the maps: rows of the input, and who was set aside."""
+
+    problem: Problem
+    rows: IntArray
+    poses: PoseTable
+    excluded: dict[int, str]
+
+
+def _draw_particles(given: Particles, settings: AbInitioSettings, where: Where) -> _Drawn:
+    """As many as starts need, at random, of those that can be used."""
     rows = np.arange(len(given))
     if len(given) > settings.max_particles:
         rows = np.sort(
             np.random.default_rng((settings.seed, 2**33)).choice(rows, settings.max_particles, replace=False)
         )
     small = in_memory(_crop_particles(given[rows], settings))
-    found = survey(small, threads=settings.threads, device=device)
+    found = survey(small, **where.of_ops)
     usable = len(rows) - len(found.excluded)
     if usable < _FEWEST:
         raise InputError(f"abinitio: {usable} of {len(given)} particles can be used; it takes {_FEWEST} or more")
-    problem = _problem(small, found.excluded, settings, device)
+    problem = _problem(small, found.excluded, settings, where)
     used = np.setdiff1d(np.arange(len(rows)), list(found.excluded))
     excluded = {int(rows[i]): reason for i, reason in found.excluded.items()}
-    return problem, found.power[used], excluded, rows[used]
+    return _Drawn(problem, found.power[used], excluded, rows[used])
 
 
-def _first_noise(problem: Problem, power: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+def _first_noise(problem: Problem, power: Float32Array) -> FloatArray:
     """Mean power of each noise group's images, (groups, shells)."""
     return first_noise(mean_power(power, problem.group, problem.n_groups), job="abinitio")
 
@@ -301,13 +341,12 @@ def _place_all(
     settings: AbInitioSettings,
     best: Start,
     watch: Observer,
-    device: str,
-) -> tuple[Problem, npt.NDArray[np.int64], PoseTable]:
+    where: Where,
+) -> _Placed:
     """Poses of all particles against the maps learned from some of them."""
     small = _crop_particles(given, settings)
-    found = survey(small, threads=settings.threads, device=device)
-    excluded.update(found.excluded)
-    whole = _problem(small, found.excluded, settings, device)
+    found = survey(small, **where.of_ops)
+    whole = _problem(small, found.excluded, settings, where)
     used = np.setdiff1d(np.arange(len(given)), list(found.excluded))
     model = replace(best.model, scale=np.ones(whole.n_micrographs))
     if whole.n_groups != len(model.sigma2):
@@ -320,26 +359,27 @@ def _place_all(
         lambda done, total: watch.progress("poses of all particles", done, total),
         keeper=watch.placing(),
     )
-    return whole, used, poses
+    return _Placed(whole, used, poses, {**excluded, **found.excluded})
 
 
-def _final_maps(best: Start, problem: Problem, given: Particles, mirror: bool) -> list[Map]:
+def _final_maps(best: Start, problem: Problem, given: Particles, flip_hand: bool) -> list[Map]:
     """Maps back on the particles' grid; grey values are per voxel, so that they project to the images' scale."""
     made = []
     for volume in best.model.volumes:
         data = volume * problem.sphere
-        if mirror:
-            data = flip_hand(data)
+        if flip_hand:
+            data = mirror_map(data)
         made.append(Map(resample_to_box(data, given.box), given.pixel_size_A))
     return made
 
 
-def _with_poses(used: Particles, problem: Problem, poses: PoseTable, mirror: bool) -> Particles:
+def _with_poses(used: Particles, placed: _Placed, flip_hand: bool) -> Particles:
+    poses = placed.poses
     angles = poses.angles_deg.copy()
-    if mirror:  # V(-x, y, z) = V(-r) turned by 180 degrees about x; the projection of V(-r) along d is that along -d
+    if flip_hand:  # V(-x, y, z) = V(-r) turned by 180 degrees about x; the projection of V(-r) along d is that along -d
         angles = mirrored_angles(angles)
-    placed = used.with_poses(Poses(angles, poses.origin_px * problem.pixel_size_A))
-    return placed.with_columns(
+    turned = used.with_poses(Poses(angles, poses.origin_px * placed.problem.pixel_size_A))
+    return turned.with_columns(
         rlnClassNumber=poses.class_number + 1,
         rlnMaxValueProbDistribution=poses.max_probability,
         rlnLogLikeliContribution=poses.log_evidence,

@@ -10,12 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 
 from verglas import filters, fourier, ops
-from verglas.errors import InputError
 from verglas.geometry import euler_to_matrix, random_orientations
 from verglas.image import fourier_resample
 from verglas.initial_model import snapshots as kept
@@ -29,6 +28,7 @@ from verglas.search.state import HalfModel, PoseTable
 from verglas.search.step import Step
 from verglas.types import Keeper, Map, Snapshot
 from verglas.types.arrays import Float32Array, FloatArray, IntArray
+from verglas.types.settings import check_settings, setting
 from verglas.types.snapshot import from_arrays, to_arrays
 
 Tell = Callable[[int, int], None]  # iterations done, in all
@@ -36,6 +36,7 @@ Tell = Callable[[int, int], None]  # iterations done, in all
 AUTO = "auto"
 METHODS = ("em", "hill-climbing")
 _MOST_STARTS = 8
+_OF_NO_START: dict[str, Any] = {"changes_result": False}  # more starts may be made when a run goes on
 _START_IMAGES = 40  # random poses of few images make a blob that is no sphere
 _LEAST_BOX = 32
 _LEAST_NOISE = 1e-3  # of what it was, from one iteration to the next
@@ -81,55 +82,46 @@ class AbInitioSettings:
         (:mod:`verglas.initial_model.hill_climbing`), as a check by other means, of one map.
     seed : int
         Of starts, batches, held-out particles.
-    threads : int, optional
-        Threads; all by default. The result does not depend on it.
     """
 
-    symmetry: str = "C1"
-    diameter_A: float | None = None
-    classes: int = 1
-    starts: int = 3
-    most_starts: int | None = None
-    initial_resolution_A: float = 40.0
-    final_resolution_A: float = 12.0
-    iterations: int = 30
-    full_iterations: int = 3
-    first_batch: int = 100
-    step_size: float = 0.4
-    shift_range_A: float = 10.0
-    held_out: float = 0.1
-    max_particles: int = 20000
-    method: str = "em"
-    seed: int = 0
-    threads: int | None = None
+    symmetry: str = setting("C1", "Point group, imposed from the start; or auto", flags=("--sym",))
+    diameter_A: float | None = setting(
+        None, "Diameter of the particle", more_than=0, default_words="four fifths of the box"
+    )
+    classes: int = setting(1, "Maps made at once", at_least=1, flags=("-k",))
+    starts: int = setting(3, "Random starts; one cannot be confirmed", at_least=1, **_OF_NO_START)
+    most_starts: int | None = setting(
+        None, "More starts while none agree, at most", at_least=1, default_words="8; 1 if starts is 1", **_OF_NO_START
+    )
+    initial_resolution_A: float = setting(40.0, "Finest data used at first", more_than=0)
+    final_resolution_A: float = setting(12.0, "Finest data used at the end", more_than=0)
+    iterations: int = setting(30, "Mini-batches per start", at_least=1)
+    full_iterations: int = setting(3, "Passes over all particles at the end of each start", at_least=1)
+    first_batch: int = setting(100, "Particles of the first mini-batch, for each class", at_least=1)
+    step_size: float = setting(0.4, "Smallest weight of a fresh mini-batch in the running sums", more_than=0, at_most=1)
+    shift_range_A: float = setting(10.0, "Largest shift searched, once centred", more_than=0)
+    held_out: float = setting(
+        0.1, "Share of the particles that no start learns from; they rank the starts", more_than=0, at_most=0.5
+    )
+    max_particles: int = setting(20000, "Particles drawn to learn from", at_least=1)
+    method: Literal["em", "hill-climbing"] = setting(
+        "em", "Stochastic expectation-maximisation, or hill climbing as a check by other means"
+    )
+    seed: int = setting(0, "Seed of everything random", at_least=0)
 
     def __post_init__(self) -> None:
         """Say at once what cannot be."""
-        for name in ("initial_resolution_A", "final_resolution_A", "shift_range_A"):
-            if not getattr(self, name) > 0:
-                raise InputError(f"abinitio: expected a positive {name}, got {getattr(self, name)}")
+        further = []
         if self.initial_resolution_A < self.final_resolution_A:
-            raise InputError(
-                f"abinitio: expected an initial resolution coarser than the final one, got "
-                f"{self.initial_resolution_A:g} and {self.final_resolution_A:g} A"
+            said = (
+                f"expected coarser than the final one, {self.final_resolution_A:g} A, got {self.initial_resolution_A:g}"
             )
-        for name in ("classes", "starts", "iterations", "first_batch", "max_particles", "full_iterations"):
-            if getattr(self, name) < 1:
-                raise InputError(f"abinitio: expected {name} of 1 or more, got {getattr(self, name)}")
-        self._check_kind()
-        if self.diameter_A is not None and not self.diameter_A > 0:
-            raise InputError(f"abinitio: expected a positive diameter, got {self.diameter_A}")
-        for name in ("held_out", "step_size"):
-            if not 0 < getattr(self, name) <= (0.5 if name == "held_out" else 1):
-                raise InputError(f"abinitio: {name} = {getattr(self, name)} is out of range")
-
-    def _check_kind(self) -> None:
-        if self.method not in METHODS:
-            raise InputError(f"abinitio: expected the method {' or '.join(METHODS)}, got {self.method!r}")
+            further.append(("initial_resolution_A", said))
         if self.classes > 1 and self.method != METHODS[0]:
-            raise InputError(f"abinitio: the method {self.method} makes one map, got {self.classes} classes")
+            further.append(("classes", f"the method {self.method} makes one map, got {self.classes}"))
         if self.classes > 1 and self.symmetry.lower() == AUTO:
-            raise InputError("abinitio: symmetry auto is for one class; give the group, or C1")
+            further.append(("symmetry", "auto is for one class; give the group, or C1"))
+        check_settings("abinitio", self, further)
 
     @property
     def start_symmetry(self) -> str:
@@ -274,9 +266,9 @@ def random_map(problem: Problem, rows: IntArray, settings: AbInitioSettings, see
     ctf = ops.ctf(problem.params[rows], problem.box, problem.pixel_size_A).astype(np.float32)
     matrices = euler_to_matrix(random_orientations(len(rows), seed))
     sums = ops.GridSums.zeros(direct_grid(problem.box, (problem.box - 1) // 2))
-    add_batch(sums, Batch(images, matrices, np.zeros((len(rows), 2)), ctf), problem.operators, threads=settings.threads)
-    done = finish(sums, problem.operators, threads=settings.threads)
-    volume = solve(done, problem.operators, ssnr=np.full((problem.box - 1) // 2 + 1, 10.0), threads=settings.threads)
+    add_batch(sums, Batch(images, matrices, np.zeros((len(rows), 2)), ctf), problem.operators, threads=problem.threads)
+    done = finish(sums, problem.operators, threads=problem.threads)
+    volume = solve(done, problem.operators, ssnr=np.full((problem.box - 1) // 2 + 1, 10.0), threads=problem.threads)
     coarse = filters.apply(Map(volume, problem.pixel_size_A), filters.low_pass(settings.initial_resolution_A)).data
     return (coarse * problem.sphere).astype(np.float32)
 

@@ -162,13 +162,13 @@ def with_symmetry(
     train = np.setdiff1d(np.arange(len(problem)), held)
     curve = reliability(problem, settings, start, train)
     volume = start.model.volumes[0] * problem.sphere
-    volume = moved_map(volume, -mass_centre(volume), threads=settings.threads)
-    scores = symmetry_scores(volume, curve, threads=settings.threads)
+    volume = moved_map(volume, -mass_centre(volume), threads=problem.threads)
+    scores = symmetry_scores(volume, curve, threads=problem.threads)
     best = max(scores, key=lambda s: s.score)
     refused = ""
     gain, error = float("nan"), float("nan")
     for proposal in proposals(scores):
-        found, upright = _centre_and_turn(volume, curve, proposal, settings.threads)
+        found, upright = _centre_and_turn(volume, curve, proposal, problem.threads)
         group = replace(settings, symmetry=found.symmetry)
         folded = problem.under(found.symmetry)
         made, difference = _try_group(problem, folded, settings, group, start, upright, held)
@@ -199,7 +199,7 @@ def _try_group(
     """The start after learning under a group, and what each held-out particle gains by it."""
     train = np.setdiff1d(np.arange(len(problem)), held)
     radius = Course(problem, settings, len(train)).grid_radius
-    volume = folded.operators.apply(upright, radius, threads=settings.threads)
+    volume = folded.operators.apply(upright, radius, threads=problem.threads)
     model = replace(start.model, volumes=volume[None])
     made = full_passes(folded, group, replace(start, model=model), train, held)
     noise = start.model.sigma2

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -83,7 +83,7 @@ class Class2DStage(Stage):
                 threads=project.threads,
                 memory_GB=min(_CLASS_MEMORY_GB, (project.memory_GB or allowed_memory_GB()) / 2),
             )
-            class2d_files(job, listener=_OfClasses(project))
+            class2d_files(job, listener=_OfClasses("class2d", project.listener))
         kept, selection = select_automatically(self.path(project, "particles.star"), rules=rules)
         write_json(self.path(project, "selection.json"), selection.as_dict())
         if not len(kept):  # its verdict is to stop; who forces it goes on with all of them
@@ -124,20 +124,28 @@ def plan_sentence(project: Project, classes: int) -> str:
     return f"{count} particles of {particles.box} px: roughly {said}; {memory}"
 
 
-class _OfClasses(Silence):
-    """What the project's listener is told of the 2D classes; iterations, which their page shows, are not."""
+class _OfStage(Silence):
+    """What the project's listener is told of a stage: sentences and phases, marked as the stage's."""
 
-    def __init__(self, project: Project) -> None:
-        self.project = project
+    def __init__(self, stage: str, listener: Listener) -> None:
+        self.stage, self.listener = stage, listener
 
     def say(self, line: str) -> None:
-        """A sentence, marked as the stage's."""
-        self.project.listener.say(f"class2d: {line}")
+        """A sentence."""
+        self.listener.say(f"{self.stage}: {line}")
+
+    def progress(self, phase: str, done: int, total: int) -> None:
+        """Progress of a phase."""
+        self.listener.progress(f"{self.stage}, {phase}", done, total)
+
+
+class _OfClasses(_OfStage):
+    """The same of the 2D classes; iterations, which their page shows, are not told."""
 
     def progress(self, phase: str, done: int, total: int) -> None:
         """Progress inside an iteration; the ends of iterations, of which there are many, would look like the end."""
         if done < total:
-            self.project.listener.progress("class2d", done, total)
+            self.listener.progress(self.stage, done, total)
 
 
 def _count_classes(project: Project) -> int:
@@ -176,6 +184,7 @@ class AbInitioStage(Stage):
     product = "map"
     page = "report.html"
     pictures = (("map.png", "The ab initio map."),)
+    former_names: ClassVar[Mapping[str, str]] = {"mirror": "flip_hand"}
 
     @classmethod
     def is_wanted(cls, asked: ProcessSettings) -> bool:
@@ -183,32 +192,28 @@ class AbInitioStage(Stage):
         return super().is_wanted(asked) and asked.reference is None
 
     def resolve_settings(self, project: Project) -> tuple[AbInitioSettings, bool]:
-        """Settings, and whether the other hand is wanted (``abinitio.mirror``)."""
+        """Settings, and whether the other hand is wanted (``abinitio.flip_hand``)."""
         asked, given = project.settings, self.given_settings(project)
-        mirror = bool(given.pop("mirror", False))
+        flip_hand = bool(given.pop("flip_hand", False))
         default = AbInitioSettings(symmetry=asked.symmetry, diameter_A=asked.mask_A, seed=asked.seed)
-        return with_overrides(default, given, "abinitio", ("threads",)), mirror
+        return with_overrides(default, given, "abinitio", _FREE), flip_hand
 
     def settings(self, project: Project) -> dict[str, Any]:
         """Resolved settings."""
-        chosen, mirror = self.resolve_settings(project)
-        return settings_json(chosen, ("threads",)) | {"mirror": mirror} | _ticks(project)
+        chosen, flip_hand = self.resolve_settings(project)
+        return settings_json(chosen) | {"flip_hand": flip_hand} | _ticks(project)
 
     def run(self, project: Project) -> dict[str, str]:
         """Make it, from the last checkpoint of a run that was killed."""
-        settings, mirror = self.resolve_settings(project)
-        chosen = replace(settings, threads=project.threads)
-        values = {name: value for name, value in vars(chosen).items() if name not in ("symmetry", "diameter_A")}
+        settings, flip_hand = self.resolve_settings(project)
         found = abinitio(
             particles_for_maps(project),
-            chosen.symmetry,
-            chosen.diameter_A,
+            settings=settings,
             out=self.path(project),
-            mirror=mirror,
+            flip_hand=flip_hand,
             device=project.device.split(",")[0],
-            **values,
-            say=lambda line: project.listener.say(f"abinitio: {line}"),
-            progress=lambda stage, done, total: project.listener.progress(f"abinitio, {stage}", done, total),
+            threads=project.threads,
+            listener=_OfStage("abinitio", project.listener),
         )
         if len(found.maps) == 1:
             _surface(self.path(project, "map.mrc"), None, self.path(project, "map.png"))

@@ -2,36 +2,37 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from verglas._devices import one_device
+from verglas._screen import ListenerChoice, shown_to
 from verglas._version import __version__
 from verglas.errors import InputError
 from verglas.initial_model.find import AbInitio, find_initial_model
 from verglas.initial_model.starts import AbInitioSettings
 from verglas.io import read_particles, write_json, write_map, write_particles
 from verglas.report.abinitio import AbInitioShown, write_abinitio_page
-from verglas.run.abinitio_watch import Around, Progress, Say, Watch
-from verglas.run.tenure import FromFunctions, now_text, tenure
+from verglas.run.abinitio_watch import Watch
+from verglas.run.tenure import now_text, tenure
 from verglas.types import Particles
+from verglas.types.settings import present_names, settings_from
 
 
 def abinitio(
     particles: Particles | str | Path,
-    symmetry: str = "C1",
+    symmetry: str | None = None,
     diameter_A: float | None = None,
     *,
-    classes: int = 1,
-    starts: int = 3,
+    settings: AbInitioSettings | None = None,
     out: str | Path | None = None,
-    mirror: bool = False,
+    flip_hand: bool = False,
     resume: bool = False,
     device: str = "cpu",
-    progress: Progress | None = None,
-    say: Say | None = None,
-    **settings: Any,
+    threads: int | None = None,
+    listener: ListenerChoice = "screen",
+    **changes: Any,
 ) -> AbInitio:
     """A first map from particles alone: stochastic EM from several random starts, and a verdict.
 
@@ -46,29 +47,27 @@ def abinitio(
     ----------
     particles : Particles or path
         RELION STAR or cryoSPARC CS; or class averages.
-    symmetry : str
-        Point group, imposed from the start; or "auto": the group that the map made without symmetry turns out to have,
-        its axes put where the group has them.
+    symmetry : str, optional
+        Point group, imposed from the start, C1 by default; or "auto": the group that the map made without symmetry
+        turns out to have, its axes put where the group has them.
     diameter_A : float, optional
         Diameter of the particle; four fifths of the box by default.
-    classes : int
-        Maps to make at once.
-    starts : int
-        Random starts; one cannot be confirmed. If no two agree, more are made (``most_starts``).
+    settings : AbInitioSettings, optional
+        All choices at once; what is given beside them goes before.
     out : path, optional
         Folder for maps, particles, summary and page; nothing is written without.
-    mirror : bool
+    flip_hand : bool
         Give the other hand.
     resume : bool
         There must be a checkpoint in ``out`` to go on from; if there is one, it is used in any case.
     device : str
         ``"cpu"``, or ``"cuda:<number>"``: where images are scored and added up. A run may go on on another.
-    progress : callable, optional
-        Called as ``progress(stage, done, total)``.
-    say : callable, optional
-        Called with lines of text.
-    **settings
-        Any other field of :class:`verglas.initial_model.starts.AbInitioSettings`.
+    threads : int, optional
+        Threads; all by default. The result does not depend on it.
+    listener : Listener, "screen" or None
+        Who is told how it goes (:class:`verglas.types.listener.Listener`).
+    **changes
+        Single choices, as the fields of :class:`verglas.initial_model.AbInitioSettings`: ``classes``, ``starts``, ...
 
     Returns
     -------
@@ -76,9 +75,11 @@ def abinitio(
 
     Raises
     ------
+    SettingError
+        Settings are unknown or out of bounds; all of them are named.
     InputError
-        Fewer than 50 particles can be used, they have no images or no CTF, a setting is wrong or unknown, or a run with
-        other settings or particles was stopped in the folder.
+        Fewer than 50 particles can be used, they have no images or no CTF, or a run with other settings or particles
+        was stopped in the folder.
 
     References
     ----------
@@ -93,32 +94,32 @@ def abinitio(
     >>> found.map.box, found.verdict.starts, len(found.particles)
     (32, 1, 100)
     """
-    known = {f.name for f in fields(AbInitioSettings)}
-    unknown = sorted(set(settings) - known)
-    if unknown:
-        raise InputError(f"abinitio: unknown setting {', '.join(unknown)}; known are {', '.join(sorted(known))}")
-    chosen = AbInitioSettings(symmetry=symmetry, diameter_A=diameter_A, classes=classes, starts=starts, **settings)
+    changes = present_names("abinitio", changes, {"mirror": "flip_hand"})
+    flip_hand = changes.pop("flip_hand", flip_hand)
+    named = {"symmetry": symmetry, "diameter_A": diameter_A}
+    changes |= {name: value for name, value in named.items() if value is not None}
+    chosen = settings_from("abinitio", AbInitioSettings, settings, **changes)
     given = particles if isinstance(particles, Particles) else read_particles(particles)
     if given.source is None:
         raise InputError(f"{given.where}: these particles have no images")
     folder = None if out is None else Path(out)
     if folder is None and resume:
         raise InputError("abinitio: resume needs the run folder (out)")
-    around = Around(folder, mirror, resume, one_device("abinitio", device), progress, say)
-    if folder is None:
-        watch = Watch(around, chosen, given)
-        return find_initial_model(given, chosen, mirror=mirror, device=around.device, observer=watch)
-    with tenure(folder, "abinitio", FromFunctions(say, progress)) as held:
-        watch = Watch(replace(around, progress=held.progress, say=held.say), chosen, given)
-        held.write(state="running", n_particles=len(given), settings=asdict(chosen))
-        try:
-            found = find_initial_model(given, chosen, mirror=mirror, device=around.device, observer=watch)
-            _write(folder, found)
-        except BaseException as error:
-            watch.stopped(str(error) or type(error).__name__)
-            raise
-        watch.done()
-    return found
+    how: dict[str, Any] = {"flip_hand": flip_hand, "device": one_device("abinitio", device), "threads": threads}
+    with shown_to(listener) as heard:
+        if folder is None:
+            return find_initial_model(given, chosen, observer=Watch(None, chosen, given, heard), **how)
+        with tenure(folder, "abinitio", heard) as held:
+            watch = Watch(folder, chosen, given, held, resume=resume)
+            held.write(state="running", n_particles=len(given), settings=asdict(chosen))
+            try:
+                found = find_initial_model(given, chosen, observer=watch, **how)
+                _write(folder, found)
+            except BaseException as error:
+                watch.stopped(str(error) or type(error).__name__)
+                raise
+            watch.done()
+            return found
 
 
 def _write(folder: Path, found: AbInitio) -> None:
@@ -150,8 +151,6 @@ def _write(folder: Path, found: AbInitio) -> None:
     write_abinitio_page(folder, shown, f"verglas {__version__}, {now_text()}")
 
 
-def abinitio_files(
-    particles: Path, symmetry: str, diameter_A: float | None, *, stack: Path | None = None, **choices: Any
-) -> AbInitio:
+def abinitio_files(particles: Path, *, stack: Path | None = None, **choices: Any) -> AbInitio:
     """What ``verglas abinitio`` does: read, :func:`abinitio`, leave everything in the folder."""
-    return abinitio(read_particles(particles, stack=stack), symmetry, diameter_A, **choices)
+    return abinitio(read_particles(particles, stack=stack), **choices)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -16,38 +16,8 @@ from verglas.run.live_page import LivePage, footer_text
 from verglas.run.refine_inputs import close_identity
 from verglas.search.problem import Problem
 from verglas.types import Keeper, Particles, Snapshot
-
-Progress = Callable[[str, int, int], None]
-Say = Callable[[str], None]
-_FREE = ("threads", "starts", "most_starts")  # settings that change no start
-
-
-@dataclass(frozen=True)
-class Around:
-    """What an ab initio reconstruction works with beside particles and settings.
-
-    Attributes
-    ----------
-    folder : Path, optional
-        Where it writes.
-    mirror : bool
-        The other hand is wanted.
-    resume : bool
-        There must be a checkpoint.
-    device : str
-        Where images are scored and added up.
-    progress : callable, optional
-        Called as ``progress(stage, done, total)``.
-    say : callable, optional
-        Called with lines of text.
-    """
-
-    folder: Path | None = None
-    mirror: bool = False
-    resume: bool = False
-    device: str = "cpu"
-    progress: Progress | None = None
-    say: Say | None = None
+from verglas.types.listener import Listener
+from verglas.types.settings import result_settings
 
 
 class Watch(Observer):
@@ -55,22 +25,33 @@ class Watch(Observer):
 
     Parameters
     ----------
-    around : Around
+    folder : Path or None
+        Where it writes.
     settings : AbInitioSettings
     particles : Particles
+    listener : Listener
+    resume : bool
+        There must be a checkpoint.
     """
 
-    def __init__(self, around: Around, settings: AbInitioSettings, particles: Particles) -> None:
-        self.around, self.settings = around, settings
+    def __init__(
+        self,
+        folder: Path | None,
+        settings: AbInitioSettings,
+        particles: Particles,
+        listener: Listener,
+        *,
+        resume: bool = False,
+    ) -> None:
+        self.settings, self.listener = settings, listener
         self.starts: dict[int, StartSoFar] = {}
         self.problem: Problem | None = None
         self.checkpoints: Checkpoints | None = None
         self.page: LivePage | None = None
-        if around.folder is not None:
-            record = {name: value for name, value in asdict(settings).items() if name not in _FREE}
-            self.checkpoints = Checkpoints(around.folder, record, close_identity(particles), around.say)
-            self.checkpoints.open(resume=around.resume)
-            self.page = LivePage(around.folder / "report.html")
+        if folder is not None:
+            self.checkpoints = Checkpoints(folder, result_settings(settings), close_identity(particles), listener.say)
+            self.checkpoints.open(resume=resume)
+            self.page = LivePage(folder / "report.html")
 
     def prepared(self, problem: Problem) -> None:
         """The pixel size and sphere of what the page shows are known."""
@@ -78,8 +59,7 @@ class Watch(Observer):
 
     def progress(self, stage: str, done: int, total: int) -> None:
         """How far a stage has come."""
-        if self.around.progress is not None:
-            self.around.progress(stage, done, total)
+        self.listener.progress(stage, done, total)
 
     def keeper(self, number: int, group: str = "") -> Keeper | None:
         """Of a start; None where nothing is written."""

@@ -42,7 +42,7 @@ class CommonLinesJob:
         Data beyond are not used.
     symmetry : str
         C1: where the axes lie is not known before the map is.
-    mirror : bool
+    flip_hand : bool
         Write the mirror image.
     n_theta : int
         Directions on the full circle.
@@ -55,7 +55,7 @@ class CommonLinesJob:
     diameter_A: float | None = None
     resolution_A: float = 12.0
     symmetry: str = "C1"
-    mirror: bool = False
+    flip_hand: bool = False
     n_theta: int = 180
     threads: int | None = None
 
@@ -118,7 +118,7 @@ def common_lines_files(job: CommonLinesJob) -> CommonLinesMap:
     placed = Particles.from_images(images, pixel_size_A, poses=Poses(found.angles_deg, np.zeros((len(images), 2))))
     density = reconstruct(placed, ctf=False, threads=job.threads, listener=None).data
     density = density * soft_sphere(box, max(diameter / pixel_size_A / 2 - _EDGE_PX, 1.0), _EDGE_PX)
-    if job.mirror:
+    if job.flip_hand:
         density = flip_hand(density)
         placed = placed.with_poses(Poses(mirrored_angles(found.angles_deg), np.zeros((len(images), 2))))
     state, sentence = _verdict(found, len(images))

@@ -18,7 +18,7 @@ import threading
 import time
 import traceback
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import datetime, timezone
 from pathlib import Path
@@ -67,33 +67,6 @@ def end_of(error: BaseException) -> tuple[str, str]:
     if isinstance(error, KeyboardInterrupt):
         return "stopped", "interrupted"
     return f"failed: {str(error) or type(error).__name__}", type(error).__name__
-
-
-class FromFunctions(Silence):
-    """A listener of two functions, for jobs that take these.
-
-    Parameters
-    ----------
-    said : callable, optional
-        Called with lines of text.
-    progressed : callable, optional
-        Called as ``progressed(phase, done, total)``.
-    """
-
-    def __init__(
-        self, said: Callable[[str], None] | None = None, progressed: Callable[[str, int, int], None] | None = None
-    ) -> None:
-        self.said, self.progressed = said, progressed
-
-    def say(self, line: str) -> None:
-        """Hand on a sentence."""
-        if self.said is not None:
-            self.said(line)
-
-    def progress(self, phase: str, done: int, total: int) -> None:
-        """Hand on progress."""
-        if self.progressed is not None:
-            self.progressed(phase, done, total)
 
 
 class Tenure(Silence):
