@@ -84,6 +84,7 @@ def _independent(mask: npt.NDArray[np.float32], threads: int | None) -> FloatArr
     """A_0 over the sum of A(r) (s(r) / n)^2, per shell; within 15 % of what noise shows beyond shell 2."""
     shape, ndim = mask.shape, mask.ndim
     n = shape[0]
+    # The square: what an FSC sums is a product of two maps, each of which carries the mask.
     spectrum = fourier.forward(mask * mask, ndim, threads=threads)
     spectrum = (spectrum.real**2 + spectrum.imag**2).astype(spectrum.dtype)
     overlap = np.maximum(fourier.inverse(spectrum, shape, threads=threads), 0.0)

@@ -126,8 +126,8 @@ def directional_fsc(
     --------
     >>> import numpy as np, verglas as vg
     >>> x, noise1, noise2 = np.random.default_rng(0).normal(size=(3, 24, 24, 24))
-    >>> found = vg.directional_fsc(vg.Map(4 * x + noise1, 2.0), vg.Map(4 * x + noise2, 2.0))
-    >>> found.resolution_A.shape, found.sphericity > 0.9
+    >>> result = vg.directional_fsc(vg.Map(4 * x + noise1, 2.0), vg.Map(4 * x + noise2, 2.0))
+    >>> result.resolution_A.shape, result.sphericity > 0.9
     ((500,), True)
     """
     if not 5 <= cone_deg <= 60:
@@ -170,6 +170,7 @@ class _Bins:
         z, y, x = (np.broadcast_to(g, shells.shape).ravel()[self.where] for g in fourier.half_grid(shape))
         k = np.column_stack([x, y, z]).astype(np.float64)
         k /= np.linalg.norm(k, axis=1, keepdims=True)
+        # Both half spheres, taken together again by % below: Friedel's mates have one direction.
         tree = cKDTree(np.concatenate([half_sphere(_BINS), -half_sphere(_BINS)]))
         self.index = (tree.query(k)[1] % _BINS) * (limit + 1) + shells.ravel()[self.where]
         self.weight = np.broadcast_to(fourier.half_weights(shape), shells.shape).ravel()[self.where]
@@ -179,8 +180,8 @@ class _Bins:
         a, b = (s.ravel()[self.where].astype(np.complex128) for s in spectra)
         parts = (np.abs(a) ** 2, (a * b.conj()).real, np.abs(b) ** 2)
         size = _BINS * (self.limit + 1)
-        found = (np.asarray(np.bincount(self.index, self.weight * v, minlength=size), np.float64) for v in parts)
-        return [one.reshape(_BINS, -1) for one in found]
+        totals = (np.asarray(np.bincount(self.index, self.weight * v, minlength=size), np.float64) for v in parts)
+        return [one.reshape(_BINS, -1) for one in totals]
 
 
 class _Cones:
@@ -207,14 +208,15 @@ def _alike(
     rng = np.random.default_rng(seed)
     share = np.clip(curve, 0, 1)[np.minimum(fourier.shells(shape), len(curve) - 1)]
     signal, *noise = (fourier.forward(rng.standard_normal(shape, dtype=np.float32), 3, threads=threads) for _ in "sab")
-    made = []
+    spectra = []
     for one in noise:
+        # The FSC is the share of the power that both have in common: two such maps have this curve in expectation.
         spectrum = (np.sqrt(share) * signal + np.sqrt(1 - share) * one).astype(np.complex64)
         if window is not None:
             inside = fourier.inverse(spectrum, shape, threads=threads) * window
             spectrum = fourier.forward(inside.astype(np.float32), 3, threads=threads)
-        made.append(spectrum)
-    return made
+        spectra.append(spectrum)
+    return spectra
 
 
 def _falls(frequency: FloatArray, curve: FloatArray) -> float:
@@ -224,11 +226,11 @@ def _falls(frequency: FloatArray, curve: FloatArray) -> float:
 
 
 def _pooled(sums: list[FloatArray]) -> list[FloatArray]:
-    made = []
+    pooled_sums = []
     for s in sums:
         padded = np.pad(s, ((0, 0), (_POOLED, _POOLED)))
-        made.append(np.sum([padded[:, i : i + s.shape[1]] for i in range(2 * _POOLED + 1)], axis=0))
-    return made
+        pooled_sums.append(np.sum([padded[:, i : i + s.shape[1]] for i in range(2 * _POOLED + 1)], axis=0))
+    return pooled_sums
 
 
 def _sphericity(directions: FloatArray, radius: FloatArray) -> float:

@@ -203,8 +203,8 @@ class FSC(Shown):
     --------
     >>> import numpy as np, verglas as vg
     >>> x = np.random.default_rng(0).normal(size=(16, 16, 16))
-    >>> found = vg.fsc(x, x, pixel_size_A=2.0)
-    >>> float(found.curve.min().round(6)), found.resolution_A()
+    >>> result = vg.fsc(x, x, pixel_size_A=2.0)
+    >>> float(result.curve.min().round(6)), result.resolution_A()
     (1.0, 4.0)
     """
 
@@ -218,8 +218,8 @@ class FSC(Shown):
 
     def __repr__(self) -> str:
         unit = "A" if self.unit == "A" else "px (no pixel size was given)"
-        found = ", ".join(f"{name} at {value:.4g}" for name, value in self.resolutions_A([0.5, 0.143]).items())
-        return f"FSC({len(self.curve)} shells: {found} {unit})"
+        text = ", ".join(f"{name} at {value:.4g}" for name, value in self.resolutions_A([0.5, 0.143]).items())
+        return f"FSC({len(self.curve)} shells: {text} {unit})"
 
     @property
     def n(self) -> FloatArray:
@@ -309,9 +309,9 @@ def _as_array(value: Map | npt.ArrayLike, name: str) -> npt.NDArray:
     return array
 
 
-def _pixel_size(a: object, b: object, given: float | None) -> float:
+def _pixel_size(a: object, b: object, override: float | None) -> float:
     sizes = [m.pixel_size_A for m in (a, b) if isinstance(m, Map)]
-    sizes += [] if given is None else [float(given)]
+    sizes += [] if override is None else [float(override)]
     if not sizes:
         return 1.0
     if max(sizes) - min(sizes) > _PIXEL_SIZE_REL * max(sizes):
@@ -379,8 +379,8 @@ def fsc(
     >>> import numpy as np, verglas as vg
     >>> rng = np.random.default_rng(0)
     >>> signal, noise1, noise2 = rng.normal(size=(3, 32, 32, 32))
-    >>> found = vg.fsc(signal + noise1, signal + noise2)
-    >>> abs(float(found.curve[8:].mean()) - 0.5) < 0.05
+    >>> result = vg.fsc(signal + noise1, signal + noise2)
+    >>> abs(float(result.curve[8:].mean()) - 0.5) < 0.05
     True
     """
     one, other = _read(a), _read(b)
@@ -398,11 +398,12 @@ def fsc(
     full, independent = fourier.shell_counts(shape)
     filled = _has_power(power_a, full, first) & _has_power(power_b, full, second)
     curve = np.zeros_like(cross)
+    # Two roots: the product of two sums of powers could overflow.
     curve[filled] = cross[filled] / (np.sqrt(power_a[filled]) * np.sqrt(power_b[filled]))
     frequency = np.arange(len(curve)) / (shape[0] * pixel_size)
     effective = None
     if weight is not None or symmetry_order != 1:
         effective = effective_counts(shape, weight, symmetry_order, threads=threads)
-    known = pixel_size_A is not None or isinstance(one, Map) or isinstance(other, Map)
+    has_unit = pixel_size_A is not None or isinstance(one, Map) or isinstance(other, Map)
     curve = np.clip(curve, -1.0, 1.0)
-    return FSC(frequency, curve, full, independent, pixel_size, effective, "A" if known else "px")
+    return FSC(frequency, curve, full, independent, pixel_size, effective, "A" if has_unit else "px")

@@ -112,6 +112,7 @@ class Guinier:
         line = np.full_like(self.s2_per_A2, np.nan)
         if self.b_factor_A2 is not None and self.intercept is not None and self.band_A is not None:
             inside = _inside(self.s2_per_A2, self.band_A)
+            # A quarter: the amplitude falls as exp(-B s^2 / 4), the power as exp(-B s^2 / 2).
             line[inside] = self.intercept - 0.25 * self.b_factor_A2 * self.s2_per_A2[inside]
         return line
 
@@ -183,6 +184,7 @@ def guinier(
             f"{np.count_nonzero(chosen)}"
         )
         return Guinier(s2, plain, weighted, reason=reason)
+    # np.polyfit's weights multiply residuals, not their squares: a shell counts by C_ref squared.
     (slope, intercept), covariance = np.polyfit(s2[chosen], weighted[chosen], 1, w=c[chosen], cov=True)
     band, error = (float(coarse), float(fine)), float(4.0 * np.sqrt(covariance[0, 0]))
     return Guinier(s2, plain, weighted, float(-4.0 * slope), float(intercept), band, b_error_A2=error)

@@ -39,8 +39,9 @@ def judge_directions(found: DirectionalFSC) -> Finding:
     return Finding(
         "restricted-views",
         "warn",
-        f"The map is not resolved alike in all directions: {where}; {measures} (1 if alike, a warning below "
-        f"{limit:.2g}). Views are missing, or orientations are wrong; one number of resolution says too much.",
+        f"The resolution depends on the direction: {where}; {measures} (1 if isotropic; a ratio of areas below "
+        f"{limit:.2g} is a warning). Views are missing, or orientations are wrong; a single resolution overstates "
+        "what is resolved in the worst directions.",
         numbers,
     )
 
@@ -62,7 +63,7 @@ def judge_gain(gain: FloatArray) -> Finding:
             "signal",
             "go on",
             f"Each half map explains particles of the other half better than a round blob does, by {mean:.2f} +- "
-            f"{error:.2f} nats each.",
+            f"{error:.2f} nats per particle (log-likelihood; one nat is a factor of e in probability).",
             numbers,
         )
     return Finding(
@@ -70,7 +71,7 @@ def judge_gain(gain: FloatArray) -> Finding:
         "stop",
         "No structure: a half map explains particles of the other half no better than a round blob does "
         f"({mean:+.2f} +- {error:.2f} nats per particle). What the half maps share came from the reference or from "
-        "copies of images, not from the particles: the resolution means nothing.",
+        "copies of images, not from the particles: the resolution is not one of their structure.",
         numbers,
     )
 

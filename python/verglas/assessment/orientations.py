@@ -72,6 +72,7 @@ def view_counts(angles_deg: npt.ArrayLike, symmetry: str = "C1") -> FloatArray:
     counts = np.zeros(healpix_count(_ORDER))
     views = euler_to_matrix(angles)[:, 2]  # the viewing axis in the molecule's frame
     for g in symmetry_matrices(symmetry):
+        # A row times g: the view of A g, the same particle described by an equivalent orientation.
         x, y, z = (views @ g).T
         directions = np.column_stack([np.rad2deg(np.arctan2(y, x)), np.rad2deg(np.arccos(np.clip(z, -1, 1)))])
         counts += np.bincount(healpix_index(_ORDER, directions), minlength=len(counts))
@@ -140,11 +141,11 @@ def _point_spread(counts: FloatArray) -> FloatArray:
         _ORDER, np.rad2deg(np.column_stack([np.arctan2(north[:, 1], north[:, 0]), np.arccos(north[:, 2])]))
     )
     folded = np.bincount(cell, counts, minlength=len(counts))
-    seen = folded > 0
-    along = k @ cells[seen].T.astype(np.float32)
+    filled = folded > 0
+    along = k @ cells[filled].T.astype(np.float32)
     # A slice one voxel thick, and as wide again as the cells of directions are.
     variance = 1.0 / 12.0 + np.sum(k * k, axis=1, keepdims=True) * np.float32(_CELL_RAD**2 / 12.0)
-    slices = np.exp(-0.5 * along * along / variance) @ folded[seen].astype(np.float32) / np.sqrt(variance[:, 0])
+    slices = np.exp(-0.5 * along * along / variance) @ folded[filled].astype(np.float32) / np.sqrt(variance[:, 0])
     transfer = np.zeros(_half(shape), np.complex128)
     transfer[inside] = np.sqrt(slices) * np.exp(-0.25 * _ENVELOPE_B_PX2 * np.sum(k * k, axis=1) / _BOX**2)
     large = (_PAD * _BOX,) * 3
@@ -159,6 +160,7 @@ def _radius(spread: FloatArray, directions: FloatArray) -> FloatArray:
     """First distance from the centre, per direction, where the spread is below e^-2 of the centre."""
     centre = len(spread) // 2
     steps = np.arange(0.0, centre - 1, 0.25)
+    # [::-1]: directions are x, y, z, the axes of the array slowest first.
     points = centre + steps[:, None, None] * directions[None, :, ::-1]
     values = map_coordinates(spread, points.reshape(-1, 3).T, order=1).reshape(len(steps), -1)
     level = spread[centre, centre, centre] * np.exp(-2.0)

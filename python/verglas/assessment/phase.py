@@ -80,8 +80,8 @@ def differential_phase_residual(
     >>> import numpy as np
     >>> from verglas.assessment import differential_phase_residual
     >>> a, b = np.random.default_rng(0).normal(size=(2, 24, 24, 24))
-    >>> found = differential_phase_residual(a, b)
-    >>> abs(float(found.residual_deg[4:].mean()) - 103.9) < 1
+    >>> result = differential_phase_residual(a, b)
+    >>> abs(float(result.residual_deg[4:].mean()) - 103.9) < 1
     True
     """
     correlation = fsc(a, b, mask, pixel_size_A=pixel_size_A, threads=threads)  # checks what both need

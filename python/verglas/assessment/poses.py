@@ -106,5 +106,7 @@ def _operators(a: FloatArray, b: FloatArray, group: FloatArray) -> FloatArray:
 def _nearest_rotation(relative: FloatArray, group: FloatArray) -> FloatArray:
     total = relative.sum(axis=0)
     u, _, vt = np.linalg.svd((group @ total @ np.swapaxes(group, 1, 2)).mean(axis=0))
-    made: FloatArray = u @ np.diag([1.0, 1.0, np.sign(np.linalg.det(u @ vt))]) @ vt
-    return made
+    # The determinant's sign keeps the least-squares matrix a rotation where a mirror image would fit better (Kabsch
+    # 1978).
+    rotation: FloatArray = u @ np.diag([1.0, 1.0, np.sign(np.linalg.det(u @ vt))]) @ vt
+    return rotation

@@ -228,6 +228,7 @@ def randomise_phases(volume: Map, first_shell: int, seed: int, *, threads: int |
     """
     shape = (volume.box,) * 3
     noise = np.random.default_rng(seed).standard_normal(shape, dtype=np.float32)
+    # Phases of a real noise map, not drawn one by one: they obey Friedel's law, so that the map stays real.
     phases = fourier.forward(noise, 3, threads=threads)
     size = np.abs(phases)
     phases /= np.where(size > 0, size, 1.0)
@@ -268,6 +269,7 @@ def corrected_fsc(masked: FSC, randomised: FSC, first_shell: int) -> FSC:
     """
     curve = masked.curve.copy()
     start = first_shell + SWITCH_SHELLS
+    # Below 1, or the correction would divide by 0 where a mask of a few voxels makes the noise agree exactly.
     t, n = curve[start:], np.minimum(randomised.curve[start:], 1.0 - 1e-6)
     curve[start:] = np.clip((t - n) / (1.0 - n), -1.0, 1.0)
     return replace(masked, curve=curve)
@@ -365,8 +367,8 @@ def postprocess(
     >>> import numpy as np, verglas as vg
     >>> truth = vg.simulate.density(vg.simulate.phantom(32, 3.0, 70.0), 32, 3.0, b_factor_A2=80.0)
     >>> noise = np.random.default_rng(0).normal(size=(2, 32, 32, 32)) * 5 * truth.data.std()
-    >>> done = vg.postprocess(*(truth.with_data(truth.data + n) for n in noise))
-    >>> 6 < done.resolution_A < 12
+    >>> result = vg.postprocess(*(truth.with_data(truth.data + n) for n in noise))
+    >>> 6 < result.resolution_A < 12
     True
     """
     chosen = settings_from("postprocess", PostprocessSettings, settings, **changes)
@@ -385,11 +387,11 @@ def postprocess(
         average = half1.with_data(0.5 * (half1.data + half2.data))
         heard.progress(_PHASE, 1, 4)
         if mask is None:
-            made = solvent_mask(average, threads=threads)
+            envelope = solvent_mask(average, threads=threads)
         else:
-            made = average.with_data(checked_mask(mask.data, average.data.shape, "postprocess: the mask"))
+            envelope = average.with_data(checked_mask(mask.data, average.data.shape, "postprocess: the mask"))
         heard.progress(_PHASE, 2, 4)
-        shell, masked, randomised, corrected = _in_mask((half1, half2), made, unmasked, chosen, threads)
+        shell, masked, randomised, corrected = _in_mask((half1, half2), envelope, unmasked, chosen, threads)
         # Where half maps were cut off the mask spreads the last shells' signal beyond: no resolution is to be read
         # there.
         last = _last_with_data(average, threads)
@@ -398,13 +400,13 @@ def postprocess(
         vouched = _vouched(shell, randomised, corrected)
         trusted = corrected if vouched else _no_more_than(corrected, unmasked)
         heard.progress(_PHASE, 3, 4)
-        sharpened, plot, b, low_pass = _sharpen(average, made, trusted, (mtf, b_factor_A2), chosen, threads)
+        sharpened, plot, b, low_pass = _sharpen(average, envelope, trusted, (mtf, b_factor_A2), chosen, threads)
         heard.progress(_PHASE, 4, 4)
     frequency = unmasked.frequency_per_A
     return Postprocessed(
         average,
         sharpened,
-        made,
+        envelope,
         "given" if mask is not None else "from the map: low-pass, threshold, soft edge",
         unmasked,
         masked,
@@ -453,12 +455,12 @@ def _sharpen(
     average: Map,
     mask: Map,
     corrected: FSC,
-    asked: tuple[Mtf | None, float | None],
+    options: tuple[Mtf | None, float | None],
     chosen: PostprocessSettings,
     threads: int | None,
 ) -> tuple[Map, Guinier, float, float]:
     """The sharpened map, its Guinier plot, the B-factor undone, the low-pass."""
-    mtf, b_factor_A2 = asked
+    mtf, b_factor_A2 = options
     if mtf is not None:
         average = filters.apply(average, filters.inverse(mtf_gain(mtf, average.pixel_size_A)), threads=threads)
     resolution = corrected.resolution_A(RESOLUTION_AT)
@@ -476,6 +478,7 @@ def _sharpen(
         gains.append(filters.from_curve(corrected.frequency_per_A, c_ref(corrected.curve)))
     if np.isfinite(low_pass):
         step = float(corrected.frequency_per_A[1])
+        # Two shells wide: a sharp end rings in real space.
         gains.append(filters.low_pass(low_pass, 2 * step))
     else:  # no shell is shared: nothing finer than the first is worth showing
         gains.append(filters.low_pass(float(1.0 / corrected.frequency_per_A[1])))
@@ -517,9 +520,9 @@ def _notes(
         yield Finding(
             "mask",
             "warn",
-            "phase randomisation cannot vouch for the resolution in this mask, which is tighter than the molecule or "
-            "has a sharp edge, or begins where the resolution ends: the resolution is that of the unmasked maps; a "
-            "wider, softer mask gives a better one",
+            "phase randomisation cannot vouch for the resolution in this mask: the mask is tighter than the "
+            "molecule or has a sharp edge, or phases could be randomised only from the resolution on; the resolution "
+            "given is that of the unmasked maps, and a wider, softer mask may show a better one",
         )
     if not np.isfinite(resolution):
         sentence = "the half maps share no signal: the corrected FSC is below 0.143 from its first shell"

@@ -81,5 +81,6 @@ def reslog(n_particles: npt.ArrayLike, resolutions_A: npt.ArrayLike) -> ResLog:
     error = float("nan")
     if len(n) > 2:
         variance = ((values - design @ [slope, intercept]) ** 2).sum() / (len(n) - 2)
+        # B = 2 / slope, so its error is 2 / slope^2 times that of the slope.
         error = 2 / slope**2 * float(np.sqrt(variance * np.linalg.inv(design.T @ design)[0, 0]))
     return ResLog(2 / float(slope), error, float(slope), float(intercept))

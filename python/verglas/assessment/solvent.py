@@ -56,6 +56,7 @@ def solvent_level(values: npt.ArrayLike) -> float:
     if not np.ptp(x) > 0:
         raise InputError("solvent mask: all voxels of the map are equal, so there is nothing to enclose")
     middle = float(np.median(x))
+    # The lower half only: the molecule lies in the upper one and would widen the solvent's spread.
     below = x[x < middle]
     sigma = 1.4826 * float(np.median(middle - below)) if below.size else 0.0
     molecule = float(x[x > _otsu(x)].mean())
@@ -125,15 +126,15 @@ def solvent_mask(
     inside = distance <= reach
     # Solvent is everywhere, so its level comes from the whole inner sphere, whatever the diameter.
     level = solvent_level(smooth[distance <= box / 2 - 1])
-    made = masks.soft_edge(_large_parts((smooth >= level) & inside), edge_px, extend_px=max(extend_A / apix, 2.0))
+    mask = masks.soft_edge(_large_parts((smooth >= level) & inside), edge_px, extend_px=max(extend_A / apix, 2.0))
     # The map is periodic: a mask that reaches the border would take in the other side.
     border = masks.soft_sphere(box, max(min(reach + extend_A / apix, box / 2 - 1 - edge_px), 1.0), edge_px)
-    return volume.with_data(np.minimum(made, border))
+    return volume.with_data(np.minimum(mask, border))
 
 
 def _large_parts(binary: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
-    labels, found = ndimage.label(binary)
-    if found <= 1:
+    labels, n_parts = ndimage.label(binary)
+    if n_parts <= 1:
         return binary
     sizes = np.bincount(labels.ravel())
     sizes[0] = 0

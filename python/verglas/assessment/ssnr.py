@@ -90,8 +90,8 @@ def spectral_f(images: npt.ArrayLike, noise: npt.ArrayLike | None = None, *, thr
     --------
     >>> import numpy as np
     >>> from verglas.assessment import spectral_f
-    >>> found = spectral_f(np.random.default_rng(0).normal(size=(9, 32, 32)))
-    >>> abs(float(found.f[4:].mean() / found.mean_of_noise[4:].mean()) - 1) < 0.05
+    >>> result = spectral_f(np.random.default_rng(0).normal(size=(9, 32, 32)))
+    >>> abs(float(result.f[4:].mean() / result.mean_of_noise[4:].mean()) - 1) < 0.05
     True
     """
     stack = np.asarray(images, np.float64)
@@ -102,6 +102,7 @@ def spectral_f(images: npt.ArrayLike, noise: npt.ArrayLike | None = None, *, thr
     counts = fourier.shell_counts(shape)[0].astype(np.float64)
     mean = _power_sum(stack.mean(axis=0), threads)
     if noise is None:
+        # Sum of squares about the mean as a difference of two sums: no second pass, and float64 keeps the digits.
         within, dof = np.asarray(sum(_power_sum(x, threads) for x in stack)) - count * mean, (count - 1) * counts
     else:
         other = np.asarray(noise, np.float64)

@@ -182,7 +182,10 @@ def _starts(shown: AbInitioShown, best: Sequence[Map]) -> Section:
     ]
     blocks.append(Table(("", "log-likelihood of held-out particles, nats each", "agrees with the best to"), rows))
     return Section(
-        "Every start", "Ranked by particles that no start learned from; turned onto the best, of its hand.", blocks
+        "Every start",
+        "Ranked by the log-likelihood of particles that no start was fitted to, in nats (natural units: one nat more "
+        "makes an image e = 2.7 times as probable). Maps are turned onto the best, mirrored where that fits it better.",
+        blocks,
     )
 
 
@@ -191,15 +194,15 @@ def _agreement_text(shown: AbInitioShown, number: int) -> str:
     return f"{agreement:.1f} A" if np.isfinite(agreement) else "no resolution"
 
 
-def _symmetry(found: SymmetryFound) -> Section:
+def _symmetry(search: SymmetryFound) -> Section:
     rows = [
         (s.symmetry, s.order, f"{s.score:.2f}", f"{s.worst:.2f}", f"{s.significance:.1f}", "yes" if s.fits else "no")
-        for s in found.scores
+        for s in search.scores
     ]
     head = ("group", "elements", "mean correlation", "worst element", "standard deviations", "fits")
     return Section(
         "Symmetry",
-        f"{found.sentence} Correlations are those of the map with its copies turned by the group's elements, at the "
+        f"{search.sentence} Correlations are those of the map with its copies turned by the group's elements, at the "
         "best axes, less the part that any rotation keeps; 1 is what the map's noise allows. Standard deviations are "
         "above random axes. The largest group that fits is tried on the images.",
         [Table(head, rows)],
@@ -214,8 +217,10 @@ def _agreement(shown: AbInitioShown) -> Section:
     }
     return Section(
         "Agreement",
-        "FSC of every other start with the best, without their spherical averages, which agree whatever the poses. "
-        "Their particles are the same, so this is no resolution: it says whether the answer depends on the start.",
+        "FSC of every other start with the best, both without their spherical averages, which agree whatever the poses "
+        "are. "
+        "All starts are made from the same particles, so this is no resolution: it says whether the map depends on the "
+        "start.",
         [Picture(figures.fsc(curves, (0.5,), legend_at=0.5), "FSC of every start with the best")],
     )
 
@@ -256,7 +261,12 @@ def abinitio_running_page(
         )
         for s in starts
     ]
-    head = ("", "mini-batches", "halves of the last agree to", "log-likelihood of held-out particles, nats each")
+    head = (
+        "",
+        "mini-batches",
+        "half maps of the last mini-batch agree to",
+        "log-likelihood of held-out particles, nats each",
+    )
     text = "Each on its own grey scale, not turned onto each other yet."
     sections = [
         Section(

@@ -63,7 +63,7 @@ def read_assessed(folder: Path, suffix: str = "") -> Assessed | None:
     record = read_json(record_path)
     table = read_csv(paths[0], ("frequency_per_A", *_CURVES))
     frequency = table["frequency_per_A"].to_numpy(np.float64)
-    found = {}
+    fscs = {}
     for name in _CURVES:
         if table[name].isna().all():
             continue
@@ -71,7 +71,7 @@ def read_assessed(folder: Path, suffix: str = "") -> Assessed | None:
         n = table[column].to_numpy(np.float64) if column in table.columns else np.full(len(frequency), np.inf)
         counts = np.where(np.isfinite(n), np.rint(n), 0).astype(np.int64)
         pixel = float(record.get("pixel_size_A", 0.5 / frequency[-1]))
-        found[name] = FSC(frequency, table[name].to_numpy(np.float64), counts, counts // 2, pixel, n)
+        fscs[name] = FSC(frequency, table[name].to_numpy(np.float64), counts, counts // 2, pixel, n)
     points = read_csv(paths[1], ("s2_per_A2", "ln_amplitude", "ln_weighted"))
     band = record.get("fit_band_A")
     s2, plain, weighted = (points[name].to_numpy(np.float64) for name in ("s2_per_A2", "ln_amplitude", "ln_weighted"))
@@ -85,7 +85,7 @@ def read_assessed(folder: Path, suffix: str = "") -> Assessed | None:
         ends,
         b_error_A2=record.get("fitted_b_factor_error_A2"),
     )
-    return Assessed(found, plot, record)
+    return Assessed(fscs, plot, record)
 
 
 def length(value: float | None, digits: int = 2) -> str:
@@ -114,12 +114,14 @@ def resolution_section(found: Mapping[str, Assessed]) -> Section:
         start = one.record.get("randomised_from_A")
         caption = f"{name}Half maps against each other. "
         if start is None:
-            caption += "The unmasked curve never falls below 0.8, so nothing was corrected."
+            caption += (
+                "The unmasked curve never falls below 0.8, so no phases were randomised and no correction was made."
+            )
         else:
             caption += (
-                "The mask raises the masked curve by itself; what the maps still share under it with phases "
-                f"randomised beyond {length(start, 1)} is taken off the corrected one. Half-bit and 3 sigma are for "
-                "the voxels that are independent under the mask."
+                "The mask by itself correlates the maps; the correlation that remains under it when phases are "
+                f"randomised beyond {length(start, 1)} is subtracted in the corrected curve (Chen et al. 2013). The "
+                "half-bit and 3-sigma thresholds count the voxels that are independent under the mask."
             )
         alt = f"{name}Fourier shell correlation between half maps: corrected, unmasked, masked, phases randomised"
         blocks.append(Picture(curves.fsc(shown, ("half-bit", "3sigma", 0.5, 0.143)), alt, caption))

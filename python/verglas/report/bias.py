@@ -12,8 +12,8 @@ def figure(found: BiasReport) -> bytes:
     """Agreement with the reference per ring, of data and of noise, and an average of each, as PNG bytes."""
     top = int(np.argmax(np.abs(found.averages).std(axis=(1, 2))))
     with style.style_context():
-        drawn = style.new_figure(9.2, 2.9)
-        left, one, two = drawn.subplots(1, 3, width_ratios=(2.4, 1, 1))
+        canvas = style.new_figure(9.2, 2.9)
+        left, one, two = canvas.subplots(1, 3, width_ratios=(2.4, 1, 1))
         left.axvspan(0, 1 / found.alignment_resolution_A, color="#eef2f5", zorder=0)
         left.axhline(0, color=style.FAINT, lw=0.7)
         for values, name, colour in ((found.data, "data", 0), (found.noise, "noise of the same spectrum", 1)):
@@ -23,4 +23,4 @@ def figure(found: BiasReport) -> bytes:
         for axes, image, name in ((one, found.averages[top], "data"), (two, found.noise_averages[top], "noise")):
             figures._grey(axes, image, *figures._range(image))
             axes.set_title(f"average of aligned {name}", fontsize=9)
-        return style.png(drawn)
+        return style.png(canvas)

@@ -31,11 +31,11 @@ class _Card:
     left_out: str = ""
 
 
-def _resolution(found: Classes2D, value: float) -> str:
+def _resolution(classes: Classes2D, value: float) -> str:
     if not np.isfinite(value):
         return "no resolution"
     # At the last ring of the averages: the sampling is the limit.
-    return f"{'≤ ' if value * found.frequency_per_A[-1] < 1.001 else ''}{value:.1f} Å"
+    return f"{'≤ ' if value * classes.frequency_per_A[-1] < 1.001 else ''}{value:.1f} Å"
 
 
 def montage(found: Classes2D, most: int = _SHOWN) -> bytes:
@@ -97,13 +97,13 @@ def _thumbnail(image: npt.NDArray[np.float32]) -> str:
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
 
 
-def _cards(found: Classes2D) -> list[_Card]:
-    cards, left_out = [], found.select().left_out
-    for i, (_, row) in enumerate(found.table.iterrows()):
+def _cards(classes: Classes2D) -> list[_Card]:
+    cards, left_out = [], classes.select().left_out
+    for i, (_, row) in enumerate(classes.table.iterrows()):
         number, size = int(row["class"]), int(row["particles"])
-        empty = number > found.n_classes
-        name = "explained by noise alone" if empty else _resolution(found, row["resolution_A"])
-        picture = "" if empty else _thumbnail(found.averages[i])
+        empty = number > classes.n_classes
+        name = "explained by noise alone" if empty else _resolution(classes, row["resolution_A"])
+        picture = "" if empty else _thumbnail(classes.averages[i])
         lines = (f"class {number}", f"{size} particles", name)
         cards.append(_Card(number, size, lines, picture, f"average of class {i + 1}", left_out.get(number, "")))
     return cards
@@ -162,8 +162,9 @@ def page(found: Classes2D, settings: Mapping[str, object], log: Sequence[str], f
     how = (
         "Ticked are the classes that look like particles, as verglas select --auto chooses them. Tick others, and "
         "download the selection, a small STAR file; then: verglas select particles.star --table "
-        "selection.star --out selected.star. Best resolution first: Fourier ring correlation of half-set averages at "
-        "0.143, which flatters up to the finest data used, since both halves were aligned to one average."
+        "selection.star --out selected.star. Best resolution first: where the Fourier ring correlation of the "
+        "averages of two half sets falls to 0.143. Down to the finest data used it is optimistic, since both half sets "
+        "were aligned to one average."
     )
     title = "2D classes"
     return render(
@@ -182,7 +183,10 @@ def page(found: Classes2D, settings: Mapping[str, object], log: Sequence[str], f
 
 
 def _course(record: Sequence[Iteration], log: Sequence[str]) -> Section:
-    course = "Evidence: agreement of half sets on data finer than any alignment has seen; below 5 it is noise."
+    course = (
+        "Evidence: agreement of the averages of two half sets in shells finer than any that alignment has used, in "
+        "standard deviations of what noise gives; below 5 it is taken for noise."
+    )
     events = [line for line in log if not line.startswith("iteration")]
     blocks: list[Picture | Table | Fragment] = [
         Picture(progress_figure(record), "resolution of the search and evidence against iteration"),

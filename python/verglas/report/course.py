@@ -31,10 +31,10 @@ def chosen_iterations(iterations: Sequence[int], most: int = _MOST_COLUMNS) -> l
     >>> chosen_iterations(range(1, 12), 4), chosen_iterations([3, 4])
     ([1, 4, 8, 11], [3, 4])
     """
-    known = sorted(iterations)
-    if len(known) <= most:
-        return known
-    return [known[i] for i in np.rint(np.linspace(0, len(known) - 1, most)).astype(int)]
+    ordered = sorted(iterations)
+    if len(ordered) <= most:
+        return ordered
+    return [ordered[i] for i in np.rint(np.linspace(0, len(ordered) - 1, most)).astype(int)]
 
 
 def slices_by_iteration(snapshots: Sequence[Snapshot], pixel_size_A: float, labels: Sequence[str] = ()) -> bytes:
@@ -67,6 +67,7 @@ def slices_by_iteration(snapshots: Sequence[Snapshot], pixel_size_A: float, labe
     height, width = canvas.shape
     with style_context():
         figure = new_figure((width + left) / DPI, (height + top) / DPI)
+        # Placed to the pixel: a layout engine would scale the tiles, and neighbouring pixels would blur.
         figure.set_layout_engine("none")
         axes = figure.add_axes((left / (width + left), 0, width / (width + left), height / (height + top)))
         axes.imshow(canvas, cmap="gray", vmin=0, vmax=1, interpolation="nearest", aspect="auto")

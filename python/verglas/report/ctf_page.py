@@ -85,11 +85,11 @@ def distributions(table: pd.DataFrame) -> bytes:
     with style_context():
         figure = new_figure(9.4, 2.3)
         for axes, (title, values) in zip(figure.subplots(1, 4), shown.items(), strict=True):
-            known = values.notna() & np.isfinite(values.astype(float))
-            if known.any():
-                bins = min(30, max(6, int(2 * np.sqrt(known.sum()))))
-                edges = np.histogram_bin_edges(values[known].astype(float), bins=bins)
-                parts = [values[known & good], values[known & ~good]]
+            finite = values.notna() & np.isfinite(values.astype(float))
+            if finite.any():
+                bins = min(30, max(6, int(2 * np.sqrt(finite.sum()))))
+                edges = np.histogram_bin_edges(values[finite].astype(float), bins=bins)
+                parts = [values[finite & good], values[finite & ~good]]
                 axes.hist(parts, edges, stacked=True, color=[COLOURS[0], COLOURS[1]], rwidth=0.9)
             axes.set_xlabel(title)
             whole_numbers(axes.yaxis)
@@ -120,7 +120,7 @@ def ctf_table(table: pd.DataFrame, most: int = MOST_ROWS) -> Table:
         values = ["" if pd.isna(row[c]) else f"{row[c]:.{_COLUMNS[c][1]}f}" for c in columns]
         body.append([Cell(name.rpartition("/")[2], name), *values, row["against"]])
     marked = np.flatnonzero(rows["against"].to_numpy() != "").tolist()
-    return Table(("micrograph", *(_COLUMNS[c][0] for c in columns), "look at it because"), body, True, marked)
+    return Table(("micrograph", *(_COLUMNS[c][0] for c in columns), "remarks"), body, True, marked)
 
 
 def ctf_sections(table: pd.DataFrame, pictures: Sequence[CtfPicture]) -> list[Section]:

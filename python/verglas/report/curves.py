@@ -161,9 +161,9 @@ def guinier(plots: Mapping[str, Guinier]) -> bytes:
             _draw_guinier(axes, plot, COLOURS[number % len(COLOURS)], f"{title}: " if len(plots) > 1 else "")
         top = max(float(p.s2_per_A2[-1]) for p in plots.values())
         axes.set_xlim(0, top)
-        wanted = [20, 10, 8, 7, 6, 5, 4.5, 4, 3.5, 3, 2.7, 2.5, 2.3, 2.1, 2, 1.8, 1.6, 1.5, 1.4, 1.3, 1.2, 1.1, 1]
+        candidates = [20, 10, 8, 7, 6, 5, 4.5, 4, 3.5, 3, 2.7, 2.5, 2.3, 2.1, 2, 1.8, 1.6, 1.5, 1.4, 1.3, 1.2, 1.1, 1]
         ticks: list[float] = []
-        for d in wanted:  # as many as find room
+        for d in candidates:  # as many as find room
             if 1 / d**2 <= top and (not ticks or 1 / d**2 - 1 / ticks[-1] ** 2 > 0.06 * top):
                 ticks.append(d)
         axes.set_xticks([1 / d**2 for d in ticks], [f"{d:g}" for d in ticks])

@@ -89,9 +89,10 @@ def _fsc_section(shown: DemoFindings) -> Section:
     text = (
         f"Two maps refined apart, each from half of the particles, agree to {a:.2f} Å (FSC = {THRESHOLD_HALVES}, in "
         "the mask of the molecule, corrected by phase randomisation). The map from all particles agrees with the "
-        f"density they were made from to {b:.2f} Å (FSC = {THRESHOLD_TRUTH}, same mask). Where the half maps are "
-        f"independent the two numbers are equal but for noise. The start has nothing beyond {shown.start_A:g} Å but "
-        "the soft edge of its filter: whatever is finer came from the images."
+        f"density they were made from to {b:.2f} Å (FSC = {THRESHOLD_TRUTH}, same mask). With independent "
+        "half maps the two numbers agree but for noise: an FSC of 0.143 between halves stands for 0.5 with the truth. "
+        f"The start has nothing beyond {shown.start_A:g} Å but the soft edge of its filter: whatever is "
+        "finer came from the images."
     )
     curves = {**shown.curves, "map with the truth, no mask": shown.with_truth_unmasked}
     rows = [
@@ -151,8 +152,17 @@ def _pose_section(shown: DemoFindings) -> Section:
 def _course_section(shown: DemoFindings) -> Section:
     columns = ("iteration", "phase", "search_resolution_A", "resolution_A", "angle_change_deg", "seconds")
     rows = [
-        (number, phase, f"{used:.1f} Å", f"{reached:.2f} Å", f"{turned:.2f}°" if turned == turned else "", f"{s:.1f} s")
-        for number, phase, used, reached, turned, s in zip(*(shown.iterations[c] for c in columns), strict=True)
+        (
+            number,
+            phase,
+            f"{data_A:.1f} Å",
+            f"{resolution_A:.2f} Å",
+            f"{turn_deg:.2f}°" if turn_deg == turn_deg else "",
+            f"{s:.1f} s",
+        )
+        for number, phase, data_A, resolution_A, turn_deg, s in zip(
+            *(shown.iterations[c] for c in columns), strict=True
+        )
     ]
     head = ("iteration", "phase", "data used to", "resolution", "poses turned by", "time")
     text = "What each iteration did. The refinement's own page shows all of it: maps, curves, posteriors, settings."

@@ -104,6 +104,7 @@ def slices(maps: Mapping[str, Map], *, contour: Map | None = None, shared_scale:
 
 def _sides(volume: Map) -> list[Map]:
     """The map seen from z, y and x: axes permuted, which unlike a rotation costs nothing and blurs nothing."""
+    # Two axes swapped are a mirror image; one of them reversed makes it a rotation, so that the hand stays.
     from_y = np.transpose(volume.data, (1, 0, 2))[:, ::-1]
     from_x = np.transpose(volume.data, (2, 0, 1))
     return [volume, volume.with_data(from_y), volume.with_data(from_x)]
@@ -208,8 +209,9 @@ def view_density(
     directions = np.asarray(angles_deg, np.float64)[:, :2]
     counts = view_counts(np.column_stack([directions, np.zeros(len(directions))]), symmetry)
     cells = direction_vectors(healpix_directions(_ORDER))
-    wanted = _unit_vectors(latitude_rad[:, None], longitude_rad[None]).reshape(-1, 3)
-    kernel = np.exp(((wanted @ cells.T - 1.0) / np.deg2rad(width_deg) ** 2).astype(np.float32))
+    places = _unit_vectors(latitude_rad[:, None], longitude_rad[None]).reshape(-1, 3)
+    # exp((cos a - 1) / w^2), nearly a Gaussian exp(-a^2 / 2 w^2), and smooth across the poles.
+    kernel = np.exp(((places @ cells.T - 1.0) / np.deg2rad(width_deg) ** 2).astype(np.float32))
     density = (kernel @ counts.astype(np.float32)) / (kernel.sum(axis=1) * max(counts.mean(), 1e-12))
     return density.reshape(len(latitude_rad), len(longitude_rad)).astype(np.float64)
 
@@ -240,6 +242,7 @@ def angular_distribution(angles_deg: npt.ArrayLike, symmetry: str = "C1") -> byt
         mesh = axes.pcolormesh(longitude, latitude, density, **shown)
         axes.grid(color="white", lw=0.4, alpha=0.5)
         axes.set_xticks(np.deg2rad([-120, -60, 0, 60, 120]), ["-120°", "-60°", "rot 0°", "60°", "120°"], color="white")
+        # The projection has latitudes: 90 degrees less the tilt.
         axes.set_yticks(np.deg2rad([-60, -30, 0, 30, 60]), ["150°", "120°", "tilt 90°", "60°", "30°"])
         axes.tick_params(labelsize=8)
         bar = figure.colorbar(mesh, ax=axes, shrink=0.75, pad=0.03)
@@ -251,8 +254,8 @@ def angular_distribution(angles_deg: npt.ArrayLike, symmetry: str = "C1") -> byt
 def _bounds(pictures: Sequence[npt.NDArray]) -> tuple[float, float]:
     """The central square, in pixels, that holds everything visible in all pictures."""
     size = len(pictures[0])
-    seen = np.max([p[..., 3] for p in pictures], axis=0) > 0
-    away = [np.abs(np.flatnonzero(seen.any(axis=a)) - size / 2).max(initial=size / 4) for a in (0, 1)]
+    visible = np.max([p[..., 3] for p in pictures], axis=0) > 0
+    away = [np.abs(np.flatnonzero(visible.any(axis=a)) - size / 2).max(initial=size / 4) for a in (0, 1)]
     reach = min(1.06 * max(away), size / 2)
     return size / 2 - reach, size / 2 + reach
 

@@ -133,7 +133,7 @@ class Page:
 @functools.cache
 def templates() -> Environment:
     """The templates of pages: all text is escaped, an unknown name is an error."""
-    made = Environment(
+    environment = Environment(
         loader=PackageLoader("verglas.report"),
         autoescape=True,
         undefined=StrictUndefined,
@@ -141,8 +141,8 @@ def templates() -> Environment:
         lstrip_blocks=True,
     )
     for kind in (Cell, Fragment, Gallery, Link, Picture, Table):
-        made.tests[kind.__name__.lower()] = _test_of(kind)
-    return made
+        environment.tests[kind.__name__.lower()] = _test_of(kind)
+    return environment
 
 
 def _test_of(kind: type) -> Callable[[object], bool]:

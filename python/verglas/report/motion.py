@@ -25,6 +25,12 @@ _COLUMNS = {
 }
 
 
+_HELD_OUT = (
+    "Held-out gain: log-likelihood that motion within the frame adds to shifts of whole frames, on Fourier rows left "
+    "out of the fit, in nats (natural units: one nat is a factor of e in probability)."
+)
+
+
 def motion_figure(motion: Motion, title: str = "") -> bytes:
     """Track of the whole frames, and the field on top of it as tracks of a grid of places, as a PNG."""
     with style_context():
@@ -78,11 +84,11 @@ def drift_figure(table: pd.DataFrame) -> bytes:
         figure = new_figure(9.4, 2.3)
         for axes, (title, column) in zip(figure.subplots(1, 4), shown.items(), strict=True):
             values = good[column].astype(float)
-            known = np.isfinite(values)
-            if known.any():
-                edges = np.histogram_bin_edges(values[known], bins=min(30, max(6, int(2 * np.sqrt(known.sum())))))
+            finite = np.isfinite(values)
+            if finite.any():
+                edges = np.histogram_bin_edges(values[finite], bins=min(30, max(6, int(2 * np.sqrt(finite.sum())))))
                 axes.hist(
-                    [values[known & ~flagged], values[known & flagged]],
+                    [values[finite & ~flagged], values[finite & flagged]],
                     edges,
                     stacked=True,
                     color=[COLOURS[0], COLOURS[1]],
@@ -120,11 +126,14 @@ def motion_page(table: pd.DataFrame, folder: Path, footer: str = "") -> Page:
     figures = {"movies": str(len(table)), "corrected": str(int(good.sum())), "to look at": str(len(marked))}
     if good.any():
         figures["median drift"] = f"{table.loc[good, 'total_px'].median():.1f} px"
-        text = "Path of whole frames in the first 4 e/Å² and afterwards; the standard error of a frame's shift."
+        text = (
+            "Path length of whole frames in the first 4 e/Å² (early), afterwards (late) and in all, and the standard "
+            "error of a frame's shift. Flagged movies are orange."
+        )
         sections.append(Section("Drift", text, [Picture(drift_figure(table), "histograms of drift", "")]))
         sections.append(Section("Tracks", "Those to look at first.", [Gallery(pictures, 26.0)]))
     head = ["movie", *_COLUMNS.values(), "why look"]
-    sections.append(Section("All movies", "", [Table(head, rows, sortable=True, marked=marked)]))
+    sections.append(Section("All movies", _HELD_OUT, [Table(head, rows, sortable=True, marked=marked)]))
     summary = f"{int(good.sum())} of {len(table)} movies corrected"
     return Page("Motion correction", summary, figures, sections, footer)
 

@@ -99,13 +99,15 @@ def histograms(rows: Sequence[MicrographQuality]) -> bytes:
         ("defocus, µm", [r.defocus_A / 1e4 for r in rows if np.isfinite(r.defocus_A)]),
         ("CTF resolution, Å", [r.resolution_A for r in rows if np.isfinite(r.resolution_A)]),
     ]
-    shown = [(label, found) for label, found in values if found]
+    shown = [(label, numbers) for label, numbers in values if numbers]
     with style.style_context():
         figure = style.new_figure(2.9 * len(shown), 2.3)
-        for axes, (label, found) in zip(np.ravel(figure.subplots(1, len(shown))), shown, strict=True):
-            spread = max(found) - min(found)
-            bins: Any = min(20, max(5, int(np.sqrt(len(found)) * 2))) if spread > 0 else [found[0] - 1, found[0] + 1]
-            axes.hist(found, bins=bins, color=style.COLOURS[0], rwidth=0.9)
+        for axes, (label, numbers) in zip(np.ravel(figure.subplots(1, len(shown))), shown, strict=True):
+            spread = max(numbers) - min(numbers)
+            bins: Any = (
+                min(20, max(5, int(np.sqrt(len(numbers)) * 2))) if spread > 0 else [numbers[0] - 1, numbers[0] + 1]
+            )
+            axes.hist(numbers, bins=bins, color=style.COLOURS[0], rwidth=0.9)
             axes.set_xlabel(label)
             axes.yaxis.get_major_locator().set_params(integer=True)
         figure.supylabel("micrographs", fontsize=9)

@@ -33,10 +33,10 @@ def mean_defocus_A(table: pd.DataFrame) -> FloatArray:
 
 def shifts(table: pd.DataFrame) -> bytes | None:
     """Where particles lie in their boxes: a map of shifts, and the histogram of their lengths; None without shifts."""
-    found = _numbers(table, _X, _Y)
-    if found is None:
+    columns = _numbers(table, _X, _Y)
+    if columns is None:
         return None
-    x, y = found
+    x, y = columns
     length = np.hypot(x, y)
     reach = max(float(np.percentile(np.abs(np.concatenate([x, y])), 99.5)), 1e-3) * 1.1
     with style_context():
@@ -75,7 +75,7 @@ def sharpness(table: pd.DataFrame) -> bytes | None:
         "largest posterior probability": _numbers(table, _MAX),
         "log-likelihood of a particle": _numbers(table, _LOG),
     }
-    parts: Mapping[str, FloatArray] = {title: found[0] for title, found in shown.items() if found is not None}
+    parts: Mapping[str, FloatArray] = {title: columns[0] for title, columns in shown.items() if columns is not None}
     if not parts:
         return None
     with style_context():
@@ -101,17 +101,18 @@ def plot_against_defocus(table: pd.DataFrame) -> tuple[bytes, str] | None:
 
     A trend says that the defocus, or the noise model of some micrographs, is off.
     """
-    made = table.assign(_defocus=mean_defocus_A(table))
-    found = _numbers(made, "_defocus", _LOG)
-    if found is None or len(found[0]) < 10 or not np.ptp(found[0]) > 0 or not np.ptp(found[1]) > 0:
+    with_defocus = table.assign(_defocus=mean_defocus_A(table))
+    columns = _numbers(with_defocus, "_defocus", _LOG)
+    if columns is None or len(columns[0]) < 10 or not np.ptp(columns[0]) > 0 or not np.ptp(columns[1]) > 0:
         return None
-    defocus, value = found[0] / 1e4, found[1]
+    defocus, value = columns[0] / 1e4, columns[1]
     r = float(np.corrcoef(defocus, value)[0, 1])
     edges = np.unique(np.quantile(defocus, np.linspace(0, 1, 11)))
     group = np.clip(np.searchsorted(edges, defocus, side="right") - 1, 0, len(edges) - 2)
-    kept = [k for k in range(len(edges) - 1) if np.any(group == k)]
-    quartiles = np.array([np.percentile(value[group == k], (25, 50, 75)) for k in kept])
-    middle = np.array([np.median(defocus[group == k]) for k in kept])
+    groups = [k for k in range(len(edges) - 1) if np.any(group == k)]
+    quartiles = np.array([np.percentile(value[group == k], (25, 50, 75)) for k in groups])
+    middle = np.array([np.median(defocus[group == k]) for k in groups])
+    # Axes by percentiles: one particle of junk has a log-likelihood that would squeeze all others into a line.
     low, high = (float(v) for v in np.percentile(value, (0.2, 99.8)))
     with style_context():
         figure = new_figure(6.6, 3.0)

@@ -32,15 +32,15 @@ def write_postprocess_page(folder: Path, footer: str = "") -> Path:
     InputError
         A file is missing.
     """
-    found = read_assessed(folder)
-    if found is None:
+    assessed = read_assessed(folder)
+    if assessed is None:
         raise InputError(f"{folder}: no fsc.csv, guinier.csv and postprocess.json; run verglas postprocess first")
-    record = found.record
+    record = assessed.record
     average, sharpened, mask = (read_map(folder / f"{name}.mrc") for name in ("map", "map_sharpened", "mask"))
     numbers = {
         "resolution (corrected, 0.143)": length(record["resolution_A"]),
-        "unmasked": length(found.curves["unmasked"].resolution_A(0.143)),
-        "B-factor": b_factor(found.guinier),
+        "unmasked": length(assessed.curves["unmasked"].resolution_A(0.143)),
+        "B-factor": b_factor(assessed.guinier),
         "mask": f"{100 * record['mask']['fraction']:.1f} % of the box",
     }
     slices = Picture(
@@ -54,9 +54,9 @@ def write_postprocess_page(folder: Path, footer: str = "") -> Path:
         "The sharpened map, from z, y and x.",
     )
     sections = [
-        resolution_section({"map": found}),
+        resolution_section({"map": assessed}),
         Section("Maps", blocks=[surface, slices]),
-        guinier_section({"map": found}),
+        guinier_section({"map": assessed}),
     ]
     if notes := notes_of(record):
         rows = [(str(number), note.sentence) for number, note in enumerate(notes, 1)]

@@ -113,19 +113,23 @@ def micrograph_picture(found: PickResult, name: str, ctf: Mapping[str, Any], ctf
         return style.png(figure, 110)
 
 
-def _facts(found: PickResult, ctf: Mapping[str, Any]) -> list[tuple[str, str]]:
+def _facts(picking: PickResult, ctf: Mapping[str, Any]) -> list[tuple[str, str]]:
     resolution, ice = ctf.get("resolution_A"), ctf.get("ice_ring")
     return [
         ("defocus", f"{(ctf['defocus_u_A'] + ctf['defocus_v_A']) / 2e4:.2f} µm"),
         ("astigmatism", f"{ctf['astigmatism_A']:.0f} Å"),
         ("Thon rings to", "nowhere" if resolution is None else f"{resolution:.1f} Å, merit {ctf['merit']:.2f}"),
-        ("crystalline ice ring", "beyond the pixels" if ice is None else f"{100 * ice:+.0f} %"),
-        ("picks", f"{len(found.picks)} of {len(found.candidates)} candidates, threshold {found.cut.threshold:.2f}"),
+        ("crystalline ice ring", "not resolved by the pixels" if ice is None else f"{100 * ice:+.0f} %"),
         (
-            "particles and background",
-            f"{found.cut.separation:.1f} deviations apart" + ("" if found.cut.clear else ", not two classes"),
+            "picks",
+            f"{len(picking.picks)} of {len(picking.candidates)} candidates, threshold {picking.cut.threshold:.2f}",
         ),
-        ("left out", f"{100 * found.bad.fraction:.0f} % of the area"),
+        (
+            "merits of particles and background",
+            f"{picking.cut.separation:.1f} standard deviations apart"
+            + ("" if picking.cut.clear else ", not clearly two populations"),
+        ),
+        ("left out", f"{100 * picking.bad.fraction:.0f} % of the area"),
     ]
 
 
@@ -172,8 +176,8 @@ def set_histograms(rows: Sequence[SetRow]) -> bytes:
     shown = []
     for label, value in measures:
         good, bad = (
-            [v for r in rows if (r.state != "set aside") == used and np.isfinite(v := float(value(r)))]
-            for used in (True, False)
+            [v for r in rows if (r.state != "set aside") == is_used and np.isfinite(v := float(value(r)))]
+            for is_used in (True, False)
         )
         if good or bad:
             shown.append((label, good, bad))
@@ -249,7 +253,7 @@ def _stages(stages: Sequence[StageRow]) -> Section:
     links = [Link(f"{s.name}: page of its own", s.link) for s in stages if s.link]
     return Section(
         "Stages",
-        "Each judges what it left before the next one starts.",
+        "Each stage judges its own result before the next one starts.",
         [Table(("stage", "verdict", "because", "time"), rows), *links],
     )
 

@@ -59,7 +59,7 @@ def write_refine_page(folder: str | Path, *, at_most_every_s: float = 0.0) -> Pa
 
 def refine_page(run: RunFolder) -> Page:
     """The page, in the order in which a reader asks: what came out, how good, how it went, what was done."""
-    made: Iterable[Section | None] = (
+    sections: Iterable[Section | None] = (
         _verdict(run),
         _warnings(run),
         resolution_section(run.assessed) if run.assessed else None,
@@ -81,7 +81,7 @@ def refine_page(run: RunFolder) -> Page:
         f"verglas refine: {run.folder.resolve().name}",
         _summary(run),
         _numbers(run),
-        [section for section in made if section is not None],
+        [section for section in sections if section is not None],
         f"verglas {version}, page written {written}",
         refresh_s=REFRESH_S if run.running else None,
     )
@@ -112,9 +112,9 @@ def _last_value(run: RunFolder, column: str) -> float:
 
 def _resolution(run: RunFolder) -> tuple[str, float | None]:
     """The best number there is so far, and what it is."""
-    known = [(one.resolution_A, title) for title, one in run.assessed.items() if one.resolution_A is not None]
-    if known:
-        best, title = min(known)
+    candidates = [(one.resolution_A, title) for title, one in run.assessed.items() if one.resolution_A is not None]
+    if candidates:
+        best, title = min(candidates)
         return ("resolution, corrected" if run.n_classes == 1 else f"resolution, {title}"), best
     value = _last_value(run, "resolution_A")
     return "resolution, unmasked", value if np.isfinite(value) else None
@@ -128,8 +128,8 @@ def _summary(run: RunFolder) -> str:
     if run.running:
         phase = str(run.iterations["phase"].iloc[-1]) if n and "phase" in run.iterations.columns else "start"
         eta = run.run.get("eta_seconds")
-        left = f", about {duration(float(eta))} left" if eta is not None else ""
-        return f"Running: {n} iterations done ({phase} search){left}; {particles}; {reached}."
+        remaining = f", about {duration(float(eta))} left" if eta is not None else ""
+        return f"Running: {n} iterations done ({phase} search){remaining}; {particles}; {reached}."
     if state.startswith(_GIVEN_UP):
         return f"The run {state}, after {n} iterations; {particles}; {reached}."
     return f"Refinement {state} after {n} iterations; {particles}; {reached}."
@@ -155,11 +155,11 @@ def _numbers(run: RunFolder) -> dict[str, str]:
 
 
 def _verdict(run: RunFolder) -> Section | None:
-    found = run.run.get("verdict")
-    if not found:
+    verdict = run.run.get("verdict")
+    if not verdict:
         return None
-    rows = [(one["state"], one["code"], one["sentence"]) for one in found["findings"]]
-    return Section(f"Verdict: {found['state']}", blocks=[Table(("state", "code", "what was found"), rows)])
+    rows = [(one["state"], one["code"], one["sentence"]) for one in verdict["findings"]]
+    return Section(f"Verdict: {verdict['state']}", blocks=[Table(("state", "code", "what was found"), rows)])
 
 
 def _warnings(run: RunFolder) -> Section | None:
@@ -180,11 +180,11 @@ def _final_maps(run: RunFolder) -> Section | None:
         }
         if not paths["map"].is_file():
             continue
-        found = {stem: read_map(path) for stem, path in paths.items() if path.is_file()}
+        maps = {stem: read_map(path) for stem, path in paths.items() if path.is_file()}
         name = "" if run.n_classes == 1 else f"{title.capitalize()}: "
-        mask = found.get("mask")
-        shown = found.get("map_sharpened", found["map"])
-        kind = "sharpened map" if "map_sharpened" in found else "map"
+        mask = maps.get("mask")
+        shown = maps.get("map_sharpened", maps["map"])
+        kind = "sharpened map" if "map_sharpened" in maps else "map"
         blocks.append(
             Picture(
                 figures.views(shown, mask),
@@ -193,8 +193,8 @@ def _final_maps(run: RunFolder) -> Section | None:
             )
         )
         words = {"half1": "half map 1", "half2": "half map 2", "map": "map", "map_sharpened": "sharpened"}
-        columns = {words[stem]: found[stem] for stem in words if stem in found}
-        if mask is not None and mask.data.shape != found["map"].data.shape:
+        columns = {words[stem]: maps[stem] for stem in words if stem in maps}
+        if mask is not None and mask.data.shape != maps["map"].data.shape:
             mask = None
         blocks.append(
             Picture(
@@ -212,7 +212,7 @@ def _course(run: RunFolder) -> Section | None:
         return None
     caption = (
         "Log-likelihood and largest posterior are means over particles; accuracy is the median Cramer-Rao bound. "
-        "Background: phases of the run."
+        "Shaded background: phases of the run."
     )
     alt = "Resolution, log-likelihood, largest posterior, angles, shifts and number of poses by iteration"
     return Section("Course of the refinement", blocks=[Picture(course.numbers_by_iteration(run), alt, caption)])
@@ -234,8 +234,8 @@ def _classes(run: RunFolder) -> Section | None:
 
 
 def _resolution_labels(run: RunFolder, chosen: list[int]) -> list[str]:
-    known = dict(zip(run.column("iteration").tolist(), run.column("resolution_A").tolist(), strict=True))
-    return [length(known.get(float(i)), 1) for i in chosen]
+    resolution_of = dict(zip(run.column("iteration").tolist(), run.column("resolution_A").tolist(), strict=True))
+    return [length(resolution_of.get(float(i)), 1) for i in chosen]
 
 
 def _slices(run: RunFolder) -> Section | None:
@@ -270,11 +270,11 @@ def _directions(run: RunFolder) -> Section | None:
     if not len(angles):
         return None
     symmetry = str(run.run.get("symmetry", "C1"))
-    found = orientation_efficiency(angles, symmetry)
+    evenness = orientation_efficiency(angles, symmetry)
     text = (
-        f"Efficiency of the orientation distribution: {found.efficiency:.2f} (1 for even views, about 0.8 for side "
+        f"Efficiency of the orientation distribution: {evenness.efficiency:.2f} (1 for even views, about 0.8 for side "
         f"views only, Naydenova & Russo 2017). The point spread that these views give is "
-        f"{found.worst:.2f} times its mean in the worst direction and {found.best:.2f} times in the best."
+        f"{evenness.worst:.2f} times its mean in the worst direction and {evenness.best:.2f} times in the best."
     )
     caption = "Viewing directions on an equal-area projection, smoothed over 7 degrees, with their copies."
     alt = "Map of the sphere of viewing directions, coloured by how often each is seen relative to uniform"
@@ -287,7 +287,7 @@ def _particles(run: RunFolder) -> Section | None:
     blocks: list[Picture | Table] = []
     shifts, sharp = posteriors.shifts(run.particles), posteriors.sharpness(run.particles)
     if sharp is not None:
-        caption = "How sure each pose is: 1 where one pose of the grid holds all of the posterior."
+        caption = "How certain each pose is: 1 where a single pose of the grid holds all of the posterior probability."
         blocks.append(Picture(sharp, "Histograms of the largest posterior probability and the log-likelihood", caption))
     if shifts is not None:
         alt = "Map of the particles' shifts and histogram of their lengths"

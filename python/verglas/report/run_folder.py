@@ -115,6 +115,7 @@ class RunFolder:
         """
         path = self.history[iteration]
         try:
+            # No pickles: a page may be asked for a folder of strangers, and a pickle can run any code.
             with np.load(path, allow_pickle=False) as file:
                 return Snapshot(
                     iteration,
@@ -165,9 +166,9 @@ def read_run_folder(folder: Path) -> RunFolder:
     iterations = folder / "iterations.csv"
     table = read_csv(iterations, ("iteration",)) if iterations.is_file() else pd.DataFrame({"iteration": []})
     history = {
-        int(found[1]): path
+        int(match[1]): path
         for path in sorted((folder / "history").glob("iteration_*.npz"))
-        if (found := _HISTORY.search(path.name))
+        if (match := _HISTORY.search(path.name))
     }
     assessed = {
         title: one

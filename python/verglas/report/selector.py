@@ -53,6 +53,7 @@ def selector(columns: Sequence[str], rows: Sequence[SelectorRow]) -> Fragment:
     -------
     Fragment
     """
+    # "<" escaped: a name with </script> in it would end the script.
     names = json.dumps([row.name for row in rows]).replace("<", "\\u003c")
-    made = templates().get_template("selector.html")
-    return Fragment(made.render(columns=("keep", *columns), rows=rows, names=names), sortable=True)
+    template = templates().get_template("selector.html")
+    return Fragment(template.render(columns=("keep", *columns), rows=rows, names=names), sortable=True)

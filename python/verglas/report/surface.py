@@ -57,6 +57,7 @@ def shade_surface(
     box = volume.box
     data = volume.data if matrix is None else _rotate_map(volume.data, np.asarray(matrix, np.float64))
     coefficients = spline_filter(data, order=3, output=np.float32)
+    # Middles of the picture's pixels in voxels, whose own middles are whole numbers.
     plane = (np.arange(size) + 0.5) / size * box - 0.5
     y, x = (a.ravel() for a in np.meshgrid(plane, plane, indexing="ij"))
 
@@ -65,6 +66,7 @@ def shade_surface(
 
     depth, hit = _first_crossing(density, x, y, _fronts(data, level), level)
     normal = np.stack([_slope(density, x[hit], y[hit], depth[hit], axis) for axis in range(3)])
+    # Density falls outwards: the surface's normal is against the gradient.
     normal = -normal / np.maximum(np.linalg.norm(normal, axis=0), 1e-12)
     light = np.full(normal.shape[1], _AMBIENT)
     for direction, strength in _LIGHTS:
@@ -105,10 +107,10 @@ def _first_crossing(
     hit = np.zeros(len(x), bool)
     while searching.any():
         rays = np.flatnonzero(searching)
-        found = density(x[rays], y[rays], depth[rays]) > level
-        hit[rays[found]] = True
-        searching[rays[found]] = False
-        depth[rays[~found]] -= 0.5
+        is_inside = density(x[rays], y[rays], depth[rays]) > level
+        hit[rays[is_inside]] = True
+        searching[rays[is_inside]] = False
+        depth[rays[~is_inside]] -= 0.5
         searching &= depth >= 0
     near, far = depth[hit] + 0.5, depth[hit]
     for _ in range(6):  # bisection of a half-voxel interval
