@@ -1,17 +1,19 @@
 """``verglas motion``: movies in files to micrographs in files."""
 
+import dataclasses
 import json
 
 import numpy as np
 import pandas as pd
 import pytest
 import tifffile
+from motion_movies import movie_of, settling
 
 import verglas as vg
 from verglas.cli import app as application
 from verglas.errors import InputError
-from verglas.io import read_micrographs, read_motion_star
-from verglas.run.motion import correct_movies
+from verglas.io import read_micrographs, read_motion_star, read_star
+from verglas.run.motion import MovieSettings, _optics_groups, correct_movies
 from verglas.types.motion import Motion, spline_basis
 from verglas.types.trajectory import Trajectory
 
@@ -65,6 +67,106 @@ def test_nothing_that_can_be_corrected(session, tmp_path):
     other.write_bytes(b"x")
     with pytest.raises(InputError, match="micrographs of one name"):
         correct_movies([folder / "m1.tif", other], tmp_path)
+
+
+@pytest.fixture
+def three(tmp_path):
+    """Three small movies of two beam shifts, the last cut off."""
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for i in range(3):
+        movie = movie_of(Motion((96, 128), settling(6, (3, -2))), 10 + i)
+        tifffile.imwrite(folder / f"m{i}.tif", movie.source.data, photometric="minisblack")
+        (folder / f"m{i}.tif.mdoc").write_text(f"Voltage = 300\n\n[FrameSet = 0]\nImageShift = {i % 2}.0 0.5\n")
+    whole = (folder / "m2.tif").read_bytes()
+    (folder / "m2.tif").write_bytes(whole[: len(whole) // 2])
+    return folder, whole
+
+
+SETTINGS = MovieSettings(
+    model="global",
+    even_odd=True,
+    bin_factor=2,
+    pixel_size_A=1.5,
+    dose_per_frame_e_A2=1.0,
+    cs_mm=2.7,
+    amplitude_contrast=0.1,
+)
+
+
+def test_the_same_call_goes_on_and_the_set_is_relions(three, tmp_path):
+    folder, whole = three
+    out = tmp_path / "out"
+    first = correct_movies(str(folder / "*.tif"), out, SETTINGS, listener=None)
+    assert (len(first.table), first.kept, [*first.excluded]) == (2, 0, [str(folder / "m2.tif")])
+    stamps = {p.name: p.stat().st_mtime_ns for p in (out / "micrographs").iterdir()}
+    page = (out / "report.html").read_text()
+    assert "2 of 3 movies corrected" in page
+    assert first.excluded[str(folder / "m2.tif")].split(": ", 1)[1][:20] in page
+    assert pd.read_csv(out / "motion.csv")["reason"].notna().tolist() == [False, False, True]
+    (folder / "m2.tif").write_bytes(whole)  # it had still been copied
+    (out / "micrographs" / "m1_ODD.mrc").unlink()
+    again = correct_movies(str(folder / "*.tif"), out, SETTINGS, listener=None)
+    assert (len(again.table), again.kept, again.excluded) == (3, 1, {})
+    kept = {p.name for p in (out / "micrographs").iterdir() if p.stat().st_mtime_ns == stamps.get(p.name)}
+    assert kept == {f"m0{e}" for e in (".mrc", "_noDW.mrc", "_EVN.mrc", "_ODD.mrc", ".star", ".json")}
+    assert vg.status(out).state == "finished"
+
+    tables = read_star(out / "micrographs.star")
+    optics, rows = tables["optics"], tables["micrographs"]
+    assert {"rlnMicrographName", "rlnMicrographNameNoDW", "rlnMicrographNameEven", "rlnMicrographNameOdd",
+            "rlnMicrographMetadata", "rlnAccumMotionTotal", "rlnAccumMotionEarly", "rlnAccumMotionLate",
+            "rlnOpticsGroup"} == {*rows}  # fmt: skip
+    assert optics["rlnOpticsGroupName"].tolist() == ["opticsGroup1"]  # two places say nothing of a pattern
+    assert optics["rlnMicrographPixelSize"].tolist() == [3.0]
+    assert optics["rlnMicrographOriginalPixelSize"].tolist() == [1.5]
+    assert optics[["rlnVoltage", "rlnSphericalAberration", "rlnAmplitudeContrast"]].to_numpy()[0].tolist() == [
+        300.0,
+        2.7,
+        0.1,
+    ]
+    even, odd, plain = (
+        vg.read_micrograph(out / rows[f"rlnMicrographName{part}"][2]).data for part in ("Even", "Odd", "NoDW")
+    )
+    assert np.allclose(even + odd, plain, atol=1e-3)
+
+
+def test_optics_groups_are_beam_shifts():
+    rng = np.random.default_rng(0)
+    shifts = np.repeat([[0, 0], [1, 0], [0, 1]], 5, 0) + rng.normal(0, 0.02, (15, 2))
+    rows = [{"beam_shift": list(shift), "hole": None} for shift in shifts]
+    assert _optics_groups(rows) == [f"opticsGroup{1 + i // 5}" for i in range(15)]
+    assert _optics_groups([*rows, {"beam_shift": None, "hole": None}]) == ["opticsGroup1"] * 16
+    assert _optics_groups([{"beam_shift": None, "hole": h} for h in ("shot 2", "shot 1", "shot 2")]) == [
+        "opticsGroup2",
+        "opticsGroup1",
+        "opticsGroup2",
+    ]
+
+
+def test_other_settings_are_no_way_to_go_on(three, tmp_path):
+    folder, _ = three
+    out = tmp_path / "out"
+    correct_movies(folder / "m0.tif", out, SETTINGS, listener=None)
+    other = dataclasses.replace(SETTINGS, bin_factor=1, dtype="float16")
+    with pytest.raises(InputError, match="bin_factor: was 2, now 1; dtype: was float32, now float16"):
+        correct_movies(str(folder), out, other, listener=None)
+    assert correct_movies(folder / "m0.tif", out, SETTINGS, listener=None).kept == 1
+
+
+@pytest.mark.parametrize("method", ["pairs", "robust-pairs"])
+def test_method_on_the_command_line(three, tmp_path, method, capsys):
+    folder, _ = three
+    given = ["--defects", "none", "--pixel-size", "1.5", "--dose-per-frame", "1", "--method", method, "--json"]
+    with pytest.raises(SystemExit) as left:
+        application.main(["motion", str(folder / "m0.tif"), *given, "--out", str(tmp_path / "o")])
+    assert not left.value.code
+    found = json.loads(capsys.readouterr().out)
+    assert found["movies"][0]["model"] == "global"
+    assert f"motion {method}" in (tmp_path / "o" / "report.html").read_text()
+    motion = read_motion_star(tmp_path / "o" / "micrographs" / "m0.star")
+    off = motion.global_px - settling(6, (3, -2))
+    assert np.abs(off - off.mean(0)).max() < 0.5
 
 
 def test_a_spline_field_goes_into_the_polynomial():

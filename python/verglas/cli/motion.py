@@ -22,7 +22,7 @@ def register(app: typer.Typer) -> None:
     app.command(epilog=f"Example: {_EXAMPLE}")(motion)
 
 
-@with_settings(MovieSettings, leave_out=["even_odd"])
+@with_settings(MovieSettings)
 def motion(
     movies: list[str] = typer.Argument(..., help="Patterns, folders, files, or a STAR file of movies."),
     out: Path = typer.Option(..., "--out", "-o", help="Folder to write: micrographs/, micrographs.star, ..."),
@@ -35,7 +35,8 @@ def motion(
 ) -> None:
     """Correct movies for motion, weight their frames by dose, and add them up.
 
-    Movies that cannot be corrected are set aside and listed in excluded.csv; the rest goes on.
+    Movies that cannot be corrected are set aside and listed in excluded.csv; the rest goes on. The same command again
+    keeps what is done. report.html shows the tracks.
     """
     bad = None if defects == "none" else defects
     made = correct_movies(movies, out, gain=gain, defects=bad, threads=threads, **settings)

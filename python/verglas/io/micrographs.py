@@ -26,6 +26,7 @@ from verglas.types.ctf_ranges import check_ctf_columns
 # Row columns of a list of micrographs, and what they hold where nothing is known.
 PATH = "path"
 PIXEL = "rlnMicrographPixelSize"
+_ORIGINAL = "rlnMicrographOriginalPixelSize"  # of the movie's frames, where these were binned
 SHARED = ("rlnVoltage", "rlnSphericalAberration", "rlnAmplitudeContrast")
 CTF = ("rlnDefocusU", "rlnDefocusV", "rlnDefocusAngle", "rlnPhaseShift")
 GRADIENT = ("vgDefocusGradientX", "vgDefocusGradientY")
@@ -149,7 +150,7 @@ def read_micrographs(path: PathLike) -> pd.DataFrame:
     out: dict[str, Any] = {MICROGRAPH: [str(n) for n in table[MICROGRAPH]]}
     folders = [path.parent, *search_folders(path)[1:]]
     out[PATH] = [_found_from(folders, n) for n in out[MICROGRAPH]]
-    for label in (PIXEL, "rlnMicrographOriginalPixelSize", *SHARED):
+    for label in (PIXEL, _ORIGINAL, *SHARED):
         values = parts.value(label, optics_first=True)
         if values is not None:
             out.setdefault(PIXEL if label.endswith("PixelSize") else label, values)
@@ -181,7 +182,7 @@ def _found_from(folders: list[Path], name: str) -> str:
 def write_micrographs(path: PathLike, table: pd.DataFrame) -> None:
     """Write a list of micrographs as a STAR file with an optics table, one group per distinct microscope setting."""
     optics, group = optics_of(table)
-    rows = table.drop(columns=[c for c in (PATH, "rlnOpticsGroupName", PIXEL, *SHARED) if c in table])
+    rows = table.drop(columns=[c for c in (PATH, "rlnOpticsGroupName", PIXEL, _ORIGINAL, *SHARED) if c in table])
     rows = rows.assign(rlnOpticsGroup=group)
     write_star(path, {"optics": optics, "micrographs": rows})
 
@@ -206,7 +207,9 @@ def optics_of(table: pd.DataFrame) -> tuple[pd.DataFrame, np.ndarray]:
         if label != "rlnOpticsGroupName":
             optics[label] = table[label].to_numpy(np.float64)[first]
             if label == PIXEL:
-                optics["rlnMicrographOriginalPixelSize"] = optics[label]
+                optics[_ORIGINAL] = (
+                    table[_ORIGINAL].to_numpy(np.float64)[first] if _ORIGINAL in table else optics[label]
+                )
     return optics, group + 1
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import time
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -11,21 +12,27 @@ import numpy as np
 import pandas as pd
 
 from verglas._screen import ListenerChoice, shown_to
+from verglas._version import __version__
 from verglas.detector import frame_totals, place_gain
 from verglas.errors import InputError
-from verglas.io import find_movies, write_csv, write_json, write_micrograph, write_micrographs, write_motion_star
+from verglas.io import find_movies, read_json, write_csv, write_json, write_micrographs, write_text
+from verglas.io.micrographs import PATH, PIXEL, SHARED
 from verglas.io.mrc import PathLike
-from verglas.motion import CorrectedMovie, MotionSettings, correct_motion
+from verglas.io.rules import written_name
+from verglas.motion import MotionSettings, correct_motion
+from verglas.optics import beam_shift_groups
+from verglas.report.html import render
+from verglas.report.motion import motion_page
+from verglas.run.motion_files import PARTS, MovieFiles
 from verglas.run.movies import as_gain, read_movie
-from verglas.types import Movie
+from verglas.run.tenure import Tenure, tenure
 from verglas.types.listener import Listener
-from verglas.types.settings import setting, settings_from
-from verglas.types.trajectory import Trajectory
+from verglas.types.settings import result_settings, setting, settings_from
 
 __all__ = ["MotionSummary", "MovieSettings", "correct_movies"]
 
-_EARLY_E_A2 = 4.0  # RELION's limit between early and late motion
 _PLACING_FRAMES = 20
+_PAGE_EVERY_S = 60.0
 _KNOWN = ("pixel_size_A", "dose_per_frame_e_A2", "voltage_kV", "pre_exposure_e_A2")  # of a movie, when it is read
 
 
@@ -41,6 +48,8 @@ class MovieSettings(MotionSettings):
         As in :func:`verglas.read_movie`.
     dtype : "float32" or "float16"
         Of the micrographs.
+    cs_mm, amplitude_contrast : float, optional
+        Of the microscope, for the optics table.
     """
 
     placement: str = setting("auto", "Of the gain: auto finds it; 0, 90-flip, ...")
@@ -50,6 +59,10 @@ class MovieSettings(MotionSettings):
     upsampling: Literal[1, 2, 4] = setting(1, "Of EER movies")
     flip_y: bool = setting(False, "Reverse the rows, as RELION reads TIFF movies")
     dtype: Literal["float32", "float16"] = setting("float32", "Of the micrographs")
+    cs_mm: float | None = setting(None, "Spherical aberration, for the STAR file", at_least=0, changes_result=False)
+    amplitude_contrast: float | None = setting(
+        None, "Fraction, for the STAR file", at_least=0, at_most=1, changes_result=False
+    )
 
     @property
     def reading(self) -> dict[str, Any]:
@@ -80,6 +93,12 @@ class MovieSession:
     defects: PathLike | None = None
     threads: int | None = None
 
+    def record(self) -> dict[str, Any]:
+        """What a run must agree in with the one that it goes on from: all that changes a pixel."""
+        inputs = {"gain": self.gain, "defects": self.defects}
+        given = {name: None if value is None else str(value) for name, value in inputs.items()}
+        return {**result_settings(self.settings), **given}
+
 
 @dataclass(frozen=True)
 class MotionSummary:
@@ -89,6 +108,8 @@ class MotionSummary:
     ----------
     table : DataFrame
         A row per corrected movie: its names, model, path lengths in A, flags.
+    kept : int
+        Movies of the table that had been corrected before.
     excluded : dict of str -> str
         Movies that could not be corrected, each with the reason.
     folder : Path
@@ -100,11 +121,23 @@ class MotionSummary:
     excluded: dict[str, str]
     folder: Path
     placement: str
+    kept: int = 0
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
-        rows = self.table.drop(columns="path").to_dict("records")
-        return {"movies": rows, "excluded": self.excluded, "folder": str(self.folder), "placement": self.placement}
+        rows = [
+            {str(k): None if isinstance(v, float) and not np.isfinite(v) else v for k, v in row.items()}
+            for row in self.table.drop(columns=PATH).to_dict("records")
+        ]
+        return {
+            "movies": rows,
+            "corrected": len(rows),
+            "kept": self.kept,
+            "set_aside": len(self.excluded),
+            "excluded": self.excluded,
+            "folder": str(self.folder),
+            "placement": self.placement,
+        }
 
 
 def correct_movies(
@@ -122,8 +155,9 @@ def correct_movies(
 
     A movie that cannot be corrected is set aside with the reason, and the rest goes on. ``out`` then holds
     ``micrographs/<name>.mrc`` (weighted by dose where it is known, else the plain sum), ``<name>_noDW.mrc`` beside
-    it, ``<name>.star`` with the motion in RELION's layout, ``micrographs.star`` that names them, ``motion.csv`` and
-    ``excluded.csv``.
+    it, ``<name>_EVN.mrc`` and ``<name>_ODD.mrc`` where asked for, ``<name>.star`` with the motion in RELION's layout,
+    ``micrographs.star`` that names them, ``report.html``, ``motion.csv`` and ``excluded.csv``. The same call again goes
+    on: movies that are corrected already are kept, those set aside are tried again.
 
     Parameters
     ----------
@@ -148,52 +182,158 @@ def correct_movies(
     Raises
     ------
     InputError
-        No movies, two with one name, a gain that no placement makes fit, or not one movie that can be corrected.
+        No movies, two with one name, a gain that no placement makes fit, not one movie that can be corrected, or a
+        folder of micrographs that were made with other settings.
     """
     session = MovieSession(settings_from("motion", MovieSettings, settings, **changes), gain, defects, threads)
     folder = Path(out)
     paths = find_movies(movies)
     _check_names(paths)
-    (folder / "micrographs").mkdir(parents=True, exist_ok=True)
-    with shown_to(listener) as heard:
-        session = with_placed_gain(paths, session, heard)
-        rows, excluded = _correct_each(paths, folder, session, heard)
+    record = session.record()
+    placement = _former_placement(folder, record)
+    with shown_to(listener) as shown, tenure(folder, "motion", shown, record={"settings": record}) as held:
+        if placement is not None:
+            session = replace(session, settings=replace(session.settings, placement=placement))
+        session = with_placed_gain(paths, session, held)
+        held.write(state="running", placement=session.settings.placement)
+        for name in ("micrographs", "png"):
+            (folder / name).mkdir(exist_ok=True)
+        rows, excluded, kept = _correct_each(paths, folder, session, held)
+        summary = _write_account(rows, excluded, folder, session)
+        if not rows:
+            raise InputError(
+                f"none of {len(paths)} movies can be corrected; the first: {next(iter(excluded.values()))}"
+            )
+        return replace(summary, kept=kept)
+
+
+def _former_placement(folder: Path, record: Mapping[str, Any]) -> str | None:
+    """How the gain was placed by the run that this one goes on from; None where nothing was made yet.
+
+    Raises
+    ------
+    InputError
+        Another job's folder, or micrographs made with other settings: a set must not be a mixture.
+    """
+    path = folder / "run.json"
+    had = read_json(path) if path.is_file() else {}
+    if had and had.get("command") != "motion":
+        raise InputError(f"{folder}: holds a run of {had.get('command')}; name another folder")
+    if not any((folder / "micrographs").glob("*.json")):
+        return None
+    before = had.get("settings", {})
+    changed = [f"{name}: was {before.get(name)}, now {value}" for name, value in record.items()
+               if before.get(name) != value]  # fmt: skip
+    changed += [f"{name}: was {value}, not given now" for name, value in before.items() if name not in record]
+    if changed:
+        raise InputError(
+            f"{folder}: holds micrographs made with other settings ({'; '.join(changed)}); give the same, or name "
+            "another folder"
+        )
+    return had.get("placement")
+
+
+def _correct_each(
+    paths: list[Path], folder: Path, session: MovieSession, held: Tenure
+) -> tuple[list[dict[str, Any]], dict[str, str], int]:
+    """Rows of the movies that were corrected, why the others were not, and how many had been corrected before."""
+    rows, excluded, kept = list[dict[str, Any]](), dict[str, str](), 0
+    drawn = time.monotonic()
+    for number, path in enumerate(paths):
+        held.progress("movies", number, len(paths))
+        files = MovieFiles(folder, path, path.stem)
+        row = files.kept_row()
+        if row is not None:
+            rows.append(row)
+            kept += 1
+            continue
+        try:
+            rows.append(_correct(files, session, held))
+        except (InputError, OSError) as error:
+            excluded[str(path)] = str(error)
+            held.note("excluded", str(error))
+            continue
+        if time.monotonic() - drawn > _PAGE_EVERY_S:
+            _write_account(rows, excluded, folder, session)
+            drawn = time.monotonic()
+    held.progress("movies", len(paths), len(paths))
+    if kept:
+        held.say(f"{kept} of {len(paths)} movies had been corrected before and were kept")
+    return rows, excluded, kept
+
+
+def _write_account(
+    rows: list[dict[str, Any]], excluded: dict[str, str], folder: Path, session: MovieSession
+) -> MotionSummary:
+    """Lists, table and page of what has been done so far."""
     write_csv(folder / "excluded.csv", {"movie": [*excluded], "reason": [*excluded.values()]})
-    if not rows:
-        raise InputError(f"none of {len(paths)} movies can be corrected; the first: {next(iter(excluded.values()))}")
-    table = pd.DataFrame(rows)
-    stars = [c for c in table if str(c).startswith("rln")]
-    write_micrographs(folder / "micrographs.star", table[[*stars, "path"]])
-    write_csv(folder / "motion.csv", {str(c): table[c].to_numpy() for c in table if c != "path"})
+    good = [{**{k: v for k, v in row.items() if k not in ("parts", "beam_shift")}, "reason": ""} for row in rows]
+    bad = [{"movie": movie, "reason": reason, "flags": ""} for movie, reason in excluded.items()]
+    every = pd.DataFrame([*good, *bad])
+    write_csv(folder / "motion.csv", {str(c): every[c].to_numpy() for c in every})
+    table = _star_table(rows, folder, session) if rows else pd.DataFrame({PATH: []})
+    if rows:
+        hidden = ("movie", "model", "frames", "bad_pixels", "flags")
+        write_micrographs(folder / "micrographs.star", table.drop(columns=[*hidden]))
+        every["picture"] = [f"png/{Path(str(movie)).stem}.png" for movie in every["movie"]]
+        for column in ("early_px", "late_px", "total_px", "local_px", "shift_error_px", "gain_nats"):
+            every[column] = every[column].astype(float)
+        footer = f"verglas {__version__}, motion {session.settings.method}"
+        write_text(folder / "report.html", render(motion_page(every, folder, footer)))
     summary = MotionSummary(table, excluded, folder, session.settings.placement)
     write_json(folder / "motion.json", {k: v for k, v in summary.as_dict().items() if k != "movies"})
     return summary
 
 
-def _correct_each(
-    paths: list[Path], folder: Path, session: MovieSession, heard: Listener
-) -> tuple[list[dict[str, Any]], dict[str, str]]:
-    """Rows of the movies that were corrected, and why the others were not."""
-    rows, excluded = list[dict[str, Any]](), dict[str, str]()
-    for number, path in enumerate(paths):
-        heard.progress("movies", number, len(paths))
-        try:
-            rows.append(correct_movie(path, folder, path.stem, session, heard))
-        except (InputError, OSError) as error:
-            excluded[str(path)] = str(error)
-            heard.note("excluded", str(error))
-    heard.progress("movies", len(paths), len(paths))
-    return rows, excluded
+def _star_table(rows: list[dict[str, Any]], folder: Path, session: MovieSession) -> pd.DataFrame:
+    """What the STAR file says of every micrograph, as RELION's corrected_micrographs.star does."""
+    made: dict[str, Any] = {}
+    files = [MovieFiles(folder, Path(row["movie"]), Path(row["movie"]).stem) for row in rows]
+    for label, ending in PARTS.items():
+        if all(label in row["parts"] for row in rows):
+            made[label] = [written_name(f.part(ending), folder) for f in files]
+    made[PATH] = [str(f.part(".mrc")) for f in files]
+    made[PIXEL] = [row[PIXEL] for row in rows]
+    made["rlnMicrographOriginalPixelSize"] = [row["original_pixel_size_A"] for row in rows]
+    microscope = ([row["voltage_kV"] for row in rows], session.settings.cs_mm, session.settings.amplitude_contrast)
+    for label, value in zip(SHARED, microscope, strict=True):
+        values = value if isinstance(value, list) else [value] * len(rows)
+        if all(v is not None for v in values):
+            made[label] = values
+    accumulated = [_star_values(row) for row in rows]
+    for label in (f"rlnAccumMotion{name}" for name in ("Total", "Early", "Late")):
+        made[label] = [values[label] for values in accumulated]
+    made["rlnOpticsGroupName"] = _optics_groups(rows)
+    made |= {name: [row[name] for row in rows] for name in ("movie", "model", "frames", "bad_pixels", "flags")}
+    return pd.DataFrame(made)
+
+
+def _optics_groups(rows: list[dict[str, Any]]) -> list[str]:
+    """Names of optics groups: by beam shift where metadata tell it, else by the place in a pattern of holes."""
+    shifts = [row["beam_shift"] for row in rows]
+    if all(shift is not None for shift in shifts):
+        return [f"opticsGroup{group + 1}" for group in beam_shift_groups(np.array(shifts))]
+    holes = [row["hole"] for row in rows]
+    if all(hole is not None for hole in holes):
+        names = {hole: f"opticsGroup{i + 1}" for i, hole in enumerate(sorted(set(holes)))}
+        return [names[hole] for hole in holes]
+    return ["opticsGroup1"] * len(rows)
+
+
+def _correct(files: MovieFiles, session: MovieSession, heard: Listener) -> dict[str, Any]:
+    chosen, gain = session.settings, None if session.gain is None else str(session.gain)
+    movie = read_movie(files.movie, session.gain, session.defects, placement=chosen.placement, **chosen.reading)
+    corrected = correct_motion(movie, chosen.correction, threads=session.threads, listener=heard)
+    return files.write(movie, corrected, chosen.correction, gain, chosen.dtype)
 
 
 def correct_movie(path: Path, folder: Path, stem: str, session: MovieSession, listener: Listener) -> dict[str, Any]:
-    """Correct one movie and write what belongs to it into ``micrographs/`` of a folder; its row of the table.
+    """Correct one movie and write what belongs to it into ``micrographs/`` and ``png/`` of a folder; its row.
 
     Parameters
     ----------
     path : Path
     folder : Path
-        ``micrographs/`` in it must exist.
     stem : str
         Of the files.
     session : MovieSession
@@ -205,10 +345,17 @@ def correct_movie(path: Path, folder: Path, stem: str, session: MovieSession, li
     InputError, OSError
         The movie cannot be read or corrected.
     """
-    chosen = session.settings
-    movie = read_movie(path, session.gain, session.defects, placement=chosen.placement, **chosen.reading)
-    corrected = correct_motion(movie, chosen.correction, threads=session.threads, listener=listener)
-    return _write(movie, corrected, folder / "micrographs" / f"{stem}.mrc", session)
+    for name in ("micrographs", "png"):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+    row = _correct(MovieFiles(folder, path, stem), session, listener)
+    return {name: value for name, value in row.items() if not isinstance(value, list)} | _star_values(row)
+
+
+def _star_values(row: dict[str, Any]) -> dict[str, Any]:
+    """Motion in angstroms and voltage under RELION's labels."""
+    pixel_A = row["original_pixel_size_A"]
+    made = {f"rlnAccumMotion{name.title()}": row[f"{name}_px"] * pixel_A for name in ("total", "early", "late")}
+    return made | ({} if row["voltage_kV"] is None else {"rlnVoltage": row["voltage_kV"]})
 
 
 def _check_names(paths: list[Path]) -> None:
@@ -236,32 +383,3 @@ def with_placed_gain(paths: list[Path], session: MovieSession, tell: Listener) -
         tell.say(placed.sentence)
         return replace(session, settings=replace(chosen, placement=placed.placement))
     raise InputError(f"none of {len(paths)} movies can be read; the first: {reason}")
-
-
-def _write(movie: Movie, corrected: CorrectedMovie, path: Path, session: MovieSession) -> dict[str, Any]:
-    """Write what belongs to one movie; its row of the table."""
-    best = corrected.dose_weighted or corrected.micrograph
-    write_micrograph(path, best, session.settings.dtype)
-    if corrected.dose_weighted is not None:
-        write_micrograph(path.with_name(f"{path.stem}_noDW.mrc"), corrected.micrograph, session.settings.dtype)
-    known = session.settings.correction.of(movie)
-    trajectory = Trajectory.from_motion(
-        corrected.motion, hot_pixels=movie.defects, movie=str(movie.path), binning=float(session.settings.bin_factor),
-        gain=None if session.gain is None else str(session.gain), pixel_size_A=known.pixel_size_A,
-        dose_per_frame_e_A2=known.dose_per_frame_e_A2, pre_exposure_e_A2=known.pre_exposure_e_A2,
-        voltage_kV=known.voltage_kV,
-    )  # fmt: skip
-    write_motion_star(path.with_suffix(".star"), trajectory)
-    steps_A = np.hypot(*np.diff(trajectory.global_px, axis=0).T) * known.pixel_size_A
-    exposed = known.pre_exposure_e_A2 + np.arange(1, len(steps_A) + 1) * (known.dose_per_frame_e_A2 or np.nan)
-    early = float(steps_A[exposed <= _EARLY_E_A2].sum())
-    row: dict[str, Any] = {
-        "rlnMicrographName": f"micrographs/{path.name}", "path": str(path),
-        "rlnMicrographMetadata": f"micrographs/{path.stem}.star", "rlnMicrographPixelSize": best.pixel_size_A,
-        "rlnAccumMotionTotal": float(steps_A.sum()), "rlnAccumMotionEarly": early,
-        "rlnAccumMotionLate": float(steps_A.sum()) - early, "movie": str(movie.path), "model": corrected.model,
-        "frames": len(movie), "bad_pixels": len(movie.defects), "flags": "; ".join(corrected.flags),
-    }  # fmt: skip
-    if known.voltage_kV is not None:
-        row["rlnVoltage"] = known.voltage_kV
-    return row

@@ -20,6 +20,7 @@ _RESUMED_BY = {
     "class2d": "give the same command again",
     "abinitio": "give the same command again",
     "process": "give the same command again",
+    "motion": "give the same command again",
 }
 
 
@@ -73,7 +74,7 @@ def status(folder: str | Path) -> Status:
     Parameters
     ----------
     folder : path
-        Of refine, class2d, abinitio or process.
+        Of refine, class2d, abinitio, motion or process.
 
     Returns
     -------
@@ -99,7 +100,9 @@ def status(folder: str | Path) -> Status:
     path = Path(folder)
     record = path / "run.json"
     if not record.is_file():
-        raise InputError(f"{path}: no run.json; expected the folder of refine, class2d, abinitio or process (--out)")
+        raise InputError(
+            f"{path}: no run.json; expected the folder of refine, class2d, abinitio, motion or process (--out)"
+        )
     run = read_json(record)
     beat, progress = run.get("heartbeat", {}), run.get("progress", {})
     command, recorded = str(run.get("command", "refine")), str(run.get("state", "unknown"))
