@@ -1,0 +1,188 @@
+"""Motion correction against movies whose motion is known: the likelihood beside the six classical estimators.
+
+    python bench/bench_motion.py [--seeds 10] [--first-seed 1000] [--side 768] [--frames 24] [--minutes 60]
+    python bench/bench_motion.py --full [--full-frames 40] [--methods likelihood pairs ...]
+
+Small movies: particles and ice counted by a detector with gain and hot pixels, in three kinds of motion: drift of
+whole frames that settles ("drift"), that and a random polynomial field of RELION's kind ("polynomial"), that and a
+dome and a shear, which no such polynomial fits ("dome"). Errors are taken over 9 x 9 places, corners included, and all
+frames, each place's mean over frames taken off: a constant offset moves the micrograph and blurs nothing.
+
+* global_px: root mean square of the error of the field's mean over places;
+* local_px: mean distance of what the fields are beyond these means;
+* all_px: mean distance of the two fields. ``nothing`` is no correction.
+
+``--full``: `verglas motion` as a user types it, on one movie of 3710 x 3838 pixels in a TIFF file (LZW), one process
+after the other: wall time and peak resident memory, and the ratio to the quickest classical method. All classical
+methods begin with that of pairs, which is therefore the quickest.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tifffile
+from child import command
+
+import verglas as vg
+from verglas import ops
+from verglas.io import read_json
+from verglas.motion.classical import METHODS
+from verglas.types.motion import Motion
+
+from common import RESULTS, write
+
+DRIFT_PX = (7.0, -5.0)
+KINDS: dict[str, dict[str, Any]] = {
+    "drift": {},
+    "polynomial": {"polynomial_px": 0.7},
+    "dome": {"dome_px": 1.2, "dome_centre": (0.4, 0.6), "shear_px": 0.6},
+}
+FULL = (3710, 3838)
+PIXEL_A = 1.6
+
+
+def errors(found: Any, truth: Any, shape: tuple[int, int]) -> dict[str, float]:
+    """global_px, local_px and all_px of a field against the true one."""
+    x, y = np.meshgrid(np.linspace(0, shape[1] - 1, 9), np.linspace(0, shape[0] - 1, 9))
+    off = (found.at(x, y) if found is not None else 0.0) - truth.at(x, y)
+    off -= off.mean(axis=2, keepdims=True)
+    mean = off.mean(axis=(0, 1))
+    return {
+        "global_px": float(np.sqrt((mean**2).mean())),
+        "local_px": float(np.hypot(*np.moveaxis(off - mean, -1, 0)).mean()),
+        "all_px": float(np.hypot(*np.moveaxis(off, -1, 0)).mean()),
+    }
+
+
+def small_movies(args: argparse.Namespace) -> list[dict[str, Any]]:
+    """A row per movie and method."""
+    model = vg.simulate.phantom(96, PIXEL_A, 120.0, seed=5)
+    rows: list[dict[str, Any]] = read_json(RESULTS / "motion.json")["movies"] if args.add else []
+    end = time.monotonic() + 60 * args.minutes
+    for seed in range(args.first_seed, args.first_seed + args.seeds):
+        for kind, motion in KINDS.items():
+            if time.monotonic() > end:
+                return rows
+            movie, truth = vg.simulate.movie(
+                model, shape=(args.side, args.side), pixel_size_A=PIXEL_A, n=args.particles, frames=args.frames,
+                dose_per_frame_e_A2=1.0, drift_px=DRIFT_PX, gain_sd=0.03, hot_pixels=20, seed=seed, threads=2, **motion,
+            )  # fmt: skip
+            made = [
+                {"kind": kind, "seed": seed, "method": "nothing", **errors(None, truth.field, (args.side, args.side))}
+            ]
+            for method in args.methods:
+                started = time.perf_counter()
+                done = vg.correct_motion(movie, method=method, threads=2, listener=None)
+                row = {"kind": kind, "seed": seed, "method": method, "model": done.model,
+                       "seconds": time.perf_counter() - started, "flags": "; ".join(done.flags)}  # fmt: skip
+                made.append({**row, **errors(done.motion, truth.field, (args.side, args.side))})
+            rows += made
+            print(kind, seed, {r["method"]: round(r["all_px"], 3) for r in made}, flush=True)
+    return rows
+
+
+def summary(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Mean over seeds of each kind and method, the worst movie, and how often the likelihood was better."""
+    made = []
+    for kind in KINDS:
+        ours = {r["seed"]: r["all_px"] for r in rows if (r["kind"], r["method"]) == (kind, "likelihood")}
+        for method in ("nothing", "likelihood", *METHODS):
+            some = [r for r in rows if (r["kind"], r["method"]) == (kind, method)]
+            if not some:
+                continue
+            row: dict[str, Any] = {"kind": kind, "method": method, "movies": len(some)}
+            row |= {name: float(np.mean([r[name] for r in some])) for name in ("global_px", "local_px", "all_px")}
+            row["worst_all_px"] = max(r["all_px"] for r in some)
+            if method != "nothing":
+                row["seconds"] = float(np.mean([r["seconds"] for r in some]))
+                row["likelihood_better"] = sum(ours[r["seed"]] < r["all_px"] for r in some)
+                row["made_less_local"] = sum("no specimen does" in r["flags"] for r in some)
+            made.append(row)
+    return made
+
+
+def write_grain_movie(path: Path, shape: tuple[int, int], frames: int, seed: int) -> Motion:
+    """Counts of a picture of grains that drifts and domes, 1 e per pixel and frame, in a TIFF file; its motion.
+
+    Particles are dear to simulate at the size of a detector; time and memory do not depend on what the picture shows.
+    """
+    rng = np.random.default_rng(seed)
+    ky, kx = np.fft.fftfreq(shape[0])[:, None], np.fft.rfftfreq(shape[1])
+    picture = np.fft.irfft2(np.fft.rfft2(rng.standard_normal(shape)) * np.exp(-(ky**2 + kx**2) / 0.01), shape)
+    picture = (picture / picture.std()).astype(np.float32)
+    settled = 1 - np.exp(-np.arange(frames) / 6)
+    y, x = np.mgrid[:9, :9] / 8.0 - 0.5
+    bump = np.stack([x, y], -1) * np.exp(-(x**2 + y**2) / 0.12)[..., None]
+    lattice = settled[:, None, None, None] * bump * (1.2 / np.abs(bump).max())
+    field = Motion(shape, settled[:, None] * DRIFT_PX, "spline", lattice_px=lattice)
+    nodes = -field.on_lattice(61, 61)
+    with tifffile.TiffWriter(path) as tiff:
+        for f in range(frames):
+            moved = ops.warp(picture[None], nodes[f : f + 1].astype(np.float32), threads=2)[0]
+            counts = rng.poisson(np.clip(1 + 0.12 * moved, 0.05, None)).astype(np.uint8)
+            tiff.write(counts, compression="lzw", photometric="minisblack", contiguous=False)
+    return field
+
+
+def full_movie(args: argparse.Namespace) -> list[dict[str, Any]]:
+    """The whole command on one movie by several methods, in turn; errors of the motion in its STAR file besides."""
+    rows = []
+    with tempfile.TemporaryDirectory() as name:
+        path = Path(name) / "full.tif"
+        truth = write_grain_movie(path, FULL, args.full_frames, args.first_seed)
+        for method in args.methods:
+            given = [
+                "motion",
+                str(path),
+                "--pixel-size",
+                "1.0",
+                "--dose-per-frame",
+                "1.0",
+                "--voltage",
+                "300",
+                "--threads",
+                "2",
+            ]
+            seconds, peak, told = command([*given, "--method", method, "--out", f"{name}/{method}", "--json"])
+            row = {"method": method, "model": json.loads(told)["movies"][0]["model"]}
+            found = vg.io.read_motion_star(Path(name) / method / "micrographs" / "full.star")
+            rows.append({**row, "seconds": seconds, "peak_GB": peak, **errors(found, truth, FULL)})
+            print(rows[-1], flush=True)
+    quickest = min((r for r in rows if r["method"] != "likelihood"), key=lambda r: r["seconds"])
+    for row in rows:
+        row["times_quickest_classical"] = row["seconds"] / quickest["seconds"]
+        row["memory_times_quickest_classical"] = row["peak_GB"] / quickest["peak_GB"]
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, default=10)
+    parser.add_argument("--first-seed", type=int, default=1000)
+    parser.add_argument("--side", type=int, default=768)
+    parser.add_argument("--frames", type=int, default=24)
+    parser.add_argument("--particles", type=int, default=30)
+    parser.add_argument("--full", action="store_true", help="time and memory of one full-size movie instead")
+    parser.add_argument("--full-frames", type=int, default=40)
+    parser.add_argument("--methods", nargs="+", default=["likelihood", *METHODS], help="to run")
+    parser.add_argument("--add", action="store_true", help="to the movies that bench/results/motion.json holds")
+    parser.add_argument("--minutes", type=float, default=60.0, help="no new small movie after so long")
+    args = parser.parse_args()
+    if args.full:
+        write("motion_full", full_movie(args), shape=list(FULL), frames=args.full_frames, threads=2, file="TIFF, LZW")
+        return
+    rows = small_movies(args)
+    known = {"side_px": args.side, "frames": args.frames, "particles": args.particles, "pixel_size_A": PIXEL_A,
+             "dose_per_frame_e_A2": 1.0, "drift_px": DRIFT_PX, "seeds": sorted({r["seed"] for r in rows})}  # fmt: skip
+    write("motion", summary(rows), setting=known, movies=rows)
+
+
+if __name__ == "__main__":
+    main()
