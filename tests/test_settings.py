@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+import importlib
+import inspect
 import io
 import pickle
 from dataclasses import dataclass
@@ -12,10 +15,14 @@ import typer
 from typer.testing import CliRunner
 
 from verglas._screen import Screen, shown_to
-from verglas.cli.options import with_settings
+from verglas.classification import BiasSettings, Class2DSettings
+from verglas.cli.options import option_name, with_settings
 from verglas.errors import SettingError
+from verglas.initial_model import AbInitioSettings
+from verglas.refinement.settings import RefineSettings
+from verglas.search import AlignSettings
 from verglas.types.listener import Listener, Silence
-from verglas.types.settings import check_settings, result_settings, setting, settings_from
+from verglas.types.settings import check_settings, result_settings, setting, setting_of, settings_from
 
 
 @dataclass(frozen=True)
@@ -189,3 +196,23 @@ def test_the_screen_is_chosen_by_word_and_can_be_silenced(monkeypatch, capsys):
     with shown_to("screen") as listener:
         listener.say("not heard")
     assert capsys.readouterr().err == "heard\n"
+
+
+@pytest.mark.parametrize(
+    ("command", "kind", "own"),
+    [
+        ("align", AlignSettings, ()),
+        ("class2d", Class2DSettings, ()),
+        ("check_bias", BiasSettings, ()),
+        ("abinitio", AbInitioSettings, ("method",)),  # common-lines is a method of the command alone
+        ("refine", RefineSettings, ()),
+    ],
+)
+def test_options_of_a_command_are_the_fields_of_its_settings_with_their_defaults(command, kind, own):
+    parameters = inspect.signature(getattr(importlib.import_module(f"verglas.cli.{command}"), command)).parameters
+    for field in dataclasses.fields(kind):
+        if not setting_of(field).on_command_line or field.name in own:
+            continue
+        option = parameters[field.name].default
+        assert option.param_decls[0].split("/")[0] == option_name(field.name)
+        assert getattr(option.default, "value", option.default) == field.default

@@ -81,7 +81,8 @@ class RefineSettings:
         0.1, "With max-cc: constant added to the sum of squared CTFs, as a fraction of its mean", more_than=0
     )
     shift_range_A: float = setting(12.0, "Largest shift searched in the first iterations", more_than=0)
-    iterations: int = setting(25, "Most iterations", at_least=1)
+    # A run that goes on may be given more: iterations that were made stay as they are.
+    iterations: int = setting(25, "Most iterations", at_least=1, changes_result=False)
     candidates: int = setting(6, "Orientations per particle that the global search hands on", at_least=1)
     scale: bool = setting(True, "Estimate a grey scale per micrograph")
     norm: bool = setting(True, "Estimate a noise level per particle")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -28,11 +28,10 @@ from verglas.run.postprocess import write_postprocessed
 from verglas.run.tenure import GOING_ON, Tenure, end_of, now_text, tenure
 from verglas.types import Map, Particles
 from verglas.types.listener import Listener
+from verglas.types.settings import setting_of
 from verglas.types.verdict import Finding, Verdict, notes_of
 
 _PAGE_EVERY_S = 20.0  # a page takes two seconds to draw
-# Settings that change no result and may differ when a run is resumed.
-FREE_SETTINGS = ("threads", "iterations")
 
 
 def settings_record(settings: RefineSettings, extra: Mapping[str, Any]) -> dict[str, Any]:
@@ -41,20 +40,21 @@ def settings_record(settings: RefineSettings, extra: Mapping[str, Any]) -> dict[
 
 
 def refuse_changes(folder: Path, wanted: Mapping[str, Any], *, allowed: bool) -> list[str]:
-    """Sentences on settings that differ from those a run was started with.
+    """Sentences on settings that differ from those a run was started with; those that change no result may.
 
     Raises
     ------
     InputError
         There are some, and they are not allowed.
     """
+    free = {f.name for f in fields(RefineSettings) if not setting_of(f).changes_result}
     record = read_json(folder / "run.json")
     had, version = record["settings"], record.get("verglas", "unknown")
     changed = [] if version == __version__ else [f"verglas: was {version}, now {__version__}"]
     changed += [
         f"{name}: was {had.get(name)}, now {value}"
         for name, value in wanted.items()
-        if name not in FREE_SETTINGS and had.get(name) != value
+        if name not in free and had.get(name) != value
     ]
     if changed and not allowed:
         raise InputError(
