@@ -360,7 +360,7 @@ def test_settings_are_checked_by_name(tmp_path):
     with pytest.raises(InputError, match="expected float"):
         with_overrides(PickSettings(), {"threshold": "high"}, "pick")
     asked = ProcessSettings(("x",), 3.0, set={"piks.a": 1, "pick.threshold": 0.5})
-    with pytest.raises(SettingError, match=r"--set piks\.a: no such stage; there are ctf, pick"):
+    with pytest.raises(SettingError, match=r"--set piks\.a: no such stage; there are motion, ctf, pick"):
         stages_of(asked)
     with pytest.raises(SettingError, match=r"--set piks\.a: no such stage"):
         vg.process(tmp_path / "p", asked)

@@ -42,7 +42,7 @@ def test_slices_are_the_central_ones():
 
 
 def test_slices_refuse_maps_of_different_boxes():
-    with pytest.raises(vg.InputError, match=r"one box, got \[8, 10\]"):
+    with pytest.raises(vg.InputError, match=r"one shape, got \[\(8, 8, 8\), \(10, 10, 10\)\]"):
         figures.slices({"a": ball(8, 2), "b": ball(10, 2)})
 
 

@@ -74,6 +74,19 @@ class Figures:
         """As in ``iterations.csv``: the shares of the classes in one cell, separated by semicolons."""
         return asdict(self) | {"populations": ";".join(f"{p:.4f}" for p in self.populations)}
 
+    @staticmethod
+    def populations_of(cell: Any) -> tuple[float, ...]:
+        """The shares of the classes in a cell that :meth:`as_row` wrote; none of an empty one.
+
+        Examples
+        --------
+        >>> from verglas.refinement.figures import Figures
+        >>> Figures.populations_of("0.7500;0.2500"), Figures.populations_of(1.0), Figures.populations_of(float("nan"))
+        ((0.75, 0.25), (1.0,), ())
+        """
+        text = str(cell)  # one class makes a column of numbers
+        return () if text in ("", "nan") else tuple(float(share) for share in text.split(";"))
+
     def as_record(self) -> dict[str, Any]:
         """JSON-ready, nothing rounded: what :meth:`from_record` takes back."""
         return asdict(self)

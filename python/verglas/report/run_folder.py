@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,9 +12,8 @@ import pandas as pd
 
 from verglas.errors import FormatError
 from verglas.io import read_csv, read_json, sample_star
+from verglas.refinement.figures import Figures
 from verglas.report.assessed import Assessed, read_assessed
-
-_HISTORY = re.compile(r"iteration_(\d+)\.npz$")
 
 
 @dataclass(frozen=True)
@@ -98,11 +96,11 @@ class RunFolder:
 
     def populations(self) -> npt.NDArray[np.float64]:
         """Share of each class per iteration, (n_iterations, n_classes)."""
-        rows = [str(v).split(";") for v in self.iterations.get("populations", [])]
+        rows = [Figures.populations_of(cell) for cell in self.iterations.get("populations", [])]
         out = np.full((len(rows), self.n_classes), np.nan)
         for i, row in enumerate(rows):
-            values = pd.to_numeric(pd.Series(row[: self.n_classes]), errors="coerce").to_numpy(np.float64)
-            out[i, : len(values)] = values
+            shares = row[: self.n_classes]
+            out[i, : len(shares)] = shares
         return out
 
     def snapshot(self, iteration: int) -> Snapshot:
@@ -165,11 +163,8 @@ def read_run_folder(folder: Path) -> RunFolder:
     run = read_json(folder / "run.json")
     iterations = folder / "iterations.csv"
     table = read_csv(iterations, ("iteration",)) if iterations.is_file() else pd.DataFrame({"iteration": []})
-    history = {
-        int(match[1]): path
-        for path in sorted((folder / "history").glob("iteration_*.npz"))
-        if (match := _HISTORY.search(path.name))
-    }
+    numbers = [int(number) for number in table["iteration"]]
+    history = {n: path for n in numbers if (path := folder / "history" / f"iteration_{n:03d}.npz").is_file()}
     assessed = {
         title: one
         for title, suffix in class_suffixes(int(run.get("n_classes", 1) or 1)).items()
