@@ -111,7 +111,7 @@ def test_mask_from_threshold(run, tmp_path):
 
 def test_resample_map_exactly_and_says_the_realised_size(run, maps, tmp_path):
     out = tmp_path / "small.mrc"
-    status, text, _ = run("resample", maps[0], out, "--pixel-size", 2.0, "--box", 30, "--json")
+    status, text, _ = run("resample", maps[0], out, "--new-pixel-size", 2.0, "--new-box", 30, "--json")
     plan = json.loads(text)
     assert status == 0
     assert plan["exact"] is True
@@ -119,7 +119,7 @@ def test_resample_map_exactly_and_says_the_realised_size(run, maps, tmp_path):
     assert (got.box, got.pixel_size_A) == (30, pytest.approx(2.0))
     want = image.resample(vg.read_map(maps[0]), image.plan_resample(32, 1.5, 2.0, 30))
     np.testing.assert_allclose(got.data, want.data, atol=1e-6)
-    status, text, _ = run("resample", maps[0], out, "--pixel-size", 2.01, "--box", 30)
+    status, text, _ = run("resample", maps[0], out, "--new-pixel-size", 2.01, "--new-box", 30)
     assert status == 0
     assert "is the nearest that fits" in text
     assert f"{vg.read_map(out).pixel_size_A:.6g} A" in text
@@ -127,7 +127,7 @@ def test_resample_map_exactly_and_says_the_realised_size(run, maps, tmp_path):
 
 def test_resample_refuses_what_the_sampling_cannot_hold(run, maps, tmp_path):
     out = tmp_path / "small.mrc"
-    status, _, error = run("resample", maps[0], out, "--pixel-size", 3.0, "--resolution", 5)
+    status, _, error = run("resample", maps[0], out, "--new-pixel-size", 3.0, "--resolution", 5)
     assert status == 1
     assert "coarser than 6 A" in error
     assert not out.exists()
@@ -137,7 +137,7 @@ def test_resample_stack(run, tmp_path):
     images = np.random.default_rng(0).normal(size=(5, 16, 16)).astype(np.float32)
     source, out = tmp_path / "a.mrcs", tmp_path / "b.mrcs"
     write_stack(source, images, 1.25)
-    status, _, _ = run("resample", source, out, "--box", 8)
+    status, _, _ = run("resample", source, out, "--new-box", 8)
     assert status == 0
     np.testing.assert_allclose(read_stack(out), image.fourier_resample(images, (8, 8)), atol=1e-6)
 
@@ -148,7 +148,7 @@ def test_resample_particles_keeps_everything_in_angstrom(run, data_dir, tmp_path
     before = vg.read_particles(source)
     box = before.box // 2
     out = tmp_path / f"small{source.suffix}"
-    status, text, error = run("resample", source, out, "--box", box, "--json")
+    status, text, error = run("resample", source, out, "--new-box", box, "--json")
     assert status == 0, error
     after = vg.read_particles(out)
     assert len(after) == len(before)
@@ -185,9 +185,9 @@ def test_resample_particles_is_lazy_and_refuses_a_foreign_plan():
         (("mask", "a.mrc", "-o", "m.mrc"), "--diameter or --threshold"),
         (("mask", "a.mrc", "-o", "m.mrc", "--diameter", "-3"), "--diameter"),
         (("mask", "a.mrc", "-o", "m.mrc", "--diameter", "3", "--largest"), "--threshold"),
-        (("resample", "a.mrc", "b.mrc"), "--pixel-size, --box"),
-        (("resample", "a.mrc", "b.mrc", "--pixel-size", "0"), "--pixel-size"),
-        (("resample", "a.star", "b.star", "--box", "8", "--old-pixel-size", "2"), "--old-pixel-size"),
+        (("resample", "a.mrc", "b.mrc"), "--new-pixel-size, --new-box"),
+        (("resample", "a.mrc", "b.mrc", "--new-pixel-size", "0"), "--new-pixel-size"),
+        (("resample", "a.star", "b.star", "--new-box", "8", "--old-pixel-size", "2"), "--old-pixel-size"),
     ],
 )
 def test_usage_errors_exit_with_2(run, arguments, words):
@@ -197,7 +197,7 @@ def test_usage_errors_exit_with_2(run, arguments, words):
 
 
 def test_kinds_do_not_mix(run, tmp_path):
-    status, _, error = run("resample", Path("a.star"), tmp_path / "b.mrc", "--box", 8)
+    status, _, error = run("resample", Path("a.star"), tmp_path / "b.mrc", "--new-box", 8)
     assert status == 1
     assert "same kind" in error
 

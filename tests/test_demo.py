@@ -59,7 +59,7 @@ def test_the_start_has_nothing_beyond_its_resolution(made):
     """The low-pass ends a fifth beyond 40 A; what is left there is rounding."""
     spectrum = np.abs(vg.fourier.forward(vg.read_map(made.folder / "start.mrc").data, 3))
     shell_A = SMALL.box * SMALL.pixel_size_A / np.maximum(vg.fourier.shells((SMALL.box,) * 3), 1)
-    assert spectrum[shell_A < SMALL.start_A / 1.3].max() < 1e-5 * spectrum.max()
+    assert spectrum[shell_A < SMALL.initial_resolution_A / 1.3].max() < 1e-5 * spectrum.max()
 
 
 def test_the_map_is_the_truth_to_the_resolution_that_is_stated(made):

@@ -68,7 +68,7 @@ def test_refusals(series, tmp_path):
     with pytest.raises(vg.InputError, match="image 5 has values that are not finite"):
         reconstruct_tilts(bad, TILTS)
     with pytest.raises(vg.InputError, match="tilt axis is along y"):
-        TomogramSettings("wbp", axis_deg=30.0)
+        TomogramSettings("wbp", tilt_axis_deg=30.0)
     from verglas.run.tomogram import read_tilt_angles
 
     (tmp_path / "a.tlt").write_text("-60\nabc\n")

@@ -16,7 +16,9 @@ _FORMER: dict[str, dict[str, str]] = {
     "pick": {"--everywhere": "--no-exclude"},
     "postprocess": {"--lowpass": "--low-pass"},
     "refine": {"--tau2-fudge": "--regularisation"},
+    "resample": {"--box": "--new-box", "--pixel-size": "--new-pixel-size"},
     "simulate": {"--b-factor": "--envelope-b-factor", "--preferred": "--concentration", "--shift": "--shift-sd"},
+    "tomogram": {"--axis": "--tilt-axis"},
 }
 
 

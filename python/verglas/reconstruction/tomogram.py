@@ -32,7 +32,7 @@ class TomogramSettings:
         60, for cg 12.
     thickness_px : int, optional
         Of the map along z; the width of the images by default.
-    axis_deg : float
+    tilt_axis_deg : float
         Of the tilt axis in the images, from +y towards +x.
     tv_weight : float, optional
         Of "tv"; by default that of three which predicts tilts left out best.
@@ -43,13 +43,13 @@ class TomogramSettings:
     )
     iterations: int | None = setting(None, "Iterations", at_least=1, default_words="60; cg: 12")
     thickness_px: int | None = setting(None, "Thickness along z", at_least=2, default_words="the images' width")
-    axis_deg: float = setting(0.0, "Tilt axis in the images, from +y towards +x")
+    tilt_axis_deg: float = setting(0.0, "Tilt axis in the images, from +y towards +x")
     tv_weight: float | None = setting(None, "Weight of total variation", more_than=0, default_words="by left-out tilts")
 
     def __post_init__(self) -> None:
         """Check once."""
         check_settings("tomogram", self)
-        if self.method == "wbp" and self.axis_deg % 180 != 0:
+        if self.method == "wbp" and self.tilt_axis_deg % 180 != 0:
             raise InputError(
                 "tomogram: weighted back-projection takes images whose tilt axis is along y; turn them, or "
                 "use sirt, cg or tv"
@@ -158,7 +158,7 @@ def _noise(stack: Float32Array) -> float:
 def _volume(
     stack: Float32Array, tilts: FloatArray, how: TomogramSettings, weight: float | None, threads: int | None
 ) -> Float32Array:
-    A = tilt_series(stack, tilts, how.axis_deg, how.thickness_px, threads=threads)
+    A = tilt_series(stack, tilts, how.tilt_axis_deg, how.thickness_px, threads=threads)
     if how.method == "wbp":
         return np.asarray(weighted_back_projection(A, stack), np.float32)
     iterations = how.iterations or _ITERATIONS[how.method]

@@ -48,9 +48,9 @@ class DemoSettings:
         Its point group.
     snr : float
         Variance of the CTF-modulated signal over the whole box divided by that of the noise.
-    b_factor_A2 : float
+    envelope_b_factor_A2 : float
         Envelope of the signal.
-    start_A : float
+    initial_resolution_A : float
         Resolution of the map that the refinement starts from.
     seed : int
         Seed of everything random.
@@ -62,8 +62,8 @@ class DemoSettings:
     diameter_A: float = setting(105.0, "Diameter of the phantom", more_than=0)
     symmetry: str = setting("C1", "Point group of the phantom", flags=("--sym",))
     snr: float = setting(0.1, "Signal to noise, a ratio of variances over the whole box", more_than=0)
-    b_factor_A2: float = setting(60.0, "Envelope of the signal", at_least=0)
-    start_A: float = setting(40.0, "Resolution of the map that the refinement starts from", more_than=0)
+    envelope_b_factor_A2: float = setting(60.0, "Envelope of the signal", at_least=0)
+    initial_resolution_A: float = setting(40.0, "Resolution of the map that the refinement starts from", more_than=0)
     seed: int = setting(0, "Seed of everything random", at_least=0)
 
     def __post_init__(self) -> None:
@@ -204,7 +204,7 @@ def _demonstrate(chosen: DemoSettings, folder: Path, listener: Listener, threads
             _MARGIN * chosen.diameter_A,
             out=folder / _RUN,
             listener=listener,
-            initial_resolution_A=chosen.start_A,
+            initial_resolution_A=chosen.initial_resolution_A,
             seed=chosen.seed,
             threads=threads,
             device=device,
@@ -218,7 +218,7 @@ def _demonstrate(chosen: DemoSettings, folder: Path, listener: Listener, threads
             model.moved(errors.matrix, errors.offset_A),
             chosen.box,
             chosen.pixel_size_A,
-            b_factor_A2=chosen.b_factor_A2,
+            b_factor_A2=chosen.envelope_b_factor_A2,
             threads=threads,
         )
         mask = found.postprocessed.mask.data
@@ -253,10 +253,10 @@ def _simulate(model: Model, chosen: DemoSettings, folder: Path, threads: int | N
         seed=chosen.seed,
         threads=threads,
         listener=None,
-        envelope_b_factor_A2=chosen.b_factor_A2,
+        envelope_b_factor_A2=chosen.envelope_b_factor_A2,
     )
     truth = io.read_map(folder / "truth.mrc")
-    start = filters.apply(truth, filters.low_pass(chosen.start_A), threads=threads)
+    start = filters.apply(truth, filters.low_pass(chosen.initial_resolution_A), threads=threads)
     io.write_map(folder / "start.mrc", start)
     return made
 
@@ -277,8 +277,8 @@ def _rows(made: Demo, chosen: DemoSettings, threads: int | None) -> dict[str, ob
         "box": f"{chosen.box} px of {chosen.pixel_size_A:g} Å",
         "model": f"procedural, {chosen.diameter_A:g} Å across, symmetry {chosen.symmetry}",
         "signal to noise": f"{chosen.snr:g} (ratio of variances over the whole box)",
-        "envelope": f"B = {chosen.b_factor_A2:g} Å²",
-        "start": f"the true map, low-passed to {chosen.start_A:g} Å",
+        "envelope": f"B = {chosen.envelope_b_factor_A2:g} Å²",
+        "start": f"the true map, low-passed to {chosen.initial_resolution_A:g} Å",
         "seed": chosen.seed,
         "processor": f"{_native.core.isa} build, {_native.resolve_threads(threads)} threads",
     }
@@ -293,7 +293,7 @@ def _write(made: Demo, chosen: DemoSettings, particles: Particles, truth: Map, t
     findings = DemoFindings(
         images=particles.images(np.arange(min(_SHOWN, len(particles)))),
         start=io.read_map(folder / "start.mrc"),
-        start_A=chosen.start_A,
+        start_A=chosen.initial_resolution_A,
         truth=filters.apply(truth, gain, threads=threads),
         map=shown,
         between_halves=between,
