@@ -6,6 +6,7 @@ The thresholds were set on a few simulated sets; no rate of false alarms or miss
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -13,6 +14,7 @@ from verglas.assessment.directional import DirectionalFSC
 from verglas.types.arrays import FloatArray
 from verglas.types.verdict import Finding
 
+ResolutionPair = tuple[float, float]
 AREA_RATIO = 0.5  # below it, directions differ (cryoSPARC's cFAR has the same alarm)
 _OF_CHANCE = 0.65  # and below this share of what the voxels' number makes of a map that is alike in all directions
 _SIGMAS = 3.0  # mean gain in its standard errors that is no accident
@@ -73,6 +75,76 @@ def judge_gain(gain: FloatArray) -> Finding:
         f"({mean:+.2f} +- {error:.2f} nats per particle). What the half maps share came from the reference or from "
         "copies of images, not from the particles: the resolution is not one of their structure.",
         numbers,
+    )
+
+
+def judge_symmetry(
+    symmetry: str, winner: str | None, evidence: Mapping[str, float], lead: tuple[float, float], alone: ResolutionPair
+) -> Finding:
+    """What a contest of a point group with its subgroups says.
+
+    The codes are ``symmetry-supported``, ``symmetry-undecided`` and ``symmetry-not-supported``.
+
+    Parameters
+    ----------
+    symmetry : str
+        The group refined under.
+    winner : str, optional
+        The group that explains held-out particles clearly better; None where none does.
+    evidence : mapping of str -> float
+        Log evidence per held-out particle of every group, nats.
+    lead : (float, float)
+        Of the group over the best subgroup, and its standard error.
+    alone : (float, float)
+        Resolution of half maps made without the group, and with it, in A.
+    """
+    others = {name: value for name, value in evidence.items() if name != symmetry}
+    best = max(others, key=lambda name: others[name])
+    gain = alone[0] / alone[1]
+    numbers = {
+        "lead_nats": round(lead[0], 4),
+        "lead_error_nats": round(lead[1], 4),
+        "best_subgroup": best,
+        "evidence_nats": [f"{name}: {value:.3f}" for name, value in evidence.items()],
+        "resolution_without_symmetry_A": _finite(alone[0]),
+        "resolution_with_symmetry_A": _finite(alone[1]),
+        "gain_by_symmetry": _finite(gain),
+    }
+    measured = (
+        f"particles that made no map are explained {'better' if lead[0] > 0 else 'worse'} by a map under {symmetry} "
+        f"than by one under {best}, the best of {', '.join(others)}: {lead[0]:+.2f} +- {lead[1]:.2f} nats each"
+    )
+    halves = (
+        f"half maps from the same poses agree to {_length(alone[0])} without the group and to {_length(alone[1])} with "
+        f"it, in the sphere"
+    )
+    if winner == symmetry:
+        return Finding("symmetry-supported", "go on", f"Symmetry {symmetry} holds: {measured}; {halves}.", numbers)
+    if winner is None:
+        return Finding(
+            "symmetry-undecided",
+            "warn",
+            f"The particles neither support nor refute symmetry {symmetry}: {measured}; {halves}.",
+            numbers,
+        )
+    return Finding(
+        "symmetry-not-supported",
+        "stop",
+        f"The particles do not have symmetry {symmetry}: {measured}. The map is an average of what differs, and its "
+        f"resolution means little ({halves}); refine under a subgroup, or without symmetry (--symmetry C1).",
+        numbers,
+    )
+
+
+def judge_unimposed_symmetry(symmetry: str, score: float, significance: float) -> Finding:
+    """A map made without symmetry that has some: ``symmetry-not-imposed``."""
+    return Finding(
+        "symmetry-not-imposed",
+        "go on",
+        f"The map was refined without symmetry but looks like one of symmetry {symmetry}: its turned copies reach "
+        f"{score:.2f} of what its noise allows ({significance:.0f} standard deviations above random axes). Refine "
+        f"under {symmetry} to see whether the particles support it.",
+        {"symmetry": symmetry, "score": round(score, 3), "standard_deviations": round(significance, 1)},
     )
 
 

@@ -42,8 +42,8 @@ def refine(
 
     Writes map.mrc, map_sharpened.mrc, half1.mrc, half2.mrc, mask.mrc, fsc.csv, particles.star, iterations.csv and
     report.html into the run folder; the page can be opened while the run goes on. It ends with a verdict: whether each
-    half map explains particles of the other half, and whether all directions are resolved alike. Exit status 1 if it
-    is to stop: nothing but noise.
+    half map explains particles of the other half, whether all directions are resolved alike, whether the particles
+    support the symmetry. Exit status 1 if it is to stop: nothing but noise, or a symmetry that is not there.
     """
     refuse_unless_positive({"--memory": memory})
     found = refine_files(

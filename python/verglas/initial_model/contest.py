@@ -131,27 +131,29 @@ def contest(
         for group, model in learned.items()
     }
     winner = _winner(evidence)
-    lead = evidence[winner or _best_group(evidence)] - evidence["C1"]
+    lead = evidence[winner or best_group(evidence)] - evidence["C1"]
     return Contest(
         winner,
         {g: float(e.mean()) for g, e in evidence.items()},
         float(lead.mean()),
-        _standard_error(lead),
+        standard_error(lead),
         problem.resolution_of_A(last),
         {g: m.volumes[0] for g, m in learned.items()},
     )
 
 
-def _standard_error(difference: FloatArray) -> float:
+def standard_error(difference: FloatArray) -> float:
+    """Of the mean."""
     return float(difference.std(ddof=1) / np.sqrt(len(difference)))
 
 
-def _exceeds(one: FloatArray, other: FloatArray) -> bool:
+def exceeds(one: FloatArray, other: FloatArray, sigmas: float = _SIGMAS) -> bool:
     """Whether an evidence is clearly above another of the same particles."""
-    return bool((one - other).mean() > _SIGMAS * _standard_error(one - other))
+    return bool((one - other).mean() > sigmas * standard_error(one - other))
 
 
-def _best_group(evidence: Mapping[str, FloatArray]) -> str:
+def best_group(evidence: Mapping[str, FloatArray]) -> str:
+    """The group of the largest mean evidence."""
     return max(evidence, key=lambda g: float(evidence[g].mean()))
 
 
@@ -160,11 +162,11 @@ def _winner(evidence: Mapping[str, FloatArray]) -> str | None:
 
     A map of the larger group is one of the smaller as well: where the larger explains as much, it is the one.
     """
-    best = _best_group(evidence)
+    best = best_group(evidence)
     if best == "C1":
         return "C1"
-    larger = [g for g in evidence if best in _PARTS.get(g, ()) and not _exceeds(evidence[best], evidence[g])]
+    larger = [g for g in evidence if best in _PARTS.get(g, ()) and not exceeds(evidence[best], evidence[g])]
     if larger:
         best = max(larger, key=lambda g: float(evidence[g].mean()))
     rivals = [g for g in evidence if g != best and g not in _PARTS.get(best, ())]
-    return best if all(_exceeds(evidence[best], evidence[g]) for g in rivals) else None
+    return best if all(exceeds(evidence[best], evidence[g]) for g in rivals) else None

@@ -30,6 +30,7 @@ from verglas.run.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 from verglas.run.machine import allowed_memory_GB
 from verglas.run.refine_folder import RefineFolder, refine_folder, settings_record
 from verglas.run.refine_inputs import as_map, close_identity, differences, fit_to_particles, fitted_mask
+from verglas.run.refine_symmetry import upright_references
 from verglas.run.refine_verdict import judge_refinement
 from verglas.search.problem import survey
 from verglas.search.step import Step
@@ -302,6 +303,8 @@ def _start_run(
         raise InputError(f"{particles.where}: these particles have no images")
     maps, notes = _fit_references(references, particles, settings)
     window = None if mask is None else fitted_mask(as_map(mask), particles)
+    maps, more = upright_references(maps, settings, mask_given=window is not None)
+    notes += more
     keep = _fits_in_memory(particles, around.limit_GB)
     work = in_memory(particles) if keep else particles
     found = survey(work, threads=settings.threads, device=around.devices[0])
@@ -437,10 +440,10 @@ def _run(setup: _Setup, folder: RefineFolder | None, listener: Listener) -> Refi
     try:
         state, made = refine_state(problem, setup.state, setup.step, progress=progress, after=record_iteration)
         assessed = _assess(problem, state, made)
-        verdict = judge_refinement(problem, state, made.maps, assessed)
+        particles = _with_results(setup.used, problem, state)
+        verdict = judge_refinement(problem, state, made.maps, assessed, particles)
         for finding in verdict.findings:
             listener.say(finding.sentence)
-        particles = _with_results(setup.used, problem, state)
         if folder is not None:
             folder.finish(problem, made, assessed, particles, verdict, converged=state.finished)
     except BaseException as error:

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from verglas import filters, fourier
+from verglas import fourier
 from verglas.assessment import Postprocessed
 from verglas.assessment.directional import directional_fsc
 from verglas.assessment.judge import judge_directions, judge_gain
@@ -18,11 +18,12 @@ from verglas.refinement import schedule
 from verglas.refinement.problem import RefineProblem
 from verglas.refinement.state import State
 from verglas.refinement.update import ClassMaps
+from verglas.run.refine_symmetry import symmetry_findings, weighted_half_map
 from verglas.search.pose_step import coarse_radius
 from verglas.search.state import HalfModel, PoseTable
 from verglas.search.step import Step
-from verglas.types import Map
-from verglas.types.arrays import Float32Array, FloatArray, IntArray
+from verglas.types import Map, Particles
+from verglas.types.arrays import FloatArray, IntArray
 from verglas.types.verdict import Finding, Verdict
 
 _MOST = 300  # held-out particles of each half
@@ -32,7 +33,11 @@ _SILENT = 1e12  # times the noise: shells that do not count
 
 
 def judge_refinement(
-    problem: RefineProblem, state: State, maps: Sequence[ClassMaps], assessed: Sequence[Postprocessed]
+    problem: RefineProblem,
+    state: State,
+    maps: Sequence[ClassMaps],
+    assessed: Sequence[Postprocessed],
+    particles: Particles,
 ) -> Verdict:
     """Verdict on the maps of the last iteration.
 
@@ -45,11 +50,15 @@ def judge_refinement(
         One per class.
     assessed : sequence of Postprocessed
         Of each class.
+    particles : Particles
+        With the last poses, classes and half sets.
 
     Returns
     -------
     Verdict
-        Findings ``signal`` or ``noise``; ``directions`` or ``restricted-views`` for the largest class.
+        Findings ``signal`` or ``noise``; for the largest class ``directions`` or ``restricted-views``, under a point
+        group ``symmetry-supported``, ``symmetry-undecided`` or ``symmetry-not-supported``, and
+        ``symmetry-not-imposed`` where the map has a larger group than was imposed.
     """
     findings: list[Finding] = [judge_gain(held_out_gain(problem, state, maps))]
     largest = int(np.argmax(state.halves[0].class_weight + state.halves[1].class_weight))
@@ -58,6 +67,7 @@ def judge_refinement(
         threads = problem.settings.threads
         found = directional_fsc(first, second, assessed[largest].mask, threads=threads)
         findings.append(judge_directions(found))
+        findings += symmetry_findings(problem, state, maps[largest], particles, largest)
     return Verdict.of(findings, "report.html")
 
 
@@ -80,22 +90,12 @@ def held_out_gain(problem: RefineProblem, state: State, maps: Sequence[ClassMaps
         rows = rows[:: max(1, len(rows) // _MOST)][:_MOST]
         sigma2 = _power(alone, rows)
         sigma2[:, : joined + 1] *= _SILENT
-        volumes = np.stack([_weighted(problem, one, half - 1, last) for one in maps])
+        volumes = np.stack([weighted_half_map(problem, one, half - 1, last) for one in maps])
         blobs = np.stack([spherical_average(v) for v in volumes]).astype(np.float32)
         model = state.halves[half - 1]
         against = [_evidence(alone, replace(model, volumes=v, sigma2=sigma2), step, rows) for v in (volumes, blobs)]
         gains.append(against[0] - np.maximum(against[1], 0.0))
     return np.concatenate(gains)
-
-
-def _weighted(problem: RefineProblem, maps: ClassMaps, half: int, last: int) -> Float32Array:
-    """A half map with the weight that its signal has: SSNR / (1 + SSNR) of half maps is their FSC."""
-    weight = np.clip(maps.masked, 0.0, 1.0)
-    weight[last + 1 :] = 0
-    frequency = np.arange(len(weight)) / (problem.box * problem.pixel_size_A)
-    raw = Map(maps.raw[half], problem.pixel_size_A)
-    smooth = filters.apply(raw, filters.from_curve(frequency, weight), threads=problem.settings.threads)
-    return np.asarray(smooth.data * problem.sphere, np.float32)
 
 
 def _power(problem: RefineProblem, rows: IntArray) -> FloatArray:

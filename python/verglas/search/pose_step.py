@@ -81,8 +81,9 @@ class PoseStep:
         self.where = problem.where
         self.spectra, self.grid = spectra_of(problem, model, mask, max(step.radius, step.insert_radius))
         self.correlation = problem.correlation
-        self.group = symmetry_matrices(problem.symmetry)
+        self.group, self.operators = symmetry_matrices(problem.symmetry), problem.operators
         self.shift_sigma_px = max(_LEAST_SHIFT_PX, step.shift_range_px)
+        self.most_kept = _KEPT[0]
         with np.errstate(divide="ignore"):
             self.log_class = np.log(model.class_weight)
         if step.phase == "global":
@@ -197,9 +198,9 @@ class PoseStep:
             now, _ = self._climb(now, data, _Goal(radius, _COARSE_PHASE), scale)
             now = now[select_within(now, _KEPT[min(i, len(_KEPT) - 1)], _NATS)]
         now, fisher = self._climb(now, data, _Goal(radii[-1], _FINAL_PHASE), scale)
-        kept = select_within(now, _KEPT[0], _FINAL_NATS)
+        kept = select_within(now, self.most_kept, _FINAL_NATS)
         # The same peak may have been reached from two sides.
-        kept = kept[select_distinct(now[kept], _KEPT[0], max(0.5, 0.1 * self.step.step_deg), self.group)]
+        kept = kept[select_distinct(now[kept], self.most_kept, max(0.5, 0.1 * self.step.step_deg), self.group)]
         return now[kept], fisher[kept]
 
     def _scale(self, candidates: Candidates, data: _Spectra, n: int) -> FloatArray:
@@ -305,7 +306,7 @@ class PoseStep:
             image = final.image[mine]
             shell_weight = batch.inv_sigma2[image, : self.step.insert_radius + 1] * weight[mine, None]
             images, ctf = _take_rows(data.images, image), _take_rows(data.ctf, image)
-            for coset in self.problem.operators.cosets:
+            for coset in self.operators.cosets:
                 ops.insert(
                     target,
                     images,

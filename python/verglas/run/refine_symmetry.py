@@ -1,0 +1,232 @@
+"""What a refinement under a point group owes its reader: whether the reference has it, and whether the particles do."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import numpy.typing as npt
+
+from verglas import filters
+from verglas.assessment import fsc
+from verglas.assessment.judge import judge_symmetry, judge_unimposed_symmetry
+from verglas.errors import InputError
+from verglas.geometry import euler_to_matrix, matrix_to_euler, parse_symmetry, symmetry_matrices
+from verglas.image import in_memory, plan_resample, resample_particles
+from verglas.initial_model.contest import Contest
+from verglas.initial_model.starts import resample_to_box, working_box
+from verglas.initial_model.subgroup_contest import contest_of_subgroups
+from verglas.map_geometry.axes import Upright, upright_map
+from verglas.map_geometry.symmetry_search import choose_symmetry, symmetry_scores, without_sphere
+from verglas.reconstruction import reconstruct
+from verglas.refinement import schedule
+from verglas.refinement.problem import RefineProblem
+from verglas.refinement.settings import RefineSettings
+from verglas.refinement.state import State
+from verglas.refinement.update import ClassMaps, resolution_shell
+from verglas.search.state import PoseTable
+from verglas.types import Map, Particles
+from verglas.types.arrays import Float32Array, FloatArray, IntArray
+from verglas.types.verdict import Finding
+
+_FIRST_SHELLS = 5  # of a reference, at least, are compared with its copies
+_MOST_RADIUS, _MARGIN = 16, 3  # shells of the contest
+_MOST, _MOST_POSES = 500, 6000  # particles of each half set, and poses of them under C1
+_FEWEST = 20
+_LOOKED_AT = 8  # shells, where a map made without symmetry is compared with its turned copies
+_EDGE_A = 8.0
+_RELIABLE = 0.143
+_SHIFTS_PX = 2.0
+
+
+def upright_references(
+    maps: list[Map], settings: RefineSettings, *, mask_given: bool
+) -> tuple[list[Map], list[Finding]]:
+    """References that have the group, turned onto its axes where they stand off them; and what was done.
+
+    Raises
+    ------
+    InputError
+        A reference does not have the group, however it is turned; or it would have to be turned, but poses or a mask
+        that go with it are given.
+    """
+    symmetry = parse_symmetry(settings.symmetry)
+    if symmetry == "C1":
+        return maps, []
+    made, notes = [], []
+    for number, one in enumerate(maps, 1):
+        name = "the reference" if len(maps) == 1 else f"reference {number}"
+        found = _upright(one, settings, symmetry)
+        if found is None:
+            made.append(one)
+            continue
+        measured = (
+            f"turned by the elements of {symmetry} about its axes it correlates with itself by {found.before:.2f} "
+            f"(1 is expected, to {settings.initial_resolution_A:g} A)"
+        )
+        if not found.fits:
+            raise InputError(
+                f"refine: {name} does not have the symmetry {symmetry}: {measured}, and by {found.after:.2f} however "
+                "it is turned and moved; give another reference, or another group (--symmetry C1)"
+            )
+        if settings.poses == "local" or mask_given:
+            what = "the poses of the particles" if settings.poses == "local" else "the mask"
+            raise InputError(
+                f"refine: {name} stands off the axes of {symmetry}: {measured}; turned by "
+                f"{found.angle_deg:.0f} degrees by {found.after:.2f}, but {what} would no longer go with "
+                "it: turn both first"
+            )
+        made.append(one.with_data(found.apply(one.data, threads=settings.threads)))
+        numbers = {
+            "before": round(found.before, 3),
+            "after": round(found.after, 3),
+            "angle_deg": round(found.angle_deg, 1),
+        }
+        sentence = (
+            f"{name} stood off the axes of {symmetry} ({measured}): it was turned by {found.angle_deg:.0f} degrees and "
+            f"moved by {np.linalg.norm(found.shift_px) * one.pixel_size_A:.1f} A, which makes {found.after:.2f}"
+        )
+        notes.append(Finding("reference-turned", "warn", sentence, numbers))
+    return made, notes
+
+
+def _upright(one: Map, settings: RefineSettings, symmetry: str) -> Upright | None:
+    shells = max(_FIRST_SHELLS, round(one.box * one.pixel_size_A / settings.initial_resolution_A))
+    shells = min(shells, (one.box - 1) // 2)
+    return upright_map(one.data, symmetry, shells, threads=settings.threads)
+
+
+def symmetry_findings(
+    problem: RefineProblem, state: State, maps: ClassMaps, particles: Particles, number: int
+) -> list[Finding]:
+    """What the particles say of the group that they were refined under, or of one that their map has besides.
+
+    Parameters
+    ----------
+    problem : RefineProblem
+    state : State
+        At the end.
+    maps : ClassMaps
+        Of the largest class.
+    particles : Particles
+        With the last poses, classes and half sets.
+    number : int
+        Of the class, from 0.
+    """
+    findings = [] if (larger := unimposed_symmetry(problem, maps)) is None else [larger]
+    if parse_symmetry(problem.symmetry) == "C1" or problem.correlation:
+        return findings
+    mine = state.poses.class_number == number
+    made = _contest(problem, state, maps, mine)
+    if made is None:
+        return findings
+    particles = particles[np.flatnonzero(mine)]
+    return [_judge(problem, made, without_group(problem, maps, particles)), *findings]
+
+
+def _judge(problem: RefineProblem, made: Contest, alone: tuple[float, float]) -> Finding:
+    lead = (made.lead, made.lead_error)
+    return judge_symmetry(parse_symmetry(problem.symmetry), made.winner, made.evidence, lead, alone)
+
+
+def _contest(problem: RefineProblem, state: State, maps: ClassMaps, mine: npt.NDArray[np.bool_]) -> Contest | None:
+    """The contest of subgroups, on some particles at a pixel size that holds what decides."""
+    order = len(symmetry_matrices(problem.symmetry))
+    most = max(_FEWEST, min(_MOST, _MOST_POSES // order))
+    rows = [np.flatnonzero((problem.half == half) & mine) for half in (1, 2)]
+    rows = [some[:: max(1, -(-len(some) // most))][:most] for some in rows]
+    if min(len(some) for some in rows) < _FEWEST:
+        return None
+    radius = max(3, min(int(state.resolution_shell), _MOST_RADIUS, problem.last_radius))
+    used = np.sort(np.concatenate(rows))
+    small = _small_problem(problem, used, problem.resolution_of_A(radius))
+    ratio = small.box / problem.box
+    poses = PoseTable(**{name: values[used] for name, values in vars(state.poses).items()})
+    poses.origin_px, poses.class_number = poses.origin_px * ratio, np.zeros(len(used), np.int64)
+    half = state.halves[0]
+    volume = resample_to_box(weighted_half_map(problem, maps, 0, radius), small.box)
+    shells = (small.box - 1) // 2 + 1
+    model = replace(half, volumes=volume[None], sigma2=half.sigma2[:, :shells] * ratio**4, class_weight=np.ones(1))
+    step = replace(schedule.make_step(small, "local", radius, 3, _SHIFTS_PX), insert_radius=radius)
+    both = (small.rows_of_half(1), small.rows_of_half(2))
+    return contest_of_subgroups(small, model, poses, step, both, seed=problem.settings.seed)
+
+
+def _small_problem(problem: RefineProblem, rows: IntArray, resolution_A: float) -> RefineProblem:
+    """Some particles of a problem in a box that just holds a resolution, in memory, on the host."""
+    some = problem.particles[rows]
+    box = working_box(problem.box, problem.pixel_size_A, resolution_A)
+    if box < problem.box:
+        some = resample_particles(some, plan_resample(problem.box, problem.pixel_size_A, None, box))
+    small = in_memory(some)
+    return replace(
+        problem,
+        particles=small,
+        half=problem.half[rows],
+        group=problem.group[rows],
+        micrograph=problem.micrograph[rows],
+        params=problem.params[rows],
+        devices=("cpu",),
+        batch=0,
+        edge_px=float(np.clip(_EDGE_A / small.pixel_size_A, 1.5, problem.edge_px)),
+    )
+
+
+def weighted_half_map(problem: RefineProblem, maps: ClassMaps, half: int, last: int) -> Float32Array:
+    """A half map with the weight that its signal has: SSNR / (1 + SSNR) of half maps is their FSC."""
+    weight = np.clip(maps.masked, 0.0, 1.0)
+    weight[last + 1 :] = 0
+    frequency = np.arange(len(weight)) / (problem.box * problem.pixel_size_A)
+    raw = Map(maps.raw[half], problem.pixel_size_A)
+    smooth = filters.apply(raw, filters.from_curve(frequency, weight), threads=problem.settings.threads)
+    return np.asarray(smooth.data * problem.sphere, np.float32)
+
+
+def without_group(problem: RefineProblem, maps: ClassMaps, particles: Particles) -> tuple[float, float]:
+    """Resolution of half maps made from the last poses without the group, and of those with it, both in the sphere.
+
+    Each particle goes to one of its equivalent poses, drawn at random: as refined, all lie in one asymmetric unit, and
+    views from elsewhere would be missing.
+    """
+    group = symmetry_matrices(problem.symmetry)
+    assert particles.poses is not None
+    drawn = group[np.random.default_rng(problem.settings.seed).integers(len(group), size=len(particles))]
+    angles = matrix_to_euler(euler_to_matrix(particles.poses.angles_deg) @ drawn)
+    placed = particles.with_poses(replace(particles.poses, angles_deg=angles))
+    halves = reconstruct(placed, "C1", problem.settings.max_resolution_A, halves=True)[1]
+    threads, last = problem.threads, problem.last_radius
+    raw = (Map(maps.raw[0], problem.pixel_size_A), Map(maps.raw[1], problem.pixel_size_A))
+    alone, together = (
+        problem.resolution_of_A(resolution_shell(fsc(first, second, problem.sphere, threads=threads).curve, last))
+        for first, second in (halves, raw)
+    )
+    return alone, together
+
+
+def unimposed_symmetry(problem: RefineProblem, maps: ClassMaps) -> Finding | None:
+    """A group that a map made without symmetry has."""
+    if parse_symmetry(problem.symmetry) != "C1":
+        return None
+    curve = _reliability(problem, maps)
+    if curve is None:
+        return None
+    box = working_box(problem.box, problem.pixel_size_A, problem.resolution_of_A(len(curve) - 1))
+    volume = resample_to_box((maps.raw.mean(axis=0) * problem.sphere).astype(np.float32), box)
+    best = choose_symmetry(symmetry_scores(volume, curve, threads=problem.threads))
+    return None if best is None else judge_unimposed_symmetry(best.symmetry, best.score, best.significance)
+
+
+def _reliability(problem: RefineProblem, maps: ClassMaps) -> FloatArray | None:
+    """Expected squared correlation with the truth by shell, 2 F / (1 + F), of what is left without the sphere."""
+    last = min(problem.last_radius, _LOOKED_AT)
+    first, second = (
+        Map(without_sphere((v * problem.sphere).astype(np.float32), np.ones(last + 1)), problem.pixel_size_A)
+        for v in maps.raw
+    )
+    curve = fsc(first, second, threads=problem.threads).curve[: last + 1]
+    low = np.flatnonzero(curve[2:] < _RELIABLE)
+    end = int(low[0]) + 1 if low.size else last
+    if end < _FIRST_SHELLS:
+        return None
+    curve = np.clip(curve[: end + 1], 0.05, 0.99)
+    return np.asarray(2 * curve / (1 + curve))
