@@ -136,18 +136,6 @@ def judge_symmetry(
     )
 
 
-def judge_unimposed_symmetry(symmetry: str, score: float, significance: float) -> Finding:
-    """A map made without symmetry that has some: ``symmetry-not-imposed``."""
-    return Finding(
-        "symmetry-not-imposed",
-        "go on",
-        f"The map was refined without symmetry but looks like one of symmetry {symmetry}: its turned copies reach "
-        f"{score:.2f} of what its noise allows ({significance:.0f} standard deviations above random axes). Refine "
-        f"under {symmetry} to see whether the particles support it.",
-        {"symmetry": symmetry, "score": round(score, 3), "standard_deviations": round(significance, 1)},
-    )
-
-
 def _finite(value: float) -> float | None:
     return round(float(value), 3) if math.isfinite(value) else None
 

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from verglas import filters
 from verglas.assessment import fsc
-from verglas.assessment.judge import judge_symmetry, judge_unimposed_symmetry
+from verglas.assessment.judge import judge_symmetry
 from verglas.errors import InputError
 from verglas.geometry import euler_to_matrix, matrix_to_euler, parse_symmetry, symmetry_matrices
 from verglas.image import in_memory, plan_resample, resample_particles
@@ -17,7 +17,6 @@ from verglas.initial_model.contest import Contest
 from verglas.initial_model.starts import resample_to_box, working_box
 from verglas.initial_model.subgroup_contest import contest_of_subgroups
 from verglas.map_geometry.axes import Upright, upright_map
-from verglas.map_geometry.symmetry_search import choose_symmetry, symmetry_scores, without_sphere
 from verglas.reconstruction import reconstruct
 from verglas.refinement import schedule
 from verglas.refinement.problem import RefineProblem
@@ -26,16 +25,14 @@ from verglas.refinement.state import State
 from verglas.refinement.update import ClassMaps, resolution_shell
 from verglas.search.state import PoseTable
 from verglas.types import Map, Particles
-from verglas.types.arrays import Float32Array, FloatArray, IntArray
+from verglas.types.arrays import Float32Array, IntArray
 from verglas.types.verdict import Finding
 
 _FIRST_SHELLS = 5  # of a reference, at least, are compared with its copies
 _MOST_RADIUS, _MARGIN = 16, 3  # shells of the contest
 _MOST, _MOST_POSES = 500, 6000  # particles of each half set, and poses of them under C1
 _FEWEST = 20
-_LOOKED_AT = 8  # shells, where a map made without symmetry is compared with its turned copies
 _EDGE_A = 8.0
-_RELIABLE = 0.143
 _SHIFTS_PX = 2.0
 
 
@@ -99,7 +96,7 @@ def _upright(one: Map, settings: RefineSettings, symmetry: str) -> Upright | Non
 def symmetry_findings(
     problem: RefineProblem, state: State, maps: ClassMaps, particles: Particles, number: int
 ) -> list[Finding]:
-    """What the particles say of the group that they were refined under, or of one that their map has besides.
+    """What the particles say of the group that they were refined under.
 
     Parameters
     ----------
@@ -113,15 +110,14 @@ def symmetry_findings(
     number : int
         Of the class, from 0.
     """
-    findings = [] if (larger := unimposed_symmetry(problem, maps)) is None else [larger]
     if parse_symmetry(problem.symmetry) == "C1" or problem.correlation:
-        return findings
+        return []
     mine = state.poses.class_number == number
     made = _contest(problem, state, maps, mine)
     if made is None:
-        return findings
+        return []
     particles = particles[np.flatnonzero(mine)]
-    return [_judge(problem, made, without_group(problem, maps, particles)), *findings]
+    return [_judge(problem, made, without_group(problem, maps, particles))]
 
 
 def _judge(problem: RefineProblem, made: Contest, alone: tuple[float, float]) -> Finding:
@@ -201,32 +197,3 @@ def without_group(problem: RefineProblem, maps: ClassMaps, particles: Particles)
         for first, second in (halves, raw)
     )
     return alone, together
-
-
-def unimposed_symmetry(problem: RefineProblem, maps: ClassMaps) -> Finding | None:
-    """A group that a map made without symmetry has."""
-    if parse_symmetry(problem.symmetry) != "C1":
-        return None
-    curve = _reliability(problem, maps)
-    if curve is None:
-        return None
-    box = working_box(problem.box, problem.pixel_size_A, problem.resolution_of_A(len(curve) - 1))
-    volume = resample_to_box((maps.raw.mean(axis=0) * problem.sphere).astype(np.float32), box)
-    best = choose_symmetry(symmetry_scores(volume, curve, threads=problem.threads))
-    return None if best is None else judge_unimposed_symmetry(best.symmetry, best.score, best.significance)
-
-
-def _reliability(problem: RefineProblem, maps: ClassMaps) -> FloatArray | None:
-    """Expected squared correlation with the truth by shell, 2 F / (1 + F), of what is left without the sphere."""
-    last = min(problem.last_radius, _LOOKED_AT)
-    first, second = (
-        Map(without_sphere((v * problem.sphere).astype(np.float32), np.ones(last + 1)), problem.pixel_size_A)
-        for v in maps.raw
-    )
-    curve = fsc(first, second, threads=problem.threads).curve[: last + 1]
-    low = np.flatnonzero(curve[2:] < _RELIABLE)
-    end = int(low[0]) + 1 if low.size else last
-    if end < _FIRST_SHELLS:
-        return None
-    curve = np.clip(curve[: end + 1], 0.05, 0.99)
-    return np.asarray(2 * curve / (1 + curve))

@@ -57,8 +57,7 @@ def judge_refinement(
     -------
     Verdict
         Findings ``signal`` or ``noise``; for the largest class ``directions`` or ``restricted-views``, under a point
-        group ``symmetry-supported``, ``symmetry-undecided`` or ``symmetry-not-supported``, and
-        ``symmetry-not-imposed`` where the map has a larger group than was imposed.
+        group ``symmetry-supported``, ``symmetry-undecided`` or ``symmetry-not-supported``.
     """
     findings: list[Finding] = [judge_gain(held_out_gain(problem, state, maps))]
     largest = int(np.argmax(state.halves[0].class_weight + state.halves[1].class_weight))
