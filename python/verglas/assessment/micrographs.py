@@ -180,8 +180,8 @@ def judge_set(judged: Mapping[str, Sequence[str]], unreadable: int = 0, limits: 
     Examples
     --------
     >>> from verglas.assessment.micrographs import judge_set
-    >>> made = judge_set({"a": (), "b": ("3 picks, median 76",)})
-    >>> made.state, made["flagged"].numbers["flagged"]
+    >>> verdict = judge_set({"a": (), "b": ("3 picks, median 76",)})
+    >>> verdict.state, verdict["flagged"].numbers["flagged"]
     ('warn', 1)
     """
     limit = limits or QualityLimits()

@@ -181,11 +181,11 @@ def _particles(path: Path) -> tuple[pd.DataFrame | None, int]:
         return None, 0
     tables, rows = sample_star(path)
     frames = {name: table for name, table in tables.items() if isinstance(table, pd.DataFrame)}
-    found = next((t for t in frames.values() if "rlnAngleRot" in t.columns), None)
-    if found is None:
+    particles = next((t for t in frames.values() if "rlnAngleRot" in t.columns), None)
+    if particles is None:
         return None, 0
     optics = frames.get("optics")
-    if optics is not None and {"rlnOpticsGroup"} <= set(optics.columns) & set(found.columns):
-        own = [c for c in optics.columns if c == "rlnOpticsGroup" or c not in found.columns]
-        found = found.merge(optics[own], on="rlnOpticsGroup", how="left")
-    return found, rows
+    if optics is not None and {"rlnOpticsGroup"} <= set(optics.columns) & set(particles.columns):
+        own = [c for c in optics.columns if c == "rlnOpticsGroup" or c not in particles.columns]
+        particles = particles.merge(optics[own], on="rlnOpticsGroup", how="left")
+    return particles, rows
