@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 from abinitio_runs import agreement_A, drawn_problem
-from typer.testing import CliRunner
+from command_line import main
 
 import verglas as vg
 from verglas.initial_model.batch_step import thin_posterior
@@ -219,17 +219,11 @@ def test_more_particles_than_are_drawn_get_poses_too(data):
     assert np.isfinite(result.particles.table["rlnLogLikeliContribution"]).all()
 
 
-def test_command(data, tmp_path):
-    import typer
-
-    from verglas.cli.abinitio import register
-
-    app = typer.Typer()
-    register(app)
-    app.callback()(lambda: None)
-    wrong = CliRunner().invoke(app, ["abinitio", "x.star", "--out", str(tmp_path), "--diameter", "-3"])
-    assert wrong.exit_code == 2
-    assert "positive" in wrong.output
+@pytest.mark.parametrize("name", ["abinitio", "class2d", "refine"])
+def test_a_wrong_setting_is_found_before_anything_is_read(name, tmp_path, capsys):
+    status, _, err = main([name, "no-such.star", "--out", str(tmp_path), "--diameter", "-3"], capsys)
+    assert status == 2
+    assert "--diameter: expected more than 0, got -3" in err
 
 
 @pytest.mark.slow

@@ -69,7 +69,7 @@ def test_info_as_json(capsys):
         (["no-such-command"], "No such command"),
         (["info", "--no-such-option"], "No such option"),
         (["demo", "--n", "many"], "valid integer"),
-        (["demo", "--snr", "-1"], "positive"),
+        (["demo", "--snr", "-1"], "--snr: expected more than 0"),
     ],
 )
 def test_usage_errors_are_status_2(arguments, words, capsys):

@@ -93,7 +93,7 @@ def test_maps_that_agree_to_the_end_are_written_without_a_random_curve(run, maps
     assert pd.read_csv(tmp_path / "fsc.csv")["phase_randomised"].isna().all()
     assert set(read_assessed(tmp_path).curves) == {"unmasked", "masked", "corrected"}
     page = (tmp_path / "report.html").read_text()
-    assert "nothing was corrected" in page
+    assert "no correction was made" in page
 
 
 def test_mask_b_factor_and_mtf_are_used(run, maps, tmp_path):

@@ -26,6 +26,7 @@ from verglas.search import AlignSettings
 from verglas.search.half_pass import HalfTask
 from verglas.search.problem import image_batches, survey
 from verglas.types.listener import Silence
+from verglas.types.verdict import Finding
 
 import emulated_cupy
 import tolerance
@@ -235,11 +236,13 @@ def test_out_of_memory_halves_the_batch_once_and_says_so(two_gpus, begun, monkey
     state, step = steps[phase]
     wanted, sums, _ = one_pass(problem, state, step, two_gpus[:1], batch=20)
     refused = refuse_batches(monkeypatch, 20)
-    notes: list[str] = []
+    notes: list[Finding] = []
     found, device_sums, _ = one_pass(problem, state, step, two_gpus[:1], batch=20, notes=notes)
     assert len(refused) == 1
     assert len(notes) == 1
-    assert "cuda:0 ran out of memory with 20 images at a time; this pass starts again there with 10" in notes[0]
+    assert (
+        "cuda:0 ran out of memory with 20 images at a time; this pass starts again there with 10" in notes[0].sentence
+    )
     np.testing.assert_array_equal(found.log_evidence, wanted.log_evidence)
     np.testing.assert_array_equal(device_sums[0].weights, sums[0].weights)
 

@@ -80,7 +80,7 @@ def test_reference_gradient_equals_finite_differences():
     _, volume, images, ctf, weight, matrices, shifts = problem(14, 1)
 
     def score(step: np.ndarray) -> float:
-        pose = reference.refine_pose.moved(matrices[0], shifts[0], step)
+        pose = reference.refine_pose.move_pose(matrices[0], shifts[0], step)
         return reference.refine_pose.evaluate(volume, images[0], *pose, weight[0], ctf[0]).score
 
     exact = reference.refine_pose.evaluate(volume, images[0], matrices[0], shifts[0], weight[0], ctf[0])

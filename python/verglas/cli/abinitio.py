@@ -11,6 +11,7 @@ import typer
 from verglas.cli.options import with_settings
 from verglas.run.abinitio import AbInitioSettings, abinitio_files
 from verglas.run.common_lines import CommonLinesJob, common_lines_files
+from verglas.types.settings import settings_from
 
 _COMMON_LINES = "common-lines"  # makes a map of averages in its own way, and reads few of the settings
 _METHODS = ("em", "hill-climbing", _COMMON_LINES)
@@ -51,16 +52,17 @@ def abinitio(
         made = common_lines_files(job)
         typer.echo(json.dumps(made.as_dict(), indent=2) if as_json else f"{made.sentence} {out}/map.mrc")
         return
+    # Settings first: a wrong call is not found out after a million rows have been read.
+    chosen = settings_from("abinitio", AbInitioSettings, method=method, **settings)
     found = abinitio_files(
         particles,
+        settings=chosen,
         stack=stack,
         out=out,
         flip_hand=flip_hand,
         resume=resume,
         device=device,
         threads=threads,
-        method=method,
-        **settings,
     )
     if as_json:
         typer.echo(json.dumps(found.summary(), indent=2))

@@ -12,6 +12,7 @@ import typer
 from verglas.cli.options import with_settings
 from verglas.cli.usage import refuse_unless_positive
 from verglas.run.refine import RefineSettings, refine_files, summary
+from verglas.types.settings import settings_from
 
 
 def register(app: typer.Typer) -> None:
@@ -46,6 +47,7 @@ def refine(
     support the symmetry. Exit status 1 if it is to stop: nothing but noise, or a symmetry that is not there.
     """
     refuse_unless_positive({"--memory": memory})
+    settings_from("refine", RefineSettings, **settings)  # a wrong call is told before a large file is read
     found = refine_files(
         particles,
         reference or None,

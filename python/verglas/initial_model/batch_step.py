@@ -123,9 +123,9 @@ def thin_posterior(posterior: ops.Posterior, rows: IntArray, most: int = _MOST_S
     --------
     >>> import numpy as np
     >>> from verglas import ops
-    >>> from verglas.initial_model.batch_step import thinned
+    >>> from verglas.initial_model.batch_step import thin_posterior
     >>> p = ops.Posterior.from_lists(1, image=[0] * 4, slice=[0, 1, 2, 3], psi_deg=[0] * 4, weight=[0.5, 0.3, 0.1, 0.1])
-    >>> q = thinned(p, np.array([0]), 2)
+    >>> q = thin_posterior(p, np.array([0]), 2)
     >>> len(q.weight) <= 2, float(q.weight.sum())
     (True, 1.0)
     """

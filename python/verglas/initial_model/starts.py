@@ -159,8 +159,8 @@ def resample_to_box(volume: Float32Array, box: int) -> Float32Array:
     Examples
     --------
     >>> import numpy as np
-    >>> from verglas.initial_model.starts import at_box
-    >>> float(at_box(np.ones((8, 8, 8), np.float32), 16).mean())
+    >>> from verglas.initial_model.starts import resample_to_box
+    >>> float(resample_to_box(np.ones((8, 8, 8), np.float32), 16).mean())
     0.5
     """
     if len(volume) == box:

@@ -99,11 +99,11 @@ def align_to_axes(
     --------
     >>> import numpy as np
     >>> import verglas as vg
-    >>> from verglas.initial_model.symmetry import on_axes
+    >>> from verglas.initial_model.symmetry import align_to_axes
     >>> from verglas.map_geometry.map_alignment import turned_map
     >>> m = vg.simulate.density(vg.simulate.phantom(32, 4.0, 90.0, "C4"), 32, 4.0)
     >>> turned = turned_map(m.data, vg.euler_to_matrix([[20.0, 50.0, 70.0]])[0])
-    >>> scores, found, upright = on_axes(turned, np.ones(9), ["C2", "C4", "D4"])
+    >>> scores, found, upright = align_to_axes(turned, np.ones(9), ["C2", "C4", "D4"])
     >>> inner = upright[1:, 1:, 1:]  # about the origin
     >>> found.symmetry, bool(np.corrcoef(inner.ravel(), np.rot90(inner, axes=(1, 2)).ravel())[0, 1] > 0.9)
     ('C4', True)

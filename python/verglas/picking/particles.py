@@ -194,8 +194,8 @@ def pick(
     >>> spots = [(60, 80), (200, 150), (120, 300), (240, 330)]
     >>> data = sum(-2.0 * np.exp(-((np.hypot(x - u, y - v) / 12) ** 4)) for v, u in spots)
     >>> m = vg.Micrograph(data + np.random.default_rng(0).normal(size=data.shape), 3.0)
-    >>> found = vg.pick(m, 80.0, method="log")
-    >>> sorted(tuple(int(v) for v in np.rint(p / 10)) for p in found.xy_px)
+    >>> picks = vg.pick(m, 80.0, method="reference-free")
+    >>> sorted(tuple(int(v) for v in np.rint(p / 10)) for p in picks.xy_px)
     [(8, 6), (15, 20), (30, 12), (33, 24)]
     """
     return pick_detailed(

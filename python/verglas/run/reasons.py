@@ -47,10 +47,10 @@ def most_common_reason(found: Sequence[tuple[str, str]]) -> str:
 
     Examples
     --------
-    >>> from verglas.run.reasons import commonest
-    >>> commonest([("a", "cut off"), ("b", "a movie"), ("c", "a movie")])
+    >>> from verglas.run.reasons import most_common_reason
+    >>> most_common_reason([("a", "cut off"), ("b", "a movie"), ("c", "a movie")])
     'a movie (2 of 3, the first: b)'
-    >>> commonest([("a", "cut off")])
+    >>> most_common_reason([("a", "cut off")])
     'a: cut off'
     """
     reason, count = Counter(reason for _, reason in found).most_common(1)[0]
