@@ -29,7 +29,9 @@ def series(ball):
 
 @pytest.mark.parametrize("method", ["wbp", "sirt", "cg", "tv"])
 def test_every_method_finds_the_ball(series, ball, method):
-    found = reconstruct_tilts(series, TILTS, TomogramSettings(method), check_tilts=3)
+    # Total variation is chosen among weights, each with every left-out tilt: few iterations show what many do.
+    settings = TomogramSettings(method, iterations=15) if method == "tv" else TomogramSettings(method)
+    found = reconstruct_tilts(series, TILTS, settings, check_tilts=3)
     assert np.corrcoef(found.volume.ravel(), ball.ravel())[0, 1] > (0.6 if method == "wbp" else 0.75)
     assert len(found.left_out) == 3
     assert (found.tv_weight is not None) == (method == "tv")

@@ -107,15 +107,18 @@ def cav(course: Course, relaxation: float = 1.0) -> Solution:
     return _iterate(_scale_weights(course, scales), relaxation, None)
 
 
-def largest_eigenvalue(system: System, iterations: int = 60) -> float:
-    """Of A^T W A, by Lanczos; the squared largest singular value of sqrt(W) A."""
+_EIGENVALUE_TOLERANCE = 1e-3  # relative; to the last digit Lanczos takes hundreds of steps where eigenvalues crowd
+
+
+def largest_eigenvalue(system: System) -> float:
+    """Of A^T W A, by Lanczos, rounded up by its tolerance of 1e-3: a step made from it is never too long."""
     n = system.operator.shape[1]
     normal = sla.LinearOperator((n, n), matvec=system.normal, dtype=np.float64)
     if n <= 3:
         return float(np.linalg.eigvalsh(np.column_stack([system.normal(e) for e in np.eye(n)])).max())
-    # A fixed start: ARPACK's own is random, and step sizes would differ from run to run.
     start = np.random.default_rng(0).standard_normal(n)
-    return float(sla.eigsh(normal, 1, which="LM", v0=start, return_eigenvectors=False, maxiter=50 * iterations)[0])
+    values = sla.eigsh(normal, 1, which="LM", v0=start, return_eigenvectors=False, tol=_EIGENVALUE_TOLERANCE)
+    return float(values[0]) * (1 + _EIGENVALUE_TOLERANCE)
 
 
 def normal_diagonal(system: System) -> FloatArray:
