@@ -14,6 +14,7 @@ import numpy as np
 from verglas.assessment import fsc
 from verglas.initial_model.batch_step import BatchStep
 from verglas.initial_model.starts import AbInitioSettings, Course, Start, evaluate_held_out, full_passes
+from verglas.map_geometry.axes import centre_on_axes
 from verglas.map_geometry.map_alignment import turned_map
 from verglas.map_geometry.symmetry_search import (
     CANDIDATES,
@@ -21,7 +22,6 @@ from verglas.map_geometry.symmetry_search import (
     choose_symmetry,
     mass_centre,
     moved_map,
-    symmetry_centre,
     symmetry_scores,
     without_sphere,
 )
@@ -119,10 +119,8 @@ def align_to_axes(
 def _centre_and_turn(
     volume: Float32Array, curve: FloatArray, found: SymmetryScore, threads: int | None
 ) -> tuple[SymmetryScore, Float32Array]:
-    """The mass is centred to a fraction of a pixel; the axes meet where the copies fit best."""
-    volume = moved_map(volume, -symmetry_centre(volume, found, threads=threads), threads=threads)
-    found = symmetry_scores(volume, curve, [found.symmetry], threads=threads)[0]
-    return found, turned_map(volume, found.matrix, threads=threads)
+    _, found, centred = centre_on_axes(volume, curve, found, threads=threads)
+    return found, turned_map(centred, found.matrix, threads=threads)
 
 
 def proposals(scores: Sequence[SymmetryScore]) -> list[SymmetryScore]:

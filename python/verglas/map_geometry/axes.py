@@ -11,7 +11,10 @@ from verglas.geometry import symmetry_matrices
 from verglas.map_geometry.map_alignment import turned_map
 from verglas.map_geometry.sphere import aspherical_part
 from verglas.map_geometry.symmetry_search import (
+    LEAST_SCORE,
+    LEAST_WORST,
     SelfCorrelation,
+    SymmetryScore,
     elements_of,
     mass_centre,
     moved_map,
@@ -22,7 +25,6 @@ from verglas.masks import soft_sphere
 from verglas.types.arrays import Float32Array, FloatArray
 
 _AGREES = 0.8  # correlation with the turned copies at which a map has a group as it stands
-_FITS, _WORST = 0.5, 0.75  # as of symmetry_search: mean over the elements, and the worst of them on the mean
 _ROUND = 1e-4  # share of the power that is not spherical below which a map has no orientation
 
 
@@ -51,7 +53,7 @@ class Upright:
     @property
     def fits(self) -> bool:
         """Whether the map then has the group."""
-        return self.after >= _FITS and self.worst >= _WORST * self.after and self.after > self.before
+        return self.after >= LEAST_SCORE and self.worst >= LEAST_WORST * self.after and self.after > self.before
 
     @property
     def angle_deg(self) -> float:
@@ -96,27 +98,40 @@ def upright_map(volume: Float32Array, symmetry: str, max_radius: int, *, threads
     if _is_round(masked, max_radius):
         return None
     ones = np.ones(max_radius + 1)
-    before = _scores(masked, symmetry, np.eye(3), max_radius, threads)
-    if before.mean() >= _AGREES and before.min() >= _WORST * before.mean():
+    before = _scores(masked, symmetry, max_radius, threads)
+    if before.mean() >= _AGREES and before.min() >= LEAST_WORST * before.mean():
         return None
-    shift = -mass_centre(masked)
-    found = symmetry_scores(moved_map(masked, shift, threads=threads), ones, [symmetry], threads=threads)[0]
-    shift = shift - symmetry_centre(moved_map(masked, shift, threads=threads), found, threads=threads)
-    centred = moved_map(masked, shift, threads=threads)
-    found = symmetry_scores(centred, ones, [symmetry], threads=threads)[0]
-    matrix = _least_turn(found.matrix, symmetry)
-    after = _scores(turned_map(centred, matrix, threads=threads), symmetry, np.eye(3), max_radius, threads)
-    return Upright(float(before.mean()), float(after.mean()), float(after.min()), shift, matrix)
+    to_mass = -mass_centre(masked)
+    moved = moved_map(masked, to_mass, threads=threads)
+    rough = symmetry_scores(moved, ones, [symmetry], threads=threads)[0]
+    to_axes, score, centred = centre_on_axes(moved, ones, rough, threads=threads)
+    matrix = _least_turn(score.matrix, symmetry)
+    after = _scores(turned_map(centred, matrix, threads=threads), symmetry, max_radius, threads)
+    return Upright(float(before.mean()), float(after.mean()), float(after.min()), to_mass + to_axes, matrix)
 
 
-def _scores(volume: Float32Array, symmetry: str, frame: FloatArray, max_radius: int, threads: int | None) -> FloatArray:
+def centre_on_axes(
+    volume: Float32Array, curve: FloatArray, score: SymmetryScore, *, threads: int | None = None
+) -> tuple[FloatArray, SymmetryScore, Float32Array]:
+    """Displacement to where the axes of a group meet, the group's score there, and the map so displaced.
+
+    The mass is centred to a fraction of a pixel; the axes meet where the copies fit best.
+    """
+    shift = -symmetry_centre(volume, score, threads=threads)
+    centred = moved_map(volume, shift, threads=threads)
+    return shift, symmetry_scores(centred, curve, [score.symmetry], threads=threads)[0], centred
+
+
+def _scores(volume: Float32Array, symmetry: str, max_radius: int, threads: int | None) -> FloatArray:
+    """Correlations with the copies turned by the group's elements, about the axes of convention."""
     own = SelfCorrelation(volume, np.ones(max_radius + 1), threads=threads)
-    return own.scores(frame[None], elements_of(symmetry))[0]
+    return own.scores(np.eye(3)[None], elements_of(symmetry))[0]
 
 
 def _is_round(volume: Float32Array, max_radius: int) -> bool:
     """Whether next to nothing of the map's power to a shell depends on direction."""
-    inside = (fourier.shells(volume.shape) <= max_radius) & (fourier.shells(volume.shape) > 0)
+    shells = fourier.shells(volume.shape)
+    inside = (shells <= max_radius) & (shells > 0)
     power = [float((np.abs(fourier.forward(v, 3)[inside]) ** 2).sum()) for v in (volume, aspherical_part(volume))]
     return not power[1] > _ROUND * power[0]
 

@@ -40,7 +40,7 @@ _SEARCH_ELEMENTS, _DESCENT_ELEMENTS = 5, 8
 _PEAKS = 3
 _NULL = 48
 _FIRST_SHELL = 2
-_LEAST_SCORE, _LEAST_WORST, _LEAST_SIGMAS = 0.5, 0.75, 6.0
+LEAST_SCORE, LEAST_WORST, _LEAST_SIGMAS = 0.5, 0.75, 6.0
 
 
 @dataclass(frozen=True)
@@ -74,9 +74,7 @@ class SymmetryScore:
     def fits(self) -> bool:
         """Whether every element is there, and none by accident."""
         return (
-            self.score >= _LEAST_SCORE
-            and self.worst >= _LEAST_WORST * self.score
-            and self.significance >= _LEAST_SIGMAS
+            self.score >= LEAST_SCORE and self.worst >= LEAST_WORST * self.score and self.significance >= _LEAST_SIGMAS
         )
 
 

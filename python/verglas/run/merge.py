@@ -148,7 +148,8 @@ def _first_of_each(particles: Particles, distance_A: float | None) -> npt.NDArra
     if pairs is None:
         raise InputError("merge: a distance needs rlnMicrographName, rlnCoordinateX and rlnCoordinateY in every set")
     # In the order of the rows: who is left out takes nobody with it, as a chain of neighbours would.
-    for first, second in np.sort(pairs, axis=1)[np.lexsort(np.sort(pairs, axis=1).T[::-1])]:
+    ordered = np.sort(pairs, axis=1)
+    for first, second in ordered[np.lexsort(ordered.T[::-1])]:
         if kept[first]:
             kept[second] = False
     return kept
