@@ -119,9 +119,12 @@ def particles_of(truth, n, snr, seed):
 
 
 @pytest.mark.slow
-def test_particles_with_the_group_support_it():
+def test_particles_with_the_group_support_it(capsys, monkeypatch):
+    monkeypatch.setattr("verglas._screen._LINE_EVERY_S", 0.0)
     made, reference = particles_of("D2", 300, 0.2, 1)
+    capsys.readouterr()  # what the simulation said
     found = vg.refine(made, reference, "D2", 125.0, listener=None)
+    assert capsys.readouterr().err == ""  # also of the reconstruction without the group
     assert found.verdict["symmetry-supported"].numbers["lead_nats"] > 0
     numbers = found.verdict["symmetry-supported"].numbers
     assert numbers["resolution_without_symmetry_A"] >= numbers["resolution_with_symmetry_A"]

@@ -189,7 +189,8 @@ def without_group(problem: RefineProblem, maps: ClassMaps, particles: Particles)
     drawn = group[np.random.default_rng(problem.settings.seed).integers(len(group), size=len(particles))]
     angles = matrix_to_euler(euler_to_matrix(particles.poses.angles_deg) @ drawn)
     placed = particles.with_poses(replace(particles.poses, angles_deg=angles))
-    halves = reconstruct(placed, "C1", problem.settings.max_resolution_A, halves=True)[1]
+    limit_A = problem.settings.max_resolution_A  # silent: the refinement has a listener of its own
+    halves = reconstruct(placed, "C1", limit_A, halves=True, threads=problem.threads, listener=None)[1]
     threads, last = problem.threads, problem.last_radius
     raw = (Map(maps.raw[0], problem.pixel_size_A), Map(maps.raw[1], problem.pixel_size_A))
     alone, together = (
