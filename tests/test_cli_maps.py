@@ -68,6 +68,17 @@ def test_fsc_text_says_what_was_found(run, maps, tmp_path):
     assert json.loads(run("fsc", maps[0], noise, "--json")[1])["resolution_A"] is None
 
 
+def test_fsc_says_which_thresholds_a_tiny_box_under_a_high_symmetry_cannot_test(run, tmp_path):
+    rng, paths = np.random.default_rng(0), [tmp_path / "first.mrc", tmp_path / "second.mrc"]
+    density = rng.normal(size=(16, 16, 16))
+    for path in paths:
+        vg.write_map(path, vg.Map(density + 0.1 * rng.normal(size=density.shape), 2.0))
+    text = run("fsc", *paths, "--symmetry", "O", "--threshold", 0.5)[1]
+    assert "5sigma not testable (too few voxels in every shell), 3sigma 4.00 A" in text
+    found = json.loads(run("fsc", *paths, "--symmetry", "O", "--json")[1])
+    assert (found["untestable_thresholds"], found["resolutions_A"]["5sigma"]) == (["5sigma"], None)
+
+
 def test_fsc_failures_are_one_line_and_name_the_files(run, maps, tmp_path):
     other = tmp_path / "other.mrc"
     vg.write_map(other, vg.Map(np.ones((16, 16, 16)), 1.5))

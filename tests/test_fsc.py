@@ -167,6 +167,19 @@ def test_shells_too_small_for_a_sigma_threshold_decide_nothing():
     assert none.resolution_A("5sigma") == np.inf
 
 
+def test_a_threshold_that_no_shell_can_be_tested_at_gives_nan_not_infinity():
+    x = np.random.default_rng(0).normal(size=(16, 16, 16))
+    tiny = assessment.fsc(x, x, pixel_size_A=2.0, symmetry_order=24)
+    assert (tiny.threshold("5sigma")[1:] > 0.9).all()
+    assert not tiny.is_testable("5sigma")
+    assert np.isnan(tiny.resolution_A("5sigma"))  # inf would say that there is no signal
+    for kind in ("half-bit", "3sigma", 0.143):
+        assert tiny.is_testable(kind)
+        assert tiny.resolution_A(kind) == 4.0
+    noise = assessment.fsc(x, np.random.default_rng(1).normal(size=x.shape), pixel_size_A=2.0, symmetry_order=24)
+    assert noise.resolution_A("3sigma") == np.inf
+
+
 def test_empty_shell_gives_zero_not_nan():
     rng = np.random.default_rng(0)
     a = rng.normal(size=(24, 24, 24)).astype(np.float32)

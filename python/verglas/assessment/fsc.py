@@ -232,12 +232,30 @@ class FSC(Shown):
             return threshold_curve(kind, self.n)
         return np.broadcast_to(np.asarray(kind, np.float64), self.curve.shape)
 
+    def _testable_shells(self, threshold: float | str | npt.ArrayLike) -> npt.NDArray[np.int64]:
+        """Shells beyond 0 at which a correlation could pass the threshold."""
+        most = _UNDECIDED if isinstance(threshold, str) else 1.0  # a threshold with a name counts voxels
+        return np.flatnonzero(self.threshold(threshold)[1:] < most) + 1
+
+    def is_testable(self, threshold: float | str | npt.ArrayLike = 0.143) -> bool:
+        """Whether any shell has voxels enough for a threshold; small boxes under a high symmetry may have none.
+
+        Examples
+        --------
+        >>> import numpy as np, verglas as vg
+        >>> x = np.random.default_rng(0).normal(size=(16, 16, 16))
+        >>> made = vg.fsc(x, x, pixel_size_A=2.0, symmetry_order=24)
+        >>> made.is_testable("5sigma"), made.resolution_A("5sigma"), made.is_testable("half-bit")
+        (False, nan, True)
+        """
+        return bool(self._testable_shells(threshold).size)
+
     def _crossing(self, threshold: float | str | npt.ArrayLike) -> tuple[float, int | None]:
-        level = self.threshold(threshold)
-        above = self.curve - level
-        counted = isinstance(threshold, str)  # a threshold that counts voxels
-        decided = np.flatnonzero(level[1:] < (_UNDECIDED if counted else 1.0)) + 1
-        if not decided.size or above[decided[0]] < 0:
+        above = self.curve - self.threshold(threshold)
+        decided = self._testable_shells(threshold)
+        if not decided.size:
+            return float("nan"), 1
+        if above[decided[0]] < 0:
             return float("inf"), 1
         shells = np.arange(len(above))
         above = np.interp(shells, decided, above[decided])  # constant before the first: first_crossing wants shell 1
@@ -258,9 +276,9 @@ class FSC(Shown):
         Returns
         -------
         float
-            inf if shell 1 is already below; the last shell's resolution (about twice the pixel size) if the curve
-            never falls below: :meth:`crosses` tells that case. Shells that have so few
-            voxels that a threshold that counts them exceeds 0.9 are not tested.
+            inf if the first shell that is tested is already below; the last shell's resolution (about twice the pixel
+            size) if the curve never falls below: :meth:`crosses` tells that case. Shells that have so few voxels that
+            a threshold that counts them exceeds 0.9 are not tested; NaN if there is no other (:meth:`is_testable`).
 
         Examples
         --------

@@ -174,6 +174,7 @@ class Postprocessed(Shown):
             "limited_by_sampling": not self.trusted.crosses(RESOLUTION_AT),
             "vouched_by_phase_randomisation": self.vouched,
             "resolutions_A": {t: {c: finite_or_none(v) for c, v in row.items()} for t, row in self.table().items()},
+            "untestable_thresholds": [threshold_name(t) for t in THRESHOLDS if not self.trusted.is_testable(t)],
             "randomised_from_A": self.randomised_from_A,
             "b_factor_A2": self.b_factor_A2,
             "fitted_b_factor_A2": g.b_factor_A2,

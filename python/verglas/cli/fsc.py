@@ -61,6 +61,7 @@ def _as_dict(found: FSC, threshold: float) -> dict[str, Any]:
         "resolution_A": _finite(found.resolution_A(threshold)),
         "threshold": threshold,
         "resolutions_A": {name: _finite(value) for name, value in found.resolutions_A().items()},
+        "untestable_thresholds": [name for name, value in found.resolutions_A().items() if math.isnan(value)],
         "limited_by_sampling": not found.crosses(threshold),
         "pixel_size_A": found.pixel_size_A,
         "frequency_per_A": found.frequency_per_A.tolist(),
@@ -82,8 +83,10 @@ def _sentence(found: FSC, threshold: float, *, masked: bool) -> str:
 
 def _all_thresholds(found: FSC) -> str:
     """One line with the resolution at each of the usual thresholds."""
-    parts = [
-        f"{name} {value:.2f} A" if math.isfinite(value) else f"{name} none"
-        for name, value in found.resolutions_A().items()
-    ]
-    return "by threshold: " + ", ".join(parts)
+    return "by threshold: " + ", ".join(_at_threshold(*one) for one in found.resolutions_A().items())
+
+
+def _at_threshold(name: str, resolution_A: float) -> str:
+    if math.isnan(resolution_A):
+        return f"{name} not testable (too few voxels in every shell)"
+    return f"{name} {resolution_A:.2f} A" if math.isfinite(resolution_A) else f"{name} none"

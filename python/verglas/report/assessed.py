@@ -152,7 +152,11 @@ def _corrected_text(one: Assessed, threshold: str) -> str:
 def _table(one: Assessed) -> Table:
     rows = one.record.get("resolutions_A", {})
     names = list(next(iter(rows.values()), {}))
-    body = [(threshold, *(length(row.get(name)) for name in names)) for threshold, row in rows.items()]
+    untestable = one.record.get("untestable_thresholds", ())
+    body = [
+        (f"{threshold} (too few voxels)" if threshold in untestable else threshold, *map(length, map(row.get, names)))
+        for threshold, row in rows.items()
+    ]
     return Table(("threshold", *names), body)
 
 
