@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy.ndimage import median_filter
 
 import verglas as vg
 from verglas.detector import estimate_gain, find_defects, frame_totals, place_gain
@@ -69,6 +70,20 @@ def test_planted_defects_are_found_and_nothing_else(recorded):
         find_defects(total, np.ones((3, 3)))
     with pytest.raises(InputError, match="negative"):
         find_defects(total - 1e9)
+
+
+@pytest.mark.parametrize("shape", [(5, 7), (64, 61), (300, 421)])
+def test_defects_are_those_of_the_median_of_25_pixels(shape):
+    """The blocks that spare most pixels their own median change nothing, edges included."""
+    rng = np.random.default_rng(4)
+    level = np.maximum(1 + 0.05 * rng.standard_normal(shape), 0.5)
+    counts = rng.poisson(20 * (1 + 0.3 * np.sin(np.arange(shape[1]) / 50)) / level).astype(float)
+    bad = rng.random(shape) < 2e-3
+    counts[bad] = rng.choice([0, 200, 60], bad.sum())
+    expected = median_filter(counts * level, 5, mode="reflect") / level
+    z = 2 * (np.sqrt(counts + 0.375) - np.sqrt(expected + 0.375))
+    spread = max(1.0, 1.4826 * np.median(np.abs(z - np.median(z))))
+    assert find_defects(counts, level).tolist() == np.argwhere(np.abs(z) > 7 * spread).tolist()
 
 
 def test_an_estimated_gain_levels_the_frames():

@@ -13,6 +13,7 @@ import verglas as vg
 from verglas.cli import app as application
 from verglas.errors import InputError
 from verglas.io import read_micrographs, read_motion_star, read_star
+from verglas.io.frames import TiffFrames
 from verglas.run.motion import MovieSettings, _optics_groups, correct_movies
 from verglas.types.motion import Motion, spline_basis
 from verglas.types.trajectory import Trajectory
@@ -57,6 +58,19 @@ def test_from_movies_to_micrographs(session, tmp_path, capsys):
     assert pd.read_csv(out / "excluded.csv")["movie"].tolist() == [str(folder / "m2.tif")]
     steps = np.hypot(*np.diff(motion.global_px, axis=0).T).sum() * 3.0
     assert table["rlnAccumMotionTotal"][0] == pytest.approx(steps, rel=1e-4)
+
+
+def test_every_frame_is_decoded_once(session, tmp_path, monkeypatch):
+    """Finding bad pixels, the motion and the sums go over the frames three times; the file is read once."""
+    folder, _ = session
+    read, decode = [], TiffFrames.read
+    monkeypatch.setattr(TiffFrames, "read", lambda frames, index: read.append(index) or decode(frames, index))
+    correct_movies(folder / "m1.tif", tmp_path / "a", defects="auto", pixel_size_A=3.0, model="global", listener=None)
+    assert sorted(read) == [*range(8)]
+    read.clear()
+    correct_movies(folder / "m1.tif", tmp_path / "b", defects="auto", pixel_size_A=3.0, model="global", flip_y=True,
+                   listener=None)  # fmt: skip
+    assert sorted(read) == [*range(8)]
 
 
 def test_nothing_that_can_be_corrected(session, tmp_path):

@@ -289,7 +289,8 @@ class FrameSums:
             total = total.astype(np.float32 if total.dtype.kind == "f" else np.int32)
             for f in range(first + 1, first + self.per_fraction):
                 total += self.source.read(f)
-        return total[::-1] if self.flip_y else total
+        # a copy: a view would keep both, and who keeps frames keeps no views
+        return total[::-1].copy() if self.flip_y else total
 
 
 def is_tiff(path: Path) -> bool:

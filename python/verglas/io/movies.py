@@ -233,7 +233,14 @@ def read_movie(
     -------
     Movie
     """
-    movie = open_movie(path, **known)
+    return with_gain_and_defects(open_movie(path, **known), gain, defects, placement=placement, divides=divides)
+
+
+def with_gain_and_defects(
+    movie: Movie, gain: PathLike | npt.ArrayLike | Gain | None, defects: PathLike | npt.ArrayLike | None,
+    *, placement: str = "0", divides: bool | None = None,
+) -> Movie:  # fmt: skip
+    """An open movie with gain and defects as given, like :func:`read_movie`."""
     bad: Any = np.zeros(movie.shape, bool)
     if defects is not None:
         rows = read_defects(defects) if isinstance(defects, str | os.PathLike) else defects

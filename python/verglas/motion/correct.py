@@ -173,8 +173,8 @@ def correct_motion(
     """
     chosen = settings_from("motion", MotionSettings, settings, **changes)
     movie = chosen.of(movie)
-    kept = KeptFrames(movie.source, chosen.keep_bytes)
-    movie = kept.of(movie)
+    if not isinstance(movie.source, KeptFrames):
+        movie = KeptFrames(movie.source, chosen.keep_bytes).of(movie)
     with shown_to(listener) as heard:
         found = _estimate(movie, chosen, heard, threads)
         usable, said = without_steep_places(found.motion)

@@ -7,7 +7,6 @@ import numpy.typing as npt
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components, minimum_spanning_tree
 from scipy.spatial import Delaunay, QhullError
-from sklearn.cluster import KMeans
 
 from verglas.errors import InputError
 from verglas.types.arrays import FloatArray, IntArray
@@ -56,6 +55,8 @@ def beam_shift_groups(shifts: npt.ArrayLike, groups: int | None = None) -> IntAr
     if groups is not None:
         if not 1 <= groups <= len(places):
             raise InputError(f"{groups} groups of {len(places)} different beam shifts; expected 1 to {len(places)}")
+        from sklearn.cluster import KMeans  # takes a second to load, and only who names a number needs it
+
         labels = KMeans(groups, n_init=10, random_state=0).fit_predict(places)
     else:
         labels = _by_gap(places)

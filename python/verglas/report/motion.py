@@ -34,8 +34,9 @@ _HELD_OUT = (
 def motion_figure(motion: Motion, title: str = "") -> bytes:
     """Track of the whole frames, and the field on top of it as tracks of a grid of places, as a PNG."""
     with style_context():
-        figure = new_figure(9.0, 3.6)
+        figure = new_figure(9.0, 3.6, layout=None)
         left, right = figure.subplots(1, 2, width_ratios=[1, 1.35])
+        figure.subplots_adjust(left=0.08, right=0.98, bottom=0.14, top=0.84, wspace=0.16)
         x, y = motion.global_px.T
         left.plot(x, y, "-", color=FAINT, linewidth=1)
         points = left.scatter(x, y, c=np.arange(1, len(x) + 1), s=12, cmap="viridis", zorder=3)
@@ -58,16 +59,16 @@ def motion_figure(motion: Motion, title: str = "") -> bytes:
 
 
 def _field(axes: object, motion: Motion) -> None:
+    from matplotlib.collections import LineCollection
+
     rows, columns = motion.shape
     y, x = np.meshgrid(*(np.linspace(0.06 * n, 0.94 * n, 7) for n in (rows, columns)), indexing="ij")
     tracks = motion.local(x, y)
     largest = float(np.hypot(tracks[..., 0], tracks[..., 1]).max())
     scale = min(_ENLARGED * max(rows, columns) / 1000, 0.12 * min(rows, columns) / largest) if largest > 0 else 0.0
-    for j in range(7):
-        for i in range(7):
-            line = tracks[j, i] * scale
-            axes.plot(x[j, i] + line[:, 0], y[j, i] + line[:, 1], "-", color=COLOURS[0], linewidth=1.1)  # type: ignore[attr-defined]
-            axes.plot(x[j, i], y[j, i], ".", color=FAINT, markersize=3)  # type: ignore[attr-defined]
+    lines = np.stack([x, y], -1)[:, :, None] + tracks * scale
+    axes.add_collection(LineCollection([*lines.reshape(49, -1, 2)], colors=COLOURS[0], linewidths=1.1))  # type: ignore[attr-defined]
+    axes.plot(x.ravel(), y.ravel(), ".", color=FAINT, markersize=3)  # type: ignore[attr-defined]
     axes.set_xlim(0, columns)  # type: ignore[attr-defined]
     axes.set_ylim(rows, 0)  # type: ignore[attr-defined]
     axes.set_aspect("equal")  # type: ignore[attr-defined]
@@ -81,7 +82,7 @@ def drift_figure(table: pd.DataFrame) -> bytes:
     flagged = good["flags"] != ""
     shown = {"early, px": "early_px", "late, px": "late_px", "total, px": "total_px", "error, px": "shift_error_px"}
     with style_context():
-        figure = new_figure(9.4, 2.3)
+        figure = new_figure(9.4, 2.3, layout=None)
         for axes, (title, column) in zip(figure.subplots(1, 4), shown.items(), strict=True):
             values = good[column].astype(float)
             finite = np.isfinite(values)
@@ -97,6 +98,7 @@ def drift_figure(table: pd.DataFrame) -> bytes:
             axes.set_xlabel(title)
             whole_numbers(axes.yaxis)
         figure.supylabel("movies", fontsize=9)
+        figure.subplots_adjust(left=0.07, right=0.99, bottom=0.24, top=0.95, wspace=0.22)
         return png(figure)
 
 

@@ -6,7 +6,7 @@ matplotlib is loaded on first use and only through its object interface, so noth
 from __future__ import annotations
 
 import io
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from matplotlib.axis import Axis
@@ -33,12 +33,12 @@ STYLE: Any = {
 DPI = 144
 
 
-def new_figure(width_in: float, height_in: float) -> Figure:
-    """An empty figure with a canvas of its own."""
+def new_figure(width_in: float, height_in: float, layout: Literal["constrained"] | None = "constrained") -> Figure:
+    """An empty figure with a canvas of its own; to let its parts find their places takes half of the drawing."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(width_in, height_in), dpi=DPI, layout="constrained")
+    figure = Figure(figsize=(width_in, height_in), dpi=DPI, layout=layout)
     FigureCanvasAgg(figure)
     return figure
 

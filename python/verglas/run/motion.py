@@ -322,7 +322,14 @@ def _optics_groups(rows: list[dict[str, Any]]) -> list[str]:
 
 def _correct(files: MovieFiles, session: MovieSession, heard: Listener) -> dict[str, Any]:
     chosen, gain = session.settings, None if session.gain is None else str(session.gain)
-    movie = read_movie(files.movie, session.gain, session.defects, placement=chosen.placement, **chosen.reading)
+    movie = read_movie(
+        files.movie,
+        session.gain,
+        session.defects,
+        placement=chosen.placement,
+        keep_bytes=chosen.keep_bytes,
+        **chosen.reading,
+    )
     corrected = correct_motion(movie, chosen.correction, threads=session.threads, listener=heard)
     return files.write(movie, corrected, chosen.correction, gain, chosen.dtype)
 

@@ -14,8 +14,9 @@ import numpy.typing as npt
 from verglas.detector import find_defects, frame_totals, place_gain
 from verglas.errors import VerglasWarning
 from verglas.io import find_acquisition, open_movie, read_gain
-from verglas.io import read_movie as read_given
+from verglas.io.movies import with_gain_and_defects
 from verglas.io.mrc import PathLike
+from verglas.motion.sums import KeptFrames
 from verglas.types import Movie
 from verglas.types.acquisition import Acquisition
 from verglas.types.gain import Gain
@@ -26,7 +27,7 @@ _FRAMES = 20  # read to find how a gain lies and which pixels are bad
 def read_movie(
     path: PathLike, gain: PathLike | npt.ArrayLike | Gain | None = None,
     defects: PathLike | npt.ArrayLike | None = None, *, placement: str = "0", divides: bool | None = None,
-    metadata: bool = True, **known: Any,
+    metadata: bool = True, keep_bytes: int = 0, **known: Any,
 ) -> Movie:  # fmt: skip
     """Open a movie; frames are read when they are asked for.
 
@@ -48,6 +49,8 @@ def read_movie(
     metadata : bool
         Take what is not given from an mdoc or EPU XML file beside the movie. What such a file contradicts is used as
         given, with a warning.
+    keep_bytes : int
+        Memory for frames as recorded, kept when first read; by default each is decoded whenever it is asked for.
     **known
         ``pixel_size_A``, ``dose_per_frame_e_A2``, ``pre_exposure_e_A2``, ``voltage_kV``, and for EER files
         ``frames_per_fraction``, ``total_dose_e_A2``, ``upsampling``; further ones of :func:`verglas.io.open_movie`.
@@ -73,16 +76,18 @@ def read_movie(
     if metadata:
         summed = Path(path).suffix.lower() == ".eer" or known.get("frames_per_fraction") is not None
         known = with_acquisition(known, find_acquisition(path), summed=summed)
-    if placement != "auto" and not (isinstance(defects, str) and defects == "auto"):
-        return read_given(path, gain, defects, placement=placement, divides=divides, **known)
     movie = open_movie(path, **known)
+    if keep_bytes:
+        movie = KeptFrames(movie.source, keep_bytes).of(movie)
+    if placement != "auto" and not (isinstance(defects, str) and defects == "auto"):
+        return with_gain_and_defects(movie, gain, defects, placement=placement, divides=divides)
     total, _ = frame_totals([movie], most_frames=_FRAMES)
     lying = gain
     if gain is not None and placement == "auto":
         lying, placement = place_gain(total, as_gain(gain, divides)).gain, "0"
     if not (isinstance(defects, str) and defects == "auto"):
-        return read_given(path, lying, defects, placement=placement, divides=divides, **known)
-    levelled = read_given(path, lying, None, placement=placement, divides=divides, **known)
+        return with_gain_and_defects(movie, lying, defects, placement=placement, divides=divides)
+    levelled = with_gain_and_defects(movie, lying, None, placement=placement, divides=divides)
     bad = levelled.defect_mask
     bad[tuple(find_defects(total, levelled.gain).T)] = True
     return replace(levelled, defects=bad)
