@@ -283,7 +283,7 @@ def test_an_empty_class_starts_anew_from_the_one_that_mixes_views():
     assert "starts anew" in lines[-1]
     for _ in range(4):
         made.iterate(state, made.work.usable)
-    assert share_right(state.found.label, truth[keep]) >= 0.9
+    assert share_right(state.assignments.label, truth[keep]) >= 0.9
 
 
 def test_splitting_makes_levels_without_giant_or_empty_classes():

@@ -92,8 +92,8 @@ def in_reference_frame(
 
     poses = np.asarray(angles_deg, np.float64), np.asarray(shifts_px, np.float64)
     with ThreadPoolExecutor(resolve_threads(threads)) as pool:
-        turned = list(pool.map(one, stack, *poses))
-    return np.stack(turned) if turned else np.zeros_like(stack)
+        frames = list(pool.map(one, stack, *poses))
+    return np.stack(frames) if frames else np.zeros_like(stack)
 
 
 def alignment_scores(
@@ -135,8 +135,8 @@ def alignment_scores(
     box = refs.shape[-1]
     y, x = np.indices((box, box)) - box // 2
     disc = np.hypot(x, y) <= (box / 2 if radius_px is None else radius_px)
-    framed = in_reference_frame(images, alignment.angles_deg, alignment.shifts_px, threads=threads)
-    f = framed[:, disc].astype(np.float64)
+    in_frame = in_reference_frame(images, alignment.angles_deg, alignment.shifts_px, threads=threads)
+    f = in_frame[:, disc].astype(np.float64)
     g = refs[:, disc].astype(np.float64)[alignment.references]
     f -= f.mean(axis=1, keepdims=True)
     g -= g.mean(axis=1, keepdims=True)
@@ -206,8 +206,8 @@ def align2d(
     >>> blob = lambda px, py: np.exp(-((x - px) ** 2 + (y - py) ** 2) / 8.0)
     >>> reference = blob(8, 0) + blob(-3, 7) + 2 * blob(0, -5)
     >>> image = blob(0 + 3, -8 - 1) + blob(7 + 3, 3 - 1) + 2 * blob(-5 + 3, 0 - 1)   # psi 90, then at (3, -1)
-    >>> found = align2d(image[None], reference, max_shift_px=4)
-    >>> found.angles_deg.round(1).tolist(), found.shifts_px.round(1).tolist()
+    >>> result = align2d(image[None], reference, max_shift_px=4)
+    >>> result.angles_deg.round(1).tolist(), result.shifts_px.round(1).tolist()
     ([90.0], [[-3.0, 1.0]])
     """
     stack = np.ascontiguousarray(images, np.float32)
@@ -221,10 +221,10 @@ def align2d(
     radii = (1.0, float(last)) if radius_px is None else (float(radius_px[0]), float(radius_px[1]))
     problem = _Problem(stack, refs, radii, int(max_shift_px), resolve_threads(threads))
     if search == "joint":
-        found = ops.correlate_rotations(
+        peaks = ops.correlate_rotations(
             stack, refs, max_shift_px=max_shift_px, step_px=step_px, radius_px=radii, threads=problem.threads
         )
-        best = _score_poses(problem, found.angles_deg, found.shifts_px, found.references)
+        best = _score_poses(problem, peaks.angles_deg, peaks.shifts_px, peaks.references)
     else:
         best = _take_better(_shift_first(problem), _search_angles_first(problem))
     return _refine(problem, best, cycles)
@@ -272,12 +272,12 @@ def _take_better(a: Alignment2D, b: Alignment2D) -> Alignment2D:
 
 def _with_new_shifts(p: _Problem, pose: Alignment2D) -> Alignment2D:
     """The best shifts at the angles of ``pose``; a residue d in the reference's frame is R_z(psi) d in the image's."""
-    framed = in_reference_frame(p.images, pose.angles_deg, pose.shifts_px, threads=p.threads)
-    found = ops.correlate(
-        framed, p.references[pose.references], pairing="paired", max_shift_px=p.max_shift_px, threads=p.threads
+    in_frame = in_reference_frame(p.images, pose.angles_deg, pose.shifts_px, threads=p.threads)
+    peaks = ops.correlate(
+        in_frame, p.references[pose.references], pairing="paired", max_shift_px=p.max_shift_px, threads=p.threads
     )
     c, s = np.cos(np.deg2rad(pose.angles_deg)), np.sin(np.deg2rad(pose.angles_deg))
-    x, y = found.shifts_px.T
+    x, y = peaks.shifts_px.T
     shifts = pose.shifts_px + np.stack([c * x + s * y, -s * x + c * y], axis=1)
     inside = (np.abs(shifts) <= p.max_shift_px + 0.5).all(axis=1, keepdims=True)
     return _score_poses(p, pose.angles_deg, np.where(inside, shifts, pose.shifts_px), pose.references)
@@ -285,20 +285,20 @@ def _with_new_shifts(p: _Problem, pose: Alignment2D) -> Alignment2D:
 
 def _with_new_angles(p: _Problem, pose: Alignment2D) -> Alignment2D:
     """The best angles at the shifts of ``pose``, each image with its own reference."""
-    moved = image_ops.shift(p.images, pose.shifts_px, threads=p.threads)
+    at_centre = image_ops.shift(p.images, pose.shifts_px, threads=p.threads)
     angles = pose.angles_deg.copy()
     for k in np.unique(pose.references):
         own = pose.references == k
-        found = ops.correlate_rotations(moved[own], p.references[k], radius_px=p.radius_px, threads=p.threads)
-        angles[own] = found.angles_deg
+        peaks = ops.correlate_rotations(at_centre[own], p.references[k], radius_px=p.radius_px, threads=p.threads)
+        angles[own] = peaks.angles_deg
     return _score_poses(p, angles, pose.shifts_px, pose.references)
 
 
 def _shift_first(p: _Problem) -> Alignment2D:
-    found = ops.correlate(p.images, p.references, max_shift_px=p.max_shift_px, threads=p.threads)
-    return _with_new_angles(p, _score_poses(p, None, found.shifts_px, found.references))
+    peaks = ops.correlate(p.images, p.references, max_shift_px=p.max_shift_px, threads=p.threads)
+    return _with_new_angles(p, _score_poses(p, None, peaks.shifts_px, peaks.references))
 
 
 def _search_angles_first(p: _Problem) -> Alignment2D:
-    found = ops.correlate_rotations(p.images, p.references, radius_px=p.radius_px, threads=p.threads)
-    return _with_new_shifts(p, _score_poses(p, found.angles_deg, found.shifts_px, found.references))
+    peaks = ops.correlate_rotations(p.images, p.references, radius_px=p.radius_px, threads=p.threads)
+    return _with_new_shifts(p, _score_poses(p, peaks.angles_deg, peaks.shifts_px, peaks.references))

@@ -144,13 +144,13 @@ class _Aligner:
                     (images, self.grid, inv),
                 )
             )
-            found = search.run(masked)
+            posterior = search.run(masked)
             best = ops.Posterior.from_lists(
                 len(some),
                 np.arange(len(some)),
-                found.best_slice,
-                poses.psi_deg(found.best_psi),
-                shift=found.best_shift,
+                posterior.best_slice,
+                poses.psi_deg(posterior.best_psi),
+                shift=posterior.best_shift,
             )
             residuals = sums.add_measured(whole, best)
             cross += (residuals.cross * inv).sum(axis=0)
@@ -247,12 +247,12 @@ def check_bias(
 
 def _report(aligner: _Aligner, data: _Aligned, noise: _Aligned, box: int) -> BiasReport:
     geo, n = aligner.work.geometry, len(aligner.work.usable)
-    seen = slice(0, geo.search_limit)
+    searched_shells = slice(0, geo.search_limit)
     unseen = slice(geo.search_limit + _SKIP_RINGS, None)
     # The reference on the data's grey scale: the factor that fits best, from the rings of the alignment.
-    scale = max(float(data.cross[seen].sum() / data.power[seen].sum()), 0.0)
-    agreement = float(data.cross[seen].sum())
-    share = float(noise.cross[seen].sum() / agreement) if agreement > 0 else 1.0
+    scale = max(float(data.cross[searched_shells].sum() / data.power[searched_shells].sum()), 0.0)
+    agreement = float(data.cross[searched_shells].sum())
+    share = float(noise.cross[searched_shells].sum() / agreement) if agreement > 0 else 1.0
     variance = float(data.power[unseen].sum())
     sigma = float(data.cross[unseen].sum() / np.sqrt(variance)) if variance > 0 else 0.0
     per_ring = np.divide(noise.cross, data.cross, out=np.full_like(data.cross, np.nan), where=data.cross > 0)

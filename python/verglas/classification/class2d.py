@@ -80,8 +80,8 @@ class Classifier:
 
     def run(self) -> State:
         """From the start, or from where an earlier run was kept, to the end."""
-        saved = None if self.keeper is None else self.keeper.load()
-        state = None if saved is None else restore_state(self, saved)
+        snapshot = None if self.keeper is None else self.keeper.load()
+        state = None if snapshot is None else restore_state(self, snapshot)
         if state is None or state.place.phase == "start":
             state = self.start(state)
         if state.place.phase in ("start", "improve"):
@@ -144,11 +144,11 @@ class Classifier:
         table[:n, :n], table[n, :n], table[:n, n] = losses, vanish, vanish
         groups = moves.group_classes(table, np.append(mass, max(state.sums.null_mass, 1.0)), k + 1)
         groups = [g for g in groups if n not in g]
-        kept = np.array([g[np.argmax(state.sums.mass[g])] for g in groups])
+        heaviest = np.array([g[np.argmax(state.sums.mass[g])] for g in groups])
         share = np.array([np.exp(state.model.log_share[g]).sum() for g in groups])
         self.listener.say(f"{len(state.model)} seeds grouped to {len(groups)} classes")
         m = state.model
-        state.model = replace(m, averages=m.averages[kept], log_share=np.log(share), tau2=m.tau2[kept])
+        state.model = replace(m, averages=m.averages[heaviest], log_share=np.log(share), tau2=m.tau2[heaviest])
         state.sums = None
         return state
 
@@ -160,7 +160,7 @@ class Classifier:
                 self.keep(state, "start", number)
                 self.iterate(state, rows)
             state.place = Place("start")
-            state.levels.append(state.found.label.copy())
+            state.levels.append(state.assignments.label.copy())
             now = len(state.model)
             if now == k:
                 return
@@ -168,7 +168,7 @@ class Classifier:
             largest = np.argsort(-state.sums.mass, kind="stable")[: min(now, k - now)]
             model = self._add_empty_classes(state.model, len(largest))
             for new, source in enumerate(largest, start=now):
-                members = np.flatnonzero(state.found.label == source)
+                members = np.flatnonzero(state.assignments.label == source)
                 if len(members) >= 4:
                     model = self._split_class(model, state.stage, new, int(source), members)
             state.model, state.sums = model, None
@@ -188,17 +188,17 @@ class Classifier:
     def iterate(self, state: State, rows: IntArray, *, step: float = 1.0) -> None:
         """One expectation and maximisation over ``rows``; below ``step`` 1 the sums are blended with earlier ones."""
         began = time.perf_counter()
-        found, sums = self.engine.run(state.model, state.stage, rows)
+        assignments, sums = self.engine.run(state.model, state.stage, rows)
         assert sums is not None
         likelihood = sums.log_likelihood
         if step < 1 and state.sums is not None and len(state.sums.mass) == len(sums.mass):
             sums = state.sums.blend(sums, step, len(self.work.usable) / len(rows))
         state.model, state.sums = self.balance_shares(state.model, self.engine.maximise(state.model, sums), sums), sums
-        both = rows[state.found.label[rows] >= 0]
-        changed = float((found.label[both] != state.found.label[both]).mean()) if len(both) else 1.0
+        both = rows[state.assignments.label[rows] >= 0]
+        share_changed = float((assignments.label[both] != state.assignments.label[both]).mean()) if len(both) else 1.0
         _, z = held_out_evidence(sums, state.stage.radius + SKIP_RINGS)
-        for name in found.__dataclass_fields__:
-            getattr(state.found, name)[rows] = getattr(found, name)[rows]
+        for name in assignments.__dataclass_fields__:
+            getattr(state.assignments, name)[rows] = getattr(assignments, name)[rows]
         self.n_iterations += 1
         radius = state.stage.radius
         line = Iteration(
@@ -207,7 +207,7 @@ class Classifier:
             self.geometry.resolution_A(radius),
             len(rows),
             likelihood,
-            changed,
+            share_changed,
             z,
             time.perf_counter() - began,
         )
@@ -236,14 +236,14 @@ class Classifier:
         """How far the radius may grow: to where half sets agree on rings that no alignment has seen."""
         assert state.sums is not None
         radius, last = state.stage.radius, self.geometry.last_ring
-        wanted = int(np.ceil(_GROWTH * radius))
-        while wanted > radius:
+        larger = int(np.ceil(_GROWTH * radius))
+        while larger > radius:
             first = radius + SKIP_RINGS
-            end = max(first + 2, min(wanted, last))
+            end = max(first + 2, min(larger, last))
             _, z = held_out_evidence(state.sums, first, end)
             if z > _SUPPORTED_SIGMA:
-                return wanted
-            wanted = (radius + wanted) // 2
+                return larger
+            larger = (radius + larger) // 2
         return radius
 
     def refill(self, state: State) -> bool:
@@ -260,10 +260,10 @@ class Classifier:
         empty = np.flatnonzero(sums.mass < max(1.5, 0.01 * mean))
         gain[np.append(empty, sorted(self.split)).astype(int)] = 0
         free = [(int(k), "empty") for k in empty] or self._find_redundant_classes(state, gain)
-        given = False
+        any_split = False
         for k, reason in free:
             source = int(np.argmax(gain))
-            members = np.flatnonzero(state.found.label == source)
+            members = np.flatnonzero(state.assignments.label == source)
             if gain[source] <= 0 or len(members) < 4:
                 break
             gain[source] = 0
@@ -273,9 +273,9 @@ class Classifier:
                 f"class {k + 1} ({reason}) starts anew: the {len(members)} particles of class "
                 f"{source + 1} are split in two"
             )
-            given = True
+            any_split = True
         state.model = model
-        return given
+        return any_split
 
     def _find_redundant_classes(self, state: State, gain: FloatArray) -> list[tuple[int, str]]:
         """Classes that cost clearly less than the best splits gain; what is merged is not split."""
@@ -348,15 +348,15 @@ class Classifier:
             rows, step = self._rows(number)
             self.iterate(state, rows, step=step)
             in_stage += 1
-            refilled = number < min(last - 3, _REFILLS) and self.refill(state)
-            changed = state.record[-1].changed
-            if refilled or (changed > _SETTLED and in_stage < _STAGE_ITERATIONS and number > 0):
+            has_refill = number < min(last - 3, _REFILLS) and self.refill(state)
+            share_changed = state.record[-1].changed
+            if has_refill or (share_changed > _SETTLED and in_stage < _STAGE_ITERATIONS and number > 0):
                 continue
             radius = state.stage.radius
             wanted = min(self.geometry.search_limit, self.supported_radius(state))
             if wanted > radius:
                 state.stage, in_stage = self.stage(wanted), 0
-            elif in_stage >= 2 and (changed <= _CONVERGED or in_stage >= 2 * _STAGE_ITERATIONS):
+            elif in_stage >= 2 and (share_changed <= _CONVERGED or in_stage >= 2 * _STAGE_ITERATIONS):
                 break
 
     def finish(self, state: State) -> None:
@@ -440,8 +440,8 @@ def classify2d(
     >>> model = vg.simulate.phantom(32, 4.0, 90.0)
     >>> poses = vg.Poses(np.column_stack([np.zeros(60), np.repeat([0, 90], 30), np.arange(60) * 6.0]))
     >>> particles = vg.simulate.particles(model, 60, 32, 4.0, snr=1.0, poses=poses)
-    >>> found = vg.classify2d(particles, classes=2, diameter_A=110)
-    >>> found.averages.shape[1:], len(found.particles)
+    >>> result = vg.classify2d(particles, classes=2, diameter_A=110)
+    >>> result.averages.shape[1:], len(result.particles)
     ((32, 32), 60)
     """
     if isinstance(settings, int | np.integer):  # as formerly: the number of classes

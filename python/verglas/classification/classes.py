@@ -81,7 +81,7 @@ class State:
     model: Model2D
     stage: Stage
     sums: Sums | None
-    found: Assignments
+    assignments: Assignments
     record: list[Iteration]
     levels: list[IntArray] = field(default_factory=list)
     place: Place = field(default_factory=Place)
@@ -254,34 +254,34 @@ def collect(engine: Engine2D, state: State) -> Classes2D:
     curves = half_set_curves(engine, sums)
     evidence, _ = held_out_evidence(sums, state.stage.radius + SKIP_RINGS)
     rows = work.usable
-    label = state.found.label[rows]
+    label = state.assignments.label[rows]
     size = np.bincount(label, minlength=k + 1)
     limit = [crossing(c, engine.grid.radii) if n > 3 else 0.0 for c, n in zip(curves, size[:k], strict=True)]
     resolution = np.array([geo.resolution_A(r) if r > 0 else np.inf for r in limit])
     order = np.lexsort((-size[:k], np.where(np.isfinite(resolution), resolution.round(1), 1e9)))
     number = np.append(np.argsort(order), k)
     in_class = np.append(move, [[0.0, 0.0]], axis=0)[label]
-    turn = np.deg2rad(state.found.psi_deg[rows])
+    turn = np.deg2rad(state.assignments.psi_deg[rows])
     # The average moved by v: a particle needs R_z(psi) v more to lie at the origin.
     c, s = np.cos(turn), np.sin(turn)
     extra = np.stack([c * in_class[:, 0] + s * in_class[:, 1], -s * in_class[:, 0] + c * in_class[:, 1]], axis=1)
-    shifts_A = (state.found.shifts_px[rows] + extra) * geo.pixel_size_A
-    angles = np.column_stack([np.zeros(len(rows)), np.zeros(len(rows)), state.found.psi_deg[rows]])
-    chosen = (
+    shifts_A = (state.assignments.shifts_px[rows] + extra) * geo.pixel_size_A
+    angles = np.column_stack([np.zeros(len(rows)), np.zeros(len(rows)), state.assignments.psi_deg[rows]])
+    classified = (
         work.particles[rows]
         .with_poses(Poses(angles, shifts_A))
         .with_columns(
             rlnClassNumber=number[label] + 1,
-            rlnMaxValueProbDistribution=state.found.probability[rows],
-            rlnLogLikeliContribution=state.found.log_evidence[rows],
+            rlnMaxValueProbDistribution=state.assignments.probability[rows],
+            rlnLogLikeliContribution=state.assignments.log_evidence[rows],
         )
     )
     box = work.particles.box
-    shown = averages[order]
+    sorted_averages = averages[order]
     if geo.box != box:
         # Grey values of the particles' own pixels: a working pixel averages several of them.
-        shown = fourier_resample(shown, (box, box))
-    probability = np.bincount(label, state.found.probability[rows], k + 1) / np.maximum(size, 1)
+        sorted_averages = fourier_resample(sorted_averages, (box, box))
+    probability = np.bincount(label, state.assignments.probability[rows], k + 1) / np.maximum(size, 1)
     signal, offset = inside_outside(engine, state.model, sums), np.hypot(*move.T) / geo.diameter_px
     table = pd.DataFrame(
         {
@@ -297,20 +297,20 @@ def collect(engine: Engine2D, state: State) -> Classes2D:
         }
     )
     if engine.settings.null_class:
-        shown = np.concatenate([shown, np.zeros((1, box, box), np.float32)])
+        sorted_averages = np.concatenate([sorted_averages, np.zeros((1, box, box), np.float32)])
         table.loc[k] = [k + 1, size[k], size[k] / len(rows), np.inf, 0.0, probability[k], np.nan, 0.0, np.nan]
         table = table.astype({"class": int, "particles": int})
     best = max(state.record, key=lambda line: line.evidence)
-    verdict, found = _verdict(best, state.gain, table, k)
+    verdict, finding = _verdict(best, state.gain, table, k)
     return Classes2D(
-        shown.astype(np.float32),
+        sorted_averages.astype(np.float32),
         work.pixel_size_A,
-        chosen,
+        classified,
         table,
         curves[order],
         engine.grid.radii / (geo.box * geo.pixel_size_A),
         verdict,
-        found,
+        finding,
         state.record,
         work.bad,
         [level[rows] for level in state.levels],

@@ -156,8 +156,8 @@ class Sums:
     def blend(self, new: Sums, step: float, scale: float) -> Sums:
         """(1 - step) of these plus step of ``scale`` times the new: stepwise EM (Cappe and Moulines 2009)."""
         names = [n for n in self.__dataclass_fields__ if n != "log_likelihood"]
-        mixed = {n: (1 - step) * getattr(self, n) + step * scale * getattr(new, n) for n in names}
-        return Sums(**mixed, log_likelihood=new.log_likelihood)
+        blends = {n: (1 - step) * getattr(self, n) + step * scale * getattr(new, n) for n in names}
+        return Sums(**blends, log_likelihood=new.log_likelihood)
 
 
 class Engine2D:
@@ -263,7 +263,7 @@ class Engine2D:
         log_prior = np.full((len(model), 2), -np.inf)
         log_prior[:, 0] = model.log_share  # an average has no opposite
         search.set_reference(ops.polar(model.averages, samples.grid, **self.work.where.of_ops), log_prior)
-        found = Assignments.empty(len(self.work))
+        assignments = Assignments.empty(len(self.work))
         collect = _Collector(self, model, stage) if sums else None
         for begin in range(0, len(rows), _BATCH):
             some = rows[begin : begin + _BATCH]
@@ -274,13 +274,13 @@ class Engine2D:
             in_classes = np.exp(scores.log_evidence - evidence)
             posterior = search.posterior(scores)
             posterior = replace(posterior, weight=posterior.weight * in_classes[posterior.image])
-            _assign(found, some, posterior, stage, len(model), 1 - in_classes, evidence)
+            _assign(assignments, some, posterior, stage, len(model), 1 - in_classes, evidence)
             if collect is not None:
                 likelihood = evidence + self.noise_terms(samples.power(some, x), samples.grid, inv)
                 collect.add(some, posterior, inv, 1 - in_classes)
                 collect.log_likelihood += float(likelihood.sum())
             self.listener.progress("particles of this iteration", begin + len(some), len(rows))
-        return found, None if collect is None else collect.sums()
+        return assignments, None if collect is None else collect.sums()
 
     def batch(self, rows: IntArray, samples: npt.NDArray[np.complex64], inv_sigma2: Float32Array) -> PolarBatch:
         """Samples of these particles with their noise and CTF."""
@@ -327,8 +327,8 @@ class Engine2D:
         with np.errstate(divide="ignore"):
             log_null = float(np.log(null))
         coefficients = self.share * self.grid.weights * self.grid.n_theta
-        counted = sums.group_mass[:, None] * coefficients
-        sigma2 = ops.noise_variance(sums.squared, counted, before=model.sigma2, least=_LEAST_NOISE)
+        weighted_sums = sums.group_mass[:, None] * coefficients
+        sigma2 = ops.noise_variance(sums.squared, weighted_sums, before=model.sigma2, least=_LEAST_NOISE)
         # Two axes; a step of the finest stage is the least that can be told.
         spread = np.sqrt(max(sums.shift2, 0.0) / (2 * max(sums.mass.sum(), 1e-9)))
         least = self.geometry.box / (8 * self.geometry.search_limit)
@@ -353,9 +353,9 @@ class _Collector:
         """One batch; slices 2 k and 2 k + 1 are the half sets of class k."""
         e, stage = self.engine, self.stage
         image, k = posterior.image, len(self.model)
-        halved = replace(posterior, slice=2 * posterior.slice + e.halves[rows][image].astype(np.int32))
+        by_half = replace(posterior, slice=2 * posterior.slice + e.halves[rows][image].astype(np.int32))
         x = e.whole.get(rows)
-        residuals = self.plan.add_measured(e.batch(rows, x, inv), halved, e.whole.power(rows, x))
+        residuals = self.plan.add_measured(e.batch(rows, x, inv), by_half, e.whole.power(rows, x))
         coefficients = e.share * (e.grid.weights * e.grid.n_theta)[: stage.radius]
         beyond = residuals.squared[:, : stage.radius] * inv[:, : stage.radius] - residuals.mass[:, None] * coefficients
         # What the empty class explains is noise, all of it.
@@ -388,7 +388,7 @@ class _Collector:
 
 
 def _assign(
-    found: Assignments,
+    assignments: Assignments,
     rows: IntArray,
     posterior: ops.Posterior,
     stage: Stage,
@@ -413,14 +413,16 @@ def _assign(
     weight = posterior.weight[own] * near
     total = np.maximum(np.bincount(image[own], weight, minlength=n), 1e-30)
     psi = posterior.psi_deg[best] + np.bincount(image[own], weight * turn, minlength=n) / total
-    found.psi_deg[rows] = (psi + 180) % 360 - 180
+    assignments.psi_deg[rows] = (psi + 180) % 360 - 180
     for axis in (0, 1):
-        found.shifts_px[rows, axis] = shifts[best, axis] + np.bincount(image[own], weight * move[:, axis], n) / total
+        assignments.shifts_px[rows, axis] = (
+            shifts[best, axis] + np.bincount(image[own], weight * move[:, axis], n) / total
+        )
     probability = mass[np.arange(n), label]
     empty = null > mass.sum(axis=1)
-    found.label[rows] = np.where(empty, k, label)
-    found.probability[rows] = np.where(empty, null, probability)
-    found.log_evidence[rows] = evidence
+    assignments.label[rows] = np.where(empty, k, label)
+    assignments.probability[rows] = np.where(empty, null, probability)
+    assignments.log_evidence[rows] = evidence
 
 
 def _smooth(values: FloatArray) -> FloatArray:
@@ -451,10 +453,10 @@ def signal_power(halves: npt.NDArray[np.complex128], weight: FloatArray) -> Floa
     alone = (np.abs(both) ** 2).mean(axis=2) - 1 / np.maximum(total, tiny)
     balanced = weight.min(axis=1) > 0.1 * total
     # The weaker half is what the product is known by.
-    known = np.where(balanced, weight.min(axis=1), 0.0)
-    pooled = (known * cross).sum(axis=0) / np.maximum(known.sum(axis=0), tiny)
+    usable_weight = np.where(balanced, weight.min(axis=1), 0.0)
+    pooled = (usable_weight * cross).sum(axis=0) / np.maximum(usable_weight.sum(axis=0), tiny)
     lonely = (total * np.maximum(alone, 0)).sum(axis=0) / np.maximum(total.sum(axis=0), tiny)
-    power = _smooth(np.where(known.sum(axis=0) > 0, pooled, lonely))
+    power = _smooth(np.where(usable_weight.sum(axis=0) > 0, pooled, lonely))
     return np.maximum(power, _TAU_FLOOR / np.maximum(total, tiny))
 
 

@@ -49,8 +49,8 @@ def held_out_gain(engine: Engine2D, radius: int, shift_range_px: float, rng: np.
     gains = []
     for h in (0, 1):
         model = _classify(engine, halves[h], stage, sigma2, shift_range_px, rng)
-        found, _ = engine.run(model, stage, halves[1 - h], sums=False)
-        gains.append(float(found.log_evidence[halves[1 - h]].sum()))
+        assignments, _ = engine.run(model, stage, halves[1 - h], sums=False)
+        gains.append(float(assignments.log_evidence[halves[1 - h]].sum()))
     return float(np.mean(gains))
 
 

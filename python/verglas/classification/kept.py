@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 
 def take_snapshot(classifier: Classifier, state: State) -> Snapshot:
     """Everything that :func:`restore_state` needs."""
-    arrays = to_arrays("model.", state.model) | to_arrays("stage.", state.stage) | to_arrays("found.", state.found)
+    arrays = (
+        to_arrays("model.", state.model) | to_arrays("stage.", state.stage) | to_arrays("found.", state.assignments)
+    )
     if state.sums is not None:
         arrays |= to_arrays("sums.", state.sums)
     arrays |= {f"level{number}": labels for number, labels in enumerate(state.levels)}
@@ -34,9 +36,9 @@ def take_snapshot(classifier: Classifier, state: State) -> Snapshot:
     return Snapshot(arrays, record)
 
 
-def restore_state(classifier: Classifier, saved: Snapshot) -> State:
+def restore_state(classifier: Classifier, snapshot: Snapshot) -> State:
     """The state that was taken; the classifier's own counters and random numbers are put back, too."""
-    arrays, record = saved.arrays, saved.record
+    arrays, record = snapshot.arrays, snapshot.record
     classifier.n_iterations, classifier.split = record["iterations"], set(record["split"])
     classifier.rng = np.random.default_rng()
     classifier.rng.bit_generator.state = record["rng"]

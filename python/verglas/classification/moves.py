@@ -63,7 +63,7 @@ def merging_losses(engine: Engine2D, model: Model2D, sums: Sums, stage: Stage) -
     for a in range(k - 1):
         plan.set_reference(samples[a : a + 1], log_prior=[[0.0, -np.inf]], threads=threads)
         both = weight[a] * weight[a + 1 :] / np.maximum(weight[a] + weight[a + 1 :], 1e-30)
-        found = plan.run(
+        posterior = plan.run(
             samples[a + 1 :],
             shifts,
             inv_sigma2=np.maximum(both, 1e-30),
@@ -71,7 +71,7 @@ def merging_losses(engine: Engine2D, model: Model2D, sums: Sums, stage: Stage) -
             log_psi=np.zeros(stage.n_psi),
             threads=threads,
         )
-        loss = 0.5 * (power[a + 1 :] * both).sum(axis=1) - found.best_score
+        loss = 0.5 * (power[a + 1 :] * both).sum(axis=1) - posterior.best_score
         losses[a, a + 1 :] = losses[a + 1 :, a] = np.maximum(loss, 0.0)
     return losses
 

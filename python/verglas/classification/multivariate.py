@@ -130,8 +130,8 @@ def eigenimages(images: npt.ArrayLike, k: int | None = None, *, mask: npt.ArrayL
     >>> import numpy as np
     >>> from verglas.classification import eigenimages
     >>> x = np.random.default_rng(0).normal(size=(5, 4, 4))
-    >>> found = eigenimages(x)
-    >>> bool(np.allclose(found.reconstitute(), x))
+    >>> result = eigenimages(x)
+    >>> bool(np.allclose(result.reconstitute(), x))
     True
     """
     x, inside = _pixels(images, mask)
@@ -196,8 +196,8 @@ class SteerableEigenimages:
 
 def _weighted_harmonics(images: npt.ArrayLike, grid: ops.PolarGrid, threads: int | None) -> npt.NDArray[np.complex128]:
     """Harmonics (n, m, rings) whose squared moduli, doubled for m > 0, add up to the power over the plane."""
-    packed = ops.polar_harmonics(ops.polar(images, grid, threads=threads), grid, threads=threads)
-    return grid.unpack(packed).astype(np.complex128) * np.sqrt(2 * np.pi * grid.radii * grid.spacing)
+    harmonics = ops.polar_harmonics(ops.polar(images, grid, threads=threads), grid, threads=threads)
+    return grid.unpack(harmonics).astype(np.complex128) * np.sqrt(2 * np.pi * grid.radii * grid.spacing)
 
 
 def steerable_eigenimages(
@@ -239,9 +239,9 @@ def steerable_eigenimages(
     >>> import numpy as np
     >>> from verglas.classification import steerable_eigenimages
     >>> x = np.random.default_rng(0).normal(size=(20, 16, 16)).astype(np.float32)
-    >>> found = steerable_eigenimages(x, 5)
-    >>> same = found.coefficients(x), found.coefficients(np.roll(np.rot90(x, axes=(1, 2)), 1, axis=1))
-    >>> found.eigenvalues.shape, same[0].shape
+    >>> result = steerable_eigenimages(x, 5)
+    >>> same = result.coefficients(x), result.coefficients(np.roll(np.rot90(x, axes=(1, 2)), 1, axis=1))
+    >>> result.eigenvalues.shape, same[0].shape
     ((5,), (20, 5))
     """
     stack = np.ascontiguousarray(images, np.float32)
@@ -250,22 +250,22 @@ def steerable_eigenimages(
     a = _weighted_harmonics(stack, grid, threads)
     mean = a[:, 0].mean(axis=0)
     a[:, 0] -= mean
-    found: list[tuple[float, int, npt.NDArray]] = []
+    candidates: list[tuple[float, int, npt.NDArray]] = []
     for m in range(a.shape[1]):
         own = a[:, m, grid.first_ring[m] :]
         values, vectors = np.linalg.eigh(own.T @ own.conj() / len(own))
         for value, vector in zip(values, vectors.T, strict=True):
             whole = np.zeros(grid.n_rings, np.complex128)
             whole[grid.first_ring[m] :] = vector
-            found.append(((1 if m == 0 else 2) * float(value), m, whole))
-    found.sort(key=lambda item: (-item[0], item[1]))
-    found = found[:k]
+            candidates.append(((1 if m == 0 else 2) * float(value), m, whole))
+    candidates.sort(key=lambda item: (-item[0], item[1]))
+    candidates = candidates[:k]
     return SteerableEigenimages(
         grid,
         mean,
-        np.array([m for _, m, _ in found]),
-        np.stack([u for _, _, u in found]),
-        np.array([v for v, _, _ in found]),
+        np.array([m for _, m, _ in candidates]),
+        np.stack([u for _, _, u in candidates]),
+        np.array([v for v, _, _ in candidates]),
     )
 
 
@@ -324,9 +324,9 @@ def correspondence_analysis(table: npt.ArrayLike, k: int | None = None) -> Corre
     >>> import numpy as np
     >>> from verglas.classification import correspondence_analysis
     >>> t = np.array([[10.0, 0, 5], [2, 8, 5], [1, 1, 30]])
-    >>> found = correspondence_analysis(t)
+    >>> result = correspondence_analysis(t)
     >>> expected = t.sum(1, keepdims=True) * t.sum(0) / t.sum()
-    >>> bool(np.isclose(found.inertia.sum(), ((t - expected) ** 2 / expected).sum() / t.sum()))
+    >>> bool(np.isclose(result.inertia.sum(), ((t - expected) ** 2 / expected).sum() / t.sum()))
     True
     """
     x = np.asarray(table, np.float64)
@@ -447,10 +447,10 @@ def core_members(
         rows = np.flatnonzero(own == value)
         if len(rows) < 4:
             continue
-        found = eigenimages(stack[rows], min(components, len(rows) - 2), mask=mask)
+        eigen = eigenimages(stack[rows], min(components, len(rows) - 2), mask=mask)
         # Robust scales: an outlier must not widen the measure that it is judged by.
-        centre = np.median(found.coefficients, axis=0)
-        away = np.abs(found.coefficients - centre)
+        centre = np.median(eigen.coefficients, axis=0)
+        away = np.abs(eigen.coefficients - centre)
         scale = np.maximum(1.4826 * np.median(away, axis=0), 1e-12)
         distance = np.sqrt(((away / scale) ** 2).sum(axis=1))
         spread = max(1.4826 * float(np.median(np.abs(distance - np.median(distance)))), 1e-12)

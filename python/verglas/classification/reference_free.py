@@ -98,8 +98,8 @@ def align_reference_free(
     >>> from verglas.classification import align_reference_free
     >>> y, x = np.indices((32, 32)) - 16
     >>> image = np.exp(-((x - 4.0) ** 2 + y**2) / 8) + np.exp(-(x**2 + (y - 3.0) ** 2) / 4)
-    >>> found = align_reference_free(np.stack([image, np.rot90(image)[:, :]]), max_shift_px=2)
-    >>> turn = float(found.angles_deg[1] - found.angles_deg[0]) % 360
+    >>> result = align_reference_free(np.stack([image, np.rot90(image)[:, :]]), max_shift_px=2)
+    >>> turn = float(result.angles_deg[1] - result.angles_deg[0]) % 360
     >>> bool(min(abs(turn - 90), abs(turn - 270)) < 2)
     True
     """
@@ -152,10 +152,10 @@ class _OneView:
 
     def _align_and_place(self, k: int, reference: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         one = slice(k, k + 1)
-        found = align2d(self.stack[one], reference.astype(np.float32), **self.search)
-        self.angles[k], self.shifts[k] = found.angles_deg[0], found.shifts_px[0]
-        turned = in_reference_frame(self.stack[one], self.angles[one], self.shifts[one], threads=1)
-        self.placed[k] = turned[0].astype(float)
+        alignment = align2d(self.stack[one], reference.astype(np.float32), **self.search)
+        self.angles[k], self.shifts[k] = alignment.angles_deg[0], alignment.shifts_px[0]
+        in_frame = in_reference_frame(self.stack[one], self.angles[one], self.shifts[one], threads=1)
+        self.placed[k] = in_frame[0].astype(float)
         return self.placed[k]
 
 
@@ -202,8 +202,8 @@ def align_pyramid(
     >>> from verglas.classification import align_pyramid
     >>> y, x = np.indices((32, 32)) - 16
     >>> image = np.exp(-((x - 4.0) ** 2 + y**2) / 8) + np.exp(-(x**2 + (y - 3.0) ** 2) / 4)
-    >>> found = align_pyramid(np.stack([image, image, image]), max_shift_px=2)
-    >>> bool(np.abs(found.shifts_px).max() < 0.1)
+    >>> result = align_pyramid(np.stack([image, image, image]), max_shift_px=2)
+    >>> bool(np.abs(result.shifts_px).max() < 0.1)
     True
     """
     stack = _check_stack(images)
@@ -214,7 +214,7 @@ def align_pyramid(
     while len(nodes) > 1:
         above = []
         for (first, left), (second, right) in zip(nodes[::2], nodes[1::2], strict=False):
-            found = align2d(
+            alignment = align2d(
                 second[None].astype(np.float32),
                 first.astype(np.float32),
                 max_shift_px=max_shift_px,
@@ -223,16 +223,16 @@ def align_pyramid(
                 cycles=3,
                 threads=threads,
             )
-            turned = in_reference_frame(second[None], found.angles_deg, found.shifts_px, threads=1)[0]
-            _compose(angles, shifts, right, float(found.angles_deg[0]), found.shifts_px[0])
+            in_frame = in_reference_frame(second[None], alignment.angles_deg, alignment.shifts_px, threads=1)[0]
+            _compose(angles, shifts, right, float(alignment.angles_deg[0]), alignment.shifts_px[0])
             a, b = len(left), len(right)
-            above.append(((a * first + b * turned) / (a + b), left + right))
+            above.append(((a * first + b * in_frame) / (a + b), left + right))
         if len(nodes) % 2:
             above.append(nodes[-1])
         nodes = above
     psi = ((angles + 180) % 360 - 180).astype(np.float32)
-    moved = shifts.astype(np.float32)
-    return MutualAlignment(_average(stack, psi, moved, threads), psi, moved, [])
+    totals = shifts.astype(np.float32)
+    return MutualAlignment(_average(stack, psi, totals, threads), psi, totals, [])
 
 
 def _compose(angles: npt.NDArray, shifts: npt.NDArray, members: list[int], psi: float, s: npt.NDArray) -> None:
@@ -289,22 +289,22 @@ def einstein_from_noise(
     >>> from verglas.classification import einstein_from_noise
     >>> y, x = np.indices((32, 32)) - 16
     >>> face = np.exp(-((x - 4.0) ** 2 + y**2) / 8) + np.exp(-(x**2 + (y - 5.0) ** 2) / 4)
-    >>> found = einstein_from_noise(face, [16, 64])
-    >>> found[16][0] < found[64][0]
+    >>> result = einstein_from_noise(face, [16, 64])
+    >>> result[16][0] < result[64][0]
     True
     """
     target = np.asarray(reference, np.float32)
     if target.ndim != 2 or target.shape[0] != target.shape[1]:
         raise InputError(f"einstein_from_noise: expected one square image, got shape {target.shape}")
-    wanted = sorted({int(k) for k in np.atleast_1d(numbers)})
-    if wanted[0] < 1:
-        raise InputError(f"einstein_from_noise: expected positive numbers, got {wanted[0]}")
+    sizes = sorted({int(k) for k in np.atleast_1d(numbers)})
+    if sizes[0] < 1:
+        raise InputError(f"einstein_from_noise: expected positive numbers, got {sizes[0]}")
     box = target.shape[0]
     last = (box + 1) // 2 - 3 - max_shift_px if radius_px is None else float(radius_px)
     disc = distance_from((box, box)) <= last
-    total, done, result = np.zeros((box, box)), 0, {}
-    for stop in wanted:
-        for begin in range(done, stop, 256):
+    total, count, result = np.zeros((box, box)), 0, {}
+    for stop in sizes:
+        for begin in range(count, stop, 256):
             some = range(begin, min(begin + 256, stop))
             noise = np.stack(
                 [
@@ -312,11 +312,13 @@ def einstein_from_noise(
                     for i in some
                 ]
             )
-            found = align2d(noise, target, max_shift_px=max_shift_px, radius_px=(1.0, last), cycles=1, threads=threads)
+            alignment = align2d(
+                noise, target, max_shift_px=max_shift_px, radius_px=(1.0, last), cycles=1, threads=threads
+            )
             # One image after the other: the sum does not depend on the batches.
-            for image in in_reference_frame(noise, found.angles_deg, found.shifts_px, threads=threads):
+            for image in in_reference_frame(noise, alignment.angles_deg, alignment.shifts_px, threads=threads):
                 total += image
-        done = stop
-        average = (total / done).astype(np.float32)
+        count = stop
+        average = (total / count).astype(np.float32)
         result[stop] = (float(np.corrcoef(average[disc], target[disc])[0, 1]), average)
     return result

@@ -130,11 +130,11 @@ def select_classes(
     reason = _reasons(table, empty_class, limits)
     if not signal:
         reason = [r or "the classification found nothing but noise" for r in reason]
-    kept = np.array([not r for r in reason], bool)
-    total, chosen = int(size.sum()), int(size[kept].sum())
-    left = {int(n): r for n, r in zip(number, reason, strict=True) if r}
-    code, state, sentence = _state(signal, int(kept.sum()), chosen, total, limits)
-    return ClassSelection(number[kept].tolist(), left, chosen, total, state, sentence, code)
+    passes = np.array([not r for r in reason], bool)
+    total, n_selected = int(size.sum()), int(size[passes].sum())
+    rejections = {int(n): r for n, r in zip(number, reason, strict=True) if r}
+    code, state, sentence = _state(signal, int(passes.sum()), n_selected, total, limits)
+    return ClassSelection(number[passes].tolist(), rejections, n_selected, total, state, sentence, code)
 
 
 def _reasons(table: pd.DataFrame, empty_class: int | None, limits: SelectionRules) -> list[str]:
@@ -165,8 +165,8 @@ def _reasons(table: pd.DataFrame, empty_class: int | None, limits: SelectionRule
     open_ = np.array([not r for r in reason], bool)
     limit = max(limits.resolution_always_A, limits.resolution_factor * _weighted_median(resolution[open_], size[open_]))
     for i in np.flatnonzero(open_ & ~(resolution <= limit)):
-        known = f"resolved to {resolution[i]:.0f} A" if np.isfinite(resolution[i]) else "not resolved at all"
-        reason[i] = f"{known} (at least {limit:.0f} A)"
+        resolution_text = f"resolved to {resolution[i]:.0f} A" if np.isfinite(resolution[i]) else "not resolved at all"
+        reason[i] = f"{resolution_text} (at least {limit:.0f} A)"
     return reason
 
 
@@ -179,14 +179,14 @@ def _weighted_median(values: FloatArray, weight: npt.NDArray[np.int64]) -> float
     return float(middle) if np.isfinite(middle) else 0.0
 
 
-def _state(signal: bool, classes: int, chosen: int, total: int, limits: SelectionRules) -> tuple[str, str, str]:
+def _state(signal: bool, classes: int, n_selected: int, total: int, limits: SelectionRules) -> tuple[str, str, str]:
     """Code, state and sentence."""
     if not signal:
         return "noise", "stop", "The classification found nothing but noise: there is nothing to select."
-    if not chosen:
+    if not n_selected:
         sentence = f"None of the classes looks like a particle: look at them. {total} particles were classified."
         return "none_kept", "stop", sentence
-    text = f"{chosen} of {total} particles, in {classes} {'class' if classes == 1 else 'classes'}"
-    if chosen < limits.few_left * total:
+    text = f"{n_selected} of {total} particles, in {classes} {'class' if classes == 1 else 'classes'}"
+    if n_selected < limits.few_left * total:
         return "few_kept", "warn", f"Only {text}, look like particles: look at the others."
     return "kept", "go on", f"{text}, look like particles."

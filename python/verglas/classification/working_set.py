@@ -175,9 +175,11 @@ class WorkingSet:
     def _warn(self) -> None:
         if not self.bad:
             return
-        listed = "; ".join(f"particle {i}: {reason}" for i, reason in list(self.bad.items())[:5])
+        examples = "; ".join(f"particle {i}: {reason}" for i, reason in list(self.bad.items())[:5])
         more = f" and {len(self.bad) - 5} more" if len(self.bad) > 5 else ""
-        warnings.warn(f"classify2d: {len(self.bad)} particles set aside ({listed}{more})", VerglasWarning, stacklevel=5)
+        warnings.warn(
+            f"classify2d: {len(self.bad)} particles set aside ({examples}{more})", VerglasWarning, stacklevel=5
+        )
 
     def _prepare_block(self, begin: int) -> tuple[Float32Array, dict[int, str]]:
         """One block: background to mean 0 and deviation 1, cropped; unusable images are zero."""
@@ -202,14 +204,14 @@ class WorkingSet:
 
     def images(self, rows: npt.ArrayLike) -> Float32Array:
         """Prepared images of these particles, (m, box, box); rows of one block should come together."""
-        wanted = np.asarray(rows, np.int64)
+        at_rows = np.asarray(rows, np.int64)
         if self._kept is not None:
-            return self._kept[wanted]
-        out = np.empty((len(wanted), self.geometry.box, self.geometry.box), np.float32)
-        block_of = wanted // BLOCK
+            return self._kept[at_rows]
+        out = np.empty((len(at_rows), self.geometry.box, self.geometry.box), np.float32)
+        block_of = at_rows // BLOCK
         for block in np.unique(block_of):
             own = block_of == block
-            out[own] = self._prepare_block(int(block) * BLOCK)[0][wanted[own] - block * BLOCK]
+            out[own] = self._prepare_block(int(block) * BLOCK)[0][at_rows[own] - block * BLOCK]
         return out
 
 
@@ -247,8 +249,8 @@ class Samples:
     def _compute(self, rows: IntArray) -> npt.NDArray[np.complex64]:
         images = self.work.images(rows)
         where = self.work.where
-        seen = to_device(images if self._mask is None else images * self._mask, where.device)
-        return to_host(ops.polar(seen, self.grid, **where.of_ops))
+        window = to_device(images if self._mask is None else images * self._mask, where.device)
+        return to_host(ops.polar(window, self.grid, **where.of_ops))
 
 
 def _ring_power(x: npt.NDArray[np.complex64]) -> npt.NDArray[np.float64]:

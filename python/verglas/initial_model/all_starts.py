@@ -89,7 +89,7 @@ def all_starts(
     problem: Problem,
     settings: AbInitioSettings,
     sigma2: FloatArray,
-    held: IntArray,
+    held_out: IntArray,
     observer: Observer,
     *,
     group: str = "",
@@ -108,40 +108,40 @@ def all_starts(
             settings,
             k,
             sigma2,
-            held,
+            held_out,
             partial(observer.progress, _stage(settings, k, group)),
             keeper=observer.keeper(k, group),
             method=method_of(settings),
         )
         if settings.method == METHODS[0]:
-            start = better_sign(problem, settings, start, held)
+            start = better_sign(problem, settings, start, held_out)
         if not group:
             observer.finished(start)
         return start
 
-    made = [one(k) for k in range(settings.starts)]
-    noise = common_noise(made)
+    runs = [one(k) for k in range(settings.starts)]
+    noise = common_noise(runs)
 
     def rescore(start: Start) -> Start:
-        return replace(start, evidence=evaluate_held_out(problem, settings, start.model, held, noise))
+        return replace(start, evidence=evaluate_held_out(problem, settings, start.model, held_out, noise))
 
-    made = rank_starts([rescore(s) for s in made])
+    runs = rank_starts([rescore(s) for s in runs])
     while True:
-        others = [compare_with_best(problem, settings, made[0], s) for s in made[1:]]
-        blob = blob_evidence(problem, settings, made[0], held, noise)
-        verdict = judge(made[0], blob, others, settings.final_resolution_A)
-        found = Starts(problem, settings, made, others, verdict)
-        enough = len(made) >= settings.max_starts or (settings.symmetry.lower() == AUTO and found.nearly_round)
+        others = [compare_with_best(problem, settings, runs[0], s) for s in runs[1:]]
+        blob = blob_evidence(problem, settings, runs[0], held_out, noise)
+        verdict = judge(runs[0], blob, others, settings.final_resolution_A)
+        starts = Starts(problem, settings, runs, others, verdict)
+        enough = len(runs) >= settings.max_starts or (settings.symmetry.lower() == AUTO and starts.nearly_round)
         if verdict.kind != "undecided" or enough:
-            return found
-        made = rank_starts([*made, rescore(one(len(made)))])
+            return starts
+        runs = rank_starts([*runs, rescore(one(len(runs)))])
 
 
 def contest_groups(
     without: Starts,
     finer: Callable[[], tuple[Problem, FloatArray]],
     sigma2: FloatArray,
-    held: IntArray,
+    held_out: IntArray,
     observer: Observer,
 ) -> tuple[Starts, Contest]:
     """The starts under the cubic group that explains particles held out better than all others do; else as they were.
@@ -154,39 +154,39 @@ def contest_groups(
         Makes the problem with finer pixels, and its first noise.
     sigma2 : (groups, shells) float64
         First noise at the pixel size of the starts.
-    held : (m,) int64
+    held_out : (m,) int64
         Particles that no start learns from.
     observer : Observer
     """
-    tried = {g: all_starts(without.problem, without.settings, sigma2, held, observer, group=g) for g in CUBIC}
+    by_group = {g: all_starts(without.problem, without.settings, sigma2, held_out, observer, group=g) for g in CUBIC}
     problem, fine_sigma2 = finer()
-    entrants = {"C1": without.made[0], **{g: s.made[0] for g, s in tried.items()}}
+    entrants = {"C1": without.made[0], **{g: s.made[0] for g, s in by_group.items()}}
     result = contest(
         problem,
         without.settings,
         fine_sigma2,
         entrants,
-        held,
+        held_out,
         partial(observer.progress, "contest of point groups"),
     )
     if result.winner is None or result.winner == "C1":
         return without, result
-    won = tried[result.winner]
-    learned = resample_to_box(result.maps[result.winner], won.problem.box)
-    model = replace(won.made[0].model, volumes=learned[None])
-    return won.replace_best(replace(won.made[0], model=model), won.problem, won.settings), result
+    winner = by_group[result.winner]
+    volume = resample_to_box(result.maps[result.winner], winner.problem.box)
+    model = replace(winner.made[0].model, volumes=volume[None])
+    return winner.replace_best(replace(winner.made[0], model=model), winner.problem, winner.settings), result
 
 
-def describe_contest(found: SymmetryFound, result: Contest) -> SymmetryFound:
+def describe_contest(symmetry: SymmetryFound, result: Contest) -> SymmetryFound:
     """What was found of the symmetry, the contest of groups included."""
-    contested = f"{result.sentence[0].upper()}{result.sentence[1:]}."
+    sentence = f"{result.sentence[0].upper()}{result.sentence[1:]}."
     winner = result.winner
     if winner is None or winner == "C1":
-        return replace(found, sentence=f"{found.sentence} {contested}")
+        return replace(symmetry, sentence=f"{symmetry.sentence} {sentence}")
     return replace(
-        found,
+        symmetry,
         symmetry=winner,
         gain=result.lead,
         gain_error=result.lead_error,
-        sentence=f"Symmetry {winner}, which the map made without symmetry does not show. {contested}",
+        sentence=f"Symmetry {winner}, which the map made without symmetry does not show. {sentence}",
     )

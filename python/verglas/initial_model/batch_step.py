@@ -142,15 +142,15 @@ def thin_posterior(posterior: ops.Posterior, rows: IntArray, most: int = _MOST_S
     u = ((rows * _GOLDEN) % 1.0)[image]
     times = np.ceil(most * end - u) - np.ceil(most * begin - u)
     many = (size > most)[image]
-    kept = ~many | (times > 0)
-    weight = np.where(many, times / most, posterior.weight)[kept]
-    offsets = np.concatenate([[0], np.cumsum(np.bincount(image[kept], minlength=len(size)))])
+    keep = ~many | (times > 0)
+    weight = np.where(many, times / most, posterior.weight)[keep]
+    offsets = np.concatenate([[0], np.cumsum(np.bincount(image[keep], minlength=len(size)))])
     return ops.Posterior(
         offsets,
-        posterior.slice[kept],
-        posterior.opposite[kept],
-        posterior.psi_deg[kept],
-        posterior.shift[kept],
+        posterior.slice[keep],
+        posterior.opposite[keep],
+        posterior.psi_deg[keep],
+        posterior.shift[keep],
         weight,
     )
 
@@ -186,9 +186,9 @@ class BatchStep(GridStep):
         out = []
         with work_on(self.problem.device):
             for batch in image_batches(self.problem, rows, self.model, self._start):
-                found = self.score(batch)
-                self.learn_poses(batch, found, poses)
-                out.append(found.log_evidence)
+                scores = self.score(batch)
+                self.learn_poses(batch, scores, poses)
+                out.append(scores.log_evidence)
         return np.concatenate(out) if out else np.zeros(0)
 
     def sums(self, rows: IntArray, poses: PoseTable) -> BatchSums:
@@ -205,8 +205,8 @@ class BatchStep(GridStep):
         reach = slice(1, self.step.insert_radius + 1)
         done = 0
         for batch in image_batches(problem, rows, self.model, self._start):
-            found = self.score(batch)
-            posterior = self.search.posterior(found)
+            scores = self.score(batch)
+            posterior = self.search.posterior(scores)
             mass += np.bincount(posterior.slice // n, posterior.weight, minlength=self.classes)
             posterior = thin_posterior(posterior, batch.rows)
             half = (done + posterior.image) % 2
@@ -217,14 +217,14 @@ class BatchStep(GridStep):
             np.add.at(
                 coefficients[:, reach], group, np.broadcast_to(2 * np.pi * self.wide.radii, residuals.squared.shape)
             )
-            self.learn_poses(batch, found, poses)
+            self.learn_poses(batch, scores, poses)
             done += len(batch)
         count = max(done, 1)
         return BatchSums(self._grids(plan, count), squared / count, coefficients / count, mass / count)
 
     def _grids(self, plan: SliceSums, count: int) -> list[tuple[ops.GridSums, ops.GridSums]]:
         """Per particle, on the host: what is small is kept and mixed there, whatever the device."""
-        made = []
+        grids = []
         for k in range(self.classes):
             pair = []
             for half in range(2):
@@ -234,5 +234,5 @@ class BatchStep(GridStep):
                 np.multiply(sums.values, 1 / count, out=sums.values)
                 np.multiply(sums.weights, 1 / count, out=sums.weights)
                 pair.append(sums)
-            made.append((pair[0], pair[1]))
-        return made
+            grids.append((pair[0], pair[1]))
+        return grids

@@ -41,7 +41,9 @@ def centre_particles(problem: Problem, settings: AbInitioSettings, sigma2: Float
     model = HalfModel(first[None], sigma2.copy(), np.ones(problem.n_micrographs), np.ones(1))
     poses = PoseTable.unknown(len(problem))
     for _ in range(_PASSES):
-        made, _ = update_model(problem, model, BatchStep(problem, model, step, course.grid_radius).sums(rows, poses))
-        model = replace(made, volumes=spherical_average(made.volumes[0] * problem.sphere)[None])
+        new_model, _ = update_model(
+            problem, model, BatchStep(problem, model, step, course.grid_radius).sums(rows, poses)
+        )
+        model = replace(new_model, volumes=spherical_average(new_model.volumes[0] * problem.sphere)[None])
     BatchStep(problem, model, step, course.grid_radius).evaluate(np.arange(len(problem)), poses)
     return replace(problem, first_origin_px=poses.origin_px)

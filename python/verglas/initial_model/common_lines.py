@@ -165,8 +165,8 @@ def find_common_lines(
     >>> from verglas.initial_model.common_lines import find_common_lines, synchronise
     >>> truth = vg.simulate.phantom(32, 4.0, 90.0)
     >>> p = vg.simulate.particles(truth, 40, 32, 4.0, ctf=False, shift_sd_A=0.0)
-    >>> found = synchronise(find_common_lines(p.images(), 10))
-    >>> found.gap > 0.3
+    >>> result = synchronise(find_common_lines(p.images(), 10))
+    >>> result.gap > 0.3
     True
     """
     stack = np.ascontiguousarray(images, np.float32)
@@ -209,9 +209,9 @@ def _principal(lines: npt.NDArray, noise: FloatArray) -> tuple[npt.NDArray[np.co
     whole += np.diag(1e-3 * np.diag(whole) + 1e-12 * np.trace(whole))
     values, vectors = scipy.linalg.eigh(whole - np.diag(noise), whole)
     share = np.clip(values, 0.0, _MOST_SHARE)
-    kept = share > 0.01
-    made = flat @ vectors[:, kept].astype(np.float32)
-    return made.reshape(*lines.shape[:2], -1).astype(np.complex64), share[kept]
+    large = share > 0.01
+    projection = flat @ vectors[:, large].astype(np.float32)
+    return projection.reshape(*lines.shape[:2], -1).astype(np.complex64), share[large]
 
 
 def synchronise(lines: CommonLines, *, refine: bool = True, threads: int | None = None) -> Synchronised:
@@ -271,46 +271,48 @@ def refine_rotations(lines: CommonLines, rotations: FloatArray, *, threads: int 
     Coordinate ascent: the sum never falls. Halfway, images that the others explain worst look over all orientations.
     ``rotations`` have the axes of the image and its normal as columns.
     """
-    made, rng = np.array(rotations, np.float64), np.random.default_rng(0)
+    result, rng = np.array(rotations, np.float64), np.random.default_rng(0)
     half = len(_STEPS_DEG) // 2
     for number, step_deg in enumerate(_STEPS_DEG):
         if number == half:
-            own = ops.common_line_scores(lines.lines, lines.loss, made, made, np.arange(len(made)), threads=threads)
-            worst = np.argsort(own, kind="stable")[: int(np.clip(len(made) // 10, 1, _MOST_RELOCATED))]
+            own = ops.common_line_scores(
+                lines.lines, lines.loss, result, result, np.arange(len(result)), threads=threads
+            )
+            worst = np.argsort(own, kind="stable")[: int(np.clip(len(result) // 10, 1, _MOST_RELOCATED))]
             for i in worst:
-                _relocate(lines, made, int(i), threads)
-        for i in rng.permutation(len(made)):
-            _step(lines, made, int(i), step_deg, threads)
-    return made
+                _relocate(lines, result, int(i), threads)
+        for i in rng.permutation(len(result)):
+            _step(lines, result, int(i), step_deg, threads)
+    return result
 
 
 _GRID = np.array(np.meshgrid(*[(-1, 0, 1)] * 3)).reshape(3, -1).T
 _MOVES = np.concatenate([_GRID, 2 * _GRID[np.abs(_GRID).sum(axis=1) == 1]])
 
 
-def _step(lines: CommonLines, made: FloatArray, image: int, step_deg: float, threads: int | None) -> None:
+def _step(lines: CommonLines, rotations: FloatArray, image: int, step_deg: float, threads: int | None) -> None:
     """The best of the turns by about a step, in place; none where it is as good to stay."""
-    candidates = made[image] @ Rotation.from_rotvec(np.deg2rad(step_deg) * _MOVES).as_matrix()
+    candidates = rotations[image] @ Rotation.from_rotvec(np.deg2rad(step_deg) * _MOVES).as_matrix()
     rows = np.full(len(candidates), image)
-    value = ops.common_line_scores(lines.lines, lines.loss, made, candidates, rows, threads=threads)
+    value = ops.common_line_scores(lines.lines, lines.loss, rotations, candidates, rows, threads=threads)
     best = int(np.argmax(value))
     if value[best] > value[len(_GRID) // 2]:
-        made[image] = candidates[best]
+        rotations[image] = candidates[best]
 
 
-def _relocate(lines: CommonLines, made: FloatArray, image: int, threads: int | None) -> None:
+def _relocate(lines: CommonLines, rotations: FloatArray, image: int, threads: int | None) -> None:
     """The best of orientations everywhere, finished as far, if it is better than the present one; in place."""
     candidates = euler_to_matrix(random_orientations(_EVERYWHERE, 0))
     rows = np.full(len(candidates), image)
-    value = ops.common_line_scores(lines.lines, lines.loss, made, candidates, rows, threads=threads)
-    moved = made.copy()
-    moved[image] = candidates[int(np.argmax(value))]
+    value = ops.common_line_scores(lines.lines, lines.loss, rotations, candidates, rows, threads=threads)
+    trial = rotations.copy()
+    trial[image] = candidates[int(np.argmax(value))]
     for step_deg in _STEPS_DEG[: len(_STEPS_DEG) // 2]:
-        _step(lines, moved, image, step_deg, threads)
-    both = np.stack([made[image], moved[image]])
-    value = ops.common_line_scores(lines.lines, lines.loss, made, both, [image, image], threads=threads)
+        _step(lines, trial, image, step_deg, threads)
+    both = np.stack([rotations[image], trial[image]])
+    value = ops.common_line_scores(lines.lines, lines.loss, rotations, both, [image, image], threads=threads)
     if value[1] > value[0]:
-        made[image] = moved[image]
+        rotations[image] = trial[image]
 
 
 def _misfit(rotations: FloatArray, ends: FloatArray) -> FloatArray:
@@ -352,8 +354,8 @@ def _rotations(rows: FloatArray) -> FloatArray:
     pairs = np.array([(0, 0), (1, 1), (2, 2), (0, 1), (0, 2), (1, 2)])
 
     def products(a: FloatArray, b: FloatArray) -> FloatArray:
-        mixed = a[:, pairs[:, 0]] * b[:, pairs[:, 1]] + a[:, pairs[:, 1]] * b[:, pairs[:, 0]]
-        return mixed * np.where(pairs[:, 0] == pairs[:, 1], 0.5, 1.0)
+        cross_terms = a[:, pairs[:, 0]] * b[:, pairs[:, 1]] + a[:, pairs[:, 1]] * b[:, pairs[:, 0]]
+        return cross_terms * np.where(pairs[:, 0] == pairs[:, 1], 0.5, 1.0)
 
     system = np.concatenate([products(x, x), products(y, y), products(x, y)])
     right = np.concatenate([np.ones(2 * len(rows)), np.zeros(len(rows))])
@@ -364,11 +366,11 @@ def _rotations(rows: FloatArray) -> FloatArray:
     values, vectors = np.linalg.eigh(gram)
     root = vectors * np.sqrt(np.maximum(values, 1e-3 * values.max())) @ vectors.T
     first, second = x @ root, y @ root
-    made = np.stack([first, second, np.cross(first, second)], axis=2)
-    u, _, vt = np.linalg.svd(made)
-    fixed = u @ vt
-    fixed[:, :, 2] *= np.sign(np.linalg.det(fixed))[:, None]
-    return fixed
+    matrices = np.stack([first, second, np.cross(first, second)], axis=2)
+    u, _, vt = np.linalg.svd(matrices)
+    orthogonal = u @ vt
+    orthogonal[:, :, 2] *= np.sign(np.linalg.det(orthogonal))[:, None]
+    return orthogonal
 
 
 def three_orientations(angle: npt.ArrayLike) -> FloatArray:
@@ -414,18 +416,18 @@ def three_orientations(angle: npt.ArrayLike) -> FloatArray:
         raise InputError("common lines: no three directions have these angles between them; one of the lines is wrong")
     where = vectors * np.sqrt(np.maximum(values, 0))  # row: the line in space
     inside = (((0, 1), (0, 2)), ((1, 0), (1, 2)), ((2, 0), (2, 1)))
-    known = ((0, 1), (0, 2), (1, 2))
-    made = np.empty((3, 3, 3))
+    pairs = ((0, 1), (0, 2), (1, 2))
+    rotations = np.empty((3, 3, 3))
     for image in range(3):
         flat = np.stack([ends[a, b] for a, b in inside[image]])
-        space = where[list(known[image])]
+        space = where[list(pairs[image])]
         if abs(np.linalg.det(flat)) < 1e-6:
             raise InputError(f"common lines: both lines of image {image} are the same; three images need distinct ones")
         columns = np.linalg.solve(flat, space).T
         u, _, vt = np.linalg.svd(columns, full_matrices=False)
         first, second = (u @ vt).T
-        made[image] = np.stack([first, second, np.cross(first, second)], axis=1)
-    return matrix_to_euler(made.transpose(0, 2, 1))
+        rotations[image] = np.stack([first, second, np.cross(first, second)], axis=1)
+    return matrix_to_euler(rotations.transpose(0, 2, 1))
 
 
 def orientation_error_deg(angles_deg: npt.ArrayLike, truth_deg: npt.ArrayLike) -> FloatArray:
@@ -450,9 +452,9 @@ def orientation_error_deg(angles_deg: npt.ArrayLike, truth_deg: npt.ArrayLike) -
     truth = euler_to_matrix(truth_deg)
     flip = np.diag([1.0, 1.0, -1.0])
     errors = []
-    for found in (euler_to_matrix(angles_deg), flip @ euler_to_matrix(angles_deg) @ flip):
-        u, _, vt = np.linalg.svd(np.einsum("nab,nac->bc", found, truth))
+    for matrices in (euler_to_matrix(angles_deg), flip @ euler_to_matrix(angles_deg) @ flip):
+        u, _, vt = np.linalg.svd(np.einsum("nab,nac->bc", matrices, truth))
         turn = u @ np.diag([1.0, 1.0, np.linalg.det(u @ vt)]) @ vt
-        cosine = (np.einsum("nab,nab->n", found @ turn, truth) - 1) / 2
+        cosine = (np.einsum("nab,nab->n", matrices @ turn, truth) - 1) / 2
         errors.append(np.rad2deg(np.arccos(np.clip(cosine, -1, 1))))
     return min(errors, key=lambda e: float(e.mean()))

@@ -122,8 +122,8 @@ def aspherical_fsc(first: Map, second: Map, *, threads: int | None = None) -> FS
     rest = fsc(*(Map(v, first.pixel_size_A) for v in flat), threads=threads)
     round_ = np.zeros(len(rest.curve), bool)
     for v, m in zip(flat, (first, second), strict=True):
-        left, power = (fourier.power_spectrum(x, 3, threads=threads) for x in (v, m.data))
-        round_ |= left < _ROUND * power
+        rest_power, power = (fourier.power_spectrum(x, 3, threads=threads) for x in (v, m.data))
+        round_ |= rest_power < _ROUND * power
     return replace(rest, curve=np.where(round_, whole.curve, rest.curve))
 
 
@@ -135,18 +135,18 @@ def compare(problem: Problem, best: Start, other: Start, radius: int) -> Compari
     classes = len(best.model.volumes)
     pixel, threads = problem.pixel_size_A, problem.threads
     ours, theirs = (s.model.volumes * problem.sphere for s in (best, other))
-    found, score = {}, np.empty((classes, classes))
+    onto, score = {}, np.empty((classes, classes))
     for i in range(classes):
         for j in range(classes):
-            found[i, j] = _align_onto(Map(ours[i], pixel), Map(theirs[j], pixel), radius, threads)
-            score[i, j] = found[i, j].correlation
-    chosen = [(i, found[i, j]) for i, j in zip(*linear_sum_assignment(-score), strict=True)]
-    curves = [aspherical_fsc(Map(ours[i], pixel), f.map, threads=threads) for i, f in chosen]
+            onto[i, j] = _align_onto(Map(ours[i], pixel), Map(theirs[j], pixel), radius, threads)
+            score[i, j] = onto[i, j].correlation
+    matches = [(i, onto[i, j]) for i, j in zip(*linear_sum_assignment(-score), strict=True)]
+    curves = [aspherical_fsc(Map(ours[i], pixel), f.map, threads=threads) for i, f in matches]
     return Comparison(
         other.number,
-        [f.map for _, f in chosen],
-        [f.mirrored for _, f in chosen],
-        [f.correlation for _, f in chosen],
+        [f.map for _, f in matches],
+        [f.mirrored for _, f in matches],
+        [f.correlation for _, f in matches],
         curves,
     )
 
@@ -163,11 +163,11 @@ class _Onto:
 def _align_onto(target: Map, volume: Map, radius: int, threads: int | None) -> _Onto:
     """Turn a map onto another by what is left of both without their spherical averages."""
     flat = replace(target, data=aspherical_part(target.data))
-    made = []
+    trials = []
     for mirrored, data in ((False, volume.data), (True, flip_hand(volume.data))):
         aligned = align_maps(flat, replace(volume, data=aspherical_part(data)), max_radius=radius, threads=threads)
-        made.append((aligned.correlation, mirrored, data, aligned.matrix))
-    correlation, mirrored, data, matrix = max(made, key=lambda m: m[0])
+        trials.append((aligned.correlation, mirrored, data, aligned.matrix))
+    correlation, mirrored, data, matrix = max(trials, key=lambda m: m[0])
     return _Onto(replace(volume, data=turned_map(data, matrix, threads=threads)), mirrored, correlation)
 
 
@@ -177,11 +177,11 @@ def common_noise(starts: Sequence[Start]) -> FloatArray:
 
 
 def blob_evidence(
-    problem: Problem, settings: AbInitioSettings, best: Start, held: IntArray, sigma2: FloatArray
+    problem: Problem, settings: AbInitioSettings, best: Start, held_out: IntArray, sigma2: FloatArray
 ) -> FloatArray:
     """Log evidence of the held-out particles where every map is replaced by its spherical average."""
     round_ = np.stack([spherical_average(v * problem.sphere) for v in best.model.volumes])
-    return evaluate_held_out(problem, settings, replace(best.model, volumes=round_), held, sigma2)
+    return evaluate_held_out(problem, settings, replace(best.model, volumes=round_), held_out, sigma2)
 
 
 def judge(best: Start, blob: FloatArray, comparisons: Sequence[Comparison], final_resolution_A: float) -> Verdict:
@@ -202,8 +202,8 @@ def judge(best: Start, blob: FloatArray, comparisons: Sequence[Comparison], fina
     gain, error = float(difference.mean()), float(difference.std(ddof=1) / np.sqrt(len(difference)))
     agreeing = 1 + sum(c.agreement_A <= _AGREE_A * final_resolution_A for c in comparisons)
     total = 1 + len(comparisons)
-    explained = gain > max(_SIGMAS * error, _LEAST_GAIN)
-    if not explained:
+    has_structure = gain > max(_SIGMAS * error, _LEAST_GAIN)
+    if not has_structure:
         return Verdict(
             "noise",
             "No structure: particles that no start learned from are explained no better by the map than by a round "
@@ -219,17 +219,19 @@ def judge(best: Start, blob: FloatArray, comparisons: Sequence[Comparison], fina
     )
     if total == 1:
         kind: Kind = "unconfirmed"
-        said = f"One start only: {better}, but whether another ends in the same map is not known. Make three or more."
+        sentence = (
+            f"One start only: {better}, but whether another ends in the same map is not known. Make three or more."
+        )
     elif agreeing == 1:
         kind = "undecided"
-        said = (
+        sentence = (
             f"The {total} starts ended in different maps; {better}, but which map is right is not known. Make more "
             "starts, or use more particles."
         )
     else:
         kind = "found"
-        said = (
+        sentence = (
             f"{agreeing} of {total} starts agree; {better}. The hand is undetermined: the mirror image explains the "
             "images as well."
         )
-    return Verdict(kind, said, gain, error, agreeing, total)
+    return Verdict(kind, sentence, gain, error, agreeing, total)

@@ -59,16 +59,16 @@ class Contest:
         """For a person."""
         order = sorted(self.evidence, key=lambda g: (g != self.winner, -self.evidence[g]))
         figures = ", ".join(f"{g} {self.evidence[g]:.2f}" for g in order)
-        said = (
+        words = (
             f"groups tried from random starts explain held-out particles, to {self.resolution_A:.1f} A, by "
             f"{figures} nats each"
         )
         if self.winner is None:
-            return f"{said}: no group is clearly above the others"
+            return f"{words}: no group is clearly above the others"
         return (
-            said
+            words
             if self.winner == "C1"
-            else f"{said}; {self.winner} leads C1 by {self.lead:.2f} +- {self.lead_error:.2f}"
+            else f"{words}; {self.winner} leads C1 by {self.lead:.2f} +- {self.lead_error:.2f}"
         )
 
 
@@ -89,7 +89,7 @@ def contest(
     settings: AbInitioSettings,
     sigma2: FloatArray,
     entrants: Mapping[str, Start],
-    held: IntArray,
+    held_out: IntArray,
     tell: Tell | None = None,
 ) -> Contest:
     """Let starts under several point groups learn from finer data, and compare them on particles held out.
@@ -104,12 +104,12 @@ def contest(
         First noise there.
     entrants : mapping of str -> Start
         The best start under each group, C1 among them.
-    held : (m,) int64
+    held_out : (m,) int64
         Particles that none has learned from.
     tell : callable, optional
         Called after every pass with passes done and in all.
     """
-    train = np.setdiff1d(np.arange(len(problem)), held)
+    train = np.setdiff1d(np.arange(len(problem)), held_out)
     learned, folded = {}, {}
     course = Course(problem, replace(settings, final_resolution_A=FINEST_A), len(train))
     first, last = int(problem.shell_of(settings.final_resolution_A)), course.last_radius
@@ -127,7 +127,7 @@ def contest(
     evidence = {
         group: BatchStep(
             folded[group], replace(model, sigma2=noise), fine_step(course, last), course.grid_radius
-        ).evaluate(held, PoseTable.unknown(len(problem)))
+        ).evaluate(held_out, PoseTable.unknown(len(problem)))
         for group, model in learned.items()
     }
     winner = _winner(evidence)

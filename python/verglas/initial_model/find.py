@@ -110,12 +110,12 @@ class AbInitio:
         }
 
 
-def _symmetry_summary(found: SymmetryFound | None) -> dict[str, Any]:
-    if found is None:
+def _symmetry_summary(symmetry: SymmetryFound | None) -> dict[str, Any]:
+    if symmetry is None:
         return {}
     return {
-        "symmetry_sentence": found.sentence,
-        "symmetry_gain_nats": _finite(found.gain),
+        "symmetry_sentence": symmetry.sentence,
+        "symmetry_gain_nats": _finite(symmetry.gain),
         "symmetry_candidates": [
             {
                 "symmetry": s.symmetry,
@@ -124,7 +124,7 @@ def _symmetry_summary(found: SymmetryFound | None) -> dict[str, Any]:
                 "standard_deviations": round(s.significance, 1),
                 "fits": s.fits,
             }
-            for s in found.scores
+            for s in symmetry.scores
         ],
     }
 
@@ -180,43 +180,49 @@ def find_initial_model(
     >>> model = vg.simulate.phantom(32, 5.0, 110.0)
     >>> particles = vg.simulate.particles(model, 80, 32, 5.0, snr=1.0, seed=1)
     >>> settings = AbInitioSettings(diameter_A=125, starts=1, iterations=2, full_iterations=1)
-    >>> found = find_initial_model(particles, settings)
-    >>> found.map.box, len(found.particles)
+    >>> result = find_initial_model(particles, settings)
+    >>> result.map.box, len(result.particles)
     (32, 80)
     """
-    begun = time.perf_counter()
+    start_time = time.perf_counter()
     if particles.source is None:
         raise InputError(f"{particles.where}: these particles have no images")
-    chosen = settings_from("abinitio", AbInitioSettings, settings, **changes)
-    given, watch = for_job(particles, "abinitio"), observer or Observer()
+    resolved_settings = settings_from("abinitio", AbInitioSettings, settings, **changes)
+    source, watch = for_job(particles, "abinitio"), observer or Observer()
     where = Where(one_device("abinitio", device), threads)
-    drawn = _draw_particles(given, chosen, where)
-    sigma2 = _first_noise(drawn.problem, drawn.power)
-    problem = centre_particles(drawn.problem, chosen, sigma2)
+    draw = _draw_particles(source, resolved_settings, where)
+    sigma2 = _first_noise(draw.problem, draw.power)
+    problem = centre_particles(draw.problem, resolved_settings, sigma2)
     watch.prepared(problem)
-    held = np.sort(
-        np.random.default_rng((chosen.seed, 2**32)).permutation(len(problem))[: _count_held_out(problem, chosen)]
+    held_out = np.sort(
+        np.random.default_rng((resolved_settings.seed, 2**32)).permutation(len(problem))[
+            : _count_held_out(problem, resolved_settings)
+        ]
     )
-    starts, found_symmetry = all_starts(problem, chosen, sigma2, held, watch), None
-    if chosen.symmetry.lower() == AUTO and starts.verdict.kind != "noise":
+    starts, found_symmetry = all_starts(problem, resolved_settings, sigma2, held_out, watch), None
+    if resolved_settings.symmetry.lower() == AUTO and starts.verdict.kind != "noise":
         starts, found_symmetry = _impose_group(
-            starts, lambda: _resample_finely(given[drawn.rows], problem, chosen, where), sigma2, held, watch
+            starts,
+            lambda: _resample_finely(source[draw.rows], problem, resolved_settings, where),
+            sigma2,
+            held_out,
+            watch,
         )
-    problem, chosen, made = starts.problem, starts.settings, starts.made
-    best = finish_start(problem, chosen, made[0])
-    placed = _Placed(problem, drawn.rows, best.poses, drawn.excluded)
-    if len(drawn.rows) < len(given) - len(drawn.excluded):
-        placed = _place_all(given, drawn.excluded, chosen, best, watch, where)
+    problem, resolved_settings, runs = starts.problem, starts.settings, starts.made
+    best = finish_start(problem, resolved_settings, runs[0])
+    placing = _Placed(problem, draw.rows, best.poses, draw.excluded)
+    if len(draw.rows) < len(source) - len(draw.excluded):
+        placing = _place_all(source, draw.excluded, resolved_settings, best, watch, where)
     return AbInitio(
-        _final_maps(best, problem, given, flip_hand),
+        _final_maps(best, problem, source, flip_hand),
         starts.verdict,
-        [best, *made[1:]],
+        [best, *runs[1:]],
         starts.others,
-        _with_poses(given[placed.rows], placed, flip_hand),
-        placed.excluded,
+        _with_poses(source[placing.rows], placing, flip_hand),
+        placing.excluded,
         problem.pixel_size_A,
-        chosen,
-        time.perf_counter() - begun,
+        resolved_settings,
+        time.perf_counter() - start_time,
         problem.sphere,
         found_symmetry,
     )
@@ -226,31 +232,31 @@ def _impose_group(
     starts: Starts,
     finer: Callable[[], tuple[Problem, FloatArray]],
     sigma2: FloatArray,
-    held: IntArray,
+    held_out: IntArray,
     watch: Observer,
 ) -> tuple[Starts, SymmetryFound]:
     """The starts under the group that the best map shows, or else that wins the contest of groups."""
-    problem, chosen, best, found = with_symmetry(starts.problem, starts.settings, starts.made[0], held)
-    if found.symmetry != "C1":  # the best map was turned
-        return starts.replace_best(best, problem, chosen), found
+    problem, group_settings, best, symmetry = with_symmetry(starts.problem, starts.settings, starts.made[0], held_out)
+    if symmetry.symmetry != "C1":  # the best map was turned
+        return starts.replace_best(best, problem, group_settings), symmetry
     if not starts.nearly_round:
-        return starts, found
-    starts, result = contest_groups(starts, finer, sigma2, held, watch)
-    return starts, describe_contest(found, result)
+        return starts, symmetry
+    starts, result = contest_groups(starts, finer, sigma2, held_out, watch)
+    return starts, describe_contest(symmetry, result)
 
 
 def _resample_finely(
-    used: Particles, problem: Problem, settings: AbInitioSettings, where: Where
+    members: Particles, problem: Problem, settings: AbInitioSettings, where: Where
 ) -> tuple[Problem, FloatArray]:
     """The same particles, centred as they are, at the pixel size of the contest of groups; their first noise."""
     fine = replace(settings, final_resolution_A=min(FINEST_A, settings.final_resolution_A))
-    small = in_memory(_crop_particles(used, fine))
-    found = _problem(small, {}, fine, where)
+    small = in_memory(_crop_particles(members, fine))
+    fine_problem = _problem(small, {}, fine, where)
     power = survey(small, **where.of_ops).power
     origin = problem.first_origin_px
     if origin is not None:
-        origin = origin * (problem.pixel_size_A / found.pixel_size_A)
-    return replace(found, first_origin_px=origin), _first_noise(found, power)
+        origin = origin * (problem.pixel_size_A / fine_problem.pixel_size_A)
+    return replace(fine_problem, first_origin_px=origin), _first_noise(fine_problem, power)
 
 
 def _count_held_out(problem: Problem, settings: AbInitioSettings) -> int:
@@ -312,22 +318,22 @@ class _Placed:
     excluded: dict[int, str]
 
 
-def _draw_particles(given: Particles, settings: AbInitioSettings, where: Where) -> _Drawn:
+def _draw_particles(particles: Particles, settings: AbInitioSettings, where: Where) -> _Drawn:
     """As many as starts need, at random, of those that can be used."""
-    rows = np.arange(len(given))
-    if len(given) > settings.max_particles:
+    rows = np.arange(len(particles))
+    if len(particles) > settings.max_particles:
         rows = np.sort(
             np.random.default_rng((settings.seed, 2**33)).choice(rows, settings.max_particles, replace=False)
         )
-    small = in_memory(_crop_particles(given[rows], settings))
-    found = survey(small, **where.of_ops)
-    usable = len(rows) - len(found.excluded)
+    small = in_memory(_crop_particles(particles[rows], settings))
+    inspection = survey(small, **where.of_ops)
+    usable = len(rows) - len(inspection.excluded)
     if usable < _FEWEST:
-        raise InputError(f"abinitio: {usable} of {len(given)} particles can be used; it takes {_FEWEST} or more")
-    problem = _problem(small, found.excluded, settings, where)
-    used = np.setdiff1d(np.arange(len(rows)), list(found.excluded))
-    excluded = {int(rows[i]): reason for i, reason in found.excluded.items()}
-    return _Drawn(problem, found.power[used], excluded, rows[used])
+        raise InputError(f"abinitio: {usable} of {len(particles)} particles can be used; it takes {_FEWEST} or more")
+    problem = _problem(small, inspection.excluded, settings, where)
+    used = np.setdiff1d(np.arange(len(rows)), list(inspection.excluded))
+    excluded = {int(rows[i]): reason for i, reason in inspection.excluded.items()}
+    return _Drawn(problem, inspection.power[used], excluded, rows[used])
 
 
 def _first_noise(problem: Problem, power: Float32Array) -> FloatArray:
@@ -336,7 +342,7 @@ def _first_noise(problem: Problem, power: Float32Array) -> FloatArray:
 
 
 def _place_all(
-    given: Particles,
+    particles: Particles,
     excluded: dict[int, str],
     settings: AbInitioSettings,
     best: Start,
@@ -344,14 +350,14 @@ def _place_all(
     where: Where,
 ) -> _Placed:
     """Poses of all particles against the maps learned from some of them."""
-    small = _crop_particles(given, settings)
-    found = survey(small, **where.of_ops)
-    whole = _problem(small, found.excluded, settings, where)
-    used = np.setdiff1d(np.arange(len(given)), list(found.excluded))
+    small = _crop_particles(particles, settings)
+    inspection = survey(small, **where.of_ops)
+    whole = _problem(small, inspection.excluded, settings, where)
+    used = np.setdiff1d(np.arange(len(particles)), list(inspection.excluded))
     model = replace(best.model, scale=np.ones(whole.n_micrographs))
     if whole.n_groups != len(model.sigma2):
         raise InputError("abinitio: an optics group has no particle among those drawn; raise max_particles")
-    whole = centre_particles(whole, settings, _first_noise(whole, found.power[used]))
+    whole = centre_particles(whole, settings, _first_noise(whole, inspection.power[used]))
     poses = place_particles(
         whole,
         settings,
@@ -359,27 +365,27 @@ def _place_all(
         lambda done, total: watch.progress("poses of all particles", done, total),
         keeper=watch.placing(),
     )
-    return _Placed(whole, used, poses, {**excluded, **found.excluded})
+    return _Placed(whole, used, poses, {**excluded, **inspection.excluded})
 
 
-def _final_maps(best: Start, problem: Problem, given: Particles, flip_hand: bool) -> list[Map]:
+def _final_maps(best: Start, problem: Problem, particles: Particles, flip_hand: bool) -> list[Map]:
     """Maps back on the particles' grid; grey values are per voxel, so that they project to the images' scale."""
-    made = []
+    maps = []
     for volume in best.model.volumes:
         data = volume * problem.sphere
         if flip_hand:
             data = mirror_map(data)
-        made.append(Map(resample_to_box(data, given.box), given.pixel_size_A))
-    return made
+        maps.append(Map(resample_to_box(data, particles.box), particles.pixel_size_A))
+    return maps
 
 
-def _with_poses(used: Particles, placed: _Placed, flip_hand: bool) -> Particles:
-    poses = placed.poses
+def _with_poses(members: Particles, placing: _Placed, flip_hand: bool) -> Particles:
+    poses = placing.poses
     angles = poses.angles_deg.copy()
     if flip_hand:  # V(-x, y, z) = V(-r) turned by 180 degrees about x; the projection of V(-r) along d is that along -d
         angles = mirrored_angles(angles)
-    turned = used.with_poses(Poses(angles, poses.origin_px * placed.problem.pixel_size_A))
-    return turned.with_columns(
+    with_angles = members.with_poses(Poses(angles, poses.origin_px * placing.problem.pixel_size_A))
+    return with_angles.with_columns(
         rlnClassNumber=poses.class_number + 1,
         rlnMaxValueProbDistribution=poses.max_probability,
         rlnLogLikeliContribution=poses.log_evidence,

@@ -58,14 +58,14 @@ class Found:
         zero = np.zeros(n, np.int64)
         return cls(np.full(n, -np.inf), zero, np.zeros(n, bool), zero.copy(), zero.copy())
 
-    def take(self, rows: IntArray, slices: IntArray, scores: ops.Scores, chosen: npt.NDArray[np.bool_]) -> None:
+    def take(self, rows: IntArray, slices: IntArray, scores: ops.Scores, improves: npt.NDArray[np.bool_]) -> None:
         """Those chosen among these rows, found among these slices."""
-        into = rows[chosen]
-        self.score[into] = scores.best_score[chosen]
-        self.slice[into] = slices[scores.best_slice[chosen]]
-        self.opposite[into] = scores.best_opposite[chosen]
-        self.psi[into] = scores.best_psi[chosen]
-        self.shift[into] = scores.best_shift[chosen]
+        into = rows[improves]
+        self.score[into] = scores.best_score[improves]
+        self.slice[into] = slices[scores.best_slice[improves]]
+        self.opposite[into] = scores.best_opposite[improves]
+        self.psi[into] = scores.best_psi[improves]
+        self.shift[into] = scores.best_shift[improves]
 
 
 class ClimbStep(BatchStep):
@@ -94,8 +94,8 @@ class ClimbStep(BatchStep):
         with work_on(self.problem.device):
             self._references = self.slices(self.narrow)
             for batch in image_batches(self.problem, rows, self.model, self._start):
-                centred = batch.centre_images(self.problem.image_mask)
-                self._x[batch.rows] = to_host(ops.polar(centred, self.narrow, **self.where.of_ops))
+                at_centre = batch.centre_images(self.problem.image_mask)
+                self._x[batch.rows] = to_host(ops.polar(at_centre, self.narrow, **self.where.of_ops))
                 self._params[batch.rows] = batch.params
                 self._inv[batch.rows] = batch.inv_sigma2[:, self.narrow.shells]
 
@@ -120,8 +120,8 @@ class ClimbStep(BatchStep):
             first_particle=int(rows[0]),
         )
         with work_on(self.problem.device):
-            chosen = self._references[array_module(self._references).asarray(slices)]
-            self._single.set_reference(chosen, np.where(allowed, 0.0, -np.inf))
+            references = self._references[array_module(self._references).asarray(slices)]
+            self._single.set_reference(references, np.where(allowed, 0.0, -np.inf))
             return self._single.run(images)
 
     def keep(self, rows: IntArray, angles_deg: FloatArray) -> None:
@@ -136,17 +136,17 @@ class ClimbStep(BatchStep):
 
     def climb(self, rows: IntArray, rng: np.random.Generator) -> float:
         """Take for every particle the first direction that is better, in random order; the share that found one."""
-        found = 0
+        n_better = 0
         shuffled = rng.permutation(rows)
         for begin in range(0, len(rows), _TOGETHER):
             still = np.sort(shuffled[begin : begin + _TOGETHER])
             order, first, size = rng.permutation(len(self.directions)), 0, _FIRST
-            found += len(still)
+            n_better += len(still)
             while len(still) and first < len(order):
                 still = self._first_better(still, order[first : first + size])
                 first, size = first + size, 2 * size
-            found -= len(still)
-        return found / max(len(rows), 1)
+            n_better -= len(still)
+        return n_better / max(len(rows), 1)
 
     def _first_better(self, rows: IntArray, order: IntArray) -> IntArray:
         """Take the first of these slices that is better, found by halving; returns the particles that have none."""
@@ -163,10 +163,10 @@ class ClimbStep(BatchStep):
 
     def score(self, batch: ImageBatch) -> ops.Scores:
         """The pose that each particle keeps, for the sums, with all the weight."""
-        rows, found = batch.rows, self.found
+        rows, hill = batch.rows, self.found
         none, score = np.zeros(len(rows)), np.zeros(len(rows), np.float32)
-        slices, psi, shift = (a[rows].astype(np.int32) for a in (found.slice, found.psi, found.shift))
-        opposite = found.opposite[rows]
+        slices, psi, shift = (a[rows].astype(np.int32) for a in (hill.slice, hill.psi, hill.shift))
+        opposite = hill.opposite[rows]
         return ops.Scores(
             score,
             slices,
@@ -190,8 +190,8 @@ def nearest_directions(
     """The direction of a grid nearest to each pose or one of its equivalents: slice, and whether its opposite."""
     sides = np.stack([grid.matrices[:, 2], -grid.matrices[:, 2]], axis=1)
     sides[~np.isfinite(grid.log_prior)] = 0
-    wanted = euler_to_matrix(angles_deg)[:, 2]
-    equivalents = np.einsum("nj,gjk->ngk", wanted, symmetry_matrices(problem.symmetry))
+    views = euler_to_matrix(angles_deg)[:, 2]
+    equivalents = np.einsum("nj,gjk->ngk", views, symmetry_matrices(problem.symmetry))
     cosine = np.einsum("ngk,sk->ngs", equivalents, sides.reshape(-1, 3)).max(axis=1)
     best = cosine.argmax(axis=1)
     return best // 2, best % 2 == 1
@@ -215,12 +215,12 @@ class HillClimbing(Method):
         model = HalfModel(blank, sigma2.copy(), np.ones(problem.n_micrographs), np.ones(1))
         step = ClimbStep(problem, model, course.step(course.first_radius), course.grid_radius)
         entries = np.argwhere(np.isfinite(step.directions.log_prior))
-        drawn = entries[rng.integers(len(entries), size=len(problem))]
+        first_entries = entries[rng.integers(len(entries), size=len(problem))]
         middle = int(np.argmin((step.shifts.astype(np.float64) ** 2).sum(axis=1)))
         step.found = Found(
             np.full(len(problem), -np.inf),
-            drawn[:, 0],
-            drawn[:, 1] == 1,
+            first_entries[:, 0],
+            first_entries[:, 1] == 1,
             rng.integers(step.step.n_psi, size=len(problem)),
             np.full(len(problem), middle),
         )

@@ -40,7 +40,7 @@ def twin(volume: Float32Array) -> Float32Array:
     return np.asarray(2 * spherical_average(volume) - volume, np.float32)
 
 
-def better_sign(problem: Problem, settings: AbInitioSettings, start: Start, held: IntArray) -> Start:
+def better_sign(problem: Problem, settings: AbInitioSettings, start: Start, held_out: IntArray) -> Start:
     """The start or its twin, whichever explains particles held out better after as many further passes; it learns on.
 
     Classes are turned round one at a time, and only where the part that is not round is weak: where it adds more than
@@ -53,25 +53,25 @@ def better_sign(problem: Problem, settings: AbInitioSettings, start: Start, held
     settings : AbInitioSettings
     start : Start
         Finished; its evidence is that of these particles under its own noise.
-    held : (m,) int64
+    held_out : (m,) int64
         Particles that it has not learned from.
     """
-    train = np.setdiff1d(np.arange(len(problem)), held)
+    train = np.setdiff1d(np.arange(len(problem)), held_out)
     for k in range(len(start.model.volumes)):
         noise = start.model.sigma2
         average = _with_map(start, k, spherical_average, problem)
-        gain = start.score - evaluate_held_out(problem, settings, average, held, noise).mean()
+        gain = start.score - evaluate_held_out(problem, settings, average, held_out, noise).mean()
         if not 0 < gain <= SHARP_NATS:
             continue
         pair = [replace(start, model=m) for m in (start.model, _with_map(start, k, twin, problem))]
-        same, other = (full_passes(problem, settings, s, train, held) for s in pair)
-        evidence = [evaluate_held_out(problem, settings, s.model, held, noise).mean() for s in (same, other)]
-        start = full_passes(problem, settings, same if evidence[0] >= evidence[1] else other, train, held)
+        same, other = (full_passes(problem, settings, s, train, held_out) for s in pair)
+        evidence = [evaluate_held_out(problem, settings, s.model, held_out, noise).mean() for s in (same, other)]
+        start = full_passes(problem, settings, same if evidence[0] >= evidence[1] else other, train, held_out)
     return start
 
 
-def _with_map(start: Start, k: int, changed: Callable[[Float32Array], Float32Array], problem: Problem) -> HalfModel:
+def _with_map(start: Start, k: int, change: Callable[[Float32Array], Float32Array], problem: Problem) -> HalfModel:
     """The start's model with one of its maps changed."""
     volumes = start.model.volumes.copy()
-    volumes[k] = changed(volumes[k] * problem.sphere)
+    volumes[k] = change(volumes[k] * problem.sphere)
     return replace(start.model, volumes=volumes)

@@ -70,9 +70,9 @@ def take_snapshot(now: UnderWay, total: int) -> Snapshot:
     return Snapshot(arrays, record)
 
 
-def restore_start(saved: Snapshot, grid: ops.Grid) -> UnderWay:
+def restore_start(snapshot: Snapshot, grid: ops.Grid) -> UnderWay:
     """The start that was taken; ``grid`` is that of its sums."""
-    arrays, record = saved.arrays, saved.record
+    arrays, record = snapshot.arrays, snapshot.record
     rng = np.random.default_rng()
     rng.bit_generator.state = record["rng"]
     sums = None
@@ -95,12 +95,12 @@ def take_final_snapshot(model: HalfModel, poses: PoseTable, evidence: FloatArray
     return Snapshot(_common_arrays(model, poses, curves) | {"evidence": evidence}, {"finished": True})
 
 
-def restore_final(saved: Snapshot | None) -> tuple[HalfModel, PoseTable, FloatArray, FloatArray] | None:
+def restore_final(snapshot: Snapshot | None) -> tuple[HalfModel, PoseTable, FloatArray, FloatArray] | None:
     """What :func:`take_final_snapshot` took; None if it is of another moment."""
-    if saved is None or not saved.record["finished"]:
+    if snapshot is None or not snapshot.record["finished"]:
         return None
-    model, poses, curves = _unpack_arrays(saved.arrays)
-    return model, poses, saved.arrays["evidence"], curves
+    model, poses, curves = _unpack_arrays(snapshot.arrays)
+    return model, poses, snapshot.arrays["evidence"], curves
 
 
 def _common_arrays(model: HalfModel, poses: PoseTable, curves: FloatArray) -> Arrays:

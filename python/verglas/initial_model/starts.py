@@ -113,10 +113,10 @@ class AbInitioSettings:
         """Say at once what cannot be."""
         further = []
         if self.initial_resolution_A < self.final_resolution_A:
-            said = (
+            sentence = (
                 f"expected coarser than the final one, {self.final_resolution_A:g} A, got {self.initial_resolution_A:g}"
             )
-            further.append(("initial_resolution_A", said))
+            further.append(("initial_resolution_A", sentence))
         if self.classes > 1 and self.method != METHODS[0]:
             further.append(("classes", f"the method {self.method} makes one map, got {self.classes}"))
         if self.classes > 1 and self.symmetry.lower() == AUTO:
@@ -229,8 +229,8 @@ class Course:
     def radius(self, iteration: int, resolved: float) -> int:
         """Shell scored: what the schedule allows, and not far beyond what the halves agree on."""
         f = self.progress(iteration)
-        wanted = self.first_radius + (self.last_radius - self.first_radius) * f**1.5
-        return int(np.clip(min(wanted, resolved + 2), self.first_radius, self.last_radius))
+        by_schedule = self.first_radius + (self.last_radius - self.first_radius) * f**1.5
+        return int(np.clip(min(by_schedule, resolved + 2), self.first_radius, self.last_radius))
 
     def batch(self, iteration: int) -> int:
         """Particles of the mini-batch."""
@@ -278,7 +278,7 @@ def run_start(
     settings: AbInitioSettings,
     number: int,
     sigma2: FloatArray,
-    held: IntArray,
+    held_out: IntArray,
     tell: Tell | None = None,
     *,
     keeper: Keeper | None = None,
@@ -295,7 +295,7 @@ def run_start(
         Of the start: with the seed it fixes everything random.
     sigma2 : (groups, shells) float64
         First noise: the power of the images.
-    held : (m,) int64
+    held_out : (m,) int64
         Particles that are left out and rank the result.
     tell : callable, optional
         Called after every iteration.
@@ -305,16 +305,16 @@ def run_start(
         Stochastic expectation-maximisation by default.
     """
     method = method or StochasticEM()
-    train = np.setdiff1d(np.arange(len(problem)), held)
+    train = np.setdiff1d(np.arange(len(problem)), held_out)
     course = Course(problem, settings, len(train))
-    saved = None if keeper is None else keeper.load()
-    done = kept.restore_final(saved)
-    if done is not None:
-        return Start(number, *done)
-    if saved is None:
+    snapshot = None if keeper is None else keeper.load()
+    final = kept.restore_final(snapshot)
+    if final is not None:
+        return Start(number, *final)
+    if snapshot is None:
         now = method.begin(problem, settings, course, train, FirstNoise(number, sigma2))
     else:
-        now = kept.restore_start(saved, direct_grid(problem.box, course.grid_radius))
+        now = kept.restore_start(snapshot, direct_grid(problem.box, course.grid_radius))
     total = settings.all_iterations
     while now.iteration < total:
         method.iterate(problem, course, train, now)
@@ -325,7 +325,7 @@ def run_start(
         if tell is not None:
             tell(now.iteration, total)
     step = BatchStep(problem, now.model, course.step(course.last_radius), course.grid_radius)
-    evidence = step.evaluate(held, now.poses)
+    evidence = step.evaluate(held_out, now.poses)
     if keeper is not None:
         keeper.save(kept.take_final_snapshot(now.model, now.poses, evidence, now.curves), needed=True)
     return Start(number, now.model, now.poses, evidence, now.curves)
@@ -401,7 +401,9 @@ class StochasticEM(Method):
         now.model, now.curves = update_model(problem, now.model, now.sums)
 
 
-def full_passes(problem: Problem, settings: AbInitioSettings, start: Start, train: IntArray, held: IntArray) -> Start:
+def full_passes(
+    problem: Problem, settings: AbInitioSettings, start: Start, train: IntArray, held_out: IntArray
+) -> Start:
     """A start after passes over all its particles at the final resolution, with fresh evidence of those held out."""
     course = Course(problem, settings, len(train))
     step = course.step(course.last_radius)
@@ -410,21 +412,21 @@ def full_passes(problem: Problem, settings: AbInitioSettings, start: Start, trai
         model, curves = update_model(
             problem, model, BatchStep(problem, model, step, course.grid_radius).sums(train, poses)
         )
-    evidence = BatchStep(problem, model, step, course.grid_radius).evaluate(held, poses)
+    evidence = BatchStep(problem, model, step, course.grid_radius).evaluate(held_out, poses)
     return Start(start.number, model, poses, evidence, curves)
 
 
 def evaluate_held_out(
-    problem: Problem, settings: AbInitioSettings, model: HalfModel, held: IntArray, sigma2: FloatArray
+    problem: Problem, settings: AbInitioSettings, model: HalfModel, held_out: IntArray, sigma2: FloatArray
 ) -> FloatArray:
     """Evidence of held-out particles by a model, but with given noise.
 
     Evidences are counted from those of a map without density under the same noise: only with one noise can those of
     several models be compared, and a model that fits its own particles too closely takes the noise for too small.
     """
-    course = Course(problem, settings, len(problem) - len(held))
+    course = Course(problem, settings, len(problem) - len(held_out))
     step = BatchStep(problem, replace(model, sigma2=sigma2), course.step(course.last_radius), course.grid_radius)
-    return step.evaluate(held, PoseTable.unknown(len(problem)))
+    return step.evaluate(held_out, PoseTable.unknown(len(problem)))
 
 
 def update_model(problem: Problem, model: HalfModel, sums: BatchSums) -> tuple[HalfModel, FloatArray]:
@@ -470,15 +472,15 @@ def place_particles(
     total = len(problem)
     course = Course(problem, settings, total)
     step = BatchStep(problem, model, course.step(course.last_radius), course.grid_radius)
-    saved = None if keeper is None else keeper.load()
-    poses = PoseTable.unknown(total) if saved is None else from_arrays(PoseTable, "poses.", saved.arrays)
-    done = 0 if saved is None else int(saved.record["done"])
-    while done < total:
-        rows = np.arange(done, min(done + _PLACED_AT_ONCE, total))
+    snapshot = None if keeper is None else keeper.load()
+    poses = PoseTable.unknown(total) if snapshot is None else from_arrays(PoseTable, "poses.", snapshot.arrays)
+    count = 0 if snapshot is None else int(snapshot.record["done"])
+    while count < total:
+        rows = np.arange(count, min(count + _PLACED_AT_ONCE, total))
         step.evaluate(rows, poses)
-        done += len(rows)
+        count += len(rows)
         if keeper is not None:
-            keeper.save(Snapshot(to_arrays("poses.", poses), {"done": done}))
+            keeper.save(Snapshot(to_arrays("poses.", poses), {"done": count}))
         if tell is not None:
-            tell(done, total)
+            tell(count, total)
     return poses

@@ -63,11 +63,11 @@ class _CosetStep(PoseStep):
     def learn(self, rows: IntArray, poses: PoseTable, half: int) -> Float32Array:
         """The next map; the FSC of the two halves of these rows weights it."""
         problem, radius = self.problem, self.step.insert_radius
-        done = [finish(self.sums(rows[i::2], poses, half)[0], self.operators, threads=self.threads) for i in (0, 1)]
-        one, two = (Map(solve(s, self.operators, threads=self.threads), problem.pixel_size_A) for s in done)
+        maps = [finish(self.sums(rows[i::2], poses, half)[0], self.operators, threads=self.threads) for i in (0, 1)]
+        one, two = (Map(solve(s, self.operators, threads=self.threads), problem.pixel_size_A) for s in maps)
         curve = fsc(one, two, problem.sphere, threads=self.threads).curve[: radius + 1]
         ssnr = 2 * ssnr_from_fsc(np.clip(curve, _FSC_LEAST, _FSC_MOST))
-        return solve(done[0] + done[1], self.operators, ssnr=ssnr, threads=self.threads)
+        return solve(maps[0] + maps[1], self.operators, ssnr=ssnr, threads=self.threads)
 
 
 def contest_of_subgroups(
@@ -114,8 +114,8 @@ def contest_of_subgroups(
     for number, entrant in enumerate(entrants):
         volume = _learn_map(problem, model, poses, step, rows[0], entrant, np.random.default_rng((seed, number)))
         maps[entrant.name] = volume
-        judged = _CosetStep(problem, replace(model, volumes=volume[None]), step, entrant, entrant.cosets)
-        evidence[entrant.name] = judged.sums(rows[1], poses, 2)[1]
+        judge_step = _CosetStep(problem, replace(model, volumes=volume[None]), step, entrant, entrant.cosets)
+        evidence[entrant.name] = judge_step.sums(rows[1], poses, 2)[1]
         if progress is not None:
             progress(number + 1, len(entrants))
     own = evidence[whole.name]
@@ -141,10 +141,10 @@ def _learn_map(
     rng: np.random.Generator,
 ) -> Float32Array:
     """What half set 1 teaches under a subgroup, from the map of the whole group."""
-    chosen = poses.copy()
+    trial = poses.copy()
     turn = subgroup.cosets[rng.integers(len(subgroup.cosets), size=len(rows))]
-    chosen.angles_deg[rows] = matrix_to_euler(euler_to_matrix(poses.angles_deg[rows]) @ turn)
-    volume = _CosetStep(problem, model, step, subgroup, np.eye(3)[None]).learn(rows, chosen, 1)
+    trial.angles_deg[rows] = matrix_to_euler(euler_to_matrix(poses.angles_deg[rows]) @ turn)
+    volume = _CosetStep(problem, model, step, subgroup, np.eye(3)[None]).learn(rows, trial, 1)
     for _ in range(_PASSES if len(subgroup.cosets) > 1 else _PASSES_OF_WHOLE):
         now = replace(model, volumes=volume[None])
         volume = _CosetStep(problem, now, step, subgroup, subgroup.cosets).learn(rows, poses, 1)

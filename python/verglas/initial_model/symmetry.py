@@ -103,24 +103,24 @@ def align_to_axes(
     >>> from verglas.map_geometry.map_alignment import turned_map
     >>> m = vg.simulate.density(vg.simulate.phantom(32, 4.0, 90.0, "C4"), 32, 4.0)
     >>> turned = turned_map(m.data, vg.euler_to_matrix([[20.0, 50.0, 70.0]])[0])
-    >>> scores, found, upright = align_to_axes(turned, np.ones(9), ["C2", "C4", "D4"])
+    >>> scores, result, upright = align_to_axes(turned, np.ones(9), ["C2", "C4", "D4"])
     >>> inner = upright[1:, 1:, 1:]  # about the origin
-    >>> found.symmetry, bool(np.corrcoef(inner.ravel(), np.rot90(inner, axes=(1, 2)).ravel())[0, 1] > 0.9)
+    >>> result.symmetry, bool(np.corrcoef(inner.ravel(), np.rot90(inner, axes=(1, 2)).ravel())[0, 1] > 0.9)
     ('C4', True)
     """
     volume = moved_map(volume, -mass_centre(volume), threads=threads)
     scores = symmetry_scores(volume, curve, candidates, threads=threads)
-    found = choose_symmetry(scores)
-    if found is None:
+    symmetry = choose_symmetry(scores)
+    if symmetry is None:
         return scores, None, volume
-    return scores, *_centre_and_turn(volume, curve, found, threads)
+    return scores, *_centre_and_turn(volume, curve, symmetry, threads)
 
 
 def _centre_and_turn(
-    volume: Float32Array, curve: FloatArray, found: SymmetryScore, threads: int | None
+    volume: Float32Array, curve: FloatArray, symmetry: SymmetryScore, threads: int | None
 ) -> tuple[SymmetryScore, Float32Array]:
-    _, found, centred = centre_on_axes(volume, curve, found, threads=threads)
-    return found, turned_map(centred, found.matrix, threads=threads)
+    _, symmetry, at_centre = centre_on_axes(volume, curve, symmetry, threads=threads)
+    return symmetry, turned_map(at_centre, symmetry.matrix, threads=threads)
 
 
 def proposals(scores: Sequence[SymmetryScore]) -> list[SymmetryScore]:
@@ -143,7 +143,7 @@ def proposals(scores: Sequence[SymmetryScore]) -> list[SymmetryScore]:
 
 
 def with_symmetry(
-    problem: Problem, settings: AbInitioSettings, start: Start, held: IntArray
+    problem: Problem, settings: AbInitioSettings, start: Start, held_out: IntArray
 ) -> tuple[Problem, AbInitioSettings, Start, SymmetryFound]:
     """The best start under the group that its map has; everything as it was where there is none.
 
@@ -154,35 +154,36 @@ def with_symmetry(
     settings : AbInitioSettings
     start : Start
         With one class.
-    held : (m,) int64
+    held_out : (m,) int64
         Particles that no start learned from.
     """
-    train = np.setdiff1d(np.arange(len(problem)), held)
+    train = np.setdiff1d(np.arange(len(problem)), held_out)
     curve = reliability(problem, settings, start, train)
     volume = start.model.volumes[0] * problem.sphere
     volume = moved_map(volume, -mass_centre(volume), threads=problem.threads)
     scores = symmetry_scores(volume, curve, threads=problem.threads)
     best = max(scores, key=lambda s: s.score)
-    refused = ""
+    refusal = ""
     gain, error = float("nan"), float("nan")
     for proposal in proposals(scores):
-        found, upright = _centre_and_turn(volume, curve, proposal, problem.threads)
-        group = replace(settings, symmetry=found.symmetry)
-        folded = problem.under(found.symmetry)
-        made, difference = _try_group(problem, folded, settings, group, start, upright, held)
+        symmetry, upright = _centre_and_turn(volume, curve, proposal, problem.threads)
+        group = replace(settings, symmetry=symmetry.symmetry)
+        folded = problem.under(symmetry.symmetry)
+        trial, difference = _try_group(problem, folded, settings, group, start, upright, held_out)
         gain, error = float(difference.mean()), float(difference.std(ddof=1) / np.sqrt(len(difference)))
         said = (
-            f"the map without symmetry reaches {found.score:.2f} of what its noise allows ({found.significance:.0f} "
-            "standard deviations above random axes), and under the group held-out particles are explained "
+            f"the map without symmetry reaches {symmetry.score:.2f} of what its noise allows "
+            f"({symmetry.significance:.0f} standard deviations above random axes), "
+            f"and under the group held-out particles are explained "
             f"{'better' if gain > 0 else 'worse'} by {abs(gain):.2f} +- {error:.2f} nats each"
         )
         # A group that the map itself does not show has to be proved by the images; else they must not speak against it.
         if gain > (-_SIGMAS if proposal.fits else _SIGMAS) * error:
-            sentence = f"Symmetry {found.symmetry}: {said}.{refused}"
-            return folded, group, made, SymmetryFound(found.symmetry, scores, gain, error, sentence)
-        refused += f" {found.symmetry} was tried and refused: {said}."
+            sentence = f"Symmetry {symmetry.symmetry}: {said}.{refusal}"
+            return folded, group, trial, SymmetryFound(symmetry.symmetry, scores, gain, error, sentence)
+        refusal += f" {symmetry.symmetry} was tried and refused: {said}."
     sentence = f"No symmetry: the best candidate, {best.symmetry}, reaches {best.score:.2f} of what its noise allows."
-    return problem, settings, start, SymmetryFound("C1", scores, gain, error, sentence + refused)
+    return problem, settings, start, SymmetryFound("C1", scores, gain, error, sentence + refusal)
 
 
 def _try_group(
@@ -192,17 +193,17 @@ def _try_group(
     group: AbInitioSettings,
     start: Start,
     upright: Float32Array,
-    held: IntArray,
+    held_out: IntArray,
 ) -> tuple[Start, FloatArray]:
     """The start after learning under a group, and what each held-out particle gains by it."""
-    train = np.setdiff1d(np.arange(len(problem)), held)
+    train = np.setdiff1d(np.arange(len(problem)), held_out)
     radius = Course(problem, settings, len(train)).grid_radius
     volume = folded.operators.apply(upright, radius, threads=problem.threads)
     model = replace(start.model, volumes=volume[None])
-    made = full_passes(folded, group, replace(start, model=model), train, held)
+    result = full_passes(folded, group, replace(start, model=model), train, held_out)
     noise = start.model.sigma2
     without = replace(start.model, volumes=upright[None])
-    return made, (
-        evaluate_held_out(folded, group, made.model, held, noise)
-        - evaluate_held_out(problem, settings, without, held, noise)
+    return result, (
+        evaluate_held_out(folded, group, result.model, held_out, noise)
+        - evaluate_held_out(problem, settings, without, held_out, noise)
     )

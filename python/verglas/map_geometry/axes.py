@@ -87,8 +87,8 @@ def upright_map(volume: Float32Array, symmetry: str, max_radius: int, *, threads
     >>> m = vg.simulate.density(vg.simulate.phantom(32, 4.0, 90.0, "C4"), 32, 4.0)
     >>> upright_map(m.data, "C4", 6) is None
     True
-    >>> found = upright_map(turned_map(m.data, vg.euler_to_matrix([[0.0, 30.0, 0.0]])[0]), "C4", 6)
-    >>> found.fits, round(found.angle_deg / 5) * 5
+    >>> result = upright_map(turned_map(m.data, vg.euler_to_matrix([[0.0, 30.0, 0.0]])[0]), "C4", 6)
+    >>> result.fits, round(result.angle_deg / 5) * 5
     (True, 30)
     """
     box = len(volume)

@@ -90,8 +90,8 @@ def abinitio(
     >>> import verglas as vg
     >>> model = vg.simulate.phantom(32, 5.0, 110.0)
     >>> particles = vg.simulate.particles(model, 100, 32, 5.0, snr=1.0, seed=1)
-    >>> found = vg.abinitio(particles, diameter_A=125, starts=1, iterations=3, full_iterations=1)
-    >>> found.map.box, found.verdict.starts, len(found.particles)
+    >>> result = vg.abinitio(particles, diameter_A=125, starts=1, iterations=3, full_iterations=1)
+    >>> result.map.box, result.verdict.starts, len(result.particles)
     (32, 1, 100)
     """
     changes = present_names("abinitio", changes, {"mirror": "flip_hand"})

@@ -202,8 +202,8 @@ def refine(
     >>> import verglas as vg
     >>> model = vg.simulate.phantom(24, 5.0, 90.0)
     >>> particles = vg.simulate.particles(model, 60, 24, 5.0, snr=1.0, seed=1)
-    >>> found = vg.refine(particles, vg.simulate.density(model, 24, 5.0), diameter_A=100, iterations=3)
-    >>> len(found.particles), found.map.data.shape, found.resolution_A < 40
+    >>> result = vg.refine(particles, vg.simulate.density(model, 24, 5.0), diameter_A=100, iterations=3)
+    >>> len(result.particles), result.map.data.shape, result.resolution_A < 40
     (60, (24, 24, 24), True)
     """
     # "auto" stays the CPU until the kernels have run on a GPU (bench/README.md); a GPU is named.

@@ -66,8 +66,8 @@ class Geometry:
 
     def search_settings(self, device: str = "cpu") -> SearchSettings:
         """Of the branch and bound: the best pose is wanted, of broad posteriors too."""
-        chosen = SearchSettings(shift_range_px=self.shift_range_px, max_cells=_MAX_CELLS, keep_best=True)
-        return chosen if device == "cpu" else replace(chosen, batch=_BATCH)
+        search = SearchSettings(shift_range_px=self.shift_range_px, max_cells=_MAX_CELLS, keep_best=True)
+        return search if device == "cpu" else replace(search, batch=_BATCH)
 
     def mask(self) -> Array:
         """Soft disc that the images are multiplied by in the search."""
@@ -79,16 +79,16 @@ def _slices(symmetry: str, step_deg: float) -> tuple[Array, Array]:
 
     The opposite (rot + 180, 180 - tilt) of a slice costs half a slice: of two opposite directions one slice is made.
     """
-    wanted, _ = orientation_grid(step_deg, symmetry)
-    vectors = direction_vectors(wanted)
+    grid_angles, _ = orientation_grid(step_deg, symmetry)
+    vectors = direction_vectors(grid_angles)
     below = vectors[:, 2] < -1e-9
-    made = wanted.copy()
-    made[below] = np.column_stack([wanted[below, 0] + 180, 180 - wanted[below, 1]])
-    keys = np.round(direction_vectors(made), 6) + 0.0  # + 0.0: minus zero is zero
+    view_angles = grid_angles.copy()
+    view_angles[below] = np.column_stack([grid_angles[below, 0] + 180, 180 - grid_angles[below, 1]])
+    keys = np.round(direction_vectors(view_angles), 6) + 0.0  # + 0.0: minus zero is zero
     _, first, which = np.unique(keys, axis=0, return_index=True, return_inverse=True)
     prior = np.full((len(first), 2), -np.inf)
-    prior[which.ravel(), below.astype(int)] = -np.log(len(wanted))
-    return made[first], prior
+    prior[which.ravel(), below.astype(int)] = -np.log(len(grid_angles))
+    return view_angles[first], prior
 
 
 @dataclass(frozen=True)
@@ -145,16 +145,16 @@ class _Everything:
         """Best poses on the grid."""
         samples = ops.polar(images.pixels * self.mask, self.polar, **self.where.of_ops)
         weights = images.inv_sigma2[:, self.polar.shells]
-        found = self.search.run(
+        result = self.search.run(
             PolarBatch(samples, weights, images.ctf, self.geo.pixel_size_A, first_particle=images.first)
         )
-        rot, tilt = self.directions[found.best_slice].T
-        rot, tilt = np.where(found.best_opposite, rot + 180, rot), np.where(found.best_opposite, 180 - tilt, tilt)
+        rot, tilt = self.directions[result.best_slice].T
+        rot, tilt = np.where(result.best_opposite, rot + 180, rot), np.where(result.best_opposite, 180 - tilt, tilt)
         grid = self.search.poses
-        angles = np.column_stack([rot, tilt, grid.psi_deg(found.best_psi)])
-        poses = Poses(angles, grid.shifts_px[found.best_shift].astype(np.float64) * self.geo.pixel_size_A)
-        sharp = np.exp(found.best_score - found.log_evidence)
-        return Found(poses, sharp, found.log_evidence, np.zeros(len(images), np.int64))
+        angles = np.column_stack([rot, tilt, grid.psi_deg(result.best_psi)])
+        poses = Poses(angles, grid.shifts_px[result.best_shift].astype(np.float64) * self.geo.pixel_size_A)
+        sharp = np.exp(result.best_score - result.log_evidence)
+        return Found(poses, sharp, result.log_evidence, np.zeros(len(images), np.int64))
 
 
 class _Bounded:
@@ -174,15 +174,15 @@ class _Bounded:
 
     def run(self, images: Images) -> Found:
         """Best poses on the grid of the level that each image reached."""
-        found = self.search.run(
+        result = self.search.run(
             images.pixels * self.mask,
             images.inv_sigma2,
             ctf=images.ctf,
             pixel_size_A=self.geo.pixel_size_A,
             first_particle=images.first,
         )
-        poses = Poses(found.angles_deg, found.shifts_px * self.geo.pixel_size_A)
-        return Found(poses, np.exp(found.score - found.log_evidence), found.log_evidence, found.level)
+        poses = Poses(result.angles_deg, result.shifts_px * self.geo.pixel_size_A)
+        return Found(poses, np.exp(result.score - result.log_evidence), result.log_evidence, result.level)
 
 
 @dataclass(frozen=True)
@@ -196,7 +196,7 @@ class _Exact:
 
     def _run(self, images: Images, poses: Poses, search: ops.PoseSettings, scale: float = 1.0) -> ops.PoseResult:
         radius, pixel_size_A = search.max_radius or self.grid.max_radius, self.geo.pixel_size_A
-        found: ops.PoseResult = all_to_host(
+        result: ops.PoseResult = all_to_host(
             ops.refine_pose(
                 fourier.forward(images.pixels, 2, threads=self.where.threads),
                 self.spectrum,
@@ -210,7 +210,7 @@ class _Exact:
                 **self.where.of_ops,
             )
         )
-        return found
+        return result
 
     def grey_scale(self, images: Images, poses: Poses) -> float:
         """Factor of the map that fits the images best at these poses."""
@@ -224,11 +224,11 @@ class _Exact:
             )
         return fit.cross / fit.power
 
-    def maximum(self, images: Images, found: Found) -> Poses:
+    def maximum(self, images: Images, on_grid: Found) -> Poses:
         """Every pose taken to the maximum; the radii it passes depend on the grid that its search ended on."""
-        angles, shifts = found.poses.angles_deg.copy(), found.poses.shifts_A.copy()
-        for k in np.unique(found.level):
-            rows, level = np.flatnonzero(found.level == k), self.geo.levels[k]
+        angles, shifts = on_grid.poses.angles_deg.copy(), on_grid.poses.shifts_A.copy()
+        for k in np.unique(on_grid.level):
+            rows, level = np.flatnonzero(on_grid.level == k), self.geo.levels[k]
             step_deg = healpix_spacing_deg(level.order)
             coarse = [
                 r
@@ -249,9 +249,9 @@ def set_aside(excluded: dict[int, str], n: int) -> None:
     if len(excluded) == n:
         raise InputError(f"align: none of the {n} particles can be used ({next(iter(excluded.values()))})")
     if excluded:
-        listed = "; ".join(f"particle {i}: {excluded[i]}" for i in sorted(excluded)[:5])
+        examples = "; ".join(f"particle {i}: {excluded[i]}" for i in sorted(excluded)[:5])
         more = f" and {len(excluded) - 5} more" if len(excluded) > 5 else ""
-        warnings.warn(f"align: {len(excluded)} particles set aside ({listed}{more})", VerglasWarning, stacklevel=3)
+        warnings.warn(f"align: {len(excluded)} particles set aside ({examples}{more})", VerglasWarning, stacklevel=3)
 
 
 @dataclass(frozen=True)
@@ -308,7 +308,7 @@ class _Share:
     device: str
     excluded: dict[int, str]
     kept: list[Array] = field(default_factory=list)
-    found: list[Found] = field(default_factory=list)
+    on_grid: list[Found] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -364,13 +364,13 @@ class SharedSearch:
         for share in shares:
             excluded.update(share.excluded)
         set_aside(excluded, n)
-        found = [f for share in shares for f in share.found]
+        result = [f for share in shares for f in share.on_grid]
         poses = Poses(
-            np.concatenate([f.poses.angles_deg for f in found]), np.concatenate([f.poses.shifts_A for f in found])
+            np.concatenate([f.poses.angles_deg for f in result]), np.concatenate([f.poses.shifts_A for f in result])
         )
-        kept = np.concatenate([rows for share in shares for rows in share.kept])
+        usable_rows = np.concatenate([rows for share in shares for rows in share.kept])
         return Aligned(
-            kept, poses, np.concatenate([f.evidence for f in found]), np.concatenate([f.sharp for f in found])
+            usable_rows, poses, np.concatenate([f.evidence for f in result]), np.concatenate([f.sharp for f in result])
         )
 
     def _search(self, share: _Share, tick: Callable[[int], None]) -> None:
@@ -392,7 +392,9 @@ class SharedSearch:
                 if len(rows):
                     images = pixels[array_module(pixels).asarray(good)]
                     batch = Images(images, params[rows], self.reference.inv_sigma2[rows], int(everyone[0]))
-                    found = search.run(batch)
+                    on_grid = search.run(batch)
                     share.kept.append(rows)
-                    share.found.append(replace(found, poses=exact.maximum(batch, found)) if self.refine else found)
+                    share.on_grid.append(
+                        replace(on_grid, poses=exact.maximum(batch, on_grid)) if self.refine else on_grid
+                    )
                 tick(len(everyone))

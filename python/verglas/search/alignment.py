@@ -81,9 +81,9 @@ def _geometry(particles: Particles, settings: AlignSettings) -> Geometry:
     diameter = 0.8 * box if settings.diameter_A is None else settings.diameter_A / pixel_size_A
     if not 0 < diameter <= box:
         raise InputError(f"align: expected a diameter of 0 to {box * pixel_size_A:g} A, got {settings.diameter_A}")
-    asked = None
+    resolution_A = None
     if settings.search_resolution_A is not None:
-        asked = max(1, round(box * pixel_size_A / settings.search_resolution_A))
+        resolution_A = max(1, round(box * pixel_size_A / settings.search_resolution_A))
 
     def radius(step_deg: float) -> int:
         return step_radius(box, diameter, step_deg)
@@ -91,7 +91,7 @@ def _geometry(particles: Particles, settings: AlignSettings) -> Geometry:
     # A quarter of an octave: a step of 2 degrees starts at 8, not at 4, which is sixteen times the poses.
     halvings = 0 if settings.exhaustive else max(0, int(np.log2(_FIRST_STEP_DEG / settings.step_deg) + 0.25))
     first_deg = settings.step_deg * 2**halvings
-    last = min(radius(settings.step_deg) if asked is None else asked, final)
+    last = min(radius(settings.step_deg) if resolution_A is None else resolution_A, final)
     radii = [min(radius(first_deg / 2**k), last) for k in range(halvings)] + [last]
     shift_step, n_psi = max(1.0, box / (4 * radii[0])), int(np.ceil(360 / first_deg / 16)) * 16
     levels = [Level(r, healpix_order(first_deg) + k, n_psi * 2**k, shift_step / 2**k) for k, r in enumerate(radii)]
@@ -205,13 +205,13 @@ def align(
     >>> import verglas as vg
     >>> model = vg.simulate.phantom(24, 4.0, 70.0)
     >>> particles = vg.simulate.particles(model, 8, 24, 4.0, snr=5.0, seed=1)
-    >>> found = vg.align(particles, vg.simulate.density(model, 24, 4.0), step_deg=15)
-    >>> error = vg.geometry.angular_distance(found.poses.angles_deg, particles.poses.angles_deg)
+    >>> result = vg.align(particles, vg.simulate.density(model, 24, 4.0), step_deg=15)
+    >>> error = vg.geometry.angular_distance(result.poses.angles_deg, particles.poses.angles_deg)
     >>> bool(sorted(error)[4] < 5)
     True
     """
-    named = {"symmetry": symmetry, "max_resolution_A": max_resolution_A}
-    changes |= {name: value for name, value in named.items() if value is not None}
+    required = {"symmetry": symmetry, "max_resolution_A": max_resolution_A}
+    changes |= {name: value for name, value in required.items() if value is not None}
     settings = settings_from("align", AlignSettings, settings, **changes)
     map, particles = map_of(map, "align: map"), particles_of(particles, "align: particles")
     if map.box != particles.box:
@@ -227,8 +227,8 @@ def align(
     reference = measure_reference(particles, map.data, geo, where, excluded)
     with shown_to(listener) as heard:
         search = SharedSearch(particles, geo, reference, refine=settings.refine, threads=threads, listener=heard)
-        found = search.run(devices, excluded)
-    chosen = particles[found.kept] if excluded else particles
-    return chosen.with_poses(found.poses).with_columns(
-        rlnLogLikeliContribution=found.evidence, rlnMaxValueProbDistribution=found.sharp
+        alignment = search.run(devices, excluded)
+    usable = particles[alignment.kept] if excluded else particles
+    return usable.with_poses(alignment.poses).with_columns(
+        rlnLogLikeliContribution=alignment.evidence, rlnMaxValueProbDistribution=alignment.sharp
     )

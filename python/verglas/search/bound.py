@@ -103,10 +103,10 @@ class _SliceMaker:
 
 
 def _spectra(
-    make: _SliceMaker, levels: list[Level], k: int, seen: int, n: int, rng: np.random.Generator
+    make: _SliceMaker, levels: list[Level], k: int, n_observed: int, n: int, rng: np.random.Generator
 ) -> tuple[FloatArray, FloatArray]:
     """M and Q on each ring for n random triples; ``seen`` rings are scored at level k."""
-    extended, last = _extend_levels(levels), len(levels) - 1
+    all_levels, last = _extend_levels(levels), len(levels) - 1
     level = levels[k]
     cells = Cells(
         np.arange(n),
@@ -114,11 +114,11 @@ def _spectra(
         rng.integers(0, level.n_psi, n),
         np.zeros((n, 2), np.int64),
     )
-    fine = _child(extended, cells, k, last, rng)
-    true = _child(extended, fine, last, last + _BEYOND, rng)
+    fine = _child(all_levels, cells, k, last, rng)
+    true = _child(all_levels, fine, last, last + _BEYOND, rng)
     a, b = make(level, cells), make(levels[last], fine)
-    c = make(extended[-1], true)
-    a[:, seen:] = 0
+    c = make(all_levels[-1], true)
+    a[:, n_observed:] = 0
     v = b - a
     mean = np.mean((c.conj() * v).real - (np.abs(b) ** 2 - np.abs(a) ** 2) / 2, axis=2)
     return mean, np.mean(np.abs(v) ** 2, axis=2)

@@ -40,8 +40,8 @@ class Candidates:
     @classmethod
     def merged(cls, parts: list[Candidates]) -> Candidates:
         """All of them, sorted by image; earlier parts come first."""
-        joined = cls(*(np.concatenate(v) for v in zip(*(vars(p).values() for p in parts), strict=True)))
-        return joined[np.argsort(joined.image, kind="stable")]
+        union = cls(*(np.concatenate(v) for v in zip(*(vars(p).values() for p in parts), strict=True)))
+        return union[np.argsort(union.image, kind="stable")]
 
 
 def best_of_image(image: IntArray, score: FloatArray, n: int) -> IntArray:
@@ -87,21 +87,21 @@ def select_distinct(candidates: Candidates, count: int, apart_deg: float, group:
     (kept,) int64
         Sorted by image, then falling score.
     """
-    left = np.arange(len(candidates))
-    chosen = []
+    rest = np.arange(len(candidates))
+    distinct = []
     for _ in range(count):
-        if not len(left):
+        if not len(rest):
             break
-        some = candidates[left]
+        some = candidates[rest]
         images, which = np.unique(some.image, return_inverse=True)
         best = best_of_image(which, some.score, len(images))
-        chosen.append(left[best])
+        distinct.append(rest[best])
         ahead = best[which]
         near = angle_between_deg(some.matrices, some.matrices[ahead], group) < apart_deg
         same = some.class_number == some.class_number[ahead]
-        left = left[~(near & same)]
-    taken = np.concatenate(chosen)
-    return taken[np.argsort(candidates.image[taken], kind="stable")]
+        rest = rest[~(near & same)]
+    order = np.concatenate(distinct)
+    return order[np.argsort(candidates.image[order], kind="stable")]
 
 
 def select_within(candidates: Candidates, count: int, nats: float) -> IntArray:

@@ -116,13 +116,13 @@ class Evaluator:
         unique, slice_of = np.unique(pixel, return_inverse=True)
         for begin in range(0, len(unique), self.block):
             inside = np.flatnonzero((slice_of >= begin) & (slice_of < begin + self.block))
-            made = reference.slices(self.level.order, unique[begin : begin + self.block], self.polar, batch.threads)
+            slices = reference.slices(self.level.order, unique[begin : begin + self.block], self.polar, batch.threads)
             part = Cells(cells.image[inside], slice_of[inside] - begin, cells.psi[inside], cells.shift[inside])
-            out[inside] = self._block(batch, made, part, opposite[inside], n)
+            out[inside] = self._block(batch, slices, part, opposite[inside], n)
         return out
 
     def _block(
-        self, batch: Batch, made: npt.NDArray, cells: Cells, opposite: npt.NDArray, n: int
+        self, batch: Batch, slices: npt.NDArray, cells: Cells, opposite: npt.NDArray, n: int
     ) -> npt.NDArray[np.float32]:
         rows, image = np.unique(cells.image, return_inverse=True)
         reach = int(np.abs(cells.shift).max(initial=0)) + 1
@@ -131,10 +131,10 @@ class Evaluator:
         keys, which_shift = np.unique(shift_key, return_inverse=True)
         shift_image = keys // width**2
         xy = np.stack([keys // width % width - reach, keys % width - reach], axis=1) * self.unit_px
-        task_key = ((image * len(made) + cells.pixel) * 2 + opposite) * self.level.n_psi + cells.psi
+        task_key = ((image * len(slices) + cells.pixel) * 2 + opposite) * self.level.n_psi + cells.psi
         task_keys, which_task = np.unique(task_key, return_inverse=True)
-        entry = task_keys // self.level.n_psi % (2 * len(made))
-        task_image = task_keys // (self.level.n_psi * 2 * len(made))
+        entry = task_keys // self.level.n_psi % (2 * len(slices))
+        task_image = task_keys // (self.level.n_psi * 2 * len(slices))
         tasks = ops.CellTasks(
             _offsets(task_image, len(rows)),
             entry // 2,
@@ -146,7 +146,7 @@ class Evaluator:
         scores = to_host(
             ops.score_cells(
                 batch.samples_of(self.polar, rows),
-                made,
+                slices,
                 self.polar,
                 self.level.n_psi,
                 tasks,

@@ -25,8 +25,8 @@ def cross_and_power(score_at: Callable[[float], Value]) -> CrossPower[Value]:
     Examples
     --------
     >>> from verglas.search.grey_scale import cross_and_power
-    >>> found = cross_and_power(lambda s: 6 * s - 3 * s**2 / 2)
-    >>> found.cross, found.power, found.cross / found.power
+    >>> result = cross_and_power(lambda s: 6 * s - 3 * s**2 / 2)
+    >>> result.cross, result.power, result.cross / result.power
     (6.0, 3.0, 2.0)
     """
     once, twice = score_at(1.0), score_at(2.0)

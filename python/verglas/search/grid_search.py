@@ -139,8 +139,8 @@ class GridSearch:
     >>> grid = ops.PolarGrid(16, 6)
     >>> search = GridSearch(grid, PoseGrid(32, shift_disc(1.0).astype(np.float32)))
     >>> search.set_reference(ops.polar(image, grid))
-    >>> found = search.run(PolarBatch(ops.polar(np.roll(image, 1, axis=2), grid)))
-    >>> search.poses.shifts_px[found.best_shift].tolist()
+    >>> result = search.run(PolarBatch(ops.polar(np.roll(image, 1, axis=2), grid)))
+    >>> search.poses.shifts_px[result.best_shift].tolist()
     [[-1.0, 0.0]]
     """
 
@@ -184,9 +184,9 @@ class GridSearch:
             threads=self.where.threads,
         )
 
-    def posterior(self, found: ops.Scores) -> ops.Posterior:
+    def posterior(self, scores: ops.Scores) -> ops.Posterior:
         """The candidates of each image, with probabilities that sum to one."""
-        return ops.Posterior.from_scores(found, self.poses.n_psi)
+        return ops.Posterior.from_scores(scores, self.poses.n_psi)
 
 
 class SliceSums:
@@ -227,8 +227,8 @@ class SliceSums:
         """
         residuals = self._add(batch, posterior, image_power)
         assert residuals is not None, "set_reference comes first"
-        found: ops.Residuals = all_to_host(residuals)
-        return found
+        sums: ops.Residuals = all_to_host(residuals)
+        return sums
 
     def _add(
         self, batch: PolarBatch, posterior: ops.Posterior, image_power: npt.NDArray | None

@@ -44,8 +44,8 @@ class DirectionGrid:
     @cached_property
     def _layout(self) -> tuple[FloatArray, FloatArray]:
         pixels = unit_pixels(self.order, self.symmetry)
-        made, opposite = slices_of_pixels(self.order, pixels)
-        slices, row = np.unique(made, return_inverse=True)
+        pixels_made, opposite = slices_of_pixels(self.order, pixels)
+        slices, row = np.unique(pixels_made, return_inverse=True)
         log_prior = np.full((len(slices), 2), -np.inf)
         log_prior[row, opposite.astype(int)] = -np.log(len(pixels))
         return healpix_directions(self.order, slices), log_prior
@@ -242,9 +242,9 @@ class GridStep:
             max_candidates=limits.max_candidates,
             epsilon=limits.epsilon,
         )
-        searched, weight = (1, np.ones(1)) if step.split else (len(self.spectra), model.class_weight)
+        n_searches, weight = (1, np.ones(1)) if step.split else (len(self.spectra), model.class_weight)
         prior = class_prior(self.directions.log_prior, weight)
-        self.search.set_reference(self.slices(self.narrow, searched), prior)
+        self.search.set_reference(self.slices(self.narrow, n_searches), prior)
 
     def slices(self, polar: ops.PolarGrid, classes: int | None = None) -> npt.NDArray:
         """Slices of the first so many classes, or of all, end to end."""
@@ -273,17 +273,17 @@ class GridStep:
         samples = ops.polar(batch.images, self.wide, **self.where.of_ops)
         return sums.add_measured(batch.on_rings(samples, self.wide, centres=True), posterior)
 
-    def learn_poses(self, batch: ImageBatch, found: ops.Scores, poses: PoseTable) -> None:
+    def learn_poses(self, batch: ImageBatch, scores: ops.Scores, poses: PoseTable) -> None:
         """Best pose, class and evidence of each image of a batch."""
         rows, n = batch.rows, len(self.directions)
         poses.angles_deg[rows] = self.directions.angles_deg(
-            found.best_slice % n, found.best_opposite, self.poses.psi_deg(found.best_psi)
+            scores.best_slice % n, scores.best_opposite, self.poses.psi_deg(scores.best_psi)
         )
-        poses.origin_px[rows] = batch.centre_px + self.shifts[found.best_shift]
+        poses.origin_px[rows] = batch.centre_px + self.shifts[scores.best_shift]
         if not self.step.split:
-            poses.class_number[rows] = found.best_slice // n
-        poses.log_evidence[rows] = found.log_evidence
-        poses.max_probability[rows] = np.exp(found.best_score - found.log_evidence)
+            poses.class_number[rows] = scores.best_slice // n
+        poses.log_evidence[rows] = scores.log_evidence
+        poses.max_probability[rows] = np.exp(scores.best_score - scores.log_evidence)
 
     def run(self, half: int, poses: PoseTable, tick: Tick, rows: IntArray | None = None) -> HalfSums:
         """E-step and sums of a half set; ``poses`` of it, or of these rows of it, are replaced."""
@@ -291,15 +291,17 @@ class GridStep:
         totals = Totals.zeros(problem, classes)
         sums = self.slice_sums()
         self.spectra.clear()  # as large as the sums of a map, and no longer needed
-        chosen = problem.rows_of_half(half) if rows is None else rows
-        for batch in image_batches(problem, chosen, self.model, poses):
-            found = self.score(batch)
-            posterior = self.search.posterior(found)
+        all_rows = problem.rows_of_half(half) if rows is None else rows
+        for batch in image_batches(problem, all_rows, self.model, poses):
+            scores = self.score(batch)
+            posterior = self.search.posterior(scores)
             if self.step.split:
-                drawn = poses.class_number[batch.rows][posterior.image]
-                posterior = replace(posterior, slice=(posterior.slice + len(self.directions) * drawn).astype(np.int32))
+                class_of_entry = poses.class_number[batch.rows][posterior.image]
+                posterior = replace(
+                    posterior, slice=(posterior.slice + len(self.directions) * class_of_entry).astype(np.int32)
+                )
             residuals = self.add(sums, batch, posterior)
-            self.learn_poses(batch, found, poses)
+            self.learn_poses(batch, scores, poses)
             self._learn(batch, posterior, residuals, poses, totals)
             tick(len(batch))
         return HalfSums([self.grid_sums(sums, k, empty_sums(problem, self.step)) for k in range(classes)], totals)

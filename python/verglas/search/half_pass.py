@@ -60,17 +60,17 @@ class HalfTask:
         blocks = np.array_split(rows, len(self.problem.devices))
         tables = [poses.copy() for _ in blocks]
         with ThreadPoolExecutor(len(blocks)) as threads:
-            begun = [
+            futures = [
                 threads.submit(self._block, device, block, table, tick)
                 for device, block, table in zip(self.problem.devices, blocks, tables, strict=True)
             ]
-            found = [future.result() for future in begun]
+            results = [future.result() for future in futures]
         for block, table in zip(blocks, tables, strict=True):
             poses.take(block, table)
         with work_on(self.problem.device):
-            for block, sums in zip(blocks[1:], found[1:], strict=True):
-                found[0].add(sums, block)
-        return found[0]
+            for block, sums in zip(blocks[1:], results[1:], strict=True):
+                results[0].add(sums, block)
+        return results[0]
 
     def _work(self, problem: Problem) -> GridStep | PoseStep:
         kind = GridStep if self.step.phase == "grid" else PoseStep

@@ -22,11 +22,11 @@ def mean_power(power: npt.NDArray[np.float32], group: IntArray, n_groups: int) -
     n_groups : int
     """
     everywhere = power.mean(axis=0, dtype=np.float64)
-    made = np.empty((n_groups, power.shape[1]))
+    means = np.empty((n_groups, power.shape[1]))
     for g in range(n_groups):
         members = power[group == g]
-        made[g] = members.mean(axis=0, dtype=np.float64) if len(members) else everywhere
-    return made
+        means[g] = members.mean(axis=0, dtype=np.float64) if len(members) else everywhere
+    return means
 
 
 def first_noise(power: FloatArray, signal: FloatArray | float = 0.0, *, job: str) -> FloatArray:

@@ -91,23 +91,23 @@ def search_cost(
     >>> cost.memory_GB < 1, cost.poses_per_image[0]
     (True, 3981312)
     """
-    chosen = settings or SearchSettings()
-    grids = [ops.PolarGrid(box, v.radius, diameter_px=diameter_px, spacing=chosen.spacing) for v in levels]
-    pixels, shifts = len(unit_pixels(levels[0].order, symmetry)), len(first_level_shifts(levels, chosen))
-    batch = min(chosen.batch, n_images or chosen.batch)
+    limits = settings or SearchSettings()
+    grids = [ops.PolarGrid(box, v.radius, diameter_px=diameter_px, spacing=limits.spacing) for v in levels]
+    pixels, shifts = len(unit_pixels(levels[0].order, symmetry)), len(first_level_shifts(levels, limits))
+    batch = min(limits.batch, n_images or limits.batch)
     samples = [8 * g.n_rings * g.n_theta // 2 for g in grids]
     grid3 = ops.Grid(box, max_radius=levels[-1].radius)
     spectrum = 8 * grid3.shape[0] * grid3.shape[1] * grid3.shape[2]
     lanes = 16
     group = shifts * grids[0].size * 2 * lanes * 4
     cells = 4 * grids[-1].size * 2 * lanes * 4
-    needed = [
-        min(slices_per_block(g, chosen), pixels * 4**k // 2 + 1, batch * chosen.max_cells) for k, g in enumerate(grids)
+    levels_needed = [
+        min(slices_per_block(g, limits), pixels * 4**k // 2 + 1, batch * limits.max_cells) for k, g in enumerate(grids)
     ]
     slices = (
         max(
-            n * (s + 8 * (2 * g.size + g.n_rings * chosen.n_power))
-            for n, s, g in zip(needed, samples, grids, strict=True)
+            n * (s + 8 * (2 * g.size + g.n_rings * limits.n_power))
+            for n, s, g in zip(levels_needed, samples, grids, strict=True)
         )
         + (pixels // 2 + 1) * samples[0]
     )  # the first level's samples are kept
@@ -118,7 +118,7 @@ def search_cost(
         "slices": slices,
         "images": batch * (4 * box**2 + sum(samples)),
         "threads": resolve_threads(threads) * max(group + samples[0] * lanes, cells + 2 * samples[-1]),
-        "cells": batch * min(chosen.max_cells, pixels * levels[0].n_psi * shifts) * _CELL_BYTES,
+        "cells": batch * min(limits.max_cells, pixels * levels[0].n_psi * shifts) * _CELL_BYTES,
     }
     poses = [pixels * 4**k * v.n_psi * shifts * 4**k for k, v in enumerate(levels)]
     # 4 multiply-adds per value of a slice, which serves two directions; 7/32 n_psi M per direction and shift

@@ -250,22 +250,22 @@ class PoseSearch:
             )
         params = None if ctf is None else np.asarray(ctf, np.float64)
         centres = np.zeros((n, 2)) if centres_px is None else np.asarray(centres_px, np.float64)
-        known = known_deg if known_deg is not None or window is None else window.angles_deg
-        named: dict[str, npt.NDArray | None] = {
+        prior_deg = known_deg if known_deg is not None or window is None else window.angles_deg
+        inputs: dict[str, npt.NDArray | None] = {
             "pixels": x,
             "noise spectrum": inv,
             "CTF parameters": params,
             "centre": centres,
             "window": None if window is None else np.asarray(window.angles_deg),
-            "known orientation": None if known is None else np.asarray(known),
+            "known orientation": None if prior_deg is None else np.asarray(prior_deg),
         }
-        self._refuse(named, n, first_particle)
+        self._refuse(inputs, n, first_particle)
         statistics = [
             LevelStatistics(v.radius, v.order, n * self.poses_per_image(k)) for k, v in enumerate(self.levels)
         ]
         posteriors: list[ImagePosterior | None] = [None] * n
         constants = np.zeros(n)
-        order = np.arange(n) if known is None else self._by_direction(known)
+        order = np.arange(n) if prior_deg is None else self._by_direction(prior_deg)
         for begin in range(0, n, self.settings.batch):
             rows = order[begin : begin + self.settings.batch]
             batch = self._batch(
@@ -295,8 +295,8 @@ class PoseSearch:
         return Batch(images, ctf, pixel_size_A, inv, centres, self.threads, self.device)
 
     @staticmethod
-    def _refuse(named: dict[str, npt.NDArray | None], n: int, first: int) -> None:
-        for what, array in named.items():
+    def _refuse(inputs: dict[str, npt.NDArray | None], n: int, first: int) -> None:
+        for what, array in inputs.items():
             if array is None:
                 continue
             if len(array) != n:
@@ -335,8 +335,8 @@ class PoseSearch:
     def _first_slices(self) -> tuple[IntArray, npt.NDArray, FloatArray]:
         """Of the first level, made once: pixels, samples, and the log prior of each and its opposite."""
         order, grid = self.levels[0].order, self.polar[0]
-        made, opposite = slices_of_pixels(order, self.pixels)
-        slices, row = np.unique(made, return_inverse=True)
+        slices_made, opposite = slices_of_pixels(order, self.pixels)
+        slices, row = np.unique(slices_made, return_inverse=True)
         log_prior = np.full((len(slices), 2), -np.inf)
         log_prior[row, opposite.astype(int)] = 0.0
         return slices, self.reference.slices(order, slices, grid, self.threads), log_prior
@@ -359,46 +359,46 @@ class PoseSearch:
         slices, samples, log_prior = self._first_slices
         plan.set_reference(samples, log_prior=log_prior, threads=self.threads)
         at = np.arange(len(batch)) if rows is None else rows
-        found = plan.run(
+        posterior = plan.run(
             batch.samples_of(grid, at),
             self.shifts * self.unit_px,
             centres_px=batch.centres_px[at],
             log_shift=self._shift_prior(self._shift_cells(), 0, highest=False),
             **batch.per_image(grid, at),
         )
-        pixel = slices[found.slice]
-        pixel = np.where(found.opposite, opposite_pixels(level.order, pixel), pixel)
-        cells = Cells(at[found.image], pixel, found.psi.astype(np.int64), self.shifts[found.shift])
+        pixel = slices[posterior.slice]
+        pixel = np.where(posterior.opposite, opposite_pixels(level.order, pixel), pixel)
+        cells = Cells(at[posterior.image], pixel, posterior.psi.astype(np.int64), self.shifts[posterior.shift])
         constant, rest = np.log(level.n_psi), np.full(len(batch), -np.inf)
         # the constant is the plan's uniform prior of psi, taken off again
         with np.errstate(divide="ignore"):
-            rest[at] = found.log_evidence + constant + np.log(np.maximum(1 - np.minimum(found.kept, 1), 0))
-        return Found(cells, found.score + constant, rest)
+            rest[at] = posterior.log_evidence + constant + np.log(np.maximum(1 - np.minimum(posterior.kept, 1), 0))
+        return Found(cells, posterior.score + constant, rest)
 
-    def _first_cells(self, batch: Batch, wanted: FloatArray) -> Found:
+    def _first_cells(self, batch: Batch, margin_nats: FloatArray) -> Found:
         """Cells of the first level within so many nats of each image's best, or the ``max_cells + 1`` best.
 
         A wide window costs more than the search. With ``keep_best`` an image of which a narrow one holds more cells
         than go on needs no wider one.
         """
-        if not self.settings.keep_best or wanted.max() <= _NARROW_NATS:
-            return self._exhaustive(batch, float(wanted.max()))
-        found = self._exhaustive(batch, _NARROW_NATS)
-        counts = np.bincount(found.cells.image, minlength=len(batch))
-        few = np.flatnonzero((counts <= self.settings.max_cells) & (wanted > _NARROW_NATS))
+        if not self.settings.keep_best or margin_nats.max() <= _NARROW_NATS:
+            return self._exhaustive(batch, float(margin_nats.max()))
+        narrow = self._exhaustive(batch, _NARROW_NATS)
+        counts = np.bincount(narrow.cells.image, minlength=len(batch))
+        few = np.flatnonzero((counts <= self.settings.max_cells) & (margin_nats > _NARROW_NATS))
         if not len(few):
-            return found
-        wide = self._exhaustive(batch, float(wanted[few].max()), few)
-        others = np.flatnonzero(~np.isin(found.cells.image, few))
-        image = np.concatenate([found.cells.image[others], wide.cells.image])
+            return narrow
+        wide = self._exhaustive(batch, float(margin_nats[few].max()), few)
+        others = np.flatnonzero(~np.isin(narrow.cells.image, few))
+        image = np.concatenate([narrow.cells.image[others], wide.cells.image])
         order = np.argsort(image, kind="stable")
-        parts = [found.cells[others], wide.cells]
+        parts = [narrow.cells[others], wide.cells]
         cells = Cells(image, *(np.concatenate([getattr(p, k) for p in parts]) for k in ("pixel", "psi", "shift")))
-        assert found.rest is not None
+        assert narrow.rest is not None
         assert wide.rest is not None
-        rest = found.rest.copy()
+        rest = narrow.rest.copy()
         rest[few] = wide.rest[few]
-        return Found(cells[order], np.concatenate([found.score[others], wide.score])[order], rest)
+        return Found(cells[order], np.concatenate([narrow.score[others], wide.score])[order], rest)
 
     def _window_cells(self, window: LocalWindow) -> Cells:
         """Cells of the first level whose centres lie in the window of an image, or of one of its symmetry mates.
@@ -426,26 +426,26 @@ class PoseSearch:
     ) -> tuple[Found, FloatArray, FloatArray]:
         """The first level with every cell that may survive; scores to beat; log of the prior's sum over cells."""
         if window is not None:
-            found = self._score(batch, self._window_cells(window), 0)
-            statistics[0].evaluated += len(found.cells)
+            scores = self._score(batch, self._window_cells(window), 0)
+            statistics[0].evaluated += len(scores.cells)
             log_cells = np.log(
-                np.bincount(found.cells.image, np.exp(self._shift_prior(found.cells, 0, highest=False)), len(batch))
+                np.bincount(scores.cells.image, np.exp(self._shift_prior(scores.cells, 0, highest=False)), len(batch))
             )
-            return found, self._probe(batch, found, statistics), log_cells
+            return scores, self._probe(batch, scores, statistics), log_cells
         statistics[0].evaluated += len(batch) * self.poses_per_image(0)
         directions = len(self.pixels) * self.levels[0].n_psi
         shifts = np.exp(self._shift_prior(self._shift_cells(), 0, highest=False)).sum()
         log_cells = np.full(len(batch), np.log(directions * shifts))
         margin = np.log(1 / self.settings.epsilon) + self._prior_slack() + gains
         # Expecting that the score to beat is no lower than the best so far; checked, and mended, below.
-        found = self._first_cells(batch, margin)
-        lowest = self._probe(batch, found, statistics)
+        scores = self._first_cells(batch, margin)
+        lowest = self._probe(batch, scores, statistics)
         best = np.full(len(batch), -np.inf)
-        np.maximum.at(best, found.cells.image, found.score)
-        needed = best - lowest + margin
-        if needed.max() > margin.max():
-            found = self._first_cells(batch, needed + 1.0)
-        return found, lowest, log_cells
+        np.maximum.at(best, scores.cells.image, scores.score)
+        margin_needed = best - lowest + margin
+        if margin_needed.max() > margin.max():
+            scores = self._first_cells(batch, margin_needed + 1.0)
+        return scores, lowest, log_cells
 
     def _shift_cells(self) -> Cells:
         return Cells(*(np.zeros(len(self.shifts), np.int64),) * 3, shift=self.shifts)
@@ -455,63 +455,63 @@ class PoseSearch:
         cells = self._shift_cells()
         return float(np.max(self._shift_prior(cells, 0, highest=True) - self._shift_prior(cells, 0, highest=False)))
 
-    def _probe(self, batch: Batch, found: Found, statistics: list[LevelStatistics]) -> FloatArray:
+    def _probe(self, batch: Batch, scores: Found, statistics: list[LevelStatistics]) -> FloatArray:
         """Greedy descent along the best few cells: a score that the final best cannot be below."""
         for level in range(len(self.levels) - 1):
-            top = best_of_each(found, self.settings.beam)
-            found = self._score(
-                batch, split(found.cells[top], self.levels[level], lattice_quarter(self.levels, level)), level + 1
+            top = best_of_each(scores, self.settings.beam)
+            scores = self._score(
+                batch, split(scores.cells[top], self.levels[level], lattice_quarter(self.levels, level)), level + 1
             )
-            statistics[level + 1].probed += len(found.cells)
+            statistics[level + 1].probed += len(scores.cells)
         best = np.full(len(batch), -np.inf)
-        np.maximum.at(best, found.cells.image, found.score)
+        np.maximum.at(best, scores.cells.image, scores.score)
         return best
 
     def _run_batch(
         self, batch: Batch, window: LocalWindow | None, statistics: list[LevelStatistics]
     ) -> tuple[list[ImagePosterior], FloatArray]:
         gains = self._gains(batch)
-        found, lowest, log_cells = self._search_first_level(batch, window, gains[0], statistics)
+        scores, lowest, log_cells = self._search_first_level(batch, window, gains[0], statistics)
         result: dict[int, ImagePosterior] = {}
         last = len(self.levels) - 1
         for level in range(last):
-            keep = self._survivors(found, level, lowest, gains[level])
-            counts = np.bincount(found.cells.image[keep], minlength=len(batch))
+            keep = self._survivors(scores, level, lowest, gains[level])
+            counts = np.bincount(scores.cells.image[keep], minlength=len(batch))
             broad = counts > self.settings.max_cells
             if self.settings.keep_best:
                 rows = np.flatnonzero(keep)
-                best = best_of_each(Found(found.cells[rows], found.score[rows]), self.settings.max_cells)
+                best = best_of_each(Found(scores.cells[rows], scores.score[rows]), self.settings.max_cells)
                 keep[:] = False
                 keep[rows[best]] = True
                 statistics[level].cut += int(broad.sum())
             else:
-                self._finish(found, level, broad, result)
-                keep &= ~broad[found.cells.image]
+                self._finish(scores, level, broad, result)
+                keep &= ~broad[scores.cells.image]
                 statistics[level].stopped += int(broad.sum())
             statistics[level].survived += int(keep.sum())
-            children = split(found.cells[keep], self.levels[level], lattice_quarter(self.levels, level))
-            found = self._score(batch, children, level + 1)
+            children = split(scores.cells[keep], self.levels[level], lattice_quarter(self.levels, level))
+            scores = self._score(batch, children, level + 1)
             statistics[level + 1].evaluated += len(children)
-        self._finish(found, last, np.ones(len(batch), bool), result)
+        self._finish(scores, last, np.ones(len(batch), bool), result)
         return [result[i] for i in range(len(batch))], log_cells
 
-    def _survivors(self, found: Found, level: int, lowest: FloatArray, gains: FloatArray) -> npt.NDArray[np.bool_]:
+    def _survivors(self, scores: Found, level: int, lowest: FloatArray, gains: FloatArray) -> npt.NDArray[np.bool_]:
         """Cells that may hold a pose of mass epsilon: score + bound >= score to beat - log(1 / epsilon)."""
-        inside = self._shift_prior(found.cells, level, highest=True)
-        highest = found.score + inside - self._shift_prior(found.cells, level, highest=False)
-        allowed = lowest - np.log(1 / self.settings.epsilon) - gains
-        keep = highest >= allowed[found.cells.image]
-        keep[best_of_each(found, self.settings.beam)] = True  # what the greedy descent followed
+        inside = self._shift_prior(scores.cells, level, highest=True)
+        highest = scores.score + inside - self._shift_prior(scores.cells, level, highest=False)
+        least = lowest - np.log(1 / self.settings.epsilon) - gains
+        keep = highest >= least[scores.cells.image]
+        keep[best_of_each(scores, self.settings.beam)] = True  # what the greedy descent followed
         return keep
 
     def _finish(
-        self, found: Found, level: int, which: npt.NDArray[np.bool_], result: dict[int, ImagePosterior]
+        self, scores: Found, level: int, which: npt.NDArray[np.bool_], result: dict[int, ImagePosterior]
     ) -> None:
         """Posteriors of the images in ``which`` from the cells of this level."""
-        for rows in segments(found.cells.image):
-            image = int(found.cells.image[rows.start])
+        for rows in segments(scores.cells.image):
+            image = int(scores.cells.image[rows.start])
             if which[image]:
-                order = rows.start + by_falling_score(found.score[rows])
+                order = rows.start + by_falling_score(scores.score[rows])
                 result[image] = image_posterior(
-                    found, order, level, self.levels[level], self.unit_px, self.settings.epsilon
+                    scores, order, level, self.levels[level], self.unit_px, self.settings.epsilon
                 )

@@ -103,9 +103,9 @@ class PoseStep:
             max_candidates=256,
         )
         where, matrices = self.where.of_ops, self.directions.matrices
-        made = [ops.polar_slices(s, self.grid, matrices, self.polar, **where) for s in self.spectra]
+        samples = [ops.polar_slices(s, self.grid, matrices, self.polar, **where) for s in self.spectra]
         prior = class_prior(self.directions.log_prior, self.model.class_weight)
-        self.search.set_reference(joined_slices(made), prior)
+        self.search.set_reference(joined_slices(samples), prior)
 
     # -- candidates ----------------------------------------------------------------------------------------------
 
@@ -125,16 +125,16 @@ class PoseStep:
         """Distinct peaks of the coarse search."""
         n = len(self.directions)
         samples = ops.polar(batch.centre_images(self.problem.image_mask), self.polar, **self.where.of_ops)
-        found = self.search.run(batch.on_rings(samples, self.polar))
+        posteriors = self.search.run(batch.on_rings(samples, self.polar))
         poses = self.search.poses
-        angles = self.directions.angles_deg(found.slice % n, found.opposite, poses.psi_deg(found.psi))
-        image = found.image
+        angles = self.directions.angles_deg(posteriors.slice % n, posteriors.opposite, poses.psi_deg(posteriors.psi))
+        image = posteriors.image
         all_of_them = Candidates(
             image,
             euler_to_matrix(angles),
-            batch.centre_px[image] + poses.shifts_px[found.shift],
-            (found.slice // n).astype(np.int64),
-            found.score.astype(np.float64),
+            batch.centre_px[image] + poses.shifts_px[posteriors.shift],
+            (posteriors.slice // n).astype(np.int64),
+            posteriors.score.astype(np.float64),
         )
         return all_of_them[select_distinct(all_of_them, self.step.candidates, 1.5 * self.step.step_deg, self.group)]
 
@@ -156,7 +156,7 @@ class PoseStep:
             mine = np.flatnonzero(candidates.class_number == k)
             if not len(mine):
                 continue
-            found = all_to_host(
+            maxima = all_to_host(
                 ops.refine_pose(
                     data.seen,
                     spectrum,
@@ -172,8 +172,8 @@ class PoseStep:
                     **self.where.of_ops,
                 )
             )
-            out[0][mine], out[1][mine], fisher[mine] = found.matrices, -found.shifts_px, found.fisher
-            out[2][mine] = found.scores + found.log_prior + self.log_class[k] - _half_log_det(found.fisher)
+            out[0][mine], out[1][mine], fisher[mine] = maxima.matrices, -maxima.shifts_px, maxima.fisher
+            out[2][mine] = maxima.scores + maxima.log_prior + self.log_class[k] - _half_log_det(maxima.fisher)
         return Candidates(candidates.image, out[0], out[1], candidates.class_number, out[2]), fisher
 
     def _radii(self) -> list[int]:
@@ -190,18 +190,20 @@ class PoseStep:
         previous = self._previous(batch, poses)
         now = previous
         if self.step.phase == "global":
-            known = np.isfinite(poses.log_evidence[batch.rows])[previous.image]
-            now = Candidates.merged([self._find_peaks(batch), previous[known]])
+            has_pose = np.isfinite(poses.log_evidence[batch.rows])[previous.image]
+            now = Candidates.merged([self._find_peaks(batch), previous[has_pose]])
         scale = self._scale(now, data, len(batch)) if self.correlation else None
         radii = self._radii()
         for i, radius in enumerate(radii[:-1]):
             now, _ = self._climb(now, data, _Goal(radius, _COARSE_PHASE), scale)
             now = now[select_within(now, _KEPT[min(i, len(_KEPT) - 1)], _NATS)]
         now, fisher = self._climb(now, data, _Goal(radii[-1], _FINAL_PHASE), scale)
-        kept = select_within(now, self.most_kept, _FINAL_NATS)
+        candidates = select_within(now, self.most_kept, _FINAL_NATS)
         # The same peak may have been reached from two sides.
-        kept = kept[select_distinct(now[kept], self.most_kept, max(0.5, 0.1 * self.step.step_deg), self.group)]
-        return now[kept], fisher[kept]
+        candidates = candidates[
+            select_distinct(now[candidates], self.most_kept, max(0.5, 0.1 * self.step.step_deg), self.group)
+        ]
+        return now[candidates], fisher[candidates]
 
     def _scale(self, candidates: Candidates, data: _Spectra, n: int) -> FloatArray:
         """Grey scale at which the first candidate of each image fits best: with it L grows with the correlation."""
@@ -247,12 +249,12 @@ class PoseStep:
             final, fisher = self._candidates(batch, poses, data)
             weight, evidence = posterior(final, len(batch))
             self._learn(batch, final, fisher, weight, evidence, poses)
-            kept = weight >= _LEAST_WEIGHT
+            heavy = weight >= _LEAST_WEIGHT
             weight = (
-                weight[kept] / np.bincount(final.image[kept], weight[kept], minlength=len(batch))[final.image[kept]]
+                weight[heavy] / np.bincount(final.image[heavy], weight[heavy], minlength=len(batch))[final.image[heavy]]
             )
-            self._insert(sums, batch, final[kept], weight, data)
-            self._residuals(batch, final[kept], weight, data, totals)
+            self._insert(sums, batch, final[heavy], weight, data)
+            self._residuals(batch, final[heavy], weight, data, totals)
             tick(len(batch))
         return HalfSums(sums, totals)
 
@@ -269,10 +271,10 @@ class PoseStep:
 
     def _spread(self, poses: PoseTable, rows: npt.NDArray) -> float:
         """Width of the prior of the shifts: what they spread over now, or the range of the first search."""
-        known = rows[np.isfinite(poses.log_evidence[rows])]
-        if not len(known):
+        rows_with_pose = rows[np.isfinite(poses.log_evidence[rows])]
+        if not len(rows_with_pose):
             return max(_LEAST_SHIFT_PX, self.step.shift_range_px)
-        return max(_LEAST_SHIFT_PX, float(np.sqrt(np.mean(poses.origin_px[known] ** 2))))
+        return max(_LEAST_SHIFT_PX, float(np.sqrt(np.mean(poses.origin_px[rows_with_pose] ** 2))))
 
     def _learn(
         self,
@@ -324,7 +326,7 @@ class PoseStep:
         """Residuals averaged over the posterior, on all shells: |X|^2 - 2 Re[(C A)* X] + |C A|^2."""
         n, shells = len(batch), len(self.model.sigma2[0])
         cross, power = np.zeros((n, shells)), np.zeros((n, shells))
-        known = self.grid.max_radius + 1
+        n_known = self.grid.max_radius + 1
         for k, spectrum in enumerate(self.spectra):
             mine = np.flatnonzero(final.class_number == k)
             if not len(mine):
@@ -340,9 +342,9 @@ class PoseStep:
             )
             for total, with_what, index in ((cross, data.images, image), (power, slices, None)):
                 products = to_host(
-                    ops.shell_dot(slices, with_what, b_of_a=index, max_radius=known - 1, **self.where.of_ops)
+                    ops.shell_dot(slices, with_what, b_of_a=index, max_radius=n_known - 1, **self.where.of_ops)
                 )
-                np.add.at(total[:, :known], image, weight[mine, None] * products)
+                np.add.at(total[:, :n_known], image, weight[mine, None] * products)
         squared = to_host(ops.shell_dot(data.images, **self.where.of_ops)) - 2 * cross + power
         coefficients = fourier.shell_counts((self.problem.box,) * 2)[0][:shells].astype(np.float64)
         squared[:, 0] = coefficients[0] = 0

@@ -106,11 +106,11 @@ def by_falling_score(score: FloatArray) -> IntArray:
     return np.argsort(-score, kind="stable")
 
 
-def best_of_each(found: Found, count: int) -> IntArray:
+def best_of_each(scores: Found, count: int) -> IntArray:
     """Indices of the best ``count`` cells of every image, by falling score; ties go to the first."""
     out = [np.zeros(0, np.int64)]
-    for rows in segments(found.cells.image):
-        score = found.score[rows]
+    for rows in segments(scores.cells.image):
+        score = scores.score[rows]
         # All that reach the count-th best score, which are few: sorting every cell costs more than scoring it.
         least = -np.inf if len(score) <= count else np.partition(score, len(score) - count)[len(score) - count]
         near = np.flatnonzero(score >= least)
@@ -131,17 +131,17 @@ class ImagePosterior:
 
 
 def image_posterior(
-    found: Found, rows: IntArray, level: int, grid: Level, unit_px: float, epsilon: float
+    scores: Found, rows: IntArray, level: int, grid: Level, unit_px: float, epsilon: float
 ) -> ImagePosterior:
     """From one image's cells (``rows`` of ``found``, by falling score), uniform weights, no constants yet."""
-    score = found.score[rows]
+    score = scores.score[rows]
     top = score[0]
     mass = np.exp(score - top)
     total = mass.sum()
-    if found.rest is not None:
-        total += np.exp(found.rest[found.cells.image[rows[0]]] - top)
+    if scores.rest is not None:
+        total += np.exp(scores.rest[scores.cells.image[rows[0]]] - top)
     count = min(len(rows), 1 + int(np.searchsorted(np.cumsum(mass), (1 - epsilon) * total)))
-    cells = found.cells[rows[:count]]
+    cells = scores.cells[rows[:count]]
     shifts_px = np.asarray(cells.shift * unit_px, np.float64)
     evidence = float(top + np.log(total))
     return ImagePosterior(

@@ -44,14 +44,14 @@ def usable_batches(
     """
     stride = max(1, len(rows) // count)
     order = np.concatenate([rows[k::stride] for k in range(stride)])
-    left = count
-    while left and len(order):
-        take, order = np.split(order, [min(left, _BATCH)])
+    n_left = count
+    while n_left and len(order):
+        take, order = np.split(order, [min(n_left, _BATCH)])
         images = particles.images(take)
         bad = find_unusable_images(images)
         excluded.update({int(take[i]): reason for i, reason in bad.items()})
         good = np.flatnonzero([row not in excluded for row in take.tolist()])
-        left -= len(good)
+        n_left -= len(good)
         if len(good):
             yield take[good], images[good]
 

@@ -91,25 +91,25 @@ class Problem:
     @classmethod
     def of(cls, particles: Particles, excluded: dict[int, str], *, job: str, seed: int = 0, **fields: Any) -> Self:
         """The particles that can be used, as a problem; ``fields`` are those that do not follow from the particles."""
-        used = np.ones(len(particles), bool)
-        used[list(excluded)] = False
-        if used.sum() < _FEWEST:
+        usable = np.ones(len(particles), bool)
+        usable[list(excluded)] = False
+        if usable.sum() < _FEWEST:
             first = next(iter(excluded.items()), None)
             why = "" if first is None else f" (particle {first[0]}: {first[1]})"
             raise InputError(
-                f"{job}: {used.sum()} of {len(particles)} particles can be used{why}; two half sets need {_FEWEST} "
+                f"{job}: {usable.sum()} of {len(particles)} particles can be used{why}; two half sets need {_FEWEST} "
                 "or more"
             )
-        chosen = particles if used.all() else particles[used]
-        micrograph = np.zeros(len(chosen), np.int64)
-        if "rlnMicrographName" in chosen.table:
-            micrograph = np.unique(chosen.table["rlnMicrographName"].to_numpy(str), return_inverse=True)[1]
+        members = particles if usable.all() else particles[usable]
+        micrograph = np.zeros(len(members), np.int64)
+        if "rlnMicrographName" in members.table:
+            micrograph = np.unique(members.table["rlnMicrographName"].to_numpy(str), return_inverse=True)[1]
         return cls(
-            particles=chosen,
-            half=half_sets(chosen, seed=seed),
-            group=np.unique(chosen.optics.group, return_inverse=True)[1],
+            particles=members,
+            half=half_sets(members, seed=seed),
+            group=np.unique(members.optics.group, return_inverse=True)[1],
             micrograph=micrograph,
-            params=chosen.optics.as_params(),
+            params=members.optics.as_params(),
             job=job,
             **fields,
         )
@@ -269,8 +269,8 @@ class ImageBatch:
             rows, columns = self._roll_indices(-self.centre_px)
             return self.images * array_module(self.images).asarray(mask)[rows, columns]
         out = np.empty_like(self.images)
-        for image, (x, y), made in zip(self.images, self.centre_px.astype(int), out, strict=True):
-            np.multiply(image, np.roll(mask, (-y, -x), (0, 1)), out=made)
+        for image, (x, y), target in zip(self.images, self.centre_px.astype(int), out, strict=True):
+            np.multiply(image, np.roll(mask, (-y, -x), (0, 1)), out=target)
         return out
 
     def centre_images(self, mask: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
@@ -280,8 +280,8 @@ class ImageBatch:
             rows, columns = self._roll_indices(self.centre_px)
             return self.images[xp.arange(len(self))[:, None, None], rows, columns] * xp.asarray(mask)
         out = np.empty_like(self.images)
-        for image, (x, y), moved in zip(self.images, self.centre_px.astype(int), out, strict=True):
-            np.multiply(np.roll(image, (y, x), (0, 1)), mask, out=moved)
+        for image, (x, y), target in zip(self.images, self.centre_px.astype(int), out, strict=True):
+            np.multiply(np.roll(image, (y, x), (0, 1)), mask, out=target)
         return out
 
     def _roll_indices(self, by_px: FloatArray) -> tuple[npt.NDArray, npt.NDArray]:
