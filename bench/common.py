@@ -109,7 +109,7 @@ def _rounded(value: Any) -> Any:
     return float(f"{value:.5g}") if isinstance(value, float) else value
 
 
-def write(name: str, rows: Sequence[Mapping[str, Any]], **notes: Any) -> Path:
+def write(name: str, rows: Sequence[Mapping[str, Any]], *, quiet: bool = False, **notes: Any) -> Path:
     """Write ``bench/results/<name>.json`` and print the rows as they stand in it.
 
     Parameters
@@ -118,6 +118,8 @@ def write(name: str, rows: Sequence[Mapping[str, Any]], **notes: Any) -> Path:
         File name without ending; the benchmark's own name.
     rows : sequence of mapping
         Flat, JSON-ready rows (sizes, threads, ms, GFLOP/s or GB/s, the peer's figure). Floats keep 5 digits.
+    quiet : bool
+        Do not print them.
     **notes
         Further top-level entries, e.g. ``peer="relion_project 5.0"``.
 
@@ -135,7 +137,46 @@ def write(name: str, rows: Sequence[Mapping[str, Any]], **notes: Any) -> Path:
     temporary = path.with_suffix(".json.part")
     temporary.write_text(text + "\n", encoding="utf-8")
     temporary.replace(path)
+    if quiet:
+        return path
     for row in flat:
         print("  ".join(f"{key}={value}" for key, value in row.items()))
     print(f"wrote {path}")
     return path
+
+
+def collect(
+    name: str,
+    trials: Mapping[str, Callable[[], Any]],
+    summary: Callable[[Mapping[str, Any]], Sequence[Mapping[str, Any]]],
+    minutes: float,
+    **notes: Any,
+) -> Path:
+    """Run the trials that ``bench/results/<name>.json`` does not hold yet, saved one by one, until the time is over.
+
+    Parameters
+    ----------
+    name : str
+        As for :func:`write`.
+    trials : mapping of key -> callable
+        Each returns what can stand in JSON. The key says all that the trial depends on.
+    summary : callable
+        From all results by key to the rows of the file.
+    minutes : float
+        No new trial is begun after so long; the same command goes on.
+    **notes
+        As for :func:`write`.
+    """
+    path = RESULTS / f"{name}.json"
+    held = json.loads(path.read_text(encoding="utf-8")).get("trials", {}) if path.is_file() else {}
+    done = {key: held[key] for key in trials if key in held}
+    begun = time.monotonic()
+    for key, call in trials.items():
+        if key in done:
+            continue
+        if time.monotonic() - begun > 60 * minutes:
+            break
+        done[key] = call()
+        print(key, done[key], flush=True)
+        write(name, summary(done), quiet=True, trials=done, **notes)
+    return write(name, summary(done), trials=done, trials_wanted=len(trials), **notes)

@@ -29,6 +29,7 @@ from verglas.picking import (
     remove_duplicates,
     roc_curve,
 )
+from verglas.picking.carbon import tell_ice_from_carbon
 from verglas.picking.template import correlate, template_bank
 from verglas.picking.threshold import automatic_threshold
 
@@ -272,15 +273,42 @@ def test_noise_has_no_particles():
             assert len(found.picks) <= 3
 
 
+def carbon_here(small, truth):
+    """Where carbon lies, on the grid of the small image."""
+    y, x = np.indices(small.data.shape).reshape(2, -1) + 0.0
+    there = np.rint(small.to_micrograph(np.stack([x, y], 1))).astype(int)
+    height, width = truth.carbon.shape
+    return truth.carbon[there[:, 1].clip(0, height - 1), there[:, 0].clip(0, width - 1)].reshape(small.data.shape)
+
+
 def test_carbon_is_found(scenes):
     micrograph, truth = scenes["carbon"]
     small = prepare(micrograph, DIAMETER)
-    y, x = np.indices(small.data.shape).reshape(2, -1) + 0.0
-    there = np.rint(small.to_micrograph(np.stack([x, y], 1))).astype(int)
-    height, width = micrograph.shape
-    carbon = truth.carbon[there[:, 1].clip(0, height - 1), there[:, 0].clip(0, width - 1)].reshape(small.data.shape)
-    bad = bad_areas(small).mask
+    bad, carbon = bad_areas(small).mask, carbon_here(small, truth)
     assert (bad & carbon).sum() / (bad | carbon).sum() >= 0.8
+
+
+@pytest.mark.parametrize(("share", "power", "grey"), [(0.52, 2.0, 0.0), (0.75, 3.0, 0.3), (0.9, 8.0, 1.5)])
+def test_carbon_that_is_most_of_a_micrograph_is_carbon(model, share, power, grey):
+    scene = {"shape": (900, 960), "pixel_size_A": 3.0, "snr": 0.05, "defocus_u_A": 18000.0, "n": int(45 * (1 - share))}
+    micrograph, truth = simulate.micrograph(model, carbon=share, carbon_power=power, carbon_grey=grey, seed=21, **scene)
+    found = pick_detailed(micrograph, DIAMETER)
+    bad, carbon = found.bad.mask, carbon_here(found.small, truth)
+    assert (bad & carbon).sum() >= 0.9 * carbon.sum()
+    assert (bad & ~carbon).sum() <= 0.2 * (~carbon).sum()  # the flanks of the edge are many pixels of a strip of ice
+    x, y = np.rint(found.picks.xy_px).astype(int).T
+    assert not truth.carbon[y, x].any()
+    assert merit_of(found.picks, truth, micrograph.shape).f_score >= 0.65
+
+
+def test_half_empty_ice_is_no_carbon(model):
+    scene = {"shape": (900, 480), "pixel_size_A": 3.0, "snr": 0.2, "defocus_u_A": 18000.0}
+    crowded, _ = simulate.micrograph(model, n=60, seed=22, **scene)
+    empty, _ = simulate.micrograph(None, seed=23, **scene)
+    small = prepare(vg.Micrograph(np.concatenate([crowded.data, empty.data], 1), 3.0), DIAMETER)
+    split = tell_ice_from_carbon(small.grey, small.radius_px)
+    assert not split.clear
+    assert bad_areas(small).rough.mean() < 0.01
 
 
 def test_positions_go_there_and_back():

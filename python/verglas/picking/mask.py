@@ -2,7 +2,8 @@
 
 Two local statistics are compared with those of the rest of the micrograph: the mean grey value over a disc of the
 particle's size, its slow trend (the wedge of ice) taken out, and the logarithm of the local standard deviation. Both
-are judged in robust standard deviations, so that up to half of the image may be bad without hiding it.
+are judged in robust standard deviations of the ice. What is ice is told first by the fine texture, where it falls into
+two populations (:mod:`.carbon`); else it is what most of the micrograph is.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from scipy import ndimage
 from verglas import fourier, image, masks
 from verglas.fourier import fast_size
 from verglas.image import robust_sigma
+from verglas.picking.carbon import tell_ice_from_carbon
 from verglas.picking.image import SmallImage
 from verglas.types.arrays import Float32Array
 
@@ -23,6 +25,8 @@ from verglas.types.arrays import Float32Array
 MEAN_SIGMA = 6.0
 # Particles themselves raise the local deviation, which widens its robust spread; carbon still stands out.
 DEVIATION_SIGMA = 6.0
+# Share of the micrograph below which ice is told a plane only, and below which its flanks on carbon count as well.
+_ENOUGH_ICE, _LEAST_ICE = 0.3, 0.01
 # Width of the flanks of a spot: what lies on them is its edge.
 FLANK_PX = 3.0
 
@@ -121,19 +125,24 @@ def disc_mean(values: npt.ArrayLike, radius_px: float) -> npt.NDArray[np.float64
     return fourier.inverse(product, shape)[window]
 
 
-def _without_trend(values: npt.NDArray[np.float64]) -> tuple[npt.NDArray[np.float64], float]:
-    """Values minus a quadratic surface fitted to what lies within 3 robust deviations of it; that deviation."""
+def _without_trend(
+    values: npt.NDArray[np.float64], ice: npt.NDArray[np.bool_]
+) -> tuple[npt.NDArray[np.float64], float]:
+    """Values minus a quadratic surface fitted to the ice within 3 robust deviations of it; that deviation."""
     y, x = np.meshgrid(*(np.linspace(-1, 1, n) for n in values.shape), indexing="ij")
     terms = np.stack([np.ones_like(x), x, y, x * x, x * y, y * y], axis=-1).reshape(-1, 6)
-    flat = values.ravel()
-    rest = flat - np.median(flat)
-    sigma = robust_sigma(rest)
-    step = max(1, flat.size // 20000)
-    for order in (3, 3, 6, 6):  # a plane first: a quadratic would bend into carbon that is not yet left out
-        keep = (np.abs(rest) <= 3 * sigma)[::step]
-        fit = np.linalg.lstsq(terms[::step, :order][keep], flat[::step][keep], rcond=None)[0]
+    flat, taken = values.ravel(), np.flatnonzero(ice)
+    rest = flat - np.median(flat[taken])
+    sigma = robust_sigma(rest[taken])
+    step = max(1, taken.size // 20000)
+    # A plane first: a quadratic would bend into carbon that is not yet left out. On a strip of ice it would be free.
+    for order in (3, 3, 6, 6) if ice.mean() > _ENOUGH_ICE else (1, 3):
+        there = taken[::step]
+        there = there[np.abs(rest[there]) <= 3 * sigma]
+        fit = np.linalg.lstsq(terms[there, :order], flat[there], rcond=None)[0]
         rest = flat - terms[:, :order] @ fit
-        sigma = robust_sigma(rest[np.abs(rest - np.median(rest)) <= 4 * sigma])
+        on_ice = rest[taken]
+        sigma = robust_sigma(on_ice[np.abs(on_ice - np.median(on_ice)) <= 4 * sigma])
     return rest.reshape(values.shape), sigma
 
 
@@ -162,11 +171,18 @@ def bad_areas(small: SmallImage, mean_sigma: float = MEAN_SIGMA, deviation_sigma
     True
     """
     radius = 0.8 * small.radius_px
-    rest, sigma = _without_trend(disc_mean(small.grey, radius))
+    split = tell_ice_from_carbon(small.grey, small.radius_px)
+    carbon = _open_by_disc(split.carbon, small.radius_px) if split.clear else np.zeros(small.shape_here, bool)
+    # Discs that reach onto carbon do not have the mean of ice.
+    ice = ~_dilate_by_disc(carbon, radius)
+    if ice.mean() < _LEAST_ICE:
+        ice = ~carbon
+    rest, sigma = _without_trend(disc_mean(small.grey, radius), ice)
     # Fine texture only, and no narrow bands: the step at the edge of carbon is neither.
     texture = small.grey - ndimage.gaussian_filter(small.grey, small.radius_px / 2, mode="reflect")
     variance = disc_mean(texture.astype(np.float64) ** 2, 1.2 * small.radius_px)
     logs = np.log(np.maximum(variance, 1e-6 * float(np.median(variance)) + 1e-12)) / 2
-    rough = np.abs(logs - np.median(logs)) > deviation_sigma * max(robust_sigma(logs), 0.05)
-    rough = _open_by_disc(rough, 1.5 * small.radius_px)
+    away = np.abs(logs - np.median(logs[ice]))
+    rough = away > deviation_sigma * max(robust_sigma(logs[ice]), 0.05)
+    rough = _open_by_disc(rough, 1.5 * small.radius_px) | carbon
     return BadAreas((rest / max(sigma, 1e-6)).astype(np.float32), rough, mean_sigma, small.radius_px)

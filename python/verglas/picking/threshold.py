@@ -52,7 +52,7 @@ class Valley:
 
 
 @dataclass(frozen=True)
-class _Mixture:
+class Mixture:
     """Two normal distributions, the lower first."""
 
     likelihood: float
@@ -62,10 +62,12 @@ class _Mixture:
 
     @property
     def gap(self) -> float:
+        """Distance of the means."""
         return float(self.means[1] - self.means[0])
 
     @property
     def separation(self) -> float:
+        """That over the pooled deviation."""
         return self.gap / float(np.sqrt((self.weights * self.sigmas**2).sum()))
 
     def clear(self, score_map: FloatArray, count: int) -> bool:
@@ -76,7 +78,7 @@ class _Mixture:
         return self.separation >= LEAST_SEPARATION and stands_out >= LEAST_HEIGHT
 
 
-def _mixtures(values: FloatArray) -> list[_Mixture]:
+def _mixtures(values: FloatArray) -> list[Mixture]:
     """Mixtures from several starts, the likeliest first.
 
     Otsu's cut halves the background where particles are few; then the highest few peaks are the better start. A class
@@ -84,12 +86,12 @@ def _mixtures(values: FloatArray) -> list[_Mixture]:
     """
     starts = [otsu(values), *np.quantile(values, [1 - share for share in _FEW])]
     floor = 1e-3 * max(float(np.ptp(values)), 1e-12)
-    found = [_fit_mixture(values, split, floor) for split in starts]
+    found = [fit_mixture(values, split, floor) for split in starts]
     kept = [one for one in found if one.weights[1] * len(values) >= _LEAST_CLASS] or found[:1]
     return sorted(kept, key=lambda one: -one.likelihood)
 
 
-def _fit_mixture(values: FloatArray, split: float, floor: float, rounds: int = 200) -> _Mixture:
+def fit_mixture(values: FloatArray, split: float, floor: float, rounds: int = 200) -> Mixture:
     """Expectation maximisation from a split."""
     upper = values >= split
     weights = np.array([1 - upper.mean(), upper.mean()])
@@ -110,7 +112,7 @@ def _fit_mixture(values: FloatArray, split: float, floor: float, rounds: int = 2
         if moved < 0.01 * floor:
             break
     order = np.argsort(means)
-    return _Mixture(float(np.log(total).sum()), weights[order], means[order], sigmas[order])
+    return Mixture(float(np.log(total).sum()), weights[order], means[order], sigmas[order])
 
 
 def otsu(values: npt.ArrayLike) -> float:

@@ -61,7 +61,10 @@ class Scene:
     contaminants : int
         Dark blobs of ``contaminant_radius_A`` (smallest, largest), where no particle lies.
     carbon : float
-        Share of the width, from the left, that carbon covers: darker, with 8 times the scattering power of ice.
+        Share of the width, from the left, that carbon covers.
+    carbon_power, carbon_grey : float
+        Scattering power of what lies there over that of ice, and by how many standard deviations of the noise it is
+        darker.
 
     Raises
     ------
@@ -96,6 +99,8 @@ class Scene:
     contaminants: int = 0
     contaminant_radius_A: tuple[float, float] = (80.0, 250.0)
     carbon: float = 0.0
+    carbon_power: float = 8.0
+    carbon_grey: float = 1.5
 
     def __post_init__(self) -> None:
         """Check ranges once."""
@@ -111,6 +116,11 @@ class Scene:
         for name in ("detector", "carbon"):
             if not 0 <= getattr(self, name) <= 1:
                 raise InputError(f"Scene.{name}: expected 0 to 1, got {getattr(self, name)}")
+        if not (1 <= self.carbon_power < np.inf and np.isfinite(self.carbon_grey)):
+            raise InputError(
+                f"Scene: expected a carbon_power of at least 1 and a finite carbon_grey, got {self.carbon_power} and "
+                f"{self.carbon_grey}"
+            )
 
     @property
     def defocus_v(self) -> float:
@@ -236,7 +246,7 @@ def micrograph(
     gain = _SIGMA * np.sqrt(scene.snr / power) if power > 0 else 0.0
     # Minus: particles are dark in micrographs as recorded.
     clean = (-gain * signal).astype(np.float32)
-    data = _MEAN + clean + _SIGMA * noise - _SIGMA * (_blobs(scene, junk) + 1.5 * carbon)
+    data = _MEAN + clean + _SIGMA * noise - _SIGMA * (_blobs(scene, junk) + scene.carbon_grey * carbon)
     snr = SNR(scene.snr if power > 0 else 0.0, _SNR_REGION)
     truth = MicrographTruth(scene, picks, poses, _optics(scene, centres), snr, junk, carbon.copy(), clean)
     return Micrograph(data.astype(np.float32), scene.pixel_size_A, name), truth
@@ -338,7 +348,7 @@ def _noise(scene: Scene, carbon: npt.NDArray[np.bool_], seed: int) -> Float32Arr
     scatterers = stream(seed, _ICE).standard_normal((side, side), dtype=np.float32) * np.float32(np.sqrt(scene.ice))
     if scene.carbon > 0:
         extra = stream(seed, _CARBON).standard_normal(scene.shape, dtype=np.float32) * np.float32(
-            np.sqrt(7 * scene.ice)
+            np.sqrt((scene.carbon_power - 1) * scene.ice)
         )
         scatterers[: scene.shape[0], : scene.shape[1]] += extra * carbon
     noise = noise + _apply_optics(scene, scatterers)

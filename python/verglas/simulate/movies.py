@@ -33,7 +33,8 @@ _WATER_PER_A3 = 0.0314  # molecules of low-density amorphous ice, 0.94 g/cm^3
 _PROTEIN_V = 8.1  # mean inner potential of the phantom's helices (and of proteins): 9.1 carbon atoms in 135 A^3
 # Gaussian by which an atom displaces water (Fraser, MacRae and Suzuki 1978, J. Appl. Cryst. 11, 693-694), 16 A^3.
 _DISPLACED_B_A2 = 80.0
-_UNUSED = ("snr", "ice", "detector", "contaminants", "carbon", "tilt_deg")  # of a Scene: what a movie has otherwise
+# Of a Scene: what a movie has otherwise.
+_UNUSED = ("snr", "ice", "detector", "contaminants", "carbon", "carbon_power", "carbon_grey", "tilt_deg")
 
 
 @dataclass(frozen=True)
