@@ -15,7 +15,7 @@ __global__ void __launch_bounds__(kThreads)
   __shared__ math::CtfCoefficients shared;
   if (threadIdx.x == 0) {
     const double* row = params + image * math::kOpticsColumns;
-    shared = math::ctf_coefficients({row[0], row[1], row[2], row[3], row[4], row[5], row[6], row[7], row[8]});
+    shared = math::ctf_coefficients(math::optics_params(row));
   }
   __syncthreads();
   const math::CtfCoefficients c = shared;

@@ -16,8 +16,7 @@ __global__ void __launch_bounds__(kWeighThreads)
   const int ring = blockIdx.y, half = grid.half(), thread = threadIdx.x;
   if (thread == 0 && in.ctf) {
     const double* row = in.ctf + image * math::kOpticsColumns;
-    coefficients =
-        math::ctf_coefficients({row[0], row[1], row[2], row[3], row[4], row[5], row[6], row[7], row[8]});
+    coefficients = math::ctf_coefficients(math::optics_params(row));
   }
   __syncthreads();
   const double k = grid.radii[ring] / (grid.box * in.pixel_size_A);

@@ -10,9 +10,7 @@ namespace {
 // that a single large image occupies every thread.
 constexpr int kRows = 32;
 
-math::CtfCoefficients read_row(const double* row) {
-  return math::ctf_coefficients({row[0], row[1], row[2], row[3], row[4], row[5], row[6], row[7], row[8]});
-}
+math::CtfCoefficients read_row(const double* row) { return math::ctf_coefficients(math::optics_params(row)); }
 
 // The factor of the envelope that depends on kx, for every image; empty if no image has an envelope.
 std::vector<float> envelopes_along_x(const double* params, std::size_t n, std::size_t half, double step) {

@@ -13,15 +13,25 @@ constexpr std::size_t kBlock = 2048;
 
 struct Phase {
   float mean, cos2, sin2, spherical, offset;
+  float fourth_cos2, fourth_sin2, fourth_cos4, fourth_sin4;
   float half_lambda;  // turns per angstrom of defocus and k^2
 };
 
 Phase phase_of(const double* row) {
-  const auto c =
-      math::ctf_coefficients({row[0], row[1], row[2], row[3], row[4], row[5], row[6], row[7], row[8]});
+  const auto c = math::ctf_coefficients(math::optics_params(row));
   const auto narrow = [](double x) { return static_cast<float>(x); };
-  return {narrow(c.mean),      narrow(c.cos2),   narrow(c.sin2),
-          narrow(c.spherical), narrow(c.offset), narrow(0.5 * math::wavelength_A(row[3]))};
+  return {narrow(c.mean),        narrow(c.cos2),
+          narrow(c.sin2),        narrow(c.spherical),
+          narrow(c.offset),      narrow(c.fourth_cos2),
+          narrow(c.fourth_sin2), narrow(c.fourth_cos4),
+          narrow(c.fourth_sin4), narrow(0.5 * math::wavelength_A(row[3]))};
+}
+
+// The phase in turns; d = kx^2 - ky^2 and xy = 2 kx ky are k^2 times cosine and sine of twice the angle.
+inline float turns_at(const Phase& p, float k2, float d, float xy) {
+  const float fourth = k2 * (p.spherical * k2 + p.fourth_cos2 * d + p.fourth_sin2 * xy) +
+                       p.fourth_cos4 * (d * d - xy * xy) + p.fourth_sin4 * (2.0f * d * xy);
+  return k2 * p.mean + p.cos2 * d + p.sin2 * xy + fourth + p.offset;
 }
 
 inline float sine(float turns) { return math::sin_turns_reduced(turns - std::nearbyint(turns)); }
@@ -33,9 +43,7 @@ void sum_values(const Phase& p, const SpectrumPixels& s, std::size_t first, std:
 #pragma omp simd reduction(+ : mm, ym)
   for (std::size_t i = first; i < last; ++i) {
     const float x = s.kx[i], y = s.ky[i], x2 = x * x, y2 = y * y, k2 = x2 + y2;
-    const float turns =
-        k2 * (p.mean + p.spherical * k2) + p.cos2 * (x2 - y2) + p.sin2 * (2.0f * x * y) + p.offset;
-    const float c = sine(turns), m = s.a[i] * c * c;
+    const float c = sine(turns_at(p, k2, x2 - y2, 2.0f * x * y)), m = s.a[i] * c * c;
     mm += m * m;
     ym += s.y[i] * m;
   }
@@ -51,7 +59,7 @@ void sum_derivatives(const Phase& p, const SpectrumPixels& s, std::size_t first,
   for (std::size_t i = first; i < last; ++i) {
     const float x = s.kx[i], y = s.ky[i], x2 = x * x, y2 = y * y, k2 = x2 + y2, d = x2 - y2,
                 xy = 2.0f * x * y;
-    const float turns = k2 * (p.mean + p.spherical * k2) + p.cos2 * d + p.sin2 * xy + p.offset;
+    const float turns = turns_at(p, k2, d, xy);
     const float c = sine(turns), m = s.a[i] * c * c, r = s.y[i] - m;
     // d sin^2(2 pi t) / dt = 2 pi sin(4 pi t); t grows by half_lambda k^2 per angstrom, by 1/360 per degree
     const float slope = s.a[i] * (0.5f * four_pi) * sine(2.0f * turns);

@@ -17,8 +17,7 @@ using math::kPi;
 }  // namespace
 
 void polar_ctf(const double* ctf_row, double pixel_size_A, const PolarGrid& grid, float* ctf_samples) {
-  const double* p = ctf_row;
-  const auto c = math::ctf_coefficients({p[0], p[1], p[2], p[3], p[4], p[5], p[6], p[7], p[8]});
+  const auto c = math::ctf_coefficients(math::optics_params(ctf_row));
   const double step = 1.0 / (grid.box * pixel_size_A);
   for (int j = 0; j < grid.n_rings; ++j) {
     const double k = grid.radii[j] * step;

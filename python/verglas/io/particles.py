@@ -219,7 +219,7 @@ def as_stored(particles: Particles, *, restacked: bool) -> Particles:
     plain = particles.with_columns(**dict.fromkeys(source.stored))
     if optics is None:
         return plain
-    none = {label: 0 for label in source.stored if label in optics}
+    none = {label: col.NO_ABERRATION.get(label, 0) for label in source.stored if label in optics}
     return Particles(
         plain.table,
         source,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from verglas.ops._device import optics_rows
 from verglas.ops._images import PolarImages
 from verglas.ops.polar import PolarGrid
 
@@ -199,7 +200,7 @@ def ctf_power(
     """:func:`verglas.ops.polar_ctf_power` on a device."""
     inverse = cuda.array(inv_sigma2, np.float32)
     out = cuda.empty((len(inverse), grid.n_rings, n_power), np.complex64)
-    params = None if ctf is None else cuda.array(ctf, np.float64)
+    params = None if ctf is None else optics_rows(ctf, cuda.array)
     images = {"n": len(inverse), "samples": None, "ctf": params, "pixel_size_A": pixel_size_A, "inv_sigma2": inverse}
     cuda.kernels.weigh(tables(grid, cuda), images, n_power, {"y": None, "power": out, "norm": None}, stream)
     return out

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -36,6 +37,14 @@ def device_of(*arrays: Any) -> str:
 def as_array(value: Any, dtype: npt.DTypeLike) -> np.ndarray:
     """C-contiguous array of ``dtype``: a view where it already is one, one conversion otherwise."""
     return np.ascontiguousarray(value, dtype=dtype)
+
+
+def optics_rows(params: Any, array: Callable[[Any, npt.DTypeLike], Any] = as_array) -> Any:
+    """CTF parameters (n, 14) float64, as the kernels take them; rows of nine have no aberrations of fourth order."""
+    rows = array(params, np.float64)
+    if rows.ndim != 2 or rows.shape[1] != 9:
+        return rows  # the kernel refuses what is neither
+    return array(array_module(rows).pad(rows, ((0, 0), (0, 5))), np.float64)
 
 
 def refuse_non_finite(array: Any, what: str, first: int = 0) -> None:

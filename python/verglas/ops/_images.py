@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from verglas._array_module import array_module
-from verglas.ops._device import as_array, refuse_non_finite
+from verglas.ops._device import as_array, optics_rows, refuse_non_finite
 from verglas.ops.polar import PolarGrid
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ class PolarImages:
     ----------
     samples : (n, n_rings, n_theta // 2) complex64
     inv_sigma2 : (n, n_rings) float32
-    ctf : (n, 9) float64 or None
+    ctf : (n, 14) float64 or None
     centres_px : (n, 2) float32 or None
     """
 
@@ -60,7 +60,7 @@ class PolarImages:
         return cls(
             x,
             array(array_module(x).broadcast_to(inverse, (len(x), grid.n_rings)), np.float32),
-            None if ctf is None else array(ctf, np.float64),
+            None if ctf is None else optics_rows(ctf, array),
             None if centres_px is None else array(centres_px, np.float32),
         )
 

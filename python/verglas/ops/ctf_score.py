@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from verglas._native import core, resolve_threads
-from verglas.ops._device import as_array, require_cpu
+from verglas.ops._device import as_array, optics_rows, require_cpu
 from verglas.types.arrays import FloatArray
 
 
@@ -56,7 +56,7 @@ def ctf_score(
 
     Parameters
     ----------
-    params : (n, 9) float64
+    params : (n, 14) or (n, 9) float64
         As for :func:`verglas.ops.ctf`; B-factor and scale are ignored.
     kx, ky : (m,) float32
         Spatial frequencies of the pixels, 1/A.
@@ -100,7 +100,7 @@ def ctf_score(
     """
     require_cpu(device, "ctf_score")
     arrays = [as_array(v, np.float32) for v in (kx, ky, values, amplitude)]
-    sums = core.ctf_score(as_array(params, np.float64), *arrays, bool(derivatives), resolve_threads(threads))
+    sums = core.ctf_score(optics_rows(params), *arrays, bool(derivatives), resolve_threads(threads))
     normal = np.empty((len(sums), 4, 4))
     upper = np.triu_indices(4)
     normal[:, upper[0], upper[1]] = sums[:, 6:]

@@ -271,7 +271,7 @@ class MaximisePlan:
             Their candidates.
         shifts_px : (n_shifts, 2) float32
             The table that candidates refer to, x and y: the image is moved by this, as by a STAR file's origin.
-        ctf : (n, 9) float64, optional
+        ctf : (n, 14) float64, optional
             CTF parameters (:func:`verglas.ops.ctf`), scale included; none by default.
         pixel_size_A : float
             Pixel size in angstrom, for the CTF.

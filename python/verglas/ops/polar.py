@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from verglas._native import core, resolve_threads
 from verglas.errors import InputError
-from verglas.ops._device import as_array, cuda_session, refuse_non_finite
+from verglas.ops._device import as_array, cuda_session, optics_rows, refuse_non_finite
 from verglas.ops.grid import Grid
 from verglas.types.arrays import Complex64Array
 
@@ -399,7 +399,7 @@ def polar_ctf_power(
         cuda = cuda_session(device)
         with cuda.active() as stream:
             return _cuda_polar().ctf_power(inv_sigma2, grid, int(n_power), ctf, float(pixel_size_A), cuda, stream)
-    params = None if ctf is None else as_array(ctf, np.float64)
+    params = None if ctf is None else optics_rows(ctf)
     return core.polar_ctf_power(
         grid.native,
         params,
@@ -436,7 +436,7 @@ def polar_weighted(
         The same grid.
     shifts_px : (n_shifts, 2) float32
         x, y in pixels; the image is moved by this much.
-    ctf : (n, 9) float64, optional
+    ctf : (n, 14) or (n, 9) float64, optional
         CTF parameters, columns as in :func:`verglas.ops.ctf`; no CTF by default.
     pixel_size_A : float
         Pixel size in angstrom, for the CTF.
@@ -469,7 +469,7 @@ def polar_weighted(
     samples = _samples(samples, grid)
     n = len(samples)
     inv = np.broadcast_to(np.float32(1) if inv_sigma2 is None else np.asarray(inv_sigma2), (n, grid.n_rings))
-    params = None if ctf is None else as_array(ctf, np.float64)
+    params = None if ctf is None else optics_rows(ctf)
     return core.polar_weighted(
         samples,
         grid.native,

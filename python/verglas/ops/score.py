@@ -248,7 +248,7 @@ class ScorePlan:
             :func:`polar` of the images; on the host, or on the plan's device.
         shifts_px : (n_shifts, 2) float32
             x, y: the image is moved by this, as by a STAR file's origin.
-        ctf : (n, 9) float64, optional
+        ctf : (n, 14) float64, optional
             CTF parameters (:func:`verglas.ops.ctf`), scale included; none by default.
         pixel_size_A : float
             Pixel size in angstrom, for the CTF.

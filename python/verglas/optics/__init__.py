@@ -2,6 +2,7 @@
 
 from functools import partial
 
+from verglas.optics.aberrations import Aberrations, image_optics, magnify, with_aberrations
 from verglas.optics.beam_shift import beam_shift_groups
 from verglas.optics.exposure import critical_exposure_e_A2
 from verglas.optics.stored import for_job, ignored_aberrations, plain_images
@@ -20,8 +21,11 @@ from verglas.optics.transfer import (
     wiener,
     wiener_sum,
 )
+from verglas.optics.zernike import Seidel, seidel, zernike, zernike_indices, zernike_of_seidel, zernike_sum
 
 __all__ = [
+    "Aberrations",
+    "Seidel",
     "beam_shift_groups",
     "best_resolution_A",
     "compose_snr",
@@ -31,14 +35,22 @@ __all__ = [
     "defocus_accuracy_A",
     "for_job",
     "ignored_aberrations",
+    "image_optics",
     "largest_pixel_size_A",
+    "magnify",
     "nyquist",
     "phase_flip",
     "plain_images",
+    "seidel",
     "specimen_pixel_size_A",
     "stage_snrs",
     "wavelength_A",
     "wiener",
     "wiener_sum",
+    "with_aberrations",
+    "zernike",
+    "zernike_indices",
+    "zernike_of_seidel",
+    "zernike_sum",
 ]
 __dir__ = partial(sorted, __all__)

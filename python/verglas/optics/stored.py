@@ -1,7 +1,8 @@
-"""What was done to particle images before they were stored, and what a job must know of it.
+"""What was done to particle images before they were stored, by a microscope or a program, and what a job knows of it.
 
-Programs store images whose phases are flipped, or that are multiplied by their CTF. Everything here fits one model,
-image = CTF x projection + white noise, so that such images are brought back to it when they are read:
+Everything here fits one model, image = CTF x projection + white noise. Images with odd aberrations or anisotropic
+magnification are brought to it when they are read (``optics.aberrations``), and so are those of programs that store
+images whose phases are flipped, or that are multiplied by their CTF:
 
 - flipped: the transform is multiplied by the sign of the CTF, which undoes the flip exactly.
 - premultiplied: y = c x with the CTF c and the image x. x is found as y c / max(c^2, e^2), e = 0.05. Where the CTF is
@@ -23,19 +24,23 @@ import pandas as pd
 
 from verglas import fourier, ops
 from verglas.errors import InputError, VerglasWarning
+from verglas.optics.aberrations import BEAM_TILT, MAGNIFICATION, ODD_ZERNIKE, Aberrations, image_optics
 from verglas.types import Particles
 from verglas.types import _columns as col
+from verglas.types._columns import NO_ABERRATION
 from verglas.types.arrays import FloatArray
+from verglas.types.even_aberrations import EVEN_COUNT, EVEN_ZERNIKE, coefficient_lists
 from verglas.types.images import ChangedSource
 
 FLIPPED, PREMULTIPLIED = "rlnCtfDataArePhaseFlipped", "rlnCtfDataAreCtfPremultiplied"
 LEAST_CTF = 0.05
 
-_ABERRATIONS = {
-    "beam tilt": ("rlnBeamTiltX", "rlnBeamTiltY", "ctf/tilt_A"),
-    "odd Zernike coefficients": ("rlnOddZernike", "ctf/trefoil_A"),
-    "even Zernike coefficients": ("rlnEvenZernike", "ctf/tetra_A"),
-    "anisotropic magnification": ("rlnMagMat00", "rlnMagMat01", "rlnMagMat10", "rlnMagMat11", "ctf/anisomag"),
+# cryoSPARC's, whose convention nothing here has checked
+_IGNORED = {
+    "beam tilt": ("ctf/tilt_A",),
+    "odd Zernike coefficients": ("ctf/trefoil_A",),
+    "even Zernike coefficients": ("ctf/tetra_A",),
+    "anisotropic magnification": ("ctf/anisomag",),
     "image shift of the CTF": ("ctf/shift_A",),
 }
 
@@ -43,8 +48,9 @@ _ABERRATIONS = {
 def plain_images(particles: Particles) -> Particles:
     """Particles whose images are CTF x projection + noise, whatever was done to them before they were stored.
 
-    Reads ``rlnCtfDataArePhaseFlipped`` and ``rlnCtfDataAreCtfPremultiplied`` from the particle or the optics table.
-    Particles of which neither is true are returned as they are; every job of the package calls this first.
+    Reads ``rlnCtfDataArePhaseFlipped`` and ``rlnCtfDataAreCtfPremultiplied`` from the particle or the optics table, and
+    beam tilt, odd Zernike coefficients and magnification matrix. Particles that have none of this are returned as they
+    are; every job of the package calls this first.
 
     Parameters
     ----------
@@ -74,14 +80,24 @@ def plain_images(particles: Particles) -> Particles:
     True
     """
     flipped, premultiplied = (_state(particles, label) for label in (FLIPPED, PREMULTIPLIED))
-    if particles.source is None or not (flipped.any() or premultiplied.any()):
+    if particles.source is None:
         return particles
-    optics = particles.optics
-    undo = CtfUndo(optics.as_params(), flipped & ~premultiplied, premultiplied, particles.pixel_size_A)
+    aberrations = Aberrations.of(particles)
+    stored_ctf = bool(flipped.any() or premultiplied.any())
+    if not (stored_ctf or aberrations.any):
+        return particles
+    pixel_size_A, undo_ctf = particles.pixel_size_A, None
+    if stored_ctf:
+        # the CTF as it is in the images: a magnification matrix moves it with them
+        optics = image_optics(particles.optics, aberrations.matrix[aberrations.kind])
+        undo_ctf = CtfUndo(optics.as_params(), flipped & ~premultiplied, premultiplied, pixel_size_A)
+    neutral: dict[str, Any] = {FLIPPED: 0, PREMULTIPLIED: 0}
+    if aberrations.any:
+        neutral |= {label: NO_ABERRATION[label] for label in (*BEAM_TILT, ODD_ZERNIKE, *MAGNIFICATION)}
     table = particles.table
-    stored = {label: table[label].to_numpy() if label in table else None for label in (FLIPPED, PREMULTIPLIED)}
-    source = ChangedSource(particles.source, undo, stored)
-    return particles.with_source(source).with_columns(**{FLIPPED: 0, PREMULTIPLIED: 0})
+    stored = {label: table[label].to_numpy() if label in table else None for label in neutral}
+    source = ChangedSource(particles.source, ToModel(undo_ctf, aberrations, pixel_size_A), stored)
+    return particles.with_source(source).with_columns(**neutral)
 
 
 def _state(particles: Particles, label: str) -> npt.NDArray[np.bool_]:
@@ -101,7 +117,7 @@ class CtfUndo:
 
     Attributes
     ----------
-    params : (n, 9) float64
+    params : (n, 14) float64
         CTFs, as of :func:`verglas.ops.ctf`, by which the images were flipped or multiplied.
     flipped, premultiplied : (n,) bool
     pixel_size_A : float
@@ -128,6 +144,28 @@ class CtfUndo:
         return images
 
 
+@dataclass(frozen=True, eq=False)
+class ToModel:
+    """Brings stored images to the model; see the module.
+
+    Attributes
+    ----------
+    ctf : CtfUndo or None
+    aberrations : Aberrations
+    pixel_size_A : float
+    """
+
+    ctf: CtfUndo | None
+    aberrations: Aberrations
+    pixel_size_A: float
+
+    def __call__(self, images: npt.NDArray[np.float32], rows: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+        """Images (m, box, box) of these rows, as the model has them."""
+        if self.ctf is not None:
+            images = self.ctf(images, rows)
+        return self.aberrations.removed(images, rows, self.pixel_size_A) if self.aberrations.any else images
+
+
 def for_job(particles: Particles, job: str, *, ctf: bool = True) -> Particles:
     """The particles as a job uses them: :func:`plain_images`, and a warning of what it does not apply.
 
@@ -142,7 +180,7 @@ def for_job(particles: Particles, job: str, *, ctf: bool = True) -> Particles:
     Warns
     -----
     VerglasWarning
-        The metadata hold a beam tilt, Zernike coefficients or anisotropic magnification.
+        The metadata hold what :func:`ignored_aberrations` lists.
     """
     if not ctf:
         return particles
@@ -156,13 +194,15 @@ def for_job(particles: Particles, job: str, *, ctf: bool = True) -> Particles:
 def ignored_aberrations(particles: Particles) -> dict[str, list[str]]:
     """Aberrations that the metadata hold and no job applies: what it is -> its columns.
 
+    Those of cryoSPARC, even Zernike coefficients beyond the fourth order, and any outside the optics table.
+
     Examples
     --------
     >>> import numpy as np, verglas as vg
     >>> from verglas.optics import ignored_aberrations
     >>> p = vg.Particles.from_images(np.zeros((1, 8, 8)), 2.0)
-    >>> ignored_aberrations(p.with_columns(rlnBeamTiltX=0.3, rlnBeamTiltY=0.0, rlnMagMat00=1.0))
-    {'beam tilt': ['rlnBeamTiltX']}
+    >>> ignored_aberrations(p.with_columns(**{"rlnBeamTiltX": 0.3, "ctf/tetra_A[0]": 0.1}))
+    {'even Zernike coefficients': ['ctf/tetra_A']}
     """
     aberrations: dict[str, list[str]] = {}
     for table in (particles.table, particles.optics_table):
@@ -170,11 +210,16 @@ def ignored_aberrations(particles: Particles) -> dict[str, list[str]]:
             continue
         for label in map(str, table.columns):
             base = label.partition("[")[0]
-            kind = next((kind for kind, labels in _ABERRATIONS.items() if base in labels), None)
-            if kind is not None and _differs(table[label], 1.0 if base in ("rlnMagMat00", "rlnMagMat11") else 0.0):
+            kind = next((kind for kind, labels in _IGNORED.items() if base in labels), None)
+            if kind is not None and _differs(table[label], 0.0):
                 columns = aberrations.setdefault(kind, [])
                 if base not in columns:
                     columns.append(base)
+    own = coefficient_lists(particles.table, EVEN_ZERNIKE, particles.where)
+    optics = particles.optics_table
+    even = None if optics is None else coefficient_lists(optics, EVEN_ZERNIKE, particles.where)
+    if (own is not None and own.any() and even is None) or (even is not None and even[:, EVEN_COUNT:].any()):
+        aberrations.setdefault("even Zernike coefficients", []).append(EVEN_ZERNIKE)
     return aberrations
 
 

@@ -22,7 +22,7 @@ class Problem:
     radii: Real
     n_theta: int
     spacing: float = 1.0
-    ctf: Real | None = None  # (n, 9)
+    ctf: Real | None = None  # (n, 14)
     pixel_size_A: float = 1.0
     inv_sigma2: Real | None = None  # (n, n_rings)
 

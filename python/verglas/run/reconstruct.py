@@ -18,7 +18,7 @@ from verglas.errors import InputError
 from verglas.geometry import orientation_grid
 from verglas.io import check_writable, read_map, read_particles, write_map, write_particles
 from verglas.ops import Grid
-from verglas.optics import for_job
+from verglas.optics import Aberrations, for_job, with_aberrations
 from verglas.reconstruction import Reconstruction, ReconstructSettings, project, reconstruct_report
 from verglas.reconstruction.known_poses import max_radius_for
 from verglas.reconstruction.least_squares import kernel_grid
@@ -227,7 +227,9 @@ def project_files(job: ProjectJob, *, threads: int | None = None) -> Particles:
         images = project(volume, poses, threads=threads)
         written = Particles.from_images(images, volume.pixel_size_A, poses=poses)
     else:
-        particles = for_job(read_particles(job.particles), "project", ctf=job.ctf)
+        particles = read_particles(job.particles)
+        aberrations = Aberrations.of(particles) if job.ctf else None
+        particles = for_job(particles, "project", ctf=job.ctf)
         found = particles.poses
         if found is None:
             raise InputError(f"{job.particles}: no poses (rlnAngleRot, rlnAngleTilt, rlnAnglePsi) to project at")
@@ -237,6 +239,10 @@ def project_files(job: ProjectJob, *, threads: int | None = None) -> Particles:
             row, why = next(iter(bad.items()))
             raise InputError(f"{job.particles}, particle {row} (row from 0): {why}; there is no CTF to project with")
         images = project(volume, found, optics, threads=threads)
+        if aberrations is not None:
+            images = aberrations.applied(images, np.arange(len(images)), volume.pixel_size_A)
         written = Particles.from_images(images, volume.pixel_size_A, poses=found, optics=optics)
+        if aberrations is not None:
+            written = with_aberrations(written, aberrations)
     write_particles(job.out.with_suffix(".star"), written, stack=job.out)
     return written

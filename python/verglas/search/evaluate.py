@@ -37,7 +37,7 @@ class Batch:
     ----------
     images : (n, N, N) float32
         On the device; all else is on the host.
-    ctf : (n, 9) float64 or None
+    ctf : (n, 14) float64 or None
     pixel_size_A : float
     inv_sigma2 : (n, shells) float64
         1 / noise variance by shell.

@@ -92,7 +92,7 @@ class PolarBatch:
         On the device that works on them; all else is on the host.
     inv_sigma2 : (n, n_rings) float32, optional
         1 / noise variance of one coefficient, by ring; 1 by default.
-    ctf : (n, 9) float64, optional
+    ctf : (n, 14) float64, optional
         CTF parameters, scale included.
     pixel_size_A : float
         For the CTF.

@@ -217,7 +217,7 @@ class PoseSearch:
             Masked images, particles white; a NumPy array, or a CuPy array on the search's device.
         inv_sigma2 : (n, shells) or (shells,)
             1 / noise variance of one coefficient of the unnormalised transform, by shell round(|k|).
-        ctf : (n, 9) float64, optional
+        ctf : (n, 14) float64, optional
             CTF parameters, as in :func:`verglas.ops.ctf`.
         pixel_size_A : float
             For the CTF.

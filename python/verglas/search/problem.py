@@ -48,7 +48,7 @@ class Problem:
         Noise group (optics group), from 0.
     micrograph : (n,) int64
         Scale group, from 0.
-    params : (n, 9) float64
+    params : (n, 14) float64
         CTF parameters (:func:`verglas.ops.ctf`).
     symmetry : str
         Point group, RELION's orientation.
@@ -227,7 +227,7 @@ class ImageBatch:
         Which particles.
     images : (m, N, N) float32
         On the common noise level.
-    params : (m, 9) float64
+    params : (m, 14) float64
         CTF parameters, the micrograph's scale included.
     inv_sigma2 : (m, shells) float32
         1 / noise variance by shell.

@@ -20,6 +20,16 @@ from verglas.types.ctf_ranges import refuse_outside
 
 ANGLES = ("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi")
 SHIFTS_A = ("rlnOriginXAngst", "rlnOriginYAngst")
+# what a column says of images without this aberration
+NO_ABERRATION: dict[str, float | str] = {
+    "rlnBeamTiltX": 0.0,
+    "rlnBeamTiltY": 0.0,
+    "rlnOddZernike": "[0]",
+    "rlnMagMat00": 1.0,
+    "rlnMagMat01": 0.0,
+    "rlnMagMat10": 0.0,
+    "rlnMagMat11": 1.0,
+}
 SHIFTS_PX = ("rlnOriginX", "rlnOriginY")
 
 # Optics field -> (label, needed, default). Needed: no CTF can be computed without it.

@@ -12,6 +12,7 @@ from verglas.errors import InputError
 from verglas.types.arrays import FloatArray
 from verglas.types.ctf_ranges import refuse_outside
 from verglas.types.display import Shown, span
+from verglas.types.even_aberrations import FOURTH_ORDER
 
 # Default of a column that __post_init__ fills in; typed so that readers of the class see the arrays it then holds.
 _ABSENT: Any = None
@@ -27,6 +28,7 @@ _OPTICS_DEFAULTS = {
     "phase_shift_deg": 0.0,
     "b_factor_A2": 0.0,
     "scale": 1.0,
+    **dict.fromkeys(FOURTH_ORDER, 0.0),
 }
 
 
@@ -47,13 +49,16 @@ class Optics(Shown):
         Optics group of each image (index from 0).
     pixel_size_A : (n,) float64
         Pixel size of each image, NaN where unknown.
+    spherical4_A4, astigmatism4_x_A4, astigmatism4_y_A4, tetrafoil_x_A4, tetrafoil_y_A4 : (n,) float64
+        Even aberrations of fourth order beside Cs: the phase chi gains k^4 times (first + second cos 2t + third sin 2t
+        + fourth cos 4t + fifth sin 4t), t the angle of k from +x towards +y; radians, k in 1/A.
 
     Examples
     --------
     >>> from verglas import Optics
     >>> o = Optics(defocus_u_A=[15000, 16000], defocus_v_A=[14800, 15700])
     >>> len(o), o.voltage_kV.tolist(), o.as_params().shape
-    (2, [300.0, 300.0], (2, 9))
+    (2, [300.0, 300.0], (2, 14))
     """
 
     defocus_u_A: FloatArray
@@ -67,6 +72,11 @@ class Optics(Shown):
     scale: FloatArray = _ABSENT
     group: npt.NDArray[np.int64] = _ABSENT
     pixel_size_A: FloatArray = _ABSENT
+    spherical4_A4: FloatArray = _ABSENT
+    astigmatism4_x_A4: FloatArray = _ABSENT
+    astigmatism4_y_A4: FloatArray = _ABSENT
+    tetrafoil_x_A4: FloatArray = _ABSENT
+    tetrafoil_y_A4: FloatArray = _ABSENT
 
     def __post_init__(self) -> None:
         """Broadcast every column to one length and check the ranges; a NaN is let pass: its image is set aside."""
@@ -112,5 +122,5 @@ class Optics(Shown):
         }
 
     def as_params(self) -> FloatArray:
-        """The (n, 9) float64 table of :func:`verglas.ops.ctf`."""
+        """The (n, 14) float64 table of :func:`verglas.ops.ctf`."""
         return np.column_stack([getattr(self, name) for name in _OPTICS_DEFAULTS])

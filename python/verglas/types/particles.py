@@ -15,6 +15,14 @@ from verglas.errors import InputError, RowError, VerglasWarning
 from verglas.types import _columns as col
 from verglas.types.ctf_ranges import check_ctf
 from verglas.types.display import drawers
+from verglas.types.even_aberrations import (
+    EVEN_ZERNIKE,
+    FOURTH_ORDER,
+    coefficient_lists,
+    even_zernikes,
+    fold_even,
+    written,
+)
 from verglas.types.frozen import FrozenTable
 from verglas.types.images import ArraySource, ImageSource
 from verglas.types.optics import Optics
@@ -286,6 +294,8 @@ class Particles:
     def optics(self) -> Optics:
         """CTF parameters of every particle, with its optics group (from 0) and pixel size.
 
+        Even aberrations of the group (``rlnEvenZernike``) are in them, exactly, up to the fourth order.
+
         Raises
         ------
         InputError
@@ -311,6 +321,11 @@ class Particles:
         pixel = self._pixel_sizes_A()
         columns["pixel_size_A"] = np.full(len(self), np.nan) if pixel is None else pixel
         check_ctf(columns, self.where)
+        even = None if self._optics_table is None else coefficient_lists(self._optics_table, EVEN_ZERNIKE, self.where)
+        if even is not None and even.any():
+            volt = columns["voltage_kV"] * 1e3
+            wavelength = 12.2643247 / np.sqrt(volt * (1 + 0.978466e-6 * volt))
+            columns = fold_even(columns, even[tables.group()], wavelength)
         return Optics(**columns, group=tables.group())
 
     @property
@@ -364,7 +379,7 @@ class Particles:
         Raises
         ------
         InputError
-            Voltage, Cs, amplitude contrast or pixel size differ inside a group.
+            Voltage, Cs, amplitude contrast, pixel size or aberrations of fourth order differ inside a group.
         """
         if len(optics) != len(self):
             raise InputError(f"{self.where}: {len(optics)} CTFs for {len(self)} particles")
@@ -388,6 +403,11 @@ class Particles:
         if self.source is not None and len(self):
             made["rlnImageSize"] = np.broadcast_to(self.source.boxes(), len(self))[first]
             made["rlnImageDimensionality"] = 2
+        fourth = np.column_stack([getattr(optics, name) for name in FOURTH_ORDER])
+        if fourth.any():
+            if not np.array_equal(fourth, fourth[first][group]):
+                raise InputError(f"{self.where}: aberrations of fourth order differ between particles of one group")
+            made[EVEN_ZERNIKE] = written(even_zernikes(fourth[first]))
         own = {
             label: getattr(optics, field) for field, (label, _, _) in col.OPTICS_LABELS.items() if label not in shared
         }
