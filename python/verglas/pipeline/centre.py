@@ -68,21 +68,21 @@ class CentreStage(Stage):
         particles = read_particles(project.folder("extract") / "particles.star")
         way, shifts_px, trial = _centres(project, particles, choice)
         rms = float(np.sqrt((shifts_px**2).sum(axis=1).mean()))
-        cut = ExtractStage().resolve_settings(project)
+        extraction = ExtractStage().resolve_settings(project)
         moves = way != "picks" and rms > choice.least_px
-        lost = _recut(project, shifts_px) if moves else 0
+        n_lost = _recut(project, shifts_px) if moves else 0
         stage = self.name if moves else "extract"
-        made, _ = gather_particles(project, stage, project.root, cut, f"{project.folder_name(stage)}/")
-        write_particles(project.root / "particles.star", made)
+        recut, _ = gather_particles(project, stage, project.root, extraction, f"{project.folder_name(stage)}/")
+        write_particles(project.root / "particles.star", recut)
         write_json(
             folder / "centring.json",
             {
                 "way": way,
                 "moved": moves,
                 "rms_shift_px": rms,
-                "rms_shift_A": rms * cut_pixel_A(particles, cut.box),
-                "duplicates": lost,
-                "particles": len(made),
+                "rms_shift_A": rms * cut_pixel_A(particles, extraction.box),
+                "duplicates": n_lost,
+                "particles": len(recut),
                 "power": {} if trial is None else trial.power,
                 "error": None if trial is None else trial.error,
             },
@@ -95,11 +95,11 @@ class CentreStage(Stage):
         """Never a reason to stop; a set whose centres are far off is worth a look."""
         from verglas.io import read_json
 
-        found = read_json(project.folder(self.name) / "centring.json")
-        numbers = {name: found[name] for name in ("particles", "way", "moved", "rms_shift_A", "duplicates", "power")}
-        far = found["moved"] and found["rms_shift_A"] > 0.15 * project.settings.diameter_A
-        sentence = f"picks are {found['rms_shift_A']:.0f} A off the particles' centres"
-        notes = [Finding("off_centre", "warn", sentence, {"rms_shift_A": found["rms_shift_A"]})] if far else []
+        centring = read_json(project.folder(self.name) / "centring.json")
+        numbers = {name: centring[name] for name in ("particles", "way", "moved", "rms_shift_A", "duplicates", "power")}
+        far = centring["moved"] and centring["rms_shift_A"] > 0.15 * project.settings.diameter_A
+        sentence = f"picks are {centring['rms_shift_A']:.0f} A off the particles' centres"
+        notes = [Finding("off_centre", "warn", sentence, {"rms_shift_A": centring["rms_shift_A"]})] if far else []
         picture = self.place(project, "centring.png")
         return Verdict.of_notes(notes, numbers, [picture], picture)
 
@@ -127,7 +127,7 @@ def _centres(
     small = _small(particles, project.settings.diameter_A)
     diameter_px = project.settings.diameter_A / small.pixel_size_A
     first: CentringTrial | None = None
-    way, found = choice.way, []
+    way, centres = choice.way, []
     for start in range(0, len(small), choice.batch):
         part = small[start : start + choice.batch]
         signs = np.sign(ops.ctf(part.optics.as_params(), part.box, part.pixel_size_A, threads=project.threads))
@@ -136,11 +136,11 @@ def _centres(
         if first is None:
             first = trial
             way = choice.way if choice.way != "auto" or trial is None else trial.best
-        found.append(np.zeros((len(part), 2)) if trial is None else trial.shifts_px[way])
+        centres.append(np.zeros((len(part), 2)) if trial is None else trial.shifts_px[way])
         project.listener.progress("centre", min(start + choice.batch, len(small)), len(small))
-    cut = ExtractStage().resolve_settings(project)
-    ratio = small.pixel_size_A / cut_pixel_A(particles, cut.box)
-    return way, np.concatenate(found) * ratio, first
+    extraction = ExtractStage().resolve_settings(project)
+    ratio = small.pixel_size_A / cut_pixel_A(particles, extraction.box)
+    return way, np.concatenate(centres) * ratio, first
 
 
 def _recut(project: Project, shifts_px: FloatArray) -> int:
@@ -172,15 +172,15 @@ def _recut(project: Project, shifts_px: FloatArray) -> int:
 def _move_picks(project: Project, shot: Shot, result: dict[str, Any], shifts_px: FloatArray, box: int) -> Picks:
     """Picks at the new centres: all picks of the micrograph, those that have no image far outside."""
     picks = picks_of(project, shot)
-    kept = np.array(result["kept"], np.int64)
+    rows = np.array(result["kept"], np.int64)
     height, width = result_of(project, "ctf", shot)["shape"]
     # content has to move by +shift to the middle, so it sits at minus the shift
     xy = np.array(result["centres_px"], np.float64).reshape(-1, 2) - shifts_px
     low, high = box // 2, np.array([width, height]) - (box - box // 2)
     xy = np.clip(xy, low, np.maximum(high, low))
-    placed = replace(picks, xy_px=xy, columns={name: v[kept] for name, v in picks.columns.items()})
+    shifted_picks = replace(picks, xy_px=xy, columns={name: v[rows] for name, v in picks.columns.items()})
     pixel = float(result["pixel_size_A"])
-    return remove_duplicates(placed, _SAME * project.settings.diameter_A / pixel)
+    return remove_duplicates(shifted_picks, _SAME * project.settings.diameter_A / pixel)
 
 
 class _Again(ExtractStage):

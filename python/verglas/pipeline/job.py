@@ -152,43 +152,45 @@ def process(
     ...     len(vg.read_particles(done.particles)) > 50, [r.name for r in done.records]
     (True, ['ctf', 'pick', 'extract', 'centre'])
     """
-    begun = time.perf_counter()
+    start_time = time.perf_counter()
     root = Path(out)
-    asked = load_settings(root, settings, changes)
-    stages_of(asked)  # refuses what is no stage before any file is looked into
-    if asked.movies is None:
-        asked = replace(asked, movies=hold_movies(asked))
-    stages = stages_of(asked)
-    shots = find_shots(asked)
-    with shown_to(listener) as shown, tenure(root, "process", shown) as heard:
-        project = Project(root, asked, shots, heard, threads=threads, memory_GB=memory_GB, device=device)
+    process_settings = load_settings(root, settings, changes)
+    stages_of(process_settings)  # refuses what is no stage before any file is looked into
+    if process_settings.movies is None:
+        process_settings = replace(process_settings, movies=hold_movies(process_settings))
+    stages = stages_of(process_settings)
+    shots = find_shots(process_settings)
+    with shown_to(listener) as screen, tenure(root, "process", screen) as heard:
+        project = Project(root, process_settings, shots, heard, threads=threads, memory_GB=memory_GB, device=device)
         project.listener.say(plan_sentence(project))
-        if project.assumed and not asked.movies:  # the metadata of movies are read with them
+        if project.assumed and not process_settings.movies:  # the metadata of movies are read with them
             project.listener.note("assumed", project.assumed)
-        stopped = ""
+        reason = ""
         try:
-            run_stages(project, stages, redo=redo, force=force, accept=lambda: _accept_settings(asked, root, heard))
+            run_stages(
+                project, stages, redo=redo, force=force, accept=lambda: _accept_settings(process_settings, root, heard)
+            )
         except StageStopped as error:
-            stopped = str(error)
-        ended(heard, stopped)
-        return finish_project(project, time.perf_counter() - begun, stopped)
+            reason = str(error)
+        ended(heard, reason)
+        return finish_project(project, time.perf_counter() - start_time, reason)
 
 
-def _accept_settings(asked: ProcessSettings, root: Path, heard: Tenure) -> None:
-    save_settings(root, asked)
+def _accept_settings(process_settings: ProcessSettings, root: Path, heard: Tenure) -> None:
+    save_settings(root, process_settings)
     heard.write(state="running")
 
 
-def ended(heard: Tenure, stopped: str) -> None:
+def ended(heard: Tenure, reason: str) -> None:
     """Leave in run.json how a project ended: through, or by a verdict."""
-    heard.write(state=f"stopped by a verdict: {stopped}" if stopped else "finished", finished=now_text())
+    heard.write(state=f"stopped by a verdict: {reason}" if reason else "finished", finished=now_text())
 
 
-def finish_project(project: Project, seconds: float, stopped: str) -> Outcome:
+def finish_project(project: Project, seconds: float, reason: str) -> Outcome:
     """The outcome, also left as process.json."""
-    made = Outcome(project.root, list(project.records.values()), standings(project), seconds, stopped)
-    write_json(project.root / "process.json", json.loads(json.dumps(made.summary(), default=_json_value)))
-    return made
+    outcome = Outcome(project.root, list(project.records.values()), standings(project), seconds, reason)
+    write_json(project.root / "process.json", json.loads(json.dumps(outcome.summary(), default=_json_value)))
+    return outcome
 
 
 def _json_value(value: Any) -> Any:

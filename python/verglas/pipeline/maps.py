@@ -56,19 +56,21 @@ class Class2DStage(Stage):
 
     def resolve_settings(self, project: Project) -> tuple[Class2DSettings, SelectionRules]:
         """Settings and the rules of the selection, whose fields are set as ``class2d.rule_<field>``."""
-        asked, given = project.settings, self.given_settings(project)
-        rules = {name[5:]: given.pop(name) for name in list(given) if name.startswith("rule_")}
+        process_settings, overrides = project.settings, self.given_settings(project)
+        rules = {name[5:]: overrides.pop(name) for name in list(overrides) if name.startswith("rule_")}
         default = Class2DSettings(
-            classes=asked.classes or _count_classes(project), diameter_A=asked.mask_A, seed=asked.seed
+            classes=process_settings.classes or _count_classes(project),
+            diameter_A=process_settings.mask_A,
+            seed=process_settings.seed,
         )
-        settings = with_overrides(default, given, "class2d", _FREE)
+        settings = with_overrides(default, overrides, "class2d", _FREE)
         return settings, with_overrides(SelectionRules(), rules, "class2d.rule")
 
     def settings(self, project: Project) -> dict[str, Any]:
         """Resolved settings."""
         settings, rules = self.resolve_settings(project)
-        shown = {f"rule_{name}": value for name, value in settings_json(rules).items()}
-        return settings_json(settings) | shown
+        rule_values = {f"rule_{name}": value for name, value in settings_json(rules).items()}
+        return settings_json(settings) | rule_values
 
     def run(self, project: Project) -> dict[str, str]:
         """Classify, from the last iteration of a run that was killed, or not at all if it was through; select."""
@@ -84,29 +86,29 @@ class Class2DStage(Stage):
                 memory_GB=min(_CLASS_MEMORY_GB, (project.memory_GB or allowed_memory_GB()) / 2),
             )
             class2d_files(job, listener=_OfClasses("class2d", project.listener))
-        kept, selection = select_automatically(self.path(project, "particles.star"), rules=rules)
+        subset, selection = select_automatically(self.path(project, "particles.star"), rules=rules)
         write_json(self.path(project, "selection.json"), selection.as_dict())
-        if not len(kept):  # its verdict is to stop; who forces it goes on with all of them
-            kept = read_particles(self.path(project, "particles.star"))
+        if not len(subset):  # its verdict is to stop; who forces it goes on with all of them
+            subset = read_particles(self.path(project, "particles.star"))
         # the in-plane angles of 2D classes are no poses of a map
-        placed = dict.fromkeys(_ANGLES)
-        write_particles(self.path(project, "selected.star"), kept.with_columns(**placed))
+        no_angles = dict.fromkeys(_ANGLES)
+        write_particles(self.path(project, "selected.star"), subset.with_columns(**no_angles))
         return self.outputs(project, "selected.star")
 
     def verdict(self, project: Project) -> Verdict:
         """Whether there are particles in it, or noise."""
-        found, whole = read_json(self.path(project, "selection.json")), read_json(self.path(project, "summary.json"))
+        record, whole = read_json(self.path(project, "selection.json")), read_json(self.path(project, "summary.json"))
         numbers = {
-            "particles": found["particles"],
-            "of_particles": found["of_particles"],
-            "classes": len(found["classes"]),
+            "particles": record["particles"],
+            "of_particles": record["of_particles"],
+            "classes": len(record["classes"]),
             "of_classes": len(whole["classes"]),
-            "left_out": {k: str(v) for k, v in found["left_out"].items()},
+            "left_out": {k: str(v) for k, v in record["left_out"].items()},
         }
-        shares = {"particles": found["particles"], "of_particles": found["of_particles"]}
+        shares = {"particles": record["particles"], "of_particles": record["of_particles"]}
         # a classification of an earlier version has no code
-        code = found.get("code", "selection")
-        notes = [Finding(code, found["state"], str(line).rstrip("."), shares) for line in found["reasons"]]
+        code = record.get("code", "selection")
+        notes = [Finding(code, record["state"], str(line).rstrip("."), shares) for line in record["reasons"]]
         return Verdict.of_notes(notes, numbers, [self.place(project, "classes.png")], self.place(project, self.page))
 
 
@@ -119,9 +121,9 @@ def plan_sentence(project: Project, classes: int) -> str:
         if project.settings.reference is None:
             times["ab initio"] = _START_S * min(count, 20000)
         times["refinement"] = _REFINE_S * count * (particles.box / 128) ** 2
-    said = ", ".join(f"{name} {duration(seconds / workers)}" for name, seconds in times.items())
+    words = ", ".join(f"{name} {duration(seconds / workers)}" for name, seconds in times.items())
     memory = f"memory for 2D classes at most {_CLASS_MEMORY_GB:g} GB"
-    return f"{count} particles of {particles.box} px: roughly {said}; {memory}"
+    return f"{count} particles of {particles.box} px: roughly {words}; {memory}"
 
 
 class _OfStage(Silence):
@@ -156,11 +158,11 @@ def _count_classes(project: Project) -> int:
 
 def particles_for_maps(project: Project) -> Path:
     """Particles of the classes that look like particles, or of those that a person has ticked."""
-    folder, ticked = project.folder("class2d"), project.settings.selection
-    if ticked is None:
+    folder, selection = project.folder("class2d"), project.settings.selection
+    if selection is None:
         return folder / "selected.star"
     out = folder / "ticked.star"
-    select_files(SelectJob(folder / "particles.star", out, table=Path(ticked)))
+    select_files(SelectJob(folder / "particles.star", out, table=Path(selection)))
     # the in-plane angles of 2D classes are no poses of a map
     write_particles(out, read_particles(out).with_columns(**dict.fromkeys(_ANGLES)))
     return out
@@ -168,12 +170,12 @@ def particles_for_maps(project: Project) -> Path:
 
 def _ticks(project: Project) -> dict[str, str]:
     """A fingerprint of the list of classes that a person has ticked."""
-    ticked = project.settings.selection
-    if ticked is None:
+    selection = project.settings.selection
+    if selection is None:
         return {}
-    if not Path(ticked).is_file():
-        raise InputError(f"--selection {ticked}: no such file; the page of the 2D classes saves one")
-    return {"selection": file_digest(Path(ticked))}
+    if not Path(selection).is_file():
+        raise InputError(f"--selection {selection}: no such file; the page of the 2D classes saves one")
+    return {"selection": file_digest(Path(selection))}
 
 
 class AbInitioStage(Stage):
@@ -187,26 +189,28 @@ class AbInitioStage(Stage):
     former_names: ClassVar[Mapping[str, str]] = {"mirror": "flip_hand"}
 
     @classmethod
-    def is_wanted(cls, asked: ProcessSettings) -> bool:
+    def is_wanted(cls, process_settings: ProcessSettings) -> bool:
         """Not where the user gives a start map."""
-        return super().is_wanted(asked) and asked.reference is None
+        return super().is_wanted(process_settings) and process_settings.reference is None
 
     def resolve_settings(self, project: Project) -> tuple[AbInitioSettings, bool]:
         """Settings, and whether the other hand is wanted (``abinitio.flip_hand``)."""
-        asked, given = project.settings, self.given_settings(project)
-        flip_hand = bool(given.pop("flip_hand", False))
-        default = AbInitioSettings(symmetry=asked.symmetry, diameter_A=asked.mask_A, seed=asked.seed)
-        return with_overrides(default, given, "abinitio", _FREE), flip_hand
+        process_settings, overrides = project.settings, self.given_settings(project)
+        flip_hand = bool(overrides.pop("flip_hand", False))
+        default = AbInitioSettings(
+            symmetry=process_settings.symmetry, diameter_A=process_settings.mask_A, seed=process_settings.seed
+        )
+        return with_overrides(default, overrides, "abinitio", _FREE), flip_hand
 
     def settings(self, project: Project) -> dict[str, Any]:
         """Resolved settings."""
-        chosen, flip_hand = self.resolve_settings(project)
-        return settings_json(chosen) | {"flip_hand": flip_hand} | _ticks(project)
+        settings, flip_hand = self.resolve_settings(project)
+        return settings_json(settings) | {"flip_hand": flip_hand} | _ticks(project)
 
     def run(self, project: Project) -> dict[str, str]:
         """Make it, from the last checkpoint of a run that was killed."""
         settings, flip_hand = self.resolve_settings(project)
-        found = abinitio(
+        result = abinitio(
             particles_for_maps(project),
             settings=settings,
             out=self.path(project),
@@ -215,36 +219,36 @@ class AbInitioStage(Stage):
             threads=project.threads,
             listener=_OfStage("abinitio", project.listener),
         )
-        if len(found.maps) == 1:
+        if len(result.maps) == 1:
             _surface(self.path(project, "map.mrc"), None, self.path(project, "map.png"))
             return self.outputs(project, "map.mrc") | {"symmetry": resolve_symmetry(project)}
         raise InputError("abinitio: several classes were asked for; a project refines one map")
 
     def verdict(self, project: Project) -> Verdict:
         """What its own verdict amounts to for the next stage."""
-        found = read_json(self.path(project, "abinitio.json"))
-        state = {"found": "go on", "unconfirmed": "warn", "undecided": "warn", "noise": "stop"}[found["verdict"]]
+        record = read_json(self.path(project, "abinitio.json"))
+        state = {"found": "go on", "unconfirmed": "warn", "undecided": "warn", "noise": "stop"}[record["verdict"]]
         numbers = {
-            "verdict": found["verdict"],
-            "starts": found["starts"],
-            "starts_that_agree": found["starts_that_agree"],
-            "gain_nats_per_particle": found["gain_nats_per_particle"],
-            "symmetry": found["symmetry"],
-            "particles": found["particles"],
+            "verdict": record["verdict"],
+            "starts": record["starts"],
+            "starts_that_agree": record["starts_that_agree"],
+            "gain_nats_per_particle": record["gain_nats_per_particle"],
+            "symmetry": record["symmetry"],
+            "particles": record["particles"],
         }
-        notes = [Finding(found["verdict"], state, str(found["sentence"]).rstrip("."), numbers)]
-        if found.get("symmetry_sentence"):
-            sentence = str(found["symmetry_sentence"]).rstrip(".")
-            notes.append(Finding("symmetry", "go on", sentence, {"symmetry": found["symmetry"]}))
+        notes = [Finding(record["verdict"], state, str(record["sentence"]).rstrip("."), numbers)]
+        if record.get("symmetry_sentence"):
+            sentence = str(record["symmetry_sentence"]).rstrip(".")
+            notes.append(Finding("symmetry", "go on", sentence, {"symmetry": record["symmetry"]}))
         return Verdict.of_notes(notes, numbers, [self.place(project, "map.png")], self.place(project, self.page))
 
 
 def resolve_symmetry(project: Project) -> str:
     """The point group given, or the one that was found."""
-    asked = project.settings.symmetry
+    symmetry = project.settings.symmetry
     path = project.folder("abinitio") / "abinitio.json"
-    if asked.lower() != AUTO:
-        return asked
+    if symmetry.lower() != AUTO:
+        return symmetry
     if not path.is_file():
         raise InputError("process: symmetry auto is found by the stage abinitio; with --reference give the group")
     return str(read_json(path)["symmetry"])
@@ -301,17 +305,22 @@ class RefineStage(Stage):
 
     def resolve_settings(self, project: Project) -> RefineSettings:
         """Resolved."""
-        asked = project.settings
-        group = asked.symmetry if asked.symmetry.lower() != AUTO else resolve_symmetry(project)
+        process_settings = project.settings
+        group = process_settings.symmetry if process_settings.symmetry.lower() != AUTO else resolve_symmetry(project)
         default = RefineSettings(
-            symmetry=group, diameter_A=asked.mask_A, seed=asked.seed, initial_resolution_A=_start_resolution_A(project)
+            symmetry=group,
+            diameter_A=process_settings.mask_A,
+            seed=process_settings.seed,
+            initial_resolution_A=_start_resolution_A(project),
         )
         return with_overrides(default, self.given_settings(project), "refine", ("threads", "classes", "mode"))
 
     def settings(self, project: Project) -> dict[str, Any]:
         """Resolved settings."""
-        shown = {} if _is_symmetry_unknown(project) else settings_json(self.resolve_settings(project), ("threads",))
-        return shown | {"reference": project.settings.reference}
+        rule_values = (
+            {} if _is_symmetry_unknown(project) else settings_json(self.resolve_settings(project), ("threads",))
+        )
+        return rule_values | {"reference": project.settings.reference}
 
     def inputs(self, project: Project) -> dict[str, str]:
         """Particles and start map."""
@@ -325,18 +334,18 @@ class RefineStage(Stage):
 
     def run(self, project: Project) -> dict[str, str]:
         """From the start, or from the checkpoint of a run that was killed."""
-        chosen, folder = replace(self.resolve_settings(project), threads=project.threads), self.path(project)
-        asked = project.settings.reference
-        start = Path(asked) if asked is not None else project.folder("abinitio") / "map.mrc"
+        settings, folder = replace(self.resolve_settings(project), threads=project.threads), self.path(project)
+        reference = project.settings.reference
+        start = Path(reference) if reference is not None else project.folder("abinitio") / "map.mrc"
         again = checkpoint_path(folder).is_file()
         if not again:  # killed before its first checkpoint
             (folder / "run.json").unlink(missing_ok=True)
-        values = {name: value for name, value in vars(chosen).items() if name not in ("symmetry", "diameter_A")}
-        found = refine(
+        values = {name: value for name, value in vars(settings).items() if name not in ("symmetry", "diameter_A")}
+        result = refine(
             particles_for_maps(project),
             start,
-            chosen.symmetry,
-            chosen.diameter_A,
+            settings.symmetry,
+            settings.diameter_A,
             out=folder,
             device=project.device,
             memory_GB=project.memory_GB,
@@ -344,40 +353,40 @@ class RefineStage(Stage):
             listener=_Course(project.listener),
             **values,
         )
-        write_json(folder / "summary.json", summary(found))
+        write_json(folder / "summary.json", summary(result))
         _pictures(folder)
         return self.outputs(project, "half1.mrc", "half2.mrc", "particles.star")
 
     def verdict(self, project: Project) -> Verdict:
         """Whether the half maps agree, and whether it has converged."""
-        found, run = read_json(self.path(project, "summary.json")), read_json(self.path(project, "run.json"))
+        record, run = read_json(self.path(project, "summary.json")), read_json(self.path(project, "run.json"))
         numbers = {
-            "resolution_A": found["resolution_A"],
-            "resolutions_A": found["resolutions_A"],
-            "b_factor_A2": found["b_factor_A2"],
-            "particles": found["particles"],
-            "excluded": found["excluded"],
-            "iterations": found["iterations"],
-            "peak_memory_GB": found["peak_memory_GB"],
+            "resolution_A": record["resolution_A"],
+            "resolutions_A": record["resolutions_A"],
+            "b_factor_A2": record["b_factor_A2"],
+            "particles": record["particles"],
+            "excluded": record["excluded"],
+            "iterations": record["iterations"],
+            "peak_memory_GB": record["peak_memory_GB"],
         }
-        shown = (self.place(project, "map.png"), self.place(project, "fsc.png"))
+        pictures = (self.place(project, "map.png"), self.place(project, "fsc.png"))
         page = self.place(project, self.page)
-        if found["resolution_A"] is None:
-            return Verdict.of_notes([_NO_SIGNAL], numbers, shown, page)
+        if record["resolution_A"] is None:
+            return Verdict.of_notes([_NO_SIGNAL], numbers, pictures, page)
         notes = [note for note in notes_of(run) if note.state != "go on"]
         if run["state"] != "converged":
             notes.insert(0, Finding("not_converged", "warn", f"not converged: {run['state']}"))
-        if found["excluded"]:
-            sentence = f"{found['excluded']} particles set aside"
-            notes.append(Finding("excluded", "go on", sentence, {"excluded": found["excluded"]}))
+        if record["excluded"]:
+            sentence = f"{record['excluded']} particles set aside"
+            notes.append(Finding("excluded", "go on", sentence, {"excluded": record["excluded"]}))
         # runs of earlier versions have no verdict of their own; what it finds in order is kept, and not said
-        judged = Verdict.from_dict(run["verdict"]) if run.get("verdict") else Verdict("go on")
-        made = Verdict.of_notes(notes, {**numbers, **judged.numbers}, shown, page)
+        refinement_verdict = Verdict.from_dict(run["verdict"]) if run.get("verdict") else Verdict("go on")
+        verdict = Verdict.of_notes(notes, {**numbers, **refinement_verdict.numbers}, pictures, page)
         return replace(
-            made,
-            state=max(judged.state, made.state, key=STATES.index),
-            reasons=(*judged.reasons, *made.reasons),
-            findings=(*judged.findings, *made.findings),
+            verdict,
+            state=max(refinement_verdict.state, verdict.state, key=STATES.index),
+            reasons=(*refinement_verdict.reasons, *verdict.reasons),
+            findings=(*refinement_verdict.findings, *verdict.findings),
         )
 
 
@@ -412,18 +421,18 @@ class PostprocessStage(Stage):
             settings=self.resolve_settings(project),
             threads=project.threads,
         )
-        done = postprocess_files(job, listener=None)
-        write_json(self.path(project, "summary.json"), done.as_dict())
+        result = postprocess_files(job, listener=None)
+        write_json(self.path(project, "summary.json"), result.as_dict())
         _pictures(self.path(project))
         return self.outputs(project, "map_sharpened.mrc", "mask.mrc")
 
     def verdict(self, project: Project) -> Verdict:
         """Warnings of the postprocessing."""
-        found = read_json(self.path(project, "summary.json"))
-        numbers = {name: found.get(name) for name in ("resolution_A", "resolutions_A", "b_factor_A2")}
-        notes = [replace(note, sentence=note.sentence.rstrip(".")) for note in notes_of(found)]
+        record = read_json(self.path(project, "summary.json"))
+        numbers = {name: record.get(name) for name in ("resolution_A", "resolutions_A", "b_factor_A2")}
+        notes = [replace(note, sentence=note.sentence.rstrip(".")) for note in notes_of(record)]
         page = self.place(project, self.page)
-        if found.get("resolution_A") is None:
+        if record.get("resolution_A") is None:
             return Verdict.of_notes([_NO_SIGNAL, *notes], numbers, (), page)
         if project.settings.reference is None:
             notes.append(_HAND)
@@ -442,6 +451,6 @@ def _pictures(folder: Path) -> None:
     from verglas.report.assessed import read_assessed
 
     _surface(folder / "map_sharpened.mrc", folder / "mask.mrc", folder / "map.png")
-    found = read_assessed(folder)
-    assert found is not None
-    write_bytes(folder / "fsc.png", figures.fsc(found.curves, legend_at=0.143))
+    assessment = read_assessed(folder)
+    assert assessment is not None
+    write_bytes(folder / "fsc.png", figures.fsc(assessment.curves, legend_at=0.143))

@@ -88,11 +88,11 @@ class MicrographStage(Stage):
 
     def inputs(self, project: Project) -> dict[str, str]:
         """The micrographs, and results of earlier stages that micrographs are passed on by."""
-        found = {"micrographs": digest([[shot.key, project.mark_of(shot)] for shot in project.shots])}
+        digests = {"micrographs": digest([[shot.key, project.mark_of(shot)] for shot in project.shots])}
         for name in self.needs:
             results = project.results(name)
-            found[name] = digest([[s.key, (results.get(s.key) or {}).get("digest")] for s in project.shots])
-        return found
+            digests[name] = digest([[s.key, (results.get(s.key) or {}).get("digest")] for s in project.shots])
+        return digests
 
     def todo(self, project: Project) -> list[Shot]:
         """The micrographs that earlier stages have passed on."""
@@ -105,15 +105,15 @@ class MicrographStage(Stage):
 
     def work(self, project: Project, shot: Shot) -> Work:
         """Compute one micrograph; what is wrong with it becomes the reason."""
-        begun = time.perf_counter()
+        start_time = time.perf_counter()
         mark = self.one_digest(project, shot)
         try:
             result, pictures = self.compute(project, shot)
         except (VerglasError, OSError, MemoryError) as error:
             reason = str(error) or type(error).__name__
             transient = not isinstance(error, VerglasError)
-            return Work(shot, mark, {}, reason, time.perf_counter() - begun, transient=transient)
-        return Work(shot, mark, result, str(result.get("reason", "")), time.perf_counter() - begun, pictures)
+            return Work(shot, mark, {}, reason, time.perf_counter() - start_time, transient=transient)
+        return Work(shot, mark, result, str(result.get("reason", "")), time.perf_counter() - start_time, pictures)
 
     def keep(self, project: Project, work: Work) -> None:
         """Draw and write; the record comes last, so that a record means everything is there."""
@@ -139,10 +139,10 @@ class MicrographStage(Stage):
         results = project.results(self.name)
         every = self.todo(project)
         waiting = [shot for shot in every if results.get(shot.key, self.one_digest(project, shot)) is None]
-        done = len(every) - len(waiting)
+        n_ready = len(every) - len(waiting)
         for number, work in enumerate(in_order(lambda shot: self.work(project, shot), waiting, project.threads), 1):
             self.keep(project, work)
-            project.listener.progress(self.name, done + number, len(every))
+            project.listener.progress(self.name, n_ready + number, len(every))
         return self.finish(project)
 
 
@@ -161,8 +161,8 @@ def result_of(project: Project, stage: str, shot: Shot) -> dict[str, Any]:
 
 def set_aside_sentence(what: str, path: Path, reason: str, count: int, total: int) -> str:
     """How many of the micrographs or movies, and the first by name, which a reader's reason holds already."""
-    said = reason if path.name in reason else f"{path.name}: {reason}"
-    return f"{count} of {total} {what} set aside ({said}{'; ...' if count > 1 else ''})"
+    sentence = reason if path.name in reason else f"{path.name}: {reason}"
+    return f"{count} of {total} {what} set aside ({sentence}{'; ...' if count > 1 else ''})"
 
 
 def load(project: Project, shot: Shot) -> tuple[Micrograph, float | None]:
@@ -176,15 +176,15 @@ def load(project: Project, shot: Shot) -> tuple[Micrograph, float | None]:
         The file is no micrograph.
     """
     path = project.micrograph_of(shot)
-    found = read_micrograph(path)
-    header = float(found.pixel_size_A) if np.isfinite(found.pixel_size_A) else None
+    micrograph = read_micrograph(path)
+    header = float(micrograph.pixel_size_A) if np.isfinite(micrograph.pixel_size_A) else None
     pixel = project.pixel_size_A or project.known_of(shot).get(PIXEL) or header
     if pixel is None:
         raise InputError(f"{path}: the pixel size is unknown: neither header nor list says; give --pixel-size")
-    bad = int(np.count_nonzero(~np.isfinite(found.data)))
+    bad = int(np.count_nonzero(~np.isfinite(micrograph.data)))
     if bad:
-        raise InputError(f"{path}: {bad} of {found.data.size} pixels are not finite numbers")
-    return replace(found, pixel_size_A=pixel), header
+        raise InputError(f"{path}: {bad} of {micrograph.data.size} pixels are not finite numbers")
+    return replace(micrograph, pixel_size_A=pixel), header
 
 
 def optics_of_result(result: Mapping[str, Any]) -> Optics:
@@ -213,13 +213,13 @@ class CtfStage(MicrographStage):
 
     def resolve_settings(self, project: Project, shot: Shot | None = None) -> CtfSettings:
         """Settings; of one micrograph, with what its STAR file says of the microscope."""
-        asked = project.settings
+        process_settings = project.settings
         default = CtfSettings()
         values: dict[str, float] = {}
         for name, label in zip(_OPTICS, SHARED, strict=True):
             known = None if shot is None else project.known_of(shot).get(label)
-            given = getattr(asked, name)
-            values[name] = float(next(v for v in (given, known, getattr(default, name)) if v is not None))
+            overrides = getattr(process_settings, name)
+            values[name] = float(next(v for v in (overrides, known, getattr(default, name)) if v is not None))
         return with_overrides(replace(default, **values), self.given_settings(project), "ctf")  # type: ignore[arg-type]
 
     def settings(self, project: Project) -> dict[str, Any]:
@@ -269,20 +269,20 @@ class PickStage(MicrographStage):
 
     def resolve_settings(self, project: Project) -> tuple[PickSettings, str | None]:
         """Settings, and the file of templates if there is one."""
-        given = self.given_settings(project)
-        templates = given.pop("templates", None)
+        overrides = self.given_settings(project)
+        templates = overrides.pop("templates", None)
         default = PickSettings(
             "reference-free" if templates is None else "template", symmetry=project.settings.symmetry
         )
-        return with_overrides(default, given, "pick"), templates
+        return with_overrides(default, overrides, "pick"), templates
 
     def settings(self, project: Project) -> dict[str, Any]:
         """Resolved settings; the symmetry is the templates'."""
-        chosen, templates = self.resolve_settings(project)
-        hidden = () if templates else ("symmetry", "step_deg", "resolution_A")
+        settings, templates = self.resolve_settings(project)
+        omitted_names = () if templates else ("symmetry", "step_deg", "resolution_A")
         content = None if templates is None else file_digest(Path(templates))
         return {
-            **settings_json(chosen, hidden),
+            **settings_json(settings, omitted_names),
             "templates": templates,
             "templates_content": content,
             "diameter_A": project.settings.diameter_A,
@@ -297,34 +297,34 @@ class PickStage(MicrographStage):
 
     def compute(self, project: Project, shot: Shot) -> tuple[dict[str, Any], list[Picture]]:
         """Pick; one picture with picks, CTF and numbers."""
-        chosen, templates = self.resolve_settings(project)
+        settings, templates = self.resolve_settings(project)
         micrograph, _ = load(project, shot)
         ctf = result_of(project, "ctf", shot)
-        found = pick_detailed(
+        picking = pick_detailed(
             micrograph,
             project.settings.diameter_A,
-            settings=chosen,
+            settings=settings,
             threads=1,  # micrographs side by side use the cores
             templates=None if templates is None else read_templates(Path(templates)),
             optics=None if templates is None else optics_of_result(ctf),
         )
         result = {
-            "xy_px": np.round(found.picks.xy_px, 3).tolist(),
-            "merit": np.round(np.asarray(found.picks.columns[MERIT], np.float64), 5).tolist(),
-            "picks": len(found.picks),
-            "candidates": len(found.candidates),
-            "threshold": float(found.cut.threshold),
-            "separation": float(found.cut.separation),
-            "clear": bool(found.cut.clear),
-            "precision": float(found.cut.precision),
-            "bad_fraction": float(found.bad.fraction),
-            "reason": "no particle was found" if not len(found.picks) else "",
+            "xy_px": np.round(picking.picks.xy_px, 3).tolist(),
+            "merit": np.round(np.asarray(picking.picks.columns[MERIT], np.float64), 5).tolist(),
+            "picks": len(picking.picks),
+            "candidates": len(picking.candidates),
+            "threshold": float(picking.cut.threshold),
+            "separation": float(picking.cut.separation),
+            "clear": bool(picking.cut.clear),
+            "precision": float(picking.cut.precision),
+            "bad_fraction": float(picking.bad.fraction),
+            "reason": "no particle was found" if not len(picking.picks) else "",
         }
         panel = project.folder("ctf") / "png" / f"{shot.key}.png"
         from verglas.report.process import micrograph_picture
 
         def draw() -> bytes:
-            return micrograph_picture(found, shot.path.name, ctf, panel.read_bytes() if panel.is_file() else None)
+            return micrograph_picture(picking, shot.path.name, ctf, panel.read_bytes() if panel.is_file() else None)
 
         return result, [(project.folder("pick") / "png" / f"{shot.key}.png", draw)]
 
@@ -343,8 +343,8 @@ class PickStage(MicrographStage):
 
 def picks_of(project: Project, shot: Shot) -> Picks:
     """The picks of a micrograph."""
-    found = result_of(project, "pick", shot)
-    return Picks(np.array(found["xy_px"]).reshape(-1, 2), shot.name, {MERIT: np.array(found["merit"])})
+    result = result_of(project, "pick", shot)
+    return Picks(np.array(result["xy_px"]).reshape(-1, 2), shot.name, {MERIT: np.array(result["merit"])})
 
 
 def _number(value: float, digits: int) -> float | None:

@@ -30,25 +30,28 @@ class MotionStage(MicrographStage):
     name = "motion"
 
     @classmethod
-    def is_wanted(cls, asked: ProcessSettings) -> bool:
+    def is_wanted(cls, process_settings: ProcessSettings) -> bool:
         """Where there are movies."""
-        return bool(asked.movies)
+        return bool(process_settings.movies)
 
     def resolve_settings(self, project: Project) -> MovieSettings:
         """Resolved."""
-        asked = project.settings
-        default = MovieSettings(**{name: getattr(asked, name) for name in _PROJECTS})
+        process_settings = project.settings
+        default = MovieSettings(**{name: getattr(process_settings, name) for name in _PROJECTS})
         return with_overrides(default, self.given_settings(project), "motion", (*_PROJECTS, "even_odd", "keep_bytes"))
 
     def settings(self, project: Project) -> dict[str, Any]:
         """Resolved settings, gain and bad pixels by their content."""
-        asked = project.settings
-        files = {"gain": asked.gain, "defects": None if asked.defects in ("auto", "none") else asked.defects}
+        process_settings = project.settings
+        files = {
+            "gain": process_settings.gain,
+            "defects": None if process_settings.defects in ("auto", "none") else process_settings.defects,
+        }
         contents = {
             f"{name}_content": None if path is None else file_digest(Path(path)) for name, path in files.items()
         }
-        shown = settings_json(self.resolve_settings(project), ("keep_bytes",))
-        return {**shown, "gain": asked.gain, "defects": asked.defects, **contents}
+        values = settings_json(self.resolve_settings(project), ("keep_bytes",))
+        return {**values, "gain": process_settings.gain, "defects": process_settings.defects, **contents}
 
     def inputs(self, project: Project) -> dict[str, str]:
         """The movies."""
@@ -73,16 +76,16 @@ class MotionStage(MicrographStage):
 
     def _session(self, project: Project) -> MovieSession:
         """Settings with the gain as it lies: found once for all movies, and kept with what it was found for."""
-        asked, chosen = project.settings, self.resolve_settings(project)
-        defects = None if asked.defects == "none" else asked.defects
-        session = MovieSession(chosen, asked.gain, defects, project.threads)
+        process_settings, settings = project.settings, self.resolve_settings(project)
+        defects = None if process_settings.defects == "none" else process_settings.defects
+        session = MovieSession(settings, process_settings.gain, defects, project.threads)
         path, mark = self.path(project, "gain.json"), digest(self.settings(project))
-        known = read_json(path) if path.is_file() else {}
-        if known.get("digest") != mark:
-            placed = with_placed_gain([shot.path for shot in project.shots], session, project.listener)
-            known = {"digest": mark, "placement": placed.settings.placement}
-            write_json(path, known)
-        return replace(session, settings=replace(chosen, placement=known["placement"]))
+        record = read_json(path) if path.is_file() else {}
+        if record.get("digest") != mark:
+            placed_session = with_placed_gain([shot.path for shot in project.shots], session, project.listener)
+            record = {"digest": mark, "placement": placed_session.settings.placement}
+            write_json(path, record)
+        return replace(session, settings=replace(settings, placement=record["placement"]))
 
     def finish(self, project: Project) -> dict[str, str]:
         """motion.csv: a row per movie."""
@@ -103,12 +106,12 @@ class MotionStage(MicrographStage):
         good = [shot for shot in project.shots if has_passed(project, self.name, shot)]
         bad = [shot for shot in project.shots if not has_passed(project, self.name, shot)]
         results = [result_of(project, self.name, shot) for shot in good]
-        flagged = [result for result in results if result["flags"]]
+        with_flags = [result for result in results if result["flags"]]
         total = [result["rlnAccumMotionTotal"] for result in results]
         numbers = {
             "movies": len(project.shots),
             "set_aside": len(bad),
-            "flagged": len(flagged),
+            "flagged": len(with_flags),
             "median_motion_A": round(float(np.median(total)), 2) if total else None,
         }
         notes = []
@@ -117,11 +120,10 @@ class MotionStage(MicrographStage):
             sentence = set_aside_sentence("movies", bad[0].path, record["reason"], len(bad), len(project.shots))
             state = "stop" if len(bad) > _MANY * len(project.shots) else "warn"
             notes.append(Finding("set_aside", state, sentence, {"set_aside": len(bad), "of": len(project.shots)}))
-        if flagged:
-            sentence = (
-                f"{len(flagged)} of {len(good)} movies are flagged ({flagged[0]['movie']}: {flagged[0]['flags']})"
-            )
-            notes.append(Finding("flagged", "warn", sentence, {"flagged": len(flagged), "of": len(good)}))
+        if with_flags:
+            first = f"{with_flags[0]['movie']}: {with_flags[0]['flags']}"
+            sentence = f"{len(with_flags)} of {len(good)} movies are flagged ({first})"
+            notes.append(Finding("flagged", "warn", sentence, {"flagged": len(with_flags), "of": len(good)}))
         table = self.place(project, "motion.csv")
         return Verdict.of_notes(notes, numbers, (), f"report.html and {table}")
 

@@ -40,8 +40,8 @@ def set_row(project: Project, one: Standing, waiting: Mapping[str, str] | None =
             "ice_ring": _float(ctf["ice_ring"]),
         }
     if has_passed(project, "pick", shot):
-        picked = result_of(project, "pick", shot)
-        facts |= {"picks": picked["picks"], "bad_fraction": picked["bad_fraction"]}
+        pick_result = result_of(project, "pick", shot)
+        facts |= {"picks": pick_result["picks"], "bad_fraction": pick_result["bad_fraction"]}
     if has_passed(project, "extract", shot):
         facts["particles"] = len(result_of(project, "extract", shot)["kept"])
     picture = next(
@@ -56,7 +56,7 @@ def set_row(project: Project, one: Standing, waiting: Mapping[str, str] | None =
 
 
 def _sections(project: Project) -> list[Section]:
-    made = []
+    sections = []
     for name, record in reversed(project.records.items()):  # the result first, then what led to it
         blocks: list[Picture | Table | Fragment] = []
         for file, words in STAGES[name].pictures if name in STAGES else ():
@@ -66,8 +66,8 @@ def _sections(project: Project) -> list[Section]:
         numbers = [(k.replace("_", " "), _format_value(v)) for k, v in record.verdict.numbers.items()]
         if blocks:
             text = ". ".join(reason[:1].upper() + reason[1:] for reason in record.verdict.reasons)
-            made.append(Section(name, text, [*blocks, Table(("", ""), numbers)]))
-    return made
+            sections.append(Section(name, text, [*blocks, Table(("", ""), numbers)]))
+    return sections
 
 
 def _own_page(project: Project, record: StageRecord) -> str:
@@ -96,7 +96,7 @@ def write_page(project: Project, *, running: bool = False, waiting: Mapping[str,
         What watched files wait for.
     """
     rows = [set_row(project, one, waiting) for one in standings(project)]
-    used = [row for row in rows if row.state in ("used", "flagged")]
+    usable = [row for row in rows if row.state in ("used", "flagged")]
     stages = [
         StageRow(
             r.name,
@@ -108,11 +108,11 @@ def write_page(project: Project, *, running: bool = False, waiting: Mapping[str,
         )
         for r in project.records.values()
     ]
-    defoci = [row.defocus_A for row in used if np.isfinite(row.defocus_A)]
+    defoci = [row.defocus_A for row in usable if np.isfinite(row.defocus_A)]
     numbers = {
-        "micrographs used": f"{len(used)} of {len(rows)}",
-        "picks": f"{sum(row.picks or 0 for row in used):,}",
-        "particles": f"{sum(row.particles or 0 for row in used):,}",
+        "micrographs used": f"{len(usable)} of {len(rows)}",
+        "picks": f"{sum(row.picks or 0 for row in usable):,}",
+        "particles": f"{sum(row.particles or 0 for row in usable):,}",
         "defocus": f"{min(defoci) / 1e4:.2f} to {max(defoci) / 1e4:.2f} µm" if defoci else "unknown",
     }
     for name in ("postprocess", "refine"):
@@ -126,7 +126,7 @@ def write_page(project: Project, *, running: bool = False, waiting: Mapping[str,
         summary += f" {project.assumed[:1].upper()}{project.assumed[1:]}."
     if running:
         summary = "Watching for micrographs. " + (summary if stages else "")
-    shown = ProcessShown(
+    figures = ProcessShown(
         f"verglas process: {project.root.resolve().name}",
         summary,
         numbers,
@@ -136,4 +136,4 @@ def write_page(project: Project, *, running: bool = False, waiting: Mapping[str,
         f"verglas {__version__}, {now_text()}",
         running,
     )
-    write_text(project.root / "report.html", process_page(shown))
+    write_text(project.root / "report.html", process_page(figures))

@@ -54,8 +54,8 @@ class ExtractChoice:
 
     def options(self, pixel_size_A: float) -> ExtractOptions:
         """For one micrograph."""
-        shared = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("box", "unclear")}
-        return ExtractOptions(pixel_size_A=pixel_size_A, **shared)
+        values = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("box", "unclear")}
+        return ExtractOptions(pixel_size_A=pixel_size_A, **values)
 
 
 def box_for(diameter_A: float, pixel_size_A: float) -> int:
@@ -67,17 +67,17 @@ def box_for(diameter_A: float, pixel_size_A: float) -> int:
     >>> box_for(130, 1.5), box_for(180, 1.06)
     (128, 256)
     """
-    wanted = max(16.0, _BOX_OVER_PARTICLE * diameter_A / pixel_size_A)
+    least_box = max(16.0, _BOX_OVER_PARTICLE * diameter_A / pixel_size_A)
     sides = [2**a * 3**b * 5**c for a in range(1, 13) for b in range(4) for c in range(4)]
-    return min(sides, key=lambda side: (abs(side - wanted), side))
+    return min(sides, key=lambda side: (abs(side - least_box), side))
 
 
 def pixel_size_A(project: Project) -> float:
     """Of the micrographs that are used."""
     if project.pixel_size_A is not None:
         return project.pixel_size_A
-    known = [result_of(project, "ctf", s)["pixel_size_A"] for s in project.shots if has_passed(project, "ctf", s)]
-    return float(np.median(known)) if known else 1.0
+    sizes_A = [result_of(project, "ctf", s)["pixel_size_A"] for s in project.shots if has_passed(project, "ctf", s)]
+    return float(np.median(sizes_A)) if sizes_A else 1.0
 
 
 class ExtractStage(MicrographStage):
@@ -89,9 +89,9 @@ class ExtractStage(MicrographStage):
 
     def resolve_settings(self, project: Project) -> ExtractChoice:
         """Resolved."""
-        asked = project.settings
-        box = asked.box or box_for(asked.diameter_A, pixel_size_A(project))
-        return with_overrides(ExtractChoice(box, asked.diameter_A), self.given_settings(project), "extract")
+        process_settings = project.settings
+        box = process_settings.box or box_for(process_settings.diameter_A, pixel_size_A(project))
+        return with_overrides(ExtractChoice(box, process_settings.diameter_A), self.given_settings(project), "extract")
 
     def settings(self, project: Project) -> dict[str, Any]:
         """Resolved settings."""
@@ -107,10 +107,10 @@ class ExtractStage(MicrographStage):
 
     def one_digest(self, project: Project, shot: Shot) -> str:
         """Images depend on picks and pixel size, not on the CTF, which is added to the table later."""
-        picked = project.results("pick").get(shot.key) or {}
+        pick_result = project.results("pick").get(shot.key) or {}
         pixel = result_of(project, "ctf", shot)["pixel_size_A"]
         return digest(
-            [settings_json(self.resolve_settings(project)), project.mark_of(shot), picked.get("digest"), pixel]
+            [settings_json(self.resolve_settings(project)), project.mark_of(shot), pick_result.get("digest"), pixel]
         )
 
     def compute(self, project: Project, shot: Shot) -> tuple[dict[str, Any], list[Picture]]:
@@ -122,8 +122,8 @@ class ExtractStage(MicrographStage):
     def finish(self, project: Project) -> dict[str, str]:
         """particles.star, excluded.csv, particles.png."""
         folder = project.folder("extract")
-        made, excluded = gather_particles(project, self.name, folder, self.resolve_settings(project), "")
-        write_particles(folder / "particles.star", made)
+        particles, excluded = gather_particles(project, self.name, folder, self.resolve_settings(project), "")
+        write_particles(folder / "particles.star", particles)
         write_excluded(folder / "excluded.csv", excluded)
         _picture(folder)
         marks = digest([(project.results("extract").get(s.key) or {}).get("digest") for s in usable_shots(project)])
@@ -133,20 +133,20 @@ class ExtractStage(MicrographStage):
         """Whether there are enough particles, and few lost."""
         results = [result_of(project, "extract", s) for s in usable_shots(project) if has_passed(project, "extract", s)]
         count = sum(len(r["kept"]) for r in results)
-        lost = Counter(why for r in results for why in r["excluded"].values())
-        asked = count + sum(lost.values())
+        losses = Counter(why for r in results for why in r["excluded"].values())
+        n_picks = count + sum(losses.values())
         numbers = {
             "particles": count,
-            "picks": asked,
+            "picks": n_picks,
             "box": self.resolve_settings(project).box,
-            "set_aside": dict(lost),
+            "set_aside": dict(losses),
         }
         table = self.place(project, "excluded.csv")
-        judged = judge_extraction(count, asked, lost.most_common(1)[0][0] if lost else "")
+        verdict = judge_extraction(count, n_picks, losses.most_common(1)[0][0] if losses else "")
         if count < FEWEST_PARTICLES and project.settings.to != "particles":
-            notes = [replace(note, state="stop") for note in judged.findings]
+            notes = [replace(note, state="stop") for note in verdict.findings]
             return Verdict.of_notes(notes, numbers, (), f"report.html and {table}")
-        return Verdict.of_notes(judged.findings, numbers, [self.place(project, "particles.png")], table)
+        return Verdict.of_notes(verdict.findings, numbers, [self.place(project, "particles.png")], table)
 
 
 def _keep_digest(project: Project) -> str | None:
@@ -229,10 +229,10 @@ def _piece(row: int, shot: Shot, result: dict[str, Any], choice: ExtractChoice, 
         choice.edge,
     )
     nothing: npt.NDArray[np.float32] = np.zeros((0, 1, 1), np.float32)
-    kept = np.array(result["kept"], np.int64)
-    cut = Cut(nothing, kept, np.array(result["centres_px"], np.int64).reshape(-1, 2), {})
+    rows = np.array(result["kept"], np.int64)
+    boxes = Cut(nothing, rows, np.array(result["centres_px"], np.int64).reshape(-1, 2), {})
     picks = Picks(np.array(result["xy_px"]).reshape(-1, 2), shot.name, {MERIT: np.array(result["merit"])})
-    return Piece(row, picks, cut, settings, name=name)
+    return Piece(row, picks, boxes, settings, name=name)
 
 
 def _picture(folder: Path) -> None:
@@ -240,5 +240,5 @@ def _picture(folder: Path) -> None:
     from verglas.report.process import particles_picture
 
     particles = read_particles(folder / "particles.star")
-    shown = np.linspace(0, len(particles) - 1, min(24, len(particles))).astype(np.int64)
-    write_bytes(folder / "particles.png", particles_picture(particles.images(shown), particles.pixel_size_A))
+    rows = np.linspace(0, len(particles) - 1, min(24, len(particles))).astype(np.int64)
+    write_bytes(folder / "particles.png", particles_picture(particles.images(rows), particles.pixel_size_A))

@@ -72,11 +72,11 @@ def shot_of(path: str | Path, name: str | None = None, known: Mapping[str, float
     return Shot(f"{Path(whole).stem}-{mark}", name or str(path), Path(whole), print_, known or {})
 
 
-def find_shots(asked: ProcessSettings) -> list[Shot]:
+def find_shots(process_settings: ProcessSettings) -> list[Shot]:
     """All micrographs that a project is asked to work on, in order."""
-    if asked.movies:
-        return [shot_of(path) for path in find_movies(list(asked.micrographs))]
-    table = find_micrographs(list(asked.micrographs))
+    if process_settings.movies:
+        return [shot_of(path) for path in find_movies(list(process_settings.micrographs))]
+    table = find_micrographs(list(process_settings.micrographs))
     labels = [label for label in _KNOWN if label in table]
     shots = []
     for row in table.to_dict("records"):
@@ -85,13 +85,13 @@ def find_shots(asked: ProcessSettings) -> list[Shot]:
     return shots
 
 
-def hold_movies(asked: ProcessSettings) -> bool:
+def hold_movies(process_settings: ProcessSettings) -> bool:
     """Whether most of the files that a project is asked to work on, of up to ten looked into, hold several frames."""
     try:
-        every = find_micrographs(list(asked.micrographs))[PATH].tolist()
+        every = find_micrographs(list(process_settings.micrographs))[PATH].tolist()
     except InputError:  # EER files, or a STAR file of movies
         try:
-            every = [str(path) for path in find_movies(list(asked.micrographs))]
+            every = [str(path) for path in find_movies(list(process_settings.micrographs))]
         except InputError:
             return False  # nothing at all, which is said where micrographs are looked for
     several = []
@@ -114,37 +114,37 @@ class Results:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder / "records"
-        self.found: dict[str, dict[str, Any]] | None = None
+        self.records_by_key: dict[str, dict[str, Any]] | None = None
 
     def _read_all(self) -> dict[str, dict[str, Any]]:
-        if self.found is None:
-            self.found = {}
+        if self.records_by_key is None:
+            self.records_by_key = {}
             for path in self.folder.glob("[!.]*.json") if self.folder.is_dir() else ():
                 record = _read_whole_record(path)
                 if record is not None:
-                    self.found[path.stem] = record
-        return self.found
+                    self.records_by_key[path.stem] = record
+        return self.records_by_key
 
-    def get(self, key: str, wanted: str | None = None) -> dict[str, Any] | None:
+    def get(self, key: str, required_digest: str | None = None) -> dict[str, Any] | None:
         """The result of a micrograph, if it is there (and of the digest wanted)."""
         record = self._read_all().get(key)
-        return record if record is None or wanted is None or record["digest"] == wanted else None
+        return record if record is None or required_digest is None or record["digest"] == required_digest else None
 
     def read(self, key: str) -> dict[str, Any] | None:
         """The result of one micrograph, without reading all others."""
-        if self.found is None:
-            self.found = {}
+        if self.records_by_key is None:
+            self.records_by_key = {}
             path = self.folder / f"{key}.json"
             record = _read_whole_record(path) if path.is_file() else None
             if record is not None:
-                self.found[key] = record
-        return self.found.get(key)
+                self.records_by_key[key] = record
+        return self.records_by_key.get(key)
 
     def remember(self, key: str, record: Mapping[str, Any]) -> None:
         """Have a result in memory that another process or thread writes."""
-        if self.found is None:
-            self.found = {}
-        self.found[key] = json.loads(json.dumps(record))
+        if self.records_by_key is None:
+            self.records_by_key = {}
+        self.records_by_key[key] = json.loads(json.dumps(record))
 
     def put(self, key: str, record: Mapping[str, Any]) -> None:
         """Keep a result."""
@@ -184,7 +184,7 @@ class Project:
     def __init__(
         self,
         root: Path,
-        asked: ProcessSettings,
+        process_settings: ProcessSettings,
         shots: list[Shot],
         listener: Listener | None = None,
         *,
@@ -192,7 +192,7 @@ class Project:
         memory_GB: float | None = None,
         device: str = "cpu",
     ) -> None:
-        self.root, self.settings, self.shots = root, asked, shots
+        self.root, self.settings, self.shots = root, process_settings, shots
         self.listener: Listener = listener or Silence()
         self.threads, self.memory_GB = threads, memory_GB
         self.device = ",".join(device_names(device))
@@ -204,11 +204,11 @@ class Project:
     @property
     def assumed(self) -> str:
         """What is taken for granted of the microscope; empty if all of it has been said."""
-        given = [
+        sources = [
             name for name in ("voltage_kV", "cs_mm", "amplitude_contrast") if getattr(self.settings, name) is not None
         ]
-        given += [name for name in self.settings.of_stage("ctf") if name not in given]
-        return assumed_sentence(given, [self.known_of(shot) for shot in self.shots])
+        sources += [name for name in self.settings.of_stage("ctf") if name not in sources]
+        return assumed_sentence(sources, [self.known_of(shot) for shot in self.shots])
 
     def _motion_of(self, shot: Shot) -> Mapping[str, Any] | None:
         """What became of the movie of a shot; None where there is none, or not yet."""
@@ -216,19 +216,19 @@ class Project:
 
     def micrograph_of(self, shot: Shot) -> Path:
         """The micrograph that stages work on: the file itself, or what motion correction has made of it."""
-        moved = self._motion_of(shot)
-        return self.root / moved["result"]["micrograph"] if moved and not moved["reason"] else shot.path
+        motion = self._motion_of(shot)
+        return self.root / motion["result"]["micrograph"] if motion and not motion["reason"] else shot.path
 
     def mark_of(self, shot: Shot) -> str:
         """Fingerprint of the micrograph that stages work on."""
-        moved = self._motion_of(shot)
-        return str(moved["digest"]) if moved else shot.fingerprint
+        motion = self._motion_of(shot)
+        return str(motion["digest"]) if motion else shot.fingerprint
 
     def known_of(self, shot: Shot) -> Mapping[str, float]:
         """What a STAR file, or the metadata of a movie, says of a micrograph, by RELION's labels."""
-        moved = self._motion_of(shot)
-        said = {} if moved is None else {label: moved["result"].get(label) for label in _KNOWN}
-        return {**shot.known, **{label: float(value) for label, value in said.items() if value is not None}}
+        motion = self._motion_of(shot)
+        values = {} if motion is None else {label: motion["result"].get(label) for label in _KNOWN}
+        return {**shot.known, **{label: float(value) for label, value in values.items() if value is not None}}
 
     @property
     def pixel_size_A(self) -> float | None:

@@ -24,9 +24,9 @@ def rewrite_project_page(root: Path) -> Path:
     Path
         Of the page.
     """
-    asked = load_settings(root)
-    project = Project(root, asked, find_shots(asked))
-    for stage in stages_of(asked):
+    process_settings = load_settings(root)
+    project = Project(root, process_settings, find_shots(process_settings))
+    for stage in stages_of(process_settings):
         had, verdict = read_record(project, stage)
         if had.get("state") != "finished" or verdict is None:
             break

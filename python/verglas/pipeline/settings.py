@@ -137,8 +137,8 @@ def load_settings(
     else:
         before = read_json(root / _FILE)["request"] if (root / _FILE).is_file() else {}
     values = {**before, **{name: value for name, value in changes.items() if value is not None}}
-    merged = {**before.get("set", {}), **dict(changes.get("set") or {})}
-    values["set"] = {name: value for name, value in merged.items() if value is not None}
+    overrides = {**before.get("set", {}), **dict(changes.get("set") or {})}
+    values["set"] = {name: value for name, value in overrides.items() if value is not None}
     if "micrographs" in values:
         values["micrographs"] = tuple(values["micrographs"])
     return settings_from("process", ProcessSettings, **values)
@@ -172,17 +172,19 @@ def parse_setting(text: str) -> tuple[str, Any]:
         return name.strip(), value.strip()
 
 
-def with_overrides(default: Settings, given: Mapping[str, Any], stage: str, hidden: Sequence[str] = ()) -> Settings:
+def with_overrides(
+    default: Settings, overrides: Mapping[str, Any], stage: str, omitted_names: Sequence[str] = ()
+) -> Settings:
     """A settings dataclass with the fields that a person has set.
 
     Parameters
     ----------
     default : dataclass
-    given : mapping of field -> value
+    overrides : mapping of field -> value
         Lists stand for tuples.
     stage : str
         For messages.
-    hidden : sequence of str
+    omitted_names : sequence of str
         Fields that are not for setting.
 
     Raises
@@ -190,27 +192,29 @@ def with_overrides(default: Settings, given: Mapping[str, Any], stage: str, hidd
     SettingError
         Unknown fields, text where a number is expected, values out of bounds; all are named.
     """
-    known = {f.name: f for f in fields(default)}  # type: ignore[arg-type]
+    by_name = {f.name: f for f in fields(default)}  # type: ignore[arg-type]
     problems = []
-    for name, value in given.items():
-        kind = str(known[name].type) if name in known else "unknown"
-        if name in hidden:
+    for name, value in overrides.items():
+        kind = str(by_name[name].type) if name in by_name else "unknown"
+        if name in omitted_names:
             problems.append((name, "is the project's, no setting of a stage"))
-        elif isinstance(value, str) and name in known and not any(w in kind for w in ("str", "Path", "Literal", "Any")):
+        elif (
+            isinstance(value, str) and name in by_name and not any(w in kind for w in ("str", "Path", "Literal", "Any"))
+        ):
             problems.append((name, f"expected {kind}, got {value!r}"))
-    changes = {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
+    changes = {name: tuple(value) if isinstance(value, list) else value for name, value in overrides.items()}
     try:
         if problems:
             raise SettingError(stage, problems)
         return settings_from(stage, type(default), default, **changes)
     except SettingError as error:
-        said = [(f"--set {stage}.{name}" if name else f"--set {stage}", what) for name, what in error.problems]
-        raise SettingError("process", [("", f"{where}: {what}") for where, what in said]) from None
+        options = [(f"--set {stage}.{name}" if name else f"--set {stage}", what) for name, what in error.problems]
+        raise SettingError("process", [("", f"{where}: {what}") for where, what in options]) from None
     except TypeError as error:
         raise InputError(f"--set {stage}: {error}") from error
 
 
-def settings_json(settings: Any, hidden: Sequence[str] = ()) -> dict[str, Any]:
+def settings_json(settings: Any, omitted_names: Sequence[str] = ()) -> dict[str, Any]:
     """A settings dataclass as JSON would hold it, so that it compares equal to what was read back."""
-    values = {name: value for name, value in asdict(settings).items() if name not in hidden}
+    values = {name: value for name, value in asdict(settings).items() if name not in omitted_names}
     return dict(json.loads(json.dumps(values, default=str)))

@@ -87,9 +87,9 @@ class Stage(ABC):
     page: ClassVar[str] = ""
 
     @classmethod
-    def is_wanted(cls, asked: ProcessSettings) -> bool:
+    def is_wanted(cls, process_settings: ProcessSettings) -> bool:
         """Whether it leads to what is asked for."""
-        return TARGETS.index(cls.product) <= TARGETS.index(asked.to)
+        return TARGETS.index(cls.product) <= TARGETS.index(process_settings.to)
 
     @abstractmethod
     def settings(self, project: Project) -> dict[str, Any]:
@@ -147,11 +147,11 @@ def file_digest(path: Path) -> str:
     """A fingerprint of a file's content; "missing" where there is none."""
     if not path.is_file():
         return "missing"
-    found = hashlib.sha1(usedforsecurity=False)
+    sha = hashlib.sha1(usedforsecurity=False)
     with open(path, "rb") as handle:
         while chunk := handle.read(_CHUNK):
-            found.update(chunk)
-    return found.hexdigest()[:16]
+            sha.update(chunk)
+    return sha.hexdigest()[:16]
 
 
 def read_record(project: Project, stage: Stage) -> tuple[dict[str, Any], Verdict | None]:
@@ -166,14 +166,14 @@ def read_record(project: Project, stage: Stage) -> tuple[dict[str, Any], Verdict
 
 def outputs_of(project: Project, *names: str) -> dict[str, str]:
     """Fingerprints of what earlier stages wrote, as one stage's inputs."""
-    found: dict[str, str] = {}
+    digests: dict[str, str] = {}
     for name in names:
         path = project.folder(name) / "stage.json"
         record = read_json(path) if path.is_file() else {}
         if record.get("state") != "finished":
             raise InputError(f"{path.parent}: the stage {name} has not finished; run it first")
-        found |= {f"{name}/{key}": value for key, value in record["outputs"].items()}
-    return found
+        digests |= {f"{name}/{key}": value for key, value in record["outputs"].items()}
+    return digests
 
 
 def run_stages(
@@ -227,10 +227,10 @@ def _refuse_silent_changes(project: Project, stages: Sequence[Stage], redo: Sequ
         had, _ = read_record(project, stage)
         if had.get("state") != "finished":
             return
-        changed = changed_settings(project, stage, had["settings"])
-        if changed:
+        changes = changed_settings(project, stage, had["settings"])
+        if changes:
             raise InputError(
-                f"{project.folder(stage.name)}: {stage.name} was finished with other settings ({'; '.join(changed)}); "
+                f"{project.folder(stage.name)}: {stage.name} was finished with other settings ({'; '.join(changes)}); "
                 f"to do it and what depends on it again, say --redo {stage.name}"
             )
 
@@ -241,12 +241,12 @@ def changed_settings(project: Project, stage: Stage, had: Mapping[str, Any]) -> 
     A setting that a version after the record's has added counts only if the user gave it; one that is gone does not.
     """
     before = {stage.former_names.get(name, name): value for name, value in had.items()}
-    given = stage.given_settings(project)
+    overrides = stage.given_settings(project)
     return [
         f"{name}: was {before.get(name)}, now {value}"
         for name, value in stage.settings(project).items()
         if before.get(name) != value
-        and (name in before or name in given or getattr(project.settings, name, None) is not None)
+        and (name in before or name in overrides or getattr(project.settings, name, None) is not None)
     ]
 
 
@@ -280,11 +280,11 @@ def _run_one(project: Project, stage: Stage, *, again: bool) -> StageRecord:
         "outputs": {},
     }
     write_json(folder / "stage.json", record)
-    begun, processor = time.perf_counter(), time.process_time()
+    start_time, processor = time.perf_counter(), time.process_time()
     outputs = stage.run(project)
-    judged = stage.verdict(project)
-    seconds = round(before + time.perf_counter() - begun, 2)
-    write_json(folder / "verdict.json", judged.as_dict())
+    finding = stage.verdict(project)
+    seconds = round(before + time.perf_counter() - start_time, 2)
+    write_json(folder / "verdict.json", finding.as_dict())
     write_json(
         folder / "stage.json",
         record
@@ -296,7 +296,7 @@ def _run_one(project: Project, stage: Stage, *, again: bool) -> StageRecord:
             "processor_seconds": round(time.process_time() - processor, 2),
         },
     )
-    return StageRecord(stage.name, folder.name, settings, inputs, outputs, seconds, judged)
+    return StageRecord(stage.name, folder.name, settings, inputs, outputs, seconds, finding)
 
 
 def _back_up_folder(folder: Path) -> None:

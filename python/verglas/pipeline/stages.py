@@ -25,7 +25,7 @@ STAGES: dict[str, type[Stage]] = {
 }
 
 
-def stages_of(asked: ProcessSettings) -> list[Stage]:
+def stages_of(process_settings: ProcessSettings) -> list[Stage]:
     """The stages that lead to what is asked for.
 
     Raises
@@ -40,8 +40,8 @@ def stages_of(asked: ProcessSettings) -> list[Stage]:
     >>> [stage.name for stage in stages_of(ProcessSettings(("mics",), 120.0, to="classes"))]
     ['ctf', 'pick', 'extract', 'centre', 'class2d']
     """
-    stray = sorted(key for key in asked.set if key.split(".", 1)[0] not in STAGES)
+    stray = sorted(key for key in process_settings.set if key.split(".", 1)[0] not in STAGES)
     if stray:
-        known = ", ".join(STAGES)
-        raise SettingError("process", [("", f"--set {key}: no such stage; there are {known}") for key in stray])
-    return [stage() for stage in STAGES.values() if stage.is_wanted(asked)]
+        names = ", ".join(STAGES)
+        raise SettingError("process", [("", f"--set {key}: no such stage; there are {names}") for key in stray])
+    return [stage() for stage in STAGES.values() if stage.is_wanted(process_settings)]

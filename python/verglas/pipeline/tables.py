@@ -56,28 +56,30 @@ class Standing:
 def standings(project: Project) -> list[Standing]:
     """Every micrograph: set aside by which stage and why, or flags."""
     odd = _odd_headers(project)
-    kept = _listed_keys(project)
-    judged = judge_micrographs([q for q in (quality(project, s) for s in project.shots) if q is not None])
-    fitted = [shot for shot in project.shots if has_passed(project, "ctf", shot)]
+    listed_keys = _listed_keys(project)
+    judgements = judge_micrographs([q for q in (quality(project, s) for s in project.shots) if q is not None])
+    with_ctf = [shot for shot in project.shots if has_passed(project, "ctf", shot)]
     rings = dict(
         zip(
-            (shot.key for shot in fitted), judge_ctfs([result_of(project, "ctf", shot) for shot in fitted]), strict=True
+            (shot.key for shot in with_ctf),
+            judge_ctfs([result_of(project, "ctf", shot) for shot in with_ctf]),
+            strict=True,
         )
     )
     usual = _usual_shape(project)
-    found = []
+    rows = []
     for shot in project.shots:
         stage, reason = _first_reason(project, shot)
         if not reason and shot.key in odd:
             stage, reason = "ctf", odd[shot.key]
-        if not reason and kept is not None and shot.key not in kept:
+        if not reason and listed_keys is not None and shot.key not in listed_keys:
             stage, reason = "pick", f"not in the list of those to keep ({project.settings.keep})"
-        flags = [*rings.get(shot.key, ()), *judged.get(shot.key, ())]
+        flags = [*rings.get(shot.key, ()), *judgements.get(shot.key, ())]
         if has_passed(project, "ctf", shot) and usual is not None and result_of(project, "ctf", shot)["shape"] != usual:
             y, x = result_of(project, "ctf", shot)["shape"]
             flags.append(f"{x} x {y} pixels, most have {usual[1]} x {usual[0]}")
-        found.append(Standing(shot, stage, reason, tuple(flags)))
-    return found
+        rows.append(Standing(shot, stage, reason, tuple(flags)))
+    return rows
 
 
 def _first_reason(project: Project, shot: Shot) -> tuple[str, str]:
@@ -98,38 +100,38 @@ def _first_reason(project: Project, shot: Shot) -> tuple[str, str]:
 
 def _odd_headers(project: Project) -> dict[str, str]:
     """Micrographs whose header says another pixel size, unlike those of the rest."""
-    differs, known = {}, 0
+    differs, n_headers = {}, 0
     for shot in project.shots:
         if not has_passed(project, "ctf", shot):
             continue
         result = result_of(project, "ctf", shot)
-        header, used = result["header_pixel_size_A"], float(result["pixel_size_A"])
+        header, pixel_size_A = result["header_pixel_size_A"], float(result["pixel_size_A"])
         if header is None:
             continue
-        known += 1
-        if abs(float(header) / used - 1) > _PIXEL_DIFFERS:
-            differs[shot.key] = f"pixel size {float(header):g} A in its header, {used:g} A used"
-    return differs if len(differs) < known / 2 else {}
+        n_headers += 1
+        if abs(float(header) / pixel_size_A - 1) > _PIXEL_DIFFERS:
+            differs[shot.key] = f"pixel size {float(header):g} A in its header, {pixel_size_A:g} A used"
+    return differs if len(differs) < n_headers / 2 else {}
 
 
 def _all_headers_differ(project: Project) -> str:
     """A sentence where the headers agree with each other and not with the pixel size given."""
-    asked = project.pixel_size_A
+    pixel_size_A = project.pixel_size_A
     headers = [
         result_of(project, "ctf", s)["header_pixel_size_A"] for s in project.shots if has_passed(project, "ctf", s)
     ]
-    known = np.array([h for h in headers if h is not None], np.float64)
-    if asked is None or not len(known) or (np.abs(known / asked - 1) > _PIXEL_DIFFERS).mean() < 0.5:
+    sizes_A = np.array([h for h in headers if h is not None], np.float64)
+    if pixel_size_A is None or not len(sizes_A) or (np.abs(sizes_A / pixel_size_A - 1) > _PIXEL_DIFFERS).mean() < 0.5:
         return ""
-    return f"the headers say {np.median(known):g} A per pixel, {asked:g} A was asked for and used"
+    return f"the headers say {np.median(sizes_A):g} A per pixel, {pixel_size_A:g} A was asked for and used"
 
 
 def _listed_keys(project: Project) -> set[str] | None:
     """Keys of the micrographs in the user's list."""
     if project.settings.keep is None:
         return None
-    wanted = read_micrographs(Path(project.settings.keep))
-    at = match_names(wanted[MICROGRAPH].tolist(), [str(shot.path) for shot in project.shots])
+    keep_list = read_micrographs(Path(project.settings.keep))
+    at = match_names(keep_list[MICROGRAPH].tolist(), [str(shot.path) for shot in project.shots])
     if not (at >= 0).any():
         raise InputError(f"{project.settings.keep}: names none of the {len(project.shots)} micrographs of this project")
     return {project.shots[i].key for i in at if i >= 0}
@@ -146,8 +148,8 @@ def quality(project: Project, shot: Shot) -> MicrographQuality | None:
     """What picking says of a micrograph; None before it was picked. Of the CTF the rings themselves are judged."""
     if not (has_passed(project, "ctf", shot) and project.results("pick").get(shot.key)):
         return None
-    picked, ctf = project.results("pick").get(shot.key), result_of(project, "ctf", shot)
-    result = (picked or {}).get("result") or {}
+    pick_result, ctf = project.results("pick").get(shot.key), result_of(project, "ctf", shot)
+    result = (pick_result or {}).get("result") or {}
     return MicrographQuality(
         shot.key,
         int(result.get("picks", 0)),
@@ -198,8 +200,8 @@ def write_ctf(project: Project) -> dict[str, str]:
     for shot in project.shots:
         record = project.results("ctf").get(shot.key)
         if record is not None:
-            shown = {k: v for k, v in record["result"].items() if not isinstance(v, list) and k != "micrograph"}
-            rows.append({"micrograph": shot.name, **shown, "reason": record["reason"]})
+            values = {k: v for k, v in record["result"].items() if not isinstance(v, list) and k != "micrograph"}
+            rows.append({"micrograph": shot.name, **values, "reason": record["reason"]})
     _write_table(folder / "ctf.csv", rows)
     path = folder / "micrographs_ctf.star"
     if shots:
@@ -261,15 +263,15 @@ def write_picks_of_set(project: Project) -> dict[str, str]:
         record = project.results("pick").get(one.shot.key)
         if record is None:
             continue
-        shown = {k: v for k, v in record["result"].items() if not isinstance(v, list) and k != "reason"}
-        rows.append({"micrograph": one.shot.name, **shown, "set_aside": one.reason, "flags": "; ".join(one.flags)})
+        values = {k: v for k, v in record["result"].items() if not isinstance(v, list) and k != "reason"}
+        rows.append({"micrograph": one.shot.name, **values, "set_aside": one.reason, "flags": "; ".join(one.flags)})
     _write_table(folder / "picks.csv", rows)
     shots = usable_shots(project)
     path = folder / "picks.star"
-    written = write_picks(
+    paths = write_picks(
         path, {written_name(project.micrograph_of(shot), folder): picks_of(project, shot) for shot in shots}
     )
-    return {f"{folder.name}/{path.name}": digest([file_digest(file) for file in written])}
+    return {f"{folder.name}/{path.name}": digest([file_digest(file) for file in paths])}
 
 
 def pick_verdict(project: Project) -> Verdict:
@@ -277,7 +279,7 @@ def pick_verdict(project: Project) -> Verdict:
     every = [one for one in standings(project) if has_passed(project, "ctf", one.shot)]
     bad = [(one.shot.name, one.reason) for one in every if one.stage == "pick"]
     counts = [result_of(project, "pick", one.shot)["picks"] for one in every if one.used]
-    judged = judge_set({one.shot.key: one.flags for one in every if one.used}, len(bad))
+    judgement = judge_set({one.shot.key: one.flags for one in every if one.used}, len(bad))
     numbers = {
         "micrographs": len(counts),
         "set_aside": len(bad),
@@ -286,9 +288,9 @@ def pick_verdict(project: Project) -> Verdict:
         "seconds_per_micrograph": _median_seconds(project, "pick"),
     }
     # The stage says itself which are set aside, and the first by name, at the weight that the set gives to it.
-    weight = judged["unusable"].state if "unusable" in judged.codes else judged.state
+    weight = judgement["unusable"].state if "unusable" in judgement.codes else judgement.state
     notes = _set_aside_notes(bad, len(every), weight)
-    notes += [note for note in judged.findings if note.code != "unusable"]
+    notes += [note for note in judgement.findings if note.code != "unusable"]
     folder = project.folder_name("pick")
     return Verdict.of_notes(notes, numbers, [f"{folder}/png"], f"report.html and {folder}/png")
 
@@ -298,5 +300,5 @@ def _median(values: Sequence[float]) -> float | None:
 
 
 def _median_seconds(project: Project, stage: str) -> float | None:
-    known = (project.results(stage).get(shot.key) for shot in project.shots)
-    return _median([record["seconds"] for record in known if record is not None])
+    records = (project.results(stage).get(shot.key) for shot in project.shots)
+    return _median([record["seconds"] for record in records if record is not None])

@@ -96,40 +96,45 @@ def watch_folder(
     InputError
         The folder does not exist, or what :func:`verglas.process` raises.
     """
-    begun = time.perf_counter()
-    watched, root = Path(folder), Path(out)
-    if not watched.is_dir():
-        raise InputError(f"--watch {watched}: no such folder")
-    asked = load_settings(root, settings, {**changes, "micrographs": (str(watched),)})
-    if asked.movies is None:  # nothing has arrived to be looked into
-        asked = replace(asked, movies=asked.gain is not None or asked.dose_per_frame_e_A2 is not None)
-    stages = stages_of(asked)
+    start_time = time.perf_counter()
+    source, root = Path(folder), Path(out)
+    if not source.is_dir():
+        raise InputError(f"--watch {source}: no such folder")
+    process_settings = load_settings(root, settings, {**changes, "micrographs": (str(source),)})
+    if process_settings.movies is None:  # nothing has arrived to be looked into
+        process_settings = replace(
+            process_settings,
+            movies=process_settings.gain is not None or process_settings.dose_per_frame_e_A2 is not None,
+        )
+    stages = stages_of(process_settings)
     with (
-        shown_to(listener) as shown,
-        tenure(root, "process", shown) as heard,
+        shown_to(listener) as screen,
+        tenure(root, "process", screen) as heard,
         closing(WatchTable(root / _TABLE)) as table,
     ):
-        save_settings(root, asked)
+        save_settings(root, process_settings)
         heard.write(state="running")
-        project = Project(root, asked, [], heard, threads=threads, memory_GB=memory_GB, device=device)
-        left = table.take_up(_ATTEMPTS)
-        if left:
-            project.listener.say(f"{len(left)} files were being worked on when the last process ended; taken up again")
-        watcher = Watcher(project, watched, options or WatchOptions(), table, heard.alive)
+        project = Project(root, process_settings, [], heard, threads=threads, memory_GB=memory_GB, device=device)
+        unfinished = table.take_up(_ATTEMPTS)
+        if unfinished:
+            project.listener.say(
+                f"{len(unfinished)} files were being worked on when the last process ended; taken up again"
+            )
+        watcher = Watcher(project, source, options or WatchOptions(), table, heard.alive)
         try:
             watcher.watch()
         except KeyboardInterrupt:
             project.listener.say("interrupted: what is done is kept")
         watcher.say_throughput()
         project.shots = watcher.finished_shots()
-        stopped = "" if project.shots else f"no micrograph has arrived in {watched}"
+        reason = "" if project.shots else f"no micrograph has arrived in {source}"
         try:
             if project.shots:
                 run_stages(project, stages, force=force)
         except StageStopped as error:
-            stopped = str(error)
-        ended(heard, stopped)
-        return finish_project(project, time.perf_counter() - begun, stopped)
+            reason = str(error)
+        ended(heard, reason)
+        return finish_project(project, time.perf_counter() - start_time, reason)
 
 
 class Watcher:
@@ -155,8 +160,8 @@ class Watcher:
     ) -> None:
         self.project, self.folder, self.options, self.table = project, folder, options, table
         self.alive = alive
-        wanted = stages_of(project.settings)
-        self.stages: Sequence[MicrographStage] = [stage for stage in wanted if isinstance(stage, MicrographStage)]
+        stages = stages_of(project.settings)
+        self.stages: Sequence[MicrographStage] = [stage for stage in stages if isinstance(stage, MicrographStage)]
         self.began, self.done = time.monotonic(), 0
         self.page_at, self.page_took = -1e9, 0.0
 
@@ -167,18 +172,18 @@ class Watcher:
         while True:
             self.alive()
             news = self.look() > 0
-            worked = self.work()
-            if news or worked:
+            n_worked = self.work()
+            if news or n_worked:
                 news_at = time.monotonic()
             counts = self.table.counts()
-            self.page(counts, force=worked > 0 and not counts["ready"])
+            self.page(counts, force=n_worked > 0 and not counts["ready"])
             waiting = counts["seen"] + counts["growing"] + counts["ready"]
             if self.options.once and not waiting:
                 return
             idle = self.options.until_idle_s
             if idle is not None and not waiting and time.monotonic() - news_at >= idle:
                 return
-            if not worked:
+            if not n_worked:
                 time.sleep(pause)
 
     # ---- looking
@@ -203,10 +208,10 @@ class Watcher:
             return
         for name in names:
             try:
-                found = os.stat(name)
+                status = os.stat(name)
             except FileNotFoundError:  # renamed or removed since
                 continue
-            yield os.path.abspath(name), found.st_size, found.st_mtime_ns
+            yield os.path.abspath(name), status.st_size, status.st_mtime_ns
 
     def _judge(self, row: WatchRow, now: float) -> tuple[str, str]:
         """Whether a file is whole: unchanged for a while, and as long as its header says."""
@@ -258,29 +263,29 @@ class Watcher:
     def _process_shot(self, shot: Shot) -> tuple[Shot, list[tuple[MicrographStage, Work]]]:
         """All stages of a micrograph, one after the other, in a project of its own: nothing is shared with others."""
         alone = Project(self.project.root, self.project.settings, [shot], threads=self.project.threads)
-        made: list[tuple[MicrographStage, Work]] = []
+        works: list[tuple[MicrographStage, Work]] = []
         for stage in self.stages:
-            known = alone.results(stage.name).read(shot.key)
+            record = alone.results(stage.name).read(shot.key)
             if stage.name == "extract" and not usable_shots(alone):
                 break
-            if known is not None and known["digest"] == stage.one_digest(alone, shot):
+            if record is not None and record["digest"] == stage.one_digest(alone, shot):
                 continue
             work = stage.work(alone, shot)
-            made.append((stage, work))
+            works.append((stage, work))
             alone.results(stage.name).remember(shot.key, stage.record(work))
             if work.reason:
                 break
-        return shot, made
+        return shot, works
 
-    def _keep_results(self, shot: Shot, made: Sequence[tuple[MicrographStage, Work]]) -> None:
+    def _keep_results(self, shot: Shot, works: Sequence[tuple[MicrographStage, Work]]) -> None:
         path = str(shot.path)
-        bad = next((work for _, work in made if work.reason), None)
+        bad = next((work for _, work in works if work.reason), None)
         row = next(r for r in self.table.rows("running") if r.path == path)
         if bad is not None and bad.transient and row.attempts < _ATTEMPTS:
             self.table.mark([path], "ready", bad.reason)
             self.project.listener.say(f"{shot.path.name}: {bad.reason}; tried again")
             return
-        for stage, work in made:
+        for stage, work in works:
             stage.keep(self.project, work)
         self.table.mark([path], "done" if bad is None else "failed", "" if bad is None else bad.reason)
         self.done += 1
@@ -304,8 +309,9 @@ class Watcher:
 
     def say_throughput(self) -> None:
         """Files done by this process, and how fast."""
-        spent = time.monotonic() - self.began
+        elapsed_s = time.monotonic() - self.began
         if self.done:
             self.project.listener.say(
-                f"{self.done} micrographs in {spent:.0f} s, {3600 * self.done / spent:.0f} per hour, waiting included"
+                f"{self.done} micrographs in {elapsed_s:.0f} s, {3600 * self.done / elapsed_s:.0f} per hour, "
+                "waiting included"
             )

@@ -87,17 +87,17 @@ class WatchTable:
     def rows(self, *states: str) -> list[WatchRow]:
         """All files, or those in some states, in the order in which they were seen."""
         where = f" WHERE state IN ({','.join('?' * len(states))})" if states else ""
-        found = self.base.execute(f"SELECT {_COLUMNS} FROM micrographs{where} ORDER BY seen, path", states)
-        return [WatchRow(*row) for row in found]
+        cursor = self.base.execute(f"SELECT {_COLUMNS} FROM micrographs{where} ORDER BY seen, path", states)
+        return [WatchRow(*row) for row in cursor]
 
     def counts(self) -> dict[str, int]:
         """Files by state."""
-        found = dict(self.base.execute("SELECT state, COUNT(*) FROM micrographs GROUP BY state").fetchall())
-        return {state: int(found.get(state, 0)) for state in STATES}
+        numbers = dict(self.base.execute("SELECT state, COUNT(*) FROM micrographs GROUP BY state").fetchall())
+        return {state: int(numbers.get(state, 0)) for state in STATES}
 
     def take_up(self, most_attempts: int) -> list[str]:
         """Rows left running by a process that died: ready again, or failed if that has happened too often."""
-        left = [row.path for row in self.rows("running")]
+        paths = [row.path for row in self.rows("running")]
         with self.base:
             self.base.execute("BEGIN IMMEDIATE")
             self.base.execute(
@@ -107,19 +107,19 @@ class WatchTable:
                 (time.time(), most_attempts),
             )
             self.base.execute("UPDATE micrographs SET state='ready' WHERE state='running'")
-        return left
+        return paths
 
-    def look(self, found: Iterable[tuple[str, int, int]], now: float | None = None) -> int:
+    def look(self, files: Iterable[tuple[str, int, int]], now: float | None = None) -> int:
         """Enter what a look at the folder found: (path, bytes, mtime_ns); how many rows are new or have changed."""
         at = time.time() if now is None else now
-        known = {row.path: row for row in self.rows()}
-        fresh, changed = [], []
-        for path, size, mtime in found:
-            row = known.get(path)
+        rows = {row.path: row for row in self.rows()}
+        fresh, changes = [], []
+        for path, size, mtime in files:
+            row = rows.get(path)
             if row is None:
                 fresh.append((path, size, mtime, at, at))
             elif (row.bytes, row.mtime_ns) != (size, mtime) and row.state != "running":
-                changed.append((size, mtime, at, path))
+                changes.append((size, mtime, at, path))
         with self.base:
             self.base.execute("BEGIN IMMEDIATE")
             self.base.executemany(
@@ -130,9 +130,9 @@ class WatchTable:
             self.base.executemany(
                 "UPDATE micrographs SET state='growing', reason='', attempts=0, bytes=?, mtime_ns=?, changed=? "
                 "WHERE path=?",
-                changed,
+                changes,
             )
-        return len(fresh) + len(changed)
+        return len(fresh) + len(changes)
 
     def mark(self, paths: Sequence[str], state: str, reason: str = "") -> None:
         """Put files into a state."""

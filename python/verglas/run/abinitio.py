@@ -96,59 +96,61 @@ def abinitio(
     """
     changes = present_names("abinitio", changes, {"mirror": "flip_hand"})
     flip_hand = changes.pop("flip_hand", flip_hand)
-    named = {"symmetry": symmetry, "diameter_A": diameter_A}
-    changes |= {name: value for name, value in named.items() if value is not None}
-    chosen = settings_from("abinitio", AbInitioSettings, settings, **changes)
-    given = particles if isinstance(particles, Particles) else read_particles(particles)
-    if given.source is None:
-        raise InputError(f"{given.where}: these particles have no images")
+    required = {"symmetry": symmetry, "diameter_A": diameter_A}
+    changes |= {name: value for name, value in required.items() if value is not None}
+    resolved_settings = settings_from("abinitio", AbInitioSettings, settings, **changes)
+    source = particles if isinstance(particles, Particles) else read_particles(particles)
+    if source.source is None:
+        raise InputError(f"{source.where}: these particles have no images")
     folder = None if out is None else Path(out)
     if folder is None and resume:
         raise InputError("abinitio: resume needs the run folder (out)")
     how: dict[str, Any] = {"flip_hand": flip_hand, "device": one_device("abinitio", device), "threads": threads}
     with shown_to(listener) as heard:
         if folder is None:
-            return find_initial_model(given, chosen, observer=Watch(None, chosen, given, heard), **how)
-        with tenure(folder, "abinitio", heard) as held:
-            watch = Watch(folder, chosen, given, held, resume=resume)
-            held.write(state="running", n_particles=len(given), settings=asdict(chosen))
+            return find_initial_model(
+                source, resolved_settings, observer=Watch(None, resolved_settings, source, heard), **how
+            )
+        with tenure(folder, "abinitio", heard) as hold:
+            watch = Watch(folder, resolved_settings, source, hold, resume=resume)
+            hold.write(state="running", n_particles=len(source), settings=asdict(resolved_settings))
             try:
-                found = find_initial_model(given, chosen, observer=watch, **how)
-                _write(folder, found)
+                result = find_initial_model(source, resolved_settings, observer=watch, **how)
+                _write(folder, result)
             except BaseException as error:
                 watch.stopped(str(error) or type(error).__name__)
                 raise
             watch.done()
-            return found
+            return result
 
 
-def _write(folder: Path, found: AbInitio) -> None:
+def _write(folder: Path, result: AbInitio) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    several = len(found.maps) > 1
-    for k, volume in enumerate(found.maps, 1):
+    several = len(result.maps) > 1
+    for k, volume in enumerate(result.maps, 1):
         write_map(folder / (f"map_class{k}.mrc" if several else "map.mrc"), volume)
-    write_particles(folder / "particles.star", found.particles)
-    summary = found.summary()
+    write_particles(folder / "particles.star", result.particles)
+    summary = result.summary()
     record = {
         "verglas": __version__,
         "command": "abinitio",
         "finished": now_text(),
-        "settings": asdict(found.settings),
+        "settings": asdict(result.settings),
         **summary,
     }
     write_json(folder / "abinitio.json", record)
-    shown = AbInitioShown(
+    figures = AbInitioShown(
         summary,
-        found.verdict,
-        found.starts,
-        found.comparisons,
-        found.working_pixel_size_A,
-        found.sphere,
-        found.particles.poses.angles_deg,  # type: ignore[union-attr]
-        asdict(found.settings),
-        found.symmetry,
+        result.verdict,
+        result.starts,
+        result.comparisons,
+        result.working_pixel_size_A,
+        result.sphere,
+        result.particles.poses.angles_deg,  # type: ignore[union-attr]
+        asdict(result.settings),
+        result.symmetry,
     )
-    write_abinitio_page(folder, shown, f"verglas {__version__}, {now_text()}")
+    write_abinitio_page(folder, figures, f"verglas {__version__}, {now_text()}")
 
 
 def abinitio_files(particles: Path, *, stack: Path | None = None, **choices: Any) -> AbInitio:

@@ -106,11 +106,11 @@ class Watch(Observer):
         if self.checkpoints is not None:
             self.checkpoints.remove()
 
-    def _draw_page(self, stopped: str) -> Page:
+    def _draw_page(self, reason: str) -> Page:
         assert self.problem is not None
         settings: Mapping[str, Any] = asdict(self.settings)
         starts = [self.starts[number] for number in sorted(self.starts)]
-        return abinitio_running_page(starts, stopped, self.problem.pixel_size_A, settings, footer_text())
+        return abinitio_running_page(starts, reason, self.problem.pixel_size_A, settings, footer_text())
 
 
 @dataclass(frozen=True)

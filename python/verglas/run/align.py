@@ -96,15 +96,15 @@ def align_files(job: AlignJob, *, listener: ListenerChoice = "screen") -> AlignS
     InputError
         See :func:`verglas.align`.
     """
-    started = time.perf_counter()
+    start_time = time.perf_counter()
     check_writable(job.out)
     particles, reference = read_particles(job.particles, stack=job.stack), read_map(job.reference)
     with shown_to(listener) as heard:
         heard.say(align_plan(particles, job.settings, threads=job.threads))
         how: dict[str, Any] = {"device": job.device, "threads": job.threads, "listener": heard}
-        found = align(particles, reference, settings=job.settings, **how)
-    write_particles(job.out, found)
-    change, before, after = None, particles.poses, found.poses
-    if before is not None and after is not None and len(found) == len(particles):
+        aligned_particles = align(particles, reference, settings=job.settings, **how)
+    write_particles(job.out, aligned_particles)
+    change, before, after = None, particles.poses, aligned_particles.poses
+    if before is not None and after is not None and len(aligned_particles) == len(particles):
         change = float(np.median(angular_distance(before.angles_deg, after.angles_deg, job.settings.symmetry)))
-    return AlignSummary(found, len(particles), time.perf_counter() - started, change)
+    return AlignSummary(aligned_particles, len(particles), time.perf_counter() - start_time, change)

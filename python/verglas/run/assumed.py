@@ -33,10 +33,10 @@ amplitude contrast 0.1 (--amplitude-contrast)'
     >>> assumed_sentence(["voltage_kV", "cs_mm", "amplitude_contrast"], [{}])
     ''
     """
-    default, said = CtfSettings(), []
+    default, parts = CtfSettings(), []
     for (name, (words, option)), label in zip(_WORDS.items(), SHARED, strict=True):
         without = 0 if name in given else sum(label not in one for one in known)
         if without:
             some = f" for {without} of {len(known)} micrographs" if without < len(known) else ""
-            said.append(f"{words.format(getattr(default, name))} ({option}){some}")
-    return f"assumed of the microscope, as neither options nor a STAR file say: {', '.join(said)}" if said else ""
+            parts.append(f"{words.format(getattr(default, name))} ({option}){some}")
+    return f"assumed of the microscope, as neither options nor a STAR file say: {', '.join(parts)}" if parts else ""

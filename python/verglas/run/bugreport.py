@@ -55,11 +55,11 @@ def bugreport(out: Path, folder: Path | None = None) -> list[str]:
     if folder is not None:
         for path in _texts(folder):
             texts[f"run/{path.relative_to(folder)}"] = _end_of(path)
-    packed = io.BytesIO()
-    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, text in texts.items():
             archive.writestr(name, text)
-    write_bytes(out, packed.getvalue())
+    write_bytes(out, buffer.getvalue())
     return list(texts)
 
 
@@ -73,5 +73,5 @@ def _texts(folder: Path) -> Iterator[Path]:
 
 def _end_of(path: Path) -> str:
     content = path.read_bytes()
-    cut = f"... the last {_MOST_BYTES} of {len(content)} bytes\n" if len(content) > _MOST_BYTES else ""
-    return cut + content[-_MOST_BYTES:].decode("utf-8", errors="replace")
+    header = f"... the last {_MOST_BYTES} of {len(content)} bytes\n" if len(content) > _MOST_BYTES else ""
+    return header + content[-_MOST_BYTES:].decode("utf-8", errors="replace")

@@ -91,19 +91,19 @@ def check_bias_files(job: CheckBiasJob, *, listener: ListenerChoice = "screen") 
     particles = read_particles(job.particles, stack=job.stack)
     references = references_of(job.reference, job.symmetry)
     how: dict[str, Any] = {"device": job.device, "threads": job.threads, "listener": listener}
-    found = check_bias(particles, references, job.settings, **how)
+    result = check_bias(particles, references, job.settings, **how)
     summary = {
-        "verdict": found.verdict,
-        "biased": found.biased,
-        "share": found.share,
-        "unseen_sigma": found.unseen_sigma,
-        "alignment_resolution_A": found.alignment_resolution_A,
-        "frequency_per_A": found.frequency_per_A.tolist(),
-        "data": found.data.tolist(),
-        "noise": found.noise.tolist(),
+        "verdict": result.verdict,
+        "biased": result.biased,
+        "share": result.share,
+        "unseen_sigma": result.unseen_sigma,
+        "alignment_resolution_A": result.alignment_resolution_A,
+        "frequency_per_A": result.frequency_per_A.tolist(),
+        "data": result.data.tolist(),
+        "noise": result.noise.tolist(),
     }
     if job.figure is not None:
-        write_bytes(job.figure, figure(found))
+        write_bytes(job.figure, figure(result))
     if job.out is not None:
         write_text(job.out, json.dumps(summary, indent=1) + "\n")
-    return found, summary
+    return result, summary

@@ -63,28 +63,28 @@ def check_conventions(path: str | Path) -> list[ConventionCheck]:
     InputError
         The file has no poses.
     """
-    given = read_particles(path)
-    if given.poses is None:
+    particles = read_particles(path)
+    if particles.poses is None:
         raise InputError(f"{path}: no poses (rlnAngleRot, rlnAngleTilt, rlnAnglePsi) to check")
-    few = given[: min(_MOST, len(given))]
+    few = particles[: min(_MOST, len(particles))]
     pixel_A = few.pixel_size_A
     small = few.with_source(ArraySource(np.zeros((len(few), few.box, few.box), np.float32), pixel_A))
     phantom = simulate.density(simulate.phantom(_BOX, pixel_A, 0.6 * _BOX * pixel_A, seed=7), _BOX, pixel_A)
-    wanted = _projections(phantom, small)
+    truth = _projections(phantom, small)
     mirrored = _projections(Map(flip_hand(phantom.data), pixel_A), small)
-    mirror = float(np.mean([correlation_coefficient(a, b) for a, b in zip(wanted, mirrored, strict=True)]))
-    found = []
+    mirror = float(np.mean([correlation_coefficient(a, b) for a, b in zip(truth, mirrored, strict=True)]))
+    findings = []
     with tempfile.TemporaryDirectory() as folder:
-        for name, file, made in (
+        for name, file, images in (
             ("RELION 3.1 STAR", "a.star", small),
             ("RELION 3.0 STAR, shifts in pixels", "b.star", _in_pixels(small)),
             ("cryoSPARC .cs", "c.cs", small),
         ):
-            write_particles(Path(folder) / file, made)
+            write_particles(Path(folder) / file, images)
             again = _projections(phantom, read_particles(Path(folder) / file))
-            worst = min(correlation_coefficient(a, b) for a, b in zip(wanted, again, strict=True))
-            found.append(ConventionCheck(name, round(float(worst), 6), round(mirror, 3), bool(worst >= _AGREES)))
-    return found
+            worst = min(correlation_coefficient(a, b) for a, b in zip(truth, again, strict=True))
+            findings.append(ConventionCheck(name, round(float(worst), 6), round(mirror, 3), bool(worst >= _AGREES)))
+    return findings
 
 
 def _projections(phantom: Map, particles: Particles) -> FloatArray:

@@ -92,8 +92,8 @@ def read_checkpoint(folder: Path) -> Checkpoint:
     path = checkpoint_path(folder)
     if not path.is_file():
         raise FormatError(f"{path}: no checkpoint; start this run without --resume")
-    found = read_snapshot(path, "start without --resume")
-    arrays, record = found.arrays, found.record
+    snapshot = read_snapshot(path, "start without --resume")
+    arrays, record = snapshot.arrays, snapshot.record
     try:
         poses = PoseTable(**_strip_prefix(arrays, "poses."))
         halves = [HalfModel(**_strip_prefix(arrays, f"half{number}.")) for number in (1, 2)]
@@ -247,8 +247,8 @@ class Part:
 
     def save(self, snapshot: Snapshot, *, needed: bool = False) -> None:
         """Keep it, unless the last one was written just now."""
-        begun = time.perf_counter()
-        if needed or begun >= self._next:
+        start_time = time.perf_counter()
+        if needed or start_time >= self._next:
             write_snapshot(self.path, snapshot)
             now = time.perf_counter()
-            self._next = now + _COST * (now - begun)
+            self._next = now + _COST * (now - start_time)

@@ -89,17 +89,17 @@ class Class2DSummary:
 
     def as_dict(self) -> dict[str, object]:
         """JSON-ready."""
-        found = self.classes
-        rows = found.table.replace({np.inf: None, np.nan: None}).to_dict("records")
+        result = self.classes
+        rows = result.table.replace({np.inf: None, np.nan: None}).to_dict("records")
         return {
-            "verdict": found.verdict,
-            "signal": found.signal,
-            "particles": len(found.particles),
-            "set_aside": {str(k): v for k, v in found.set_aside.items()},
+            "verdict": result.verdict,
+            "signal": result.signal,
+            "particles": len(result.particles),
+            "set_aside": {str(k): v for k, v in result.set_aside.items()},
             "seconds": round(self.seconds, 2),
             "classes": rows,
-            "selection": found.select().as_dict(),
-            "record": [vars(line) for line in found.record],
+            "selection": result.select().as_dict(),
+            "record": [vars(line) for line in result.record],
             "files": [str(f) for f in self.files],
         }
 
@@ -126,17 +126,17 @@ def class2d_files(job: Class2DJob, *, listener: ListenerChoice = "screen") -> Cl
     InputError
         See :func:`verglas.classify2d`; the folder cannot be made; or a run with other settings was stopped in it.
     """
-    with shown_to(listener, iteration_sentence) as heard, tenure(job.out, "class2d", heard) as held:
-        return _held(job, held)
+    with shown_to(listener, iteration_sentence) as heard, tenure(job.out, "class2d", heard) as hold:
+        return _held(job, hold)
 
 
-def _held(job: Class2DJob, held: Tenure) -> Class2DSummary:
-    started = time.perf_counter()
+def _held(job: Class2DJob, hold: Tenure) -> Class2DSummary:
+    start_time = time.perf_counter()
     particles = read_particles(job.particles, stack=job.stack)
-    course, record = _Course(job, held), result_settings(job.settings)
-    checkpoints = Checkpoints(job.out, record, close_identity(particles), held.say)
+    course, record = _Course(job, hold), result_settings(job.settings)
+    checkpoints = Checkpoints(job.out, record, close_identity(particles), hold.say)
     checkpoints.open(resume=job.resume)
-    held.write(state="running", n_particles=len(particles), settings=record)
+    hold.write(state="running", n_particles=len(particles), settings=record)
 
     def classify(settings: Class2DSettings, part: str) -> Classes2D:
         return classify2d(
@@ -150,16 +150,16 @@ def _held(job: Class2DJob, held: Tenure) -> Class2DSummary:
         )
 
     try:
-        found, others = classify(job.settings, "state"), []
+        result, others = classify(job.settings, "state"), []
         for repeat in range(1, job.repeats + 1):
             course.say(f"repeat {repeat} of {job.repeats}")
             others.append(classify(replace(job.settings, seed=job.settings.seed + repeat), f"repeat{repeat}"))
     except BaseException as error:
         course.stopped(str(error) or type(error).__name__)
         raise
-    found = with_stability(found, others)
-    files = _write(found, job, course.log)
-    summary = Class2DSummary(found, files, time.perf_counter() - started)
+    result = with_stability(result, others)
+    files = _write(result, job, course.log)
+    summary = Class2DSummary(result, files, time.perf_counter() - start_time)
     write_text(job.out / "summary.json", json.dumps(summary.as_dict(), indent=1) + "\n")
     checkpoints.remove()
     return summary
@@ -198,10 +198,10 @@ class _Course(Silence):
         if self.last is not None and self.last.record:
             self.page.show(lambda: self._draw_page(reason), now=True)
 
-    def _draw_page(self, stopped: str) -> Page:
+    def _draw_page(self, reason: str) -> Page:
         assert self.last is not None
         return report.running_page(
-            self.last, stopped, _page_settings(self.job.settings), self.log, footer_text(self.job.particles)
+            self.last, reason, _page_settings(self.job.settings), self.log, footer_text(self.job.particles)
         )
 
 
@@ -214,10 +214,10 @@ class _Kept:
 
     def load(self) -> Snapshot | None:
         """What was kept last."""
-        found = self.part.load()
-        if found is not None:
-            self.course.log[:] = found.record["log"]
-        return found
+        snapshot = self.part.load()
+        if snapshot is not None:
+            self.course.log[:] = snapshot.record["log"]
+        return snapshot
 
     def save(self, snapshot: Snapshot, *, needed: bool = False) -> None:
         """Keep it."""
@@ -230,9 +230,9 @@ def _page_settings(settings: Class2DSettings) -> dict[str, object]:
     return {name: value for name, value in vars(settings).items() if value is not None}
 
 
-def class_star(found: Classes2D, stack: str) -> pd.DataFrame:
+def class_star(result: Classes2D, stack: str) -> pd.DataFrame:
     """The table of classes with RELION's labels where it has one."""
-    table = found.table
+    table = result.table
     number = table["class"].to_numpy(int)
     return pd.DataFrame(
         {
@@ -249,15 +249,18 @@ def class_star(found: Classes2D, stack: str) -> pd.DataFrame:
     )
 
 
-def _write(found: Classes2D, job: Class2DJob, log: list[str]) -> list[Path]:
+def _write(result: Classes2D, job: Class2DJob, log: list[str]) -> list[Path]:
     out = job.out
     files = [out / n for n in ("averages.mrcs", "classes.star", "particles.star", "classes.png", "classes.html")]
-    write_stack(files[0], found.averages, found.pixel_size_A)
-    general: dict[str, object] = {"verglasSignalFound": int(found.signal), "verglasEmptyClass": found.empty_class or 0}
-    write_star(files[1], {_GENERAL: general, _TABLE: class_star(found, files[0].name)})
-    write_particles(files[2], found.particles)
-    write_bytes(files[3], report.montage(found))
-    write_text(files[4], report.page(found, _page_settings(job.settings), log, footer_text(job.particles)))
+    write_stack(files[0], result.averages, result.pixel_size_A)
+    general: dict[str, object] = {
+        "verglasSignalFound": int(result.signal),
+        "verglasEmptyClass": result.empty_class or 0,
+    }
+    write_star(files[1], {_GENERAL: general, _TABLE: class_star(result, files[0].name)})
+    write_particles(files[2], result.particles)
+    write_bytes(files[3], report.montage(result))
+    write_text(files[4], report.page(result, _page_settings(job.settings), log, footer_text(job.particles)))
     return files
 
 
@@ -311,19 +314,19 @@ def select_automatically(
         Empty where the selection says stop.
     """
     path = table or particles.with_name("classes.star")
-    known = class_table(path)
-    read = read_particles(particles)
-    own = _own_classes(read, particles)
-    known["particles"] = np.bincount(np.maximum(own, 0), minlength=int(known["class"].max()) + 1)[known["class"]]
+    classes = class_table(path)
+    all_particles = read_particles(particles)
+    own = _own_classes(all_particles, particles)
+    classes["particles"] = np.bincount(np.maximum(own, 0), minlength=int(classes["class"].max()) + 1)[classes["class"]]
     general = read_star(path).get(_GENERAL)
     general = general if isinstance(general, dict) else {}
-    chosen = select_classes(
-        known,
+    selection = select_classes(
+        classes,
         signal=bool(int(general.get("verglasSignalFound", 1))),
         empty_class=int(general.get("verglasEmptyClass", 0)) or None,
         rules=rules,
     )
-    return read[np.isin(own, chosen.classes)], chosen
+    return all_particles[np.isin(own, selection.classes)], selection
 
 
 def class_table(path: Path) -> pd.DataFrame:
@@ -336,11 +339,11 @@ def class_table(path: Path) -> pd.DataFrame:
         "verglasOffset": "offset",
         "verglasParticles": "particles",
     }
-    known = pd.DataFrame({ours: table[label].to_numpy(float) for label, ours in names.items() if label in table})
-    if "resolution_A" not in known:
+    columns = pd.DataFrame({ours: table[label].to_numpy(float) for label, ours in names.items() if label in table})
+    if "resolution_A" not in columns:
         raise InputError(f"select: {path} has no column rlnEstimatedResolution; give --table classes.star")
-    known["resolution_A"] = known["resolution_A"].where(known["resolution_A"] < _NO_RESOLUTION_A, np.inf)
-    return known.astype({"class": np.int64})
+    columns["resolution_A"] = columns["resolution_A"].where(columns["resolution_A"] < _NO_RESOLUTION_A, np.inf)
+    return columns.astype({"class": np.int64})
 
 
 def _own_classes(particles: Particles, path: Path) -> npt.NDArray[np.int64]:
@@ -364,12 +367,12 @@ def select_files(job: SelectJob) -> tuple[Particles, list[int], int]:
     """
     particles = read_particles(job.particles)
     own = _own_classes(particles, job.particles)
-    chosen = _choose_classes(job, own)
-    kept = particles[np.isin(own, chosen)]
-    if not len(kept):
-        raise InputError(f"select: no particle of {job.particles} is in classes {chosen or 'that fulfil the rules'}")
-    write_particles(job.out, kept)
-    return kept, chosen, len(particles)
+    selection = _choose_classes(job, own)
+    subset = particles[np.isin(own, selection)]
+    if not len(subset):
+        raise InputError(f"select: no particle of {job.particles} is in classes {selection or 'that fulfil the rules'}")
+    write_particles(job.out, subset)
+    return subset, selection, len(particles)
 
 
 def _choose_classes(job: SelectJob, own: npt.NDArray[np.int64]) -> list[int]:
@@ -382,10 +385,10 @@ def _choose_classes(job: SelectJob, own: npt.NDArray[np.int64]) -> list[int]:
             raise InputError(f"select: no particle of {job.particles} is in class {unknown[0]}")
         numbers = set(job.classes)
     elif job.auto:
-        chosen = select_automatically(job.particles, job.table)[1]
-        if chosen.state == "stop":
-            raise InputError(f"select: {chosen.sentence}")
-        numbers = set(chosen.classes)
+        selection = select_automatically(job.particles, job.table)[1]
+        if selection.state == "stop":
+            raise InputError(f"select: {selection.sentence}")
+        numbers = set(selection.classes)
     elif table is not None:
         numbers = set(table["rlnClassNumber"].to_numpy(int).tolist())
     else:

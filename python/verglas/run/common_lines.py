@@ -74,15 +74,15 @@ class CommonLinesMap:
 
     def as_dict(self) -> dict[str, object]:
         """JSON-ready."""
-        found = self.orientations
+        orientations = self.orientations
         return {
             "state": self.state,
             "reasons": [self.sentence],
             "averages_used": self.used,
-            "gap": found.gap,
-            "eigenvalues": found.eigenvalues.tolist(),
-            "agreeing": found.agreeing,
-            "consistency_deg": found.consistency_deg,
+            "gap": orientations.gap,
+            "eigenvalues": orientations.eigenvalues.tolist(),
+            "agreeing": orientations.agreeing,
+            "consistency_deg": orientations.consistency_deg,
             "seconds": round(self.seconds, 2),
         }
 
@@ -97,7 +97,7 @@ def common_lines_files(job: CommonLinesJob) -> CommonLinesMap:
     InputError
         Fewer than four averages, a diameter that does not fit, or a symmetry other than C1.
     """
-    started = time.perf_counter()
+    start_time = time.perf_counter()
     if job.symmetry.upper() != "C1":
         raise InputError(
             f"common lines: expected symmetry C1, got {job.symmetry}: where the axes lie is not known yet; "
@@ -114,31 +114,33 @@ def common_lines_files(job: CommonLinesJob) -> CommonLinesMap:
     lines = find_common_lines(
         images, radius, diameter_px=diameter / pixel_size_A, n_theta=job.n_theta, threads=job.threads
     )
-    found = synchronise(lines, threads=job.threads)
-    placed = Particles.from_images(images, pixel_size_A, poses=Poses(found.angles_deg, np.zeros((len(images), 2))))
-    density = reconstruct(placed, ctf=False, threads=job.threads, listener=None).data
+    orientations = synchronise(lines, threads=job.threads)
+    particles = Particles.from_images(
+        images, pixel_size_A, poses=Poses(orientations.angles_deg, np.zeros((len(images), 2)))
+    )
+    density = reconstruct(particles, ctf=False, threads=job.threads, listener=None).data
     density = density * soft_sphere(box, max(diameter / pixel_size_A / 2 - _EDGE_PX, 1.0), _EDGE_PX)
     if job.flip_hand:
         density = flip_hand(density)
-        placed = placed.with_poses(Poses(mirrored_angles(found.angles_deg), np.zeros((len(images), 2))))
-    state, sentence = _verdict(found, len(images))
-    made = CommonLinesMap(
+        particles = particles.with_poses(Poses(mirrored_angles(orientations.angles_deg), np.zeros((len(images), 2))))
+    state, sentence = _verdict(orientations, len(images))
+    result = CommonLinesMap(
         Map(np.ascontiguousarray(density, np.float32), pixel_size_A),
-        placed,
+        particles,
         used,
-        found,
+        orientations,
         state,
         sentence,
-        time.perf_counter() - started,
+        time.perf_counter() - start_time,
     )
     job.out.mkdir(parents=True, exist_ok=True)
-    write_map(job.out / "map.mrc", made.volume)
-    write_particles(job.out / "particles.star", placed)
+    write_map(job.out / "map.mrc", result.volume)
+    write_particles(job.out / "particles.star", particles)
     write_json(
         job.out / "common_lines.json",
-        {"verglas": __version__, "command": "abinitio --method common-lines"} | made.as_dict(),
+        {"verglas": __version__, "command": "abinitio --method common-lines"} | result.as_dict(),
     )
-    return made
+    return result
 
 
 def _averages(path: Path) -> tuple[npt.NDArray[np.float32], float, list[int]]:
@@ -153,9 +155,9 @@ def _averages(path: Path) -> tuple[npt.NDArray[np.float32], float, list[int]]:
     use: npt.NDArray[np.bool_] = np.isfinite(images).all(axis=(1, 2)) & (images != 0).any(axis=(1, 2))
     table = path.with_name("classes.star")
     if path.name == "averages.mrcs" and table.is_file():
-        known = class_table(table)
-        if "particles" in known and len(known) == len(images):
-            use &= np.isin(np.arange(1, len(images) + 1), select_classes(known).classes)
+        classes = class_table(table)
+        if "particles" in classes and len(classes) == len(images):
+            use &= np.isin(np.arange(1, len(images) + 1), select_classes(classes).classes)
     if use.sum() < _FEWEST:
         raise InputError(
             f"common lines: {int(use.sum())} of {len(use)} averages of {path} can be used; it takes {_FEWEST}"
@@ -163,13 +165,13 @@ def _averages(path: Path) -> tuple[npt.NDArray[np.float32], float, list[int]]:
     return np.ascontiguousarray(images[use]), pixel_size_A, (np.flatnonzero(use) + 1).tolist()
 
 
-def _verdict(found: Synchronised, n: int) -> tuple[str, str]:
+def _verdict(orientations: Synchronised, n: int) -> tuple[str, str]:
     text = (
-        f"{100 * found.agreeing:.0f} % of the common lines of {n} averages agree within 10 degrees (gap of the "
-        f"spectrum {found.gap:.2f}). The hand is undetermined."
+        f"{100 * orientations.agreeing:.0f} % of the common lines of {n} averages agree within 10 degrees (gap of the "
+        f"spectrum {orientations.gap:.2f}). The hand is undetermined."
     )
-    if found.agreeing >= _SURE:
+    if orientations.agreeing >= _SURE:
         return "go on", text
-    if found.agreeing >= _DOUBTFUL:
+    if orientations.agreeing >= _DOUBTFUL:
         return "warn", text + " That is little: compare with a map from particles."
     return "stop", text + " That is what noise gives: do not use the map."

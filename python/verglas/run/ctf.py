@@ -125,28 +125,28 @@ def ctf_files(job: CtfJob, *, listener: ListenerChoice = "screen") -> CtfSummary
 
 
 def _fit_all(job: CtfJob, listener: Listener) -> CtfSummary:
-    started = time.perf_counter()
+    start_time = time.perf_counter()
     check_ctf({"pixel_size_A": job.pixel_size_A}, "ctf", OPTIONS)
     table = find_micrographs(job.micrographs)
-    assumed = assumed_sentence(job.given, [{k: 0.0 for k in SHARED if k in table}] * len(table))
-    if assumed:
-        listener.note("assumed", assumed)
+    assumption = assumed_sentence(job.given, [{k: 0.0 for k in SHARED if k in table}] * len(table))
+    if assumption:
+        listener.note("assumed", assumption)
     (job.out / "png" if job.pictures else job.out).mkdir(parents=True, exist_ok=True)
     rows: list[dict[str, Any]] = []
     good: list[tuple[int, CtfFit]] = []
-    for number, found in enumerate(in_order(lambda row: _fit_one(table, row, job), range(len(table)), job.threads)):
+    for number, outcome in enumerate(in_order(lambda row: _fit_one(table, row, job), range(len(table)), job.threads)):
         name = str(table[MICROGRAPH][number])
-        if isinstance(found, str):
-            rows.append({"micrograph": name, "reason": found})
+        if isinstance(outcome, str):
+            rows.append({"micrograph": name, "reason": outcome})
         else:
             if job.pictures:  # in the main thread: matplotlib's settings are shared by all
-                write_bytes(job.out / _picture_name(number, name), ctf_figure(found))
-            rows.append({**found.as_dict(), "micrograph": name})
-            if not found.reason:
+                write_bytes(job.out / _picture_name(number, name), ctf_figure(outcome))
+            rows.append({**outcome.as_dict(), "micrograph": name})
+            if not outcome.reason:
                 # what the STAR file needs, without the spectra: memory stays bounded for any number of micrographs
-                good.append((number, replace(found, spectra=replace(found.spectra, mean=_NONE, tiles=_NONE))))
+                good.append((number, replace(outcome, spectra=replace(outcome.spectra, mean=_NONE, tiles=_NONE))))
         listener.progress("micrographs", number + 1, len(table))
-    summary = _summarise(rows, started)
+    summary = _summarise(rows, start_time)
     _write_account(job, summary)
     if not good:
         why = most_common_reason([(str(row["micrograph"]), str(row["reason"])) for row in rows])
@@ -155,12 +155,12 @@ def _fit_all(job: CtfJob, listener: Listener) -> CtfSummary:
     return summary
 
 
-def _summarise(rows: list[dict[str, Any]], started: float) -> CtfSummary:
+def _summarise(rows: list[dict[str, Any]], start_time: float) -> CtfSummary:
     flags = judge_ctfs(rows)
     for row, reasons in zip(rows, flags, strict=True):
         row["flags"] = "" if row["reason"] else "; ".join(reasons)
-    used = {str(row["micrograph"]): reasons for row, reasons in zip(rows, flags, strict=True) if not row["reason"]}
-    return CtfSummary(_frame(rows), time.perf_counter() - started, judge_set(used, len(rows) - len(used)))
+    flags_of = {str(row["micrograph"]): reasons for row, reasons in zip(rows, flags, strict=True) if not row["reason"]}
+    return CtfSummary(_frame(rows), time.perf_counter() - start_time, judge_set(flags_of, len(rows) - len(flags_of)))
 
 
 def _picture_name(row: int, name: str) -> str:
@@ -194,16 +194,16 @@ def _frame(rows: list[dict[str, Any]]) -> pd.DataFrame:
 
 def _fit_one(table: pd.DataFrame, row: int, job: CtfJob) -> CtfFit | str:
     """Fit of one micrograph, or why there is none."""
-    known = job.pixel_size_A
-    if known is None and PIXEL in table and np.isfinite(table[PIXEL][row]):
-        known = float(table[PIXEL][row])
-    recorded: dict[str, Any] = {}
+    pixel_size_A = job.pixel_size_A
+    if pixel_size_A is None and PIXEL in table and np.isfinite(table[PIXEL][row]):
+        pixel_size_A = float(table[PIXEL][row])
+    header: dict[str, Any] = {}
     for name, label in zip(("voltage_kV", "cs_mm", "amplitude_contrast"), SHARED, strict=True):
         if label in table and name not in job.given:
-            recorded[name] = float(table[label][row])
+            header[name] = float(table[label][row])
     try:
-        micrograph = read_micrograph(table[PATH][row], known)
-        fit = estimate_ctf(micrograph, replace(job.settings, **recorded))
+        micrograph = read_micrograph(table[PATH][row], pixel_size_A)
+        fit = estimate_ctf(micrograph, replace(job.settings, **header))
     except (VerglasError, OSError, MemoryError) as error:
         return without_name(error, str(table[MICROGRAPH][row]))
     return replace(fit, name=Path(str(table[MICROGRAPH][row])).name)
@@ -213,8 +213,8 @@ def _star(table: pd.DataFrame, good: list[tuple[int, CtfFit]], settings: CtfSett
     """The good micrographs with their CTFs."""
     fits = [fit for _, fit in good]
     optics = [fit.optics for fit in fits]
-    made = table.iloc[[row for row, _ in good]].reset_index(drop=True)
-    made[MICROGRAPH] = [written_name(path, folder) for path in made[PATH]]
+    result = table.iloc[[row for row, _ in good]].reset_index(drop=True)
+    result[MICROGRAPH] = [written_name(path, folder) for path in result[PATH]]
     columns: dict[str, Any] = {PIXEL: [fit.spectra.band.pixel_size_A for fit in fits]}
     for label, name in zip(
         (*SHARED, *CTF),
@@ -238,4 +238,4 @@ def _star(table: pd.DataFrame, good: list[tuple[int, CtfFit]], settings: CtfSett
             columns[label] = [float(fit.gradient[axis]) for fit in fits]
         for axis, label in enumerate(("vgCentreX", "vgCentreY")):
             columns[label] = [float(fit.centre_px[axis]) for fit in fits]
-    return made.assign(**columns)
+    return result.assign(**columns)

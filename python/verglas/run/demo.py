@@ -186,48 +186,48 @@ def demo(
     ['refine/report.html', 'report.html']
     """
     with shown_to(listener, iteration_sentence) as heard:
-        chosen = settings_from("demo", DemoSettings, settings, **changes)
-        return _demonstrate(chosen, Path(out), heard, threads, device)
+        resolved_settings = settings_from("demo", DemoSettings, settings, **changes)
+        return _demonstrate(resolved_settings, Path(out), heard, threads, device)
 
 
-def _demonstrate(chosen: DemoSettings, folder: Path, listener: Listener, threads: int | None, device: str) -> Demo:
+def _demonstrate(settings: DemoSettings, folder: Path, listener: Listener, threads: int | None, device: str) -> Demo:
     _clear(folder)
     clock = _Clock(listener)
-    model = phantom(chosen.box, chosen.pixel_size_A, chosen.diameter_A, chosen.symmetry, chosen.seed)
+    model = phantom(settings.box, settings.pixel_size_A, settings.diameter_A, settings.symmetry, settings.seed)
     with clock.step("simulate particles"):
-        particles = _simulate(model, chosen, folder, threads)
+        particles = _simulate(model, settings, folder, threads)
     with clock.step("refine"):
-        found = refine(
+        refinement = refine(
             particles,
             folder / "start.mrc",
-            chosen.symmetry,
-            _MARGIN * chosen.diameter_A,
+            settings.symmetry,
+            _MARGIN * settings.diameter_A,
             out=folder / _RUN,
             listener=listener,
-            initial_resolution_A=chosen.initial_resolution_A,
-            seed=chosen.seed,
+            initial_resolution_A=settings.initial_resolution_A,
+            seed=settings.seed,
             threads=threads,
             device=device,
         )
     with clock.step("compare with the truth"):
         assert particles.poses is not None
-        assert found.particles.poses is not None
-        used = np.setdiff1d(np.arange(len(particles)), list(found.excluded))
-        errors = pose_errors(found.particles.poses, particles.poses[used], chosen.symmetry)
+        assert refinement.particles.poses is not None
+        usable = np.setdiff1d(np.arange(len(particles)), list(refinement.excluded))
+        errors = pose_errors(refinement.particles.poses, particles.poses[usable], settings.symmetry)
         truth = density(
             model.moved(errors.matrix, errors.offset_A),
-            chosen.box,
-            chosen.pixel_size_A,
-            b_factor_A2=chosen.envelope_b_factor_A2,
+            settings.box,
+            settings.pixel_size_A,
+            b_factor_A2=settings.envelope_b_factor_A2,
             threads=threads,
         )
-        mask = found.postprocessed.mask.data
-        masked, unmasked = (fsc(found.map, truth, m, threads=threads) for m in (mask, None))
-    made = Demo(folder, found, masked, unmasked, errors, clock.seconds)
+        mask = refinement.postprocessed.mask.data
+        masked, unmasked = (fsc(refinement.map, truth, m, threads=threads) for m in (mask, None))
+    result = Demo(folder, refinement, masked, unmasked, errors, clock.seconds)
     with clock.step("write the page"):
-        _write(made, chosen, particles, truth, threads)
-    _write_summary(made)
-    return made
+        _write(result, settings, particles, truth, threads)
+    _write_summary(result)
+    return result
 
 
 def _clear(folder: Path) -> None:
@@ -241,24 +241,24 @@ def _clear(folder: Path) -> None:
     (folder / "demo.json").unlink(missing_ok=True)
 
 
-def _simulate(model: Model, chosen: DemoSettings, folder: Path, threads: int | None) -> Particles:
+def _simulate(model: Model, settings: DemoSettings, folder: Path, threads: int | None) -> Particles:
     """Particles with their truth, and the blurred start map."""
-    made = simulate_particles(
+    simulation = simulate_particles(
         model,
-        chosen.n,
-        chosen.box,
-        chosen.pixel_size_A,
-        chosen.snr,
+        settings.n,
+        settings.box,
+        settings.pixel_size_A,
+        settings.snr,
         folder,
-        seed=chosen.seed,
+        seed=settings.seed,
         threads=threads,
         listener=None,
-        envelope_b_factor_A2=chosen.envelope_b_factor_A2,
+        envelope_b_factor_A2=settings.envelope_b_factor_A2,
     )
     truth = io.read_map(folder / "truth.mrc")
-    start = filters.apply(truth, filters.low_pass(chosen.initial_resolution_A), threads=threads)
+    start = filters.apply(truth, filters.low_pass(settings.initial_resolution_A), threads=threads)
     io.write_map(folder / "start.mrc", start)
-    return made
+    return simulation
 
 
 def _wiener(between_halves: FSC) -> np.ndarray:
@@ -270,39 +270,39 @@ def _wiener(between_halves: FSC) -> np.ndarray:
     return gain
 
 
-def _rows(made: Demo, chosen: DemoSettings, threads: int | None) -> dict[str, object]:
+def _rows(result: Demo, settings: DemoSettings, threads: int | None) -> dict[str, object]:
     """The settings table of the page."""
     return {
-        "particles": f"{len(made.refinement.particles):,} of {chosen.n:,} used",
-        "box": f"{chosen.box} px of {chosen.pixel_size_A:g} Å",
-        "model": f"procedural, {chosen.diameter_A:g} Å across, symmetry {chosen.symmetry}",
-        "signal to noise": f"{chosen.snr:g} (ratio of variances over the whole box)",
-        "envelope": f"B = {chosen.envelope_b_factor_A2:g} Å²",
-        "start": f"the true map, low-passed to {chosen.initial_resolution_A:g} Å",
-        "seed": chosen.seed,
+        "particles": f"{len(result.refinement.particles):,} of {settings.n:,} used",
+        "box": f"{settings.box} px of {settings.pixel_size_A:g} Å",
+        "model": f"procedural, {settings.diameter_A:g} Å across, symmetry {settings.symmetry}",
+        "signal to noise": f"{settings.snr:g} (ratio of variances over the whole box)",
+        "envelope": f"B = {settings.envelope_b_factor_A2:g} Å²",
+        "start": f"the true map, low-passed to {settings.initial_resolution_A:g} Å",
+        "seed": settings.seed,
         "processor": f"{_native.core.isa} build, {_native.resolve_threads(threads)} threads",
     }
 
 
-def _write(made: Demo, chosen: DemoSettings, particles: Particles, truth: Map, threads: int | None) -> None:
-    folder, found = made.folder, made.refinement
-    between = made.between_halves
+def _write(result: Demo, settings: DemoSettings, particles: Particles, truth: Map, threads: int | None) -> None:
+    folder, refinement = result.folder, result.refinement
+    between = result.between_halves
     gain = filters.from_curve(between.frequency_per_A, _wiener(between))
-    shown = filters.apply(found.map, gain, threads=threads)
-    io.write_map(folder / "map.mrc", shown)
+    filtered_map = filters.apply(refinement.map, gain, threads=threads)
+    io.write_map(folder / "map.mrc", filtered_map)
     findings = DemoFindings(
         images=particles.images(np.arange(min(_SHOWN, len(particles)))),
         start=io.read_map(folder / "start.mrc"),
-        start_A=chosen.initial_resolution_A,
+        start_A=settings.initial_resolution_A,
         truth=filters.apply(truth, gain, threads=threads),
-        map=shown,
+        map=filtered_map,
         between_halves=between,
-        with_truth=made.with_truth,
-        with_truth_unmasked=made.with_truth_unmasked,
-        errors=made.errors,
-        iterations=found.iterations,
-        settings=_rows(made, chosen, threads),
-        seconds=dict(made.seconds),
+        with_truth=result.with_truth,
+        with_truth_unmasked=result.with_truth_unmasked,
+        errors=result.errors,
+        iterations=refinement.iterations,
+        settings=_rows(result, settings, threads),
+        seconds=dict(result.seconds),
         refinement_page=f"{_RUN}/report.html",
     )
     io.write_bytes(folder / "overview.png", overview(findings))
@@ -310,5 +310,5 @@ def _write(made: Demo, chosen: DemoSettings, particles: Particles, truth: Map, t
     io.write_text(folder / "report.html", html.render(page(findings, f"verglas {__version__}, {now}")))
 
 
-def _write_summary(made: Demo) -> None:
-    io.write_text(made.folder / "demo.json", json.dumps(made.summary(), indent=2) + "\n")
+def _write_summary(result: Demo) -> None:
+    io.write_text(result.folder / "demo.json", json.dumps(result.summary(), indent=2) + "\n")

@@ -40,5 +40,5 @@ def directional_files(
     if first.data.shape != second.data.shape:
         raise InputError(f"{half1} has shape {first.data.shape} and {half2} {second.data.shape} (z, y, x)")
     refuse_one_map_twice(first.data, second.data, "directional", f"{half1} and {half2}")
-    found = directional_fsc(first, second, None if mask is None else read_mask(mask, first), cone_deg)
-    return found, Verdict.of([judge_directions(found)])
+    result = directional_fsc(first, second, None if mask is None else read_mask(mask, first), cone_deg)
+    return result, Verdict.of([judge_directions(result)])

@@ -115,14 +115,14 @@ def _processor_quota() -> float | None:
 
 
 def _threads() -> Finding:
-    wanted = _native.default_threads()
-    used = int(_native.core.threads_used(wanted))
-    text = f"OpenMP starts {used} of {wanted}"
-    if used < wanted:
+    asks = _native.default_threads()
+    count = int(_native.core.threads_used(asks))
+    text = f"OpenMP starts {count} of {asks}"
+    if count < asks:
         limits = {k: v for k, v in os.environ.items() if k in ("OMP_THREAD_LIMIT", "OMP_DYNAMIC")}
         return Check("", "note", f"{text} ({limits or 'a limit of the system'})", "unset the limit to use all")
     quota = _processor_quota()
-    if quota is not None and quota < wanted - 0.5:
+    if quota is not None and quota < asks - 0.5:
         remedy = f"pass threads={max(1, round(quota))} (--threads on the command line), or raise the limit"
         return Check("", "note", f"{text}, but this container may use {quota:g} processors", remedy)
     return text
@@ -196,10 +196,10 @@ def _insert(device: str) -> Finding:
     ops.insert(sums, images, matrices, device=device)
     ops.fold(sums)
     assert sums.values is not None
-    left = float(np.sum((slices * np.conj(images)).real * fourier.half_weights((BOX, BOX))))
+    inner = float(np.sum((slices * np.conj(images)).real * fourier.half_weights((BOX, BOX))))
     right = float(np.sum(volume.astype(np.float64) * gridding.from_grid(sums.values, grid)))
     scale = float(np.linalg.norm(slices) * np.linalg.norm(images))
-    return _require_close("adjoint of project", abs(left - right) / scale, 1e-5, _REINSTALL)
+    return _require_close("adjoint of project", abs(inner - right) / scale, 1e-5, _REINSTALL)
 
 
 def _files() -> Finding:
@@ -289,16 +289,16 @@ def _gpu(index: int) -> Finding:
 def _run(name: str, check: Callable[[], Finding]) -> Check:
     """One check; whatever it raises becomes a finding, so that the others still run."""
     try:
-        found = check()
+        outcome = check()
     except _Broken as broken:
         return Check(name, "failed", broken.detail, broken.remedy)
     except VerglasError as error:
         return Check(name, "failed", str(error), "the message says what to do")
     except Exception as error:
         return Check(name, "failed", f"{type(error).__name__}: {error}", _REINSTALL)
-    if isinstance(found, Check):
-        return Check(name, found.status, found.detail, found.remedy)
-    return Check(name, "ok", found)
+    if isinstance(outcome, Check):
+        return Check(name, outcome.status, outcome.detail, outcome.remedy)
+    return Check(name, "ok", outcome)
 
 
 # Kernels with a CUDA version; the others are checked on the CPU alone.
@@ -323,7 +323,7 @@ def doctor() -> list[Check]:
     >>> [c.name for c in doctor() if c.status == "failed"]
     []
     """
-    found = [
+    results = [
         _run("packages", _packages),
         _run("core", _core),
         _run("threads", _threads),
@@ -333,12 +333,12 @@ def doctor() -> list[Check]:
         _run("fft", _fft),
         _run("cuda", _cuda),
     ]
-    found += [_run(device, partial(_gpu, i)) for i, device in enumerate(devices()[1:])]
+    results += [_run(device, partial(_gpu, i)) for i, device in enumerate(devices()[1:])]
     for device in devices():
         for name, (check, on_cuda) in _KERNELS.items():
             if device == "cpu" or on_cuda:
-                found.append(_run(f"{name} on {device}", partial(check, device)))
-    return found
+                results.append(_run(f"{name} on {device}", partial(check, device)))
+    return results
 
 
 def as_rows(checks: list[Check]) -> list[dict[str, str]]:

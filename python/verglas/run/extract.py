@@ -253,19 +253,19 @@ def extract(
     >>> len(p), p.box, p.pixel_size_A, p.table.rlnCoordinateX.tolist()
     (2, 32, 1.5, [60, 60])
     """
-    chosen = settings_from("extract", ExtractOptions, settings, **changes)
-    done = extract_files(micrographs, picks, box, chosen, out, ctf=ctf, threads=threads, listener=listener)
-    if done.excluded:
-        name, number, *_, reason = done.excluded[0]
-        lost = done.asked - len(done.particles)
+    resolved_settings = settings_from("extract", ExtractOptions, settings, **changes)
+    result = extract_files(micrographs, picks, box, resolved_settings, out, ctf=ctf, threads=threads, listener=listener)
+    if result.excluded:
+        name, number, *_, reason = result.excluded[0]
+        n_lost = result.asked - len(result.particles)
         where = f"{name}, particle {number} (from 0)" if number >= 0 else name
         warnings.warn(
-            f"extract: {lost} of {done.asked} particles were set aside; the first: {where}: "
+            f"extract: {n_lost} of {result.asked} particles were set aside; the first: {where}: "
             f"{without_name(reason, name)}",
             VerglasWarning,
             stacklevel=2,
         )
-    return done.particles
+    return result.particles
 
 
 def extract_files(
@@ -280,19 +280,19 @@ def extract_files(
     listener: ListenerChoice = "screen",
 ) -> ExtractSummary:
     """As :func:`extract`, with an account of what was set aside."""
-    started = time.perf_counter()
+    start_time = time.perf_counter()
     table, loaded = _micrograph_table(micrographs, options, ctf)
     by_name = _all_picks(picks)
     todo, unknown, without = _assign(table, by_name)
     folder = None if out is None else _prepare(Path(out))
-    asked = sum(len(p) for p in by_name.values())
+    n_picks = sum(len(p) for p in by_name.values())
     excluded = [(name, -1, np.nan, np.nan, f"no such micrograph ({len(by_name[name])} particles)") for name in unknown]
     pieces: list[Piece] = []
     images: list[npt.NDArray[np.float32]] = []
     stacks = _stack_names(table)
     work = in_order(lambda row: cut_one(table, loaded, row, todo[row], box, options), list(todo), threads)
     with shown_to(listener) as heard:
-        for done, piece in enumerate(work, 1):
+        for number, piece in enumerate(work, 1):
             excluded += _excluded_rows(table, piece)
             if piece.cut is not None and len(piece.cut.kept):
                 if folder is None:
@@ -302,22 +302,22 @@ def extract_files(
                     piece.name = written_name(folder / stack, folder)
                 piece.cut = Cut(piece.cut.images[:0], piece.cut.kept, piece.cut.centres_px, {})
                 pieces.append(piece)
-            heard.progress("micrographs", done, len(todo))
+            heard.progress("micrographs", number, len(todo))
     if not pieces:
         first = f"; the first: {excluded[0][0]}: {without_name(excluded[0][4], excluded[0][0])}" if excluded else ""
         raise InputError(f"extract: no particle could be cut out of {len(table)} micrographs{first}")
     if folder is not None and not loaded:
         table[MICROGRAPH] = [written_name(path, folder) for path in table[PATH]]
-    made = particles_of(table, pieces, images)
+    particles = particles_of(table, pieces, images)
     if folder is not None:
-        write_particles(folder / "particles.star", made)
+        write_particles(folder / "particles.star", particles)
         write_excluded(folder / "excluded.csv", excluded)
-        made = read_particles(folder / "particles.star")
+        particles = read_particles(folder / "particles.star")
     excess = np.concatenate([piece.excess for piece in pieces])
     # a micrograph that is not there is one line for all its picks
-    lost = [(row[0], row[4]) for row in excluded for _ in range(len(by_name[row[0]]) if row[1] < 0 else 1)]
-    verdict = judge_extraction(len(made), asked, commonest_kind(lost))
-    summary = ExtractSummary(made, asked, excluded, without, excess, verdict, time.perf_counter() - started)
+    losses = [(row[0], row[4]) for row in excluded for _ in range(len(by_name[row[0]]) if row[1] < 0 else 1)]
+    verdict = judge_extraction(len(particles), n_picks, commonest_kind(losses))
+    summary = ExtractSummary(particles, n_picks, excluded, without, excess, verdict, time.perf_counter() - start_time)
     if folder is not None:
         write_json(folder / "verdict.json", summary.as_dict())
     return summary
@@ -330,18 +330,18 @@ def _micrograph_table(
     source: Micrographs, microscope: Microscope, ctf: str | os.PathLike[str] | None
 ) -> tuple[pd.DataFrame, dict[int, Micrograph]]:
     """The list of micrographs with CTFs, and those that are in memory already by row."""
-    loaded: dict[int, Micrograph] = {}
-    given = [source] if isinstance(source, Micrograph) else source
-    if isinstance(given, list | tuple) and given and all(isinstance(m, Micrograph) for m in given):
-        loaded = dict(enumerate(given))
-        names = [m.name or f"micrograph{i + 1}" for i, m in loaded.items()]
+    images: dict[int, Micrograph] = {}
+    sources = [source] if isinstance(source, Micrograph) else source
+    if isinstance(sources, list | tuple) and sources and all(isinstance(m, Micrograph) for m in sources):
+        images = dict(enumerate(sources))
+        names = [m.name or f"micrograph{i + 1}" for i, m in images.items()]
         table = pd.DataFrame({MICROGRAPH: names, PATH: names})
         check_micrograph_names(table)
     else:
-        table = find_micrographs(given)  # type: ignore[arg-type]
+        table = find_micrographs(sources)  # type: ignore[arg-type]
     if ctf is not None:
         table = join_ctf(table, read_ctf_table(ctf))
-    return microscope.apply(table), loaded
+    return microscope.apply(table), images
 
 
 def _all_picks(source: Coordinates) -> dict[str, Picks]:
@@ -352,16 +352,16 @@ def _all_picks(source: Coordinates) -> dict[str, Picks]:
     if isinstance(source, Particles):
         return picks_of_table(_with_optics(source), source.where)
     sources = [source] if isinstance(source, str | os.PathLike) else list(source)
-    found: dict[str, Picks] = {}
+    by_name: dict[str, Picks] = {}
     for one in sources:
         more = {one.micrograph: one} if isinstance(one, Picks) else _read_one(Path(one))
-        twice = next((name for name in more if name in found), None)
+        twice = next((name for name in more if name in by_name), None)
         if twice is not None:
             raise InputError(f"extract: two files of coordinates for micrograph {twice}; give one")
-        found.update(more)
-    if not found:
+        by_name.update(more)
+    if not by_name:
         raise InputError("extract: no coordinates given")
-    return found
+    return by_name
 
 
 def _read_one(path: Path) -> dict[str, Picks]:
@@ -399,20 +399,20 @@ def _assign(table: pd.DataFrame, picks: Mapping[str, Picks]) -> tuple[dict[int, 
         names_at = np.zeros(1, np.int64)
     else:
         names_at = match_names(names, table[MICROGRAPH].tolist())
-    found: dict[int, Picks] = {}
+    by_row: dict[int, Picks] = {}
     for name, row in zip(names, names_at.tolist(), strict=True):
-        if row >= 0 and row in found:
+        if row >= 0 and row in by_row:
             raise InputError(f"extract: two sets of coordinates for micrograph {table[MICROGRAPH][row]}")
         if row >= 0:
-            found[row] = picks[name]
+            by_row[row] = picks[name]
     unknown = [name for name, row in zip(names, names_at.tolist(), strict=True) if row < 0]
-    if not found:
+    if not by_row:
         raise InputError(
             f"extract: none of the {len(names)} micrographs that have coordinates ({names[0]}, ...) is among the "
             f"{len(table)} given ({table[MICROGRAPH][0]}, ...)"
         )
-    without = [table[MICROGRAPH][row] for row in range(len(table)) if row not in found]
-    return dict(sorted(found.items())), unknown, without
+    without = [table[MICROGRAPH][row] for row in range(len(table)) if row not in by_row]
+    return dict(sorted(by_row.items())), unknown, without
 
 
 def _prepare(folder: Path) -> Path:
@@ -436,14 +436,14 @@ def cut_one(
     if "rlnDefocusU" in table and not np.isfinite(table["rlnDefocusU"][row]):
         piece.problem = f"{table[MICROGRAPH][row]}: no CTF in the list or table of CTFs"
         return piece
-    known = float(table[PIXEL][row]) if PIXEL in table else None
+    header_A = float(table[PIXEL][row]) if PIXEL in table else None
     try:
-        given = known if known is not None and np.isfinite(known) else None
-        micrograph = loaded[row] if row in loaded else read_micrograph(table[PATH][row], given)
+        table_A = header_A if header_A is not None and np.isfinite(header_A) else None
+        micrograph = loaded[row] if row in loaded else read_micrograph(table[PATH][row], table_A)
     except (VerglasError, OSError, ValueError, MemoryError) as error:
         piece.problem = str(error)
         return piece
-    pixel_A = known if known is not None and np.isfinite(known) else micrograph.pixel_size_A
+    pixel_A = header_A if header_A is not None and np.isfinite(header_A) else micrograph.pixel_size_A
     if not np.isfinite(pixel_A):
         raise InputError(
             f"{table[PATH][row]}: the pixel size is unknown: neither file nor list has it; "
@@ -470,13 +470,13 @@ def cut_one(
         shifts = np.column_stack([picks.columns[label] for label in col.SHIFTS_A]).astype(np.float64)
         # the particle sits at minus the shift (docs/conventions.md, Shifts)
         exact = Picks(picks.xy_px - shifts / pixel_A, picks.micrograph, picks.columns)
-    cut = cut_particles(micrograph, exact, settings)
-    piece.picks, piece.cut, piece.settings = exact, cut, settings
+    result = cut_particles(micrograph, exact, settings)
+    piece.picks, piece.cut, piece.settings = exact, result, settings
     if exact is not picks:
-        piece.shifts_A = (cut.centres_px - exact.xy_px[cut.kept]) * pixel_A
+        piece.shifts_A = (result.centres_px - exact.xy_px[result.kept]) * pixel_A
     radius = settings.radius_px
     piece.excess = background_excess(
-        cut.images, None if radius is None else radius * pixel_A / settings.plan.pixel_size_A
+        result.images, None if radius is None else radius * pixel_A / settings.plan.pixel_size_A
     )
     return piece
 
@@ -503,18 +503,18 @@ def write_piece(folder: Path, name: str, piece: Piece, dtype: str) -> str:
 
 def particles_of(table: pd.DataFrame, pieces: Sequence[Piece], images: Sequence[npt.NDArray[np.float32]]) -> Particles:
     """One table of all particles, with the optics groups of their micrographs."""
-    used = table.iloc[[piece.row for piece in pieces]].reset_index(drop=True)
-    used[PIXEL] = [piece.settings.pixel_size_A for piece in pieces if piece.settings is not None]
-    used["_new_A"] = [piece.settings.plan.pixel_size_A for piece in pieces if piece.settings is not None]
-    rows = [_rows(used.iloc[i], piece) for i, piece in enumerate(pieces)]
+    sources = table.iloc[[piece.row for piece in pieces]].reset_index(drop=True)
+    sources[PIXEL] = [piece.settings.pixel_size_A for piece in pieces if piece.settings is not None]
+    sources["_new_A"] = [piece.settings.plan.pixel_size_A for piece in pieces if piece.settings is not None]
+    rows = [_rows(sources.iloc[i], piece) for i, piece in enumerate(pieces)]
     for label in SHARED:  # of the coordinates' own file, where the micrographs say nothing
-        if label not in used and all(label in part for part in rows):
-            used[label] = [float(part[label].iloc[0]) for part in rows]
-    optics, group = optics_of(used)
+        if label not in sources and all(label in part for part in rows):
+            sources[label] = [float(part[label].iloc[0]) for part in rows]
+    optics, group = optics_of(sources)
     plan = pieces[0].settings.plan if pieces[0].settings else None
     assert plan is not None
     first = np.unique(group, return_index=True)[1]
-    optics["rlnImagePixelSize"] = used["_new_A"].to_numpy()[first]
+    optics["rlnImagePixelSize"] = sources["_new_A"].to_numpy()[first]
     optics["rlnImageSize"] = plan.new_box
     optics["rlnImageDimensionality"] = 2
     optics["rlnCtfDataAreCtfPremultiplied"] = 0
@@ -527,33 +527,33 @@ def particles_of(table: pd.DataFrame, pieces: Sequence[Piece], images: Sequence[
 
 def _rows(micrograph: pd.Series[Any], piece: Piece) -> pd.DataFrame:
     """Metadata of the particles of one micrograph."""
-    cut = piece.cut
-    assert cut is not None
+    boxes = piece.cut
+    assert boxes is not None
     assert piece.settings is not None
-    count = len(cut.kept)
-    columns: dict[str, Any] = {X: cut.centres_px[:, 0], Y: cut.centres_px[:, 1]}
+    count = len(boxes.kept)
+    columns: dict[str, Any] = {X: boxes.centres_px[:, 0], Y: boxes.centres_px[:, 1]}
     if piece.name:
         columns["rlnImageName"] = [f"{i:06d}@{piece.name}" for i in range(1, count + 1)]
     columns[MICROGRAPH] = str(micrograph[MICROGRAPH])
-    columns.update(_ctf_columns(micrograph, cut, piece.settings.pixel_size_A))
+    columns.update(_ctf_columns(micrograph, boxes, piece.settings.pixel_size_A))
     for label, values in piece.picks.columns.items():
         if label not in columns and label not in _REPLACED:
-            columns[label] = values[cut.kept]
+            columns[label] = values[boxes.kept]
     if piece.shifts_A is not None:
         columns.update(zip(col.SHIFTS_A, piece.shifts_A.T, strict=True))
     return pd.DataFrame(columns, index=pd.RangeIndex(count))
 
 
-def _ctf_columns(micrograph: pd.Series[Any], cut: Cut, pixel_A: float) -> dict[str, Any]:
+def _ctf_columns(micrograph: pd.Series[Any], boxes: Cut, pixel_A: float) -> dict[str, Any]:
     """CTF of each particle: the micrograph's, with the defocus of its place where a tilt plane is known."""
-    found = {label: float(micrograph[label]) for label in CTF if label in micrograph and pd.notna(micrograph[label])}
-    columns: dict[str, Any] = dict(found)
-    if "rlnDefocusU" in found and all(label in micrograph for label in (*GRADIENT, "vgCentreX", "vgCentreY")):
+    values = {label: float(micrograph[label]) for label in CTF if label in micrograph and pd.notna(micrograph[label])}
+    columns: dict[str, Any] = dict(values)
+    if "rlnDefocusU" in values and all(label in micrograph for label in (*GRADIENT, "vgCentreX", "vgCentreY")):
         centre = np.array([float(micrograph["vgCentreX"]), float(micrograph["vgCentreY"])])
         slope = np.array([float(micrograph[label]) for label in GRADIENT])
-        local = (cut.centres_px - centre) * pixel_A @ slope
+        local = (boxes.centres_px - centre) * pixel_A @ slope
         for label in ("rlnDefocusU", "rlnDefocusV"):
-            columns[label] = found[label] + local
+            columns[label] = values[label] + local
     return columns
 
 

@@ -82,7 +82,7 @@ def estimate_gain_files(
     check_writable(out)
     paths = find_movies(movies)
     total: Any = None
-    frames, used, excluded = 0, 0, []
+    frames, n_movies, excluded = 0, 0, []
     with shown_to(listener) as heard:
         for number, path in enumerate(paths):
             heard.progress("movies", number, len(paths))
@@ -96,7 +96,7 @@ def estimate_gain_files(
                 heard.note("excluded", str(error))
                 continue
             total = added if total is None else total + added
-            frames, used = frames + count, used + 1
+            frames, n_movies = frames + count, n_movies + 1
         heard.progress("movies", len(paths), len(paths))
     if total is None:
         raise InputError(f"none of {len(paths)} movies can be used; the first: {excluded[0]}")
@@ -104,4 +104,4 @@ def estimate_gain_files(
     write_micrograph(out, Micrograph(estimate.gain.data))
     defects = out.with_name(f"{out.stem}_defects.txt")
     write_text(defects, "".join(f"{x} {y} 1 1\n" for y, x in np.asarray(estimate.defects).tolist()))
-    return GainFiles(estimate, out, defects, used, frames, excluded)
+    return GainFiles(estimate, out, defects, n_movies, frames, excluded)

@@ -32,11 +32,11 @@ class LivePage:
     def __init__(self, path: Path) -> None:
         self.path, self.next = path, time.monotonic() + EVERY_S
 
-    def show(self, drawn: Callable[[], Page], *, now: bool = False) -> None:
+    def show(self, draw: Callable[[], Page], *, now: bool = False) -> None:
         """Draw and write it, if it is time or must be ``now``."""
-        begun = time.monotonic()
-        if not now and begun < self.next:
+        start_time = time.monotonic()
+        if not now and start_time < self.next:
             return
-        write_text(self.path, render(drawn()))
+        write_text(self.path, render(draw()))
         end = time.monotonic()
-        self.next = end + max(EVERY_S, _COST * (end - begun))
+        self.next = end + max(EVERY_S, _COST * (end - start_time))

@@ -67,13 +67,13 @@ def allowed_memory_GB(share: float = 0.8) -> float:
 
 
 def _package_versions() -> dict[str, str | None]:
-    found: dict[str, str | None] = {}
+    versions: dict[str, str | None] = {}
     for name in _REPORTED_PACKAGES:
         try:
-            found[name] = version(name)
+            versions[name] = version(name)
         except PackageNotFoundError:
-            found[name] = None
-    return found
+            versions[name] = None
+    return versions
 
 
 def info() -> dict[str, Any]:

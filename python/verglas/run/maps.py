@@ -147,9 +147,9 @@ def make_mask(like: Map, shape: MaskShape) -> Map:
 
 def mask_file(source: Path, target: Path, shape: MaskShape, pixel_size_A: float | None = None) -> Map:
     """Make a mask from a map file, write it and return it: see :func:`make_mask`."""
-    made = make_mask(read_map(source, pixel_size_A), shape)
-    write_map(target, made)
-    return made
+    mask = make_mask(read_map(source, pixel_size_A), shape)
+    write_map(target, mask)
+    return mask
 
 
 @dataclass(frozen=True)
@@ -205,7 +205,7 @@ class _Counted:
 
 
 def resample_file(
-    source: Path, target: Path, wanted: Wanted, *, listener: ListenerChoice = "screen"
+    source: Path, target: Path, goal: Wanted, *, listener: ListenerChoice = "screen"
 ) -> image.ResamplePlan:
     """Resample a map, an image stack (.mrcs), or particles (.star, .cs: the images go into a new stack).
 
@@ -213,7 +213,7 @@ def resample_file(
     ----------
     source, target : Path
         Both of one kind; particles may change between .star and .cs.
-    wanted : Wanted
+    goal : Wanted
     listener : Listener, "screen" or None
         Who is told how it goes (:class:`verglas.types.listener.Listener`).
 
@@ -234,31 +234,31 @@ def resample_file(
     if kind != "map":
         with shown_to(listener) as heard:
             resample_images = _resample_particles if kind == "particles" else _resample_stack
-            return resample_images(source, target, wanted, phase_progress(heard, "images"))
-    found = read_map(source, wanted.old_pixel_size_A)
-    plan = wanted.plan(found.box, found.pixel_size_A)
-    write_map(target, image.resample(found, plan))
+            return resample_images(source, target, goal, phase_progress(heard, "images"))
+    volume = read_map(source, goal.old_pixel_size_A)
+    plan = goal.plan(volume.box, volume.pixel_size_A)
+    write_map(target, image.resample(volume, plan))
     return plan
 
 
-def _resample_particles(source: Path, target: Path, wanted: Wanted, progress: Progress) -> image.ResamplePlan:
+def _resample_particles(source: Path, target: Path, goal: Wanted, progress: Progress) -> image.ResamplePlan:
     particles = read_particles(source)
-    plan = wanted.plan(particles.box, wanted.old_pixel_size_A or particles.pixel_size_A)
+    plan = goal.plan(particles.box, goal.old_pixel_size_A or particles.pixel_size_A)
     small = image.resample_particles(particles, plan)
     assert small.source is not None
     write_particles(target, small.with_source(_Counted(small.source, progress)))
     return plan
 
 
-def _resample_stack(source: Path, target: Path, wanted: Wanted, progress: Progress) -> image.ResamplePlan:
+def _resample_stack(source: Path, target: Path, goal: Wanted, progress: Progress) -> image.ResamplePlan:
     header = read_header(source)
     n, ny, nx = header.shape
     if ny != nx:
         raise InputError(f"{source}: images of {nx} x {ny} pixels; expected square ones")
-    old = wanted.old_pixel_size_A or header.pixel_size_A
+    old = goal.old_pixel_size_A or header.pixel_size_A
     if not old > 0:
         raise InputError(f"{source}: the header has no pixel size; give it (--old-pixel-size)")
-    plan = wanted.plan(nx, old)
+    plan = goal.plan(nx, old)
     step = max(1, _CHUNK_BYTES // (4 * plan.work_box**2))
     with StackWriter(target, n, plan.new_box, plan.pixel_size_A) as writer:
         for start in range(0, n, step):

@@ -84,17 +84,17 @@ def merge_particles(sets: Sequence[Particles | PathLike], *, distance_A: float |
             f"merge: images of {' and '.join(map(str, boxes))} pixels; bring them to one box with resample"
         )
     groups, optics = _join_optics(parts)
-    shared = [str(name) for name in parts[0].table if all(name in part.table for part in parts)]
-    left_out = sorted({str(name) for part in parts for name in part.table} - set(shared))
-    table = pd.concat([part.table[shared] for part in parts], ignore_index=True)
+    common = [str(name) for name in parts[0].table if all(name in part.table for part in parts)]
+    left_out = sorted({str(name) for part in parts for name in part.table} - set(common))
+    table = pd.concat([part.table[common] for part in parts], ignore_index=True)
     source = _join_sources(parts)
     table["rlnOpticsGroup"] = groups
     stacks = np.asarray(source.names, dtype=object)[source.stack_of]
     table["rlnImageName"] = [f"{f + 1:06d}@{name}" for f, name in zip(source.frame, stacks, strict=True)]
-    joined = Particles(table, source, optics_table=optics, where="the merged set")
-    kept = _first_of_each(joined, distance_A)
+    union = Particles(table, source, optics_table=optics, where="the merged set")
+    keep = _first_of_each(union, distance_A)
     number = tuple(len(part) for part in parts)
-    return Merged(joined[kept], number, int((~kept).sum()), tuple(left_out))
+    return Merged(union[keep], number, int((~keep).sum()), tuple(left_out))
 
 
 def _join_optics(parts: Sequence[Particles]) -> tuple[IntArray, pd.DataFrame]:
@@ -126,9 +126,9 @@ def _join_sources(parts: Sequence[Particles]) -> StackSource:
         source = part.source
         if not isinstance(source, StackSource):
             raise InputError(f"{part.where}: its images lie in no stack; write them with verglas convert --restack")
-        used = np.unique(source.stack_of)
+        stacks = np.unique(source.stack_of)
         new = np.zeros(len(source.names), np.int32)
-        for k in used:
+        for k in stacks:
             # Sets read from different folders may name different files alike: whole paths tell them apart.
             new[k] = names.setdefault(str(source.path(int(k)).resolve()), len(names))
         stack_of.append(new[source.stack_of])
@@ -141,18 +141,18 @@ def _join_sources(parts: Sequence[Particles]) -> StackSource:
 
 
 def _first_of_each(particles: Particles, distance_A: float | None) -> npt.NDArray[np.bool_]:
-    kept = images_of(particles) == np.arange(len(particles))
+    keep = images_of(particles) == np.arange(len(particles))
     if distance_A is None:
-        return kept
+        return keep
     pairs = near_pairs(particles, distance_A)
     if pairs is None:
         raise InputError("merge: a distance needs rlnMicrographName, rlnCoordinateX and rlnCoordinateY in every set")
     # In the order of the rows: who is left out takes nobody with it, as a chain of neighbours would.
-    ordered = np.sort(pairs, axis=1)
-    for first, second in ordered[np.lexsort(ordered.T[::-1])]:
-        if kept[first]:
-            kept[second] = False
-    return kept
+    in_order = np.sort(pairs, axis=1)
+    for first, second in in_order[np.lexsort(in_order.T[::-1])]:
+        if keep[first]:
+            keep[second] = False
+    return keep
 
 
 def flip_particles(particles: Particles) -> Particles:
@@ -177,9 +177,9 @@ def flip_map(volume: Map) -> Map:
 
 def merge_files(sets: Sequence[PathLike], out: PathLike, *, distance_A: float | None = None) -> Merged:
     """:func:`merge_particles` of files, written to ``out``."""
-    merged = merge_particles(list(sets), distance_A=distance_A)
-    write_particles(out, merged.particles)
-    return merged
+    union = merge_particles(list(sets), distance_A=distance_A)
+    write_particles(out, union.particles)
+    return union
 
 
 def flip_files(files: Sequence[PathLike], out: PathLike) -> list[Path]:

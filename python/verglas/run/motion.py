@@ -67,9 +67,9 @@ class MovieSettings(MotionSettings):
     @property
     def reading(self) -> dict[str, Any]:
         """Keywords of :func:`verglas.read_movie`: what is known, and how frames are made."""
-        known = {name: getattr(self, name) for name in (*_KNOWN, "frames_per_fraction")}
-        given = {name: value for name, value in known.items() if value is not None}
-        return {**given, "upsampling": self.upsampling, "flip_y": self.flip_y}
+        values = {name: getattr(self, name) for name in (*_KNOWN, "frames_per_fraction")}
+        inputs = {name: value for name, value in values.items() if value is not None}
+        return {**inputs, "upsampling": self.upsampling, "flip_y": self.flip_y}
 
     @property
     def correction(self) -> MotionSettings:
@@ -96,8 +96,8 @@ class MovieSession:
     def record(self) -> dict[str, Any]:
         """What a run must agree in with the one that it goes on from: all that changes a pixel."""
         inputs = {"gain": self.gain, "defects": self.defects}
-        given = {name: None if value is None else str(value) for name, value in inputs.items()}
-        return {**result_settings(self.settings), **given}
+        texts = {name: None if value is None else str(value) for name, value in inputs.items()}
+        return {**result_settings(self.settings), **texts}
 
 
 @dataclass(frozen=True)
@@ -191,20 +191,20 @@ def correct_movies(
     _check_names(paths)
     record = session.record()
     placement = _former_placement(folder, record)
-    with shown_to(listener) as shown, tenure(folder, "motion", shown, record={"settings": record}) as held:
+    with shown_to(listener) as screen, tenure(folder, "motion", screen, record={"settings": record}) as hold:
         if placement is not None:
             session = replace(session, settings=replace(session.settings, placement=placement))
-        session = with_placed_gain(paths, session, held)
-        held.write(state="running", placement=session.settings.placement)
+        session = with_placed_gain(paths, session, hold)
+        hold.write(state="running", placement=session.settings.placement)
         for name in ("micrographs", "png"):
             (folder / name).mkdir(exist_ok=True)
-        rows, excluded, kept = _correct_each(paths, folder, session, held)
+        rows, excluded, n_kept = _correct_each(paths, folder, session, hold)
         summary = _write_account(rows, excluded, folder, session)
         if not rows:
             raise InputError(
                 f"none of {len(paths)} movies can be corrected; the first: {next(iter(excluded.values()))}"
             )
-        return replace(summary, kept=kept)
+        return replace(summary, kept=n_kept)
 
 
 def _former_placement(folder: Path, record: Mapping[str, Any]) -> str | None:
@@ -222,44 +222,44 @@ def _former_placement(folder: Path, record: Mapping[str, Any]) -> str | None:
     if not any((folder / "micrographs").glob("*.json")):
         return None
     before = had.get("settings", {})
-    changed = [f"{name}: was {before.get(name)}, now {value}" for name, value in record.items()
+    changes = [f"{name}: was {before.get(name)}, now {value}" for name, value in record.items()
                if before.get(name) != value]  # fmt: skip
-    changed += [f"{name}: was {value}, not given now" for name, value in before.items() if name not in record]
-    if changed:
+    changes += [f"{name}: was {value}, not given now" for name, value in before.items() if name not in record]
+    if changes:
         raise InputError(
-            f"{folder}: holds micrographs made with other settings ({'; '.join(changed)}); give the same, or name "
+            f"{folder}: holds micrographs made with other settings ({'; '.join(changes)}); give the same, or name "
             "another folder"
         )
     return had.get("placement")
 
 
 def _correct_each(
-    paths: list[Path], folder: Path, session: MovieSession, held: Tenure
+    paths: list[Path], folder: Path, session: MovieSession, hold: Tenure
 ) -> tuple[list[dict[str, Any]], dict[str, str], int]:
     """Rows of the movies that were corrected, why the others were not, and how many had been corrected before."""
-    rows, excluded, kept = list[dict[str, Any]](), dict[str, str](), 0
-    drawn = time.monotonic()
+    rows, excluded, n_kept = list[dict[str, Any]](), dict[str, str](), 0
+    page_time = time.monotonic()
     for number, path in enumerate(paths):
-        held.progress("movies", number, len(paths))
+        hold.progress("movies", number, len(paths))
         files = MovieFiles(folder, path, path.stem)
         row = files.kept_row()
         if row is not None:
             rows.append(row)
-            kept += 1
+            n_kept += 1
             continue
         try:
-            rows.append(_correct(files, session, held))
+            rows.append(_correct(files, session, hold))
         except (InputError, OSError) as error:
             excluded[str(path)] = str(error)
-            held.note("excluded", str(error))
+            hold.note("excluded", str(error))
             continue
-        if time.monotonic() - drawn > _PAGE_EVERY_S:
+        if time.monotonic() - page_time > _PAGE_EVERY_S:
             _write_account(rows, excluded, folder, session)
-            drawn = time.monotonic()
-    held.progress("movies", len(paths), len(paths))
-    if kept:
-        held.say(f"{kept} of {len(paths)} movies had been corrected before and were kept")
-    return rows, excluded, kept
+            page_time = time.monotonic()
+    hold.progress("movies", len(paths), len(paths))
+    if n_kept:
+        hold.say(f"{n_kept} of {len(paths)} movies had been corrected before and were kept")
+    return rows, excluded, n_kept
 
 
 def _write_account(
@@ -273,8 +273,8 @@ def _write_account(
     write_csv(folder / "motion.csv", {str(c): every[c].to_numpy() for c in every})
     table = _star_table(rows, folder, session) if rows else pd.DataFrame({PATH: []})
     if rows:
-        hidden = ("movie", "model", "frames", "bad_pixels", "flags")
-        write_micrographs(folder / "micrographs.star", table.drop(columns=[*hidden]))
+        omitted_columns = ("movie", "model", "frames", "bad_pixels", "flags")
+        write_micrographs(folder / "micrographs.star", table.drop(columns=[*omitted_columns]))
         every["picture"] = [f"png/{Path(str(movie)).stem}.png" for movie in every["movie"]]
         for column in ("early_px", "late_px", "total_px", "local_px", "shift_error_px", "gain_nats"):
             every[column] = every[column].astype(float)
@@ -287,25 +287,25 @@ def _write_account(
 
 def _star_table(rows: list[dict[str, Any]], folder: Path, session: MovieSession) -> pd.DataFrame:
     """What the STAR file says of every micrograph, as RELION's corrected_micrographs.star does."""
-    made: dict[str, Any] = {}
+    columns: dict[str, Any] = {}
     files = [MovieFiles(folder, Path(row["movie"]), Path(row["movie"]).stem) for row in rows]
     for label, ending in PARTS.items():
         if all(label in row["parts"] for row in rows):
-            made[label] = [written_name(f.part(ending), folder) for f in files]
-    made[PATH] = [str(f.part(".mrc")) for f in files]
-    made[PIXEL] = [row[PIXEL] for row in rows]
-    made["rlnMicrographOriginalPixelSize"] = [row["original_pixel_size_A"] for row in rows]
+            columns[label] = [written_name(f.part(ending), folder) for f in files]
+    columns[PATH] = [str(f.part(".mrc")) for f in files]
+    columns[PIXEL] = [row[PIXEL] for row in rows]
+    columns["rlnMicrographOriginalPixelSize"] = [row["original_pixel_size_A"] for row in rows]
     microscope = ([row["voltage_kV"] for row in rows], session.settings.cs_mm, session.settings.amplitude_contrast)
     for label, value in zip(SHARED, microscope, strict=True):
         values = value if isinstance(value, list) else [value] * len(rows)
         if all(v is not None for v in values):
-            made[label] = values
-    accumulated = [_star_values(row) for row in rows]
+            columns[label] = values
+    totals = [_star_values(row) for row in rows]
     for label in (f"rlnAccumMotion{name}" for name in ("Total", "Early", "Late")):
-        made[label] = [values[label] for values in accumulated]
-    made["rlnOpticsGroupName"] = _optics_groups(rows)
-    made |= {name: [row[name] for row in rows] for name in ("movie", "model", "frames", "bad_pixels", "flags")}
-    return pd.DataFrame(made)
+        columns[label] = [values[label] for values in totals]
+    columns["rlnOpticsGroupName"] = _optics_groups(rows)
+    columns |= {name: [row[name] for row in rows] for name in ("movie", "model", "frames", "bad_pixels", "flags")}
+    return pd.DataFrame(columns)
 
 
 def _optics_groups(rows: list[dict[str, Any]]) -> list[str]:
@@ -321,17 +321,17 @@ def _optics_groups(rows: list[dict[str, Any]]) -> list[str]:
 
 
 def _correct(files: MovieFiles, session: MovieSession, heard: Listener) -> dict[str, Any]:
-    chosen, gain = session.settings, None if session.gain is None else str(session.gain)
+    settings, gain = session.settings, None if session.gain is None else str(session.gain)
     movie = read_movie(
         files.movie,
         session.gain,
         session.defects,
-        placement=chosen.placement,
-        keep_bytes=chosen.keep_bytes,
-        **chosen.reading,
+        placement=settings.placement,
+        keep_bytes=settings.keep_bytes,
+        **settings.reading,
     )
-    corrected = correct_motion(movie, chosen.correction, threads=session.threads, listener=heard)
-    return files.write(movie, corrected, chosen.correction, gain, chosen.dtype)
+    result = correct_motion(movie, settings.correction, threads=session.threads, listener=heard)
+    return files.write(movie, result, settings.correction, gain, settings.dtype)
 
 
 def correct_movie(path: Path, folder: Path, stem: str, session: MovieSession, listener: Listener) -> dict[str, Any]:
@@ -361,23 +361,23 @@ def correct_movie(path: Path, folder: Path, stem: str, session: MovieSession, li
 def _star_values(row: dict[str, Any]) -> dict[str, Any]:
     """Motion in angstroms and voltage under RELION's labels."""
     pixel_A = row["original_pixel_size_A"]
-    made = {f"rlnAccumMotion{name.title()}": row[f"{name}_px"] * pixel_A for name in ("total", "early", "late")}
-    return made | ({} if row["voltage_kV"] is None else {"rlnVoltage": row["voltage_kV"]})
+    values = {f"rlnAccumMotion{name.title()}": row[f"{name}_px"] * pixel_A for name in ("total", "early", "late")}
+    return values | ({} if row["voltage_kV"] is None else {"rlnVoltage": row["voltage_kV"]})
 
 
 def _check_names(paths: list[Path]) -> None:
-    seen: dict[str, Path] = {}
+    sources: dict[str, Path] = {}
     for path in paths:
-        if path.stem in seen:
-            raise InputError(f"{path} and {seen[path.stem]} would give micrographs of one name; rename one of them")
-        seen[path.stem] = path
+        if path.stem in sources:
+            raise InputError(f"{path} and {sources[path.stem]} would give micrographs of one name; rename one of them")
+        sources[path.stem] = path
 
 
 def with_placed_gain(paths: list[Path], session: MovieSession, tell: Listener) -> MovieSession:
     """The placement found in the first movie that can be read; every movie of a session has the same."""
-    chosen = session.settings
+    settings = session.settings
     if session.gain is None or session.settings.placement != "auto":
-        return session if session.gain is not None else replace(session, settings=replace(chosen, placement="0"))
+        return session if session.gain is not None else replace(session, settings=replace(settings, placement="0"))
     reason = ""
     for path in paths:
         try:
@@ -386,7 +386,7 @@ def with_placed_gain(paths: list[Path], session: MovieSession, tell: Listener) -
         except (InputError, OSError) as error:
             reason = reason or str(error)
             continue
-        placed = place_gain(total, as_gain(session.gain))
-        tell.say(placed.sentence)
-        return replace(session, settings=replace(chosen, placement=placed.placement))
+        placement = place_gain(total, as_gain(session.gain))
+        tell.say(placement.sentence)
+        return replace(session, settings=replace(settings, placement=placement.placement))
     raise InputError(f"none of {len(paths)} movies can be read; the first: {reason}")

@@ -77,41 +77,43 @@ class MovieFiles:
             "rlnMicrographNameEven": corrected.even,
             "rlnMicrographNameOdd": corrected.odd,
         }
-        written = {label: image for label, image in sums.items() if image is not None}
-        for label, image in written.items():
+        images = {label: image for label, image in sums.items() if image is not None}
+        for label, image in images.items():
             write_micrograph(self.part(PARTS[label]), image, dtype)
-        known = settings.of(movie)
+        described = settings.of(movie)
         trajectory = Trajectory.from_motion(
             corrected.motion,
             hot_pixels=movie.defects,
             movie=str(movie.path),
             binning=float(settings.bin_factor),
             gain=gain,
-            pixel_size_A=known.pixel_size_A,
-            dose_per_frame_e_A2=known.dose_per_frame_e_A2,
-            pre_exposure_e_A2=known.pre_exposure_e_A2,
-            voltage_kV=known.voltage_kV,
+            pixel_size_A=described.pixel_size_A,
+            dose_per_frame_e_A2=described.dose_per_frame_e_A2,
+            pre_exposure_e_A2=described.pre_exposure_e_A2,
+            voltage_kV=described.voltage_kV,
         )
         write_motion_star(self.part(PARTS["rlnMicrographMetadata"]), trajectory)
         write_bytes(self.picture, motion_figure(corrected.motion, self.movie.name))
-        row = self._row(movie, corrected, known, trajectory)
+        row = self._row(movie, corrected, described, trajectory)
         row |= {
-            "parts": [*written, "rlnMicrographMetadata"],
+            "parts": [*images, "rlnMicrographMetadata"],
             "rlnMicrographPixelSize": corrected.micrograph.pixel_size_A,
         }
         write_json(self.part(".json"), {"identity": identity, "row": row})
         return row
 
-    def _row(self, movie: Movie, corrected: CorrectedMovie, known: Movie, trajectory: Trajectory) -> dict[str, Any]:
+    def _row(self, movie: Movie, corrected: CorrectedMovie, described: Movie, trajectory: Trajectory) -> dict[str, Any]:
         motion = corrected.motion
         steps = np.hypot(*np.diff(trajectory.global_px, axis=0).T)
-        exposed = known.pre_exposure_e_A2 + np.arange(1, len(steps) + 1) * (known.dose_per_frame_e_A2 or np.nan)
-        total, early = float(steps.sum()), float(steps[exposed <= EARLY_E_A2].sum())
+        exposure_e_A2 = described.pre_exposure_e_A2 + np.arange(1, len(steps) + 1) * (
+            described.dose_per_frame_e_A2 or np.nan
+        )
+        total, early = float(steps.sum()), float(steps[exposure_e_A2 <= EARLY_E_A2].sum())
         places = (np.linspace(0, n - 1, 7) for n in motion.shape)
         y, x = np.meshgrid(*places, indexing="ij")
         gain_nats = next((g.gain_nats for g in corrected.gains if g.model == motion.model), None)
         errors = motion.global_error_px
-        acquired = find_acquisition(self.movie)
+        acquisition = find_acquisition(self.movie)
         return {
             "movie": str(self.movie),
             "model": corrected.model,
@@ -123,9 +125,11 @@ class MovieFiles:
             "local_px": float(np.hypot(*np.moveaxis(motion.local(x, y), -1, 0)).max()),
             "shift_error_px": None if errors is None else float(errors.mean()),
             "gain_nats": gain_nats,
-            "original_pixel_size_A": known.pixel_size_A,
-            "voltage_kV": known.voltage_kV,
-            "beam_shift": None if acquired is None or acquired.beam_shift is None else list(acquired.beam_shift),
-            "hole": None if acquired is None else acquired.group,
+            "original_pixel_size_A": described.pixel_size_A,
+            "voltage_kV": described.voltage_kV,
+            "beam_shift": None
+            if acquisition is None or acquisition.beam_shift is None
+            else list(acquisition.beam_shift),
+            "hole": None if acquisition is None else acquisition.group,
             "flags": "; ".join(corrected.flags),
         }

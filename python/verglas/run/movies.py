@@ -87,10 +87,10 @@ def read_movie(
         lying, placement = place_gain(total, as_gain(gain, divides)).gain, "0"
     if not (isinstance(defects, str) and defects == "auto"):
         return with_gain_and_defects(movie, lying, defects, placement=placement, divides=divides)
-    levelled = with_gain_and_defects(movie, lying, None, placement=placement, divides=divides)
-    bad = levelled.defect_mask
-    bad[tuple(find_defects(total, levelled.gain).T)] = True
-    return replace(levelled, defects=bad)
+    frames = with_gain_and_defects(movie, lying, None, placement=placement, divides=divides)
+    bad = frames.defect_mask
+    bad[tuple(find_defects(total, frames.gain).T)] = True
+    return replace(frames, defects=bad)
 
 
 def as_gain(gain: PathLike | npt.ArrayLike | Gain, divides: bool | None = None) -> Gain:
@@ -102,25 +102,31 @@ def as_gain(gain: PathLike | npt.ArrayLike | Gain, divides: bool | None = None) 
     return Gain(np.asarray(gain, np.float32), bool(divides))
 
 
-def with_acquisition(known: dict[str, Any], found: Acquisition | None, *, summed: bool) -> dict[str, Any]:
+def with_acquisition(known: dict[str, Any], acquisition: Acquisition | None, *, summed: bool) -> dict[str, Any]:
     """What is given, completed by what acquisition software says; contradictions are warned of.
 
     Parameters
     ----------
     known : dict
         Keywords of :func:`verglas.io.open_movie`.
-    found : Acquisition or None
+    acquisition : Acquisition or None
     summed : bool
         Recorded frames are summed to others, so that the total exposure counts and not that of a recorded frame.
     """
-    if found is None:
+    if acquisition is None:
         return known
-    pixel_A = None if found.pixel_size_A is None else found.pixel_size_A / known.get("upsampling", 1)
-    here = replace(found, pixel_size_A=pixel_A)
+    pixel_A = None if acquisition.pixel_size_A is None else acquisition.pixel_size_A / known.get("upsampling", 1)
+    here = replace(acquisition, pixel_size_A=pixel_A)
     names = ["pixel_size_A", "voltage_kV", "pre_exposure_e_A2"] + ([] if summed else ["dose_per_frame_e_A2"])
     for sentence in here.contradictions(**{name: known.get(name) for name in names}):
         warnings.warn(f"{sentence}, which is used", VerglasWarning, stacklevel=3)
-    says = {"pixel_size_A": pixel_A, "voltage_kV": found.voltage_kV, "pre_exposure_e_A2": found.pre_exposure_e_A2}
-    says |= {"total_dose_e_A2": found.total_dose_e_A2} if summed else {"dose_per_frame_e_A2": found.per_frame}
-    filled = {name: value for name, value in says.items() if value is not None and known.get(name) is None}
-    return {**known, **filled}
+    says = {
+        "pixel_size_A": pixel_A,
+        "voltage_kV": acquisition.voltage_kV,
+        "pre_exposure_e_A2": acquisition.pre_exposure_e_A2,
+    }
+    says |= (
+        {"total_dose_e_A2": acquisition.total_dose_e_A2} if summed else {"dose_per_frame_e_A2": acquisition.per_frame}
+    )
+    additions = {name: value for name, value in says.items() if value is not None and known.get(name) is None}
+    return {**known, **additions}

@@ -34,9 +34,9 @@ def in_order(one: Callable[[Item], Result], items: Iterable[Item], threads: int 
     """
     count = resolve_threads(threads)
     with ThreadPoolExecutor(count) as pool:
-        left = iter(items)
-        waiting: list[Future[Result]] = [pool.submit(one, item) for item in islice(left, count + 1)]
+        rest = iter(items)
+        waiting: list[Future[Result]] = [pool.submit(one, item) for item in islice(rest, count + 1)]
         while waiting:
             result = waiting.pop(0).result()
-            waiting += [pool.submit(one, item) for item in islice(left, 1)]
+            waiting += [pool.submit(one, item) for item in islice(rest, 1)]
             yield result

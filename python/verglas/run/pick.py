@@ -118,7 +118,7 @@ class _Done:
     quality: MicrographQuality | None = None
     shape: tuple[int, int] = (0, 0)
     pixel_size_A: float = float("nan")
-    found: PickResult | None = None
+    result: PickResult | None = None
     thumbnail: bytes = b""
     reason: str = ""
     seconds: float = 0.0
@@ -155,7 +155,7 @@ class PickSummary:
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-ready."""
-        found: dict[str, Any] = {
+        numbers: dict[str, Any] = {
             "micrographs": len(self.picks),
             "picks": sum(len(p) for p in self.picks.values()),
             "verdict": self.verdict.as_dict(),
@@ -165,10 +165,10 @@ class PickSummary:
             "seconds_per_micrograph": round(self.seconds_each, 3),
         }
         if self.merit is not None:
-            found["comparison"] = self.merit.as_dict()
+            numbers["comparison"] = self.merit.as_dict()
             if self.roc is not None:
-                found["comparison"] |= {"auc": self.roc.auc, "auc_band": self.roc.band}
-        return found
+                numbers["comparison"] |= {"auc": self.roc.auc, "auc_band": self.roc.band}
+        return numbers
 
 
 def pick_files(job: PickJob, *, listener: ListenerChoice = "screen") -> PickSummary:
@@ -189,7 +189,7 @@ def pick_files(job: PickJob, *, listener: ListenerChoice = "screen") -> PickSumm
     InputError
         No micrographs, settings that do not go together, or no micrograph that could be used.
     """
-    started = time.perf_counter()
+    start_time = time.perf_counter()
     table = find_micrographs(list(job.micrographs))
     if job.ctf is not None:
         table = join_ctf(table, read_ctf_table(job.ctf))
@@ -198,27 +198,27 @@ def pick_files(job: PickJob, *, listener: ListenerChoice = "screen") -> PickSumm
     truth = None if job.compare is None else read_picks(job.compare)
     for folder in (job.out, job.out / "pictures") if job.pictures else (job.out,):
         folder.mkdir(parents=True, exist_ok=True)
-    done: list[_Done] = []
+    outcomes: list[_Done] = []
     workers = min(resolve_threads(job.threads), len(table))
     each = 1 if workers > 1 else job.threads  # micrographs side by side use the cores
     work = in_order(lambda row: _pick_one(job, table.iloc[row], row, templates, each), range(len(table)), workers)
     with shown_to(listener) as heard:
         for one in work:
             thumbnail = b""
-            if one.found is not None and job.pictures:  # here, in one thread: matplotlib's settings are global
-                picture, thumbnail = _pictures(one.found, one.name)
+            if one.result is not None and job.pictures:  # here, in one thread: matplotlib's settings are global
+                picture, thumbnail = _pictures(one.result, one.name)
                 write_bytes(job.out / _picture_name(one.name), picture)
-            done.append(replace(one, found=None, thumbnail=thumbnail))
-            heard.progress("micrographs", len(done), len(table))
-    used = [one for one in done if one.picks is not None]
-    if not used:
-        why = most_common_reason([(one.name, one.reason) for one in done])
-        raise InputError(f"pick: none of {len(done)} micrographs could be used: {why}")
-    summary = _summarise(job, done, used, truth, started)
-    named = {one.name: written_name(table[PATH].iloc[one.row], job.out) for one in used}
-    write_picks(job.out / "picks.star", {named[n]: p for n, p in summary.picks.items()}, one_file=job.one_file)
-    _write_quality(job.out, used, summary)
-    _write_page(job.out, used, summary)
+            outcomes.append(replace(one, result=None, thumbnail=thumbnail))
+            heard.progress("micrographs", len(outcomes), len(table))
+    usable = [one for one in outcomes if one.picks is not None]
+    if not usable:
+        why = most_common_reason([(one.name, one.reason) for one in outcomes])
+        raise InputError(f"pick: none of {len(outcomes)} micrographs could be used: {why}")
+    summary = _summarise(job, outcomes, usable, truth, start_time)
+    file_names = {one.name: written_name(table[PATH].iloc[one.row], job.out) for one in usable}
+    write_picks(job.out / "picks.star", {file_names[n]: p for n, p in summary.picks.items()}, one_file=job.one_file)
+    _write_quality(job.out, usable, summary)
+    _write_page(job.out, usable, summary)
     return summary
 
 
@@ -255,7 +255,7 @@ def _pick_one(
     optics = _optics(row)
     try:
         micrograph = replace(read_micrograph(row[PATH], pixel), name=name)
-        found = pick_detailed(
+        result = pick_detailed(
             micrograph,
             job.diameter_A,
             templates=templates,
@@ -268,66 +268,72 @@ def _pick_one(
     seconds = time.perf_counter() - began
     quality = MicrographQuality(
         name,
-        len(found.picks),
-        found.bad.fraction,
-        found.cut.separation,
-        found.cut.clear,
+        len(result.picks),
+        result.bad.fraction,
+        result.cut.separation,
+        result.cut.clear,
         float(np.mean([optics.defocus_u_A[0], optics.defocus_v_A[0]])) if optics is not None else float("nan"),
         float(row["rlnCtfMaxResolution"]) if "rlnCtfMaxResolution" in row else float("nan"),
-        found.cut.precision,
+        result.cut.precision,
     )
     return _Done(
         number,
         name,
-        found.picks,
-        found.candidates,
+        result.picks,
+        result.candidates,
         quality,
         micrograph.shape,
         micrograph.pixel_size_A,
-        found,
+        result,
         seconds=seconds,
     )
 
 
-def _pictures(found: PickResult, name: str) -> tuple[bytes, bytes]:
+def _pictures(result: PickResult, name: str) -> tuple[bytes, bytes]:
     from verglas.report.picks import picks_picture
 
-    title = f"{Path(name).name}: {len(found.picks)} picks"
-    return picks_picture(found, title, 7.0), picks_picture(found, width_in=3.0)
+    title = f"{Path(name).name}: {len(result.picks)} picks"
+    return picks_picture(result, title, 7.0), picks_picture(result, width_in=3.0)
 
 
 def _summarise(
-    job: PickJob, done: Sequence[_Done], used: Sequence[_Done], truth: Mapping[str, Picks] | None, started: float
+    job: PickJob,
+    outcomes: Sequence[_Done],
+    usable: Sequence[_Done],
+    truth: Mapping[str, Picks] | None,
+    start_time: float,
 ) -> PickSummary:
-    set_aside = {one.name: one.reason for one in done if one.picks is None}
-    flags = judge_micrographs([one.quality for one in used if one.quality is not None])
-    merit, roc = (None, None) if truth is None else compare_with(used, truth, job.diameter_A)
+    set_aside = {one.name: one.reason for one in outcomes if one.picks is None}
+    flags = judge_micrographs([one.quality for one in usable if one.quality is not None])
+    merit, roc = (None, None) if truth is None else compare_with(usable, truth, job.diameter_A)
     verdict = judge_set(flags, len(set_aside))
-    if why := _threshold_hint(job.settings.threshold, used):
+    if why := _threshold_hint(job.settings.threshold, usable):
         verdict = Verdict("stop", (why, *verdict.reasons))
     return PickSummary(
-        {one.name: one.picks for one in used if one.picks is not None},
+        {one.name: one.picks for one in usable if one.picks is not None},
         set_aside,
         flags,
         verdict,
         merit,
         roc,
-        time.perf_counter() - started,
-        float(np.median([one.seconds for one in used])),
+        time.perf_counter() - start_time,
+        float(np.median([one.seconds for one in usable])),
     )
 
 
-def _threshold_hint(threshold: float | None, used: Sequence[_Done]) -> str:
+def _threshold_hint(threshold: float | None, usable: Sequence[_Done]) -> str:
     """What to say where a given threshold leaves no pick at all."""
-    if threshold is None or any(one.picks is not None and len(one.picks) for one in used):
+    if threshold is None or any(one.picks is not None and len(one.picks) for one in usable):
         return ""
-    merits = [one.candidates.columns[MERIT].max() for one in used if one.candidates is not None and len(one.candidates)]
+    merits = [
+        one.candidates.columns[MERIT].max() for one in usable if one.candidates is not None and len(one.candidates)
+    ]
     best = f"the highest is {max(merits):.2f}" if merits else "there is no candidate"
     return f"no candidate has a figure of merit of {threshold:g} ({best}); give a lower --threshold, or none"
 
 
 def compare_with(
-    used: Sequence[Any], truth: Mapping[str, Picks], diameter_A: float
+    micrographs: Sequence[Any], truth: Mapping[str, Picks], diameter_A: float
 ) -> tuple[PickMerit, RocCurve | None]:
     """Figures of merit of a set: pairs within a third of the diameter, both lists half a diameter inside.
 
@@ -336,10 +342,10 @@ def compare_with(
     InputError
         No micrograph is in both.
     """
-    at = match_names([one.name for one in used], list(truth))
+    at = match_names([one.name for one in micrographs], list(truth))
     total, scores, labels = PickMerit(0, 0, 0), [], []
     names = list(truth)
-    for one, index in zip(used, at, strict=True):
+    for one, index in zip(micrographs, at, strict=True):
         if index < 0:
             continue
         margin, radius = diameter_A / 2 / one.pixel_size_A, diameter_A / 3 / one.pixel_size_A
@@ -354,7 +360,8 @@ def compare_with(
         labels.append(hit)
     if not scores:
         raise InputError(
-            f"compare: no picks to compare with for any of {len(used)} micrographs, such as {used[0].name}"
+            f"compare: no picks to compare with for any of {len(micrographs)} micrographs, "
+            f"such as {micrographs[0].name}"
         )
     together = np.concatenate(labels)
     roc = roc_curve(np.concatenate(scores), together) if 0 < together.sum() < len(together) else None
@@ -368,11 +375,11 @@ def _picture_name(name: str) -> str:
     return f"pictures/{'__'.join(parts) or 'micrograph'}.png"
 
 
-def _write_quality(out: Path, used: Sequence[_Done], summary: PickSummary) -> None:
+def _write_quality(out: Path, usable: Sequence[_Done], summary: PickSummary) -> None:
     with atomic_path(out / "quality.csv") as temporary, open(temporary, "w", newline="", encoding="utf-8") as handle:
         writer = csv.writer(handle)
         writer.writerow(("micrograph", "picks", "bad_fraction", "separation", "defocus_A", "resolution_A", "flags"))
-        for one in used:
+        for one in usable:
             q = one.quality
             assert q is not None
             writer.writerow(
@@ -389,16 +396,16 @@ def _write_quality(out: Path, used: Sequence[_Done], summary: PickSummary) -> No
     write_text(out / "verdict.json", json.dumps(summary.as_dict(), indent=1) + "\n")
 
 
-def _write_page(out: Path, used: Sequence[_Done], summary: PickSummary) -> None:
+def _write_page(out: Path, usable: Sequence[_Done], summary: PickSummary) -> None:
     from verglas.report.picks import PageRow, picks_page
 
     rows = [
         PageRow(one.quality, summary.flags[one.name], one.thumbnail, _picture_name(one.name))
-        for one in used
+        for one in usable
         if one.quality is not None
     ]
     numbers = {
-        "micrographs": str(len(used)),
+        "micrographs": str(len(usable)),
         "picks": str(sum(len(p) for p in summary.picks.values())),
         "per micrograph, median": f"{np.median([len(p) for p in summary.picks.values()]):.0f}",
         "seconds per micrograph": f"{summary.seconds_each:.2f}",

@@ -109,7 +109,12 @@ def read_mtf(path: Path, pixel_size_A: float) -> Gain:
 
 
 def write_postprocessed(
-    folder: Path, done: Postprocessed, *, suffix: str = "", with_map: bool = True, record: dict[str, Any] | None = None
+    folder: Path,
+    result: Postprocessed,
+    *,
+    suffix: str = "",
+    with_map: bool = True,
+    record: dict[str, Any] | None = None,
 ) -> list[Path]:
     """Write what postprocessing made.
 
@@ -117,7 +122,7 @@ def write_postprocessed(
     ----------
     folder : Path
         Must be there.
-    done : Postprocessed
+    result : Postprocessed
         From :func:`verglas.postprocess`.
     suffix : str
         After each stem, e.g. '_class1'.
@@ -131,29 +136,29 @@ def write_postprocessed(
     list of Path
         map_sharpened.mrc, mask.mrc, fsc.csv, guinier.csv, postprocess.json, with the suffix.
     """
-    maps = {"map_sharpened": done.sharpened, "mask": done.mask}
+    maps = {"map_sharpened": result.sharpened, "mask": result.mask}
     if with_map:
-        maps = {"map": done.map, **maps}
+        maps = {"map": result.map, **maps}
     files = []
     for name, volume in maps.items():
         files.append(folder / f"{name}{suffix}.mrc")
         write_map(files[-1], volume)
-    random = done.phase_randomised
+    random = result.phase_randomised
     columns = {
-        "unmasked": done.unmasked.curve,
-        "masked": done.masked.curve,
-        "phase_randomised": np.full_like(done.masked.curve, np.nan) if random is None else random.curve,
-        "corrected": done.corrected.curve,
+        "unmasked": result.unmasked.curve,
+        "masked": result.masked.curve,
+        "phase_randomised": np.full_like(result.masked.curve, np.nan) if random is None else random.curve,
+        "corrected": result.corrected.curve,
     }
-    counts = {"n_unmasked": done.unmasked.n, "n_masked": done.masked.n}
+    counts = {"n_unmasked": result.unmasked.n, "n_masked": result.masked.n}
     files.append(folder / f"fsc{suffix}.csv")
-    write_csv(files[-1], {"frequency_per_A": done.unmasked.frequency_per_A, **columns, **counts})
-    plot = done.guinier
+    write_csv(files[-1], {"frequency_per_A": result.unmasked.frequency_per_A, **columns, **counts})
+    plot = result.guinier
     files.append(folder / f"guinier{suffix}.csv")
     points = {"s2_per_A2": plot.s2_per_A2, "ln_amplitude": plot.ln_amplitude, "ln_weighted": plot.ln_weighted}
     write_csv(files[-1], {**points, "fit": plot.fit})
     files.append(folder / f"postprocess{suffix}.json")
-    write_json(files[-1], {"verglas": __version__, **done.as_dict(), **(record or {})})
+    write_json(files[-1], {"verglas": __version__, **result.as_dict(), **(record or {})})
     return files
 
 
@@ -176,7 +181,7 @@ def postprocess_files(job: PostprocessJob, *, listener: ListenerChoice = "screen
     InputError
         Maps or mask do not go together; the message names the files.
     """
-    started = time.perf_counter()
+    start_time = time.perf_counter()
     half1, half2 = (_read(path, job.pixel_size_A) for path in (job.half1, job.half2))
     if half1.data.shape != half2.data.shape:
         raise InputError(
@@ -185,7 +190,7 @@ def postprocess_files(job: PostprocessJob, *, listener: ListenerChoice = "screen
     mask = None if job.mask is None else half1.with_data(read_mask(job.mask, half1))
     mtf = None if job.mtf is None else read_mtf(job.mtf, job.mtf_pixel_size_A or half1.pixel_size_A)
     job.out.mkdir(parents=True, exist_ok=True)
-    done = postprocess(
+    result = postprocess(
         half1,
         half2,
         mask,
@@ -202,16 +207,16 @@ def postprocess_files(job: PostprocessJob, *, listener: ListenerChoice = "screen
         "mtf": str(job.mtf or "none"),
         **asdict(job.settings),
     }
-    files = write_postprocessed(job.out, done, record={"settings": settings})
+    files = write_postprocessed(job.out, result, record={"settings": settings})
     now = datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
     files.append(write_postprocess_page(job.out, f"verglas {__version__}, {now}"))
-    return PostprocessSummary(done, files, time.perf_counter() - started)
+    return PostprocessSummary(result, files, time.perf_counter() - start_time)
 
 
 def _read(path: Path, pixel_size_A: float | None) -> Map:
-    found = read_map(path, pixel_size_A)
-    if len(set(found.data.shape)) != 1:
-        raise InputError(f"{path}: a map of shape {found.data.shape} (z, y, x); expected a cube")
-    if not np.isfinite(found.data).all():
-        raise InputError(f"{path}: {np.count_nonzero(~np.isfinite(found.data))} voxels are not finite numbers")
-    return found
+    volume = read_map(path, pixel_size_A)
+    if len(set(volume.data.shape)) != 1:
+        raise InputError(f"{path}: a map of shape {volume.data.shape} (z, y, x); expected a cube")
+    if not np.isfinite(volume.data).all():
+        raise InputError(f"{path}: {np.count_nonzero(~np.isfinite(volume.data))} voxels are not finite numbers")
+    return volume

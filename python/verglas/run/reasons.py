@@ -18,12 +18,12 @@ def without_name(reason: object, name: str) -> str:
     ('4 frames: a movie', 'a movie')
     """
     text = str(reason) or type(reason).__name__
-    for known in (name, Path(name).name):
-        text = text.removeprefix(f"{known}: ")
+    for spelling in (name, Path(name).name):
+        text = text.removeprefix(f"{spelling}: ")
     return text
 
 
-def commonest_kind(found: Sequence[tuple[str, str]]) -> str:
+def commonest_kind(pairs: Sequence[tuple[str, str]]) -> str:
     """The first reason of the kind that holds for most of (name, reason): reasons that differ in numbers are one kind.
 
     Examples
@@ -36,13 +36,13 @@ def commonest_kind(found: Sequence[tuple[str, str]]) -> str:
     ''
     """
     kinds: dict[str, list[str]] = {}
-    for name, reason in found:
+    for name, reason in pairs:
         words = without_name(reason, name)
         kinds.setdefault(re.sub(r"[-+]?\d[\d.]*", "#", words), []).append(words)
     return max(kinds.values(), key=len)[0] if kinds else ""
 
 
-def most_common_reason(found: Sequence[tuple[str, str]]) -> str:
+def most_common_reason(pairs: Sequence[tuple[str, str]]) -> str:
     """The reason that holds for most of (name, reason), with the first name: what to say where nothing is left.
 
     Examples
@@ -53,6 +53,6 @@ def most_common_reason(found: Sequence[tuple[str, str]]) -> str:
     >>> most_common_reason([("a", "cut off")])
     'a: cut off'
     """
-    reason, count = Counter(reason for _, reason in found).most_common(1)[0]
-    first = next(name for name, other in found if other == reason)
-    return f"{reason} ({count} of {len(found)}, the first: {first})" if len(found) > 1 else f"{first}: {reason}"
+    reason, count = Counter(reason for _, reason in pairs).most_common(1)[0]
+    first = next(name for name, other in pairs if other == reason)
+    return f"{reason} ({count} of {len(pairs)}, the first: {first})" if len(pairs) > 1 else f"{first}: {reason}"

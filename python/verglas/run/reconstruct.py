@@ -134,7 +134,7 @@ def reconstruct_files(job: ReconstructJob, *, listener: ListenerChoice = "screen
     InputError
         See :func:`verglas.reconstruct`.
     """
-    started = time.perf_counter()
+    start_time = time.perf_counter()
     check_writable(job.out)
     particles = read_particles(job.particles, stack=job.stack)
     ssnr = _ssnr_of_halves(job, particles) if job.wiener else None
@@ -148,7 +148,7 @@ def reconstruct_files(job: ReconstructJob, *, listener: ListenerChoice = "screen
     for number, half in enumerate(result.half_maps or (), start=1):
         files.append(job.out.with_name(f"{job.out.stem}_half{number}{job.out.suffix}"))
         write_map(files[-1], half)
-    return ReconstructSummary(result, curve, files, time.perf_counter() - started)
+    return ReconstructSummary(result, curve, files, time.perf_counter() - start_time)
 
 
 def _ssnr_of_halves(job: ReconstructJob, particles: Particles) -> Callable[[Map, Map], npt.NDArray[np.float64]]:
@@ -225,24 +225,24 @@ def project_files(job: ProjectJob, *, threads: int | None = None) -> Particles:
         directions, _ = orientation_grid(job.step_deg, job.symmetry)
         poses = Poses(np.column_stack([directions, np.zeros(len(directions))]))
         images = project(volume, poses, threads=threads)
-        written = Particles.from_images(images, volume.pixel_size_A, poses=poses)
+        projections = Particles.from_images(images, volume.pixel_size_A, poses=poses)
     else:
         particles = read_particles(job.particles)
         aberrations = Aberrations.of(particles) if job.ctf else None
         particles = for_job(particles, "project", ctf=job.ctf)
-        found = particles.poses
-        if found is None:
+        poses_of_file = particles.poses
+        if poses_of_file is None:
             raise InputError(f"{job.particles}: no poses (rlnAngleRot, rlnAngleTilt, rlnAnglePsi) to project at")
         optics = particles.optics if job.ctf else None
         bad = {} if optics is None else optics.unusable()
         if bad:
             row, why = next(iter(bad.items()))
             raise InputError(f"{job.particles}, particle {row} (row from 0): {why}; there is no CTF to project with")
-        images = project(volume, found, optics, threads=threads)
+        images = project(volume, poses_of_file, optics, threads=threads)
         if aberrations is not None:
             images = aberrations.applied(images, np.arange(len(images)), volume.pixel_size_A)
-        written = Particles.from_images(images, volume.pixel_size_A, poses=found, optics=optics)
+        projections = Particles.from_images(images, volume.pixel_size_A, poses=poses_of_file, optics=optics)
         if aberrations is not None:
-            written = with_aberrations(written, aberrations)
-    write_particles(job.out.with_suffix(".star"), written, stack=job.out)
-    return written
+            projections = with_aberrations(projections, aberrations)
+    write_particles(job.out.with_suffix(".star"), projections, stack=job.out)
+    return projections

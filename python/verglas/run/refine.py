@@ -210,11 +210,11 @@ def refine(
     devices = tuple(device_names("cpu" if device == "auto" else device))
     references = _as_list(reference)
     settings = {"classes": max(1, len(references)), **settings, "symmetry": symmetry, "diameter_A": diameter_A}
-    chosen = settings_from("refine", RefineSettings, **settings)
+    resolved_settings = settings_from("refine", RefineSettings, **settings)
     everything = particles if isinstance(particles, Particles) else read_particles(particles)
     everything = for_job(everything, "refine")
     record = settings_record(
-        chosen,
+        resolved_settings,
         {
             "particles": everything.where,
             "references": [_reference_name(r) for r in references],
@@ -233,9 +233,9 @@ def refine(
             heard = folder.held
         around = _Around(folder, limit, heard, devices)
         if resume:
-            setup = _resume_run(everything, chosen, around, given=mask is not None)
+            setup = _resume_run(everything, resolved_settings, around, is_forced=mask is not None)
         else:
-            setup = _start_run(everything, references, mask, chosen, around)
+            setup = _start_run(everything, references, mask, resolved_settings, around)
         heard.say(str(setup.plan))
         return _run(setup, folder, heard)
 
@@ -243,8 +243,8 @@ def refine(
 def iteration_sentence(figures: Mapping[str, Any]) -> str:
     """What a log says of an iteration."""
     classes = "" if ";" not in figures["populations"] else f", classes {figures['populations'].replace(';', ' ')}"
-    changed = figures["angle_change_deg"]
-    change = f"  median change of angles {changed:.2f} deg" if np.isfinite(changed) else ""
+    change_deg = figures["angle_change_deg"]
+    change = f"  median change of angles {change_deg:.2f} deg" if np.isfinite(change_deg) else ""
     return (
         f"iteration {figures['iteration']:2d}, {figures['phase']}: data to {figures['search_resolution_A']:.2f} A, "
         f"resolution {figures['resolution_A']:.2f} A, mean probability of the best pose "
@@ -257,22 +257,22 @@ def refine_files(particles: Path, reference: Sequence[Path] | None, *, stack: Pa
     return refine(read_particles(particles, stack=stack), reference, **more)
 
 
-def summary(found: Refinement) -> dict[str, Any]:
+def summary(result: Refinement) -> dict[str, Any]:
     """What ``verglas refine --json`` prints."""
-    rows = found.iterations
-    resolution = found.resolution_A
+    rows = result.iterations
+    resolution = result.resolution_A
     return {
-        "folder": None if found.folder is None else str(found.folder),
+        "folder": None if result.folder is None else str(result.folder),
         "resolution_A": resolution if np.isfinite(resolution) else None,
-        "resolutions_A": found.postprocessed.as_dict()["resolutions_A"],
-        "b_factor_A2": found.postprocessed.b_factor_A2,
-        "particles": len(found.particles),
-        "excluded": len(found.excluded),
+        "resolutions_A": result.postprocessed.as_dict()["resolutions_A"],
+        "b_factor_A2": result.postprocessed.b_factor_A2,
+        "particles": len(result.particles),
+        "excluded": len(result.excluded),
         "iterations": len(rows),
-        "populations": [round(p, 4) for p in found.populations],
+        "populations": [round(p, 4) for p in result.populations],
         "seconds": round(float(rows["seconds"].sum()), 2),
         "peak_memory_GB": round(float(rows["peak_memory_GB"].max()), 3),
-        "verdict": found.verdict.as_dict(),
+        "verdict": result.verdict.as_dict(),
     }
 
 
@@ -307,12 +307,12 @@ def _start_run(
     notes += more
     keep = _fits_in_memory(particles, around.limit_GB)
     work = in_memory(particles) if keep else particles
-    found = survey(work, threads=settings.threads, device=around.devices[0])
-    used = np.setdiff1d(np.arange(len(particles)), list(found.excluded))
-    work, more = _with_halves(work, used, found.copy_of, settings.seed)
+    inspection = survey(work, threads=settings.threads, device=around.devices[0])
+    usable = np.setdiff1d(np.arange(len(particles)), list(inspection.excluded))
+    work, more = _with_halves(work, usable, inspection.copy_of, settings.seed)
     notes += more
     problem = start.make_problem(
-        work, found.excluded, settings, n_classes=settings.classes, mask_given=window is not None
+        work, inspection.excluded, settings, n_classes=settings.classes, mask_given=window is not None
     )
     problem = replace(problem, devices=around.devices)
     plan = plan_memory(problem, around.limit_GB, cached=keep)
@@ -320,30 +320,32 @@ def _start_run(
     if not maps:
         maps, more = _from_poses(problem)
         notes += more
-    state, more = initial_state(problem, found.power[used], maps, window)
-    notes += more + _set_aside_notes(found.excluded)
+    state, more = initial_state(problem, inspection.power[usable], maps, window)
+    notes += more + _set_aside_notes(inspection.excluded)
     for note in notes:
         around.listener.say(note.sentence)
     step = schedule.first_step(problem, split=len(maps) < settings.classes)
     inputs = {} if folder is None else close_identity(particles)
     if folder is not None:
-        folder.begin(problem, plan, _excluded_table(particles, found.excluded), notes)
-        write_checkpoint(folder.folder, Checkpoint(state, step, problem.half, found.excluded, inputs))
+        folder.begin(problem, plan, _excluded_table(particles, inspection.excluded), notes)
+        write_checkpoint(folder.folder, Checkpoint(state, step, problem.half, inspection.excluded, inputs))
         folder.born()
-    return _Setup(problem, plan, state, step, found.excluded, inputs, particles[used])
+    return _Setup(problem, plan, state, step, inspection.excluded, inputs, particles[usable])
 
 
-def _with_halves(particles: Particles, used: IntArray, copy_of: IntArray, seed: int) -> tuple[Particles, list[Finding]]:
+def _with_halves(
+    particles: Particles, usable: IntArray, copy_of: IntArray, seed: int
+) -> tuple[Particles, list[Finding]]:
     """The particles with half sets that can be used, and what was done to them."""
-    if len(used) < 2:
+    if len(usable) < 2:
         return particles, []  # too few, which the problem says
     place = np.full(len(particles), -1)
-    place[used] = np.arange(len(used))
-    copies = place[copy_of[used]]
-    split = split_halves(particles[used], seed=seed, copy_of=np.where(copies < 0, np.arange(len(used)), copies))
+    place[usable] = np.arange(len(usable))
+    copies = place[copy_of[usable]]
+    halves = split_halves(particles[usable], seed=seed, copy_of=np.where(copies < 0, np.arange(len(usable)), copies))
     half = np.ones(len(particles), np.int64)
-    half[used] = split.half
-    return particles.with_columns(rlnRandomSubset=half), [Finding("half_sets", "warn", line) for line in split.said]
+    half[usable] = halves.half
+    return particles.with_columns(rlnRandomSubset=half), [Finding("half_sets", "warn", line) for line in halves.said]
 
 
 def _fit_references(
@@ -375,8 +377,8 @@ def _set_aside_notes(excluded: Mapping[int, str]) -> list[Finding]:
 def _excluded_table(particles: Particles, excluded: Mapping[int, str]) -> pd.DataFrame:
     """Particle number, image name and reason of those set aside."""
     numbers = sorted(excluded)
-    known = "rlnImageName" in particles.table
-    names = particles.table["rlnImageName"].iloc[numbers].to_numpy(str) if known else [""] * len(numbers)
+    has_names = "rlnImageName" in particles.table
+    names = particles.table["rlnImageName"].iloc[numbers].to_numpy(str) if has_names else [""] * len(numbers)
     return pd.DataFrame({"particle": numbers, "image": names, "reason": [excluded[i] for i in numbers]})
 
 
@@ -390,39 +392,47 @@ def _from_poses(problem: RefineProblem) -> tuple[list[Map], list[Finding]]:
     if problem.particles.poses is None:
         raise InputError("refine: poses='local', but the particles have no poses and there is no reference")
     finest = problem.settings.initial_resolution_A
-    made = reconstruct(problem.particles, problem.settings.symmetry, max_resolution_A=0.8 * finest, listener=None)
-    return [made], [Finding("own_poses", "go on", "the first reference was made from the poses of the particles")]
+    volume = reconstruct(problem.particles, problem.settings.symmetry, max_resolution_A=0.8 * finest, listener=None)
+    return [volume], [Finding("own_poses", "go on", "the first reference was made from the poses of the particles")]
 
 
-def _resume_run(particles: Particles, settings: RefineSettings, around: _Around, *, given: bool) -> _Setup:
+def _resume_run(particles: Particles, settings: RefineSettings, around: _Around, *, is_forced: bool) -> _Setup:
     folder = around.folder
     assert folder is not None
-    saved = read_checkpoint(folder.folder)
+    checkpoint = read_checkpoint(folder.folder)
     inputs = close_identity(particles)
-    different = differences(saved.inputs, inputs)
+    different = differences(checkpoint.inputs, inputs)
     if different:
         raise InputError(f"{folder.folder}: this run was started with other particles ({different})")
     keep = _fits_in_memory(particles, around.limit_GB)
     work = in_memory(particles) if keep else particles
-    used = np.setdiff1d(np.arange(len(particles)), list(saved.excluded))
+    usable = np.setdiff1d(np.arange(len(particles)), list(checkpoint.excluded))
     half = np.ones(len(particles), np.int64)
-    half[used] = saved.half
+    half[usable] = checkpoint.half
     work = work.with_columns(rlnRandomSubset=half)
-    problem = start.make_problem(work, saved.excluded, settings, n_classes=settings.classes, mask_given=given)
-    problem = replace(problem, half=saved.half, devices=around.devices)
+    problem = start.make_problem(work, checkpoint.excluded, settings, n_classes=settings.classes, mask_given=is_forced)
+    problem = replace(problem, half=checkpoint.half, devices=around.devices)
     plan = plan_memory(problem, around.limit_GB, cached=keep)
     folder.plan(plan, around.devices)
     folder.born()
-    return _Setup(with_plan(problem, plan), plan, saved.state, saved.step, saved.excluded, inputs, particles[used])
+    return _Setup(
+        with_plan(problem, plan),
+        plan,
+        checkpoint.state,
+        checkpoint.step,
+        checkpoint.excluded,
+        inputs,
+        particles[usable],
+    )
 
 
 def _run(setup: _Setup, folder: RefineFolder | None, listener: Listener) -> Refinement:
     problem = setup.problem
     number = [setup.state.iteration]
 
-    def record_iteration(state: State, made: Iteration, following: Step | None) -> None:
+    def record_iteration(state: State, iteration: Iteration, following: Step | None) -> None:
         number[0] = state.iteration
-        for note in made.notes:
+        for note in iteration.notes:
             listener.say(note.sentence)
         listener.iteration(state.figures[-1].as_row())
         if folder is not None:
@@ -431,7 +441,7 @@ def _run(setup: _Setup, folder: RefineFolder | None, listener: Listener) -> Refi
                 write_checkpoint(
                     folder.folder, Checkpoint(state, following, problem.half, setup.excluded, setup.inputs)
                 )
-            folder.iteration(problem, state, made)
+            folder.iteration(problem, state, iteration)
 
     def progress(phase: str, done: int, total: int) -> None:
         listener.progress(f"iteration {number[0] + 1}, {phase}", done, total)
@@ -439,18 +449,18 @@ def _run(setup: _Setup, folder: RefineFolder | None, listener: Listener) -> Refi
     assert setup.step is not None
     try:
         state, made = refine_state(problem, setup.state, setup.step, progress=progress, after=record_iteration)
-        assessed = _assess(problem, state, made)
+        assessments = _assess(problem, state, made)
         particles = _with_results(setup.used, problem, state)
-        verdict = judge_refinement(problem, state, made.maps, assessed, particles)
+        verdict = judge_refinement(problem, state, made.maps, assessments, particles)
         for finding in verdict.findings:
             listener.say(finding.sentence)
         if folder is not None:
-            folder.finish(problem, made, assessed, particles, verdict, converged=state.finished)
+            folder.finish(problem, made, assessments, particles, verdict, converged=state.finished)
     except BaseException as error:
         if folder is not None:
             folder.ended(error)
         raise
-    classes = [_class(problem, maps, done) for maps, done in zip(made.maps, assessed, strict=True)]
+    classes = [_class(problem, maps, done) for maps, done in zip(made.maps, assessments, strict=True)]
     largest = int(np.argmax(np.bincount(state.poses.class_number, minlength=len(classes))))
     joint, halves, done = classes[largest]
     table = pd.DataFrame([figures.as_row() for figures in state.figures])
@@ -458,32 +468,32 @@ def _run(setup: _Setup, folder: RefineFolder | None, listener: Listener) -> Refi
     return Refinement(joint, halves, done, particles, table, setup.excluded, classes, shares, where, verdict)
 
 
-def _class(problem: RefineProblem, maps: Any, done: Postprocessed) -> tuple[Map, tuple[Map, Map], Postprocessed]:
+def _class(problem: RefineProblem, maps: Any, result: Postprocessed) -> tuple[Map, tuple[Map, Map], Postprocessed]:
     first, second = (Map(v, problem.pixel_size_A) for v in maps.raw)
     assert maps.joint is not None
-    return Map(maps.joint, problem.pixel_size_A), (first, second), done
+    return Map(maps.joint, problem.pixel_size_A), (first, second), result
 
 
-def _assess(problem: RefineProblem, state: State, made: Iteration) -> list[Postprocessed]:
+def _assess(problem: RefineProblem, state: State, iteration: Iteration) -> list[Postprocessed]:
     """Postprocessing of every class: with the user's mask, or one made from the final map."""
     settings = problem.settings
     how = PostprocessSettings(symmetry=settings.symmetry, seed=settings.seed)
     around: dict[str, Any] = {"threads": settings.threads, "listener": None}
     mask = Map(state.mask, problem.pixel_size_A) if problem.mask_given and state.mask is not None else None
-    found = []
-    for maps in made.maps:
+    results = []
+    for maps in iteration.maps:
         first, second = (Map(v, problem.pixel_size_A) for v in maps.raw)
-        done = postprocess(first, second, mask, settings=how, **around)
+        result = postprocess(first, second, mask, settings=how, **around)
         limit = problem.last_radius
-        if limit < (problem.box - 1) // 2 and done.resolution_A < problem.resolution_of_A(limit):
+        if limit < (problem.box - 1) // 2 and result.resolution_A < problem.resolution_of_A(limit):
             # No data beyond the limit: what a mask spreads there is correlated, but it is no resolution.
             finest = problem.resolution_of_A(limit)
-            done = postprocess(first, second, mask, settings=how, low_pass_A=finest, fit_to_A=finest, **around)
-            done = replace(
-                done, masked=_truncate_curve(done.masked, limit), corrected=_truncate_curve(done.corrected, limit)
+            result = postprocess(first, second, mask, settings=how, low_pass_A=finest, fit_to_A=finest, **around)
+            result = replace(
+                result, masked=_truncate_curve(result.masked, limit), corrected=_truncate_curve(result.corrected, limit)
             )
-        found.append(done)
-    return found
+        results.append(result)
+    return results
 
 
 def _truncate_curve(curve: FSC, last: int) -> FSC:
@@ -495,9 +505,9 @@ def _truncate_curve(curve: FSC, last: int) -> FSC:
 def _with_results(particles: Particles, problem: RefineProblem, state: State) -> Particles:
     """The particles with what others read: poses, class, half set, group, norm, probabilities."""
     poses = state.poses
-    placed = particles.with_poses(Poses(poses.angles_deg, poses.origin_px * problem.pixel_size_A))
+    result = particles.with_poses(Poses(poses.angles_deg, poses.origin_px * problem.pixel_size_A))
     scale = np.where(problem.half == 1, *(h.scale[problem.micrograph] for h in state.halves))
-    return placed.with_columns(
+    return result.with_columns(
         rlnMaxValueProbDistribution=poses.max_probability,
         rlnLogLikeliContribution=poses.log_evidence,
         rlnNormCorrection=poses.norm,

@@ -39,7 +39,7 @@ def settings_record(settings: RefineSettings, extra: Mapping[str, Any]) -> dict[
     return {**asdict(settings), "regularisation": settings.T, **extra}
 
 
-def refuse_changes(folder: Path, wanted: Mapping[str, Any], *, allowed: bool) -> list[str]:
+def refuse_changes(folder: Path, now: Mapping[str, Any], *, allowed: bool) -> list[str]:
     """Sentences on settings that differ from those a run was started with; those that change no result may.
 
     Raises
@@ -50,18 +50,18 @@ def refuse_changes(folder: Path, wanted: Mapping[str, Any], *, allowed: bool) ->
     free = {f.name for f in fields(RefineSettings) if not setting_of(f).changes_result}
     record = read_json(folder / "run.json")
     had, version = record["settings"], record.get("verglas", "unknown")
-    changed = [] if version == __version__ else [f"verglas: was {version}, now {__version__}"]
-    changed += [
+    changes = [] if version == __version__ else [f"verglas: was {version}, now {__version__}"]
+    changes += [
         f"{name}: was {had.get(name)}, now {value}"
-        for name, value in wanted.items()
+        for name, value in now.items()
         if name not in free and had.get(name) != value
     ]
-    if changed and not allowed:
+    if changes and not allowed:
         raise InputError(
-            f"{folder}: this run was started with other settings ({'; '.join(changed)}); resume with the same, or say "
+            f"{folder}: this run was started with other settings ({'; '.join(changes)}); resume with the same, or say "
             "--allow-changes"
         )
-    return changed
+    return changes
 
 
 @contextlib.contextmanager
@@ -77,19 +77,19 @@ def refine_folder(
     """
     path = out / "run.json"
     had: dict[str, Any] = {}
-    said: list[str] = []
+    sentences: list[str] = []
     if resume:
         if not checkpoint_path(out).is_file():
             raise InputError(f"{out}: nothing to resume: no checkpoint there; start without --resume")
-        said = refuse_changes(out, record, allowed=allow_changes)
+        sentences = refuse_changes(out, record, allowed=allow_changes)
         had = read_json(path)
     elif path.exists() and not _can_begin(out, read_json(path)):
         raise InputError(f"{out}: holds a run already; resume it (--resume), remove it, or name another folder")
-    with tenure(out, "refine", listener, record={**had, "state": "starting", "settings": record}) as held:
-        folder = RefineFolder(out, record, held)
+    with tenure(out, "refine", listener, record={**had, "state": "starting", "settings": record}) as hold:
+        folder = RefineFolder(out, record, hold)
         if resume:
             folder.resume(
-                had, [Finding("changed_settings", "warn", f"resumed with changed settings: {s}") for s in said]
+                had, [Finding("changed_settings", "warn", f"resumed with changed settings: {s}") for s in sentences]
             )
         yield folder
 
@@ -114,8 +114,8 @@ class RefineFolder:
         The hold on the folder, which writes run.json with its heartbeat.
     """
 
-    def __init__(self, folder: Path, settings: Mapping[str, Any], held: Tenure) -> None:
-        self.folder, self.settings, self.held = folder, dict(settings), held
+    def __init__(self, folder: Path, settings: Mapping[str, Any], hold: Tenure) -> None:
+        self.folder, self.settings, self.held = folder, dict(settings), hold
         self.started, self.before = time.perf_counter(), 0.0
         self.notes: list[Finding] = []
         self.record: dict[str, Any] = {}
@@ -178,14 +178,14 @@ class RefineFolder:
         }
         self.held.replace(self.record)
 
-    def iteration(self, problem: RefineProblem, state: State, made: Iteration) -> None:
+    def iteration(self, problem: RefineProblem, state: State, iteration: Iteration) -> None:
         """Add an iteration: its row, its pictures, the page."""
-        self.notes += made.notes
+        self.notes += iteration.notes
         rows = [figures.as_row() for figures in state.figures]
         write_csv(self.folder / "iterations.csv", {name: [row[name] for row in rows] for name in rows[-1]})
-        several = len(made.maps) > 1
+        several = len(iteration.maps) > 1
         volumes, labels = [], []
-        for k, maps in enumerate(made.maps):
+        for k, maps in enumerate(iteration.maps):
             mean = maps.halves.mean(axis=0)
             volumes += [mean] if several else [*maps.halves, mean]
             labels += [f"class {k + 1}"] if several else ["half 1", "half 2", "map"]
@@ -196,7 +196,7 @@ class RefineFolder:
                 temporary,
                 slices=slices.astype(np.float32),
                 names=np.array(labels),
-                fsc=np.stack([m.unmasked for m in made.maps]),
+                fsc=np.stack([m.unmasked for m in iteration.maps]),
                 frequency_per_A=np.arange(problem.box // 2 + 1) / (problem.box * problem.pixel_size_A),
             )
         self._write("running")
@@ -205,22 +205,22 @@ class RefineFolder:
     def finish(
         self,
         problem: RefineProblem,
-        made: Iteration,
-        assessed: list[Postprocessed],
+        iteration: Iteration,
+        assessments: list[Postprocessed],
         particles: Particles,
         verdict: Verdict,
         *,
         converged: bool,
     ) -> None:
         """Final maps, curves, particles and page."""
-        for k, (maps, done) in enumerate(zip(made.maps, assessed, strict=True)):
-            suffix = "" if len(assessed) == 1 else f"_class{k + 1}"
+        for k, (maps, result) in enumerate(zip(iteration.maps, assessments, strict=True)):
+            suffix = "" if len(assessments) == 1 else f"_class{k + 1}"
             for number, half in enumerate(maps.raw, 1):
                 write_map(self.folder / f"half{number}{suffix}.mrc", Map(half, problem.pixel_size_A))
             assert maps.joint is not None
             write_map(self.folder / f"map{suffix}.mrc", Map(maps.joint, problem.pixel_size_A))
-            write_postprocessed(self.folder, done, suffix=suffix, with_map=False)
-            self.notes += [note for note in done.notes if note not in self.notes]
+            write_postprocessed(self.folder, result, suffix=suffix, with_map=False)
+            self.notes += [note for note in result.notes if note not in self.notes]
         write_particles(self.folder / "particles.star", particles)
         count = problem.settings.iterations
         state = "converged" if converged else f"stopped after {count} iterations"

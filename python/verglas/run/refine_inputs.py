@@ -24,13 +24,13 @@ _SAMPLED = 16  # images whose values are compared when a run goes on
 
 def as_map(value: Map | str | Path) -> Map:
     """A map, read if a path is given; a finite cube."""
-    found = value if isinstance(value, Map) else read_map(value)
+    volume = value if isinstance(value, Map) else read_map(value)
     name = "the reference" if isinstance(value, Map) else str(value)
-    if len(set(found.data.shape)) != 1:
-        raise InputError(f"{name}: a map of shape {found.data.shape} (z, y, x); expected a cube")
-    if not np.isfinite(found.data).all():
-        raise InputError(f"{name}: {np.count_nonzero(~np.isfinite(found.data))} voxels are not finite numbers")
-    return found
+    if len(set(volume.data.shape)) != 1:
+        raise InputError(f"{name}: a map of shape {volume.data.shape} (z, y, x); expected a cube")
+    if not np.isfinite(volume.data).all():
+        raise InputError(f"{name}: {np.count_nonzero(~np.isfinite(volume.data))} voxels are not finite numbers")
+    return volume
 
 
 def fit_to_particles(value: Map, particles: Particles, name: str) -> tuple[Map, list[Finding]]:
@@ -85,16 +85,16 @@ def identity(particles: Particles) -> dict[str, Any]:
 
 def close_identity(particles: Particles) -> dict[str, Any]:
     """What a run that goes on must find again: the same, and fingerprints of columns and of sampled images."""
-    found = identity(particles)
+    names = identity(particles)
     for name, table in (("column", particles.table), ("optics", particles.optics_table)):
         if table is None:
             continue
         for label in table.columns:
-            found[f"{name} {label}"] = _digest(pd.util.hash_pandas_object(table[label], index=False).to_numpy())
+            names[f"{name} {label}"] = _digest(pd.util.hash_pandas_object(table[label], index=False).to_numpy())
     if len(particles) and particles.source is not None:
         rows = np.unique(np.linspace(0, len(particles) - 1, _SAMPLED).round().astype(int))
-        found["images"] = _digest(np.ascontiguousarray(particles.images(rows)))
-    return found
+        names["images"] = _digest(np.ascontiguousarray(particles.images(rows)))
+    return names
 
 
 def _digest(values: npt.NDArray[Any]) -> str:
@@ -117,12 +117,12 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     if "column" not in {key.split(" ")[0] for key in before}:
         names = [key for key in names if key in before]
     plain = [f"{key}: was {before.get(key)}, now {now.get(key)}" for key in names if not _is_print(key)]
-    printed = [key for key in names if _is_print(key)]
-    columns = [key for key in printed if key != "images"]
+    prints = [key for key in names if _is_print(key)]
+    columns = [key for key in prints if key != "images"]
     if columns:
         more = f" and {len(columns) - 3} more" if len(columns) > 3 else ""
         plain.append(f"other values or order in {', '.join(columns[:3])}{more}")
-    return "; ".join([*plain, *(["other images"] if "images" in printed else [])])
+    return "; ".join([*plain, *(["other images"] if "images" in prints else [])])
 
 
 def _is_print(key: str) -> bool:

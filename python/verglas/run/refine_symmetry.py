@@ -50,41 +50,42 @@ def upright_references(
     symmetry = parse_symmetry(settings.symmetry)
     if symmetry == "C1":
         return maps, []
-    made, notes = [], []
+    references, notes = [], []
     for number, one in enumerate(maps, 1):
         name = "the reference" if len(maps) == 1 else f"reference {number}"
-        found = _upright(one, settings, symmetry)
-        if found is None:
-            made.append(one)
+        upright = _upright(one, settings, symmetry)
+        if upright is None:
+            references.append(one)
             continue
-        measured = (
-            f"turned by the elements of {symmetry} about its axes it correlates with itself by {found.before:.2f} "
+        measurement = (
+            f"turned by the elements of {symmetry} about its axes it correlates with itself by {upright.before:.2f} "
             f"(1 is expected, to {settings.initial_resolution_A:g} A)"
         )
-        if not found.fits:
+        if not upright.fits:
             raise InputError(
-                f"refine: {name} does not have the symmetry {symmetry}: {measured}, and by {found.after:.2f} however "
-                "it is turned and moved; give another reference, or another group (--symmetry C1)"
+                f"refine: {name} does not have the symmetry {symmetry}: {measurement}, and by {upright.after:.2f} "
+                "however it is turned and moved; give another reference, or another group (--symmetry C1)"
             )
         if settings.poses == "local" or mask_given:
             what = "the poses of the particles" if settings.poses == "local" else "the mask"
             raise InputError(
-                f"refine: {name} stands off the axes of {symmetry}: {measured}; turned by "
-                f"{found.angle_deg:.0f} degrees by {found.after:.2f}, but {what} would no longer go with "
+                f"refine: {name} stands off the axes of {symmetry}: {measurement}; turned by "
+                f"{upright.angle_deg:.0f} degrees by {upright.after:.2f}, but {what} would no longer go with "
                 "it: turn both first"
             )
-        made.append(one.with_data(found.apply(one.data, threads=settings.threads)))
+        references.append(one.with_data(upright.apply(one.data, threads=settings.threads)))
         numbers = {
-            "before": round(found.before, 3),
-            "after": round(found.after, 3),
-            "angle_deg": round(found.angle_deg, 1),
+            "before": round(upright.before, 3),
+            "after": round(upright.after, 3),
+            "angle_deg": round(upright.angle_deg, 1),
         }
         sentence = (
-            f"{name} stood off the axes of {symmetry} ({measured}): it was turned by {found.angle_deg:.0f} degrees and "
-            f"moved by {np.linalg.norm(found.shift_px) * one.pixel_size_A:.1f} A, which makes {found.after:.2f}"
+            f"{name} stood off the axes of {symmetry} ({measurement}): it was turned by {upright.angle_deg:.0f} "
+            f"degrees and moved by {np.linalg.norm(upright.shift_px) * one.pixel_size_A:.1f} A, "
+            f"which makes {upright.after:.2f}"
         )
         notes.append(Finding("reference-turned", "warn", sentence, numbers))
-    return made, notes
+    return references, notes
 
 
 def _upright(one: Map, settings: RefineSettings, symmetry: str) -> Upright | None:
@@ -113,16 +114,16 @@ def symmetry_findings(
     if parse_symmetry(problem.symmetry) == "C1" or problem.correlation:
         return []
     mine = state.poses.class_number == number
-    made = _contest(problem, state, maps, mine)
-    if made is None:
+    contest = _contest(problem, state, maps, mine)
+    if contest is None:
         return []
     particles = particles[np.flatnonzero(mine)]
-    return [_judge(problem, made, without_group(problem, maps, particles))]
+    return [_judge(problem, contest, without_group(problem, maps, particles))]
 
 
-def _judge(problem: RefineProblem, made: Contest, alone: tuple[float, float]) -> Finding:
-    lead = (made.lead, made.lead_error)
-    return judge_symmetry(parse_symmetry(problem.symmetry), made.winner, made.evidence, lead, alone)
+def _judge(problem: RefineProblem, contest: Contest, alone: tuple[float, float]) -> Finding:
+    lead = (contest.lead, contest.lead_error)
+    return judge_symmetry(parse_symmetry(problem.symmetry), contest.winner, contest.evidence, lead, alone)
 
 
 def _contest(problem: RefineProblem, state: State, maps: ClassMaps, mine: npt.NDArray[np.bool_]) -> Contest | None:
@@ -134,11 +135,11 @@ def _contest(problem: RefineProblem, state: State, maps: ClassMaps, mine: npt.ND
     if min(len(some) for some in rows) < _FEWEST:
         return None
     radius = max(3, min(int(state.resolution_shell), _MOST_RADIUS, problem.last_radius))
-    used = np.sort(np.concatenate(rows))
-    small = _small_problem(problem, used, problem.resolution_of_A(radius))
+    members = np.sort(np.concatenate(rows))
+    small = _small_problem(problem, members, problem.resolution_of_A(radius))
     ratio = small.box / problem.box
-    poses = PoseTable(**{name: values[used] for name, values in vars(state.poses).items()})
-    poses.origin_px, poses.class_number = poses.origin_px * ratio, np.zeros(len(used), np.int64)
+    poses = PoseTable(**{name: values[members] for name, values in vars(state.poses).items()})
+    poses.origin_px, poses.class_number = poses.origin_px * ratio, np.zeros(len(members), np.int64)
     half = state.halves[0]
     volume = resample_to_box(weighted_half_map(problem, maps, 0, radius), small.box)
     shells = (small.box - 1) // 2 + 1
@@ -186,11 +187,11 @@ def without_group(problem: RefineProblem, maps: ClassMaps, particles: Particles)
     """
     group = symmetry_matrices(problem.symmetry)
     assert particles.poses is not None
-    drawn = group[np.random.default_rng(problem.settings.seed).integers(len(group), size=len(particles))]
-    angles = matrix_to_euler(euler_to_matrix(particles.poses.angles_deg) @ drawn)
-    placed = particles.with_poses(replace(particles.poses, angles_deg=angles))
+    elements = group[np.random.default_rng(problem.settings.seed).integers(len(group), size=len(particles))]
+    angles = matrix_to_euler(euler_to_matrix(particles.poses.angles_deg) @ elements)
+    spread_particles = particles.with_poses(replace(particles.poses, angles_deg=angles))
     limit_A = problem.settings.max_resolution_A  # silent: the refinement has a listener of its own
-    halves = reconstruct(placed, "C1", limit_A, halves=True, threads=problem.threads, listener=None)[1]
+    halves = reconstruct(spread_particles, "C1", limit_A, halves=True, threads=problem.threads, listener=None)[1]
     threads, last = problem.threads, problem.last_radius
     raw = (Map(maps.raw[0], problem.pixel_size_A), Map(maps.raw[1], problem.pixel_size_A))
     alone, together = (

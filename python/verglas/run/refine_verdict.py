@@ -36,7 +36,7 @@ def judge_refinement(
     problem: RefineProblem,
     state: State,
     maps: Sequence[ClassMaps],
-    assessed: Sequence[Postprocessed],
+    assessments: Sequence[Postprocessed],
     particles: Particles,
 ) -> Verdict:
     """Verdict on the maps of the last iteration.
@@ -48,7 +48,7 @@ def judge_refinement(
         At the end.
     maps : sequence of ClassMaps
         One per class.
-    assessed : sequence of Postprocessed
+    assessments : sequence of Postprocessed
         Of each class.
     particles : Particles
         With the last poses, classes and half sets.
@@ -64,8 +64,8 @@ def judge_refinement(
     if findings[0].state != "stop":
         first, second = (Map(v, problem.pixel_size_A) for v in maps[largest].raw)
         threads = problem.settings.threads
-        found = directional_fsc(first, second, assessed[largest].mask, threads=threads)
-        findings.append(judge_directions(found))
+        directional = directional_fsc(first, second, assessments[largest].mask, threads=threads)
+        findings.append(judge_directions(directional))
         findings += symmetry_findings(problem, state, maps[largest], particles, largest)
     return Verdict.of(findings, "report.html")
 
@@ -78,9 +78,9 @@ def held_out_gain(problem: RefineProblem, state: State, maps: Sequence[ClassMaps
     which only lowers the gain. For images of noise the mean is below zero, whatever was aligned to what in making the
     maps: a likelihood ratio of independent data has mean 1.
     """
-    joined = max(1, int(np.ceil(problem.shell_of(problem.settings.join_resolution_A))))
+    first_shell = max(1, int(np.ceil(problem.shell_of(problem.settings.join_resolution_A))))
     serves = coarse_radius(problem, healpix_spacing_deg(_ORDER))
-    last = min(problem.last_radius, max(joined + _BEYOND, min(int(state.resolution_shell), serves)))
+    last = min(problem.last_radius, max(first_shell + _BEYOND, min(int(state.resolution_shell), serves)))
     step = schedule.make_step(problem, "grid", last, _ORDER, problem.settings.shift_range_A / problem.pixel_size_A)
     alone = replace(problem, devices=("cpu",), batch=0)
     gains = []
@@ -88,7 +88,7 @@ def held_out_gain(problem: RefineProblem, state: State, maps: Sequence[ClassMaps
         rows = problem.rows_of_half(3 - half)
         rows = rows[:: max(1, len(rows) // _MOST)][:_MOST]
         sigma2 = _power(alone, rows)
-        sigma2[:, : joined + 1] *= _SILENT
+        sigma2[:, : first_shell + 1] *= _SILENT
         volumes = np.stack([weighted_half_map(problem, one, half - 1, last) for one in maps])
         blobs = np.stack([spherical_average(v) for v in volumes]).astype(np.float32)
         model = state.halves[half - 1]
@@ -111,9 +111,9 @@ def _power(problem: RefineProblem, rows: IntArray) -> FloatArray:
             total[problem.group[row]] += np.bincount(flat, spectrum.ravel() * weight)[:shells] / count
             number[problem.group[row]] += 1
     mean = total.sum(axis=0) / number.sum()
-    found = np.where(number[:, None] >= 10, total / np.maximum(number, 1)[:, None], mean)
-    found[:, 0] = found[:, 1]
-    return np.maximum(found, 1e-12 * found.max())
+    power = np.where(number[:, None] >= 10, total / np.maximum(number, 1)[:, None], mean)
+    power[:, 0] = power[:, 1]
+    return np.maximum(power, 1e-12 * power.max())
 
 
 def _evidence(problem: RefineProblem, model: HalfModel, step: Step, rows: IntArray) -> FloatArray:

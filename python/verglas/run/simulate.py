@@ -107,27 +107,27 @@ def particles(
         if out is None:
             images = np.empty((n, box, box), np.float32)
             simulation.render(images, snr, heard.progress)
-            made = simulation.particles(images)
-            return _without_poses(made) if hide_poses else made
+            complete = simulation.particles(images)
+            return _without_poses(complete) if hide_poses else complete
         folder = Path(out)
         folder.mkdir(parents=True, exist_ok=True)
-        reached = _write_images(simulation, folder, snr, heard.progress)
+        measured_snr = _write_images(simulation, folder, snr, heard.progress)
     if hide_poses:
         truth = read_particles(folder / "particles.star")
         write_particles(folder / "truth.star", truth)
         write_particles(folder / "particles.star", _without_poses(truth))
     _write_truth(simulation, folder, threads)
-    _write_settings(simulation, reached, folder)
+    _write_settings(simulation, measured_snr, folder)
     return read_particles(folder / "particles.star")
 
 
 def _write_images(simulation: Simulation, folder: Path, snr: float, progress: Progress) -> SNR:
     """Stack, STAR file and picture; the signal-to-noise ratio that was reached."""
     with _stack(folder, (simulation.n, simulation.box, simulation.box)) as images:
-        reached = simulation.render(images, snr, progress)
+        measured_snr = simulation.render(images, snr, progress)
         write_particles(folder / "particles.star", simulation.particles(images))
         _write_picture(simulation, images, folder)
-    return reached
+    return measured_snr
 
 
 def models_of(
@@ -150,19 +150,19 @@ def models_of(
 def describe(out: str | os.PathLike[str]) -> dict[str, Any]:
     """What a folder written by :func:`particles` holds: its settings, files, and a ``text`` for people."""
     folder = Path(out)
-    found: dict[str, Any] = json.loads((folder / "simulation.json").read_text())
-    snr = SNR(np.inf if found["snr"] is None else found["snr"], found["snr_region"])
-    found["files"] = sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
-    models = " and ".join(f"{m['name']} ({m['atoms']} atoms)" for m in found["models"])
-    found["text"] = (
-        f"{found['n']} particles of {found['box']} px, {found['pixel_size_A']:g} A/px, of {models}\n"
-        f"{snr}\n{folder}: {', '.join(found['files'])}"
+    record: dict[str, Any] = json.loads((folder / "simulation.json").read_text())
+    snr = SNR(np.inf if record["snr"] is None else record["snr"], record["snr_region"])
+    record["files"] = sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
+    models = " and ".join(f"{m['name']} ({m['atoms']} atoms)" for m in record["models"])
+    record["text"] = (
+        f"{record['n']} particles of {record['box']} px, {record['pixel_size_A']:g} A/px, of {models}\n"
+        f"{snr}\n{folder}: {', '.join(record['files'])}"
     )
-    return found
+    return record
 
 
-def _without_poses(made: Particles) -> Particles:
-    return made.with_columns(**dict.fromkeys(_HIDDEN))
+def _without_poses(truth: Particles) -> Particles:
+    return truth.with_columns(**dict.fromkeys(_HIDDEN))
 
 
 @contextmanager
@@ -183,20 +183,20 @@ def _write_truth(simulation: Simulation, folder: Path, threads: int | None) -> N
 
 
 def _write_picture(simulation: Simulation, images: npt.NDArray[np.float32], folder: Path) -> None:
-    shown = np.arange(min(_SHOWN, simulation.n))
-    rows = [simulation.clean(shown), images[shown]]
+    sample = np.arange(min(_SHOWN, simulation.n))
+    rows = [simulation.clean(sample), images[sample]]
     montage(rows, folder / "montage.png", labels=["no noise", "particles"], zoom=max(1, 128 // simulation.box))
 
 
-def _write_settings(simulation: Simulation, reached: SNR, folder: Path) -> None:
+def _write_settings(simulation: Simulation, measured_snr: SNR, folder: Path) -> None:
     settings = {
         "verglas": __version__,
         "seed": simulation.seed,
         "n": simulation.n,
         "box": simulation.box,
         "pixel_size_A": simulation.pixel_size_A,
-        "snr": reached.value if np.isfinite(reached.value) else None,
-        "snr_region": reached.region,
+        "snr": measured_snr.value if np.isfinite(measured_snr.value) else None,
+        "snr_region": measured_snr.region,
         "models": [{"name": m.name, "atoms": len(m), "radius_A": m.radius_A} for m in simulation.models],
         "imaging": asdict(simulation.imaging),
     }

@@ -176,7 +176,7 @@ def _ago(seconds: float) -> str:
 
 def _sentence(command: str, state: str, why: str, at: str, reason: str) -> str:
     onward = _RESUMED_BY.get(command, "give the same command again")
-    said = {
+    sentences = {
         "starting": f"{command} is starting: {at}",
         "running": f"{command} is running: {at}",
         "stalled": f"{command} is stalled at {at}: {why}",
@@ -185,17 +185,17 @@ def _sentence(command: str, state: str, why: str, at: str, reason: str) -> str:
         "failed": f"{command} {reason if reason.startswith('failed') else 'failed'}, at {at}",
         "finished": f"{command} has finished: {reason}",
     }
-    return said[state]
+    return sentences[state]
 
 
 def _details(folder: Path, command: str, run: dict[str, Any]) -> dict[str, Any]:
     if command == "process":
         stages = {}
         for path in sorted(folder.glob("[0-9]*_*/stage.json")):
-            made = read_json(path)
+            outcome = read_json(path)
             verdict = path.with_name("verdict.json")
-            judged = read_json(verdict)["state"] if verdict.is_file() else ""
-            stages[str(made["stage"])] = {"state": made["state"], "verdict": judged}
+            verdict_state = read_json(verdict)["state"] if verdict.is_file() else ""
+            stages[str(outcome["stage"])] = {"state": outcome["state"], "verdict": verdict_state}
         return {"stages": stages}
     if command == "refine":
         rows = folder / "iterations.csv"

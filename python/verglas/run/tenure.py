@@ -217,20 +217,20 @@ def tenure(
         SIGTERM arrived.
     """
     with lock_project(folder), _terminable():
-        held = Tenure(folder, command, listener)
+        hold = Tenure(folder, command, listener)
         before = folder / _RUN
         was = before.read_bytes() if before.is_file() else None
-        held.write(**(record or {}))
-        thread = threading.Thread(target=held.beat, name="heartbeat", daemon=True)
+        hold.write(**(record or {}))
+        thread = threading.Thread(target=hold.beat, name="heartbeat", daemon=True)
         thread.start()
         try:
-            yield held
-            held.over(thread, "finished", "")
+            yield hold
+            hold.over(thread, "finished", "")
         except BaseException as error:
-            begun = held.state != "starting"
-            held.over(thread, *end_of(Terminated() if _received.raised else error))
+            has_begun = hold.state != "starting"
+            hold.over(thread, *end_of(Terminated() if _received.raised else error))
             if isinstance(error, Exception):
-                if begun:
+                if has_begun:
                     _keep_traceback(folder, error)
                 else:
                     _take_back(before, was)

@@ -73,34 +73,34 @@ def read_tilt_angles(path: Path) -> FloatArray:
 
 def tomogram_files(job: TomogramJob) -> dict[str, Any]:
     """Read, reconstruct, write map.mrc, tomogram.json and report.html; the summary."""
-    begun = time.perf_counter()
+    start_time = time.perf_counter()
     if job.out.exists() and not job.out.is_dir():
         raise InputError(f"cannot write {job.out}: it is a file, expected the name of a folder")
     images, angles = read_stack(job.tilts), read_tilt_angles(job.angles)
     if len(images) != len(angles):
         raise InputError(f"{job.tilts} holds {len(images)} images, {job.angles} {len(angles)} angles")
-    found = reconstruct_tilts(images, angles, job.settings, check_tilts=job.check_tilts, threads=job.threads)
+    tomogram = reconstruct_tilts(images, angles, job.settings, check_tilts=job.check_tilts, threads=job.threads)
     job.out.mkdir(parents=True, exist_ok=True)
-    made = Map(found.volume, job.pixel_size_A)
-    write_map(job.out / "map.mrc", made)
+    volume = Map(tomogram.volume, job.pixel_size_A)
+    write_map(job.out / "map.mrc", volume)
     summary = {
         "map": str(job.out / "map.mrc"),
-        "shape": list(found.volume.shape),
+        "shape": list(tomogram.volume.shape),
         "tilts": len(angles),
-        "left_out": [{"tilt_deg": t, "correlation": round(c, 4)} for t, c in found.left_out],
-        "tv_weight": found.tv_weight,
+        "left_out": [{"tilt_deg": t, "correlation": round(c, 4)} for t, c in tomogram.left_out],
+        "tv_weight": tomogram.tv_weight,
         "settings": asdict(job.settings),
-        "seconds": round(time.perf_counter() - begun, 1),
+        "seconds": round(time.perf_counter() - start_time, 1),
     }
     write_json(job.out / "tomogram.json", summary)
-    write_text(job.out / "report.html", render(_page(found, made, summary)))
+    write_text(job.out / "report.html", render(_page(tomogram, volume, summary)))
     return summary
 
 
-def _page(found: Tomogram, made: Map, summary: dict[str, Any]) -> Page:
-    mean = float(np.mean([c for _, c in found.left_out])) if found.left_out else float("nan")
-    picture = Picture(slices({"map": made}), "central slices of the map", "Central slices.")
-    rows = [(f"{tilt:.1f}", f"{correlation:.3f}") for tilt, correlation in found.left_out]
+def _page(tomogram: Tomogram, volume: Map, summary: dict[str, Any]) -> Page:
+    mean = float(np.mean([c for _, c in tomogram.left_out])) if tomogram.left_out else float("nan")
+    picture = Picture(slices({"map": volume}), "central slices of the map", "Central slices.")
+    rows = [(f"{tilt:.1f}", f"{correlation:.3f}") for tilt, correlation in tomogram.left_out]
     sections = [Section("Map", "", [picture])]
     if rows:
         text = "Each tilt was left out in turn and predicted from the others; without noise in it the correlation is 1."
