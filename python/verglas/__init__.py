@@ -29,6 +29,7 @@ _LAZY = {
     "extract": "verglas.run.extract",
     "fsc": "verglas.assessment.fsc",
     "info": "verglas.run.machine",
+    "local_resolution": "verglas.assessment.local_resolution",
     "matrix_to_euler": "verglas.geometry",
     "orientation_grid": "verglas.geometry",
     "postprocess": "verglas.assessment.postprocess",
@@ -98,6 +99,7 @@ if TYPE_CHECKING:
     )
     from verglas.assessment.directional import directional_fsc
     from verglas.assessment.fsc import fsc
+    from verglas.assessment.local_resolution import local_resolution
     from verglas.assessment.postprocess import postprocess
     from verglas.classification import classify2d
     from verglas.geometry import euler_to_matrix, matrix_to_euler, orientation_grid, symmetry_matrices
@@ -155,6 +157,7 @@ __all__ = [
     "info",
     "initial_model",
     "io",
+    "local_resolution",
     "map_geometry",
     "masks",
     "matrix_to_euler",

@@ -23,6 +23,8 @@ from verglas.assessment.guinier import (
     guinier,
     match_spectrum,
 )
+from verglas.assessment.local_filter import filter_locally
+from verglas.assessment.local_resolution import LocalResolution, LocalResolutionSettings, local_resolution
 from verglas.assessment.micrographs import (
     MicrographQuality,
     QualityLimits,
@@ -53,6 +55,8 @@ __all__ = [
     "THRESHOLDS",
     "DirectionalFSC",
     "Guinier",
+    "LocalResolution",
+    "LocalResolutionSettings",
     "MicrographQuality",
     "OrientationEfficiency",
     "PhaseResidual",
@@ -71,6 +75,7 @@ __all__ = [
     "directional_fsc",
     "displacement_of_b_factor",
     "effective_counts",
+    "filter_locally",
     "first_crossing",
     "fsc",
     "full_map_fsc",
@@ -80,6 +85,7 @@ __all__ = [
     "judge_micrographs",
     "judge_movies",
     "judge_set",
+    "local_resolution",
     "match_spectrum",
     "mtf_gain",
     "orientation_efficiency",

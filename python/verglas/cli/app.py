@@ -43,6 +43,7 @@ _COMMANDS = (
     "refine",
     "postprocess",
     "directional",
+    "local_resolution",
     "tomogram",
     "report",
     "status",

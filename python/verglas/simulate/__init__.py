@@ -16,6 +16,7 @@ from verglas.simulate.motion_field import MotionField, Recording
 from verglas.simulate.movies import MovieTruth, movie
 from verglas.simulate.noise import SNR, measured_snr
 from verglas.simulate.phantom import hinge, phantom
+from verglas.simulate.planted import PlantedHalves, planted_halves
 from verglas.simulate.reader import read_model
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "Model",
     "MotionField",
     "MovieTruth",
+    "PlantedHalves",
     "Recording",
     "Scene",
     "Simulation",
@@ -37,6 +39,7 @@ __all__ = [
     "movie",
     "noise",
     "phantom",
+    "planted_halves",
     "read_model",
     "scattering",
     "text",

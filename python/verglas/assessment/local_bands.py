@@ -1,0 +1,197 @@
+"""Narrow Fourier bands of maps, their products under a window at every voxel, and how many voxels a window counts.
+
+A band is made on the smallest grid that holds it, a product is averaged on the still smaller grid that holds the
+window: only the last step, which looks at voxels, is made on the map's own grid, slab by slab.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+
+from verglas import fourier
+from verglas._native import resolve_threads
+from verglas.masks import soft_sphere
+from verglas.types.arrays import Complex64Array, Float32Array, FloatArray
+
+# A window's transform is cut where it has fallen to this part of its value at 0: what is cut averages to nothing.
+_WINDOW_TAIL = 2e-3
+_SLAB_VOXELS = 1 << 19
+# Of fewer independent voxels no correlation that maps have can be told from chance.
+LEAST_INDEPENDENT = 8.0
+
+
+@dataclass(frozen=True)
+class Band:
+    """A raised-cosine band of shells, and the window under which its products are averaged.
+
+    Attributes
+    ----------
+    centre, half_width : float
+        In Fourier pixels; the gain is cos^2 between centre - half_width and centre + half_width.
+    window_px : float
+        Radius of the window: 1 up to it, a raised cosine (of amplitudes) that ends at twice the radius.
+    """
+
+    centre: float
+    half_width: float
+    window_px: float
+
+    def gain(self, radius: FloatArray) -> Float32Array:
+        """Of shells at this radius."""
+        away = np.minimum(np.abs(radius - self.centre) / self.half_width, 1.0)
+        return (np.cos(0.5 * np.pi * away) ** 2).astype(np.float32)
+
+    def fine_grid(self, box: int) -> int:
+        """Side of a grid on which the band is made: its products need not be sampled, only their averages."""
+        # A product reaches 2 k; sampled at 2 k + w what folds back lies beyond w, which the window removes.
+        return min(
+            box, fourier.fast_size(int(np.ceil(2 * (self.centre + self.half_width) + self.reach(box))), even=True)
+        )
+
+    def coarse_grid(self, box: int) -> int:
+        """Side of a grid that holds the window's transform."""
+        return min(self.fine_grid(box), fourier.fast_size(2 * self.reach(box) + 2, even=True))
+
+    def reach(self, box: int) -> int:
+        """Fourier pixels beyond which the window's transform is negligible."""
+        return _reach(self.window_px, box)
+
+    def window(self, box: int) -> Float32Array:
+        """The weight of products, (box, box, box)."""
+        return window_weights(box, self.window_px)
+
+    def independent(self, box: int) -> float:
+        r"""How many independent voxels the window holds: the correlation of noise has variance 1 / n.
+
+        .. math:: n = \frac{(\sum_r w)^2 c(0)^2}{\sum_r A_w(r)\, c(r)^2}
+
+        with c the autocorrelation of the band's noise and :math:`A_w` that of the window.
+        """
+        return _independent(self, box)
+
+
+@functools.lru_cache(maxsize=1024)
+def _reach(window_px: float, box: int) -> int:
+    side = min(box, 2 * int(np.ceil(4 * window_px)) + 2)
+    profile = np.abs(np.fft.rfft(window_weights(side, window_px).sum(axis=(1, 2))))
+    beyond = np.flatnonzero(profile > _WINDOW_TAIL * profile[0])
+    return min(box // 2 - 1, int(np.ceil((beyond[-1] + 1) * box / side)))
+
+
+@functools.lru_cache(maxsize=1024)
+def _independent(band: Band, box: int) -> float:
+    side = min(fourier.fast_size(max(int(np.ceil(6 * band.window_px)), 16), even=True), box)
+    scale = side / box
+    # A small box of the same voxels: shells are rarer there in the same measure, so the band is as wide.
+    shape = (side, side, side)
+    power = fourier.inverse(band.gain(fourier.radius(shape) / scale).astype(np.complex64) ** 2, shape)
+    window = band.window(side)
+    spectrum = fourier.forward(window, 3)
+    overlap = fourier.inverse((np.abs(spectrum) ** 2).astype(np.complex64), shape)
+    weight = float(window.sum(dtype=np.float64))
+    pairs = float(np.sum(overlap.astype(np.float64) * power.astype(np.float64) ** 2))
+    return weight**2 * float(power.max()) ** 2 / pairs
+
+
+def window_weights(box: int, radius_px: float) -> Float32Array:
+    """The weight of products, (box, box, box): the square of a soft sphere, which is what multiplies a map."""
+    return soft_sphere(box, radius_px, radius_px) ** 2
+
+
+def interpolation(coarse: int, box: int) -> Float32Array:
+    """The matrix from a coarse axis to a fine one, (box, coarse): the trigonometric polynomial, centres on N // 2."""
+    k = np.fft.fftfreq(coarse, 1 / coarse)
+    weight = np.ones(coarse)
+    if coarse % 2 == 0:
+        weight[coarse // 2] = 1.0
+    fine = (np.arange(box) - box // 2) / box
+    own = (np.arange(coarse) - coarse // 2) / coarse
+    angle = 2 * np.pi * (fine[:, None] - own)
+    return np.asarray((np.cos(angle[..., None] * k) * weight).sum(axis=-1) / coarse, np.float32)
+
+
+def band_map(spectrum: Complex64Array, band: Band, box: int, threads: int | None) -> Float32Array:
+    """A band of a map on its own grid, on the map's grey scale, from the map's phase-centred half transform."""
+    side = band.fine_grid(box)
+    shape = (side, side, side)
+    part = cropped(spectrum, box, side)
+    part = part * band.gain(fourier.radius(shape))
+    return np.asarray(fourier.inverse(part, shape, threads=threads) * (side / box) ** 3, np.float32)
+
+
+def cropped(spectrum: Complex64Array, box: int, side: int) -> Complex64Array:
+    """The transform on a smaller grid, for spectra that end before its Nyquist frequency."""
+    if side == box:
+        return spectrum
+    low, high = (side + 1) // 2, side // 2
+    out = np.empty((side, side, side // 2 + 1), np.complex64)
+    for to_z, from_z in ((slice(0, low), slice(0, low)), (slice(low, side), slice(box - high, box))):
+        for to_y, from_y in ((slice(0, low), slice(0, low)), (slice(low, side), slice(box - high, box))):
+            out[to_z, to_y] = spectrum[from_z, from_y, : side // 2 + 1]
+    return out
+
+
+class Windowed:
+    """Averages of products under a band's window, on the coarse grid and at the voxels of slabs."""
+
+    def __init__(self, band: Band, box: int, threads: int | None) -> None:
+        self.band, self.box, self.threads = band, box, threads
+        self.fine, self.coarse = band.fine_grid(box), band.coarse_grid(box)
+        window = fourier.forward(band.window(box), 3, threads=threads)
+        self.transform = cropped(window, box, self.coarse).real / float(window[0, 0, 0].real)
+        self.matrix = interpolation(self.coarse, box)
+
+    def average(self, product: Float32Array) -> Float32Array:
+        """A product on the band's grid, averaged: at the points of the coarse grid."""
+        spectrum = fourier.forward(product, 3, threads=self.threads)
+        part = cropped(spectrum, self.fine, self.coarse) * self.transform
+        shape = (self.coarse,) * 3
+        return np.asarray(
+            fourier.inverse(part, shape, threads=self.threads) * (self.coarse / self.fine) ** 3, np.float32
+        )
+
+    def slab(self, averages: list[Float32Array], planes: slice) -> list[Float32Array]:
+        """Averages at the voxels of some planes of the map, (planes, box, box) each."""
+        voxels = []
+        for one in averages:
+            z = np.tensordot(self.matrix[planes], one, (1, 0))  # (planes, c, c)
+            voxels.append(np.matmul(self.matrix, z @ self.matrix.T))
+        return voxels
+
+
+def over_slabs(box: int, work: Callable[[slice], None], threads: int | None) -> None:
+    """Call for slabs of planes, several at once: NumPy lets go of the interpreter in loops and products."""
+    step = max(1, min(-(-box // resolve_threads(threads)), _SLAB_VOXELS // box**2))
+    slabs = [slice(start, min(box, start + step)) for start in range(0, box, step)]
+    with ThreadPoolExecutor(resolve_threads(threads)) as pool:
+        list(pool.map(work, slabs))
+
+
+def linear_bands(box: int, half_width: float, window_px: float, finest: float) -> list[Band]:
+    """Bands one half width apart, whose gains add up to 1, from the first that the window counts enough voxels of.
+
+    Parameters
+    ----------
+    box : int
+        Of the map.
+    half_width : float
+        Fourier pixels.
+    window_px : float
+        Radius of the window of all.
+    finest : float
+        Largest frequency, Fourier pixels.
+
+    Returns
+    -------
+    list of Band
+        Coarse to fine; empty where none counts enough.
+    """
+    last = max(1, round(finest / half_width))
+    step = finest / last  # the last band's centre is the finest frequency
+    bands = [Band(n * step, step, window_px) for n in range(1, last + 1)]
+    return [band for band in bands if band.independent(box) >= LEAST_INDEPENDENT]

@@ -1,0 +1,217 @@
+"""What is compared with a threshold in a band at every voxel, and the walk from coarse to fine bands."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+from scipy import stats
+
+from verglas import fourier
+from verglas.assessment.local_bands import Band, Windowed, band_map, cropped, over_slabs
+from verglas.types.arrays import Complex64Array, Float32Array, FloatArray
+
+if TYPE_CHECKING:
+    from verglas.assessment.local_resolution import LocalResolutionSettings
+
+# Of a band that is partly resolved the coarse side is: where its gain is one half.
+_SHARE_BELOW = 0.5
+_ENDED = np.float32(-1e3)
+_ALMOST_ONE = 0.999  # a threshold that nothing but the same map passes
+
+
+class LocalValues(ABC):
+    """A value per voxel and band, and what it has to exceed."""
+
+    window_share = 1.0  # of the window's radius
+
+    def __init__(
+        self,
+        spectra: list[Complex64Array],
+        box: int,
+        inside: npt.NDArray[np.bool_],
+        settings: LocalResolutionSettings,
+        threads: int | None,
+    ) -> None:
+        self.spectra, self.box, self.inside = spectra, box, inside
+        self.settings, self.threads = settings, threads
+
+    @abstractmethod
+    def averages(self, band: Band, windowed: Windowed) -> list[Float32Array]:
+        """What :meth:`of` needs, on the window's grid."""
+
+    @abstractmethod
+    def of(self, averages: list[Float32Array]) -> Float32Array:
+        """The value, on any grid."""
+
+    @abstractmethod
+    def threshold(self, band: Band, averages: list[Float32Array]) -> float:
+        """What the value has to exceed in this band."""
+
+    def coarse_inside(self, side: int) -> npt.NDArray[np.bool_]:
+        """Which points of a window's grid lie in the molecule."""
+        near = np.rint((np.arange(side) - side // 2) * self.box / side + self.box // 2).astype(np.int64)
+        near = np.clip(near, 0, self.box - 1)
+        picked = self.inside[np.ix_(near, near, near)]
+        return picked if picked.any() else np.ones_like(picked)
+
+
+class CorrelationValues(LocalValues):
+    """The windowed FSC, against a fixed threshold."""
+
+    def averages(self, band: Band, windowed: Windowed) -> list[Float32Array]:
+        """Of a b, a^2 and b^2."""
+        a, b = (band_map(spectrum, band, self.box, self.threads) for spectrum in self.spectra)
+        return [windowed.average(product) for product in (a * b, a * a, b * b)]
+
+    def of(self, averages: list[Float32Array]) -> Float32Array:
+        """Correlation."""
+        cross, power_a, power_b = averages
+        # Interpolation may leave averages of squares slightly below 0.
+        scale = np.sqrt(np.maximum(power_a, 0) * np.maximum(power_b, 0))
+        return np.divide(cross, scale, out=np.zeros_like(cross), where=scale > 0)
+
+    def threshold(self, band: Band, averages: list[Float32Array]) -> float:
+        """As given."""
+        return self.settings.threshold
+
+
+class SignificanceValues(CorrelationValues):
+    """The windowed FSC, against what noise reaches by chance."""
+
+    def threshold(self, band: Band, averages: list[Float32Array]) -> float:
+        """Where the false discovery rate over the molecule is as wanted."""
+        n = band.independent(self.box)
+        values = self.of(averages)[self.coarse_inside(len(averages[0]))]
+        return correlation_threshold(values.astype(np.float64), n, self.settings.false_discovery)
+
+
+class MonogenicValues(LocalValues):
+    """Local amplitude of the mean map over the quantile of that of noise."""
+
+    # Under the whole window the quantile is hardly above the mean of noise, and what shines in from afar exceeds it.
+    window_share = 0.5
+
+    def averages(self, band: Band, windowed: Windowed) -> list[Float32Array]:
+        """Of the squared monogenic amplitude of the mean, and of half the difference."""
+        first, second = self.spectra
+        side = windowed.fine
+        gain = 0.5 * band.gain(fourier.radius((side, side, side)))
+        a, b = (cropped(one, self.box, side) for one in (first, second))
+        powers = (monogenic_power(gain * both, side, self.threads) for both in (a + b, a - b))
+        return [windowed.average(power) for power in powers]
+
+    def of(self, averages: list[Float32Array]) -> Float32Array:
+        """Amplitude of the mean map."""
+        return np.sqrt(np.maximum(averages[0], 0))
+
+    def threshold(self, band: Band, averages: list[Float32Array]) -> float:
+        """The quantile of the noise inside the molecule."""
+        noise = averages[1][self.coarse_inside(len(averages[1]))]
+        return float(np.sqrt(max(float(np.quantile(noise, self.settings.noise_quantile)), 0.0)))
+
+
+def monogenic_power(spectrum: Complex64Array, side: int, threads: int | None) -> Float32Array:
+    """f^2 + |R f|^2 with the Riesz transform R f = FT^-1(-i k / |k| F), from a phase-centred half transform."""
+    shape = (side, side, side)
+    power = fourier.inverse(spectrum, shape, threads=threads) ** 2
+    radius = np.maximum(fourier.radius(shape), 1.0).astype(np.float32)
+    for k in fourier.half_grid(shape):
+        riesz = spectrum * (-1j * k.astype(np.float32) / radius).astype(np.complex64)
+        power += fourier.inverse(riesz, shape, threads=threads) ** 2
+    return np.asarray(power, np.float32)
+
+
+def correlation_threshold(values: FloatArray, n: float, rate: float) -> float:
+    """Least correlation at which so small a part of those above it is expected to be noise.
+
+    Parameters
+    ----------
+    values : (m,) float64
+        Correlations, each of n independent pairs of values.
+    n : float
+        More than 3.
+    rate : float
+        False discovery rate (Benjamini and Hochberg).
+
+    Returns
+    -------
+    float
+        0.999 where none is that significant.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from verglas.assessment.local_scan import correlation_threshold
+    >>> noise = np.random.default_rng(0).normal(size=4000) / 10
+    >>> correlation_threshold(noise, 100, 0.01)
+    0.999
+    >>> 0.2 < correlation_threshold(np.append(noise, [0.6] * 4000), 100, 0.01) < 0.3
+    True
+    """
+    r = np.clip(values, -_ALMOST_ONE, _ALMOST_ONE)
+    p_values = np.sort(stats.t.sf(r * np.sqrt((n - 2) / (1 - r**2)), n - 2))
+    passing = np.flatnonzero(p_values <= rate * np.arange(1, len(r) + 1) / len(r))
+    if not passing.size:
+        return _ALMOST_ONE
+    # Correlations beyond any doubt have a p-value of 0: the threshold is then that of the rate itself.
+    largest = max(float(rate * (passing[-1] + 1) / len(r)), 1e-12)
+    t = float(stats.t.isf(largest, n - 2))
+    return float(t / np.sqrt(n - 2 + t**2))
+
+
+def scan_bands(
+    values: LocalValues, bands: list[Band], box: int, progress: Callable[[int, int], None], threads: int | None
+) -> tuple[Float32Array, list[float]]:
+    """Frequency, in Fourier pixels, up to which each voxel is resolved, and the threshold of each band.
+
+    Where a value first falls below its threshold in two bands in a row, interpolated between the centres of bands,
+    less half a half width; the first band's centre where not even that is resolved.
+    """
+    walk = _Walk(values, bands, box)
+    thresholds: list[float] = []
+    for number, band in enumerate(bands):
+        window = dataclasses.replace(band, window_px=values.window_share * band.window_px)
+        windowed = Windowed(window, box, threads)
+        averages = values.averages(band, windowed)
+        thresholds.append(values.threshold(band, averages))
+        over_slabs(box, functools.partial(walk.look, number, windowed, averages, thresholds[-1]), threads)
+        progress(number + 1, len(bands))
+    return walk.frequency, thresholds
+
+
+class _Walk:
+    """How far each voxel is resolved so far.
+
+    The margin of the last band says in which state a voxel is: not below 0 while it is resolved; below 0 when it fell
+    in that very band, which the next one may take back, as few voxels of a band may fail by chance; _ENDED afterwards.
+    """
+
+    def __init__(self, values: LocalValues, bands: list[Band], box: int) -> None:
+        self.values, self.bands = values, bands
+        self.frequency = np.full((box, box, box), bands[-1].centre, np.float32)
+        self.margin = np.zeros_like(self.frequency)
+
+    def look(self, number: int, windowed: Windowed, averages: list[Float32Array], level: float, planes: slice) -> None:
+        """Take a band at some planes of voxels."""
+        now = self.values.of(windowed.slab(averages, planes)) / np.float32(level) - 1
+        np.maximum(now, 0.5 * _ENDED, out=now)
+        before, out = self.margin[planes], self.frequency[planes]
+        band, first = self.bands[number], self.bands[0].centre
+        if number == 0:
+            out[now < 0] = first
+            before[:] = now
+            return
+        falls = (before >= 0) & (now < 0)
+        step = before[falls] / (before[falls] - now[falls])
+        crossing = self.bands[number - 1].centre + step * band.half_width
+        out[falls] = np.maximum(crossing - _SHARE_BELOW * band.half_width, first)
+        out[(before < 0) & (before > _ENDED) & (now >= 0)] = self.bands[-1].centre
+        ended = (before < 0) & (now < 0)
+        now[ended | (before == _ENDED)] = _ENDED
+        before[:] = now

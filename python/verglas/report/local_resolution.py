@@ -1,0 +1,126 @@
+"""The page of ``verglas local-resolution``: slices coloured by resolution, histogram, bands."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from verglas.assessment.local_resolution import LocalResolution
+from verglas.io import write_text
+from verglas.report.figures import central_slices
+from verglas.report.html import Page, Picture, Section, Table, render
+from verglas.report.style import COLOURS, INK, new_figure, png, style_context
+from verglas.types import Map
+
+# From fine to coarse; told apart with every common colour vision.
+COLOUR_SCALE = ("#0072b2", "#56b4e9", "#b7d5a3", "#f0e442", "#e69f00", "#d55e00")
+_TITLES = ("from z", "from y", "from x")
+_METHODS = {
+    "fsc": "windowed FSC against a fixed threshold",
+    "significance": "windowed FSC against what noise reaches by chance",
+    "monogenic": "monogenic amplitudes above those of noise",
+}
+
+
+def coloured_slices(volume: Map, found: LocalResolution) -> bytes:
+    """Central slices of a map in grey, the molecule's voxels coloured by resolution."""
+    from matplotlib.colors import LinearSegmentedColormap, Normalize
+
+    colours = LinearSegmentedColormap.from_list("resolution", COLOUR_SCALE)
+    low, high = found.quantiles_A((0.02, 0.98))
+    scale = Normalize(low, max(high, low + 0.1))
+    black, white = (float(v) for v in np.percentile(volume.data, (0.5, 99.8)))
+    with style_context():
+        figure = new_figure(10, 3.6)
+        axes = figure.subplots(1, 3)
+        cuts = (central_slices(one) for one in (volume.data, found.map.data, found.mask.data))
+        for axis, title, grey, resolution, mask in zip(axes, _TITLES, *cuts, strict=True):
+            light = np.clip((grey - black) / max(white - black, 1e-12), 0, 1)
+            axis.imshow(_coloured(light, colours(scale(resolution))[..., :3], mask), interpolation="nearest")
+            axis.set_title(title)
+            axis.set_axis_off()
+        from matplotlib.cm import ScalarMappable
+
+        figure.colorbar(ScalarMappable(scale, colours), ax=list(axes), label="resolution (Å)", shrink=0.8)
+        return png(figure)
+
+
+def _coloured(light: npt.NDArray, colour: npt.NDArray, mask: npt.NDArray) -> npt.NDArray:
+    """Density as brightness, resolution as colour inside the mask; grey outside."""
+    inside = (0.35 + 0.65 * light)[..., None] * colour
+    outside = np.repeat(light[..., None], 3, axis=-1) * 0.6
+    weight = np.clip(mask, 0, 1)[..., None]
+    return np.clip(weight * inside + (1 - weight) * outside, 0, 1)
+
+
+def histogram(found: LocalResolution) -> bytes:
+    """Resolutions of the molecule's voxels, with the resolution of the whole map."""
+    with style_context():
+        figure = new_figure(6.5, 3)
+        axis = figure.subplots()
+        axis.hist(found.values_A, bins=60, color=COLOURS[0])
+        if np.isfinite(found.global_A):
+            axis.axvline(found.global_A, color=COLOURS[1], lw=1.5)
+            axis.text(found.global_A, axis.get_ylim()[1], " whole map", color=INK, va="top", fontsize=9)
+        axis.set_xlabel("resolution (Å)")
+        axis.set_ylabel("voxels")
+        return png(figure)
+
+
+def write_local_resolution_page(
+    folder: Path, found: LocalResolution, maps: Mapping[str, Map], footer: str = ""
+) -> Path:
+    """Write report.html.
+
+    Parameters
+    ----------
+    folder : Path
+        Must be there.
+    found : LocalResolution
+    maps : mapping of str -> Map
+        ``map``, and ``map_filtered`` where it was made.
+    footer : str
+        Version and time.
+
+    Returns
+    -------
+    Path
+        Of the page.
+    """
+    low, first, middle, third, high = found.quantiles_A()
+    summary = (
+        f"Half of the molecule's voxels are resolved to {middle:.2f} Å or finer, nine tenths between {low:.2f} and "
+        f"{high:.2f} Å ({_METHODS[found.method]})."
+    )
+    numbers = {"median": f"{middle:.2f} Å", "quartiles": f"{first:.2f} to {third:.2f} Å"}
+    numbers["whole map"] = f"{found.global_A:.2f} Å" if np.isfinite(found.global_A) else "none"
+    if found.unresolved > 0:
+        numbers["not resolved"] = f"{100 * found.unresolved:.1f} % of the voxels"
+    shown = maps.get("map_filtered", maps["map"])
+    slices = Picture(
+        coloured_slices(shown, found),
+        "Central slices of the map coloured by local resolution",
+        "Brightness is density, colour is resolution inside the mask.",
+    )
+    spread = Picture(histogram(found), "Histogram of local resolution", "The molecule's voxels by their resolution.")
+    window = (
+        f"Every value is that of a window of radius {found.window_radius_A:.1f} Å, whose soft edge ends at twice that: "
+        "detail beside a boundary takes part of its neighbour's value. histogram.csv and bands.csv hold the numbers; "
+        "colour.cxc shows the surface in ChimeraX."
+    )
+    rows = [
+        (f"{1 / f:.2f}", f"{t:.3g}", f"{n:.0f}")
+        for f, t, n in zip(found.frequency_per_A, found.threshold, found.independent, strict=True)
+    ]
+    bands = Table(("band (Å)", "threshold", "independent voxels in the window"), rows)
+    sections = [
+        Section("Resolution of each voxel", blocks=[slices, spread]),
+        Section("Window and bands", window, [bands]),
+    ]
+    page = Page("verglas local-resolution", summary, numbers, sections, footer)
+    path = folder / "report.html"
+    write_text(path, render(page))
+    return path

@@ -1,0 +1,150 @@
+"""``verglas local-resolution`` on files: half maps in, resolution at every voxel, tables and a page out."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict, dataclass, field
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from verglas._screen import ListenerChoice
+from verglas._version import __version__
+from verglas.assessment.local_filter import filter_locally
+from verglas.assessment.local_resolution import LocalResolution, LocalResolutionSettings, local_resolution
+from verglas.errors import InputError
+from verglas.io import read_map, write_csv, write_json, write_map, write_text
+from verglas.report.local_resolution import COLOUR_SCALE, write_local_resolution_page
+from verglas.run.maps import read_mask
+from verglas.types import Map
+
+
+@dataclass(frozen=True)
+class LocalResolutionJob:
+    """What ``verglas local-resolution`` is asked for.
+
+    Attributes
+    ----------
+    half1, half2 : Path
+        Unfiltered, unmasked half maps.
+    out : Path
+        Folder to write; it is made.
+    mask : Path, optional
+        Where the molecule is; made from the map if not given.
+    map : Path, optional
+        What the filter is applied to and the surface is of; the mean of the half maps if not given.
+    filtered_map : bool
+        Write a map filtered to the resolution of each voxel.
+    pixel_size_A : float, optional
+        In place of the headers'.
+    settings : LocalResolutionSettings
+        The rest.
+    threads : int, optional
+        Threads; the result does not depend on it.
+    """
+
+    half1: Path
+    half2: Path
+    out: Path
+    mask: Path | None = None
+    map: Path | None = None
+    filtered_map: bool = False
+    pixel_size_A: float | None = None
+    settings: LocalResolutionSettings = field(default_factory=LocalResolutionSettings)
+    threads: int | None = None
+
+
+def local_resolution_files(
+    job: LocalResolutionJob, *, listener: ListenerChoice = "screen"
+) -> tuple[LocalResolution, dict[str, Any]]:
+    """Local resolution of two half map files.
+
+    Writes local_resolution.mrc, mask.mrc, map.mrc, histogram.csv, bands.csv, colour.cxc (ChimeraX),
+    local_resolution.json and report.html; with ``filtered_map`` also map_filtered.mrc.
+
+    Parameters
+    ----------
+    job : LocalResolutionJob
+    listener : Listener, "screen" or None
+        Who is told how it goes (:class:`verglas.types.listener.Listener`).
+
+    Returns
+    -------
+    LocalResolution, dict
+        And the record that local_resolution.json holds.
+
+    Raises
+    ------
+    InputError
+        The files do not go together; the message names them.
+    """
+    started = time.perf_counter()
+    first, second = read_map(job.half1, job.pixel_size_A), read_map(job.half2, job.pixel_size_A)
+    if first.data.shape != second.data.shape:
+        raise InputError(f"{job.half1} has shape {first.data.shape} and {job.half2} {second.data.shape} (z, y, x)")
+    mask = None if job.mask is None else first.with_data(read_mask(job.mask, first))
+    shown = first.with_data(0.5 * (first.data + second.data)) if job.map is None else _map_like(job.map, first)
+    found = local_resolution(first, second, mask, job.settings, threads=job.threads, listener=listener)
+    job.out.mkdir(parents=True, exist_ok=True)
+    maps = {"map": shown, "mask": found.mask, "local_resolution": found.map}
+    if job.filtered_map:
+        maps["map_filtered"] = filter_locally(shown, found.map, threads=job.threads)
+    for name, volume in maps.items():
+        write_map(job.out / f"{name}.mrc", volume)
+    write_tables(job.out, found)
+    surface = "map_filtered.mrc" if job.filtered_map else "map.mrc"
+    write_text(job.out / "colour.cxc", chimerax_script(found, Path(surface)))
+    given = {"half1": str(job.half1), "half2": str(job.half2), "mask": str(job.mask or "made from the map")}
+    record = {
+        "verglas": __version__,
+        **found.as_dict(),
+        "settings": {**given, **asdict(job.settings)},
+        "seconds": round(time.perf_counter() - started, 2),
+    }
+    write_json(job.out / "local_resolution.json", record)
+    now = datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
+    write_local_resolution_page(job.out, found, maps, f"verglas {__version__}, {now}")
+    return found, record
+
+
+def _map_like(path: Path, like: Map) -> Map:
+    volume = read_map(path, like.pixel_size_A)
+    if volume.data.shape != like.data.shape:
+        raise InputError(f"{path} has shape {volume.data.shape}, the half maps {like.data.shape} (z, y, x)")
+    return volume
+
+
+def write_tables(folder: Path, found: LocalResolution) -> None:
+    """histogram.csv, of the voxels in the mask, and bands.csv."""
+    values = found.values_A
+    counts, edges = np.histogram(values, bins=min(80, max(10, values.size // 50)))
+    write_csv(folder / "histogram.csv", {"from_A": edges[:-1], "to_A": edges[1:], "voxels": counts})
+    columns = {
+        "frequency_per_A": found.frequency_per_A,
+        "threshold": found.threshold,
+        "independent_voxels": found.independent,
+    }
+    write_csv(folder / "bands.csv", columns)
+
+
+def chimerax_script(found: LocalResolution, surface: Path) -> str:
+    """Commands for ChimeraX that open the map and colour its surface by resolution, from blue (fine) to red."""
+    fine, coarse = found.quantiles_A((0.02, 0.98))
+    steps = np.linspace(fine, max(coarse, fine + 0.1), len(COLOUR_SCALE))
+    palette = ":".join(f"{value:.2f},{colour}" for value, colour in zip(steps, COLOUR_SCALE, strict=True))
+    inside = found.mask.data >= 0.5
+    return "\n".join(
+        [
+            "# Surface of the map coloured by local resolution, in angstrom; open with ChimeraX.",
+            f"open {surface.name}",
+            "open local_resolution.mrc",
+            "volume #2 hide",
+            f"# {int(inside.sum())} voxels of the mask; move the level with the slider, the colours follow.",
+            "volume #1 step 1 style surface",
+            f"color sample #1 map #2 palette {palette}",
+            "key " + " ".join(f"{colour}:{value:.1f}" for value, colour in zip(steps, COLOUR_SCALE, strict=True)),
+            "",
+        ]
+    )

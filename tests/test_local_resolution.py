@@ -1,0 +1,166 @@
+"""Resolution at every voxel: planted resolutions, noise, the window's count of voxels, and what is refused."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from command_line import main
+
+import verglas as vg
+from verglas import fourier
+from verglas.assessment.local_bands import Band, Windowed, band_map, interpolation
+from verglas.assessment.local_filter import filter_locally
+from verglas.io import read_csv
+from verglas.simulate import planted_halves
+
+BOX, PIXEL_A = 64, 1.5
+
+
+def noise_map(box: int, seed: int) -> np.ndarray:
+    """White noise of variance 1."""
+    return np.random.default_rng(seed).standard_normal((box, box, box), dtype=np.float32)
+
+
+@pytest.fixture(scope="module")
+def halves() -> vg.simulate.PlantedHalves:
+    """4 and 8 A side by side, noise as strong as the signal over the box."""
+    return planted_halves(vg.Map(noise_map(BOX, 5), PIXEL_A), (4.0, 8.0), noise=2.0, seed=6)
+
+
+@pytest.mark.parametrize(("method", "error"), [("fsc", 0.15), ("significance", 0.10), ("monogenic", 0.15)])
+def test_planted_resolutions(halves, method, error):
+    found = vg.local_resolution(
+        halves.half1, halves.half2, halves.inside, method=method, window_radius_A=7.0, listener=None
+    )
+    for planted in (4.0, 8.0):
+        median = np.median(found.map.data[halves.at(planted, beyond_A=14.0)])
+        assert abs(median / planted - 1) < error, (planted, median)
+
+
+def test_noise_is_not_resolved():
+    halves = [vg.Map(noise_map(48, seed), 2.0) for seed in (1, 2)]
+    found = vg.local_resolution(
+        *halves, np.ones((48, 48, 48)), method="significance", window_radius_A=10.0, listener=None
+    )
+    assert found.unresolved > 0.98
+    assert (found.threshold > 0.2).all()
+
+
+def test_windowed_fsc_of_noise_has_variance_one_over_n():
+    band, box = Band(14.0, 2.5, 5.0), 64
+    windowed, spread = Windowed(band, box, 1), []
+    for seed in range(3):
+        spectra = [fourier.forward(noise_map(box, 10 * seed + i), 3) for i in (1, 2)]
+        a, b = (band_map(s, band, box, 1) for s in spectra)
+        cross, power_a, power_b = (windowed.average(p) for p in (a * b, a * a, b * b))
+        spread.append(np.mean(cross**2 / (power_a * power_b)))
+    assert np.mean(spread) * band.independent(box) == pytest.approx(1.0, abs=0.12)
+
+
+def test_averages_equal_the_windows_definition():
+    """Products on small grids, cut transforms and interpolation against a direct sum at a few voxels."""
+    band, box = Band(9.0, 2.0, 4.0), 48
+    spectra = [fourier.forward(noise_map(box, seed), 3) for seed in (1, 2)]
+    gain = band.gain(fourier.radius((box,) * 3))
+    a, b = (fourier.inverse((s * gain).astype(np.complex64), (box,) * 3) for s in spectra)
+    windowed = Windowed(band, box, 1)
+    small = [band_map(s, band, box, 1) for s in spectra]
+    slab = windowed.slab([windowed.average(small[0] * small[1])], slice(20, 22))[0]
+    window = band.window(box) / band.window(box).sum(dtype=np.float64)
+    scale = float(np.sqrt(np.mean(a**2) * np.mean(b**2)))
+    for z, y, x in ((20, 24, 24), (21, 3, 40)):
+        centred = np.roll(window, (z - box // 2, y - box // 2, x - box // 2), (0, 1, 2))
+        assert slab[z - 20, y, x] == pytest.approx(float(np.sum(centred * a * b)), abs=0.01 * scale)
+
+
+@pytest.mark.parametrize(("coarse", "box"), [(8, 24), (9, 25), (8, 25)])
+def test_interpolation_is_that_of_fourier(coarse, box):
+    rng = np.random.default_rng(0)
+    values = rng.normal(size=coarse)
+    if coarse % 2 == 0:  # the Nyquist wave of an even side has no interpolation that all agree on
+        values -= (-1.0) ** np.arange(coarse) * np.mean(values * (-1.0) ** np.arange(coarse))
+    spectrum = np.fft.fftshift(np.fft.fft(np.fft.ifftshift(values)))
+    wide = np.zeros(box, complex)
+    start = box // 2 - coarse // 2
+    wide[start : start + coarse] = spectrum
+    expected = np.fft.fftshift(np.fft.ifft(np.fft.ifftshift(wide))).real * box / coarse
+    np.testing.assert_allclose(interpolation(coarse, box) @ values, expected, atol=1e-5)
+
+
+def test_threads_and_grey_scale_change_nothing(halves):
+    few = {"mask": halves.inside, "window_radius_A": 9.0, "finest_A": 6.0, "listener": None}
+    once = vg.local_resolution(halves.half1, halves.half2, threads=1, **few)
+    scaled = halves.half2.with_data(3 * halves.half2.data)
+    again = vg.local_resolution(halves.half1, scaled, threads=2, **few)
+    np.testing.assert_allclose(once.map.data, again.map.data, rtol=2e-3)
+    same = vg.local_resolution(halves.half1, halves.half2, threads=2, **few)
+    assert (once.map.data == same.map.data).all()
+
+
+def test_an_odd_box():
+    halves = planted_halves(vg.Map(noise_map(45, 5), 2.0), (6.0,), noise=1.0, seed=6)
+    found = vg.local_resolution(halves.half1, halves.half2, halves.inside, window_radius_A=10.0, listener=None)
+    assert found.quantiles_A((0.5,))[0] == pytest.approx(6.0, rel=0.15)
+
+
+def test_local_filter_removes_noise_and_keeps_grey_scale(halves):
+    found = vg.local_resolution(halves.half1, halves.half2, halves.inside, window_radius_A=7.0, listener=None)
+    mean = halves.half1.with_data(0.5 * (halves.half1.data + halves.half2.data))
+    filtered = filter_locally(mean, found.map)
+    coarse = halves.at(8.0, beyond_A=14.0)
+    before, after = (np.std((m.data - halves.truth.data)[coarse]) for m in (mean, filtered))
+    assert after < 0.5 * before
+    fine = halves.at(4.0, beyond_A=14.0)
+    slope = np.polyfit(halves.truth.data[fine], filtered.data[fine], 1)[0]
+    assert slope == pytest.approx(1.0, abs=0.1)
+    smooth = vg.filters.low_pass(20.0)
+    kept = [vg.filters.apply(m, smooth).data for m in (mean, filtered)]
+    assert np.std(kept[0] - kept[1]) < 0.15 * np.std(kept[0])
+
+
+def test_what_is_refused(halves):
+    first, second = halves.half1, halves.half2
+    with pytest.raises(vg.InputError, match="identical"):
+        vg.local_resolution(first, first, listener=None)
+    with pytest.raises(vg.InputError, match="at most a quarter"):
+        vg.local_resolution(first, second, window_radius_A=60.0, listener=None)
+    with pytest.raises(vg.InputError, match="less than two voxels"):
+        vg.local_resolution(first, second, window_radius_A=2.0, listener=None)
+    flat = [vg.Map(m.data[:32], PIXEL_A) for m in (first, second)]
+    with pytest.raises(vg.InputError, match="cube"):
+        vg.local_resolution(*flat, listener=None)
+    with pytest.raises(vg.InputError, match="expected fsc, significance or monogenic"):
+        vg.local_resolution(first, second, method="resmap", listener=None)
+    with pytest.raises(vg.InputError, match="pixel sizes"):
+        vg.local_resolution(first, vg.Map(second.data, 1.7), listener=None)
+
+
+def test_command_writes_map_tables_script_and_page(halves, tmp_path, capsys):
+    for number, half in enumerate((halves.half1, halves.half2), 1):
+        vg.write_map(tmp_path / f"half{number}.mrc", half)
+    vg.write_map(tmp_path / "mask.mrc", halves.half1.with_data(halves.inside.astype(np.float32)))
+    out = tmp_path / "out"
+    files = [str(tmp_path / name) for name in ("half1.mrc", "half2.mrc", "mask.mrc")]
+    words = ["local-resolution", *files[:2], "--mask", files[2], "--out", str(out), "--json", "--filtered-map"]
+    status, printed, _ = main([*words, "--finest", "3.5", "--window-radius", "7"], capsys)
+    record = json.loads(printed)
+    assert status == 0
+    assert 3.4 < record["resolution_A"]["q05"] < record["resolution_A"]["q95"] < 12
+    resolution = vg.read_map(out / "local_resolution.mrc")
+    assert np.quantile(resolution.data[halves.inside], 0.5) == pytest.approx(record["resolution_A"]["median"], abs=0.01)
+    assert vg.read_map(out / "map_filtered.mrc").box == BOX
+    assert "color sample #1 map #2 palette" in (out / "colour.cxc").read_text()
+    assert "data:image/png" in (out / "report.html").read_text()
+    assert read_csv(out / "histogram.csv")["voxels"].sum() == halves.inside.sum()
+    assert len(read_csv(out / "bands.csv")) == len(record["bands"])
+
+
+def test_command_names_files_that_do_not_go_together(halves, tmp_path, capsys):
+    paths = [str(tmp_path / name) for name in ("a.mrc", "b.mrc")]
+    vg.write_map(paths[0], halves.half1)
+    vg.write_map(paths[1], vg.Map(noise_map(48, 0), PIXEL_A))
+    status, _, said = main(["local-resolution", *paths, "--out", str(tmp_path / "out")], capsys)
+    assert status == 1
+    assert "a.mrc has shape (64, 64, 64) and" in said
