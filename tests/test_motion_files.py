@@ -8,6 +8,7 @@ import pytest
 
 from verglas.errors import FormatError, InputError
 from verglas.io import read_motion_star, read_motioncor, write_motion_star
+from verglas.types.motion import Motion
 from verglas.types.trajectory import Trajectory
 
 
@@ -129,3 +130,24 @@ def test_other_star_files_are_named(tmp_path):
     path.write_text("data_optics\nloop_\n_rlnOpticsGroup #1\n1\n")
     with pytest.raises(FormatError, match="expected the tables general and global_shift"):
         read_motion_star(path)
+
+
+def test_a_lattice_is_written_without_loss(tmp_path):
+    """Beside the nearest polynomial, which other programs read, stands the field itself."""
+    rng = np.random.default_rng(5)
+    lattice = rng.normal(size=(6, 7, 5, 2)).cumsum(axis=0)
+    motion = Motion((300, 200), rng.normal(size=(6, 2)), "spline", lattice_px=lattice)
+    written = Trajectory.from_motion(motion)
+    write_motion_star(tmp_path / "m.star", written)
+    read = read_motion_star(tmp_path / "m.star")
+    x, y = rng.uniform(0, 199, 20), rng.uniform(0, 299, 20)
+    np.testing.assert_allclose(read.at(x, y), motion.at(x, y), atol=2e-6)
+    np.testing.assert_allclose(read.polynomial, written.polynomial, rtol=1e-4, atol=1e-7)
+    turned = read.flipped_y().at(x, 299 - y)
+    np.testing.assert_allclose(turned, motion.at(x, y) * (1, -1), atol=2e-6)
+    text = (tmp_path / "m.star").read_text().splitlines()
+    (tmp_path / "short.star").write_text("\n".join(text[: max(i for i, line in enumerate(text) if line.strip())]))
+    with pytest.raises(FormatError, match="expected each once"):
+        read_motion_star(tmp_path / "short.star")
+    with pytest.raises(InputError, match="a lattice of shape"):
+        Trajectory(np.zeros((5, 2)), shape=(300, 200), lattice_px=lattice)

@@ -29,6 +29,7 @@ PIXEL = "rlnMicrographPixelSize"
 _ORIGINAL = "rlnMicrographOriginalPixelSize"  # of the movie's frames, where these were binned
 SHARED = ("rlnVoltage", "rlnSphericalAberration", "rlnAmplitudeContrast")
 CTF = ("rlnDefocusU", "rlnDefocusV", "rlnDefocusAngle", "rlnPhaseShift")
+SPECTRUM = "rlnCtfPowerSpectrum"
 GRADIENT = ("vgDefocusGradientX", "vgDefocusGradientY")
 _SUFFIXES = (".tif", ".tiff", ".mrc", ".map", *PICTURES)
 _PACKED = ("", ".gz", ".bz2")
@@ -150,22 +151,25 @@ def read_micrographs(path: PathLike) -> pd.DataFrame:
     out: dict[str, Any] = {MICROGRAPH: [str(n) for n in table[MICROGRAPH]]}
     folders = [path.parent, *search_folders(path)[1:]]
     out[PATH] = [_found_from(folders, n) for n in out[MICROGRAPH]]
-    for label in (PIXEL, _ORIGINAL, *SHARED):
-        values = parts.value(label, optics_first=True)
-        if values is not None:
-            out.setdefault(PIXEL if label.endswith("PixelSize") else label, values)
-    if PIXEL not in out:
-        pixel = col.pixel_sizes_A(parts)
-        if pixel is not None:
-            out[PIXEL] = pixel
+    out |= _shared_values(parts)
     if optics is not None and "rlnOpticsGroupName" in optics:
         out["rlnOpticsGroupName"] = optics["rlnOpticsGroupName"].to_numpy()[parts.group()]
     for label in table.columns.astype(str):
         if label not in out and label != "rlnOpticsGroup":
             out[label] = table[label].to_numpy()
+    if SPECTRUM in out:
+        out[SPECTRUM] = [_found_from(folders, str(name)) for name in out[SPECTRUM]]
     micrographs = pd.DataFrame(out)
     check_ctf_columns(micrographs, str(path))
     return micrographs
+
+
+def _shared_values(parts: col.Tables) -> dict[str, Any]:
+    """Pixel sizes and the microscope, a value for each row; the pixels of the movie stand for those of its sum."""
+    values = {label: parts.value(label, optics_first=True) for label in (PIXEL, _ORIGINAL, *SHARED)}
+    pixel = next((values[label] for label in (PIXEL, _ORIGINAL) if values[label] is not None), None)
+    values[PIXEL] = col.pixel_sizes_A(parts) if pixel is None else pixel
+    return {label: value for label, value in values.items() if value is not None}
 
 
 def _frame(table: pd.DataFrame | Mapping[str, Any]) -> pd.DataFrame:
@@ -189,7 +193,7 @@ def write_micrographs(path: PathLike, table: pd.DataFrame) -> None:
 
 def optics_of(table: pd.DataFrame) -> tuple[pd.DataFrame, np.ndarray]:
     """Optics table of a list of micrographs and the group (from 1) of each, numbered as they first appear."""
-    labels = [label for label in (PIXEL, *SHARED, "rlnOpticsGroupName") if label in table]
+    labels = [label for label in (PIXEL, _ORIGINAL, *SHARED, "rlnOpticsGroupName") if label in table]
     # groupby leaves rows with a NaN out of every group.
     keys = table[labels].astype(object).where(table[labels].notna(), "nan")
     group = keys.groupby(labels, sort=False).ngroup().to_numpy() if labels else np.zeros(len(table), np.int64)
@@ -206,10 +210,8 @@ def optics_of(table: pd.DataFrame) -> tuple[pd.DataFrame, np.ndarray]:
     for label in labels:
         if label != "rlnOpticsGroupName":
             optics[label] = table[label].to_numpy(np.float64)[first]
-            if label == PIXEL:
-                optics[_ORIGINAL] = (
-                    table[_ORIGINAL].to_numpy(np.float64)[first] if _ORIGINAL in table else optics[label]
-                )
+            if label == PIXEL and _ORIGINAL not in table:
+                optics[_ORIGINAL] = optics[label]
     return optics, group + 1
 
 

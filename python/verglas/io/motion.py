@@ -26,6 +26,7 @@ _GENERAL = {
 _SIZES = ("rlnImageSizeX", "rlnImageSizeY", "rlnImageSizeZ")
 _OWN = {*_GENERAL, *_SIZES, "rlnMicrographStartFrame", "rlnMotionModelVersion"}
 _SHIFT = ["rlnMicrographShiftX", "rlnMicrographShiftY"]
+_LATTICE = "verglas_lattice"  # a table of our own: other programs read the tables that they know by name
 _PATCH_COLUMNS = ["frame", "x_px", "y_px", "dx_px", "dy_px"]
 
 
@@ -66,7 +67,8 @@ def read_motion_star(path: PathLike) -> Trajectory:
     return Trajectory(
         # Minus: files hold the shift that brings a frame back, a trajectory where the specimen went.
         -_in_order(path, shifts), _polynomial(path, tables) if version == 1 else None, _patches(tables), _hot(tables),
-        first_frame=first - 1, more={k: v for k, v in general.items() if k not in _OWN}, **attributes,
+        first_frame=first - 1, lattice_px=_lattice(path, tables),
+        more={k: v for k, v in general.items() if k not in _OWN}, **attributes,
     )  # fmt: skip
 
 
@@ -90,6 +92,21 @@ def _polynomial(path: Path, tables: Mapping[str, Any]) -> FloatArray | None:
     if len(terms) != 36:
         raise FormatError(f"{path}: {len(terms)} coefficients of local motion; expected 36, 18 for x and 18 for y")
     return np.asarray(-terms.reshape(2, 18))
+
+
+def _lattice(path: Path, tables: Mapping[str, Any]) -> FloatArray | None:
+    """Nodes of the field itself, which our files hold beside the polynomial."""
+    table = tables.get(_LATTICE)
+    if table is None:
+        return None
+    places = [table[label].to_numpy(np.int64) for label in ("rlnMicrographFrameNumber", "vgNodeY", "vgNodeX")]
+    places[0] = places[0] - places[0].min()
+    sides = tuple(int(place.max()) + 1 for place in places)
+    if np.unique(np.ravel_multi_index(places, sides)).size != np.prod(sides) or len(table) != np.prod(sides):
+        raise FormatError(f"{path}: {_LATTICE}: {len(table)} rows for {sides} frames and nodes; expected each once")
+    nodes = np.empty((*sides, 2))
+    nodes[tuple(places)] = -table[_SHIFT].to_numpy(np.float64)
+    return nodes
 
 
 def _patches(tables: Mapping[str, Any]) -> pd.DataFrame | None:
@@ -144,6 +161,11 @@ def write_motion_star(path: PathLike, motion: Trajectory, *, micrograph: str | N
         tables["local_motion_model"] = pd.DataFrame(
             {"rlnMotionModelCoeffsIdx": np.arange(36), "rlnMotionModelCoeff": -motion.polynomial.reshape(36)}
         )
+    if motion.lattice_px is not None:
+        f, y, x = (axis.ravel() for axis in np.indices(motion.lattice_px.shape[:3]))
+        nodes = -motion.lattice_px.reshape(-1, 2).T
+        numbers = {"rlnMicrographFrameNumber": f + 1 + motion.first_frame, "vgNodeY": y, "vgNodeX": x}
+        tables[_LATTICE] = pd.DataFrame({**numbers, **dict(zip(_SHIFT, nodes, strict=True))})
     if len(motion.hot_pixels):
         y, x = motion.hot_pixels.T.astype(np.float64)
         tables["hot_pixels"] = pd.DataFrame({"rlnCoordinateX": x, "rlnCoordinateY": y})

@@ -15,12 +15,15 @@ from verglas.motion.choose import ModelGain
 from verglas.motion.classical import estimate_classically
 from verglas.motion.estimate import Estimate, Exposure, estimate_motion
 from verglas.motion.sums import KeptFrames, corrected_sums, cropped, without_steep_places
+from verglas.optics.fit.spectrum import averaged_spectrum
 from verglas.types import Micrograph, Movie
 from verglas.types.arrays import FloatArray
 from verglas.types.listener import Listener
 from verglas.types.motion import Motion
+from verglas.types.power_spectrum import PowerSpectrum
 from verglas.types.settings import check_settings, setting, settings_from
 
+SMALLEST_SPECTRUM_PX = 128  # of a micrograph's side: tiles of 64 pixels say little, smaller ones nothing
 UNSURE_PX = 0.5  # standard error of a frame's shift, averaged over frames, that is worth a word
 
 
@@ -44,6 +47,9 @@ class MotionSettings:
         Of the sums: their frequencies are cut, not averaged.
     even_odd : bool
         Whether the sums of even and of odd frames are wanted, too.
+    spectrum_dose_e_A2 : float, optional
+        Exposure of the groups of frames whose power spectra are averaged for the CTF fit; None: the spectrum of all
+        frames, weighted by dose, whose rings reach further where the motion is known.
     keep_bytes : int
         Memory for frames as recorded, which are gone through twice; what does not fit is read again.
     """
@@ -65,6 +71,12 @@ class MotionSettings:
     tilt_axis_deg: float = setting(0.0, "Its axis, from x towards y.")
     bin_factor: int = setting(1, "Pixels of a frame per pixel of the micrograph.", at_least=1, flags=("--bin",))
     even_odd: bool = setting(False, "Sums of even and of odd frames, too.")
+    spectrum_dose_e_A2: float | None = setting(
+        None,
+        "Exposure of groups of frames whose power spectra are averaged for the CTF fit",
+        more_than=0,
+        default_words="all frames together, weighted by dose",
+    )
     keep_bytes: int = setting(
         800_000_000, "Memory for frames as recorded.", at_least=0, changes_result=False, on_command_line=False
     )
@@ -106,6 +118,8 @@ class CorrectedMovie:
         Held-out evidence of each model against "global", nats with standard errors; empty where the model was given.
     flags : list of str
         What is wrong with the movie, a sentence each; empty where nothing is.
+    spectrum : PowerSpectrum or None
+        For the CTF fit; None where the micrograph is too small for one.
     """
 
     micrograph: Micrograph
@@ -115,6 +129,7 @@ class CorrectedMovie:
     motion: Motion
     gains: list[ModelGain]
     flags: list[str]
+    spectrum: PowerSpectrum | None = None
 
     @property
     def model(self) -> str:
@@ -185,6 +200,7 @@ def correct_motion(
             movie,
             found.motion,
             even_odd=chosen.even_odd,
+            group_frames=_frames_together(movie, chosen),
             threads=threads,
             progress=_frame_progress(heard, "sum of frames", len(movie)),
         )
@@ -197,15 +213,34 @@ def correct_motion(
 
     plain = micrograph(sums.plain)
     assert plain is not None
+    weighted = micrograph(sums.dose_weighted)
+    groups = [image for image in map(micrograph, sums.groups) if image is not None]
     return CorrectedMovie(
         plain,
-        micrograph(sums.dose_weighted),
+        weighted,
         micrograph(sums.even),
         micrograph(sums.odd),
         found.motion,
         found.gains,
         found.flags,
+        _spectrum_of(groups or [weighted or plain]),
     )
+
+
+def _frames_together(movie: Movie, settings: MotionSettings) -> int | None:
+    """Frames to a group of power spectra; None where all are summed."""
+    if settings.spectrum_dose_e_A2 is None:
+        return None
+    if movie.dose_per_frame_e_A2 is None:
+        raise InputError(
+            f"movie {movie.name}: groups of {settings.spectrum_dose_e_A2:g} e/A2 were asked for, but nobody knows the "
+            "exposure of a frame; give dose_per_frame_e_A2"
+        )
+    return max(1, round(settings.spectrum_dose_e_A2 / movie.dose_per_frame_e_A2))
+
+
+def _spectrum_of(images: list[Micrograph]) -> PowerSpectrum | None:
+    return averaged_spectrum(images) if min(images[0].shape) >= SMALLEST_SPECTRUM_PX else None
 
 
 def _estimate(movie: Movie, settings: MotionSettings, heard: Listener, threads: int | None) -> Estimate:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -32,12 +32,15 @@ class Sums:
         None where no dose is known.
     even, odd : array or None
         Of frames 1, 3, 5, ... (odd) and 2, 4, 6, ... (even), where asked for.
+    groups : tuple of array
+        Plain sums of groups of neighbouring frames, where asked for.
     """
 
     plain: Float32Array
     dose_weighted: Float32Array | None
     even: Float32Array | None = None
     odd: Float32Array | None = None
+    groups: tuple[Float32Array, ...] = ()
 
 
 class KeptFrames:
@@ -184,6 +187,7 @@ def corrected_sums(
     motion: Motion,
     *,
     even_odd: bool = False,
+    group_frames: int | None = None,
     threads: int | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> Sums:
@@ -191,17 +195,21 @@ def corrected_sums(
 
     The dose-weighted sum is that of :func:`verglas.motion.dose.dose_weights`; its weights are a sum of about six
     products of a number per frame and a curve of |k|, so six transforms do for any number of frames.
+    ``group_frames``: sums of so many neighbouring frames are wanted, too; the last group takes what is left.
     """
     n = len(movie)
     columns = [motion.used.astype(float)]
     if even_odd:
         even = np.arange(n) % 2 == 1
         columns += [motion.used & even, motion.used & ~even]
+    if group_frames:
+        number = np.minimum(np.arange(n) // group_frames, max(1, n // group_frames) - 1)
+        columns += [motion.used & (number == group) for group in np.unique(number[motion.used])]
     plain = np.stack(columns, 1).astype(float)
     dose, pixel = movie.dose_per_frame_e_A2, movie.pixel_size_A
     if dose is None:
         sums = add_up(movie, motion, plain, threads=threads, progress=progress)
-        return Sums(sums[0], None, *sums[1:])
+        return _named(sums, None, even_odd)
     accumulated = movie.pre_exposure_e_A2 + dose * np.arange(1, n + 1)
     highest = float(np.hypot(0.5, 0.5) / pixel)
     factors, k, curves = separable_weights(accumulated, highest, movie.voltage_kV or 300.0, used=motion.used)
@@ -209,7 +217,13 @@ def corrected_sums(
     first = plain.shape[1]
     weighted = filtered_sum(sums[first:], curves, k, pixel, threads)
     kept = [sum_.copy() for sum_ in sums[:first]]  # copies: a view would keep all sums in memory
-    return Sums(kept[0], weighted, *kept[1:])
+    return _named(kept, weighted, even_odd)
+
+
+def _named(plain: Sequence[Float32Array] | Float32Array, weighted: Float32Array | None, even_odd: bool) -> Sums:
+    """Plain sums in their order: all frames, even and odd ones where asked for, groups."""
+    even, odd = (plain[1], plain[2]) if even_odd else (None, None)
+    return Sums(plain[0], weighted, even, odd, tuple(plain[3 if even_odd else 1 :]))
 
 
 def cropped(image: Float32Array, factor: int, threads: int | None = None) -> Float32Array:

@@ -17,13 +17,15 @@ import numpy as np
 
 from verglas.errors import InputError, VerglasError
 from verglas.io import read_micrograph, write_bytes
-from verglas.io.micrographs import PIXEL, SHARED
+from verglas.io.micrographs import PIXEL, SHARED, SPECTRUM
+from verglas.io.power_spectra import read_power_spectrum
 from verglas.optics.fit import CtfSettings, estimate_ctf, ice_ring
 from verglas.picking import PickSettings, pick_detailed
 from verglas.picking.particles import MERIT
 from verglas.pipeline.project import Project, Shot
 from verglas.pipeline.settings import settings_json, with_overrides
 from verglas.pipeline.stage import Stage, digest, file_digest
+from verglas.run.motion_files import PARTS
 from verglas.run.parallel import in_order
 from verglas.run.pick import read_templates
 from verglas.types import Micrograph, Optics, Picks
@@ -229,7 +231,11 @@ class CtfStage(MicrographStage):
     def compute(self, project: Project, shot: Shot) -> tuple[dict[str, Any], list[Picture]]:
         """Fit; the result holds what STAR files and pages need, without spectra."""
         micrograph, header = load(project, shot)
-        fit = replace(estimate_ctf(micrograph, self.resolve_settings(project, shot)), name=shot.path.name)
+        # motion correction has written it; micrographs that came as such have none
+        path = project.micrograph_of(shot).with_name(f"{shot.key}{PARTS[SPECTRUM]}")
+        spectrum = read_power_spectrum(path) if project.settings.movies and path.is_file() else None
+        fit = estimate_ctf(micrograph, self.resolve_settings(project, shot), spectrum=spectrum)
+        fit = replace(fit, name=shot.path.name)
         o = fit.optics
         result = {
             **fit.as_dict(),

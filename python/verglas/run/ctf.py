@@ -15,10 +15,11 @@ import pandas as pd
 from verglas._screen import ListenerChoice, shown_to
 from verglas._version import __version__
 from verglas.assessment.micrographs import judge_ctfs, judge_set
-from verglas.errors import InputError, VerglasError
+from verglas.errors import FormatError, InputError, VerglasError
 from verglas.io import atomic_path, find_micrographs, read_micrograph, write_bytes, write_micrographs, write_text
 from verglas.io.coordinates import MICROGRAPH
-from verglas.io.micrographs import CTF, GRADIENT, PATH, PIXEL, SHARED
+from verglas.io.micrographs import CTF, GRADIENT, PATH, PIXEL, SHARED, SPECTRUM
+from verglas.io.power_spectra import read_power_spectrum
 from verglas.io.rules import written_name
 from verglas.optics.fit import CtfFit, CtfSettings, estimate_ctf
 from verglas.report.ctf import ctf_figure
@@ -29,6 +30,7 @@ from verglas.run.parallel import in_order
 from verglas.run.reasons import most_common_reason, without_name
 from verglas.types.ctf_ranges import OPTIONS, check_ctf
 from verglas.types.listener import Listener
+from verglas.types.power_spectrum import PowerSpectrum
 from verglas.types.verdict import Verdict
 
 _NONE = np.zeros((0, 0), np.float32)
@@ -203,10 +205,20 @@ def _fit_one(table: pd.DataFrame, row: int, job: CtfJob) -> CtfFit | str:
             header[name] = float(table[label][row])
     try:
         micrograph = read_micrograph(table[PATH][row], pixel_size_A)
-        fit = estimate_ctf(micrograph, replace(job.settings, **header))
+        fit = estimate_ctf(micrograph, replace(job.settings, **header), spectrum=_spectrum(table, row))
     except (VerglasError, OSError, MemoryError) as error:
         return without_name(error, str(table[MICROGRAPH][row]))
     return replace(fit, name=Path(str(table[MICROGRAPH][row])).name)
+
+
+def _spectrum(table: pd.DataFrame, row: int) -> PowerSpectrum | None:
+    """The averaged spectrum that motion correction has written, where the list names one that is there and ours."""
+    if SPECTRUM not in table or not Path(str(table[SPECTRUM][row])).is_file():
+        return None
+    try:
+        return read_power_spectrum(str(table[SPECTRUM][row]))
+    except FormatError:  # of another program, with other windows: the micrograph has its own
+        return None
 
 
 def _star(table: pd.DataFrame, good: list[tuple[int, CtfFit]], settings: CtfSettings, folder: Path) -> pd.DataFrame:

@@ -10,6 +10,7 @@ import numpy as np
 
 from verglas.io import read_json, write_bytes, write_json, write_micrograph, write_motion_star
 from verglas.io.acquisition import find_acquisition
+from verglas.io.power_spectra import write_power_spectrum
 from verglas.motion import CorrectedMovie, MotionSettings
 from verglas.report.motion import motion_figure
 from verglas.types import Movie
@@ -22,6 +23,7 @@ PARTS = {
     "rlnMicrographNameNoDW": "_noDW.mrc",
     "rlnMicrographNameEven": "_EVN.mrc",
     "rlnMicrographNameOdd": "_ODD.mrc",
+    "rlnCtfPowerSpectrum": "_PS.mrc",
     "rlnMicrographMetadata": ".star",
 }
 
@@ -80,6 +82,10 @@ class MovieFiles:
         images = {label: image for label, image in sums.items() if image is not None}
         for label, image in images.items():
             write_micrograph(self.part(PARTS[label]), image, dtype)
+        names = [*images]
+        if corrected.spectrum is not None:
+            write_power_spectrum(self.part(PARTS["rlnCtfPowerSpectrum"]), corrected.spectrum)
+            names.append("rlnCtfPowerSpectrum")
         described = settings.of(movie)
         trajectory = Trajectory.from_motion(
             corrected.motion,
@@ -96,7 +102,7 @@ class MovieFiles:
         write_bytes(self.picture, motion_figure(corrected.motion, self.movie.name))
         row = self._row(movie, corrected, described, trajectory)
         row |= {
-            "parts": [*images, "rlnMicrographMetadata"],
+            "parts": [*names, "rlnMicrographMetadata"],
             "rlnMicrographPixelSize": corrected.micrograph.pixel_size_A,
         }
         write_json(self.part(".json"), {"identity": identity, "row": row})

@@ -11,10 +11,9 @@ import pandas as pd
 
 from verglas.errors import InputError
 from verglas.types.arrays import FloatArray, IntArray
-from verglas.types.motion import Motion, polynomial_space, polynomial_time
+from verglas.types.motion import Motion, spline_basis
 
 _ABSENT: Any = None
-_FIT_NODES = 9  # places along each axis at which a spline field is put into a polynomial
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,6 +33,9 @@ class Trajectory:
         g, x then y.
     polynomial : (2, 18) float64 or None
         c of x, then of y.
+    lattice_px : (n, nodes_y, nodes_x, 2) float64 or None
+        Coefficients of uniform cubic B-splines over the frame, as those of :class:`verglas.types.motion.Motion`: the
+        field itself, of which ``polynomial`` is then the nearest that other programs can read.
     patches : DataFrame or None
         Shifts measured in patches beyond ``global_px``: columns frame (from 0), x_px, y_px (centre), dx_px, dy_px.
     hot_pixels : (m, 2) int64
@@ -71,6 +73,7 @@ class Trajectory:
     binning: float = 1.0
     first_frame: int = 0
     more: Mapping[str, Any] = field(default_factory=dict)
+    lattice_px: FloatArray | None = None
 
     def __post_init__(self) -> None:
         """Check once."""
@@ -86,12 +89,19 @@ class Trajectory:
             if self.shape is None:
                 raise InputError(f"{where}: a polynomial without the size of the frames")
             object.__setattr__(self, "polynomial", terms)
+        if self.lattice_px is not None:
+            nodes = np.asarray(self.lattice_px, np.float64)
+            if nodes.ndim != 4 or nodes.shape[::3] != (len(moves), 2) or min(nodes.shape[1:3]) < 4:
+                raise InputError(f"{where}: a lattice of shape {nodes.shape}; expected ({len(moves)}, >= 4, >= 4, 2)")
+            if self.shape is None or not np.isfinite(nodes).all():
+                raise InputError(f"{where}: a lattice with a node that is not finite, or without the frames' size")
+            object.__setattr__(self, "lattice_px", nodes)
         hot = np.zeros((0, 2), np.int64) if self.hot_pixels is None else np.asarray(self.hot_pixels, np.int64)
         object.__setattr__(self, "hot_pixels", hot.reshape(-1, 2))
 
     @classmethod
     def from_motion(cls, motion: Motion, **known: Any) -> Trajectory:
-        """What files hold of a motion; a spline field goes into the polynomial by least squares over the frame.
+        """What files hold of a motion; a spline field besides as the nearest polynomial.
 
         Parameters
         ----------
@@ -99,24 +109,18 @@ class Trajectory:
         **known
             Further attributes.
         """
-        terms = motion.polynomial
-        if motion.lattice_px is not None:
-            y, x = (np.linspace(0, side - 1, _FIT_NODES) for side in motion.shape)
-            space = polynomial_space(x[None, :], y[:, None], motion.shape).reshape(-1, 6)
-            time = polynomial_time(len(motion))
-            basis = np.einsum("ps,tq->ptsq", space, time).reshape(-1, 18)
-            field = motion.local(x[None, :], y[:, None]).reshape(len(basis), 2)
-            # powers of t differ by orders: columns of one length
-            scale = np.maximum(np.linalg.norm(basis, axis=0), 1e-300)
-            terms = (np.linalg.lstsq(basis / scale, field, rcond=None)[0] / scale[:, None]).T
-        return cls(motion.global_px, terms, shape=motion.shape, **known)
+        return cls(motion.global_px, motion.as_polynomial(), shape=motion.shape, lattice_px=motion.lattice_px, **known)
 
     def __len__(self) -> int:
         return len(self.global_px)
 
     def local(self, x_px: Any, y_px: Any) -> FloatArray:
-        """The polynomial's part at places of the frame: (..., n, 2); zero without one."""
+        """The lattice's part at places of the frame, else the polynomial's: (..., n, 2); zero without either."""
         x, y = np.broadcast_arrays(np.asarray(x_px, np.float64), np.asarray(y_px, np.float64))
+        if self.lattice_px is not None and self.shape is not None:
+            down = spline_basis(y, self.shape[0], self.lattice_px.shape[1])
+            across = spline_basis(x, self.shape[1], self.lattice_px.shape[2])
+            return np.asarray(np.einsum("...j,...i,tjia->...ta", down, across, self.lattice_px, optimize=True))
         if self.polynomial is None or self.shape is None:
             return np.zeros((*x.shape, len(self), 2))
         x, y = x / self.shape[1] - 0.5, y / self.shape[0] - 0.5
@@ -150,4 +154,12 @@ class Trajectory:
         if patches is not None:
             patches = patches.assign(y_px=rows - 1 - patches["y_px"], dy_px=-patches["dy_px"])
         hot = self.hot_pixels * (-1, 1) + (rows - 1, 0)
-        return replace(self, global_px=self.global_px * (1, -1), polynomial=terms, patches=patches, hot_pixels=hot)
+        nodes = None if self.lattice_px is None else self.lattice_px[:, ::-1] * (1, -1)
+        return replace(
+            self,
+            global_px=self.global_px * (1, -1),
+            polynomial=terms,
+            patches=patches,
+            hot_pixels=hot,
+            lattice_px=nodes,
+        )

@@ -14,11 +14,12 @@ from verglas.optics.fit import tilt as ctf_tilt
 from verglas.optics.fit.curves import Envelopes, Rings, chi_turns, envelope_b_factor
 from verglas.optics.fit.refined import HANN_CORRELATION, Refined, Slab, refine
 from verglas.optics.fit.search import SearchRange, SectorSearch
-from verglas.optics.fit.spectrum import Spectra, tile_spectra
+from verglas.optics.fit.spectrum import Spectra, of_average, tile_spectra
 from verglas.types import Optics
 from verglas.types.arrays import FloatArray
 from verglas.types.convert import MicrographLike, micrograph_of
 from verglas.types.ctf_ranges import OPTIONS, check_ctf
+from verglas.types.power_spectrum import PowerSpectrum
 from verglas.types.settings import check_settings, setting, settings_from
 
 _WINDOW_RINGS = 1.5  # rings in the window of the local correlation
@@ -193,7 +194,12 @@ class CtfFit:
 
 
 def estimate_ctf(
-    micrograph: MicrographLike, settings: CtfSettings | None = None, *, threads: int | None = 1, **changes: Any
+    micrograph: MicrographLike,
+    settings: CtfSettings | None = None,
+    *,
+    spectrum: PowerSpectrum | None = None,
+    threads: int | None = 1,
+    **changes: Any,
 ) -> CtfFit:
     """Estimate the CTF of a micrograph from its Thon rings.
 
@@ -213,6 +219,9 @@ def estimate_ctf(
         With a pixel size.
     settings : CtfSettings, optional
         Microscope and ranges; further keywords (``cs_mm=0.01``) change its fields.
+    spectrum : PowerSpectrum, optional
+        Mean spectrum of the micrograph's tiles where it is known already (motion correction writes it). A tilt needs
+        the tiles' own, which are then taken from the micrograph.
     threads : int, optional
         Of the kernels; one by default, since micrographs are better spread over threads.
 
@@ -253,7 +262,15 @@ def estimate_ctf(
         raise InputError(
             f"{micrograph.name or 'micrograph'}: pixels of {pixel:g} A hold rings down to {fine:.1f} A only"
         )
-    spectra = tile_spectra(micrograph, coarse, fine, keep=settings.tilt)
+    if spectrum is None or settings.tilt:
+        spectra = tile_spectra(micrograph, coarse, fine, keep=settings.tilt)
+    else:
+        if abs(spectrum.pixel_size_A / pixel - 1) > 1e-3:
+            raise InputError(
+                f"{micrograph.name or 'micrograph'}: pixels of {pixel:g} A, but its power spectrum has "
+                f"{spectrum.pixel_size_A:g} A; leave the spectrum out, or give the pixel size that it has"
+            )
+        spectra = of_average(spectrum, coarse, fine)
     voltage, cs, contrast, size = (
         np.array([v]) for v in (settings.voltage_kV, settings.cs_mm, settings.amplitude_contrast, pixel)
     )

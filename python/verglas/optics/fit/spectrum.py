@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +12,7 @@ import scipy.fft
 from verglas.errors import InputError
 from verglas.types import Micrograph
 from verglas.types.arrays import Float32Array, FloatArray
+from verglas.types.power_spectrum import PowerSpectrum
 
 # Rings of 30,000 A underfocus are 1/236 A apart at 5 A; a Hann window blurs by 2 pixels of 1/field.
 _FIELD_A = 1000.0
@@ -166,6 +168,44 @@ def tile_spectra(micrograph: Micrograph, coarsest_A: float, finest_A: float, *, 
     own = np.array(tiles, np.float32) if keep else np.zeros((0, len(band.flat)), np.float32)
     mean = (total / len(centres)).astype(np.float32)
     return Spectra(mean, band, own, np.array(centres), int(len(good) - good.sum()))
+
+
+def averaged_spectrum(micrographs: Sequence[Micrograph]) -> PowerSpectrum:
+    """The mean spectrum of the tiles of one or more images of the same place.
+
+    Parameters
+    ----------
+    micrographs : sequence of Micrograph
+        One: what :func:`tile_spectra` gives of it. Several, as sums of groups of frames: the mean of theirs.
+
+    Returns
+    -------
+    PowerSpectrum
+
+    Raises
+    ------
+    InputError
+        No tile can be used, or an image is too small.
+    """
+    first = micrographs[0]
+    each = [tile_spectra(image, *usual_band_A(first.pixel_size_A)) for image in micrographs]
+    mean = np.asarray(np.mean([spectra.mean for spectra in each], axis=0), np.float32)
+    return PowerSpectrum(mean, first.pixel_size_A, sum(len(s.centres_px) for s in each))
+
+
+def usual_band_A(pixel_size_A: float) -> tuple[float, float]:
+    """Band in which tiles have one level where no fit says another, coarse and fine."""
+    return 20.0, max(4.0, 2.1 * pixel_size_A)
+
+
+def of_average(average: PowerSpectrum, coarsest_A: float, finest_A: float) -> Spectra:
+    """A mean spectrum as a fit takes it, of mean power 1 inside its band."""
+    band = make_band(average.side, average.pixel_size_A, coarsest_A, finest_A)
+    level = float(average.power.ravel()[band.flat].mean(dtype=np.float64))
+    if not level > 0:
+        raise InputError("power spectrum: no power inside the band of the fit")
+    none = np.zeros((0, len(band.flat)), np.float32)
+    return Spectra(average.power / np.float32(level), band, none, np.zeros((average.tiles, 2)), 0)
 
 
 def _log_variance(part: Float32Array, finite: bool) -> float:
