@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.ndimage import gaussian_filter, map_coordinates, spline_filter
 
 import verglas as vg
 from verglas import geometry, report
@@ -174,6 +175,26 @@ def test_surface_turns_with_the_matrix():
     y, x = np.nonzero(turned[..., 3])
     assert (y.mean() - 31.5) / 2 == pytest.approx(8, abs=0.6)
     assert abs(x.mean() - 31.5) / 2 < 0.6
+
+
+def test_surface_is_where_the_cubic_spline_first_passes_the_level():
+    rough = np.random.default_rng(2).standard_normal((10, 10, 10))
+    coefficients = spline_filter(gaussian_filter(rough, 1.0), order=3, output=np.float32)
+    plane, level = (np.arange(23) + 0.5) / 23 * 10 - 0.5, 0.15
+    depth, hit = surface._first_crossing(coefficients, plane, level)
+    y, x = (a.ravel() for a in np.meshgrid(plane, plane, indexing="ij"))
+
+    def density(z):
+        return map_coordinates(coefficients, [np.broadcast_to(z, x.shape), y, x], order=3, prefilter=False)
+
+    steps = np.stack([density(z) for z in np.arange(9, -0.5, -0.5)])  # from the eye
+    first = np.where((steps > level).any(axis=0), 9 - 0.5 * np.argmax(steps > level, axis=0), -1)
+    assert 0.1 < hit.mean() < 0.9
+    np.testing.assert_array_equal(hit, first >= 0)
+    within = hit & (first < 9)
+    assert np.all((depth >= first)[within] & (depth <= first + 0.5)[within])
+    assert np.all(density(depth)[within] > level - 1e-5)
+    assert np.all(density(depth + 0.01)[within] < level + 1e-5)
 
 
 def test_surface_of_an_empty_map_is_empty():

@@ -16,7 +16,8 @@ using maximise_kernel::Entry;
 using maximise_kernel::kRow;
 using maximise_kernel::Phases;
 
-/// Images are taken in chunks whose harmonics stay in the outer caches while the slices stream over them.
+/// Images are taken in chunks whose harmonics stay in the outer caches while the slices stream over them, and whose
+/// lists of candidates, long where the posterior is broad, are bounded too.
 constexpr std::size_t kChunkBytes = std::size_t{32} << 20;
 
 }  // namespace
@@ -45,11 +46,15 @@ struct MaximisePlan::Chunk {
 
 namespace {
 
-/// Numbers the (image, shift) pairs that candidates of this plan use.
+/// Numbers the (image, shift) pairs that candidates of this plan use, and counts candidates and (image, slice) groups.
 class PairFinder {
  public:
   PairFinder(std::size_t n_shifts, std::size_t n_slices)
-      : stamp_(n_shifts, -1), slot_(n_shifts), n_slices_(n_slices) {}
+      : stamp_(n_shifts, -1), slice_stamp_(n_slices, -1), slot_(n_shifts), n_slices_(n_slices) {}
+
+  std::size_t candidates() const { return candidates_; }
+  std::size_t groups() const { return groups_; }
+  void start_chunk() { candidates_ = groups_ = 0; }
 
   /// Appends the pairs of one image; `local` is its number in the chunk.
   void add(const Candidates& c, std::size_t image, std::int32_t local, std::vector<std::int32_t>& pair_image,
@@ -60,6 +65,9 @@ class PairFinder {
         pair_of.push_back(-1);
         continue;
       }
+      ++candidates_;
+      groups_ += slice_stamp_[c.slice[i]] != static_cast<std::int64_t>(image);
+      slice_stamp_[c.slice[i]] = static_cast<std::int64_t>(image);
       const std::int32_t shift = c.shift[i];
       if (stamp_[shift] != static_cast<std::int64_t>(image)) {
         stamp_[shift] = static_cast<std::int64_t>(image);
@@ -72,9 +80,9 @@ class PairFinder {
   }
 
  private:
-  std::vector<std::int64_t> stamp_;
+  std::vector<std::int64_t> stamp_, slice_stamp_;  // the image that used a shift, a slice, last
   std::vector<std::int32_t> slot_;
-  std::size_t n_slices_;
+  std::size_t n_slices_, candidates_ = 0, groups_ = 0;
 };
 
 /// Harmonics of `count` pairs in SIMD lanes, as rows of each pair: out (count, rows.size()).
@@ -143,15 +151,19 @@ void MaximisePlan::store_power(const cfloat* from, float* out) const {
 void MaximisePlan::add(const MaximiseInput& in, const Candidates& candidates, const ResidualSums& residual,
                        int num_threads) {
   const std::size_t image_bytes = sizeof(cfloat) * grid_.n_rings * grid_.half();
+  const std::size_t group_bytes = 2 * sizeof(double) * grid_.n_rings + sizeof(std::int32_t);
   PairFinder finder(in.n_shifts, n_slices());
   for (std::size_t first = 0; first < in.n;) {
     Chunk chunk;
     chunk.first = first;
     std::size_t bytes = 0;
+    finder.start_chunk();
     for (; first < in.n && (chunk.n == 0 || bytes < kChunkBytes); ++first, ++chunk.n) {
       finder.add(candidates, first, static_cast<std::int32_t>(chunk.n), chunk.pair_image, chunk.pair_shift,
                  chunk.pair_of);
-      bytes = chunk.pair_image.size() * rows_.size() * sizeof(float) + chunk.n * image_bytes;
+      bytes = chunk.pair_image.size() * rows_.size() * sizeof(float) + chunk.n * image_bytes +
+              chunk.pair_of.size() * sizeof(std::int32_t) + finder.candidates() * sizeof(Entry) +
+              finder.groups() * group_bytes;
     }
     if (chunk.pair_image.empty()) continue;
     shift_images(in, weigh_images(in, chunk, num_threads), chunk, num_threads);

@@ -169,8 +169,8 @@ def _course_section(shown: DemoFindings) -> Section:
     return Section("The refinement", text, [Table(head, rows), Link("Page of the refinement", shown.refinement_page)])
 
 
-def page(shown: DemoFindings, footer: str) -> Page:
-    """The page: overview, resolution, maps, pose errors, the refinement, settings."""
+def page(shown: DemoFindings, picture: bytes, footer: str) -> Page:
+    """The page: overview (``picture``), resolution, maps, pose errors, the refinement, settings."""
     truth_A = shown.with_truth.resolution_A(THRESHOLD_TRUTH)
     alt = "Noisy particle images, surfaces of the blurred start, the refined and the true map, and FSC curves"
     text = (
@@ -191,7 +191,7 @@ def page(shown: DemoFindings, footer: str) -> Page:
             "computing time": f"{sum(shown.seconds.values()):.0f} s",
         },
         [
-            Section("From images to a map", text, [Picture(overview(shown), alt)]),
+            Section("From images to a map", text, [Picture(picture, alt)]),
             _fsc_section(shown),
             _map_section(shown),
             _pose_section(shown),

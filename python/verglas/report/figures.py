@@ -209,11 +209,15 @@ def view_density(
     directions = np.asarray(angles_deg, np.float64)[:, :2]
     counts = view_counts(np.column_stack([directions, np.zeros(len(directions))]), symmetry)
     cells = direction_vectors(healpix_directions(_ORDER))
-    places = _unit_vectors(latitude_rad[:, None], longitude_rad[None]).reshape(-1, 3)
-    # exp((cos a - 1) / w^2), nearly a Gaussian exp(-a^2 / 2 w^2), and smooth across the poles.
-    kernel = np.exp(((places @ cells.T - 1.0) / np.deg2rad(width_deg) ** 2).astype(np.float32))
-    density = (kernel @ counts.astype(np.float32)) / (kernel.sum(axis=1) * max(counts.mean(), 1e-12))
-    return density.reshape(len(latitude_rad), len(longitude_rad)).astype(np.float64)
+    weights = np.column_stack([counts / max(counts.mean(), 1e-12), np.ones(len(counts))]).astype(np.float32)
+    density = np.empty((len(latitude_rad), len(longitude_rad)))
+    for row, latitude in enumerate(latitude_rad):  # a row at a time: all places against all cells are 180 MB
+        places = _unit_vectors(np.full(1, latitude), longitude_rad)
+        # exp((cos a - 1) / w^2), nearly a Gaussian exp(-a^2 / 2 w^2), and smooth across the poles.
+        kernel = np.exp(((places @ cells.T - 1.0) / np.deg2rad(width_deg) ** 2).astype(np.float32))
+        views, evenly = (kernel @ weights).T
+        density[row] = views / evenly
+    return density
 
 
 def _unit_vectors(latitude: npt.NDArray, longitude: npt.NDArray) -> npt.NDArray[np.float64]:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
-from scipy.ndimage import affine_transform, map_coordinates, maximum_filter, spline_filter
+from scipy.ndimage import affine_transform, map_coordinates, spline_filter
 
 from verglas.errors import InputError
 from verglas.types import Map
@@ -64,7 +64,7 @@ def shade_surface(
     def density(px: npt.NDArray, py: npt.NDArray, depth: npt.NDArray) -> npt.NDArray:
         return map_coordinates(coefficients, [depth, py, px], order=3, prefilter=False, mode="constant")
 
-    depth, hit = _first_crossing(density, x, y, _fronts(data, level), level)
+    depth, hit = _first_crossing(coefficients, plane, level)
     normal = np.stack([_slope(density, x[hit], y[hit], depth[hit], axis) for axis in range(3)])
     # Density falls outwards: the surface's normal is against the gradient.
     normal = -normal / np.maximum(np.linalg.norm(normal, axis=0), 1e-12)
@@ -89,36 +89,64 @@ def _rotate_map(data: npt.NDArray[np.float32], matrix: npt.NDArray) -> npt.NDArr
     return affine_transform(data, backwards, offset=centre - backwards @ centre, order=3, mode="constant")
 
 
-def _fronts(data: npt.NDArray[np.float32], level: float) -> npt.NDArray[np.float64]:
-    """Per column of voxels: a depth just before its surface and those of its neighbours; -1 where all are empty."""
-    above = data > level
-    front = np.where(above.any(axis=0), len(data) - 1 - np.argmax(above[::-1], axis=0), -2)
-    return maximum_filter(front.astype(np.float64), size=5) + 1.0
+def _spline_rows(places: npt.NDArray, n: int) -> npt.NDArray[np.float32]:
+    """(places, n) weights of cubic B-spline coefficients, mirrored at the ends; zero beyond them."""
+    first = np.floor(places).astype(np.int64)
+    t = places - first
+    weights = np.stack([(1 - t) ** 3, 4 - 3 * t**2 * (2 - t), 4 - 3 * (1 - t) ** 2 * (1 + t), t**3]) / 6
+    rows = np.zeros((len(places), n), np.float32)
+    inside = np.flatnonzero((places >= 0) & (places <= n - 1))
+    for tap, weight in enumerate(weights):
+        rows[inside, _mirrored(first[inside] - 1 + tap, n)] += weight[inside].astype(np.float32)
+    return rows
+
+
+def _mirrored(index: npt.NDArray | int, n: int) -> npt.NDArray:
+    """Indices of a row of n that goes on as in a mirror, the end counted once."""
+    return np.abs(n - 1 - np.abs(n - 1 - np.abs(index)))
+
+
+def _along_ray(taps: npt.NDArray, t: npt.NDArray | float) -> npt.NDArray:
+    """The spline between its second and third coefficient, t from 0 to 1; taps (4, ...)."""
+    u = 1 - t
+    middle = taps[1] * (4 - 3 * t * t * (1 + u)) + taps[2] * (4 - 3 * u * u * (1 + t))
+    return (taps[0] * u * u * u + middle + taps[3] * t * t * t) / 6
 
 
 def _first_crossing(
-    density: Density, x: npt.NDArray, y: npt.NDArray, fronts: npt.NDArray, level: float
+    coefficients: npt.NDArray[np.float32], plane: npt.NDArray, level: float
 ) -> tuple[npt.NDArray, npt.NDArray[np.bool_]]:
-    """Depth of the first point above the level on each ray from the eye (large z), to a hundredth of a voxel."""
-    box = len(fronts)
-    nearest = [np.clip(np.rint(a).astype(np.int64), 0, box - 1) for a in (y, x)]
-    depth = fronts[nearest[0], nearest[1]]
-    searching = depth >= 0
-    hit = np.zeros(len(x), bool)
-    while searching.any():
-        rays = np.flatnonzero(searching)
-        is_inside = density(x[rays], y[rays], depth[rays]) > level
-        hit[rays[is_inside]] = True
-        searching[rays[is_inside]] = False
-        depth[rays[~is_inside]] -= 0.5
-        searching &= depth >= 0
-    near, far = depth[hit] + 0.5, depth[hit]
+    """Depth of the first point above the level on each ray from the eye (large z), to a hundredth of a voxel.
+
+    The spline is a product of splines along the axes, and rays go along z: every plane of coefficients is spread over
+    the picture by two matrix products, once, and along a ray four of them are left to weigh.
+    """
+    box, size = len(coefficients), len(plane)
+    rows = _spline_rows(plane, box)
+    planes: dict[int, npt.NDArray] = {}
+
+    def spread(z: int) -> npt.NDArray:
+        there = int(_mirrored(z, box))
+        if there not in planes:
+            planes[there] = (rows @ coefficients[there] @ rows.T).ravel()
+        return planes[there]
+
+    depth, hit = np.full(size * size, -1.0), np.zeros(size * size, bool)
+    taps, t = np.zeros((4, size * size), np.float32), np.zeros(size * size)
+    for z in range(box - 1, -1, -1):
+        near = np.stack([spread(z + k) for k in (-1, 0, 1, 2)])
+        for ahead in (0.5, 0.0) if z < box - 1 else (0.0,):
+            new = ~hit & (_along_ray(near, ahead) > level)
+            hit |= new
+            taps[:, new], depth[new], t[new] = near[:, new], z, ahead
+        planes.pop(z + 2, None)
+    chosen, outer, inner = taps[:, hit].astype(np.float64), np.minimum(t[hit] + 0.5, 1.0), t[hit]
     for _ in range(6):  # bisection of a half-voxel interval
-        middle = 0.5 * (near + far)
-        above = density(x[hit], y[hit], middle) > level
-        far = np.where(above, middle, far)
-        near = np.where(above, near, middle)
-    depth[hit] = far
+        middle = 0.5 * (outer + inner)
+        above = _along_ray(chosen, middle) > level
+        inner = np.where(above, middle, inner)
+        outer = np.where(above, outer, middle)
+    depth[hit] += inner
     return depth, hit
 
 

@@ -31,7 +31,7 @@ from verglas.types.listener import Listener
 from verglas.types.settings import setting_of
 from verglas.types.verdict import Finding, Verdict, notes_of
 
-_PAGE_EVERY_S = 20.0  # a page takes two seconds to draw
+_PAGE_EVERY_S = 20.0  # a page takes two seconds to draw; a run that has lasted no longer than this has none yet
 
 
 def settings_record(settings: RefineSettings, extra: Mapping[str, Any]) -> dict[str, Any]:
@@ -200,7 +200,8 @@ class RefineFolder:
                 frequency_per_A=np.arange(problem.box // 2 + 1) / (problem.box * problem.pixel_size_A),
             )
         self._write("running")
-        write_refine_page(self.folder, at_most_every_s=_PAGE_EVERY_S)
+        if time.perf_counter() - self.started >= _PAGE_EVERY_S:
+            write_refine_page(self.folder, at_most_every_s=_PAGE_EVERY_S)
 
     def finish(
         self,

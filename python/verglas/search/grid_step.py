@@ -12,6 +12,7 @@ import numpy.typing as npt
 from verglas import gridding, ops
 from verglas._array_module import array_module, to_host
 from verglas._devices import to_device
+from verglas._native import resolve_threads
 from verglas.geometry import euler_to_matrix, healpix_directions, unit_pixels
 from verglas.reconstruction.accumulate import direct_grid
 from verglas.search.cells import slices_of_pixels
@@ -24,6 +25,10 @@ from verglas.types.arrays import FloatArray, IntArray
 Tick = Callable[[int], None]
 
 MOST_CANDIDATES = 1 << 15
+# Candidates of the images searched at a time, if every list is full: 80 MB of lists, posteriors and what they pass
+# through (bench/bench_memory.py). The first iterations of small boxes come close to that.
+_LIST_ROOM = 1 << 20
+_LEAST_PER_THREAD = 16  # images that a thread searches together
 
 
 @dataclass(frozen=True)
@@ -208,6 +213,19 @@ class GridLimits:
     epsilon: float = 1e-3
 
 
+def images_at_a_time(problem: Problem, step: Step, limits: GridLimits, references: int = 1) -> int:
+    """Images of a batch of a search over a grid: fewer than elsewhere where their lists of candidates may be long.
+
+    Results do not depend on it. On a GPU the lists are planned with the batch.
+    """
+    if problem.device != "cpu":
+        return problem.batch
+    directions = len(unit_pixels(step.order, problem.symmetry))
+    poses = references * directions * step.n_psi * len(step.shifts_px())
+    room = _LIST_ROOM // min(limits.max_candidates, poses)
+    return min(problem.batch, max(room, _LEAST_PER_THREAD * resolve_threads(problem.threads)))
+
+
 class GridStep:
     """Posteriors of images over a grid of poses against the maps of a model, and the sums they give, on a device.
 
@@ -226,6 +244,7 @@ class GridStep:
         self, problem: Problem, model: HalfModel, mask: npt.NDArray, step: Step, limits: GridLimits | None = None
     ) -> None:
         limits = limits or GridLimits()
+        problem = replace(problem, batch=images_at_a_time(problem, step, limits, len(model.volumes)))
         self.problem, self.model, self.step, self.limits = problem, model, step, limits
         self.where = problem.where
         self.directions = DirectionGrid(step.order, problem.symmetry)
@@ -319,7 +338,7 @@ class GridStep:
             entropy = -np.nan_to_num(posterior.weight * np.log(posterior.weight))
         poses.effective_poses[batch.rows] = np.exp(np.bincount(posterior.image, entropy, minlength=len(batch)))
         n = len(self.directions)
-        totals.mass += np.bincount(posterior.slice // n, posterior.weight, minlength=len(totals.mass))
+        np.add.at(totals.mass, posterior.slice // n, posterior.weight)  # one by one: the same in any batches
         shells = len(self.model.sigma2[0])
         radius = self.step.insert_radius + 1
 
