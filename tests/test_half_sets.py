@@ -144,5 +144,5 @@ def test_good_half_sets_stay_without_a_word(particles):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         split = split_halves(particles.with_columns(rlnRandomSubset=subset))
-    assert split.said == ()
+    assert split.notes == ()
     assert np.array_equal(split.half, subset)

@@ -82,7 +82,7 @@ def test_run_folder_is_the_contract(data, finished):
         "report.html",
     }
     run = read_json(out / "run.json")
-    assert run["state"] == "converged"
+    assert (run["state"], run["run_state"], run["converged"]) == ("converged", "finished", True)
     assert run["settings"]["diameter_A"] == DIAMETER_A
     assert run["n_particles"] == 120
     assert set(run["memory_plan"]) == {"grid", "poses", "reconstruction"}

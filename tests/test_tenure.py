@@ -195,7 +195,8 @@ def test_a_phase_without_progress_leaves_the_stacks_of_all_threads(tmp_path, mon
     assert "a_step_that_hangs" in stacks
     assert stacks.count("Current thread") == 1  # once per standstill
     assert "no progress for" in told.said[0]
-    assert read_json(tmp_path / "run/run.json")["state"] == "finished"
+    record = read_json(tmp_path / "run/run.json")
+    assert (record["state"], record["run_state"]) == ("finished", "finished")
 
 
 def test_patience_grows_with_the_longest_pause(tmp_path, monkeypatch):
@@ -217,6 +218,10 @@ def test_status_of_other_machines_and_states(tmp_path):
     assert said(heartbeat=old).state == "dead"
     assert said(state="stopped after 25 iterations").state == "finished"
     assert said(state="failed: no room").sentence.startswith("class2d failed: no room")
+    assert said(state="stopped by a verdict: noise").state == "stopped"
+    # the word counts, whatever the sentence says
+    assert said(state="stopped after 25 iterations", run_state="finished").state == "finished"
+    assert said(state="gave up", run_state="failed", reason="OSError").sentence.startswith("class2d gave up")
     assert said(heartbeat={}).state == "dead"
     with pytest.raises(vg.InputError, match=r"no run\.json"):
         vg.status(tmp_path / "none")

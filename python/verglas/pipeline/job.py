@@ -20,6 +20,7 @@ from verglas.pipeline.stage import StageRecord, StageStopped, run_stages
 from verglas.pipeline.stages import stages_of
 from verglas.pipeline.tables import Standing, standings
 from verglas.run.tenure import Tenure, now_text, tenure
+from verglas.types.run_state import RunState
 
 # Rough processor time, for the plan that is said first: seconds per micrograph for its CTF (per 4096 x 4096 pixels) and
 # its picks (binned to the particle, so nearly the same for every size), and bytes per pixel while it is worked on.
@@ -183,7 +184,11 @@ def _accept_settings(process_settings: ProcessSettings, root: Path, heard: Tenur
 
 def ended(heard: Tenure, reason: str) -> None:
     """Leave in run.json how a project ended: through, or by a verdict."""
-    heard.write(state=f"stopped by a verdict: {reason}" if reason else "finished", finished=now_text())
+    if reason:
+        sentence, run_state = f"stopped by a verdict: {reason}", RunState.STOPPED
+    else:
+        sentence, run_state = "finished", RunState.FINISHED
+    heard.write(state=sentence, run_state=run_state.value, finished=now_text())
 
 
 def finish_project(project: Project, seconds: float, reason: str) -> Outcome:

@@ -374,7 +374,7 @@ class RefineStage(Stage):
         if record["resolution_A"] is None:
             return Verdict.of_notes([_NO_SIGNAL], numbers, pictures, page)
         notes = [note for note in notes_of(run) if note.state != "go on"]
-        if run["state"] != "converged":
+        if not run.get("converged", run["state"] == "converged"):  # runs of earlier versions have the sentence only
             notes.insert(0, Finding("not_converged", "warn", f"not converged: {run['state']}"))
         if record["excluded"]:
             sentence = f"{record['excluded']} particles set aside"

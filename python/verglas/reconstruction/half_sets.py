@@ -14,6 +14,7 @@ from scipy.spatial import cKDTree
 from verglas.errors import InputError
 from verglas.types import Particles
 from verglas.types.arrays import FloatArray, IntArray
+from verglas.types.verdict import Finding
 
 _LEAST_SHARE = 0.05  # of the particles that a half set must hold to be one
 _NEAR = 0.1  # of the box: half the radius of a particle that fills four tenths of it, and less than any real distance
@@ -29,12 +30,12 @@ class HalfSplit:
     ----------
     half : (n,) int64
         1 or 2.
-    said : tuple of str
-        Sentences a reader must see.
+    notes : tuple of Finding
+        What a reader must see, by code: ``half-set-small``, ``image-in-both-halves``, ``copies``.
     """
 
     half: IntArray
-    said: tuple[str, ...]
+    notes: tuple[Finding, ...]
 
 
 def images_of(particles: Particles, copy_of: IntArray | None = None) -> IntArray:
@@ -128,7 +129,7 @@ def split_halves(particles: Particles, *, seed: int = 0, copy_of: IntArray | Non
     >>> from verglas.reconstruction.half_sets import split_halves
     >>> p = vg.Particles.from_images(np.ones((6, 4, 4), np.float32), 1.0).with_columns(rlnRandomSubset=[1] * 6)
     >>> split = split_halves(p)
-    >>> sorted(split.half.tolist()), split.said[0][:61]
+    >>> sorted(split.half.tolist()), split.notes[0].sentence[:61]
     ([1, 1, 1, 2, 2, 2], 'all 6 particles are in half set 1 (rlnRandomSubset): they wer')
     """
     n, first = len(particles), images_of(particles, copy_of)
@@ -136,8 +137,8 @@ def split_halves(particles: Particles, *, seed: int = 0, copy_of: IntArray | Non
     if n > 1 and copies == n - 1:
         raise InputError(f"{particles.where}: all {n} rows are of one image; two half sets need two images or more")
     subsets = particles.half_sets
-    sentences = [] if subsets is None or n < 2 else _too_small(subsets)
-    if sentences:
+    notes = [] if subsets is None or n < 2 else _too_small(subsets)
+    if notes:
         subsets = None
     half = _random_halves(particles, first, seed) if subsets is None else subsets[first]
     if subsets is not None and (half != subsets).any():
@@ -146,22 +147,24 @@ def split_halves(particles: Particles, *, seed: int = 0, copy_of: IntArray | Non
         remedy = "they were put into one"
         if _too_small(half):
             half, remedy = _random_halves(particles, first, seed), "the half sets were dealt out anew"
-        sentences.append(
+        sentence = (
             f"rlnRandomSubset has rows of one image in both half sets ({len(moved)} rows, the first: particle {row} in "
             f"{subsets[row]}, particle {other} in {subsets[other]}): {remedy}, since the noise that they share "
             "correlates between the half maps"
         )
+        notes.append(Finding("image-in-both-halves", "warn", sentence, {"rows": len(moved), "first": row}))
     elif copies:
         row = int(np.flatnonzero(first != np.arange(n))[0])
-        sentences.append(
+        sentence = (
             f"{copies} rows are of an image that another row has, too (the first: particles {first[row]} and {row}): "
             "rows of one image lie in one half set; remove the copies unless they are wanted"
         )
-    return HalfSplit(np.asarray(half, np.int64), tuple(sentences))
+        notes.append(Finding("copies", "warn", sentence, {"rows": copies, "first": row}))
+    return HalfSplit(np.asarray(half, np.int64), tuple(notes))
 
 
-def _too_small(half: IntArray) -> list[str]:
-    """A sentence if one of the half sets is empty or all but empty."""
+def _too_small(half: IntArray) -> list[Finding]:
+    """A note if one of the half sets is empty or all but empty."""
     counts = np.bincount(half, minlength=3)[1:]
     if counts.min() >= max(1, _LEAST_SHARE * len(half)):
         return []
@@ -169,7 +172,8 @@ def _too_small(half: IntArray) -> list[str]:
     sentence = f"half set {small} holds {counts.min()} of {len(half)} particles"
     if counts.min() == 0:
         sentence = f"all {len(half)} particles are in half set {3 - small}"
-    return [f"{sentence} (rlnRandomSubset): they were split anew, at random within each micrograph"]
+    sentence += " (rlnRandomSubset): they were split anew, at random within each micrograph"
+    return [Finding("half-set-small", "warn", sentence, {"particles": int(counts.min()), "of": len(half)})]
 
 
 def _random_halves(particles: Particles, first: IntArray, seed: int) -> IntArray:

@@ -100,8 +100,8 @@ def half_sets(
     [1, 1, 1, 2, 2, 2]
     """
     split = split_halves(particles, seed=seed, copy_of=copy_of)
-    for line in split.said:
-        warnings.warn(line, VerglasWarning, stacklevel=3)
+    for note in split.notes:
+        warnings.warn(note.sentence, VerglasWarning, stacklevel=3)
     return split.half
 
 

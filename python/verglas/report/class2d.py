@@ -138,7 +138,7 @@ def _record(record: Sequence[Iteration]) -> Table:
     return Table(head, rows)
 
 
-def page(found: Classes2D, settings: Mapping[str, object], log: Sequence[str], footer: str) -> str:
+def page(found: Classes2D, settings: Mapping[str, object], events: Sequence[str], footer: str) -> str:
     """The page as HTML.
 
     Parameters
@@ -147,7 +147,7 @@ def page(found: Classes2D, settings: Mapping[str, object], log: Sequence[str], f
         What to show.
     settings : mapping
         Name -> value.
-    log : sequence of str
+    events : sequence of str
         Events to list (classes begun anew, seeds grouped).
     footer : str
         Version and time.
@@ -174,7 +174,7 @@ def page(found: Classes2D, settings: Mapping[str, object], log: Sequence[str], f
             numbers,
             [
                 Section("Classes", how, [_classes(_cards(found), choose=True)]),
-                _course(found.record, log),
+                _course(found.record, events),
                 Section("Settings", "", [Table(("setting", "value"), list(settings.items()))]),
             ],
             footer,
@@ -182,12 +182,11 @@ def page(found: Classes2D, settings: Mapping[str, object], log: Sequence[str], f
     )
 
 
-def _course(record: Sequence[Iteration], log: Sequence[str]) -> Section:
+def _course(record: Sequence[Iteration], events: Sequence[str]) -> Section:
     course = (
         "Evidence: agreement of the averages of two half sets in shells finer than any that alignment has used, in "
         "standard deviations of what noise gives; below 5 it is taken for noise."
     )
-    events = [line for line in log if not line.startswith("iteration")]
     blocks: list[Picture | Table | Fragment] = [
         Picture(progress_figure(record), "resolution of the search and evidence against iteration"),
         _record(record),
@@ -197,7 +196,9 @@ def _course(record: Sequence[Iteration], log: Sequence[str]) -> Section:
     return Section("Course", course, blocks)
 
 
-def running_page(now: Standing, stopped: str, settings: Mapping[str, object], log: Sequence[str], footer: str) -> Page:
+def running_page(
+    now: Standing, stopped: str, settings: Mapping[str, object], events: Sequence[str], footer: str
+) -> Page:
     """The page while classes are still being made.
 
     Parameters
@@ -206,7 +207,7 @@ def running_page(now: Standing, stopped: str, settings: Mapping[str, object], lo
         With at least one iteration done.
     stopped : str
         Why it does not go on; empty while it does.
-    settings, log, footer
+    settings, events, footer
         As for :func:`page`.
     """
     last, order = now.record[-1], np.argsort(-now.mass, kind="stable")[:_SHOWN]
@@ -231,7 +232,7 @@ def running_page(now: Standing, stopped: str, settings: Mapping[str, object], lo
         numbers,
         [
             Section("Classes so far", "Largest first.", [classes]),
-            _course(now.record, log),
+            _course(now.record, events),
             Section("Settings", "", [Table(("setting", "value"), list(settings.items()))]),
         ],
         footer,

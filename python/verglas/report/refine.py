@@ -17,10 +17,10 @@ from verglas.report import course, figures, posteriors
 from verglas.report.assessed import b_factor, guinier_section, length, resolution_section
 from verglas.report.html import REFRESH_S, Page, Picture, Section, Table, render
 from verglas.report.run_folder import RunFolder, read_run_folder
+from verglas.types.run_state import RunState, read_run_state
 from verglas.types.verdict import notes_of
 
 _MOST_ROWS = 50
-_GIVEN_UP = ("failed", "stopped")
 
 
 def write_refine_page(folder: str | Path, *, at_most_every_s: float = 0.0) -> Path:
@@ -48,10 +48,9 @@ def write_refine_page(folder: str | Path, *, at_most_every_s: float = 0.0) -> Pa
         No run.json in the folder, or a file that is not what it should be.
     """
     path = Path(folder) / "report.html"
-    if at_most_every_s > 0 and path.is_file() and time.time() - path.stat().st_mtime < at_most_every_s:
-        state = read_json(Path(folder) / "run.json").get("state")
-        if state == "running":
-            return path
+    fresh = at_most_every_s > 0 and path.is_file() and time.time() - path.stat().st_mtime < at_most_every_s
+    if fresh and read_run_state(read_json(Path(folder) / "run.json")) is RunState.RUNNING:
+        return path
     run = read_run_folder(Path(folder))
     write_text(path, render(refine_page(run)))
     return path
@@ -130,7 +129,7 @@ def _summary(run: RunFolder) -> str:
         eta = run.run.get("eta_seconds")
         remaining = f", about {duration(float(eta))} left" if eta is not None else ""
         return f"Running: {n} iterations done ({phase} search){remaining}; {particles}; {reached}."
-    if state.startswith(_GIVEN_UP):
+    if run.state.gave_up:
         return f"The run {state}, after {n} iterations; {particles}; {reached}."
     return f"Refinement {state} after {n} iterations; {particles}; {reached}."
 
@@ -166,9 +165,8 @@ def _warnings(run: RunFolder) -> Section | None:
     rows = [("run", note.sentence) for note in notes_of(run.run)]
     for title, one in run.assessed.items():
         rows += [(title, note.sentence) for note in notes_of(one.record)]
-    state = str(run.run.get("state", ""))
-    if state.startswith(_GIVEN_UP):
-        rows.insert(0, ("state", state))
+    if run.state.gave_up:
+        rows.insert(0, ("state", str(run.run["state"])))
     return Section("Please note", blocks=[Table(("of", "what"), rows)]) if rows else None
 
 

@@ -14,6 +14,7 @@ from verglas.errors import FormatError
 from verglas.io import read_csv, read_json, sample_star
 from verglas.refinement.figures import Figures
 from verglas.report.assessed import Assessed, read_assessed
+from verglas.types.run_state import RunState, read_run_state
 
 
 @dataclass(frozen=True)
@@ -75,9 +76,14 @@ class RunFolder:
     excluded: pd.DataFrame
 
     @property
+    def state(self) -> RunState:
+        """How the run stands."""
+        return read_run_state(self.run)
+
+    @property
     def running(self) -> bool:
         """Whether the run has not ended."""
-        return str(self.run.get("state", "")) in ("starting", "running")
+        return self.state.goes_on
 
     @property
     def n_classes(self) -> int:

@@ -158,7 +158,7 @@ def _held(job: Class2DJob, hold: Tenure) -> Class2DSummary:
         course.stopped(str(error) or type(error).__name__)
         raise
     result = with_stability(result, others)
-    files = _write(result, job, course.log)
+    files = _write(result, job, course.events)
     summary = Class2DSummary(result, files, time.perf_counter() - start_time)
     write_text(job.out / "summary.json", json.dumps(summary.as_dict(), indent=1) + "\n")
     checkpoints.remove()
@@ -166,16 +166,16 @@ def _held(job: Class2DJob, hold: Tenure) -> Class2DSummary:
 
 
 class _Course(Silence):
-    """How a job goes: a listener that keeps a log, and a page that shows the classes as they stand."""
+    """How a job goes: a listener that keeps its events, and a page that shows the classes as they stand."""
 
     def __init__(self, job: Class2DJob, listener: Listener) -> None:
-        self.job, self.listener, self.log = job, listener, list[str]()
+        self.job, self.listener, self.events = job, listener, list[str]()
         self.page = LivePage(job.out / "classes.html")
         self.last: Standing | None = None
 
     def say(self, line: str) -> None:
-        """One line of the log."""
-        self.log.append(line)
+        """An event, which the page lists."""
+        self.events.append(line)
         self.listener.say(line)
 
     def progress(self, phase: str, done: int, total: int) -> None:
@@ -183,8 +183,7 @@ class _Course(Silence):
         self.listener.progress(phase, done, total)
 
     def iteration(self, figures: Mapping[str, Any]) -> None:
-        """An iteration, and its line of the log."""
-        self.log.append(iteration_sentence(figures))
+        """Pass on an iteration; the page has its figures from the record."""
         self.listener.iteration(figures)
 
     def shows(self, snapshot: Snapshot) -> None:
@@ -201,13 +200,13 @@ class _Course(Silence):
     def _draw_page(self, reason: str) -> Page:
         assert self.last is not None
         return report.running_page(
-            self.last, reason, _page_settings(self.job.settings), self.log, footer_text(self.job.particles)
+            self.last, reason, _page_settings(self.job.settings), self.events, footer_text(self.job.particles)
         )
 
 
 @dataclass(frozen=True)
 class _Kept:
-    """The checkpoint of a classification, with the job's log in it; the page is drawn when it is written."""
+    """The checkpoint of a classification, with the job's events in it; the page is drawn when it is written."""
 
     part: Part
     course: _Course
@@ -216,12 +215,12 @@ class _Kept:
         """What was kept last."""
         snapshot = self.part.load()
         if snapshot is not None:
-            self.course.log[:] = snapshot.record["log"]
+            self.course.events[:] = snapshot.record["events"]
         return snapshot
 
     def save(self, snapshot: Snapshot, *, needed: bool = False) -> None:
         """Keep it."""
-        self.part.save(Snapshot(snapshot.arrays, {**snapshot.record, "log": self.course.log}), needed=needed)
+        self.part.save(Snapshot(snapshot.arrays, {**snapshot.record, "events": self.course.events}), needed=needed)
         self.course.shows(snapshot)
 
 
@@ -249,7 +248,7 @@ def class_star(result: Classes2D, stack: str) -> pd.DataFrame:
     )
 
 
-def _write(result: Classes2D, job: Class2DJob, log: list[str]) -> list[Path]:
+def _write(result: Classes2D, job: Class2DJob, events: list[str]) -> list[Path]:
     out = job.out
     files = [out / n for n in ("averages.mrcs", "classes.star", "particles.star", "classes.png", "classes.html")]
     write_stack(files[0], result.averages, result.pixel_size_A)
@@ -260,7 +259,7 @@ def _write(result: Classes2D, job: Class2DJob, log: list[str]) -> list[Path]:
     write_star(files[1], {_GENERAL: general, _TABLE: class_star(result, files[0].name)})
     write_particles(files[2], result.particles)
     write_bytes(files[3], report.montage(result))
-    write_text(files[4], report.page(result, _page_settings(job.settings), log, footer_text(job.particles)))
+    write_text(files[4], report.page(result, _page_settings(job.settings), events, footer_text(job.particles)))
     return files
 
 

@@ -345,7 +345,7 @@ def _with_halves(
     halves = split_halves(particles[usable], seed=seed, copy_of=np.where(copies < 0, np.arange(len(usable)), copies))
     half = np.ones(len(particles), np.int64)
     half[usable] = halves.half
-    return particles.with_columns(rlnRandomSubset=half), [Finding("half_sets", "warn", line) for line in halves.said]
+    return particles.with_columns(rlnRandomSubset=half), list(halves.notes)
 
 
 def _fit_references(

@@ -25,9 +25,10 @@ from verglas.refinement.state import State
 from verglas.report.refine import write_refine_page
 from verglas.run.checkpoint import checkpoint_path
 from verglas.run.postprocess import write_postprocessed
-from verglas.run.tenure import GOING_ON, Tenure, end_of, now_text, tenure
+from verglas.run.tenure import Tenure, end_of, now_text, tenure
 from verglas.types import Map, Particles
 from verglas.types.listener import Listener
+from verglas.types.run_state import RunState, read_run_state
 from verglas.types.settings import setting_of
 from verglas.types.verdict import Finding, Verdict, notes_of
 
@@ -85,7 +86,7 @@ def refine_folder(
         had = read_json(path)
     elif path.exists() and not _can_begin(out, read_json(path)):
         raise InputError(f"{out}: holds a run already; resume it (--resume), remove it, or name another folder")
-    with tenure(out, "refine", listener, record={**had, "state": "starting", "settings": record}) as hold:
+    with tenure(out, "refine", listener, record={**had, **_STARTING, "settings": record}) as hold:
         folder = RefineFolder(out, record, hold)
         if resume:
             folder.resume(
@@ -94,10 +95,13 @@ def refine_folder(
         yield folder
 
 
+_STARTING = {"state": "starting", "run_state": RunState.STARTING.value}
+
+
 def _can_begin(out: Path, run: Mapping[str, Any]) -> bool:
     """Whether a run here ended, or was killed, before its first checkpoint, so that nothing is lost."""
-    state = str(run.get("state", ""))
-    unborn = state in ("starting", "stopped") or state.startswith("failed")
+    state = read_run_state(run)
+    unborn = state is RunState.STARTING or state.gave_up
     return run.get("command") == "refine" and unborn and not checkpoint_path(out).is_file()
 
 
@@ -153,11 +157,11 @@ class RefineFolder:
             d.device: {name: round(size, 3) for name, size in d.phases_GB.items()} for d in plan.devices
         }
         self.record["images_in_memory"] = plan.cached
-        self._write(self.held.state)
+        self._write(self.held.state, self.held.state.value)
 
     def born(self) -> None:
         """The checkpoint is there: from now on the run can be resumed."""
-        self._write("running")
+        self._write(RunState.RUNNING, "running")
 
     def resume(self, had: Mapping[str, Any], notes: list[Finding]) -> None:
         """A run that was stopped."""
@@ -167,11 +171,12 @@ class RefineFolder:
         self.record.pop("warnings", None)
         self.record["settings"] = self.settings
 
-    def _write(self, state: str, **more: Any) -> None:
+    def _write(self, state: RunState, sentence: str, **more: Any) -> None:
         self.record |= {
-            "state": state,
+            "state": sentence,
+            "run_state": state.value,
             "notes": [note.as_dict() for note in self.notes],
-            "finished": None if state in GOING_ON else now_text(),
+            "finished": None if state.goes_on else now_text(),
             "seconds": round(self.before + time.perf_counter() - self.started, 2),
             "peak_memory_GB": round(max(peak_memory_GB(), self.record.get("peak_memory_GB", 0.0)), 3),
             **more,
@@ -199,7 +204,7 @@ class RefineFolder:
                 fsc=np.stack([m.unmasked for m in iteration.maps]),
                 frequency_per_A=np.arange(problem.box // 2 + 1) / (problem.box * problem.pixel_size_A),
             )
-        self._write("running")
+        self._write(RunState.RUNNING, "running")
         if time.perf_counter() - self.started >= _PAGE_EVERY_S:
             write_refine_page(self.folder, at_most_every_s=_PAGE_EVERY_S)
 
@@ -224,14 +229,14 @@ class RefineFolder:
             self.notes += [note for note in result.notes if note not in self.notes]
         write_particles(self.folder / "particles.star", particles)
         count = problem.settings.iterations
-        state = "converged" if converged else f"stopped after {count} iterations"
-        self._write(state, verdict=verdict.as_dict())
+        sentence = "converged" if converged else f"stopped after {count} iterations"
+        self._write(RunState.FINISHED, sentence, converged=converged, verdict=verdict.as_dict())
         write_refine_page(self.folder)
 
     def ended(self, error: BaseException) -> None:
         """The run ends without a result; the checkpoint stays, and the page says so."""
-        state, reason = end_of(error)
-        self._write(state, reason=reason)
+        end = end_of(error)
+        self._write(end.run_state, end.sentence, reason=end.reason)
         # What ended the run is what matters, and a signal may have left the drawing library half imported: a page that
         # cannot be written must not hide it.
         with contextlib.suppress(Exception):

@@ -11,7 +11,8 @@ from typing import Any
 
 from verglas.errors import InputError
 from verglas.io import read_json
-from verglas.run.tenure import BEAT_S, GOING_ON, is_locked
+from verglas.run.tenure import BEAT_S, is_locked
+from verglas.types.run_state import RunState, read_run_state
 
 STATES = ("starting", "running", "stalled", "dead", "stopped", "failed", "finished")
 _BEATS = 4  # heartbeats missed before a process counts as hanging, or as gone if its machine is another one
@@ -106,10 +107,13 @@ def status(folder: str | Path) -> Status:
     run = read_json(record)
     beat, progress = run.get("heartbeat", {}), run.get("progress", {})
     command, recorded = str(run.get("command", "refine")), str(run.get("state", "unknown"))
+    run_state = read_run_state(run)
     beat_age, progress_age = _age_s(beat.get("time")), _age_s(progress.get("time"))
-    state, why = _judged(path, recorded, beat, beat_age, (progress_age, float(progress.get("stalled_after_s", 0))))
+    state, why = _judged(path, run_state, beat, beat_age, (progress_age, float(progress.get("stalled_after_s", 0))))
     at = f"{progress.get('phase', '')}, {progress.get('done', 0)} of {progress.get('total', 0)}"
-    sentence = _sentence(command, state, why, at, str(run.get("reason", "")) or recorded)
+    # of a failure the sentence says more than the name of its error, which is the reason
+    reason = recorded if run_state is RunState.FAILED else str(run.get("reason", "")) or recorded
+    sentence = _sentence(command, state, why, at, reason)
     return Status(
         path,
         command,
@@ -134,14 +138,11 @@ def _age_s(text: Any) -> float | None:
 
 
 def _judged(
-    folder: Path, recorded: str, beat: dict[str, Any], beat_age: float | None, progress: tuple[float | None, float]
+    folder: Path, recorded: RunState, beat: dict[str, Any], beat_age: float | None, progress: tuple[float | None, float]
 ) -> tuple[str, str]:
     """The state, and for one that is not as recorded: why."""
-    if recorded not in GOING_ON:
-        # a refinement that used up its iterations says "stopped after 25 iterations": that is an end like another
-        if recorded == "stopped" or recorded.startswith("stopped by"):
-            return "stopped", ""
-        return ("failed", "") if recorded.startswith("failed") else ("finished", "")
+    if not recorded.goes_on:
+        return recorded.value, ""
     if beat_age is None:
         return "dead", "it left no heartbeat"
     late = beat_age > _BEATS * float(beat.get("every_s", BEAT_S))
@@ -155,7 +156,7 @@ def _judged(
     silent, patience = progress
     if silent is not None and patience and silent > patience:
         return "stalled", f"no progress for {_ago(silent)}; stacks of its threads are in {folder / 'stalled.log'}"
-    return recorded, ""
+    return recorded.value, ""
 
 
 def _alive(pid: int) -> bool:
@@ -182,7 +183,7 @@ def _sentence(command: str, state: str, why: str, at: str, reason: str) -> str:
         "stalled": f"{command} is stalled at {at}: {why}",
         "dead": f"{command} is dead, at {at}: {why}; to go on, {onward}",
         "stopped": f"{command} was stopped ({reason}) at {at}; to go on, {onward}",
-        "failed": f"{command} {reason if reason.startswith('failed') else 'failed'}, at {at}",
+        "failed": f"{command} {reason}, at {at}",
         "finished": f"{command} has finished: {reason}",
     }
     return sentences[state]

@@ -22,19 +22,19 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from verglas._version import __version__
 from verglas.errors import InputError, VerglasError, VerglasWarning
 from verglas.io import write_bytes, write_json
 from verglas.types.listener import Listener, Silence
+from verglas.types.run_state import RunState, read_run_state
 
 BEAT_S = 15.0  # between two heartbeats
 GRACE_S = 5.0  # for a job to come to a point where it can stop well, after SIGTERM
 STALL_S = 600.0  # without progress, before the stacks are written; or five times the longest pause so far
 _PAUSES = 5
 _LOCK, _RUN, _STACKS, _ERROR = ".lock", "run.json", "stalled.log", "error.log"
-GOING_ON = ("starting", "running")
 TERMINATED = 128 + signal.SIGTERM
 
 
@@ -53,20 +53,32 @@ def now_text() -> str:
     return datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%S+00:00")
 
 
-def end_of(error: BaseException) -> tuple[str, str]:
+class RunEnd(NamedTuple):
+    """How a run ended, as ``run.json`` has it."""
+
+    run_state: RunState
+    sentence: str
+    reason: str
+
+
+def end_of(error: BaseException) -> RunEnd:
     """What ``run.json`` says of a run that this ends: its state, and why.
 
     Examples
     --------
     >>> from verglas.run.tenure import end_of
-    >>> end_of(KeyboardInterrupt()), end_of(ValueError("no poses"))
-    (('stopped', 'interrupted'), ('failed: no poses', 'ValueError'))
+    >>> for error in (KeyboardInterrupt(), ValueError("no poses")):
+    ...     end = end_of(error)
+    ...     end.run_state.value, end.sentence, end.reason
+    ('stopped', 'stopped', 'interrupted')
+    ('failed', 'failed: no poses', 'ValueError')
     """
     if isinstance(error, Terminated):
-        return "stopped", str(error)
+        return RunEnd(RunState.STOPPED, "stopped", str(error))
     if isinstance(error, KeyboardInterrupt):
-        return "stopped", "interrupted"
-    return f"failed: {str(error) or type(error).__name__}", type(error).__name__
+        return RunEnd(RunState.STOPPED, "stopped", "interrupted")
+    name = type(error).__name__
+    return RunEnd(RunState.FAILED, f"failed: {str(error) or name}", name)
 
 
 class Tenure(Silence):
@@ -87,6 +99,7 @@ class Tenure(Silence):
             "verglas": __version__,
             "command": command,
             "state": "starting",
+            "run_state": RunState.STARTING.value,
             "started": now_text(),
         }
         self._lock, self._over = threading.Lock(), threading.Event()
@@ -97,7 +110,12 @@ class Tenure(Silence):
     # ---- the record
 
     def write(self, **changes: Any) -> None:
-        """Replace fields of ``run.json``; the heartbeat is added."""
+        """Replace fields of ``run.json``; the heartbeat is added.
+
+        A ``state`` that is a sentence needs a ``run_state`` beside it; one that is the word itself does not.
+        """
+        if "state" in changes and "run_state" not in changes:
+            changes["run_state"] = RunState(changes["state"]).value
         with self._lock:
             self._record |= changes
             self._write()
@@ -180,16 +198,17 @@ class Tenure(Silence):
         self.listener.say(f"no progress for {silent:.0f} s in: {at}; the stacks of all threads are in {where}")
 
     @property
-    def state(self) -> str:
+    def state(self) -> RunState:
         """As ``run.json`` has it."""
-        return str(self._record.get("state", ""))
+        return read_run_state(self._record)
 
-    def over(self, thread: threading.Thread, state: str, reason: str) -> None:
+    def over(self, thread: threading.Thread, end: RunEnd) -> None:
         """No more heartbeats; the state, unless the job has said how it ended."""
         self._over.set()
         thread.join()
-        if self.state in GOING_ON:
-            self.write(state=state, finished=now_text(), **({"reason": reason} if reason else {}))
+        if self.state.goes_on:
+            why = {"reason": end.reason} if end.reason else {}
+            self.write(state=end.sentence, run_state=end.run_state.value, finished=now_text(), **why)
 
 
 @contextmanager
@@ -225,10 +244,10 @@ def tenure(
         thread.start()
         try:
             yield hold
-            hold.over(thread, "finished", "")
+            hold.over(thread, RunEnd(RunState.FINISHED, "finished", ""))
         except BaseException as error:
-            has_begun = hold.state != "starting"
-            hold.over(thread, *end_of(Terminated() if _received.raised else error))
+            has_begun = hold.state is not RunState.STARTING
+            hold.over(thread, end_of(Terminated() if _received.raised else error))
             if isinstance(error, Exception):
                 if has_begun:
                     _keep_traceback(folder, error)
