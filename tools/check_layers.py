@@ -60,6 +60,8 @@ ALLOWED: dict[str, set[str]] = {
     "classification": FOR_STAGES | {"search"},
     "refinement": FOR_STAGES | {"search", "reconstruction", "assessment"},
     "initial_model": FOR_STAGES | {"search", "refinement", "map_geometry", "reconstruction", "assessment"},
+    # classes are refined by the loop's iterations, and start where ab initio does; public jobs show how they go
+    "heterogeneity": FOR_STAGES | {"search", "refinement", "initial_model", "reconstruction", "assessment"},
     "report": FOR_STAGES | STAGES | TOOLS,
     "run": FOR_STAGES | STAGES | TOOLS | {"report", "reference"},  # reference: verglas doctor compares with it
     "pipeline": FOR_STAGES | STAGES | TOOLS | {"report", "run"},

@@ -26,6 +26,7 @@ _LAZY = {
     "directional_fsc": "verglas.assessment.directional",
     "estimate_ctf": "verglas.optics.fit",
     "euler_to_matrix": "verglas.geometry",
+    "expand_symmetry": "verglas.heterogeneity.expand",
     "extract": "verglas.run.extract",
     "fsc": "verglas.assessment.fsc",
     "info": "verglas.run.machine",
@@ -43,7 +44,9 @@ _LAZY = {
     "reconstruct": "verglas.reconstruction",
     "refine": "verglas.run.refine",
     "status": "verglas.run.status",
+    "subtract": "verglas.heterogeneity.subtract",
     "symmetry_matrices": "verglas.geometry",
+    "variability": "verglas.heterogeneity.variability",
     "write_map": "verglas.io",
     "write_particles": "verglas.io",
 }
@@ -56,6 +59,7 @@ _SUBMODULES = (
     "fourier",
     "geometry",
     "gridding",
+    "heterogeneity",
     "image",
     "initial_model",
     "io",
@@ -82,6 +86,7 @@ if TYPE_CHECKING:
         fourier,
         geometry,
         gridding,
+        heterogeneity,
         image,
         initial_model,
         io,
@@ -103,6 +108,9 @@ if TYPE_CHECKING:
     from verglas.assessment.postprocess import postprocess
     from verglas.classification import classify2d
     from verglas.geometry import euler_to_matrix, matrix_to_euler, orientation_grid, symmetry_matrices
+    from verglas.heterogeneity.expand import expand_symmetry
+    from verglas.heterogeneity.subtract import subtract
+    from verglas.heterogeneity.variability import variability
     from verglas.io import read_map, read_micrograph, read_particles, write_map, write_particles
     from verglas.motion import correct_motion
     from verglas.optics import ctf
@@ -146,6 +154,7 @@ __all__ = [
     "directional_fsc",
     "estimate_ctf",
     "euler_to_matrix",
+    "expand_symmetry",
     "extract",
     "extraction",
     "filters",
@@ -153,6 +162,7 @@ __all__ = [
     "fsc",
     "geometry",
     "gridding",
+    "heterogeneity",
     "image",
     "info",
     "initial_model",
@@ -182,7 +192,9 @@ __all__ = [
     "search",
     "simulate",
     "status",
+    "subtract",
     "symmetry_matrices",
+    "variability",
     "write_map",
     "write_particles",
 ]

@@ -1,0 +1,45 @@
+"""``verglas subtract``: take signal outside a mask out of the images, or put it back."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import typer
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+
+    @app.command(
+        epilog="Example: verglas subtract run1/particles.star --map run1/map.mrc --mask keep.mrc --out left.star"
+    )
+    def subtract(
+        particles: Path = typer.Argument(..., help="Particles with poses: RELION STAR or cryoSPARC .cs."),
+        out: Path = typer.Option(..., "--out", "-o", help="STAR file to write; the new stack lies beside it."),
+        map: Path = typer.Option(None, "--map", help="Map on the images' grey scale (map.mrc of refine)."),
+        mask: Path = typer.Option(None, "--mask", help="1 where the signal stays, 0 where it is taken away."),
+        revert: bool = typer.Option(False, "--revert", help="Name the images again that were subtracted from."),
+        no_scale: bool = typer.Option(False, "--no-scale", help="The map's grey scale for all particles."),
+        stack: Path = typer.Option(None, "--stack", help="Image stack in place of the one the file names."),
+        threads: int = typer.Option(None, "--threads", min=1, help="Threads [all]."),
+        as_json: bool = typer.Option(False, "--json", help="Print the summary as JSON."),
+    ) -> None:
+        """Subtract the projections of what a map holds outside a mask, with each particle's CTF, pose and scale.
+
+        Poses, shifts and all other columns stay, so that --revert, which puts the old images back, leaves every pose
+        found since as it is.
+        """
+        from verglas.run.subtract import revert_files, subtract_files
+
+        if revert:
+            count = revert_files(particles, out)
+            typer.echo(json.dumps({"particles": count, "out": str(out)}) if as_json else f"{count} particles: {out}")
+            return
+        if map is None or mask is None:
+            raise typer.BadParameter("give --map and --mask, or --revert", param_hint="subtract")
+        made = subtract_files(particles, out, map, mask, stack=stack, fit_scale=not no_scale, threads=threads)
+        if as_json:
+            typer.echo(json.dumps(made, indent=2))
+            return
+        typer.echo(f"{made['particles']} particles, scale {made['scale_mean']:.3f} +- {made['scale_sd']:.3f}: {out}")

@@ -1,0 +1,41 @@
+"""``verglas variability``: what varies linearly in particles at known poses."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from verglas.cli.options import with_settings
+from verglas.run.variability import VariabilitySettings, summary, variability_files
+from verglas.types.settings import settings_from
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    example = "verglas variability run1/particles.star --resolution 12 --diameter 180 --out variability1"
+    app.command(epilog=f"Example: {example}")(variability)
+
+
+@with_settings(VariabilitySettings)
+def variability(
+    particles: Path = typer.Argument(..., help="Particles with poses: RELION STAR or cryoSPARC .cs."),
+    out: Path = typer.Option(..., "--out", "-o", help="Folder to write."),
+    mask: Path = typer.Option(None, "--mask", help="Where components may lie, 0 to 1 [sphere of the diameter]."),
+    stack: Path = typer.Option(None, "--stack", help="Image stack in place of the one the file names."),
+    threads: int = typer.Option(None, "--threads", min=1, help="Threads [all]."),
+    as_json: bool = typer.Option(False, "--json", help="Print the summary as JSON."),
+    *,
+    settings: dict[str, Any],
+) -> None:
+    """Find mean and principal components of particles at known poses, with every particle's coordinates.
+
+    The number of components is that which raises the likelihood of particles that they were not learned from: none in
+    homogeneous data. Writes mean.mrc, component1.mrc and states along it, coordinates.csv, variability.npz,
+    particles.star, variability.json and report.html.
+    """
+    chosen = settings_from("variability", VariabilitySettings, **settings)
+    made = variability_files(particles, out, stack=stack, mask=mask, settings=chosen, threads=threads)
+    typer.echo(json.dumps(summary(made), indent=2) if as_json else f"{made.sentence}: {out}/report.html")

@@ -1,0 +1,28 @@
+"""More than one structure in a set of particles: classes, linear components, parts of a particle, equivalent poses."""
+
+from functools import partial
+
+from verglas.heterogeneity.classes import ClassTrial
+from verglas.heterogeneity.expand import collapse_symmetry, expand_symmetry
+from verglas.heterogeneity.fixed_classes import fit_classes, population_errors
+from verglas.heterogeneity.posed import PosedImages, posed_images
+from verglas.heterogeneity.settings import ClassSettings, VariabilitySettings
+from verglas.heterogeneity.subtract import SubtractedSource, subtract
+from verglas.heterogeneity.variability import Variability, variability
+
+__all__ = [
+    "ClassSettings",
+    "ClassTrial",
+    "PosedImages",
+    "SubtractedSource",
+    "Variability",
+    "VariabilitySettings",
+    "collapse_symmetry",
+    "expand_symmetry",
+    "fit_classes",
+    "population_errors",
+    "posed_images",
+    "subtract",
+    "variability",
+]
+__dir__ = partial(sorted, __all__)

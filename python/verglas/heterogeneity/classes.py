@@ -1,0 +1,409 @@
+"""Several structures in one set of particles: how many, which, and which particle is of which.
+
+One map is fitted to all particles first. At the poses that it gives, the particles are split where they differ most
+(:mod:`verglas.heterogeneity.fixed_classes`), and the maps of the parts are then told apart by expectation-maximisation
+over classes and poses, with one noise model and two half sets that never see each other. Every particle is finally
+judged by the maps of the half that it is not in: the gain over a single map says whether there are several structures.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from verglas.heterogeneity.components import mean_model
+from verglas.heterogeneity.fixed_classes import (
+    classes_of,
+    first_posterior,
+    fit_classes,
+    held_out_class_evidence,
+)
+from verglas.heterogeneity.posed import PosedImages, posed_images
+from verglas.heterogeneity.settings import ClassSettings
+from verglas.refinement import schedule
+from verglas.refinement.em import initial_state, iterate
+from verglas.refinement.figures import Figures
+from verglas.refinement.problem import RefineProblem
+from verglas.refinement.settings import RefineSettings
+from verglas.refinement.state import State
+from verglas.search.grid_step import GridStep
+from verglas.search.problem import image_batches, survey
+from verglas.search.state import HalfModel, PoseTable
+from verglas.search.step import Step
+from verglas.types import Keeper, Map, Particles, Poses, Snapshot
+from verglas.types.arrays import Float32Array, FloatArray, IntArray
+from verglas.types.listener import Listener, Silence, phase_progress
+from verglas.types.snapshot import from_arrays, to_arrays
+
+_NO_JOIN_A = 1e5  # half maps are given nothing in common: particles of one judge the maps of the other
+
+
+class ClassObserver:
+    """Who is told how a classification goes, and who keeps where it stands; this one does neither."""
+
+    def __init__(self, listener: Listener | None = None) -> None:
+        self.listener: Listener = listener or Silence()
+
+    def keeper(self, name: str) -> Keeper | None:
+        """For a part of the work, by name."""
+        return None
+
+
+@dataclass(frozen=True)
+class ClassTrial:
+    """Classes of one number.
+
+    Attributes
+    ----------
+    classes : int
+        K.
+    volumes : (K, N, N, N) float32
+        Mean of both halves, at the working sampling; the most populated first.
+    halves : list of (K, N, N, N) float32
+        Two.
+    fsc : (K, shells) float64
+        Between the halves.
+    poses : PoseTable
+        Of every particle.
+    posterior : (n, K) float64
+        Of every particle, under the maps of both halves; at fixed poses, of the other half.
+    evidence : (n,) float64
+        Log evidence under the maps of the other half.
+    iterations : int
+    class_change : list of float
+        Particles that changed class, by iteration.
+    """
+
+    classes: int
+    volumes: Float32Array
+    halves: list[Float32Array]
+    fsc: FloatArray
+    poses: PoseTable
+    posterior: FloatArray
+    evidence: FloatArray
+    iterations: int
+    class_change: list[float] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class _Work:
+    """What all numbers of classes share."""
+
+    problem: RefineProblem
+    settings: ClassSettings
+    observer: ClassObserver
+
+    def with_classes(self, count: int) -> RefineProblem:
+        """The problem for so many classes."""
+        settings = replace(self.problem.settings, classes=count, regularisation=self.settings.regularisation)
+        return replace(self.problem, settings=settings, n_classes=count)
+
+
+def refine_settings(settings: ClassSettings) -> RefineSettings:
+    """What the engine is asked for."""
+    return RefineSettings(
+        symmetry=settings.symmetry,
+        diameter_A=settings.diameter_A,
+        poses="local" if settings.poses == "local" else "global",
+        initial_resolution_A=settings.initial_resolution_A,
+        max_resolution_A=settings.resolution_A,
+        join_resolution_A=_NO_JOIN_A,
+        shift_range_A=settings.shift_range_A,
+        solvent_mask=False,
+        seed=settings.seed,
+    )
+
+
+def make_problem(
+    particles: Particles, settings: ClassSettings, *, threads: int | None, devices: tuple[str, ...]
+) -> tuple[RefineProblem, Float32Array, dict[int, str]]:
+    """The particles that can be used, their power spectra, and who was set aside.
+
+    Parameters
+    ----------
+    particles : Particles
+        At the working sampling.
+    settings : ClassSettings
+    threads : int, optional
+    devices : tuple of str
+    """
+    seen = survey(particles, threads=threads, device=devices[0])
+    chosen = replace(refine_settings(settings), threads=threads)
+    problem = RefineProblem.of(
+        particles, seen.excluded, job="class3d", seed=settings.seed, settings=chosen, n_classes=1
+    )
+    used = np.setdiff1d(np.arange(len(particles)), list(seen.excluded))
+    return replace(problem, devices=devices), seen.power[used], seen.excluded
+
+
+def search_classes(
+    problem: RefineProblem,
+    power: Float32Array,
+    references: list[Map],
+    settings: ClassSettings,
+    counts: list[int],
+    observer: ClassObserver,
+) -> Iterator[ClassTrial]:
+    """Classes of each of these numbers by global search, one after the other; the single map comes first.
+
+    Parameters
+    ----------
+    problem : RefineProblem
+        From :func:`make_problem`.
+    power : (n, shells) float32
+    references : list of Map
+        At the working sampling: one, or one per class.
+    settings : ClassSettings
+    counts : list of int
+        Numbers of classes wanted.
+    observer : ClassObserver
+    """
+    work = _Work(problem, settings, observer)
+    several = len(references) > 1
+    state, step = _consensus(work, power, references[:1])
+    posed = _posed_at(problem, state.poses, settings)
+    yield _trial(work.with_classes(1), state, step, [])
+    for count in counts:
+        if count == 1:
+            continue
+        whole = work.with_classes(count)
+        begun, first = (
+            (_given_state(whole, power, references, state), step)
+            if several
+            else _split_state(posed, state, step, count, observer.listener, settings)
+        )
+        now, last, changes = _iterate_classes(work, whole, begun, first)
+        yield _trial(whole, now, last, changes)
+
+
+def _given_state(problem: RefineProblem, power: Float32Array, references: list[Map], before: State) -> State:
+    """Start of as many classes as there are maps, with the noise of the single map."""
+    first, _ = initial_state(problem, power, references)
+    for half, had in zip(first.halves, before.halves, strict=True):
+        half.sigma2, half.scale = had.sigma2.copy(), had.scale.copy()
+    return replace(first, poses=before.poses.copy(), resolution_shell=before.resolution_shell)
+
+
+def _consensus(work: _Work, power: Float32Array, references: list[Map]) -> tuple[State, Step]:
+    """One map of all particles, by a few iterations over all poses."""
+    problem = work.with_classes(1)
+    keeper = work.observer.keeper("consensus")
+    saved = None if keeper is None else keeper.load()
+    if saved is None:
+        state, notes = initial_state(problem, power, references)
+        for note in notes:
+            work.observer.listener.say(note.sentence)
+        step = _grid_step(problem, schedule.first_step(problem), work.settings)
+    else:
+        state, step = restore_state(saved)
+    while state.iteration < work.settings.consensus_iterations:
+        state, step = _one_iteration(work, problem, state, step, "one map")
+        if keeper is not None:
+            keeper.save(keep_state(state, step), needed=True)
+    return state, step
+
+
+def _one_iteration(work: _Work, problem: RefineProblem, state: State, step: Step, name: str) -> tuple[State, Step]:
+    number = state.iteration + 1
+
+    def progress(phase: str, done: int, total: int) -> None:
+        work.observer.listener.progress(f"{name}, iteration {number}", done, total)
+
+    state, made = iterate(problem, state, step, progress)
+    for note in made.notes:
+        work.observer.listener.say(note.sentence)
+    work.observer.listener.iteration(state.figures[-1].as_row())
+    return state, _grid_step(problem, schedule.next_step(problem, state, step), work.settings)
+
+
+def _grid_step(problem: RefineProblem, step: Step, settings: ClassSettings) -> Step:
+    """The step as a posterior over a whole grid, of the order that the settings ask for."""
+    made = schedule.make_step(problem, "grid", step.radius, settings.direction_order, step.shift_range_px)
+    return replace(made, split=False)
+
+
+def _posed_at(problem: RefineProblem, poses: PoseTable, settings: ClassSettings) -> PosedImages:
+    """The problem's particles at these poses, in the same box; half sets stay."""
+    placed = problem.particles.with_poses(Poses(poses.angles_deg, poses.origin_px * problem.pixel_size_A))
+    placed = placed.with_columns(rlnRandomSubset=problem.half)
+    made = posed_images(
+        placed,
+        job="class3d",
+        resolution_A=None,
+        diameter_A=problem.diameter_px * problem.pixel_size_A,
+        symmetry=settings.symmetry,
+        threads=problem.threads,
+    )
+    return replace(made, half=problem.half, radius=problem.last_radius)
+
+
+def _split_state(
+    posed: PosedImages, state: State, step: Step, count: int, listener: Listener, settings: ClassSettings
+) -> tuple[State, Step]:
+    """Start of K classes: the parts into which particles fall at the poses of a single map, or random parts of them."""
+    mean = mean_model(posed, contrast=False)
+    posterior, differs = first_posterior(posed, mean, count, seed=settings.seed)
+    poses = state.poses.copy()
+    poses.class_number = posterior.argmax(axis=1)
+    if differs:
+        split = classes_of(posed, mean, posterior)
+        volumes, shares = [h.volumes for h in split.halves], [h.class_weight for h in split.halves]
+    else:
+        listener.say(f"{count} classes: nothing varies linearly at the poses of one map; they start from random parts")
+        volumes = [np.repeat(h.volumes, count, axis=0) for h in state.halves]
+        shares = [np.full(count, 1 / count)] * 2
+        step = replace(step, split=True)
+    halves = [
+        HalfModel(own, had.sigma2.copy(), had.scale.copy(), share.copy())
+        for own, share, had in zip(volumes, shares, state.halves, strict=True)
+    ]
+    return State(0, poses, halves, np.zeros((count, state.fsc.shape[1])), state.resolution_shell), step
+
+
+def _iterate_classes(work: _Work, problem: RefineProblem, state: State, step: Step) -> tuple[State, Step, list[float]]:
+    """Until so few particles change class that the populations stand."""
+    count = problem.n_classes
+    keeper = work.observer.keeper(f"classes{count}")
+    saved = None if keeper is None else keeper.load()
+    if saved is not None:
+        state, step = restore_state(saved)
+    while state.iteration < work.settings.iterations and not _stands(state, work.settings):
+        state, step = _one_iteration(work, problem, state, step, f"{count} classes")
+        if keeper is not None:
+            keeper.save(keep_state(state, step), needed=True)
+    return state, step, [row.class_change for row in state.figures]
+
+
+def _stands(state: State, settings: ClassSettings) -> bool:
+    return state.iteration > 1 and bool(state.figures[-1].class_change <= settings.still)
+
+
+def _trial(problem: RefineProblem, state: State, step: Step, changes: list[float]) -> ClassTrial:
+    """Evidence under the maps of the half that a particle is not in; class and pose under those of both."""
+    step = replace(step, split=False)
+    count = problem.n_classes
+    posterior, evidence = np.zeros((len(problem), count)), np.zeros(len(problem))
+    poses = state.poses.copy()
+    first, second = state.halves
+    both = HalfModel(
+        np.asarray((first.volumes + second.volumes) / 2, np.float32),
+        (first.sigma2 + second.sigma2) / 2,
+        (first.scale + second.scale) / 2,
+        (first.class_weight + second.class_weight) / 2,
+    )
+    for half in (1, 2):
+        rows = problem.rows_of_half(half)
+        evidence[rows] = ClassPass(problem, state.halves[2 - half], problem.sphere, step).evaluate(rows, poses)[1]
+        poses.take(rows, state.poses)
+    everyone = np.arange(len(problem))
+    posterior[:] = ClassPass(problem, both, problem.sphere, step).evaluate(everyone, poses)[0]
+    order = np.argsort(-posterior.sum(axis=0), kind="stable")
+    volumes = [h.volumes[order] * problem.sphere for h in state.halves]
+    poses.class_number = posterior[:, order].argmax(axis=1)
+    return ClassTrial(
+        count,
+        np.asarray((volumes[0] + volumes[1]) / 2, np.float32),
+        volumes,
+        state.fsc[order],
+        poses,
+        posterior[:, order],
+        evidence,
+        state.iteration,
+        changes,
+    )
+
+
+class ClassPass(GridStep):
+    """Posterior over classes and log evidence of particles, whose best poses go to a table; nothing is added up."""
+
+    def evaluate(self, rows: IntArray, poses: PoseTable) -> tuple[FloatArray, FloatArray]:
+        """(m, K) posteriors and (m,) evidence of these particles."""
+        count, n = len(self.model.volumes), len(self.directions)
+        shares, evidence = [np.zeros((0, count))], [np.zeros(0)]
+        for batch in image_batches(self.problem, rows, self.model, poses):
+            scores = self.score(batch)
+            posterior = self.search.posterior(scores)
+            number = posterior.image * count + posterior.slice // n
+            share = np.bincount(number, posterior.weight, minlength=len(batch) * count).reshape(-1, count)
+            shares.append(share / np.maximum(share.sum(axis=1, keepdims=True), 1e-30))
+            evidence.append(np.asarray(scores.log_evidence, np.float64))
+            self.learn_poses(batch, scores, poses)
+        return np.concatenate(shares), np.concatenate(evidence)
+
+
+def fixed_trials(
+    posed: PosedImages, settings: ClassSettings, counts: list[int], mask: Float32Array | None, observer: ClassObserver
+) -> Iterator[ClassTrial]:
+    """Classes of each of these numbers at the particles' own poses; the single map comes first."""
+    mean = mean_model(posed, contrast=settings.contrast, mask=mask)
+    for count in [1, *(c for c in counts if c > 1)]:
+        start = np.ones((len(posed), 1)) if count == 1 else None
+        model = fit_classes(
+            posed,
+            count,
+            start=start,
+            mean=mean,
+            mask=mask,
+            iterations=1 if count == 1 else settings.iterations,
+            T=1.0 if count == 1 else settings.regularisation,
+            seed=settings.seed,
+            tick=phase_progress(observer.listener, f"{count} classes at the particles' poses"),
+        )
+        evidence, posterior = held_out_class_evidence(posed, model)
+        order = np.argsort(-posterior.sum(axis=0), kind="stable")
+        table = PoseTable.unknown(len(posed))
+        given = posed.particles.poses
+        assert given is not None
+        table.angles_deg, table.origin_px = given.angles_deg.copy(), given.shifts_A / posed.pixel_size_A
+        table.class_number = posterior[:, order].argmax(axis=1)
+        yield ClassTrial(
+            count,
+            model.volumes[order],
+            [h.volumes[order] for h in model.halves],
+            model.fsc[order],
+            table,
+            posterior[:, order],
+            evidence,
+            model.iterations,
+        )
+
+
+def keep_state(state: State, step: Step) -> Snapshot:
+    """A state between two iterations, as a checkpoint holds it."""
+    arrays = to_arrays("poses.", state.poses) | {"fsc": state.fsc}
+    for number, half in enumerate(state.halves, 1):
+        arrays |= to_arrays(f"half{number}.", half)
+    record: dict[str, Any] = {
+        "iteration": state.iteration,
+        "resolution_shell": state.resolution_shell,
+        "unimproved": state.unimproved,
+        "figures": [row.as_record() for row in state.figures],
+        "step": vars(step),
+    }
+    return Snapshot(arrays, record)
+
+
+def restore_state(saved: Snapshot) -> tuple[State, Step]:
+    """What :func:`keep_state` took."""
+    arrays, record = saved.arrays, saved.record
+    state = State(
+        record["iteration"],
+        from_arrays(PoseTable, "poses.", arrays),
+        [from_arrays(HalfModel, f"half{number}.", arrays) for number in (1, 2)],
+        arrays["fsc"],
+        record["resolution_shell"],
+        None,
+        record["unimproved"],
+        False,
+        [Figures.from_record(row) for row in record["figures"]],
+    )
+    return state, Step(**record["step"])
+
+
+def gain_over(after: ClassTrial, before: ClassTrial) -> tuple[float, float]:
+    """Mean gain of held-out log evidence per particle, and its standard error."""
+    difference = after.evidence - before.evidence
+    return float(difference.mean()), float(difference.std(ddof=1) / np.sqrt(len(difference)))

@@ -1,0 +1,270 @@
+"""Mean and principal components of particles at known poses by expectation-maximisation, two half sets apart.
+
+Probabilistic PCA (Tipping and Bishop 1999) with the CTF and the poses in it (Tagare et al. 2015; Punjani and Fleet
+2021), solved on the three-dimensional Fourier grid. From a random start at a fixed resolution it can stay where it is:
+the resolution of the components therefore grows from iteration to iteration. Each half set learns its own mean and
+components; the FSC between them regularises both, and particles of one half judge the components of the other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+from scipy.linalg import orthogonal_procrustes
+
+from verglas import filters
+from verglas.heterogeneity.latent import Contrasts, latent_posterior
+from verglas.heterogeneity.linear import (
+    LinearSums,
+    Products,
+    first_noise,
+    half_volumes,
+    noise_from,
+    one_pass,
+    products,
+)
+from verglas.heterogeneity.posed import PosedImages
+from verglas.types import Map
+from verglas.types.arrays import Float32Array, FloatArray, IntArray
+
+_MEAN_PASSES = 2
+_FIRST_A = 40.0
+_LEAST_SHELL = 3
+_START = 0.1  # size of random first components, of the mean's
+
+
+@dataclass
+class HalfComponents:
+    """What one half set has taught.
+
+    Attributes
+    ----------
+    volumes : (1 + q, N, N, N) float32
+        Mean, then components, scaled so that coordinates have unit variance.
+    contrasts : Contrasts
+    """
+
+    volumes: Float32Array
+    contrasts: Contrasts
+
+
+@dataclass
+class ComponentModel:
+    """Mean and components of both halves.
+
+    Attributes
+    ----------
+    halves : list of HalfComponents
+        Two.
+    sigma2 : (groups, radius + 1) float64
+        Noise variance.
+    fsc : (1 + q, radius + 1) float64
+        Between the halves, before regularisation.
+    mask : (N, N, N) float32
+        Of the components.
+    """
+
+    halves: list[HalfComponents]
+    sigma2: FloatArray
+    fsc: FloatArray
+    mask: Float32Array
+
+    @property
+    def n_components(self) -> int:
+        """Q."""
+        return len(self.halves[0].volumes) - 1
+
+    @property
+    def volumes(self) -> Float32Array:
+        """(1 + q, N, N, N) mean of the halves."""
+        return np.asarray((self.halves[0].volumes + self.halves[1].volumes) / 2, np.float32)
+
+    @property
+    def contrasts(self) -> Contrasts:
+        """Grid of contrasts with the mean prior."""
+        both = [np.exp(h.contrasts.log_prior) for h in self.halves]
+        return Contrasts(self.halves[0].contrasts.values, np.log((both[0] + both[1]) / 2))
+
+    def first(self, count: int) -> ComponentModel:
+        """The same with fewer components."""
+        halves = [HalfComponents(h.volumes[: count + 1], h.contrasts) for h in self.halves]
+        return ComponentModel(halves, self.sigma2, self.fsc[: count + 1], self.mask)
+
+
+def mean_model(posed: PosedImages, *, contrast: bool, mask: Float32Array | None = None) -> ComponentModel:
+    """Means of both halves, and the noise: the model without any component."""
+    sigma2 = first_noise(posed)
+    empty = np.zeros((1, posed.box, posed.box, posed.box), np.float32)
+    inside = posed.sphere if mask is None else mask
+    model = ComponentModel(
+        [HalfComponents(empty, Contrasts.grid() if contrast else Contrasts.none()) for _ in range(2)],
+        sigma2,
+        np.zeros((1, posed.radius + 1)),
+        inside,
+    )
+    for number in range(_MEAN_PASSES + 1):
+        model = _iterate(posed, model, [posed.radius], flat=number == 0)
+    return model
+
+
+def learn_components(
+    posed: PosedImages,
+    start: ComponentModel,
+    count: int,
+    *,
+    iterations: int,
+    seed: int = 0,
+    tick: Callable[[int, int], None] | None = None,
+) -> ComponentModel:
+    """Components from a random start, their resolution growing to that of the images.
+
+    Parameters
+    ----------
+    posed : PosedImages
+    start : ComponentModel
+        Mean and noise (:func:`mean_model`).
+    count : int
+        Components.
+    iterations : int
+    seed : int
+        Of the start.
+    tick : callable, optional
+        Called with iterations done and in all.
+    """
+    first = _first_components(posed, start, count, seed)
+    halves = [HalfComponents(np.concatenate([h.volumes[:1], first]), h.contrasts) for h in start.halves]
+    model = ComponentModel(halves, start.sigma2, np.zeros((1 + count, posed.radius + 1)), start.mask)
+    for number in range(iterations):
+        radius = component_radius(posed, number, iterations)
+        model = _iterate(posed, model, [posed.radius] + [radius] * count)
+        if tick is not None:
+            tick(number + 1, iterations)
+    return sort_components(model)
+
+
+def component_radius(posed: PosedImages, number: int, iterations: int) -> int:
+    """Last shell of the components in an iteration: from 40 A to all shells after two thirds of the iterations."""
+    first = max(_LEAST_SHELL, round(posed.box * posed.pixel_size_A / _FIRST_A))
+    share = min(1.0, number / max(1, 2 * iterations // 3))
+    return int(min(posed.radius, round(first + share * (posed.radius - first))))
+
+
+def _first_components(posed: PosedImages, start: ComponentModel, count: int, seed: int) -> Float32Array:
+    """Smooth noise inside the mask; the same for both halves."""
+    rng = np.random.default_rng([seed, count])
+    gain = filters.low_pass(max(_FIRST_A, 2 * posed.pixel_size_A))
+    size = _START * float(start.volumes[0].std())
+    made = []
+    for _ in range(count):
+        noise = Map(rng.standard_normal((posed.box,) * 3, dtype=np.float32), posed.pixel_size_A)
+        smooth = filters.apply(noise, gain, threads=posed.threads).data * start.mask
+        made.append(smooth * np.float32(size / smooth.std()))
+    return np.stack(made) if made else np.zeros((0, posed.box, posed.box, posed.box), np.float32)
+
+
+class _HalfMoments:
+    """Moments of one half set's images, with what the next contrast prior and scale of coordinates are made from."""
+
+    def __init__(self, half: HalfComponents, *, flat: bool) -> None:
+        self.half, self.flat = half, flat
+        q = len(half.volumes) - 1
+        self.contrast, self.spread, self.number = np.zeros(len(half.contrasts.values)), np.zeros((q, q)), 0
+
+    def __call__(self, made: Products) -> tuple[FloatArray, FloatArray]:
+        if self.flat:
+            ones = np.ones(len(made.cross))
+            return ones[:, None], ones[:, None, None]
+        found = latent_posterior(made.gram, made.cross, self.half.contrasts)
+        self.contrast += found.contrast_weight.sum(axis=0)
+        self.spread += (found.covariance + found.mean[:, :, None] * found.mean[:, None, :]).sum(axis=0)
+        self.number += len(made.cross)
+        return found.first, found.second
+
+    def contrasts(self) -> tuple[Contrasts, float]:
+        """The prior that these images suggest, of mean 1, and the mean that was taken out of it."""
+        return (self.half.contrasts, 1.0) if self.flat else self.half.contrasts.learned(self.contrast)
+
+    def scaled(self, components: Float32Array) -> Float32Array:
+        """Components whose coordinates have unit variance again: a step that EM would take many iterations for."""
+        if not len(self.spread) or not self.number:
+            return components
+        root = np.linalg.cholesky(self.spread / self.number + 1e-9 * np.eye(len(self.spread)))
+        return np.einsum("qr,qzyx->rzyx", root, components).astype(np.float32)
+
+
+def _iterate(posed: PosedImages, model: ComponentModel, radii: list[int], *, flat: bool = False) -> ComponentModel:
+    """One iteration of both halves."""
+    q = len(radii) - 1
+    sums: list[LinearSums] = []
+    moments = [_HalfMoments(h, flat=flat) for h in model.halves]
+    for number, (half, each) in enumerate(zip(model.halves, moments, strict=True), 1):
+        rows = posed.rows_of_half(number)
+        sums.append(one_pass(posed, half.volumes, model.sigma2, rows, each, radii, mixed=q > 0))
+    masks = np.stack([posed.sphere] + [model.mask] * q)
+    volumes, curves = half_volumes(posed, sums, masks)
+    halves = []
+    for made, each in zip(volumes, moments, strict=True):
+        made[1:] = each.scaled(made[1:])
+        contrasts, mean = each.contrasts()
+        made *= np.float32(mean)  # a factor of all maps is one of all contrasts: the mean contrast is 1
+        halves.append(HalfComponents(made, contrasts))
+    _turn_second(halves)
+    sigma2 = model.sigma2 if flat else noise_from(sums, model.sigma2)
+    return ComponentModel(halves, sigma2, curves, model.mask)
+
+
+def _turn_second(halves: list[HalfComponents]) -> None:
+    """Components of the second half turned onto those of the first: any rotation of them is the same model."""
+    count = len(halves[0].volumes) - 1
+    if not count:
+        return
+    first, second = (h.volumes[1:].reshape(count, -1) for h in halves)
+    if not first.any() or not second.any():
+        return
+    turn = orthogonal_procrustes(second.T.astype(np.float64), first.T.astype(np.float64))[0]
+    turned = np.einsum("qr,qzyx->rzyx", turn, halves[1].volumes[1:])
+    halves[1].volumes[1:] = turned.astype(np.float32)
+
+
+def sort_components(model: ComponentModel) -> ComponentModel:
+    """Both halves turned so that the mean of their components is orthogonal, the largest first."""
+    if not model.n_components:
+        return model
+    flat = model.volumes[1:].reshape(model.n_components, -1).astype(np.float64)
+    turn = np.linalg.svd(flat @ flat.T)[0]
+    halves = []
+    for half in model.halves:
+        turned = np.einsum("qr,qzyx->rzyx", turn, half.volumes[1:]).astype(np.float32)
+        halves.append(replace(half, volumes=np.concatenate([half.volumes[:1], turned])))
+    return replace(model, halves=halves)
+
+
+def held_out_evidence(posed: PosedImages, model: ComponentModel) -> FloatArray:
+    """(n, 1 + q) log evidence of every particle under the other half's mean and first 0, 1, ..., q components."""
+    out = np.zeros((len(posed), 1 + model.n_components))
+    for number in (1, 2):
+        other = model.halves[2 - number]
+        for made in products(posed, other.volumes, model.sigma2, posed.rows_of_half(number)):
+            for q in range(out.shape[1]):
+                some = slice(0, q + 1)
+                found = latent_posterior(made.gram[:, some, some], made.cross[:, some], other.contrasts)
+                out[made.batch.rows, q] = found.log_evidence
+    return out
+
+
+def coordinates(
+    posed: PosedImages, model: ComponentModel, rows: IntArray | None = None
+) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """E[z] (n, q), its covariance (n, q, q), and E[a] (n,) of every particle, against the mean of both halves."""
+    chosen = np.arange(len(posed)) if rows is None else rows
+    q, volumes, contrasts = model.n_components, model.volumes, model.contrasts
+    mean, covariance, contrast = np.zeros((len(chosen), q)), np.zeros((len(chosen), q, q)), np.zeros(len(chosen))
+    done = 0
+    for made in products(posed, volumes, model.sigma2, chosen):
+        found = latent_posterior(made.gram, made.cross, contrasts)
+        some = slice(done, done + len(made.batch))
+        mean[some], covariance[some], contrast[some] = found.mean, found.covariance, found.first[:, 0]
+        done = some.stop
+    return mean, covariance, contrast

@@ -1,0 +1,138 @@
+"""What classification and variability are asked to do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from verglas.types.settings import check_settings, setting
+
+AUTO = "auto"
+
+
+@dataclass(frozen=True)
+class ClassSettings:
+    """Choices of a classification in three dimensions; every number has the unit in its name.
+
+    Attributes
+    ----------
+    classes : str
+        Number of classes, or "auto": 1, 2, ... until the held-out gain of one more is within its error.
+    most_classes : int
+        Where "auto" ends.
+    poses : {"global", "local", "fixed"}
+        Search all orientations; classes at the particles' poses, which are then refined; or at their poses as they are.
+    symmetry : str
+        Point group, imposed on every class.
+    diameter_A : float, optional
+        Of the particle; four fifths of the box by default.
+    resolution_A : float
+        Finest data in use.
+    initial_resolution_A : float
+        Low-pass of the references.
+    regularisation : float
+        T: factor of the prior's variance.
+    direction_order : int
+        HEALPix order of the directions searched: 3 is 7.3 degrees, 4 is 3.7.
+    shift_range_A : float
+        Largest shift searched in the first iterations.
+    consensus_iterations : int
+        Of the single map that comes first.
+    iterations : int
+        Of each number of classes, at most.
+    still : float
+        Share of particles that may still change class at the end.
+    contrast : bool
+        At fixed poses: estimate a contrast per particle.
+    seed : int
+        Of half sets and first classes.
+    """
+
+    classes: str = setting("3", "Number of classes, or auto: held-out evidence chooses", flags=("-K",))
+    most_classes: int = setting(6, "With auto: the largest number tried", at_least=1)
+    poses: Literal["global", "local", "fixed"] = setting(
+        "global", "Search all poses; start from the particles' poses and refine them; or keep them"
+    )
+    symmetry: str = setting("C1", "Point group in RELION's orientation, imposed on every class", flags=("--sym",))
+    diameter_A: float | None = setting(
+        None, "Diameter of the particle", more_than=0, default_words="four fifths of the box"
+    )
+    resolution_A: float = setting(12.0, "Finest data used", more_than=0)
+    initial_resolution_A: float = setting(30.0, "Low-pass of the references", more_than=0)
+    regularisation: float = setting(4.0, "Factor T of the prior's variance tau^2", more_than=0, flags=("-T",))
+    direction_order: int = setting(
+        3, "HEALPix order of the directions: 3 is 7.3 degrees, 4 is 3.7", at_least=2, at_most=5
+    )
+    shift_range_A: float = setting(12.0, "Largest shift searched in the first iterations", more_than=0)
+    consensus_iterations: int = setting(4, "Iterations of the single map that comes first", at_least=1)
+    iterations: int = setting(15, "Most iterations of each number of classes", at_least=1)
+    still: float = setting(0.01, "Share of particles that may still change class at the end", at_least=0, at_most=1)
+    contrast: bool = setting(True, "With fixed poses: estimate a contrast per particle")
+    seed: int = setting(0, "Seed of half sets and first classes", at_least=0)
+
+    def __post_init__(self) -> None:
+        """Say at once what cannot be."""
+        check_settings("class3d", self, self._impossible())
+
+    def _impossible(self) -> Iterator[tuple[str, str]]:
+        text = str(self.classes)
+        if text != AUTO and not (text.isdigit() and int(text) >= 1):
+            yield "classes", f"expected a positive whole number or auto, got {self.classes!r}"
+
+    @property
+    def counts(self) -> list[int]:
+        """Numbers of classes to try; with "auto" all of them, of which the search may not need the last."""
+        if self.classes == AUTO:
+            return list(range(1, self.most_classes + 1))
+        return [int(self.classes)]
+
+
+@dataclass(frozen=True)
+class VariabilitySettings:
+    """Choices of a variability analysis; every number has the unit in its name.
+
+    Attributes
+    ----------
+    components : str
+        Number of components, or "auto": as many as raise the held-out likelihood.
+    most_components : int
+        Where "auto" ends.
+    resolution_A : float
+        Finest data in use.
+    diameter_A : float, optional
+        Of the particle; four fifths of the box by default.
+    symmetry : str
+        Point group, imposed on mean and components.
+    iterations : int
+        Of expectation-maximisation; the resolution grows in the first two thirds.
+    contrast : bool
+        Estimate a contrast per particle.
+    seed : int
+        Of half sets and first components.
+    """
+
+    components: str = setting("auto", "Number of components, or auto: held-out likelihood chooses", flags=("-K",))
+    most_components: int = setting(4, "With auto: the largest number tried", at_least=1)
+    resolution_A: float = setting(15.0, "Finest data used", more_than=0)
+    diameter_A: float | None = setting(
+        None, "Diameter of the particle", more_than=0, default_words="four fifths of the box"
+    )
+    symmetry: str = setting("C1", "Point group, imposed on mean and components", flags=("--sym",))
+    iterations: int = setting(25, "Iterations", at_least=1)
+    contrast: bool = setting(True, "Estimate a contrast per particle")
+    seed: int = setting(0, "Seed of half sets and first components", at_least=0)
+
+    def __post_init__(self) -> None:
+        """Say at once what cannot be."""
+        check_settings("variability", self, self._impossible())
+
+    def _impossible(self) -> Iterator[tuple[str, str]]:
+        text = str(self.components)
+        if text != AUTO and not text.isdigit():
+            yield "components", f"expected a whole number or auto, got {self.components!r}"
+
+    @property
+    def largest(self) -> int:
+        """Components that are learned."""
+        return self.most_components if self.components == AUTO else int(self.components)

@@ -1,0 +1,172 @@
+"""Signal subtraction: what lies outside a mask is taken out of the images, by the model that made the map."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from verglas.errors import InputError
+from verglas.masks import checked_mask
+from verglas.optics import for_job
+from verglas.reconstruction import project
+from verglas.types import Map, Particles, Poses
+from verglas.types.arrays import Float32Array, FloatArray, IntArray
+from verglas.types.images import ImageSource
+
+_SAME_PIXEL = 0.01
+_LEAST_SCALE, _MOST_SCALE = 0.2, 3.0
+
+
+@dataclass(frozen=True)
+class SubtractedSource:
+    r"""Images less the projections of part of a map, made when they are read.
+
+    .. math:: X'_i = X_i - a_i C_i P_i [(1 - M) V]
+
+    Attributes
+    ----------
+    base : ImageSource
+        Of the images.
+    particles : Particles
+        Poses and optics, row for row those of the source.
+    removed : Map
+        (1 - M) V.
+    scale : (n,) float64
+        a.
+    sign : int
+        -1 takes away, 1 puts back.
+    threads : int, optional
+    """
+
+    base: ImageSource
+    particles: Particles
+    removed: Map
+    scale: FloatArray
+    sign: int = -1
+    threads: int | None = None
+
+    def __len__(self) -> int:
+        return len(self.base)
+
+    def read(self, rows: IntArray) -> Float32Array:
+        """Images of these rows, subtracted."""
+        images = self.base.read(rows)
+        return (images + self.sign * self.projections(rows)).astype(np.float32)
+
+    def projections(self, rows: IntArray) -> Float32Array:
+        """(m, N, N) what is taken away of these rows."""
+        numbers = np.atleast_1d(np.asarray(rows, np.int64))
+        poses = self.particles.poses
+        assert poses is not None
+        clean = project(
+            self.removed,
+            Poses(poses.angles_deg[numbers], poses.shifts_A[numbers]),
+            self.particles.optics[numbers],
+            threads=self.threads,
+        )
+        return clean * self.scale[numbers, None, None].astype(np.float32)
+
+    def take(self, rows: IntArray) -> SubtractedSource:
+        """A subset, still lazy."""
+        numbers = np.asarray(rows, np.int64)
+        return SubtractedSource(
+            self.base.take(numbers),
+            self.particles[numbers],
+            self.removed,
+            self.scale[numbers],
+            self.sign,
+            self.threads,
+        )
+
+    def boxes(self) -> IntArray:
+        """Of the images."""
+        return self.base.boxes()
+
+    def pixel_sizes_A(self) -> FloatArray:
+        """Of the images."""
+        return self.base.pixel_sizes_A()
+
+
+def subtract(
+    particles: Particles, map: Map, mask: Map, *, fit_scale: bool = True, threads: int | None = None
+) -> tuple[Particles, FloatArray]:
+    r"""Particles less the projections of what a map holds outside a mask.
+
+    Poses, CTF parameters and all other columns stay as they are; the images are made when they are read. The scale
+    :math:`a_i` of each particle is that of least squares against the whole map,
+    :math:`a_i = \langle X_i, C_i P_i V \rangle / \| C_i P_i V \|^2`, kept between 0.2 and 3.
+
+    Parameters
+    ----------
+    particles : Particles
+        With images, poses and CTFs.
+    map : Map
+        On the images' grey scale (``vg.reconstruct``, ``vg.refine``), same box and pixel size.
+    mask : Map
+        1 where the signal stays, 0 where it is taken away.
+    fit_scale : bool
+        Estimate a scale per particle; 1 without.
+    threads : int, optional
+        Threads; all by default.
+
+    Returns
+    -------
+    Particles, (n,) float64
+        Subtracted, and the scales.
+
+    Raises
+    ------
+    InputError
+        No poses or images, a map or mask that does not fit.
+
+    References
+    ----------
+    Bai et al. (2015) eLife 4, e11182.
+
+    Examples
+    --------
+    >>> import numpy as np, verglas as vg
+    >>> model = vg.simulate.phantom(32, 5.0, 110.0)
+    >>> p = vg.simulate.particles(model, 10, 32, 5.0, seed=1, listener=None)
+    >>> volume = vg.simulate.density(model, 32, 5.0)
+    >>> empty = vg.Map(np.zeros((32, 32, 32), np.float32), 5.0)
+    >>> left, scale = vg.subtract(p, volume, empty)
+    >>> bool(left.images().std() < 0.2 * p.images().std()), bool(abs(scale - 1).max() < 0.01)
+    (True, True)
+    """
+    if particles.source is None:
+        raise InputError(f"{particles.where}: these particles have no images")
+    if particles.poses is None:
+        raise InputError(f"{particles.where}: subtract needs poses and these particles have none; refine them first")
+    for name, value in (("map", map), ("mask", mask)):
+        if value.box != particles.box or abs(value.pixel_size_A / particles.pixel_size_A - 1) > _SAME_PIXEL:
+            raise InputError(
+                f"subtract: the {name} has {value.box} px of {value.pixel_size_A:g} A, the particles "
+                f"{particles.box} px of {particles.pixel_size_A:g} A; resample it first (verglas resample)"
+            )
+    work = for_job(particles, "subtract")
+    assert work.source is not None
+    keep = np.asarray(mask.data, np.float32) if not mask.data.any() else checked_mask(mask.data)
+    removed = Map(map.data * (1 - keep), particles.pixel_size_A)
+    scale = _scales(work, map, threads) if fit_scale else np.ones(len(work))
+    source = SubtractedSource(work.source, work, removed, scale, threads=threads)
+    return work.with_source(source), scale
+
+
+def _scales(particles: Particles, map: Map, threads: int | None) -> FloatArray:
+    """Least-squares scale of every image against the whole map."""
+    step = max(8, (1 << 22) // particles.box**2)
+    scale = np.ones(len(particles))
+    poses = particles.poses
+    assert poses is not None
+    for begin in range(0, len(particles), step):
+        some = slice(begin, min(begin + step, len(particles)))
+        clean = project(
+            map, Poses(poses.angles_deg[some], poses.shifts_A[some]), particles.optics[some], threads=threads
+        )
+        clean -= clean.mean(axis=(1, 2), keepdims=True)
+        power = np.einsum("iyx,iyx->i", clean, clean, dtype=np.float64)
+        cross = np.einsum("iyx,iyx->i", clean, particles.images(some), dtype=np.float64)
+        scale[some] = np.where(power > 0, cross / np.maximum(power, 1e-30), 1.0)
+    return np.clip(scale, _LEAST_SCALE, _MOST_SCALE)

@@ -1,0 +1,328 @@
+"""``vg.variability``: what varies linearly about the mean of particles at known poses, and how sure that is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from verglas._screen import ListenerChoice, shown_to
+from verglas.errors import InputError
+from verglas.heterogeneity.components import (
+    ComponentModel,
+    coordinates,
+    held_out_evidence,
+    learn_components,
+    mean_model,
+)
+from verglas.heterogeneity.linear import half_volumes, one_pass
+from verglas.heterogeneity.posed import PosedImages, posed_images
+from verglas.heterogeneity.settings import AUTO, VariabilitySettings
+from verglas.image import fourier_resample
+from verglas.initial_model.starts import resample_to_box
+from verglas.masks import checked_mask
+from verglas.types import Map, Particles
+from verglas.types.arrays import Float32Array, FloatArray, IntArray
+from verglas.types.convert import MapLike, ParticlesLike, map_of, particles_of
+from verglas.types.listener import phase_progress
+from verglas.types.settings import settings_from
+
+SIGNIFICANT = 3.0  # standard errors that a held-out gain must have
+_LEAST_NATS = 5.0  # and over all particles: less is of no consequence
+_FEWEST_WEIGHT = 20.0  # particles whose weights make a volume
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Variability:
+    """What varies in a set of particles.
+
+    Attributes
+    ----------
+    mean : Map
+        At the particles' pixel size and box, no finer than the resolution in use.
+    components : list of Map
+        Of unit norm, the largest variance first.
+    eigenvalues : (k,) float64
+        Variance of the coordinates along each.
+    coordinates : (n, k) float64
+        Of every particle: posterior mean, in units in which a map is ``mean + sum_q z_q components[q]``.
+    covariances : (n, k, k) float64
+        Of those coordinates.
+    contrast : (n,) float64
+        Of every particle, mean about 1.
+    gains : DataFrame
+        Held-out gain of each further component: ``components``, ``gain_nats``, ``error_nats``, ``kept``.
+    fsc : (1 + k, shells) float64
+        Of mean and components between half sets.
+    particles : Particles
+        Those in use.
+    excluded : dict
+        Number in the input -> reason.
+    settings : VariabilitySettings
+    """
+
+    mean: Map
+    components: list[Map]
+    eigenvalues: FloatArray
+    coordinates: FloatArray
+    covariances: FloatArray
+    contrast: FloatArray
+    gains: pd.DataFrame
+    fsc: FloatArray
+    particles: Particles
+    excluded: dict[int, str]
+    settings: VariabilitySettings
+    posed: PosedImages
+    model: ComponentModel
+    scale: FloatArray
+
+    def __repr__(self) -> str:
+        return f"Variability({self.sentence})"
+
+    @property
+    def n_components(self) -> int:
+        """Components that raise the held-out likelihood, or as many as were asked for."""
+        return len(self.components)
+
+    @property
+    def sentence(self) -> str:
+        """What a reader must know."""
+        tested = self.gains.iloc[0] if len(self.gains) else None
+        if not self.n_components:
+            gain = "" if tested is None else f" (held-out gain of one component {_gain_text(tested)})"
+            return f"no heterogeneity beyond noise{gain}"
+        each = ", ".join(_gain_text(row) for _, row in self.gains[self.gains["kept"]].iterrows())
+        return f"{self.n_components} components; held-out gain of each: {each}"
+
+    def map_at(self, z: FloatArray) -> Map:
+        """The map of the linear model at coordinates (k,)."""
+        point = np.asarray(z, np.float64)
+        if point.shape != (self.n_components,):
+            raise InputError(f"map_at: expected {self.n_components} coordinates, got shape {point.shape}")
+        data = self.mean.data.astype(np.float64)
+        for value, component in zip(point, self.components, strict=True):
+            data = data + value * component.data
+        return Map(data.astype(np.float32), self.mean.pixel_size_A)
+
+    def neighbours_map(self, z: FloatArray, *, width: float = 0.5) -> tuple[Map, float]:
+        """Map of the particles near a point, by kernel regression: a reconstruction from images, no model's guess.
+
+        Parameters
+        ----------
+        z : (k,) float64
+            Coordinates.
+        width : float
+            Of the Gaussian kernel, in standard deviations of the coordinates; each particle's own covariance is added.
+
+        Returns
+        -------
+        Map, float
+            And the number of particles it is worth, (sum w)^2 / sum w^2.
+        """
+        weight = self.kernel_weights(z, width)
+        worth = float(weight.sum() ** 2 / np.square(weight).sum())
+        if worth < _FEWEST_WEIGHT:
+            raise InputError(f"neighbours_map: {worth:.0f} particles lie near {np.round(z, 2)}; choose a wider kernel")
+        return self._full(_weighted_map(self.posed, self.model, weight, self.contrast)), worth
+
+    def kernel_weights(self, z: FloatArray, width: float) -> FloatArray:
+        """(n,) Gaussian weights of the particles about a point."""
+        away = self.coordinates - np.asarray(z, np.float64)
+        spread = self.covariances + np.diag((width**2) * self.coordinates.var(axis=0))
+        distance = np.einsum("iq,iq->i", away, np.linalg.solve(spread, away[:, :, None])[:, :, 0])
+        return np.exp(-0.5 * (distance - distance.min()))
+
+    def trajectory(self, component: int = 0, count: int = 7) -> tuple[FloatArray, list[Map]]:
+        """Points from the 5th to the 95th percentile of a coordinate, the others at their median, and their maps."""
+        if not 0 <= component < self.n_components:
+            raise InputError(f"trajectory: component {component} of {self.n_components}")
+        points = np.tile(np.median(self.coordinates, axis=0), (count, 1))
+        points[:, component] = np.quantile(self.coordinates[:, component], np.linspace(0.05, 0.95, count))
+        return points, [self.map_at(p) for p in points]
+
+    def _full(self, volume: Float32Array) -> Map:
+        return _full_map(volume, self.mean)
+
+
+def _full_map(volume: Float32Array, like: Map) -> Map:
+    return Map(resample_to_box(np.ascontiguousarray(volume), like.box), like.pixel_size_A)
+
+
+def _gain_text(row: pd.Series) -> str:
+    return f"{row['gain_nats']:+.3f} +- {row['error_nats']:.3f} nats per particle"
+
+
+def variability(
+    particles: ParticlesLike,
+    settings: VariabilitySettings | None = None,
+    *,
+    mask: MapLike | None = None,
+    threads: int | None = None,
+    listener: ListenerChoice = "screen",
+    **changes: Any,
+) -> Variability:
+    r"""Mean and principal components of particles at known poses; each particle's coordinates with their covariance.
+
+    Probabilistic principal components with CTF, poses and contrast,
+    :math:`X_i = a_i C_i P_i (V_0 + \sum_q z_{iq} U_q) + n`, by expectation-maximisation in two half sets. The number of
+    components is that which raises the likelihood of particles under the maps of the half that they are not in, by
+    three standard errors each: none in homogeneous data.
+
+    Parameters
+    ----------
+    particles : Particles or path
+        With images, CTFs and poses.
+    settings : VariabilitySettings, optional
+        All choices at once; what is given beside them goes before.
+    mask : Map or path, optional
+        Where components may differ from zero; the sphere of the particle's diameter without.
+    threads : int, optional
+        Threads; all by default. The result does not depend on it.
+    listener : Listener, "screen" or None
+        Who is told how it goes.
+    **changes
+        Single choices: ``components``, ``resolution_A``, ...
+
+    Returns
+    -------
+    Variability
+
+    Raises
+    ------
+    SettingError
+        Settings are unknown or out of bounds.
+    InputError
+        No images, no poses, too few particles; a mask that does not fit or lies outside the particle.
+
+    References
+    ----------
+    Tipping and Bishop (1999) J. R. Stat. Soc. B 61, 611-622; Tagare et al. (2015) J. Struct. Biol. 191, 245-262;
+    Punjani and Fleet (2021) J. Struct. Biol. 213, 107702.
+
+    Examples
+    --------
+    >>> import verglas as vg
+    >>> model = vg.simulate.phantom(32, 5.0, 110.0)
+    >>> p = vg.simulate.particles(model, 60, 32, 5.0, snr=0.5, seed=1, listener=None)
+    >>> made = vg.variability(p, components=1, resolution_A=25, iterations=2, listener=None)
+    >>> made.mean.box, made.coordinates.shape, made.covariances.shape
+    (32, (60, 1), (60, 1, 1))
+    """
+    if "components" in changes:
+        changes["components"] = str(changes["components"])
+    chosen = settings_from("variability", VariabilitySettings, settings, **changes)
+    given = particles_of(particles, "variability: particles")
+    with shown_to(listener) as heard:
+        posed = posed_images(
+            given,
+            job="variability",
+            resolution_A=chosen.resolution_A,
+            diameter_A=chosen.diameter_A,
+            symmetry=chosen.symmetry,
+            seed=chosen.seed,
+            threads=threads,
+        )
+        inside = posed.sphere if mask is None else small_mask(posed, map_of(mask, "variability: mask"), given)
+        heard.say(f"{len(posed)} particles at {posed.pixel_size_A:.2f} A per pixel, {posed.box} px")
+        mean = mean_model(posed, contrast=chosen.contrast, mask=inside)
+        tick = phase_progress(heard, "components, iterations")
+        model = learn_components(posed, mean, chosen.largest, iterations=chosen.iterations, seed=chosen.seed, tick=tick)
+        gains = component_gains(held_out_evidence(posed, model))
+        if chosen.components == AUTO:
+            model = model.first(int(gains["kept"].sum()))
+        else:
+            gains["kept"] = True
+        return _result(given, posed, model, gains, chosen)
+
+
+def small_mask(posed: PosedImages, mask: Map, particles: Particles) -> Float32Array:
+    """A mask of the particles' box at the working sampling.
+
+    Raises
+    ------
+    InputError
+        Another box or pixel size; a mask outside the sphere of the particle.
+    """
+    if mask.box != particles.box or abs(mask.pixel_size_A / particles.pixel_size_A - 1) > 0.01:
+        raise InputError(
+            f"the mask has {mask.box} px of {mask.pixel_size_A:g} A, the particles {particles.box} px of "
+            f"{particles.pixel_size_A:g} A; resample it first (verglas resample)"
+        )
+    values = checked_mask(mask.data)
+    small = values if posed.box == len(values) else fourier_resample(values, (posed.box,) * 3)
+    inside = np.clip(small, 0, 1).astype(np.float32) * posed.sphere
+    if inside.sum() < 0.01 * np.clip(small, 0, 1).sum():
+        raise InputError("the mask lies outside the sphere of the particle's diameter; check where it is")
+    return np.asarray(inside, np.float32)
+
+
+def component_gains(evidence: FloatArray) -> pd.DataFrame:
+    """Held-out gain of each further component; kept up to the first that is not significant.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from verglas.heterogeneity.variability import component_gains
+    >>> noise = np.random.default_rng(0).normal(size=100)
+    >>> component_gains(np.column_stack([np.zeros(100), 5 + noise, 5 + 2 * noise]))["kept"].tolist()
+    [True, False]
+    """
+    step = np.diff(evidence, axis=1)
+    gain, error = step.mean(axis=0), step.std(axis=0, ddof=1) / np.sqrt(len(step))
+    good = (gain > SIGNIFICANT * error) & (gain * len(step) > _LEAST_NATS)
+    return pd.DataFrame(
+        {
+            "components": np.arange(1, evidence.shape[1]),
+            "gain_nats": gain,
+            "error_nats": error,
+            "kept": np.logical_and.accumulate(good),
+        }
+    )
+
+
+def _result(
+    given: Particles, posed: PosedImages, model: ComponentModel, gains: pd.DataFrame, settings: VariabilitySettings
+) -> Variability:
+    like = Map(np.zeros((given.box,) * 3, np.float32), given.pixel_size_A)
+    mean = _full_map(model.volumes[0], like)
+    z, covariance, contrast = coordinates(posed, model)
+    full = [_full_map(v, like) for v in model.volumes[1:]]
+    # Of unit norm at the full box: the norm goes into the coordinates.
+    scale = np.array([float(np.sqrt(np.square(m.data, dtype=np.float64).sum())) for m in full])
+    used = np.where(scale > 0, scale, 1.0)
+    components = [Map(m.data / np.float32(s), given.pixel_size_A) for m, s in zip(full, used, strict=True)]
+    return Variability(
+        mean,
+        components,
+        scale**2,
+        z * scale,
+        covariance * scale[:, None] * scale,
+        contrast,
+        gains,
+        model.fsc,
+        given[posed.kept] if len(posed.kept) < len(given) else given,
+        posed.excluded,
+        settings,
+        posed,
+        model,
+        used,
+    )
+
+
+def _weighted_map(posed: PosedImages, model: ComponentModel, weight: FloatArray, contrast: FloatArray) -> Float32Array:
+    """Reconstruction with a weight per particle, regularised by the FSC of the weighted half maps."""
+    sums = []
+    for half in (1, 2):
+        rows: IntArray = posed.rows_of_half(half)
+        rows = rows[weight[rows] > 1e-4 * weight.max()]
+
+        def moments(made: Any) -> tuple[FloatArray, FloatArray]:
+            w, a = weight[made.batch.rows], contrast[made.batch.rows]
+            return (w * a)[:, None], (w * a**2)[:, None, None]
+
+        volume = model.volumes[:1]
+        sums.append(one_pass(posed, volume, model.sigma2, rows, moments, [posed.radius], mixed=False))
+    volumes, _ = half_volumes(posed, sums, posed.sphere)
+    return (volumes[0][0] + volumes[1][0]) / 2

@@ -1,0 +1,160 @@
+"""Pages of classification in three dimensions and of variability."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from verglas.heterogeneity import Variability
+from verglas.report import figures
+from verglas.report.html import Page, Picture, Section, Table
+from verglas.report.style import COLOURS, new_figure, png, style_context
+from verglas.types import Map
+from verglas.types.arrays import FloatArray
+
+_MOST_PAIRS = 3
+
+
+def settings_section(settings: Mapping[str, Any]) -> Section:
+    """All choices, one a row."""
+    rows = [(name.replace("_", " "), value) for name, value in settings.items()]
+    return Section("Settings", blocks=[Table(("setting", "value"), rows)])
+
+
+def variability_page(made: Variability, settings: Mapping[str, Any], footer: str = "") -> Page:
+    """The page of a variability analysis."""
+    numbers = {
+        "components": str(made.n_components),
+        "particles": f"{len(made.particles)}",
+        "resolution in use": f"{made.settings.resolution_A:g} A",
+        "contrast": f"1 +- {made.contrast.std():.2f}",
+    }
+    rows = [
+        (int(r["components"]), f"{r['gain_nats']:+.4f}", f"{r['error_nats']:.4f}", "yes" if r["kept"] else "no")
+        for _, r in made.gains.iterrows()
+    ]
+    head = ("components", "held-out gain of the last, nats per particle", "standard error", "kept")
+    sections = [
+        Section(
+            "How many",
+            "Every particle is judged by the mean and components of the half set that it is not in; a component is "
+            "kept if it raises that likelihood by three standard errors.",
+            [Table(head, rows)],
+        )
+    ]
+    for q in range(made.n_components):
+        points, maps = made.trajectory(q, 5)
+        named = {f"z = {p[q]:.3g}": m for p, m in zip(points, maps, strict=True)}
+        sections.append(
+            Section(
+                f"Component {q + 1}",
+                "Maps of the linear model from the 5th to the 95th percentile of the coordinate.",
+                [Picture(figures.slices(named), f"Slices of five maps along component {q + 1}")],
+            )
+        )
+    if made.n_components:
+        sections.append(
+            Section(
+                "Coordinates",
+                "Each particle's posterior mean; the bar is the median of its standard deviation.",
+                [Picture(coordinate_figure(made.coordinates, made.covariances), "Distribution of the coordinates")],
+            )
+        )
+    sections.append(settings_section(settings))
+    return Page("verglas variability", _capital(made.sentence), numbers, sections, footer)
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:] + "."
+
+
+def coordinate_figure(coordinates: FloatArray, covariances: FloatArray) -> bytes:
+    """Histogram of one coordinate, or scatter of the first against each other."""
+    count = coordinates.shape[1]
+    with style_context():
+        if count == 1:
+            figure = new_figure(5.0, 2.8)
+            axes = figure.subplots()
+            axes.hist(coordinates[:, 0], bins=60, color=COLOURS[0])
+            sd = float(np.median(np.sqrt(covariances[:, 0, 0])))
+            axes.errorbar([float(np.median(coordinates))], [0.9 * axes.get_ylim()[1]], xerr=sd, color=COLOURS[1])
+            axes.set_xlabel("coordinate 1")
+            axes.set_ylabel("particles")
+            return png(figure)
+        pairs = [(p, q) for q in range(count) for p in range(q)][:_MOST_PAIRS]
+        figure = new_figure(3.2 * len(pairs), 3.0)
+        for axes, (p, q) in zip(np.atleast_1d(figure.subplots(1, len(pairs))), pairs, strict=True):
+            axes.scatter(coordinates[:, p], coordinates[:, q], s=2, alpha=0.4, color=COLOURS[0], rasterized=True)
+            axes.set_xlabel(f"coordinate {p + 1}")
+            axes.set_ylabel(f"coordinate {q + 1}")
+        return png(figure)
+
+
+def class3d_page(shown: Mapping[str, Any], maps: Sequence[Map], settings: Mapping[str, Any], footer: str = "") -> Page:
+    """The page of a classification in three dimensions.
+
+    Parameters
+    ----------
+    shown : mapping
+        The job's summary (``class3d.json``).
+    maps : sequence of Map
+        One per class.
+    settings : mapping
+    footer : str
+    """
+    shares = [f"{100 * s:.1f} +- {100 * e:.1f} %" for s, e in zip(shown["shares"], shown["share_errors"], strict=True)]
+    numbers = {
+        "classes": str(len(maps)),
+        "particles": str(shown["particles"]),
+        "held-out gain over one map": _gain(shown),
+    }
+    named = {f"class {k}, {s}": m for k, (m, s) in enumerate(zip(maps, shares, strict=True), 1)}
+    rows = [
+        (f"class {k}", shares[k - 1], f"{r:.1f} A", f"{c:.2f}")
+        for k, (r, c) in enumerate(zip(shown["resolutions_A"], shown["certainty"], strict=True), 1)
+    ]
+    blocks: list[Picture | Table] = [
+        Picture(figures.slices(named), "Central slices of the maps of all classes"),
+        Table(("class", "share", "FSC 0.143 between half sets", "mean posterior of its particles"), rows),
+    ]
+    sections = [Section("Classes", shown["sentence"], blocks)]
+    sections += [Section("Surfaces", "", [_surface(m, k) for k, m in enumerate(maps, 1)])]
+    if len(maps) > 1:
+        sections.append(_pairs(shown, maps))
+    if len(shown["trials"]) > 1:
+        head = ("classes", "held-out gain over one fewer tried", "standard error")
+        trials = [(t["classes"], f"{t['gain_nats']:+.4f}", f"{t['error_nats']:.4f}") for t in shown["trials"][1:]]
+        text = "Nats per particle, each judged by the maps of the half set that it is not in."
+        sections.append(Section("Number of classes", text, [Table(head, trials)]))
+    sections.append(settings_section(settings))
+    return Page("verglas class3d", shown["sentence"], numbers, sections, footer)
+
+
+def _gain(shown: Mapping[str, Any]) -> str:
+    if shown["gain_nats"] is None:
+        return "one map"
+    return f"{shown['gain_nats']:+.3f} +- {shown['gain_error_nats']:.3f} nats per particle"
+
+
+def _surface(volume: Map, number: int) -> Picture:
+    return Picture(figures.views(volume), f"Surface of class {number} from three sides", f"Class {number}.")
+
+
+def _pairs(shown: Mapping[str, Any], maps: Sequence[Map]) -> Section:
+    """How alike two classes are, and where they differ."""
+    rows = [(f"{p['first']} and {p['second']}", _length(p["agree_to_A"])) for p in shown["pairs"]]
+    differences = {
+        f"{p['second']} - {p['first']}": Map(
+            maps[p["second"] - 1].data - maps[p["first"] - 1].data, maps[0].pixel_size_A
+        )
+        for p in shown["pairs"][:_MOST_PAIRS]
+    }
+    text = "FSC 0.5 between the maps of two classes, and difference maps."
+    picture = Picture(figures.slices(differences), "Central slices of the differences of classes")
+    return Section("Pairs of classes", text, [Table(("classes", "agree to"), rows), picture])
+
+
+def _length(value: float | None) -> str:
+    return "nowhere" if value is None else f"{value:.1f} A"

@@ -1,0 +1,132 @@
+"""Jobs on files: signal subtraction and its reversal, symmetry expansion and its reversal."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from verglas._screen import ListenerChoice, shown_to
+from verglas.errors import InputError
+from verglas.heterogeneity import collapse_symmetry, expand_symmetry, subtract
+from verglas.io import check_writable, read_map, read_particles, write_particles
+from verglas.io.stack import StackSource
+from verglas.types import Particles
+from verglas.types.arrays import Float32Array, FloatArray, IntArray
+from verglas.types.images import ImageSource
+from verglas.types.listener import Listener
+
+ORIGINAL, SCALE = "rlnImageOriginalName", "verglasSubtractionScale"
+
+
+class _Counted:
+    """A source that tells how many images have been read."""
+
+    def __init__(self, base: ImageSource, listener: Listener) -> None:
+        self.base, self.listener, self.done = base, listener, 0
+
+    def __len__(self) -> int:
+        return len(self.base)
+
+    def read(self, rows: IntArray) -> Float32Array:
+        """Images of these rows."""
+        images = self.base.read(rows)
+        self.done += len(images)
+        self.listener.progress("images", self.done, len(self.base))
+        return images
+
+    def take(self, rows: IntArray) -> ImageSource:
+        """A subset."""
+        return self.base.take(rows)
+
+    def boxes(self) -> IntArray:
+        """Of the images."""
+        return self.base.boxes()
+
+    def pixel_sizes_A(self) -> FloatArray:
+        """Of the images."""
+        return self.base.pixel_sizes_A()
+
+
+def subtract_files(
+    particles: Path,
+    out: Path,
+    map: Path,
+    mask: Path,
+    *,
+    stack: Path | None = None,
+    fit_scale: bool = True,
+    threads: int | None = None,
+    listener: ListenerChoice = "screen",
+) -> dict[str, Any]:
+    """What ``verglas subtract`` does: a new stack beside the STAR file, which keeps the names of the old images.
+
+    Parameters
+    ----------
+    particles, out : Path
+        STAR or CS file with poses; STAR file to write.
+    map, mask : Path
+        Of :func:`verglas.heterogeneity.subtract`.
+    stack : Path, optional
+        Image stack in place of the one that the file names.
+    fit_scale : bool
+    threads : int, optional
+    listener : Listener, "screen" or None
+    """
+    check_writable(out)
+    given = read_particles(particles, stack=stack)
+    names = original_names(given)
+    left, scale = subtract(given, read_map(map), read_map(mask), fit_scale=fit_scale, threads=threads)
+    assert left.source is not None
+    with shown_to(listener) as heard:
+        kept = left.with_columns(**{ORIGINAL: names, SCALE: scale}).with_source(_Counted(left.source, heard))
+        write_particles(out, kept, stack=out.with_suffix(".mrcs"))
+    return {"particles": len(given), "scale_mean": float(scale.mean()), "scale_sd": float(scale.std()), "out": str(out)}
+
+
+def original_names(particles: Particles) -> list[str]:
+    """``000001@/where/stack.mrcs`` of every image, so that a subtracted set can be reverted from any folder."""
+    names = particles.table["rlnImageName"].to_numpy(str).tolist() if "rlnImageName" in particles.table else []
+    source = particles.source
+    source = getattr(source, "inner", source)
+    if not names or not isinstance(source, StackSource):
+        raise InputError(f"{particles.where}: the particles name no images in files")
+    paths = {number: str(source.paths.find(source.names[number]).resolve()) for number in np.unique(source.stack_of)}
+    return [f"{name.split('@')[0]}@{paths[number]}" for name, number in zip(names, source.stack_of, strict=True)]
+
+
+def revert_files(particles: Path, out: Path) -> int:
+    """Put the images back that a subtraction started from; poses, CTFs, selection and classes stay as they are now.
+
+    Raises
+    ------
+    InputError
+        The particles were not subtracted.
+    """
+    check_writable(out)
+    given = read_particles(particles)
+    if ORIGINAL not in given.table or SCALE not in given.table:
+        raise InputError(f"{particles}: these particles were not made by verglas subtract (no {ORIGINAL}, {SCALE})")
+    names = given.table[ORIGINAL].to_numpy(str)
+    back = given.with_source(None).with_columns(rlnImageName=names, **{ORIGINAL: None, SCALE: None})
+    write_particles(out, back)
+    return len(back)
+
+
+def expand_files(particles: Path, out: Path, symmetry: str, *, seed: int = 0) -> tuple[int, int]:
+    """What ``verglas expand`` does; rows before and after."""
+    check_writable(out)
+    given = read_particles(particles)
+    made = expand_symmetry(given, symmetry, seed=seed)
+    write_particles(out, made)
+    return len(given), len(made)
+
+
+def collapse_files(particles: Path, out: Path) -> tuple[int, int]:
+    """What ``verglas expand --collapse`` does; rows before and after."""
+    check_writable(out)
+    given = read_particles(particles)
+    made = collapse_symmetry(given)
+    write_particles(out, made)
+    return len(given), len(made)

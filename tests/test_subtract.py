@@ -1,0 +1,137 @@
+"""Signal subtraction and its reversal; symmetry expansion and its reversal."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import verglas as vg
+from verglas.errors import InputError
+from verglas.geometry import angular_distance
+from verglas.heterogeneity import collapse_symmetry
+from verglas.masks import soft_sphere
+from verglas.run.subtract import collapse_files, expand_files, revert_files, subtract_files
+from verglas.simulate import Model, phantom
+
+BOX, PIXEL_A = 32, 5.0
+
+
+@pytest.fixture(scope="module")
+def parts():
+    """Two bodies apart, their maps, and images of both together."""
+    one, two = (phantom(BOX, PIXEL_A, 60.0, seed=s) for s in (1, 2))
+    moved = [
+        Model(m.xyz_A + np.array([x, 0, 0]), m.elements, m.weights, m.b_factors_A2) for m, x in ((one, -32), (two, 32))
+    ]
+    both = moved[0] + moved[1]
+    p = vg.simulate.particles(both, 40, BOX, PIXEL_A, seed=4, listener=None)
+    maps = [vg.simulate.density(m, BOX, PIXEL_A) for m in moved]
+    return p, maps, moved
+
+
+def keep_mask():
+    sphere = soft_sphere(BOX, 6.5, 1)
+    return vg.Map(np.roll(sphere, -6, axis=2).astype(np.float32), PIXEL_A)
+
+
+def test_what_is_left_is_the_part_that_was_kept(parts):
+    p, maps, moved = parts
+    whole = vg.Map(maps[0].data + maps[1].data, PIXEL_A)
+    kept = vg.Map(whole.data * keep_mask().data, PIXEL_A)
+    exact = p.with_source(vg.ArraySource(vg.project(whole, p.poses, p.optics), PIXEL_A))
+    left, scale = vg.subtract(exact, whole, keep_mask())
+    np.testing.assert_allclose(scale, 1, atol=1e-4)
+    np.testing.assert_allclose(left.images(), vg.project(kept, p.poses, p.optics), atol=2e-3)
+    # Of atoms drawn exactly, what a map of the same pixels cannot hold remains.
+    drawn, scale = vg.subtract(p, whole, keep_mask())
+    alone = vg.simulate.Simulation(moved[0], 40, BOX, PIXEL_A, seed=4, poses=p.poses).clean(np.arange(40))
+    assert np.square(drawn.images() - alone).mean() < 0.06 * np.square(alone).mean()
+    np.testing.assert_allclose(scale, 1, atol=0.02)
+
+
+def test_scale_of_each_particle_is_found(parts):
+    p, maps, _ = parts
+    whole = vg.Map(maps[0].data + maps[1].data, PIXEL_A)
+    factors = np.linspace(0.7, 1.4, len(p))
+    images = (p.images() * factors[:, None, None]).astype(np.float32)
+    _, scale = vg.subtract(p.with_source(vg.ArraySource(images, PIXEL_A)), whole, keep_mask())
+    np.testing.assert_allclose(scale, factors, rtol=0.02)
+
+
+def test_a_subset_is_subtracted_by_its_own_poses(parts):
+    p, maps, _ = parts
+    left, _ = vg.subtract(p, maps[0], keep_mask())
+    rows = [7, 3, 20]
+    np.testing.assert_array_equal(left[rows].images(), left.images()[rows])
+
+
+def test_files_and_reversal(tmp_path, parts):
+    p, maps, _ = parts
+    vg.write_particles(tmp_path / "p.star", p)
+    vg.write_map(tmp_path / "map.mrc", vg.Map(maps[0].data + maps[1].data, PIXEL_A))
+    vg.write_map(tmp_path / "mask.mrc", keep_mask())
+    (tmp_path / "sub").mkdir()
+    out = tmp_path / "sub" / "left.star"
+    made = subtract_files(tmp_path / "p.star", out, tmp_path / "map.mrc", tmp_path / "mask.mrc", listener=None)
+    assert made["particles"] == len(p)
+    left = vg.read_particles(out)
+    assert left.images().std() < p.images().std()
+    assert revert_files(out, tmp_path / "back.star") == len(p)
+    back = vg.read_particles(tmp_path / "back.star")
+    np.testing.assert_array_equal(back.images(), p.images())
+    before = vg.read_particles(tmp_path / "p.star")
+    for name in before.table.columns:
+        if name != "rlnImageName":
+            assert (back.table[name] == before.table[name]).all(), name
+    with pytest.raises(InputError, match="not made by verglas subtract"):
+        revert_files(tmp_path / "p.star", tmp_path / "no.star")
+
+
+def test_refused(parts):
+    p, maps, _ = parts
+    with pytest.raises(InputError, match="resample it first"):
+        vg.subtract(p, vg.Map(np.ones((8, 8, 8)), PIXEL_A), keep_mask())
+    bare = p.with_columns(rlnAngleRot=None, rlnAngleTilt=None, rlnAnglePsi=None)
+    with pytest.raises(InputError, match="needs poses"):
+        vg.subtract(bare, maps[0], keep_mask())
+
+
+@pytest.mark.parametrize(("symmetry", "order"), [("C3", 3), ("D2", 4), ("O", 24), ("I1", 60)])
+def test_expansion_gives_the_equivalent_poses(symmetry, order):
+    rng = np.random.default_rng(5)
+    poses = vg.Poses(rng.uniform(0, 180, (6, 3)), rng.normal(size=(6, 2)))
+    p = vg.Particles.from_images(rng.normal(size=(6, 8, 8)).astype(np.float32), 1.0, poses=poses)
+    p = p.with_columns(rlnRandomSubset=[1, 2, 1, 2, 1, 2])
+    made = vg.expand_symmetry(p, symmetry)
+    assert len(made) == 6 * order
+    parent = np.repeat(np.arange(6), order)
+    assert angular_distance(made.poses.angles_deg, poses.angles_deg[parent], symmetry).max() < 1e-4
+    apart = angular_distance(made.poses.angles_deg[1:order], np.repeat(poses.angles_deg[:1], order - 1, axis=0), "C1")
+    assert apart.min() > 30
+    np.testing.assert_array_equal(made.images(), p.images()[parent])
+    np.testing.assert_array_equal(made.half_sets, p.half_sets[parent])
+    back = collapse_symmetry(made)
+    np.testing.assert_array_equal(back.poses.angles_deg, poses.angles_deg)
+
+
+def test_collapse_keeps_the_copy_that_fits_best():
+    p = vg.Particles.from_images(np.random.default_rng(0).normal(size=(3, 8, 8)), 1.0, poses=vg.Poses(np.zeros((3, 3))))
+    made = vg.expand_symmetry(p, "C4")
+    score = np.zeros(12)
+    score[[2, 7, 8]] = 1.0
+    kept = collapse_symmetry(made.with_columns(rlnLogLikeliContribution=score))
+    assert kept.table["verglasSymmetryCopy"].tolist() == [3, 4, 1]
+    with pytest.raises(InputError, match="expanded already"):
+        vg.expand_symmetry(made, "C4")
+    with pytest.raises(InputError, match="not expanded"):
+        collapse_symmetry(p)
+
+
+def test_expansion_of_files_writes_no_images(tmp_path, parts):
+    p, _, _ = parts
+    vg.write_particles(tmp_path / "p.star", p)
+    assert expand_files(tmp_path / "p.star", tmp_path / "e.star", "D2") == (40, 160)
+    assert not (tmp_path / "e.mrcs").exists()
+    made = vg.read_particles(tmp_path / "e.star")
+    np.testing.assert_array_equal(made.images([0, 3]), p.images([0, 0]))
+    assert collapse_files(tmp_path / "e.star", tmp_path / "c.star") == (160, 40)

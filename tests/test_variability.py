@@ -1,0 +1,190 @@
+"""Linear variability at known poses: planted motion is found, none is found where there is none."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy.stats import spearmanr
+
+import verglas as vg
+from verglas.errors import InputError, SettingError
+from verglas.heterogeneity.components import component_radius, mean_model
+from verglas.heterogeneity.latent import Contrasts, latent_posterior
+from verglas.heterogeneity.linear import LinearSums, fold, products, solve
+from verglas.heterogeneity.posed import posed_images
+from verglas.run.variability import summary, variability_files
+from verglas.simulate import hinge, phantom
+
+BOX, PIXEL_A, N = 32, 5.0, 240
+
+
+def simulated(angles, n=N, snr=0.3, seed=3):
+    model = phantom(BOX, PIXEL_A, 110.0, seed=2)
+    return vg.simulate.particles([hinge(model, a) for a in angles], n, BOX, PIXEL_A, snr=snr, seed=seed, listener=None)
+
+
+@pytest.fixture(scope="module")
+def moving():
+    return simulated(np.linspace(0, 60, 7))
+
+
+@pytest.fixture(scope="module")
+def found(moving):
+    return vg.variability(moving, most_components=2, resolution_A=18, diameter_A=130, iterations=8, listener=None)
+
+
+def test_latent_posterior_is_that_of_brute_force():
+    rng = np.random.default_rng(1)
+    g, x = rng.normal(size=(3, 40)), rng.normal(size=40)
+    gram, cross = (g @ g.T)[None], (g @ x)[None]
+    contrasts = Contrasts.grid(0.3)
+    made = latent_posterior(gram, cross, contrasts)
+    z = np.stack(np.meshgrid(*[np.linspace(-5, 5, 161)] * 2, indexing="ij"), -1).reshape(-1, 2)
+    log = []
+    for a, prior in zip(contrasts.values, contrasts.log_prior, strict=True):
+        model = a * (g[0] + z @ g[1:])
+        log.append(model @ x - 0.5 * np.square(model).sum(axis=1) - 0.5 * np.square(z).sum(axis=1) + prior)
+    log = np.array(log) - np.log(2 * np.pi)
+    mass = np.exp(log - log.max())
+    share = mass / mass.sum()
+    cell = (10 / 160) ** 2
+    assert made.log_evidence[0] == pytest.approx(log.max() + np.log(mass.sum() * cell), abs=1e-6)
+    mean = np.einsum("az,zq->q", share, z)
+    np.testing.assert_allclose(made.mean[0], mean, atol=1e-6)
+    np.testing.assert_allclose(
+        made.covariance[0], np.einsum("az,zp,zq->pq", share, z, z) - np.outer(mean, mean), atol=1e-6
+    )
+    a = contrasts.values
+    full = np.concatenate([np.ones((len(z), 1)), z], axis=1)
+    np.testing.assert_allclose(made.first[0], np.einsum("az,a,zq->q", share, a, full), atol=1e-6)
+    np.testing.assert_allclose(made.second[0], np.einsum("az,a,zp,zq->pq", share, a**2, full, full), atol=1e-6)
+
+
+def test_joint_equations_give_back_two_maps():
+    rng = np.random.default_rng(0)
+    a, b = (vg.simulate.density(phantom(BOX, PIXEL_A, 110.0, seed=s), BOX, PIXEL_A) for s in (2, 3))
+    truth = vg.simulate.particles(phantom(BOX, PIXEL_A, 110.0), 400, BOX, PIXEL_A, seed=1, listener=None)
+    z = rng.normal(size=len(truth))
+    images = vg.project(a, truth.poses, truth.optics) + z[:, None, None] * vg.project(b, truth.poses, truth.optics)
+    p = vg.Particles.from_images(images.astype(np.float32), PIXEL_A, poses=truth.poses, optics=truth.optics)
+    posed = posed_images(p, job="test", resolution_A=15.0)
+    volumes = np.zeros((2, *(posed.box,) * 3), np.float32)
+    sums = LinearSums.zeros(posed, 2, mixed=True)
+    for made in products(posed, volumes, np.ones((1, posed.radius + 1)), np.arange(len(p))):
+        own = np.column_stack([np.ones(len(made.batch)), z[made.batch.rows]])
+        sums.add(posed, made.batch, own, own[:, :, None] * own[:, None, :], [posed.radius] * 2)
+    fold(posed, sums)
+    solved = solve(posed, sums, None)
+    for volume, m in zip(solved, (a, b), strict=True):
+        from verglas.initial_model.starts import resample_to_box
+
+        curve = vg.fsc(volume * posed.sphere, resample_to_box(m.data, posed.box) * posed.sphere, pixel_size_A=1.0).curve
+        assert curve[2 : posed.radius - 1].min() > 0.97
+
+
+def test_motion_is_found_and_ordered(found, moving):
+    angle = moving.table["rlnClassNumber"].to_numpy()
+    assert found.n_components >= 1
+    assert abs(spearmanr(found.coordinates[:, 0], angle)[0]) > 0.85
+    assert found.gains["gain_nats"][0] > 3 * found.gains["error_nats"][0]
+    assert found.contrast.mean() == pytest.approx(1, abs=0.05)
+
+
+def test_map_along_the_coordinate_is_that_of_the_state(found, moving):
+    angle = moving.table["rlnClassNumber"].to_numpy()
+    model = phantom(BOX, PIXEL_A, 110.0, seed=2)
+    ends = [vg.simulate.density(hinge(model, a), BOX, PIXEL_A).data for a in (0, 60)]
+    made = [found.map_at(np.median(found.coordinates[angle == k], axis=0)).data for k in (1, 7)]
+
+    def alike(a, b):
+        return np.corrcoef(vg.filters.apply(vg.Map(a, PIXEL_A), vg.filters.low_pass(20.0)).data.ravel(), b.ravel())[
+            0, 1
+        ]
+
+    assert alike(ends[0], made[0]) > alike(ends[0], made[1]) + 0.05
+    assert alike(ends[1], made[1]) > alike(ends[1], made[0]) + 0.05
+
+
+def test_no_component_in_homogeneous_particles():
+    made = vg.variability(
+        simulated([0]), most_components=2, resolution_A=18, diameter_A=130, iterations=6, listener=None
+    )
+    assert made.n_components == 0
+    assert made.sentence.startswith("no heterogeneity beyond noise")
+
+
+def test_kernel_regression_makes_maps_of_particles(found):
+    low, high = np.quantile(found.coordinates[:, 0], [0.1, 0.9])
+    at = np.median(found.coordinates, axis=0)
+    maps = []
+    for value in (low, high):
+        at[0] = value
+        volume, worth = found.neighbours_map(at, width=0.5)
+        assert 20 <= worth < len(found.particles)
+        maps.append(volume.data)
+    assert np.isfinite(maps).all()
+    moved = np.corrcoef((maps[1] - maps[0]).ravel(), found.components[0].data.ravel())[0, 1]
+    assert moved > 0.5
+
+
+def test_resolution_of_components_grows():
+    class _Sized:
+        radius, box, pixel_size_A = 15, 36, 5.0
+
+    radii = [component_radius(_Sized(), i, 12) for i in range(12)]
+    assert radii == sorted(radii)
+    assert radii[0] < 6
+    assert radii[-1] == 15
+
+
+def test_same_result_whatever_the_threads(moving):
+    few = moving[:60]
+    how = {"components": 1, "resolution_A": 25, "iterations": 2, "listener": None}
+    one, two = (vg.variability(few, threads=t, **how) for t in (1, 2))
+    np.testing.assert_array_equal(one.coordinates, two.coordinates)
+
+
+def test_noise_of_the_mean_model_is_that_of_the_images():
+    p = simulated([0], snr=0.3)
+    posed = posed_images(p, job="test", resolution_A=12.0)
+    sigma2 = mean_model(posed, contrast=False).sigma2[0, 3:]
+    noise = p.images()[:, :3].var() * BOX**2 * (posed.box / BOX) ** 4
+    assert np.median(sigma2) == pytest.approx(noise, rel=0.1)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [({"mask": vg.Map(np.ones((8, 8, 8)), PIXEL_A)}, "resample it"), ({"diameter_A": 500.0}, "does not fit a box")],
+)
+def test_bad_input_is_said_in_one_sentence(moving, change, words):
+    with pytest.raises(InputError, match=words):
+        vg.variability(moving, listener=None, **change)
+
+
+def test_poses_missing_and_wrong_settings(moving):
+    bare = moving.with_columns(rlnAngleRot=None, rlnAngleTilt=None, rlnAnglePsi=None)
+    with pytest.raises(InputError, match="needs poses"):
+        vg.variability(bare, listener=None)
+    with pytest.raises(SettingError, match="components"):
+        vg.variability(moving, components="many", listener=None)
+
+
+def test_files(tmp_path, moving):
+    star = tmp_path / "p.star"
+    vg.write_particles(star, moving[:120])
+    settings = vg.heterogeneity.VariabilitySettings(components="1", resolution_A=25, iterations=2)
+    made = variability_files(star, tmp_path / "out", settings=settings, listener=None)
+    names = {p.name for p in (tmp_path / "out").iterdir()}
+    assert {
+        "mean.mrc",
+        "component1.mrc",
+        "coordinates.csv",
+        "variability.npz",
+        "particles.star",
+        "report.html",
+    } <= names
+    back = vg.read_particles(tmp_path / "out" / "particles.star")
+    np.testing.assert_allclose(
+        back.table["verglasCoordinate1"].to_numpy(float), made.coordinates[:, 0], rtol=1e-4, atol=1e-4
+    )
+    assert summary(made)["components"] == 1
