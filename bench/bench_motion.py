@@ -1,6 +1,6 @@
 """Motion correction against movies whose motion is known: the likelihood beside the six classical estimators.
 
-    python bench/bench_motion.py [--seeds 10] [--first-seed 1000] [--side 768] [--frames 24] [--minutes 60]
+    python bench/bench_motion.py [--seeds 10] [--first-seed 1000] [--side 768] [--frames 24] [--minutes 60] [--add]
     python bench/bench_motion.py --full [--full-frames 40] [--methods likelihood pairs ...]
 
 Small movies: particles and ice counted by a detector with gain and hot pixels, in three kinds of motion: drift of
@@ -62,14 +62,19 @@ def errors(found: Any, truth: Any, shape: tuple[int, int]) -> dict[str, float]:
 
 
 def small_movies(args: argparse.Namespace) -> list[dict[str, Any]]:
-    """A row per movie and method."""
+    """A row per movie and method; with ``--add`` those that are missing, and the file is written after every movie."""
     model = vg.simulate.phantom(96, PIXEL_A, 120.0, seed=5)
     rows: list[dict[str, Any]] = read_json(RESULTS / "motion.json")["movies"] if args.add else []
+    rows = [row for row in rows if row["method"] not in args.anew]
     end = time.monotonic() + 60 * args.minutes
     for seed in range(args.first_seed, args.first_seed + args.seeds):
         for kind, motion in KINDS.items():
             if time.monotonic() > end:
                 return rows
+            there = {row["method"] for row in rows if (row["kind"], row["seed"]) == (kind, seed)}
+            missing = [method for method in args.methods if method not in there]
+            if not missing:
+                continue
             movie, truth = vg.simulate.movie(
                 model, shape=(args.side, args.side), pixel_size_A=PIXEL_A, n=args.particles, frames=args.frames,
                 dose_per_frame_e_A2=1.0, drift_px=DRIFT_PX, gain_sd=0.03, hot_pixels=20, seed=seed, threads=2, **motion,
@@ -77,15 +82,23 @@ def small_movies(args: argparse.Namespace) -> list[dict[str, Any]]:
             made = [
                 {"kind": kind, "seed": seed, "method": "nothing", **errors(None, truth.field, (args.side, args.side))}
             ]
-            for method in args.methods:
+            for method in missing:
                 started = time.perf_counter()
                 done = vg.correct_motion(movie, method=method, threads=2, listener=None)
                 row = {"kind": kind, "seed": seed, "method": method, "model": done.model,
                        "seconds": time.perf_counter() - started, "flags": "; ".join(done.flags)}  # fmt: skip
                 made.append({**row, **errors(done.motion, truth.field, (args.side, args.side))})
-            rows += made
+            rows += made if "nothing" not in there else made[1:]
+            save(rows, args)
             print(kind, seed, {r["method"]: round(r["all_px"], 3) for r in made}, flush=True)
     return rows
+
+
+def save(rows: list[dict[str, Any]], args: argparse.Namespace) -> None:
+    """Into motion.json."""
+    known = {"side_px": args.side, "frames": args.frames, "particles": args.particles, "pixel_size_A": PIXEL_A,
+             "dose_per_frame_e_A2": 1.0, "drift_px": DRIFT_PX, "seeds": sorted({r["seed"] for r in rows})}  # fmt: skip
+    write("motion", summary(rows), setting=known, movies=rows)
 
 
 def summary(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -94,7 +107,7 @@ def summary(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     for kind in KINDS:
         ours = {r["seed"]: r["all_px"] for r in rows if (r["kind"], r["method"]) == (kind, "likelihood")}
         for method in ("nothing", "likelihood", *METHODS):
-            some = [r for r in rows if (r["kind"], r["method"]) == (kind, method)]
+            some = [r for r in rows if (r["kind"], r["method"]) == (kind, method) and r["seed"] in ours]
             if not some:
                 continue
             row: dict[str, Any] = {"kind": kind, "method": method, "movies": len(some)}
@@ -173,15 +186,13 @@ def main() -> None:
     parser.add_argument("--full-frames", type=int, default=40)
     parser.add_argument("--methods", nargs="+", default=["likelihood", *METHODS], help="to run")
     parser.add_argument("--add", action="store_true", help="to the movies that bench/results/motion.json holds")
+    parser.add_argument("--anew", nargs="*", default=[], help="methods whose rows of that file are dropped first")
     parser.add_argument("--minutes", type=float, default=60.0, help="no new small movie after so long")
     args = parser.parse_args()
     if args.full:
         write("motion_full", full_movie(args), shape=list(FULL), frames=args.full_frames, threads=2, file="TIFF, LZW")
         return
-    rows = small_movies(args)
-    known = {"side_px": args.side, "frames": args.frames, "particles": args.particles, "pixel_size_A": PIXEL_A,
-             "dose_per_frame_e_A2": 1.0, "drift_px": DRIFT_PX, "seeds": sorted({r["seed"] for r in rows})}  # fmt: skip
-    write("motion", summary(rows), setting=known, movies=rows)
+    save(small_movies(args), args)
 
 
 if __name__ == "__main__":

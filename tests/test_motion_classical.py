@@ -7,6 +7,7 @@ import pytest
 from motion_movies import SHAPE, error_px, movie_of, picture, planted_dome, planted_polynomial, settling
 
 import verglas as vg
+from verglas.motion.classical import from_first_frame
 from verglas.motion.optical_flow import dense_flow
 from verglas.motion.patch_shifts import fit_dome, lattice_through, linear_tracks, polynomial_through
 from verglas.types.motion import Motion, spline_basis
@@ -33,6 +34,42 @@ def test_polynomial_through_patches(seed):
     plain = polynomial_through(xy, shifts, SHAPE, robust=False)
     off = Motion(SHAPE, np.zeros((12, 2)), "polynomial", polynomial=plain.coefficients)
     assert np.hypot(*np.moveaxis(off.at(*corners) - truth.local(*corners), -1, 0)).mean() > 1
+
+
+def test_a_polynomial_does_not_follow_the_first_frame():
+    """Shifts are measured against the mean of all frames: an error of the first frame moves the others less."""
+    truth = planted_polynomial(12, 1, 2.0)
+    xy = grid()
+    planted = truth.local(xy[:, 0], xy[:, 1])
+    exact = polynomial_through(xy, planted - planted.mean(1, keepdims=True), SHAPE, about_mean=True).coefficients
+    assert np.allclose(exact, truth.polynomial, atol=1e-6)
+
+    def error(coefficients):
+        fitted = Motion(SHAPE, np.zeros((12, 2)), "polynomial", polynomial=coefficients)
+        off = fitted.local(xy[:, 0], xy[:, 1]) - planted
+        return np.hypot(*np.moveaxis(off - off.mean(1, keepdims=True), -1, 0)).mean()
+
+    of_first, of_mean = [], []
+    for seed in range(10):
+        shifts = planted.copy()
+        shifts[:, 0] += np.random.default_rng(seed).normal(0, 1.0, (25, 2))
+        first = polynomial_through(xy, shifts - shifts[:, :1], SHAPE, robust=False).coefficients
+        mean = polynomial_through(xy, shifts - shifts.mean(1, keepdims=True), SHAPE, robust=False, about_mean=True)
+        of_first.append(error(first))
+        of_mean.append(error(mean.coefficients))
+    assert 0.05 < np.mean(of_mean) < 0.85 * np.mean(of_first)
+
+
+def test_fields_begin_at_the_first_frame_without_its_noise():
+    time = np.arange(20.0)
+    smooth = np.stack([time / 19, (time / 19) ** 2], 1)
+    noise = np.random.default_rng(1).normal(0, 0.3, smooth.shape)
+    made = from_first_frame(smooth + noise, time)
+    assert np.abs(made[0]).max() < 1e-12
+    off = made - smooth
+    assert (off - off.mean(0)).std() < 0.5 * noise.std()
+    assert np.allclose(from_first_frame(smooth, time), smooth)
+    assert np.allclose(from_first_frame(smooth[3:], time[3:]), smooth[3:] - smooth[3])
 
 
 def test_linear_tracks_are_weighted_least_squares():

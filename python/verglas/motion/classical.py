@@ -74,12 +74,13 @@ def estimate_classically(
         )
         start = np.broadcast_to(moved, (len(patches.data), *moved.shape))
         measured = patch_shifts.measure(patches, b_factor_weights(patches, B_FACTOR_A2, exposure.pixel_size_A), start)
+        # About the mean over frames: the first frame's own shift is as noisy as any, and subtracted it would stand in
+        # all of them.
         beyond = measured - moved
-        beyond -= beyond[:, :1]
         centres = patches.centres_px
         if method == "patches":
             fitted = patch_shifts.polynomial_through(
-                centres, timing.everywhere(beyond.swapaxes(0, 1)).swapaxes(0, 1), binned.shape
+                centres, timing.everywhere(beyond.swapaxes(0, 1)).swapaxes(0, 1), binned.shape, about_mean=True
             )
             motion = Motion(
                 binned.shape, timing.everywhere(moved), "polynomial", polynomial=fitted.coefficients, used=used
@@ -90,9 +91,23 @@ def estimate_classically(
         else:
             smooth = patch_shifts.fit_dome(centres, beyond, binned.shape, tilt_deg, axis_deg).at(centres)
         local = patch_shifts.lattice_through(centres, smooth, binned.shape)
-    local = local - local[:1]
+    local = from_first_frame(local, timing.frames)
     motion = Motion(binned.shape, timing.everywhere(moved), "spline", lattice_px=timing.everywhere(local), used=used)
     return Estimate(motion, [], flags, float("nan"))
+
+
+def from_first_frame(local_px: FloatArray, frames: FloatArray) -> FloatArray:
+    """A field (frames, ...) px as a cubic in time that begins at 0, so that no frame's noise is the reference of all.
+
+    With 4 frames or fewer there is nothing to smooth: the first frame's is subtracted.
+    """
+    if len(frames) <= 4:
+        return local_px - local_px[:1]
+    time = (frames / max(1.0, float(frames.max())))[:, None] ** np.arange(4)
+    flat = local_px.reshape(len(frames), -1)
+    terms = np.linalg.lstsq(time, flat, rcond=None)[0]
+    # value at the first frame used, which need not be the movie's first
+    return np.asarray(((time - time[:1]) @ terms).reshape(local_px.shape))
 
 
 def _flow(binned: BinnedFrames, timing: Timing, moved: FloatArray) -> FloatArray:

@@ -84,7 +84,12 @@ class PolynomialFit:
 
 
 def polynomial_through(
-    centres_px: npt.ArrayLike, shifts_px: npt.ArrayLike, shape: tuple[int, int], *, robust: bool = True
+    centres_px: npt.ArrayLike,
+    shifts_px: npt.ArrayLike,
+    shape: tuple[int, int],
+    *,
+    robust: bool = True,
+    about_mean: bool = False,
 ) -> PolynomialFit:
     """The 18 coefficients an axis that explain shifts of patches best, as RELION defines them.
 
@@ -98,6 +103,9 @@ def polynomial_through(
         (y, x) of the frames.
     robust : bool
         Whether shifts far from the surface are found and left out (Tukey's biweight).
+    about_mean : bool
+        Shifts of a patch are known up to a constant, as those against the sum of frames are: the mean over frames is
+        taken off shifts and polynomial alike before they are compared.
 
     Raises
     ------
@@ -123,7 +131,10 @@ def polynomial_through(
         raise InputError(f"polynomial: {n} patches and {frames} frames; expected at least 6 and 4")
     space, time = polynomial_space(centres[:, 0], centres[:, 1], shape), polynomial_time(frames)
     scale = float(frames - 1) ** np.arange(1, 4)
-    design = np.einsum("ps,ft->pfst", space, time / scale).reshape(n * frames, 18)
+    time = time / scale
+    if about_mean:
+        time, shifts = time - time.mean(0), shifts - shifts.mean(1, keepdims=True)
+    design = np.einsum("ps,ft->pfst", space, time).reshape(n * frames, 18)
     values, weight = shifts.reshape(-1, 2), np.ones(n * frames)
     found = np.zeros((18, 2))
     for _ in range(ROUNDS if robust else 1):
