@@ -2,28 +2,33 @@
 
 Each trial runs a job of ``verglas`` in a process of its own, kills it at a moment drawn uniformly from the time that an
 undisturbed run takes, gives the command again (``refine`` with ``--resume`` if there is a checkpoint), kills that too
-with probability one half, and compares the results, byte by byte, with those of the undisturbed run.
+with probability one half, and compares the results, byte by byte, with those of the undisturbed run. The same command
+goes on where it stopped.
 
-    python bench/bench_kill.py --refine 100 --class2d 30 --abinitio 30 --process 30
+    python bench/bench_kill.py --refine 100 --class2d 30 --abinitio 30 --process 30 --minutes 9
 """
 
 from __future__ import annotations
 
 import argparse
 import hashlib
+import json
+import shutil
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 import verglas as vg
 
-from common import write
+from common import collect
 
 _CHECKPOINT = "checkpoint/state.npz"
 _MOST_STARTS = 20  # of one job, before it counts as one that never ends
@@ -95,7 +100,7 @@ def trial(job: Job, out: Path, seconds: float, rng: np.random.Generator) -> tupl
         moment = float(rng.uniform(0, seconds)) if not kills or rng.random() < 0.5 else None
         process = start(job, out)
         try:
-            said = process.communicate(timeout=moment)[1]
+            error = process.communicate(timeout=moment)[1]
         except subprocess.TimeoutExpired:
             process.kill()
             process.communicate()
@@ -103,56 +108,74 @@ def trial(job: Job, out: Path, seconds: float, rng: np.random.Generator) -> tupl
             continue
         if process.returncode == 0:
             return kills, "", "finished"
-        return kills, said.decode()[-300:], "failed"
+        return kills, error.decode()[-300:], "failed"
     return kills, "", "never ended"
 
 
-def run(name: str, job: Job, folder: Path, count: int, seed: int) -> dict[str, object]:
-    """All trials of one command."""
-    rng = np.random.default_rng(seed)
-    whole = folder / "whole"
+def undisturbed(name: str, job: Job, folder: Path) -> tuple[dict[str, str], float]:
+    """What the job gives when nobody kills it, and the seconds it takes."""
     begun = time.perf_counter()
-    process = start(job, whole)
-    said = process.communicate()[1]
+    process = start(job, folder)
+    error = process.communicate()[1]
     if process.returncode:
-        raise SystemExit(f"{name}: the undisturbed run failed: {said.decode()[-500:]}")
-    seconds = time.perf_counter() - begun
-    wanted, rows = fingerprints(job, whole), []
-    for number in range(count):
-        out = folder / f"trial{number}"
-        kills, error, end = trial(job, out, seconds, rng)
-        same = end == "finished" and fingerprints(job, out) == wanted
-        rows.append({"kills_s": kills, "end": end, "same_bits": same, **({"error": error} if error else {})})
-        print(f"{name} {number + 1} of {count}: killed at {kills}, {end}, same bits: {same} {error}", flush=True)
-    return {
-        "seconds_undisturbed": round(seconds, 2),
-        "trials": count,
-        "kills": sum(len(row["kills_s"]) for row in rows),  # type: ignore[arg-type, misc]
-        "same_bits": sum(bool(row["same_bits"]) for row in rows),
-        "rows": rows,
-    }
+        raise SystemExit(f"{name}: the undisturbed run failed: {error.decode()[-500:]}")
+    return fingerprints(job, folder), time.perf_counter() - begun
+
+
+def one_trial(name: str, job: Job, folder: Path, number: int, seed: int) -> dict[str, Any]:
+    """One trial of a command; the undisturbed run is made once in a folder."""
+    (folder / name).mkdir(exist_ok=True)
+    known = folder / name / "undisturbed.json"
+    if not known.is_file():
+        known.write_text(json.dumps(undisturbed(name, job, folder / name / "whole")))
+    wanted, seconds = json.loads(known.read_text())
+    out = folder / name / f"trial{number}"
+    kills, error, end = trial(job, out, seconds, np.random.default_rng([seed, number]))
+    same = end == "finished" and fingerprints(job, out) == wanted
+    shutil.rmtree(out, ignore_errors=True)
+    row = {"kills_s": kills, "seconds_undisturbed": round(seconds, 2), "end": end, "same_bits": same}
+    return row | ({"error": error} if error else {})
+
+
+def summary(done: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Counts per command."""
+    rows = []
+    for name in dict.fromkeys(key.split()[0] for key in done):
+        those = [one for key, one in done.items() if key.split()[0] == name]
+        rows.append(
+            {
+                "job": name,
+                "trials": len(those),
+                "kills": sum(len(one["kills_s"]) for one in those),
+                "finished": sum(one["end"] == "finished" for one in those),
+                "same_bits": sum(one["same_bits"] for one in those),
+                "seconds_undisturbed": float(np.median([one["seconds_undisturbed"] for one in those])),
+            }
+        )
+    return rows
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run what is asked for and leave bench/results/kill.json."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    """Run what is asked for and is not in bench/results/kill.json yet."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name in ("refine", "class2d", "abinitio", "process"):
         parser.add_argument(f"--{name}", type=int, default=0, help="trials")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--minutes", type=float, default=600.0, help="no new trial after so long; goes on next time")
     asked = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory() as root:
         inputs = Path(root) / "inputs"
         inputs.mkdir()
+        counts = {name: getattr(asked, name) for name in ("refine", "class2d", "abinitio", "process")}
+        trials: dict[str, Callable[[], Any]] = {}
         made = jobs(inputs, asked.threads)
-        found = {}
-        for name, job in made.items():
-            count = getattr(asked, name)
-            if count:
-                (Path(root) / name).mkdir()
-                found[name] = run(name, job, Path(root) / name, count, asked.seed)
-    rows = [{"job": name, **{k: v for k, v in one.items() if k != "rows"}} for name, one in found.items()]
-    write("kill", rows, seed=asked.seed, trials={name: one["rows"] for name, one in found.items()})
+        for number in range(max(counts.values())):  # in turns, so that a short time has something of each
+            for name in (name for name, count in counts.items() if number < count):
+                trials[f"{name} {asked.seed} {number}"] = partial(
+                    one_trial, name, made[name], Path(root), number, asked.seed
+                )
+        collect("kill", trials, summary, asked.minutes)
 
 
 if __name__ == "__main__":

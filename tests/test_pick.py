@@ -301,6 +301,37 @@ def test_carbon_that_is_most_of_a_micrograph_is_carbon(model, share, power, grey
     assert merit_of(found.picks, truth, micrograph.shape).f_score >= 0.65
 
 
+def test_the_dark_line_of_an_edge_tells_carbon_of_the_same_texture(model):
+    micrograph, truth = simulate.micrograph(
+        model, shape=(900, 960), pixel_size_A=3.0, snr=0.05, defocus_u_A=18000.0, n=40, carbon=0.15, carbon_power=1.0,
+        carbon_grey=0.1, seed=24,
+    )  # fmt: skip
+    small = prepare(micrograph, DIAMETER)
+    assert bad_areas(small).mask[:, :30].mean() < 0.1  # without a line nothing tells it
+    x = np.arange(960)
+    line = 40.0 * np.exp(-(((x - 135) / 15.0) ** 2)) - 20.0 * np.exp(-(((x - 180) / 12.0) ** 2))
+    fringed = vg.Micrograph(micrograph.data - line.astype(np.float32), 3.0)
+    found = pick_detailed(fringed, DIAMETER)
+    carbon = carbon_here(found.small, truth)
+    assert (found.bad.mask & carbon).sum() >= 0.95 * carbon.sum()
+    assert (found.bad.mask & ~carbon).sum() <= 0.12 * (~carbon).sum()
+
+
+def test_a_border_that_repeats_one_row_is_no_place_for_particles(model):
+    micrograph, _ = simulate.micrograph(
+        model, shape=(800, 800), pixel_size_A=3.0, snr=0.05, defocus_u_A=18000.0, n=40, seed=25
+    )
+    whole = pick_detailed(micrograph, DIAMETER).picks.xy_px
+    for mode in ("edge", "constant"):
+        padded = vg.Micrograph(np.pad(micrograph.data, ((33, 12), (0, 25)), mode=mode), 3.0)
+        found = pick_detailed(padded, DIAMETER)
+        assert np.abs(np.subtract(found.small.corner, (33, 0))).max() <= 1
+        assert np.abs(np.subtract(found.small.shape, 800)).max() <= 2
+        pairs, _ = match_picks(found.picks.xy_px, whole + np.array([0, 33]), 5)
+        assert len(pairs) >= 0.95 * max(len(whole), len(found.picks))
+    assert prepare(micrograph, DIAMETER).shape == (800, 800)
+
+
 def test_half_empty_ice_is_no_carbon(model):
     scene = {"shape": (900, 480), "pixel_size_A": 3.0, "snr": 0.2, "defocus_u_A": 18000.0}
     crowded, _ = simulate.micrograph(model, n=60, seed=22, **scene)

@@ -20,6 +20,11 @@ PIXELS_ACROSS = 22
 _CLIP_SIGMA = 8.0
 # Share of pixels that may be missing (not finite).
 _MOST_MISSING = 0.25
+# A row repeats its neighbour if they differ by less than this share of what rows differ by; share of a side in which
+# the repeated rows of a border are looked for, and how many it takes.
+_REPEATED, _BORDER, _FEWEST_REPEATED = 0.05, 0.1, 4
+# Rows and columns of which the typical difference is the median.
+_SAMPLED = 64
 
 
 @dataclass(frozen=True)
@@ -35,7 +40,9 @@ class SmallImage:
     factor : (float, float)
         Pixels of the micrograph per pixel here, along (y, x).
     shape : (int, int)
-        Of the micrograph.
+        Of the part of the micrograph that was recorded: a border of repeated rows or columns is left out.
+    corner : (int, int)
+        First row and column of that part.
     radius_px : float
         Radius of the particle in pixels of this image.
     pixel_size_A : float
@@ -48,6 +55,7 @@ class SmallImage:
     shape: tuple[int, int]
     radius_px: float
     pixel_size_A: float
+    corner: tuple[int, int] = (0, 0)
 
     @property
     def shape_here(self) -> tuple[int, int]:
@@ -57,13 +65,13 @@ class SmallImage:
     def to_micrograph(self, xy_px: npt.ArrayLike) -> npt.NDArray[np.float64]:
         """Positions here (x, y) as positions in the micrograph: the origins, pixels N // 2, coincide."""
         xy = np.asarray(xy_px, np.float64).reshape(-1, 2)
-        here, there = np.array(self.data.shape[::-1]) // 2, np.array(self.shape[::-1]) // 2
+        here, there = np.array(self.data.shape[::-1]) // 2, np.array(self.shape[::-1]) // 2 + self.corner[::-1]
         return (xy - here) * np.array(self.factor[::-1]) + there
 
     def from_micrograph(self, xy_px: npt.ArrayLike) -> npt.NDArray[np.float64]:
         """Inverse of :meth:`to_micrograph`."""
         xy = np.asarray(xy_px, np.float64).reshape(-1, 2)
-        here, there = np.array(self.data.shape[::-1]) // 2, np.array(self.shape[::-1]) // 2
+        here, there = np.array(self.data.shape[::-1]) // 2, np.array(self.shape[::-1]) // 2 + self.corner[::-1]
         return (xy - there) / np.array(self.factor[::-1]) + here
 
 
@@ -84,6 +92,38 @@ def _check_micrograph(micrograph: Micrograph, diameter_A: float) -> None:
             f"{name}: a particle of {diameter_A:g} A is wider than half the image, {micrograph.shape[1]} "
             f"x {micrograph.shape[0]} pixels of {pixel:g} A. Is the pixel size right?"
         )
+
+
+def repeated_border(data: Float32Array) -> tuple[slice, slice]:
+    """Rows and columns of an image without a border that repeats one row or column, or is constant.
+
+    Frames that were shifted leave such a border, and so does a detector's dead edge; what repeats looks like long
+    particles.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from verglas.picking.image import repeated_border
+    >>> image = np.pad(np.random.default_rng(0).normal(size=(200, 300)), ((12, 0), (0, 9)), mode="edge")
+    >>> repeated_border(image.astype(np.float32))
+    (slice(13, 212, None), slice(0, 299, None))
+    """
+    slices = []
+    for rows in (data, data.T):
+        count, across = rows.shape
+        middle = rows[:, across // 5 : across - across // 5 : 3]
+        sample = np.unique(np.linspace(0, count - 2, min(_SAMPLED, count - 1)).astype(np.int64))
+        typical = float(np.median(np.abs(middle[sample + 1] - middle[sample]).mean(axis=1)))
+        outer = max(2, int(_BORDER * count))
+        first = _border_rows(middle[:outer], typical)
+        slices.append(slice(first, count - _border_rows(middle[::-1][:outer], typical)))
+    return slices[0], slices[1]
+
+
+def _border_rows(outer: Float32Array, typical: float) -> int:
+    """Number of rows from the first to the last that repeats its neighbour, that too; 0 if they are few."""
+    quiet = np.flatnonzero(np.abs(np.diff(outer, axis=0)).mean(axis=1) < _REPEATED * typical)
+    return int(quiet[-1]) + 2 if len(quiet) >= _FEWEST_REPEATED else 0
 
 
 def prepare(
@@ -128,6 +168,8 @@ def prepare(
         raise InputError(f"{micrograph.name or 'micrograph'}: {bad} of {data.size} pixels are not finite")
     if bad:  # dead pixels, or an area masked out, which is flat and therefore no place to pick
         data = np.where(finite, data, np.float32(np.median(data[finite])))
+    rows, columns = repeated_border(data)
+    data = data[rows, columns]
     middle, spread = float(np.median(data[::7, ::3])), image.robust_sigma(data[::7, ::3])
     if not spread > 0:
         raise InputError(f"{micrograph.name or 'micrograph'}: all pixels are {middle:g}; there is nothing to pick")
@@ -135,7 +177,7 @@ def prepare(
     limit = max(_CLIP_SIGMA * spread, float(np.percentile(np.abs(data[::7, ::3] - middle), 99.9)))
     clipped = np.clip(data - np.float32(middle), -limit, limit)
     step = max(1.0, diameter_A / PIXELS_ACROSS / micrograph.pixel_size_A)
-    height, width = micrograph.shape
+    height, width = data.shape
     # Not the next quick size: it would stretch the two axes differently.
     small_shape = (round(height / step), round(width / step))
     small = image.fourier_resample(clipped, small_shape, threads=threads) if step > 1 else clipped
@@ -147,5 +189,11 @@ def prepare(
     low, high = np.percentile(flat, (1, 99))
     scale = float(flat[(flat >= low) & (flat <= high)].std()) or float(flat.std()) or 1.0
     return SmallImage(
-        (flat / scale).astype(np.float32), (small / scale).astype(np.float32), factor, micrograph.shape, radius, pixel
+        (flat / scale).astype(np.float32),
+        (small / scale).astype(np.float32),
+        factor,
+        (height, width),
+        radius,
+        pixel,
+        (rows.start, columns.start),
     )

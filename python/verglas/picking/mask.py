@@ -3,7 +3,8 @@
 Two local statistics are compared with those of the rest of the micrograph: the mean grey value over a disc of the
 particle's size, its slow trend (the wedge of ice) taken out, and the logarithm of the local standard deviation. Both
 are judged in robust standard deviations of the ice. What is ice is told first by the fine texture, where it falls into
-two populations (:mod:`.carbon`); else it is what most of the micrograph is.
+two populations (:mod:`.carbon`), and by the line that the edge of carbon is (:mod:`.fringe`); else it is what most of
+the micrograph is.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from verglas import fourier, image, masks
 from verglas.fourier import fast_size
 from verglas.image import robust_sigma
 from verglas.picking.carbon import tell_ice_from_carbon
+from verglas.picking.fringe import carbon_beyond_fringe
 from verglas.picking.image import SmallImage
 from verglas.types.arrays import Float32Array
 
@@ -173,11 +175,13 @@ def bad_areas(small: SmallImage, mean_sigma: float = MEAN_SIGMA, deviation_sigma
     radius = 0.8 * small.radius_px
     split = tell_ice_from_carbon(small.grey, small.radius_px)
     carbon = _open_by_disc(split.carbon, small.radius_px) if split.clear else np.zeros(small.shape_here, bool)
+    means = disc_mean(small.grey, radius)
+    carbon |= _dilate_by_disc(carbon_beyond_fringe(means, small.radius_px), small.radius_px)
     # Discs that reach onto carbon do not have the mean of ice.
     ice = ~_dilate_by_disc(carbon, radius)
     if ice.mean() < _LEAST_ICE:
         ice = ~carbon
-    rest, sigma = _without_trend(disc_mean(small.grey, radius), ice)
+    rest, sigma = _without_trend(means, ice)
     # Fine texture only, and no narrow bands: the step at the edge of carbon is neither.
     texture = small.grey - ndimage.gaussian_filter(small.grey, small.radius_px / 2, mode="reflect")
     variance = disc_mean(texture.astype(np.float64) ** 2, 1.2 * small.radius_px)

@@ -66,7 +66,8 @@ class PickSettings:
     distance_A : float, optional
         Least distance of two picks; 0.7 diameters by default.
     edge_A : float, optional
-        Least distance from the micrograph's edge; half a diameter by default.
+        Least distance from the edge of what was recorded (a border of repeated or constant rows is none); half a
+        diameter by default.
     exclude : bool
         Leave out carbon, ice, contaminants and holes (:func:`verglas.picking.bad_areas`).
     learn : bool
@@ -264,7 +265,8 @@ def _pick_with_one_method(
         cut = replace(cut, threshold=float(chosen.threshold))
     candidates = Picks(small.to_micrograph(found.xy_px), micrograph.name, {MERIT: merit})
     edge_A = diameter_A / 2 if chosen.edge_A is None else chosen.edge_A
-    candidates = candidates[inside(candidates.xy_px, micrograph.shape, edge_A / micrograph.pixel_size_A)]
+    here = candidates.xy_px - np.array(small.corner[::-1])
+    candidates = candidates[inside(here, small.shape, edge_A / micrograph.pixel_size_A)]
     picks = candidates[candidates.columns[MERIT] >= cut.threshold]
     return PickResult(picks, candidates, cut, bad, small, found.template, found.source)
 
