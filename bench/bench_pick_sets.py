@@ -1,6 +1,7 @@
 """Picking without templates on real sets and simulated kinds: F, precision, recall, processor time.
 
-Writes bench/results/pick_<part>.json for each part asked for: ``apoferritin``, ``betagal``, ``kinds``, ``noise``.
+Writes bench/results/pick_<part>.json for each part asked for: ``apoferritin``, ``betagal``, ``kinds``, ``noise``; each
+goes on where it stopped (``trials`` in the file says what was run).
 Settings were chosen on 40 fields of noise of other seeds, on the apoferritin micrographs, on the beta-galactosidase
 micrographs of DEVELOPMENT and on GroEL; the other micrographs and kinds are held out. Pairs lie within a third of the
 diameter (30 px on apoferritin). Needs ../shared/data.
@@ -10,6 +11,9 @@ from __future__ import annotations
 
 import argparse
 import time
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -18,7 +22,7 @@ import verglas as vg
 from verglas import simulate
 from verglas.picking import PickMerit, compare_picks, inside, pick_detailed
 
-from common import ROOT, write
+from common import ROOT, collect
 
 DATA = ROOT.parent / "shared" / "data"
 DEVELOPMENT = (
@@ -30,48 +34,72 @@ DEVELOPMENT = (
 METHODS = ("automatic", "log", "reference-free")
 
 
-def measured(method, pairs, diameter_A, margin_px, radius_px) -> dict:
-    """Figures over micrographs with their true centres."""
-    total, seconds, flags = PickMerit(0, 0, 0), [], 0
-    for micrograph, true in pairs:
-        started = time.process_time()
-        result = pick_detailed(micrograph, diameter_A, method=method, threads=1)
-        seconds.append(time.process_time() - started)
-        mine = result.picks.xy_px
-        total = total + compare_picks(
-            mine[inside(mine, micrograph.shape, margin_px)], true[inside(true, micrograph.shape, margin_px)], radius_px
-        )
-        flags += not result.cut.clear
+def measured(method, micrograph, true, diameter_A, margin_px, radius_px) -> dict:
+    """Counts of one micrograph with true centres."""
+    started = time.process_time()
+    result = pick_detailed(micrograph, diameter_A, method=method, threads=1)
+    seconds = time.process_time() - started
+    mine = result.picks.xy_px
+    merit = compare_picks(
+        mine[inside(mine, micrograph.shape, margin_px)], true[inside(true, micrograph.shape, margin_px)], radius_px
+    )
     return {
-        "method": method,
-        "micrographs": len(pairs),
-        "f_score": total.f_score,
-        "precision": total.precision,
-        "recall": total.recall,
-        "not_clear": flags,
-        "processor_seconds": float(np.median(seconds)),
+        "right": merit.true_positives,
+        "wrong": merit.false_positives,
+        "missed": merit.false_negatives,
+        "clear": result.cut.clear,
+        "processor_seconds": seconds,
     }
 
 
-def apoferritin(_seeds: int) -> list[dict]:
-    truth = vg.io.read_picks(DATA / "apoferritin" / "picks.star")
-    pairs = [(vg.read_micrograph(DATA / "apoferritin" / name, 1.5), truth[name].xy_px) for name in sorted(truth)]
-    return [measured(method, pairs, 130.0, 64, 30) for method in METHODS]
+def together(those: list[dict]) -> dict:
+    """Figures over micrographs."""
+    total = PickMerit(*(sum(one[k] for one in those) for k in ("right", "wrong", "missed")))
+    return {
+        "micrographs": len(those),
+        "f_score": total.f_score,
+        "precision": total.precision,
+        "recall": total.recall,
+        "not_clear": sum(not one["clear"] for one in those),
+        "processor_seconds": float(np.median([one["processor_seconds"] for one in those])),
+    }
 
 
-def betagal(_seeds: int) -> list[dict]:
-    folder, centres = DATA / "picking_betagal", {}
-    for line in (folder / "picks.tsv").read_text().splitlines()[1:]:
+def groups(done: Mapping[str, Any], names: tuple[str, ...]) -> list[dict]:
+    """Trials that share all words of their key but the last, which are the columns ``names``."""
+    sets: dict[tuple[str, ...], list[dict]] = {}
+    for key, one in done.items():
+        sets.setdefault(tuple(key.split("|")[:-1]), []).append(one)
+    return [dict(zip(names, words, strict=True)) | together(those) for words, those in sets.items()]
+
+
+def apoferritin_one(method: str, name: str) -> dict:
+    true = vg.io.read_picks(DATA / "apoferritin" / "picks.star")[name].xy_px
+    return measured(method, vg.read_micrograph(DATA / "apoferritin" / name, 1.5), true, 130.0, 64, 30)
+
+
+def apoferritin(_seeds: int, minutes: float) -> None:
+    names = sorted(vg.io.read_picks(DATA / "apoferritin" / "picks.star"))
+    trials = {f"{method}|{name}": partial(apoferritin_one, method, name) for method in METHODS for name in names}
+    collect("pick_apoferritin", trials, lambda done: groups(done, ("method",)), minutes)
+
+
+def betagal_one(name: str, true: np.ndarray) -> dict:
+    with Image.open(DATA / "picking_betagal" / f"{name}.png") as picture:
+        micrograph = vg.Micrograph(np.asarray(picture.convert("F")), 7.08, name)
+    return measured("automatic", micrograph, true, 180.0, 90 / 7.08, 60 / 7.08)
+
+
+def betagal(_seeds: int, minutes: float) -> None:
+    centres: dict[str, list] = {}
+    for line in (DATA / "picking_betagal" / "picks.tsv").read_text().splitlines()[1:]:
         name, x, y = line.split("\t")
         centres.setdefault(name, []).append((float(x) / 4, float(y) / 4))
-    rows = []
+    trials = {}
     for held_out in (False, True):
-        pairs = []
         for name in sorted(n for n in centres if (n not in DEVELOPMENT) == held_out):
-            with Image.open(folder / f"{name}.png") as picture:
-                pairs.append((vg.Micrograph(np.asarray(picture.convert("F")), 7.08, name), np.array(centres[name])))
-        rows.append({"held_out": held_out, **measured("automatic", pairs, 180.0, 90 / 7.08, 60 / 7.08)})
-    return rows
+            trials[f"{str(held_out).lower()}|automatic|{name}"] = partial(betagal_one, name, np.array(centres[name]))
+    collect("pick_betagal", trials, lambda done: groups(done, ("held_out", "method")), minutes)
 
 
 def filled(inside_shape, half_A, rng) -> np.ndarray:
@@ -108,54 +136,68 @@ def kinds() -> dict[str, tuple[float, list[simulate.Model]]]:
     }
 
 
-def simulated(seeds: int) -> list[dict]:
-    """Micrographs of 1024 x 1024 pixels with 50 particles; of two sizes one left, one right half of a micrograph."""
-    rows = []
-    for kind, (diameter_A, models) in kinds().items():
-        pixel = diameter_A / 60
-        for snr in (0.01, 0.02, 0.05):
-            pairs = []
-            for seed in range(seeds):
-                halves = [
-                    simulate.micrograph(
-                        model,
-                        shape=(1024, 1024 // len(models)),
-                        pixel_size_A=pixel,
-                        snr=snr,
-                        n=50 // len(models),
-                        defocus_u_A=18000.0,
-                        seed=100 + 10 * seed + i,
-                    )
-                    for i, model in enumerate(models)
-                ]
-                data = np.concatenate([half.data for half, _ in halves], axis=1)
-                shifts = np.cumsum([0, *(half.shape[1] for half, _ in halves[:-1])])
-                true = [
-                    truth.picks.xy_px + np.array([shift, 0]) for (_, truth), shift in zip(halves, shifts, strict=True)
-                ]
-                pairs.append((vg.Micrograph(data, pixel, kind), np.concatenate(true)))
-            row = measured("automatic", pairs, diameter_A, diameter_A / 2 / pixel, diameter_A / 3 / pixel)
-            rows.append({"kind": kind, "snr": snr, "seeds": seeds, **row})
-            print(rows[-1], flush=True)
-    return rows
-
-
-def noise(seeds: int) -> list[dict]:
-    """Gains and picks on white noise: what the least gain of a class of particles has to exceed."""
-    results = [
-        pick_detailed(
-            vg.Micrograph(np.random.default_rng(5000 + seed).normal(size=(600, 600)), 3.0, "noise"), 130.0, threads=1
+def simulated_one(kind: str, snr: float, seed: int) -> dict:
+    """A micrograph of 1024 x 1024 pixels with 50 particles; of two sizes one on the left, one on the right half."""
+    diameter_A, models = kinds()[kind]
+    pixel = diameter_A / 60
+    halves = [
+        simulate.micrograph(
+            model,
+            shape=(1024, 1024 // len(models)),
+            pixel_size_A=pixel,
+            snr=snr,
+            n=50 // len(models),
+            defocus_u_A=18000.0,
+            seed=100 + 10 * seed + i,
         )
-        for seed in range(seeds)
+        for i, model in enumerate(models)
     ]
+    data = np.concatenate([half.data for half, _ in halves], axis=1)
+    shifts = np.cumsum([0, *(half.shape[1] for half, _ in halves[:-1])])
+    true = [truth.picks.xy_px + np.array([shift, 0]) for (_, truth), shift in zip(halves, shifts, strict=True)]
+    micrograph = vg.Micrograph(data, pixel, kind)
+    return measured(
+        "automatic", micrograph, np.concatenate(true), diameter_A, diameter_A / 2 / pixel, diameter_A / 3 / pixel
+    )
+
+
+def simulated(seeds: int, minutes: float) -> None:
+    trials = {
+        f"{kind}|{snr:g}|automatic|{seed}": partial(simulated_one, kind, snr, seed)
+        for seed in range(seeds)
+        for kind in kinds()
+        for snr in (0.01, 0.02, 0.05)
+    }
+    collect("pick_kinds", trials, kinds_summary, minutes)
+
+
+def kinds_summary(done: Mapping[str, Any]) -> list[dict]:
+    rows = groups(done, ("kind", "snr", "method"))
+    order = list(kinds())
+    return sorted((row | {"snr": float(row["snr"])} for row in rows), key=lambda r: (order.index(r["kind"]), r["snr"]))
+
+
+def noise_one(seed: int) -> dict:
+    data = np.random.default_rng(5000 + seed).normal(size=(600, 600))
+    result = pick_detailed(vg.Micrograph(data, 3.0, "noise"), 130.0, threads=1)
+    return {"gain": result.cut.gain, "clear": result.cut.clear, "picks": len(result.picks)}
+
+
+def noise_summary(done: Mapping[str, Any]) -> list[dict]:
+    """Gains and picks on white noise: what the least gain of a class of particles has to exceed."""
     return [
         {
-            "micrographs": seeds,
-            "largest_gain": max(one.cut.gain for one in results),
-            "clear": sum(one.cut.clear for one in results),
-            "picks": sum(len(one.picks) for one in results),
+            "micrographs": len(done),
+            "largest_gain": max(one["gain"] for one in done.values()),
+            "clear": sum(one["clear"] for one in done.values()),
+            "picks": sum(one["picks"] for one in done.values()),
         }
     ]
+
+
+def noise(seeds: int, minutes: float) -> None:
+    trials = {f"{seed}": partial(noise_one, seed) for seed in range(max(seeds, 40))}
+    collect("pick_noise", trials, noise_summary, minutes)
 
 
 PARTS = {"apoferritin": apoferritin, "betagal": betagal, "kinds": simulated, "noise": noise}
@@ -164,10 +206,11 @@ PARTS = {"apoferritin": apoferritin, "betagal": betagal, "kinds": simulated, "no
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("parts", nargs="*", default=list(PARTS), choices=list(PARTS))
-    parser.add_argument("--seeds", type=int, default=3, help="of each simulated kind and SNR, and micrographs of noise")
+    parser.add_argument("--seeds", type=int, default=10, help="of each simulated kind and SNR; of noise 40 at least")
+    parser.add_argument("--minutes", type=float, default=60.0, help="of each part; goes on next time")
     given = parser.parse_args()
     for part in given.parts:
-        write(f"pick_{part}", PARTS[part](given.seeds))
+        PARTS[part](given.seeds, given.minutes)
 
 
 if __name__ == "__main__":
