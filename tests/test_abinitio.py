@@ -15,6 +15,7 @@ from verglas.initial_model.starts import AbInitioSettings, Course, Start, workin
 from verglas.map_geometry.hand import flip_hand, mirrored_angles
 from verglas.map_geometry.map_alignment import align_maps, turned_map
 from verglas.map_geometry.sphere import spherical_average
+from verglas.map_geometry.symmetry_search import mass_centre
 from verglas.ops import Posterior
 from verglas.search.state import HalfModel, PoseTable
 
@@ -40,6 +41,9 @@ def test_a_random_start_finds_the_structure(data, found):
     assert found[0].verdict.gain > 10
     scores = [s.score for s in found[0].starts]
     assert scores == sorted(scores, reverse=True)
+    assert found[0].merged == found[0].verdict.agreeing
+    assert np.linalg.norm(mass_centre(found[0].map.data)) < 1.0
+    assert found[0].centre_off_A < PIXEL_A
 
 
 def test_the_folder_holds_map_poses_summary_and_page(data, found):

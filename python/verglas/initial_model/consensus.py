@@ -19,7 +19,7 @@ from verglas.search.problem import Problem
 from verglas.types import Map
 from verglas.types.arrays import FloatArray, IntArray
 
-Kind = Literal["found", "unconfirmed", "undecided", "noise"]
+Kind = Literal["found", "minority", "unconfirmed", "undecided", "noise"]
 
 _AGREE_A = 1.4  # starts agree if their FSC stays above 0.5 to this times the final resolution
 _ROUND = 1e-3  # a shell with less than this share of its power off the spherical average has nothing else to compare
@@ -63,8 +63,9 @@ class Verdict:
 
     Attributes
     ----------
-    kind : {"found", "unconfirmed", "undecided", "noise"}
-        Starts agree; only one start was made; they disagree; the images are no better explained than by a blob.
+    kind : {"found", "minority", "unconfirmed", "undecided", "noise"}
+        Half of the starts or more agree; fewer do; only one start was made; they disagree; the images are no better
+        explained than by a blob.
     sentence : str
         For a person.
     gain : float
@@ -184,6 +185,11 @@ def blob_evidence(
     return evaluate_held_out(problem, settings, replace(best.model, volumes=round_), held_out, sigma2)
 
 
+def agreeing_starts(comparisons: Sequence[Comparison], final_resolution_A: float) -> list[Comparison]:
+    """Those whose FSC with the best stays above 0.5 to nearly the final resolution."""
+    return [c for c in comparisons if c.agreement_A <= _AGREE_A * final_resolution_A]
+
+
 def judge(best: Start, blob: FloatArray, comparisons: Sequence[Comparison], final_resolution_A: float) -> Verdict:
     """Verdict from evidence and agreement.
 
@@ -200,7 +206,7 @@ def judge(best: Start, blob: FloatArray, comparisons: Sequence[Comparison], fina
     # The evidence of a map without density is 0: an overfitted blob must not make the map look good.
     difference = best.evidence - np.maximum(blob, 0.0)
     gain, error = float(difference.mean()), float(difference.std(ddof=1) / np.sqrt(len(difference)))
-    agreeing = 1 + sum(c.agreement_A <= _AGREE_A * final_resolution_A for c in comparisons)
+    agreeing = 1 + len(agreeing_starts(comparisons, final_resolution_A))
     total = 1 + len(comparisons)
     has_structure = gain > max(_SIGMAS * error, _LEAST_GAIN)
     if not has_structure:
@@ -229,9 +235,11 @@ def judge(best: Start, blob: FloatArray, comparisons: Sequence[Comparison], fina
             "starts, or use more particles."
         )
     else:
-        kind = "found"
+        kind = "found" if 2 * agreeing >= total else "minority"
+        few = "Only " if kind == "minority" else ""
+        doubt = " Most starts ended elsewhere: look at the map before it is refined, or use more particles."
         sentence = (
-            f"{agreeing} of {total} starts agree; {better}. The hand is undetermined: the mirror image explains the "
-            "images as well."
+            f"{few}{agreeing} of {total} starts agree; {better}. The hand is undetermined: the mirror image explains "
+            f"the images as well.{doubt if few else ''}"
         )
     return Verdict(kind, sentence, gain, error, agreeing, total)

@@ -16,6 +16,7 @@ from verglas.initial_model.all_starts import Starts, all_starts, contest_groups,
 from verglas.initial_model.centre import centre_particles
 from verglas.initial_model.consensus import Comparison, Verdict
 from verglas.initial_model.contest import FINEST_A
+from verglas.initial_model.merged import centre_start, largest_offset_px, merge_starts
 from verglas.initial_model.observer import Observer
 from verglas.initial_model.starts import (
     AUTO,
@@ -49,7 +50,8 @@ class AbInitio:
     Attributes
     ----------
     maps : list of Map
-        One per class, at the particles' pixel size and box, of the best start.
+        One per class, at the particles' pixel size and box: the mean of the starts that agree, with all particles
+        added, its centre of mass at the origin as far as the point group leaves it free.
     verdict : Verdict
         Whether to believe them.
     starts : list of Start
@@ -69,6 +71,8 @@ class AbInitio:
         What the starts' maps are masked by when they are shown.
     symmetry : SymmetryFound, optional
         With symmetry "auto": the candidates' scores, and what came of them.
+    merged : int
+        Starts whose mean the maps began with.
     """
 
     maps: list[Map]
@@ -82,11 +86,18 @@ class AbInitio:
     seconds: float
     sphere: Float32Array
     symmetry: SymmetryFound | None = None
+    merged: int = 1
 
     @property
     def map(self) -> Map:
         """The map of the largest class."""
         return self.maps[int(np.argmax(self.starts[0].model.class_weight))]
+
+    @property
+    def centre_off_A(self) -> float:
+        """Distance of the farthest map's centre of mass from the origin, where the point group leaves it free."""
+        volumes = [v * self.sphere for v in self.starts[0].model.volumes]
+        return largest_offset_px(volumes, self.settings.start_symmetry) * self.working_pixel_size_A
 
     def summary(self) -> dict[str, Any]:
         """JSON-ready."""
@@ -98,6 +109,8 @@ class AbInitio:
             "gain_error": round(self.verdict.gain_error, 3),
             "starts": self.verdict.starts,
             "starts_that_agree": self.verdict.agreeing,
+            "starts_in_the_map": self.merged,
+            "centre_off_A": round(self.centre_off_A, 2),
             "ranking": [{"start": s.number + 1, "evidence_nats_per_particle": round(s.score, 3)} for s in self.starts],
             "agreement_A": {str(c.number + 1): _finite(c.agreement_A) for c in self.comparisons},
             "symmetry": self.settings.start_symmetry,
@@ -209,7 +222,8 @@ def find_initial_model(
             watch,
         )
     problem, resolved_settings, runs = starts.problem, starts.settings, starts.made
-    best = finish_start(problem, resolved_settings, runs[0])
+    mean, merged = merge_starts(starts, held_out)
+    best = finish_start(problem, resolved_settings, centre_start(problem, mean))
     placing = _Placed(problem, draw.rows, best.poses, draw.excluded)
     if len(draw.rows) < len(source) - len(draw.excluded):
         placing = _place_all(source, draw.excluded, resolved_settings, best, watch, where)
@@ -225,6 +239,7 @@ def find_initial_model(
         time.perf_counter() - start_time,
         problem.sphere,
         found_symmetry,
+        merged,
     )
 
 

@@ -227,7 +227,7 @@ class AbInitioStage(Stage):
     def verdict(self, project: Project) -> Verdict:
         """What its own verdict amounts to for the next stage."""
         record = read_json(self.path(project, "abinitio.json"))
-        state = {"found": "go on", "unconfirmed": "warn", "undecided": "warn", "noise": "stop"}[record["verdict"]]
+        state = {"found": "go on", "noise": "stop"}.get(record["verdict"], "warn")
         numbers = {
             "verdict": record["verdict"],
             "starts": record["starts"],

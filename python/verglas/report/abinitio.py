@@ -21,6 +21,7 @@ from verglas.types import Map
 _TITLES = {
     "found": "A map that repeats",
     "unconfirmed": "A map, not confirmed",
+    "minority": "A map that few starts repeat",
     "undecided": "Starts disagree",
     "noise": "No structure in these images",
 }

@@ -26,6 +26,7 @@ from verglas.refinement.plan import MemoryPlan, plan_memory, with_plan
 from verglas.refinement.problem import RefineProblem
 from verglas.refinement.settings import RefineSettings
 from verglas.refinement.state import State
+from verglas.run import credible
 from verglas.run.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 from verglas.run.machine import allowed_memory_GB
 from verglas.run.refine_folder import RefineFolder, refine_folder, settings_record
@@ -56,7 +57,8 @@ class Refinement:
     postprocessed : Postprocessed
         Sharpened map, mask, FSC curves, B-factor.
     particles : Particles
-        Those in use, with poses.
+        Those in use, with poses; ``verglasCredibleRadius`` is the angle in degrees about each stated orientation within
+        which the true one lies with a probability of 95 % (:func:`verglas.run.credible.credible_radii_deg`).
     iterations : DataFrame
         One row per iteration.
     excluded : dict
@@ -270,10 +272,16 @@ def summary(result: Refinement) -> dict[str, Any]:
         "excluded": len(result.excluded),
         "iterations": len(rows),
         "populations": [round(p, 4) for p in result.populations],
+        "median_credible_radius_deg": _median_radius_deg(result.particles),
         "seconds": round(float(rows["seconds"].sum()), 2),
         "peak_memory_GB": round(float(rows["peak_memory_GB"].max()), 3),
         "verdict": result.verdict.as_dict(),
     }
+
+
+def _median_radius_deg(particles: Particles) -> float | None:
+    known = credible.COLUMN in particles.table
+    return float(particles.table[credible.COLUMN].median()) if known else None
 
 
 def _as_list(reference: Reference | Sequence[Reference] | None) -> list[Reference]:
@@ -450,7 +458,7 @@ def _run(setup: _Setup, folder: RefineFolder | None, listener: Listener) -> Refi
     try:
         state, made = refine_state(problem, setup.state, setup.step, progress=progress, after=record_iteration)
         assessments = _assess(problem, state, made)
-        particles = _with_results(setup.used, problem, state)
+        particles = _with_radii(_with_results(setup.used, problem, state), problem, state, made)
         verdict = judge_refinement(problem, state, made.maps, assessments, particles)
         for finding in verdict.findings:
             listener.say(finding.sentence)
@@ -517,6 +525,14 @@ def _with_results(particles: Particles, problem: RefineProblem, state: State) ->
         rlnClassNumber=poses.class_number + 1,
         rlnNrOfSignificantSamples=np.rint(poses.effective_poses).astype(np.int64),
     )
+
+
+def _with_radii(particles: Particles, problem: RefineProblem, state: State, made: Iteration) -> Particles:
+    """With the credible radius of each orientation, where scores are likelihoods."""
+    if problem.correlation:
+        return particles
+    radii = credible.credible_radii_deg(problem, state, made.maps)
+    return particles.with_columns(**{credible.COLUMN: np.round(radii, 2)})
 
 
 __all__ = ["Refinement", "refine", "summary"]

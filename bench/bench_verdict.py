@@ -1,0 +1,194 @@
+"""How often verdicts are wrong, and whether credible radii hold what they state, on simulated sets.
+
+``python bench/bench_verdict.py [--kinds ...] [--seeds 0 1 ...] [--minutes 9] [--name verdict]`` refines small sets (32
+px of 6 A) of three kinds of object (no symmetry, C2, D2; another phantom for every seed) and keeps a row per set in
+bench/results/<name>.json after every one; what is there already is not made again. Kinds of set:
+
+``clean-<SNR>``
+    Even views. Any finding but "go on" is a false alarm, unless the map is wrong: see ``weak``.
+``noise``
+    No particle in any image, from a reference that looks like one. Right: ``noise``.
+``cone``
+    All views within 25 degrees of one direction. Right: ``restricted-views``.
+``wrong-symmetry``
+    C1 refined as C2. Right: ``symmetry-not-supported``.
+``symmetric-in-C1``
+    C2 refined without symmetry. Right: ``looks-symmetric``.
+``weak``
+    SNR of 0.015: maps that are worse than they state. Right: any warning where FSC 0.5 with the truth is 1.3 times
+    coarser than what the half maps state.
+``class2d-clean``, ``class2d-noise``, ``abinitio-clean``, ``abinitio-noise``
+    The verdicts of these stages.
+
+``python bench/bench_verdict.py --summary`` counts the rows: false alarms and misses, and the share of true orientations
+within the stated 95 % radius (bench/results/verdict_rates.json).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from common import RESULTS, write
+
+BOX, PIXEL_A, DIAMETER_A, MASK_A, START_A = 32, 6.0, 125.0, 150.0, 30.0
+OBJECTS = ("C1", "C2", "D2")
+PARTICLES = 160
+ITERATIONS = 4
+CLEAN = (0.4, 0.2, 0.1)
+WEAK = 0.015
+WORSE = 1.3
+REFINED = (*(f"clean-{snr:g}" for snr in CLEAN), "weak", "noise", "cone", "wrong-symmetry", "symmetric-in-C1")
+OTHERS = ("class2d-clean", "class2d-noise", "abinitio-clean", "abinitio-noise")
+
+
+def cone(n: int, seed: int) -> Any:
+    """Views within 25 degrees of z."""
+    import verglas as vg
+
+    rng = np.random.default_rng(seed)
+    tilt = np.rad2deg(np.arccos(1 - (1 - np.cos(np.deg2rad(25.0))) * rng.random(n)))
+    return vg.Poses(np.column_stack([360 * rng.random(n), tilt, 360 * rng.random(n)]))
+
+
+def simulated(symmetry: str, seed: int, snr: float, n: int, **more: Any) -> tuple[Any, Any, Any]:
+    """Particles, the phantom and its density."""
+    import verglas as vg
+
+    model = vg.simulate.phantom(BOX, PIXEL_A, DIAMETER_A, symmetry, seed=1000 + seed)
+    particles = vg.simulate.particles(model, n, BOX, PIXEL_A, snr, seed=seed, shift_sd_A=3.0, **more)
+    return particles, model, vg.simulate.density(model, BOX, PIXEL_A)
+
+
+def refined(kind: str, object_symmetry: str, seed: int) -> dict[str, Any]:
+    """A refinement, its verdict and its figures against the truth."""
+    import verglas as vg
+    from verglas.assessment import pose_errors
+    from verglas.filters import apply, low_pass
+
+    snr = float(kind.split("-")[1]) if kind.startswith("clean") else {"weak": WEAK, "noise": 1e-8}.get(kind, 0.2)
+    symmetry = {"wrong-symmetry": "C1", "symmetric-in-C1": "C2"}.get(kind, object_symmetry)
+    under = {"wrong-symmetry": "C2", "symmetric-in-C1": "C1"}.get(kind, symmetry)
+    more = {"poses": cone(PARTICLES, seed)} if kind == "cone" else {}
+    particles, model, truth = simulated(symmetry, seed, snr, PARTICLES, **more)
+    begun = time.process_time()
+    found = vg.refine(
+        particles,
+        apply(truth, low_pass(START_A)) if under == symmetry else symmetrised(apply(truth, low_pass(START_A)), under),
+        under,
+        diameter_A=MASK_A,
+        initial_resolution_A=START_A,
+        iterations=ITERATIONS,
+        shift_range_A=9.0,
+        seed=seed,
+        listener=None,
+    )
+    errors = pose_errors(found.particles.poses, particles.poses, under)
+    turned = vg.simulate.density(model.moved(errors.matrix, errors.offset_A), BOX, PIXEL_A)
+    radius = found.particles.table["verglasCredibleRadius"].to_numpy()
+    sharp = found.particles.table["rlnMaxValueProbDistribution"].to_numpy() >= 0.99
+    near = errors.angle_deg <= 10
+    post = found.postprocessed
+    return {
+        "state": found.verdict.state,
+        "codes": " ".join(found.verdict.codes),
+        "stated_A": found.resolution_A,
+        "five_sigma_A": post.trusted.resolution_A("5sigma"),
+        "half_bit_A": post.trusted.resolution_A("half-bit"),
+        "truth_A": vg.fsc(found.map, turned, post.mask).resolution_A(0.5),
+        "b_factor_A2": post.b_factor_A2 or 0.0,
+        "median_error_deg": float(np.median(errors.angle_deg)),
+        "far": float(1 - near.mean()),
+        "within_radius": float(np.mean(errors.angle_deg <= radius)),
+        "median_radius_deg": float(np.median(radius)),
+        "wide": float(np.mean(radius > 30)),
+        "sharp": float(sharp.mean()),
+        "sharp_and_near": float(near[sharp].mean()) if sharp.any() else 1.0,
+        "gain_nats": found.verdict.findings[0].numbers.get("gain_nats", 0.0),
+        "numbers": json.dumps({f.code: dict(f.numbers) for f in found.verdict.findings}),
+        "processor_seconds": time.process_time() - begun,
+    }
+
+
+def symmetrised(volume: Any, symmetry: str) -> Any:
+    """The mean over a group, or the map as it is under C1."""
+    import verglas as vg
+    from verglas import ops
+    from verglas.geometry import symmetry_matrices
+
+    group = symmetry_matrices(symmetry)
+    turned = [np.asarray(ops.rotate(np.asarray(volume.data, np.float32), g), np.float64) for g in group]
+    return vg.Map(np.mean(turned, axis=0).astype(np.float32), volume.pixel_size_A)
+
+
+def classified(kind: str, symmetry: str, seed: int) -> dict[str, Any]:
+    """2D classes of particles, or of noise."""
+    import verglas as vg
+
+    particles, *_ = simulated(symmetry, seed, 0.2 if kind.endswith("clean") else 1e-8, 400)
+    begun = time.process_time()
+    found = vg.classify2d(particles, classes=6, diameter_A=MASK_A, seed=seed, listener=None)
+    verdict = found.verdict
+    return {
+        "state": getattr(verdict, "state", str(verdict)),
+        "codes": " ".join(getattr(verdict, "codes", ())),
+        "processor_seconds": time.process_time() - begun,
+    }
+
+
+def started(kind: str, symmetry: str, seed: int) -> dict[str, Any]:
+    """A first map from particles, or from noise; against the truth."""
+    import verglas as vg
+
+    from known_truth import of_better_hand_A
+
+    particles, _, truth = simulated(symmetry, seed, 0.4 if kind.endswith("clean") else 1e-8, 300)
+    begun = time.process_time()
+    found = vg.abinitio(particles, symmetry, MASK_A, starts=3, seed=seed, listener=None)
+    row = {"state": found.verdict.kind, "codes": found.verdict.kind, "agreeing": found.verdict.agreeing}
+    row |= {"starts": found.verdict.starts, "stated_A": found.resolution_A}
+    seconds = time.process_time() - begun
+    return row | {"truth_A": of_better_hand_A(truth, found.map), "processor_seconds": seconds}
+
+
+MAKERS: dict[str, Callable[[str, str, int], dict[str, Any]]] = {
+    **dict.fromkeys(REFINED, refined),
+    **dict.fromkeys(OTHERS[:2], classified),
+    **dict.fromkeys(OTHERS[2:], started),
+}
+
+
+def rows_of(name: str) -> list[dict[str, Any]]:
+    """What was measured already."""
+    path = RESULTS / f"{name}.json"
+    return json.loads(path.read_text(encoding="utf-8"))["rows"] if path.exists() else []
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kinds", nargs="+", default=[*REFINED, *OTHERS], choices=[*REFINED, *OTHERS])
+    parser.add_argument("--seeds", nargs="+", type=int, default=list(range(10)))
+    parser.add_argument("--minutes", type=float, default=1e9, help="Begin no further set after so many")
+    parser.add_argument("--name", default="verdict")
+    options = parser.parse_args()
+    begun = time.monotonic()
+    rows = rows_of(options.name)
+    for seed in options.seeds:
+        for kind in options.kinds:
+            symmetry = OBJECTS[seed % len(OBJECTS)]
+            if any((r["kind"], r["seed"]) == (kind, seed) for r in rows):
+                continue
+            if time.monotonic() - begun > 60 * options.minutes:
+                return
+            rows.append({"kind": kind, "object": symmetry, "seed": seed, **MAKERS[kind](kind, symmetry, seed)})
+            write(options.name, rows)
+
+
+if __name__ == "__main__":
+    main()
