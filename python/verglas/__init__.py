@@ -43,6 +43,7 @@ _LAZY = {
     "read_particles": "verglas.io",
     "reconstruct": "verglas.reconstruction",
     "refine": "verglas.run.refine",
+    "refine_ctf": "verglas.run.ctf_refine",
     "status": "verglas.run.status",
     "subtract": "verglas.heterogeneity.subtract",
     "symmetry_matrices": "verglas.geometry",
@@ -119,6 +120,7 @@ if TYPE_CHECKING:
     from verglas.pipeline import process
     from verglas.reconstruction import project, reconstruct
     from verglas.run.abinitio import abinitio
+    from verglas.run.ctf_refine import refine_ctf
     from verglas.run.extract import extract
     from verglas.run.machine import devices, info
     from verglas.run.movies import read_movie
@@ -188,6 +190,7 @@ __all__ = [
     "reconstruction",
     "reference",
     "refine",
+    "refine_ctf",
     "refinement",
     "search",
     "simulate",

@@ -56,6 +56,7 @@ _COMMANDS = (
     "gain",
     "motion",
     "ctf",
+    "ctf_refine",
     "pick",
     "extract",
     "process",

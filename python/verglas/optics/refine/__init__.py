@@ -1,0 +1,26 @@
+"""CTF refinement on arrays: what particles with known poses say of defocus and aberrations."""
+
+from functools import partial
+
+from verglas.optics.refine.defocus import DefocusFit, DefocusScores, fit_defocus
+from verglas.optics.refine.passes import Calibration, Setting, calibrate, defocus_pass, group_pass
+from verglas.optics.refine.phases import GroupFit, GroupSums, fit_magnification, fit_phase
+from verglas.optics.refine.pixels import Pixels, Reference
+
+__all__ = [
+    "Calibration",
+    "DefocusFit",
+    "DefocusScores",
+    "GroupFit",
+    "GroupSums",
+    "Pixels",
+    "Reference",
+    "Setting",
+    "calibrate",
+    "defocus_pass",
+    "fit_defocus",
+    "fit_magnification",
+    "fit_phase",
+    "group_pass",
+]
+__dir__ = partial(sorted, __all__)

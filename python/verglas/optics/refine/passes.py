@@ -1,0 +1,208 @@
+"""Passes through particles: calibration, sums of the groups, scores of defoci, each against the other half's map."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from verglas import fourier, ops
+from verglas.optics.refine.defocus import DefocusScores
+from verglas.optics.refine.phases import GroupSums
+from verglas.optics.refine.pixels import BATCH, Batch, Pixels, Reference, batch_of, gather, image_spectra
+from verglas.optics.stored import plain_images
+from verglas.optics.transfer import wavelength_A
+from verglas.types import Map, Particles
+from verglas.types.arrays import Array, Complex64Array, Float32Array, FloatArray, IntArray
+from verglas.types.listener import Listener, phase_progress
+
+_SAMPLE = 400  # particles of a half that its amplitudes, and of a group that its noise, are measured on
+_LEAST_SIGMA = 4.0  # shells whose amplitude is less certain have no weight in what is fitted per particle
+
+
+@dataclass(frozen=True, eq=False)
+class Setting:
+    """Particles as the passes see them.
+
+    Attributes
+    ----------
+    particles : Particles
+        Images brought to the model.
+    half, group, fold : (n,) int64
+        Half set (0, 1), optics group, and fold of the cross-validation (0, 1).
+    references : tuple of Reference
+        That of the *other* half for each half.
+    pixels : Pixels
+    threads : int or None
+    """
+
+    particles: Particles
+    half: IntArray
+    group: IntArray
+    fold: IntArray
+    references: tuple[Reference, Reference]
+    pixels: Pixels
+    threads: int | None = None
+
+    @classmethod
+    def of(
+        cls,
+        particles: Particles,
+        half: IntArray,
+        half_maps: tuple[Map, Map],
+        pixels: Pixels,
+        threads: int | None = None,
+    ) -> Setting:
+        """Of particles as stored, half sets 0 and 1, and the maps of half sets 0 and 1, masked."""
+        group = particles.optics.group
+        fold = np.zeros(len(particles), np.int64)
+        for g in np.unique(group):  # every second particle of a group and half: the same whatever the order of batches
+            for h in range(2):
+                rows = np.flatnonzero((group == g) & (half == h))
+                fold[rows] = np.arange(len(rows)) % 2
+        references = (Reference(half_maps[1], pixels, threads), Reference(half_maps[0], pixels, threads))
+        return cls(plain_images(particles), half, group, fold, references, pixels, threads)
+
+    def batches(self, rows: IntArray, listener: Listener | None = None, phase: str = "") -> Iterator[IntArray]:
+        """Rows of one half and one group at a time."""
+        tell = None if listener is None else phase_progress(listener, phase)
+        done = 0
+        for h in range(2):
+            for g in np.unique(self.group[rows]):
+                here = rows[(self.half[rows] == h) & (self.group[rows] == g)]
+                for begin in range(0, len(here), BATCH):
+                    part = here[begin : begin + BATCH]
+                    yield part
+                    done += len(part)
+                    if tell is not None:
+                        tell(done, len(rows))
+
+
+@dataclass(frozen=True, eq=False)
+class Calibration:
+    """What the reference has of the signal in each shell, and the noise.
+
+    Attributes
+    ----------
+    amplitude : (2, shells) float64
+        Of the reference of each half; 0 where it is not certain.
+    noise : (groups, shells) float64
+        Noise power per coefficient.
+    """
+
+    amplitude: FloatArray
+    noise: FloatArray
+
+    def inverse_noise(self, group: int, pixels: Pixels) -> Float32Array:
+        """(m,): one over the noise power on the pixels."""
+        return np.asarray(1 / self.noise[group], np.float32)[pixels.shell]
+
+    @property
+    def informative(self) -> int:
+        """Shells in which both references have signal."""
+        return int((self.amplitude > 0).all(axis=0).sum())
+
+
+def calibrate(setting: Setting) -> Calibration:
+    """Amplitudes and noise power from a sample of the particles, by least squares in each shell."""
+    pixels, params = setting.pixels, setting.particles.optics.as_params()
+    groups = int(setting.group.max()) + 1
+    sums = np.zeros((2, groups, 3, pixels.shells))  # of cross, power of the model, power of the images
+    counts = np.zeros((2, groups))
+    one = np.ones(len(pixels), np.float32)
+    chosen = []
+    for h in range(2):
+        for g in range(groups):
+            rows = np.flatnonzero((setting.half == h) & (setting.group == g))
+            chosen.append(rows[:: max(1, len(rows) // _SAMPLE)][:_SAMPLE])
+    for rows in setting.batches(np.sort(np.concatenate(chosen))):
+        h, g = setting.half[rows[0]], setting.group[rows[0]]
+        some = setting.particles[rows]
+        spectra = image_spectra(some, setting.threads)
+        slices = setting.references[h].slices(some)
+        batch = batch_of(spectra, slices, params[rows], one, pixels, setting.threads)
+        image_power = np.abs(gather(spectra, pixels)) ** 2
+        terms = ((batch.cross.real * batch.sine), batch.power * batch.sine**2, image_power)
+        sums[h, g] += pixels.shell_sums(np.stack([t.sum(axis=0) for t in terms]))
+        counts[h, g] += len(rows)
+    per_shell = np.maximum(np.bincount(pixels.shell, minlength=pixels.shells), 1)
+    cross, power, total = (sums[:, :, i] for i in range(3))
+    a = cross.sum(axis=1) / np.maximum(power.sum(axis=1), 1e-30)
+    rest = total - 2 * a[:, None] * cross + a[:, None] ** 2 * power
+    noise = rest.sum(axis=0) / np.maximum(counts.sum(axis=0)[:, None] * per_shell, 1)
+    spread = np.sqrt(np.maximum((power * noise).sum(axis=1), 1e-30) / 2)
+    certain = cross.sum(axis=1) > _LEAST_SIGMA * spread
+    return Calibration(np.where(certain, a, 0.0), np.maximum(noise, 1e-6 * noise.max()))
+
+
+def _evaluate(setting: Setting, calibration: Calibration, rows: IntArray, params: FloatArray) -> tuple[Batch, Array]:
+    some, h, g = setting.particles[rows], setting.half[rows[0]], int(setting.group[rows[0]])
+    spectra = image_spectra(some, setting.threads)
+    slices = setting.references[h].slices(some)
+    inverse = calibration.inverse_noise(g, setting.pixels)
+    return batch_of(spectra, slices, params[rows], inverse, setting.pixels, setting.threads), slices
+
+
+def group_pass(
+    setting: Setting, calibration: Calibration, magnification: bool, listener: Listener | None = None
+) -> GroupSums:
+    """Sums for the phases of every group."""
+    params = setting.particles.optics.as_params()
+    sums = GroupSums(int(setting.group.max()) + 1, setting.pixels, magnification)
+    for rows in setting.batches(np.arange(len(setting.particles)), listener, "particles for the groups"):
+        batch, slices = _evaluate(setting, calibration, rows, params)
+        gradients = None
+        if magnification:
+            spectra = image_spectra(setting.particles[rows], setting.threads)
+            gradients = _gradients(setting, calibration, rows, params, (spectra, slices))
+        sums.add(batch, setting.group[rows], setting.fold[rows], gradients)
+    return sums
+
+
+def _gradients(
+    setting: Setting, calibration: Calibration, rows: IntArray, params: FloatArray, pair: tuple[Array, Complex64Array]
+) -> Float32Array:
+    """(7, n, m): products of the gradient of C P along kx and ky with itself, the image, and C P."""
+    pixels, box, pixel_A = setting.pixels, setting.pixels.box, setting.pixels.pixel_size_A
+    spectra, slices = pair
+    model = slices * ops.ctf(params[rows], box, pixel_A, threads=setting.threads)
+    image = fourier.inverse(model, (box, box), threads=setting.threads)
+    place = (np.arange(box) - box // 2) * pixel_A
+    # the derivative of sum f exp(-2 pi i k r) along k is the transform of -2 pi i r f
+    gx = gather(fourier.forward(image * place.astype(np.float32), 2, threads=setting.threads), pixels)
+    gy = gather(fourier.forward(image * place.astype(np.float32)[:, None], 2, threads=setting.threads), pixels)
+    gx, gy = -2j * np.pi * gx, -2j * np.pi * gy
+    x, m = gather(spectra, pixels), gather(model, pixels)
+    inverse = calibration.inverse_noise(int(setting.group[rows[0]]), pixels)
+    a, b = np.conj(gx), np.conj(gy)
+    terms = [a * gx, a * gy, b * gy, a * x, b * x, a * m, b * m]
+    return np.stack([np.asarray(t.real, np.float32) * inverse for t in terms])
+
+
+def defocus_pass(
+    setting: Setting, calibration: Calibration, range_A: float, listener: Listener | None = None
+) -> DefocusScores:
+    """Scores of changes of every particle's defocus."""
+    optics = setting.particles.optics
+    params, wavelength = optics.as_params(), wavelength_A(optics.voltage_kV)
+    last = max((int(np.flatnonzero(a)[-1]) for a in calibration.amplitude if a.any()), default=0)
+    # shells beyond the last that the reference explains weigh nothing: leave them out
+    setting = _narrowed(setting, setting.pixels.first + last)
+    amplitude = calibration.amplitude[:, : setting.pixels.shells]
+    scores = DefocusScores(len(setting.particles), setting.pixels, range_A)
+    narrow = Calibration(amplitude, calibration.noise[:, : setting.pixels.shells])
+    for rows in setting.batches(np.arange(len(setting.particles)), listener, "particles for their defocus"):
+        batch, _ = _evaluate(setting, narrow, rows, params)
+        of_pixels = amplitude[setting.half[rows[0]]][setting.pixels.shell].astype(np.float32)
+        scores.add(rows, batch, of_pixels, float(wavelength[rows[0]]))
+    return scores
+
+
+def _narrowed(setting: Setting, last: int) -> Setting:
+    pixels = setting.pixels
+    if last >= pixels.last:
+        return setting
+    fewer = Pixels(pixels.box, pixels.pixel_size_A, pixels.first, max(last, pixels.first + 1))
+    first, second = (reference.on(fewer) for reference in setting.references)
+    return replace(setting, references=(first, second), pixels=fewer)

@@ -1,0 +1,254 @@
+r"""Phases of an optics group by maximum likelihood: beam tilt and trefoil (odd), fourth order (even), magnification.
+
+Sums over particles hold all that the likelihood of a phase needs, exactly. With the slice P, the CTF sin chi, noise
+power sigma^2 and an amplitude a of each shell (what the reference has of the signal there, found with the phases),
+
+.. math:: L = \sum_k \left[2 a S(k) - a^2 D(k)\right]
+
+- odd: S = Re(q e^{-i psi}), q = sum X conj(C P) / sigma^2, D = sum |C P|^2 / sigma^2;
+- even: S = b_s cos d + b_c sin d, D = A_ss cos^2 d + 2 A_sc sin d cos d + A_cc sin^2 d, b = sum Re(X conj P) (sin chi,
+  cos chi) / sigma^2 and A likewise of |P|^2.
+
+A free amplitude, of either sign, is what lets a fit go through shells that a wrong phase has taken from the reference.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.optimize import minimize
+
+from verglas.optics.refine.pixels import Batch, Pixels
+from verglas.optics.zernike import zernike, zernike_indices
+from verglas.types.arrays import Array, FloatArray, IntArray
+
+ODD, EVEN = 6, 9
+FOLDS = 2
+_LEAST_SIGMA = 3.0  # a change is kept if held-out particles gain more than this many standard errors
+
+
+@dataclass(frozen=True)
+class GroupFit:
+    """A fit of some coefficients of an optics group.
+
+    Attributes
+    ----------
+    change : (n,) float64
+        To add to the phase: coefficients of Zernike polynomials (radians), or of M - 1.
+    standard_error : (n,) float64
+    gain_nats, gain_error_nats : float
+        What particles that the fit did not see gain by it, and its standard error.
+    """
+
+    change: FloatArray
+    standard_error: FloatArray
+    gain_nats: float
+    gain_error_nats: float
+
+    @property
+    def kept(self) -> bool:
+        """Whether held-out particles gain beyond doubt."""
+        return bool(self.gain_nats > _LEAST_SIGMA * self.gain_error_nats and self.gain_nats > 0)
+
+
+class GroupSums:
+    """Sums over particles of each optics group and fold that fits of phases use; ``add`` takes batches."""
+
+    def __init__(self, groups: int, pixels: Pixels, magnification: bool = False) -> None:
+        self.pixels = pixels
+        shape = (groups, FOLDS, len(pixels))
+        self.odd_cross = np.zeros(shape, np.complex128)
+        self.odd_power = np.zeros(shape)
+        self.even_cross = np.zeros((2, *shape))
+        self.even_power = np.zeros((3, *shape))
+        # gradient of the model: G = (xx, xy, yy), its products with image and model
+        self.gradients = np.zeros((7, *shape)) if magnification else None
+
+    def add(self, batch: Batch, group: IntArray, fold: IntArray, gradients: Array | None = None) -> None:
+        """Sums of a batch; ``gradients`` is (7, n, m) where magnification is fitted."""
+        real = batch.cross.real
+        ps, pc = batch.power * batch.sine, batch.power * batch.cosine
+        odd, terms = batch.cross * batch.sine, (real * batch.sine, real * batch.cosine)
+        powers = (ps * batch.sine, ps * batch.cosine, pc * batch.cosine)
+        for g, f in {(int(a), int(b)) for a, b in zip(group, fold, strict=True)}:
+            rows = (group == g) & (fold == f)
+            self.odd_cross[g, f] += odd[rows].sum(axis=0)
+            self.odd_power[g, f] += powers[0][rows].sum(axis=0)
+            for i, values in enumerate(terms):
+                self.even_cross[i, g, f] += values[rows].sum(axis=0)
+            for i, values in enumerate(powers):
+                self.even_power[i, g, f] += values[rows].sum(axis=0)
+            if self.gradients is not None and gradients is not None:
+                self.gradients[:, g, f] += gradients[:, rows].sum(axis=1)
+
+
+# Of coefficients: S and D on the pixels, and their derivatives (n, m)
+Terms = Callable[[FloatArray], tuple[FloatArray, FloatArray, FloatArray, FloatArray]]
+
+
+def basis(pixels: Pixels, parity: str) -> FloatArray:
+    """(n, m): Zernike polynomials of that parity."""
+    count = ODD if parity == "odd" else EVEN
+    return np.stack([zernike(n, m, pixels.kx, pixels.ky) for n, m in zernike_indices(count, parity)])
+
+
+def _monomials(pixels: Pixels, parity: str) -> tuple[FloatArray, FloatArray]:
+    """A basis scaled to at most 1 on the pixels, and the matrix to Zernike coefficients."""
+    own = basis(pixels, parity)
+    k = float(np.sqrt(pixels.k2.max()))
+    indices = zernike_indices(len(own), parity)
+    # Zernike polynomials of k / k_max: nearly orthogonal there, unlike those of k
+    scaled = np.stack([zernike(n, m, pixels.kx / k, pixels.ky / k) for n, m in indices])
+    to_own = np.linalg.lstsq(own.T, scaled.T, rcond=None)[0]
+    return scaled, np.asarray(to_own)
+
+
+def _odd_terms(cross: Array, power: FloatArray, phases: FloatArray) -> Terms:
+    def terms(z: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
+        turned = cross * np.exp(-1j * (z @ phases))
+        return turned.real, power, turned.imag * phases, np.zeros_like(phases)
+
+    return terms
+
+
+def _even_terms(cross: FloatArray, power: FloatArray, phases: FloatArray) -> Terms:
+    def terms(z: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
+        d = z @ phases
+        c, s = np.cos(d), np.sin(d)
+        model = power[0] * c**2 + 2 * power[1] * s * c + power[2] * s**2
+        slope = 2 * (power[2] - power[0]) * s * c + 2 * power[1] * (c**2 - s**2)
+        return cross[0] * c + cross[1] * s, model, (cross[1] * c - cross[0] * s) * phases, slope * phases
+
+    return terms
+
+
+def _climb(terms: Terms, pixels: Pixels, start: FloatArray, last: int) -> FloatArray:
+    """Coefficients that maximise sum S_shell^2 / D_shell over the shells below ``last``."""
+
+    def shells(values: FloatArray) -> FloatArray:
+        return pixels.shell_sums(values)[..., :last]
+
+    def score(z: FloatArray) -> tuple[float, FloatArray]:
+        s, d, ds, dd = (shells(v) for v in terms(z))
+        d = np.maximum(d, 1e-30)
+        a = s / d
+        return -float((s * a).sum()), -np.asarray((2 * a * ds - a**2 * dd).sum(axis=1))
+
+    return np.asarray(minimize(score, start, jac=True, method="BFGS", options={"gtol": 1e-4}).x)
+
+
+def _amplitudes(terms: Terms, z: FloatArray, pixels: Pixels) -> FloatArray:
+    s, d = (pixels.shell_sums(v) for v in terms(z)[:2])
+    return np.asarray(s / np.maximum(d, 1e-30))
+
+
+def _fit(terms: Terms, pixels: Pixels, count: int) -> FloatArray:
+    """From low frequency, where a phase is small, to high: a wrapped phase is never taken for another."""
+    z = np.zeros(count)
+    for fraction in (0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0):
+        z = _climb(terms, pixels, z, max(3, int(np.ceil(fraction * pixels.shells))))
+    return z
+
+
+def _gain(seen: Terms, unseen: Terms, z: FloatArray, pixels: Pixels, still: FloatArray) -> tuple[float, float]:
+    """What unseen particles gain by the coefficients found on seen ones, and its variance."""
+    zero = np.zeros_like(z)
+    a, a0 = (_amplitudes(seen, value, pixels)[pixels.shell] for value in (z, zero))
+    s, d = unseen(z)[:2]
+    s0, d0 = unseen(zero)[:2]
+    gain = (2 * a * s - a**2 * d - 2 * a0 * s0 + a0**2 * d0).sum()
+    # noise moves 2 (m - m0) . n by its variance, 2 |m - m0|^2
+    return float(gain), float(2 * (a**2 * d + a0**2 * d0 - 2 * a * a0 * still).sum())
+
+
+def _overlap(parity: str, power: FloatArray, d: FloatArray) -> FloatArray:
+    """Product of the models with phase d and without."""
+    return power * np.cos(d) if parity == "odd" else power[0] * np.cos(d) + power[1] * np.sin(d)
+
+
+def fit_phase(sums: GroupSums, group: int, parity: str) -> GroupFit:
+    """Zernike coefficients of the phase of one group that the images have and the model has not.
+
+    Parameters
+    ----------
+    sums : GroupSums
+    group : int
+    parity : str
+        ``"odd"``: added to psi. ``"even"``: added to chi, so that ``rlnEvenZernike`` changes by minus this.
+
+    Returns
+    -------
+    GroupFit
+    """
+    pixels = sums.pixels
+    phases, to_own = _monomials(pixels, parity)
+
+    def terms_of(folds: list[int]) -> tuple[Terms, FloatArray]:
+        if parity == "odd":
+            power = sums.odd_power[group, folds].sum(axis=0)
+            return _odd_terms(sums.odd_cross[group, folds].sum(axis=0), power, phases), power
+        power = sums.even_power[:, group, folds].sum(axis=1)
+        return _even_terms(sums.even_cross[:, group, folds].sum(axis=1), power, phases), power
+
+    parts = [terms_of([fold]) for fold in range(FOLDS)]
+    gain = variance = 0.0
+    for (seen, _), (unseen, power) in ((parts[0], parts[1]), (parts[1], parts[0])):
+        z = _fit(seen, pixels, len(phases))
+        one, spread = _gain(seen, unseen, z, pixels, _overlap(parity, power, z @ phases))
+        gain, variance = gain + one, variance + spread
+    whole, power = terms_of(list(range(FOLDS)))
+    z = _fit(whole, pixels, len(phases))
+    a = _amplitudes(whole, z, pixels)[pixels.shell]
+    if parity == "odd":
+        weight = 2 * a**2 * power
+    else:
+        d = z @ phases  # |d model / d phase|^2
+        weight = 2 * a**2 * (power[0] * np.sin(d) ** 2 - power[1] * np.sin(2 * d) + power[2] * np.cos(d) ** 2)
+    covariance = to_own @ np.linalg.pinv(phases * weight @ phases.T) @ to_own.T
+    return GroupFit(to_own @ z, np.sqrt(np.diag(covariance)), gain, float(np.sqrt(max(variance, 0.0))))
+
+
+def fit_magnification(sums: GroupSums, group: int, amplitude: FloatArray) -> GroupFit:
+    r"""M - 1 of one group, row by row, to first order.
+
+    .. math:: X = a (C P + u\cdot\nabla (C P)) + noise, \quad u = (M - 1) k
+
+    Parameters
+    ----------
+    sums : GroupSums
+        With gradients.
+    group : int
+    amplitude : (shells,) float64
+        a.
+
+    Returns
+    -------
+    GroupFit
+    """
+    assert sums.gradients is not None
+    pixels = sums.pixels
+    a = amplitude[pixels.shell]
+    design = np.zeros((2, 4, len(pixels)))  # u = design . (M - 1)
+    design[0, 0] = design[1, 2] = pixels.kx
+    design[0, 1] = design[1, 3] = pixels.ky
+
+    def equations(fold: int) -> tuple[FloatArray, FloatArray]:
+        assert sums.gradients is not None
+        xx, xy, yy, hx, hy, ex, ey = sums.gradients[:, group, fold]
+        metric = np.stack([[xx, xy], [xy, yy]])
+        normal = np.einsum("aim,abm,bjm->ij", design, metric * a**2, design)
+        right = np.einsum("aim,am->i", design, np.stack([a * hx - a**2 * ex, a * hy - a**2 * ey]))
+        return normal, right
+
+    parts = [equations(fold) for fold in range(FOLDS)]
+    gain = variance = 0.0
+    for (normal, right), (other_normal, other_right) in ((parts[0], parts[1]), (parts[1], parts[0])):
+        z = np.linalg.lstsq(normal, right, rcond=None)[0]
+        gain += float(2 * z @ other_right - z @ other_normal @ z)
+        variance += float(2 * z @ other_normal @ z)
+    normal, right = parts[0][0] + parts[1][0], parts[0][1] + parts[1][1]
+    z = np.linalg.lstsq(normal, right, rcond=None)[0]
+    error = np.sqrt(np.diag(np.linalg.pinv(2 * normal)))
+    return GroupFit(np.asarray(z, np.float64), np.asarray(error, np.float64), gain, float(np.sqrt(max(variance, 0.0))))

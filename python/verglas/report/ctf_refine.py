@@ -1,0 +1,149 @@
+"""The page of a CTF refinement: phase differences of every group, changes of defocus, and what held-out data gain."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from scipy.ndimage import gaussian_filter
+
+from verglas._version import __version__
+from verglas.optics.refine import DefocusFit, GroupFit, GroupSums
+from verglas.optics.refine.phases import basis
+from verglas.optics.refine.pixels import Pixels
+from verglas.report.html import Page, Picture, Section, Table, render
+from verglas.report.style import COLOURS, new_figure, png, style_context
+from verglas.types import Particles
+from verglas.types.arrays import FloatArray
+
+_SMOOTHING_PX = 1.5
+
+
+def full_plane(values: FloatArray, pixels: Pixels, sign: float) -> FloatArray:
+    """(side, side) picture of values on half the plane; the other half is ``sign`` times them, outside is NaN."""
+    reach, step = pixels.last + 1, 1 / (pixels.box * pixels.pixel_size_A)
+    plane = np.full((2 * reach + 1, 2 * reach + 1), np.nan)
+    x, y = np.rint(pixels.kx / step).astype(int), np.rint(pixels.ky / step).astype(int)
+    plane[reach + y, reach + x] = values
+    plane[reach - y, reach - x] = sign * values
+    return plane
+
+
+def measured_phase(sums: GroupSums, group: int, parity: str) -> FloatArray:
+    """Phase difference between images and model on the full plane, radians, averaged over a few pixels.
+
+    Odd: arg of sum X conj(C P). Even: the angle of (cos d, sin d) that solves the normal equations of each pixel.
+    """
+    pixels = sums.pixels
+    if parity == "odd":
+        q = sums.odd_cross[group].sum(axis=0)
+        parts = (full_plane(q.real, pixels, 1.0), full_plane(q.imag, pixels, -1.0))
+    else:
+        b = sums.even_cross[:, group].sum(axis=1)
+        a = sums.even_power[:, group].sum(axis=1)
+        # the matrix of a pixel times its determinant's sign is enough for an angle
+        parts = (
+            full_plane(a[2] * b[0] - a[1] * b[1], pixels, 1.0),
+            full_plane(a[0] * b[1] - a[1] * b[0], pixels, 1.0),
+        )
+    outside = np.isnan(parts[0])
+    smooth = [gaussian_filter(np.nan_to_num(p), _SMOOTHING_PX) for p in parts]
+    phase = np.arctan2(smooth[1], smooth[0])
+    phase[outside] = np.nan
+    return np.asarray(phase)
+
+
+def phase_picture(sums: GroupSums, group: int, parity: str, fit: GroupFit) -> bytes:
+    """Measured phase difference beside the fitted one."""
+    pixels = sums.pixels
+    model = fit.change @ basis(pixels, parity)
+    wrapped = np.angle(np.exp(1j * model))
+    shown = (
+        measured_phase(sums, group, parity),
+        full_plane(wrapped, pixels, -1.0 if parity == "odd" else 1.0),
+    )
+    reach = (pixels.last + 1) / (pixels.box * pixels.pixel_size_A)
+    with style_context():
+        figure = new_figure(7.2, 3.6)
+        for i, (values, title) in enumerate(zip(shown, ("measured", "fitted"), strict=True)):
+            axes = figure.add_subplot(1, 2, i + 1)
+            image = axes.imshow(values, cmap="RdBu_r", vmin=-np.pi, vmax=np.pi, extent=(-reach, reach, reach, -reach))
+            axes.set(title=title, xlabel="kx, 1/Å", ylabel="ky, 1/Å" if i == 0 else "")
+        figure.colorbar(image, ax=figure.axes, label="phase, rad", shrink=0.8)
+        return png(figure)
+
+
+def defocus_picture(particles: Particles, fit: DefocusFit) -> bytes:
+    """Histogram of the changes, and the micrograph with most particles coloured by its defoci."""
+    table = particles.table
+    mapped = {"rlnMicrographName", "rlnCoordinateX", "rlnCoordinateY"} <= set(table.columns)
+    with style_context():
+        figure = new_figure(7.2, 3.4)
+        axes = figure.add_subplot(1, 2 if mapped else 1, 1)
+        axes.hist(fit.change_A, bins=50, color=COLOURS[0])
+        axes.set(xlabel="change of defocus, Å", ylabel="particles")
+        if mapped:
+            most = table["rlnMicrographName"].value_counts().index[0]
+            here = (table["rlnMicrographName"] == most).to_numpy()
+            place = figure.add_subplot(1, 2, 2)
+            mean = (table["rlnDefocusU"] + table["rlnDefocusV"]).to_numpy(np.float64)[here] / 2
+            dots = place.scatter(
+                table["rlnCoordinateX"][here], table["rlnCoordinateY"][here], c=mean, cmap="viridis", s=14
+            )
+            place.set(title=str(most).rsplit("/", 1)[-1], xlabel="x, pixels", ylabel="y, pixels", aspect="equal")
+            place.invert_yaxis()
+            figure.colorbar(dots, ax=place, label="defocus, Å")
+        return png(figure)
+
+
+def refinement_page(
+    particles: Particles,
+    phases: Sequence[tuple[str, GroupSums, int, str, GroupFit]],
+    defocus: DefocusFit | None,
+    told: Mapping[str, Any],
+) -> str:
+    """The page as HTML.
+
+    Parameters
+    ----------
+    particles : Particles
+        As refined.
+    phases : sequence of (title, sums, group, parity, fit)
+        What to draw.
+    defocus : DefocusFit or None
+    told : mapping
+        The summary of the job.
+    """
+    rows = [
+        (
+            str(number),
+            one["what"],
+            f"{one['gain_nats']:.1f}",
+            f"{one['gain_error_nats']:.1f}",
+            "kept" if one["kept"] else "not kept",
+        )
+        for number, made in enumerate(told["rounds"], 1)
+        for one in made["fits"]
+    ]
+    text = (
+        "Every fit is judged on data it did not see: groups on the other half of the particles, defoci on the other "
+        "half of the Fourier pixels. It is kept if they gain more than three standard errors."
+    )
+    sections = [
+        Section(
+            "Held-out data", text, [Table(("round", "fit", "gain, nats", "standard error", ""), rows)] if rows else []
+        )
+    ]
+    pictures = [
+        Picture(phase_picture(sums, group, parity, fit), f"phase difference, {title}", f"{title}: first round.")
+        for title, sums, group, parity, fit in phases
+    ]
+    if pictures:
+        sections.append(Section("Phase differences between images and reference", "", pictures))
+    if defocus is not None:
+        caption = f"Width of the prior: {defocus.width_A:.0f} Å about the {defocus.about}."
+        picture = Picture(defocus_picture(particles, defocus), "changes of defocus", caption)
+        sections.append(Section("Defocus of particles", "", [picture]))
+    figures = {"particles": str(told["particles"]), "rounds": str(len(told["rounds"])), "seconds": str(told["seconds"])}
+    return render(Page("CTF refinement", told["verdict"] + ".", figures, sections, f"verglas {__version__}"))

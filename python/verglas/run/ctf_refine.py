@@ -1,0 +1,506 @@
+"""``verglas ctf-refine``: defocus of particles and aberrations of groups, from particles with poses."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from verglas._screen import ListenerChoice, shown_to
+from verglas.assessment import solvent_mask
+from verglas.errors import InputError
+from verglas.io import read_map, read_particles, write_json, write_map, write_particles
+from verglas.io.atomic import write_text
+from verglas.optics.aberrations import BEAM_TILT, MAGNIFICATION, ODD_ZERNIKE, Aberrations
+from verglas.optics.refine import (
+    DefocusFit,
+    GroupFit,
+    GroupSums,
+    Pixels,
+    Setting,
+    calibrate,
+    defocus_pass,
+    fit_defocus,
+    fit_magnification,
+    fit_phase,
+    group_pass,
+)
+from verglas.optics.transfer import wavelength_A
+from verglas.reconstruction import reconstruct_report
+from verglas.reconstruction.known_poses import half_sets
+from verglas.report.ctf_refine import refinement_page
+from verglas.types import Map, Particles
+from verglas.types.arrays import FloatArray, IntArray
+from verglas.types.convert import MapLike, ParticlesLike, map_of, particles_of
+from verglas.types.even_aberrations import EVEN_COUNT, EVEN_ZERNIKE, coefficient_lists, written
+from verglas.types.listener import Listener
+from verglas.types.settings import check_settings, setting, settings_from
+
+_LEAST_SHELLS = 5  # with signal; fewer decide nothing
+_FIRST_SHELL_A = 40.0  # solvent and what lies beside a particle are coarser
+
+
+@dataclass(frozen=True)
+class CtfRefineSettings:
+    """What is fitted, and between which limits."""
+
+    defocus: bool = setting(True, "Fit the defocus of every particle")
+    odd: bool = setting(True, "Fit beam tilt and trefoil of every optics group")
+    even: bool = setting(False, "Fit aberrations of fourth order, Cs among them, of every optics group")
+    magnification: bool = setting(False, "Fit the magnification matrix of every optics group")
+    rounds: int = setting(4, "Most rounds of reconstruction and fit", at_least=1)
+    defocus_range_A: float = setting(2000.0, "Largest change of a defocus", more_than=25)
+    max_resolution_A: float | None = setting(None, "Finest resolution in use", default_words="Nyquist", more_than=0)
+    symmetry: str = setting("C1", "Point group of the reconstructions")
+    diameter_A: float | None = setting(
+        None, "Diameter of the particle, for the mask", default_words="made from the map", more_than=0
+    )
+
+    def __post_init__(self) -> None:
+        """Check ranges once."""
+        check_settings("ctf-refine", self)
+
+
+@dataclass(frozen=True)
+class Round:
+    """One round: what was fitted, against which reference.
+
+    Attributes
+    ----------
+    informative_shells : int
+        Shells in which the reference explains the images.
+    odd, even, magnification : dict
+        Number of the optics group (from 0) -> fit.
+    defocus : DefocusFit or None
+    """
+
+    informative_shells: int
+    odd: dict[int, GroupFit] = field(default_factory=dict)
+    even: dict[int, GroupFit] = field(default_factory=dict)
+    magnification: dict[int, GroupFit] = field(default_factory=dict)
+    defocus: DefocusFit | None = None
+    sums: GroupSums | None = None
+
+    def fits(self) -> list[tuple[str, GroupFit | DefocusFit]]:
+        """All of them, and what each is of."""
+        named: list[tuple[str, GroupFit | DefocusFit]] = []
+        for what in ("odd", "even", "magnification"):
+            named += [(f"{what} of group {g + 1}", fit) for g, fit in getattr(self, what).items()]
+        return named if self.defocus is None else [*named, ("defocus", self.defocus)]
+
+    @property
+    def kept(self) -> list[str]:
+        """Names of those that held-out data gain by."""
+        return [name for name, fit in self.fits() if fit.kept]
+
+
+@dataclass(frozen=True)
+class CtfRefinement:
+    """What :func:`refine_ctf` gives.
+
+    Attributes
+    ----------
+    particles : Particles
+        With the refined optics; images and poses as they were.
+    rounds : list of Round
+    verdict : str
+        In a sentence, what changed, or why nothing did.
+    half_maps : (Map, Map)
+        That the last round was fitted against.
+    settings : CtfRefineSettings
+    seconds : float
+    """
+
+    particles: Particles
+    rounds: list[Round]
+    verdict: str
+    half_maps: tuple[Map, Map]
+    settings: CtfRefineSettings
+    seconds: float
+
+
+def refine_ctf(
+    particles: ParticlesLike,
+    settings: CtfRefineSettings | None = None,
+    *,
+    half_maps: tuple[MapLike, MapLike] | None = None,
+    mask: MapLike | None = None,
+    threads: int | None = None,
+    listener: ListenerChoice = "screen",
+    **changes: Any,
+) -> CtfRefinement:
+    """Refine defocus and aberrations of particles with known poses, each against the other half's map.
+
+    Every fit is judged on data that it did not see: those of groups on the other half of the particles, those of
+    defoci on the other half of the Fourier pixels. Only what gains more than three standard errors is applied. Rounds
+    of reconstruction and fit go on until nothing gains.
+
+    Parameters
+    ----------
+    particles : Particles or path
+        With poses, CTFs and an optics table.
+    settings : CtfRefineSettings, optional
+        Further keywords (``even=True``) change its fields.
+    half_maps : two Map or path, optional
+        For the first round, of rlnRandomSubset 1 and 2; reconstructed if not given.
+    mask : Map or path, optional
+        Solvent mask, 0 to 1; made from the maps if not given.
+    threads : int, optional
+        Threads; all by default.
+    listener : Listener or None
+        Who hears how it goes; None: silence.
+
+    Returns
+    -------
+    CtfRefinement
+
+    Raises
+    ------
+    InputError
+        No poses, no CTFs, no optics table, particles whose values are not finite.
+
+    References
+    ----------
+    Zivanov, Nakane and Scheres (2020) IUCrJ 7, 253-267, of which this is the likelihood, with an amplitude of each
+    shell, and a prior of the defocus that learns its width.
+
+    Examples
+    --------
+    >>> import verglas as vg
+    >>> model = vg.simulate.phantom(32, 3.0, 70.0)
+    >>> particles = vg.simulate.particles(model, 120, 32, 3.0, snr=0.5, seed=1)
+    >>> found = vg.refine_ctf(particles, rounds=1, listener=None)
+    >>> len(found.particles), len(found.rounds)
+    (120, 1)
+    """
+    begun = time.perf_counter()
+    chosen = settings_from("ctf-refine", CtfRefineSettings, settings, **changes)
+    given = particles_of(particles, "ctf-refine: particles")
+    _refuse_unfit(given)
+    half = half_sets(given) - 1
+    state = given.with_columns(rlnRandomSubset=half + 1)
+    solvent = None if mask is None else map_of(mask, "ctf-refine: mask")
+    maps = None if half_maps is None else tuple(map_of(m, "ctf-refine: half map") for m in half_maps)
+    rounds: list[Round] = []
+    with shown_to(listener) as heard:
+        for number in range(1, chosen.rounds + 1):
+            if maps is None or number > 1:
+                maps = _reconstruct(state, chosen, threads)
+            first, second = maps
+            masked = _masked((first, second), solvent, chosen, threads)
+            state, made = _one_round(state, half, masked, chosen, threads, heard)
+            rounds.append(made)
+            heard.say(_sentence(number, made))
+            if not made.kept:
+                break
+    assert maps is not None
+    first, second = maps
+    seconds = time.perf_counter() - begun
+    state = state if any(made.kept for made in rounds) else given
+    return CtfRefinement(state, rounds, _verdict(rounds), (first, second), chosen, seconds)
+
+
+def _refuse_unfit(particles: Particles) -> None:
+    if particles.poses is None:
+        raise InputError(f"{particles.where}: ctf-refine needs poses (rlnAngleRot, rlnAngleTilt, rlnAnglePsi)")
+    if particles.source is None:
+        raise InputError(f"{particles.where}: these particles have no images")
+    if particles.optics_table is None:
+        raise InputError(
+            f"{particles.where}: no optics table to write aberrations into; verglas convert writes one (RELION 3.1)"
+        )
+    bad = particles.optics.unusable()
+    if bad:
+        row, why = next(iter(bad.items()))
+        raise InputError(f"{particles.where}, particle {row} (row from 0): {why}; select those that can be used first")
+
+
+def _reconstruct(particles: Particles, chosen: CtfRefineSettings, threads: int | None) -> tuple[Map, Map]:
+    found = reconstruct_report(particles, symmetry=chosen.symmetry, halves=True, threads=threads, listener=None)
+    assert found.half_maps is not None
+    return found.half_maps
+
+
+def _masked(maps: tuple[Map, Map], mask: Map | None, chosen: CtfRefineSettings, threads: int | None) -> tuple[Map, Map]:
+    mean = Map(np.asarray((maps[0].data + maps[1].data) / 2, np.float32), maps[0].pixel_size_A)
+    inside = mask or solvent_mask(mean, diameter_A=chosen.diameter_A, threads=threads)
+    if inside.data.shape != mean.data.shape:
+        raise InputError(f"ctf-refine: the mask has {inside.box} px, the maps {mean.box}")
+    first, second = (Map(np.asarray(m.data * inside.data, np.float32), m.pixel_size_A) for m in maps)
+    return first, second
+
+
+@dataclass
+class _Fitting:
+    """One round as it goes: particles whose optics change, and what they are measured against."""
+
+    state: Particles
+    half: IntArray
+    maps: tuple[Map, Map]
+    pixels: Pixels
+    threads: int | None
+    heard: Listener
+
+    def __post_init__(self) -> None:
+        self._measure()
+
+    def _measure(self) -> None:
+        self.setting = Setting.of(self.state, self.half, self.maps, self.pixels, self.threads)
+        self.calibration = calibrate(self.setting)
+        self.groups = [int(g) for g in np.unique(self.setting.group)]
+
+    def _take(self, fits: Round) -> Round:
+        if fits.kept:
+            self.state = with_group_fits(self.state, fits)
+            self._measure()
+        return fits
+
+    def magnification(self, made: Round) -> Round:
+        """Before phases, and by itself: through the CTF it looks like astigmatism; together each would be corrected."""
+        sums = group_pass(self.setting, self.calibration, True, self.heard)
+        amplitude = self.calibration.amplitude.mean(axis=0)
+        return self._take(replace(made, magnification={g: fit_magnification(sums, g, amplitude) for g in self.groups}))
+
+    def phases(self, made: Round, *, odd: bool, even: bool) -> Round:
+        """Beam tilt and trefoil; fourth order."""
+        sums = group_pass(self.setting, self.calibration, False, self.heard)
+        fits = Round(
+            made.informative_shells,
+            odd={g: fit_phase(sums, g, "odd") for g in self.groups} if odd else {},
+            even={g: fit_phase(sums, g, "even") for g in self.groups} if even else {},
+        )
+        self._take(fits)
+        return replace(made, sums=sums, odd=fits.odd, even=fits.even)
+
+    def defocus(self, made: Round, range_A: float) -> Round:
+        """Of every particle."""
+        scores = defocus_pass(self.setting, self.calibration, range_A, self.heard)
+        optics = self.state.optics
+        micrograph, xy = _places(self.state)
+        fit = fit_defocus(scores, (optics.defocus_u_A + optics.defocus_v_A) / 2, micrograph, xy)
+        if fit.kept:
+            table = self.state.table
+            columns = {c: table[c].to_numpy(np.float64) + fit.change_A for c in ("rlnDefocusU", "rlnDefocusV")}
+            self.state = self.state.with_columns(**columns)
+        return replace(made, defocus=fit)
+
+
+def _one_round(
+    state: Particles,
+    half: IntArray,
+    maps: tuple[Map, Map],
+    chosen: CtfRefineSettings,
+    threads: int | None,
+    heard: Listener,
+) -> tuple[Particles, Round]:
+    fitting = _Fitting(state, half, maps, _pixels(state, maps[0], chosen), threads, heard)
+    made = Round(fitting.calibration.informative)
+    if made.informative_shells < _LEAST_SHELLS:
+        return state, made
+    if chosen.magnification:
+        made = fitting.magnification(made)
+    if chosen.odd or chosen.even:
+        made = fitting.phases(made, odd=chosen.odd, even=chosen.even)
+    if chosen.defocus:
+        made = fitting.defocus(made, chosen.defocus_range_A)
+    return fitting.state, made
+
+
+def _pixels(particles: Particles, volume: Map, chosen: CtfRefineSettings) -> Pixels:
+    box, pixel_A = particles.box, particles.pixel_size_A
+    if volume.box != box or abs(volume.pixel_size_A / pixel_A - 1) > 0.01:
+        raise InputError(
+            f"ctf-refine: the maps have {volume.box} px of {volume.pixel_size_A:g} A, the particles {box} px of "
+            f"{pixel_A:g} A; resample the maps"
+        )
+    finest = (box - 1) // 2 - 1
+    if chosen.max_resolution_A is not None:
+        finest = min(finest, int(box * pixel_A / chosen.max_resolution_A))
+    return Pixels(box, pixel_A, min(max(2, round(box * pixel_A / _FIRST_SHELL_A)), finest - 2), finest)
+
+
+def _places(particles: Particles) -> tuple[IntArray, FloatArray | None]:
+    """Micrograph of every particle, and where it lies there, where the table says so."""
+    table = particles.table
+    if "rlnMicrographName" not in table:
+        return np.zeros(len(table), np.int64), None
+    micrograph = np.unique(table["rlnMicrographName"].to_numpy(str), return_inverse=True)[1].astype(np.int64)
+    if not {"rlnCoordinateX", "rlnCoordinateY"} <= set(table.columns):
+        return micrograph, None
+    return micrograph, table[["rlnCoordinateX", "rlnCoordinateY"]].to_numpy(np.float64)
+
+
+@dataclass(frozen=True, eq=False)
+class _GroupValues:
+    """Aberrations of every row of an optics table, to be changed."""
+
+    tilt_mrad: FloatArray
+    odd: FloatArray
+    even: FloatArray
+    matrix: FloatArray
+
+    @classmethod
+    def of(cls, particles: Particles) -> _GroupValues:
+        table = particles.optics_table
+        assert table is not None
+        known, rows = Aberrations.of(particles), len(table)
+        kind = np.zeros(rows, np.int64)
+        kind[particles.optics.group] = known.kind
+        odd = np.zeros((rows, max(6, known.odd.shape[1])))
+        odd[:, : known.odd.shape[1]] = known.odd[kind]
+        stored = coefficient_lists(table, EVEN_ZERNIKE, particles.where)
+        even = np.zeros((rows, EVEN_COUNT if stored is None else max(EVEN_COUNT, stored.shape[1])))
+        if stored is not None:
+            even[:, : stored.shape[1]] = stored
+        return cls(known.beam_tilt_mrad[kind].copy(), odd, even, known.matrix[kind].copy())
+
+
+def with_group_fits(particles: Particles, made: Round) -> Particles:
+    """Particles whose optics groups have the kept fits of a round, in RELION's columns."""
+    table, values, optics = particles.optics_table, _GroupValues.of(particles), particles.optics
+    assert table is not None
+    columns: dict[str, Any] = {}
+    for g, fit in _kept(made.odd):
+        one = int(np.flatnonzero(optics.group == g)[0])
+        coma = float(optics.cs_mm[one] * 1e7 * wavelength_A(optics.voltage_kV[one]) ** 2)
+        values.odd[g, :6] += fit.change
+        values.odd[g], values.tilt_mrad[g] = _as_beam_tilt(values.odd[g], values.tilt_mrad[g], coma)
+        columns |= dict(zip(BEAM_TILT, values.tilt_mrad.T, strict=True)) | {ODD_ZERNIKE: written(values.odd)}
+    for g, fit in _kept(made.even):
+        values.even[g, :EVEN_COUNT] -= fit.change
+        columns[EVEN_ZERNIKE] = written(values.even)
+    for g, fit in _kept(made.magnification):
+        values.matrix[g] = (np.eye(2) + fit.change.reshape(2, 2)) @ values.matrix[g]
+        columns |= dict(zip(MAGNIFICATION, values.matrix.reshape(-1, 4).T.copy(), strict=True))
+    own = particles.table.drop(columns=[c for c in columns if c in particles.table])
+    return Particles(
+        own,
+        particles.source,
+        optics_table=table.assign(**columns),
+        tables=particles.tables,
+        table_name=particles.table_name,
+        where=particles.where,
+    )
+
+
+def _kept(fits: dict[int, GroupFit]) -> list[tuple[int, GroupFit]]:
+    return [(g, fit) for g, fit in fits.items() if fit.kept]
+
+
+def _as_beam_tilt(odd: FloatArray, tilt_mrad: FloatArray, coma_A3: float) -> tuple[FloatArray, FloatArray]:
+    """Coma written as a beam tilt, as RELION does: k^2 kx = (Z(3,1) + 2 Z(1,1)) / 3."""
+    if coma_A3 < 1.0:  # a corrected Cs: no tilt of any size would make this coma
+        return odd, tilt_mrad
+    per_mrad = -2e-3 * np.pi * coma_A3 / 3
+    tilt, rest = tilt_mrad.copy(), odd.copy()
+    for axis, (first, third) in enumerate(((1, 4), (0, 3))):
+        tilt[axis] += odd[third] / per_mrad
+        rest[first] -= 2 * odd[third]
+        rest[third] = 0.0
+    return rest, tilt
+
+
+def _sentence(number: int, made: Round) -> str:
+    if made.informative_shells < _LEAST_SHELLS:
+        return f"round {number}: the reference explains the images in {made.informative_shells} shells: nothing fitted"
+    told = [
+        f"{name} {fit.gain_nats:+.0f} +- {fit.gain_error_nats:.0f} nats{'' if fit.kept else ' (not kept)'}"
+        for name, fit in made.fits()
+    ]
+    return f"round {number}: held-out data gain " + "; ".join(told)
+
+
+def _verdict(rounds: list[Round]) -> str:
+    kept = sorted({name for made in rounds for name in made.kept})
+    if kept:
+        return f"{len(rounds)} rounds; held-out data gained by " + ", ".join(kept)
+    if rounds[0].informative_shells < _LEAST_SHELLS:
+        return (
+            f"nothing was changed: the other half's map explains the images in {rounds[0].informative_shells} shells "
+            f"only, {_LEAST_SHELLS} are needed: wrong map, wrong poses, or nothing but noise"
+        )
+    return "nothing was changed: held-out data gain nothing by any fit beyond three standard errors"
+
+
+@dataclass(frozen=True)
+class CtfRefineJob:
+    """What ``verglas ctf-refine`` is asked for.
+
+    Attributes
+    ----------
+    particles : Path
+    out : Path
+        Folder to write.
+    half_maps : (Path, Path), optional
+    mask : Path, optional
+    stack : Path, optional
+    settings : CtfRefineSettings
+    threads : int, optional
+    """
+
+    particles: Path
+    out: Path
+    half_maps: tuple[Path, Path] | None = None
+    mask: Path | None = None
+    stack: Path | None = None
+    settings: CtfRefineSettings = field(default_factory=CtfRefineSettings)
+    threads: int | None = None
+
+
+def summary(found: CtfRefinement) -> dict[str, Any]:
+    """Figures of a refinement for JSON."""
+    rounds = [
+        {
+            "informative_shells": made.informative_shells,
+            "fits": [
+                {
+                    "what": name,
+                    "kept": fit.kept,
+                    "gain_nats": round(fit.gain_nats, 2),
+                    "gain_error_nats": round(fit.gain_error_nats, 2),
+                }
+                | (
+                    {"width_A": round(fit.width_A, 1), "about": fit.about}
+                    if isinstance(fit, DefocusFit)
+                    else {"change": fit.change.tolist(), "standard_error": fit.standard_error.tolist()}
+                )
+                for name, fit in made.fits()
+            ],
+        }
+        for made in found.rounds
+    ]
+    return {
+        "verdict": found.verdict,
+        "particles": len(found.particles),
+        "rounds": rounds,
+        "settings": asdict(found.settings),
+        "seconds": round(found.seconds, 1),
+    }
+
+
+def ctf_refine_files(job: CtfRefineJob, *, listener: ListenerChoice = "screen") -> dict[str, Any]:
+    """Read, refine, write particles.star, half1.mrc, half2.mrc, ctf_refine.json and report.html; the summary."""
+    if job.out.exists() and not job.out.is_dir():
+        raise InputError(f"cannot write {job.out}: it is a file, expected the name of a folder")
+    particles = read_particles(job.particles, stack=job.stack)
+    maps = None if job.half_maps is None else (read_map(job.half_maps[0]), read_map(job.half_maps[1]))
+    mask = None if job.mask is None else read_map(job.mask)
+    found = refine_ctf(particles, job.settings, half_maps=maps, mask=mask, threads=job.threads, listener=listener)
+    job.out.mkdir(parents=True, exist_ok=True)
+    write_particles(job.out / "particles.star", found.particles)
+    for name, volume in zip(("half1.mrc", "half2.mrc"), found.half_maps, strict=True):
+        write_map(job.out / name, volume)
+    told = summary(found)
+    write_json(job.out / "ctf_refine.json", told)
+    first = found.rounds[0]
+    drawn = [
+        (f"{parity} phase of optics group {g + 1}", first.sums, g, parity, fit)
+        for parity, fits in (("odd", first.odd), ("even", first.even))
+        for g, fit in fits.items()
+        if first.sums is not None
+    ]
+    write_text(job.out / "report.html", refinement_page(found.particles, drawn, first.defocus, told))
+    return told

@@ -1,0 +1,181 @@
+"""CTF refinement: planted aberrations and defoci come back, and what says nothing changes nothing."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from command_line import main
+
+import verglas as vg
+from verglas.optics import Aberrations, with_aberrations
+from verglas.optics.refine import Pixels, Setting, calibrate, defocus_pass, fit_defocus, fit_phase, group_pass
+from verglas.optics.refine.pixels import Reference, batch_of, image_spectra
+from verglas.run.ctf_refine import CtfRefineSettings, Round, with_group_fits
+from verglas.types.even_aberrations import even_zernikes, written
+
+BOX, PIXEL_A, N = 48, 2.0, 400
+COMA = 2.7e7 * 0.0196875**2
+
+
+def planted(*, tilt=(0.0, 0.0), odd=(0.0,) * 6, matrix=None, defocus_sd_A=0.0, noise=1.5, seed=1, n=N):
+    """Truth, particles as one has them, and as they are: with these aberrations, and wrong defoci."""
+    rng = np.random.default_rng(seed)
+    model = vg.simulate.phantom(BOX, PIXEL_A, 60.0, seed=seed)
+    truth = vg.simulate.density(model, BOX, PIXEL_A)
+    clean = vg.simulate.particles(model, n, BOX, PIXEL_A, snr=1e6, seed=seed)
+    aberrations = Aberrations(
+        np.zeros(n, int),
+        np.array([tilt]),
+        np.array([odd]),
+        np.eye(2)[None] if matrix is None else np.array([matrix]),
+        np.array([COMA]),
+    )
+    images = vg.project(truth, clean.poses, clean.optics)
+    sd = noise * images.std()
+    images = aberrations.applied(images, np.arange(n), PIXEL_A)
+    images += rng.normal(0, sd, images.shape).astype(np.float32)
+    true = with_aberrations(clean.with_source(vg.types.ArraySource(images, PIXEL_A)), aberrations)
+    error = rng.normal(0, defocus_sd_A, n) if defocus_sd_A else np.zeros(n)
+    table = clean.table.assign(rlnDefocusU=clean.table.rlnDefocusU + error, rlnDefocusV=clean.table.rlnDefocusV + error)
+    return truth, vg.Particles(table, true.source, optics_table=clean.optics_table), true
+
+
+def setting_of(particles, truth, last=22):
+    half = np.arange(len(particles)) % 2
+    return Setting.of(particles, half, (truth, truth), Pixels(BOX, PIXEL_A, 3, last))
+
+
+def test_sums_are_those_of_the_images_pixel_by_pixel():
+    """The score of a change of defocus, from bins, is that of a new CTF."""
+    truth, bad, _ = planted(n=8)
+    setting = setting_of(bad, truth)
+    calibration = calibrate(setting)
+    scores = defocus_pass(setting, calibration, 600.0)
+    rows = np.flatnonzero(setting.half == 0)
+    pixels = setting.pixels
+    amplitude = calibration.amplitude[0][pixels.shell]
+    spectra, slices = image_spectra(bad[rows]), Reference(truth, pixels).slices(bad[rows])
+
+    def score(change):
+        params = bad[rows].optics.as_params()
+        params[:, :2] += change
+        batch = batch_of(spectra, slices, params, calibration.inverse_noise(0, pixels), pixels)
+        model = amplitude * batch.sine
+        return (2 * batch.cross.real * model - batch.power * model**2).sum(axis=1)
+
+    exact = score(300.0) - score(0.0)
+    at = [int(np.flatnonzero(scores.changes_A == c)[0]) for c in (0.0, 300.0)]
+    whole = scores.values.sum(axis=0)[rows]
+    assert np.allclose(whole[:, at[1]] - whole[:, at[0]], exact, rtol=0.01, atol=0.02 * np.abs(exact).max())
+
+
+def test_beam_tilt_and_defocus_come_back_together():
+    truth, bad, true = planted(tilt=(4.0, -3.0), defocus_sd_A=300.0, n=240)
+    found = vg.refine_ctf(bad, rounds=1, listener=None)
+    table = found.particles.optics_table
+    assert abs(table.rlnBeamTiltX[0] - 4.0) < 0.3
+    assert abs(table.rlnBeamTiltY[0] + 3.0) < 0.3
+    error = found.particles.table.rlnDefocusU - true.table.rlnDefocusU
+    before = bad.table.rlnDefocusU - true.table.rlnDefocusU
+    assert error.std() < 0.5 * before.std()
+    resolution = [vg.fsc(vg.reconstruct(p, listener=None), truth).curve[18:22].mean() for p in (bad, found.particles)]
+    assert resolution[1] > resolution[0] + 0.2
+    assert "defocus" in found.verdict
+
+
+@pytest.mark.slow
+def test_trefoil_fourth_order_and_magnification_come_back():
+    matrix = [[1.01, 0.004], [0.004, 0.99]]
+    truth, bad, true = planted(odd=(0, 0, 120.0, 0, 0, -90.0), matrix=matrix, noise=0.7)
+    terms = np.array([[-360.0, 150.0, 0.0, 200.0, -300.0]])
+    even = bad.optics_table.assign(rlnEvenZernike=written(even_zernikes(terms)))
+    images = vg.project(truth, bad.poses, vg.Particles(bad.table, bad.source, optics_table=even).optics)
+    images = Aberrations.of(true).applied(images, np.arange(N), PIXEL_A)
+    images += np.random.default_rng(3).normal(0, 0.7 * images.std(), images.shape).astype(np.float32)
+    bad = bad.with_source(vg.types.ArraySource(images, PIXEL_A))
+    maps = (truth, truth)
+    state = bad
+    for _ in range(4):
+        half = np.arange(N) % 2
+        one = vg.refine_ctf(
+            state.with_columns(rlnRandomSubset=half + 1),
+            CtfRefineSettings(defocus=False, even=True, magnification=True, rounds=1),
+            half_maps=maps,
+            listener=None,
+        )
+        state = one.particles
+    found = Aberrations.of(state)
+    assert np.allclose(found.matrix[0], matrix, atol=0.0015)
+    kx, ky = np.meshgrid(np.linspace(-0.2, 0.2, 9), np.linspace(-0.2, 0.2, 9))
+    inside = np.hypot(kx, ky) < 0.22
+    difference = found.phase_rad(0, kx, ky) - Aberrations.of(true).phase_rad(0, kx, ky)
+    assert np.abs(difference[inside]).max() < 0.15
+    found_ctf = vg.ctf(state[:5].optics, BOX, PIXEL_A)
+    true_ctf = vg.ctf(vg.Particles(bad.table, None, optics_table=even)[:5].optics, BOX, PIXEL_A)
+    wrong_ctf = vg.ctf(bad[:5].optics, BOX, PIXEL_A)
+    assert np.abs(found_ctf - true_ctf).mean() < 0.2 * np.abs(wrong_ctf - true_ctf).mean()
+
+
+def test_the_width_of_the_prior_is_learned_and_the_error_is_what_it_says():
+    truth, bad, true = planted(defocus_sd_A=250.0, noise=3.0)
+    setting = setting_of(bad, truth)
+    scores = defocus_pass(setting, calibrate(setting), 2000.0)
+    optics = bad.optics
+    fit = fit_defocus(scores, (optics.defocus_u_A + optics.defocus_v_A) / 2, np.zeros(N, int))
+    wanted = (true.table.rlnDefocusU - bad.table.rlnDefocusU).to_numpy()
+    error = fit.change_A - wanted
+    assert fit.about == "change"
+    assert fit.width_A == pytest.approx(250, rel=0.15)
+    assert error.std() == pytest.approx(np.sqrt((fit.standard_error_A**2).mean()), rel=0.2)
+    assert fit.kept
+
+
+def test_noise_and_a_wrong_map_change_nothing():
+    _, bad, _ = planted(defocus_sd_A=100.0)
+    noise = np.random.default_rng(0).normal(size=(N, BOX, BOX)).astype(np.float32)
+    nothing = bad.with_source(vg.types.ArraySource(noise, PIXEL_A))
+    found = vg.refine_ctf(nothing, even=True, rounds=1, listener=None)
+    assert found.particles is nothing
+    assert found.verdict.startswith("nothing was changed")
+    other = vg.simulate.density(vg.simulate.phantom(BOX, PIXEL_A, 60.0, seed=77), BOX, PIXEL_A)
+    found = vg.refine_ctf(nothing, half_maps=(other, other), rounds=1, listener=None)
+    assert found.particles is nothing
+
+
+def test_phases_are_exact_without_noise():
+    truth, bad, _ = planted(tilt=(5.0, 2.0), noise=1e-3, n=60)
+    setting = setting_of(bad, truth)
+    fit = fit_phase(group_pass(setting, calibrate(setting), False), 0, "odd")
+    table = with_group_fits(bad, Round(9, odd={0: fit})).optics_table
+    assert np.allclose(table[["rlnBeamTiltX", "rlnBeamTiltY"]].to_numpy()[0], (5.0, 2.0), atol=0.01)
+
+
+def test_the_command_writes_what_relion_reads(tmp_path, capsys):
+    _, bad, _ = planted(tilt=(4.0, 0.0), n=200)
+    vg.write_particles(tmp_path / "p.star", bad)
+    job = ["ctf-refine", str(tmp_path / "p.star")]
+    status, out, _ = main([*job, "--rounds", "1", "--no-defocus", "--out", str(tmp_path / "o"), "--json"], capsys)
+    assert status == 0
+    told = json.loads(out)
+    assert told["rounds"][0]["fits"][0]["kept"]
+    written = vg.read_particles(tmp_path / "o" / "particles.star")
+    assert abs(written.optics_table.rlnBeamTiltX[0] - 4) < 0.5
+    assert "phase difference" in (tmp_path / "o" / "report.html").read_text()
+    status, _, error = main([*job, "--out", str(tmp_path / "p.star")], capsys)
+    assert status == 1
+    assert "expected the name of a folder" in error
+
+
+def test_what_cannot_be_refined_is_named():
+    truth, bad, _ = planted(n=20)
+    with pytest.raises(vg.InputError, match="needs poses"):
+        vg.refine_ctf(bad.with_columns(rlnAngleRot=None), listener=None)
+    microscope = {"rlnVoltage": 300.0, "rlnSphericalAberration": 2.7, "rlnAmplitudeContrast": 0.1}
+    bare = vg.Particles(bad.table.assign(**microscope, rlnImagePixelSize=PIXEL_A), bad.source)
+    with pytest.raises(vg.InputError, match="no optics table"):
+        vg.refine_ctf(bare, listener=None)
+    small = vg.Map(truth.data[:24, :24, :24], PIXEL_A)
+    with pytest.raises(vg.InputError, match="resample the maps"):
+        vg.refine_ctf(bad, half_maps=(small, small), listener=None)
