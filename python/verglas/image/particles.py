@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -114,8 +115,11 @@ def resample_particles(particles: Particles, plan: ResamplePlan) -> Particles:
     )
 
 
-def in_memory(particles: Particles) -> Particles:
-    """The particles with all images in memory, read in large sequential pieces."""
+def in_memory(particles: Particles, progress: Callable[[int, int], None] | None = None) -> Particles:
+    """The particles with all images in memory, read in large sequential pieces.
+
+    ``progress`` is called with how many are read, and how many there are.
+    """
     if isinstance(particles.source, ArraySource):
         return particles
     box = particles.box
@@ -123,5 +127,7 @@ def in_memory(particles: Particles) -> Particles:
     step = max(1, _READ_BYTES // (4 * box**2))
     for begin in range(0, len(particles), step):
         images[begin : begin + step] = particles.images(slice(begin, begin + step))
+        if progress is not None:
+            progress(min(begin + step, len(particles)), len(particles))
     # The sign was applied when the images were read: left in the table it would turn them dark again.
     return particles.with_columns(**{"blob/sign": None}).with_source(ArraySource(images, particles.pixel_size_A))

@@ -14,7 +14,7 @@ from verglas.assessment import fsc, ssnr_from_fsc
 from verglas.reconstruction.accumulate import direct_grid
 from verglas.reconstruction.sums import finish, solve
 from verglas.search.grid_search import SliceSums
-from verglas.search.grid_step import GridLimits, GridStep
+from verglas.search.grid_step import GridLimits, GridStep, Tick, ignore_count
 from verglas.search.problem import Problem, image_batches
 from verglas.search.state import HalfModel, PoseTable
 from verglas.search.step import Step
@@ -177,8 +177,8 @@ class BatchStep(GridStep):
         if problem.first_origin_px is not None:
             self._start.origin_px = problem.first_origin_px
 
-    def evaluate(self, rows: IntArray, poses: PoseTable) -> FloatArray:
-        """Log evidence of particles, whose best poses go to ``poses``.
+    def evaluate(self, rows: IntArray, poses: PoseTable, tick: Tick = ignore_count) -> FloatArray:
+        """Log evidence of particles, whose best poses go to ``poses``; ``tick`` hears how many each batch holds.
 
         The evidence of a model without any density is 0: scores leave out what does not depend on the pose, and all
         priors sum to one.
@@ -189,14 +189,15 @@ class BatchStep(GridStep):
                 scores = self.score(batch)
                 self.learn_poses(batch, scores, poses)
                 out.append(scores.log_evidence)
+                tick(len(batch))
         return np.concatenate(out) if out else np.zeros(0)
 
-    def sums(self, rows: IntArray, poses: PoseTable) -> BatchSums:
+    def sums(self, rows: IntArray, poses: PoseTable, tick: Tick = ignore_count) -> BatchSums:
         """Expectation and sums of particles; rows at even and odd places make the two halves."""
         with work_on(self.problem.device):
-            return self._summed(rows, poses)
+            return self._summed(rows, poses, tick)
 
-    def _summed(self, rows: IntArray, poses: PoseTable) -> BatchSums:
+    def _summed(self, rows: IntArray, poses: PoseTable, tick: Tick) -> BatchSums:
         problem, n = self.problem, len(self.directions)
         block = self.classes * n
         plan = self.slice_sums(2)
@@ -219,6 +220,7 @@ class BatchStep(GridStep):
             )
             self.learn_poses(batch, scores, poses)
             done += len(batch)
+            tick(len(batch))
         count = max(done, 1)
         return BatchSums(self._grids(plan, count), squared / count, coefficients / count, mass / count)
 

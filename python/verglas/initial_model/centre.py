@@ -13,13 +13,19 @@ from verglas.search.problem import Problem
 from verglas.search.state import HalfModel, PoseTable
 from verglas.search.step import Step
 from verglas.types.arrays import FloatArray
+from verglas.types.listener import Progress, counted
 
 _PASSES = 4
 _LEARNED_FROM = 3000
 _RANGE = 2.5  # of the shifts searched later: neighbours lie beyond
 
 
-def centre_particles(problem: Problem, settings: AbInitioSettings, sigma2: FloatArray) -> Problem:
+def centre_particles(
+    problem: Problem,
+    settings: AbInitioSettings,
+    sigma2: FloatArray,
+    progress: Progress | None = None,
+) -> Problem:
     """The problem with every particle's shift against a round map, which later searches start from.
 
     A few passes of expectation-maximisation over shifts alone, the map replaced by its spherical average after each.
@@ -30,6 +36,8 @@ def centre_particles(problem: Problem, settings: AbInitioSettings, sigma2: Float
     settings : AbInitioSettings
     sigma2 : (groups, shells) float64
         First noise: the power of the images.
+    progress : callable, optional
+        Called with the phase, images centred, in all, counted once in every pass.
     """
     rng = np.random.default_rng((settings.seed, 2**34))
     rows = np.sort(rng.permutation(len(problem))[:_LEARNED_FROM])
@@ -40,10 +48,11 @@ def centre_particles(problem: Problem, settings: AbInitioSettings, sigma2: Float
     first = spherical_average(random_map(problem, rows[:: max(1, len(rows) // 400)], settings, settings.seed))
     model = HalfModel(first[None], sigma2.copy(), np.ones(problem.n_micrographs), np.ones(1))
     poses = PoseTable.unknown(len(problem))
+    tick = counted(progress, "centring", _PASSES * len(rows) + len(problem))
     for _ in range(_PASSES):
         new_model, _ = update_model(
-            problem, model, BatchStep(problem, model, step, course.grid_radius).sums(rows, poses)
+            problem, model, BatchStep(problem, model, step, course.grid_radius).sums(rows, poses, tick)
         )
         model = replace(new_model, volumes=spherical_average(new_model.volumes[0] * problem.sphere)[None])
-    BatchStep(problem, model, step, course.grid_radius).evaluate(np.arange(len(problem)), poses)
+    BatchStep(problem, model, step, course.grid_radius).evaluate(np.arange(len(problem)), poses, tick)
     return replace(problem, first_origin_px=poses.origin_px)

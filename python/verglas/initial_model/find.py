@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -203,9 +204,9 @@ def find_initial_model(
     resolved_settings = settings_from("abinitio", AbInitioSettings, settings, **changes)
     source, watch = for_job(particles, "abinitio"), observer or Observer()
     where = Where(one_device("abinitio", device), threads)
-    draw = _draw_particles(source, resolved_settings, where)
+    draw = _draw_particles(source, resolved_settings, where, watch)
     sigma2 = _first_noise(draw.problem, draw.power)
-    problem = centre_particles(draw.problem, resolved_settings, sigma2)
+    problem = centre_particles(draw.problem, resolved_settings, sigma2, watch.progress)
     watch.prepared(problem)
     held_out = np.sort(
         np.random.default_rng((resolved_settings.seed, 2**32)).permutation(len(problem))[
@@ -333,15 +334,15 @@ class _Placed:
     excluded: dict[int, str]
 
 
-def _draw_particles(particles: Particles, settings: AbInitioSettings, where: Where) -> _Drawn:
+def _draw_particles(particles: Particles, settings: AbInitioSettings, where: Where, watch: Observer) -> _Drawn:
     """As many as starts need, at random, of those that can be used."""
     rows = np.arange(len(particles))
     if len(particles) > settings.max_particles:
         rows = np.sort(
             np.random.default_rng((settings.seed, 2**33)).choice(rows, settings.max_particles, replace=False)
         )
-    small = in_memory(_crop_particles(particles[rows], settings))
-    inspection = survey(small, **where.of_ops)
+    small = in_memory(_crop_particles(particles[rows], settings), partial(watch.progress, "reading particles"))
+    inspection = survey(small, **where.of_ops, progress=partial(watch.progress, "inspecting particles"))
     usable = len(rows) - len(inspection.excluded)
     if usable < _FEWEST:
         raise InputError(f"abinitio: {usable} of {len(particles)} particles can be used; it takes {_FEWEST} or more")
@@ -366,13 +367,14 @@ def _place_all(
 ) -> _Placed:
     """Poses of all particles against the maps learned from some of them."""
     small = _crop_particles(particles, settings)
-    inspection = survey(small, **where.of_ops)
+    inspection = survey(small, **where.of_ops, progress=partial(watch.progress, "inspecting all particles"))
     whole = _problem(small, inspection.excluded, settings, where)
     used = np.setdiff1d(np.arange(len(particles)), list(inspection.excluded))
     model = replace(best.model, scale=np.ones(whole.n_micrographs))
     if whole.n_groups != len(model.sigma2):
         raise InputError("abinitio: an optics group has no particle among those drawn; raise max_particles")
-    whole = centre_particles(whole, settings, _first_noise(whole, inspection.power[used]))
+    noise = _first_noise(whole, inspection.power[used])
+    whole = centre_particles(whole, settings, noise, watch.progress)
     poses = place_particles(
         whole,
         settings,

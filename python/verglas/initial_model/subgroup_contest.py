@@ -14,7 +14,6 @@ its copies can each be a little turned, which makes the grid finer.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -26,12 +25,14 @@ from verglas.initial_model.contest import Contest, best_group, exceeds, standard
 from verglas.initial_model.subgroups import Subgroup, maximal_subgroups
 from verglas.reconstruction.sums import Symmetry, finish, solve
 from verglas.search.candidates import Candidates
+from verglas.search.grid_step import Tick
 from verglas.search.pose_step import PoseStep
 from verglas.search.problem import ImageBatch, Problem
 from verglas.search.state import HalfModel, PoseTable
 from verglas.search.step import Step
 from verglas.types import Map
 from verglas.types.arrays import Float32Array, FloatArray, IntArray
+from verglas.types.listener import Progress, counted
 
 _PASSES = 5
 _PASSES_OF_WHOLE = 1  # nothing is to be told apart
@@ -54,16 +55,18 @@ class _CosetStep(PoseStep):
         zeros = np.zeros(len(image))
         return Candidates(image, matrices, poses.origin_px[rows][image], zeros.astype(np.int64), zeros)
 
-    def sums(self, rows: IntArray, poses: PoseTable, half: int) -> tuple[ops.GridSums, FloatArray]:
+    def sums(self, rows: IntArray, poses: PoseTable, half: int, tick: Tick) -> tuple[ops.GridSums, FloatArray]:
         """Sums, and the evidence of each particle; the poses stay as they are."""
         own = poses.copy()
-        grids = self.run(half, own, lambda _: None, rows).grids
+        grids = self.run(half, own, tick, rows).grids
         return grids[0], own.log_evidence[rows] - np.log(len(self.cosets))
 
-    def learn(self, rows: IntArray, poses: PoseTable, half: int) -> Float32Array:
+    def learn(self, rows: IntArray, poses: PoseTable, half: int, tick: Tick) -> Float32Array:
         """The next map; the FSC of the two halves of these rows weights it."""
         problem, radius = self.problem, self.step.insert_radius
-        maps = [finish(self.sums(rows[i::2], poses, half)[0], self.operators, threads=self.threads) for i in (0, 1)]
+        maps = [
+            finish(self.sums(rows[i::2], poses, half, tick)[0], self.operators, threads=self.threads) for i in (0, 1)
+        ]
         one, two = (Map(solve(s, self.operators, threads=self.threads), problem.pixel_size_A) for s in maps)
         curve = fsc(one, two, problem.sphere, threads=self.threads).curve[: radius + 1]
         ssnr = 2 * ssnr_from_fsc(np.clip(curve, _FSC_LEAST, _FSC_MOST))
@@ -78,7 +81,7 @@ def contest_of_subgroups(
     rows: tuple[IntArray, IntArray],
     *,
     seed: int = 0,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Contest:
     """Compare a map's point group with its maximal subgroups and C1 on particles of the other half set.
 
@@ -97,7 +100,7 @@ def contest_of_subgroups(
     seed : int
         Of the choices that the maps begin with.
     progress : callable, optional
-        Called with passes done, in all.
+        Called with the phase, images done, in all, counted once in every pass.
 
     Returns
     -------
@@ -111,13 +114,15 @@ def contest_of_subgroups(
         entrants.append(Subgroup(problem.symmetry, (0,)))
     step = replace(step, phase="local")
     evidence, maps = {}, {}
+    passes = sum(1 + _passes(entrant) for entrant in entrants)
+    phase = f"verdict, {problem.symmetry} and its subgroups"
+    tick = counted(progress, phase, passes * len(rows[0]) + len(entrants) * len(rows[1]))
     for number, entrant in enumerate(entrants):
-        volume = _learn_map(problem, model, poses, step, rows[0], entrant, np.random.default_rng((seed, number)))
+        rng = np.random.default_rng((seed, number))
+        volume = _learn_map(problem, model, poses, step, rows[0], entrant, rng, tick)
         maps[entrant.name] = volume
         judge_step = _CosetStep(problem, replace(model, volumes=volume[None]), step, entrant, entrant.cosets)
-        evidence[entrant.name] = judge_step.sums(rows[1], poses, 2)[1]
-        if progress is not None:
-            progress(number + 1, len(entrants))
+        evidence[entrant.name] = judge_step.sums(rows[1], poses, 2, tick)[1]
     own = evidence[whole.name]
     others = {name: e for name, e in evidence.items() if name != whole.name}
     lead = own - others[best_group(others)]
@@ -139,13 +144,19 @@ def _learn_map(
     rows: IntArray,
     subgroup: Subgroup,
     rng: np.random.Generator,
+    tick: Tick,
 ) -> Float32Array:
     """What half set 1 teaches under a subgroup, from the map of the whole group."""
     trial = poses.copy()
     turn = subgroup.cosets[rng.integers(len(subgroup.cosets), size=len(rows))]
     trial.angles_deg[rows] = matrix_to_euler(euler_to_matrix(poses.angles_deg[rows]) @ turn)
-    volume = _CosetStep(problem, model, step, subgroup, np.eye(3)[None]).learn(rows, trial, 1)
-    for _ in range(_PASSES if len(subgroup.cosets) > 1 else _PASSES_OF_WHOLE):
+    volume = _CosetStep(problem, model, step, subgroup, np.eye(3)[None]).learn(rows, trial, 1, tick)
+    for _ in range(_passes(subgroup)):
         now = replace(model, volumes=volume[None])
-        volume = _CosetStep(problem, now, step, subgroup, subgroup.cosets).learn(rows, poses, 1)
+        volume = _CosetStep(problem, now, step, subgroup, subgroup.cosets).learn(rows, poses, 1, tick)
     return volume
+
+
+def _passes(subgroup: Subgroup) -> int:
+    """Of learning, after the first."""
+    return _PASSES if len(subgroup.cosets) > 1 else _PASSES_OF_WHOLE

@@ -27,9 +27,8 @@ from verglas.search.state import HalfModel, PoseTable
 from verglas.search.step import Step
 from verglas.types import Map
 from verglas.types.arrays import FloatArray
+from verglas.types.listener import Progress
 from verglas.types.verdict import Finding
-
-Progress = Callable[[str, int, int], None]  # phase, particles done, in all
 
 _EMPTY_CLASS = 0.01
 _PERTURBATION = 0.3

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -37,7 +37,7 @@ from verglas.search.problem import survey
 from verglas.search.step import Step
 from verglas.types import Map, Particles, Poses
 from verglas.types.arrays import IntArray
-from verglas.types.listener import Listener
+from verglas.types.listener import Listener, phase_progress
 from verglas.types.settings import settings_from
 from verglas.types.verdict import Finding, Verdict
 
@@ -314,8 +314,9 @@ def _start_run(
     maps, more = upright_references(maps, settings, mask_given=window is not None)
     notes += more
     keep = _fits_in_memory(particles, around.limit_GB)
-    work = in_memory(particles) if keep else particles
-    inspection = survey(work, threads=settings.threads, device=around.devices[0])
+    work = in_memory(particles, phase_progress(around.listener, "reading particles")) if keep else particles
+    progress = phase_progress(around.listener, "inspecting particles")
+    inspection = survey(work, threads=settings.threads, device=around.devices[0], progress=progress)
     usable = np.setdiff1d(np.arange(len(particles)), list(inspection.excluded))
     work, more = _with_halves(work, usable, inspection.copy_of, settings.seed)
     notes += more
@@ -413,7 +414,7 @@ def _resume_run(particles: Particles, settings: RefineSettings, around: _Around,
     if different:
         raise InputError(f"{folder.folder}: this run was started with other particles ({different})")
     keep = _fits_in_memory(particles, around.limit_GB)
-    work = in_memory(particles) if keep else particles
+    work = in_memory(particles, phase_progress(around.listener, "reading particles")) if keep else particles
     usable = np.setdiff1d(np.arange(len(particles)), list(checkpoint.excluded))
     half = np.ones(len(particles), np.int64)
     half[usable] = checkpoint.half
@@ -457,9 +458,9 @@ def _run(setup: _Setup, folder: RefineFolder | None, listener: Listener) -> Refi
     assert setup.step is not None
     try:
         state, made = refine_state(problem, setup.state, setup.step, progress=progress, after=record_iteration)
-        assessments = _assess(problem, state, made)
+        assessments = _assess(problem, state, made, phase_progress(listener, "postprocessing, maps"))
         particles = _with_radii(_with_results(setup.used, problem, state), problem, state, made)
-        verdict = judge_refinement(problem, state, made.maps, assessments, particles)
+        verdict = judge_refinement(problem, state, made.maps, assessments, particles, listener.progress)
         for finding in verdict.findings:
             listener.say(finding.sentence)
         if folder is not None:
@@ -482,8 +483,11 @@ def _class(problem: RefineProblem, maps: Any, result: Postprocessed) -> tuple[Ma
     return Map(maps.joint, problem.pixel_size_A), (first, second), result
 
 
-def _assess(problem: RefineProblem, state: State, iteration: Iteration) -> list[Postprocessed]:
+def _assess(
+    problem: RefineProblem, state: State, iteration: Iteration, progress: Callable[[int, int], None]
+) -> list[Postprocessed]:
     """Postprocessing of every class: with the user's mask, or one made from the final map."""
+    progress(0, len(iteration.maps))
     settings = problem.settings
     how = PostprocessSettings(symmetry=settings.symmetry, seed=settings.seed)
     around: dict[str, Any] = {"threads": settings.threads, "listener": None}
@@ -501,6 +505,7 @@ def _assess(problem: RefineProblem, state: State, iteration: Iteration) -> list[
                 result, masked=_truncate_curve(result.masked, limit), corrected=_truncate_curve(result.corrected, limit)
             )
         results.append(result)
+        progress(len(results), len(iteration.maps))
     return results
 
 

@@ -26,6 +26,7 @@ from verglas.refinement.update import ClassMaps, resolution_shell
 from verglas.search.state import PoseTable
 from verglas.types import Map, Particles
 from verglas.types.arrays import Float32Array, IntArray
+from verglas.types.listener import Progress
 from verglas.types.verdict import Finding
 
 _FIRST_SHELLS = 5  # of a reference, at least, are compared with its copies
@@ -95,7 +96,12 @@ def _upright(one: Map, settings: RefineSettings, symmetry: str) -> Upright | Non
 
 
 def symmetry_findings(
-    problem: RefineProblem, state: State, maps: ClassMaps, particles: Particles, number: int
+    problem: RefineProblem,
+    state: State,
+    maps: ClassMaps,
+    particles: Particles,
+    number: int,
+    progress: Progress | None = None,
 ) -> list[Finding]:
     """What the particles say of the group that they were refined under.
 
@@ -110,11 +116,13 @@ def symmetry_findings(
         With the last poses, classes and half sets.
     number : int
         Of the class, from 0.
+    progress : callable, optional
+        Called with a phase, how much of it is done, and how much there is.
     """
     if parse_symmetry(problem.symmetry) == "C1" or problem.correlation:
         return []
     mine = state.poses.class_number == number
-    contest = _contest(problem, state, maps, mine)
+    contest = _contest(problem, state, maps, mine, progress)
     if contest is None:
         return []
     particles = particles[np.flatnonzero(mine)]
@@ -126,7 +134,9 @@ def _judge(problem: RefineProblem, contest: Contest, alone: tuple[float, float])
     return judge_symmetry(parse_symmetry(problem.symmetry), contest.winner, contest.evidence, lead, alone)
 
 
-def _contest(problem: RefineProblem, state: State, maps: ClassMaps, mine: npt.NDArray[np.bool_]) -> Contest | None:
+def _contest(
+    problem: RefineProblem, state: State, maps: ClassMaps, mine: npt.NDArray[np.bool_], progress: Progress | None
+) -> Contest | None:
     """The contest of subgroups, on some particles at a pixel size that holds what decides."""
     order = len(symmetry_matrices(problem.symmetry))
     most = max(_FEWEST, min(_MOST, _MOST_POSES // order))
@@ -146,7 +156,7 @@ def _contest(problem: RefineProblem, state: State, maps: ClassMaps, mine: npt.ND
     model = replace(half, volumes=volume[None], sigma2=half.sigma2[:, :shells] * ratio**4, class_weight=np.ones(1))
     step = replace(schedule.make_step(small, "local", radius, 3, _SHIFTS_PX), insert_radius=radius)
     both = (small.rows_of_half(1), small.rows_of_half(2))
-    return contest_of_subgroups(small, model, poses, step, both, seed=problem.settings.seed)
+    return contest_of_subgroups(small, model, poses, step, both, seed=problem.settings.seed, progress=progress)
 
 
 def _small_problem(problem: RefineProblem, rows: IntArray, resolution_A: float) -> RefineProblem:

@@ -19,11 +19,13 @@ from verglas.refinement.problem import RefineProblem
 from verglas.refinement.state import State
 from verglas.refinement.update import ClassMaps
 from verglas.run.refine_symmetry import symmetry_findings, weighted_half_map
+from verglas.search.grid_step import Tick
 from verglas.search.pose_step import coarse_radius
 from verglas.search.state import HalfModel, PoseTable
 from verglas.search.step import Step
 from verglas.types import Map, Particles
 from verglas.types.arrays import FloatArray, IntArray
+from verglas.types.listener import Progress, counted
 from verglas.types.verdict import Finding, Verdict
 
 _MOST = 300  # held-out particles of each half
@@ -38,6 +40,7 @@ def judge_refinement(
     maps: Sequence[ClassMaps],
     assessments: Sequence[Postprocessed],
     particles: Particles,
+    progress: Progress | None = None,
 ) -> Verdict:
     """Verdict on the maps of the last iteration.
 
@@ -52,6 +55,8 @@ def judge_refinement(
         Of each class.
     particles : Particles
         With the last poses, classes and half sets.
+    progress : callable, optional
+        Called with a phase, how much of it is done, and how much there is.
 
     Returns
     -------
@@ -59,18 +64,20 @@ def judge_refinement(
         Findings ``signal`` or ``noise``; for the largest class ``directions`` or ``restricted-views``, under a point
         group ``symmetry-supported``, ``symmetry-undecided`` or ``symmetry-not-supported``.
     """
-    findings: list[Finding] = [judge_gain(held_out_gain(problem, state, maps))]
+    findings: list[Finding] = [judge_gain(held_out_gain(problem, state, maps, progress))]
     largest = int(np.argmax(state.halves[0].class_weight + state.halves[1].class_weight))
     if findings[0].state != "stop":
         first, second = (Map(v, problem.pixel_size_A) for v in maps[largest].raw)
         threads = problem.settings.threads
         directional = directional_fsc(first, second, assessments[largest].mask, threads=threads)
         findings.append(judge_directions(directional))
-        findings += symmetry_findings(problem, state, maps[largest], particles, largest)
+        findings += symmetry_findings(problem, state, maps[largest], particles, largest, progress)
     return Verdict.of(findings, "report.html")
 
 
-def held_out_gain(problem: RefineProblem, state: State, maps: Sequence[ClassMaps]) -> FloatArray:
+def held_out_gain(
+    problem: RefineProblem, state: State, maps: Sequence[ClassMaps], progress: Progress | None = None
+) -> FloatArray:
     """Log evidence of particles under the map of the half that they are not in, over its spherical average, nats.
 
     All poses of a grid are summed over, from the particles' centres as they came. Shells at which the halves were
@@ -84,15 +91,18 @@ def held_out_gain(problem: RefineProblem, state: State, maps: Sequence[ClassMaps
     step = schedule.make_step(problem, "grid", last, _ORDER, problem.settings.shift_range_A / problem.pixel_size_A)
     alone = replace(problem, devices=("cpu",), batch=0)
     gains = []
-    for half in (1, 2):
-        rows = problem.rows_of_half(3 - half)
-        rows = rows[:: max(1, len(rows) // _MOST)][:_MOST]
+    chosen = [problem.rows_of_half(half) for half in (2, 1)]
+    chosen = [rows[:: max(1, len(rows) // _MOST)][:_MOST] for rows in chosen]
+    tick = counted(progress, "verdict, held-out particles", 2 * sum(map(len, chosen)))
+    for half, rows in zip((1, 2), chosen, strict=True):
         sigma2 = _power(alone, rows)
         sigma2[:, : first_shell + 1] *= _SILENT
         volumes = np.stack([weighted_half_map(problem, one, half - 1, last) for one in maps])
         blobs = np.stack([spherical_average(v) for v in volumes]).astype(np.float32)
         model = state.halves[half - 1]
-        against = [_evidence(alone, replace(model, volumes=v, sigma2=sigma2), step, rows) for v in (volumes, blobs)]
+        against = [
+            _evidence(alone, replace(model, volumes=v, sigma2=sigma2), step, rows, tick) for v in (volumes, blobs)
+        ]
         gains.append(against[0] - np.maximum(against[1], 0.0))
     return np.concatenate(gains)
 
@@ -116,6 +126,6 @@ def _power(problem: RefineProblem, rows: IntArray) -> FloatArray:
     return np.maximum(power, 1e-12 * power.max())
 
 
-def _evidence(problem: RefineProblem, model: HalfModel, step: Step, rows: IntArray) -> FloatArray:
+def _evidence(problem: RefineProblem, model: HalfModel, step: Step, rows: IntArray, tick: Tick) -> FloatArray:
     grid_radius = min((problem.box - 1) // 2, step.insert_radius)
-    return BatchStep(problem, model, step, grid_radius).evaluate(rows, PoseTable.unknown(len(problem)))
+    return BatchStep(problem, model, step, grid_radius).evaluate(rows, PoseTable.unknown(len(problem)), tick)

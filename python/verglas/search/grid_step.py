@@ -24,6 +24,11 @@ from verglas.types.arrays import FloatArray, IntArray
 
 Tick = Callable[[int], None]
 
+
+def ignore_count(_: int) -> None:
+    """A tick that nobody hears."""
+
+
 MOST_CANDIDATES = 1 << 15
 # Candidates of the images searched at a time, if every list is full: 80 MB of lists, posteriors and what they pass
 # through (bench/bench_memory.py). The first iterations of small boxes come close to that.

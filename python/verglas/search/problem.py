@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -325,7 +325,13 @@ class Survey:
     copy_of: IntArray
 
 
-def survey(particles: Particles, *, threads: int | None = None, device: str = "cpu") -> Survey:
+def survey(
+    particles: Particles,
+    *,
+    threads: int | None = None,
+    device: str = "cpu",
+    progress: Callable[[int, int], None] | None = None,
+) -> Survey:
     """Find images that cannot be used, and the power spectrum of each.
 
     Parameters
@@ -336,6 +342,8 @@ def survey(particles: Particles, *, threads: int | None = None, device: str = "c
         Threads; all by default.
     device : str
         Where the spectra are made.
+    progress : callable, optional
+        Called with images done, in all.
 
     Returns
     -------
@@ -362,6 +370,8 @@ def survey(particles: Particles, *, threads: int | None = None, device: str = "c
         for piece, images in upload_pieces(read, pieces, device, (min(step, len(particles)), box, box)):
             spectra = fourier.forward(images, 2, threads=threads)
             power[piece] = to_host(ops.shell_dot(spectra, device=device, threads=threads)) / number
+            if progress is not None:
+                progress(min(piece.stop, len(particles)), len(particles))
     values = GreyValues.joined(grey)
     wild = wild_images(values, groups_of(particles))
     return Survey({**wild, **particles.optics.unusable(), **excluded}, power, values.first_copies())

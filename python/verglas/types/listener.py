@@ -43,6 +43,32 @@ class Silence:
         """Show nothing."""
 
 
+Progress = Callable[[str, int, int], None]  # phase, done, in all
+
+
+def counted(progress: Progress | None, phase: str, total: int) -> Callable[[int], None]:
+    """The progress of one phase as a function of how many more are done.
+
+    Examples
+    --------
+    >>> from verglas.types.listener import counted
+    >>> tick = counted(lambda *told: print(*told), "particles", 5)
+    >>> tick(2)
+    particles 2 5
+    >>> tick(3)
+    particles 5 5
+    """
+    done = 0
+
+    def tick(count: int) -> None:
+        nonlocal done
+        done += count
+        if progress is not None:
+            progress(phase, done, total)
+
+    return tick
+
+
 def phase_progress(listener: Listener, phase: str) -> Callable[[int, int], None]:
     """The listener's progress for one phase, as a function of (done, total).
 
