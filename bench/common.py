@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import platform
 import statistics
 import subprocess
 import time
@@ -20,15 +19,6 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = Path(__file__).resolve().parent / "results"
-
-
-def _processor_name() -> str:
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.is_file():
-        for line in cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    return platform.processor() or platform.machine()
 
 
 def _memory_bytes() -> int | None:
@@ -49,10 +39,11 @@ def _commit() -> str | None:
 def machine() -> dict[str, Any]:
     """Processor, cores, memory, instruction set in use, versions, load: what a figure means nothing without."""
     import verglas as vg
+    from verglas.run.machine import processor_name
 
     info = vg.info()
     return {
-        "processor": _processor_name(),
+        "processor": processor_name(),
         "cores": info["threads"],
         "memory_GB": round((_memory_bytes() or 0) / 1e9, 1),
         "load_1min": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,

@@ -126,3 +126,17 @@ def test_truncated_packing_is_said(tmp_path):
     (tmp_path / "a.tif.bz2").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(vg.FormatError, match="can be read"):
         vg.read_micrograph(tmp_path / "a.tif.bz2")
+
+
+def test_images_that_lead_back_to_one_another_are_refused_at_once(tmp_path):
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, np.zeros((16, 16), np.uint8), byteorder="<")
+    data = bytearray(path.read_bytes())
+    first = int.from_bytes(data[4:8], "little")
+    entries = int.from_bytes(data[first : first + 2], "little")
+    after = first + 2 + 12 * entries
+    data[after : after + 4] = first.to_bytes(4, "little")  # the image after the first is the first
+    path.write_bytes(data)
+    for read in (vg.io.micrograph_header, vg.io.read_movie):
+        with pytest.raises(vg.FormatError):
+            read(path)

@@ -51,6 +51,7 @@ _COMMANDS = (
     "report",
     "status",
     "bugreport",
+    "benchmark",
     "check_conventions",
     "convert",
     "gain",

@@ -23,6 +23,7 @@ from verglas import ops
 from verglas.errors import FormatError, VerglasWarning
 from verglas.io.mrc import decode_sections
 from verglas.io.mrc_header import MrcHeader, compression_of, read_header
+from verglas.io.tiff import tiff_pages
 from verglas.types import FrameSource
 from verglas.types.arrays import Array, IntArray
 
@@ -206,7 +207,7 @@ def _open_tiff(file: PlainFile, unit_A: Any) -> tuple[FrameSource, TiffAbout]:
     try:
         with tifffile.TiffFile(file.plain) as tiff:
             # EER files may hold a summed picture besides, which is no frame of events.
-            pages = [page for page in tiff.pages if not (tiff.is_eer and page.compression not in _EER)]
+            pages = [page for page in tiff_pages(file.path, tiff) if not (tiff.is_eer and page.compression not in _EER)]
             if not pages:
                 raise FormatError(f"{file.path}: an EER file without frames of events")
             _check_directories(file, tiff, pages)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import logging
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -118,7 +119,7 @@ def micrograph_header(path: PathLike) -> tuple[int, int] | None:
     try:
         with tifffile.TiffFile(path) as tiff:
             page = tiff.pages.first
-            for each in tiff.pages:
+            for each in tiff_pages(path, tiff):
                 places = zip(each.dataoffsets, each.databytecounts, strict=True)
                 end = max((start + count for start, count in places), default=0)
                 if end > size:
@@ -128,6 +129,22 @@ def micrograph_header(path: PathLike) -> tuple[int, int] | None:
         raise
     except Exception as error:  # damaged tags end anywhere in the library
         raise FormatError(f"{path}: not a TIFF file that can be read: {error}") from None
+
+
+def tiff_pages(path: PathLike, tiff: tifffile.TiffFile) -> Iterator[Any]:
+    """Images of an open TIFF file, one after another.
+
+    Raises
+    ------
+    FormatError
+        The list leads back to an image before; tifffile follows such a circle for ever.
+    """
+    seen: set[int] = set()
+    for page in tiff.pages:
+        if page.offset in seen:
+            raise FormatError(f"{path}: its list of images leads back to byte {page.offset}: damaged")
+        seen.add(page.offset)
+        yield page
 
 
 def _read_tiff(path: Path, packed: bool) -> tuple[np.ndarray, float]:

@@ -28,6 +28,23 @@ def _cuda_state() -> dict[str, Any]:
     return {"built": True, **cuda.state()}
 
 
+def processor_name() -> str:
+    """What the system calls the processor.
+
+    Examples
+    --------
+    >>> from verglas.run.machine import processor_name
+    >>> bool(processor_name())
+    True
+    """
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.is_file():
+        for line in cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()
+
+
 def devices() -> list[str]:
     """Devices that can be named in ``device=``.
 
