@@ -19,6 +19,7 @@ _LAZY = {
     "align": "verglas.search",
     "correct_motion": "verglas.motion",
     "classify2d": "verglas.classification",
+    "classify3d": "verglas.run.class3d",
     "Particles": "verglas.types",
     "Picks": "verglas.types.micrograph",
     "ctf": "verglas.optics",
@@ -120,6 +121,7 @@ if TYPE_CHECKING:
     from verglas.pipeline import process
     from verglas.reconstruction import project, reconstruct
     from verglas.run.abinitio import abinitio
+    from verglas.run.class3d import classify3d
     from verglas.run.ctf_refine import refine_ctf
     from verglas.run.extract import extract
     from verglas.run.machine import devices, info
@@ -149,6 +151,7 @@ __all__ = [
     "assessment",
     "classification",
     "classify2d",
+    "classify3d",
     "correct_motion",
     "ctf",
     "detector",

@@ -41,6 +41,7 @@ _COMMANDS = (
     "abinitio",
     "reconstruct",
     "refine",
+    "class3d",
     "variability",
     "subtract",
     "expand",

@@ -165,7 +165,9 @@ def search_classes(
     several = len(references) > 1
     state, step = _consensus(work, power, references[:1])
     posed = _posed_at(problem, state.poses, settings)
-    yield _trial(work.with_classes(1), state, step, [])
+    # Every number of classes is judged with the same noise and the same poses looked at: other evidence is of no use.
+    judge = _Judge(step, [h.sigma2.copy() for h in state.halves])
+    yield _trial(work.with_classes(1), state, step, judge)
     for count in counts:
         if count == 1:
             continue
@@ -175,8 +177,8 @@ def search_classes(
             if several
             else _split_state(posed, state, step, count, observer.listener, settings)
         )
-        now, last, changes = _iterate_classes(work, whole, begun, first)
-        yield _trial(whole, now, last, changes)
+        now, last = _iterate_classes(work, whole, begun, first)
+        yield _trial(whole, now, last, judge)
 
 
 def _given_state(problem: RefineProblem, power: Float32Array, references: list[Map], before: State) -> State:
@@ -263,7 +265,7 @@ def _split_state(
     return State(0, poses, halves, np.zeros((count, state.fsc.shape[1])), state.resolution_shell), step
 
 
-def _iterate_classes(work: _Work, problem: RefineProblem, state: State, step: Step) -> tuple[State, Step, list[float]]:
+def _iterate_classes(work: _Work, problem: RefineProblem, state: State, step: Step) -> tuple[State, Step]:
     """Until so few particles change class that the populations stand."""
     count = problem.n_classes
     keeper = work.observer.keeper(f"classes{count}")
@@ -274,14 +276,22 @@ def _iterate_classes(work: _Work, problem: RefineProblem, state: State, step: St
         state, step = _one_iteration(work, problem, state, step, f"{count} classes")
         if keeper is not None:
             keeper.save(keep_state(state, step), needed=True)
-    return state, step, [row.class_change for row in state.figures]
+    return state, step
 
 
 def _stands(state: State, settings: ClassSettings) -> bool:
     return state.iteration > 1 and bool(state.figures[-1].class_change <= settings.still)
 
 
-def _trial(problem: RefineProblem, state: State, step: Step, changes: list[float]) -> ClassTrial:
+@dataclass(frozen=True)
+class _Judge:
+    """By what held-out evidence is measured: poses and resolution looked at, noise of both halves."""
+
+    step: Step
+    sigma2: list[FloatArray]
+
+
+def _trial(problem: RefineProblem, state: State, step: Step, judge: _Judge) -> ClassTrial:
     """Evidence under the maps of the half that a particle is not in; class and pose under those of both."""
     step = replace(step, split=False)
     count = problem.n_classes
@@ -296,7 +306,8 @@ def _trial(problem: RefineProblem, state: State, step: Step, changes: list[float
     )
     for half in (1, 2):
         rows = problem.rows_of_half(half)
-        evidence[rows] = ClassPass(problem, state.halves[2 - half], problem.sphere, step).evaluate(rows, poses)[1]
+        other = replace(state.halves[2 - half], sigma2=judge.sigma2[2 - half])
+        evidence[rows] = ClassPass(problem, other, problem.sphere, judge.step).evaluate(rows, poses)[1]
         poses.take(rows, state.poses)
     everyone = np.arange(len(problem))
     posterior[:] = ClassPass(problem, both, problem.sphere, step).evaluate(everyone, poses)[0]
@@ -312,7 +323,7 @@ def _trial(problem: RefineProblem, state: State, step: Step, changes: list[float
         posterior[:, order],
         evidence,
         state.iteration,
-        changes,
+        [row.class_change for row in state.figures],
     )
 
 
@@ -352,7 +363,7 @@ def fixed_trials(
             seed=settings.seed,
             tick=phase_progress(observer.listener, f"{count} classes at the particles' poses"),
         )
-        evidence, posterior = held_out_class_evidence(posed, model)
+        evidence, posterior = held_out_class_evidence(posed, model, mean.sigma2)
         order = np.argsort(-posterior.sum(axis=0), kind="stable")
         table = PoseTable.unknown(len(posed))
         given = posed.particles.poses

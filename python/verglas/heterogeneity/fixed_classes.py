@@ -255,12 +255,18 @@ def _focused(model: FixedClasses, mask: Float32Array) -> FixedClasses:
     return replace(model, halves=halves)
 
 
-def held_out_class_evidence(posed: PosedImages, model: FixedClasses) -> tuple[FloatArray, FloatArray]:
-    """Log evidence (n,) and class posterior (n, K) of every particle under the other half's maps."""
+def held_out_class_evidence(
+    posed: PosedImages, model: FixedClasses, sigma2: FloatArray
+) -> tuple[FloatArray, FloatArray]:
+    """Log evidence (n,) and class posterior (n, K) of every particle under the other half's maps.
+
+    Evidence leaves out what depends on the noise alone: it compares models of one ``sigma2`` only, such as that of the
+    mean model, and not each model's own, which falls with every class that is added.
+    """
     log, posterior = np.zeros(len(posed)), np.zeros_like(model.posterior)
     for number in (1, 2):
         other = model.halves[2 - number]
-        for made in products(posed, other.volumes, model.sigma2, posed.rows_of_half(number)):
+        for made in products(posed, other.volumes, sigma2, posed.rows_of_half(number)):
             evidence = class_log_evidence(made.gram, made.cross, other.contrasts)[0] + np.log(other.class_weight)
             rows = made.batch.rows
             log[rows] = logsumexp(evidence, axis=1)

@@ -1,0 +1,454 @@
+"""``vg.classify3d``: several structures in one set of particles, their populations, and which particle is of which."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from verglas._devices import device_names
+from verglas._screen import ListenerChoice, shown_to
+from verglas._version import __version__
+from verglas.assessment import fsc
+from verglas.errors import InputError
+from verglas.heterogeneity.classes import (
+    ClassObserver,
+    ClassTrial,
+    fixed_trials,
+    gain_over,
+    make_problem,
+    search_classes,
+)
+from verglas.heterogeneity.fixed_classes import population_errors
+from verglas.heterogeneity.posed import posed_images
+from verglas.heterogeneity.settings import AUTO, ClassSettings
+from verglas.heterogeneity.variability import SIGNIFICANT, small_mask
+from verglas.image import in_memory, plan_resample, resample_particles
+from verglas.initial_model import find_initial_model
+from verglas.initial_model.starts import resample_to_box, working_box
+from verglas.io import read_particles, write_json, write_map, write_particles, write_text
+from verglas.optics import for_job
+from verglas.reconstruction import reconstruct
+from verglas.report.heterogeneity import class3d_page
+from verglas.report.html import render
+from verglas.run.checkpoint import Checkpoints
+from verglas.run.live_page import footer_text
+from verglas.run.refine_inputs import as_map, close_identity, fit_to_particles
+from verglas.run.tenure import now_text, tenure
+from verglas.types import Keeper, Map, Particles, Poses
+from verglas.types.arrays import FloatArray, IntArray
+from verglas.types.listener import Listener
+from verglas.types.settings import result_settings, settings_from
+
+Reference = Map | str | Path
+
+_FEWEST_PER_CLASS = 20
+_TWINS = 0.95  # correlation of two maps over the shells that both resolve, above which they are one
+_EMPTY = 0.01
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Classes3D:
+    """What a classification found.
+
+    Attributes
+    ----------
+    maps : list of Map
+        One per class, the most populated first; at the particles' pixel size and box.
+    half_maps : list of (Map, Map)
+    shares, share_errors : (K,) float64
+        Populations, and their standard errors.
+    posterior : (n, K) float64
+        Of every particle.
+    particles : Particles
+        Those in use, with poses and rlnClassNumber.
+    excluded : dict
+        Number in the input -> reason.
+    trials : list of dict
+        Held-out gain of each number of classes tried over the one before.
+    resolutions_A : list of float
+        FSC 0.143 between the half maps of each class.
+    pairs : list of dict
+        Two classes, and down to what resolution their maps agree (FSC 0.5).
+    twins : list of (int, int)
+        Classes, from 1, whose maps are one.
+    sentence : str
+        What a reader must know.
+    seconds : float
+    settings : ClassSettings
+    """
+
+    maps: list[Map]
+    half_maps: list[tuple[Map, Map]]
+    shares: FloatArray
+    share_errors: FloatArray
+    posterior: FloatArray
+    particles: Particles
+    excluded: dict[int, str]
+    trials: list[dict[str, Any]]
+    resolutions_A: list[float]
+    pairs: list[dict[str, Any]]
+    twins: list[tuple[int, int]]
+    sentence: str
+    seconds: float
+    settings: ClassSettings
+
+    def __repr__(self) -> str:
+        return f"Classes3D({self.sentence})"
+
+    @property
+    def classes(self) -> int:
+        """K."""
+        return len(self.maps)
+
+    def summary(self) -> dict[str, Any]:
+        """What ``verglas class3d --json`` prints."""
+        last = self.trials[-1]
+        number = self.posterior.argmax(axis=1)
+        sums = np.bincount(number, self.posterior.max(axis=1), minlength=self.classes)
+        sure = sums / np.maximum(np.bincount(number, minlength=self.classes), 1)
+        return {
+            "classes": self.classes,
+            "sentence": self.sentence,
+            "shares": [float(s) for s in self.shares],
+            "share_errors": [float(s) for s in self.share_errors],
+            "certainty": sure.tolist(),
+            "resolutions_A": self.resolutions_A,
+            "gain_nats": last["gain_over_one_nats"],
+            "gain_error_nats": last["gain_over_one_error_nats"],
+            "trials": self.trials,
+            "pairs": self.pairs,
+            "twins": [list(t) for t in self.twins],
+            "particles": len(self.particles),
+            "excluded": len(self.excluded),
+            "seconds": round(self.seconds, 1),
+        }
+
+
+class _Watch(ClassObserver):
+    """Tells a listener, and keeps checkpoints in a folder."""
+
+    def __init__(self, listener: Listener, checkpoints: Checkpoints | None) -> None:
+        super().__init__(listener)
+        self.checkpoints = checkpoints
+
+    def keeper(self, name: str) -> Keeper | None:
+        """The checkpoint of a part."""
+        return None if self.checkpoints is None else self.checkpoints.part(name)
+
+
+def classify3d(
+    particles: Particles | str | Path,
+    maps: Reference | Sequence[Reference] | None = None,
+    settings: ClassSettings | None = None,
+    *,
+    mask: Reference | None = None,
+    out: str | Path | None = None,
+    resume: bool = False,
+    device: str = "cpu",
+    threads: int | None = None,
+    listener: ListenerChoice = "screen",
+    **changes: Any,
+) -> Classes3D:
+    """Sort particles into K structures, or into as many as the particles themselves support.
+
+    A single map is fitted first; the particles are split where they differ most at its poses, and the maps of the parts
+    are told apart by expectation-maximisation over classes and poses, with one noise model and two half sets that never
+    see each other. Each particle is judged by the maps of the half that it is not in: with ``classes="auto"`` the
+    number of classes grows until that gains less than three standard errors.
+
+    Parameters
+    ----------
+    particles : Particles or path
+        RELION STAR or cryoSPARC CS.
+    maps : Map, path or sequence of them, optional
+        One start map for all classes, or one for each; made from the particles (their poses, or ab initio) without.
+    settings : ClassSettings, optional
+        All choices at once; what is given beside them goes before.
+    mask : Map or path, optional
+        With ``poses="fixed"``: classes differ inside it only (focused classification).
+    out : path, optional
+        Folder for maps, particles, summary and page; nothing is written without.
+    resume : bool
+        There must be a checkpoint in ``out`` to go on from; if there is one, it is used in any case.
+    device : str
+        ``"cpu"``, ``"cuda:0"``, several, or ``"cuda"``: of the global search.
+    threads : int, optional
+        Threads; all by default. The result does not depend on it.
+    listener : Listener, "screen" or None
+        Who is told how it goes.
+    **changes
+        Single choices, as the fields of :class:`verglas.heterogeneity.ClassSettings`: ``classes``, ``poses``, ...
+
+    Returns
+    -------
+    Classes3D
+
+    Raises
+    ------
+    SettingError
+        Settings are unknown or out of bounds.
+    InputError
+        More classes than particles allow, maps that are not as many as classes, a mask without fixed poses, poses that
+        are missing, a run with other settings or particles in the folder.
+
+    References
+    ----------
+    Scheres et al. (2007) Nature Methods 4, 27-29.
+
+    Examples
+    --------
+    >>> import verglas as vg
+    >>> model = vg.simulate.phantom(32, 5.0, 110.0)
+    >>> p = vg.simulate.particles(model, 60, 32, 5.0, snr=1.0, seed=1, listener=None)
+    >>> made = vg.classify3d(p, classes=1, poses="fixed", resolution_A=25, diameter_A=125, listener=None)
+    >>> made.classes, len(made.particles), made.maps[0].box
+    (1, 60, 32)
+    """
+    references = [] if maps is None else [maps] if isinstance(maps, Map | str | Path) else list(maps)
+    if "classes" in changes:
+        changes["classes"] = str(changes["classes"])
+    elif len(references) > 1 and settings is None:
+        changes["classes"] = str(len(references))
+    chosen = settings_from("class3d", ClassSettings, settings, **changes)
+    given = particles if isinstance(particles, Particles) else read_particles(particles)
+    _refuse(given, references, chosen, has_mask=mask is not None)
+    folder = None if out is None else Path(out)
+    if folder is None and resume:
+        raise InputError("class3d: resume needs the run folder (out)")
+    devices = tuple(device_names("cpu" if device == "auto" else device))
+    job = _Job(given, references, mask, chosen, threads, devices)
+    with shown_to(listener) as heard:
+        if folder is None:
+            return job.run(_Watch(heard, None))
+        with tenure(folder, "class3d", heard) as held:
+            checkpoints = Checkpoints(folder, result_settings(chosen), close_identity(given), held.say)
+            checkpoints.open(resume=resume)
+            held.write(state="running", n_particles=len(given), settings=asdict(chosen))
+            made = job.run(_Watch(held, checkpoints))
+            _write(folder, made)
+            checkpoints.remove()
+            return made
+
+
+def _refuse(particles: Particles, references: list[Reference], settings: ClassSettings, *, has_mask: bool) -> None:
+    """What cannot be done, before anything is read."""
+    most = max(settings.counts)
+    if particles.source is None:
+        raise InputError(f"{particles.where}: these particles have no images")
+    if settings.classes != AUTO and most * _FEWEST_PER_CLASS > len(particles):
+        raise InputError(
+            f"class3d: {most} classes of {len(particles)} particles; a class takes {_FEWEST_PER_CLASS} or more"
+        )
+    if len(references) > 1 and settings.counts != [len(references)]:
+        raise InputError(f"class3d: {len(references)} maps but classes = {settings.classes}; leave classes out")
+    if has_mask and settings.poses != "fixed":
+        raise InputError('class3d: a mask tells where classes differ at the particles\' own poses; say poses = "fixed"')
+    if settings.poses != "global" and particles.poses is None:
+        raise InputError(f'{particles.where}: poses = "{settings.poses}", but these particles have none')
+
+
+@dataclass(frozen=True)
+class _Job:
+    """All that a classification is given."""
+
+    particles: Particles
+    references: list[Reference]
+    mask: Reference | None
+    settings: ClassSettings
+    threads: int | None
+    devices: tuple[str, ...]
+
+    def run(self, watch: _Watch) -> Classes3D:
+        """Try the numbers of classes, and keep the one that the particles support."""
+        begun = time.perf_counter()
+        kind = self._fixed if self.settings.poses == "fixed" else self._searched
+        trials, kept, excluded = kind(watch)
+        rows: list[dict[str, Any]] = []
+        best, last, one = None, None, None
+        for trial in trials:
+            one = one or trial
+            row = _trial_row(trial, last or trial, one)
+            rows.append(row)
+            watch.listener.say(_trial_sentence(row))
+            better = last is None or row["gain_nats"] > SIGNIFICANT * row["error_nats"]
+            if self.settings.classes != AUTO or better:
+                best, chosen_row = trial, row
+            if self.settings.classes == AUTO and not better:
+                break
+            last = trial
+        assert best is not None
+        rows.append(rows.pop(rows.index(chosen_row)))
+        return self._result(best, rows, kept, excluded, time.perf_counter() - begun)
+
+    def _fixed(self, watch: _Watch) -> tuple[Iterator[ClassTrial], IntArray, dict[int, str]]:
+        s = self.settings
+        posed = posed_images(
+            self.particles,
+            job="class3d",
+            resolution_A=s.resolution_A,
+            diameter_A=s.diameter_A,
+            symmetry=s.symmetry,
+            seed=s.seed,
+            threads=self.threads,
+        )
+        inside = None if self.mask is None else small_mask(posed, as_map(self.mask), self.particles)
+        return fixed_trials(posed, s, s.counts, inside, watch), posed.kept, posed.excluded
+
+    def _searched(self, watch: _Watch) -> tuple[Iterator[ClassTrial], IntArray, dict[int, str]]:
+        s, work = self.settings, for_job(self.particles, "class3d")
+        fits = []
+        for number, reference in enumerate(self.references, 1):
+            fitted, notes = fit_to_particles(as_map(reference), work, f"map {number}")
+            fits.append(fitted)
+            for note in notes:
+                watch.listener.say(note.sentence)
+        if not fits:
+            fits = [self._first_map(work, watch)]
+        box = working_box(work.box, work.pixel_size_A, s.resolution_A)
+        if box < work.box:
+            work = resample_particles(work, plan_resample(work.box, work.pixel_size_A, None, box))
+        work = in_memory(work)
+        small = [Map(resample_to_box(m.data, box), work.pixel_size_A) for m in fits]
+        problem, power, excluded = make_problem(work, s, threads=self.threads, devices=self.devices)
+        kept = np.setdiff1d(np.arange(len(work)), list(excluded))
+        return search_classes(problem, power, small, s, s.counts, watch), kept, excluded
+
+    def _first_map(self, particles: Particles, watch: _Watch) -> Map:
+        """Of the particles' own poses, or ab initio."""
+        s = self.settings
+        if s.poses == "local":
+            return reconstruct(particles, s.symmetry, 0.8 * s.initial_resolution_A, listener=None)
+        watch.listener.say("no map was given: one is made from the particles alone")
+        return find_initial_model(
+            particles, symmetry=s.symmetry, diameter_A=s.diameter_A, starts=1, seed=s.seed, threads=self.threads
+        ).map
+
+    def _result(
+        self, trial: ClassTrial, rows: list[dict[str, Any]], kept: IntArray, excluded: dict[int, str], seconds: float
+    ) -> Classes3D:
+        given, count = self.particles, trial.classes
+        scale = given.box * given.pixel_size_A / len(trial.volumes[0])  # working pixel size
+
+        def full(volume: Any) -> Map:
+            return Map(resample_to_box(np.ascontiguousarray(volume), given.box), given.pixel_size_A)
+
+        maps = [full(v) for v in trial.volumes]
+        shares, errors = population_errors(trial.posterior)
+        pairs, twins = _pairs([Map(v, scale) for v in trial.volumes], trial.fsc)
+        used = given[kept] if len(kept) < len(given) else given
+        placed = used.with_poses(Poses(trial.poses.angles_deg, trial.poses.origin_px * scale))
+        number = trial.posterior.argmax(axis=1)
+        placed = placed.with_columns(
+            rlnClassNumber=number + 1,
+            rlnMaxValueProbDistribution=trial.posterior.max(axis=1),
+            rlnLogLikeliContribution=trial.evidence,
+        )
+        return Classes3D(
+            maps,
+            [(full(a), full(b)) for a, b in zip(*trial.halves, strict=True)],
+            shares,
+            errors,
+            trial.posterior,
+            placed,
+            excluded,
+            rows,
+            [_resolution(c, given.box * given.pixel_size_A) for c in trial.fsc],
+            pairs,
+            twins,
+            _sentence(count, shares, errors, rows[-1], twins, auto=self.settings.classes == AUTO),
+            seconds,
+            self.settings,
+        )
+
+
+def _trial_row(trial: ClassTrial, before: ClassTrial, one: ClassTrial) -> dict[str, Any]:
+    gain, error = gain_over(trial, before)
+    whole, whole_error = gain_over(trial, one)
+    first = trial is one
+    return {
+        "classes": trial.classes,
+        "gain_nats": gain,
+        "error_nats": error,
+        "gain_over_one_nats": None if first else whole,
+        "gain_over_one_error_nats": None if first else whole_error,
+        "iterations": trial.iterations,
+        "class_change": [round(c, 4) for c in trial.class_change],
+        "shares": [round(float(s), 4) for s in trial.posterior.mean(axis=0)],
+    }
+
+
+def _trial_sentence(row: dict[str, Any]) -> str:
+    if row["gain_over_one_nats"] is None:
+        return "one map: the particles' held-out evidence is what more classes are measured by"
+    return (
+        f"{row['classes']} classes: held-out gain {row['gain_nats']:+.4f} +- {row['error_nats']:.4f} nats per particle "
+        f"over the number before, shares {' '.join(f'{s:.3f}' for s in row['shares'])}"
+    )
+
+
+def _pairs(maps: list[Map], curves: FloatArray) -> tuple[list[dict[str, Any]], list[tuple[int, int]]]:
+    """How far the maps of every two classes agree, and which are one within what their half sets resolve."""
+    pairs: list[dict[str, Any]] = []
+    twins = []
+    for p, q in combinations(range(len(maps)), 2):
+        if not (maps[p].data.any() and maps[q].data.any()):
+            pairs.append({"first": p + 1, "second": q + 1, "agree_to_A": None})
+            continue
+        curve = fsc(maps[p], maps[q]).curve
+        reach = max(2, int(np.flatnonzero(np.append(np.minimum(curves[p], curves[q])[1:], 0) < 0.5)[0]) + 1)
+        resolution = _resolution(curve, maps[p].box * maps[p].pixel_size_A, 0.5)
+        pairs.append({"first": p + 1, "second": q + 1, "agree_to_A": resolution})
+        if np.nanmin(curve[1:reach]) > _TWINS:
+            twins.append((p + 1, q + 1))
+    return pairs, twins
+
+
+def _resolution(curve: FloatArray, field_A: float, threshold: float = 0.143) -> float:
+    below = np.flatnonzero(np.nan_to_num(curve[1:]) < threshold)
+    return float(field_A / max(1, below[0] if len(below) else len(curve) - 1))
+
+
+def _sentence(
+    count: int, shares: FloatArray, errors: FloatArray, row: dict[str, Any], twins: list[tuple[int, int]], *, auto: bool
+) -> str:
+    if count == 1:
+        return "one structure: no second class raises the held-out likelihood" if auto else "one class, as asked for"
+    each = ", ".join(f"{100 * s:.1f} +- {100 * e:.1f} %" for s, e in zip(shares, errors, strict=True))
+    gain, error = row["gain_over_one_nats"], row["gain_over_one_error_nats"]
+    said = f"{count} classes of {each}; held-out gain over one map {gain:+.3f} +- {error:.3f} nats per particle"
+    if not gain > SIGNIFICANT * error:
+        said += ": within its error, so that nothing says that there is more than one structure"
+    empty = [str(k + 1) for k in np.flatnonzero(shares < _EMPTY)]
+    if empty:
+        said += f"; class {', '.join(empty)} is all but empty"
+    if twins:
+        said += f"; {', '.join(f'classes {p} and {q}' for p, q in twins)} are one map within what is resolved"
+    return said
+
+
+def _write(folder: Path, made: Classes3D) -> None:
+    for k, (volume, halves) in enumerate(zip(made.maps, made.half_maps, strict=True), 1):
+        write_map(folder / f"map_class{k}.mrc", volume)
+        for number, half in enumerate(halves, 1):
+            write_map(folder / f"half{number}_class{k}.mrc", half)
+    columns = {f"verglasClassPosterior{k + 1}": made.posterior[:, k] for k in range(made.classes)}
+    write_particles(folder / "particles.star", made.particles.with_columns(**columns))
+    summary = made.summary()
+    record = {"verglas": __version__, "command": "class3d", "finished": now_text(), "settings": asdict(made.settings)}
+    write_json(folder / "class3d.json", record | summary)
+    page = class3d_page(summary, made.maps, asdict(made.settings), footer_text())
+    write_text(folder / "report.html", render(page))
+
+
+def class3d_files(particles: Path, maps: Sequence[Path] | None, *, stack: Path | None = None, **more: Any) -> Classes3D:
+    """What ``verglas class3d`` does: read, :func:`classify3d`, leave everything in the folder."""
+    return classify3d(read_particles(particles, stack=stack), list(maps) if maps else None, **more)
+
+
+__all__ = ["Classes3D", "class3d_files", "classify3d"]

@@ -1,0 +1,195 @@
+"""Classification in three dimensions: planted structures are told apart, one structure stays one."""
+
+from __future__ import annotations
+
+from itertools import permutations
+
+import numpy as np
+import pytest
+
+import verglas as vg
+from verglas.errors import InputError, SettingError
+from verglas.heterogeneity.classes import keep_state, restore_state
+from verglas.heterogeneity.components import mean_model
+from verglas.heterogeneity.fixed_classes import first_posterior, population_errors
+from verglas.heterogeneity.posed import posed_images
+from verglas.masks import soft_sphere
+from verglas.refinement.state import State
+from verglas.run.class3d import class3d_files
+from verglas.search.state import HalfModel, PoseTable
+from verglas.search.step import Step
+from verglas.simulate import Model, hinge, phantom
+
+BOX, PIXEL_A = 32, 5.0
+FIXED = {"poses": "fixed", "resolution_A": 16, "diameter_A": 130, "listener": None}
+
+
+def simulated(models, n, *, snr, seed, **more):
+    return vg.simulate.particles(models, n, BOX, PIXEL_A, snr=snr, seed=seed, listener=None, **more)
+
+
+def accuracy(found, truth):
+    """Share of particles in the right class, classes matched in the best way."""
+    count = max(found.max(), truth.max()) + 1
+    return max(float(np.mean(np.array(p)[found] == truth)) for p in permutations(range(count)))
+
+
+@pytest.fixture(scope="module")
+def three():
+    model = phantom(BOX, PIXEL_A, 110.0, seed=2)
+    states = [model, hinge(model, 45), hinge(model, -50, axis=(0, 1, 0), side=(0, 0, 1))]
+    return simulated(states, 400, snr=0.1, seed=5, populations=(0.5, 0.3, 0.2))
+
+
+def number_of(particles):
+    return particles.table["rlnClassNumber"].to_numpy(np.int64) - 1
+
+
+def test_three_structures_at_known_poses(three):
+    made = vg.classify3d(three, classes=3, **FIXED)
+    truth = number_of(three)
+    assert accuracy(number_of(made.particles), truth) >= 0.95
+    shares = np.sort(np.bincount(truth) / len(truth))[::-1]
+    np.testing.assert_allclose(made.shares, shares, atol=0.02)
+    assert (made.share_errors > 0.01).all()
+    assert made.trials[-1]["gain_over_one_nats"] > 3 * made.trials[-1]["gain_over_one_error_nats"]
+    assert not made.twins
+
+
+@pytest.mark.slow
+def test_number_of_classes_is_found(three):
+    assert vg.classify3d(three, classes="auto", most_classes=4, **FIXED).classes == 3
+
+
+@pytest.mark.slow
+def test_one_structure_stays_one():
+    p = simulated(phantom(BOX, PIXEL_A, 110.0, seed=3), 200, snr=0.1, seed=7)
+    made = vg.classify3d(p, classes="auto", most_classes=3, **FIXED)
+    assert made.classes == 1
+    assert "one structure" in made.sentence
+    forced = vg.classify3d(p, classes=2, **FIXED)
+    assert "nothing says that there is more than one structure" in forced.sentence
+
+
+@pytest.mark.slow
+def test_focused_classes_are_found_where_global_ones_are_not():
+    """A small part that is there or not, beside a large one that moves: without a mask the motion is found."""
+    body, small = phantom(BOX, PIXEL_A, 90.0, seed=2), phantom(BOX, PIXEL_A, 45.0, seed=4)
+    away = Model(small.xyz_A + np.array([0, 0, 52.0]), small.elements, small.weights, small.b_factors_A2)
+    moved = hinge(body, 30)
+    p = simulated([body, moved, body + away, moved + away], 400, snr=0.1, seed=3)
+    truth = number_of(p) // 2
+    sphere = np.roll(soft_sphere(BOX, 5.5, 2), 10, axis=0).astype(np.float32)
+    focused = vg.classify3d(p, classes=2, mask=vg.Map(sphere, PIXEL_A), **(FIXED | {"diameter_A": 155}))
+    everywhere = vg.classify3d(p, classes=2, **(FIXED | {"diameter_A": 155}))
+    assert accuracy(number_of(focused.particles), truth) > accuracy(number_of(everywhere.particles), truth) + 0.2
+
+
+@pytest.mark.slow
+def test_global_search_writes_resumes_and_repeats(tmp_path, three):
+    few = three[:60]
+    vg.write_particles(tmp_path / "p.star", few)
+    model = vg.simulate.density(phantom(BOX, PIXEL_A, 110.0, seed=2), BOX, PIXEL_A)
+    vg.write_map(tmp_path / "map.mrc", model)
+    settings = vg.heterogeneity.ClassSettings(
+        classes="2", resolution_A=25, diameter_A=130, direction_order=2, consensus_iterations=1, iterations=2, still=0.0
+    )
+    how = {"settings": settings, "listener": None}
+
+    class _Stop(Exception):
+        pass
+
+    class _Stopper:
+        done = 0
+
+        def iteration(self, figures):
+            self.done += 1
+            if self.done == 2:
+                raise _Stop
+
+        def say(self, line):
+            """Keep silent."""
+
+        def progress(self, phase, done, total):
+            """Keep silent."""
+
+        def note(self, code, sentence):
+            """Keep silent."""
+
+    whole = class3d_files(tmp_path / "p.star", [tmp_path / "map.mrc"], out=tmp_path / "whole", **how)
+    with pytest.raises(_Stop):
+        class3d_files(
+            tmp_path / "p.star",
+            [tmp_path / "map.mrc"],
+            out=tmp_path / "two",
+            settings=settings,
+            listener=_Stopper(),
+        )
+    again = class3d_files(tmp_path / "p.star", [tmp_path / "map.mrc"], out=tmp_path / "two", resume=True, **how)
+    np.testing.assert_array_equal(whole.posterior, again.posterior)
+    np.testing.assert_array_equal(whole.maps[0].data, again.maps[0].data)
+    names = {f.name for f in (tmp_path / "two").iterdir()}
+    assert {"map_class1.mrc", "half2_class2.mrc", "particles.star", "class3d.json", "report.html"} <= names
+    assert not (tmp_path / "two" / "checkpoint").exists()
+    back = vg.read_particles(tmp_path / "two" / "particles.star")
+    np.testing.assert_array_equal(number_of(back), whole.posterior.argmax(axis=1))
+    with pytest.raises(InputError, match="nothing to resume"):
+        class3d_files(tmp_path / "p.star", None, out=tmp_path / "three", resume=True, **how)
+
+
+def test_states_come_back_from_snapshots():
+    half = HalfModel(np.ones((2, 4, 4, 4), np.float32), np.ones((1, 2)), np.ones(1), np.array([0.4, 0.6]))
+    state = State(3, PoseTable.unknown(5), [half, half], np.ones((2, 3)), 4.5)
+    step = Step("grid", 4, 6, 2, 32, 1.0, 3.0)
+    back, next_step = restore_state(keep_state(state, step))
+    assert next_step == step
+    assert back.iteration == 3
+    np.testing.assert_array_equal(back.halves[1].class_weight, [0.4, 0.6])
+
+
+def test_population_errors_grow_where_classes_overlap():
+    rng = np.random.default_rng(0)
+    n, shares = 20000, np.array([0.7, 0.3])
+    label = (rng.random(n) < shares[1]).astype(int)
+    errors, spread = [], []
+    for distance in (6.0, 1.0):
+        estimates = []
+        for part in range(40):
+            some = slice(part * 500, (part + 1) * 500)
+            x = label[some] * distance + rng.normal(size=500)
+            pi = shares.copy()
+            for _ in range(200):
+                like = pi * np.exp(-0.5 * np.square(x[:, None] - [0, distance]))
+                gamma = like / like.sum(axis=1, keepdims=True)
+                pi = gamma.mean(axis=0)
+            estimates.append(pi[1])
+            error = population_errors(gamma)[1][1]
+        errors.append(error)
+        spread.append(np.std(estimates))
+    assert errors[1] > 1.5 * errors[0]
+    np.testing.assert_allclose(errors, spread, rtol=0.4)
+
+
+@pytest.mark.slow
+def test_start_splits_particles_where_they_differ(three):
+    posed = posed_images(three, job="test", resolution_A=18, diameter_A=130)
+    posterior, differs = first_posterior(posed, mean_model(posed, contrast=False), 3)
+    assert differs
+    assert accuracy(posterior.argmax(axis=1), number_of(three)) > 0.8
+
+
+def test_bad_input_is_said_in_one_sentence(three):
+    with pytest.raises(InputError, match="30 classes of 400 particles"):
+        vg.classify3d(three, classes=30, **FIXED)
+    with pytest.raises(InputError, match="2 maps but classes = 3"):
+        vg.classify3d(three, [three.images(0)] * 2, classes=3, **FIXED)
+    with pytest.raises(InputError, match='say poses = "fixed"'):
+        vg.classify3d(three, classes=2, mask=vg.Map(np.ones((32, 32, 32)), PIXEL_A), listener=None)
+    bare = three.with_columns(rlnAngleRot=None, rlnAngleTilt=None, rlnAnglePsi=None)
+    with pytest.raises(InputError, match="have none"):
+        vg.classify3d(bare, classes=2, **FIXED)
+    with pytest.raises(SettingError, match="classes"):
+        vg.classify3d(three, classes="many", **FIXED)
+    outside = np.roll(soft_sphere(BOX, 1, 0), 15, axis=0).astype(np.float32)
+    with pytest.raises(InputError, match="outside the sphere"):
+        vg.classify3d(three, classes=2, mask=vg.Map(outside, PIXEL_A), **(FIXED | {"diameter_A": 90}))
