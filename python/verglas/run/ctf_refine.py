@@ -27,6 +27,7 @@ from verglas.optics.refine import (
     fit_magnification,
     fit_phase,
     group_pass,
+    recalibrate,
 )
 from verglas.optics.transfer import wavelength_A
 from verglas.reconstruction import reconstruct_report
@@ -277,9 +278,10 @@ class _Fitting:
 
     def defocus(self, made: Round, range_A: float) -> Round:
         """Of every particle."""
-        scores = defocus_pass(self.setting, self.calibration, range_A, self.heard)
-        optics = self.state.optics
-        micrograph, xy = _places(self.state)
+        optics, where = self.state.optics, _places(self.state)
+        calibration = recalibrate(self.setting, self.calibration, range_A, where)
+        scores = defocus_pass(self.setting, calibration, range_A, self.heard)
+        micrograph, xy = where
         fit = fit_defocus(scores, (optics.defocus_u_A + optics.defocus_v_A) / 2, micrograph, xy)
         if fit.kept:
             table = self.state.table

@@ -3,7 +3,7 @@
 from functools import partial
 
 from verglas.optics.refine.defocus import DefocusFit, DefocusScores, fit_defocus
-from verglas.optics.refine.passes import Calibration, Setting, calibrate, defocus_pass, group_pass
+from verglas.optics.refine.passes import Calibration, Setting, calibrate, defocus_pass, group_pass, recalibrate
 from verglas.optics.refine.phases import GroupFit, GroupSums, fit_magnification, fit_phase
 from verglas.optics.refine.pixels import Pixels, Reference
 
@@ -22,5 +22,6 @@ __all__ = [
     "fit_magnification",
     "fit_phase",
     "group_pass",
+    "recalibrate",
 ]
 __dir__ = partial(sorted, __all__)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from verglas import fourier, ops
-from verglas.optics.refine.defocus import DefocusScores
+from verglas.optics.refine.defocus import DefocusScores, fit_defocus
 from verglas.optics.refine.phases import GroupSums
 from verglas.optics.refine.pixels import BATCH, Batch, Pixels, Reference, batch_of, gather, image_spectra
 from verglas.optics.stored import plain_images
@@ -17,7 +17,7 @@ from verglas.types import Map, Particles
 from verglas.types.arrays import Array, Complex64Array, Float32Array, FloatArray, IntArray
 from verglas.types.listener import Listener, phase_progress
 
-_SAMPLE = 400  # particles of a half that its amplitudes, and of a group that its noise, are measured on
+_SAMPLE = 200  # particles of a half that its amplitudes, and of a group that its noise, are measured on
 _LEAST_SIGMA = 4.0  # shells whose amplitude is less certain have no weight in what is fitted per particle
 
 
@@ -64,6 +64,11 @@ class Setting:
         references = (Reference(half_maps[1], pixels, threads), Reference(half_maps[0], pixels, threads))
         return cls(plain_images(particles), half, group, fold, references, pixels, threads)
 
+    def take(self, rows: IntArray) -> Setting:
+        """Some of the particles."""
+        some = {name: getattr(self, name)[rows] for name in ("particles", "half", "group", "fold")}
+        return replace(self, **some)
+
     def batches(self, rows: IntArray, listener: Listener | None = None, phase: str = "") -> Iterator[IntArray]:
         """Rows of one half and one group at a time."""
         tell = None if listener is None else phase_progress(listener, phase)
@@ -104,19 +109,44 @@ class Calibration:
         return int((self.amplitude > 0).all(axis=0).sum())
 
 
+def _sample(setting: Setting) -> IntArray:
+    """Rows of at most _SAMPLE particles of each half and group, spread evenly."""
+    chosen = []
+    for h in range(2):
+        for g in np.unique(setting.group):
+            rows = np.flatnonzero((setting.half == h) & (setting.group == g))
+            chosen.append(rows[:: max(1, len(rows) // _SAMPLE)][:_SAMPLE])
+    return np.sort(np.concatenate(chosen))
+
+
+def recalibrate(
+    setting: Setting, calibration: Calibration, range_A: float, where: tuple[IntArray, FloatArray | None]
+) -> Calibration:
+    """Calibration with the sample's own defoci fitted: wrong ones take amplitude from fine shells, and their weight.
+
+    ``where`` is the micrograph of every particle and its place there, as for :func:`fit_defocus`.
+    """
+    rows = _sample(setting)
+    part = setting.take(rows)
+    for _ in range(2):
+        optics, micrograph = setting.particles.optics[rows], np.unique(where[0][rows], return_inverse=True)[1]
+        scores = defocus_pass(part, calibration, range_A)
+        mean = (optics.defocus_u_A + optics.defocus_v_A) / 2
+        fit = fit_defocus(scores, mean, micrograph.astype(np.int64), None if where[1] is None else where[1][rows])
+        table = setting.particles.table.iloc[rows]
+        columns = {c: table[c].to_numpy(np.float64) + fit.change_A for c in ("rlnDefocusU", "rlnDefocusV")}
+        calibration = calibrate(replace(part, particles=part.particles.with_columns(**columns)))
+    return calibration
+
+
 def calibrate(setting: Setting) -> Calibration:
     """Amplitudes and noise power from a sample of the particles, by least squares in each shell."""
     pixels, params = setting.pixels, setting.particles.optics.as_params()
-    groups = int(setting.group.max()) + 1
+    groups = len(setting.particles.optics_table) if setting.particles.optics_table is not None else 1
     sums = np.zeros((2, groups, 3, pixels.shells))  # of cross, power of the model, power of the images
     counts = np.zeros((2, groups))
     one = np.ones(len(pixels), np.float32)
-    chosen = []
-    for h in range(2):
-        for g in range(groups):
-            rows = np.flatnonzero((setting.half == h) & (setting.group == g))
-            chosen.append(rows[:: max(1, len(rows) // _SAMPLE)][:_SAMPLE])
-    for rows in setting.batches(np.sort(np.concatenate(chosen))):
+    for rows in setting.batches(_sample(setting)):
         h, g = setting.half[rows[0]], setting.group[rows[0]]
         some = setting.particles[rows]
         spectra = image_spectra(some, setting.threads)
@@ -149,7 +179,7 @@ def group_pass(
 ) -> GroupSums:
     """Sums for the phases of every group."""
     params = setting.particles.optics.as_params()
-    sums = GroupSums(int(setting.group.max()) + 1, setting.pixels, magnification)
+    sums = GroupSums(len(calibration.noise), setting.pixels, magnification)
     for rows in setting.batches(np.arange(len(setting.particles)), listener, "particles for the groups"):
         batch, slices = _evaluate(setting, calibration, rows, params)
         gradients = None
