@@ -25,7 +25,8 @@ from verglas.initial_model.snapshots import UnderWay
 from verglas.initial_model.starts import AbInitioSettings, Course, FirstNoise, Method, update_model
 from verglas.search.grid_search import GridSearch, PolarBatch
 from verglas.search.grid_step import DirectionGrid
-from verglas.search.problem import ImageBatch, Problem, image_batches
+from verglas.search.image_batch import ImageBatch
+from verglas.search.problem import Problem, image_batches
 from verglas.search.state import HalfModel, PoseTable
 from verglas.search.step import Step
 from verglas.types.arrays import FloatArray, IntArray

@@ -26,8 +26,9 @@ from verglas.initial_model.subgroups import Subgroup, maximal_subgroups
 from verglas.reconstruction.sums import Symmetry, finish, solve
 from verglas.search.candidates import Candidates
 from verglas.search.grid_step import Tick
+from verglas.search.image_batch import ImageBatch
 from verglas.search.pose_step import PoseStep
-from verglas.search.problem import ImageBatch, Problem
+from verglas.search.problem import Problem
 from verglas.search.state import HalfModel, PoseTable
 from verglas.search.step import Step
 from verglas.types import Map

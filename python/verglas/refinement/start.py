@@ -16,9 +16,10 @@ from verglas.search import noise
 from verglas.search.grey_scale import CrossPower, cross_and_power
 from verglas.search.grid_search import GridSearch
 from verglas.search.grid_step import DirectionGrid
+from verglas.search.image_batch import ImageBatch
 from verglas.search.noise import mean_power
 from verglas.search.prepare import reference_power
-from verglas.search.problem import ImageBatch, image_batches
+from verglas.search.problem import image_batches
 from verglas.search.state import HalfModel, PoseTable
 from verglas.search.step import Step
 from verglas.types import Map, Particles
@@ -142,7 +143,7 @@ class _Match:
                 self.grid,
                 euler_to_matrix(angles),
                 -self.poses.shifts_px[found.best_shift],
-                ctf=ops.ctf(batch.params, self.problem.box, self.problem.pixel_size_A),
+                ctf=batch.ctf(),
                 scale=np.full(len(batch), scale),
                 search=ops.PoseSettings(max_radius=self.radius, steps=0),
                 threads=self.problem.threads,

@@ -21,7 +21,8 @@ from verglas.image import find_unusable_images
 from verglas.masks import soft_circle
 from verglas.search.cells import Level
 from verglas.search.grey_scale import cross_and_power
-from verglas.search.grid_search import GridSearch, PolarBatch, PoseGrid, Where, shift_disc
+from verglas.search.grid_search import GridSearch, PoseGrid, Where, shift_disc
+from verglas.search.image_batch import ImageBatch
 from verglas.search.pose_search import PoseSearch, SearchSettings
 from verglas.search.prepare import inverse_noise, reference_power, usable_batches
 from verglas.types import Poses
@@ -92,19 +93,6 @@ def _slices(symmetry: str, step_deg: float) -> tuple[Array, Array]:
 
 
 @dataclass(frozen=True)
-class Images:
-    """A batch: images as they are, and what is known of each. A GPU holds the images; all else is on the host."""
-
-    pixels: Array
-    ctf: Array
-    inv_sigma2: Array  # by shell
-    first: int = 0
-
-    def __len__(self) -> int:
-        return len(self.pixels)
-
-
-@dataclass(frozen=True)
 class Found:
     """Best pose of every image on the grid of its level, its share of the posterior, and the log evidence."""
 
@@ -115,7 +103,7 @@ class Found:
 
 
 class _Search(Protocol):
-    def run(self, images: Images) -> Found: ...
+    def run(self, images: ImageBatch) -> Found: ...
 
 
 class _Everything:
@@ -141,13 +129,10 @@ class _Everything:
         self.slices *= np.float32(scale)
         self.search = self._search("likelihood")
 
-    def run(self, images: Images) -> Found:
+    def run(self, images: ImageBatch) -> Found:
         """Best poses on the grid."""
-        samples = ops.polar(images.pixels * self.mask, self.polar, **self.where.of_ops)
-        weights = images.inv_sigma2[:, self.polar.shells]
-        result = self.search.run(
-            PolarBatch(samples, weights, images.ctf, self.geo.pixel_size_A, first_particle=images.first)
-        )
+        samples = ops.polar(images.images * self.mask, self.polar, **self.where.of_ops)
+        result = self.search.run(images.on_rings(samples, self.polar))
         rot, tilt = self.directions[result.best_slice].T
         rot, tilt = np.where(result.best_opposite, rot + 180, rot), np.where(result.best_opposite, 180 - tilt, tilt)
         grid = self.search.poses
@@ -172,14 +157,14 @@ class _Bounded:
             device=where.device,
         )
 
-    def run(self, images: Images) -> Found:
+    def run(self, images: ImageBatch) -> Found:
         """Best poses on the grid of the level that each image reached."""
         result = self.search.run(
-            images.pixels * self.mask,
+            images.images * self.mask,
             images.inv_sigma2,
-            ctf=images.ctf,
+            ctf=images.params,
             pixel_size_A=self.geo.pixel_size_A,
-            first_particle=images.first,
+            first_particle=int(images.rows[0]),
         )
         poses = Poses(result.angles_deg, result.shifts_px * self.geo.pixel_size_A)
         return Found(poses, np.exp(result.score - result.log_evidence), result.log_evidence, result.level)
@@ -194,16 +179,16 @@ class _Exact:
     geo: Geometry
     where: Where
 
-    def _run(self, images: Images, poses: Poses, search: ops.PoseSettings, scale: float = 1.0) -> ops.PoseResult:
+    def _run(self, images: ImageBatch, poses: Poses, search: ops.PoseSettings, scale: float = 1.0) -> ops.PoseResult:
         radius, pixel_size_A = search.max_radius or self.grid.max_radius, self.geo.pixel_size_A
         result: ops.PoseResult = all_to_host(
             ops.refine_pose(
-                fourier.forward(images.pixels, 2, threads=self.where.threads),
+                fourier.forward(images.images, 2, threads=self.where.threads),
                 self.spectrum,
                 self.grid,
                 euler_to_matrix(poses.angles_deg),
                 -poses.shifts_A / pixel_size_A,
-                ctf=ops.ctf(images.ctf, self.geo.box, pixel_size_A, **self.where.of_ops),
+                ctf=images.ctf(**self.where.of_ops),
                 shell_weight=np.ascontiguousarray(images.inv_sigma2[:, : radius + 1], np.float32),
                 scale=np.full(len(images), scale),
                 search=search,
@@ -212,7 +197,7 @@ class _Exact:
         )
         return result
 
-    def grey_scale(self, images: Images, poses: Poses) -> float:
+    def grey_scale(self, images: ImageBatch, poses: Poses) -> float:
         """Factor of the map that fits the images best at these poses."""
         as_they_are = ops.PoseSettings(max_radius=self.geo.levels[0].radius, steps=0)
         fit = cross_and_power(lambda s: float(self._run(images, poses, as_they_are, s).scores.sum()))
@@ -224,7 +209,7 @@ class _Exact:
             )
         return fit.cross / fit.power
 
-    def maximum(self, images: Images, on_grid: Found) -> Poses:
+    def maximum(self, images: ImageBatch, on_grid: Found) -> Poses:
         """Every pose taken to the maximum; the radii it passes depend on the grid that its search ended on."""
         angles, shifts = on_grid.poses.angles_deg.copy(), on_grid.poses.shifts_A.copy()
         for k in np.unique(on_grid.level):
@@ -235,8 +220,15 @@ class _Exact:
                 for r in ops.pose_radii(self.grid, step_deg / 2, level.shift_step_px / 2, self.geo.diameter_px)
                 if r < self.geo.final_radius
             ]
-            pixels = images.pixels[array_module(images.pixels).asarray(rows)]
-            part = Images(pixels, images.ctf[rows], images.inv_sigma2[rows])
+            pixels = images.images[array_module(images.images).asarray(rows)]
+            part = replace(
+                images,
+                rows=images.rows[rows],
+                images=pixels,
+                params=None if images.params is None else images.params[rows],
+                inv_sigma2=images.inv_sigma2[rows],
+                origin_px=images.origin_px[rows],
+            )
             search = ops.PoseSettings(max_radius=self.geo.final_radius, coarse_radii=coarse)
             refined = self._run(part, Poses(angles[rows], shifts[rows]), search)
             angles[rows] = matrix_to_euler(refined.matrices)
@@ -292,7 +284,15 @@ def measure_reference(
     rows, pixels = (np.concatenate(parts) for parts in zip(*batches, strict=True))
     flat = np.ones((len(rows), grid.max_radius + 1))
     with work_on(where.device):
-        sample = Images(to_device(pixels, where.device), particles.optics.as_params()[rows], flat)
+        sample = ImageBatch(
+            rows,
+            to_device(pixels, where.device),
+            particles.optics.as_params()[rows],
+            flat,
+            np.zeros((len(rows), 2)),
+            geo.pixel_size_A,
+            where,
+        )
         there = to_device(spectrum, where.device)
         everything, exact = _Everything(there, grid, geo, where), _Exact(there, grid, geo, where)
         scale = exact.grey_scale(sample, everything.run(sample).poses)
@@ -391,7 +391,15 @@ class SharedSearch:
                 rows = everyone[good]
                 if len(rows):
                     images = pixels[array_module(pixels).asarray(good)]
-                    batch = Images(images, params[rows], self.reference.inv_sigma2[rows], int(everyone[0]))
+                    batch = ImageBatch(
+                        rows,
+                        images,
+                        params[rows],
+                        self.reference.inv_sigma2[rows],
+                        np.zeros((len(rows), 2)),
+                        self.geo.pixel_size_A,
+                        where,
+                    )
                     on_grid = search.run(batch)
                     share.kept.append(rows)
                     share.on_grid.append(

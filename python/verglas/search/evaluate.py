@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from verglas import ops
-from verglas._array_module import array_module, to_host
+from verglas._array_module import to_host
 from verglas.geometry import euler_to_matrix, healpix_directions
 from verglas.search.cells import Cells, Level, slices_of_pixels
+from verglas.search.image_batch import ImageBatch
 from verglas.types.arrays import IntArray
 
 
@@ -27,60 +28,6 @@ class Reference:
         d = healpix_directions(order, pixel)
         matrices = euler_to_matrix(np.column_stack([d, np.zeros(len(d))]))
         return ops.polar_slices(self.spectrum, self.grid, matrices, polar, device=self.device, threads=threads)
-
-
-@dataclass
-class Batch:
-    """Images of one batch with all that their scores need; polar samples are made per level and kept.
-
-    Attributes
-    ----------
-    images : (n, N, N) float32
-        On the device; all else is on the host.
-    ctf : (n, 14) float64 or None
-    pixel_size_A : float
-    inv_sigma2 : (n, shells) float64
-        1 / noise variance by shell.
-    centres_px : (n, 2) float64
-        Added to every shift.
-    """
-
-    images: npt.NDArray[np.float32]
-    ctf: npt.NDArray[np.float64] | None
-    pixel_size_A: float
-    inv_sigma2: npt.NDArray
-    centres_px: npt.NDArray
-    threads: int | None = None
-    device: str = "cpu"
-    _samples: dict[int, npt.NDArray] = field(default_factory=dict)
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def samples(self, grid: ops.PolarGrid) -> npt.NDArray[np.complex64]:
-        """Polar samples on a grid, made on first use."""
-        if grid.radius not in self._samples:
-            self._samples[grid.radius] = ops.polar(self.images, grid, device=self.device, threads=self.threads)
-        return self._samples[grid.radius]
-
-    def samples_of(self, grid: ops.PolarGrid, rows: npt.NDArray) -> npt.NDArray[np.complex64]:
-        """Those of some images."""
-        every = self.samples(grid)
-        return every[array_module(every).asarray(rows)]
-
-    def ring_weights(self, grid: ops.PolarGrid) -> npt.NDArray[np.float32]:
-        """1 / sigma2 on each ring, (n, n_rings)."""
-        return np.ascontiguousarray(self.inv_sigma2[:, grid.shells], np.float32)
-
-    def per_image(self, grid: ops.PolarGrid, rows: npt.NDArray | None = None) -> dict:
-        """Keyword arguments of the score ops."""
-        at = slice(None) if rows is None else rows
-        return {
-            "ctf": None if self.ctf is None else self.ctf[at],
-            "pixel_size_A": self.pixel_size_A,
-            "inv_sigma2": self.ring_weights(grid)[at],
-            "threads": self.threads,
-        }
 
 
 def _offsets(owner: IntArray, n: int) -> IntArray:
@@ -109,20 +56,22 @@ class Evaluator:
     n_power: int
     block: int
 
-    def scores(self, reference: Reference, batch: Batch, cells: Cells) -> npt.NDArray[np.float32]:
+    def scores(self, reference: Reference, batch: ImageBatch, cells: Cells) -> npt.NDArray[np.float32]:
         """Log-likelihood of every cell's centre, without priors; all cells of an image share its list of shifts."""
         n, out = len(batch), np.empty(len(cells), np.float32)
         pixel, opposite = slices_of_pixels(self.level.order, cells.pixel)
         unique, slice_of = np.unique(pixel, return_inverse=True)
         for begin in range(0, len(unique), self.block):
             inside = np.flatnonzero((slice_of >= begin) & (slice_of < begin + self.block))
-            slices = reference.slices(self.level.order, unique[begin : begin + self.block], self.polar, batch.threads)
+            slices = reference.slices(
+                self.level.order, unique[begin : begin + self.block], self.polar, batch.where.threads
+            )
             part = Cells(cells.image[inside], slice_of[inside] - begin, cells.psi[inside], cells.shift[inside])
             out[inside] = self._block(batch, slices, part, opposite[inside], n)
         return out
 
     def _block(
-        self, batch: Batch, slices: npt.NDArray, cells: Cells, opposite: npt.NDArray, n: int
+        self, batch: ImageBatch, slices: npt.NDArray, cells: Cells, opposite: npt.NDArray, n: int
     ) -> npt.NDArray[np.float32]:
         rows, image = np.unique(cells.image, return_inverse=True)
         reach = int(np.abs(cells.shift).max(initial=0)) + 1
@@ -141,17 +90,17 @@ class Evaluator:
             entry % 2 == 1,
             task_keys % self.level.n_psi,
             _offsets(shift_image, len(rows)),
-            (xy + batch.centres_px[rows][shift_image]).astype(np.float32),
+            (xy + batch.origin_px[rows][shift_image]).astype(np.float32),
         )
         scores = to_host(
             ops.score_cells(
-                batch.samples_of(self.polar, rows),
+                batch.samples(self.polar, rows),
                 slices,
                 self.polar,
                 self.level.n_psi,
                 tasks,
                 n_power=self.n_power,
-                device=batch.device,
+                device=batch.where.device,
                 **batch.per_image(self.polar, rows),
             )
         )

@@ -17,7 +17,8 @@ from verglas.geometry import euler_to_matrix, healpix_directions, unit_pixels
 from verglas.reconstruction.accumulate import direct_grid
 from verglas.search.cells import slices_of_pixels
 from verglas.search.grid_search import GridSearch, SliceSums
-from verglas.search.problem import ImageBatch, Problem, image_batches
+from verglas.search.image_batch import ImageBatch
+from verglas.search.problem import Problem, image_batches
 from verglas.search.state import HalfModel, PoseTable
 from verglas.search.step import Step
 from verglas.types.arrays import FloatArray, IntArray

@@ -23,8 +23,9 @@ from verglas.geometry import (
 )
 from verglas.search.bound import Bounds, lattice_quarter, lattice_unit_px, make_bounds
 from verglas.search.cells import CHILDREN, Cells, Level, opposite_pixels, slices_of_pixels, split, untwisted_psi_deg
-from verglas.search.evaluate import Batch, Evaluator, Reference
-from verglas.search.grid_search import shift_disc
+from verglas.search.evaluate import Evaluator, Reference
+from verglas.search.grid_search import Where, shift_disc
+from verglas.search.image_batch import ImageBatch
 from verglas.search.posterior import (
     Found,
     ImagePosterior,
@@ -268,12 +269,14 @@ class PoseSearch:
         order = np.arange(n) if prior_deg is None else self._by_direction(prior_deg)
         for begin in range(0, n, self.settings.batch):
             rows = order[begin : begin + self.settings.batch]
-            batch = self._batch(
+            batch = ImageBatch(
+                rows,
                 x[array_module(x).asarray(rows)],
                 None if params is None else params[rows],
-                pixel_size_A,
                 inv[rows],
                 centres[rows],
+                pixel_size_A,
+                Where(self.device, self.threads),
             )
             local = None if window is None else LocalWindow(np.asarray(window.angles_deg)[rows], window.width_deg)
             found, log_cells = self._run_batch(batch, local, statistics)
@@ -288,11 +291,6 @@ class PoseSearch:
         nearest = to_asymmetric_unit(angles_deg, self.symmetry)
         pixel = healpix_index(order, nearest[:, :2])
         return np.argsort(slices_of_pixels(order, pixel)[0], kind="stable")
-
-    def _batch(
-        self, images: npt.NDArray, ctf: npt.NDArray | None, pixel_size_A: float, inv: npt.NDArray, centres: npt.NDArray
-    ) -> Batch:
-        return Batch(images, ctf, pixel_size_A, inv, centres, self.threads, self.device)
 
     @staticmethod
     def _refuse(inputs: dict[str, npt.NDArray | None], n: int, first: int) -> None:
@@ -320,14 +318,14 @@ class PoseSearch:
             away = np.maximum(away - self.levels[level].shift_step_px / 2, 0)
         return -np.sum(away**2, axis=1) / (2 * sigma**2)
 
-    def _score(self, batch: Batch, cells: Cells, level: int) -> Found:
+    def _score(self, batch: ImageBatch, cells: Cells, level: int) -> Found:
         likelihood = self.evaluators[level].scores(self.reference, batch, cells)
         return Found(cells, likelihood + self._shift_prior(cells, level, highest=False))
 
-    def _gains(self, batch: Batch) -> list[FloatArray]:
+    def _gains(self, batch: ImageBatch) -> list[FloatArray]:
         grid = self.polar[-1]
         power = ops.polar_ctf_power(
-            batch.ring_weights(grid), grid, 1, ctf=batch.ctf, pixel_size_A=batch.pixel_size_A, threads=self.threads
+            batch.ring_weights(grid), grid, 1, ctf=batch.params, pixel_size_A=batch.pixel_size_A, threads=self.threads
         )
         return self.bounds.gains(power[..., 0].real.astype(np.float64), self.settings.kappa)
 
@@ -341,7 +339,7 @@ class PoseSearch:
         log_prior[row, opposite.astype(int)] = 0.0
         return slices, self.reference.slices(order, slices, grid, self.threads), log_prior
 
-    def _exhaustive(self, batch: Batch, window_nats: float, rows: IntArray | None = None) -> Found:
+    def _exhaustive(self, batch: ImageBatch, window_nats: float, rows: IntArray | None = None) -> Found:
         """All poses of the first level within a window of the best, of all images or of some.
 
         ``rest`` counts the mass outside the list.
@@ -360,9 +358,9 @@ class PoseSearch:
         plan.set_reference(samples, log_prior=log_prior, threads=self.threads)
         at = np.arange(len(batch)) if rows is None else rows
         posterior = plan.run(
-            batch.samples_of(grid, at),
+            batch.samples(grid, at),
             self.shifts * self.unit_px,
-            centres_px=batch.centres_px[at],
+            centres_px=batch.origin_px[at],
             log_shift=self._shift_prior(self._shift_cells(), 0, highest=False),
             **batch.per_image(grid, at),
         )
@@ -375,7 +373,7 @@ class PoseSearch:
             rest[at] = posterior.log_evidence + constant + np.log(np.maximum(1 - np.minimum(posterior.kept, 1), 0))
         return Found(cells, posterior.score + constant, rest)
 
-    def _first_cells(self, batch: Batch, margin_nats: FloatArray) -> Found:
+    def _first_cells(self, batch: ImageBatch, margin_nats: FloatArray) -> Found:
         """Cells of the first level within so many nats of each image's best, or the ``max_cells + 1`` best.
 
         A wide window costs more than the search. With ``keep_best`` an image of which a narrow one holds more cells
@@ -422,7 +420,7 @@ class PoseSearch:
         return Cells(image, pixel, psi, np.tile(self.shifts, (len(at), 1)))
 
     def _search_first_level(
-        self, batch: Batch, window: LocalWindow | None, gains: FloatArray, statistics: list[LevelStatistics]
+        self, batch: ImageBatch, window: LocalWindow | None, gains: FloatArray, statistics: list[LevelStatistics]
     ) -> tuple[Found, FloatArray, FloatArray]:
         """The first level with every cell that may survive; scores to beat; log of the prior's sum over cells."""
         if window is not None:
@@ -455,7 +453,7 @@ class PoseSearch:
         cells = self._shift_cells()
         return float(np.max(self._shift_prior(cells, 0, highest=True) - self._shift_prior(cells, 0, highest=False)))
 
-    def _probe(self, batch: Batch, scores: Found, statistics: list[LevelStatistics]) -> FloatArray:
+    def _probe(self, batch: ImageBatch, scores: Found, statistics: list[LevelStatistics]) -> FloatArray:
         """Greedy descent along the best few cells: a score that the final best cannot be below."""
         for level in range(len(self.levels) - 1):
             top = best_of_each(scores, self.settings.beam)
@@ -468,7 +466,7 @@ class PoseSearch:
         return best
 
     def _run_batch(
-        self, batch: Batch, window: LocalWindow | None, statistics: list[LevelStatistics]
+        self, batch: ImageBatch, window: LocalWindow | None, statistics: list[LevelStatistics]
     ) -> tuple[list[ImagePosterior], FloatArray]:
         gains = self._gains(batch)
         scores, lowest, log_cells = self._search_first_level(batch, window, gains[0], statistics)

@@ -29,7 +29,8 @@ from verglas.search.grid_step import (
     joined_slices,
     spectra_of,
 )
-from verglas.search.problem import ImageBatch, Problem, image_batches
+from verglas.search.image_batch import ImageBatch
+from verglas.search.problem import Problem, image_batches
 from verglas.search.state import HalfModel, PoseTable
 from verglas.search.step import Step, step_radius
 from verglas.types.arrays import FloatArray, IntArray
@@ -265,7 +266,7 @@ class PoseStep:
         return _Spectra(
             images,
             images if mask is None else fourier.forward(batch.masked(mask), 2, threads=self.threads),
-            ops.ctf(batch.params, problem.box, problem.pixel_size_A, **self.where.of_ops),
+            batch.ctf(**self.where.of_ops),
             to_device(batch.inv_sigma2, problem.device),
         )
 

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from verglas import fourier, ops
-from verglas._array_module import array_module, on_device, to_host
+from verglas._array_module import to_host
 from verglas._devices import to_device, upload_pieces, work_on
 from verglas.errors import InputError
 from verglas.geometry import symmetry_matrices
@@ -20,7 +20,8 @@ from verglas.image.outliers import GreyValues, groups_of, wild_images
 from verglas.masks import soft_circle, soft_sphere
 from verglas.reconstruction.known_poses import half_sets
 from verglas.reconstruction.sums import Symmetry
-from verglas.search.grid_search import PolarBatch, Where
+from verglas.search.grid_search import Where
+from verglas.search.image_batch import ImageBatch
 from verglas.search.state import HalfModel, PoseTable
 from verglas.types import Particles
 from verglas.types.arrays import FloatArray, IntArray
@@ -215,80 +216,6 @@ class Problem:
     def rows_of_half(self, half: int) -> IntArray:
         """Particles of a half set, in order."""
         return np.flatnonzero(self.half == half)
-
-
-@dataclass(frozen=True)
-class ImageBatch:
-    """Some images with all that scores and sums need.
-
-    Attributes
-    ----------
-    rows : (m,) int64
-        Which particles.
-    images : (m, N, N) float32
-        On the common noise level.
-    params : (m, 14) float64
-        CTF parameters, the micrograph's scale included.
-    inv_sigma2 : (m, shells) float32
-        1 / noise variance by shell.
-    origin_px : (m, 2) float64
-        Present shifts, as in a STAR file.
-    pixel_size_A : float
-        For the CTF.
-    """
-
-    rows: IntArray
-    images: npt.NDArray[np.float32]  # on the device that works on them; all else is small and on the host
-    params: FloatArray
-    inv_sigma2: npt.NDArray[np.float32]
-    origin_px: FloatArray
-    pixel_size_A: float
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def on_rings(self, samples: npt.NDArray, polar: ops.PolarGrid, *, centres: bool = False) -> PolarBatch:
-        """Polar samples of these images with what else their model needs; with ``centres``, of images not centred."""
-        return PolarBatch(
-            samples,
-            self.inv_sigma2[:, polar.shells],
-            self.params,
-            self.pixel_size_A,
-            self.centre_px.astype(np.float32) if centres else None,
-            int(self.rows[0]),
-        )
-
-    @cached_property
-    def centre_px(self) -> FloatArray:
-        """Present shifts, rounded to whole pixels."""
-        return np.rint(self.origin_px)
-
-    def masked(self, mask: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """Images inside a mask that stands where the particle is."""
-        if on_device(self.images):
-            rows, columns = self._roll_indices(-self.centre_px)
-            return self.images * array_module(self.images).asarray(mask)[rows, columns]
-        out = np.empty_like(self.images)
-        for image, (x, y), target in zip(self.images, self.centre_px.astype(int), out, strict=True):
-            np.multiply(image, np.roll(mask, (-y, -x), (0, 1)), out=target)
-        return out
-
-    def centre_images(self, mask: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """Images moved by ``centre_px``, then masked."""
-        if on_device(self.images):
-            xp = array_module(self.images)
-            rows, columns = self._roll_indices(self.centre_px)
-            return self.images[xp.arange(len(self))[:, None, None], rows, columns] * xp.asarray(mask)
-        out = np.empty_like(self.images)
-        for image, (x, y), target in zip(self.images, self.centre_px.astype(int), out, strict=True):
-            np.multiply(np.roll(image, (y, x), (0, 1)), mask, out=target)
-        return out
-
-    def _roll_indices(self, by_px: FloatArray) -> tuple[npt.NDArray, npt.NDArray]:
-        """Rows and columns, as indices on the device, that move every image by whole pixels (x, y), as np.roll does."""
-        xp, n = array_module(self.images), self.images.shape[-1]
-        x, y = ((np.arange(n) - by_px[:, i].astype(np.int64)[:, None]) % n for i in range(2))
-        return xp.asarray(y)[:, :, None], xp.asarray(x)[:, None, :]
 
 
 def image_batches(problem: Problem, rows: IntArray, model: HalfModel, poses: PoseTable) -> Iterator[ImageBatch]:
