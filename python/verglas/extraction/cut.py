@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -12,6 +14,7 @@ from verglas import image
 from verglas.errors import InputError
 from verglas.types import Micrograph, Picks
 from verglas.types.arrays import FloatArray
+from verglas.types.settings import check_settings, setting
 
 # A circle this much wider than the particle keeps its blurred edge out of the background.
 _MARGIN = 1.1
@@ -43,7 +46,7 @@ class ExtractSettings:
 
     Raises
     ------
-    InputError
+    SettingError
         A value outside its range, or a diameter that leaves no background.
 
     Examples
@@ -54,38 +57,49 @@ class ExtractSettings:
     (128, 2.0, 110)
     """
 
-    box: int
-    pixel_size_A: float
-    new_pixel_size_A: float | None = None
-    new_box: int | None = None
-    diameter_A: float | None = None
-    invert: bool = True
-    ramp: bool = True
-    edge: Literal["exclude", "fill"] = "exclude"
-    plan: image.ResamplePlan = field(init=False)
+    box: int = setting(help="Side of the box in pixels of the micrograph.", at_least=8)
+    pixel_size_A: float = setting(help="Of the micrograph.", more_than=0)
+    new_pixel_size_A: float | None = setting(None, "Scale the images down to this.", more_than=0)
+    new_box: int | None = setting(None, "Side of the scaled images, pixels.", at_least=8)
+    diameter_A: float | None = setting(None, "Of the particle: what is outside is background.", more_than=0)
+    invert: bool = setting(True, "Micrographs have dark particles, which stacks have white.")
+    ramp: bool = setting(True, "Subtract the background's gradient, not only its mean.")
+    edge: Literal["exclude", "fill"] = setting("exclude", "Boxes that leave the micrograph.")
 
     def __post_init__(self) -> None:
         """Check once, and plan the change of scale."""
-        if int(self.box) != self.box or self.box < 8:
-            raise InputError(f"extract: expected a box of at least 8 whole pixels, got {self.box}")
-        if not (np.isfinite(self.pixel_size_A) and self.pixel_size_A > 0):
-            raise InputError(f"extract: expected the micrographs' pixel size in A, got {self.pixel_size_A}; give it")
-        if self.edge not in ("exclude", "fill"):
-            raise InputError(f"extract: edge: expected 'exclude' or 'fill', got {self.edge!r}")
+        check_settings("extract", self)  # first: what follows divides by the pixel size
+        check_settings("extract", self, self._what_does_not_fit())
+        _ = self.plan  # a plan that cannot be is a wrong setting: said now, not at the first micrograph
+
+    @cached_property
+    def plan(self) -> image.ResamplePlan:
+        """The change of scale."""
         new = self.new_pixel_size_A
+        box = self.new_box if new is not None or self.new_box is not None else self.box
+        return image.plan_resample(self.box, self.pixel_size_A, new, box)
+
+    def _what_does_not_fit(self) -> Iterator[tuple[str, str]]:
+        """Fields and what is wrong with them beside the others."""
+        if int(self.box) != self.box:
+            yield "box", f"expected whole pixels, got {self.box}"
+        if not np.isfinite(self.pixel_size_A):
+            yield "pixel_size_A", f"expected the micrographs' pixel size in A, got {self.pixel_size_A}; give it"
+        new = self.new_pixel_size_A
+        # a pixel size that went through a file of six digits is not finer
         if new is not None and new < self.pixel_size_A * (1 - 1e-6):
-            raise InputError(
-                f"extract: the new pixel size of {new:g} A is finer than the micrographs' "
-                f"{self.pixel_size_A:g} A; extraction only scales down"
+            yield (
+                "new_pixel_size_A",
+                f"the new pixel size of {new:g} A is finer than the micrographs' {self.pixel_size_A:g} A; "
+                "extraction only scales down",
             )
         radius = self.radius_px
         if radius is not None and 2 * radius >= self.box:
-            raise InputError(
-                f"extract: a box of {self.box} px ({self.box * self.pixel_size_A:g} A) leaves no background around a "
-                f"particle of {self.diameter_A} A; expected at least {int(2 * radius) + 2} px"
+            yield (
+                "box",
+                f"a box of {self.box} px ({self.box * self.pixel_size_A:g} A) leaves no background around a "
+                f"particle of {self.diameter_A} A; expected at least {int(2 * radius) + 2} px",
             )
-        box = self.new_box if new is not None or self.new_box is not None else self.box
-        object.__setattr__(self, "plan", image.plan_resample(self.box, self.pixel_size_A, new, box))
 
     @property
     def radius_px(self) -> float | None:

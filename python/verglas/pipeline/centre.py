@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -21,6 +21,7 @@ from verglas.pipeline.tables import usable_shots
 from verglas.run.parallel import in_order
 from verglas.types import Particles, Picks
 from verglas.types.arrays import FloatArray
+from verglas.types.settings import check_settings, setting
 from verglas.types.verdict import Finding, Verdict
 
 _SIDE = 24.0  # pixels per particle of the images that centres are sought in
@@ -42,9 +43,13 @@ class CentreChoice:
         Particles tried together.
     """
 
-    way: str = "auto"
-    least_px: float = 1.0
-    batch: int = 20000
+    way: Literal["auto", "picks", "surrogate", "average"] = setting("auto", "How particles are centred.")
+    least_px: float = setting(1.0, "Cut boxes anew if their centres move by more, root mean square.", at_least=0)
+    batch: int = setting(20000, "Particles tried together.", at_least=1)
+
+    def __post_init__(self) -> None:
+        """Check once."""
+        check_settings("centre", self)
 
 
 class CentreStage(Stage):
@@ -127,7 +132,8 @@ def _centres(
     small = _small(particles, project.settings.diameter_A)
     diameter_px = project.settings.diameter_A / small.pixel_size_A
     first: CentringTrial | None = None
-    way, centres = choice.way, []
+    way: str = choice.way
+    centres = []
     for start in range(0, len(small), choice.batch):
         part = small[start : start + choice.batch]
         signs = np.sign(ops.ctf(part.optics.as_params(), part.box, part.pixel_size_A, threads=project.threads))

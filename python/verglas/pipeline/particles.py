@@ -23,6 +23,7 @@ from verglas.pipeline.stage import digest, file_digest
 from verglas.pipeline.tables import micrograph_table, usable_shots
 from verglas.run.extract import ExtractOptions, Piece, cut_one, particles_of, write_excluded, write_piece
 from verglas.types import Particles, Picks
+from verglas.types.settings import check_settings, setting
 from verglas.types.verdict import Verdict
 
 _BOX_OVER_PARTICLE = 1.5
@@ -42,15 +43,19 @@ class ExtractChoice:
         Also take particles from micrographs where picks and background do not separate.
     """
 
-    box: int
-    diameter_A: float
-    new_pixel_size_A: float | None = None
-    new_box: int | None = None
-    invert: bool = True
-    ramp: bool = True
-    edge: Literal["exclude", "fill"] = "exclude"
-    dtype: Literal["float32", "float16"] = "float32"
-    unclear: bool = False
+    box: int = setting(help="Side of the boxes in pixels of the micrograph.", at_least=8)
+    diameter_A: float = setting(help="Of the particle: what is outside is background.", more_than=0)
+    new_pixel_size_A: float | None = setting(None, "Scale the images down to this.", more_than=0)
+    new_box: int | None = setting(None, "Side of the scaled images, pixels.", at_least=8)
+    invert: bool = setting(True, "Micrographs have dark particles, which stacks have white.")
+    ramp: bool = setting(True, "Subtract the background's gradient, not only its mean.")
+    edge: Literal["exclude", "fill"] = setting("exclude", "Boxes that leave the micrograph.")
+    dtype: Literal["float32", "float16"] = setting("float32", "Of the stacks.")
+    unclear: bool = setting(False, "Also particles of micrographs where picks and background do not separate.")
+
+    def __post_init__(self) -> None:
+        """Check once."""
+        check_settings("extract", self)
 
     def options(self, pixel_size_A: float) -> ExtractOptions:
         """For one micrograph."""
