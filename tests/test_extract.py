@@ -12,6 +12,7 @@ import tifffile
 
 import verglas as vg
 from verglas.cli import main
+from verglas.errors import SettingError
 from verglas.extraction import ExtractSettings, cut_particles
 from verglas.run.extract import ExtractOptions, extract_files
 from verglas.types import Picks
@@ -76,6 +77,8 @@ def test_downscaling_keeps_place_and_noise_level():
     assert cut.images[0][outside].std() == pytest.approx(1, abs=1e-3)
     with pytest.raises(vg.InputError, match="only scales down"):
         ExtractSettings(96, 2.0, 1.0)
+    with pytest.raises(SettingError, match=r"box: expected at least 8.*pixel_size_A: .*edge: expected exclude or fill"):
+        ExtractSettings(4, float("nan"), edge="cut")
 
 
 def test_recentring_from_refined_shifts_and_another_scale(tmp_path):

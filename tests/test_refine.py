@@ -184,7 +184,7 @@ def test_resume_refuses_other_settings_and_other_particles(data, tmp_path):
     assert len(found.iterations) <= 3
     notes = {note["code"]: note["sentence"] for note in read_json(out / "run.json")["notes"]}
     assert "shift_range_A" in notes["changed_settings"]
-    assert refuse_changes(out, {"threads": 7}, allowed=False) == []
+    assert refuse_changes(out, {"iterations": 7}, allowed=False) == []
 
 
 def test_bad_particles_are_named_and_set_aside(data, tmp_path):

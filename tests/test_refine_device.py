@@ -39,7 +39,6 @@ CHOICES = {
     "initial_resolution_A": 28.0,
     "max_resolution_A": 15.0,
     "shift_range_A": 5.0,
-    "threads": 1,
 }
 
 
@@ -68,7 +67,7 @@ def begun(data):
     particles, truth = data
     settings = RefineSettings(GROUP, **CHOICES)
     found = survey(particles)
-    problem = start.make_problem(particles, found.excluded, settings)
+    problem = start.make_problem(particles, found.excluded, settings, threads=1)
     state, _ = initial_state(problem, found.power, [truth])
     first = schedule.first_step(problem)
     after, _ = iterate(problem, state, first)

@@ -259,7 +259,7 @@ def test_results_depend_on_neither_threads_nor_batches(small, phase):
     step = replace(schedule.make_step(problem, phase, 8, 3, 2.0))
     made = []
     for threads, batch in ((1, 80), (2, 80), (2, 11)):
-        chosen = replace(problem, settings=replace(problem.settings, threads=threads), batch=batch)
+        chosen = replace(problem, threads=threads, batch=batch)
         made.append(iterate(chosen, state, step))
     for new, iteration in made[1:]:
         assert np.array_equal(iteration.maps[0].raw, made[0][1].maps[0].raw)

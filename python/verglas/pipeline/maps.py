@@ -313,13 +313,11 @@ class RefineStage(Stage):
             seed=process_settings.seed,
             initial_resolution_A=_start_resolution_A(project),
         )
-        return with_overrides(default, self.given_settings(project), "refine", ("threads", "classes", "mode"))
+        return with_overrides(default, self.given_settings(project), "refine", ("classes", "mode"))
 
     def settings(self, project: Project) -> dict[str, Any]:
         """Resolved settings."""
-        rule_values = (
-            {} if _is_symmetry_unknown(project) else settings_json(self.resolve_settings(project), ("threads",))
-        )
+        rule_values = {} if _is_symmetry_unknown(project) else settings_json(self.resolve_settings(project))
         return rule_values | {"reference": project.settings.reference}
 
     def inputs(self, project: Project) -> dict[str, str]:
@@ -334,7 +332,7 @@ class RefineStage(Stage):
 
     def run(self, project: Project) -> dict[str, str]:
         """From the start, or from the checkpoint of a run that was killed."""
-        settings, folder = replace(self.resolve_settings(project), threads=project.threads), self.path(project)
+        settings, folder = self.resolve_settings(project), self.path(project)
         reference = project.settings.reference
         start = Path(reference) if reference is not None else project.folder("abinitio") / "map.mrc"
         again = checkpoint_path(folder).is_file()
@@ -348,6 +346,7 @@ class RefineStage(Stage):
             settings.diameter_A,
             out=folder,
             device=project.device,
+            threads=project.threads,
             memory_GB=project.memory_GB,
             resume=again,
             listener=_Course(project.listener),

@@ -50,8 +50,6 @@ class RefineSettings:
         Once the map is good enough, mask references and FSC by a mask made from the map; else by the sphere alone.
     seed : int
         Of half sets, of first classes.
-    threads : int, optional
-        Threads; all by default. The result does not depend on it.
     """
 
     symmetry: str = setting("C1", "Point group in RELION's orientation: C1, C4, D2, T, O, I1", flags=("--sym",))
@@ -88,7 +86,6 @@ class RefineSettings:
     norm: bool = setting(True, "Estimate a noise level per particle")
     solvent_mask: bool = setting(True, "Mask references and FSC by a mask made from the map, once that is good enough")
     seed: int = setting(0, "Seed of half sets and first classes", at_least=0)
-    threads: int | None = setting(None, "Threads", changes_result=False, on_command_line=False)
 
     def __post_init__(self) -> None:
         """Say at once what cannot be."""

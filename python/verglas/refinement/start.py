@@ -36,6 +36,7 @@ def make_problem(
     *,
     n_classes: int = 1,
     mask_given: bool = False,
+    threads: int | None = None,
 ) -> RefineProblem:
     """The particles that can be used, as a problem."""
     return RefineProblem.of(
@@ -46,6 +47,7 @@ def make_problem(
         settings=settings,
         n_classes=n_classes,
         mask_given=mask_given,
+        threads=threads,
     )
 
 

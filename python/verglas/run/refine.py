@@ -117,6 +117,7 @@ class _Around:
     limit_GB: float
     listener: Listener
     devices: tuple[str, ...]
+    threads: int | None
 
 
 @dataclass(frozen=True)
@@ -141,6 +142,7 @@ def refine(
     out: str | Path | None = None,
     mask: Map | str | Path | None = None,
     device: str = "auto",
+    threads: int | None = None,
     memory_GB: float | None = None,
     resume: bool = False,
     allow_changes: bool = False,
@@ -171,6 +173,8 @@ def refine(
     device : str
         ``"cpu"``; ``"cuda:0"``; ``"cuda:0,cuda:1"``, which share the particles; ``"cuda"`` for every GPU there is.
         ``"auto"`` is the CPU.
+    threads : int, optional
+        Threads; all by default. The result does not depend on it.
     memory_GB : float, optional
         Not to be passed; four fifths of what the machine allows by default.
     resume : bool
@@ -233,7 +237,7 @@ def refine(
             how = {"resume": resume, "allow_changes": allow_changes}
             folder = ends.enter_context(refine_folder(Path(out), record, heard, **how))
             heard = folder.held
-        around = _Around(folder, limit, heard, devices)
+        around = _Around(folder, limit, heard, devices, threads)
         if resume:
             setup = _resume_run(everything, resolved_settings, around, is_forced=mask is not None)
         else:
@@ -311,17 +315,22 @@ def _start_run(
         raise InputError(f"{particles.where}: these particles have no images")
     maps, notes = _fit_references(references, particles, settings)
     window = None if mask is None else fitted_mask(as_map(mask), particles)
-    maps, more = upright_references(maps, settings, mask_given=window is not None)
+    maps, more = upright_references(maps, settings, mask_given=window is not None, threads=around.threads)
     notes += more
     keep = _fits_in_memory(particles, around.limit_GB)
     work = in_memory(particles, phase_progress(around.listener, "reading particles")) if keep else particles
     progress = phase_progress(around.listener, "inspecting particles")
-    inspection = survey(work, threads=settings.threads, device=around.devices[0], progress=progress)
+    inspection = survey(work, threads=around.threads, device=around.devices[0], progress=progress)
     usable = np.setdiff1d(np.arange(len(particles)), list(inspection.excluded))
     work, more = _with_halves(work, usable, inspection.copy_of, settings.seed)
     notes += more
     problem = start.make_problem(
-        work, inspection.excluded, settings, n_classes=settings.classes, mask_given=window is not None
+        work,
+        inspection.excluded,
+        settings,
+        n_classes=settings.classes,
+        mask_given=window is not None,
+        threads=around.threads,
     )
     problem = replace(problem, devices=around.devices)
     plan = plan_memory(problem, around.limit_GB, cached=keep)
@@ -401,7 +410,13 @@ def _from_poses(problem: RefineProblem) -> tuple[list[Map], list[Finding]]:
     if problem.particles.poses is None:
         raise InputError("refine: poses='local', but the particles have no poses and there is no reference")
     finest = problem.settings.initial_resolution_A
-    volume = reconstruct(problem.particles, problem.settings.symmetry, max_resolution_A=0.8 * finest, listener=None)
+    volume = reconstruct(
+        problem.particles,
+        problem.settings.symmetry,
+        max_resolution_A=0.8 * finest,
+        threads=problem.threads,
+        listener=None,
+    )
     return [volume], [Finding("own_poses", "go on", "the first reference was made from the poses of the particles")]
 
 
@@ -419,7 +434,14 @@ def _resume_run(particles: Particles, settings: RefineSettings, around: _Around,
     half = np.ones(len(particles), np.int64)
     half[usable] = checkpoint.half
     work = work.with_columns(rlnRandomSubset=half)
-    problem = start.make_problem(work, checkpoint.excluded, settings, n_classes=settings.classes, mask_given=is_forced)
+    problem = start.make_problem(
+        work,
+        checkpoint.excluded,
+        settings,
+        n_classes=settings.classes,
+        mask_given=is_forced,
+        threads=around.threads,
+    )
     problem = replace(problem, half=checkpoint.half, devices=around.devices)
     plan = plan_memory(problem, around.limit_GB, cached=keep)
     folder.plan(plan, around.devices)
@@ -490,7 +512,7 @@ def _assess(
     progress(0, len(iteration.maps))
     settings = problem.settings
     how = PostprocessSettings(symmetry=settings.symmetry, seed=settings.seed)
-    around: dict[str, Any] = {"threads": settings.threads, "listener": None}
+    around: dict[str, Any] = {"threads": problem.threads, "listener": None}
     mask = Map(state.mask, problem.pixel_size_A) if problem.mask_given and state.mask is not None else None
     results = []
     for maps in iteration.maps:

@@ -38,7 +38,7 @@ _SHIFTS_PX = 2.0
 
 
 def upright_references(
-    maps: list[Map], settings: RefineSettings, *, mask_given: bool
+    maps: list[Map], settings: RefineSettings, *, mask_given: bool, threads: int | None = None
 ) -> tuple[list[Map], list[Finding]]:
     """References that have the group, turned onto its axes where they stand off them; and what was done.
 
@@ -54,7 +54,7 @@ def upright_references(
     references, notes = [], []
     for number, one in enumerate(maps, 1):
         name = "the reference" if len(maps) == 1 else f"reference {number}"
-        upright = _upright(one, settings, symmetry)
+        upright = _upright(one, settings, symmetry, threads)
         if upright is None:
             references.append(one)
             continue
@@ -74,7 +74,7 @@ def upright_references(
                 f"{upright.angle_deg:.0f} degrees by {upright.after:.2f}, but {what} would no longer go with "
                 "it: turn both first"
             )
-        references.append(one.with_data(upright.apply(one.data, threads=settings.threads)))
+        references.append(one.with_data(upright.apply(one.data, threads=threads)))
         numbers = {
             "before": round(upright.before, 3),
             "after": round(upright.after, 3),
@@ -89,10 +89,10 @@ def upright_references(
     return references, notes
 
 
-def _upright(one: Map, settings: RefineSettings, symmetry: str) -> Upright | None:
+def _upright(one: Map, settings: RefineSettings, symmetry: str, threads: int | None) -> Upright | None:
     shells = max(_FIRST_SHELLS, round(one.box * one.pixel_size_A / settings.initial_resolution_A))
     shells = min(shells, (one.box - 1) // 2)
-    return upright_map(one.data, symmetry, shells, threads=settings.threads)
+    return upright_map(one.data, symmetry, shells, threads=threads)
 
 
 def symmetry_findings(
@@ -185,7 +185,7 @@ def weighted_half_map(problem: RefineProblem, maps: ClassMaps, half: int, last: 
     weight[last + 1 :] = 0
     frequency = np.arange(len(weight)) / (problem.box * problem.pixel_size_A)
     raw = Map(maps.raw[half], problem.pixel_size_A)
-    smooth = filters.apply(raw, filters.from_curve(frequency, weight), threads=problem.settings.threads)
+    smooth = filters.apply(raw, filters.from_curve(frequency, weight), threads=problem.threads)
     return np.asarray(smooth.data * problem.sphere, np.float32)
 
 

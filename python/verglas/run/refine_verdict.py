@@ -68,7 +68,7 @@ def judge_refinement(
     largest = int(np.argmax(state.halves[0].class_weight + state.halves[1].class_weight))
     if findings[0].state != "stop":
         first, second = (Map(v, problem.pixel_size_A) for v in maps[largest].raw)
-        threads = problem.settings.threads
+        threads = problem.threads
         directional = directional_fsc(first, second, assessments[largest].mask, threads=threads)
         findings.append(judge_directions(directional))
         findings += symmetry_findings(problem, state, maps[largest], particles, largest, progress)
