@@ -131,12 +131,12 @@ def make_problem(
     devices : tuple of str
     """
     seen = survey(particles, threads=threads, device=devices[0])
-    chosen = replace(refine_settings(settings), threads=threads)
+    chosen = refine_settings(settings)
     problem = RefineProblem.of(
         particles, seen.excluded, job="class3d", seed=settings.seed, settings=chosen, n_classes=1
     )
     used = np.setdiff1d(np.arange(len(particles)), list(seen.excluded))
-    return replace(problem, devices=devices), seen.power[used], seen.excluded
+    return replace(problem, devices=devices, threads=threads), seen.power[used], seen.excluded
 
 
 def search_classes(
