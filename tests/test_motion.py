@@ -13,6 +13,7 @@ from motion_movies import SHAPE, error_px, movie_of, planted_dome, planted_polyn
 import verglas as vg
 from verglas.motion import MotionSettings, accumulated_dose, dose_weights
 from verglas.motion.dose import separable_weights
+from verglas.motion.fit import frame_strengths
 from verglas.motion.pair_shifts import all_pairs, design, least_squares, robust
 from verglas.motion.patch_shifts import lattice_through
 from verglas.motion.sums import corrected_sums, steepness, without_steep_places
@@ -302,3 +303,15 @@ def test_lattice_as_a_polynomial():
     dome = Motion(SHAPE, np.zeros((9, 2)), "spline", lattice_px=time * wide)
     near = Motion(SHAPE, dome.global_px, "polynomial", polynomial=dome.as_polynomial())
     assert error_px(near, dome) < 0.5 * error_px(Motion(SHAPE, dome.global_px), dome)
+
+
+@pytest.mark.parametrize("n", [2, 3, 8])
+def test_one_frame_alone_says_nothing(n):
+    """Curvatures of noise are negative, and of one frame large by chance: strengths stay finite."""
+    curvature = np.full(n, -100.0)
+    curvature[1] = 44.0
+    strengths = frame_strengths(curvature)
+    assert np.isfinite(strengths).all()
+    assert strengths.max() < 44.0
+    r = np.random.default_rng(n).uniform(1.0, 2.0, max(n, 3))
+    np.testing.assert_allclose(frame_strengths(r * (r.sum() - r)), r, rtol=1e-3)

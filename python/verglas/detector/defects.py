@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
@@ -64,15 +66,21 @@ def find_defects(total: npt.ArrayLike, factors: npt.ArrayLike | None = None, *, 
     sample = np.linspace(0, counts.size - 1, min(counts.size, _ASKED)).astype(np.int64)
     spread = max(1.0, robust_sd(_deviations(counts, levelled, level, sample)))
     # A block's median is near that about each of its pixels: half the threshold lets none of the bad ones pass.
-    block = np.abs(_anscombe(counts) - _anscombe(_block_medians(levelled) / level))
+    expected = _block_medians(levelled)
+    np.divide(expected, level, out=expected)
+    block = np.abs(_anscombe(counts.astype(np.float32)) - _anscombe(expected.astype(np.float32)))
     suspect = np.flatnonzero(block > threshold * spread / 2)
     bad = suspect[np.abs(_deviations(counts, levelled, level, suspect)) > threshold * spread]
     return np.stack(np.divmod(bad, counts.shape[1]), 1)
 
 
-def _anscombe(counts: FloatArray) -> FloatArray:
+def _anscombe(counts: Any) -> Any:
     """Counts of any mean have a standard deviation of 1 afterwards."""
-    return np.asarray(2 * np.sqrt(np.maximum(counts, 0) + 0.375))
+    made = np.maximum(counts, 0)
+    made += np.float32(0.375)
+    np.sqrt(made, out=made)
+    made *= np.float32(2)
+    return made
 
 
 def _deviations(counts: FloatArray, levelled: FloatArray, level: FloatArray, at: IntArray) -> FloatArray:

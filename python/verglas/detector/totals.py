@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 from scipy.ndimage import uniform_filter
@@ -51,11 +52,18 @@ def frame_totals(movies: Iterable[Movie], *, most_frames: int | None = None) -> 
             here, before = (f"{shape[1]} x {shape[0]}" for shape in (movie.shape, total.shape))
             raise InputError(f"movie {movie.name}: frames of {here} pixels, those before have {before}; give "
                              "movies of one camera setting")  # fmt: skip
+        part: Any = None  # of bytes: sums of up to 257 fit two bytes, an eighth of what they take in the end
         n = len(movie) if most_frames is None else min(most_frames, len(movie))
         for index in np.unique(np.linspace(0, len(movie) - 1, n).round().astype(int)):
             # The source's frames: the movie's own have a gain applied, which is what is looked for.
-            total += movie.source.read(int(index))
+            frame = movie.source.read(int(index))
+            if frame.dtype == np.uint8 and n <= 257:
+                part = frame.astype(np.uint16) if part is None else np.add(part, frame, out=part)
+            else:
+                total += frame
             frames += 1
+        if part is not None:
+            total += part
     if total is None:
         raise InputError("no movies; expected at least one")
     if not np.isfinite(total).all():

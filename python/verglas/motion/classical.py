@@ -52,7 +52,7 @@ def estimate_classically(
         raise InputError(f"motion: expected a method of {', '.join(METHODS)}, got {method!r}")
     timing, flags = usable_frames(binned)
     pixel = binned.factor * exposure.pixel_size_A
-    coarse = whole_frames.WholeFrames.of(binned.data[timing.used], pixel, threads)
+    coarse = whole_frames.WholeFrames.of([binned.data[f] for f in timing.used], pixel, threads)
     scale = coarse.factor * binned.factor
     pairs, shifts = whole_frames.pairs_of_frames(coarse)
     solve = pair_shifts.least_squares if method == "pairs" else pair_shifts.robust

@@ -156,7 +156,7 @@ class _Search:
     def whole_frames(self) -> FloatArray:
         """(used, 2) px, the first at 0."""
         pixel = self.binned.factor * self.exposure.pixel_size_A
-        coarse = whole_frames.WholeFrames.of(self.binned.data[self.timing.used], pixel, self.threads)
+        coarse = whole_frames.WholeFrames.of([self.binned.data[f] for f in self.timing.used], pixel, self.threads)
         size = whole_frames.group_size(len(self.timing.used), self.exposure.dose_per_frame_e_A2)
         shifts, _ = whole_frames.align(coarse, whole_frames.initial_shifts(coarse, size))
         return (shifts - shifts[0]) * coarse.factor * self.binned.factor

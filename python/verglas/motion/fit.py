@@ -16,6 +16,7 @@ from verglas.types.arrays import FloatArray
 ITERATIONS = 10
 SETTLED_NATS = 0.1  # a step that promises less is not made
 LEAST_STEP = 1 / 32
+MOST_SHARED = 0.95  # of what all other frames say together, for one frame
 STEPS = 8  # halvings and doublings of a standard deviation that the evidence may ask for at once
 LEAST_PX, MOST_PX = 0.003, 100.0  # standard deviations of a prior
 
@@ -80,6 +81,8 @@ class Fit:
 def frame_strengths(curvature: FloatArray) -> FloatArray:
     """R of the model c_f = r_f (sum r - r_f) for the curvatures c of all frames: what each frame says, (frames,)."""
     c = np.maximum(curvature, 1e-4 * max(float(curvature.max()), 1e-300))
+    # no frame can say more than it shares with the others: in noise alone one may seem to, and r would run away
+    c = np.minimum(c, MOST_SHARED * (c.sum() - c)) if len(c) > 2 else np.full(len(c), c.mean())
     r = np.sqrt(c / max(1, len(c) - 1))
     for _ in range(50):
         r = np.sqrt(r * c / np.maximum(r.sum() - r, 1e-300))

@@ -7,6 +7,7 @@ from functools import cached_property
 
 import numpy as np
 import scipy.fft
+from numpy.lib.stride_tricks import sliding_window_view
 
 from verglas import fourier, ops
 from verglas.motion.binned import BinnedFrames
@@ -160,11 +161,10 @@ def cut(
     data = np.empty((len(grid), len(used), len(ky), len(kx)), np.complex64)
     fft, more = fourier.transforms(binned.data, threads)
     taper = _taper(side).astype(np.float32)
-    span = np.arange(side)
     for i, f in enumerate(used):
         at = np.clip(grid + whole[i], 0, [columns - side, rows - side])
         offsets[:, i] = at - grid
-        parts = binned.data[f][at[:, 1, None, None] + span[:, None], at[:, 0, None, None] + span]
+        parts = sliding_window_view(binned.data[f], (side, side))[at[:, 1], at[:, 0]]  # a copy, row by row
         parts -= parts.mean((1, 2), keepdims=True)
         parts *= taper
         data[:, i] = fft.rfft2(parts, **more)[:, ky[:, None], kx]

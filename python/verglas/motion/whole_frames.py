@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +19,7 @@ SKIPPED_RINGS = 3  # illumination and ice gradients stay with the detector
 NEAR_PX = 12  # coarse pixels: a peak beyond must be higher by FAR_GAIN standard deviations
 FAR_GAIN = 4.0
 ITERATIONS = 8
+RESTING_PX = 0.1  # coarse pixels; patches take it from there by Newton steps
 
 
 @dataclass(frozen=True)
@@ -39,9 +41,11 @@ class WholeFrames:
     threads: int | None = None
 
     @classmethod
-    def of(cls, frames: Float32Array, pixel_size_A: float, threads: int | None = None) -> WholeFrames:
-        """Of binned frames (n, y, x)."""
-        factor = max(1, -(-max(frames.shape[1:]) // COARSE_SIDE))
+    def of(
+        cls, frames: Float32Array | Sequence[Float32Array], pixel_size_A: float, threads: int | None = None
+    ) -> WholeFrames:
+        """Of binned frames, (y, x) each."""
+        factor = max(1, -(-max(frames[0].shape) // COARSE_SIDE))
         coarse = np.stack([bin_frame(frame, factor) for frame in frames])
         shape = coarse.shape[1], coarse.shape[2]
         coarse -= coarse.mean((1, 2), keepdims=True)
@@ -79,9 +83,11 @@ def _weight(spectra: Array, shape: tuple[int, int], pixel_size_A: float) -> Floa
     ky, kx = np.fft.fftfreq(shape[0])[:, None], np.fft.rfftfreq(shape[1])[None]
     k = np.hypot(ky, kx)
     ring = np.rint(k * max(shape)).astype(int)
-    power = np.zeros(ring.max() + 1)
+    plane = np.zeros(ring.shape)
     for spectrum in spectra:
-        power += np.bincount(ring.ravel(), (np.abs(spectrum) ** 2).ravel(), len(power))
+        plane += spectrum.real**2
+        plane += spectrum.imag**2
+    power = np.asarray(np.bincount(ring.ravel(), plane.ravel()), float)
     power /= np.maximum(1, np.bincount(ring.ravel())) * len(spectra)
     pixel = pixel_size_A if np.isfinite(pixel_size_A) else 4.0
     weight = np.exp(-B_FACTOR_A2 / 8 * (k / pixel) ** 2) / np.sqrt(np.maximum(power, 1e-30))[ring]
@@ -169,6 +175,6 @@ def align(frames: WholeFrames, shifts: FloatArray) -> tuple[FloatArray, FloatArr
             found[f], heights[f] = peak_shift(map_, shifts[f])
         change = np.abs(found - shifts - (found - shifts).mean(0)).max()
         shifts = found
-        if change < 0.02:
+        if change < RESTING_PX:
             break
     return shifts - shifts.mean(0), heights
