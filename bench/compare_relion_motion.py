@@ -1,24 +1,32 @@
 """Motion correction beside relion_run_motioncorr --use_own (RELION 3.1.3, Debian) on the same movies.
 
     python bench/compare_relion_motion.py [--movies 1] [--shape 1536 2048] [--frames 24] [--patches 5] [--minutes 8]
+    python bench/compare_relion_motion.py --full [--folder movies]
 
 Movies of grains, 1 e per pixel and frame, that drift and dome (:func:`bench_motion.write_grain_movie`), in TIFF files
 (LZW). Both run as commands, in turn, reading, dose weighting and writing included; RELION with the settings of its
-interface (B-factor 150, patches as given). Errors are those of the motion that each writes into RELION's STAR file of
-the movie, so that verglas is judged by the polynomial that its lattice is written as; ``in_memory_all_px`` is that of
-the field itself. RELION counts the rows of TIFF files from the other edge.
+interface (B-factor 150, patches as given). Errors are those of the motion that each writes into its STAR file of the
+movie; ``polynomial_all_px`` is that of the polynomial that verglas writes for other programs beside its lattice.
+Seconds are wall time, ``processor_s`` those of all threads. RELION counts the rows of TIFF files from the other edge.
+
+``--full``: one movie of 40 frames of 3710 x 3838 pixels, into compare_relion_motion_full.json. ``--folder`` keeps the
+movies, and takes those that are there.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
+import pickle
 import shutil
 import tempfile
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from bench_motion import errors, write_grain_movie
+from bench_motion import FULL, errors, write_grain_movie
 from child import command, watch
 
 import verglas as vg
@@ -59,6 +67,33 @@ def ours(folder: Path, movie: Path, args: argparse.Namespace) -> dict[str, Any]:
     return {"program": "verglas motion", "seconds": seconds, "peak_GB": peak, "motion": motion}
 
 
+def processor_seconds() -> float:
+    """Of all commands that have ended."""
+    spent = os.times()
+    return spent.children_user + spent.children_system
+
+
+def movie_in(folder: Path, shape: tuple[int, int], frames: int, seed: int) -> tuple[Path, Any]:
+    """The movie and its motion, made once in a folder."""
+    path, truth = folder / f"movie_{seed}.tif", folder / f"movie_{seed}.pickle"
+    if not truth.is_file():
+        truth.write_bytes(pickle.dumps(write_grain_movie(path, shape, frames, seed)))
+    return path, pickle.loads(truth.read_bytes())
+
+
+def row_of(run: Callable[..., dict[str, Any]], folder: Path, movie: Path, truth: Any, args: Any) -> dict[str, Any]:
+    """Figures of one program on one movie."""
+    before = processor_seconds()
+    row = run(folder, movie, args)
+    row["processor_s"] = processor_seconds() - before
+    motion = row.pop("motion", None)
+    if motion is not None:
+        row |= errors(motion, truth, truth.shape)
+    if getattr(motion, "lattice_px", None) is not None:
+        row["polynomial_all_px"] = errors(replace(motion, lattice_px=None), truth, truth.shape)["all_px"]
+    return row
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--movies", type=int, default=1)
@@ -68,34 +103,28 @@ def main() -> None:
     parser.add_argument("--patches", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--minutes", type=float, default=8.0, help="RELION is stopped after so long")
+    parser.add_argument("--full", action="store_true", help="one movie of 40 frames of 3710 x 3838 pixels")
+    parser.add_argument("--folder", type=Path, help="where movies are kept; a temporary one by default")
     args = parser.parse_args()
+    if args.full:
+        args.shape, args.frames, args.movies = FULL, 40, 1
     if shutil.which("relion_run_motioncorr") is None:
         raise SystemExit("relion_run_motioncorr is not on PATH (Debian: apt-get install relion)")
     shape, rows = (args.shape[0], args.shape[1]), list[dict[str, Any]]()
     for seed in range(args.first_seed, args.first_seed + args.movies):
-        with tempfile.TemporaryDirectory() as name:
-            folder = Path(name)
-            movie = folder / "movie.tif"
-            truth = write_grain_movie(movie, shape, args.frames, seed)
+        with tempfile.TemporaryDirectory(dir=args.folder) as name:
+            movie, truth = movie_in(args.folder or Path(name), shape, args.frames, seed)
+            local = Path(name) / movie.name
+            if not local.exists():
+                local.symlink_to(movie.resolve())
             for run in (ours, relion):
-                row = {"seed": seed, **run(folder, movie, args)}
-                motion = row.pop("motion", None)
-                if motion is not None:
-                    row |= errors(motion, truth, shape)
-                rows.append(row)
-                print(row, flush=True)
-            found = vg.correct_motion(
-                vg.read_movie(movie, defects="auto", pixel_size_A=1.0, dose_per_frame_e_A2=1.0, voltage_kV=300.0),
-                threads=args.threads,
-                listener=None,
-            )
-            rows[-2]["in_memory_all_px"] = errors(found.motion, truth, shape)["all_px"]
-            rows[-2]["model"] = found.model
+                rows.append({"seed": seed, **row_of(run, Path(name), local, truth, args)})
+                print(rows[-1], flush=True)
             rows.append({"seed": seed, "program": "nothing", **errors(None, truth, shape)})
     mean = {p: float(np.mean([r["all_px"] for r in rows if r["program"] == p and "all_px" in r] or [np.nan]))
             for p in {r["program"] for r in rows}}  # fmt: skip
-    write("compare_relion_motion", rows, shape=shape, frames=args.frames, patches=args.patches, threads=args.threads,
-          mean_all_px=mean)  # fmt: skip
+    name = "compare_relion_motion_full" if args.full else "compare_relion_motion"
+    write(name, rows, shape=shape, frames=args.frames, patches=args.patches, threads=args.threads, mean_all_px=mean)
 
 
 if __name__ == "__main__":

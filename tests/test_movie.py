@@ -151,3 +151,17 @@ def test_every_defect_gets_the_value_of_a_good_pixel(mask):
     good = set(frame[~mask].tolist())
     DefectRepair(rows, (9, 11), seed=1).apply(frame, 0)
     assert set(frame.ravel().tolist()) == good
+
+
+def test_recycled_frames_are_the_frames():
+    """Each is right until the one after the next is asked for, and no more arrays are made than wait."""
+    data = np.random.default_rng(3).integers(0, 255, (9, 12, 20)).astype(np.uint8)
+    movie = Movie.from_array(data, gain=np.full((12, 20), 2.0))
+    places = set()
+    for index, frame in enumerate(movie.frames(ahead=2, threads=2, recycle=True)):
+        assert np.array_equal(frame, 2.0 * data[index])
+        places.add(frame.ctypes.data)
+    assert len(places) <= 4
+    out = np.empty((12, 20), np.float32)
+    assert movie.frame(3, out) is out
+    assert np.array_equal(out, 2.0 * data[3])

@@ -246,7 +246,7 @@ def _spectrum_of(images: list[Micrograph]) -> PowerSpectrum | None:
 def _estimate(movie: Movie, settings: MotionSettings, heard: Listener, threads: int | None) -> Estimate:
     """The motion by the method that was asked for; frames are binned while they are read, and dropped at the end."""
     n = len(movie)
-    reading = movie.frames(ahead=2, threads=1 if threads == 1 else 2)
+    reading = movie.frames(ahead=2, threads=1 if threads == 1 else 2, recycle=True)
     factor = bin_factor(movie.shape, n, movie.pixel_size_A)
     binned = bin_movie(reading, n, movie.shape, factor, _frame_progress(heard, "frames", n))
     exposure = Exposure(

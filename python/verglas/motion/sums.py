@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -134,17 +135,17 @@ def add_up(
     nodes = resampling_nodes(motion)
     sums = np.zeros((factors.shape[1], rows, columns), np.float32)
     wanted = np.flatnonzero(factors.any(axis=1))
-    stream = movie.frames([int(i) for i in wanted], ahead=2, threads=1 if threads == 1 else 2)
     buffer = np.empty((0, rows, columns), np.float32)
-    for batch in _batches(wanted, 4 * rows * columns):
-        if len(buffer) < len(batch):
-            buffer = np.empty((len(batch), rows, columns), np.float32)
-        for i, frame in zip(range(len(batch)), stream, strict=False):
-            buffer[i] = frame
-            if progress:
-                progress(int(batch[i]))
-        part = buffer[: len(batch)]
-        ops.warp(part, nodes[batch].astype(np.float32), factors[batch], sums, threads=threads)
+    with ThreadPoolExecutor(1 if threads == 1 else 2, thread_name_prefix="frames") as pool:
+        for batch in _batches(wanted, 4 * rows * columns):
+            if len(buffer) < len(batch):
+                buffer = np.empty((len(batch), rows, columns), np.float32)
+            part = buffer[: len(batch)]
+            # straight into their places: the resampling takes all cores afterwards, so nothing is gained by overlap
+            for index, _ in zip(batch, pool.map(movie.frame, map(int, batch), part), strict=True):
+                if progress:
+                    progress(int(index))
+            ops.warp(part, nodes[batch].astype(np.float32), factors[batch], sums, threads=threads)
     return sums
 
 

@@ -172,18 +172,20 @@ class Movie:
         # by the name, not the path: the same movie in another folder gives the same frames
         return DefectRepair(self.defects, self.shape, seed=zlib.crc32(self.name.encode()))
 
-    def frame(self, index: int) -> Float32Array:
+    def frame(self, index: int, out: Float32Array | None = None) -> Float32Array:
         """One frame, gain-corrected and with its defects replaced.
 
         Parameters
         ----------
         index : int
             From 0; negative counts from the end.
+        out : (y, x) float32, optional
+            Where it goes.
 
         Returns
         -------
         (y, x) float32
-            A fresh array.
+            ``out``, or a fresh array.
 
         Raises
         ------
@@ -195,7 +197,11 @@ class Movie:
             raise InputError(f"movie {self.name}: frame {index} asked for, but it has {n} (from 0)")
         index = int(index) % n
         raw = np.asarray(self.source.read(index))
-        frame = np.array(raw, np.float32) if self.gain is None else np.multiply(raw, self.gain, dtype=np.float32)
+        frame = np.empty(self.shape, np.float32) if out is None else out
+        if self.gain is None:
+            np.copyto(frame, raw, casting="unsafe")
+        else:
+            np.multiply(raw, self.gain, out=frame, dtype=np.float32)
         if len(self.defects):
             self._repair.apply(frame, index)
         # defects are replaced first: a detector's dead pixel may well be NaN
@@ -208,7 +214,7 @@ class Movie:
         return frame
 
     def frames(
-        self, indices: Iterable[int] | None = None, *, ahead: int = 2, threads: int = 1
+        self, indices: Iterable[int] | None = None, *, ahead: int = 2, threads: int = 1, recycle: bool = False
     ) -> Iterator[Float32Array]:
         """Frames one after the other, the next ones read while the caller works.
 
@@ -220,6 +226,9 @@ class Movie:
             Frames read in advance: at most so many wait in memory. 0 reads in the caller's thread.
         threads : int
             Threads that read; more than one helps where frames are compressed.
+        recycle : bool
+            A frame is overwritten once the one after it has been asked for: memory that is used again is not cleared
+            anew for each.
 
         Yields
         ------
@@ -231,11 +240,15 @@ class Movie:
             return
         pool = ThreadPoolExecutor(max(1, min(threads, ahead)), thread_name_prefix="frames")
         waiting: deque[Future[Float32Array]] = deque()
+        free: list[Float32Array] = []
         try:
             for index in wanted:
-                waiting.append(pool.submit(self.frame, index))
+                waiting.append(pool.submit(self.frame, index, free.pop() if free else None))
                 if len(waiting) > ahead:
-                    yield waiting.popleft().result()
+                    frame = waiting.popleft().result()
+                    yield frame
+                    if recycle:
+                        free.append(frame)
             while waiting:
                 yield waiting.popleft().result()
         finally:
