@@ -32,12 +32,14 @@ _LAZY = {
     "fsc": "verglas.assessment.fsc",
     "info": "verglas.run.machine",
     "local_resolution": "verglas.assessment.local_resolution",
+    "map_model": "verglas.assessment.map_model",
     "matrix_to_euler": "verglas.geometry",
     "orientation_grid": "verglas.geometry",
     "postprocess": "verglas.assessment.postprocess",
     "pick": "verglas.picking",
     "process": "verglas.pipeline",
     "project": "verglas.reconstruction",
+    "read_atoms": "verglas.io",
     "read_map": "verglas.io",
     "read_micrograph": "verglas.io",
     "read_movie": "verglas.run.movies",
@@ -107,13 +109,14 @@ if TYPE_CHECKING:
     from verglas.assessment.directional import directional_fsc
     from verglas.assessment.fsc import fsc
     from verglas.assessment.local_resolution import local_resolution
+    from verglas.assessment.map_model import map_model
     from verglas.assessment.postprocess import postprocess
     from verglas.classification import classify2d
     from verglas.geometry import euler_to_matrix, matrix_to_euler, orientation_grid, symmetry_matrices
     from verglas.heterogeneity.expand import expand_symmetry
     from verglas.heterogeneity.subtract import subtract
     from verglas.heterogeneity.variability import variability
-    from verglas.io import read_map, read_micrograph, read_particles, write_map, write_particles
+    from verglas.io import read_atoms, read_map, read_micrograph, read_particles, write_map, write_particles
     from verglas.motion import correct_motion
     from verglas.optics import ctf
     from verglas.optics.fit import estimate_ctf
@@ -174,6 +177,7 @@ __all__ = [
     "io",
     "local_resolution",
     "map_geometry",
+    "map_model",
     "masks",
     "matrix_to_euler",
     "motion",
@@ -185,6 +189,7 @@ __all__ = [
     "postprocess",
     "process",
     "project",
+    "read_atoms",
     "read_map",
     "read_micrograph",
     "read_movie",

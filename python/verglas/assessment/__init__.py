@@ -25,6 +25,7 @@ from verglas.assessment.guinier import (
 )
 from verglas.assessment.local_filter import filter_locally
 from verglas.assessment.local_resolution import LocalResolution, LocalResolutionSettings, local_resolution
+from verglas.assessment.map_model import MapModel, MapModelSettings, map_model
 from verglas.assessment.micrographs import (
     MicrographQuality,
     QualityLimits,
@@ -45,6 +46,7 @@ from verglas.assessment.postprocess import (
     postprocess,
     randomise_phases,
 )
+from verglas.assessment.q_score import q_scores
 from verglas.assessment.reslog import ResLog, reslog
 from verglas.assessment.solvent import solvent_level, solvent_mask
 from verglas.assessment.ssnr import SpectralF, spectral_f
@@ -57,6 +59,8 @@ __all__ = [
     "Guinier",
     "LocalResolution",
     "LocalResolutionSettings",
+    "MapModel",
+    "MapModelSettings",
     "MicrographQuality",
     "OrientationEfficiency",
     "PhaseResidual",
@@ -86,11 +90,13 @@ __all__ = [
     "judge_movies",
     "judge_set",
     "local_resolution",
+    "map_model",
     "match_spectrum",
     "mtf_gain",
     "orientation_efficiency",
     "pose_errors",
     "postprocess",
+    "q_scores",
     "randomise_phases",
     "reslog",
     "solvent_level",

@@ -48,6 +48,7 @@ _COMMANDS = (
     "postprocess",
     "directional",
     "local_resolution",
+    "map_model",
     "tomogram",
     "report",
     "status",

@@ -6,6 +6,7 @@ from functools import partial
 
 from verglas.io.acquisition import find_acquisition, mdoc_acquisitions, read_epu_xml, read_mdoc
 from verglas.io.atomic import atomic_path, check_writable, write_bytes, write_text
+from verglas.io.atoms import read_atoms, write_moved_model
 from verglas.io.coordinates import read_picks, write_picks
 from verglas.io.gain import read_defects, read_gain
 from verglas.io.micrograph_file import write_micrograph
@@ -30,6 +31,7 @@ __all__ = [
     "mdoc_acquisitions",
     "micrograph_header",
     "open_movie",
+    "read_atoms",
     "read_csv",
     "read_ctf_table",
     "read_defects",
@@ -57,6 +59,7 @@ __all__ = [
     "write_micrograph",
     "write_micrographs",
     "write_motion_star",
+    "write_moved_model",
     "write_particles",
     "write_picks",
     "write_spider_document",

@@ -1,0 +1,57 @@
+"""``verglas map-model``: how well a map supports a model."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from verglas.cli.options import with_settings
+from verglas.cli.usage import refuse_unless_positive
+from verglas.run.map_model import MapModelJob, MapModelSettings, map_model_files
+from verglas.types.settings import settings_from
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command(epilog="Example: verglas map-model map.mrc model.cif --resolution 3.2 --out check")(map_model)
+
+
+@with_settings(MapModelSettings)
+def map_model(
+    map_path: Path = typer.Argument(..., metavar="MAP", help="Map (MRC), sharpened, as it was modelled."),
+    model: Path = typer.Argument(..., help="Model, mmCIF or PDB, in the map's frame."),
+    out: Path = typer.Option(..., "--out", "-o", help="Folder to write."),
+    fit: bool = typer.Option(False, "--fit", help="Place the model in the map first, as one rigid body."),
+    half1: Path = typer.Option(None, "--half1", help="Half map: the map's own resolution, for what goes together."),
+    half2: Path = typer.Option(None, "--half2", help="The other half map."),
+    pixel_size: float = typer.Option(None, "--pixel-size", help="In place of the headers', A."),
+    threads: int = typer.Option(None, "--threads", min=1, help="Threads [all]."),
+    as_json: bool = typer.Option(False, "--json", help="Print the summary as JSON."),
+    *,
+    settings: dict[str, Any],
+) -> None:
+    """Map-model FSC, correlations, d_model, d99, and a Q-score for every atom, residue and chain.
+
+    Writes fsc.csv, atoms.csv, residues.csv, chains.csv, map_model.json, report.html; with --fit model_fitted.cif.
+    """
+    refuse_unless_positive({"--pixel-size": pixel_size}, "A", finite=True)
+    if (half1 is None) != (half2 is None):
+        raise typer.BadParameter("give both half maps or none", param_hint="--half1 and --half2")
+    halves = None if half1 is None else (half1, half2)
+    chosen = settings_from("map_model", MapModelSettings, **settings)
+    found, record = map_model_files(MapModelJob(map_path, model, out, fit, halves, pixel_size, chosen, threads))
+    if as_json:
+        typer.echo(json.dumps(record, indent=2))
+        return
+    typer.echo(f"Q-score {record['q_mean']:.3f} (proteins at {found.resolution_A:.2f} A: {found.expected_q:.2f})")
+    typer.echo("CC " + ", ".join(f"{name} {value:.3f}" for name, value in found.correlations.items()))
+    typer.echo(
+        f"d_model {found.d_model_A:.2f} A, d99 {found.d99_A:.2f} A, FSC 0.5 at {found.d_fsc_A(0.5):.2f} A, "
+        f"0.143 at {found.d_fsc_A(0.143):.2f} A"
+    )
+    for line in record["consistency"]:
+        typer.echo(line)
+    typer.echo(f"{out / 'report.html'}, {record['seconds']:.1f} s")

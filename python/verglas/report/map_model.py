@@ -1,0 +1,98 @@
+"""The page of ``verglas map-model``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from verglas.assessment.map_model import MapModel
+from verglas.report.html import Page, Picture, Section, Table, render
+from verglas.report.style import COLOURS, FAINT, new_figure, png, style_context
+
+_MOST_CHAINS = 12  # drawn
+_WORST = 25  # residues listed
+_REGIONS = {
+    "box": "all voxels",
+    "mask": "about the atoms",
+    "volume": "the highest of the model's density",
+    "peaks": "the highest of either",
+}
+
+
+def curves(found: MapModel) -> bytes:
+    """FSC of map and model."""
+    with style_context():
+        figure = new_figure(6.5, 3.2)
+        axis = figure.subplots()
+        axis.plot(found.frequency_per_A, found.fsc, color=COLOURS[5], label="box")
+        axis.plot(found.frequency_per_A, found.fsc_masked, color=COLOURS[0], label="about the atoms")
+        for level in (0.5, 0.143):
+            axis.axhline(level, color=FAINT, lw=0.8, ls="--")
+        axis.set_xlabel("spatial frequency (1/Å)")
+        axis.set_ylabel("FSC map - model")
+        axis.set_ylim(-0.1, 1.02)
+        axis.legend()
+        return png(figure)
+
+
+def along_chains(found: MapModel) -> bytes:
+    """Mean Q-score of every residue along its chain."""
+    table = found.residues()
+    names = list(dict.fromkeys(table["chain"]))[:_MOST_CHAINS]
+    with style_context():
+        figure = new_figure(8, 0.6 + 1.3 * len(names))
+        axes = np.atleast_1d(figure.subplots(len(names), 1))
+        for axis, name in zip(axes, names, strict=True):
+            rows = table[table["chain"] == name]
+            axis.plot(rows["residue_number"], rows["q"], ".-", color=COLOURS[0], lw=0.8, ms=3)
+            axis.axhline(found.expected_q, color=COLOURS[1], lw=0.8, ls="--")
+            axis.set_ylim(min(-0.05, float(np.nanmin(table["q"]))), 1)
+            axis.set_ylabel(f"Q, chain {name}")
+        axes[-1].set_xlabel("residue")
+        return png(figure)
+
+
+def map_model_page(found: MapModel, said: Sequence[str] = (), footer: str = "") -> str:
+    """report.html as text.
+
+    Parameters
+    ----------
+    found : MapModel
+    said : sequence of str
+        What the resolutions say together.
+    footer : str
+        Version and time.
+    """
+    mean = float(np.nanmean(found.q))
+    summary = (
+        f"Mean Q-score {mean:.2f}; maps of {found.resolution_A:.2f} Å support {found.expected_q:.2f} for proteins. "
+        f"Map and model agree to {found.d_fsc_A(0.5):.2f} Å (FSC 0.5 about the atoms)."
+    )
+    numbers = {
+        "Q-score": f"{mean:.3f}",
+        "CC mask": f"{found.correlations['mask']:.3f}",
+        "d model": f"{found.d_model_A:.2f} Å",
+        "d 99": f"{found.d99_A:.2f} Å",
+    }
+    correlations = Table(
+        ("correlation over", "value"), [(_REGIONS[name], f"{value:.3f}") for name, value in found.correlations.items()]
+    )
+    chain_rows = [(r.chain, r.atoms, f"{r.q:.3f}", f"{r.density_sd:.2f}") for r in found.chains().itertuples()]
+    worst = found.residues().dropna(subset="q").sort_values("q").head(_WORST)
+    worst_rows = [
+        (f"{r.chain} {r.residue_name} {r.residue_number}", f"{r.q:.3f}", f"{r.density_sd:.2f}")
+        for r in worst.itertuples()
+    ]
+    sections = [
+        Section("Fourier shell correlation", " ".join(said), [Picture(curves(found), "FSC of map and model")]),
+        Section(
+            "Q-scores along the chains",
+            "The dashed line is what proteins have at this resolution. atoms.csv and residues.csv hold all.",
+            [Picture(along_chains(found), "Q-score per residue")],
+        ),
+        Section("Chains", blocks=[Table(("chain", "atoms", "Q", "density (sd)"), chain_rows, sortable=True)]),
+        Section("Look at these residues first", blocks=[Table(("residue", "Q", "density (sd)"), worst_rows)]),
+        Section("Real space", blocks=[correlations]),
+    ]
+    return render(Page(f"verglas map-model: {found.atoms.name}", summary, numbers, sections, footer))

@@ -1,0 +1,115 @@
+"""``verglas map-model`` on files: a map and a model in, tables and a page out."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict, dataclass, field
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from verglas._version import __version__
+from verglas.assessment.fsc import fsc
+from verglas.assessment.map_model import MapModel, MapModelSettings, consistency, map_model
+from verglas.errors import InputError
+from verglas.io import read_atoms, read_map, write_csv, write_json, write_moved_model, write_text
+from verglas.map_geometry.model_fit import fit_atoms
+from verglas.report.map_model import map_model_page
+
+
+@dataclass(frozen=True)
+class MapModelJob:
+    """What ``verglas map-model`` is asked for.
+
+    Attributes
+    ----------
+    map, model : Path
+        MRC; mmCIF or PDB.
+    out : Path
+        Folder to write; it is made.
+    fit : bool
+        Place the model in the map first, as one rigid body.
+    half_maps : (Path, Path), optional
+        Tell the map's own resolution, which goes into the rules of consistency.
+    pixel_size_A : float, optional
+        In place of the header's.
+    settings : MapModelSettings
+        The rest.
+    threads : int, optional
+        Threads; the result does not depend on it.
+    """
+
+    map: Path
+    model: Path
+    out: Path
+    fit: bool = False
+    half_maps: tuple[Path, Path] | None = None
+    pixel_size_A: float | None = None
+    settings: MapModelSettings = field(default_factory=MapModelSettings)
+    threads: int | None = None
+
+
+def map_model_files(job: MapModelJob) -> tuple[MapModel, dict[str, Any]]:
+    """Judge a model by a map.
+
+    Writes fsc.csv, atoms.csv, residues.csv, chains.csv, map_model.json and report.html; with ``fit`` also
+    model_fitted.cif.
+
+    Returns
+    -------
+    MapModel, dict
+        And the record that map_model.json holds.
+
+    Raises
+    ------
+    InputError
+        The model lies elsewhere, or the files do not go together.
+    """
+    started = time.perf_counter()
+    volume, atoms = read_map(job.map, job.pixel_size_A), read_atoms(job.model)
+    own_A = None if job.half_maps is None else _own_resolution(job, volume.data.shape)
+    placed: dict[str, Any] = {}
+    if job.fit:
+        put = fit_atoms(volume, atoms, threads=job.threads)
+        atoms = put.atoms
+        placed = {
+            "matrix": put.matrix.round(6).tolist(),
+            "shift_A": put.shift_A.round(4).tolist(),
+            "density_sd": round(put.density, 3),
+            "runner_up_sd": round(put.runner_up, 3) if np.isfinite(put.runner_up) else None,
+        }
+    found = map_model(volume, atoms, job.settings, threads=job.threads)
+    job.out.mkdir(parents=True, exist_ok=True)
+    if job.fit:
+        write_moved_model(job.model, job.out / "model_fitted.cif", placed["matrix"], placed["shift_A"])
+    tables = {"atoms": found.by_atom(), "residues": found.residues(), "chains": found.chains()}
+    for name, table in tables.items():
+        write_csv(job.out / f"{name}.csv", {str(column): table[column].to_numpy() for column in table})
+    curves = {"map_model": found.fsc, "map_model_masked": found.fsc_masked}
+    write_csv(job.out / "fsc.csv", {"frequency_per_A": found.frequency_per_A, **curves})
+    said = [] if own_A is None else consistency(found, own_A)
+    record = {
+        "verglas": __version__,
+        "map": str(job.map),
+        **found.as_dict(),
+        "half_map_resolution_A": own_A,
+        "consistency": said,
+        "fit": placed or None,
+        "settings": asdict(job.settings),
+        "seconds": round(time.perf_counter() - started, 2),
+    }
+    write_json(job.out / "map_model.json", record)
+    now = datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
+    write_text(job.out / "report.html", map_model_page(found, said, f"verglas {__version__}, {now}"))
+    return found, record
+
+
+def _own_resolution(job: MapModelJob, shape: tuple[int, ...]) -> float:
+    assert job.half_maps is not None
+    halves = [read_map(path, job.pixel_size_A) for path in job.half_maps]
+    for path, half in zip(job.half_maps, halves, strict=True):
+        if half.data.shape != shape:
+            raise InputError(f"{path} has shape {half.data.shape} and {job.map} {shape} (z, y, x): resample one")
+    return round(fsc(*halves, threads=job.threads).resolution_A(0.143), 3)
