@@ -58,6 +58,8 @@ ALLOWED: dict[str, set[str]] = {
     # is made by the steps of a refinement
     "search": FOR_STAGES | {"reconstruction"},
     "classification": FOR_STAGES | {"search"},
+    # a model is judged by a map through the density that it would have
+    "assessment": FOR_STAGES | {"simulate"},
     "refinement": FOR_STAGES | {"search", "reconstruction", "assessment"},
     "initial_model": FOR_STAGES | {"search", "refinement", "map_geometry", "reconstruction", "assessment"},
     # classes are refined by the loop's iterations, and start where ab initio does; public jobs show how they go

@@ -17,9 +17,11 @@ from verglas.assessment.fsc import (
 )
 from verglas.assessment.guinier import (
     Guinier,
+    GuinierLine,
     amplitude_spectrum,
     b_factor_of_displacement,
     displacement_of_b_factor,
+    fit_guinier,
     guinier,
     match_spectrum,
 )
@@ -57,6 +59,7 @@ __all__ = [
     "THRESHOLDS",
     "DirectionalFSC",
     "Guinier",
+    "GuinierLine",
     "LocalResolution",
     "LocalResolutionSettings",
     "MapModel",
@@ -81,6 +84,7 @@ __all__ = [
     "effective_counts",
     "filter_locally",
     "first_crossing",
+    "fit_guinier",
     "fsc",
     "full_map_fsc",
     "guinier",

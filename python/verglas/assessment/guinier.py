@@ -6,6 +6,7 @@ Everywhere amplitudes fall as exp(-B s^2 / 4), s = 1/d: a positive B is a blurre
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -123,6 +124,41 @@ def _inside(s2: FloatArray, band_A: tuple[float, float]) -> npt.NDArray[np.bool_
     return np.asarray((s2 * slack >= 1.0 / coarse**2) & (s2 <= slack / fine**2))
 
 
+class GuinierLine(NamedTuple):
+    """Line through a Guinier plot: its slope, B = -4 slope with standard error, and the value at s = 0."""
+
+    slope_A2: float
+    intercept: float
+    b_factor_A2: float
+    b_error_A2: float
+
+
+def fit_guinier(
+    s2_per_A2: npt.ArrayLike, ln_amplitude: npt.ArrayLike, weight: npt.ArrayLike | None = None
+) -> GuinierLine:
+    """Straight line through points of a Guinier plot.
+
+    Parameters
+    ----------
+    s2_per_A2, ln_amplitude : (n,) float
+        At least four points.
+    weight : (n,) float, optional
+        A residual counts with its square; equal if not given.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from verglas.assessment import fit_guinier
+    >>> s2 = np.linspace(0.01, 0.1, 10)
+    >>> round(fit_guinier(s2, 3 - 30 * s2).b_factor_A2, 6)
+    120.0
+    """
+    # np.polyfit's weights multiply residuals, not their squares: a shell counts by its weight squared.
+    (slope, intercept), covariance = np.polyfit(s2_per_A2, ln_amplitude, 1, w=weight, cov=True)
+    error = float(4.0 * np.sqrt(covariance[0, 0]))
+    return GuinierLine(float(slope), float(intercept), float(-4.0 * slope), error)
+
+
 def guinier(
     volume: Map,
     weight: npt.ArrayLike | None = None,
@@ -184,10 +220,9 @@ def guinier(
             f"{np.count_nonzero(chosen)}"
         )
         return Guinier(s2, plain, weighted, reason=reason)
-    # np.polyfit's weights multiply residuals, not their squares: a shell counts by C_ref squared.
-    (slope, intercept), covariance = np.polyfit(s2[chosen], weighted[chosen], 1, w=c[chosen], cov=True)
-    band, error = (float(coarse), float(fine)), float(4.0 * np.sqrt(covariance[0, 0]))
-    return Guinier(s2, plain, weighted, float(-4.0 * slope), float(intercept), band, b_error_A2=error)
+    line = fit_guinier(s2[chosen], weighted[chosen], c[chosen])
+    band = (float(coarse), float(fine))
+    return Guinier(s2, plain, weighted, line.b_factor_A2, line.intercept, band, b_error_A2=line.b_error_A2)
 
 
 def match_spectrum(

@@ -49,6 +49,7 @@ _COMMANDS = (
     "directional",
     "local_resolution",
     "map_model",
+    "validate",
     "tomogram",
     "report",
     "status",

@@ -1,0 +1,217 @@
+"""Whether half maps are what a resolution takes them for: independent, with signal, under a mask that makes none."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy import stats
+
+from verglas.assessment.fsc import FSC, fsc
+from verglas.assessment.independence import proportional
+from verglas.assessment.solvent import solvent_mask
+from verglas.errors import InputError
+from verglas.masks import soft_sphere
+from verglas.types import Map
+from verglas.types.arrays import FloatArray, IntArray
+from verglas.types.verdict import Finding
+
+_FALSE_ALARM = 1e-3  # of one question, where its null distribution is known
+_PLATEAU = 0.02  # correlation beyond the signal that matters: 2 % of the particles in both halves
+_FIRST_A = 40.0  # coarser, refinements join their halves
+_SIGNAL_SHELLS = 3  # in a row that chance does not explain
+_MASK_MAKES = 0.1  # correlation of phase-randomised halves at the resolution that is claimed
+_TAIL = 0.8  # of Nyquist: what lies beyond is looked at for a plateau
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is asked, for the page: a code of :class:`Finding`, the question, its threshold, its false alarms."""
+
+    code: str
+    text: str
+    threshold: str
+    false_alarms: str
+
+
+QUESTIONS = (
+    Question("independent-halves", "Are the half maps two?", "1 - correlation of the boxes >= 1e-6", "none possible"),
+    Question(
+        "shared-noise",
+        "Do the half maps share noise?",
+        f"mean FSC of the last fifth of the shells, inside the largest sphere, below {_PLATEAU:g} or below chance",
+        f"{_FALSE_ALARM:g} by the null distribution",
+    ),
+    Question("shared-particles", "Does an image lie in both half sets?", "no image", "none possible"),
+    Question(
+        "signal-in-halves",
+        "Do the half maps agree more than noise would?",
+        f"{_SIGNAL_SHELLS} shells in a row beyond chance, finer than {_FIRST_A:g} A",
+        "the other way round: noise passes in less than 1 of 1000",
+    ),
+    Question(
+        "mask",
+        "Does the mask make the resolution?",
+        f"FSC of phase-randomised halves below {_MASK_MAKES:g} at the resolution",
+        "not measured",
+    ),
+)
+
+
+def judge_independence(half1: Map, half2: Map) -> Finding:
+    """Whether two half maps are one: ``independent-halves``, go on or stop.
+
+    Examples
+    --------
+    >>> import numpy as np, verglas as vg
+    >>> from verglas.assessment.validation import judge_independence
+    >>> half = vg.Map(np.random.default_rng(0).normal(size=(8, 8, 8)), 1.0)
+    >>> judge_independence(half, half.with_data(2 * half.data)).state
+    'stop'
+    """
+    if proportional(half1.data, half2.data):
+        same = "identical" if np.array_equal(half1.data, half2.data) else "proportional"
+        sentence = f"The half maps are {same}: one map twice. No resolution can be told from them."
+        return Finding("independent-halves", "stop", sentence, {"relation": same})
+    correlation = float(np.corrcoef(half1.data.ravel(), half2.data.ravel())[0, 1])
+    numbers = {"correlation": round(correlation, 5)}
+    return Finding("independent-halves", "go on", "The half maps are two different maps.", numbers)
+
+
+def judge_shared_noise(half1: Map, half2: Map, *, threads: int | None = None) -> Finding:
+    """Whether the FSC stays above zero where no map has signal: ``shared-noise``.
+
+    Signal ends; noise that both halves share (particles in both, a common mask, solvent flattening, a filter that
+    joined them) does not. The shells beyond 0.8 of Nyquist are taken together; of independent noise their mean has a
+    normal distribution whose variance the number of independent voxels gives. Where maps are resolved to their sampling
+    the question cannot be asked.
+    """
+    sphere = soft_sphere(half1.box, 0.42 * half1.box, 0.06 * half1.box)
+    curve = fsc(half1, half2, sphere, threads=threads)
+    last = len(curve.curve) - 1
+    tail = np.arange(int(np.ceil(_TAIL * last)), last + 1)
+    filled = curve.curve[tail] != 0
+    middle = slice(int(0.6 * last), tail[0])
+    if not filled.any():
+        return Finding("shared-noise", "go on", "The half maps were cut off before Nyquist: no noise to compare.", {})
+    mean, deviation = _mean_correlation(curve, tail[filled])
+    limit = max(_PLATEAU, float(stats.norm.isf(_FALSE_ALARM)) * deviation)
+    numbers = {"mean_fsc": round(mean, 4), "limit": round(limit, 4)}
+    # Signal falls; a curve that still does is that of a map which its sampling cuts off.
+    falling = float(curve.curve[middle].mean()) > 1.5 * mean + limit
+    if mean <= limit:
+        sentence = f"Beyond the signal the FSC is {mean:.3f}, as of independent noise."
+        return Finding("shared-noise", "go on", sentence, numbers)
+    if falling:
+        sentence = (
+            f"The FSC is {mean:.2f} close to Nyquist and still falls: the map is resolved to its sampling, so that "
+            "noise which both halves share cannot be told from signal; a smaller pixel would show it."
+        )
+        return Finding("shared-noise", "go on", sentence, numbers)
+    share = 100 * min(mean, 1.0)
+    sentence = (
+        f"The FSC does not fall to zero: {mean:.3f} close to Nyquist (independent noise stays below {limit:.3f}). "
+        f"About {share:.0f} % of what the halves hold there is common: particles in both halves, or maps that were "
+        "masked, filtered or refined together. Resolutions from these halves are too good."
+    )
+    return Finding("shared-noise", "stop", sentence, numbers)
+
+
+def _mean_correlation(curve: FSC, shells: IntArray) -> tuple[float, float]:
+    """Weighted mean of a curve over shells, and its standard deviation for independent noise."""
+    n = curve.n[shells]
+    # Under a mask neighbouring shells are correlated over about two shells, in which the mask's transform falls off.
+    return float(np.average(curve.curve[shells], weights=n)), float(np.sqrt(2.0 / n.sum()))
+
+
+def judge_shared_particles(names: Sequence[str], half_sets: npt.ArrayLike) -> Finding:
+    """Whether an image stands in both half sets: ``shared-particles``.
+
+    Parameters
+    ----------
+    names : sequence of str
+        Images, as ``000012@stack.mrcs``.
+    half_sets : (n,) int
+        1 or 2.
+
+    Examples
+    --------
+    >>> from verglas.assessment.validation import judge_shared_particles
+    >>> judge_shared_particles(["1@a", "2@a", "1@a"], [1, 2, 2]).sentence
+    '1 image lies in both half sets (1@a): the halves are not independent.'
+    """
+    half = np.asarray(half_sets)
+    if len(names) != len(half):
+        raise InputError(f"shared particles: {len(names)} images and {len(half)} half sets")
+    known = np.asarray(names, str)
+    both = np.intersect1d(known[half == 1], known[half == 2])
+    twice = len(known) - len(np.unique(known)) - len(both)
+    numbers = {"in_both": len(both), "twice_in_one": int(max(twice, 0))}
+    if len(both):
+        what = "1 image lies" if len(both) == 1 else f"{len(both)} images lie"
+        sentence = f"{what} in both half sets ({both[0]}): the halves are not independent."
+        return Finding("shared-particles", "stop", sentence, numbers)
+    if twice > 0:
+        return Finding("shared-particles", "warn", f"{twice} images stand twice in one half set.", numbers)
+    return Finding("shared-particles", "go on", "No image lies in both half sets.", numbers)
+
+
+def judge_signal(half1: Map, half2: Map, mask: Map | None = None, *, threads: int | None = None) -> Finding:
+    """Whether half maps agree more than noise would: ``signal-in-halves``, stop where they do not.
+
+    Shells finer than 40 angstrom; three in a row beyond chance at 1e-3 each (Fisher's exact threshold with the
+    independent voxels under the mask).
+    """
+    window = mask or solvent_mask(half1.with_data(0.5 * (half1.data + half2.data)), threads=threads)
+    curve = fsc(half1, half2, window, threads=threads)
+    level = curve.threshold(f"{stats.norm.isf(_FALSE_ALARM):.4f}sigma-fisher")
+    fine = curve.frequency_per_A > 1 / min(_FIRST_A, half1.box * half1.pixel_size_A / 4)
+    above = (curve.curve > level) & fine
+    longest, run = 0, 0
+    for one in above.tolist():
+        run = run + 1 if one else 0
+        longest = max(longest, run)
+    resolution = curve.resolution_A("half-bit")
+    numbers = {"shells_in_a_row": longest, "half_bit_A": round(resolution, 3) if np.isfinite(resolution) else None}
+    if longest >= _SIGNAL_SHELLS:
+        sentence = f"The half maps agree beyond chance over {longest} shells in a row."
+        return Finding("signal-in-halves", "go on", sentence, numbers)
+    sentence = (
+        f"The half maps agree no more than noise does: at most {longest} shells in a row exceed chance. There is "
+        "nothing in the map that both halves support."
+    )
+    return Finding("signal-in-halves", "stop", sentence, numbers)
+
+
+def judge_mask(
+    frequency_per_A: FloatArray, phase_randomised: FloatArray, resolution_A: float, first_random_A: float | None
+) -> Finding:
+    """Whether the mask makes the agreement that is claimed: ``mask``.
+
+    Parameters
+    ----------
+    frequency_per_A, phase_randomised : (n_shells,) float
+        FSC of the halves with random phases under the mask; NaN where there is none.
+    resolution_A : float
+        Claimed.
+    first_random_A : float, optional
+        From where phases are random.
+    """
+    if first_random_A is None or not np.isfinite(phase_randomised).any() or not np.isfinite(resolution_A):
+        return Finding("mask", "go on", "No phases were randomised: what the mask adds was not measured.", {})
+    # Shells whose phases stayed agree as before; those just beyond are mixed by the mask.
+    usable = frequency_per_A > 1.15 / first_random_A
+    near = usable & (np.abs(frequency_per_A - 1 / resolution_A) <= 2.5 * frequency_per_A[1])
+    if not near.any():
+        return Finding("mask", "go on", "The resolution lies where phases were kept.", {})
+    made = float(np.nanmean(phase_randomised[near]))
+    numbers = {"fsc_of_random_phases": round(made, 4), "resolution_A": round(resolution_A, 3)}
+    if made > _MASK_MAKES:
+        sentence = (
+            f"The mask alone makes an FSC of {made:.2f} at {resolution_A:.2f} A: it is too tight, or its edge too "
+            "sharp. Widen it, or soften its edge, and read the corrected curve only."
+        )
+        return Finding("mask", "warn", sentence, numbers)
+    return Finding("mask", "go on", f"The mask adds {made:.3f} to the FSC at the resolution.", numbers)

@@ -1,0 +1,35 @@
+"""``verglas validate``: go on, warn or stop for every question that a finished run has to answer."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import typer
+
+from verglas.run.validate import validate_run
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+
+    @app.command(epilog="Example: verglas validate refine1")
+    def validate(
+        run: Path = typer.Argument(..., help="Folder of a refinement that has finished."),
+        out: Path = typer.Option(None, "--out", "-o", help="Folder to write [the run's]."),
+        threads: int = typer.Option(None, "--threads", min=1, help="Threads [all]."),
+        as_json: bool = typer.Option(False, "--json", help="Print the verdict as JSON."),
+    ) -> None:
+        """Ask whether half maps are independent and hold signal, whether the mask makes it, whether directions differ.
+
+        Writes validate.json and validate.html, with what the run itself found. Exit status 1 on "stop".
+        """
+        verdict = validate_run(run, out, threads=threads)
+        if as_json:
+            typer.echo(json.dumps(verdict.as_dict(), indent=2))
+        else:
+            for finding in verdict.findings:
+                typer.echo(f"{finding.state:<6} {finding.sentence}")
+            typer.echo(f"{verdict.state}: {(out or run) / 'validate.html'}")
+        if verdict.state == "stop":
+            raise typer.Exit(1)

@@ -1,0 +1,111 @@
+"""Questions to a finished run: each planted fault is named, clean halves pass."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from command_line import main
+
+import verglas as vg
+from verglas.assessment.validation import (
+    QUESTIONS,
+    judge_independence,
+    judge_mask,
+    judge_shared_noise,
+    judge_shared_particles,
+    judge_signal,
+)
+
+BOX, PIXEL_A = 48, 2.5
+
+
+@pytest.fixture(scope="module")
+def truth() -> vg.Map:
+    return vg.simulate.density(vg.simulate.phantom(BOX, PIXEL_A, 80.0, seed=1), BOX, PIXEL_A, b_factor_A2=400.0)
+
+
+def halves(truth: vg.Map, seed: int, shared: float = 0.0, signal: float = 1.0) -> list[vg.Map]:
+    """Half maps whose noise is common to this share of its power."""
+    one, two, both = np.random.default_rng(seed).normal(size=(3, BOX, BOX, BOX)) * 2 * truth.data.std()
+    own = np.sqrt(1 - shared)
+    return [truth.with_data(signal * truth.data + own * n + np.sqrt(shared) * both) for n in (one, two)]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_clean_halves_pass(truth, seed):
+    first, second = halves(truth, seed)
+    findings = [judge_independence(first, second), judge_shared_noise(first, second), judge_signal(first, second)]
+    assert [f.state for f in findings] == ["go on"] * 3, findings
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_noise_both_halves_share_is_named(truth, seed):
+    found = judge_shared_noise(*halves(truth, seed, shared=0.1))
+    assert (found.code, found.state) == ("shared-noise", "stop")
+    assert found.numbers["mean_fsc"] == pytest.approx(0.1, abs=0.03)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_noise_alone_is_named(truth, seed):
+    found = judge_signal(*halves(truth, seed, signal=0.0))
+    assert (found.code, found.state) == ("signal-in-halves", "stop")
+
+
+def test_one_map_twice_is_named(truth):
+    first, _ = halves(truth, 0)
+    assert judge_independence(first, first).numbers["relation"] == "identical"
+    assert judge_independence(first, first.with_data(2 * first.data + 1)).state == "stop"
+
+
+def test_images_in_both_half_sets_are_named():
+    found = judge_shared_particles(["1@a", "2@a", "1@a", "2@a", "3@a"], [1, 1, 2, 2, 2])
+    assert (found.state, found.numbers["in_both"]) == ("stop", 2)
+    assert judge_shared_particles(["1@a", "1@a"], [1, 1]).state == "warn"
+    assert judge_shared_particles(["1@a", "2@a"], [1, 2]).state == "go on"
+
+
+def test_a_tight_mask_is_named(truth):
+    first, second = halves(truth, 0)
+    levels = {}
+    for name, level, edge in (("hard", 0.97, 0.0), ("soft", 0.85, 15.0)):
+        binary = truth.data > np.quantile(truth.data, level)
+        mask = truth.with_data(vg.masks.soft_edge(binary, edge / PIXEL_A))
+        done = vg.postprocess(first, second, mask, listener=None)
+        assert done.phase_randomised is not None
+        levels[name] = judge_mask(
+            done.corrected.frequency_per_A,
+            done.phase_randomised.curve,
+            done.masked.resolution_A(),
+            done.randomised_from_A,
+        )
+    assert levels["hard"].numbers["fsc_of_random_phases"] > levels["soft"].numbers["fsc_of_random_phases"]
+    assert (levels["hard"].state, levels["soft"].state) == ("warn", "go on"), levels
+
+
+def test_every_question_says_its_threshold_and_false_alarms():
+    assert all(q.text.endswith("?") and q.threshold and q.false_alarms for q in QUESTIONS)
+
+
+def test_command_goes_on_and_stops(truth, tmp_path, capsys):
+    first, second = halves(truth, 0)
+    vg.write_map(tmp_path / "half1.mrc", first)
+    vg.write_map(tmp_path / "half2.mrc", second)
+    status, printed, _ = main(["validate", str(tmp_path), "--json"], capsys)
+    codes = {f["code"]: f["state"] for f in json.loads(printed)["findings"]}
+    assert codes["signal-in-halves"] == "go on"
+    assert "directions" in codes or "restricted-views" in codes
+    assert status == 0
+    assert "Do the half maps share noise?" in (tmp_path / "validate.html").read_text()
+    vg.write_map(tmp_path / "half2.mrc", first)
+    status, printed, _ = main(["validate", str(tmp_path)], capsys)
+    assert status == 1
+    assert "one map twice" in printed
+    assert json.loads((tmp_path / "validate.json").read_text())["state"] == "stop"
+
+
+def test_a_folder_without_half_maps_is_refused(tmp_path, capsys):
+    status, _, said = main(["validate", str(tmp_path)], capsys)
+    assert status == 1
+    assert "no half1.mrc and half2.mrc" in said
