@@ -154,7 +154,9 @@ def fit_guinier(
     120.0
     """
     # np.polyfit's weights multiply residuals, not their squares: a shell counts by its weight squared.
-    (slope, intercept), covariance = np.polyfit(s2_per_A2, ln_amplitude, 1, w=weight, cov=True)
+    s2, values = np.asarray(s2_per_A2, np.float64), np.asarray(ln_amplitude, np.float64)
+    share = np.ones_like(s2) if weight is None else np.asarray(weight, np.float64)
+    (slope, intercept), covariance = np.polyfit(s2, values, 1, w=share, cov=True)
     error = float(4.0 * np.sqrt(covariance[0, 0]))
     return GuinierLine(float(slope), float(intercept), float(-4.0 * slope), error)
 

@@ -11,11 +11,10 @@ from scipy import stats
 
 from verglas.assessment.fsc import FSC, fsc
 from verglas.assessment.independence import proportional
-from verglas.assessment.solvent import solvent_mask
 from verglas.errors import InputError
 from verglas.masks import soft_sphere
 from verglas.types import Map
-from verglas.types.arrays import FloatArray, IntArray
+from verglas.types.arrays import Float32Array, FloatArray, IntArray
 from verglas.types.verdict import Finding
 
 _FALSE_ALARM = 1e-3  # of one question, where its null distribution is known
@@ -88,19 +87,18 @@ def judge_shared_noise(half1: Map, half2: Map, *, threads: int | None = None) ->
     normal distribution whose variance the number of independent voxels gives. Where maps are resolved to their sampling
     the question cannot be asked.
     """
-    sphere = soft_sphere(half1.box, 0.42 * half1.box, 0.06 * half1.box)
-    curve = fsc(half1, half2, sphere, threads=threads)
+    curve = fsc(half1, half2, _sphere(half1.box), threads=threads)
     last = len(curve.curve) - 1
     tail = np.arange(int(np.ceil(_TAIL * last)), last + 1)
     filled = curve.curve[tail] != 0
-    middle = slice(int(0.6 * last), tail[0])
     if not filled.any():
         return Finding("shared-noise", "go on", "The half maps were cut off before Nyquist: no noise to compare.", {})
     mean, deviation = _mean_correlation(curve, tail[filled])
     limit = max(_PLATEAU, float(stats.norm.isf(_FALSE_ALARM)) * deviation)
     numbers = {"mean_fsc": round(mean, 4), "limit": round(limit, 4)}
-    # Signal falls; a curve that still does is that of a map which its sampling cuts off.
-    falling = float(curve.curve[middle].mean()) > 1.5 * mean + limit
+    # Signal falls; a curve that still does within the tail is that of a map which its sampling cuts off.
+    coarse, fine = (_mean_correlation(curve, part)[0] for part in np.array_split(tail[filled], 2))
+    falling = coarse - fine > max(0.3 * mean, 4 * deviation)
     if mean <= limit:
         sentence = f"Beyond the signal the FSC is {mean:.3f}, as of independent noise."
         return Finding("shared-noise", "go on", sentence, numbers)
@@ -117,6 +115,10 @@ def judge_shared_noise(half1: Map, half2: Map, *, threads: int | None = None) ->
         "masked, filtered or refined together. Resolutions from these halves are too good."
     )
     return Finding("shared-noise", "stop", sentence, numbers)
+
+
+def _sphere(box: int) -> Float32Array:
+    return soft_sphere(box, 0.42 * box, 0.06 * box)
 
 
 def _mean_correlation(curve: FSC, shells: IntArray) -> tuple[float, float]:
@@ -158,14 +160,14 @@ def judge_shared_particles(names: Sequence[str], half_sets: npt.ArrayLike) -> Fi
     return Finding("shared-particles", "go on", "No image lies in both half sets.", numbers)
 
 
-def judge_signal(half1: Map, half2: Map, mask: Map | None = None, *, threads: int | None = None) -> Finding:
+def judge_signal(half1: Map, half2: Map, *, threads: int | None = None) -> Finding:
     """Whether half maps agree more than noise would: ``signal-in-halves``, stop where they do not.
 
     Shells finer than 40 angstrom; three in a row beyond chance at 1e-3 each (Fisher's exact threshold with the
-    independent voxels under the mask).
+    independent voxels under a soft sphere).
     """
-    window = mask or solvent_mask(half1.with_data(0.5 * (half1.data + half2.data)), threads=threads)
-    curve = fsc(half1, half2, window, threads=threads)
+    # Within a sphere: a mask made from the map follows its noise, which then agrees in both halves.
+    curve = fsc(half1, half2, _sphere(half1.box), threads=threads)
     level = curve.threshold(f"{stats.norm.isf(_FALSE_ALARM):.4f}sigma-fisher")
     fine = curve.frequency_per_A > 1 / min(_FIRST_A, half1.box * half1.pixel_size_A / 4)
     above = (curve.curve > level) & fine

@@ -73,7 +73,7 @@ def _of_half_maps(halves: list[Map], mask: Map | None, threads: int | None) -> l
     independent = judge_independence(first, second)
     if independent.state == "stop":
         return [independent]  # every other number of one map twice is meaningless
-    signal = judge_signal(first, second, mask, threads=threads)
+    signal = judge_signal(first, second, threads=threads)
     findings = [independent, judge_shared_noise(first, second, threads=threads), signal]
     if signal.state == "go on":
         findings.append(judge_directions(directional_fsc(first, second, mask, threads=threads)))
