@@ -30,6 +30,7 @@ _LAZY = {
     "expand_symmetry": "verglas.heterogeneity.expand",
     "extract": "verglas.run.extract",
     "fsc": "verglas.assessment.fsc",
+    "heterogeneity_test": "verglas.heterogeneity.evidence",
     "info": "verglas.run.machine",
     "local_resolution": "verglas.assessment.local_resolution",
     "map_model": "verglas.assessment.map_model",
@@ -113,6 +114,7 @@ if TYPE_CHECKING:
     from verglas.assessment.postprocess import postprocess
     from verglas.classification import classify2d
     from verglas.geometry import euler_to_matrix, matrix_to_euler, orientation_grid, symmetry_matrices
+    from verglas.heterogeneity.evidence import heterogeneity_test
     from verglas.heterogeneity.expand import expand_symmetry
     from verglas.heterogeneity.subtract import subtract
     from verglas.heterogeneity.variability import variability
@@ -171,6 +173,7 @@ __all__ = [
     "geometry",
     "gridding",
     "heterogeneity",
+    "heterogeneity_test",
     "image",
     "info",
     "initial_model",

@@ -41,6 +41,7 @@ _COMMANDS = (
     "abinitio",
     "reconstruct",
     "refine",
+    "heterogeneity",
     "class3d",
     "variability",
     "subtract",

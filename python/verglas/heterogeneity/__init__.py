@@ -3,23 +3,27 @@
 from functools import partial
 
 from verglas.heterogeneity.classes import ClassTrial
+from verglas.heterogeneity.evidence import HeterogeneityTest, heterogeneity_test
 from verglas.heterogeneity.expand import collapse_symmetry, expand_symmetry
 from verglas.heterogeneity.fixed_classes import fit_classes, population_errors
 from verglas.heterogeneity.posed import PosedImages, posed_images
-from verglas.heterogeneity.settings import ClassSettings, VariabilitySettings
+from verglas.heterogeneity.settings import ClassSettings, TestSettings, VariabilitySettings
 from verglas.heterogeneity.subtract import SubtractedSource, subtract
 from verglas.heterogeneity.variability import Variability, variability
 
 __all__ = [
     "ClassSettings",
     "ClassTrial",
+    "HeterogeneityTest",
     "PosedImages",
     "SubtractedSource",
+    "TestSettings",
     "Variability",
     "VariabilitySettings",
     "collapse_symmetry",
     "expand_symmetry",
     "fit_classes",
+    "heterogeneity_test",
     "population_errors",
     "posed_images",
     "subtract",

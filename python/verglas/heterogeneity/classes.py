@@ -107,7 +107,6 @@ def refine_settings(settings: ClassSettings) -> RefineSettings:
     return RefineSettings(
         symmetry=settings.symmetry,
         diameter_A=settings.diameter_A,
-        poses="local" if settings.poses == "local" else "global",
         initial_resolution_A=settings.initial_resolution_A,
         max_resolution_A=settings.resolution_A,
         join_resolution_A=_NO_JOIN_A,

@@ -21,8 +21,8 @@ class ClassSettings:
         Number of classes, or "auto": 1, 2, ... until the held-out gain of one more is within its error.
     most_classes : int
         Where "auto" ends.
-    poses : {"global", "local", "fixed"}
-        Search all orientations; classes at the particles' poses, which are then refined; or at their poses as they are.
+    poses : {"global", "fixed"}
+        Search all orientations; or keep the particles' poses.
     symmetry : str
         Point group, imposed on every class.
     diameter_A : float, optional
@@ -51,9 +51,7 @@ class ClassSettings:
 
     classes: str = setting("3", "Number of classes, or auto: held-out evidence chooses", flags=("-K",))
     most_classes: int = setting(6, "With auto: the largest number tried", at_least=1)
-    poses: Literal["global", "local", "fixed"] = setting(
-        "global", "Search all poses; start from the particles' poses and refine them; or keep them"
-    )
+    poses: Literal["global", "fixed"] = setting("global", "Search all poses, or keep the particles' own")
     symmetry: str = setting("C1", "Point group in RELION's orientation, imposed on every class", flags=("--sym",))
     diameter_A: float | None = setting(
         None, "Diameter of the particle", more_than=0, default_words="four fifths of the box"
@@ -136,3 +134,43 @@ class VariabilitySettings:
     def largest(self) -> int:
         """Components that are learned."""
         return self.most_components if self.components == AUTO else int(self.components)
+
+
+@dataclass(frozen=True)
+class TestSettings:
+    """Choices of the test for heterogeneity; every number has the unit in its name.
+
+    Attributes
+    ----------
+    resolution_A : float
+        Finest data in use.
+    diameter_A : float, optional
+        Of the particle; four fifths of the box by default.
+    symmetry : str
+        Point group, imposed on every map.
+    most_components, most_classes : int
+        Largest models tried.
+    iterations : int
+        Of the components.
+    contrast : bool
+        Estimate a contrast per particle.
+    seed : int
+        Of half sets, first components and classes.
+    """
+
+    __test__ = False  # no test for pytest to collect
+
+    resolution_A: float = setting(15.0, "Finest data used", more_than=0)
+    diameter_A: float | None = setting(
+        None, "Diameter of the particle", more_than=0, default_words="four fifths of the box"
+    )
+    symmetry: str = setting("C1", "Point group, imposed on every map", flags=("--sym",))
+    most_components: int = setting(3, "Largest number of components tried", at_least=1)
+    most_classes: int = setting(4, "Largest number of classes tried", at_least=2)
+    iterations: int = setting(20, "Iterations of the components", at_least=1)
+    contrast: bool = setting(True, "Estimate a contrast per particle")
+    seed: int = setting(0, "Seed of half sets, first components and classes", at_least=0)
+
+    def __post_init__(self) -> None:
+        """Say at once what cannot be."""
+        check_settings("heterogeneity", self)

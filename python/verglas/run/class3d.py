@@ -249,8 +249,8 @@ def _refuse(particles: Particles, references: list[Reference], settings: ClassSe
         raise InputError(f"class3d: {len(references)} maps but classes = {settings.classes}; leave classes out")
     if has_mask and settings.poses != "fixed":
         raise InputError('class3d: a mask tells where classes differ at the particles\' own poses; say poses = "fixed"')
-    if settings.poses != "global" and particles.poses is None:
-        raise InputError(f'{particles.where}: poses = "{settings.poses}", but these particles have none')
+    if settings.poses == "fixed" and particles.poses is None:
+        raise InputError(f'{particles.where}: poses = "fixed", but these particles have none')
 
 
 @dataclass(frozen=True)
@@ -322,7 +322,8 @@ class _Job:
     def _first_map(self, particles: Particles, watch: _Watch) -> Map:
         """Of the particles' own poses, or ab initio."""
         s = self.settings
-        if s.poses == "local":
+        if particles.poses is not None:
+            watch.listener.say("no map was given: one is made from the particles' own poses")
             return reconstruct(particles, s.symmetry, 0.8 * s.initial_resolution_A, listener=None)
         watch.listener.say("no map was given: one is made from the particles alone")
         return find_initial_model(

@@ -1,0 +1,178 @@
+"""Heterogeneity at known poses on simulated particles: what is found, and what is not found where there is nothing.
+
+Every trial is one case and one seed, which draws phantom, poses and noise; none of the seeds was used in development
+(``--first-seed``). Trials are kept after each, and a run goes on where the last one stopped::
+
+    python bench/bench_heterogeneity.py null motion linear three focused --seeds 10 --minutes 9
+
+48 px of 4 A, 600 particles, data to 18 A, SNR 0.1 over the whole box (``three``: 0.05; ``linear``: 0.2).
+
+null     one structure: components and classes that are chosen (none, one)
+motion   half of the phantom turned by 0 to 50 degrees: rank correlation of the first coordinate with the angle, beside
+         that of the projection on the difference of the true end states
+linear   images of a mean and one component with normal coordinates: share of particles whose 95 % set holds the truth
+three    three conformations, 50/30/20 %: particles in the right class, error of populations, classes that auto finds
+focused  a small part there or not beside a body that moves: right classes inside a mask, and without one
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from itertools import permutations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy.stats import spearmanr
+
+import verglas as vg
+from verglas.heterogeneity.components import mean_model
+from verglas.heterogeneity.linear import products
+from verglas.heterogeneity.posed import posed_images
+from verglas.initial_model.starts import resample_to_box
+from verglas.masks import soft_sphere
+from verglas.simulate import Model, hinge, phantom
+
+BOX, PIXEL_A, N, RESOLUTION_A, DIAMETER_A = 48, 4.0, 600, 18.0, 150.0
+RESULT = Path(__file__).parent / "results" / "heterogeneity.json"
+HOW: dict[str, Any] = {"resolution_A": RESOLUTION_A, "diameter_A": DIAMETER_A, "listener": None}
+
+
+def draw(models: list[Model], seed: int, snr: float = 0.1, **more: Any) -> vg.Particles:
+    """Particles of conformations."""
+    return vg.simulate.particles(models, N, BOX, PIXEL_A, snr=snr, seed=seed, listener=None, **more)
+
+
+def number_of(particles: vg.Particles) -> np.ndarray:
+    """Class of each, from 0."""
+    return particles.table["rlnClassNumber"].to_numpy(np.int64) - 1
+
+
+def accuracy(found: np.ndarray, truth: np.ndarray) -> float:
+    """Share in the right class, classes matched in the best way."""
+    count = int(max(found.max(), truth.max())) + 1
+    return max(float(np.mean(np.array(p)[found] == truth)) for p in permutations(range(count)))
+
+
+def null(seed: int) -> dict[str, Any]:
+    """Nothing varies."""
+    particles = draw([phantom(BOX, PIXEL_A, 130.0, seed=seed)], seed)
+    made = vg.variability(particles, most_components=2, **HOW)
+    classes = vg.classify3d(particles, classes="auto", most_classes=3, poses="fixed", **HOW)
+    return {"components": made.n_components, "classes": classes.classes, "gain": float(made.gains["gain_nats"][0])}
+
+
+def motion(seed: int) -> dict[str, Any]:
+    """A half that turns."""
+    model = phantom(BOX, PIXEL_A, 130.0, seed=seed)
+    states = [hinge(model, a) for a in np.linspace(0, 50, 11)]
+    particles = draw(states, seed)
+    angle = number_of(particles)
+    made = vg.variability(particles, most_components=2, **HOW)
+    posed = posed_images(particles, job="bench", resolution_A=RESOLUTION_A, diameter_A=DIAMETER_A)
+    ends = [resample_to_box(vg.simulate.density(s, BOX, PIXEL_A).data, posed.box) for s in (states[0], states[-1])]
+    volumes = np.stack([(ends[0] + ends[1]) / 2, ends[1] - ends[0]])
+    sigma2 = mean_model(posed, contrast=False).sigma2
+    oracle = np.zeros(len(posed))
+    for part in products(posed, volumes, sigma2, np.arange(len(posed))):
+        oracle[part.batch.rows] = (part.cross[:, 1] - part.gram[:, 0, 1]) / (1 + part.gram[:, 1, 1])
+    best = abs(float(spearmanr(oracle, angle)[0]))
+    found = abs(float(spearmanr(made.coordinates[:, 0], angle)[0])) if made.n_components else 0.0
+    return {"components": made.n_components, "correlation": found, "oracle": best, "ratio": found / best}
+
+
+def linear(seed: int) -> dict[str, Any]:
+    """A mean, one component, normal coordinates: how often a 95 % set holds the truth."""
+    rng = np.random.default_rng(seed)
+    model = phantom(BOX, PIXEL_A, 130.0, seed=seed)
+    a, b = (vg.simulate.density(m, BOX, PIXEL_A).data for m in (model, hinge(model, 30)))
+    mean, component = vg.Map((a + b) / 2, PIXEL_A), vg.Map((b - a) / 2, PIXEL_A)
+    drawn = draw([model], seed)
+    z = rng.normal(size=N)
+    images = vg.project(mean, drawn.poses, drawn.optics)
+    images += z[:, None, None].astype(np.float32) * vg.project(component, drawn.poses, drawn.optics)
+    images += rng.normal(scale=float(np.sqrt(images.var() / 0.2)), size=images.shape).astype(np.float32)
+    particles = drawn.with_source(vg.ArraySource(images, PIXEL_A))
+    made = vg.variability(particles, components=1, contrast=False, **HOW)
+    mine, true = made.coordinates[:, 0], z * float(np.linalg.norm(component.data))
+    mine = mine * np.sign(np.corrcoef(mine, true)[0, 1])
+    away = (mine - mine.mean() - (true - true.mean())) / np.sqrt(made.covariances[:, 0, 0])
+    return {"coverage": float(np.mean(np.abs(away) < 1.96)), "correlation": float(np.corrcoef(mine, true)[0, 1])}
+
+
+def three(seed: int) -> dict[str, Any]:
+    """Three conformations."""
+    model = phantom(BOX, PIXEL_A, 130.0, seed=seed)
+    states = [model, hinge(model, 40), hinge(model, -45, axis=(0, 1, 0), side=(0, 0, 1))]
+    particles = draw(states, seed, 0.05, populations=(0.5, 0.3, 0.2))
+    truth = number_of(particles)
+    made = vg.classify3d(particles, classes="auto", most_classes=4, poses="fixed", **HOW)
+    row: dict[str, Any] = {"classes": made.classes}
+    if made.classes != 3:
+        made = vg.classify3d(particles, classes=3, poses="fixed", **HOW)
+    shares = np.sort(np.bincount(truth) / len(truth))[::-1]
+    off = float(np.abs(np.sort(made.shares)[::-1] - shares).max())
+    return row | {"accuracy": accuracy(number_of(made.particles), truth), "population_error": off}
+
+
+def focused(seed: int) -> dict[str, Any]:
+    """A small part that is there or not, beside a body that moves."""
+    body, small = phantom(BOX, PIXEL_A, 100.0, seed=seed), phantom(BOX, PIXEL_A, 45.0, seed=seed + 1)
+    away = Model(small.xyz_A + np.array([0, 0, 58.0]), small.elements, small.weights, small.b_factors_A2)
+    moved = hinge(body, 30)
+    particles = draw([body, moved, body + away, moved + away], seed)
+    truth = number_of(particles) // 2
+    mask = vg.Map(np.roll(soft_sphere(BOX, 7, 2), 14, axis=0).astype(np.float32), PIXEL_A)
+    wide = HOW | {"diameter_A": 170.0}
+    inside = vg.classify3d(particles, classes=2, poses="fixed", mask=mask, **wide)
+    everywhere = vg.classify3d(particles, classes=2, poses="fixed", **wide)
+    found = [accuracy(number_of(m.particles), truth) for m in (inside, everywhere)]
+    return {"focused": found[0], "everywhere": found[1]}
+
+
+CASES = {f.__name__: f for f in (null, motion, linear, three, focused)}
+
+
+def summary(trials: list[dict[str, Any]]) -> dict[str, Any]:
+    """Median, least and largest of every figure of every case."""
+    made: dict[str, Any] = {}
+    for case in CASES:
+        rows = [t for t in trials if t["case"] == case]
+        if rows:
+            names = [n for n in rows[0] if n not in ("case", "seed")]
+            values = {n: np.array([float(r[n]) for r in rows]) for n in names}
+            made[case] = {"seeds": len(rows)} | {
+                n: {"median": float(np.median(v)), "least": float(v.min()), "largest": float(v.max())}
+                for n, v in values.items()
+            }
+    return made
+
+
+def main() -> None:
+    """Run what is not there yet."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("cases", nargs="*", default=list(CASES), choices=[*CASES, []])
+    parser.add_argument("--seeds", type=int, default=10)
+    parser.add_argument("--first-seed", type=int, default=1000)
+    parser.add_argument("--minutes", type=float, default=9.0)
+    parser.add_argument("--out", type=Path, default=RESULT)
+    asked = parser.parse_args()
+    trials = json.loads(asked.out.read_text())["trials"] if asked.out.is_file() else []
+    done = {(t["case"], t["seed"]) for t in trials}
+    end = time.monotonic() + 60 * asked.minutes
+    for seed in range(asked.first_seed, asked.first_seed + asked.seeds):
+        for case in asked.cases:
+            if (case, seed) in done or time.monotonic() > end:
+                continue
+            begun = time.perf_counter()
+            row = {"case": case, "seed": seed} | CASES[case](seed)
+            trials.append(row | {"seconds": round(time.perf_counter() - begun, 1)})
+            record = {"verglas": vg.__version__, "particles": N, "box": BOX, "pixel_size_A": PIXEL_A}
+            asked.out.write_text(json.dumps(record | {"summary": summary(trials), "trials": trials}, indent=1) + "\n")
+            print(trials[-1], flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,44 @@
+"""``verglas heterogeneity``: is there more than one structure, and of which kind."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from verglas.cli.options import with_settings
+from verglas.run.heterogeneity import TestSettings, heterogeneity_files
+from verglas.types.settings import settings_from
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    example = "verglas heterogeneity run1/particles.star --resolution 12 --diameter 180"
+    app.command(epilog=f"Example: {example}")(heterogeneity)
+
+
+@with_settings(TestSettings)
+def heterogeneity(
+    particles: Path = typer.Argument(..., help="Particles with poses: RELION STAR or cryoSPARC .cs."),
+    out: Path = typer.Option(None, "--out", "-o", help="JSON file to write [none]."),
+    stack: Path = typer.Option(None, "--stack", help="Image stack in place of the one the file names."),
+    threads: int = typer.Option(None, "--threads", min=1, help="Threads [all]."),
+    as_json: bool = typer.Option(False, "--json", help="Print the result as JSON."),
+    *,
+    settings: dict[str, Any],
+) -> None:
+    """Say whether particles at their poses show more than one structure: classes, continuous change, or wrong poses.
+
+    One map, classes and linear components are learned in two half sets; each is judged by the particles of the half
+    that it was not made from, in nats per particle over one map.
+    """
+    chosen = settings_from("heterogeneity", TestSettings, **settings)
+    found = heterogeneity_files(particles, out, stack=stack, settings=chosen, threads=threads)
+    if as_json:
+        typer.echo(json.dumps(found.as_dict(), indent=2))
+        return
+    for row in found.models.to_dict("records"):
+        typer.echo(f"{row['model']:>14}  {row['gain_nats']:+9.4f} +- {row['error_nats']:.4f} nats per particle")
+    typer.echo(f"{found.verdict}: {found.sentence}")

@@ -1,0 +1,76 @@
+"""The test for more than one structure, before any other question."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import verglas as vg
+from verglas.heterogeneity.evidence import _judge, pose_share
+from verglas.heterogeneity.posed import posed_images
+from verglas.heterogeneity.settings import TestSettings
+from verglas.run.heterogeneity import heterogeneity_files
+from verglas.simulate import hinge, phantom
+
+BOX, PIXEL_A = 32, 5.0
+HOW = {
+    "resolution_A": 20,
+    "diameter_A": 130,
+    "most_classes": 2,
+    "most_components": 1,
+    "iterations": 6,
+    "listener": None,
+}
+
+
+def simulated(states, n=160, snr=0.3):
+    return vg.simulate.particles(states, n, BOX, PIXEL_A, snr=snr, seed=4, listener=None)
+
+
+@pytest.mark.slow
+def test_one_structure_is_one_and_two_are_not(tmp_path):
+    model = phantom(BOX, PIXEL_A, 110.0, seed=2)
+    found = vg.heterogeneity_test(simulated(model, 100), listener=None, **HOW)
+    assert found.verdict == "none"
+    star = tmp_path / "p.star"
+    vg.write_particles(star, simulated([model, hinge(model, 50)]))
+    settings = TestSettings(**HOW)
+    found = heterogeneity_files(star, tmp_path / "h.json", settings=settings, listener=None)
+    assert found.verdict in ("classes", "continuous")
+    assert json.loads((tmp_path / "h.json").read_text())["verdict"] == found.verdict
+    best = found.models.set_index("model")["gain_nats"]
+    assert best["2 classes"] > 1
+
+
+def table(*rows):
+    return pd.DataFrame([{"model": m, "gain_nats": g, "error_nats": e} for m, g, e in [("one map", 0.0, 0.0), *rows]])
+
+
+@pytest.mark.parametrize(
+    ("rows", "kept", "share", "verdict"),
+    [
+        ([("1 components", 0.1, 0.1), ("2 classes", 0.2, 0.1)], 0, [], "none"),
+        ([("1 components", 2.0, 0.1), ("2 classes", 1.0, 0.1)], 1, [0.1], "continuous"),
+        ([("1 components", 1.0, 0.1), ("2 classes", 2.0, 0.1)], 1, [0.1], "classes"),
+        ([("1 components", 2.0, 0.1), ("2 classes", 1.0, 0.1)], 1, [0.9], "poses"),
+        ([("1 components", -1.0, 0.1), ("2 classes", -2.0, 0.1)], 0, [], "none"),
+    ],
+)
+def test_verdict_follows_the_gains(rows, kept, share, verdict):
+    assert _judge(table(*rows), kept, share)[0] == verdict
+
+
+def test_turned_map_is_taken_for_wrong_poses_and_a_hinge_is_not():
+    model = phantom(BOX, PIXEL_A, 110.0, seed=2)
+    posed = posed_images(simulated(model, 40), job="test", resolution_A=None, diameter_A=130)
+
+    def density(m):
+        return vg.filters.apply(vg.simulate.density(m, BOX, PIXEL_A), vg.filters.low_pass(20.0)).data
+
+    turn = vg.euler_to_matrix([[4.0, 3.0, 0.0]])[0]
+    assert pose_share(posed, density(model), density(model.moved(turn, (1.0, 0.0, 0.0))) - density(model)) > 0.8
+    assert pose_share(posed, density(model), density(hinge(model, 40)) - density(model)) < 0.5
+    assert pose_share(posed, density(model), np.zeros((BOX,) * 3, np.float32)) == 0.0
