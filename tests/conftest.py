@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import worker_threads  # noqa: F401  first: its import sets the environment that the next one reads
 from hypothesis import HealthCheck, settings
 
 from devices import DEVICES, open_device

@@ -117,7 +117,9 @@ def run_module(*arguments: str) -> subprocess.CompletedProcess[str]:
 def test_threads_follow_the_affinity_mask():
     if not hasattr(os, "sched_setaffinity") or len(os.sched_getaffinity(0)) < 2:
         pytest.skip("one processor, or no affinity mask")
-    narrow = "import os; os.sched_setaffinity(0, [min(os.sched_getaffinity(0))])"
+    narrow = (
+        "import os; os.environ.pop('OMP_NUM_THREADS', None); os.sched_setaffinity(0, [min(os.sched_getaffinity(0))])"
+    )
     done = run(f"{narrow}\nimport verglas\nprint(verglas.info()['threads'])")
     assert done.stdout.strip() == "1"
 
@@ -289,3 +291,14 @@ def test_counting_of_junit_files(tmp_path: Path):
     (tmp_path / "a.xml").write_text(suite.format(5, 1, 1, 1))
     (tmp_path / "b.xml").write_text(suite.format(2, 0, 0, 0))
     assert count([tmp_path / "a.xml", tmp_path / "b.xml", tmp_path / "missing.xml"]) == (4, 2, 1)
+
+
+@pytest.mark.parametrize(("named", "expected"), [("1", 1), (" 1,2", 1), ("0", 3), ("many", 3), ("64", 3), (None, 3)])
+def test_threads_by_default_are_the_processors_or_fewer_by_openmp_s_variable(monkeypatch, named, expected):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2}, raising=False)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    if named is not None:
+        monkeypatch.setenv("OMP_NUM_THREADS", named)
+    assert _native.default_threads() == expected
+    assert _native.resolve_threads(None) == expected
+    assert _native.resolve_threads(5) == 5  # what is asked for is done

@@ -59,10 +59,13 @@ core: Any = _load_core()
 
 
 def default_threads() -> int:
-    """Threads used when the caller names none: the processors this process may run on."""
-    if hasattr(os, "sched_getaffinity"):
-        return max(1, len(os.sched_getaffinity(0)))
-    return max(1, os.cpu_count() or 1)
+    """Threads used when the caller names none: the processors this process may run on, or fewer by OMP_NUM_THREADS."""
+    affinity = getattr(os, "sched_getaffinity", None)  # not on macOS
+    processors = len(affinity(0)) if affinity is not None else os.cpu_count() or 1
+    wanted = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()  # a list is one number per nested level
+    if wanted.isdigit() and int(wanted) > 0:
+        processors = min(processors, int(wanted))
+    return max(1, processors)
 
 
 def resolve_threads(threads: int | None) -> int:

@@ -24,6 +24,8 @@ from verglas.types.arrays import Float32Array, IntArray
 # Images are always read and prepared in these blocks of the whole set, so no result depends on what is asked for.
 BLOCK = 128
 MEMORY_GB = 4.0
+# Of it, what the process takes beside cached images and samples: libraries, a page, lists of candidates (measured).
+_WITHOUT_CACHES_GB = 0.45
 _EDGE_A = 8.0  # width of the soft edge of the mask
 _BEYOND = 1.3  # averages reach this much further than the search
 
@@ -98,7 +100,8 @@ class WorkingSet:
     where : Where, optional
         Device and threads; one device. The CPU by default.
     memory_GB : float, optional
-        Most that cached images and samples may take, 4 by default; beyond it they are read again in each pass.
+        Most that the process may take, 4 by default; images and samples beyond it are read again in each pass. Less
+        than 0.45 cannot be kept.
 
     Raises
     ------
@@ -134,7 +137,7 @@ class WorkingSet:
             self._outside = np.ones_like(self._outside)
         bytes_all = 4 * len(particles) * self.geometry.box**2
         self._kept: Float32Array | None = None
-        if bytes_all <= 0.4e9 * self.memory_GB:
+        if bytes_all <= 0.4e9 * self.cache_GB:
             self._kept = np.empty((len(particles), self.geometry.box, self.geometry.box), np.float32)
         optics = particles.optics if settings.ctf else None
         self.ctf = None if optics is None else optics.as_params()
@@ -148,6 +151,11 @@ class WorkingSet:
 
     def __len__(self) -> int:
         return len(self.particles)
+
+    @property
+    def cache_GB(self) -> float:
+        """What images and samples may take."""
+        return max(0.0, self.memory_GB - _WITHOUT_CACHES_GB)
 
     @property
     def n_groups(self) -> int:
@@ -222,7 +230,7 @@ class Samples:
         self.work, self.grid, self.masked = work, grid, masked
         self._mask = work.geometry.mask if masked else None
         shape = (len(work), grid.n_rings, grid.n_theta // 2)
-        fits = 8 * np.prod(shape, dtype=np.int64) <= share * 1e9 * work.memory_GB
+        fits = 8 * np.prod(shape, dtype=np.int64) <= share * 1e9 * work.cache_GB
         self._store = np.empty(shape, np.complex64) if fits else None
         self._known = np.zeros(len(work), bool)
         self._power = np.full((len(work), grid.n_rings), np.nan) if fits else None

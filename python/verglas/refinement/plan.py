@@ -8,18 +8,27 @@ import numpy as np
 
 from verglas import ops
 from verglas._devices import memory_bytes
+from verglas._native import resolve_threads
 from verglas.errors import InputError
 from verglas.geometry import unit_pixels
 from verglas.reconstruction.accumulate import direct_grid
 from verglas.refinement import schedule
 from verglas.refinement.problem import RefineProblem
-from verglas.search.grid_step import MOST_CANDIDATES, wide_diameter_px
+from verglas.search.grid_step import MOST_CANDIDATES, GridLimits, images_at_a_time, wide_diameter_px
+from verglas.search.step import Step
 
-# The interpreter with NumPy, SciPy, pandas and matplotlib loaded, and a page being drawn: measured.
-_BASE_BYTES = 0.42e9
+# Measured by bench/bench_memory.py: the interpreter with NumPy, SciPy, pandas and matplotlib loaded; and what a page
+# takes while it is drawn.
+_BASE_BYTES = 0.29e9
+_PAGE_BYTES = 0.075e9
+_PAGE_MAPS = 5  # that a page reads
+_ITERATION_MAPS = 7  # of a class: what the iteration before made, and what is being filtered
 # Bytes per image of a batch and pixel: raw, centred and transformed images, CTFs, slices and their copies.
 _PIXEL_BYTES = 60
 _LEAST_BATCH = 8
+# Per pose of a list of candidates, with the posterior and the sums that it passes through.
+_LISTED_BYTES = 80
+_LANES = 16  # images or shifts that a thread searches together
 # On a GPU, per image of a batch and pixel: two buffers for upload, the masked image, transforms of both, CTF, slices,
 # what is taken of them for insertion, the FFT's workspace.
 _DEVICE_PIXEL_BYTES = 80
@@ -97,6 +106,7 @@ def _phases(problem: RefineProblem, batch: int, cached: bool) -> dict[str, float
     voxels = float(box**3)
     first = schedule.first_step(problem)
     images = 4.0 * len(problem) * box**2 if cached else 0.0
+    batch = min(batch, max(1, len(problem) // 2))
     # References, their next version, raw half maps, two masks.
     models = 4 * voxels * (2 * classes * 3 + 3)
     per_batch = float(_PIXEL_BYTES * batch * box**2)
@@ -108,11 +118,33 @@ def _phases(problem: RefineProblem, batch: int, cached: bool) -> dict[str, float
     spectrum = 8 * float(np.prod(ops.Grid(box, max_radius=problem.last_radius).shape))
     sums = 24 * 2 * classes
     always = _BASE_BYTES + images + models
+    searched = replace(problem, batch=batch)
+    listed = images_at_a_time(searched, first, GridLimits(), 1 if first.split else classes)
+    lists = float(_LISTED_BYTES * listed * min(MOST_CANDIDATES, classes * _count_poses(problem, first)))
     return {
-        "grid": always + per_batch + slices + sums * early,
+        "grid": always
+        + _PIXEL_BYTES * listed * box**2
+        + slices
+        + sums * early
+        + lists
+        + resolve_threads(problem.threads) * _thread_bytes(problem, first),
         "poses": always + per_batch + sums * points + 3 * spectrum * classes,
-        "reconstruction": always + (sums + _SOLVE_BYTES) * points,
+        "reconstruction": always + _ITERATION_MAPS * classes * 4 * voxels + (sums + _SOLVE_BYTES) * points,
+        "page": always + _PAGE_BYTES + _PAGE_MAPS * 4 * voxels,
     }
+
+
+def _count_poses(problem: RefineProblem, step: Step) -> int:
+    return len(unit_pixels(step.order, problem.symmetry)) * step.n_psi * len(step.shifts_px())
+
+
+def _thread_bytes(problem: RefineProblem, step: Step) -> float:
+    """What a thread of the search holds: harmonics of its images at every shift, twice, and the samples."""
+    polar = ops.PolarGrid(problem.box, step.radius, diameter_px=problem.diameter_px)
+    shifts = len(step.shifts_px())
+    vectors = shifts + -(-shifts // _LANES)
+    samples = polar.n_rings * polar.n_theta // 2
+    return 4.0 * (vectors * polar.size * 2 * _LANES + samples * (2 * _LANES + 3))
 
 
 # Of one grid point while a map is solved: the reciprocal weights and the padded transform, or the symmetrised sums.

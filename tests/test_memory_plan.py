@@ -1,0 +1,53 @@
+"""What a refinement says it will take of memory, beside what it takes, in a process of its own."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import verglas as vg
+from verglas.io import read_json
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the peak is that of the parent too")
+
+_REFINE = """
+import sys, verglas as vg
+from verglas.refinement.em import peak_memory_GB
+folder, limit, iterations = sys.argv[1], float(sys.argv[2]), int(sys.argv[3])
+vg.refine(folder + "/particles.star", folder + "/truth.mrc", out=folder + "/run", diameter_A=110.0, threads=1,
+          iterations=iterations, memory_GB=limit or None, listener=None)
+print(peak_memory_GB())
+"""
+
+
+def measure(folder: Path, box: int, n: int, *, limit_GB: float = 0.0, iterations: int = 1) -> tuple[float, float]:
+    """Stated and measured peak, GB."""
+    model = vg.simulate.phantom(box, 192 / box, 110.0)
+    vg.simulate.particles(model, n, box, 192 / box, snr=0.05, out=folder, seed=1)
+    script = folder / "refine.py"
+    script.write_text(_REFINE)
+    command = [sys.executable, str(script), str(folder), str(limit_GB), str(iterations)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return max(read_json(folder / "run" / "run.json")["memory_plan"].values()), float(done.stdout)
+
+
+def test_a_broad_posterior_of_a_small_box_takes_what_was_stated(tmp_path):
+    stated, peak = measure(tmp_path, 32, 70)
+    assert 0.75 * stated <= peak <= 1.02 * stated  # the page of a single iteration is small, and drawn at the end only
+
+
+def test_a_small_limit_is_kept(tmp_path):
+    stated, peak = measure(tmp_path, 48, 60, limit_GB=0.385)
+    assert stated <= 0.385
+    assert peak <= 0.385
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("box", "particles"), [(64, 150), (96, 120), (128, 100)])
+def test_stated_and_measured_peak_agree(tmp_path, box, particles):
+    stated, peak = measure(tmp_path, box, particles, iterations=2)
+    assert 0.85 * stated <= peak <= 1.05 * stated
