@@ -27,7 +27,7 @@ _ITERATION_MAPS = 7  # of a class: what the iteration before made, and what is b
 _PIXEL_BYTES = 60
 _LEAST_BATCH = 8
 # Per pose of a list of candidates, with the posterior and the sums that it passes through.
-_LISTED_BYTES = 80
+_LISTED_BYTES = 70
 _LANES = 16  # images or shifts that a thread searches together
 # On a GPU, per image of a batch and pixel: two buffers for upload, the masked image, transforms of both, CTF, slices,
 # what is taken of them for insertion, the FFT's workspace.
