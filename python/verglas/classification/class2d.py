@@ -404,7 +404,8 @@ def classify2d(
     threads : int, optional
         Threads; all by default. The result does not depend on it.
     memory_GB : float, optional
-        Most that cached images and samples may take, 4 by default; beyond it they are read again in each iteration.
+        Most that the process may take, 4 by default, 0.45 at least; images and samples beyond it are read again in each
+        iteration.
     keeper : Keeper, optional
         Keeps where it stands before every iteration; what it has kept of the same particles and settings goes on, to
         the same result bit for bit.

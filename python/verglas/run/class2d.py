@@ -65,7 +65,7 @@ class Class2DJob:
     threads : int, optional
         Threads; all by default.
     memory_GB : float, optional
-        Most that cached images and samples may take.
+        Most that the process may take; 0.45 is the least.
     """
 
     particles: Path
