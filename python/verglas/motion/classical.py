@@ -15,6 +15,7 @@ from verglas.types.motion import Motion
 
 METHODS = ("pairs", "robust-pairs", "patches", "tracks", "flow", "dome")
 B_FACTOR_A2 = 150.0
+TOGETHER_E_A2 = 4.0  # of frames whose shift in a patch is measured together
 NEIGHBOURS = 0.25  # of the longer side: over which tracks share their straight line
 FLOW_WINDOW = 0.08  # ... and pixels their flow
 FLOW_SIDE = 512  # pixels of the frames that flow is sought in
@@ -73,7 +74,8 @@ def estimate_classically(
             threads,
         )
         start = np.broadcast_to(moved, (len(patches.data), *moved.shape))
-        measured = patch_shifts.measure(patches, b_factor_weights(patches, B_FACTOR_A2, exposure.pixel_size_A), start)
+        weights = b_factor_weights(patches, B_FACTOR_A2, exposure.pixel_size_A)
+        measured = patch_shifts.measure(patches, weights, start, together=frames_together(exposure, len(timing.used)))
         # About the mean over frames: the first frame's own shift is as noisy as any, and subtracted it would stand in
         # all of them.
         beyond = measured - moved
@@ -94,6 +96,21 @@ def estimate_classically(
     local = from_first_frame(local, timing.frames)
     motion = Motion(binned.shape, timing.everywhere(moved), "spline", lattice_px=timing.everywhere(local), used=used)
     return Estimate(motion, [], flags, float("nan"))
+
+
+def frames_together(exposure: Exposure, n_frames: int) -> int:
+    """Neighbouring frames, an odd number, that have TOGETHER_E_A2 of exposure; a third of all at most.
+
+    Examples
+    --------
+    >>> from verglas.motion import Exposure
+    >>> from verglas.motion.classical import frames_together
+    >>> [frames_together(Exposure(1.0, dose), 24) for dose in (1.0, 2.0, 6.0, None)]
+    [5, 3, 1, 1]
+    """
+    dose = exposure.dose_per_frame_e_A2
+    wanted = 1 if dose is None else min(int(np.ceil(TOGETHER_E_A2 / dose)), n_frames // 3)
+    return max(1, wanted // 2 * 2 + 1)
 
 
 def from_first_frame(local_px: FloatArray, frames: FloatArray) -> FloatArray:

@@ -22,7 +22,7 @@ TUKEY = 4.685  # residuals beyond so many robust standard deviations count nothi
 ROUNDS = 20
 
 
-def measure(patches: Patches, weights: FloatArray, at_px: FloatArray, rounds: int = 2) -> FloatArray:
+def measure(patches: Patches, weights: FloatArray, at_px: FloatArray, rounds: int = 2, together: int = 1) -> FloatArray:
     """Shift of every patch in every frame, where its correlation with the sum of the other frames is highest.
 
     Parameters
@@ -33,6 +33,9 @@ def measure(patches: Patches, weights: FloatArray, at_px: FloatArray, rounds: in
         Where to start, pixels of the frames.
     rounds : int
         How often the sums are made anew.
+    together : int
+        Frames about each, itself included, that are summed to be compared with the rest: a frame of little exposure
+        shows too little by itself, and its highest peak lies anywhere in the patch.
 
     Returns
     -------
@@ -40,6 +43,8 @@ def measure(patches: Patches, weights: FloatArray, at_px: FloatArray, rounds: in
         Pixels, x then y; the mean over frames is that of ``at_px``.
     """
     side, found = patches.side, np.array(at_px, float)
+    number = np.arange(at_px.shape[1])
+    summed = (np.abs(number[:, None] - number) <= together // 2).astype(np.float32)
     rows = np.rint(patches.frequencies_y * side).astype(int) % side
     columns = np.rint(patches.frequencies_x * side).astype(int)
     for _ in range(rounds):
@@ -54,12 +59,14 @@ def measure(patches: Patches, weights: FloatArray, at_px: FloatArray, rounds: in
                 )
             )
             turned = data * phase
-            others = weights * (turned.sum(0) - turned).conj()
+            total = turned.sum(0)
+            turned = np.einsum("fg,gyx->fyx", summed, turned, optimize=True)
+            others = weights * (total - turned).conj()
             spectra = np.zeros((len(turned), side, side // 2 + 1), np.complex64)
             spectra[:, rows[:, None], columns] = others * turned
             fft, more = fourier.transforms(spectra, patches.threads)
             maps = fft.irfft2(spectra, s=(side, side), **more)
-            moved = np.array([peak_shift(map_)[0] for map_ in maps])
+            moved = np.array([peak_shift(map_, np.zeros(2))[0] for map_ in maps])
             found[p] += (moved - moved.mean(0)) * patches.factor
     return found
 
