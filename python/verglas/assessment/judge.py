@@ -19,6 +19,9 @@ AREA_RATIO = 0.5  # below it, directions differ (cryoSPARC's cFAR has the same a
 _OF_CHANCE = 0.65  # and below this share of what the voxels' number makes of a map that is alike in all directions
 _SIGMAS = 3.0  # mean gain in its standard errors that is no accident
 _LEAST_GAIN = 0.02  # nats per particle
+_AGAINST = 2.0  # loss of evidence, in its standard errors, that refutes a group
+_WIDE_DEG = 30.0  # a credible radius beyond which an orientation is not known
+_WIDE_SHARE = 1 / 3  # of the particles
 
 
 def judge_directions(found: DirectionalFSC) -> Finding:
@@ -76,6 +79,61 @@ def judge_gain(gain: FloatArray) -> Finding:
         "copies of images, not from the particles: the resolution is not one of their structure.",
         numbers,
     )
+
+
+def judge_orientations(radius_deg: FloatArray) -> Finding:
+    """Whether most orientations are known: ``orientations`` or ``uncertain-orientations``.
+
+    Parameters
+    ----------
+    radius_deg : (n,) float64
+        95 % credible radius of each particle's orientation, degrees.
+    """
+    wide, median = float(np.mean(radius_deg > _WIDE_DEG)), float(np.median(radius_deg))
+    numbers = {"share_beyond_30_deg": round(wide, 3), "median_radius_deg": round(median, 1)}
+    measures = (
+        f"half of the particles have a 95 % credible radius below {median:.1f} degrees, {wide:.0%} one above "
+        f"{_WIDE_DEG:.0f}"
+    )
+    if wide <= _WIDE_SHARE:
+        return Finding("orientations", "go on", f"Orientations are known: {measures}.", numbers)
+    return Finding(
+        "uncertain-orientations",
+        "warn",
+        f"Many orientations are not known: {measures}. The map is carried by the others and by chance; it may be worse "
+        "than its half maps state. More particles, better ones or larger ones would help.",
+        numbers,
+    )
+
+
+def judge_hidden_symmetry(symmetry: str, score: float, gain: FloatArray) -> list[Finding]:
+    """``looks-symmetric``, unless held-out particles speak against it: then nothing.
+
+    A good map gains next to nothing by taking its mean over a group that is there; over one that is not it loses what
+    differs.
+
+    Parameters
+    ----------
+    symmetry : str
+        The group that a map made without symmetry shows.
+    score : float
+        Mean correlation with the copies turned by its elements, on what the map's noise allows.
+    gain : (n,) float64
+        Log evidence of each held-out particle under the half map's mean over the group, over that of the half map as
+        it is, nats.
+    """
+    mean, error = float(np.mean(gain)), float(np.std(gain, ddof=1) / np.sqrt(len(gain))) if len(gain) > 1 else math.inf
+    if not mean > -_AGAINST * error:
+        return []
+    numbers = {"symmetry": symmetry, "score": round(score, 3), "gain_nats": round(mean, 4)}
+    numbers["gain_error_nats"] = round(error, 4)
+    sentence = (
+        f"The map looks as if it had the symmetry {symmetry}: turned by its elements it correlates with itself by "
+        f"{score:.2f} of what its noise allows, and its mean over them explains held-out particles as well or better "
+        f"({mean:+.2f} +- {error:.2f} nats each). Refined under it (--symmetry {symmetry}), every particle counts for "
+        "more; a group that is only nearly there would hide what differs."
+    )
+    return [Finding("looks-symmetric", "warn", sentence, numbers)]
 
 
 def judge_symmetry(

@@ -3,35 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 
-from verglas import fourier
 from verglas.assessment import Postprocessed
 from verglas.assessment.directional import directional_fsc
-from verglas.assessment.judge import judge_directions, judge_gain
-from verglas.geometry import healpix_spacing_deg
-from verglas.initial_model.batch_step import BatchStep
+from verglas.assessment.judge import judge_directions, judge_gain, judge_orientations
+from verglas.geometry import parse_symmetry
 from verglas.map_geometry.sphere import spherical_average
-from verglas.refinement import schedule
 from verglas.refinement.problem import RefineProblem
 from verglas.refinement.state import State
 from verglas.refinement.update import ClassMaps
+from verglas.run.credible import COLUMN
+from verglas.run.held_out import HeldOut
+from verglas.run.refine_hidden_symmetry import hidden_symmetry
 from verglas.run.refine_symmetry import symmetry_findings, weighted_half_map
-from verglas.search.grid_step import Tick
-from verglas.search.pose_step import coarse_radius
-from verglas.search.state import HalfModel, PoseTable
-from verglas.search.step import Step
 from verglas.types import Map, Particles
-from verglas.types.arrays import FloatArray, IntArray
+from verglas.types.arrays import FloatArray
 from verglas.types.listener import Progress, counted
 from verglas.types.verdict import Finding, Verdict
-
-_MOST = 300  # held-out particles of each half
-_BEYOND = 4  # shells beyond the joined ones that are scored whatever the resolution
-_ORDER = 3  # 7.3 degrees: what a grid of this spacing resolves tells structure from noise
-_SILENT = 1e12  # times the noise: shells that do not count
 
 
 def judge_refinement(
@@ -61,8 +51,9 @@ def judge_refinement(
     Returns
     -------
     Verdict
-        Findings ``signal`` or ``noise``; for the largest class ``directions`` or ``restricted-views``, under a point
-        group ``symmetry-supported``, ``symmetry-undecided`` or ``symmetry-not-supported``.
+        Findings ``signal`` or ``noise``; for the largest class ``directions`` or ``restricted-views``; of likelihoods
+        ``orientations`` or ``uncertain-orientations``; under a point group ``symmetry-supported``,
+        ``symmetry-undecided`` or ``symmetry-not-supported``, without one perhaps ``looks-symmetric``.
     """
     findings: list[Finding] = [judge_gain(held_out_gain(problem, state, maps, progress))]
     largest = int(np.argmax(state.halves[0].class_weight + state.halves[1].class_weight))
@@ -71,8 +62,19 @@ def judge_refinement(
         threads = problem.threads
         directional = directional_fsc(first, second, assessments[largest].mask, threads=threads)
         findings.append(judge_directions(directional))
-        findings += symmetry_findings(problem, state, maps[largest], particles, largest, progress)
+        if parse_symmetry(problem.symmetry) != "C1":
+            findings += symmetry_findings(problem, state, maps[largest], particles, largest, progress)
+        hidden = _hidden_symmetry(problem, state, maps)
+        if COLUMN in particles.table and not hidden:  # copies under a hidden group are places that fit as well
+            findings.append(judge_orientations(particles.table[COLUMN].to_numpy(float)))
+        findings += hidden
     return Verdict.of(findings, "report.html")
+
+
+def _hidden_symmetry(problem: RefineProblem, state: State, maps: Sequence[ClassMaps]) -> list[Finding]:
+    if parse_symmetry(problem.symmetry) != "C1" or len(maps) > 1 or problem.correlation:
+        return []
+    return hidden_symmetry(problem, state, maps[0])
 
 
 def held_out_gain(
@@ -80,52 +82,13 @@ def held_out_gain(
 ) -> FloatArray:
     """Log evidence of particles under the map of the half that they are not in, over its spherical average, nats.
 
-    All poses of a grid are summed over, from the particles' centres as they came. Shells at which the halves were
-    joined do not count: there each half's map has seen the other's particles. Noise has the power of whole images,
-    which only lowers the gain. For images of noise the mean is below zero, whatever was aligned to what in making the
-    maps: a likelihood ratio of independent data has mean 1.
+    For images of noise the mean is below zero, whatever was aligned to what in making the maps: a likelihood ratio of
+    independent data has mean 1 (:class:`verglas.run.held_out.HeldOut`).
     """
-    first_shell = max(1, int(np.ceil(problem.shell_of(problem.settings.join_resolution_A))))
-    serves = coarse_radius(problem, healpix_spacing_deg(_ORDER))
-    last = min(problem.last_radius, max(first_shell + _BEYOND, min(int(state.resolution_shell), serves)))
-    step = schedule.make_step(problem, "grid", last, _ORDER, problem.settings.shift_range_A / problem.pixel_size_A)
-    alone = replace(problem, devices=("cpu",), batch=0)
-    gains = []
-    chosen = [problem.rows_of_half(half) for half in (2, 1)]
-    chosen = [rows[:: max(1, len(rows) // _MOST)][:_MOST] for rows in chosen]
-    tick = counted(progress, "verdict, held-out particles", 2 * sum(map(len, chosen)))
-    for half, rows in zip((1, 2), chosen, strict=True):
-        sigma2 = _power(alone, rows)
-        sigma2[:, : first_shell + 1] *= _SILENT
-        volumes = np.stack([weighted_half_map(problem, one, half - 1, last) for one in maps])
+    held_out, gains = [HeldOut.of(problem, state, half) for half in (1, 2)], []
+    tick = counted(progress, "verdict, held-out particles", 2 * sum(len(half.rows) for half in held_out))
+    for number, half in enumerate(held_out):
+        volumes = np.stack([weighted_half_map(problem, one, number, half.step.radius) for one in maps])
         blobs = np.stack([spherical_average(v) for v in volumes]).astype(np.float32)
-        model = state.halves[half - 1]
-        against = [
-            _evidence(alone, replace(model, volumes=v, sigma2=sigma2), step, rows, tick) for v in (volumes, blobs)
-        ]
-        gains.append(against[0] - np.maximum(against[1], 0.0))
+        gains.append(half.evidence(volumes, tick) - np.maximum(half.evidence(blobs, tick), 0.0))
     return np.concatenate(gains)
-
-
-def _power(problem: RefineProblem, rows: IntArray) -> FloatArray:
-    """Mean power of these particles' images, (groups, shells); of all of them for a group with few."""
-    shells = (problem.box - 1) // 2 + 1
-    total, number = np.zeros((problem.n_groups, shells)), np.zeros(problem.n_groups)
-    flat = fourier.shells((problem.box,) * 2).ravel()
-    weight = np.broadcast_to(fourier.half_weights((problem.box,) * 2), (problem.box, problem.box // 2 + 1)).ravel()
-    count = np.bincount(flat, weight)[:shells]
-    for begin in range(0, len(rows), 64):
-        some = rows[begin : begin + 64]
-        spectra = np.abs(fourier.forward(problem.particles.images(some), 2)) ** 2
-        for row, spectrum in zip(some, spectra, strict=True):
-            total[problem.group[row]] += np.bincount(flat, spectrum.ravel() * weight)[:shells] / count
-            number[problem.group[row]] += 1
-    mean = total.sum(axis=0) / number.sum()
-    power = np.where(number[:, None] >= 10, total / np.maximum(number, 1)[:, None], mean)
-    power[:, 0] = power[:, 1]
-    return np.maximum(power, 1e-12 * power.max())
-
-
-def _evidence(problem: RefineProblem, model: HalfModel, step: Step, rows: IntArray, tick: Tick) -> FloatArray:
-    grid_radius = min((problem.box - 1) // 2, step.insert_radius)
-    return BatchStep(problem, model, step, grid_radius).evaluate(rows, PoseTable.unknown(len(problem)), tick)

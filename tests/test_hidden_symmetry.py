@@ -1,0 +1,60 @@
+"""After a refinement: orientations that are not known, and a symmetry that was not asked for, are told."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import verglas as vg
+from verglas.assessment.judge import judge_hidden_symmetry, judge_orientations
+from verglas.filters import apply, low_pass
+from verglas.run.refine_hidden_symmetry import groups_of_folds
+
+BOX, PIXEL_A, DIAMETER_A = 32, 6.0, 125.0
+
+
+def test_many_wide_radii_are_a_warning_with_their_share():
+    known = judge_orientations(np.array([3.0, 4, 5, 170]))
+    assert (known.code, known.state) == ("orientations", "go on")
+    unknown = judge_orientations(np.array([3.0, 4, 31, 170]))
+    assert (unknown.code, unknown.state) == ("uncertain-orientations", "warn")
+    assert unknown.numbers == {"share_beyond_30_deg": 0.5, "median_radius_deg": 17.5}
+
+
+def test_a_hidden_symmetry_is_told_unless_held_out_particles_speak_against_it():
+    rng = np.random.default_rng(0)
+    (found,) = judge_hidden_symmetry("C2", 0.97, rng.normal(0.5, 1.0, 200))
+    assert (found.code, found.state, found.numbers["symmetry"]) == ("looks-symmetric", "warn", "C2")
+    assert found.numbers["gain_nats"] == pytest.approx(0.5, abs=0.2)
+    assert judge_hidden_symmetry("C2", 0.97, rng.normal(0.0, 1.0, 200))
+    assert judge_hidden_symmetry("C2", 0.97, rng.normal(-0.5, 1.0, 200)) == []
+
+
+def test_groups_need_all_their_axes():
+    assert groups_of_folds({2, 3}) == ["C2", "C3", "C4", "C6", "C8", "D2", "D3", "D4", "D6", "D8", "T", "O"]
+    assert groups_of_folds({7}) == ["C7"]
+    assert "I" in groups_of_folds({2, 3, 5})
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("symmetry", ["C1", "C2"])
+def test_a_refinement_without_symmetry_says_what_its_map_has(symmetry):
+    model = vg.simulate.phantom(BOX, PIXEL_A, DIAMETER_A, symmetry, seed=11)
+    particles = vg.simulate.particles(model, 160, BOX, PIXEL_A, snr=0.3, seed=11, shift_sd_A=3.0)
+    reference = apply(vg.simulate.density(model, BOX, PIXEL_A), low_pass(30.0))
+    result = vg.refine(
+        particles,
+        reference,
+        diameter_A=150.0,
+        initial_resolution_A=30.0,
+        iterations=3,
+        shift_range_A=9.0,
+        listener=None,
+    )
+    codes = result.verdict.codes
+    if symmetry == "C1":
+        assert "orientations" in codes
+        assert "looks-symmetric" not in codes
+    else:
+        assert result.verdict["looks-symmetric"].numbers["symmetry"] == "C2"
+        assert "uncertain-orientations" not in codes  # the copies are why two places fit
