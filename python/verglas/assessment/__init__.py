@@ -50,6 +50,7 @@ from verglas.assessment.postprocess import (
 )
 from verglas.assessment.q_score import q_scores
 from verglas.assessment.reslog import ResLog, reslog
+from verglas.assessment.sampling import Sampling, TiltProposal, fourier_sampling, propose_tilt
 from verglas.assessment.solvent import solvent_level, solvent_mask
 from verglas.assessment.ssnr import SpectralF, spectral_f
 from verglas.types.verdict import Verdict
@@ -72,7 +73,9 @@ __all__ = [
     "Postprocessed",
     "QualityLimits",
     "ResLog",
+    "Sampling",
     "SpectralF",
+    "TiltProposal",
     "Verdict",
     "amplitude_spectrum",
     "b_factor_of_displacement",
@@ -85,6 +88,7 @@ __all__ = [
     "filter_locally",
     "first_crossing",
     "fit_guinier",
+    "fourier_sampling",
     "fsc",
     "full_map_fsc",
     "guinier",
@@ -100,6 +104,7 @@ __all__ = [
     "orientation_efficiency",
     "pose_errors",
     "postprocess",
+    "propose_tilt",
     "q_scores",
     "randomise_phases",
     "reslog",

@@ -1,0 +1,94 @@
+"""``verglas orientations`` on a file: how evenly the views of particles sample the map, and what a tilt would add."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from verglas._version import __version__
+from verglas.assessment.orientations import orientation_efficiency
+from verglas.assessment.sampling import ENOUGH, fourier_sampling, propose_tilt
+from verglas.errors import InputError
+from verglas.io import read_particles, write_csv, write_json, write_text
+from verglas.report.figures import angular_distribution
+from verglas.report.html import Page, Picture, Section, Table, render
+from verglas.types.verdict import Finding
+
+
+def orientations_file(particles: Path, out: Path, symmetry: str = "C1") -> dict[str, Any]:
+    """Judge the views of a particle file.
+
+    Writes orientations.json, sampling.csv, tilts.csv and report.html.
+
+    Parameters
+    ----------
+    particles : Path
+        STAR or .cs with poses.
+    out : Path
+        Folder to write; it is made.
+    symmetry : str
+        Point group of the map.
+
+    Returns
+    -------
+    dict
+        What orientations.json holds.
+
+    Raises
+    ------
+    InputError
+        The file has no poses.
+    """
+    poses = read_particles(particles).poses
+    if poses is None:
+        raise InputError(f"{particles}: no orientations; refine the particles first")
+    angles = poses.angles_deg
+    sampling, efficiency = fourier_sampling(angles, symmetry), orientation_efficiency(angles, symmetry)
+    tilts = propose_tilt(angles, symmetry)
+    numbers = {
+        "particles": len(angles),
+        "sampling_compensation_factor": round(sampling.compensation_factor, 4),
+        "efficiency": round(efficiency.efficiency, 4),
+        "unsampled_share": round(sampling.empty, 4),
+        "worst_direction": [round(float(v), 3) for v in sampling.worst_direction],
+        "proposed_tilt_deg": tilts.proposed_deg,
+    }
+    finding = judge_sampling(numbers)
+    record = {"verglas": __version__, "symmetry": symmetry, **numbers, "finding": finding.as_dict()}
+    out.mkdir(parents=True, exist_ok=True)
+    x, y, z = sampling.directions.T
+    write_csv(out / "sampling.csv", {"x": x, "y": y, "z": z, "density": sampling.density})
+    write_csv(out / "tilts.csv", {"tilt_deg": tilts.tilts_deg, "compensation_factor": tilts.compensation_factor})
+    write_json(out / "orientations.json", record)
+    picture = Picture(
+        angular_distribution(angles, symmetry),
+        "Viewing directions on an equal-area map of the sphere",
+        "Views per solid angle, relative to an even distribution.",
+    )
+    rows = [(f"{t:.0f}", f"{f:.2f}") for t, f in zip(tilts.tilts_deg, tilts.compensation_factor, strict=True)]
+    figures = {
+        "sampling compensation": f"{sampling.compensation_factor:.2f}",
+        "efficiency": f"{efficiency.efficiency:.2f}",
+        "unsampled": f"{100 * sampling.empty:.1f} %",
+    }
+    sections = [
+        Section("Views", blocks=[picture]),
+        Section("If the stage were tilted", blocks=[Table(("tilt (degrees)", "sampling compensation"), rows)]),
+    ]
+    write_text(out / "report.html", render(Page("verglas orientations", finding.sentence, figures, sections)))
+    return record
+
+
+def judge_sampling(numbers: dict[str, Any]) -> Finding:
+    """Whether the views sample the map evenly enough: ``sampling`` or ``uneven-sampling``, with what to do."""
+    factor, tilt = numbers["sampling_compensation_factor"], numbers["proposed_tilt_deg"]
+    measures = f"sampling compensation factor {factor:.2f}, efficiency {numbers['efficiency']:.2f}"
+    if factor >= ENOUGH:
+        return Finding("sampling", "go on", f"Views sample all directions well enough: {measures}.", numbers)
+    advice = (
+        "no tilt up to 60 degrees evens them out: change the grid or the buffer"
+        if tilt is None
+        else f"collect at a stage tilt of about {tilt:.0f} degrees, or take out particles of the commonest views"
+    )
+    sentence = f"Views are uneven: {measures} (below {ENOUGH:g}); {advice}."
+    return Finding("uneven-sampling", "warn", sentence, numbers)
