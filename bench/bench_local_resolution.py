@@ -145,6 +145,7 @@ def beside_relion(box: int = 128) -> None:
         raise SystemExit("relion_postprocess is not installed")
     halves = planted_halves(object_map("phantom", FIRST_SEED, box), (4.0, 8.0), 2.0, FIRST_SEED)
     with tempfile.TemporaryDirectory() as folder:
+        Path(folder, "post").mkdir()  # relion_postprocess puts its histogram there
         for number, half in enumerate((halves.half1, halves.half2), 1):
             vg.write_map(Path(folder, f"half{number}_class001_unfil.mrc"), half)
         vg.write_map(Path(folder, "mask.mrc"), half.with_data(halves.inside.astype(np.float32)))
