@@ -179,3 +179,16 @@ def test_what_cannot_be_refined_is_named():
     small = vg.Map(truth.data[:24, :24, :24], PIXEL_A)
     with pytest.raises(vg.InputError, match="resample the maps"):
         vg.refine_ctf(bad, half_maps=(small, small), listener=None)
+
+
+def test_half_maps_of_noise_end_in_a_verdict_not_in_a_missing_mask():
+    """A map of noise has no molecule to draw a mask around."""
+    _, bad, _ = planted(n=20)
+    small = vg.image.crop_or_pad(bad.images(), (24, 24), "border")
+    few = bad.with_source(vg.types.ArraySource(small, PIXEL_A))
+    optics = bad.optics_table.assign(rlnImageSize=24)
+    few = vg.Particles(few.table, few.source, optics_table=optics)
+    noise = [vg.Map(np.random.default_rng(s).normal(size=(24,) * 3).astype(np.float32), PIXEL_A) for s in (0, 1)]
+    found = vg.refine_ctf(few, half_maps=(noise[0], noise[0]), rounds=1, listener=None)
+    assert found.particles is few
+    assert found.verdict.startswith("nothing was changed")

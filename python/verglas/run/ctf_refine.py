@@ -14,6 +14,7 @@ from verglas.assessment import solvent_mask
 from verglas.errors import InputError
 from verglas.io import read_map, read_particles, write_json, write_map, write_particles
 from verglas.io.atomic import write_text
+from verglas.masks import soft_sphere
 from verglas.optics.aberrations import BEAM_TILT, MAGNIFICATION, ODD_ZERNIKE, Aberrations
 from verglas.optics.refine import (
     DefocusFit,
@@ -227,7 +228,7 @@ def _reconstruct(particles: Particles, chosen: CtfRefineSettings, threads: int |
 
 def _masked(maps: tuple[Map, Map], mask: Map | None, chosen: CtfRefineSettings, threads: int | None) -> tuple[Map, Map]:
     mean = Map(np.asarray((maps[0].data + maps[1].data) / 2, np.float32), maps[0].pixel_size_A)
-    inside = mask or solvent_mask(mean, diameter_A=chosen.diameter_A, threads=threads)
+    inside = mask or _solvent(mean, chosen, threads)
     if inside.data.shape != mean.data.shape:
         raise InputError(f"ctf-refine: the mask has {inside.box} px, the maps {mean.box}")
     first, second = (Map(np.asarray(m.data * inside.data, np.float32), m.pixel_size_A) for m in maps)
@@ -309,6 +310,16 @@ def _one_round(
     if chosen.defocus:
         made = fitting.defocus(made, chosen.defocus_range_A)
     return fitting.state, made
+
+
+def _solvent(mean: Map, chosen: CtfRefineSettings, threads: int | None) -> Map:
+    try:
+        return solvent_mask(mean, diameter_A=chosen.diameter_A, threads=threads)
+    except InputError:
+        # a map of noise has no molecule to draw a mask around; the shells it explains decide, in a sphere
+        reach_A = chosen.diameter_A or 0.7 * mean.box * mean.pixel_size_A
+        sphere = soft_sphere(mean.data.shape, min(reach_A / 2 / mean.pixel_size_A, mean.box / 2 - 4), 4.0)
+        return Map(np.asarray(sphere, np.float32), mean.pixel_size_A)
 
 
 def _pixels(particles: Particles, volume: Map, chosen: CtfRefineSettings) -> Pixels:
