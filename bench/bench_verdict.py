@@ -20,8 +20,7 @@ bench/results/<name>.json after every one; what is there already is not made aga
 ``class2d-clean``, ``class2d-noise``, ``abinitio-clean``, ``abinitio-noise``
     The verdicts of these stages.
 
-``python bench/bench_verdict.py --summary`` counts the rows: false alarms and misses, and the share of true orientations
-within the stated 95 % radius (bench/results/verdict_rates.json).
+Every row also holds the share of true orientations within the stated 95 % radius (``within_radius``).
 """
 
 from __future__ import annotations
