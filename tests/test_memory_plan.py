@@ -40,6 +40,7 @@ def test_a_broad_posterior_of_a_small_box_takes_what_was_stated(tmp_path):
     assert 0.75 * stated <= peak <= 1.02 * stated  # the page of a single iteration is small, and drawn at the end only
 
 
+@pytest.mark.slow
 def test_a_small_limit_is_kept(tmp_path):
     stated, peak = measure(tmp_path, 48, 60, limit_GB=0.385)
     assert stated <= 0.385
