@@ -76,7 +76,7 @@ def test_poses_of_many_particles_go_on(problem, start, tmp_path, monkeypatch):
 def test_a_stopped_run_goes_on_to_the_same_result(particles, tmp_path, monkeypatch):
     """Stopped in the second start; then one start more than the run that was stopped was asked for, from some only."""
     monkeypatch.setattr("verglas.run.checkpoint._COST", 0)
-    choices = {**TWO, "max_particles": 100}
+    choices = {**TWO, "most_particles": 100}
     whole, out, seen = vg.abinitio(particles, listener=None, **choices), tmp_path / "run", Stopping()
     for starts, iteration in ((1, 2), (2, 3)):
         stopping = Stopping(f"start {starts}", iteration)

@@ -96,7 +96,7 @@ def test_fsc_failures_are_one_line_and_name_the_files(run, maps, tmp_path):
 
 def test_mask_sphere(run, maps, tmp_path):
     out = tmp_path / "m.mrc"
-    status, text, _ = run("mask", maps[0], "--diameter", 24, "--edge", 6, "--out", out, "--json")
+    status, text, _ = run("mask", maps[0], "--diameter", 24, "--soft-edge", 6, "--out", out, "--json")
     made = vg.read_map(out)
     assert status == 0
     assert np.array_equal(made.data, masks.soft_sphere(32, 8, 4))
@@ -110,7 +110,7 @@ def test_mask_from_threshold(run, tmp_path):
     data[2, 2, 2] = 5
     source, out = tmp_path / "map.mrc", tmp_path / "m.mrc"
     vg.write_map(source, vg.Map(data, 2.0, (1.0, 2.0, 3.0)))
-    status, _, _ = run("mask", source, "--threshold", 0.5, "--extend", 2, "--edge", 6, "--largest", "-o", out)
+    status, _, _ = run("mask", source, "--threshold", 0.5, "--extend", 2, "--soft-edge", 6, "--largest", "-o", out)
     made = vg.read_map(out)
     assert status == 0
     np.testing.assert_allclose(made.data, masks.from_threshold(data, 0.5, extend_px=1, edge_px=3, largest=True))

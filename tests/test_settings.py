@@ -10,16 +10,24 @@ import pickle
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import numpy as np
 import pytest
 import typer
 from typer.testing import CliRunner
 
+import verglas as vg
 from verglas._screen import Screen, shown_to
+from verglas.assessment.postprocess import PostprocessSettings
 from verglas.classification import BiasSettings, Class2DSettings
 from verglas.cli.options import option_name, with_settings
-from verglas.errors import SettingError
+from verglas.errors import SettingError, VerglasWarning
 from verglas.initial_model import AbInitioSettings
+from verglas.picking import PickSettings
 from verglas.refinement.settings import RefineSettings
+from verglas.run.demo import DemoSettings
+from verglas.run.directional import directional_files
+from verglas.run.maps import MaskShape, fsc_of_files
+from verglas.run.reconstruct import ProjectJob, project_files
 from verglas.search import AlignSettings
 from verglas.types.listener import Listener, Silence
 from verglas.types.settings import check_settings, result_settings, setting, setting_of, settings_from
@@ -216,3 +224,49 @@ def test_options_of_a_command_are_the_fields_of_its_settings_with_their_defaults
         option = parameters[field.name].default
         assert option.param_decls[0].split("/")[0] == option_name(field.name)
         assert getattr(option.default, "value", option.default) == field.default
+
+
+FURTHER = {MaskShape: {"threshold": 0.1}}  # what the class asks for beside
+
+
+@pytest.mark.parametrize(
+    ("kind", "former", "present"),
+    [
+        (Class2DSettings, "start_resolution_A", "initial_resolution_A"),
+        (AbInitioSettings, "max_particles", "most_particles"),
+        (RefineSettings, "tau2_fudge", "regularisation"),
+        (DemoSettings, "b_factor_A2", "envelope_b_factor_A2"),
+        (MaskShape, "edge_A", "soft_edge_A"),
+        (PickSettings, "edge_A", "border_A"),
+        (PostprocessSettings, "lowpass_A", "low_pass_A"),
+    ],
+)
+def test_former_names_of_settings_work_and_say_the_present_one(kind, former, present):
+    with pytest.warns(VerglasWarning, match=f"{former} is now called {present}"):
+        settings = settings_from("job", kind, **FURTHER.get(kind, {}), **{former: 25})
+    assert getattr(settings, present) == 25
+
+
+def test_listeners_by_their_former_names_are_sent_to_the_present_one():
+    with pytest.raises(SettingError, match=r"unknown settings progress \(now listener=\), say \(now listener=\)"):
+        settings_from("blur", BlurSettings, say=print, progress=print)
+
+
+def test_jobs_on_two_maps_tell_a_listener(tmp_path):
+    class Bars(Silence):
+        def __init__(self) -> None:
+            self.told: list[tuple[str, int, int]] = []
+
+        def progress(self, phase: str, done: int, total: int) -> None:
+            self.told.append((phase, done, total))
+
+    rng = np.random.default_rng(0)
+    for name in ("a", "b"):
+        vg.write_map(tmp_path / f"{name}.mrc", vg.Map(rng.normal(size=(24, 24, 24)).astype(np.float32), 4.0))
+    bars, paths = Bars(), (tmp_path / "a.mrc", tmp_path / "b.mrc")
+    fsc_of_files(*paths, listener=bars)
+    directional_files(*paths, listener=bars)
+    project_files(ProjectJob(paths[0], tmp_path / "p.mrcs", step_deg=60), threads=1, listener=bars)
+    ends = {phase: (done, total) for phase, done, total in bars.told}
+    assert {"fsc", "directions", "project"} == set(ends)
+    assert all(done == total for done, total in ends.values())

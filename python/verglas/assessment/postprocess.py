@@ -63,7 +63,11 @@ class PostprocessSettings:
     fit_from_A: float = setting(WILSON_FROM_A, "Coarse end of the Guinier fit", more_than=0)
     fit_to_A: float | None = setting(None, "Fine end of the fit", more_than=0, default_words="the resolution")
     low_pass_A: float | None = setting(
-        None, "Low-pass of the sharpened map", more_than=0, default_words="the resolution"
+        None,
+        "Low-pass of the sharpened map",
+        more_than=0,
+        default_words="the resolution",
+        former=("lowpass_A",),
     )
     weight: bool = setting(True, "Weight the sharpened map by sqrt(2 FSC / (1 + FSC))")
     randomise_below: float = setting(0.8, "Phases are random from where the unmasked FSC falls below this", more_than=0)

@@ -69,7 +69,7 @@ class Classifier:
             if settings.shift_range_A is None
             else settings.shift_range_A
         ) / geo.pixel_size_A
-        self.first = min(geo.ring(settings.start_resolution_A), geo.search_limit)
+        self.first = min(geo.ring(settings.initial_resolution_A), geo.search_limit)
         self.second = min(max(geo.ring(_SECOND_A), self.first), geo.search_limit)
         self.n_iterations = 0
         self.split: set[int] = set()

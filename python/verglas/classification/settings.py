@@ -21,7 +21,7 @@ class Class2DSettings:
         Diameter of the soft circle that images wear in the search; four fifths of the box by default.
     max_resolution_A : float
         Finest data that classes and poses are judged by. Averages and their correlation reach further.
-    start_resolution_A : float
+    initial_resolution_A : float
         Where the search begins.
     shift_range_A, step_deg : float, optional
         Largest shift searched (default: an eighth of the diameter, 5 to 20 A), and spacing of in-plane angles (default:
@@ -57,7 +57,9 @@ class Class2DSettings:
         None, "Diameter of the mask", more_than=0, default_words="four fifths of the box"
     )
     max_resolution_A: float = setting(10.0, "Finest data that classes are judged by", more_than=0)
-    start_resolution_A: float = setting(30.0, "Finest data where the search begins", more_than=0)
+    initial_resolution_A: float = setting(
+        30.0, "Finest data where the search begins", more_than=0, former=("start_resolution_A",)
+    )
     shift_range_A: float | None = setting(
         None, "Largest shift searched", more_than=0, default_words="an eighth of the diameter, 5 to 20 A"
     )

@@ -13,7 +13,7 @@ from verglas.cli.usage import refuse_unless_positive
 from verglas.run.maps import MaskShape, mask_file
 from verglas.types.settings import settings_from
 
-_EXAMPLE = "verglas mask map.mrc --threshold 0.02 --low-pass 15 --extend 5 --edge 9 -o mask.mrc"
+_EXAMPLE = "verglas mask map.mrc --threshold 0.02 --low-pass 15 --extend 5 --soft-edge 9 -o mask.mrc"
 
 
 def register(app: typer.Typer) -> None:

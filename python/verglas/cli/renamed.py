@@ -8,12 +8,13 @@ from collections.abc import Sequence
 # command -> former name -> name, with the value that a switch stands for
 _FORMER: dict[str, dict[str, str]] = {
     "align": {"--on-grid": "--no-refine"},
-    "class2d": {"--no-null": "--no-null-class"},
+    "abinitio": {"--max-particles": "--most-particles"},
+    "class2d": {"--no-null": "--no-null-class", "--start-resolution": "--initial-resolution"},
     "extract": {"--fill-edges": "--edge=fill", "--float16": "--dtype=float16", "--keep-centres": "--no-recentre"},
     "gain": {"--frames": "--most-frames"},
-    "mask": {"--lowpass": "--low-pass"},
+    "mask": {"--lowpass": "--low-pass", "--edge": "--soft-edge"},
     "motion": {"--dose": "--dose-per-frame", "--float16": "--dtype=float16"},
-    "pick": {"--everywhere": "--no-exclude"},
+    "pick": {"--everywhere": "--no-exclude", "--edge": "--border"},
     "postprocess": {"--lowpass": "--low-pass"},
     "refine": {"--tau2-fudge": "--regularisation"},
     "resample": {"--box": "--new-box", "--pixel-size": "--new-pixel-size"},

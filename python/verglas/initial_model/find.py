@@ -337,9 +337,9 @@ class _Placed:
 def _draw_particles(particles: Particles, settings: AbInitioSettings, where: Where, watch: Observer) -> _Drawn:
     """As many as starts need, at random, of those that can be used."""
     rows = np.arange(len(particles))
-    if len(particles) > settings.max_particles:
+    if len(particles) > settings.most_particles:
         rows = np.sort(
-            np.random.default_rng((settings.seed, 2**33)).choice(rows, settings.max_particles, replace=False)
+            np.random.default_rng((settings.seed, 2**33)).choice(rows, settings.most_particles, replace=False)
         )
     small = in_memory(_crop_particles(particles[rows], settings), partial(watch.progress, "reading particles"))
     inspection = survey(small, **where.of_ops, progress=partial(watch.progress, "inspecting particles"))
@@ -372,7 +372,7 @@ def _place_all(
     used = np.setdiff1d(np.arange(len(particles)), list(inspection.excluded))
     model = replace(best.model, scale=np.ones(whole.n_micrographs))
     if whole.n_groups != len(model.sigma2):
-        raise InputError("abinitio: an optics group has no particle among those drawn; raise max_particles")
+        raise InputError("abinitio: an optics group has no particle among those drawn; raise most_particles")
     noise = _first_noise(whole, inspection.power[used])
     whole = centre_particles(whole, settings, noise, watch.progress)
     poses = place_particles(

@@ -75,7 +75,7 @@ class AbInitioSettings:
         Largest shift searched around the centre that a round map finds (there, 2.5 times this).
     held_out : float
         Share of the particles that no start learns from; they rank the starts.
-    max_particles : int
+    most_particles : int
         Particles drawn for the starts; more add nothing at low resolution.
     method : {"em", "hill-climbing"}
         Stochastic expectation-maximisation; or stochastic hill climbing
@@ -103,7 +103,7 @@ class AbInitioSettings:
     held_out: float = setting(
         0.1, "Share of the particles that no start learns from; they rank the starts", more_than=0, at_most=0.5
     )
-    max_particles: int = setting(20000, "Particles drawn to learn from", at_least=1)
+    most_particles: int = setting(20000, "Most particles drawn to learn from", at_least=1, former=("max_particles",))
     method: Literal["em", "hill-climbing"] = setting(
         "em", "Stochastic expectation-maximisation, or hill climbing as a check by other means"
     )

@@ -65,7 +65,7 @@ class PickSettings:
         micrograph (:mod:`.mixture`). Methods have figures of merit of their own: give the method with it.
     distance_A : float, optional
         Least distance of two picks; 0.7 diameters by default.
-    edge_A : float, optional
+    border_A : float, optional
         Least distance from the edge of what was recorded (a border of repeated or constant rows is none); half a
         diameter by default.
     exclude : bool
@@ -91,7 +91,9 @@ class PickSettings:
     )
     threshold: float | None = setting(None, "Least figure of merit, -1 to 1", default_words="found in each micrograph")
     distance_A: float | None = setting(None, "Least distance of picks", at_least=0, default_words="0.7 diameters")
-    edge_A: float | None = setting(None, "Least distance from the edge", at_least=0, default_words="half a diameter")
+    border_A: float | None = setting(
+        None, "Least distance from the edge", at_least=0, default_words="half a diameter", former=("edge_A",)
+    )
     exclude: bool = setting(True, "Leave out carbon, ice and contaminants")
     learn: bool = setting(True, "Without templates: learn a filter or an average from the first peaks")
     white: bool = setting(False, "Particles are white in the micrographs")
@@ -264,9 +266,9 @@ def _pick_with_one_method(
     if chosen.threshold is not None:
         cut = replace(cut, threshold=float(chosen.threshold))
     candidates = Picks(small.to_micrograph(found.xy_px), micrograph.name, {MERIT: merit})
-    edge_A = diameter_A / 2 if chosen.edge_A is None else chosen.edge_A
+    border_A = diameter_A / 2 if chosen.border_A is None else chosen.border_A
     here = candidates.xy_px - np.array(small.corner[::-1])
-    candidates = candidates[inside(here, small.shape, edge_A / micrograph.pixel_size_A)]
+    candidates = candidates[inside(here, small.shape, border_A / micrograph.pixel_size_A)]
     picks = candidates[candidates.columns[MERIT] >= cut.threshold]
     return PickResult(picks, candidates, cut, bad, small, found.template, found.source)
 

@@ -186,7 +186,10 @@ class AbInitioStage(Stage):
     product = "map"
     page = "report.html"
     pictures = (("map.png", "The ab initio map."),)
-    former_names: ClassVar[Mapping[str, str]] = {"mirror": "flip_hand"}
+    former_names: ClassVar[Mapping[str, str]] = {
+        "mirror": "flip_hand",
+        **former_names(AbInitioSettings),
+    }
 
     @classmethod
     def is_wanted(cls, process_settings: ProcessSettings) -> bool:
@@ -301,6 +304,7 @@ class RefineStage(Stage):
     needs = ("class2d", "abinitio")
     product = "map"
     page = "report.html"
+    former_names = former_names(RefineSettings)
     pictures = (("map.png", "The refined map, sharpened."), ("fsc.png", "Fourier shell correlation of the half maps."))
 
     def resolve_settings(self, project: Project) -> RefineSettings:

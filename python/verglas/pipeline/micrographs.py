@@ -29,6 +29,7 @@ from verglas.run.motion_files import PARTS
 from verglas.run.parallel import in_order
 from verglas.run.pick import read_templates
 from verglas.types import Micrograph, Optics, Picks
+from verglas.types.settings import former_names
 from verglas.types.verdict import Verdict
 
 Picture = tuple[Path, Callable[[], bytes]]
@@ -272,6 +273,7 @@ class PickStage(MicrographStage):
 
     name = "pick"
     needs = ("ctf",)
+    former_names = former_names(PickSettings)
 
     def resolve_settings(self, project: Project) -> tuple[PickSettings, str | None]:
         """Settings, and the file of templates if there is one."""

@@ -74,6 +74,7 @@ class RefineSettings:
         more_than=0,
         default_words="1; with several classes 4",
         flags=("-T",),
+        former=("tau2_fudge",),
     )
     wiener_k: float = setting(
         0.1, "With max-cc: constant added to the sum of squared CTFs, as a fraction of its mean", more_than=0

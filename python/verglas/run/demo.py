@@ -62,8 +62,10 @@ class DemoSettings:
     diameter_A: float = setting(105.0, "Diameter of the phantom", more_than=0)
     symmetry: str = setting("C1", "Point group of the phantom", flags=("--sym",))
     snr: float = setting(0.1, "Signal to noise, a ratio of variances over the whole box", more_than=0)
-    envelope_b_factor_A2: float = setting(60.0, "Envelope of the signal", at_least=0)
-    initial_resolution_A: float = setting(40.0, "Resolution of the map that the refinement starts from", more_than=0)
+    envelope_b_factor_A2: float = setting(60.0, "Envelope of the signal", at_least=0, former=("b_factor_A2",))
+    initial_resolution_A: float = setting(
+        40.0, "Resolution of the map that the refinement starts from", more_than=0, former=("start_A",)
+    )
     seed: int = setting(0, "Seed of everything random", at_least=0)
 
     def __post_init__(self) -> None:

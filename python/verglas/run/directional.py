@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from verglas._screen import ListenerChoice, shown_to
 from verglas.assessment.directional import DirectionalFSC, directional_fsc
 from verglas.assessment.independence import refuse_one_map_twice
 from verglas.assessment.judge import judge_directions
@@ -14,7 +15,13 @@ from verglas.types.verdict import Verdict
 
 
 def directional_files(
-    half1: Path, half2: Path, mask: Path | None = None, *, cone_deg: float = 20.0, pixel_size_A: float | None = None
+    half1: Path,
+    half2: Path,
+    mask: Path | None = None,
+    *,
+    cone_deg: float = 20.0,
+    pixel_size_A: float | None = None,
+    listener: ListenerChoice = "screen",
 ) -> tuple[DirectionalFSC, Verdict]:
     """Conical FSC of two half map files.
 
@@ -26,6 +33,8 @@ def directional_files(
         Half-angle of the cones.
     pixel_size_A : float, optional
         In place of the headers'.
+    listener : Listener, "screen" or None
+        Who is told how it goes (:class:`verglas.types.listener.Listener`).
 
     Returns
     -------
@@ -40,5 +49,9 @@ def directional_files(
     if first.data.shape != second.data.shape:
         raise InputError(f"{half1} has shape {first.data.shape} and {half2} {second.data.shape} (z, y, x)")
     refuse_one_map_twice(first.data, second.data, "directional", f"{half1} and {half2}")
-    result = directional_fsc(first, second, None if mask is None else read_mask(mask, first), cone_deg)
+    window = None if mask is None else read_mask(mask, first)
+    with shown_to(listener) as heard:
+        heard.progress("directions", 0, 1)
+        result = directional_fsc(first, second, window, cone_deg)
+        heard.progress("directions", 1, 1)
     return result, Verdict.of([judge_directions(result)])

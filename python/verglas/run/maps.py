@@ -19,7 +19,7 @@ from verglas.io import StackWriter, read_header, read_map, read_particles, read_
 from verglas.types import Map
 from verglas.types.arrays import IntArray
 from verglas.types.images import ImageSource
-from verglas.types.listener import phase_progress
+from verglas.types.listener import Listener, phase_progress
 from verglas.types.settings import check_settings, setting
 
 Progress = Callable[[int, int], None]
@@ -28,7 +28,13 @@ _CHUNK_BYTES = 64 << 20
 
 
 def fsc_of_files(
-    first: Path, second: Path, mask: Path | None = None, pixel_size_A: float | None = None, *, symmetry: str = "C1"
+    first: Path,
+    second: Path,
+    mask: Path | None = None,
+    pixel_size_A: float | None = None,
+    *,
+    symmetry: str = "C1",
+    listener: ListenerChoice = "screen",
 ) -> FSC:
     """Fourier shell correlation of two map files.
 
@@ -42,6 +48,8 @@ def fsc_of_files(
         In place of both headers'.
     symmetry : str
         Point group imposed on both maps; it changes thresholds that count voxels.
+    listener : Listener, "screen" or None
+        Who is told how it goes (:class:`verglas.types.listener.Listener`).
 
     Returns
     -------
@@ -52,14 +60,25 @@ def fsc_of_files(
     InputError
         Shapes or pixel sizes differ, or the mask is none; the message names the files.
     """
+    with shown_to(listener) as heard:
+        return _fsc_of_files(first, second, mask, pixel_size_A, symmetry, heard)
+
+
+def _fsc_of_files(
+    first: Path, second: Path, mask: Path | None, pixel_size_A: float | None, symmetry: str, heard: Listener
+) -> FSC:
+    heard.progress("fsc", 0, 3)
     a, b = read_map(first, pixel_size_A), read_map(second, pixel_size_A)
+    heard.progress("fsc", 2, 3)
     if a.data.shape != b.data.shape:
         raise InputError(f"{first} has shape {a.data.shape} and {second} {b.data.shape} (z, y, x): resample one")
     refuse_one_map_twice(a.data, b.data, "fsc", f"{first} and {second}")
     window = None
     if mask is not None:
         window = read_mask(mask, a)
-    return fsc(a, b, window, symmetry_order=symmetry_order(symmetry))
+    result = fsc(a, b, window, symmetry_order=symmetry_order(symmetry))
+    heard.progress("fsc", 3, 3)
+    return result
 
 
 def read_mask(path: Path, like: Map) -> npt.NDArray[np.float32]:
@@ -79,7 +98,7 @@ class MaskShape:
         Density at which a mask from a map begins, after the low-pass filter.
     low_pass_A : float, optional
         Resolution of that filter.
-    extend_A, edge_A : float
+    extend_A, soft_edge_A : float
         Dilation and width of the raised-cosine edge.
     largest : bool
         Keep the largest connected part only.
@@ -89,9 +108,9 @@ class MaskShape:
 
     diameter_A: float | None = setting(None, "Sphere of this diameter about the centre", more_than=0)
     threshold: float | None = setting(None, "Or: what reaches this density")
-    low_pass_A: float | None = setting(None, "Low-pass filter before the threshold", more_than=0)
+    low_pass_A: float | None = setting(None, "Low-pass filter before the threshold", more_than=0, former=("lowpass_A",))
     extend_A: float = setting(0.0, "Dilation before the edge", at_least=0)
-    edge_A: float = setting(9.0, "Width of the raised-cosine edge", at_least=0)
+    soft_edge_A: float = setting(9.0, "Width of the raised-cosine edge", at_least=0, former=("edge_A",))
     largest: bool = setting(False, "Keep the largest connected part only")
     dark: bool = setting(False, "The particle is dark: what lies below the threshold")
 
@@ -130,7 +149,7 @@ def make_mask(like: Map, shape: MaskShape) -> Map:
         raise InputError("mask: give either a diameter or a threshold")
     if shape.diameter_A is not None:
         radius = shape.diameter_A / 2 + shape.extend_A
-        return like.with_data(masks.soft_sphere(like.data.shape, radius / apix, shape.edge_A / apix))
+        return like.with_data(masks.soft_sphere(like.data.shape, radius / apix, shape.soft_edge_A / apix))
     assert shape.threshold is not None
     smooth = like if shape.low_pass_A is None else filters.apply(like, filters.low_pass(shape.low_pass_A))
     return like.with_data(
@@ -138,7 +157,7 @@ def make_mask(like: Map, shape: MaskShape) -> Map:
             smooth.data,
             shape.threshold,
             extend_px=shape.extend_A / apix,
-            edge_px=shape.edge_A / apix,
+            edge_px=shape.soft_edge_A / apix,
             largest=shape.largest,
             above=not shape.dark,
         )

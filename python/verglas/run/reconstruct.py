@@ -199,7 +199,7 @@ class ProjectJob:
     ctf: bool = True
 
 
-def project_files(job: ProjectJob, *, threads: int | None = None) -> Particles:
+def project_files(job: ProjectJob, *, threads: int | None = None, listener: ListenerChoice = "screen") -> Particles:
     """Project a map, write the stack and its STAR file.
 
     Parameters
@@ -208,6 +208,8 @@ def project_files(job: ProjectJob, *, threads: int | None = None) -> Particles:
         What to do.
     threads : int, optional
         Threads; all by default.
+    listener : Listener, "screen" or None
+        Who is told how it goes (:class:`verglas.types.listener.Listener`).
 
     Returns
     -------
@@ -220,6 +222,16 @@ def project_files(job: ProjectJob, *, threads: int | None = None) -> Particles:
         The particles have no poses, or the map is not a cube.
     """
     check_writable(job.out)
+    with shown_to(listener) as heard:
+        heard.progress("project", 0, 2)
+        projections = _projections(job, threads)
+        heard.progress("project", 1, 2)
+        write_particles(job.out.with_suffix(".star"), projections, stack=job.out)
+        heard.progress("project", 2, 2)
+    return projections
+
+
+def _projections(job: ProjectJob, threads: int | None) -> Particles:
     volume = read_map(job.map)
     if job.particles is None:
         directions, _ = orientation_grid(job.step_deg, job.symmetry)
@@ -244,5 +256,4 @@ def project_files(job: ProjectJob, *, threads: int | None = None) -> Particles:
         projections = Particles.from_images(images, volume.pixel_size_A, poses=poses_of_file, optics=optics)
         if aberrations is not None:
             projections = with_aberrations(projections, aberrations)
-    write_particles(job.out.with_suffix(".star"), projections, stack=job.out)
     return projections

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from verglas._screen import ListenerChoice, shown_to
 from verglas._version import __version__
 from verglas.errors import FormatError, InputError
 from verglas.io import read_stack, write_json, write_map
@@ -71,15 +72,22 @@ def read_tilt_angles(path: Path) -> FloatArray:
     return np.array(angles)
 
 
-def tomogram_files(job: TomogramJob) -> dict[str, Any]:
-    """Read, reconstruct, write map.mrc, tomogram.json and report.html; the summary."""
+def tomogram_files(job: TomogramJob, *, listener: ListenerChoice = "screen") -> dict[str, Any]:
+    """Read, reconstruct, write map.mrc, tomogram.json and report.html; the summary.
+
+    ``listener`` is told how it goes: a bar or lines on standard error, nobody (None), or an object of one's own.
+    """
     start_time = time.perf_counter()
     if job.out.exists() and not job.out.is_dir():
         raise InputError(f"cannot write {job.out}: it is a file, expected the name of a folder")
     images, angles = read_stack(job.tilts), read_tilt_angles(job.angles)
     if len(images) != len(angles):
         raise InputError(f"{job.tilts} holds {len(images)} images, {job.angles} {len(angles)} angles")
-    tomogram = reconstruct_tilts(images, angles, job.settings, check_tilts=job.check_tilts, threads=job.threads)
+    with shown_to(listener) as heard:
+        heard.say(f"{len(images)} tilts, {job.check_tilts} of them left out in turn and predicted")
+        heard.progress("tomogram", 0, 1)
+        tomogram = reconstruct_tilts(images, angles, job.settings, check_tilts=job.check_tilts, threads=job.threads)
+        heard.progress("tomogram", 1, 1)
     job.out.mkdir(parents=True, exist_ok=True)
     volume = Map(tomogram.volume, job.pixel_size_A)
     write_map(job.out / "map.mrc", volume)

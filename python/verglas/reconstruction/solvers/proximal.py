@@ -13,13 +13,11 @@ from verglas.reconstruction.solvers.course import Course, Solution, System, norm
 from verglas.reconstruction.solvers.stationary import _inverse, absolute_sums, largest_eigenvalue
 from verglas.types.arrays import Array
 
-_BOUND = 1.02  # Lanczos comes from below; the step has to be safe
-
 
 def fista(course: Course, prior: Prior) -> Solution:
     """Accelerated proximal gradient with restarts (Beck and Teboulle 2009; O'Donoghue and Candes 2015)."""
     system = course.system
-    rate = 1 / (_BOUND * largest_eigenvalue(system))
+    rate = 1 / largest_eigenvalue(system)  # which is rounded up: a longer step may diverge
     x = system.first()
     ahead, momentum = x.copy(), 1.0
     while True:
@@ -80,7 +78,7 @@ def _normal_cg(system: System, target: Array, ridge: float, x: Array, steps: int
 def primal_dual(course: Course, prior: Prior) -> Solution:
     """Chambolle and Pock (2011) on the data term's dual: one A and one A^T a step, the prior's prox alone."""
     system = course.system
-    bound = np.sqrt(_BOUND * largest_eigenvalue(replace(system, weights=None)))
+    bound = np.sqrt(largest_eigenvalue(replace(system, weights=None)))
     # Convergence needs tau sigma |A|^2 < 1.
     tau = sigma = 0.95 / bound
     weights = np.ones(len(system.data)) if system.weights is None else np.asarray(system.weights)
@@ -105,7 +103,7 @@ def projected_subgradient(course: Course, prior: Prior, sets: Sequence[Prior] = 
     """
     system = course.system
     x = mean = system.first().astype(np.float64)
-    rate = 1 / (_BOUND * largest_eigenvalue(system))
+    rate = 1 / largest_eigenvalue(system)  # which is rounded up: a longer step may diverge
     best, lowest, small, number = x, np.inf, 1e-6, 0
 
     def cost(point: Array) -> float:
