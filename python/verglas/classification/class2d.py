@@ -62,6 +62,7 @@ class Classifier:
     ) -> None:
         self.work, self.settings, self.keeper, self.listener = work, settings, keeper, listener or Silence()
         self.rng = np.random.default_rng([settings.seed, 2])
+        # Halves of equal size whatever the seed: permuted labels, not coin flips.
         self.engine = Engine2D(work, settings, self.rng.permutation(np.arange(len(work)) % 2), self.listener)
         geo = self.geometry = work.geometry
         self.range_px = (
@@ -110,8 +111,10 @@ class Classifier:
 
     def _first_references(self) -> State:
         rows, k = self.work.usable, self.settings.classes
+        # Sorted: images of a stack are read in order, and the sums are the same.
         some = np.sort(self.rng.permutation(rows)[:2000])
         sigma2, tau2 = self.engine.spectra(some)
+        # More seeds than classes: a view without a seed is never found, while twins are merged later.
         over = int(np.clip(len(rows) // 8, k, min(3 * k, max(k, _MAX_SEEDS))))
         stage = self.stage(self.first)
         if self.settings.start == "split":
@@ -121,6 +124,7 @@ class Classifier:
             averages, over = moves.subset_references(self.engine, subsets, sigma2, tau2), min(over, k)
         else:
             averages = moves.image_references(self.engine, np.sort(self.rng.permutation(rows)[:over]), sigma2, tau2)
+        # + 1: the empty class begins with the share of any other
         share = -np.log(over + 1.0)
         null = share if self.settings.null_class else -np.inf
         model = Model2D(averages, np.full(over, share), null, sigma2, self.range_px / 2, np.tile(tau2, (over, 1)))
@@ -145,6 +149,7 @@ class Classifier:
         groups = moves.group_classes(table, np.append(mass, max(state.sums.null_mass, 1.0)), k + 1)
         groups = [g for g in groups if n not in g]
         heaviest = np.array([g[np.argmax(state.sums.mass[g])] for g in groups])
+        # A group is represented by its heaviest seed, not by the mean: seeds of one view differ by rotations.
         share = np.array([np.exp(state.model.log_share[g]).sum() for g in groups])
         self.listener.say(f"{len(state.model)} seeds grouped to {len(groups)} classes")
         m = state.model
@@ -258,6 +263,7 @@ class Classifier:
         mean = sums.mass.sum() / len(model)
         gain = 0.5 * np.maximum(sums.excess, 0) * np.where(sums.mass > _GIANT * mean, 2, 1) + 1e-6 * sums.mass
         empty = np.flatnonzero(sums.mass < max(1.5, 0.01 * mean))
+        # 1e-6 of the mass above decides among classes without any excess: the largest is split.
         gain[np.append(empty, sorted(self.split)).astype(int)] = 0
         free = [(int(k), "empty") for k in empty] or self._find_redundant_classes(state, gain)
         any_split = False

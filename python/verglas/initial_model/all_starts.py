@@ -113,6 +113,8 @@ def all_starts(
             keeper=observer.keeper(k, group),
             method=method_of(settings),
         )
+        # The evidence of a nearly round particle begins with the square of what is not round: a start may end in its
+        # negative. Hill climbing has no such term.
         if settings.method == METHODS[0]:
             start = better_sign(problem, settings, start, held_out)
         if not group:
@@ -120,6 +122,7 @@ def all_starts(
         return start
 
     runs = [one(k) for k in range(settings.starts)]
+    # Under its own noise a start that explains less has more noise, which forgives it: one noise for all.
     noise = common_noise(runs)
 
     def rescore(start: Start) -> Start:

@@ -136,9 +136,11 @@ def thin_posterior(posterior: ops.Posterior, rows: IntArray, most: int = _MOST_S
     before = np.concatenate([[0.0], np.cumsum(posterior.weight)])
     base = before[posterior.offsets[:-1]]
     end = before[1:] - base[image]
+    # Sums of many floats end beside 1: exact ends, or an image is given one candidate too many or too few.
     end[posterior.offsets[1:][size > 0] - 1] = 1.0
     begin = np.concatenate([[0.0], end[:-1]])
     begin[posterior.offsets[:-1][size > 0]] = 0.0
+    # Of the particle, not of a random stream: the same whatever the batch that it comes in.
     u = ((rows * _GOLDEN) % 1.0)[image]
     times = np.ceil(most * end - u) - np.ceil(most * begin - u)
     many = (size > most)[image]
@@ -210,6 +212,7 @@ class BatchStep(GridStep):
             posterior = self.search.posterior(scores)
             np.add.at(mass, posterior.slice // n, posterior.weight)  # one by one: the same in any batches
             posterior = thin_posterior(posterior, batch.rows)
+            # Counted over the whole pass, not within the batch: the halves do not depend on the batch size.
             half = (done + posterior.image) % 2
             posterior = replace(posterior, slice=(posterior.slice + block * half).astype(np.int32))
             residuals = self.add(plan, batch, posterior)

@@ -224,12 +224,14 @@ class Course:
 
     def progress(self, iteration: int) -> float:
         """0 at the first mini-batch, 1 at the last."""
+        # a schedule of one iteration is all beginning
         return min(1.0, iteration / max(self.settings.iterations - 1, 1))
 
     def radius(self, iteration: int, resolved: float) -> int:
         """Shell scored: what the schedule allows, and not far beyond what the halves agree on."""
         f = self.progress(iteration)
         by_schedule = self.first_radius + (self.last_radius - self.first_radius) * f**1.5
+        # Two shells ahead of what the halves agree on: without any lead no new shell could ever come to agree.
         return int(np.clip(min(by_schedule, resolved + 2), self.first_radius, self.last_radius))
 
     def batch(self, iteration: int) -> int:

@@ -71,7 +71,7 @@ def held_out(field: Field, scores: list[ops.ShiftScores], at_patches: FloatArray
 
 def choose(fits: dict[str, Fit], scores: list[ops.ShiftScores], at_patches: FloatArray) -> tuple[str, list[ModelGain]]:
     """The model of the best held-out prediction: "global" unless one beats it clearly."""
-    values = {model: held_out(found.field, scores, at_patches) for model, found in fits.items()}
+    values = {model: held_out(one_fit.field, scores, at_patches) for model, one_fit in fits.items()}
     gains = []
     for model, value in values.items():
         difference = value - values["global"]

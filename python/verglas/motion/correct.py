@@ -186,30 +186,32 @@ def correct_motion(
     >>> done.motion.global_px.round().tolist()
     [[0.0, 0.0], [-1.0, 1.0], [-2.0, 2.0], [-3.0, 3.0], [-4.0, 4.0]]
     """
-    chosen = settings_from("motion", MotionSettings, settings, **changes)
-    movie = chosen.of(movie)
+    resolved_settings = settings_from("motion", MotionSettings, settings, **changes)
+    movie = resolved_settings.of(movie)
     if not isinstance(movie.source, KeptFrames):
-        movie = KeptFrames(movie.source, chosen.keep_bytes).of(movie)
+        movie = KeptFrames(movie.source, resolved_settings.keep_bytes).of(movie)
     with shown_to(listener) as heard:
-        found = _estimate(movie, chosen, heard, threads)
-        usable, said = without_steep_places(found.motion)
-        found = replace(found, motion=usable, flags=[*found.flags, *([said] if said else []), *_doubts(usable)])
-        for flag in found.flags:
+        estimate = _estimate(movie, resolved_settings, heard, threads)
+        usable, sentences = without_steep_places(estimate.motion)
+        estimate = replace(
+            estimate, motion=usable, flags=[*estimate.flags, *([sentences] if sentences else []), *_doubts(usable)]
+        )
+        for flag in estimate.flags:
             heard.note("flagged", f"{movie.name}: {flag}")
         sums = corrected_sums(
             movie,
-            found.motion,
-            even_odd=chosen.even_odd,
-            group_frames=_frames_together(movie, chosen),
+            estimate.motion,
+            even_odd=resolved_settings.even_odd,
+            group_frames=_frames_together(movie, resolved_settings),
             threads=threads,
             progress=_frame_progress(heard, "sum of frames", len(movie)),
         )
-    pixel = movie.pixel_size_A * chosen.bin_factor
+    pixel = movie.pixel_size_A * resolved_settings.bin_factor
 
     def micrograph(data: Any) -> Micrograph | None:
         if data is None:
             return None
-        return Micrograph(cropped(data, chosen.bin_factor, threads), pixel, movie.name)
+        return Micrograph(cropped(data, resolved_settings.bin_factor, threads), pixel, movie.name)
 
     plain = micrograph(sums.plain)
     assert plain is not None
@@ -220,9 +222,9 @@ def correct_motion(
         weighted,
         micrograph(sums.even),
         micrograph(sums.odd),
-        found.motion,
-        found.gains,
-        found.flags,
+        estimate.motion,
+        estimate.gains,
+        estimate.flags,
         _spectrum_of(groups or [weighted or plain]),
     )
 

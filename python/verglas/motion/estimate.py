@@ -166,7 +166,7 @@ class _Search:
         n = len(shifts)
         if n < 5:
             return []
-        found = []
+        frames = []
         for f in range(n):
             near = [g for g in range(max(0, f - 3), min(n, f + 4)) if g != f]
             line = np.array([np.interp(f, near, shifts[near, axis]) for axis in (0, 1)])
@@ -178,8 +178,8 @@ class _Search:
             )
             off = min(np.hypot(*(shifts[f] - line)), np.hypot(*(shifts[f] - middle)))
             if off > JUMP_PX + 3 * spread:
-                found.append((f, float(off)))
-        return found
+                frames.append((f, float(off)))
+        return frames
 
     def cut(self, shifts: FloatArray) -> Patches:
         used = self.timing.used
@@ -198,17 +198,17 @@ class _Search:
         pixel = self.exposure.pixel_size_A
         at = np.broadcast_to(start, (len(patches.data), *start.shape)).copy()
         for step, b_factor in enumerate((*B_FACTORS_A2, *B_FACTORS_A2[-1:])):
-            found = fit(patches, self.of_frames_only(patches, jumps), b_factor_weights(patches, b_factor, pixel), at)
-            away = np.abs(patches.shifts(found.at_patches)).max()
-            at = found.at_patches
+            fitting = fit(patches, self.of_frames_only(patches, jumps), b_factor_weights(patches, b_factor, pixel), at)
+            away = np.abs(patches.shifts(fitting.at_patches)).max()
+            at = fitting.at_patches
             if away < FAR_PX or step == len(B_FACTORS_A2):
                 continue
             patches = self.cut(at[0])
             at = np.broadcast_to(at[0], (len(patches.data), *start.shape)).copy()
         for _ in range(2):
-            weights = likelihood_weights(patches, signal_to_noise(patches, found.at_patches), pixel)
-            found = fit(patches, self.of_frames_only(patches, jumps), weights, found.at_patches, tune=True)
-        return found, weights, patches
+            weights = likelihood_weights(patches, signal_to_noise(patches, fitting.at_patches), pixel)
+            fitting = fit(patches, self.of_frames_only(patches, jumps), weights, fitting.at_patches, tune=True)
+        return fitting, weights, patches
 
     def of_frames_only(self, patches: Patches, jumps: Sequence[int]) -> Field:
         return fields.field_of(fields.global_terms(len(patches.data), self.timing.frames, jumps), [])
@@ -234,19 +234,19 @@ class _Search:
         self,
         patches: Patches,
         weights: FloatArray,
-        found: Fit,
+        fitting: Fit,
         model: str,
         gains: list[choose.ModelGain],
         flags: list[str],
         lattice: FloatArray,
     ) -> Estimate:
         """The chosen field fitted once more with weights of the agreement that it has brought."""
-        weights = likelihood_weights(patches, signal_to_noise(patches, found.at_patches), self.exposure.pixel_size_A)
-        found = fit(patches, found.field, weights, found.at_patches, tune=True)
-        about = quadratic(found.field, found.scores, found.at_patches)
-        errors = fields.frame_errors(found.field, about.solve(found.field.precision())[1])
+        weights = likelihood_weights(patches, signal_to_noise(patches, fitting.at_patches), self.exposure.pixel_size_A)
+        fitting = fit(patches, fitting.field, weights, fitting.at_patches, tune=True)
+        about = quadratic(fitting.field, fitting.scores, fitting.at_patches)
+        errors = fields.frame_errors(fitting.field, about.solve(fitting.field.precision())[1])
         motion = fields.to_motion(
-            found.field, found.coefficients, self.binned.shape, self.timing, lattice if model == "spline" else None
+            fitting.field, fitting.coefficients, self.binned.shape, self.timing, lattice if model == "spline" else None
         )
         both = np.repeat(self.timing.everywhere(errors)[:, None], 2, axis=1)
-        return Estimate(replace(motion, global_error_px=both), gains, flags, found.value)
+        return Estimate(replace(motion, global_error_px=both), gains, flags, fitting.value)

@@ -128,11 +128,11 @@ def tuned(field: Field, about: Quadratic, fixed: Sequence[int] = ()) -> tuple[Fi
                         deviations[term] *= way
                         if not LEAST_PX <= deviations[term] <= MOST_PX:
                             break
-                        tried = field.with_deviations(tuple(deviations))
-                        value = about.evidence(tried.precision())
+                        trial = field.with_deviations(tuple(deviations))
+                        value = about.evidence(trial.precision())
                         if value <= best:
                             break
-                        field, best = tried, value
+                        field, best = trial, value
             if best - before < 0.1:
                 break
     return field, best
@@ -167,8 +167,8 @@ def fit(
         else:
             origin = coefficients
             step = goal - origin
-            promised = 0.5 * float(np.einsum("as,st,at->", step, about.information + np.diag(precision), step))
-            if promised < SETTLED_NATS:
+            predicted_gain = 0.5 * float(np.einsum("as,st,at->", step, about.information + np.diag(precision), step))
+            if predicted_gain < SETTLED_NATS:
                 break
             coefficients = origin + length * step
         place = field.at_patches(coefficients)

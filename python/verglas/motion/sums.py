@@ -111,15 +111,15 @@ def without_steep_places(motion: Motion) -> tuple[Motion, str]:
     steep = steepness(motion)
     if steep <= STEEPEST:
         return motion, ""
-    said = f"the {motion.model} field changes by {100 * steep:.1f} % of a distance, which no specimen does"
+    sentence = f"the {motion.model} field changes by {100 * steep:.1f} % of a distance, which no specimen does"
     if motion.lattice_px is not None:
         near = replace(motion, model="polynomial", lattice_px=None, polynomial=motion.as_polynomial())
         if steepness(near) <= STEEPEST:
-            return near, f"{said}: the nearest polynomial is used"
+            return near, f"{sentence}: the nearest polynomial is used"
     y, x = np.meshgrid(*(np.linspace(0, n - 1, 13) for n in motion.shape), indexing="ij")
     moved = motion.global_px + motion.local(x, y).mean(axis=(0, 1))
     whole = replace(motion, model="global", lattice_px=None, polynomial=None, global_px=moved - moved[:1])
-    return whole, f"{said}: shifts of whole frames are used"
+    return whole, f"{sentence}: shifts of whole frames are used"
 
 
 def add_up(

@@ -137,9 +137,9 @@ def initial_shifts(frames: WholeFrames, size: int) -> FloatArray:
     sums = [frames.spectra[a:b].sum(0) for a, b in zip(starts, ends, strict=True)]
     pairs = pair_shifts.all_pairs(len(sums))
     shifts = np.array([peak_shift(frames.correlation(sums[i], sums[j]), np.zeros(2))[0] for i, j in pairs])
-    found = pair_shifts.robust(pairs, shifts, len(sums))
+    first_shifts = pair_shifts.robust(pairs, shifts, len(sums))
     middle = 0.5 * (starts + ends - 1)
-    return np.stack([np.interp(np.arange(n), middle, found[:, axis]) for axis in (0, 1)], 1)
+    return np.stack([np.interp(np.arange(n), middle, first_shifts[:, axis]) for axis in (0, 1)], 1)
 
 
 def pairs_of_frames(frames: WholeFrames) -> tuple[IntArray, FloatArray]:
@@ -169,12 +169,12 @@ def align(frames: WholeFrames, shifts: FloatArray) -> tuple[FloatArray, FloatArr
     for _ in range(ITERATIONS):
         turned = frames.spectra * frames.phases(shifts)
         total = turned.sum(0)
-        found = np.empty_like(shifts)
+        new_shifts = np.empty_like(shifts)
         for f in range(n):
             map_ = frames.correlation(total - turned[f], frames.spectra[f])
-            found[f], heights[f] = peak_shift(map_, shifts[f])
-        change = np.abs(found - shifts - (found - shifts).mean(0)).max()
-        shifts = found
+            new_shifts[f], heights[f] = peak_shift(map_, shifts[f])
+        change = np.abs(new_shifts - shifts - (new_shifts - shifts).mean(0)).max()
+        shifts = new_shifts
         if change < RESTING_PX:
             break
     return shifts - shifts.mean(0), heights

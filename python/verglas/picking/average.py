@@ -123,6 +123,12 @@ def _quality(cut: Valley) -> tuple[bool, float]:
     return cut.clear, cut.gap
 
 
+def search_disc(small: SmallImage, *, threads: int | None = None) -> SearchImage:
+    """The image made ready for templates as wide as a particle's mask."""
+    reach = MASK_OVER_PARTICLE * small.radius_px
+    return search_image(small.data, masks.soft_circle(2 * int(np.ceil(reach)) + 1, reach), threads=threads)
+
+
 def learn(
     small: SmallImage,
     starts: Sequence[npt.NDArray[np.float64]],
@@ -151,11 +157,9 @@ def learn(
         None if no start leaves anything to average.
     """
     best: Learned | None = None
-    reach = MASK_OVER_PARTICLE * small.radius_px
-    side = 2 * int(np.ceil(reach)) + 1
-    searched = search_image(small.data, masks.soft_circle(side, reach), threads=threads)
+    searched = search_disc(small, threads=threads)
     for seeds in starts:
-        found = _settle(small, searched, seeds, allowed, distance_px, threads)
-        if found is not None and (best is None or _quality(found.cut) > _quality(best.cut)):
-            best = found
+        candidate = _settle(small, searched, seeds, allowed, distance_px, threads)
+        if candidate is not None and (best is None or _quality(candidate.cut) > _quality(best.cut)):
+            best = candidate
     return best

@@ -8,14 +8,14 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from verglas import masks, ops
-from verglas.picking.average import rotational_template
+from verglas import ops
+from verglas.picking.average import rotational_template, search_disc
 from verglas.picking.background import PeakHeights, background_heights
 from verglas.picking.blob import laplacian_score
 from verglas.picking.discriminant import apply_filter, band_statistics, fisher_weights
 from verglas.picking.image import SmallImage
 from verglas.picking.mixture import ScoreCut, particle_cut
-from verglas.picking.template import MASK_OVER_PARTICLE, correlate, search_image, template_bank
+from verglas.picking.template import MASK_OVER_PARTICLE, correlate, template_bank
 from verglas.types.arrays import Float32Array, FloatArray
 
 # Shares of the peaks that are seeds of a filter: of a crowded micrograph most peaks are particles, of a sparse one few.
@@ -143,8 +143,7 @@ def filter_peaks(search: Search, bands: Float32Array) -> ScoredPeaks:
 def average_peaks(search: Search, seeds: ScoredPeaks) -> ScoredPeaks:
     """Peaks of the correlation with the rotational average of what another map's cut has picked; that where none is."""
     small, reach = search.small, MASK_OVER_PARTICLE * search.small.radius_px
-    side = 2 * int(np.ceil(reach)) + 1
-    searched = search_image(small.data, masks.soft_circle(side, reach), threads=search.threads)
+    searched = search_disc(small, threads=search.threads)
     result, null = seeds, None
     for _ in range(_AVERAGE_ROUNDS):
         template = rotational_template(small.data, result.picked, reach)

@@ -221,6 +221,7 @@ def run_stages(
 
 
 def _refuse_silent_changes(project: Project, stages: Sequence[Stage], redo: Sequence[str]) -> None:
+    # All stages are asked before any runs: a refusal after an hour of work would be a poor one.
     for stage in stages:
         if stage.name in redo:
             return  # what follows is the user's wish
@@ -240,6 +241,7 @@ def changed_settings(project: Project, stage: Stage, had: Mapping[str, Any]) -> 
 
     A setting that a version after the record's has added counts only if the user gave it; one that is gone does not.
     """
+    # Records of earlier versions have former names; a renamed setting is no other setting.
     before = {stage.former_names.get(name, name): value for name, value in had.items()}
     overrides = stage.given_settings(project)
     return [
@@ -254,6 +256,7 @@ def _run_one(project: Project, stage: Stage, *, again: bool) -> StageRecord:
     settings, inputs = stage.settings(project), stage.inputs(project)
     had, verdict = read_record(project, stage)
     same = bool(had) and had["inputs"] == inputs and not changed_settings(project, stage, had["settings"])
+    # Only files are looked for (they have a suffix): outputs also list counts and fingerprints of lists.
     there = all(
         (project.root / name).exists()
         for name in had.get("outputs", {})
@@ -263,10 +266,12 @@ def _run_one(project: Project, stage: Stage, *, again: bool) -> StageRecord:
         place = project.folder_name(stage.name)
         return StageRecord(stage.name, place, settings, inputs, had["outputs"], had["seconds"], verdict, True)
     folder = project.folder(stage.name)
+    # Half a stage of other settings must not be mixed with this one, and must not be lost either.
     if had and not (stage.keeps_parts or (same and had.get("state") == "running" and not again)):
         _back_up_folder(folder)
         had = {}
     folder.mkdir(parents=True, exist_ok=True)
+    # a stage that goes on counts the time it had before it was killed
     before = float(had.get("seconds", 0.0)) if had.get("state") == "running" else 0.0
     record = {
         "stage": stage.name,
@@ -282,9 +287,9 @@ def _run_one(project: Project, stage: Stage, *, again: bool) -> StageRecord:
     write_json(folder / "stage.json", record)
     start_time, processor = time.perf_counter(), time.process_time()
     outputs = stage.run(project)
-    finding = stage.verdict(project)
+    new_verdict = stage.verdict(project)
     seconds = round(before + time.perf_counter() - start_time, 2)
-    write_json(folder / "verdict.json", finding.as_dict())
+    write_json(folder / "verdict.json", new_verdict.as_dict())
     write_json(
         folder / "stage.json",
         record
@@ -296,7 +301,7 @@ def _run_one(project: Project, stage: Stage, *, again: bool) -> StageRecord:
             "processor_seconds": round(time.process_time() - processor, 2),
         },
     )
-    return StageRecord(stage.name, folder.name, settings, inputs, outputs, seconds, finding)
+    return StageRecord(stage.name, folder.name, settings, inputs, outputs, seconds, new_verdict)
 
 
 def _back_up_folder(folder: Path) -> None:

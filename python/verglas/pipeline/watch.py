@@ -168,6 +168,7 @@ class Watcher:
     def watch(self) -> None:
         """Until there is nothing more to wait for."""
         news_at = time.monotonic()
+        # Four looks while a file settles see it grow; oftener is load on a file server that many cameras write to.
         pause = max(0.05, min(2.0, self.options.settle_s / 4))
         while True:
             self.alive()
@@ -217,6 +218,7 @@ class Watcher:
         """Whether a file is whole: unchanged for a while, and as long as its header says."""
         if not writable(row.path):
             return "failed", "a quote, a # or a control character in its name, which no STAR file can hold"
+        # A file server whose clock runs ahead gives times to come, which would keep a file unsettled for ever.
         still = now - max(row.changed, row.mtime_ns / 1e9 if row.mtime_ns / 1e9 < now else 0.0)
         if still < self.options.settle_s or not row.bytes:
             return ("growing" if row.state == "growing" or not row.bytes else "seen"), row.reason
@@ -225,6 +227,7 @@ class Watcher:
                 open_movie(row.path, pixel_size_A=1.0, dose_per_frame_e_A2=1.0)
             else:
                 micrograph_header(row.path)
+            # Cut short or not yet whole look alike: it is given time, and the stage then says what is wrong with it.
         except (InputError, OSError) as error:
             if still < _PATIENCE * self.options.settle_s and not self.options.once:
                 return "growing", str(error)

@@ -118,6 +118,7 @@ def read_checkpoint(folder: Path) -> Checkpoint:
 def write_snapshot(path: Path, snapshot: Snapshot) -> None:
     """Replace a checkpoint: a kill at any moment leaves the old one or the new one."""
     arrays = dict(snapshot.arrays)
+    # As bytes of JSON: an object array would need pickle, which runs what a file says.
     arrays["record"] = np.frombuffer(json.dumps(snapshot.record).encode(), np.uint8)
     path.parent.mkdir(exist_ok=True)
     with atomic_path(path) as temporary:
@@ -251,4 +252,5 @@ class Part:
         if needed or start_time >= self._next:
             write_snapshot(self.path, snapshot)
             now = time.perf_counter()
+            # A checkpoint on a slow disk is written more rarely, so that it takes no more than its share.
             self._next = now + _COST * (now - start_time)

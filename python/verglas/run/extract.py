@@ -300,12 +300,14 @@ def extract_files(
                 else:
                     stack = write_piece(folder, stacks[piece.row], piece, options.dtype)
                     piece.name = written_name(folder / stack, folder)
+                # The images are on disk: kept, those of all micrographs would fill the memory.
                 piece.cut = Cut(piece.cut.images[:0], piece.cut.kept, piece.cut.centres_px, {})
                 pieces.append(piece)
             heard.progress("micrographs", number, len(todo))
     if not pieces:
         first = f"; the first: {excluded[0][0]}: {without_name(excluded[0][4], excluded[0][0])}" if excluded else ""
         raise InputError(f"extract: no particle could be cut out of {len(table)} micrographs{first}")
+    # Names in a STAR file are as seen from its folder, or it could not be moved with its micrographs.
     if folder is not None and not loaded:
         table[MICROGRAPH] = [written_name(path, folder) for path in table[PATH]]
     particles = particles_of(table, pieces, images)

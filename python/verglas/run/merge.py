@@ -84,6 +84,7 @@ def merge_particles(sets: Sequence[Particles | PathLike], *, distance_A: float |
             f"merge: images of {' and '.join(map(str, boxes))} pixels; bring them to one box with resample"
         )
     groups, optics = _join_optics(parts)
+    # A column that one set lacks would have to be invented for its particles; what is left out is listed.
     common = [str(name) for name in parts[0].table if all(name in part.table for part in parts)]
     left_out = sorted({str(name) for part in parts for name in part.table} - set(common))
     table = pd.concat([part.table[common] for part in parts], ignore_index=True)
@@ -104,6 +105,7 @@ def _join_optics(parts: Sequence[Particles]) -> tuple[IntArray, pd.DataFrame]:
             raise InputError(f"{part.where}: no optics table; verglas convert writes one")
         tables.append(part.optics_table.assign(_set=k))
     every = pd.concat(tables, ignore_index=True)
+    # Groups are one if their optics are equal; their names and numbers were dealt out in every set alike.
     values = every.drop(columns=[*_NAMES_OF_GROUP, "_set"], errors="ignore")
     code = values.groupby(list(values), dropna=False, sort=False).ngroup().to_numpy() + 1
     rows = []
@@ -133,6 +135,7 @@ def _join_sources(parts: Sequence[Particles]) -> StackSource:
             new[k] = names.setdefault(str(source.path(int(k)).resolve()), len(names))
         stack_of.append(new[source.stack_of])
         frame.append(source.frame)
+    # Boxes and pixel sizes are read from the headers when images are: a list of thousands of stacks is not opened now.
     unknown = np.full(len(names), np.nan)
     rows = np.concatenate(frame)
     return StackSource(

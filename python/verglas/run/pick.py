@@ -199,6 +199,7 @@ def pick_files(job: PickJob, *, listener: ListenerChoice = "screen") -> PickSumm
     for folder in (job.out, job.out / "pictures") if job.pictures else (job.out,):
         folder.mkdir(parents=True, exist_ok=True)
     outcomes: list[_Done] = []
+    # Micrographs side by side before threads inside one: transforms of one micrograph do not fill many cores.
     workers = min(resolve_threads(job.threads), len(table))
     each = 1 if workers > 1 else job.threads  # micrographs side by side use the cores
     work = in_order(lambda row: _pick_one(job, table.iloc[row], row, templates, each), range(len(table)), workers)

@@ -143,6 +143,7 @@ class RefineFolder:
             "symmetry": problem.symmetry,
             "n_classes": problem.n_classes,
         }
+        # A run killed before its first checkpoint may have left pictures, which would be shown as this one's.
         for old in (self.folder / "history").glob("iteration_*.npz"):
             old.unlink()
         (self.folder / "iterations.csv").unlink(missing_ok=True)

@@ -146,6 +146,7 @@ def _judged(
     if beat_age is None:
         return "dead", "it left no heartbeat"
     late = beat_age > _BEATS * float(beat.get("every_s", BEAT_S))
+    # Only on its own machine can the process be looked for; of others the age of the heartbeat is all there is.
     if beat.get("host") == socket.gethostname():
         if not (is_locked(folder) and _alive(int(beat.get("pid", 0)))):
             return "dead", f"its process {beat.get('pid')} is gone; the last heartbeat is {_ago(beat_age)} old"

@@ -206,6 +206,7 @@ class Tenure(Silence):
         """No more heartbeats; the state, unless the job has said how it ended."""
         self._over.set()
         thread.join()
+        # A job that has said how it ended knows better than the exception that carried it out.
         if self.state.goes_on:
             why = {"reason": end.reason} if end.reason else {}
             self.write(state=end.sentence, run_state=end.run_state.value, finished=now_text(), **why)
@@ -235,6 +236,7 @@ def tenure(
     Terminated
         SIGTERM arrived.
     """
+    # The lock first: a second process must not even look at, still less replace, what the first has written.
     with lock_project(folder), _terminable():
         hold = Tenure(folder, command, listener)
         before = folder / _RUN

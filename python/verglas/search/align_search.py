@@ -212,6 +212,7 @@ class _Exact:
     def maximum(self, images: ImageBatch, on_grid: Found) -> Poses:
         """Every pose taken to the maximum; the radii it passes depend on the grid that its search ended on."""
         angles, shifts = on_grid.poses.angles_deg.copy(), on_grid.poses.shifts_A.copy()
+        # Images may have stopped at different levels, and a coarser grid ends farther from the maximum.
         for k in np.unique(on_grid.level):
             rows, level = np.flatnonzero(on_grid.level == k), self.geo.levels[k]
             step_deg = healpix_spacing_deg(level.order)

@@ -96,6 +96,7 @@ def select_distinct(candidates: Candidates, count: int, apart_deg: float, group:
         images, which = np.unique(some.image, return_inverse=True)
         best = best_of_image(which, some.score, len(images))
         distinct.append(rest[best])
+        # An image at a time would be a Python loop over particles: one round takes the best of every image.
         ahead = best[which]
         near = angle_between_deg(some.matrices, some.matrices[ahead], group) < apart_deg
         same = some.class_number == some.class_number[ahead]
@@ -106,6 +107,7 @@ def select_distinct(candidates: Candidates, count: int, apart_deg: float, group:
 
 def select_within(candidates: Candidates, count: int, nats: float) -> IntArray:
     """Rows of the best ``count`` of each image that score within ``nats`` of its best, in their order."""
+    # The row number breaks ties, so that equal scores do not depend on how many threads made them.
     order = np.lexsort((np.arange(len(candidates)), -candidates.score, candidates.image))
     image = candidates.image[order]
     first = np.searchsorted(image, image)
@@ -116,6 +118,7 @@ def select_within(candidates: Candidates, count: int, nats: float) -> IntArray:
 
 def posterior(candidates: Candidates, n: int) -> tuple[FloatArray, FloatArray]:
     """Probability of each candidate among those of its image, and the log of the sum of exp(score)."""
+    # Scores are log likelihoods of thousands: exp overflows unless the best is taken off first.
     top = candidates.score[best_of_image(candidates.image, candidates.score, n)]
     mass = np.exp(candidates.score - top[candidates.image])
     total = np.bincount(candidates.image, mass, minlength=n)

@@ -60,6 +60,7 @@ class Evaluator:
         """Log-likelihood of every cell's centre, without priors; all cells of an image share its list of shifts."""
         n, out = len(batch), np.empty(len(cells), np.float32)
         pixel, opposite = slices_of_pixels(self.level.order, cells.pixel)
+        # A slice costs far more than a score: each is made once, whichever images want it.
         unique, slice_of = np.unique(pixel, return_inverse=True)
         for begin in range(0, len(unique), self.block):
             inside = np.flatnonzero((slice_of >= begin) & (slice_of < begin + self.block))
@@ -73,6 +74,7 @@ class Evaluator:
     def _block(
         self, batch: ImageBatch, slices: npt.NDArray, cells: Cells, opposite: npt.NDArray, n: int
     ) -> npt.NDArray[np.float32]:
+        # The kernel scores every shift of an image at each of its cells: integer keys find both lists without a loop.
         rows, image = np.unique(cells.image, return_inverse=True)
         reach = int(np.abs(cells.shift).max(initial=0)) + 1
         width = 2 * reach + 1

@@ -147,6 +147,7 @@ class Totals:
         """Add images; ``squared`` (m, shells), ``cross`` and ``power`` (m, shells) of the slice on its grey scale."""
         group, micrograph = problem.group[batch.rows], problem.micrograph[batch.rows]
         inv = batch.inv_sigma2.astype(np.float64)
+        # add.at, not fancy indexing: a group occurs many times in a batch, and each time counts
         np.add.at(self.squared, group, squared)
         np.add.at(self.coefficients, group, np.broadcast_to(coefficients, squared.shape))
         np.add.at(self.cross, micrograph, (cross * inv).sum(axis=1))
@@ -172,6 +173,7 @@ class HalfSums:
         """Add what another device made of these rows of the half set; its sums are brought over, one at a time."""
         for mine in self.grids:
             theirs = other.grids.pop(0)
+            # popped one by one: two devices' sums of every class at once may not fit
             for total, part in ((mine.values, theirs.values), (mine.weights, theirs.weights)):
                 assert total is not None
                 total += array_module(total).asarray(to_host(part))

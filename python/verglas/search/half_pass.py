@@ -57,7 +57,9 @@ class HalfTask:
         if self.problem.devices == ("cpu",):
             return self._work(self.problem).run(self.half, poses, tick)
         rows = self.problem.rows_of_half(self.half)
+        # Contiguous blocks, summed below in the order of the devices: the same devices give the same bits.
         blocks = np.array_split(rows, len(self.problem.devices))
+        # A device that runs out of memory starts its block again: it must not have changed what the others read.
         tables = [poses.copy() for _ in blocks]
         with ThreadPoolExecutor(len(blocks)) as threads:
             futures = [
@@ -97,6 +99,7 @@ class HalfTask:
             )
             numbers = {"device": device, "images": problem.batch, "now": smaller}
             self.notes.append(Finding("device_memory", "warn", sentence, numbers))
+        # Outside the except clause: the traceback holds the arrays that have to be released.
         tick(-done[0])
         release_memory(device)
         poses.take(rows, before)

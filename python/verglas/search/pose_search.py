@@ -266,6 +266,7 @@ class PoseSearch:
         ]
         posteriors: list[ImagePosterior | None] = [None] * n
         constants = np.zeros(n)
+        # Slices are made per batch: neighbours in direction share them, particles in the order of the file do not.
         order = np.arange(n) if prior_deg is None else self._by_direction(prior_deg)
         for begin in range(0, n, self.settings.batch):
             rows = order[begin : begin + self.settings.batch]
@@ -383,6 +384,7 @@ class PoseSearch:
             return self._exhaustive(batch, float(margin_nats.max()))
         narrow = self._exhaustive(batch, _NARROW_NATS)
         counts = np.bincount(narrow.cells.image, minlength=len(batch))
+        # An image with more cells than go on is cut to its best anyway: a wider window would not change which.
         few = np.flatnonzero((counts <= self.settings.max_cells) & (margin_nats > _NARROW_NATS))
         if not len(few):
             return narrow
@@ -405,6 +407,7 @@ class PoseSearch:
         """
         level = self.levels[0]
         vectors = direction_vectors(healpix_directions(level.order, self.pixels))
+        # The search visits one asymmetric unit only: a window at its border reaches in through a symmetry mate.
         mates = euler_to_matrix(window.angles_deg)[:, None] @ self.group
         cosine = mates[:, :, 2] @ vectors.T  # the third row is the viewing direction; (n, mates, pixels)
         step = 360 / level.n_psi
@@ -441,6 +444,7 @@ class PoseSearch:
         best = np.full(len(batch), -np.inf)
         np.maximum.at(best, scores.cells.image, scores.score)
         margin_needed = best - lowest + margin
+        # The guess was wrong for some image: once more, one nat wider, so that rounding does not decide.
         if margin_needed.max() > margin.max():
             scores = self._first_cells(batch, margin_needed + 1.0)
         return scores, lowest, log_cells

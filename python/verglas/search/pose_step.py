@@ -250,6 +250,8 @@ class PoseStep:
             final, fisher = self._candidates(batch, poses, data)
             weight, evidence = posterior(final, len(batch))
             self._learn(batch, final, fisher, weight, evidence, poses)
+            # Light candidates are left out of map and noise alike, and the rest sums to 1 again: dropped from the map
+            # alone, their share of the signal would be counted as noise.
             heavy = weight >= _LEAST_WEIGHT
             weight = (
                 weight[heavy] / np.bincount(final.image[heavy], weight[heavy], minlength=len(batch))[final.image[heavy]]
@@ -292,6 +294,7 @@ class PoseStep:
         poses.origin_px[rows] = final.origin_px[best]
         poses.class_number[rows] = final.class_number[best]
         poses.log_evidence[rows] = evidence
+        # A local pass of one class has one candidate per image, whose probability would be 1: that of the search stays.
         if self.step.phase == "global" or len(self.spectra) > 1:
             poses.max_probability[rows] = weight[best]
         with np.errstate(divide="ignore", invalid="ignore"):
@@ -309,6 +312,8 @@ class PoseStep:
             image = final.image[mine]
             shell_weight = batch.inv_sigma2[image, : self.step.insert_radius + 1] * weight[mine, None]
             images, ctf = _take_rows(data.images, image), _take_rows(data.ctf, image)
+            # Operators that the grid can fold exactly are applied to the sums at the end; only the others cost an
+            # insertion each.
             for coset in self.operators.cosets:
                 ops.insert(
                     target,
@@ -327,6 +332,7 @@ class PoseStep:
         """Residuals averaged over the posterior, on all shells: |X|^2 - 2 Re[(C A)* X] + |C A|^2."""
         n, shells = len(batch), len(self.model.sigma2[0])
         cross, power = np.zeros((n, shells)), np.zeros((n, shells))
+        # Beyond the radius of the grid the map is unknown: there the residual is the image itself.
         n_known = self.grid.max_radius + 1
         for k, spectrum in enumerate(self.spectra):
             mine = np.flatnonzero(final.class_number == k)

@@ -42,6 +42,7 @@ def usable_batches(
     rows : (k,) int64
     images : (k, N, N) float32
     """
+    # Strided, not random: particles of one micrograph lie side by side, and the sample is the same whatever the seed.
     stride = max(1, len(rows) // count)
     order = np.concatenate([rows[k::stride] for k in range(stride)])
     n_left = count
