@@ -348,3 +348,20 @@ for path, write in (("map.mrc", lambda p: vg.write_map(p, vg.Map(np.ones((32,) *
         f"cannot write {tmp_path}/state.npz",
     ], said.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("compress", "ending"), [(bz2.compress, ".bz2"), (gzip.compress, ".gz")])
+def test_compressed_stacks_are_read_image_by_image(tmp_path, compress, ending):
+    given = vg.simulate.particles(vg.simulate.phantom(16, 4.0, 40.0), 5, 16, 4.0, snr=1.0)
+    images = given.images()
+    star, plain, packed = tmp_path / "p.star", tmp_path / "p.mrcs", tmp_path / f"p.mrcs{ending}"
+    vg.write_particles(star, given)
+    packed.write_bytes(compress(plain.read_bytes()))
+    plain.unlink()
+    np.testing.assert_array_equal(vg.io.read_stack(packed, [3, 0]), images[[3, 0]])
+    star.write_text(star.read_text().replace("p.mrcs", packed.name))
+    particles = vg.read_particles(star)
+    np.testing.assert_array_equal(particles[[4, 1, 1]].images(), images[[4, 1, 1]])
+    packed.write_bytes(packed.read_bytes()[:-200])
+    with pytest.raises(vg.FormatError, match="cut (off|short)"):
+        vg.io.read_stack(packed)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, cast
@@ -20,6 +21,7 @@ import numpy.typing as npt
 from verglas.errors import FormatError, InputError, VerglasWarning
 from verglas.io.atomic import atomic_path
 from verglas.io.mrc_header import PACKED_4BIT, MrcHeader, PathLike, check_size, compression_of, open_plain, read_header
+from verglas.io.plain import PlainFile
 from verglas.io.spider import SpiderHeader, read_spider, spider_header
 from verglas.types import Map
 from verglas.types.arrays import IntArray
@@ -115,7 +117,7 @@ def read_stack(path: PathLike, frames: npt.ArrayLike | None = None) -> npt.NDArr
     Parameters
     ----------
     path : path
-        An uncompressed MRC file, or a stack of SPIDER.
+        An MRC file, plain or compressed by gzip or bzip2 (read from a temporary copy), or a stack of SPIDER.
     frames : (m,) int, optional
         Which images, from 0, in the order wanted; all by default.
 
@@ -133,11 +135,10 @@ def read_stack(path: PathLike, frames: npt.ArrayLike | None = None) -> npt.NDArr
         images = read_spider(spider)
         return images[_in_stack(path, frames, len(images))]
     header = read_header(path)
-    if compression_of(header.path):
-        raise FormatError(f"{path}: compressed stacks cannot be read image by image; decompress the file first")
     numbers = _in_stack(path, frames, header.shape[0])
     out = np.empty((len(numbers), *header.shape[1:]), dtype=np.float32)
-    read_sections(header, numbers, out, np.arange(len(numbers)))
+    plain = PlainFile(header.path)  # as long as it lives, a compressed file's copy lives
+    read_sections(replace(header, path=plain.plain), numbers, out, np.arange(len(numbers)))
     return out
 
 

@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from verglas.errors import FormatError, InputError, VerglasWarning
 from verglas.io.mrc import MrcHeader, PathLike, read_header, read_sections
+from verglas.io.plain import PlainFile
 from verglas.io.rules import file_rules, search_folders
 from verglas.types.arrays import IntArray
 
@@ -113,6 +114,7 @@ class StackSource:
     bare: frozenset[int] = frozenset()
     # shared between subsets: headers already read, and what has been warned about
     _headers: dict[int, MrcHeader] = field(default_factory=dict, repr=False)
+    _files: dict[int, PlainFile] = field(default_factory=dict, repr=False)
     _warned: set[str] = field(default_factory=set, repr=False)
 
     def __len__(self) -> int:
@@ -140,6 +142,13 @@ class StackSource:
             self._headers[stack] = header
         return header
 
+    def _plain(self, stack: int) -> Path:
+        """Plain bytes of a stack: of a compressed one a temporary copy, made once."""
+        file = self._files.get(stack)
+        if file is None:
+            file = self._files[stack] = PlainFile(self.header(stack).path)
+        return file.plain
+
     def _check(self, stack: int, header: MrcHeader) -> None:
         count, ny, nx = header.shape
         if stack in self.bare and count > 1:
@@ -147,8 +156,6 @@ class StackSource:
                 f"{self.where}: rlnImageName {self.names[stack]!r} does not say which image (index@stack), but "
                 f"{header.path} holds {count} sections: a stack, a volume or a tilt series?"
             )
-        if header.path.suffix.lower() in (".gz", ".bz2"):
-            raise FormatError(f"{header.path}: compressed stacks cannot be read image by image; decompress it first")
         if nx != ny:
             raise FormatError(f"{header.path}: images of {nx} x {ny} pixels; particle images must be square")
         if np.isfinite(self.box[stack]) and self.box[stack] != nx:
@@ -228,7 +235,7 @@ class StackSource:
                     f"{self.where}, particle {self.file_row[rows[bad[0]]]} (row from 0): image {frame[bad[0]] + 1} of "
                     f"{header.path} asked for, but that stack has {header.shape[0]} images"
                 )
-            read_sections(header, frame[piece], out, piece)
+            read_sections(replace(header, path=self._plain(int(stack_of[piece[0]]))), frame[piece], out, piece)
         return out
 
 
