@@ -363,5 +363,5 @@ def test_compressed_stacks_are_read_image_by_image(tmp_path, compress, ending):
     particles = vg.read_particles(star)
     np.testing.assert_array_equal(particles[[4, 1, 1]].images(), images[[4, 1, 1]])
     packed.write_bytes(packed.read_bytes()[:-200])
-    with pytest.raises(vg.FormatError, match="cut (off|short)"):
+    with pytest.raises(vg.FormatError, match=r"cut (off|short)"):
         vg.io.read_stack(packed)

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from scipy import ndimage
 
 import verglas as vg
 from verglas import simulate
@@ -30,6 +31,7 @@ from verglas.picking import (
     roc_curve,
 )
 from verglas.picking.carbon import tell_ice_from_carbon
+from verglas.picking.fringe import carbon_beyond_fringe
 from verglas.picking.template import correlate, template_bank
 from verglas.picking.threshold import automatic_threshold
 
@@ -496,3 +498,16 @@ noise = vg.Micrograph(np.random.default_rng(0).normal(size=(300, 300)), 3.0, "m.
 def test_bad_input_is_named(call, words):
     with pytest.raises(InputError, match=words):
         call()
+
+
+@pytest.mark.parametrize("share", [0.15, 0.45, 0.75])
+@pytest.mark.parametrize("step", [0.3, 1.0, 3.0])
+def test_an_edge_tells_carbon_whatever_its_share_and_grey_value(share, step):
+    y, x = np.mgrid[:450, :450]
+    beyond = x - (share * 450 + 0.1 * (y - 225))
+    noise = ndimage.gaussian_filter(np.random.default_rng(int(100 * share + step)).normal(size=x.shape), 5)
+    grey = noise / noise.std() + step * (beyond < 0)
+    grey += 12 * np.exp(-(((beyond + 8) / 6) ** 2) / 2) - 6 * np.exp(-(((beyond - 14) / 6) ** 2) / 2)
+    carbon = carbon_beyond_fringe(grey, 11.0)
+    assert carbon[beyond < 0].mean() > 0.98
+    assert carbon[beyond > 33].mean() < 0.02

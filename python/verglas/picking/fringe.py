@@ -1,8 +1,8 @@
 """Carbon known by its edge: the dark line of the Fresnel fringe that runs across a micrograph.
 
 Where the texture does not tell carbon from ice (denoised or high-passed micrographs), its edge still does: a line,
-darker than anything wide in the ice, from one border of the image to another. Of the two sides the darker one, against
-a trend of the ice that the other shows as well, is carbon.
+darker than anything wide in the ice, from one border of the image to another. Of the two sides the darker one is
+carbon.
 """
 
 from __future__ import annotations
@@ -19,13 +19,15 @@ from verglas.types.arrays import FloatArray
 _CORE, _LEVELS = 4.0, (2.5, 4.0, 6.5, 10.0)
 # Smallest share of the image on a side of the line; least difference of the two sides, in the same deviations; width
 # about the line, in particle radii, in which the sides are compared.
-_LEAST_SIDE, _LEAST_STEP, _STRIP = 0.01, 0.5, 10.0
+_LEAST_SIDE, _LEAST_STEP, _STRIP = 0.01, 0.3, 6.0
+# Samples by which a line may end before the border or be broken, on either side.
+_GAP = 2
 # Medians over this many samples of half a radius leave lines and wide areas, no particles.
 _SAMPLES = 7
 
 
 def carbon_beyond_fringe(means: npt.ArrayLike, radius_px: float) -> npt.NDArray[np.bool_]:
-    """Carbon, the line of its edge included.
+    """Carbon, the line of its edge and a radius beyond it included.
 
     Parameters
     ----------
@@ -52,31 +54,36 @@ def carbon_beyond_fringe(means: npt.ArrayLike, radius_px: float) -> npt.NDArray[
     array = np.asarray(means, np.float64)
     step = max(1, int(radius_px / 2))
     coarse = ndimage.median_filter(array[::step, ::step], _SAMPLES)
-    rest = _without_plane(coarse)
+    rest, sigma = _without_plane(coarse)
     carbon = np.zeros(coarse.shape, bool)
     for level in _LEVELS:
         strong, count = ndimage.label(rest > level, np.ones((3, 3)))
         for number in range(1, count + 1):
             line = strong == number
             if rest[line].max() > _CORE:
-                carbon |= _darker_side(line, rest, _STRIP * radius_px / step)
+                line = ndimage.binary_dilation(line, iterations=_GAP)
+                carbon |= _darker_side(line, coarse / sigma, _STRIP * radius_px / step)
     wide = carbon.repeat(step, 0).repeat(step, 1)
     return np.asarray(wide[: array.shape[0], : array.shape[1]])
 
 
-def _without_plane(values: FloatArray) -> FloatArray:
-    """Values minus a plane through what lies within 3 deviations of it, over their robust deviation."""
+def _without_plane(values: FloatArray) -> tuple[FloatArray, float]:
+    """Values minus a plane through what lies within 3 deviations of it, over their robust deviation; that."""
     y, x = np.meshgrid(*(np.linspace(-1, 1, n) for n in values.shape), indexing="ij")
     terms, flat = np.stack([np.ones(values.size), x.ravel(), y.ravel()], 1), values.ravel()
     rest = flat - np.median(flat)
     for _ in range(4):
         keep = np.abs(rest) <= 3 * max(robust_sigma(rest), 1e-9)
         rest = flat - terms @ np.linalg.lstsq(terms[keep], flat[keep], rcond=None)[0]
-    return np.asarray(rest.reshape(values.shape) / max(robust_sigma(rest), 1e-9))
+    sigma = max(robust_sigma(rest), 1e-9)
+    return np.asarray(rest.reshape(values.shape) / sigma), sigma
 
 
-def _darker_side(line: npt.NDArray[np.bool_], rest: FloatArray, strip: float) -> npt.NDArray[np.bool_]:
-    """The line and the side of it that is higher, if it divides the image; nothing else."""
+def _darker_side(line: npt.NDArray[np.bool_], grey: FloatArray, strip: float) -> npt.NDArray[np.bool_]:
+    """The line and the side of it that is higher, if it divides the image; nothing else.
+
+    The sides are compared close to the line and without a trend: a plane through carbon and ice takes their step away.
+    """
     sides, count = ndimage.label(~line)
     nothing = np.zeros(line.shape, bool)
     areas = np.bincount(sides.ravel(), minlength=count + 1)[1:]
@@ -85,7 +92,7 @@ def _darker_side(line: npt.NDArray[np.bool_], rest: FloatArray, strip: float) ->
         return nothing
     near = ndimage.distance_transform_edt(~line)
     near = (near > 2) & (near < strip)
-    levels = [float(np.median(rest[near & (sides == number)])) for number in large]
+    levels = [float(np.median(grey[near & (sides == number)])) for number in large]
     darker = int(np.argmax(levels))
     if levels[darker] - levels[1 - darker] < _LEAST_STEP:
         return nothing

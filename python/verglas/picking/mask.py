@@ -176,7 +176,7 @@ def bad_areas(small: SmallImage, mean_sigma: float = MEAN_SIGMA, deviation_sigma
     split = tell_ice_from_carbon(small.grey, small.radius_px)
     carbon = _open_by_disc(split.carbon, small.radius_px) if split.clear else np.zeros(small.shape_here, bool)
     means = disc_mean(small.grey, radius)
-    carbon |= _dilate_by_disc(carbon_beyond_fringe(means, small.radius_px), small.radius_px)
+    carbon |= carbon_beyond_fringe(means, small.radius_px)
     # Discs that reach onto carbon do not have the mean of ice.
     ice = ~_dilate_by_disc(carbon, radius)
     if ice.mean() < _LEAST_ICE:
