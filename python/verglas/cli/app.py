@@ -58,6 +58,7 @@ _COMMANDS = (
     "bugreport",
     "benchmark",
     "check_conventions",
+    "check_import",
     "convert",
     "gain",
     "motion",
