@@ -24,7 +24,7 @@ from verglas.types.arrays import Float32Array, IntArray
 # Images are always read and prepared in these blocks of the whole set, so no result depends on what is asked for.
 BLOCK = 128
 MEMORY_GB = 4.0
-# Of it, what the process takes beside cached images and samples: libraries, a page, lists of candidates (measured).
+# Of it, what the process takes beside cached images and samples: libraries, a page, lists of candidates (an estimate).
 _WITHOUT_CACHES_GB = 0.45
 _EDGE_A = 8.0  # width of the soft edge of the mask
 _BEYOND = 1.3  # averages reach this much further than the search
