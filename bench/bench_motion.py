@@ -76,17 +76,33 @@ def small_movies(args: argparse.Namespace) -> list[dict[str, Any]]:
             if not missing:
                 continue
             movie, truth = vg.simulate.movie(
-                model, shape=(args.side, args.side), pixel_size_A=PIXEL_A, n=args.particles, frames=args.frames,
-                dose_per_frame_e_A2=1.0, drift_px=DRIFT_PX, gain_sd=0.03, hot_pixels=20, seed=seed, threads=2, **motion,
-            )  # fmt: skip
+                model,
+                shape=(args.side, args.side),
+                pixel_size_A=PIXEL_A,
+                n=args.particles,
+                frames=args.frames,
+                dose_per_frame_e_A2=1.0,
+                drift_px=DRIFT_PX,
+                gain_sd=0.03,
+                hot_pixels=20,
+                seed=seed,
+                threads=2,
+                **motion,
+            )
             made = [
                 {"kind": kind, "seed": seed, "method": "nothing", **errors(None, truth.field, (args.side, args.side))}
             ]
             for method in missing:
                 started = time.perf_counter()
                 done = vg.correct_motion(movie, method=method, threads=2, listener=None)
-                row = {"kind": kind, "seed": seed, "method": method, "model": done.model,
-                       "seconds": time.perf_counter() - started, "flags": "; ".join(done.flags)}  # fmt: skip
+                row = {
+                    "kind": kind,
+                    "seed": seed,
+                    "method": method,
+                    "model": done.model,
+                    "seconds": time.perf_counter() - started,
+                    "flags": "; ".join(done.flags),
+                }
                 made.append({**row, **errors(done.motion, truth.field, (args.side, args.side))})
             rows += made if "nothing" not in there else made[1:]
             save(rows, args)
@@ -96,8 +112,15 @@ def small_movies(args: argparse.Namespace) -> list[dict[str, Any]]:
 
 def save(rows: list[dict[str, Any]], args: argparse.Namespace) -> None:
     """Into motion.json."""
-    known = {"side_px": args.side, "frames": args.frames, "particles": args.particles, "pixel_size_A": PIXEL_A,
-             "dose_per_frame_e_A2": 1.0, "drift_px": DRIFT_PX, "seeds": sorted({r["seed"] for r in rows})}  # fmt: skip
+    known = {
+        "side_px": args.side,
+        "frames": args.frames,
+        "particles": args.particles,
+        "pixel_size_A": PIXEL_A,
+        "dose_per_frame_e_A2": 1.0,
+        "drift_px": DRIFT_PX,
+        "seeds": sorted({r["seed"] for r in rows}),
+    }
     write("motion", summary(rows), setting=known, movies=rows)
 
 

@@ -121,8 +121,10 @@ def main() -> None:
                 rows.append({"seed": seed, **row_of(run, Path(name), local, truth, args)})
                 print(rows[-1], flush=True)
             rows.append({"seed": seed, "program": "nothing", **errors(None, truth, shape)})
-    mean = {p: float(np.mean([r["all_px"] for r in rows if r["program"] == p and "all_px" in r] or [np.nan]))
-            for p in {r["program"] for r in rows}}  # fmt: skip
+    mean = {
+        p: float(np.mean([r["all_px"] for r in rows if r["program"] == p and "all_px" in r] or [np.nan]))
+        for p in {r["program"] for r in rows}
+    }
     name = "compare_relion_motion_full" if args.full else "compare_relion_motion"
     write(name, rows, shape=shape, frames=args.frames, patches=args.patches, threads=args.threads, mean_all_px=mean)
 

@@ -56,8 +56,13 @@ def image(events, shape, upsampling):
 
 def metadata(**items):
     """The acquisition metadata that tag 65001 holds."""
-    units = {"totalDose": "e/pixel", "exposureTime": "s", "meanDoseRate": "e/pixel/s", "sensorPixelSize.width": "m",
-             "sensorPixelSize.height": "m"}  # fmt: skip
+    units = {
+        "totalDose": "e/pixel",
+        "exposureTime": "s",
+        "meanDoseRate": "e/pixel/s",
+        "sensorPixelSize.width": "m",
+        "sensorPixelSize.height": "m",
+    }
     rows = "".join(
         f'<item name="{name}"' + (f' unit="{units[name]}"' if name in units else "") + f">{value}</item>"
         for name, value in items.items()
@@ -74,9 +79,18 @@ def write_eer(path, strips, shape, compression=65001, widths=None, **items):
         for strip in strips:
             start = out.tell()
             out.write(strip + about)
-            tags = [(256, 4, 1, shape[1]), (257, 4, 1, shape[0]), (258, 3, 1, 1), (259, 3, 1, compression),
-                    (262, 3, 1, 1), (273, 16, 1, start), (277, 3, 1, 1), (278, 4, 1, shape[0]),
-                    (279, 16, 1, len(strip)), (65001, 7, len(about), start + len(strip))]  # fmt: skip
+            tags = [
+                (256, 4, 1, shape[1]),
+                (257, 4, 1, shape[0]),
+                (258, 3, 1, 1),
+                (259, 3, 1, compression),
+                (262, 3, 1, 1),
+                (273, 16, 1, start),
+                (277, 3, 1, 1),
+                (278, 4, 1, shape[0]),
+                (279, 16, 1, len(strip)),
+                (65001, 7, len(about), start + len(strip)),
+            ]
             tags += [(65007 + i, 3, 1, width) for i, width in enumerate(widths or ())]
             here = out.tell()
             out.write(struct.pack("<Q", len(tags)) + b"".join(struct.pack("<HHQQ", *tag) for tag in tags) + bytes(8))

@@ -55,8 +55,9 @@ def test_mdoc_of_a_montage_is_none_of_movies(data_dir):
 
 
 def test_found_beside_the_movie(tmp_path):
-    (tmp_path / "a.tif.mdoc").write_text("Voltage = 200\n[FrameSet = 0]\nPixelSpacing = 0.8\nExposureDose = 30\n"
-                                         "NumSubFrames = 40\n")  # fmt: skip
+    (tmp_path / "a.tif.mdoc").write_text(
+        "Voltage = 200\n[FrameSet = 0]\nPixelSpacing = 0.8\nExposureDose = 30\nNumSubFrames = 40\n"
+    )
     a = find_acquisition(tmp_path / "a.tif")
     assert (a.voltage_kV, a.pixel_size_A, a.per_frame) == (200.0, 0.8, 0.75)
     assert a.contradictions(voltage_kV=300.0, pixel_size_A=0.8, dose_per_frame_e_A2=1.0, pre_exposure_e_A2=None) == [
@@ -79,13 +80,16 @@ def test_xml_in_another_tree(tmp_path, data_dir):
     assert find_acquisition(movie, [xml.parent]).frames == 50
 
 
-@pytest.mark.parametrize(("name", "group"), [
-    ("FoilHole_1_Data_22_33_20230919_154056_EER.eer", "shot 22"),
-    ("FoilHole_1_Data_22_33_44_20230919_154056_Fractions.mrc.bz2", "shot 22"),
-    ("g3_00012_X+1Y-1-2.tif", "hole +1 -1 shot 2"),
-    ("23sep19a_00012gr_00008sq_v01_00004hl_00003ex-a.frames.mrc", "exposure 00003"),
-    ("movie_7.tif", None),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "group"),
+    [
+        ("FoilHole_1_Data_22_33_20230919_154056_EER.eer", "shot 22"),
+        ("FoilHole_1_Data_22_33_44_20230919_154056_Fractions.mrc.bz2", "shot 22"),
+        ("g3_00012_X+1Y-1-2.tif", "hole +1 -1 shot 2"),
+        ("23sep19a_00012gr_00008sq_v01_00004hl_00003ex-a.frames.mrc", "exposure 00003"),
+        ("movie_7.tif", None),
+    ],
+)
 def test_names(tmp_path, name, group):
     found = find_acquisition(tmp_path / name)
     assert (found.group if found else None) == group

@@ -20,8 +20,10 @@ def test_every_problem_of_the_processor_and_of_files_has_a_reference():
         assert one.seconds > 0
         assert one.times_reference == pytest.approx(SECONDS[one.name] / one.seconds)
     assert {part: sum(one.part == part for one in timings) for part in bench.PARTS} == {
-        "processor": 5, "files": 6, "gpu": 0
-    }  # fmt: skip
+        "processor": 5,
+        "files": 6,
+        "gpu": 0,
+    }
     text = bench.report(machine, timings)
     assert str(MACHINE["processor"]) in text
     assert all(name in text for name in SECONDS)

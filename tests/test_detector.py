@@ -14,8 +14,19 @@ from verglas.types.gain import PLACEMENTS, Gain
 @pytest.fixture(scope="module")
 def recorded():
     model = vg.simulate.phantom(32, 4.0, 80.0, seed=1)
-    movie, truth = vg.simulate.movie(model, shape=(256, 256), pixel_size_A=2.0, n=8, frames=10, gain_sd=0.04,
-                                     hot_pixels=4, dead_pixels=5, dead_columns=1, drift_px=(5, 3), seed=2)  # fmt: skip
+    movie, truth = vg.simulate.movie(
+        model,
+        shape=(256, 256),
+        pixel_size_A=2.0,
+        n=8,
+        frames=10,
+        gain_sd=0.04,
+        hot_pixels=4,
+        dead_pixels=5,
+        dead_columns=1,
+        drift_px=(5, 3),
+        seed=2,
+    )
     return movie, truth, frame_totals([movie])[0]
 
 

@@ -42,8 +42,11 @@ def test_a_thousand_frames_equal_imagecodecs(run_bits):
             np.testing.assert_array_equal(counts > 0, expected)
 
 
-@given(st.binary(max_size=60), st.sampled_from([(7, (2, 2)), (8, (2, 2)), (5, (1, 2)), (9, (3, 0))]),
-       st.sampled_from([1, 2, 4]))  # fmt: skip
+@given(
+    st.binary(max_size=60),
+    st.sampled_from([(7, (2, 2)), (8, (2, 2)), (5, (1, 2)), (9, (3, 0))]),
+    st.sampled_from([1, 2, 4]),
+)
 @settings(deadline=None)
 def test_any_bytes_equal_the_reference(strip, widths, upsampling):
     run_bits, sub_bits = widths
@@ -74,12 +77,15 @@ def test_frames_add_up():
     np.testing.assert_array_equal(counts, sum(image(e, SHAPE, 1).astype(int) for e in frames))
 
 
-@pytest.mark.parametrize(("call", "words"), [
-    (lambda c: ops.eer(b"", c, upsampling=3), "expected 1, 2, 4, 8 or 16, got 3"),
-    (lambda c: ops.eer(b"", c.astype(np.int32)), "uint16"),
-    (lambda c: ops.eer(b"", c, run_bits=0), "widths"),
-    (lambda c: ops.eer(b"", c[:3], upsampling=2), "multiples of 2"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda c: ops.eer(b"", c, upsampling=3), "expected 1, 2, 4, 8 or 16, got 3"),
+        (lambda c: ops.eer(b"", c.astype(np.int32)), "uint16"),
+        (lambda c: ops.eer(b"", c, run_bits=0), "widths"),
+        (lambda c: ops.eer(b"", c[:3], upsampling=2), "multiples of 2"),
+    ],
+)
 def test_bad_input(call, words):
     with pytest.raises(ValueError, match=words):
         call(np.zeros((4, 4), np.uint16))

@@ -51,9 +51,17 @@ def test_what_the_tutorial_says(tutorial):
 
 def random_motion(seed=0, **known):
     rng = np.random.default_rng(seed)
-    return Trajectory(rng.normal(size=(7, 2)), rng.normal(size=(2, 18)) * 1e-2, hot_pixels=[[3, 4], [0, 7]],
-                      shape=(60, 80), movie="a.tif", pixel_size_A=0.9, dose_per_frame_e_A2=1.1, voltage_kV=300.0,
-                      **known)  # fmt: skip
+    return Trajectory(
+        rng.normal(size=(7, 2)),
+        rng.normal(size=(2, 18)) * 1e-2,
+        hot_pixels=[[3, 4], [0, 7]],
+        shape=(60, 80),
+        movie="a.tif",
+        pixel_size_A=0.9,
+        dose_per_frame_e_A2=1.1,
+        voltage_kV=300.0,
+        **known,
+    )
 
 
 def test_what_is_written_is_read_back(tmp_path):

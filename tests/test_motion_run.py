@@ -23,8 +23,18 @@ from verglas.types.trajectory import Trajectory
 def session(tmp_path_factory):
     folder = tmp_path_factory.mktemp("movies")
     model = vg.simulate.phantom(48, 3.0, 90.0, seed=1)
-    movie, truth = vg.simulate.movie(model, shape=(256, 288), pixel_size_A=3.0, n=9, frames=8, seed=2, gain_sd=0.04,
-                                     hot_pixels=4, dose_per_frame_e_A2=2.0, drift_px=(4.0, -3.0))  # fmt: skip
+    movie, truth = vg.simulate.movie(
+        model,
+        shape=(256, 288),
+        pixel_size_A=3.0,
+        n=9,
+        frames=8,
+        seed=2,
+        gain_sd=0.04,
+        hot_pixels=4,
+        dose_per_frame_e_A2=2.0,
+        drift_px=(4.0, -3.0),
+    )
     tifffile.imwrite(folder / "m1.tif", movie.source.data, photometric="minisblack", compression="lzw")
     (folder / "m2.tif").write_bytes((folder / "m1.tif").read_bytes()[:3000])
     tifffile.imwrite(folder / "gain.tiff_", truth.gain[:, ::-1])
@@ -35,9 +45,25 @@ def session(tmp_path_factory):
 def test_from_movies_to_micrographs(session, tmp_path, capsys):
     folder, truth = session
     with pytest.raises(SystemExit) as left:
-        application.main(["motion", str(folder / "m*.tif"), "--gain", str(folder / "gain.bin"), "--dose", "2.0",
-                          "--pixel-size", "3.0", "--voltage", "300", "--model", "global", "--out", str(tmp_path / "o"),
-                          "--json"])  # fmt: skip
+        application.main(
+            [
+                "motion",
+                str(folder / "m*.tif"),
+                "--gain",
+                str(folder / "gain.bin"),
+                "--dose",
+                "2.0",
+                "--pixel-size",
+                "3.0",
+                "--voltage",
+                "300",
+                "--model",
+                "global",
+                "--out",
+                str(tmp_path / "o"),
+                "--json",
+            ]
+        )
     assert not left.value.code
     found = json.loads(capsys.readouterr().out)
     assert found["placement"] == "0-flip"
@@ -68,8 +94,9 @@ def test_every_frame_is_decoded_once(session, tmp_path, monkeypatch):
     correct_movies(folder / "m1.tif", tmp_path / "a", defects="auto", pixel_size_A=3.0, model="global", listener=None)
     assert sorted(read) == [*range(8)]
     read.clear()
-    correct_movies(folder / "m1.tif", tmp_path / "b", defects="auto", pixel_size_A=3.0, model="global", flip_y=True,
-                   listener=None)  # fmt: skip
+    correct_movies(
+        folder / "m1.tif", tmp_path / "b", defects="auto", pixel_size_A=3.0, model="global", flip_y=True, listener=None
+    )
     assert sorted(read) == [*range(8)]
 
 
@@ -128,9 +155,17 @@ def test_the_same_call_goes_on_and_the_set_is_relions(three, tmp_path):
 
     tables = read_star(out / "micrographs.star")
     optics, rows = tables["optics"], tables["micrographs"]
-    assert {"rlnMicrographName", "rlnMicrographNameNoDW", "rlnMicrographNameEven", "rlnMicrographNameOdd",
-            "rlnMicrographMetadata", "rlnAccumMotionTotal", "rlnAccumMotionEarly", "rlnAccumMotionLate",
-            "rlnOpticsGroup"} == {*rows}  # fmt: skip
+    assert {
+        "rlnMicrographName",
+        "rlnMicrographNameNoDW",
+        "rlnMicrographNameEven",
+        "rlnMicrographNameOdd",
+        "rlnMicrographMetadata",
+        "rlnAccumMotionTotal",
+        "rlnAccumMotionEarly",
+        "rlnAccumMotionLate",
+        "rlnOpticsGroup",
+    } == {*rows}
     assert optics["rlnOpticsGroupName"].tolist() == ["opticsGroup1"]  # two places say nothing of a pattern
     assert optics["rlnMicrographPixelSize"].tolist() == [3.0]
     assert optics["rlnMicrographOriginalPixelSize"].tolist() == [1.5]

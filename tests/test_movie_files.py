@@ -73,10 +73,19 @@ def test_unsigned_bytes_of_mode_0(tmp_path):
     np.testing.assert_array_equal(frames_of(open_movie(path)), frames)
 
 
-@pytest.mark.parametrize("how", [
-    {}, {"compression": "lzw"}, {"compression": "zlib"}, {"compression": "zlib", "predictor": True}, {"bigtiff": True},
-    {"byteorder": ">"}, {"compression": "lzw", "rowsperstrip": 7}, {"compression": "zstd"},
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "how",
+    [
+        {},
+        {"compression": "lzw"},
+        {"compression": "zlib"},
+        {"compression": "zlib", "predictor": True},
+        {"bigtiff": True},
+        {"byteorder": ">"},
+        {"compression": "lzw", "rowsperstrip": 7},
+        {"compression": "zstd"},
+    ],
+)
 @pytest.mark.parametrize("dtype", ["uint8", "uint16"])
 def test_tiff_equals_the_plain_stack(tmp_path, counts, how, dtype):
     plain = frames_of(open_movie(write_mrc(tmp_path / "a.mrc", counts.astype(np.int16))))
@@ -279,11 +288,16 @@ def test_gain_of_super_resolution_is_binned_and_of_a_coarser_grid_repeated():
     )
 
 
-@pytest.mark.parametrize(("gain", "words"), [
-    (np.ones((30, 61)), "the gain has 61 x 30 pixels, the frames 61 x 40"),
-    (np.ones((61, 40)), "turned by 90 degrees it would fit"), (np.zeros((40, 61)), "zero everywhere"),
-    (np.full((40, 61), np.nan), "2440 of 2440 values of the gain are NaN"), (-np.ones((40, 61)), "negative"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("gain", "words"),
+    [
+        (np.ones((30, 61)), "the gain has 61 x 30 pixels, the frames 61 x 40"),
+        (np.ones((61, 40)), "turned by 90 degrees it would fit"),
+        (np.zeros((40, 61)), "zero everywhere"),
+        (np.full((40, 61), np.nan), "2440 of 2440 values of the gain are NaN"),
+        (-np.ones((40, 61)), "negative"),
+    ],
+)
 def test_gains_that_are_refused(tmp_path, counts, gain, words):
     with pytest.raises(InputError, match=words):
         read_movie(write_tiff(tmp_path / "m.tif", counts), gain)

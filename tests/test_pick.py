@@ -305,9 +305,17 @@ def test_carbon_that_is_most_of_a_micrograph_is_carbon(model, share, power, grey
 
 def test_the_dark_line_of_an_edge_tells_carbon_of_the_same_texture(model):
     micrograph, truth = simulate.micrograph(
-        model, shape=(900, 960), pixel_size_A=3.0, snr=0.05, defocus_u_A=18000.0, n=40, carbon=0.15, carbon_power=1.0,
-        carbon_grey=0.1, seed=24,
-    )  # fmt: skip
+        model,
+        shape=(900, 960),
+        pixel_size_A=3.0,
+        snr=0.05,
+        defocus_u_A=18000.0,
+        n=40,
+        carbon=0.15,
+        carbon_power=1.0,
+        carbon_grey=0.1,
+        seed=24,
+    )
     small = prepare(micrograph, DIAMETER)
     assert bad_areas(small).mask[:, :30].mean() < 0.1  # without a line nothing tells it
     x = np.arange(960)

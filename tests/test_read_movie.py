@@ -21,8 +21,17 @@ def session(tmp_path_factory):
     folder = tmp_path_factory.mktemp("session")
     for i in range(4):
         # one detector, other ice: the gain and the defects belong to the seed of the detector
-        movie, truth = vg.simulate.movie(None, shape=(128, 160), pixel_size_A=2.0, frames=8, dose_per_frame_e_A2=4.0,
-                                         gain_sd=0.06, hot_pixels=3, dead_pixels=4, seed=1)  # fmt: skip
+        movie, truth = vg.simulate.movie(
+            None,
+            shape=(128, 160),
+            pixel_size_A=2.0,
+            frames=8,
+            dose_per_frame_e_A2=4.0,
+            gain_sd=0.06,
+            hot_pixels=3,
+            dead_pixels=4,
+            seed=1,
+        )
         counts = np.random.default_rng(i).poisson(16 / truth.gain, (8, 128, 160)).astype(np.uint16)
         at = tuple(truth.defects.T)
         counts[:, at[0], at[1]] = movie.source.data[:, at[0], at[1]]
@@ -53,8 +62,9 @@ def test_metadata_beside_the_movie(session, tmp_path):
     folder, _ = session
     movie = tmp_path / "m0.tif"
     movie.write_bytes((folder / "m0.tif").read_bytes())
-    (tmp_path / "m0.tif.mdoc").write_text("Voltage = 200\n[FrameSet = 0]\nPixelSpacing = 0.8\nExposureDose = 16\n"
-                                          "NumSubFrames = 8\nPriorRecordDose = 3\n")  # fmt: skip
+    (tmp_path / "m0.tif.mdoc").write_text(
+        "Voltage = 200\n[FrameSet = 0]\nPixelSpacing = 0.8\nExposureDose = 16\nNumSubFrames = 8\nPriorRecordDose = 3\n"
+    )
     found = vg.read_movie(movie)
     assert (found.voltage_kV, found.pixel_size_A, found.dose_per_frame_e_A2) == (200.0, 0.8, 2.0)
     assert found.pre_exposure_e_A2 == 3.0

@@ -23,8 +23,13 @@ def problem(n: int, frames: int, rows: int, columns: int, seed: int):
 
 
 @settings(deadline=None, max_examples=20)
-@given(n=st.integers(1, 3), frames=st.integers(1, 6), rows=st.integers(1, 9), columns=st.integers(1, 40),
-       seed=st.integers(0, 99))  # fmt: skip
+@given(
+    n=st.integers(1, 3),
+    frames=st.integers(1, 6),
+    rows=st.integers(1, 9),
+    columns=st.integers(1, 40),
+    seed=st.integers(0, 99),
+)
 def test_equals_the_reference(n, frames, rows, columns, seed):
     data, shifts, weights, fy, fx = problem(n, frames, rows, columns, seed)
     got = ops.shift_score(data, shifts, weights, fy, fx)

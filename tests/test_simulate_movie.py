@@ -38,9 +38,20 @@ def moved_by(a, b):
 def test_particles_lie_where_the_truth_says(model):
     """Counts at 20,000 e/px are the particles' clean picture moved by each particle's own shift."""
     movie, truth = vg.simulate.movie(
-        model, shape=(300, 320), pixel_size_A=4.0, n=6, frames=3, dose_per_frame_e_A2=1250.0, damage=False,
-        ice_thickness_A=0.0, drift_px_per_frame=(5.3, -2.2), dome_px=3.0, walk_px=0.5, seed=3, defocus_u_A=12000,
-    )  # fmt: skip
+        model,
+        shape=(300, 320),
+        pixel_size_A=4.0,
+        n=6,
+        frames=3,
+        dose_per_frame_e_A2=1250.0,
+        damage=False,
+        ice_thickness_A=0.0,
+        drift_px_per_frame=(5.3, -2.2),
+        dome_px=3.0,
+        walk_px=0.5,
+        seed=3,
+        defocus_u_A=12000,
+    )
     assert truth.shifts_px.shape == (3, 6, 2)
     field = np.moveaxis(truth.field.at(*truth.picks.xy_px.T), 1, 0)
     walk = truth.shifts_px - field
@@ -63,8 +74,9 @@ def test_particles_lie_where_the_truth_says(model):
 
 def test_ice_moves_with_the_field():
     # without movement of molecules both frames show the same ice
-    settings = dict(shape=(512, 512), pixel_size_A=3.0, frames=2, dose_per_frame_e_A2=3000.0, damage=False,
-                    ice_motion_A2_per_e=0.0)  # fmt: skip
+    settings = dict(
+        shape=(512, 512), pixel_size_A=3.0, frames=2, dose_per_frame_e_A2=3000.0, damage=False, ice_motion_A2_per_e=0.0
+    )
     movie, truth = vg.simulate.movie(None, **settings, drift_px_per_frame=(2.6, -7.4), shear_px=12.0, seed=1)
     still, _ = vg.simulate.movie(None, **settings, seed=1)
     window = np.hanning(160)[:, None] * np.hanning(160)
@@ -80,9 +92,19 @@ def test_ice_moves_with_the_field():
 
 def test_ice_changes_as_its_molecules_move():
     """Correlation of two frames of ice at spatial frequency k: exp(-2 pi^2 k^2 s^2), s^2 the square displacement."""
-    movie, _ = vg.simulate.movie(None, shape=(512, 512), pixel_size_A=2.0, frames=2, dose_per_frame_e_A2=2000.0,
-                                 damage=False, ice_motion_A2_per_e=5e-4, b_factor_A2=0.0, ice_thickness_A=2000.0,
-                                 defocus_u_A=8000, seed=2)  # fmt: skip
+    movie, _ = vg.simulate.movie(
+        None,
+        shape=(512, 512),
+        pixel_size_A=2.0,
+        frames=2,
+        dose_per_frame_e_A2=2000.0,
+        damage=False,
+        ice_motion_A2_per_e=5e-4,
+        b_factor_A2=0.0,
+        ice_thickness_A=2000.0,
+        defocus_u_A=8000,
+        seed=2,
+    )
     a, b = (np.fft.rfft2(movie.frame(f) - 8000.0) for f in (0, 1))
     k = fourier.radius((512, 512)) / 1024
     for low, high in ((0.1, 0.12), (0.16, 0.18)):
@@ -118,8 +140,18 @@ def test_critical_exposure_by_voltage():
 
 
 def test_counts_gain_and_defects():
-    movie, truth = vg.simulate.movie(None, shape=(200, 240), pixel_size_A=1.0, frames=40, ice_thickness_A=0.0,
-                                     gain_sd=0.1, hot_pixels=5, dead_pixels=7, dead_columns=2, seed=4)  # fmt: skip
+    movie, truth = vg.simulate.movie(
+        None,
+        shape=(200, 240),
+        pixel_size_A=1.0,
+        frames=40,
+        ice_thickness_A=0.0,
+        gain_sd=0.1,
+        hot_pixels=5,
+        dead_pixels=7,
+        dead_columns=2,
+        seed=4,
+    )
     raw = movie.source.data
     assert raw.dtype == np.uint8
     good = ~movie.defect_mask
@@ -156,19 +188,26 @@ def test_polynomial_is_relions():
     X, Y, t = 13.0, 41.0, 3
     x, y = X / 80 - 0.5, Y / 50 - 0.5
     phi = [1, x, x * x, y, y * y, x * y]
-    expected = [sum(terms[18 * axis + 3 * s + p - 1] * phi[s] * t**p for s in range(6) for p in (1, 2, 3))
-                for axis in (0, 1)]  # fmt: skip
+    expected = [
+        sum(terms[18 * axis + 3 * s + p - 1] * phi[s] * t**p for s in range(6) for p in (1, 2, 3)) for axis in (0, 1)
+    ]
     np.testing.assert_allclose(field.at(X, Y)[t], expected)
     assert not field.at(X, Y)[0].any()
     assert random_polynomial(1, 1.0).shape == (36,)
 
 
-@pytest.mark.parametrize(("settings", "words"), [
-    ({"snr": 0.2}, "snr has no meaning in a movie"), ({"frame": 3}, "unknown setting frame"),
-    ({"frames": 0}, "at least one frame"), ({"dose_per_frame_e_A2": 0.0}, "positive dose_per_frame_e_A2"),
-    ({"gain_sd": 0.9}, "gain_sd"), ({"walk_px": -1.0}, "walk_px: expected 0 or more"),
-    ({"coefficients": np.zeros(18)}, "18 for x and 18 for y"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"snr": 0.2}, "snr has no meaning in a movie"),
+        ({"frame": 3}, "unknown setting frame"),
+        ({"frames": 0}, "at least one frame"),
+        ({"dose_per_frame_e_A2": 0.0}, "positive dose_per_frame_e_A2"),
+        ({"gain_sd": 0.9}, "gain_sd"),
+        ({"walk_px": -1.0}, "walk_px: expected 0 or more"),
+        ({"coefficients": np.zeros(18)}, "18 for x and 18 for y"),
+    ],
+)
 def test_what_is_refused(settings, words):
     with pytest.raises(InputError, match=words):
         vg.simulate.movie(None, **{"shape": (64, 64), **settings})

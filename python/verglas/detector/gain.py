@@ -71,8 +71,10 @@ def estimate_gain(total: npt.ArrayLike, *, illumination_px: float | None = None)
     counts = np.asarray(total, np.float64)
     middle = float(np.median(counts))
     if counts.ndim != 2 or middle < 25:
-        raise InputError(f"a gain from {middle:.3g} counts per pixel would be noise; expected at least 25, better "
-                         "1000: give more movies")  # fmt: skip
+        raise InputError(
+            f"a gain from {middle:.3g} counts per pixel would be noise; expected at least 25, better "
+            "1000: give more movies"
+        )
     defects = find_defects(counts)
     good = np.ones(counts.shape, bool)
     good[tuple(defects.T)] = False
@@ -84,5 +86,9 @@ def estimate_gain(total: npt.ArrayLike, *, illumination_px: float | None = None)
     # 0 marks a pixel without a gain, as dead pixels are marked in gain files; the movie's repair fills it.
     factors = np.where(good, lit / np.where(good, counts, 1.0), 0.0)
     factors /= factors[good].mean()
-    return GainEstimate(Gain(factors.astype(np.float32), name="estimated gain"), np.argwhere(~good),
-                        float(1 / np.sqrt(middle)), float(factors[good].std()))  # fmt: skip
+    return GainEstimate(
+        Gain(factors.astype(np.float32), name="estimated gain"),
+        np.argwhere(~good),
+        float(1 / np.sqrt(middle)),
+        float(factors[good].std()),
+    )

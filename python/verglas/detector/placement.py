@@ -44,8 +44,10 @@ class PlacedGain:
     def sentence(self) -> str:
         """What was found, for people."""
         how = "divides" if self.gain.divides else "multiplies"
-        return (f"{self.gain.name}: placement {self.placement}, {how} the frames; they show {100 * self.share:.0f} % "
-                f"of its pattern, {self.margin:.0f} standard errors above the next placement")  # fmt: skip
+        return (
+            f"{self.gain.name}: placement {self.placement}, {how} the frames; they show {100 * self.share:.0f} % "
+            f"of its pattern, {self.margin:.0f} standard errors above the next placement"
+        )
 
 
 def place_gain(total: npt.ArrayLike, gain: Gain) -> PlacedGain:
@@ -102,8 +104,10 @@ def place_gain(total: npt.ArrayLike, gain: Gain) -> PlacedGain:
         if power > 0:
             fits[placement] = (float((r * q).sum()) / power, spread / np.sqrt(power), placed)
     if not fits:
-        raise wrong_shape or InputError(f"{gain.name}: the gain is the same everywhere, so no placement of it can be "
-                                        "told from another; say which is right")  # fmt: skip
+        raise wrong_shape or InputError(
+            f"{gain.name}: the gain is the same everywhere, so no placement of it can be "
+            "told from another; say which is right"
+        )
     order = sorted(fits, key=lambda p: -abs(fits[p][0]) / fits[p][1])
     best, (share, error_, placed) = order[0], fits[order[0]]
     others = [abs(fits[p][0]) / fits[p][1] for p in order[1:]]

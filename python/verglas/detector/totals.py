@@ -50,8 +50,10 @@ def frame_totals(movies: Iterable[Movie], *, most_frames: int | None = None) -> 
         total = np.zeros(movie.shape) if total is None else total
         if movie.shape != total.shape:
             here, before = (f"{shape[1]} x {shape[0]}" for shape in (movie.shape, total.shape))
-            raise InputError(f"movie {movie.name}: frames of {here} pixels, those before have {before}; give "
-                             "movies of one camera setting")  # fmt: skip
+            raise InputError(
+                f"movie {movie.name}: frames of {here} pixels, those before have {before}; give "
+                "movies of one camera setting"
+            )
         part: Any = None  # of bytes: sums of up to 257 fit two bytes, an eighth of what they take in the end
         n = len(movie) if most_frames is None else min(most_frames, len(movie))
         for index in np.unique(np.linspace(0, len(movie) - 1, n).round().astype(int)):

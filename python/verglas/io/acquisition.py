@@ -101,10 +101,17 @@ def _of_section(path: Path, section: dict[str, str]) -> Acquisition:
     name = PureWindowsPath(section["SubFramePath"]).name if "SubFramePath" in section else None
     frames = number("NumSubFrames")
     return Acquisition(
-        str(path), number("PixelSpacing"), number("Voltage"), number("ExposureDose"), total / count if count else None,
-        None if frames is None else int(frames), number("PriorRecordDose"),
-        (shift[0], shift[1]) if len(shift) == 2 else None, _group_of_name(name or ""), name,
-    )  # fmt: skip
+        str(path),
+        number("PixelSpacing"),
+        number("Voltage"),
+        number("ExposureDose"),
+        total / count if count else None,
+        None if frames is None else int(frames),
+        number("PriorRecordDose"),
+        (shift[0], shift[1]) if len(shift) == 2 else None,
+        _group_of_name(name or ""),
+        name,
+    )
 
 
 # ---- EPU
@@ -141,12 +148,16 @@ def read_epu_xml(path: PathLike) -> Acquisition:
     fractions = _number(path, _first(root, "NumberOffractions"))
     shift = [_number(path, _first(root, "BeamShift", axis)) for axis in ("_x", "_y")]
     return Acquisition(
-        str(path), None if pixel is None else pixel * 1e10, None if voltage is None else voltage / 1e3,
+        str(path),
+        None if pixel is None else pixel * 1e10,
+        None if voltage is None else voltage / 1e3,
         # EPU counts in SI units: metres, volts, electrons per square metre.
-        None if dose is None else dose * 1e-20, frames=None if fractions is None else int(fractions),
+        None if dose is None else dose * 1e-20,
+        frames=None if fractions is None else int(fractions),
         beam_shift=None if shift[0] is None or shift[1] is None else (shift[0], shift[1]),
-        group=_group_of_name(path.name), movie=path.stem,
-    )  # fmt: skip
+        group=_group_of_name(path.name),
+        movie=path.stem,
+    )
 
 
 def _local(element: Any) -> str:

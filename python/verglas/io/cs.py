@@ -164,7 +164,8 @@ def _checked(path: Path, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
             )
     for name in _FINITE:
         if name in (array.dtype.names or ()):
-            values = array[name].astype(np.float64)
+            with np.errstate(invalid="ignore"):
+                values = array[name].astype(np.float64)
             bad = np.flatnonzero(~np.isfinite(values).all(axis=tuple(range(1, values.ndim))))
             if bad.size:
                 raise FormatError(
@@ -181,7 +182,8 @@ def read_cs(path: Path, stacks: Where, passthrough: PathLike | None) -> Particle
     if passthrough is not None:
         columns.update(_join_passthrough(path, columns, Path(passthrough)))
     fields = pd.DataFrame({"field": list(columns), "dtype": [_type_name(v) for v in columns.values()]})
-    table, optics = _tables(path, columns, len(array))
+    with np.errstate(invalid="ignore"):  # a NaN of damaged bits stays one: the job that needs the value names its row
+        table, optics = _tables(path, columns, len(array))
     source = _source(path, columns, stacks)
     tables = {"optics": optics, "particles": table, FIELDS_TABLE: fields}
     return Particles(

@@ -174,8 +174,10 @@ def _check_directories(file: PlainFile, tiff: tifffile.TiffFile, pages: list[Any
     size, first = file.plain.stat().st_size, pages[0]
     for number, page in enumerate(pages):
         if page.ndim != 2 or page.samplesperpixel != 1:
-            raise FormatError(f"{file.path}: frame {number} (from 0) has pixels of {page.samplesperpixel} samples; "
-                              "expected grey values")  # fmt: skip
+            raise FormatError(
+                f"{file.path}: frame {number} (from 0) has pixels of {page.samplesperpixel} samples; "
+                "expected grey values"
+            )
         if page.shape != first.shape or page.dtype != first.dtype:
             here, there = (f"{p.shape[1]} x {p.shape[0]} pixels ({p.dtype})" for p in (page, first))
             raise FormatError(f"{file.path}: frame {number} (from 0) has {here}, the first {there}")
@@ -189,18 +191,23 @@ def _check_directories(file: PlainFile, tiff: tifffile.TiffFile, pages: list[Any
     raw = _read_bytes(file, last.offset, count_bytes)
     n = struct.unpack(form, raw)[0]
     link_bytes = struct.calcsize(link)
-    following = struct.unpack(tiff.byteorder + link,
-                              _read_bytes(file, last.offset + count_bytes + n * entry, link_bytes))[0]  # fmt: skip
+    following = struct.unpack(
+        tiff.byteorder + link, _read_bytes(file, last.offset + count_bytes + n * entry, link_bytes)
+    )[0]
     if following:
-        raise FormatError(f"{file.path}: {size} bytes with {len(tiff.pages)} whole frames, but another is announced at "
-                          f"byte {following}: truncated")  # fmt: skip
+        raise FormatError(
+            f"{file.path}: {size} bytes with {len(tiff.pages)} whole frames, but another is announced at "
+            f"byte {following}: truncated"
+        )
 
 
 def _eer_frames(file: PlainFile, pages: list[Any]) -> EerFrames:
     for number, page in enumerate(pages):
         if len(page.dataoffsets) != 1 or page.compression != pages[0].compression:
-            raise FormatError(f"{file.path}: frame {number} (from 0) of the camera has {len(page.dataoffsets)} strips "
-                              f"of compression {int(page.compression)}; expected one strip a frame")  # fmt: skip
+            raise FormatError(
+                f"{file.path}: frame {number} (from 0) of the camera has {len(page.dataoffsets)} strips "
+                f"of compression {int(page.compression)}; expected one strip a frame"
+            )
     first = pages[0]
     run_bits, sub_bits = _EER[int(first.compression)], (2, 2)
     if int(first.compression) == 65002:

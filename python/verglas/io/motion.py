@@ -19,10 +19,14 @@ from verglas.types.trajectory import Trajectory
 
 # RELION's label -> attribute of a trajectory
 _GENERAL = {
-    "rlnMicrographMovieName": "movie", "rlnMicrographGainName": "gain",
-    "rlnMicrographOriginalPixelSize": "pixel_size_A", "rlnMicrographDoseRate": "dose_per_frame_e_A2",
-    "rlnMicrographPreExposure": "pre_exposure_e_A2", "rlnVoltage": "voltage_kV", "rlnMicrographBinning": "binning",
-}  # fmt: skip
+    "rlnMicrographMovieName": "movie",
+    "rlnMicrographGainName": "gain",
+    "rlnMicrographOriginalPixelSize": "pixel_size_A",
+    "rlnMicrographDoseRate": "dose_per_frame_e_A2",
+    "rlnMicrographPreExposure": "pre_exposure_e_A2",
+    "rlnVoltage": "voltage_kV",
+    "rlnMicrographBinning": "binning",
+}
 _SIZES = ("rlnImageSizeX", "rlnImageSizeY", "rlnImageSizeZ")
 _OWN = {*_GENERAL, *_SIZES, "rlnMicrographStartFrame", "rlnMotionModelVersion"}
 _SHIFT = ["rlnMicrographShiftX", "rlnMicrographShiftY"]
@@ -54,8 +58,10 @@ def read_motion_star(path: PathLike) -> Trajectory:
     tables = read_star(path)
     general, shifts = tables.get("general"), tables.get("global_shift")
     if not isinstance(general, dict) or not isinstance(shifts, pd.DataFrame) or not {*_SHIFT} <= {*shifts}:
-        raise FormatError(f"{path}: expected the tables general and global_shift of RELION's motion correction; it has "
-                          f"{', '.join(tables)}")  # fmt: skip
+        raise FormatError(
+            f"{path}: expected the tables general and global_shift of RELION's motion correction; it has "
+            f"{', '.join(tables)}"
+        )
     version = int(general.get("rlnMotionModelVersion", 0))
     if version not in (0, 1):
         raise FormatError(f"{path}: rlnMotionModelVersion {version}; expected 0 (none) or 1 (polynomial)")
@@ -66,10 +72,15 @@ def read_motion_star(path: PathLike) -> Trajectory:
     first = int(general.get("rlnMicrographStartFrame", 1))
     return Trajectory(
         # Minus: files hold the shift that brings a frame back, a trajectory where the specimen went.
-        -_in_order(path, shifts), _polynomial(path, tables) if version == 1 else None, _patches(tables), _hot(tables),
-        first_frame=first - 1, lattice_px=_lattice(path, tables),
-        more={k: v for k, v in general.items() if k not in _OWN}, **attributes,
-    )  # fmt: skip
+        -_in_order(path, shifts),
+        _polynomial(path, tables) if version == 1 else None,
+        _patches(tables),
+        _hot(tables),
+        first_frame=first - 1,
+        lattice_px=_lattice(path, tables),
+        more={k: v for k, v in general.items() if k not in _OWN},
+        **attributes,
+    )
 
 
 def _in_order(path: Path, table: pd.DataFrame) -> FloatArray:
@@ -150,13 +161,17 @@ def write_motion_star(path: PathLike, motion: Trajectory, *, micrograph: str | N
     general |= {label: getattr(motion, name) for label, name in _GENERAL.items() if getattr(motion, name) is not None}
     if micrograph is not None:
         general["rlnMicrographName"] = micrograph
-    general |= {"rlnMicrographStartFrame": motion.first_frame + 1,
-                "rlnMotionModelVersion": 0 if motion.polynomial is None else 1, **motion.more}  # fmt: skip
+    general |= {
+        "rlnMicrographStartFrame": motion.first_frame + 1,
+        "rlnMotionModelVersion": 0 if motion.polynomial is None else 1,
+        **motion.more,
+    }
     frames = np.arange(1, len(motion) + 1) + motion.first_frame
     shifts = dict(zip(_SHIFT, -motion.global_px.T, strict=True))
     tables: dict[str, Any] = {
-        "general": general, "global_shift": pd.DataFrame({"rlnMicrographFrameNumber": frames, **shifts}),
-    }  # fmt: skip
+        "general": general,
+        "global_shift": pd.DataFrame({"rlnMicrographFrameNumber": frames, **shifts}),
+    }
     if motion.polynomial is not None:
         tables["local_motion_model"] = pd.DataFrame(
             {"rlnMotionModelCoeffsIdx": np.arange(36), "rlnMotionModelCoeff": -motion.polynomial.reshape(36)}
@@ -171,10 +186,15 @@ def write_motion_star(path: PathLike, motion: Trajectory, *, micrograph: str | N
         tables["hot_pixels"] = pd.DataFrame({"rlnCoordinateX": x, "rlnCoordinateY": y})
     if motion.patches is not None:
         p = motion.patches
-        tables["local_shift"] = pd.DataFrame({
-            "rlnMicrographFrameNumber": p["frame"] + 1, "rlnCoordinateX": p["x_px"], "rlnCoordinateY": p["y_px"],
-            _SHIFT[0]: -p["dx_px"], _SHIFT[1]: -p["dy_px"],
-        })  # fmt: skip
+        tables["local_shift"] = pd.DataFrame(
+            {
+                "rlnMicrographFrameNumber": p["frame"] + 1,
+                "rlnCoordinateX": p["x_px"],
+                "rlnCoordinateY": p["y_px"],
+                _SHIFT[0]: -p["dx_px"],
+                _SHIFT[1]: -p["dy_px"],
+            }
+        )
     write_star(path, tables)
 
 
@@ -214,8 +234,10 @@ def read_motioncor(path: PathLike) -> Trajectory:
         return Trajectory(-_numbered(path, table[:, 0], table[:, 1:]), shape=shape)
     if widths and min(widths) >= 5:
         return _of_patches(path, np.array([row[:5] for row in rows]), shape)
-    raise FormatError(f"{path}: expected rows of frame, x, y, or frame, x, y, shift x, shift y; this is neither a log "
-                      "of MotionCor2's shifts nor an .aln of MotionCor3")  # fmt: skip
+    raise FormatError(
+        f"{path}: expected rows of frame, x, y, or frame, x, y, shift x, shift y; this is neither a log "
+        "of MotionCor2's shifts nor an .aln of MotionCor3"
+    )
 
 
 def _number_rows(path: Path, lines: list[str], first: int) -> list[list[float]]:
@@ -273,5 +295,9 @@ def _aln(path: Path, lines: list[str]) -> Trajectory:
         patches = pd.DataFrame(numbers["localShift"], columns=_PATCH_COLUMNS)
         patches["frame"] = patches["frame"].astype(np.int64)
         patches[["dx_px", "dy_px"]] *= -1
-    return Trajectory(-_numbered(path, table[:, 0], table[:, 1:]), patches=patches, first_frame=throw[0],
-                      shape=(size[1], size[0]) if size else None)  # fmt: skip
+    return Trajectory(
+        -_numbered(path, table[:, 0], table[:, 1:]),
+        patches=patches,
+        first_frame=throw[0],
+        shape=(size[1], size[0]) if size else None,
+    )

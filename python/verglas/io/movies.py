@@ -84,10 +84,18 @@ def _named(source: str) -> list[str]:
 
 
 def open_movie(
-    path: PathLike, *, pixel_size_A: float | None = None, dose_per_frame_e_A2: float | None = None,
-    pre_exposure_e_A2: float = 0.0, voltage_kV: float | None = None, frames_per_fraction: int | None = None,
-    total_dose_e_A2: float | None = None, upsampling: int = 1, unsigned_bytes: bool | None = None, flip_y: bool = False,
-) -> Movie:  # fmt: skip
+    path: PathLike,
+    *,
+    pixel_size_A: float | None = None,
+    dose_per_frame_e_A2: float | None = None,
+    pre_exposure_e_A2: float = 0.0,
+    voltage_kV: float | None = None,
+    frames_per_fraction: int | None = None,
+    total_dose_e_A2: float | None = None,
+    upsampling: int = 1,
+    unsigned_bytes: bool | None = None,
+    flip_y: bool = False,
+) -> Movie:
     """Open a movie without gain and defects.
 
     Parameters
@@ -159,8 +167,11 @@ def _pixel_size_A(path: Path, override: float | None, about: TiffAbout, upsampli
         # What lies outside is no pixel of a microscope: resolution tags are often left at 72 dots per inch.
         return in_file if 0.05 <= in_file <= 100 else float("nan")
     if np.isfinite(in_file) and abs(in_file / override - 1) > 1e-3:
-        warnings.warn(f"{path}: pixel size {in_file:.6g} A in the file, {override:g} A used as asked", VerglasWarning,
-                      stacklevel=4)  # fmt: skip
+        warnings.warn(
+            f"{path}: pixel size {in_file:.6g} A in the file, {override:g} A used as asked",
+            VerglasWarning,
+            stacklevel=4,
+        )
     return float(override)
 
 
@@ -210,9 +221,14 @@ def _checked_dose(path: Path, override: float | None, dose: float, per_fraction:
 
 
 def read_movie(
-    path: PathLike, gain: PathLike | npt.ArrayLike | Gain | None = None,
-    defects: PathLike | npt.ArrayLike | None = None, *, placement: str = "0", divides: bool | None = None, **known: Any,
-) -> Movie:  # fmt: skip
+    path: PathLike,
+    gain: PathLike | npt.ArrayLike | Gain | None = None,
+    defects: PathLike | npt.ArrayLike | None = None,
+    *,
+    placement: str = "0",
+    divides: bool | None = None,
+    **known: Any,
+) -> Movie:
     """Open a movie with gain and defects as given; :func:`verglas.read_movie` also finds them.
 
     Parameters
@@ -237,9 +253,13 @@ def read_movie(
 
 
 def with_gain_and_defects(
-    movie: Movie, gain: PathLike | npt.ArrayLike | Gain | None, defects: PathLike | npt.ArrayLike | None,
-    *, placement: str = "0", divides: bool | None = None,
-) -> Movie:  # fmt: skip
+    movie: Movie,
+    gain: PathLike | npt.ArrayLike | Gain | None,
+    defects: PathLike | npt.ArrayLike | None,
+    *,
+    placement: str = "0",
+    divides: bool | None = None,
+) -> Movie:
     """An open movie with gain and defects as given, like :func:`read_movie`."""
     bad: Any = np.zeros(movie.shape, bool)
     if defects is not None:

@@ -142,7 +142,7 @@ def spider_header(path: PathLike) -> SpiderHeader | None:
         counts = (nz, ny, nx, records, length, line)
         if not all(np.isfinite(v) and v == int(v) and 0 < v < 2**31 for v in map(abs, counts)):
             continue
-        if form not in (_IMAGE, _VOLUME) or line != 4 * nx or length != records * line or length < 1024:
+        if form not in (_IMAGE, _VOLUME) or ny < 0 or line != 4 * nx or length != records * line or length < 1024:
             continue
         stack, images = field[23] > 0, int(max(field[25], 1)) if field[23] > 0 else 1
         shape = (images if stack else int(abs(nz)), int(ny), int(nx))

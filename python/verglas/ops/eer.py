@@ -10,9 +10,13 @@ from verglas.ops._device import as_array
 
 
 def eer(
-    strip: bytes | npt.NDArray[np.uint8], counts: npt.NDArray[np.uint16], *, run_bits: int = 7,
-    sub_bits: tuple[int, int] = (2, 2), upsampling: int = 1,
-) -> int:  # fmt: skip
+    strip: bytes | npt.NDArray[np.uint8],
+    counts: npt.NDArray[np.uint16],
+    *,
+    run_bits: int = 7,
+    sub_bits: tuple[int, int] = (2, 2),
+    upsampling: int = 1,
+) -> int:
     """Add the electrons of one frame to counts.
 
     A strip is a stream of bits, least significant first. A run length r of ``run_bits`` bits: all ones skip that many

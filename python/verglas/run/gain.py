@@ -42,16 +42,26 @@ class GainFiles:
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
         return {
-            "gain": str(self.gain), "defects": str(self.defects), "movies": self.movies, "frames": self.frames,
-            "bad_pixels": len(self.estimate.defects), "relative_error": self.estimate.relative_error,
-            "pattern": self.estimate.pattern, "excluded": self.excluded,
-        }  # fmt: skip
+            "gain": str(self.gain),
+            "defects": str(self.defects),
+            "movies": self.movies,
+            "frames": self.frames,
+            "bad_pixels": len(self.estimate.defects),
+            "relative_error": self.estimate.relative_error,
+            "pattern": self.estimate.pattern,
+            "excluded": self.excluded,
+        }
 
 
 def estimate_gain_files(
-    movies: PathLike | Iterable[PathLike], out: PathLike, *, illumination_px: float | None = None,
-    most_frames: int | None = None, listener: ListenerChoice = "screen", **known: Any,
-) -> GainFiles:  # fmt: skip
+    movies: PathLike | Iterable[PathLike],
+    out: PathLike,
+    *,
+    illumination_px: float | None = None,
+    most_frames: int | None = None,
+    listener: ListenerChoice = "screen",
+    **known: Any,
+) -> GainFiles:
     """Estimate a gain from movies, and write it with its bad pixels.
 
     Parameters

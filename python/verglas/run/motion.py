@@ -222,8 +222,9 @@ def _former_placement(folder: Path, record: Mapping[str, Any]) -> str | None:
     if not any((folder / "micrographs").glob("*.json")):
         return None
     before = had.get("settings", {})
-    changes = [f"{name}: was {before.get(name)}, now {value}" for name, value in record.items()
-               if before.get(name) != value]  # fmt: skip
+    changes = [
+        f"{name}: was {before.get(name)}, now {value}" for name, value in record.items() if before.get(name) != value
+    ]
     changes += [f"{name}: was {value}, not given now" for name, value in before.items() if name not in record]
     if changes:
         raise InputError(

@@ -25,10 +25,16 @@ _FRAMES = 20  # read to find how a gain lies and which pixels are bad
 
 
 def read_movie(
-    path: PathLike, gain: PathLike | npt.ArrayLike | Gain | None = None,
-    defects: PathLike | npt.ArrayLike | None = None, *, placement: str = "0", divides: bool | None = None,
-    metadata: bool = True, keep_bytes: int = 0, **known: Any,
-) -> Movie:  # fmt: skip
+    path: PathLike,
+    gain: PathLike | npt.ArrayLike | Gain | None = None,
+    defects: PathLike | npt.ArrayLike | None = None,
+    *,
+    placement: str = "0",
+    divides: bool | None = None,
+    metadata: bool = True,
+    keep_bytes: int = 0,
+    **known: Any,
+) -> Movie:
     """Open a movie; frames are read when they are asked for.
 
     Parameters

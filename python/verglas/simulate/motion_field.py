@@ -191,8 +191,10 @@ class Recording:
     def __post_init__(self) -> None:
         """Check ranges once."""
         if self.frames < 1 or not 0 < self.dose_per_frame_e_A2 < np.inf:
-            raise InputError("Recording: expected at least one frame and a positive dose_per_frame_e_A2, got "
-                             f"{self.frames} and {self.dose_per_frame_e_A2}")  # fmt: skip
+            raise InputError(
+                "Recording: expected at least one frame and a positive dose_per_frame_e_A2, got "
+                f"{self.frames} and {self.dose_per_frame_e_A2}"
+            )
         if not 0 <= self.gain_sd < 0.5:
             raise InputError(f"Recording.gain_sd: expected 0 to 0.5, got {self.gain_sd}")
         signed = ("frames", "dose_per_frame_e_A2", "dome_px", "shear_px", "gain_sd")

@@ -75,9 +75,15 @@ class MovieTruth:
 
 
 def movie(
-    model: Model | None = None, scene: Scene | None = None, recording: Recording | None = None, *, seed: int = 0,
-    name: str = "simulated", threads: int | None = None, **settings: Any,
-) -> tuple[Movie, MovieTruth]:  # fmt: skip
+    model: Model | None = None,
+    scene: Scene | None = None,
+    recording: Recording | None = None,
+    *,
+    seed: int = 0,
+    name: str = "simulated",
+    threads: int | None = None,
+    **settings: Any,
+) -> tuple[Movie, MovieTruth]:
     r"""Simulate one movie.
 
     The expected counts of frame f are :math:`D\,[1 - 2(\varphi_f + \psi_f)]`: D electrons per pixel, the phase
@@ -133,13 +139,19 @@ def movie(
     frames = _record(specimen, field, shifts, _Detector(gain, defects, hot, recording, scene, seed), threads)
     clean = np.zeros(scene.shape, np.float32)
     specimen.add_particles(clean, np.zeros((len(centres), 2)), None)
-    truth = MovieTruth(scene, recording, Picks(centres, name), poses, _optics(scene, centres), field, shifts, gain,
-                       defects, -2 * clean)  # fmt: skip
+    truth = MovieTruth(
+        scene, recording, Picks(centres, name), poses, _optics(scene, centres), field, shifts, gain, defects, -2 * clean
+    )
     result = Movie.from_array(
-        frames, scene.pixel_size_A, dose_per_frame_e_A2=recording.dose_per_frame_e_A2,
-        pre_exposure_e_A2=recording.pre_exposure_e_A2, voltage_kV=scene.voltage_kV, gain=gain, defects=defects,
+        frames,
+        scene.pixel_size_A,
+        dose_per_frame_e_A2=recording.dose_per_frame_e_A2,
+        pre_exposure_e_A2=recording.pre_exposure_e_A2,
+        voltage_kV=scene.voltage_kV,
+        gain=gain,
+        defects=defects,
         name=name,
-    )  # fmt: skip
+    )
     return result, truth
 
 
@@ -155,8 +167,10 @@ def _settings(scene: Scene | None, recording: Recording | None, changes: dict[st
     plain = Scene()
     for name in _UNUSED:
         if getattr(scene, name) != getattr(plain, name):
-            raise InputError(f"simulate.movie: {name} has no meaning in a movie: its noise are counts, its ice is "
-                             "ice_thickness_A; leave it out")  # fmt: skip
+            raise InputError(
+                f"simulate.movie: {name} has no meaning in a movie: its noise are counts, its ice is "
+                "ice_thickness_A; leave it out"
+            )
     return scene, recording
 
 
@@ -172,9 +186,14 @@ class _Specimen:
     """Phases of particles and ice in any frame, by place, move and exposure."""
 
     def __init__(
-        self, model: Model | None, scene: Scene, recording: Recording, centres: FloatArray, poses: Poses,
+        self,
+        model: Model | None,
+        scene: Scene,
+        recording: Recording,
+        centres: FloatArray,
+        poses: Poses,
         threads: int | None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.scene, self.recording, self.centres = scene, recording, centres
         self.box, self.spectra = 0, np.zeros((0, 1, 1), np.complex64)
         if model is not None and len(centres):

@@ -93,6 +93,8 @@ class Tables:
         if in_optics and (optics_first or label not in self.particles):
             assert self.optics is not None
             column = number_column(self.optics[label], label, f"{self.where}, optics table")
+            if not len(column):
+                raise InputError(f"{self.where}: the optics table has a column {label} but no row; add its groups")
             return column[self.group()]
         if label in self.particles:
             return number_column(self.particles[label], label, self.where, missing=missing)

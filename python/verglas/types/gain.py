@@ -54,8 +54,10 @@ class Gain:
             raise InputError(f"{self.name}: expected a gain of rows and columns, got shape {data.shape}")
         bad = data.size - int(np.count_nonzero(np.isfinite(data) & (data >= 0)))
         if bad:
-            raise InputError(f"{self.name}: {bad} of {data.size} values of the gain are NaN, infinite or negative; "
-                             "expected factors, 0 for dead pixels")  # fmt: skip
+            raise InputError(
+                f"{self.name}: {bad} of {data.size} values of the gain are NaN, infinite or negative; "
+                "expected factors, 0 for dead pixels"
+            )
         if not data.any():
             raise InputError(f"{self.name}: the gain is zero everywhere; expected factors about 1")
         object.__setattr__(self, "data", data)
@@ -110,8 +112,10 @@ class Gain:
             if (times * ny, times * nx) == shape:
                 return replace(self, data=self.data.repeat(times, 0).repeat(times, 1))
         turned = "; turned by 90 degrees it would fit" if (nx, ny) == shape else ""
-        raise InputError(f"{self.name}: the gain has {nx} x {ny} pixels, the frames {shape[1]} x {shape[0]}{turned}; "
-                         "expected the same, or a whole multiple (super-resolution)")  # fmt: skip
+        raise InputError(
+            f"{self.name}: the gain has {nx} x {ny} pixels, the frames {shape[1]} x {shape[0]}{turned}; "
+            "expected the same, or a whole multiple (super-resolution)"
+        )
 
     def _binned(self, shape: tuple[int, int], times: int) -> Gain:
         small = self.factors.astype(np.float64).reshape(shape[0], times, shape[1], times)
