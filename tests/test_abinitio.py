@@ -1,6 +1,7 @@
 """Ab initio: starts, consensus, verdict, files; alignment of maps; the hand."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ from abinitio_runs import agreement_A, drawn_problem
 from command_line import main
 
 import verglas as vg
+from verglas.errors import SettingError
 from verglas.initial_model.batch_step import thin_posterior
 from verglas.initial_model.centre import centre_particles
 from verglas.initial_model.consensus import judge
@@ -17,6 +19,8 @@ from verglas.map_geometry.map_alignment import align_maps, turned_map
 from verglas.map_geometry.sphere import spherical_average
 from verglas.map_geometry.symmetry_search import mass_centre
 from verglas.ops import Posterior
+from verglas.run.abinitio import abinitio_files
+from verglas.run.refine import refine_files
 from verglas.search.state import HalfModel, PoseTable
 
 BOX, PIXEL_A, DIAMETER_A = 32, 5.0, 110.0
@@ -228,6 +232,18 @@ def test_a_wrong_setting_is_found_before_anything_is_read(name, tmp_path, capsys
     status, _, err = main([name, "no-such.star", "--out", str(tmp_path), "--diameter", "-3"], capsys)
     assert status == 2
     assert "--diameter: expected more than 0, got -3" in err
+
+
+@pytest.mark.parametrize("job", [abinitio_files, refine_files])
+def test_from_python_too_all_wrong_settings_are_told_before_the_file_is_read(job, tmp_path):
+    """The file does not exist: that would be told first if it were read first."""
+    with pytest.raises(SettingError, match=r"diameter_A: expected more than 0, got -3.*seed: expected at least 0"):
+        job(Path("no-such.star"), settings={"diameter_A": -3.0, "seed": -1}, out=tmp_path / "run")
+    with pytest.raises(SettingError, match=r"unknown setting diamter_A \(diameter_A\?\)"):
+        job(Path("no-such.star"), settings={"diamter_A": 3.0}, out=tmp_path / "run")
+    with pytest.raises(vg.InputError, match=r"no-such\.star"):
+        job(Path("no-such.star"), settings={"diameter_A": 3.0}, out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.slow

@@ -162,10 +162,7 @@ def test_command_line(particles, tmp_path, capsys):
     with pytest.raises(Stop):
         run_job.abinitio_files(
             tmp_path / "p.star",
-            diameter_A=125.0,
-            final_resolution_A=16.0,
-            iterations=2,
-            starts=1,
+            settings={"diameter_A": 125.0, "final_resolution_A": 16.0, "iterations": 2, "starts": 1},
             out=tmp_path / "run",
             listener=Stopping("start 1", 1),
         )

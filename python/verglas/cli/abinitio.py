@@ -11,7 +11,6 @@ import typer
 from verglas.cli.options import with_settings
 from verglas.run.abinitio import AbInitioSettings, abinitio_files
 from verglas.run.common_lines import CommonLinesJob, common_lines_files
-from verglas.types.settings import settings_from
 
 _COMMON_LINES = "common-lines"  # makes a map of averages in its own way, and reads few of the settings
 _METHODS = ("em", "hill-climbing", _COMMON_LINES)
@@ -49,14 +48,12 @@ def abinitio(
         job = CommonLinesJob(
             particles, out, chosen.diameter_A, chosen.final_resolution_A, chosen.symmetry, flip_hand, threads=threads
         )
-        made = common_lines_files(job)
-        typer.echo(json.dumps(made.as_dict(), indent=2) if as_json else f"{made.sentence} {out}/map.mrc")
+        first_map = common_lines_files(job)
+        typer.echo(json.dumps(first_map.as_dict(), indent=2) if as_json else f"{first_map.sentence} {out}/map.mrc")
         return
-    # Settings first: a wrong call is not found out after a million rows have been read.
-    chosen = settings_from("abinitio", AbInitioSettings, method=method, **settings)
-    found = abinitio_files(
+    result = abinitio_files(
         particles,
-        settings=chosen,
+        settings={"method": method, **settings},
         stack=stack,
         out=out,
         flip_hand=flip_hand,
@@ -65,7 +62,7 @@ def abinitio(
         threads=threads,
     )
     if as_json:
-        typer.echo(json.dumps(found.summary(), indent=2))
+        typer.echo(json.dumps(result.summary(), indent=2))
         return
-    symmetry_said = "" if found.symmetry is None else f" {found.symmetry.sentence}"
-    typer.echo(f"{found.verdict.sentence}{symmetry_said} {found.seconds:.0f} s: {out}/report.html")
+    symmetry_said = "" if result.symmetry is None else f" {result.symmetry.sentence}"
+    typer.echo(f"{result.verdict.sentence}{symmetry_said} {result.seconds:.0f} s: {out}/report.html")

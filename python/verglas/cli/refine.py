@@ -12,7 +12,6 @@ import typer
 from verglas.cli.options import with_settings
 from verglas.cli.usage import refuse_unless_positive
 from verglas.run.refine import RefineSettings, refine_files, summary
-from verglas.types.settings import settings_from
 
 
 def register(app: typer.Typer) -> None:
@@ -47,10 +46,10 @@ def refine(
     support the symmetry. Exit status 1 if it is to stop: nothing but noise, or a symmetry that is not there.
     """
     refuse_unless_positive({"--memory": memory})
-    settings_from("refine", RefineSettings, **settings)  # a wrong call is told before a large file is read
-    found = refine_files(
+    result = refine_files(
         particles,
         reference or None,
+        settings=settings,
         stack=stack,
         out=out,
         mask=mask,
@@ -59,10 +58,9 @@ def refine(
         resume=resume,
         allow_changes=allow_changes,
         threads=threads,
-        **settings,
     )
-    _print(summary(found), out, as_json)
-    if found.verdict.state == "stop":
+    _print(summary(result), out, as_json)
+    if result.verdict.state == "stop":
         raise typer.Exit(1)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -153,6 +154,22 @@ def _write(folder: Path, result: AbInitio) -> None:
     write_abinitio_page(folder, figures, f"verglas {__version__}, {now_text()}")
 
 
-def abinitio_files(particles: Path, *, stack: Path | None = None, **choices: Any) -> AbInitio:
-    """What ``verglas abinitio`` does: read, :func:`abinitio`, leave everything in the folder."""
-    return abinitio(read_particles(particles, stack=stack), **choices)
+def abinitio_files(
+    particles: Path, *, settings: Mapping[str, Any] | None = None, stack: Path | None = None, **how: Any
+) -> AbInitio:
+    """What ``verglas abinitio`` does: check settings, read, :func:`abinitio`, leave everything in the folder.
+
+    Parameters
+    ----------
+    particles : Path
+        STAR or CS file.
+    settings : mapping, optional
+        Fields of :class:`verglas.initial_model.AbInitioSettings` and their values.
+    stack : Path, optional
+        Image stack in place of the one the file names.
+    **how
+        What :func:`abinitio` takes besides: ``out``, ``flip_hand``, ``device``, ``listener``, ...
+    """
+    # Before the file is read: millions of rows take minutes, and a wrong setting would be told only after them.
+    chosen = settings_from("abinitio", AbInitioSettings, **(settings or {}))
+    return abinitio(read_particles(particles, stack=stack), settings=chosen, **how)

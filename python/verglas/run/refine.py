@@ -258,9 +258,33 @@ def iteration_sentence(figures: Mapping[str, Any]) -> str:
     )
 
 
-def refine_files(particles: Path, reference: Sequence[Path] | None, *, stack: Path | None, **more: Any) -> Refinement:
-    """What ``verglas refine`` does: read, :func:`refine`, leave everything in the run folder."""
-    return refine(read_particles(particles, stack=stack), reference, **more)
+def refine_files(
+    particles: Path,
+    reference: Sequence[Path] | None = None,
+    *,
+    settings: Mapping[str, Any] | None = None,
+    stack: Path | None = None,
+    **how: Any,
+) -> Refinement:
+    """What ``verglas refine`` does: check settings, read, :func:`refine`, leave everything in the run folder.
+
+    Parameters
+    ----------
+    particles : Path
+        STAR or CS file.
+    reference : sequence of Path, optional
+        Start maps.
+    settings : mapping, optional
+        Fields of :class:`verglas.refinement.RefineSettings` and their values.
+    stack : Path, optional
+        Image stack in place of the one the file names.
+    **how
+        What :func:`refine` takes besides: ``out``, ``mask``, ``device``, ``listener``, ...
+    """
+    chosen = dict(settings or {})
+    # Before the file is read: millions of rows take minutes, and a wrong setting would be told only after them.
+    settings_from("refine", RefineSettings, **chosen)
+    return refine(read_particles(particles, stack=stack), reference, **how, **chosen)
 
 
 def summary(result: Refinement) -> dict[str, Any]:
