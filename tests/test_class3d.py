@@ -11,7 +11,7 @@ import verglas as vg
 from verglas.errors import InputError, SettingError
 from verglas.heterogeneity.classes import keep_state, restore_state
 from verglas.heterogeneity.components import mean_model
-from verglas.heterogeneity.fixed_classes import first_posterior, population_errors
+from verglas.heterogeneity.fixed_classes import classes_of, first_posterior, population_errors
 from verglas.heterogeneity.posed import posed_images
 from verglas.masks import soft_sphere
 from verglas.refinement.state import State
@@ -176,6 +176,17 @@ def test_start_splits_particles_where_they_differ(three):
     posterior, differs = first_posterior(posed, mean_model(posed, contrast=False), 3)
     assert differs
     assert accuracy(posterior.argmax(axis=1), number_of(three)) > 0.8
+
+
+def test_class_without_particles_in_one_half_leaves_the_others_alone(three):
+    posed = posed_images(three[:100], job="test", resolution_A=25, diameter_A=130)
+    mean = mean_model(posed, contrast=False)
+    posterior = np.tile([0.0, 1.0], (len(posed), 1))
+    posterior[posed.rows_of_half(2)[:5]] = [1.0, 0.0]  # the first class has nobody in the first half
+    first = classes_of(posed, mean, posterior).halves[0].volumes
+    alone = classes_of(posed, mean, posterior[:, ::-1]).halves[0].volumes
+    assert not first[0].any()
+    np.testing.assert_allclose(first[1], alone[0], atol=1e-4 * alone[0].std())
 
 
 def test_bad_input_is_said_in_one_sentence(three):

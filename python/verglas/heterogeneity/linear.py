@@ -194,9 +194,8 @@ def solve(posed: PosedImages, sums: LinearSums, ssnr: FloatArray | None) -> Floa
     """
     grid, n = sums.values[0].grid, len(sums.values)
     shells = grid_shells(grid)
-    first = sums.values[0].weights
-    assert first is not None
-    inside = (shells <= posed.radius) & (first > 0)
+    # Any map's: a class that has no particle in this half set must not take the others with it.
+    inside = (shells <= posed.radius) & np.any([s.weights > 0 for s in sums.values if s.weights is not None], axis=0)
     of_point = shells[inside]
     count = np.maximum(np.bincount(of_point, minlength=posed.radius + 1), 1)
     system = np.zeros((len(of_point), n, n))
