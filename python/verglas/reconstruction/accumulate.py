@@ -20,7 +20,6 @@ from verglas.geometry import euler_to_matrix
 from verglas.image import find_unusable_images
 from verglas.reconstruction import direct, least_squares
 from verglas.reconstruction.sums import Batch, Symmetry, add_batch, finish
-from verglas.types import Map
 from verglas.types.settings import check_settings, setting
 
 if TYPE_CHECKING:
@@ -28,7 +27,6 @@ if TYPE_CHECKING:
 
 Progress = Callable[[int, int], None]
 Tick = Callable[[int, int], None]
-SsnrChoice = npt.NDArray[np.float64] | Callable[[Map, Map], npt.NDArray[np.float64]] | None
 _BATCH_PIXELS = 1 << 23  # pixels read and transformed at a time: about 100 MB with transforms and CTFs
 _LEAST_BATCH = 8
 
@@ -69,32 +67,6 @@ class ReconstructSettings:
         check_settings("reconstruct", self)
 
 
-@dataclass(frozen=True)
-class Method:
-    """How sums are made and solved: of the settings, and where.
-
-    Attributes
-    ----------
-    name, iterations, ctf
-        As in :class:`ReconstructSettings`.
-    ssnr : array or callable, optional
-        Spectral signal-to-noise ratio of the full map per shell, for a Wiener reconstruction; or a function of the two
-        half maps that gives it, from which the full map is then solved with the sums at hand.
-    threads : int, optional
-        Threads; all by default.
-    device : str
-        ``"cpu"``, ``"cuda:0"``, several (``"cuda:0,cuda:1"``, which share the particles in contiguous blocks), or
-        ``"cuda"`` for every GPU. The iterations of least-squares and gridding are made on the host in any case.
-    """
-
-    name: Literal["direct", "least-squares", "gridding"] = "direct"
-    iterations: int | None = None
-    ctf: bool = True
-    ssnr: SsnrChoice = None
-    threads: int | None = None
-    device: str = "cpu"
-
-
 def direct_grid(box: int, max_radius: int) -> ops.Grid:
     """Division on the grid wants a fine one: at 1.5x the local mean blurs the few-view case (docs/kernels.md)."""
     return ops.Grid(box, max_radius=max_radius, oversampling=2.0)
@@ -103,10 +75,13 @@ def direct_grid(box: int, max_radius: int) -> ops.Grid:
 class Accumulator:
     """Sums of one set of particles on a device: values on the map's grid, weights there or on the kernel's grid."""
 
-    def __init__(self, box: int, max_radius: int, method: Method, device: str) -> None:
-        grid = ops.Grid(box, max_radius=max_radius) if method.name == "least-squares" else direct_grid(box, max_radius)
-        self.method, self.device = method, device
-        if method.name == "least-squares":
+    def __init__(
+        self, box: int, max_radius: int, settings: ReconstructSettings, device: str, threads: int | None
+    ) -> None:
+        exact = settings.method == "least-squares"
+        grid = ops.Grid(box, max_radius=max_radius) if exact else direct_grid(box, max_radius)
+        self.settings, self.device, self.threads = settings, device, threads
+        if exact:
             self.values = ops.GridSums.zeros(grid, weights=False, device=device)
             kernel = least_squares.kernel_grid(box, max_radius)
             self.weights = ops.GridSums.zeros(kernel, values=False, device=device)
@@ -115,9 +90,9 @@ class Accumulator:
 
     def add(self, batch: Batch, symmetry: Symmetry) -> None:
         """Insert a batch."""
-        add_batch(self.values, batch, symmetry, threads=self.method.threads, device=self.device)
+        add_batch(self.values, batch, symmetry, threads=self.threads, device=self.device)
         if self.weights is not self.values:
-            add_batch(self.weights, batch, symmetry, threads=self.method.threads, device=self.device)
+            add_batch(self.weights, batch, symmetry, threads=self.threads, device=self.device)
 
     def take(self, other: Accumulator) -> None:
         """Add the sums of another device, before :meth:`finish`."""
@@ -131,33 +106,33 @@ class Accumulator:
     def finish(self, symmetry: Symmetry) -> None:
         """Sums of the full plane and the full group."""
         shared = self.weights is self.values
-        self.values = finish(self.values, symmetry, threads=self.method.threads)
-        self.weights = self.values if shared else finish(self.weights, symmetry, threads=self.method.threads)
-        if self.device != "cpu" and self.method.name != "direct":  # solved on the host
+        self.values = finish(self.values, symmetry, threads=self.threads)
+        self.weights = self.values if shared else finish(self.weights, symmetry, threads=self.threads)
+        if self.device != "cpu" and self.settings.method != "direct":  # solved on the host
             self.values, self.weights = _sums_to_host(self.values), _sums_to_host(self.weights)
 
     def plus(self, other: Accumulator) -> Accumulator:
         """Sums of both sets; call after :meth:`finish`."""
         total = object.__new__(Accumulator)
-        total.method, total.device = self.method, self.device
+        total.settings, total.device, total.threads = self.settings, self.device, self.threads
         total.values = self.values + other.values
         total.weights = total.values if self.weights is self.values else self.weights + other.weights
         return total
 
     def solve(self, ssnr: npt.NDArray[np.float64] | None) -> tuple[npt.NDArray[np.float32], float]:
         """Map and residual."""
-        method = self.method
-        if method.name == "least-squares":
-            operator = least_squares.normal_operator(self.weights, ssnr=ssnr, threads=method.threads)
+        settings, threads = self.settings, self.threads
+        if settings.method == "least-squares":
+            operator = least_squares.normal_operator(self.weights, ssnr=ssnr, threads=threads)
             assert self.values.values is not None
-            right_side = gridding.from_grid(self.values.values, self.values.grid, threads=method.threads)
-            steps = 30 if method.iterations is None else method.iterations
-            solution = least_squares.solve(operator, right_side, iterations=steps, threads=method.threads)
+            right_side = gridding.from_grid(self.values.values, self.values.grid, threads=threads)
+            steps = 30 if settings.iterations is None else settings.iterations
+            solution = least_squares.solve(operator, right_side, iterations=steps, threads=threads)
             return solution.volume, solution.residuals[-1] if solution.residuals else 0.0
         assert self.weights.weights is not None
-        steps = 0 if method.name == "direct" else 10 if method.iterations is None else method.iterations
+        steps = 0 if settings.method == "direct" else 10 if settings.iterations is None else settings.iterations
         weights = direct.density_weights(self.weights.weights, self.weights.grid, ssnr=ssnr, iterations=steps)
-        return to_host(direct.invert(self.values, weights, threads=method.threads)), weights.residual
+        return to_host(direct.invert(self.values, weights, threads=threads)), weights.residual
 
 
 def _sums_to_host(sums: ops.GridSums) -> ops.GridSums:
@@ -178,11 +153,14 @@ class Insertion:
     symmetry : Symmetry
     max_radius : int
         Last shell in use.
-    method : Method
+    settings : ReconstructSettings
+        Method, iterations, and whether CTFs are taken as 1.
     progress : callable, optional
         Called with (particles done, particles in all).
     known : dict of int -> str
         Particles that cannot be used, as far as is known: :func:`verglas.image.outliers.inspect_images`.
+    threads, device
+        As in :func:`verglas.reconstruct`; several devices share the particles in contiguous blocks.
     """
 
     particles: Particles
@@ -190,9 +168,11 @@ class Insertion:
     n_sets: int
     symmetry: Symmetry
     max_radius: int
-    method: Method
+    settings: ReconstructSettings
     progress: Progress | None = None
     known: Mapping[int, str] = field(default_factory=dict)
+    threads: int | None = None
+    device: str = "cpu"
 
     def run(self) -> tuple[list[Accumulator], dict[int, str]]:
         """Finished sums of each set, on the first device; and the particles set aside, with the reason of each.
@@ -204,7 +184,7 @@ class Insertion:
         DeviceError
             A GPU cannot be used, or its memory does not suffice for half a batch either.
         """
-        n, devices = len(self.particles), device_names(self.method.device)
+        n, devices = len(self.particles), device_names(self.device)
         shares = [_Share(self, *part) for part in zip(np.array_split(np.arange(n), len(devices)), devices, strict=True)]
         tick = self._ticker(len(shares))
         if len(shares) == 1:
@@ -274,7 +254,8 @@ class _Share:
     def _insert_share(self, batch: int, tick: Tick) -> tuple[list[Accumulator], dict[int, str]]:
         job, excluded = self.all, dict[int, str]()
         with work_on(self.device):
-            sets = [Accumulator(job.particles.box, job.max_radius, job.method, self.device) for _ in range(job.n_sets)]
+            shape = job.particles.box, job.max_radius
+            sets = [Accumulator(*shape, job.settings, self.device, job.threads) for _ in range(job.n_sets)]
             for index, images in self._batches(batch, excluded):
                 for number, accumulator in enumerate(sets, start=1):
                     chosen = job.subset[index] == number
@@ -285,10 +266,10 @@ class _Share:
 
     def _batches(self, size: int, excluded: dict[int, str]) -> Iterator[tuple[npt.NDArray[np.int64], Batch]]:
         """Read, check and transform the particles in order; those set aside are added to ``excluded``."""
-        particles, method, poses = self.all.particles, self.all.method, self.all.particles.poses
+        particles, threads, poses = self.all.particles, self.all.threads, self.all.particles.poses
         assert poses is not None
         box, pixel_size_A = particles.box, particles.pixel_size_A
-        optics = particles.optics if method.ctf else None
+        optics = particles.optics if self.all.settings.ctf else None
         params = None if optics is None else optics.as_params()
         bad = {**({} if optics is None else optics.unusable()), **self.all.known}
         excluded.update({i: bad[i] for i in np.intersect1d(list(bad), self.rows).astype(np.int64).tolist()})
@@ -309,11 +290,11 @@ class _Share:
                 continue
             ctf = None
             if params is not None:
-                ctf = ops.ctf(params[index], box, pixel_size_A, device=self.device, threads=method.threads)
+                ctf = ops.ctf(params[index], box, pixel_size_A, device=self.device, threads=threads)
             yield (
                 index,
                 Batch(
-                    fourier.forward(images, 2, threads=method.threads),
+                    fourier.forward(images, 2, threads=threads),
                     euler_to_matrix(poses.angles_deg[index]),
                     # Minus: the origin in a file brings the particle to the centre, so the particle lies at minus the
                     # origin.

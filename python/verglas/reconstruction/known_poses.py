@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, overload
 
@@ -15,7 +16,7 @@ from verglas.errors import InputError, VerglasWarning
 from verglas.geometry import symmetry_matrices
 from verglas.image.outliers import inspect_images
 from verglas.optics import for_job
-from verglas.reconstruction.accumulate import Accumulator, Insertion, Method, ReconstructSettings, SsnrChoice
+from verglas.reconstruction.accumulate import Accumulator, Insertion, ReconstructSettings
 from verglas.reconstruction.half_sets import split_halves
 from verglas.reconstruction.sums import Symmetry
 from verglas.types import Map
@@ -25,6 +26,8 @@ from verglas.types.settings import settings_from
 
 if TYPE_CHECKING:
     from verglas.types import Particles
+
+SsnrChoice = npt.NDArray[np.float64] | Callable[[Map, Map], npt.NDArray[np.float64]] | None
 
 
 @dataclass(frozen=True)
@@ -139,13 +142,12 @@ def reconstruct_report(
         A GPU cannot be used, or its memory does not suffice.
     """
     chosen = settings_from("reconstruct", ReconstructSettings, settings, **changes)
-    method = Method(chosen.method, chosen.iterations, chosen.ctf, ssnr, threads, device)
     particles = particles_of(particles, "reconstruct: particles")
     if particles.poses is None:
         raise InputError(
             "reconstruct: the particles have no poses (rlnAngleRot, rlnAngleTilt, rlnAnglePsi); refine them first"
         )
-    particles = for_job(particles, "reconstruct", ctf=method.ctf)
+    particles = for_job(particles, "reconstruct", ctf=chosen.ctf)
     halves = halves or callable(ssnr)
     group = Symmetry.of(symmetry_matrices(chosen.symmetry))
     radius = max_radius_for(particles.box, particles.pixel_size_A, chosen.max_resolution_A)
@@ -154,7 +156,16 @@ def reconstruct_report(
     with shown_to(listener) as heard:
         progress = phase_progress(heard, "particles inserted")
         insertion = Insertion(
-            particles, subset, 2 if halves else 1, group, radius, method, progress, inspection.excluded
+            particles,
+            subset,
+            2 if halves else 1,
+            group,
+            radius,
+            chosen,
+            progress,
+            inspection.excluded,
+            threads=threads,
+            device=device,
         )
         sets, excluded = insertion.run()
     device = sets[0].device
@@ -162,7 +173,7 @@ def reconstruct_report(
     def solve_map(sums: Accumulator, ssnr: npt.NDArray[np.float64] | None) -> tuple[Map, float]:
         with work_on(device):
             volume, residual = sums.solve(ssnr)
-        return Map(group.apply(volume, radius, threads=method.threads), particles.pixel_size_A), residual
+        return Map(group.apply(volume, radius, threads=threads), particles.pixel_size_A), residual
 
     maps = (solve_map(sets[0], None)[0], solve_map(sets[1], None)[0]) if halves else None
     weights = ssnr(*maps) if maps is not None and callable(ssnr) else ssnr
