@@ -164,3 +164,16 @@ def test_command_names_files_that_do_not_go_together(halves, tmp_path, capsys):
     status, _, said = main(["local-resolution", *paths, "--out", str(tmp_path / "out")], capsys)
     assert status == 1
     assert "a.mrc has shape (64, 64, 64) and" in said
+
+
+def test_a_mask_without_molecule_and_a_map_of_nan_are_refused(halves, tmp_path, capsys):
+    with pytest.raises(vg.InputError, match=r"reaches 0\.3 only"):
+        vg.local_resolution(halves.half1, halves.half2, 0.3 * halves.inside, listener=None)
+    paths = [str(tmp_path / name) for name in ("a.mrc", "b.mrc", "c.mrc")]
+    for path, volume in zip(paths, (halves.half1, halves.half2, halves.half1), strict=True):
+        vg.write_map(path, volume)
+    whole = (tmp_path / "c.mrc").read_bytes()
+    (tmp_path / "c.mrc").write_bytes(whole[:-4] + np.float32(np.nan).tobytes())
+    status, _, said = main(["local-resolution", *paths[:2], "--map", paths[2], "--out", str(tmp_path / "o")], capsys)
+    assert status == 1
+    assert "c.mrc: 1 voxels are not finite" in said

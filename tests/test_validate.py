@@ -109,3 +109,58 @@ def test_a_folder_without_half_maps_is_refused(tmp_path, capsys):
     status, _, said = main(["validate", str(tmp_path)], capsys)
     assert status == 1
     assert "no half1.mrc and half2.mrc" in said
+
+
+def symmetric_noise(seed: int) -> list[vg.Map]:
+    """Noise under the 24 turns of a cube, which an odd box holds exactly."""
+    side = 49
+    at = np.stack(np.meshgrid(*[np.arange(side) - side // 2] * 3, indexing="ij"), axis=-1)
+    made = []
+    for noise in np.random.default_rng(seed).normal(size=(2, side, side, side)):
+        turned = [at @ np.rint(m).astype(int).T + side // 2 for m in vg.symmetry_matrices("O")]
+        made.append(vg.Map(sum(noise[t[..., 0], t[..., 1], t[..., 2]] for t in turned), PIXEL_A))
+    return made
+
+
+def test_symmetric_noise_is_named_as_any_noise():
+    """Of symmetric maps a voxel in 24 is independent: chance reaches further than without symmetry."""
+    for seed in (0, 8):  # of which chance makes signal, and of 0 shared noise, where all voxels are counted
+        pair = symmetric_noise(seed)
+        assert judge_signal(*pair, symmetry="O").state == "stop"
+        assert judge_shared_noise(*pair, symmetry="O").state == "go on"
+        assert judge_signal(*pair).state == "go on"
+
+
+def test_every_class_is_asked_under_the_runs_symmetry(truth, tmp_path, capsys, monkeypatch):
+    asked = []
+    monkeypatch.setattr(
+        "verglas.run.validate.judge_signal",
+        lambda *maps, symmetry, threads: asked.append(symmetry) or judge_signal(*maps, symmetry=symmetry),
+    )
+    first, second = halves(truth, 0)
+    (tmp_path / "run.json").write_text('{"symmetry": "C2"}')
+    for number, pair in ((1, (first, second)), (2, (first, first)), (10, halves(truth, 1, signal=0.0))):
+        for half, volume in enumerate(pair, 1):
+            vg.write_map(tmp_path / f"half{half}_class{number}.mrc", volume)
+    status, printed, _ = main(["validate", str(tmp_path), "--json"], capsys)
+    stops = [f["sentence"] for f in json.loads(printed)["findings"] if f["state"] == "stop"]
+    assert status == 1
+    assert [s.split(":")[0] for s in stops] == ["Class 2", "Class 10"]
+    assert asked == ["C2", "C2"]
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (lambda folder, half: vg.write_map(folder / "mask.mrc", half.with_data(200 * (half.data > 0))), "0 to 200"),
+        (lambda folder, half: vg.write_map(folder / "half2.mrc", vg.Map(half.data[:32], PIXEL_A)), "expected a cube"),
+        (lambda folder, half: (folder / "half2.mrc").unlink(), "half2.mrc: no such file"),
+    ],
+)
+def test_files_that_cannot_be_judged_are_named(truth, tmp_path, capsys, spoil, said):
+    for number, half in enumerate(halves(truth, 0), 1):
+        vg.write_map(tmp_path / f"half{number}.mrc", half)
+    spoil(tmp_path, truth)
+    status, _, message = main(["validate", str(tmp_path)], capsys)
+    assert status == 1
+    assert said in message

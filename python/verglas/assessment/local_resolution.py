@@ -263,7 +263,12 @@ def _envelope(first: Map, second: Map, mask: MapLike | npt.ArrayLike | None, thr
     if mask is None:
         return solvent_mask(first.with_data(0.5 * (first.data + second.data)), threads=threads)
     values = mask if isinstance(mask, np.ndarray | list) else map_of(mask, "local_resolution: mask").data
-    return first.with_data(checked_mask(values, first.data.shape, "local_resolution: the mask"))
+    checked = checked_mask(values, first.data.shape, "local_resolution: the mask")
+    if not checked.max() >= 0.5:
+        raise InputError(
+            f"local_resolution: the mask reaches {checked.max():.2g} only; what is at least 0.5 counts as the molecule"
+        )
+    return first.with_data(checked)
 
 
 def _bands(like: Map, global_A: float, chosen: LocalResolutionSettings) -> tuple[float, list[Band]]:

@@ -12,6 +12,7 @@ from scipy import stats
 from verglas.assessment.fsc import FSC, fsc
 from verglas.assessment.independence import proportional
 from verglas.errors import InputError
+from verglas.geometry import symmetry_order
 from verglas.masks import soft_sphere
 from verglas.types import Map
 from verglas.types.arrays import Float32Array, FloatArray, IntArray
@@ -79,15 +80,17 @@ def judge_independence(half1: Map, half2: Map) -> Finding:
     return Finding("independent-halves", "go on", "The half maps are two different maps.", numbers)
 
 
-def judge_shared_noise(half1: Map, half2: Map, *, threads: int | None = None) -> Finding:
+def judge_shared_noise(half1: Map, half2: Map, *, symmetry: str = "C1", threads: int | None = None) -> Finding:
     """Whether the FSC stays above zero where no map has signal: ``shared-noise``.
 
     Signal ends; noise that both halves share (particles in both, a common mask, solvent flattening, a filter that
     joined them) does not. The shells beyond 0.8 of Nyquist are taken together; of independent noise their mean has a
-    normal distribution whose variance the number of independent voxels gives. Where maps are resolved to their sampling
-    the question cannot be asked.
+    normal distribution whose variance the number of independent voxels gives: fewer by the order of the point group
+    (``symmetry``) that both maps were made under. Where maps are resolved to their sampling the question cannot be
+    asked.
     """
-    curve = fsc(half1, half2, _sphere(half1.box), threads=threads)
+    order = symmetry_order(symmetry)
+    curve = fsc(half1, half2, _sphere(half1.box), symmetry_order=order, threads=threads)
     last = len(curve.curve) - 1
     tail = np.arange(int(np.ceil(_TAIL * last)), last + 1)
     filled = curve.curve[tail] != 0
@@ -160,14 +163,15 @@ def judge_shared_particles(names: Sequence[str], half_sets: npt.ArrayLike) -> Fi
     return Finding("shared-particles", "go on", "No image lies in both half sets.", numbers)
 
 
-def judge_signal(half1: Map, half2: Map, *, threads: int | None = None) -> Finding:
+def judge_signal(half1: Map, half2: Map, *, symmetry: str = "C1", threads: int | None = None) -> Finding:
     """Whether half maps agree more than noise would: ``signal-in-halves``, stop where they do not.
 
     Shells finer than 40 angstrom; three in a row beyond chance at 1e-3 each (Fisher's exact threshold with the
-    independent voxels under a soft sphere).
+    independent voxels under a soft sphere, of which a point group leaves one in its order).
     """
     # Within a sphere: a mask made from the map follows its noise, which then agrees in both halves.
-    curve = fsc(half1, half2, _sphere(half1.box), threads=threads)
+    order = symmetry_order(symmetry)
+    curve = fsc(half1, half2, _sphere(half1.box), symmetry_order=order, threads=threads)
     level = curve.threshold(f"{stats.norm.isf(_FALSE_ALARM):.4f}sigma-fisher")
     fine = curve.frequency_per_A > 1 / min(_FIRST_A, half1.box * half1.pixel_size_A / 4)
     above = (curve.curve > level) & fine

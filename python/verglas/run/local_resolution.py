@@ -17,7 +17,7 @@ from verglas.assessment.local_resolution import LocalResolution, LocalResolution
 from verglas.errors import InputError
 from verglas.io import read_map, write_csv, write_json, write_map, write_text
 from verglas.report.local_resolution import COLOUR_SCALE, write_local_resolution_page
-from verglas.run.maps import read_mask
+from verglas.run.maps import read_half_maps, read_mask
 from verglas.types import Map
 
 
@@ -81,9 +81,7 @@ def local_resolution_files(
         The files do not go together; the message names them.
     """
     started = time.perf_counter()
-    first, second = read_map(job.half1, job.pixel_size_A), read_map(job.half2, job.pixel_size_A)
-    if first.data.shape != second.data.shape:
-        raise InputError(f"{job.half1} has shape {first.data.shape} and {job.half2} {second.data.shape} (z, y, x)")
+    first, second = read_half_maps(job.half1, job.half2, job.pixel_size_A)
     mask = None if job.mask is None else first.with_data(read_mask(job.mask, first))
     shown = first.with_data(0.5 * (first.data + second.data)) if job.map is None else _map_like(job.map, first)
     found = local_resolution(first, second, mask, job.settings, threads=job.threads, listener=listener)
@@ -97,6 +95,7 @@ def local_resolution_files(
     surface = "map_filtered.mrc" if job.filtered_map else "map.mrc"
     write_text(job.out / "colour.cxc", chimerax_script(found, Path(surface)))
     given = {"half1": str(job.half1), "half2": str(job.half2), "mask": str(job.mask or "made from the map")}
+    given["map"] = str(job.map or "mean of the half maps")
     record = {
         "verglas": __version__,
         **found.as_dict(),
@@ -113,6 +112,8 @@ def _map_like(path: Path, like: Map) -> Map:
     volume = read_map(path, like.pixel_size_A)
     if volume.data.shape != like.data.shape:
         raise InputError(f"{path} has shape {volume.data.shape}, the half maps {like.data.shape} (z, y, x)")
+    if bad := np.count_nonzero(~np.isfinite(volume.data)):
+        raise InputError(f"{path}: {bad} voxels are not finite numbers")
     return volume
 
 

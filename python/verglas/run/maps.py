@@ -81,6 +81,27 @@ def _fsc_of_files(
     return result
 
 
+def read_half_maps(first: Path, second: Path, pixel_size_A: float | None = None) -> tuple[Map, Map]:
+    """Two half maps that go together: cubes of one box, of finite values.
+
+    Raises
+    ------
+    InputError
+        They do not; the message names the file.
+    """
+    half1, half2 = (read_map(path, pixel_size_A) for path in (first, second))
+    for path, half in ((first, half1), (second, half2)):
+        if len(set(half.data.shape)) != 1:
+            raise InputError(f"{path}: a map of shape {half.data.shape} (z, y, x); expected a cube")
+        if bad := np.count_nonzero(~np.isfinite(half.data)):
+            raise InputError(f"{path}: {bad} voxels are not finite numbers")
+    if half1.data.shape != half2.data.shape:
+        raise InputError(
+            f"{first} has shape {half1.data.shape} and {second} {half2.data.shape} (z, y, x): resample one"
+        )
+    return half1, half2
+
+
 def read_mask(path: Path, like: Map) -> npt.NDArray[np.float32]:
     """A mask file for a map, checked (:func:`verglas.masks.checked_mask`); the message names the file."""
     return masks.checked_mask(read_map(path, like.pixel_size_A).data, like.data.shape, f"the mask {path}")

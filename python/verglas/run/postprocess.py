@@ -14,12 +14,11 @@ import pandas as pd
 from verglas._screen import ListenerChoice
 from verglas._version import __version__
 from verglas.assessment.postprocess import Postprocessed, PostprocessSettings, mtf_gain, postprocess
-from verglas.errors import FormatError, InputError
+from verglas.errors import FormatError
 from verglas.filters import Gain
-from verglas.io import read_map, read_star, write_csv, write_json, write_map
+from verglas.io import read_star, write_csv, write_json, write_map
 from verglas.report.postprocess import write_postprocess_page
-from verglas.run.maps import read_mask
-from verglas.types import Map
+from verglas.run.maps import read_half_maps, read_mask
 
 
 @dataclass(frozen=True)
@@ -182,11 +181,7 @@ def postprocess_files(job: PostprocessJob, *, listener: ListenerChoice = "screen
         Maps or mask do not go together; the message names the files.
     """
     start_time = time.perf_counter()
-    half1, half2 = (_read(path, job.pixel_size_A) for path in (job.half1, job.half2))
-    if half1.data.shape != half2.data.shape:
-        raise InputError(
-            f"{job.half1} has shape {half1.data.shape} and {job.half2} {half2.data.shape} (z, y, x): resample one"
-        )
+    half1, half2 = read_half_maps(job.half1, job.half2, job.pixel_size_A)
     mask = None if job.mask is None else half1.with_data(read_mask(job.mask, half1))
     mtf = None if job.mtf is None else read_mtf(job.mtf, job.mtf_pixel_size_A or half1.pixel_size_A)
     job.out.mkdir(parents=True, exist_ok=True)
@@ -211,12 +206,3 @@ def postprocess_files(job: PostprocessJob, *, listener: ListenerChoice = "screen
     now = datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
     files.append(write_postprocess_page(job.out, f"verglas {__version__}, {now}"))
     return PostprocessSummary(result, files, time.perf_counter() - start_time)
-
-
-def _read(path: Path, pixel_size_A: float | None) -> Map:
-    volume = read_map(path, pixel_size_A)
-    if len(set(volume.data.shape)) != 1:
-        raise InputError(f"{path}: a map of shape {volume.data.shape} (z, y, x); expected a cube")
-    if not np.isfinite(volume.data).all():
-        raise InputError(f"{path}: {np.count_nonzero(~np.isfinite(volume.data))} voxels are not finite numbers")
-    return volume

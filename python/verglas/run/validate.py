@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -20,12 +21,11 @@ from verglas.assessment.validation import (
     judge_signal,
 )
 from verglas.errors import InputError
-from verglas.io import read_csv, read_json, read_map, read_particles, write_json, write_text
+from verglas.io import read_csv, read_json, read_particles, write_json, write_text
 from verglas.report.html import Page, Section, Table, render
+from verglas.run.maps import read_half_maps, read_mask
 from verglas.types import Map
 from verglas.types.verdict import STATES, Finding, Verdict
-
-_SUFFIXES = ("", "_class1")
 
 
 def validate_run(folder: Path, out: Path | None = None, *, threads: int | None = None) -> Verdict:
@@ -43,21 +43,19 @@ def validate_run(folder: Path, out: Path | None = None, *, threads: int | None =
     Returns
     -------
     Verdict
-        With what the run itself said.
+        With what the run itself said; of several classes, a finding for each.
 
     Raises
     ------
     InputError
-        There are no half maps.
+        There are no half maps, or they, or the mask, do not go together; the message names the file.
     """
-    suffix = next((s for s in _SUFFIXES if (folder / f"half1{s}.mrc").is_file()), None)
-    if suffix is None:
+    suffixes = _suffixes(folder)
+    if not suffixes:
         raise InputError(f"{folder}: no half1.mrc and half2.mrc; expected the folder of a refinement that has finished")
-    halves = [read_map(folder / f"half{number}{suffix}.mrc") for number in (1, 2)]
-    if halves[0].data.shape != halves[1].data.shape:
-        raise InputError(f"{folder}: half maps of shapes {halves[0].data.shape} and {halves[1].data.shape}")
-    mask = read_map(folder / f"mask{suffix}.mrc") if (folder / f"mask{suffix}.mrc").is_file() else None
-    findings = [*_of_half_maps(halves, mask, threads), *_of_particles(folder), *_of_mask(folder, suffix)]
+    symmetry, findings = _symmetry(folder, suffixes[0]), _of_particles(folder)
+    for suffix in suffixes:
+        findings += [_named(finding, suffix) for finding in _of_class(folder, suffix, symmetry, threads)]
     said = {finding.code for finding in findings}
     findings += [finding for finding in _of_run(folder) if finding.code not in said]
     verdict = Verdict.of(findings, "validate.html")
@@ -68,13 +66,45 @@ def validate_run(folder: Path, out: Path | None = None, *, threads: int | None =
     return verdict
 
 
-def _of_half_maps(halves: list[Map], mask: Map | None, threads: int | None) -> list[Finding]:
-    first, second = halves
+def _suffixes(folder: Path) -> list[str]:
+    """Of the files of each class; the empty one where there is one class."""
+    if (folder / "half1.mrc").is_file():
+        return [""]
+    classes = [path.stem.removeprefix("half1") for path in folder.glob("half1_class*.mrc")]
+    return sorted((s for s in classes if s.removeprefix("_class").isdigit()), key=lambda s: (len(s), s))
+
+
+def _symmetry(folder: Path, suffix: str) -> str:
+    """The point group that the half maps were made under, as the run or its postprocessing says."""
+    run, done = folder / "run.json", folder / f"postprocess{suffix}.json"
+    stated = read_json(run).get("symmetry") if run.is_file() else None
+    if stated is None and done.is_file():
+        stated = (read_json(done).get("settings") or {}).get("symmetry")
+    return str(stated or "C1")
+
+
+def _named(finding: Finding, suffix: str) -> Finding:
+    """With the class in the sentence, where there are several."""
+    number = suffix.removeprefix("_class")
+    if not number:
+        return finding
+    numbers = {**finding.numbers, "class": int(number)}
+    return replace(finding, sentence=f"Class {number}: {finding.sentence}", numbers=numbers)
+
+
+def _of_class(folder: Path, suffix: str, symmetry: str, threads: int | None) -> list[Finding]:
+    first, second = read_half_maps(folder / f"half1{suffix}.mrc", folder / f"half2{suffix}.mrc")
+    path = folder / f"mask{suffix}.mrc"
+    mask = first.with_data(read_mask(path, first)) if path.is_file() else None
+    return [*_of_half_maps(first, second, mask, symmetry, threads), *_of_mask(folder, suffix)]
+
+
+def _of_half_maps(first: Map, second: Map, mask: Map | None, symmetry: str, threads: int | None) -> list[Finding]:
     independent = judge_independence(first, second)
     if independent.state == "stop":
         return [independent]  # every other number of one map twice is meaningless
-    signal = judge_signal(first, second, threads=threads)
-    findings = [independent, judge_shared_noise(first, second, threads=threads), signal]
+    signal = judge_signal(first, second, symmetry=symmetry, threads=threads)
+    findings = [independent, judge_shared_noise(first, second, symmetry=symmetry, threads=threads), signal]
     if signal.state == "go on":
         findings.append(judge_directions(directional_fsc(first, second, mask, threads=threads)))
     return findings
