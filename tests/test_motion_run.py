@@ -233,3 +233,5 @@ def test_a_spline_field_goes_into_the_polynomial():
     spline = Motion((100, 120), np.zeros((6, 2)), "spline", lattice_px=lattice)
     found = Trajectory.from_motion(spline)
     np.testing.assert_allclose(found.polynomial, polynomial.polynomial, atol=1e-6)
+    for motion in (polynomial, spline):  # what files hold moves every place as the motion does, to the last bit
+        assert np.array_equal(Trajectory.from_motion(motion).at(x, y), motion.at(x, y))

@@ -42,6 +42,48 @@ def spline_basis(at_px: npt.ArrayLike, side_px: int, nodes: int) -> FloatArray:
     return np.where(distance < 1, near, far)
 
 
+def local_shifts(
+    x_px: npt.ArrayLike,
+    y_px: npt.ArrayLike,
+    shape: tuple[int, int],
+    n_frames: int,
+    *,
+    polynomial: FloatArray | None = None,
+    lattice_px: FloatArray | None = None,
+) -> FloatArray:
+    """The field of a lattice, or else of a polynomial, at places of the frame: (..., n_frames, 2) px; zero without.
+
+    Parameters
+    ----------
+    x_px, y_px : array_like
+        Pixels, broadcast against each other; the first pixel is (0, 0).
+    shape : (int, int)
+        (y, x) of the frames in pixels.
+    n_frames : int
+    polynomial, lattice_px : array, optional
+        As of :class:`Motion`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from verglas.types.motion import local_shifts
+    >>> terms = np.zeros((2, 18))
+    >>> terms[0, 3] = 2.0  # x t
+    >>> local_shifts([0, 75], 0, (100, 100), 3, polynomial=terms)[..., 0].tolist()
+    [[0.0, -1.0, -2.0], [0.0, 0.5, 1.0]]
+    """
+    x, y = np.broadcast_arrays(np.asarray(x_px, float), np.asarray(y_px, float))
+    # The lattice first: files hold the nearest polynomial beside it, for programs that know no lattice.
+    if lattice_px is not None:
+        down = spline_basis(y, shape[0], lattice_px.shape[1])
+        across = spline_basis(x, shape[1], lattice_px.shape[2])
+        return np.asarray(np.einsum("...j,...i,tjia->...ta", down, across, lattice_px, optimize=True))
+    if polynomial is not None:
+        space, time = polynomial_space(x, y, shape), polynomial_time(n_frames)
+        return np.asarray(np.einsum("...s,tp,asp->...ta", space, time, polynomial.reshape(2, 6, 3), optimize=True))
+    return np.zeros((*x.shape, n_frames, 2))
+
+
 @dataclass(frozen=True, eq=False)
 class Motion:
     """Where the specimen points of a corrected micrograph lie in each frame of its movie.
@@ -126,15 +168,7 @@ class Motion:
 
     def local(self, x_px: npt.ArrayLike, y_px: npt.ArrayLike) -> FloatArray:
         """The field without the shifts of whole frames: (..., n_frames, 2) px."""
-        x, y = np.broadcast_arrays(np.asarray(x_px, float), np.asarray(y_px, float))
-        if self.polynomial is not None:
-            space, time = polynomial_space(x, y, self.shape), polynomial_time(len(self))
-            return np.einsum("...s,tp,asp->...ta", space, time, self.polynomial.reshape(2, 6, 3), optimize=True)
-        if self.lattice_px is not None:
-            down = spline_basis(y, self.shape[0], self.lattice_px.shape[1])
-            across = spline_basis(x, self.shape[1], self.lattice_px.shape[2])
-            return np.einsum("...j,...i,tjia->...ta", down, across, self.lattice_px, optimize=True)
-        return np.zeros((*x.shape, len(self), 2))
+        return local_shifts(x_px, y_px, self.shape, len(self), polynomial=self.polynomial, lattice_px=self.lattice_px)
 
     def at(self, x_px: npt.ArrayLike, y_px: npt.ArrayLike) -> FloatArray:
         """Where the specimen point that the corrected micrograph shows at (x, y) lies in each frame, minus (x, y).

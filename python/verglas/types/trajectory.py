@@ -11,7 +11,7 @@ import pandas as pd
 
 from verglas.errors import InputError
 from verglas.types.arrays import FloatArray, IntArray
-from verglas.types.motion import Motion, spline_basis
+from verglas.types.motion import Motion, local_shifts
 
 _ABSENT: Any = None
 
@@ -116,17 +116,9 @@ class Trajectory:
 
     def local(self, x_px: Any, y_px: Any) -> FloatArray:
         """The lattice's part at places of the frame, else the polynomial's: (..., n, 2); zero without either."""
-        x, y = np.broadcast_arrays(np.asarray(x_px, np.float64), np.asarray(y_px, np.float64))
-        if self.lattice_px is not None and self.shape is not None:
-            down = spline_basis(y, self.shape[0], self.lattice_px.shape[1])
-            across = spline_basis(x, self.shape[1], self.lattice_px.shape[2])
-            return np.asarray(np.einsum("...j,...i,tjia->...ta", down, across, self.lattice_px, optimize=True))
-        if self.polynomial is None or self.shape is None:
-            return np.zeros((*x.shape, len(self), 2))
-        x, y = x / self.shape[1] - 0.5, y / self.shape[0] - 0.5
-        space = np.stack([np.ones_like(x), x, x * x, y, y * y, x * y], axis=-1)
-        time = np.arange(len(self), dtype=np.float64)[:, None] ** np.arange(1, 4)
-        return np.asarray(np.einsum("...s,asp,tp->...ta", space, self.polynomial.reshape(2, 6, 3), time))
+        # Parts that depend on the place come with the frames' size (checked above); without them any size does.
+        shape = (1, 1) if self.shape is None else self.shape
+        return local_shifts(x_px, y_px, shape, len(self), polynomial=self.polynomial, lattice_px=self.lattice_px)
 
     def at(self, x_px: Any, y_px: Any) -> FloatArray:
         """U at places of the frame: (..., n, 2) pixels, x then y."""
