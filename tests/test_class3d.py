@@ -5,6 +5,7 @@ from __future__ import annotations
 from itertools import permutations
 
 import numpy as np
+import pandas as pd
 import pytest
 
 import verglas as vg
@@ -19,6 +20,7 @@ from verglas.run.class3d import class3d_files
 from verglas.search.state import HalfModel, PoseTable
 from verglas.search.step import Step
 from verglas.simulate import Model, hinge, phantom
+from verglas.types.listener import Silence
 
 BOX, PIXEL_A = 32, 5.0
 FIXED = {"poses": "fixed", "resolution_A": 16, "diameter_A": 130, "listener": None}
@@ -125,6 +127,8 @@ def test_global_search_writes_resumes_and_repeats(tmp_path, three):
             settings=settings,
             listener=_Stopper(),
         )
+    with pytest.raises(InputError, match="maps: was"):
+        class3d_files(tmp_path / "p.star", [tmp_path / "other.mrc"], out=tmp_path / "two", **how)
     again = class3d_files(tmp_path / "p.star", [tmp_path / "map.mrc"], out=tmp_path / "two", resume=True, **how)
     np.testing.assert_array_equal(whole.posterior, again.posterior)
     np.testing.assert_array_equal(whole.maps[0].data, again.maps[0].data)
@@ -187,6 +191,33 @@ def test_class_without_particles_in_one_half_leaves_the_others_alone(three):
     alone = classes_of(posed, mean, posterior[:, ::-1]).halves[0].volumes
     assert not first[0].any()
     np.testing.assert_allclose(first[1], alone[0], atol=1e-4 * alone[0].std())
+
+
+def test_files_name_half_sets_and_who_was_set_aside(tmp_path, three):
+    """Columns and maps of an earlier run with more classes do not stay beside the new ones."""
+    images = three[:60].images().copy()
+    images[7] = np.nan
+    few = vg.Particles.from_images(images, PIXEL_A, poses=three.poses[:60], optics=three.optics[:60])
+    few = few.with_columns(verglasClassPosterior1=0.1, verglasClassPosterior3=0.9)
+    (tmp_path / "half2_class3.mrc").touch()
+    told = []
+
+    class _Told(Silence):
+        def note(self, code, sentence):
+            told.append((code, sentence))
+
+    how = FIXED | {"resolution_A": 25, "listener": _Told()}
+    made = vg.classify3d(few, classes=1, out=tmp_path, **how)
+    assert list(made.excluded) == [7]
+    assert [code for code, _ in told] == ["set_aside"]
+    assert "particle 7" in told[0][1]
+    assert pd.read_csv(tmp_path / "excluded.csv")["particle"].tolist() == [7]
+    assert not (tmp_path / "half2_class3.mrc").exists()
+    back = vg.read_particles(tmp_path / "particles.star")
+    assert "verglasClassPosterior3" not in back.table
+    np.testing.assert_array_equal(back.table["verglasClassPosterior1"], 1.0)
+    half = posed_images(few, job="test", resolution_A=25, diameter_A=130).half
+    np.testing.assert_array_equal(back.table["rlnRandomSubset"], half)
 
 
 def test_bad_input_is_said_in_one_sentence(three):

@@ -171,7 +171,9 @@ def test_poses_missing_and_wrong_settings(moving):
 
 def test_files(tmp_path, moving):
     star = tmp_path / "p.star"
-    vg.write_particles(star, moving[:120])
+    vg.write_particles(star, moving[:120].with_columns(verglasCoordinate2=1.0))  # of an earlier analysis
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "component2_state1.mrc").touch()
     settings = vg.heterogeneity.VariabilitySettings(components="1", resolution_A=25, iterations=2)
     made = variability_files(star, tmp_path / "out", settings=settings, listener=None)
     names = {p.name for p in (tmp_path / "out").iterdir()}
@@ -188,3 +190,13 @@ def test_files(tmp_path, moving):
         back.table["verglasCoordinate1"].to_numpy(float), made.coordinates[:, 0], rtol=1e-4, atol=1e-4
     )
     assert summary(made)["components"] == 1
+    assert not (tmp_path / "out" / "component2_state1.mrc").exists()
+    assert "verglasCoordinate2" not in back.table
+    np.testing.assert_array_equal(back.table["rlnRandomSubset"], made.posed.half)
+    assert (tmp_path / "out" / "excluded.csv").is_file()
+
+
+def test_no_component_asked_for_is_no_finding(moving):
+    made = vg.variability(moving[:60], components=0, resolution_A=25, iterations=1, listener=None)
+    assert "no component was tried" in made.sentence
+    assert made.coordinates.shape == (60, 0)

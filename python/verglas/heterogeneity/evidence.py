@@ -37,7 +37,9 @@ class HeterogeneityTest:
         ``model``, ``gain_nats`` over one map per held-out particle, ``error_nats``.
     pose_share : list of float
         Of each component: share of its power that small rotations and shifts of the mean would make.
-    particles, excluded : int
+    particles : int
+    excluded : dict
+        Number in the input -> reason.
     """
 
     verdict: str
@@ -45,7 +47,7 @@ class HeterogeneityTest:
     models: pd.DataFrame
     pose_share: list[float]
     particles: int
-    excluded: int
+    excluded: dict[int, str]
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-ready."""
@@ -55,7 +57,8 @@ class HeterogeneityTest:
             "models": self.models.to_dict("records"),
             "pose_share": self.pose_share,
             "particles": self.particles,
-            "excluded": self.excluded,
+            "excluded": len(self.excluded),
+            "reasons": {str(i): reason for i, reason in self.excluded.items()},
         }
 
 
@@ -130,8 +133,9 @@ def heterogeneity_test(
         evidence = held_out_evidence(posed, replace(model, sigma2=mean.sigma2))
         gains = component_gains(evidence)
         kept = int(gains["kept"].sum())
-        rows = [_row(f"{q} components", evidence[:, q] - evidence[:, 0]) for q in range(1, evidence.shape[1])]
+        # The map learned alone, as for the classes: the mean learned beside components is no model of one structure.
         one = held_out_evidence(posed, mean)[:, 0]
+        rows = [_row(f"{q} components", evidence[:, q] - one) for q in range(1, evidence.shape[1])]
         for count in range(2, chosen.most_classes + 1):
             tick = phase_progress(heard, f"{count} classes, iterations")
             fitted = fit_classes(posed, count, mean=mean, seed=chosen.seed, tick=tick)
@@ -139,7 +143,7 @@ def heterogeneity_test(
         share = [pose_share(posed, mean.volumes[0], v) for v in model.first(kept).volumes[1:]]
     models = pd.DataFrame([_row("one map", np.zeros(len(posed))), *rows])
     verdict, sentence = _judge(models, kept, share)
-    return HeterogeneityTest(verdict, sentence, models, share, len(posed), len(posed.excluded))
+    return HeterogeneityTest(verdict, sentence, models, share, len(posed), posed.excluded)
 
 
 def _row(name: str, gain: FloatArray) -> dict[str, Any]:

@@ -57,7 +57,7 @@ class Variability:
     fsc : (1 + k, shells) float64
         Of mean and components between half sets.
     particles : Particles
-        Those in use.
+        Those in use, with their half sets (rlnRandomSubset).
     excluded : dict
         Number in the input -> reason.
     settings : VariabilitySettings
@@ -90,9 +90,10 @@ class Variability:
     def sentence(self) -> str:
         """What a reader must know."""
         tested = self.gains.iloc[0] if len(self.gains) else None
+        if tested is None:
+            return "the mean alone, as asked for: no component was tried"
         if not self.n_components:
-            gain = "" if tested is None else f" (held-out gain of one component {_gain_text(tested)})"
-            return f"no heterogeneity beyond noise{gain}"
+            return f"no heterogeneity beyond noise (held-out gain of one component {_gain_text(tested)})"
         each = ", ".join(_gain_text(row) for _, row in self.gains[self.gains["kept"]].iterrows())
         return f"{self.n_components} components; held-out gain of each: {each}"
 
@@ -302,7 +303,7 @@ def _result(
         contrast,
         gains,
         model.fsc,
-        given[posed.kept] if len(posed.kept) < len(given) else given,
+        (given[posed.kept] if len(posed.kept) < len(given) else given).with_columns(rlnRandomSubset=posed.half),
         posed.excluded,
         settings,
         posed,

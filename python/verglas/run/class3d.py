@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import combinations
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -38,7 +38,9 @@ from verglas.report.heterogeneity import class3d_page
 from verglas.report.html import render
 from verglas.run.checkpoint import Checkpoints
 from verglas.run.live_page import footer_text
-from verglas.run.refine_inputs import as_map, close_identity, fit_to_particles
+from verglas.run.numbered_files import remove_numbered
+from verglas.run.refine_inputs import as_map, close_identity, fit_to_particles, reference_name
+from verglas.run.set_aside import set_aside_sentence, write_set_aside
 from verglas.run.tenure import now_text, tenure
 from verglas.types import Keeper, Map, Particles, Poses
 from verglas.types.arrays import FloatArray, IntArray
@@ -50,6 +52,7 @@ Reference = Map | str | Path
 _FEWEST_PER_CLASS = 20
 _TWINS = 0.95  # correlation of two maps over the shells that both resolve, above which they are one
 _EMPTY = 0.01
+_POSTERIOR = "verglasClassPosterior"
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -66,7 +69,7 @@ class Classes3D:
     posterior : (n, K) float64
         Of every particle.
     particles : Particles
-        Those in use, with poses and rlnClassNumber.
+        Those in use, with poses, half sets (rlnRandomSubset) and rlnClassNumber.
     excluded : dict
         Number in the input -> reason.
     trials : list of dict
@@ -227,11 +230,12 @@ def classify3d(
         if folder is None:
             return job.run(_Watch(heard, None))
         with tenure(folder, "class3d", heard) as held:
-            checkpoints = Checkpoints(folder, result_settings(chosen), close_identity(given), held.say)
+            checkpoints = Checkpoints(folder, _record(job), close_identity(given), held.say)
             checkpoints.open(resume=resume)
             held.write(state="running", n_particles=len(given), settings=asdict(chosen))
             made = job.run(_Watch(held, checkpoints))
             _write(folder, made)
+            write_set_aside(folder, given, made.excluded)
             checkpoints.remove()
             return made
 
@@ -253,6 +257,15 @@ def _refuse(particles: Particles, references: list[Reference], settings: ClassSe
         raise InputError(f'{particles.where}: poses = "fixed", but these particles have none')
 
 
+class _Prepared(NamedTuple):
+    """Classifications to come, and the particles that they are of."""
+
+    trials: Iterator[ClassTrial]
+    kept: IntArray
+    half: IntArray
+    excluded: dict[int, str]
+
+
 @dataclass(frozen=True)
 class _Job:
     """All that a classification is given."""
@@ -268,10 +281,12 @@ class _Job:
         """Try the numbers of classes, and keep the one that the particles support."""
         begun = time.perf_counter()
         kind = self._fixed if self.settings.poses == "fixed" else self._searched
-        trials, kept, excluded = kind(watch)
+        prepared = kind(watch)
+        if prepared.excluded:
+            watch.listener.note("set_aside", set_aside_sentence(prepared.excluded))
         rows: list[dict[str, Any]] = []
         best, last, one = None, None, None
-        for trial in trials:
+        for trial in prepared.trials:
             one = one or trial
             row = _trial_row(trial, last or trial, one)
             rows.append(row)
@@ -284,9 +299,9 @@ class _Job:
             last = trial
         assert best is not None
         rows.append(rows.pop(rows.index(chosen_row)))
-        return self._result(best, rows, kept, excluded, time.perf_counter() - begun)
+        return self._result(best, rows, prepared, time.perf_counter() - begun)
 
-    def _fixed(self, watch: _Watch) -> tuple[Iterator[ClassTrial], IntArray, dict[int, str]]:
+    def _fixed(self, watch: _Watch) -> _Prepared:
         s = self.settings
         posed = posed_images(
             self.particles,
@@ -298,9 +313,10 @@ class _Job:
             threads=self.threads,
         )
         inside = None if self.mask is None else small_mask(posed, as_map(self.mask), self.particles)
-        return fixed_trials(posed, s, s.counts, inside, watch), posed.kept, posed.excluded
+        trials = fixed_trials(posed, s, s.counts, inside, watch)
+        return _Prepared(trials, posed.kept, posed.half, posed.excluded)
 
-    def _searched(self, watch: _Watch) -> tuple[Iterator[ClassTrial], IntArray, dict[int, str]]:
+    def _searched(self, watch: _Watch) -> _Prepared:
         s, work = self.settings, for_job(self.particles, "class3d")
         fits = []
         for number, reference in enumerate(self.references, 1):
@@ -317,7 +333,7 @@ class _Job:
         small = [Map(resample_to_box(m.data, box), work.pixel_size_A) for m in fits]
         problem, power, excluded = make_problem(work, s, threads=self.threads, devices=self.devices)
         kept = np.setdiff1d(np.arange(len(work)), list(excluded))
-        return search_classes(problem, power, small, s, s.counts, watch), kept, excluded
+        return _Prepared(search_classes(problem, power, small, s, s.counts, watch), kept, problem.half, excluded)
 
     def _first_map(self, particles: Particles, watch: _Watch) -> Map:
         """Of the particles' own poses, or ab initio."""
@@ -330,10 +346,8 @@ class _Job:
             particles, symmetry=s.symmetry, diameter_A=s.diameter_A, starts=1, seed=s.seed, threads=self.threads
         ).map
 
-    def _result(
-        self, trial: ClassTrial, rows: list[dict[str, Any]], kept: IntArray, excluded: dict[int, str], seconds: float
-    ) -> Classes3D:
-        given, count = self.particles, trial.classes
+    def _result(self, trial: ClassTrial, rows: list[dict[str, Any]], prepared: _Prepared, seconds: float) -> Classes3D:
+        given, kept, count = self.particles, prepared.kept, trial.classes
         scale = given.box * given.pixel_size_A / len(trial.volumes[0])  # working pixel size
 
         def full(volume: Any) -> Map:
@@ -346,6 +360,7 @@ class _Job:
         placed = used.with_poses(Poses(trial.poses.angles_deg, trial.poses.origin_px * scale))
         number = trial.posterior.argmax(axis=1)
         placed = placed.with_columns(
+            rlnRandomSubset=prepared.half,  # or who goes on from half1 and half2 would mix them
             rlnClassNumber=number + 1,
             rlnMaxValueProbDistribution=trial.posterior.max(axis=1),
             rlnLogLikeliContribution=trial.evidence,
@@ -357,7 +372,7 @@ class _Job:
             errors,
             trial.posterior,
             placed,
-            excluded,
+            prepared.excluded,
             rows,
             [_resolution(c, given.box * given.pixel_size_A) for c in trial.fsc],
             pairs,
@@ -433,12 +448,24 @@ def _sentence(
     return said
 
 
+def _record(job: _Job) -> dict[str, Any]:
+    """Of a run that goes on: the choices and maps that it must have been given, too."""
+    maps = [reference_name(r) for r in job.references]
+    return result_settings(job.settings) | {
+        "maps": maps,
+        "mask": None if job.mask is None else reference_name(job.mask),
+    }
+
+
 def _write(folder: Path, made: Classes3D) -> None:
+    remove_numbered(folder, r"(map|half[12])_class(?P<number>\d+)\.mrc", made.classes)
     for k, (volume, halves) in enumerate(zip(made.maps, made.half_maps, strict=True), 1):
         write_map(folder / f"map_class{k}.mrc", volume)
         for number, half in enumerate(halves, 1):
             write_map(folder / f"half{number}_class{k}.mrc", half)
-    columns = {f"verglasClassPosterior{k + 1}": made.posterior[:, k] for k in range(made.classes)}
+    names = map(str, made.particles.table)
+    columns: dict[str, Any] = {n: None for n in names if n.startswith(_POSTERIOR)}  # of an earlier classification
+    columns |= {f"{_POSTERIOR}{k + 1}": made.posterior[:, k] for k in range(made.classes)}
     write_particles(folder / "particles.star", made.particles.with_columns(**columns))
     summary = made.summary()
     record = {"verglas": __version__, "command": "class3d", "finished": now_text(), "settings": asdict(made.settings)}

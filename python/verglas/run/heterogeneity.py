@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import asdict
 from pathlib import Path
 
-from verglas._screen import ListenerChoice
+from verglas._screen import ListenerChoice, shown_to
 from verglas._version import __version__
 from verglas.heterogeneity import HeterogeneityTest, heterogeneity_test
 from verglas.heterogeneity.settings import TestSettings
 from verglas.io import check_writable, read_particles, write_json
+from verglas.run.set_aside import set_aside_sentence
 from verglas.run.tenure import now_text
 
 
@@ -38,7 +39,11 @@ def heterogeneity_files(
     """
     if out is not None:
         check_writable(out)
-    found = heterogeneity_test(read_particles(particles, stack=stack), settings, threads=threads, listener=listener)
+    given = read_particles(particles, stack=stack)
+    with shown_to(listener) as heard:
+        found = heterogeneity_test(given, settings, threads=threads, listener=heard)
+        if found.excluded:
+            heard.note("set_aside", set_aside_sentence(found.excluded))
     if out is not None:
         chosen = asdict(settings or TestSettings())
         record = {"verglas": __version__, "command": "heterogeneity", "finished": now_text(), "settings": chosen}

@@ -30,9 +30,17 @@ from verglas.run import credible
 from verglas.run.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 from verglas.run.machine import allowed_memory_GB
 from verglas.run.refine_folder import RefineFolder, refine_folder, settings_record
-from verglas.run.refine_inputs import as_map, close_identity, differences, fit_to_particles, fitted_mask
+from verglas.run.refine_inputs import (
+    as_map,
+    close_identity,
+    differences,
+    fit_to_particles,
+    fitted_mask,
+    reference_name,
+)
 from verglas.run.refine_symmetry import upright_references
 from verglas.run.refine_verdict import judge_refinement
+from verglas.run.set_aside import set_aside_sentence, set_aside_table
 from verglas.search.problem import survey
 from verglas.search.step import Step
 from verglas.types import Map, Particles, Poses
@@ -223,8 +231,8 @@ def refine(
         resolved_settings,
         {
             "particles": everything.where,
-            "references": [_reference_name(r) for r in references],
-            "mask": None if mask is None else _reference_name(mask),
+            "references": [reference_name(r) for r in references],
+            "mask": None if mask is None else reference_name(mask),
         },
     )
     if resume and out is None:
@@ -318,10 +326,6 @@ def _as_list(reference: Reference | Sequence[Reference] | None) -> list[Referenc
     return [reference] if isinstance(reference, (Map, str, Path)) else list(reference)
 
 
-def _reference_name(value: Reference) -> str:
-    return "a map in memory" if isinstance(value, Map) else str(value)
-
-
 def _fits_in_memory(particles: Particles, limit_GB: float) -> bool:
     """Images stay in memory if they take less than a quarter of what is allowed."""
     return 4e-9 * len(particles) * particles.box**2 <= limit_GB / 4
@@ -369,7 +373,7 @@ def _start_run(
     step = schedule.first_step(problem, split=len(maps) < settings.classes)
     inputs = {} if folder is None else close_identity(particles)
     if folder is not None:
-        folder.begin(problem, plan, _excluded_table(particles, inspection.excluded), notes)
+        folder.begin(problem, plan, set_aside_table(particles, inspection.excluded), notes)
         write_checkpoint(folder.folder, Checkpoint(state, step, problem.half, inspection.excluded, inputs))
         folder.born()
     return _Setup(problem, plan, state, step, inspection.excluded, inputs, particles[usable])
@@ -409,19 +413,8 @@ def _fit_references(
 
 def _set_aside_notes(excluded: Mapping[int, str]) -> list[Finding]:
     """How many particles, and the first of them."""
-    if not excluded:
-        return []
-    first = "; ".join(f"particle {i}: {why}" for i, why in sorted(excluded.items())[:3])
-    sentence = f"{len(excluded)} particles set aside ({first}{', ...' if len(excluded) > 3 else ''})"
-    return [Finding("set_aside", "warn", sentence, {"particles": len(excluded)})]
-
-
-def _excluded_table(particles: Particles, excluded: Mapping[int, str]) -> pd.DataFrame:
-    """Particle number, image name and reason of those set aside."""
-    numbers = sorted(excluded)
-    has_names = "rlnImageName" in particles.table
-    names = particles.table["rlnImageName"].iloc[numbers].to_numpy(str) if has_names else [""] * len(numbers)
-    return pd.DataFrame({"particle": numbers, "image": names, "reason": [excluded[i] for i in numbers]})
+    sentence = set_aside_sentence(excluded)
+    return [Finding("set_aside", "warn", sentence, {"particles": len(excluded)})] if sentence else []
 
 
 def _from_poses(problem: RefineProblem) -> tuple[list[Map], list[Finding]]:

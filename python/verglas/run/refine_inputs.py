@@ -61,6 +61,11 @@ def fit_to_particles(value: Map, particles: Particles, name: str) -> tuple[Map, 
     return Map(np.ascontiguousarray(data, np.float32), pixel_size_A), notes
 
 
+def reference_name(value: Map | str | Path) -> str:
+    """What a run's record calls a map that it was given."""
+    return "a map in memory" if isinstance(value, Map) else str(value)
+
+
 def fitted_mask(value: Map, particles: Particles) -> npt.NDArray[np.float32]:
     """A user's solvent mask, which has to fit as it is."""
     if len(value.data) != particles.box or abs(value.pixel_size_A / particles.pixel_size_A - 1) > _SAME_PIXEL:

@@ -24,6 +24,8 @@ from verglas.io import (
 from verglas.report.heterogeneity import variability_page
 from verglas.report.html import render
 from verglas.run.live_page import footer_text
+from verglas.run.numbered_files import remove_numbered
+from verglas.run.set_aside import set_aside_sentence, write_set_aside
 from verglas.run.tenure import now_text, tenure
 from verglas.types import Particles
 
@@ -57,7 +59,10 @@ def variability_files(
         held.write(state="running", n_particles=len(given))
         inside = None if mask is None else read_map(mask)
         made = variability(given, settings, mask=inside, threads=threads, listener=held)
+        if made.excluded:
+            held.note("set_aside", set_aside_sentence(made.excluded))
         _write(out, made)
+        write_set_aside(out, given, made.excluded)
         return made
 
 
@@ -77,7 +82,9 @@ def summary(made: Variability) -> dict[str, Any]:
 
 def with_coordinates(made: Variability) -> Particles:
     """The particles with a column for each coordinate, its standard deviation, and the contrast."""
-    columns: dict[str, Any] = {"verglasContrast": made.contrast}
+    names = map(str, made.particles.table)
+    columns: dict[str, Any] = {n: None for n in names if n.startswith("verglasCoordinate")}  # of an earlier analysis
+    columns["verglasContrast"] = made.contrast
     for q in range(made.n_components):
         columns[f"verglasCoordinate{q + 1}"] = made.coordinates[:, q]
         columns[f"verglasCoordinateError{q + 1}"] = np.sqrt(made.covariances[:, q, q])
@@ -85,6 +92,7 @@ def with_coordinates(made: Variability) -> Particles:
 
 
 def _write(folder: Path, made: Variability) -> None:
+    remove_numbered(folder, r"component(?P<number>\d+)(_state\d+)?\.mrc", made.n_components)
     write_map(folder / "mean.mrc", made.mean)
     for q, component in enumerate(made.components):
         write_map(folder / f"component{q + 1}.mrc", component)
