@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 
 import numpy as np
+import pandas as pd
 import pytest
 from command_line import main
 
 import verglas as vg
-from verglas.optics import Aberrations, with_aberrations
-from verglas.optics.refine import Pixels, Setting, calibrate, defocus_pass, fit_defocus, fit_phase, group_pass
+from verglas.optics import Aberrations, plain_images, with_aberrations
+from verglas.optics.refine import GroupFit, Pixels, Setting, calibrate, defocus_pass, fit_defocus, fit_phase, group_pass
 from verglas.optics.refine.pixels import Reference, batch_of, image_spectra
-from verglas.run.ctf_refine import CtfRefineSettings, Round, with_group_fits
+from verglas.run.ctf_refine import CtfRefineSettings
+from verglas.run.ctf_refine_inputs import places, prepare, with_group_fits
 from verglas.types.even_aberrations import even_zernikes, written
 
 BOX, PIXEL_A, N = 48, 2.0, 400
@@ -148,7 +150,7 @@ def test_phases_are_exact_without_noise():
     truth, bad, _ = planted(tilt=(5.0, 2.0), noise=1e-3, n=60)
     setting = setting_of(bad, truth)
     fit = fit_phase(group_pass(setting, calibrate(setting), False), 0, "odd")
-    table = with_group_fits(bad, Round(9, odd={0: fit})).optics_table
+    table = with_group_fits(bad, odd={0: fit}).optics_table
     assert np.allclose(table[["rlnBeamTiltX", "rlnBeamTiltY"]].to_numpy()[0], (5.0, 2.0), atol=0.01)
 
 
@@ -192,3 +194,87 @@ def test_half_maps_of_noise_end_in_a_verdict_not_in_a_missing_mask():
     found = vg.refine_ctf(few, half_maps=(noise[0], noise[0]), rounds=1, listener=None)
     assert found.particles is few
     assert found.verdict.startswith("nothing was changed")
+
+
+def test_images_in_memory_of_a_finished_refinement_are_those_of_the_file(tmp_path):
+    """A refinement holds images brought to the model; columns that ctf-refine writes are of those in the file."""
+    _, bad, true = planted(tilt=(4.0, 0.0), n=160)
+    half = bad.optics_table.assign(rlnBeamTiltX=[2.5], rlnBeamTiltY=[0.0])
+    partly = vg.Particles(bad.table, true.source, optics_table=half)
+    vg.write_particles(tmp_path / "p.star", partly)
+    as_refined = plain_images(vg.read_particles(tmp_path / "p.star"))
+    found = vg.refine_ctf(as_refined, defocus=False, rounds=1, listener=None)
+    assert abs(found.particles.optics_table.rlnBeamTiltX[0] - 4) < 0.5
+    vg.write_particles(tmp_path / "q.star", found.particles)
+    assert abs(vg.read_particles(tmp_path / "q.star").optics_table.rlnBeamTiltX[0] - 4) < 0.5
+    assert np.allclose(found.particles.images([0]), true.images([0]), atol=1e-5)
+
+
+@pytest.mark.parametrize("label", ["rlnCtfDataArePhaseFlipped", "rlnCtfDataAreCtfPremultiplied"])
+def test_images_changed_by_the_ctf_that_is_to_be_fitted_are_refused(label):
+    """A flip by the old CTF is not undone by the new one."""
+    _, bad, _ = planted(n=20)
+    with pytest.raises(vg.InputError, match=f"{label} is 1.*another CTF"):
+        vg.refine_ctf(bad.with_columns(**{label: 1}), listener=None)
+    prepare(bad.with_columns(**{label: 1}), fits_ctf=False, needs_halves=False)
+
+
+def test_half_maps_without_half_sets_are_refused():
+    truth, bad, _ = planted(n=20)
+    with pytest.raises(vg.InputError, match="no column rlnRandomSubset"):
+        vg.refine_ctf(bad.with_columns(rlnRandomSubset=None), half_maps=(truth, truth), listener=None)
+
+
+def test_bad_particles_are_set_aside_counted_and_kept_as_they_are():
+    truth, bad, _ = planted(tilt=(4.0, 0.0), n=120)
+    images = bad.images()
+    images[3], images[5] = np.nan, 0.0
+    table = bad.table.copy()
+    table.loc[7, "rlnDefocusU"] = np.nan
+    poor = vg.Particles(table, vg.types.ArraySource(images, PIXEL_A), optics_table=bad.optics_table)
+    with pytest.warns(vg.errors.VerglasWarning, match="3 of 120 particles set aside"):
+        found = vg.refine_ctf(poor, half_maps=(truth, truth), rounds=1, listener=None)
+    assert sorted(found.excluded) == [3, 5, 7]
+    assert len(found.particles) == 120
+    assert abs(found.particles.optics_table.rlnBeamTiltX[0] - 4) < 0.5
+    assert found.particles.table.rlnDefocusV[[3, 5]].tolist() == bad.table.rlnDefocusV[[3, 5]].tolist()
+    assert np.isnan(found.particles.table.rlnDefocusU[7])
+
+
+def test_rows_of_one_image_are_on_one_side_of_the_judgement():
+    """Their noise is the same: a fit to one has seen the other."""
+    truth, bad, _ = planted(n=20)
+    twice = bad[np.repeat(np.arange(20), 2)]
+    with pytest.warns(vg.errors.VerglasWarning, match="rows of one image lie in one half"):
+        prepared = prepare(twice, fits_ctf=True, needs_halves=False)
+    pixels = Pixels(BOX, PIXEL_A, 3, 22)
+    fold = Setting.of(prepared.particles, prepared.half, (truth, truth), pixels, image=prepared.image).fold
+    assert (fold[::2] == fold[1::2]).all()
+    assert (prepared.half[::2] == prepared.half[1::2]).all()
+    assert 0 < fold.mean() < 1
+
+
+def test_groups_that_are_not_here_keep_their_aberrations_and_mixed_ones_are_refused():
+    _, bad, _ = planted(n=8)
+    both = pd.concat([bad.optics_table, bad.optics_table], ignore_index=True)
+    both = both.assign(rlnOpticsGroup=[1, 2], rlnBeamTiltX=[0.5, -0.75], rlnBeamTiltY=0.0, rlnMagMat00=[1.0, 1.01])
+    both = both.assign(rlnMagMat01=0.0, rlnMagMat10=0.0, rlnMagMat11=1.0)
+    some = vg.Particles(bad.table, bad.source, optics_table=both)
+    odd = GroupFit(np.array([0, 0, 0, 0, 0, 90.0]), np.ones(6), 100.0, 1.0)
+    stretch = GroupFit(np.array([0.01, 0, 0, 0]), np.ones(4), 100.0, 1.0)
+    table = with_group_fits(some, {0: odd}, magnification={0: stretch}).optics_table
+    assert table.rlnBeamTiltX.tolist() == [0.5, -0.75]
+    assert table.rlnMagMat00.tolist() == [1.01, 1.01]
+    assert table.rlnOddZernike.tolist() == ["[0,0,0,0,0,90]", "[0]"]
+    mixed = bad.with_columns(rlnBeamTiltX=np.arange(8.0), rlnBeamTiltY=0.0)
+    with pytest.raises(vg.InputError, match="differ in beam tilt"):
+        with_group_fits(mixed, {0: odd})
+
+
+def test_coordinates_that_are_no_numbers_and_columns_not_applied_are_named():
+    _, bad, _ = planted(n=20)
+    lost = bad.with_columns(rlnMicrographName="m", rlnCoordinateX=[np.nan] + [1.0] * 19, rlnCoordinateY=2.0)
+    with pytest.raises(vg.InputError, match="rlnCoordinateX, row 0"):
+        places(lost)
+    with pytest.warns(vg.errors.VerglasWarning, match=r"ctf-refine does not apply beam tilt \(ctf/tilt_A\)"):
+        prepare(bad.with_columns(**{"ctf/tilt_A[0]": 0.1}), fits_ctf=True, needs_halves=False)

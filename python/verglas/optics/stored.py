@@ -100,6 +100,31 @@ def plain_images(particles: Particles) -> Particles:
     return particles.with_source(source).with_columns(**neutral)
 
 
+def stored_images(particles: Particles) -> Particles:
+    """What :func:`plain_images` was given: images as they are stored, and the labels that say what they are.
+
+    For jobs that write what is stored on, with other optics: a finished refinement holds plain images.
+
+    Examples
+    --------
+    >>> import numpy as np, verglas as vg
+    >>> from verglas.optics.stored import plain_images, stored_images
+    >>> p = vg.Particles.from_images(np.ones((2, 8, 8)), 2.0, optics=vg.Optics([15000, 9000], [15000, 9000]))
+    >>> p = p.with_columns(rlnBeamTiltX=0.4)
+    >>> stored_images(plain_images(p)).table.rlnBeamTiltX.tolist()
+    [0.4, 0.4]
+    """
+    while isinstance(particles.source, ChangedSource):
+        source = particles.source
+        particles = particles.with_source(source.inner).with_columns(**source.labels())
+    return particles
+
+
+def ctf_in_images(particles: Particles) -> str | None:
+    """The label that says that stored images were flipped or multiplied by the CTF of their columns; None without."""
+    return next((label for label in (FLIPPED, PREMULTIPLIED) if _state(particles, label).any()), None)
+
+
 def _state(particles: Particles, label: str) -> npt.NDArray[np.bool_]:
     tables = col.Tables(particles.table, particles.optics_table, particles.where)
     values = tables.value(label, optics_first=False)

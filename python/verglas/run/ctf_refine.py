@@ -15,7 +15,6 @@ from verglas.errors import InputError
 from verglas.io import read_map, read_particles, write_json, write_map, write_particles
 from verglas.io.atomic import write_text
 from verglas.masks import soft_sphere
-from verglas.optics.aberrations import BEAM_TILT, MAGNIFICATION, ODD_ZERNIKE, Aberrations
 from verglas.optics.refine import (
     DefocusFit,
     GroupFit,
@@ -30,14 +29,11 @@ from verglas.optics.refine import (
     group_pass,
     recalibrate,
 )
-from verglas.optics.transfer import wavelength_A
 from verglas.reconstruction import reconstruct_report
-from verglas.reconstruction.known_poses import half_sets
 from verglas.report.ctf_refine import refinement_page
+from verglas.run.ctf_refine_inputs import Prepared, places, prepare, with_group_fits
 from verglas.types import Map, Particles
-from verglas.types.arrays import FloatArray, IntArray
 from verglas.types.convert import MapLike, ParticlesLike, map_of, particles_of
-from verglas.types.even_aberrations import EVEN_COUNT, EVEN_ZERNIKE, coefficient_lists, written
 from verglas.types.listener import Listener
 from verglas.types.settings import check_settings, setting, settings_from
 
@@ -114,6 +110,8 @@ class CtfRefinement:
         That the last round was fitted against.
     settings : CtfRefineSettings
     seconds : float
+    excluded : dict of int -> str
+        Particle (row from 0) that nothing was fitted to -> why.
     """
 
     particles: Particles
@@ -122,6 +120,7 @@ class CtfRefinement:
     half_maps: tuple[Map, Map]
     settings: CtfRefineSettings
     seconds: float
+    excluded: dict[int, str] = field(default_factory=dict)
 
 
 def refine_ctf(
@@ -162,7 +161,12 @@ def refine_ctf(
     Raises
     ------
     InputError
-        No poses, no CTFs, no optics table, particles whose values are not finite.
+        No poses, no CTFs, no optics table; half maps without half sets; images changed by the CTF that is to be fitted.
+
+    Warns
+    -----
+    VerglasWarning
+        Particles are set aside: images or CTF parameters that say nothing. Columns that are not applied.
 
     References
     ----------
@@ -181,19 +185,22 @@ def refine_ctf(
     begun = time.perf_counter()
     chosen = settings_from("ctf-refine", CtfRefineSettings, settings, **changes)
     given = particles_of(particles, "ctf-refine: particles")
-    _refuse_unfit(given)
-    half = half_sets(given) - 1
-    state = given.with_columns(rlnRandomSubset=half + 1)
+    prepared = prepare(
+        given, fits_ctf=chosen.defocus or chosen.even or chosen.magnification, needs_halves=half_maps is not None
+    )
+    state = prepared.particles
     solvent = None if mask is None else map_of(mask, "ctf-refine: mask")
     maps = None if half_maps is None else tuple(map_of(m, "ctf-refine: half map") for m in half_maps)
     rounds: list[Round] = []
     with shown_to(listener) as heard:
+        if prepared.excluded:
+            heard.say(prepared.sentence)
         for number in range(1, chosen.rounds + 1):
             if maps is None or number > 1:
                 maps = _reconstruct(state, chosen, threads)
             first, second = maps
             masked = _masked((first, second), solvent, chosen, threads)
-            state, made = _one_round(state, half, masked, chosen, threads, heard)
+            state, made = _one_round(state, prepared, masked, chosen, threads, heard)
             rounds.append(made)
             heard.say(_sentence(number, made))
             if not made.kept:
@@ -201,23 +208,8 @@ def refine_ctf(
     assert maps is not None
     first, second = maps
     seconds = time.perf_counter() - begun
-    state = state if any(made.kept for made in rounds) else given
-    return CtfRefinement(state, rounds, _verdict(rounds), (first, second), chosen, seconds)
-
-
-def _refuse_unfit(particles: Particles) -> None:
-    if particles.poses is None:
-        raise InputError(f"{particles.where}: ctf-refine needs poses (rlnAngleRot, rlnAngleTilt, rlnAnglePsi)")
-    if particles.source is None:
-        raise InputError(f"{particles.where}: these particles have no images")
-    if particles.optics_table is None:
-        raise InputError(
-            f"{particles.where}: no optics table to write aberrations into; verglas convert writes one (RELION 3.1)"
-        )
-    bad = particles.optics.unusable()
-    if bad:
-        row, why = next(iter(bad.items()))
-        raise InputError(f"{particles.where}, particle {row} (row from 0): {why}; select those that can be used first")
+    refined = prepared.whole(state) if any(made.kept for made in rounds) else given
+    return CtfRefinement(refined, rounds, _verdict(rounds), (first, second), chosen, seconds, prepared.excluded)
 
 
 def _reconstruct(particles: Particles, chosen: CtfRefineSettings, threads: int | None) -> tuple[Map, Map]:
@@ -240,7 +232,7 @@ class _Fitting:
     """One round as it goes: particles whose optics change, and what they are measured against."""
 
     state: Particles
-    half: IntArray
+    prepared: Prepared
     maps: tuple[Map, Map]
     pixels: Pixels
     threads: int | None
@@ -250,13 +242,15 @@ class _Fitting:
         self._measure()
 
     def _measure(self) -> None:
-        self.setting = Setting.of(self.state, self.half, self.maps, self.pixels, self.threads)
+        self.setting = Setting.of(
+            self.state, self.prepared.half, self.maps, self.pixels, self.threads, image=self.prepared.image
+        )
         self.calibration = calibrate(self.setting)
         self.groups = [int(g) for g in np.unique(self.setting.group)]
 
     def _take(self, fits: Round) -> Round:
         if fits.kept:
-            self.state = with_group_fits(self.state, fits)
+            self.state = with_group_fits(self.state, fits.odd, fits.even, fits.magnification)
             self._measure()
         return fits
 
@@ -279,7 +273,7 @@ class _Fitting:
 
     def defocus(self, made: Round, range_A: float) -> Round:
         """Of every particle."""
-        optics, where = self.state.optics, _places(self.state)
+        optics, where = self.state.optics, places(self.state)
         calibration = recalibrate(self.setting, self.calibration, range_A, where)
         scores = defocus_pass(self.setting, calibration, range_A, self.heard)
         micrograph, xy = where
@@ -293,13 +287,13 @@ class _Fitting:
 
 def _one_round(
     state: Particles,
-    half: IntArray,
+    prepared: Prepared,
     maps: tuple[Map, Map],
     chosen: CtfRefineSettings,
     threads: int | None,
     heard: Listener,
 ) -> tuple[Particles, Round]:
-    fitting = _Fitting(state, half, maps, _pixels(state, maps[0], chosen), threads, heard)
+    fitting = _Fitting(state, prepared, maps, _pixels(state, maps[0], chosen), threads, heard)
     made = Round(fitting.calibration.informative)
     if made.informative_shells < _LEAST_SHELLS:
         return state, made
@@ -333,87 +327,6 @@ def _pixels(particles: Particles, volume: Map, chosen: CtfRefineSettings) -> Pix
     if chosen.max_resolution_A is not None:
         finest = min(finest, int(box * pixel_A / chosen.max_resolution_A))
     return Pixels(box, pixel_A, min(max(2, round(box * pixel_A / _FIRST_SHELL_A)), finest - 2), finest)
-
-
-def _places(particles: Particles) -> tuple[IntArray, FloatArray | None]:
-    """Micrograph of every particle, and where it lies there, where the table says so."""
-    table = particles.table
-    if "rlnMicrographName" not in table:
-        return np.zeros(len(table), np.int64), None
-    micrograph = np.unique(table["rlnMicrographName"].to_numpy(str), return_inverse=True)[1].astype(np.int64)
-    if not {"rlnCoordinateX", "rlnCoordinateY"} <= set(table.columns):
-        return micrograph, None
-    return micrograph, table[["rlnCoordinateX", "rlnCoordinateY"]].to_numpy(np.float64)
-
-
-@dataclass(frozen=True, eq=False)
-class _GroupValues:
-    """Aberrations of every row of an optics table, to be changed."""
-
-    tilt_mrad: FloatArray
-    odd: FloatArray
-    even: FloatArray
-    matrix: FloatArray
-
-    @classmethod
-    def of(cls, particles: Particles) -> _GroupValues:
-        table = particles.optics_table
-        assert table is not None
-        known, rows = Aberrations.of(particles), len(table)
-        kind = np.zeros(rows, np.int64)
-        kind[particles.optics.group] = known.kind
-        odd = np.zeros((rows, max(6, known.odd.shape[1])))
-        odd[:, : known.odd.shape[1]] = known.odd[kind]
-        stored = coefficient_lists(table, EVEN_ZERNIKE, particles.where)
-        even = np.zeros((rows, EVEN_COUNT if stored is None else max(EVEN_COUNT, stored.shape[1])))
-        if stored is not None:
-            even[:, : stored.shape[1]] = stored
-        return cls(known.beam_tilt_mrad[kind].copy(), odd, even, known.matrix[kind].copy())
-
-
-def with_group_fits(particles: Particles, made: Round) -> Particles:
-    """Particles whose optics groups have the kept fits of a round, in RELION's columns."""
-    table, values, optics = particles.optics_table, _GroupValues.of(particles), particles.optics
-    assert table is not None
-    columns: dict[str, Any] = {}
-    for g, fit in _kept(made.odd):
-        one = int(np.flatnonzero(optics.group == g)[0])
-        coma = float(optics.cs_mm[one] * 1e7 * wavelength_A(optics.voltage_kV[one]) ** 2)
-        values.odd[g, :6] += fit.change
-        values.odd[g], values.tilt_mrad[g] = _as_beam_tilt(values.odd[g], values.tilt_mrad[g], coma)
-        columns |= dict(zip(BEAM_TILT, values.tilt_mrad.T, strict=True)) | {ODD_ZERNIKE: written(values.odd)}
-    for g, fit in _kept(made.even):
-        values.even[g, :EVEN_COUNT] -= fit.change
-        columns[EVEN_ZERNIKE] = written(values.even)
-    for g, fit in _kept(made.magnification):
-        values.matrix[g] = (np.eye(2) + fit.change.reshape(2, 2)) @ values.matrix[g]
-        columns |= dict(zip(MAGNIFICATION, values.matrix.reshape(-1, 4).T.copy(), strict=True))
-    own = particles.table.drop(columns=[c for c in columns if c in particles.table])
-    return Particles(
-        own,
-        particles.source,
-        optics_table=table.assign(**columns),
-        tables=particles.tables,
-        table_name=particles.table_name,
-        where=particles.where,
-    )
-
-
-def _kept(fits: dict[int, GroupFit]) -> list[tuple[int, GroupFit]]:
-    return [(g, fit) for g, fit in fits.items() if fit.kept]
-
-
-def _as_beam_tilt(odd: FloatArray, tilt_mrad: FloatArray, coma_A3: float) -> tuple[FloatArray, FloatArray]:
-    """Coma written as a beam tilt, as RELION does: k^2 kx = (Z(3,1) + 2 Z(1,1)) / 3."""
-    if coma_A3 < 1.0:  # a corrected Cs: no tilt of any size would make this coma
-        return odd, tilt_mrad
-    per_mrad = -2e-3 * np.pi * coma_A3 / 3
-    tilt, rest = tilt_mrad.copy(), odd.copy()
-    for axis, (first, third) in enumerate(((1, 4), (0, 3))):
-        tilt[axis] += odd[third] / per_mrad
-        rest[first] -= 2 * odd[third]
-        rest[third] = 0.0
-    return rest, tilt
 
 
 def _sentence(number: int, made: Round) -> str:
@@ -488,6 +401,7 @@ def summary(found: CtfRefinement) -> dict[str, Any]:
     return {
         "verdict": found.verdict,
         "particles": len(found.particles),
+        "excluded": len(found.excluded),
         "rounds": rounds,
         "settings": asdict(found.settings),
         "seconds": round(found.seconds, 1),

@@ -53,14 +53,20 @@ class Setting:
         half_maps: tuple[Map, Map],
         pixels: Pixels,
         threads: int | None = None,
+        *,
+        image: IntArray | None = None,
     ) -> Setting:
-        """Of particles as stored, half sets 0 and 1, and the maps of half sets 0 and 1, masked."""
+        """Of particles as stored, half sets 0 and 1, and the maps of half sets 0 and 1, masked.
+
+        Particles with the same number ``image`` are rows of one image: their noise is the same, and so is their fold.
+        """
         group = particles.optics.group
         fold = np.zeros(len(particles), np.int64)
-        for g in np.unique(group):  # every second particle of a group and half: the same whatever the order of batches
+        for g in np.unique(group):  # every second image of a group and half: the same whatever the order of batches
             for h in range(2):
                 rows = np.flatnonzero((group == g) & (half == h))
-                fold[rows] = np.arange(len(rows)) % 2
+                of_image = rows if image is None else image[rows]
+                fold[rows] = np.unique(of_image, return_inverse=True)[1].reshape(-1) % 2
         references = (Reference(half_maps[1], pixels, threads), Reference(half_maps[0], pixels, threads))
         return cls(plain_images(particles), half, group, fold, references, pixels, threads)
 
