@@ -133,6 +133,11 @@ def test_what_is_refused(halves):
         vg.local_resolution(*flat, listener=None)
     with pytest.raises(vg.InputError, match="expected fsc, significance or monogenic"):
         vg.local_resolution(first, second, method="resmap", listener=None)
+    tiny = [vg.Map(noise_map(12, seed), PIXEL_A) for seed in (1, 2)]
+    with pytest.raises(vg.InputError, match="half map 2 is constant"):
+        vg.local_resolution(first, vg.Map(np.zeros_like(second.data), PIXEL_A), listener=None)
+    with pytest.raises(vg.InputError, match="no mask can be made from the half maps"):
+        vg.local_resolution(*tiny, listener=None)
     with pytest.raises(vg.InputError, match="pixel sizes"):
         vg.local_resolution(first, vg.Map(second.data, 1.7), listener=None)
 

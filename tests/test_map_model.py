@@ -14,6 +14,7 @@ from verglas.assessment import q_scores
 from verglas.assessment.model_density import frequencies, model_density
 from verglas.io import read_atoms, read_csv
 from verglas.map_geometry.model_fit import fit_atoms
+from verglas.report.map_model import map_model_page
 from verglas.types.atoms import Atoms
 
 
@@ -134,6 +135,30 @@ def test_correlation_of_a_published_model(data_dir):
     assert found.d_fsc_A(0.5) == pytest.approx(3.2, abs=0.15)  # the resolution of the entry
 
 
+def test_of_alternatives_the_first_is_read(tmp_path):
+    """Alternatives B and C of one atom; B before A; two residues in one place; hydrogen; a second model."""
+    rows = [
+        ("N", " ", "SER", 1),
+        ("CB", "B", "SER", 1),
+        ("CB", "C", "SER", 1),
+        ("N", "B", "SER", 2),
+        ("N", "A", "SER", 2),
+        ("N", "A", "SER", 3),
+        ("N", "B", "THR", 3),
+        ("H", " ", "GLY", 4),
+        ("N", " ", "GLY", 4),
+    ]
+    text = "".join(
+        f"ATOM  {i:5d} {name:^4s}{alternative}{residue} A{number:4d}    {i:8.3f}   0.000   0.000  1.00 20.00          "
+        f"{name[:1]:>2s}\n"
+        for i, (name, alternative, residue, number) in enumerate(rows)
+    )
+    (tmp_path / "m.pdb").write_text(f"MODEL        1\n{text}ENDMDL\nMODEL        2\n{text}ENDMDL\n")
+    read = read_atoms(tmp_path / "m.pdb")
+    assert read.xyz_A[:, 0].tolist() == [0, 1, 3, 5, 8]
+    assert read.residue_names.tolist() == ["SER", "SER", "SER", "SER", "GLY"]
+
+
 @pytest.mark.slow
 def test_fit_puts_a_model_back():
     atoms = chain(250, seed=3, box_A=60.0)
@@ -141,6 +166,23 @@ def test_fit_puts_a_model_back():
     away = atoms.moved(vg.euler_to_matrix([[40, 70, -20.0]])[0], [90, -30, 20])
     placed = fit_atoms(volume, away, threads=1)
     assert np.sqrt(((placed.atoms.xyz_A - atoms.xyz_A) ** 2).sum(axis=1).mean()) < 0.5
+
+
+def test_a_chain_outside_the_map_has_no_q_in_json_and_page(tmp_path):
+    atoms = chain(60)
+    away = Atoms([[200.0, 0, 0]], ["C"], ["CA"], ["ALA"], ["B"], [1], [1], [30])
+    columns = ("xyz_A", "elements", "names", "residue_names", "chains", "residue_numbers", "occupancies")
+    both = [np.concatenate([getattr(a, name) for a in (atoms, away)]) for name in (*columns, "b_factors_A2")]
+    found = vg.map_model(model_density(atoms, frame()), Atoms(*both))
+    assert found.q_mean == pytest.approx(np.nanmean(found.q))
+    assert json.loads(json.dumps(found.as_dict(), allow_nan=False))["chains"][1]["q"] is None
+    assert "Q-scores along the chains" in map_model_page(found)
+
+
+def test_a_map_that_cannot_be_fitted_to_is_refused():
+    for value, said in ((np.nan, "not finite"), (1.0, "constant")):
+        with pytest.raises(vg.InputError, match=f"fit: .*{said}"):
+            fit_atoms(vg.Map(np.full((16, 16, 16), value), 2.0), chain(20, box_A=16.0))
 
 
 def test_command_writes_tables_and_page(tmp_path, capsys):

@@ -59,6 +59,12 @@ def test_one_map_twice_is_named(truth):
     assert judge_independence(first, first.with_data(2 * first.data + 1)).state == "stop"
 
 
+def test_a_constant_half_and_a_tiny_box_get_an_answer():
+    tiny = [vg.Map(np.random.default_rng(seed).normal(size=(8, 8, 8)), PIXEL_A) for seed in (0, 1)]
+    assert judge_independence(tiny[0], tiny[1].with_data(np.zeros((8, 8, 8)))).numbers == {"relation": "constant"}
+    assert "no noise to compare" in judge_shared_noise(*tiny).sentence
+
+
 def test_images_in_both_half_sets_are_named():
     found = judge_shared_particles(["1@a", "2@a", "1@a", "2@a", "3@a"], [1, 1, 2, 2, 2])
     assert (found.state, found.numbers["in_both"]) == ("stop", 2)

@@ -256,12 +256,17 @@ def _check_pair(first: Map, second: Map) -> None:
     for number, half in enumerate((first, second), 1):
         if bad := np.count_nonzero(~np.isfinite(half.data)):
             raise InputError(f"local_resolution: half map {number} has {bad} voxels that are not finite numbers")
+        if not np.ptp(half.data) > 0:
+            raise InputError(f"local_resolution: half map {number} is constant; expected two that hold particles")
     refuse_one_map_twice(first.data, second.data, "local_resolution")
 
 
 def _envelope(first: Map, second: Map, mask: MapLike | npt.ArrayLike | None, threads: int | None) -> Map:
     if mask is None:
-        return solvent_mask(first.with_data(0.5 * (first.data + second.data)), threads=threads)
+        try:
+            return solvent_mask(first.with_data(0.5 * (first.data + second.data)), threads=threads)
+        except InputError as error:
+            raise InputError(f"local_resolution: no mask can be made from the half maps ({error}); give one") from error
     values = mask if isinstance(mask, np.ndarray | list) else map_of(mask, "local_resolution: mask").data
     checked = checked_mask(values, first.data.shape, "local_resolution: the mask")
     if not checked.max() >= 0.5:

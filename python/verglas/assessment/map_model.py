@@ -80,13 +80,18 @@ class MapModel(Shown):
     resolution_A: float
 
     def __repr__(self) -> str:
-        mean = float(np.nanmean(self.q))
-        return f"MapModel({self.atoms.name}: Q {mean:.3f}, CC_mask {self.correlations['mask']:.3f})"
+        return f"MapModel({self.atoms.name}: Q {self.q_mean:.3f}, CC_mask {self.correlations['mask']:.3f})"
 
     def d_fsc_A(self, threshold: float = 0.5, *, masked: bool = True) -> float:
         """Resolution at which map and model agree to a threshold."""
         curve = self.fsc_masked if masked else self.fsc
         return first_crossing(self.frequency_per_A, curve - threshold)[0]
+
+    @property
+    def q_mean(self) -> float:
+        """Of the atoms that have a Q-score; NaN where none has."""
+        known = self.q[np.isfinite(self.q)]
+        return float(known.mean()) if known.size else float("nan")
 
     @property
     def expected_q(self) -> float:
@@ -135,12 +140,20 @@ class MapModel(Shown):
             "model": self.atoms.name,
             "atoms": len(self.atoms),
             "atoms_without_q": int(np.isnan(self.q).sum()),
-            "q_mean": round(float(np.nanmean(self.q)), 4),
+            "q_mean": _rounded(self.q_mean, 4),
             "q_expected": round(self.expected_q, 4),
-            "correlations": {name: round(value, 4) for name, value in self.correlations.items()},
-            **{name: round(v, 3) if np.isfinite(v) else None for name, v in lengths.items()},
-            "chains": self.chains().round(4).to_dict("records"),
+            "correlations": {name: _rounded(value, 4) for name, value in self.correlations.items()},
+            **{name: _rounded(v, 3) for name, v in lengths.items()},
+            "chains": [
+                {str(name): _rounded(v, 4) if isinstance(v, float) else v for name, v in row.items()}
+                for row in self.chains().to_dict("records")
+            ],
         }
+
+
+def _rounded(value: float, digits: int) -> float | None:
+    """For JSON, which has no NaN: a chain that lies outside the map has no Q-score."""
+    return round(float(value), digits) if np.isfinite(value) else None
 
 
 def map_model(

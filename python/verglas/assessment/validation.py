@@ -75,6 +75,9 @@ def judge_independence(half1: Map, half2: Map) -> Finding:
         same = "identical" if np.array_equal(half1.data, half2.data) else "proportional"
         sentence = f"The half maps are {same}: one map twice. No resolution can be told from them."
         return Finding("independent-halves", "stop", sentence, {"relation": same})
+    if not (np.ptp(half1.data) > 0 and np.ptp(half2.data) > 0):
+        sentence = "A half map is constant: no particle was put into it."
+        return Finding("independent-halves", "stop", sentence, {"relation": "constant"})
     correlation = float(np.corrcoef(half1.data.ravel(), half2.data.ravel())[0, 1])
     numbers = {"correlation": round(correlation, 5)}
     return Finding("independent-halves", "go on", "The half maps are two different maps.", numbers)
@@ -94,8 +97,9 @@ def judge_shared_noise(half1: Map, half2: Map, *, symmetry: str = "C1", threads:
     last = len(curve.curve) - 1
     tail = np.arange(int(np.ceil(_TAIL * last)), last + 1)
     filled = curve.curve[tail] != 0
-    if not filled.any():
-        return Finding("shared-noise", "go on", "The half maps were cut off before Nyquist: no noise to compare.", {})
+    if np.count_nonzero(filled) < 2:
+        said = "The half maps were cut off before Nyquist, or their box is tiny: no noise to compare."
+        return Finding("shared-noise", "go on", said, {})
     mean, deviation = _mean_correlation(curve, tail[filled])
     limit = max(_PLATEAU, float(stats.norm.isf(_FALSE_ALARM)) * deviation)
     numbers = {"mean_fsc": round(mean, 4), "limit": round(limit, 4)}

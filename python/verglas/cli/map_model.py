@@ -46,7 +46,7 @@ def map_model(
     if as_json:
         typer.echo(json.dumps(record, indent=2))
         return
-    typer.echo(f"Q-score {record['q_mean']:.3f} (proteins at {found.resolution_A:.2f} A: {found.expected_q:.2f})")
+    typer.echo(f"Q-score {found.q_mean:.3f} (proteins at {found.resolution_A:.2f} A: {found.expected_q:.2f})")
     typer.echo("CC " + ", ".join(f"{name} {value:.3f}" for name, value in found.correlations.items()))
     typer.echo(
         f"d_model {found.d_model_A:.2f} A, d99 {found.d99_A:.2f} A, FSC 0.5 at {found.d_fsc_A(0.5):.2f} A, "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ PathLike = str | os.PathLike[str]
 
 
 def read_atoms(path: PathLike, *, water: bool = True) -> Atoms:
-    """Atoms of a model, without hydrogens; of alternative positions the first.
+    """Atoms of a model, without hydrogens; of alternative positions and alternative residues the first.
 
     Parameters
     ----------
@@ -51,10 +52,10 @@ def read_atoms(path: PathLike, *, water: bool = True) -> Atoms:
     rows = [
         (a.pos.tolist(), a.element.name, a.name, residue.name, chain.name, residue.seqid.num, a.occ, a.b_iso)
         for chain in structure[0]
-        for residue in chain
+        for residue in _first_residues(chain)
         if water or not residue.is_water()
-        for a in residue
-        if not a.is_hydrogen() and a.altloc in ("\0", residue[0].altloc, "A")
+        for a in _first_positions(residue)
+        if not a.is_hydrogen()
     ]
     if not rows:
         raise FormatError(f"{path}: no atoms besides hydrogen" + ("" if water else " and water"))
@@ -73,6 +74,29 @@ def write_moved_model(source: PathLike, target: PathLike, matrix: list[list[floa
             structure.write_pdb(str(place))
         else:
             structure.make_mmcif_document().write_file(str(place))
+
+
+def _first_residues(chain: gemmi.Chain) -> Iterator[gemmi.Residue]:
+    """Residues, of those that stand in one another's place (all of their atoms alternatives) the first."""
+    taken = set()
+    for residue in chain:
+        place = str(residue.seqid)
+        if all(atom.has_altloc() for atom in residue):
+            if place in taken:
+                continue
+            taken.add(place)
+        yield residue
+
+
+def _first_positions(residue: gemmi.Residue) -> Iterator[gemmi.Atom]:
+    """One atom of each name: which letters stand for alternatives, and where they begin, files do not agree on."""
+    names = set()
+    for atom in residue:
+        if not atom.has_altloc():
+            yield atom
+        elif atom.name not in names:
+            names.add(atom.name)
+            yield atom
 
 
 def _structure(path: PathLike) -> gemmi.Structure:

@@ -68,8 +68,12 @@ def fit_atoms(volume: Map, atoms: Atoms, *, threads: int | None = None) -> Place
     Raises
     ------
     InputError
-        The model is larger than the map.
+        The model is larger than the map, or the map is constant or not finite.
     """
+    if bad := np.count_nonzero(~np.isfinite(volume.data)):
+        raise InputError(f"fit: the map holds {bad} values that are not finite numbers")
+    if not np.ptp(volume.data) > 0:
+        raise InputError("fit: the map is constant")
     centre = atoms.xyz_A.mean(axis=0)
     body = atoms.xyz_A - centre
     extent = np.asarray(volume.data.shape[::-1]) * volume.pixel_size_A

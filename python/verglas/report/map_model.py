@@ -40,6 +40,7 @@ def along_chains(found: MapModel) -> bytes:
     """Mean Q-score of every residue along its chain."""
     table = found.residues()
     names = list(dict.fromkeys(table["chain"]))[:_MOST_CHAINS]
+    lowest = float(table["q"].fillna(0).min())
     with style_context():
         figure = new_figure(8, 0.6 + 1.3 * len(names))
         axes = np.atleast_1d(figure.subplots(len(names), 1))
@@ -47,7 +48,7 @@ def along_chains(found: MapModel) -> bytes:
             rows = table[table["chain"] == name]
             axis.plot(rows["residue_number"], rows["q"], ".-", color=COLOURS[0], lw=0.8, ms=3)
             axis.axhline(found.expected_q, color=COLOURS[1], lw=0.8, ls="--")
-            axis.set_ylim(min(-0.05, float(np.nanmin(table["q"]))), 1)
+            axis.set_ylim(min(-0.05, lowest), 1)
             axis.set_ylabel(f"Q, chain {name}")
         axes[-1].set_xlabel("residue")
         return png(figure)
@@ -64,7 +65,7 @@ def map_model_page(found: MapModel, said: Sequence[str] = (), footer: str = "") 
     footer : str
         Version and time.
     """
-    mean = float(np.nanmean(found.q))
+    mean = found.q_mean
     summary = (
         f"Mean Q-score {mean:.2f}; maps of {found.resolution_A:.2f} Å support {found.expected_q:.2f} for proteins. "
         f"Map and model agree to {found.d_fsc_A(0.5):.2f} Å (FSC 0.5 about the atoms)."
@@ -84,11 +85,13 @@ def map_model_page(found: MapModel, said: Sequence[str] = (), footer: str = "") 
         (f"{r.chain} {r.residue_name} {r.residue_number}", f"{r.q:.3f}", f"{r.density_sd:.2f}")
         for r in worst.itertuples()
     ]
+    chains = len(chain_rows)
+    drawn = f"The first {_MOST_CHAINS} of {chains} chains are drawn. " if chains > _MOST_CHAINS else ""
     sections = [
         Section("Fourier shell correlation", " ".join(said), [Picture(curves(found), "FSC of map and model")]),
         Section(
             "Q-scores along the chains",
-            "The dashed line is what proteins have at this resolution. atoms.csv and residues.csv hold all.",
+            f"The dashed line is what proteins have at this resolution. {drawn}atoms.csv and residues.csv hold all.",
             [Picture(along_chains(found), "Q-score per residue")],
         ),
         Section("Chains", blocks=[Table(("chain", "atoms", "Q", "density (sd)"), chain_rows, sortable=True)]),
