@@ -24,9 +24,11 @@ from verglas.errors import SettingError, VerglasWarning
 from verglas.initial_model import AbInitioSettings
 from verglas.picking import PickSettings
 from verglas.refinement.settings import RefineSettings
+from verglas.run.common_lines import CommonLinesJob, common_lines_files
 from verglas.run.demo import DemoSettings
 from verglas.run.directional import directional_files
 from verglas.run.maps import MaskShape, fsc_of_files
+from verglas.run.merge import flip_files, merge_files
 from verglas.run.reconstruct import ProjectJob, project_files
 from verglas.search import AlignSettings
 from verglas.types.listener import Listener, Silence
@@ -252,14 +254,19 @@ def test_listeners_by_their_former_names_are_sent_to_the_present_one():
         settings_from("blur", BlurSettings, say=print, progress=print)
 
 
+class Bars(Silence):
+    def __init__(self) -> None:
+        self.told: list[tuple[str, int, int]] = []
+
+    def progress(self, phase: str, done: int, total: int) -> None:
+        self.told.append((phase, done, total))
+
+    @property
+    def ends(self) -> dict[str, tuple[int, int]]:
+        return {phase: (done, total) for phase, done, total in self.told}
+
+
 def test_jobs_on_two_maps_tell_a_listener(tmp_path):
-    class Bars(Silence):
-        def __init__(self) -> None:
-            self.told: list[tuple[str, int, int]] = []
-
-        def progress(self, phase: str, done: int, total: int) -> None:
-            self.told.append((phase, done, total))
-
     rng = np.random.default_rng(0)
     for name in ("a", "b"):
         vg.write_map(tmp_path / f"{name}.mrc", vg.Map(rng.normal(size=(24, 24, 24)).astype(np.float32), 4.0))
@@ -267,6 +274,21 @@ def test_jobs_on_two_maps_tell_a_listener(tmp_path):
     fsc_of_files(*paths, listener=bars)
     directional_files(*paths, listener=bars)
     project_files(ProjectJob(paths[0], tmp_path / "p.mrcs", step_deg=60), threads=1, listener=bars)
-    ends = {phase: (done, total) for phase, done, total in bars.told}
-    assert {"fsc", "directions", "project"} == set(ends)
-    assert all(done == total for done, total in ends.values())
+    assert {"fsc", "directions", "project"} == set(bars.ends)
+    assert all(done == total for done, total in bars.ends.values())
+
+
+def test_jobs_on_several_files_and_common_lines_tell_a_listener(tmp_path):
+    density = vg.simulate.density(vg.simulate.phantom(24, 5.0, 90.0), 24, 5.0)
+    poses = vg.Poses(np.random.default_rng(1).uniform(0, 180, (6, 3)), np.zeros((6, 2)))
+    vg.write_map(tmp_path / "map.mrc", density)
+    star = tmp_path / "p.star"
+    vg.write_particles(star, vg.Particles.from_images(vg.project(density, poses), 5.0, poses=poses))
+    bars = Bars()
+    merge_files([star, star], tmp_path / "both.star", listener=bars)
+    flip_files([tmp_path / "map.mrc", star], tmp_path / "flipped", listener=bars)
+    common_lines_files(CommonLinesJob(star, tmp_path / "first", n_theta=60, threads=1), listener=bars)
+    # Each of eight sweeps moves each of the six images.
+    assert bars.ends == {"files read": (2, 2), "files flipped": (2, 2), "averages oriented": (48, 48)}
+    oriented = [done for phase, done, _ in bars.told if phase == "averages oriented"]
+    assert oriented == list(range(1, 49))

@@ -9,6 +9,7 @@ The hand is undetermined: J R_i J, J = diag(1, 1, -1), has the same lines.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -214,7 +215,13 @@ def _principal(lines: npt.NDArray, noise: FloatArray) -> tuple[npt.NDArray[np.co
     return projection.reshape(*lines.shape[:2], -1).astype(np.complex64), share[large]
 
 
-def synchronise(lines: CommonLines, *, refine: bool = True, threads: int | None = None) -> Synchronised:
+def synchronise(
+    lines: CommonLines,
+    *,
+    refine: bool = True,
+    threads: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Synchronised:
     """Orientations from common lines by the eigenvectors of their matrix, lines weighted by how well they fit.
 
     The lines found vote with their one best direction each, and many are wrong. In the end every orientation is
@@ -229,6 +236,8 @@ def synchronise(lines: CommonLines, *, refine: bool = True, threads: int | None 
         Whether to do the last.
     threads : int, optional
         Threads; all by default.
+    progress : callable, optional
+        Called with (images moved, moves in all).
 
     Returns
     -------
@@ -256,7 +265,7 @@ def synchronise(lines: CommonLines, *, refine: bool = True, threads: int | None 
         weight = np.exp(-0.5 * (residual / width) ** 2) * trust
     assert first_values is not None
     if refine:
-        rotations = refine_rotations(lines, rotations, threads=threads)
+        rotations = refine_rotations(lines, rotations, threads=threads, progress=progress)
         residual = _misfit(rotations, ends)
     gap = float((first_values[2] - first_values[3]) / max(first_values[2], 1e-12))
     off = ~np.eye(n, dtype=bool)
@@ -265,7 +274,13 @@ def synchronise(lines: CommonLines, *, refine: bool = True, threads: int | None 
     return Synchronised(angles, first_values, gap, float(np.rad2deg(np.median(residual[off]))), agreeing)
 
 
-def refine_rotations(lines: CommonLines, rotations: FloatArray, *, threads: int | None = None) -> FloatArray:
+def refine_rotations(
+    lines: CommonLines,
+    rotations: FloatArray,
+    *,
+    threads: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> FloatArray:
     """Orientations moved to the largest sum of scores of the lines in which their planes meet; (n, 3, 3).
 
     Coordinate ascent: the sum never falls. Halfway, images that the others explain worst look over all orientations.
@@ -281,8 +296,10 @@ def refine_rotations(lines: CommonLines, rotations: FloatArray, *, threads: int 
             worst = np.argsort(own, kind="stable")[: int(np.clip(len(result) // 10, 1, _MOST_RELOCATED))]
             for i in worst:
                 _relocate(lines, result, int(i), threads)
-        for i in rng.permutation(len(result)):
+        for moved, i in enumerate(rng.permutation(len(result)), number * len(result) + 1):
             _step(lines, result, int(i), step_deg, threads)
+            if progress is not None:
+                progress(moved, len(_STEPS_DEG) * len(result))
     return result
 
 

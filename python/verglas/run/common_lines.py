@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from verglas._screen import ListenerChoice, shown_to
 from verglas._version import __version__
 from verglas.classification import select_classes
 from verglas.errors import InputError
@@ -20,6 +21,7 @@ from verglas.masks import soft_sphere
 from verglas.reconstruction import reconstruct
 from verglas.run.class2d import class_table
 from verglas.types import Map, Particles, Poses
+from verglas.types.listener import phase_progress
 
 _SURE, _DOUBTFUL = 0.3, 0.2  # share of agreeing lines; docs/guide/abinitio.md has what simulations give
 _EDGE_PX = 4.0
@@ -87,10 +89,21 @@ class CommonLinesMap:
         }
 
 
-def common_lines_files(job: CommonLinesJob) -> CommonLinesMap:
+def common_lines_files(job: CommonLinesJob, *, listener: ListenerChoice = "screen") -> CommonLinesMap:
     """Read averages, orient them by their common lines, reconstruct, write.
 
     Beside averages of class2d (``classes.star``) only the classes that look like particles are used.
+
+    Parameters
+    ----------
+    job : CommonLinesJob
+        What to do.
+    listener : Listener, "screen" or None
+        Who is told how it goes (:class:`verglas.types.listener.Listener`).
+
+    Returns
+    -------
+    CommonLinesMap
 
     Raises
     ------
@@ -114,7 +127,8 @@ def common_lines_files(job: CommonLinesJob) -> CommonLinesMap:
     lines = find_common_lines(
         images, radius, diameter_px=diameter / pixel_size_A, n_theta=job.n_theta, threads=job.threads
     )
-    orientations = synchronise(lines, threads=job.threads)
+    with shown_to(listener) as heard:
+        orientations = synchronise(lines, threads=job.threads, progress=phase_progress(heard, "averages oriented"))
     particles = Particles.from_images(
         images, pixel_size_A, poses=Poses(orientations.angles_deg, np.zeros((len(images), 2)))
     )

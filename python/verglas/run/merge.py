@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from verglas._screen import ListenerChoice, shown_to
 from verglas.errors import InputError
 from verglas.io import read_map, write_map
 from verglas.io.mrc import PathLike
@@ -178,15 +179,22 @@ def flip_map(volume: Map) -> Map:
     return volume.with_data(flip_hand(volume.data))
 
 
-def merge_files(sets: Sequence[PathLike], out: PathLike, *, distance_A: float | None = None) -> Merged:
-    """:func:`merge_particles` of files, written to ``out``."""
-    union = merge_particles(list(sets), distance_A=distance_A)
+def merge_files(
+    sets: Sequence[PathLike], out: PathLike, *, distance_A: float | None = None, listener: ListenerChoice = "screen"
+) -> Merged:
+    """:func:`merge_particles` of files, written to ``out``; the listener is told of every file read."""
+    parts: list[Particles] = []
+    with shown_to(listener) as heard:
+        for path in sets:
+            parts.append(read_particles(path))
+            heard.progress("files read", len(parts), len(sets))
+    union = merge_particles(parts, distance_A=distance_A)
     write_particles(out, union.particles)
     return union
 
 
-def flip_files(files: Sequence[PathLike], out: PathLike) -> list[Path]:
-    """The other hand of maps and particles, written to a folder under the same names.
+def flip_files(files: Sequence[PathLike], out: PathLike, *, listener: ListenerChoice = "screen") -> list[Path]:
+    """The other hand of maps and particles, written to a folder under the same names; the listener is told of each.
 
     Raises
     ------
@@ -201,9 +209,11 @@ def flip_files(files: Sequence[PathLike], out: PathLike) -> list[Path]:
         if target.exists() and target.samefile(name):
             raise InputError(f"flip-hand: {target} would be written over itself; give another folder")
     folder.mkdir(parents=True, exist_ok=True)
-    for name, target in zip(files, targets, strict=True):
-        if target.suffix.lower() in (".star", ".cs"):
-            write_particles(target, flip_particles(read_particles(name)))
-        else:
-            write_map(target, flip_map(read_map(name)))
+    with shown_to(listener) as heard:
+        for number, (name, target) in enumerate(zip(files, targets, strict=True), 1):
+            if target.suffix.lower() in (".star", ".cs"):
+                write_particles(target, flip_particles(read_particles(name)))
+            else:
+                write_map(target, flip_map(read_map(name)))
+            heard.progress("files flipped", number, len(files))
     return targets
