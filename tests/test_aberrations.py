@@ -24,6 +24,7 @@ from verglas.optics import (
     zernike_of_seidel,
     zernike_sum,
 )
+from verglas.optics.stored import to_stored
 from verglas.run.reconstruct import ProjectJob, project_files
 from verglas.types.even_aberrations import even_zernikes, fold_even, written
 
@@ -277,3 +278,29 @@ def test_aberrations_go_into_the_groups_they_came_from(pair):
     with pytest.raises(vg.InputError, match="differ in their aberrations"):
         with_aberrations(plain, mixed)
     assert written(np.array([[0.5, -2]])) == ["[0.5,-2]"]
+
+
+@pytest.mark.parametrize("label", ["rlnCtfDataArePhaseFlipped", "rlnCtfDataAreCtfPremultiplied", None])
+def test_subtracted_images_stay_in_the_state_that_their_columns_tell(pair, label, tmp_path):
+    """Other programs read the columns of the optics table, and the images that a subtraction came from come back."""
+    truth, _, aberrated = pair
+    some = aberrated[:12]
+    if label is not None:
+        undone = plain_images(some.with_columns(**{label: 1}))
+        state = some.with_columns(**{label: 1})
+        stored = to_stored(undone)(plain_images(some).images(), np.arange(12))
+        some = state.with_source(vg.types.ArraySource(stored, PIXEL_A))
+    nothing = vg.Map(np.zeros_like(truth.data), PIXEL_A)
+    left, _ = vg.subtract(some, truth, nothing, fit_scale=False)
+    # beside the zeros of a CTF that images were multiplied by, little of them is left
+    most = 0.03 if label == "rlnCtfDataAreCtfPremultiplied" else 0.02
+    taken, wanted = vg.project(truth, some.poses, some.optics), plain_images(some).images()
+    assert near(plain_images(left).images() + taken, wanted) < most
+    assert near(plain_images(left[[7, 3]]).images() + taken[[7, 3]], wanted[[7, 3]]) < most
+    vg.write_particles(tmp_path / "left.star", left, stack=tmp_path / "left.mrcs")
+    tables = read_star(tmp_path / "left.star")
+    assert tables["optics"].rlnBeamTiltX.tolist() == [1.5, -1.0]
+    assert "rlnBeamTiltX" not in tables["particles"]
+    assert near(plain_images(vg.read_particles(tmp_path / "left.star")).images() + taken, wanted) < most
+    again, _ = vg.subtract(plain_images(some), truth, nothing, fit_scale=False)
+    assert np.allclose(again.images(), left.images(), atol=1e-4)

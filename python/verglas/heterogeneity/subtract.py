@@ -9,6 +9,7 @@ import numpy as np
 from verglas.errors import InputError
 from verglas.masks import checked_mask
 from verglas.optics import for_job
+from verglas.optics.stored import Change, stored_images, to_stored
 from verglas.reconstruction import project
 from verglas.types import Map, Particles, Poses
 from verglas.types.arrays import Float32Array, FloatArray, IntArray
@@ -37,6 +38,11 @@ class SubtractedSource:
     sign : int
         -1 takes away, 1 puts back.
     threads : int, optional
+    to_stored : callable, optional
+        ``to_stored(projections, rows)``: projections in the state of the images, where these carry odd aberrations, a
+        magnification, or were flipped or multiplied by their CTF.
+    numbers : (n,) int64, optional
+        The row for ``to_stored`` of each image of a subset.
     """
 
     base: ImageSource
@@ -45,6 +51,8 @@ class SubtractedSource:
     scale: FloatArray
     sign: int = -1
     threads: int | None = None
+    to_stored: Change | None = None
+    numbers: IntArray | None = None
 
     def __len__(self) -> int:
         return len(self.base)
@@ -65,7 +73,10 @@ class SubtractedSource:
             self.particles.optics[numbers],
             threads=self.threads,
         )
-        return clean * self.scale[numbers, None, None].astype(np.float32)
+        scaled = np.asarray(clean * self.scale[numbers, None, None], np.float32)
+        if self.to_stored is None:
+            return scaled
+        return self.to_stored(scaled, numbers if self.numbers is None else self.numbers[numbers])
 
     def take(self, rows: IntArray) -> SubtractedSource:
         """A subset, still lazy."""
@@ -77,6 +88,8 @@ class SubtractedSource:
             self.scale[numbers],
             self.sign,
             self.threads,
+            self.to_stored,
+            numbers if self.numbers is None else self.numbers[numbers],
         )
 
     def boxes(self) -> IntArray:
@@ -93,7 +106,8 @@ def subtract(
 ) -> tuple[Particles, FloatArray]:
     r"""Particles less the projections of what a map holds outside a mask.
 
-    Poses, CTF parameters and all other columns stay as they are; the images are made when they are read. The scale
+    Poses, CTF parameters and all other columns stay as they are; the images are made when they are read. Images with
+    odd aberrations or a magnification, or flipped or multiplied by their CTF, are so afterwards, too. The scale
     :math:`a_i` of each particle is that of least squares against the whole map,
     :math:`a_i = \langle X_i, C_i P_i V \rangle / \| C_i P_i V \|^2`, kept between 0.2 and 3.
 
@@ -145,13 +159,15 @@ def subtract(
                 f"subtract: the {name} has {value.box} px of {value.pixel_size_A:g} A, the particles "
                 f"{particles.box} px of {particles.pixel_size_A:g} A; resample it first (verglas resample)"
             )
-    work = for_job(particles, "subtract")
-    assert work.source is not None
+    stored = stored_images(particles)
+    work = for_job(stored, "subtract")
+    assert stored.source is not None
     keep = np.asarray(mask.data, np.float32) if not mask.data.any() else checked_mask(mask.data)
     removed = Map(map.data * (1 - keep), particles.pixel_size_A)
     scale = _scales(work, map, threads) if fit_scale else np.ones(len(work))
-    source = SubtractedSource(work.source, work, removed, scale, threads=threads)
-    return work.with_source(source), scale
+    # the images stay in the state that their columns tell, for every program that reads them
+    source = SubtractedSource(stored.source, work, removed, scale, threads=threads, to_stored=to_stored(work))
+    return stored.with_source(source), scale
 
 
 def _scales(particles: Particles, map: Map, threads: int | None) -> FloatArray:

@@ -15,6 +15,7 @@ images whose phases are flipped, or that are multiplied by their CTF:
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -120,6 +121,33 @@ def stored_images(particles: Particles) -> Particles:
     return particles
 
 
+Change = Callable[[npt.NDArray[np.float32], npt.NDArray[np.int64]], npt.NDArray[np.float32]]
+
+
+def to_stored(plain: Particles) -> Change | None:
+    """Of particles of :func:`plain_images`: what takes images of the model, and their rows, to the state of the stored.
+
+    None where the two are the same.
+    """
+    source = plain.source
+    if not isinstance(source, ChangedSource):
+        return None
+    change, rows = source.change, source.rows
+    assert isinstance(change, ToModel)
+    return change.stored if rows is None else _OfRows(change, rows)
+
+
+@dataclass(frozen=True, eq=False)
+class _OfRows:
+    """``ToModel.stored`` of a subset."""
+
+    change: ToModel
+    rows: npt.NDArray[np.int64]
+
+    def __call__(self, images: npt.NDArray[np.float32], rows: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+        return self.change.stored(images, self.rows[rows])
+
+
 def ctf_in_images(particles: Particles) -> str | None:
     """The label that says that stored images were flipped or multiplied by the CTF of their columns; None without."""
     return next((label for label in (FLIPPED, PREMULTIPLIED) if _state(particles, label).any()), None)
@@ -158,15 +186,25 @@ class CtfUndo:
         changed = np.flatnonzero(self.flipped[rows] | self.premultiplied[rows])
         if not changed.size:
             return images
+        images[changed] = self._times(images[changed], rows[changed], forward=False)
+        return images
+
+    def redone(self, images: npt.NDArray[np.float32], rows: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+        """Images (m, box, box) that nothing was done to, as the program would store them."""
+        changed = np.flatnonzero(self.flipped[rows] | self.premultiplied[rows])
+        images[changed] = self._times(images[changed], rows[changed], forward=True)
+        return images
+
+    def _times(
+        self, images: npt.NDArray[np.float32], rows: npt.NDArray[np.int64], *, forward: bool
+    ) -> npt.NDArray[np.float32]:
         box = images.shape[-1]
-        ctf = ops.ctf(self.params[rows[changed]], box, self.pixel_size_A)
+        ctf = ops.ctf(self.params[rows], box, self.pixel_size_A)
         # Not np.sign: where the CTF is 0 it would take the coefficient away.
         times = np.where(ctf < 0, np.float32(-1), np.float32(1))
-        product = self.premultiplied[rows[changed]]
-        times[product] = ctf[product] / np.maximum(ctf[product] ** 2, LEAST_CTF**2)
-        spectra = fourier.forward(images[changed], 2)
-        images[changed] = fourier.inverse(spectra * times, (box, box))
-        return images
+        product = self.premultiplied[rows]
+        times[product] = ctf[product] if forward else ctf[product] / np.maximum(ctf[product] ** 2, LEAST_CTF**2)
+        return np.asarray(fourier.inverse(fourier.forward(images, 2) * times, (box, box)), np.float32)
 
 
 @dataclass(frozen=True, eq=False)
@@ -189,6 +227,12 @@ class ToModel:
         if self.ctf is not None:
             images = self.ctf(images, rows)
         return self.aberrations.removed(images, rows, self.pixel_size_A) if self.aberrations.any else images
+
+    def stored(self, images: npt.NDArray[np.float32], rows: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+        """Images (m, box, box) of these rows, as the model has them, in the state of those that are stored."""
+        if self.aberrations.any:
+            images = self.aberrations.applied(images, rows, self.pixel_size_A)
+        return images if self.ctf is None else self.ctf.redone(images, rows)
 
 
 def for_job(particles: Particles, job: str, *, ctf: bool = True) -> Particles:
