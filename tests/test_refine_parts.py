@@ -218,6 +218,20 @@ def test_regularisation_follows_the_fsc_and_T(small):
     assert float(ssnr_from_fsc(0.5)) == 1
 
 
+@pytest.mark.parametrize("empty", [(0,), (0, 1)])
+def test_class_without_particles_in_a_half_has_no_map_and_stops_nothing(small, empty):
+    problem, radius = small[0], 12
+    sums = [filled_sums(problem, 1, radius), filled_sums(problem, 2, radius)]
+    for half in empty:
+        sums[half] = ops.GridSums.zeros(direct_grid(BOX, radius))
+    made = class_maps(problem, sums, None, radius, T=1.0, joint=True)
+    assert not made.raw[0].any()
+    np.testing.assert_array_equal(made.masked, 0)  # and no NaN
+    assert np.isfinite(made.halves).all()
+    assert made.joint is not None
+    assert np.isfinite(made.joint).all()
+
+
 def test_joined_halves_share_only_the_low_frequencies(small):
     problem = small[0]
     halves = np.random.default_rng(0).normal(size=(2, BOX, BOX, BOX)).astype(np.float32)

@@ -25,7 +25,7 @@ from verglas.heterogeneity.components import (
 from verglas.heterogeneity.latent import Contrasts
 from verglas.heterogeneity.linear import Products, half_volumes, noise_from, one_pass, products
 from verglas.heterogeneity.posed import PosedImages
-from verglas.types.arrays import Float32Array, FloatArray
+from verglas.types.arrays import Float32Array, FloatArray, IntArray
 
 _STILL = 0.005  # particles that may still change class when it ends
 _MOST_AXES = 4
@@ -179,19 +179,26 @@ def first_posterior(
     model = learn_components(posed, mean, axes, iterations=iterations, seed=seed)
     z = coordinates(posed, model)[0]
     z = z * np.sqrt(np.square(model.volumes[1:]).sum(axis=(1, 2, 3), dtype=np.float64))
+    # Components that explain nothing in the other half are noise, and so are groups along them.
+    differs = bool(np.diff(held_out_evidence(posed, model)[:, [0, -1]], axis=1).sum() > 0)
+    labels = _groups(posed, z, count, seed) if differs else None
+    chosen = np.random.default_rng(seed).integers(count, size=len(posed)) if labels is None else labels
     out = np.zeros((len(posed), count))
-    if np.diff(held_out_evidence(posed, model)[:, [0, -1]], axis=1).sum() <= 0:
-        # Components that explain nothing in the other half are noise, and so are groups along them.
-        out[np.arange(len(posed)), np.random.default_rng(seed).integers(count, size=len(posed))] = 1
-        return out, False
-    best, labels = np.inf, np.zeros(len(posed), np.int64)
+    out[np.arange(len(posed)), chosen] = 1
+    return out, labels is not None
+
+
+def _groups(posed: PosedImages, z: FloatArray, count: int, seed: int) -> IntArray | None:
+    """The best of several k-means whose groups are all in both half sets; None if there is no such."""
+    best, labels = np.inf, None
     for number in range(_KMEANS_STARTS):
         centres, found = kmeans2(z, count, minit="++", seed=np.random.default_rng([seed, number]), missing="warn")
         spread = float(np.square(z - centres[found]).sum())
-        if spread < best:
-            best, labels = spread, found
-    out[np.arange(len(posed)), labels] = 1
-    return out, True
+        # A group of one half set alone is a chance of that half, and would have no map in the other.
+        in_both = all(len(np.unique(found[posed.rows_of_half(half)])) == count for half in (1, 2))
+        if in_both and spread < best:
+            best, labels = spread, np.asarray(found, np.int64)
+    return labels
 
 
 def fit_classes(

@@ -56,7 +56,12 @@ class ClassMaps:
 
 
 def solve(problem: RefineProblem, sums: ops.GridSums, ssnr: FloatArray | None, radius: int) -> Float32Array:
-    """Map from finished sums; with the SSNR of each shell, regularised (:func:`verglas.reconstruction.sums.solve`)."""
+    """Map from finished sums; with the SSNR of each shell, regularised (:func:`verglas.reconstruction.sums.solve`).
+
+    A class may have lost all its particles of a half set: its map is zero, and the iteration goes on without it.
+    """
+    if sums.weights is not None and not sums.weights.any():
+        return np.zeros((problem.box,) * 3, np.float32)
     if problem.correlation and ssnr is not None:
         # FREALIGN's constant: SSNR of every shell the same fraction (Grigorieff 2007, J. Struct. Biol. 157, 117).
         ssnr = np.full(radius + 1, 1 / problem.settings.wiener_k)
@@ -84,7 +89,7 @@ def class_maps(
     """
     done = [finish(sums.pop(0), problem.operators, threads=problem.threads) for _ in range(2)]
     raw = np.stack([solve(problem, s, None, radius) for s in done])
-    unmasked, masked = half_fsc(problem, raw, mask)
+    unmasked, masked = (np.nan_to_num(curve) for curve in half_fsc(problem, raw, mask))  # NaN: one of them is empty
     unmasked[radius + 1 :] = masked[radius + 1 :] = 0  # nothing was inserted there
     ssnr = T * ssnr_from_fsc(np.minimum(masked[: radius + 1], _FSC_MOST))
     halves = np.stack([solve(problem, s, ssnr, radius) for s in done])
