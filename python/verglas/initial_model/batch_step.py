@@ -206,14 +206,14 @@ class BatchStep(GridStep):
         shape = self.model.sigma2.shape
         squared, coefficients, mass = np.zeros(shape), np.zeros(shape), np.zeros(self.classes)
         reach = slice(1, self.step.insert_radius + 1)
-        done = 0
+        n_summed = 0
         for batch in image_batches(problem, rows, self.model, self._start):
             scores = self.score(batch)
             posterior = self.search.posterior(scores)
             np.add.at(mass, posterior.slice // n, posterior.weight)  # one by one: the same in any batches
             posterior = thin_posterior(posterior, batch.rows)
             # Counted over the whole pass, not within the batch: the halves do not depend on the batch size.
-            half = (done + posterior.image) % 2
+            half = (n_summed + posterior.image) % 2
             posterior = replace(posterior, slice=(posterior.slice + block * half).astype(np.int32))
             residuals = self.add(plan, batch, posterior)
             group = problem.group[batch.rows]
@@ -222,9 +222,9 @@ class BatchStep(GridStep):
                 coefficients[:, reach], group, np.broadcast_to(2 * np.pi * self.wide.radii, residuals.squared.shape)
             )
             self.learn_poses(batch, scores, poses)
-            done += len(batch)
+            n_summed += len(batch)
             tick(len(batch))
-        count = max(done, 1)
+        count = max(n_summed, 1)
         return BatchSums(self._grids(plan, count), squared / count, coefficients / count, mass / count)
 
     def _grids(self, plan: SliceSums, count: int) -> list[tuple[ops.GridSums, ops.GridSums]]:

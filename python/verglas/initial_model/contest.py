@@ -117,11 +117,11 @@ def contest(
     for number, (group, start) in enumerate(entrants.items()):
         folded[group] = problem.under(group)
         model = finer_model(start.model, problem, sigma2)
-        for done, radius in enumerate(radii):
+        for pass_number, radius in enumerate(radii):
             step = BatchStep(folded[group], model, fine_step(course, int(radius)), course.grid_radius)
             model, _ = update_model(folded[group], model, step.sums(train, PoseTable.unknown(len(problem))))
             if tell is not None:
-                tell(number * _PASSES + done + 1, len(entrants) * _PASSES)
+                tell(number * _PASSES + pass_number + 1, len(entrants) * _PASSES)
         learned[group] = model
     noise = np.exp(np.mean([np.log(m.sigma2) for m in learned.values()], axis=0))
     evidence = {

@@ -348,8 +348,8 @@ def _draw_particles(particles: Particles, settings: AbInitioSettings, where: Whe
         raise InputError(f"abinitio: {usable} of {len(particles)} particles can be used; it takes {_FEWEST} or more")
     problem = _problem(small, inspection.excluded, settings, where)
     used = np.setdiff1d(np.arange(len(rows)), list(inspection.excluded))
-    excluded = {int(rows[i]): reason for i, reason in inspection.excluded.items()}
-    return _Drawn(problem, inspection.power[used], excluded, rows[used])
+    reasons = {int(rows[i]): reason for i, reason in inspection.excluded.items()}
+    return _Drawn(problem, inspection.power[used], reasons, rows[used])
 
 
 def _first_noise(problem: Problem, power: Float32Array) -> FloatArray:

@@ -269,8 +269,10 @@ def random_map(problem: Problem, rows: IntArray, settings: AbInitioSettings, see
     matrices = euler_to_matrix(random_orientations(len(rows), seed))
     sums = ops.GridSums.zeros(direct_grid(problem.box, (problem.box - 1) // 2))
     add_batch(sums, Batch(images, matrices, np.zeros((len(rows), 2)), ctf), problem.operators, threads=problem.threads)
-    done = finish(sums, problem.operators, threads=problem.threads)
-    volume = solve(done, problem.operators, ssnr=np.full((problem.box - 1) // 2 + 1, 10.0), threads=problem.threads)
+    full_sums = finish(sums, problem.operators, threads=problem.threads)
+    volume = solve(
+        full_sums, problem.operators, ssnr=np.full((problem.box - 1) // 2 + 1, 10.0), threads=problem.threads
+    )
     coarse = filters.apply(Map(volume, problem.pixel_size_A), filters.low_pass(settings.initial_resolution_A)).data
     return (coarse * problem.sphere).astype(np.float32)
 

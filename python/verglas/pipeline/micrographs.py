@@ -220,9 +220,9 @@ class CtfStage(MicrographStage):
         default = CtfSettings()
         values: dict[str, float] = {}
         for name, label in zip(_OPTICS, SHARED, strict=True):
-            known = None if shot is None else project.known_of(shot).get(label)
+            shot_value = None if shot is None else project.known_of(shot).get(label)
             overrides = getattr(process_settings, name)
-            values[name] = float(next(v for v in (overrides, known, getattr(default, name)) if v is not None))
+            values[name] = float(next(v for v in (overrides, shot_value, getattr(default, name)) if v is not None))
         return with_overrides(replace(default, **values), self.given_settings(project), "ctf")  # type: ignore[arg-type]
 
     def settings(self, project: Project) -> dict[str, Any]:
@@ -300,8 +300,8 @@ class PickStage(MicrographStage):
     def one_digest(self, project: Project, shot: Shot) -> str:
         """Without templates a pick does not depend on the CTF."""
         settings = self.settings(project)
-        known = (project.results("ctf").get(shot.key) or {}).get("digest") if settings["templates"] else None
-        return digest([settings, project.mark_of(shot), project.known_of(shot).get(PIXEL), known])
+        ctf_digest = (project.results("ctf").get(shot.key) or {}).get("digest") if settings["templates"] else None
+        return digest([settings, project.mark_of(shot), project.known_of(shot).get(PIXEL), ctf_digest])
 
     def compute(self, project: Project, shot: Shot) -> tuple[dict[str, Any], list[Picture]]:
         """Pick; one picture with picks, CTF and numbers."""

@@ -127,9 +127,9 @@ class ExtractStage(MicrographStage):
     def finish(self, project: Project) -> dict[str, str]:
         """particles.star, excluded.csv, particles.png."""
         folder = project.folder("extract")
-        particles, excluded = gather_particles(project, self.name, folder, self.resolve_settings(project), "")
+        particles, exclusions = gather_particles(project, self.name, folder, self.resolve_settings(project), "")
         write_particles(folder / "particles.star", particles)
-        write_excluded(folder / "excluded.csv", excluded)
+        write_excluded(folder / "excluded.csv", exclusions)
         _picture(folder)
         marks = digest([(project.results("extract").get(s.key) or {}).get("digest") for s in usable_shots(project)])
         return {**self.outputs(project, "particles.star"), "images": marks}
@@ -205,11 +205,11 @@ def gather_particles(
     if not shots:
         raise InputError(f"{stage}: no micrograph is left to take particles from; see {project.root / 'report.html'}")
     table = micrograph_table(project, shots, folder)
-    pieces, excluded = [], []
+    pieces, exclusions = [], []
     for row, shot in enumerate(shots):
         result = result_of(project, stage, shot)
         xy = np.array(result["xy_px"]).reshape(-1, 2)
-        excluded += [
+        exclusions += [
             (shot.name, int(i), float(xy[int(i), 0]), float(xy[int(i), 1]), str(why))
             for i, why in result["excluded"].items()
         ]
@@ -217,8 +217,8 @@ def gather_particles(
             name = written_name(folder / prefix / f"stacks/{shot.key}.mrcs", folder)
             pieces.append(_piece(row, shot, result, choice, name))
     if not pieces:
-        raise InputError(f"{stage}: no particle could be cut out; the first: {excluded[0][0]}: {excluded[0][4]}")
-    return particles_of(table, pieces, []), excluded
+        raise InputError(f"{stage}: no particle could be cut out; the first: {exclusions[0][0]}: {exclusions[0][4]}")
+    return particles_of(table, pieces, []), exclusions
 
 
 def _piece(row: int, shot: Shot, result: dict[str, Any], choice: ExtractChoice, name: str) -> Piece:

@@ -80,8 +80,8 @@ def find_shots(process_settings: ProcessSettings) -> list[Shot]:
     labels = [label for label in _KNOWN if label in table]
     shots = []
     for row in table.to_dict("records"):
-        known = {label: float(row[label]) for label in labels if np.isfinite(row[label])}
-        shots.append(shot_of(row[PATH], str(row[MICROGRAPH]), known))
+        values = {label: float(row[label]) for label in labels if np.isfinite(row[label])}
+        shots.append(shot_of(row[PATH], str(row[MICROGRAPH]), values))
     return shots
 
 

@@ -122,8 +122,8 @@ def _of_micrograph(whole: Particles, micrograph: Path, where: str) -> tuple[Part
     names = np.array([Path(str(name)).stem for name in whole.table["rlnMicrographName"]])
     rows = np.flatnonzero(names == micrograph.stem)[:_MOST]
     if not len(rows):
-        known = ", ".join(sorted(set(names.tolist()))[:3])
-        raise InputError(f"{where}: no particle of the micrograph {micrograph.stem}; there are {known}, ...")
+        examples = ", ".join(sorted(set(names.tolist()))[:3])
+        raise InputError(f"{where}: no particle of the micrograph {micrograph.stem}; there are {examples}, ...")
     few = whole[rows]
     return few, few.table[["rlnCoordinateX", "rlnCoordinateY"]].to_numpy(np.float64)
 

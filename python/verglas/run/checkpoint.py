@@ -109,8 +109,8 @@ def read_checkpoint(folder: Path) -> Checkpoint:
             [Figures.from_record(row) for row in record["figures"]],
         )
         step = None if record["step"] is None else Step(**record["step"])
-        excluded = {int(k): v for k, v in record["excluded"].items()}
-        return Checkpoint(state, step, arrays["half"], excluded, record["inputs"])
+        reasons = {int(k): v for k, v in record["excluded"].items()}
+        return Checkpoint(state, step, arrays["half"], reasons, record["inputs"])
     except (ValueError, KeyError, TypeError) as error:
         raise FormatError(f"{path}: cannot be read as a checkpoint ({error}); start without --resume") from error
 

@@ -286,14 +286,16 @@ def extract_files(
     todo, unknown, without = _assign(table, by_name)
     folder = None if out is None else _prepare(Path(out))
     n_picks = sum(len(p) for p in by_name.values())
-    excluded = [(name, -1, np.nan, np.nan, f"no such micrograph ({len(by_name[name])} particles)") for name in unknown]
+    exclusions = [
+        (name, -1, np.nan, np.nan, f"no such micrograph ({len(by_name[name])} particles)") for name in unknown
+    ]
     pieces: list[Piece] = []
     images: list[npt.NDArray[np.float32]] = []
     stacks = _stack_names(table)
     work = in_order(lambda row: cut_one(table, loaded, row, todo[row], box, options), list(todo), threads)
     with shown_to(listener) as heard:
         for number, piece in enumerate(work, 1):
-            excluded += _excluded_rows(table, piece)
+            exclusions += _excluded_rows(table, piece)
             if piece.cut is not None and len(piece.cut.kept):
                 if folder is None:
                     images.append(piece.cut.images)
@@ -305,7 +307,9 @@ def extract_files(
                 pieces.append(piece)
             heard.progress("micrographs", number, len(todo))
     if not pieces:
-        first = f"; the first: {excluded[0][0]}: {without_name(excluded[0][4], excluded[0][0])}" if excluded else ""
+        first = (
+            f"; the first: {exclusions[0][0]}: {without_name(exclusions[0][4], exclusions[0][0])}" if exclusions else ""
+        )
         raise InputError(f"extract: no particle could be cut out of {len(table)} micrographs{first}")
     # Names in a STAR file are as seen from its folder, or it could not be moved with its micrographs.
     if folder is not None and not loaded:
@@ -313,13 +317,13 @@ def extract_files(
     particles = particles_of(table, pieces, images)
     if folder is not None:
         write_particles(folder / "particles.star", particles)
-        write_excluded(folder / "excluded.csv", excluded)
+        write_excluded(folder / "excluded.csv", exclusions)
         particles = read_particles(folder / "particles.star")
     excess = np.concatenate([piece.excess for piece in pieces])
     # a micrograph that is not there is one line for all its picks
-    losses = [(row[0], row[4]) for row in excluded for _ in range(len(by_name[row[0]]) if row[1] < 0 else 1)]
+    losses = [(row[0], row[4]) for row in exclusions for _ in range(len(by_name[row[0]]) if row[1] < 0 else 1)]
     verdict = judge_extraction(len(particles), n_picks, commonest_kind(losses))
-    summary = ExtractSummary(particles, n_picks, excluded, without, excess, verdict, time.perf_counter() - start_time)
+    summary = ExtractSummary(particles, n_picks, exclusions, without, excess, verdict, time.perf_counter() - start_time)
     if folder is not None:
         write_json(folder / "verdict.json", summary.as_dict())
     return summary

@@ -92,7 +92,7 @@ def estimate_gain_files(
     check_writable(out)
     paths = find_movies(movies)
     total: Any = None
-    frames, n_movies, excluded = 0, 0, []
+    frames, n_movies, refusals = 0, 0, []
     with shown_to(listener) as heard:
         for number, path in enumerate(paths):
             heard.progress("movies", number, len(paths))
@@ -102,16 +102,16 @@ def estimate_gain_files(
                     size = f"{added.shape[1]} x {added.shape[0]}, those before {total.shape[1]} x {total.shape[0]}"
                     raise InputError(f"{path}: frames of {size} pixels")
             except (InputError, OSError) as error:
-                excluded.append(str(error))
+                refusals.append(str(error))
                 heard.note("excluded", str(error))
                 continue
             total = added if total is None else total + added
             frames, n_movies = frames + count, n_movies + 1
         heard.progress("movies", len(paths), len(paths))
     if total is None:
-        raise InputError(f"none of {len(paths)} movies can be used; the first: {excluded[0]}")
+        raise InputError(f"none of {len(paths)} movies can be used; the first: {refusals[0]}")
     estimate = estimate_gain(total, illumination_px=illumination_px)
     write_micrograph(out, Micrograph(estimate.gain.data))
     defects = out.with_name(f"{out.stem}_defects.txt")
     write_text(defects, "".join(f"{x} {y} 1 1\n" for y, x in np.asarray(estimate.defects).tolist()))
-    return GainFiles(estimate, out, defects, n_movies, frames, excluded)
+    return GainFiles(estimate, out, defects, n_movies, frames, refusals)

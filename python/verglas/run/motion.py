@@ -198,12 +198,10 @@ def correct_movies(
         hold.write(state="running", placement=session.settings.placement)
         for name in ("micrographs", "png"):
             (folder / name).mkdir(exist_ok=True)
-        rows, excluded, n_kept = _correct_each(paths, folder, session, hold)
-        summary = _write_account(rows, excluded, folder, session)
+        rows, reasons, n_kept = _correct_each(paths, folder, session, hold)
+        summary = _write_account(rows, reasons, folder, session)
         if not rows:
-            raise InputError(
-                f"none of {len(paths)} movies can be corrected; the first: {next(iter(excluded.values()))}"
-            )
+            raise InputError(f"none of {len(paths)} movies can be corrected; the first: {next(iter(reasons.values()))}")
         return replace(summary, kept=n_kept)
 
 
@@ -238,7 +236,7 @@ def _correct_each(
     paths: list[Path], folder: Path, session: MovieSession, hold: Tenure
 ) -> tuple[list[dict[str, Any]], dict[str, str], int]:
     """Rows of the movies that were corrected, why the others were not, and how many had been corrected before."""
-    rows, excluded, n_kept = list[dict[str, Any]](), dict[str, str](), 0
+    rows, reasons, n_kept = list[dict[str, Any]](), dict[str, str](), 0
     page_time = time.monotonic()
     for number, path in enumerate(paths):
         hold.progress("movies", number, len(paths))
@@ -251,16 +249,16 @@ def _correct_each(
         try:
             rows.append(_correct(files, session, hold))
         except (InputError, OSError) as error:
-            excluded[str(path)] = str(error)
+            reasons[str(path)] = str(error)
             hold.note("excluded", str(error))
             continue
         if time.monotonic() - page_time > _PAGE_EVERY_S:
-            _write_account(rows, excluded, folder, session)
+            _write_account(rows, reasons, folder, session)
             page_time = time.monotonic()
     hold.progress("movies", len(paths), len(paths))
     if n_kept:
         hold.say(f"{n_kept} of {len(paths)} movies had been corrected before and were kept")
-    return rows, excluded, n_kept
+    return rows, reasons, n_kept
 
 
 def _write_account(

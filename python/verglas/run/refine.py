@@ -316,8 +316,8 @@ def summary(result: Refinement) -> dict[str, Any]:
 
 
 def _median_radius_deg(particles: Particles) -> float | None:
-    known = credible.COLUMN in particles.table
-    return float(particles.table[credible.COLUMN].median()) if known else None
+    has_radii = credible.COLUMN in particles.table
+    return float(particles.table[credible.COLUMN].median()) if has_radii else None
 
 
 def _as_list(reference: Reference | Sequence[Reference] | None) -> list[Reference]:
@@ -496,24 +496,28 @@ def _run(setup: _Setup, folder: RefineFolder | None, listener: Listener) -> Refi
 
     assert setup.step is not None
     try:
-        state, made = refine_state(problem, setup.state, setup.step, progress=progress, after=record_iteration)
-        assessments = _assess(problem, state, made, phase_progress(listener, "postprocessing, maps"))
-        particles = _with_radii(_with_results(setup.used, problem, state), problem, state, made)
-        verdict = judge_refinement(problem, state, made.maps, assessments, particles, listener.progress)
+        state, last_iteration = refine_state(
+            problem, setup.state, setup.step, progress=progress, after=record_iteration
+        )
+        assessments = _assess(problem, state, last_iteration, phase_progress(listener, "postprocessing, maps"))
+        particles = _with_radii(_with_results(setup.used, problem, state), problem, state, last_iteration)
+        verdict = judge_refinement(problem, state, last_iteration.maps, assessments, particles, listener.progress)
         for finding in verdict.findings:
             listener.say(finding.sentence)
         if folder is not None:
-            folder.finish(problem, made, assessments, particles, verdict, converged=state.finished)
+            folder.finish(problem, last_iteration, assessments, particles, verdict, converged=state.finished)
     except BaseException as error:
         if folder is not None:
             folder.ended(error)
         raise
-    classes = [_class(problem, maps, done) for maps, done in zip(made.maps, assessments, strict=True)]
+    classes = [
+        _class(problem, maps, assessment) for maps, assessment in zip(last_iteration.maps, assessments, strict=True)
+    ]
     largest = int(np.argmax(np.bincount(state.poses.class_number, minlength=len(classes))))
-    joint, halves, done = classes[largest]
+    joint, halves, assessment = classes[largest]
     table = pd.DataFrame([figures.as_row() for figures in state.figures])
     where, shares = None if folder is None else folder.folder, state.figures[-1].populations
-    return Refinement(joint, halves, done, particles, table, setup.excluded, classes, shares, where, verdict)
+    return Refinement(joint, halves, assessment, particles, table, setup.excluded, classes, shares, where, verdict)
 
 
 def _class(problem: RefineProblem, maps: Any, result: Postprocessed) -> tuple[Map, tuple[Map, Map], Postprocessed]:

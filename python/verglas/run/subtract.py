@@ -75,14 +75,19 @@ def subtract_files(
     listener : Listener, "screen" or None
     """
     check_writable(out)
-    given = read_particles(particles, stack=stack)
-    names = original_names(given)
-    left, scale = subtract(given, read_map(map), read_map(mask), fit_scale=fit_scale, threads=threads)
+    particle_set = read_particles(particles, stack=stack)
+    names = original_names(particle_set)
+    left, scale = subtract(particle_set, read_map(map), read_map(mask), fit_scale=fit_scale, threads=threads)
     assert left.source is not None
     with shown_to(listener) as heard:
-        kept = left.with_columns(**{ORIGINAL: names, SCALE: scale}).with_source(_Counted(left.source, heard))
-        write_particles(out, kept, stack=out.with_suffix(".mrcs"))
-    return {"particles": len(given), "scale_mean": float(scale.mean()), "scale_sd": float(scale.std()), "out": str(out)}
+        remainder = left.with_columns(**{ORIGINAL: names, SCALE: scale}).with_source(_Counted(left.source, heard))
+        write_particles(out, remainder, stack=out.with_suffix(".mrcs"))
+    return {
+        "particles": len(particle_set),
+        "scale_mean": float(scale.mean()),
+        "scale_sd": float(scale.std()),
+        "out": str(out),
+    }
 
 
 def original_names(particles: Particles) -> list[str]:
@@ -105,11 +110,11 @@ def revert_files(particles: Path, out: Path) -> int:
         The particles were not subtracted.
     """
     check_writable(out)
-    given = read_particles(particles)
-    if ORIGINAL not in given.table or SCALE not in given.table:
+    particle_set = read_particles(particles)
+    if ORIGINAL not in particle_set.table or SCALE not in particle_set.table:
         raise InputError(f"{particles}: these particles were not made by verglas subtract (no {ORIGINAL}, {SCALE})")
-    names = given.table[ORIGINAL].to_numpy(str)
-    back = given.with_source(None).with_columns(rlnImageName=names, **{ORIGINAL: None, SCALE: None})
+    names = particle_set.table[ORIGINAL].to_numpy(str)
+    back = particle_set.with_source(None).with_columns(rlnImageName=names, **{ORIGINAL: None, SCALE: None})
     write_particles(out, back)
     return len(back)
 
@@ -117,16 +122,16 @@ def revert_files(particles: Path, out: Path) -> int:
 def expand_files(particles: Path, out: Path, symmetry: str, *, seed: int = 0) -> tuple[int, int]:
     """What ``verglas expand`` does; rows before and after."""
     check_writable(out)
-    given = read_particles(particles)
-    made = expand_symmetry(given, symmetry, seed=seed)
-    write_particles(out, made)
-    return len(given), len(made)
+    particle_set = read_particles(particles)
+    expansion = expand_symmetry(particle_set, symmetry, seed=seed)
+    write_particles(out, expansion)
+    return len(particle_set), len(expansion)
 
 
 def collapse_files(particles: Path, out: Path) -> tuple[int, int]:
     """What ``verglas expand --collapse`` does; rows before and after."""
     check_writable(out)
-    given = read_particles(particles)
-    made = collapse_symmetry(given)
-    write_particles(out, made)
-    return len(given), len(made)
+    particle_set = read_particles(particles)
+    unique_set = collapse_symmetry(particle_set)
+    write_particles(out, unique_set)
+    return len(particle_set), len(unique_set)

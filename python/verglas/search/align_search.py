@@ -350,12 +350,12 @@ class SharedSearch:
         n = len(self.particles)
         blocks = np.array_split(np.arange(n), len(devices))
         shares = [_Share(rows, device, dict(excluded)) for rows, device in zip(blocks, devices, strict=True)]
-        done, lock = [0], threading.Lock()
+        n_searched, lock = [0], threading.Lock()
 
         def tick(count: int) -> None:
             with lock:
-                done[0] += count
-                self.listener.progress("particles searched", done[0], n)
+                n_searched[0] += count
+                self.listener.progress("particles searched", n_searched[0], n)
 
         if len(shares) == 1:
             self._search(shares[0], tick)

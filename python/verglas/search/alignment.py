@@ -222,13 +222,13 @@ def align(
         )
     particles = for_job(particles, "align")
     geo, devices = _geometry(particles, settings), device_names(device)
-    excluded = {**inspect_images(particles).excluded, **particles.optics.unusable()}
+    reasons = {**inspect_images(particles).excluded, **particles.optics.unusable()}
     where = Where(devices[0], threads)
-    reference = measure_reference(particles, map.data, geo, where, excluded)
+    reference = measure_reference(particles, map.data, geo, where, reasons)
     with shown_to(listener) as heard:
         search = SharedSearch(particles, geo, reference, refine=settings.refine, threads=threads, listener=heard)
-        alignment = search.run(devices, excluded)
-    usable = particles[alignment.kept] if excluded else particles
+        alignment = search.run(devices, reasons)
+    usable = particles[alignment.kept] if reasons else particles
     return usable.with_poses(alignment.poses).with_columns(
         rlnLogLikeliContribution=alignment.evidence, rlnMaxValueProbDistribution=alignment.sharp
     )

@@ -81,10 +81,10 @@ class HalfTask:
     def _block(self, device: str, rows: npt.NDArray[np.int64], poses: PoseTable, tick: Tick) -> HalfSums:
         """One device's share; ``poses`` is its own copy."""
         problem = replace(self.problem, devices=(device,))
-        before, done = poses.copy(), [0]
+        before, n_scored = poses.copy(), [0]
 
         def count_done(count: int) -> None:
-            done[0] += count
+            n_scored[0] += count
             tick(count)
 
         try:
@@ -100,7 +100,7 @@ class HalfTask:
             numbers = {"device": device, "images": problem.batch, "now": smaller}
             self.notes.append(Finding("device_memory", "warn", sentence, numbers))
         # Outside the except clause: the traceback holds the arrays that have to be released.
-        tick(-done[0])
+        tick(-n_scored[0])
         release_memory(device)
         poses.take(rows, before)
         return self._run_on_device(replace(problem, batch=smaller), rows, poses, tick)

@@ -279,7 +279,7 @@ def survey(
     box = particles.box
     count = (box - 1) // 2 + 1
     power = np.zeros((len(particles), count), np.float32)
-    excluded: dict[int, str] = {}
+    reasons: dict[int, str] = {}
     grey: list[GreyValues] = []
     step = max(8, _BATCH_PIXELS // box**2)
     number = fourier.shell_counts((box, box))[0][:count]
@@ -288,7 +288,7 @@ def survey(
         images = particles.images(piece)
         grey.append(GreyValues.of(images))
         bad = find_unusable_images(images)
-        excluded.update({piece.start + i: reason for i, reason in bad.items()})
+        reasons.update({piece.start + i: reason for i, reason in bad.items()})
         images[list(bad)] = 0
         return images
 
@@ -301,4 +301,4 @@ def survey(
                 progress(min(piece.stop, len(particles)), len(particles))
     values = GreyValues.joined(grey)
     wild = wild_images(values, groups_of(particles))
-    return Survey({**wild, **particles.optics.unusable(), **excluded}, power, values.first_copies())
+    return Survey({**wild, **particles.optics.unusable(), **reasons}, power, values.first_copies())
