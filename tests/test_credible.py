@@ -5,15 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
+from small_refinement import refined_phantom
 
-import verglas as vg
 from verglas.assessment import pose_errors
-from verglas.filters import apply, low_pass
 from verglas.geometry import symmetry_matrices
 from verglas.io import read_particles, write_particles
 from verglas.run.credible import COLUMN, _Orientations, _Peak, _radii, weighted_quantile
-
-BOX, PIXEL_A, DIAMETER_A = 32, 6.0, 125.0
 
 
 def test_quantiles_of_each_image_are_those_of_its_own_weights():
@@ -65,18 +62,7 @@ def test_what_a_list_of_orientations_lacks_may_be_anywhere():
 @pytest.mark.slow
 @pytest.mark.parametrize("snr", [0.1, 0.3])
 def test_a_refinement_states_radii_that_hold_the_truth(tmp_path, snr):
-    model = vg.simulate.phantom(BOX, PIXEL_A, DIAMETER_A, seed=7)
-    particles = vg.simulate.particles(model, 200, BOX, PIXEL_A, snr, seed=7, shift_sd_A=3.0)
-    reference = apply(vg.simulate.density(model, BOX, PIXEL_A), low_pass(30.0))
-    found = vg.refine(
-        particles,
-        reference,
-        diameter_A=150.0,
-        initial_resolution_A=30.0,
-        iterations=3,
-        shift_range_A=9.0,
-        listener=None,
-    )
+    particles, found = refined_phantom(200, snr, seed=7)
     radius = found.particles.table[COLUMN].to_numpy()
     error = pose_errors(found.particles.poses, particles.poses).angle_deg
     assert 0.89 < np.mean(error <= radius) < 0.995  # three standard errors of 200 particles about 0.95

@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from small_refinement import refined_phantom
 
-import verglas as vg
 from verglas.assessment.judge import judge_hidden_symmetry, judge_orientations
-from verglas.filters import apply, low_pass
 from verglas.run.refine_hidden_symmetry import groups_of_folds
+from verglas.types.listener import Silence
 
-BOX, PIXEL_A, DIAMETER_A = 32, 6.0, 125.0
+
+class Progress(Silence):
+    """Keeps how far each phase came."""
+
+    def __init__(self) -> None:
+        self.last: dict[str, tuple[int, int]] = {}
+
+    def progress(self, phase: str, done: int, total: int) -> None:
+        self.last[phase] = (done, total)
 
 
 def test_many_wide_radii_are_a_warning_with_their_share():
@@ -39,22 +47,16 @@ def test_groups_need_all_their_axes():
 @pytest.mark.slow
 @pytest.mark.parametrize("symmetry", ["C1", "C2"])
 def test_a_refinement_without_symmetry_says_what_its_map_has(symmetry):
-    model = vg.simulate.phantom(BOX, PIXEL_A, DIAMETER_A, symmetry, seed=11)
-    particles = vg.simulate.particles(model, 160, BOX, PIXEL_A, snr=0.3, seed=11, shift_sd_A=3.0)
-    reference = apply(vg.simulate.density(model, BOX, PIXEL_A), low_pass(30.0))
-    result = vg.refine(
-        particles,
-        reference,
-        diameter_A=150.0,
-        initial_resolution_A=30.0,
-        iterations=3,
-        shift_range_A=9.0,
-        listener=None,
-    )
+    heard = Progress()
+    _, result = refined_phantom(160, 0.3, seed=11, symmetry=symmetry, listener=heard)
+    assert heard.last["credible radii, particles"] == (160, 160)
+    assert heard.last["verdict, hidden symmetry"] == (2, 2)
     codes = result.verdict.codes
     if symmetry == "C1":
         assert "orientations" in codes
         assert "looks-symmetric" not in codes
     else:
         assert result.verdict["looks-symmetric"].numbers["symmetry"] == "C2"
+        done, total = heard.last["verdict, hidden symmetry, held-out particles"]
+        assert done == total > 0
         assert "uncertain-orientations" not in codes  # the copies are why two places fit

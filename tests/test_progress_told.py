@@ -44,6 +44,7 @@ def test_a_refinement_under_a_group_tells_what_comes_before_and_after_its_iterat
     done, total = heard.ends_of("verdict, C2 and its subgroups")
     assert done == total
     assert len(heard.phases["verdict, C2 and its subgroups"]) >= 8
+    assert heard.ends_of("credible radii, particles") == (60, 60)
 
 
 def test_reading_tells_how_far_it_is(tmp_path):

@@ -27,6 +27,7 @@ from verglas.search.pose_step import PoseStep, coarse_radius
 from verglas.search.problem import ImageBatch, image_batches
 from verglas.search.state import HalfModel, PoseTable
 from verglas.types.arrays import FloatArray, IntArray
+from verglas.types.listener import Progress, counted
 
 MASS = 0.95  # of the posterior, that the radius holds
 COLUMN = "verglasCredibleRadius"  # degrees
@@ -45,7 +46,9 @@ _LATTICE = np.array([0.8191725133961645, 0.6710436067037893, 0.5497004779019703]
 _NORMAL = ndtri((0.5 + np.arange(1, 257)[:, None] * _LATTICE) % 1)
 
 
-def credible_radii_deg(problem: RefineProblem, state: State, maps: Sequence[ClassMaps]) -> FloatArray:
+def credible_radii_deg(
+    problem: RefineProblem, state: State, maps: Sequence[ClassMaps], progress: Progress | None = None
+) -> FloatArray:
     r"""Radius about each particle's stated orientation that holds 95 % of its posterior, in degrees.
 
     The posterior is that of the particle under the map of the half it is not in, M, whose shells carry the weight
@@ -66,6 +69,8 @@ def credible_radii_deg(problem: RefineProblem, state: State, maps: Sequence[Clas
         After the last iteration.
     maps : sequence of ClassMaps
         One per class.
+    progress : callable, optional
+        Called with a phase, how many particles of it are done, and how many there are.
 
     Returns
     -------
@@ -74,9 +79,12 @@ def credible_radii_deg(problem: RefineProblem, state: State, maps: Sequence[Clas
     """
     group = symmetry_matrices(problem.symmetry)
     radii = np.full(len(problem), 180.0)
+    tick = counted(progress, "credible radii, particles", len(problem))
+    few = replace(problem, batch=min(_BATCH, problem.batch))  # not more than the memory plan allows
     for half in (1, 2):
-        for some, values in _radii_of_half(replace(problem, batch=_BATCH), state, maps, half, group):
+        for some, values in _radii_of_half(few, state, maps, half, group):
             radii[some] = values
+            tick(len(some))
     return radii
 
 

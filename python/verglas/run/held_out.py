@@ -56,6 +56,7 @@ class HeldOut:
         last = min(problem.last_radius, max(first_shell + _BEYOND, min(int(state.resolution_shell), serves)))
         step = schedule.make_step(problem, "grid", last, _ORDER, problem.settings.shift_range_A / problem.pixel_size_A)
         alone = replace(problem, devices=("cpu",), batch=0)
+        alone = replace(alone, batch=min(alone.batch, problem.batch))  # not more than the memory plan allows
         rows = problem.rows_of_half(3 - half)
         rows = rows[:: max(1, len(rows) // _MOST)][:_MOST]
         sigma2 = _power(alone, rows)

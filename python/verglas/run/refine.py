@@ -45,7 +45,7 @@ from verglas.search.problem import survey
 from verglas.search.step import Step
 from verglas.types import Map, Particles, Poses
 from verglas.types.arrays import IntArray
-from verglas.types.listener import Listener, phase_progress
+from verglas.types.listener import Listener, Progress, phase_progress
 from verglas.types.settings import settings_from
 from verglas.types.verdict import Finding, Verdict
 
@@ -500,7 +500,9 @@ def _run(setup: _Setup, folder: RefineFolder | None, listener: Listener) -> Refi
             problem, setup.state, setup.step, progress=progress, after=record_iteration
         )
         assessments = _assess(problem, state, last_iteration, phase_progress(listener, "postprocessing, maps"))
-        particles = _with_radii(_with_results(setup.used, problem, state), problem, state, last_iteration)
+        particles = _with_radii(
+            _with_results(setup.used, problem, state), problem, state, last_iteration, listener.progress
+        )
         verdict = judge_refinement(problem, state, last_iteration.maps, assessments, particles, listener.progress)
         for finding in verdict.findings:
             listener.say(finding.sentence)
@@ -575,11 +577,13 @@ def _with_results(particles: Particles, problem: RefineProblem, state: State) ->
     )
 
 
-def _with_radii(particles: Particles, problem: RefineProblem, state: State, made: Iteration) -> Particles:
+def _with_radii(
+    particles: Particles, problem: RefineProblem, state: State, made: Iteration, progress: Progress
+) -> Particles:
     """With the credible radius of each orientation, where scores are likelihoods."""
     if problem.correlation:
         return particles
-    radii = credible.credible_radii_deg(problem, state, made.maps)
+    radii = credible.credible_radii_deg(problem, state, made.maps, progress)
     return particles.with_columns(**{credible.COLUMN: np.round(radii, 2)})
 
 

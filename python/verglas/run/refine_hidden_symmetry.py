@@ -25,6 +25,7 @@ from verglas.run.held_out import HeldOut
 from verglas.run.refine_symmetry import weighted_half_map
 from verglas.types import Map
 from verglas.types.arrays import Float32Array, FloatArray
+from verglas.types.listener import Progress, counted
 from verglas.types.verdict import Finding
 
 _RELIABLE = 0.143
@@ -33,7 +34,9 @@ _BOX = 40  # holds the shells of the search
 _PRIMES = (2, 3, 5, 7)  # every group of the search has an axis of one of these folds
 
 
-def hidden_symmetry(problem: RefineProblem, state: State, maps: ClassMaps) -> list[Finding]:
+def hidden_symmetry(
+    problem: RefineProblem, state: State, maps: ClassMaps, progress: Progress | None = None
+) -> list[Finding]:
     """``looks-symmetric``, where a map refined without symmetry has a group that held-out particles do not refute.
 
     The group and its axes come from the mean of the half maps. One half map, turned onto the axes, is compared with
@@ -48,6 +51,8 @@ def hidden_symmetry(problem: RefineProblem, state: State, maps: ClassMaps) -> li
         At the end.
     maps : ClassMaps
         Of the largest class.
+    progress : callable, optional
+        Called with a phase, how much of it is done, and how much there is.
     """
     curve = _reliability(problem, maps)
     if curve is None:
@@ -58,7 +63,10 @@ def hidden_symmetry(problem: RefineProblem, state: State, maps: ClassMaps) -> li
     to_mass = -mass_centre(mean)
     mean = moved_map(mean, to_mass, threads=threads)
     small = resample_to_box(mean, min(_BOX, problem.box))
+    searched = counted(progress, "verdict, hidden symmetry", 2)
+    searched(0)
     score = _group_of(small, curve, threads)
+    searched(1 if score else 2)
     if score is None:
         return []
     to_axes, score, _ = centre_on_axes(mean, curve, score, threads=threads)
@@ -69,8 +77,10 @@ def hidden_symmetry(problem: RefineProblem, state: State, maps: ClassMaps) -> li
     folded, alone = (
         moved_map(turned_map(v, score.matrix.T, threads=threads), -shift, threads=threads) for v in (folded, upright)
     )
+    searched(1)
     held_out = HeldOut.of(problem, state, half=1)
-    gain = held_out.evidence(folded[None]) - held_out.evidence(alone[None])
+    tick = counted(progress, "verdict, hidden symmetry, held-out particles", 2 * len(held_out.rows))
+    gain = held_out.evidence(folded[None], tick) - held_out.evidence(alone[None], tick)
     return judge_hidden_symmetry(score.symmetry, score.score, gain)
 
 

@@ -64,17 +64,19 @@ def judge_refinement(
         findings.append(judge_directions(directional))
         if parse_symmetry(problem.symmetry) != "C1":
             findings += symmetry_findings(problem, state, maps[largest], particles, largest, progress)
-        hidden = _hidden_symmetry(problem, state, maps)
+        hidden = _hidden_symmetry(problem, state, maps, progress)
         if COLUMN in particles.table and not hidden:  # copies under a hidden group are places that fit as well
             findings.append(judge_orientations(particles.table[COLUMN].to_numpy(float)))
         findings += hidden
     return Verdict.of(findings, "report.html")
 
 
-def _hidden_symmetry(problem: RefineProblem, state: State, maps: Sequence[ClassMaps]) -> list[Finding]:
+def _hidden_symmetry(
+    problem: RefineProblem, state: State, maps: Sequence[ClassMaps], progress: Progress | None
+) -> list[Finding]:
     if parse_symmetry(problem.symmetry) != "C1" or len(maps) > 1 or problem.correlation:
         return []
-    return hidden_symmetry(problem, state, maps[0])
+    return hidden_symmetry(problem, state, maps[0], progress)
 
 
 def held_out_gain(
