@@ -14,6 +14,7 @@ import verglas as vg
 from verglas.cli import main
 from verglas.errors import SettingError
 from verglas.extraction import ExtractSettings, cut_particles
+from verglas.optics import plain_images
 from verglas.run.extract import ExtractOptions, extract_files
 from verglas.types import Picks
 
@@ -123,6 +124,30 @@ def test_recentred_particles_have_no_shift_left(tmp_path):
         np.testing.assert_allclose(again.poses.shifts_A, 0, atol=1e-9)
         np.testing.assert_array_equal(again.images(), vg.extract(data, Picks(true, "a"), 48, **new).images())
         np.testing.assert_allclose(centroid(again.images()) * again.pixel_size_A, 0, atol=0.1)  # noise
+
+
+def test_refined_aberrations_go_with_the_particles_and_replaced_defoci_are_named(tmp_path):
+    """Re-extraction after ctf-refine: groups of the particles, split where one had two kinds."""
+    true = np.array([[40, 52], [90, 61], [64, 100]])
+    data = vg.Micrograph(blobs((160, 150), true), 1.5, "a")
+    optics = vg.Optics([9000, 9100, 9200], [9000, 9100, 9200], group=[0, 1, 0])
+    first = vg.extract(data, Picks(true, "a"), 48, new_pixel_size_A=3.0).with_optics(optics)
+    even = ["[0,0,3,0,0,700]", "[0]"]
+    groups = first.optics_table.assign(rlnBeamTiltX=[0.5, -0.25], rlnBeamTiltY=0.0, rlnEvenZernike=even)
+    groups = groups.assign(rlnCtfDataArePhaseFlipped=[1, 0])
+    refined = vg.Particles(first.table, first.source, optics_table=groups)
+    for given in (refined, plain_images(refined)):
+        again = vg.extract(data, given, 48)
+        assert again.optics_table.rlnBeamTiltX.tolist() == [0.5, -0.25]
+        assert again.optics_table.rlnEvenZernike.tolist() == even
+        assert again.table.rlnOpticsGroup.tolist() == [1, 2, 1]
+        assert "rlnCtfDataArePhaseFlipped" not in {*again.table, *again.optics_table}
+        np.testing.assert_allclose(again.optics.as_params(), refined.optics.as_params())
+    vg.write_particles(tmp_path / "p.star", refined, stack=tmp_path / "p.mrcs")
+    assert vg.extract(data, tmp_path / "p.star", 48).optics_table.rlnBeamTiltX.tolist() == [0.5, -0.25]
+    (tmp_path / "ctf.tsv").write_text("micrograph\tdefocus_A\na\t9000\n")
+    with pytest.warns(vg.errors.VerglasWarning, match="defoci of 2 of 3 particles"):
+        vg.extract(data, refined, 48, ctf=tmp_path / "ctf.tsv")
 
 
 def test_flip_y():

@@ -35,6 +35,8 @@ from verglas.io import (
 from verglas.io.coordinates import MICROGRAPH, X, Y, match_names, picks_of_table, unique_stems
 from verglas.io.micrographs import CTF, GRADIENT, PATH, PIXEL, SHARED, check_micrograph_names, join_ctf, optics_of
 from verglas.io.rules import written_name
+from verglas.optics.stored import stored_images
+from verglas.run.extract_optics import aberration_columns, move_to_groups, warn_of_replaced_defoci
 from verglas.run.parallel import in_order
 from verglas.run.reasons import commonest_kind, without_name
 from verglas.types import ArraySource, Micrograph, Particles, Picks
@@ -385,13 +387,16 @@ def _read_one(path: Path) -> dict[str, Picks]:
 
 
 def _with_optics(particles: Particles) -> pd.DataFrame:
-    """The particle table with voltage, Cs and amplitude contrast of its groups, and shifts in angstrom."""
+    """The particle table with voltage, Cs, amplitude contrast and aberrations of its groups, and shifts in angstrom."""
+    particles = stored_images(particles)  # a refinement's own hold images without aberrations
     table = particles.table.copy(deep=False)
     parts = col.Tables(particles.table, particles.optics_table, particles.where)
     for label in SHARED:
         values = parts.value(label, optics_first=True)
         if values is not None:
             table[label] = values
+    for label, values in aberration_columns(particles).items():
+        table[label] = values
     poses = particles.poses
     if poses is not None:
         table[list(col.SHIFTS_A)] = poses.shifts_A
@@ -513,6 +518,11 @@ def particles_of(table: pd.DataFrame, pieces: Sequence[Piece], images: Sequence[
     sources[PIXEL] = [piece.settings.pixel_size_A for piece in pieces if piece.settings is not None]
     sources["_new_A"] = [piece.settings.plan.pixel_size_A for piece in pieces if piece.settings is not None]
     rows = [_rows(sources.iloc[i], piece) for i, piece in enumerate(pieces)]
+    warn_of_replaced_defoci(
+        (piece.picks.columns["rlnDefocusU"][piece.cut.kept], part["rlnDefocusU"])
+        for piece, part in zip(pieces, rows, strict=True)
+        if piece.cut is not None and "rlnDefocusU" in piece.picks.columns and "rlnDefocusU" in part
+    )
     for label in SHARED:  # of the coordinates' own file, where the micrographs say nothing
         if label not in sources and all(label in part for part in rows):
             sources[label] = [float(part[label].iloc[0]) for part in rows]
@@ -526,7 +536,7 @@ def particles_of(table: pd.DataFrame, pieces: Sequence[Piece], images: Sequence[
     optics["rlnCtfDataAreCtfPremultiplied"] = 0
     optics = optics.drop(columns=[PIXEL] if PIXEL in optics else [])
     body = pd.concat([part.assign(rlnOpticsGroup=g) for part, g in zip(rows, group, strict=True)], ignore_index=True)
-    body = body.drop(columns=[label for label in SHARED if label in body])
+    body, optics = move_to_groups(body.drop(columns=[label for label in SHARED if label in body]), optics)
     source = ArraySource(np.concatenate(images), plan.pixel_size_A) if images else None
     return Particles(body, source, optics_table=optics, where="extracted particles")
 
