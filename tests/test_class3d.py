@@ -14,9 +14,10 @@ from verglas.heterogeneity.classes import keep_state, restore_state
 from verglas.heterogeneity.components import mean_model
 from verglas.heterogeneity.fixed_classes import _groups, classes_of, first_posterior, population_errors
 from verglas.heterogeneity.posed import posed_images
+from verglas.heterogeneity.settings import ClassSettings
 from verglas.masks import soft_sphere
 from verglas.refinement.state import State
-from verglas.run.class3d import class3d_files
+from verglas.run.class3d import _counts, _sentence, class3d_files
 from verglas.search.state import HalfModel, PoseTable
 from verglas.search.step import Step
 from verglas.simulate import Model, hinge, phantom
@@ -227,6 +228,28 @@ def test_files_name_half_sets_and_who_was_set_aside(tmp_path, three):
     np.testing.assert_array_equal(back.table["verglasClassPosterior1"], 1.0)
     half = posed_images(few, job="test", resolution_A=25, diameter_A=130).half
     np.testing.assert_array_equal(back.table["rlnRandomSubset"], half)
+
+
+def test_sentence_says_what_was_not_tried():
+    def rows(*counts):
+        return [{"classes": c, "gain_over_one_nats": 1.0, "gain_over_one_error_nats": 0.1} for c in counts]
+
+    two = (np.array([0.6, 0.4]), np.array([0.02, 0.02]))
+    assert "more than 2 were not tried" in _sentence(*two, rows(1, 2), [], auto=True)
+    assert "not tried" not in _sentence(*two, rows(1, 3, 2), [], auto=True)  # three gained nothing
+    assert "not tried" not in _sentence(*two, rows(1, 2), [], auto=False)
+    one = (np.ones(1), np.zeros(1))
+    assert "one structure" in _sentence(*one, rows(2, 1), [], auto=True)
+    assert "two take 40 particles" in _sentence(*one, rows(1), [], auto=True)
+
+
+def test_numbers_of_classes_are_those_that_particles_allow():
+    assert _counts(ClassSettings(classes="auto", most_classes=6), 65) == [1, 2, 3]
+    assert _counts(ClassSettings(classes="1"), 10) == [1]
+    with pytest.raises(InputError, match="4 classes of 79 particles"):
+        _counts(ClassSettings(classes="4"), 79)
+    with pytest.raises(SettingError, match="most"):
+        ClassSettings(classes="auto", most_classes=1)
 
 
 def test_bad_input_is_said_in_one_sentence(three):

@@ -49,6 +49,19 @@ def test_what_is_left_is_the_part_that_was_kept(parts):
     np.testing.assert_allclose(scale, 1, atol=0.02)
 
 
+def test_image_that_is_not_finite_is_named_and_gets_no_scale(parts):
+    p, maps, _ = parts
+    images = p.images().copy()
+    images[5] = np.nan
+    whole = vg.Map(maps[0].data + maps[1].data, PIXEL_A)
+    with pytest.warns(vg.errors.VerglasWarning, match=r"1 particles \(the first is 5\)"):
+        left, scale = vg.subtract(p.with_source(vg.ArraySource(images, PIXEL_A)), whole, keep_mask())
+    assert scale[5] == 1
+    assert np.isfinite(scale).all()
+    assert np.isnan(left.images(np.array([5]))).all()
+    assert np.isfinite(left.images(np.arange(5))).all()
+
+
 def test_scale_of_each_particle_is_found(parts):
     p, maps, _ = parts
     whole = vg.Map(maps[0].data + maps[1].data, PIXEL_A)

@@ -42,4 +42,10 @@ def register(app: typer.Typer) -> None:
         if as_json:
             typer.echo(json.dumps(made, indent=2))
             return
+        if made["scales_at_bound"]:
+            typer.echo(
+                f"{made['scales_at_bound']} particles have a scale at its bound (0.2 or 3): is the map on the images' "
+                "grey scale, and are the poses right?",
+                err=True,
+            )
         typer.echo(f"{made['particles']} particles, scale {made['scale_mean']:.3f} +- {made['scale_sd']:.3f}: {out}")

@@ -61,7 +61,10 @@ def expand_symmetry(particles: Particles, symmetry: str, *, seed: int = 0) -> Pa
 
 
 def collapse_symmetry(particles: Particles) -> Particles:
-    """One row per particle of an expanded set: the copy of the largest ``rlnMaxValueProbDistribution``, or the first.
+    """One row per particle of an expanded set: the copy that fits best.
+
+    That is the copy of the largest ``rlnLogLikeliContribution``; without that column, of the largest
+    ``rlnMaxValueProbDistribution``; without both, or where copies are equal, the first.
 
     What relaxes a symmetry: after a classification or a local search of the copies, every particle keeps the pose,
     among the equivalent ones, that explains it best.

@@ -50,7 +50,7 @@ class ClassSettings:
     """
 
     classes: str = setting("3", "Number of classes, or auto: held-out evidence chooses", flags=("-K",))
-    most_classes: int = setting(6, "With auto: the largest number tried", at_least=1)
+    most_classes: int = setting(6, "With auto: the largest number tried", at_least=2)
     poses: Literal["global", "fixed"] = setting("global", "Search all poses, or keep the particles' own")
     symmetry: str = setting("C1", "Point group in RELION's orientation, imposed on every class", flags=("--sym",))
     diameter_A: float | None = setting(

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 
 import numpy as np
 
-from verglas.errors import InputError
+from verglas.errors import InputError, VerglasWarning
 from verglas.masks import checked_mask
 from verglas.optics import for_job
 from verglas.optics.stored import Change, stored_images, to_stored
@@ -16,7 +17,7 @@ from verglas.types.arrays import Float32Array, FloatArray, IntArray
 from verglas.types.images import ImageSource
 
 _SAME_PIXEL = 0.01
-_LEAST_SCALE, _MOST_SCALE = 0.2, 3.0
+LEAST_SCALE, MOST_SCALE = 0.2, 3.0
 
 
 @dataclass(frozen=True)
@@ -173,7 +174,7 @@ def subtract(
 def _scales(particles: Particles, map: Map, threads: int | None) -> FloatArray:
     """Least-squares scale of every image against the whole map."""
     step = max(8, (1 << 22) // particles.box**2)
-    scale = np.ones(len(particles))
+    scale, unknown = np.ones(len(particles)), []
     poses = particles.poses
     assert poses is not None
     for begin in range(0, len(particles), step):
@@ -184,5 +185,15 @@ def _scales(particles: Particles, map: Map, threads: int | None) -> FloatArray:
         clean -= clean.mean(axis=(1, 2), keepdims=True)
         power = np.einsum("iyx,iyx->i", clean, clean, dtype=np.float64)
         cross = np.einsum("iyx,iyx->i", clean, particles.images(some), dtype=np.float64)
-        scale[some] = np.where(power > 0, cross / np.maximum(power, 1e-30), 1.0)
-    return np.clip(scale, _LEAST_SCALE, _MOST_SCALE)
+        # An image or CTF that is not finite says nothing: left as bad as it is, for the next job to set aside.
+        known = (power > 0) & np.isfinite(power) & np.isfinite(cross)
+        scale[some] = np.divide(cross, power, out=np.ones(len(power)), where=known)
+        unknown += [begin + int(i) for i in np.flatnonzero(~known)]
+    if unknown:
+        warnings.warn(
+            f"{particles.where}: subtract: {len(unknown)} particles (the first is {unknown[0]}) have no finite image, "
+            "CTF or projection; their scale is 1",
+            VerglasWarning,
+            stacklevel=3,
+        )
+    return np.clip(scale, LEAST_SCALE, MOST_SCALE)

@@ -242,13 +242,9 @@ def classify3d(
 
 def _refuse(particles: Particles, references: list[Reference], settings: ClassSettings, *, has_mask: bool) -> None:
     """What cannot be done, before anything is read."""
-    most = max(settings.counts)
     if particles.source is None:
         raise InputError(f"{particles.where}: these particles have no images")
-    if settings.classes != AUTO and most * _FEWEST_PER_CLASS > len(particles):
-        raise InputError(
-            f"class3d: {most} classes of {len(particles)} particles; a class takes {_FEWEST_PER_CLASS} or more"
-        )
+    _counts(settings, len(particles))
     if len(references) > 1 and settings.counts != [len(references)]:
         raise InputError(f"class3d: {len(references)} maps but classes = {settings.classes}; leave classes out")
     if has_mask and settings.poses != "fixed":
@@ -264,6 +260,16 @@ class _Prepared(NamedTuple):
     kept: IntArray
     half: IntArray
     excluded: dict[int, str]
+
+
+def _counts(settings: ClassSettings, n: int) -> list[int]:
+    """Numbers of classes to try on so many particles; what was asked for as a number must be possible."""
+    possible = [c for c in settings.counts if c == 1 or c * _FEWEST_PER_CLASS <= n]
+    if not possible:
+        raise InputError(
+            f"class3d: {settings.classes} classes of {n} particles; a class takes {_FEWEST_PER_CLASS} or more"
+        )
+    return possible
 
 
 @dataclass(frozen=True)
@@ -313,7 +319,7 @@ class _Job:
             threads=self.threads,
         )
         inside = None if self.mask is None else small_mask(posed, as_map(self.mask), self.particles)
-        trials = fixed_trials(posed, s, s.counts, inside, watch)
+        trials = fixed_trials(posed, s, _counts(s, len(posed)), inside, watch)
         return _Prepared(trials, posed.kept, posed.half, posed.excluded)
 
     def _searched(self, watch: _Watch) -> _Prepared:
@@ -333,7 +339,8 @@ class _Job:
         small = [Map(resample_to_box(m.data, box), work.pixel_size_A) for m in fits]
         problem, power, excluded = make_problem(work, s, threads=self.threads, devices=self.devices)
         kept = np.setdiff1d(np.arange(len(work)), list(excluded))
-        return _Prepared(search_classes(problem, power, small, s, s.counts, watch), kept, problem.half, excluded)
+        trials = search_classes(problem, power, small, s, _counts(s, len(kept)), watch)
+        return _Prepared(trials, kept, problem.half, excluded)
 
     def _first_map(self, particles: Particles, watch: _Watch) -> Map:
         """Of the particles' own poses, or ab initio."""
@@ -347,7 +354,7 @@ class _Job:
         ).map
 
     def _result(self, trial: ClassTrial, rows: list[dict[str, Any]], prepared: _Prepared, seconds: float) -> Classes3D:
-        given, kept, count = self.particles, prepared.kept, trial.classes
+        given, kept = self.particles, prepared.kept
         scale = given.box * given.pixel_size_A / len(trial.volumes[0])  # working pixel size
 
         def full(volume: Any) -> Map:
@@ -377,7 +384,7 @@ class _Job:
             [_resolution(c, given.box * given.pixel_size_A) for c in trial.fsc],
             pairs,
             twins,
-            _sentence(count, shares, errors, rows[-1], twins, auto=self.settings.classes == AUTO),
+            _sentence(shares, errors, rows, twins, auto=self.settings.classes == AUTO),
             seconds,
             self.settings,
         )
@@ -431,15 +438,22 @@ def _resolution(curve: FloatArray, field_A: float, threshold: float = 0.143) -> 
 
 
 def _sentence(
-    count: int, shares: FloatArray, errors: FloatArray, row: dict[str, Any], twins: list[tuple[int, int]], *, auto: bool
+    shares: FloatArray, errors: FloatArray, rows: list[dict[str, Any]], twins: list[tuple[int, int]], *, auto: bool
 ) -> str:
+    """What a reader must know; the row of the classes that were kept is the last."""
+    count, row = len(shares), rows[-1]
+    if count == 1 and auto:
+        untried = f"one class: two take {2 * _FEWEST_PER_CLASS} particles or more, and were not tried"
+        return untried if len(rows) == 1 else "one structure: no second class raises the held-out likelihood"
     if count == 1:
-        return "one structure: no second class raises the held-out likelihood" if auto else "one class, as asked for"
+        return "one class, as asked for"
     each = ", ".join(f"{100 * s:.1f} +- {100 * e:.1f} %" for s, e in zip(shares, errors, strict=True))
     gain, error = row["gain_over_one_nats"], row["gain_over_one_error_nats"]
     said = f"{count} classes of {each}; held-out gain over one map {gain:+.3f} +- {error:.3f} nats per particle"
     if not gain > SIGNIFICANT * error:
         said += ": within its error, so that nothing says that there is more than one structure"
+    if auto and count == max(r["classes"] for r in rows):
+        said += f"; more than {count} were not tried, and may explain the particles better"
     empty = [str(k + 1) for k in np.flatnonzero(shares < _EMPTY)]
     if empty:
         said += f"; class {', '.join(empty)} is all but empty"

@@ -10,6 +10,7 @@ import numpy as np
 from verglas._screen import ListenerChoice, shown_to
 from verglas.errors import InputError
 from verglas.heterogeneity import collapse_symmetry, expand_symmetry, subtract
+from verglas.heterogeneity.subtract import LEAST_SCALE, MOST_SCALE
 from verglas.io import check_writable, read_map, read_particles, write_particles
 from verglas.io.stack import StackSource
 from verglas.types import Particles
@@ -86,6 +87,7 @@ def subtract_files(
         "particles": len(particle_set),
         "scale_mean": float(scale.mean()),
         "scale_sd": float(scale.std()),
+        "scales_at_bound": int(((scale <= LEAST_SCALE) | (scale >= MOST_SCALE)).sum()),
         "out": str(out),
     }
 
