@@ -143,6 +143,16 @@ def test_halves_are_balanced_within_micrographs_and_follow_the_seed():
     assert np.array_equal(problem_of(given_)[0].half, 1 + np.arange(60) // 30)
 
 
+def test_memory_plan_counts_the_images_of_credible_radii(small):
+    problem = small[0]
+    few, many = (
+        plan_memory(replace(problem, batch=n), 100.0, cached=False).phases_GB["credible radii"] for n in (8, 512)
+    )
+    more_images = min(64, len(problem) // 2) - 8  # no more than 64 at a time, nor than a half set has
+    each = 60 * problem.box**2 + 70 * 4096  # bytes of a pixel, as in every phase, and of a pose in a list
+    assert many - few == pytest.approx(more_images * each / 1e9)
+
+
 def test_memory_plan_adapts_the_batch_and_refuses_what_cannot_be(small):
     problem = small[0]
     plenty = plan_memory(problem, 100.0, cached=False)

@@ -10,11 +10,12 @@ from verglas import ops
 from verglas._devices import memory_bytes
 from verglas._native import resolve_threads
 from verglas.errors import InputError
-from verglas.geometry import unit_pixels
+from verglas.geometry import healpix_spacing_deg, unit_pixels
 from verglas.reconstruction.accumulate import direct_grid
 from verglas.refinement import schedule
 from verglas.refinement.problem import RefineProblem
 from verglas.search.grid_step import MOST_CANDIDATES, GridLimits, images_at_a_time, wide_diameter_px
+from verglas.search.pose_step import coarse_radius
 from verglas.search.step import Step
 
 # Measured by bench/bench_memory.py: the interpreter with NumPy, SciPy, pandas and matplotlib loaded; and what a page
@@ -26,6 +27,10 @@ _ITERATION_MAPS = 7  # of a class: what the iteration before made, and what is b
 # Bytes per image of a batch and pixel: raw, centred and transformed images, CTFs, slices and their copies.
 _PIXEL_BYTES = 60
 _LEAST_BATCH = 8
+# The search over all orientations for credible radii, after the last iteration.
+RADII_ORDER = 3  # 7.3 degrees
+RADII_BATCH = 64  # images at most
+RADII_CANDIDATES = 1 << 12  # of each
 # Per pose of a list of candidates, with the posterior and the sums that it passes through.
 _LISTED_BYTES = 70
 _LANES = 16  # images or shifts that a thread searches together
@@ -130,8 +135,20 @@ def _phases(problem: RefineProblem, batch: int, cached: bool) -> dict[str, float
         + resolve_threads(problem.threads) * _thread_bytes(problem, first),
         "poses": always + per_batch + sums * points + 3 * spectrum * classes,
         "reconstruction": always + _ITERATION_MAPS * classes * 4 * voxels + (sums + _SOLVE_BYTES) * points,
+        "credible radii": always + _radii_bytes(problem, batch) + 3 * spectrum * classes,
         "page": always + _PAGE_BYTES + _PAGE_MAPS * 4 * voxels,
     }
+
+
+def _radii_bytes(problem: RefineProblem, batch: int) -> float:
+    """Slices of the grid on which credible radii are summed, to the shell that it serves, images, and their lists."""
+    if problem.correlation:
+        return 0.0
+    serves = min(problem.last_radius, coarse_radius(problem, healpix_spacing_deg(RADII_ORDER)))
+    polar = ops.PolarGrid(problem.box, serves, diameter_px=problem.diameter_px)
+    directions, images = len(unit_pixels(RADII_ORDER, problem.symmetry)), min(batch, RADII_BATCH)
+    slices = 8.0 * problem.n_classes * directions * polar.n_rings * polar.n_theta  # samples and their harmonics
+    return slices + images * (_PIXEL_BYTES * problem.box**2 + _LISTED_BYTES * RADII_CANDIDATES)
 
 
 def _count_poses(problem: RefineProblem, step: Step) -> int:

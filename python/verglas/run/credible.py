@@ -17,6 +17,7 @@ from verglas import ops
 from verglas._devices import work_on
 from verglas.geometry import euler_to_matrix, healpix_spacing_deg, symmetry_matrices
 from verglas.refinement import schedule, start
+from verglas.refinement.plan import RADII_BATCH, RADII_CANDIDATES, RADII_ORDER
 from verglas.refinement.problem import RefineProblem
 from verglas.refinement.state import State
 from verglas.refinement.update import ClassMaps
@@ -31,11 +32,9 @@ from verglas.types.listener import Progress, counted
 
 MASS = 0.95  # of the posterior, that the radius holds
 COLUMN = "verglasCredibleRadius"  # degrees
-_ORDER = 3  # 7.3 degrees
 _BEYOND = 2  # shells beyond the resolution: what a refinement scores too
 _NEAR = 2.5  # spacings of the grid: what is nearer belongs to one peak
-_BATCH = 64  # images, each with some thousand orientations
-_LIMITS = GridLimits(n_power=5, max_candidates=1 << 12, epsilon=1e-3)
+_LIMITS = GridLimits(n_power=5, max_candidates=RADII_CANDIDATES, epsilon=1e-3)
 _LEAST_SHIFT_PX = 2.0
 _LEAST_WEIGHT = 1e-3  # of a shell of a half map
 # The likelihood to this power, for what noise spectra learnt from a particle's own map and a Gaussian peak leave out.
@@ -80,7 +79,7 @@ def credible_radii_deg(
     group = symmetry_matrices(problem.symmetry)
     radii = np.full(len(problem), 180.0)
     tick = counted(progress, "credible radii, particles", len(problem))
-    few = replace(problem, batch=min(_BATCH, problem.batch))  # not more than the memory plan allows
+    few = replace(problem, batch=min(RADII_BATCH, problem.batch))  # not more than the memory plan allows
     for half in (1, 2):
         for some, values in _radii_of_half(few, state, maps, half, group):
             radii[some] = values
@@ -94,9 +93,9 @@ def _radii_of_half(
     last = min(problem.last_radius, int(state.resolution_shell) + _BEYOND)
     change = state.figures[-1].shift_change_px if state.figures else np.nan
     reach = max(_LEAST_SHIFT_PX, 3 * change) if np.isfinite(change) else problem.settings.shift_range_A
-    serves = min(last, coarse_radius(problem, healpix_spacing_deg(_ORDER)))
+    serves = min(last, coarse_radius(problem, healpix_spacing_deg(RADII_ORDER)))
     coarse, fine = (
-        replace(schedule.make_step(problem, phase, radius, _ORDER, reach), insert_radius=radius)
+        replace(schedule.make_step(problem, phase, radius, RADII_ORDER, reach), insert_radius=radius)
         for phase, radius in (("grid", serves), ("local", last))
     )
     model = _other_half(problem, state, maps, half, last)
@@ -169,7 +168,7 @@ class _HeldOutClimb(PoseStep):
 
 def _radii(stated: FloatArray, peak: _Peak, orientations: _Orientations, group: FloatArray) -> FloatArray:
     """Of some images."""
-    n, image, spacing = len(stated), orientations.image, healpix_spacing_deg(_ORDER)
+    n, image, spacing = len(stated), orientations.image, healpix_spacing_deg(RADII_ORDER)
     near = angle_between_deg(orientations.matrices, peak.matrices[image], group) < _NEAR * spacing
     beside = np.clip(np.bincount(image, orientations.weight * near, minlength=n), 0.0, 1.0)
     width = np.rad2deg(np.sqrt(np.trace(peak.covariance, axis1=1, axis2=2)))
