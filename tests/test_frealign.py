@@ -7,6 +7,7 @@ import pytest
 
 import verglas as vg
 from verglas.io import write_stack
+from verglas.optics import ignored_aberrations
 
 HEAD = "C           PSI   THETA     PHI       SHX       SHY     MAG  FILM      DF1      DF2  ANGAST     OCC      LogP"
 HEAD += "      SIGMA   SCORE  CHANGE\n"
@@ -42,7 +43,7 @@ def test_version_8_has_shifts_in_pixels_and_the_head_says_the_microscope(tmp_pat
     (tmp_path / "q.par").write_text(head + row)
     p = vg.read_particles(tmp_path / "q.par")
     assert p.poses.shifts_A.tolist() == [[-3, 5]]
-    assert p.optics.as_params()[0].tolist() == [15000, 14000, 45, 300, 2.7, 0.07, 0, 0, 1]
+    assert p.optics.as_params()[0].tolist() == [15000, 14000, 45, 300, 2.7, 0.07, 0, 0, 1, 0, 0, 0, 0, 0]
     assert p.images().shape == (1, 8, 8)
 
 
@@ -86,18 +87,21 @@ def test_a_star_file_of_cistem(tmp_path, stack):
     labels = (
         "PositionInStack AnglePsi AngleTheta AnglePhi XShift YShift Defocus1 Defocus2 DefocusAngle PhaseShift Score "
     )
-    labels += "PixelSize MicroscopeVoltagekV MicroscopeCsMM AmplitudeContrast"
+    labels += "PixelSize MicroscopeVoltagekV MicroscopeCsMM AmplitudeContrast BeamTiltX"
     head = "data_\n\nloop_\n" + "".join(f"_cisTEM{label} #{i}\n" for i, label in enumerate(labels.split(), 1))
-    rows = "2 30 20 10 1.5 -2.5 15000 14000 45 0 12.5 2.0 300 2.7 0.07\n"
-    rows += "1 31 21 11 0 0 15000 14000 45 0 3 2.0 300 2.7 0.07\n"
+    rows = "2 30 20 10 1.5 -2.5 15000 14000 45 0 12.5 2.0 300 2.7 0.07 0.5\n"
+    rows += "1 31 21 11 0 0 15000 14000 45 0 3 2.0 300 2.7 0.07 0\n"
     (tmp_path / "p.star").write_text(head + rows)
     p = vg.read_particles(tmp_path / "p.star")
     assert p.poses.angles_deg.tolist() == [[10, 20, 30], [11, 21, 31]]
     assert p.poses.shifts_A.tolist() == [[-1.5, 2.5], [0, 0]]
-    assert p.optics.as_params()[0].tolist() == [15000, 14000, 45, 300, 2.7, 0.07, 0, 0, 1]
+    assert p.optics.as_params()[0].tolist() == [15000, 14000, 45, 300, 2.7, 0.07, 0, 0, 1, 0, 0, 0, 0, 0]
     assert p.pixel_size_A == 2.0
     assert p.table["cisTEMScore"].tolist() == [12.5, 3]
     assert p.images()[:, 0, 0].tolist() == [1, 0]
+    # their sign beside RELION's was never checked: kept, not applied, and said
+    assert p.table["cisTEMBeamTiltX"].tolist() == [0.5, 0]
+    assert ignored_aberrations(p) == {"beam tilt": ["cisTEMBeamTiltX"]}
     vg.write_particles(tmp_path / "r.star", p)
     assert np.allclose(vg.read_particles(tmp_path / "r.star").optics.as_params(), p.optics.as_params())
     (tmp_path / "b.star").write_text(head.replace("PositionInStack", "Position") + rows)

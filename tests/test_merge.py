@@ -9,6 +9,7 @@ import pytest
 from command_line import main
 
 import verglas as vg
+from verglas.optics import Aberrations, plain_images
 from verglas.run.merge import merge_particles
 
 
@@ -71,6 +72,23 @@ def test_columns_that_one_set_lacks_are_named(two_sets, capsys, tmp_path):
     told = json.loads(text)
     assert told["columns_left_out"] == ["rlnFigureOfMerit"]
     assert told["particles"] == len(vg.read_particles(out)) == 4
+
+
+def test_a_set_without_aberrations_joins_one_with_them(two_sets, tmp_path):
+    """The groups of the first get no NaN, which every job would refuse."""
+    (first, second), _ = two_sets
+    plain, other = (vg.read_particles(path).with_columns(rlnMicrographName=str(path)) for path in (first, second))
+    new = {"rlnBeamTiltX": [0.5], "rlnBeamTiltY": [0.0], "rlnOddZernike": ["[0,0,20]"], "rlnEvenZernike": ["[0,1]"]}
+    new |= {"rlnMagMat00": [1.01], "rlnMagMat01": [0.0], "rlnMagMat10": [0.0], "rlnMagMat11": [1.0]}
+    optics = other.optics_table.assign(**new, rlnCtfDataArePhaseFlipped=1)
+    tilted = vg.Particles(other.table, other.source, optics_table=optics)
+    vg.write_particles(tmp_path / "m.star", merge_particles([plain, tilted]).particles)
+    merged = vg.read_particles(tmp_path / "m.star")
+    known = Aberrations.of(merged)
+    assert known.beam_tilt_mrad[known.kind, 0].tolist() == [0.0] * 4 + [0.5] * 3
+    assert known.matrix[known.kind][:, 0, 0].tolist() == [1.0] * 4 + [1.01] * 3
+    np.testing.assert_allclose(merged.optics.as_params()[:4], plain.optics.as_params())
+    np.testing.assert_allclose(plain_images(merged).images(slice(0, 4)), plain.images(), atol=1e-5)
 
 
 def test_refusals(two_sets, tmp_path):

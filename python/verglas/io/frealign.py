@@ -49,8 +49,6 @@ _CISTEM = {
     "cisTEMMicroscopeCsMM": ("rlnSphericalAberration", 1.0),
     "cisTEMAmplitudeContrast": ("rlnAmplitudeContrast", 1.0),
     "cisTEMBest2DClass": ("rlnClassNumber", 1.0),
-    "cisTEMBeamTiltX": ("rlnBeamTiltX", 1.0),
-    "cisTEMBeamTiltY": ("rlnBeamTiltY", 1.0),
 }
 POSITION = "cisTEMPositionInStack"
 

@@ -36,9 +36,9 @@ from verglas.types.images import ChangedSource
 FLIPPED, PREMULTIPLIED = "rlnCtfDataArePhaseFlipped", "rlnCtfDataAreCtfPremultiplied"
 LEAST_CTF = 0.05
 
-# cryoSPARC's, whose convention nothing here has checked
+# cryoSPARC's and cisTEM's, whose conventions nothing here has checked
 _IGNORED = {
-    "beam tilt": ("ctf/tilt_A",),
+    "beam tilt": ("ctf/tilt_A", "cisTEMBeamTiltX", "cisTEMBeamTiltY"),
     "odd Zernike coefficients": ("ctf/trefoil_A",),
     "even Zernike coefficients": ("ctf/tetra_A",),
     "anisotropic magnification": ("ctf/anisomag",),
@@ -263,7 +263,7 @@ def for_job(particles: Particles, job: str, *, ctf: bool = True) -> Particles:
 def ignored_aberrations(particles: Particles) -> dict[str, list[str]]:
     """Aberrations that the metadata hold and no job applies: what it is -> its columns.
 
-    Those of cryoSPARC, even Zernike coefficients beyond the fourth order, and any outside the optics table.
+    Those of cryoSPARC and cisTEM, even Zernike coefficients beyond the fourth order, and any outside the optics table.
 
     Examples
     --------

@@ -17,11 +17,15 @@ from verglas.io.mrc import PathLike
 from verglas.io.particles import as_stored, read_particles, write_particles
 from verglas.io.stack import StackPaths, StackSource
 from verglas.map_geometry.hand import flip_hand, mirrored_angles
+from verglas.optics.stored import FLIPPED, PREMULTIPLIED
 from verglas.reconstruction.half_sets import images_of, near_pairs
 from verglas.types import Map, Particles, Poses
+from verglas.types._columns import NO_ABERRATION
 from verglas.types.arrays import FloatArray, IntArray
+from verglas.types.even_aberrations import EVEN_ZERNIKE
 
 _NAMES_OF_GROUP = ("rlnOpticsGroup", "rlnOpticsGroupName")
+_NOTHING: dict[str, float | str] = {**NO_ABERRATION, EVEN_ZERNIKE: "[0]", FLIPPED: 0, PREMULTIPLIED: 0}
 
 
 @dataclass(frozen=True)
@@ -106,6 +110,8 @@ def _join_optics(parts: Sequence[Particles]) -> tuple[IntArray, pd.DataFrame]:
             raise InputError(f"{part.where}: no optics table; verglas convert writes one")
         tables.append(part.optics_table.assign(_set=k))
     every = pd.concat(tables, ignore_index=True)
+    # a set without a column of aberrations has none; without a label of what was done to images, nothing was
+    every = every.fillna({label: none for label, none in _NOTHING.items() if label in every})
     # Groups are one if their optics are equal; their names and numbers were dealt out in every set alike.
     values = every.drop(columns=[*_NAMES_OF_GROUP, "_set"], errors="ignore")
     code = values.groupby(list(values), dropna=False, sort=False).ngroup().to_numpy() + 1
