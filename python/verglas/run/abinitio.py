@@ -113,14 +113,17 @@ def abinitio(
                 source, resolved_settings, observer=Watch(None, resolved_settings, source, heard), **how
             )
         with tenure(folder, "abinitio", heard) as hold:
+            # Inside the hold: opening removes checkpoints of another version, which no other process may then write.
             watch = Watch(folder, resolved_settings, source, hold, resume=resume)
             hold.write(state="running", n_particles=len(source), settings=asdict(resolved_settings))
             try:
                 result = find_initial_model(source, resolved_settings, observer=watch, **how)
                 _write(folder, result)
+            # Interrupted or terminated as well: the page must not go on saying that it runs.
             except BaseException as error:
                 watch.stopped(str(error) or type(error).__name__)
                 raise
+            # After the results: until they are written, the checkpoints are all there is.
             watch.done()
             return result
 

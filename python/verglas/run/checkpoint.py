@@ -109,6 +109,7 @@ def read_checkpoint(folder: Path) -> Checkpoint:
             [Figures.from_record(row) for row in record["figures"]],
         )
         step = None if record["step"] is None else Step(**record["step"])
+        # JSON has text alone for keys.
         reasons = {int(k): v for k, v in record["excluded"].items()}
         return Checkpoint(state, step, arrays["half"], reasons, record["inputs"])
     except (ValueError, KeyError, TypeError) as error:
@@ -168,6 +169,7 @@ class Checkpoints:
         say: Callable[[str], None] | None = None,
     ) -> None:
         self.folder, self.say = folder, say
+        # Through JSON and back: tuples would differ from the lists that are read later.
         self.identity = json.loads(json.dumps({"verglas": __version__, "settings": settings, "inputs": inputs}))
         self.parts: dict[str, Part] = {}
 
@@ -187,12 +189,14 @@ class Checkpoints:
             It cannot be read.
         """
         path = self.folder / _RUN
+        # Names with a dot in front are files that were not finished when the run was killed.
         there = path.is_file() and any(path.parent.glob("[!.]*.npz"))
         if resume and not there:
             raise InputError(f"{self.folder}: nothing to resume: no checkpoint there; start without --resume")
         if there:
             had = read_json(path)
             self._refuse(had)
+            # Another version may mean something else by the same arrays: no error, but nothing to go on from.
             if had.get("verglas") == __version__:
                 self._say(f"{self.folder}: goes on from the checkpoint of a run that was stopped")
                 return True

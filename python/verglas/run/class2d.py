@@ -154,6 +154,7 @@ def _held(job: Class2DJob, hold: Tenure) -> Class2DSummary:
         for repeat in range(1, job.repeats + 1):
             course.say(f"repeat {repeat} of {job.repeats}")
             others.append(classify(replace(job.settings, seed=job.settings.seed + repeat), f"repeat{repeat}"))
+    # Interrupted or terminated as well: the page must not go on saying that it runs.
     except BaseException as error:
         course.stopped(str(error) or type(error).__name__)
         raise
@@ -161,6 +162,7 @@ def _held(job: Class2DJob, hold: Tenure) -> Class2DSummary:
     files = _write(result, job, course.events)
     summary = Class2DSummary(result, files, time.perf_counter() - start_time)
     write_text(job.out / "summary.json", json.dumps(summary.as_dict(), indent=1) + "\n")
+    # Last: killed while results are being written, the run can still go on.
     checkpoints.remove()
     return summary
 
@@ -316,6 +318,7 @@ def select_automatically(
     classes = class_table(path)
     all_particles = read_particles(particles)
     own = _own_classes(all_particles, particles)
+    # Counted in the file at hand, which may have lost particles since the table was written.
     classes["particles"] = np.bincount(np.maximum(own, 0), minlength=int(classes["class"].max()) + 1)[classes["class"]]
     general = read_star(path).get(_GENERAL)
     general = general if isinstance(general, dict) else {}

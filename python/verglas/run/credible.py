@@ -162,6 +162,7 @@ class _HeldOutClimb(PoseStep):
         """Orientations, and covariances of their rotation vectors; infinite where nothing is known."""
         candidates, fisher = self._candidates(batch, poses, self._spectra_of(batch))
         other = candidates.class_number != poses.class_number[batch.rows][candidates.image]
+        # Candidates of other classes lose rather than leave: every image keeps one.
         best = best_of_image(candidates.image, candidates.score - 1e9 * other, len(batch))
         return candidates.matrices[best], ops.pose_covariance(fisher[best])[:, :3, :3]
 
@@ -192,6 +193,7 @@ def _spread_deg(stated: FloatArray, peak: _Peak, group: FloatArray) -> FloatArra
     nearest = np.einsum("ngij,nij->ng", copies, peak.matrices).argmax(axis=1)
     turn = copies[np.arange(len(stated)), nearest] @ np.swapaxes(peak.matrices, 1, 2)
     offset = Rotation.from_matrix(turn).as_rotvec()
+    # A little is added: poses that are known well have covariances that rounding makes singular.
     draws = np.einsum("nij,kj->nki", np.linalg.cholesky(peak.covariance + 1e-12 * np.eye(3)), _NORMAL)
     return np.rad2deg(np.linalg.norm(draws - offset[:, None], axis=2))
 
@@ -222,5 +224,6 @@ def weighted_quantile(value: FloatArray, weight: FloatArray, image: IntArray, n:
     ends = np.searchsorted(image[order], np.arange(n), side="right")
     total = np.cumsum(weight[order])
     before = np.concatenate([[0.0], total])[np.searchsorted(image[order], np.arange(n))]
+    # Sums of weights miss their mass by rounding, which must not move the place by one.
     place = np.searchsorted(total, before + mass - 1e-12)
     return value[order][np.minimum(place, ends - 1)]

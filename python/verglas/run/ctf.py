@@ -149,6 +149,7 @@ def _fit_all(job: CtfJob, listener: Listener) -> CtfSummary:
                 good.append((number, replace(outcome, spectra=replace(outcome.spectra, mean=_NONE, tiles=_NONE))))
         listener.progress("micrographs", number + 1, len(table))
     summary = _summarise(rows, start_time)
+    # Before anything is refused: the table says of each why it failed.
     _write_account(job, summary)
     if not good:
         why = most_common_reason([(str(row["micrograph"]), str(row["reason"])) for row in rows])
@@ -201,11 +202,13 @@ def _fit_one(table: pd.DataFrame, row: int, job: CtfJob) -> CtfFit | str:
         pixel_size_A = float(table[PIXEL][row])
     header: dict[str, Any] = {}
     for name, label in zip(("voltage_kV", "cs_mm", "amplitude_contrast"), SHARED, strict=True):
+        # What the caller gives goes before what the list says.
         if label in table and name not in job.given:
             header[name] = float(table[label][row])
     try:
         micrograph = read_micrograph(table[PATH][row], pixel_size_A)
         fit = estimate_ctf(micrograph, replace(job.settings, **header), spectrum=_spectrum(table, row))
+    # One micrograph must not end a session of thousands: why it failed stands in the table.
     except (VerglasError, OSError, MemoryError) as error:
         return without_name(error, str(table[MICROGRAPH][row]))
     return replace(fit, name=Path(str(table[MICROGRAPH][row])).name)

@@ -217,6 +217,7 @@ def _demonstrate(settings: DemoSettings, folder: Path, listener: Listener, threa
         usable = np.setdiff1d(np.arange(len(particles)), list(refinement.excluded))
         errors = pose_errors(refinement.particles.poses, particles.poses[usable], settings.symmetry)
         truth = density(
+            # The model goes to the map: the map, turned, would be blurred by interpolation.
             model.moved(errors.matrix, errors.offset_A),
             settings.box,
             settings.pixel_size_A,
@@ -240,6 +241,7 @@ def _clear(folder: Path) -> None:
             raise InputError(f"{run}: is there already, and no finished demonstration made it; name another folder")
         shutil.rmtree(run)
     folder.mkdir(parents=True, exist_ok=True)
+    # Gone until the end: a folder that has one holds a finished demonstration, which may be replaced.
     (folder / "demo.json").unlink(missing_ok=True)
 
 
@@ -268,6 +270,7 @@ def _wiener(between_halves: FSC) -> np.ndarray:
     gain = full_map_fsc(np.clip(between_halves.curve, 0.0, 1.0))
     below = np.flatnonzero(between_halves.curve[1:] < THRESHOLD_HALVES)
     if below.size:
+        # Where the curve rises again beyond its first fall, that is chance.
         gain[below[0] + 1 :] = 0.0
     return gain
 

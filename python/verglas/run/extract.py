@@ -320,6 +320,7 @@ def extract_files(
     if folder is not None:
         write_particles(folder / "particles.star", particles)
         write_excluded(folder / "excluded.csv", exclusions)
+        # As written: the images are read from the stacks, not held.
         particles = read_particles(folder / "particles.star")
     excess = np.concatenate([piece.excess for piece in pieces])
     # a micrograph that is not there is one line for all its picks
@@ -389,6 +390,7 @@ def _read_one(path: Path) -> dict[str, Picks]:
 def _with_optics(particles: Particles) -> pd.DataFrame:
     """The particle table with voltage, Cs, amplitude contrast and aberrations of its groups, and shifts in angstrom."""
     particles = stored_images(particles)  # a refinement's own hold images without aberrations
+    # Not deep: columns are added or replaced, none is written into.
     table = particles.table.copy(deep=False)
     parts = col.Tables(particles.table, particles.optics_table, particles.where)
     for label in SHARED:
@@ -407,6 +409,7 @@ def _assign(table: pd.DataFrame, picks: Mapping[str, Picks]) -> tuple[dict[int, 
     """Row of a micrograph -> its picks, in the order of the list; names of picks and micrographs left over."""
     names = list(picks)
     if len(table) == 1 and names == [""]:
+        # Coordinates without a name can only be those of the one micrograph.
         names_at = np.zeros(1, np.int64)
     else:
         names_at = match_names(names, table[MICROGRAPH].tolist())

@@ -58,6 +58,7 @@ class HeldOut:
         alone = replace(problem, devices=("cpu",), batch=0)
         alone = replace(alone, batch=min(alone.batch, problem.batch))  # not more than the memory plan allows
         rows = problem.rows_of_half(3 - half)
+        # Spread over the half: its beginning may be a single square of the grid.
         rows = rows[:: max(1, len(rows) // _MOST)][:_MOST]
         sigma2 = _power(alone, rows)
         sigma2[:, : first_shell + 1] *= _SILENT
@@ -85,5 +86,6 @@ def _power(problem: RefineProblem, rows: IntArray) -> FloatArray:
             number[problem.group[row]] += 1
     mean = total.sum(axis=0) / number.sum()
     power = np.where(number[:, None] >= 10, total / np.maximum(number, 1)[:, None], mean)
+    # Shell 0 is the mean, which normalisation takes away: a noise of nothing would make it certain.
     power[:, 0] = power[:, 1]
     return np.maximum(power, 1e-12 * power.max())

@@ -30,6 +30,7 @@ class LivePage:
     """
 
     def __init__(self, path: Path) -> None:
+        # Not at once: what ends sooner needs no page of its course.
         self.path, self.next = path, time.monotonic() + EVERY_S
 
     def show(self, draw: Callable[[], Page], *, now: bool = False) -> None:

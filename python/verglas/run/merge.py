@@ -114,6 +114,7 @@ def _join_optics(parts: Sequence[Particles]) -> tuple[IntArray, pd.DataFrame]:
     every = every.fillna({label: none for label, none in _NOTHING.items() if label in every})
     # Groups are one if their optics are equal; their names and numbers were dealt out in every set alike.
     values = every.drop(columns=[*_NAMES_OF_GROUP, "_set"], errors="ignore")
+    # dropna: groups with an unknown value would all get number -1, and be one.
     code = values.groupby(list(values), dropna=False, sort=False).ngroup().to_numpy() + 1
     rows = []
     for k, part in enumerate(parts):
@@ -211,6 +212,7 @@ def flip_files(files: Sequence[PathLike], out: PathLike, *, listener: ListenerCh
     targets = [folder / Path(name).name for name in files]
     if len(set(targets)) < len(targets):
         raise InputError("flip-hand: two files of one name would be written to one")
+    # All before the first is written: half a folder of flipped files looks like a whole one.
     for name, target in zip(files, targets, strict=True):
         if target.exists() and target.samefile(name):
             raise InputError(f"flip-hand: {target} would be written over itself; give another folder")

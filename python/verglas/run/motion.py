@@ -248,6 +248,7 @@ def _correct_each(
             continue
         try:
             rows.append(_correct(files, session, hold))
+        # A movie that cannot be read does not end the session; a fault of the program does.
         except (InputError, OSError) as error:
             reasons[str(path)] = str(error)
             hold.note("excluded", str(error))
@@ -289,6 +290,7 @@ def _star_table(rows: list[dict[str, Any]], folder: Path, session: MovieSession)
     columns: dict[str, Any] = {}
     files = [MovieFiles(folder, Path(row["movie"]), Path(row["movie"]).stem) for row in rows]
     for label, ending in PARTS.items():
+        # A STAR table has no empty cells: a part that one movie lacks is no column.
         if all(label in row["parts"] for row in rows):
             columns[label] = [written_name(f.part(ending), folder) for f in files]
     columns[PATH] = [str(f.part(".mrc")) for f in files]

@@ -105,6 +105,7 @@ class MovieFiles:
             "parts": [*names, "rlnMicrographMetadata"],
             "rlnMicrographPixelSize": corrected.micrograph.pixel_size_A,
         }
+        # Last: where the record is, all else of this movie is too, and a later run keeps it.
         write_json(self.part(".json"), {"identity": identity, "row": row})
         return row
 

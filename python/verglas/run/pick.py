@@ -209,6 +209,7 @@ def pick_files(job: PickJob, *, listener: ListenerChoice = "screen") -> PickSumm
             if one.result is not None and job.pictures:  # here, in one thread: matplotlib's settings are global
                 picture, thumbnail = _pictures(one.result, one.name)
                 write_bytes(job.out / _picture_name(one.name), picture)
+            # Without the result: score maps of a whole session would fill the memory.
             outcomes.append(replace(one, result=None, thumbnail=thumbnail))
             heard.progress("micrographs", len(outcomes), len(table))
     usable = [one for one in outcomes if one.picks is not None]
@@ -264,6 +265,7 @@ def _pick_one(
             threads=threads,
             optics=optics if templates is not None else None,
         )
+    # One micrograph must not end a session of thousands: why it failed stands in the account.
     except (VerglasError, OSError, MemoryError) as error:
         return _Done(number, name, reason=without_name(error, name))
     seconds = time.perf_counter() - began
@@ -351,6 +353,7 @@ def compare_with(
             continue
         margin, radius = diameter_A / 2 / one.pixel_size_A, diameter_A / 3 / one.pixel_size_A
         true = truth[names[index]].xy_px
+        # Boxes near the border cannot be cut out, so picks there are neither a merit nor a fault.
         true = true[inside(true, one.shape, margin)]
         mine = one.picks.xy_px[inside(one.picks.xy_px, one.shape, margin)]
         total = total + compare_picks(mine, true, radius)

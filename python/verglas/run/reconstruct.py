@@ -135,6 +135,7 @@ def reconstruct_files(job: ReconstructJob, *, listener: ListenerChoice = "screen
         See :func:`verglas.reconstruct`.
     """
     start_time = time.perf_counter()
+    # First: a folder that cannot be written is told before hours of work, not after them.
     check_writable(job.out)
     particles = read_particles(job.particles, stack=job.stack)
     ssnr = _ssnr_of_halves(job, particles) if job.wiener else None
@@ -154,6 +155,7 @@ def reconstruct_files(job: ReconstructJob, *, listener: ListenerChoice = "screen
 def _ssnr_of_halves(job: ReconstructJob, particles: Particles) -> Callable[[Map, Map], npt.NDArray[np.float64]]:
     """FSC of half maps to SSNR of the full map, which is twice that of a half."""
     radius = max_radius_for(particles.box, particles.pixel_size_A, job.settings.max_resolution_A)
+    # Below 1: shells without noise would have an infinite ratio.
     return lambda one, two: 2 * ssnr_from_fsc(np.clip(fsc(one, two).curve[: radius + 1], 0, 0.9999))
 
 

@@ -223,6 +223,7 @@ def refine(
     # "auto" stays the CPU until the kernels have run on a GPU (bench/README.md); a GPU is named.
     devices = tuple(device_names("cpu" if device == "auto" else device))
     references = _as_list(reference)
+    # A setting of the caller's goes before the number of references; _fit_references tells where they disagree.
     settings = {"classes": max(1, len(references)), **settings, "symmetry": symmetry, "diameter_A": diameter_A}
     resolved_settings = settings_from("refine", RefineSettings, **settings)
     everything = particles if isinstance(particles, Particles) else read_particles(particles)
@@ -244,6 +245,7 @@ def refine(
         if out is not None:
             how = {"resume": resume, "allow_changes": allow_changes}
             folder = ends.enter_context(refine_folder(Path(out), record, heard, **how))
+            # From here on the folder's hold listens: what it is told are the run's signs of life.
             heard = folder.held
         around = _Around(folder, limit, heard, devices, threads)
         if resume:
@@ -341,6 +343,7 @@ def _start_run(
     folder = around.folder
     if particles.source is None:
         raise InputError(f"{particles.where}: these particles have no images")
+    # References and mask before images are read: what is wrong with them is told in seconds.
     maps, notes = _fit_references(references, particles, settings)
     window = None if mask is None else fitted_mask(as_map(mask), particles)
     maps, more = upright_references(maps, settings, mask_given=window is not None, threads=around.threads)
@@ -350,6 +353,7 @@ def _start_run(
     progress = phase_progress(around.listener, "inspecting particles")
     inspection = survey(work, threads=around.threads, device=around.devices[0], progress=progress)
     usable = np.setdiff1d(np.arange(len(particles)), list(inspection.excluded))
+    # Halves of usable particles only: set aside after the split, they would leave it uneven.
     work, more = _with_halves(work, usable, inspection.copy_of, settings.seed)
     notes += more
     problem = start.make_problem(
@@ -374,6 +378,7 @@ def _start_run(
     inputs = {} if folder is None else close_identity(particles)
     if folder is not None:
         folder.begin(problem, plan, set_aside_table(particles, inspection.excluded), notes)
+        # The checkpoint first: a run that says that it runs can be resumed.
         write_checkpoint(folder.folder, Checkpoint(state, step, problem.half, inspection.excluded, inputs))
         folder.born()
     return _Setup(problem, plan, state, step, inspection.excluded, inputs, particles[usable])
@@ -388,7 +393,9 @@ def _with_halves(
     place = np.full(len(particles), -1)
     place[usable] = np.arange(len(usable))
     copies = place[copy_of[usable]]
+    # A copy whose first is set aside stands for itself.
     halves = split_halves(particles[usable], seed=seed, copy_of=np.where(copies < 0, np.arange(len(usable)), copies))
+    # RELION knows 1 and 2 only; those set aside are in no sum, whatever stands there.
     half = np.ones(len(particles), np.int64)
     half[usable] = halves.half
     return particles.with_columns(rlnRandomSubset=half), list(halves.notes)
@@ -449,6 +456,7 @@ def _resume_run(particles: Particles, settings: RefineSettings, around: _Around,
     work = in_memory(particles, phase_progress(around.listener, "reading particles")) if keep else particles
     usable = np.setdiff1d(np.arange(len(particles)), list(checkpoint.excluded))
     half = np.ones(len(particles), np.int64)
+    # Not drawn anew: a particle that changed sides would take what its old half knows of it along.
     half[usable] = checkpoint.half
     work = work.with_columns(rlnRandomSubset=half)
     problem = start.make_problem(
@@ -476,6 +484,7 @@ def _resume_run(particles: Particles, settings: RefineSettings, around: _Around,
 
 def _run(setup: _Setup, folder: RefineFolder | None, listener: Listener) -> Refinement:
     problem = setup.problem
+    # A list, which the functions below change: progress is told before its iteration is counted.
     number = [setup.state.iteration]
 
     def record_iteration(state: State, iteration: Iteration, following: Step | None) -> None:
@@ -508,6 +517,7 @@ def _run(setup: _Setup, folder: RefineFolder | None, listener: Listener) -> Refi
             listener.say(finding.sentence)
         if folder is not None:
             folder.finish(problem, last_iteration, assessments, particles, verdict, converged=state.finished)
+    # Interrupted or terminated as well: run.json and the page must not go on saying that it runs.
     except BaseException as error:
         if folder is not None:
             folder.ended(error)
@@ -555,6 +565,7 @@ def _assess(
 
 
 def _truncate_curve(curve: FSC, last: int) -> FSC:
+    # A copy: the curve given belongs to a result that stays as it is.
     values = curve.curve.copy()
     values[last + 1 :] = 0
     return replace(curve, curve=values)
@@ -564,6 +575,7 @@ def _with_results(particles: Particles, problem: RefineProblem, state: State) ->
     """The particles with what others read: poses, class, half set, group, norm, probabilities."""
     poses = state.poses
     result = particles.with_poses(Poses(poses.angles_deg, poses.origin_px * problem.pixel_size_A))
+    # Each half has learned the scales of micrographs on its own, as it has its map.
     scale = np.where(problem.half == 1, *(h.scale[problem.micrograph] for h in state.halves))
     return result.with_columns(
         rlnMaxValueProbDistribution=poses.max_probability,

@@ -101,6 +101,7 @@ _STARTING = {"state": "starting", "run_state": RunState.STARTING.value}
 def _can_begin(out: Path, run: Mapping[str, Any]) -> bool:
     """Whether a run here ended, or was killed, before its first checkpoint, so that nothing is lost."""
     state = read_run_state(run)
+    # One that ended before its first checkpoint leaves nothing to resume: it may be begun again.
     unborn = state is RunState.STARTING or state.gave_up
     return run.get("command") == "refine" and unborn and not checkpoint_path(out).is_file()
 
@@ -166,7 +167,9 @@ class RefineFolder:
 
     def resume(self, had: Mapping[str, Any], notes: list[Finding]) -> None:
         """A run that was stopped."""
+        # Why it stopped then says nothing of now.
         self.record = {**had, "reason": ""}
+        # Time of the sittings before counts too.
         self.before = float(self.record.get("seconds", 0.0))
         self.notes = [*notes_of(had), *notes]
         self.record.pop("warnings", None)
@@ -179,6 +182,7 @@ class RefineFolder:
             "notes": [note.as_dict() for note in self.notes],
             "finished": None if state.goes_on else now_text(),
             "seconds": round(self.before + time.perf_counter() - self.started, 2),
+            # Of all sittings: this process knows nothing of the peaks before it.
             "peak_memory_GB": round(max(peak_memory_GB(), self.record.get("peak_memory_GB", 0.0)), 3),
             **more,
         }
@@ -196,6 +200,7 @@ class RefineFolder:
             volumes += [mean] if several else [*maps.halves, mean]
             labels += [f"class {k + 1}"] if several else ["half 1", "half 2", "map"]
         middle = problem.box // 2
+        # Three slices of each map: whole maps of every iteration would outgrow the results.
         slices = np.stack([[v[middle], v[:, middle], v[:, :, middle]] for v in volumes])
         with atomic_path(self.folder / "history" / f"iteration_{state.iteration:03d}.npz") as temporary:
             np.savez_compressed(

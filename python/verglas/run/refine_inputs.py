@@ -53,10 +53,12 @@ def fit_to_particles(value: Map, particles: Particles, name: str) -> tuple[Map, 
         numbers = {"from_A": value.pixel_size_A, "to_A": pixel_size_A}
         sentence = f"{name} was resampled from {value.pixel_size_A:g} to {pixel_size_A:g} A per pixel"
         notes.append(Finding("resampled", "go on", sentence, numbers))
+    # After resampling: only now are its pixels those of the particles.
     if len(data) != box:
         code = "cropped" if len(data) > box else "padded"
         sentence = f"{name} was {code} from {len(data)} to {box} px"
         notes.append(Finding(code, "go on", sentence, {"from_px": len(data), "to_px": box}))
+        # Zeros about a map on a grey scale of its own would be the faces of a cube.
         data = crop_or_pad(data, (box,) * 3, fill="border")
     return Map(np.ascontiguousarray(data, np.float32), pixel_size_A), notes
 
@@ -103,6 +105,7 @@ def close_identity(particles: Particles) -> dict[str, Any]:
 
 
 def _digest(values: npt.NDArray[Any]) -> str:
+    # A fingerprint and no secret, which must be said where the system allows SHA-1 for nothing else.
     return hashlib.sha1(values.tobytes(), usedforsecurity=False).hexdigest()[:12]
 
 
@@ -119,6 +122,7 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     """
     # "metadata" is a fingerprint of all columns at once that earlier versions wrote
     names = [key for key in {**before, **now} if before.get(key) != now.get(key) and key != "metadata"]
+    # Checkpoints of earlier versions have no fingerprints by column: only what they have is compared.
     if "column" not in {key.split(" ")[0] for key in before}:
         names = [key for key in names if key in before]
     plain = [f"{key}: was {before.get(key)}, now {now.get(key)}" for key in names if not _is_print(key)]

@@ -141,6 +141,7 @@ def _contest(
     order = len(symmetry_matrices(problem.symmetry))
     most = max(_FEWEST, min(_MOST, _MOST_POSES // order))
     rows = [np.flatnonzero((problem.half == half) & mine) for half in (1, 2)]
+    # Spread over the set: its beginning may be a single square of the grid.
     rows = [some[:: max(1, -(-len(some) // most))][:most] for some in rows]
     if min(len(some) for some in rows) < _FEWEST:
         return None
@@ -153,6 +154,7 @@ def _contest(
     half = state.halves[0]
     volume = resample_to_box(weighted_half_map(problem, maps, 0, radius), small.box)
     shells = (small.box - 1) // 2 + 1
+    # Power of a transform goes with the square of the number of pixels, so noise is brought to the small box.
     model = replace(half, volumes=volume[None], sigma2=half.sigma2[:, :shells] * ratio**4, class_weight=np.ones(1))
     step = replace(schedule.make_step(small, "local", radius, 3, _SHIFTS_PX), insert_radius=radius)
     both = (small.rows_of_half(1), small.rows_of_half(2))

@@ -77,6 +77,7 @@ def subtract_files(
     """
     check_writable(out)
     particle_set = read_particles(particles, stack=stack)
+    # Before the work: a set whose images have no names could not be reverted.
     names = original_names(particle_set)
     left, scale = subtract(particle_set, read_map(map), read_map(mask), fit_scale=fit_scale, threads=threads)
     assert left.source is not None
@@ -116,6 +117,7 @@ def revert_files(particles: Path, out: Path) -> int:
     if ORIGINAL not in particle_set.table or SCALE not in particle_set.table:
         raise InputError(f"{particles}: these particles were not made by verglas subtract (no {ORIGINAL}, {SCALE})")
     names = particle_set.table[ORIGINAL].to_numpy(str)
+    # Without its source, which reads the subtracted stack whatever names the table has.
     back = particle_set.with_source(None).with_columns(rlnImageName=names, **{ORIGINAL: None, SCALE: None})
     write_particles(out, back)
     return len(back)

@@ -141,6 +141,7 @@ class Tenure(Silence):
     def alive(self) -> None:
         """A sign of life of a job that waits for something outside."""
         _received.safe_point()
+        # Monotonic: a clock that is set would make a job that works look stalled, or the other way round.
         now = time.monotonic()
         self._longest = max(self._longest, now - self._sign)
         self._sign, self._sign_text, self._dumped = now, now_text(), False
@@ -153,6 +154,7 @@ class Tenure(Silence):
     def progress(self, phase: str, done: int, total: int) -> None:
         """Pass on progress, and note it."""
         _received.safe_point()
+        # The same figure again is no progress: a job that goes in circles must be told as stalled.
         if (phase, done) != (self._phase["phase"], self._phase["done"]):
             self._phase = {"phase": phase, "done": int(done), "total": int(total)}
             self.alive()
@@ -173,6 +175,7 @@ class Tenure(Silence):
     def beat(self) -> None:
         """Heartbeats until the job is over."""
         due = time.monotonic() + BEAT_S
+        # Every second, not every beat: SIGTERM is insisted on when its grace is over, not at the next beat.
         while not self._over.wait(min(1.0, BEAT_S)):
             _received.insist()
             if time.monotonic() < due:
@@ -188,6 +191,7 @@ class Tenure(Silence):
         silent = time.monotonic() - self._sign
         if silent < self.patience_s or self._dumped:
             return
+        # Once a pause: stacks at every beat would fill the disk of a job that hangs over the weekend.
         self._dumped = True
         where = self.folder / _STACKS
         at = f"{self._phase['phase']}, {self._phase['done']} of {self._phase['total']}"
@@ -240,6 +244,7 @@ def tenure(
     with lock_project(folder), _terminable():
         hold = Tenure(folder, command, listener)
         before = folder / _RUN
+        # What an earlier job said there: put back if this one fails before it begins.
         was = before.read_bytes() if before.is_file() else None
         hold.write(**(record or {}))
         thread = threading.Thread(target=hold.beat, name="heartbeat", daemon=True)
@@ -289,6 +294,7 @@ def lock_project(folder: Path) -> Iterator[None]:
     fresh = not folder.exists()
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        # Not "w", which would wipe the owner's name before it is known whether the lock is free.
         handle = open(folder / _LOCK, "a+", encoding="ascii")  # noqa: SIM115  closed below
     except OSError as error:
         raise InputError(f"cannot write into {folder}: {error.strerror}") from error
@@ -321,6 +327,7 @@ def is_locked(folder: Path) -> bool:
     """Whether a process works in a folder, as far as this machine can tell."""
     try:
         with open(folder / _LOCK, encoding="ascii") as handle:
+            # Shared: two who ask at the same time must not take each other for the owner.
             fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
@@ -347,6 +354,7 @@ class _Signal:
         self.came = time.monotonic()
 
     def safe_point(self) -> None:
+        # In another thread it would end that thread's work alone, and the job would go on without it.
         if self.came is not None and not self.raised and threading.current_thread() is threading.main_thread():
             self.raised = True
             raise Terminated
@@ -354,6 +362,7 @@ class _Signal:
     def insist(self) -> None:
         """From the thread of heartbeats: the grace is over."""
         if self.came is not None and not self.raised and time.monotonic() - self.came > GRACE_S:
+            # A thread cannot raise in another one; a second signal can, wherever the main thread is.
             os.kill(os.getpid(), signal.SIGTERM)
 
 
