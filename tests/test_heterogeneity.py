@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import warnings
 
 import numpy as np
 import pandas as pd
 import pytest
 
 import verglas as vg
+from verglas.errors import VerglasWarning
 from verglas.heterogeneity.evidence import _judge, pose_share
+from verglas.heterogeneity.gain import mean_gain
 from verglas.heterogeneity.posed import posed_images
 from verglas.heterogeneity.settings import TestSettings
 from verglas.run.heterogeneity import heterogeneity_files
@@ -61,6 +64,21 @@ def table(*rows):
 )
 def test_verdict_follows_the_gains(rows, kept, share, verdict):
     assert _judge(table(*rows), kept, share)[0] == verdict
+
+
+def test_gain_of_copies_is_as_sure_as_that_of_their_images():
+    """Of a set expanded by D2, whose copies all say the same, and of half sets that must not be silently changed."""
+    p = simulated(phantom(BOX, PIXEL_A, 110.0, seed=2), 40)
+    names = [f"{i + 1:06d}@s.mrcs" for i in range(len(p))]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        posed = posed_images(
+            vg.expand_symmetry(p.with_columns(rlnImageName=names), "D2"), job="test", resolution_A=30, diameter_A=130
+        )
+    gain = np.random.default_rng(0).normal(size=len(p))
+    assert mean_gain(np.repeat(gain, 4), posed.image)[1] == pytest.approx(gain.std(ddof=1) / np.sqrt(len(p)))
+    with pytest.warns(VerglasWarning, match="split anew"):
+        posed_images(p.with_columns(rlnRandomSubset=1), job="test", resolution_A=30, diameter_A=130)
 
 
 def test_turned_map_is_taken_for_wrong_poses_and_a_hinge_is_not():

@@ -21,6 +21,7 @@ from verglas.heterogeneity.fixed_classes import (
     fit_classes,
     held_out_class_evidence,
 )
+from verglas.heterogeneity.gain import mean_gain
 from verglas.heterogeneity.posed import PosedImages, posed_images
 from verglas.heterogeneity.settings import ClassSettings
 from verglas.refinement import schedule
@@ -413,7 +414,6 @@ def restore_state(saved: Snapshot) -> tuple[State, Step]:
     return state, Step(**record["step"])
 
 
-def gain_over(after: ClassTrial, before: ClassTrial) -> tuple[float, float]:
-    """Mean gain of held-out log evidence per particle, and its standard error."""
-    difference = after.evidence - before.evidence
-    return float(difference.mean()), float(difference.std(ddof=1) / np.sqrt(len(difference)))
+def gain_over(after: ClassTrial, before: ClassTrial, image: IntArray) -> tuple[float, float]:
+    """Mean gain of held-out log evidence per particle, and its standard error (:func:`mean_gain`)."""
+    return mean_gain(after.evidence - before.evidence, image)

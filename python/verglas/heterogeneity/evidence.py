@@ -12,10 +12,11 @@ from verglas import fourier
 from verglas._screen import ListenerChoice, shown_to
 from verglas.heterogeneity.components import held_out_evidence, learn_components, mean_model
 from verglas.heterogeneity.fixed_classes import fit_classes, held_out_class_evidence
+from verglas.heterogeneity.gain import mean_gain
 from verglas.heterogeneity.posed import PosedImages, posed_images
 from verglas.heterogeneity.settings import TestSettings
 from verglas.heterogeneity.variability import SIGNIFICANT, component_gains
-from verglas.types.arrays import Float32Array, FloatArray
+from verglas.types.arrays import Float32Array, FloatArray, IntArray
 from verglas.types.convert import ParticlesLike, particles_of
 from verglas.types.listener import phase_progress
 from verglas.types.settings import settings_from
@@ -131,27 +132,26 @@ def heterogeneity_test(
         )
         # The noise of the mean model for all: evidence under a model's own noise compares nothing.
         evidence = held_out_evidence(posed, replace(model, sigma2=mean.sigma2))
-        gains = component_gains(evidence)
+        gains = component_gains(evidence, posed.image)
         kept = int(gains["kept"].sum())
         # The map learned alone, as for the classes: the mean learned beside components is no model of one structure.
         one = held_out_evidence(posed, mean)[:, 0]
-        rows = [_row(f"{q} components", evidence[:, q] - one) for q in range(1, evidence.shape[1])]
+        rows = [_row(f"{q} components", evidence[:, q] - one, posed.image) for q in range(1, evidence.shape[1])]
         for count in range(2, chosen.most_classes + 1):
             tick = phase_progress(heard, f"{count} classes, iterations")
             fitted = fit_classes(posed, count, mean=mean, seed=chosen.seed, tick=tick)
-            rows.append(_row(f"{count} classes", held_out_class_evidence(posed, fitted, mean.sigma2)[0] - one))
+            rows.append(
+                _row(f"{count} classes", held_out_class_evidence(posed, fitted, mean.sigma2)[0] - one, posed.image)
+            )
         share = [pose_share(posed, mean.volumes[0], v) for v in model.first(kept).volumes[1:]]
-    models = pd.DataFrame([_row("one map", np.zeros(len(posed))), *rows])
+    models = pd.DataFrame([_row("one map", np.zeros(len(posed)), posed.image), *rows])
     verdict, sentence = _judge(models, kept, share)
     return HeterogeneityTest(verdict, sentence, models, share, len(posed), posed.excluded)
 
 
-def _row(name: str, gain: FloatArray) -> dict[str, Any]:
-    return {
-        "model": name,
-        "gain_nats": float(gain.mean()),
-        "error_nats": float(gain.std(ddof=1) / np.sqrt(len(gain))),
-    }
+def _row(name: str, gain: FloatArray, image: IntArray) -> dict[str, Any]:
+    mean, error = mean_gain(gain, image)
+    return {"model": name, "gain_nats": mean, "error_nats": error}
 
 
 def _judge(models: pd.DataFrame, kept: int, share: list[float]) -> tuple[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -9,13 +10,14 @@ from functools import cached_property
 import numpy as np
 
 from verglas import fourier, ops
-from verglas.errors import InputError
+from verglas.errors import InputError, VerglasWarning
 from verglas.geometry import euler_to_matrix, symmetry_matrices
+from verglas.heterogeneity.expand import PARENT
 from verglas.image import find_unusable_images, in_memory, plan_resample, resample_particles
 from verglas.initial_model.starts import working_box
 from verglas.masks import soft_sphere
 from verglas.optics import for_job
-from verglas.reconstruction.half_sets import split_halves
+from verglas.reconstruction.half_sets import images_of, split_halves
 from verglas.reconstruction.sums import Symmetry
 from verglas.types import Particles
 from verglas.types.arrays import Array, Complex64Array, Float32Array, FloatArray, IntArray
@@ -148,6 +150,11 @@ class PosedImages:
         shape = (self.box, self.box // 2 + 1)
         return np.broadcast_to(fourier.half_weights((self.box, self.box)), shape).ravel()[self.pixels]
 
+    @cached_property
+    def image(self) -> IntArray:
+        """(n,) the first row of the same image: copies of a symmetric particle are one."""
+        return images_of(self.particles)
+
     @property
     def n_groups(self) -> int:
         """Noise groups."""
@@ -192,6 +199,15 @@ class PosedImages:
     def shell_pixels(self) -> FloatArray:
         """(radius + 1,) pixels of the full plane in each shell."""
         return np.bincount(self.pixel_shells, self.pixel_weights, minlength=self.radius + 1).astype(np.float64)
+
+
+def _half_sets(particles: Particles, seed: int) -> IntArray:
+    """Half sets; warns of what was not as the file had it, but not of the copies that ``verglas expand`` made."""
+    split = split_halves(particles, seed=seed)
+    for note in split.notes:
+        if not (note.code == "copies" and PARENT in particles.table):
+            warnings.warn(f"{particles.where}: {note.sentence}", VerglasWarning, stacklevel=3)
+    return split.half
 
 
 def posed_images(
@@ -258,7 +274,7 @@ def posed_images(
         work,
         kept,
         excluded,
-        split_halves(work, seed=seed).half,
+        _half_sets(work, seed),
         np.unique(work.optics.group, return_inverse=True)[1],
         int(np.clip(shell, 2, largest)),
         (0.8 * field_A if diameter_A is None else diameter_A) / work.pixel_size_A,

@@ -17,6 +17,7 @@ from verglas.heterogeneity.components import (
     learn_components,
     mean_model,
 )
+from verglas.heterogeneity.gain import mean_gain
 from verglas.heterogeneity.linear import half_volumes, one_pass
 from verglas.heterogeneity.posed import PosedImages, posed_images
 from verglas.heterogeneity.settings import AUTO, VariabilitySettings
@@ -230,7 +231,7 @@ def variability(
         mean = mean_model(posed, contrast=chosen.contrast, mask=inside)
         tick = phase_progress(heard, "components, iterations")
         model = learn_components(posed, mean, chosen.largest, iterations=chosen.iterations, seed=chosen.seed, tick=tick)
-        gains = component_gains(held_out_evidence(posed, model))
+        gains = component_gains(held_out_evidence(posed, model), posed.image)
         if chosen.components == AUTO:
             model = model.first(int(gains["kept"].sum()))
         else:
@@ -259,7 +260,7 @@ def small_mask(posed: PosedImages, mask: Map, particles: Particles) -> Float32Ar
     return np.asarray(inside, np.float32)
 
 
-def component_gains(evidence: FloatArray) -> pd.DataFrame:
+def component_gains(evidence: FloatArray, image: IntArray) -> pd.DataFrame:
     """Held-out gain of each further component; kept up to the first that is not significant.
 
     Examples
@@ -267,11 +268,12 @@ def component_gains(evidence: FloatArray) -> pd.DataFrame:
     >>> import numpy as np
     >>> from verglas.heterogeneity.variability import component_gains
     >>> noise = np.random.default_rng(0).normal(size=100)
-    >>> component_gains(np.column_stack([np.zeros(100), 5 + noise, 5 + 2 * noise]))["kept"].tolist()
+    >>> evidence = np.column_stack([np.zeros(100), 5 + noise, 5 + 2 * noise])
+    >>> component_gains(evidence, np.arange(100))["kept"].tolist()
     [True, False]
     """
     step = np.diff(evidence, axis=1)
-    gain, error = step.mean(axis=0), step.std(axis=0, ddof=1) / np.sqrt(len(step))
+    gain, error = np.array([mean_gain(s, image) for s in step.T]).reshape(-1, 2).T
     good = (gain > SIGNIFICANT * error) & (gain * len(step) > _LEAST_NATS)
     return pd.DataFrame(
         {

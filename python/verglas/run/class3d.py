@@ -34,6 +34,7 @@ from verglas.initial_model.starts import resample_to_box, working_box
 from verglas.io import read_particles, write_json, write_map, write_particles, write_text
 from verglas.optics import for_job
 from verglas.reconstruction import reconstruct
+from verglas.reconstruction.half_sets import images_of
 from verglas.report.heterogeneity import class3d_page
 from verglas.report.html import render
 from verglas.run.checkpoint import Checkpoints
@@ -259,6 +260,7 @@ class _Prepared(NamedTuple):
     trials: Iterator[ClassTrial]
     kept: IntArray
     half: IntArray
+    image: IntArray
     excluded: dict[int, str]
 
 
@@ -294,7 +296,7 @@ class _Job:
         best, last, one = None, None, None
         for trial in prepared.trials:
             one = one or trial
-            row = _trial_row(trial, last or trial, one)
+            row = _trial_row(trial, last or trial, one, prepared.image)
             rows.append(row)
             watch.listener.say(_trial_sentence(row))
             better = last is None or row["gain_nats"] > SIGNIFICANT * row["error_nats"]
@@ -320,7 +322,7 @@ class _Job:
         )
         inside = None if self.mask is None else small_mask(posed, as_map(self.mask), self.particles)
         trials = fixed_trials(posed, s, _counts(s, len(posed)), inside, watch)
-        return _Prepared(trials, posed.kept, posed.half, posed.excluded)
+        return _Prepared(trials, posed.kept, posed.half, posed.image, posed.excluded)
 
     def _searched(self, watch: _Watch) -> _Prepared:
         s, work = self.settings, for_job(self.particles, "class3d")
@@ -340,7 +342,7 @@ class _Job:
         problem, power, excluded = make_problem(work, s, threads=self.threads, devices=self.devices)
         kept = np.setdiff1d(np.arange(len(work)), list(excluded))
         trials = search_classes(problem, power, small, s, _counts(s, len(kept)), watch)
-        return _Prepared(trials, kept, problem.half, excluded)
+        return _Prepared(trials, kept, problem.half, images_of(problem.particles), excluded)
 
     def _first_map(self, particles: Particles, watch: _Watch) -> Map:
         """Of the particles' own poses, or ab initio."""
@@ -390,9 +392,9 @@ class _Job:
         )
 
 
-def _trial_row(trial: ClassTrial, before: ClassTrial, one: ClassTrial) -> dict[str, Any]:
-    gain, error = gain_over(trial, before)
-    whole, whole_error = gain_over(trial, one)
+def _trial_row(trial: ClassTrial, before: ClassTrial, one: ClassTrial, image: IntArray) -> dict[str, Any]:
+    gain, error = gain_over(trial, before, image)
+    whole, whole_error = gain_over(trial, one, image)
     first = trial is one
     return {
         "classes": trial.classes,
