@@ -250,6 +250,19 @@ def test_what_is_written_says_what_its_images_are(pair, tmp_path):
     assert np.allclose(copied.images(), stored.images(range(20)), atol=1e-5)
 
 
+def test_images_computed_from_plain_ones_are_plain_in_every_column(pair, tmp_path):
+    """RELION looks into the optics table first: a tilt left there would be taken out twice."""
+    _, _, aberrated = pair
+    small = plain_images(aberrated[:20])
+    small = vg.image.resample_particles(small, vg.image.plan_resample(BOX, PIXEL_A, 8.0))
+    vg.write_particles(tmp_path / "s.star", small)
+    tables = read_star(tmp_path / "s.star")
+    assert tables["optics"].rlnBeamTiltX.tolist() == [0, 0]
+    assert not {"rlnBeamTiltX", "rlnMagMat00"} & set(tables["particles"])
+    assert tables["optics"].rlnEvenZernike.tolist() == ABERRATED["rlnEvenZernike"]
+    assert np.allclose(vg.read_particles(tmp_path / "s.star").images(), small.images(), atol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("columns", "message"),
     [

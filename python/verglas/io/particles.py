@@ -23,6 +23,7 @@ from verglas.types import _columns as col
 from verglas.types.images import ChangedSource
 from verglas.types.particles import SIGN_COLUMN
 
+_CTF_IN_IMAGES = ("rlnCtfDataArePhaseFlipped", "rlnCtfDataAreCtfPremultiplied")
 IMAGE, MICROGRAPH = "rlnImageName", "rlnMicrographName"
 
 
@@ -212,7 +213,8 @@ def as_stored(particles: Particles, *, restacked: bool) -> Particles:
     """Undo what happens to images on reading, so that the labels fit the stack that the rows will name."""
     source = particles.source
     if not isinstance(source, ChangedSource):
-        return particles
+        # a file's own rows stay as they are; images computed from plain ones say it where every program looks
+        return particles if source is None or isinstance(source, StackSource) else _plain_in_groups(particles)
     if not restacked and isinstance(source.inner, StackSource):
         return particles.with_source(source.inner).with_columns(**source.labels())
     optics = particles.optics_table
@@ -227,6 +229,25 @@ def as_stored(particles: Particles, *, restacked: bool) -> Particles:
         tables=plain.tables,
         table_name=plain.table_name,
         where=plain.where,
+    )
+
+
+def _plain_in_groups(particles: Particles) -> Particles:
+    """Labels of the particle table by which all images are plain, moved to an optics table that says otherwise."""
+    table, optics = particles.table, particles.optics_table
+    if optics is None:
+        return particles
+    none: dict[str, Any] = col.NO_ABERRATION | dict.fromkeys(_CTF_IN_IMAGES, 0)
+    plain = [label for label, value in none.items() if label in table and (table[label] == value).all()]
+    if not plain:
+        return particles
+    return Particles(
+        table.drop(columns=plain),
+        particles.source,
+        optics_table=optics.assign(**{label: none[label] for label in plain if label in optics}),
+        tables=particles.tables,
+        table_name=particles.table_name,
+        where=particles.where,
     )
 
 

@@ -32,7 +32,8 @@ class ParticleOperator(sla.LinearOperator):
     Parameters
     ----------
     particles : Particles
-        With poses; their images are not read by the operator itself.
+        With poses; their images are not read by the operator itself. Odd aberrations and a magnification are no part of
+        it: the images it stands for are those of :func:`verglas.optics.plain_images`.
     symmetry : str
         Point group: every image is projected from the symmetrised map, (1 / g) sum over the group.
     max_resolution_A : float, optional
