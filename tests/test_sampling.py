@@ -57,6 +57,13 @@ def test_a_tilt_is_proposed_for_one_view_only():
     assert propose_tilt(vg.geometry.random_orientations(4000, seed=2)).proposed_deg == 0.0
 
 
+@pytest.mark.parametrize("angles", [np.zeros((0, 3)), np.zeros((5, 2)), [[0.0, np.nan, 0.0]]])
+@pytest.mark.parametrize("judge", [fourier_sampling, propose_tilt])
+def test_what_are_no_views_is_refused(judge, angles):
+    with pytest.raises(vg.InputError, match=r"no views|expected finite angles"):
+        judge(angles)
+
+
 def test_command_writes_numbers_and_a_page(tmp_path, capsys):
     write_particles_star(tmp_path, 300, 1)
     out = tmp_path / "out"

@@ -102,12 +102,15 @@ def test_command_goes_on_and_stops(truth, tmp_path, capsys):
     codes = {f["code"]: f["state"] for f in json.loads(printed)["findings"]}
     assert codes["signal-in-halves"] == "go on"
     assert "directions" in codes or "restricted-views" in codes
+    assert set(json.loads(printed)["not_asked"]) == {"shared-particles", "mask"}
     assert status == 0
     assert "Do the half maps share noise?" in (tmp_path / "validate.html").read_text()
     vg.write_map(tmp_path / "half2.mrc", first)
     status, printed, _ = main(["validate", str(tmp_path)], capsys)
     assert status == 1
     assert "one map twice" in printed
+    assert "signal-in-halves was not asked: the half maps are not two" in printed
+    assert "not asked" in (tmp_path / "validate.html").read_text()
     assert json.loads((tmp_path / "validate.json").read_text())["state"] == "stop"
 
 

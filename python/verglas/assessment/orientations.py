@@ -79,6 +79,14 @@ def view_counts(angles_deg: npt.ArrayLike, symmetry: str = "C1") -> FloatArray:
     return counts
 
 
+def counts_of_views(angles_deg: npt.ArrayLike, symmetry: str, job: str) -> FloatArray:
+    """:func:`view_counts` of one view at least; the error names the job."""
+    counts = view_counts(angles_deg, symmetry)
+    if not counts.any():
+        raise InputError(f"{job}: no views")
+    return counts
+
+
 def orientation_efficiency(angles_deg: npt.ArrayLike, symmetry: str = "C1") -> OrientationEfficiency:
     r"""Efficiency of an orientation distribution, from the point spread function that it gives.
 
@@ -118,9 +126,7 @@ def orientation_efficiency(angles_deg: npt.ArrayLike, symmetry: str = "C1") -> O
     >>> orientation_efficiency(even).efficiency > 0.97
     True
     """
-    counts = view_counts(angles_deg, symmetry)
-    if not counts.any():
-        raise InputError("orientation efficiency: no views")
+    counts = counts_of_views(angles_deg, symmetry, "orientation efficiency")
     spread = _point_spread(counts)
     directions = direction_vectors(healpix_directions(2))
     radius = _radius(spread, directions)

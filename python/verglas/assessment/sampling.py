@@ -7,8 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from verglas.assessment.orientations import view_counts
-from verglas.errors import InputError
+from verglas.assessment.orientations import counts_of_views, view_counts
 from verglas.geometry import direction_vectors, healpix_directions
 from verglas.types.arrays import FloatArray
 
@@ -99,10 +98,7 @@ def fourier_sampling(angles_deg: npt.ArrayLike, symmetry: str = "C1") -> Samplin
     >>> fourier_sampling(even).compensation_factor > 0.98
     True
     """
-    counts = view_counts(angles_deg, symmetry)
-    if not counts.any():
-        raise InputError("fourier sampling: no views")
-    return _sampling(counts)
+    return _sampling(counts_of_views(angles_deg, symmetry, "fourier sampling"))
 
 
 def _sampling(counts: FloatArray) -> Sampling:
@@ -133,6 +129,11 @@ def propose_tilt(angles_deg: npt.ArrayLike, symmetry: str = "C1", *, seed: int =
     seed : int
         Of the azimuths.
 
+    Raises
+    ------
+    InputError
+        Angles of another shape, not finite, or none.
+
     Examples
     --------
     >>> import numpy as np
@@ -143,6 +144,7 @@ def propose_tilt(angles_deg: npt.ArrayLike, symmetry: str = "C1", *, seed: int =
     >>> bool(proposal.compensation_factor[0] < 0.3), 40 <= proposal.proposed_deg <= 60
     (True, True)
     """
+    counts_of_views(angles_deg, symmetry, "propose_tilt")  # refuses what are no angles, which turned ones would hide
     angles = np.atleast_2d(np.asarray(angles_deg, np.float64))
     rng = np.random.default_rng(seed)
     if len(angles) > _MOST_VIEWS:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import typer
 
-from verglas.run.validate import validate_run
+from verglas.run.validate import questions_not_asked, validate_run
 
 
 def register(app: typer.Typer) -> None:
@@ -26,10 +26,12 @@ def register(app: typer.Typer) -> None:
         """
         verdict = validate_run(run, out, threads=threads)
         if as_json:
-            typer.echo(json.dumps(verdict.as_dict(), indent=2))
+            typer.echo(json.dumps({**verdict.as_dict(), "not_asked": questions_not_asked(verdict)}, indent=2))
         else:
             for finding in verdict.findings:
                 typer.echo(f"{finding.state:<6} {finding.sentence}")
+            for code, reason in questions_not_asked(verdict).items():
+                typer.echo(f"{code} was not asked: {reason}")
             typer.echo(f"{verdict.state}: {(out or run) / 'validate.html'}")
         if verdict.state == "stop":
             raise typer.Exit(1)

@@ -27,6 +27,11 @@ from verglas.run.maps import read_half_maps, read_mask
 from verglas.types import Map
 from verglas.types.verdict import STATES, Finding, Verdict
 
+_NOT_ASKED = {
+    "shared-particles": "there is no particles.star with images and half sets",
+    "mask": "there is no fsc.csv with phase-randomised halves and no postprocess.json",
+}
+
 
 def validate_run(folder: Path, out: Path | None = None, *, threads: int | None = None) -> Verdict:
     """Ask a run's folder, and write validate.json and validate.html.
@@ -61,7 +66,10 @@ def validate_run(folder: Path, out: Path | None = None, *, threads: int | None =
     verdict = Verdict.of(findings, "validate.html")
     target = out or folder
     target.mkdir(parents=True, exist_ok=True)
-    write_json(target / "validate.json", {"verglas": __version__, "run": str(folder), **verdict.as_dict()})
+    write_json(
+        target / "validate.json",
+        {"verglas": __version__, "run": str(folder), **verdict.as_dict(), "not_asked": questions_not_asked(verdict)},
+    )
     write_text(target / "validate.html", render(_page(folder, verdict)))
     return verdict
 
@@ -97,6 +105,23 @@ def _of_class(folder: Path, suffix: str, symmetry: str, threads: int | None) -> 
     path = folder / f"mask{suffix}.mrc"
     mask = first.with_data(read_mask(path, first)) if path.is_file() else None
     return [*_of_half_maps(first, second, mask, symmetry, threads), *_of_mask(folder, suffix)]
+
+
+def questions_not_asked(verdict: Verdict) -> dict[str, str]:
+    """Questions that a verdict of :func:`validate_run` does not answer, code -> why.
+
+    Examples
+    --------
+    >>> from verglas.run.validate import questions_not_asked
+    >>> from verglas.types.verdict import Verdict
+    >>> questions_not_asked(Verdict("go on"))["shared-particles"]
+    'there is no particles.star with images and half sets'
+    """
+    return {
+        question.code: _NOT_ASKED.get(question.code, "the half maps are not two")
+        for question in QUESTIONS
+        if question.code not in verdict.codes
+    }
 
 
 def _of_half_maps(first: Map, second: Map, mask: Map | None, symmetry: str, threads: int | None) -> list[Finding]:
@@ -163,7 +188,11 @@ def _page(folder: Path, verdict: Verdict) -> Page:
     }
     counts = {state: str(sum(f.state == state for f in verdict.findings)) for state in STATES}
     now = datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
-    marked = [i for i, row in enumerate(rows) if row[1] != "go on"]
+    rows += [
+        (asked[code].text, "not asked", reason, "", asked[code].threshold, asked[code].false_alarms)
+        for code, reason in questions_not_asked(verdict).items()
+    ]
+    marked = [i for i, row in enumerate(rows) if row[1] in ("warn", "stop")]
     table = Table(head, rows, marked=marked)
     return Page(
         f"verglas validate: {folder.name}",
