@@ -160,12 +160,12 @@ def _recut(project: Project, shifts_px: FloatArray) -> int:
         shifts = shifts_px[end - len(result["kept"]) : end]
         todo.append((shot, _move_picks(project, shot, result, shifts, choice.box)))
     stage = _Again()
-    done = project.results("centre")
+    centre_results = project.results("centre")
 
     def one(item: tuple[Shot, Picks]) -> Work | None:
         shot, picks = item
         mark = digest([settings_json(choice), project.mark_of(shot), np.round(picks.xy_px, 3).tolist()])
-        if done.get(shot.key, mark) is not None:
+        if centre_results.get(shot.key, mark) is not None:
             return None
         return stage.work_at(project, shot, picks, mark)
 

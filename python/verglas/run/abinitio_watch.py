@@ -98,6 +98,7 @@ class Watch(Observer):
 
     def stopped(self, reason: str) -> None:
         """It ends without a result: the page says so, the checkpoint stays."""
+        # Before the first start stands there is nothing to show.
         if self.page is not None and self.starts:
             self.page.show(lambda: self._draw_page(reason), now=True)
 

@@ -105,6 +105,7 @@ def align_files(job: AlignJob, *, listener: ListenerChoice = "screen") -> AlignS
         aligned_particles = align(particles, reference, settings=job.settings, **how)
     write_particles(job.out, aligned_particles)
     change, before, after = None, particles.poses, aligned_particles.poses
+    # With some set aside, rows are no longer those of the file.
     if before is not None and after is not None and len(aligned_particles) == len(particles):
         change = float(np.median(angular_distance(before.angles_deg, after.angles_deg, job.settings.symmetry)))
     return AlignSummary(aligned_particles, len(particles), time.perf_counter() - start_time, change)

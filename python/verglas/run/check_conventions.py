@@ -68,6 +68,7 @@ def check_conventions(path: str | Path) -> list[ConventionCheck]:
         raise InputError(f"{path}: no poses (rlnAngleRot, rlnAngleTilt, rlnAnglePsi) to check")
     few = particles[: min(_MOST, len(particles))]
     pixel_A = few.pixel_size_A
+    # Empty images: only what stands in the table is tried.
     small = few.with_source(ArraySource(np.zeros((len(few), few.box, few.box), np.float32), pixel_A))
     phantom = simulate.density(simulate.phantom(_BOX, pixel_A, 0.6 * _BOX * pixel_A, seed=7), _BOX, pixel_A)
     truth = _projections(phantom, small)
@@ -107,6 +108,7 @@ def _in_pixels(particles: Particles) -> Particles:
         rlnVoltage=optics.voltage_kV,
         rlnSphericalAberration=optics.cs_mm,
         rlnAmplitudeContrast=optics.amplitude_contrast,
+        # RELION 3.0 knows micrometres of the detector over magnification: at 10,000 that number is angstroms.
         rlnMagnification=np.full(len(particles), 10000.0),
         rlnDetectorPixelSize=np.full(len(particles), particles.pixel_size_A),
     )

@@ -119,6 +119,7 @@ def _of_micrograph(whole: Particles, micrograph: Path, where: str) -> tuple[Part
     missing = [name for name in needed if name not in whole.table]
     if missing:
         raise InputError(f"{where}: no {', '.join(missing)}, so nothing says where the particles lay")
+    # Without folder and ending: programs name one micrograph by other paths and formats.
     names = np.array([Path(str(name)).stem for name in whole.table["rlnMicrographName"]])
     rows = np.flatnonzero(names == micrograph.stem)[:_MOST]
     if not len(rows):
@@ -146,6 +147,7 @@ def _compare(
         return ImportCheck(rows, 0.0, 0.0, (0.0, 0.0), 0)
     surface = _mean_correlation(cut.images, images[cut.kept])
     middle = len(surface) // 2
+    # Of either sign: contrast may be inverted between the two.
     y, x = np.unravel_index(int(np.abs(surface).argmax()), surface.shape)
     scale = pixel_size_A / micrograph.pixel_size_A
     offset = (float(x - middle) * scale, float(y - middle) * scale)

@@ -217,6 +217,7 @@ class _Kept:
         """What was kept last."""
         snapshot = self.part.load()
         if snapshot is not None:
+            # Those of the sittings before, which the page lists as well.
             self.course.events[:] = snapshot.record["events"]
         return snapshot
 

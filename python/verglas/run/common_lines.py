@@ -132,6 +132,7 @@ def common_lines_files(job: CommonLinesJob, *, listener: ListenerChoice = "scree
     particles = Particles.from_images(
         images, pixel_size_A, poses=Poses(orientations.angles_deg, np.zeros((len(images), 2)))
     )
+    # Averages have been corrected for the CTF already.
     density = reconstruct(particles, ctf=False, threads=job.threads, listener=None).data
     density = density * soft_sphere(box, max(diameter / pixel_size_A / 2 - _EDGE_PX, 1.0), _EDGE_PX)
     if job.flip_hand:

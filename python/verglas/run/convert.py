@@ -56,6 +56,7 @@ def kind_of(path: str | os.PathLike[str]) -> str:
     suffixes = [suffix.lower() for suffix in Path(path).suffixes]
     if suffixes and suffixes[-1] in PARTICLES:
         return "particles"
+    # The ending of the compression hides that of the format.
     if suffixes and suffixes[-1] in COMPRESSED:
         suffixes.pop()
     if suffixes and suffixes[-1] in MAPS:
@@ -85,6 +86,7 @@ def convert(
     kind = kind_of(source)
     if kind_of(target) != kind:
         raise InputError(f"cannot convert {source} ({kind}) into {target} ({kind_of(target)})")
+    # By file, not by name: links and relative paths lead to the same one.
     if Path(target).exists() and os.path.samefile(source, target):
         raise InputError(f"{target}: source and target are the same file")
     if kind == "map":

@@ -85,6 +85,7 @@ def _packages() -> Finding:
     for name in _DEPENDENCIES:
         try:
             importlib.import_module(name)
+        # Not ImportError alone: a package whose binary does not fit raises what it likes.
         except Exception as error:
             missing.append(f"{name} ({type(error).__name__}: {error})")
     if missing:
@@ -150,6 +151,7 @@ def _working_folder() -> Finding:
 
 
 def _fft() -> Finding:
+    # Odd sides: at even ones a transform that swaps the halves wrongly passes.
     data = np.random.default_rng(0).normal(size=(3, BOX + 1, BOX + 1)).astype(np.float32)
     half = fourier.forward(data, 2)
     back = fourier.inverse(half, data.shape[1:])
@@ -212,6 +214,7 @@ def _files() -> Finding:
         volume = Map(_ball(), PIXEL_SIZE_A)
         io.write_map(folder / "map.mrc", volume)
         back = io.read_map(folder / "map.mrc")
+        # The header holds the cell in single precision, so the pixel size comes back rounded.
         if not (np.array_equal(back.data, volume.data) and abs(back.pixel_size_A - PIXEL_SIZE_A) < 1e-5):
             raise _Broken("a map read back from an MRC file differs", "pip install --upgrade mrcfile")
         images = volume.data[:3]
@@ -219,6 +222,7 @@ def _files() -> Finding:
         (folder / "particles.star").write_text(_STAR, encoding="utf-8")
         io.write_particles(folder / "again.star", io.read_particles(folder / "particles.star"))
         particles = io.read_particles(folder / "again.star")
+        # Out of order: a reader that ignores the rows would pass in order.
         if not np.array_equal(particles.images([2, 0]), images[[2, 0]]):
             raise _Broken("particles read back through a STAR file differ", "pip install --upgrade pandas mrcfile")
     return "MRC map, MRC stack and STAR file: written and read back"

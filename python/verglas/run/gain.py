@@ -101,6 +101,7 @@ def estimate_gain_files(
                 if total is not None and added.shape != total.shape:
                     size = f"{added.shape[1]} x {added.shape[0]}, those before {total.shape[1]} x {total.shape[0]}"
                     raise InputError(f"{path}: frames of {size} pixels")
+            # One movie that cannot be read must not spoil the rest; it is named.
             except (InputError, OSError) as error:
                 refusals.append(str(error))
                 heard.note("excluded", str(error))

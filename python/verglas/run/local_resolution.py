@@ -84,28 +84,28 @@ def local_resolution_files(
     first, second = read_half_maps(job.half1, job.half2, job.pixel_size_A)
     mask = None if job.mask is None else first.with_data(read_mask(job.mask, first))
     shown = first.with_data(0.5 * (first.data + second.data)) if job.map is None else _map_like(job.map, first)
-    found = local_resolution(first, second, mask, job.settings, threads=job.threads, listener=listener)
+    result = local_resolution(first, second, mask, job.settings, threads=job.threads, listener=listener)
     job.out.mkdir(parents=True, exist_ok=True)
-    maps = {"map": shown, "mask": found.mask, "local_resolution": found.map}
+    maps = {"map": shown, "mask": result.mask, "local_resolution": result.map}
     if job.filtered_map:
-        maps["map_filtered"] = filter_locally(shown, found.map, threads=job.threads)
+        maps["map_filtered"] = filter_locally(shown, result.map, threads=job.threads)
     for name, volume in maps.items():
         write_map(job.out / f"{name}.mrc", volume)
-    write_tables(job.out, found)
+    write_tables(job.out, result)
     surface = "map_filtered.mrc" if job.filtered_map else "map.mrc"
-    write_text(job.out / "colour.cxc", chimerax_script(found, Path(surface)))
-    given = {"half1": str(job.half1), "half2": str(job.half2), "mask": str(job.mask or "made from the map")}
-    given["map"] = str(job.map or "mean of the half maps")
+    write_text(job.out / "colour.cxc", chimerax_script(result, Path(surface)))
+    sources = {"half1": str(job.half1), "half2": str(job.half2), "mask": str(job.mask or "made from the map")}
+    sources["map"] = str(job.map or "mean of the half maps")
     record = {
         "verglas": __version__,
-        **found.as_dict(),
-        "settings": {**given, **asdict(job.settings)},
+        **result.as_dict(),
+        "settings": {**sources, **asdict(job.settings)},
         "seconds": round(time.perf_counter() - started, 2),
     }
     write_json(job.out / "local_resolution.json", record)
     now = datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
-    write_local_resolution_page(job.out, found, maps, f"verglas {__version__}, {now}")
-    return found, record
+    write_local_resolution_page(job.out, result, maps, f"verglas {__version__}, {now}")
+    return result, record
 
 
 def _map_like(path: Path, like: Map) -> Map:

@@ -104,6 +104,7 @@ def read_half_maps(first: Path, second: Path, pixel_size_A: float | None = None)
 
 def read_mask(path: Path, like: Map) -> npt.NDArray[np.float32]:
     """A mask file for a map, checked (:func:`verglas.masks.checked_mask`); the message names the file."""
+    # The map's pixel size, whatever the mask's header says: many programs leave it empty.
     return masks.checked_mask(read_map(path, like.pixel_size_A).data, like.data.shape, f"the mask {path}")
 
 

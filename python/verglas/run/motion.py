@@ -217,6 +217,7 @@ def _former_placement(folder: Path, record: Mapping[str, Any]) -> str | None:
     had = read_json(path) if path.is_file() else {}
     if had and had.get("command") != "motion":
         raise InputError(f"{folder}: holds a run of {had.get('command')}; name another folder")
+    # Nothing was made yet: what an earlier attempt was asked binds nobody.
     if not any((folder / "micrographs").glob("*.json")):
         return None
     before = had.get("settings", {})
@@ -385,6 +386,7 @@ def with_placed_gain(paths: list[Path], session: MovieSession, tell: Listener) -
             movie = read_movie(path, **session.settings.reading)
             total, _ = frame_totals([movie], most_frames=_PLACING_FRAMES)
         except (InputError, OSError) as error:
+            # The first reason: those of the other movies are mostly the same.
             reason = reason or str(error)
             continue
         placement = place_gain(total, as_gain(session.gain))

@@ -83,6 +83,7 @@ def read_movie(
         summed = Path(path).suffix.lower() == ".eer" or known.get("frames_per_fraction") is not None
         known = with_acquisition(known, find_acquisition(path), summed=summed)
     movie = open_movie(path, **known)
+    # Before frames are summed for gain and defects, so that those are decoded once.
     if keep_bytes:
         movie = KeptFrames(movie.source, keep_bytes).of(movie)
     if placement != "auto" and not (isinstance(defects, str) and defects == "auto"):
@@ -94,6 +95,7 @@ def read_movie(
     if not (isinstance(defects, str) and defects == "auto"):
         return with_gain_and_defects(movie, lying, defects, placement=placement, divides=divides)
     frames = with_gain_and_defects(movie, lying, None, placement=placement, divides=divides)
+    # Zeros of the gain are in it already; those found are added.
     bad = frames.defect_mask
     bad[tuple(find_defects(total, frames.gain).T)] = True
     return replace(frames, defects=bad)
@@ -121,6 +123,7 @@ def with_acquisition(known: dict[str, Any], acquisition: Acquisition | None, *, 
     """
     if acquisition is None:
         return known
+    # The metadata speak of the camera's pixels; EER frames may be rendered finer.
     pixel_A = None if acquisition.pixel_size_A is None else acquisition.pixel_size_A / known.get("upsampling", 1)
     here = replace(acquisition, pixel_size_A=pixel_A)
     names = ["pixel_size_A", "voltage_kV", "pre_exposure_e_A2"] + ([] if summed else ["dose_per_frame_e_A2"])

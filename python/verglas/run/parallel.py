@@ -37,6 +37,7 @@ def in_order(one: Callable[[Item], Result], items: Iterable[Item], threads: int 
         rest = iter(items)
         waiting: list[Future[Result]] = [pool.submit(one, item) for item in islice(rest, count + 1)]
         while waiting:
+            # The oldest, though another may be ready: results keep their order, and few wait in memory.
             result = waiting.pop(0).result()
             waiting += [pool.submit(one, item) for item in islice(rest, 1)]
             yield result

@@ -146,6 +146,7 @@ def write_postprocessed(
     columns = {
         "unmasked": result.unmasked.curve,
         "masked": result.masked.curve,
+        # Empty rather than left out: the tables of all runs have the same columns.
         "phase_randomised": np.full_like(result.masked.curve, np.nan) if random is None else random.curve,
         "corrected": result.corrected.curve,
     }
@@ -184,6 +185,7 @@ def postprocess_files(job: PostprocessJob, *, listener: ListenerChoice = "screen
     half1, half2 = read_half_maps(job.half1, job.half2, job.pixel_size_A)
     mask = None if job.mask is None else half1.with_data(read_mask(job.mask, half1))
     mtf = None if job.mtf is None else read_mtf(job.mtf, job.mtf_pixel_size_A or half1.pixel_size_A)
+    # After reading and before the work: a bad file leaves no folder, a bad folder costs no work.
     job.out.mkdir(parents=True, exist_ok=True)
     result = postprocess(
         half1,

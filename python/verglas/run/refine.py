@@ -590,12 +590,12 @@ def _with_results(particles: Particles, problem: RefineProblem, state: State) ->
 
 
 def _with_radii(
-    particles: Particles, problem: RefineProblem, state: State, made: Iteration, progress: Progress
+    particles: Particles, problem: RefineProblem, state: State, iteration: Iteration, progress: Progress
 ) -> Particles:
     """With the credible radius of each orientation, where scores are likelihoods."""
     if problem.correlation:
         return particles
-    radii = credible.credible_radii_deg(problem, state, made.maps, progress)
+    radii = credible.credible_radii_deg(problem, state, iteration.maps, progress)
     return particles.with_columns(**{credible.COLUMN: np.round(radii, 2)})
 
 

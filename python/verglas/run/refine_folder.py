@@ -236,6 +236,7 @@ class RefineFolder:
         write_particles(self.folder / "particles.star", particles)
         count = problem.settings.iterations
         sentence = "converged" if converged else f"stopped after {count} iterations"
+        # After all files: a folder that says that it has finished holds its results.
         self._write(RunState.FINISHED, sentence, converged=converged, verdict=verdict.as_dict())
         write_refine_page(self.folder)
 

@@ -78,6 +78,7 @@ def hidden_symmetry(
         moved_map(turned_map(v, score.matrix.T, threads=threads), -shift, threads=threads) for v in (folded, upright)
     )
     searched(1)
+    # The map is that of half 1, so particles of half 2 judge it.
     held_out = HeldOut.of(problem, state, half=1)
     tick = counted(progress, "verdict, hidden symmetry, held-out particles", 2 * len(held_out.rows))
     gain = held_out.evidence(folded[None], tick) - held_out.evidence(alone[None], tick)

@@ -57,6 +57,7 @@ def judge_refinement(
     """
     findings: list[Finding] = [judge_gain(held_out_gain(problem, state, maps, progress))]
     largest = int(np.argmax(state.halves[0].class_weight + state.halves[1].class_weight))
+    # A map of noise is asked no more: its views and its symmetry mean nothing.
     if findings[0].state != "stop":
         first, second = (Map(v, problem.pixel_size_A) for v in maps[largest].raw)
         threads = problem.threads

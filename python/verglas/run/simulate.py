@@ -113,6 +113,7 @@ def particles(
         folder.mkdir(parents=True, exist_ok=True)
         measured_snr = _write_images(simulation, folder, snr, heard.progress)
     if hide_poses:
+        # Read back: the images lie in the stack by now, and both tables have to name it.
         truth = read_particles(folder / "particles.star")
         write_particles(folder / "truth.star", truth)
         write_particles(folder / "particles.star", _without_poses(truth))
@@ -171,6 +172,7 @@ def _stack(folder: Path, shape: tuple[int, int, int]) -> Iterator[npt.NDArray[np
     if 4 * np.prod(shape, dtype=np.int64) <= _IN_MEMORY_BYTES:
         yield np.empty(shape, np.float32)
         return
+    # In the output folder: the system's temporary folder may be memory, or too small for a stack.
     with tempfile.NamedTemporaryFile(dir=folder, prefix=".images.", suffix=".part") as scratch:
         yield np.memmap(scratch.name, np.float32, "w+", shape=shape)
 

@@ -309,6 +309,7 @@ def lock_project(folder: Path) -> Iterator[None]:
                 "wait for it, end it, or name another folder"
             ) from error
         except OSError as error:  # file systems without locks
+            # No error: on such a file system no job could run at all.
             warnings.warn(
                 VerglasWarning(f"{folder}: cannot be locked ({error.strerror}): keep other jobs out of it yourself"),
                 stacklevel=4,
@@ -374,6 +375,7 @@ def _terminable() -> Iterator[None]:
     """SIGTERM ends in Terminated; a handler that the caller has set stays, and threads cannot have one."""
     global _received
     main = threading.current_thread() is threading.main_thread()
+    # A caller with a handler of its own knows better how its process is to end.
     if not main or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
         yield
         return

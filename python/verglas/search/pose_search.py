@@ -280,10 +280,10 @@ class PoseSearch:
                 Where(self.device, self.threads),
             )
             local = None if window is None else LocalWindow(np.asarray(window.angles_deg)[rows], window.width_deg)
-            found, log_cells = self._run_batch(batch, local, statistics)
-            for row, posterior in zip(rows, found, strict=True):
+            batch_posteriors, log_cells = self._run_batch(batch, local, statistics)
+            for row, posterior in zip(rows, batch_posteriors, strict=True):
                 posteriors[row] = posterior
-            constants[rows] = -log_cells - np.log(CHILDREN) * np.array([p.level for p in found])
+            constants[rows] = -log_cells - np.log(CHILDREN) * np.array([p.level for p in batch_posteriors])
         return collect([p for p in posteriors if p is not None], centres, constants, statistics)
 
     def _by_direction(self, angles_deg: npt.ArrayLike) -> IntArray:
