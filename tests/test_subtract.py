@@ -148,3 +148,12 @@ def test_expansion_of_files_writes_no_images(tmp_path, parts):
     made = vg.read_particles(tmp_path / "e.star")
     np.testing.assert_array_equal(made.images([0, 3]), p.images([0, 0]))
     assert collapse_files(tmp_path / "e.star", tmp_path / "c.star") == (160, 40)
+
+
+def test_expand_says_that_half_sets_were_split_anew():
+    p = vg.Particles.from_images(np.ones((6, 8, 8), np.float32), 1.0, poses=vg.Poses(np.zeros((6, 3))))
+    with pytest.warns(vg.errors.VerglasWarning, match="all 6 particles are in half set 1"):
+        made = vg.expand_symmetry(p.with_columns(rlnRandomSubset=1), "C2")
+    half = made.table["rlnRandomSubset"].to_numpy().reshape(6, 2)
+    np.testing.assert_array_equal(half[:, 0], half[:, 1])
+    assert sorted(half[:, 0]) == [1, 1, 1, 2, 2, 2]

@@ -13,7 +13,7 @@ from verglas._screen import ListenerChoice, shown_to
 from verglas.heterogeneity.components import held_out_evidence, learn_components, mean_model
 from verglas.heterogeneity.fixed_classes import fit_classes, held_out_class_evidence
 from verglas.heterogeneity.gain import mean_gain
-from verglas.heterogeneity.posed import PosedImages, posed_images
+from verglas.heterogeneity.posed import PosedImages, posed_as_chosen
 from verglas.heterogeneity.settings import TestSettings
 from verglas.heterogeneity.variability import SIGNIFICANT, component_gains
 from verglas.types.arrays import Float32Array, FloatArray, IntArray
@@ -112,15 +112,7 @@ def heterogeneity_test(
     chosen = settings_from("heterogeneity", TestSettings, settings, **changes)
     given = particles_of(particles, "heterogeneity: particles")
     with shown_to(listener) as heard:
-        posed = posed_images(
-            given,
-            job="heterogeneity",
-            resolution_A=chosen.resolution_A,
-            diameter_A=chosen.diameter_A,
-            symmetry=chosen.symmetry,
-            seed=chosen.seed,
-            threads=threads,
-        )
+        posed = posed_as_chosen(given, chosen, "heterogeneity", threads=threads)
         mean = mean_model(posed, contrast=chosen.contrast)
         model = learn_components(
             posed,

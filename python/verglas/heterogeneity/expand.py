@@ -6,7 +6,7 @@ import numpy as np
 
 from verglas.errors import InputError
 from verglas.geometry import euler_to_matrix, matrix_to_euler, symmetry_matrices
-from verglas.reconstruction.half_sets import split_halves
+from verglas.reconstruction.known_poses import half_sets
 from verglas.types import Particles, Poses
 
 COPY, PARENT = "verglasSymmetryCopy", "verglasExpandedFrom"
@@ -49,7 +49,7 @@ def expand_symmetry(particles: Particles, symmetry: str, *, seed: int = 0) -> Pa
     identity = int(np.argmax(np.trace(group, axis1=1, axis2=2)))
     group = np.concatenate([group[identity : identity + 1], np.delete(group, identity, axis=0)])
     order, n = len(group), len(particles)
-    half = split_halves(particles, seed=seed).half if n > 1 else np.ones(n, np.int64)
+    half = half_sets(particles, seed=seed) if n > 1 else np.ones(n, np.int64)
     rows = np.repeat(np.arange(n), order)
     matrices = euler_to_matrix(particles.poses.angles_deg)[rows] @ np.tile(group, (n, 1, 1))
     angles = matrix_to_euler(matrices)

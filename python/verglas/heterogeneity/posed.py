@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Protocol
 
 import numpy as np
 
@@ -199,6 +200,39 @@ class PosedImages:
     def shell_pixels(self) -> FloatArray:
         """(radius + 1,) pixels of the full plane in each shell."""
         return np.bincount(self.pixel_shells, self.pixel_weights, minlength=self.radius + 1).astype(np.float64)
+
+
+class PosedChoices(Protocol):
+    """What the settings of every job at known poses have."""
+
+    @property
+    def resolution_A(self) -> float:
+        """Finest data in use."""
+
+    @property
+    def diameter_A(self) -> float | None:
+        """Of the particle."""
+
+    @property
+    def symmetry(self) -> str:
+        """Point group."""
+
+    @property
+    def seed(self) -> int:
+        """Of half sets."""
+
+
+def posed_as_chosen(particles: Particles, settings: PosedChoices, job: str, *, threads: int | None) -> PosedImages:
+    """:func:`posed_images` as the settings of a job have it."""
+    return posed_images(
+        particles,
+        job=job,
+        resolution_A=settings.resolution_A,
+        diameter_A=settings.diameter_A,
+        symmetry=settings.symmetry,
+        seed=settings.seed,
+        threads=threads,
+    )
 
 
 def _half_sets(particles: Particles, seed: int) -> IntArray:
