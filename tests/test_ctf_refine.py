@@ -142,8 +142,9 @@ def test_noise_and_a_wrong_map_change_nothing():
     assert found.particles is nothing
     assert found.verdict.startswith("nothing was changed")
     other = vg.simulate.density(vg.simulate.phantom(BOX, PIXEL_A, 60.0, seed=77), BOX, PIXEL_A)
-    found = vg.refine_ctf(nothing, half_maps=(other, other), rounds=1, listener=None)
-    assert found.particles is nothing
+    found = vg.refine_ctf(bad, half_maps=(other, other), rounds=1, listener=None)
+    assert found.particles is bad
+    assert "wrong map" in found.verdict
 
 
 def test_phases_are_exact_without_noise():

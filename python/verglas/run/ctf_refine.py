@@ -73,6 +73,8 @@ class Round:
     odd, even, magnification : dict
         Number of the optics group (from 0) -> fit.
     defocus : DefocusFit or None
+    sums : GroupSums or None
+        What the phases were fitted to, of the first round.
     """
 
     informative_shells: int
@@ -201,7 +203,8 @@ def refine_ctf(
             first, second = maps
             masked = _masked((first, second), solvent, chosen, threads)
             state, made = _one_round(state, prepared, masked, chosen, threads, heard)
-            rounds.append(made)
+            # sums of many groups at a large box are gigabytes: only those of the first round are drawn
+            rounds.append(made if number == 1 else replace(made, sums=None))
             heard.say(_sentence(number, made))
             if not made.kept:
                 break
