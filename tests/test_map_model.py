@@ -159,6 +159,15 @@ def test_of_alternatives_the_first_is_read(tmp_path):
     assert read.residue_names.tolist() == ["SER", "SER", "SER", "SER", "GLY"]
 
 
+def test_fit_tells_how_far_it_is(monkeypatch):
+    monkeypatch.setattr("verglas.map_geometry.model_fit._SEARCH_DEG", 60.0)
+    atoms, calls = chain(30, box_A=24.0), []
+    fit_atoms(model_density(atoms, frame(16, 1.5)), atoms, threads=1, progress=lambda *call: calls.append(call))
+    last = {phase: (done, total) for phase, done, total in calls}
+    assert list(last) == ["fit, rotations", "fit, places"]
+    assert all(done == total > 0 for done, total in last.values())
+
+
 @pytest.mark.slow
 def test_fit_puts_a_model_back():
     atoms = chain(250, seed=3, box_A=60.0)

@@ -46,6 +46,12 @@ def map_model(
     if as_json:
         typer.echo(json.dumps(record, indent=2))
         return
+    if record["fit"]:
+        placed = record["fit"]
+        other = (
+            "no other place" if placed["runner_up_sd"] is None else f"the next best place {placed['runner_up_sd']:.2f}"
+        )
+        typer.echo(f"fit: mean density at the atoms {placed['density_sd']:.2f} sd above the map's, {other}")
     typer.echo(f"Q-score {found.q_mean:.3f} (proteins at {found.resolution_A:.2f} A: {found.expected_q:.2f})")
     typer.echo("CC " + ", ".join(f"{name} {value:.3f}" for name, value in found.correlations.items()))
     typer.echo(

@@ -16,6 +16,7 @@ from verglas.geometry import euler_to_matrix, orientation_grid
 from verglas.types import Map
 from verglas.types.arrays import Complex64Array, FloatArray
 from verglas.types.atoms import Atoms
+from verglas.types.listener import Progress, counted
 
 _SEARCH_DEG = 20.0
 _COARSE_A = 12.0  # resolution of the search: 20 degrees move the rim of a 70 A body by one such length
@@ -46,7 +47,7 @@ class Placed:
     runner_up: float
 
 
-def fit_atoms(volume: Map, atoms: Atoms, *, threads: int | None = None) -> Placed:
+def fit_atoms(volume: Map, atoms: Atoms, *, threads: int | None = None, progress: Progress | None = None) -> Placed:
     """Place a model in a map as one rigid body.
 
     The map's density, low-pass filtered, is summed over the atoms for every rotation of a grid of 20 degrees and every
@@ -60,6 +61,8 @@ def fit_atoms(volume: Map, atoms: Atoms, *, threads: int | None = None) -> Place
         Anywhere.
     threads : int, optional
         Threads; the result does not depend on it.
+    progress : callable, optional
+        Called with a phase, how much of it is done, and how much there is.
 
     Returns
     -------
@@ -80,9 +83,13 @@ def fit_atoms(volume: Map, atoms: Atoms, *, threads: int | None = None) -> Place
     if np.ptp(body, axis=0).min() > extent.max():
         raise InputError(f"fit: {atoms.name} is larger than the map ({extent.max():.0f} A)")
     coarse = _Field(volume, _COARSE_A, threads)
-    starts = _search(coarse, body, threads)
+    starts = _search(coarse, body, threads, progress)
     some = body[:: max(1, len(body) // _MOST_ATOMS)]
-    climbed = [_climb(coarse, some, *start, step=(6.0, 4.0)) for start in starts]
+    tick = counted(progress, "fit, places", len(starts))
+    climbed = []
+    for start in starts:
+        climbed.append(_climb(coarse, some, *start, step=(6.0, 4.0)))
+        tick(1)
     climbed.sort(key=lambda one: -one[2])
     fine = _Field(volume, max(5.0, 3 * volume.pixel_size_A), threads)
     climbed = [_climb(fine, some, one[0], one[1], step=(2.0, 1.0)) for one in climbed[:4]]
@@ -123,7 +130,9 @@ class _Field:
         return float(map_coordinates(self.spline, voxels.T, order=3, prefilter=False, cval=0.0).mean())
 
 
-def _search(field: _Field, body: FloatArray, threads: int | None) -> list[tuple[FloatArray, FloatArray]]:
+def _search(
+    field: _Field, body: FloatArray, threads: int | None, progress: Progress | None
+) -> list[tuple[FloatArray, FloatArray]]:
     """Rotations and places of the centre that differ, best first."""
     shape = field.data.shape
     spectrum = fourier.forward(field.data, 3, threads=threads)
@@ -132,6 +141,7 @@ def _search(field: _Field, body: FloatArray, threads: int | None) -> list[tuple[
     rotations = euler_to_matrix(angles)
     best = np.empty(len(rotations))
     where = np.empty((len(rotations), 3), np.int64)
+    tick = counted(progress, "fit, rotations", len(rotations))
     for number, matrix in enumerate(rotations):
         correlation = fourier.inverse(
             spectrum * _histogram(body @ matrix.T, field, shape).conj(), shape, threads=threads
@@ -139,6 +149,7 @@ def _search(field: _Field, body: FloatArray, threads: int | None) -> list[tuple[
         at = int(np.argmax(correlation))
         best[number] = correlation.flat[at]
         where[number] = np.unravel_index(at, shape)
+        tick(1)
     kept: list[tuple[FloatArray, FloatArray]] = []
     for number in np.argsort(-best, kind="stable"):
         place = (field.corner + where[number] * field.voxel)[::-1]

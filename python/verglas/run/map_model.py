@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from verglas._screen import ListenerChoice, shown_to
 from verglas._version import __version__
 from verglas.assessment.fsc import fsc
 from verglas.assessment.map_model import MapModel, MapModelSettings, consistency, map_model
@@ -51,11 +52,17 @@ class MapModelJob:
     threads: int | None = None
 
 
-def map_model_files(job: MapModelJob) -> tuple[MapModel, dict[str, Any]]:
+def map_model_files(job: MapModelJob, *, listener: ListenerChoice = "screen") -> tuple[MapModel, dict[str, Any]]:
     """Judge a model by a map.
 
     Writes fsc.csv, atoms.csv, residues.csv, chains.csv, map_model.json and report.html; with ``fit`` also
     model_fitted.cif.
+
+    Parameters
+    ----------
+    job : MapModelJob
+    listener : Listener, "screen" or None
+        Who is told how far the fit is (:class:`verglas.types.listener.Listener`).
 
     Returns
     -------
@@ -72,7 +79,8 @@ def map_model_files(job: MapModelJob) -> tuple[MapModel, dict[str, Any]]:
     own_A = None if job.half_maps is None else _own_resolution(job, volume.data.shape)
     placed: dict[str, Any] = {}
     if job.fit:
-        put = fit_atoms(volume, atoms, threads=job.threads)
+        with shown_to(listener) as heard:
+            put = fit_atoms(volume, atoms, threads=job.threads, progress=heard.progress)
         atoms = put.atoms
         placed = {
             "matrix": put.matrix.round(6).tolist(),
