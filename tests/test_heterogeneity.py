@@ -25,7 +25,6 @@ HOW = {
     "most_classes": 2,
     "most_components": 1,
     "iterations": 6,
-    "listener": None,
 }
 
 
