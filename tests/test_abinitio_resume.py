@@ -84,7 +84,7 @@ def test_a_stopped_run_goes_on_to_the_same_result(particles, tmp_path, monkeypat
             vg.abinitio(particles, out=out, listener=stopping, **{**choices, "starts": starts})
     found = vg.abinitio(particles, out=out, listener=seen, **choices)
     assert "goes on from the checkpoint" in seen.lines[0]
-    assert seen.seen[0] == ("start 2 of 2", 4)
+    assert next(step for step in seen.seen if step[0].startswith("start")) == ("start 2 of 2", 4)
     assert seen.seen[-1] == ("poses of all particles", 120)
     assert np.array_equal(found.map.data, whole.map.data)
     assert np.array_equal(vg.read_map(out / "map.mrc").data, whole.map.data)
@@ -124,7 +124,8 @@ def test_the_page_shows_maps_while_it_runs_and_where_it_stopped(particles, tmp_p
 
     class Reader(Silence):
         def progress(self, name, done, total):
-            pages.append((tmp_path / "run/report.html").read_text())
+            if name.startswith("start"):
+                pages.append((tmp_path / "run/report.html").read_text())
             if name == "start 2 of 2" and done == 3:
                 raise Stop("by the test")
 
