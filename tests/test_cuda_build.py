@@ -119,12 +119,12 @@ class HostArray:
 @pytest.mark.parametrize(
     ("params", "out", "words"),
     [
-        (np.zeros((2, 9)), HostArray(np.zeros((2, 8, 5), "f4")), "params: .* got ndarray"),
-        (HostArray(np.zeros((2, 8))), HostArray(np.zeros((2, 8, 5), "f4")), r"params: .*\(any, 9\)"),
-        (HostArray(np.zeros((2, 9), "f4")), HostArray(np.zeros((2, 8, 5), "f4")), "params: .*float64"),
-        (HostArray(np.zeros((2, 9)), strides=(8, 16)), HostArray(np.zeros((2, 8, 5), "f4")), "strided"),
-        (HostArray(np.zeros((2, 9))), HostArray(np.zeros((2, 8, 4), "f4")), r"out: .*\(2, 8, 5\)"),
-        (HostArray(np.zeros((2, 9))), HostArray(np.zeros((2, 8, 5), "f4"), data=(16, True)), "out: .*read-only"),
+        (np.zeros((2, 14)), HostArray(np.zeros((2, 8, 5), "f4")), "params: .* got ndarray"),
+        (HostArray(np.zeros((2, 8))), HostArray(np.zeros((2, 8, 5), "f4")), r"params: .*\(any, 14\)"),
+        (HostArray(np.zeros((2, 14), "f4")), HostArray(np.zeros((2, 8, 5), "f4")), "params: .*float64"),
+        (HostArray(np.zeros((2, 14)), strides=(8, 16)), HostArray(np.zeros((2, 8, 5), "f4")), "strided"),
+        (HostArray(np.zeros((2, 14))), HostArray(np.zeros((2, 8, 4), "f4")), r"out: .*\(2, 8, 5\)"),
+        (HostArray(np.zeros((2, 14))), HostArray(np.zeros((2, 8, 5), "f4"), data=(16, True)), "out: .*read-only"),
     ],
 )
 def test_device_arrays_are_checked(cuda_module, params, out, words):
@@ -135,6 +135,6 @@ def test_device_arrays_are_checked(cuda_module, params, out, words):
 def test_a_failed_cuda_call_is_a_device_error(cuda_module):
     if _native.load_cuda().state()["devices"]:
         pytest.skip("a device is there: the launch would not fail")
-    arrays = HostArray(np.zeros((2, 9))), HostArray(np.zeros((2, 8, 5), "f4"))
+    arrays = HostArray(np.zeros((2, 14))), HostArray(np.zeros((2, 8, 5), "f4"))
     with pytest.raises(vg.DeviceError, match=r"cuda/ctf.cu:\d+: cudaError\w+ \(.+\)"):
         _native.load_cuda().ctf(arrays[0], 8, 2.0, arrays[1], 0)

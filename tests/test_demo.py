@@ -28,7 +28,7 @@ class Lines(Silence):
         self.said.append(line)
 
     def progress(self, phase, done, total):
-        assert 0 < done <= total
+        assert 0 <= done <= total
 
     def iteration(self, figures):
         self.rows.append(dict(figures))

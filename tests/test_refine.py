@@ -127,8 +127,8 @@ class _Told(Silence):
         self.said.append(line)
 
     def progress(self, phase: str, done: int, total: int) -> None:
-        number = int(phase.split(",")[0].removeprefix("iteration "))
-        if self.stop_after is not None and number > self.stop_after and done >= total // 2:
+        name, _, number = phase.split(",")[0].partition(" ")
+        if self.stop_after is not None and name == "iteration" and int(number) > self.stop_after and done >= total // 2:
             raise KeyboardInterrupt
 
     def iteration(self, figures) -> None:

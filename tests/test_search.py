@@ -15,6 +15,7 @@ from verglas import fourier, geometry, gridding, ops, reference
 from verglas.search import LocalWindow, PoseSearch, SearchSettings, search_cost, search_levels
 from verglas.search.bound import lattice_quarter
 from verglas.search.cells import Cells, Level, angles_deg, slices_of_pixels, split
+from verglas.search.image_batch import ImageBatch
 from verglas.search.posterior import Found, best_of_each
 
 from devices import host
@@ -266,7 +267,8 @@ def test_bounds_hold_for_the_true_pose():
         p.volume, angles_deg(last, fine.pixel, fine.psi), fine.shift * p.search.unit_px, params, 0.5, rng
     )
     p.params, p.inv = params, np.full(32, 1 / (0.5 * 32) ** 2)
-    batch = p.search._batch(p.images, params, PIXEL_A, np.broadcast_to(p.inv, (trials, 32)), np.zeros((trials, 2)))
+    inverse_noise = np.broadcast_to(p.inv, (trials, 32))
+    batch = ImageBatch(np.arange(trials), p.images, params, inverse_noise, np.zeros((trials, 2)), PIXEL_A)
     coarse_score = p.search._score(batch, cells, 0).score
     final_score = p.search._score(batch, fine, 2).score
     bound = p.search._gains(batch)[0]

@@ -178,7 +178,7 @@ def bad_areas(small: SmallImage, mean_sigma: float = MEAN_SIGMA, deviation_sigma
     means = disc_mean(small.grey, radius)
     carbon |= carbon_beyond_fringe(means, small.radius_px)
     # Discs that reach onto carbon do not have the mean of ice.
-    ice = ~_dilate_by_disc(carbon, radius)
+    ice = ~_dilate_by_disc(carbon, radius) & ~split.blank
     if ice.mean() < _LEAST_ICE:
         ice = ~carbon
     rest, sigma = _without_trend(means, ice)
