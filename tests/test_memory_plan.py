@@ -15,16 +15,20 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the p
 
 _REFINE = """
 import sys, verglas as vg
+import matplotlib.pyplot, verglas.run.refine
 from verglas.refinement.em import peak_memory_GB
+loaded = peak_memory_GB()
 folder, limit, iterations = sys.argv[1], float(sys.argv[2]), int(sys.argv[3])
 vg.refine(folder + "/particles.star", folder + "/truth.mrc", out=folder + "/run", diameter_A=110.0, threads=1,
           iterations=iterations, memory_GB=limit or None, listener=None)
-print(peak_memory_GB())
+print(loaded, peak_memory_GB())
 """
+# The same libraries take 0.18 to 0.21 GB, by how they were built and installed; the plan was measured with the latter.
+_LIBRARIES_GB = 0.213
 
 
 def measure(folder: Path, box: int, n: int, *, limit_GB: float = 0.0, iterations: int = 1) -> tuple[float, float]:
-    """Stated and measured peak, GB."""
+    """Stated and measured peak, GB; the measured one as with the libraries that the plan's constant stands for."""
     model = vg.simulate.phantom(box, 192 / box, 110.0)
     vg.simulate.particles(model, n, box, 192 / box, snr=0.05, out=folder, seed=1)
     script = folder / "refine.py"
@@ -32,7 +36,8 @@ def measure(folder: Path, box: int, n: int, *, limit_GB: float = 0.0, iterations
     command = [sys.executable, str(script), str(folder), str(limit_GB), str(iterations)]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    return max(read_json(folder / "run" / "run.json")["memory_plan"].values()), float(done.stdout)
+    loaded, peak = map(float, done.stdout.split())
+    return max(read_json(folder / "run" / "run.json")["memory_plan"].values()), peak + _LIBRARIES_GB - loaded
 
 
 def test_a_broad_posterior_of_a_small_box_takes_what_was_stated(tmp_path):
