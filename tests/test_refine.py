@@ -85,7 +85,7 @@ def test_run_folder_is_the_contract(data, finished):
     assert (run["state"], run["run_state"], run["converged"]) == ("converged", "finished", True)
     assert run["settings"]["diameter_A"] == DIAMETER_A
     assert run["n_particles"] == 120
-    assert set(run["memory_plan"]) == {"grid", "poses", "reconstruction", "page"}
+    assert set(run["memory_plan"]) == {"grid", "poses", "reconstruction", "credible radii", "page"}
     assert [note["code"] for note in run["notes"] if note["state"] == "go on"] == ["grey_scale"]
     rows = pd.read_csv(out / "iterations.csv")
     assert list(rows["iteration"]) == list(range(1, len(rows) + 1))
