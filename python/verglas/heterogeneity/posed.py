@@ -120,7 +120,7 @@ class PosedImages:
 
     @cached_property
     def params(self) -> FloatArray:
-        """(n, 9) CTF parameters (:func:`verglas.ops.ctf`)."""
+        """(n, 14) CTF parameters (:func:`verglas.ops.ctf`)."""
         return self.particles.optics.as_params()
 
     @cached_property

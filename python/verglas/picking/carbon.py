@@ -42,16 +42,12 @@ class IceAndCarbon:
         Logarithm of the local deviation of what is finer than the particle; NaN where nothing was recorded.
     limit : float
         Texture above which carbon is likelier than ice; infinite if there are no two populations.
-    ice, spread : float
-        Mean and deviation of the texture of ice.
     separation : float
         Distance of the two populations' means over their pooled deviation.
     """
 
     texture: FloatArray
     limit: float
-    ice: float
-    spread: float
     separation: float
 
     @property
@@ -108,9 +104,9 @@ def tell_ice_from_carbon(grey: npt.ArrayLike, radius_px: float) -> IceAndCarbon:
     samples = texture[step // 2 :: step, step // 2 :: step].ravel()
     best = _likeliest(samples[~np.isnan(samples)])
     if best is None:
-        return IceAndCarbon(texture, float("inf"), float(np.nanmedian(texture)), _FLOOR, 0.0)
+        return IceAndCarbon(texture, float("inf"), 0.0)
     limit = _crossing(best) if best.separation >= LEAST_SEPARATION else float("inf")
-    return IceAndCarbon(texture, limit, float(best.means[0]), float(best.sigmas[0]), best.separation)
+    return IceAndCarbon(texture, limit, best.separation)
 
 
 def _likeliest(values: FloatArray) -> Mixture | None:
