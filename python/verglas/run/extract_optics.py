@@ -62,7 +62,7 @@ def move_to_groups(body: pd.DataFrame, optics: pd.DataFrame) -> tuple[pd.DataFra
     made = made.assign(**{label: values[label].to_numpy()[first] for label in labels})
     made["rlnOpticsGroup"] = np.arange(1, len(made) + 1)
     number = made.groupby(old, sort=False).cumcount().to_numpy() + 1
-    names = made["rlnOpticsGroupName"].to_numpy(str)
+    names = [str(name) for name in made["rlnOpticsGroupName"]]
     made["rlnOpticsGroupName"] = [name if n == 1 else f"{name}_{n}" for name, n in zip(names, number, strict=True)]
     return body.drop(columns=labels).assign(rlnOpticsGroup=group.reshape(-1) + 1), made
 
