@@ -126,7 +126,7 @@ class LaneHarmonics {
 };
 
 /// b[i, s, packed] of n images at n_shifts shifts each: LaneHarmonics, unpacked (weights w_r included).
-///   samples (n, n_rings, half); ctf (n, 9) or null; inv_sigma2 (n, n_rings); shifts (n_shifts, 2) x, y in pixels
+///   samples (n, n_rings, half); ctf (n, 14) or null; inv_sigma2 (n, n_rings); shifts (n_shifts, 2) x, y in pixels
 struct WeightedInput {
   const cfloat* samples;
   const double* ctf;

@@ -138,6 +138,7 @@ def alignment_scores(
     in_frame = in_reference_frame(images, alignment.angles_deg, alignment.shifts_px, threads=threads)
     f = in_frame[:, disc].astype(np.float64)
     g = refs[:, disc].astype(np.float64)[alignment.references]
+    # Means and norms of the disc, not of the whole image: Pearson's coefficient of what is compared.
     f -= f.mean(axis=1, keepdims=True)
     g -= g.mean(axis=1, keepdims=True)
     norm = np.sqrt((f * f).sum(axis=1) * (g * g).sum(axis=1))
@@ -279,12 +280,14 @@ def _with_new_shifts(p: _Problem, pose: Alignment2D) -> Alignment2D:
     c, s = np.cos(np.deg2rad(pose.angles_deg)), np.sin(np.deg2rad(pose.angles_deg))
     x, y = peaks.shifts_px.T
     shifts = pose.shifts_px + np.stack([c * x + s * y, -s * x + c * y], axis=1)
+    # A peak at the rim belongs to what lies beyond; its interpolation may step half a pixel over.
     inside = (np.abs(shifts) <= p.max_shift_px + 0.5).all(axis=1, keepdims=True)
     return _score_poses(p, pose.angles_deg, np.where(inside, shifts, pose.shifts_px), pose.references)
 
 
 def _with_new_angles(p: _Problem, pose: Alignment2D) -> Alignment2D:
     """The best angles at the shifts of ``pose``, each image with its own reference."""
+    # Shifted by spline, not by phase: what leaves at one border may not come in at the other.
     at_centre = image_ops.shift(p.images, pose.shifts_px, threads=p.threads)
     angles = pose.angles_deg.copy()
     for k in np.unique(pose.references):

@@ -91,6 +91,7 @@ class _Aligner:
         """Mean power per group and ring; it stands for the noise variance, too, the signal being small."""
         total = np.zeros((self.work.n_groups, self.grid.n_rings))
         number = np.zeros(self.work.n_groups)
+        # Two thousand images give the power of a ring to a few parts in a thousand.
         rows = self.work.usable[:: max(1, len(self.work.usable) // 2000)]
         for begin in range(0, len(rows), _BATCH):
             some = rows[begin : begin + _BATCH]
@@ -109,6 +110,7 @@ class _Aligner:
         for j, i in enumerate(rows.tolist()):
             key = [self.settings.seed, i]
             white = np.random.Generator(np.random.Philox(key=key, counter=[0, 0, 0, 77])).standard_normal((box, box))
+            # An unnormalised transform of white noise has power box^2 in every coefficient.
             amplitude = np.sqrt(np.interp(radius, self.grid.radii, self.power[self.work.group[i]])) / box
             out[j] = np.fft.irfft2(np.fft.rfft2(white) * amplitude, (box, box))
         return out
@@ -126,6 +128,8 @@ class _Aligner:
         geo = self.work.geometry
         n_power = 1 if self.work.ctf is None else 3
         poses, where = self.stage.poses(), self.work.where
+        # Correlation, no likelihood: the references' grey scale on these data is not known, and for noise there is
+        # none.
         search = GridSearch(self.search, poses, where, n_power=n_power, score="correlation")
         search.set_reference(ops.polar(self.references, self.search, **where.of_ops))
         sums = SliceSums(self.grid, len(self.references), poses, where)
@@ -157,6 +161,7 @@ class _Aligner:
             power += (residuals.power * inv).sum(axis=0)
             self.listener.progress("noise aligned" if noise else "images aligned", begin + len(some), len(rows))
         num, den = sums.slices()
+        # Of the mean weight: near zeros of the CTF the division would show noise only.
         floor = 0.05 * np.maximum(den.mean(axis=(1, 2), keepdims=True), 1e-30)
         averages = ops.images_from_polar(num / (den + floor), self.grid) * geo.mask
         return _Aligned(cross, power, averages)

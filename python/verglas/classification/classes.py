@@ -256,8 +256,10 @@ def collect(engine: Engine2D, state: State) -> Classes2D:
     rows = work.usable
     label = state.assignments.label[rows]
     size = np.bincount(label, minlength=k + 1)
+    # Half sets of one or two images agree or disagree by chance.
     limit = [crossing(c, engine.grid.radii) if n > 3 else 0.0 for c, n in zip(curves, size[:k], strict=True)]
     resolution = np.array([geo.resolution_A(r) if r > 0 else np.inf for r in limit])
+    # Rounded to what is printed: classes that look equally resolved are told apart by their size.
     order = np.lexsort((-size[:k], np.where(np.isfinite(resolution), resolution.round(1), 1e9)))
     number = np.append(np.argsort(order), k)
     in_class = np.append(move, [[0.0, 0.0]], axis=0)[label]
@@ -368,6 +370,7 @@ def with_stability(result: Classes2D, others: list[Classes2D]) -> Classes2D:
         theirs = other.labels
         table = np.zeros((count, int(theirs.max()) + 1))
         np.add.at(table, (mine, theirs), 1)
+        # Class numbers of two runs mean nothing to each other: each is compared with all.
         union = table.sum(axis=1, keepdims=True) + table.sum(axis=0) - table
         overlap += np.divide(table, union, out=np.zeros_like(table), where=union > 0).max(axis=1)
     return replace(result, table=result.table.assign(stability=overlap / len(others)))

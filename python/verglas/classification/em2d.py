@@ -28,6 +28,7 @@ from verglas.search.grid_search import (
     log_shift_prior,
     shift_disc,
 )
+from verglas.search.noise import noise_and_signal, smooth_rings
 from verglas.types.arrays import Float32Array, FloatArray, IntArray
 from verglas.types.listener import Listener, Silence
 
@@ -200,11 +201,7 @@ class Engine2D:
     # -- starting values ------------------------------------------------------------------------------------------
 
     def spectra(self, rows: IntArray) -> tuple[FloatArray, FloatArray]:
-        """Noise variance per group and ring, and signal power per ring, from images inside and outside the mask.
-
-        With noise n everywhere, signal s inside the mask only and f the mean square of the mask, unmasked images have
-        power n + s and masked ones f n + s.
-        """
+        """Noise variance per group and ring, and signal power per ring (``search.noise.noise_and_signal``)."""
         mask = self.geometry.mask
         share = float((mask.astype(np.float64) ** 2).mean())
         full = np.zeros((self.work.n_groups, self.grid.n_rings))
@@ -221,9 +218,7 @@ class Engine2D:
             ctf2 += self._ctf2(some)
         number = np.maximum(number, 1)[:, None]
         full, inside = full / number, inside / number
-        noise = (full - inside) / (1 - share) if share < 0.85 else 0.8 * full
-        noise = _smooth(np.clip(noise, 0.1 * full, full))
-        signal = np.maximum(_smooth(full - noise), 0.01 * full)
+        noise, signal = noise_and_signal(full, inside, share)
         weight = number / number.sum()
         return noise, (signal * weight).sum(axis=0) / np.maximum(ctf2 / len(rows), 0.05)
 
@@ -315,6 +310,7 @@ class Engine2D:
         halves, weight = self.unfiltered(sums)
         if tau2 is None:
             tau2 = signal_power(halves, weight)
+        # The sums hold every sample with its area; the prior is of one coefficient.
         num = sums.numerator.sum(axis=1) / self.grid.weights[:, None]
         den = sums.denominator.sum(axis=1) / self.grid.weights[:, None]
         samples = num / (den + 1 / (self.settings.regularisation * tau2[:, :, None]))
@@ -322,6 +318,7 @@ class Engine2D:
         if not self.whole.masked:
             averages = averages * self.geometry.mask
         total = sums.mass.sum() + sums.null_mass
+        # One particle more for each: a class of share zero could never be chosen again.
         shares = (sums.mass + 1) / (total + len(model) + 1)
         null = (sums.null_mass + 1) / (total + len(model) + 1) if self.settings.null_class else 0.0
         with np.errstate(divide="ignore"):
@@ -344,6 +341,8 @@ class _Collector:
         n_power = 1 if engine.work.ctf is None else None
         self.plan = SliceSums(grid, 2 * k, stage.poses(), where, n_power=n_power)
         averages = ops.polar(model.averages, grid, **where.of_ops)
+        # Both half sets are measured against the one average of their class, which keeps the classes of the halves the
+        # same.
         self.plan.set_reference(array_module(averages).repeat(averages, 2, axis=0))
         self.groups = ops.GroupSums.zeros(engine.work.n_groups, grid)
         self.mass, self.excess = np.zeros(k), np.zeros(k)
@@ -399,6 +398,7 @@ def _assign(
     """Most probable class of every image of a batch, and the pose in it."""
     n, image = len(rows), posterior.image
     mass = np.bincount(image * k + posterior.slice, posterior.weight, minlength=n * k).reshape(n, k)
+    # By mass over all poses of a class, not by the best pose: a blurred average has many fair ones.
     label = mass.argmax(axis=1)
     # Candidates come by falling score: the first of the class is the best pose in it.
     own = np.flatnonzero(posterior.slice == label[image])
@@ -423,12 +423,6 @@ def _assign(
     assignments.label[rows] = np.where(empty, k, label)
     assignments.probability[rows] = np.where(empty, null, probability)
     assignments.log_evidence[rows] = evidence
-
-
-def _smooth(values: FloatArray) -> FloatArray:
-    """Means over three neighbouring rings, 1/4, 1/2, 1/4, along the last axis."""
-    padded = np.concatenate([values[..., :1], values, values[..., -1:]], axis=-1)
-    return (padded[..., :-2] + 2 * padded[..., 1:-1] + padded[..., 2:]) / 4
 
 
 def signal_power(halves: npt.NDArray[np.complex128], weight: FloatArray) -> FloatArray:
@@ -456,7 +450,7 @@ def signal_power(halves: npt.NDArray[np.complex128], weight: FloatArray) -> Floa
     usable_weight = np.where(balanced, weight.min(axis=1), 0.0)
     pooled = (usable_weight * cross).sum(axis=0) / np.maximum(usable_weight.sum(axis=0), tiny)
     lonely = (total * np.maximum(alone, 0)).sum(axis=0) / np.maximum(total.sum(axis=0), tiny)
-    power = _smooth(np.where(usable_weight.sum(axis=0) > 0, pooled, lonely))
+    power = smooth_rings(np.where(usable_weight.sum(axis=0) > 0, pooled, lonely))
     return np.maximum(power, _TAU_FLOOR / np.maximum(total, tiny))
 
 

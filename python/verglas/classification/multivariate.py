@@ -140,6 +140,7 @@ def eigenimages(images: npt.ArrayLike, k: int | None = None, *, mask: npt.ArrayL
     k = len(s) if k is None else int(k)
     if not 1 <= k <= len(s):
         raise InputError(f"eigenimages: expected k from 1 to {len(s)}, got {k}")
+    # Singular vectors are known up to their sign, which LAPACK builds choose differently.
     sign = np.sign(vt[np.arange(len(vt)), np.abs(vt).argmax(axis=1)])
     sign[sign == 0] = 1
     vectors = np.zeros((k, *inside.shape))
@@ -252,12 +253,14 @@ def steerable_eigenimages(
     a[:, 0] -= mean
     candidates: list[tuple[float, int, npt.NDArray]] = []
     for m in range(a.shape[1]):
+        # Inner rings hold no harmonics of high order: their entries are zero and would only add null vectors.
         own = a[:, m, grid.first_ring[m] :]
         values, vectors = np.linalg.eigh(own.T @ own.conj() / len(own))
         for value, vector in zip(values, vectors.T, strict=True):
             whole = np.zeros(grid.n_rings, np.complex128)
             whole[grid.first_ring[m] :] = vector
             candidates.append(((1 if m == 0 else 2) * float(value), m, whole))
+    # Equal variances go by m: the order may not depend on the sort.
     candidates.sort(key=lambda item: (-item[0], item[1]))
     candidates = candidates[:k]
     return SteerableEigenimages(
@@ -342,6 +345,7 @@ def correspondence_analysis(table: npt.ArrayLike, k: int | None = None) -> Corre
     root = np.sqrt(np.where(c > 0, c, 1))
     residual = (p - np.outer(r, c)) / np.sqrt(r)[:, None] / root
     u, s, vt = np.linalg.svd(residual, full_matrices=False)
+    # The margins are taken out, which costs one dimension: the last singular value is zero but for rounding.
     most = min(x.shape) - 1
     k = most if k is None else int(k)
     if not 0 <= k <= most:
@@ -447,6 +451,7 @@ def core_members(
         rows = np.flatnonzero(own == value)
         if len(rows) < 4:
             continue
+        # As many components as images less one explain every image: all would lie equally far from the middle.
         eigen = eigenimages(stack[rows], min(components, len(rows) - 2), mask=mask)
         # Robust scales: an outlier must not widen the measure that it is judged by.
         centre = np.median(eigen.coefficients, axis=0)

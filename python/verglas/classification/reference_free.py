@@ -146,6 +146,7 @@ class _OneView:
         n = len(self.stack)
         total = average * n
         for k in range(n):
+            # Out of the average first: an image matches best the place where its own noise stands already.
             rest = total - self.placed[k]
             total = rest + self._align_and_place(k, rest / (n - 1))
         return total / n
@@ -227,9 +228,11 @@ def align_pyramid(
             _compose(angles, shifts, right, float(alignment.angles_deg[0]), alignment.shifts_px[0])
             a, b = len(left), len(right)
             above.append(((a * first + b * in_frame) / (a + b), left + right))
+        # The odd one moves up as it is, at the end: pairs are the same whatever the number of threads.
         if len(nodes) % 2:
             above.append(nodes[-1])
         nodes = above
+    # Float64 until here: a pose is the sum of as many steps as the pyramid is high.
     psi = ((angles + 180) % 360 - 180).astype(np.float32)
     totals = shifts.astype(np.float32)
     return MutualAlignment(_average(stack, psi, totals, threads), psi, totals, [])

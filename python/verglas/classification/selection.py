@@ -145,6 +145,7 @@ def _reasons(table: pd.DataFrame, empty_class: int | None, limits: SelectionRule
     offset = table["offset"].to_numpy(float) if "offset" in table else blank
     inside = table["signal"].to_numpy(float) if "signal" in table else blank
     resolution = table["resolution_A"].to_numpy(float)
+    # Against the mean of the real classes: the empty class may hold most of a poor set.
     least = max(limits.min_particles, int(np.ceil(limits.min_share_of_mean * size[real].sum() / max(real.sum(), 1))))
     rules = (
         (~real, lambda i: "noise explains these as well as any average"),
@@ -163,6 +164,7 @@ def _reasons(table: pd.DataFrame, empty_class: int | None, limits: SelectionRule
         for i in np.flatnonzero(broken):
             reason[i] = reason[i] or text(int(i))
     open_ = np.array([not r for r in reason], bool)
+    # Over particles, not classes: many small classes of junk would set the standard for the large good ones.
     limit = max(limits.resolution_always_A, limits.resolution_factor * _weighted_median(resolution[open_], size[open_]))
     for i in np.flatnonzero(open_ & ~(resolution <= limit)):
         resolution_text = f"resolved to {resolution[i]:.0f} A" if np.isfinite(resolution[i]) else "not resolved at all"

@@ -45,6 +45,7 @@ def centre_particles(
     radius = min(course.first_radius + 2, course.last_radius)
     reach = _RANGE * settings.shift_range_A / problem.pixel_size_A
     step = Step("grid", radius, min(course.grid_radius, radius + 3), 0, 16, 1.0, max(reach, 1.0))
+    # Round from the first pass on: a map with a shape would draw particles to wherever it looks like them.
     first = spherical_average(random_map(problem, rows[:: max(1, len(rows) // 400)], settings, settings.seed))
     model = HalfModel(first[None], sigma2.copy(), np.ones(problem.n_micrographs), np.ones(1))
     poses = PoseTable.unknown(len(problem))

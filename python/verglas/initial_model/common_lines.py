@@ -261,6 +261,7 @@ def synchronise(
         first_values = values if first_values is None else first_values
         rotations = _rotations(vectors[:, :3].reshape(n, 2, 3))
         residual = _misfit(rotations, ends)
+        # Never narrower than two steps of the angles: lines cannot agree more closely than they were sampled.
         width = max(2 * lines.step, float(np.median(residual[weight > 0])))
         weight = np.exp(-0.5 * (residual / width) ** 2) * trust
     assert first_values is not None
@@ -313,6 +314,7 @@ def _step(lines: CommonLines, rotations: FloatArray, image: int, step_deg: float
     rows = np.full(len(candidates), image)
     value = ops.common_line_scores(lines.lines, lines.loss, rotations, candidates, rows, threads=threads)
     best = int(np.argmax(value))
+    # The middle of the grid is no turn at all; it is computed anew, so that rounding cannot look like a gain.
     if value[best] > value[len(_GRID) // 2]:
         rotations[image] = candidates[best]
 
@@ -376,6 +378,8 @@ def _rotations(rows: FloatArray) -> FloatArray:
 
     system = np.concatenate([products(x, x), products(y, y), products(x, y)])
     right = np.concatenate([np.ones(2 * len(rows)), np.zeros(len(rows))])
+    # Eigenvectors shrink with n as 1 / sqrt(n): the system is solved at a scale of one, where lstsq's cut-off means
+    # something.
     scale = float(np.sqrt((rows**2).sum(axis=(1, 2)).mean() / 2))
     solved = np.linalg.lstsq(system / scale**2, right, rcond=None)[0] / scale**2
     gram = np.empty((3, 3))
@@ -386,6 +390,7 @@ def _rotations(rows: FloatArray) -> FloatArray:
     matrices = np.stack([first, second, np.cross(first, second)], axis=2)
     u, _, vt = np.linalg.svd(matrices)
     orthogonal = u @ vt
+    # The nearest orthogonal matrix may be a mirror; a rotation differs from it in the normal of the image only.
     orthogonal[:, :, 2] *= np.sign(np.linalg.det(orthogonal))[:, None]
     return orthogonal
 
@@ -467,6 +472,7 @@ def orientation_error_deg(angles_deg: npt.ArrayLike, truth_deg: npt.ArrayLike) -
     True
     """
     truth = euler_to_matrix(truth_deg)
+    # The hand of all orientations cannot be known from common lines: the mirror image has the same.
     flip = np.diag([1.0, 1.0, -1.0])
     errors = []
     for matrices in (euler_to_matrix(angles_deg), flip @ euler_to_matrix(angles_deg) @ flip):

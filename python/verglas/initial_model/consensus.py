@@ -123,6 +123,7 @@ def aspherical_fsc(first: Map, second: Map, *, threads: int | None = None) -> FS
     rest = fsc(*(Map(v, first.pixel_size_A) for v in flat), threads=threads)
     round_ = np.zeros(len(rest.curve), bool)
     for v, m in zip(flat, (first, second), strict=True):
+        # In a shell that is all spherical average the rest is rounding, whose correlation would be noise.
         rest_power, power = (fourier.power_spectrum(x, 3, threads=threads) for x in (v, m.data))
         round_ |= rest_power < _ROUND * power
     return replace(rest, curve=np.where(round_, whole.curve, rest.curve))

@@ -123,6 +123,7 @@ def contest(
             if tell is not None:
                 tell(number * _PASSES + pass_number + 1, len(entrants) * _PASSES)
         learned[group] = model
+    # A geometric mean: the evidence is nearly linear in log sigma^2, so that no group gains by having more noise.
     noise = np.exp(np.mean([np.log(m.sigma2) for m in learned.values()], axis=0))
     evidence = {
         group: BatchStep(

@@ -223,6 +223,7 @@ def find_initial_model(
             watch,
         )
     problem, resolved_settings, runs = starts.problem, starts.settings, starts.made
+    # Merged before it is finished: finishing adds the held-out particles, which judge the merging.
     mean, merged = merge_starts(starts, held_out)
     best = finish_start(problem, resolved_settings, centre_start(problem, mean))
     placing = _Placed(problem, draw.rows, best.poses, draw.excluded)
@@ -271,6 +272,7 @@ def _resample_finely(
     power = survey(small, **where.of_ops).power
     origin = problem.first_origin_px
     if origin is not None:
+        # Shifts are in pixels of the problem, whose size has changed.
         origin = origin * (problem.pixel_size_A / fine_problem.pixel_size_A)
     return replace(fine_problem, first_origin_px=origin), _first_noise(fine_problem, power)
 
@@ -370,6 +372,7 @@ def _place_all(
     inspection = survey(small, **where.of_ops, progress=partial(watch.progress, "inspecting all particles"))
     whole = _problem(small, inspection.excluded, settings, where)
     used = np.setdiff1d(np.arange(len(particles)), list(inspection.excluded))
+    # Micrographs are numbered anew in the whole set: scales learned from the drawn ones would meet others.
     model = replace(best.model, scale=np.ones(whole.n_micrographs))
     if whole.n_groups != len(model.sigma2):
         raise InputError("abinitio: an optics group has no particle among those drawn; raise most_particles")

@@ -83,6 +83,7 @@ class ClimbStep(BatchStep):
     def __init__(self, problem: Problem, model: HalfModel, step: Step, grid_radius: int) -> None:
         super().__init__(problem, model, step, grid_radius)
         self.found = Found.empty(len(problem))
+        # Correlations are no log-likelihoods: a prior of shifts in nats has no scale to be added on.
         unweighted = replace(self.poses, log_shift=None)
         self._single = GridSearch(self.narrow, unweighted, self.where, n_power=3, score="correlation", max_candidates=1)
 
@@ -141,6 +142,7 @@ class ClimbStep(BatchStep):
         shuffled = rng.permutation(rows)
         for begin in range(0, len(rows), _TOGETHER):
             still = np.sort(shuffled[begin : begin + _TOGETHER])
+            # Most particles find a better direction among the first few; lists that double waste at most as much again.
             order, first, size = rng.permutation(len(self.directions)), 0, _FIRST
             n_better += len(still)
             while len(still) and first < len(order):
@@ -190,6 +192,7 @@ def nearest_directions(
 ) -> tuple[IntArray, npt.NDArray[np.bool_]]:
     """The direction of a grid nearest to each pose or one of its equivalents: slice, and whether its opposite."""
     sides = np.stack([grid.matrices[:, 2], -grid.matrices[:, 2]], axis=1)
+    # Directions outside the asymmetric unit: a vector of zero is nearest to no view.
     sides[~np.isfinite(grid.log_prior)] = 0
     views = euler_to_matrix(angles_deg)[:, 2]
     equivalents = np.einsum("nj,gjk->ngk", views, symmetry_matrices(problem.symmetry))

@@ -64,6 +64,7 @@ def better_sign(problem: Problem, settings: AbInitioSettings, start: Start, held
         if not 0 < gain <= SHARP_NATS:
             continue
         pair = [replace(start, model=m) for m in (start.model, _with_map(start, k, twin, problem))]
+        # Both learn on: passes help either, and the one that had none would lose for that alone.
         same, other = (full_passes(problem, settings, s, train, held_out) for s in pair)
         evidence = [evaluate_held_out(problem, settings, s.model, held_out, noise).mean() for s in (same, other)]
         start = full_passes(problem, settings, same if evidence[0] >= evidence[1] else other, train, held_out)

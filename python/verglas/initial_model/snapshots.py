@@ -73,6 +73,7 @@ def take_snapshot(now: UnderWay, total: int) -> Snapshot:
 def restore_start(snapshot: Snapshot, grid: ops.Grid) -> UnderWay:
     """The start that was taken; ``grid`` is that of its sums."""
     arrays, record = snapshot.arrays, snapshot.record
+    # The generator goes on where it stood: from its seed again it would repeat batches that the start has seen.
     rng = np.random.default_rng()
     rng.bit_generator.state = record["rng"]
     sums = None

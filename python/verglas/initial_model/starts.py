@@ -374,6 +374,8 @@ class StochasticEM(Method):
         """A blob of some images for each class."""
         sigma2 = first.sigma2
         rng = np.random.default_rng((settings.seed, first.start))
+        # Few images on purpose: the average of many is the same ball for every start and class, and nothing would part
+        # them.
         few = min(_START_IMAGES, len(train))
         volumes = np.stack(
             [
@@ -394,6 +396,7 @@ class StochasticEM(Method):
     def iterate(self, problem: Problem, course: Course, train: IntArray, now: kept.UnderWay) -> None:
         """The next mini-batch."""
         iteration, size = now.iteration, course.batch(now.iteration)
+        # The rest of an order is dropped, not filled up: a batch never holds a particle twice.
         if now.at + size > len(now.order):
             now.order, now.at = now.rng.permutation(train), 0
         rows = np.sort(now.order[now.at : now.at + size])
@@ -437,7 +440,9 @@ def update_model(problem: Problem, model: HalfModel, sums: BatchSums) -> tuple[H
     """Maps, noise and class weights from the running sums."""
     volumes, curves = sums.maps(problem)
     sigma2 = ops.noise_variance(sums.squared, sums.coefficients, before=model.sigma2, least=_LEAST_NOISE)
+    # Shell 0 is the mean of the images, which the model does not hold.
     sigma2[:, 0] = sigma2[:, 1]
+    # A class without members makes no map that could win any back.
     weight = np.maximum(sums.mass / sums.mass.sum(), 0.02)
     return replace(model, volumes=volumes, sigma2=sigma2, class_weight=weight / weight.sum()), curves
 

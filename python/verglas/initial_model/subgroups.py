@@ -109,6 +109,7 @@ def _multiplication_table(group: str) -> np.ndarray:
     """(n, n) number of the product of every two elements."""
     m = symmetry_matrices(group)
     products = np.einsum("aij,bjk->abik", m, m)
+    # The nearest element: products of rounded matrices equal none to the last bit.
     return np.abs(products[:, :, None] - m).max(axis=(3, 4)).argmin(axis=2)
 
 
@@ -126,6 +127,7 @@ def _axis_words(matrix: FloatArray) -> str:
     """The axis of a rotation: x, y, z, or its components."""
     values, vectors = np.linalg.eig(matrix)
     axis = vectors[:, int(np.argmin(np.abs(values - 1)))].real
+    # An axis has no direction; its first component that is not zero is made positive, or one axis would have two names.
     axis *= np.sign(axis[int(np.argmax(np.abs(axis) > 1e-6))])
     for word, unit in zip("xyz", np.eye(3), strict=True):
         if np.abs(axis - unit).max() < 1e-6:

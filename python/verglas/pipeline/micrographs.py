@@ -103,6 +103,7 @@ class MicrographStage(Stage):
 
     def one_digest(self, project: Project, shot: Shot) -> str:
         """What the result of one micrograph depends on."""
+        # What an earlier result was made from stands for it: the result itself need not be read and hashed.
         earlier = [(project.results(name).get(shot.key) or {}).get("digest") for name in self.needs]
         return digest([self.settings(project), project.mark_of(shot), project.known_of(shot), earlier])
 
@@ -114,6 +115,7 @@ class MicrographStage(Stage):
             result, pictures = self.compute(project, shot)
         except (VerglasError, OSError, MemoryError) as error:
             reason = str(error) or type(error).__name__
+            # Our own errors are about the data and will be the same tomorrow; those of the system may pass.
             transient = not isinstance(error, VerglasError)
             return Work(shot, mark, {}, reason, time.perf_counter() - start_time, transient=transient)
         return Work(shot, mark, result, str(result.get("reason", "")), time.perf_counter() - start_time, pictures)
@@ -199,6 +201,7 @@ def optics_of_result(result: Mapping[str, Any]) -> Optics:
 def ctf_row(result: Mapping[str, Any]) -> dict[str, float]:
     """The CTF in the result of a micrograph, by RELION's labels."""
     row = {label: float(result[name]) for name, label in _CTF_LABELS.items()}
+    # Columns of our own only where they say something: other programs complain of labels they do not know.
     if any(result["gradient"]):
         row |= dict(zip(("vgDefocusGradientX", "vgDefocusGradientY"), result["gradient"], strict=True))
         row |= dict(zip(("vgCentreX", "vgCentreY"), result["centre_px"], strict=True))

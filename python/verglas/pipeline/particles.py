@@ -73,6 +73,7 @@ def box_for(diameter_A: float, pixel_size_A: float) -> int:
     (128, 256)
     """
     least_box = max(16.0, _BOX_OVER_PARTICLE * diameter_A / pixel_size_A)
+    # Even sides only (a starts at 1): Fourier cropping keeps the centre of an even box.
     sides = [2**a * 3**b * 5**c for a in range(1, 13) for b in range(4) for c in range(4)]
     return min(sides, key=lambda side: (abs(side - least_box), side))
 
@@ -245,5 +246,6 @@ def _picture(folder: Path) -> None:
     from verglas.report.process import particles_picture
 
     particles = read_particles(folder / "particles.star")
+    # From the whole set: the first ones are all of one micrograph.
     rows = np.linspace(0, len(particles) - 1, min(24, len(particles))).astype(np.int64)
     write_bytes(folder / "particles.png", particles_picture(particles.images(rows), particles.pixel_size_A))

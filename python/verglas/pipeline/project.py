@@ -63,6 +63,7 @@ class Shot:
 def shot_of(path: str | Path, name: str | None = None, known: Mapping[str, float] | None = None) -> Shot:
     """The shot of a file, which may be missing (its stage will say so)."""
     whole = os.path.abspath(path)
+    # Of the path: two micrographs of one name in different folders would share their files.
     mark = hashlib.sha1(whole.encode(), usedforsecurity=False).hexdigest()[:6]
     try:
         state = os.stat(whole)
@@ -150,6 +151,7 @@ class Results:
         """Keep a result."""
         self.folder.mkdir(parents=True, exist_ok=True)
         write_json(self.folder / f"{key}.json", record)
+        # Through JSON, as it will be read: tuples become lists now, not only after a restart.
         self._read_all()[key] = json.loads(json.dumps(record))
 
 

@@ -284,11 +284,13 @@ def _run_one(project: Project, stage: Stage, *, again: bool) -> StageRecord:
         "seconds": before,
         "outputs": {},
     }
+    # "running" before any work: a kill in the middle is told from a stage that never began.
     write_json(folder / "stage.json", record)
     start_time, processor = time.perf_counter(), time.process_time()
     outputs = stage.run(project)
     new_verdict = stage.verdict(project)
     seconds = round(before + time.perf_counter() - start_time, 2)
+    # The verdict before "finished": a stage without one would be skipped unjudged.
     write_json(folder / "verdict.json", new_verdict.as_dict())
     write_json(
         folder / "stage.json",

@@ -265,6 +265,7 @@ class Reference:
         else:
             spectrum = gridding.to_grid(to_device(self.volume, where.device), grid, threads=where.threads)
             everything = None if len(geo.levels) > 1 else _Everything(spectrum, grid, geo, where)
+        # In place: what 'made' held is gone from it by now, or a second call would scale it twice.
         spectrum *= np.float32(self.scale)
         exact = _Exact(spectrum, grid, geo, where)
         if everything is None or len(geo.levels) > 1:
@@ -283,6 +284,8 @@ def measure_reference(
     if not batches:
         set_aside(excluded, len(particles))
     rows, pixels = (np.concatenate(parts) for parts in zip(*batches, strict=True))
+    # The noise is not known before the map's grey scale is, nor the scale before poses: correlations of unweighted
+    # images need neither.
     flat = np.ones((len(rows), grid.max_radius + 1))
     with work_on(where.device):
         sample = ImageBatch(
@@ -295,6 +298,7 @@ def measure_reference(
             where,
         )
         there = to_device(spectrum, where.device)
+        # Always the exhaustive first level, which is cheap: branch and bound needs the scale that is measured here.
         everything, exact = _Everything(there, grid, geo, where), _Exact(there, grid, geo, where)
         scale = exact.grey_scale(sample, everything.run(sample).poses)
     noise = inverse_noise(particles, reference_power(spectrum * np.float32(scale), grid, particles), excluded)
@@ -348,6 +352,7 @@ class SharedSearch:
     def run(self, devices: list[str], excluded: dict[int, str]) -> Aligned:
         """Align every particle; those that cannot be used are added to ``excluded``."""
         n = len(self.particles)
+        # Contiguous, so that results joined block by block stand in the order of the file.
         blocks = np.array_split(np.arange(n), len(devices))
         shares = [_Share(rows, device, dict(excluded)) for rows, device in zip(blocks, devices, strict=True)]
         n_searched, lock = [0], threading.Lock()

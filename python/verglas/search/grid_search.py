@@ -26,6 +26,7 @@ def shift_disc(radius: float) -> IntArray:
     >>> shift_disc(1.0).tolist()
     [[0, -1], [-1, 0], [0, 0], [1, 0], [0, 1]]
     """
+    # A radius of 5 may arrive as 4.9999999: the rim belongs to the disc on every machine.
     reach = int(radius + 1e-9)
     k = np.arange(-reach, reach + 1)
     xy = np.stack(np.meshgrid(k, k), axis=-1).reshape(-1, 2)

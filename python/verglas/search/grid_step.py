@@ -57,6 +57,8 @@ class DirectionGrid:
         pixels = unit_pixels(self.order, self.symmetry)
         pixels_made, opposite = slices_of_pixels(self.order, pixels)
         slices, row = np.unique(pixels_made, return_inverse=True)
+        # A direction and its opposite share one slice; -inf marks the column that the asymmetric unit does not hold, so
+        # that no pose counts twice.
         log_prior = np.full((len(slices), 2), -np.inf)
         log_prior[row, opposite.astype(int)] = -np.log(len(pixels))
         return healpix_directions(self.order, slices), log_prior
@@ -260,6 +262,7 @@ class GridStep:
         self.wide = ops.PolarGrid(problem.box, step.insert_radius, diameter_px=wide_diameter_px(problem, step))
         self.poses = step.poses()
         self.shifts = self.poses.shifts_px
+        # One transform to the larger of both radii serves the search and the sums.
         self.spectra, self._grid = spectra_of(problem, model, mask, step.insert_radius)
         self.search = GridSearch(
             self.narrow,
@@ -269,6 +272,7 @@ class GridStep:
             max_candidates=limits.max_candidates,
             epsilon=limits.epsilon,
         )
+        # While all classes are one map, searching each would only draw the same posterior K times.
         n_searches, weight = (1, np.ones(1)) if step.split else (len(self.spectra), model.class_weight)
         prior = class_prior(self.directions.log_prior, weight)
         self.search.set_reference(self.slices(self.narrow, n_searches), prior)
@@ -297,6 +301,7 @@ class GridStep:
 
     def add(self, sums: SliceSums, batch: ImageBatch, posterior: ops.Posterior) -> ops.Residuals:
         """Add a batch to the sums; its residuals."""
+        # Whole images, not the masked ones of the search: a mask would colour the noise that is learned here.
         samples = ops.polar(batch.images, self.wide, **self.where.of_ops)
         return sums.add_measured(batch.on_rings(samples, self.wide, centres=True), posterior)
 
@@ -306,6 +311,7 @@ class GridStep:
         poses.angles_deg[rows] = self.directions.angles_deg(
             scores.best_slice % n, scores.best_opposite, self.poses.psi_deg(scores.best_psi)
         )
+        # The whole-pixel centre that the search was given, not the former shift: the difference was never searched.
         poses.origin_px[rows] = batch.centre_px + self.shifts[scores.best_shift]
         if not self.step.split:
             poses.class_number[rows] = scores.best_slice // n
@@ -356,6 +362,8 @@ class GridStep:
             return out
 
         coefficients = np.zeros(shells)
+        # Rings are sampled along their circumference: a ring stands for 2 pi r coefficients, however many samples it
+        # has.
         coefficients[1:radius] = 2 * np.pi * self.wide.radii
         totals.add(
             self.problem,

@@ -44,16 +44,20 @@ class ImageBatch:
     origin_px: FloatArray
     pixel_size_A: float
     where: Where = field(default_factory=Where)
-    _samples: dict[int, npt.NDArray[np.complex64]] = field(default_factory=dict, repr=False, compare=False)
+    _samples: dict[tuple[int, int, int], npt.NDArray[np.complex64]] = field(
+        default_factory=dict, repr=False, compare=False
+    )
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def samples(self, polar: ops.PolarGrid, at: IntArray | None = None) -> npt.NDArray[np.complex64]:
         """Polar samples of the images as they are, or of some of them; made at the first use of a grid and kept."""
-        if polar.radius not in self._samples:
-            self._samples[polar.radius] = ops.polar(self.images, polar, **self.where.of_ops)
-        every = self._samples[polar.radius]
+        # Two grids may end at one radius with other rings: the layout of the samples is the key.
+        key = (polar.radius, polar.n_rings, polar.n_theta)
+        if key not in self._samples:
+            self._samples[key] = ops.polar(self.images, polar, **self.where.of_ops)
+        every = self._samples[key]
         return every if at is None else every[array_module(every).asarray(at)]
 
     def ring_weights(self, polar: ops.PolarGrid) -> npt.NDArray[np.float32]:

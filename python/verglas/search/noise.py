@@ -9,6 +9,9 @@ from verglas.errors import InputError
 from verglas.types.arrays import FloatArray, IntArray
 
 _LEAST_NOISE = 0.1  # of the power of a shell
+_MASK_TELLS = 0.85  # a mask that keeps more of the noise than this tells it from the signal no better than a guess
+_GUESS = 0.8
+_LEAST_SIGNAL = 0.01
 
 
 def mean_power(power: npt.NDArray[np.float32], group: IntArray, n_groups: int) -> FloatArray:
@@ -58,3 +61,36 @@ def first_noise(power: FloatArray, signal: FloatArray | float = 0.0, *, job: str
         raise InputError(f"{job}: the images have no power at some resolution (all zero?)")
     sigma2[..., 0] = sigma2[..., 1]  # the mean of an image is no part of its model
     return sigma2
+
+
+def smooth_rings(values: FloatArray) -> FloatArray:
+    """Means over three neighbouring rings, 1/4, 1/2, 1/4, along the last axis."""
+    padded = np.concatenate([values[..., :1], values, values[..., -1:]], axis=-1)
+    return (padded[..., :-2] + 2 * padded[..., 1:-1] + padded[..., 2:]) / 4
+
+
+def noise_and_signal(whole: FloatArray, masked: FloatArray, share: float) -> tuple[FloatArray, FloatArray]:
+    """Noise variance and signal power by ring, from images as they are and inside a mask, without a map.
+
+    With noise n everywhere, signal s inside the mask only and f the mean square of the mask, whole images have power
+    n + s and masked ones f n + s.
+
+    Parameters
+    ----------
+    whole, masked : (..., rings) float64
+        Mean power of the same images.
+    share : float
+        f.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from verglas.search.noise import noise_and_signal
+    >>> noise, signal = noise_and_signal(np.full(4, 5.0), np.full(4, 3.0), 0.5)
+    >>> noise.tolist(), signal.tolist()
+    ([4.0, 4.0, 4.0, 4.0], [1.0, 1.0, 1.0, 1.0])
+    """
+    # Where the mask is nearly the whole image, the difference is nearly zero over nearly zero.
+    noise = (whole - masked) / (1 - share) if share < _MASK_TELLS else _GUESS * whole
+    noise = smooth_rings(np.clip(noise, _LEAST_NOISE * whole, whole))
+    return noise, np.maximum(smooth_rings(whole - noise), _LEAST_SIGNAL * whole)

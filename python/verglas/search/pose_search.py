@@ -283,6 +283,8 @@ class PoseSearch:
             batch_posteriors, log_cells = self._run_batch(batch, local, statistics)
             for row, posterior in zip(rows, batch_posteriors, strict=True):
                 posteriors[row] = posterior
+            # A cell's prior is that of the first level's cell shared among its descendants: images that stop at
+            # different levels stay comparable.
             constants[rows] = -log_cells - np.log(CHILDREN) * np.array([p.level for p in batch_posteriors])
         return collect([p for p in posteriors if p is not None], centres, constants, statistics)
 
@@ -352,6 +354,7 @@ class PoseSearch:
             n_power=self.settings.n_power,
             epsilon=min(self.settings.epsilon, 1e-3),
             window_nats=window_nats,
+            # One more than may go on: a list that is full tells that the posterior is too broad.
             max_candidates=self.settings.max_cells + 1,
             device=self.device,
         )
@@ -371,6 +374,7 @@ class PoseSearch:
         constant, rest = np.log(level.n_psi), np.full(len(batch), -np.inf)
         # the constant is the plan's uniform prior of psi, taken off again
         with np.errstate(divide="ignore"):
+            # 'kept' is a float32 sum and may pass 1 by rounding, which would make the rest's mass negative.
             rest[at] = posterior.log_evidence + constant + np.log(np.maximum(1 - np.minimum(posterior.kept, 1), 0))
         return Found(cells, posterior.score + constant, rest)
 
@@ -410,6 +414,8 @@ class PoseSearch:
         # The search visits one asymmetric unit only: a window at its border reaches in through a symmetry mate.
         mates = euler_to_matrix(window.angles_deg)[:, None] @ self.group
         cosine = mates[:, :, 2] @ vectors.T  # the third row is the viewing direction; (n, mates, pixels)
+        # The cell that holds the nearest direction always counts; the margin of 1e-12 keeps it through rounding of the
+        # cosine.
         step = 360 / level.n_psi
         least = np.minimum(np.cos(np.deg2rad(window.width_deg + step / 2)), cosine.max(axis=(1, 2)) - 1e-12)
         image, mate, which = np.nonzero(cosine >= least[:, None, None])

@@ -234,6 +234,8 @@ class PoseStep:
             return value
 
         fit = cross_and_power(score_at)
+        # Bounded: a start that does not fit at all has a cross term near zero or below, and a scale of 0 would freeze
+        # the climb.
         return np.clip(fit.cross / np.maximum(fit.power, 1e-30), 0.1, 10.0)
 
     # -- the pass over a half set --------------------------------------------------------------------------------
@@ -242,6 +244,8 @@ class PoseStep:
         """Refine the poses of a half set, or of these rows of it (replaced in ``poses``), and make its sums."""
         problem = self.problem
         everything = problem.rows_of_half(half)
+        # Of the whole half set, whichever rows are this device's: the prior may not depend on how many devices share
+        # them.
         self.shift_sigma_px = self._spread(poses, everything)
         totals = Totals.zeros(problem, len(self.spectra))
         sums = [empty_sums(problem, self.step) for _ in self.spectra]
@@ -354,6 +358,7 @@ class PoseStep:
                 np.add.at(total[:, :n_known], image, weight[mine, None] * products)
         squared = to_host(ops.shell_dot(data.images, **self.where.of_ops)) - 2 * cross + power
         coefficients = fourier.shell_counts((self.problem.box,) * 2)[0][:shells].astype(np.float64)
+        # The mean of an image is not modelled: its grey offset would pass for noise of the lowest shell.
         squared[:, 0] = coefficients[0] = 0
         totals.add(self.problem, batch, squared, coefficients, cross, power)
         totals.mass += np.bincount(final.class_number, weight, minlength=len(totals.mass))

@@ -135,6 +135,7 @@ def image_posterior(
 ) -> ImagePosterior:
     """From one image's cells (``rows`` of ``found``, by falling score), uniform weights, no constants yet."""
     score = scores.score[rows]
+    # Relative to the best: scores are of the order of -1e5, whose exponential is zero.
     top = score[0]
     mass = np.exp(score - top)
     total = mass.sum()

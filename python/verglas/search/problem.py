@@ -92,6 +92,7 @@ class Problem:
     @classmethod
     def of(cls, particles: Particles, excluded: dict[int, str], *, job: str, seed: int = 0, **fields: Any) -> Self:
         """The particles that can be used, as a problem; ``fields`` are those that do not follow from the particles."""
+        # Half sets are drawn after the unusable ones are gone: a half of duds would be no half.
         usable = np.ones(len(particles), bool)
         usable[list(excluded)] = False
         if usable.sum() < _FEWEST:
@@ -223,12 +224,14 @@ def image_batches(problem: Problem, rows: IntArray, model: HalfModel, poses: Pos
 
     On a GPU the next batch is read and sent while one is worked on.
     """
+    # Noise and scale come from this half's model alone: the other half's would make the halves dependent.
     inv = (1.0 / model.sigma2).astype(np.float32)
     pieces = [rows[begin : begin + problem.batch] for begin in range(0, len(rows), problem.batch)]
     shape = (min(problem.batch, len(rows)), problem.box, problem.box)
     for some, images in upload_pieces(problem.particles.images, pieces, problem.device, shape):
         images /= to_device(poses.norm[some, None, None].astype(np.float32), problem.device)
         params = problem.params[some].copy()
+        # Column 8 is the grey scale, a factor of the model: scaling the image instead would scale its noise.
         params[:, 8] *= model.scale[problem.micrograph[some]]
         yield ImageBatch(some, images, params, inv[problem.group[some]], poses.origin_px[some], problem.pixel_size_A)
 
@@ -289,6 +292,7 @@ def survey(
         grey.append(GreyValues.of(images))
         bad = find_unusable_images(images)
         reasons.update({piece.start + i: reason for i, reason in bad.items()})
+        # Zeros, not NaN: the transform of a batch is one call, and a NaN image would only be seen here.
         images[list(bad)] = 0
         return images
 
@@ -301,4 +305,5 @@ def survey(
                 progress(min(piece.stop, len(particles)), len(particles))
     values = GreyValues.joined(grey)
     wild = wild_images(values, groups_of(particles))
+    # Later reasons win: an image of NaN is wild as well, but that is not what its user has to mend.
     return Survey({**wild, **particles.optics.unusable(), **reasons}, power, values.first_copies())
