@@ -32,6 +32,7 @@ STAGES = {
     "assessment",
     "heterogeneity",
     "motion",
+    "polishing",
 }
 FOR_STAGES = {"ops", "optics", "gridding", "geometry", "filters", "masks", "image", *LOW}
 JOBS = {"report", "run", "pipeline"}

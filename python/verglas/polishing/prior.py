@@ -1,0 +1,245 @@
+r"""How particles of one micrograph move together: a Gaussian process, and the few numbers that a track is made of.
+
+The velocity v_pf of particle p between frames f and f + 1, along each axis, has the prior of Zivanov et al. (2019)
+
+.. math::
+    -2\ln p(v) = \sum_f v_f^T \Sigma^{-1} v_f + \sum_f \frac{|v_{f+1} - v_f|^2}{(\sigma_A D)^2}, \quad
+    \Sigma_{pq} = (\sigma_V D)^2 e^{-|x_p - x_q| / \sigma_D}
+
+with the exposure D of a frame. Eigenvectors of Sigma (over particles) and cosines (over frames) diagonalise it: mode
+(d, j) of the velocities has the variance 1 / (1 / L_d + m_j / (sigma_A D)^2) with eigenvalue L_d and
+m_j = 2 - 2 cos(pi j / (F - 1)). Tracks are sums of such modes, of which few matter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy.optimize import minimize
+from scipy.spatial.distance import cdist
+
+from verglas.errors import InputError
+from verglas.types.arrays import FloatArray
+
+_LEAST_A = 0.005  # modes that move no particle further than this, in the root mean square, are left out
+
+
+@dataclass(frozen=True)
+class MotionPrior:
+    """What is known of tracks before data.
+
+    Attributes
+    ----------
+    velocity_A : float
+        sigma_V, angstroms per e/A^2.
+    correlation_length_A : float
+        sigma_D: distance over which particles move together.
+    acceleration_A : float
+        sigma_A: change of the velocity from frame to frame, angstroms per e/A^2.
+
+    Raises
+    ------
+    InputError
+        A value that is not positive.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from verglas.polishing import MotionPrior
+    >>> prior = MotionPrior(0.42, 1600.0, 2.6)
+    >>> tracks = prior.draw(np.array([[0.0, 0.0], [50.0, 0.0]]), 24, 1.0, np.random.default_rng(0))
+    >>> tracks.shape, bool(np.abs(tracks[0] - tracks[1]).max() < np.abs(tracks).max())
+    ((2, 24, 2), True)
+    """
+
+    velocity_A: float
+    correlation_length_A: float
+    acceleration_A: float
+
+    def __post_init__(self) -> None:
+        """Check ranges once."""
+        for name in ("velocity_A", "correlation_length_A", "acceleration_A"):
+            value = getattr(self, name)
+            if not 0 < value < np.inf:
+                raise InputError(f"prior of tracks: expected a positive {name}, got {value}")
+
+    def modes(self, places_A: FloatArray, n_frames: int, dose_e_A2: float) -> VelocityModes:
+        """Eigenvectors of the prior's covariance for particles at these places: (P, 2), angstroms."""
+        if n_frames < 3:
+            raise InputError(f"polishing: a movie of {n_frames} frames; expected at least 3")
+        covariance = np.exp(-cdist(places_A, places_A) / self.correlation_length_A)
+        values, space = np.linalg.eigh(covariance)
+        values = np.clip(values[::-1], 1e-10, None) * (self.velocity_A * dose_e_A2) ** 2
+        j = np.arange(n_frames - 1)
+        # eigenvectors of the path's Laplacian are the cosines of a DCT-II
+        time = np.cos(np.pi * np.outer(j + 0.5, j) / (n_frames - 1)) * np.sqrt(2 / (n_frames - 1))
+        time[:, 0] /= np.sqrt(2)
+        stiffness = (2 - 2 * np.cos(np.pi * j / (n_frames - 1))) / (self.acceleration_A * dose_e_A2) ** 2
+        variance = 1 / (1 / values[:, None] + stiffness)
+        return VelocityModes(space[:, ::-1].copy(), time, variance)
+
+    def draw(self, places_A: FloatArray, n_frames: int, dose_e_A2: float, random: np.random.Generator) -> FloatArray:
+        """Tracks (P, n_frames, 2) in angstroms, zero in the first frame."""
+        modes = self.modes(places_A, n_frames, dose_e_A2)
+        parts = random.normal(size=(*modes.variance.shape, 2)) * np.sqrt(modes.variance)[..., None]
+        velocity = np.einsum("pd,fj,dja->pfa", modes.space, modes.time, parts, optimize=True)
+        start = np.zeros((len(places_A), 1, 2))
+        return np.concatenate([start, np.cumsum(velocity, axis=1)], axis=1)
+
+    def log_density(self, tracks_A: FloatArray, places_A: FloatArray, dose_e_A2: float) -> float:
+        """Logarithm of the prior's density of the velocities of tracks (P, F, 2)."""
+        modes = self.modes(places_A, tracks_A.shape[1], dose_e_A2)
+        velocity = np.diff(tracks_A, axis=1)
+        parts = np.einsum("pd,fj,pfa->dja", modes.space, modes.time, velocity, optimize=True)
+        terms = np.log(2 * np.pi * modes.variance)[..., None] + parts**2 / modes.variance[..., None]
+        return float(-0.5 * terms.sum())
+
+
+@dataclass(frozen=True, eq=False)
+class VelocityModes:
+    """Orthonormal vectors over particles and over steps, and the prior's variance of each pair of them.
+
+    Attributes
+    ----------
+    space : (P, P) float64
+        Columns are vectors, those of the largest eigenvalue first.
+    time : (F - 1, F - 1) float64
+        Columns are vectors, slow ones first.
+    variance : (P, F - 1) float64
+        Of the velocity, squared angstroms.
+    """
+
+    space: FloatArray
+    time: FloatArray
+    variance: FloatArray
+
+
+@dataclass(frozen=True, eq=False)
+class TrackBasis:
+    """Tracks as sums of modes with coefficients of variance 1: position = space (sd * c) time^T.
+
+    Attributes
+    ----------
+    space : (P, d) float64
+    time : (F, j) float64
+        Of the positions, their weighted mean over the frames taken off.
+    sd : (d, j) float64
+        Angstroms; 0 of modes that are left out.
+    """
+
+    space: FloatArray
+    time: FloatArray
+    sd: FloatArray
+
+    @classmethod
+    def of(
+        cls,
+        prior: MotionPrior,
+        places_A: FloatArray,
+        dose_e_A2: float,
+        frame_weights: npt.ArrayLike,
+    ) -> TrackBasis:
+        """The modes that move particles; ``frame_weights`` (F,) say about which mean a track is counted."""
+        weights = np.asarray(frame_weights, float)
+        modes = prior.modes(places_A, len(weights), dose_e_A2)
+        time = np.concatenate([np.zeros((1, len(weights) - 1)), np.cumsum(modes.time, axis=0)])
+        time = time - weights @ time / weights.sum()
+        sd = np.sqrt(modes.variance)
+        # root mean square over particles and frames of what a mode moves
+        moves = sd * np.sqrt((modes.space**2).mean(axis=0))[:, None] * np.sqrt((time**2).mean(axis=0))
+        keep = moves > _LEAST_A
+        keep[0, 0] = True
+        d, j = int(keep.any(axis=1).nonzero()[0][-1]) + 1, int(keep.any(axis=0).nonzero()[0][-1]) + 1
+        return cls(modes.space[:, :d], time[:, :j], np.where(keep, sd, 0.0)[:d, :j])
+
+    @property
+    def used(self) -> npt.NDArray[np.bool_]:
+        """(d, j): modes in use."""
+        return self.sd > 0
+
+    def positions(self, parts: FloatArray) -> FloatArray:
+        """Tracks (P, F, 2) of coefficients (d, j, 2)."""
+        return np.einsum("pd,dja,fj->pfa", self.space, self.sd[..., None] * parts, self.time, optimize=_PATH)
+
+    def gradient(self, slope: FloatArray) -> FloatArray:
+        """Derivative along coefficients (d, j, 2) of what has the slope (P, F, 2) along positions."""
+        inner = np.einsum("pd,pfa,fj->dja", self.space, slope, self.time, optimize=_PATH)
+        return np.asarray(self.sd[..., None] * inner)
+
+    def parts_of(self, tracks_A: FloatArray) -> FloatArray:
+        """Coefficients (d, j, 2) of the nearest tracks by least squares, damped as the prior damps them."""
+        time, triangle = np.linalg.qr(self.time)
+        inner = np.einsum("pd,pfa,fj->dja", self.space, tracks_A, time, optimize=_PATH)
+        plain = np.linalg.solve(triangle[None], np.moveaxis(inner, 1, 0).reshape(1, len(triangle), -1))[0]
+        plain = np.moveaxis(plain.reshape(len(triangle), *inner.shape[::2]), 0, 1)
+        return np.where(self.used[..., None], plain / np.where(self.used, self.sd, 1.0)[..., None], 0.0)
+
+    def design(self) -> FloatArray:
+        """(P, F, modes): displacement of particle p in frame f by a coefficient of 1."""
+        d, j = np.nonzero(self.used)
+        return np.einsum("pm,fm->pfm", self.space[:, d] * self.sd[d, j], self.time[:, j])
+
+
+_PATH: Any = ["einsum_path", (0, 1), (0, 1)]
+
+
+@dataclass(frozen=True, eq=False)
+class KnownTracks:
+    """Tracks of one micrograph without error.
+
+    Attributes
+    ----------
+    tracks_A : (P, F, 2) float64
+    places_A : (P, 2) float64
+    dose_e_A2 : float
+        Of a frame.
+    """
+
+    tracks_A: FloatArray
+    places_A: FloatArray
+    dose_e_A2: float
+
+
+def fit_prior_to_tracks(tracks: Sequence[KnownTracks], start: MotionPrior) -> MotionPrior:
+    """The prior under which known tracks are likeliest.
+
+    Parameters
+    ----------
+    tracks : sequence of KnownTracks
+        Of some micrographs.
+    start : MotionPrior
+        Where the search begins.
+
+    Returns
+    -------
+    MotionPrior
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from verglas.polishing import KnownTracks, MotionPrior, fit_prior_to_tracks
+    >>> random, truth = np.random.default_rng(1), MotionPrior(0.5, 1000.0, 2.0)
+    >>> places = random.uniform(0, 3000, (30, 2))
+    >>> some = [KnownTracks(truth.draw(places, 12, 1.0, random), places, 1.0) for _ in range(4)]
+    >>> found = fit_prior_to_tracks(some, MotionPrior(1.0, 500.0, 1.0))
+    >>> bool(abs(found.velocity_A / 0.5 - 1) < 0.2 and abs(found.acceleration_A / 2 - 1) < 0.2)
+    True
+    """
+
+    def cost(logarithms: FloatArray) -> float:
+        prior = MotionPrior(*np.exp(logarithms).tolist())
+        return -sum(prior.log_density(t.tracks_A, t.places_A, t.dose_e_A2) for t in tracks)
+
+    return MotionPrior(*np.exp(search_logarithms(cost, start)).tolist())
+
+
+def search_logarithms(cost: Any, start: MotionPrior, evaluations: int = 150) -> FloatArray:
+    """Least cost over the logarithms of the three numbers, by Nelder and Mead's simplex."""
+    begin = np.log([start.velocity_A, start.correlation_length_A, start.acceleration_A])
+    simplex = np.vstack([begin, begin + 0.7 * np.eye(3)])
+    options = {"initial_simplex": simplex, "xatol": 0.02, "fatol": 0.05, "maxfev": evaluations}
+    return np.asarray(minimize(cost, begin, method="Nelder-Mead", options=options).x)

@@ -1,0 +1,195 @@
+r"""What each frame is worth at each frequency, from its correlation with the reference.
+
+.. math:: FCC_f(k) \approx d(k)\, e^{c_f - B_f k^2 / 4}
+
+d is what the reference has of the signal, c_f and B_f scale and decay of the frame (motion within the first frames,
+damage in the later ones). Frames of equal noise add up best with weights in proportion to their signal.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from verglas.errors import InputError
+from verglas.polishing.surfaces import References, Window, noise_power
+from verglas.types.arrays import Complex64Array, FloatArray
+
+_LEAST_SIGMA = 3.0  # a shell counts if all frames together correlate by so many standard errors
+_ROUNDS = 50
+
+
+class FrameCorrelation:
+    """Sums over particles of what correlates frames with the reference, shell by shell.
+
+    Parameters
+    ----------
+    window : Window
+    n_frames : int
+    """
+
+    def __init__(self, window: Window, n_frames: int) -> None:
+        self.window = window
+        self.cross, self.images = (np.zeros((n_frames, window.last + 1)) for _ in range(2))
+        self.models = np.zeros((n_frames, window.last + 1))
+
+    def add(self, frame: int, spectra: Complex64Array, references: References) -> None:
+        """Take one frame, its particles moved to where the reference has them; noise weighs each micrograph."""
+        window = self.window
+        images, models = window.take(spectra), references.models
+        shell = window.shell.clip(max=window.last)
+        inverse = (window.weight / noise_power(images, window)[shell]).ravel()
+        products = (images.real * models.real + images.imag * models.imag).sum(axis=0).ravel()
+        for sums, values in (
+            (self.cross, products * inverse),
+            (self.images, (np.abs(images) ** 2).sum(axis=0).ravel() * inverse),
+            (self.models, (np.abs(models) ** 2).sum(axis=0).ravel() * inverse),
+        ):
+            sums[frame] += np.bincount(shell.ravel(), values, window.last + 1)
+
+    def __add__(self, other: FrameCorrelation) -> FrameCorrelation:
+        both = FrameCorrelation(self.window, len(self.cross))
+        for name in ("cross", "images", "models"):
+            setattr(both, name, getattr(self, name) + getattr(other, name))
+        return both
+
+    def slope(self) -> tuple[FloatArray, FloatArray]:
+        """(F, shells) amplitude of the reference in each frame by least squares, and its standard error.
+
+        The same as an FCC but for the noise of the frames, which is theirs and not the signal's.
+        """
+        power = np.maximum(self.models, 1e-30)
+        return self.cross / power, 1 / np.sqrt(power)
+
+    def fcc(self) -> FloatArray:
+        """(F, shells) correlation coefficients."""
+        return np.asarray(self.cross / np.sqrt(np.maximum(self.images * self.models, 1e-30)))
+
+
+@dataclass(frozen=True, eq=False)
+class FrameWeights:
+    """Scale and decay of each frame, and what they make of it.
+
+    Attributes
+    ----------
+    scale, b_factor_A2 : (F,) float64
+        c_f and B_f, beyond ``left``; of the frames' mean, weighted by what is known of each, 0.
+    scale_error, b_factor_error_A2 : (F,) float64
+        Standard errors.
+    left : (F, shells) float64
+        Share of the amplitude that each frame has before scale and decay; 1 without an exposure curve.
+    k2 : (shells,) float64
+        Squared frequencies, 1/A^2.
+    """
+
+    scale: FloatArray
+    b_factor_A2: FloatArray
+    scale_error: FloatArray
+    b_factor_error_A2: FloatArray
+    left: FloatArray
+    k2: FloatArray
+
+    def at(self, k2: FloatArray) -> FloatArray:
+        """(F, ...): weights at squared frequencies in 1/A^2, their squares adding up to 1: white noise stays white."""
+        spread = (slice(None), *(None,) * np.ndim(k2))
+        curves = np.stack([np.interp(np.sqrt(k2), np.sqrt(self.k2), np.log(row)) for row in self.left])
+        exponent = curves + self.scale[spread] - self.b_factor_A2[spread] * k2 / 4
+        weights = np.exp(exponent - exponent.max(axis=0))
+        return np.asarray(weights / np.sqrt((weights**2).sum(axis=0)))
+
+
+def fit_frame_weights(correlation: FrameCorrelation, left: FloatArray | None = None) -> FrameWeights:
+    """Scales and B-factors of the frames, by weighted least squares on the amplitudes themselves.
+
+    Parameters
+    ----------
+    correlation : FrameCorrelation
+    left : (F, shells) float64, optional
+        Amplitude that an exposure curve leaves of each frame. Scale and B-factor are then departures from it, normal
+        about none with deviations that the data tell: where these say little, the curve stays as it is. Without, each
+        frame has its own, whatever its error.
+
+    Raises
+    ------
+    InputError
+        Less than three shells correlate with the reference.
+    """
+    slope, error = correlation.slope()
+    k2 = (np.arange(slope.shape[1]) / (correlation.window.box * correlation.window.pixel_size_A)) ** 2
+    curve = np.ones_like(slope) if left is None else np.maximum(left, 1e-6)
+    inverse = 1 / error**2
+    mean = (slope * curve * inverse).sum(axis=0) / (curve**2 * inverse).sum(axis=0)
+    use = mean * np.sqrt((curve**2 * inverse).sum(axis=0)) > _LEAST_SIGMA
+    use[0] = False
+    if use.sum() < 3:
+        raise InputError(
+            f"polishing: frames correlate with the reference in {int(use.sum())} shells; at least 3 are needed for "
+            "weights of frames"
+        )
+    problem = _Amplitudes(slope[:, use], inverse[:, use], curve[:, use], k2[use])
+    terms, errors = problem.fit(mean[use], learns_spread=left is not None)
+    return FrameWeights(terms[:, 0], terms[:, 1], errors[:, 0], errors[:, 1], curve, k2)
+
+
+@dataclass(frozen=True, eq=False)
+class _Amplitudes:
+    """Amplitudes (F, s) with inverse variances, curves of exposure, and squared frequencies (s,)."""
+
+    slope: FloatArray
+    inverse: FloatArray
+    curve: FloatArray
+    k2: FloatArray
+
+    def fit(self, reference: FloatArray, *, learns_spread: bool) -> tuple[FloatArray, FloatArray]:
+        """Terms (F, 2), scale and B-factor, and their errors: Gauss and Newton's steps, the reference in turns."""
+        design = np.stack([np.ones_like(self.k2), -self.k2 / 4], axis=-1)
+        terms, precision = np.zeros((len(self.slope), 2)), np.array([1.0, 1e-4]) if learns_spread else np.zeros(2)
+        covariance = np.zeros((len(self.slope), 2, 2))
+        for _ in range(_ROUNDS):
+            shape = self.curve * np.exp(terms @ design.T)
+            model = reference * shape
+            normal = np.einsum("fs,si,sj->fij", self.inverse * model**2, design, design)
+            right = np.einsum("fs,si->fi", self.inverse * model * (self.slope - model), design) - precision * terms
+            covariance = np.linalg.inv(normal + np.diag(precision) + _ridge(normal))
+            step = np.einsum("fij,fj->fi", covariance, right)
+            # a frame with hardly any signal would leap: half of e is the furthest in one round
+            limit = np.abs(step @ design.T).max(axis=1, keepdims=True)
+            terms = terms + step / np.maximum(1.0, limit / 0.5)
+            # what all frames have in common is the reference's
+            terms -= [np.average(terms[:, i], weights=normal[:, i, i] + 1e-30) for i in range(2)]
+            shape = self.curve * np.exp(terms @ design.T)
+            reference = (self.inverse * shape * self.slope).sum(axis=0) / (self.inverse * shape**2).sum(axis=0)
+            if learns_spread:
+                spread = terms**2 + np.diagonal(covariance, axis1=1, axis2=2)
+                precision = 1 / np.maximum(spread.mean(axis=0), [1e-6, 1e-2])
+        return terms, np.sqrt(np.diagonal(covariance, axis1=1, axis2=2))
+
+
+def _ridge(normal: FloatArray) -> FloatArray:
+    """Little on the diagonal: frames without signal have no decay."""
+    return np.asarray(np.eye(2) * normal * 1e-6 + np.eye(2) * 1e-12)
+
+
+def weights_gain(weights: FloatArray, former: FloatArray, judge: FrameCorrelation) -> tuple[float, float]:
+    """Nats that a weighted sum of frames tells more of the reference than another, on particles not fitted to; error.
+
+    Parameters
+    ----------
+    weights, former : (F, shells) float64
+        Their squares add up to 1 over the frames.
+    judge : FrameCorrelation
+        Of other particles.
+
+    Returns
+    -------
+    float, float
+        Gain and its standard error.
+    """
+    slope, error = judge.slope()
+    power = 1 / error[0] ** 2
+    new, old = (weights * slope).sum(axis=0), (former * slope).sum(axis=0)
+    # squares of noisy sums are too large by their variance, which is the same for both
+    gain = 0.5 * power * (new**2 - old**2)
+    spread = power * np.maximum(new, old).clip(min=0) ** 2 * power * ((weights - former) ** 2 * error**2).sum(axis=0)
+    return float(gain[1:].sum()), float(np.sqrt(spread[1:].sum()))
