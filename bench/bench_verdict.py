@@ -105,6 +105,7 @@ def refined(kind: str, object_symmetry: str, seed: int) -> dict[str, Any]:
         "far": float(1 - near.mean()),
         "beyond_30": float(np.mean(errors.angle_deg > 30)),
         "within_radius": float(np.mean(errors.angle_deg <= radius)),
+        "stated_beyond_30": float(found.particles.table["verglasProbabilityFar"].mean()),
         "median_radius_deg": float(np.median(radius)),
         "wide": float(np.mean(radius > 30)),
         "sharp": float(sharp.mean()),

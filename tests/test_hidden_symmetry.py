@@ -22,11 +22,12 @@ class Progress(Silence):
 
 
 def test_many_wide_radii_are_a_warning_with_their_share():
-    known = judge_orientations(np.array([3.0, 4, 5, 170]))
+    wide = np.array([3.0, 4, 170, 170])  # that fit in a second place, less well
+    known = judge_orientations(wide, np.array([0.0, 0, 0.1, 0.3]))
     assert (known.code, known.state) == ("orientations", "go on")
-    unknown = judge_orientations(np.array([3.0, 4, 31, 170]))
+    unknown = judge_orientations(wide, np.array([0.0, 0.1, 0.6, 0.8]))
     assert (unknown.code, unknown.state) == ("uncertain-orientations", "warn")
-    assert unknown.numbers == {"share_beyond_30_deg": 0.5, "median_radius_deg": 17.5}
+    assert unknown.numbers == {"expected_share_far": 0.375, "median_radius_deg": 87.0}
 
 
 def test_a_hidden_symmetry_is_told_unless_held_out_particles_speak_against_it():

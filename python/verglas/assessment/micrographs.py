@@ -58,6 +58,8 @@ class QualityLimits:
         Coarsest CTF fit.
     merit : float
         Least merit of a CTF; below 0.3 it is set aside anyway.
+    astigmatism_error_A : float
+        Largest standard error of the difference of the two defoci: half of the errors are two thirds of it or more.
     few : float
         Least number of picks, as a share of the set's median.
     flagged : float
@@ -68,6 +70,7 @@ class QualityLimits:
     precision: float = 0.7
     resolution_A: float = 10.0
     merit: float = 0.5
+    astigmatism_error_A: float = 75.0
     few: float = 0.25
     flagged: float = 0.25
 
@@ -142,8 +145,9 @@ def judge_ctfs(fits: Sequence[Mapping[str, Any]], limits: QualityLimits | None =
     Returns
     -------
     list of tuples of str
-        Why a fit was set aside; else rings that end early, rings that are faint, and astigmatism unlike the others':
-        more than 6 robust standard deviations, and at least 500 A, beyond the median of the set.
+        Why a fit was set aside; else rings that end early, rings that are faint, astigmatism that the
+        micrograph is too small or too faint for, and astigmatism unlike the others': more than 6 robust standard
+        deviations, and at least 500 A, beyond the median of the set.
 
     Examples
     --------
@@ -170,6 +174,9 @@ def judge_ctfs(fits: Sequence[Mapping[str, Any]], limits: QualityLimits | None =
         difference = one["defocus_u_A"] - one["defocus_v_A"]
         if difference > widest:
             reasons.append(f"astigmatism {difference:.0f} A, median {middle:.0f} A")
+        error = one.get("astigmatism_error_A", 0.0)
+        if error > limit.astigmatism_error_A:
+            reasons.append(f"astigmatism known to {error:.0f} A only (standard error)")
         judged.append(tuple(reasons))
     return judged
 

@@ -25,6 +25,7 @@ _COLUMNS = {
     "merit": ("merit", 2),
     "resolution_A": ("rings to, Å", 1),
     "defocus_error_A": ("standard error, Å", 0),
+    "astigmatism_error_A": ("of astigmatism, Å", 0),
 }
 # Zero everywhere unless it was asked for.
 _OPTIONAL = ("phase_shift_deg", "tilt_deg")

@@ -32,6 +32,8 @@ from verglas.types.listener import Progress, counted
 
 MASS = 0.95  # of the posterior, that the radius holds
 COLUMN = "verglasCredibleRadius"  # degrees
+FAR_DEG = 30.0  # from the stated orientation: the particle lies wrong
+FAR_COLUMN = "verglasProbabilityFar"  # of that
 _BEYOND = 2  # shells beyond the resolution: what a refinement scores too
 _NEAR = 2.5  # spacings of the grid: what is nearer belongs to one peak
 _LIMITS = GridLimits(n_power=5, max_candidates=RADII_CANDIDATES, epsilon=1e-3)
@@ -45,10 +47,26 @@ _LATTICE = np.array([0.8191725133961645, 0.6710436067037893, 0.5497004779019703]
 _NORMAL = ndtri((0.5 + np.arange(1, 257)[:, None] * _LATTICE) % 1)
 
 
-def credible_radii_deg(
+@dataclass(frozen=True)
+class CredibleSets:
+    """Where true orientations lie.
+
+    Attributes
+    ----------
+    radius_deg : (n,) float64
+        About each stated orientation, that holds 95 % of the posterior; 0 to 180, modulo the point group.
+    far : (n,) float64
+        Posterior probability that the true orientation lies more than 30 degrees from the stated one.
+    """
+
+    radius_deg: FloatArray
+    far: FloatArray
+
+
+def credible_sets(
     problem: RefineProblem, state: State, maps: Sequence[ClassMaps], progress: Progress | None = None
-) -> FloatArray:
-    r"""Radius about each particle's stated orientation that holds 95 % of its posterior, in degrees.
+) -> CredibleSets:
+    r"""Radius about each particle's stated orientation that holds 95 % of its posterior; how probably it lies far off.
 
     The posterior is that of the particle under the map of the half it is not in, M, whose shells carry the weight
     w = FSC that their signal has, and with the noise that such a map brings:
@@ -73,23 +91,22 @@ def credible_radii_deg(
 
     Returns
     -------
-    (n,) float64
-        0 to 180; modulo the point group.
+    CredibleSets
     """
     group = symmetry_matrices(problem.symmetry)
-    radii = np.full(len(problem), 180.0)
+    sets = CredibleSets(np.full(len(problem), 180.0), np.ones(len(problem)))
     tick = counted(progress, "credible radii, particles", len(problem))
     few = replace(problem, batch=min(RADII_BATCH, problem.batch))  # not more than the memory plan allows
     for half in (1, 2):
-        for some, values in _radii_of_half(few, state, maps, half, group):
-            radii[some] = values
+        for some, values in _sets_of_half(few, state, maps, half, group):
+            sets.radius_deg[some], sets.far[some] = values.radius_deg, values.far
             tick(len(some))
-    return radii
+    return sets
 
 
-def _radii_of_half(
+def _sets_of_half(
     problem: RefineProblem, state: State, maps: Sequence[ClassMaps], half: int, group: FloatArray
-) -> Iterator[tuple[IntArray, FloatArray]]:
+) -> Iterator[tuple[IntArray, CredibleSets]]:
     last = min(problem.last_radius, int(state.resolution_shell) + _BEYOND)
     change = state.figures[-1].shift_change_px if state.figures else np.nan
     reach = max(_LEAST_SHIFT_PX, 3 * change) if np.isfinite(change) else problem.settings.shift_range_A
@@ -106,7 +123,7 @@ def _radii_of_half(
             peak, covariance = climb.peaks(batch, state.poses)
             stated = euler_to_matrix(state.poses.angles_deg[batch.rows])
             orientations = grid.orientations(batch, state.poses)
-            yield batch.rows, _radii(stated, _Peak(peak, covariance), orientations, group)
+            yield batch.rows, _sets(stated, _Peak(peak, covariance), orientations, group)
 
 
 def _other_half(problem: RefineProblem, state: State, maps: Sequence[ClassMaps], half: int, last: int) -> HalfModel:
@@ -167,7 +184,7 @@ class _HeldOutClimb(PoseStep):
         return candidates.matrices[best], ops.pose_covariance(fisher[best])[:, :3, :3]
 
 
-def _radii(stated: FloatArray, peak: _Peak, orientations: _Orientations, group: FloatArray) -> FloatArray:
+def _sets(stated: FloatArray, peak: _Peak, orientations: _Orientations, group: FloatArray) -> CredibleSets:
     """Of some images."""
     n, image, spacing = len(stated), orientations.image, healpix_spacing_deg(RADII_ORDER)
     near = angle_between_deg(orientations.matrices, peak.matrices[image], group) < _NEAR * spacing
@@ -184,7 +201,8 @@ def _radii(stated: FloatArray, peak: _Peak, orientations: _Orientations, group: 
         spread = _spread_deg(stated[sharp], _Peak(peak.matrices[sharp], peak.covariance[sharp]), group)
         of_peak = np.ceil(MASS / beside[sharp] * spread.shape[1]).astype(np.int64) - 1
         radii[sharp] = np.sort(spread, axis=1)[np.arange(len(spread)), np.minimum(of_peak, spread.shape[1] - 1)]
-    return np.minimum(radii, 180.0)
+    far = rest + np.bincount(image, orientations.weight * (away > FAR_DEG), minlength=n)
+    return CredibleSets(np.minimum(radii, 180.0), np.clip(far, 0.0, 1.0))
 
 
 def _spread_deg(stated: FloatArray, peak: _Peak, group: FloatArray) -> FloatArray:

@@ -66,7 +66,8 @@ class Refinement:
         Sharpened map, mask, FSC curves, B-factor.
     particles : Particles
         Those in use, with poses; ``verglasCredibleRadius`` is the angle in degrees about each stated orientation within
-        which the true one lies with a probability of 95 % (:func:`verglas.run.credible.credible_radii_deg`).
+        which the true one lies with a probability of 95 %, ``verglasProbabilityFar`` the probability that it lies more
+        than 30 degrees off (:func:`verglas.run.credible.credible_sets`).
     iterations : DataFrame
         One row per iteration.
     excluded : dict
@@ -595,8 +596,10 @@ def _with_radii(
     """With the credible radius of each orientation, where scores are likelihoods."""
     if problem.correlation:
         return particles
-    radii = credible.credible_radii_deg(problem, state, iteration.maps, progress)
-    return particles.with_columns(**{credible.COLUMN: np.round(radii, 2)})
+    sets = credible.credible_sets(problem, state, iteration.maps, progress)
+    return particles.with_columns(
+        **{credible.COLUMN: np.round(sets.radius_deg, 2), credible.FAR_COLUMN: np.round(sets.far, 4)}
+    )
 
 
 __all__ = ["Refinement", "refine", "summary"]

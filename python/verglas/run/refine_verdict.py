@@ -14,7 +14,7 @@ from verglas.map_geometry.sphere import spherical_average
 from verglas.refinement.problem import RefineProblem
 from verglas.refinement.state import State
 from verglas.refinement.update import ClassMaps
-from verglas.run.credible import COLUMN
+from verglas.run.credible import COLUMN, FAR_COLUMN
 from verglas.run.held_out import HeldOut
 from verglas.run.refine_hidden_symmetry import hidden_symmetry
 from verglas.run.refine_symmetry import symmetry_findings, weighted_half_map
@@ -67,7 +67,8 @@ def judge_refinement(
             findings += symmetry_findings(problem, state, maps[largest], particles, largest, progress)
         hidden = _hidden_symmetry(problem, state, maps, progress)
         if COLUMN in particles.table and not hidden:  # copies under a hidden group are places that fit as well
-            findings.append(judge_orientations(particles.table[COLUMN].to_numpy(float)))
+            radius, far = (particles.table[name].to_numpy(float) for name in (COLUMN, FAR_COLUMN))
+            findings.append(judge_orientations(radius, far))
         findings += hidden
     return Verdict.of(findings, "report.html")
 

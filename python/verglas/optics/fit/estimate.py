@@ -156,6 +156,11 @@ class CtfFit:
         return float(self.optics.defocus_u_A[0] - self.optics.defocus_v_A[0])
 
     @property
+    def astigmatism_error_A(self) -> float:
+        """Standard error of the difference of the two defoci; of a smaller difference nothing is known but that."""
+        return float(np.sqrt(2 * (self.errors[1] ** 2 + self.errors[2] ** 2)))
+
+    @property
     def tilt_deg(self) -> float:
         """Angle of the specimen against the plane across the beam."""
         return float(np.rad2deg(np.arctan(np.hypot(*self.gradient))))
@@ -189,6 +194,7 @@ class CtfFit:
             "resolution_A": round(self.resolution_A, 3) if np.isfinite(self.resolution_A) else None,
             "b_factor_A2": round(self.b_factor_A2, 1),
             "defocus_error_A": round(float(self.errors[0]), 1),
+            "astigmatism_error_A": round(self.astigmatism_error_A, 1),
             "reason": self.reason,
         }
 
