@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import io
 import os
 import subprocess
 import sys
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import numpy as np
+import pytest
 import tifffile
 
 import verglas as vg
 from verglas import simulate
+from verglas.cli import main
 
 PIXEL_A, DIAMETER_A, SHAPE = 3.0, 120.0, (480, 480)
 OPTIONS = ["--diameter", "120", "--pixel-size", "3", "--threads", "1"]
@@ -76,7 +80,11 @@ def command(*arguments: object) -> list[str]:
 
 
 def run(*arguments: object, check: bool = True) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run(command(*arguments), capture_output=True, text=True, env=environment())
+    """One call of ``verglas process`` inside this process: a new one would load the package again."""
+    words, out, err = command(*arguments)[3:], io.StringIO(), io.StringIO()
+    with redirect_stdout(out), redirect_stderr(err), pytest.raises(SystemExit) as stopped:
+        main(words)
+    done = subprocess.CompletedProcess(words, int(stopped.value.code or 0), out.getvalue(), err.getvalue())
     if check:
         assert done.returncode == 0, done.stderr
     return done

@@ -19,6 +19,8 @@ functions = [n for n in vg.__all__ if n in vg._LAZY]
 assert {"abinitio", "refine", "align", "pick", "process", "reconstruct", "extract", "project"} <= set(functions)
 modules = [n for n in functions if isinstance(getattr(vg, n), types.ModuleType) or not callable(getattr(vg, n))]
 assert not modules, modules
+import sys
+assert "scipy.stats" not in sys.modules  # as long to load as all of the package; scipy.special has the distributions
 print(vg.abinitio.__name__, vg.refine.__name__, vg.classify2d.__name__)
 """
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -86,14 +84,13 @@ def test_nothing_usable_is_an_error(folder, tmp_path):
         pick_files(PickJob([str(folder / "zero.mrc")], 130.0, tmp_path))
 
 
-def test_command_line(folder, tmp_path):
-    out = ["-o", str(tmp_path / "o"), "--method", "log", "--json", "--no-pictures"]
-    command = [sys.executable, "-m", "verglas.cli", "pick", str(folder / "m0.mrc"), "-d", "130", *out]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["micrographs"] == 1
-    wrong = subprocess.run([*command, "--distance", "-3"], capture_output=True, text=True)
-    assert wrong.returncode == 2
+def test_command_line(folder, tmp_path, run):
+    out = ["-o", tmp_path / "o", "--method", "log", "--json", "--no-pictures"]
+    command = ["pick", folder / "m0.mrc", "-d", "130", *out]
+    status, output, errors = run(*command)
+    assert status == 0, errors
+    assert json.loads(output)["micrographs"] == 1
+    assert run(*command, "--distance", "-3")[0] == 2
 
 
 @pytest.mark.parametrize("value", ["2", "-1.01", "nan"])

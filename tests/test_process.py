@@ -92,9 +92,12 @@ def test_every_stage_leaves_its_record_verdict_and_pictures(project):
     assert {one["stage"] for one in project.summary()["stages"]} == {"ctf", "pick", "extract", "centre"}
 
 
-def test_a_finished_project_is_not_done_again(copy, project):
+def test_a_finished_project_is_not_done_again(copy, project, monkeypatch):
     before = {stage: stamps(copy / stage / "records") for stage in ("ctf", "pick", "extract")}
+    pages = []
+    monkeypatch.setattr("verglas.pipeline.page.write_page", lambda project: pages.append(list(project.records)))
     again = vg.process(copy, threads=1)  # what it was asked for is known
+    assert pages == [["ctf", "pick", "extract", "centre"]]  # one page, not one for every stage that stands
     assert [r.done_before for r in again.records] == [True] * 4
     assert {stage: stamps(copy / stage / "records") for stage in before} == before
     assert (copy / "particles.star").read_text() == project.particles.read_text()

@@ -17,7 +17,7 @@ import verglas as vg
 from verglas import geometry, report
 from verglas.assessment import guinier
 from verglas.geometry import healpix_spacing_deg
-from verglas.report import curves, figures, html, surface
+from verglas.report import curves, figures, html, style, surface
 
 
 def pixels(png: bytes) -> np.ndarray:
@@ -45,6 +45,18 @@ def test_slices_are_the_central_ones():
 def test_slices_refuse_maps_of_different_boxes():
     with pytest.raises(vg.InputError, match=r"one shape, got \[\(8, 8, 8\), \(10, 10, 10\)\]"):
         figures.slices({"a": ball(8, 2), "b": ball(10, 2)})
+
+
+def test_a_figure_is_drawn_once(monkeypatch):
+    from matplotlib.figure import Figure
+
+    times, draw = [], Figure.draw
+    monkeypatch.setattr(Figure, "draw", lambda self, renderer: (times.append(1), draw(self, renderer))[1])
+    with style.style_context():
+        figure = style.new_figure(2.0, 1.5)
+        figure.subplots().set_xlabel("shell")
+        assert pixels(style.png(figure, 100)).shape == (150, 200, 4)
+    assert len(times) == 1
 
 
 def test_every_figure_is_a_picture():

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
+from scipy import special
 
 from verglas import fourier
 from verglas.assessment.local_bands import Band, Windowed, band_map, cropped, over_slabs
@@ -155,13 +155,14 @@ def correlation_threshold(values: FloatArray, n: float, rate: float) -> float:
     True
     """
     r = np.clip(values, -_ALMOST_ONE, _ALMOST_ONE)
-    p_values = np.sort(stats.t.sf(r * np.sqrt((n - 2) / (1 - r**2)), n - 2))
+    # Student's t by scipy.special: scipy.stats, which holds it too, doubles the start of every command.
+    p_values = np.sort(special.stdtr(n - 2, -r * np.sqrt((n - 2) / (1 - r**2))))
     passing = np.flatnonzero(p_values <= rate * np.arange(1, len(r) + 1) / len(r))
     if not passing.size:
         return _ALMOST_ONE
     # Correlations beyond any doubt have a p-value of 0: the threshold is then that of the rate itself.
     largest = max(float(rate * (passing[-1] + 1) / len(r)), 1e-12)
-    t = float(stats.t.isf(largest, n - 2))
+    t = -float(special.stdtrit(n - 2, largest))
     return float(t / np.sqrt(n - 2 + t**2))
 
 

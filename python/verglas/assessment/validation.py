@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
+from scipy import special
 
 from verglas.assessment.fsc import FSC, fsc
 from verglas.assessment.independence import proportional
@@ -101,7 +101,7 @@ def judge_shared_noise(half1: Map, half2: Map, *, symmetry: str = "C1", threads:
         said = "The half maps were cut off before Nyquist, or their box is tiny: no noise to compare."
         return Finding("shared-noise", "go on", said, {})
     mean, deviation = _mean_correlation(curve, tail[filled])
-    limit = max(_PLATEAU, float(stats.norm.isf(_FALSE_ALARM)) * deviation)
+    limit = max(_PLATEAU, -float(special.ndtri(_FALSE_ALARM)) * deviation)
     numbers = {"mean_fsc": round(mean, 4), "limit": round(limit, 4)}
     # Signal falls; a curve that still does within the tail is that of a map which its sampling cuts off.
     coarse, fine = (_mean_correlation(curve, part)[0] for part in np.array_split(tail[filled], 2))
@@ -176,7 +176,7 @@ def judge_signal(half1: Map, half2: Map, *, symmetry: str = "C1", threads: int |
     # Within a sphere: a mask made from the map follows its noise, which then agrees in both halves.
     order = symmetry_order(symmetry)
     curve = fsc(half1, half2, _sphere(half1.box), symmetry_order=order, threads=threads)
-    level = curve.threshold(f"{stats.norm.isf(_FALSE_ALARM):.4f}sigma-fisher")
+    level = curve.threshold(f"{-special.ndtri(_FALSE_ALARM):.4f}sigma-fisher")
     fine = curve.frequency_per_A > 1 / min(_FIRST_A, half1.box * half1.pixel_size_A / 4)
     above = (curve.curve > level) & fine
     longest, run = 0, 0

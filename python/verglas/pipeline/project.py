@@ -199,6 +199,7 @@ class Project:
         self.threads, self.memory_GB = threads, memory_GB
         self.device = ",".join(device_names(device))
         self.records: dict[str, StageRecord] = {}
+        self._page_is_due = False
         self._results: dict[str, Results] = {}
         # One kind of folder throughout: names of files in records, and so what is done again, depend on it.
         self._numbered = (root / _FORMER_FOLDERS["ctf"]).is_dir()
@@ -252,12 +253,21 @@ class Project:
         return self._results[stage]
 
     def stage_done(self, record: StageRecord) -> None:
-        """Remember, and write the page again."""
+        """Remember, and write the page again; for a stage that stands the page waits for what follows it."""
         self.records[record.name] = record
+        self._page_is_due = True
+        if not record.done_before:
+            self.update_page()
+
+    def update_page(self) -> None:
+        """Write the page if a stage has been remembered since it was written."""
         from verglas.pipeline.page import write_page
 
-        write_page(self)
+        if self._page_is_due:
+            write_page(self)
+            self._page_is_due = False
 
     def stopped(self, record: StageRecord) -> None:
         """The page of a project that stops here."""
         self.stage_done(record)
+        self.update_page()

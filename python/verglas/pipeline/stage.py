@@ -217,6 +217,7 @@ def run_stages(
         records.append(_run_one(project, stage, again=stage.name in redo))
         _say_verdict(project, records[-1], force)
         project.stage_done(records[-1])
+    project.update_page()
     return records
 
 
@@ -265,6 +266,7 @@ def _run_one(project: Project, stage: Stage, *, again: bool) -> StageRecord:
     if had.get("state") == "finished" and same and there and not again and verdict is not None:
         place = project.folder_name(stage.name)
         return StageRecord(stage.name, place, settings, inputs, had["outputs"], had["seconds"], verdict, True)
+    project.update_page()
     folder = project.folder(stage.name)
     # Half a stage of other settings must not be mixed with this one, and must not be lost either.
     if had and not (stage.keeps_parts or (same and had.get("state") == "running" and not again)):
