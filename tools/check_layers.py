@@ -68,7 +68,8 @@ ALLOWED: dict[str, set[str]] = {
     "report": FOR_STAGES | STAGES | TOOLS,
     "run": FOR_STAGES | STAGES | TOOLS | {"report", "reference"},  # reference: verglas doctor compares with it
     "pipeline": FOR_STAGES | STAGES | TOOLS | {"report", "run"},
-    "cli": {"types", "_screen", *JOBS},
+    "window": FOR_STAGES | STAGES | TOOLS | JOBS,
+    "cli": {"types", "_screen", "window", *JOBS},
     "__main__": {"cli"},
 }
 FACADE_EAGER = {"types", *BASE}  # what ``import verglas`` loads; everything else it reaches lazily
@@ -79,7 +80,9 @@ EXTERNAL_HOME = {
     "tifffile": {"io"},
     "imagecodecs": {"io"},
     "matplotlib": {"report"},
-    "jinja2": {"report"},
+    "jinja2": {"report", "window"},
+    "starlette": {"window"},
+    "uvicorn": {"window"},
     "typer": {"cli"},
     "click": {"cli"},
     "rich": {"_screen", "run"},

@@ -54,6 +54,7 @@ _COMMANDS = (
     "orientations",
     "tomogram",
     "report",
+    "serve",
     "status",
     "bugreport",
     "benchmark",

@@ -140,6 +140,7 @@ def templates() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["value_text"] = value_text
     for kind in (Cell, Fragment, Gallery, Link, Picture, Table):
         environment.tests[kind.__name__.lower()] = _test_of(kind)
     return environment
@@ -194,3 +195,27 @@ def _has_sortable(page: Page) -> bool:
         if (isinstance(block, Table) and block.sortable) or (isinstance(block, Fragment) and block.sortable):
             return True
     return False
+
+
+def value_text(value: object) -> str:
+    """A value of a record as a person reads it: six figures, yes and no, a dash for what is not there.
+
+    Examples
+    --------
+    >>> from verglas.report.html import value_text
+    >>> value_text(115.50000000000001), value_text(False), value_text(None), value_text({"0.5": {"masked": 6.0}})
+    ('115.5', 'no', '–', '0.5: masked: 6')
+    >>> value_text([1, 2.25]), value_text("C1"), value_text(1234567)
+    ('1, 2.25', 'C1', '1234567')
+    """
+    if value is None:
+        return "–"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, Mapping):
+        return "; ".join(f"{name}: {value_text(one)}" for name, one in value.items()) or "–"
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return ", ".join(value_text(one) for one in value) or "–"
+    return str(value)

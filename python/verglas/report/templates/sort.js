@@ -1,5 +1,5 @@
 // Headings of tables of class "sortable" become buttons; without the script they stay words.
-document.querySelectorAll('table.sortable').forEach(function (table) {
+window.verglasSort = function (scope) { scope.querySelectorAll('table.sortable').forEach(function (table) {
   var body = table.tBodies[0], heads = Array.from(table.tHead.rows[0].cells);
   var number = /^[-+\u2212]?[\d,]*\.?\d+(e[-+]?\d+)?(\s*\S{1,4})?$/i;
   function key(row, column) {
@@ -31,4 +31,5 @@ document.querySelectorAll('table.sortable').forEach(function (table) {
       head.setAttribute('aria-sort', up ? 'ascending' : 'descending');
     });
   });
-});
+}); };
+window.verglasSort(document);

@@ -1,0 +1,122 @@
+"""Charts that a reader can ask: hover for values, a click on a name hides its curve; drawn as SVG by ``chart.js``."""
+
+from __future__ import annotations
+
+import html
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from verglas.report.html import Fragment, template_text
+
+_MOST_POINTS = 1500
+
+
+@dataclass(frozen=True)
+class Series:
+    """A curve: its name, (n,) x and y; a y that is not finite leaves a gap."""
+
+    name: str
+    x: npt.NDArray[np.float64]
+    y: npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Line:
+    """A value marked across the chart, and what it is called."""
+
+    at: float
+    text: str
+
+
+@dataclass(frozen=True)
+class Chart:
+    """Curves over one axis.
+
+    Attributes
+    ----------
+    title, x_label, y_label : str
+    series : sequence of Series
+    lines : sequence of Line
+        Across, at a y.
+    marks : sequence of Line
+        Upright, at an x.
+    inverse : bool
+        x is a frequency in 1/angstrom and is labelled with resolutions.
+    zero : bool
+        The y axis begins at zero.
+    """
+
+    title: str
+    x_label: str
+    y_label: str
+    series: Sequence[Series]
+    lines: Sequence[Line] = ()
+    marks: Sequence[Line] = ()
+    inverse: bool = False
+    zero: bool = False
+
+    def as_json(self) -> str:
+        """For ``chart.js``; safe inside a page."""
+        record: dict[str, Any] = {
+            "title": self.title,
+            "x": self.x_label,
+            "y": self.y_label,
+            "inverse": self.inverse,
+            "zero": self.zero,
+            "lines": [[float(f"{one.at:.6g}"), one.text] for one in self.lines],
+            "marks": [[float(f"{one.at:.6g}"), one.text] for one in self.marks],
+            "series": [{"name": s.name, "x": _rounded(s.x), "y": _rounded(s.y)} for s in self.series],
+        }
+        # "</script>" in a name would end the block that holds it.
+        return json.dumps(record, ensure_ascii=True).replace("<", "\\u003c")
+
+
+def _rounded(values: npt.NDArray[np.float64]) -> list[float | None]:
+    step = -(-len(values) // _MOST_POINTS)
+    return [float(f"{v:.5g}") if np.isfinite(v) else None for v in values[:: max(1, step)]]
+
+
+def fsc_chart(title: str, table: pd.DataFrame) -> Chart:
+    """FSC curves of a table (frequency_per_A, and a column per curve) with thresholds and the Nyquist frequency.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from verglas.report.chart import fsc_chart
+    >>> chart = fsc_chart("FSC", pd.DataFrame({"frequency_per_A": [0.0, 0.1, 0.2], "masked": [1.0, 0.5, 0.0]}))
+    >>> chart.marks[0].text, [one.name for one in chart.series]
+    ('Nyquist 5.00 Å', ['masked'])
+    """
+    frequency = pd.to_numeric(table["frequency_per_A"], errors="coerce").to_numpy(np.float64)
+    names = [str(c) for c in table.columns if c != "frequency_per_A" and not str(c).startswith("n_")]
+    series = [
+        Series(name.replace("_", " "), frequency, pd.to_numeric(table[name], errors="coerce").to_numpy(np.float64))
+        for name in names
+    ]
+    top = float(np.nanmax(frequency))
+    marks = [Line(top, f"Nyquist {1 / top:.2f} Å")] if top > 0 else []
+    return Chart(title, "resolution (Å)", "FSC", series, [Line(0.5, "0.5"), Line(0.143, "0.143")], marks, inverse=True)
+
+
+def chart_html(chart: Chart) -> str:
+    """The chart's place in a page: its data, and its name for those who do not see it."""
+    return (
+        f'<figure class="chart" role="group" aria-label="{html.escape(chart.title)}">'
+        f'<script type="application/json">{chart.as_json()}</script></figure>'
+    )
+
+
+def chart_block(chart: Chart) -> Fragment:
+    """The chart as a block of a page, whose script must hold :func:`chart_script`."""
+    return Fragment(chart_html(chart))
+
+
+def chart_script() -> str:
+    """What draws every chart of a page."""
+    return template_text("chart.js")

@@ -1,0 +1,144 @@
+"""A map for the viewer of the pages: coarse enough to be sent, in whole numbers, with a level to begin at.
+
+The viewer makes the surface itself, so one packed map serves every level of the slider, the slices, and the colours of
+another map. ``viewer.js`` reads what :func:`pack_volume` writes: four bytes with the length of a JSON header, the
+header, and the grey values, z slowest, compressed by zlib.
+"""
+
+from __future__ import annotations
+
+import base64
+import html
+import json
+import struct
+import zlib
+from collections.abc import Mapping
+
+import numpy as np
+import numpy.typing as npt
+
+from verglas.errors import InputError
+from verglas.image.resample import plan_resample, resample
+from verglas.report.html import Fragment, template_text
+from verglas.types import Map
+
+_SPIKES = 4.0  # deviations of the solvent: below, a surface shows its noise
+
+
+def display_level(volume: Map, mask: Map | None = None) -> float:
+    """A level at which the surface shows the molecule: a fifth of the mask's volume, or 4 % of the box, lies above it.
+
+    It is never below four deviations of the corners outside the inscribed sphere: noise would stand about as spikes.
+
+    Examples
+    --------
+    >>> import numpy as np, verglas as vg
+    >>> from verglas.report.volume import display_level
+    >>> noise = vg.Map(np.random.default_rng(0).normal(size=(32, 32, 32)), 1.0)
+    >>> 3.8 < display_level(noise) < 4.2
+    True
+    """
+    data, fraction = volume.data, 0.04
+    if mask is not None and mask.data.shape == data.shape:
+        data = data * mask.data
+        fraction = max(float(mask.data.mean(dtype=np.float64)) / 5.0, 1e-4)
+    return max(float(np.quantile(data, 1.0 - fraction)), _SPIKES * _corner_deviation(volume.data))
+
+
+def _corner_deviation(data: npt.NDArray[np.float32]) -> float:
+    axes = [((np.arange(n) - n // 2) / (n / 2)) ** 2 for n in data.shape]
+    outside = axes[0][:, None, None] + axes[1][:, None] + axes[2] > 1.0
+    return float(data[outside].std(dtype=np.float64)) if outside.any() else 0.0
+
+
+def pack_volume(volume: Map, *, most_box: int = 96, mask: Map | None = None, name: str = "map", bits: int = 8) -> bytes:
+    """A map as the viewer reads it.
+
+    Parameters
+    ----------
+    volume : Map
+        Larger cubes are made coarser in Fourier space, other shapes by means of blocks.
+    most_box : int
+        Longest side sent.
+    mask : Map, optional
+        Where the molecule is: chooses the level to begin at.
+    name : str
+        For people.
+    bits : {8, 16}
+        Of a grey value.
+
+    Returns
+    -------
+    bytes
+
+    Raises
+    ------
+    InputError
+        Another number of bits, or a map without a finite value.
+    """
+    if bits not in (8, 16):
+        raise InputError(f"pack_volume: expected bits 8 or 16, got {bits}")
+    if not np.isfinite(volume.data).all():
+        volume = volume.with_data(np.nan_to_num(volume.data, posinf=0.0, neginf=0.0))
+    level = display_level(volume, mask)
+    coarse = _coarse(volume, most_box)
+    low, high = float(coarse.data.min()), float(coarse.data.max())
+    # The few brightest voxels would take half of the steps, and depths below zero show no surface: both are cut.
+    high = max(float(np.quantile(coarse.data, 0.9998)), min(1.5 * level, high))
+    low = max(low, -0.5 * high) if high > 0 else low
+    high = high if high > low else low + 1.0
+    whole = np.clip((coarse.data - low) / (high - low), 0, 1) * ((1 << bits) - 1)
+    grey = np.rint(whole).astype("<u2" if bits == 16 else "u1")
+    header = {
+        "name": name,
+        "shape": list(coarse.data.shape[::-1]),
+        "pixel_size_A": float(f"{coarse.pixel_size_A:.6g}"),
+        "low": float(f"{low:.6g}"),
+        "high": float(f"{high:.6g}"),
+        "level": float(f"{level:.6g}"),
+        "bits": bits,
+    }
+    text = json.dumps(header).encode()
+    return struct.pack("<I", len(text)) + text + zlib.compress(grey.tobytes(), 6)
+
+
+def _coarse(volume: Map, most_box: int) -> Map:
+    longest = max(volume.data.shape)
+    if longest <= most_box:
+        return volume
+    if len(set(volume.data.shape)) == 1:
+        return resample(volume, plan_resample(volume.box, volume.pixel_size_A, None, most_box), ndim=3)
+    step = -(-longest // most_box)
+    z, y, x = (max(1, n // step) for n in volume.data.shape)
+    cut = volume.data[: z * step, : y * step, : x * step]
+    steps = [n // m for n, m in zip(cut.shape, (z, y, x), strict=True)]
+    means = cut.reshape(z, steps[0], y, steps[1], x, steps[2]).mean(axis=(1, 3, 5), dtype=np.float64)
+    return Map(means.astype(np.float32), volume.pixel_size_A * step)
+
+
+def viewer_html(packed: Mapping[str, bytes], *, still: str = "") -> str:
+    """A viewer that holds its maps itself: for pages that stand alone.
+
+    Parameters
+    ----------
+    packed : mapping of name -> bytes
+        From :func:`pack_volume`; the first is shown, "mask" is offered as an outline.
+    still : str
+        HTML shown where there is no WebGL2 or no script.
+    """
+    blocks = "".join(
+        f'<script type="application/octet-stream" data-name="{html.escape(name)}">'
+        f"{base64.b64encode(one).decode('ascii')}</script>"
+        for name, one in packed.items()
+    )
+    return f'<div class="volume">{blocks}<div class="still">{still}</div></div>'
+
+
+def viewer_block(packed: Mapping[str, bytes], *, still: str = "") -> Fragment:
+    """The viewer as a block of a page, whose script must hold :func:`viewer_script`."""
+    return Fragment(viewer_html(packed, still=still))
+
+
+def viewer_script() -> str:
+    """What draws every viewer of a page."""
+    return template_text("viewer.js")

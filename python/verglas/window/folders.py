@@ -1,0 +1,217 @@
+"""Which jobs lie under some folders: found anew at each look, from their files alone.
+
+A look reads the names in folders that may hold a job, and again only those records whose files have changed since: the
+folders of single micrographs (records, pictures, stacks), which can hold ten thousands of files, are never entered.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from verglas.errors import VerglasError
+from verglas.io import read_json
+from verglas.run.status import status
+from verglas.window import cryosparc, relion
+from verglas.window.job import Job, key_of
+
+_DEPTH = 6
+_MOST_FOLDERS = 20_000
+_MARKS = ("run.json", "stage.json", "postprocess.json", "verdict.json")
+# What jobs keep one file a micrograph or iteration in.
+_NO_JOBS = frozenset(
+    {"records", "pictures", "png", "picks", "stacks", "history", "checkpoint", "Movies", "thumbnails", "__pycache__"}
+)
+
+
+@dataclass
+class Folders:
+    """Jobs under some folders.
+
+    Parameters
+    ----------
+    roots : sequence of Path
+        Looked under, six folders deep.
+    """
+
+    roots: Sequence[Path]
+    _read: dict[Path, tuple[object, list[Job]]] = field(default_factory=dict, repr=False)
+    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
+
+    def jobs(self) -> dict[str, Job]:
+        """All jobs by key, in the order of their folders."""
+        with self._lock:  # two readers at once would both read everything
+            every: dict[str, Job] = {}
+            seen: dict[Path, tuple[object, list[Job]]] = {}
+            for root in self.roots:
+                for folder, names in _walk(root):
+                    if folder not in seen:
+                        seen[folder] = self._of_folder(folder, names)
+                        every |= {job.key: job for job in seen[folder][1]}
+            self._read = seen
+        return _related(every)
+
+    def _of_folder(self, folder: Path, names: frozenset[str]) -> tuple[object, list[Job]]:
+        reader = next(((mark, read) for mark, read in _READERS if mark in names), None)
+        if reader is None:
+            return None, []
+        mark, read = reader
+        stamp = (mark, *(_stamp(folder / name) for name in (*_MARKS, "iterations.csv", mark) if name in names))
+        had = self._read.get(folder)
+        # The state of a job that goes on changes with the clock alone: a heartbeat that does not come.
+        if had is not None and had[0] == stamp and not any(job.goes_on for job in had[1]):
+            return had
+        try:
+            return stamp, read(folder)
+        except (VerglasError, OSError, ValueError, KeyError, TypeError) as error:
+            return stamp, [_unreadable(folder, error)]
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    try:
+        state = os.stat(path)
+    except OSError:
+        return 0, 0
+    return state.st_mtime_ns, state.st_size
+
+
+def _walk(root: Path) -> Iterator[tuple[Path, frozenset[str]]]:
+    """(folder, names of its files), each folder once, in order; links to folders are not followed."""
+    todo = [(root, 0)]
+    for _ in range(_MOST_FOLDERS):
+        if not todo:
+            return
+        folder, depth = todo.pop()
+        try:
+            with os.scandir(folder) as entries:
+                below, names = [], set()
+                for entry in entries:
+                    if not entry.is_dir():
+                        names.add(entry.name)
+                    elif not entry.is_symlink() and entry.name[0] != "." and entry.name not in _NO_JOBS:
+                        below.append(entry.name)
+        except OSError:  # another's folder, or one that has just gone
+            continue
+        yield folder, frozenset(names)
+        inside = depth < _DEPTH and relion.PIPELINE not in names
+        todo += [(folder / name, depth + 1) for name in sorted(below, reverse=True) if inside]
+
+
+def _unreadable(folder: Path, error: Exception) -> Job:
+    return Job(key_of(folder), folder.name, folder, "verglas", "", "failed", f"its records cannot be read: {error}")
+
+
+def _verglas_jobs(folder: Path) -> list[Job]:
+    run = read_json(folder / "run.json") if (folder / "run.json").is_file() else {}
+    stage = read_json(folder / "stage.json") if (folder / "stage.json").is_file() else {}
+    verdict = _verdict(folder, run)
+    record = {**stage, **run}
+    job = Job(
+        key_of(folder),
+        folder.name,
+        folder,
+        "verglas",
+        str(run.get("command") or stage.get("stage") or ("postprocess" if verdict is None else folder.name)),
+        str(stage.get("state", "finished")),
+        verdict=str((verdict or {}).get("state", "")),
+        reasons=[str(reason) for reason in (verdict or {}).get("reasons", [])],
+        started=str(record.get("started") or ""),
+        finished=str(record.get("finished") or ""),
+        seconds=_number(stage.get("seconds", run.get("seconds"))),
+        settings=record.get("settings") or {},
+        numbers=_numbers(folder, run, verdict or {}),
+    )
+    if job.state not in ("starting", "running", "stopped", "failed", "finished"):
+        job = replace(job, state="finished")
+    if not run:
+        return [job]
+    now = status(folder)
+    eta = _number(run.get("eta_seconds")) if now.state == "running" else None
+    job = replace(job, phase=now.phase, done=now.done, total=now.total)
+    return [replace(job, state=now.state, sentence=now.sentence, eta_s=eta)]
+
+
+def _verdict(folder: Path, run: dict[str, Any]) -> dict[str, Any] | None:
+    path = folder / "verdict.json"
+    found = read_json(path) if path.is_file() else run.get("verdict")
+    return found if isinstance(found, dict) else None
+
+
+def _number(value: Any) -> float | None:
+    return float(value) if isinstance(value, int | float) else None
+
+
+_TOLD = ("resolution_A", "b_factor_A2", "particles", "of_particles", "micrographs", "picks", "classes", "iterations")
+
+
+def _numbers(folder: Path, run: dict[str, Any], verdict: dict[str, Any]) -> dict[str, Any]:
+    numbers = {**(verdict.get("numbers") or {})}
+    post = folder / "postprocess.json"
+    if "resolution_A" not in numbers and post.is_file():
+        numbers |= {k: v for k, v in read_json(post).items() if k in ("resolution_A", "b_factor_A2")}
+    if "n_particles" in run:
+        numbers.setdefault("particles", run["n_particles"])
+    return {name: numbers[name] for name in _TOLD if isinstance(numbers.get(name), int | float)}
+
+
+_READERS: tuple[tuple[str, Callable[[Path], list[Job]]], ...] = (
+    (relion.PIPELINE, relion.relion_jobs),
+    *((mark, _verglas_jobs) for mark in _MARKS),
+    (cryosparc.RECORD, cryosparc.cryosparc_jobs),
+)
+
+
+def _related(jobs: dict[str, Job]) -> dict[str, Job]:
+    """Jobs with what links them: the project that a folder is part of, and the jobs whose files one took."""
+    by_folder = {job.folder: job for job in jobs.values() if job.package == "verglas"}
+    related = {}
+    for key, job in jobs.items():
+        if job.package == "verglas":
+            above = by_folder.get(job.folder.parent)
+            project = above.key if above is not None and above.command == "process" else ""
+            job = replace(job, project=project, parents=_parents(job, by_folder))
+        related[key] = job
+    return related
+
+
+def _parents(job: Job, by_folder: dict[Path, Job]) -> list[str]:
+    stage = job.folder / "stage.json"
+    keys: list[str] = []
+    if stage.is_file():
+        try:
+            names = [name.partition("/")[0] for name in read_json(stage).get("inputs", {})]
+        except VerglasError:
+            names = []
+        # What was done before, and was kept aside as NAME.before, is nobody's source.
+        beside = [one for folder, one in by_folder.items() if folder.parent == job.folder.parent]
+        siblings = {one.command: one for one in beside if one.folder.suffix != ".before"}
+        folders = [siblings[name].folder for name in names if name in siblings]
+    else:
+        values = [job.settings.get(name) for name in ("particles", "references", "reference", "half1", "map", "mask")]
+        texts = [str(one) for value in values for one in (value if isinstance(value, list) else [value]) if one]
+        folders = [(job.folder.parent / text).parent for text in texts] + [Path(text).parent for text in texts]
+    for folder in folders:
+        other = by_folder.get(folder)
+        if other is not None and other is not job and other.key not in keys:
+            keys.append(other.key)
+    return keys
+
+
+def folder_bytes(folder: Path) -> int:
+    """Disk use of a folder and all below it; links count as nothing."""
+    total, todo = 0, [folder]
+    while todo:
+        try:
+            with os.scandir(todo.pop()) as entries:
+                for entry in entries:
+                    if entry.is_dir(follow_symlinks=False):
+                        todo.append(Path(entry.path))
+                    elif entry.is_file(follow_symlinks=False):
+                        total += entry.stat(follow_symlinks=False).st_size
+        except OSError:  # it has just gone
+            continue
+    return total

@@ -1,0 +1,162 @@
+"""A RELION project folder as jobs to look at: ``default_pipeline.star``, and what single jobs left."""
+
+from __future__ import annotations
+
+import mmap
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from verglas.errors import VerglasError
+from verglas.io import read_star
+from verglas.io.star import scan
+from verglas.window.job import Job, key_of
+
+PIPELINE = "default_pipeline.star"
+_STATES = {"0": "running", "1": "scheduled", "2": "finished", "3": "failed", "4": "stopped"}
+_LABELS = {"running": "running", "scheduled": "scheduled", "succeeded": "finished", "failed": "failed"}
+
+
+def relion_jobs(root: Path) -> list[Job]:
+    """Jobs of a RELION project (3.0 to 5).
+
+    Parameters
+    ----------
+    root : Path
+        Folder with ``default_pipeline.star``.
+
+    Raises
+    ------
+    FormatError
+        It is no pipeline.
+    """
+    tables = read_star(root / PIPELINE)
+    processes = _table(tables, "pipeline_processes")
+    maker = dict(_pairs(tables, "pipeline_output_edges", "rlnPipeLineEdgeToNode", "rlnPipeLineEdgeProcess"))
+    sources: dict[str, list[str]] = {}
+    for process, node in _pairs(tables, "pipeline_input_edges", "rlnPipeLineEdgeProcess", "rlnPipeLineEdgeFromNode"):
+        if node in maker and maker[node] not in sources.setdefault(process, []):
+            sources[process].append(maker[node])
+    jobs = []
+    for row in processes.astype(str).to_dict("records"):
+        name = row["rlnPipeLineProcessName"]
+        alias = row.get("rlnPipeLineProcessAlias", "None")
+        jobs.append(_job(root, name, alias, _state(row), [key_of(root, one) for one in sources.get(name, [])]))
+    return jobs
+
+
+def _table(tables: dict[str, Any], name: str) -> pd.DataFrame:
+    table = tables.get(name)
+    return table if isinstance(table, pd.DataFrame) else pd.DataFrame()
+
+
+def _pairs(tables: dict[str, Any], name: str, first: str, second: str) -> list[tuple[str, str]]:
+    table = _table(tables, name)
+    if not {first, second} <= set(table.columns):
+        return []
+    return list(zip(table[first].astype(str), table[second].astype(str), strict=True))
+
+
+def _state(row: Mapping[Any, Any]) -> str:
+    label = row.get("rlnPipeLineProcessStatusLabel", "").lower()
+    return _LABELS.get(label, "stopped") if label else _STATES.get(row.get("rlnPipeLineProcessStatus", ""), "stopped")
+
+
+def _job(root: Path, name: str, alias: str, state: str, parents: list[str]) -> Job:
+    folder = root / name.strip("/")
+    shown = name.strip("/") + ("" if alias in ("None", "") else f" ({alias.strip('/').rpartition('/')[2]})")
+    return Job(
+        key_of(root, name),
+        shown,
+        folder,
+        "RELION",
+        name.partition("/")[0],
+        state,
+        f"RELION's {name.partition('/')[0]}, {state}",
+        parents=parents,
+        project=key_of(root),
+        settings=_options(folder),
+        numbers=_numbers(folder),
+    )
+
+
+def _options(folder: Path) -> dict[str, Any]:
+    table = _read(folder / "job.star").get("joboptions_values")
+    if not isinstance(table, pd.DataFrame) or table.shape[1] < 2:
+        return {}
+    return dict(zip(table.iloc[:, 0].astype(str), table.iloc[:, 1].astype(str), strict=True))
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """A STAR file that may be missing; one that cannot be read is as good as missing in a project of others."""
+    try:
+        return read_star(path) if path.is_file() else {}
+    except (VerglasError, OSError):
+        return {}
+
+
+_COUNTED = {
+    "particles.star": "particles",
+    "run_data.star": "particles",
+    "shiny.star": "particles",
+    "micrographs_ctf.star": "micrographs",
+    "micrographs_selected.star": "micrographs",
+    "corrected_micrographs.star": "micrographs",
+    "movies.star": "micrographs",
+}
+
+
+def _rows(path: Path) -> int | None:
+    """Rows of the first table but optics, counted without reading them: there may be millions."""
+    if not path.is_file() or not path.stat().st_size:
+        return None
+    try:
+        with open(path, "rb") as handle, mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ) as text:
+            loops = [block for block in scan(path, text) if block.loop and block.name != "optics"]
+    except (VerglasError, OSError):
+        return None
+    return loops[0].n_rows if loops else None
+
+
+def _numbers(folder: Path) -> dict[str, Any]:
+    numbers: dict[str, Any] = {}
+    for name, what in _COUNTED.items():
+        rows = _rows(folder / name)
+        if rows is not None:
+            numbers[what] = rows
+    if (folder / "postprocess.star").is_file():
+        general = _read(folder / "postprocess.star").get("general", {})
+        for label, what in (("rlnFinalResolution", "resolution_A"), ("rlnBfactorUsedForSharpening", "b_factor_A2")):
+            if isinstance(general, dict) and label in general:
+                numbers[what] = float(general[label])
+    elif (folder / "run_model.star").is_file():
+        model = _read(folder / "run_model.star").get("model_general", {})
+        if isinstance(model, dict) and "rlnCurrentResolution" in model:
+            numbers["resolution_A"] = float(model["rlnCurrentResolution"])
+    return numbers
+
+
+def relion_fsc(folder: Path) -> pd.DataFrame | None:
+    """FSC curves of PostProcess or Refine3D: frequency_per_A, and a column per curve; None where there are none."""
+    for name, block, columns in (
+        (
+            "postprocess.star",
+            "fsc",
+            {
+                "rlnFourierShellCorrelationUnmaskedMaps": "unmasked",
+                "rlnFourierShellCorrelationMaskedMaps": "masked",
+                "rlnCorrectedFourierShellCorrelationPhaseRandomizedMaskedMaps": "phase_randomised",
+                "rlnFourierShellCorrelationCorrected": "corrected",
+            },
+        ),
+        ("run_model.star", "model_class_1", {"rlnGoldStandardFsc": "between half maps"}),
+    ):
+        table = _read(folder / name).get(block)
+        if isinstance(table, pd.DataFrame) and "rlnResolution" in table:
+            return pd.DataFrame(
+                {"frequency_per_A": pd.to_numeric(table["rlnResolution"])}
+                | {ours: pd.to_numeric(table[label]) for label, ours in columns.items() if label in table}
+            )
+    return None

@@ -1,0 +1,69 @@
+"""Values of records as a person reads them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+
+def size_text(n_bytes: float) -> str:
+    """Bytes in words.
+
+    Examples
+    --------
+    >>> from verglas.window.said import size_text
+    >>> size_text(812), size_text(45_300_000), size_text(2.3e12)
+    ('812 B', '45.3 MB', '2.3 TB')
+    """
+    for unit in ("B", "kB", "MB", "GB"):
+        if n_bytes < 1000:
+            return f"{n_bytes:.0f} {unit}" if unit == "B" else f"{n_bytes:.3g} {unit}"
+        n_bytes /= 1000
+    return f"{n_bytes:.3g} TB"
+
+
+def time_text(utc: str) -> str:
+    """A time of a record without its seconds and zone; what is none stays as it is.
+
+    Examples
+    --------
+    >>> from verglas.window.said import time_text
+    >>> time_text("2026-11-29T17:17:51+00:00"), time_text("")
+    ('2026-11-29 17:17', '')
+    """
+    try:
+        return f"{datetime.fromisoformat(utc):%Y-%m-%d %H:%M}" if utc else ""
+    except ValueError:
+        return utc
+
+
+def flat(values: Mapping[str, Any], above: str = "") -> dict[str, Any]:
+    """Nested mappings as one, names joined by a point.
+
+    Examples
+    --------
+    >>> from verglas.window.said import flat
+    >>> flat({"mask": {"source": "map", "fraction": 0.2}, "seed": 0})
+    {'mask.source': 'map', 'mask.fraction': 0.2, 'seed': 0}
+    """
+    out: dict[str, Any] = {}
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            out |= flat(value, f"{above}{name}.")
+        else:
+            out[f"{above}{name}"] = value
+    return out
+
+
+def differences(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
+    """Settings in which two jobs differ: name, value of each; None where one has it not.
+
+    Examples
+    --------
+    >>> from verglas.window.said import differences
+    >>> differences({"seed": 0, "box": 64}, {"seed": 1, "box": 64})
+    [('seed', 0, 1)]
+    """
+    a, b = flat(first), flat(second)
+    return [(name, a.get(name), b.get(name)) for name in dict.fromkeys([*a, *b]) if a.get(name) != b.get(name)]

@@ -1,0 +1,78 @@
+// Pages that follow the jobs: parts marked data-live are replaced as files change; whatever a reader has set stays.
+(function () {
+  'use strict';
+  const job = document.body.dataset.job, live = document.getElementById('live');
+  // The token has become a cookie: it need not stay in the address, which is easily passed on.
+  const here = new URL(location.href);
+  if (here.searchParams.has('token')) { here.searchParams.delete('token'); history.replaceState(null, '', here); }
+
+  async function sizes() {
+    const cells = document.querySelectorAll('[data-size]');
+    if (!cells.length) { return; }
+    const answer = await fetch('/sizes');
+    if (!answer.ok) { return; }
+    const known = await answer.json();
+    document.querySelectorAll('[data-size]').forEach(cell => { cell.textContent = known[cell.dataset.size] || ''; });
+  }
+  let busy = false, again = false;
+  async function refresh() {
+    if (busy) { again = true; return; }
+    busy = true;
+    try {
+      const answer = await fetch(location.pathname + location.search, {headers: {accept: 'text/html'}});
+      if (!answer.ok) { return; }
+      const fresh = new DOMParser().parseFromString(await answer.text(), 'text/html');
+      document.querySelectorAll('[data-live]').forEach(old => {
+        const now = fresh.querySelector(`[data-live="${old.dataset.live}"]`);
+        if (!now || old.dataset.was === now.innerHTML) { return; }
+        if (old.dataset.was === undefined && same(old, now)) { old.dataset.was = now.innerHTML; return; }
+        const focus = old.contains(document.activeElement) ? document.activeElement.textContent : null, scroll = old.scrollLeft;
+        old.dataset.was = now.innerHTML;
+        old.replaceChildren(...document.importNode(now, true).childNodes);
+        old.hidden = now.hidden; old.scrollLeft = scroll;
+        window.verglasCharts(old);
+        if (window.verglasSort) { window.verglasSort(old); }
+        if (focus !== null) { const one = [...old.querySelectorAll('a, button')].find(e => e.textContent === focus); if (one) { one.focus(); } }
+      });
+      document.title = fresh.title;
+      find();
+      await sizes();
+    } finally {
+      busy = false;
+      if (again) { again = false; refresh(); }
+    }
+  }
+  const same = (a, b) => a.textContent === b.textContent;
+  function follow() {
+    const events = new EventSource('/events');
+    let first = true;
+    events.onopen = () => { live.dataset.state = 'live'; live.textContent = 'live'; };
+    events.onmessage = event => {
+      const told = JSON.parse(event.data), mine = !job || told.changed.includes(job) || told.gone.includes(job);
+      // The first message says what there is; after a break it may differ from what the page shows.
+      if ((first && live.dataset.broken === '1') || (!first && mine)) { refresh(); }
+      first = false; live.dataset.broken = '0';
+    };
+    events.onerror = () => { live.dataset.state = 'lost'; live.dataset.broken = '1'; live.textContent = 'the server does not answer'; first = true; };
+  }
+  const box = document.getElementById('find');
+  function find() {
+    if (!box) { return; }
+    const words = box.value.toLowerCase().split(/\s+/).filter(Boolean);
+    document.querySelectorAll('#jobs tbody tr').forEach(row => {
+      const text = row.textContent.toLowerCase();
+      row.hidden = !words.every(word => text.includes(word));
+    });
+  }
+  if (box) { box.addEventListener('input', find); box.form.addEventListener('submit', event => { if (document.activeElement === box) { event.preventDefault(); } }); }
+  document.addEventListener('click', async event => {
+    if (!event.target.matches('button.copy')) { return; }
+    const text = event.target.parentNode.querySelector('code').textContent;
+    try { await navigator.clipboard.writeText(text); event.target.textContent = 'Copied'; } catch (error) {
+      const range = document.createRange();
+      range.selectNodeContents(event.target.parentNode.querySelector('code'));
+      getSelection().removeAllRanges(); getSelection().addRange(range);
+    }
+  });
+  sizes(); follow();
+})();
