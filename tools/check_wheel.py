@@ -15,7 +15,10 @@ from pathlib import Path, PurePosixPath
 
 ROOT = Path(__file__).resolve().parent.parent
 MODULE = re.compile(r"verglas/(_cpu|_cuda|_core_[a-z0-9]+)\.[A-Za-z0-9_.-]*so")
-DATA = ("py.typed", "report/page.css", "report/templates/*.html", "report/templates/*.js")
+DATA = (
+    *("py.typed", "report/page.css", "report/templates/*.html", "report/templates/*.js"),
+    *("window/templates/*.html", "window/static/*.js", "window/static/*.css"),
+)
 DIST_INFO = {"METADATA", "WHEEL", "RECORD", "entry_points.txt", "licenses/LICENSE"}
 
 
