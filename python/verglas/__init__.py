@@ -48,6 +48,7 @@ _LAZY = {
     "reconstruct": "verglas.reconstruction",
     "refine": "verglas.run.refine",
     "refine_ctf": "verglas.run.ctf_refine",
+    "polish": "verglas.run.polish",
     "status": "verglas.run.status",
     "subtract": "verglas.heterogeneity.subtract",
     "symmetry_matrices": "verglas.geometry",
@@ -133,6 +134,7 @@ if TYPE_CHECKING:
     from verglas.run.extract import extract
     from verglas.run.machine import devices, info
     from verglas.run.movies import read_movie
+    from verglas.run.polish import polish
     from verglas.run.refine import refine
     from verglas.run.status import status
     from verglas.search import align
@@ -191,6 +193,7 @@ __all__ = [
     "orientation_grid",
     "pick",
     "picking",
+    "polish",
     "polishing",
     "postprocess",
     "process",

@@ -65,6 +65,7 @@ _COMMANDS = (
     "motion",
     "ctf",
     "ctf_refine",
+    "polish",
     "pick",
     "extract",
     "process",

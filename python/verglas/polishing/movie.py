@@ -13,7 +13,7 @@ from verglas.optics import critical_exposure_e_A2
 from verglas.polishing.surfaces import References, SurfaceBuilder, Surfaces, Window, shifted
 from verglas.polishing.weights import FrameCorrelation
 from verglas.types import Movie
-from verglas.types.arrays import Complex64Array, Float32Array, FloatArray, IntArray
+from verglas.types.arrays import Array, Complex64Array, Float32Array, FloatArray, IntArray
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,7 +63,7 @@ class MovieParticles:
         critical = critical_exposure_e_A2(k, self.movie.voltage_kV or 300.0)
         return np.asarray(np.exp(-exposures[:, None] / (2 * critical)))
 
-    def spectra(self, moves_A: FloatArray | None = None) -> Iterator[tuple[int, Complex64Array]]:
+    def spectra(self, moves_A: Array | None = None) -> Iterator[tuple[int, Complex64Array]]:
         """Place among the frames in use, and half transforms (P, box, box // 2 + 1) about the known track.
 
         Particles are white; ``moves_A`` (P, F, 2) is taken off, too. Each frame is read once and dropped.
@@ -143,7 +143,7 @@ def measure(particles: MovieParticles, references: References, window: Window) -
 def correlate_frames(
     particles: MovieParticles,
     references: References,
-    moves_A: FloatArray | None,
+    moves_A: Array | None,
     halves: tuple[FrameCorrelation, FrameCorrelation],
 ) -> None:
     """Add the particles of a movie to correlations of frames: every second one to each of two."""
@@ -155,7 +155,7 @@ def correlate_frames(
                 halves[h].add(f, spectra[parity == h], part)
 
 
-def add_frames(particles: MovieParticles, moves_A: FloatArray | None, weights: FloatArray) -> Float32Array:
+def add_frames(particles: MovieParticles, moves_A: Array | None, weights: FloatArray) -> Float32Array:
     """Images (P, box, box): frames brought back along their tracks, weighted (F, box, box // 2 + 1), and added up."""
     box = particles.plan.new_box
     sums = np.zeros((len(particles), box, box // 2 + 1), np.complex64)

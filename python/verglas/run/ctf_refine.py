@@ -10,11 +10,9 @@ from typing import Any
 import numpy as np
 
 from verglas._screen import ListenerChoice, shown_to
-from verglas.assessment import solvent_mask
 from verglas.errors import InputError
 from verglas.io import read_map, read_particles, write_json, write_map, write_particles
 from verglas.io.atomic import write_text
-from verglas.masks import soft_sphere
 from verglas.optics.refine import (
     DefocusFit,
     GroupFit,
@@ -29,9 +27,9 @@ from verglas.optics.refine import (
     group_pass,
     recalibrate,
 )
-from verglas.reconstruction import reconstruct_report
 from verglas.report.ctf_refine import refinement_page
 from verglas.run.ctf_refine_inputs import Prepared, places, prepare, with_group_fits
+from verglas.run.half_maps import masked_halves, reconstruct_halves
 from verglas.types import Map, Particles
 from verglas.types.convert import MapLike, ParticlesLike, map_of, particles_of
 from verglas.types.listener import Listener
@@ -199,9 +197,9 @@ def refine_ctf(
             heard.say(prepared.sentence)
         for number in range(1, chosen.rounds + 1):
             if maps is None or number > 1:
-                maps = _reconstruct(state, chosen, threads)
+                maps = reconstruct_halves(state, chosen.symmetry, threads)
             first, second = maps
-            masked = _masked((first, second), solvent, chosen, threads)
+            masked = masked_halves("ctf-refine", (first, second), solvent, chosen.diameter_A, threads)
             state, made = _one_round(state, prepared, masked, chosen, threads, heard)
             # sums of many groups at a large box are gigabytes: only those of the first round are drawn
             rounds.append(made if number == 1 else replace(made, sums=None))
@@ -213,21 +211,6 @@ def refine_ctf(
     seconds = time.perf_counter() - begun
     refined = prepared.whole(state) if any(made.kept for made in rounds) else given
     return CtfRefinement(refined, rounds, _verdict(rounds), (first, second), chosen, seconds, prepared.excluded)
-
-
-def _reconstruct(particles: Particles, chosen: CtfRefineSettings, threads: int | None) -> tuple[Map, Map]:
-    found = reconstruct_report(particles, symmetry=chosen.symmetry, halves=True, threads=threads, listener=None)
-    assert found.half_maps is not None
-    return found.half_maps
-
-
-def _masked(maps: tuple[Map, Map], mask: Map | None, chosen: CtfRefineSettings, threads: int | None) -> tuple[Map, Map]:
-    mean = Map(np.asarray((maps[0].data + maps[1].data) / 2, np.float32), maps[0].pixel_size_A)
-    inside = mask or _solvent(mean, chosen, threads)
-    if inside.data.shape != mean.data.shape:
-        raise InputError(f"ctf-refine: the mask has {inside.box} px, the maps {mean.box}")
-    first, second = (Map(np.asarray(m.data * inside.data, np.float32), m.pixel_size_A) for m in maps)
-    return first, second
 
 
 @dataclass
@@ -307,16 +290,6 @@ def _one_round(
     if chosen.defocus:
         made = fitting.defocus(made, chosen.defocus_range_A)
     return fitting.state, made
-
-
-def _solvent(mean: Map, chosen: CtfRefineSettings, threads: int | None) -> Map:
-    try:
-        return solvent_mask(mean, diameter_A=chosen.diameter_A, threads=threads)
-    except InputError:
-        # a map of noise has no molecule to draw a mask around; the shells it explains decide, in a sphere
-        reach_A = chosen.diameter_A or 0.7 * mean.box * mean.pixel_size_A
-        sphere = soft_sphere(mean.data.shape, min(reach_A / 2 / mean.pixel_size_A, mean.box / 2 - 4), 4.0)
-        return Map(np.asarray(sphere, np.float32), mean.pixel_size_A)
 
 
 def _pixels(particles: Particles, volume: Map, chosen: CtfRefineSettings) -> Pixels:

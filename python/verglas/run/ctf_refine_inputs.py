@@ -45,6 +45,8 @@ class Prepared:
         The same number for rows of one image: they may not stand on both sides of a judgement.
     excluded : dict of int -> str
         Row of ``given`` -> why it is not used.
+    job : str
+        What messages call it.
     """
 
     given: Particles
@@ -53,13 +55,14 @@ class Prepared:
     half: IntArray
     image: IntArray
     excluded: dict[int, str]
+    job: str = "ctf-refine"
 
     @property
     def sentence(self) -> str:
         """What was set aside."""
         row, why = next(iter(self.excluded.items()))
         return (
-            f"{self.given.where}: ctf-refine: {len(self.excluded)} of {len(self.given)} particles set aside and not "
+            f"{self.given.where}: {self.job}: {len(self.excluded)} of {len(self.given)} particles set aside and not "
             f"changed (particle {row}, row from 0: {why})"
         )
 
@@ -85,7 +88,7 @@ class Prepared:
         )
 
 
-def prepare(particles: Particles, *, fits_ctf: bool, needs_halves: bool) -> Prepared:
+def prepare(particles: Particles, *, fits_ctf: bool, needs_halves: bool, job: str = "ctf-refine") -> Prepared:
     """Refuse what cannot be refined, set aside what says nothing, split into half sets.
 
     Parameters
@@ -95,23 +98,25 @@ def prepare(particles: Particles, *, fits_ctf: bool, needs_halves: bool) -> Prep
         Something is fitted that changes the CTF.
     needs_halves : bool
         Half maps are given: the particles must say which half is whose.
+    job : str
+        What messages call it.
 
     Raises
     ------
     InputError
     """
     given = stored_images(particles)
-    _refuse_unfit(given, fits_ctf, needs_halves)
-    inspection = inspect_images(for_job(given, "ctf-refine"))
+    _refuse_unfit(given, fits_ctf, needs_halves, job)
+    inspection = inspect_images(for_job(given, job))
     excluded = dict(sorted({**inspection.excluded, **given.optics.unusable()}.items()))
     rows = np.setdiff1d(np.arange(len(given)), list(excluded)).astype(np.int64)
     if not len(rows):
         row, why = next(iter(excluded.items()), (0, "there is none"))
-        raise InputError(f"{given.where}: ctf-refine: no particle can be used (particle {row}, row from 0: {why})")
+        raise InputError(f"{given.where}: {job}: no particle can be used (particle {row}, row from 0: {why})")
     half = half_sets(given, copy_of=inspection.copy_of)[rows]
     defoci = {label: _defoci(given, label)[rows] for label in _DEFOCI}
     used = given[rows].with_columns(rlnRandomSubset=half, **defoci)
-    made = Prepared(given, rows, used, half - 1, images_of(given, inspection.copy_of)[rows], excluded)
+    made = Prepared(given, rows, used, half - 1, images_of(given, inspection.copy_of)[rows], excluded, job)
     if excluded:
         warnings.warn(made.sentence, VerglasWarning, stacklevel=3)
     return made
@@ -125,10 +130,10 @@ def _defoci(particles: Particles, label: str) -> FloatArray:
     return values.copy()
 
 
-def _refuse_unfit(particles: Particles, fits_ctf: bool, needs_halves: bool) -> None:
+def _refuse_unfit(particles: Particles, fits_ctf: bool, needs_halves: bool, job: str) -> None:
     where = particles.where
     if particles.poses is None:
-        raise InputError(f"{where}: ctf-refine needs poses (rlnAngleRot, rlnAngleTilt, rlnAnglePsi)")
+        raise InputError(f"{where}: {job} needs poses (rlnAngleRot, rlnAngleTilt, rlnAnglePsi)")
     if particles.source is None:
         raise InputError(f"{where}: these particles have no images")
     if particles.optics_table is None:

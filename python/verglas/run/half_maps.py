@@ -1,0 +1,48 @@
+"""Maps of two half sets as references: reconstructed where none are given, and masked."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from verglas.assessment import solvent_mask
+from verglas.errors import InputError
+from verglas.masks import soft_sphere
+from verglas.reconstruction import reconstruct_report
+from verglas.types import Map, Particles
+
+
+def reconstruct_halves(particles: Particles, symmetry: str, threads: int | None) -> tuple[Map, Map]:
+    """Maps of rlnRandomSubset 1 and 2, from known poses."""
+    made = reconstruct_report(particles, symmetry=symmetry, halves=True, threads=threads, listener=None)
+    assert made.half_maps is not None
+    return made.half_maps
+
+
+def masked_halves(
+    job: str, maps: tuple[Map, Map], mask: Map | None, diameter_A: float | None, threads: int | None
+) -> tuple[Map, Map]:
+    """Half maps times a mask; without one, times that of their mean.
+
+    Raises
+    ------
+    InputError
+        Maps or mask of different sizes.
+    """
+    if maps[0].data.shape != maps[1].data.shape:
+        raise InputError(f"{job}: half maps of {maps[0].box} and {maps[1].box} px; expected one size")
+    mean = Map(np.asarray((maps[0].data + maps[1].data) / 2, np.float32), maps[0].pixel_size_A)
+    inside = mask or _solvent(mean, diameter_A, threads)
+    if inside.data.shape != mean.data.shape:
+        raise InputError(f"{job}: the mask has {inside.box} px, the maps {mean.box}")
+    first, second = (Map(np.asarray(m.data * inside.data, np.float32), m.pixel_size_A) for m in maps)
+    return first, second
+
+
+def _solvent(mean: Map, diameter_A: float | None, threads: int | None) -> Map:
+    try:
+        return solvent_mask(mean, diameter_A=diameter_A, threads=threads)
+    except InputError:
+        # a map of noise has no molecule to draw a mask around; the shells it explains decide, in a sphere
+        reach_A = diameter_A or 0.7 * mean.box * mean.pixel_size_A
+        sphere = soft_sphere(mean.data.shape, min(reach_A / 2 / mean.pixel_size_A, mean.box / 2 - 4), 4.0)
+        return Map(np.asarray(sphere, np.float32), mean.pixel_size_A)

@@ -1,0 +1,249 @@
+"""``verglas polish``: from movies and refined particles to shiny ones, or to a reason why not."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+import tifffile
+from command_line import main
+
+import verglas as vg
+from verglas import image
+from verglas.errors import FormatError, InputError
+from verglas.io import read_particles, read_star, write_map, write_particles, write_star
+from verglas.io.motion import write_motion_star
+from verglas.polishing import MovieParticles, add_frames
+from verglas.run.polish_inputs import MovieReading, recorded_movies
+from verglas.types.trajectory import Trajectory
+
+BOX, PIXEL_A, FRAMES, SHAPE = 64, 1.5, 8, (560, 600)
+PRIOR = {"velocity_A": 0.4, "correlation_length_A": 1500.0, "acceleration_A": 0.1}
+
+
+def write_movie(folder, number, model, **settings):
+    """A movie, its motion of whole frames, and its particles as extracted from their plain sum."""
+    movie, truth = vg.simulate.movie(
+        model,
+        shape=SHAPE,
+        pixel_size_A=PIXEL_A,
+        n=16,
+        frames=FRAMES,
+        dose_per_frame_e_A2=4.5,
+        drift_px=(4, -2),
+        dome_px=6.0,
+        seed=10 + number,
+        **settings,
+    )
+    name = f"m{number}"
+    tifffile.imwrite(folder / f"{name}.tif", movie.source.data, photometric="minisblack")
+    trajectory = Trajectory(
+        truth.field.global_px,
+        shape=SHAPE,
+        movie=f"{name}.tif",
+        pixel_size_A=PIXEL_A,
+        dose_per_frame_e_A2=4.5,
+        pre_exposure_e_A2=0.0,
+        voltage_kV=300.0,
+    )
+    write_motion_star(folder / f"{name}.star", trajectory)
+    centres = np.floor(truth.picks.xy_px + 0.5).astype(int)
+    known = np.repeat(truth.field.global_px[None], len(centres), axis=0)
+    plan = image.plan_resample(BOX, PIXEL_A, PIXEL_A)
+    cut = MovieParticles(movie, np.arange(FRAMES), centres, known, plan)
+    sums = add_frames(cut, None, np.ones((FRAMES, BOX, BOX // 2 + 1)))
+    poses = vg.Poses(truth.poses.angles_deg, (centres - truth.picks.xy_px) * PIXEL_A)
+    table = vg.Particles.from_images(image.normalise(sums), PIXEL_A, optics=truth.optics, poses=poses)
+    table = table.with_columns(
+        rlnMicrographName=f"{name}.mrc",
+        rlnCoordinateX=centres[:, 0].astype(float),
+        rlnCoordinateY=centres[:, 1].astype(float),
+        rlnRandomSubset=np.arange(len(centres)) % 2 + 1,
+    )
+    return table, truth, known
+
+
+@pytest.fixture(scope="module")
+def session(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("polish")
+    model = vg.simulate.phantom(box=BOX, pixel_size_A=PIXEL_A, diameter_A=80)
+    parts = [write_movie(folder, i, model) for i in range(2)]
+    tables = [part[0] for part in parts]
+    table = pd.concat([t.table for t in tables], ignore_index=True)
+    images = np.concatenate([t.images() for t in tables])
+    every = vg.Particles(table, vg.types.ArraySource(images, PIXEL_A), optics_table=tables[0].optics_table)
+    write_particles(folder / "particles.star", every)
+    names = [f"m{i}" for i in range(2)]
+    write_star(
+        folder / "micrographs.star",
+        {
+            "micrographs": pd.DataFrame(
+                {
+                    "rlnMicrographName": [f"{n}.mrc" for n in names],
+                    "rlnMicrographMetadata": [f"{n}.star" for n in names],
+                }
+            )
+        },
+    )
+    write_map(folder / "map.mrc", vg.simulate.density(model, BOX, PIXEL_A))
+    noise = vg.Map(np.random.default_rng(0).normal(size=(BOX,) * 3).astype(np.float32), PIXEL_A)
+    write_map(folder / "noise.mrc", noise)
+    write_map(folder / "ball.mrc", vg.Map(image_ball(), PIXEL_A))
+    return folder, [part[1:] for part in parts]
+
+
+def image_ball():
+    return np.ones((BOX,) * 3, np.float32)
+
+
+def command(folder, out, *more, maps="map.mrc"):
+    given = [str(folder / maps)] * 2
+    return [
+        "polish",
+        str(folder / "particles.star"),
+        str(folder / "micrographs.star"),
+        "--half-maps",
+        *given,
+        "--mask",
+        str(folder / "ball.mrc"),
+        "--max-resolution",
+        "4",
+        "--threads",
+        "1",
+        "-o",
+        str(out),
+        *more,
+    ]
+
+
+def options():
+    return [word for name, value in PRIOR.items() for word in (f"--{name[:-2].replace('_', '-')}", str(value))]
+
+
+def test_particles_are_polished_and_written(session, tmp_path, capsys):
+    folder, truths = session
+    status, out, err = main(command(folder, tmp_path / "p", "--json", *options()), capsys)
+    assert status == 0, err
+    told = json.loads(out)
+    assert told["changed"]
+    assert told["tracks"]["gain_nats"] > 3 * told["tracks"]["gain_error_nats"] > 0
+    before, after = read_particles(folder / "particles.star"), read_particles(tmp_path / "p" / "shiny.star")
+    assert len(after) == len(before) == 32
+    assert np.allclose(after.poses.angles_deg, before.poses.angles_deg)
+    assert np.allclose(after.poses.shifts_A, before.poses.shifts_A)
+    volume = vg.read_map(folder / "map.mrc")
+    clean = vg.project(volume, before.poses, before.optics)
+    old, new = (signal(p.images(), clean) for p in (before, after))
+    assert new > 1.1 * old
+    tracks = read_star(tmp_path / "p" / "tracks.star")["tracks"]
+    found = tracks[["rlnCoordinateX", "rlnCoordinateY"]].to_numpy().reshape(32, FRAMES, 2)
+    xy = before.table[["rlnCoordinateX", "rlnCoordinateY"]].to_numpy(float)
+    true = np.concatenate([np.moveaxis(t.shifts_px, 0, 1) for t, _ in truths])
+    known = np.concatenate([k for _, k in truths])
+    error, was = found - xy[:, None] - true, known - true
+    spread = [np.sqrt(((x - x.mean(axis=1, keepdims=True)) ** 2).mean()) for x in (error, was)]
+    assert spread[0] < 0.6 * spread[1]
+    weights = read_star(tmp_path / "p" / "bfactors.star")["perframe_bfactors"]
+    assert len(weights) == FRAMES
+
+
+def signal(images, clean):
+    """Correlation with noise-free images, in shells from 15 to 6 A."""
+    spectra = [vg.fourier.forward(np.asarray(x, np.float32), 2) for x in (images, clean)]
+    shell = vg.fourier.shells((BOX, BOX))
+    band = (shell >= 7) & (shell <= 16)
+    x, y = (s[:, band] for s in spectra)
+    return (x * np.conj(y)).real.sum() / np.sqrt((np.abs(x) ** 2).sum() * (np.abs(y) ** 2).sum())
+
+
+@pytest.mark.parametrize("maps", ["noise.mrc"])
+def test_a_wrong_map_changes_nothing(session, tmp_path, capsys, maps):
+    folder, _ = session
+    status, out, _ = main(command(folder, tmp_path / "p", *options(), maps=maps), capsys)
+    assert status == 1
+    assert "nothing was changed" in out
+    assert not (tmp_path / "p" / "shiny.star").exists()
+    assert json.loads((tmp_path / "p" / "polish.json").read_text())["changed"] is False
+
+
+def test_what_does_not_fit_is_said_in_a_sentence(session, tmp_path):
+    folder, _ = session
+    work = shutil.copytree(folder, tmp_path / "s")
+    particles, maps = work / "particles.star", (work / "map.mrc",) * 2
+    asked = {"half_maps": maps, "mask": work / "ball.mrc", "listener": None, **PRIOR}
+
+    def polish(given, **more):
+        return vg.polish(given, work / "micrographs.star", tmp_path / "o", **asked, **more)
+
+    table = read_particles(particles)
+    lost = vg.Particles(table.table.drop(columns="rlnCoordinateX"), table.source, optics_table=table.optics_table)
+    with pytest.raises(InputError, match="polish needs rlnCoordinateX"):
+        polish(lost)
+    with pytest.raises(InputError, match="lies outside its frames of 600 x 560 px"):
+        polish(table.with_columns(rlnCoordinateX=900.0))
+    with pytest.raises(InputError, match="none of its 1 micrographs"):
+        polish(table.with_columns(rlnMicrographName="other.mrc"))
+    with pytest.raises(InputError, match=r"correlate with their images by .* only: rows counted from the other edge"):
+        polish(table, reading=MovieReading(flip_y=True))
+    with pytest.raises(InputError, match="go together"):
+        vg.polish(table, work / "micrographs.star", tmp_path / "o", velocity_A=1.0, listener=None)
+    plain = vg.Particles(table.table, table.source)
+    with pytest.raises(InputError, match="no optics table"):
+        polish(plain)
+    data = tifffile.imread(work / "m0.tif")
+    tifffile.imwrite(work / "m0.tif", data[:, :500], photometric="minisblack")
+    tifffile.imwrite(work / "m1.tif", data[:5], photometric="minisblack")
+    with pytest.raises(InputError, match=r"none of 2 movies can be used; the first: .*frames of 600 x 500 px, but"):
+        polish(table)
+    star = read_star(work / "micrographs.star")["micrographs"].drop(columns="rlnMicrographMetadata")
+    write_star(work / "micrographs.star", {"micrographs": star})
+    with pytest.raises(FormatError, match="no column rlnMicrographMetadata"):
+        polish(table)
+
+
+@pytest.mark.slow
+def test_a_movie_that_cannot_be_read_costs_its_particles_only(session, tmp_path):
+    folder, _ = session
+    work = shutil.copytree(folder, tmp_path / "s")
+    (work / "m1.tif").unlink()
+    made = vg.polish(
+        work / "particles.star",
+        work / "micrographs.star",
+        tmp_path / "o",
+        half_maps=(work / "map.mrc",) * 2,
+        mask=work / "ball.mrc",
+        max_resolution_A=4.0,
+        listener=None,
+        **PRIOR,
+    )
+    assert sorted(made.excluded) == list(range(16, 32))
+    assert "m1.tif" in made.excluded[16]
+    if made.changed:
+        assert len(made.particles) == 16
+
+
+def test_motion_of_motioncor_is_read(session, tmp_path):
+    folder, truths = session
+    work = shutil.copytree(folder, tmp_path / "s")
+    shifts = -truths[0][0].field.global_px
+    lines = ["# Movie size: 600 560 8", *(f"{i + 1} {x:.5f} {y:.5f}" for i, (x, y) in enumerate(shifts))]
+    (work / "m0-Full.log").write_text("\n".join(lines))
+    write_star(
+        work / "other.star",
+        {
+            "micrographs": pd.DataFrame(
+                {
+                    "rlnMicrographName": ["m0.mrc"],
+                    "rlnMicrographMetadata": ["m0-Full.log"],
+                    "rlnMicrographMovieName": ["m0.tif"],
+                    "rlnMicrographOriginalPixelSize": [PIXEL_A],
+                }
+            )
+        },
+    )
+    one = recorded_movies(work / "other.star", MovieReading())[0]
+    assert np.allclose(one.trajectory.global_px, truths[0][0].field.global_px, atol=1e-4)
+    assert one.open().pixel_size_A == PIXEL_A
