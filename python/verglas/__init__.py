@@ -23,6 +23,7 @@ _LAZY = {
     "Particles": "verglas.types",
     "Picks": "verglas.types.micrograph",
     "ctf": "verglas.optics",
+    "deposit": "verglas.run.deposit",
     "devices": "verglas.run.machine",
     "directional_fsc": "verglas.assessment.directional",
     "estimate_ctf": "verglas.optics.fit",
@@ -52,6 +53,7 @@ _LAZY = {
     "status": "verglas.run.status",
     "subtract": "verglas.heterogeneity.subtract",
     "symmetry_matrices": "verglas.geometry",
+    "validate": "verglas.run.validate",
     "variability": "verglas.heterogeneity.variability",
     "write_map": "verglas.io",
     "write_particles": "verglas.io",
@@ -131,12 +133,14 @@ if TYPE_CHECKING:
     from verglas.run.abinitio import abinitio
     from verglas.run.class3d import classify3d
     from verglas.run.ctf_refine import refine_ctf
+    from verglas.run.deposit import deposit
     from verglas.run.extract import extract
     from verglas.run.machine import devices, info
     from verglas.run.movies import read_movie
     from verglas.run.polish import polish
     from verglas.run.refine import refine
     from verglas.run.status import status
+    from verglas.run.validate import validate
     from verglas.search import align
     from verglas.types import Particles, Picks
 
@@ -163,6 +167,7 @@ __all__ = [
     "classify3d",
     "correct_motion",
     "ctf",
+    "deposit",
     "detector",
     "devices",
     "directional_fsc",
@@ -214,6 +219,7 @@ __all__ = [
     "status",
     "subtract",
     "symmetry_matrices",
+    "validate",
     "variability",
     "write_map",
     "write_particles",

@@ -51,6 +51,7 @@ _COMMANDS = (
     "local_resolution",
     "map_model",
     "validate",
+    "deposit",
     "orientations",
     "tomogram",
     "report",

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import typer
 
-from verglas.run.validate import questions_not_asked, validate_run
+from verglas.run.validate import questions_not_asked, validate
 
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
 
-    @app.command(epilog="Example: verglas validate refine1")
-    def validate(
+    @app.command("validate", epilog="Example: verglas validate refine1")
+    def validate_run(
         run: Path = typer.Argument(..., help="Folder of a refinement that has finished."),
         out: Path = typer.Option(None, "--out", "-o", help="Folder to write [the run's]."),
         threads: int = typer.Option(None, "--threads", min=1, help="Threads [all]."),
@@ -24,7 +24,7 @@ def register(app: typer.Typer) -> None:
 
         Writes validate.json and validate.html, with what the run itself found. Exit status 1 on "stop".
         """
-        verdict = validate_run(run, out, threads=threads)
+        verdict = validate(run, out, threads=threads)
         if as_json:
             typer.echo(json.dumps({**verdict.as_dict(), "not_asked": questions_not_asked(verdict)}, indent=2))
         else:

@@ -33,7 +33,7 @@ _NOT_ASKED = {
 }
 
 
-def validate_run(folder: Path, out: Path | None = None, *, threads: int | None = None) -> Verdict:
+def validate(folder: Path, out: Path | None = None, *, threads: int | None = None) -> Verdict:
     """Ask a run's folder, and write validate.json and validate.html.
 
     Parameters
@@ -108,7 +108,7 @@ def _of_class(folder: Path, suffix: str, symmetry: str, threads: int | None) -> 
 
 
 def questions_not_asked(verdict: Verdict) -> dict[str, str]:
-    """Questions that a verdict of :func:`validate_run` does not answer, code -> why.
+    """Questions that a verdict of :func:`validate` does not answer, code -> why.
 
     Examples
     --------

@@ -26,6 +26,7 @@ _UNITS = {
     "deg": "degrees",
     "px": "pixels",
     "kV": "kV",
+    "kDa": "kDa",
     "mm": "mm",
     "GB": "GB",
     "e_A2": "e/A^2",
