@@ -111,6 +111,11 @@ def test_gain_of_nothing_is_noise():
     assert judge_gain(rng.normal(size=400)).code == "noise"
     assert judge_gain(rng.normal(size=400) + 0.5).code == "signal"
     assert judge_gain(rng.normal(size=400) - 0.5).state == "stop"
+    nothing, faint = rng.normal(size=400) - 0.1, 0.2 * rng.normal(size=400)
+    weak = judge_gain(nothing, faint + 0.1)
+    assert (weak.code, weak.state) == ("weak-signal", "warn")
+    assert weak.numbers["faint_gain_nats"] == pytest.approx(0.1, abs=0.04)
+    assert judge_gain(nothing, faint).code == "noise"
 
 
 def test_a_verdict_is_its_worst_finding_and_comes_back_from_a_file():

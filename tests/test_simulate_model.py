@@ -103,6 +103,26 @@ def test_phantom_fills_its_sphere_as_proteins_do():
         assert 0.2 < dalton / 0.81 / (np.pi / 6 * 100**3) < 0.4
 
 
+def principal_extents_A(model):
+    """Standard deviations along the principal axes, falling, and the radii from the z axis and the centre."""
+    x = model.xyz_A
+    return np.sqrt(np.linalg.eigvalsh(np.cov(x.T))[::-1]), np.hypot(x[:, 0], x[:, 1]), np.linalg.norm(x, axis=1)
+
+
+def test_shapes_are_what_they_are_called():
+    def made(shape, symmetry):
+        return principal_extents_A(simulate.phantom(64, 3.0, 140.0, symmetry, seed=2, shape=shape))
+
+    rod, disc = made("rod", "D2")[0], made("disc", "D3")[0]
+    assert rod[0] > 1.8 * rod[1]
+    assert disc[1] > 2 * disc[2]
+    assert made("ring", "C4")[1].min() > 15  # open in the middle
+    assert made("shell", "O")[2].min() > 25  # hollow
+    assert simulate.phantom(64, 3.0, 140.0, "C3", shape="cone").name.startswith("cone C3")
+    with pytest.raises(vg.InputError, match=r"shape of globule, rod.*'ball'"):
+        simulate.phantom(64, 3.0, 140.0, shape="ball")
+
+
 def test_C1_phantom_is_clearly_asymmetric():
     m = simulate.phantom(48, 3.0, 100)
     volume = simulate.density(m, 48, 3.0, b_factor_A2=400).data

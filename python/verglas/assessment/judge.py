@@ -52,19 +52,20 @@ def judge_directions(found: DirectionalFSC) -> Finding:
     )
 
 
-def judge_gain(gain: FloatArray) -> Finding:
-    """Whether a map explains particles that it was not made from: ``signal`` or ``noise``.
+def judge_gain(gain: FloatArray, faint: FloatArray | None = None) -> Finding:
+    """Whether a map explains particles that it was not made from: ``signal``, ``weak-signal`` or ``noise``.
 
     Parameters
     ----------
     gain : (n,) float64
         Log evidence of each held-out particle over that of the map's spherical average (or of nothing, if that is
         more), nats.
+    faint : (n,) float64, optional
+        The same for maps of half the amplitude, which count where the maps as they are show nothing.
     """
-    n = len(gain)
-    mean, error = float(np.mean(gain)), float(np.std(gain, ddof=1) / np.sqrt(n)) if n > 1 else math.inf
-    numbers = {"gain_nats": round(mean, 4), "gain_error_nats": round(error, 4), "particles": n}
-    if mean > max(_SIGMAS * error, _LEAST_GAIN):
+    mean, error = _mean_and_error(gain)
+    numbers = {"gain_nats": round(mean, 4), "gain_error_nats": round(error, 4), "particles": len(gain)}
+    if _is_gain(mean, error):
         return Finding(
             "signal",
             "go on",
@@ -72,6 +73,18 @@ def judge_gain(gain: FloatArray) -> Finding:
             f"{error:.2f} nats per particle (log-likelihood; one nat is a factor of e in probability).",
             numbers,
         )
+    if faint is not None:
+        less, its_error = _mean_and_error(faint)
+        numbers |= {"faint_gain_nats": round(less, 4), "faint_gain_error_nats": round(its_error, 4)}
+        if _is_gain(less, its_error):
+            return Finding(
+                "weak-signal",
+                "warn",
+                "Little structure: half maps as strong as they are explain particles of the other half no better than "
+                f"a round blob does ({mean:+.2f} +- {error:.2f} nats per particle), at half their amplitude they do "
+                f"({less:+.2f} +- {its_error:.2f}). There is signal, in much noise: more particles would help most.",
+                numbers,
+            )
     return Finding(
         "noise",
         "stop",
@@ -80,6 +93,15 @@ def judge_gain(gain: FloatArray) -> Finding:
         "copies of images, not from the particles: the resolution is not one of their structure.",
         numbers,
     )
+
+
+def _mean_and_error(gain: FloatArray) -> tuple[float, float]:
+    n = len(gain)
+    return float(np.mean(gain)), float(np.std(gain, ddof=1) / np.sqrt(n)) if n > 1 else math.inf
+
+
+def _is_gain(mean: float, error: float) -> bool:
+    return mean > max(_SIGMAS * error, _LEAST_GAIN)
 
 
 def judge_orientations(radius_deg: FloatArray, far: FloatArray) -> Finding:
@@ -128,7 +150,7 @@ def judge_hidden_symmetry(symmetry: str, score: float, gain: FloatArray) -> list
         Log evidence of each held-out particle under the half map's mean over the group, over that of the half map as
         it is, nats.
     """
-    mean, error = float(np.mean(gain)), float(np.std(gain, ddof=1) / np.sqrt(len(gain))) if len(gain) > 1 else math.inf
+    mean, error = _mean_and_error(gain)
     if not mean > -_AGAINST * error:
         return []
     numbers = {"symmetry": symmetry, "score": round(score, 3), "gain_nats": round(mean, 4)}

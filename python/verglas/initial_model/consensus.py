@@ -23,7 +23,7 @@ Kind = Literal["found", "minority", "unconfirmed", "undecided", "noise"]
 
 _AGREE_A = 1.4  # starts agree if their FSC stays above 0.5 to this times the final resolution
 _ROUND = 1e-3  # a shell with less than this share of its power off the spherical average has nothing else to compare
-_SIGMAS = 4.0  # mean gain of the evidence, in its standard errors, that is no accident
+_SIGMAS = 3.0  # mean gain of the evidence, in its standard errors, that is no accident
 _LEAST_GAIN = 0.2  # nats per particle: less than this and poses would be all but uniform
 
 
@@ -205,7 +205,7 @@ def judge(best: Start, blob: FloatArray, comparisons: Sequence[Comparison], fina
         Of the data used.
     """
     # The evidence of a map without density is 0: an overfitted blob must not make the map look good.
-    difference = best.evidence - np.maximum(blob, 0.0)
+    difference = best.evidence - blob if blob.mean() > 0 else best.evidence
     gain, error = float(difference.mean()), float(difference.std(ddof=1) / np.sqrt(len(difference)))
     agreeing = 1 + len(agreeing_starts(comparisons, final_resolution_A))
     total = 1 + len(comparisons)

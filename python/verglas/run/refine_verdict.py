@@ -23,6 +23,8 @@ from verglas.types.arrays import FloatArray
 from verglas.types.listener import Progress, counted
 from verglas.types.verdict import Finding, Verdict
 
+_FAINT = 0.5  # of the maps' amplitude, where the whole explains nothing
+
 
 def judge_refinement(
     problem: RefineProblem,
@@ -51,11 +53,15 @@ def judge_refinement(
     Returns
     -------
     Verdict
-        Findings ``signal`` or ``noise``; for the largest class ``directions`` or ``restricted-views``; of likelihoods
-        ``orientations`` or ``uncertain-orientations``; under a point group ``symmetry-supported``,
-        ``symmetry-undecided`` or ``symmetry-not-supported``, without one perhaps ``looks-symmetric``.
+        Findings ``signal``, ``weak-signal`` or ``noise``; for the largest class ``directions`` or
+        ``restricted-views``; of likelihoods ``orientations`` or ``uncertain-orientations``; under a point group
+        ``symmetry-supported``, ``symmetry-undecided`` or ``symmetry-not-supported``, without one perhaps
+        ``looks-symmetric``.
     """
-    findings: list[Finding] = [judge_gain(held_out_gain(problem, state, maps, progress))]
+    gain = held_out_gain(problem, state, maps, progress)
+    findings: list[Finding] = [judge_gain(gain)]
+    if findings[0].code == "noise":
+        findings = [judge_gain(gain, held_out_gain(problem, state, maps, progress, amplitude=_FAINT))]
     largest = int(np.argmax(state.halves[0].class_weight + state.halves[1].class_weight))
     # A map of noise is asked no more: its views and its symmetry mean nothing.
     if findings[0].state != "stop":
@@ -82,17 +88,39 @@ def _hidden_symmetry(
 
 
 def held_out_gain(
-    problem: RefineProblem, state: State, maps: Sequence[ClassMaps], progress: Progress | None = None
+    problem: RefineProblem,
+    state: State,
+    maps: Sequence[ClassMaps],
+    progress: Progress | None = None,
+    *,
+    amplitude: float = 1.0,
 ) -> FloatArray:
     """Log evidence of particles under the map of the half that they are not in, over its spherical average, nats.
 
     For images of noise the mean is below zero, whatever was aligned to what in making the maps: a likelihood ratio of
-    independent data has mean 1 (:class:`verglas.run.held_out.HeldOut`).
+    independent data has mean 1 (:class:`verglas.run.held_out.HeldOut`). Where the spherical average explains the
+    particles worse than no density does, the gain is over none: an overfitted blob must not make a map look good.
+
+    Parameters
+    ----------
+    problem : RefineProblem
+    state : State
+        At the end.
+    maps : sequence of ClassMaps
+        One per class.
+    progress : callable, optional
+        Called with a phase, how much of it is done, and how much there is.
+    amplitude : float
+        Factor of the maps. A half map of few particles holds noise that costs evidence with the square of its
+        amplitude, while what is right in it gains linearly: half of a weak map may explain what the whole does not.
     """
-    held_out, gains = [HeldOut.of(problem, state, half) for half in (1, 2)], []
-    tick = counted(progress, "verdict, held-out particles", 2 * sum(len(half.rows) for half in held_out))
+    held_out, rounds = [HeldOut.of(problem, state, half) for half in (1, 2)], []
+    phase = "verdict, held-out particles" + (", weaker maps" if amplitude < 1 else "")
+    tick = counted(progress, phase, 2 * sum(len(half.rows) for half in held_out))
     for number, half in enumerate(held_out):
-        volumes = np.stack([weighted_half_map(problem, one, number, half.step.radius) for one in maps])
+        volumes = amplitude * np.stack([weighted_half_map(problem, one, number, half.step.radius) for one in maps])
+        volumes = volumes.astype(np.float32)
         blobs = np.stack([spherical_average(v) for v in volumes]).astype(np.float32)
-        gains.append(half.evidence(volumes, tick) - np.maximum(half.evidence(blobs, tick), 0.0))
-    return np.concatenate(gains)
+        rounds.append((half.evidence(volumes, tick), half.evidence(blobs, tick)))
+    evidence, blob = (np.concatenate(parts) for parts in zip(*rounds, strict=True))
+    return evidence - blob if blob.mean() > 0 else evidence

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -24,6 +25,20 @@ _FILL = 0.32  # share of the enclosing sphere that is protein
 _SMALLEST_A = 30.0  # diameter whose sphere holds the smallest asymmetric unit, some 40 residues
 _SCALES = np.linspace(0.85, 1.2, 15)
 _CLEARANCE_A = 2.5  # from the boundary of the asymmetric unit: copies stay 5 A apart
+_PROBES = 20000  # points that measure how much of the sphere a shape takes
+
+# Where the centres of domains lie, in a sphere of radius 1 about the origin; the z axis is that of Cn and Dn.
+_SHAPES: dict[str, Callable[[FloatArray], npt.NDArray[np.bool_]]] = {
+    "globule": lambda p: np.ones(len(p), bool),
+    "rod": lambda p: np.hypot(p[:, 0], p[:, 1]) < 0.25,
+    "disc": lambda p: np.abs(p[:, 2]) < 0.2,
+    "ring": lambda p: (np.abs(np.hypot(p[:, 0], p[:, 1]) - 0.65) < 0.15) & (np.abs(p[:, 2]) < 0.3),
+    "shell": lambda p: np.linalg.norm(p, axis=1) > 0.6,
+    "dumbbell": lambda p: (np.abs(p[:, 2]) > 0.45) | (np.hypot(p[:, 0], p[:, 1]) < 0.12),
+    "arch": lambda p: (np.abs(np.hypot(p[:, 0], p[:, 1]) - 0.65) < 0.2) & (np.abs(p[:, 2]) < 0.25) & (p[:, 1] > -0.15),
+    "cone": lambda p: np.hypot(p[:, 0], p[:, 1]) < 0.35 * (1 - p[:, 2]),
+}
+SHAPES = tuple(_SHAPES)
 
 
 @dataclass(frozen=True)
@@ -45,7 +60,9 @@ class _Domain:
         return float(np.linalg.norm(self.centre_A) + self.radius_A * self.aspect.max())
 
 
-def phantom(box: int, pixel_size_A: float, diameter_A: float, symmetry: str = "C1", seed: int = 0) -> Model:
+def phantom(
+    box: int, pixel_size_A: float, diameter_A: float, symmetry: str = "C1", seed: int = 0, shape: str = "globule"
+) -> Model:
     """Protein-like pseudo-atoms: bundles of alpha helices of several sizes, packed into one asymmetric particle.
 
     Ellipsoidal domains touch one another inside the asymmetric unit (the cell of the points nearer to it than to its
@@ -64,16 +81,19 @@ def phantom(box: int, pixel_size_A: float, diameter_A: float, symmetry: str = "C
         Point group (Cn, Dn, T, O, I1 to I4); C1 is clearly asymmetric.
     seed : int
         The same seed gives the same model.
+    shape : {"globule", "rod", "disc", "ring", "shell", "dumbbell", "arch", "cone"}
+        What the domains make up: all of the sphere; a rod, two lobes or a cone along z; a disc, a ring or an open arch
+        about it; a hollow ball.
 
     Returns
     -------
     Model
-        About 0.0024 diameter_A^3 pseudo-atoms, centre of mass at the origin.
+        About 0.0024 diameter_A^3 pseudo-atoms for a globule, centre of mass at the origin.
 
     Raises
     ------
     InputError
-        The diameter is too small for the group, or does not fit the box.
+        The diameter is too small for the group and shape, or does not fit the box; no such shape.
 
     Examples
     --------
@@ -84,6 +104,8 @@ def phantom(box: int, pixel_size_A: float, diameter_A: float, symmetry: str = "C
     """
     from verglas.geometry import symmetry_matrices
 
+    if shape not in _SHAPES:
+        raise InputError(f"phantom: expected a shape of {', '.join(SHAPES)}, got {shape!r}")
     operators = symmetry_matrices(symmetry)
     order = len(operators)
     smallest_A = _SMALLEST_A * order ** (1 / 3)
@@ -94,7 +116,7 @@ def phantom(box: int, pixel_size_A: float, diameter_A: float, symmetry: str = "C
         )
     rng = stream(seed, 0)
     planes = _cell_planes(operators, rng)
-    domains = _layout(planes, order, rng)
+    domains = _layout(planes, order, rng, shape)
     full = diameter_A / 2 / max((d.reach_A for d in domains), default=1.0)
     # Helices end where a domain does, so the atoms reach less far than the ellipsoids: of several scales of the layout
     # take the one that comes nearest to the diameter from below, and let the last few percent be a plain dilation.
@@ -106,10 +128,11 @@ def phantom(box: int, pixel_size_A: float, diameter_A: float, symmetry: str = "C
             best = model
     if best is None:
         raise InputError(
-            f"phantom: no residue fits the asymmetric unit of {symmetry} in {diameter_A:g} A; make it larger"
+            f"phantom: no residue fits the asymmetric unit of {symmetry} ({shape}) in {diameter_A:g} A; make it larger"
         )
     xyz = best.xyz_A * (diameter_A / 2 / best.radius_A)
-    best = replace(best, xyz_A=xyz, name=f"phantom {symmetry} {diameter_A:g} A seed {seed}")
+    kind = "phantom" if shape == "globule" else shape
+    best = replace(best, xyz_A=xyz, name=f"{kind} {symmetry} {diameter_A:g} A seed {seed}")
     check_fits(best, box, pixel_size_A, rotated=True)
     return best
 
@@ -130,18 +153,26 @@ def _cell_planes(operators: FloatArray, rng: np.random.Generator) -> FloatArray:
     return best / np.linalg.norm(best, axis=1, keepdims=True)
 
 
-def _layout(planes: FloatArray, order: int, rng: np.random.Generator) -> list[_Domain]:
-    """Touching ellipsoids of decreasing size inside the cell and the unit sphere."""
-    unit_radius = (_FILL / order) ** (1 / 3)  # of a sphere with the volume of the asymmetric unit, R = 1
+def _volume_share(shape: str) -> float:
+    """Of the sphere, what a shape takes."""
+    probes = np.random.default_rng(0).uniform(-1, 1, (_PROBES, 3))
+    probes = probes[np.linalg.norm(probes, axis=1) <= 1]
+    return float(_SHAPES[shape](probes).mean())
+
+
+def _layout(planes: FloatArray, order: int, rng: np.random.Generator, shape: str) -> list[_Domain]:
+    """Touching ellipsoids of decreasing size inside the cell, the unit sphere and the shape."""
+    fill = _FILL * _volume_share(shape)
+    unit_radius = (fill / order) ** (1 / 3)  # of a sphere with the volume of the asymmetric unit, R = 1
     largest, smallest = (0.62, 0.34) if order == 1 else (0.75, 0.42)
     placed: list[_Domain] = []
     volume = 0.0
-    while volume < _FILL / order and len(placed) < 40:
-        share = min(1.0, volume * order / _FILL)
+    while volume < fill / order and len(placed) < 40:
+        share = min(1.0, volume * order / fill)
         size = unit_radius * (largest + (smallest - largest) * share)
         domain = None
         while domain is None and size > 0.2 * unit_radius:
-            domain = _place(size, placed, planes, rng)
+            domain = _place(size, placed, planes, rng, shape)
             size *= 0.85 if domain is None else 1.0
         if domain is None:
             break
@@ -153,12 +184,15 @@ def _layout(planes: FloatArray, order: int, rng: np.random.Generator) -> list[_D
     return placed
 
 
-def _place(size: float, placed: list[_Domain], planes: FloatArray, rng: np.random.Generator) -> _Domain | None:
-    """A domain of radius ``size`` in the unit ball that touches the others; None if there is no room."""
+def _place(
+    size: float, placed: list[_Domain], planes: FloatArray, rng: np.random.Generator, shape: str
+) -> _Domain | None:
+    """A domain of radius ``size`` in the unit ball and the shape that touches the others; None if there is no room."""
     for _ in range(50):
         centres = rng.uniform(-1, 1, (2000, 3))
         good = np.linalg.norm(centres, axis=1) <= 1 - 1.2 * size
         good &= (centres @ planes.T >= 0.7 * size).all(1)
+        good &= _SHAPES[shape](centres)
         if placed:
             gaps = [np.linalg.norm(centres - d.centre_A, axis=1) - size - d.radius_A for d in placed]
             nearest = np.min(gaps, axis=0)
