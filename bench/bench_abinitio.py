@@ -11,6 +11,9 @@ no shifts.
 diameter and group; success within 20 A; ``--first`` is the seed of the first object (its images have the same). Saved
 after every one in bench/results/abinitio_shapes.json; the same command goes on.
 
+``centre``: 600 images of 64 px of 3 A at SNR 0.2, the object 12 A off the origin of its frame (C1) or not: how far from the
+origin the map's centre of mass ends; kept in bench/results/abinitio_centre.json in the same way.
+
 A start of 3,000 particles takes some 20 s of processor time; the script says how far it is after every run.
 """
 
@@ -27,7 +30,7 @@ from known_truth import of_better_hand_A
 
 BOX, PIXEL_A, DIAMETER_A, SMALL = 128, 1.5, 130.0, 48
 WITHIN_A = 15.0
-PARTS = ("success", "two", "averages", "symmetry", "lines", "growth", "shapes")
+PARTS = ("success", "two", "averages", "symmetry", "lines", "growth", "shapes", "centre")
 SHAPES = (
     ("globule", "C1"),
     ("rod", "C1"),
@@ -113,6 +116,38 @@ def of_shape(shape: str, symmetry: str, seed: int) -> dict[str, Any]:
         "processor_seconds": round(time.process_time() - cpu, 1),
         "fsc05_A": round(of_better_hand_A(vg.simulate.density(model, 32, 6.0), found.map), 2),
     }
+
+
+def displacement(symmetry: str, seed: int) -> dict[str, Any]:
+    """Of the map of particles that were picked off their centres."""
+    import numpy as np
+
+    import verglas as vg
+    from verglas.map_geometry.symmetry_search import mass_centre
+
+    model = vg.simulate.phantom(64, 3.0, 130.0, symmetry, seed=seed)
+    off = np.random.default_rng(seed).normal(size=3)
+    shifted = model.moved(np.eye(3), 12.0 * off / np.linalg.norm(off)) if symmetry == "C1" else model
+    particles = vg.simulate.particles(shifted, 600, 64, 3.0, snr=0.2, seed=seed)
+    cpu = time.process_time()
+    found = vg.abinitio(particles, symmetry, 145.0, seed=seed, listener=None)
+    small = vg.image.plan_resample(64, 3.0, None, 32)
+    truth = vg.image.resample(vg.simulate.density(model, 64, 3.0), small)
+    return {
+        "symmetry": symmetry,
+        "seed": seed,
+        "verdict": found.verdict.kind,
+        "off_px": round(float(np.linalg.norm(mass_centre(found.map.data))), 2),
+        "stated_off_A": round(found.centre_off_A, 2),
+        "fsc05_A": round(of_better_hand_A(truth, vg.image.resample(found.map, small)), 2),
+        "processor_seconds": round(time.process_time() - cpu, 1),
+    }
+
+
+def count_centres(rows: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The farthest, and all."""
+    farthest = max(row["off_px"] for row in rows.values())
+    return [{"what": "centre", "sets": len(rows), "farthest_off_px": farthest}, *rows.values()]
 
 
 def count_shapes(rows: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -221,15 +256,21 @@ def main() -> None:
     parser.add_argument("--symmetry", nargs="+", default=["C1", "D2"])
     parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument("--first", type=int, default=4000)
-    parser.add_argument("--name", default="abinitio_shapes", help="Of the results of shapes")
-    parser.add_argument("--minutes", type=float, default=1e9, help="Begin no further object of shapes after so many")
+    parser.add_argument("--minutes", type=float, default=1e9, help="Of shapes or centre: begin no more after so many")
     options = parser.parse_args()
     if "shapes" in options.only:
-        trials = {
+        trials: dict[str, Callable[[], dict[str, Any]]] = {
             f"{shape} {symmetry} seed {seed}": partial(of_shape, shape, symmetry, seed)
             for seed, (shape, symmetry) in enumerate(SHAPES, options.first)
         }
-        collect(options.name, trials, count_shapes, options.minutes)
+        collect("abinitio_shapes", trials, count_shapes, options.minutes)
+    if "centre" in options.only:
+        trials = {
+            f"{symmetry} seed {seed}": partial(displacement, symmetry, seed)
+            for seed in range(options.first, options.first + options.seeds)
+            for symmetry in ("C1", "C3")
+        }
+        collect("abinitio_centre", trials, count_centres, options.minutes)
     parts: dict[str, Callable[[], list[dict[str, Any]]]] = {
         "success": lambda: [row for s in options.symmetry for row in success(s, options)],
         "two": lambda: [two_structures(options)],
