@@ -11,8 +11,8 @@ no shifts.
 diameter and group; success within 20 A; ``--first`` is the seed of the first object (its images have the same). Saved
 after every one in bench/results/abinitio_shapes.json; the same command goes on.
 
-``centre``: 600 images of 64 px of 3 A at SNR 0.2, the object 12 A off the origin of its frame (C1) or not: how far from the
-origin the map's centre of mass ends; kept in bench/results/abinitio_centre.json in the same way.
+``centre``: 600 images of 64 px of 3 A at SNR 0.2, the object 12 A off the origin of its frame (C1) or on its axis (C3):
+how far from the origin the map's centre of mass ends; kept in bench/results/abinitio_centre.json in the same way.
 
 A start of 3,000 particles takes some 20 s of processor time; the script says how far it is after every run.
 """
