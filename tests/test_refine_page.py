@@ -70,7 +70,11 @@ def test_page_of_a_finished_run(folders):
     assert f"B = {record['fitted_b_factor_A2']:.0f} ± {record['fitted_b_factor_error_A2']:.0f} Å²" in text
     for words in ("NaN in the image", "scaled by 0.02", "initial_lowpass_A", "measured peak", "1 min 20 s", "half-bit"):
         assert words in text
-    assert "<script" not in text
+    # Scripts draw what the page holds: nothing is fetched, and the maps take at most a megabyte.
+    assert not re.search(r"<script[^>]* src=|fetch\(['\"]", text)
+    maps = re.findall(r'<script type="application/octet-stream" data-name="(\w+)">([\w+/=]+)</script>', text)
+    assert [name for name, _ in maps] == ["map_sharpened", "map", "half1", "half2", "mask"]
+    assert sum(len(packed) for _, packed in maps) < 1e6
     assert "http:" not in text.replace("http-equiv", "")
 
 

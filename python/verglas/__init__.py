@@ -15,6 +15,7 @@ from verglas.types import ArraySource, Map, Micrograph, Movie, Optics, Poses, co
 
 # name -> module that holds it, loaded when first asked for
 _LAZY = {
+    "show": "verglas.report.show",
     "abinitio": "verglas.run.abinitio",
     "align": "verglas.search",
     "correct_motion": "verglas.motion",
@@ -82,6 +83,7 @@ _SUBMODULES = (
     "reference",
     "refinement",
     "search",
+    "show",
     "simulate",
 )
 

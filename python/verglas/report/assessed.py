@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from verglas.assessment.fsc import FSC
 from verglas.assessment.guinier import Guinier
 from verglas.io import read_csv, read_json
 from verglas.report import curves
-from verglas.report.html import Picture, Section, Table
+from verglas.report.chart import Chart, chart_block, fsc_chart
+from verglas.report.html import Fragment, Picture, Section, Table
 from verglas.types.verdict import notes_of
 
 _CURVES = {
@@ -103,7 +105,7 @@ def b_factor(plot: Guinier) -> str:
 
 def resolution_section(found: Mapping[str, Assessed]) -> Section:
     """FSC curves with thresholds, and the resolution at each threshold."""
-    blocks: list[Picture | Table] = []
+    blocks: list[Picture | Table | Fragment] = []
     for title, one in found.items():
         shown = {}
         for key in ("corrected", "unmasked", "masked"):
@@ -125,6 +127,7 @@ def resolution_section(found: Mapping[str, Assessed]) -> Section:
             )
         alt = f"{name}Fourier shell correlation between half maps: corrected, unmasked, masked, phases randomised"
         blocks.append(Picture(curves.fsc(shown, ("half-bit", "3sigma", 0.5, 0.143)), alt, caption))
+        blocks.append(chart_block(_values(f"{name}values of the curves", one)))
         if len(found) == 1:
             blocks.append(_table(one))
     if len(found) > 1:
@@ -135,6 +138,13 @@ def resolution_section(found: Mapping[str, Assessed]) -> Section:
         _sentence(one, f"{title.capitalize()}: the" if len(found) > 1 else "The") for title, one in found.items()
     )
     return Section("Resolution", text, blocks)
+
+
+def _values(title: str, one: Assessed) -> Chart:
+    """The curves for those who ask: values under the pointer, curves hidden by a click on their names."""
+    columns = {_CURVES[key]: curve.curve for key, curve in one.curves.items()}
+    frequency = next(iter(one.curves.values())).frequency_per_A
+    return fsc_chart(title[0].upper() + title[1:], pd.DataFrame({"frequency_per_A": frequency, **columns}))
 
 
 def _sentence(one: Assessed, start: str) -> str:

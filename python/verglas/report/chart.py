@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from verglas.report.html import Fragment, template_text
+from verglas.report.html import Fragment
 
 _MOST_POINTS = 1500
 
@@ -113,10 +113,5 @@ def chart_html(chart: Chart) -> str:
 
 
 def chart_block(chart: Chart) -> Fragment:
-    """The chart as a block of a page, whose script must hold :func:`chart_script`."""
-    return Fragment(chart_html(chart))
-
-
-def chart_script() -> str:
-    """What draws every chart of a page."""
-    return template_text("chart.js")
+    """The chart as a block of a page."""
+    return Fragment(chart_html(chart), scripts=("chart.js",))

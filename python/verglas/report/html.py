@@ -87,6 +87,7 @@ class Fragment:
 
     html: str
     sortable: bool = False  # it holds a table of that class
+    scripts: tuple[str, ...] = ()  # of the templates, which draw what it holds
 
 
 Block = Picture | Gallery | Table | Link | Fragment
@@ -177,7 +178,11 @@ def render(page: Page) -> str:
     >>> "<h1>A &lt; B</h1>" in render(Page("A < B", "done", sections=[Section("one")]))
     True
     """
-    code = page.script + (template_text("sort.js") if _has_sortable(page) else "")
+    fragments = [b for section in page.sections for b in section.blocks if isinstance(b, Fragment)]
+    names = dict.fromkeys(name for one in fragments for name in one.scripts)
+    code = page.script + "".join(
+        template_text(name) for name in [*names, *(["sort.js"] if _has_sortable(page) else [])]
+    )
     return (
         templates()
         .get_template("page.html")

@@ -15,8 +15,10 @@ from verglas.assessment import orientation_efficiency
 from verglas.io import read_json, read_map, write_text
 from verglas.report import course, figures, posteriors
 from verglas.report.assessed import b_factor, guinier_section, length, resolution_section
-from verglas.report.html import REFRESH_S, Page, Picture, Section, Table, render
+from verglas.report.html import REFRESH_S, Link, Page, Picture, Section, Table, render
 from verglas.report.run_folder import RunFolder, read_run_folder
+from verglas.report.volume import viewer_block
+from verglas.types import Map
 from verglas.types.run_state import RunState, read_run_state
 from verglas.types.verdict import notes_of
 
@@ -171,7 +173,8 @@ def _warnings(run: RunFolder) -> Section | None:
 
 
 def _final_maps(run: RunFolder) -> Section | None:
-    blocks: list[Picture | Table] = []
+    blocks: list[Picture] = []
+    turning: dict[str, Map] = {}
     for title, suffix in run.suffixes().items():
         paths = {
             stem: run.folder / f"{stem}{suffix}.mrc" for stem in ("map", "map_sharpened", "half1", "half2", "mask")
@@ -202,7 +205,12 @@ def _final_maps(run: RunFolder) -> Section | None:
                 + ("; the line is where the mask is one half." if mask is not None else "."),
             )
         )
-    return Section("Final maps", blocks=blocks) if blocks else None
+        known = ("map_sharpened", "map", "half1", "half2", "mask") if run.n_classes == 1 else ("map",)
+        turning |= {kind if run.n_classes == 1 else title: maps[kind] for kind in known if kind in maps}
+    if not blocks:
+        return None
+    links = [Link(path.name, path.name) for path in sorted(run.folder.glob("*.mrc"))]
+    return Section("Final maps", blocks=[viewer_block(turning), *blocks, *links])
 
 
 def _course(run: RunFolder) -> Section | None:

@@ -13,6 +13,7 @@ import json
 import struct
 import zlib
 from collections.abc import Mapping
+from importlib.resources import files
 
 import numpy as np
 import numpy.typing as npt
@@ -134,11 +135,59 @@ def viewer_html(packed: Mapping[str, bytes], *, still: str = "") -> str:
     return f'<div class="volume">{blocks}<div class="still">{still}</div></div>'
 
 
-def viewer_block(packed: Mapping[str, bytes], *, still: str = "") -> Fragment:
-    """The viewer as a block of a page, whose script must hold :func:`viewer_script`."""
-    return Fragment(viewer_html(packed, still=still))
+def viewer_block(maps: Mapping[str, Map], *, still: str = "") -> Fragment:
+    """The viewer as a block of a page.
+
+    Parameters
+    ----------
+    maps : mapping of name -> Map
+        The first is shown, "mask" is offered as an outline.
+    still : str
+        HTML shown where there is no WebGL2 or no script.
+    """
+    return Fragment(viewer_html(pack_volumes(maps), still=still), scripts=("viewer.js",))
 
 
-def viewer_script() -> str:
-    """What draws every viewer of a page."""
-    return template_text("viewer.js")
+def pack_volumes(maps: Mapping[str, Map], *, most_bytes: int = 1_000_000) -> dict[str, bytes]:
+    """Maps for a page that holds them itself, as fine as its size allows.
+
+    Parameters
+    ----------
+    maps : mapping of name -> Map
+        The first is sent finer than the others.
+    most_bytes : int
+        Of all of them in the page, where three bytes take four.
+
+    Examples
+    --------
+    >>> import numpy as np, verglas as vg
+    >>> from verglas.report.volume import pack_volumes
+    >>> noise = np.random.default_rng(0).normal(size=(2, 64, 64, 64))
+    >>> packed = pack_volumes({"map": vg.Map(noise[0], 1.0), "half1": vg.Map(noise[1], 1.0)}, most_bytes=200_000)
+    >>> list(packed), sum(map(len, packed.values())) * 4 / 3 < 200_000
+    (['map', 'half1'], True)
+    """
+    mask = maps.get("mask")
+    packed: dict[str, bytes] = {}
+    for box in (128, 112, 96, 80, 64, 48, 32, 24, 16):
+        for number, (name, one) in enumerate(maps.items()):
+            side = box if number == 0 else max(16, box * 2 // 3)
+            packed[name] = pack_volume(one, most_box=side, mask=None if name == "mask" else mask, name=name)
+        if sum(map(len, packed.values())) * 4 / 3 < most_bytes:
+            break
+    return packed
+
+
+def show_volumes(maps: Mapping[str, Map], *, height_px: int = 640) -> str:
+    """The viewer as a frame of a notebook: a page of its own inside, so that no script or style meets another's."""
+    css = files("verglas.report").joinpath("page.css").read_text(encoding="utf-8")
+    body = viewer_html(pack_volumes(maps), still="This browser has no WebGL2.")
+    page = (
+        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><style>{css}</style></head><body>{body}'
+        f"<script>{template_text('viewer.js')}</script></body></html>"
+    )
+    frame = "width:100%;border:0"
+    return (
+        f'<iframe sandbox="allow-scripts" title="maps" height="{height_px}" style="{frame}" '
+        f'srcdoc="{html.escape(page, quote=True)}"></iframe>'
+    )

@@ -310,6 +310,7 @@ def serve(job: ServeJob, said: Callable[[str], None]) -> None:
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listening.bind((job.host, job.port))
+        listening.listen(1024)  # before the address is printed: whoever reads it may come at once
     except OSError as error:
         listening.close()
         raise InputError(f"serve: cannot listen at {job.host}:{job.port}: {error.strerror}") from error

@@ -1,7 +1,9 @@
 // Draws every figure.chart of a page as SVG from the JSON in it. Hover or arrow keys: values; names: curves on and off.
 (function () {
   'use strict';
-  const NS = 'http://www.w3.org/2000/svg', W = 640, H = 300, L = 56, R = 14, T = 12, B = 40;
+  const sample = document.createElement('div');
+  sample.innerHTML = '<svg></svg>'; // a page without any address in it is seen to fetch nothing
+  const NS = sample.firstChild.namespaceURI, W = 640, H = 300, L = 56, R = 14, T = 12, B = 40;
   const DASHES = ['', '6 3', '2 3', '8 3 2 3'];
   function node(parent, name, attributes, text) {
     const one = document.createElementNS(NS, name);

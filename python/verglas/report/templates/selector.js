@@ -11,14 +11,32 @@
     });
     count.textContent = kept + ' of ' + names.length + ' micrographs kept';
   }
-  body.addEventListener('change', show);
+  // A page of something that goes on is loaded again now and then: what a reader has unticked must outlast that.
+  var memory = 'verglas.kept.' + location.pathname;
+  function remember() {
+    var changed = {};
+    boxes().forEach(function (box) {
+      if (box.checked !== box.defaultChecked) { changed[names[box.dataset.row]] = box.checked; }
+    });
+    try { sessionStorage.setItem(memory, JSON.stringify(changed)); } catch (error) { console.info('ticks are not kept: ' + error.message); }
+    show();
+  }
+  function recall() {
+    var changed = {};
+    try { changed = JSON.parse(sessionStorage.getItem(memory)) || {}; } catch (error) { console.info('ticks were not kept: ' + error.message); }
+    boxes().forEach(function (box) {
+      var name = names[box.dataset.row];
+      if (Object.prototype.hasOwnProperty.call(changed, name)) { box.checked = changed[name]; }
+    });
+  }
+  body.addEventListener('change', remember);
   document.getElementById('unflagged').addEventListener('click', function () {
     boxes().forEach(function (box) { box.checked = box.dataset.flagged === '0'; });
-    show();
+    remember();
   });
   document.getElementById('everything').addEventListener('click', function () {
     boxes().forEach(function (box) { box.checked = true; });
-    show();
+    remember();
   });
   document.getElementById('save').addEventListener('click', function () {
     var kept = boxes().filter(function (box) { return box.checked; }).map(function (box) { return +box.dataset.row; });
@@ -34,5 +52,6 @@
     link.click();
     setTimeout(function () { URL.revokeObjectURL(link.href); }, 1000);
   });
+  recall();
   show();
 })();

@@ -1,0 +1,259 @@
+"""The window in a real browser: maps are drawn, curves answer, pages follow the files and fit a telephone."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from browser import chromium
+from window_client import ball, refine_run
+
+import verglas as vg
+
+from conftest import ROOT
+
+playwright = pytest.importorskip("playwright.sync_api")
+pytest.importorskip("starlette")
+pytestmark = pytest.mark.slow
+
+# A software renderer: the same pixels on every machine.
+_ARGUMENTS = ["--no-sandbox", "--disable-dev-shm-usage", "--use-gl=angle", "--use-angle=swiftshader"]
+_ARGUMENTS += ["--enable-unsafe-swiftshader"]
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with playwright.sync_playwright() as made:
+        one = made.chromium.launch(executable_path=chromium(), args=_ARGUMENTS)
+        yield one
+        one.close()
+
+
+class Server:
+    """``verglas serve`` as a user starts it: a process, whose first line is the address."""
+
+    def __init__(self, folder: Path, *options: str) -> None:
+        self.command = [sys.executable, "-m", "verglas", "serve", str(folder), *options]
+        self.start()
+
+    def start(self) -> None:
+        python = os.pathsep.join([str(ROOT / "python"), os.environ.get("PYTHONPATH", "")])
+        self.process = subprocess.Popen(
+            self.command, stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": python}
+        )
+        assert self.process.stdout is not None
+        self.address = self.process.stdout.readline().strip()
+        assert re.fullmatch(r"http://127\.0\.0\.1:\d+/\?token=[\w-]{20,}", self.address)
+
+    def stop(self, number: int = signal.SIGTERM) -> None:
+        self.process.send_signal(number)
+        self.process.wait(20)
+        assert self.process.stdout is not None
+        self.process.stdout.close()
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory) -> Iterator[tuple[Server, Path]]:
+    root = tmp_path_factory.mktemp("served")
+    folder = refine_run(root / "one")
+    vg.io.write_map(folder / "half1.mrc", ball(radius=6.0))
+    vg.io.write_map(folder / "mask.mrc", ball(radius=12.0))
+    server = Server(root)
+    yield server, folder
+    server.stop()
+
+
+@pytest.fixture
+def page(browser, served) -> Iterator[Any]:
+    context = browser.new_context(viewport={"width": 1200, "height": 900})
+    one = context.new_page()
+    problems: list[str] = []
+    one.on("pageerror", lambda error: problems.append(str(error)))
+    one.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
+    one.goto(served[0].address)
+    yield one
+    context.close()
+    assert problems == []
+
+
+# As text: a list of a million numbers takes a minute to be handed over.
+_READ = """() => { const c = document.querySelector('.volume canvas'), gl = c.getContext('webgl2');
+  const p = new Uint8Array(4 * c.width * c.height);
+  gl.readPixels(0, 0, c.width, c.height, gl.RGBA, gl.UNSIGNED_BYTE, p);
+  let text = ''; for (const v of p) { text += String.fromCharCode(v); }
+  return [c.width, c.height, btoa(text)]; }"""
+_SET = "level => { const v = document.querySelector('.volume').viewer; v.level = level; v.build(); }"
+_SLICE = """() => { const c = document.querySelector('.slice');
+  const p = c.getContext('2d').getImageData(0, 0, c.width, c.height).data;
+  return Array.from(p).filter((v, i) => i % 4 === 0); }"""
+
+
+def until(page: Any, condition: str, seconds: float = 15.0) -> None:
+    """Wait in Python: to wait in the page would need eval, which its policy forbids."""
+    end = time.monotonic() + seconds
+    while not page.evaluate(condition):
+        assert time.monotonic() < end, condition
+        page.wait_for_timeout(50)
+
+
+def drawn(page: Any) -> np.ndarray:
+    """Opacity of the pixels of the first viewer's canvas, (rows, columns)."""
+    page.wait_for_selector(".volume[data-drawn]")
+    width, height, text = page.evaluate(_READ)
+    pixels = np.frombuffer(base64.b64decode(text), np.uint8)
+    return pixels.reshape(height, width, 4)[::-1]
+
+
+def disc_radius_voxels(pixels: np.ndarray, box: int) -> float:
+    """Radius of what is opaque, in voxels of a map of that side: the viewer shows side / 1.7 * 2 of it."""
+    return float(np.sqrt((pixels[..., 3] > 127).sum() / np.pi) / pixels.shape[0] * 2 * box / 1.7)
+
+
+def open_job(page: Any) -> None:
+    page.click("text=one >> nth=0")
+    page.wait_for_selector("h1:has-text('one')")
+
+
+def test_a_ball_is_drawn_as_the_disc_that_it_is(page):
+    open_job(page)
+    page.wait_for_selector(".volume[data-drawn]")
+    for level, radius in ((0.5, 9.0), (0.2, 9.0 + np.log(4.0) / 2.0), (0.8, 9.0 - np.log(4.0) / 2.0)):
+        page.evaluate(
+            "level => { const v = document.querySelector('.volume').viewer; v.level = level; v.build(); }", level
+        )
+        pixels = drawn(page)
+        assert disc_radius_voxels(pixels, 32) == pytest.approx(radius, abs=0.12)
+    solid = pixels[..., 3] == 255
+    rows, columns = np.nonzero(solid)
+    middle = pixels[int(rows.mean()), int(columns.mean()), :3].astype(float)
+    # Lit from the upper left: a ball is brighter there than on the other side.
+    y, x = np.mgrid[: pixels.shape[0], : pixels.shape[1]]
+    upper = pixels[solid & (y < rows.mean() - 20) & (x < columns.mean() - 20)]
+    lower = pixels[solid & (y > rows.mean() + 20) & (x > columns.mean() + 20)]
+    assert upper[:, :3].mean() > lower[:, :3].mean() + 20
+    assert middle[2] > middle[0]  # blue
+
+
+def test_half_map_mask_slice_and_turning(page):
+    open_job(page)
+    whole = disc_radius_voxels(drawn(page), 32)
+    page.select_option(".volume-bar select >> nth=0", "half1")
+    until(page, "document.querySelector('.volume .values').textContent.startsWith('half1')")
+    page.evaluate(_SET, 0.5)
+    half = disc_radius_voxels(drawn(page), 32)
+    assert half == pytest.approx(6.0, abs=0.12)
+    assert whole > half
+    page.check(".volume-bar input[type=checkbox]")
+    until(page, "document.querySelector('.volume').viewer.meshes.length === 2")
+    pixels = drawn(page)
+    touched = float(np.sqrt((pixels[..., 3] > 20).sum() / np.pi) / pixels.shape[0] * 2 * 32 / 1.7)
+    assert touched == pytest.approx(12.0, abs=0.2)
+    before = page.evaluate("document.querySelector('.volume').viewer.turn.slice()")
+    page.focus(".volume canvas")
+    page.keyboard.press("ArrowRight")
+    after = np.reshape(page.evaluate("document.querySelector('.volume').viewer.turn.slice()"), (3, 3))
+    assert np.allclose(after @ after.T, np.eye(3), atol=1e-9)
+    assert np.abs(after - np.reshape(before, (3, 3))).max() > 0.05
+    page.select_option(".volume-bar select >> nth=2", "z")
+    grey = page.evaluate(_SLICE)
+    picture = np.reshape(grey, (32, 32))
+    assert picture[16, 16] > 250
+    assert picture[0, 0] < 5
+
+
+def test_curves_say_their_values_and_hide(page):
+    open_job(page)
+    chart = page.locator("figure.chart").first
+    chart.locator("svg").focus()
+    page.keyboard.press("ArrowRight")
+    assert re.search(r"∞: unmasked 0\.999\d?, corrected", chart.locator(".values").inner_text())
+    assert chart.locator("path.curve").count() == 2
+    chart.get_by_role("button", name="unmasked").click()
+    assert chart.locator("path.curve").count() == 1
+    assert "Nyquist 4.00 Å" in chart.locator("svg").text_content()
+
+
+def test_a_page_follows_the_files_without_being_loaded_again(page, served):
+    open_job(page)
+    until(page, "document.getElementById('live').textContent === 'live'")
+    page.wait_for_timeout(1500)  # the first look has been told
+    page.evaluate("window.kept = true")
+    page.locator("figure.chart").first.get_by_role("button", name="unmasked").click()
+    folder = served[1]
+    with open(folder / "iterations.csv", "a", encoding="utf-8") as file:
+        file.write("4,grid,7.77,4.0\n")
+    run = json.loads((folder / "run.json").read_text())
+    vg.io.write_json(folder / "run.json", {**run, "verdict": {"state": "stop", "reasons": ["noise"], "findings": []}})
+    page.wait_for_selector("h2:has-text('Verdict: stop')", timeout=15000)
+    block = page.locator("figure.chart script").nth(1).text_content()
+    assert json.loads(block)["series"][0]["y"][-1] == 7.77
+    assert page.evaluate("window.kept") is True
+    assert page.locator("figure.chart").first.locator("path.curve").count() == 1  # what was hidden stays hidden
+    vg.io.write_json(folder / "run.json", run)
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(360, "dark"), (1200, "light"), (3840, "dark")])
+def test_pages_fit_and_follow_the_colour_scheme(browser, served, width, scheme):
+    context = browser.new_context(viewport={"width": width, "height": 800}, color_scheme=scheme)
+    one = context.new_page()
+    one.goto(served[0].address)
+    for _ in range(2):
+        one.wait_for_timeout(300)
+        assert one.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0
+        ground = [int(v) for v in re.findall(r"\d+", one.evaluate("getComputedStyle(document.body).backgroundColor"))]
+        ink = [int(v) for v in re.findall(r"\d+", one.evaluate("getComputedStyle(document.body).color"))]
+        assert (np.mean(ground) < np.mean(ink)) == (scheme == "dark")
+        open_job(one)
+    assert "token" not in one.url
+    context.close()
+
+
+def test_without_webgl_pictures_stay(browser, served):
+    context = browser.new_context()
+    context.add_init_script("HTMLCanvasElement.prototype.getContext = () => null")
+    one = context.new_page()
+    one.goto(served[0].address)
+    open_job(one)
+    one.wait_for_selector(".volume[data-problem]", state="attached")
+    assert one.locator(".volume .still").first.is_visible()
+    context.close()
+
+
+def test_a_static_page_and_a_notebook_hold_the_same_viewer(browser, tmp_path):
+    shown = vg.show(ball(), mask=ball(radius=12.0))
+    (tmp_path / "page.html").write_text(f"<!doctype html><meta charset=utf-8>{shown._repr_html_()}", encoding="utf-8")
+    context = browser.new_context(offline=True)
+    one = context.new_page()
+    one.goto((tmp_path / "page.html").as_uri())
+    frame = one.frame_locator("iframe")
+    frame.locator(".volume[data-drawn]").wait_for()
+    assert int(frame.locator(".volume").get_attribute("data-drawn")) > 500
+    context.close()
+
+
+def test_a_server_that_was_killed_starts_again_and_the_page_says_so(browser, tmp_path):
+    refine_run(tmp_path / "one")
+    server = Server(tmp_path)
+    context = browser.new_context()
+    one = context.new_page()
+    one.goto(server.address)
+    until(one, "document.getElementById('live').textContent === 'live'")
+    server.stop(signal.SIGKILL)
+    until(one, "document.getElementById('live').textContent.includes('does not answer')")
+    server.start()
+    one.goto(server.address)
+    until(one, "document.getElementById('live').textContent === 'live'")
+    assert one.locator("#jobs tbody tr").count() == 1
+    server.stop()
+    context.close()
