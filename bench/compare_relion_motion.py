@@ -9,8 +9,12 @@ interface (B-factor 150, patches as given). Errors are those of the motion that 
 movie; ``polynomial_all_px`` is that of the polynomial that verglas writes for other programs beside its lattice.
 Seconds are wall time, ``processor_s`` those of all threads. RELION counts the rows of TIFF files from the other edge.
 
-``--full``: one movie of 40 frames of 3710 x 3838 pixels, into compare_relion_motion_full.json. ``--folder`` keeps the
-movies, and takes those that are there.
+``--full``: one movie of 3710 x 3838 pixels, of 40 frames or ``--frames``, into compare_relion_motion_full.json.
+``--folder`` keeps the movies, and takes those that are there.
+
+``--program verglas`` (or ``relion``) runs that one only, and ``--add`` puts its row beside those that the file holds,
+as its next turn: turns of a few minutes each, now one program's, now the other's, make one comparison. A program's
+figure is the median of its turns.
 """
 
 from __future__ import annotations
@@ -30,8 +34,11 @@ from bench_motion import FULL, errors, write_grain_movie
 from child import command, watch
 
 import verglas as vg
+from verglas.io import read_json
 
-from common import write
+from common import RESULTS, write
+
+NAMES = {"verglas": "verglas motion", "relion": "relion_run_motioncorr 3.1.3"}
 
 
 def relion(folder: Path, movie: Path, args: argparse.Namespace) -> dict[str, Any]:
@@ -49,14 +56,9 @@ def relion(folder: Path, movie: Path, args: argparse.Namespace) -> dict[str, Any
         log=folder / "relion.log",
     )
     if seen.stopped:
-        return {"program": "relion_run_motioncorr 3.1.3", "seconds": seen.seconds, "stopped": True}
+        return {"program": NAMES["relion"], "seconds": seen.seconds, "stopped": True}
     motion = vg.io.read_motion_star(folder / "relion" / f"{movie.stem}.star").flipped_y()
-    return {
-        "program": "relion_run_motioncorr 3.1.3",
-        "seconds": seen.seconds,
-        "peak_GB": seen.peak_GB,
-        "motion": motion,
-    }
+    return {"program": NAMES["relion"], "seconds": seen.seconds, "peak_GB": seen.peak_GB, "motion": motion}
 
 
 def ours(folder: Path, movie: Path, args: argparse.Namespace) -> dict[str, Any]:
@@ -64,7 +66,7 @@ def ours(folder: Path, movie: Path, args: argparse.Namespace) -> dict[str, Any]:
     given = ["--pixel-size", "1.0", "--dose-per-frame", "1.0", "--voltage", "300", "--threads", str(args.threads)]
     seconds, peak, _ = command(["motion", str(movie), *given, "--out", str(folder / "verglas"), "--json"])
     motion = vg.io.read_motion_star(folder / "verglas" / "micrographs" / f"{movie.stem}.star")
-    return {"program": "verglas motion", "seconds": seconds, "peak_GB": peak, "motion": motion}
+    return {"program": NAMES["verglas"], "seconds": seconds, "peak_GB": peak, "motion": motion}
 
 
 def processor_seconds() -> float:
@@ -94,39 +96,64 @@ def row_of(run: Callable[..., dict[str, Any]], folder: Path, movie: Path, truth:
     return row
 
 
+def medians(rows: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
+    """Of the turns of each program, and of its movies: error, seconds, processor time, memory."""
+    names = ("all_px", "seconds", "processor_s", "peak_GB")
+    made: dict[str, dict[str, float]] = {}
+    for program in dict.fromkeys(row["program"] for row in rows):
+        ended = [row for row in rows if row["program"] == program and "all_px" in row]
+        made[program] = {n: float(np.median([r[n] for r in ended])) for n in names if all(n in r for r in ended)}
+        made[program]["turns"] = len(ended)
+    ours, theirs = (made.get(name, {}) for name in NAMES.values())
+    if ours and theirs:
+        made["RELION over verglas"] = {n: theirs[n] / ours[n] for n in names if n in ours and n in theirs}
+    return made
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--movies", type=int, default=1)
     parser.add_argument("--first-seed", type=int, default=2000)
     parser.add_argument("--shape", type=int, nargs=2, default=(1536, 2048), help="rows and columns")
-    parser.add_argument("--frames", type=int, default=24)
+    parser.add_argument("--frames", type=int, help="24 by default, with --full 40")
     parser.add_argument("--patches", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--minutes", type=float, default=8.0, help="RELION is stopped after so long")
     parser.add_argument("--full", action="store_true", help="one movie of 40 frames of 3710 x 3838 pixels")
     parser.add_argument("--folder", type=Path, help="where movies are kept; a temporary one by default")
+    parser.add_argument("--program", choices=NAMES, help="only this one; both in turn by default")
+    parser.add_argument("--add", action="store_true", help="to the rows that the file of results holds")
     args = parser.parse_args()
     if args.full:
-        args.shape, args.frames, args.movies = FULL, 40, 1
-    if shutil.which("relion_run_motioncorr") is None:
+        args.shape, args.movies = FULL, 1
+    args.frames = args.frames or (40 if args.full else 24)
+    programs = {"verglas": ours, "relion": relion}
+    chosen = [programs[args.program]] if args.program else [*programs.values()]
+    if relion in chosen and shutil.which("relion_run_motioncorr") is None:
         raise SystemExit("relion_run_motioncorr is not on PATH (Debian: apt-get install relion)")
+    name = "compare_relion_motion_full" if args.full else "compare_relion_motion"
     shape, rows = (args.shape[0], args.shape[1]), list[dict[str, Any]]()
+    if args.add and (RESULTS / f"{name}.json").is_file():
+        former = read_json(RESULTS / f"{name}.json")
+        if (former["shape"], former["frames"]) != ([*shape], args.frames):
+            raise SystemExit(
+                f"{name}.json holds movies of {former['frames']} frames of {former['shape']}: leave --add out"
+            )
+        rows = former["rows"]
     for seed in range(args.first_seed, args.first_seed + args.movies):
-        with tempfile.TemporaryDirectory(dir=args.folder) as name:
-            movie, truth = movie_in(args.folder or Path(name), shape, args.frames, seed)
-            local = Path(name) / movie.name
+        with tempfile.TemporaryDirectory(dir=args.folder) as made:
+            folder = Path(made)
+            movie, truth = movie_in(args.folder or folder, shape, args.frames, seed)
+            local = folder / movie.name
             if not local.exists():
                 local.symlink_to(movie.resolve())
-            for run in (ours, relion):
-                rows.append({"seed": seed, **row_of(run, Path(name), local, truth, args)})
+            if not any((row["seed"], row["program"]) == (seed, "nothing") for row in rows):
+                rows.append({"seed": seed, "program": "nothing", **errors(None, truth, shape)})
+            for run in chosen:
+                rows.append({"seed": seed, **row_of(run, folder, local, truth, args)})
                 print(rows[-1], flush=True)
-            rows.append({"seed": seed, "program": "nothing", **errors(None, truth, shape)})
-    mean = {
-        p: float(np.mean([r["all_px"] for r in rows if r["program"] == p and "all_px" in r] or [np.nan]))
-        for p in {r["program"] for r in rows}
-    }
-    name = "compare_relion_motion_full" if args.full else "compare_relion_motion"
-    write(name, rows, shape=shape, frames=args.frames, patches=args.patches, threads=args.threads, mean_all_px=mean)
+                settings = {"frames": args.frames, "patches": args.patches, "threads": args.threads}
+                write(name, rows, quiet=True, shape=shape, **settings, median=medians(rows))
 
 
 if __name__ == "__main__":

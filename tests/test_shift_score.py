@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from verglas import ops, reference
 
+from devices import host, on
 from tolerance import SHIFT_SCORE_RELATIVE
 
 
@@ -30,15 +31,28 @@ def problem(n: int, frames: int, rows: int, columns: int, seed: int):
     columns=st.integers(1, 40),
     seed=st.integers(0, 99),
 )
-def test_equals_the_reference(n, frames, rows, columns, seed):
+def test_equals_the_reference(device, n, frames, rows, columns, seed):
     data, shifts, weights, fy, fx = problem(n, frames, rows, columns, seed)
-    got = ops.shift_score(data, shifts, weights, fy, fx)
+    arguments = (data, shifts, weights, fy, fx)
+    got = host(ops.shift_score(*arguments, device=device))
     want = reference.shift_score.shift_score(data.astype(np.complex128), shifts, weights.astype(float), fy, fx)
     scale = (weights * (np.abs(data).sum(1) ** 2)).sum((1, 2)).max() + 1e-3
     for one, other, power in zip(got, want, (1, 2 * np.pi, 4 * np.pi**2), strict=True):
         assert np.abs(one - other).max() <= SHIFT_SCORE_RELATIVE * power * scale
-    assert np.array_equal(ops.shift_score(data, shifts, weights, fy, fx, derivatives=False).value, got.value)
-    assert np.array_equal(ops.shift_score(data, shifts, weights, fy, fx, threads=3).gradient, got.gradient)
+    alone = host(ops.shift_score(*arguments, derivatives=False, device=device))
+    assert np.array_equal(alone.value, got.value)
+    assert alone.gradient is None
+    again = host(ops.shift_score(on(device, data), *arguments[1:], threads=3, device=device))
+    assert np.array_equal(again.gradient, got.gradient)
+
+
+def test_shifts_of_the_device_that_are_not_finite_give_nan(device):
+    if device == "cpu":
+        pytest.skip("the host refuses them")
+    data, shifts, weights, fy, fx = problem(3, 3, 4, 40, 1)
+    shifts[1, 2, 0] = np.nan
+    scores = host(ops.shift_score(data, on(device, shifts), weights + 1, fy, fx, device=device))
+    assert np.isnan(scores.value).tolist() == [False, True, False]
 
 
 def test_gradient_is_the_slope():
@@ -55,26 +69,27 @@ def test_gradient_is_the_slope():
             assert (ends[0] - ends[1]) / (2 * step) == pytest.approx(gradient[0, frame, axis], rel=1e-2, abs=2)
 
 
-def test_highest_at_the_truth():
+def test_highest_at_the_truth(device):
     rng = np.random.default_rng(5)
     fy, fx = np.fft.fftfreq(16), np.fft.rfftfreq(16)
     truth = rng.normal(0, 2, (2, 5, 2))
     phase = truth[..., 0, None, None] * fx + truth[..., 1, None, None] * fy[:, None]
     data = np.exp(-2j * np.pi * phase).astype(np.complex64)
     weights = np.ones((16, 9))
-    best = ops.shift_score(data, truth, weights, fy, fx)
+    best = host(ops.shift_score(data, truth, weights, fy, fx, device=device))
     assert best.value == pytest.approx(16 * 9 * 5 * 4, rel=1e-5)
     assert np.abs(best.gradient).max() < 1e-2
-    assert np.all(ops.shift_score(data, truth + rng.normal(0, 0.3, truth.shape), weights, fy, fx).value < best.value)
+    beside = host(ops.shift_score(data, truth + rng.normal(0, 0.3, truth.shape), weights, fy, fx, device=device))
+    assert np.all(beside.value < best.value)
 
 
-def test_bad_input():
+def test_bad_input(device):
     data, shifts, weights, fy, fx = problem(2, 3, 4, 5, 1)
     with pytest.raises(ValueError, match="shifts: expected finite"):
-        ops.shift_score(data, np.full_like(shifts, np.nan), weights, fy, fx)
+        ops.shift_score(data, np.full_like(shifts, np.nan), weights, fy, fx, device=device)
     with pytest.raises(ValueError, match="weights: expected finite values of 0 or more"):
-        ops.shift_score(data, shifts, -weights, fy, fx)
+        ops.shift_score(data, shifts, -weights, fy, fx, device=device)
     with pytest.raises(ValueError, match="frequencies_x"):
-        ops.shift_score(data, shifts, weights, fy, fx[1:])
+        ops.shift_score(data, shifts, weights, fy, fx[1:], device=device)
     with pytest.raises(ValueError, match="complex64"):
-        ops.shift_score(data.real.copy(), shifts, weights, fy, fx)
+        ops.shift_score(data.real.copy(), shifts, weights, fy, fx, device=device)

@@ -50,8 +50,16 @@ void warp(const py::object& frames, const py::object& shifts, const py::object& 
             out.data, num_threads);
 }
 
+/// For fields that go on to a device.
+void check_warp_field(const py::object& shifts, std::size_t rows, std::size_t columns) {
+  check_field(input<float>(shifts, "shifts", {kAny, kAny, kAny, 2}), rows, columns);
+}
+
 }  // namespace
 
-void bind_warp(py::module_& m) { m.def("warp", &warp); }
+void bind_warp(py::module_& m) {
+  m.def("warp", &warp);
+  m.def("check_warp_field", &check_warp_field);
+}
 
 }  // namespace verglas::bind

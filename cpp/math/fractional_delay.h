@@ -66,10 +66,11 @@ class DelayTable {
 };
 
 /// Index of the pixel that stands at i when an axis of n pixels is mirrored about its end pixels.
-VG_HD long mirrored(long i, long n) {
+template <class Integer>
+VG_HD Integer mirrored(Integer i, Integer n) {
   if (i >= 0 && i < n) return i;
   if (n == 1) return 0;
-  const long period = 2 * (n - 1);
+  const Integer period = 2 * (n - 1);
   i %= period;
   if (i < 0) i += period;
   return i < n ? i : period - i;

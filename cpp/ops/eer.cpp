@@ -33,12 +33,6 @@ class Bits {
   int have_ = 0;
 };
 
-/// A place in quarters (or 2^-bits) of a pixel on a grid of 2^u points.
-std::size_t place(std::uint32_t stored, int bits, int u) {
-  const std::uint32_t inverted = bits > 0 ? stored ^ (1U << (bits - 1)) : 0U;
-  return bits >= u ? inverted >> (bits - u) : static_cast<std::size_t>(inverted) << (u - bits);
-}
-
 }  // namespace
 
 std::int64_t eer(const std::uint8_t* strip, std::size_t bytes, EerCode code, std::size_t ny, std::size_t nx,
@@ -58,8 +52,8 @@ std::int64_t eer(const std::uint8_t* strip, std::size_t bytes, EerCode code, std
     // an electron that would lie beyond the last pixel is padding
     if (position >= pixels) break;
     if (!bits.enough(event_bits)) return -1;
-    const std::size_t x = place(bits.take(code.x_bits), code.x_bits, u);
-    const std::size_t y = place(bits.take(code.y_bits), code.y_bits, u);
+    const std::size_t x = math::eer_place(bits.take(code.x_bits), code.x_bits, u);
+    const std::size_t y = math::eer_place(bits.take(code.y_bits), code.y_bits, u);
     while (position >= row_start + nx) {
       row_start += nx;
       ++row;

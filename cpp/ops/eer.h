@@ -3,13 +3,11 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "math/eer.h"
+
 namespace verglas::cpu {
 
-/// How a strip is coded: widths in bits of run lengths and of sub-pixel places, and 2^upsampling_log2 grid
-/// points per pixel of the sensor and axis.
-struct EerCode {
-  int run_bits, x_bits, y_bits, upsampling_log2;
-};
+using math::EerCode;
 
 /// Adds every electron of a strip to counts (ny << u, nx << u), u = upsampling_log2.
 ///   The strip is a stream of bits, least significant first. A run length r of run_bits: all ones skip that

@@ -1,12 +1,16 @@
-// match, peaks, scatter and shell_dot on device arrays.
+// match, peaks, scatter, shell_dot, and of movies warp, shift_score and eer, on device arrays.
 #include <cmath>
 
 #include "bind/cuda/bind_cuda.h"
 #include "bind/cuda/device_arrays.h"
+#include "bind/eer_arguments.h"
+#include "cuda/eer.h"
 #include "cuda/match.h"
 #include "cuda/peaks.h"
 #include "cuda/scatter.h"
 #include "cuda/shell_dot.h"
+#include "cuda/shift_score.h"
+#include "cuda/warp.h"
 
 namespace verglas::bind {
 namespace {
@@ -110,6 +114,86 @@ void shell_dot(const py::object& a, const py::object& b, const py::object& b_of_
                   max_radius, sums.data, stream_of(stream));
 }
 
+/// math::DelayTable for the device: (rows, kDelayStride) float32.
+py::array_t<float> delay_table() {
+  static const math::DelayTable table;
+  const auto columns = static_cast<py::ssize_t>(math::kDelayStride);
+  const auto rows = static_cast<py::ssize_t>(table.rows().size()) / columns;
+  return py::array_t<float>({rows, columns}, table.rows().data());
+}
+
+void warp(const py::object& frames, const py::object& shifts, const py::object& weights,
+          const py::object& taps, const py::object& sums, std::uintptr_t stream) {
+  const auto images = device_input<float>(frames, "frames", {kAny, kAny, kAny});
+  const auto n = static_cast<py::ssize_t>(images.shape[0]);
+  const auto field = device_input<float>(shifts, "shifts", {n, kAny, kAny, 2});
+  const auto factors = device_input<float>(weights, "weights", {n, kAny});
+  const auto table =
+      device_input<float>(taps, "taps", {2 * math::DelayTable::kSteps + 2, math::kDelayStride});
+  const auto rows = static_cast<py::ssize_t>(images.shape[1]),
+             columns = static_cast<py::ssize_t>(images.shape[2]);
+  const auto out =
+      device_output<float>(sums, "sums", {static_cast<py::ssize_t>(factors.shape[1]), rows, columns});
+  if (rows < 1 || columns < 1 || field.shape[1] < 1 || field.shape[2] < 1)
+    throw std::invalid_argument("frames, shifts: expected at least one pixel and one node");
+  py::gil_scoped_release release;
+  cuda::warp({images.data, field.data, factors.data, table.data, images.shape[0], images.shape[1],
+              images.shape[2], field.shape[1], field.shape[2], factors.shape[1]},
+             out.data, stream_of(stream));
+}
+
+/// scratch = (sum, values)
+void shift_score(const py::object& patches, const py::object& shifts, const py::object& weights,
+                 const py::object& frequencies_y, const py::object& frequencies_x, const py::tuple& scratch,
+                 const py::object& value, const py::object& gradient, const py::object& curvature,
+                 std::uintptr_t stream) {
+  const auto data = device_input<cfloat>(patches, "patches", {kAny, kAny, kAny, kAny});
+  py::ssize_t side[4];
+  for (int i = 0; i < 4; ++i) side[i] = static_cast<py::ssize_t>(data.shape[i]);
+  const auto d = device_input<double>(shifts, "shifts", {side[0], side[1], 2});
+  const auto w = device_input<float>(weights, "weights", {side[2], side[3]});
+  const auto fy = device_input<double>(frequencies_y, "frequencies_y", {side[2]});
+  const auto fx = device_input<double>(frequencies_x, "frequencies_x", {side[3]});
+  const auto sum = device_output<cfloat>(scratch[0], "sum", {side[0], side[2], side[3]});
+  const auto values = device_output<double>(scratch[1], "values", {side[0], side[1]});
+  const auto v = device_output<double>(value, "value", {side[0]});
+  auto* g = optional_output<double>(gradient, "gradient", {side[0], side[1], 2});
+  auto* c = optional_output<double>(curvature, "curvature", {side[0], side[1], 3});
+  if ((g == nullptr) != (c == nullptr))
+    throw std::invalid_argument("gradient, curvature: expected both or neither");
+  py::gil_scoped_release release;
+  cuda::shift_score({as_float2(data.data), w.data, fy.data, fx.data, d.data, data.shape[0], data.shape[1],
+                     data.shape[2], data.shape[3]},
+                    {v.data, g, c, as_float2(sum.data), values.data}, stream_of(stream));
+}
+
+/// What a strip of so many bytes needs: numbers of int32 in `steps`, of int64 in `entries`.
+std::pair<std::size_t, std::size_t> eer_scratch(std::size_t bytes, int run_bits, int x_bits, int y_bits) {
+  const std::size_t chunks = cuda::eer_chunks(bytes);
+  const auto entries = static_cast<std::size_t>(cuda::eer_entries({run_bits, x_bits, y_bits, 0}));
+  return {2 * chunks * entries, 2 * chunks};
+}
+
+/// scratch = (steps, entries)
+void eer(const py::object& strip, int run_bits, int x_bits, int y_bits, int upsampling_log2,
+         const py::object& counts, const py::tuple& scratch, const py::object& result,
+         std::uintptr_t stream) {
+  const auto bytes = device_input<std::uint8_t>(strip, "strip", {kAny});
+  check_eer_code({run_bits, x_bits, y_bits, upsampling_log2});
+  const auto grid = device_output<std::uint32_t>(counts, "counts", {kAny, kAny});
+  check_eer_grid(grid.shape, upsampling_log2);
+  const auto needed = eer_scratch(bytes.shape[0], run_bits, x_bits, y_bits);
+  auto* steps = reinterpret_cast<cuda::EerStep*>(
+      device_output<std::int32_t>(scratch[0], "steps", {static_cast<py::ssize_t>(needed.first)}).data);
+  auto* entries = reinterpret_cast<cuda::EerEntry*>(
+      device_output<std::int64_t>(scratch[1], "entries", {static_cast<py::ssize_t>(needed.second)}).data);
+  auto* numbers = device_output<std::int64_t>(result, "result", {2}).data;
+  py::gil_scoped_release release;
+  cuda::eer(bytes.data, bytes.shape[0], {run_bits, x_bits, y_bits, upsampling_log2},
+            grid.shape[0] >> upsampling_log2, grid.shape[1] >> upsampling_log2, grid.data, steps, entries,
+            numbers, stream_of(stream));
+}
+
 }  // namespace
 
 void bind_cuda_images(py::module_& m) {
@@ -120,6 +204,11 @@ void bind_cuda_images(py::module_& m) {
   m.def("scatter_volume", &scatter_volume);
   m.def("form_length", &cuda::form_length);
   m.def("shell_dot", &shell_dot);
+  m.def("delay_table", &delay_table);
+  m.def("warp", &warp);
+  m.def("shift_score", &shift_score);
+  m.def("eer_scratch", &eer_scratch);
+  m.def("eer", &eer);
 }
 
 }  // namespace verglas::bind

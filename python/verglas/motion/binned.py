@@ -61,11 +61,29 @@ def bin_factor(shape: tuple[int, int], n_frames: int, pixel_size_A: float) -> in
     return max(1, min(factor, min(shape) // 128))
 
 
-def bin_frame(frame: npt.NDArray[np.float32], factor: int) -> Float32Array:
+def bin_frame(
+    frame: npt.NDArray[np.float32],
+    factor: int,
+    out: Float32Array | None = None,
+    rows_summed: Float32Array | None = None,
+) -> Float32Array:
     """Mean over squares of pixels.
 
     A sum over squares leaves white noise white and independent, so unlike a filter it costs no frequency its noise
     model; the signal loses sinc^2 at the border, where there is next to none.
+
+    Parameters
+    ----------
+    frame : (y, x) float32
+    factor : int
+    out : (y // factor, x // factor) float32, optional
+        Where the means go.
+    rows_summed : (y // factor, x // factor * factor) float32, optional
+        Memory to compute in: fresh memory of this size costs as much as the sums.
+
+    Returns
+    -------
+    (y // factor, x // factor) float32
 
     Examples
     --------
@@ -75,16 +93,20 @@ def bin_frame(frame: npt.NDArray[np.float32], factor: int) -> Float32Array:
     [[3.0, 5.0], [13.0, 15.0]]
     """
     if factor == 1:
-        return np.asarray(frame, np.float32)
+        if out is None:
+            return np.asarray(frame, np.float32)
+        out[...] = frame
+        return out
     rows, columns = (side // factor * factor for side in frame.shape)
-    down = frame[0:rows:factor, :columns].copy()
-    for i in range(1, factor):
-        down += frame[i:rows:factor, :columns]
-    out = down[:, 0::factor].copy()
-    for i in range(1, factor):
-        out += down[:, i::factor]
-    out *= 1.0 / factor**2
-    return out
+    frame = frame[:rows, :columns]
+    down = np.add(frame[0::factor], frame[1::factor], out=rows_summed)
+    for i in range(2, factor):
+        down += frame[i::factor]
+    means = np.add(down[:, 0::factor], down[:, 1::factor], out=out)
+    for i in range(2, factor):
+        means += down[:, i::factor]
+    means *= 1.0 / factor**2
+    return means
 
 
 def bin_movie(
@@ -102,13 +124,14 @@ def bin_movie(
         A frame of another size.
     """
     data = np.empty((n_frames, shape[0] // factor, shape[1] // factor), np.float32)
+    rows_summed = np.empty((data.shape[1], data.shape[2] * factor), np.float32)
     for i, frame in enumerate(frames):
         if frame.shape != shape:
             raise InputError(
                 f"frame {i} (from 0) has {frame.shape[1]} x {frame.shape[0]} pixels, the movie "
                 f"{shape[1]} x {shape[0]}; leave the movie out"
             )
-        data[i] = bin_frame(frame, factor)
+        bin_frame(frame, factor, data[i], rows_summed)
         if progress:
             progress(i)
     flat = data.reshape(n_frames, -1)

@@ -53,14 +53,16 @@ class WholeFrames:
         fft, more = fourier.transforms(coarse, threads)
         spectra = fft.rfft2(coarse, **more)
         spectra *= _weight(spectra, shape, factor * pixel_size_A)
-        return cls(spectra.astype(np.complex64), shape, factor, threads)
+        return cls(spectra.astype(np.complex64, copy=False), shape, factor, threads)
 
-    def phases(self, shifts: FloatArray) -> Array:
-        """exp(2 pi i k.d) that move frames back by (n, 2) coarse pixels."""
+    def moved_back(self, shifts: FloatArray) -> Array:
+        """Spectra of the frames moved back by (n, 2) coarse pixels: times exp(2 pi i k.d)."""
         ky, kx = np.fft.fftfreq(self.shape[0]), np.fft.rfftfreq(self.shape[1])
-        down = np.exp(2j * np.pi * shifts[:, 1, None] * ky)
-        across = np.exp(2j * np.pi * shifts[:, 0, None] * kx)
-        return (down[:, :, None] * across[:, None, :]).astype(np.complex64)
+        down = np.exp(2j * np.pi * shifts[:, 1, None] * ky).astype(np.complex64)
+        across = np.exp(2j * np.pi * shifts[:, 0, None] * kx).astype(np.complex64)
+        moved = self.spectra * down[:, :, None]
+        moved *= across[:, None, :]
+        return moved
 
     def correlation(self, a: Array, b: Array) -> Float32Array:
         """Map whose peak lies where b lies minus where a lies; (0, 0) first."""
@@ -167,7 +169,7 @@ def align(frames: WholeFrames, shifts: FloatArray) -> tuple[FloatArray, FloatArr
     n = len(frames.spectra)
     shifts, heights = np.array(shifts), np.zeros(n)
     for _ in range(ITERATIONS):
-        turned = frames.spectra * frames.phases(shifts)
+        turned = frames.moved_back(shifts)
         total = turned.sum(0)
         new_shifts = np.empty_like(shifts)
         for f in range(n):

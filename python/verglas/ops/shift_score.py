@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from verglas._native import core, resolve_threads
-from verglas.ops._device import as_array, require_cpu
+from verglas.ops._device import as_array, cuda_session, device_of
 from verglas.types.arrays import Complex64Array, FloatArray
 
 
@@ -70,9 +70,9 @@ def shift_score(
     derivatives : bool
         Whether gradient and curvature are wanted.
     device : str
-        ``"cpu"``.
+        ``"cpu"`` or ``"cuda:<number>"``: arrays may then lie on the device; what comes from the host is copied there.
     threads : int, optional
-        Threads; all by default. The result does not depend on it.
+        Threads; all by default. The result does not depend on it. CPU only.
 
     Returns
     -------
@@ -81,9 +81,10 @@ def shift_score(
     Raises
     ------
     ValueError
-        Another shape or dtype, a weight below 0, a shift that is not finite.
+        Another shape or dtype, a weight below 0, a shift that is not finite (shifts that lie on the device are not
+        looked at: where they are not finite the scores are NaN).
     DeviceError
-        The device has no kernel.
+        The device cannot be used.
 
     Examples
     --------
@@ -95,7 +96,8 @@ def shift_score(
     >>> right.value.round(5).tolist(), bool(np.abs(right.gradient).max() < 1e-4)
     ([4.0], True)
     """
-    require_cpu(device, "shift_score")
+    if device != "cpu":
+        return _shift_score_cuda(patches, shifts_px, weights, (frequencies_y, frequencies_x), derivatives, device)
     n, frames = np.shape(patches)[:2]
     value = np.empty(n)
     gradient = np.empty((n, frames, 2)) if derivatives else None
@@ -111,4 +113,32 @@ def shift_score(
         curvature,
         resolve_threads(threads),
     )
+    return ShiftScores(value, gradient, curvature)
+
+
+def _shift_score_cuda(
+    patches: Any, shifts_px: Any, weights: Any, frequencies: tuple[Any, Any], derivatives: bool, device: str
+) -> ShiftScores:
+    for name, values, least in (("weights", weights, 0.0), ("shifts", shifts_px, -np.inf)):
+        host = None if device_of(values) != "cpu" else np.asarray(values)
+        if host is not None and not (np.isfinite(host) & (host >= least)).all():
+            raise ValueError(f"{name}: expected finite values" + (" of 0 or more" if least == 0 else ""))
+    cuda = cuda_session(device)
+    with cuda.active() as stream:
+        data = cuda.to_device_or_none(patches)
+        n, frames, rows, columns = data.shape
+        value = cuda.empty((n,), np.float64)
+        gradient = cuda.empty((n, frames, 2), np.float64) if derivatives else None
+        curvature = cuda.empty((n, frames, 3), np.float64) if derivatives else None
+        cuda.kernels.shift_score(
+            data,
+            cuda.array(shifts_px, np.float64),
+            cuda.array(weights, np.float32),
+            *(cuda.array(axis, np.float64) for axis in frequencies),
+            (cuda.empty((n, rows, columns), np.complex64), cuda.empty((n, frames), np.float64)),
+            value,
+            gradient,
+            curvature,
+            stream,
+        )
     return ShiftScores(value, gradient, curvature)

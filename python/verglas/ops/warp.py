@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from verglas._native import core, resolve_threads
-from verglas.ops._device import as_array, require_cpu
+from verglas.ops._device import as_array, cuda_session, device_of
 from verglas.types.arrays import Float32Array
 
 
@@ -40,9 +40,10 @@ def warp(
     sums : (r, y, x) float32, optional
         Added to in place, so that a movie may come in parts: the parts do not change a bit of the result.
     device : str
-        ``"cpu"``.
+        ``"cpu"`` or ``"cuda:<number>"``: arrays may then lie on the device; what comes from the host is copied there.
+        Sums of the host are then not added to: what is returned lies on the device.
     threads : int, optional
-        Threads; all by default. The result does not depend on it.
+        Threads; all by default. The result does not depend on it. CPU only.
 
     Returns
     -------
@@ -52,9 +53,10 @@ def warp(
     Raises
     ------
     ValueError
-        Another shape or dtype, a shift that is not finite, a field too steep.
+        Another shape or dtype, a shift that is not finite, a field too steep (shifts that lie on the device are not
+        looked at: where they are not finite the result is NaN).
     DeviceError
-        The device has no kernel.
+        The device cannot be used.
 
     Notes
     -----
@@ -69,13 +71,31 @@ def warp(
     >>> np.unravel_index(int(moved.argmax()), moved.shape) == (0, 18, 13)
     True
     """
-    require_cpu(device, "warp")
-    frames = np.asarray(frames)
-    shifts = as_array(shifts_px, np.float32)
     if weights is None:
         weights = np.ones((len(frames), 1))
+    if device != "cpu":
+        return _warp_cuda(frames, shifts_px, weights, sums, device)
+    frames = np.asarray(frames)
+    shifts = as_array(shifts_px, np.float32)
     factors = as_array(weights, np.float32)
     if sums is None:
         sums = np.zeros((factors.shape[-1], *frames.shape[-2:]), np.float32)
     core.warp(frames, shifts, factors, sums, resolve_threads(threads))
     return sums
+
+
+def _warp_cuda(frames: Any, shifts_px: Any, weights: Any, sums: Any, device: str) -> Any:
+    cuda = cuda_session(device)
+    with cuda.active() as stream:
+        images = cuda.to_device_or_none(frames)
+        if device_of(shifts_px) == "cpu":
+            shifts_px = as_array(shifts_px, np.float32)
+            core.check_warp_field(shifts_px, *images.shape[-2:])
+        factors = cuda.array(weights, np.float32)
+        if sums is None:
+            total = cuda.cupy.zeros((factors.shape[-1], *images.shape[-2:]), np.float32)
+        else:
+            total = cuda.to_device_or_none(sums)
+        taps = cuda.cupy.asarray(cuda.kernels.delay_table())
+        cuda.kernels.warp(images, cuda.array(shifts_px, np.float32), factors, taps, total, stream)
+    return total
