@@ -8,7 +8,7 @@ blurred: drift of 7 to 12 px; that and a dome of 4 px with shear; that and a ran
 fitted to the spectrum that the corrector writes, to that of the plain sum as recorded, and to the corrected plain sum:
 how far the rings were followed, and the error of the mean defocus. ``--add`` goes on where a run stopped.
 
-``maps``: movies of 768 x 768 pixels of 1.5 A, 12 frames of 2 e/A2, about 20 particles each, with damage; every movie
+``maps``: movies of 768 x 768 pixels of 1.5 A, 12 frames of 2 e/A2, about 15 octahedral particles each, with damage; every movie
 once with and once without motion (drift of 7 px, dome of 4 px, shear of 2 px; the same particles, ice and random
 numbers of the counts). Particles are cut at their true places from weighted sums and reconstructed at their true poses:
 FSC 0.5 with the truth of the still movies, of the moving ones corrected locally and by shifts of whole frames only, and
@@ -184,7 +184,7 @@ def cuts(args: argparse.Namespace, model: Any) -> Iterator[Cut]:
 
 def maps(args: argparse.Namespace) -> None:
     """FSC 0.5 with the truth, of all movies together."""
-    model = vg.simulate.phantom(BOX, PIXEL_A, 120.0, seed=9)
+    model = vg.simulate.phantom(BOX, PIXEL_A, 130.0, symmetry="O", seed=9)
     parts = list(cuts(args, model))
     truth = vg.simulate.density(model, BOX, PIXEL_A)
     z, y, x = np.ogrid[-1 : 1 : BOX * 1j, -1 : 1 : BOX * 1j, -1 : 1 : BOX * 1j]
@@ -197,7 +197,7 @@ def maps(args: argparse.Namespace) -> None:
         images = np.concatenate([part.images[way] for part in parts])
         poses = vg.Poses(angles, -shifts * PIXEL_A)
         particles = vg.Particles.from_images(images, PIXEL_A, poses=poses, optics=optics)
-        volume = vg.reconstruct(particles, listener=None)
+        volume = vg.reconstruct(particles, symmetry="O", listener=None)
         curve = vg.fsc(volume, truth, inside)
         rows.append({"way": way, "particles": len(images), "fsc_0.5_A": curve.resolution_A(0.5)})
         print(rows[-1], flush=True)

@@ -16,7 +16,7 @@ from verglas.motion.dose import separable_weights
 from verglas.motion.fit import frame_strengths
 from verglas.motion.pair_shifts import all_pairs, design, least_squares, robust
 from verglas.motion.patch_shifts import lattice_through
-from verglas.motion.sums import corrected_sums, steepness, without_steep_places
+from verglas.motion.sums import corrected_sums, filtered_sum, steepness, without_steep_places
 from verglas.types.listener import Silence
 from verglas.types.motion import Motion, polynomial_space, spline_basis
 
@@ -213,6 +213,18 @@ class TestDose:
         weights = dose_weights(k, accumulated_dose(9, 2.0))
         want = np.fft.irfft2(sum(w * np.fft.rfft2(f) for w, f in zip(weights, movie, strict=True)), (128, 150))
         assert np.abs(done.dose_weighted - want).max() < 5e-3
+
+    def test_sides_of_large_prime_factors_are_filtered_alike(self):
+        """Inside, a picture of 131 x 149 pixels is filtered as the middle of a larger one; edges are mirrored."""
+        large = np.random.default_rng(2).standard_normal((1, 256, 256)).astype(np.float32)
+        k = np.linspace(0, 0.8, 513)
+        curves = np.exp(-((k / 0.2) ** 2))[None]
+        want = filtered_sum(large, curves, k, 1.0)
+        got = filtered_sum(np.ascontiguousarray(large[:, 60:191, 50:199]), curves, k, 1.0)
+        assert got.shape == (131, 149)
+        assert np.abs(got - want[60:191, 50:199])[12:-12, 12:-12].max() < 1e-3
+        level = filtered_sum(np.full((1, 131, 149), 7, np.float32), curves, k, 1.0)
+        assert np.abs(level - 7).max() < 1e-3
 
     @pytest.mark.parametrize("dose", [0.0, -1.0, float("nan")])
     def test_bad_doses_are_refused(self, dose):

@@ -20,6 +20,7 @@ NODE_PX = 64  # nodes of the resampled field are at most so far apart: bilinear 
 STEEPEST = 0.0199  # px per px: what the kernel resamples is 0.02, and nodes are rounded to float32
 TOGETHER_BYTES = 350_000_000  # of frames that are resampled in one call; the sums stay in cache for all of them
 TABLE = 4096
+ROWS_TOGETHER = 16  # of a transform that are multiplied at a time: what is looked up for them stays in cache
 
 
 @dataclass(frozen=True)
@@ -152,10 +153,20 @@ def add_up(
 def _table_index(shape: tuple[int, int], pixel_size_A: float, highest: float) -> npt.NDArray[np.int16]:
     """Place of every frequency of a half transform in a table from 0 to ``highest`` (1/A)."""
     ky, kx = np.fft.fftfreq(shape[0], pixel_size_A), np.fft.rfftfreq(shape[1], pixel_size_A)
+    y2, x2 = np.square(ky).astype(np.float32), np.square(kx).astype(np.float32)
     out = np.empty((shape[0], len(kx)), np.int16)
-    for i, y in enumerate(ky):
-        out[i] = np.rint(np.hypot(y, kx) * ((TABLE - 1) / highest))
+    for i, y in enumerate(y2):
+        out[i] = np.rint(np.sqrt(y + x2) * np.float32((TABLE - 1) / highest))
     return out
+
+
+def _mirrored_into(padded: Float32Array, image: Float32Array) -> None:
+    """The image, mirrored at its lower and right edge as far as the array goes on."""
+    rows, columns = image.shape
+    more_rows, more_columns = padded.shape[0] - rows, padded.shape[1] - columns
+    padded[:rows, :columns] = image
+    padded[rows:, :columns] = image[::-1][:more_rows]
+    padded[:, columns:] = padded[:, :columns][:, ::-1][:, :more_columns]
 
 
 def filtered_sum(
@@ -165,22 +176,29 @@ def filtered_sum(
     pixel_size_A: float,
     threads: int | None = None,
 ) -> Float32Array:
-    """Sum over r of sums[r] (y, x) filtered with curves[r] of |k|: one transform each, one back."""
-    shape = sums.shape[1], sums.shape[2]
+    """Sum over r of sums[r] (y, x) filtered with curves[r] of |k|: one transform each, one back.
+
+    Sides of large prime factors are made longer by a mirrored strip: their transforms would take twice the time.
+    """
+    rows, columns = sums.shape[1:]
+    padded = np.empty((fourier.fast_size(rows), fourier.fast_size(columns)), np.float32)
     highest = float(frequencies_per_A[-1])
-    index = _table_index(shape, pixel_size_A, highest)
+    index = _table_index(padded.shape, pixel_size_A, highest)
     table = np.linspace(0, highest, TABLE)
     total: Array | None = None
+    fft, more = fourier.transforms(padded, threads)
     for image, curve in zip(sums, curves, strict=True):
-        fft, more = fourier.transforms(image, threads)
-        spectrum = fft.rfft2(image, **more)
-        spectrum *= np.interp(table, frequencies_per_A, curve).astype(np.float32)[index]
+        _mirrored_into(padded, image)
+        spectrum = fft.rfft2(padded, **more)
+        gains = np.interp(table, frequencies_per_A, curve).astype(np.float32)
+        for at in range(0, len(index), ROWS_TOGETHER):
+            spectrum[at : at + ROWS_TOGETHER] *= gains[index[at : at + ROWS_TOGETHER]]
         if total is None:
             total = spectrum
         else:
             total += spectrum
-    fft, more = fourier.transforms(sums[0], threads)
-    return np.asarray(fft.irfft2(total, s=shape, **more), np.float32)
+    filtered = fft.irfft2(total, s=padded.shape, **more)[:rows, :columns]
+    return np.ascontiguousarray(filtered, np.float32)
 
 
 def corrected_sums(
