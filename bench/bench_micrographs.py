@@ -8,11 +8,11 @@ blurred: drift of 7 to 12 px; that and a dome of 4 px with shear; that and a ran
 fitted to the spectrum that the corrector writes, to that of the plain sum as recorded, and to the corrected plain sum:
 how far the rings were followed, and the error of the mean defocus. ``--add`` goes on where a run stopped.
 
-``maps``: movies of 768 x 768 pixels of 1.5 A, 12 frames of 2 e/A2, about 15 octahedral particles each, with damage; every movie
-once with and once without motion (drift of 7 px, dome of 4 px, shear of 2 px; the same particles, ice and random
-numbers of the counts). Particles are cut at their true places from weighted sums and reconstructed at their true poses:
-FSC 0.5 with the truth of the still movies, of the moving ones corrected locally and by shifts of whole frames only, and
-left as they are. Images of movies that are done stay in ``--folder``: the same command goes on.
+``maps``: movies of 768 x 768 pixels of 1.5 A, 12 frames of 2 e/A2, about 15 octahedral particles each, with damage;
+every movie once with and once without motion (drift of 7 px, dome of 4 px, shear of 2 px; the same particles, ice and
+random numbers of the counts). Particles are cut at their true places from weighted sums and reconstructed at their true
+poses: FSC 0.5 with the truth of the still movies, of the moving ones corrected locally and by shifts of whole frames
+only, and left as they are. Images of movies that are done stay in ``--folder``: the same command goes on.
 """
 
 from __future__ import annotations
