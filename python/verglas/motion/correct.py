@@ -191,7 +191,12 @@ def correct_motion(
     if not isinstance(movie.source, KeptFrames):
         movie = KeptFrames(movie.source, resolved_settings.keep_bytes).of(movie)
     with shown_to(listener) as heard:
-        estimate = _estimate(movie, resolved_settings, heard, threads)
+        try:
+            estimate = _estimate(movie, resolved_settings, heard, threads)
+        except InputError as error:
+            if movie.name in str(error):
+                raise
+            raise InputError(f"movie {movie.name}: {error}") from error
         usable, sentences = without_steep_places(estimate.motion)
         estimate = replace(
             estimate, motion=usable, flags=[*estimate.flags, *([sentences] if sentences else []), *_doubts(usable)]

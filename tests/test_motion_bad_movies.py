@@ -1,0 +1,84 @@
+"""Bad movies among good ones: each is named with its reason, set aside and counted, and the rest is corrected."""
+
+from __future__ import annotations
+
+import re
+import warnings
+
+import mrcfile
+import numpy as np
+import pandas as pd
+import pytest
+import tifffile
+from eer_files import encode, random_events, write_eer
+from motion_movies import movie_of, settling
+
+from verglas.errors import InputError
+from verglas.run.motion import MovieSettings, correct_movies
+from verglas.types.motion import Motion
+
+SHAPE = (96, 128)
+SETTINGS = MovieSettings(model="global", pixel_size_A=1.5, dose_per_frame_e_A2=1.0, frames_per_fraction=1)
+REASONS = {
+    "cut.tif": "truncated|cut short|announced",
+    "sizes.tif": r"frame 2 \(from 0\) has 100 x 96 pixels .* the first 128 x 96",
+    "single.tif": "one image: a micrograph where a movie is meant",
+    "nan.mrcs": "frame 1 .* has nan at row 5, column 7",
+    "half.eer": "truncated|cut short|cut off",
+    "text.tif": "not a",
+    "constant.mrcs": "no frame can be used",
+}
+
+
+def write_mrc(path, data):
+    with mrcfile.new(path) as mrc, warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # of mrcfile: NaN, which is what some of these are for
+        mrc.set_data(data)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    frames = movie_of(Motion(SHAPE, settling(5, (3, -2))), 10).source.data
+    tifffile.imwrite(tmp_path / "good.tif", frames, photometric="minisblack")
+    whole = (tmp_path / "good.tif").read_bytes()
+    (tmp_path / "cut.tif").write_bytes(whole[: len(whole) // 2])
+    with tifffile.TiffWriter(tmp_path / "sizes.tif") as tiff:
+        for frame in (frames[0], frames[1], frames[2][:, :100]):
+            tiff.write(np.ascontiguousarray(frame), photometric="minisblack", contiguous=False)
+    tifffile.imwrite(tmp_path / "single.tif", frames[0], photometric="minisblack")
+    missing = frames.astype(np.float32)
+    missing[1, 5, 7] = np.nan
+    write_mrc(tmp_path / "nan.mrcs", missing)
+    write_mrc(tmp_path / "constant.mrcs", np.ones((4, *SHAPE), np.float32))
+    rng = np.random.default_rng(3)
+    strips = [encode(*random_events(rng, SHAPE, 0.1), SHAPE[0] * SHAPE[1]) for _ in range(6)]
+    write_eer(tmp_path / "half.eer", strips, SHAPE)
+    (tmp_path / "half.eer").write_bytes((tmp_path / "half.eer").read_bytes()[:3000])
+    (tmp_path / "text.tif").write_text("no movie at all\n" * 9)
+    return tmp_path
+
+
+def test_each_is_named_and_set_aside_and_the_rest_goes_on(folder, tmp_path):
+    out = tmp_path / "out"
+    done = correct_movies(folder, out, SETTINGS, listener=None)
+    assert done.table["movie"].tolist() == [str(folder / "good.tif")]
+    assert {name.rsplit("/", 1)[1] for name in done.excluded} == REASONS.keys()
+    listed = pd.read_csv(out / "excluded.csv").set_index("movie")["reason"]
+    for name, words in REASONS.items():
+        reason = done.excluded[str(folder / name)]
+        assert name in reason
+        assert listed[str(folder / name)] == reason
+        assert re.search(words, reason), reason
+    assert done.as_dict()["set_aside"] == len(REASONS)
+
+
+@pytest.mark.parametrize(
+    ("gain", "words"), [(np.ones((50, 60)), "50|60"), (np.zeros(SHAPE), "zero everywhere"), (None, "dose_per_frame")]
+)
+def test_what_is_wrong_for_all_ends_the_run(folder, tmp_path, gain, words):
+    given, changes = None, {"dose_per_frame_e_A2": 0.0}
+    if gain is not None:
+        given, changes = tmp_path / "gain.mrc", {}
+        write_mrc(given, gain.astype(np.float32))
+    with pytest.raises(InputError, match=words):
+        correct_movies(folder / "good.tif", tmp_path / "out", SETTINGS, gain=given, listener=None, **changes)
