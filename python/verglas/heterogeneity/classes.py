@@ -1,29 +1,28 @@
 """Several structures in one set of particles: how many, which, and which particle is of which.
 
-One map is fitted to all particles first. At the poses that it gives, the particles are split where they differ most
-(:mod:`verglas.heterogeneity.fixed_classes`), and the maps of the parts are then told apart by expectation-maximisation
-over classes and poses, with one noise model and two half sets that never see each other. Every particle is finally
-judged by the maps of the half that it is not in: the gain over a single map says whether there are several structures.
+One map is fitted to all particles first. Other structures are guessed from it, and the particles choose among them at
+low resolution (:mod:`verglas.heterogeneity.seeds`); at the particles' own poses they are split where they differ most
+(:mod:`verglas.heterogeneity.fixed_classes`). From there the maps are told apart by expectation-maximisation over
+classes and poses, with one noise model and two half sets apart. Every particle is finally judged by the maps of the
+half that it is not in: the gain over a single map says whether there are several structures.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from verglas.heterogeneity.components import mean_model
-from verglas.heterogeneity.fixed_classes import (
-    classes_of,
-    first_posterior,
-    fit_classes,
-    held_out_class_evidence,
-)
+from verglas.heterogeneity.fixed_classes import fit_classes, held_out_class_evidence
 from verglas.heterogeneity.gain import mean_gain
-from verglas.heterogeneity.posed import PosedImages, posed_images
+from verglas.heterogeneity.posed import PosedImages
+from verglas.heterogeneity.seeds import Seeds, SeedSearch, seed_search
 from verglas.heterogeneity.settings import ClassSettings
+from verglas.initial_model.starts import resample_to_box
 from verglas.refinement import schedule
 from verglas.refinement.em import initial_state, iterate
 from verglas.refinement.figures import Figures
@@ -34,7 +33,7 @@ from verglas.search.grid_step import GridStep
 from verglas.search.problem import image_batches, survey
 from verglas.search.state import HalfModel, PoseTable
 from verglas.search.step import Step
-from verglas.types import Keeper, Map, Particles, Poses, Snapshot
+from verglas.types import Keeper, Map, Particles, Snapshot
 from verglas.types.arrays import Float32Array, FloatArray, IntArray
 from verglas.types.listener import Listener, Silence, phase_progress
 from verglas.types.snapshot import from_arrays, to_arrays
@@ -164,21 +163,60 @@ def search_classes(
     work = _Work(problem, settings, observer)
     several = len(references) > 1
     state, step = _consensus(work, power, references[:1])
-    posed = _posed_at(problem, state.poses, settings)
     # Every number of classes is judged with the same noise and the same poses looked at: other evidence is of no use.
     judge = _Judge(step, [h.sigma2.copy() for h in state.halves])
     yield _trial(work.with_classes(1), state, step, judge)
+    seeding = _Seeding(work, state, step)
     for count in counts:
         if count == 1:
             continue
         whole = work.with_classes(count)
-        begun, first = (
-            (_given_state(whole, power, references, state), step)
-            if several
-            else _split_state(posed, state, step, count, observer.listener, settings)
-        )
-        now, last = _iterate_classes(work, whole, begun, first)
+        begun = _given_state(whole, power, references, state) if several else seeding.state(count)
+        now, last = _iterate_classes(work, whole, begun, step)
         yield _trial(whole, now, last, judge)
+
+
+@dataclass
+class _Seeding:
+    """Classes at low resolution, each number of them grown from the one before."""
+
+    work: _Work
+    consensus: State
+    step: Step
+    grown: Seeds | None = None
+
+    @cached_property
+    def search(self) -> SeedSearch:
+        """Guesses from the single map, and the particles that choose among them."""
+        work = self.work
+        return seed_search(work.problem, self.consensus.poses, self.step.shift_range_px, work.settings.seed)
+
+    def state(self, count: int) -> State:
+        """Start of so many classes."""
+        keeper = self.work.observer.keeper(f"seeds{count}")
+        saved = None if keeper is None else keeper.load()
+        if saved is None:
+            first, second = (h.volumes[0] for h in self.consensus.halves)
+            before = self.grown or self.search.single((first + second) / 2)
+            tell = phase_progress(self.work.observer.listener, f"starts of {count} classes, rounds")
+            self.grown = self.search.grow(before, count, tell)
+            if keeper is not None:
+                arrays = to_arrays("", self.grown.model)
+                keeper.save(Snapshot(arrays, {"score": self.grown.score}), needed=True)
+        else:
+            self.grown = Seeds(from_arrays(HalfModel, "", saved.arrays), saved.record["score"])
+        return self._at_working_sampling(self.grown, count)
+
+    def _at_working_sampling(self, seeds: Seeds, count: int) -> State:
+        box = self.work.problem.box
+        volumes = np.stack([resample_to_box(v, box) for v in seeds.model.volumes]).astype(np.float32)
+        halves = [
+            HalfModel(volumes.copy(), had.sigma2.copy(), had.scale.copy(), seeds.model.class_weight.copy())
+            for had in self.consensus.halves
+        ]
+        state = self.consensus
+        curves = np.zeros((count, state.fsc.shape[1]))
+        return State(0, state.poses.copy(), halves, curves, state.resolution_shell)
 
 
 def _given_state(problem: RefineProblem, power: Float32Array, references: list[Map], before: State) -> State:
@@ -227,44 +265,6 @@ def _grid_step(problem: RefineProblem, step: Step, settings: ClassSettings) -> S
     return replace(made, split=False)
 
 
-def _posed_at(problem: RefineProblem, poses: PoseTable, settings: ClassSettings) -> PosedImages:
-    """The problem's particles at these poses, in the same box; half sets stay."""
-    placed = problem.particles.with_poses(Poses(poses.angles_deg, poses.origin_px * problem.pixel_size_A))
-    placed = placed.with_columns(rlnRandomSubset=problem.half)
-    made = posed_images(
-        placed,
-        job="class3d",
-        resolution_A=None,
-        diameter_A=problem.diameter_px * problem.pixel_size_A,
-        symmetry=settings.symmetry,
-        threads=problem.threads,
-    )
-    return replace(made, half=problem.half, radius=problem.last_radius)
-
-
-def _split_state(
-    posed: PosedImages, state: State, step: Step, count: int, listener: Listener, settings: ClassSettings
-) -> tuple[State, Step]:
-    """Start of K classes: the parts into which particles fall at the poses of a single map, or random parts of them."""
-    mean = mean_model(posed, contrast=False)
-    posterior, differs = first_posterior(posed, mean, count, seed=settings.seed)
-    poses = state.poses.copy()
-    poses.class_number = posterior.argmax(axis=1)
-    if differs:
-        split = classes_of(posed, mean, posterior)
-        volumes, shares = [h.volumes for h in split.halves], [h.class_weight for h in split.halves]
-    else:
-        listener.say(f"{count} classes: nothing varies linearly at the poses of one map; they start from random parts")
-        volumes = [np.repeat(h.volumes, count, axis=0) for h in state.halves]
-        shares = [np.full(count, 1 / count)] * 2
-        step = replace(step, split=True)
-    halves = [
-        HalfModel(own, had.sigma2.copy(), had.scale.copy(), share.copy())
-        for own, share, had in zip(volumes, shares, state.halves, strict=True)
-    ]
-    return State(0, poses, halves, np.zeros((count, state.fsc.shape[1])), state.resolution_shell), step
-
-
 def _iterate_classes(work: _Work, problem: RefineProblem, state: State, step: Step) -> tuple[State, Step]:
     """Until so few particles change class that the populations stand."""
     count = problem.n_classes
@@ -280,7 +280,7 @@ def _iterate_classes(work: _Work, problem: RefineProblem, state: State, step: St
 
 
 def _stands(state: State, settings: ClassSettings) -> bool:
-    return state.iteration > 1 and bool(state.figures[-1].class_change <= settings.still)
+    return state.iteration > 2 and bool(state.figures[-1].class_change <= settings.still)
 
 
 @dataclass(frozen=True)
