@@ -12,6 +12,7 @@ from verglas.heterogeneity.components import component_radius, mean_model
 from verglas.heterogeneity.latent import Contrasts, latent_posterior
 from verglas.heterogeneity.linear import LinearSums, fold, products, solve
 from verglas.heterogeneity.posed import posed_images
+from verglas.initial_model.starts import resample_to_box
 from verglas.run.variability import summary, variability_files
 from verglas.simulate import hinge, phantom
 
@@ -76,8 +77,6 @@ def test_joint_equations_give_back_two_maps():
     fold(posed, sums)
     solved = solve(posed, sums, None)
     for volume, m in zip(solved, (a, b), strict=True):
-        from verglas.initial_model.starts import resample_to_box
-
         curve = vg.fsc(volume * posed.sphere, resample_to_box(m.data, posed.box) * posed.sphere, pixel_size_A=1.0).curve
         assert curve[2 : posed.radius - 1].min() > 0.97
 
@@ -142,6 +141,27 @@ def test_same_result_whatever_the_threads(moving):
     how = {"components": 1, "resolution_A": 25, "iterations": 2, "listener": None}
     one, two = (vg.variability(few, threads=t, **how) for t in (1, 2))
     np.testing.assert_array_equal(one.coordinates, two.coordinates)
+
+
+def test_noise_holds_what_is_not_known_of_the_weights(moving):
+    """The expected squared residual is |X|^2 - 2 E[w] h + tr(E[w w^T] M), the weights' covariance included."""
+    posed = posed_images(moving[:30], job="test", resolution_A=18.0)
+    a, b = (vg.simulate.density(phantom(BOX, PIXEL_A, 110.0, seed=s), BOX, PIXEL_A).data for s in (2, 3))
+    volumes = np.stack([resample_to_box(v, posed.box) for v in (a, b)])
+    rng = np.random.default_rng(0)
+    first = rng.normal(size=(len(posed), 2))
+    root = rng.normal(size=(len(posed), 2, 2))
+    covariance = root @ root.transpose(0, 2, 1)
+    second = first[:, :, None] * first[:, None, :] + covariance
+    sums, expected, of_fit = LinearSums.zeros(posed, 2, mixed=True), 0.0, 0.0
+    for made in products(posed, volumes, np.ones((posed.n_groups, posed.radius + 1)), np.arange(len(posed))):
+        rows = made.batch.rows
+        sums.add_residuals(posed, made, first[rows], second[rows])
+        power = np.square(np.abs(made.images)).sum()
+        expected += power - 2 * (first[rows] * made.cross).sum() + (second[rows] * made.gram).sum()
+        of_fit += (covariance[rows] * made.gram).sum()
+    assert sums.squared.sum() == pytest.approx(expected, rel=1e-4)
+    assert of_fit > 0.05 * expected
 
 
 def test_noise_of_the_mean_model_is_that_of_the_images():

@@ -94,7 +94,7 @@ class LinearSums:
     mixed : dict
         (q, q') with q < q' -> weights of the second moment of both.
     squared : (groups, radius + 1) float64
-        Squared residuals, a full-plane sum per shell.
+        Expected squared residuals, a full-plane sum per shell.
     coefficients : (groups, radius + 1) float64
         How many coefficients they come from.
     """
@@ -141,14 +141,35 @@ class LinearSums:
         for (p, q), sums in self.mixed.items():
             _insert(sums, posed, batch, second[:, p, q], min(radii[p], radii[q]), None, np.ones(len(batch), bool))
 
-    def add_residuals(self, posed: PosedImages, made: Products, fitted: Array) -> None:
-        """Residuals of a batch; ``fitted`` (m, pixels), weighted as the images are."""
+    def add_residuals(self, posed: PosedImages, made: Products, first: FloatArray, second: FloatArray) -> None:
+        r"""Expected squared residuals of a batch.
+
+        .. math:: E\Bigl|X - \sum_q w_q G_q\Bigr|^2 = \Bigl|X - \sum_q E[w_q] G_q\Bigr|^2
+                  + \sum_{qq'} \mathrm{Cov}(w_q, w_{q'})\, \mathrm{Re}\, \bar G_q G_{q'},\quad w = a z
+
+        Without the second term what is not known of the weights would be missing from the noise.
+
+        Parameters
+        ----------
+        posed : PosedImages
+        made : Products
+        first, second : (m, Q), (m, Q, Q) float64
+            E[w] and E[w w^T].
+        """
+        fitted = np.einsum("iq,iqp->ip", first.astype(np.float32), made.slices)
+        power = np.square(np.abs(made.images - fitted))
+        spread, vectors = np.linalg.eigh(second - first[:, :, None] * first[:, None, :])
+        root = vectors * np.sqrt(np.maximum(spread, 0))[:, None, :]
+        for q in range(root.shape[2]):
+            part = root[:, :, q]
+            if part.any():
+                power += np.square(np.abs(np.einsum("iq,iqp->ip", part.astype(np.float32), made.slices)))
         group = posed.group[made.batch.rows]
         # The pixel weights are in the values already, and so is 1 / sigma^2, which is taken out again.
-        power = posed.shell_sums(np.square(np.abs(made.images - fitted)))
-        power /= made.batch.inv_sigma2[:, : posed.radius + 1]
-        np.add.at(self.squared, group, power)
-        np.add.at(self.coefficients, group, np.broadcast_to(posed.shell_pixels, power.shape))
+        of_shell = posed.shell_sums(power)
+        of_shell /= made.batch.inv_sigma2[:, : posed.radius + 1]
+        np.add.at(self.squared, group, of_shell)
+        np.add.at(self.coefficients, group, np.broadcast_to(posed.shell_pixels, of_shell.shape))
 
 
 def _insert(
@@ -318,7 +339,6 @@ def one_pass(
     for made in products(posed, volumes, sigma2, rows):
         first, second = moments(made)
         sums.add(posed, made.batch, first, second, radii)
-        fitted = np.einsum("iq,iqp->ip", first.astype(np.float32), made.slices)
-        sums.add_residuals(posed, made, fitted)
+        sums.add_residuals(posed, made, first, second)
     fold(posed, sums)
     return sums
