@@ -38,6 +38,7 @@ _LAZY = {
     "map_model": "verglas.assessment.map_model",
     "matrix_to_euler": "verglas.geometry",
     "orientation_grid": "verglas.geometry",
+    "plan": "verglas.run.plan",
     "postprocess": "verglas.assessment.postprocess",
     "pick": "verglas.picking",
     "process": "verglas.pipeline",
@@ -139,6 +140,7 @@ if TYPE_CHECKING:
     from verglas.run.extract import extract
     from verglas.run.machine import devices, info
     from verglas.run.movies import read_movie
+    from verglas.run.plan import plan
     from verglas.run.polish import polish
     from verglas.run.refine import refine
     from verglas.run.status import status
@@ -200,6 +202,7 @@ __all__ = [
     "orientation_grid",
     "pick",
     "picking",
+    "plan",
     "polish",
     "polishing",
     "postprocess",

@@ -59,6 +59,7 @@ _COMMANDS = (
     "status",
     "bugreport",
     "benchmark",
+    "plan",
     "check_conventions",
     "check_import",
     "convert",

@@ -1,0 +1,101 @@
+"""Laws that experiments are planned by: printed values, counted electrons, and what a user sees."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from command_line import main
+from hypothesis import given
+from hypothesis import strategies as st
+
+import verglas as vg
+from verglas.assessment.planner import (
+    Imaging,
+    combine_snr,
+    detection_dose_e_A2,
+    elastic_cross_section_A2,
+    electron_speed,
+    particles_for_resolution,
+    refinement_operations,
+    resolution_of_particles_A,
+    useful_dose_e_A2,
+)
+from verglas.errors import InputError
+
+
+def test_printed_values():
+    assert 1e4 * elastic_cross_section_A2(6, 200.0) == pytest.approx(41.9, abs=0.05)  # square picometres
+    assert electron_speed(200.0) == pytest.approx(0.6953, abs=1e-4)
+    assert refinement_operations(100_000, 128, 7) == pytest.approx(6.53e17, rel=1e-3)
+
+
+@pytest.mark.parametrize("contrast", [0.03, 0.1, 0.4])
+def test_the_detection_dose_reaches_its_power(contrast):
+    """Poisson counts at the stated dose: false alarms and power within 2 %."""
+    size_A, efficiency, alarms, power = 25.0, 0.8, 0.05, 0.9
+    dose = detection_dose_e_A2(size_A, contrast, false_alarms=alarms, power=power, efficiency=efficiency)
+    background = efficiency * dose * size_A**2
+    rng = np.random.default_rng(1)
+    limit = background + 1.6449 * np.sqrt(background)
+    assert np.mean(rng.poisson(background, 200_000) > limit) == pytest.approx(alarms, abs=0.02)
+    assert np.mean(rng.poisson(background * (1 + contrast), 200_000) > limit) == pytest.approx(power, abs=0.02)
+
+
+def test_stages_of_noise_combine():
+    rng = np.random.default_rng(0)
+    ratios, signal = (2.0, 0.5, 1.0), rng.standard_normal(400_000)
+    image = signal
+    for ratio in ratios:
+        image = image + rng.standard_normal(len(image)) * np.sqrt(image.var() / ratio)
+    measured = 1 / (image.var() / signal.var() - 1)
+    assert measured == pytest.approx(combine_snr(*ratios), rel=0.03)
+
+
+@given(n=st.floats(1e3, 1e7), b=st.floats(40, 400), dose=st.floats(1, 100))
+def test_particles_and_resolution_are_inverse(n, b, dose):
+    imaging = Imaging(b_factor_A2=b, dose_e_A2=dose)
+    d = resolution_of_particles_A(n, imaging)
+    assert particles_for_resolution(d, imaging) == pytest.approx(n, rel=1e-6)
+
+
+def test_the_slope_is_the_b_factor():
+    """Far from the prefactor's slow terms 1 / d^2 rises by 2 / B for every factor e of particles."""
+    n = np.geomspace(1e7, 1e9, 5)
+    d = [resolution_of_particles_A(v, Imaging(b_factor_A2=150.0)) for v in n]
+    assert vg.assessment.reslog(n, d).b_factor_A2 == pytest.approx(150.0, rel=0.1)
+
+
+def test_damage_bounds_the_useful_dose():
+    doses = [useful_dose_e_A2(dose, 3.0) for dose in (1.0, 10.0, 100.0, 1000.0)]
+    assert doses == sorted(doses)
+    assert doses[0] == pytest.approx(0.89, abs=0.01)
+    assert doses[-1] == pytest.approx(vg.optics.critical_exposure_e_A2(1 / 3.0), rel=1e-6)
+
+
+def test_symmetry_divides_the_particles():
+    one, many = (vg.plan(mass_kDa=480, symmetry=s).particles.value for s in ("C1", "O"))
+    assert one == pytest.approx(24 * many)
+
+
+def test_the_command(capsys):
+    status, printed, _ = main(["plan", "--mass", "150", "--resolution", "3", "--particles", "50000", "--json"], capsys)
+    made = json.loads(printed)
+    assert status == 0
+    assert made["particles"]["best"] < made["particles"]["value"] < made["particles"]["worst"]
+    assert made["resolution_of_particles_A"]["50000"]["best"] < made["resolution_of_particles_A"]["50000"]["worst"]
+    used = 0.5 * made["particles_per_micrograph"] * made["micrographs"]["value"]
+    assert used == pytest.approx(made["particles"]["value"], rel=0.05)
+    status, printed, _ = main(["plan", "--mass", "150"], capsys)
+    assert (status, printed.startswith("3.5 A at a B-factor of 100 +- 40 A^2 takes")) == (0, True)
+    status, _, said = main(["plan", "--mass", "-3"], capsys)
+    assert status == 2
+    assert "mass" in said
+
+
+def test_bad_numbers_are_refused():
+    with pytest.raises(InputError, match="contrast: expected a positive number"):
+        detection_dose_e_A2(10.0, 0.0)
+    with pytest.raises(InputError, match="dose_e_A2"):
+        Imaging(dose_e_A2=float("nan"))
