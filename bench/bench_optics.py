@@ -186,10 +186,10 @@ def nothing(seed: int) -> dict[str, Any]:
 EXPERIMENTS = {"bound": defocus_bound, "nothing": nothing, "tilt": tilt_and_defocus, "groups": two_groups}
 
 
-def trials(seeds: int) -> dict[str, Callable[[], Any]]:
-    """Every experiment, seed by seed."""
+def trials(seeds: int, first: list[str]) -> dict[str, Callable[[], Any]]:
+    """Every experiment, seed by seed; those named ``first`` before the others."""
     chosen = {}
-    for name in EXPERIMENTS:
+    for name in sorted(EXPERIMENTS, key=lambda name: name not in first):
         for seed in range(FIRST_SEED, FIRST_SEED + seeds):
             chosen[f"{name} {seed}"] = lambda name=name, seed=seed: EXPERIMENTS[name](seed)
     return chosen
@@ -213,5 +213,6 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--minutes", type=float, default=9.0)
+    parser.add_argument("--first", nargs="*", default=[], choices=EXPERIMENTS, help="experiments to run first")
     given = parser.parse_args()
-    collect("optics", trials(given.seeds), summary, given.minutes)
+    collect("optics", trials(given.seeds, given.first), summary, given.minutes)

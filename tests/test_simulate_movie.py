@@ -211,3 +211,17 @@ def test_polynomial_is_relions():
 def test_what_is_refused(settings, words):
     with pytest.raises(InputError, match=words):
         vg.simulate.movie(None, **{"shape": (64, 64), **settings})
+
+
+def test_correlated_walks_go_together_where_particles_are_near():
+    from verglas.simulate.motion_field import Recording
+
+    places = np.array([[0.0, 0.0], [10.0, 0.0], [5000.0, 0.0]])
+    walks = Recording(frames=400, walk_px=0.5, walk_correlation_px=200.0).walks(3, 1, places)
+    steps = np.moveaxis(np.diff(walks, axis=0), 1, 0).reshape(3, -1)
+    correlation = np.corrcoef(steps)
+    assert abs(correlation[0, 1] - np.exp(-0.05)) < 0.05
+    assert abs(correlation[0, 2]) < 0.15
+    assert np.allclose(steps.std(axis=1), 0.5, rtol=0.1)
+    alone = Recording(frames=400, walk_px=0.5, walk_correlation_px=200.0).walks(2, 1, places[:2])
+    assert np.allclose(alone, walks[:, :2])

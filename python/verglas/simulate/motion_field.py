@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from scipy.spatial.distance import cdist
 
 from verglas.errors import InputError
 from verglas.simulate.noise import stream
@@ -154,6 +155,8 @@ class Recording:
         As in :class:`MotionField`.
     walk_px : float
         Standard deviation along each axis of one step of every particle's own random walk.
+    walk_correlation_px : float
+        Distance over which particles walk together, exp(-distance / this); 0: each by itself.
     gain_sd : float
         Relative standard deviation of the pixels' gain; blocks of columns and a slope come on top, half as strong.
     hot_pixels, dead_pixels, dead_columns : int
@@ -182,6 +185,7 @@ class Recording:
     shear_px: float = 0.0
     settles_frames: float = 6.0
     walk_px: float = 0.0
+    walk_correlation_px: float = 0.0
     gain_sd: float = 0.0
     hot_pixels: int = 0
     dead_pixels: int = 0
@@ -212,14 +216,20 @@ class Recording:
             terms = terms + random_polynomial(self.frames, self.polynomial_px, seed)
         return MotionField(shape, drift, terms, self.dome_px, self.dome_centre, self.shear_px, self.settles_frames)
 
-    def walks(self, n: int, seed: int = 0) -> FloatArray:
-        """(frames, n, 2) pixels: every particle's own random walk, zero in the first frame; particle i depends on i."""
+    def walks(self, n: int, seed: int = 0, places_px: FloatArray | None = None) -> FloatArray:
+        """(frames, n, 2) pixels: random walks of particles, zero in the first frame; particle i depends on those to i.
+
+        ``places_px`` (n, 2) count where walks are correlated.
+        """
         out = np.zeros((self.frames, n, 2))
         if self.walk_px:
             for i in range(n):
                 # A stream for each particle: more particles leave the walks of the first ones as they are.
                 steps = stream(seed, i, _WALK).normal(0, self.walk_px, (self.frames - 1, 2))
                 out[1:, i] = np.cumsum(steps, axis=0)
+        if self.walk_correlation_px and places_px is not None and n:
+            covariance = np.exp(-cdist(places_px, places_px) / self.walk_correlation_px)
+            out = np.einsum("ij,fja->fia", np.linalg.cholesky(covariance), out)
         return out
 
 

@@ -133,7 +133,7 @@ def movie(
     centres, _ = _places(scene, 0 if model is None else scene.n, _diameter_px(model, scene), seed)
     poses = Poses(random_orientations(len(centres), seed), np.zeros((len(centres), 2)))
     field = recording.field(scene.shape, seed)
-    shifts = np.moveaxis(field.at(*centres.T), 1, 0) + recording.walks(len(centres), seed)
+    shifts = np.moveaxis(field.at(*centres.T), 1, 0) + recording.walks(len(centres), seed, centres)
     specimen = _Specimen(model, scene, recording, centres, poses, threads)
     gain, defects, hot = _detector(scene.shape, recording, seed)
     frames = _record(specimen, field, shifts, _Detector(gain, defects, hot, recording, scene, seed), threads)

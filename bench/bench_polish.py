@@ -1,0 +1,248 @@
+"""Polishing of simulated movies: planted walks and damage, and what `verglas polish` makes of them.
+
+    python bench/bench_polish.py --seeds 12 --minutes 4     goes on where an earlier call stopped
+
+Development used seeds 1 to 5; the committed rows begin at seed 200. A seed is a session of two movies of 30 particles,
+80 A wide (1.5 A/px, 12 frames of 3 e/A^2): particles walk at random, together where they are near (0.35 px a step, 400 px),
+beyond a drift of whole frames that is known; damage by the curve of Grant and Grigorieff. Objects without symmetry,
+with D2 and with C5 take turns. References are the true map (both half sets), up to 4 A.
+
+`polish`: prior fitted to each session by itself. `nothing`: the same movies beside the map of another object, and
+movies without particles. `prior`: tracks drawn from RELION's fitted triple of its tutorial, 24 movies of 188 particles,
+and re-estimated.
+"""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+import verglas as vg
+from verglas import image
+from verglas.polishing import KnownTracks, MotionPrior, MovieParticles, add_frames, fit_prior_to_tracks
+from verglas.run.polish_inputs import RecordedMovie
+from verglas.types.trajectory import Trajectory
+
+from common import collect
+
+FIRST_SEED = 200
+OBJECTS = ("C1", "D2", "C5")
+BOX, PIXEL_A, FRAMES, DOSE, SHAPE, N, MOVIES = 64, 1.5, 12, 3.0, (768, 768), 30, 2
+RELION_PRIOR = MotionPrior(0.4245, 1605.0, 2.61)
+
+
+def object_of(seed: int) -> tuple[Any, vg.Map]:
+    """A phantom of the seed's kind, and its density."""
+    model = vg.simulate.phantom(BOX, PIXEL_A, 80.0, OBJECTS[seed % len(OBJECTS)], seed)
+    return model, vg.simulate.density(model, BOX, PIXEL_A)
+
+
+def one_movie(model: Any, seed: int, number: int) -> tuple[RecordedMovie, vg.Particles, np.ndarray, MovieParticles]:
+    """A movie with the motion of its whole frames, its particles as extracted, and their true displacements."""
+    movie, truth = vg.simulate.movie(
+        model,
+        shape=SHAPE,
+        pixel_size_A=PIXEL_A,
+        n=N,
+        frames=FRAMES,
+        dose_per_frame_e_A2=DOSE,
+        drift_px=(5, -3),
+        walk_px=0.35,
+        walk_correlation_px=400.0,
+        seed=1000 * seed + number,
+        threads=1,
+    )
+    name = f"m{number}.mrc"
+    centres = np.floor(truth.picks.xy_px + 0.5).astype(int)
+    known = np.repeat(truth.field.global_px[None], N, axis=0)
+    cut = MovieParticles(movie, np.arange(FRAMES), centres, known, image.plan_resample(BOX, PIXEL_A, PIXEL_A))
+    images = add_frames(cut, None, np.ones((FRAMES, BOX, BOX // 2 + 1)))
+    poses = vg.Poses(truth.poses.angles_deg, (centres - truth.picks.xy_px) * PIXEL_A)
+    made = vg.Particles.from_images(image.normalise(images), PIXEL_A, optics=truth.optics, poses=poses)
+    made = made.with_columns(
+        rlnMicrographName=name,
+        rlnCoordinateX=centres[:, 0].astype(float),
+        rlnCoordinateY=centres[:, 1].astype(float),
+        rlnRandomSubset=np.arange(N) % 2 + 1,
+    )
+    trajectory = Trajectory(
+        truth.field.global_px,
+        shape=SHAPE,
+        movie=name,
+        pixel_size_A=PIXEL_A,
+        dose_per_frame_e_A2=DOSE,
+        pre_exposure_e_A2=0.0,
+        voltage_kV=300.0,
+    )
+    true = np.moveaxis(truth.shifts_px, 0, 1)
+    return RecordedMovie(name, lambda: movie, trajectory), made, true, cut
+
+
+def session(model: Any, seed: int) -> tuple[list[RecordedMovie], vg.Particles, list[np.ndarray], list[MovieParticles]]:
+    """Movies and all their particles."""
+    parts = [one_movie(model, seed, number) for number in range(MOVIES)]
+    table = pd.concat([p[1].table for p in parts], ignore_index=True)
+    images = np.concatenate([p[1].images() for p in parts])
+    every = vg.Particles(table, vg.types.ArraySource(images, PIXEL_A), optics_table=parts[0][1].optics_table)
+    return [p[0] for p in parts], every, [p[2] for p in parts], [p[3] for p in parts]
+
+
+def correlation(images: np.ndarray, clean: np.ndarray, finest_A: float) -> float:
+    """With noise-free images, from 15 A to a resolution."""
+    shell = vg.fourier.shells((BOX, BOX))
+    band = (shell >= BOX * PIXEL_A / 15) & (shell <= BOX * PIXEL_A / finest_A)
+    x, y = (vg.fourier.forward(np.asarray(i, np.float32), 2)[:, band] for i in (images, clean))
+    return float((x * np.conj(y)).real.sum() / np.sqrt((np.abs(x) ** 2).sum() * (np.abs(y) ** 2).sum()))
+
+
+def about_mean(tracks: np.ndarray) -> np.ndarray:
+    """Tracks about their mean over the frames."""
+    return tracks - tracks.mean(axis=1, keepdims=True)
+
+
+def polish(seed: int) -> dict[str, Any]:
+    """Track errors, weights, and what the images gain, beside sums along the true tracks with the true weights."""
+    model, truth = object_of(seed)
+    movies, particles, true, cuts = session(model, seed)
+    mask = vg.Map(np.ones((BOX,) * 3, np.float32), PIXEL_A)
+    with tempfile.TemporaryDirectory() as folder:
+        begun = time.process_time()
+        made = vg.polish(
+            particles,
+            movies,
+            folder,
+            half_maps=(truth, truth),
+            mask=mask,
+            max_resolution_A=4.0,
+            threads=1,
+            listener=None,
+        )
+        seconds = time.process_time() - begun
+        shiny = made.particles.images() if made.changed else particles.images()
+    known = [np.repeat(m.trajectory.global_px[None], N, axis=0) for m in movies]
+    error, was, told = [], [], []
+    for tracks in made.tracks:
+        left = about_mean((true[tracks.number] - known[tracks.number]) * PIXEL_A)
+        used = tracks.moves_A if made.tracks_kept and tracks.kept else 0 * tracks.moves_A
+        error.append(about_mean(used) - left)
+        was.append(left)
+        told.append(tracks.error_A)
+    clean = vg.project(truth, particles.poses, particles.optics, threads=1)
+    left_amplitude = cuts[0].left(BOX)
+    k = np.hypot(np.fft.fftfreq(BOX)[:, None], np.fft.rfftfreq(BOX)) * BOX
+    ideal = np.stack([np.interp(k, np.arange(BOX), row) for row in left_amplitude])
+    ideal /= np.sqrt((ideal**2).sum(axis=0))
+    still = np.concatenate(
+        [add_frames(cut, (t - n) * PIXEL_A, ideal) for cut, t, n in zip(cuts, true, known, strict=True)]
+    )
+    dosed = np.concatenate([add_frames(cut, None, ideal) for cut in cuts])
+    return {
+        "object": OBJECTS[seed % len(OBJECTS)],
+        "changed": made.changed,
+        "tracks_kept": made.tracks_kept,
+        "gain_over_error": made.gain_nats / made.gain_error_nats if made.gain_error_nats else 0.0,
+        "track_rms_A": float(np.sqrt((np.array(error) ** 2).mean())) if error else None,
+        "known_motion_rms_A": float(np.sqrt((np.array(was) ** 2).mean())) if was else None,
+        "track_rms_told_A": float(np.sqrt((np.array(told) ** 2).mean())) if told else None,
+        "correlation_plain": correlation(particles.images(), clean, 5.0),
+        "correlation_dose_weighted": correlation(dosed, clean, 5.0),
+        "correlation_polished": correlation(shiny, clean, 5.0),
+        "correlation_without_motion": correlation(still, clean, 5.0),
+        "processor_s_per_particle": seconds / (N * MOVIES),
+        "peak_memory_MB": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000,
+    }
+
+
+def nothing(seed: int) -> dict[str, Any]:
+    """The map of another object; movies without particles."""
+    model = object_of(seed)[0]
+    movies, particles, _, _ = session(model, seed)
+    other = object_of(seed + 50_000)[1]
+    mask = vg.Map(np.ones((BOX,) * 3, np.float32), PIXEL_A)
+    random = np.random.default_rng(seed)
+    asked = {"mask": mask, "max_resolution_A": 4.0, "threads": 1, "listener": None}
+    blank = [
+        vg.Movie.from_array(
+            random.poisson(DOSE * PIXEL_A**2, (FRAMES, *SHAPE)).astype(np.uint8), PIXEL_A, dose_per_frame_e_A2=DOSE
+        )
+        for _ in movies
+    ]
+    empty = [RecordedMovie(m.micrograph, lambda b=b: b, m.trajectory) for m, b in zip(movies, blank, strict=True)]
+    noise = random.normal(size=(len(particles), BOX, BOX)).astype(np.float32)
+    for number, frames in enumerate(blank):  # images as extracted: what the movies hold at these places
+        rows = np.flatnonzero(particles.table["rlnMicrographName"] == movies[number].micrograph)
+        xy = particles.table.iloc[rows][["rlnCoordinateX", "rlnCoordinateY"]].to_numpy(float)
+        known = np.repeat(movies[number].trajectory.global_px[None], len(rows), axis=0)
+        cut = MovieParticles(
+            frames, np.arange(FRAMES), xy.astype(int), known, image.plan_resample(BOX, PIXEL_A, PIXEL_A)
+        )
+        noise[rows] = image.normalise(add_frames(cut, None, np.ones((FRAMES, BOX, BOX // 2 + 1))))
+    of_noise = particles.with_source(vg.types.ArraySource(noise, PIXEL_A))
+    with tempfile.TemporaryDirectory() as folder:
+        wrong = vg.polish(particles, movies, f"{folder}/a", half_maps=(other, other), **asked)
+        without = vg.polish(of_noise, empty, f"{folder}/b", half_maps=(other, other), **asked)
+    return {
+        "other_map_changed": wrong.changed,
+        "other_map_verdict": wrong.verdict,
+        "noise_changed": without.changed,
+        "noise_verdict": without.verdict,
+    }
+
+
+def prior(seed: int) -> dict[str, Any]:
+    """RELION's triple, drawn and re-estimated from tracks without error."""
+    random = np.random.default_rng(seed)
+    drawn = []
+    for _ in range(24):
+        places = random.uniform(0, 3300, (188, 2))
+        drawn.append(KnownTracks(RELION_PRIOR.draw(places, 24, 1.277, random), places, 1.277))
+    fitted = fit_prior_to_tracks(drawn, MotionPrior(1.0, 4000.0, 1.0))
+    names = ("velocity_A", "correlation_length_A", "acceleration_A")
+    return {f"{name}_relative_error": abs(getattr(fitted, name) / getattr(RELION_PRIOR, name) - 1) for name in names}
+
+
+EXPERIMENTS = {"polish": polish, "nothing": nothing, "prior": prior}
+
+
+def trials(seeds: int) -> dict[str, Callable[[], Any]]:
+    """Every experiment, seed by seed."""
+    chosen = {}
+    for seed in range(FIRST_SEED, FIRST_SEED + seeds):
+        for name in EXPERIMENTS:
+            chosen[f"{name} {seed}"] = lambda name=name, seed=seed: EXPERIMENTS[name](seed)
+    return chosen
+
+
+def summary(done: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Median and worst of every figure of each experiment; how often of what is true or not."""
+    rows = []
+    for name in EXPERIMENTS:
+        found = [value for key, value in done.items() if key.split()[0] == name]
+        row: dict[str, Any] = {"experiment": name, "seeds": len(found)}
+        for key in found[0] if found else ():
+            values = [one[key] for one in found if isinstance(one[key], float | int)]
+            if values and isinstance(values[0], bool):
+                row[f"{key}_of_seeds"] = int(np.sum(values))
+            elif values:
+                row |= {f"{key}_median": float(np.median(values)), f"{key}_worst": float(np.max(values))}
+        rows.append(row)
+    return rows
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seeds", type=int, default=12)
+    parser.add_argument("--minutes", type=float, default=4.0)
+    parser.add_argument("--try", type=int, dest="tried", help="run one seed of development, write nothing")
+    given = parser.parse_args()
+    if given.tried is not None:
+        print(polish(given.tried), nothing(given.tried), sep="\n")
+    else:
+        collect("polish", trials(given.seeds), summary, given.minutes)
