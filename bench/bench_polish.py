@@ -3,9 +3,9 @@
     python bench/bench_polish.py --seeds 12 --minutes 4     goes on where an earlier call stopped
 
 Development used seeds 1 to 5; the committed rows begin at seed 200. A seed is a session of two movies of 30 particles,
-80 A wide (1.5 A/px, 12 frames of 3 e/A^2): particles walk at random, together where they are near (0.35 px a step, 400 px),
-beyond a drift of whole frames that is known; damage by the curve of Grant and Grigorieff. Objects without symmetry,
-with D2 and with C5 take turns. References are the true map (both half sets), up to 4 A.
+80 A wide (1.5 A/px, 12 frames of 3 e/A^2): particles walk at random, together where they are near (0.35 px a step,
+400 px), beyond a drift of whole frames that is known; damage by the curve of Grant and Grigorieff. Objects without
+symmetry, with D2 and with C5 take turns. References are the true map (both half sets), up to 4 A.
 
 `polish`: prior fitted to each session by itself. `nothing`: the same movies beside the map of another object, and
 movies without particles. `prior`: tracks drawn from RELION's fitted triple of its tutorial, 24 movies of 188 particles,

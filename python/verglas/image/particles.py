@@ -13,6 +13,7 @@ import pandas as pd
 from verglas.errors import InputError
 from verglas.image.resample import ResamplePlan, resample
 from verglas.types import Particles
+from verglas.types._columns import GRID_BOX, GRID_PIXEL
 from verglas.types.arrays import IntArray
 from verglas.types.images import ArraySource, ImageSource
 
@@ -103,6 +104,8 @@ def resample_particles(particles: Particles, plan: ResamplePlan) -> Particles:
     if optics is not None:
         optics = _set_columns(_set_columns(optics, sizes, add=True), {"rlnPixelSize": new}, add=False)
     table = _set_columns(_set_columns(table, sizes, add=optics is None), {"rlnPixelSize": new}, add=False)
+    if GRID_BOX in table:  # images of several sizes on one grid: these columns go before all others
+        table = table.assign(**{GRID_BOX: plan.new_box, GRID_PIXEL: new})
     # Origins in pixels count in the new ones; the magnification of old files is the detector's pixel over the image's.
     scaled = {c: table[c] * (old / new) for c in ("rlnOriginX", "rlnOriginY", "rlnMagnification") if c in table}
     return Particles(

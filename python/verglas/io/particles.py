@@ -20,7 +20,7 @@ from verglas.io.star import read_star, write_star
 from verglas.io.tomography import refuse_tomography
 from verglas.types import Particles
 from verglas.types import _columns as col
-from verglas.types.images import ChangedSource
+from verglas.types.images import ChangedSource, GridSource
 from verglas.types.particles import SIGN_COLUMN
 
 _CTF_IN_IMAGES = ("rlnCtfDataArePhaseFlipped", "rlnCtfDataAreCtfPremultiplied")
@@ -222,6 +222,8 @@ def as_stored(particles: Particles, *, restacked: bool) -> Particles:
     if optics is None:
         return plain
     none = {label: col.NO_ABERRATION.get(label, 0) for label in source.stored if label in optics}
+    if isinstance(source, GridSource):
+        none |= {"rlnImagePixelSize": source.pixel_size_A, "rlnImageSize": source.box}
     return Particles(
         plain.table,
         source,
@@ -237,6 +239,17 @@ def _plain_in_groups(particles: Particles) -> Particles:
     table, optics = particles.table, particles.optics_table
     if optics is None:
         return particles
+    if col.GRID_BOX in table:
+        grid = {"rlnImagePixelSize": particles.pixel_size_A, "rlnImageSize": particles.box}
+        table, optics = table.drop(columns=[col.GRID_BOX, col.GRID_PIXEL]), optics.assign(**grid)
+        particles = Particles(
+            table,
+            particles.source,
+            optics_table=optics,
+            tables=particles.tables,
+            table_name=particles.table_name,
+            where=particles.where,
+        )
     none: dict[str, Any] = col.NO_ABERRATION | dict.fromkeys(_CTF_IN_IMAGES, 0)
     plain = [label for label, value in none.items() if label in table and (table[label] == value).all()]
     if not plain:

@@ -26,12 +26,13 @@ import pandas as pd
 from verglas import fourier, ops
 from verglas.errors import InputError, VerglasWarning
 from verglas.optics.aberrations import BEAM_TILT, MAGNIFICATION, ODD_ZERNIKE, Aberrations, image_optics
+from verglas.optics.one_grid import Grids, ToGrid, grid_matrix
 from verglas.types import Particles
 from verglas.types import _columns as col
 from verglas.types._columns import NO_ABERRATION
 from verglas.types.arrays import FloatArray
 from verglas.types.even_aberrations import EVEN_COUNT, EVEN_ZERNIKE, coefficient_lists
-from verglas.types.images import ChangedSource
+from verglas.types.images import ChangedSource, GridSource
 
 FLIPPED, PREMULTIPLIED = "rlnCtfDataArePhaseFlipped", "rlnCtfDataAreCtfPremultiplied"
 LEAST_CTF = 0.05
@@ -80,6 +81,9 @@ def plain_images(particles: Particles) -> Particles:
     >>> bool(np.allclose(plain_images(stored).images(), x, atol=1e-5))
     True
     """
+    grids = Grids.of(particles)
+    if grids is not None:
+        return _on_one_grid(particles, grids)
     flipped, premultiplied = (_state(particles, label) for label in (FLIPPED, PREMULTIPLIED))
     if particles.source is None:
         return particles
@@ -98,6 +102,33 @@ def plain_images(particles: Particles) -> Particles:
     table = particles.table
     stored = {label: table[label].to_numpy() if label in table else None for label in neutral}
     source = ChangedSource(particles.source, ToModel(undo_ctf, aberrations, pixel_size_A), stored)
+    return particles.with_source(source).with_columns(**neutral)
+
+
+def _on_one_grid(particles: Particles, grids: Grids) -> Particles:
+    """Particles of several boxes and pixel sizes: each kind made plain by itself, then all on one grid."""
+    models: list[Change | None] = []
+    place = np.zeros(len(particles), np.int64)
+    stored: dict[str, Any] = {col.GRID_BOX: None, col.GRID_PIXEL: None}
+    neutral: dict[str, Any] = {col.GRID_BOX: grids.box, col.GRID_PIXEL: grids.pixel_size_A}
+    for kind in range(len(grids.boxes)):
+        rows = np.flatnonzero(grids.kind == kind)
+        place[rows] = np.arange(len(rows))
+        source = plain_images(particles[rows]).source
+        models.append(source.change if isinstance(source, ChangedSource) else None)
+    if any(models):
+        names = (FLIPPED, PREMULTIPLIED, *BEAM_TILT, ODD_ZERNIKE, *MAGNIFICATION)
+        neutral |= {label: NO_ABERRATION.get(label, 0) for label in names}
+        stored |= {label: particles.table[label].to_numpy() if label in particles.table else None for label in names}
+    matrices = [
+        np.asarray(grid_matrix(n, p, grids.box, grids.pixel_size_A), np.float32)
+        for n, p in zip(grids.boxes, grids.pixel_sizes_A, strict=True)
+    ]
+    change = ToGrid(grids.kind, models, place, matrices)
+    assert particles.source is not None
+    source = GridSource(
+        particles.source, change, stored, kind=grids.kind, box=grids.box, pixel_size_A=grids.pixel_size_A
+    )
     return particles.with_source(source).with_columns(**neutral)
 
 
@@ -132,6 +163,11 @@ def to_stored(plain: Particles) -> Change | None:
     source = plain.source
     if not isinstance(source, ChangedSource):
         return None
+    if isinstance(source, GridSource):
+        raise InputError(
+            f"{plain.where}: images of several sizes cannot be written back as they were stored; take the optics "
+            "groups of one size at a time (verglas select)"
+        )
     change, rows = source.change, source.rows
     assert isinstance(change, ToModel)
     return change.stored if rows is None else _OfRows(change, rows)
@@ -251,7 +287,10 @@ def for_job(particles: Particles, job: str, *, ctf: bool = True) -> Particles:
     VerglasWarning
         The metadata hold what :func:`ignored_aberrations` lists.
     """
-    if not ctf:
+    grids = Grids.of(particles)
+    if grids is not None:
+        grids.warn(f"{particles.where}: {job}")
+    if not ctf and grids is None:
         return particles
     ignored = ignored_aberrations(particles)
     if ignored:

@@ -214,13 +214,13 @@ def align(
     changes |= {name: value for name, value in required.items() if value is not None}
     settings = settings_from("align", AlignSettings, settings, **changes)
     map, particles = map_of(map, "align: map"), particles_of(particles, "align: particles")
+    particles = for_job(particles, "align")
     if map.box != particles.box:
         raise InputError(f"align: the map has {map.box} px, the particles {particles.box}; resample the map first")
     if abs(map.pixel_size_A / particles.pixel_size_A - 1) > 0.01:
         raise InputError(
             f"align: the map has {map.pixel_size_A:g} A/px, the particles {particles.pixel_size_A:g}; resample the map"
         )
-    particles = for_job(particles, "align")
     geo, devices = _geometry(particles, settings), device_names(device)
     reasons = {**inspect_images(particles).excluded, **particles.optics.unusable()}
     where = Where(devices[0], threads)

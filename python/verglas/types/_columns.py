@@ -125,8 +125,14 @@ def _is_text(value: Any) -> bool:
     return isinstance(value, str) and value.strip().lower() not in ("nan", "<na>", "inf", "-inf", "")
 
 
+# Of images of several sizes that are brought to one when they are read; never in files.
+GRID_PIXEL, GRID_BOX = "vgGridPixelSize", "vgGridImageSize"
+
+
 def pixel_sizes_A(tables: Tables) -> FloatArray | None:
     """Pixel size of every particle: rlnImagePixelSize, else detector pixel (micron) over magnification (RELION 3.0)."""
+    if GRID_PIXEL in tables.particles:
+        return number_column(tables.particles[GRID_PIXEL], GRID_PIXEL, tables.where)
     for label in ("rlnImagePixelSize", "rlnPixelSize"):
         found = tables.value(label, optics_first=True)
         if found is not None:

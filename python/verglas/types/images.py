@@ -142,3 +142,41 @@ class ChangedSource:
             label: values if values is None or self.rows is None else values[self.rows]
             for label, values in self.stored.items()
         }
+
+
+@dataclass(frozen=True, eq=False)
+class GridSource(ChangedSource):
+    """Images of several boxes and pixel sizes, brought to one of each when they are read.
+
+    ``change`` is given images of one kind at a time.
+
+    Attributes
+    ----------
+    kind : (n,) int64
+        Of every row of the whole set.
+    box : int
+    pixel_size_A : float
+        Of the images that come out.
+    """
+
+    kind: IntArray | Any = None
+    box: int = 0
+    pixel_size_A: float = float("nan")
+
+    def read(self, rows: IntArray) -> npt.NDArray[np.float32]:
+        """Images in the order asked, of one size."""
+        rows = np.asarray(rows, np.int64)
+        whole = rows if self.rows is None else self.rows[rows]
+        out = np.empty((len(rows), self.box, self.box), np.float32)
+        for kind in np.unique(self.kind[whole]):
+            here = np.flatnonzero(self.kind[whole] == kind)
+            out[here] = self.change(self.inner.read(rows[here]), whole[here])
+        return out
+
+    def boxes(self) -> IntArray:
+        """One value."""
+        return np.array([self.box], dtype=np.int64)
+
+    def pixel_sizes_A(self) -> npt.NDArray[np.float64]:
+        """One value."""
+        return np.array([self.pixel_size_A])

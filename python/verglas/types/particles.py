@@ -228,7 +228,8 @@ class Particles:
         InputError
             Unknown, or not the same for all.
         """
-        sizes = self._tables().value("rlnImageSize", optics_first=True)
+        label = col.GRID_BOX if col.GRID_BOX in self._table else "rlnImageSize"
+        sizes = self._tables().value(label, optics_first=True)
         if sizes is None:
             if self.source is None or not len(self):
                 raise InputError(f"{self.where}: the box is unknown: no images and no column rlnImageSize")
