@@ -11,6 +11,7 @@ import pytest
 import worker_threads  # noqa: F401  first: its import sets the environment that the next one reads
 from hypothesis import HealthCheck, settings
 
+from blank_figures import left_blank
 from devices import DEVICES, open_device
 
 # In CI the drawn examples are a function of the test: a red run is red again, and a green one is not luck. Elsewhere
@@ -48,6 +49,10 @@ def run(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[Any, str, str
         return stop.value.code, streams.out, streams.err
 
     return call
+
+
+blank_figures = pytest.fixture(left_blank, name="blank_figures")
+blank_figures_of_module = pytest.fixture(left_blank, scope="module", name="blank_figures_of_module")
 
 
 @pytest.fixture(scope="session")

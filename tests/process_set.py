@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import os
 import subprocess
-import sys
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
@@ -16,6 +15,8 @@ import tifffile
 import verglas as vg
 from verglas import simulate
 from verglas.cli import main
+
+from blank_figures import child
 
 PIXEL_A, DIAMETER_A, SHAPE = 3.0, 120.0, (480, 480)
 OPTIONS = ["--diameter", "120", "--pixel-size", "3", "--threads", "1"]
@@ -76,12 +77,13 @@ def write_bad(folder: Path) -> dict[str, str]:
 
 
 def command(*arguments: object) -> list[str]:
-    return [sys.executable, "-m", "verglas.cli", "process", *map(str, arguments)]
+    """``verglas process`` in a process of its own, its figures left blank."""
+    return child("process", *arguments)
 
 
 def run(*arguments: object, check: bool = True) -> subprocess.CompletedProcess[str]:
     """One call of ``verglas process`` inside this process: a new one would load the package again."""
-    words, out, err = command(*arguments)[3:], io.StringIO(), io.StringIO()
+    words, out, err = ["process", *map(str, arguments)], io.StringIO(), io.StringIO()
     with redirect_stdout(out), redirect_stderr(err), pytest.raises(SystemExit) as stopped:
         main(words)
     done = subprocess.CompletedProcess(words, int(stopped.value.code or 0), out.getvalue(), err.getvalue())

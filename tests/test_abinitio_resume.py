@@ -16,6 +16,8 @@ from verglas.run import live_page
 from verglas.run.checkpoint import Part
 from verglas.types.listener import Silence
 
+pytestmark = pytest.mark.usefixtures("blank_figures_of_module")
+
 BOX, PIXEL_A = 32, 5.0
 
 

@@ -13,6 +13,8 @@ import tifffile
 import verglas as vg
 from verglas import simulate
 
+pytestmark = pytest.mark.usefixtures("blank_figures_of_module")
+
 PIXEL = 3.0
 # What the reason has to say of each bad file.
 WORDS = {

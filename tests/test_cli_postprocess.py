@@ -28,6 +28,7 @@ def maps(tmp_path_factory):
     return folder / "half1.mrc", folder / "half2.mrc"
 
 
+@pytest.mark.usefixtures("blank_figures")
 def test_files_hold_what_the_function_gives(run, maps, tmp_path):
     out = tmp_path / "post"
     status, text, _ = run("postprocess", *maps, "--out", out, "--symmetry", "C2", "--json")
@@ -58,6 +59,7 @@ def test_files_hold_what_the_function_gives(run, maps, tmp_path):
     np.testing.assert_allclose(points["fit"], want.guinier.fit, rtol=1e-5)
 
 
+@pytest.mark.usefixtures("blank_figures")
 def test_what_is_read_back_is_what_was_written(run, maps, tmp_path):
     run("postprocess", *maps, "--out", tmp_path)
     found = read_assessed(tmp_path)
@@ -96,6 +98,7 @@ def test_maps_that_agree_to_the_end_are_written_without_a_random_curve(run, maps
     assert "no correction was made" in page
 
 
+@pytest.mark.usefixtures("blank_figures")
 def test_mask_b_factor_and_mtf_are_used(run, maps, tmp_path):
     mask = tmp_path / "mask.mrc"
     vg.write_map(mask, vg.Map(vg.masks.soft_sphere(40, 14, 4), 2.0))

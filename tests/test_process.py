@@ -43,8 +43,8 @@ def project(micrographs, tmp_path_factory):
 
 
 @pytest.fixture
-def copy(project, tmp_path):
-    """A copy that a test may change."""
+def copy(project, tmp_path, blank_figures):
+    """A copy that a test may change; what is drawn anew is left blank."""
     return Path(shutil.copytree(project.root, tmp_path / "proj"))
 
 
@@ -209,7 +209,7 @@ def test_the_kept_list_chooses_micrographs(copy, micrographs):
     assert "not in the list" in done.summary()["set_aside"][f"{micrographs[0]}/m0.mrc"]
 
 
-def test_bad_files_are_named_set_aside_and_counted(tmp_path):
+def test_bad_files_are_named_set_aside_and_counted(tmp_path, blank_figures):
     mics = tmp_path / "mics"
     mics.mkdir()
     write_set(mics, 2)
@@ -230,7 +230,7 @@ def test_bad_files_are_named_set_aside_and_counted(tmp_path):
     assert all(name in page for name in words)
 
 
-def test_nothing_to_do_and_nothing_usable(tmp_path):
+def test_nothing_to_do_and_nothing_usable(tmp_path, blank_figures):
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match="no micrographs found"):
         vg.process(tmp_path / "p", micrographs=[str(tmp_path / "empty")], **GIVEN)
@@ -242,7 +242,7 @@ def test_nothing_to_do_and_nothing_usable(tmp_path):
     assert done.summary()["particles"] == 0
 
 
-def test_all_headers_against_the_pixel_size_is_a_warning(micrographs, tmp_path):
+def test_all_headers_against_the_pixel_size_is_a_warning(micrographs, tmp_path, blank_figures):
     """One user's pixel size against all headers: used, and said."""
     done = vg.process(
         tmp_path / "p",
@@ -255,7 +255,7 @@ def test_all_headers_against_the_pixel_size_is_a_warning(micrographs, tmp_path):
 
 
 @pytest.mark.parametrize("moment", ["ctf", "extract"])
-def test_killed_half_way_it_goes_on_with_what_is_there(micrographs, project, tmp_path, moment):
+def test_killed_half_way_it_goes_on_with_what_is_there(micrographs, project, tmp_path, moment, blank_figures):
     root = tmp_path / "proj"
     child = subprocess.Popen(
         command(micrographs[0], *OPTIONS, "--out", root),

@@ -14,6 +14,8 @@ from verglas.pipeline.settings import ProcessSettings
 from verglas.pipeline.stages import stages_of
 from verglas.pipeline.watch import WatchOptions, watch_folder
 
+pytestmark = pytest.mark.usefixtures("blank_figures_of_module")
+
 PIXEL_A = 3.0
 GIVEN = {"diameter_A": 120.0, "pixel_size_A": PIXEL_A, "dose_per_frame_e_A2": 6.0, "voltage_kV": 300.0, "threads": 1}
 QUICK = {"motion.model": "global"}

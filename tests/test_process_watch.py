@@ -22,6 +22,8 @@ from verglas.pipeline.settings import ProcessSettings
 from verglas.pipeline.watch import Watcher, WatchOptions
 from verglas.pipeline.watch_table import WatchTable
 
+pytestmark = pytest.mark.usefixtures("blank_figures_of_module")
+
 
 def start(folder: Path, root: Path, *more: object) -> subprocess.Popen[str]:
     return subprocess.Popen(

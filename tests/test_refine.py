@@ -23,6 +23,8 @@ from verglas.run.checkpoint import Checkpoint, checkpoint_path, read_checkpoint,
 from verglas.run.refine_folder import refuse_changes
 from verglas.types.listener import Silence
 
+pytestmark = pytest.mark.usefixtures("blank_figures_of_module")
+
 BOX, PIXEL_A, DIAMETER_A = 32, 4.0, 90.0
 CHOICES = {"diameter_A": DIAMETER_A, "initial_resolution_A": 25.0}
 

@@ -20,6 +20,8 @@ from verglas.reconstruction.sums import Symmetry
 from verglas.refinement.settings import RefineSettings
 from verglas.run.refine_symmetry import upright_references
 
+pytestmark = pytest.mark.usefixtures("blank_figures_of_module")
+
 BOX, PIXEL_A, DIAMETER_A = 32, 5.0, 110.0
 
 

@@ -16,6 +16,8 @@ from verglas.errors import InputError
 from verglas.io import read_json
 from verglas.types.verdict import Finding, Verdict
 
+pytestmark = pytest.mark.usefixtures("blank_figures_of_module")
+
 BOX, PIXEL_A, DIAMETER_A = 48, 3.0, 100.0
 
 

@@ -22,6 +22,8 @@ from verglas.run.class2d import Class2DJob, class2d_files
 from verglas.run.tenure import Tenure, lock_project, tenure
 from verglas.types.listener import Silence
 
+pytestmark = pytest.mark.usefixtures("blank_figures_of_module")
+
 BOX, PIXEL_A = 24, 5.0
 OPTIONS = ["--diameter", "100", "--iterations", "2", "--threads", "1", "--seed", "1"]
 CHOICES = {"diameter_A": 100.0, "iterations": 2, "threads": 1, "seed": 1, "listener": None}

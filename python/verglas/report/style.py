@@ -52,6 +52,10 @@ def style_context() -> Any:
 
 def png(figure: Figure, dpi: float = DPI) -> bytes:
     """A figure as PNG bytes, without the date and version stamps that would make equal figures differ."""
+    return _draw(figure, dpi)
+
+
+def _draw(figure: Figure, dpi: float) -> bytes:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     figure.set_dpi(dpi)
