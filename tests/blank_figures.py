@@ -28,10 +28,13 @@ def left_blank() -> Iterator[None]:
         yield
 
 
+# The same for another process, by ``python -c``.
+CODE = (
+    f"import sys; sys.path.append({str(Path(__file__).parent)!r}); import blank_figures; "
+    "from verglas.report import style; style._draw = blank_figures._blank\n"
+)
+
+
 def child(*words: object) -> list[str]:
     """The command line in a process of its own, its figures left blank."""
-    code = (
-        f"import sys; sys.path.append({str(Path(__file__).parent)!r}); import blank_figures as b; "
-        "from verglas.report import style; style._draw = b._blank; from verglas.cli import main; main()"
-    )
-    return [sys.executable, "-c", code, *map(str, words)]
+    return [sys.executable, "-c", f"{CODE}from verglas.cli import main; main()", *map(str, words)]

@@ -109,7 +109,7 @@ def test_what_is_assumed_of_the_microscope_is_said(tmp_path, capsys, blank_figur
     assert "Cs 2.7 mm (--cs)" in page.read_text()
 
 
-def test_report_says_which_folders_it_can_do(tmp_path, capsys):
+def test_report_says_which_folders_it_can_do(tmp_path, capsys, blank_figures):
     folder = make_run_folder(tmp_path / "run")
     (folder / "report.html").unlink(missing_ok=True)
     assert main(["report", str(folder)], capsys)[0] == 0

@@ -22,6 +22,8 @@ from verglas.run.class2d import Class2DJob, class2d_files
 from verglas.run.tenure import Tenure, lock_project, tenure
 from verglas.types.listener import Silence
 
+from blank_figures import CODE
+
 pytestmark = pytest.mark.usefixtures("blank_figures_of_module")
 
 BOX, PIXEL_A = 24, 5.0
@@ -46,7 +48,7 @@ def whole(inputs):
 def child(inputs, out, *, before="", more=()):
     """``verglas refine`` in a process of its own, after some lines of Python."""
     words = ["refine", str(inputs / "p.star"), "--reference", str(inputs / "ref.mrc"), "--out", str(out), *OPTIONS]
-    code = f"{before}\nfrom verglas.cli import main\nmain({[*words, *more]!r})"
+    code = f"{CODE}{before}\nfrom verglas.cli import main\nmain({[*words, *more]!r})"
     pipe = subprocess.PIPE
     return subprocess.Popen([sys.executable, "-c", code], env=environment(), stdout=pipe, stderr=pipe, text=True)
 
@@ -113,8 +115,7 @@ def test_after_sigkill_status_says_dead(inputs, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("moment", ["before", "after"])
-def test_killed_around_the_first_checkpoint_a_folder_can_start_or_resume(inputs, whole, tmp_path, moment, monkeypatch):
-    monkeypatch.setattr("verglas.run.refine_folder.write_refine_page", lambda *_, **__: None)  # seconds of drawing
+def test_killed_around_the_first_checkpoint_a_folder_can_start_or_resume(inputs, whole, tmp_path, moment):
     out = tmp_path / "run"
     kill = f"""
 import os, signal
