@@ -187,6 +187,7 @@ def test_requirements_that_notebooks_demonstrate_are_asserted_there(row):
     assert any(claim in "".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
 
 
+@pytest.mark.slow  # two builds of a site; the documentation itself is built in CI
 def test_the_build_itself_fails_with_a_notebook(pages, tmp_path):
     (tmp_path / "docs" / "notebooks").mkdir(parents=True)
     (tmp_path / "docs" / "index.md").write_text("# Home\n\n[notebook](notebooks/a.md)\n")

@@ -383,6 +383,7 @@ print(peak_memory_GB())
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the peak is that of the parent too")
 def test_memory_stays_below_a_small_limit(tmp_path):
     """Too little for all images at once: they are read again, in smaller batches, and the limit holds."""

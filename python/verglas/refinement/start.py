@@ -25,6 +25,7 @@ from verglas.search.step import Step
 from verglas.types import Map, Particles
 from verglas.types.arrays import FloatArray
 
+_EMPTY = "refine: the reference is empty (all zero) at the initial resolution"
 _SCALE_IMAGES = 128
 _INVERTED = 1.2  # correlation with minus the map, on that with the map, that is no accident
 
@@ -81,6 +82,9 @@ def first_noise(
 
 def match_grey_scale(problem: RefineProblem, volume: npt.NDArray[np.float32], step: Step) -> float:
     """Factor that puts a map on the images' grey scale, from a scale-free search of some of them."""
+    # Asked first: poses that all score alike are all kept, and searched for a long time.
+    if not volume.any():
+        raise InputError(_EMPTY)
     if problem.device != "cpu":  # a few images, once: on the host whatever the device
         problem = replace(problem, devices=("cpu",), batch=0)
     rows = np.arange(len(problem))[:: max(1, len(problem) // _SCALE_IMAGES)]
@@ -100,7 +104,7 @@ def match_grey_scale(problem: RefineProblem, volume: npt.NDArray[np.float32], st
         best += float(found.best_score.sum())
         best_inverted += float(against.best_score.sum())
     if not power > 0:
-        raise InputError("refine: the reference is empty (all zero) at the initial resolution")
+        raise InputError(_EMPTY)
     if not cross > 0 or best_inverted > _INVERTED * best:
         raise InputError(
             f"refine: the images resemble the inverted reference (mean correlation {best_inverted / len(rows):.3f}) "
