@@ -37,7 +37,7 @@ def data():
 @pytest.fixture(scope="module")
 def found(data, tmp_path_factory):
     folder = tmp_path_factory.mktemp("abinitio") / "run"
-    return vg.abinitio(data[0], starts=4, most_starts=4, out=folder, **CHOICES), folder
+    return vg.abinitio(data[0], starts=2, most_starts=2, out=folder, **CHOICES), folder
 
 
 def test_a_random_start_finds_the_structure(data, found):
