@@ -141,6 +141,8 @@ def collect(
     trials: Mapping[str, Callable[[], Any]],
     summary: Callable[[Mapping[str, Any]], Sequence[Mapping[str, Any]]],
     minutes: float,
+    *,
+    enough: Callable[[str, Mapping[str, Any]], bool] | None = None,
     **notes: Any,
 ) -> Path:
     """Run the trials that ``bench/results/<name>.json`` does not hold yet, saved one by one, until the time is over.
@@ -155,6 +157,8 @@ def collect(
         From all results by key to the rows of the file.
     minutes : float
         No new trial is begun after so long; the same command goes on.
+    enough : callable, optional
+        Whether a trial, by its key, is not needed any more beside all results so far.
     **notes
         As for :func:`write`.
     """
@@ -163,7 +167,7 @@ def collect(
     done = {key: held[key] for key in trials if key in held}
     begun = time.monotonic()
     for key, call in trials.items():
-        if key in done:
+        if key in done or (enough is not None and enough(key, done)):
             continue
         if time.monotonic() - begun > 60 * minutes:
             break

@@ -88,6 +88,8 @@ def test_run_folder_is_the_contract(data, finished):
     assert run["settings"]["diameter_A"] == DIAMETER_A
     assert run["n_particles"] == 120
     assert set(run["memory_plan"]) == {"grid", "poses", "reconstruction", "credible radii", "page"}
+    assert run["forecast"]["processor_seconds"] > 1
+    assert run["eta_seconds"] is None  # nothing is left of a finished run
     assert [note["code"] for note in run["notes"] if note["state"] == "go on"] == ["grey_scale"]
     rows = pd.read_csv(out / "iterations.csv")
     assert list(rows["iteration"]) == list(range(1, len(rows) + 1))

@@ -25,7 +25,7 @@ from verglas.classification.em2d import Assignments, Engine2D, Model2D, Stage, S
 from verglas.classification.held_out import held_out_gain
 from verglas.classification.kept import restore_state, take_snapshot
 from verglas.classification.settings import Class2DSettings
-from verglas.classification.working_set import WorkingSet
+from verglas.classification.working_set import Geometry, WorkingSet
 from verglas.errors import InputError
 from verglas.search.grid_search import Where
 from verglas.types import Keeper
@@ -50,6 +50,13 @@ _BALANCE_STEP, _BALANCE_LEAST = 0.7, 0.3  # of the prior against the log of size
 _STEP = 0.6  # of stepwise EM: weight of a mini-batch
 
 
+def first_radii(geometry: Geometry, settings: Class2DSettings) -> list[int]:
+    """Last ring of each iteration of the seeding."""
+    first = min(geometry.ring(settings.initial_resolution_A), geometry.search_limit)
+    second = min(max(geometry.ring(_SECOND_A), first), geometry.search_limit)
+    return [first] * 4 + [second] * 3
+
+
 class Classifier:
     """The steps of :func:`classify2d`, one method each."""
 
@@ -70,8 +77,8 @@ class Classifier:
             if settings.shift_range_A is None
             else settings.shift_range_A
         ) / geo.pixel_size_A
-        self.first = min(geo.ring(settings.initial_resolution_A), geo.search_limit)
-        self.second = min(max(geo.ring(_SECOND_A), self.first), geo.search_limit)
+        self.radii = first_radii(geo, settings)
+        self.first, self.second = self.radii[0], self.radii[-1]
         self.n_iterations = 0
         self.split: set[int] = set()
 
@@ -133,10 +140,9 @@ class Classifier:
     def _start_from_seeds(self, state: State, k: int) -> State:
         rows = self.work.usable
         enough = max(5000, 30 * len(state.model))
-        radii = [self.first] * 4 + [self.second] * 3
-        for number in range(state.place.number, len(radii)):
+        for number in range(state.place.number, len(self.radii)):
             self.keep(state, "start", number)
-            state.stage = self.stage(radii[number])
+            state.stage = self.stage(self.radii[number])
             some = rows if len(rows) <= enough else np.sort(self.rng.permutation(rows)[:enough])
             self.iterate(state, some)
         assert state.sums is not None

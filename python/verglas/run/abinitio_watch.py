@@ -12,8 +12,10 @@ from verglas.initial_model.starts import AbInitioSettings, Start
 from verglas.report.abinitio import StartSoFar, abinitio_running_page
 from verglas.report.html import Page
 from verglas.run.checkpoint import Checkpoints
+from verglas.run.forecast import abinitio_forecast
 from verglas.run.live_page import LivePage, footer_text
 from verglas.run.refine_inputs import close_identity
+from verglas.run.tenure import Tenure
 from verglas.search.problem import Problem
 from verglas.types import Keeper, Particles, Snapshot
 from verglas.types.listener import Listener
@@ -54,8 +56,15 @@ class Watch(Observer):
             self.page = LivePage(folder / "report.html")
 
     def prepared(self, problem: Problem) -> None:
-        """The pixel size and sphere of what the page shows are known."""
+        """The pixel size and sphere of what the page shows are known, and with them what it will take."""
         self.problem = problem
+        forecast = abinitio_forecast(problem, self.settings)
+        if forecast is None:
+            return
+        if isinstance(self.listener, Tenure):
+            self.listener.expect(forecast)
+        else:
+            self.listener.say(str(forecast))
 
     def progress(self, stage: str, done: int, total: int) -> None:
         """How far a stage has come."""

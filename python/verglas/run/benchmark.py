@@ -21,6 +21,11 @@ from verglas.run.machine import devices, processor_name
 from verglas.types import Map
 
 PARTS = ("processor", "files", "gpu")
+# Kernels whose times, of some milliseconds each, stand for those of whole jobs (:mod:`verglas.run.speed`).
+SHORT = (
+    "scoring, 16 images at 768 directions, 64 angles, 29 shifts",
+    "Fourier transform of a 64 px map, forth and back",
+)
 _PIXEL_A = 2.0
 _MB = 1e6
 
@@ -70,7 +75,7 @@ def _random(shape: tuple[int, ...]) -> np.ndarray[Any, np.dtype[np.float32]]:
 
 
 def _kernels(device: str, threads: int | None) -> Iterator[_Problem]:
-    """Fourier transforms of the CPU; contrast transfer, slices and their insertion on any device."""
+    """Contrast transfer and slices on any device, insertion on the CPU."""
     part, box, count = "processor" if device == "cpu" else "gpu", 128, 32 if device == "cpu" else 2048
     where = "" if device == "cpu" else f" on {device}"
     params = np.tile([[15000.0, 14000.0, 30.0, 300.0, 2.7, 0.1, 0.0, 20.0, 1.0]], (count, 1))
@@ -101,20 +106,23 @@ def _kernels(device: str, threads: int | None) -> Iterator[_Problem]:
         "images/s",
         lambda: ops.insert(sums, images, matrices, threads=threads),
     )
-    side = 64
-    cube = _random((side,) * 3)
-    yield _Problem(
-        part,
-        f"Fourier transform of a {side} px map, forth and back",
-        2,
-        "transforms/s",
-        lambda: fourier.inverse(fourier.forward(cube, 3, threads=threads), cube.shape, threads=threads),
-    )
 
 
 def _finished(result: Any) -> object:
     """Results of a device brought home: kernels there run on after the call has returned."""
     return result.get() if hasattr(result, "get") else result
+
+
+def _transform(threads: int | None) -> _Problem:
+    side = 64
+    cube = _random((side,) * 3)
+    return _Problem(
+        "processor",
+        f"Fourier transform of a {side} px map, forth and back",
+        2,
+        "transforms/s",
+        lambda: fourier.inverse(fourier.forward(cube, 3, threads=threads), cube.shape, threads=threads),
+    )
 
 
 def _search(threads: int | None) -> _Problem:
@@ -135,6 +143,11 @@ def _search(threads: int | None) -> _Problem:
         "million poses/s",
         lambda: plan.run(data, shifts, inv_sigma2=noise, threads=threads),
     )
+
+
+def problem_named(name: str) -> Callable[[], object]:
+    """One of the short problems on one thread of the CPU, to be called."""
+    return next(p.call for p in (_transform(1), _search(1)) if p.name == name)
 
 
 def _files(folder: Path) -> Iterator[_Problem]:
@@ -214,7 +227,9 @@ def benchmark(
         raise InputError(f"benchmark: repeats: expected at least 1, got {repeats}")
     timings: list[Timing] = []
     if "processor" in parts:
-        timings += [_timed(problem, repeats) for problem in (*_kernels("cpu", threads), _search(threads))]
+        timings += [
+            _timed(problem, repeats) for problem in (*_kernels("cpu", threads), _transform(threads), _search(threads))
+        ]
     if "files" in parts:
         with tempfile.TemporaryDirectory(prefix="verglas-benchmark-") as folder:
             timings += [_timed(problem, repeats) for problem in _files(Path(folder))]

@@ -31,6 +31,7 @@ from verglas.io import read_particles, read_star, write_bytes, write_particles, 
 from verglas.report import class2d as report
 from verglas.report.html import Page
 from verglas.run.checkpoint import Checkpoints, Part
+from verglas.run.forecast import class2d_forecast
 from verglas.run.live_page import LivePage, footer_text
 from verglas.run.refine_inputs import close_identity
 from verglas.run.tenure import Tenure, tenure
@@ -137,6 +138,11 @@ def _held(job: Class2DJob, hold: Tenure) -> Class2DSummary:
     checkpoints = Checkpoints(job.out, record, close_identity(particles), hold.say)
     checkpoints.open(resume=job.resume)
     hold.write(state="running", n_particles=len(particles), settings=record)
+    if job.device == "cpu" and job.settings.start == "seeds":  # others are not foreseen
+        forecast = class2d_forecast(
+            len(particles), particles.box, particles.pixel_size_A, job.settings, job.threads, repeats=job.repeats
+        )
+        hold.expect(forecast)
 
     def classify(settings: Class2DSettings, part: str) -> Classes2D:
         return classify2d(
@@ -153,6 +159,7 @@ def _held(job: Class2DJob, hold: Tenure) -> Class2DSummary:
         result, others = classify(job.settings, "state"), []
         for repeat in range(1, job.repeats + 1):
             course.say(f"repeat {repeat} of {job.repeats}")
+            course.part = f"repeat {repeat} "
             others.append(classify(replace(job.settings, seed=job.settings.seed + repeat), f"repeat{repeat}"))
     # Interrupted or terminated as well: the page must not go on saying that it runs.
     except BaseException as error:
@@ -174,6 +181,7 @@ class _Course(Silence):
         self.job, self.listener, self.events = job, listener, list[str]()
         self.page = LivePage(job.out / "classes.html")
         self.last: Standing | None = None
+        self.part = ""  # of the forecast: of repeats their number
 
     def say(self, line: str) -> None:
         """An event, which the page lists."""
@@ -187,6 +195,7 @@ class _Course(Silence):
     def iteration(self, figures: Mapping[str, Any]) -> None:
         """Pass on an iteration; the page has its figures from the record."""
         self.listener.iteration(figures)
+        self.listener.progress(f"{self.part}iteration {figures['number']}", 1, 1)
 
     def shows(self, snapshot: Snapshot) -> None:
         """Where it stands between two iterations."""

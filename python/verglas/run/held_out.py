@@ -18,7 +18,7 @@ from verglas.search.state import HalfModel, PoseTable
 from verglas.search.step import Step
 from verglas.types.arrays import Float32Array, FloatArray, IntArray
 
-_MOST = 300  # held-out particles of each half
+MOST = 300  # held-out particles of each half
 _BEYOND = 4  # shells beyond the joined ones that are scored whatever the resolution
 _ORDER = 3  # 7.3 degrees: what a grid of this spacing resolves tells structure from noise
 _SILENT = 1e12  # times the noise: shells that do not count
@@ -59,7 +59,7 @@ class HeldOut:
         alone = replace(alone, batch=min(alone.batch, problem.batch))  # not more than the memory plan allows
         rows = problem.rows_of_half(3 - half)
         # Spread over the half: its beginning may be a single square of the grid.
-        rows = rows[:: max(1, len(rows) // _MOST)][:_MOST]
+        rows = rows[:: max(1, len(rows) // MOST)][:MOST]
         sigma2 = _power(alone, rows)
         sigma2[:, : first_shell + 1] *= _SILENT
         return cls(alone, replace(state.halves[half - 1], sigma2=sigma2), step, rows)

@@ -28,6 +28,7 @@ from verglas.refinement.settings import RefineSettings
 from verglas.refinement.state import State
 from verglas.run import credible
 from verglas.run.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
+from verglas.run.forecast import refine_forecast
 from verglas.run.machine import allowed_memory_GB
 from verglas.run.refine_folder import RefineFolder, refine_folder, settings_record
 from verglas.run.refine_inputs import (
@@ -254,7 +255,19 @@ def refine(
         else:
             setup = _start_run(everything, references, mask, resolved_settings, around)
         heard.say(str(setup.plan))
+        _tell_forecast(setup, folder, heard)
         return _run(setup, folder, heard)
+
+
+def _tell_forecast(setup: _Setup, folder: RefineFolder | None, listener: Listener) -> None:
+    assert setup.step is not None
+    forecast = refine_forecast(setup.problem, setup.step, done=setup.state.iteration)
+    if forecast is None:
+        return
+    if folder is None:
+        listener.say(str(forecast))
+    else:
+        folder.held.expect(forecast)
 
 
 def iteration_sentence(figures: Mapping[str, Any]) -> str:

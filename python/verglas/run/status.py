@@ -12,6 +12,7 @@ from typing import Any
 from verglas.errors import InputError
 from verglas.io import read_json
 from verglas.run.tenure import BEAT_S, is_locked
+from verglas.types.forecast import rough_duration
 from verglas.types.run_state import RunState, read_run_state
 
 STATES = ("starting", "running", "stalled", "dead", "stopped", "failed", "finished")
@@ -46,6 +47,8 @@ class Status:
         Since the last heartbeat and the last sign of progress.
     phase, done, total : str, int, int
         What it was at.
+    eta_seconds : float or None
+        That a running job will still take, by its forecast and its pace so far.
     details : dict
         Iterations and resolution of a refinement, stages of a project.
     """
@@ -62,6 +65,7 @@ class Status:
     phase: str = ""
     done: int = 0
     total: int = 0
+    eta_seconds: float | None = None
     details: dict[str, Any] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
@@ -114,6 +118,9 @@ def status(folder: str | Path) -> Status:
     # of a failure the sentence says more than the name of its error, which is the reason
     reason = recorded if run_state is RunState.FAILED else str(run.get("reason", "")) or recorded
     sentence = _sentence(command, state, why, at, reason)
+    left = _left_s(run, beat_age) if state == "running" else None
+    if left is not None:
+        sentence += f"; about {rough_duration(left)} left"
     return Status(
         path,
         command,
@@ -127,8 +134,15 @@ def status(folder: str | Path) -> Status:
         str(progress.get("phase", "")),
         int(progress.get("done", 0)),
         int(progress.get("total", 0)),
+        left,
         _details(path, command, run),
     )
+
+
+def _left_s(run: dict[str, Any], beat_age: float | None) -> float | None:
+    """What was left at the last heartbeat, less the time since."""
+    eta = run.get("eta_seconds")
+    return None if eta is None else max(0.0, round(float(eta) - (beat_age or 0.0), 1))
 
 
 def _age_s(text: Any) -> float | None:
@@ -149,14 +163,20 @@ def _judged(
     # Only on its own machine can the process be looked for; of others the age of the heartbeat is all there is.
     if beat.get("host") == socket.gethostname():
         if not (is_locked(folder) and _alive(int(beat.get("pid", 0)))):
-            return "dead", f"its process {beat.get('pid')} is gone; the last heartbeat is {_ago(beat_age)} old"
+            return (
+                "dead",
+                f"its process {beat.get('pid')} is gone; the last heartbeat is {rough_duration(beat_age)} old",
+            )
     elif late:
-        return "dead", f"no heartbeat from {beat.get('host')} for {_ago(beat_age)}"
+        return "dead", f"no heartbeat from {beat.get('host')} for {rough_duration(beat_age)}"
     if late:
-        return "stalled", f"its process {beat.get('pid')} has given no heartbeat for {_ago(beat_age)}"
+        return "stalled", f"its process {beat.get('pid')} has given no heartbeat for {rough_duration(beat_age)}"
     silent, patience = progress
     if silent is not None and patience and silent > patience:
-        return "stalled", f"no progress for {_ago(silent)}; stacks of its threads are in {folder / 'stalled.log'}"
+        return (
+            "stalled",
+            f"no progress for {rough_duration(silent)}; stacks of its threads are in {folder / 'stalled.log'}",
+        )
     return recorded.value, ""
 
 
@@ -168,12 +188,6 @@ def _alive(pid: int) -> bool:
     except PermissionError:  # another user's: it is there
         return True
     return True
-
-
-def _ago(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def _sentence(command: str, state: str, why: str, at: str, reason: str) -> str:

@@ -27,6 +27,7 @@ from typing import Any, NamedTuple
 from verglas._version import __version__
 from verglas.errors import InputError, VerglasError, VerglasWarning
 from verglas.io import write_bytes, write_json
+from verglas.types.forecast import Forecast, Pace
 from verglas.types.listener import Listener, Silence
 from verglas.types.run_state import RunState, read_run_state
 
@@ -106,6 +107,7 @@ class Tenure(Silence):
         self._phase: dict[str, Any] = {"phase": "starting", "done": 0, "total": 0}
         self._sign, self._sign_text, self._longest = time.monotonic(), now_text(), 0.0
         self._dumped = False
+        self._pace: Pace | None = None
 
     # ---- the record
 
@@ -129,12 +131,29 @@ class Tenure(Silence):
     def _write(self) -> None:
         beat = {"pid": os.getpid(), "host": socket.gethostname(), "time": now_text(), "every_s": BEAT_S}
         progress = {**self._phase, "time": self._sign_text, "stalled_after_s": round(self.patience_s, 1)}
-        write_json(self.folder / _RUN, {**self._record, "heartbeat": beat, "progress": progress})
+        times = {"heartbeat": beat, "progress": progress, **self._expectation()}
+        write_json(self.folder / _RUN, {**self._record, **times})
 
     @property
     def patience_s(self) -> float:
         """How long a phase may be silent before it counts as stalled."""
         return max(STALL_S, _PAUSES * self._longest)
+
+    def expect(self, forecast: Forecast) -> None:
+        """How long the job will take, from now on: what is left of it stands in ``run.json`` with every heartbeat."""
+        self._pace = Pace(forecast)
+        self.write()
+        self.say(str(forecast))
+
+    def _expectation(self) -> dict[str, Any]:
+        """What was forecast, and what is left: nothing of a job that ended, or that has no forecast."""
+        if self._pace is None:
+            return {"eta_seconds": None}
+        forecast = self._pace.forecast
+        return {
+            "forecast": {"processor_seconds": round(forecast.processor_s, 1), "seconds": round(forecast.seconds, 1)},
+            "eta_seconds": round(self._pace.left_s(), 1) if self.state.goes_on else None,
+        }
 
     # ---- what a job tells
 
@@ -158,6 +177,8 @@ class Tenure(Silence):
         if (phase, done) != (self._phase["phase"], self._phase["done"]):
             self._phase = {"phase": phase, "done": int(done), "total": int(total)}
             self.alive()
+            if self._pace is not None:
+                self._pace.progress(phase, done, total)
         self.listener.progress(phase, done, total)
 
     def iteration(self, figures: Mapping[str, Any]) -> None:

@@ -1,0 +1,110 @@
+"""Forecasts of time: how they grow, what is left while a job runs, and that jobs tell them."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from verglas.classification import Class2DSettings
+from verglas.run import speed
+from verglas.run.forecast import class2d_forecast
+from verglas.run.status import status
+from verglas.run.tenure import tenure
+from verglas.types.forecast import Forecast, Pace, Part
+
+
+class _Clock:
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(speed, "_measured", lambda: 2.0)
+
+
+def test_the_speed_of_a_machine_is_measured_once(tmp_path, monkeypatch):
+    assert speed.machine_speed() == 2.0
+    monkeypatch.setattr(speed, "_measured", lambda: pytest.fail("measured again"))
+    assert speed.machine_speed() == 2.0
+    (tmp_path / "cache" / "verglas" / "speed.json").write_text("{damaged")
+    monkeypatch.setattr(speed, "_measured", lambda: 3.0)
+    assert speed.machine_speed() == 3.0  # a damaged file is measured over
+    monkeypatch.setattr(speed, "_native", type("other", (), {"core": type("core", (), {"isa": "other"})}))
+    monkeypatch.setattr(speed, "_measured", lambda: 5.0)
+    assert speed.machine_speed() == 5.0  # another build is another machine
+
+
+def test_more_of_everything_takes_longer_and_a_quicker_machine_less(monkeypatch):
+    def seconds(n: int = 1000, box: int = 64, classes: int = 10, **how: int) -> float:
+        return class2d_forecast(n, box, 2.0, Class2DSettings(classes=classes), 1, **how).processor_s
+
+    usual = seconds()
+    assert seconds(n=2000) > 1.2 * usual
+    assert seconds(box=128) > 1.2 * usual
+    assert seconds(classes=20) > usual
+    assert seconds(repeats=1) == pytest.approx(2 * usual)
+    monkeypatch.setattr(speed, "_measured", lambda: 4.0)
+    speed.cache_folder().joinpath("speed.json").unlink()
+    assert seconds() == pytest.approx(usual / 2)
+
+
+def test_threads_share_most_of_the_work():
+    one, four = (Forecast((Part("iteration 1", (100.0,)),), threads) for threads in (1, 4))
+    assert one.seconds == 100
+    assert 25 < four.seconds < 50
+    assert "on 4 threads" in str(four)
+
+
+def test_what_is_left_follows_what_was_seen():
+    clock = _Clock()
+    parts = (Part("iteration 1", (100.0,)), Part("iteration 2", (100.0,)), Part("verdict", (50.0,)))
+    pace = Pace(Forecast(parts), clock)
+    assert pace.left_s() == 250
+    clock.now = 300.0
+    pace.progress("iteration 1, grid", 1, 1)
+    assert pace.left_s() == pytest.approx(150 * 3, rel=0.05)
+    clock.now = 350.0
+    assert pace.left_s() == pytest.approx(400, rel=0.05)
+    pace.progress("something else", 1, 1)
+    assert pace.left_s() == pytest.approx(400, rel=0.05)
+    pace.progress("iteration 3, local", 1, 1)  # one more than was foreseen: the last of its kind
+    assert pace.left_s() == pytest.approx(50 * 355 / 205, rel=0.02)
+
+
+def test_a_job_that_goes_on_does_not_count_what_was_done_before_it():
+    clock = _Clock()
+    pace = Pace(Forecast((Part("iteration 1", (1000.0,)), Part("iteration 2", (100.0,)), Part("end", (100.0,)))), clock)
+    clock.now = 200.0
+    pace.progress("iteration 2, local", 1, 1)  # the first took no time of this process
+    assert pace.left_s() == pytest.approx(200, rel=0.05)
+
+
+def test_steps_of_a_part_may_differ():
+    clock = _Clock()
+    pace = Pace(Forecast((Part("start 1 of 1", (10.0, 30.0)),)), clock)
+    clock.now = 10.0
+    pace.progress("start 1 of 1", 1, 2)
+    assert pace.left_s() == pytest.approx(30)
+
+
+def test_run_json_and_status_say_what_is_left(tmp_path):
+    forecast = Forecast((Part("iteration 1", (3600.0,)), Part("iteration 2", (3600.0,))))
+    with tenure(tmp_path / "run", "refine") as hold:
+        hold.write(state="running")
+        assert json.loads((tmp_path / "run/run.json").read_text())["eta_seconds"] is None
+        hold.expect(forecast)
+        record = json.loads((tmp_path / "run/run.json").read_text())
+        assert record["eta_seconds"] == pytest.approx(7200, abs=5)
+        assert record["forecast"] == {"processor_seconds": 7200.0, "seconds": 7200.0}
+        now = status(tmp_path / "run")
+        assert now.eta_seconds == pytest.approx(7200, abs=5)
+        assert now.sentence.endswith("about 2.0 h left")
+        hold.replace({"command": "refine", "state": "running", "run_state": "running"})
+        assert json.loads((tmp_path / "run/run.json").read_text())["eta_seconds"] > 7000
+    assert status(tmp_path / "run").eta_seconds is None
