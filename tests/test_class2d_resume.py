@@ -135,6 +135,9 @@ def test_stopped_again_and_again_and_in_a_repeat(star, tmp_path):
     found = class2d_files(dataclasses.replace(job, resume=True))
     same(found.classes, plain.classes)
     assert found.classes.table["stability"].notna().any()
+    record = json.loads((tmp_path / "run/run.json").read_text())
+    assert record["forecast"]["processor_seconds"] > 0
+    assert record["eta_seconds"] is None
     pages = [(tmp_path / name / "classes.html").read_text() for name in ("plain", "run")]
     assert [page.count("seeds grouped to 4 classes") for page in pages] == [2, 2]
 
