@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
+
+import numpy as np
+import pandas as pd
 import pytest
 
-from verglas.io import write_json
-from verglas.pipeline.maps import AbInitioStage, Class2DStage, PostprocessStage, RefineStage
+import verglas as vg
+from verglas.io import write_json, write_star
+from verglas.pipeline.maps import (
+    AbInitioStage,
+    Class2DStage,
+    PostprocessStage,
+    RefineStage,
+    particles_for_maps,
+)
 from verglas.pipeline.project import Project
 from verglas.pipeline.settings import ProcessSettings
 from verglas.types.verdict import Finding, Verdict
@@ -94,3 +105,29 @@ def test_classes_are_judged_by_the_code_of_their_selection(project):
         assert (made.state, made.reasons) == ("warn", ("Only 9 of 90",))
         assert made.codes == (code.get("code", "selection"),)
         assert made.look_at == "class2d/classes.html"
+
+
+def test_classes_that_a_person_has_ticked_are_those_of_the_maps(project, tmp_path):
+    """``process --selection selection.star``, as the page of the 2D classes saves it; another list, another result."""
+    model = vg.simulate.phantom(24, 5.0, 90.0)
+    particles = vg.simulate.particles(model, 6, 24, 5.0, seed=1).with_columns(rlnClassNumber=np.array([1, 2, 3] * 2))
+    vg.write_particles(project.root / "class2d/particles.star", particles)
+    chosen = tmp_path / "selection.star"
+
+    def ticked(*classes):
+        write_star(chosen, {"selection": pd.DataFrame({"rlnClassNumber": classes})})
+        asked = Project(project.root, dataclasses.replace(project.settings, selection=str(chosen)), [])
+        return vg.read_particles(particles_for_maps(asked)), AbInitioStage().settings(asked)
+
+    assert particles_for_maps(project).name == "selected.star"
+    two, before = ticked(1, 3)
+    assert two.table["rlnClassNumber"].tolist() == [1, 3, 1, 3]
+    assert two.poses is None  # in-plane angles are no poses of a map
+    one, after = ticked(2)
+    assert one.table["rlnClassNumber"].tolist() == [2, 2]
+    assert before != after
+    chosen.unlink()
+    with pytest.raises(vg.InputError, match=r"--selection .*selection\.star: no such file; the page .* saves one"):
+        AbInitioStage().settings(
+            Project(project.root, dataclasses.replace(project.settings, selection=str(chosen)), [])
+        )

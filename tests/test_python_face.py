@@ -71,6 +71,49 @@ def test_paths_where_objects_are_meant(files, particles, truth):
     assert np.array_equal(vg.masks.from_threshold(mrc, 0.5), vg.masks.from_threshold(volume.data, 0.5))
 
 
+def test_paths_of_maps_for_what_is_found_of_them(files):
+    from verglas import assessment, filters, map_geometry
+
+    mrc, volume = files / "map.mrc", vg.read_map(files / "map.mrc")
+    gain = filters.low_pass(20.0)
+    assert filters.apply(str(mrc), gain) == filters.apply(volume, gain)
+    assert assessment.solvent_mask(mrc) == assessment.solvent_mask(volume)
+    assert assessment.randomise_phases(mrc, 3, 1) == assessment.randomise_phases(volume, 3, 1)
+    for function in (assessment.amplitude_spectrum, lambda v: assessment.guinier(v).ln_amplitude):
+        assert np.array_equal(function(mrc), function(volume), equal_nan=True)
+    assert assessment.match_spectrum(mrc, volume) == assessment.match_spectrum(volume, mrc)
+    noise = np.random.default_rng(0).normal(size=volume.data.shape).astype(np.float32)
+    other = volume.with_data(volume.data + 0.2 * volume.data.std() * noise)
+    assert np.array_equal(
+        vg.directional_fsc(mrc, other, files / "mask.mrc").curves,
+        vg.directional_fsc(volume, other, vg.read_map(files / "mask.mrc")).curves,
+    )
+    assert map_geometry.align_maps(mrc, volume).correlation > 0.99
+    assert len(vg.expand_symmetry(files / "p.star", "C2")) == 2 * len(vg.read_particles(files / "p.star"))
+    inside = files / "mask.mrc"
+    some = vg.subtract(files / "p.star", mrc, inside)[1]
+    assert np.array_equal(some, vg.subtract(vg.read_particles(files / "p.star"), volume, vg.read_map(inside))[1])
+
+
+@pytest.mark.parametrize("name", ["refine", "abinitio", "classify3d", "subtract", "expand_symmetry", "reconstruct"])
+@pytest.mark.parametrize("wrong", [3, None, np.zeros((2, 8, 8))])
+def test_what_are_no_particles_is_refused_by_every_job(name, wrong, truth):
+    further = {"refine": (truth,), "classify3d": (truth,), "subtract": (truth, truth), "expand_symmetry": ("C2",)}
+    with pytest.raises(vg.InputError, match=rf"{name}: particles: expected Particles or the path"):
+        getattr(vg, name)(wrong, *further.get(name, ()))
+
+
+def test_what_is_no_map_no_movie_and_no_optics_is_refused(truth):
+    with pytest.raises(vg.InputError, match="fsc: the first map: expected a Map, the path of one or an array"):
+        vg.fsc(object(), truth)
+    with pytest.raises(vg.InputError, match="directional_fsc: the second half map: expected a Map"):
+        vg.directional_fsc(truth, 3)
+    with pytest.raises(vg.InputError, match=r"correct_motion: expected a Movie \(vg\.read_movie\), got str"):
+        vg.correct_motion("movie.tif")
+    with pytest.raises(vg.InputError, match="ctf: expected an Optics"):
+        vg.ctf(3, 8, 1.0)
+
+
 def test_what_is_neither_is_refused_in_words(particles, truth):
     with pytest.raises(vg.InputError, match=r"project: map: an array has no pixel size; give vg\.Map"):
         vg.project(truth.data, particles.poses)

@@ -12,6 +12,7 @@ All edges are raised cosines, so nothing rings: gain 1 in the band, 0 beyond the
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable
 from functools import partial
 from typing import Any, TypeVar
@@ -23,6 +24,7 @@ from verglas import fourier
 from verglas.errors import InputError
 from verglas.types import Map
 from verglas.types.arrays import FloatArray
+from verglas.types.convert import map_of
 
 __all__ = [
     "Gain",
@@ -287,7 +289,7 @@ def apply(
 
     Parameters
     ----------
-    values : Map, or (..., y, x) or (..., z, y, x) float
+    values : Map, its path, or (..., y, x) or (..., z, y, x) float
         A map, or arrays; sides may differ.
     gain : Gain
         R(s), s in 1/angstrom.
@@ -316,6 +318,9 @@ def apply(
     >>> bool(np.allclose(filters.apply(image, filters.low_pass(10.0), 1.5), 1))
     True
     """
+    if isinstance(values, str | os.PathLike):
+        volume: Any = map_of(values, "filters.apply: the map")
+        return apply(volume, gain, pixel_size_A, threads=threads)
     if isinstance(values, Map):
         if pixel_size_A is not None:
             raise InputError("filters.apply: a map has its own pixel size; leave pixel_size_A out")

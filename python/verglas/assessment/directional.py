@@ -14,6 +14,7 @@ from verglas.errors import InputError
 from verglas.masks import checked_mask
 from verglas.types import Map
 from verglas.types.arrays import FloatArray
+from verglas.types.convert import MapLike, map_of, values_of
 
 _DIRECTIONS = 500
 _BINS = 2500  # into which voxels are sorted by direction: 3 degrees apart on the half sphere
@@ -86,9 +87,9 @@ def half_sphere(n: int) -> FloatArray:
 
 
 def directional_fsc(
-    half1: Map,
-    half2: Map,
-    mask: Map | npt.ArrayLike | None = None,
+    half1: MapLike,
+    half2: MapLike,
+    mask: MapLike | npt.ArrayLike | None = None,
     cone_deg: float = 20.0,
     *,
     threads: int | None = None,
@@ -132,6 +133,9 @@ def directional_fsc(
     """
     if not 5 <= cone_deg <= 60:
         raise InputError(f"directional_fsc: expected a half-angle of 5 to 60 degrees, got {cone_deg:g}")
+    half1 = map_of(half1, "directional_fsc: the first half map")
+    half2 = map_of(half2, "directional_fsc: the second half map")
+    mask = None if mask is None else values_of(mask, "directional_fsc: the mask")
     whole = fsc(half1, half2, mask, threads=threads)  # checks what goes together
     first, second = half1.data, half2.data
     if mask is not None:

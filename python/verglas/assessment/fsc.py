@@ -313,6 +313,8 @@ def _read(value: MapLike | npt.ArrayLike) -> Map | npt.ArrayLike:
 
 def _as_array(value: Map | npt.ArrayLike, name: str) -> npt.NDArray:
     array = np.asarray(value)
+    if array.dtype.kind not in "biufc":
+        raise InputError(f"fsc: {name}: expected a Map, the path of one or an array, got {type(value).__name__}")
     if np.iscomplexobj(array):
         raise InputError(f"fsc: {name} is complex; a density is real")
     if array.dtype not in (np.float32, np.float64):

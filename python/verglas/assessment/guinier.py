@@ -15,6 +15,7 @@ from verglas import filters, fourier
 from verglas.errors import InputError
 from verglas.types import Map
 from verglas.types.arrays import FloatArray
+from verglas.types.convert import MapLike, map_of
 
 # Coarser than this, the molecule's shape and its solvent set the amplitudes, not the disorder of its atoms.
 WILSON_FROM_A = 10.0
@@ -58,7 +59,7 @@ def displacement_of_b_factor(b_factor_A2: float) -> float:
     return float(np.sqrt(b_factor_A2 / (8.0 * np.pi**2)))
 
 
-def amplitude_spectrum(volume: Map, *, threads: int | None = None) -> FloatArray:
+def amplitude_spectrum(volume: MapLike, *, threads: int | None = None) -> FloatArray:
     """Root mean square of abs(F) over each shell, shells 0 to N // 2.
 
     Examples
@@ -69,6 +70,7 @@ def amplitude_spectrum(volume: Map, *, threads: int | None = None) -> FloatArray
     >>> amplitude_spectrum(vg.Map(x, 1.0)).round(6).tolist()
     [3.0, 3.0, 3.0, 3.0, 3.0]
     """
+    volume = map_of(volume, "amplitude_spectrum: the map")
     shape = (volume.box,) * 3
     power = fourier.shell_sums([fourier.forward(volume.data, 3, threads=threads)], shape)[0]
     return np.sqrt(power / fourier.shell_counts(shape)[0])
@@ -162,7 +164,7 @@ def fit_guinier(
 
 
 def guinier(
-    volume: Map,
+    volume: MapLike,
     weight: npt.ArrayLike | None = None,
     band_A: tuple[float, float] | None = None,
     *,
@@ -205,6 +207,7 @@ def guinier(
     >>> abs(guinier(blurred).b_factor_A2 - 120.0) < 0.5
     True
     """
+    volume = map_of(volume, "guinier: the map")
     amplitude = amplitude_spectrum(volume, threads=threads)
     s2 = (np.arange(len(amplitude)) / (volume.box * volume.pixel_size_A)) ** 2
     c = np.ones_like(amplitude) if weight is None else np.clip(np.asarray(weight, np.float64), 0.0, 1.0)
@@ -228,7 +231,7 @@ def guinier(
 
 
 def match_spectrum(
-    volume: Map, reference: Map, resolution_A: float | None = None, *, threads: int | None = None
+    volume: MapLike, reference: MapLike, resolution_A: float | None = None, *, threads: int | None = None
 ) -> Map:
     """Sharpen a map to the amplitudes of a reference, shell by shell; phases stay.
 
@@ -265,6 +268,7 @@ def match_spectrum(
     >>> bool(abs(ratio - 1).max() < 0.02)
     True
     """
+    volume, reference = map_of(volume, "match_spectrum: the map"), map_of(reference, "match_spectrum: the reference")
     if volume.box != reference.box or abs(volume.pixel_size_A - reference.pixel_size_A) > 1e-3 * volume.pixel_size_A:
         raise InputError(
             f"match_spectrum: the map has {volume.box} voxels of {volume.pixel_size_A:g} A, the reference "

@@ -9,11 +9,12 @@ from verglas.assessment.local_bands import Band
 from verglas.errors import InputError
 from verglas.types import Map
 from verglas.types.arrays import Float32Array
+from verglas.types.convert import MapLike, map_of
 
 _BANDS = 32  # at most: a step of the filter is then finer than its edge
 
 
-def filter_locally(volume: Map, resolution: Map, *, threads: int | None = None) -> Map:
+def filter_locally(volume: MapLike, resolution: MapLike, *, threads: int | None = None) -> Map:
     r"""Every voxel filtered to its own resolution; what is coarser than all resolutions keeps its grey values.
 
     .. math:: f(x) = \sum_b g_b(x)\, v_b(x), \quad \sum_b v_b = v
@@ -48,6 +49,8 @@ def filter_locally(volume: Map, resolution: Map, *, threads: int | None = None) 
     >>> bool(filtered.data.std() < 0.3), bool(abs(filtered.data.mean() - v.data.mean()) < 1e-6)
     (True, True)
     """
+    volume = map_of(volume, "filter_locally: the map")
+    resolution = map_of(resolution, "filter_locally: the map of resolutions")
     if volume.data.shape != resolution.data.shape:
         raise InputError(
             f"filter_locally: the map has shape {volume.data.shape} and that of resolutions {resolution.data.shape}"

@@ -9,8 +9,8 @@ import numpy.typing as npt
 
 from verglas import fourier
 from verglas.assessment.fsc import FSC, first_crossing, fsc
-from verglas.types import Map
 from verglas.types.arrays import FloatArray
+from verglas.types.convert import MapLike, values_of
 
 
 @dataclass(frozen=True)
@@ -37,9 +37,9 @@ class PhaseResidual:
 
 
 def differential_phase_residual(
-    a: Map | npt.ArrayLike,
-    b: Map | npt.ArrayLike,
-    mask: Map | npt.ArrayLike | None = None,
+    a: MapLike | npt.ArrayLike,
+    b: MapLike | npt.ArrayLike,
+    mask: MapLike | npt.ArrayLike | None = None,
     *,
     pixel_size_A: float | None = None,
     threads: int | None = None,
@@ -85,10 +85,10 @@ def differential_phase_residual(
     True
     """
     correlation = fsc(a, b, mask, pixel_size_A=pixel_size_A, threads=threads)  # checks what both need
-    arrays = [np.asarray(x.data if isinstance(x, Map) else x, np.float64) for x in (a, b)]
+    arrays = [np.asarray(values_of(x, "differential_phase_residual"), np.float64) for x in (a, b)]
     shape = arrays[0].shape
     if mask is not None:
-        arrays = [x * np.asarray(mask.data if isinstance(mask, Map) else mask, np.float64) for x in arrays]
+        arrays = [x * np.asarray(values_of(mask, "differential_phase_residual: the mask"), np.float64) for x in arrays]
     first, second = (fourier.forward(x, len(shape), threads=threads) for x in arrays)
     weight = np.abs(first) + np.abs(second)
     square = np.rad2deg(np.angle(first * second.conj())) ** 2 * weight

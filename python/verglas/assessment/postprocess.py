@@ -198,7 +198,7 @@ def finite_or_none(value: float) -> float | None:
     return float(value) if np.isfinite(value) else None
 
 
-def randomise_phases(volume: Map, first_shell: int, seed: int, *, threads: int | None = None) -> Map:
+def randomise_phases(volume: MapLike, first_shell: int, seed: int, *, threads: int | None = None) -> Map:
     """The map with random phases, and its own amplitudes, from a shell on.
 
     The phases are those of the transform of white noise, so they have the symmetry that a real map's must have.
@@ -231,6 +231,7 @@ def randomise_phases(volume: Map, first_shell: int, seed: int, *, threads: int |
     >>> curve[:5].round(3).tolist(), bool(abs(curve[5:]).max() < 0.3)
     ([1.0, 1.0, 1.0, 1.0, 1.0], True)
     """
+    volume = map_of(volume, "randomise_phases: the map")
     shape = (volume.box,) * 3
     noise = np.random.default_rng(seed).standard_normal(shape, dtype=np.float32)
     # Phases of a real noise map, not drawn one by one: they obey Friedel's law, so that the map stays real.

@@ -15,6 +15,7 @@ from verglas.errors import InputError
 from verglas.types import Map
 from verglas.types.arrays import FloatArray
 from verglas.types.atoms import Atoms
+from verglas.types.convert import MapLike, map_of
 
 _STEP_A, _LARGEST_A = 0.1, 2.0  # radii of the spheres
 _POINTS = 8  # on each, at least
@@ -24,7 +25,7 @@ _CHUNK = 1024
 
 
 def q_scores(
-    volume: Map, atoms: Atoms | npt.ArrayLike, *, sigma_A: float = 0.6, threads: int | None = None
+    volume: MapLike, atoms: Atoms | npt.ArrayLike, *, sigma_A: float = 0.6, threads: int | None = None
 ) -> FloatArray:
     r"""Q-score of every atom.
 
@@ -72,6 +73,7 @@ def q_scores(
     >>> q_scores(vg.Map(np.exp(-r2 / 0.72), 0.5, (-5, -5, -5)), [[0, 0, 0]]).round(2).tolist()
     [1.0]
     """
+    volume = map_of(volume, "q_scores: the map")
     xyz = atoms.xyz_A if isinstance(atoms, Atoms) else np.atleast_2d(np.asarray(atoms, np.float64))
     if xyz.ndim != 2 or xyz.shape[1] != 3:
         raise InputError(f"q_scores: expected positions of shape (n, 3), got {xyz.shape}")

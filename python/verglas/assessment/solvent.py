@@ -9,6 +9,7 @@ from scipy import ndimage
 from verglas import filters, masks
 from verglas.errors import InputError
 from verglas.types import Map
+from verglas.types.convert import MapLike, map_of
 
 # A level this many standard deviations of the solvent above it: one voxel in 4000 of Gaussian noise passes, and what
 # passes are specks that are no part of the molecule.
@@ -75,7 +76,7 @@ def _otsu(x: npt.NDArray[np.float64]) -> float:
 
 
 def solvent_mask(
-    volume: Map,
+    volume: MapLike,
     *,
     low_pass_A: float = 15.0,
     extend_A: float = 6.0,
@@ -117,6 +118,7 @@ def solvent_mask(
     >>> bool(0.05 < mask.data.mean() < 0.5)
     True
     """
+    volume = map_of(volume, "solvent_mask: the map")
     box, apix = volume.box, volume.pixel_size_A
     edge_px = max(edge_A / apix, 4.0)
     reach = box / 2 - 1 if diameter_A is None else min(diameter_A / 2 / apix, box / 2 - 1)

@@ -8,11 +8,12 @@ from verglas.errors import InputError
 from verglas.geometry import euler_to_matrix, matrix_to_euler, symmetry_matrices
 from verglas.reconstruction.known_poses import half_sets
 from verglas.types import Particles, Poses
+from verglas.types.convert import ParticlesLike, particles_of
 
 COPY, PARENT = "verglasSymmetryCopy", "verglasExpandedFrom"
 
 
-def expand_symmetry(particles: Particles, symmetry: str, *, seed: int = 0) -> Particles:
+def expand_symmetry(particles: ParticlesLike, symmetry: str, *, seed: int = 0) -> Particles:
     """Each particle with each of its equivalent poses, so that its asymmetric units can be looked at one by one.
 
     Row ``i * order + j`` is particle i under element j of the group (element 0 is the identity). The copies name the
@@ -41,6 +42,7 @@ def expand_symmetry(particles: Particles, symmetry: str, *, seed: int = 0) -> Pa
     >>> len(expanded), expanded.poses.angles_deg[:4, 2].round(6).tolist()
     (12, [0.0, 180.0, 180.0, 0.0])
     """
+    particles = particles_of(particles, "expand_symmetry: particles")
     if particles.poses is None:
         raise InputError(f"{particles.where}: expand needs poses and these particles have none; refine them first")
     if PARENT in particles.table:

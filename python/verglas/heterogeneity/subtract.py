@@ -14,6 +14,7 @@ from verglas.optics.stored import Change, stored_images, to_stored
 from verglas.reconstruction import project
 from verglas.types import Map, Particles, Poses
 from verglas.types.arrays import Float32Array, FloatArray, IntArray
+from verglas.types.convert import MapLike, ParticlesLike, map_of, particles_of
 from verglas.types.images import ImageSource
 
 _SAME_PIXEL = 0.01
@@ -103,7 +104,7 @@ class SubtractedSource:
 
 
 def subtract(
-    particles: Particles, map: Map, mask: Map, *, fit_scale: bool = True, threads: int | None = None
+    particles: ParticlesLike, map: MapLike, mask: MapLike, *, fit_scale: bool = True, threads: int | None = None
 ) -> tuple[Particles, FloatArray]:
     r"""Particles less the projections of what a map holds outside a mask.
 
@@ -150,6 +151,8 @@ def subtract(
     >>> bool(left.images().std() < 0.2 * p.images().std()), bool(abs(scale - 1).max() < 0.01)
     (True, True)
     """
+    particles = particles_of(particles, "subtract: particles")
+    map, mask = map_of(map, "subtract: the map"), map_of(mask, "subtract: the mask")
     if particles.source is None:
         raise InputError(f"{particles.where}: these particles have no images")
     if particles.poses is None:

@@ -24,6 +24,7 @@ from verglas.errors import InputError
 from verglas.geometry import euler_to_matrix, healpix_directions, orientation_grid
 from verglas.types import Map
 from verglas.types.arrays import Float32Array, FloatArray
+from verglas.types.convert import MapLike, map_of
 
 _BLOCK = 512
 _SEARCH_DEG = 15.0
@@ -165,7 +166,9 @@ def climb_rotation(
     return turn_matrix(best.x), -float(best.fun)
 
 
-def align_maps(first: Map, second: Map, *, max_radius: int | None = None, threads: int | None = None) -> Aligned:
+def align_maps(
+    first: MapLike, second: MapLike, *, max_radius: int | None = None, threads: int | None = None
+) -> Aligned:
     """Turn a map onto another.
 
     Parameters
@@ -195,6 +198,7 @@ def align_maps(first: Map, second: Map, *, max_radius: int | None = None, thread
     >>> align_maps(m, turned).correlation > 0.8
     True
     """
+    first, second = map_of(first, "align_maps: the first map"), map_of(second, "align_maps: the second map")
     if first.data.shape != second.data.shape:
         raise InputError(f"align_maps: expected maps of one box, got {first.data.shape} and {second.data.shape}")
     radius = max_radius or max(3, first.box // 4)

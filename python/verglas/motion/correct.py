@@ -187,6 +187,8 @@ def correct_motion(
     [[0.0, 0.0], [-1.0, 1.0], [-2.0, 2.0], [-3.0, 3.0], [-4.0, 4.0]]
     """
     resolved_settings = settings_from("motion", MotionSettings, settings, **changes)
+    if not isinstance(movie, Movie):
+        raise InputError(f"correct_motion: expected a Movie (vg.read_movie), got {type(movie).__name__}")
     movie = resolved_settings.of(movie)
     if not isinstance(movie.source, KeptFrames):
         movie = KeptFrames(movie.source, resolved_settings.keep_bytes).of(movie)

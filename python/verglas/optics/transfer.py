@@ -101,6 +101,8 @@ def ctf(
     >>> c.shape, round(float(c[1, 0, 0]), 6)
     ((2, 8, 5), 0.1)
     """
+    if not isinstance(optics, Optics):
+        raise InputError(f"ctf: expected an Optics (particles.optics), got {type(optics).__name__}")
     if pixel_size_A is None:
         sizes = np.unique(optics.pixel_size_A)
         if len(sizes) != 1 or not np.isfinite(sizes[0]):

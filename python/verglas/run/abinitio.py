@@ -18,6 +18,7 @@ from verglas.report.abinitio import AbInitioShown, write_abinitio_page
 from verglas.run.abinitio_watch import Watch
 from verglas.run.tenure import now_text, tenure
 from verglas.types import Particles
+from verglas.types.convert import particles_of
 from verglas.types.settings import present_names, settings_from
 
 
@@ -100,7 +101,7 @@ def abinitio(
     required = {"symmetry": symmetry, "diameter_A": diameter_A}
     changes |= {name: value for name, value in required.items() if value is not None}
     resolved_settings = settings_from("abinitio", AbInitioSettings, settings, **changes)
-    source = particles if isinstance(particles, Particles) else read_particles(particles)
+    source = particles_of(particles, "abinitio: particles")
     if source.source is None:
         raise InputError(f"{source.where}: these particles have no images")
     folder = None if out is None else Path(out)

@@ -45,6 +45,7 @@ from verglas.run.set_aside import set_aside_sentence, write_set_aside
 from verglas.run.tenure import now_text, tenure
 from verglas.types import Keeper, Map, Particles, Poses
 from verglas.types.arrays import FloatArray, IntArray
+from verglas.types.convert import particles_of
 from verglas.types.listener import Listener
 from verglas.types.settings import result_settings, settings_from
 
@@ -220,7 +221,7 @@ def classify3d(
     elif len(references) > 1 and settings is None:
         changes["classes"] = str(len(references))
     chosen = settings_from("class3d", ClassSettings, settings, **changes)
-    given = particles if isinstance(particles, Particles) else read_particles(particles)
+    given = particles_of(particles, "classify3d: particles")
     _refuse(given, references, chosen, has_mask=mask is not None)
     folder = None if out is None else Path(out)
     if folder is None and resume:

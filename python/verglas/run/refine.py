@@ -46,6 +46,7 @@ from verglas.search.problem import survey
 from verglas.search.step import Step
 from verglas.types import Map, Particles, Poses
 from verglas.types.arrays import IntArray
+from verglas.types.convert import particles_of
 from verglas.types.listener import Listener, Progress, phase_progress
 from verglas.types.settings import settings_from
 from verglas.types.verdict import Finding, Verdict
@@ -228,7 +229,7 @@ def refine(
     # A setting of the caller's goes before the number of references; _fit_references tells where they disagree.
     settings = {"classes": max(1, len(references)), **settings, "symmetry": symmetry, "diameter_A": diameter_A}
     resolved_settings = settings_from("refine", RefineSettings, **settings)
-    everything = particles if isinstance(particles, Particles) else read_particles(particles)
+    everything = particles_of(particles, "refine: particles")
     everything = for_job(everything, "refine")
     record = settings_record(
         resolved_settings,

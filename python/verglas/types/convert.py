@@ -112,7 +112,11 @@ def values_of(value: Any, name: str) -> Any:
     """
     if isinstance(value, str | os.PathLike):
         return _read("Map", value).data
-    return value.data if isinstance(value, Map) else value
+    if isinstance(value, Map):
+        return value.data
+    if np.asarray(value).dtype.kind not in "biufc":
+        raise InputError(f"{name}: expected a Map, the path of one or an array, got {_kind_of(value)}")
+    return value
 
 
 def _read(kind: str, path: Any) -> Any:
