@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 
 import numpy as np
 import pytest
@@ -416,6 +417,11 @@ def test_command_line(tmp_path, capsys):
     page = (out / "classes.html").read_text()
     assert page.count('type="checkbox"') == 5
     assert "http" not in page.replace("http-equiv", "")
+    (out / "classes.html").unlink()
+    assert main(["report", str(out)], capsys)[0] == 0  # the page again, from the files of the folder
+    again = (out / "classes.html").read_text()
+    without_time = re.compile(r"\d{4}-\d\d-\d\dT[\d:+]+")
+    assert without_time.sub("", again) == without_time.sub("", page)
     assert (out / "classes.png").read_bytes()[1:4] == b"PNG"
     assert len(vg.io.read_stack(out / "averages.mrcs")) == 5
     written = vg.read_particles(out / "particles.star")

@@ -12,9 +12,9 @@ def register(app: typer.Typer) -> None:
 
     @app.command(epilog="Example: verglas report run1")
     def report(
-        run: Path = typer.Argument(..., help="Folder of refine (finished or running), postprocess or process."),
+        run: Path = typer.Argument(..., help="Folder of refine, class2d, postprocess or process."),
     ) -> None:
-        """Write report.html of a folder again, from the files that lie in it."""
+        """Write the page of a folder again, from the files that lie in it."""
         if (run / "project.json").is_file():
             from verglas.pipeline.report import rewrite_project_page
 

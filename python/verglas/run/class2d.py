@@ -31,6 +31,7 @@ from verglas.io import read_particles, read_star, write_bytes, write_particles, 
 from verglas.report import class2d as report
 from verglas.report.html import Page
 from verglas.run.checkpoint import Checkpoints, Part
+from verglas.run.class2d_page import SUMMARY, shown_record
 from verglas.run.forecast import class2d_forecast
 from verglas.run.live_page import LivePage, footer_text
 from verglas.run.refine_inputs import close_identity
@@ -168,7 +169,8 @@ def _held(job: Class2DJob, hold: Tenure) -> Class2DSummary:
     result = with_stability(result, others)
     files = _write(result, job, course.events)
     summary = Class2DSummary(result, files, time.perf_counter() - start_time)
-    write_text(job.out / "summary.json", json.dumps(summary.as_dict(), indent=1) + "\n")
+    shown = shown_record(result, course.events, _page_settings(job.settings), job.particles)
+    write_text(job.out / SUMMARY, json.dumps(summary.as_dict() | shown, indent=1) + "\n")
     # Last: killed while results are being written, the run can still go on.
     checkpoints.remove()
     return summary

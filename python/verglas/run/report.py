@@ -14,7 +14,7 @@ def rewrite_page(folder: Path) -> Path:
     Parameters
     ----------
     folder : Path
-        Of refine (finished or running), postprocess or process.
+        Of refine (finished or running), class2d (finished), postprocess or process.
 
     Returns
     -------
@@ -36,12 +36,16 @@ def rewrite_page(folder: Path) -> Path:
         from verglas.report.postprocess import write_postprocess_page
 
         return write_postprocess_page(folder)
-    if command in ("class2d", "abinitio"):
-        page = folder / ("classes.html" if command == "class2d" else "report.html")
+    if command == "class2d":
+        from verglas.run.class2d_page import write_again
+
+        return write_again(folder)
+    if command == "abinitio":
         raise InputError(
-            f"{folder}: the page of {command} shows what only the job itself knows; the one it wrote is {page}, and "
-            "the same command given again writes it anew"
+            f"{folder}: the page of abinitio shows the maps of all starts, which only the job has; the one it wrote is "
+            f"{folder / 'report.html'}, and the same command given again writes it anew"
         )
     raise InputError(
-        f"{folder}: no run whose page can be written again; expected the folder of refine, postprocess or process"
+        f"{folder}: no run whose page can be written again; expected the folder of refine, class2d, "
+        "postprocess or process"
     )
