@@ -33,9 +33,9 @@ from verglas.search.step import Step
 from verglas.types.arrays import FloatArray
 from verglas.types.forecast import Forecast, Part
 
-# What is counted, and what one of it takes on one core of the reference machine in seconds (bench/bench_time.py --fit).
+# What is counted, and what one of it takes on one core of the reference machine in seconds (bench/bench_time.py).
 UNITS = ("scored", "listed", "pixels", "climbed", "slices", "voxels", "passes")
-SECONDS = np.array([1.9e-11, 7.0e-7, 2.9e-7, 3.3e-8, 2.1e-9, 6.8e-8, 0.19])
+SECONDS = np.array([3.4e-11, 8.4e-7, 2.1e-8, 3.1e-8, 2.6e-9, 7.0e-8, 0.14])
 
 # The usual course of a refinement: passes over a grid while poses are uncertain, then continuous ones.
 _GRID_PASSES, _GLOBAL_PASSES, _LOCAL_PASSES = 2, 2, 2
@@ -214,6 +214,7 @@ def class2d_counts(n: int, geometry: Geometry, settings: Class2DSettings) -> lis
     for number, radius in enumerate([*seeding, *improving], 1):
         stage = plan_stage(geometry, radius, shift_px, settings.step_deg)
         is_seeding = number <= len(seeding)
+        references = seeds if is_seeding else settings.classes
         counts.append(
             (
                 f"iteration {number}",
@@ -222,11 +223,11 @@ def class2d_counts(n: int, geometry: Geometry, settings: Class2DSettings) -> lis
                     box=geometry.box,
                     narrow=ops.PolarGrid(geometry.box, radius, diameter_px=geometry.diameter_px),
                     wide=wide,
-                    references=seeds if is_seeding else settings.classes,
+                    references=references,
                     directions=1,
                     n_psi=stage.n_psi,
                     shifts=len(stage.shifts_px),
-                    candidates=200,
+                    candidates=min(8192.0, _LISTED * references * stage.n_psi * len(stage.shifts_px)),
                     maps=0,
                     radius=0,
                 ),
@@ -248,7 +249,8 @@ def _improving_radii(geometry: Geometry, settings: Class2DSettings) -> list[int]
     return [round(first + (geometry.search_limit - first) * float(f)) for f in growth]
 
 
-_IMPROVING = 11
+_IMPROVING = 11  # iterations of the usual course after the seeding
+_LISTED = 0.05  # of all poses in all classes: what a classification of weak images keeps of each
 
 
 def class2d_forecast(
