@@ -21,6 +21,7 @@ from verglas.classification.em2d import Model2D, Sums, signal_power
 from verglas.classification.moves import centre_averages, group_classes, image_references
 from verglas.classification.working_set import WorkingSet
 from verglas.errors import InputError, VerglasWarning
+from verglas.report.class2d import page as report_page
 from verglas.types.listener import Silence
 
 from tolerance import MAXIMISE_REL
@@ -115,6 +116,20 @@ def test_weak_signal_is_not_called_noise(case):
         text, signal = _verdict(line, gain, found.table, 4)
         assert not signal
         assert text.startswith("Nothing but noise")
+
+
+def test_the_verdict_says_which_iteration_it_is_of(case):
+    """The evidence falls where the search takes in finer data: the last point of the curve is not the verdict's."""
+    _, _, found = case
+    line = dataclasses.replace(found.record[3], evidence=8.2, resolution_A=21.4)
+    text, signal = _verdict(line, None, found.table, 4)
+    assert signal
+    assert (
+        f"by 8 standard errors on data finer than 21 A, which no alignment had seen then (iteration {line.number})"
+        in text
+    )
+    page = report_page(found, {}, [], "")
+    assert "The largest of all iterations counts" in page
 
 
 def strict(particles, k, **changes):
