@@ -342,8 +342,8 @@ def _verdict(line: Iteration, gain: float | None, table: pd.DataFrame, k: int) -
     finite = finite[np.isfinite(finite)]
     best = f"{finite.min():.1f} A" if len(finite) else "no resolution"
     text = (
-        f"Signal: half sets agree by {evidence:.0f} standard errors on data finer than {line.resolution_A:.0f} A, which "
-        f"no alignment had seen then (iteration {line.number}); best class {best}."
+        f"Signal: half sets agree by {evidence:.0f} standard errors on data finer than {line.resolution_A:.0f} A, "
+        f"which no alignment had seen then (iteration {line.number}); best class {best}."
     )
     empty = table["share"].to_numpy()[k] if len(table) > k else 0.0
     if empty > 0.02:

@@ -185,8 +185,8 @@ def page(found: Classes2D, settings: Mapping[str, object], events: Sequence[str]
 def _course(record: Sequence[Iteration], events: Sequence[str]) -> Section:
     course = (
         "Evidence: agreement of the averages of two half sets in shells finer than any that alignment has used, in "
-        "standard deviations of what noise gives. The largest of all iterations counts, since it falls where the search "
-        "takes in finer data; if that is below 5, it is taken for noise."
+        "standard deviations of what noise gives. The largest of all iterations counts, since it falls where the "
+        "search takes in finer data; if that is below 5, it is taken for noise."
     )
     blocks: list[Picture | Table | Fragment] = [
         Picture(progress_figure(record), "resolution of the search and evidence against iteration"),
