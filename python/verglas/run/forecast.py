@@ -34,8 +34,8 @@ from verglas.types.arrays import FloatArray
 from verglas.types.forecast import Forecast, Part
 
 # What is counted, and what one of it takes on one core of the reference machine in seconds (bench/bench_time.py).
-UNITS = ("scored", "listed", "pixels", "climbed", "slices", "voxels", "passes")
-SECONDS = np.array([3.4e-11, 8.4e-7, 2.1e-8, 3.1e-8, 2.6e-9, 7.0e-8, 0.14])
+UNITS = ("scored", "listed", "pixels", "climbed", "slices", "inserted", "voxels", "passes")
+SECONDS = np.array([2.8e-11, 8.8e-7, 1.0e-8, 2.4e-8, 2.4e-9, 1.1e-6, 4.8e-8, 0.11])
 
 # The usual course of a refinement: passes over a grid while poses are uncertain, then continuous ones.
 _GRID_PASSES, _GLOBAL_PASSES, _LOCAL_PASSES = 2, 2, 2
@@ -56,6 +56,7 @@ def work(
     shifts: int,
     candidates: float,
     maps: int,
+    sums: int,
     radius: int,
 ) -> FloatArray:
     """What a pass over a grid of poses takes, in :data:`UNITS`.
@@ -73,6 +74,8 @@ def work(
         Poses of an image that may matter.
     maps : int
         Made in the end.
+    sums : int
+        Of all slices of a reference, which are inserted into grids.
     radius : int
         Their last shell.
     """
@@ -80,7 +83,10 @@ def work(
     per_shift = 2 * (2 * narrow.size + 7 / 32 * n_psi * narrow.max_m)
     scored = float(images) * references * directions * shifts * per_shift
     slices = float(references * directions) * (narrow.n_rings * narrow.n_theta + 2 * wide.n_rings * wide.n_theta)
-    return np.array([scored, images * candidates, float(images) * box**2, 0, slices, maps * (2.0 * radius) ** 3, 1])
+    # A slice serves two directions, and half of its circle is kept.
+    inserted = float(references * directions * sums) / 4 * wide.n_rings * wide.n_theta
+    voxels = maps * (2.0 * radius) ** 3
+    return np.array([scored, images * candidates, float(images) * box**2, 0, slices, inserted, voxels, 1])
 
 
 def _grid_pass(problem: Problem, step: Step, images: int, candidates: float, classes: int, maps: int) -> FloatArray:
@@ -97,6 +103,7 @@ def _grid_pass(problem: Problem, step: Step, images: int, candidates: float, cla
         shifts=len(step.shifts_px()),
         candidates=candidates,
         maps=maps,
+        sums=2 if maps else 0,
         radius=step.insert_radius,
     )
 
@@ -110,7 +117,7 @@ def _climb_pass(problem: RefineProblem, step: Step) -> FloatArray:
     climbers = step.candidates if step.phase == "global" else 1
     n, classes = len(problem), problem.n_classes
     counts += np.array(
-        [0, 0, n * problem.box**2, n * classes * climbers * (2.0 * step.radius) ** 2, 0, 0, 1], dtype=float
+        [0, 0, n * problem.box**2, n * classes * climbers * (2.0 * step.radius) ** 2, 0, 0, 0, 1], dtype=float
     )
     counts[UNITS.index("voxels")] += 4 * classes * (2.0 * step.insert_radius) ** 3
     return counts
@@ -160,7 +167,7 @@ def _after_refinement(problem: RefineProblem, reached: int) -> list[tuple[str, F
     """Credible radii, and the verdict."""
     classes, order = problem.n_classes, 3
     serves = min(problem.last_radius, coarse_radius(problem, healpix_spacing_deg(order)))
-    counts = [("postprocessing", np.array([0, 0, 0, 0, 0, 12.0 * classes * problem.box**3, 2]))]
+    counts = [("postprocessing", np.array([0, 0, 0, 0, 0, 0, 12.0 * classes * problem.box**3, 2]))]
     if not problem.correlation:
         step = schedule.make_step(problem, "grid", min(reached, serves), order, 2.0)
         once = _grid_pass(problem, step, len(problem), 1 << 10, classes, 0)
@@ -229,6 +236,7 @@ def class2d_counts(n: int, geometry: Geometry, settings: Class2DSettings) -> lis
                     shifts=len(stage.shifts_px),
                     candidates=min(8192.0, _LISTED * references * stage.n_psi * len(stage.shifts_px)),
                     maps=0,
+                    sums=0,
                     radius=0,
                 ),
             )
