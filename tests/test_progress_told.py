@@ -62,3 +62,4 @@ def test_ab_initio_tells_how_far_reading_and_centring_are():
     assert list(heard.phases)[:2] == ["inspecting particles", "centring"]
     assert heard.ends_of("inspecting particles") == (60, 60)
     assert heard.ends_of("centring") == (300, 300)  # four passes to learn, one to place
+    assert heard.ends_of("final poses, particles") == (60, 60)

@@ -23,6 +23,7 @@ from verglas.reconstruction.accumulate import direct_grid
 from verglas.reconstruction.sums import Batch, add_batch, finish, solve
 from verglas.refinement.schedule import angles_in_plane
 from verglas.refinement.update import resolution_shell
+from verglas.search.grid_step import ignore_count
 from verglas.search.problem import Problem
 from verglas.search.state import HalfModel, PoseTable
 from verglas.search.step import Step
@@ -447,13 +448,18 @@ def update_model(problem: Problem, model: HalfModel, sums: BatchSums) -> tuple[H
     return replace(model, volumes=volumes, sigma2=sigma2, class_weight=weight / weight.sum()), curves
 
 
-def finish_start(problem: Problem, settings: AbInitioSettings, start: Start) -> Start:
-    """A start with poses of all particles, held-out ones included, which add to its maps as well."""
+def finish_start(
+    problem: Problem, settings: AbInitioSettings, start: Start, tick: Callable[[int], None] = ignore_count
+) -> Start:
+    """A start with poses of all particles, held-out ones included, which add to its maps as well.
+
+    ``tick`` hears how many particles each batch holds.
+    """
     rows = np.arange(len(problem))
     course = Course(problem, settings, len(rows))
     step = course.step(course.last_radius)
     poses = PoseTable.unknown(len(problem))
-    sums = BatchStep(problem, start.model, step, course.grid_radius).sums(rows, poses)
+    sums = BatchStep(problem, start.model, step, course.grid_radius).sums(rows, poses, tick)
     model, curves = update_model(problem, start.model, sums)
     return replace(start, model=model, poses=poses, curves=curves)
 

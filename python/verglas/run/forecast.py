@@ -305,7 +305,7 @@ def abinitio_counts(problem: Problem, settings: AbInitioSettings) -> list[tuple[
     )
     starts = [(f"start {k + 1} of {settings.starts}", counts) for k in range(settings.starts)]
     last = _grid_pass(problem, course.step(course.last_radius), len(problem), _SUMMED, settings.classes, 6)
-    return [*starts, ("poses of all particles", [last])]
+    return [*starts, ("final poses", [last])]
 
 
 _SUMMED = 1 << 10  # candidates of an image, most of them only listed
