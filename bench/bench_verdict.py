@@ -232,12 +232,15 @@ def rates(rows: list[dict[str, Any]]) -> dict[str, Any]:
         "clean_sets": len(clean),
         "false_alarms": {code: len(of) for code, of in alarms.items()},
         "misses": {},
+        "misses_without_any_warning": {},
         "within_95_percent_radius": {},
     }
     for kind in dict.fromkeys(r["kind"] for r in rows):
         of = [r for r in rows if r["kind"] == kind]
         if kind in RIGHT:
-            made["misses"][kind] = f"{sum(RIGHT[kind] not in r['codes'].split() for r in of)} of {len(of)}"
+            missed = [r for r in of if RIGHT[kind] not in r["codes"].split()]
+            made["misses"][kind] = f"{len(missed)} of {len(of)}"
+            made["misses_without_any_warning"][kind] = sum(r["state"] == "go on" for r in missed)
         elif kind == "tight-mask":
             bad = [r for r in of if r["truth_A"] > WORSE * r["stated_A"] and "mask" not in r["notes"]]
             made["misses"][kind] = f"{len(bad)} of {len(of)}"

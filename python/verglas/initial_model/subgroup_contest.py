@@ -37,7 +37,7 @@ from verglas.types.listener import Progress, counted
 
 _PASSES = 5
 _PASSES_OF_WHOLE = 1  # nothing is to be told apart
-_SIGMAS = 3.0  # by which a subgroup's evidence must exceed the group's, in standard errors of the difference
+_SIGMAS = 2.5  # by which a subgroup's evidence must exceed the group's, in standard errors of the difference
 _FSC_LEAST, _FSC_MOST = 1e-3, 0.99
 
 
@@ -106,7 +106,7 @@ def contest_of_subgroups(
     Returns
     -------
     Contest
-        ``winner`` is the group unless a subgroup is above it by three standard errors; None where neither is
+        ``winner`` is the group unless a subgroup is above it by 2.5 standard errors; None where neither is
         clearly above the other. ``lead`` is that of the group over the best subgroup.
     """
     whole = Subgroup(problem.symmetry, tuple(range(len(symmetry_matrices(problem.symmetry)))))
