@@ -71,14 +71,20 @@ class BatchSums:
             mean(self.mass, fresh.mass),
         )
 
-    def maps(self, problem: Problem) -> tuple[Float32Array, FloatArray]:
+    def maps(self, problem: Problem, before: Float32Array) -> tuple[Float32Array, FloatArray]:
         """Regularised map of each class, (classes, N, N, N), and the FSC of the batch's halves, (classes, shells).
+
+        A class that no image of a half went to keeps the map that it had, ``before``: from it, it may win some back.
 
         Both halves were aligned to one reference, so the FSC is no resolution; as the regularisation of a map that is
         still being found it is a bound that the reference's own noise cannot pass at once.
         """
         volumes, curves = [], []
-        for pair in self.grids:
+        for pair, kept in zip(self.grids, before, strict=True):
+            if not all(s.weights is not None and s.weights.any() for s in pair):
+                volumes.append(kept)
+                curves.append(np.zeros(problem.box // 2 + 1))
+                continue
             raw, both = _half_maps(problem, pair)
             radius = both.grid.max_radius
             curve = fsc(*raw, problem.sphere, threads=problem.threads).curve

@@ -439,7 +439,7 @@ def evaluate_held_out(
 
 def update_model(problem: Problem, model: HalfModel, sums: BatchSums) -> tuple[HalfModel, FloatArray]:
     """Maps, noise and class weights from the running sums."""
-    volumes, curves = sums.maps(problem)
+    volumes, curves = sums.maps(problem, model.volumes)
     sigma2 = ops.noise_variance(sums.squared, sums.coefficients, before=model.sigma2, least=_LEAST_NOISE)
     # Shell 0 is the mean of the images, which the model does not hold.
     sigma2[:, 0] = sigma2[:, 1]
