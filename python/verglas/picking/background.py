@@ -41,10 +41,10 @@ class PeakHeights:
     mean: float
     deviation: float
 
-    def at(self, heights: npt.ArrayLike, centre: float, sigma: float) -> FloatArray:
-        """Density for a field of another mean and deviation."""
-        standard = (np.asarray(heights, np.float64) - centre) / sigma
-        return np.asarray(np.interp(standard, self.grid, self.density) / sigma)
+    def at(self, heights: npt.ArrayLike, centre: npt.ArrayLike, sigma: npt.ArrayLike) -> FloatArray:
+        """Density for a field of another mean and deviation; or of several, that broadcast against the heights."""
+        standard = (np.asarray(heights, np.float64) - np.asarray(centre)) / np.asarray(sigma)
+        return np.asarray(np.interp(standard, self.grid, self.density) / np.asarray(sigma))
 
     def exceeded(self, share: float) -> float:
         """Height that this share of the peaks exceeds."""

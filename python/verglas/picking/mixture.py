@@ -12,12 +12,13 @@ background is taken. Efron (2008), Stat. Sci. 23, 1-22, has the local false disc
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from verglas.picking.background import PeakHeights, background_level
+from verglas.picking.threshold import bin_values
 from verglas.types.arrays import Float32Array, FloatArray
 
 # Gain in log likelihood by a class of particles below which there may be none. On 40 fields of noise it came to 16.1 at
@@ -33,6 +34,8 @@ _ROUNDS, _MOST_STEPS = 2, 200
 # How far the peaks of background may lie from those simulated, in deviations of the field, and how much wider or
 # closer; number of background peaks below which they say nothing about that.
 _SHIFT, _SCALE, _FEWEST_BACKGROUND = 1.5, 1.4, 20.0
+# Bins of the heights: a hundredth of their range changes no fit, and makes it as quick for 3,000 peaks as for 100.
+_BINS = 160
 
 
 @dataclass(frozen=True)
@@ -67,7 +70,7 @@ class ScoreCut:
 class _Fit:
     """Particles' class, in the units of the heights, and each peak's probability to belong to it.
 
-    ``gain`` is a log likelihood; of a finished fit that over background alone.
+    ``gain`` is a log likelihood over that of background alone.
     """
 
     gain: float
@@ -79,75 +82,132 @@ class _Fit:
     sigma: float
 
 
-def _normal(values: FloatArray, mean: float, deviation: float) -> FloatArray:
-    return np.asarray(np.exp(-0.5 * ((values - mean) / deviation) ** 2) / (deviation * np.sqrt(2 * np.pi)))
+@dataclass(frozen=True)
+class _Counts:
+    """Heights in narrow bins: mean height and number in each, and what is known of the background."""
+
+    heights: FloatArray
+    numbers: FloatArray
+    null: PeakHeights
+    centre: float
+    sigma: float
+
+    @property
+    def strays(self) -> float:
+        """Density of the strays, the same at every height."""
+        return _STRAYS / max(float(np.ptp(self.heights)), 1e-12)
 
 
-def _follow_background(
-    heights: FloatArray, share: FloatArray, null: PeakHeights, centre: float, sigma: float
-) -> tuple[float, float]:
-    """Centre and deviation of the background field from the peaks that are background, near those measured.
+def _counts(heights: FloatArray, null: PeakHeights, centre: float, sigma: float) -> _Counts:
+    return _Counts(*bin_values(heights, _BINS), null, centre, sigma)
+
+
+@dataclass
+class _Classes:
+    """Parameters of several mixtures, one row each: (m, 1) weight, mean, deviation of particles; background's field."""
+
+    weight: FloatArray
+    mean: FloatArray
+    deviation: FloatArray
+    centre: FloatArray
+    sigma: FloatArray
+
+    def densities(self, heights: FloatArray, null: PeakHeights) -> tuple[FloatArray, FloatArray]:
+        """Of particles and of background, (m, n), weights included."""
+        away = (heights - self.mean) / self.deviation
+        particles = self.weight * np.exp(-0.5 * away * away) / (self.deviation * np.sqrt(2 * np.pi))
+        return particles, (1 - self.weight) * null.at(heights, self.centre, self.sigma)
+
+    def row(self, number: int) -> _Classes:
+        """One of them."""
+        one = slice(number, number + 1)
+        return _Classes(self.weight[one], self.mean[one], self.deviation[one], self.centre[one], self.sigma[one])
+
+
+def _follow_background(share: FloatArray, data: _Counts) -> tuple[FloatArray, FloatArray]:
+    """Centre and deviation (m, 1) of the background field from the peaks that are background, near those measured.
 
     The highest of many correlations, or background that is no normal field, has peaks that lie higher or closer than
     the simulated ones; their shape changes little (the empirical null of Efron).
     """
-    mass = float(share.sum())
-    if mass < _FEWEST_BACKGROUND:
-        return centre, sigma
-    mean = float((share * heights).sum() / mass)
-    spread = float(np.sqrt((share * (heights - mean) ** 2).sum() / mass))
-    sigma_here = float(np.clip(spread / null.deviation, sigma / _SCALE, sigma * _SCALE))
-    shift = np.clip(mean - sigma_here * null.mean - centre, -_SHIFT * sigma, _SHIFT * sigma)
-    return centre + float(shift), sigma_here
+    null, sigma = data.null, data.sigma
+    mass = share.sum(axis=1, keepdims=True)
+    safe = np.maximum(mass, 1e-12)
+    mean = (share * data.heights).sum(axis=1, keepdims=True) / safe
+    variance = (share * (data.heights - mean) ** 2).sum(axis=1, keepdims=True) / safe
+    here = np.clip(np.sqrt(variance) / null.deviation, sigma / _SCALE, sigma * _SCALE)
+    shift = np.clip(mean - here * null.mean - data.centre, -_SHIFT * sigma, _SHIFT * sigma)
+    few = mass < _FEWEST_BACKGROUND
+    return np.where(few, data.centre, data.centre + shift), np.where(few, sigma, here)
 
 
-def _maximise(heights: FloatArray, null: PeakHeights, centre: float, sigma: float, start: float) -> _Fit:
-    """Expectation maximisation from a share of the peaks: particles and background; share 0 is background alone."""
-    upper = heights >= np.quantile(heights, 1 - start) if start else np.zeros(len(heights), bool)
-    weight = float(upper.mean())
-    mean = float(heights[upper].mean()) if start else 0.0
-    here, scale = _follow_background(heights, (~upper).astype(np.float64), null, centre, sigma)
-    deviation = float(np.clip(heights[upper].std(), _NARROWEST * scale, _WIDEST * scale)) if start else scale
-    strays = _STRAYS / max(float(np.ptp(heights)), 1e-12)
-    chance, likelihood = np.zeros(len(heights)), -np.inf
+def _starting_classes(heights: FloatArray, data: _Counts) -> tuple[_Classes, FloatArray]:
+    """A row for background alone and one for each share of the peaks to start from; shares (m, 1)."""
+    shares = np.array([0.0, *_STARTS])[:, None]
+    limits = np.quantile(heights, 1 - shares)
+    limits[0] = np.inf
+    upper = data.heights >= limits
+    upper[1:, -1] = True  # a bin's mean lies below the highest of its peaks
+    numbers = upper * data.numbers
+    mass = np.maximum(numbers.sum(axis=1, keepdims=True), 1e-12)
+    mean = (numbers * data.heights).sum(axis=1, keepdims=True) / mass
+    spread = np.sqrt((numbers * (data.heights - mean) ** 2).sum(axis=1, keepdims=True) / mass)
+    centre, sigma = _follow_background((~upper) * data.numbers, data)
+    deviation = np.clip(spread, _NARROWEST * sigma, _WIDEST * sigma)
+    weight = numbers.sum(axis=1, keepdims=True) / data.numbers.sum()
+    return _Classes(weight, mean, deviation, centre, sigma), shares
+
+
+def _maximise(heights: FloatArray, data: _Counts) -> tuple[_Classes, FloatArray]:
+    """Expectation maximisation from every start at once; background alone is the first. Classes, log likelihoods."""
+    now, _ = _starting_classes(heights, data)
+    likelihood = np.full(len(now.weight), -np.inf)
     for _ in range(_MOST_STEPS):
-        particles = weight * _normal(heights, mean, deviation)
-        background = (1 - weight) * null.at(heights, here, scale)
-        total = (1 - _STRAYS) * (background + particles) + strays
-        share = (1 - _STRAYS) * particles / total
-        previous, likelihood = likelihood, float(np.log(total).sum())
-        chance = particles / (particles + background + 1e-300)
-        if likelihood - previous < 1e-3:
+        particles, background = now.densities(data.heights, data.null)
+        total = (1 - _STRAYS) * (background + particles) + data.strays
+        previous, likelihood = likelihood, (data.numbers * np.log(total)).sum(axis=1)
+        if (likelihood - previous < 1e-3).all():
             break
-        here, scale = _follow_background(heights, (1 - _STRAYS) * background / total, null, centre, sigma)
-        mass = float(share.sum())
-        if mass > 1e-9:
-            mean = float((share * heights).sum() / mass)
-            variance = float((share * (heights - mean) ** 2).sum() / mass)
-            deviation = float(np.clip(np.sqrt(variance), _NARROWEST * scale, _WIDEST * scale))
-            weight = mass / len(heights)
-    return _Fit(likelihood, weight, mean, deviation, chance, here, scale)
+        factor = (1 - _STRAYS) * data.numbers / total
+        share = factor * particles
+        centre, sigma = _follow_background(factor * background, data)
+        mass = share.sum(axis=1, keepdims=True)
+        some, safe = mass > 1e-9, np.maximum(mass, 1e-9)
+        mean = np.where(some, (share * data.heights).sum(axis=1, keepdims=True) / safe, now.mean)
+        spread = np.sqrt((share * (data.heights - mean) ** 2).sum(axis=1, keepdims=True) / safe)
+        deviation = np.where(some, np.clip(spread, _NARROWEST * sigma, _WIDEST * sigma), now.deviation)
+        weight = np.where(some, mass / data.numbers.sum(), now.weight)
+        now = _Classes(weight, mean, deviation, centre, sigma)
+    return now, likelihood
 
 
 def _fit_particles(heights: FloatArray, null: PeakHeights, centre: float, sigma: float) -> _Fit:
     """The likeliest class of particles above the background's peaks."""
-    alone = _maximise(heights, null, centre, sigma, 0.0)
-    fits = [_maximise(heights, null, centre, sigma, start) for start in _STARTS]
-    fits = [
-        one
-        for one in fits
-        if one.mean > one.centre + one.sigma * (null.mean + _APART * null.deviation)
-        and one.weight * len(heights) >= _LEAST_PARTICLES
-    ]
-    if not fits:
-        return replace(alone, gain=0.0)
-    best = max(fits, key=lambda one: one.gain)
+    data = _counts(heights, null, centre, sigma)
+    classes, likelihood = _maximise(heights, data)
+    apart = classes.mean > classes.centre + classes.sigma * (null.mean + _APART * null.deviation)
+    possible = (apart & (classes.weight * len(heights) >= _LEAST_PARTICLES))[:, 0]
+    possible[0] = False
+    number = int(np.argmax(np.where(possible, likelihood, -np.inf))) if possible.any() else 0
+    best = classes.row(number)
+    particles, background = (one[0] for one in best.densities(heights, null))
+    mean = float(best.mean[0, 0])
     # Higher is never less likely: above the mean all are, below it no peak is more likely than a higher one.
     order = np.argsort(-heights, kind="stable")
     probability = np.empty(len(heights))
-    chance = np.where(heights[order] > best.mean, 1.0, best.probability[order])
+    chance = particles / (particles + background + 1e-300)
+    chance = np.where(heights[order] > mean, 1.0, chance[order]) if number else chance[order]
     probability[order] = np.minimum.accumulate(chance)
-    return replace(best, gain=best.gain - alone.gain, probability=probability)
+    gain = float(likelihood[number] - likelihood[0])
+    return _Fit(
+        gain,
+        float(best.weight[0, 0]),
+        mean,
+        float(best.deviation[0, 0]),
+        probability,
+        float(best.centre[0, 0]),
+        float(best.sigma[0, 0]),
+    )
 
 
 def _best_count(probability: FloatArray) -> int:

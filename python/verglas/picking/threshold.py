@@ -25,6 +25,8 @@ _FEW, _LEAST_CLASS, _NARROWEST = (0.01, 0.025, 0.06), 3, 0.4
 # separation of 3.4 on noise. Classes of fewer members than this have to stand out further; a dozen particles at SNR
 # 0.05 are 4.2 or more apart.
 _SMALL_CLASS, _SMALL_SEPARATION, _SMALL_HEIGHT = 25, 3.8, 4.4
+# Bins of the values that a mixture is fitted to.
+_BINS = 400
 # Share of the peaks above which the cut is not beyond the middle.
 _CROWDED = 0.08
 
@@ -92,27 +94,57 @@ def _mixtures(values: FloatArray) -> list[Mixture]:
 
 
 def fit_mixture(values: FloatArray, split: float, floor: float, rounds: int = 200) -> Mixture:
-    """Expectation maximisation from a split."""
+    """Expectation maximisation from a split; of many values in narrow bins, each with the mean of its values."""
+    values, numbers = bin_values(values, _BINS)
     upper = values >= split
-    weights = np.array([1 - upper.mean(), upper.mean()])
-    means = np.array([values[~upper].mean(), values[upper].mean()])
-    sigmas = np.maximum([values[~upper].std(), values[upper].std()], floor)
+    upper[-1] = True  # a bin's mean lies below the highest of its values
+    total_number, sides = numbers.sum(), np.stack([numbers * ~upper, numbers * upper], axis=1)
+    weights = sides.sum(axis=0) / total_number
+    means, sigmas = _moments(values, sides)
+    sigmas = np.maximum(sigmas, floor)
     for _ in range(rounds):
         # no class of a few equal peaks: its density would be without limit
         sigmas = np.maximum(sigmas, _NARROWEST * sigmas.max())
         chance = weights * np.exp(-0.5 * ((values[:, None] - means) / sigmas) ** 2) / sigmas
         total = np.maximum(chance.sum(axis=1, keepdims=True), 1e-300)
-        chance /= total
-        mass = np.maximum(chance.sum(axis=0), 1e-12)
-        updated = (chance * values[:, None]).sum(axis=0) / mass
-        sigmas = np.maximum(np.sqrt((chance * (values[:, None] - updated) ** 2).sum(axis=0) / mass), floor)
-        weights = mass / len(values)
+        chance *= numbers[:, None] / total
+        updated, sigmas = _moments(values, chance)
+        sigmas = np.maximum(sigmas, floor)
+        weights = np.maximum(chance.sum(axis=0), 1e-12) / total_number
         moved = float(np.abs(updated - means).max())
         means = updated
         if moved < 0.01 * floor:
             break
     order = np.argsort(means)
-    return Mixture(float(np.log(total).sum()), weights[order], means[order], sigmas[order])
+    likelihood = float((numbers * np.log(total[:, 0])).sum())
+    return Mixture(likelihood, weights[order], means[order], sigmas[order])
+
+
+def _moments(values: FloatArray, shares: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Means and deviations (2,) of values (n,) with shares (n, 2)."""
+    mass = np.maximum(shares.sum(axis=0), 1e-12)
+    means = (shares * values[:, None]).sum(axis=0) / mass
+    return means, np.sqrt((shares * (values[:, None] - means) ** 2).sum(axis=0) / mass)
+
+
+def bin_values(values: FloatArray, bins: int) -> tuple[FloatArray, FloatArray]:
+    """Mean value and number of values in each bin that holds any; bins are evenly spaced over the range.
+
+    A fit by expectation maximisation then takes as long for ten thousand values as for a hundred.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from verglas.picking.threshold import bin_values
+    >>> means, numbers = bin_values(np.array([0.0, 1.0, 1.5, 8.0]), 4)
+    >>> means.round(2).tolist(), numbers.tolist()
+    ([0.83, 8.0], [3.0, 1.0])
+    """
+    low, width = float(values.min()), max(float(np.ptp(values)), 1e-12) / bins
+    row = np.minimum(((values - low) / width).astype(np.int64), bins - 1)
+    numbers = np.bincount(row, minlength=bins).astype(np.float64)
+    sums = np.bincount(row, values, minlength=bins)
+    return sums[numbers > 0] / numbers[numbers > 0], numbers[numbers > 0]
 
 
 def otsu(values: npt.ArrayLike) -> float:
