@@ -12,7 +12,7 @@ from PIL import Image
 from scipy import ndimage
 
 import verglas as vg
-from verglas import simulate
+from verglas import ops, simulate
 from verglas.assessment.micrographs import MicrographQuality, judge_micrographs, judge_set
 from verglas.errors import InputError
 from verglas.extraction import outlier_z, particle_features
@@ -30,8 +30,12 @@ from verglas.picking import (
     remove_duplicates,
     roc_curve,
 )
+from verglas.picking.background import peak_heights
 from verglas.picking.carbon import tell_ice_from_carbon
+from verglas.picking.discriminant import band_statistics, split_bands
 from verglas.picking.fringe import carbon_beyond_fringe
+from verglas.picking.mixture import particle_cut
+from verglas.picking.oriented import ellipsoid_filter, oriented_response
 from verglas.picking.template import correlate, template_bank
 from verglas.picking.threshold import automatic_threshold
 
@@ -202,6 +206,56 @@ def test_weak_particles_are_picked_gently_worse(data_dir):
     result = pick_detailed(micrograph, 150.0, threads=1)
     mine, true = (p.xy_px[inside(p.xy_px, micrograph.shape, 30)] for p in (result.picks, truth.picks))
     assert compare_picks(mine, true, 20).f_score >= 0.6
+
+
+def long_particles(seed):
+    """A micrograph of spindles three times as long as wide, weak against its noise; true centres."""
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[:640, :640]
+    places = np.array([(u, v) for u in range(70, 600, 100) for v in range(70, 600, 100)]) + rng.uniform(
+        -15, 15, (36, 2)
+    )
+    data = rng.normal(size=x.shape)
+    for (u, v), angle in zip(places, rng.uniform(0, np.pi, 36), strict=True):
+        c, s = np.cos(angle), np.sin(angle)
+        along, across = (x - u) * c + (y - v) * s, (y - v) * c - (x - u) * s
+        data -= 0.25 * np.sqrt(np.maximum(1 - (along / 26) ** 2 - (across / 7) ** 2, 0))
+    return vg.Micrograph(data, 3.0, "spindles"), places
+
+
+def test_weak_long_particles_are_picked_by_an_oriented_filter():
+    micrograph, places = long_particles(3)
+    found = pick_detailed(micrograph, 140.0, threads=1)
+    assert found.source == "oriented"
+    assert compare_picks(found.picks.xy_px, places, 15).f_score >= 0.7
+
+
+def test_an_oriented_score_turns_with_the_image():
+    """A quarter turn of the image turns the score."""
+    small, scores = prepare(long_particles(4)[0], 140.0), []
+    for data in (small.data, np.rot90(small.data).copy()):
+        bands = split_bands(replace(small, data=data))
+        rest = band_statistics(bands.maps, np.ones(small.shape_here, bool))
+        scores.append(oriented_response(bands.spectrum, bands, ellipsoid_filter(1.1, 0.4, rest))[0])
+    np.testing.assert_allclose(np.rot90(scores[0])[30:-30, 30:-30], scores[1][30:-30, 30:-30], atol=0.05)
+    assert np.median(scores[0]) > 0.4  # the largest of many orientations: one alone has median 0
+
+
+def test_a_doubtful_cut_keeps_what_stands_out_and_little_of_noise():
+    """Too few particles for a class: the cut has the false discovery rate asked for, and is not clear."""
+    rng = np.random.default_rng(0)
+    field = ndimage.gaussian_filter(rng.normal(size=(400, 400)), 3)
+    field = (field / field.std()).astype(np.float32)
+    everywhere = np.ones(field.shape, bool)
+    null = peak_heights(field, 12)
+    noise_xy, noise_heights = ops.peaks(field, 12)
+    assert (noise_heights >= particle_cut(noise_xy, noise_heights, field, null, 8, everywhere).threshold).sum() <= 3
+    xy = np.r_[rng.uniform(20, 380, (6, 2)), noise_xy]
+    heights = np.r_[np.full(6, 4.0), noise_heights]
+    cut = particle_cut(xy, heights, field, null, 8, everywhere)
+    assert not cut.clear
+    assert 6 <= (heights >= cut.threshold).sum() <= 12
+    assert cut.precision >= 2 / 3
 
 
 @pytest.mark.slow

@@ -7,6 +7,7 @@ are measured on the micrograph, away from what has been picked.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -46,46 +47,84 @@ class PeakHeights:
         standard = (np.asarray(heights, np.float64) - np.asarray(centre)) / np.asarray(sigma)
         return np.asarray(np.interp(standard, self.grid, self.density) / np.asarray(sigma))
 
+    def chance_above(self, heights: npt.ArrayLike, centre: float, sigma: float) -> FloatArray:
+        """Share of the peaks of a field of another mean and deviation that lie above heights."""
+        above = np.cumsum(self.density[::-1])[::-1] * (self.grid[1] - self.grid[0])
+        standard = (np.asarray(heights, np.float64) - centre) / sigma
+        return np.asarray(np.interp(standard, self.grid, above, left=1.0, right=0.0))
+
     def exceeded(self, share: float) -> float:
         """Height that this share of the peaks exceeds."""
         below = np.cumsum(self.density) * (self.grid[1] - self.grid[0])
         return float(self.grid[min(int(np.searchsorted(below, 1 - share)), len(self.grid) - 1)])
 
 
-def peak_heights(score: Float32Array, distance_px: float, *, threads: int | None = None) -> PeakHeights:
-    """Simulate what peaks, no two closer than a distance, background of a score map's spectrum has.
+def peak_heights(
+    image: Float32Array,
+    distance_px: float,
+    respond: Callable[[npt.NDArray[np.complex64]], Float32Array] | None = None,
+    padded: tuple[int, int] | None = None,
+    *,
+    threads: int | None = None,
+) -> PeakHeights:
+    """Simulate what peaks, no two closer than a distance, background of an image's spectrum has.
 
     Parameters
     ----------
-    score : (y, x) float32
+    image : (y, x) float32
+        A score map; or, with ``respond``, what scores are made from.
     distance_px : float
+    respond : callable, optional
+        Score map of a spectrum; by default its inverse transform.
+    padded : (int, int), optional
+        Shape of the image whose spectrum ``respond`` takes.
     threads : int, optional
         Threads; all by default.
 
     Returns
     -------
     PeakHeights
-        Smoothed by a Gaussian kernel of Silverman's width. The fields are drawn with a fixed seed.
+        Smoothed by a Gaussian kernel of Silverman's width. The fields are drawn with a fixed seed. Of a map that is not
+        linear in the image mean and deviation are the median and its distance from the quantile of one deviation below.
     """
-    shape = (fourier.fast_size(score.shape[0]), fourier.fast_size(score.shape[1]))
-    taper = np.hanning(score.shape[0])[:, None] * np.hanning(score.shape[1])[None]
+    height, width = image.shape
+    shape = padded or (fourier.fast_size(height), fourier.fast_size(width))
+    amplitude = _amplitude(image, shape, threads)
+    rng, heights = np.random.default_rng(0), np.zeros(0)
+    for _ in range(_FIELDS):
+        white = fourier.forward(rng.standard_normal(shape, np.float32), 2, threads=threads)
+        spectrum = np.asarray(white * amplitude, np.complex64)
+        if respond is None:
+            field = fourier.inverse(spectrum, shape, threads=threads)[:height, :width]
+            centre, deviation = float(field.mean()), float(field.std())
+        else:
+            field = respond(spectrum)
+            centre, deviation = _median_and_sigma(field[::2, ::2])
+        standard = ((field - centre) / max(deviation, 1e-12)).astype(np.float32)
+        heights = np.r_[heights, ops.peaks(standard, distance_px, threads=threads)[1]]
+        if len(heights) >= _PEAKS:
+            break
+    return _smooth_density(heights)
+
+
+def _amplitude(image: Float32Array, shape: tuple[int, int], threads: int | None) -> Float32Array:
+    """Root of the rotational average of an image's power spectrum, on the half grid of a shape."""
+    taper = np.hanning(image.shape[0])[:, None] * np.hanning(image.shape[1])[None]
     tapered = np.zeros(shape, np.float32)
-    tapered[: score.shape[0], : score.shape[1]] = (score - score.mean()) * taper
+    tapered[: image.shape[0], : image.shape[1]] = (image - image.mean()) * taper
     power = np.abs(fourier.forward(tapered, 2, threads=threads)) ** 2
     k = np.hypot(np.fft.fftfreq(shape[0])[:, None], np.fft.rfftfreq(shape[1])[None])
     rings = min(shape) // 2
     ring = np.minimum((k * 2 * rings).astype(np.int64), rings)
     counts = np.maximum(np.bincount(ring.ravel(), minlength=rings + 1), 1)
-    amplitude = np.sqrt(np.bincount(ring.ravel(), power.ravel(), minlength=rings + 1) / counts)[ring].astype(np.float32)
-    rng, heights = np.random.default_rng(0), np.zeros(0)
-    for _ in range(_FIELDS):
-        white = fourier.forward(rng.standard_normal(shape, np.float32), 2, threads=threads)
-        field = fourier.inverse(white * amplitude, shape, threads=threads)[: score.shape[0], : score.shape[1]]
-        field = (field - field.mean()) / max(float(field.std()), 1e-12)
-        heights = np.r_[heights, ops.peaks(field.astype(np.float32), distance_px, threads=threads)[1]]
-        if len(heights) >= _PEAKS:
-            break
-    return _smooth_density(heights)
+    means = np.bincount(ring.ravel(), power.ravel(), minlength=rings + 1) / counts
+    return np.asarray(np.sqrt(means)[ring], np.float32)
+
+
+def _median_and_sigma(values: npt.NDArray) -> tuple[float, float]:
+    """Median, and its distance from the quantile of one standard deviation below it: particles are above."""
+    low, middle = np.percentile(values, (_ONE_SIGMA, 50)) if values.size else (0.0, 0.0)
+    return float(middle), max(float(middle - low), 1e-6)
 
 
 def _smooth_density(heights: FloatArray) -> PeakHeights:
@@ -132,8 +171,7 @@ def background_level(
             if len(away) >= _SHARE * score.size:
                 values = away
                 break
-    low, middle = np.percentile(values, (_ONE_SIGMA, 50)) if len(values) else (0.0, 0.0)
-    return float(middle), max(float(middle - low), 1e-6)
+    return _median_and_sigma(values)
 
 
 def background_heights(
@@ -176,13 +214,21 @@ def background_heights(
     if not len(values):
         return everywhere
     centre, sigma = background_level(score, np.zeros((0, 2)), radius_px, allowed)
-    certain = values > centre + sigma * everywhere.exceeded(0.5 / len(values))
-    away = allowed.copy()
-    if certain.any():
-        x, y = np.rint(xy[certain]).astype(np.int64).T
-        marks = np.ones(score.shape, bool)
-        marks[y.clip(0, score.shape[0] - 1), x.clip(0, score.shape[1] - 1)] = False
-        away &= ndimage.distance_transform_edt(marks) > _HALO * radius_px
-    if away.all() or away.mean() < _LEFT:
+    away = away_from_peaks(allowed, xy[values > centre + sigma * everywhere.exceeded(0.5 / len(values))], radius_px)
+    if away is None:
         return everywhere
     return peak_heights(np.where(away, score, np.float32(centre)), distance_px, threads=threads)
+
+
+def away_from_peaks(
+    allowed: npt.NDArray[np.bool_], xy_px: npt.ArrayLike, radius_px: float
+) -> npt.NDArray[np.bool_] | None:
+    """Where peaks may stand, away from particles; None if nothing is left out, or too little would be left."""
+    xy = np.asarray(xy_px, np.float64).reshape(-1, 2)
+    away = allowed.copy()
+    if len(xy):
+        x, y = np.rint(xy).astype(np.int64).T
+        marks = np.ones(allowed.shape, bool)
+        marks[y.clip(0, allowed.shape[0] - 1), x.clip(0, allowed.shape[1] - 1)] = False
+        away &= ndimage.distance_transform_edt(marks) > _HALO * radius_px
+    return None if away.all() or away.mean() < _LEFT else away

@@ -14,6 +14,7 @@ filter that chose them, so the rounds hand that filter back: noise cannot teach 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -26,35 +27,64 @@ from verglas.types.arrays import Float32Array, FloatArray
 # Deviations of the Gaussians over the particle's radius; neighbours make a band.
 WIDTHS = (0.12, 0.2, 0.3, 0.42, 0.6, 0.85, 1.2, 1.7)
 # Added to the diagonal of the correlation matrix: bands overlap.
-_RIDGE = 0.03
+RIDGE = 0.03
 _INDEPENDENT_VALUES = (MASK_OVER_PARTICLE / 2 / WIDTHS[0]) ** 2
 
 
-def split_bands(small: SmallImage, *, threads: int | None = None) -> Float32Array:
-    """Differences of Gaussians of neighbouring :data:`WIDTHS`, the image mirrored at its border.
+@dataclass(frozen=True)
+class Bands:
+    """A micrograph split into bands.
 
-    Returns
-    -------
-    (bands, y, x) float32
+    Attributes
+    ----------
+    maps : (bands, y, x) float32
+    spectrum : (padded y, padded x // 2 + 1) complex64
+        Of the image, mirrored beyond its border.
+    padded : (int, int)
+        Shape of the transform in real space.
+    window : (slice, slice)
+        The image in it.
+    transfers : (bands, padded y, padded x // 2 + 1) float32
+        Transfer functions of the bands.
     """
+
+    maps: Float32Array
+    spectrum: npt.NDArray[np.complex64]
+    padded: tuple[int, int]
+    window: tuple[slice, slice]
+    transfers: Float32Array
+
+    def turns(self, order: int) -> list[Float32Array]:
+        """1 for order 0, else cosine and sine of so many times the direction of k."""
+        if order == 0:
+            return [np.ones((1, 1), np.float32)]
+        ky, kx = _frequencies(self.padded)
+        phases = ((kx + 1j * ky) / np.maximum(np.hypot(ky, kx), 1e-9)).astype(np.complex64) ** order
+        return [phases.real, phases.imag]
+
+
+def _frequencies(shape: tuple[int, int]) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+    return np.fft.fftfreq(shape[0])[:, None], np.fft.rfftfreq(shape[1])[None]
+
+
+def split_bands(small: SmallImage, *, threads: int | None = None) -> Bands:
+    """Differences of Gaussians of neighbouring :data:`WIDTHS`, the image mirrored at its border."""
     height, width = small.shape_here
     margin = int(np.ceil(3 * small.radius_px))
     shape = (fourier.fast_size(height + margin), fourier.fast_size(width + margin))
     # One side is enough: a transform is periodic, so both borders meet the mirrored part.
     before = [(m - n) // 2 for m, n in zip(shape, (height, width), strict=True)]
     pads = [(b, m - n - b) for b, m, n in zip(before, shape, (height, width), strict=True)]
-    padded = np.pad(small.data, pads, mode="symmetric")
-    spectrum = fourier.forward(padded, 2, threads=threads)
-    ky, kx = np.fft.fftfreq(shape[0])[:, None], np.fft.rfftfreq(shape[1])[None]
+    spectrum = fourier.forward(np.pad(small.data, pads, mode="symmetric"), 2, threads=threads)
+    window = (slice(before[0], before[0] + height), slice(before[1], before[1] + width))
+    ky, kx = _frequencies(shape)
     exponent = -((ky**2 + kx**2) * (2 * np.pi * small.radius_px) ** 2 / 2).astype(np.float32)
-    out = np.empty((len(WIDTHS) - 1, height, width), np.float32)
-    narrow = np.exp(exponent * np.float32(WIDTHS[0] ** 2))
-    for i, sigma in enumerate(WIDTHS[1:]):
-        wide = np.exp(exponent * np.float32(sigma**2))
-        band = fourier.inverse(spectrum * (narrow - wide), shape, threads=threads)
-        out[i] = band[before[0] : before[0] + height, before[1] : before[1] + width]
-        narrow = wide
-    return out
+    gaussians = np.stack([np.exp(exponent * np.float32(sigma**2)) for sigma in WIDTHS])
+    transfers = gaussians[:-1] - gaussians[1:]
+    maps = np.empty((len(transfers), height, width), np.float32)
+    for out, transfer in zip(maps, transfers, strict=True):
+        out[:] = fourier.inverse(spectrum * transfer, shape, threads=threads)[window]
+    return Bands(maps, spectrum, shape, window, transfers)
 
 
 @dataclass(frozen=True)
@@ -91,7 +121,7 @@ def fisher_weights(bands: Float32Array, xy_px: npt.ArrayLike, rest: BandStatisti
     x, y = np.rint(np.asarray(xy_px, np.float64).reshape(-1, 2)).astype(np.int64).T
     y, x = y.clip(0, bands.shape[1] - 1), x.clip(0, bands.shape[2] - 1)
     difference = (bands[:, y, x].mean(axis=1, dtype=np.float64) - rest.mean) / rest.deviation
-    return np.asarray(np.linalg.solve(rest.correlation + _RIDGE * np.eye(len(bands)), difference) / rest.deviation)
+    return np.asarray(np.linalg.solve(rest.correlation + RIDGE * np.eye(len(bands)), difference) / rest.deviation)
 
 
 def apply_filter(bands: Float32Array, weights: FloatArray, allowed: npt.NDArray[np.bool_]) -> Float32Array:

@@ -34,6 +34,9 @@ _ROUNDS, _MOST_STEPS = 2, 200
 # How far the peaks of background may lie from those simulated, in deviations of the field, and how much wider or
 # closer; number of background peaks below which they say nothing about that.
 _SHIFT, _SCALE, _FEWEST_BACKGROUND = 1.5, 1.4, 20.0
+# False discovery rate (Benjamini and Hochberg 1995) of a cut where no class of particles is seen, as the simulated
+# background has it. A filter learned from its highest peaks fits them better, noise too: half may be noise.
+_DOUBTFUL_RATE = 1 / 3
 # Bins of the heights: a hundredth of their range changes no fit, and makes it as quick for 3,000 peaks as for 100.
 _BINS = 160
 
@@ -49,7 +52,7 @@ class ScoreCut:
     separation : float
         Distance of the mean heights of particles and background peaks over the root mean square of their deviations.
     clear : bool
-        Whether there is a class of particles; if not, the threshold is what background exceeds once in two micrographs.
+        Whether there is a class of particles; if not, a third to half of the picks may be background.
     gain : float
         Log likelihood of background and particles over that of background alone.
     particles : float
@@ -245,8 +248,7 @@ def particle_cut(
     Returns
     -------
     ScoreCut
-        Without a class of particles, or with fewer than 8 peaks, a cut that background exceeds once in two micrographs
-        of this size.
+        Without a class of particles, or with fewer than 8 peaks, the cut of a false discovery rate of one third.
 
     Examples
     --------
@@ -274,8 +276,7 @@ def particle_cut(
     centre, sigma = background_level(score, np.zeros((0, 2)), radius_px, allowed)
     first = _fit_particles(values, null, centre, sigma)
     if len(values) < 8 or first.gain < LEAST_GAIN:
-        height = centre + sigma * null.exceeded(0.5 / len(values))
-        return ScoreCut(float(height), 0.0, False, float(first.gain))
+        return _doubtful_cut(values, null, centre, sigma, first.gain)
     order = np.argsort(-values, kind="stable")
     fit = first
     for _ in range(_ROUNDS):  # the background without what has been picked, then the picks anew
@@ -285,6 +286,19 @@ def particle_cut(
             break
         fit = again
     return _cut_of_fit(fit, values[order], null)
+
+
+def _doubtful_cut(values: FloatArray, null: PeakHeights, centre: float, sigma: float, gain: float) -> ScoreCut:
+    """The lowest cut above which background alone has no more than a third of the peaks that there are."""
+    ordered = np.sort(values)[::-1]
+    expected = len(values) * null.chance_above(ordered, centre, sigma)
+    count = np.arange(1, len(values) + 1)
+    enough = np.flatnonzero(expected <= _DOUBTFUL_RATE * count)
+    if not enough.size:
+        return ScoreCut(float(centre + sigma * null.exceeded(_DOUBTFUL_RATE / len(values))), 0.0, False, float(gain))
+    last = int(enough[-1])
+    precision = 1 - float(expected[last]) / (last + 1)
+    return ScoreCut(float(ordered[last]), 0.0, False, float(gain), precision * (last + 1), precision)
 
 
 def _cut_of_fit(fit: _Fit, ordered: FloatArray, null: PeakHeights) -> ScoreCut:

@@ -13,12 +13,12 @@ from scipy.spatial import cKDTree
 from verglas.errors import InputError
 from verglas.picking.average import learn
 from verglas.picking.blob import laplacian_score
-from verglas.picking.discriminant import as_correlation, split_bands
+from verglas.picking.discriminant import Bands, as_correlation, split_bands
 from verglas.picking.image import SmallImage, prepare
 from verglas.picking.mask import BadAreas, bad_areas
 from verglas.picking.mixture import ScoreCut
 from verglas.picking.reference_free import classifier_starts, particle_map
-from verglas.picking.scored import ScoredPeaks, Search, average_peaks, filter_peaks, most_supported
+from verglas.picking.scored import ScoredPeaks, Search, average_peaks, filter_peaks, most_supported, with_oriented_peaks
 from verglas.picking.template import (
     MASK_OVER_PARTICLE,
     ProjectionSettings,
@@ -55,7 +55,8 @@ class PickSettings:
     Attributes
     ----------
     method : {"automatic", "log", "reference-free", "consensus", "template"}
-        ``log``: a linear filter learned from the peaks of a Laplacian of a Gaussian (:mod:`.discriminant`).
+        ``log``: a linear filter learned from the peaks of a Laplacian of a Gaussian (:mod:`.discriminant`), or, where
+        weak particles are long or flat, one for each orientation (:mod:`.oriented`).
         ``automatic``: that, and the rotational average of what it picks; each micrograph decides which it supports
         more (:func:`.scored.most_supported`). ``reference-free``: a classifier in the manner of the APPLE picker and
         the average of its windows (:mod:`.average`). ``consensus``: picks of ``log`` that ``reference-free`` confirms.
@@ -139,8 +140,8 @@ class PickResult:
     template : (s, s) float32 or None
         The rotational average that was learned.
     source : str
-        The method whose result this is: of ``automatic`` either "log" or "average", of ``consensus`` that as well if
-        the two agree on nothing because one saw no particles.
+        The method whose result this is: of ``automatic`` "log", "average" or "oriented", of ``consensus`` that as well
+        if the two agree on nothing because one saw no particles.
     """
 
     picks: Picks
@@ -260,8 +261,10 @@ def _pick_with_one_method(
             found = search.peaks(found.source, found.score, found.template, found.null)
     if chosen.method == "automatic" and filters:
         found = most_supported([found, average_peaks(search, found)])
+    if bands is not None:
+        found = with_oriented_peaks(search, bands, found)
     cut, merit = found.cut, found.heights
-    if found.source == "log" and filters:
+    if found.source in ("log", "oriented") and filters:
         merit, cut = as_correlation(merit), replace(cut, threshold=float(as_correlation(cut.threshold)))
     if chosen.threshold is not None:
         cut = replace(cut, threshold=float(chosen.threshold))
@@ -322,7 +325,7 @@ def _template_score(
 
 
 def _first_peaks(
-    search: Search, chosen: PickSettings, template_score: Float32Array | None, bands: Float32Array | None
+    search: Search, chosen: PickSettings, template_score: Float32Array | None, bands: Bands | None
 ) -> ScoredPeaks:
     """Peaks of one method's score map; "automatic" begins with the filter."""
     if template_score is not None:

@@ -10,17 +10,24 @@ import numpy.typing as npt
 
 from verglas import ops
 from verglas.picking.average import rotational_template, search_disc
-from verglas.picking.background import PeakHeights, background_heights
+from verglas.picking.background import PeakHeights, away_from_peaks, background_heights, peak_heights
 from verglas.picking.blob import laplacian_score
-from verglas.picking.discriminant import apply_filter, band_statistics, fisher_weights
+from verglas.picking.discriminant import Bands, apply_filter, band_statistics, fisher_weights
 from verglas.picking.image import SmallImage
 from verglas.picking.mixture import ScoreCut, particle_cut
+from verglas.picking.oriented import ELLIPSOID, OrientedFilter, ellipsoid_filter, learned_filter, oriented_response
 from verglas.picking.template import MASK_OVER_PARTICLE, correlate, template_bank
 from verglas.types.arrays import Float32Array, FloatArray
 
 # Shares of the peaks that are seeds of a filter: of a crowded micrograph most peaks are particles, of a sparse one few.
 SEED_SHARES = (0.25, 0.03)
 _FILTER_ROUNDS, _AVERAGE_ROUNDS = 3, 2
+# The same of oriented filters. They are tried where round ones gain no more than this: long particles of high contrast
+# are seen as well without, and so are round ones.
+_ORIENTED_SEEDS, _ORIENTED_ROUNDS, _SURE = 0.12, 2, 100.0
+# They have to gain more by this factor: with three times as many weights they fit the noise of their seeds as well (on
+# simulated round particles by 1.3 to 1.4, on long and flat ones by 2.3 and more).
+_FACTOR = 1.5
 
 
 @dataclass(frozen=True)
@@ -29,7 +36,7 @@ class ScoredPeaks:
 
     Attributes
     ----------
-    source : {"log", "average", "reference-free", "template"}
+    source : {"log", "average", "oriented", "reference-free", "template"}
         What made the map.
     score : (y, x) float32
     xy_px : (n, 2) float64
@@ -100,14 +107,14 @@ def most_supported(results: Sequence[ScoredPeaks]) -> ScoredPeaks:
     return max(results, key=lambda one: one.cut.gain)
 
 
-def filter_peaks(search: Search, bands: Float32Array) -> ScoredPeaks:
+def filter_peaks(search: Search, bands: Bands) -> ScoredPeaks:
     """Peaks of the filter that :mod:`.discriminant` learns, from the shares of seeds that the data support most.
 
     Parameters
     ----------
     search : Search
-    bands : (bands, y, x) float32
-        :func:`.split_bands` of its image.
+    bands : Bands
+        Of its image.
 
     Returns
     -------
@@ -127,17 +134,67 @@ def filter_peaks(search: Search, bands: Float32Array) -> ScoredPeaks:
     >>> len(peaks.picked), bool((np.abs(small.to_micrograph(peaks.picked) % 90 - 60) < 3).all())
     (9, True)
     """
-    rest = band_statistics(bands, search.allowed)
+    rest = band_statistics(bands.maps, search.allowed)
     start, results = laplacian_score(search.small), []
     for share in SEED_SHARES:
         score = start
         for _ in range(_FILTER_ROUNDS):
             xy, _ = ops.peaks(score, search.distance_px, mask=search.allowed, threads=search.threads)
             if len(xy):
-                weights = fisher_weights(bands, xy[: max(4, int(share * len(xy)))], rest)
-                score = apply_filter(bands, weights, search.allowed)
+                weights = fisher_weights(bands.maps, xy[: max(4, int(share * len(xy)))], rest)
+                score = apply_filter(bands.maps, weights, search.allowed)
         results.append(search.peaks("log", score))
     return most_supported(results)
+
+
+def with_oriented_peaks(search: Search, bands: Bands, round_ones: ScoredPeaks) -> ScoredPeaks:
+    """Peaks of filters for long and flat particles, where the data support them more than those of round ones by far.
+
+    The first filter is that of an ellipsoid, the second what its highest peaks teach.
+
+    Parameters
+    ----------
+    search : Search
+    bands : Bands
+        Of its image.
+    round_ones : ScoredPeaks
+        Of the best round filter or average.
+
+    Returns
+    -------
+    ScoredPeaks
+        Of source "oriented", or ``round_ones``.
+    """
+    if round_ones.cut.gain > _SURE:
+        return round_ones
+    best = most_supported(_oriented_peaks(search, bands, round_ones))
+    return best if best.cut.gain > _FACTOR * round_ones.cut.gain else round_ones
+
+
+def _oriented_peaks(search: Search, bands: Bands, round_ones: ScoredPeaks) -> tuple[ScoredPeaks, ScoredPeaks]:
+    rest = band_statistics(bands.maps, search.allowed)
+    small, threads = search.small, search.threads
+    certain = round_ones.picked if round_ones.cut.clear else np.zeros((0, 2))
+    away = away_from_peaks(search.allowed, certain, small.radius_px)
+    background = small.data if away is None else np.where(away, small.data, np.float32(0))
+
+    def oriented(chosen: OrientedFilter, score: Float32Array) -> ScoredPeaks:
+        def respond(spectrum: npt.NDArray[np.complex64]) -> Float32Array:
+            return oriented_response(spectrum, bands, chosen, threads=threads)[0]
+
+        null = peak_heights(background, search.distance_px, respond, bands.padded, threads=threads)
+        return search.peaks("oriented", score, null=null)
+
+    chosen = ellipsoid_filter(*ELLIPSOID, rest)
+    score, which = oriented_response(bands.spectrum, bands, chosen, threads=threads)
+    first = oriented(chosen, score)
+    seeds = first.xy_px
+    for _ in range(_ORIENTED_ROUNDS):
+        seeds = seeds[: max(4, int(_ORIENTED_SEEDS * len(seeds)))]
+        chosen = learned_filter(small, bands, rest, seeds, which) or chosen
+        score, which = oriented_response(bands.spectrum, bands, chosen, threads=threads)
+        seeds, _ = ops.peaks(score, search.distance_px, mask=search.allowed, threads=threads)
+    return first, oriented(chosen, score)
 
 
 def average_peaks(search: Search, seeds: ScoredPeaks) -> ScoredPeaks:
