@@ -148,7 +148,7 @@ def simulated_one(kind: str, snr: float, seed: int) -> dict:
             snr=snr,
             n=50 // len(models),
             defocus_u_A=18000.0,
-            seed=100 + 10 * seed + i,
+            seed=5000 + 10 * seed + i,
         )
         for i, model in enumerate(models)
     ]

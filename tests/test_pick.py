@@ -31,7 +31,7 @@ from verglas.picking import (
     roc_curve,
 )
 from verglas.picking.background import peak_heights
-from verglas.picking.carbon import tell_ice_from_carbon
+from verglas.picking.carbon import ring_contrast, tell_ice_from_carbon
 from verglas.picking.discriminant import band_statistics, split_bands
 from verglas.picking.fringe import carbon_beyond_fringe
 from verglas.picking.mixture import particle_cut
@@ -530,6 +530,23 @@ def test_verdicts_name_the_reasons():
     assert judge_set(judge_micrographs(good[:2] + poor)).state == "warn"
     assert judge_set(judge_micrographs(good[:1] + poor), unreadable=1).state == "stop"
     assert judge_set({}).state == "stop"
+
+
+def test_carbon_alone_is_told_by_the_rings_of_its_set(model):
+    """Nothing in such a micrograph tells it, for it is all one texture."""
+    scene = {"shape": (600, 600), "pixel_size_A": 3.0, "snr": 0.05}
+
+    def quality(seed, **more):
+        defocus_A = 9000.0 + 2500 * seed
+        data, _ = simulate.micrograph(model, defocus_u_A=defocus_A, seed=40 + seed, **scene, **more)
+        return MicrographQuality(f"m{seed}", 20, 0, 5, True, ring_contrast=ring_contrast(data.data, 3.0))
+
+    ice = [quality(seed, n=(8, 20)[seed % 2]) for seed in range(6)]
+    carbon = [quality(seed, n=0, carbon=1.0, carbon_power=power) for seed, power in ((6, 3.0), (7, 8.0))]
+    told = judge_micrographs([*ice, *carbon])
+    assert not any(told[f"m{seed}"] for seed in range(6))
+    assert all("times as strong as the set's: carbon alone" in told[name][0] for name in ("m6", "m7"))
+    assert not judge_micrographs([ice[0], *carbon])["m6"]  # of so few none is usual
 
 
 # ---- bad input

@@ -23,7 +23,7 @@ _PEAKS, _FIELDS = 1200, 8
 _APART, _SHARE = (1.2, 1.0, 0.8, 0.6), 0.05
 _ONE_SIGMA = 15.866
 # Share of the map that has to be left for the spectrum of background alone, and distance from a particle in radii.
-_LEFT, _HALO = 0.3, 1.2
+LEAST_AREA, _HALO = 0.3, 1.2
 
 
 @dataclass(frozen=True)
@@ -231,4 +231,4 @@ def away_from_peaks(
         marks = np.ones(allowed.shape, bool)
         marks[y.clip(0, allowed.shape[0] - 1), x.clip(0, allowed.shape[1] - 1)] = False
         away &= ndimage.distance_transform_edt(marks) > _HALO * radius_px
-    return None if away.all() or away.mean() < _LEFT else away
+    return None if away.all() or away.mean() < LEAST_AREA else away

@@ -4,6 +4,9 @@ Carbon scatters more than vitreous ice of the same thickness, so the fine textur
 the logarithm of the local deviation falls into two populations that lie far apart, the one of the weaker texture is
 ice: no majority is asked for. Particles raise the texture too, but by chance numbers under each disc, so what they make
 is one broad population.
+
+A micrograph of carbon alone has one population. Its rings are stronger than those of the others of its set:
+:func:`ring_contrast`.
 """
 
 from __future__ import annotations
@@ -14,8 +17,10 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
+from verglas import fourier
+from verglas.picking.local import disc_mean, fine_power, log_deviation
 from verglas.picking.threshold import Mixture, fit_mixture
-from verglas.types.arrays import FloatArray
+from verglas.types.arrays import Float32Array, FloatArray
 
 # Distance of the two populations over their pooled deviation. Micrographs without carbon stay below; most with carbon
 # of twice the scattering power of ice, and nearly all with more, lie above (bench_carbon.py, "separation").
@@ -30,6 +35,9 @@ _FLOOR = 1e-3
 # Deviation in squares of so many pixels, over that of the whole, below which nothing was recorded: missing pixels are
 # filled with one value, in which resampling leaves some 6 %. Ice beside the strongest carbon has above 35 %.
 _BLANK, _BLANK_WIDTH = 0.15, 5
+# Side of the squares that the power spectrum is averaged over, how many per axis, resolution in angstrom from which it
+# counts, degree of the polynomial that is no rings.
+_SQUARE, _PER_AXIS, _COARSEST_A, _DEGREE = 512, 4, 40.0, 4
 
 
 @dataclass(frozen=True)
@@ -89,16 +97,13 @@ def tell_ice_from_carbon(grey: npt.ArrayLike, radius_px: float) -> IceAndCarbon:
     >>> split.clear, bool(split.carbon[:, 90:].mean() > 0.9), bool(split.carbon[:, :30].any())
     (True, True, False)
     """
-    from verglas.picking.mask import disc_mean
-
-    values = np.asarray(grey, np.float64)
-    fine = values - ndimage.gaussian_filter(values, _FINE * radius_px, mode="reflect")
+    fine = fine_power(grey, _FINE * radius_px)
     # A corner of missing pixels has the weakest texture of all: it would be the ice, and all else carbon.
-    local = ndimage.uniform_filter(fine**2, _BLANK_WIDTH, mode="reflect")
-    recorded = local > _BLANK**2 * float((fine**2).mean())
+    local = ndimage.uniform_filter(fine, _BLANK_WIDTH, mode="reflect")
+    recorded = local > _BLANK**2 * float(fine.mean())
     share = disc_mean(recorded, _DISC * radius_px)
-    variance = disc_mean(fine**2 * recorded, _DISC * radius_px) / np.maximum(share, 0.5)
-    texture = np.log(np.maximum(variance, 1e-6 * float(np.median(variance)) + 1e-12)) / 2
+    variance = disc_mean(fine * recorded, _DISC * radius_px) / np.maximum(share, 0.5)
+    texture = log_deviation(variance)
     texture[(share < 0.5) | ~recorded] = np.nan
     step = max(1, int(radius_px))  # half of the disc's radius: neighbours closer than that tell the same
     samples = texture[step // 2 :: step, step // 2 :: step].ravel()
@@ -123,3 +128,48 @@ def _crossing(mixture: Mixture) -> float:
     logs = np.log(mixture.weights) - np.log(mixture.sigmas)
     logs = logs - 0.5 * ((between[:, None] - mixture.means) / mixture.sigmas) ** 2
     return float(between[int(np.argmax(logs[:, 1] > logs[:, 0]))])
+
+
+def ring_contrast(data: Float32Array, pixel_size_A: float) -> float:
+    """How much the power spectrum goes up and down: the deviation of its logarithm from a smooth curve.
+
+    The rings are what scatters, over the noise of the detector, and carbon of the thickness of ice scatters several
+    times as strongly. It does not depend on grey values, and little on defocus.
+
+    Parameters
+    ----------
+    data : (y, x) float32
+        A micrograph.
+    pixel_size_A : float
+
+    Returns
+    -------
+    float
+        From 40 angstrom to Nyquist; NaN if fewer than 16 frequencies lie between.
+
+    Examples
+    --------
+    >>> import verglas as vg
+    >>> from verglas.picking.carbon import ring_contrast
+    >>> scene = {"shape": (512, 512), "pixel_size_A": 3.0, "carbon": 1.0}
+    >>> ice, carbon = (vg.simulate.micrograph(None, carbon_power=p, **scene)[0] for p in (1.0, 3.0))
+    >>> bool(ring_contrast(carbon.data, 3.0) > 1.5 * ring_contrast(ice.data, 3.0))
+    True
+    """
+    side = min(_SQUARE, *data.shape) // 2 * 2
+    lowest, highest = max(3, int(side * pixel_size_A / _COARSEST_A)), side // 2 - 2
+    if highest - lowest < 16:
+        return float("nan")
+    taper = (np.hanning(side)[:, None] * np.hanning(side)[None]).astype(np.float32)
+    power = np.zeros((side, side // 2 + 1), np.float32)
+    for y in np.linspace(0, data.shape[0] - side, _PER_AXIS).astype(int):
+        for x in np.linspace(0, data.shape[1] - side, _PER_AXIS).astype(int):
+            part = data[y : y + side, x : x + side]
+            part = np.nan_to_num(part - np.float32(np.nanmedian(part[::8, ::8])))
+            power += np.abs(fourier.forward(part * taper, 2, threads=1)) ** 2
+    ky, kx = np.fft.fftfreq(side)[:, None], np.fft.rfftfreq(side)[None]
+    ring = np.rint(np.hypot(ky, kx) * side).astype(np.int64)
+    mean = np.bincount(ring.ravel(), power.ravel()) / np.bincount(ring.ravel())
+    logs = np.log(np.maximum(mean[lowest:highest], 1e-30))
+    smooth = np.polynomial.chebyshev.chebvander(np.linspace(-1, 1, len(logs)), _DEGREE)
+    return float((logs - smooth @ np.linalg.lstsq(smooth, logs, rcond=None)[0]).std())

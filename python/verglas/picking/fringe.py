@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from verglas.image import robust_sigma
+from verglas.picking.local import without_trend
 from verglas.types.arrays import FloatArray
 
 # Of the line, in robust deviations of the smoothed grey values: its core, and the levels at which it may stand alone
@@ -54,7 +54,8 @@ def carbon_beyond_fringe(means: npt.ArrayLike, radius_px: float) -> npt.NDArray[
     array = np.asarray(means, np.float64)
     step = max(1, int(radius_px / 2))
     coarse = ndimage.median_filter(array[::step, ::step], _SAMPLES)
-    rest, sigma = _without_plane(coarse)
+    rest, sigma = without_trend(coarse, np.ones(coarse.shape, bool), (1, 1, 1, 1))
+    rest = rest / sigma
     carbon = np.zeros(coarse.shape, bool)
     for level in _LEVELS:
         strong, count = ndimage.label(rest > level, np.ones((3, 3)))
@@ -65,18 +66,6 @@ def carbon_beyond_fringe(means: npt.ArrayLike, radius_px: float) -> npt.NDArray[
                 carbon |= _darker_side(line, coarse / sigma, _STRIP * radius_px / step)
     wide = carbon.repeat(step, 0).repeat(step, 1)
     return np.asarray(wide[: array.shape[0], : array.shape[1]])
-
-
-def _without_plane(values: FloatArray) -> tuple[FloatArray, float]:
-    """Values minus a plane through what lies within 3 deviations of it, over their robust deviation; that."""
-    y, x = np.meshgrid(*(np.linspace(-1, 1, n) for n in values.shape), indexing="ij")
-    terms, flat = np.stack([np.ones(values.size), x.ravel(), y.ravel()], 1), values.ravel()
-    rest = flat - np.median(flat)
-    for _ in range(4):
-        keep = np.abs(rest) <= 3 * max(robust_sigma(rest), 1e-9)
-        rest = flat - terms @ np.linalg.lstsq(terms[keep], flat[keep], rcond=None)[0]
-    sigma = max(robust_sigma(rest), 1e-9)
-    return np.asarray(rest.reshape(values.shape) / sigma), sigma
 
 
 def _darker_side(line: npt.NDArray[np.bool_], grey: FloatArray, strip: float) -> npt.NDArray[np.bool_]:

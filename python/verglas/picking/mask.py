@@ -15,12 +15,11 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from verglas import fourier, image, masks
-from verglas.fourier import fast_size
 from verglas.image import robust_sigma
 from verglas.picking.carbon import tell_ice_from_carbon
 from verglas.picking.fringe import carbon_beyond_fringe
 from verglas.picking.image import SmallImage
+from verglas.picking.local import disc_mean, fine_power, log_deviation, without_trend
 from verglas.types.arrays import Float32Array
 
 # Particles of dense micrographs of apoferritin stay below 6, ice crystals on them lie above.
@@ -112,42 +111,6 @@ def _open_by_disc(values: npt.NDArray[np.bool_], radius_px: float) -> npt.NDArra
     return grown[margin : margin + values.shape[0], margin : margin + values.shape[1]]
 
 
-def disc_mean(values: npt.ArrayLike, radius_px: float) -> npt.NDArray[np.float64]:
-    """Mean over a disc about every pixel, the image mirrored beyond its border."""
-    array = np.asarray(values, np.float64)
-    margin = int(np.ceil(radius_px)) + 1
-    shape = tuple(fast_size(n + 2 * margin) for n in array.shape)
-    pads = [(margin, m - n - margin) for m, n in zip(shape, array.shape, strict=True)]
-    mode = "reflect" if min(array.shape) > max(max(p) for p in pads) else "edge"
-    padded = np.pad(array, pads, mode=mode)  # type: ignore[call-overload]
-    disc = masks.soft_circle(min(shape), radius_px)
-    disc = image.crop_or_pad(disc / disc.sum(dtype=np.float64), shape)
-    product = fourier.forward(padded, 2) * fourier.forward(disc, 2)
-    window = tuple(slice(p[0], p[0] + n) for p, n in zip(pads, array.shape, strict=True))
-    return fourier.inverse(product, shape)[window]
-
-
-def _without_trend(
-    values: npt.NDArray[np.float64], ice: npt.NDArray[np.bool_]
-) -> tuple[npt.NDArray[np.float64], float]:
-    """Values minus a quadratic surface fitted to the ice within 3 robust deviations of it; that deviation."""
-    y, x = np.meshgrid(*(np.linspace(-1, 1, n) for n in values.shape), indexing="ij")
-    terms = np.stack([np.ones_like(x), x, y, x * x, x * y, y * y], axis=-1).reshape(-1, 6)
-    flat, taken = values.ravel(), np.flatnonzero(ice)
-    rest = flat - np.median(flat[taken])
-    sigma = robust_sigma(rest[taken])
-    step = max(1, taken.size // 20000)
-    # A plane first: a quadratic would bend into carbon that is not yet left out. On a strip of ice it would be free.
-    for order in (3, 3, 6, 6) if ice.mean() > _ENOUGH_ICE else (1, 3):
-        there = taken[::step]
-        there = there[np.abs(rest[there]) <= 3 * sigma]
-        fit = np.linalg.lstsq(terms[there, :order], flat[there], rcond=None)[0]
-        rest = flat - terms[:, :order] @ fit
-        on_ice = rest[taken]
-        sigma = robust_sigma(on_ice[np.abs(on_ice - np.median(on_ice)) <= 4 * sigma])
-    return rest.reshape(values.shape), sigma
-
-
 def bad_areas(small: SmallImage, mean_sigma: float = MEAN_SIGMA, deviation_sigma: float = DEVIATION_SIGMA) -> BadAreas:
     """Find areas unlike the rest of the micrograph.
 
@@ -181,11 +144,11 @@ def bad_areas(small: SmallImage, mean_sigma: float = MEAN_SIGMA, deviation_sigma
     ice = ~_dilate_by_disc(carbon, radius) & ~split.blank
     if ice.mean() < _LEAST_ICE:
         ice = ~carbon
-    rest, sigma = _without_trend(means, ice)
+    # A plane first: a quadratic would bend into carbon that is not yet left out. On a strip of ice it would be free.
+    orders = (1, 1, 2, 2) if ice.mean() > _ENOUGH_ICE else (0, 1)
+    rest, sigma = without_trend(means, ice, orders)
     # Fine texture only, and no narrow bands: the step at the edge of carbon is neither.
-    texture = small.grey - ndimage.gaussian_filter(small.grey, small.radius_px / 2, mode="reflect")
-    variance = disc_mean(texture.astype(np.float64) ** 2, 1.2 * small.radius_px)
-    logs = np.log(np.maximum(variance, 1e-6 * float(np.median(variance)) + 1e-12)) / 2
+    logs = log_deviation(disc_mean(fine_power(small.grey, small.radius_px / 2), 1.2 * small.radius_px))
     away = np.abs(logs - np.median(logs[ice]))
     rough = away > deviation_sigma * max(robust_sigma(logs[ice]), 0.05)
     rough = _open_by_disc(rough, 1.5 * small.radius_px) | carbon

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from verglas.picking.background import PeakHeights, background_level
+from verglas.picking.background import LEAST_AREA, PeakHeights, background_level
 from verglas.picking.threshold import bin_values
 from verglas.types.arrays import Float32Array, FloatArray
 
@@ -248,7 +248,8 @@ def particle_cut(
     Returns
     -------
     ScoreCut
-        Without a class of particles, or with fewer than 8 peaks, the cut of a false discovery rate of one third.
+        Without a class of particles, or with fewer than 8 peaks, the cut of a false discovery rate of one third; on
+        less than a third of the micrograph, where background was not measured, what it exceeds in every second one.
 
     Examples
     --------
@@ -276,6 +277,9 @@ def particle_cut(
     centre, sigma = background_level(score, np.zeros((0, 2)), radius_px, allowed)
     first = _fit_particles(values, null, centre, sigma)
     if len(values) < 8 or first.gain < LEAST_GAIN:
+        if allowed.mean() < LEAST_AREA:
+            height = centre + sigma * null.exceeded(0.5 / len(values))
+            return ScoreCut(float(height), 0.0, False, float(first.gain))
         return _doubtful_cut(values, null, centre, sigma, first.gain)
     order = np.argsort(-values, kind="stable")
     fit = first

@@ -13,6 +13,7 @@ from scipy.spatial import cKDTree
 from verglas.errors import InputError
 from verglas.picking.average import learn
 from verglas.picking.blob import laplacian_score
+from verglas.picking.carbon import ring_contrast
 from verglas.picking.discriminant import Bands, as_correlation, split_bands
 from verglas.picking.image import SmallImage, prepare
 from verglas.picking.mask import BadAreas, bad_areas
@@ -142,6 +143,8 @@ class PickResult:
     source : str
         The method whose result this is: of ``automatic`` "log", "average" or "oriented", of ``consensus`` that as well
         if the two agree on nothing because one saw no particles.
+    ring_contrast : float
+        Of the micrograph's power spectrum (:func:`.carbon.ring_contrast`): in a set of ice, carbon alone stands out.
     """
 
     picks: Picks
@@ -151,6 +154,7 @@ class PickResult:
     small: SmallImage = field(repr=False)
     template: Float32Array | None = field(default=None, repr=False)
     source: str = ""
+    ring_contrast: float = float("nan")
 
 
 def pick(
@@ -230,9 +234,11 @@ def pick_detailed(
         )
     small = prepare(micrograph, diameter_A, white=chosen.white, threads=threads)
     if chosen.method == "consensus":
-        return _agreement(micrograph, small, diameter_A, chosen, threads)
-    score = None if templates is None else _template_score(small, diameter_A, templates, optics, chosen, threads)
-    return _pick_with_one_method(micrograph, small, diameter_A, chosen, score, threads)
+        result = _agreement(micrograph, small, diameter_A, chosen, threads)
+    else:
+        score = None if templates is None else _template_score(small, diameter_A, templates, optics, chosen, threads)
+        result = _pick_with_one_method(micrograph, small, diameter_A, chosen, score, threads)
+    return replace(result, ring_contrast=ring_contrast(micrograph.data, micrograph.pixel_size_A))
 
 
 def _pick_with_one_method(

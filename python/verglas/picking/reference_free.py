@@ -16,10 +16,10 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from verglas import ops
+from verglas import masks, ops
 from verglas.picking.blob import sparse_start
 from verglas.picking.image import SmallImage
-from verglas.picking.mask import disc_mean
+from verglas.picking.local import disc_mean
 from verglas.picking.template import TemplateBank, basis_maps, search_image, template_bank
 from verglas.types.arrays import Float32Array
 
@@ -42,9 +42,9 @@ class Windows:
 def local_features(small: SmallImage) -> npt.NDArray[np.float64]:
     """Mean and standard deviation over a window about every pixel, (y, x, 2)."""
     radius = _WINDOW * small.radius_px
-    mean = disc_mean(small.data, radius)
-    square = disc_mean(small.data.astype(np.float64) ** 2, radius)
-    return np.stack([mean, np.sqrt(np.maximum(square - mean**2, 0))], axis=-1)
+    window = masks.soft_circle(2 * int(np.ceil(radius)) + 1, radius)
+    deviation = search_image(small.data, window).deviation / np.sqrt(window.sum(dtype=np.float64))
+    return np.stack([disc_mean(small.data, radius), deviation], axis=-1)
 
 
 def _grid(small: SmallImage, allowed: npt.NDArray, features: npt.NDArray[np.float64]) -> Windows:

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from verglas import ops
 from verglas.picking.average import rotational_template, search_disc
-from verglas.picking.background import PeakHeights, away_from_peaks, background_heights, peak_heights
+from verglas.picking.background import LEAST_AREA, PeakHeights, away_from_peaks, background_heights, peak_heights
 from verglas.picking.blob import laplacian_score
 from verglas.picking.discriminant import Bands, apply_filter, band_statistics, fisher_weights
 from verglas.picking.image import SmallImage
@@ -165,7 +165,7 @@ def with_oriented_peaks(search: Search, bands: Bands, round_ones: ScoredPeaks) -
     ScoredPeaks
         Of source "oriented", or ``round_ones``.
     """
-    if round_ones.cut.gain > _SURE:
+    if round_ones.cut.gain > _SURE or search.allowed.mean() < LEAST_AREA:
         return round_ones
     best = most_supported(_oriented_peaks(search, bands, round_ones))
     return best if best.cut.gain > _FACTOR * round_ones.cut.gain else round_ones

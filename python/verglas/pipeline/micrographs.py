@@ -329,6 +329,7 @@ class PickStage(MicrographStage):
             "clear": bool(picking.cut.clear),
             "precision": float(picking.cut.precision),
             "bad_fraction": float(picking.bad.fraction),
+            "ring_contrast": _number(picking.ring_contrast, 4),
             "reason": "no particle was found" if not len(picking.picks) else "",
         }
         panel = project.folder("ctf") / "png" / f"{shot.key}.png"

@@ -278,6 +278,7 @@ def _pick_one(
         float(np.mean([optics.defocus_u_A[0], optics.defocus_v_A[0]])) if optics is not None else float("nan"),
         float(row["rlnCtfMaxResolution"]) if "rlnCtfMaxResolution" in row else float("nan"),
         result.cut.precision,
+        result.ring_contrast,
     )
     return _Done(
         number,
