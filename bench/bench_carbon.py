@@ -7,6 +7,9 @@ the first eight apoferritin and all beta-galactosidase micrographs; seeds from 1
 separation of the two populations where there is no carbon, at several SNR, half of the field crowded and half empty.
 
     python bench/bench_carbon.py --seeds 10 --minutes 9
+
+With ``--alone`` it writes bench/results/carbon_rings.json: micrographs of carbon alone, which only the rings of their
+set tell. The limit was set on the first micrographs of both real sets and on seeds below 50.
 """
 
 from __future__ import annotations
@@ -21,8 +24,9 @@ from PIL import Image
 
 import verglas as vg
 from verglas import simulate
+from verglas.assessment.micrographs import MicrographQuality, judge_micrographs
 from verglas.picking import bad_areas, compare_picks, inside, pick_detailed, prepare
-from verglas.picking.carbon import tell_ice_from_carbon
+from verglas.picking.carbon import ring_contrast, tell_ice_from_carbon
 
 from common import ROOT, collect
 
@@ -155,13 +159,69 @@ def summary(done: Mapping[str, Any]) -> list[dict[str, Any]]:
     return rows
 
 
+def simulated_rings(power: float, seed: int) -> dict[str, float]:
+    """Contrast of the rings of a micrograph of carbon alone; power 0 is ice with particles."""
+    model = simulate.phantom(box=64, pixel_size_A=PIXEL_A, diameter_A=DIAMETER_A, seed=1 + seed % 3)
+    scene = {"shape": (900, 900), "pixel_size_A": PIXEL_A, "defocus_u_A": 9000.0 + 1800 * (seed % 10), "seed": seed}
+    if power:
+        micrograph, _ = simulate.micrograph(None, carbon=1.0, carbon_power=power, carbon_grey=0.5, **scene)
+    else:
+        micrograph, _ = simulate.micrograph(model, n=(10, 30, 50)[seed % 3], snr=(0.02, 0.05)[seed % 2], **scene)
+    return {"ring_contrast": ring_contrast(micrograph.data, PIXEL_A)}
+
+
+def real_rings(name: str) -> dict[str, float]:
+    if name.endswith(".tif"):
+        return {"ring_contrast": ring_contrast(vg.read_micrograph(DATA / "apoferritin" / name, 1.5).data, 1.5)}
+    with Image.open(DATA / "picking_betagal" / name) as picture:
+        return {"ring_contrast": ring_contrast(np.asarray(picture.convert("F")), 7.08)}
+
+
+def rings_summary(done: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """How many micrographs of a set are told to be carbon alone; simulated ones one at a time among those of ice."""
+    sets: dict[str, list[float]] = {}
+    for key, one in done.items():
+        sets.setdefault(key.rsplit(" ", 1)[0], []).append(one["ring_contrast"])
+    rows = []
+    for name, values in sorted(sets.items()):
+        alone = name.startswith("carbon")
+        groups = [[*sets["ice"], value] for value in values] if alone else [values]
+        told_carbon = sum(rings_told(group, only_last=alone) for group in groups)
+        row = {"set": name, "micrographs": len(values), "told": told_carbon}
+        rows.append(row | {"least": min(values), "median": float(np.median(values)), "largest": max(values)})
+    return rows
+
+
+def rings_told(contrasts: list[float], only_last: bool) -> int:
+    """Micrographs of a set that the verdict names for their rings, or whether the last is."""
+    those = [MicrographQuality(f"{i}", 99, 0.0, 5.0, True, ring_contrast=c) for i, c in enumerate(contrasts)]
+    marks = [any("rings" in reason for reason in reasons) for reasons in judge_micrographs(those).values()]
+    return int(marks[-1] if only_last else sum(marks))
+
+
+def ring_trials(seeds: int) -> dict[str, Callable[[], Any]]:
+    work: dict[str, Callable[[], Any]] = {}
+    for seed in range(FIRST_SEED, FIRST_SEED + seeds):
+        work[f"ice {seed}"] = partial(simulated_rings, 0.0, seed)
+        for power in (2.0, 3.0, 8.0):
+            work[f"carbon of power {power:g} {seed}"] = partial(simulated_rings, power, seed)
+    for folder, ending in (("apoferritin", "tif"), ("picking_betagal", "png")):
+        for path in sorted((DATA / folder).glob(f"*.{ending}")):
+            work[f"{folder} {path.name}"] = partial(real_rings, path.name)
+    return work
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument(
         "--minutes", type=float, default=60.0, help="no new micrograph after so long; goes on next time"
     )
+    parser.add_argument("--alone", action="store_true", help="micrographs of carbon alone, told by the set's rings")
     given = parser.parse_args()
+    if given.alone:
+        collect("carbon_rings", ring_trials(given.seeds), rings_summary, given.minutes)
+        return
     collect("carbon", trials(given.seeds), summary, given.minutes, diameter_A=DIAMETER_A, pixel_size_A=PIXEL_A)
 
 
