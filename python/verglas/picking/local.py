@@ -78,10 +78,11 @@ def without_trend(values: FloatArray, taken: npt.NDArray[np.bool_], orders: Sequ
     rows = rows[:: max(1, rows.size // _FITTED)]
     rest = flat[rows] - np.median(flat[rows])
     sigma = max(robust_sigma(rest), 1e-12)
-    fit = np.zeros(1)
+    fit: FloatArray = np.zeros(1)
     for order in orders:
         columns, near = _TERMS[order], np.abs(rest) <= 3 * sigma
-        fit = np.linalg.lstsq(terms[rows[near], :columns], flat[rows[near]], rcond=None)[0]
+        solution = np.linalg.lstsq(terms[rows[near], :columns], flat[rows[near]], rcond=None)[0]
+        fit = np.asarray(solution, np.float64)
         rest = flat[rows] - terms[rows, :columns] @ fit
         sigma = max(robust_sigma(rest[np.abs(rest - np.median(rest)) <= 4 * sigma]), 1e-12)
     return (flat - terms[:, : len(fit)] @ fit).reshape(values.shape), sigma
