@@ -4,12 +4,12 @@
     python bench/bench_micrographs.py maps --folder IMAGES [--movies 6] [--first-seed 4000] [--minutes 4]
 
 ``rings``: movies of 768 x 768 pixels of 1.5 A, 16 frames of 1.5 e/A2, ice of 400 A and 12 particles, whose plain sum is
-blurred: drift of 7 to 12 px; that and a dome of 4 px with shear; that and a random polynomial field of 3 px. The CTF is
+blurred: drift of 7 to 12 px; that and a dome of 2 px with shear; that and a random polynomial field of 1 px. The CTF is
 fitted to the spectrum that the corrector writes, to that of the plain sum as recorded, and to the corrected plain sum:
 how far the rings were followed, and the error of the mean defocus. ``--add`` goes on where a run stopped.
 
 ``maps``: movies of 768 x 768 pixels of 1.5 A, 12 frames of 2 e/A2, about 15 octahedral particles each, with damage;
-every movie once with and once without motion (drift of 7 px, dome of 4 px, shear of 2 px; the same particles, ice and
+every movie once with and once without motion (drift of 7 px, dome of 2 px, shear of 1 px; the same particles, ice and
 random numbers of the counts). Particles are cut at their true places from weighted sums and reconstructed at their true
 poses: FSC 0.5 with the truth of the still movies, of the moving ones corrected locally and by shifts of whole frames
 only, and left as they are. Images of movies that are done stay in ``--folder``: the same command goes on.
@@ -43,8 +43,8 @@ def moved(kind: str, rng: np.random.Generator) -> dict[str, Any]:
     """A motion of several pixels, another one of each seed."""
     angle, length = rng.uniform(0, 2 * np.pi), rng.uniform(7, 12)
     drift = {"drift_px": (length * np.cos(angle), length * np.sin(angle))}
-    dome = {"dome_px": 4.0, "dome_centre": tuple(rng.uniform(0.3, 0.7, 2)), "shear_px": 2.0}
-    return drift | {"drift": {}, "dome": dome, "polynomial": {"polynomial_px": 3.0}}[kind]
+    dome = {"dome_px": 2.0, "dome_centre": tuple(rng.uniform(0.3, 0.7, 2)), "shear_px": 1.0}
+    return drift | {"drift": {}, "dome": dome, "polynomial": {"polynomial_px": 1.0}}[kind]
 
 
 def unmoved(n_frames: int) -> Motion:
@@ -148,7 +148,7 @@ def cut_movie(model: Any, seed: int) -> Cut:
     scene = {"shape": (SIDE, SIDE), "pixel_size_A": PIXEL_A, "n": 20, "defocus_u_A": 12000.0, "b_factor_A2": 30.0}
     exposed = {"frames": MAP_FRAMES, "dose_per_frame_e_A2": MAP_DOSE}
     still, truth = vg.simulate.movie(model, **scene, **exposed, seed=seed)
-    move = {"drift_px": (5.0, -5.0), "dome_px": 4.0, "dome_centre": (0.4, 0.6), "shear_px": 2.0}
+    move = {"drift_px": (5.0, -5.0), "dome_px": 2.0, "dome_centre": (0.4, 0.6), "shear_px": 1.0}
     moving, _ = vg.simulate.movie(model, **scene, **exposed, **move, seed=seed)
     local = vg.correct_motion(moving, listener=None)
     sums = {

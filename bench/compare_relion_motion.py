@@ -9,7 +9,8 @@ interface (B-factor 150, patches as given). Errors are those of the motion that 
 movie; ``polynomial_all_px`` is that of the polynomial that verglas writes for other programs beside its lattice.
 Seconds are wall time, ``processor_s`` those of all threads. RELION counts the rows of TIFF files from the other edge.
 
-``--full``: one movie of 3710 x 3838 pixels, of 40 frames or ``--frames``, into compare_relion_motion_full.json.
+``--full``: one movie of 3710 x 3838 pixels, of 40 frames, into compare_relion_motion_full.json, or of ``--frames``,
+into compare_relion_motion_full_<frames>.json.
 ``--folder`` keeps the movies, and takes those that are there.
 
 ``--program verglas`` (or ``relion``) runs that one only, and ``--add`` puts its row beside those that the file holds,
@@ -131,7 +132,9 @@ def main() -> None:
     chosen = [programs[args.program]] if args.program else [*programs.values()]
     if relion in chosen and shutil.which("relion_run_motioncorr") is None:
         raise SystemExit("relion_run_motioncorr is not on PATH (Debian: apt-get install relion)")
-    name = "compare_relion_motion_full" if args.full else "compare_relion_motion"
+    name = "compare_relion_motion" + ("_full" if args.full else "")
+    if args.full and args.frames != 40:
+        name += f"_{args.frames}"
     shape, rows = (args.shape[0], args.shape[1]), list[dict[str, Any]]()
     if args.add and (RESULTS / f"{name}.json").is_file():
         former = read_json(RESULTS / f"{name}.json")
