@@ -16,8 +16,8 @@ frames, each place's mean over frames taken off: a constant offset moves the mic
 after the other: wall time and peak resident memory, and the ratio to the quickest classical method. All classical
 methods begin with that of pairs, which is therefore the quickest.
 
-``--super``: the same command on a super-resolution movie of 8184 x 11520 pixels binned by 2, of ``--full-frames``: time,
-peak memory, and the shift of the last frame, which is 2 px down and 1 px left per frame.
+``--super``: the same command on a super-resolution movie of 8184 x 11520 pixels binned by 2, of ``--full-frames``:
+time, peak memory, and the shift of the last frame, which is 2 px down and 1 px left per frame.
 """
 
 from __future__ import annotations
