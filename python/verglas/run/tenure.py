@@ -82,6 +82,14 @@ def end_of(error: BaseException) -> RunEnd:
     return RunEnd(RunState.FAILED, f"failed: {str(error) or name}", name)
 
 
+def _command_line() -> dict[str, Any]:
+    """What was typed, and where, if this process is the command line: ``verglas serve`` begins a stopped job again."""
+    program = Path(sys.argv[0]) if sys.argv else Path()
+    if program.name != "verglas" and program.parts[-2:] != ("verglas", "__main__.py"):
+        return {}
+    return {"arguments": sys.argv[1:], "folder": os.getcwd()}
+
+
 class Tenure(Silence):
     """A job's hold on its folder: its record, and a listener that notes every sign of progress.
 
@@ -103,6 +111,7 @@ class Tenure(Silence):
             "run_state": RunState.STARTING.value,
             "started": now_text(),
         }
+        self._call = _command_line()
         self._lock, self._over = threading.Lock(), threading.Event()
         self._phase: dict[str, Any] = {"phase": "starting", "done": 0, "total": 0}
         self._sign, self._sign_text, self._longest = time.monotonic(), now_text(), 0.0
@@ -132,7 +141,8 @@ class Tenure(Silence):
         beat = {"pid": os.getpid(), "host": socket.gethostname(), "time": now_text(), "every_s": BEAT_S}
         progress = {**self._phase, "time": self._sign_text, "stalled_after_s": round(self.patience_s, 1)}
         times = {"heartbeat": beat, "progress": progress, **self._expectation()}
-        write_json(self.folder / _RUN, {**self._record, **times})
+        call = {"call": self._call} if self._call else {}
+        write_json(self.folder / _RUN, {**self._record, **call, **times})
 
     @property
     def patience_s(self) -> float:

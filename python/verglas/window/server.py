@@ -27,7 +27,8 @@ from verglas.errors import InputError, VerglasError
 from verglas.report.chart import chart_html
 from verglas.report.html import template_text, value_text
 from verglas.report.refine import duration
-from verglas.window import graph
+from verglas.window import control, decisions, graph
+from verglas.window.changes import Changes
 from verglas.window.curves import charts_of, compared_charts
 from verglas.window.files import file_of, files_of, tail_of
 from verglas.window.folders import Folders, folder_bytes
@@ -87,9 +88,9 @@ class Window:
     def __post_init__(self) -> None:
         self.watch = Watch(self.folders)
 
-    def page(self, name: str, **values: Any) -> HTMLResponse:
+    def page(self, template: str, /, **values: Any) -> HTMLResponse:
         """A page made of its template."""
-        text = _templates().get_template(name).render(allow_changes=self.allow_changes, **values)
+        text = _templates().get_template(template).render(allow_changes=self.allow_changes, **values)
         return HTMLResponse(text)
 
     def job(self, request: Request) -> Job:
@@ -142,17 +143,24 @@ class Window:
         """One job."""
         job = self.job(request)
         jobs = self.folders.jobs()
+        control.reap()
         return self.page(
             "job.html",
             job=job,
             jobs=jobs,
             charts=charts_of(job),
-            settings=flat(job.settings),
+            settings=flat(job.settings or decisions.settings_of_project(job)),
             volumes=self._maps(job),
             files=files_of(job),
             log=tail_of(job),
             others=[one for one in jobs.values() if one.command == job.command and one.key != job.key],
             parts=[one for one in jobs.values() if one.project == job.key],
+            has_classes=decisions.has_classes(job),
+            has_micrographs=bool(decisions.micrograph_files(job)),
+            has_picks=job.changeable and (job.folder / "picks.star").is_file(),
+            note=decisions.note_of(job),
+            can_stop=control.can_stop(job),
+            resume=control.resume_text(job),
         )
 
     def compare(self, request: Request) -> Response:
@@ -249,7 +257,8 @@ def window_app(window: Window, guard: Guard) -> Guarded:
         ("/jobs/{key}/volumes/{name}", window.volume),
         ("/jobs/{key}/files/{path:path}", window.file),
     )
-    routes = [Route(path, endpoint, methods=["GET"]) for path, endpoint in get]
+    changes = Changes(window)
+    routes = [Route(path, endpoint, methods=["GET"]) for path, endpoint in get] + changes.routes()
     problems: Mapping[Any, Any] = {HTTPException: _on_error, VerglasError: _on_error}
     application = Starlette(routes=routes, exception_handlers=problems)
     application.router.redirect_slashes = False  # an address is right or it is not

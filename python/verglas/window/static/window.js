@@ -74,5 +74,18 @@
       getSelection().removeAllRanges(); getSelection().addRange(range);
     }
   });
+  async function act(what, value, said) {
+    const answer = await fetch(`/jobs/${job}/${what}`, {method: 'POST', headers: {'content-type': 'application/json'}, body: JSON.stringify(value)});
+    const told = await answer.json();
+    said.textContent = answer.ok ? told.said : told.problem;
+  }
+  document.querySelectorAll('button.act').forEach(button => button.addEventListener('click', () => {
+    if (!confirm(button.dataset.question)) { return; }
+    button.disabled = true;
+    act(button.dataset.act, {}, button.parentNode.querySelector('.said'));
+  }));
+  document.querySelectorAll('button.keep').forEach(button => button.addEventListener('click', () => {
+    act('note', {note: document.getElementById('words').value}, button.parentNode.querySelector('.said'));
+  }));
   sizes(); follow();
 })();

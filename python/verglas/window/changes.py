@@ -1,0 +1,151 @@
+"""What a page may ask to be done; every one is refused unless the server was started with ``--allow-changes``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from verglas.errors import InputError
+from verglas.io import write_text
+from verglas.window import control, decisions
+from verglas.window.job import Job
+from verglas.window.picked import PickedMicrographs
+
+if TYPE_CHECKING:
+    from verglas.window.server import Window
+
+_MOST_NOTE = 20_000
+
+
+class Changes:
+    """The pages of curation, and what they send.
+
+    Parameters
+    ----------
+    window : Window
+    """
+
+    def __init__(self, window: Window) -> None:
+        self.window, self.picked = window, PickedMicrographs()
+
+    def routes(self) -> list[Route]:
+        """Addresses; those that change something take POST."""
+        get: tuple[tuple[str, Callable[..., Any]], ...] = (
+            ("/jobs/{key}/classes", self.classes),
+            ("/jobs/{key}/classes.png", self.class_pictures),
+            ("/jobs/{key}/micrographs", self.micrographs),
+            ("/jobs/{key}/micrographs.json", self.micrographs_json),
+            ("/jobs/{key}/picks/{number:int}", self.picks),
+            ("/jobs/{key}/picks/{number:int}.json", self.picks_json),
+            ("/jobs/{key}/picks/{number:int}.png", self.picks_picture),
+        )
+        post: tuple[tuple[str, Callable[[Job, Any, Request], dict[str, str]]], ...] = (
+            ("/jobs/{key}/classes", self._save_classes),
+            ("/jobs/{key}/micrographs", self._save_micrographs),
+            ("/jobs/{key}/picks/{number:int}", self._save_picks),
+            ("/jobs/{key}/stop", lambda job, *_: {"said": control.stop(job)}),
+            ("/jobs/{key}/resume", lambda job, *_: {"said": control.resume(job)}),
+            ("/jobs/{key}/note", self._save_note),
+        )
+        routes = [Route(path, endpoint, methods=["GET"]) for path, endpoint in get]
+        return routes + [Route(path, self._changing(how), methods=["POST"]) for path, how in post]
+
+    def _changing(self, how: Callable[[Job, Any, Request], dict[str, str]]) -> Callable[..., Any]:
+        async def endpoint(request: Request) -> Response:
+            if not self.window.allow_changes:
+                raise HTTPException(403, "this server is read-only; start it with --allow-changes")
+            job = await run_in_threadpool(self.window.job, request)
+            if not job.changeable:
+                raise HTTPException(403, f"a project of {job.package} is looked at and never changed")
+            try:
+                record = json.loads(await request.body() or b"{}")
+            except (ValueError, RecursionError) as error:
+                raise HTTPException(400, "expected JSON") from error
+            if not isinstance(record, dict):
+                raise HTTPException(400, "expected a JSON object")
+            return JSONResponse(await run_in_threadpool(how, job, record, request))
+
+        return endpoint
+
+    # ---- 2D classes
+
+    def classes(self, request: Request) -> Response:
+        """The page of 2D classes."""
+        job = self.window.job(request)
+        if not decisions.has_classes(job):
+            raise HTTPException(404, "this job has no 2D classes to choose from")
+        cards = json.dumps([asdict(card) for card in decisions.class_cards(job)]).replace("<", "\\u003c")
+        return self.window.page("classes.html", job=job, cards=cards, cli=decisions.classes_command(job))
+
+    def class_pictures(self, request: Request) -> Response:
+        """All averages in one picture."""
+        job = self.window.job(request)
+        if not decisions.has_classes(job):
+            raise HTTPException(404, "this job has no 2D classes")
+        return Response(decisions.class_pictures(job), media_type="image/png")
+
+    def _save_classes(self, job: Job, record: Any, request: Request) -> dict[str, str]:
+        command = decisions.save_classes(job, record.get("classes") or [])
+        return {"said": f"saved {decisions.SELECTION}", "command": command}
+
+    # ---- micrographs
+
+    def micrographs(self, request: Request) -> Response:
+        """The page of micrographs."""
+        job = self.window.job(request)
+        if not decisions.micrograph_files(job):
+            raise HTTPException(404, "this job has no table of micrographs")
+        return self.window.page("micrographs.html", job=job, cli=decisions.micrographs_command(job))
+
+    def micrographs_json(self, request: Request) -> Response:
+        """Their numbers."""
+        return JSONResponse(decisions.micrographs_json(self.window.job(request)))
+
+    def _save_micrographs(self, job: Job, record: Any, request: Request) -> dict[str, str]:
+        dropped = record.get("dropped")
+        if not isinstance(dropped, list):
+            raise InputError("micrographs: expected a list of rows")
+        return {"said": f"saved {decisions.KEPT}", "command": decisions.save_micrographs(job, dropped)}
+
+    # ---- picks
+
+    def picks(self, request: Request) -> Response:
+        """The page of one micrograph's picks."""
+        job, number = self._picked(request)
+        values = {"number": number, "count": len(self.picked.names(job)), "cli": self.picked.command(job)}
+        return self.window.page("picks.html", job=job, name=self.picked.name(job, number), **values)
+
+    def picks_json(self, request: Request) -> Response:
+        """Places and merits."""
+        return JSONResponse(self.picked.as_json(*self._picked(request)))
+
+    def picks_picture(self, request: Request) -> Response:
+        """The micrograph."""
+        return Response(self.picked.picture(*self._picked(request))[0], media_type="image/png")
+
+    def _picked(self, request: Request) -> tuple[Job, int]:
+        job, number = self.window.job(request), int(request.path_params["number"])
+        if not self.picked.has(job) or number >= len(self.picked.names(job)):
+            raise HTTPException(404, "this job has no picks of that micrograph")
+        return job, number
+
+    def _save_picks(self, job: Job, record: Any, request: Request) -> dict[str, str]:
+        job, number = self._picked(request)
+        return {"said": "saved picks_edited.star", "command": self.picked.save(job, number, record)}
+
+    # ---- notes
+
+    def _save_note(self, job: Job, record: Any, request: Request) -> dict[str, str]:
+        text = record.get("note")
+        if not isinstance(text, str) or len(text) > _MOST_NOTE:
+            raise InputError(f"note: expected a text of at most {_MOST_NOTE} characters")
+        write_text(job.folder / decisions.NOTE, text)
+        return {"said": f"saved {decisions.NOTE}"}

@@ -1,0 +1,251 @@
+"""What a person decides in the window, as files that the command line takes, and the commands that take them.
+
+Every file is replaced as a whole; the results of the jobs are never written into.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from verglas.classification import select_classes
+from verglas.errors import InputError
+from verglas.io import read_csv, read_json, read_stack, read_star, write_star
+from verglas.report.grey import grey_bytes, grey_png
+from verglas.run.class2d import class_table
+from verglas.window.job import Job
+
+SELECTION, KEPT = "selection.star", "micrographs_kept.star"
+_COLUMNS = 10
+_SPRITE_PX = 96
+
+
+# ---- 2D classes
+
+
+@dataclass(frozen=True)
+class ClassCard:
+    """A class as the page shows it; ``left_out`` says why the automatic selection leaves it out."""
+
+    number: int
+    particles: int
+    resolution_A: float | None
+    ticked: bool
+    left_out: str
+
+
+def has_classes(job: Job) -> bool:
+    """Whether 2D classes can be ticked."""
+    return job.changeable and all(
+        (job.folder / n).is_file() for n in ("classes.star", "averages.mrcs", "particles.star")
+    )
+
+
+def class_cards(job: Job) -> list[ClassCard]:
+    """The classes of a job, ticked as they were saved last, or else as the automatic selection has it."""
+    path = job.folder / "classes.star"
+    table = class_table(path)
+    general = read_star(path).get("classification")
+    general = general if isinstance(general, dict) else {}
+    empty = int(general.get("verglasEmptyClass", 0)) or None
+    automatic = select_classes(table, signal=bool(int(general.get("verglasSignalFound", 1))), empty_class=empty)
+    saved = _saved_classes(job)
+    cards = []
+    for row in table.to_dict("records"):
+        number, resolution = int(row["class"]), float(row["resolution_A"])
+        ticked = number in (automatic.classes if saved is None else saved)
+        shown = resolution if np.isfinite(resolution) else None
+        cards.append(ClassCard(number, int(row["particles"]), shown, ticked, automatic.left_out.get(number, "")))
+    return [card for card in cards if card.number != empty]
+
+
+def _saved_classes(job: Job) -> list[int] | None:
+    path = job.folder / SELECTION
+    if not path.is_file():
+        return None
+    table = next((t for t in read_star(path).values() if isinstance(t, pd.DataFrame) and "rlnClassNumber" in t), None)
+    return None if table is None else table["rlnClassNumber"].astype(int).tolist()
+
+
+def class_pictures(job: Job) -> bytes:
+    """All averages in one PNG, ten a row, 96 pixels each."""
+    stack = read_stack(job.folder / "averages.mrcs")
+    averages = np.asarray(stack[0] if isinstance(stack, tuple) else stack)
+    place = np.rint(np.linspace(0, averages.shape[1] - 1, _SPRITE_PX)).astype(int)
+    rows = -(-len(averages) // _COLUMNS)
+    sheet = np.zeros((rows * _SPRITE_PX, _COLUMNS * _SPRITE_PX), np.uint8)
+    for number, image in enumerate(averages):
+        y, x = divmod(number, _COLUMNS)
+        cell = grey_bytes(image)[np.ix_(place, place)]
+        sheet[y * _SPRITE_PX : (y + 1) * _SPRITE_PX, x * _SPRITE_PX : (x + 1) * _SPRITE_PX] = cell
+    return grey_png(sheet)
+
+
+def save_classes(job: Job, classes: Sequence[Any]) -> str:
+    """Write the ticked classes; return the command that takes them.
+
+    Raises
+    ------
+    InputError
+        None, or numbers of no class.
+    """
+    known = {card.number for card in class_cards(job)}
+    if not classes or not all(type(one) is int and one in known for one in classes):
+        raise InputError(f"selection: expected numbers of classes of {job.folder}, at least one")
+    write_star(job.folder / SELECTION, {"selection": pd.DataFrame({"rlnClassNumber": sorted(set(classes))})})
+    return classes_command(job)
+
+
+def classes_command(job: Job) -> str:
+    """What takes the selection."""
+    folder = job.folder
+    words = ["verglas", "select", folder / "particles.star", "--table", folder / SELECTION]
+    return shlex.join(map(str, [*words, "--out", folder / "selected_by_eye.star"]))
+
+
+# ---- micrographs
+
+_MEASURES = {
+    "defocus_A": "defocus (Å)",
+    "astigmatism_A": "astigmatism (Å)",
+    "resolution_A": "Thon rings to (Å)",
+    "merit": "CTF merit",
+    "ice_ring": "ice ring",
+    "motion_A": "motion (Å)",
+    "picks": "picks",
+    "separation": "separation of picks",
+    "bad_fraction": "area left out",
+}
+_STAR = {
+    "rlnCtfMaxResolution": "resolution_A",
+    "rlnCtfFigureOfMerit": "merit",
+    "rlnCtfAstigmatism": "astigmatism_A",
+    "rlnAccumMotionTotal": "motion_A",
+}
+
+
+def micrograph_files(job: Job) -> list[Path]:
+    """Tables of micrographs that a job has, or the stages of its project."""
+    names = ("ctf.csv", "picks.csv", "quality.csv", "motion.csv", "micrographs_ctf.star", "corrected_micrographs.star")
+    folders = [job.folder]
+    if job.command == "process":
+        folders += [job.folder / name for stage in ("motion", "ctf", "pick") for name in (stage, _former(stage))]
+    files = [path for folder in folders for name in names if (path := folder / name).is_file()]
+    csv = [path for path in files if path.suffix == ".csv"]
+    return csv or files
+
+
+def _former(stage: str) -> str:
+    return {"ctf": "01_ctf", "pick": "02_pick"}.get(stage, stage)
+
+
+def micrograph_table(job: Job) -> pd.DataFrame:
+    """One row a micrograph: ``micrograph``, the measures that are known, and ``kept`` as it was saved last.
+
+    Raises
+    ------
+    InputError
+        The job has no micrographs.
+    """
+    whole: pd.DataFrame | None = None
+    for path in micrograph_files(job):
+        table = _measures(read_csv(path) if path.suffix == ".csv" else _star_table(path))
+        if table is not None:
+            fresh = [c for c in table if whole is None or c not in whole or c == "micrograph"]
+            whole = table if whole is None else whole.merge(table[fresh], on="micrograph", how="outer", sort=False)
+    if whole is None:
+        raise InputError(f"{job.folder}: no table of micrographs")
+    kept = _kept(job)
+    whole["kept"] = True if kept is None else whole["micrograph"].isin(kept)
+    return whole
+
+
+def _star_table(path: Path) -> pd.DataFrame:
+    tables = [t for t in read_star(path).values() if isinstance(t, pd.DataFrame) and "rlnMicrographName" in t]
+    return tables[0] if tables else pd.DataFrame()
+
+
+def _measures(table: pd.DataFrame) -> pd.DataFrame | None:
+    name = next((c for c in ("micrograph", "rlnMicrographName", "name") if c in table), None)
+    if name is None:
+        return None
+    columns: dict[str, Any] = {"micrograph": table[name].astype(str)}
+    for u, v in (("defocus_u_A", "defocus_v_A"), ("rlnDefocusU", "rlnDefocusV")):
+        if u in table and v in table:
+            columns["defocus_A"] = (pd.to_numeric(table[u]) + pd.to_numeric(table[v])) / 2
+    for label, ours in _STAR.items():
+        if label in table:
+            columns[ours] = pd.to_numeric(table[label], errors="coerce")
+    for ours in _MEASURES:
+        if ours in table:
+            columns[ours] = pd.to_numeric(table[ours], errors="coerce")
+    return pd.DataFrame(columns).drop_duplicates("micrograph")
+
+
+def _kept(job: Job) -> set[str] | None:
+    path = job.folder / KEPT
+    table = _star_table(path) if path.is_file() else pd.DataFrame()
+    return set(table["rlnMicrographName"].astype(str)) if len(table) else None
+
+
+def micrographs_json(job: Job) -> dict[str, Any]:
+    """The table as the page takes it: names, whether they are kept, and numbers by column, rounded."""
+    table = micrograph_table(job)
+    measures = {
+        words: [None if not np.isfinite(v) else float(f"{v:.5g}") for v in table[name].to_numpy(np.float64)]
+        for name, words in _MEASURES.items()
+        if name in table and table[name].notna().any()
+    }
+    return {"names": table["micrograph"].tolist(), "kept": table["kept"].tolist(), "measures": measures}
+
+
+def save_micrographs(job: Job, dropped: Sequence[Any]) -> str:
+    """Write the list of micrographs without those at the given rows; return the command that takes it.
+
+    Raises
+    ------
+    InputError
+        Rows that there are not, or nothing left.
+    """
+    names = micrograph_table(job)["micrograph"].tolist()
+    if not all(isinstance(row, int) and 0 <= row < len(names) for row in dropped):
+        raise InputError(f"micrographs: expected rows from 0 to {len(names) - 1}")
+    out = set(dropped)
+    kept = [name for row, name in enumerate(names) if row not in out]
+    if not kept:
+        raise InputError("micrographs: none would be left")
+    write_star(job.folder / KEPT, {"": pd.DataFrame({"rlnMicrographName": kept}, dtype=object)})
+    return micrographs_command(job)
+
+
+def micrographs_command(job: Job) -> str:
+    """What takes the list."""
+    project = job.folder if (job.folder / "project.json").is_file() else job.folder.parent
+    if (project / "project.json").is_file():
+        return shlex.join(["verglas", "process", "--out", str(project), "--keep", str(job.folder / KEPT)])
+    return shlex.join(["verglas", "pick", str(job.folder / KEPT), "--diameter", "DIAMETER", "--out", "picks"])
+
+
+# ---- a note beside a job
+
+NOTE = "note.txt"
+_MOST_NOTE = 20_000
+
+
+def note_of(job: Job) -> str:
+    """What a person wrote about a job; RELION's note.txt too."""
+    path = job.folder / NOTE
+    return path.read_text(encoding="utf-8", errors="replace")[:_MOST_NOTE] if path.is_file() else ""
+
+
+def settings_of_project(job: Job) -> dict[str, Any]:
+    """What a ``process`` project was asked for, where it has settings of its own."""
+    path = job.folder / "project.json"
+    found = read_json(path).get("request", {}) if path.is_file() else {}
+    return found if isinstance(found, dict) else {}

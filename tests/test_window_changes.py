@@ -1,0 +1,296 @@
+"""Decisions in the window are files that the command line takes; jobs stop and go on; nothing happens unasked."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from command_line import main
+from window_client import HOST, TOKEN, Client, refine_run
+
+import verglas as vg
+from verglas.errors import InputError
+from verglas.run.tenure import tenure
+
+from conftest import ROOT
+
+pytest.importorskip("starlette")
+
+
+def class_folder(folder: Path) -> Path:
+    """What class2d leaves, of 90 particles in three classes and one of noise."""
+    with tenure(folder, "class2d") as hold:
+        hold.write(state="running")
+    rng = np.random.default_rng(0)
+    vg.io.write_stack(folder / "averages.mrcs", rng.normal(size=(3, 24, 24)).astype(np.float32), 2.0)
+    classes = {"rlnClassNumber": [1, 2, 3, 4], "rlnEstimatedResolution": [8.0, 12.0, 999.0, 999.0]}
+    classes |= {"verglasParticles": [50, 30, 10, 0], "verglasSignal": [9.0, 7.0, 0.1, np.nan]}
+    classes |= {"verglasOffset": [0.01, 0.02, 0.03, np.nan]}
+    general = {"verglasSignalFound": 1, "verglasEmptyClass": 4}
+    vg.io.write_star(folder / "classes.star", {"classification": general, "classes": pd.DataFrame(classes)})
+    numbers = np.repeat([1, 2, 3], [50, 30, 10])
+    images = rng.normal(size=(90, 24, 24)).astype(np.float32)
+    vg.io.write_stack(folder / "images.mrcs", images, 2.0)
+    optics = {"rlnOpticsGroup": [1], "rlnImagePixelSize": [2.0], "rlnImageSize": [24], "rlnVoltage": [300.0]}
+    optics |= {"rlnSphericalAberration": [2.7], "rlnAmplitudeContrast": [0.1], "rlnImageDimensionality": [2]}
+    particles = {"rlnImageName": [f"{k}@{folder}/images.mrcs" for k in range(1, 91)], "rlnClassNumber": numbers}
+    particles |= {"rlnOpticsGroup": 1, "rlnDefocusU": 10000.0, "rlnDefocusV": 10000.0, "rlnDefocusAngle": 0.0}
+    vg.io.write_star(folder / "particles.star", {"optics": pd.DataFrame(optics), "particles": pd.DataFrame(particles)})
+    return folder
+
+
+def pick_folder(folder: Path) -> Path:
+    """What picking leaves, of two micrographs of 300 x 200 pixels."""
+    folder.mkdir(parents=True)
+    rng = np.random.default_rng(1)
+    names = [str(folder / f"m {k}.mrc") for k in (1, 2)]
+    for name in names:
+        vg.io.write_micrograph(name, vg.Micrograph(rng.normal(size=(200, 300)).astype(np.float32), 1.5))
+    xy = np.array([[30.0, 40.0], [100.0, 150.0], [250.0, 20.0]])
+    merit = {"rlnAutopickFigureOfMerit": np.array([0.9, 0.5, 0.2])}
+    vg.io.write_picks(folder / "picks.star", {name: vg.Picks(xy, name, merit) for name in names})
+    table = {"micrograph": names, "picks": [3, 3], "separation": [4.0, 1.0], "bad_fraction": [0.0, 0.5]}
+    pd.DataFrame(table).to_csv(folder / "picks.csv", index=False)
+    vg.io.write_json(folder / "verdict.json", {"state": "go on", "reasons": [], "numbers": {}})
+    return folder
+
+
+def only_key(client: Client) -> str:
+    (key,) = client.window.folders.jobs()
+    return key
+
+
+# ---- 2D classes
+
+
+def test_ticked_classes_are_the_file_that_select_takes(tmp_path, capsys):
+    folder = class_folder(tmp_path / "class2d")
+    client = Client(tmp_path, allow_changes=True)
+    key = only_key(client)
+    page = client.ask(f"/jobs/{key}/classes").text
+    cards = json.loads(page.split('class="cards">')[1].split("</script>")[0])
+    assert [(c["number"], c["particles"], c["resolution_A"]) for c in cards] == [
+        (1, 50, 8.0),
+        (2, 30, 12.0),
+        (3, 10, None),
+    ]
+    assert cards[2]["left_out"]
+    assert not cards[2]["ticked"]
+    assert client.ask(f"/jobs/{key}/classes.png").body[:4] == b"\x89PNG"
+    done = client.send(f"/jobs/{key}/classes", {"classes": [3, 1]})
+    assert done.status == 200
+    command = done.json["command"].split()
+    assert command[:2] == ["verglas", "select"]
+    status, out, _ = main(command[1:], capsys)
+    assert (status, "60 of 90 particles, from classes 1, 3" in out) == (0, True)
+    assert len(vg.read_particles(folder / "selected_by_eye.star")) == 60
+    again = Client(tmp_path).ask(f"/jobs/{key}/classes").text  # another server finds what was decided
+    ticks = {c["number"]: c["ticked"] for c in json.loads(again.split('class="cards">')[1].split("</script>")[0])}
+    assert ticks == {1: True, 2: False, 3: True}
+
+
+def test_a_selection_of_no_class_is_refused(tmp_path):
+    folder = class_folder(tmp_path / "class2d")
+    client = Client(tmp_path, allow_changes=True)
+    for classes in ([], [7], ["1"], [1.5], [True], None, {"1": 1}):
+        assert client.send(f"/jobs/{only_key(client)}/classes", {"classes": classes}).status == 400, classes
+    assert not (folder / "selection.star").exists()
+
+
+# ---- micrographs
+
+
+def test_kept_micrographs_are_the_list_that_the_next_stage_takes(tmp_path):
+    folder = pick_folder(tmp_path / "pick")
+    client = Client(tmp_path, allow_changes=True)
+    key = only_key(client)
+    table = client.ask(f"/jobs/{key}/micrographs.json").json
+    assert table["measures"]["separation of picks"] == [4.0, 1.0]
+    assert table["kept"] == [True, True]
+    assert client.ask(f"/jobs/{key}/micrographs").status == 200
+    assert client.send(f"/jobs/{key}/micrographs", {"dropped": [1]}).status == 200
+    kept = vg.io.find_micrographs(folder / "micrographs_kept.star")
+    assert [Path(p).name for p in kept["path"]] == ["m 1.mrc"]
+    assert client.ask(f"/jobs/{key}/micrographs.json").json["kept"] == [True, False]
+    for wrong in ([0, 1], [2], ["0"], "all", None):
+        assert client.send(f"/jobs/{key}/micrographs", {"dropped": wrong}).status == 400
+    assert client.ask(f"/jobs/{key}/micrographs.json").json["kept"] == [True, False]
+
+
+def test_stages_of_a_project_are_one_table_of_micrographs(tmp_path):
+    project = tmp_path / "proj"
+    with tenure(project, "process") as hold:
+        hold.write(state="running")
+    vg.io.write_json(project / "project.json", {"request": {"diameter_A": 120.0}})
+    ctf = {"defocus_u_A": [1e4, 2e4], "defocus_v_A": [1e4, 2.2e4], "resolution_A": [5.0, 9.0]}
+    for stage, file, columns in (("ctf", "ctf.csv", ctf), ("pick", "picks.csv", {"picks": [50, 3]})):
+        (project / stage).mkdir()
+        pd.DataFrame({"micrograph": ["a.mrc", "b.mrc"], **columns}).to_csv(project / stage / file)
+        record = {"stage": stage, "state": "finished", "settings": {}, "inputs": {}}
+        vg.io.write_json(project / stage / "stage.json", record)
+    client = Client(tmp_path, allow_changes=True)
+    key = next(k for k, job in client.window.folders.jobs().items() if job.command == "process")
+    table = client.ask(f"/jobs/{key}/micrographs.json").json["measures"]
+    assert table["defocus (Å)"] == [10000.0, 21000.0]
+    assert table["picks"] == [50, 3]
+    command = client.send(f"/jobs/{key}/micrographs", {"dropped": [1]}).json["command"]
+    assert command == f"verglas process --out {project} --keep {project / 'micrographs_kept.star'}"
+
+
+# ---- picks
+
+
+def test_picks_changed_by_hand_are_what_extract_reads(tmp_path):
+    folder = pick_folder(tmp_path / "pick")
+    before = (folder / "picks.star").read_text()
+    client = Client(tmp_path, allow_changes=True)
+    key = only_key(client)
+    shown = client.ask(f"/jobs/{key}/picks/1.json").json
+    assert shown["xy"][1] == [100.0, 150.0]
+    assert shown["merit"] == [0.9, 0.5, 0.2]
+    assert shown["shape"] == [200, 300]
+    assert client.ask(f"/jobs/{key}/picks/1.png").body[:4] == b"\x89PNG"
+    assert len(client.ask(f"/jobs/{key}/picks/1.png").body) < 80_000
+    changed = {"xy": [[30.0, 40.0], [99.5, 60.25]], "merit": [0.9, 0.7]}
+    done = client.send(f"/jobs/{key}/picks/1", changed)
+    assert done.status == 200
+    assert "picks_edited.star" in done.json["command"]
+    picks = vg.io.read_picks(folder / "picks_edited.star")
+    assert [len(one) for one in picks.values()] == [3, 2]
+    second = picks[str(folder / "m 2.mrc")]
+    assert second.xy_px.tolist() == changed["xy"]
+    assert second.columns["rlnAutopickFigureOfMerit"].tolist() == [0.9, 0.7]
+    assert (folder / "picks.star").read_text() == before
+    assert Client(tmp_path).ask(f"/jobs/{key}/picks/1.json").json["xy"] == changed["xy"]  # after another start
+    assert client.send(f"/jobs/{key}/picks/1", {"xy": [], "merit": []}).status == 200
+    assert client.ask(f"/jobs/{key}/picks/1.json").json["xy"] == []
+
+
+def test_picks_that_are_none_are_refused(tmp_path):
+    folder = pick_folder(tmp_path / "pick")
+    client = Client(tmp_path, allow_changes=True)
+    for xy in ([[1.0]], [[1, 2, 3]], [["a", "b"]], [[1e9, 5]], [[-1, 5]], [[None, 2]], "x", None, {}):
+        assert client.send(f"/jobs/{only_key(client)}/picks/0", {"xy": xy}).status == 400, xy
+    assert not (folder / "picks_edited.star").exists()
+    assert client.ask(f"/jobs/{only_key(client)}/picks/2.json").status == 404
+
+
+# ---- read-only, and jobs of others
+
+
+def test_a_server_without_leave_changes_nothing(tmp_path):
+    class_folder(tmp_path / "class2d")
+    client = Client(tmp_path)
+    key = only_key(client)
+    before = sorted(p.name for p in (tmp_path / "class2d").iterdir())
+    for what in ("classes", "micrographs", "picks/0", "stop", "resume", "note"):
+        answer = client.send(f"/jobs/{key}/{what}", {"classes": [1], "note": "x"})
+        assert (answer.status, "read-only" in answer.json["problem"]) == (403, True)
+    assert sorted(p.name for p in (tmp_path / "class2d").iterdir()) == before
+
+
+def test_a_project_of_another_package_is_never_changed(tmp_path):
+    (tmp_path / "J1").mkdir()
+    vg.io.write_json(tmp_path / "J1" / "job.json", {"uid": "J1", "type": "class_2D", "status": "completed"})
+    client = Client(tmp_path, allow_changes=True)
+    answer = client.send(f"/jobs/{only_key(client)}/note", {"note": "x"})
+    assert (answer.status, "never changed" in answer.json["problem"]) == (403, True)
+    assert [p.name for p in (tmp_path / "J1").iterdir()] == ["job.json"]
+
+
+def test_a_note_is_kept_and_escaped(tmp_path):
+    refine_run(tmp_path / "one")
+    client = Client(tmp_path, allow_changes=True)
+    key = only_key(client)
+    assert client.send(f"/jobs/{key}/note", {"note": "<b>good</b> map\n"}).status == 200
+    assert (tmp_path / "one" / "note.txt").read_text() == "<b>good</b> map\n"
+    assert "&lt;b&gt;good&lt;/b&gt; map" in client.ask(f"/jobs/{key}").text
+    assert client.send(f"/jobs/{key}/note", {"note": "x" * 20_001}).status == 400
+    bad = [("host", HOST), ("cookie", f"verglas_8000={TOKEN}"), ("origin", f"http://{HOST}"), ("content-length", "3")]
+    assert client.ask(f"/jobs/{key}/note", "POST", b"{no", bad).status == 400
+
+
+# ---- stop and go on
+
+_JOB = """
+import sys, time
+from pathlib import Path
+from verglas.run.tenure import tenure
+with tenure(Path(sys.argv[sys.argv.index("--out") + 1]), "class2d") as hold:
+    hold.write(state="running")
+    for k in range(3000):
+        hold.progress("counting", k, 3000)
+        time.sleep(0.02)
+"""
+
+
+@pytest.fixture
+def running(tmp_path):
+    """A job in a process of its own, begun by a program that is called as the command line is."""
+    program = tmp_path / "bin" / "verglas"
+    program.parent.mkdir()
+    program.write_text(textwrap.dedent(_JOB))
+    folder = tmp_path / "jobs" / "run 1"
+    folder.parent.mkdir()
+    made = subprocess.Popen(
+        [sys.executable, str(program), "class2d", "p.star", "--out", "run 1"],
+        cwd=folder.parent,
+        env={"PYTHONPATH": str(ROOT / "python"), "PATH": "/usr/bin:/bin"},
+    )
+    end = time.monotonic() + 60
+    while not (folder / "run.json").is_file() or json.loads((folder / "run.json").read_text())["state"] != "running":
+        assert made.poll() is None
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    yield folder, made
+    made.kill()
+    made.wait()
+
+
+def test_a_running_job_is_stopped_and_can_go_on(running):
+    folder, made = running
+    client = Client(folder.parent, allow_changes=True)
+    key = only_key(client)
+    assert "Stop at the next safe point" in client.ask(f"/jobs/{key}").text
+    assert client.send(f"/jobs/{key}/resume", {}).status == 400
+    done = client.send(f"/jobs/{key}/stop", {})
+    assert done.status == 200
+    assert made.wait(20) == 143  # as SIGTERM has it: the job came to its own end
+    assert json.loads((folder / "run.json").read_text())["run_state"] == "stopped"
+    page = client.ask(f"/jobs/{key}").text
+    assert "Begin again" in page
+    assert f"cd {folder.parent} &amp;&amp; verglas class2d p.star --out &#39;run 1&#39;" in page
+    assert client.send(f"/jobs/{key}/stop", {}).status == 400  # nobody is there to be told
+
+
+def test_what_a_record_says_begins_nothing_else(running, monkeypatch):
+    from verglas.window import control
+
+    folder, made = running
+    made.terminate()
+    made.wait()
+    begun = []
+    monkeypatch.setattr(control.subprocess, "Popen", lambda command, **how: begun.append((command, how)) or made)
+    job = next(iter(Client(folder.parent).window.folders.jobs().values()))
+    control.resume(job)
+    assert begun[0][0] == [sys.executable, "-m", "verglas", "class2d", "p.star", "--out", "run 1"]
+    assert begun[0][1]["cwd"] == folder.parent
+    record = json.loads((folder / "run.json").read_text())
+    for arguments in (
+        ["class2d", "p.star", "--out", "elsewhere"],
+        ["convert", "--out", "run 1"],
+        ["class2d"],
+        "class2d",
+        [1],
+    ):
+        vg.io.write_json(folder / "run.json", record | {"call": {"arguments": arguments, "folder": str(folder.parent)}})
+        with pytest.raises(InputError, match="how it was begun is not known"):
+            control.resume(job)
+    assert len(begun) == 1
