@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 from browser import chromium
-from window_client import ball, refine_run
+from window_client import ball, class_folder, pick_folder, refine_run
 
 import verglas as vg
 
@@ -256,4 +256,59 @@ def test_a_server_that_was_killed_starts_again_and_the_page_says_so(browser, tmp
     until(one, "document.getElementById('live').textContent === 'live'")
     assert one.locator("#jobs tbody tr").count() == 1
     server.stop()
+    context.close()
+
+
+def test_decisions_by_hand_arrive_in_the_files(browser, tmp_path):
+    """Classes ticked, micrographs within a line drawn round them, picks clicked: what is saved is what was done."""
+    classes, picked = class_folder(tmp_path / "class2d"), pick_folder(tmp_path / "pick")
+    server = Server(tmp_path, "--allow-changes")
+    context = browser.new_context(viewport={"width": 1200, "height": 1400})
+    one = context.new_page()
+    one.goto(server.address)
+    root = server.address.partition("/?")[0]
+    links = {name: one.locator(f"#jobs a:text-is('{name}')").get_attribute("href") for name in ("class2d", "pick")}
+
+    one.goto(f"{root}{links['class2d']}/classes")
+    one.select_option(".sort", "particles")
+    numbers = one.locator(".grid input").evaluate_all("boxes => boxes.map(b => b.value)")
+    assert numbers == ["1", "2", "3"]
+    one.click(".none")
+    one.locator(".grid label").nth(1).click()
+    assert "1 of 3 classes, 30 particles" in one.inner_text(".count")
+    one.click(".save")
+    one.wait_for_selector("section[data-saved='1']")
+    table = next(iter(vg.io.read_star(classes / "selection.star").values()))
+    assert table["rlnClassNumber"].tolist() == [2]
+
+    one.goto(f"{root}{links['pick']}/micrographs")
+    one.wait_for_selector("section[data-ready]")
+    one.select_option(".x", "separation of picks")
+    box = one.locator("canvas.plot").bounding_box()
+    middle = box["x"] + 0.55 * box["width"]  # the micrograph with the lower separation lies on the left
+    corners = [(box["x"] + 5, box["y"] + 5), (middle, box["y"] + 5), (middle, box["y"] + box["height"] - 5)]
+    one.mouse.move(*corners[0])
+    one.mouse.down()
+    for corner in (*corners[1:], (box["x"] + 5, box["y"] + box["height"] - 5)):
+        one.mouse.move(*corner)
+    one.mouse.up()
+    assert "1 of 2 micrographs kept" in one.inner_text(".count")
+    one.click(".save")
+    one.wait_for_selector("section[data-saved='1']")
+    kept = vg.io.find_micrographs(picked / "micrographs_kept.star")
+    assert [Path(path).name for path in kept["path"]] == ["m 1.mrc"]
+
+    one.goto(f"{root}{links['pick']}/picks/0")
+    one.wait_for_selector("section[data-ready]")
+    box = one.locator("canvas.micrograph").bounding_box()
+    scale = box["width"] / 300
+    one.mouse.click(box["x"] + 200.5 * scale, box["y"] + 100.5 * scale)  # a new one
+    one.mouse.click(box["x"] + 30.5 * scale, box["y"] + 40.5 * scale)  # one that goes
+    assert "3 of 3 picks" in one.inner_text(".count")
+    one.locator(".threshold").fill("300")  # of merits from 0.2 to 0.9: takes the weakest away
+    one.click(".save")
+    one.wait_for_selector("section[data-saved='1']")
+    server.stop(signal.SIGKILL)
+    picks = next(iter(vg.io.read_picks(picked / "picks_edited.star").values()))
+    assert picks.xy_px == pytest.approx(np.array([[100.0, 150.0], [200.0, 100.0]]), abs=0.6)
     context.close()

@@ -9,11 +9,10 @@ import textwrap
 import time
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import pytest
 from command_line import main
-from window_client import HOST, TOKEN, Client, refine_run
+from window_client import HOST, TOKEN, Client, class_folder, pick_folder, refine_run
 
 import verglas as vg
 from verglas.errors import InputError
@@ -22,44 +21,6 @@ from verglas.run.tenure import tenure
 from conftest import ROOT
 
 pytest.importorskip("starlette")
-
-
-def class_folder(folder: Path) -> Path:
-    """What class2d leaves, of 90 particles in three classes and one of noise."""
-    with tenure(folder, "class2d") as hold:
-        hold.write(state="running")
-    rng = np.random.default_rng(0)
-    vg.io.write_stack(folder / "averages.mrcs", rng.normal(size=(3, 24, 24)).astype(np.float32), 2.0)
-    classes = {"rlnClassNumber": [1, 2, 3, 4], "rlnEstimatedResolution": [8.0, 12.0, 999.0, 999.0]}
-    classes |= {"verglasParticles": [50, 30, 10, 0], "verglasSignal": [9.0, 7.0, 0.1, np.nan]}
-    classes |= {"verglasOffset": [0.01, 0.02, 0.03, np.nan]}
-    general = {"verglasSignalFound": 1, "verglasEmptyClass": 4}
-    vg.io.write_star(folder / "classes.star", {"classification": general, "classes": pd.DataFrame(classes)})
-    numbers = np.repeat([1, 2, 3], [50, 30, 10])
-    images = rng.normal(size=(90, 24, 24)).astype(np.float32)
-    vg.io.write_stack(folder / "images.mrcs", images, 2.0)
-    optics = {"rlnOpticsGroup": [1], "rlnImagePixelSize": [2.0], "rlnImageSize": [24], "rlnVoltage": [300.0]}
-    optics |= {"rlnSphericalAberration": [2.7], "rlnAmplitudeContrast": [0.1], "rlnImageDimensionality": [2]}
-    particles = {"rlnImageName": [f"{k}@{folder}/images.mrcs" for k in range(1, 91)], "rlnClassNumber": numbers}
-    particles |= {"rlnOpticsGroup": 1, "rlnDefocusU": 10000.0, "rlnDefocusV": 10000.0, "rlnDefocusAngle": 0.0}
-    vg.io.write_star(folder / "particles.star", {"optics": pd.DataFrame(optics), "particles": pd.DataFrame(particles)})
-    return folder
-
-
-def pick_folder(folder: Path) -> Path:
-    """What picking leaves, of two micrographs of 300 x 200 pixels."""
-    folder.mkdir(parents=True)
-    rng = np.random.default_rng(1)
-    names = [str(folder / f"m {k}.mrc") for k in (1, 2)]
-    for name in names:
-        vg.io.write_micrograph(name, vg.Micrograph(rng.normal(size=(200, 300)).astype(np.float32), 1.5))
-    xy = np.array([[30.0, 40.0], [100.0, 150.0], [250.0, 20.0]])
-    merit = {"rlnAutopickFigureOfMerit": np.array([0.9, 0.5, 0.2])}
-    vg.io.write_picks(folder / "picks.star", {name: vg.Picks(xy, name, merit) for name in names})
-    table = {"micrograph": names, "picks": [3, 3], "separation": [4.0, 1.0], "bad_fraction": [0.0, 0.5]}
-    pd.DataFrame(table).to_csv(folder / "picks.csv", index=False)
-    vg.io.write_json(folder / "verdict.json", {"state": "go on", "reasons": [], "numbers": {}})
-    return folder
 
 
 def only_key(client: Client) -> str:

@@ -16,6 +16,7 @@ from verglas.image import plan_resample, resample
 from verglas.report import surface
 from verglas.report.curves import draw_fsc, fsc
 from verglas.report.style import COLOURS, FAINT, INK, new_figure, png, style_context
+from verglas.report.volume import display_level
 from verglas.types import Map
 
 if TYPE_CHECKING:
@@ -114,7 +115,7 @@ _LARGEST_SURFACE = 128
 
 
 def views(volume: Map, mask: Map | None = None) -> bytes:
-    """The surface of a map from z, y and x, at the level that a fifth of the mask's volume exceeds.
+    """The surface of a map from z, y and x, at the level that a fifth of the mask's volume exceeds, clear of noise.
 
     Parameters
     ----------
@@ -123,13 +124,12 @@ def views(volume: Map, mask: Map | None = None) -> bytes:
     mask : Map, optional
         Where the molecule is, a soft mask of the same box; without it the level is that of 4 percent of the box.
     """
-    fraction = 0.04
+    level = display_level(volume, mask)
     if mask is not None:
         volume = volume.with_data(volume.data * mask.data)
-        fraction = max(float(mask.data.mean(dtype=np.float64)) / 5.0, 1e-4)
     if volume.box > _LARGEST_SURFACE:
         volume = resample(volume, plan_resample(volume.box, volume.pixel_size_A, None, _LARGEST_SURFACE))
-    level, size = surface.level_for_volume(volume.data, fraction), 300
+    size = 300
     pictures = [surface.shade_surface(side, level, colour=_SURFACES[1], size=size) for side in _sides(volume)]
     low, high = _bounds(pictures)
     with style_context():

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from verglas.window.job import Job
 
-WIDTH, HEIGHT, GAP_X, GAP_Y = 168, 52, 44, 16
+WIDTH, HEIGHT, GAP_X, GAP_Y = 150, 50, 26, 14
 
 
 @dataclass(frozen=True)

@@ -109,6 +109,11 @@ class Window:
                 self._sizes[folder] = time.monotonic(), size
         return size
 
+    def _shown_path(self, folder: Path) -> str:
+        """A folder from the one that is served, if it lies there."""
+        inside = [folder.relative_to(root) for root in self.folders.roots if folder.is_relative_to(root)]
+        return str(inside[0]) if inside and inside[0].parts else folder.name
+
     def _maps(self, job: Job) -> str:
         """Names and addresses of a job's maps, as the viewer takes them; empty where there are none."""
         names = self.volumes.names(job)
@@ -129,7 +134,8 @@ class Window:
             members = [job for job in members if job.key not in projects]
             if members:
                 head = heads.get(project)
-                title = str(head.folder if head else members[0].folder.parent if not project else _root(members[0]))
+                place = head.folder if head else members[0].folder.parent if not project else _root(members[0])
+                title = self._shown_path(place)
                 drawings.append((title, head, graph.draw(members[:_MOST_GRAPH]), len(members)))
         roots = [str(root) for root in self.folders.roots]
         return self.page("project.html", jobs=jobs, drawings=drawings, roots=roots, names=heads, box=graph)

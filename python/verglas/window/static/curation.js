@@ -70,6 +70,7 @@
     const names = Object.keys(table.measures), kept = Uint8Array.from(table.kept, Number), past = [], canvas = pick(root, 'plot'), context = canvas.getContext('2d');
     const L = 60, B = 40, style = getComputedStyle(document.documentElement);
     let page = 0, order = null, line = [];
+    const dark = matchMedia('(prefers-color-scheme: dark)'), colours = dark.matches ? ['#4aa8e0', '#ff8a3d'] : ['#0072b2', '#d55e00'];
     for (const one of ['x', 'y', 'measure']) { names.forEach((n, i) => pick(root, one).add(new Option(n, n, false, i === (one === 'y' ? Math.min(1, names.length - 1) : 0)))); }
     const range = values => { const good = values.filter(v => v !== null); const a = Math.min(...sample(good)), b = Math.max(...sample(good)); return a < b ? [a - 0.03 * (b - a), b + 0.03 * (b - a)] : [a - 1, a + 1]; };
     // Math.min of a million arguments overflows the stack.
@@ -86,11 +87,11 @@
       c.strokeRect(L, 12, canvas.width - L - 12, canvas.height - B - 12);
       for (let k = 0; k <= 4; k++) {
         const x = p.x0 + k / 4 * (p.x1 - p.x0), y = p.y0 + k / 4 * (p.y1 - p.y0);
-        c.textAlign = 'center'; c.fillText(Number(x.toPrecision(3)), p.px(x), canvas.height - B + 16);
+        c.textAlign = k === 4 ? 'right' : 'center'; c.fillText(Number(x.toPrecision(3)), p.px(x), canvas.height - B + 16);
         c.textAlign = 'right'; c.fillText(Number(y.toPrecision(3)), L - 6, p.py(y) + 4);
       }
       for (const on of [0, 1]) {
-        c.fillStyle = c.strokeStyle = on ? '#0072b2' : '#d55e00';
+        c.fillStyle = c.strokeStyle = on ? colours[0] : colours[1];
         for (let i = 0; i < kept.length; i++) {
           if (kept[i] !== on || p.xs[i] === null || p.ys[i] === null) { continue; }
           const x = p.px(p.xs[i]), y = p.py(p.ys[i]);

@@ -1,0 +1,114 @@
+"""The window on a large project: 10,000 micrographs, 1e6 particles, 60 jobs; seconds to each page, and 200 readers.
+
+``python bench/bench_serve.py [FOLDER]`` makes the project (half a minute), asks the application in this process,
+and writes bench/results/serve.json. Numbers are of the server; a browser adds its drawing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+import verglas as vg
+
+from common import machine
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
+from window_client import Client, refine_run
+
+N_MICROGRAPHS, N_PARTICLES, N_JOBS, N_READERS = 10_000, 1_000_000, 60, 200
+
+
+def make_project(root: Path) -> None:
+    """A project with one record a micrograph and stage, and runs beside it."""
+    rng = np.random.default_rng(0)
+    project = root / "proj"
+    names = [f"/data/session/micrograph_{k:05d}.mrc" for k in range(N_MICROGRAPHS)]
+    run = {"command": "process", "state": "finished", "run_state": "finished"}
+    for stage in ("ctf", "pick"):
+        records = project / stage / "records"
+        records.mkdir(parents=True)
+        for k in range(N_MICROGRAPHS):
+            (records / f"micrograph_{k:05d}-abcdef.json").write_text('{"digest": "x"}')
+        stage_record = {"stage": stage, "state": "finished", "settings": {}, "inputs": {}, "seconds": 1.0}
+        vg.io.write_json(project / stage / "stage.json", stage_record)
+    vg.io.write_json(project / "run.json", run)
+    vg.io.write_json(project / "project.json", {"request": {}})
+    defocus = rng.uniform(8e3, 25e3, N_MICROGRAPHS)
+    rings = rng.uniform(3, 9, N_MICROGRAPHS)
+    ctf = {"micrograph": names, "defocus_u_A": defocus, "defocus_v_A": defocus, "resolution_A": rings}
+    pd.DataFrame(ctf).to_csv(project / "ctf" / "ctf.csv", index=False)
+    picks = {"micrograph": names, "picks": rng.integers(20, 200, len(names))}
+    pd.DataFrame(picks).to_csv(project / "pick" / "picks.csv", index=False)
+    for k in range(N_JOBS):
+        refine_run(root / f"run{k}", k % 7)
+    angles = rng.uniform(0, 180, (N_PARTICLES, 3)).round(2)
+    table = pd.DataFrame(angles, columns=["rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi"])
+    vg.io.write_star(root / "run0" / "particles.star", {"particles": table})
+
+
+async def readers(client: Client, target: str) -> list[float]:
+    """Seconds of each of many readers who ask at once."""
+
+    async def one() -> float:
+        start = time.perf_counter()
+        answer = await client.request(target)
+        assert answer.status == 200
+        return time.perf_counter() - start
+
+    return list(await asyncio.gather(*(one() for _ in range(N_READERS))))
+
+
+def main() -> None:
+    """Make, ask, write."""
+    with tempfile.TemporaryDirectory(dir=sys.argv[1] if len(sys.argv) > 1 else None) as folder:
+        root = Path(folder)
+        make_project(root)
+        start = time.perf_counter()
+        client = Client(root)
+        jobs = {job.name: key for key, job in client.window.folders.jobs().items()}
+        first_look = time.perf_counter() - start
+        pages = {
+            "all jobs": "/",
+            "refinement": f"/jobs/{jobs['run0']}",
+            "project": f"/jobs/{jobs['proj']}",
+            "micrographs": f"/jobs/{jobs['proj']}/micrographs",
+            "micrographs, numbers": f"/jobs/{jobs['proj']}/micrographs.json",
+            "two runs": f"/compare?a={jobs['run0']}&b={jobs['run1']}",
+            "disk use": "/sizes",
+        }
+        seconds, size = {}, {}
+        for name, target in pages.items():
+            times = []
+            for _ in range(3):
+                start = time.perf_counter()
+                answer = client.ask(target)
+                times.append(time.perf_counter() - start)
+                assert answer.status == 200
+            seconds[name], size[name] = round(float(np.median(times)), 4), len(answer.body)
+        many = asyncio.run(readers(client, "/"))
+    result = {
+        "machine": machine(),
+        "micrographs": N_MICROGRAPHS,
+        "particles": N_PARTICLES,
+        "jobs": len(jobs),
+        "first_look_seconds": round(first_look, 4),
+        "seconds": seconds,
+        "bytes": size,
+        "readers": N_READERS,
+        "readers_seconds": {"median": round(float(np.median(many)), 3), "last": round(max(many), 3)},
+    }
+    path = Path(__file__).resolve().parent / "results" / "serve.json"
+    path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    print(json.dumps(result, indent=1))
+
+
+if __name__ == "__main__":
+    main()
