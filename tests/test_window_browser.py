@@ -312,3 +312,36 @@ def test_decisions_by_hand_arrive_in_the_files(browser, tmp_path):
     picks = next(iter(vg.io.read_picks(picked / "picks_edited.star").values()))
     assert picks.xy_px == pytest.approx(np.array([[100.0, 150.0], [200.0, 100.0]]), abs=0.6)
     context.close()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_no_page_has_serious_findings_of_accessibility(browser, tmp_path, scheme):
+    axe = (
+        Path(pytest.importorskip("axe_playwright_python").__file__).with_name("axe.min.js").read_text(encoding="utf-8")
+    )
+    class_folder(tmp_path / "class2d")
+    pick_folder(tmp_path / "pick")
+    refine_run(tmp_path / "one")
+    refine_run(tmp_path / "two", 1, "stopped")
+    server = Server(tmp_path, "--allow-changes")
+    context = browser.new_context(viewport={"width": 1000, "height": 900}, color_scheme=scheme)
+    one = context.new_page()
+    one.goto(server.address)
+    root = server.address.partition("/?")[0]
+    links = {
+        name: one.locator(f"#jobs a:text-is('{name}')").get_attribute("href")
+        for name in ("class2d", "pick", "one", "two")
+    }
+    pair = f"/compare?a={links['one'].rpartition('/')[2]}&b={links['two'].rpartition('/')[2]}"
+    pages = ["/", links["one"], links["two"], f"{links['class2d']}/classes", f"{links['pick']}/micrographs"]
+    found = []
+    for target in [*pages, f"{links['pick']}/picks/0", pair]:
+        one.goto(root + target)
+        one.wait_for_timeout(300)
+        one.evaluate(axe + "; null")
+        for violation in one.evaluate("axe.run()")["violations"]:
+            if violation["impact"] in ("serious", "critical"):
+                found.append((target, violation["id"], [node["html"] for node in violation["nodes"]][:3]))
+    server.stop()
+    context.close()
+    assert found == []

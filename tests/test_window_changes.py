@@ -151,7 +151,7 @@ def test_a_server_without_leave_changes_nothing(tmp_path):
     client = Client(tmp_path)
     key = only_key(client)
     before = sorted(p.name for p in (tmp_path / "class2d").iterdir())
-    for what in ("classes", "micrographs", "picks/0", "stop", "resume", "note"):
+    for what in ("classes", "micrographs", "picks/0", "stop", "resume", "note", "clean"):
         answer = client.send(f"/jobs/{key}/{what}", {"classes": [1], "note": "x"})
         assert (answer.status, "read-only" in answer.json["problem"]) == (403, True)
     assert sorted(p.name for p in (tmp_path / "class2d").iterdir()) == before
@@ -176,6 +176,27 @@ def test_a_note_is_kept_and_escaped(tmp_path):
     assert client.send(f"/jobs/{key}/note", {"note": "x" * 20_001}).status == 400
     bad = [("host", HOST), ("cookie", f"verglas_8000={TOKEN}"), ("origin", f"http://{HOST}"), ("content-length", "3")]
     assert client.ask(f"/jobs/{key}/note", "POST", b"{no", bad).status == 400
+
+
+def test_only_what_holds_no_result_is_removed(tmp_path):
+    folder = refine_run(tmp_path / "one")
+    for name in ("checkpoint", "history", "results"):
+        (folder / name).mkdir()
+        (folder / name / "state.npz").write_bytes(b"x" * 5000)
+    client = Client(tmp_path, allow_changes=True)
+    key = only_key(client)
+    assert "checkpoint: to resume from; the job has finished, 5 kB" in client.ask(f"/jobs/{key}").text
+    for wrong in ([], ["results"], ["map.mrc"], ["../one"], [".."], ["checkpoint", "results"], "checkpoint", [1]):
+        assert client.send(f"/jobs/{key}/clean", {"names": wrong}).status == 400, wrong
+    assert (folder / "checkpoint" / "state.npz").is_file()
+    assert client.send(f"/jobs/{key}/clean", {"names": ["checkpoint"]}).json["said"] == "removed 1 folders, 0.005 MB"
+    assert not (folder / "checkpoint").exists()
+    assert (folder / "results" / "state.npz").is_file()
+    stopped = refine_run(tmp_path / "two", state="stopped")
+    (stopped / "checkpoint").mkdir()
+    by_name = {job.name: key for key, job in client.window.folders.jobs().items()}
+    assert client.send(f"/jobs/{by_name['two']}/clean", {"names": ["checkpoint"]}).status == 400
+    assert (stopped / "checkpoint").is_dir()
 
 
 # ---- stop and go on

@@ -15,7 +15,7 @@ from starlette.routing import Route
 
 from verglas.errors import InputError
 from verglas.io import write_text
-from verglas.window import control, decisions
+from verglas.window import cleaning, control, decisions
 from verglas.window.job import Job
 from verglas.window.picked import PickedMicrographs
 
@@ -54,6 +54,7 @@ class Changes:
             ("/jobs/{key}/stop", lambda job, *_: {"said": control.stop(job)}),
             ("/jobs/{key}/resume", lambda job, *_: {"said": control.resume(job)}),
             ("/jobs/{key}/note", self._save_note),
+            ("/jobs/{key}/clean", lambda job, record, _: {"said": cleaning.clean(job, record.get("names") or [])}),
         )
         routes = [Route(path, endpoint, methods=["GET"]) for path, endpoint in get]
         return routes + [Route(path, self._changing(how), methods=["POST"]) for path, how in post]

@@ -27,9 +27,10 @@ from verglas.errors import InputError, VerglasError
 from verglas.report.chart import chart_html
 from verglas.report.html import template_text, value_text
 from verglas.report.refine import duration
-from verglas.window import control, decisions, graph
+from verglas.window import cleaning, control, decisions, graph
 from verglas.window.changes import Changes
 from verglas.window.curves import charts_of, compared_charts
+from verglas.window.directions import angles_picture
 from verglas.window.files import file_of, files_of, tail_of
 from verglas.window.folders import Folders, folder_bytes
 from verglas.window.guard import Guard, Guarded, is_loopback
@@ -46,6 +47,7 @@ _STRANGE_PAGE = (
 _SHARED = {"chart.js": "text/javascript", "viewer.js": "text/javascript", "sort.js": "text/javascript"}
 _OWN = {"window.js": "text/javascript", "window.css": "text/css", "curation.js": "text/javascript"}
 _MOST_GRAPH = 400
+_POSED = ("refine", "abinitio", "class3d", "align", "variability")  # commands that write angles
 
 
 @functools.cache
@@ -165,6 +167,8 @@ class Window:
             has_micrographs=bool(decisions.micrograph_files(job)),
             has_picks=job.changeable and (job.folder / "picks.star").is_file(),
             note=decisions.note_of(job),
+            removable=cleaning.removable(job),
+            has_angles=(job.folder / "particles.star").is_file() and job.command in _POSED,
             can_stop=control.can_stop(job),
             resume=control.resume_text(job),
         )
@@ -184,6 +188,14 @@ class Window:
             charts=compared_charts(first, second),
             volumes=[self._maps(one) for one in (first, second)],
         )
+
+    def angles(self, request: Request) -> Response:
+        """Viewing directions of a job's particles, of a large set a sample."""
+        job = self.job(request)
+        picture = angles_picture(job)
+        if picture is None:
+            raise HTTPException(404, "this job has no particles with angles")
+        return Response(picture, media_type="image/png")
 
     # ---- what pages fetch
 
@@ -261,6 +273,7 @@ def window_app(window: Window, guard: Guard) -> Guarded:
         ("/static/{name}", window.static),
         ("/jobs/{key}", window.show_job),
         ("/jobs/{key}/volumes/{name}", window.volume),
+        ("/jobs/{key}/angles.png", window.angles),
         ("/jobs/{key}/files/{path:path}", window.file),
     )
     changes = Changes(window)

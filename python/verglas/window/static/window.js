@@ -87,5 +87,9 @@
   document.querySelectorAll('button.keep').forEach(button => button.addEventListener('click', () => {
     act('note', {note: document.getElementById('words').value}, button.parentNode.querySelector('.said'));
   }));
+  document.querySelectorAll('button.clean').forEach(button => button.addEventListener('click', () => {
+    const names = [...document.querySelectorAll('.removable input:checked')].map(box => box.value);
+    if (names.length && confirm(`Remove ${names.join(', ')} for good?`)) { act('clean', {names}, button.parentNode.querySelector('.said')); }
+  }));
   sizes(); follow();
 })();
