@@ -146,8 +146,16 @@ def test_refined_aberrations_go_with_the_particles_and_replaced_defoci_are_named
     vg.write_particles(tmp_path / "p.star", refined, stack=tmp_path / "p.mrcs")
     assert vg.extract(data, tmp_path / "p.star", 48).optics_table.rlnBeamTiltX.tolist() == [0.5, -0.25]
     (tmp_path / "ctf.tsv").write_text("micrograph\tdefocus_A\na\t9000\n")
-    with pytest.warns(vg.errors.VerglasWarning, match="defoci of 2 of 3 particles"):
-        vg.extract(data, refined, 48, ctf=tmp_path / "ctf.tsv")
+    with pytest.warns(vg.errors.VerglasWarning, match="defoci of 2 of 3 particles are refined, which are kept"):
+        kept = vg.extract(data, refined, 48, ctf=tmp_path / "ctf.tsv")
+    assert kept.table.rlnDefocusU.tolist() == [9000, 9100, 9200]
+    with pytest.warns(vg.errors.VerglasWarning, match="defoci of 2 of 3 particles are not those of their micrographs"):
+        replaced = vg.extract(data, refined, 48, ctf=tmp_path / "ctf.tsv", keep_defoci=False)
+    assert replaced.table.rlnDefocusU.tolist() == [9000] * 3
+    # one value for a whole micrograph was not refined: a new fit of its CTF replaces it
+    shared = refined.with_columns(rlnDefocusU=8000.0, rlnDefocusV=8000.0)
+    with pytest.warns(vg.errors.VerglasWarning, match="not those of their micrographs"):
+        assert vg.extract(data, shared, 48, ctf=tmp_path / "ctf.tsv").table.rlnDefocusU.tolist() == [9000] * 3
 
 
 def test_flip_y():

@@ -36,7 +36,7 @@ from verglas.io.coordinates import MICROGRAPH, X, Y, match_names, picks_of_table
 from verglas.io.micrographs import CTF, GRADIENT, PATH, PIXEL, SHARED, check_micrograph_names, join_ctf, optics_of
 from verglas.io.rules import written_name
 from verglas.optics.stored import stored_images
-from verglas.run.extract_optics import aberration_columns, move_to_groups, warn_of_replaced_defoci
+from verglas.run.extract_optics import aberration_columns, move_to_groups, settle_defoci
 from verglas.run.parallel import in_order
 from verglas.run.reasons import commonest_kind, without_name
 from verglas.types import ArraySource, Micrograph, Particles, Picks
@@ -112,6 +112,9 @@ class ExtractOptions(Microscope):
     recentre : bool
         Where coordinates come with refined shifts (rlnOriginXAngst), move the box there; the shift keeps what is less
         than a pixel.
+    keep_defoci : bool
+        Defoci that come with coordinates (of particles, refined by ctf-refine) go before the micrographs'; astigmatism
+        and phase shift of those particles, too. Where a particle has none, its micrograph's.
     dtype : "float32" or "float16"
         Of the stacks.
     """
@@ -124,6 +127,7 @@ class ExtractOptions(Microscope):
     edge: Literal["exclude", "fill"] = setting("exclude", "Boxes that leave the micrograph")
     flip_y: bool = setting(False, "Count y from the last row (RELION on TIFF)")
     recentre: bool = setting(True, "Move boxes by the shifts of refined particles")
+    keep_defoci: bool = setting(True, "Defoci of refined particles go before their micrographs'")
     dtype: Literal["float32", "float16"] = setting("float32", "Of the stacks")
 
     def __post_init__(self) -> None:
@@ -316,7 +320,7 @@ def extract_files(
     # Names in a STAR file are as seen from its folder, or it could not be moved with its micrographs.
     if folder is not None and not loaded:
         table[MICROGRAPH] = [written_name(path, folder) for path in table[PATH]]
-    particles = particles_of(table, pieces, images)
+    particles = particles_of(table, pieces, images, keep_defoci=options.keep_defoci)
     if folder is not None:
         write_particles(folder / "particles.star", particles)
         write_excluded(folder / "excluded.csv", exclusions)
@@ -515,17 +519,24 @@ def write_piece(folder: Path, name: str, piece: Piece, dtype: str) -> str:
     return name
 
 
-def particles_of(table: pd.DataFrame, pieces: Sequence[Piece], images: Sequence[npt.NDArray[np.float32]]) -> Particles:
+def particles_of(
+    table: pd.DataFrame,
+    pieces: Sequence[Piece],
+    images: Sequence[npt.NDArray[np.float32]],
+    *,
+    keep_defoci: bool = True,
+) -> Particles:
     """One table of all particles, with the optics groups of their micrographs."""
     sources = table.iloc[[piece.row for piece in pieces]].reset_index(drop=True)
     sources[PIXEL] = [piece.settings.pixel_size_A for piece in pieces if piece.settings is not None]
     sources["_new_A"] = [piece.settings.plan.pixel_size_A for piece in pieces if piece.settings is not None]
     rows = [_rows(sources.iloc[i], piece) for i, piece in enumerate(pieces)]
-    warn_of_replaced_defoci(
-        (piece.picks.columns["rlnDefocusU"][piece.cut.kept], part["rlnDefocusU"])
-        for piece, part in zip(pieces, rows, strict=True)
-        if piece.cut is not None and "rlnDefocusU" in piece.picks.columns and "rlnDefocusU" in part
-    )
+    own = [
+        {label: values[piece.cut.kept] for label, values in piece.picks.columns.items() if label in CTF}
+        for piece in pieces
+        if piece.cut is not None
+    ]
+    rows = settle_defoci(rows, own, keep=keep_defoci)
     for label in SHARED:  # of the coordinates' own file, where the micrographs say nothing
         if label not in sources and all(label in part for part in rows):
             sources[label] = [float(part[label].iloc[0]) for part in rows]

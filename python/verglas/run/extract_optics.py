@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -67,17 +67,48 @@ def move_to_groups(body: pd.DataFrame, optics: pd.DataFrame) -> tuple[pd.DataFra
     return body.drop(columns=labels).assign(rlnOpticsGroup=group.reshape(-1) + 1), made
 
 
-def warn_of_replaced_defoci(pairs: Iterable[tuple[Any, Any]]) -> None:
-    """Say that defoci of particles, refined perhaps, gave way to their micrographs'; ``pairs`` are (had, have)."""
-    changed = total = 0
-    for had, have in pairs:
-        before = pd.to_numeric(pd.Series(had), errors="coerce").to_numpy(np.float64)
-        changed += int((np.abs(before - np.asarray(have, np.float64)) > _SAME_DEFOCUS_A).sum())
-        total += len(before)
+def settle_defoci(parts: Sequence[pd.DataFrame], own: Sequence[Mapping[str, Any]], *, keep: bool) -> list[pd.DataFrame]:
+    """Tables of particles with the defoci that count: their own where these were refined, else their micrographs'.
+
+    Parameters
+    ----------
+    parts : sequence of DataFrame
+        Particles of each micrograph, with its CTF where it has one.
+    own : sequence of mapping of label -> (n,) values
+        CTF columns that came with the coordinates.
+    keep : bool
+        Own defoci that differ between particles of a micrograph, as refined ones do, go first.
+
+    Warns
+    -----
+    VerglasWarning
+        Either gave way to the other.
+    """
+    refined = keep and any(_spread_A(columns) > _SAME_DEFOCUS_A for columns in own)
+    out, changed, total = list[pd.DataFrame](), 0, 0
+    for part, columns in zip(parts, own, strict=True):
+        if "rlnDefocusU" not in columns or "rlnDefocusU" not in part:
+            out.append(part)
+            continue
+        had = {label: pd.to_numeric(pd.Series(v), errors="coerce").to_numpy(np.float64) for label, v in columns.items()}
+        differs = np.abs(had["rlnDefocusU"] - part["rlnDefocusU"].to_numpy(np.float64)) > _SAME_DEFOCUS_A
+        changed, total = changed + int(differs.sum()), total + len(part)
+        if refined:
+            whole = np.all([np.isfinite(values) for values in had.values()], axis=0)
+            part = part.assign(**{k: np.where(whole, v, part[k]) if k in part else v for k, v in had.items()})
+        out.append(part)
     if changed:
-        warnings.warn(
-            f"extract: the defoci of {changed} of {total} particles are not those of their micrographs, which replace "
-            "them; to keep refined ones, give micrographs without CTF",
-            VerglasWarning,
-            stacklevel=4,
+        which = (
+            "refined, which are kept; keep_defoci=False (--no-keep-defoci) takes those of their micrographs"
+            if refined
+            else "not those of their micrographs, which replace them; to keep them, give micrographs without CTF"
         )
+        warnings.warn(
+            f"extract: the defoci of {changed} of {total} particles are {which}", VerglasWarning, stacklevel=4
+        )
+    return out
+
+
+def _spread_A(columns: Mapping[str, Any]) -> float:
+    values = pd.to_numeric(pd.Series(columns.get("rlnDefocusU", [])), errors="coerce").dropna()
+    return float(np.ptp(values)) if len(values) else 0.0
