@@ -4,6 +4,7 @@ from functools import partial
 
 from verglas.optics.aberrations import Aberrations, image_optics, magnify, with_aberrations
 from verglas.optics.beam_shift import beam_shift_groups
+from verglas.optics.ewald import depth_of_field_resolution_A, depth_of_field_sentence
 from verglas.optics.exposure import critical_exposure_e_A2
 from verglas.optics.stored import for_job, ignored_aberrations, plain_images
 from verglas.optics.transfer import (
@@ -33,6 +34,8 @@ __all__ = [
     "ctf",
     "ctf_zeros",
     "defocus_accuracy_A",
+    "depth_of_field_resolution_A",
+    "depth_of_field_sentence",
     "for_job",
     "ignored_aberrations",
     "image_optics",

@@ -17,7 +17,7 @@ from verglas.assessment import FSC, Postprocessed, PostprocessSettings, postproc
 from verglas.errors import InputError
 from verglas.image import in_memory
 from verglas.io import read_particles
-from verglas.optics import for_job
+from verglas.optics import depth_of_field_sentence, for_job
 from verglas.reconstruction import reconstruct
 from verglas.reconstruction.half_sets import split_halves
 from verglas.refinement import schedule, start
@@ -257,6 +257,9 @@ def refine(
             setup = _start_run(everything, references, mask, resolved_settings, around)
         heard.say(str(setup.plan))
         _tell_forecast(setup, folder, heard)
+        if resolved_settings.diameter_A is not None:
+            voltage_kV = float(everything.optics.voltage_kV.min())
+            heard.say(depth_of_field_sentence(resolved_settings.diameter_A, voltage_kV, 2 * everything.pixel_size_A))
         return _run(setup, folder, heard)
 
 
