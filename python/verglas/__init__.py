@@ -84,7 +84,6 @@ _SUBMODULES = (
     "reference",
     "refinement",
     "search",
-    "show",
     "simulate",
 )
 
