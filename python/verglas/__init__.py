@@ -219,6 +219,7 @@ __all__ = [
     "refine_ctf",
     "refinement",
     "search",
+    "show",
     "simulate",
     "status",
     "subtract",
