@@ -11,12 +11,15 @@ import pytest
 
 import verglas as vg
 from verglas.errors import VerglasWarning
+from verglas.heterogeneity.components import mean_model
 from verglas.heterogeneity.evidence import _judge, pose_share
 from verglas.heterogeneity.gain import mean_gain
+from verglas.heterogeneity.pose_null import PoseFreedom, pose_null
 from verglas.heterogeneity.posed import posed_images
 from verglas.heterogeneity.settings import TestSettings
 from verglas.run.heterogeneity import heterogeneity_files
 from verglas.simulate import hinge, phantom
+from verglas.types import Poses
 
 BOX, PIXEL_A = 32, 5.0
 HOW = {
@@ -63,6 +66,40 @@ def table(*rows):
 )
 def test_verdict_follows_the_gains(rows, kept, share, verdict):
     assert _judge(table(*rows), kept, share)[0] == verdict
+
+
+def test_what_free_poses_explain_as_well_is_no_structure():
+    rows = table(("1 components", 2.0, 0.1), ("2 classes", 3.0, 0.1))
+    off = PoseFreedom(4.0, 2.0, 0.1)
+    nothing = rows.assign(gain_with_free_poses_nats=[0.0, 0.1, -1.0], error_with_free_poses_nats=0.1)
+    verdict, sentence = _judge(nothing, 1, [0.1], off)
+    assert verdict == "poses"
+    assert "turned by 4 degrees, moved by 2 A, 10 % anywhere" in sentence
+    some = rows.assign(gain_with_free_poses_nats=[0.0, 1.0, -1.0], error_with_free_poses_nats=0.1)
+    assert _judge(some, 1, [0.1], off)[0] == "continuous"  # of the classes nothing is left
+
+
+def test_pose_errors_are_measured_and_the_profile_stands_for_poses_that_say_nothing():
+    """Of poses off by 8 degrees and 4 A in each direction, and of a third that are random."""
+    rng = np.random.default_rng(1)
+    p = simulated(phantom(BOX, PIXEL_A, 110.0, seed=2), 120)
+    angles, shifts = p.poses.angles_deg, p.poses.shifts_A
+    off = p.with_poses(Poses(angles + 6 * rng.normal(size=angles.shape), shifts + 4 * rng.normal(size=shifts.shape)))
+    anywhere = angles.copy()
+    anywhere[:40] = rng.uniform(0, 180, size=(40, 3))
+    for given, least, most in ((p, (0, 0, 0.0), (1, 1, 0.05)), (off, (2, 2, 0.0), (8, 4, 0.3))):
+        made = pose_null(*posed_and_mean(given)).freedom
+        values = (made.turn_deg, made.shift_A, made.elsewhere)
+        assert all(a <= v <= b for a, v, b in zip(least, values, most, strict=True)), str(made)
+    found = pose_null(*posed_and_mean(p.with_poses(Poses(anywhere, shifts))))
+    assert 0.2 < found.freedom.elsewhere < 0.45
+    lost = found.profile > found.evidence - np.log(2)
+    assert lost[:40].mean() > lost[40:].mean() + 0.3
+
+
+def posed_and_mean(particles):
+    posed = posed_images(particles, job="test", resolution_A=20, diameter_A=130)
+    return posed, mean_model(posed, contrast=True)
 
 
 def test_gain_of_copies_is_as_sure_as_that_of_their_images():

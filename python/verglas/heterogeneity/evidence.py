@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from verglas import fourier
 from verglas._screen import ListenerChoice, shown_to
 from verglas.heterogeneity.components import held_out_evidence, learn_components, mean_model
 from verglas.heterogeneity.fixed_classes import fit_classes, held_out_class_evidence
 from verglas.heterogeneity.gain import mean_gain
+from verglas.heterogeneity.pose_null import (
+    PoseFreedom,
+    freed_class_evidence,
+    freed_component_evidence,
+    pose_derivatives,
+    pose_null,
+)
 from verglas.heterogeneity.posed import PosedImages, posed_as_chosen
 from verglas.heterogeneity.settings import TestSettings
 from verglas.heterogeneity.variability import SIGNIFICANT, component_gains
@@ -35,12 +41,15 @@ class HeterogeneityTest:
     sentence : str
         What a reader must know.
     models : DataFrame
-        ``model``, ``gain_nats`` over one map per held-out particle, ``error_nats``.
+        ``model``, ``gain_nats`` over one map per held-out particle, ``error_nats``; and both again where every model's
+        poses, those of the one map too, may be off.
     pose_share : list of float
         Of each component: share of its power that small rotations and shifts of the mean would make.
     particles : int
     excluded : dict
         Number in the input -> reason.
+    freedom : PoseFreedom
+        How far poses are off, and how many lie anywhere, by what one map explains best.
     """
 
     verdict: str
@@ -49,6 +58,7 @@ class HeterogeneityTest:
     pose_share: list[float]
     particles: int
     excluded: dict[int, str]
+    freedom: PoseFreedom
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-ready."""
@@ -57,6 +67,7 @@ class HeterogeneityTest:
             "sentence": self.sentence,
             "models": self.models.to_dict("records"),
             "pose_share": self.pose_share,
+            "pose_freedom": asdict(self.freedom),
             "particles": self.particles,
             "excluded": len(self.excluded),
             "reasons": {str(i): reason for i, reason in self.excluded.items()},
@@ -128,27 +139,40 @@ def heterogeneity_test(
         kept = int(gains["kept"].sum())
         # The map learned alone, as for the classes: the mean learned beside components is no model of one structure.
         one = held_out_evidence(posed, mean)[:, 0]
-        rows = [_row(f"{q} components", evidence[:, q] - one, posed.image) for q in range(1, evidence.shape[1])]
+        # Every model once more, its poses free to be off by as much as one map alone would have it.
+        null = pose_null(posed, mean)
+        freed = freed_component_evidence(posed, replace(model, sigma2=mean.sigma2), null) - null.evidence[:, None]
+        rows = [
+            _row(f"{q} components", evidence[:, q] - one, freed[:, q], posed.image) for q in range(1, evidence.shape[1])
+        ]
         for count in range(2, chosen.most_classes + 1):
             tick = phase_progress(heard, f"{count} classes, iterations")
             fitted = fit_classes(posed, count, mean=mean, seed=chosen.seed, tick=tick)
-            rows.append(
-                _row(f"{count} classes", held_out_class_evidence(posed, fitted, mean.sigma2)[0] - one, posed.image)
-            )
+            gain = held_out_class_evidence(posed, fitted, mean.sigma2)[0] - one
+            freed_all, fewer = freed_class_evidence(posed, fitted, mean.sigma2, null)
+            best_null = max(null.evidence, fewer, key=lambda e: float(e.mean()))
+            rows.append(_row(f"{count} classes", gain, freed_all - best_null, posed.image))
         share = [pose_share(posed, mean.volumes[0], v) for v in model.first(kept).volumes[1:]]
-    models = pd.DataFrame([_row("one map", np.zeros(len(posed)), posed.image), *rows])
-    verdict, sentence = _judge(models, kept, share)
-    return HeterogeneityTest(verdict, sentence, models, share, len(posed), posed.excluded)
+    nothing = np.zeros(len(posed))
+    models = pd.DataFrame([_row("one map", nothing, nothing, posed.image), *rows])
+    verdict, sentence = _judge(models, kept, share, null.freedom)
+    return HeterogeneityTest(verdict, sentence, models, share, len(posed), posed.excluded, null.freedom)
 
 
-def _row(name: str, gain: FloatArray, image: IntArray) -> dict[str, Any]:
+def _row(name: str, gain: FloatArray, freed: FloatArray, image: IntArray) -> dict[str, Any]:
     mean, error = mean_gain(gain, image)
-    return {"model": name, "gain_nats": mean, "error_nats": error}
+    freed_mean, freed_error = mean_gain(freed, image)
+    return {
+        "model": name,
+        "gain_nats": mean,
+        "error_nats": error,
+        "gain_with_free_poses_nats": freed_mean,
+        "error_with_free_poses_nats": freed_error,
+    }
 
 
-def _judge(models: pd.DataFrame, kept: int, share: list[float]) -> tuple[str, str]:
-    gain, error = (models[name].to_numpy(np.float64) for name in ("gain_nats", "error_nats"))
-    good = models.loc[(gain > SIGNIFICANT * error) & (gain > 0)]
+def _judge(models: pd.DataFrame, kept: int, share: list[float], freedom: PoseFreedom | None = None) -> tuple[str, str]:
+    good = _significant(models, "gain_nats", "error_nats")
     if kept:  # components beyond the last that counts are noise
         beyond = [f"{q} components" for q in range(kept + 1, len(models))]
         good = good.loc[~good["model"].isin(beyond)]
@@ -156,13 +180,29 @@ def _judge(models: pd.DataFrame, kept: int, share: list[float]) -> tuple[str, st
         good = good.loc[~good["model"].str.endswith("components")]
     if good.empty:
         return "none", "no heterogeneity beyond noise: no model explains held-out particles better than one map"
-    best = good.sort_values("gain_nats").iloc[-1]
-    said = f"{best['model']} explain held-out particles best: {best['gain_nats']:+.3f} +- {best['error_nats']:.3f} nats"
     if share and min(share) > _POSES:
         percent = ", ".join(f"{100 * s:.0f} %" for s in share)
         return "poses", f"what varies looks like wrong poses ({percent} of the components' power): refine them first"
-    kind = "classes" if str(best["model"]).endswith("classes") else "continuous"
-    return kind, f"{said} per particle over one map"
+    if freedom is not None:
+        structural = _significant(good, "gain_with_free_poses_nats", "error_with_free_poses_nats")
+        if structural.empty:
+            said = _explains(good)[1]
+            return "poses", f"{said}, but nothing is gained once poses may be wrong ({freedom}): refine them first"
+        good = structural
+    name, said = _explains(good)
+    return "classes" if name.endswith("classes") else "continuous", f"{said} per particle over one map"
+
+
+def _explains(models: pd.DataFrame) -> tuple[str, str]:
+    """The model that gains most, and a sentence of it."""
+    best = models.sort_values("gain_nats").iloc[-1]
+    gain = f"{best['gain_nats']:+.3f} +- {best['error_nats']:.3f} nats"
+    return str(best["model"]), f"{best['model']} explain held-out particles best: {gain}"
+
+
+def _significant(models: pd.DataFrame, gain: str, error: str) -> pd.DataFrame:
+    mean, spread = (models[name].to_numpy(np.float64) for name in (gain, error))
+    return models.loc[(mean > SIGNIFICANT * spread) & (mean > 0)]
 
 
 def pose_share(posed: PosedImages, mean: Float32Array, component: Float32Array) -> float:
@@ -171,16 +211,7 @@ def pose_share(posed: PosedImages, mean: Float32Array, component: Float32Array) 
     A map turned by a small :math:`\omega` and moved by t changes by
     :math:`-(\omega \times r + t) \cdot \nabla V`: six maps.
     """
-    spectrum = fourier.forward(mean, 3, threads=posed.threads)
-    # Along x, y, z; exact, where differences of neighbours fade towards Nyquist.
-    gx, gy, gz = (
-        fourier.inverse((2j * np.pi / posed.box * k * spectrum).astype(np.complex64), mean.shape, threads=posed.threads)
-        for k in reversed(fourier.half_grid(mean.shape))
-    )
-    axis = np.arange(posed.box) - posed.box // 2
-    z, y, x = np.meshgrid(axis, axis, axis, indexing="ij")
-    turned = [y * gz - z * gy, z * gx - x * gz, x * gy - y * gx]
-    basis = np.stack([(v * posed.sphere).ravel() for v in [gx, gy, gz, *turned]], axis=1)
+    basis = pose_derivatives(posed, mean).reshape(6, -1).T.astype(np.float64)
     target = component.astype(np.float64).ravel()
     power = float(target @ target)
     if not power > 0:
