@@ -13,7 +13,6 @@ from verglas.heterogeneity import seeds
 from verglas.heterogeneity.proposals import propose_map
 from verglas.heterogeneity.seeds import mixture_evidence, seed_search
 from verglas.search.problem import Problem
-from verglas.search.state import PoseTable
 from verglas.simulate import hinge, phantom
 
 BOX, PIXEL_A, DIAMETER_A = 32, 6.0, 140.0
@@ -31,7 +30,7 @@ def drawn(n, *, snr, seed=0):
 
 def searched(particles):
     problem = Problem.of(particles, {}, job="test", diameter_A=DIAMETER_A, threads=1)
-    return seed_search(problem, PoseTable.unknown(len(particles)), 1.0, seed=0)
+    return seed_search(problem, 1.0, seed=0)
 
 
 def test_guess_is_another_map_of_the_same_grey_scale():

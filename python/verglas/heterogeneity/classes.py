@@ -166,7 +166,7 @@ def search_classes(
     # Every number of classes is judged with the same noise and the same poses looked at: other evidence is of no use.
     judge = _Judge(step, [h.sigma2.copy() for h in state.halves])
     yield _trial(work.with_classes(1), state, step, judge)
-    seeding = _Seeding(work, state, step)
+    seeding = _Seeding(work, state)
     for count in counts:
         if count == 1:
             continue
@@ -182,14 +182,13 @@ class _Seeding:
 
     work: _Work
     consensus: State
-    step: Step
     grown: Seeds | None = None
 
     @cached_property
     def search(self) -> SeedSearch:
         """Guesses from the single map, and the particles that choose among them."""
-        work = self.work
-        return seed_search(work.problem, self.consensus.poses, self.step.shift_range_px, work.settings.seed)
+        problem, settings = self.work.problem, self.work.settings
+        return seed_search(problem, settings.shift_range_A / problem.pixel_size_A, settings.seed)
 
     def state(self, count: int) -> State:
         """Start of so many classes."""
@@ -215,8 +214,9 @@ class _Seeding:
             for had in self.consensus.halves
         ]
         state = self.consensus
-        curves = np.zeros((count, state.fsc.shape[1]))
-        return State(0, state.poses.copy(), halves, curves, state.resolution_shell)
+        poses = state.poses.copy()
+        poses.origin_px = self.search.origins_px(seeds) * (box / self.search.problem.box)
+        return State(0, poses, halves, np.zeros((count, state.fsc.shape[1])), state.resolution_shell)
 
 
 def _given_state(problem: RefineProblem, power: Float32Array, references: list[Map], before: State) -> State:

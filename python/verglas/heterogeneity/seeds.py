@@ -149,6 +149,13 @@ class SeedSearch:
         step = BatchStep(self.problem, model, self.step, self.grid_radius)
         return step.evaluate(self.rows, PoseTable.unknown(len(self.problem)))
 
+    def origins_px(self, seeds: Seeds) -> FloatArray:
+        """(n, 2) shifts of all particles under their best class, in pixels of this box."""
+        poses = PoseTable.unknown(len(self.problem))
+        step = BatchStep(self.problem, seeds.model, self.step, self.grid_radius)
+        step.evaluate(np.arange(len(self.problem)), poses)
+        return poses.origin_px
+
     def grow(self, seeds: Seeds, count: int, tell: Tell | None = None) -> Seeds:
         """Up to so many classes, put to the test.
 
@@ -229,16 +236,15 @@ class SeedSearch:
         return seeds
 
 
-def seed_search(problem: Problem, poses: PoseTable, shift_range_px: float, seed: int) -> SeedSearch:
-    """The particles of a problem at the resolution that a coarse grid serves, about the shifts of a single map.
+def seed_search(problem: Problem, shift_range_px: float, seed: int) -> SeedSearch:
+    """The particles of a problem at the resolution that a coarse grid serves.
 
     Parameters
     ----------
     problem : Problem
-    poses : PoseTable
-        Of the single map; only the shifts are used.
     shift_range_px : float
-        Largest shift searched about these.
+        Largest shift searched, about the images' centres and not about the shifts on a single map: those of other
+        structures' particles are as wrong as their orientations.
     seed : int
     """
     radius = min(problem.last_radius, step_radius(problem.box, problem.diameter_px, healpix_spacing_deg(_ORDER)))
@@ -257,7 +263,6 @@ def seed_search(problem: Problem, poses: PoseTable, shift_range_px: float, seed:
         diameter_A=problem.diameter_px * problem.pixel_size_A,
         threads=problem.threads,
         devices=problem.devices[:1],
-        first_origin_px=poses.origin_px * factor,
     )
     # Edges of masks have a width in angstrom: five large pixels would let neighbours in.
     small = replace(small, edge_px=float(np.clip(_EDGE_A / small.pixel_size_A, 1.5, small.edge_px)))
