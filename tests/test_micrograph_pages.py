@@ -45,6 +45,11 @@ def test_doubtful_ctfs_are_flagged_with_the_reason():
         ("pixels of 3 samples",),
     ]
     assert judge_ctfs([]) == []
+    # what an error of the astigmatism costs depends on how far the rings go
+    one = {"defocus_u_A": 15200, "defocus_v_A": 15000, "merit": 0.9, "reason": "", "astigmatism_error_A": 110.0}
+    assert judge_ctfs([one | {"resolution_A": 6.3}]) == [()]
+    told = judge_ctfs([one | {"resolution_A": 3.0}])[0]
+    assert told == ("astigmatism known to 110 A only (standard error), 0.4 rad of phase at the last ring",)
     assert judge_ctfs([{"reason": "a movie"}]) == [("a movie",)]
 
 

@@ -54,8 +54,7 @@ def session(tmp_path_factory):
 @pytest.fixture(scope="module")
 def project(session, tmp_path_factory):
     root = tmp_path_factory.mktemp("projects") / "p"
-    # Forced: so small micrographs do not tell their astigmatism well, and are flagged one and all.
-    return vg.process(root, micrographs=[str(session[0])], set=QUICK, force=True, **GIVEN)
+    return vg.process(root, micrographs=[str(session[0])], set=QUICK, **GIVEN)
 
 
 def test_movies_become_micrographs_and_particles(session, project):
@@ -81,7 +80,7 @@ def test_movies_become_micrographs_and_particles(session, project):
 
 
 def test_nothing_is_done_twice_and_other_settings_are_refused(project):
-    again = vg.process(project.root, force=True, threads=1)
+    again = vg.process(project.root, threads=1)
     assert all(r.done_before for r in again.records)
     with pytest.raises(vg.InputError, match=r"motion was finished with other settings \(bin_factor: was 1, now 2"):
         vg.process(project.root, set={"motion.bin_factor": 2}, threads=1)

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from verglas.optics.transfer import wavelength_A
 from verglas.types.verdict import Finding, Verdict
 
 FEWEST_PARTICLES = 50  # that a later stage can do anything with
@@ -62,8 +63,9 @@ class QualityLimits:
         Coarsest CTF fit.
     merit : float
         Least merit of a CTF; below 0.3 it is set aside anyway.
-    astigmatism_error_A : float
-        Largest standard error of the difference of the two defoci: half of the errors are two thirds of it or more.
+    astigmatism_phase_rad : float
+        Largest phase, where the rings end, that the standard error of the astigmatism turns: an error of 75 A does it
+        at 3 A, one of 300 A at 6 A.
     ring_contrast : float
         Largest contrast of the power spectrum's rings over the set's median. Carbon of twice the scattering of ice has
         1.6; of 14 micrographs of apoferritin the largest has 1.4.
@@ -77,7 +79,7 @@ class QualityLimits:
     precision: float = 0.7
     resolution_A: float = 10.0
     merit: float = 0.5
-    astigmatism_error_A: float = 75.0
+    astigmatism_phase_rad: float = 0.25
     ring_contrast: float = 1.5
     few: float = 0.25
     flagged: float = 0.25
@@ -195,11 +197,22 @@ def judge_ctfs(fits: Sequence[Mapping[str, Any]], limits: QualityLimits | None =
         difference = one["defocus_u_A"] - one["defocus_v_A"]
         if difference > widest:
             reasons.append(f"astigmatism {difference:.0f} A, median {middle:.0f} A")
-        error = one.get("astigmatism_error_A", 0.0)
-        if error > limit.astigmatism_error_A:
-            reasons.append(f"astigmatism known to {error:.0f} A only (standard error)")
+        error, phase = one.get("astigmatism_error_A", 0.0), _astigmatism_phase_rad(one)
+        if phase > limit.astigmatism_phase_rad:
+            reasons.append(
+                f"astigmatism known to {error:.0f} A only (standard error), {phase:.1f} rad of phase at the last ring"
+            )
         judged.append(tuple(reasons))
     return judged
+
+
+def _astigmatism_phase_rad(one: Mapping[str, Any]) -> float:
+    """Phase that a standard error of the difference of the defoci turns along either axis, at the last ring."""
+    error, resolution_A = one.get("astigmatism_error_A", 0.0), one["resolution_A"]
+    if not error or not resolution_A:
+        return 0.0  # rings that end nowhere are a reason of their own
+    # half of the difference is what each axis is off
+    return float(np.pi * wavelength_A(one.get("voltage_kV", 300.0)) * (error / 2) / resolution_A**2)
 
 
 def judge_set(judged: Mapping[str, Sequence[str]], unreadable: int = 0, limits: QualityLimits | None = None) -> Verdict:
