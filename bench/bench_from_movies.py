@@ -1,6 +1,6 @@
 """The commands of docs/guide/from-movies.md on the movies that it makes: wall and processor time of each.
 
-    python bench/bench_from_movies.py [--folder SESSION] [--add]
+    python bench/bench_from_movies.py [--folder FOLDER] [--add]
 
 Three movies of 768 x 768 pixels of 1.5 A, twelve frames of 2 e/A2, that drift and dome, with a gain and hot pixels, are
 simulated and written as the page does it; then motion correction, CTFs and picks. ``--add`` goes on with the step after

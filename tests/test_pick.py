@@ -313,6 +313,15 @@ def test_missing_pixels_cost_no_more_than_their_place(scenes):
     assert merit_of(away[0], replace(truth, picks=away[1]), micrograph.shape).f_score >= 0.9
 
 
+@pytest.mark.parametrize("seed", [1, 4, 5, 7])
+def test_the_rim_of_missing_pixels_is_not_the_ice(seed):
+    """Its strip of the weakest texture was taken for ice, and all else for carbon."""
+    data = np.random.default_rng(seed).normal(size=(300, 300)).astype(np.float32)
+    data[5:100, 5:100] = np.nan
+    bad = bad_areas(prepare(vg.Micrograph(data, 4.0), 100.0))
+    assert 0.1 < bad.fraction < 0.13  # the missing pixels are a tenth
+
+
 def test_threads_do_not_change_the_picks(scenes):
     micrograph, _ = scenes["plain"]
     first, second = (vg.pick(micrograph, DIAMETER, method="log", threads=t) for t in (1, 3))

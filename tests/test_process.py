@@ -22,9 +22,11 @@ from verglas.errors import InputError, SettingError
 from verglas.extraction import try_centring
 from verglas.picking import compare_picks, inside
 from verglas.pipeline import job
+from verglas.pipeline.project import Project, find_shots
 from verglas.pipeline.settings import ProcessSettings, load_settings, parse_setting, with_overrides
 from verglas.pipeline.stage import Stage, StageStopped, run_stages
 from verglas.pipeline.stages import STAGES, stages_of
+from verglas.pipeline.tables import standings
 from verglas.run.tenure import lock_project
 from verglas.types.verdict import Verdict
 
@@ -207,6 +209,18 @@ def test_the_kept_list_chooses_micrographs(copy, micrographs):
     names = set(vg.read_particles(done.particles).table["rlnMicrographName"])
     assert {Path(name).name for name in names} == {"m1.mrc"}
     assert "not in the list" in done.summary()["set_aside"][f"{micrographs[0]}/m0.mrc"]
+
+
+def test_doubtful_picks_are_flagged_as_pick_flags_them(copy, micrographs):
+    """The expected share of particles among the picks stood in the record, and nobody judged it."""
+    settings = ProcessSettings((f"{micrographs[0]}/*.mrc",), DIAMETER_A, pixel_size_A=PIXEL_A)
+    shots = find_shots(settings)
+    (path,) = (copy / "pick/records").glob(f"{shots[1].key}.json")
+    record = json.loads(path.read_text())
+    record["result"] |= {"clear": True, "precision": 0.55}
+    path.write_text(json.dumps(record))
+    sentence = "only about 55 % of its picks are particles"
+    assert [sentence in one.flags for one in standings(Project(copy, settings, shots))] == [False, True, False]
 
 
 def test_bad_files_are_named_set_aside_and_counted(tmp_path, blank_figures):

@@ -100,7 +100,9 @@ def tell_ice_from_carbon(grey: npt.ArrayLike, radius_px: float) -> IceAndCarbon:
     fine = fine_power(grey, _FINE * radius_px)
     # A corner of missing pixels has the weakest texture of all: it would be the ice, and all else carbon.
     local = ndimage.uniform_filter(fine, _BLANK_WIDTH, mode="reflect")
-    recorded = local > _BLANK**2 * float(fine.mean())
+    blank = local <= _BLANK**2 * float(fine.mean())
+    # Squares on its rim hold some texture: a strip of the weakest would be the ice as well.
+    recorded = ~ndimage.maximum_filter(blank, _BLANK_WIDTH)
     share = disc_mean(recorded, _DISC * radius_px)
     variance = disc_mean(fine * recorded, _DISC * radius_px) / np.maximum(share, 0.5)
     texture = log_deviation(variance)

@@ -157,6 +157,7 @@ def quality(project: Project, shot: Shot) -> MicrographQuality | None:
         float(result.get("separation", 0.0)),
         bool(result.get("clear", False)),
         (float(ctf["defocus_u_A"]) + float(ctf["defocus_v_A"])) / 2,
+        precision=float(result.get("precision", "nan")),
         ring_contrast=float(result.get("ring_contrast") or "nan"),
     )
 
