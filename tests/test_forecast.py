@@ -40,6 +40,28 @@ def test_the_speed_of_a_machine_is_measured_once(tmp_path, monkeypatch):
     assert speed.machine_speed() == 5.0  # another build is another machine
 
 
+@pytest.mark.parametrize("content", ["null", "3", "[1, 2]", '{"KEY": 0}', '{"KEY": NaN}', '{"KEY": "2"}', '{"KEY": 1e999}'])
+def test_a_speed_that_is_none_is_measured_again(content, monkeypatch):
+    speed.machine_speed()
+    path = speed.cache_folder() / "speed.json"
+    (key,) = json.loads(path.read_text())
+    path.write_text(content.replace("KEY", key))
+    monkeypatch.setattr(speed, "_measured", lambda: 3.0)
+    assert speed.machine_speed() == 3.0
+    assert json.loads(path.read_text()) == {key: 3.0}
+
+
+def test_a_user_without_a_home_and_a_cache_that_is_a_file_are_forecast(tmp_path, monkeypatch):
+    def homeless() -> None:
+        raise RuntimeError("Could not determine home directory.")
+
+    (tmp_path / "cache").write_text("no folder")
+    assert speed.machine_speed() == 2.0
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setattr(speed.Path, "home", homeless)
+    assert speed.machine_speed() == 2.0
+
+
 def test_more_of_everything_takes_longer_and_a_quicker_machine_less(monkeypatch):
     def seconds(n: int = 1000, box: int = 64, classes: int = 10, **how: int) -> float:
         return class2d_forecast(n, box, 2.0, Class2DSettings(classes=classes), 1, **how).processor_s

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -19,10 +20,17 @@ from verglas.run.machine import processor_name
 
 _MOST_S = 0.4  # of measuring
 _FILE = "speed.json"
+_SLOWEST, _QUICKEST = 1e-3, 1e3  # of speeds that a machine can have
 
 
 def cache_folder() -> Path:
-    """Where what was measured is kept for later runs of the same user."""
+    """Where what was measured is kept for later runs of the same user.
+
+    Raises
+    ------
+    RuntimeError
+        The user has no home folder, as in a container under a number that no account has.
+    """
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "verglas"
 
 
@@ -41,22 +49,36 @@ def machine_speed() -> float:
     >>> 0.01 < machine_speed() < 100
     True
     """
-    path = cache_folder() / _FILE
     # Another build or another machine that shares the home folder is as quick as it is, not as this one was.
     key = f"{__version__} {_native.core.isa} {processor_name()}"
-    known: dict[str, float] = {}
-    with suppress(OSError, ValueError):
-        known = dict(json.loads(path.read_text(encoding="utf-8")))
-    if isinstance(known.get(key), int | float):
-        return float(known[key])
+    try:
+        path = cache_folder() / _FILE
+    except RuntimeError:
+        return _measured()
+    known = _read_speeds(path)
+    if key in known:
+        return known[key]
     speed = _measured()
     # A home folder that cannot be written costs half a second again, no more.
     with suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f"{_FILE}.{os.getpid()}")
-        temporary.write_text(json.dumps({**known, key: round(speed, 4)}), encoding="utf-8")
+        # The name of the machine: two that share the home folder may have processes of one number.
+        temporary = path.with_name(f"{_FILE}.{platform.node()}.{os.getpid()}")
+        temporary.write_text(json.dumps({**known, key: float(f"{speed:.4g}")}), encoding="utf-8")
         temporary.replace(path)
     return speed
+
+
+def _read_speeds(path: Path) -> dict[str, float]:
+    """What was measured before; a damaged file, or a number that is no speed, is measured again."""
+    try:
+        known = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    if not isinstance(known, dict):
+        return {}
+    speeds = {key: value for key, value in known.items() if isinstance(value, int | float)}
+    return {key: float(value) for key, value in speeds.items() if _SLOWEST < value < _QUICKEST}
 
 
 def _measured() -> float:
