@@ -144,3 +144,51 @@ def test_what_is_no_finished_run_is_refused(run, tmp_path):
     with pytest.raises(InputError, match=r"classes 1, 2: give --class-number"):
         vg.deposit(several, tmp_path / "dep")
     assert vg.deposit(several, tmp_path / "dep", class_number=2, hand="known").state in ("go on", "warn")
+
+
+def test_files_of_a_run_are_never_replaced(run, tmp_path):
+    before = {path.name: path.read_bytes() for path in run.iterdir() if path.is_file()}
+    other = make_run_folder(tmp_path / "refine2", iterations=1)
+    for target in (run, run / ".." / run.name, other):
+        with pytest.raises(InputError, match=r"holds a run, whose map\.mrc"):
+            vg.deposit(run, target)
+    (run / "run.json").rename(tmp_path / "run.json")  # a postprocessing has none
+    with pytest.raises(InputError, match=r"holds a run, whose map\.mrc"):
+        vg.deposit(run, run)
+    (tmp_path / "run.json").rename(run / "run.json")
+    assert {path.name: path.read_bytes() for path in run.iterdir() if path.is_file()} == before
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="it is a file"):
+        vg.deposit(run, tmp_path / "file")
+
+
+def test_a_point_group_is_that_of_the_postprocessing_or_none(run, tmp_path):
+    alone = tmp_path / "alone"
+    shutil.copytree(run, alone)
+    (alone / "run.json").unlink()
+    record = json.loads((alone / "postprocess.json").read_text())
+
+    def stated() -> str:
+        vg.deposit(alone, tmp_path / "dep")
+        block = gemmi.cif.read(str(tmp_path / "dep/metadata.cif")).sole_block()
+        return str(block.find_value("_em_single_particle_entity.point_symmetry"))
+
+    assert stated() == "?"
+    (alone / "postprocess.json").write_text(json.dumps({**record, "settings": {"symmetry": "D7"}}))
+    assert stated() == "D7"
+    (alone / "fsc.csv").write_text("frequency_per_A,masked\n0,1\n")
+    with pytest.raises(vg.FormatError, match="no column 'corrected'"):
+        vg.deposit(alone, tmp_path / "dep")
+
+
+def test_a_postprocessing_is_deposited_with_its_half_maps(run, tmp_path, monkeypatch, capsys, blank_figures):
+    monkeypatch.chdir(run.parent)
+    halves = [f"{run.name}/half{k}.mrc" for k in (1, 2)]
+    status, _, said = main(["postprocess", *halves, "--out", str(tmp_path / "post"), "--symmetry", "C1"], capsys)
+    assert status == 0, said
+    assert vg.deposit(tmp_path / "post", tmp_path / "dep", hand="known").state == "go on"
+    for name in ("half1", "half2"):
+        assert np.array_equal(vg.read_map(tmp_path / f"dep/{name}.mrc").data, vg.read_map(run / f"{name}.mrc").data)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match=r"refine1/half1\.mrc: no such file, though .*postprocess\.json was made from it"):
+        vg.deposit(tmp_path / "post", tmp_path / "dep")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -54,7 +54,7 @@ class _Run:
     record: dict[str, Any]
     postprocessed: dict[str, Any]
     frequency_per_A: np.ndarray
-    curves: dict[str, np.ndarray] = field(default_factory=dict)
+    fsc: np.ndarray
     particles: Particles | None = None
 
     @property
@@ -81,7 +81,7 @@ def deposit(
     folder : path
         Of ``verglas refine`` or ``verglas postprocess``, finished.
     out : path
-        Folder to write; it is made.
+        Folder to write; it is made. Files of an earlier deposition there are replaced, those of a run never.
     settings : DepositSettings, optional
         All choices at once; what is given beside them goes before.
     threads : int, optional
@@ -97,10 +97,12 @@ def deposit(
     Raises
     ------
     InputError
-        The folder is not that of a finished run, or a file is missing; the message names it.
+        The folder is not that of a finished run, or a file is missing; the message names it. The folder to write
+        is that of a run, or no folder.
     """
     chosen = settings_from("deposit", DepositSettings, settings, **changes)
-    run, target = _read_run(Path(folder), chosen.class_number), Path(out)
+    target = _folder_to_write(Path(folder), Path(out))
+    run = _read_run(Path(folder), chosen.class_number)
     mean = mean_of(run.maps["half1"], run.maps["half2"])
     mirror_image = mean.with_data(flip_hand(mean.data))
     findings = judge_deposition(run.maps, mirror_image, run.resolution_A, hand=chosen.hand, threads=threads)
@@ -109,7 +111,7 @@ def deposit(
     for name, volume in run.maps.items():
         write_map(target / f"{name}.mrc", volume)
     level = _contour(run, chosen)
-    write_fsc_xml(target / "fsc.xml", run.frequency_per_A, run.curves["corrected"], title="FSC of masked half maps")
+    write_fsc_xml(target / "fsc.xml", run.frequency_per_A, run.fsc, title="FSC of masked half maps")
     pairs, loops = _metadata(run, chosen, level)
     write_em_metadata(target / "metadata.cif", pairs, loops)
     from verglas.report.deposit import entry_image
@@ -129,6 +131,15 @@ def deposit(
     return verdict
 
 
+def _folder_to_write(folder: Path, out: Path) -> Path:
+    """The one asked for, unless files of a run would be lost: both kinds have a map.mrc and a report.html."""
+    if out.exists() and not out.is_dir():
+        raise InputError(f"{out}: it is a file, expected the name of a folder to write")
+    if (out.exists() and folder.exists() and out.samefile(folder)) or (out / "run.json").exists():
+        raise InputError(f"{out}: it holds a run, whose map.mrc and report.html would be lost; name another folder")
+    return out
+
+
 def _read_run(folder: Path, number: int | None) -> _Run:
     suffix = _suffix(folder, number)
     names = {"map": f"map_sharpened{suffix}.mrc", "postprocess": f"postprocess{suffix}.json", "fsc": f"fsc{suffix}.csv"}
@@ -137,7 +148,7 @@ def _read_run(folder: Path, number: int | None) -> _Run:
             raise InputError(
                 f"{folder}: no {name}; expected the folder of a refinement or postprocessing that has finished"
             )
-    half1, half2 = read_half_maps(folder / f"half1{suffix}.mrc", folder / f"half2{suffix}.mrc")
+    half1, half2 = read_half_maps(*(_recorded_halves(folder) or [folder / f"half{k}{suffix}.mrc" for k in (1, 2)]))
     maps = {"map": read_map(folder / names["map"]), "half1": half1, "half2": half2}
     mask, plain = folder / f"mask{suffix}.mrc", folder / f"map{suffix}.mrc"
     if mask.is_file():
@@ -147,21 +158,20 @@ def _read_run(folder: Path, number: int | None) -> _Run:
     postprocessed = read_json(folder / names["postprocess"])
     if postprocessed.get("resolution_A") is None:
         raise InputError(f"{folder / names['postprocess']}: it states no resolution; there is nothing to deposit")
-    table, run, star = read_csv(folder / names["fsc"]), folder / "run.json", folder / "particles.star"
-    curves = {name: table[name].to_numpy(float) for name in ("unmasked", "masked", "corrected")}
+    table, run, star = read_csv(folder / names["fsc"], ("frequency_per_A", "corrected")), folder / "run.json", folder / "particles.star"
     return _Run(
         maps,
         read_json(run) if run.is_file() else {},
         postprocessed,
         table["frequency_per_A"].to_numpy(float),
-        curves,
+        table["corrected"].to_numpy(float),
         _of_class(read_particles(star), number) if star.is_file() else None,
     )
 
 
 def _suffix(folder: Path, number: int | None) -> str:
     """Of the files of a class; empty where there is one class."""
-    if (folder / "half1.mrc").is_file():
+    if (folder / "half1.mrc").is_file() or _recorded_halves(folder):
         if number not in (None, 1):
             raise InputError(f"{folder}: there is one class; --class-number {number} is none of it")
         return ""
@@ -172,6 +182,24 @@ def _suffix(folder: Path, number: int | None) -> str:
         asked = "give --class-number" if number is None else f"--class-number {number} is none of them"
         raise InputError(f"{folder}: classes {', '.join(map(str, classes))}: {asked}")
     return f"_class{number}"
+
+
+def _recorded_halves(folder: Path) -> list[Path]:
+    """The half maps that a postprocessing read, where its folder holds none; empty otherwise."""
+    record = folder / "postprocess.json"
+    if (folder / "half1.mrc").is_file() or not record.is_file():
+        return []
+    settings = read_json(record).get("settings") or {}
+    if "half_map_1" not in settings or "half_map_2" not in settings:
+        return []
+    paths = [Path(settings["half_map_1"]), Path(settings["half_map_2"])]
+    for path in paths:
+        if not path.is_file():
+            raise InputError(
+                f"{path}: no such file, though {record} was made from it; start from the folder where the postprocessing "
+                f"was started, or copy the half maps to {folder} as half1.mrc and half2.mrc"
+            )
+    return paths
 
 
 def _of_class(particles: Particles, number: int | None) -> Particles:
@@ -194,7 +222,9 @@ def _metadata(
     run: _Run, settings: DepositSettings, level: float
 ) -> tuple[dict[str, Any], dict[str, list[dict[str, Any]]]]:
     """Items of the mmCIF dictionary that the run knows; the others are the depositor's."""
-    volume, symmetry = run.maps["map"], str(run.record.get("symmetry") or "C1")
+    volume = run.maps["map"]
+    # A postprocessing says it among its settings; where nobody says it, nothing is claimed.
+    symmetry = run.record.get("symmetry") or (run.postprocessed.get("settings") or {}).get("symmetry")
     pairs: dict[str, Any] = {
         "_em_3d_reconstruction.entry_id": _ENTRY,
         "_em_3d_reconstruction.id": 1,
@@ -229,7 +259,7 @@ def _metadata(
 def _details(run: _Run, settings: DepositSettings) -> str:
     """What has no item of its own."""
     b_factor = run.postprocessed.get("b_factor_A2")
-    sharpening = "" if b_factor is None else f"sharpened by a B-factor of {-float(b_factor):.1f} A^2; "
+    sharpening = "" if not b_factor else f"sharpened by a B-factor of {-float(b_factor):.1f} A^2; "
     return f"{sharpening}hand: {settings.hand or 'not determined'}"
 
 
