@@ -190,5 +190,7 @@ def test_a_postprocessing_is_deposited_with_its_half_maps(run, tmp_path, monkeyp
     for name in ("half1", "half2"):
         assert np.array_equal(vg.read_map(tmp_path / f"dep/{name}.mrc").data, vg.read_map(run / f"{name}.mrc").data)
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(InputError, match=r"refine1/half1\.mrc: no such file, though .*postprocess\.json was made from it"):
+    with pytest.raises(
+        InputError, match=r"refine1/half1\.mrc: no such file, though .*postprocess\.json was made from it"
+    ):
         vg.deposit(tmp_path / "post", tmp_path / "dep")

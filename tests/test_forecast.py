@@ -40,7 +40,9 @@ def test_the_speed_of_a_machine_is_measured_once(tmp_path, monkeypatch):
     assert speed.machine_speed() == 5.0  # another build is another machine
 
 
-@pytest.mark.parametrize("content", ["null", "3", "[1, 2]", '{"KEY": 0}', '{"KEY": NaN}', '{"KEY": "2"}', '{"KEY": 1e999}'])
+@pytest.mark.parametrize(
+    "content", ["null", "3", "[1, 2]", '{"KEY": 0}', '{"KEY": NaN}', '{"KEY": "2"}', '{"KEY": 1e999}']
+)
 def test_a_speed_that_is_none_is_measured_again(content, monkeypatch):
     speed.machine_speed()
     path = speed.cache_folder() / "speed.json"

@@ -60,6 +60,15 @@ def test_particles_and_resolution_are_inverse(n, b, dose):
     assert particles_for_resolution(d, imaging) == pytest.approx(n, rel=1e-6)
 
 
+def test_particles_are_counted_to_the_threshold_of_the_half_maps():
+    """Where the FSC of half maps is 1/7, C_ref is 0.5: signal over noise of the whole map as power is 1/3."""
+    c_ref = float(vg.assessment.c_ref(1 / 7))
+    snr = c_ref**2 / (1 - c_ref**2)
+    imaging = Imaging(b_factor_A2=1e-9, dose_e_A2=1e-3, voltage_kV=200.0)  # no blur, no damage
+    without_threshold = 30 * np.pi / (1e-3 * elastic_cross_section_A2(6, 200.0) * 3.0)
+    assert particles_for_resolution(3.0, imaging) == pytest.approx(snr * without_threshold, rel=1e-3)
+
+
 def test_the_slope_is_the_b_factor():
     """Far from the prefactor's slow terms 1 / d^2 rises by 2 / B for every factor e of particles."""
     n = np.geomspace(1e7, 1e9, 5)
@@ -97,5 +106,7 @@ def test_the_command(capsys):
 def test_bad_numbers_are_refused():
     with pytest.raises(InputError, match="contrast: expected a positive number"):
         detection_dose_e_A2(10.0, 0.0)
+    with pytest.raises(InputError, match=r"pixels of 1\.5 A end at 3 A"):
+        vg.plan(mass_kDa=150, resolution_A=2.0, pixel_size_A=1.5)
     with pytest.raises(InputError, match="dose_e_A2"):
         Imaging(dose_e_A2=float("nan"))

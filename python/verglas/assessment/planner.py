@@ -5,9 +5,9 @@ Elastic scattering gives signal, radiation damage and blur take it away. Rosenth
 
 .. math:: N = \left(\frac{S}{\sigma}\right)^2 \frac{30 \pi}{N_e \sigma_e d\, g} e^{B / (2 d^2)},
 
-with S / sigma = 1 / 3 where the FSC of half maps is 0.143, the useful dose N_e, the elastic cross-section sigma_e of
-carbon, the order g of the point group and the B-factor of all blur together. B decides: N grows by a factor e for every
-2 d^2 of it.
+with (S / sigma)^2 = 1 / 3 where the FSC of half maps is 0.143 (1 / 6 in each half, twice that in both together), the
+useful dose N_e, the elastic cross-section sigma_e of carbon, the order g of the point group and the B-factor of all blur
+together. B decides: N grows by a factor e for every 2 d^2 of it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from verglas.optics import critical_exposure_e_A2
 _CARBON = 6
 _ELECTRON_REST_keV = 510.998950
 _FINE_STRUCTURE = 137.0
-_SIGNAL_TO_NOISE = 1 / 3  # amplitude, where the FSC is 0.143
+_SIGNAL_TO_NOISE = 1 / np.sqrt(3)  # amplitude, where the FSC of half maps is 1 / 7: C_ref = 0.5
 _A3_PER_DA = 1.21
 _FINEST_A, _COARSEST_A = 0.8, 100.0
 _CLOSEST = 2.0  # spacing of neighbours in diameters
@@ -184,7 +184,7 @@ def particles_for_resolution(resolution_A: float, imaging: Imaging | None = None
     >>> from verglas.assessment.planner import Imaging, particles_for_resolution
     >>> few, more = (particles_for_resolution(3.0, Imaging(b_factor_A2=b)) for b in (80.0, 120.0))
     >>> round(few), round(more)
-    (20390, 188158)
+    (61171, 564474)
     """
     how = imaging or Imaging()
     _positive(resolution_A=resolution_A)
@@ -205,7 +205,7 @@ def resolution_of_particles_A(n_particles: float, imaging: Imaging | None = None
     --------
     >>> from verglas.assessment.planner import resolution_of_particles_A
     >>> round(resolution_of_particles_A(1e5), 2), round(resolution_of_particles_A(1e6), 2)
-    (2.89, 2.49)
+    (3.16, 2.66)
     """
     _positive(n_particles=n_particles)
 

@@ -158,7 +158,11 @@ def _read_run(folder: Path, number: int | None) -> _Run:
     postprocessed = read_json(folder / names["postprocess"])
     if postprocessed.get("resolution_A") is None:
         raise InputError(f"{folder / names['postprocess']}: it states no resolution; there is nothing to deposit")
-    table, run, star = read_csv(folder / names["fsc"], ("frequency_per_A", "corrected")), folder / "run.json", folder / "particles.star"
+    table, run, star = (
+        read_csv(folder / names["fsc"], ("frequency_per_A", "corrected")),
+        folder / "run.json",
+        folder / "particles.star",
+    )
     return _Run(
         maps,
         read_json(run) if run.is_file() else {},

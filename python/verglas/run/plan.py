@@ -17,6 +17,7 @@ from verglas.assessment.planner import (
     useful_dose_e_A2,
     views_about_one_axis,
 )
+from verglas.errors import InputError
 from verglas.geometry import symmetry_order
 from verglas.types.settings import check_settings, setting, settings_from
 
@@ -151,7 +152,7 @@ def plan(settings: PlanSettings | None = None, **changes: Any) -> Plan:
     SettingError
         Settings are unknown or out of bounds; all of them are named.
     InputError
-        The point group is none.
+        The point group is none, or the resolution is finer than the pixels hold.
 
     Examples
     --------
@@ -163,6 +164,11 @@ def plan(settings: PlanSettings | None = None, **changes: Any) -> Plan:
     chosen = settings_from("plan", PlanSettings, settings, **changes)
     imaging = Imaging(chosen.b_factor_A2, chosen.dose_e_A2, chosen.voltage_kV, symmetry_order(chosen.symmetry))
     pixel = chosen.pixel_size_A or chosen.resolution_A / (2 * _NYQUIST_ROOM)
+    if chosen.resolution_A < 2 * pixel:
+        raise InputError(
+            f"plan: pixels of {pixel:g} A end at {2 * pixel:g} A, no finer resolution than that can be reached; got "
+            f"{chosen.resolution_A:g} A"
+        )
     diameter = chosen.diameter_A or 2 * least_diameter_A(chosen.mass_kDa)
     per_micrograph = particles_per_micrograph(diameter, (chosen.field_px * pixel,) * 2)
     particles = _range(chosen, imaging, lambda how: particles_for_resolution(chosen.resolution_A, how))
