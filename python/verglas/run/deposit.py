@@ -200,8 +200,8 @@ def _recorded_halves(folder: Path) -> list[Path]:
     for path in paths:
         if not path.is_file():
             raise InputError(
-                f"{path}: no such file, though {record} was made from it; start from the folder where the postprocessing "
-                f"was started, or copy the half maps to {folder} as half1.mrc and half2.mrc"
+                f"{path}: no such file, though {record} was made from it; start where the postprocessing was started, "
+                f"or copy the half maps to {folder} as half1.mrc and half2.mrc"
             )
     return paths
 
