@@ -6,8 +6,8 @@ Elastic scattering gives signal, radiation damage and blur take it away. Rosenth
 .. math:: N = \left(\frac{S}{\sigma}\right)^2 \frac{30 \pi}{N_e \sigma_e d\, g} e^{B / (2 d^2)},
 
 with (S / sigma)^2 = 1 / 3 where the FSC of half maps is 0.143 (1 / 6 in each half, twice that in both together), the
-useful dose N_e, the elastic cross-section sigma_e of carbon, the order g of the point group and the B-factor of all blur
-together. B decides: N grows by a factor e for every 2 d^2 of it.
+useful dose N_e, the elastic cross-section sigma_e of carbon, the order g of the point group and the B-factor of all
+blur together. B decides: N grows by a factor e for every 2 d^2 of it.
 """
 
 from __future__ import annotations
