@@ -148,7 +148,8 @@ def _read_run(folder: Path, number: int | None) -> _Run:
             raise InputError(
                 f"{folder}: no {name}; expected the folder of a refinement or postprocessing that has finished"
             )
-    half1, half2 = read_half_maps(*(_recorded_halves(folder) or [folder / f"half{k}{suffix}.mrc" for k in (1, 2)]))
+    first, second = _recorded_halves(folder) or (folder / f"half1{suffix}.mrc", folder / f"half2{suffix}.mrc")
+    half1, half2 = read_half_maps(first, second)
     maps = {"map": read_map(folder / names["map"]), "half1": half1, "half2": half2}
     mask, plain = folder / f"mask{suffix}.mrc", folder / f"map{suffix}.mrc"
     if mask.is_file():
@@ -188,15 +189,15 @@ def _suffix(folder: Path, number: int | None) -> str:
     return f"_class{number}"
 
 
-def _recorded_halves(folder: Path) -> list[Path]:
-    """The half maps that a postprocessing read, where its folder holds none; empty otherwise."""
+def _recorded_halves(folder: Path) -> tuple[Path, Path] | None:
+    """The half maps that a postprocessing read, where its folder holds none."""
     record = folder / "postprocess.json"
     if (folder / "half1.mrc").is_file() or not record.is_file():
-        return []
+        return None
     settings = read_json(record).get("settings") or {}
     if "half_map_1" not in settings or "half_map_2" not in settings:
-        return []
-    paths = [Path(settings["half_map_1"]), Path(settings["half_map_2"])]
+        return None
+    paths = Path(settings["half_map_1"]), Path(settings["half_map_2"])
     for path in paths:
         if not path.is_file():
             raise InputError(
