@@ -77,7 +77,7 @@ def read_json(path: PathLike) -> dict[str, Any]:
         raise FormatError(f"{path}: no such file")
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise FormatError(f"{path}: not JSON: {error}") from error
     if not isinstance(record, dict):
         raise FormatError(f"{path}: expected a JSON object, got {type(record).__name__}")

@@ -148,5 +148,6 @@ class Changes:
         text = record.get("note")
         if not isinstance(text, str) or len(text) > _MOST_NOTE:
             raise InputError(f"note: expected a text of at most {_MOST_NOTE} characters")
+        text = text.encode("utf-8", "replace").decode()  # half a surrogate pair is valid JSON and no text
         write_text(job.folder / decisions.NOTE, text)
         return {"said": f"saved {decisions.NOTE}"}

@@ -53,7 +53,7 @@ def clean(job: Job, names: Sequence[object]) -> str:
         Another name, or the job works.
     """
     offered = {one.name: one for one in removable(job)}
-    if not names or not all(isinstance(name, str) and name in offered for name in names):
+    if not isinstance(names, list) or not names or not all(isinstance(name, str) and name in offered for name in names):
         raise InputError(
             f"{job.folder}: expected some of {', '.join(offered) or 'nothing: there is nothing to remove'}"
         )

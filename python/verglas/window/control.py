@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,23 @@ def owner_of(job: Job) -> int:
     except (OSError, UnicodeDecodeError):
         return 0
     mine = pid.isdigit() and host == socket.gethostname() and is_locked(job.folder)
-    return int(pid) if mine else 0
+    return int(pid) if mine and _has_open(int(pid), job.folder / ".lock") else 0
+
+
+def _has_open(pid: int, path: Path) -> bool:
+    """Whether a process has a file open; taken on trust where there is no ``/proc``.
+
+    A lock lives on in the workers of a process that was killed, and its number may be another's by then.
+    """
+    if not Path("/proc/self/fd").is_dir():
+        return True
+    with suppress(OSError):
+        state = os.stat(path)
+        for handle in os.listdir(f"/proc/{pid}/fd"):
+            with suppress(OSError):  # closed since
+                if os.path.samestat(state, os.stat(f"/proc/{pid}/fd/{handle}")):
+                    return True
+    return False
 
 
 def can_stop(job: Job) -> bool:
@@ -87,12 +104,16 @@ def _folder(job: Job) -> Path:
 
 
 def _writes_into(job: Job, arguments: Sequence[str]) -> bool:
-    """Whether the command's folder is the job's: a record that was copied must not begin another's job."""
+    """Whether the command's folder is the job's: a record that was copied must not begin another's job.
+
+    Every ``--out`` is looked at: the command takes the last one.
+    """
+    folders = []
     for one, value in zip(arguments, [*arguments[1:], ""], strict=True):
         name, is_joined, joined = one.partition("=")
         if name in ("--out", "-o"):
-            return (_folder(job) / (joined if is_joined else value)).resolve() == job.folder.resolve()
-    return False
+            folders.append((_folder(job) / (joined if is_joined else value)).resolve())
+    return bool(folders) and all(folder == job.folder.resolve() for folder in folders)
 
 
 def resume_text(job: Job) -> str:
@@ -112,9 +133,9 @@ def resume(job: Job) -> str:
     arguments = resume_command(job)
     if not arguments:
         raise InputError(f"{job.folder}: it was not stopped, or how it was begun is not known: give its command")
-    if owner_of(job):
+    if is_locked(job.folder):
         raise InputError(f"{job.folder}: a process works there already")
-    with open(job.folder / _LOG, "ab") as log:
+    with open(job.folder / _LOG, "ab", opener=_not_through_link) as log:
         made = subprocess.Popen(
             [sys.executable, "-m", "verglas", *arguments],
             cwd=_folder(job),
@@ -125,6 +146,10 @@ def resume(job: Job) -> str:
         )
     _begun.append(made)
     return f"began again as process {made.pid}; what it says goes to {_LOG}"
+
+
+def _not_through_link(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NOFOLLOW, 0o666)
 
 
 _begun: list[subprocess.Popen[bytes]] = []  # asked now and then, so that those that have ended leave no zombies

@@ -60,5 +60,7 @@ def _time(value: Any) -> str:
     return found if isinstance(found, str) else ""
 
 
-def _values(params: dict[str, Any]) -> dict[str, Any]:
+def _values(params: Any) -> dict[str, Any]:
+    if not isinstance(params, dict):
+        return {}
     return {name: one["value"] if isinstance(one, dict) and "value" in one else one for name, one in params.items()}

@@ -19,6 +19,7 @@ from verglas.errors import InputError
 from verglas.io import read_csv, read_json, read_stack, read_star, write_star
 from verglas.report.grey import grey_bytes, grey_png
 from verglas.run.class2d import class_table
+from verglas.window.files import file_of
 from verglas.window.job import Job
 
 SELECTION, KEPT = "selection.star", "micrographs_kept.star"
@@ -96,7 +97,7 @@ def save_classes(job: Job, classes: Sequence[Any]) -> str:
         None, or numbers of no class.
     """
     known = {card.number for card in class_cards(job)}
-    if not classes or not all(type(one) is int and one in known for one in classes):
+    if not isinstance(classes, list) or not classes or not all(type(one) is int and one in known for one in classes):
         raise InputError(f"selection: expected numbers of classes of {job.folder}, at least one")
     write_star(job.folder / SELECTION, {"selection": pd.DataFrame({"rlnClassNumber": sorted(set(classes))})})
     return classes_command(job)
@@ -214,7 +215,7 @@ def save_micrographs(job: Job, dropped: Sequence[Any]) -> str:
         Rows that there are not, or nothing left.
     """
     names = micrograph_table(job)["micrograph"].tolist()
-    if not all(isinstance(row, int) and 0 <= row < len(names) for row in dropped):
+    if not all(type(row) is int and 0 <= row < len(names) for row in dropped):
         raise InputError(f"micrographs: expected rows from 0 to {len(names) - 1}")
     out = set(dropped)
     kept = [name for row, name in enumerate(names) if row not in out]
@@ -240,8 +241,8 @@ _MOST_NOTE = 20_000
 
 def note_of(job: Job) -> str:
     """What a person wrote about a job; RELION's note.txt too."""
-    path = job.folder / NOTE
-    return path.read_text(encoding="utf-8", errors="replace")[:_MOST_NOTE] if path.is_file() else ""
+    path = file_of(job, NOTE)
+    return "" if path is None else path.read_text(encoding="utf-8", errors="replace")[:_MOST_NOTE]
 
 
 def settings_of_project(job: Job) -> dict[str, Any]:

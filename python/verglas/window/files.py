@@ -52,7 +52,9 @@ def files_of(job: Job) -> list[ListedFile]:
         with os.scandir(job.folder) as entries:
             for entry in entries:
                 if entry.is_file() and entry.name[0] != "." and Path(entry.name).suffix.lower() in _SHOWN:
-                    listed.append(ListedFile(entry.name, entry.stat().st_size))
+                    # A name that is no UTF-8 can stand in no page and no address: it is listed, and not reached.
+                    name = os.fsencode(entry.name).decode("utf-8", "replace")
+                    listed.append(ListedFile(name, entry.stat().st_size))
     except OSError:  # the folder of a job of another package may be gone
         return []
     return sorted(listed, key=lambda one: one.name)[:_MOST_FILES]
@@ -61,7 +63,7 @@ def files_of(job: Job) -> list[ListedFile]:
 def tail_of(job: Job) -> tuple[str, str]:
     """Name and last lines of the log that was written last; empty where there is none."""
     newest = max(
-        (path for name in _LOGS if (path := job.folder / name).is_file() and path.stat().st_size),
+        (path for name in _LOGS if (path := file_of(job, name)) is not None and path.stat().st_size),
         key=lambda path: path.stat().st_mtime,
         default=None,
     )

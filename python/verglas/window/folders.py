@@ -6,6 +6,7 @@ folders of single micrographs (records, pictures, stacks), which can hold ten th
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -13,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from verglas.errors import VerglasError
+from verglas.errors import FormatError, VerglasError
 from verglas.io import read_json
 from verglas.run.status import status
 from verglas.window import cryosparc, relion
@@ -22,6 +23,8 @@ from verglas.window.job import Job, key_of
 _DEPTH = 6
 _MOST_FOLDERS = 20_000
 _MARKS = ("run.json", "stage.json", "postprocess.json", "verdict.json")
+# What a record of another version, or one that a hand has changed, may raise.
+_BAD = (VerglasError, OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError)
 # What jobs keep one file a micrograph or iteration in.
 _NO_JOBS = frozenset(
     {"records", "pictures", "png", "picks", "stacks", "history", "checkpoint", "Movies", "thumbnails", "__pycache__"}
@@ -67,7 +70,7 @@ class Folders:
             return had
         try:
             return stamp, read(folder)
-        except (VerglasError, OSError, ValueError, KeyError, TypeError) as error:
+        except _BAD as error:  # one bad record must not take the pages of all other jobs with it
             return stamp, [_unreadable(folder, error)]
 
 
@@ -110,6 +113,9 @@ def _verglas_jobs(folder: Path) -> list[Job]:
     stage = read_json(folder / "stage.json") if (folder / "stage.json").is_file() else {}
     verdict = _verdict(folder, run)
     record = {**stage, **run}
+    settings = record.get("settings") or {}
+    if not isinstance(settings, dict):
+        raise FormatError(f"{folder}: settings: expected an object, got {type(settings).__name__}")
     job = Job(
         key_of(folder),
         folder.name,
@@ -122,7 +128,7 @@ def _verglas_jobs(folder: Path) -> list[Job]:
         started=str(record.get("started") or ""),
         finished=str(record.get("finished") or ""),
         seconds=_number(stage.get("seconds", run.get("seconds"))),
-        settings=record.get("settings") or {},
+        settings=settings,
         numbers=_numbers(folder, run, verdict or {}),
     )
     if job.state not in ("starting", "running", "stopped", "failed", "finished"):
@@ -142,7 +148,7 @@ def _verdict(folder: Path, run: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def _number(value: Any) -> float | None:
-    return float(value) if isinstance(value, int | float) else None
+    return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
 
 
 _TOLD = ("resolution_A", "b_factor_A2", "particles", "of_particles", "micrographs", "picks", "classes", "iterations")
@@ -184,7 +190,7 @@ def _parents(job: Job, by_folder: dict[Path, Job]) -> list[str]:
     if stage.is_file():
         try:
             names = [name.partition("/")[0] for name in read_json(stage).get("inputs", {})]
-        except VerglasError:
+        except _BAD:
             names = []
         # What was done before, and was kept aside as NAME.before, is nobody's source.
         beside = [one for folder, one in by_folder.items() if folder.parent == job.folder.parent]

@@ -130,11 +130,13 @@ class PickedMicrographs:
         try:
             xy = np.array(places, np.float64).reshape(-1, 2)
             merit = np.array(record.get("merit") or [], np.float64)
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, OverflowError) as error:
             raise InputError("picks: expected pairs of numbers") from error
         if not np.isfinite(xy).all() or (xy < 0).any() or (xy > np.array(shape[::-1])).any():
             raise InputError(f"picks: expected places inside {shape[1]} x {shape[0]} pixels")
-        columns = {_MERIT: merit} if len(merit) == len(xy) and len(xy) else {}
+        if merit.shape not in ((0,), (len(xy),)) or not np.isfinite(merit).all():
+            raise InputError(f"picks: expected a merit for each of {len(xy)} places, or none")
+        columns = {_MERIT: merit} if len(merit) else {}
         with self._lock:
             if not (job.folder / f"{EDITED}.star").is_file():
                 # All others as they are: the list must name every micrograph.

@@ -66,6 +66,11 @@ def _state(row: Mapping[Any, Any]) -> str:
 
 def _job(root: Path, name: str, alias: str, state: str, parents: list[str]) -> Job:
     folder = root / name.strip("/")
+    inside = folder.resolve().is_relative_to(root.resolve())
+    sentence = f"RELION's {name.partition('/')[0]}, {state}"
+    if not inside:  # by ".." or a link: who may see the project may not see what lies elsewhere
+        folder = root / "outside" / key_of(root, name)
+        sentence += "; its folder lies outside the project and is not shown"
     shown = name.strip("/") + ("" if alias in ("None", "") else f" ({alias.strip('/').rpartition('/')[2]})")
     return Job(
         key_of(root, name),
@@ -74,7 +79,7 @@ def _job(root: Path, name: str, alias: str, state: str, parents: list[str]) -> J
         "RELION",
         name.partition("/")[0],
         state,
-        f"RELION's {name.partition('/')[0]}, {state}",
+        sentence,
         parents=parents,
         project=key_of(root),
         settings=_options(folder),

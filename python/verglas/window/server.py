@@ -93,7 +93,8 @@ class Window:
     def page(self, template: str, /, **values: Any) -> HTMLResponse:
         """A page made of its template."""
         text = _templates().get_template(template).render(allow_changes=self.allow_changes, **values)
-        return HTMLResponse(text)
+        # Names of files need not be UTF-8, and a page of marks is better than none.
+        return HTMLResponse(text.encode("utf-8", "replace"))
 
     def job(self, request: Request) -> Job:
         """The job that an address names."""
@@ -251,6 +252,7 @@ def _root(job: Job) -> Path:
 def _on_error(request: Request, error: Exception) -> Response:
     status = error.status_code if isinstance(error, HTTPException) else 400
     text = str(error.detail) if isinstance(error, HTTPException) else str(error)
+    text = text.encode("utf-8", "replace").decode()
     if "text/html" in request.headers.get("accept", ""):
         page = _templates().get_template("problem.html").render(text=text, allow_changes=False)
         return HTMLResponse(page, status_code=status)
@@ -278,7 +280,7 @@ def window_app(window: Window, guard: Guard) -> Guarded:
     )
     changes = Changes(window)
     routes = [Route(path, endpoint, methods=["GET"]) for path, endpoint in get] + changes.routes()
-    problems: Mapping[Any, Any] = {HTTPException: _on_error, VerglasError: _on_error}
+    problems: Mapping[Any, Any] = {HTTPException: _on_error, VerglasError: _on_error, OSError: _on_error}
     application = Starlette(routes=routes, exception_handlers=problems)
     application.router.redirect_slashes = False  # an address is right or it is not
     return Guarded(application, guard)
