@@ -10,8 +10,10 @@ import pytest
 import tifffile
 
 import verglas as vg
+from verglas.assessment.micrographs import judge_ctfs
 from verglas.cli import main
 from verglas.io import read_ctf_table, read_micrographs
+from verglas.optics import wavelength_A
 from verglas.optics.fit import CtfSettings
 from verglas.optics.fit.curves import chi_turns, equiphase_radius, ring_contrast
 from verglas.optics.fit.spectrum import _tiling, make_band, tile_spectra
@@ -77,6 +79,16 @@ def test_standard_errors_are_those_of_the_scatter():
         ratio += [(got - true).real / fit.errors[1], (got - true).imag / fit.errors[2]]
         assert fit.as_dict()["astigmatism_error_A"] == pytest.approx(2 * fit.errors[1], rel=0.05)
     assert 0.6 < np.sqrt(np.mean(np.square(ratio))) < 1.6
+
+
+def test_an_error_of_the_astigmatism_is_judged_by_the_voltage_of_the_fit():
+    """What turns 0.2 rad at 300 kV turns nearly twice as much at 100 kV."""
+    fit = vg.estimate_ctf(next(scenes(1, 2, side=1024))[0])
+    half = 0.2 * fit.resolution_A**2 / (np.pi * wavelength_A(300.0))
+    fit = replace(fit, errors=np.r_[fit.errors[0], half, half, fit.errors[3:]])
+    slow = replace(fit, optics=replace(fit.optics, voltage_kV=np.array([100.0])))
+    assert judge_ctfs([fit.as_dict()]) == [()]
+    assert "0.4 rad of phase at the last ring" in judge_ctfs([slow.as_dict()])[0][0]
 
 
 def test_small_micrographs_count_to_their_edges():

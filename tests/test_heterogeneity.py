@@ -10,9 +10,11 @@ import pandas as pd
 import pytest
 
 import verglas as vg
+from verglas.cli import heterogeneity as command
+from verglas.cli import main
 from verglas.errors import VerglasWarning
 from verglas.heterogeneity.components import mean_model
-from verglas.heterogeneity.evidence import _judge, pose_share
+from verglas.heterogeneity.evidence import HeterogeneityTest, _judge, pose_share
 from verglas.heterogeneity.gain import mean_gain
 from verglas.heterogeneity.pose_null import PoseFreedom, pose_null
 from verglas.heterogeneity.posed import posed_images
@@ -128,3 +130,13 @@ def test_turned_map_is_taken_for_wrong_poses_and_a_hinge_is_not():
     assert pose_share(posed, density(model), density(model.moved(turn, (1.0, 0.0, 0.0))) - density(model)) > 0.8
     assert pose_share(posed, density(model), density(hinge(model, 40)) - density(model)) < 0.5
     assert pose_share(posed, density(model), np.zeros((BOX,) * 3, np.float32)) == 0.0
+
+
+def test_the_command_says_what_is_gained_with_free_poses(monkeypatch, capsys):
+    rows = table(("2 classes", 3.0, 0.1)).assign(gain_with_free_poses_nats=[0.0, 0.05], error_with_free_poses_nats=0.1)
+    found = HeterogeneityTest("poses", "refine first", rows, [], 9, {}, PoseFreedom(4.0, 2.0, 0.1))
+    monkeypatch.setattr(command, "heterogeneity_files", lambda *given, **how: found)
+    with pytest.raises(SystemExit) as status:
+        main(["heterogeneity", "p.star"])
+    assert status.value.code == 0
+    assert "+3.0000 +- 0.1000 nats per particle; with free poses   +0.0500 +- 0.1000" in capsys.readouterr().out

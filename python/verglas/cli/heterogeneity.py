@@ -40,5 +40,6 @@ def heterogeneity(
         typer.echo(json.dumps(found.as_dict(), indent=2))
         return
     for row in found.models.to_dict("records"):
-        typer.echo(f"{row['model']:>14}  {row['gain_nats']:+9.4f} +- {row['error_nats']:.4f} nats per particle")
+        gains = [f"{row[f'gain_{how}nats']:+9.4f} +- {row[f'error_{how}nats']:.4f}" for how in ("", "with_free_poses_")]
+        typer.echo(f"{row['model']:>14}  {gains[0]} nats per particle; with free poses {gains[1]}")
     typer.echo(f"{found.verdict}: {found.sentence}")

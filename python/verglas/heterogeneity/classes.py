@@ -3,8 +3,9 @@
 One map is fitted to all particles first. Other structures are guessed from it, and the particles choose among them at
 low resolution (:mod:`verglas.heterogeneity.seeds`); at the particles' own poses they are split where they differ most
 (:mod:`verglas.heterogeneity.fixed_classes`). From there the maps are told apart by expectation-maximisation over
-classes and poses, with one noise model and two half sets apart. Every particle is finally judged by the maps of the
-half that it is not in: the gain over a single map says whether there are several structures.
+classes and poses, with one noise model and two half sets apart: all that they share is the low-resolution start, which
+particles of both halves chose. Every particle is finally judged by the maps of the half that it is not in: the gain
+over a single map says whether there are several structures.
 """
 
 from __future__ import annotations

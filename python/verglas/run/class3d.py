@@ -162,10 +162,11 @@ def classify3d(
 ) -> Classes3D:
     """Sort particles into K structures, or into as many as the particles themselves support.
 
-    A single map is fitted first; the particles are split where they differ most at its poses, and the maps of the parts
-    are told apart by expectation-maximisation over classes and poses, with one noise model and two half sets that never
-    see each other. Each particle is judged by the maps of the half that it is not in: with ``classes="auto"`` the
-    number of classes grows until that gains less than three standard errors.
+    A single map is fitted first. Other structures are guessed from it and chosen by all particles at low resolution; at
+    fixed poses the particles are split where they differ most. The maps are then told apart by expectation-maximisation
+    over classes and poses, with one noise model and two half sets that share nothing after that start. Each particle is
+    judged by the maps of the half that it is not in: with ``classes="auto"`` the number of classes grows until that
+    gains less than three standard errors.
 
     Parameters
     ----------

@@ -183,6 +183,7 @@ class CtfFit:
         o = self.optics
         return {
             "micrograph": self.name,
+            "voltage_kV": float(o.voltage_kV[0]),
             "defocus_u_A": round(float(o.defocus_u_A[0]), 1),
             "defocus_v_A": round(float(o.defocus_v_A[0]), 1),
             "defocus_angle_deg": round(float(o.defocus_angle_deg[0]), 2),
