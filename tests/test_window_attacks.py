@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from window_client import HOST, Client, class_folder, pick_folder, refine_run
 
+import verglas as vg
 from verglas.errors import InputError
 
 pytest.importorskip("starlette")
@@ -156,6 +157,20 @@ def test_merits_that_do_not_fit_are_refused_and_not_dropped(tmp_path):
         answer = client.send(f"/jobs/{keys(client)['p']}/picks/0", {"xy": [[1, 2], [3, 4]], "merit": merit})
         assert "a merit for each of 2 places" in answer.json["problem"]
     assert not (tmp_path / "p" / "picks_edited.star").exists()
+
+
+def test_edits_of_other_micrographs_are_not_mixed_with_new_picks(tmp_path):
+    folder = pick_folder(tmp_path / "p")
+    client = Client(tmp_path, allow_changes=True)
+    address = f"/jobs/{keys(client)['p']}/picks/0"
+    for _ in range(2):
+        assert client.send(address, {"xy": [[1, 2]]}).status == 200
+    picks = vg.io.read_picks(folder / "picks.star")
+    name = next(iter(picks))
+    vg.io.write_picks(folder / "picks.star", {name: picks[name]})
+    answer = client.send(address, {"xy": [[3, 4]]})
+    assert (answer.status, "other micrographs" in answer.json["problem"]) == (400, True)
+    assert vg.io.read_picks(folder / "picks_edited.star")[name].xy_px.tolist() == [[1.0, 2.0]]
 
 
 def test_what_cannot_be_written_is_said(tmp_path):

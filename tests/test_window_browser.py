@@ -230,6 +230,24 @@ def test_without_webgl_pictures_stay(browser, served):
     context.close()
 
 
+def test_a_map_that_comes_late_does_not_take_the_place_of_the_one_chosen_since(page):
+    page.click("text=one")
+    until(page, "document.querySelector('.volume').dataset.drawn > 0")
+    late: list[Any] = []
+    page.route("**/volumes/half1", lambda route: late.append(route))
+    choice = page.locator(".volume select").first
+    choice.select_option("half1")
+    until(page, "document.querySelector('.volume .values').textContent === 'reading half1'")
+    choice.select_option("map")
+    until(page, "document.querySelector('.volume .values').textContent.startsWith('map: level')")
+    assert page.evaluate("document.querySelector('.slice').hidden")
+    late[0].continue_()
+    page.wait_for_timeout(700)
+    assert page.evaluate("document.querySelector('.volume').viewer.shown.name") == "map"
+    choice.select_option("half1")
+    until(page, "document.querySelector('.volume').viewer.shown.name === 'half1'")
+
+
 def test_a_static_page_and_a_notebook_hold_the_same_viewer(browser, tmp_path):
     shown = vg.show(ball(), mask=ball(radius=12.0))
     (tmp_path / "page.html").write_text(f"<!doctype html><meta charset=utf-8>{shown._repr_html_()}", encoding="utf-8")

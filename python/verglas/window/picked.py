@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from verglas.errors import InputError
-from verglas.io import read_micrograph, read_picks, write_picks, write_star
+from verglas.io import read_micrograph, read_picks, read_star, write_picks, write_star
 from verglas.io.coordinates import unique_stems
 from verglas.report.grey import binned, grey_bytes, grey_png
 from verglas.types import Picks
@@ -137,10 +137,16 @@ class PickedMicrographs:
         if merit.shape not in ((0,), (len(xy),)) or not np.isfinite(merit).all():
             raise InputError(f"picks: expected a merit for each of {len(xy)} places, or none")
         columns = {_MERIT: merit} if len(merit) else {}
+        listed = job.folder / f"{EDITED}.star"
         with self._lock:
-            if not (job.folder / f"{EDITED}.star").is_file():
+            if not listed.is_file():
                 # All others as they are: the list must name every micrograph.
-                write_picks(job.folder / f"{EDITED}.star", self._of(job.folder / "picks.star"))
+                write_picks(listed, self._of(job.folder / "picks.star"))
+            elif set(_names_of(listed)) != set(self.names(job)):
+                raise InputError(
+                    f"{listed}: picks.star has other micrographs since it was made; move it and its folder "
+                    f"{EDITED} away to begin again"
+                )
             table = pd.DataFrame({"rlnCoordinateX": xy[:, 0], "rlnCoordinateY": xy[:, 1], **columns})
             write_star(self._edited(job, number), {"": table})
         return self.command(job, name)
@@ -150,3 +156,8 @@ class PickedMicrographs:
         listed = job.folder / f"{EDITED}.star"
         words = ["verglas", "extract", str(job.folder / "picks.star"), "--picks", str(listed), "--box", "BOX"]
         return shlex.join([*words, "--out", "extract"])
+
+
+def _names_of(listed: Path) -> list[str]:
+    tables = [t for t in read_star(listed).values() if isinstance(t, pd.DataFrame) and "rlnMicrographName" in t]
+    return tables[0]["rlnMicrographName"].astype(str).tolist() if tables else []

@@ -145,19 +145,20 @@
       const names = this.sources.map(s => s.name).filter(n => n !== 'mask'), label = text => element(this.bar, 'label', {}, text + ' ');
       this.choice = element(label('Map'), 'select', {});
       names.forEach(name => element(this.choice, 'option', {value: name}, name.replace(/_/g, ' ')));
-      this.choice.onchange = () => this.show(this.choice.value);
+      this.choice.onchange = () => this.show(this.choice.value).catch(error => { this.said.textContent = error.message; });
       this.slider = element(label('Level'), 'input', {type: 'range', min: 0, max: 1000, step: 1});
-      this.slider.oninput = () => { this.level = this.shown.low + this.slider.value / 1000 * (this.shown.high - this.shown.low); this.later(); };
+      this.slider.oninput = () => { if (!this.shown) { return; } this.level = this.shown.low + this.slider.value / 1000 * (this.shown.high - this.shown.low); this.later(); };
       this.tint = element(label('Colour by'), 'select', {});
       ['one colour', ...names.slice(0)].forEach(name => element(this.tint, 'option', {value: name}, name.replace(/_/g, ' ')));
-      this.tint.onchange = async () => { this.over = this.tint.selectedIndex ? await this.load(this.tint.value) : null; this.build(); };
+      this.tint.onchange = () => this.change(this.tint.selectedIndex ? this.tint.value : '', () => this.tint.selectedIndex ? this.tint.value : '', map => { this.over = map; this.build(); });
       this.masked = element(label('Mask'), 'input', {type: 'checkbox'});
       this.masked.parentNode.hidden = !this.sources.some(s => s.name === 'mask');
-      this.masked.onchange = async () => { this.mask = this.masked.checked ? await this.load('mask') : null; this.build(); };
+      this.masked.onchange = () => this.change(this.masked.checked ? 'mask' : '', () => this.masked.checked ? 'mask' : '', map => { this.mask = map; this.build(); });
       this.axis = element(label('Slice'), 'select', {});
       ['none', 'z', 'y', 'x'].forEach(name => element(this.axis, 'option', {value: name}, name));
       this.depth = element(this.bar, 'input', {type: 'range', min: 0, max: 1000, value: 500, 'aria-label': 'Place of the slice'});
       this.axis.onchange = this.depth.oninput = () => this.cut();
+      this.slice.hidden = this.depth.hidden = true;
     }
     hands() {
       const points = new Map(), canvas = this.canvas;
@@ -191,13 +192,22 @@
           if (!answer.ok) { throw new Error(`${name}: ${answer.status}`); }
           return unpack(new Uint8Array(await answer.arrayBuffer()));
         })());
+        this.maps.get(name).catch(() => this.maps.delete(name)); // asked again when it is chosen again
       }
       return this.maps.get(name);
     }
+    // What was chosen may have changed while it was read: only what is still chosen is shown.
+    async change(name, chosen, take) {
+      try {
+        const map = name ? await this.load(name) : null;
+        if (chosen() === name) { take(map); }
+      } catch (error) { this.said.textContent = error.message; }
+    }
     async show(name) {
       this.said.textContent = 'reading ' + name;
-      const first = !this.shown;
-      this.shown = await this.load(name);
+      const map = await this.load(name), first = !this.shown;
+      if (this.choice.value !== name) { return; }
+      this.shown = map;
       this.slider.step = 1;
       // Half maps are compared at the level of the map, if it lies in their range.
       if (first || this.level < this.shown.low || this.level > this.shown.high) { this.level = this.shown.level; }
@@ -210,6 +220,7 @@
       return {at: place, faces, normal: normals(map, place), tint: tints(map, place, over)};
     }
     build() {
+      if (!this.shown) { return; } // set while the first map is read
       const gl = this.gl;
       this.meshes.forEach(one => one.free());
       const made = this.mesh(this.shown, this.level, this.over);
@@ -243,7 +254,7 @@
     cut() {
       const map = this.shown, axis = 'xyz'.indexOf(this.axis.value), canvas = this.slice;
       canvas.hidden = this.depth.hidden = axis < 0;
-      if (axis < 0) { return; }
+      if (axis < 0 || !map) { return; }
       const [u, v] = [[1, 2], [0, 2], [0, 1]][axis], step = [1, map.shape[0], map.shape[0] * map.shape[1]];
       const w = canvas.width = map.shape[u], h = canvas.height = map.shape[v], at = Math.round(this.depth.value / 1000 * (map.shape[axis] - 1));
       const context = canvas.getContext('2d'), picture = context.createImageData(w, h), top = (1 << map.bits) - 1;
