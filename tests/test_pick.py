@@ -541,6 +541,17 @@ def test_verdicts_name_the_reasons():
     assert judge_set({}).state == "stop"
 
 
+def test_hot_and_missing_pixels_do_not_drown_the_rings(model):
+    """The spectrum of one pixel is white: with it the contrast was a hundredth of what it is."""
+    micrograph, _ = simulate.micrograph(model, shape=(600, 600), pixel_size_A=3.0, n=8, snr=0.05, seed=40)
+    clean, data = ring_contrast(micrograph.data, 3.0), micrograph.data.copy()
+    data[100, 100] = 1e5 * data.std()
+    data[400:500, 300:450] = np.nan
+    assert 0.15 < clean < 0.2
+    assert ring_contrast(data, 3.0) == pytest.approx(clean, rel=0.05)
+    assert ring_contrast(np.full_like(data, np.nan), 3.0) == pytest.approx(0, abs=1e-12)
+
+
 def test_carbon_alone_is_told_by_the_rings_of_its_set(model):
     """Nothing in such a micrograph tells it, for it is all one texture."""
     scene = {"shape": (600, 600), "pixel_size_A": 3.0, "snr": 0.05}

@@ -18,6 +18,7 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from verglas import fourier
+from verglas.image import robust_sigma
 from verglas.picking.local import disc_mean, fine_power, log_deviation
 from verglas.picking.threshold import Mixture, fit_mixture
 from verglas.types.arrays import Float32Array, FloatArray
@@ -38,6 +39,8 @@ _BLANK, _BLANK_WIDTH = 0.15, 5
 # Side of the squares that the power spectrum is averaged over, how many per axis, resolution in angstrom from which it
 # counts, degree of the polynomial that is no rings.
 _SQUARE, _PER_AXIS, _COARSEST_A, _DEGREE = 512, 4, 40.0, 4
+# Grey values beyond this many standard deviations are X-rays or hot pixels.
+_CLIP_SIGMA = 8.0
 
 
 @dataclass(frozen=True)
@@ -132,6 +135,17 @@ def _crossing(mixture: Mixture) -> float:
     return float(between[int(np.argmax(logs[:, 1] > logs[:, 0]))])
 
 
+def _without_outliers(part: Float32Array) -> Float32Array:
+    """Differences from the median; a pixel far beyond the others has a white spectrum, in which rings drown."""
+    sample = part[::8, ::8]
+    sample = sample[np.isfinite(sample)]
+    if not sample.size:
+        return np.zeros_like(part)
+    middle = float(np.median(sample))
+    furthest = _CLIP_SIGMA * (robust_sigma(sample) or float(sample.std()))
+    return np.asarray(np.clip(np.nan_to_num(part - np.float32(middle)), -furthest, furthest), np.float32)
+
+
 def ring_contrast(data: Float32Array, pixel_size_A: float) -> float:
     """How much the power spectrum goes up and down: the deviation of its logarithm from a smooth curve.
 
@@ -167,8 +181,7 @@ def ring_contrast(data: Float32Array, pixel_size_A: float) -> float:
     for y in np.linspace(0, data.shape[0] - side, _PER_AXIS).astype(int):
         for x in np.linspace(0, data.shape[1] - side, _PER_AXIS).astype(int):
             part = data[y : y + side, x : x + side]
-            part = np.nan_to_num(part - np.float32(np.nanmedian(part[::8, ::8])))
-            power += np.abs(fourier.forward(part * taper, 2, threads=1)) ** 2
+            power += np.abs(fourier.forward(_without_outliers(part) * taper, 2, threads=1)) ** 2
     ky, kx = np.fft.fftfreq(side)[:, None], np.fft.rfftfreq(side)[None]
     ring = np.rint(np.hypot(ky, kx) * side).astype(np.int64)
     mean = np.bincount(ring.ravel(), power.ravel()) / np.bincount(ring.ravel())
