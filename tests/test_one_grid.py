@@ -8,11 +8,14 @@ import pytest
 
 import verglas as vg
 from verglas import fourier, image
+from verglas.classification import Class2DSettings
 from verglas.errors import InputError, VerglasWarning
 from verglas.io import read_particles, write_particles, write_stack, write_star
 from verglas.optics import plain_images
 from verglas.optics.one_grid import Grids, grid_matrix
 from verglas.optics.stored import stored_images, to_stored
+from verglas.run.class2d import Class2DJob, class2d_files
+from verglas.run.refine_inputs import close_identity, differences
 
 FINE, COARSE = (48, 2.0), (36, 2.62)  # a box of 96 A and one of 94.32 A
 
@@ -124,3 +127,28 @@ def test_jobs_take_several_sizes(model, tmp_path):
     error = vg.geometry.angular_distance(aligned.poses.angles_deg, both.poses.angles_deg)
     assert np.median(error) < 5
     assert len(vg.classify2d(both, classes=2, iterations=2, **told).particles) == 200
+
+
+@pytest.mark.filterwarnings("ignore:.*images of several sizes")
+def test_the_folder_of_2d_classes_takes_several_sizes(model, tmp_path, blank_figures):
+    both = write_two(tmp_path, *(simulated(model, 40, grid, seed, 0.2) for seed, grid in enumerate((FINE, COARSE))))
+    settings = Class2DSettings(classes=2, diameter_A=60.0, iterations=1)
+    class2d_files(Class2DJob(tmp_path / "p.star", tmp_path / "run", settings, threads=1))
+    written = read_particles(tmp_path / "run" / "particles.star")
+    assert written.optics.pixel_size_A.tolist() == [2.0] * 40 + [2.62] * 40
+    moved = both.with_columns(rlnDefocusU=both.table["rlnDefocusU"] + 1)
+    assert "other values or order in column rlnDefocusU" in differences(close_identity(both), close_identity(moved))
+    assert close_identity(both)["box"] == COARSE[0]
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*images of several sizes")
+def test_folders_of_first_maps_and_3d_classes_take_several_sizes(model, tmp_path, blank_figures):
+    both = write_two(tmp_path, *(simulated(model, 40, grid, seed, 0.5) for seed, grid in enumerate((FINE, COARSE))))
+    how = {"diameter_A": 60.0, "threads": 1, "listener": None}
+    vg.abinitio(both, out=tmp_path / "first", starts=1, most_starts=1, iterations=2, **how)
+    made = vg.classify3d(both, out=tmp_path / "classes", classes=1, poses="fixed", resolution_A=15, **how)
+    assert (made.maps[0].box, made.maps[0].pixel_size_A) == COARSE
+    for folder in ("first", "classes"):
+        written = read_particles(tmp_path / folder / "particles.star")
+        assert written.optics.pixel_size_A.tolist() == [2.0] * 40 + [2.62] * 40

@@ -285,10 +285,10 @@ def posed_images(
             f"{particles.where}: {job} needs poses (rlnAngleRot, rlnAngleTilt, rlnAnglePsi) and these particles have "
             "none; refine them first (verglas refine)"
         )
-    field_A = particles.box * particles.pixel_size_A
+    work = for_job(particles, job)
+    field_A = work.box * work.pixel_size_A
     if diameter_A is not None and diameter_A > field_A:
         raise InputError(f"{job}: a diameter of {diameter_A:g} A does not fit a box of {field_A:g} A")
-    work = for_job(particles, job)
     small = work.box if resolution_A is None else working_box(work.box, work.pixel_size_A, resolution_A)
     if small < work.box:
         work = resample_particles(work, plan_resample(work.box, work.pixel_size_A, None, small))

@@ -34,7 +34,7 @@ from verglas.run.checkpoint import Checkpoints, Part
 from verglas.run.class2d_page import SUMMARY, shown_record
 from verglas.run.forecast import class2d_forecast
 from verglas.run.live_page import LivePage, footer_text
-from verglas.run.refine_inputs import close_identity
+from verglas.run.refine_inputs import close_identity, on_one_grid
 from verglas.run.tenure import Tenure, tenure
 from verglas.types import Particles, Snapshot
 from verglas.types.listener import Listener, Silence
@@ -140,8 +140,9 @@ def _held(job: Class2DJob, hold: Tenure) -> Class2DSummary:
     checkpoints.open(resume=job.resume)
     hold.write(state="running", n_particles=len(particles), settings=record)
     if job.device == "cpu" and job.settings.start == "seeds":  # others are not foreseen
+        images = on_one_grid(particles)
         forecast = class2d_forecast(
-            len(particles), particles.box, particles.pixel_size_A, job.settings, job.threads, repeats=job.repeats
+            len(images), images.box, images.pixel_size_A, job.settings, job.threads, repeats=job.repeats
         )
         hold.expect(forecast)
 

@@ -40,7 +40,7 @@ from verglas.report.html import render
 from verglas.run.checkpoint import Checkpoints
 from verglas.run.live_page import footer_text
 from verglas.run.numbered_files import remove_numbered
-from verglas.run.refine_inputs import as_map, close_identity, fit_to_particles, reference_name
+from verglas.run.refine_inputs import as_map, close_identity, fit_to_particles, on_one_grid, reference_name
 from verglas.run.set_aside import set_aside_sentence, write_set_aside
 from verglas.run.tenure import now_text, tenure
 from verglas.types import Keeper, Map, Particles, Poses
@@ -351,10 +351,11 @@ class _Job:
 
     def _result(self, trial: ClassTrial, rows: list[dict[str, Any]], prepared: _Prepared, seconds: float) -> Classes3D:
         given, kept = self.particles, prepared.kept
-        scale = given.box * given.pixel_size_A / len(trial.volumes[0])  # working pixel size
+        grid = on_one_grid(given)
+        scale = grid.box * grid.pixel_size_A / len(trial.volumes[0])  # working pixel size
 
         def full(volume: Any) -> Map:
-            return Map(resample_to_box(np.ascontiguousarray(volume), given.box), given.pixel_size_A)
+            return Map(resample_to_box(np.ascontiguousarray(volume), grid.box), grid.pixel_size_A)
 
         maps = [full(v) for v in trial.volumes]
         shares, errors = population_errors(trial.posterior)
@@ -377,7 +378,7 @@ class _Job:
             placed,
             prepared.excluded,
             rows,
-            [_resolution(c, given.box * given.pixel_size_A) for c in trial.fsc],
+            [_resolution(c, grid.box * grid.pixel_size_A) for c in trial.fsc],
             pairs,
             twins,
             _sentence(shares, errors, rows, twins, auto=self.settings.classes == AUTO),

@@ -15,6 +15,8 @@ from verglas.errors import InputError
 from verglas.image import crop_or_pad, fourier_resample
 from verglas.io import read_map
 from verglas.masks import checked_mask
+from verglas.optics import plain_images
+from verglas.optics.one_grid import Grids
 from verglas.types import Map, Particles
 from verglas.types.verdict import Finding
 
@@ -90,8 +92,14 @@ def identity(particles: Particles) -> dict[str, Any]:
     }
 
 
+def on_one_grid(particles: Particles) -> Particles:
+    """Those of several pixel sizes or boxes as jobs see them; others as they are."""
+    return particles if Grids.of(particles) is None else plain_images(particles)
+
+
 def close_identity(particles: Particles) -> dict[str, Any]:
     """What a run that goes on must find again: the same, and fingerprints of columns and of sampled images."""
+    particles = on_one_grid(particles)
     names = identity(particles)
     for name, table in (("column", particles.table), ("optics", particles.optics_table)):
         if table is None:
