@@ -10,12 +10,16 @@ import verglas as vg
 from verglas import fourier, image
 from verglas.classification import Class2DSettings
 from verglas.errors import InputError, VerglasWarning
+from verglas.heterogeneity.posed import posed_images
 from verglas.io import read_particles, write_particles, write_stack, write_star
-from verglas.optics import plain_images
+from verglas.optics import common_size, plain_images
 from verglas.optics.one_grid import Grids, grid_matrix
 from verglas.optics.stored import stored_images, to_stored
 from verglas.run.class2d import Class2DJob, class2d_files
+from verglas.run.ctf_refine_inputs import prepare
+from verglas.run.reconstruct import ReconstructJob, plan_sentence, reconstruct_files
 from verglas.run.refine_inputs import close_identity, differences
+from verglas.search import AlignSettings, align_plan
 
 FINE, COARSE = (48, 2.0), (36, 2.62)  # a box of 96 A and one of 94.32 A
 
@@ -152,3 +156,33 @@ def test_folders_of_first_maps_and_3d_classes_take_several_sizes(model, tmp_path
     for folder in ("first", "classes"):
         written = read_particles(tmp_path / folder / "particles.star")
         assert written.optics.pixel_size_A.tolist() == [2.0] * 40 + [2.62] * 40
+
+
+def test_plans_and_identities_of_files_count_the_common_size(model, tmp_path):
+    """Commands that foresee their course stopped at sets that their functions take."""
+    both = write_two(tmp_path, simulated(model, 12, FINE, 5, 0.5), simulated(model, 12, COARSE, 6, 0.5))
+    assert common_size(both) == COARSE
+    names = close_identity(both)
+    assert (names["box"], names["pixel_size_A"]) == COARSE
+    job = ReconstructJob(tmp_path / "p.star", tmp_path / "map.mrc")
+    assert plan_sentence(job, both).startswith("24 particles of 36 px, 2.62 A/px, to ")
+    assert align_plan(both, AlignSettings()).startswith("24 particles of 36 px, 2.62 A/px: ")
+    with pytest.warns(VerglasWarning, match="reconstruct: images of several sizes"):
+        made = reconstruct_files(job, listener=None)
+    assert (made.result.map.box, made.result.map.pixel_size_A) == COARSE
+    with pytest.warns(VerglasWarning, match="variability: images of several sizes"):
+        posed = posed_images(both, job="variability", resolution_A=None, diameter_A=70)
+    assert (posed.box, posed.pixel_size_A) == COARSE
+
+
+@pytest.mark.parametrize("fine", [FINE, (36, 2.0)])
+def test_jobs_on_stored_images_say_so_at_once(model, tmp_path, fine):
+    """Another box as well as another pixel size alone: before any map is made."""
+    both = write_two(tmp_path, simulated(model, 4, fine, 5, 0.5), simulated(model, 4, COARSE, 6, 0.5))
+    truth = vg.simulate.density(model, *COARSE)
+    for particles in (both, stored_images(both)):
+        with pytest.raises(InputError, match="subtract takes images of one size at a time"):
+            vg.subtract(particles, truth, truth)
+        for job in ("ctf-refine", "polish"):
+            with pytest.raises(InputError, match=f"{job} takes images of one size at a time, .*36 px of 2.62 A"):
+                prepare(particles, fits_ctf=False, needs_halves=False, job=job)

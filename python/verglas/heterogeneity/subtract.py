@@ -10,6 +10,7 @@ import numpy as np
 from verglas.errors import InputError, VerglasWarning
 from verglas.masks import checked_mask
 from verglas.optics import for_job
+from verglas.optics.one_grid import refuse_several_sizes
 from verglas.optics.stored import Change, stored_images, to_stored
 from verglas.reconstruction import project
 from verglas.types import Map, Particles, Poses
@@ -157,6 +158,7 @@ def subtract(
         raise InputError(f"{particles.where}: these particles have no images")
     if particles.poses is None:
         raise InputError(f"{particles.where}: subtract needs poses and these particles have none; refine them first")
+    refuse_several_sizes(stored_images(particles), "subtract")
     for name, value in (("map", map), ("mask", mask)):
         if value.box != particles.box or abs(value.pixel_size_A / particles.pixel_size_A - 1) > _SAME_PIXEL:
             raise InputError(

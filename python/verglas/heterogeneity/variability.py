@@ -24,6 +24,7 @@ from verglas.heterogeneity.settings import AUTO, VariabilitySettings
 from verglas.image import fourier_resample
 from verglas.initial_model.starts import resample_to_box
 from verglas.masks import checked_mask
+from verglas.optics import common_size
 from verglas.types import Map, Particles
 from verglas.types.arrays import Float32Array, FloatArray, IntArray
 from verglas.types.convert import MapLike, ParticlesLike, map_of, particles_of
@@ -239,10 +240,11 @@ def small_mask(posed: PosedImages, mask: Map, particles: Particles) -> Float32Ar
     InputError
         Another box or pixel size; a mask outside the sphere of the particle.
     """
-    if mask.box != particles.box or abs(mask.pixel_size_A / particles.pixel_size_A - 1) > 0.01:
+    box, pixel_size_A = common_size(particles)
+    if mask.box != box or abs(mask.pixel_size_A / pixel_size_A - 1) > 0.01:
         raise InputError(
-            f"the mask has {mask.box} px of {mask.pixel_size_A:g} A, the particles {particles.box} px of "
-            f"{particles.pixel_size_A:g} A; resample it first (verglas resample)"
+            f"the mask has {mask.box} px of {mask.pixel_size_A:g} A, the particles {box} px of "
+            f"{pixel_size_A:g} A; resample it first (verglas resample)"
         )
     values = checked_mask(mask.data)
     small = values if posed.box == len(values) else fourier_resample(values, (posed.box,) * 3)
@@ -280,14 +282,15 @@ def component_gains(evidence: FloatArray, image: IntArray) -> pd.DataFrame:
 def _result(
     given: Particles, posed: PosedImages, model: ComponentModel, gains: pd.DataFrame, settings: VariabilitySettings
 ) -> Variability:
-    like = Map(np.zeros((given.box,) * 3, np.float32), given.pixel_size_A)
+    box, pixel_size_A = common_size(given)
+    like = Map(np.zeros((box,) * 3, np.float32), pixel_size_A)
     mean = _full_map(model.volumes[0], like)
     z, covariance, contrast = coordinates(posed, model)
     full = [_full_map(v, like) for v in model.volumes[1:]]
     # Of unit norm at the full box: the norm goes into the coordinates.
     scale = np.array([float(np.sqrt(np.square(m.data, dtype=np.float64).sum())) for m in full])
     used = np.where(scale > 0, scale, 1.0)
-    components = [Map(m.data / np.float32(s), given.pixel_size_A) for m, s in zip(full, used, strict=True)]
+    components = [Map(m.data / np.float32(s), pixel_size_A) for m, s in zip(full, used, strict=True)]
     return Variability(
         mean,
         components,

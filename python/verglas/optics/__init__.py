@@ -6,6 +6,7 @@ from verglas.optics.aberrations import Aberrations, image_optics, magnify, with_
 from verglas.optics.beam_shift import beam_shift_groups
 from verglas.optics.ewald import depth_of_field_resolution_A, depth_of_field_sentence
 from verglas.optics.exposure import critical_exposure_e_A2
+from verglas.optics.one_grid import common_size
 from verglas.optics.stored import for_job, ignored_aberrations, plain_images
 from verglas.optics.transfer import (
     best_resolution_A,
@@ -29,6 +30,7 @@ __all__ = [
     "Seidel",
     "beam_shift_groups",
     "best_resolution_A",
+    "common_size",
     "compose_snr",
     "critical_exposure_e_A2",
     "ctf",

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from verglas.errors import VerglasWarning
+from verglas.errors import InputError, VerglasWarning
 from verglas.types import Particles
 from verglas.types import _columns as col
 from verglas.types.arrays import Float32Array, FloatArray, IntArray
@@ -72,17 +72,51 @@ class Grids:
         return cls(kind.reshape(-1).astype(np.int64), first[:, 0].astype(int).tolist(), first[:, 1].tolist(), box, q)
 
     @property
+    def shown(self) -> str:
+        """Every box and pixel size."""
+        return ", ".join(f"{n} px of {p:g} A" for n, p in zip(self.boxes, self.pixel_sizes_A, strict=True))
+
+    @property
     def sentence(self) -> str:
         """What is done."""
-        shown = ", ".join(f"{n} px of {p:g} A" for n, p in zip(self.boxes, self.pixel_sizes_A, strict=True))
         return (
-            f"images of several sizes ({shown}) are brought to {self.box} px of {self.pixel_size_A:g} A; nothing finer "
-            f"than {2 * self.pixel_size_A:.3g} A can come of them together"
+            f"images of several sizes ({self.shown}) are brought to {self.box} px of {self.pixel_size_A:g} A; nothing "
+            f"finer than {2 * self.pixel_size_A:.3g} A can come of them together"
         )
 
     def warn(self, where: str) -> None:
         """Say it."""
         warnings.warn(f"{where}: {self.sentence}", VerglasWarning, stacklevel=4)
+
+
+def common_size(particles: Particles) -> tuple[int, float]:
+    """Box and pixel size in angstrom that a job has the images at; of particles of one size, their own.
+
+    Examples
+    --------
+    >>> import numpy as np, verglas as vg
+    >>> from verglas.optics import common_size
+    >>> common_size(vg.Particles.from_images(np.zeros((1, 8, 8), np.float32), 2.0))
+    (8, 2.0)
+    """
+    grids = Grids.of(particles)
+    return (particles.box, particles.pixel_size_A) if grids is None else (grids.box, grids.pixel_size_A)
+
+
+def refuse_several_sizes(particles: Particles, job: str) -> None:
+    """Of jobs that deal with images as they are stored.
+
+    Raises
+    ------
+    InputError
+        Images of several boxes or pixel sizes.
+    """
+    grids = Grids.of(particles)
+    if grids is not None:
+        raise InputError(
+            f"{particles.where}: {job} takes images of one size at a time, and these are of several ({grids.shown}); "
+            "take the optics groups of one size first"
+        )
 
 
 def grid_matrix(box: int, pixel_size_A: float, new_box: int, new_pixel_size_A: float) -> FloatArray:

@@ -13,6 +13,7 @@ from verglas.errors import InputError, VerglasWarning
 from verglas.image.outliers import inspect_images
 from verglas.optics import for_job
 from verglas.optics.aberrations import BEAM_TILT, MAGNIFICATION, ODD_ZERNIKE, Aberrations
+from verglas.optics.one_grid import refuse_several_sizes
 from verglas.optics.refine import GroupFit
 from verglas.optics.stored import ctf_in_images, stored_images
 from verglas.optics.transfer import wavelength_A
@@ -106,6 +107,7 @@ def prepare(particles: Particles, *, fits_ctf: bool, needs_halves: bool, job: st
     InputError
     """
     given = stored_images(particles)
+    refuse_several_sizes(given, job)
     _refuse_unfit(given, fits_ctf, needs_halves, job)
     inspection = inspect_images(for_job(given, job))
     excluded = dict(sorted({**inspection.excluded, **given.optics.unusable()}.items()))

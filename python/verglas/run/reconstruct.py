@@ -18,7 +18,7 @@ from verglas.errors import InputError
 from verglas.geometry import orientation_grid
 from verglas.io import check_writable, read_map, read_particles, write_map, write_particles
 from verglas.ops import Grid
-from verglas.optics import Aberrations, for_job, with_aberrations
+from verglas.optics import Aberrations, common_size, for_job, with_aberrations
 from verglas.reconstruction import Reconstruction, ReconstructSettings, project, reconstruct_report
 from verglas.reconstruction.known_poses import max_radius_for
 from verglas.reconstruction.least_squares import kernel_grid
@@ -154,20 +154,22 @@ def reconstruct_files(job: ReconstructJob, *, listener: ListenerChoice = "screen
 
 def _ssnr_of_halves(job: ReconstructJob, particles: Particles) -> Callable[[Map, Map], npt.NDArray[np.float64]]:
     """FSC of half maps to SSNR of the full map, which is twice that of a half."""
-    radius = max_radius_for(particles.box, particles.pixel_size_A, job.settings.max_resolution_A)
+    box, pixel_size_A = common_size(particles)
+    radius = max_radius_for(box, pixel_size_A, job.settings.max_resolution_A)
     # Below 1: shells without noise would have an infinite ratio.
     return lambda one, two: 2 * ssnr_from_fsc(np.clip(fsc(one, two).curve[: radius + 1], 0, 0.9999))
 
 
 def plan_sentence(job: ReconstructJob, particles: Particles) -> str:
     """One line that says what will run, before it runs."""
-    radius = max_radius_for(particles.box, particles.pixel_size_A, job.settings.max_resolution_A)
+    box, pixel_size_A = common_size(particles)
+    radius = max_radius_for(box, pixel_size_A, job.settings.max_resolution_A)
     halves = job.halves or job.wiener
-    memory = memory_plan_GB(particles.box, radius, job.settings.method, halves)
-    finest = particles.box * particles.pixel_size_A / radius
+    memory = memory_plan_GB(box, radius, job.settings.method, halves)
+    finest = box * pixel_size_A / radius
     where = f"{job.threads or default_threads()} threads" if job.device == "cpu" else job.device
     return (
-        f"{len(particles)} particles of {particles.box} px, {particles.pixel_size_A:g} A/px, to {finest:.2f} A, "
+        f"{len(particles)} particles of {box} px, {pixel_size_A:g} A/px, to {finest:.2f} A, "
         f"{job.settings.symmetry}, {job.settings.method}, {where}; "
         f"about {memory:.2f} GB of sums and solution"
     )

@@ -12,7 +12,7 @@ from verglas._screen import ListenerChoice, shown_to
 from verglas.errors import InputError
 from verglas.geometry import healpix_order, healpix_spacing_deg, unit_pixels
 from verglas.image.outliers import inspect_images
-from verglas.optics import for_job
+from verglas.optics import common_size, for_job
 from verglas.search.align_search import Geometry, SharedSearch, measure_reference
 from verglas.search.cells import Level
 from verglas.search.grid_search import Where
@@ -74,7 +74,7 @@ class AlignSettings:
 
 
 def _geometry(particles: Particles, settings: AlignSettings) -> Geometry:
-    box, pixel_size_A = particles.box, particles.pixel_size_A
+    box, pixel_size_A = common_size(particles)
     final = largest = (box - 1) // 2
     if settings.max_resolution_A is not None:
         final = min(largest, max(1, round(box * pixel_size_A / settings.max_resolution_A)))
