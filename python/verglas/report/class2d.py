@@ -14,7 +14,7 @@ from verglas.classification import Classes2D
 from verglas.classification.classes import Iteration
 from verglas.classification.kept import Standing
 from verglas.report import figures, style
-from verglas.report.html import REFRESH_S, Fragment, Page, Picture, Section, Table, render, templates
+from verglas.report.html import REFRESH_S, Fragment, Page, Picture, Section, Table, render, templates, value_text
 
 _SHOWN = 200
 
@@ -138,6 +138,11 @@ def _record(record: Sequence[Iteration]) -> Table:
     return Table(head, rows)
 
 
+def _settings_table(settings: Mapping[str, object]) -> Table:
+    """Values as words: the same whether they come from the job or from its file."""
+    return Table(("setting", "value"), [(name, value_text(value)) for name, value in settings.items()])
+
+
 def page(found: Classes2D, settings: Mapping[str, object], events: Sequence[str], footer: str) -> str:
     """The page as HTML.
 
@@ -175,7 +180,7 @@ def page(found: Classes2D, settings: Mapping[str, object], events: Sequence[str]
             [
                 Section("Classes", how, [_classes(_cards(found), choose=True)]),
                 _course(found.record, events),
-                Section("Settings", "", [Table(("setting", "value"), list(settings.items()))]),
+                Section("Settings", "", [_settings_table(settings)]),
             ],
             footer,
         )
@@ -234,7 +239,7 @@ def running_page(
         [
             Section("Classes so far", "Largest first.", [classes]),
             _course(now.record, events),
-            Section("Settings", "", [Table(("setting", "value"), list(settings.items()))]),
+            Section("Settings", "", [_settings_table(settings)]),
         ],
         footer,
         refresh_s=None if stopped else REFRESH_S,
