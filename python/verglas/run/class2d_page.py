@@ -30,7 +30,7 @@ def shown_record(
             "frequency_per_A": result.frequency_per_A.tolist(),
             "curves": np.round(result.curves, 5).tolist(),
             "events": list(events),
-            "settings": {name: str(value) for name, value in settings.items()},
+            "settings": dict(settings),
             "particles_file": str(source),
         }
     }
