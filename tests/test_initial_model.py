@@ -30,7 +30,7 @@ def test_arrays_and_files_give_the_same_map(tmp_path, monkeypatch):
     recorder = Recorder()
     found = find_initial_model(particles, AbInitioSettings(diameter_A=125.0, **choices), observer=recorder)
     assert list(tmp_path.iterdir()) == []
-    assert recorder.stages == {"inspecting particles", "centring", "start 1 of 1"}
+    assert recorder.stages == {"inspecting particles", "centring", "start 1 of 1", "final poses, particles"}
     assert recorder.starts == [0]
     job = vg.abinitio(particles, diameter_A=125.0, out=tmp_path / "run", **choices)
     np.testing.assert_array_equal(job.map.data, found.map.data)
