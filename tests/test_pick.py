@@ -610,3 +610,16 @@ def test_an_edge_tells_carbon_whatever_its_share_and_grey_value(share, step):
     carbon = carbon_beyond_fringe(grey, 11.0)
     assert carbon[beyond < 0].mean() > 0.98
     assert carbon[beyond > 33].mean() < 0.02
+
+
+@pytest.mark.parametrize("method", ["automatic", "log", "reference-free"])
+def test_a_few_strong_particles_are_neither_masked_nor_ringed_by_picks(method):
+    """Four particles gain little in all: no filter that reaches to one side takes their flanks for particles."""
+    y, x = np.mgrid[:300, :400]
+    spots = [(60, 80), (200, 150), (120, 300), (240, 330)]
+    signal = sum(-2.0 * np.exp(-((np.hypot(x - u, y - v) / 12) ** 4)) for v, u in spots)
+    micrograph = vg.Micrograph(signal + np.random.default_rng(0).normal(size=signal.shape), 3.0)
+    picks = vg.pick(micrograph, 80.0, method=method)
+    best = picks.xy_px[:4]
+    assert sorted(tuple(np.rint(p / 10).astype(int)) for p in best) == [(8, 6), (15, 20), (30, 12), (33, 24)]
+    assert len(picks) <= 8

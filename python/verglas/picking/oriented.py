@@ -82,7 +82,7 @@ def ellipsoid_filter(long: float, short: float, rest: BandStatistics) -> Oriente
     >>> from verglas.picking.oriented import ellipsoid_filter
     >>> white = BandStatistics(np.zeros(7), np.ones(7), np.eye(7))
     >>> [round(float(np.abs(w).max()), 2) for w in ellipsoid_filter(1.0, 1.0, white).weights]
-    [0.61, 0.0, 0.0, 0.0]
+    [0.55, 0.0, 0.0, 0.0]
     """
     return _matched_filter(_ellipsoid_features(long, short), rest)
 

@@ -10,7 +10,14 @@ import numpy.typing as npt
 
 from verglas import ops
 from verglas.picking.average import rotational_template, search_disc
-from verglas.picking.background import LEAST_AREA, PeakHeights, away_from_peaks, background_heights, peak_heights
+from verglas.picking.background import (
+    LEAST_AREA,
+    PeakHeights,
+    away_from_peaks,
+    background_heights,
+    background_level,
+    peak_heights,
+)
 from verglas.picking.blob import laplacian_score
 from verglas.picking.discriminant import Bands, apply_filter, band_statistics, fisher_weights
 from verglas.picking.image import SmallImage
@@ -28,6 +35,8 @@ _ORIENTED_SEEDS, _ORIENTED_ROUNDS, _SURE = 0.12, 2, 100.0
 # They have to gain more by this factor: with three times as many weights they fit the noise of their seeds as well (on
 # simulated round particles by 1.3 to 1.4, on long and flat ones by 2.3 and more).
 _FACTOR = 1.5
+_CERTAIN = 0.5  # peaks of background that are expected in a micrograph
+_STRONG = 0.5  # share of the picks that are certain: of weak spindles a third, of four strong discs nearly all
 
 
 @dataclass(frozen=True)
@@ -47,6 +56,8 @@ class ScoredPeaks:
         Of background of the map's spectrum.
     template : (s, s) float32 or None
         The rotational average that the micrograph was correlated with.
+    certain_height : float
+        What background alone exceeds once in two micrographs.
     """
 
     source: str
@@ -56,6 +67,12 @@ class ScoredPeaks:
     cut: ScoreCut
     null: PeakHeights = field(repr=False)
     template: Float32Array | None = field(default=None, repr=False)
+    certain_height: float = float("inf")
+
+    @property
+    def certain(self) -> FloatArray:
+        """Positions of the peaks that are no background, whatever the cut: of picks that are not clear a part."""
+        return self.xy_px[self.heights >= max(self.certain_height, self.cut.threshold)]
 
     @property
     def picked(self) -> FloatArray:
@@ -95,7 +112,9 @@ class Search:
             score, xy, heights, self.small.radius_px, self.allowed, self.distance_px, threads=self.threads
         )
         cut = particle_cut(xy, heights, score, null, self.small.radius_px, self.allowed)
-        return ScoredPeaks(source, score, xy, heights, cut, null, template)
+        centre, sigma = background_level(score, np.zeros((0, 2)), self.small.radius_px, self.allowed)
+        certain = centre + sigma * null.exceeded(_CERTAIN / max(len(heights), 1))
+        return ScoredPeaks(source, score, xy, heights, cut, null, template, float(certain))
 
 
 def most_supported(results: Sequence[ScoredPeaks]) -> ScoredPeaks:
@@ -166,6 +185,10 @@ def with_oriented_peaks(search: Search, bands: Bands, round_ones: ScoredPeaks) -
         Of source "oriented", or ``round_ones``.
     """
     if round_ones.cut.gain > _SURE or search.allowed.mean() < LEAST_AREA:
+        return round_ones
+    # A few strong particles gain little in all, and what is seen with a round filter beyond doubt is not weak: filters
+    # that reach to one side of a particle would take its flanks for more of them.
+    if len(round_ones.certain) > _STRONG * len(round_ones.picked):
         return round_ones
     best = most_supported(_oriented_peaks(search, bands, round_ones))
     return best if best.cut.gain > _FACTOR * round_ones.cut.gain else round_ones
