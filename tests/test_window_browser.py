@@ -21,8 +21,6 @@ from window_client import ball, class_folder, pick_folder, refine_run
 
 import verglas as vg
 
-from conftest import ROOT
-
 playwright = pytest.importorskip("playwright.sync_api")
 pytest.importorskip("starlette")
 pytestmark = pytest.mark.slow
@@ -48,10 +46,7 @@ class Server:
         self.start()
 
     def start(self) -> None:
-        python = os.pathsep.join([str(ROOT / "python"), os.environ.get("PYTHONPATH", "")])
-        self.process = subprocess.Popen(
-            self.command, stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": python}
-        )
+        self.process = subprocess.Popen(self.command, stdout=subprocess.PIPE, text=True, env=dict(os.environ))
         assert self.process.stdout is not None
         self.address = self.process.stdout.readline().strip()
         assert re.fullmatch(r"http://127\.0\.0\.1:\d+/\?token=[\w-]{20,}", self.address)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import textwrap
@@ -17,8 +18,6 @@ from window_client import HOST, TOKEN, Client, class_folder, pick_folder, refine
 import verglas as vg
 from verglas.errors import InputError
 from verglas.run.tenure import tenure
-
-from conftest import ROOT
 
 pytest.importorskip("starlette")
 
@@ -224,7 +223,7 @@ def running(tmp_path):
     made = subprocess.Popen(
         [sys.executable, str(program), "class2d", "p.star", "--out", "run 1"],
         cwd=folder.parent,
-        env={"PYTHONPATH": str(ROOT / "python"), "PATH": "/usr/bin:/bin"},
+        env=dict(os.environ),
     )
     end = time.monotonic() + 60
     while not (folder / "run.json").is_file() or json.loads((folder / "run.json").read_text())["state"] != "running":
