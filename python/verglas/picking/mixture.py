@@ -12,7 +12,7 @@ background is taken. Efron (2008), Stat. Sci. 23, 1-22, has the local false disc
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -59,6 +59,8 @@ class ScoreCut:
         Expected number of particles among all candidates, below the threshold, too.
     precision : float
         Expected share of particles among the picks: one minus the false discovery rate.
+    certain : float
+        Height that background alone exceeds once in two micrographs.
     """
 
     threshold: float
@@ -67,6 +69,7 @@ class ScoreCut:
     gain: float = 0.0
     particles: float = 0.0
     precision: float = 0.0
+    certain: float = float("inf")
 
 
 @dataclass(frozen=True)
@@ -275,12 +278,12 @@ def particle_cut(
     if not len(values):
         return ScoreCut(float("inf"), 0.0, False)
     centre, sigma = background_level(score, np.zeros((0, 2)), radius_px, allowed)
+    certain = float(centre + sigma * null.exceeded(0.5 / len(values)))
     first = _fit_particles(values, null, centre, sigma)
     if len(values) < 8 or first.gain < LEAST_GAIN:
         if allowed.mean() < LEAST_AREA:
-            height = centre + sigma * null.exceeded(0.5 / len(values))
-            return ScoreCut(float(height), 0.0, False, float(first.gain))
-        return _doubtful_cut(values, null, centre, sigma, first.gain)
+            return ScoreCut(certain, 0.0, False, float(first.gain), certain=certain)
+        return replace(_doubtful_cut(values, null, centre, sigma, first.gain), certain=certain)
     order = np.argsort(-values, kind="stable")
     fit = first
     for _ in range(_ROUNDS):  # the background without what has been picked, then the picks anew
@@ -289,7 +292,7 @@ def particle_cut(
         if again.gain < LEAST_GAIN:
             break
         fit = again
-    return _cut_of_fit(fit, values[order], null)
+    return replace(_cut_of_fit(fit, values[order], null), certain=certain)
 
 
 def _doubtful_cut(values: FloatArray, null: PeakHeights, centre: float, sigma: float, gain: float) -> ScoreCut:

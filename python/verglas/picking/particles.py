@@ -272,7 +272,8 @@ def _pick_with_one_method(
         found = with_oriented_peaks(search, bands, found)
     cut, merit = found.cut, found.heights
     if found.source in ("log", "oriented") and filters:
-        merit, cut = as_correlation(merit), replace(cut, threshold=float(as_correlation(cut.threshold)))
+        threshold, certain = (float(as_correlation(height)) for height in (cut.threshold, cut.certain))
+        merit, cut = as_correlation(merit), replace(cut, threshold=threshold, certain=certain)
     if chosen.threshold is not None:
         cut = replace(cut, threshold=float(chosen.threshold))
     candidates = Picks(small.to_micrograph(found.xy_px), micrograph.name, {MERIT: merit})

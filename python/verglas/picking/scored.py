@@ -15,7 +15,6 @@ from verglas.picking.background import (
     PeakHeights,
     away_from_peaks,
     background_heights,
-    background_level,
     peak_heights,
 )
 from verglas.picking.blob import laplacian_score
@@ -35,7 +34,6 @@ _ORIENTED_SEEDS, _ORIENTED_ROUNDS, _SURE = 0.12, 2, 100.0
 # They have to gain more by this factor: with three times as many weights they fit the noise of their seeds as well (on
 # simulated round particles by 1.3 to 1.4, on long and flat ones by 2.3 and more).
 _FACTOR = 1.5
-_CERTAIN = 0.5  # peaks of background that are expected in a micrograph
 _STRONG = 0.5  # share of the picks that are certain: of weak spindles a third, of four strong discs nearly all
 
 
@@ -56,8 +54,6 @@ class ScoredPeaks:
         Of background of the map's spectrum.
     template : (s, s) float32 or None
         The rotational average that the micrograph was correlated with.
-    certain_height : float
-        What background alone exceeds once in two micrographs.
     """
 
     source: str
@@ -67,12 +63,11 @@ class ScoredPeaks:
     cut: ScoreCut
     null: PeakHeights = field(repr=False)
     template: Float32Array | None = field(default=None, repr=False)
-    certain_height: float = float("inf")
 
     @property
     def certain(self) -> FloatArray:
         """Positions of the peaks that are no background, whatever the cut: of picks that are not clear a part."""
-        return self.xy_px[self.heights >= max(self.certain_height, self.cut.threshold)]
+        return self.xy_px[self.heights >= max(self.cut.certain, self.cut.threshold)]
 
     @property
     def picked(self) -> FloatArray:
@@ -112,9 +107,7 @@ class Search:
             score, xy, heights, self.small.radius_px, self.allowed, self.distance_px, threads=self.threads
         )
         cut = particle_cut(xy, heights, score, null, self.small.radius_px, self.allowed)
-        centre, sigma = background_level(score, np.zeros((0, 2)), self.small.radius_px, self.allowed)
-        certain = centre + sigma * null.exceeded(_CERTAIN / max(len(heights), 1))
-        return ScoredPeaks(source, score, xy, heights, cut, null, template, float(certain))
+        return ScoredPeaks(source, score, xy, heights, cut, null, template)
 
 
 def most_supported(results: Sequence[ScoredPeaks]) -> ScoredPeaks:
