@@ -131,17 +131,23 @@ class Page:
     script: str = ""
 
 
-@functools.cache
-def templates() -> Environment:
-    """The templates of pages: all text is escaped, an unknown name is an error."""
+def templates_of(package: str) -> Environment:
+    """The templates of a package: all text is escaped, an unknown name is an error."""
     environment = Environment(
-        loader=PackageLoader("verglas.report"),
+        loader=PackageLoader(package),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
     environment.filters["value_text"] = value_text
+    return environment
+
+
+@functools.cache
+def templates() -> Environment:
+    """The templates of pages."""
+    environment = templates_of("verglas.report")
     for kind in (Cell, Fragment, Gallery, Link, Picture, Table):
         environment.tests[kind.__name__.lower()] = _test_of(kind)
     return environment

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shlex
 import threading
-from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,11 +17,12 @@ from verglas.io.coordinates import unique_stems
 from verglas.report.grey import binned, grey_bytes, grey_png
 from verglas.types import Picks
 from verglas.window.job import Job
+from verglas.window.kept import Kept
 
 EDITED = "picks_edited"
 _MERIT = "rlnAutopickFigureOfMerit"
 _SHOWN_PX = 1024
-_KEPT_PICTURES = 32
+_KEPT_LISTS, _KEPT_PICTURES = 4, 32
 _MOST_PICKS = 100_000
 
 
@@ -30,22 +30,16 @@ class PickedMicrographs:
     """Picks of jobs, read when they are asked for and again when their files change."""
 
     def __init__(self) -> None:
-        self._picks: OrderedDict[tuple[Path, int], dict[str, Picks]] = OrderedDict()
-        self._pictures: OrderedDict[tuple[Path, int], tuple[bytes, int, tuple[int, int]]] = OrderedDict()
-        self._lock = threading.RLock()
+        self._picks: Kept[dict[str, Picks]] = Kept(_KEPT_LISTS)
+        self._pictures: Kept[tuple[bytes, int, tuple[int, int]]] = Kept(_KEPT_PICTURES)
+        self._saving = threading.Lock()
 
     def has(self, job: Job) -> bool:
         """Whether a job has picks to look at."""
         return job.changeable and (job.folder / "picks.star").is_file()
 
     def _of(self, path: Path) -> dict[str, Picks]:
-        key = path, path.stat().st_mtime_ns
-        with self._lock:
-            if key not in self._picks:
-                self._picks[key] = read_picks(path)
-            while len(self._picks) > 4:
-                self._picks.popitem(last=False)
-            return self._picks[key]
+        return self._picks.get((path, path.stat().st_mtime_ns), lambda: read_picks(path))
 
     def names(self, job: Job) -> list[str]:
         """Micrographs with picks, in the order of their list."""
@@ -93,16 +87,13 @@ class PickedMicrographs:
     def picture(self, job: Job, number: int) -> tuple[bytes, int, tuple[int, int]]:
         """The micrograph as a grey PNG of at most 1,024 pixels, the pixels that make one of them, and its shape."""
         path = self._micrograph(job, self.name(job, number))
-        key = path, path.stat().st_mtime_ns
-        with self._lock:
-            if key not in self._pictures:
-                data = read_micrograph(path).data
-                small, step = binned(data, _SHOWN_PX)
-                self._pictures[key] = grey_png(grey_bytes(small)), step, (data.shape[0], data.shape[1])
-            self._pictures.move_to_end(key)
-            while len(self._pictures) > _KEPT_PICTURES:
-                self._pictures.popitem(last=False)
-            return self._pictures[key]
+
+        def draw() -> tuple[bytes, int, tuple[int, int]]:
+            data = read_micrograph(path).data
+            small, step = binned(data, _SHOWN_PX)
+            return grey_png(grey_bytes(small)), step, (data.shape[0], data.shape[1])
+
+        return self._pictures.get((path, path.stat().st_mtime_ns), draw)
 
     def _micrograph(self, job: Job, name: str) -> Path:
         for folder in (Path(), job.folder, *job.folder.parents[:4]):
@@ -138,7 +129,7 @@ class PickedMicrographs:
             raise InputError(f"picks: expected a merit for each of {len(xy)} places, or none")
         columns = {_MERIT: merit} if len(merit) else {}
         listed = job.folder / f"{EDITED}.star"
-        with self._lock:
+        with self._saving:
             if not listed.is_file():
                 # All others as they are: the list must name every micrograph.
                 write_picks(listed, self._of(job.folder / "picks.star"))

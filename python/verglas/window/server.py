@@ -15,7 +15,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -25,7 +25,7 @@ from starlette.routing import Route
 from verglas._version import __version__
 from verglas.errors import InputError, VerglasError
 from verglas.report.chart import chart_html
-from verglas.report.html import template_text, value_text
+from verglas.report.html import template_text, templates_of
 from verglas.report.refine import duration
 from verglas.window import cleaning, control, decisions, graph
 from verglas.window.changes import Changes
@@ -52,15 +52,8 @@ _POSED = ("refine", "abinitio", "class3d", "align", "variability")  # commands t
 
 @functools.cache
 def _templates() -> Environment:
-    environment = Environment(
-        loader=PackageLoader("verglas.window"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = templates_of("verglas.window")
     environment.filters |= {
-        "value_text": value_text,
         "size_text": size_text,
         "time_text": time_text,
         "duration": lambda seconds: "" if seconds is None else duration(seconds),

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-import threading
-from collections import OrderedDict
 from pathlib import Path
 
 from verglas.io import read_map
 from verglas.report.volume import pack_volume
 from verglas.window.job import Job
+from verglas.window.kept import Kept
 
 _STEMS = ("map_sharpened", "map", "half1", "half2", "mask", "local_resolution", "truth", "start")
 _RELION = {
@@ -31,8 +30,7 @@ class Volumes:
     """Packed maps, the last ones used."""
 
     def __init__(self) -> None:
-        self._packed: OrderedDict[tuple[Path, int, int], bytes] = OrderedDict()
-        self._lock = threading.Lock()
+        self._packed: Kept[bytes] = Kept(_KEPT)
 
     def paths(self, job: Job) -> dict[str, Path]:
         """Files of maps by the names that pages use."""
@@ -53,15 +51,11 @@ class Volumes:
         path = self.paths(job).get(name)
         if path is None:
             return None
+
+        def pack() -> bytes:
+            mask = None if name == "mask" else self.paths(job).get("mask")
+            over = read_map(mask) if mask is not None else None
+            return pack_volume(read_map(path), most_box=MOST_BOX, mask=over, name=name)
+
         state = os.stat(path)
-        key = path, state.st_mtime_ns, state.st_size
-        with self._lock:  # two readers at once would both pack it
-            if key not in self._packed:
-                mask = None if name == "mask" else self.paths(job).get("mask")
-                volume = read_map(path)
-                over = read_map(mask) if mask is not None else None
-                self._packed[key] = pack_volume(volume, most_box=MOST_BOX, mask=over, name=name)
-            self._packed.move_to_end(key)
-            while len(self._packed) > _KEPT:
-                self._packed.popitem(last=False)
-            return self._packed[key]
+        return self._packed.get((path, state.st_mtime_ns, state.st_size), pack)
