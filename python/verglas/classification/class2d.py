@@ -57,6 +57,25 @@ def first_radii(geometry: Geometry, settings: Class2DSettings) -> list[int]:
     return [first] * 4 + [second] * 3
 
 
+def seed_count(n: int, classes: int) -> int:
+    """Seeds of a classification of so many particles: more than classes, as a view without a seed is never found.
+
+    Twins among them are merged later.
+    """
+    return int(np.clip(n // 8, classes, min(3 * classes, max(classes, _MAX_SEEDS))))
+
+
+def particles_of_seeding(seeds: int) -> int:
+    """Particles that the seeding draws on, at most."""
+    return max(5000, 30 * seeds)
+
+
+def shift_range_px(geometry: Geometry, settings: Class2DSettings) -> float:
+    """Largest shift searched: as asked, or an eighth of the particle's diameter."""
+    default_A = float(np.clip(geometry.diameter_px * geometry.pixel_size_A / 8, 5, 20))
+    return (default_A if settings.shift_range_A is None else settings.shift_range_A) / geometry.pixel_size_A
+
+
 class Classifier:
     """The steps of :func:`classify2d`, one method each."""
 
@@ -71,13 +90,9 @@ class Classifier:
         self.rng = np.random.default_rng([settings.seed, 2])
         # Halves of equal size whatever the seed: permuted labels, not coin flips.
         self.engine = Engine2D(work, settings, self.rng.permutation(np.arange(len(work)) % 2), self.listener)
-        geo = self.geometry = work.geometry
-        self.range_px = (
-            float(np.clip(geo.diameter_px * geo.pixel_size_A / 8, 5, 20))
-            if settings.shift_range_A is None
-            else settings.shift_range_A
-        ) / geo.pixel_size_A
-        self.radii = first_radii(geo, settings)
+        self.geometry = work.geometry
+        self.range_px = shift_range_px(self.geometry, settings)
+        self.radii = first_radii(self.geometry, settings)
         self.first, self.second = self.radii[0], self.radii[-1]
         self.n_iterations = 0
         self.split: set[int] = set()
@@ -121,8 +136,7 @@ class Classifier:
         # Sorted: images of a stack are read in order, and the sums are the same.
         some = np.sort(self.rng.permutation(rows)[:2000])
         sigma2, tau2 = self.engine.spectra(some)
-        # More seeds than classes: a view without a seed is never found, while twins are merged later.
-        over = int(np.clip(len(rows) // 8, k, min(3 * k, max(k, _MAX_SEEDS))))
+        over = seed_count(len(rows), k)
         stage = self.stage(self.first)
         if self.settings.start == "split":
             over = min(_FIRST_LEVEL, k)
@@ -139,7 +153,7 @@ class Classifier:
 
     def _start_from_seeds(self, state: State, k: int) -> State:
         rows = self.work.usable
-        enough = max(5000, 30 * len(state.model))
+        enough = particles_of_seeding(len(state.model))
         for number in range(state.place.number, len(self.radii)):
             self.keep(state, "start", number)
             state.stage = self.stage(self.radii[number])

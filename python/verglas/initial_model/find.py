@@ -211,7 +211,7 @@ def find_initial_model(
     watch.prepared(problem)
     held_out = np.sort(
         np.random.default_rng((resolved_settings.seed, 2**32)).permutation(len(problem))[
-            : _count_held_out(problem, resolved_settings)
+            : count_held_out(problem, resolved_settings)
         ]
     )
     starts, found_symmetry = all_starts(problem, resolved_settings, sigma2, held_out, watch), None
@@ -279,7 +279,8 @@ def _resample_finely(
     return replace(fine_problem, first_origin_px=origin), _first_noise(fine_problem, power)
 
 
-def _count_held_out(problem: Problem, settings: AbInitioSettings) -> int:
+def count_held_out(problem: Problem, settings: AbInitioSettings) -> int:
+    """Particles that no start learns from."""
     return max(10, round(settings.held_out * len(problem)))
 
 

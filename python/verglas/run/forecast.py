@@ -17,10 +17,11 @@ import numpy as np
 from verglas import ops
 from verglas._native import resolve_threads
 from verglas.classification import Class2DSettings
-from verglas.classification.class2d import first_radii
+from verglas.classification.class2d import first_radii, particles_of_seeding, seed_count, shift_range_px
 from verglas.classification.em2d import plan_stage
 from verglas.classification.working_set import Geometry, plan_geometry
 from verglas.geometry import healpix_spacing_deg, unit_pixels
+from verglas.initial_model.find import count_held_out
 from verglas.initial_model.starts import AbInitioSettings, Course
 from verglas.refinement import schedule
 from verglas.refinement.problem import RefineProblem
@@ -212,12 +213,12 @@ def class2d_counts(n: int, geometry: Geometry, settings: Class2DSettings) -> lis
     geometry : Geometry
     settings : Class2DSettings
     """
-    shift_px = _shift_range_A(geometry, settings) / geometry.pixel_size_A
+    shift_px = shift_range_px(geometry, settings)
     wide = ops.PolarGrid(geometry.box, geometry.last_ring, diameter_px=geometry.box)
     counts = []
     seeding, improving = first_radii(geometry, settings), _improving_radii(geometry, settings)
-    seeds = max(settings.classes, min(3 * settings.classes, n // 8, 600))
-    some = min(n, max(5000, 30 * seeds))
+    seeds = seed_count(n, settings.classes)
+    some = min(n, particles_of_seeding(seeds))
     for number, radius in enumerate([*seeding, *improving], 1):
         stage = plan_stage(geometry, radius, shift_px, settings.step_deg)
         is_seeding = number <= len(seeding)
@@ -242,12 +243,6 @@ def class2d_counts(n: int, geometry: Geometry, settings: Class2DSettings) -> lis
             )
         )
     return counts
-
-
-def _shift_range_A(geometry: Geometry, settings: Class2DSettings) -> float:
-    if settings.shift_range_A is not None:
-        return settings.shift_range_A
-    return float(np.clip(geometry.diameter_px * geometry.pixel_size_A / 8, 5, 20))
 
 
 def _improving_radii(geometry: Geometry, settings: Class2DSettings) -> list[int]:
@@ -293,7 +288,7 @@ def class2d_forecast(
 
 def abinitio_counts(problem: Problem, settings: AbInitioSettings) -> list[tuple[str, list[FloatArray]]]:
     """Starts of an ab initio reconstruction, and what each of their iterations takes, in :data:`UNITS`."""
-    n_train = len(problem) - max(10, round(settings.held_out * len(problem)))
+    n_train = len(problem) - count_held_out(problem, settings)
     course = Course(problem, settings, n_train)
     counts = []
     for iteration in range(settings.all_iterations):
