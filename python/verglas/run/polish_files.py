@@ -17,6 +17,7 @@ from verglas.io.rules import written_name
 from verglas.optics.stored import FLIPPED, PREMULTIPLIED
 from verglas.polishing import add_frames
 from verglas.run.ctf_refine_inputs import Prepared
+from verglas.run.polish_inputs import frame_centres_px, micrograph_places_px
 from verglas.run.set_aside import write_set_aside
 from verglas.types import Particles
 from verglas.types.arrays import Float32Array, FloatArray, IntArray
@@ -55,10 +56,9 @@ class PolishedFolder:
         rows, images = list[IntArray](), list[str]()
         for number, one in enumerate(work.assigned):
             heard.progress("movies, sums", number, len(work.assigned))
-            loaded = work.load(number)
-            if loaded is None:
+            movie = work.load(number)
+            if movie is None:
                 continue
-            movie, _ = loaded
             box, pixel_A = movie.plan.new_box, work.other.window.pixel_size_A
             curves = weights_on(weights, len(movie.frames), box, pixel_A)
             sums = add_frames(movie, moves.get(number), curves)
@@ -98,8 +98,7 @@ class PolishedFolder:
         for one in tracks:
             assigned = work.assigned[one.number]
             t = assigned.recorded.trajectory
-            xy = work.particles.table.iloc[assigned.rows][["rlnCoordinateX", "rlnCoordinateY"]].to_numpy(float)
-            centres = np.floor(np.floor(xy + 0.5) * t.binning + 0.5)
+            centres = frame_centres_px(micrograph_places_px(work.particles, assigned.rows), t.binning)
             pixel_A = t.pixel_size_A or work.other.window.pixel_size_A / t.binning
             places = centres[:, None] + t.at(*centres.T)
             if one.number in moves:

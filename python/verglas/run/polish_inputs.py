@@ -22,7 +22,7 @@ from verglas.polishing import MovieParticles
 from verglas.run.movies import read_movie
 from verglas.types import Movie, Particles
 from verglas.types import _columns as col
-from verglas.types.arrays import IntArray
+from verglas.types.arrays import FloatArray, IntArray
 from verglas.types.trajectory import Trajectory
 
 METADATA, MOVIE = "rlnMicrographMetadata", "rlnMicrographMovieName"
@@ -197,6 +197,26 @@ def assign(particles: Particles, movies: list[RecordedMovie]) -> tuple[list[Assi
     return chosen, without
 
 
+def micrograph_places_px(particles: Particles, rows: IntArray) -> FloatArray:
+    """(n, 2) coordinates of particles, x then y, pixels of their micrographs."""
+    table = particles.table.iloc[rows]
+    return np.column_stack([col.number_column(table[label], label, particles.where) for label in (X, Y)]).astype(float)
+
+
+def frame_centres_px(places_px: FloatArray, binning: float) -> IntArray:
+    """(n, 2) pixels of the frames about which particles are cut out.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from verglas.run.polish_inputs import frame_centres_px
+    >>> frame_centres_px(np.array([[10.5, 20.2]]), 2.0).tolist()
+    [[22, 40]]
+    """
+    # extraction rounds halves up, on the micrograph
+    return np.floor(np.floor(places_px + 0.5) * binning + 0.5).astype(np.int64)
+
+
 def movie_particles(particles: Particles, assigned: Assigned) -> MovieParticles:
     """Open the movie of some particles, and check that they belong to it.
 
@@ -218,19 +238,14 @@ def movie_particles(particles: Particles, assigned: Assigned) -> MovieParticles:
         raise InputError(f"{where}: frames of {ours} px, but its motion is that of frames of {theirs} px")
     if not np.isfinite(movie.pixel_size_A):
         raise InputError(f"{where}: nobody knows the pixel size of its frames; expected it in the file of its motion")
-    scale = trajectory.binning
-    if recorded.micrograph_pixel_A is not None:
-        scale = recorded.micrograph_pixel_A / movie.pixel_size_A
-        if abs(scale / trajectory.binning - 1) > _SAME:
-            raise InputError(
-                f"{where}: frames of {movie.pixel_size_A:g} A binned {trajectory.binning:g} times do not make the "
-                f"micrograph's pixels of {recorded.micrograph_pixel_A:g} A"
-            )
-        scale = trajectory.binning
-    table = particles.table.iloc[assigned.rows]
-    xy = np.column_stack([col.number_column(table[label], label, particles.where) for label in (X, Y)]).astype(float)
-    # extraction rounds halves up, on the micrograph
-    centres = np.floor(np.floor(xy + 0.5) * scale + 0.5).astype(np.int64)
+    scale, pixel_A = trajectory.binning, recorded.micrograph_pixel_A
+    if pixel_A is not None and abs(pixel_A / movie.pixel_size_A / scale - 1) > _SAME:
+        raise InputError(
+            f"{where}: frames of {movie.pixel_size_A:g} A binned {scale:g} times do not make the micrograph's pixels "
+            f"of {pixel_A:g} A"
+        )
+    xy = micrograph_places_px(particles, assigned.rows)
+    centres = frame_centres_px(xy, scale)
     outside = ((centres < 0) | (centres >= movie.shape[::-1])).any(axis=1)
     if outside.any():
         i = int(np.flatnonzero(outside)[0])

@@ -150,18 +150,22 @@ class Passes:
     heard: Listener
     excluded: dict[int, str] = field(default_factory=dict)
 
-    def load(self, number: int) -> tuple[MovieParticles, References] | None:
-        """One movie's particles and their references; None, and counted, where it does not fit."""
+    def load(self, number: int) -> MovieParticles | None:
+        """One movie's particles; None, and counted, where it does not fit."""
         one = self.assigned[number]
         try:
-            movie = movie_particles(self.particles, one)
+            return movie_particles(self.particles, one)
         # A movie that cannot be read does not end the job; a fault of the program does.
         except (InputError, OSError) as error:
             if int(one.rows[0]) not in self.excluded:
                 self.heard.note("excluded", str(error))
             self.excluded |= {int(i): str(error) for i in one.rows}
             return None
-        return movie, self.other.references(self.particles[one.rows], self.half[one.rows])
+
+    def references(self, number: int) -> References:
+        """The other half's map as the particles of a movie show it."""
+        rows = self.assigned[number].rows
+        return self.other.references(self.particles[rows], self.half[rows])
 
     def _spread(self, most: int) -> list[int]:
         """Numbers of at most so many movies, spread evenly."""
@@ -181,11 +185,10 @@ class Passes:
         numbers = self._spread(_SAMPLE_MOVIES)
         for step, number in enumerate(numbers):
             self.heard.progress("movies of the sample", step, len(numbers))
-            loaded = self.load(number)
-            if loaded is None:
+            movie = self.load(number)
+            if movie is None:
                 continue
-            movie, references = loaded
-            made = measure(movie, references, self.other.window)
+            made = measure(movie, self.references(number), self.other.window)
             if not measured:
                 self._check_images(number, movie, made)
             sums += made.shell_sums
@@ -239,11 +242,10 @@ class Passes:
         tracks = []
         for number in range(len(self.assigned)):
             self.heard.progress("movies, tracks", number, len(self.assigned))
-            loaded = self.load(number)
-            if loaded is None:
+            movie = self.load(number)
+            if movie is None:
                 continue
-            movie, references = loaded
-            made = measure(movie, references, self.other.window)
+            made = measure(movie, self.references(number), self.other.window)
             folds = scaled_folds(made, amplitude)
             whole = folds[0] + folds[1]
             basis = basis_of(prior, whole, movie.places_A, dose_of(movie))
@@ -270,16 +272,15 @@ class Passes:
         window, numbers = self.other.window, self._spread(_WEIGHT_MOVIES)
         for step, number in enumerate(numbers):
             self.heard.progress("movies, weights of frames", step, len(numbers))
-            loaded = self.load(number)
-            if loaded is None:
+            movie = self.load(number)
+            if movie is None:
                 continue
-            movie, references = loaded
             n = len(movie.frames)
             if n not in halves:
                 halves[n] = (FrameCorrelation(window, n), FrameCorrelation(window, n))
                 left[n] = movie.left(int(0.75 * window.box))  # to the corners of the transform
             if by_data:
-                correlate_frames(movie, references, moves.get(number), halves[n])
+                correlate_frames(movie, self.references(number), moves.get(number), halves[n])
         self.heard.progress("movies, weights of frames", len(numbers), len(numbers))
         n = max(halves, key=lambda frames: halves[frames][0].models.sum())
         return weights_of(halves[n], left[n], by_data=by_data)
