@@ -16,7 +16,8 @@ from verglas.io import read_csv, read_json, read_map, read_particles, write_byte
 from verglas.io.deposition import write_em_metadata, write_fsc_xml
 from verglas.map_geometry import flip_hand
 from verglas.report.html import Gallery, Page, Picture, Section, Table, render
-from verglas.run.maps import read_half_maps, read_mask
+from verglas.report.surface import level_for_volume
+from verglas.run.maps import half_map_suffixes, read_half_maps, read_mask
 from verglas.types import Map, Particles
 from verglas.types.settings import check_settings, setting, settings_from
 from verglas.types.verdict import STATES, Verdict
@@ -176,11 +177,12 @@ def _read_run(folder: Path, number: int | None) -> _Run:
 
 def _suffix(folder: Path, number: int | None) -> str:
     """Of the files of a class; empty where there is one class."""
-    if (folder / "half1.mrc").is_file() or _recorded_halves(folder):
+    suffixes = half_map_suffixes(folder)
+    if suffixes == [""] or _recorded_halves(folder):
         if number not in (None, 1):
             raise InputError(f"{folder}: there is one class; --class-number {number} is none of it")
         return ""
-    classes = sorted(int(p.stem.removeprefix("half1_class")) for p in folder.glob("half1_class[0-9]*.mrc"))
+    classes = [int(suffix.removeprefix("_class")) for suffix in suffixes]
     if not classes:
         raise InputError(f"{folder}: no half1.mrc and half2.mrc; expected the folder of a refinement that has finished")
     if number not in classes:
@@ -219,8 +221,8 @@ def _contour(run: _Run, settings: DepositSettings) -> float:
     if settings.mass_kDa is not None:
         return round(contour_for_mass(volume, settings.mass_kDa, mask), 5)
     if mask is None:
-        return round(float(np.quantile(volume.data, 1 - _SHARE_OF_BOX)), 5)
-    return round(float(np.quantile(volume.data[mask.data > 0.5], 1 - _SHARE_OF_MASK)), 5)
+        return round(level_for_volume(volume.data, _SHARE_OF_BOX), 5)
+    return round(level_for_volume(volume.data[mask.data > 0.5], _SHARE_OF_MASK), 5)
 
 
 def _metadata(

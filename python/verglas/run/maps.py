@@ -102,6 +102,14 @@ def read_half_maps(first: Path, second: Path, pixel_size_A: float | None = None)
     return half1, half2
 
 
+def half_map_suffixes(folder: Path) -> list[str]:
+    """What follows the stem in the names of each class's half maps: "" where there is one class; none without any."""
+    if (folder / "half1.mrc").is_file():
+        return [""]
+    classes = [path.stem.removeprefix("half1") for path in folder.glob("half1_class*.mrc")]
+    return sorted((s for s in classes if s.removeprefix("_class").isdigit()), key=lambda s: (len(s), s))
+
+
 def read_mask(path: Path, like: Map) -> npt.NDArray[np.float32]:
     """A mask file for a map, checked (:func:`verglas.masks.checked_mask`); the message names the file."""
     # The map's pixel size, whatever the mask's header says: many programs leave it empty.

@@ -23,7 +23,7 @@ from verglas.assessment.validation import (
 from verglas.errors import InputError
 from verglas.io import read_csv, read_json, read_particles, write_json, write_text
 from verglas.report.html import Page, Section, Table, render
-from verglas.run.maps import read_half_maps, read_mask
+from verglas.run.maps import half_map_suffixes, read_half_maps, read_mask
 from verglas.types import Map
 from verglas.types.verdict import STATES, Finding, Verdict
 
@@ -55,7 +55,7 @@ def validate(folder: Path, out: Path | None = None, *, threads: int | None = Non
     InputError
         There are no half maps, or they, or the mask, do not go together; the message names the file.
     """
-    suffixes = _suffixes(folder)
+    suffixes = half_map_suffixes(folder)
     if not suffixes:
         raise InputError(f"{folder}: no half1.mrc and half2.mrc; expected the folder of a refinement that has finished")
     symmetry, findings = _symmetry(folder, suffixes[0]), _of_particles(folder)
@@ -72,14 +72,6 @@ def validate(folder: Path, out: Path | None = None, *, threads: int | None = Non
     )
     write_text(target / "validate.html", render(_page(folder, verdict)))
     return verdict
-
-
-def _suffixes(folder: Path) -> list[str]:
-    """Of the files of each class; the empty one where there is one class."""
-    if (folder / "half1.mrc").is_file():
-        return [""]
-    classes = [path.stem.removeprefix("half1") for path in folder.glob("half1_class*.mrc")]
-    return sorted((s for s in classes if s.removeprefix("_class").isdigit()), key=lambda s: (len(s), s))
 
 
 def _symmetry(folder: Path, suffix: str) -> str:
