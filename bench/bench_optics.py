@@ -9,7 +9,8 @@ with D2 and with C5 take turns. SNR: variance of the CTF-modulated image over th
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ from verglas.optics.refine.pixels import Reference, gather, transfer
 from verglas.run.ctf_refine import CtfRefineSettings
 from verglas.types.even_aberrations import even_zernikes, written
 
-from common import collect
+from common import collect, experiment_summary
 
 FIRST_SEED = 100
 OBJECTS = ("C1", "D2", "C5")
@@ -195,24 +196,10 @@ def trials(seeds: int, first: list[str]) -> dict[str, Callable[[], Any]]:
     return chosen
 
 
-def summary(done: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Median and worst of every figure of each experiment."""
-    rows = []
-    for name in EXPERIMENTS:
-        found = [value for key, value in done.items() if key.split()[0] == name]
-        row: dict[str, Any] = {"experiment": name, "seeds": len(found)}
-        for key in found[0] if found else ():
-            values = [one[key] for one in found if isinstance(one[key], float | int)]
-            if values:
-                row |= {f"{key}_median": float(np.median(values)), f"{key}_worst": float(np.max(values))}
-        rows.append(row)
-    return rows
-
-
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--minutes", type=float, default=9.0)
     parser.add_argument("--first", nargs="*", default=[], choices=EXPERIMENTS, help="experiments to run first")
     given = parser.parse_args()
-    collect("optics", trials(given.seeds, given.first), summary, given.minutes)
+    collect("optics", trials(given.seeds, given.first), partial(experiment_summary, EXPERIMENTS), given.minutes)

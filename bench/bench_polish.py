@@ -18,7 +18,8 @@ import argparse
 import resource
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -30,7 +31,7 @@ from verglas.polishing import KnownTracks, MotionPrior, MovieParticles, add_fram
 from verglas.run.polish_inputs import RecordedMovie
 from verglas.types.trajectory import Trajectory
 
-from common import collect
+from common import collect, experiment_summary
 
 FIRST_SEED = 200
 OBJECTS = ("C1", "D2", "C5")
@@ -220,22 +221,6 @@ def trials(seeds: int) -> dict[str, Callable[[], Any]]:
     return chosen
 
 
-def summary(done: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Median and worst of every figure of each experiment; how often of what is true or not."""
-    rows = []
-    for name in EXPERIMENTS:
-        found = [value for key, value in done.items() if key.split()[0] == name]
-        row: dict[str, Any] = {"experiment": name, "seeds": len(found)}
-        for key in found[0] if found else ():
-            values = [one[key] for one in found if isinstance(one[key], float | int)]
-            if values and isinstance(values[0], bool):
-                row[f"{key}_of_seeds"] = int(np.sum(values))
-            elif values:
-                row |= {f"{key}_median": float(np.median(values)), f"{key}_worst": float(np.max(values))}
-        rows.append(row)
-    return rows
-
-
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=12)
@@ -245,4 +230,4 @@ if __name__ == "__main__":
     if given.tried is not None:
         print(polish(given.tried), nothing(given.tried), sep="\n")
     else:
-        collect("polish", trials(given.seeds), summary, given.minutes)
+        collect("polish", trials(given.seeds), partial(experiment_summary, EXPERIMENTS), given.minutes)

@@ -12,7 +12,7 @@ import os
 import statistics
 import subprocess
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -175,3 +175,22 @@ def collect(
         print(key, done[key], flush=True)
         write(name, summary(done), quiet=True, trials=done, **notes)
     return write(name, summary(done), trials=done, trials_wanted=len(trials), **notes)
+
+
+def experiment_summary(experiments: Iterable[str], done: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Median and worst of every figure of each experiment; how often of what is true or not.
+
+    Keys of ``done`` begin with the experiment's name and a space.
+    """
+    rows = []
+    for name in experiments:
+        results = [value for key, value in done.items() if key.split()[0] == name]
+        row: dict[str, Any] = {"experiment": name, "seeds": len(results)}
+        for figure in results[0] if results else ():
+            values = [one[figure] for one in results if isinstance(one[figure], float | int)]
+            if values and isinstance(values[0], bool):
+                row[f"{figure}_of_seeds"] = sum(values)
+            elif values:
+                row |= {f"{figure}_median": float(statistics.median(values)), f"{figure}_worst": float(max(values))}
+        rows.append(row)
+    return rows
