@@ -119,7 +119,7 @@ def test_killed_around_the_first_checkpoint_a_folder_can_start_or_resume(inputs,
     out = tmp_path / "run"
     kill = f"""
 import os, signal
-import verglas.run.refine as r
+import verglas.run.refine_setup as r
 was = r.write_checkpoint
 def write(*rest):
     if {moment!r} == "after":

@@ -15,43 +15,26 @@ from verglas._devices import device_names
 from verglas._screen import ListenerChoice, shown_to
 from verglas.assessment import FSC, Postprocessed, PostprocessSettings, postprocess
 from verglas.errors import InputError
-from verglas.image import in_memory
 from verglas.io import read_particles
 from verglas.optics import depth_of_field_sentence, for_job
-from verglas.reconstruction import reconstruct
-from verglas.reconstruction.half_sets import split_halves
-from verglas.refinement import schedule, start
-from verglas.refinement.em import Iteration, initial_state, refine_state
-from verglas.refinement.plan import MemoryPlan, plan_memory, with_plan
+from verglas.refinement.em import Iteration, refine_state
 from verglas.refinement.problem import RefineProblem
 from verglas.refinement.settings import RefineSettings
 from verglas.refinement.state import State
 from verglas.run import credible
-from verglas.run.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
+from verglas.run.checkpoint import Checkpoint, write_checkpoint
 from verglas.run.forecast import refine_forecast
 from verglas.run.machine import allowed_memory_GB
 from verglas.run.refine_folder import RefineFolder, refine_folder, settings_record
-from verglas.run.refine_inputs import (
-    as_map,
-    close_identity,
-    differences,
-    fit_to_particles,
-    fitted_mask,
-    reference_name,
-)
-from verglas.run.refine_symmetry import upright_references
+from verglas.run.refine_inputs import reference_name
+from verglas.run.refine_setup import Around, Reference, Setup, resume_run, start_run
 from verglas.run.refine_verdict import judge_refinement
-from verglas.run.set_aside import set_aside_sentence, set_aside_table
-from verglas.search.problem import survey
 from verglas.search.step import Step
 from verglas.types import Map, Particles, Poses
-from verglas.types.arrays import IntArray
 from verglas.types.convert import particles_of
 from verglas.types.listener import Listener, Progress, phase_progress
 from verglas.types.settings import settings_from
-from verglas.types.verdict import Finding, Verdict
-
-Reference = Map | str | Path
+from verglas.types.verdict import Verdict
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -118,30 +101,6 @@ class Refinement:
     def resolution_A(self) -> float:
         """Where that curve falls to 0.143."""
         return self.postprocessed.resolution_A
-
-
-@dataclass(frozen=True)
-class _Around:
-    """Where a refinement writes, what memory it may take, who listens, what it runs on."""
-
-    folder: RefineFolder | None
-    limit_GB: float
-    listener: Listener
-    devices: tuple[str, ...]
-    threads: int | None
-
-
-@dataclass(frozen=True)
-class _Setup:
-    """Everything that iterations need."""
-
-    problem: RefineProblem
-    plan: MemoryPlan
-    state: State
-    step: Step | None
-    excluded: dict[int, str]
-    inputs: dict[str, Any]
-    used: Particles
 
 
 def refine(
@@ -226,7 +185,7 @@ def refine(
     # "auto" stays the CPU until the kernels have run on a GPU (bench/README.md); a GPU is named.
     devices = tuple(device_names("cpu" if device == "auto" else device))
     references = _as_list(reference)
-    # A setting of the caller's goes before the number of references; _fit_references tells where they disagree.
+    # A setting of the caller's goes before the number of references; start_run tells where they disagree.
     settings = {"classes": max(1, len(references)), **settings, "symmetry": symmetry, "diameter_A": diameter_A}
     resolved_settings = settings_from("refine", RefineSettings, **settings)
     everything = particles_of(particles, "refine: particles")
@@ -250,11 +209,11 @@ def refine(
             folder = ends.enter_context(refine_folder(Path(out), record, heard, **how))
             # From here on the folder's hold listens: what it is told are the run's signs of life.
             heard = folder.held
-        around = _Around(folder, limit, heard, devices, threads)
+        around = Around(folder, limit, heard, devices, threads)
         if resume:
-            setup = _resume_run(everything, resolved_settings, around, is_forced=mask is not None)
+            setup = resume_run(everything, resolved_settings, around, is_forced=mask is not None)
         else:
-            setup = _start_run(everything, references, mask, resolved_settings, around)
+            setup = start_run(everything, references, mask, resolved_settings, around)
         heard.say(str(setup.plan))
         _tell_forecast(setup, folder, heard)
         if resolved_settings.diameter_A is not None:
@@ -263,7 +222,7 @@ def refine(
         return _run(setup, folder, heard)
 
 
-def _tell_forecast(setup: _Setup, folder: RefineFolder | None, listener: Listener) -> None:
+def _tell_forecast(setup: Setup, folder: RefineFolder | None, listener: Listener) -> None:
     assert setup.step is not None
     forecast = refine_forecast(setup.problem, setup.step, done=setup.state.iteration)
     if forecast is None:
@@ -346,161 +305,7 @@ def _as_list(reference: Reference | Sequence[Reference] | None) -> list[Referenc
     return [reference] if isinstance(reference, (Map, str, Path)) else list(reference)
 
 
-def _fits_in_memory(particles: Particles, limit_GB: float) -> bool:
-    """Images stay in memory if they take less than a quarter of what is allowed."""
-    return 4e-9 * len(particles) * particles.box**2 <= limit_GB / 4
-
-
-def _start_run(
-    particles: Particles,
-    references: list[Reference],
-    mask: Reference | None,
-    settings: RefineSettings,
-    around: _Around,
-) -> _Setup:
-    folder = around.folder
-    if particles.source is None:
-        raise InputError(f"{particles.where}: these particles have no images")
-    # References and mask before images are read: what is wrong with them is told in seconds.
-    maps, notes = _fit_references(references, particles, settings)
-    window = None if mask is None else fitted_mask(as_map(mask), particles)
-    maps, more = upright_references(maps, settings, mask_given=window is not None, threads=around.threads)
-    notes += more
-    keep = _fits_in_memory(particles, around.limit_GB)
-    work = in_memory(particles, phase_progress(around.listener, "reading particles")) if keep else particles
-    progress = phase_progress(around.listener, "inspecting particles")
-    inspection = survey(work, threads=around.threads, device=around.devices[0], progress=progress)
-    usable = np.setdiff1d(np.arange(len(particles)), list(inspection.excluded))
-    # Halves of usable particles only: set aside after the split, they would leave it uneven.
-    work, more = _with_halves(work, usable, inspection.copy_of, settings.seed)
-    notes += more
-    problem = start.make_problem(
-        work,
-        inspection.excluded,
-        settings,
-        n_classes=settings.classes,
-        mask_given=window is not None,
-        threads=around.threads,
-    )
-    problem = replace(problem, devices=around.devices)
-    plan = plan_memory(problem, around.limit_GB, cached=keep)
-    problem = with_plan(problem, plan)
-    if not maps:
-        maps, more = _from_poses(problem)
-        notes += more
-    state, more = initial_state(problem, inspection.power[usable], maps, window)
-    notes += more + _set_aside_notes(inspection.excluded)
-    for note in notes:
-        around.listener.say(note.sentence)
-    step = schedule.first_step(problem, split=len(maps) < settings.classes)
-    inputs = {} if folder is None else close_identity(particles)
-    if folder is not None:
-        folder.begin(problem, plan, set_aside_table(particles, inspection.excluded), notes)
-        # The checkpoint first: a run that says that it runs can be resumed.
-        write_checkpoint(folder.folder, Checkpoint(state, step, problem.half, inspection.excluded, inputs))
-        folder.born()
-    return _Setup(problem, plan, state, step, inspection.excluded, inputs, particles[usable])
-
-
-def _with_halves(
-    particles: Particles, usable: IntArray, copy_of: IntArray, seed: int
-) -> tuple[Particles, list[Finding]]:
-    """The particles with half sets that can be used, and what was done to them."""
-    if len(usable) < 2:
-        return particles, []  # too few, which the problem says
-    place = np.full(len(particles), -1)
-    place[usable] = np.arange(len(usable))
-    copies = place[copy_of[usable]]
-    # A copy whose first is set aside stands for itself.
-    halves = split_halves(particles[usable], seed=seed, copy_of=np.where(copies < 0, np.arange(len(usable)), copies))
-    # RELION knows 1 and 2 only; those set aside are in no sum, whatever stands there.
-    half = np.ones(len(particles), np.int64)
-    half[usable] = halves.half
-    return particles.with_columns(rlnRandomSubset=half), list(halves.notes)
-
-
-def _fit_references(
-    references: list[Reference], particles: Particles, settings: RefineSettings
-) -> tuple[list[Map], list[Finding]]:
-    """The references on the particles' pixels, and what was done to them."""
-    maps, notes = [], []
-    for number, reference in enumerate(references, 1):
-        name = "the reference" if len(references) == 1 else f"reference {number}"
-        fits, more = fit_to_particles(as_map(reference), particles, name)
-        maps.append(fits)
-        notes += more
-    if len(maps) > 1 and settings.classes != len(maps):
-        raise InputError(f"refine: {len(maps)} references but classes = {settings.classes}; leave classes out")
-    if settings.mode == "max-cc" and len(maps) < settings.classes:
-        raise InputError("refine: mode max-cc tells classes apart only with one reference for each")
-    return maps, notes
-
-
-def _set_aside_notes(excluded: Mapping[int, str]) -> list[Finding]:
-    """How many particles, and the first of them."""
-    sentence = set_aside_sentence(excluded)
-    return [Finding("set_aside", "warn", sentence, {"particles": len(excluded)})] if sentence else []
-
-
-def _from_poses(problem: RefineProblem) -> tuple[list[Map], list[Finding]]:
-    """Without a reference: the map of the poses that the particles have."""
-    if problem.settings.poses != "local":
-        raise InputError(
-            "refine: a global search needs a reference; give one, or poses='local' to start from the "
-            "particles' own poses"
-        )
-    if problem.particles.poses is None:
-        raise InputError("refine: poses='local', but the particles have no poses and there is no reference")
-    finest = problem.settings.initial_resolution_A
-    volume = reconstruct(
-        problem.particles,
-        problem.settings.symmetry,
-        max_resolution_A=0.8 * finest,
-        threads=problem.threads,
-        listener=None,
-    )
-    return [volume], [Finding("own_poses", "go on", "the first reference was made from the poses of the particles")]
-
-
-def _resume_run(particles: Particles, settings: RefineSettings, around: _Around, *, is_forced: bool) -> _Setup:
-    folder = around.folder
-    assert folder is not None
-    checkpoint = read_checkpoint(folder.folder)
-    inputs = close_identity(particles)
-    different = differences(checkpoint.inputs, inputs)
-    if different:
-        raise InputError(f"{folder.folder}: this run was started with other particles ({different})")
-    keep = _fits_in_memory(particles, around.limit_GB)
-    work = in_memory(particles, phase_progress(around.listener, "reading particles")) if keep else particles
-    usable = np.setdiff1d(np.arange(len(particles)), list(checkpoint.excluded))
-    half = np.ones(len(particles), np.int64)
-    # Not drawn anew: a particle that changed sides would take what its old half knows of it along.
-    half[usable] = checkpoint.half
-    work = work.with_columns(rlnRandomSubset=half)
-    problem = start.make_problem(
-        work,
-        checkpoint.excluded,
-        settings,
-        n_classes=settings.classes,
-        mask_given=is_forced,
-        threads=around.threads,
-    )
-    problem = replace(problem, half=checkpoint.half, devices=around.devices)
-    plan = plan_memory(problem, around.limit_GB, cached=keep)
-    folder.plan(plan, around.devices)
-    folder.born()
-    return _Setup(
-        with_plan(problem, plan),
-        plan,
-        checkpoint.state,
-        checkpoint.step,
-        checkpoint.excluded,
-        inputs,
-        particles[usable],
-    )
-
-
-def _run(setup: _Setup, folder: RefineFolder | None, listener: Listener) -> Refinement:
+def _run(setup: Setup, folder: RefineFolder | None, listener: Listener) -> Refinement:
     problem = setup.problem
     # A list, which the functions below change: progress is told before its iteration is counted.
     number = [setup.state.iteration]
