@@ -16,6 +16,7 @@ import typer
 from verglas.types.settings import choices_of, setting_of, unit_of, without_unit
 
 _CONTEXT = "context"  # of typer: which options were given
+_TOLD_APART = {"prior_deg", "prior_A"}  # by their unit alone, which their options keep
 
 
 def option_name(field: str) -> str:
@@ -27,7 +28,7 @@ def option_name(field: str) -> str:
     >>> option_name("initial_resolution_A"), option_name("classes")
     ('--initial-resolution', '--classes')
     """
-    return "--" + without_unit(field).replace("_", "-")
+    return "--" + (field if field in _TOLD_APART else without_unit(field)).replace("_", "-")
 
 
 def with_settings(

@@ -30,13 +30,15 @@ class RefineProblem(Problem):
     diameter_A: float | None = field(init=False)
     max_resolution_A: float | None = field(init=False)
     correlation: bool = field(init=False)
+    prior_deg: float | None = field(init=False)
+    prior_A: float | None = field(init=False)
     settings: RefineSettings
     n_classes: int = 1
     mask_given: bool = False
 
     def __post_init__(self) -> None:
         """Take over what the search needs."""
-        for name in ("symmetry", "diameter_A", "max_resolution_A"):
+        for name in ("symmetry", "diameter_A", "max_resolution_A", "prior_deg", "prior_A"):
             object.__setattr__(self, name, getattr(self.settings, name))
         object.__setattr__(self, "correlation", self.settings.mode == "max-cc")
         super().__post_init__()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -39,6 +40,10 @@ class RefineSettings:
         Of "max-cc": constant added to the sum of squared CTFs, as a fraction of its mean over a shell.
     shift_range_A : float
         Largest shift searched in the first iterations.
+    prior_deg, prior_A : float, optional
+        With local poses: standard deviation of a Gaussian prior about the poses that the particles have, of each
+        component of the rotation vector and of each shift. What keeps a small part in place that its own signal does
+        not; without, the images alone decide.
     iterations : int
         At most.
     candidates : int
@@ -80,6 +85,12 @@ class RefineSettings:
         0.1, "With max-cc: constant added to the sum of squared CTFs, as a fraction of its mean", more_than=0
     )
     shift_range_A: float = setting(12.0, "Largest shift searched in the first iterations", more_than=0)
+    prior_deg: float | None = setting(
+        None, "With local poses: width of a Gaussian prior about the given orientations", more_than=0
+    )
+    prior_A: float | None = setting(
+        None, "With local poses: width of a Gaussian prior about the given shifts", more_than=0
+    )
     # A run that goes on may be given more: iterations that were made stay as they are.
     iterations: int = setting(25, "Most iterations", at_least=1, changes_result=False)
     candidates: int = setting(6, "Orientations per particle that the global search hands on", at_least=1)
@@ -90,7 +101,16 @@ class RefineSettings:
 
     def __post_init__(self) -> None:
         """Say at once what cannot be."""
-        check_settings("refine", self)
+        check_settings("refine", self, self._impossible())
+
+    def _impossible(self) -> Iterator[tuple[str, str]]:
+        for name in ("prior_deg", "prior_A"):
+            if getattr(self, name) is None:
+                continue
+            if self.poses != "local":
+                yield name, 'a prior about given poses goes with poses = "local"'
+            elif self.mode != "likelihood":
+                yield name, 'a prior weighs against a likelihood; mode = "max-cc" has none'
 
     @property
     def T(self) -> float:

@@ -77,6 +77,7 @@ def credible_sets(
     asked for. Where it is sharp, it is the Gaussian of the exact
     likelihood's curvature at its own maximum, which need not be the stated pose; elsewhere it is summed over all
     orientations (7.3 degrees apart), so that a particle that fits in several places has a radius that reaches them.
+    With a prior of orientations about given ones, the Gaussian of the likelihood and the prior is all there is.
 
     Parameters
     ----------
@@ -118,11 +119,13 @@ def _sets_of_half(
     model = _other_half(problem, state, maps, half, last)
     whole = np.ones((problem.box,) * 3, np.float32)  # the maps are masked already
     with work_on(problem.device):
-        grid, climb = _HeldOutGrid(problem, model, whole, coarse, _LIMITS), _HeldOutClimb(problem, model, whole, fine)
+        climb = _HeldOutClimb(problem, model, whole, fine)
+        grid = None if problem.prior_deg is not None else _HeldOutGrid(problem, model, whole, coarse, _LIMITS)
         for batch in image_batches(problem, problem.rows_of_half(half), model, state.poses):
             peak, covariance = climb.peaks(batch, state.poses)
             stated = euler_to_matrix(state.poses.angles_deg[batch.rows])
-            orientations = grid.orientations(batch, state.poses)
+            # A prior about given poses leaves no mass elsewhere: their peak is the posterior.
+            orientations = None if grid is None else grid.orientations(batch, state.poses)
             yield batch.rows, _sets(stated, _Peak(peak, covariance), orientations, group)
 
 
@@ -184,8 +187,11 @@ class _HeldOutClimb(PoseStep):
         return candidates.matrices[best], ops.pose_covariance(fisher[best])[:, :3, :3]
 
 
-def _sets(stated: FloatArray, peak: _Peak, orientations: _Orientations, group: FloatArray) -> CredibleSets:
-    """Of some images."""
+def _sets(stated: FloatArray, peak: _Peak, orientations: _Orientations | None, group: FloatArray) -> CredibleSets:
+    """Of some images; without orientations the peak is all of the posterior."""
+    if orientations is None:
+        spread = np.sort(_spread_deg(stated, peak, group), axis=1)
+        return CredibleSets(spread[:, int(np.ceil(MASS * spread.shape[1])) - 1], (spread > FAR_DEG).mean(axis=1))
     n, image, spacing = len(stated), orientations.image, healpix_spacing_deg(RADII_ORDER)
     near = angle_between_deg(orientations.matrices, peak.matrices[image], group) < _NEAR * spacing
     beside = np.clip(np.bincount(image, orientations.weight * near, minlength=n), 0.0, 1.0)

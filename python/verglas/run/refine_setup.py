@@ -74,6 +74,8 @@ def start_run(
     folder = around.folder
     if particles.source is None:
         raise InputError(f"{particles.where}: these particles have no images")
+    if particles.poses is None and (settings.prior_deg or settings.prior_A):
+        raise InputError(f"{particles.where}: refine: a prior about given poses, but these particles have none")
     # References and mask before images are read: what is wrong with them is told in seconds.
     maps, notes = _fit_references(references, particles, settings)
     window = None if mask is None else fitted_mask(as_map(mask), particles)

@@ -48,8 +48,11 @@ _COARSE_PHASE, _FINAL_PHASE = 0.25, 0.05
 
 @dataclass(frozen=True)
 class _Spectra:
-    """Transforms of a batch and their model: whole images, those without neighbours, CTFs, 1 / noise by shell."""
+    """Transforms of a batch and their model: whole images, those without neighbours, CTFs, 1 / noise by shell; whose
+    images they are.
+    """
 
+    rows: IntArray
     images: npt.NDArray[np.complex64]
     seen: npt.NDArray[np.complex64]
     ctf: npt.NDArray
@@ -142,7 +145,10 @@ class PoseStep:
     def _climb(
         self, candidates: Candidates, data: _Spectra, goal: _Goal, scale: FloatArray | None
     ) -> tuple[Candidates, FloatArray]:
-        """Candidates at their maxima at a radius, to a phase; with the log evidence of each peak (Laplace)."""
+        """Candidates at their maxima at a radius, to a phase; with the log evidence of each peak (Laplace).
+
+        Beside them what is known of each pose: Fisher information, and that of a prior about given poses.
+        """
         radius, phase = goal.radius, goal.phase
         per_px = 2 * np.pi * radius / self.problem.box
         search = ops.PoseSettings(
@@ -152,7 +158,8 @@ class PoseStep:
             tolerance_deg=float(np.rad2deg(phase / (per_px * self.problem.diameter_px / 2))),
         )
         out = [np.empty_like(v) for v in (candidates.matrices, candidates.origin_px, candidates.score)]
-        fisher = np.empty((len(candidates), 5, 5))
+        information = np.empty((len(candidates), 5, 5))
+        precision, log_norm = self._prior_width()
         for k, spectrum in enumerate(self.spectra):
             mine = np.flatnonzero(candidates.class_number == k)
             if not len(mine):
@@ -168,14 +175,39 @@ class PoseStep:
                     shell_weight=data.shell_weight[:, : radius + 1].copy(),
                     scale=scale,
                     image_of_pose=candidates.image[mine],
-                    prior=ops.PosePrior(shift_sigma_px=self.shift_sigma_px, shifts_px=np.zeros((len(mine), 2))),
+                    prior=self._prior(data.rows[candidates.image[mine]]),
                     search=search,
                     **self.where.of_ops,
                 )
             )
-            out[0][mine], out[1][mine], fisher[mine] = maxima.matrices, -maxima.shifts_px, maxima.fisher
-            out[2][mine] = maxima.scores + maxima.log_prior + self.log_class[k] - _half_log_det(maxima.fisher)
-        return Candidates(candidates.image, out[0], out[1], candidates.class_number, out[2]), fisher
+            out[0][mine], out[1][mine] = maxima.matrices, -maxima.shifts_px
+            information[mine] = maxima.fisher + precision
+            out[2][mine] = (
+                maxima.scores + maxima.log_prior + log_norm + self.log_class[k] - _half_log_det(information[mine])
+            )
+        return Candidates(candidates.image, out[0], out[1], candidates.class_number, out[2]), information
+
+    def _prior(self, rows: IntArray) -> ops.PosePrior:
+        """About the poses that these particles were given, where that is asked for; else of the shifts alone."""
+        problem, given = self.problem, self.problem.particles.poses
+        shift_sigma_px, shifts_px, matrices = self.shift_sigma_px, np.zeros((len(rows), 2)), None
+        if problem.prior_A is not None and given is not None:
+            shift_sigma_px = problem.prior_A / problem.pixel_size_A
+            shifts_px = -given.shifts_A[rows] / problem.pixel_size_A
+        if problem.prior_deg is not None and given is not None:
+            matrices = euler_to_matrix(given.angles_deg[rows])
+        return ops.PosePrior(problem.prior_deg, shift_sigma_px, matrices, shifts_px)
+
+    def _prior_width(self) -> tuple[FloatArray, float]:
+        """Precision (5, 5) of a prior about given poses, rad and px, and the log of its density at its centre."""
+        problem = self.problem
+        precision = np.zeros(5)
+        if problem.prior_deg is not None:
+            precision[:3] = np.deg2rad(problem.prior_deg) ** -2.0
+        if problem.prior_A is not None:
+            precision[3:] = (problem.prior_A / problem.pixel_size_A) ** -2.0
+        log_norm = 0.5 * float(np.log(precision[precision > 0] / (2 * np.pi)).sum())
+        return np.diag(precision), log_norm
 
     def _radii(self) -> list[int]:
         """Radii to climb at: from one that the search grid serves to the last."""
@@ -187,7 +219,7 @@ class PoseStep:
         return [*coarse, self.step.radius]
 
     def _candidates(self, batch: ImageBatch, poses: PoseTable, data: _Spectra) -> tuple[Candidates, FloatArray]:
-        """Final candidates and their Fisher information."""
+        """Final candidates and what is known of their poses (:meth:`_climb`)."""
         previous = self._previous(batch, poses)
         now = previous
         if self.step.phase == "global":
@@ -270,6 +302,7 @@ class PoseStep:
         problem, mask = self.problem, self.problem.neighbour_mask
         images = fourier.forward(batch.images, 2, threads=self.threads)
         return _Spectra(
+            batch.rows,
             images,
             images if mask is None else fourier.forward(batch.masked(mask), 2, threads=self.threads),
             batch.ctf(**self.where.of_ops),

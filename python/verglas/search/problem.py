@@ -59,6 +59,9 @@ class Problem:
         No finer data are used; Nyquist by default.
     correlation : bool
         Poses by the largest correlation coefficient; by default by likelihood.
+    prior_deg, prior_A : float, optional
+        Width of a Gaussian prior about the poses that the particles have: of each component of the rotation vector, of
+        each shift. None without.
     threads : int, optional
         Threads; all by default. Results do not depend on it.
     batch : int
@@ -82,6 +85,8 @@ class Problem:
     diameter_A: float | None = None
     max_resolution_A: float | None = None
     correlation: bool = False
+    prior_deg: float | None = None
+    prior_A: float | None = None
     threads: int | None = None
     batch: int = 0
     devices: tuple[str, ...] = ("cpu",)
