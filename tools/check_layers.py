@@ -33,6 +33,7 @@ STAGES = {
     "heterogeneity",
     "motion",
     "polishing",
+    "tilting",
 }
 FOR_STAGES = {"ops", "optics", "gridding", "geometry", "filters", "masks", "image", *LOW}
 JOBS = {"report", "run", "pipeline"}
@@ -63,6 +64,8 @@ ALLOWED: dict[str, set[str]] = {
     "assessment": FOR_STAGES | {"simulate"},
     "refinement": FOR_STAGES | {"search", "reconstruction", "assessment"},
     "initial_model": FOR_STAGES | {"search", "refinement", "map_geometry", "reconstruction", "assessment"},
+    # maps of tilt pairs: images aligned to class averages, poses from the pair, sums, classes turned onto each other
+    "tilting": FOR_STAGES | {"classification", "search", "reconstruction", "map_geometry", "assessment"},
     # classes are refined by the loop's iterations, and start where ab initio does; public jobs show how they go
     "heterogeneity": FOR_STAGES | {"search", "refinement", "initial_model", "reconstruction", "assessment"},
     "report": FOR_STAGES | STAGES | TOOLS,

@@ -55,6 +55,7 @@ _LAZY = {
     "status": "verglas.run.status",
     "subtract": "verglas.heterogeneity.subtract",
     "symmetry_matrices": "verglas.geometry",
+    "tilt_pairs": "verglas.tilting",
     "validate": "verglas.run.validate",
     "variability": "verglas.heterogeneity.variability",
     "write_map": "verglas.io",
@@ -85,6 +86,7 @@ _SUBMODULES = (
     "refinement",
     "search",
     "simulate",
+    "tilting",
 )
 
 if TYPE_CHECKING:
@@ -113,6 +115,7 @@ if TYPE_CHECKING:
         refinement,
         search,
         simulate,
+        tilting,
     )
     from verglas.assessment.directional import directional_fsc
     from verglas.assessment.fsc import fsc
@@ -145,6 +148,7 @@ if TYPE_CHECKING:
     from verglas.run.status import status
     from verglas.run.validate import validate
     from verglas.search import align
+    from verglas.tilting import tilt_pairs
     from verglas.types import Particles, Picks
 
 __all__ = [
@@ -224,6 +228,8 @@ __all__ = [
     "status",
     "subtract",
     "symmetry_matrices",
+    "tilt_pairs",
+    "tilting",
     "validate",
     "variability",
     "write_map",
