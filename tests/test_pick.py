@@ -1,4 +1,4 @@
-"""Picking: normalised correlation, the three pickers, bad areas, consensus, figures of merit, outliers."""
+"""Picking: the three pickers, bad areas, outliers, what is refused."""
 
 from __future__ import annotations
 
@@ -6,8 +6,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from PIL import Image
 from scipy import ndimage
 
@@ -27,8 +25,6 @@ from verglas.picking import (
     match_picks,
     pick_detailed,
     prepare,
-    remove_duplicates,
-    roc_curve,
 )
 from verglas.picking.background import peak_heights
 from verglas.picking.carbon import ring_contrast, tell_ice_from_carbon
@@ -36,10 +32,6 @@ from verglas.picking.discriminant import band_statistics, split_bands
 from verglas.picking.fringe import carbon_beyond_fringe
 from verglas.picking.mixture import particle_cut
 from verglas.picking.oriented import ellipsoid_filter, oriented_response
-from verglas.picking.template import correlate, template_bank
-from verglas.picking.threshold import automatic_threshold
-
-from tolerance import NCC_ABS, NCC_COPY
 
 DIAMETER = 130.0
 MERIT = "rlnAutopickFigureOfMerit"
@@ -65,59 +57,6 @@ def scenes(model):
 def merit_of(picks, truth, shape):
     true = truth.picks.xy_px[inside(truth.picks.xy_px, shape, 30)]
     return compare_picks(picks.xy_px[inside(picks.xy_px, shape, 30)], true, 15)
-
-
-# ---- normalised cross-correlation
-
-
-def direct_ncc(image, template, mask, y, x):
-    half = mask.shape[0] // 2
-    window = image[y - half : y + half + 1, x - half : x + half + 1][mask > 0].astype(float)
-    pattern = template[mask > 0].astype(float)
-    window, pattern = window - window.mean(), pattern - pattern.mean()
-    return window @ pattern / np.sqrt((window @ window) * (pattern @ pattern))
-
-
-def test_ncc_is_its_definition():
-    rng = np.random.default_rng(0)
-    image = rng.normal(size=(50, 61)).astype(np.float32) + 40
-    templates = rng.normal(size=(7, 11, 11))
-    bank = template_bank(templates, 4.0, 5, left_out=0)
-    score, which = correlate(image, bank)
-    for y, x in ((5, 5), (20, 33), (44, 55), (30, 8)):
-        every = [direct_ncc(image, t, bank.mask, y, x) for t in templates]
-        assert score[y, x] == pytest.approx(max(every), abs=NCC_ABS)
-        assert which[y, x] == int(np.argmax(every))
-
-
-@settings(deadline=None, max_examples=15)
-@given(seed=st.integers(0, 999), gain=st.floats(0.01, 100), offset=st.floats(-100, 100))
-def test_ncc_is_one_at_a_noiseless_copy_of_any_grey_scale(seed, gain, offset):
-    rng = np.random.default_rng(seed)
-    templates = rng.normal(size=(20, 13, 13)).astype(np.float32)
-    image = rng.normal(size=(60, 70)).astype(np.float32) * gain + offset
-    image[20:33, 30:43] = gain * templates[11] + offset
-    score, which = correlate(image, template_bank(templates, 4.0, 6))
-    assert score[26, 36] == pytest.approx(1, abs=NCC_COPY)
-    assert which[26, 36] == 11
-    assert np.unravel_index(score.argmax(), score.shape) == (26, 36)
-
-
-def test_compression_changes_scores_by_no_more_than_it_leaves_out():
-    rng = np.random.default_rng(3)
-    basis = rng.normal(size=(12, 15, 15))
-    templates = np.einsum("mk,kyx->myx", rng.normal(size=(300, 12)), basis) + 0.01 * rng.normal(size=(300, 15, 15))
-    image = rng.normal(size=(64, 64)).astype(np.float32)
-    few, every = (template_bank(templates, 4.0, 7, left_out=part) for part in (1e-3, 0))
-    assert len(few.basis) <= 12 < len(every.basis)
-    difference = correlate(image, few)[0] - correlate(image, every)[0]
-    assert np.abs(difference).max() < np.sqrt(1e-3)
-
-
-def test_flat_images_score_nothing():
-    bank = template_bank(np.random.default_rng(0).normal(size=(2, 9, 9)), 4.0, 4)
-    image = np.zeros((40, 40), np.float32)
-    assert np.all(correlate(image, bank)[0] == 0)
 
 
 # ---- the pickers
@@ -426,86 +365,6 @@ def test_positions_go_there_and_back():
     xy, _ = vg.ops.peaks(small.data, 5, threshold=1.0)
     found, _ = match_picks(small.to_micrograph(xy), spots, 0.5)
     assert len(found) == len(spots)
-
-
-# ---- thresholds, consensus, merit
-
-
-@settings(deadline=None, max_examples=20)
-@given(seed=st.integers(0, 999), count=st.integers(5, 200))
-def test_threshold_lies_between_two_classes(seed, count):
-    rng = np.random.default_rng(seed)
-    background, particles = rng.normal(0.12, 0.03, 200), rng.normal(0.5, 0.05, count)
-    cut = automatic_threshold(np.r_[background, particles], rng.normal(0, 0.05, (60, 60)))
-    assert (particles >= cut.threshold).mean() > 0.98
-    assert (background >= cut.threshold).mean() < 0.01
-
-
-@settings(deadline=None, max_examples=25)
-@given(seed=st.integers(0, 9999), sizes=st.lists(st.integers(0, 25), min_size=1, max_size=4), radius=st.floats(1, 20))
-def test_consensus_is_set_algebra(seed, sizes, radius):
-    rng = np.random.default_rng(seed)
-    lists = [vg.Picks(rng.uniform(0, 100, (n, 2)), "m", {MERIT: rng.random(n)}) for n in sizes]
-    near = lambda a, b: np.linalg.norm(a[:, None] - b[None], axis=2).min(axis=1, initial=np.inf) <= radius + 1e-9
-    both, either = consensus(lists, radius, "and").xy_px, consensus(lists, radius, "or").xy_px
-    for one in lists:
-        assert near(both, one.xy_px).all()
-        assert near(one.xy_px, either).all()
-    assert near(both, either).all()
-    counts = [len(consensus(lists, radius, votes)) for votes in range(1, len(lists) + 1)]
-    assert counts[0] == len(either)
-    assert counts[-1] == len(both)
-    for xy in (both, either):
-        distance = np.linalg.norm(xy[:, None] - xy[None], axis=2)
-        assert distance[~np.eye(len(xy), dtype=bool)].min(initial=np.inf) >= radius
-
-
-@settings(deadline=None, max_examples=25)
-@given(seed=st.integers(0, 9999), n=st.integers(0, 60), distance=st.floats(0.5, 30))
-def test_duplicates_are_removed_in_stable_order(seed, n, distance):
-    rng = np.random.default_rng(seed)
-    picks = vg.Picks(rng.uniform(0, 100, (n, 2)), "m", {MERIT: rng.random(n), "row": np.arange(n)})
-    left = remove_duplicates(picks, distance)
-    apart = np.linalg.norm(left.xy_px[:, None] - left.xy_px[None], axis=2)
-    assert apart[~np.eye(len(left), dtype=bool)].min(initial=np.inf) >= distance
-    rows = left.columns["row"]
-    assert np.all(np.diff(rows) > 0)
-    for row in set(range(n)) - set(rows.tolist()):  # each one that went had a better one within the distance
-        better = left.columns[MERIT] >= picks.columns[MERIT][row]
-        assert (np.hypot(*(left.xy_px - picks.xy_px[row]).T)[better] < distance).any()
-
-
-def test_figures_of_merit_on_toy_counts():
-    merit = PickMerit(30, 10, 20)
-    assert (merit.precision, merit.recall, merit.f_score) == (0.75, 0.6, 60 / 90)
-    assert (merit.false_negative_rate, merit.false_positive_rate) == (0.4, 0.25)
-    assert merit + PickMerit(1, 2, 3) == PickMerit(31, 12, 23)
-    assert compare_picks([], [[1, 1]], 5) == PickMerit(0, 0, 1)
-    assert compare_picks([[0, 0], [1, 0]], [[0.5, 0]], 5) == PickMerit(1, 1, 0)
-
-
-@settings(deadline=None, max_examples=25)
-@given(seed=st.integers(0, 9999), n=st.integers(2, 40), levels=st.integers(1, 6))
-def test_auc_is_the_chance_of_a_right_order(seed, n, levels):
-    rng = np.random.default_rng(seed)
-    scores, truth = rng.integers(0, levels, n).astype(float), rng.random(n) < 0.5
-    if truth.all() or not truth.any():
-        with pytest.raises(InputError, match="both kinds"):
-            roc_curve(scores, truth)
-        return
-    pairs = scores[truth][:, None] - scores[~truth][None]
-    curve = roc_curve(scores, truth)
-    assert curve.auc == pytest.approx(((pairs > 0) + 0.5 * (pairs == 0)).mean())
-    assert (curve.true_positive_rate[-1], curve.false_positive_rate[-1]) == (1, 1)
-
-
-def test_bands():
-    assert [roc_curve([2, 1], [True, False]).band, roc_curve([1, 2], [True, False]).band] == ["excellent", "useless"]
-
-
-def test_matching_prefers_many_pairs_over_close_ones():
-    found, true = match_picks([[0, 0], [3, 0]], [[2.9, 0], [-2, 0]], 3.1)
-    assert list(zip(found.tolist(), true.tolist(), strict=True)) == [(0, 1), (1, 0)]
 
 
 # ---- outliers and verdicts

@@ -39,15 +39,9 @@ from verglas.assessment.micrographs import (
 from verglas.assessment.movies import judge_movies
 from verglas.assessment.orientations import OrientationEfficiency, orientation_efficiency, view_counts
 from verglas.assessment.phase import PhaseResidual, differential_phase_residual
+from verglas.assessment.phase_randomisation import corrected_fsc, randomise_phases
 from verglas.assessment.poses import PoseErrors, pose_errors
-from verglas.assessment.postprocess import (
-    Postprocessed,
-    PostprocessSettings,
-    corrected_fsc,
-    mtf_gain,
-    postprocess,
-    randomise_phases,
-)
+from verglas.assessment.postprocess import Postprocessed, PostprocessSettings, mtf_gain, postprocess
 from verglas.assessment.q_score import q_scores
 from verglas.assessment.reslog import ResLog, reslog
 from verglas.assessment.sampling import Sampling, TiltProposal, fourier_sampling, propose_tilt

@@ -10,7 +10,7 @@ from verglas.ops.eer import eer
 from verglas.ops.grid import Grid
 from verglas.ops.insert import GridSums, fold, insert, symmetrise
 from verglas.ops.match import match
-from verglas.ops.maximise import MaximisePlan, Posterior, maximise
+from verglas.ops.maximise import MaximisePlan, maximise
 from verglas.ops.peaks import peaks
 from verglas.ops.polar import (
     PolarGrid,
@@ -22,6 +22,7 @@ from verglas.ops.polar import (
     polar_weighted,
 )
 from verglas.ops.polar_insert import images_from_polar, polar_insert
+from verglas.ops.posterior import Posterior
 from verglas.ops.project import project
 from verglas.ops.radon import radon, radon_adjoint
 from verglas.ops.refine_pose import STATUS as POSE_STATUS

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import csv
 import os
 import time
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,86 +16,33 @@ import pandas as pd
 
 from verglas._screen import ListenerChoice, shown_to
 from verglas.assessment.micrographs import judge_extraction
-from verglas.errors import InputError, SettingError, VerglasError, VerglasWarning
+from verglas.errors import InputError, VerglasError, VerglasWarning
 from verglas.extraction import Cut, ExtractSettings, background_excess, cut_particles
 from verglas.io import (
-    StackWriter,
-    atomic_path,
-    cs,
-    find_micrographs,
-    read_ctf_table,
     read_micrograph,
     read_particles,
-    read_picks,
-    read_star,
     write_json,
     write_particles,
 )
-from verglas.io.coordinates import MICROGRAPH, X, Y, match_names, picks_of_table, unique_stems
-from verglas.io.micrographs import CTF, GRADIENT, PATH, PIXEL, SHARED, check_micrograph_names, join_ctf, optics_of
+from verglas.io.coordinates import MICROGRAPH
+from verglas.io.micrographs import PATH, PIXEL
 from verglas.io.rules import written_name
-from verglas.optics.stored import stored_images
-from verglas.run.extract_optics import aberration_columns, move_to_groups, settle_defoci
+from verglas.run.extract_inputs import (
+    Coordinates,
+    Micrographs,
+    Microscope,
+    all_picks,
+    assign_picks,
+    micrograph_table,
+    stack_names,
+)
+from verglas.run.extract_output import Piece, particles_of, write_excluded, write_piece
 from verglas.run.parallel import in_order
 from verglas.run.reasons import commonest_kind, without_name
-from verglas.types import ArraySource, Micrograph, Particles, Picks
+from verglas.types import Micrograph, Particles, Picks
 from verglas.types import _columns as col
-from verglas.types.ctf_ranges import OPTIONS, check_ctf
 from verglas.types.settings import check_settings, setting, settings_from
 from verglas.types.verdict import Verdict
-
-Micrographs = str | os.PathLike[str] | Micrograph | Sequence[Any]
-Coordinates = str | os.PathLike[str] | Picks | Particles | Mapping[str, Picks] | Sequence[Any]
-
-# Columns of an earlier extraction that a new one replaces.
-_REPLACED = {
-    "rlnImageName",
-    "rlnImageSize",
-    "rlnImagePixelSize",
-    "rlnOpticsGroup",
-    "rlnDetectorPixelSize",
-    "rlnMagnification",
-    "rlnOriginX",
-    "rlnOriginY",
-    "rlnNormCorrection",
-    MICROGRAPH,
-    X,
-    Y,
-}
-
-
-@dataclass(frozen=True)
-class Microscope:
-    """What micrographs were recorded with, where no file says it; None: unknown.
-
-    Attributes
-    ----------
-    pixel_size_A : float, optional
-        Of the micrographs; takes precedence over their headers.
-    voltage_kV, cs_mm, amplitude_contrast : float, optional
-        Take precedence over STAR files and tables.
-    """
-
-    pixel_size_A: float | None = setting(None, "Of the micrographs", default_words="their headers'")
-    voltage_kV: float | None = setting(None, "Accelerating voltage", default_words="the files'")
-    cs_mm: float | None = setting(None, "Spherical aberration", default_words="the files'")
-    amplitude_contrast: float | None = setting(None, "Fraction, as 0.07", default_words="the files'")
-
-    def __post_init__(self) -> None:
-        """Check ranges and units once."""
-        try:
-            check_ctf({name: getattr(self, name) for name in OPTIONS}, "microscope", OPTIONS)
-        except InputError as error:  # a wrong call, not a wrong file
-            raise SettingError("microscope", [("", str(error).removeprefix("microscope: "))]) from None
-
-    def apply(self, table: pd.DataFrame) -> pd.DataFrame:
-        """The list of micrographs with these values in its columns."""
-        values = dict(
-            zip(
-                (PIXEL, *SHARED), (self.pixel_size_A, self.voltage_kV, self.cs_mm, self.amplitude_contrast), strict=True
-            )
-        )
-        return table.assign(**{label: float(value) for label, value in values.items() if value is not None})
 
 
 @dataclass(frozen=True)
@@ -183,20 +129,6 @@ class ExtractSummary:
             "verdict": self.verdict.as_dict(),
             "seconds": round(self.seconds, 2),
         }
-
-
-@dataclass
-class Piece:
-    """One micrograph on its way: a row of the list, its picks, what was cut, or the problem that kept it from being."""
-
-    row: int  # in the list of micrographs
-    picks: Picks
-    cut: Cut | None = None
-    settings: ExtractSettings | None = None
-    problem: str = ""
-    shifts_A: npt.NDArray[np.float64] | None = None
-    name: str = ""
-    excess: npt.NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
 
 
 def extract(
@@ -287,9 +219,9 @@ def extract_files(
 ) -> ExtractSummary:
     """As :func:`extract`, with an account of what was set aside."""
     start_time = time.perf_counter()
-    table, loaded = _micrograph_table(micrographs, options, ctf)
-    by_name = _all_picks(picks)
-    todo, unknown, without = _assign(table, by_name)
+    table, loaded = micrograph_table(micrographs, options, ctf)
+    by_name = all_picks(picks)
+    todo, unknown, without = assign_picks(table, by_name)
     folder = None if out is None else _prepare(Path(out))
     n_picks = sum(len(p) for p in by_name.values())
     exclusions = [
@@ -297,7 +229,7 @@ def extract_files(
     ]
     pieces: list[Piece] = []
     images: list[npt.NDArray[np.float32]] = []
-    stacks = _stack_names(table)
+    stacks = stack_names(table)
     work = in_order(lambda row: cut_one(table, loaded, row, todo[row], box, options), list(todo), threads)
     with shown_to(listener) as heard:
         for number, piece in enumerate(work, 1):
@@ -336,111 +268,9 @@ def extract_files(
     return summary
 
 
-# ---- input
-
-
-def _micrograph_table(
-    source: Micrographs, microscope: Microscope, ctf: str | os.PathLike[str] | None
-) -> tuple[pd.DataFrame, dict[int, Micrograph]]:
-    """The list of micrographs with CTFs, and those that are in memory already by row."""
-    images: dict[int, Micrograph] = {}
-    sources = [source] if isinstance(source, Micrograph) else source
-    if isinstance(sources, list | tuple) and sources and all(isinstance(m, Micrograph) for m in sources):
-        images = dict(enumerate(sources))
-        names = [m.name or f"micrograph{i + 1}" for i, m in images.items()]
-        table = pd.DataFrame({MICROGRAPH: names, PATH: names})
-        check_micrograph_names(table)
-    else:
-        table = find_micrographs(sources)  # type: ignore[arg-type]
-    if ctf is not None:
-        table = join_ctf(table, read_ctf_table(ctf))
-    return microscope.apply(table), images
-
-
-def _all_picks(source: Coordinates) -> dict[str, Picks]:
-    if isinstance(source, Picks):
-        return {source.micrograph: source}
-    if isinstance(source, Mapping):
-        return {name: Picks(p.xy_px, name, p.columns) for name, p in source.items()}
-    if isinstance(source, Particles):
-        return picks_of_table(_with_optics(source), source.where)
-    sources = [source] if isinstance(source, str | os.PathLike) else list(source)
-    by_name: dict[str, Picks] = {}
-    for one in sources:
-        more = {one.micrograph: one} if isinstance(one, Picks) else _read_one(Path(one))
-        twice = next((name for name in more if name in by_name), None)
-        if twice is not None:
-            raise InputError(f"extract: two files of coordinates for micrograph {twice}; give one")
-        by_name.update(more)
-    if not by_name:
-        raise InputError("extract: no coordinates given")
-    return by_name
-
-
-def _read_one(path: Path) -> dict[str, Picks]:
-    """Coordinates of one file; of particles with everything else that is known of them."""
-    if path.suffix.lower() == ".cs" and path.is_file() and "blob/path" in (cs.load(path).dtype.names or ()):
-        return picks_of_table(_with_optics(read_particles(path)), str(path))
-    if path.suffix.lower() == ".star" and path.is_file():
-        tables = read_star(path)
-        table = next((t for t in tables.values() if isinstance(t, pd.DataFrame) and X in t and MICROGRAPH in t), None)
-        if table is not None:
-            optics = tables.get("optics")
-            groups = optics if isinstance(optics, pd.DataFrame) or optics is None else pd.DataFrame([optics])
-            return picks_of_table(_with_optics(Particles(table, None, optics_table=groups, where=str(path))), str(path))
-    return read_picks(path)
-
-
-def _with_optics(particles: Particles) -> pd.DataFrame:
-    """The particle table with voltage, Cs, amplitude contrast and aberrations of its groups, and shifts in angstrom."""
-    particles = stored_images(particles)  # a refinement's own hold images without aberrations
-    # Not deep: columns are added or replaced, none is written into.
-    table = particles.table.copy(deep=False)
-    parts = col.Tables(particles.table, particles.optics_table, particles.where)
-    for label in SHARED:
-        values = parts.value(label, optics_first=True)
-        if values is not None:
-            table[label] = values
-    for label, values in aberration_columns(particles).items():
-        table[label] = values
-    poses = particles.poses
-    if poses is not None:
-        table[list(col.SHIFTS_A)] = poses.shifts_A
-    return table
-
-
-def _assign(table: pd.DataFrame, picks: Mapping[str, Picks]) -> tuple[dict[int, Picks], list[str], list[str]]:
-    """Row of a micrograph -> its picks, in the order of the list; names of picks and micrographs left over."""
-    names = list(picks)
-    if len(table) == 1 and names == [""]:
-        # Coordinates without a name can only be those of the one micrograph.
-        names_at = np.zeros(1, np.int64)
-    else:
-        names_at = match_names(names, table[MICROGRAPH].tolist())
-    by_row: dict[int, Picks] = {}
-    for name, row in zip(names, names_at.tolist(), strict=True):
-        if row >= 0 and row in by_row:
-            raise InputError(f"extract: two sets of coordinates for micrograph {table[MICROGRAPH][row]}")
-        if row >= 0:
-            by_row[row] = picks[name]
-    unknown = [name for name, row in zip(names, names_at.tolist(), strict=True) if row < 0]
-    if not by_row:
-        raise InputError(
-            f"extract: none of the {len(names)} micrographs that have coordinates ({names[0]}, ...) is among the "
-            f"{len(table)} given ({table[MICROGRAPH][0]}, ...)"
-        )
-    without = [table[MICROGRAPH][row] for row in range(len(table)) if row not in by_row]
-    return dict(sorted(by_row.items())), unknown, without
-
-
 def _prepare(folder: Path) -> Path:
     (folder / "stacks").mkdir(parents=True, exist_ok=True)
     return folder
-
-
-def _stack_names(table: pd.DataFrame) -> list[str]:
-    """Stack of each micrograph; equal names in several folders are numbered."""
-    return [f"stacks/{name}" for name in unique_stems(list(table[PATH]), ".mrcs")]
 
 
 # ---- one micrograph
@@ -504,92 +334,3 @@ def _excluded_rows(table: pd.DataFrame, piece: Piece) -> list[tuple[str, int, fl
     if piece.cut is None:
         return [(name, i, float(x), float(y), piece.problem) for i, (x, y) in enumerate(piece.picks.xy_px)]
     return [(name, i, *map(float, piece.picks.xy_px[i]), why) for i, why in piece.cut.excluded.items()]
-
-
-# ---- output
-
-
-def write_piece(folder: Path, name: str, piece: Piece, dtype: str) -> str:
-    """Write the images of one micrograph as a stack; its name."""
-    assert piece.cut is not None
-    assert piece.settings is not None
-    plan = piece.settings.plan
-    with StackWriter(folder / name, len(piece.cut.images), plan.new_box, plan.pixel_size_A, dtype) as stack:
-        stack.append(piece.cut.images)
-    return name
-
-
-def particles_of(
-    table: pd.DataFrame,
-    pieces: Sequence[Piece],
-    images: Sequence[npt.NDArray[np.float32]],
-    *,
-    keep_defoci: bool = True,
-) -> Particles:
-    """One table of all particles, with the optics groups of their micrographs."""
-    sources = table.iloc[[piece.row for piece in pieces]].reset_index(drop=True)
-    sources[PIXEL] = [piece.settings.pixel_size_A for piece in pieces if piece.settings is not None]
-    sources["_new_A"] = [piece.settings.plan.pixel_size_A for piece in pieces if piece.settings is not None]
-    rows = [_rows(sources.iloc[i], piece) for i, piece in enumerate(pieces)]
-    own = [
-        {label: values[piece.cut.kept] for label, values in piece.picks.columns.items() if label in CTF}
-        for piece in pieces
-        if piece.cut is not None
-    ]
-    rows = settle_defoci(rows, own, keep=keep_defoci)
-    for label in SHARED:  # of the coordinates' own file, where the micrographs say nothing
-        if label not in sources and all(label in part for part in rows):
-            sources[label] = [float(part[label].iloc[0]) for part in rows]
-    optics, group = optics_of(sources)
-    plan = pieces[0].settings.plan if pieces[0].settings else None
-    assert plan is not None
-    first = np.unique(group, return_index=True)[1]
-    optics["rlnImagePixelSize"] = sources["_new_A"].to_numpy()[first]
-    optics["rlnImageSize"] = plan.new_box
-    optics["rlnImageDimensionality"] = 2
-    optics["rlnCtfDataAreCtfPremultiplied"] = 0
-    optics = optics.drop(columns=[PIXEL] if PIXEL in optics else [])
-    body = pd.concat([part.assign(rlnOpticsGroup=g) for part, g in zip(rows, group, strict=True)], ignore_index=True)
-    body, optics = move_to_groups(body.drop(columns=[label for label in SHARED if label in body]), optics)
-    source = ArraySource(np.concatenate(images), plan.pixel_size_A) if images else None
-    return Particles(body, source, optics_table=optics, where="extracted particles")
-
-
-def _rows(micrograph: pd.Series[Any], piece: Piece) -> pd.DataFrame:
-    """Metadata of the particles of one micrograph."""
-    boxes = piece.cut
-    assert boxes is not None
-    assert piece.settings is not None
-    count = len(boxes.kept)
-    columns: dict[str, Any] = {X: boxes.centres_px[:, 0], Y: boxes.centres_px[:, 1]}
-    if piece.name:
-        columns["rlnImageName"] = [f"{i:06d}@{piece.name}" for i in range(1, count + 1)]
-    columns[MICROGRAPH] = str(micrograph[MICROGRAPH])
-    columns.update(_ctf_columns(micrograph, boxes, piece.settings.pixel_size_A))
-    for label, values in piece.picks.columns.items():
-        if label not in columns and label not in _REPLACED:
-            columns[label] = values[boxes.kept]
-    if piece.shifts_A is not None:
-        columns.update(zip(col.SHIFTS_A, piece.shifts_A.T, strict=True))
-    return pd.DataFrame(columns, index=pd.RangeIndex(count))
-
-
-def _ctf_columns(micrograph: pd.Series[Any], boxes: Cut, pixel_A: float) -> dict[str, Any]:
-    """CTF of each particle: the micrograph's, with the defocus of its place where a tilt plane is known."""
-    values = {label: float(micrograph[label]) for label in CTF if label in micrograph and pd.notna(micrograph[label])}
-    columns: dict[str, Any] = dict(values)
-    if "rlnDefocusU" in values and all(label in micrograph for label in (*GRADIENT, "vgCentreX", "vgCentreY")):
-        centre = np.array([float(micrograph["vgCentreX"]), float(micrograph["vgCentreY"])])
-        slope = np.array([float(micrograph[label]) for label in GRADIENT])
-        local = (boxes.centres_px - centre) * pixel_A @ slope
-        for label in ("rlnDefocusU", "rlnDefocusV"):
-            columns[label] = values[label] + local
-    return columns
-
-
-def write_excluded(path: Path, excluded: Iterable[tuple[str, int, float, float, str]]) -> None:
-    """Write what was set aside: micrograph, place among its picks, coordinates, reason."""
-    with atomic_path(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as handle:
-        writer = csv.writer(handle)
-        writer.writerow(("micrograph", "pick", "x_px", "y_px", "reason"))
-        writer.writerows(excluded)
