@@ -236,7 +236,7 @@ FURTHER = {MaskShape: {"threshold": 0.1}}  # what the class asks for beside
     [
         (Class2DSettings, "start_resolution_A", "initial_resolution_A"),
         (AbInitioSettings, "max_particles", "most_particles"),
-        (RefineSettings, "tau2_fudge", "regularisation"),
+        (RefineSettings, "tau2_fudge", "prior_factor"),
         (DemoSettings, "b_factor_A2", "envelope_b_factor_A2"),
         (MaskShape, "edge_A", "soft_edge_A"),
         (PickSettings, "edge_A", "border_A"),

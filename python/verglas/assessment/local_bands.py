@@ -7,7 +7,7 @@ window: only the last step, which looks at voxels, is made on the map's own grid
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -195,3 +195,59 @@ def linear_bands(box: int, half_width: float, window_px: float, finest: float) -
     step = finest / last  # the last band's centre is the finest frequency
     bands = [Band(n * step, step, window_px) for n in range(1, last + 1)]
     return [band for band in bands if band.independent(box) >= LEAST_INDEPENDENT]
+
+
+def filter_by_bands(
+    volume: Float32Array, bands: Sequence[Band], gains: Iterable[Float32Array], *, threads: int | None = None
+) -> Float32Array:
+    r"""Bands of a map, each times its own field; what is coarser than the first stays as it is, what is finer goes.
+
+    .. math:: f(x) = \sum_b g_b(x)\, v_b(x) + \Bigl(v - \sum_b v_b\Bigr)_{|k| < k_1}(x)
+
+    Parameters
+    ----------
+    volume : (N, N, N) float32
+    bands : sequence of Band
+        One half width apart, coarse to fine.
+    gains : iterable of (N, N, N) or (c, c, c) float32
+        Of each band; on a coarser grid they are interpolated linearly, which keeps them within their bounds.
+    threads : int, optional
+        Threads; all by default. The result does not depend on it.
+
+    Returns
+    -------
+    (N, N, N) float32
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from verglas.assessment.local_bands import Band, filter_by_bands
+    >>> v = np.random.default_rng(0).normal(size=(8, 8, 8)).astype(np.float32)
+    >>> bands = [Band(float(k), 1.0, 2.0) for k in range(1, 9)]
+    >>> bool(np.allclose(filter_by_bands(v, bands, [np.ones((4, 4, 4), np.float32)] * 8), v, atol=1e-6))
+    True
+    """
+    box, shape = len(volume), volume.shape
+    spectrum = fourier.forward(volume, 3, threads=threads)
+    radius = fourier.radius(shape)
+    # Everything coarser than the bands: what the first one's coarse half leaves of 1.
+    rest = np.where(radius < bands[0].centre, 1.0 - bands[0].gain(radius), 0.0)
+    filtered: Float32Array = fourier.inverse((spectrum * rest).astype(np.complex64), shape, threads=threads)
+    for band, gain in zip(bands, gains, strict=True):
+        if not gain.any():
+            continue
+        part = fourier.inverse((spectrum * band.gain(radius)).astype(np.complex64), shape, threads=threads)
+        filtered += part * (gain if gain.shape == shape else refined(gain, box))
+    return filtered
+
+
+def refined(field: Float32Array, box: int) -> Float32Array:
+    """A field on a coarse grid of the box at every voxel, (N, N, N): linear between its points, periodic."""
+    side = len(field)
+    place = (np.arange(box) - box // 2) * side / box + side // 2
+    low = np.floor(place).astype(np.int64)
+    matrix = np.zeros((box, side), np.float32)
+    share = (place - low).astype(np.float32)
+    np.add.at(matrix, (np.arange(box), low % side), 1 - share)
+    np.add.at(matrix, (np.arange(box), (low + 1) % side), share)
+    return np.asarray(np.matmul(matrix, np.tensordot(matrix, field, (1, 0)) @ matrix.T), np.float32)

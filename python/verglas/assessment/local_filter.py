@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from verglas import fourier
-from verglas.assessment.local_bands import Band
+from verglas.assessment.local_bands import Band, filter_by_bands
 from verglas.errors import InputError
 from verglas.types import Map
 from verglas.types.arrays import Float32Array
@@ -62,15 +61,6 @@ def filter_locally(volume: MapLike, resolution: MapLike, *, threads: int | None 
     lowest, highest = float(frequency.min()), min(float(frequency.max()), box / 2)
     step = max(1.0, (highest - lowest) / _BANDS)
     first = max(1, int(np.floor(lowest / step)))
-    numbers = range(first, int(np.ceil(highest / step)) + 2)
-    spectrum = fourier.forward(volume.data, 3, threads=threads)
-    radius, shape = fourier.radius((box, box, box)), volume.data.shape
-    # Everything coarser than the bands: what the first one's coarse half leaves of 1.
-    rest = np.where(radius < first * step, 1.0 - Band(first * step, step, 1.0).gain(radius), 0.0)
-    filtered = fourier.inverse((spectrum * rest).astype(np.complex64), shape, threads=threads)
-    for number in numbers:
-        band = Band(number * step, step, 1.0)
-        part = fourier.inverse((spectrum * band.gain(radius)).astype(np.complex64), shape, threads=threads)
-        part *= np.clip((frequency - band.centre) / np.float32(step) + 0.5, 0, 1)
-        filtered += part
-    return volume.with_data(filtered)
+    bands = [Band(n * step, step, 1.0) for n in range(first, int(np.ceil(highest / step)) + 2)]
+    gains = (np.clip((frequency - band.centre) / np.float32(step) + 0.5, 0, 1) for band in bands)
+    return volume.with_data(filter_by_bands(volume.data, bands, gains, threads=threads))

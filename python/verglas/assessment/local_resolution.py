@@ -32,7 +32,7 @@ from verglas.types.listener import phase_progress
 from verglas.types.settings import check_settings, setting, settings_from
 
 # A band is as wide as the window can tell frequencies apart: narrower ones reach out of the window instead.
-_BAND_OF_WINDOW = 1 / 4.4
+BAND_OF_WINDOW = 1 / 4.4
 _WINDOW_RESOLUTIONS = 2.0  # radius of the window, in resolutions of the whole map
 _SMALLEST_WINDOW_PX = 4.0
 _METHODS: dict[str, type[LocalValues]] = {
@@ -287,7 +287,7 @@ def _bands(like: Map, global_A: float, chosen: LocalResolutionSettings) -> tuple
     for problem in _problems(window_A, like, chosen):
         raise InputError(f"local_resolution: {problem}")
     finest_A = max(chosen.finest_A or 0.0, 2.04 * pixel)
-    half_width = max(_BAND_OF_WINDOW * extent / window_A, 1.0)
+    half_width = max(BAND_OF_WINDOW * extent / window_A, 1.0)
     bands = linear_bands(like.box, half_width, window_A / pixel, extent / finest_A)
     if len(bands) < 2:
         raise InputError(

@@ -16,7 +16,7 @@ _FORMER: dict[str, dict[str, str]] = {
     "motion": {"--dose": "--dose-per-frame", "--float16": "--dtype=float16"},
     "pick": {"--everywhere": "--no-exclude", "--edge": "--border"},
     "postprocess": {"--lowpass": "--low-pass"},
-    "refine": {"--tau2-fudge": "--regularisation"},
+    "refine": {"--tau2-fudge": "--prior-factor"},
     "resample": {"--box": "--new-box", "--pixel-size": "--new-pixel-size"},
     "simulate": {"--b-factor": "--envelope-b-factor", "--preferred": "--concentration", "--shift": "--shift-sd"},
     "tomogram": {"--axis": "--tilt-axis"},
@@ -30,7 +30,7 @@ def with_present_names(arguments: Sequence[str]) -> list[str]:
     --------
     >>> from verglas.cli.renamed import with_present_names
     >>> with_present_names(["refine", "a.star", "--tau2-fudge=2"])
-    ['refine', 'a.star', '--regularisation=2']
+    ['refine', 'a.star', '--prior-factor=2']
     """
     command = next((a for a in arguments if not a.startswith("-")), "")
     former = _FORMER.get(command, {})

@@ -99,7 +99,7 @@ class _Work:
 
     def with_classes(self, count: int) -> RefineProblem:
         """The problem for so many classes."""
-        settings = replace(self.problem.settings, classes=count, regularisation=self.settings.regularisation)
+        settings = replace(self.problem.settings, classes=count, prior_factor=self.settings.regularisation)
         return replace(self.problem, settings=settings, n_classes=count)
 
 

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,9 +19,11 @@ from verglas._devices import work_on
 from verglas.geometry import angular_distance
 from verglas.refinement import schedule, start
 from verglas.refinement.figures import Figures
+from verglas.refinement.prior import PRIORS, LocalWiener, Prior, Wiener
+from verglas.refinement.prior.choice import HeldOutPoses
 from verglas.refinement.problem import RefineProblem
 from verglas.refinement.state import State
-from verglas.refinement.update import ClassMaps, class_maps, learn, mask_from_map, resolution_shell
+from verglas.refinement.update import ClassMaps, Judge, class_maps, learn, mask_from_map, resolution_shell
 from verglas.search.grid_step import HalfSums
 from verglas.search.half_pass import HalfTask
 from verglas.search.state import HalfModel, PoseTable
@@ -184,12 +187,22 @@ def iterate(
     between = time.perf_counter()
     for half in (1, 2):
         learn(problem, halves[half - 1], found[half - 1].totals, new.poses, problem.rows_of_half(half))
-    maps = []
+    maps: list[ClassMaps] = []
     for _ in range(len(halves[0].volumes)):
         sums = [half.grids.pop(0) for half in found]  # class_maps frees them one by one
+        priors, judge = _priors(problem, new, step, len(maps))
         with work_on(problem.device):
             maps.append(
-                class_maps(problem, sums, state.mask, step.insert_radius, T=settings.T, joint=may_end(problem, step))
+                class_maps(
+                    problem,
+                    sums,
+                    state.mask,
+                    step.insert_radius,
+                    T=settings.T,
+                    joint=may_end(problem, step),
+                    priors=priors,
+                    judge=judge,
+                )
             )
     for half in (0, 1):
         halves[half].volumes = np.stack([m.halves[half] for m in maps])
@@ -205,6 +218,21 @@ def iterate(
     new.unimproved = 0 if _has_improved(state, new) else state.unimproved + 1
     new.finished = state.finished or _has_converged(new, step)
     return new, Iteration(step, maps, notes)
+
+
+def _priors(problem: RefineProblem, state: State, step: Step, class_number: int) -> tuple[list[Prior], Judge | None]:
+    """The prior that the settings name; of ``auto`` the priors to compare, and what compares them."""
+    named = problem.settings.regularisation
+    if problem.prior is not None:
+        return [problem.prior], None
+    if named != "auto":
+        return [PRIORS[named]()], None
+    # Poses of a grid are too coarse to tell what is gained at high resolution.
+    if step.phase == "grid":
+        return [Wiener()], None
+    mask = problem.sphere if state.mask is None else state.mask
+    held_out = HeldOutPoses(problem, state.halves, state.poses, mask, step.insert_radius)
+    return [Wiener(), LocalWiener()], partial(held_out.choose, class_number=class_number)
 
 
 def may_end(problem: RefineProblem, step: Step) -> bool:
@@ -286,6 +314,9 @@ def _figures(
         seconds_expectation=timing.passes,
         seconds_reconstruction=now - timing.maps_begun,
         peak_memory_GB=peak_memory_GB(),
+        regularisation=maps.choice.name,
+        regularisation_gain=maps.choice.gain,
+        regularisation_gain_error=maps.choice.error,
     )
 
 

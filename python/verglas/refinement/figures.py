@@ -43,6 +43,11 @@ class Figures:
         Wall time.
     peak_memory_GB : float
         Of the process so far.
+    regularisation : str
+        The prior that the largest class's maps were made with; every resolution is that of the maps before it.
+    regularisation_gain, regularisation_gain_error : float
+        Log-likelihood of held-out particles over that under the global prior, nats per particle, and its standard
+        error; NaN where nothing was compared.
     """
 
     iteration: int
@@ -69,6 +74,9 @@ class Figures:
     seconds_expectation: float
     seconds_reconstruction: float
     peak_memory_GB: float
+    regularisation: str = "global"
+    regularisation_gain: float = float("nan")
+    regularisation_gain_error: float = float("nan")
 
     def as_row(self) -> dict[str, Any]:
         """As in ``iterations.csv``: the shares of the classes in one cell, separated by semicolons."""

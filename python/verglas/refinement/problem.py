@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+from verglas.refinement.prior.protocol import Prior
 from verglas.refinement.settings import RefineSettings
 from verglas.search.problem import Problem
 
@@ -23,6 +24,8 @@ class RefineProblem(Problem):
         References.
     mask_given : bool
         Whether the solvent mask is the user's: it then stays as it is.
+    prior : Prior, optional
+        A prior of the caller's, in place of the one that the settings name.
     """
 
     # Not arguments, so that dataclasses.replace refuses them: the settings are the one place to change them.
@@ -35,6 +38,7 @@ class RefineProblem(Problem):
     settings: RefineSettings
     n_classes: int = 1
     mask_given: bool = False
+    prior: Prior | None = None
 
     def __post_init__(self) -> None:
         """Take over what the search needs."""

@@ -6,7 +6,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+from verglas.errors import SettingError
 from verglas.types.settings import check_settings, setting
+
+Regularisation = Literal["global", "local", "auto"]
+_NAMES_PRIOR = "names a prior (global, local, auto); the factor T of its variance is prior_factor"
 
 
 @dataclass(frozen=True)
@@ -34,7 +38,10 @@ class RefineSettings:
         nothing finer.
     max_resolution_A : float, optional
         No finer data are used in any iteration; Nyquist by default.
-    regularisation : float, optional
+    regularisation : {"global", "local", "auto"}
+        What the maps are regularised by: one signal to noise ratio for each shell, or one for each place as well; or
+        whichever of the two explains held-out particles better (:mod:`verglas.refinement.prior`).
+    prior_factor : float, optional
         T: factor of the prior's variance tau^2; 1, with several classes 4.
     wiener_k : float
         Of "max-cc": constant added to the sum of squared CTFs, as a fraction of its mean over a shell.
@@ -73,7 +80,12 @@ class RefineSettings:
     )
     join_resolution_A: float = setting(40.0, "Half maps are given their mean below this resolution", more_than=0)
     max_resolution_A: float | None = setting(None, "Finest data used", more_than=0, default_words="Nyquist")
-    regularisation: float | None = setting(
+    regularisation: Regularisation = setting(
+        "global",
+        "What maps are regularised by: the FSC of the whole map, that of every place, or whichever explains held-out "
+        "particles better",
+    )
+    prior_factor: float | None = setting(
         None,
         "Factor T of the prior's variance tau^2",
         more_than=0,
@@ -101,9 +113,13 @@ class RefineSettings:
 
     def __post_init__(self) -> None:
         """Say at once what cannot be."""
+        if isinstance(self.regularisation, int | float):
+            raise SettingError("refine", [("regularisation", f"{_NAMES_PRIOR}, got {self.regularisation:g}")])
         check_settings("refine", self, self._impossible())
 
     def _impossible(self) -> Iterator[tuple[str, str]]:
+        if self.mode == "max-cc" and self.regularisation != "global":
+            yield "regularisation", "max-cc has a constant of its own (wiener_k): expected global"
         for name in ("prior_deg", "prior_A"):
             if getattr(self, name) is None:
                 continue
@@ -114,5 +130,5 @@ class RefineSettings:
 
     @property
     def T(self) -> float:
-        """Regularisation in use, for a single class; see :attr:`regularisation`."""
-        return self.regularisation or (1.0 if self.classes == 1 else 4.0)
+        """Factor of the prior's variance in use; see :attr:`prior_factor`."""
+        return self.prior_factor or (1.0 if self.classes == 1 else 4.0)

@@ -5,20 +5,25 @@ r"""From sums to half maps: FSC, Wiener/MAP update, joining at low resolution, n
 
 (Scheres 2012, J. Mol. Biol. 415, 406-418, with the FSC of the half maps in place of one map's spectrum). On the grid
 the prior is the shell mean of the weights divided by T SSNR (:func:`verglas.reconstruction.direct.density_weights`).
+Other priors are in :mod:`verglas.refinement.prior`; every FSC is that of the half maps before any of them.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
 
 from verglas import filters, fourier, ops
-from verglas.assessment import corrected_fsc, fsc, randomise_phases, solvent_mask, ssnr_from_fsc
+from verglas.assessment import corrected_fsc, fsc, randomise_phases, solvent_mask
 from verglas.assessment.postprocess import PostprocessSettings
 from verglas.reconstruction.sums import finish
 from verglas.reconstruction.sums import solve as sums_to_map
+from verglas.refinement.prior.choice import PLAIN, Choice
+from verglas.refinement.prior.protocol import HalfMaps, MapSource, Prior, Wiener
 from verglas.refinement.problem import RefineProblem
 from verglas.search.grid_step import Totals
 from verglas.search.state import HalfModel, PoseTable
@@ -27,9 +32,10 @@ from verglas.types.arrays import Float32Array, FloatArray
 
 _LEAST_NOISE = 1e-3  # of what it was, from one iteration to the next
 _SCALE_SIGMA = 0.3  # prior of a micrograph's grey scale: 1 +- this
-_FSC_MOST = 0.999  # an FSC of 1 would leave out the prior altogether
 _MASK_FROM_A = 15.0  # a map this good shows where the molecule is
 THRESHOLD = 0.143
+
+Judge = Callable[[Mapping[str, Float32Array]], Choice]  # half maps under several priors -> the one to take
 
 
 @dataclass(frozen=True)
@@ -46,6 +52,8 @@ class ClassMaps:
         From both halves, regularised; where asked for.
     unmasked, masked : (shells,) float64
         FSC of the raw half maps inside the largest ball; in the mask in use, corrected by phase randomisation.
+    choice : Choice
+        The prior that halves and joint were made with.
     """
 
     halves: Float32Array
@@ -53,6 +61,7 @@ class ClassMaps:
     joint: Float32Array | None
     unmasked: FloatArray
     masked: FloatArray
+    choice: Choice = Choice(PLAIN)  # noqa: RUF009 (frozen)
 
 
 def solve(problem: RefineProblem, sums: ops.GridSums, ssnr: FloatArray | None, radius: int) -> Float32Array:
@@ -69,7 +78,15 @@ def solve(problem: RefineProblem, sums: ops.GridSums, ssnr: FloatArray | None, r
 
 
 def class_maps(
-    problem: RefineProblem, sums: list[ops.GridSums], mask: Float32Array | None, radius: int, *, T: float, joint: bool
+    problem: RefineProblem,
+    sums: list[ops.GridSums],
+    mask: Float32Array | None,
+    radius: int,
+    *,
+    T: float,
+    joint: bool,
+    priors: Sequence[Prior] = (Wiener(),),
+    judge: Judge | None = None,
 ) -> ClassMaps:
     """Half maps of one class from the sums of both halves, which are used up.
 
@@ -83,22 +100,38 @@ def class_maps(
     radius : int
         Last shell of the sums.
     T : float
-        Regularisation.
+        Factor of the prior's variance.
     joint : bool
         Also the map of both halves.
+    priors : sequence of Prior
+        The one to regularise by; of several the ``judge`` takes one.
+    judge : callable, optional
+        Needed where there are several priors.
     """
     done = [finish(sums.pop(0), problem.operators, threads=problem.threads) for _ in range(2)]
     raw = np.stack([solve(problem, s, None, radius) for s in done])
     unmasked, masked = (np.nan_to_num(curve) for curve in half_fsc(problem, raw, mask))  # NaN: one of them is empty
     unmasked[radius + 1 :] = masked[radius + 1 :] = 0  # nothing was inserted there
-    ssnr = T * ssnr_from_fsc(np.minimum(masked[: radius + 1], _FSC_MOST))
-    halves = np.stack([solve(problem, s, ssnr, radius) for s in done])
-    both = None
+    where = problem.sphere if mask is None else mask
+    given = HalfMaps(raw, masked[: radius + 1], radius, T, where, problem.threads)
+    fitted = {prior.name: prior.fit(given) for prior in priors}
+
+    def source(number: int, name: str, half_sets: int = 1) -> MapSource:
+        of_both = half_sets > 1
+        plain = raw.mean(axis=0) if of_both else raw[number]
+        return MapSource(name, half_sets, plain, partial(solve, problem, done[number], radius=radius))
+
+    made = {
+        name: np.stack([regularise(source(number, f"half{number + 1}")) for number in (0, 1)])
+        for name, regularise in fitted.items()
+    }
+    choice = Choice(next(iter(made))) if judge is None else judge(made)
+    halves, both = made[choice.name], None
     if joint:
         done[0] += done.pop()  # in place: the sums of both would be a third grid
-        both = _limit_band(problem, solve(problem, done[0], 2 * ssnr, radius), radius)
+        both = _limit_band(problem, fitted[choice.name](source(0, "both", 2)), radius)
         raw = np.stack([_limit_band(problem, v, radius) for v in raw])
-    return ClassMaps(join_halves(problem, halves), raw, both, unmasked, masked)
+    return ClassMaps(join_halves(problem, halves), raw, both, unmasked, masked, choice)
 
 
 def _limit_band(problem: RefineProblem, volume: Float32Array, radius: int) -> Float32Array:

@@ -37,7 +37,7 @@ _PAGE_EVERY_S = 20.0  # a page takes two seconds to draw; a run that has lasted 
 
 def settings_record(settings: RefineSettings, extra: Mapping[str, Any]) -> dict[str, Any]:
     """Resolved settings, JSON-ready."""
-    return {**asdict(settings), "regularisation": settings.T, **extra}
+    return {**asdict(settings), "prior_factor": settings.T, **extra}
 
 
 def refuse_changes(folder: Path, now: Mapping[str, Any], *, allowed: bool) -> list[str]:

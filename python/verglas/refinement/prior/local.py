@@ -1,0 +1,139 @@
+r"""Wiener's filter at every place: its SSNR comes from the windowed FSC of the half maps.
+
+In a narrow band k of shells the half maps a, b are compared under a window about every place x
+(:mod:`verglas.assessment.local_bands`),
+
+.. math:: F(x, k) = \frac{(w * a_k b_k)(x)}{\sqrt{(w * a_k^2)(x)\,(w * b_k^2)(x)}}, \qquad
+          S(x, k) = T\,\frac{F}{1 - F}, \qquad G(x, k) = \frac{m S}{1 + m S}
+
+with m the half sets in the map: for T = 1 the gain is F for a half map and 2F/(1 + F) for the map of both, as Wiener's
+filter has it from the FSC of a shell (Cardone, Heymann and Steven 2013 for the windowed FSC). F does not change when
+the halves are exchanged, and holds no phases.
+
+A gain that followed F everywhere would let noise through where it happens to agree, in both half maps at the same
+places: their FSC would rise above 0 by about 1.6 / sqrt(n) for windows of n independent voxels. A place therefore has
+its own gain only where F is beyond what noise reaches by chance (false discovery rate over the molecule) in this band
+and in all coarser ones; all other places of the molecule share one F, and so do all places outside it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from verglas.assessment.local_bands import Band, Windowed, filter_by_bands, linear_bands
+from verglas.assessment.local_resolution import BAND_OF_WINDOW, LocalResolutionSettings
+from verglas.assessment.local_scan import SignificanceValues
+from verglas.refinement.prior.protocol import FSC_MOST, HalfMaps, MapSource, Regulariser, Wiener
+from verglas.types.arrays import Float32Array, FloatArray, IntArray
+
+_WINDOW_RESOLUTIONS = 2.0  # radius of the window, in resolutions of the whole map, as for local resolution
+_SMALLEST_WINDOW_PX = 4.0
+_LARGEST_WINDOW = 1 / 6  # of the box
+_RESOLVED = 0.143
+_LEAST_SSNR = 1e-3  # as on the grid: a band without signal keeps this much, so that nothing becomes exactly empty
+_FALSE_DISCOVERY = 0.01
+
+
+def prior_bands(given: HalfMaps) -> list[Band]:
+    """Bands up to the last shell with data, with the window that the resolution of the whole map calls for."""
+    below = np.flatnonzero(given.fsc[1:] < _RESOLVED)
+    shell = float(below[0] + 1) if below.size else float(given.radius)
+    window_px = _WINDOW_RESOLUTIONS * given.box / max(shell, 1.0)
+    window_px = min(max(window_px, _SMALLEST_WINDOW_PX), _LARGEST_WINDOW * given.box)
+    return linear_bands(given.box, max(BAND_OF_WINDOW * given.box / window_px, 1.0), window_px, given.radius)
+
+
+@dataclass(frozen=True, eq=False)
+class LocalSSNR:
+    """SSNR of one half map, by band and place.
+
+    Attributes
+    ----------
+    bands : list of Band
+    ssnr : list of (c, c, c) float64
+        Of each band, at the points of its window's grid.
+    below : (radius + 1,) float64
+        SSNR of the shells coarser than the first band.
+    threads : int, optional
+    """
+
+    bands: list[Band]
+    ssnr: list[FloatArray]
+    below: FloatArray
+    threads: int | None
+
+    def __call__(self, source: MapSource) -> Float32Array:
+        """Wiener's filter of the best place, then each place reduced to its own.
+
+        The first step takes the SSNR per shell to the grid, where the weight of each Fourier voxel is known: what
+        preferred views leave unknown stays small. The second only ever reduces.
+        """
+        most = np.array([max(float(field.max()), _LEAST_SSNR) for field in self.ssnr])
+        centres = np.array([band.centre for band in self.bands])
+        shells = np.arange(len(self.below))
+        of_shell = np.where(shells < centres[0], self.below, np.interp(shells, centres, most))
+        volume = source.solve(source.half_sets * of_shell)
+        gains = []
+        for field, largest in zip(self.ssnr, most, strict=True):
+            here, best = (source.half_sets * np.maximum(s, _LEAST_SSNR) for s in (field, largest))
+            gains.append((here / (1 + here) * (1 + best) / best).astype(np.float32))
+        return filter_by_bands(volume, self.bands, gains, threads=self.threads)
+
+
+@dataclass(frozen=True)
+class LocalWiener:
+    """The prior: signal to noise ratio by band and place, from the windowed FSC of the half maps.
+
+    Attributes
+    ----------
+    false_discovery : float
+        Share of the places with a gain of their own that may be noise.
+    """
+
+    name: str = "local"
+    false_discovery: float = _FALSE_DISCOVERY
+
+    def fit(self, given: HalfMaps) -> Regulariser:
+        """The windowed FSC, made significant, as SSNR; Wiener's filter where windows hold too few voxels."""
+        bands = prior_bands(given)
+        if len(bands) < 2:
+            return Wiener().fit(given)
+        settings = LocalResolutionSettings(method="significance", false_discovery=self.false_discovery)
+        inside = given.mask >= 0.5
+        values = SignificanceValues(given.spectra, given.box, inside, settings, given.threads)
+        fields: list[FloatArray] = []
+        before: npt.NDArray[np.bool_] | None = None
+        for band in bands:
+            averages = values.averages(band, Windowed(band, given.box, given.threads))
+            correlation = values.of(averages).astype(np.float64)
+            own = correlation > values.threshold(band, averages)
+            if before is not None:
+                own &= _on_grid(before, len(own))
+            before = own
+            fields.append(self._pooled(correlation, averages, own, values.coarse_inside(len(own))))
+        ssnr = [given.T * f / (1 - f) for f in fields]
+        return LocalSSNR(bands, ssnr, given.ssnr, given.threads)
+
+    @staticmethod
+    def _pooled(
+        correlation: FloatArray, averages: list[Float32Array], own: npt.NDArray, inside: npt.NDArray
+    ) -> FloatArray:
+        """Where a place's own correlation is no more than chance: that of all such places, in the molecule or out."""
+        out = np.clip(correlation, 0.0, FSC_MOST)
+        for pool in (inside & ~own, ~inside & ~own):
+            cross, power_a, power_b = (float(part[pool].sum(dtype=np.float64)) for part in averages)
+            scale = np.sqrt(max(power_a, 0.0) * max(power_b, 0.0))
+            out[pool] = min(max(cross / scale, 0.0), FSC_MOST) if scale > 0 else 0.0
+        return out
+
+
+def _on_grid(field: npt.NDArray[np.bool_], side: int) -> npt.NDArray[np.bool_]:
+    """The nearest points of another grid of the same box."""
+    if len(field) == side:
+        return field
+    near: IntArray = np.rint((np.arange(side) - side // 2) * len(field) / side).astype(np.int64) + len(field) // 2
+    near %= len(field)
+    return field[np.ix_(near, near, near)]

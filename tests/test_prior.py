@@ -1,0 +1,208 @@
+"""Priors of the maximisation step: what they must never do to noise, and what they gain where the signal is uneven."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+import verglas as vg
+from verglas import fourier, ops
+from verglas.assessment import fsc
+from verglas.errors import SettingError
+from verglas.masks import soft_sphere
+from verglas.reconstruction.accumulate import direct_grid
+from verglas.reconstruction.sums import finish
+from verglas.refinement import schedule, start
+from verglas.refinement.em import initial_state, iterate
+from verglas.refinement.figures import Figures
+from verglas.refinement.prior import HalfMaps, LocalWiener, MapSource, Wiener
+from verglas.refinement.prior.choice import Choice, HeldOutPoses
+from verglas.refinement.settings import RefineSettings
+from verglas.refinement.update import class_maps, join_halves, solve
+from verglas.search.problem import survey
+from verglas.types.arrays import Float32Array
+
+BOX, RADIUS, PIXEL_A = 32, 14, 4.0
+BALL = soft_sphere(BOX, 13.0, 2.0)
+
+
+def source_of(raw: Float32Array, name: str = "half1", half_sets: int = 1) -> MapSource:
+    """Sums with the same weight everywhere: Wiener's filter is S / (1 + S)."""
+    shells = fourier.shells(raw.shape)
+
+    def solved(ssnr):
+        gain = np.where(shells <= RADIUS, (ssnr / (1 + ssnr))[np.minimum(shells, RADIUS)], 0)
+        return fourier.inverse((fourier.forward(raw, 3) * gain).astype(np.complex64), raw.shape)
+
+    return MapSource(name, half_sets, raw, solved)
+
+
+def given(raw: Float32Array, mask: Float32Array = BALL) -> HalfMaps:
+    maps = [vg.Map(one, PIXEL_A) for one in raw]
+    return HalfMaps(raw, np.nan_to_num(fsc(*maps, mask).curve)[: RADIUS + 1], RADIUS, 1.0, mask)
+
+
+def regularised(prior, raw: Float32Array, mask: Float32Array = BALL) -> Float32Array:
+    regularise = prior.fit(given(raw, mask))
+    return np.stack([regularise(source_of(one, f"half{n}")) for n, one in enumerate(raw, 1)])
+
+
+def noise(seed: int) -> Float32Array:
+    return np.random.default_rng(seed).normal(size=(2, BOX, BOX, BOX)).astype(np.float32)
+
+
+def uneven(seed: int, sd: float = 1.0) -> tuple[Float32Array, Float32Array]:
+    """The truth, all detail on one side and none on the other, and half maps of it."""
+    rng = np.random.default_rng(seed)
+    detail = vg.filters.apply(vg.Map(rng.normal(size=(BOX,) * 3), PIXEL_A), vg.filters.low_pass(10.0)).data
+    side = np.clip((np.arange(BOX) - 13) / 4, 0, 1)[:, None, None]
+    truth = (3 * detail * side * BALL).astype(np.float32)
+    return truth, truth + np.float32(sd) * noise(seed + 100)
+
+
+# -- noise stays noise -------------------------------------------------------------------------------------------------
+
+
+def z_scores(halves: Float32Array) -> np.ndarray:
+    """FSC of two maps in standard deviations of noise, shells 1 to the last."""
+    curve = fsc(*(vg.Map(one, PIXEL_A) for one in halves))
+    return (curve.curve * np.sqrt(curve.independent))[1 : RADIUS + 1]
+
+
+def test_half_maps_of_noise_still_do_not_correlate():
+    found = np.array([z_scores(regularised(LocalWiener(), noise(seed))) for seed in range(4)])
+    assert np.abs(found).max() < 3
+    assert abs(found.mean()) < 1  # nor a little in every shell, as a common envelope would give
+
+
+def test_a_gain_of_its_own_for_every_place_would_make_noise_correlate(monkeypatch):
+    # What the pools are for: without them the test above must fail.
+    monkeypatch.setattr(LocalWiener, "_pooled", staticmethod(lambda correlation, *_: np.clip(correlation, 0, 0.999)))
+    found = np.array([z_scores(regularised(LocalWiener(), noise(seed))) for seed in range(2)])
+    assert found.mean() > 3
+
+
+def test_what_is_learned_is_the_same_whichever_half_comes_first():
+    raw = uneven(3)[1]
+    one, other = (LocalWiener().fit(given(halves)) for halves in (raw, raw[::-1].copy()))
+    for a, b in zip(one.ssnr, other.ssnr, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+# -- what is gained ----------------------------------------------------------------------------------------------------
+
+
+def error(halves: Float32Array, truth: Float32Array) -> float:
+    return float(np.linalg.norm((halves - truth) * BALL) / np.linalg.norm(truth * BALL))
+
+
+@pytest.mark.parametrize("seed", [11, 12, 13])
+def test_local_gain_is_nearer_the_truth_where_signal_is_on_one_side(seed):
+    truth, raw = uneven(seed)
+    assert error(regularised(LocalWiener(), raw), truth) < 0.95 * error(regularised(Wiener(), raw), truth)
+
+
+@pytest.mark.parametrize("seed", [21, 22])
+def test_local_gain_is_no_worse_where_signal_is_everywhere(seed):
+    rng = np.random.default_rng(seed)
+    detail = vg.filters.apply(vg.Map(rng.normal(size=(BOX,) * 3), PIXEL_A), vg.filters.low_pass(10.0)).data
+    raw = (3 * detail).astype(np.float32) + noise(seed)
+    local, plain = (error(regularised(prior, raw), 3 * detail) for prior in (LocalWiener(), Wiener()))
+    assert local < 1.01 * plain
+
+
+def test_a_map_of_both_halves_has_the_gain_of_twice_the_ssnr():
+    raw = uneven(5)[1]
+    learned = LocalWiener().fit(given(raw))
+    told = []
+
+    def solved(ssnr):
+        told.append(ssnr)
+        return raw[0]
+
+    for half_sets in (1, 2):
+        learned(MapSource("any", half_sets, raw[0], solved))
+    np.testing.assert_allclose(told[1], 2 * told[0])
+
+
+# -- in a refinement ---------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def posed():
+    """A problem, its state after the poses are known, the true map."""
+    model = vg.simulate.phantom(BOX, PIXEL_A, 90.0, seed=2)
+    particles = vg.simulate.particles(model, 120, BOX, PIXEL_A, snr=0.5, seed=2)
+    settings = RefineSettings(diameter_A=90.0, initial_resolution_A=20.0, poses="local", regularisation="auto")
+    found = survey(particles)
+    problem = start.make_problem(particles, found.excluded, settings)
+    truth = vg.simulate.density(model, BOX, PIXEL_A)
+    state, _ = initial_state(problem, found.power, [truth])
+    return problem, state, truth.data
+
+
+def test_the_global_prior_is_the_wiener_filter_bit_for_bit(posed):
+    problem, radius = posed[0], 12
+
+    def sums() -> list[ops.GridSums]:
+        both = [ops.GridSums.zeros(direct_grid(BOX, radius)) for _ in range(2)]
+        for seed, one in enumerate(both):
+            rng = np.random.default_rng(seed)
+            one.values[:] = (rng.normal(size=(2, *one.grid.shape)) * np.array([1, 1j])[:, None, None, None]).sum(axis=0)
+            one.weights[:] = rng.uniform(1, 2, one.grid.shape)
+        return both
+
+    made = class_maps(problem, sums(), None, radius, T=2.0, joint=True)
+    ssnr = 2.0 * vg.assessment.ssnr_from_fsc(np.minimum(made.masked[: radius + 1], 0.999))
+    done = [finish(one, problem.operators) for one in sums()]
+    expected = join_halves(problem, np.stack([solve(problem, one, ssnr, radius) for one in done]))
+    np.testing.assert_array_equal(made.halves, expected)
+    assert made.choice == Choice("global")
+
+
+def test_held_out_particles_choose_the_better_maps_and_say_by_how_much(posed):
+    problem, state, truth = posed
+    held_out = HeldOutPoses(problem, state.halves, state.poses, problem.sphere, 12)
+    rough = truth + 0.3 * truth.std() * noise(4)
+    good = np.stack([truth, truth])
+    better = held_out.choose({"global": rough, "local": good})
+    assert better.name == "local"
+    assert better.gain > 2 * better.error > 0
+    worse = held_out.choose({"global": good, "local": rough})
+    assert (worse.name, worse.gain) == ("global", pytest.approx(-better.gain))
+    assert held_out.choose({"global": good, "local": good.copy()}).name == "global"  # no gain, no change
+
+
+def test_auto_records_what_it_chose_in_the_figures(posed):
+    problem, state, _ = posed
+    step = schedule.first_step(problem)
+    _, made = iterate(problem, state, step)
+    new, _ = iterate(problem, state, step)
+    figures = new.figures[-1]
+    assert figures.regularisation == made.maps[0].choice.name
+    assert np.isfinite([figures.regularisation_gain, figures.regularisation_gain_error]).all()
+    assert figures.as_row()["regularisation_gain"] == made.maps[0].choice.gain  # and the same at every run
+    record = figures.as_record()
+    for name in ("regularisation", "regularisation_gain", "regularisation_gain_error"):
+        record.pop(name)  # as a checkpoint from before had it
+    assert Figures.from_record(record).regularisation == "global"
+
+
+def test_the_local_prior_runs_in_an_iteration(posed):
+    problem, state, _ = posed
+    problem = replace(problem, settings=replace(problem.settings, regularisation="local"))
+    new, made = iterate(problem, state, schedule.first_step(problem))
+    assert new.figures[-1].regularisation == "local"
+    assert np.isfinite(made.maps[0].halves).all()
+    assert made.maps[0].halves.std() > 0
+
+
+def test_settings_say_what_regularisation_means_now():
+    with pytest.raises(SettingError, match=r"regularisation: names a prior .*the factor T .* is prior_factor, got 4"):
+        RefineSettings(regularisation=4.0)
+    with pytest.raises(SettingError, match="max-cc has a constant of its own"):
+        RefineSettings(mode="max-cc", regularisation="local")
+    with pytest.raises(SettingError, match="expected global, local"):
+        RefineSettings(regularisation="blush")
