@@ -210,7 +210,10 @@ def test_command_writes_tables_and_page(tmp_path, capsys):
     assert record["resolution_A"] == 3.0
     assert len(read_csv(out / "atoms.csv")) == record["atoms"]
     assert read_csv(out / "chains.csv")["q"][0] == pytest.approx(record["q_mean"], abs=1e-3)
-    assert "Look at these residues first" in (out / "report.html").read_text()
+    page = (out / "report.html").read_text()
+    assert "Look at these residues first" in page
+    assert 'data-name="model.pdb" data-kind="model"' in page
+    assert len(page) < 1_300_000
     status, _, said = main(["map-model", *files, "--out", str(out), "--half1", files[0]], capsys)
     assert status == 2
     assert "both half maps" in said

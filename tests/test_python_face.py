@@ -11,6 +11,7 @@ import pytest
 
 import verglas as vg
 from verglas.errors import RowError
+from verglas.types.convert import map_of
 
 BOX, PIXEL_A = 16, 5.0
 PACKAGES = [*vg._SUBMODULES, "errors"]
@@ -162,6 +163,76 @@ def test_cards(particles, truth):
         assert card.count("data:image/png;base64,") == pictures
         assert repr(thing).split("(")[0] in card
     assert particles.optics._repr_html_().count("<img") == 0
+
+
+def test_cards_of_images():
+    grey = np.random.default_rng(0).normal(size=(6, 40, 60)).astype(np.float32)
+    things = {"Micrograph(m.mrc: 40 x 60 (y, x), 1.5 A": vg.Micrograph(grey[0], 1.5, "m.mrc")}
+    things["Movie(in memory: 6 frames of 40 x 60 (y, x), 1.5 A"] = vg.Movie.from_array(grey, 1.5)
+    for begins, thing in things.items():
+        card = thing._repr_html_()
+        assert repr(thing).startswith(begins)
+        assert card.count("data:image/png;base64,") == 1
+        assert begins in card
+
+
+class _Tensor:
+    """As torch.Tensor: NumPy gets it only out of what it differentiates and from its device."""
+
+    def __init__(self, values, where="cuda", graph=True):
+        self.values, self.where, self.graph = values, where, graph
+        self.shape, self.ndim = values.shape, values.ndim
+
+    def detach(self):
+        return _Tensor(self.values, self.where, graph=False)
+
+    def cpu(self):
+        return _Tensor(self.values, "cpu", self.graph)
+
+    def __array__(self, dtype=None, copy=None):
+        if self.graph or self.where != "cpu":
+            raise RuntimeError("can't convert it to numpy")
+        return np.asarray(self.values, dtype)
+
+
+class _DeviceArray:
+    """As cupy.ndarray: nothing is copied from the device unasked."""
+
+    def __init__(self, values):
+        self.values, self.shape, self.ndim = values, values.shape, values.ndim
+        self.__cuda_array_interface__ = {"version": 3}
+
+    def get(self):
+        return self.values
+
+    def __array__(self, dtype=None, copy=None):
+        raise TypeError("Implicit conversion to a NumPy array is not allowed")
+
+
+class _Labelled:
+    """As xarray.DataArray."""
+
+    def __init__(self, values):
+        self.values, self.shape, self.ndim = values, values.shape, values.ndim
+
+    def __array__(self, dtype=None, copy=None):
+        return np.asarray(self.values, dtype)
+
+
+@pytest.mark.parametrize("kind", [_Tensor, _DeviceArray, _Labelled])
+def test_arrays_of_other_libraries_are_arrays(kind, truth):
+    given, images = kind(truth.data), kind(np.ones((2, 4, 4), np.float32))
+    assert vg.Map(given, PIXEL_A) == truth
+    assert vg.show(given, pixel_size_A=PIXEL_A).maps["map"] == truth
+    assert map_of(given, "it", pixel_size_A=PIXEL_A) == truth
+    assert np.array_equal(vg.masks.from_threshold(given, 0.1), vg.masks.from_threshold(truth, 0.1))
+    assert vg.Particles.from_images(images, 2.0).images().shape == (2, 4, 4)
+    assert vg.Micrograph(kind(np.ones((3, 4))), 1.0).shape == (3, 4)
+    assert len(vg.Movie.from_array(images)) == 2
+    assert vg.Poses(kind(np.array([[10.0, 20.0, 30.0]]))).angles_deg.tolist() == [[10, 20, 30]]
+    assert vg.Optics(kind(np.array([1e4, 2e4])), [1e4, 1e4]).defocus_u_A.tolist() == [1e4, 2e4]
+    with pytest.raises(vg.InputError, match=r"an array has no pixel size; give vg\.Map"):
+        vg.fsc(given, truth)
 
 
 def test_equal_by_value(particles, truth):

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import base64
 import io
+import json
 import re
+import zlib
 from html.parser import HTMLParser
 
 import numpy as np
@@ -18,6 +20,9 @@ from verglas import geometry, report
 from verglas.assessment import guinier
 from verglas.geometry import healpix_spacing_deg
 from verglas.report import curves, figures, html, style, surface
+from verglas.report.model import pack_model
+from verglas.report.volume import pack_volume
+from verglas.types.atoms import Atoms
 
 
 def pixels(png: bytes) -> np.ndarray:
@@ -211,6 +216,39 @@ def test_surface_is_where_the_cubic_spline_first_passes_the_level():
 
 def test_surface_of_an_empty_map_is_empty():
     assert surface.shade_surface(vg.Map(np.zeros((8, 8, 8), "f4"), 1.0), 1.0, size=16).max() == 0
+
+
+def unpacked(packed: bytes) -> tuple[dict, np.ndarray]:
+    length = int.from_bytes(packed[:4], "little")
+    header = json.loads(packed[4 : 4 + length])
+    return header, np.frombuffer(zlib.decompress(packed[4 + length :]), "<f4" if "runs" in header else "u1")
+
+
+def test_traces_of_a_model_break_where_something_is_missing():
+    """Two residues, a gap, one more; another chain of nucleotides; zinc alone; water left out; calcium is no carbon."""
+    rows = [("C", "CA", "GLY", "A", 1, 0.0), ("O", "O", "GLY", "A", 1, 1.0), ("C", "CA", "GLY", "A", 2, 3.8)]
+    rows += [("C", "CA", "GLY", "A", 7, 20.0), ("P", "P", "DA", "B", 1, 21.0), ("P", "P", "DA", "B", 2, 27.0)]
+    rows += [("ZN", "ZN", "ZN", "A", 90, 40.0), ("CA", "CA", "CA", "A", 91, 50.0), ("O", "O", "HOH", "A", 92, 60.0)]
+    elements, names, residues, chains, numbers, x = zip(*rows, strict=True)
+    xyz = np.stack([x, np.zeros(len(x)), np.zeros(len(x))], 1)
+    ones = np.ones(len(x))
+    header, places = unpacked(pack_model(Atoms(xyz, elements, names, residues, chains, numbers, ones, ones), "m"))
+    assert (header["name"], header["chains"], header["atoms"]) == ("m", ["A", "B"], 9)
+    assert header["runs"] == [[0, 2, 0], [2, 1, 0], [3, 2, 1], [5, 1, 0], [6, 1, 0]]
+    assert places.reshape(-1, 3)[:, 0] == pytest.approx([0, 3.8, 20, 21, 27, 40, 50])
+
+
+def test_a_coarse_map_stays_where_it_is():
+    """The centre of mass in the frame of the file, before and after, of a cube and of a box that is none."""
+    for shape in ((40, 40, 40), (30, 40, 44)):
+        z, y, x = np.indices(shape)
+        blob = np.exp(-((z - 17.0) ** 2 + (y - 21.0) ** 2 + (x - 19.0) ** 2) / 18).astype(np.float32)
+        header, grey = unpacked(pack_volume(vg.Map(blob, 1.5, (5.0, -7.0, 11.0)), most_box=20))
+        values = grey.reshape(header["shape"][::-1]).astype(float)
+        values = values - values[0, 0, 0]
+        at = [(values * one).sum() / values.sum() for one in np.indices(values.shape)[::-1]]
+        place = [o + header["pixel_size_A"] * a for o, a in zip(header["origin_A"], at, strict=True)]
+        assert place == pytest.approx([5 + 1.5 * 19, -7 + 1.5 * 21, 11 + 1.5 * 17], abs=0.15)
 
 
 def test_level_encloses_the_volume_asked_for():

@@ -64,6 +64,10 @@ def served(tmp_path_factory) -> Iterator[tuple[Server, Path]]:
     folder = refine_run(root / "one")
     vg.io.write_map(folder / "half1.mrc", ball(radius=6.0))
     vg.io.write_map(folder / "mask.mrc", ball(radius=12.0))
+    # Alpha carbons 3.8 A apart along x through the centre of the box, which is voxel 16 of 2 A.
+    form = "ATOM  {0:5d}  CA  ALA A{0:4d}    {1:8.3f}{2:8.3f}{2:8.3f}  1.00 30.00           C\n"
+    atoms = [form.format(k + 1, 32 + 3.8 * (k - 4), 32.0) for k in range(9)]
+    (root / "chain.pdb").write_text("".join(atoms))
     server = Server(root)
     yield server, folder
     server.stop()
@@ -165,6 +169,57 @@ def test_half_map_mask_slice_and_turning(page):
     picture = np.reshape(grey, (32, 32))
     assert picture[16, 16] > 250
     assert picture[0, 0] < 5
+
+
+def test_a_model_lies_in_the_map_where_its_atoms_are(page):
+    """The tube through nine atoms in a row: as long as they are, 1.4 A thick; and the map in front lets it through."""
+    open_job(page)
+    page.wait_for_selector(".volume[data-drawn]")
+    page.select_option(".volume .overlay", "chain.pdb")
+    until(page, "document.querySelector('.volume').viewer.meshes.length === 2")
+    page.evaluate(
+        "(() => { const v = document.querySelector('.volume').viewer; v.turn = [1, 0, 0, 0, 1, 0, 0, 0, 1]; })()"
+    )
+    page.evaluate(_SET, 5.0)  # above the map: the model alone
+    pixels = drawn(page)
+    rows, columns = np.nonzero(pixels[..., 3] > 127)
+    scale = 2 * 32 / 1.7 / pixels.shape[0]  # voxels of a pixel
+    assert (np.ptp(columns) + 1) * scale == pytest.approx(8 * 3.8 / 2, abs=0.12)
+    assert (np.ptp(rows) + 1) * scale == pytest.approx(1.4 / 2, abs=0.15)
+    # The origin, voxel 16, lies half a voxel off the middle of what is shown (15.5); y goes up.
+    half = pixels.shape[0] / 2
+    assert (columns.mean() - half) * scale == pytest.approx(0.5, abs=0.1)
+    assert (half - rows.mean()) * scale == pytest.approx(0.5, abs=0.1)
+    page.evaluate(_SET, 0.5)
+    through = drawn(page)
+    inside, beside = through[int(rows.mean()), int(columns.mean())], through[int(rows.mean() + 2 / scale), int(half)]
+    assert inside[3] == 255
+    assert inside[0] > inside[2]  # orange, through blue
+    assert beside[3] == pytest.approx(0.45 * 255, abs=3)
+    assert "chain.pdb: 9 atoms, chains A" in page.inner_text(".volume .values")
+
+
+def test_a_surface_takes_the_colours_of_another_map_and_of_a_difference(page):
+    """The ball of 9 voxels against one of 6: by the value of the other, or by how far it lies above it."""
+    open_job(page)
+    page.wait_for_selector(".volume[data-drawn]")
+    tint = page.locator(".volume-bar select >> nth=1")
+    tint.select_option(label="difference to half1")
+    until(page, "document.querySelector('.volume .values').textContent.includes('above half1')")
+    page.evaluate(_SET, 0.5)
+    said = page.inner_text(".volume .values")
+    low, high = (float(v) for v in re.search(r"blue (-?[\d.]+) to orange ([\d.]+)", said).groups())
+    # At 9 voxels the map is 0.5 and the other 1 / (1 + exp(2 * 3)).
+    assert high == pytest.approx(0.5 - 1 / (1 + np.exp(6.0)), abs=0.02)
+    assert low == -high
+    pixels = drawn(page).astype(float)
+    middle = pixels[pixels.shape[0] // 2, pixels.shape[1] // 2]
+    assert middle[0] > middle[2] + 50  # orange: above
+    assert page.locator(".volume-scale").is_visible()
+    tint.select_option(label="half1")
+    until(page, "document.querySelector('.volume .values').textContent.includes('half1: dark')")
+    tint.select_option(label="one colour")
+    until(page, "document.querySelector('.volume-scale').hidden")
 
 
 def test_curves_say_their_values_and_hide(page):

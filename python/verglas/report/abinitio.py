@@ -15,7 +15,8 @@ from verglas.initial_model.starts import Start
 from verglas.initial_model.symmetry import SymmetryFound
 from verglas.io import write_text
 from verglas.report import figures
-from verglas.report.html import REFRESH_S, Page, Picture, Section, Table, render
+from verglas.report.html import REFRESH_S, Block, Page, Picture, Section, Table, render
+from verglas.report.volume import viewer_block
 from verglas.types import Map
 
 _TITLES = {
@@ -156,10 +157,14 @@ def _shares(shown: AbInitioShown) -> str:
     return "Shares of the classes: " + ", ".join(f"{k}: {100 * w:.0f} %" for k, w in enumerate(weights, 1)) + "."
 
 
-def _surfaces(maps: Sequence[Map]) -> list[Picture | Table]:
+def _surfaces(maps: Sequence[Map]) -> list[Block]:
+    named = {"map" if len(maps) == 1 else f"class {k}": m for k, m in enumerate(maps, 1)}
     return [
-        Picture(figures.views(m), f"Surface of map {k} from three sides", f"Class {k}." if len(maps) > 1 else "")
-        for k, m in enumerate(maps, 1)
+        viewer_block(named),
+        *(
+            Picture(figures.views(m), f"Surface of map {k} from three sides", f"Class {k}." if len(maps) > 1 else "")
+            for k, m in enumerate(maps, 1)
+        ),
     ]
 
 

@@ -12,11 +12,14 @@ import numpy as np
 
 from verglas.assessment import FSC, Postprocessed
 from verglas.report import curves, figures
+from verglas.report.grey import binned, grey_bytes, grey_png
 from verglas.report.notebook import gallery
 from verglas.report.style import png
-from verglas.types import Map, Particles, Poses
+from verglas.types import Map, Micrograph, Movie, Particles, Poses
 
 _SHOWN = 12
+_MOST_FRAMES = 8  # of a movie: all of an EER movie would take a minute to be read
+_SHOWN_PX = 512
 
 
 def card(thing: Any, pictures: Sequence[bytes] | None = None) -> str:
@@ -71,3 +74,18 @@ def _(thing: FSC) -> list[bytes]:
 @pictures_of.register
 def _(thing: Postprocessed) -> list[bytes]:
     return [curves.fsc(thing.curves)]
+
+
+@pictures_of.register
+def _(thing: Micrograph) -> list[bytes]:
+    return [grey_png(grey_bytes(binned(thing.data, _SHOWN_PX)[0]))]
+
+
+@pictures_of.register
+def _(thing: Movie) -> list[bytes]:
+    """Mean of a few frames from the first to the last, as they were recorded, without correction for motion."""
+    rows = np.unique(np.linspace(0, len(thing) - 1, _MOST_FRAMES).round().astype(int))
+    total = np.zeros(thing.shape, np.float32)
+    for row in rows.tolist():
+        total += thing.frame(row)
+    return [grey_png(grey_bytes(binned(total, _SHOWN_PX)[0]))]

@@ -11,6 +11,7 @@ from verglas.heterogeneity import Variability
 from verglas.report import figures
 from verglas.report.html import Page, Picture, Section, Table
 from verglas.report.style import COLOURS, new_figure, png, style_context
+from verglas.report.volume import viewer_block
 from verglas.types import Map
 from verglas.types.arrays import FloatArray
 
@@ -44,9 +45,11 @@ def variability_page(made: Variability, settings: Mapping[str, Any], footer: str
             [Table(head, rows)],
         )
     ]
+    turning = {"mean": made.mean}
     for q in range(made.n_components):
         points, maps = made.trajectory(q, 5)
         named = {f"z = {p[q]:.3g}": m for p, m in zip(points, maps, strict=True)}
+        turning |= {f"component {q + 1}, {name}": named[name] for name in list(named)[::4]}
         sections.append(
             Section(
                 f"Component {q + 1}",
@@ -54,6 +57,8 @@ def variability_page(made: Variability, settings: Mapping[str, Any], footer: str
                 [Picture(figures.slices(named), f"Slices of five maps along component {q + 1}")],
             )
         )
+    words = "The mean, and the map at either end of each component; colours show the difference between two of them."
+    sections.insert(1, Section("Maps that turn", words, [viewer_block(turning)]))
     if made.n_components:
         sections.append(
             Section(
@@ -120,7 +125,8 @@ def class3d_page(shown: Mapping[str, Any], maps: Sequence[Map], settings: Mappin
         Table(("class", "share", "FSC 0.143 between half sets", "mean posterior of its particles"), rows),
     ]
     sections = [Section("Classes", shown["sentence"], blocks)]
-    sections += [Section("Surfaces", "", [_surface(m, k) for k, m in enumerate(maps, 1)])]
+    turning = viewer_block({f"class {k}": m for k, m in enumerate(maps, 1)})
+    sections += [Section("Surfaces", "", [turning, *(_surface(m, k) for k, m in enumerate(maps, 1))])]
     if len(maps) > 1:
         sections.append(_pairs(shown, maps))
     if len(shown["trials"]) > 1:

@@ -7,8 +7,11 @@ from collections.abc import Sequence
 import numpy as np
 
 from verglas.assessment.map_model import MapModel
-from verglas.report.html import Page, Picture, Section, Table, render
+from verglas.report.html import Block, Page, Picture, Section, Table, render
+from verglas.report.model import pack_model
 from verglas.report.style import COLOURS, FAINT, new_figure, png, style_context
+from verglas.report.volume import viewer_block
+from verglas.types import Map
 
 _MOST_CHAINS = 12  # drawn
 _WORST = 25  # residues listed
@@ -54,7 +57,7 @@ def along_chains(found: MapModel) -> bytes:
         return png(figure)
 
 
-def map_model_page(found: MapModel, said: Sequence[str] = (), footer: str = "") -> str:
+def map_model_page(found: MapModel, said: Sequence[str] = (), footer: str = "", *, volume: Map | None = None) -> str:
     """report.html as text.
 
     Parameters
@@ -64,6 +67,8 @@ def map_model_page(found: MapModel, said: Sequence[str] = (), footer: str = "") 
         What the resolutions say together.
     footer : str
         Version and time.
+    volume : Map, optional
+        Shown with the model inside.
     """
     mean = found.q_mean
     summary = (
@@ -98,4 +103,7 @@ def map_model_page(found: MapModel, said: Sequence[str] = (), footer: str = "") 
         Section("Look at these residues first", blocks=[Table(("residue", "Q", "density (sd)"), worst_rows)]),
         Section("Real space", blocks=[correlations]),
     ]
+    if volume is not None:
+        shown: list[Block] = [viewer_block({"map": volume}, models={found.atoms.name: pack_model(found.atoms)})]
+        sections.insert(0, Section("Map and model", "Choose the model beside the map to see its chains inside.", shown))
     return render(Page(f"verglas map-model: {found.atoms.name}", summary, numbers, sections, footer))

@@ -9,6 +9,7 @@ from verglas.io import read_map, write_text
 from verglas.report import figures
 from verglas.report.assessed import b_factor, guinier_section, length, read_assessed, resolution_section
 from verglas.report.html import Page, Picture, Section, Table, render
+from verglas.report.volume import viewer_block
 from verglas.types.verdict import notes_of
 
 
@@ -53,9 +54,10 @@ def write_postprocess_page(folder: Path, footer: str = "") -> Path:
         "The surface of the sharpened map from three sides",
         "The sharpened map, from z, y and x.",
     )
+    turning = {"sharpened map": sharpened, "map": average, "mask": mask}
     sections = [
         resolution_section({"map": assessed}),
-        Section("Maps", blocks=[surface, slices]),
+        Section("Maps", blocks=[viewer_block(turning), surface, slices]),
         guinier_section({"map": assessed}),
     ]
     if notes := notes_of(record):

@@ -7,12 +7,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from verglas.errors import InputError
-from verglas.io import read_map
+from verglas.io import read_atoms, read_map
+from verglas.report.model import pack_model
 from verglas.report.volume import show_volumes
 from verglas.types import Map
+from verglas.types.arrays import host_array
+from verglas.types.atoms import Atoms
 
 
 @dataclass(frozen=True)
@@ -23,29 +24,39 @@ class Shown:
     ----------
     maps : dict of str -> Map
     height_px : int
+    models : dict of str -> Atoms
     """
 
     maps: dict[str, Map] = field(repr=False)
     height_px: int = 640
+    models: dict[str, Atoms] = field(default_factory=dict, repr=False)
 
     def _repr_html_(self) -> str:
-        return show_volumes(self.maps, height_px=self.height_px)
+        models = {name: pack_model(one, name) for name, one in self.models.items()}
+        return show_volumes(self.maps, models=models, height_px=self.height_px)
 
     def __repr__(self) -> str:
         return f"Shown({', '.join(self.maps)})"
 
 
 def show(
-    *maps: Any, mask: Any = None, names: Sequence[str] = (), pixel_size_A: float = 1.0, height_px: int = 640
+    *maps: Any,
+    mask: Any = None,
+    model: Any = None,
+    names: Sequence[str] = (),
+    pixel_size_A: float = 1.0,
+    height_px: int = 640,
 ) -> Shown:
-    """Show maps in a notebook as surfaces that turn, with slices, a level, and colours of one by another.
+    """Show maps in a notebook as surfaces that turn, with slices, a level, a model, and colours of one by another.
 
     Parameters
     ----------
     *maps : Map, path or (z, y, x) array
-        What NumPy takes for an array is one: of PyTorch, xarray, or CuPy.
+        Of NumPy, PyTorch, CuPy or xarray.
     mask : Map, path or array, optional
         Offered as an outline; chooses the level to begin at.
+    model : Atoms or path, optional
+        mmCIF or PDB, in the frame of the maps: offered as tubes through its chains.
     names : sequence of str
         One per map; by default those of the files, or map, map 2, ...
     pixel_size_A : float
@@ -80,7 +91,13 @@ def show(
         raise InputError(f"show: expected names that differ, got {', '.join(given)}")
     if mask is not None:
         shown["mask"] = _map_of(mask, pixel_size_A)
-    return Shown(shown, height_px)
+    models = {} if model is None else _models_of(model)
+    return Shown(shown, height_px, models)
+
+
+def _models_of(value: Any) -> dict[str, Atoms]:
+    atoms = value if isinstance(value, Atoms) else read_atoms(value)
+    return {atoms.name: atoms}
 
 
 def _name_of(value: Any, number: int) -> str:
@@ -94,8 +111,4 @@ def _map_of(value: Any, pixel_size_A: float) -> Map:
         return value
     if isinstance(value, str | Path):
         return read_map(value)
-    if hasattr(value, "detach"):  # PyTorch: from its device, and out of what it differentiates
-        value = value.detach().cpu()
-    elif hasattr(value, "get") and not isinstance(value, np.ndarray) and hasattr(value, "device"):  # CuPy
-        value = value.get()
-    return Map(np.asarray(value), pixel_size_A)
+    return Map(host_array(value), pixel_size_A)

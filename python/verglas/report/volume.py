@@ -14,6 +14,7 @@ import struct
 import zlib
 from collections.abc import Mapping
 from importlib.resources import files
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -96,13 +97,19 @@ def pack_volume(volume: Map, *, most_box: int = 96, mask: Map | None = None, nam
         "name": name,
         "shape": list(coarse.data.shape[::-1]),
         "pixel_size_A": float(f"{coarse.pixel_size_A:.6g}"),
+        "origin_A": [float(f"{v:.6g}") for v in coarse.origin_A],  # where models lie
         "low": float(f"{low:.6g}"),
         "high": float(f"{high:.6g}"),
         "level": float(f"{level:.6g}"),
         "bits": bits,
     }
+    return packed_bytes(header, grey.tobytes())
+
+
+def packed_bytes(header: Mapping[str, Any], values: bytes) -> bytes:
+    """A header and values as the viewer reads them."""
     text = json.dumps(header).encode()
-    return struct.pack("<I", len(text)) + text + zlib.compress(grey.tobytes(), 6)
+    return struct.pack("<I", len(text)) + text + zlib.compress(values, 6)
 
 
 def _coarse(volume: Map, most_box: int) -> Map:
@@ -116,38 +123,50 @@ def _coarse(volume: Map, most_box: int) -> Map:
     cut = volume.data[: z * step, : y * step, : x * step]
     steps = [n // m for n, m in zip(cut.shape, (z, y, x), strict=True)]
     means = cut.reshape(z, steps[0], y, steps[1], x, steps[2]).mean(axis=(1, 3, 5), dtype=np.float64)
-    return Map(means.astype(np.float32), volume.pixel_size_A * step)
+    x0, y0, z0 = (o + volume.pixel_size_A * (n - 1) / 2 for o, n in zip(volume.origin_A, steps[::-1], strict=True))
+    return Map(means.astype(np.float32), volume.pixel_size_A * step, (x0, y0, z0))
 
 
-def viewer_html(packed: Mapping[str, bytes], *, still: str = "") -> str:
+def viewer_html(packed: Mapping[str, bytes], *, models: Mapping[str, bytes] | None = None, still: str = "") -> str:
     """A viewer that holds its maps itself: for pages that stand alone.
 
     Parameters
     ----------
     packed : mapping of name -> bytes
         From :func:`pack_volume`; the first is shown, "mask" is offered as an outline.
+    models : mapping of name -> bytes, optional
+        From :func:`verglas.report.model.pack_model`: offered as tubes inside the maps.
     still : str
         HTML shown where there is no WebGL2 or no script.
     """
     blocks = "".join(
-        f'<script type="application/octet-stream" data-name="{html.escape(name)}">'
+        f'<script type="application/octet-stream" data-name="{html.escape(name)}" data-kind="{kind}">'
         f"{base64.b64encode(one).decode('ascii')}</script>"
-        for name, one in packed.items()
+        for kind, group in (("map", packed), ("model", models or {}))
+        for name, one in group.items()
     )
     return f'<div class="volume">{blocks}<div class="still">{still}</div></div>'
 
 
-def viewer_block(maps: Mapping[str, Map], *, still: str = "") -> Fragment:
+def viewer_block(
+    maps: Mapping[str, Map], *, models: Mapping[str, bytes] | None = None, most_bytes: int = 1_000_000, still: str = ""
+) -> Fragment:
     """The viewer as a block of a page.
 
     Parameters
     ----------
     maps : mapping of name -> Map
         The first is shown, "mask" is offered as an outline.
+    models : mapping of name -> bytes, optional
+        From :func:`verglas.report.model.pack_model`.
+    most_bytes : int
+        Of all maps and models in the page.
     still : str
         HTML shown where there is no WebGL2 or no script.
     """
-    return Fragment(viewer_html(pack_volumes(maps), still=still), scripts=("viewer.js",))
+    taken = sum(map(len, (models or {}).values())) * 4 // 3
+    packed = pack_volumes(maps, most_bytes=max(most_bytes - taken, most_bytes // 4))
+    return Fragment(viewer_html(packed, models=models, still=still), scripts=("viewer.js",))
 
 
 def pack_volumes(maps: Mapping[str, Map], *, most_bytes: int = 1_000_000) -> dict[str, bytes]:
@@ -180,10 +199,10 @@ def pack_volumes(maps: Mapping[str, Map], *, most_bytes: int = 1_000_000) -> dic
     return packed
 
 
-def show_volumes(maps: Mapping[str, Map], *, height_px: int = 640) -> str:
+def show_volumes(maps: Mapping[str, Map], *, models: Mapping[str, bytes] | None = None, height_px: int = 640) -> str:
     """The viewer as a frame of a notebook: a page of its own inside, so that no script or style meets another's."""
     css = files("verglas.report").joinpath("page.css").read_text(encoding="utf-8")
-    body = viewer_html(pack_volumes(maps), still="This browser has no WebGL2.")
+    body = viewer_html(pack_volumes(maps), models=models, still="This browser has no WebGL2.")
     page = (
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><style>{css}</style></head><body>{body}'
         f"<script>{template_text('viewer.js')}</script></body></html>"

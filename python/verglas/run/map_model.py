@@ -110,7 +110,7 @@ def map_model_files(job: MapModelJob, *, listener: ListenerChoice = "screen") ->
     }
     write_json(job.out / "map_model.json", record)
     now = datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
-    write_text(job.out / "report.html", map_model_page(found, said, f"verglas {__version__}, {now}"))
+    write_text(job.out / "report.html", map_model_page(found, said, f"verglas {__version__}, {now}", volume=volume))
     return found, record
 
 

@@ -10,9 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-import numpy as np
-
 from verglas.errors import InputError
+from verglas.types.arrays import host_array, is_array
 from verglas.types.map import Map
 
 if TYPE_CHECKING:
@@ -54,7 +53,7 @@ def map_of(value: Any, name: str, *, pixel_size_A: float | None = None) -> Map:
     if isinstance(value, str | os.PathLike):
         found: Map = _read("Map", value)
         return found
-    if isinstance(value, np.ndarray) and value.ndim == 3:
+    if is_array(value) and value.ndim == 3:
         if pixel_size_A is None:
             raise InputError(f"{name}: an array has no pixel size; give vg.Map(array, pixel_size_A)")
         return Map(value, pixel_size_A)
@@ -77,7 +76,7 @@ def particles_of(value: Any, name: str) -> Particles:
         found: Particles = _read("Particles", value)
         return found
     hint = "; for an array of images, give vg.Particles.from_images(images, pixel_size_A)"
-    said = hint if isinstance(value, np.ndarray) else ""
+    said = hint if is_array(value) else ""
     raise InputError(f"{name}: expected Particles or the path of a STAR or CS file, got {_kind_of(value)}{said}")
 
 
@@ -96,7 +95,7 @@ def micrograph_of(value: Any, name: str) -> Micrograph:
     if isinstance(value, str | os.PathLike):
         found: Micrograph = _read("Micrograph", value)
         return found
-    hint = "; for an array, give vg.Micrograph(array, pixel_size_A)" if isinstance(value, np.ndarray) else ""
+    hint = "; for an array, give vg.Micrograph(array, pixel_size_A)" if is_array(value) else ""
     raise InputError(f"{name}: expected a Micrograph or the path of one, got {_kind_of(value)}{hint}")
 
 
@@ -114,9 +113,10 @@ def values_of(value: Any, name: str) -> Any:
         return _read("Map", value).data
     if isinstance(value, Map):
         return value.data
-    if np.asarray(value).dtype.kind not in "biufc":
+    values = host_array(value)
+    if values.dtype.kind not in "biufc":
         raise InputError(f"{name}: expected a Map, the path of one or an array, got {_kind_of(value)}")
-    return value
+    return values if is_array(value) else value
 
 
 def _read(kind: str, path: Any) -> Any:
@@ -126,6 +126,6 @@ def _read(kind: str, path: Any) -> Any:
 
 
 def _kind_of(value: Any) -> str:
-    if isinstance(value, np.ndarray):
-        return f"an array of shape {value.shape}"
+    if is_array(value):
+        return f"an array of shape {tuple(value.shape)}"
     return type(value).__name__

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from verglas.errors import InputError
-from verglas.types.arrays import Float32Array
+from verglas.types.arrays import Float32Array, host_array
 
 # Quarter turns as numpy.rot90 makes them, then the order of the columns reversed or not.
 PLACEMENTS = ("0", "90", "180", "270", "0-flip", "90-flip", "180-flip", "270-flip")
@@ -49,7 +49,7 @@ class Gain:
 
     def __post_init__(self) -> None:
         """Check once."""
-        data = np.ascontiguousarray(self.data, np.float32)
+        data = np.ascontiguousarray(host_array(self.data), np.float32)
         if data.ndim != 2:
             raise InputError(f"{self.name}: expected a gain of rows and columns, got shape {data.shape}")
         bad = data.size - int(np.count_nonzero(np.isfinite(data) & (data >= 0)))

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from verglas.errors import InputError
-from verglas.types.arrays import IntArray
+from verglas.types.arrays import IntArray, host_array
 from verglas.types.ctf_ranges import check_pixel_size
 
 
@@ -59,13 +59,13 @@ class ArraySource:
     [0.0, 8.0]
     """
 
-    data: npt.NDArray[Any]
+    data: npt.NDArray[Any] | Any
     pixel_size_A: float = float("nan")
     rows: IntArray | None = None
 
     def __post_init__(self) -> None:
         """Check the shape once."""
-        data = np.asarray(self.data)
+        data = host_array(self.data)
         if data.ndim != 3 or data.shape[1] != data.shape[2]:
             raise InputError(f"images: expected (n, box, box), got shape {data.shape}")
         if not data.shape[1]:

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from verglas.errors import InputError
+from verglas.types.arrays import host_array
 from verglas.types.ctf_ranges import check_pixel_size
 from verglas.types.display import Shown, span
 
@@ -47,9 +48,10 @@ class Map(Shown):
 
     def __post_init__(self) -> None:
         """Check once, here, so that no stage has to."""
-        if np.iscomplexobj(self.data):
+        given = host_array(self.data)
+        if np.iscomplexobj(given):
             raise InputError("Map: the data are complex; a density is real: take .real, or the modulus")
-        data = np.ascontiguousarray(self.data, dtype=np.float32)
+        data = np.ascontiguousarray(given, dtype=np.float32)
         if data.ndim != 3:
             raise InputError(f"Map: expected a (z, y, x) array, got shape {data.shape}")
         if not (np.isfinite(self.pixel_size_A) and self.pixel_size_A > 0):

@@ -10,11 +10,13 @@ import numpy as np
 import numpy.typing as npt
 
 from verglas.errors import InputError
+from verglas.types.arrays import host_array
 from verglas.types.ctf_ranges import check_pixel_size
+from verglas.types.display import Shown
 
 
-@dataclass(frozen=True)
-class Micrograph:
+@dataclass(frozen=True, eq=False, repr=False)
+class Micrograph(Shown):
     """One image of the detector, rows as read from the file, particles dark as recorded.
 
     Attributes
@@ -45,7 +47,7 @@ class Micrograph:
 
     def __post_init__(self) -> None:
         """Check once, here."""
-        data = np.ascontiguousarray(self.data, dtype=np.float32)
+        data = np.ascontiguousarray(host_array(self.data), dtype=np.float32)
         if data.ndim != 2:
             raise InputError(f"Micrograph {self.name}: expected a (y, x) array, got shape {data.shape}")
         if self.pixel_size_A <= 0 or np.isinf(self.pixel_size_A):
@@ -55,6 +57,10 @@ class Micrograph:
         check_pixel_size(self.pixel_size_A, f"Micrograph {self.name}")
         object.__setattr__(self, "data", data)
         object.__setattr__(self, "pixel_size_A", float(self.pixel_size_A))
+
+    def __repr__(self) -> str:
+        size = " x ".join(map(str, self.data.shape))
+        return f"Micrograph({self.name or 'in memory'}: {size} (y, x), {self.pixel_size_A:.5g} A per pixel)"
 
     @property
     def shape(self) -> tuple[int, int]:

@@ -15,8 +15,9 @@ import numpy as np
 import numpy.typing as npt
 
 from verglas.errors import InputError
-from verglas.types.arrays import Float32Array, IntArray
+from verglas.types.arrays import Float32Array, IntArray, host_array
 from verglas.types.defects import DefectRepair, as_defects
+from verglas.types.display import drawers
 
 
 @runtime_checkable
@@ -51,7 +52,7 @@ class FrameArray:
 
     def __post_init__(self) -> None:
         """Check the shape once."""
-        data = np.asarray(self.data)
+        data = host_array(self.data)
         if data.ndim != 3 or not len(data):
             raise InputError(f"movie: expected (n, y, x) frames with n >= 1, got shape {data.shape}")
         object.__setattr__(self, "data", data)
@@ -69,7 +70,7 @@ class FrameArray:
         return np.asarray(self.data[index])
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Movie:
     """Frames of one exposure, lazy: a frame is read when it is asked for.
 
@@ -150,10 +151,19 @@ class Movie:
         **known
             Further attributes of :class:`Movie`.
         """
-        return cls(FrameArray(np.asarray(frames)), pixel_size_A, **known)
+        return cls(FrameArray(host_array(frames)), pixel_size_A, **known)
 
     def __len__(self) -> int:
         return len(self.source)
+
+    def __repr__(self) -> str:
+        size = " x ".join(map(str, self.shape))
+        name = self.name or "in memory"
+        return f"Movie({name}: {len(self)} frames of {size} (y, x), {self.pixel_size_A:.5g} A per pixel)"
+
+    def _repr_html_(self) -> str | None:
+        """What a notebook shows."""
+        return drawers[0](self) if drawers else None
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -263,7 +273,7 @@ class Movie:
 
 
 def _check_gain(gain: npt.ArrayLike, shape: tuple[int, int], where: str) -> Float32Array:
-    data = np.ascontiguousarray(gain, np.float32)
+    data = np.ascontiguousarray(host_array(gain), np.float32)
     if data.shape != shape:
         size = " x ".join(map(str, data.shape[::-1]))
         raise InputError(f"{where}: the gain has {size} pixels, the frames have {shape[1]} x {shape[0]}")

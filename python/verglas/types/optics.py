@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from verglas.errors import InputError
-from verglas.types.arrays import FloatArray
+from verglas.types.arrays import FloatArray, host_array
 from verglas.types.ctf_ranges import refuse_outside
 from verglas.types.display import Shown, span
 from verglas.types.even_aberrations import FOURTH_ORDER
@@ -83,7 +83,7 @@ class Optics(Shown):
         given: dict[str, Any] = {}
         for name, default in (*_OPTICS_DEFAULTS.items(), ("group", 0), ("pixel_size_A", np.nan)):
             value = getattr(self, name)
-            given[name] = np.atleast_1d(np.asarray(default if value is None else value))
+            given[name] = np.atleast_1d(host_array(default if value is None else value))
         lengths = {name: len(value) for name, value in given.items() if len(value) != 1}
         if len(set(lengths.values())) > 1:
             raise InputError(f"Optics: columns of different lengths: {lengths}")

@@ -121,7 +121,7 @@ class Particles:
         optics : Optics, optional
             n CTFs; its groups become optics groups 1, 2, ...; the pixel size is that of the images.
         """
-        source = ArraySource(np.asarray(images), float(pixel_size_A))
+        source = ArraySource(images, float(pixel_size_A))
         groups = pd.DataFrame(
             {
                 "rlnOpticsGroupName": ["opticsGroup1"],

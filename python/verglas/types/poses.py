@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from verglas.errors import InputError
-from verglas.types.arrays import FloatArray
+from verglas.types.arrays import FloatArray, host_array
 from verglas.types.display import Shown
 
 # Default of a column that __post_init__ fills in; typed so that readers of the class see the arrays it then holds.
@@ -17,7 +17,7 @@ _ABSENT: Any = None
 
 
 def _columns(value: npt.ArrayLike, width: int, name: str) -> FloatArray:
-    array = np.array(value, dtype=np.float64, ndmin=2)
+    array = np.array(host_array(value), dtype=np.float64, ndmin=2)
     if array.ndim != 2 or array.shape[1] != width:
         raise InputError(f"{name}: expected shape (n, {width}), got {array.shape}")
     bad = np.flatnonzero(~np.isfinite(array).all(axis=1))

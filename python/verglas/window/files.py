@@ -9,7 +9,25 @@ from pathlib import Path, PurePosixPath
 from verglas.window.job import Job
 
 _SHOWN = frozenset(
-    {".html", ".json", ".csv", ".star", ".log", ".txt", ".out", ".err", ".png", ".pdf", ".mrc", ".mrcs", ".cs", ".job"}
+    {
+        ".html",
+        ".json",
+        ".csv",
+        ".star",
+        ".log",
+        ".txt",
+        ".out",
+        ".err",
+        ".png",
+        ".pdf",
+        ".mrc",
+        ".mrcs",
+        ".cs",
+        ".job",
+        ".cif",
+        ".pdb",
+        ".ent",
+    }
 )
 _LOGS = ("run.log", "stalled.log", "error.log", "run.err", "run.out", "job.log")
 _MOST_FILES = 300

@@ -22,7 +22,7 @@ from verglas.window.job import Job, key_of
 
 _DEPTH = 6
 _MOST_FOLDERS = 20_000
-_MARKS = ("run.json", "stage.json", "postprocess.json", "verdict.json")
+_MARKS = ("run.json", "stage.json", "postprocess.json", "verdict.json", "map_model.json")
 # What a record of another version, or one that a hand has changed, may raise.
 _BAD = (VerglasError, OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError)
 # What jobs keep one file a micrograph or iteration in.
@@ -121,7 +121,7 @@ def _verglas_jobs(folder: Path) -> list[Job]:
         folder.name,
         folder,
         "verglas",
-        str(run.get("command") or stage.get("stage") or ("postprocess" if verdict is None else folder.name)),
+        str(run.get("command") or stage.get("stage") or _command(folder, verdict is not None)),
         str(stage.get("state", "finished")),
         verdict=str((verdict or {}).get("state", "")),
         reasons=[str(reason) for reason in (verdict or {}).get("reasons", [])],
@@ -141,6 +141,13 @@ def _verglas_jobs(folder: Path) -> list[Job]:
     return [replace(job, state=now.state, sentence=now.sentence, eta_s=eta)]
 
 
+def _command(folder: Path, judged: bool) -> str:
+    """What made a folder that no record of a run names."""
+    if (folder / "map_model.json").is_file():
+        return "map-model"
+    return folder.name if judged else "postprocess"
+
+
 def _verdict(folder: Path, run: dict[str, Any]) -> dict[str, Any] | None:
     path = folder / "verdict.json"
     found = read_json(path) if path.is_file() else run.get("verdict")
@@ -151,7 +158,18 @@ def _number(value: Any) -> float | None:
     return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
 
 
-_TOLD = ("resolution_A", "b_factor_A2", "particles", "of_particles", "micrographs", "picks", "classes", "iterations")
+_TOLD = (
+    "resolution_A",
+    "b_factor_A2",
+    "q_mean",
+    "atoms",
+    "particles",
+    "of_particles",
+    "micrographs",
+    "picks",
+    "classes",
+    "iterations",
+)
 
 
 def _numbers(folder: Path, run: dict[str, Any], verdict: dict[str, Any]) -> dict[str, Any]:
@@ -159,6 +177,9 @@ def _numbers(folder: Path, run: dict[str, Any], verdict: dict[str, Any]) -> dict
     post = folder / "postprocess.json"
     if "resolution_A" not in numbers and post.is_file():
         numbers |= {k: v for k, v in read_json(post).items() if k in ("resolution_A", "b_factor_A2")}
+    model = folder / "map_model.json"
+    if model.is_file():
+        numbers |= {k: v for k, v in read_json(model).items() if k in ("q_mean", "atoms", "resolution_A")}
     if "n_particles" in run:
         numbers.setdefault("particles", run["n_particles"])
     return {name: numbers[name] for name in _TOLD if isinstance(numbers.get(name), int | float)}

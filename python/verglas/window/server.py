@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from jinja2 import Environment
 from starlette.applications import Starlette
@@ -76,12 +77,12 @@ class Window:
 
     folders: Folders
     allow_changes: bool = False
-    volumes: Volumes = field(default_factory=Volumes)
     _sizes: dict[Path, tuple[float, int]] = field(default_factory=dict)
     _sizes_lock: threading.Lock = field(default_factory=threading.Lock)
 
     def __post_init__(self) -> None:
         self.watch = Watch(self.folders)
+        self.volumes = Volumes(self.folders.roots)
 
     def page(self, template: str, /, **values: Any) -> HTMLResponse:
         """A page made of its template."""
@@ -113,7 +114,10 @@ class Window:
     def _maps(self, job: Job) -> str:
         """Names and addresses of a job's maps, as the viewer takes them; empty where there are none."""
         names = self.volumes.names(job)
-        return json.dumps([{"name": n, "url": f"/jobs/{job.key}/volumes/{n}"} for n in names]) if names else ""
+        sources = [{"name": n, "url": f"/jobs/{job.key}/volumes/{n}", "kind": "map"} for n in names]
+        models = self.volumes.models(job) if names else {}
+        sources += [{"name": n, "url": f"/jobs/{job.key}/models/{quote(n)}", "kind": "model"} for n in models]
+        return json.dumps(sources) if names else ""
 
     # ---- pages
 
@@ -204,6 +208,13 @@ class Window:
             raise HTTPException(404, "no such map")
         return Response(packed, media_type="application/octet-stream")
 
+    def model(self, request: Request) -> Response:
+        """A model for the viewer."""
+        packed = self.volumes.packed_model(self.job(request), request.path_params["name"])
+        if packed is None:
+            raise HTTPException(404, "no such model")
+        return Response(packed, media_type="application/octet-stream")
+
     def file(self, request: Request) -> Response:
         """A file of a job, as it stands."""
         path = file_of(self.job(request), request.path_params["path"])
@@ -268,6 +279,7 @@ def window_app(window: Window, guard: Guard) -> Guarded:
         ("/static/{name}", window.static),
         ("/jobs/{key}", window.show_job),
         ("/jobs/{key}/volumes/{name}", window.volume),
+        ("/jobs/{key}/models/{name}", window.model),
         ("/jobs/{key}/angles.png", window.angles),
         ("/jobs/{key}/files/{path:path}", window.file),
     )

@@ -1,16 +1,19 @@
-"""Maps of a job, packed for the viewer and kept until their files change."""
+"""Maps of a job, and models beside it, packed for the viewer and kept until their files change."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
-from verglas.io import read_map
+from verglas.errors import VerglasError
+from verglas.io import read_atoms, read_json, read_map
+from verglas.report.model import pack_model
 from verglas.report.volume import pack_volume
 from verglas.window.job import Job
 from verglas.window.kept import Kept
 
-_STEMS = ("map_sharpened", "map", "half1", "half2", "mask", "local_resolution", "truth", "start")
+_STEMS = ("map_sharpened", "map", "half1", "half2", "mask", "local_resolution", "truth", "start", "mean")
 _RELION = {
     "postprocess": "postprocess.mrc",
     "postprocess_masked": "postprocess_masked.mrc",
@@ -21,15 +24,25 @@ _RELION = {
     "local_resolution": "relion_locres.mrc",
     "local_resolution_filtered": "relion_locres_filtered.mrc",
 }
+_STATES = "component*_state*.mrc"  # of variability
+_MODELS = (".cif", ".pdb", ".ent", ".cif.gz", ".pdb.gz", ".ent.gz")
 _KEPT = 24
 _MOST_CLASSES = 50
+_MOST_MODELS = 20
 MOST_BOX = 128
 
 
 class Volumes:
-    """Packed maps, the last ones used."""
+    """Packed maps and models, the last ones used.
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    roots : sequence of Path
+        Folders that are served: a model that lies in one of them, or in the folder about a job, is offered to the job.
+    """
+
+    def __init__(self, roots: Sequence[Path] = ()) -> None:
+        self.roots = tuple(roots)
         self._packed: Kept[bytes] = Kept(_KEPT)
 
     def paths(self, job: Job) -> dict[str, Path]:
@@ -40,11 +53,32 @@ class Volumes:
                 names |= {
                     f"{stem}_class{k}": f"{stem}_class{k}.mrc" for stem in ("map_sharpened", "map", "half1", "half2")
                 }
-        return {name: path for name, file in names.items() if (path := job.folder / file).is_file()}
+            names |= {path.stem: path.name for path in sorted(job.folder.glob(_STATES))[:_MOST_CLASSES]}
+        found = {name: path for name, file in names.items() if (path := job.folder / file).is_file()}
+        if job.command == "map-model" and (judged := _judged_map(job)) is not None:
+            found = {"map": judged} | found
+        return found
+
+    def models(self, job: Job) -> dict[str, Path]:
+        """Models in the folder of a job, in that about it, and in the folders that are served, by name."""
+        about = [job.folder.parent] if any(job.folder.parent.is_relative_to(root) for root in self.roots) else []
+        found: dict[str, Path] = {}
+        for folder in (job.folder, *about, *self.roots):
+            for path in _model_files(folder):
+                found.setdefault(path.name, path)
+        return dict(list(found.items())[:_MOST_MODELS])
 
     def names(self, job: Job) -> list[str]:
         """Names of the maps that there are."""
         return list(self.paths(job))
+
+    def packed_model(self, job: Job, name: str) -> bytes | None:
+        """A model for the viewer; None where there is none of that name."""
+        path = self.models(job).get(name)
+        if path is None:
+            return None
+        state = os.stat(path)
+        return self._packed.get((path, state.st_mtime_ns, state.st_size), lambda: pack_model(read_atoms(path), name))
 
     def packed(self, job: Job, name: str) -> bytes | None:
         """A map for the viewer; None where there is none of that name."""
@@ -59,3 +93,23 @@ class Volumes:
 
         state = os.stat(path)
         return self._packed.get((path, state.st_mtime_ns, state.st_size), pack)
+
+
+def _model_files(folder: Path) -> list[Path]:
+    """Models in a folder; links that lead out of it are none."""
+    try:
+        here = folder.resolve(strict=True)
+        names = sorted(entry.name for entry in os.scandir(folder) if entry.name.lower().endswith(_MODELS))
+        return [path for name in names if (path := folder / name).is_file() and path.resolve().parent == here]
+    except OSError:  # it has just gone, or is another's
+        return []
+
+
+def _judged_map(job: Job) -> Path | None:
+    """The map that a model was judged by, where it still is."""
+    try:
+        name = Path(str(read_json(job.folder / "map_model.json").get("map", "")))
+    except (VerglasError, OSError, AttributeError):
+        return None
+    tried = (folder / name for folder in (job.folder, *job.folder.parents[:3]))
+    return next((path for path in tried if path.suffix in (".mrc", ".map") and path.is_file()), None)

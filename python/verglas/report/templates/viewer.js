@@ -1,5 +1,6 @@
 // A map that turns: every div.volume of a page becomes a viewer (WebGL2, nothing fetched but the maps of its own page).
-// Maps come packed (report/volume.py), inside the page or from data-maps, a list of {name, url}.
+// Maps and models come packed (report/volume.py, report/model.py), inside the page or from data-maps, a list of
+// {name, url, kind}.
 (function () {
   'use strict';
   const VERTEX = `#version 300 es
@@ -16,12 +17,18 @@
   const BLUE = [0.42, 0.64, 0.84];
   // Cividis by five stops: the same order of brightness for every colour vision.
   const SCALE = [[0, 0.13, 0.30], [0.24, 0.30, 0.42], [0.48, 0.48, 0.47], [0.73, 0.67, 0.42], [1.0, 0.91, 0.27]];
+  // Differences about zero: blue, white, orange, which every colour vision tells apart.
+  const SIGNED = [[0.0, 0.30, 0.60], [0.45, 0.68, 0.88], [0.95, 0.95, 0.95], [0.95, 0.68, 0.35], [0.75, 0.33, 0.0]];
+  // Chains of a model, after Okabe and Ito.
+  const CHAINS = [[0.90, 0.62, 0.0], [0.0, 0.62, 0.45], [0.80, 0.47, 0.65], [0.94, 0.89, 0.26], [0.84, 0.37, 0.0], [0.34, 0.71, 0.91]];
+  const spaced = name => name.replace(/_/g, ' ');
 
   async function unpack(bytes) {
     const length = new DataView(bytes.buffer, bytes.byteOffset).getUint32(0, true);
     const head = JSON.parse(new TextDecoder().decode(bytes.subarray(4, 4 + length)));
     const stream = new Blob([bytes.subarray(4 + length)]).stream().pipeThrough(new DecompressionStream('deflate'));
     const raw = await new Response(stream).arrayBuffer();
+    if (head.kind === 'model') { head.places = new Float32Array(raw); return head; }
     head.grey = head.bits === 16 ? new Uint16Array(raw) : new Uint8Array(raw);
     head.step = (head.high - head.low) / ((1 << head.bits) - 1);
     return head;
@@ -77,18 +84,60 @@
     }
     return out;
   }
-  function tints(map, place, other) {
+  // Colours of the vertices by the values of another map, or by how much the first lies above it.
+  function tints(map, place, other, minus) {
     const out = new Float32Array(place.length);
     if (!other) { for (let i = 0; i < place.length; i += 3) { out.set(BLUE, i); } return out; }
     const scale = other.shape.map((n, k) => n / map.shape[k]), seen = new Float32Array(place.length / 3);
-    for (let i = 0; i < seen.length; i++) { seen[i] = value(other, place[3 * i] * scale[0], place[3 * i + 1] * scale[1], place[3 * i + 2] * scale[2]); }
-    const order = Float32Array.from(seen).sort(), low = order[Math.floor(order.length * 0.02)], high = order[Math.floor(order.length * 0.98)];
+    for (let i = 0; i < seen.length; i++) {
+      const x = place[3 * i], y = place[3 * i + 1], z = place[3 * i + 2];
+      seen[i] = other.low + other.step * value(other, x * scale[0], y * scale[1], z * scale[2]);
+      if (minus) { seen[i] = map.low + map.step * value(map, x, y, z) - seen[i]; }
+    }
+    const order = Float32Array.from(seen).sort(), stops = minus ? SIGNED : SCALE;
+    let low = order[Math.floor(order.length * 0.02)], high = order[Math.floor(order.length * 0.98)];
+    if (minus) { high = Math.max(Math.abs(low), Math.abs(high)); low = -high; }
     for (let i = 0; i < seen.length; i++) {
       const t = Math.min(Math.max((seen[i] - low) / (high - low || 1), 0), 1) * 4, k = Math.min(3, Math.floor(t));
-      for (let c = 0; c < 3; c++) { out[3 * i + c] = SCALE[k][c] + (SCALE[k + 1][c] - SCALE[k][c]) * (t - k); }
+      for (let c = 0; c < 3; c++) { out[3 * i + c] = stops[k][c] + (stops[k + 1][c] - stops[k][c]) * (t - k); }
     }
-    out.range = [other.low + low * other.step, other.low + high * other.step];
+    out.scale = {low, high, stops};
     return out;
+  }
+  const unit = v => { const n = Math.hypot(...v) || 1; return v.map(x => x / n); };
+  const cross = (a, b) => [a[1] * b[2] - a[2] * b[1], a[2] * b[0] - a[0] * b[2], a[0] * b[1] - a[1] * b[0]];
+  // A tube through the trace of each run of a chain (Catmull-Rom), an octahedron for an atom that stands alone.
+  function tubes(model, map) {
+    const at = [], normal = [], tint = [], faces = [], SIDES = 6, STEPS = 4;
+    const radius = Math.max(0.7 / map.pixel_size_A, 0.006 * Math.max(...map.shape));
+    const vertex = (middle, way, colour) => { for (let c = 0; c < 3; c++) { at.push(middle[c] + radius * way[c]); } normal.push(...way); tint.push(...colour); };
+    for (const [start, count, chain] of model.runs) {
+      const colour = CHAINS[chain % CHAINS.length];
+      const place = i => { const k = 3 * (start + Math.min(Math.max(i, 0), count - 1)); return [0, 1, 2].map(c => (model.places[k + c] - map.origin_A[c]) / map.pixel_size_A); };
+      const first = at.length / 3;
+      if (count === 1) {
+        for (const way of [[1, 0, 0], [0, 1, 0], [-1, 0, 0], [0, -1, 0], [0, 0, 1], [0, 0, -1]]) { vertex(place(0), way, colour); }
+        for (let k = 0; k < 4; k++) { faces.push(first + k, first + (k + 1) % 4, first + 4, first + (k + 1) % 4, first + k, first + 5); }
+        continue;
+      }
+      let side = null;
+      const rings = (count - 1) * STEPS + 1;
+      for (let s = 0; s < rings; s++) {
+        const i = Math.min(Math.floor(s / STEPS), count - 2), t = s / STEPS - i, q = [place(i - 1), place(i), place(i + 1), place(i + 2)];
+        const mix = w => [0, 1, 2].map(c => (w[0] * q[0][c] + w[1] * q[1][c] + w[2] * q[2][c] + w[3] * q[3][c]) / 2);
+        const middle = mix([-t + 2 * t * t - t * t * t, 2 - 5 * t * t + 3 * t * t * t, t + 4 * t * t - 3 * t * t * t, t * t * t - t * t]);
+        const way = unit(mix([-1 + 4 * t - 3 * t * t, -10 * t + 9 * t * t, 1 + 8 * t - 9 * t * t, 3 * t * t - 2 * t]));
+        const from = side || (Math.abs(way[0]) < 0.8 ? [1, 0, 0] : [0, 1, 0]), along = from[0] * way[0] + from[1] * way[1] + from[2] * way[2];
+        side = unit(from.map((x, c) => x - along * way[c])); // carried on, so that the tube is not twisted
+        const up = cross(way, side), ring = first + s * SIDES;
+        for (let k = 0; k < SIDES; k++) {
+          const a = 2 * Math.PI * k / SIDES, next = (k + 1) % SIDES;
+          vertex(middle, [0, 1, 2].map(c => Math.cos(a) * side[c] + Math.sin(a) * up[c]), colour);
+          if (s) { faces.push(ring + k, ring + k - SIDES, ring + next - SIDES, ring + k, ring + next - SIDES, ring + next); }
+        }
+      }
+    }
+    return {at: new Float32Array(at), normal: new Float32Array(normal), tint: new Float32Array(tint), faces: new Uint32Array(faces)};
   }
   function program(gl) {
     const made = gl.createProgram();
@@ -138,19 +187,26 @@
       this.slice = element(this.stage, 'canvas', {class: 'slice', 'aria-label': 'Slice through the map', role: 'img'});
       this.program = program(this.gl);
       this.said = element(root, 'div', {class: 'values', role: 'status'});
+      this.scale = element(root, 'div', {class: 'volume-scale', 'aria-hidden': 'true'});
+      this.scale.hidden = true;
       this.controls(); this.hands();
       new ResizeObserver(() => this.draw()).observe(this.canvas);
     }
     controls() {
-      const names = this.sources.map(s => s.name).filter(n => n !== 'mask'), label = text => element(this.bar, 'label', {}, text + ' ');
+      const names = this.sources.filter(s => s.kind !== 'model' && s.name !== 'mask').map(s => s.name), label = text => element(this.bar, 'label', {}, text + ' ');
       this.choice = element(label('Map'), 'select', {});
-      names.forEach(name => element(this.choice, 'option', {value: name}, name.replace(/_/g, ' ')));
+      names.forEach(name => element(this.choice, 'option', {value: name}, spaced(name)));
       this.choice.onchange = () => this.show(this.choice.value).catch(error => { this.said.textContent = error.message; });
       this.slider = element(label('Level'), 'input', {type: 'range', min: 0, max: 1000, step: 1});
       this.slider.oninput = () => { if (!this.shown) { return; } this.level = this.shown.low + this.slider.value / 1000 * (this.shown.high - this.shown.low); this.later(); };
       this.tint = element(label('Colour by'), 'select', {});
-      ['one colour', ...names.slice(0)].forEach(name => element(this.tint, 'option', {value: name}, name.replace(/_/g, ' ')));
-      this.tint.onchange = () => this.change(this.tint.selectedIndex ? this.tint.value : '', () => this.tint.selectedIndex ? this.tint.value : '', map => { this.over = map; this.build(); });
+      element(this.tint, 'option', {value: ''}, 'one colour');
+      names.forEach(name => element(this.tint, 'option', {value: name}, spaced(name)));
+      if (names.length > 1) { names.forEach(name => element(this.tint, 'option', {value: name, 'data-minus': 1}, 'difference to ' + spaced(name))); }
+      this.tint.onchange = () => {
+        const option = this.tint.selectedOptions[0];
+        this.change(option.value, () => option.selected ? option.value : null, map => { this.over = map; this.minus = option.dataset.minus === '1'; this.build(); });
+      };
       this.masked = element(label('Mask'), 'input', {type: 'checkbox'});
       this.masked.parentNode.hidden = !this.sources.some(s => s.name === 'mask');
       this.masked.onchange = () => this.change(this.masked.checked ? 'mask' : '', () => this.masked.checked ? 'mask' : '', map => { this.mask = map; this.build(); });
@@ -159,6 +215,11 @@
       this.depth = element(this.bar, 'input', {type: 'range', min: 0, max: 1000, value: 500, 'aria-label': 'Place of the slice'});
       this.axis.onchange = this.depth.oninput = () => this.cut();
       this.slice.hidden = this.depth.hidden = true;
+      const models = this.sources.filter(s => s.kind === 'model').map(s => s.name);
+      this.overlay = element(label('Model'), 'select', {class: 'overlay'});
+      ['', ...models].forEach(name => element(this.overlay, 'option', {value: name}, name || 'none'));
+      this.overlay.parentNode.hidden = !models.length;
+      this.overlay.onchange = () => this.change(this.overlay.value, () => this.overlay.value, model => { this.model = model; this.build(); });
     }
     hands() {
       const points = new Map(), canvas = this.canvas;
@@ -215,22 +276,31 @@
       this.build(); this.cut();
     }
     later() { cancelAnimationFrame(this.waiting); this.waiting = requestAnimationFrame(() => this.build()); }
-    mesh(map, level, over) {
+    mesh(map, level, over, minus) {
       const {place, faces} = surface(map, level);
-      return {at: place, faces, normal: normals(map, place), tint: tints(map, place, over)};
+      return {at: place, faces, normal: normals(map, place), tint: tints(map, place, over, minus)};
+    }
+    legend(scale) {
+      this.scale.hidden = !scale;
+      if (!scale) { return; }
+      const stops = scale.stops.map(c => `rgb(${c.map(v => Math.round(255 * v)).join(' ')})`);
+      this.scale.style.background = `linear-gradient(to right, ${stops.join(', ')})`;
     }
     build() {
       if (!this.shown) { return; } // set while the first map is read
       const gl = this.gl;
       this.meshes.forEach(one => one.free());
-      const made = this.mesh(this.shown, this.level, this.over);
-      this.meshes = [Object.assign(upload(gl, this.program, made), {alpha: 1, shape: this.shown.shape})];
-      if (this.mask) {
-        const outline = this.mesh(this.mask, 0.5, null);
-        this.meshes.push(Object.assign(upload(gl, this.program, outline), {alpha: 0.25, shape: this.mask.shape}));
-      }
-      const range = made.tint.range ? `; dark ${made.tint.range[0].toPrecision(3)} to bright ${made.tint.range[1].toPrecision(3)}` : '';
-      this.said.textContent = `${this.shown.name.replace(/_/g, ' ')}: level ${this.level.toPrecision(3)}, ${this.shown.shape[0]} voxels of ${this.shown.pixel_size_A.toPrecision(3)} Å shown${range}`;
+      const made = this.mesh(this.shown, this.level, this.over, this.minus), shape = this.shown.shape, add = (mesh, alpha, n) => this.meshes.push(Object.assign(upload(gl, this.program, mesh), {alpha, shape: n}));
+      this.meshes = [];
+      // What is seen through comes after what it is seen before.
+      if (this.model) { add(tubes(this.model, this.shown), 1, shape); }
+      add(made, this.model ? 0.45 : 1, shape);
+      if (this.mask) { add(this.mesh(this.mask, 0.5, null), 0.25, this.mask.shape); }
+      const scale = made.tint.scale, over = this.over && spaced(this.over.name), words = scale ? (this.minus ? ['blue', 'orange'] : ['dark', 'bright']) : null;
+      const range = scale ? `; ${this.minus ? 'above ' + over : over}: ${words[0]} ${scale.low.toPrecision(3)} to ${words[1]} ${scale.high.toPrecision(3)}` : '';
+      const model = this.model ? `; ${this.model.name}: ${this.model.atoms} atoms, chains ${this.model.chains.join(', ')}` : '';
+      this.legend(scale);
+      this.said.textContent = `${spaced(this.shown.name)}: level ${this.level.toPrecision(3)}, ${shape[0]} voxels of ${this.shown.pixel_size_A.toPrecision(3)} Å shown${range}${model}`;
       this.draw();
     }
     draw() {
@@ -242,11 +312,15 @@
       const set = name => gl.getUniformLocation(this.program, name);
       gl.uniformMatrix3fv(set('turn'), true, this.turn); gl.uniform2fv(set('pan'), this.pan);
       for (const one of this.meshes) {
-        const clear = one.alpha < 1, n = Math.max(...one.shape);
+        const clear = one.alpha < 1, n = Math.max(...one.shape), triangles = () => gl.drawElements(gl.TRIANGLES, one.count, gl.UNSIGNED_INT, 0);
         gl.uniform4f(set('frame'), one.shape[0] / 2 - 0.5, one.shape[1] / 2 - 0.5, one.shape[2] / 2 - 0.5, 1.7 * this.zoom / n);
         gl.uniform1f(set('alpha'), one.alpha);
-        if (clear) { gl.enable(gl.BLEND); gl.blendFunc(gl.ONE, gl.ONE_MINUS_SRC_ALPHA); gl.depthMask(false); } else { gl.disable(gl.BLEND); gl.depthMask(true); }
-        gl.bindVertexArray(one.array); gl.drawElements(gl.TRIANGLES, one.count, gl.UNSIGNED_INT, 0);
+        gl.bindVertexArray(one.array); gl.disable(gl.BLEND); gl.depthMask(true); gl.depthFunc(gl.LESS);
+        if (clear) { // its nearest layer alone: depths first, then the colours at them
+          gl.colorMask(false, false, false, false); triangles(); gl.colorMask(true, true, true, true);
+          gl.enable(gl.BLEND); gl.blendFunc(gl.ONE, gl.ONE_MINUS_SRC_ALPHA); gl.depthMask(false); gl.depthFunc(gl.LEQUAL);
+        }
+        triangles();
       }
       gl.depthMask(true);
       this.root.dataset.drawn = this.meshes.reduce((n, m) => n + m.count / 3, 0);
@@ -266,7 +340,7 @@
     }
   }
   function sourcesOf(root) {
-    const inside = [...root.querySelectorAll('script[data-name]')].map(block => ({name: block.dataset.name, bytes: Uint8Array.from(atob(block.textContent), c => c.charCodeAt(0))}));
+    const inside = [...root.querySelectorAll('script[data-name]')].map(block => ({name: block.dataset.name, kind: block.dataset.kind, bytes: Uint8Array.from(atob(block.textContent), c => c.charCodeAt(0))}));
     return inside.length ? inside : JSON.parse(root.dataset.maps || '[]');
   }
   window.verglasVolumes = scope => scope.querySelectorAll('.volume:not([data-made])').forEach(root => {
