@@ -232,7 +232,8 @@ def test_arrays_of_other_libraries_are_arrays(kind, truth):
     assert vg.Poses(kind(np.array([[10.0, 20.0, 30.0]]))).angles_deg.tolist() == [[10, 20, 30]]
     assert vg.Optics(kind(np.array([1e4, 2e4])), [1e4, 1e4]).defocus_u_A.tolist() == [1e4, 2e4]
     with pytest.raises(vg.InputError, match=r"an array has no pixel size; give vg\.Map"):
-        vg.fsc(given, truth)
+        map_of(given, "it")
+    assert np.array_equal(vg.fsc(given, given).curve, vg.fsc(truth, truth).curve, equal_nan=True)
 
 
 def test_equal_by_value(particles, truth):

@@ -18,7 +18,7 @@ from verglas.assessment.counts import effective_counts
 from verglas.errors import InputError
 from verglas.masks import checked_mask
 from verglas.types import Map
-from verglas.types.arrays import FloatArray
+from verglas.types.arrays import FloatArray, host_array
 from verglas.types.convert import MapLike, map_of
 from verglas.types.display import Shown
 
@@ -312,7 +312,7 @@ def _read(value: MapLike | npt.ArrayLike) -> Map | npt.ArrayLike:
 
 
 def _as_array(value: Map | npt.ArrayLike, name: str) -> npt.NDArray:
-    array = np.asarray(value)
+    array = host_array(value)
     if array.dtype.kind not in "biufc":
         raise InputError(f"fsc: {name}: expected a Map, the path of one or an array, got {type(value).__name__}")
     if np.iscomplexobj(array):
