@@ -68,9 +68,14 @@ ALLOWED: dict[str, set[str]] = {
     "tilting": FOR_STAGES | {"classification", "search", "reconstruction", "map_geometry", "assessment"},
     # classes are refined by the loop's iterations, and start where ab initio does; public jobs show how they go
     "heterogeneity": FOR_STAGES | {"search", "refinement", "initial_model", "reconstruction", "assessment"},
+    # blocks of particles on other machines: what a search or a refinement runs here, run there
+    "cluster": FOR_STAGES | {"search", "io"},
     "report": FOR_STAGES | STAGES | TOOLS,
-    "run": FOR_STAGES | STAGES | TOOLS | {"report", "reference"},  # reference: verglas doctor compares with it
-    "pipeline": FOR_STAGES | STAGES | TOOLS | {"report", "run"},
+    "run": FOR_STAGES
+    | STAGES
+    | TOOLS
+    | {"report", "reference", "cluster"},  # reference: verglas doctor compares with it
+    "pipeline": FOR_STAGES | STAGES | TOOLS | {"report", "run", "cluster"},
     "window": FOR_STAGES | STAGES | TOOLS | JOBS,
     "cli": {"types", "_screen", "window", *JOBS},
     "__main__": {"cli"},
@@ -89,6 +94,9 @@ EXTERNAL_HOME = {
     "typer": {"cli"},
     "click": {"cli"},
     "rich": {"_screen", "run"},
+    "dask": {"cluster"},
+    "distributed": {"cluster"},
+    "dask_jobqueue": {"cluster"},
     "cupy": {"_array_module", "_cuda_arrays", "fourier"},
     "cupyx": {"_cuda_arrays", "fourier"},
 }

@@ -11,6 +11,7 @@ import typer
 
 from verglas.cli.options import with_settings
 from verglas.cli.usage import refuse_unless_positive
+from verglas.run.cluster import cluster_request
 from verglas.run.refine import RefineSettings, refine_files, summary
 
 
@@ -32,6 +33,12 @@ def refine(
     device: str = typer.Option("auto", "--device", help="cpu, cuda:0, cuda:0,cuda:1, or cuda for all [auto: cpu]."),
     threads: int = typer.Option(None, "--threads", min=1, help="Threads [all]."),
     memory: float = typer.Option(None, "--memory", help="Most memory to use, GB [0.8 of what there is]."),
+    cluster: str = typer.Option(
+        None, "--cluster", help="Workers that share the particles: local:4, slurm:16 or tcp://host:8786."
+    ),
+    cluster_profile: Path = typer.Option(
+        None, "--cluster-profile", help="TOML file: queue, walltime, cores, memory, extra lines ..."
+    ),
     resume: bool = typer.Option(False, "--resume", help="Go on from the last iteration of the run in --out."),
     allow_changes: bool = typer.Option(False, "--allow-changes", help="Resume although settings differ."),
     as_json: bool = typer.Option(False, "--json", help="Print the summary as JSON."),
@@ -58,6 +65,7 @@ def refine(
         resume=resume,
         allow_changes=allow_changes,
         threads=threads,
+        cluster=cluster_request(cluster, cluster_profile),
     )
     _print(summary(result), out, as_json)
     if result.verdict.state == "stop":

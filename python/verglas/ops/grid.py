@@ -144,6 +144,10 @@ class Grid:
             padded += 2
         object.__setattr__(self, "padded", padded)
 
+    def __reduce__(self) -> tuple[type[Grid], tuple[Any, ...]]:
+        """What it is made from: the kernels' own form of it, once made, cannot be sent to another process."""
+        return type(self), (self.box, self.max_radius, self.oversampling, self.width, self.window)
+
     @property
     def halo(self) -> int:
         """Grid columns kept at x < 0, so that no tap needs wrapping."""

@@ -25,7 +25,7 @@ from verglas.refinement.problem import RefineProblem
 from verglas.refinement.state import State
 from verglas.refinement.update import ClassMaps, Judge, class_maps, learn, mask_from_map, resolution_shell
 from verglas.search.grid_step import HalfSums
-from verglas.search.half_pass import HalfTask
+from verglas.search.half_pass import HalfTask, Runner, run_here
 from verglas.search.state import HalfModel, PoseTable
 from verglas.search.step import Step
 from verglas.types import Map
@@ -128,11 +128,11 @@ def initial_state(
 
 
 def _pass(
-    problem: RefineProblem, state: State, step: Step, progress: Progress | None, notes: list[Finding]
-) -> tuple[list[HalfSums], list[float]]:
+    problem: RefineProblem, state: State, step: Step, progress: Progress | None, notes: list[Finding], runner: Runner
+) -> list[HalfSums]:
     """Expectation and sums of both halves, each with its own references."""
     mask = problem.sphere if state.mask is None else state.mask
-    found, seconds, done, one_at_a_time = [], [], [0], threading.Lock()
+    done, one_at_a_time = [0], threading.Lock()
 
     def tick(count: int) -> None:
         with one_at_a_time:
@@ -140,16 +140,16 @@ def _pass(
             if progress is not None:
                 progress(step.phase, done[0], len(problem))
 
-    for half in (1, 2):
-        begun = time.perf_counter()
-        task = HalfTask(problem, state.halves[half - 1], mask, step, half, notes)
-        found.append(task.run(state.poses, tick))
-        seconds.append(time.perf_counter() - begun)
-    return found, seconds
+    tasks = [HalfTask(problem, state.halves[half - 1], mask, step, half, notes) for half in (1, 2)]
+    return runner(tasks, state.poses, tick)
 
 
 def iterate(
-    problem: RefineProblem, state: State, step: Step, progress: Progress | None = None
+    problem: RefineProblem,
+    state: State,
+    step: Step,
+    progress: Progress | None = None,
+    runner: Runner = run_here,
 ) -> tuple[State, Iteration]:
     """One iteration.
 
@@ -161,6 +161,9 @@ def iterate(
     step : Step
     progress : callable, optional
         Called with (phase, particles done, particles in all).
+    runner : callable
+        Runs the passes over the half sets: in this process, or on the workers of a cluster
+        (:class:`verglas.cluster.Passes`), with the same result.
 
     Returns
     -------
@@ -183,7 +186,8 @@ def iterate(
         list(state.figures),
     )
     notes: list[Finding] = []
-    found, pass_seconds = _pass(problem, new, step, progress, notes)
+    before_pass = time.perf_counter()
+    found = _pass(problem, new, step, progress, notes, runner)
     between = time.perf_counter()
     for half in (1, 2):
         learn(problem, halves[half - 1], found[half - 1].totals, new.poses, problem.rows_of_half(half))
@@ -213,7 +217,7 @@ def iterate(
     if not problem.mask_given:
         new.mask = mask_from_map(problem, maps[largest].halves, shells[largest]) if len(maps) == 1 else None
     notes += [] if step.final or step.split else reseed_empty_classes(problem, new)
-    timing = _Timing(begun, sum(pass_seconds), between)
+    timing = _Timing(begun, between - before_pass, between)
     new.figures.append(_figures(problem, new, before, step, maps[largest], timing))
     new.unimproved = 0 if _has_improved(state, new) else state.unimproved + 1
     new.finished = state.finished or _has_converged(new, step)
@@ -346,6 +350,7 @@ def refine_state(
     *,
     progress: Progress | None = None,
     after: Callable[[State, Iteration, Step | None], None] | None = None,
+    runner: Runner = run_here,
 ) -> tuple[State, Iteration]:
     """Iterate until nothing changes any more; then once more, if the last maps did not reach the last shell.
 
@@ -361,6 +366,8 @@ def refine_state(
     after : callable, optional
         Called after every iteration with the state, what was made, and the step that follows (None after the last): a
         refinement goes on from there as if it had not been stopped.
+    runner : callable
+        As in :func:`iterate`.
 
     Returns
     -------
@@ -370,7 +377,7 @@ def refine_state(
     following: Step | None = step
     while following is not None:
         step = following
-        state, made = iterate(problem, state, step, progress)
+        state, made = iterate(problem, state, step, progress, runner)
         if step.final:
             following = None
         elif state.finished or state.iteration >= problem.settings.iterations:

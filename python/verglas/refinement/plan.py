@@ -14,6 +14,7 @@ from verglas.geometry import healpix_spacing_deg, unit_pixels
 from verglas.reconstruction.accumulate import direct_grid
 from verglas.refinement import schedule
 from verglas.refinement.problem import RefineProblem
+from verglas.search import blocks
 from verglas.search.grid_step import MOST_CANDIDATES, GridLimits, images_at_a_time, wide_diameter_px
 from verglas.search.pose_step import coarse_radius
 from verglas.search.step import Step
@@ -121,7 +122,8 @@ def _phases(problem: RefineProblem, batch: int, cached: bool) -> dict[str, float
     points = float(np.prod(direct_grid(box, problem.last_radius).shape))
     early = float(np.prod(direct_grid(box, first.insert_radius).shape))
     spectrum = 8 * float(np.prod(ops.Grid(box, max_radius=problem.last_radius).shape))
-    sums = 24 * 2 * classes
+    # Of both half sets; while the second is summed, its blocks have sums of their own (verglas.search.blocks).
+    sums = 24 * classes * (2 + blocks.sums_at_once(len(problem) // 2, problem.block_particles) - 1)
     always = _BASE_BYTES + images + models
     searched = replace(problem, batch=batch)
     listed = images_at_a_time(searched, first, GridLimits(), 1 if first.split else classes)
@@ -131,10 +133,11 @@ def _phases(problem: RefineProblem, batch: int, cached: bool) -> dict[str, float
         + _PIXEL_BYTES * listed * box**2
         + slices
         + sums * early
+        + classes * 8 * float(np.prod(ops.Grid(box, max_radius=first.insert_radius).shape))
         + lists
         + resolve_threads(problem.threads) * _thread_bytes(problem, first),
         "poses": always + per_batch + sums * points + 3 * spectrum * classes,
-        "reconstruction": always + _ITERATION_MAPS * classes * 4 * voxels + (sums + _SOLVE_BYTES) * points,
+        "reconstruction": always + _ITERATION_MAPS * classes * 4 * voxels + (24 * 2 * classes + _SOLVE_BYTES) * points,
         "credible radii": always + _radii_bytes(problem, batch) + 3 * spectrum * classes,
         "page": always + _PAGE_BYTES + _PAGE_MAPS * 4 * voxels,
     }

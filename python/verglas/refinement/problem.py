@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from verglas.refinement.prior.protocol import Prior
 from verglas.refinement.settings import RefineSettings
 from verglas.search.problem import Problem
+from verglas.types.arrays import IntArray
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -35,6 +36,7 @@ class RefineProblem(Problem):
     correlation: bool = field(init=False)
     prior_deg: float | None = field(init=False)
     prior_A: float | None = field(init=False)
+    block_particles: int = field(init=False)
     settings: RefineSettings
     n_classes: int = 1
     mask_given: bool = False
@@ -42,10 +44,14 @@ class RefineProblem(Problem):
 
     def __post_init__(self) -> None:
         """Take over what the search needs."""
-        for name in ("symmetry", "diameter_A", "max_resolution_A", "prior_deg", "prior_A"):
+        for name in ("symmetry", "diameter_A", "max_resolution_A", "prior_deg", "prior_A", "block_particles"):
             object.__setattr__(self, name, getattr(self.settings, name))
         object.__setattr__(self, "correlation", self.settings.mode == "max-cc")
         super().__post_init__()
+
+    def part(self, rows: IntArray) -> Self:
+        """Some of the particles, with the groups of the whole set; without the prior, which is of whole maps."""
+        return replace(super().part(rows), prior=None)
 
     def under(self, symmetry: str) -> Self:
         """The same particles under a point group."""

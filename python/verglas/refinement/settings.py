@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from verglas.errors import SettingError
+from verglas.search.problem import BLOCK_PARTICLES
 from verglas.types.settings import check_settings, setting
 
 Regularisation = Literal["global", "local", "auto"]
@@ -60,6 +61,9 @@ class RefineSettings:
         Estimate a grey scale per micrograph, a noise level per particle.
     solvent_mask : bool
         Once the map is good enough, mask references and FSC by a mask made from the map; else by the sphere alone.
+    block_particles : int
+        Particles whose sums are made together and then added in a fixed order. The result depends on it in its last
+        bits, and on nothing else about who computes: threads, batches, workers.
     seed : int
         Of half sets, of first classes.
     """
@@ -109,6 +113,11 @@ class RefineSettings:
     scale: bool = setting(True, "Estimate a grey scale per micrograph")
     norm: bool = setting(True, "Estimate a noise level per particle")
     solvent_mask: bool = setting(True, "Mask references and FSC by a mask made from the map, once that is good enough")
+    block_particles: int = setting(
+        BLOCK_PARTICLES,
+        "Particles whose sums are made together: what a worker of a cluster takes at a time",
+        at_least=8,
+    )
     seed: int = setting(0, "Seed of half sets and first classes", at_least=0)
 
     def __post_init__(self) -> None:

@@ -14,6 +14,8 @@ import pandas as pd
 from verglas._devices import device_names
 from verglas._screen import ListenerChoice, shown_to
 from verglas.assessment import FSC, Postprocessed, PostprocessSettings, postprocess
+from verglas.cluster import ClusterRequest, Passes, open_cluster
+from verglas.cluster.passes import spool_folder
 from verglas.errors import InputError
 from verglas.io import read_particles
 from verglas.optics import depth_of_field_sentence, for_job
@@ -29,6 +31,7 @@ from verglas.run.refine_folder import RefineFolder, refine_folder, settings_reco
 from verglas.run.refine_inputs import reference_name
 from verglas.run.refine_setup import Around, Reference, Setup, resume_run, start_run
 from verglas.run.refine_verdict import judge_refinement
+from verglas.search.half_pass import Runner, run_here
 from verglas.search.step import Step
 from verglas.types import Map, Particles, Poses
 from verglas.types.convert import particles_of
@@ -117,6 +120,7 @@ def refine(
     resume: bool = False,
     allow_changes: bool = False,
     listener: ListenerChoice = "screen",
+    cluster: str | ClusterRequest | None = None,
     **settings: Any,
 ) -> Refinement:
     r"""Refine poses and map of particles: expectation-maximisation with two independent half sets.
@@ -154,6 +158,9 @@ def refine(
     listener : Listener, "screen" or None
         Who is told how it goes (:class:`verglas.types.listener.Listener`): a bar or lines on standard error, nobody,
         or an object of one's own.
+    cluster : str or ClusterRequest, optional
+        Workers that share the particles: ``"local:4"``, ``"slurm:16"``, ``"tcp://host:8786"``, or a request with a
+        profile (:mod:`verglas.cluster`). The result does not depend on them.
     **settings
         Any other field of :class:`verglas.refinement.RefineSettings`.
 
@@ -190,6 +197,7 @@ def refine(
     resolved_settings = settings_from("refine", RefineSettings, **settings)
     everything = particles_of(particles, "refine: particles")
     everything = for_job(everything, "refine")
+    request = _cluster_request(cluster, devices, out)
     record = settings_record(
         resolved_settings,
         {
@@ -219,7 +227,26 @@ def refine(
         if resolved_settings.diameter_A is not None:
             voltage_kV = float(everything.optics.voltage_kV.min())
             heard.say(depth_of_field_sentence(resolved_settings.diameter_A, voltage_kV, 2 * everything.pixel_size_A))
-        return _run(setup, folder, heard)
+        runner: Runner = run_here
+        if request is not None:
+            opened = open_cluster(request, heard, job="refine", threads=threads, memory_GB=limit)
+            workers = ends.enter_context(opened)
+            spool = ends.enter_context(spool_folder(None if folder is None else folder.folder))
+            runner = Passes(workers, setup.used, spool, heard)
+        return _run(setup, folder, heard, runner)
+
+
+def _cluster_request(
+    cluster: str | ClusterRequest | None, devices: tuple[str, ...], out: str | Path | None
+) -> ClusterRequest | None:
+    if cluster is None:
+        return None
+    request = ClusterRequest.parse(cluster)
+    if devices != ("cpu",):
+        raise InputError(f"refine: --cluster {request} uses the processors of its workers; leave out --device")
+    if request.kind != "local" and out is None:
+        raise InputError(f"refine: --cluster {request} needs a run folder (out) that all workers see")
+    return request
 
 
 def _tell_forecast(setup: Setup, folder: RefineFolder | None, listener: Listener) -> None:
@@ -305,7 +332,7 @@ def _as_list(reference: Reference | Sequence[Reference] | None) -> list[Referenc
     return [reference] if isinstance(reference, (Map, str, Path)) else list(reference)
 
 
-def _run(setup: Setup, folder: RefineFolder | None, listener: Listener) -> Refinement:
+def _run(setup: Setup, folder: RefineFolder | None, listener: Listener, runner: Runner) -> Refinement:
     problem = setup.problem
     # A list, which the functions below change: progress is told before its iteration is counted.
     number = [setup.state.iteration]
@@ -329,7 +356,7 @@ def _run(setup: Setup, folder: RefineFolder | None, listener: Listener) -> Refin
     assert setup.step is not None
     try:
         state, last_iteration = refine_state(
-            problem, setup.state, setup.step, progress=progress, after=record_iteration
+            problem, setup.state, setup.step, progress=progress, after=record_iteration, runner=runner
         )
         assessments = _assess(problem, state, last_iteration, phase_progress(listener, "postprocessing, maps"))
         particles = _with_radii(

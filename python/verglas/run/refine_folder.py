@@ -49,13 +49,14 @@ def refuse_changes(folder: Path, now: Mapping[str, Any], *, allowed: bool) -> li
         There are some, and they are not allowed.
     """
     free = {f.name for f in fields(RefineSettings) if not setting_of(f).changes_result}
+    defaults = {f.name: f.default for f in fields(RefineSettings)}  # of settings that the run's version did not have
     record = read_json(folder / "run.json")
     had, version = record["settings"], record.get("verglas", "unknown")
     changes = [] if version == __version__ else [f"verglas: was {version}, now {__version__}"]
     changes += [
-        f"{name}: was {had.get(name)}, now {value}"
+        f"{name}: was {had.get(name, defaults.get(name))}, now {value}"
         for name, value in now.items()
-        if name not in free and had.get(name) != value
+        if name not in free and had.get(name, defaults.get(name)) != value
     ]
     if changes and not allowed:
         raise InputError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import copy
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -133,9 +134,18 @@ class Totals:
 
     def merge(self, other: Totals, rows: IntArray) -> None:
         """Add the sums of these rows, made elsewhere."""
+        self._add_sums(other)
+        self.ratio[rows] = other.ratio[rows]
+
+    def followed_by(self, other: Totals) -> Totals:
+        """Sums of both, of particles that follow one another."""
+        both = replace(self, ratio=np.concatenate([self.ratio, other.ratio]))
+        both._add_sums(other)
+        return both
+
+    def _add_sums(self, other: Totals) -> None:
         for name in ("squared", "coefficients", "cross", "power", "mass"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
-        self.ratio[rows] = other.ratio[rows]
 
     def add(
         self,
@@ -277,6 +287,12 @@ class GridStep:
         prior = class_prior(self.directions.log_prior, weight)
         self.search.set_reference(self.slices(self.narrow, n_searches), prior)
 
+    def on(self, problem: Problem) -> GridStep:
+        """The same references for other particles; what was made of them is shared."""
+        other = copy(self)
+        other.problem = replace(problem, batch=self.problem.batch)
+        return other
+
     def slices(self, polar: ops.PolarGrid, classes: int | None = None) -> npt.NDArray:
         """Slices of the first so many classes, or of all, end to end."""
         return joined_slices(
@@ -323,7 +339,6 @@ class GridStep:
         problem, classes = self.problem, len(self.model.volumes)
         totals = Totals.zeros(problem, classes)
         sums = self.slice_sums()
-        self.spectra.clear()  # as large as the sums of a map, and no longer needed
         all_rows = problem.rows_of_half(half) if rows is None else rows
         for batch in image_batches(problem, all_rows, self.model, poses):
             scores = self.score(batch)

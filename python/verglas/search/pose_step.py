@@ -7,7 +7,8 @@ after each radius only those are kept that can still win.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from copy import copy
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -78,20 +79,36 @@ class PoseStep:
     mask : (N, N, N) float32
         Of the references.
     step : Step
+    shift_sigma_px : float, optional
+        Width of the prior of the shifts (:func:`shift_spread_px`); the step's range by default.
     """
 
-    def __init__(self, problem: Problem, model: HalfModel, mask: npt.NDArray, step: Step) -> None:
+    def __init__(
+        self,
+        problem: Problem,
+        model: HalfModel,
+        mask: npt.NDArray,
+        step: Step,
+        shift_sigma_px: float | None = None,
+    ) -> None:
         self.problem, self.model, self.step, self.threads = problem, model, step, problem.threads
         self.where = problem.where
         self.spectra, self.grid = spectra_of(problem, model, mask, max(step.radius, step.insert_radius))
         self.correlation = problem.correlation
         self.group, self.operators = symmetry_matrices(problem.symmetry), problem.operators
-        self.shift_sigma_px = max(_LEAST_SHIFT_PX, step.shift_range_px)
+        least = max(_LEAST_SHIFT_PX, step.shift_range_px)
+        self.shift_sigma_px = least if shift_sigma_px is None else shift_sigma_px
         self.most_kept = _KEPT[0]
         with np.errstate(divide="ignore"):
             self.log_class = np.log(model.class_weight)
         if step.phase == "global":
             self._prepare_search()
+
+    def on(self, problem: Problem) -> PoseStep:
+        """The same references for other particles; what was made of them is shared."""
+        other = copy(self)
+        other.problem = replace(problem, batch=self.problem.batch)
+        return other
 
     def _prepare_search(self) -> None:
         step = self.step
@@ -275,13 +292,10 @@ class PoseStep:
     def run(self, half: int, poses: PoseTable, tick: Tick, rows: IntArray | None = None) -> HalfSums:
         """Refine the poses of a half set, or of these rows of it (replaced in ``poses``), and make its sums."""
         problem = self.problem
-        everything = problem.rows_of_half(half)
-        # Of the whole half set, whichever rows are this device's: the prior may not depend on how many devices share
-        # them.
-        self.shift_sigma_px = self._spread(poses, everything)
+        rows = problem.rows_of_half(half) if rows is None else rows
         totals = Totals.zeros(problem, len(self.spectra))
         sums = [empty_sums(problem, self.step) for _ in self.spectra]
-        for batch in image_batches(problem, everything if rows is None else rows, self.model, poses):
+        for batch in image_batches(problem, rows, self.model, poses):
             data = self._spectra_of(batch)
             final, fisher = self._candidates(batch, poses, data)
             weight, evidence = posterior(final, len(batch))
@@ -308,13 +322,6 @@ class PoseStep:
             batch.ctf(**self.where.of_ops),
             to_device(batch.inv_sigma2, problem.device),
         )
-
-    def _spread(self, poses: PoseTable, rows: npt.NDArray) -> float:
-        """Width of the prior of the shifts: what they spread over now, or the range of the first search."""
-        rows_with_pose = rows[np.isfinite(poses.log_evidence[rows])]
-        if not len(rows_with_pose):
-            return max(_LEAST_SHIFT_PX, self.step.shift_range_px)
-        return max(_LEAST_SHIFT_PX, float(np.sqrt(np.mean(poses.origin_px[rows_with_pose] ** 2))))
 
     def _learn(
         self,
@@ -395,6 +402,14 @@ class PoseStep:
         squared[:, 0] = coefficients[0] = 0
         totals.add(self.problem, batch, squared, coefficients, cross, power)
         totals.mass += np.bincount(final.class_number, weight, minlength=len(totals.mass))
+
+
+def shift_spread_px(step: Step, poses: PoseTable, rows: IntArray) -> float:
+    """Width of the prior of the shifts: what those of a half set spread over now, or the range of the first search."""
+    rows_with_pose = rows[np.isfinite(poses.log_evidence[rows])]
+    if not len(rows_with_pose):
+        return max(_LEAST_SHIFT_PX, step.shift_range_px)
+    return max(_LEAST_SHIFT_PX, float(np.sqrt(np.mean(poses.origin_px[rows_with_pose] ** 2))))
 
 
 def _take_rows(values: npt.NDArray, index: npt.NDArray) -> npt.NDArray:

@@ -33,6 +33,7 @@ _EDGE_PX = 5.0
 _WITHOUT_NEIGHBOURS = 1.2  # diameters
 _BATCH_PIXELS = 1 << 22
 _FEWEST = 20
+BLOCK_PARTICLES = 1000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,6 +73,10 @@ class Problem:
         Shifts that a search without known poses starts from.
     edge_px : float
         Width of the soft edges of circle and sphere, outside the particle's diameter.
+    block_particles : int
+        Particles whose sums are made together (:mod:`verglas.search.blocks`): results depend on it in their last bits.
+    whole : (int, int), optional
+        Noise and scale groups of the set that these particles are part of; their own by default.
     job : str
         Who asks, for messages.
     """
@@ -92,6 +97,8 @@ class Problem:
     devices: tuple[str, ...] = ("cpu",)
     first_origin_px: FloatArray | None = None
     edge_px: float = _EDGE_PX
+    block_particles: int = BLOCK_PARTICLES
+    whole: tuple[int, int] | None = None
     job: str = "search"
 
     @classmethod
@@ -142,12 +149,12 @@ class Problem:
     @property
     def n_groups(self) -> int:
         """Noise groups."""
-        return int(self.group.max()) + 1
+        return int(self.group.max()) + 1 if self.whole is None else self.whole[0]
 
     @property
     def n_micrographs(self) -> int:
         """Scale groups."""
-        return int(self.micrograph.max()) + 1
+        return int(self.micrograph.max()) + 1 if self.whole is None else self.whole[1]
 
     @cached_property
     def box(self) -> int:
@@ -222,6 +229,20 @@ class Problem:
     def rows_of_half(self, half: int) -> IntArray:
         """Particles of a half set, in order."""
         return np.flatnonzero(self.half == half)
+
+    def part(self, rows: IntArray) -> Self:
+        """Some of the particles, with the noise and scale groups of the whole set."""
+        origin = self.first_origin_px
+        return replace(
+            self,
+            particles=self.particles[rows],
+            half=self.half[rows],
+            group=self.group[rows],
+            micrograph=self.micrograph[rows],
+            params=self.params[rows],
+            first_origin_px=None if origin is None else origin[rows],
+            whole=(self.n_groups, self.n_micrographs),
+        )
 
 
 def image_batches(problem: Problem, rows: IntArray, model: HalfModel, poses: PoseTable) -> Iterator[ImageBatch]:

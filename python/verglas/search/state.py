@@ -65,6 +65,19 @@ class PoseTable:
         for name, value in vars(self).items():
             value[rows] = getattr(other, name)[rows]
 
+    def of(self, rows: IntArray) -> PoseTable:
+        """These rows, as a table of their own."""
+        return PoseTable(**{name: value[rows] for name, value in vars(self).items()})
+
+    def put(self, rows: IntArray, other: PoseTable) -> None:
+        """Replace these rows by those of a table that holds no others."""
+        for name, value in vars(self).items():
+            value[rows] = getattr(other, name)
+
+    def followed_by(self, other: PoseTable) -> PoseTable:
+        """Both tables, end to end."""
+        return PoseTable(**{name: np.concatenate([v, getattr(other, name)]) for name, v in vars(self).items()})
+
     def copy(self) -> PoseTable:
         """Independent arrays."""
         return PoseTable(**{name: value.copy() for name, value in vars(self).items()})

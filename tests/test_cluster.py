@@ -1,0 +1,262 @@
+"""Blocks of particles and the workers of a cluster: the same bits whoever computes, and whoever is killed meanwhile."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import signal
+from dataclasses import replace
+
+import numpy as np
+import psutil
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import verglas as vg
+from verglas import ops
+from verglas.cluster import ClusterProfile, ClusterRequest, Passes, connect, open_cluster, read_profile, worker
+from verglas.cluster.connect import slurm_arguments
+from verglas.cluster.passes import spool_folder
+from verglas.errors import FormatError, InputError
+from verglas.refinement import schedule, start
+from verglas.refinement.em import initial_state, iterate
+from verglas.refinement.settings import RefineSettings
+from verglas.run.cluster import cluster_request
+from verglas.search.blocks import BlockSums, add_blocks, add_in_order, count_blocks, levels, sums_at_once
+from verglas.search.grid_step import HalfSums, Totals
+from verglas.search.problem import survey
+from verglas.search.state import PoseTable
+from verglas.types.listener import Silence
+
+BOX, PIXEL_A, DIAMETER_A, GROUP = 24, 5.0, 90.0, "O"
+BLOCK = 9  # particles: four blocks of each half set, in a tree of one level
+
+
+@pytest.fixture(scope="module")
+def data() -> tuple[vg.Particles, vg.Map]:
+    model = vg.simulate.phantom(BOX, PIXEL_A, DIAMETER_A, GROUP)
+    particles = vg.simulate.particles(model, 64, BOX, PIXEL_A, snr=1.0, seed=1)
+    # Several noise and scale groups: a block does not hold particles of all of them.
+    particles = particles.with_columns(rlnMicrographName=np.repeat([f"m{i}" for i in range(8)], 8))
+    return particles, vg.simulate.density(model, BOX, PIXEL_A)
+
+
+def begin(data, block_particles: int):
+    """A problem, the state after one iteration of the grid search, and a step of the global search."""
+    particles, truth = data
+    chosen = RefineSettings(
+        GROUP,
+        diameter_A=DIAMETER_A,
+        initial_resolution_A=28.0,
+        max_resolution_A=15.0,
+        shift_range_A=5.0,
+        block_particles=block_particles,
+    )
+    found = survey(particles)
+    problem = start.make_problem(particles, found.excluded, chosen, threads=1)
+    state, _ = initial_state(problem, found.power, [truth])
+    first = schedule.first_step(problem)
+    then = replace(schedule.make_step(problem, "global", 7, first.order, first.shift_range_px), candidates=2)
+    return problem, state, first, then
+
+
+@pytest.fixture(scope="module")
+def in_blocks(data):
+    """Two iterations in this process, in blocks."""
+    problem, state, first, then = begin(data, BLOCK)
+    middle, one = iterate(problem, state, first)
+    return problem, [state, middle], [first, then], [(middle, one), iterate(problem, middle, then)]
+
+
+def bits(made) -> list[np.ndarray]:
+    """Everything that an iteration made."""
+    state, iteration = made
+    arrays = [iteration.maps[0].raw, *vars(state.poses).values()]
+    return arrays + [value for half in state.halves for value in vars(half).values()]
+
+
+def same_bits(one, other) -> bool:
+    return all(np.array_equal(a, b, equal_nan=True) for a, b in zip(bits(one), bits(other), strict=True))
+
+
+# -- blocks ------------------------------------------------------------------------------------------------------------
+
+
+def some_sums(rng: np.random.Generator) -> BlockSums:
+    """Of one particle; numbers of all sizes, so that the order of adding shows."""
+    sums = ops.GridSums.zeros(ops.Grid(4))
+    for array in (sums.values, sums.weights):
+        array += rng.normal(size=array.shape) * 10.0 ** rng.integers(-8, 8, array.shape)
+    totals = Totals(
+        *(rng.normal(size=(1, 3)) for _ in range(2)), *(rng.normal(size=2) for _ in range(3)), rng.random(1)
+    )
+    poses = PoseTable.unknown(1)
+    poses.norm[:] = totals.ratio
+    return BlockSums(poses, HalfSums([sums], totals))
+
+
+@settings(max_examples=30, deadline=None)
+@given(n=st.integers(1, 70), seed=st.integers(0, 9))
+def test_blocks_are_added_by_the_tree_in_whatever_memory(n, seed):
+    streamed = add_in_order(some_sums(rng) for rng in np.random.default_rng(seed).spawn(n))
+    made = [some_sums(rng) for rng in np.random.default_rng(seed).spawn(n)]
+    for groups in levels(n):
+        following = []
+        for first, *others in groups:
+            total = made[first]
+            for i in others:
+                total = add_blocks(total, made[i])
+            following.append(total)
+        made = following
+    assert np.array_equal(streamed.sums.grids[0].values, made[0].sums.grids[0].values)
+    assert np.array_equal(streamed.sums.totals.cross, made[0].sums.totals.cross)
+    assert streamed.poses.norm.tolist() == made[0].poses.norm.tolist() == made[0].sums.totals.ratio.tolist()
+    assert len(made) == 1
+    assert len(made[0].poses.norm) == n
+    assert n <= 4 ** (sums_at_once(n, 1) - 1)  # as many sums at once as the tree has levels, and the block's
+
+
+def test_there_are_never_more_than_256_blocks():
+    assert [count_blocks(n, 1000) for n in (1, 1000, 1001, 256_000, 10_000_000)] == [1, 1, 2, 256, 256]
+
+
+def test_blocks_change_no_pose_and_the_map_by_rounding_only(data, in_blocks):
+    """From the same references: what is searched is the same, and sums differ by the order of adding."""
+    whole, state, first, _ = begin(data, 1000)
+    one, two = iterate(whole, state, first), in_blocks[3][0]
+    assert np.array_equal(one[0].poses.angles_deg, two[0].poses.angles_deg)
+    assert np.array_equal(one[0].poses.log_evidence, two[0].poses.log_evidence)
+    largest = np.abs(one[1].maps[0].raw).max()
+    assert np.abs(one[1].maps[0].raw - two[1].maps[0].raw).max() < 1e-5 * largest
+    assert one[0].halves[0].sigma2 == pytest.approx(two[0].halves[0].sigma2, rel=1e-10)
+    assert one[0].halves[0].scale == pytest.approx(two[0].halves[0].scale, rel=1e-10)
+
+
+# -- workers -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_workers_make_the_bits_of_one_process(in_blocks, workers, tmp_path):
+    problem, states, steps, made = in_blocks
+    request, done = ClusterRequest("local", workers), []
+    with open_cluster(request, Silence(), job="test", processes=False) as pool, spool_folder(tmp_path) as spool:
+        passes = Passes(pool, problem.particles, spool, Silence())
+        for state, step, expected in zip(states, steps, made, strict=True):
+            found = iterate(problem, state, step, lambda _phase, n, of: done.append((n, of)), passes)
+            assert same_bits(found, expected)
+        assert len(list(spool.glob("block_*"))) == 8  # written once, whatever the iterations
+    assert done[-1] == (64, 64)
+    assert not spool.exists()
+
+
+def test_a_worker_says_what_it_lacks(tmp_path):
+    here = worker.BlockOrder(str(tmp_path / "block"), "", 1, 1.0, os.getcwd(), worker.identity())
+    with pytest.raises(InputError, match="the run folder has to lie on a file system that all workers share"):
+        worker.do_block(here, PoseTable.unknown(1))
+    with pytest.raises(InputError, match=r"a worker has verglas .*, this program verglas 0\.0, v3: .* VERGLAS_ISA"):
+        worker.do_block(replace(here, identity="verglas 0.0, v3"), PoseTable.unknown(1))
+
+
+class _Killer(Silence):
+    """Kills a worker each time that so many particles more are done."""
+
+    def __init__(self, every: int, most: int) -> None:
+        self.every, self.most, self.calls, self.killed = every, most, 0, []
+        self.rng = np.random.default_rng(0)
+
+    def progress(self, phase: str, done: int, total: int) -> None:
+        if not phase.startswith("iteration") or not done:
+            return
+        self.calls += 1
+        if self.calls % self.every == 0 and len(self.killed) < self.most:
+            workers = [p for p in psutil.Process().children(recursive=True) if "spawn_main" in " ".join(p.cmdline())]
+            for connection in (c for p in workers for c in p.net_connections() if c.status == "LISTEN"):
+                assert connection.laddr.ip == "127.0.0.1"
+            chosen = workers[self.rng.integers(len(workers))]
+            self.killed.append(chosen.pid)
+            os.kill(chosen.pid, signal.SIGKILL)
+
+
+@pytest.mark.slow
+def test_processes_make_the_same_bits_though_they_are_killed(data):
+    """Separate processes; in the second run a worker is killed with SIGKILL after every fourth block."""
+    particles, truth = data
+    how = {"diameter_A": DIAMETER_A, "max_resolution_A": 15.0, "iterations": 2, "block_particles": BLOCK, "threads": 1}
+    killer = _Killer(every=4, most=4)
+    quiet = vg.refine(particles, truth, GROUP, listener=None, **how)
+    for cluster, listener in (("local:2", Silence()), ("local:3", killer)):
+        found = vg.refine(particles, truth, GROUP, cluster=cluster, listener=listener, **how)
+        assert np.array_equal(found.map.data, quiet.map.data)
+        assert np.array_equal(found.half_maps[1].data, quiet.half_maps[1].data)
+        assert found.particles.table.equals(quiet.particles.table)
+    assert len(killer.killed) >= 3
+
+
+# -- what is asked for -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("text", ["local", "local:0", "local:two", "pbs:4", "tcp://host", "tcp:host:1", ""])
+def test_a_cluster_that_is_none(text):
+    with pytest.raises(InputError, match="expected local:4, slurm:16 or tcp://host:8786"):
+        ClusterRequest.parse(text)
+
+
+def test_a_profile_says_what_slurm_is_asked_for(tmp_path):
+    path = tmp_path / "profile.toml"
+    path.write_text('queue = "gpu"\nwalltime = "02:00:00"\ncores = 8\nmemory = "32 GB"\nextra = ["--constraint=v4"]\n')
+    request = ClusterRequest.parse("slurm:16", path)
+    assert (request.kind, request.workers, request.profile.cores) == ("slurm", 16, 8)
+    from dask_jobqueue.slurm import SLURMJob
+
+    script = SLURMJob("tcp://127.0.0.1:1", name="w", **slurm_arguments(request.profile)).job_script()
+    for line in ("#SBATCH -p gpu", "#SBATCH -t 02:00:00", "#SBATCH --cpus-per-task=8", "#SBATCH --constraint=v4"):
+        assert line in script
+    assert script.rstrip().split("--nthreads")[-1].split()[0] == "1"  # the last one counts
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("cores = ", "no TOML"),
+        ("colour = 1", "colour is no key of a cluster profile"),
+        ('cores = "8"', "cores: expected a whole number, got '8'"),
+        ("cores = 0", "cores: expected a number above 0"),
+        ('extra = "--x"', "extra: expected a list of lines"),
+    ],
+)
+def test_a_profile_that_is_wrong(text, said, tmp_path):
+    path = tmp_path / "profile.toml"
+    path.write_text(text)
+    with pytest.raises(FormatError, match=said):
+        read_profile(path)
+
+
+def test_a_whole_number_is_a_number(tmp_path):
+    path = tmp_path / "profile.toml"
+    path.write_text('images_GB = 4\ninterface = "ib0"\nbefore = ["module load x"]')
+    assert read_profile(path) == ClusterProfile(images_GB=4, interface="ib0", before=("module load x",))
+
+
+def test_refusals(data, tmp_path, monkeypatch):
+    particles, truth = data
+    with pytest.raises(InputError, match="refine: --cluster slurm:2 needs a run folder"):
+        vg.refine(particles, truth, cluster="slurm:2", listener=None)
+    with pytest.raises(InputError, match="--cluster-profile says how workers are asked for"):
+        cluster_request(None, tmp_path / "profile.toml")
+    monkeypatch.setattr(connect, "_ANSWER_S", 0.3)
+    with pytest.raises(InputError, match="no Dask scheduler answers there"), open_at("tcp://127.0.0.1:9"):
+        pass
+    half_a_pair = ClusterRequest("address", 0, "tls://127.0.0.1:9", ClusterProfile(tls_key="k.pem"))
+    with pytest.raises(InputError, match="tls_key is given without tls_ca_file"), open_at(half_a_pair):
+        pass
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with (
+        pytest.raises(InputError, match=r"needs the package dask, .* pip install 'verglas\[cluster\]'"),
+        open_at("local:1"),
+    ):
+        pass
+
+
+def open_at(text):
+    return open_cluster(ClusterRequest.parse(text), Silence(), job="refine")
