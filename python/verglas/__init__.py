@@ -52,6 +52,7 @@ _LAZY = {
     "refine": "verglas.run.refine",
     "refine_ctf": "verglas.run.ctf_refine",
     "polish": "verglas.run.polish",
+    "sieve": "verglas.run.sieve",
     "status": "verglas.run.status",
     "subtract": "verglas.heterogeneity.subtract",
     "symmetry_matrices": "verglas.geometry",
@@ -145,6 +146,7 @@ if TYPE_CHECKING:
     from verglas.run.plan import plan
     from verglas.run.polish import polish
     from verglas.run.refine import refine
+    from verglas.run.sieve import sieve
     from verglas.run.status import status
     from verglas.run.validate import validate
     from verglas.search import align
@@ -224,6 +226,7 @@ __all__ = [
     "refinement",
     "search",
     "show",
+    "sieve",
     "simulate",
     "status",
     "subtract",

@@ -2,6 +2,7 @@
 
 from functools import partial
 
+from verglas.assessment.alignability import Alignability, alignability
 from verglas.assessment.counts import effective_counts
 from verglas.assessment.directional import DirectionalFSC, directional_fsc
 from verglas.assessment.fsc import (
@@ -38,6 +39,14 @@ from verglas.assessment.micrographs import (
 )
 from verglas.assessment.movies import judge_movies
 from verglas.assessment.orientations import OrientationEfficiency, orientation_efficiency, view_counts
+from verglas.assessment.particle_scores import (
+    ParticleScores,
+    expected_gain,
+    first_high_shell,
+    held_out_evidence,
+    percentile_by_defocus,
+    score_particles,
+)
 from verglas.assessment.phase import PhaseResidual, differential_phase_residual
 from verglas.assessment.phase_randomisation import corrected_fsc, randomise_phases
 from verglas.assessment.poses import PoseErrors, pose_errors
@@ -52,6 +61,7 @@ from verglas.types.verdict import Verdict
 __all__ = [
     "FSC",
     "THRESHOLDS",
+    "Alignability",
     "DirectionalFSC",
     "Guinier",
     "GuinierLine",
@@ -61,6 +71,7 @@ __all__ = [
     "MapModelSettings",
     "MicrographQuality",
     "OrientationEfficiency",
+    "ParticleScores",
     "PhaseResidual",
     "PoseErrors",
     "PostprocessSettings",
@@ -71,6 +82,7 @@ __all__ = [
     "SpectralF",
     "TiltProposal",
     "Verdict",
+    "alignability",
     "amplitude_spectrum",
     "b_factor_of_displacement",
     "c_ref",
@@ -79,13 +91,16 @@ __all__ = [
     "directional_fsc",
     "displacement_of_b_factor",
     "effective_counts",
+    "expected_gain",
     "filter_locally",
     "first_crossing",
+    "first_high_shell",
     "fit_guinier",
     "fourier_sampling",
     "fsc",
     "full_map_fsc",
     "guinier",
+    "held_out_evidence",
     "judge_ctfs",
     "judge_extraction",
     "judge_micrographs",
@@ -96,12 +111,14 @@ __all__ = [
     "match_spectrum",
     "mtf_gain",
     "orientation_efficiency",
+    "percentile_by_defocus",
     "pose_errors",
     "postprocess",
     "propose_tilt",
     "q_scores",
     "randomise_phases",
     "reslog",
+    "score_particles",
     "solvent_level",
     "solvent_mask",
     "spectral_f",

@@ -46,6 +46,7 @@ _COMMANDS = (
     "variability",
     "subtract",
     "expand",
+    "sieve",
     "postprocess",
     "directional",
     "local_resolution",

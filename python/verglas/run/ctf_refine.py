@@ -29,14 +29,13 @@ from verglas.optics.refine import (
 )
 from verglas.report.ctf_refine import refinement_page
 from verglas.run.ctf_refine_inputs import Prepared, places, prepare, with_group_fits
-from verglas.run.half_maps import masked_halves, reconstruct_halves
+from verglas.run.half_maps import masked_halves, pixels_between, reconstruct_halves
 from verglas.types import Map, Particles
 from verglas.types.convert import MapLike, ParticlesLike, map_of, particles_of
 from verglas.types.listener import Listener
 from verglas.types.settings import check_settings, setting, settings_from
 
 _LEAST_SHELLS = 5  # with signal; fewer decide nothing
-_FIRST_SHELL_A = 40.0  # solvent and what lies beside a particle are coarser
 
 
 @dataclass(frozen=True)
@@ -279,7 +278,8 @@ def _one_round(
     threads: int | None,
     heard: Listener,
 ) -> tuple[Particles, Round]:
-    fitting = _Fitting(state, prepared, maps, _pixels(state, maps[0], chosen), threads, heard)
+    pixels = pixels_between("ctf-refine", state, maps[0], chosen.max_resolution_A)
+    fitting = _Fitting(state, prepared, maps, pixels, threads, heard)
     made = Round(fitting.calibration.informative)
     if made.informative_shells < _LEAST_SHELLS:
         return state, made
@@ -290,19 +290,6 @@ def _one_round(
     if chosen.defocus:
         made = fitting.defocus(made, chosen.defocus_range_A)
     return fitting.state, made
-
-
-def _pixels(particles: Particles, volume: Map, chosen: CtfRefineSettings) -> Pixels:
-    box, pixel_A = particles.box, particles.pixel_size_A
-    if volume.box != box or abs(volume.pixel_size_A / pixel_A - 1) > 0.01:
-        raise InputError(
-            f"ctf-refine: the maps have {volume.box} px of {volume.pixel_size_A:g} A, the particles {box} px of "
-            f"{pixel_A:g} A; resample the maps"
-        )
-    finest = (box - 1) // 2 - 1
-    if chosen.max_resolution_A is not None:
-        finest = min(finest, int(box * pixel_A / chosen.max_resolution_A))
-    return Pixels(box, pixel_A, min(max(2, round(box * pixel_A / _FIRST_SHELL_A)), finest - 2), finest)
 
 
 def _sentence(number: int, made: Round) -> str:

@@ -109,12 +109,16 @@ class Reference:
         """(n, box, box // 2 + 1): slices at the poses of particles, moved to where they lie."""
         poses = particles.poses
         assert poses is not None
+        return self.slices_at(euler_to_matrix(poses.angles_deg), -poses.shifts_A / self.pixels.pixel_size_A)
+
+    def slices_at(self, matrices: FloatArray, displacement_px: FloatArray | None = None) -> Complex64Array:
+        """(n, box, box // 2 + 1): slices at rotations, moved by a displacement."""
         return ops.project(
             self._spectrum,
             self._grid,
-            euler_to_matrix(poses.angles_deg),
+            matrices,
             max_radius=min(self.pixels.last + 1, self._grid.max_radius),
-            shifts_px=-poses.shifts_A / self.pixels.pixel_size_A,
+            shifts_px=displacement_px,
             threads=self.threads,
         )
 

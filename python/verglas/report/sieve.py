@@ -1,0 +1,150 @@
+"""The page of a sieve: what held-out particles say of each share kept, and what separates those removed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from verglas.report.chart import Chart, Line, Series, chart_block
+from verglas.report.html import Page, Picture, Section, Table, render
+from verglas.report.style import COLOURS, new_figure, png, style_context
+from verglas.types.arrays import FloatArray
+from verglas.types.verdict import Verdict
+
+_SHOWN = {
+    "verglasGain": "gain, nats",
+    "verglasCorrelation": "correlation",
+    "verglasNoiseRatio": "noise over that of the group",
+    "verglasAngleChange": "change of orientation, degrees",
+    "verglasAlignabilityPrecision": "precision of the alignment",
+    "verglasAlignabilityAccuracy": "accuracy of the alignment",
+}
+
+
+def share_charts(rounds: pd.DataFrame) -> list[Chart]:
+    """Held-out evidence, resolution and B-factor against the share of particles kept."""
+    if not len(rounds):
+        return []
+    share = 100 * rounds["share_kept"].to_numpy(np.float64)
+
+    def series(name: str, column: str) -> Series:
+        return Series(name, share, rounds[column].to_numpy(np.float64))
+
+    error = rounds["gain_error_nats"].to_numpy(np.float64)
+    gain = rounds["gain_nats"].to_numpy(np.float64)
+    control = gain - rounds["gain_over_control_nats"].to_numpy(np.float64)
+    x = "particles kept, %"
+    charts = [
+        Chart(
+            "What held-out particles gain",
+            x,
+            "nats each, over the maps of all",
+            [
+                Series("lowest dropped", share, gain),
+                Series("less one standard error", share, gain - error),
+                Series("as many at random", share, control),
+            ],
+            [Line(0.0, "maps of all")],
+        ),
+        Chart(
+            "Resolution of the half maps",
+            x,
+            "Å at FSC 0.143",
+            [series("lowest dropped", "resolution_A"), series("as many at random", "resolution_A_control")],
+        ),
+    ]
+    if rounds[["b_factor_A2", "b_factor_A2_control"]].notna().to_numpy().any():
+        both = [series("lowest dropped", "b_factor_A2"), series("as many at random", "b_factor_A2_control")]
+        charts.append(Chart("B-factor of the map", x, "Å²", both))
+    return charts
+
+
+def score_picture(values: FloatArray, gone: npt.NDArray[np.bool_], label: str) -> bytes:
+    """Histograms of a score, of the particles kept and of those removed."""
+    known = np.isfinite(values)
+    low, high = np.percentile(values[known], [0.2, 99.8])
+    bins = np.linspace(low, high if high > low else low + 1.0, 60).tolist()
+    with style_context():
+        figure = new_figure(4.6, 2.8)
+        axes = figure.add_subplot()
+        kept = ~gone
+        axes.hist(np.clip(values[known & kept], low, high), bins, color=COLOURS[0], alpha=0.7, label="kept")
+        if (~kept & known).any():
+            axes.hist(np.clip(values[known & ~kept], low, high), bins, color=COLOURS[1], alpha=0.7, label="removed")
+            axes.legend(fontsize=9)
+        axes.set(xlabel=label, ylabel="particles")
+        return png(figure)
+
+
+def sieve_page(
+    scores: pd.DataFrame,
+    gone: npt.NDArray[np.bool_],
+    rounds: pd.DataFrame,
+    verdict: Verdict,
+    told: Mapping[str, Any],
+    footer: str,
+) -> str:
+    """The page as HTML.
+
+    Parameters
+    ----------
+    scores : DataFrame
+        A row for each particle of the input.
+    gone : (n,) bool
+        Those removed.
+    rounds : DataFrame
+        Of :class:`verglas.run.sieve.Sieved`.
+    verdict : Verdict
+    told : mapping
+        The summary of the job.
+    footer : str
+    """
+    sections = []
+    charts = share_charts(rounds)
+    if charts:
+        text = (
+            "Held-out particles are in none of these maps, and were not chosen by them: they alone decide. The FSC of "
+            "sieved half maps is biased upwards, since the particles of each half were chosen by the map of the other; "
+            "random removal of as many says what the number of particles alone does."
+        )
+        sections.append(Section("Against the share kept", text, [chart_block(chart) for chart in charts]))
+        sections.append(Section("Rounds", "", [_table(rounds, told["round"])]))
+    pictures = [
+        Picture(score_picture(scores[name].to_numpy(np.float64), gone, label), f"histogram of the {label}")
+        for name, label in _SHOWN.items()
+        if name in scores and scores[name].notna().any()
+    ]
+    if pictures:
+        text = "Every particle against the map of the half set that it is not in."
+        sections.append(Section("Scores of the particles", text, pictures))
+    if told["reasons"]:
+        rows = [(reason, str(count)) for reason, count in told["reasons"].items()]
+        sections.append(Section("Removed", "", [Table(("why", "particles"), rows)]))
+    figures = {name: str(told[name]) for name in ("particles", "kept", "removed")}
+    others = [f"{finding.sentence[0].upper()}{finding.sentence[1:]}." for finding in verdict.findings]
+    return render(Page("Particles sieved", " ".join(others), figures, sections, footer))
+
+
+def _table(rounds: pd.DataFrame, chosen: int) -> Table:
+    head = ("round", "kept", "resolution, Å", "at random, Å", "B, Å²", "gain, nats", "over random, nats")
+    rows = [
+        (
+            str(row["round"]),
+            f"{row['kept']} ({100 * row['share_kept']:.0f} %)",
+            _number(row["resolution_A"], 2),
+            _number(row["resolution_A_control"], 2),
+            _number(row["b_factor_A2"], 0),
+            f"{row['gain_nats']:+.3f} ± {row['gain_error_nats']:.3f}",
+            f"{row['gain_over_control_nats']:+.3f} ± {row['gain_over_control_error_nats']:.3f}",
+        )
+        for row in rounds.to_dict("records")
+    ]
+    return Table(head, rows, marked=(chosen,) if chosen else ())
+
+
+def _number(value: float, digits: int) -> str:
+    return f"{value:.{digits}f}" if np.isfinite(value) else ""

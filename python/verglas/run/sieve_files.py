@@ -1,0 +1,164 @@
+"""Job on files: ``verglas sieve``."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from verglas._screen import ListenerChoice, shown_to
+from verglas._version import __version__
+from verglas.errors import InputError
+from verglas.io import (
+    read_json,
+    read_map,
+    read_particles,
+    write_csv,
+    write_json,
+    write_map,
+    write_particles,
+    write_text,
+)
+from verglas.report.sieve import sieve_page
+from verglas.run.live_page import footer_text
+from verglas.run.sieve import REASON, Sieved, SieveSettings, sieve
+from verglas.run.tenure import now_text, tenure
+from verglas.types import Particles
+from verglas.types.listener import Listener
+
+
+@dataclass(frozen=True)
+class SieveJob:
+    """What ``verglas sieve`` is asked for.
+
+    Attributes
+    ----------
+    particles : Path
+        STAR file, or the folder of a refinement, whose particles.star, half maps, mask and point group are then taken
+        where others are not given.
+    out : Path
+        Folder to write.
+    half_maps : (Path, Path), optional
+    mask, previous, stack : Path, optional
+    settings : SieveSettings
+    threads : int, optional
+    """
+
+    particles: Path
+    out: Path
+    half_maps: tuple[Path, Path] | None = None
+    mask: Path | None = None
+    previous: Path | None = None
+    stack: Path | None = None
+    settings: SieveSettings = field(default_factory=SieveSettings)
+    threads: int | None = None
+
+
+def of_folder(job: SieveJob, symmetry_given: bool) -> SieveJob:
+    """The job with what a run's folder holds in place of what is not given; itself where a file is named.
+
+    Raises
+    ------
+    InputError
+        The folder has no particles.star, or is the one to be written.
+    """
+    if not job.particles.is_dir():
+        return job
+    folder = job.particles
+    if job.out.resolve() == folder.resolve():
+        raise InputError(f"sieve: {folder} holds the run; name another folder to write (--out)")
+    star, run = folder / "particles.star", folder / "run.json"
+    if not star.is_file():
+        raise InputError(f"{folder}: no particles.star; expected a STAR file, or the folder of a finished refinement")
+    halves = (folder / "half1.mrc", folder / "half2.mrc")
+    settings, mask = job.settings, folder / "mask.mrc"
+    stated = read_json(run).get("symmetry") if run.is_file() else None
+    if stated and not symmetry_given:
+        settings = SieveSettings(**{**asdict(settings), "symmetry": str(stated)})
+    return SieveJob(
+        star,
+        job.out,
+        job.half_maps or (halves if all(path.is_file() for path in halves) else None),
+        job.mask or (mask if mask.is_file() else None),
+        job.previous,
+        job.stack,
+        settings,
+        job.threads,
+    )
+
+
+def sieve_files(
+    job: SieveJob, *, symmetry_given: bool = False, listener: ListenerChoice = "screen"
+) -> tuple[Sieved, dict[str, Any]]:
+    """Read, sieve, write; the result and its summary.
+
+    Writes kept.star, removed.star (with ``verglasSieveReason``), half1.mrc, half2.mrc, rounds.csv, sieve.json and
+    report.html. Where nothing can be scored, kept.star is the input.
+    """
+    job = of_folder(job, symmetry_given)
+    given = read_particles(job.particles, stack=job.stack)
+    maps = None if job.half_maps is None else (read_map(job.half_maps[0]), read_map(job.half_maps[1]))
+    mask = None if job.mask is None else read_map(job.mask)
+    before = None if job.previous is None else read_particles(job.previous)
+    with shown_to(listener) as heard, tenure(job.out, "sieve", heard) as held:
+        held.write(state="running", n_particles=len(given))
+        told: Listener = held
+        found = sieve(
+            given,
+            maps,
+            mask=mask,
+            previous=before,
+            settings=job.settings,
+            threads=job.threads,
+            listener=told,
+        )
+        summary = summary_of(found)
+        _write(job.out, given, found, summary)
+    return found, summary
+
+
+def summary_of(found: Sieved) -> dict[str, Any]:
+    """Figures of a sieve for JSON."""
+    reasons = Counter(_kind(str(why)) for why in found.removed.table[REASON])
+    columns = ("resolution_A", "resolution_A_control", "b_factor_A2", "b_factor_A2_control")
+    rounds = found.rounds.to_dict("records")
+    for row in rounds:
+        row |= {name: row[name] if np.isfinite(row[name]) else None for name in columns}
+    return {
+        "sentence": found.sentence,
+        "verdict": found.verdict.as_dict(),
+        "particles": len(found.kept) + len(found.removed),
+        "kept": len(found.kept),
+        "removed": len(found.removed),
+        "reasons": dict(reasons),
+        "round": found.round,
+        "rounds": rounds,
+        "settings": asdict(found.settings),
+        "seconds": round(found.seconds, 1),
+    }
+
+
+def _kind(why: str) -> str:
+    """The reason without what is one particle's own."""
+    if why.startswith("copy of particle"):
+        return "copy of a particle" + (" in the other half set" if "other half" in why else "")
+    return re.sub(r" of -?[\d.e+-]+ among", " among", why)
+
+
+def _write(folder: Path, given: Particles, found: Sieved, summary: dict[str, Any]) -> None:
+    write_particles(folder / "kept.star", found.kept)
+    removed = folder / "removed.star"
+    if len(found.removed):
+        write_particles(removed, found.removed)
+    else:
+        removed.unlink(missing_ok=True)  # of an earlier sieve
+    for name, volume in zip(("half1.mrc", "half2.mrc"), found.half_maps, strict=True):
+        write_map(folder / name, volume)
+    write_csv(folder / "rounds.csv", {str(name): found.rounds[name].to_numpy() for name in found.rounds})
+    write_json(folder / "sieve.json", {"verglas": __version__, "command": "sieve", "finished": now_text(), **summary})
+    page = sieve_page(found.scores, found.is_removed, found.rounds, found.verdict, summary, footer_text())
+    write_text(folder / "report.html", page)
