@@ -49,7 +49,7 @@ __global__ void __launch_bounds__(kTileThreads)
   if (!is_inserted(grid, kx, ky, in.max_radius)) return;
   const std::size_t at = (image * grid.box + pixel.y) * half + pixel.x;
   const Sample sample = read_pixel(grid, in, image, at, kx, ky);
-  add_taps<W>(window, grid, math::slice_point(axes, grid, kx, ky), sample, sums);
+  add_taps<W>(window, grid, math::curved_point(axes, grid, kx, ky, in.curvature_of(image)), sample, sums);
 }
 
 /// Weighted pixels, so that the search does not weight one once per tap.
@@ -75,6 +75,10 @@ struct ImageSlices {
 
   __device__ std::size_t n() const { return in.n; }
   __device__ const double* matrices() const { return in.matrices; }
+  __device__ double sag(const math::GridShape& grid, std::size_t i) const {
+    const double radius = in.max_radius + 0.5;
+    return std::fabs(in.curvature_of(i)) * radius * radius * grid.padded / grid.box;
+  }
 
   /// The pixels near the point's foot: directly (sign 1), and by way of Friedel's mates (sign -1).
   template <int W>
@@ -82,8 +86,9 @@ struct ImageSlices {
                       std::size_t image, PointSums& sums) const {
     const double* a = in.matrices + 9 * image;
     const int half = grid.box / 2 + 1;
+    const double curvature = in.curvature_of(image);
     Foot foot;
-    if (!foot_of<W>(p, a, static_cast<double>(grid.padded) / grid.box, foot)) return;
+    if (!foot_of<W>(p, a, static_cast<double>(grid.padded) / grid.box, foot, curvature)) return;
     const auto axes = math::slice_axes(a, grid);
     for (int sign = 1; sign >= -1; sign -= 2) {
       const double u = sign * foot.u, v = sign * foot.v;
@@ -92,7 +97,7 @@ struct ImageSlices {
         const int kx_end = min((grid.box - 1) / 2, static_cast<int>(std::floor(u + foot.reach)));
         for (int kx = max(ky < 0 ? 1 : 0, static_cast<int>(std::ceil(u - foot.reach))); kx <= kx_end; ++kx) {
           if (!math::in_disc(kx, ky, in.max_radius)) continue;
-          const auto point = math::slice_point(axes, grid, kx, ky);
+          const auto point = math::curved_point(axes, grid, kx, ky, curvature);
           if (point.mate != (sign < 0)) continue;
           const std::size_t at = (image * grid.box + (ky < 0 ? ky + grid.box : ky)) * half + kx;
           add_tap<W>(window, p, point, {scratch.values[at], scratch.weights[at]}, sums);

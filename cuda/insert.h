@@ -15,6 +15,9 @@ struct InsertInput {
   const float* shell_weight;  // (n, max_radius + 1) 1/sigma^2
   const double* shifts_px;    // (n, 2) displacement of the particle
   int max_radius;
+  const double* curvature;  // (n) of the slices, as in project
+
+  VG_HD double curvature_of(std::size_t i) const { return curvature ? curvature[i] : 0.0; }
 };
 
 /// Where it goes; (rows, rows, columns), float64 on the device, added to. Either may be null: its sum is not made.

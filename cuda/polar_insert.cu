@@ -49,6 +49,7 @@ struct RingSlices {
 
   __device__ std::size_t n() const { return slices.n; }
   __device__ const double* matrices() const { return slices.matrices; }
+  __device__ double sag(const math::GridShape&, std::size_t) const { return 0.0; }
 
   /// On each ring near the point's foot, the angles near the foot's.
   template <int W>

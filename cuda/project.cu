@@ -32,7 +32,8 @@ __global__ void __launch_bounds__(kTileThreads)
   }
   float2 value = make_float2(0.0f, 0.0f);
   if (kx <= (grid.box - 1) / 2 && math::in_disc(kx, ky, options.max_radius)) {
-    value = gather<W>(window, grid, spectrum, math::slice_point(axes, grid, kx, ky));
+    const double curvature = options.curvature ? options.curvature[image] : 0.0;
+    value = gather<W>(window, grid, spectrum, math::curved_point(axes, grid, kx, ky, curvature));
     if (options.shifts_px) {
       const double dx = options.shifts_px[2 * image], dy = options.shifts_px[2 * image + 1];
       value = multiply(value, phase_of(-(kx * dx + ky * dy) / grid.box));

@@ -11,6 +11,7 @@ struct SliceOptions {
   int max_radius;           // pixels with round(|k|) <= max_radius are computed, the rest is zero
   const double* shifts_px;  // (n, 2) x, y: displacement of the particle from the centre
   const float* ctf;         // (n, box, box/2 + 1) factor of the slice
+  const double* curvature;  // (n) height of the slice above its plane over k^2, as in cpu::project
 };
 
 /// The images of cpu::project (same formula, same taps), asynchronously on `stream`.

@@ -45,6 +45,42 @@ def test_slices_equal_the_exact_transform(device, box, kwargs, tolerance):
     assert relative(got, want) < tolerance
 
 
+CURVED = np.array([0.02, -0.02, 0.005, 0.0])  # per Fourier pixel: up to a pixel and a half off the plane at shell 8
+
+
+def test_curved_slices_equal_the_exact_transform(device):
+    volume, matrices = blob(17, 1), random_matrices(4, 2)
+    grid = ops.Grid(17, width=8)
+    spectrum = gridding.to_grid(volume, grid)
+    got = host(ops.project(spectrum, grid, matrices, curvature=CURVED, device=device))
+    want = reference.project.project(volume, matrices, grid.max_radius, curvature=CURVED)
+    assert relative(got, want) < PROJECT_FINE_RELATIVE
+    flat = host(ops.project(spectrum, grid, matrices, device=device))
+    assert np.array_equal(got[3], flat[3])
+    assert relative(got[0], flat[0]) > 0.1
+    with pytest.raises(ValueError, match="curvature: slice 2 leaves the grid"):
+        ops.project(spectrum, grid, matrices, curvature=[0.0, 0.0, 0.3, np.nan], device=device)
+
+
+@pytest.mark.parametrize("deterministic", [False, True])
+def test_curved_insertion_equals_the_exact_adjoint(device, deterministic):
+    """A slice with both curvatures: only together are they the Friedel mates of each other on the column kx = 0."""
+    box, rng = 16, np.random.default_rng(5)
+    grid = ops.Grid(box, width=6, oversampling=1.5)
+    matrices, shifts = random_matrices(4, 6), rng.normal(size=(4, 2))
+    images = fourier.forward(rng.normal(size=(4, box, box)).astype(np.float32), 2)
+    sums = ops.GridSums.zeros(grid, weights=False, device=device)
+    want = np.zeros((box,) * 3)
+    for sign in (1, -1):
+        given = {"shifts_px": shifts, "curvature": sign * CURVED}
+        ops.insert(sums, images, matrices, **given, device=device, deterministic=deterministic)
+        want += reference.project.insert(images, matrices, grid.max_radius, **given)
+    ops.fold(sums)
+    x = np.arange(box) - box // 2
+    ball = x[:, None, None] ** 2 + x[:, None] ** 2 + x**2 <= (0.375 * box) ** 2
+    assert relative(gridding.from_grid(host(sums.values), grid)[ball], want[ball]) < PROJECT_FINE_RELATIVE
+
+
 def test_identity_slice_is_the_projection_along_z(device):
     volume = blob(20, 4)
     grid = ops.Grid(20, width=6, oversampling=1.5)
@@ -117,6 +153,7 @@ def weighted_images(box: int, n: int, seed: int):
 
 def test_sums_are_bitwise_equal_for_any_threads_and_batches(device):
     grid, images, matrices, given = weighted_images(20, 23, 7)
+    given["curvature"] = np.linspace(-0.02, 0.02, 23)
     common = {**given, "device": device, "deterministic": True}
     first = host(make_sums(grid, images, matrices, **common, threads=1))
     for threads, batches in [(2, 1), (5, 1), (1, 4), (3, 23)] if device == "cpu" else [(1, 1), (1, 4)]:

@@ -42,6 +42,20 @@ inline int checked_radius(const math::GridShape& grid, int max_radius, int width
   return max_radius;
 }
 
+/// Curvatures of slices (n), finite, none so strong that a slice of this radius leaves the grid.
+inline const double* checked_curvatures(const math::GridShape& grid, const double* curvature, std::size_t n,
+                                        int max_radius, int width) {
+  const double radius = max_radius + 0.5, scale = static_cast<double>(grid.padded) / grid.box;
+  for (std::size_t i = 0; i < n; ++i) {
+    const double sag = curvature[i] * radius;
+    if (!(radius * scale * std::sqrt(1.0 + sag * sag) + width / 2 < grid.extent + 1))
+      throw std::invalid_argument("curvature: slice " + std::to_string(i) + " leaves the grid with " +
+                                  std::to_string(curvature[i]) + " per Fourier pixel at max_radius " +
+                                  std::to_string(max_radius));
+  }
+  return curvature;
+}
+
 /// Radii that rise from 1 on, none beyond what the grid was made for.
 inline View<const std::int32_t> rising_radii(const math::GridShape& grid, const py::handle& object,
                                              int width) {

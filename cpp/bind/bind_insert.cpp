@@ -20,7 +20,8 @@ cpu::InsertSums checked_sums(const math::GridShape& grid, const py::object& valu
 
 void insert(const GridArguments& g, const py::object& values, const py::object& weights,
             const py::object& images, const py::object& matrices, int max_radius, const py::object& shifts_px,
-            const py::object& ctf, const py::object& shell_weight, int num_threads) {
+            const py::object& ctf, const py::object& shell_weight, const py::object& curvature,
+            int num_threads) {
   const auto grid = grid_shape(g);
   const auto window = window_table(g);
   const auto sums = checked_sums(grid, values, weights);
@@ -36,6 +37,9 @@ void insert(const GridArguments& g, const py::object& values, const py::object& 
   if (!shell_weight.is_none())
     in.shell_weight = input<float>(shell_weight, "shell_weight", {n, max_radius + 1}).data;
   if (!shifts_px.is_none()) in.shifts_px = input<double>(shifts_px, "shifts_px", {n, 2}).data;
+  if (!curvature.is_none())
+    in.curvature = checked_curvatures(grid, input<double>(curvature, "curvature", {n}).data, m.shape[0],
+                                      max_radius, window.width);
   checked_threads(num_threads);
   py::gil_scoped_release release;
   cpu::insert(grid, window, in, sums, num_threads);

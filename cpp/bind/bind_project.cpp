@@ -6,7 +6,8 @@ namespace verglas::bind {
 namespace {
 
 void project(const GridArguments& g, const py::object& spectrum, const py::object& matrices, int max_radius,
-             const py::object& shifts_px, const py::object& ctf, const py::object& images, int num_threads) {
+             const py::object& shifts_px, const py::object& ctf, const py::object& curvature,
+             const py::object& images, int num_threads) {
   const auto grid = grid_shape(g);
   const auto window = window_table(g);
   const auto volume = input<cpu::Complex>(spectrum, "spectrum", {grid.rows(), grid.rows(), grid.columns});
@@ -15,6 +16,9 @@ void project(const GridArguments& g, const py::object& spectrum, const py::objec
   cpu::SliceOptions options{checked_radius(grid, max_radius, window.width), nullptr, nullptr};
   if (!shifts_px.is_none()) options.shifts_px = input<double>(shifts_px, "shifts_px", {n, 2}).data;
   if (!ctf.is_none()) options.ctf = input<float>(ctf, "ctf", {n, grid.box, half}).data;
+  if (!curvature.is_none())
+    options.curvature = checked_curvatures(grid, input<double>(curvature, "curvature", {n}).data, m.shape[0],
+                                           max_radius, window.width);
   const auto out = output<cpu::Complex>(images, "out", {n, grid.box, half});
   checked_threads(num_threads);
   py::gil_scoped_release release;

@@ -88,4 +88,12 @@ VG_HD SlicePoint space_point(const SliceAxes& axes, const GridShape& grid, doubl
                         axes.x[2] * kx + axes.y[2] * ky + axes.z[2] * kz);
 }
 
+/// The pixel (kx, ky) of a slice on a paraboloid, `curvature` k^2 above its plane (Ewald's sphere). Its own branch for a
+/// plane: the sum of three terms may round otherwise than that of two.
+VG_HD SlicePoint curved_point(const SliceAxes& axes, const GridShape& grid, double kx, double ky,
+                              double curvature) {
+  if (curvature == 0.0) return slice_point(axes, grid, kx, ky);
+  return space_point(axes, grid, kx, ky, curvature * (kx * kx + ky * ky));
+}
+
 }  // namespace verglas::math

@@ -64,9 +64,11 @@ Range clip(Range range, double start, double slope, double low, double high) {
 
 /// Inserts the pixels of one image whose taps touch the slab [z_begin, z_end). Along a row of pixels z is
 /// linear in kx, with a change of sign where Friedel's mate takes over (x = 0), so the pixels of a slab are two ranges.
+/// A curved slice adds to z what lies between two bounds on the row; the ranges are as much wider.
 template <int W>
 void insert_image(const Window<W>& window, const math::GridShape& grid, const double* matrix,
-                  const ImageReader& reader, int max_radius, const InsertSums& sums, int z_begin, int z_end) {
+                  const ImageReader& reader, double curvature, int max_radius, const InsertSums& sums,
+                  int z_begin, int z_end) {
   const auto axes = math::slice_axes(matrix, grid);
   const double low = z_begin - grid.extent - W / 2 - 1, high = z_end - grid.extent + W / 2 + 1;
   const int box = grid.box;
@@ -76,7 +78,11 @@ void insert_image(const Window<W>& window, const math::GridShape& grid, const do
     const Range all{ky < 0 ? 1 : 0, last + 1};
     if (all.begin >= all.end) continue;
     const double z0 = axes.y[2] * ky, slope = axes.x[2];
-    const Range direct = clip(all, z0, slope, low, high), mates = clip(all, -z0, -slope, low, high);
+    const double y2 = static_cast<double>(ky) * ky, lift = axes.z[2] * curvature;
+    const double one = lift * y2, other = lift * (y2 + static_cast<double>(last) * last);
+    const double least = std::min(one, other), most = std::max(one, other);
+    const Range direct = clip(all, z0, slope, low - most, high - least),
+                mates = clip(all, -z0, -slope, low + least, high + most);
     // The union of both ranges, walked in ascending kx: the order of additions is then the same for every slab.
     const bool direct_empty = direct.begin >= direct.end, mates_empty = mates.begin >= mates.end;
     if (direct_empty && mates_empty) continue;
@@ -85,7 +91,7 @@ void insert_image(const Window<W>& window, const math::GridShape& grid, const do
                                     : std::min(direct.begin, mates.begin);
     const int end = direct_empty ? mates.end : mates_empty ? direct.end : std::max(direct.end, mates.end);
     for (int kx = begin; kx < end; ++kx) {
-      const auto point = math::slice_point(axes, grid, kx, ky);
+      const auto point = math::curved_point(axes, grid, kx, ky, curvature);
       const int first = math::footprint<W>(point.z).first;
       if (first >= z_end || first + W <= z_begin) continue;
       add_taps<W>(window, grid, point, reader.read(kx, ky, row), sums, z_begin, z_end);
@@ -104,7 +110,8 @@ void insert_all(const math::GridShape& grid, const WindowTable& table, const Ins
     ImageReader reader(grid, input);
     for (std::size_t i = 0; i < input.n; ++i) {
       reader.open(i);
-      insert_image<W>(window, grid, input.matrices + 9 * i, reader, input.max_radius, sums, bounds[s],
+      insert_image<W>(window, grid, input.matrices + 9 * i, reader,
+                      input.curvature ? input.curvature[i] : 0.0, input.max_radius, sums, bounds[s],
                       bounds[s + 1]);
     }
   }

@@ -15,6 +15,7 @@ struct InsertInput {
   const float* shell_weight;  // (n, max_radius + 1) weight per shell, 1/sigma^2
   const double* shifts_px;    // (n, 2) displacement of the particle, as in project
   int max_radius;
+  const double* curvature;  // (n) of the slices, as in project
 };
 
 /// Where it goes; (rows, rows, columns) float64, added to. Either array may be null: its sum is then not made.

@@ -7,8 +7,8 @@ namespace {
 
 template <int W>
 void project_image(const Window<W>& window, const math::GridShape& grid, const Complex* spectrum,
-                   const double* matrix, const ShiftPhases& phases, const float* ctf, int max_radius,
-                   Complex* image) {
+                   const double* matrix, const ShiftPhases& phases, const float* ctf, double curvature,
+                   int max_radius, Complex* image) {
   const int box = grid.box, half = box / 2 + 1;
   const auto axes = math::slice_axes(matrix, grid);
   std::fill(image, image + static_cast<std::size_t>(box) * half, Complex(0));
@@ -18,7 +18,7 @@ void project_image(const Window<W>& window, const math::GridShape& grid, const C
     const float* factor = ctf ? ctf + static_cast<std::size_t>(row) * half : nullptr;
     const int last = last_column(ky, max_radius, box);
     for (int kx = 0; kx <= last; ++kx) {
-      Complex value = gather<W>(window, grid, spectrum, math::slice_point(axes, grid, kx, ky));
+      Complex value = gather<W>(window, grid, spectrum, math::curved_point(axes, grid, kx, ky, curvature));
       if (!phases.identity()) value = ShiftPhases::multiply(value, phases.at(kx, row));
       out[kx] = factor ? value * factor[kx] : value;
     }
@@ -38,7 +38,8 @@ void project_all(const math::GridShape& grid, const WindowTable& table, const Co
     for (std::size_t i = 0; i < n; ++i) {
       phases.set(options.shifts_px ? options.shifts_px + 2 * i : nullptr);
       project_image<W>(window, grid, spectrum, matrices + 9 * i, phases,
-                       options.ctf ? options.ctf + i * image_size : nullptr, options.max_radius,
+                       options.ctf ? options.ctf + i * image_size : nullptr,
+                       options.curvature ? options.curvature[i] : 0.0, options.max_radius,
                        images + i * image_size);
     }
   }

@@ -138,6 +138,14 @@ class CudaSession:
         self.kernels.check_rotations(host, "matrices")
         return self.cupy.asarray(host)
 
+    def curvatures(self, curvature: npt.ArrayLike | None, grid: Any, max_radius: int) -> Any:
+        """Curvatures of slices (n,) on the host, checked there, float64 on the device: a wrong one leaves the grid."""
+        if curvature is None:
+            return None
+        host = np.ascontiguousarray(curvature, np.float64)
+        self.kernels.check_curvatures(grid.native_for(self.kernels), host, max_radius)
+        return self.cupy.asarray(host)
+
     def empty(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> Any:
         """A new array, uninitialised."""
         return self.cupy.empty(shape, dtype)

@@ -13,7 +13,8 @@ using cfloat = std::complex<float>;
 
 cuda::InsertInput insert_input(const math::GridShape& grid, const py::object& images,
                                const View<const double>& m, int max_radius, const py::object& shifts_px,
-                               const py::object& ctf, const py::object& shell_weight) {
+                               const py::object& ctf, const py::object& shell_weight,
+                               const py::object& curvature) {
   const py::ssize_t n = static_cast<py::ssize_t>(m.shape[0]), half = grid.box / 2 + 1;
   cuda::InsertInput in{};
   in.n = m.shape[0];
@@ -23,20 +24,21 @@ cuda::InsertInput insert_input(const math::GridShape& grid, const py::object& im
   in.ctf = optional_input<float>(ctf, "ctf", {n, grid.box, half});
   in.shell_weight = optional_input<float>(shell_weight, "shell_weight", {n, max_radius + 1});
   in.shifts_px = optional_input<double>(shifts_px, "shifts_px", {n, 2});
+  in.curvature = optional_input<double>(curvature, "curvature", {n});
   return in;
 }
 
 void insert(const GridArguments& g, const py::object& values, const py::object& weights,
             const py::object& images, const py::object& matrices, int max_radius, const py::object& shifts_px,
-            const py::object& ctf, const py::object& shell_weight, const py::object& scratch_values,
-            const py::object& scratch_weights, std::uintptr_t stream) {
+            const py::object& ctf, const py::object& shell_weight, const py::object& curvature,
+            const py::object& scratch_values, const py::object& scratch_weights, std::uintptr_t stream) {
   const auto grid = grid_shape(g);
   const auto window = window_table(g);
   const auto sums = device_sums(grid, values, weights);
   const auto m = device_input<double>(matrices, "matrices", {kAny, 3, 3});
   const py::ssize_t n = static_cast<py::ssize_t>(m.shape[0]), half = grid.box / 2 + 1;
   checked_radius(grid, max_radius, window.width);
-  const auto in = insert_input(grid, images, m, max_radius, shifts_px, ctf, shell_weight);
+  const auto in = insert_input(grid, images, m, max_radius, shifts_px, ctf, shell_weight, curvature);
   if (sums.values && !in.images)
     throw std::invalid_argument("images: expected half transforms, because values are summed; got None");
   cuda::InsertScratch scratch{};

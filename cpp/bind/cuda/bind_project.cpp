@@ -13,8 +13,8 @@ const float2* spectrum_of(const py::object& spectrum, const math::GridShape& gri
 }
 
 void project(const GridArguments& g, const py::object& spectrum, const py::object& matrices, int max_radius,
-             const py::object& shifts_px, const py::object& ctf, const py::object& images,
-             std::uintptr_t stream) {
+             const py::object& shifts_px, const py::object& ctf, const py::object& curvature,
+             const py::object& images, std::uintptr_t stream) {
   const auto grid = grid_shape(g);
   const auto window = window_table(g);
   const auto* volume = spectrum_of(spectrum, grid);
@@ -22,7 +22,8 @@ void project(const GridArguments& g, const py::object& spectrum, const py::objec
   const py::ssize_t n = static_cast<py::ssize_t>(m.shape[0]), half = grid.box / 2 + 1;
   const cuda::SliceOptions options{checked_radius(grid, max_radius, window.width),
                                    optional_input<double>(shifts_px, "shifts_px", {n, 2}),
-                                   optional_input<float>(ctf, "ctf", {n, grid.box, half})};
+                                   optional_input<float>(ctf, "ctf", {n, grid.box, half}),
+                                   optional_input<double>(curvature, "curvature", {n})};
   const auto out = device_output<cfloat>(images, "out", {n, grid.box, half});
   py::gil_scoped_release release;
   cuda::project(grid, window, volume, m.data, m.shape[0], options, as_float2(out.data), stream_of(stream));
@@ -51,6 +52,13 @@ void bind_cuda_project(py::module_& m) {
       "check_rotations",
       [](const py::object& matrices, const char* name) { (void)rotations(matrices, name); },
       "Refuses matrices (n, 3, 3) on the host that are no rotations.");
+  m.def(
+      "check_curvatures",
+      [](const GridArguments& g, const py::object& curvature, int max_radius) {
+        const auto c = input<double>(curvature, "curvature", {kAny});
+        checked_curvatures(grid_shape(g), c.data, c.shape[0], max_radius, window_table(g).width);
+      },
+      "Refuses curvatures on the host with which slices of this radius leave the grid.");
   m.def("project", &project);
   m.def("rotate", &rotate);
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import typer
 
@@ -19,6 +20,12 @@ def register(app: typer.Typer) -> None:
         step: float = typer.Option(15.0, "--step", help="Without particles: spacing of the directions, degrees."),
         symmetry: str = typer.Option("C1", "--symmetry", "--sym", help="Directions of this group's asymmetric unit."),
         no_ctf: bool = typer.Option(False, "--no-ctf", help="Leave the CTF of the particles out."),
+        ewald: bool = typer.Option(
+            False, "--ewald", help="Follow Ewald's sphere: two side bands in place of a flat slice."
+        ),
+        ewald_sign: str = typer.Option(
+            "positive", "--ewald-sign", help="positive: electrons along the particle's +z; or negative."
+        ),
         threads: int = typer.Option(None, "--threads", min=1, help="Threads [all]."),
         as_json: bool = typer.Option(False, "--json", help="Print what was written as JSON."),
     ) -> None:
@@ -30,9 +37,12 @@ def register(app: typer.Typer) -> None:
             raise typer.BadParameter(f"expected more than 0 and at most 90 degrees, got {step:g}", param_hint="--step")
         if out.suffix.lower() not in (".mrcs", ".mrc"):
             raise typer.BadParameter(f"expected a name ending in .mrcs, got {out}", param_hint="--out")
+        if ewald_sign not in ("positive", "negative"):
+            raise typer.BadParameter(f"expected positive or negative, got {ewald_sign}", param_hint="--ewald-sign")
         from verglas.run.reconstruct import ProjectJob, project_files
 
-        written = project_files(ProjectJob(map_file, out, particles, step, symmetry, not no_ctf), threads=threads)
+        sign: Any = ewald_sign if ewald else None
+        written = project_files(ProjectJob(map_file, out, particles, step, symmetry, not no_ctf, sign), threads=threads)
         star = out.with_suffix(".star")
         if as_json:
             typer.echo(json.dumps({"images": len(written), "stack": str(out), "star": str(star)}, indent=2))

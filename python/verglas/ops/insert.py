@@ -89,6 +89,7 @@ def insert(
     shifts_px: npt.ArrayLike | None = None,
     ctf: npt.NDArray[np.float32] | None = None,
     shell_weight: npt.NDArray[np.float32] | None = None,
+    curvature: npt.ArrayLike | None = None,
     device: str = "cpu",
     deterministic: bool = False,
     threads: int | None = None,
@@ -117,6 +118,8 @@ def insert(
         C; 1 without.
     shell_weight : (n, max_radius + 1) float32, optional
         1/sigma^2 per shell; 1 without.
+    curvature : (n,) float64, optional
+        Of slices on paraboloids, as in :func:`project`; planes without. On the host.
     device : str
         ``"cpu"`` or ``"cuda:<number>"``: the sums lie there, and arrays may; what comes from the host is copied.
     deterministic : bool
@@ -130,7 +133,8 @@ def insert(
     Raises
     ------
     ValueError
-        An array has another shape or dtype, or a matrix is no rotation (sums are NaN where it came from the device).
+        An array has another shape or dtype, a matrix is no rotation (sums are NaN where it came from the device), or a
+        curved slice leaves the grid.
     DeviceError
         The device cannot be used.
 
@@ -146,12 +150,14 @@ def insert(
     grid = sums.grid
     radius = grid.max_radius if max_radius is None else int(max_radius)
     if device != "cpu":
-        _insert_cuda(sums, (images, matrices, shifts_px, ctf, shell_weight), radius, device, deterministic)
+        _insert_cuda(sums, (images, matrices, shifts_px, ctf, shell_weight, curvature), radius, device, deterministic)
         return
     shifts = None if shifts_px is None else as_array(shifts_px, np.float64)
     rotations = as_array(matrices, np.float64)
     workers = resolve_threads(threads)
-    core.insert(grid.native, sums.values, sums.weights, images, rotations, radius, shifts, ctf, shell_weight, workers)
+    curved = None if curvature is None else as_array(curvature, np.float64)
+    totals = sums.values, sums.weights
+    core.insert(grid.native, *totals, images, rotations, radius, shifts, ctf, shell_weight, curved, workers)
 
 
 _SCRATCH_BYTES = 256 << 20  # of weighted pixels at a time, in the deterministic mode
@@ -160,7 +166,7 @@ _SCRATCH_BYTES = 256 << 20  # of weighted pixels at a time, in the deterministic
 def _insert_cuda(sums: GridSums, arrays: tuple[Any, ...], radius: int, device: str, deterministic: bool) -> None:
     """On a GPU; the deterministic mode in batches whose weighted pixels fit its scratch memory."""
     grid = sums.grid
-    images, matrices, shifts_px, ctf, shell_weight = arrays
+    images, matrices, shifts_px, ctf, shell_weight, curvature = arrays
     cuda = cuda_session(device)
     with cuda.active() as stream:
         shifts = None if shifts_px is None else cuda.array(shifts_px, np.float64)
@@ -170,6 +176,7 @@ def _insert_cuda(sums: GridSums, arrays: tuple[Any, ...], radius: int, device: s
             shifts,
             cuda.to_device_or_none(ctf),
             cuda.to_device_or_none(shell_weight),
+            cuda.curvatures(curvature, grid, radius),
         ]
         n, shape = len(arguments[1]), (grid.box, grid.box // 2 + 1)
         # 12 bytes: a complex64 value and a float32 weight per pixel.
@@ -181,7 +188,7 @@ def _insert_cuda(sums: GridSums, arrays: tuple[Any, ...], radius: int, device: s
         for first in range(0, n, batch):
             part = [a if a is None or batch >= n else a[first : first + batch] for a in arguments]
             scratch_part = [None if a is None else a[: len(part[1])] for a in scratch]
-            x, rotations, d, c, w = part
+            x, rotations, d, c, w, curved = part
             cuda.kernels.insert(
                 grid.native_for(cuda.kernels),
                 sums.values,
@@ -192,6 +199,7 @@ def _insert_cuda(sums: GridSums, arrays: tuple[Any, ...], radius: int, device: s
                 d,
                 c,
                 w,
+                curved,
                 *scratch_part,
                 stream,
             )

@@ -23,6 +23,7 @@ def project(
     max_radius: int | None = None,
     shifts_px: npt.ArrayLike | None = None,
     ctf: npt.NDArray[np.float32] | None = None,
+    curvature: npt.ArrayLike | None = None,
     out: npt.NDArray[np.complex64] | None = None,
     device: str = "cpu",
     threads: int | None = None,
@@ -49,6 +50,11 @@ def project(
         Displacement d of the particle from the centre, x and y in pixels: minus the origin of a STAR file.
     ctf : (n, N, N // 2 + 1) float32, optional
         Factor C of every slice.
+    curvature : (n,) float64, optional
+        c of slices on paraboloids, :math:`\hat V(A_i^T (k_x, k_y, c\,|k|^2))`, per Fourier pixel; planes without.
+        Ewald's sphere has :math:`\pm\lambda / (2 N p)` with the pixel size p. Such a half transform is one side band:
+        only with the other one does it make a real image (:func:`verglas.reconstruction.ewald.side_bands`). On the
+        host, whatever the device.
     out : (n, N, N // 2 + 1) complex64, optional
         Written instead of a new array.
     device : str
@@ -66,7 +72,7 @@ def project(
     ------
     ValueError
         An array has another shape or dtype, a matrix is no rotation (its image is NaN where the matrices come from the
-        device), or ``max_radius`` is beyond the grid's.
+        device), ``max_radius`` is beyond the grid's, or a curved slice leaves it.
     DeviceError
         The device cannot be used.
 
@@ -86,20 +92,21 @@ def project(
     """
     radius = grid.max_radius if max_radius is None else int(max_radius)
     if device != "cpu":
-        return _project_cuda(cuda_session(device), (grid, spectrum), matrices, radius, (shifts_px, ctf, out))
+        return _project_cuda(cuda_session(device), (grid, spectrum), matrices, radius, (shifts_px, ctf, curvature, out))
     matrices = as_array(matrices, np.float64)
     if out is None:
         out = np.empty((len(matrices), grid.box, grid.box // 2 + 1), np.complex64)
     shifts = None if shifts_px is None else as_array(shifts_px, np.float64)
-    core.project(grid.native, spectrum, matrices, radius, shifts, ctf, out, resolve_threads(threads))
+    curved = None if curvature is None else as_array(curvature, np.float64)
+    core.project(grid.native, spectrum, matrices, radius, shifts, ctf, curved, out, resolve_threads(threads))
     return out
 
 
 def _project_cuda(
-    cuda: CudaSession, volume: tuple[Grid, Any], matrices: Any, radius: int, arguments: tuple[Any, Any, Any]
+    cuda: CudaSession, volume: tuple[Grid, Any], matrices: Any, radius: int, arguments: tuple[Any, ...]
 ) -> npt.NDArray[np.complex64]:
     grid, spectrum = volume
-    shifts_px, ctf, out = arguments
+    shifts_px, ctf, curvature, out = arguments
     with cuda.active() as stream:
         rotations = cuda.rotations(matrices)
         if out is None:
@@ -112,6 +119,7 @@ def _project_cuda(
             radius,
             shifts,
             cuda.to_device_or_none(ctf),
+            cuda.curvatures(curvature, grid, radius),
             out,
             stream,
         )

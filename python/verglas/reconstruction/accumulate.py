@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +19,7 @@ from verglas.errors import DeviceMemoryError, InputError, VerglasWarning
 from verglas.geometry import euler_to_matrix
 from verglas.image import find_unusable_images
 from verglas.reconstruction import direct, least_squares
+from verglas.reconstruction.ewald import SideBands, Sign
 from verglas.reconstruction.sums import Batch, Symmetry, add_batch, finish
 from verglas.types.settings import check_settings, setting
 
@@ -50,6 +51,13 @@ class ReconstructSettings:
         At most, for least-squares (30) and gridding (10).
     ctf : bool
         False takes every CTF as 1.
+    ewald : bool
+        Side bands on Ewald's sphere in place of flat slices (:mod:`verglas.reconstruction.ewald`).
+    ewald_sign : {"auto", "positive", "negative"}
+        Which way the sphere curves; ``"auto"`` asks each half of the particles which of the other half's maps foretells
+        its images better, and stays with flat slices where neither sign does.
+    diameter_A : float, optional
+        Of the particle, for what the two side bands share; 3/4 of the box by default.
     """
 
     symmetry: str = setting("C1", "Point group: C1, C4, D2, T, O, I1 ...", flags=("--sym",))
@@ -61,10 +69,26 @@ class ReconstructSettings:
         None, "Most iterations", at_least=1, default_words="30 (least-squares), 10 (gridding)"
     )
     ctf: bool = setting(True, "Correct the CTF; else every CTF is taken as 1")
+    ewald: bool = setting(False, "Follow the curvature of Ewald's sphere, by single side bands")
+    ewald_sign: Literal["auto", "positive", "negative"] = setting(
+        "auto", "Which way the sphere curves; auto finds it by held-out particles"
+    )
+    diameter_A: float | None = setting(
+        None, "Particle's diameter, for --ewald", more_than=0, default_words="3/4 of the box"
+    )
 
     def __post_init__(self) -> None:
         """Check once."""
         check_settings("reconstruct", self)
+        if self.ewald and not self.ctf:
+            raise InputError("reconstruct: ewald needs the CTF, whose phase parts the two side bands; take ctf=True")
+        if not self.ewald and self.ewald_sign != "auto":
+            raise InputError(f"reconstruct: ewald_sign={self.ewald_sign} says nothing without ewald=True")
+
+    @property
+    def curved(self) -> Sign | None:
+        """The sign of the curvature, where it is known and asked for."""
+        return self.ewald_sign if self.ewald and self.ewald_sign != "auto" else None
 
 
 def direct_grid(box: int, max_radius: int) -> ops.Grid:
@@ -267,9 +291,10 @@ class _Share:
     def _batches(self, size: int, excluded: dict[int, str]) -> Iterator[tuple[npt.NDArray[np.int64], Batch]]:
         """Read, check and transform the particles in order; those set aside are added to ``excluded``."""
         particles, threads, poses = self.all.particles, self.all.threads, self.all.particles.poses
+        settings = self.all.settings
         assert poses is not None
         box, pixel_size_A = particles.box, particles.pixel_size_A
-        optics = particles.optics if self.all.settings.ctf else None
+        optics = particles.optics if settings.ctf else None
         params = None if optics is None else optics.as_params()
         bad = {**({} if optics is None else optics.unusable()), **self.all.known}
         excluded.update({i: bad[i] for i in np.intersect1d(list(bad), self.rows).astype(np.int64).tolist()})
@@ -288,9 +313,14 @@ class _Share:
             index = usable.pop(0)
             if not len(index):
                 continue
-            ctf = None
+            ctf = bands = None
             if params is not None:
-                ctf = ops.ctf(params[index], box, pixel_size_A, device=self.device, threads=threads)
+                where: dict[str, Any] = {"device": self.device, "threads": threads}
+                ctf = ops.ctf(params[index], box, pixel_size_A, **where)
+                if settings.curved is not None:
+                    bands = SideBands.of(
+                        params[index], box, pixel_size_A, settings.curved, settings.diameter_A, **where
+                    )
             yield (
                 index,
                 Batch(
@@ -300,6 +330,7 @@ class _Share:
                     # origin.
                     -poses.shifts_A[index] / pixel_size_A,
                     ctf,
+                    bands=bands,
                 ),
             )
 
@@ -309,7 +340,11 @@ def _select(batch: Batch, chosen: npt.NDArray[np.bool_]) -> Batch:
     if on_device(batch.images):
         # Row numbers, not a mask: CuPy has to ask the device how many a mask holds, and waits for it.
         where = array_module(batch.images).asarray(np.flatnonzero(chosen))
-    ctf = None if batch.ctf is None else batch.ctf[where]
     return replace(
-        batch, images=batch.images[where], matrices=batch.matrices[chosen], shifts_px=batch.shifts_px[chosen], ctf=ctf
+        batch,
+        images=batch.images[where],
+        matrices=batch.matrices[chosen],
+        shifts_px=batch.shifts_px[chosen],
+        ctf=None if batch.ctf is None else batch.ctf[where],
+        bands=None if batch.bands is None else batch.bands[np.flatnonzero(chosen)],
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
@@ -17,6 +17,7 @@ from verglas.geometry import symmetry_matrices
 from verglas.image.outliers import inspect_images
 from verglas.optics import for_job
 from verglas.reconstruction.accumulate import Accumulator, Insertion, ReconstructSettings
+from verglas.reconstruction.ewald_sign import EwaldEvidence, find_sign
 from verglas.reconstruction.half_sets import split_halves
 from verglas.reconstruction.sums import Symmetry
 from verglas.types import Map
@@ -46,6 +47,8 @@ class Reconstruction:
         Particle number (from 0) -> reason, for particles set aside.
     residual : float
         Relative residual at the end (least-squares), density residual (gridding), NaN (direct).
+    ewald : EwaldEvidence or None
+        What held-out particles said of the sign of Ewald's sphere, where it was asked.
     """
 
     map: Map
@@ -53,6 +56,7 @@ class Reconstruction:
     used: int
     excluded: dict[int, str]
     residual: float
+    ewald: EwaldEvidence | None = None
 
 
 def max_radius_for(box: int, pixel_size_A: float, max_resolution_A: float | None) -> int:
@@ -149,16 +153,18 @@ def reconstruct_report(
         )
     particles = for_job(particles, "reconstruct", ctf=chosen.ctf)
     halves = halves or callable(ssnr)
+    ask_sign = chosen.ewald and chosen.ewald_sign == "auto"
     group = Symmetry.of(symmetry_matrices(chosen.symmetry))
     radius = max_radius_for(particles.box, particles.pixel_size_A, chosen.max_resolution_A)
     inspection = inspect_images(particles)
-    subset = half_sets(particles, copy_of=inspection.copy_of) if halves else np.ones(len(particles), np.int64)
+    in_one = np.ones(len(particles), np.int64)
+    subset = half_sets(particles, copy_of=inspection.copy_of) if halves or ask_sign else in_one
     with shown_to(listener) as heard:
         progress = phase_progress(heard, "particles inserted")
         insertion = Insertion(
             particles,
             subset,
-            2 if halves else 1,
+            2,
             group,
             radius,
             chosen,
@@ -167,6 +173,12 @@ def reconstruct_report(
             threads=threads,
             device=device,
         )
+        evidence = find_sign(insertion, say=heard.say) if ask_sign else None
+        if evidence is not None:
+            known = replace(chosen, ewald=evidence.sign is not None, ewald_sign=evidence.sign or "auto")
+            insertion = replace(insertion, settings=known)
+        if not halves:
+            insertion = replace(insertion, subset=in_one, n_sets=1)
         sets, excluded = insertion.run()
     device = sets[0].device
 
@@ -181,7 +193,7 @@ def reconstruct_report(
     with work_on(device):
         everything = sets[0].plus(sets[1]) if halves else sets[0]
     full, residual = solve_map(everything, weights)
-    return Reconstruction(full, maps, len(particles) - len(excluded), excluded, residual)
+    return Reconstruction(full, maps, len(particles) - len(excluded), excluded, residual, evidence)
 
 
 # What comes back, for type checkers; the function and its documentation follow.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +13,7 @@ from verglas._array_module import to_host
 from verglas.errors import InputError
 from verglas.masks import soft_sphere
 from verglas.reconstruction import direct
+from verglas.reconstruction.ewald import SideBands, insert_bands
 from verglas.types.arrays import Array, Float32Array, FloatArray
 
 
@@ -127,6 +129,8 @@ class Batch:
         Contrast transfer.
     shell_weight : (n, max_radius + 1) float32 or None
         1 / sigma^2 per shell.
+    bands : SideBands or None
+        Ewald's sphere: :mod:`verglas.reconstruction.ewald`.
     """
 
     images: Array
@@ -134,6 +138,7 @@ class Batch:
     shifts_px: Array
     ctf: Array | None = None
     shell_weight: Array | None = None
+    bands: SideBands | None = None
 
 
 def add_batch(
@@ -156,6 +161,10 @@ def add_batch(
     """
     images = batch.images if sums.values is not None else None
     for coset in symmetry.cosets:
+        if batch.bands is not None:
+            where: dict[str, Any] = {"threads": threads, "device": device, "deterministic": True}
+            insert_bands(sums, batch, batch.matrices @ coset, **where)
+            continue
         ops.insert(
             sums,
             images,

@@ -20,6 +20,7 @@ from verglas.io import check_writable, read_map, read_particles, write_map, writ
 from verglas.ops import Grid
 from verglas.optics import Aberrations, common_size, for_job, with_aberrations
 from verglas.reconstruction import Reconstruction, ReconstructSettings, project, reconstruct_report
+from verglas.reconstruction.ewald import Sign
 from verglas.reconstruction.known_poses import max_radius_for
 from verglas.reconstruction.least_squares import kernel_grid
 from verglas.types import Map, Particles, Poses
@@ -88,6 +89,7 @@ class ReconstructSummary:
             "particles_excluded": {str(i): reason for i, reason in self.result.excluded.items()},
             "resolution_A_half_maps_0.143_unmasked": resolution if resolution and np.isfinite(resolution) else None,
             "residual": None if np.isnan(self.result.residual) else self.result.residual,
+            **({} if self.result.ewald is None else self.result.ewald.as_dict()),
             "files": [str(path) for path in self.files],
             "seconds": round(self.seconds, 2),
         }
@@ -193,6 +195,8 @@ class ProjectJob:
         Its asymmetric unit.
     ctf : bool
         Apply the CTF of the particles.
+    ewald_sign : {"positive", "negative"}, optional
+        Follow Ewald's sphere, curved this way; flat slices without.
     """
 
     map: Path
@@ -201,6 +205,7 @@ class ProjectJob:
     step_deg: float = 15.0
     symmetry: str = "C1"
     ctf: bool = True
+    ewald_sign: Sign | None = None
 
 
 def project_files(job: ProjectJob, *, threads: int | None = None, listener: ListenerChoice = "screen") -> Particles:
@@ -237,6 +242,8 @@ def project_files(job: ProjectJob, *, threads: int | None = None, listener: List
 
 def _projections(job: ProjectJob, threads: int | None) -> Particles:
     volume = read_map(job.map)
+    if job.ewald_sign is not None and (job.particles is None or not job.ctf):
+        raise InputError("project: Ewald's sphere needs particles with CTFs (--particles, without --no-ctf)")
     if job.particles is None:
         directions, _ = orientation_grid(job.step_deg, job.symmetry)
         poses = Poses(np.column_stack([directions, np.zeros(len(directions))]))
@@ -254,7 +261,8 @@ def _projections(job: ProjectJob, threads: int | None) -> Particles:
         if bad:
             row, why = next(iter(bad.items()))
             raise InputError(f"{job.particles}, particle {row} (row from 0): {why}; there is no CTF to project with")
-        images = project(volume, poses_of_file, optics, threads=threads)
+        curved: dict[str, Any] = {} if job.ewald_sign is None else {"ewald": True, "ewald_sign": job.ewald_sign}
+        images = project(volume, poses_of_file, optics, threads=threads, **curved)
         if aberrations is not None:
             images = aberrations.applied(images, np.arange(len(images)), volume.pixel_size_A)
         projections = Particles.from_images(images, volume.pixel_size_A, poses=poses_of_file, optics=optics)
