@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 
@@ -27,7 +28,7 @@ from verglas.types.arrays import FloatArray, IntArray
 PARTICLES = 20_000  # that the evidence is drawn from, at most
 _BATCH_PIXELS = 1 << 22
 _SURE = 3.0  # standard errors by which one sign must gain
-_MODELS = ("flat", "positive", "negative")
+_MODELS: tuple[Literal["flat", "positive", "negative"], ...] = ("flat", "positive", "negative")
 
 
 @dataclass(frozen=True)
