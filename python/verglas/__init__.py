@@ -37,6 +37,7 @@ _LAZY = {
     "local_resolution": "verglas.assessment.local_resolution",
     "map_model": "verglas.assessment.map_model",
     "matrix_to_euler": "verglas.geometry",
+    "multibody": "verglas.run.multibody",
     "orientation_grid": "verglas.geometry",
     "plan": "verglas.run.plan",
     "postprocess": "verglas.assessment.postprocess",
@@ -143,6 +144,7 @@ if TYPE_CHECKING:
     from verglas.run.extract import extract
     from verglas.run.machine import devices, info
     from verglas.run.movies import read_movie
+    from verglas.run.multibody import multibody
     from verglas.run.plan import plan
     from verglas.run.polish import polish
     from verglas.run.refine import refine
@@ -202,6 +204,7 @@ __all__ = [
     "masks",
     "matrix_to_euler",
     "motion",
+    "multibody",
     "ops",
     "optics",
     "orientation_grid",

@@ -44,6 +44,7 @@ _COMMANDS = (
     "heterogeneity",
     "class3d",
     "variability",
+    "multibody",
     "subtract",
     "expand",
     "sieve",

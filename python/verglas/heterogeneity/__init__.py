@@ -2,19 +2,24 @@
 
 from functools import partial
 
+from verglas.heterogeneity.bodies import Body, make_bodies
 from verglas.heterogeneity.classes import ClassTrial
 from verglas.heterogeneity.evidence import HeterogeneityTest, heterogeneity_test
 from verglas.heterogeneity.expand import collapse_symmetry, expand_symmetry
 from verglas.heterogeneity.fixed_classes import fit_classes, population_errors
+from verglas.heterogeneity.motions import Motions, motions_of
 from verglas.heterogeneity.posed import PosedImages, posed_images
-from verglas.heterogeneity.settings import ClassSettings, TestSettings, VariabilitySettings
+from verglas.heterogeneity.settings import ClassSettings, MultibodySettings, TestSettings, VariabilitySettings
 from verglas.heterogeneity.subtract import SubtractedSource, subtract
 from verglas.heterogeneity.variability import Variability, variability
 
 __all__ = [
+    "Body",
     "ClassSettings",
     "ClassTrial",
     "HeterogeneityTest",
+    "Motions",
+    "MultibodySettings",
     "PosedImages",
     "SubtractedSource",
     "TestSettings",
@@ -24,6 +29,8 @@ __all__ = [
     "expand_symmetry",
     "fit_classes",
     "heterogeneity_test",
+    "make_bodies",
+    "motions_of",
     "population_errors",
     "posed_images",
     "subtract",

@@ -174,3 +174,43 @@ class TestSettings:
     def __post_init__(self) -> None:
         """Say at once what cannot be."""
         check_settings("heterogeneity", self)
+
+
+@dataclass(frozen=True)
+class MultibodySettings:
+    """Choices of a multibody refinement; every number has the unit in its name.
+
+    Attributes
+    ----------
+    prior_deg, prior_A : float
+        Width of the Gaussian prior of every body's pose about that of the whole: of each component of the rotation
+        vector, of each shift of the body's centre.
+    initial_resolution_A : float
+        The map is low-passed to this, and the first iteration uses no finer data.
+    max_resolution_A : float, optional
+        No finer data are used in any iteration; Nyquist by default.
+    iterations : int
+        At most.
+    regularisation : float
+        T: factor of the prior's variance of the maps.
+    components : int
+        Motions that are shown.
+    seed : int
+        Of half sets, where the particles have none.
+    """
+
+    prior_deg: float = setting(10.0, "Width of the prior of a body's orientation about that of the whole", more_than=0)
+    prior_A: float = setting(4.0, "Width of the prior of the shift of a body's centre", more_than=0)
+    initial_resolution_A: float = setting(
+        20.0, "Low-pass of the map, and finest data of the first iteration", more_than=0
+    )
+    max_resolution_A: float | None = setting(None, "Finest data used", more_than=0, default_words="Nyquist")
+    # A run that goes on may be given more: iterations that were made stay as they are.
+    iterations: int = setting(10, "Most iterations", at_least=1, changes_result=False)
+    regularisation: float = setting(1.0, "Factor T of the prior's variance tau^2", more_than=0, flags=("-T",))
+    components: int = setting(3, "Motions that are shown", at_least=1)
+    seed: int = setting(0, "Seed of half sets, where the particles have none", at_least=0)
+
+    def __post_init__(self) -> None:
+        """Say at once what cannot be."""
+        check_settings("multibody", self)

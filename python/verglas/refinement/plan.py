@@ -205,8 +205,9 @@ def plan_memory(problem: RefineProblem, limit_GB: float, *, cached: bool) -> Mem
     plan = plan_for_batch(batch)
     if plan.peak_GB > limit_GB:
         raise InputError(
-            f"refine: a box of {problem.box} px and {problem.n_classes} classes need {plan.peak_GB:.2f} GB, allowed "
-            f"are {limit_GB:.2f}; allow more (--memory), use a smaller box (verglas resample) or --max-resolution"
+            f"{problem.job}: a box of {problem.box} px and {problem.n_classes} classes need {plan.peak_GB:.2f} GB, "
+            f"allowed are {limit_GB:.2f}; allow more (--memory), use a smaller box (verglas resample) or "
+            "--max-resolution"
         )
     return plan
 
@@ -252,7 +253,7 @@ def _plan_on_devices(problem: RefineProblem, limit_GB: float, cached: bool) -> M
     for plan in plans:
         if plan.peak_GB > plan.limit_GB:
             raise InputError(
-                f"refine: a box of {box} px and {problem.n_classes} classes need {plan.peak_GB:.2f} GB on "
+                f"{problem.job}: a box of {box} px and {problem.n_classes} classes need {plan.peak_GB:.2f} GB on "
                 f"{plan.device}, {plan.limit_GB:.2f} can be had; end other programs on it, use a smaller box (verglas "
                 "resample), --max-resolution, or --device cpu"
             )
@@ -262,8 +263,8 @@ def _plan_on_devices(problem: RefineProblem, limit_GB: float, cached: bool) -> M
     host = (_BASE_BYTES + _CUDA_BASE_BYTES * len(free) + images + models + buffers) / 1e9
     if host > limit_GB:
         raise InputError(
-            f"refine: {len(problem)} images of {box} px need {host:.2f} GB on the host, allowed are {limit_GB:.2f}; "
-            "allow more (--memory)"
+            f"{problem.job}: {len(problem)} images of {box} px need {host:.2f} GB on the host, allowed are "
+            f"{limit_GB:.2f}; allow more (--memory)"
         )
     return MemoryPlan({"host": host}, limit_GB, batch, cached, plans)
 

@@ -48,7 +48,7 @@ _STRANGE_PAGE = (
 _SHARED = {"chart.js": "text/javascript", "viewer.js": "text/javascript", "sort.js": "text/javascript"}
 _OWN = {"window.js": "text/javascript", "window.css": "text/css", "curation.js": "text/javascript"}
 _MOST_GRAPH = 400
-_POSED = ("refine", "abinitio", "class3d", "align", "variability")  # commands that write angles
+_POSED = ("refine", "abinitio", "class3d", "align", "variability", "multibody")  # commands that write angles
 
 
 @functools.cache

@@ -1,0 +1,167 @@
+"""The page of a multibody refinement: bodies with their FSC, motions as rows of slices and as a moving picture."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from verglas.assessment import FSC
+from verglas.heterogeneity.motions import Motions
+from verglas.image import plan_resample, resample
+from verglas.report import curves, figures, surface
+from verglas.report.heterogeneity import settings_section
+from verglas.report.html import Page, Picture, Section, Table
+from verglas.report.style import COLOURS, new_figure, png, style_context
+from verglas.report.volume import display_level
+from verglas.types import Map
+from verglas.types.arrays import FloatArray
+
+_SIZE = 280  # side of the moving picture, screen pixels
+_LARGEST = 96  # voxels of a surface that moves
+_FRAME_MS = 220
+_COLOUR = (0.36, 0.56, 0.72)
+
+Body = tuple[Map, Map, FSC]
+Trajectory = tuple[FloatArray, list[Map]]
+
+
+def multibody_page(
+    shown: Mapping[str, Any],
+    bodies: Sequence[Body],
+    motions: Motions,
+    trajectories: Sequence[Trajectory],
+    settings: Mapping[str, Any],
+    footer: str = "",
+) -> Page:
+    """The page.
+
+    Parameters
+    ----------
+    shown : mapping
+        The job's summary (``multibody.json``).
+    bodies : sequence of (Map, Map, FSC)
+        Map, mask and curve of each.
+    motions : Motions
+    trajectories : sequence of ((m,) float64, list of Map)
+        Of each motion that is shown: coordinates, and maps there.
+    settings : mapping
+    footer : str
+    """
+    numbers = {
+        "bodies": str(len(bodies)),
+        "particles": str(shown["particles"]),
+        "motions beyond the errors": str(shown["motions"]),
+    }
+    sections = [_bodies_section(shown, bodies), _motions_section(motions)]
+    sections += [_motion(number, *made, motions) for number, made in enumerate(trajectories)]
+    sections.append(settings_section(settings))
+    sentence = str(shown["sentence"])
+    return Page("verglas multibody", sentence[:1].upper() + sentence[1:] + ".", numbers, sections, footer)
+
+
+def _bodies_section(shown: Mapping[str, Any], bodies: Sequence[Body]) -> Section:
+    rows = [
+        (
+            f"body {b['body']}",
+            f"{b['resolution_A']:.2f} A",
+            f"{b['whole_resolution_A']:.2f} A",
+            f"{b['turn_deg']:.1f}",
+            f"{b['accuracy_deg']:.1f}",
+        )
+        for b in shown["bodies"]
+    ]
+    head = (
+        "body",
+        "FSC 0.143 in its mask",
+        "at the poses of the whole",
+        "rms turn from the whole, degrees",
+        "stated error, degrees",
+    )
+    named = {f"body {number}": volume for number, (volume, _, _) in enumerate(bodies, 1)}
+    everything = Map(np.max([mask.data for _, mask, _ in bodies], axis=0), bodies[0][0].pixel_size_A)
+    blocks: list[Picture | Table] = [
+        Table(head, rows),
+        Picture(curves.fsc({f"body {n}": c for n, (_, _, c) in enumerate(bodies, 1)}), "FSC of the bodies' half maps"),
+        Picture(figures.slices(named, contour=everything), "Central slices of the maps of all bodies, masks outlined"),
+    ]
+    text = (
+        "Each body was refined in images less the other bodies; its half maps share nothing but the start. The second "
+        "column of resolutions is that of half maps at the poses of the whole particle, in the same mask."
+    )
+    return Section("Bodies", text, blocks)
+
+
+def _motions_section(motions: Motions) -> Section:
+    rows = [
+        (q + 1, f"{v:.2f}", f"{100 * s:.0f} %", f"{n:.2f}", "yes" if q < motions.n_motions else "no")
+        for q, (v, s, n) in enumerate(zip(motions.variance, motions.share, motions.noise_variance, strict=True))
+    ]
+    head = ("motion", "variance, A^2", "share", "of it stated errors of poses", "stands out")
+    text = (
+        "Principal motions of the bodies against each other, measured by the root mean square way of the particle's "
+        "voxels. One stands out if it exceeds twice the stated errors and what a stick broken at random would give."
+    )
+    return Section("Motions", text, [Table(head, rows)])
+
+
+def _motion(number: int, points: FloatArray, maps: list[Map], motions: Motions) -> Section:
+    named = {f"{p:+.1f} A": m for p, m in zip(points, maps, strict=True)}
+    turns = [
+        (f"body {b + 1}", *(f"{v:+.2f}" for v in motions.vectors[number, b])) for b in range(motions.vectors.shape[1])
+    ]
+    head = ("per A of the coordinate", "turn x, degrees", "turn y", "turn z", "move x, A", "move y", "move z")
+    blocks: list[Picture | Table] = [
+        Picture(moving_picture(maps), "Surface of the particle moving to and fro along the motion"),
+        Picture(figures.slices(named), "Central slices of five maps along the motion"),
+        Picture(_histogram(motions.coordinates[:, number]), "Distribution of the particles along the motion"),
+        Table(head, turns),
+    ]
+    return Section(f"Motion {number + 1}", "From the 5th to the 95th percentile of the particles.", blocks)
+
+
+def _histogram(values: FloatArray) -> bytes:
+    with style_context():
+        figure = new_figure(5.0, 2.4)
+        axes = figure.subplots()
+        axes.hist(values, bins=60, color=COLOURS[0])
+        axes.set_xlabel("coordinate, A")
+        axes.set_ylabel("particles")
+        return png(figure)
+
+
+def moving_picture(maps: Sequence[Map]) -> bytes:
+    """Surfaces of maps, one after the other and back, as an animated PNG: any browser shows it move.
+
+    Parameters
+    ----------
+    maps : sequence of Map
+        Of one box.
+
+    Examples
+    --------
+    >>> import numpy as np, verglas as vg
+    >>> from verglas.report.multibody import moving_picture
+    >>> balls = [vg.Map(vg.masks.soft_sphere(16, r, 3.0), 4.0) for r in (3.0, 4.0, 5.0)]
+    >>> moving_picture(balls).count(b"fcTL")  # frames
+    4
+    """
+    from PIL import Image  # matplotlib draws with it
+
+    middle = maps[len(maps) // 2]
+    small = maps
+    if middle.box > _LARGEST:
+        plan = plan_resample(middle.box, middle.pixel_size_A, None, _LARGEST)
+        small = [resample(m, plan) for m in maps]
+    level = display_level(small[len(small) // 2])
+    pictures = []
+    for volume in small:
+        shaded = surface.shade_surface(volume, level, colour=_COLOUR, size=_SIZE)
+        ground = shaded[..., :3] * shaded[..., 3:] + (1 - shaded[..., 3:])
+        pictures.append(Image.fromarray(np.uint8(np.clip(np.rint(255 * ground), 0, 255))))
+    frames = pictures + pictures[-2:0:-1]
+    out = io.BytesIO()
+    frames[0].save(out, "PNG", save_all=True, append_images=frames[1:], duration=_FRAME_MS, loop=0)
+    return out.getvalue()
