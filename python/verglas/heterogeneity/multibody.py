@@ -248,7 +248,7 @@ def body_settings(settings: MultibodySettings, diameter_A: float) -> RefineSetti
         diameter_A=diameter_A,
         initial_resolution_A=settings.initial_resolution_A,
         max_resolution_A=settings.max_resolution_A,
-        regularisation=settings.regularisation,
+        prior_factor=settings.prior_factor,
         prior_deg=settings.prior_deg,
         prior_A=settings.prior_A,
         iterations=settings.iterations,

@@ -191,7 +191,7 @@ class MultibodySettings:
         No finer data are used in any iteration; Nyquist by default.
     iterations : int
         At most.
-    regularisation : float
+    prior_factor : float
         T: factor of the prior's variance of the maps.
     components : int
         Motions that are shown.
@@ -207,7 +207,7 @@ class MultibodySettings:
     max_resolution_A: float | None = setting(None, "Finest data used", more_than=0, default_words="Nyquist")
     # A run that goes on may be given more: iterations that were made stay as they are.
     iterations: int = setting(10, "Most iterations", at_least=1, changes_result=False)
-    regularisation: float = setting(1.0, "Factor T of the prior's variance tau^2", more_than=0, flags=("-T",))
+    prior_factor: float = setting(1.0, "Factor T of the prior's variance tau^2", more_than=0, flags=("-T",))
     components: int = setting(3, "Motions that are shown", at_least=1)
     seed: int = setting(0, "Seed of half sets, where the particles have none", at_least=0)
 
