@@ -33,6 +33,7 @@ def source_of(raw: Float32Array, name: str = "half1", half_sets: int = 1) -> Map
     shells = fourier.shells(raw.shape)
 
     def solved(ssnr):
+        ssnr = np.maximum(ssnr, 1e-3)  # as on the grid
         gain = np.where(shells <= RADIUS, (ssnr / (1 + ssnr))[np.minimum(shells, RADIUS)], 0)
         return fourier.inverse((fourier.forward(raw, 3) * gain).astype(np.complex64), raw.shape)
 

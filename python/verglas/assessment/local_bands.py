@@ -12,12 +12,14 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from verglas import fourier
 from verglas._native import resolve_threads
 from verglas.masks import soft_sphere
 from verglas.types.arrays import Complex64Array, Float32Array, FloatArray
 
+BoolArray = npt.NDArray[np.bool_]
 # A window's transform is cut where it has fallen to this part of its value at 0: what is cut averages to nothing.
 _WINDOW_TAIL = 2e-3
 _SLAB_VOXELS = 1 << 19
@@ -170,6 +172,15 @@ def over_slabs(box: int, work: Callable[[slice], None], threads: int | None) -> 
     slabs = [slice(start, min(box, start + step)) for start in range(0, box, step)]
     with ThreadPoolExecutor(resolve_threads(threads)) as pool:
         list(pool.map(work, slabs))
+
+
+def nearest_points(field: BoolArray, side: int) -> BoolArray:
+    """What a field on one grid of a box says at the points of another, each from the nearest."""
+    if len(field) == side:
+        return field
+    near = np.rint((np.arange(side) - side // 2) * len(field) / side + len(field) // 2).astype(np.int64)
+    near = np.clip(near, 0, len(field) - 1)
+    return field[np.ix_(near, near, near)]
 
 
 def linear_bands(box: int, half_width: float, window_px: float, finest: float) -> list[Band]:

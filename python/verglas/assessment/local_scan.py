@@ -13,7 +13,7 @@ import numpy.typing as npt
 from scipy import special
 
 from verglas import fourier
-from verglas.assessment.local_bands import Band, Windowed, band_map, cropped, over_slabs
+from verglas.assessment.local_bands import Band, Windowed, band_map, cropped, nearest_points, over_slabs
 from verglas.types.arrays import Complex64Array, Float32Array, FloatArray
 
 if TYPE_CHECKING:
@@ -55,9 +55,7 @@ class LocalValues(ABC):
 
     def coarse_inside(self, side: int) -> npt.NDArray[np.bool_]:
         """Which points of a window's grid lie in the molecule."""
-        near = np.rint((np.arange(side) - side // 2) * self.box / side + self.box // 2).astype(np.int64)
-        near = np.clip(near, 0, self.box - 1)
-        picked = self.inside[np.ix_(near, near, near)]
+        picked = nearest_points(self.inside, side)
         return picked if picked.any() else np.ones_like(picked)
 
 

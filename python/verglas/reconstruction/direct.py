@@ -16,9 +16,9 @@ import numpy.typing as npt
 import scipy.ndimage
 
 from verglas import gridding, ops
-from verglas._array_module import array_module
+from verglas._array_module import array_module, to_host
 from verglas.errors import InputError
-from verglas.types.arrays import Array
+from verglas.types.arrays import Array, FloatArray
 
 # Planes of the grid worked on at once on the host: what is made of them stays in cache, and no second grid is held.
 _PLANES = 8
@@ -201,3 +201,29 @@ def invert(sums: ops.GridSums, weights: DensityWeights, *, threads: int | None =
     return gridding.from_grid(sums.values, grid, factor=weights.omega, threads=threads) * np.float32(
         peak / grid.padded**3
     )
+
+
+def fft_weights(weights: Array, grid: ops.Grid) -> FloatArray:
+    """Folded weights in the layout of a real FFT of the padded box, (P, P, P // 2 + 1); 0 beyond the last shell.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from verglas import ops
+    >>> from verglas.reconstruction.direct import fft_weights
+    >>> grid = ops.Grid(8, max_radius=2, oversampling=2.0)
+    >>> made = fft_weights(np.ones(grid.shape), grid)
+    >>> made.shape, made[0, 0, 0], made[8, 8, 8]
+    ((16, 16, 9), 1.0, 0.0)
+    """
+    side, halo = grid.padded, grid.halo
+    out = np.zeros((side, side, side // 2 + 1))
+    most = min(grid.extent, (side - 1) // 2)
+    k = np.arange(-most, most + 1)
+    held = to_host(weights)[grid.extent - most : grid.extent + most + 1]
+    held = held[:, grid.extent - most : grid.extent + most + 1, halo : halo + most + 1]
+    shells = np.rint(
+        np.sqrt(k[:, None, None] ** 2.0 + k[:, None] ** 2.0 + np.arange(most + 1) ** 2.0) * grid.box / side
+    )
+    out[np.ix_(k % side, k % side, np.arange(most + 1))] = np.where(shells <= grid.max_radius, held, 0.0)
+    return out

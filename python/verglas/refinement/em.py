@@ -206,6 +206,8 @@ def iterate(
                     joint=may_end(problem, step),
                     priors=priors,
                     judge=judge,
+                    iteration=new.iteration,
+                    class_number=len(maps),
                 )
             )
     for half in (0, 1):
@@ -227,8 +229,8 @@ def iterate(
 def _priors(problem: RefineProblem, state: State, step: Step, class_number: int) -> tuple[list[Prior], Judge | None]:
     """The prior that the settings name; of ``auto`` the priors to compare, and what compares them."""
     named = problem.settings.regularisation
-    if problem.prior is not None:
-        return [problem.prior], None
+    if problem.map_prior is not None:
+        return [problem.map_prior], None
     if named != "auto":
         return [PRIORS[named]()], None
     # Poses of a grid are too coarse to tell what is gained at high resolution.

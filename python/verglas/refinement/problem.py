@@ -25,7 +25,7 @@ class RefineProblem(Problem):
         References.
     mask_given : bool
         Whether the solvent mask is the user's: it then stays as it is.
-    prior : Prior, optional
+    map_prior : Prior, optional
         A prior of the caller's, in place of the one that the settings name.
     """
 
@@ -40,7 +40,7 @@ class RefineProblem(Problem):
     settings: RefineSettings
     n_classes: int = 1
     mask_given: bool = False
-    prior: Prior | None = None
+    map_prior: Prior | None = None
 
     def __post_init__(self) -> None:
         """Take over what the search needs."""
@@ -51,7 +51,7 @@ class RefineProblem(Problem):
 
     def part(self, rows: IntArray) -> Self:
         """Some of the particles, with the groups of the whole set; without the prior, which is of whole maps."""
-        return replace(super().part(rows), prior=None)
+        return replace(super().part(rows), map_prior=None)
 
     def under(self, symmetry: str) -> Self:
         """The same particles under a point group."""

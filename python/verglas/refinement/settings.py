@@ -10,8 +10,8 @@ from verglas.errors import SettingError
 from verglas.search.problem import BLOCK_PARTICLES
 from verglas.types.settings import check_settings, setting
 
-Regularisation = Literal["global", "local", "auto"]
-_NAMES_PRIOR = "names a prior (global, local, auto); the factor T of its variance is prior_factor"
+Regularisation = Literal["global", "local", "auto", "sidesplitter", "wavelet", "total-variation", "external"]
+_NAMES_PRIOR = "names a prior (global, local, auto, ...); the factor T of its variance is prior_factor"
 
 
 @dataclass(frozen=True)
@@ -39,9 +39,12 @@ class RefineSettings:
         nothing finer.
     max_resolution_A : float, optional
         No finer data are used in any iteration; Nyquist by default.
-    regularisation : {"global", "local", "auto"}
+    regularisation : {"global", "local", "auto", "sidesplitter", "wavelet", "total-variation", "external"}
         What the maps are regularised by: one signal to noise ratio for each shell, or one for each place as well; or
-        whichever of the two explains held-out particles better (:mod:`verglas.refinement.prior`).
+        whichever of the two explains held-out particles better. Further priors are those of
+        :mod:`verglas.refinement.prior`, and a program.
+    external_reconstruct : str, optional
+        That program, called with a STAR file as by ``relion_refine --external_reconstruct``.
     prior_factor : float, optional
         T: factor of the prior's variance tau^2; 1, with several classes 4.
     wiener_k : float
@@ -87,7 +90,10 @@ class RefineSettings:
     regularisation: Regularisation = setting(
         "global",
         "What maps are regularised by: the FSC of the whole map, that of every place, or whichever explains held-out "
-        "particles better",
+        "particles better (auto); further priors, and a program (external)",
+    )
+    external_reconstruct: str | None = setting(
+        None, "With external: a command that is given a STAR file as by relion_refine --external_reconstruct"
     )
     prior_factor: float | None = setting(
         None,
@@ -129,6 +135,8 @@ class RefineSettings:
     def _impossible(self) -> Iterator[tuple[str, str]]:
         if self.mode == "max-cc" and self.regularisation != "global":
             yield "regularisation", "max-cc has a constant of its own (wiener_k): expected global"
+        if (self.regularisation == "external") != (self.external_reconstruct is not None):
+            yield "external_reconstruct", 'a command goes with regularisation = "external", and that needs one'
         for name in ("prior_deg", "prior_A"):
             if getattr(self, name) is None:
                 continue

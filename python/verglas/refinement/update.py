@@ -20,6 +20,7 @@ import numpy.typing as npt
 from verglas import filters, fourier, ops
 from verglas.assessment import corrected_fsc, fsc, randomise_phases, solvent_mask
 from verglas.assessment.postprocess import PostprocessSettings
+from verglas.reconstruction.direct import fft_weights
 from verglas.reconstruction.sums import finish
 from verglas.reconstruction.sums import solve as sums_to_map
 from verglas.refinement.prior.choice import PLAIN, Choice
@@ -87,6 +88,8 @@ def class_maps(
     joint: bool,
     priors: Sequence[Prior] = (Wiener(),),
     judge: Judge | None = None,
+    iteration: int = 0,
+    class_number: int = 0,
 ) -> ClassMaps:
     """Half maps of one class from the sums of both halves, which are used up.
 
@@ -107,19 +110,28 @@ def class_maps(
         The one to regularise by; of several the ``judge`` takes one.
     judge : callable, optional
         Needed where there are several priors.
+    iteration, class_number : int
+        For priors that write files.
     """
     done = [finish(sums.pop(0), problem.operators, threads=problem.threads) for _ in range(2)]
     raw = np.stack([solve(problem, s, None, radius) for s in done])
     unmasked, masked = (np.nan_to_num(curve) for curve in half_fsc(problem, raw, mask))  # NaN: one of them is empty
     unmasked[radius + 1 :] = masked[radius + 1 :] = 0  # nothing was inserted there
     where = problem.sphere if mask is None else mask
-    given = HalfMaps(raw, masked[: radius + 1], radius, T, where, problem.threads)
+    pixel_A = problem.pixel_size_A
+    given = HalfMaps(raw, masked[: radius + 1], radius, T, where, problem.threads, pixel_A, iteration, class_number)
     fitted = {prior.name: prior.fit(given) for prior in priors}
 
     def source(number: int, name: str, half_sets: int = 1) -> MapSource:
         of_both = half_sets > 1
         plain = raw.mean(axis=0) if of_both else raw[number]
-        return MapSource(name, half_sets, plain, partial(solve, problem, done[number], radius=radius))
+        of_these = done[number]
+
+        def weights() -> FloatArray:
+            assert of_these.weights is not None
+            return fft_weights(of_these.weights, of_these.grid)
+
+        return MapSource(name, half_sets, plain, partial(solve, problem, of_these, radius=radius), weights)
 
     made = {
         name: np.stack([regularise(source(number, f"half{number + 1}")) for number in (0, 1)])

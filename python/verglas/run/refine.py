@@ -20,11 +20,13 @@ from verglas.errors import InputError
 from verglas.io import read_particles
 from verglas.optics import depth_of_field_sentence, for_job
 from verglas.refinement.em import Iteration, refine_state
+from verglas.refinement.prior import Denoiser, Prior, prior_of
 from verglas.refinement.problem import RefineProblem
 from verglas.refinement.settings import RefineSettings
 from verglas.refinement.state import State
 from verglas.run import credible
 from verglas.run.checkpoint import Checkpoint, write_checkpoint
+from verglas.run.external_prior import ExternalReconstruct
 from verglas.run.forecast import refine_forecast
 from verglas.run.machine import allowed_memory_GB
 from verglas.run.refine_folder import RefineFolder, refine_folder, settings_record
@@ -114,6 +116,7 @@ def refine(
     *,
     out: str | Path | None = None,
     mask: Map | str | Path | None = None,
+    prior: Prior | Denoiser | None = None,
     device: str = "auto",
     threads: int | None = None,
     memory_GB: float | None = None,
@@ -144,6 +147,10 @@ def refine(
         Run folder; nothing is written without.
     mask : Map or path, optional
         Soft solvent mask; by default made from the map once it is good enough.
+    prior : callable or Prior, optional
+        Of one's own, in place of ``regularisation``: ``prior(half_map, fsc)`` is called for each half map alone and
+        returns a better one (:class:`verglas.refinement.prior.DenoisedBy`), or an object as
+        :class:`verglas.refinement.prior.Prior` describes.
     device : str
         ``"cpu"``; ``"cuda:0"``; ``"cuda:0,cuda:1"``, which share the particles; ``"cuda"`` for every GPU there is.
         ``"auto"`` is the CPU.
@@ -198,9 +205,11 @@ def refine(
     everything = particles_of(particles, "refine: particles")
     everything = for_job(everything, "refine")
     request = _cluster_request(cluster, devices, out)
+    own = _own_prior(prior, resolved_settings, out)
     record = settings_record(
         resolved_settings,
         {
+            "prior": None if own is None else own.name,
             "particles": everything.where,
             "references": [reference_name(r) for r in references],
             "mask": None if mask is None else reference_name(mask),
@@ -217,7 +226,7 @@ def refine(
             folder = ends.enter_context(refine_folder(Path(out), record, heard, **how))
             # From here on the folder's hold listens: what it is told are the run's signs of life.
             heard = folder.held
-        around = Around(folder, limit, heard, devices, threads)
+        around = Around(folder, limit, heard, devices, threads, own)
         if resume:
             setup = resume_run(everything, resolved_settings, around, is_forced=mask is not None)
         else:
@@ -247,6 +256,17 @@ def _cluster_request(
     if request.kind != "local" and out is None:
         raise InputError(f"refine: --cluster {request} needs a run folder (out) that all workers see")
     return request
+
+
+def _own_prior(prior: Prior | Denoiser | None, settings: RefineSettings, out: str | Path | None) -> Prior | None:
+    """The caller's prior or program, where there is one."""
+    if settings.external_reconstruct is not None and prior is None:
+        return ExternalReconstruct(settings.external_reconstruct, None if out is None else Path(out) / "external")
+    if prior is None:
+        return None
+    if settings.regularisation != "global" or settings.mode == "max-cc":
+        raise InputError("refine: a prior of one's own takes the place of regularisation and of max-cc; leave them out")
+    return prior_of(prior)
 
 
 def _tell_forecast(setup: Setup, folder: RefineFolder | None, listener: Listener) -> None:

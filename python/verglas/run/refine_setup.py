@@ -16,6 +16,7 @@ from verglas.reconstruction.half_sets import split_halves
 from verglas.refinement import schedule, start
 from verglas.refinement.em import initial_state
 from verglas.refinement.plan import MemoryPlan, plan_memory, with_plan
+from verglas.refinement.prior import Prior
 from verglas.refinement.problem import RefineProblem
 from verglas.refinement.settings import RefineSettings
 from verglas.refinement.state import State
@@ -36,13 +37,14 @@ Reference = Map | str | Path
 
 @dataclass(frozen=True)
 class Around:
-    """Where a refinement writes, what memory it may take, who listens, what it runs on."""
+    """Where a refinement writes, what memory it may take, who listens, what it runs on, a prior of the caller's."""
 
     folder: RefineFolder | None
     limit_GB: float
     listener: Listener
     devices: tuple[str, ...]
     threads: int | None
+    prior: Prior | None = None
 
 
 @dataclass(frozen=True)
@@ -97,7 +99,7 @@ def start_run(
         mask_given=window is not None,
         threads=around.threads,
     )
-    problem = replace(problem, devices=around.devices)
+    problem = replace(problem, devices=around.devices, map_prior=around.prior)
     plan = plan_memory(problem, around.limit_GB, cached=keep)
     problem = with_plan(problem, plan)
     if not maps:
@@ -201,7 +203,7 @@ def resume_run(particles: Particles, settings: RefineSettings, around: Around, *
         mask_given=is_forced,
         threads=around.threads,
     )
-    problem = replace(problem, half=checkpoint.half, devices=around.devices)
+    problem = replace(problem, half=checkpoint.half, devices=around.devices, map_prior=around.prior)
     plan = plan_memory(problem, around.limit_GB, cached=keep)
     folder.plan(plan, around.devices)
     folder.born()

@@ -23,11 +23,11 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from verglas.assessment.local_bands import Band, Windowed, filter_by_bands, linear_bands
+from verglas.assessment.local_bands import Band, Windowed, filter_by_bands, linear_bands, nearest_points
 from verglas.assessment.local_resolution import BAND_OF_WINDOW, LocalResolutionSettings
 from verglas.assessment.local_scan import SignificanceValues
 from verglas.refinement.prior.protocol import FSC_MOST, HalfMaps, MapSource, Regulariser, Wiener
-from verglas.types.arrays import Float32Array, FloatArray, IntArray
+from verglas.types.arrays import Float32Array, FloatArray
 
 _WINDOW_RESOLUTIONS = 2.0  # radius of the window, in resolutions of the whole map, as for local resolution
 _SMALLEST_WINDOW_PX = 4.0
@@ -111,7 +111,7 @@ class LocalWiener:
             correlation = values.of(averages).astype(np.float64)
             own = correlation > values.threshold(band, averages)
             if before is not None:
-                own &= _on_grid(before, len(own))
+                own &= nearest_points(before, len(own))
             before = own
             fields.append(self._pooled(correlation, averages, own, values.coarse_inside(len(own))))
         ssnr = [given.T * f / (1 - f) for f in fields]
@@ -128,12 +128,3 @@ class LocalWiener:
             scale = np.sqrt(max(power_a, 0.0) * max(power_b, 0.0))
             out[pool] = min(max(cross / scale, 0.0), FSC_MOST) if scale > 0 else 0.0
         return out
-
-
-def _on_grid(field: npt.NDArray[np.bool_], side: int) -> npt.NDArray[np.bool_]:
-    """The nearest points of another grid of the same box."""
-    if len(field) == side:
-        return field
-    near: IntArray = np.rint((np.arange(side) - side // 2) * len(field) / side).astype(np.int64) + len(field) // 2
-    near %= len(field)
-    return field[np.ix_(near, near, near)]

@@ -16,6 +16,7 @@ import numpy as np
 
 from verglas import fourier
 from verglas.assessment import ssnr_from_fsc
+from verglas.errors import InputError
 from verglas.types.arrays import Complex64Array, Float32Array, FloatArray
 
 FSC_MOST = 0.999  # an FSC of 1 would leave out the prior altogether
@@ -38,6 +39,9 @@ class HalfMaps:
     mask : (N, N, N) float32
         Where the molecule may be: the solvent mask, or the sphere.
     threads : int, optional
+    pixel_size_A : float
+    iteration, class_number : int
+        Of the refinement; for names of files.
     """
 
     raw: Float32Array
@@ -46,6 +50,9 @@ class HalfMaps:
     T: float
     mask: Float32Array
     threads: int | None = None
+    pixel_size_A: float = 1.0
+    iteration: int = 0
+    class_number: int = 0
 
     @property
     def box(self) -> int:
@@ -63,6 +70,11 @@ class HalfMaps:
         return [fourier.forward(one, 3, threads=self.threads) for one in self.raw]
 
 
+def no_weights() -> FloatArray:
+    """Of maps without sums."""
+    raise InputError("this map comes without the weights of its sums")
+
+
 @dataclass(frozen=True, eq=False)
 class MapSource:
     """The sums of one half set, or of both.
@@ -78,12 +90,16 @@ class MapSource:
     solve : callable
         The map regularised by the SSNR of each shell, (radius + 1,) -> (N, N, N): Wiener's filter with the weight of
         every Fourier voxel (:func:`verglas.reconstruction.sums.solve`).
+    weights : callable
+        The weights of the padded transform, in the layout of a real FFT, (P, P, P // 2 + 1)
+        (:func:`verglas.reconstruction.direct.fft_weights`).
     """
 
     name: str
     half_sets: int
     raw: Float32Array
     solve: Callable[[FloatArray], Float32Array]
+    weights: Callable[[], FloatArray] = no_weights
 
 
 class Regulariser(Protocol):
