@@ -30,6 +30,9 @@ def pick(
     templates: Path = typer.Option(None, "--templates", help="Map, or class averages (.mrcs), particles white."),
     ctf: Path = typer.Option(None, "--ctf", help="CTFs for the projections: STAR, or table with defocus_A."),
     compare: Path = typer.Option(None, "--compare", help="Picks taken as the truth: .star, .cs, .box, .csv."),
+    leave_out: Path = typer.Option(
+        None, "--leave-out", help="left_out.star of `verglas serve`: areas drawn by hand in which nothing is picked."
+    ),
     one_file: bool = typer.Option(False, "--one-file", help="All coordinates in picks.star, not a file each."),
     no_pictures: bool = typer.Option(False, "--no-pictures", help="Write no PNG per micrograph."),
     threads: int = typer.Option(None, "--threads", min=1, help="Micrographs at a time [all processors]."),
@@ -58,6 +61,7 @@ def pick(
         not no_pictures,
         threads,
         one_file,
+        leave_out,
     )
     summary = pick_files(job)
     found = summary.as_dict()

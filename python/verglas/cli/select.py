@@ -31,29 +31,35 @@ def register(app: typer.Typer) -> None:
         table: Path = typer.Option(None, "--table", help="classes.star [beside the particles] or selection.star."),
         min_resolution: float = typer.Option(None, "--min-resolution", help="At least this resolution, A."),
         min_size: int = typer.Option(None, "--min-size", min=1, help="At least this many particles in the class."),
+        regions: Path = typer.Option(
+            None, "--regions", help="particles_kept.json of `verglas serve`: particles inside lines drawn round values."
+        ),
         as_json: bool = typer.Option(False, "--json", help="Print the summary as JSON."),
     ) -> None:
-        """Keep the particles of classes: by number, by a selection from the page of class2d, or by rules.
+        """Keep the particles of classes: by number, by a selection from a page, or by rules; or those in regions.
 
         --auto keeps classes that are large enough, centred, with more inside the circle than outside, and resolved.
-        Rules narrow what numbers or a selection have chosen; alone they choose among all classes.
+        Rules narrow what numbers or a selection have chosen; alone they choose among all classes. --regions needs no
+        classes; with them it narrows what they have chosen.
         """
         if min_resolution is not None and not min_resolution > 0:
             raise typer.BadParameter(
                 f"expected a positive number, got {min_resolution:g}", param_hint="--min-resolution"
             )
         numbers = () if classes is None else _numbers(classes)
-        if not (auto or numbers or table or min_resolution or min_size):
+        if not (auto or numbers or table or min_resolution or min_size or regions):
             raise typer.BadParameter(
-                "give --auto, --classes, --table, --min-resolution or --min-size", param_hint="select"
+                "give --auto, --classes, --table, --min-resolution, --min-size or --regions", param_hint="select"
             )
         if auto and numbers:
             raise typer.BadParameter("give --auto or --classes, not both", param_hint="--auto")
         from verglas.run.class2d import SelectJob, select_files
 
-        kept, chosen, read = select_files(SelectJob(particles, out, numbers, table, min_resolution, min_size, auto))
+        asked = SelectJob(particles, out, numbers, table, min_resolution, min_size, auto, regions)
+        kept, chosen, read = select_files(asked)
         if as_json:
             typer.echo(json.dumps({"particles_read": read, "particles_kept": len(kept), "classes": chosen}, indent=2))
             return
-        listed = ", ".join(map(str, chosen))
-        typer.echo(f"{len(kept)} of {read} particles, from classes {listed}: {out}")
+        sources = [f"classes {', '.join(map(str, chosen))}"] if chosen else []
+        sources += [f"the regions of {regions}"] if regions else []
+        typer.echo(f"{len(kept)} of {read} particles, from {' and '.join(sources)}: {out}")

@@ -9,6 +9,7 @@ from verglas.heterogeneity.expand import collapse_symmetry, expand_symmetry
 from verglas.heterogeneity.fixed_classes import fit_classes, population_errors
 from verglas.heterogeneity.motions import Motions, motions_of
 from verglas.heterogeneity.posed import PosedImages, posed_images
+from verglas.heterogeneity.regions import Region, in_regions
 from verglas.heterogeneity.settings import ClassSettings, MultibodySettings, TestSettings, VariabilitySettings
 from verglas.heterogeneity.subtract import SubtractedSource, subtract
 from verglas.heterogeneity.variability import Variability, variability
@@ -21,6 +22,7 @@ __all__ = [
     "Motions",
     "MultibodySettings",
     "PosedImages",
+    "Region",
     "SubtractedSource",
     "TestSettings",
     "Variability",
@@ -29,6 +31,7 @@ __all__ = [
     "expand_symmetry",
     "fit_classes",
     "heterogeneity_test",
+    "in_regions",
     "make_bodies",
     "motions_of",
     "population_errors",

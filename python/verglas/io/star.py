@@ -341,13 +341,18 @@ def write_star(path: PathLike, tables: Mapping[str, pd.DataFrame | Mapping[str, 
     for name, table in tables.items():
         _check_text(path, name, table)
     with atomic_path(path) as temporary, open(temporary, "w", encoding="utf-8", newline="\n") as out:
-        for name, table in tables.items():
-            out.write("\n# version 30001\n\n")
-            if isinstance(table, pd.DataFrame):
-                write_loop(out, name, table)
-            else:
-                rows = "".join(f"_{label}\t\t\t{_single(value)}\n" for label, value in table.items())
-                out.write(f"data_{name}\n\n{rows}\n\n")
+        star_text(out, tables)
+
+
+def star_text(out: Any, tables: Mapping[str, pd.DataFrame | Mapping[str, Any]]) -> None:
+    """Write tables as text, as :func:`write_star` does; nothing is checked."""
+    for name, table in tables.items():
+        out.write("\n# version 30001\n\n")
+        if isinstance(table, pd.DataFrame):
+            write_loop(out, name, table)
+        else:
+            rows = "".join(f"_{label}\t\t\t{_single(value)}\n" for label, value in table.items())
+            out.write(f"data_{name}\n\n{rows}\n\n")
 
 
 # Twelve digits: finer than anything measured, and 0.1 + 0.2 is written as 0.3.

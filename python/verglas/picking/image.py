@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -47,6 +47,8 @@ class SmallImage:
         Radius of the particle in pixels of this image.
     pixel_size_A : float
         Of this image (mean of both axes).
+    left_out : (y, x) bool or None
+        Where a person has said that there is nothing to pick.
     """
 
     data: Float32Array
@@ -56,6 +58,34 @@ class SmallImage:
     radius_px: float
     pixel_size_A: float
     corner: tuple[int, int] = (0, 0)
+    left_out: npt.NDArray[np.bool_] | None = None
+
+    def without_discs(self, discs_px: npt.ArrayLike) -> SmallImage:
+        """The same with areas left out, given as discs in the micrograph.
+
+        Parameters
+        ----------
+        discs_px : (n, 3) float
+            x, y and radius in pixels of the micrograph.
+
+        Examples
+        --------
+        >>> import numpy as np, verglas as vg
+        >>> from verglas.picking import prepare
+        >>> small = prepare(vg.Micrograph(np.random.default_rng(0).normal(size=(300, 300)), 4.0), 96.0)
+        >>> left_out = small.without_discs([[150, 150, 60]]).left_out
+        >>> bool(abs(left_out.mean() * 300**2 / (np.pi * 60**2) - 1) < 0.05)
+        True
+        """
+        discs = np.asarray(discs_px, np.float64).reshape(-1, 3)
+        out = np.zeros(self.shape_here, bool)
+        for (x, y), radius in zip(self.from_micrograph(discs[:, :2]), discs[:, 2] / np.mean(self.factor), strict=True):
+            low = np.maximum(np.floor([y - radius, x - radius]).astype(int), 0)
+            high = np.maximum(np.ceil([y + radius, x + radius]).astype(int) + 1, 0)
+            here = out[low[0] : high[0], low[1] : high[1]]
+            rows, columns = np.ogrid[low[0] : low[0] + here.shape[0], low[1] : low[1] + here.shape[1]]
+            here |= (rows - y) ** 2 + (columns - x) ** 2 <= radius**2
+        return replace(self, left_out=out if self.left_out is None else self.left_out | out)
 
     @property
     def shape_here(self) -> tuple[int, int]:

@@ -152,4 +152,6 @@ def bad_areas(small: SmallImage, mean_sigma: float = MEAN_SIGMA, deviation_sigma
     away = np.abs(logs - np.median(logs[ice]))
     rough = away > deviation_sigma * max(robust_sigma(logs[ice]), 0.05)
     rough = _open_by_disc(rough, 1.5 * small.radius_px) | carbon
+    if small.left_out is not None:
+        rough |= small.left_out
     return BadAreas((rest / max(sigma, 1e-6)).astype(np.float32), rough, mean_sigma, small.radius_px)

@@ -218,10 +218,19 @@ def pick_detailed(
     *,
     templates: Templates | None = None,
     optics: Optics | None = None,
+    left_out: npt.ArrayLike | None = None,
     threads: int | None = None,
     **changes: Any,
 ) -> PickResult:
-    """As :func:`pick`, with the candidates, the threshold and the areas left out."""
+    """As :func:`pick`, with the candidates, the threshold and the areas left out.
+
+    Parameters
+    ----------
+    micrograph, diameter_A, settings, templates, optics, threads, **changes
+        As for :func:`pick`.
+    left_out : (n, 3) float, optional
+        Discs of the micrograph, x, y and radius in pixels, in which nothing is picked.
+    """
     micrograph = micrograph_of(micrograph, "pick: micrograph")
     if templates is not None and settings is None:
         changes = {"method": "template", **changes}
@@ -233,6 +242,8 @@ def pick_detailed(
             f"got the method {chosen.method!r} and {amount} templates"
         )
     small = prepare(micrograph, diameter_A, white=chosen.white, threads=threads)
+    if left_out is not None:
+        small = small.without_discs(left_out)
     if chosen.method == "consensus":
         result = _agreement(micrograph, small, diameter_A, chosen, threads)
     else:
@@ -253,7 +264,8 @@ def _pick_with_one_method(
     bad = bad_areas(small)
     distance_A = 0.7 * diameter_A if chosen.distance_A is None else chosen.distance_A
     distance_px = distance_A / small.pixel_size_A
-    search = Search(small, ~bad.wide if chosen.exclude else np.ones_like(bad.rough), distance_px, threads=threads)
+    everywhere = np.ones_like(bad.rough) if small.left_out is None else ~small.left_out
+    search = Search(small, ~bad.wide if chosen.exclude else everywhere, distance_px, threads=threads)
     filters = chosen.learn and chosen.method in ("automatic", "log")
     bands = split_bands(small, threads=threads) if filters else None
     found = _first_peaks(search, chosen, template_score, bands)

@@ -19,12 +19,15 @@ from verglas.errors import InputError, VerglasError
 from verglas.io import read_micrograph, write_bytes
 from verglas.io.micrographs import PIXEL, SHARED, SPECTRUM
 from verglas.io.power_spectra import read_power_spectrum
+from verglas.io.rules import written_name
 from verglas.optics.fit import CtfSettings, estimate_ctf, ice_ring
 from verglas.picking import PickSettings, pick_detailed
 from verglas.picking.particles import MERIT
 from verglas.pipeline.project import Project, Shot
 from verglas.pipeline.settings import settings_json, with_overrides
 from verglas.pipeline.stage import Stage, digest, file_digest
+from verglas.run.candidates import FOLDER as CANDIDATES
+from verglas.run.candidates import candidates_star
 from verglas.run.motion_files import PARTS
 from verglas.run.parallel import in_order
 from verglas.run.pick import read_templates
@@ -338,7 +341,10 @@ class PickStage(MicrographStage):
         def draw() -> bytes:
             return micrograph_picture(picking, shot.path.name, ctf, panel.read_bytes() if panel.is_file() else None)
 
-        return result, [(project.folder("pick") / "png" / f"{shot.key}.png", draw)]
+        folder = project.folder("pick")
+        listed = written_name(project.micrograph_of(shot), folder)
+        peaks = (folder / CANDIDATES / f"{shot.key}.star", lambda: candidates_star(picking, listed))
+        return result, [peaks, (folder / "png" / f"{shot.key}.png", draw)]
 
     def finish(self, project: Project) -> dict[str, str]:
         """picks.star, picks.csv, overview.png."""

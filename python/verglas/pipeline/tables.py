@@ -20,6 +20,7 @@ from verglas.io.rules import written_name
 from verglas.pipeline.micrographs import CtfStage, ctf_row, has_passed, picks_of, result_of, set_aside_sentence
 from verglas.pipeline.project import Project, Shot
 from verglas.pipeline.stage import digest, file_digest
+from verglas.run.edited_picks import set_aside_edits
 from verglas.types.verdict import Finding, Verdict
 
 _PIXEL_DIFFERS = 0.02  # of the pixel size in a header and the one used
@@ -270,9 +271,9 @@ def write_picks_of_set(project: Project) -> dict[str, str]:
     _write_table(folder / "picks.csv", rows)
     shots = usable_shots(project)
     path = folder / "picks.star"
-    paths = write_picks(
-        path, {written_name(project.micrograph_of(shot), folder): picks_of(project, shot) for shot in shots}
-    )
+    picks = {written_name(project.micrograph_of(shot), folder): picks_of(project, shot) for shot in shots}
+    paths = write_picks(path, picks)
+    set_aside_edits(folder, picks)
     return {f"{folder.name}/{path.name}": digest([file_digest(file) for file in paths])}
 
 

@@ -27,7 +27,17 @@ from verglas.classification.classes import with_stability
 from verglas.classification.kept import Standing, standing
 from verglas.classification.working_set import MEMORY_GB as MEMORY_GB
 from verglas.errors import InputError
-from verglas.io import read_particles, read_star, write_bytes, write_particles, write_stack, write_star, write_text
+from verglas.heterogeneity.regions import Region, in_regions, regions_of
+from verglas.io import (
+    read_json,
+    read_particles,
+    read_star,
+    write_bytes,
+    write_particles,
+    write_stack,
+    write_star,
+    write_text,
+)
 from verglas.report import class2d as report
 from verglas.report.html import Page
 from verglas.run.checkpoint import Checkpoints, Part
@@ -297,6 +307,9 @@ class SelectJob:
         Rules: at least this resolution (at most this many angstrom) and this many particles.
     auto : bool
         Choose the classes that look like particles (:func:`verglas.classification.select_classes`).
+    regions : Path, optional
+        File of regions drawn about values of the particles (``particles_kept.json`` of ``verglas serve``): of the
+        classes chosen, or of all particles, those inside.
     """
 
     particles: Path
@@ -306,6 +319,13 @@ class SelectJob:
     min_resolution_A: float | None = None
     min_size: int | None = None
     auto: bool = False
+    regions: Path | None = None
+
+    @property
+    def by_class(self) -> bool:
+        """Whether classes choose."""
+        rules = self.min_resolution_A is not None or self.min_size is not None
+        return bool(self.classes) or self.table is not None or self.auto or rules or self.regions is None
 
 
 def select_automatically(
@@ -381,13 +401,34 @@ def select_files(job: SelectJob) -> tuple[Particles, list[int], int]:
         No class numbers, no rule can be applied, or nothing is left.
     """
     particles = read_particles(job.particles)
-    own = _own_classes(particles, job.particles)
-    selection = _choose_classes(job, own)
-    subset = particles[np.isin(own, selection)]
-    if not len(subset):
-        raise InputError(f"select: no particle of {job.particles} is in classes {selection or 'that fulfil the rules'}")
+    subset, selection = particles, []
+    if job.by_class:
+        own = _own_classes(particles, job.particles)
+        selection = _choose_classes(job, own)
+        subset = particles[np.isin(own, selection)]
+        if not len(subset):
+            said = selection or "that fulfil the rules"
+            raise InputError(f"select: no particle of {job.particles} is in classes {said}")
+    if job.regions is not None:
+        subset = subset[in_regions(subset.table, read_regions(job.regions))]
+        if not len(subset):
+            raise InputError(f"select: no particle of {job.particles} lies in the regions of {job.regions}")
     write_particles(job.out, subset)
     return subset, selection, len(particles)
+
+
+def read_regions(path: Path) -> list[Region]:
+    """The steps of a file of regions.
+
+    Raises
+    ------
+    InputError
+        No such file, or one of another kind.
+    """
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; expected one of regions, as the page of particles writes it")
+    record = read_json(path)
+    return regions_of(record.get("steps") if isinstance(record, dict) else None, str(path))
 
 
 def _choose_classes(job: SelectJob, own: npt.NDArray[np.int64]) -> list[int]:

@@ -6,7 +6,7 @@ import csv
 import json
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ from verglas.io import (
     write_picks,
     write_text,
 )
-from verglas.io.coordinates import match_names
+from verglas.io.coordinates import match_names, unique_stems
 from verglas.io.micrographs import MICROGRAPH, PATH, PIXEL, join_ctf
 from verglas.io.rules import written_name
 from verglas.picking import (
@@ -46,10 +46,15 @@ from verglas.picking import (
     roc_curve,
 )
 from verglas.picking.particles import MERIT, Templates
+from verglas.run.candidates import FOLDER as CANDIDATES
+from verglas.run.candidates import LeftOut, candidates_star
+from verglas.run.edited_picks import set_aside_edits
 from verglas.run.extract import Microscope
 from verglas.run.parallel import in_order
 from verglas.run.reasons import most_common_reason, without_name
+from verglas.run.tenure import Tenure, tenure
 from verglas.types import Optics, Picks
+from verglas.types.arrays import FloatArray
 from verglas.types.verdict import Verdict
 
 _OPTICS = {
@@ -92,6 +97,8 @@ class PickJob:
         Micrographs worked on at a time.
     one_file : bool
         picks.star holds all coordinates, instead of a list of one file per micrograph.
+    leave_out : Path, optional
+        Discs in which nothing is picked, drawn by a person (:class:`verglas.run.candidates.LeftOut`).
     """
 
     micrographs: Sequence[str]
@@ -105,6 +112,7 @@ class PickJob:
     pictures: bool = True
     threads: int | None = None
     one_file: bool = False
+    leave_out: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -196,29 +204,54 @@ def pick_files(job: PickJob, *, listener: ListenerChoice = "screen") -> PickSumm
     table = job.microscope.apply(table)
     templates = None if job.templates is None else read_templates(job.templates)
     truth = None if job.compare is None else read_picks(job.compare)
-    for folder in (job.out, job.out / "pictures") if job.pictures else (job.out,):
+    names = [str(name) for name in table[MICROGRAPH]]
+    areas = [None] * len(table) if job.leave_out is None else LeftOut(job.leave_out).of(names)
+    for folder in (job.out / CANDIDATES, *([job.out / "pictures"] if job.pictures else [])):
         folder.mkdir(parents=True, exist_ok=True)
+    settings = {k: v for k, v in asdict(job.settings).items() if v is not None} | {"diameter_A": job.diameter_A}
+    with shown_to(listener) as heard, tenure(job.out, "pick", heard) as held:
+        held.write(state="running", settings=settings)
+        return _pick_all(job, table, (templates, truth, areas), held, start_time)
+
+
+def _pick_all(
+    job: PickJob,
+    table: pd.DataFrame,
+    given: tuple[Templates | None, Mapping[str, Picks] | None, Sequence[FloatArray | None]],
+    held: Tenure,
+    start_time: float,
+) -> PickSummary:
+    """Each micrograph, written as it is done; then the set."""
+    templates, truth, areas = given
     outcomes: list[_Done] = []
     # Micrographs side by side before threads inside one: transforms of one micrograph do not fill many cores.
     workers = min(resolve_threads(job.threads), len(table))
     each = 1 if workers > 1 else job.threads  # micrographs side by side use the cores
-    work = in_order(lambda row: _pick_one(job, table.iloc[row], row, templates, each), range(len(table)), workers)
-    with shown_to(listener) as heard:
-        for one in work:
-            thumbnail = b""
-            if one.result is not None and job.pictures:  # here, in one thread: matplotlib's settings are global
-                picture, thumbnail = _pictures(one.result, one.name)
-                write_bytes(job.out / _picture_name(one.name), picture)
-            # Without the result: score maps of a whole session would fill the memory.
-            outcomes.append(replace(one, result=None, thumbnail=thumbnail))
-            heard.progress("micrographs", len(outcomes), len(table))
+    work = in_order(
+        lambda row: _pick_one(job, table.iloc[row], row, templates, each, areas[row]), range(len(table)), workers
+    )
+    files = unique_stems([str(name) for name in table[MICROGRAPH]], ".star")
+    for one in work:
+        thumbnail = b""
+        if one.result is not None:
+            listed = written_name(table[PATH].iloc[one.row], job.out)
+            write_bytes(job.out / CANDIDATES / files[one.row], candidates_star(one.result, listed))
+        if one.result is not None and job.pictures:  # here, in one thread: matplotlib's settings are global
+            picture, thumbnail = _pictures(one.result, one.name)
+            write_bytes(job.out / _picture_name(one.name), picture)
+        # Without the result: score maps of a whole session would fill the memory.
+        outcomes.append(replace(one, result=None, thumbnail=thumbnail))
+        held.progress("micrographs", len(outcomes), len(table))
     usable = [one for one in outcomes if one.picks is not None]
     if not usable:
         why = most_common_reason([(one.name, one.reason) for one in outcomes])
         raise InputError(f"pick: none of {len(outcomes)} micrographs could be used: {why}")
     summary = _summarise(job, outcomes, usable, truth, start_time)
     file_names = {one.name: written_name(table[PATH].iloc[one.row], job.out) for one in usable}
-    write_picks(job.out / "picks.star", {file_names[n]: p for n, p in summary.picks.items()}, one_file=job.one_file)
+    by_file = {file_names[n]: p for n, p in summary.picks.items()}
+    write_picks(job.out / "picks.star", by_file, one_file=job.one_file)
+    if said := set_aside_edits(job.out, by_file):
+        held.note("edits", said)
     _write_quality(job.out, usable, summary)
     _write_page(job.out, usable, summary)
     return summary
@@ -249,7 +282,12 @@ def _optics(row: pd.Series[Any]) -> Optics | None:
 
 
 def _pick_one(
-    job: PickJob, row: pd.Series[Any], number: int, templates: Templates | None, threads: int | None
+    job: PickJob,
+    row: pd.Series[Any],
+    number: int,
+    templates: Templates | None,
+    threads: int | None,
+    left_out: FloatArray | None,
 ) -> _Done:
     name = str(row[MICROGRAPH])
     began = time.perf_counter()
@@ -264,6 +302,7 @@ def _pick_one(
             settings=job.settings,
             threads=threads,
             optics=optics if templates is not None else None,
+            left_out=left_out,
         )
     # One micrograph must not end a session of thousands: why it failed stands in the account.
     except (VerglasError, OSError, MemoryError) as error:

@@ -15,8 +15,9 @@ from starlette.routing import Route
 
 from verglas.errors import InputError
 from verglas.io import write_text
-from verglas.window import cleaning, control, decisions
+from verglas.window import cleaning, control, decisions, drafts
 from verglas.window.job import Job
+from verglas.window.particles import KEPT_PARTICLES
 from verglas.window.picked import PickedMicrographs
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ class Changes:
     """
 
     def __init__(self, window: Window) -> None:
-        self.window, self.picked = window, PickedMicrographs()
+        self.window, self.picked, self.tables = window, PickedMicrographs(), window.particle_tables
 
     def routes(self) -> list[Route]:
         """Addresses; those that change something take POST."""
@@ -43,6 +44,11 @@ class Changes:
             ("/jobs/{key}/classes.png", self.class_pictures),
             ("/jobs/{key}/micrographs", self.micrographs),
             ("/jobs/{key}/micrographs.json", self.micrographs_json),
+            ("/jobs/{key}/draft/{name}", self.draft),
+            ("/jobs/{key}/particles", self.particles),
+            ("/jobs/{key}/particles.json", self.particles_json),
+            ("/jobs/{key}/particles/points.json", self.particle_points),
+            ("/jobs/{key}/particles/chosen.json", self.particles_chosen),
             ("/jobs/{key}/picks/{number:int}", self.picks),
             ("/jobs/{key}/picks/{number:int}.json", self.picks_json),
             ("/jobs/{key}/picks/{number:int}.png", self.picks_picture),
@@ -50,10 +56,12 @@ class Changes:
         post: tuple[tuple[str, Callable[[Job, Any, Request], dict[str, str]]], ...] = (
             ("/jobs/{key}/classes", self._save_classes),
             ("/jobs/{key}/micrographs", self._save_micrographs),
+            ("/jobs/{key}/particles", self._save_particles),
             ("/jobs/{key}/picks/{number:int}", self._save_picks),
             ("/jobs/{key}/stop", lambda job, *_: {"said": control.stop(job)}),
             ("/jobs/{key}/resume", lambda job, *_: {"said": control.resume(job)}),
             ("/jobs/{key}/note", self._save_note),
+            ("/jobs/{key}/draft/{name}", self._keep_draft),
             ("/jobs/{key}/clean", lambda job, record, _: {"said": cleaning.clean(job, record.get("names") or [])}),
         )
         routes = [Route(path, endpoint, methods=["GET"]) for path, endpoint in get]
@@ -82,15 +90,17 @@ class Changes:
         """The page of 2D classes."""
         job = self.window.job(request)
         if not decisions.has_classes(job):
-            raise HTTPException(404, "this job has no 2D classes to choose from")
+            raise HTTPException(404, "this job has no classes to choose from")
         cards = json.dumps([asdict(card) for card in decisions.class_cards(job)]).replace("<", "\\u003c")
-        return self.window.page("classes.html", job=job, cards=cards, cli=decisions.classes_command(job))
+        flat, volumes = decisions.has_averages(job), self.window.maps(job)
+        values = {"cards": cards, "cli": decisions.classes_command(job), "flat": flat, "volumes": volumes}
+        return self.window.page("classes.html", job=job, **values)
 
     def class_pictures(self, request: Request) -> Response:
         """All averages in one picture."""
         job = self.window.job(request)
         if not decisions.has_classes(job):
-            raise HTTPException(404, "this job has no 2D classes")
+            raise HTTPException(404, "this job has no classes")
         return Response(decisions.class_pictures(job), media_type="image/png")
 
     def _save_classes(self, job: Job, record: Any, request: Request) -> dict[str, str]:
@@ -116,12 +126,50 @@ class Changes:
             raise InputError("micrographs: expected a list of rows")
         return {"said": f"saved {decisions.KEPT}", "command": decisions.save_micrographs(job, dropped)}
 
+    # ---- particles
+
+    def _with_particles(self, request: Request) -> Job:
+        job = self.window.job(request)
+        if not self.tables.has(job):
+            raise HTTPException(404, "this job has no particles with values to choose by")
+        return job
+
+    def particles(self, request: Request) -> Response:
+        """The page of particles."""
+        job = self._with_particles(request)
+        return self.window.page("particles.html", job=job, cli=self.tables.command(job))
+
+    def particles_json(self, request: Request) -> Response:
+        """Columns and histograms."""
+        return JSONResponse(self.tables.as_json(self._with_particles(request)))
+
+    def particle_points(self, request: Request) -> Response:
+        """Points of two columns."""
+        x, y = (request.query_params.get(name, "") for name in "xy")
+        return JSONResponse(self.tables.points(self._with_particles(request), x, y))
+
+    def particles_chosen(self, request: Request) -> Response:
+        """What steps leave."""
+        query = request.query_params
+        try:
+            steps, page = json.loads(query.get("steps", "[]")), int(query.get("page", "0"))
+        except (ValueError, RecursionError) as error:
+            raise HTTPException(400, "expected steps as JSON, and a page") from error
+        job = self._with_particles(request)
+        return JSONResponse(self.tables.chosen(job, steps, query.get("sort", ""), query.get("way") == "down", page))
+
+    def _save_particles(self, job: Job, record: Any, request: Request) -> dict[str, str]:
+        if not self.tables.has(job):
+            raise HTTPException(404, "this job has no particles with values to choose by")
+        return {"said": f"saved {KEPT_PARTICLES}", "command": self.tables.save(job, record.get("steps"))}
+
     # ---- picks
 
     def picks(self, request: Request) -> Response:
         """The page of one micrograph's picks."""
         job, number = self._picked(request)
         values = {"number": number, "count": len(self.picked.names(job)), "cli": self.picked.command(job)}
+        values |= {"goes_on": self.picked.goes_on(job), "earlier": self.picked.earlier(job)}
         return self.window.page("picks.html", job=job, name=self.picked.name(job, number), **values)
 
     def picks_json(self, request: Request) -> Response:
@@ -140,9 +188,17 @@ class Changes:
 
     def _save_picks(self, job: Job, record: Any, request: Request) -> dict[str, str]:
         job, number = self._picked(request)
-        return {"said": "saved picks_edited.star", "command": self.picked.save(job, number, record)}
+        command, again = self.picked.save(job, number, record), self.picked.left_out_command(job)
+        return {"said": "saved picks_edited.star" + (f"; areas left out: {again}" if again else ""), "command": command}
 
-    # ---- notes
+    # ---- drafts and notes
+
+    def draft(self, request: Request) -> Response:
+        """What was changed and not saved."""
+        return JSONResponse(drafts.draft_of(self.window.job(request), request.path_params["name"]))
+
+    def _keep_draft(self, job: Job, record: Any, request: Request) -> dict[str, str]:
+        return {"said": drafts.keep_draft(job, request.path_params["name"], record)}
 
     def _save_note(self, job: Job, record: Any, request: Request) -> dict[str, str]:
         text = record.get("note")

@@ -6,12 +6,13 @@ Every file is replaced as a whole; the results of the jobs are never written int
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from verglas.classification import select_classes
@@ -19,6 +20,7 @@ from verglas.errors import InputError
 from verglas.io import read_csv, read_json, read_stack, read_star, write_star
 from verglas.report.grey import grey_bytes, grey_png
 from verglas.run.class2d import class_table
+from verglas.window import classes3d
 from verglas.window.files import file_of
 from verglas.window.job import Job
 
@@ -42,14 +44,21 @@ class ClassCard:
 
 
 def has_classes(job: Job) -> bool:
-    """Whether 2D classes can be ticked."""
+    """Whether classes can be ticked, of averages or of maps."""
+    return has_averages(job) or len(classes3d.map_numbers(job)) > 1
+
+
+def has_averages(job: Job) -> bool:
+    """Whether the classes are those of two dimensions."""
     return job.changeable and all(
         (job.folder / n).is_file() for n in ("classes.star", "averages.mrcs", "particles.star")
     )
 
 
 def class_cards(job: Job) -> list[ClassCard]:
-    """The classes of a job, ticked as they were saved last, or else as the automatic selection has it."""
+    """The classes of a job, ticked as they were saved last, or else as the automatic selection has it; maps: all."""
+    if not has_averages(job):
+        return _map_cards(job)
     path = job.folder / "classes.star"
     table = class_table(path)
     general = read_star(path).get("classification")
@@ -66,6 +75,14 @@ def class_cards(job: Job) -> list[ClassCard]:
     return [card for card in cards if card.number != empty]
 
 
+def _map_cards(job: Job) -> list[ClassCard]:
+    counts, resolutions, saved = classes3d.particles_by_class(job), classes3d.resolutions_A(job), _saved_classes(job)
+    return [
+        ClassCard(k, counts.get(k, 0), resolutions.get(k), counts.get(k, 0) > 0 if saved is None else k in saved, "")
+        for k in classes3d.map_numbers(job)
+    ]
+
+
 def _saved_classes(job: Job) -> list[int] | None:
     path = job.folder / SELECTION
     if not path.is_file():
@@ -75,15 +92,25 @@ def _saved_classes(job: Job) -> list[int] | None:
 
 
 def class_pictures(job: Job) -> bytes:
-    """All averages in one PNG, ten a row, 96 pixels each."""
+    """All averages, or sums of the maps along z, in one PNG, ten a row, 96 pixels each."""
+    if not has_averages(job):
+        return _sheet(classes3d.projections(job, _SPRITE_PX))
     stack = read_stack(job.folder / "averages.mrcs")
     averages = np.asarray(stack[0] if isinstance(stack, tuple) else stack)
+    return sheet_of(averages)
+
+
+def sheet_of(averages: npt.NDArray[Any]) -> bytes:
+    """Images (n, y, x) in one PNG, as the page of classes takes it."""
     place = np.rint(np.linspace(0, averages.shape[1] - 1, _SPRITE_PX)).astype(int)
-    rows = -(-len(averages) // _COLUMNS)
+    return _sheet({k: grey_bytes(image)[np.ix_(place, place)] for k, image in enumerate(averages, 1)})
+
+
+def _sheet(cells: Mapping[int, npt.NDArray[np.uint8]]) -> bytes:
+    rows = -(-max(cells, default=1) // _COLUMNS)
     sheet = np.zeros((rows * _SPRITE_PX, _COLUMNS * _SPRITE_PX), np.uint8)
-    for number, image in enumerate(averages):
-        y, x = divmod(number, _COLUMNS)
-        cell = grey_bytes(image)[np.ix_(place, place)]
+    for number, cell in cells.items():
+        y, x = divmod(number - 1, _COLUMNS)
         sheet[y * _SPRITE_PX : (y + 1) * _SPRITE_PX, x * _SPRITE_PX : (x + 1) * _SPRITE_PX] = cell
     return grey_png(sheet)
 

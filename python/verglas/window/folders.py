@@ -27,7 +27,20 @@ _MARKS = ("run.json", "stage.json", "postprocess.json", "verdict.json", "map_mod
 _BAD = (VerglasError, OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError)
 # What jobs keep one file a micrograph or iteration in.
 _NO_JOBS = frozenset(
-    {"records", "pictures", "png", "picks", "stacks", "history", "checkpoint", "Movies", "thumbnails", "__pycache__"}
+    {
+        "records",
+        "pictures",
+        "candidates",
+        "picks_edited",
+        "png",
+        "picks",
+        "stacks",
+        "history",
+        "checkpoint",
+        "Movies",
+        "thumbnails",
+        "__pycache__",
+    }
 )
 
 
@@ -151,6 +164,8 @@ def _command(folder: Path, judged: bool) -> str:
 def _verdict(folder: Path, run: dict[str, Any]) -> dict[str, Any] | None:
     path = folder / "verdict.json"
     found = read_json(path) if path.is_file() else run.get("verdict")
+    if isinstance(found, dict) and isinstance(found.get("verdict"), dict):  # of picking: the numbers about it
+        found = {**found["verdict"], "numbers": found}
     return found if isinstance(found, dict) else None
 
 

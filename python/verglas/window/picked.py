@@ -11,19 +11,24 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from verglas.errors import InputError
-from verglas.io import read_micrograph, read_picks, read_star, write_picks, write_star
-from verglas.io.coordinates import unique_stems
+from verglas.errors import InputError, VerglasError
+from verglas.io import read_micrograph, read_picks, write_picks, write_star
+from verglas.io.coordinates import match_names
 from verglas.report.grey import binned, grey_bytes, grey_png
+from verglas.run.candidates import FOLDER as CANDIDATES
+from verglas.run.candidates import RADIUS, Candidates, read_candidates
+from verglas.run.edited_picks import BEFORE, EDITED, Edits, edited_file, listed_names, picks_mark, set_aside_edits
 from verglas.types import Picks
+from verglas.types.arrays import FloatArray
 from verglas.window.job import Job
 from verglas.window.kept import Kept
 
-EDITED = "picks_edited"
+LEFT_OUT = "left_out.star"
 _MERIT = "rlnAutopickFigureOfMerit"
 _SHOWN_PX = 1024
-_KEPT_LISTS, _KEPT_PICTURES = 4, 32
-_MOST_PICKS = 100_000
+_KEPT_LISTS, _KEPT_PICTURES, _KEPT_CANDIDATES = 4, 32, 64
+_FEW = 1e-7  # the threshold is often the merit of a peak, and both are rounded in their file
+_MOST_PICKS, _MOST_DISCS = 100_000, 5_000
 
 
 class PickedMicrographs:
@@ -32,18 +37,41 @@ class PickedMicrographs:
     def __init__(self) -> None:
         self._picks: Kept[dict[str, Picks]] = Kept(_KEPT_LISTS)
         self._pictures: Kept[tuple[bytes, int, tuple[int, int]]] = Kept(_KEPT_PICTURES)
+        self._candidates: Kept[Candidates] = Kept(_KEPT_CANDIDATES)
+        self._places: Kept[dict[str, Path]] = Kept(_KEPT_LISTS)
         self._saving = threading.Lock()
 
     def has(self, job: Job) -> bool:
-        """Whether a job has picks to look at."""
-        return job.changeable and (job.folder / "picks.star").is_file()
+        """Whether a job has picks to look at, or is about to have some."""
+        return job.changeable and ((job.folder / "picks.star").is_file() or (job.folder / CANDIDATES).is_dir())
 
     def _of(self, path: Path) -> dict[str, Picks]:
         return self._picks.get((path, path.stat().st_mtime_ns), lambda: read_picks(path))
 
+    # ---- micrographs and their candidates
+
+    def _files(self, job: Job) -> dict[str, Path]:
+        """Files of candidates by the micrograph's name, in the order in which they came."""
+        folder = job.folder / CANDIDATES
+        if not folder.is_dir():
+            return {}
+
+        def read() -> dict[str, Path]:
+            paths = sorted(folder.glob("*.star"), key=lambda path: (path.stat().st_mtime_ns, path.name))
+            return {self._candidates_of(path).peaks.micrograph: path for path in paths}
+
+        return self._places.get((folder, folder.stat().st_mtime_ns), read)
+
+    def _candidates_of(self, path: Path) -> Candidates:
+        return self._candidates.get((path, path.stat().st_mtime_ns), lambda: read_candidates(path))
+
+    def goes_on(self, job: Job) -> bool:
+        """Whether the list of picks is still to come."""
+        return not (job.folder / "picks.star").is_file()
+
     def names(self, job: Job) -> list[str]:
-        """Micrographs with picks, in the order of their list."""
-        return list(self._of(job.folder / "picks.star"))
+        """Micrographs with picks, in the order of their list, or in that in which they come."""
+        return list(self._files(job) if self.goes_on(job) else self._of(job.folder / "picks.star"))
 
     def name(self, job: Job, number: int) -> str:
         """A micrograph by its number from 0."""
@@ -52,33 +80,68 @@ class PickedMicrographs:
             raise InputError(f"expected a micrograph from 0 to {len(names) - 1}")
         return names[number]
 
+    def candidates(self, job: Job, name: str) -> Candidates | None:
+        """All peaks of a micrograph; None where the job has not kept them."""
+        try:
+            files = self._files(job)
+            at = match_names([name], list(files))[0] if files else -1
+            return None if at < 0 else self._candidates_of(list(files.values())[at])
+        except (VerglasError, OSError):  # of another version, or just being replaced
+            return None
+
+    # ---- picks
+
+    def _original(self, job: Job, name: str) -> Picks:
+        if not self.goes_on(job):
+            return self._of(job.folder / "picks.star")[name]
+        found = self.candidates(job, name)
+        if found is None:
+            return Picks(np.zeros((0, 2)), name)
+        return found.peaks[found.peaks.columns[_MERIT] >= found.threshold - _FEW]
+
     def picks(self, job: Job, number: int) -> tuple[Picks, bool]:
         """Picks of a micrograph as they stand, and whether a person has changed them."""
         name = self.name(job, number)
-        path = self._edited(job, number)
-        if path.is_file():
+        path = edited_file(job.folder, self.names(job), number)
+        original = self._original(job, name)
+        if path.is_file() and Edits.read(job.folder).of.get(name) == picks_mark(original):
             return next(iter(read_picks(path).values()), Picks(np.zeros((0, 2)), name)), True
-        return self._of(job.folder / "picks.star")[name], False
+        return original, False
 
-    def _edited(self, job: Job, number: int) -> Path:
-        return job.folder / EDITED / unique_stems(self.names(job), "_picks.star")[number]
+    def earlier(self, job: Job) -> list[str]:
+        """Names of edits of picks that have been replaced since."""
+        return sorted(path.name for path in job.folder.glob(f"{BEFORE}_*.star"))
 
     def as_json(self, job: Job, number: int) -> dict[str, Any]:
-        """For the page: places in pixels of the micrograph, merits, the picture's block and the particle's radius."""
+        """For the page: places in pixels of the micrograph, merits, all candidates, areas left out, the picture's block
+        and the particle's radius.
+        """
         picks, edited = self.picks(job, number)
+        name = self.name(job, number)
         merit = picks.columns.get(_MERIT)
         _, step, shape = self.picture(job, number)
+        found = self.candidates(job, name)
+        others = found.peaks if found is not None else Picks(np.zeros((0, 2)), "", {_MERIT: np.zeros(0)})
         return {
             "xy": np.round(picks.xy_px, 2).tolist(),
-            "merit": [] if merit is None else [float(f"{v:.5g}") if np.isfinite(v) else None for v in merit],
+            "merit": [] if merit is None else _rounded(merit),
+            "candidates": [
+                [*place, one]
+                for place, one in zip(np.round(others.xy_px, 2).tolist(), _rounded(others.columns[_MERIT]), strict=True)
+            ],
+            "threshold": None if found is None or not np.isfinite(found.threshold) else found.threshold,
+            "left_out": Edits.read(job.folder).left_out.get(name, []),
             "step": step,
             "shape": shape,
-            "radius": self.radius_px(job),
+            "radius": self.radius_px(job, found),
             "saved": edited,
+            "base": picks_mark(self._original(job, name)),
         }
 
-    def radius_px(self, job: Job) -> float:
+    def radius_px(self, job: Job, found: Candidates | None = None) -> float:
         """Of the circles: half the diameter that the job was asked for."""
+        if found is not None and np.isfinite(found.diameter_px) and found.diameter_px > 0:
+            return found.diameter_px / 2
         diameter, pixel = (job.settings.get(name) for name in ("diameter_A", "pixel_size_A"))
         if isinstance(diameter, int | float) and isinstance(pixel, int | float) and pixel > 0:
             return float(diameter) / float(pixel) / 2
@@ -101,45 +164,46 @@ class PickedMicrographs:
                 return path
         raise InputError(f"the micrograph {name} is not where the picks say it is")
 
+    # ---- saving
+
     def save(self, job: Job, number: int, record: Mapping[str, Any]) -> str:
-        """Write the picks of a micrograph; return the command that takes all of them.
+        """Write the picks of a micrograph, and the areas left out; return the command that takes the picks.
 
         Parameters
         ----------
         record : mapping
-            xy: (n, 2) pixels; merit: (n,) or empty.
+            xy: (n, 2) pixels; merit: (n,) or empty; left_out: (m, 3) x, y, radius, or missing.
 
         Raises
         ------
         InputError
-            Places that are none, or outside the micrograph.
+            Places that are none, or outside the micrograph; a job that goes on.
         """
         name, shape = self.name(job, number), self.picture(job, number)[2]
-        places = record.get("xy")
-        if not isinstance(places, list) or len(places) > _MOST_PICKS:
-            raise InputError(f"picks: expected a list of at most {_MOST_PICKS} places")
-        try:
-            xy = np.array(places, np.float64).reshape(-1, 2)
-            merit = np.array(record.get("merit") or [], np.float64)
-        except (ValueError, TypeError, OverflowError) as error:
-            raise InputError("picks: expected pairs of numbers") from error
-        if not np.isfinite(xy).all() or (xy < 0).any() or (xy > np.array(shape[::-1])).any():
-            raise InputError(f"picks: expected places inside {shape[1]} x {shape[0]} pixels")
-        if merit.shape not in ((0,), (len(xy),)) or not np.isfinite(merit).all():
-            raise InputError(f"picks: expected a merit for each of {len(xy)} places, or none")
+        if self.goes_on(job):
+            raise InputError("picks: this job still picks; they can be saved when it has ended")
+        xy, merit, discs = _checked(record, shape)
         columns = {_MERIT: merit} if len(merit) else {}
         listed = job.folder / f"{EDITED}.star"
         with self._saving:
-            if not listed.is_file():
-                # All others as they are: the list must name every micrograph.
-                write_picks(listed, self._of(job.folder / "picks.star"))
-            elif set(_names_of(listed)) != set(self.names(job)):
+            every = self._of(job.folder / "picks.star")
+            if listed.is_file() and set(listed_names(listed)) != set(every):
                 raise InputError(
                     f"{listed}: picks.star has other micrographs since it was made; move it and its folder "
                     f"{EDITED} away to begin again"
                 )
+            set_aside_edits(job.folder, every)
+            if not listed.is_file():
+                # All others as they are: the list must name every micrograph.
+                write_picks(listed, every)
             table = pd.DataFrame({"rlnCoordinateX": xy[:, 0], "rlnCoordinateY": xy[:, 1], **columns})
-            write_star(self._edited(job, number), {"": table})
+            write_star(edited_file(job.folder, self.names(job), number), {"": table})
+            edits = Edits.read(job.folder)
+            edits.of[name] = picks_mark(every[name])
+            edits.left_out[name] = discs.tolist()
+            edits.left_out = {one: areas for one, areas in edits.left_out.items() if areas}
+            edits.write()
+            _write_left_out(job.folder, edits)
         return self.command(job, name)
 
     def command(self, job: Job, name: str = "") -> str:
@@ -148,7 +212,47 @@ class PickedMicrographs:
         words = ["verglas", "extract", str(job.folder / "picks.star"), "--picks", str(listed), "--box", "BOX"]
         return shlex.join([*words, "--out", "extract"])
 
+    def left_out_command(self, job: Job) -> str:
+        """What takes the areas left out; empty where there are none."""
+        if not (job.folder / LEFT_OUT).is_file():
+            return ""
+        diameter = job.settings.get("diameter_A")
+        asked = f"{diameter:g}" if isinstance(diameter, int | float) else "DIAMETER"
+        words = ["verglas", "pick", "MICROGRAPHS", "--diameter", asked, "--leave-out", str(job.folder / LEFT_OUT)]
+        return shlex.join([*words, "--out", "pick_again"])
 
-def _names_of(listed: Path) -> list[str]:
-    tables = [t for t in read_star(listed).values() if isinstance(t, pd.DataFrame) and "rlnMicrographName" in t]
-    return tables[0]["rlnMicrographName"].astype(str).tolist() if tables else []
+
+def _rounded(values: Any) -> list[float | None]:
+    return [float(f"{v:.5g}") if np.isfinite(v) else None for v in values]
+
+
+def _checked(record: Mapping[str, Any], shape: tuple[int, int]) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Places, merits and discs that a page has sent."""
+    places, areas = record.get("xy"), record.get("left_out") or []
+    if not isinstance(places, list) or len(places) > _MOST_PICKS:
+        raise InputError(f"picks: expected a list of at most {_MOST_PICKS} places")
+    if not isinstance(areas, list) or len(areas) > _MOST_DISCS:
+        raise InputError(f"picks: expected at most {_MOST_DISCS} discs left out")
+    try:
+        xy = np.array(places, np.float64).reshape(-1, 2)
+        merit = np.array(record.get("merit") or [], np.float64)
+        discs = np.array(areas, np.float64).reshape(-1, 3)
+    except (ValueError, TypeError, OverflowError) as error:
+        raise InputError("picks: expected pairs of numbers") from error
+    if not np.isfinite(xy).all() or (xy < 0).any() or (xy > np.array(shape[::-1])).any():
+        raise InputError(f"picks: expected places inside {shape[1]} x {shape[0]} pixels")
+    if merit.shape not in ((0,), (len(xy),)) or not np.isfinite(merit).all():
+        raise InputError(f"picks: expected a merit for each of {len(xy)} places, or none")
+    if not np.isfinite(discs).all() or (discs[:, 2] <= 0).any() or (np.abs(discs) > 10 * max(shape)).any():
+        raise InputError("picks: expected discs of x, y and a positive radius")
+    return xy, merit, discs
+
+
+def _write_left_out(folder: Path, edits: Edits) -> None:
+    """The areas of all micrographs as `verglas pick --leave-out` reads them; no file where there are none."""
+    rows = [(name, *disc) for name, discs in edits.left_out.items() for disc in discs]
+    if not rows:
+        (folder / LEFT_OUT).unlink(missing_ok=True)
+        return
+    labels = ["rlnMicrographName", "rlnCoordinateX", "rlnCoordinateY", RADIUS]
+    write_star(folder / LEFT_OUT, {"": pd.DataFrame(rows, columns=labels)})

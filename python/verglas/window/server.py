@@ -36,6 +36,7 @@ from verglas.window.files import file_of, files_of, tail_of
 from verglas.window.folders import Folders, folder_bytes
 from verglas.window.guard import Guard, Guarded, is_loopback
 from verglas.window.job import Job
+from verglas.window.particles import ParticleTables
 from verglas.window.said import differences, flat, size_text, time_text
 from verglas.window.volumes import Volumes
 from verglas.window.watch import Watch
@@ -46,7 +47,9 @@ _STRANGE_PAGE = (
     "style-src 'unsafe-inline'; img-src data:; form-action 'none'; base-uri 'none'; frame-ancestors 'none'"
 )
 _SHARED = {"chart.js": "text/javascript", "viewer.js": "text/javascript", "sort.js": "text/javascript"}
-_OWN = {"window.js": "text/javascript", "window.css": "text/css", "curation.js": "text/javascript"}
+_OWN = {"window.css": "text/css"} | dict.fromkeys(
+    ("window.js", "decide.js", "curation.js", "particles.js", "picks.js"), "text/javascript"
+)
 _MOST_GRAPH = 400
 _POSED = ("refine", "abinitio", "class3d", "align", "variability", "multibody")  # commands that write angles
 
@@ -83,6 +86,7 @@ class Window:
     def __post_init__(self) -> None:
         self.watch = Watch(self.folders)
         self.volumes = Volumes(self.folders.roots)
+        self.particle_tables = ParticleTables()
 
     def page(self, template: str, /, **values: Any) -> HTMLResponse:
         """A page made of its template."""
@@ -111,7 +115,7 @@ class Window:
         inside = [folder.relative_to(root) for root in self.folders.roots if folder.is_relative_to(root)]
         return str(inside[0]) if inside and inside[0].parts else folder.name
 
-    def _maps(self, job: Job) -> str:
+    def maps(self, job: Job) -> str:
         """Names and addresses of a job's maps, as the viewer takes them; empty where there are none."""
         names = self.volumes.names(job)
         sources = [{"name": n, "url": f"/jobs/{job.key}/volumes/{n}", "kind": "map"} for n in names]
@@ -156,14 +160,15 @@ class Window:
             jobs=jobs,
             charts=charts_of(job),
             settings=flat(job.settings or decisions.settings_of_project(job)),
-            volumes=self._maps(job),
+            volumes=self.maps(job),
             files=files_of(job),
             log=tail_of(job),
             others=[one for one in jobs.values() if one.command == job.command and one.key != job.key],
             parts=[one for one in jobs.values() if one.project == job.key],
             has_classes=decisions.has_classes(job),
             has_micrographs=bool(decisions.micrograph_files(job)),
-            has_picks=job.changeable and (job.folder / "picks.star").is_file(),
+            has_particles=self.particle_tables.has(job),
+            has_picks=job.changeable and any((job.folder / name).exists() for name in ("picks.star", "candidates")),
             note=decisions.note_of(job),
             removable=cleaning.removable(job),
             has_angles=(job.folder / "particles.star").is_file() and job.command in _POSED,
@@ -184,7 +189,7 @@ class Window:
             rows=differences(first.settings, second.settings),
             numbers=[(n, first.numbers.get(n), second.numbers.get(n)) for n in {**first.numbers, **second.numbers}],
             charts=compared_charts(first, second),
-            volumes=[self._maps(one) for one in (first, second)],
+            volumes=[self.maps(one) for one in (first, second)],
         )
 
     def angles(self, request: Request) -> Response:

@@ -21,6 +21,8 @@ _LOOKED_AT = (
     "history",
     "records",
     "pictures",
+    "candidates",
+    "checkpoint",
     "verdict.json",
     "stalled.log",
     "run.out",

@@ -1,0 +1,55 @@
+"""Changes that a person has made and not saved: kept beside the job as they are made, so that no end of the server, the
+page or the machine takes them away. They are no decision: nothing but the page reads them.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from verglas.errors import InputError, VerglasError
+from verglas.io import read_json, write_text
+from verglas.window.job import Job
+
+FOLDER = ".window_drafts"
+_NAME = re.compile(r"classes|micrographs|particles|picks-\d{1,7}")
+
+
+def _path(job: Job, name: str) -> Path:
+    if not _NAME.fullmatch(name):
+        raise InputError("draft: expected classes, micrographs, particles or picks-NUMBER")
+    folder = job.folder / FOLDER
+    if folder.is_symlink():  # it could lead anywhere
+        raise InputError(f"draft: {folder} is a link; remove it")
+    return folder / f"{name}.json"
+
+
+def draft_of(job: Job, name: str) -> dict[str, Any]:
+    """What was changed and not saved; empty where nothing was, or where it cannot be read."""
+    path = _path(job, name)
+    try:
+        found = read_json(path) if path.is_file() else {}
+    except (VerglasError, OSError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def keep_draft(job: Job, name: str, record: dict[str, Any]) -> str:
+    """Keep a draft: ``base``, what it is about; ``time``, in milliseconds; ``value``. One without a value is forgotten.
+
+    Raises
+    ------
+    InputError
+        A name that is none, or a record of another shape.
+    """
+    path = _path(job, name)
+    if "value" not in record:
+        path.unlink(missing_ok=True)
+        return "forgotten"
+    if set(record) != {"base", "time", "value"} or not isinstance(record["base"], str):
+        raise InputError("draft: expected base, time and value")
+    path.parent.mkdir(exist_ok=True)
+    write_text(path, json.dumps(record))
+    return "kept"

@@ -1,0 +1,114 @@
+// What all pages of decisions need: saving, downloads, drafts that outlive the server and the page, lines round points.
+window.verglasDecide = (function () {
+  'use strict';
+  const pick = (root, name) => root.querySelector('.' + name);
+  function download(name, text) {
+    const link = document.createElement('a');
+    link.href = URL.createObjectURL(new Blob([text], {type: 'text/plain'}));
+    link.download = name; link.click();
+    setTimeout(() => URL.revokeObjectURL(link.href), 1000);
+  }
+  const loop = (name, labels, rows) => `\ndata_${name}\n\nloop_\n${labels.map((l, i) => `_${l} #${i + 1}\n`).join('')}${rows.map(r => r.join('\t') + '\n').join('')}\n`;
+  const quoted = word => /\s/.test(word) ? `"${word}"` : word;
+  const json = {'content-type': 'application/json'};
+  async function post(address, value) {
+    const answer = await fetch(address, {method: 'POST', headers: json, body: JSON.stringify(value)});
+    return {ok: answer.ok, told: await answer.json()};
+  }
+  async function save(root, address, value, text) {
+    const said = pick(root, 'said');
+    if (root.dataset.changes !== '1') { download(root.dataset.file, text()); said.textContent = `${root.dataset.file} downloaded; the server is read-only.`; return false; }
+    let done;
+    try { done = await post(address, value); } catch (error) { said.textContent = 'The server does not answer. What was changed is kept here and can be saved when it is back.'; return false; }
+    said.textContent = done.ok ? done.told.said : done.told.problem;
+    if (done.ok && done.told.command) { root.querySelector('.command code').textContent = done.told.command; }
+    root.dataset.saved = done.ok ? '1' : '0';
+    if (done.ok && root.forget) { root.forget(); }
+    return done.ok;
+  }
+  // What is changed and not saved goes to the server as it is changed, and to this browser: whichever of them ends, it is
+  // there when the page is opened again. "base" says what was changed: a draft of something else is not given back.
+  async function drafts(root, name, base, restore) {
+    const address = `/jobs/${root.dataset.job}/draft/${name}`, key = 'verglas.draft.' + address, writes = root.dataset.changes === '1';
+    let mine = null, theirs = null, waiting = 0, last = null;
+    try { mine = JSON.parse(localStorage.getItem(key)); } catch (error) { console.info('drafts are not kept here: ' + error.message); }
+    if (writes) { const answer = await fetch(address); if (answer.ok) { theirs = await answer.json(); } }
+    const found = [mine, theirs].filter(one => one && one.base === base).sort((a, b) => b.time - a.time)[0];
+    async function send() {
+      waiting = 0;
+      const value = last;
+      try { const done = await post(address, value); root.dataset.draft = done.ok && last === value ? 'kept' : 'waiting'; } catch (error) { root.dataset.draft = 'waiting'; waiting = setTimeout(send, 1500); }
+    }
+    function keep(value) {
+      last = value === null ? {} : {base, time: Date.now(), value};
+      try { if (value === null) { localStorage.removeItem(key); } else { localStorage.setItem(key, JSON.stringify(last)); } } catch (error) { console.info('drafts are not kept here: ' + error.message); }
+      if (writes) { root.dataset.draft = 'waiting'; clearTimeout(waiting); waiting = setTimeout(send, 250); }
+    }
+    root.forget = () => keep(null);
+    if (found) {
+      restore(found.value);
+      const said = pick(root, 'said'), button = document.createElement('button');
+      said.textContent = `Changes of ${new Date(found.time).toLocaleString()} that were not saved are back. `;
+      button.type = 'button'; button.textContent = 'Forget them'; said.append(button);
+      button.onclick = async () => { root.forget(); if (writes) { clearTimeout(waiting); await send(); } location.reload(); };
+    }
+    return keep;
+  }
+  function inside(polygon, x, y) {
+    let odd = false;
+    for (let i = 0, j = polygon.length - 1; i < polygon.length; j = i++) {
+      const [xi, yi] = polygon[i], [xj, yj] = polygon[j];
+      if ((yi > y) !== (yj > y) && x < (xj - xi) * (y - yi) / (yj - yi) + xi) { odd = !odd; }
+    }
+    return odd;
+  }
+  const span = values => {
+    let a = Infinity, b = -Infinity;
+    for (const v of values) { if (v !== null) { a = Math.min(a, v); b = Math.max(b, v); } }
+    return a < b ? [a - 0.03 * (b - a), b + 0.03 * (b - a)] : [a - 1, a + 1];
+  };
+  // Points of two values on a canvas, those kept and those dropped; a line drawn round some is handed to "drawn".
+  function scatter(canvas, data, drawn) {
+    const context = canvas.getContext('2d'), L = 60, B = 40, style = getComputedStyle(document.documentElement);
+    const dark = matchMedia('(prefers-color-scheme: dark)').matches, colours = dark ? ['#4aa8e0', '#ff8a3d'] : ['#0072b2', '#d55e00'];
+    let line = [];
+    function places() {
+      const {xs, ys} = data(), [x0, x1] = span(xs), [y0, y1] = span(ys), w = canvas.width - L - 12, h = canvas.height - B - 12;
+      return {xs, ys, x0, x1, y0, y1, px: x => L + (x - x0) / (x1 - x0) * w, py: y => canvas.height - B - (y - y0) / (y1 - y0) * h,
+        at: ([u, v]) => [x0 + (u - L) / w * (x1 - x0), y0 + (canvas.height - B - v) / h * (y1 - y0)]};
+    }
+    function plot() {
+      const p = places(), ink = style.getPropertyValue('--soft'), c = context, kept = data().kept;
+      c.clearRect(0, 0, canvas.width, canvas.height);
+      c.fillStyle = c.strokeStyle = ink; c.font = '13px system-ui, sans-serif'; c.textAlign = 'center';
+      c.strokeRect(L, 12, canvas.width - L - 12, canvas.height - B - 12);
+      for (let k = 0; k <= 4; k++) {
+        const x = p.x0 + k / 4 * (p.x1 - p.x0), y = p.y0 + k / 4 * (p.y1 - p.y0);
+        c.textAlign = k === 4 ? 'right' : 'center'; c.fillText(Number(x.toPrecision(3)), p.px(x), canvas.height - B + 16);
+        c.textAlign = 'right'; c.fillText(Number(y.toPrecision(3)), L - 6, p.py(y) + 4);
+      }
+      const size = kept.length > 5000 ? 2 : 4;
+      for (const on of [0, 1]) {
+        c.fillStyle = c.strokeStyle = on ? colours[0] : colours[1];
+        for (let i = 0; i < kept.length; i++) {
+          if (kept[i] !== on || p.xs[i] === null || p.ys[i] === null) { continue; }
+          const x = p.px(p.xs[i]), y = p.py(p.ys[i]);
+          // Two shapes: told apart without their colours.
+          if (on) { c.fillRect(x - size / 2, y - size / 2, size, size); } else { c.beginPath(); c.moveTo(x - 3, y - 3); c.lineTo(x + 3, y + 3); c.moveTo(x + 3, y - 3); c.lineTo(x - 3, y + 3); c.stroke(); }
+        }
+      }
+      if (line.length) { c.strokeStyle = ink; c.beginPath(); line.forEach(([x, y], i) => i ? c.lineTo(x, y) : c.moveTo(x, y)); c.stroke(); }
+    }
+    const at = e => { const box = canvas.getBoundingClientRect(); return [(e.clientX - box.left) / box.width * canvas.width, (e.clientY - box.top) / box.height * canvas.height]; };
+    canvas.onpointerdown = e => { line = [at(e)]; canvas.setPointerCapture(e.pointerId); };
+    canvas.onpointermove = e => { if (line.length) { line.push(at(e)); plot(); } };
+    canvas.onpointerup = () => {
+      const polygon = line, p = places();
+      line = [];
+      if (polygon.length < 3) { plot(); return; }
+      drawn(polygon, p);
+    };
+    return plot;
+  }
+  return {pick, download, loop, quoted, save, drafts, inside, scatter};
+})();

@@ -1,0 +1,108 @@
+// Particles by their values: lines drawn round points and limits along histograms, counted by the server of all of them.
+(function () {
+  'use strict';
+  const {pick, save, drafts, scatter} = window.verglasDecide, root = document.getElementById('particles');
+  if (!root) { return; }
+  const address = `/jobs/${root.dataset.job}/particles`, H = 110, W = 300, CORNERS = 80;
+  const number = v => Number(v.toPrecision(4));
+  async function ask(path) {
+    const answer = await fetch(path), told = await answer.json();
+    if (!answer.ok) { throw new Error(told.problem); }
+    return told;
+  }
+  async function main() {
+    const told = await ask(address + '.json'), names = told.columns.map(c => c.name), canvas = pick(root, 'plot');
+    let steps = told.steps, points = {x: [], y: []}, chosen = null, sort = '', way = 'up', page = 0, keep = () => {}, asked = 0;
+    if (!names.length) { pick(root, 'count').textContent = 'No column of these particles varies.'; return; }
+    for (const one of ['x', 'y', 'measure']) { names.forEach((n, i) => pick(root, one).add(new Option(n, n, false, i === (one === 'y' ? Math.min(1, names.length - 1) : 0)))); }
+    const x = () => pick(root, 'x').value, y = () => pick(root, 'y').value;
+    const plot = scatter(canvas, () => ({xs: points.x, ys: points.y, kept: chosen ? chosen.sample : points.x.map(() => 1)}), (polygon, p) => {
+      // Fewer corners than a hand leaves: the steps travel in an address.
+      const some = polygon.filter((one, i) => i % Math.ceil(polygon.length / CORNERS) === 0);
+      add({action: pick(root, 'mode').value, x: x(), y: y(), corners: some.map(one => p.at(one).map(v => Number(v.toPrecision(6))))});
+    });
+    const words = {keep: 'keep only', drop: 'drop', add: 'add'};
+    const told_step = s => s.y ? `${words[s.action]} what lies inside a line in ${s.x} and ${s.y}` : `${words[s.action]} ${s.x} from ${s.low === undefined ? 'any' : number(s.low)} to ${s.high === undefined ? 'any' : number(s.high)}`;
+    function add(step) { steps = [...steps, step]; changed(); }
+    function changed() { page = 0; keep(steps); choose(); }
+    async function choose() {
+      const mine = ++asked, query = new URLSearchParams({steps: JSON.stringify(steps), sort, way, page});
+      try {
+        const answer = await ask(`${address}/chosen.json?${query}`);
+        if (mine !== asked) { return; } // another has been asked since
+        chosen = answer; page = answer.page;
+      } catch (error) { pick(root, 'said').textContent = error.message; return; }
+      pick(root, 'count').textContent = `${chosen.kept} of ${told.total} particles kept`;
+      pick(root, 'steps').replaceChildren(...steps.map(one => { const item = document.createElement('li'); item.textContent = told_step(one); return item; }));
+      plot(); histograms(); rows();
+      root.dataset.ready = String(mine);
+    }
+    async function move() { points = await ask(`${address}/points.json?${new URLSearchParams({x: x(), y: y()})}`); plot(); }
+    function bars(figure, column) {
+      const c = figure.querySelector('canvas').getContext('2d'), top = Math.max(...column.counts, 1), n = column.counts.length, style = getComputedStyle(document.documentElement);
+      c.clearRect(0, 0, W, H);
+      for (const [counts, colour] of [[column.counts, style.getPropertyValue('--line')], [chosen && chosen.counts[column.name] || column.counts, style.getPropertyValue('--accent')]]) {
+        c.fillStyle = colour;
+        counts.forEach((v, i) => { const h = v / top * (H - 4); c.fillRect(i * W / n, H - h, W / n - 0.5, h); });
+      }
+    }
+    function histograms() {
+      const all = pick(root, 'histograms');
+      if (!all.children.length) { told.columns.forEach(column => {
+        const figure = document.createElement('figure'), area = document.createElement('canvas'), under = document.createElement('figcaption');
+        area.width = W; area.height = H; area.setAttribute('role', 'img'); area.setAttribute('aria-label', `Histogram of ${column.name}: drag to choose a range`);
+        under.textContent = `${column.name}: ${number(column.low)} to ${number(column.high)}`;
+        let from = null;
+        const at = e => { const box = area.getBoundingClientRect(); return column.low + Math.min(Math.max((e.clientX - box.left) / box.width, 0), 1) * (column.high - column.low); };
+        area.onpointerdown = e => { from = at(e); area.setPointerCapture(e.pointerId); };
+        area.onpointerup = e => {
+          const [a, b] = [from, at(e)].sort((u, v) => u - v);
+          if (from === null || !(b > a)) { from = null; return; }
+          from = null;
+          // The outermost bins hold what lies beyond them.
+          const step = {action: pick(root, 'mode').value, x: column.name};
+          if (a > column.low) { step.low = Number(a.toPrecision(6)); }
+          if (b < column.high) { step.high = Number(b.toPrecision(6)); }
+          add(step);
+        };
+        figure.append(area, under); all.append(figure);
+      }); }
+      told.columns.forEach((column, k) => bars(all.children[k], column));
+    }
+    function rows() {
+      const head = root.querySelector('.rows thead tr'), body = root.querySelector('.rows tbody');
+      if (!head.children.length) { ['particle', ...names].forEach(name => {
+        const cell = document.createElement('th'), button = document.createElement('button');
+        button.type = 'button'; button.textContent = name; cell.scope = 'col'; cell.append(button); head.append(cell);
+        button.onclick = () => {
+          way = sort === name && way === 'up' ? 'down' : 'up'; sort = name; page = 0;
+          [...head.children].forEach(other => other.removeAttribute('aria-sort'));
+          cell.setAttribute('aria-sort', way === 'up' ? 'ascending' : 'descending');
+          choose();
+        };
+      }); }
+      body.replaceChildren(...chosen.rows.map(values => {
+        const row = document.createElement('tr');
+        values.forEach((v, i) => { const cell = document.createElement(i ? 'td' : 'th'); if (!i) { cell.scope = 'row'; } cell.textContent = v === null ? '' : v; row.append(cell); });
+        return row;
+      }));
+      pick(root, 'page').textContent = `page ${chosen.page + 1} of ${chosen.pages}`;
+    }
+    pick(root, 'x').onchange = pick(root, 'y').onchange = move;
+    pick(root, 'undo').onclick = () => { if (steps.length) { steps = steps.slice(0, -1); changed(); } };
+    pick(root, 'all').onclick = () => { steps = []; changed(); };
+    pick(root, 'before').onclick = () => { page = Math.max(0, page - 1); choose(); };
+    pick(root, 'after').onclick = () => { page += 1; choose(); };
+    pick(root, 'limit').onclick = () => {
+      const step = {action: 'keep', x: pick(root, 'measure').value}, low = pick(root, 'low').valueAsNumber, high = pick(root, 'high').valueAsNumber;
+      if (!Number.isNaN(low)) { step.low = low; }
+      if (!Number.isNaN(high)) { step.high = high; }
+      add(step);
+    };
+    pick(root, 'save').onclick = () => save(root, address, {steps}, () => JSON.stringify({particles: 'particles.star', of: told.total, kept: chosen.kept, steps}, null, 1));
+    await move();
+    keep = await drafts(root, 'particles', String(told.total), value => { steps = value; });
+    await choose();
+  }
+  main().catch(error => { pick(root, 'count').textContent = error.message; });
+})();

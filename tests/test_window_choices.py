@@ -1,0 +1,293 @@
+"""What is chosen by eye of particles, classes in three dimensions and candidates of picking; drafts; older edits."""
+
+from __future__ import annotations
+
+import json
+from urllib.parse import urlencode
+
+import numpy as np
+import pytest
+from command_line import main
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from window_client import Client, ball, class_folder, pick_folder, refine_run
+
+import verglas as vg
+from verglas.errors import InputError
+from verglas.heterogeneity import Region, in_regions
+from verglas.run.candidates import LeftOut, candidates_star, read_candidates
+from verglas.run.tenure import tenure
+
+pytest.importorskip("starlette")
+
+
+def key_of(client, name):
+    return next(key for key, job in client.window.folders.jobs().items() if job.name == name)
+
+
+# ---- regions
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 10**6), st.integers(3, 12))
+def test_inside_a_convex_polygon_is_left_of_all_its_edges(seed, corners):
+    rng = np.random.default_rng(seed)
+    angles = np.sort(rng.uniform(0, 2 * np.pi, corners))
+    polygon = np.stack([2 * np.cos(angles) + 1, 3 * np.sin(angles)], 1)
+    points = rng.uniform(-4, 4, (60, 2))
+    step = np.roll(polygon, -1, axis=0) - polygon
+    away = points[:, None] - polygon
+    left = (step[:, 0] * away[..., 1] - step[:, 1] * away[..., 0] > 0).all(axis=1)
+    table = {"a": points[:, 0], "b": points[:, 1]}
+    frame = vg.Particles.from_images(np.zeros((60, 2, 2), np.float32), 1.0).with_columns(**table).table
+    assert in_regions(frame, [Region("keep", "a", "b", polygon.tolist())]).tolist() == left.tolist()
+    turned = Region("drop", "a", "b", polygon[::-1].tolist())
+    assert in_regions(frame, [turned]).tolist() == (~left).tolist()
+
+
+@pytest.mark.parametrize(
+    ("record", "said"),
+    [
+        (5, "step 1: expected an object"),
+        ({"action": "take", "x": "a"}, "step 1: region: expected an action of keep, drop, add"),
+        ({"action": "keep", "x": "a", "y": "b", "corners": [[0, 0], [1, 1]]}, "3 to 2000 corners, got 2"),
+        ({"action": "keep", "x": "a", "y": "b", "corners": [[0, 0], [1, 1], [float("nan"), 0]]}, "finite corners"),
+        ({"action": "keep", "x": "a", "low": "x"}, "step 1: expected numbers"),
+        ({"action": "keep", "x": 5}, "names of columns"),
+        ({"action": "keep", "x": "nowhere"}, "no column nowhere"),
+    ],
+)
+def test_regions_that_are_none_are_refused(tmp_path, record, said):
+    folder = class_folder(tmp_path / "c")
+    client = Client(tmp_path, allow_changes=True)
+    answer = client.send(f"/jobs/{key_of(client, 'c')}/particles", {"steps": [record]})
+    assert (answer.status, said in answer.json["problem"]) == (400, True), answer.json
+    assert not (folder / "particles_kept.json").exists()
+
+
+# ---- particles
+
+
+@pytest.fixture(scope="module")
+def varied(tmp_path_factory):
+    """120 particles with two coordinates of variability, in two groups apart."""
+    folder = class_folder(tmp_path_factory.mktemp("varied") / "variability")
+    with tenure(folder, "variability") as hold:
+        hold.write(state="running")
+    rng = np.random.default_rng(3)
+    particles = vg.read_particles(folder / "particles.star")
+    z = rng.normal(size=(len(particles), 2)) * 0.3
+    z[:30, 0] += 4
+    z[5] = np.nan
+    columns = {"verglasCoordinate1": z[:, 0], "verglasCoordinate2": z[:, 1]}
+    vg.write_particles(folder / "particles.star", particles.with_columns(**columns))
+    return folder, z
+
+
+def test_particles_inside_a_line_are_those_that_select_takes(varied, capsys):
+    folder, z = varied
+    client = Client(folder.parent, allow_changes=True)
+    page = f"/jobs/{key_of(client, folder.name)}/particles"
+    assert client.ask(page).status == 200
+    told = client.ask(f"{page}.json").json
+    assert told["total"] == len(z)
+    assert [c["name"] for c in told["columns"]][:2] == ["verglasCoordinate1", "verglasCoordinate2"]
+    assert sum(told["columns"][0]["counts"]) == len(z) - 1  # one has no value
+    points = client.ask(f"{page}/points.json?x=verglasCoordinate1&y=verglasCoordinate2").json
+    assert points["x"][:5] == pytest.approx(z[:5, 0], rel=1e-4)
+    assert points["x"][5] is None
+    corners = [[3, -2], [6, -2], [6, 2], [3, 2]]
+    steps = [{"action": "keep", "x": "verglasCoordinate1", "y": "verglasCoordinate2", "corners": corners}]
+    steps += [{"action": "drop", "x": "verglasCoordinate2", "low": 0.25}]
+    true = np.flatnonzero((z[:, 0] > 3) & ~(z[:, 1] >= 0.25))
+    query = urlencode({"steps": json.dumps(steps), "sort": "verglasCoordinate2", "way": "down"})
+    chosen = client.ask(f"{page}/chosen.json?{query}").json
+    assert chosen["kept"] == len(true) < 30
+    assert [row[0] - 1 for row in chosen["rows"]] == true[np.argsort(-z[true, 1])].tolist()
+    assert np.flatnonzero(chosen["sample"]).tolist() == true.tolist()
+    assert sum(chosen["counts"]["verglasCoordinate1"]) == len(true)
+    done = client.send(page, {"steps": steps})
+    words = done.json["command"].split()
+    status, out, _ = main(words[1:], capsys)
+    assert (status, f"{len(true)} of {len(z)} particles, from the regions of" in out) == (0, True)
+    kept = vg.read_particles(folder / "selected_by_eye.star")
+    assert kept.table["verglasCoordinate1"].to_numpy() == pytest.approx(z[true, 0], rel=1e-5)
+    assert client.ask(f"{page}.json").json["steps"] == steps  # another server finds what was decided
+    status, out, _ = main([*words[1:-1], str(folder / "both.star"), "--classes", "2,3"], capsys)
+    assert status == 1
+    assert main([*words[1:-1], str(folder / "both.star"), "--classes", "1"], capsys)[0] == 0
+    assert len(vg.read_particles(folder / "both.star")) == len(true)  # the first 50 are class 1
+
+
+def test_a_choice_that_leaves_nothing_and_files_that_hold_none_are_refused(varied, tmp_path, capsys):
+    folder, _ = varied
+    client = Client(folder.parent, allow_changes=True)
+    page = f"/jobs/{key_of(client, folder.name)}/particles"
+    answer = client.send(page, {"steps": [{"action": "keep", "x": "verglasCoordinate1", "low": 99}]})
+    assert (answer.status, answer.json["problem"]) == (400, "particles: none would be left")
+    for query in ("steps=5", "steps={", "page=x", "steps=[1]"):
+        assert client.ask(f"{page}/chosen.json?{query}").status == 400
+    assert client.ask(f"{page}/points.json?x=nowhere&y=nowhere").status == 400
+    (tmp_path / "other.json").write_text("[]")
+    particles = str(folder / "particles.star")
+    for name, said in (("other.json", "expected a JSON object"), ("none.json", "no such file")):
+        out = main(["select", particles, "--regions", str(tmp_path / name), "--out", str(tmp_path / "o.star")], capsys)
+        assert out[0] == 1
+        assert said in out[2]
+
+
+# ---- classes in three dimensions
+
+
+def test_classes_of_maps_are_ticked_as_those_of_averages(tmp_path, capsys):
+    folder = refine_run(tmp_path / "class3d")
+    made = class_folder(tmp_path / "class2d")
+    for k, radius in ((1, 9.0), (2, 6.0)):
+        vg.io.write_map(folder / f"map_class{k}.mrc", ball(radius=radius))
+    vg.io.write_json(folder / "class3d.json", {"resolutions_A": [8.5, None]})
+    particles = vg.read_particles(made / "particles.star")
+    numbers = np.where(np.arange(len(particles)) < 70, 1, 2)
+    vg.write_particles(folder / "particles.star", particles.with_columns(rlnClassNumber=numbers))
+    client = Client(tmp_path, allow_changes=True)
+    page = f"/jobs/{key_of(client, 'class3d')}/classes"
+    text = client.ask(page).text
+    cards = json.loads(text.split('class="cards">')[1].split("</script>")[0])
+    assert [(c["number"], c["particles"], c["resolution_A"], c["ticked"]) for c in cards] == [
+        (1, 70, 8.5, True),
+        (2, 20, None, True),
+    ]
+    assert "3D classes of class3d" in text
+    assert 'class="volume"' in text
+    assert client.ask(f"{page}.png").body[:4] == b"\x89PNG"
+    done = client.send(page, {"classes": [2]})
+    status, out, _ = main(done.json["command"].split()[1:], capsys)
+    assert (status, "20 of 90 particles, from classes 2" in out) == (0, True)
+
+
+# ---- candidates, areas left out, edits of earlier picks
+
+
+@pytest.fixture(scope="module")
+def discs():
+    """A micrograph of nine dark discs, and what picking finds in it."""
+    y, x = np.mgrid[:300, :300]
+    dark = sum((np.hypot(x - u, y - v) < 12) for u in (60, 150, 240) for v in (60, 150, 240))
+    micrograph = vg.Micrograph(np.random.default_rng(0).normal(size=(300, 300)) - dark, 4.0, "m.mrc")
+    return micrograph, vg.picking.pick_detailed(micrograph, 96.0)
+
+
+def test_candidates_come_back_from_their_file(discs, tmp_path):
+    _, found = discs
+    (tmp_path / "m.star").write_bytes(candidates_star(found, "a folder/m.mrc"))
+    read = read_candidates(tmp_path / "m.star")
+    assert read.peaks.micrograph == "a folder/m.mrc"
+    assert read.peaks.xy_px == pytest.approx(found.candidates.xy_px, abs=0.006)
+    assert read.threshold == pytest.approx(found.cut.threshold, rel=1e-5)
+    assert read.diameter_px == pytest.approx(96 / 4, rel=0.05)
+    merit = read.peaks.columns["rlnAutopickFigureOfMerit"]
+    assert (merit >= read.threshold - 1e-5).sum() == len(found.picks) == 9
+
+
+def test_nothing_is_picked_in_areas_left_out(discs, tmp_path):
+    micrograph, _ = discs
+    for changes in ({}, {"exclude": False}):
+        found = vg.picking.pick_detailed(micrograph, 96.0, left_out=[[60, 150, 40], [150, 150, 40]], **changes)
+        assert len(found.picks) == 7
+        for x in (60, 150):
+            assert np.hypot(*(found.candidates.xy_px - [x, 150]).T).min() > 35
+    table = "\ndata_\n\nloop_\n_rlnMicrographName #1\n_rlnCoordinateX #2\n_rlnCoordinateY #3\n"
+    (tmp_path / "discs.star").write_text(table + "_verglasRadius #4\nm.mrc 60 150 40\nm.mrc 150 150 40\nn.mrc 1 2 3\n")
+    areas = LeftOut(tmp_path / "discs.star").of(["b/m.mrc", "o.mrc"])
+    assert areas[0].tolist() == [[60, 150, 40], [150, 150, 40]]
+    assert areas[1] is None
+    for text, said in (
+        ("m.mrc 1 2\n", "no column verglasRadius"),
+        ("_verglasRadius #4\nm.mrc 1 2 0\n", "positive radii"),
+    ):
+        (tmp_path / "bad.star").write_text(table + text)
+        with pytest.raises(InputError, match=said):
+            LeftOut(tmp_path / "bad.star")
+
+
+@pytest.fixture
+def picked(discs, tmp_path):
+    """A folder of `verglas pick`, of two micrographs."""
+    from verglas.run.pick import PickJob, pick_files
+
+    micrograph, _ = discs
+    for name in ("m 1.mrc", "m 2.mrc"):
+        vg.io.write_micrograph(tmp_path / name, micrograph)
+    job = PickJob([str(tmp_path / "*.mrc")], 96.0, tmp_path / "pick", pictures=False, threads=1)
+    pick_files(job, listener=None)
+    return job
+
+
+def test_a_job_of_picking_is_seen_with_its_candidates(picked):
+    client = Client(picked.out.parent, allow_changes=True)
+    key = key_of(client, "pick")
+    job = client.window.folders.jobs()[key]
+    assert (job.command, job.state, job.verdict, job.numbers["picks"]) == ("pick", "finished", "go on", 18)
+    shown = client.ask(f"/jobs/{key}/picks/0.json").json
+    assert len(shown["xy"]) == 9
+    assert len(shown["candidates"]) > 12  # peaks that were not picked, too
+    assert shown["radius"] == pytest.approx(12, rel=0.05)
+    assert sum(merit >= shown["threshold"] - 1e-4 for *_, merit in shown["candidates"]) == 9
+    (picked.out / "picks.star").unlink()  # as it is while the job goes on
+    assert len(client.ask(f"/jobs/{key}/picks/1.json").json["xy"]) == 9
+    answer = client.send(f"/jobs/{key}/picks/0", {"xy": [[1, 2]], "merit": [0.5]})
+    assert (answer.status, "still picks" in answer.json["problem"]) == (400, True)
+
+
+def test_edits_of_picks_that_were_made_again_are_named_and_not_taken_for_the_new(picked):
+    from dataclasses import replace
+
+    from verglas.run.pick import pick_files
+
+    client = Client(picked.out.parent, allow_changes=True)
+    address = f"/jobs/{key_of(client, 'pick')}/picks/0"
+    done = client.send(address, {"xy": [[10, 20]], "merit": [0.5], "left_out": [[60, 150, 40]]})
+    assert "--leave-out" in done.json["said"]
+    assert client.ask(f"{address}.json").json["left_out"] == [[60, 150, 40]]
+    pick_files(picked, listener=None)  # the same again: the edits are of these picks
+    assert client.ask(f"{address}.json").json["xy"] == [[10, 20]]
+    again = replace(picked, leave_out=picked.out / "left_out.star")
+    pick_files(again, listener=None)
+    shown = client.ask(f"{address}.json").json
+    assert (len(shown["xy"]), shown["saved"]) == (8, False)
+    (kept,) = picked.out.glob("picks_edited_before_*.star")
+    assert not (picked.out / "picks_edited.star").exists()
+    assert kept.name in client.ask(address).text
+    assert client.send(address, {"xy": [[30, 40]]}).status == 200
+    assert client.ask(f"{address}.json").json["xy"] == [[30, 40]]
+
+
+# ---- drafts
+
+
+def test_a_draft_stays_until_it_is_forgotten(tmp_path):
+    folder = class_folder(tmp_path / "c")
+    client = Client(tmp_path, allow_changes=True)
+    address = f"/jobs/{key_of(client, 'c')}/draft/classes"
+    assert client.ask(address).json == {}
+    draft = {"base": "50 30 10", "time": 5, "value": [1, 2]}
+    assert client.send(address, draft).status == 200
+    other = Client(tmp_path, allow_changes=True)
+    assert other.ask(address).json == draft
+    assert not (folder / "selection.star").exists()
+    for wrong in ({"value": 1}, {"base": 5, "time": 5, "value": 1}, {**draft, "more": 1}):
+        assert client.send(address, wrong).status == 400
+    for name in ("x", "..", "picks-", "picks-1/..", "classes.json"):
+        assert client.send(f"/jobs/{key_of(client, 'c')}/draft/{name}", draft).status in (400, 404)
+    assert client.send(address, {}).json == {"said": "forgotten"}
+    assert other.ask(address).json == {}
+    assert Client(tmp_path).send(address, draft).status == 403  # read-only
+
+
+def test_drafts_are_not_written_through_a_link(tmp_path):
+    pick_folder(tmp_path / "jobs" / "p")
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "jobs" / "p" / ".window_drafts").symlink_to(tmp_path / "elsewhere")
+    client = Client(tmp_path / "jobs", allow_changes=True)
+    address = f"/jobs/{key_of(client, 'p')}/draft/picks-0"
+    assert client.send(address, {"base": "b", "time": 1, "value": []}).status == 400
+    assert list((tmp_path / "elsewhere").iterdir()) == []
