@@ -39,7 +39,7 @@ _RELION = {
 }
 
 
-def extract(args: argparse.Namespace, out: Path, ctf: Path) -> float:
+def extract(args: argparse.Namespace, out: Path, ctf: Path, options: tuple[str, ...] = ()) -> float:
     """Seconds."""
     folder = args.data / "apoferritin"
     micrographs = [str(path) for path in sorted(folder.glob("*.tif"))][: args.micrographs]
@@ -66,6 +66,7 @@ def extract(args: argparse.Namespace, out: Path, ctf: Path) -> float:
             "--amplitude-contrast",
             "0.07",
             "--json",
+            *options,
         ]
     )
     return seconds

@@ -287,6 +287,13 @@ def test_the_command_takes_a_folder_and_writes_all(tmp_path, capsys):
     assert kept.half_sets is not None
     change = removed.table.verglasShiftChange.to_numpy(float)
     assert np.median(change) > 5 * np.median(kept.table.verglasShiftChange)
+    # the same routine from the run's folder, of particles of which half are junk
+    status, said, err = main(
+        ["validate", str(run), "--alignability", "30", "--out", str(tmp_path / "v"), "--json"], capsys
+    )
+    assert status in (0, 1), err
+    poses = {one["code"]: one for one in json.loads(said)["findings"]}["alignability"]
+    assert (poses["state"], poses["numbers"]["particles"]) == ("warn", 30)
     page = (out / "report.html").read_text()
     for words in ("Against the share kept", "What held-out particles gain", "as many at random", "Removed"):
         assert words in page

@@ -2,7 +2,7 @@
 
 from functools import partial
 
-from verglas.assessment.alignability import Alignability, alignability
+from verglas.assessment.alignability import Alignability, alignability, judge_alignability
 from verglas.assessment.counts import effective_counts
 from verglas.assessment.directional import DirectionalFSC, directional_fsc
 from verglas.assessment.fsc import (
@@ -101,6 +101,7 @@ __all__ = [
     "full_map_fsc",
     "guinier",
     "held_out_evidence",
+    "judge_alignability",
     "judge_ctfs",
     "judge_extraction",
     "judge_micrographs",

@@ -10,11 +10,14 @@ from verglas.geometry import euler_to_matrix, orientation_grid, symmetry_matrice
 from verglas.optics.refine import Calibration, Pixels, Setting
 from verglas.optics.refine.pixels import Reference, gather, image_spectra, transfer
 from verglas.types.arrays import Float32Array, FloatArray, IntArray
+from verglas.types.verdict import Finding
 
 _STEP_DEG = 15.0
 _POSES = 512  # slices at a time
 _ENTRIES = 1 << 22  # distances at a time
 _LEAST_POSTERIOR = 1e-7
+_ELSEWHERE = 0.5  # of the precision: the images say another orientation than the file
+_MOST_ELSEWHERE = 0.2
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,6 +34,31 @@ class Alignability:
 
     precision: FloatArray
     accuracy: FloatArray
+
+    @property
+    def elsewhere(self) -> float:
+        """Share of the particles whose images are for another orientation: accuracy below half the precision."""
+        return float(np.mean(self.accuracy < _ELSEWHERE * self.precision))
+
+
+def judge_alignability(found: Alignability) -> Finding:
+    """Whether the poses are those that the images are for.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from verglas.assessment.alignability import Alignability, judge_alignability
+    >>> judge_alignability(Alignability(np.full(10, 0.8), np.r_[np.full(6, 0.7), np.zeros(4)])).sentence
+    'for 40 % of 10 particles the images are for another orientation than the file (precision 0.80, accuracy 0.70)'
+    """
+    share = found.elsewhere
+    precision, accuracy = float(np.median(found.precision)), float(np.median(found.accuracy))
+    sentence = (
+        f"for {100 * share:.0f} % of {len(found.precision)} particles the images are for another orientation than the "
+        f"file (precision {precision:.2f}, accuracy {accuracy:.2f})"
+    )
+    numbers = {"elsewhere": share, "precision": precision, "accuracy": accuracy, "particles": len(found.precision)}
+    return Finding("alignability", "warn" if share > _MOST_ELSEWHERE else "go on", sentence, numbers)
 
 
 def alignability(

@@ -17,6 +17,9 @@ def register(app: typer.Typer) -> None:
     def validate_run(
         run: Path = typer.Argument(..., help="Folder of a refinement that has finished."),
         out: Path = typer.Option(None, "--out", "-o", help="Folder to write [the run's]."),
+        alignability: int = typer.Option(
+            0, "--alignability", min=0, help="Particles whose orientation is searched for in the other half's map."
+        ),
         threads: int = typer.Option(None, "--threads", min=1, help="Threads [all]."),
         as_json: bool = typer.Option(False, "--json", help="Print the verdict as JSON."),
     ) -> None:
@@ -24,7 +27,7 @@ def register(app: typer.Typer) -> None:
 
         Writes validate.json and validate.html, with what the run itself found. Exit status 1 on "stop".
         """
-        verdict = validate(run, out, threads=threads)
+        verdict = validate(run, out, alignability=alignability, threads=threads)
         if as_json:
             typer.echo(json.dumps({**verdict.as_dict(), "not_asked": questions_not_asked(verdict)}, indent=2))
         else:

@@ -12,13 +12,20 @@ import numpy.typing as npt
 import pandas as pd
 
 from verglas._screen import ListenerChoice, shown_to
-from verglas.assessment import alignability, orientation_efficiency, percentile_by_defocus, pose_errors
+from verglas.assessment import (
+    Alignability,
+    judge_alignability,
+    orientation_efficiency,
+    percentile_by_defocus,
+    pose_errors,
+)
 from verglas.errors import InputError
 from verglas.heterogeneity.expand import PARENT
 from verglas.io.stack import StackSource
+from verglas.run.alignability import alignability_of_some
 from verglas.run.ctf_refine_inputs import Prepared, prepare
 from verglas.run.half_maps import pixels_between, reconstruct_halves, solvent_or_sphere
-from verglas.run.sieve_rounds import LEAST_IN_HALF, LEAST_SHELLS, Halves, Limits, Rounds, rows_to_try, without_copies
+from verglas.run.sieve_rounds import LEAST_IN_HALF, LEAST_SHELLS, Halves, Limits, Rounds, without_copies
 from verglas.types import Map, Particles, Poses
 from verglas.types.convert import MapLike, ParticlesLike, map_of, particles_of
 from verglas.types.settings import check_settings, setting, settings_from
@@ -283,6 +290,7 @@ class _Work:
     chosen: SieveSettings
 
     def __post_init__(self) -> None:
+        self.aligned: Finding | None = None
         number = self.rounds.removed_in
         self.stays = (number == 0) | (number > self.best)
 
@@ -318,10 +326,18 @@ class _Work:
             change = pose_errors(poses, before[where], self.chosen.symmetry)
             columns |= {"verglasAngleChange": change.angle_deg, "verglasShiftChange": change.shift_A}
         if self.chosen.alignability:
-            rows = rows_to_try(len(defocus), self.chosen.alignability, self.chosen.seed)
-            pixel_A, box = setting.pixels.pixel_size_A, setting.pixels.box
-            diameter = self.chosen.diameter_A or _diameter_A(self.rounds.mask) or 0.6 * box * pixel_A
-            told = alignability(setting, calibration, rows, diameter_A=diameter, symmetry=self.chosen.symmetry)
+            rows, told = alignability_of_some(
+                setting,
+                calibration,
+                self.chosen.alignability,
+                diameter_A=self.chosen.diameter_A,
+                mask=self.rounds.mask,
+                symmetry=self.chosen.symmetry,
+                seed=self.chosen.seed,
+            )
+            if self.stays[rows].any():
+                stay = self.stays[rows]
+                self.aligned = judge_alignability(Alignability(told.precision[stay], told.accuracy[stay]))
             for name, values in (("Precision", told.precision), ("Accuracy", told.accuracy)):
                 columns[f"verglasAlignability{name}"] = np.full(len(defocus), np.nan)
                 columns[f"verglasAlignability{name}"][rows] = values
@@ -365,6 +381,8 @@ class _Work:
                 sentence += ": views were sieved out, not only particles; look at them before you go on"
             state = "warn" if lost > _EFFICIENCY_LOSS else "go on"
             findings.append(Finding("views", state, sentence, {"before": even[0], "after": even[1]}))
+        if self.aligned is not None:
+            findings.append(self.aligned)
         if self.copies:
             across = sum("other half" in why for why in self.copies.values())
             sentence = f"{len(self.copies)} copies of particles were removed, {across} of them from the other half set"
@@ -399,14 +417,6 @@ class _Work:
             f"{row['gain_over_control_error_nats']:.2g} over those of as many at random"
         )
         return Finding("sieve", "go on", sentence, numbers)
-
-
-def _diameter_A(mask: Map) -> float:
-    """Twice the largest distance of the mask's inside from the centre."""
-    inside = np.argwhere(mask.data > 0.5)
-    if not len(inside):
-        return 0.0
-    return float(2 * np.linalg.norm(inside - mask.box // 2, axis=1).max() * mask.pixel_size_A)
 
 
 def _split(

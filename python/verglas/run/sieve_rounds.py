@@ -24,7 +24,7 @@ from verglas.optics.refine import Calibration, Pixels, Setting, calibrate
 from verglas.run.ctf_refine_inputs import Prepared
 from verglas.run.half_maps import reconstruct_halves
 from verglas.types import Map, Particles
-from verglas.types.arrays import FloatArray, IntArray
+from verglas.types.arrays import FloatArray
 from verglas.types.listener import Listener
 
 BoolArray = npt.NDArray[np.bool_]
@@ -283,10 +283,3 @@ def without_copies(prepared: Prepared, given: Particles) -> tuple[Prepared, Mapp
         image=prepared.image[rows],
     )
     return once, copies
-
-
-def rows_to_try(count: int, most: int, seed: int) -> IntArray:
-    """At most so many rows, at random, in order."""
-    if count <= most:
-        return np.arange(count)
-    return np.sort(np.random.default_rng((seed, 20)).choice(count, most, replace=False))

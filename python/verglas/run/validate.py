@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
@@ -23,6 +24,7 @@ from verglas.assessment.validation import (
 from verglas.errors import InputError
 from verglas.io import read_csv, read_json, read_particles, write_json, write_text
 from verglas.report.html import Page, Section, Table, render
+from verglas.run.alignability import judge_poses
 from verglas.run.maps import half_map_suffixes, read_half_maps, read_mask
 from verglas.types import Map
 from verglas.types.verdict import STATES, Finding, Verdict
@@ -33,7 +35,7 @@ _NOT_ASKED = {
 }
 
 
-def validate(folder: Path, out: Path | None = None, *, threads: int | None = None) -> Verdict:
+def validate(folder: Path, out: Path | None = None, *, alignability: int = 0, threads: int | None = None) -> Verdict:
     """Ask a run's folder, and write validate.json and validate.html.
 
     Parameters
@@ -42,6 +44,9 @@ def validate(folder: Path, out: Path | None = None, *, threads: int | None = Non
         Of ``verglas refine`` or ``verglas postprocess`` with half1.mrc and half2.mrc beside what they wrote.
     out : Path, optional
         Where to write; the folder itself if not given.
+    alignability : int
+        Particles, at random, whose orientation is searched for in the other half's map
+        (:func:`verglas.assessment.alignability`); none by default. Of one map only.
     threads : int, optional
         Threads; the result does not depend on it.
 
@@ -61,6 +66,8 @@ def validate(folder: Path, out: Path | None = None, *, threads: int | None = Non
     symmetry, findings = _symmetry(folder, suffixes[0]), _of_particles(folder)
     for suffix in suffixes:
         findings += [_named(finding, suffix) for finding in _of_class(folder, suffix, symmetry, threads)]
+    if alignability:
+        findings.append(_of_poses(folder, suffixes, symmetry, alignability, threads))
     said = {finding.code for finding in findings}
     findings += [finding for finding in _of_run(folder) if finding.code not in said]
     verdict = Verdict.of(findings, "validate.html")
@@ -136,6 +143,17 @@ def _of_particles(folder: Path) -> list[Finding]:
     if half_sets is None or "rlnImageName" not in particles.table:
         return []
     return [judge_shared_particles(particles.table["rlnImageName"].astype(str).tolist(), half_sets)]
+
+
+def _of_poses(folder: Path, suffixes: Sequence[str], symmetry: str, count: int, threads: int | None) -> Finding:
+    star = folder / "particles.star"
+    if len(suffixes) > 1 or not star.is_file():
+        what = f"maps of {len(suffixes)} classes" if len(suffixes) > 1 else "no particles.star"
+        raise InputError(f"{folder}: {what}; alignability is asked of the particles of one map")
+    halves = read_half_maps(folder / "half1.mrc", folder / "half2.mrc")
+    path = folder / "mask.mrc"
+    mask = halves[0].with_data(read_mask(path, halves[0])) if path.is_file() else None
+    return judge_poses(read_particles(star), halves, mask, count=count, symmetry=symmetry, threads=threads)
 
 
 def _of_mask(folder: Path, suffix: str) -> list[Finding]:
