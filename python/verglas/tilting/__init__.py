@@ -2,16 +2,26 @@
 
 from functools import partial
 
+from verglas.tilting.conical import ConicalSettings, ConicalTilt, conical_poses, conical_tilt
 from verglas.tilting.correspondence import Correspondence, match_particles
 from verglas.tilting.geometry import TiltGeometry, fit_geometry
+from verglas.tilting.missing import ConeFSC, MissingCone, fsc_outside_cone, missing_cone
 from verglas.tilting.pairs import TiltPairs, tilt_pairs
 
 __all__ = [
+    "ConeFSC",
+    "ConicalSettings",
+    "ConicalTilt",
     "Correspondence",
+    "MissingCone",
     "TiltGeometry",
     "TiltPairs",
+    "conical_poses",
+    "conical_tilt",
     "fit_geometry",
+    "fsc_outside_cone",
     "match_particles",
+    "missing_cone",
     "tilt_pairs",
 ]
 __dir__ = partial(sorted, __all__)
