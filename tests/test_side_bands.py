@@ -20,6 +20,11 @@ from verglas.errors import InputError, SettingError
 from verglas.reconstruction import reconstruct_report
 from verglas.reconstruction.ewald import SideBands, curvatures, insert_bands, quadrature
 from verglas.reconstruction.sums import Batch
+from verglas.refinement.em import initial_state, iterate
+from verglas.refinement.schedule import first_step
+from verglas.refinement.settings import RefineSettings
+from verglas.refinement.start import make_problem
+from verglas.search.problem import survey
 
 from tolerance import PROJECT_RELATIVE
 
@@ -153,6 +158,26 @@ def test_images_of_a_flat_world_have_no_sign(truth):
     assert result.ewald.sign is None
     assert "not corrected" in result.ewald.sentence()
     assert np.array_equal(result.map.data, vg.reconstruct(made, listener=None).data)
+
+
+def test_refine_follows_the_sphere_once_poses_are_continuous(truth, particles):
+    """One local iteration from the true poses; lengths are so small that no mask or join of a real molecule fits."""
+    made, told = {}, []
+    for ewald in (False, True):
+        settings = RefineSettings(
+            diameter_A=4.0, poses="local", initial_resolution_A=0.45, shift_range_A=0.4, solvent_mask=False, ewald=ewald
+        )
+        found = survey(particles, threads=1)
+        problem = make_problem(particles, found.excluded, settings, threads=1)
+        state, _ = initial_state(problem, found.power, [truth])
+        _, iteration = iterate(problem, state, first_step(problem))
+        made[ewald] = vg.Map(iteration.maps[0].raw.mean(axis=0), PIXEL_A)
+        told += [note for note in iteration.notes if note.code == "ewald_sign"]
+    assert vg.fsc(made[True], truth).curve[9] > vg.fsc(made[False], truth).curve[9] + 0.1
+    assert [note.numbers["ewald_sign"] for note in told] == ["negative"]
+    assert "sign negative; 300 held-out particles" in told[0].sentence
+    with pytest.raises(SettingError, match="ewald: expected one class"):
+        RefineSettings(ewald=True, classes=2)
 
 
 def test_what_cannot_be_is_refused(truth, particles):

@@ -48,7 +48,7 @@ def depth_of_field_resolution_A(thickness_A: float, voltage_kV: float) -> float:
     return float(np.sqrt(wavelength_A(voltage_kV) * thickness_A / 1.4))
 
 
-def depth_of_field_sentence(diameter_A: float, voltage_kV: float, finest_A: float) -> str:
+def depth_of_field_sentence(diameter_A: float, voltage_kV: float, finest_A: float, *, corrected: bool = False) -> str:
     """Whether Ewald's sphere matters for particles of a diameter up to a resolution.
 
     Examples
@@ -62,9 +62,10 @@ not corrected; data reach to 2.20 A'
     """
     limit = depth_of_field_resolution_A(diameter_A, voltage_kV)
     if limit > finest_A:
+        fate = "corrected once poses are continuous" if corrected else "not corrected"
         return (
             f"depth of field: particles of {diameter_A:.0f} A at {voltage_kV:.0f} kV are limited to {limit:.2f} A by "
-            f"the curvature of the Ewald sphere, which is not corrected; data reach to {finest_A:.2f} A"
+            f"the curvature of the Ewald sphere, which is {fate}; data reach to {finest_A:.2f} A"
         )
     return (
         f"depth of field: does not matter ({diameter_A:.0f} A at {voltage_kV:.0f} kV: {limit:.2f} A; data reach to "

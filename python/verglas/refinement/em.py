@@ -18,6 +18,7 @@ from verglas import filters
 from verglas._devices import work_on
 from verglas.geometry import angular_distance
 from verglas.refinement import schedule, start
+from verglas.refinement.curvature import on_the_sphere
 from verglas.refinement.figures import Figures
 from verglas.refinement.prior import PRIORS, LocalWiener, Prior, Wiener
 from verglas.refinement.prior.choice import HeldOutPoses
@@ -187,6 +188,8 @@ def iterate(
     )
     notes: list[Finding] = []
     before_pass = time.perf_counter()
+    if settings.ewald and step.phase == "local":
+        problem = on_the_sphere(problem, before, step, notes)
     found = _pass(problem, new, step, progress, notes, runner)
     between = time.perf_counter()
     for half in (1, 2):

@@ -64,6 +64,9 @@ class RefineSettings:
         Estimate a grey scale per micrograph, a noise level per particle.
     solvent_mask : bool
         Once the map is good enough, mask references and FSC by a mask made from the map; else by the sphere alone.
+    ewald : bool
+        Once poses are refined continuously, maps are made of side bands on Ewald's sphere
+        (:mod:`verglas.reconstruction.ewald`), if held-out particles tell the sign of its curvature.
     block_particles : int
         Particles whose sums are made together and then added in a fixed order. The result depends on it in its last
         bits, and on nothing else about who computes: threads, batches, workers.
@@ -119,6 +122,9 @@ class RefineSettings:
     scale: bool = setting(True, "Estimate a grey scale per micrograph")
     norm: bool = setting(True, "Estimate a noise level per particle")
     solvent_mask: bool = setting(True, "Mask references and FSC by a mask made from the map, once that is good enough")
+    ewald: bool = setting(
+        False, "In the last iterations follow the curvature of Ewald's sphere, its sign found by held-out particles"
+    )
     block_particles: int = setting(
         BLOCK_PARTICLES,
         "Particles whose sums are made together: what a worker of a cluster takes at a time",
@@ -137,6 +143,8 @@ class RefineSettings:
             yield "regularisation", "max-cc has a constant of its own (wiener_k): expected global"
         if (self.regularisation == "external") != (self.external_reconstruct is not None):
             yield "external_reconstruct", 'a command goes with regularisation = "external", and that needs one'
+        if self.ewald and (self.classes > 1 or self.mode == "max-cc"):
+            yield "ewald", 'expected one class and mode = "likelihood"'
         for name in ("prior_deg", "prior_A"):
             if getattr(self, name) is None:
                 continue

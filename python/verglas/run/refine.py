@@ -235,7 +235,9 @@ def refine(
         _tell_forecast(setup, folder, heard)
         if resolved_settings.diameter_A is not None:
             voltage_kV = float(everything.optics.voltage_kV.min())
-            heard.say(depth_of_field_sentence(resolved_settings.diameter_A, voltage_kV, 2 * everything.pixel_size_A))
+            diameter_A, finest_A = resolved_settings.diameter_A, 2 * everything.pixel_size_A
+            corrected = resolved_settings.ewald
+            heard.say(depth_of_field_sentence(diameter_A, voltage_kV, finest_A, corrected=corrected))
         runner: Runner = run_here
         if request is not None:
             opened = open_cluster(request, heard, job="refine", threads=threads, memory_GB=limit)

@@ -17,6 +17,8 @@ from verglas import fourier, ops
 from verglas._array_module import all_to_host, array_module, to_host
 from verglas._devices import to_device
 from verglas.geometry import euler_to_matrix, matrix_to_euler, symmetry_matrices
+from verglas.reconstruction.ewald import SideBands, project_bands
+from verglas.reconstruction.sums import Batch, add_batch
 from verglas.search.candidates import Candidates, best_of_image, posterior, select_distinct, select_within
 from verglas.search.grey_scale import cross_and_power
 from verglas.search.grid_search import GridSearch
@@ -49,8 +51,8 @@ _COARSE_PHASE, _FINAL_PHASE = 0.25, 0.05
 
 @dataclass(frozen=True)
 class _Spectra:
-    """Transforms of a batch and their model: whole images, those without neighbours, CTFs, 1 / noise by shell; whose
-    images they are.
+    """Transforms of a batch and their model: whole images, those without neighbours, CTFs, 1 / noise by shell, what
+    curves their slices; whose images they are.
     """
 
     rows: IntArray
@@ -58,6 +60,7 @@ class _Spectra:
     seen: npt.NDArray[np.complex64]
     ctf: npt.NDArray
     shell_weight: npt.NDArray[np.float32]
+    bands: SideBands | None = None
 
 
 @dataclass(frozen=True)
@@ -315,12 +318,18 @@ class PoseStep:
         """What the exact score and the sums need of a batch, on the device."""
         problem, mask = self.problem, self.problem.neighbour_mask
         images = fourier.forward(batch.images, 2, threads=self.threads)
+        bands = None
+        if problem.ewald_sign is not None and batch.params is not None:
+            shape = batch.images.shape[-1], batch.pixel_size_A
+            diameter_A = problem.diameter_px * problem.pixel_size_A
+            bands = SideBands.of(batch.params, *shape, problem.ewald_sign, diameter_A, **self.where.of_ops)
         return _Spectra(
             batch.rows,
             images,
             images if mask is None else fourier.forward(batch.masked(mask), 2, threads=self.threads),
             batch.ctf(**self.where.of_ops),
             to_device(batch.inv_sigma2, problem.device),
+            bands,
         )
 
     def _learn(
@@ -355,20 +364,17 @@ class PoseStep:
                 continue
             image = final.image[mine]
             shell_weight = batch.inv_sigma2[image, : self.step.insert_radius + 1] * weight[mine, None]
-            images, ctf = _take_rows(data.images, image), _take_rows(data.ctf, image)
+            some = Batch(
+                _take_rows(data.images, image),
+                final.matrices[mine],
+                -final.origin_px[mine],
+                _take_rows(data.ctf, image),
+                to_device(shell_weight.astype(np.float32), self.problem.device),
+                None if data.bands is None else data.bands[image],
+            )
             # Operators that the grid can fold exactly are applied to the sums at the end; only the others cost an
             # insertion each.
-            for coset in self.operators.cosets:
-                ops.insert(
-                    target,
-                    images,
-                    final.matrices[mine] @ coset,
-                    shifts_px=-final.origin_px[mine],
-                    ctf=ctf,
-                    shell_weight=to_device(shell_weight.astype(np.float32), self.problem.device),
-                    deterministic=True,
-                    **self.where.of_ops,
-                )
+            add_batch(target, some, self.operators, **self.where.of_ops)
 
     def _residuals(
         self, batch: ImageBatch, final: Candidates, weight: FloatArray, data: _Spectra, totals: Totals
@@ -383,14 +389,13 @@ class PoseStep:
             if not len(mine):
                 continue
             image = final.image[mine]
-            slices = ops.project(
-                spectrum,
-                self.grid,
-                final.matrices[mine],
-                shifts_px=-final.origin_px[mine],
-                ctf=_take_rows(data.ctf, image),
-                **self.where.of_ops,
-            )
+            matrices, shifts_px = final.matrices[mine], -final.origin_px[mine]
+            ctf, where = _take_rows(data.ctf, image), self.where.of_ops
+            if data.bands is None:
+                slices = ops.project(spectrum, self.grid, matrices, shifts_px=shifts_px, ctf=ctf, **where)
+            else:
+                bands = data.bands[image]
+                slices = project_bands(spectrum, self.grid, matrices, bands, ctf, shifts_px=shifts_px, **where)
             for total, with_what, index in ((cross, data.images, image), (power, slices, None)):
                 products = to_host(
                     ops.shell_dot(slices, with_what, b_of_a=index, max_radius=n_known - 1, **self.where.of_ops)

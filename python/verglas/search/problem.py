@@ -18,6 +18,7 @@ from verglas.geometry import symmetry_matrices
 from verglas.image import find_unusable_images
 from verglas.image.outliers import GreyValues, groups_of, wild_images
 from verglas.masks import soft_circle, soft_sphere
+from verglas.reconstruction.ewald import Sign
 from verglas.reconstruction.known_poses import half_sets
 from verglas.reconstruction.sums import Symmetry
 from verglas.search.grid_search import Where
@@ -79,6 +80,8 @@ class Problem:
         Noise and scale groups of the set that these particles are part of; their own by default.
     job : str
         Who asks, for messages.
+    ewald_sign : {"positive", "negative"}, optional
+        Maps are made of side bands on Ewald's sphere, curved this way, where poses are continuous; flat slices without.
     """
 
     particles: Particles
@@ -100,6 +103,7 @@ class Problem:
     block_particles: int = BLOCK_PARTICLES
     whole: tuple[int, int] | None = None
     job: str = "search"
+    ewald_sign: Sign | None = None
 
     @classmethod
     def of(cls, particles: Particles, excluded: dict[int, str], *, job: str, seed: int = 0, **fields: Any) -> Self:
