@@ -32,6 +32,7 @@ DEVELOPMENT = (
     "Falcon_2012_06_12-15_33_42_0",
 )
 METHODS = ("automatic", "log", "reference-free")
+COMPARED = ("automatic", "reference-free")  # those that `verglas process` could pick with by default
 
 
 def measured(method, micrograph, true, diameter_A, margin_px, radius_px) -> dict:
@@ -84,10 +85,10 @@ def apoferritin(_seeds: int, minutes: float) -> None:
     collect("pick_apoferritin", trials, lambda done: groups(done, ("method",)), minutes)
 
 
-def betagal_one(name: str, true: np.ndarray) -> dict:
+def betagal_one(method: str, name: str, true: np.ndarray) -> dict:
     with Image.open(DATA / "picking_betagal" / f"{name}.png") as picture:
         micrograph = vg.Micrograph(np.asarray(picture.convert("F")), 7.08, name)
-    return measured("automatic", micrograph, true, 180.0, 90 / 7.08, 60 / 7.08)
+    return measured(method, micrograph, true, 180.0, 90 / 7.08, 60 / 7.08)
 
 
 def betagal(_seeds: int, minutes: float) -> None:
@@ -95,10 +96,12 @@ def betagal(_seeds: int, minutes: float) -> None:
     for line in (DATA / "picking_betagal" / "picks.tsv").read_text().splitlines()[1:]:
         name, x, y = line.split("\t")
         centres.setdefault(name, []).append((float(x) / 4, float(y) / 4))
-    trials = {}
-    for held_out in (False, True):
-        for name in sorted(n for n in centres if (n not in DEVELOPMENT) == held_out):
-            trials[f"{str(held_out).lower()}|automatic|{name}"] = partial(betagal_one, name, np.array(centres[name]))
+    trials = {
+        f"{str(held_out).lower()}|{method}|{name}": partial(betagal_one, method, name, np.array(centres[name]))
+        for method in COMPARED
+        for held_out in (False, True)
+        for name in sorted(n for n in centres if (n not in DEVELOPMENT) == held_out)
+    }
     collect("pick_betagal", trials, lambda done: groups(done, ("held_out", "method")), minutes)
 
 
@@ -136,7 +139,7 @@ def kinds() -> dict[str, tuple[float, list[simulate.Model]]]:
     }
 
 
-def simulated_one(kind: str, snr: float, seed: int) -> dict:
+def simulated_one(method: str, kind: str, snr: float, seed: int) -> dict:
     """A micrograph of 1024 x 1024 pixels with 50 particles; of two sizes one on the left, one on the right half."""
     diameter_A, models = kinds()[kind]
     pixel = diameter_A / 60
@@ -156,15 +159,15 @@ def simulated_one(kind: str, snr: float, seed: int) -> dict:
     shifts = np.cumsum([0, *(half.shape[1] for half, _ in halves[:-1])])
     true = [truth.picks.xy_px + np.array([shift, 0]) for (_, truth), shift in zip(halves, shifts, strict=True)]
     micrograph = vg.Micrograph(data, pixel, kind)
-    return measured(
-        "automatic", micrograph, np.concatenate(true), diameter_A, diameter_A / 2 / pixel, diameter_A / 3 / pixel
-    )
+    margin_px, radius_px = diameter_A / 2 / pixel, diameter_A / 3 / pixel
+    return measured(method, micrograph, np.concatenate(true), diameter_A, margin_px, radius_px)
 
 
 def simulated(seeds: int, minutes: float) -> None:
     trials = {
-        f"{kind}|{snr:g}|automatic|{seed}": partial(simulated_one, kind, snr, seed)
+        f"{kind}|{snr:g}|{method}|{seed}": partial(simulated_one, method, kind, snr, seed)
         for seed in range(seeds)
+        for method in COMPARED
         for kind in kinds()
         for snr in (0.01, 0.02, 0.05)
     }
@@ -174,7 +177,10 @@ def simulated(seeds: int, minutes: float) -> None:
 def kinds_summary(done: Mapping[str, Any]) -> list[dict]:
     rows = groups(done, ("kind", "snr", "method"))
     order = list(kinds())
-    return sorted((row | {"snr": float(row["snr"])} for row in rows), key=lambda r: (order.index(r["kind"]), r["snr"]))
+    return sorted(
+        (row | {"snr": float(row["snr"])} for row in rows),
+        key=lambda r: (COMPARED.index(r["method"]), order.index(r["kind"]), r["snr"]),
+    )
 
 
 def noise_one(seed: int) -> dict:

@@ -57,20 +57,17 @@ def find_defects(total: npt.ArrayLike, factors: npt.ArrayLike | None = None, *, 
     [[10, 20], [30, 40]]
     """
     counts = np.asarray(total, np.float64)
-    level = np.ones(counts.shape) if factors is None else np.asarray(factors, np.float64)
-    if counts.ndim != 2 or level.shape != counts.shape:
-        raise InputError(f"find_defects: expected sums and factors (y, x), got {counts.shape} and {level.shape}")
-    if (counts < 0).any():
+    level = None if factors is None else np.asarray(factors, np.float64)
+    if counts.ndim != 2 or (level is not None and level.shape != counts.shape):
+        shape = "no factors" if level is None else level.shape
+        raise InputError(f"find_defects: expected sums and factors (y, x), got {counts.shape} and {shape}")
+    if counts.size and counts.min() < 0:
         raise InputError("find_defects: the sum of frames is negative somewhere; expected counts")
-    levelled = counts * level
     sample = np.linspace(0, counts.size - 1, min(counts.size, _ASKED)).astype(np.int64)
-    spread = max(1.0, robust_sd(_deviations(counts, levelled, level, sample)))
+    spread = max(1.0, robust_sd(_deviations(counts, level, sample)))
     # A block's median is near that about each of its pixels: half the threshold lets none of the bad ones pass.
-    expected = _block_medians(levelled)
-    np.divide(expected, level, out=expected)
-    block = np.abs(_anscombe(counts.astype(np.float32)) - _anscombe(expected.astype(np.float32)))
-    suspect = np.flatnonzero(block > threshold * spread / 2)
-    bad = suspect[np.abs(_deviations(counts, levelled, level, suspect)) > threshold * spread]
+    suspect = _unlike_their_block(counts, level, threshold * spread / 2)
+    bad = suspect[np.abs(_deviations(counts, level, suspect)) > threshold * spread]
     return np.stack(np.divmod(bad, counts.shape[1]), 1)
 
 
@@ -83,7 +80,7 @@ def _anscombe(counts: Any) -> Any:
     return made
 
 
-def _deviations(counts: FloatArray, levelled: FloatArray, level: FloatArray, at: IntArray) -> FloatArray:
+def _deviations(counts: FloatArray, level: FloatArray | None, at: IntArray) -> FloatArray:
     """The deviation z of the pixels with these flat numbers; frames are mirrored at their edges."""
     made = np.empty(len(at))
     for first in range(0, len(at), _ASKED):
@@ -92,7 +89,10 @@ def _deviations(counts: FloatArray, levelled: FloatArray, level: FloatArray, at:
             mirrored(place[:, None] + near, side)
             for place, near, side in zip(np.divmod(part, counts.shape[1]), _NEAR.T, counts.shape, strict=True)
         )
-        expected = np.partition(levelled[y, x], 12, axis=1)[:, 12] / level.flat[part]
+        levelled = counts[y, x] if level is None else counts[y, x] * level[y, x]
+        expected = np.partition(levelled, 12, axis=1)[:, 12]
+        if level is not None:
+            expected /= level.flat[part]
         made[first : first + _ASKED] = _anscombe(counts.flat[part]) - _anscombe(expected)
     return made
 
@@ -103,15 +103,24 @@ def mirrored(place: IntArray, side: int) -> IntArray:
     return np.clip(np.where(place >= side, 2 * side - 1 - place, place), 0, side - 1)
 
 
-def _block_medians(image: FloatArray) -> FloatArray:
-    """The median of the block that each pixel lies in; the last blocks reach back over those before."""
-    out = np.empty_like(image)
-    down, across = (min(_BLOCK, n) for n in image.shape)
-    rows, columns = ([*range(0, n - s, s), n - s] for n, s in zip(image.shape, (down, across), strict=True))
+def _unlike_their_block(counts: FloatArray, level: FloatArray | None, least: float) -> IntArray:
+    """Flat numbers of the pixels that deviate by more than ``least`` from the median of the block they lie in.
+
+    Blocks are gone through row by row of blocks, which stays in cache; the last ones reach back over those before.
+    """
+    down, across = (min(_BLOCK, n) for n in counts.shape)
+    rows, columns = ([*range(0, n - s, s), n - s] for n, s in zip(counts.shape, (down, across), strict=True))
+    widths = np.diff([*columns, counts.shape[1]])
     middle = down * across // 2
-    for y in rows:
-        strip = image[y : y + down]
-        blocks = np.stack([strip[:, x : x + across].ravel() for x in columns])
-        medians = np.partition(blocks, middle, axis=1)[:, middle]
-        out[y : y + down] = np.repeat(medians, np.diff([*columns, image.shape[1]]))
-    return out
+    suspects = []
+    for y, after in zip(rows, [*rows[1:], counts.shape[0]], strict=True):
+        strip = counts[y : y + down]
+        levelled = strip if level is None else strip * level[y : y + down]
+        blocks = np.stack([levelled[:, x : x + across].ravel() for x in columns])
+        expected = np.repeat(np.partition(blocks, middle, axis=1)[:, middle], widths)[None]
+        own = slice(y, after)  # rows that no later block reaches back over
+        if level is not None:
+            expected = expected / level[own]
+        apart = np.abs(_anscombe(counts[own].astype(np.float32)) - _anscombe(expected.astype(np.float32)))
+        suspects.append(np.flatnonzero(apart > least) + y * counts.shape[1])
+    return np.concatenate(suspects)

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from scipy.ndimage import uniform_filter
 
 from verglas.errors import InputError
@@ -13,6 +14,7 @@ from verglas.types import Movie
 from verglas.types.arrays import FloatArray
 
 _CLIP_SD = 6.0  # deviations beyond are defects and ice crystals
+_ROWS_TOGETHER = 64  # of a frame that are widened at a time: they stay in cache until they are added
 
 
 def frame_totals(movies: Iterable[Movie], *, most_frames: int | None = None) -> tuple[FloatArray, int]:
@@ -60,7 +62,8 @@ def frame_totals(movies: Iterable[Movie], *, most_frames: int | None = None) -> 
             # The source's frames: the movie's own have a gain applied, which is what is looked for.
             frame = movie.source.read(int(index))
             if frame.dtype == np.uint8 and n <= 257:
-                part = frame.astype(np.uint16) if part is None else np.add(part, frame, out=part)
+                part = np.zeros(frame.shape, np.uint16) if part is None else part
+                _add_bytes(part, frame)
             else:
                 total += frame
             frames += 1
@@ -71,6 +74,12 @@ def frame_totals(movies: Iterable[Movie], *, most_frames: int | None = None) -> 
     if not np.isfinite(total).all():
         raise InputError(f"{np.count_nonzero(~np.isfinite(total))} pixels of the frames are not finite")
     return total, frames
+
+
+def _add_bytes(total: npt.NDArray[np.uint16], frame: npt.NDArray[np.uint8]) -> None:
+    """Add in place: NumPy's own sum of the two types casts through small buffers and takes half as long again."""
+    for at in range(0, len(frame), _ROWS_TOGETHER):
+        total[at : at + _ROWS_TOGETHER] += frame[at : at + _ROWS_TOGETHER].astype(np.uint16)
 
 
 def deviations(image: FloatArray, window: int = 15) -> FloatArray:

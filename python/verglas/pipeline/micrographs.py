@@ -285,9 +285,7 @@ class PickStage(MicrographStage):
         """Settings, and the file of templates if there is one."""
         overrides = self.given_settings(project)
         templates = overrides.pop("templates", None)
-        default = PickSettings(
-            "reference-free" if templates is None else "template", symmetry=project.settings.symmetry
-        )
+        default = PickSettings("automatic" if templates is None else "template", symmetry=project.settings.symmetry)
         return with_overrides(default, overrides, "pick"), templates
 
     def settings(self, project: Project) -> dict[str, Any]:
