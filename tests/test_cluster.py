@@ -22,7 +22,7 @@ from verglas.errors import FormatError, InputError
 from verglas.refinement import schedule, start
 from verglas.refinement.em import initial_state, iterate
 from verglas.refinement.settings import RefineSettings
-from verglas.run.cluster import cluster_request
+from verglas.run.cluster import ClusterUse, cluster_request
 from verglas.search.blocks import BlockSums, add_blocks, add_in_order, count_blocks, levels, sums_at_once
 from verglas.search.grid_step import HalfSums, Totals
 from verglas.search.problem import survey
@@ -158,39 +158,76 @@ def test_a_worker_says_what_it_lacks(tmp_path):
         worker.do_block(replace(here, identity="verglas 0.0, v3"), PoseTable.unknown(1))
 
 
-class _Killer(Silence):
-    """Kills a worker each time that so many particles more are done."""
+class _Killer:
+    """Kills a worker each time that so many blocks more are done; a progress of iterations."""
 
     def __init__(self, every: int, most: int) -> None:
         self.every, self.most, self.calls, self.killed = every, most, 0, []
         self.rng = np.random.default_rng(0)
 
-    def progress(self, phase: str, done: int, total: int) -> None:
-        if not phase.startswith("iteration") or not done:
-            return
+    def __call__(self, phase: str, done: int, total: int) -> None:
         self.calls += 1
-        if self.calls % self.every == 0 and len(self.killed) < self.most:
-            workers = [p for p in psutil.Process().children(recursive=True) if "spawn_main" in " ".join(p.cmdline())]
-            for connection in (c for p in workers for c in p.net_connections() if c.status == "LISTEN"):
-                assert connection.laddr.ip == "127.0.0.1"
-            chosen = workers[self.rng.integers(len(workers))]
-            self.killed.append(chosen.pid)
-            os.kill(chosen.pid, signal.SIGKILL)
+        if self.calls % self.every or len(self.killed) == self.most:
+            return
+        workers = [p for p in psutil.Process().children(recursive=True) if "spawn_main" in " ".join(p.cmdline())]
+        for connection in (c for p in workers for c in p.net_connections() if c.status == "LISTEN"):
+            assert connection.laddr.ip == "127.0.0.1"
+        chosen = workers[self.rng.integers(len(workers))]
+        self.killed.append(chosen.pid)
+        os.kill(chosen.pid, signal.SIGKILL)
 
 
 @pytest.mark.slow
-def test_processes_make_the_same_bits_though_they_are_killed(data):
-    """Separate processes; in the second run a worker is killed with SIGKILL after every fourth block."""
+def test_processes_make_the_same_bits_though_they_are_killed(in_blocks, tmp_path):
+    """Two separate processes, of which one is killed with SIGKILL after every third block, three times."""
+    problem, states, steps, made = in_blocks
+    killer = _Killer(every=3, most=3)
+    with open_cluster(ClusterRequest("local", 2), Silence(), job="test") as pool, spool_folder(tmp_path) as spool:
+        passes = Passes(pool, problem.particles, spool, Silence())
+        for state, step, expected in zip(states, steps, made, strict=True):
+            assert same_bits(iterate(problem, state, step, killer, passes), expected)
+    assert len(set(killer.killed)) == 3
+
+
+# -- jobs --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("blank_figures")
+def test_micrographs_of_a_project_go_to_workers(tmp_path):
+    """Every file but times and the page is that of one process; a file that is none is named alike."""
+    model = vg.simulate.phantom(32, 6.0, 120.0, seed=1)
+    (tmp_path / "mics").mkdir()
+    for i in range(2):
+        made, _ = vg.simulate.micrograph(model, shape=(384, 384), pixel_size_A=3.0, n=20, snr=0.4, seed=i)
+        vg.io.write_stack(tmp_path / f"mics/m{i}.mrc", made.data[None], 3.0)
+    (tmp_path / "mics/m2.mrc").write_bytes(b"no micrograph")
+    asked = {"micrographs": [f"{tmp_path}/mics/*.mrc"], "diameter_A": 120, "threads": 1, "listener": None}
+    here = vg.process(tmp_path / "here", **asked)
+    with open_cluster(ClusterRequest("local", 2), Silence(), job="test", processes=False) as pool:
+        there = vg.process(tmp_path / "there", cluster=pool, **asked)
+    assert here.summary()["set_aside"] == there.summary()["set_aside"] != {}
+    stages = [r.name for r in here.records]
+    assert stages == [r.name for r in there.records] == ["ctf", "pick", "extract", "centre"]
+    for one, other in zip(here.records, there.records, strict=True):
+        assert one.outputs == other.outputs
+    for path in sorted(here.root.rglob("*")):
+        assert (there.root / path.relative_to(here.root)).exists()
+    one, other = (vg.read_particles(done.particles) for done in (here, there))
+    assert one.table.equals(other.table)
+    assert np.array_equal(one.images(), other.images())
+
+
+@pytest.mark.slow
+def test_classes_are_those_of_one_process(data):
     particles, truth = data
-    how = {"diameter_A": DIAMETER_A, "max_resolution_A": 15.0, "iterations": 2, "block_particles": BLOCK, "threads": 1}
-    killer = _Killer(every=4, most=4)
-    quiet = vg.refine(particles, truth, GROUP, listener=None, **how)
-    for cluster, listener in (("local:2", Silence()), ("local:3", killer)):
-        found = vg.refine(particles, truth, GROUP, cluster=cluster, listener=listener, **how)
-        assert np.array_equal(found.map.data, quiet.map.data)
-        assert np.array_equal(found.half_maps[1].data, quiet.half_maps[1].data)
-        assert found.particles.table.equals(quiet.particles.table)
-    assert len(killer.killed) >= 3
+    how = {"classes": 2, "iterations": 2, "consensus_iterations": 1, "diameter_A": DIAMETER_A, "symmetry": GROUP}
+    here, there = (
+        vg.classify3d(particles, truth, cluster=cluster, threads=1, listener=None, **how)
+        for cluster in (None, "local:2")
+    )
+    assert all(np.array_equal(a.data, b.data) for a, b in zip(here.maps, there.maps, strict=True))
+    assert here.particles.table.equals(there.particles.table)
 
 
 # -- what is asked for -------------------------------------------------------------------------------------------------
@@ -242,6 +279,10 @@ def test_refusals(data, tmp_path, monkeypatch):
     particles, truth = data
     with pytest.raises(InputError, match="refine: --cluster slurm:2 needs a run folder"):
         vg.refine(particles, truth, cluster="slurm:2", listener=None)
+    with pytest.raises(InputError, match=r"class3d: --cluster shares the search of poses"):
+        vg.classify3d(particles, truth, poses="fixed", cluster="local:2", listener=None)
+    with pytest.raises(InputError, match="refine: --cluster local:2 uses the processors of its workers"):
+        ClusterUse.of("local:2", "refine", None, ("cuda:0",))
     with pytest.raises(InputError, match="--cluster-profile says how workers are asked for"):
         cluster_request(None, tmp_path / "profile.toml")
     monkeypatch.setattr(connect, "_ANSWER_S", 0.3)

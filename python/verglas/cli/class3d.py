@@ -10,6 +10,7 @@ import typer
 
 from verglas.cli.options import with_settings
 from verglas.run.class3d import ClassSettings, class3d_files
+from verglas.run.cluster import cluster_request
 from verglas.types.settings import settings_from
 
 
@@ -28,6 +29,12 @@ def class3d(
     stack: Path = typer.Option(None, "--stack", help="Image stack in place of the one the file names."),
     device: str = typer.Option("auto", "--device", help="cpu, cuda:0, cuda:0,cuda:1, or cuda for all [auto: cpu]."),
     threads: int = typer.Option(None, "--threads", min=1, help="Threads [all]."),
+    cluster: str = typer.Option(
+        None, "--cluster", help="Workers that share the particles: local:4, slurm:16 or tcp://host:8786."
+    ),
+    cluster_profile: Path = typer.Option(
+        None, "--cluster-profile", help="TOML file: queue, walltime, cores, memory, extra lines ..."
+    ),
     resume: bool = typer.Option(False, "--resume", help="Go on with the run in --out; fail if there is none."),
     as_json: bool = typer.Option(False, "--json", help="Print the summary as JSON."),
     *,
@@ -51,6 +58,7 @@ def class3d(
         resume=resume,
         device=device,
         threads=threads,
+        cluster=cluster_request(cluster, cluster_profile),
     )
     summary = made.summary()
     typer.echo(

@@ -15,6 +15,7 @@ from verglas.pipeline import Outcome, ProcessSettings, WatchOptions, watch_folde
 from verglas.pipeline import process as run_process
 from verglas.pipeline.settings import parse_setting
 from verglas.pipeline.stages import STAGES
+from verglas.run.cluster import cluster_request
 
 _STAGES = f"Stages: {', '.join(STAGES)}."
 _EXAMPLE = 'Example: verglas process "mics/*.tif" --pixel-size 1.5 --voltage 300 --cs 0.01 --diameter 130 --out proj'
@@ -44,6 +45,12 @@ def process(
     device: str = typer.Option(
         "cpu", "--device", help="Where classes and maps are made: cpu, cuda:0, cuda:0,cuda:1, or cuda for all."
     ),
+    cluster: str = typer.Option(
+        None, "--cluster", help="Workers that share micrographs and particles: local:4, slurm:16 or tcp://host:8786."
+    ),
+    cluster_profile: Path = typer.Option(
+        None, "--cluster-profile", help="TOML file: queue, walltime, cores, memory, extra lines ..."
+    ),
     threads: int = typer.Option(None, "--threads", min=1, help="Micrographs at a time, threads [all]."),
     as_json: bool = typer.Option(False, "--json", help="Print the summary as JSON."),
     *,
@@ -65,10 +72,13 @@ def process(
         **settings,
     }
     shared: dict[str, Any] = {"force": force, "threads": threads, "memory_GB": memory, "device": device, **given}
+    request = cluster_request(cluster, cluster_profile)
+    if watch is not None and request is not None:
+        raise typer.BadParameter("not with --watch, which works on files as they arrive", param_hint="--cluster")
     if watch is not None:
         done = watch_folder(watch, out, WatchOptions(settle, until_idle, once), **shared)
     else:
-        done = run_process(out, redo=redo or (), **shared)
+        done = run_process(out, redo=redo or (), cluster=request, **shared)
     _print(done, as_json)
 
 

@@ -70,8 +70,9 @@ class Passes:
     Parameters
     ----------
     workers : Workers
-    particles : Particles
-        Those of the problem, in its order, with images that workers can read from files; images in memory are sent.
+    particles : Particles, optional
+        Those of the problem, in its order, with images that workers can read from files; images in memory are sent. The
+        problem's own by default.
     folder : Path
         For blocks and references, seen by all workers.
     listener : Listener
@@ -81,7 +82,7 @@ class Passes:
     """
 
     def __init__(
-        self, workers: Workers, particles: Particles, folder: Path, listener: Listener, *, job: str = "refine"
+        self, workers: Workers, particles: Particles | None, folder: Path, listener: Listener, *, job: str = "refine"
     ) -> None:
         self.workers, self.particles, self.folder = workers, particles, folder
         self.listener, self.job = listener, job
@@ -171,7 +172,8 @@ class Passes:
             known[task.half] = [str(self.folder / f"block_{name}_{i}.pickle") for i in range(len(blocks))]
             for path, rows in zip(known[task.half], blocks, strict=True):
                 part = task.problem.part(rows)
-                _write(Path(path), replace(part, particles=_to_send(self.particles[rows])))
+                particles = part.particles if self.particles is None else self.particles[rows]
+                _write(Path(path), replace(part, particles=_to_send(particles)))
         return known[task.half]
 
     # -- waiting -----------------------------------------------------------------------------------------------------

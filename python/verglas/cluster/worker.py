@@ -11,6 +11,7 @@ import os
 import pickle
 import threading
 from collections import OrderedDict
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -119,6 +120,15 @@ _KEPT = _Kept()
 _ONE_AT_A_TIME = threading.Lock()  # a worker may have been started with several threads
 
 
+@contextlib.contextmanager
+def alone_in(folder: str) -> Iterator[None]:
+    """No other work in this process, and the coordinator's working folder, from which its files may be named."""
+    with _ONE_AT_A_TIME:
+        with contextlib.suppress(FileNotFoundError):  # names that are not relative do not need it
+            os.chdir(folder)
+        yield
+
+
 def _read(path: str) -> Any:
     # Written by the coordinator of this run, in its own folder.
     try:
@@ -136,9 +146,7 @@ def do_block(order: BlockOrder, poses: PoseTable) -> BlockSums:
             f"a worker has {identity()}, this program {order.identity}: their sums differ in the last bits; install "
             "the same version everywhere, and set VERGLAS_ISA (v2, v3, v4) to one that all processors have"
         )
-    with _ONE_AT_A_TIME:
-        with contextlib.suppress(FileNotFoundError):  # names that are not relative do not need it
-            os.chdir(order.folder)
+    with alone_in(order.folder):
         part = _KEPT.part(order)
         return run_block(_KEPT.work(order, part), part, poses, ignore_count)
 
@@ -146,11 +154,3 @@ def do_block(order: BlockOrder, poses: PoseTable) -> BlockSums:
 def add(first: BlockSums, second: BlockSums) -> BlockSums:
     """Sums of two results."""
     return add_blocks(first, second)
-
-
-def forget(folder: str) -> None:
-    """Let go of what belongs to a run that has ended."""
-    with _ONE_AT_A_TIME:
-        for path in [p for p in _KEPT.parts if p.startswith(folder)]:
-            del _KEPT.parts[path]
-        _KEPT.references = None

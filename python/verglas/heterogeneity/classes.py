@@ -31,6 +31,7 @@ from verglas.refinement.problem import RefineProblem
 from verglas.refinement.settings import RefineSettings
 from verglas.refinement.state import State
 from verglas.search.grid_step import GridStep
+from verglas.search.half_pass import Runner, run_here
 from verglas.search.problem import image_batches, survey
 from verglas.search.state import HalfModel, PoseTable
 from verglas.search.step import Step
@@ -43,10 +44,11 @@ _NO_JOIN_A = 1e5  # half maps are given nothing in common: particles of one judg
 
 
 class ClassObserver:
-    """Who is told how a classification goes, and who keeps where it stands; this one does neither."""
+    """Who is told how a classification goes, keeps where it stands, and runs its passes; this one runs them here."""
 
-    def __init__(self, listener: Listener | None = None) -> None:
+    def __init__(self, listener: Listener | None = None, runner: Runner = run_here) -> None:
         self.listener: Listener = listener or Silence()
+        self.runner = runner
 
     def keeper(self, name: str) -> Keeper | None:
         """For a part of the work, by name."""
@@ -253,7 +255,7 @@ def _one_iteration(work: _Work, problem: RefineProblem, state: State, step: Step
     def progress(phase: str, done: int, total: int) -> None:
         work.observer.listener.progress(f"{name}, iteration {number}", done, total)
 
-    state, made = iterate(problem, state, step, progress)
+    state, made = iterate(problem, state, step, progress, work.observer.runner)
     for note in made.notes:
         work.observer.listener.say(note.sentence)
     work.observer.listener.iteration(state.figures[-1].as_row())

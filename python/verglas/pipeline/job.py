@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from verglas._devices import device_names
 from verglas._native import resolve_threads
 from verglas._screen import ListenerChoice, shown_to
 from verglas.io import write_json
@@ -19,6 +20,8 @@ from verglas.pipeline.settings import ProcessSettings, load_settings, save_setti
 from verglas.pipeline.stage import StageRecord, StageStopped, run_stages
 from verglas.pipeline.stages import stages_of
 from verglas.pipeline.tables import Standing, standings
+from verglas.run.cluster import ClusterChoice, ClusterUse
+from verglas.run.machine import allowed_memory_GB
 from verglas.run.tenure import Tenure, now_text, tenure
 from verglas.types.run_state import RunState
 
@@ -96,6 +99,7 @@ def process(
     memory_GB: float | None = None,
     device: str = "cpu",
     listener: ListenerChoice = "screen",
+    cluster: ClusterChoice = None,
     **changes: Any,
 ) -> Outcome:
     """From micrographs to particles, 2D classes or a map, in a project folder that can be resumed.
@@ -124,6 +128,9 @@ def process(
         first maps use the first of them.
     listener : Listener, "screen" or None
         Who is told how it goes, as of :func:`verglas.refine`.
+    cluster : str or ClusterRequest, optional
+        Workers that share the micrographs and the refinement, as of :func:`verglas.refine`; results do not depend on
+        them.
     **changes
         Fields of :class:`verglas.pipeline.ProcessSettings`; what an earlier call on this folder gave need not be
         repeated.
@@ -161,8 +168,15 @@ def process(
         process_settings = replace(process_settings, movies=hold_movies(process_settings))
     stages = stages_of(process_settings)
     shots = find_shots(process_settings)
-    with shown_to(listener) as screen, tenure(root, "process", screen) as heard:
-        project = Project(root, process_settings, shots, heard, threads=threads, memory_GB=memory_GB, device=device)
+    use = ClusterUse.of(cluster, "process", root, tuple(device_names(device)))
+    limit_GB = allowed_memory_GB() if memory_GB is None else memory_GB
+    with (
+        shown_to(listener) as screen,
+        tenure(root, "process", screen) as heard,
+        use.workers(heard, threads, limit_GB) as workers,
+    ):
+        around: dict[str, Any] = {"threads": threads, "memory_GB": memory_GB, "device": device, "workers": workers}
+        project = Project(root, process_settings, shots, heard, **around)
         project.listener.say(plan_sentence(project))
         if project.assumed and not process_settings.movies:  # the metadata of movies are read with them
             project.listener.note("assumed", project.assumed)

@@ -354,6 +354,7 @@ class RefineStage(Stage):
             memory_GB=project.memory_GB,
             resume=again,
             listener=_Course(project.listener),
+            cluster=project.workers,
             **values,
         )
         write_json(folder / "summary.json", summary(result))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from abc import abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -148,10 +148,23 @@ class MicrographStage(Stage):
         every = self.todo(project)
         waiting = [shot for shot in every if results.get(shot.key, self.one_digest(project, shot)) is None]
         n_ready = len(every) - len(waiting)
-        for number, work in enumerate(in_order(lambda shot: self.work(project, shot), waiting, project.threads), 1):
+        if waiting:
+            self.prepare(project)
+        for number, work in enumerate(self._works(project, waiting), 1):
             self.keep(project, work)
             project.listener.progress(self.name, n_ready + number, len(every))
         return self.finish(project)
+
+    def prepare(self, project: Project) -> None:
+        """Find what all micrographs have in common, before the first of them is worked on."""
+
+    def _works(self, project: Project, shots: Sequence[Shot]) -> Iterator[Work]:
+        """In order: in threads of this process, or on the project's workers."""
+        if project.workers is None:
+            return in_order(lambda shot: self.work(project, shot), shots, project.threads)
+        from verglas.pipeline.remote import work_elsewhere
+
+        return work_elsewhere(self, project, shots)
 
 
 def has_passed(project: Project, stage: str, shot: Shot) -> bool:

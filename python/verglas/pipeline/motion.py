@@ -65,6 +65,10 @@ class MotionStage(MicrographStage):
         """A movie and the settings."""
         return digest([self.settings(project), shot.fingerprint])
 
+    def prepare(self, project: Project) -> None:
+        """Place the gain, once for all movies."""
+        self._session(project)
+
     def compute(self, project: Project, shot: Shot) -> tuple[dict[str, Any], list[Picture]]:
         """Correct and write; the micrograph is named from the project folder."""
         folder = project.folder(self.name)

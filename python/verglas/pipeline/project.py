@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from verglas._devices import device_names
+from verglas.cluster import Workers
 from verglas.errors import InputError
 from verglas.io import find_micrographs, find_movies, open_movie, read_json, write_json
 from verglas.io.micrographs import MICROGRAPH, PATH, PIXEL, SHARED
@@ -181,6 +182,8 @@ class Project:
         Not to be passed by later stages.
     device : str
         Where classes and maps are made; stages that use one GPU take the first.
+    workers : Workers, optional
+        Of a cluster, that micrographs and the passes of refinements go to.
     """
 
     def __init__(
@@ -193,10 +196,11 @@ class Project:
         threads: int | None = None,
         memory_GB: float | None = None,
         device: str = "cpu",
+        workers: Workers | None = None,
     ) -> None:
         self.root, self.settings, self.shots = root, process_settings, shots
         self.listener: Listener = listener or Silence()
-        self.threads, self.memory_GB = threads, memory_GB
+        self.threads, self.memory_GB, self.workers = threads, memory_GB, workers
         self.device = ",".join(device_names(device))
         self.records: dict[str, StageRecord] = {}
         self._page_is_due = False

@@ -38,11 +38,14 @@ from verglas.reconstruction.half_sets import images_of
 from verglas.report.heterogeneity import class3d_page
 from verglas.report.html import render
 from verglas.run.checkpoint import Checkpoints
+from verglas.run.cluster import ClusterChoice, ClusterUse
 from verglas.run.live_page import footer_text
+from verglas.run.machine import allowed_memory_GB
 from verglas.run.numbered_files import remove_numbered
 from verglas.run.refine_inputs import as_map, close_identity, fit_to_particles, on_one_grid, reference_name
 from verglas.run.set_aside import set_aside_sentence, write_set_aside
 from verglas.run.tenure import now_text, tenure
+from verglas.search.half_pass import Runner
 from verglas.types import Keeper, Map, Particles, Poses
 from verglas.types.arrays import FloatArray, IntArray
 from verglas.types.convert import particles_of
@@ -138,8 +141,8 @@ class Classes3D:
 class _Watch(ClassObserver):
     """Tells a listener, and keeps checkpoints in a folder."""
 
-    def __init__(self, listener: Listener, checkpoints: Checkpoints | None) -> None:
-        super().__init__(listener)
+    def __init__(self, listener: Listener, checkpoints: Checkpoints | None, runner: Runner) -> None:
+        super().__init__(listener, runner)
         self.checkpoints = checkpoints
 
     def keeper(self, name: str) -> Keeper | None:
@@ -158,6 +161,7 @@ def classify3d(
     device: str = "cpu",
     threads: int | None = None,
     listener: ListenerChoice = "screen",
+    cluster: ClusterChoice = None,
     **changes: Any,
 ) -> Classes3D:
     """Sort particles into K structures, or into as many as the particles themselves support.
@@ -188,6 +192,9 @@ def classify3d(
         Threads; all by default. The result does not depend on it.
     listener : Listener, "screen" or None
         Who is told how it goes.
+    cluster : str or ClusterRequest, optional
+        Workers that share the particles of the global search, as of :func:`verglas.refine`. The result does not depend
+        on them.
     **changes
         Single choices, as the fields of :class:`verglas.heterogeneity.ClassSettings`: ``classes``, ``poses``, ...
 
@@ -228,15 +235,19 @@ def classify3d(
     if folder is None and resume:
         raise InputError("class3d: resume needs the run folder (out)")
     devices = tuple(device_names("cpu" if device == "auto" else device))
+    use = ClusterUse.of(cluster, "class3d", folder, devices)
+    if use.asked is not None and chosen.poses == "fixed":
+        raise InputError('class3d: --cluster shares the search of poses; leave it out with poses = "fixed"')
     job = _Job(given, references, mask, chosen, threads, devices)
     with shown_to(listener) as heard:
         if folder is None:
-            return job.run(_Watch(heard, None))
-        with tenure(folder, "class3d", heard) as held:
+            with use.runner(heard, threads, allowed_memory_GB()) as runner:
+                return job.run(_Watch(heard, None, runner))
+        with tenure(folder, "class3d", heard) as held, use.runner(held, threads, allowed_memory_GB()) as runner:
             checkpoints = Checkpoints(folder, _record(job), close_identity(given), held.say)
             checkpoints.open(resume=resume)
             held.write(state="running", n_particles=len(given), settings=asdict(chosen))
-            made = job.run(_Watch(held, checkpoints))
+            made = job.run(_Watch(held, checkpoints, runner))
             _write(folder, made)
             write_set_aside(folder, given, made.excluded)
             checkpoints.remove()

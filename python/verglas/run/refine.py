@@ -14,8 +14,6 @@ import pandas as pd
 from verglas._devices import device_names
 from verglas._screen import ListenerChoice, shown_to
 from verglas.assessment import FSC, Postprocessed, PostprocessSettings, postprocess
-from verglas.cluster import ClusterRequest, Passes, open_cluster
-from verglas.cluster.passes import spool_folder
 from verglas.errors import InputError
 from verglas.io import read_particles
 from verglas.optics import depth_of_field_sentence, for_job
@@ -26,6 +24,7 @@ from verglas.refinement.settings import RefineSettings
 from verglas.refinement.state import State
 from verglas.run import credible
 from verglas.run.checkpoint import Checkpoint, write_checkpoint
+from verglas.run.cluster import ClusterChoice, ClusterUse
 from verglas.run.external_prior import ExternalReconstruct
 from verglas.run.forecast import refine_forecast
 from verglas.run.machine import allowed_memory_GB
@@ -33,7 +32,7 @@ from verglas.run.refine_folder import RefineFolder, refine_folder, settings_reco
 from verglas.run.refine_inputs import reference_name
 from verglas.run.refine_setup import Around, Reference, Setup, resume_run, start_run
 from verglas.run.refine_verdict import judge_refinement
-from verglas.search.half_pass import Runner, run_here
+from verglas.search.half_pass import Runner
 from verglas.search.step import Step
 from verglas.types import Map, Particles, Poses
 from verglas.types.convert import particles_of
@@ -123,7 +122,7 @@ def refine(
     resume: bool = False,
     allow_changes: bool = False,
     listener: ListenerChoice = "screen",
-    cluster: str | ClusterRequest | None = None,
+    cluster: ClusterChoice = None,
     **settings: Any,
 ) -> Refinement:
     r"""Refine poses and map of particles: expectation-maximisation with two independent half sets.
@@ -165,9 +164,9 @@ def refine(
     listener : Listener, "screen" or None
         Who is told how it goes (:class:`verglas.types.listener.Listener`): a bar or lines on standard error, nobody,
         or an object of one's own.
-    cluster : str or ClusterRequest, optional
-        Workers that share the particles: ``"local:4"``, ``"slurm:16"``, ``"tcp://host:8786"``, or a request with a
-        profile (:mod:`verglas.cluster`). The result does not depend on them.
+    cluster : str, ClusterRequest or Workers, optional
+        Workers that share the particles: ``"local:4"``, ``"slurm:16"``, ``"tcp://host:8786"``, a request with a
+        profile, or workers that are there (:mod:`verglas.cluster`). The result does not depend on them.
     **settings
         Any other field of :class:`verglas.refinement.RefineSettings`.
 
@@ -204,7 +203,7 @@ def refine(
     resolved_settings = settings_from("refine", RefineSettings, **settings)
     everything = particles_of(particles, "refine: particles")
     everything = for_job(everything, "refine")
-    request = _cluster_request(cluster, devices, out)
+    use = ClusterUse.of(cluster, "refine", out, devices)
     own = _own_prior(prior, resolved_settings, out)
     record = settings_record(
         resolved_settings,
@@ -238,26 +237,8 @@ def refine(
             diameter_A, finest_A = resolved_settings.diameter_A, 2 * everything.pixel_size_A
             corrected = resolved_settings.ewald
             heard.say(depth_of_field_sentence(diameter_A, voltage_kV, finest_A, corrected=corrected))
-        runner: Runner = run_here
-        if request is not None:
-            opened = open_cluster(request, heard, job="refine", threads=threads, memory_GB=limit)
-            workers = ends.enter_context(opened)
-            spool = ends.enter_context(spool_folder(None if folder is None else folder.folder))
-            runner = Passes(workers, setup.used, spool, heard)
+        runner = ends.enter_context(use.runner(heard, threads, limit, setup.used))
         return _run(setup, folder, heard, runner)
-
-
-def _cluster_request(
-    cluster: str | ClusterRequest | None, devices: tuple[str, ...], out: str | Path | None
-) -> ClusterRequest | None:
-    if cluster is None:
-        return None
-    request = ClusterRequest.parse(cluster)
-    if devices != ("cpu",):
-        raise InputError(f"refine: --cluster {request} uses the processors of its workers; leave out --device")
-    if request.kind != "local" and out is None:
-        raise InputError(f"refine: --cluster {request} needs a run folder (out) that all workers see")
-    return request
 
 
 def _own_prior(prior: Prior | Denoiser | None, settings: RefineSettings, out: str | Path | None) -> Prior | None:

@@ -1,0 +1,183 @@
+"""Workers of a cluster: processor time beside one process, the same bits, and workers that are killed.
+
+``shares`` times the passes of one iteration of each phase, in this process and on 1, 2 and 4 local workers; a worker's
+start is not in it. ``kills`` refines a small set again and again while a worker is killed with SIGKILL after every few
+blocks, until so many have been, and compares every map with that of the quiet run.
+
+    python bench/bench_cluster.py shares --particles 1000 --box 64
+    python bench/bench_cluster.py kills --kills 30
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+
+import verglas as vg
+from verglas.cluster import ClusterRequest, Passes, open_cluster
+from verglas.cluster.passes import spool_folder
+from verglas.refinement import schedule, start
+from verglas.refinement.em import initial_state, iterate
+from verglas.refinement.settings import RefineSettings
+from verglas.search.problem import survey
+from verglas.types.listener import Silence
+
+from common import write
+
+_DIAMETER_A, _FIELD_A = 110.0, 192.0
+
+
+def simulate(particles: int, box: int, seed: int) -> tuple[vg.Particles, vg.Map]:
+    pixel_A = _FIELD_A / box
+    model = vg.simulate.phantom(box, pixel_A, _DIAMETER_A, seed=seed)
+    made = vg.simulate.particles(model, particles, box, pixel_A, snr=0.1, seed=seed)
+    return made, vg.simulate.density(model, box, pixel_A)
+
+
+def begin(particles: vg.Particles, truth: vg.Map, block: int) -> tuple[Any, Any, list[Any]]:
+    settings = RefineSettings(diameter_A=_DIAMETER_A, initial_resolution_A=25.0, block_particles=block)
+    found = survey(particles)
+    problem = start.make_problem(particles, found.excluded, settings, threads=1)
+    state, _ = initial_state(problem, found.power, [truth])
+    first = schedule.first_step(problem)
+    radius = round(problem.last_radius * 0.7)
+    phases = [schedule.make_step(problem, name, radius, first.order, 3.0) for name in ("global", "local")]
+    return problem, state, [first, *phases]
+
+
+def processor_s(pid: int) -> float:
+    times = psutil.Process(pid).cpu_times()
+    return float(times.user + times.system)
+
+
+def timed_passes(problem: Any, state: Any, steps: list[Any], runner: Any, pids: list[int]) -> list[dict[str, Any]]:
+    """Wall and processor seconds of an iteration of each phase, and what it made."""
+    rows = []
+    for step in steps:
+        here = time.process_time()
+        before, begun = [processor_s(pid) for pid in pids], time.perf_counter()
+        state, made = iterate(problem, state, step, None, runner) if runner else iterate(problem, state, step)
+        seconds = time.perf_counter() - begun
+        there = sum(processor_s(pid) for pid in pids) - sum(before)
+        rows.append(
+            {
+                "phase": step.phase,
+                "wall_s": seconds,
+                "processor_s": time.process_time() - here + there,
+                "coordinator_s": time.process_time() - here,
+                "made": (made.maps[0].raw, state.poses.angles_deg, state.halves[0].sigma2),
+            }
+        )
+    return rows
+
+
+def compare(rows: list[dict[str, Any]], quiet: list[dict[str, Any]], workers: int) -> list[dict[str, Any]]:
+    out = []
+    for row, reference in zip(rows, quiet, strict=True):
+        same = all(np.array_equal(a, b) for a, b in zip(row["made"], reference["made"], strict=True))
+        numbers = {k: v for k, v in row.items() if k != "made"}
+        share = reference["processor_s"] / row["processor_s"]
+        out.append({"workers": workers, **numbers, "efficiency": share, "same_bits": same})
+    return out
+
+
+def shares(chosen: argparse.Namespace) -> None:
+    particles, truth = simulate(chosen.particles, chosen.box, chosen.seed)
+    problem, state, steps = begin(particles, truth, chosen.block)
+    timed_passes(problem, state, steps[:1], None, [])  # once before it counts
+    quiet = timed_passes(problem, state, steps, None, [])
+    whole, _, _ = begin(particles, truth, 10**6)
+    unblocked = timed_passes(whole, state, steps, None, [])
+    rows = compare(unblocked, quiet, 0) + compare(quiet, quiet, 0)
+    for row in rows[: len(steps)]:
+        row["one_block"] = True
+    for workers in chosen.workers:
+        with (
+            tempfile.TemporaryDirectory() as folder,
+            open_cluster(ClusterRequest("local", workers), Silence(), job="bench", threads=1) as pool,
+            spool_folder(Path(folder)) as spool,
+        ):
+            pids = list(pool.client.run(os.getpid).values())
+            passes = Passes(pool, particles, spool, Silence())
+            timed_passes(problem, state, steps[:1], passes, pids)  # workers load the package and read their blocks
+            rows += compare(timed_passes(problem, state, steps, passes, pids), quiet, workers)
+    notes = {"particles": chosen.particles, "box": chosen.box, "block": chosen.block, "seed": chosen.seed}
+    write(f"cluster_shares_{chosen.box}", rows, **notes)
+
+
+class Killer(Silence):
+    """Kills a worker after every few blocks, until time is over."""
+
+    def __init__(self, every: int, seed: int) -> None:
+        self.every, self.calls, self.killed = every, 0, 0
+        self.rng = np.random.default_rng(seed)
+
+    def progress(self, phase: str, done: int, total: int) -> None:
+        """Count blocks of the passes."""
+        if not phase.startswith("iteration") or not done:
+            return
+        self.calls += 1
+        if self.calls % self.every:
+            return
+        workers = [p for p in psutil.Process().children(recursive=True) if "spawn_main" in " ".join(p.cmdline())]
+        if workers:
+            os.kill(workers[self.rng.integers(len(workers))].pid, signal.SIGKILL)
+            self.killed += 1
+
+
+def kills(chosen: argparse.Namespace) -> None:
+    box = 24
+    pixel_A = 5.0
+    model = vg.simulate.phantom(box, pixel_A, 90.0, "O", seed=chosen.seed)
+    particles = vg.simulate.particles(model, 96, box, pixel_A, snr=1.0, seed=chosen.seed)
+    truth = vg.simulate.density(model, box, pixel_A)
+    how: dict[str, Any] = {"diameter_A": 90.0, "iterations": 3, "block_particles": 8, "threads": 1}
+    quiet = vg.refine(particles, truth, "O", listener=None, **how)
+    rows: list[dict[str, Any]] = []
+    begun, n_killed = time.perf_counter(), 0
+    while n_killed < chosen.kills and time.perf_counter() - begun < chosen.seconds:
+        killer = Killer(chosen.every, chosen.seed + len(rows))
+        found = vg.refine(particles, truth, "O", listener=killer, cluster=f"local:{2 + len(rows) % 2}", **how)
+        n_killed += killer.killed
+        same = [
+            np.array_equal(found.map.data, quiet.map.data),
+            np.array_equal(found.half_maps[0].data, quiet.half_maps[0].data),
+            found.particles.table.equals(quiet.particles.table),
+        ]
+        rows.append({"workers": 2 + len(rows) % 2, "kills": killer.killed, "same_bits": all(same)})
+        print(rows[-1], flush=True)
+        write(
+            "cluster_kills", rows, quiet=True, kills=n_killed, asked=chosen.kills, seed=chosen.seed, every=chosen.every
+        )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(required=True)
+    one = commands.add_parser("shares")
+    one.add_argument("--particles", type=int, default=1000)
+    one.add_argument("--box", type=int, default=64)
+    one.add_argument("--block", type=int, default=125)
+    one.add_argument("--workers", type=int, nargs="+", default=[1, 2, 4])
+    one.add_argument("--seed", type=int, default=2100)
+    one.set_defaults(run=shares)
+    two = commands.add_parser("kills")
+    two.add_argument("--kills", type=int, default=30)
+    two.add_argument("--every", type=int, default=4)
+    two.add_argument("--seconds", type=float, default=240.0)
+    two.add_argument("--seed", type=int, default=2101)
+    two.set_defaults(run=kills)
+    chosen = parser.parse_args()
+    chosen.run(chosen)
+
+
+if __name__ == "__main__":
+    main()
