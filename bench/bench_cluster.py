@@ -1,8 +1,8 @@
 """Workers of a cluster: processor time beside one process, the same bits, and workers that are killed.
 
 ``shares`` times the passes of one iteration of each phase, in this process and on 1, 2 and 4 local workers; a worker's
-start is not in it. ``kills`` refines a small set again and again while a worker is killed with SIGKILL after every few
-blocks, until so many have been, and compares every map with that of the quiet run.
+start is not in it. ``kills`` makes iterations of a small set again and again while a worker is killed with SIGKILL
+after every few blocks, until so many have been, and compares all with the quiet ones.
 
     python bench/bench_cluster.py shares --particles 1000 --box 64
     python bench/bench_cluster.py kills --kills 30
@@ -11,6 +11,7 @@ blocks, until so many have been, and compares every map with that of the quiet r
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import signal
 import tempfile
@@ -30,7 +31,7 @@ from verglas.refinement.settings import RefineSettings
 from verglas.search.problem import survey
 from verglas.types.listener import Silence
 
-from common import write
+from common import RESULTS, write
 
 _DIAMETER_A, _FIELD_A = 110.0, 192.0
 
@@ -42,8 +43,10 @@ def simulate(particles: int, box: int, seed: int) -> tuple[vg.Particles, vg.Map]
     return made, vg.simulate.density(model, box, pixel_A)
 
 
-def begin(particles: vg.Particles, truth: vg.Map, block: int) -> tuple[Any, Any, list[Any]]:
-    settings = RefineSettings(diameter_A=_DIAMETER_A, initial_resolution_A=25.0, block_particles=block)
+def begin(
+    particles: vg.Particles, truth: vg.Map, block: int, symmetry: str = "C1", diameter_A: float = _DIAMETER_A
+) -> tuple[Any, Any, list[Any]]:
+    settings = RefineSettings(symmetry, diameter_A=diameter_A, initial_resolution_A=25.0, block_particles=block)
     found = survey(particles)
     problem = start.make_problem(particles, found.excluded, settings, threads=1)
     state, _ = initial_state(problem, found.power, [truth])
@@ -92,7 +95,6 @@ def compare(rows: list[dict[str, Any]], quiet: list[dict[str, Any]], workers: in
 def shares(chosen: argparse.Namespace) -> None:
     particles, truth = simulate(chosen.particles, chosen.box, chosen.seed)
     problem, state, steps = begin(particles, truth, chosen.block)
-    timed_passes(problem, state, steps[:1], None, [])  # once before it counts
     quiet = timed_passes(problem, state, steps, None, [])
     whole, _, _ = begin(particles, truth, 10**6)
     unblocked = timed_passes(whole, state, steps, None, [])
@@ -109,21 +111,19 @@ def shares(chosen: argparse.Namespace) -> None:
             passes = Passes(pool, particles, spool, Silence())
             timed_passes(problem, state, steps[:1], passes, pids)  # workers load the package and read their blocks
             rows += compare(timed_passes(problem, state, steps, passes, pids), quiet, workers)
-    notes = {"particles": chosen.particles, "box": chosen.box, "block": chosen.block, "seed": chosen.seed}
-    write(f"cluster_shares_{chosen.box}", rows, **notes)
+        notes = {"particles": chosen.particles, "box": chosen.box, "block": chosen.block, "seed": chosen.seed}
+        write(f"cluster_shares_{chosen.box}", rows, **notes)
 
 
-class Killer(Silence):
-    """Kills a worker after every few blocks, until time is over."""
+class Killer:
+    """Kills a worker after every few blocks; a progress of iterations."""
 
     def __init__(self, every: int, seed: int) -> None:
         self.every, self.calls, self.killed = every, 0, 0
         self.rng = np.random.default_rng(seed)
 
-    def progress(self, phase: str, done: int, total: int) -> None:
-        """Count blocks of the passes."""
-        if not phase.startswith("iteration") or not done:
-            return
+    def __call__(self, phase: str, done: int, total: int) -> None:
+        """Count a block."""
         self.calls += 1
         if self.calls % self.every:
             return
@@ -134,29 +134,32 @@ class Killer(Silence):
 
 
 def kills(chosen: argparse.Namespace) -> None:
-    box = 24
-    pixel_A = 5.0
+    """Iterations of all phases while workers are killed; what an earlier call has left is continued."""
+    box, pixel_A = 24, 5.0
     model = vg.simulate.phantom(box, pixel_A, 90.0, "O", seed=chosen.seed)
     particles = vg.simulate.particles(model, 96, box, pixel_A, snr=1.0, seed=chosen.seed)
-    truth = vg.simulate.density(model, box, pixel_A)
-    how: dict[str, Any] = {"diameter_A": 90.0, "iterations": 3, "block_particles": 8, "threads": 1}
-    quiet = vg.refine(particles, truth, "O", listener=None, **how)
-    rows: list[dict[str, Any]] = []
-    begun, n_killed = time.perf_counter(), 0
-    while n_killed < chosen.kills and time.perf_counter() - begun < chosen.seconds:
-        killer = Killer(chosen.every, chosen.seed + len(rows))
-        found = vg.refine(particles, truth, "O", listener=killer, cluster=f"local:{2 + len(rows) % 2}", **how)
-        n_killed += killer.killed
-        same = [
-            np.array_equal(found.map.data, quiet.map.data),
-            np.array_equal(found.half_maps[0].data, quiet.half_maps[0].data),
-            found.particles.table.equals(quiet.particles.table),
-        ]
-        rows.append({"workers": 2 + len(rows) % 2, "kills": killer.killed, "same_bits": all(same)})
-        print(rows[-1], flush=True)
-        write(
-            "cluster_kills", rows, quiet=True, kills=n_killed, asked=chosen.kills, seed=chosen.seed, every=chosen.every
-        )
+    problem, state, steps = begin(particles, vg.simulate.density(model, box, pixel_A), 8, "O", 90.0)
+    quiet = timed_passes(problem, state, steps, None, [])
+    path = RESULTS / "cluster_kills.json"
+    rows: list[dict[str, Any]] = json.loads(path.read_text())["rows"] if path.is_file() else []
+    begun = time.perf_counter()
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        open_cluster(ClusterRequest("local", chosen.workers), Silence(), job="bench", threads=1) as pool,
+        spool_folder(Path(folder)) as spool,
+    ):
+        passes = Passes(pool, particles, spool, Silence())
+        while sum(row["kills"] for row in rows) < chosen.kills and time.perf_counter() - begun < chosen.seconds:
+            now = state
+            for step, expected in zip(steps, quiet, strict=True):
+                killer = Killer(chosen.every, chosen.seed + len(rows))
+                now, made = iterate(problem, now, step, killer, passes)
+                found = made.maps[0].raw, now.poses.angles_deg, now.halves[0].sigma2
+                same = all(np.array_equal(a, b) for a, b in zip(found, expected["made"], strict=True))
+                rows.append({"phase": step.phase, "workers": chosen.workers, "kills": killer.killed, "same_bits": same})
+                print(rows[-1], flush=True)
+                total = sum(row["kills"] for row in rows)
+                write("cluster_kills", rows, quiet=True, kills=total, seed=chosen.seed, every=chosen.every)
 
 
 def main() -> None:
@@ -171,6 +174,7 @@ def main() -> None:
     one.set_defaults(run=shares)
     two = commands.add_parser("kills")
     two.add_argument("--kills", type=int, default=30)
+    two.add_argument("--workers", type=int, default=2)
     two.add_argument("--every", type=int, default=4)
     two.add_argument("--seconds", type=float, default=240.0)
     two.add_argument("--seed", type=int, default=2101)

@@ -20,6 +20,7 @@ from verglas._array_module import array_module
 from verglas._native import resolve_threads
 from verglas.errors import InputError
 from verglas.types.arrays import Array
+from verglas.types.profile import timing
 
 __all__ = [
     "fast_size",
@@ -111,10 +112,11 @@ def forward(images: Array, ndim: int, *, threads: int | None = None) -> Array:
     # On an even side the shift by N / 2 is a sign (-1)^k, applied in place: a third quicker than moving the halves of
     # a large volume (bench/bench_fourier.py). The inverse would need a copy for that and gains nothing.
     odd = tuple(axis for axis in axes if images.shape[axis] % 2)
-    shifted = xp.fft.ifftshift(images, axes=odd) if odd else images
     fft, more = transforms(images, threads)
-    spectra = xp.ascontiguousarray(fft.rfftn(shifted, axes=axes, **more))
-    _apply_signs(spectra, tuple(images.shape[axis] for axis in axes))
+    with timing("fft"):
+        shifted = xp.fft.ifftshift(images, axes=odd) if odd else images
+        spectra = xp.ascontiguousarray(fft.rfftn(shifted, axes=axes, **more))
+        _apply_signs(spectra, tuple(images.shape[axis] for axis in axes))
     return spectra
 
 
@@ -165,8 +167,9 @@ def inverse(spectra: Array, shape: tuple[int, ...], *, threads: int | None = Non
     axes = tuple(range(-len(shape), 0))
     fft, more = transforms(spectra, threads)
     # s is needed: sides of 2 M - 2 and of 2 M - 1 pixels both have M columns, and irfftn would take the even one.
-    real = fft.irfftn(spectra, s=shape, axes=axes, **more)
-    return array_module(spectra).fft.fftshift(real, axes=axes)
+    with timing("fft"):
+        real = fft.irfftn(spectra, s=shape, axes=axes, **more)
+        return array_module(spectra).fft.fftshift(real, axes=axes)
 
 
 def half_grid(shape: tuple[int, ...]) -> tuple[Array, ...]:

@@ -25,6 +25,7 @@ from verglas.io.plain import PlainFile
 from verglas.io.spider import SpiderHeader, read_spider, spider_header
 from verglas.types import Map
 from verglas.types.arrays import IntArray
+from verglas.types.profile import count_read
 
 # Other files may be of SPIDER, which has no suffix of its own.
 MRC_SUFFIXES = (".mrc", ".mrcs", ".map", ".ccp4", ".st", ".rec", ".gz", ".bz2")
@@ -109,6 +110,7 @@ def _fill(handle: Any, raw: npt.NDArray[np.uint8], path: Path) -> None:
         if not count:
             raise FormatError(f"{path}: ends {len(view) - position} bytes early; was it changed while being read?")
         position += count
+    count_read(position)
 
 
 def read_stack(path: PathLike, frames: npt.ArrayLike | None = None) -> npt.NDArray[np.float32]:

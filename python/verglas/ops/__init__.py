@@ -1,6 +1,7 @@
 """The kernels on plain arrays: one documented function per op, the same word in every tree."""
 
 from functools import partial
+from inspect import isfunction
 
 from verglas.ops.common_lines import common_line_scores, common_lines
 from verglas.ops.correlate import Correlation, correlate, correlate_rotations
@@ -35,6 +36,7 @@ from verglas.ops.score_cells import CellTasks, score_cells
 from verglas.ops.shell_dot import shell_dot
 from verglas.ops.shift_score import ShiftScores, shift_score
 from verglas.ops.warp import warp
+from verglas.types.profile import timed
 
 __all__ = [
     "POSE_STATUS",
@@ -94,3 +96,18 @@ __all__ = [
     "warp",
 ]
 __dir__ = partial(sorted, __all__)
+
+# What takes time is counted under its name (verglas.types.profile); the rest is arithmetic on a few numbers.
+_QUICK = ("grey_scale", "noise_variance", "pose_covariance", "pose_radii", "psi_angles_deg")
+for _name in __all__:
+    _op = globals()[_name]
+    if isfunction(_op) and _name not in _QUICK:
+        globals()[_name] = timed(_name, _op)
+for _plan, _method, _name in (
+    (ScorePlan, "set_reference", "score: reference"),
+    (ScorePlan, "run", "score"),
+    (MaximisePlan, "set_reference", "maximise: reference"),
+    (MaximisePlan, "add", "maximise"),
+    (MaximisePlan, "insert", "maximise: insert"),
+):
+    setattr(_plan, _method, timed(_name, getattr(_plan, _method)))

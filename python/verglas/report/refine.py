@@ -16,6 +16,7 @@ from verglas.io import read_json, read_map, write_text
 from verglas.report import course, figures, posteriors
 from verglas.report.assessed import b_factor, guinier_section, length, resolution_section
 from verglas.report.html import REFRESH_S, Link, Page, Picture, Section, Table, render
+from verglas.report.profile import profile_section
 from verglas.report.run_folder import RunFolder, read_run_folder
 from verglas.report.volume import viewer_block
 from verglas.types import Map
@@ -75,6 +76,7 @@ def refine_page(run: RunFolder) -> Page:
         _excluded_section(run),
         _settings(run),
         _timings(run),
+        profile_section(run.folder),
     )
     version = run.run.get("verglas", "")
     written = datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC")

@@ -27,6 +27,7 @@ from typing import Any, NamedTuple
 from verglas._version import __version__
 from verglas.errors import InputError, VerglasError, VerglasWarning
 from verglas.io import write_bytes, write_json
+from verglas.run.profile import ProfileRecorder
 from verglas.types.forecast import Forecast, Pace
 from verglas.types.listener import Listener, Silence
 from verglas.types.run_state import RunState, read_run_state
@@ -117,6 +118,7 @@ class Tenure(Silence):
         self._sign, self._sign_text, self._longest = time.monotonic(), now_text(), 0.0
         self._dumped = False
         self._pace: Pace | None = None
+        self._profile = ProfileRecorder(folder, self._record["started"])
 
     # ---- the record
 
@@ -183,6 +185,7 @@ class Tenure(Silence):
     def progress(self, phase: str, done: int, total: int) -> None:
         """Pass on progress, and note it."""
         _received.safe_point()
+        self._profile.phase(phase)
         # The same figure again is no progress: a job that goes in circles must be told as stalled.
         if (phase, done) != (self._phase["phase"], self._phase["done"]):
             self._phase = {"phase": phase, "done": int(done), "total": int(total)}
@@ -194,6 +197,7 @@ class Tenure(Silence):
     def iteration(self, figures: Mapping[str, Any]) -> None:
         """Pass on an iteration."""
         self.alive()
+        self._profile.write()
         self.listener.iteration(figures)
 
     def note(self, code: str, sentence: str) -> None:
@@ -241,6 +245,9 @@ class Tenure(Silence):
         """No more heartbeats; the state, unless the job has said how it ended."""
         self._over.set()
         thread.join()
+        if self.state is not RunState.STARTING:  # one that never began leaves nothing
+            with suppress(OSError, VerglasError):  # a full disk: what ended the job must not be hidden by this
+                self._profile.write(last=True)
         # A job that has said how it ended knows better than the exception that carried it out.
         if self.state.goes_on:
             why = {"reason": end.reason} if end.reason else {}
