@@ -55,6 +55,7 @@ _COMMANDS = (
     "validate",
     "deposit",
     "orientations",
+    "tilt_pairs",
     "tomogram",
     "report",
     "serve",

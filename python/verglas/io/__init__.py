@@ -19,6 +19,7 @@ from verglas.io.spider import read_spider_document, write_spider_document
 from verglas.io.star import read_star, write_star
 from verglas.io.tables import read_csv, read_json, sample_star, write_csv, write_json
 from verglas.io.tiff import micrograph_header, read_micrograph
+from verglas.io.tilt_pairs import read_tilt_parameters
 
 __all__ = [
     "MrcHeader",
@@ -51,6 +52,7 @@ __all__ = [
     "read_spider_document",
     "read_stack",
     "read_star",
+    "read_tilt_parameters",
     "sample_star",
     "write_bytes",
     "write_csv",

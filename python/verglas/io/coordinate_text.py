@@ -123,12 +123,12 @@ def from_box(path: Path) -> pd.DataFrame:
 
 
 def from_eman_json(path: Path) -> pd.DataFrame:
-    """EMAN2's info files: ``{"boxes": [[x, y, "manual", ...], ...]}``, middles of boxes."""
+    """EMAN2's info files: ``{"boxes": [[x, y, "manual", ...], ...]}``, middles of boxes; ``boxes_rct`` of pairs."""
     try:
         record = json.loads(read_lines(path))
     except ValueError as error:
         raise FormatError(f"{path}: not JSON: {error}") from None
-    boxes = record.get("boxes") if isinstance(record, dict) else None
+    boxes = record.get("boxes", record.get("boxes_rct")) if isinstance(record, dict) else None
     if not isinstance(boxes, list):
         raise FormatError(f'{path}: no list "boxes", as EMAN2 keeps particles in')
     rows = []

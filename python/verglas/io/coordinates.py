@@ -237,14 +237,27 @@ def _from_pos(path: Path) -> pd.DataFrame:
 
 
 def _from_spider(path: Path) -> pd.DataFrame:
-    """A document whose first two columns are x and y, counted from 1 as SPIDER does, and whose others are 0."""
+    """A document whose first two columns are x and y, counted from 1 as SPIDER does, and whose others are 0.
+
+    Or one of the markers that SPIDER's WEB leaves of tilt pairs: number, x, y, both again on the reduced image, flag.
+    """
     table = read_spider_document(path)
+    if _is_of_web(table):
+        table = table[[2, 3]]
     if table.shape[1] < 2 or table.iloc[:, 2:].to_numpy().any():
         raise FormatError(
             f"{path}: a SPIDER document with {table.shape[1]} columns: which are x and y cannot be told; read it with "
             "verglas.io.read_spider_document and write x and y with a header"
         )
     return pd.DataFrame({X: table.iloc[:, 0].to_numpy() - 1, Y: table.iloc[:, 1].to_numpy() - 1})
+
+
+def _is_of_web(table: pd.DataFrame) -> bool:
+    if table.shape[1] != 6 or not np.array_equal(table[1], table.index):
+        return False
+    full, reduced = table[[2, 3]].to_numpy(), table[[4, 5]].to_numpy()
+    factor = full.sum() / max(reduced.sum(), 1e-9)
+    return bool(factor >= 1 and np.abs(full - factor * reduced).max() < 1e-3 * max(full.max(), 1))
 
 
 def _from_cs(path: Path) -> pd.DataFrame:

@@ -7,6 +7,7 @@ from verglas.tilting.correspondence import Correspondence, match_particles
 from verglas.tilting.geometry import TiltGeometry, fit_geometry
 from verglas.tilting.missing import ConeFSC, MissingCone, fsc_outside_cone, missing_cone
 from verglas.tilting.pairs import TiltPairs, tilt_pairs
+from verglas.tilting.validation import TiltPairPlot, tilt_pair_plot, validate_with_pairs
 
 __all__ = [
     "ConeFSC",
@@ -15,6 +16,7 @@ __all__ = [
     "Correspondence",
     "MissingCone",
     "TiltGeometry",
+    "TiltPairPlot",
     "TiltPairs",
     "conical_poses",
     "conical_tilt",
@@ -22,6 +24,8 @@ __all__ = [
     "fsc_outside_cone",
     "match_particles",
     "missing_cone",
+    "tilt_pair_plot",
     "tilt_pairs",
+    "validate_with_pairs",
 ]
 __dir__ = partial(sorted, __all__)

@@ -138,10 +138,10 @@ def conical_poses(angles_deg: FloatArray, geometries: TiltGeometry | Sequence[Ti
     [[35.0, 60.0, -2.0], [145.0, 120.0, 178.0]]
     """
     given = euler_to_matrix(angles_deg)
-    return matrix_to_euler(_turns(geometries, len(given)) @ given)
+    return matrix_to_euler(stage_turns(geometries, len(given)) @ given)
 
 
-def _turns(geometries: TiltGeometry | Sequence[TiltGeometry], n: int) -> FloatArray:
+def stage_turns(geometries: TiltGeometry | Sequence[TiltGeometry], n: int) -> FloatArray:
     """(n, 3, 3): the stage's turn of each particle."""
     if isinstance(geometries, TiltGeometry):
         return np.broadcast_to(geometries.rotation, (n, 3, 3))
@@ -208,7 +208,7 @@ def conical_tilt(
     untilted = particles_of(untilted, "conical_tilt: untilted particles")
     tilted = particles_of(tilted, "conical_tilt: tilted particles")
     _check(untilted, tilted)
-    turns = _turns(geometries, len(untilted))
+    turns = stage_turns(geometries, len(untilted))
     with shown_to(listener) as heard:
         steps = 2 + (chosen.iterations if chosen.method == "revised" else 0)
         heard.progress("tilt pairs", 0, steps)

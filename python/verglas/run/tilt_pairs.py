@@ -1,0 +1,400 @@
+"""``verglas tilt-pairs``: two sets of micrographs with picks, and a map of each class of particles."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from verglas._screen import ListenerChoice, shown_to
+from verglas.assessment.fsc import fsc
+from verglas.classification import classify2d
+from verglas.errors import InputError, VerglasError, VerglasWarning
+from verglas.io import (
+    find_micrographs,
+    read_picks,
+    read_tilt_parameters,
+    write_csv,
+    write_json,
+    write_map,
+    write_particles,
+    write_stack,
+)
+from verglas.io.atomic import write_text
+from verglas.io.coordinates import MICROGRAPH, match_names
+from verglas.reconstruction import reconstruct
+from verglas.report.html import render
+from verglas.report.tilt_page import ClassOfPairs, FoundPairs, tilt_page
+from verglas.report.tilt_pairs import write_polar_plot
+from verglas.run.extract import extract
+from verglas.tilting import ConicalSettings, TiltGeometry, TiltPairs, conical_tilt, fsc_outside_cone, tilt_pairs
+from verglas.tilting.validation import validate_with_pairs
+from verglas.types import Particles, Picks
+from verglas.types.listener import Listener
+
+PAIR = "verglasTiltPair"  # number of the particle among the pairs of the field: joins both images
+
+
+@dataclass(frozen=True)
+class TiltPairsJob:
+    """What ``verglas tilt-pairs`` is asked for.
+
+    Attributes
+    ----------
+    untilted, tilted : sequence of str
+        Patterns, folders or files of micrographs, or STAR files that name them.
+    untilted_picks, tilted_picks : sequence of Path
+        Files of coordinates.
+    out : Path
+        Folder to write.
+    box : int
+        Side of the particles' box, pixels of the micrograph.
+    pairs : Path, optional
+        Which micrographs belong together (:func:`verglas.io.read_tilt_parameters`); by default both lists, sorted by
+        name, go together one by one.
+    pixel_size_A : float, optional
+        Of the micrographs; their headers' by default.
+    new_pixel_size_A : float, optional
+        Scale particles down to this.
+    classes : int
+        Classes of untilted particles.
+    least : int
+        Classes of fewer pairs give no map.
+    axis_deg, negative_tilt : float, bool
+        See :func:`verglas.tilt_pairs`.
+    invert : bool
+        Micrographs have dark particles.
+    untilted_ctf, tilted_ctf : Path, optional
+        CTFs of the micrographs (:func:`verglas.io.read_ctf_table`), where their STAR files do not hold them.
+    map : Path, optional
+        A map to test by the pairs instead of making maps; needs CTFs.
+    settings : ConicalSettings
+    seed : int
+    threads : int, optional
+    """
+
+    untilted: Sequence[str]
+    tilted: Sequence[str]
+    untilted_picks: Sequence[Path]
+    tilted_picks: Sequence[Path]
+    out: Path
+    box: int
+    pairs: Path | None = None
+    pixel_size_A: float | None = None
+    new_pixel_size_A: float | None = None
+    classes: int = 1
+    least: int = 10
+    axis_deg: float = 0.0
+    negative_tilt: bool = False
+    invert: bool = True
+    untilted_ctf: Path | None = None
+    tilted_ctf: Path | None = None
+    map: Path | None = None
+    settings: ConicalSettings = field(default_factory=ConicalSettings)
+    seed: int = 0
+    threads: int | None = None
+
+
+def tilt_pairs_files(job: TiltPairsJob, *, listener: ListenerChoice = "screen") -> dict[str, Any]:
+    """Match, extract, classify, reconstruct; write maps, particles, pairs.csv, tilt_pairs.json and report.html.
+
+    A pair of micrographs that cannot be used (no picks, picks that do not match) is set aside with its reason and the
+    others go on.
+
+    Parameters
+    ----------
+    job : TiltPairsJob
+    listener : Listener, "screen" or None
+        Who is told how it goes.
+
+    Returns
+    -------
+    dict
+        What tilt_pairs.json says.
+
+    Raises
+    ------
+    InputError
+        No pair of micrographs can be used, or no class has enough pairs.
+    """
+    start = time.perf_counter()
+    if job.out.exists() and not job.out.is_dir():
+        raise InputError(f"cannot write {job.out}: it is a file, expected the name of a folder")
+    with shown_to(listener) as heard:
+        found, set_aside = _match_all(job, heard)
+        job.out.mkdir(parents=True, exist_ok=True)
+        untilted, tilted, geometries = _extract_pairs(job, found, heard)
+        heard.say(f"{len(untilted)} pairs of particles from {len(found)} pairs of micrographs")
+        if job.map is not None:
+            summary = _validate(job, untilted, tilted, geometries, heard)
+            classes: list[ClassOfPairs] = []
+        else:
+            classes, summary = _maps(job, untilted, tilted, geometries, heard)
+    everything = {
+        "micrograph_pairs": [_pair_record(pair) for pair in found],
+        "set_aside": [{"micrograph": name, "reason": reason} for name, reason in set_aside],
+        "particle_pairs": len(untilted),
+        **summary,
+        "seconds": round(time.perf_counter() - start, 1),
+    }
+    _write_pairs(job.out / "pairs.csv", found)
+    write_json(job.out / "tilt_pairs.json", everything)
+    write_text(job.out / "report.html", render(tilt_page(FoundPairs(found, set_aside), classes, everything)))
+    return everything
+
+
+# ---- pairs of micrographs
+
+
+def _match_all(job: TiltPairsJob, heard: Listener) -> tuple[list[TiltPairs], list[tuple[str, str]]]:
+    untilted, tilted = _listed(job.untilted, job.untilted_picks), _listed(job.tilted, job.tilted_picks)
+    together, set_aside = _together(job, untilted, tilted)
+    found: list[TiltPairs] = []
+    for number, (one, other) in enumerate(together, 1):
+        name = untilted.names[one]
+        first, second = untilted.picks.get(one), tilted.picks.get(other)
+        try:
+            if first is None or second is None:
+                side = "the untilted" if first is None else "the tilted"
+                raise InputError(f"{side} micrograph has no picks")
+            found.append(
+                tilt_pairs(
+                    name,
+                    tilted.names[other],
+                    first,
+                    second,
+                    axis_deg=job.axis_deg,
+                    negative_tilt=job.negative_tilt,
+                    seed=job.seed,
+                )
+            )
+        except VerglasError as error:
+            set_aside.append((name, str(error)))
+        heard.progress("pairs of micrographs", number, len(together))
+    if not found:
+        said = f"; the first: {set_aside[0][0]}: {set_aside[0][1]}" if set_aside else ""
+        raise InputError(f"tilt-pairs: none of {len(together)} pairs of micrographs can be used{said}")
+    if set_aside:
+        warnings.warn(
+            f"tilt-pairs: {len(set_aside)} micrographs were set aside; the first: {set_aside[0][0]}: {set_aside[0][1]}",
+            VerglasWarning,
+            stacklevel=3,
+        )
+    return found, set_aside
+
+
+@dataclass(frozen=True)
+class _Listed:
+    names: list[str]
+    picks: dict[int, Picks]
+
+
+def _listed(micrographs: Sequence[str], files: Sequence[Path]) -> _Listed:
+    table = find_micrographs(list(micrographs))
+    names = [str(name) for name in table[MICROGRAPH]]
+    by_name: dict[str, Picks] = {}
+    for file in files:
+        by_name.update(read_picks(file))
+    rows = match_names(list(by_name), names)
+    picks = {int(row): p for row, p in zip(rows, by_name.values(), strict=True) if row >= 0 and len(p)}
+    if not picks and len(names) == 1 and len(by_name) == 1:
+        picks = {0: next(iter(by_name.values()))}  # one micrograph and one set of picks, whatever they are called
+    return _Listed(names, picks)
+
+
+def _together(
+    job: TiltPairsJob, untilted: _Listed, tilted: _Listed
+) -> tuple[list[tuple[int, int]], list[tuple[str, str]]]:
+    if job.pairs is None:
+        if len(untilted.names) != len(tilted.names):
+            raise InputError(
+                f"tilt-pairs: {len(untilted.names)} untilted but {len(tilted.names)} tilted micrographs; say which "
+                "belong together with --pairs"
+            )
+        return [(i, i) for i in range(len(untilted.names))], []
+    table = read_tilt_parameters(job.pairs)
+    if (table["untilted"] == "").any() or (table["tilted"] == "").any():
+        raise InputError(f"tilt-pairs: {job.pairs} does not name both micrographs of each pair")
+    rows = [match_names(table[side].tolist(), one.names) for side, one in (("untilted", untilted), ("tilted", tilted))]
+    known = (rows[0] >= 0) & (rows[1] >= 0)
+    lost = [
+        (str(table["untilted"][i]), f"{job.pairs} names it, but not both images are given")
+        for i in np.flatnonzero(~known)
+    ]
+    return [(int(a), int(b)) for a, b in zip(rows[0][known], rows[1][known], strict=True)], lost
+
+
+def _pair_record(pair: TiltPairs) -> dict[str, Any]:
+    g = pair.geometry
+    numbers = {
+        "tilt_deg": g.tilt_deg,
+        "tilt_error_deg": g.tilt_error_deg,
+        "axis_untilted_deg": g.axis_untilted_deg,
+        "axis_untilted_error_deg": g.axis_untilted_error_deg,
+        "axis_tilted_deg": g.axis_tilted_deg,
+        "axis_tilted_error_deg": g.axis_tilted_error_deg,
+        "residual_px": g.residual_px,
+        "magnification": pair.magnification,
+    }
+    return {
+        "untilted": pair.untilted,
+        "tilted": pair.tilted,
+        "pairs": len(pair),
+        "untilted_picks": pair.n_untilted,
+        "tilted_picks": pair.n_tilted,
+        **{name: round(value, 4) if np.isfinite(value) else None for name, value in numbers.items()},
+    }
+
+
+def _write_pairs(path: Path, found: Sequence[TiltPairs]) -> None:
+    tables = [p.pairs.assign(untilted_micrograph=p.untilted, tilted_micrograph=p.tilted) for p in found]
+    table = pd.concat(tables, ignore_index=True)
+    write_csv(path, {str(name): table[name].to_numpy() for name in table})
+
+
+# ---- particles
+
+
+def _extract_pairs(
+    job: TiltPairsJob, found: Sequence[TiltPairs], heard: Listener
+) -> tuple[Particles, Particles, list[TiltGeometry]]:
+    """Images of both sides in one order, with the geometry of each."""
+    ends = np.cumsum([0, *(len(p) for p in found)])
+    sets = []
+    sides = (("untilted", job.untilted, job.untilted_ctf), ("tilted", job.tilted, job.tilted_ctf))
+    for side, sources, ctf in sides:
+        names = [getattr(p, side) for p in found]
+        picks = {
+            name: Picks(
+                p.pairs[[f"x_{side}_px", f"y_{side}_px"]].to_numpy(), name, {PAIR: np.arange(ends[i], ends[i + 1])}
+            )
+            for i, (p, name) in enumerate(zip(found, names, strict=True))
+        }
+        with warnings.catch_warnings():
+            # Boxes that leave one of the two images are counted below, for both.
+            warnings.simplefilter("ignore", VerglasWarning)
+            cut = extract(
+                list(sources),
+                picks,
+                job.box,
+                ctf=ctf,
+                pixel_size_A=job.pixel_size_A,
+                new_pixel_size_A=job.new_pixel_size_A,
+                invert=job.invert,
+                out=job.out / side,
+                threads=job.threads,
+                listener=heard,
+            )
+        sets.append(cut)
+    ids = [p.table[PAIR].to_numpy(np.int64) for p in sets]
+    both, mine, theirs = np.intersect1d(ids[0], ids[1], return_indices=True)
+    if len(both) < ends[-1]:
+        heard.say(f"{ends[-1] - len(both)} pairs set aside: the box of one of the two leaves its micrograph")
+    field_of = np.searchsorted(ends, both, side="right") - 1
+    return sets[0][mine], sets[1][theirs], [found[int(i)].geometry for i in field_of]
+
+
+# ---- maps
+
+
+def _maps(
+    job: TiltPairsJob, untilted: Particles, tilted: Particles, geometries: Sequence[TiltGeometry], heard: Listener
+) -> tuple[list[ClassOfPairs], dict[str, Any]]:
+    numbered = untilted.with_columns(**{PAIR: np.arange(len(untilted))})
+    if job.classes > 1:
+        classes = classify2d(
+            numbered,
+            classes=job.classes,
+            ctf=job.settings.ctf,
+            diameter_A=job.settings.diameter_A,
+            seed=job.seed,
+            threads=job.threads,
+            listener=heard,
+        )
+        labels, placed = classes.labels, classes.particles
+    else:
+        labels, placed = np.zeros(len(numbered), np.int64), numbered
+    made, records = [], []
+    for label in range(job.classes):
+        members = placed[labels == label]
+        rows = members.table[PAIR].to_numpy(np.int64) if len(members) else np.zeros(0, np.int64)
+        if len(rows) < job.least:
+            records.append({"class": label + 1, "pairs": len(rows), "map": None})
+            continue
+        one = _one_class(job, label, members, tilted[rows], [geometries[int(i)] for i in rows], heard)
+        made.append(one)
+        records.append(one.record)
+    if not made:
+        raise InputError(f"tilt-pairs: no class has {job.least} pairs or more of the {len(untilted)} there are")
+    write_stack(job.out / "averages.mrcs", np.stack([one.average for one in made]), untilted.pixel_size_A)
+    return made, {"classes": records}
+
+
+def _one_class(
+    job: TiltPairsJob,
+    label: int,
+    untilted: Particles,
+    tilted: Particles,
+    geometries: Sequence[TiltGeometry],
+    heard: Listener,
+) -> ClassOfPairs:
+    done = conical_tilt(untilted, tilted, geometries, job.settings, threads=job.threads, listener=heard)
+    name = f"class_{label + 1:02d}"
+    write_map(job.out / f"{name}.mrc", done.map)
+    write_particles(job.out / f"{name}_tilted.star", done.tilted)
+    halves = [
+        reconstruct(
+            done.tilted[start::2],
+            job.settings.symmetry,
+            job.settings.max_resolution_A,
+            ctf=job.settings.ctf,
+            threads=job.threads,
+            listener=None,
+        )
+        for start in (0, 1)
+    ]
+    outside = fsc_outside_cone(halves[0], halves[1], done.missing.half_angle_deg)
+    resolution = outside.resolution_A(0.143)
+    record = {
+        "class": label + 1,
+        "pairs": len(untilted),
+        "on_faces": int(done.mirrored.sum()),
+        "map": str(job.out / f"{name}.mrc"),
+        "missing_cone_deg": round(done.missing.half_angle_deg, 2),
+        "missing_share": round(done.missing.share, 4),
+        "largest_gap_deg": round(done.missing.largest_gap_deg, 2),
+        "half_set_resolution_A": round(resolution, 2) if np.isfinite(resolution) else None,
+        "shift_rms_A": round(float(np.sqrt((_shifts(done.tilted) ** 2).mean())), 2),
+    }
+    return ClassOfPairs(done.map, done.average, record, fsc(halves[0], halves[1]))
+
+
+def _shifts(particles: Particles) -> np.ndarray:
+    assert particles.poses is not None
+    return particles.poses.shifts_A
+
+
+def _validate(
+    job: TiltPairsJob, untilted: Particles, tilted: Particles, geometries: Sequence[TiltGeometry], heard: Listener
+) -> dict[str, Any]:
+    assert job.map is not None
+    plot = validate_with_pairs(
+        untilted, tilted, str(job.map), geometries, job.settings.symmetry, threads=job.threads, listener=heard
+    )
+    write_polar_plot(plot, job.out / "tilt_pair_plot.svg")
+    return {
+        "map": str(job.map),
+        "validation": {
+            "pairs": len(plot.tilt_deg),
+            "within_share": round(plot.within_share, 4),
+            "mirrored_share": round(plot.mirrored_share, 4),
+            "chance_share": round(plot.chance_share, 4),
+            "verdict": plot.verdict,
+        },
+    }
