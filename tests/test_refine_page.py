@@ -243,3 +243,19 @@ def test_the_probe_finds_a_broken_page(tmp_path):
     assert pictures[0][0] == 0
     assert any("seen" in line for line in console)
     assert "a picture" in console
+
+
+def test_the_page_says_what_maps_were_regularised_by_and_what_it_gained(tmp_path):
+    folder = tmp_path / "run"
+    make_run_folder(folder)
+    write_refine_page(folder)
+    assert "Regularisation" not in (folder / "report.html").read_text()  # nothing to say of the FSC of the whole map
+    table = pd.read_csv(folder / "iterations.csv")
+    table["regularisation"] = ["global"] * (len(table) - 1) + ["local"]
+    table["regularisation_gain"] = [np.nan] * (len(table) - 1) + [0.1234]
+    table["regularisation_gain_error"] = [np.nan] * (len(table) - 1) + [0.02]
+    table.to_csv(folder / "iterations.csv", index=False)
+    write_refine_page(folder)
+    text = (folder / "report.html").read_text()
+    assert "regularised by the local prior. Half maps, FSC curves and resolutions on this page are those before" in text
+    assert "explain held-out particles better: +0.123 +- 0.020 nats a particle" in text

@@ -24,6 +24,7 @@ from verglas.types.run_state import RunState, read_run_state
 from verglas.types.verdict import notes_of
 
 _MOST_ROWS = 50
+_GAINS = ("regularisation_gain", "regularisation_gain_error")
 
 
 def write_refine_page(folder: str | Path, *, at_most_every_s: float = 0.0) -> Path:
@@ -68,6 +69,7 @@ def refine_page(run: RunFolder) -> Page:
         _final_maps(run),
         guinier_section(run.assessed) if run.assessed else None,
         _course(run),
+        _regularisation(run),
         _classes(run),
         _slices(run),
         _shells(run),
@@ -224,6 +226,31 @@ def _course(run: RunFolder) -> Section | None:
     )
     alt = "Resolution, log-likelihood, largest posterior, angles, shifts and number of poses by iteration"
     return Section("Course of the refinement", blocks=[Picture(course.numbers_by_iteration(run), alt, caption)])
+
+
+def _regularisation(run: RunFolder) -> Section | None:
+    """What maps were regularised by, where that is not the FSC of the whole map alone."""
+    table = run.iterations
+    if "regularisation" not in table.columns or not len(table):
+        return None
+    names, gains, errors = (table["regularisation"].astype(str), *map(run.column, _GAINS))
+    if set(names) == {"global"} and not np.isfinite(gains).any():
+        return None
+    text = (
+        f"The maps of the last iteration were regularised by the {names.iloc[-1]} prior. Half maps, FSC curves and "
+        "resolutions on this page are those before regularisation, in every iteration."
+    )
+    if np.isfinite(gains[-1]):
+        better = "explain held-out particles better" if names.iloc[-1] != "global" else "do not surely explain more"
+        text += (
+            f" Maps with a gain for every place {better}: {gains[-1]:+.3f} +- {errors[-1]:.3f} nats a particle over "
+            "those of the global prior."
+        )
+    rows = [
+        (int(i), name, f"{gain:+.3f} +- {error:.3f}" if np.isfinite(gain) else "–")
+        for i, name, gain, error in zip(run.column("iteration"), names, gains, errors, strict=True)
+    ]
+    return Section("Regularisation", text, [Table(("iteration", "prior", "gain of held-out particles, nats"), rows)])
 
 
 def _classes(run: RunFolder) -> Section | None:

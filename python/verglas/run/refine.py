@@ -18,7 +18,8 @@ from verglas.errors import InputError
 from verglas.io import read_particles
 from verglas.optics import depth_of_field_sentence, for_job
 from verglas.refinement.em import Iteration, refine_state
-from verglas.refinement.prior import Denoiser, Prior, prior_of
+from verglas.refinement.prior import Prior, prior_of
+from verglas.refinement.prior.given import Denoiser
 from verglas.refinement.problem import RefineProblem
 from verglas.refinement.settings import RefineSettings
 from verglas.refinement.state import State
@@ -268,10 +269,12 @@ def iteration_sentence(figures: Mapping[str, Any]) -> str:
     classes = "" if ";" not in figures["populations"] else f", classes {figures['populations'].replace(';', ' ')}"
     change_deg = figures["angle_change_deg"]
     change = f"  median change of angles {change_deg:.2f} deg" if np.isfinite(change_deg) else ""
+    gain, error = figures["regularisation_gain"], figures["regularisation_gain_error"]
+    prior = f", {figures['regularisation']} prior (local: {gain:+.3f} +- {error:.3f} nats)" if np.isfinite(gain) else ""
     return (
         f"iteration {figures['iteration']:2d}, {figures['phase']}: data to {figures['search_resolution_A']:.2f} A, "
         f"resolution {figures['resolution_A']:.2f} A, mean probability of the best pose "
-        f"{figures['max_probability']:.2f}{change}{classes}, {figures['seconds']:.1f} s"
+        f"{figures['max_probability']:.2f}{change}{classes}{prior}, {figures['seconds']:.1f} s"
     )
 
 
@@ -316,11 +319,24 @@ def summary(result: Refinement) -> dict[str, Any]:
         "particles": len(result.particles),
         "excluded": len(result.excluded),
         "iterations": len(rows),
+        "regularisation": _told_regularisation(rows),
         "populations": [round(p, 4) for p in result.populations],
         "median_credible_radius_deg": _median_radius_deg(result.particles),
         "seconds": round(float(rows["seconds"].sum()), 2),
         "peak_memory_GB": round(float(rows["peak_memory_GB"].max()), 3),
         "verdict": result.verdict.as_dict(),
+    }
+
+
+def _told_regularisation(rows: pd.DataFrame) -> dict[str, Any]:
+    """The last iteration's prior, and what auto found it to gain."""
+    last = rows.iloc[-1]
+    gain, error = float(last["regularisation_gain"]), float(last["regularisation_gain_error"])
+    known = bool(np.isfinite(gain))
+    return {
+        "prior": str(last["regularisation"]),
+        "gain_nats": round(gain, 4) if known else None,
+        "gain_error_nats": round(error, 4) if known else None,
     }
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from verglas.refinement.prior.given import DenoisedBy, Denoiser, prior_of
+from verglas.refinement.prior.given import DenoisedBy, prior_of
 from verglas.refinement.prior.local import LocalWiener
 from verglas.refinement.prior.protocol import HalfMaps, MapSource, Prior, Regulariser, Wiener
 from verglas.refinement.prior.shrinkage import TotalVariationPrior, WaveletShrinkage
@@ -18,9 +18,7 @@ PRIORS: dict[str, Callable[[], Prior]] = {
 }
 
 __all__ = [
-    "PRIORS",
     "DenoisedBy",
-    "Denoiser",
     "HalfMaps",
     "LocalWiener",
     "MapSource",

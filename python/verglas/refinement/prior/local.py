@@ -13,7 +13,7 @@ the halves are exchanged, and holds no phases.
 A gain that followed F everywhere would let noise through where it happens to agree, in both half maps at the same
 places: their FSC would rise above 0 by about 1.6 / sqrt(n) for windows of n independent voxels. A place therefore has
 its own gain only where F is beyond what noise reaches by chance (false discovery rate over the molecule) in this band
-and in all coarser ones; all other places of the molecule share one F, and so do all places outside it.
+and in all coarser ones; all other places of the molecule share one F, and places outside it have none.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ _LARGEST_WINDOW = 1 / 6  # of the box
 _RESOLVED = 0.143
 _LEAST_SSNR = 1e-3  # as on the grid: a band without signal keeps this much, so that nothing becomes exactly empty
 _FALSE_DISCOVERY = 0.01
+_SURE = 3.0  # standard deviations by which a pool's correlation is beyond chance
 
 
 def prior_bands(given: HalfMaps) -> list[Band]:
@@ -104,6 +105,8 @@ class LocalWiener:
         settings = LocalResolutionSettings(method="significance", false_discovery=self.false_discovery)
         inside = given.mask >= 0.5
         values = SignificanceValues(given.spectra, given.box, inside, settings, given.threads)
+        # Windows of this size that the whole box holds: a pool counts as many voxels as its share of them.
+        windows = given.box**3 / float(bands[0].window(given.box).sum(dtype=np.float64))
         fields: list[FloatArray] = []
         before: npt.NDArray[np.bool_] | None = None
         for band in bands:
@@ -113,18 +116,24 @@ class LocalWiener:
             if before is not None:
                 own &= nearest_points(before, len(own))
             before = own
-            fields.append(self._pooled(correlation, averages, own, values.coarse_inside(len(own))))
+            independent = windows * band.independent(given.box)
+            fields.append(_pooled(correlation, averages, own, values.coarse_inside(len(own)), independent))
         ssnr = [given.T * f / (1 - f) for f in fields]
         return LocalSSNR(bands, ssnr, given.ssnr, given.threads)
 
-    @staticmethod
-    def _pooled(
-        correlation: FloatArray, averages: list[Float32Array], own: npt.NDArray, inside: npt.NDArray
-    ) -> FloatArray:
-        """Where a place's own correlation is no more than chance: that of all such places, in the molecule or out."""
-        out = np.clip(correlation, 0.0, FSC_MOST)
-        for pool in (inside & ~own, ~inside & ~own):
-            cross, power_a, power_b = (float(part[pool].sum(dtype=np.float64)) for part in averages)
-            scale = np.sqrt(max(power_a, 0.0) * max(power_b, 0.0))
-            out[pool] = min(max(cross / scale, 0.0), FSC_MOST) if scale > 0 else 0.0
-        return out
+
+def _pooled(
+    correlation: FloatArray, averages: list[Float32Array], own: npt.NDArray, inside: npt.NDArray, independent: float
+) -> FloatArray:
+    """The windowed FSC where it is beyond chance; in the rest of the molecule one for all, outside it none.
+
+    What is shared is 0 where not even that is beyond chance (``independent``: voxels of the band in the whole box).
+    """
+    out = np.clip(correlation, 0.0, FSC_MOST)
+    pool = inside & ~own
+    cross, power_a, power_b = (float(part[pool].sum(dtype=np.float64)) for part in averages)
+    scale = np.sqrt(max(power_a, 0.0) * max(power_b, 0.0))
+    shared = min(cross / scale, FSC_MOST) if scale > 0 else 0.0
+    out[pool] = shared if shared > _SURE / np.sqrt(max(independent * pool.mean(), 1.0)) else 0.0
+    out[~inside & ~own] = 0.0
+    return out
