@@ -9,7 +9,9 @@ share, by least squares over their voxels, is the error of the pose of the whole
 
 with :math:`M_b` the body's inertia and :math:`s_b` its share of the volume. Principal components are those of
 :math:`(\sqrt{s_b} M_b^{1/2} \omega_b, \sqrt{s_b} t_b)`, whose length is the root mean square way that the particle's
-voxels go, in angstrom.
+voxels go, in angstrom. Errors of the poses have principal components, too. What is no error shows in two looks at each
+particle whose noise is independent: poses from the even shells of its image, and from the odd ones, against the maps of
+the half that it is not in.
 """
 
 from __future__ import annotations
@@ -23,11 +25,12 @@ from scipy.spatial.transform import Rotation
 from verglas.geometry import euler_to_matrix
 from verglas.heterogeneity.bodies import Body, moved
 from verglas.heterogeneity.multibody import Multibodies
+from verglas.search.state import PoseTable
 from verglas.types import Map
 from verglas.types.arrays import Float32Array, FloatArray
 
 _PERCENTILES = (5.0, 95.0)
-_CLEAR = 2.0  # variance along a motion, on that of the errors of poses, above which it is one
+_RELIABLE = 2 / 3  # correlation of two looks along a motion, from which on it is one
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,23 +44,25 @@ class Motions:
     moves_A : (n, B, 3) float64
         Of its centre; nothing is known along the viewing direction, where it is 0.
     variance : (Q,) float64
-        Along each motion, angstrom^2, falling.
-    noise_variance : (Q,) float64
-        What the stated errors of the poses make of it.
+        Along each motion, angstrom^2, falling: of the particles and of the errors of their poses.
+    signal_variance : (Q,) float64
+        What two looks at the same particles have in common along it: covariance of their coordinates.
+    reliability : (Q,) float64
+        Correlation of the two looks.
     vectors : (Q, B, 6) float64
         Of a coordinate of 1 A: turn of each body, degrees, and move, angstrom.
     coordinates : (n, Q) float64
         Of every particle, angstrom, mean 0.
     n_motions : int
-        Leading motions that stand out: their variance is more than twice that of the errors, and a larger share of the
-        whole than the broken-stick rule gives (Jackson 1993, Ecology 74, 2204), since stated errors leave out what is
-        wrong with the maps.
+        Leading motions that are no errors: what the two looks have in common has twice the variance of what they have
+        not, a reliability of two thirds. (Errors that both share, of maps that are not perfect, reach a half.)
     """
 
     turns_deg: FloatArray
     moves_A: FloatArray
     variance: FloatArray
-    noise_variance: FloatArray
+    signal_variance: FloatArray
+    reliability: FloatArray
     vectors: FloatArray
     coordinates: FloatArray
     n_motions: int
@@ -73,74 +78,90 @@ class Motions:
         return np.linspace(low, high, count)
 
 
-def principal_motions(made: Multibodies) -> Motions:
+Ways = tuple[FloatArray, FloatArray]  # turns (rad) and moves (A) of all bodies, (n, B, 3) each
+
+
+def principal_motions(made: Multibodies, looks: Sequence[tuple[PoseTable, PoseTable]]) -> Motions:
     """Of refined bodies.
 
     Parameters
     ----------
     made : Multibodies
+    looks : sequence of (PoseTable, PoseTable)
+        Two looks at the poses of every body (:meth:`verglas.heterogeneity.multibody.Multibodies.looks`).
     """
     given = made.particles.poses
     assert given is not None
-    pixel_size_A = made.particles.pixel_size_A
     whole = euler_to_matrix(given.angles_deg)
+    found = _ways(made, [one.state.poses for one in made.bodies], whole)
+    first, second = (_ways(made, [look[k] for look in looks], whole) for k in (0, 1))
     bodies = [one.body for one in made.bodies]
-    turns, moves = np.empty((len(whole), len(bodies), 3)), np.zeros((len(whole), len(bodies), 3))
-    for number, one in enumerate(made.bodies):
-        turns[:, number] = Rotation.from_matrix(np.swapaxes(whole, 1, 2) @ one.matrices).as_rotvec()
+    return motions_of(found, (first, second), whole[:, 2], bodies, made.particles.pixel_size_A)
+
+
+def _ways(made: Multibodies, tables: Sequence[PoseTable], whole: FloatArray) -> Ways:
+    """Turns and moves of the bodies in the frame of the particle."""
+    turns, moves = np.empty((len(whole), len(tables), 3)), np.zeros((len(whole), len(tables), 3))
+    pixel_size_A = made.particles.pixel_size_A
+    for number, (one, poses) in enumerate(zip(made.bodies, tables, strict=True)):
+        turns[:, number] = Rotation.from_matrix(
+            np.swapaxes(whole, 1, 2) @ euler_to_matrix(poses.angles_deg)
+        ).as_rotvec()
         centre = one.problem.particles.poses
         assert centre is not None
-        moves[:, number, :2] = centre.shifts_A - one.state.poses.origin_px * pixel_size_A
+        moves[:, number, :2] = centre.shifts_A - poses.origin_px * pixel_size_A
         moves[:, number] = np.einsum("nji,nj->ni", whole, moves[:, number])  # from the image's frame to the map's
-    errors = [(one.state.poses.angle_error_deg, one.state.poses.shift_error_px * pixel_size_A) for one in made.bodies]
-    return motions_of(turns, moves, whole[:, 2], bodies, errors, pixel_size_A)
+    return turns, moves
 
 
 def motions_of(
-    turns_rad: FloatArray,
-    moves_A: FloatArray,
-    views: FloatArray,
-    bodies: Sequence[Body],
-    errors: Sequence[tuple[FloatArray, FloatArray]],
-    pixel_size_A: float,
+    found: Ways, looks: tuple[Ways, Ways], views: FloatArray, bodies: Sequence[Body], pixel_size_A: float
 ) -> Motions:
     """From motions of bodies in the frame of the particle.
 
     Parameters
     ----------
-    turns_rad, moves_A : (n, B, 3) float64
-        Of every body; moves along the view are not looked at.
+    found : ((n, B, 3), (n, B, 3)) float64
+        Turns (rad) and moves (A) of every body; moves along the view are not looked at.
+    looks : pair of the same
+        Two estimates whose errors have nothing to do with each other.
     views : (n, 3) float64
         Viewing directions, in the frame of the particle.
     bodies : sequence of Body
-    errors : sequence of ((n,), (n,)) float64
-        Of each body: root mean square errors of its turns (degrees) and of its moves (angstrom).
     pixel_size_A : float
     """
     across = np.eye(3) - views[:, :, None] * views[:, None, :]
-    turns, moves = _without_common(turns_rad, moves_A, across, bodies, pixel_size_A)
-    n, count = turns.shape[:2]
-    # y = W (turn, move): its length is the root mean square way of the voxels, angstrom.
+    turns, moves = _without_common(*found, across, bodies, pixel_size_A)
+    count = len(bodies)
+    # The length of W (turn, move) is the root mean square way of the voxels, angstrom.
     roots = [np.sqrt(b.share) * _square_root(b.inertia_px2) * pixel_size_A for b in bodies]
-    scaled = np.empty((n, count, 6))
-    for number, (root, body) in enumerate(zip(roots, bodies, strict=True)):
-        scaled[:, number, :3] = turns[:, number] @ root.T
-        scaled[:, number, 3:] = moves[:, number] * np.sqrt(body.share)
-    flat = scaled.reshape(n, -1)
-    centred = flat - flat.mean(axis=0)
-    variance, axes = np.linalg.eigh(centred.T @ centred / n)
+    centred = _scaled(turns, moves, roots, bodies)
+    variance, axes = np.linalg.eigh(centred.T @ centred / len(centred))
     order = np.argsort(-variance)[: 6 * (count - 1)]
     variance, axes = np.maximum(variance[order], 0), axes[:, order].T  # (Q, 6 B)
     axes *= np.where(axes[np.arange(len(axes)), np.abs(axes).argmax(axis=1)] < 0, -1.0, 1.0)[:, None]
     vectors = axes.reshape(-1, count, 6).copy()
     for number, (root, body) in enumerate(zip(roots, bodies, strict=True)):
-        vectors[:, number, :3] = np.rad2deg(np.linalg.solve(root, axes.reshape(-1, count, 6)[:, number, :3].T).T)
+        vectors[:, number, :3] = np.rad2deg(np.linalg.solve(root, vectors[:, number, :3].T).T)
         vectors[:, number, 3:] /= np.sqrt(body.share)
-    noise = _noise(axes.reshape(-1, count, 6), roots, bodies, errors)
-    stick = np.cumsum(1 / np.arange(len(variance), 0, -1))[::-1] / len(variance)
-    clear = (variance > _CLEAR * noise) & (variance > stick * variance.sum())
-    n_motions = int(np.argmin(np.append(clear, False)))
-    return Motions(np.rad2deg(turns), moves, variance, noise, vectors, centred @ axes.T, n_motions)
+    one, two = (
+        _scaled(*_without_common(*look, across, bodies, pixel_size_A), roots, bodies) @ axes.T for look in looks
+    )
+    signal = np.mean(one * two, axis=0)
+    size = np.sqrt(np.mean(one**2, axis=0) * np.mean(two**2, axis=0))
+    reliability = np.divide(signal, size, out=np.zeros_like(signal), where=size > 0)
+    n_motions = int(np.argmin(np.append(reliability >= _RELIABLE, False)))
+    return Motions(np.rad2deg(turns), moves, variance, signal, reliability, vectors, centred @ axes.T, n_motions)
+
+
+def _scaled(turns: FloatArray, moves: FloatArray, roots: list[FloatArray], bodies: Sequence[Body]) -> FloatArray:
+    """(n, 6 B) ways as lengths, mean 0."""
+    scaled = np.empty((*turns.shape[:2], 6))
+    for number, (root, body) in enumerate(zip(roots, bodies, strict=True)):
+        scaled[:, number, :3] = turns[:, number] @ root.T
+        scaled[:, number, 3:] = moves[:, number] * np.sqrt(body.share)
+    flat = scaled.reshape(len(turns), -1)
+    return np.asarray(flat - flat.mean(axis=0))
 
 
 def _without_common(
@@ -177,19 +198,6 @@ def _cross_matrix(v: FloatArray) -> FloatArray:
 def _square_root(matrix: FloatArray) -> FloatArray:
     values, vectors = np.linalg.eigh(matrix)
     return np.asarray((vectors * np.sqrt(np.maximum(values, 1e-6 * values.max()))) @ vectors.T)
-
-
-def _noise(
-    axes: FloatArray, roots: list[FloatArray], bodies: Sequence[Body], errors: Sequence[tuple[FloatArray, FloatArray]]
-) -> FloatArray:
-    """Variance along each motion that errors of the poses make, alike about all axes."""
-    noise = np.zeros(len(axes))
-    for number, (root, body, (angle_deg, shift_A)) in enumerate(zip(roots, bodies, errors, strict=True)):
-        turn = np.mean(np.square(np.deg2rad(np.nan_to_num(angle_deg)))) / 3
-        move = np.mean(np.square(np.nan_to_num(shift_A))) / 3  # two of three directions are seen
-        noise += turn * np.square(axes[:, number, :3] @ root).sum(axis=1)
-        noise += move * body.share * np.square(axes[:, number, 3:]).sum(axis=1)
-    return noise
 
 
 def map_along(

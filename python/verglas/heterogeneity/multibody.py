@@ -28,13 +28,15 @@ from verglas.refinement.em import Iteration, iterate, may_end
 from verglas.refinement.problem import RefineProblem
 from verglas.refinement.settings import RefineSettings
 from verglas.refinement.state import State
+from verglas.search.half_pass import HalfTask
 from verglas.search.state import HalfModel, PoseTable
 from verglas.search.step import Step
 from verglas.types import Keeper, Map, Particles, Poses, Snapshot
 from verglas.types.arrays import Complex64Array, Float32Array, FloatArray, IntArray
-from verglas.types.listener import Listener, Silence
+from verglas.types.listener import Listener, Silence, counted
 
 _SCALE_IMAGES = 512
+_BOUNDLESS = 1e30
 _BODY_MAPS = 8  # of a body: references, raw half maps and the joint one of its last iteration, two masks
 
 
@@ -223,6 +225,30 @@ class Multibodies:
             listener.iteration(one.state.figures[-1].as_row() | {"body": one.body.number})
         self.iteration += 1
 
+    def looks(self, listener: Listener) -> list[tuple[PoseTable, PoseTable]]:
+        """Poses of every body from the even shells of the images alone, and from the odd ones.
+
+        What the two have in common is no noise of the image. Each particle is compared with the maps of the other half:
+        those of its own hold its noise, which would draw both looks to one place.
+        """
+        self.refresh()
+        found = []
+        for index, one in enumerate(self.bodies):
+            problem, mask = self.without_others(index), one.state.mask
+            assert mask is not None
+            pair = []
+            for parity in (0, 1):
+                poses = one.state.poses.copy()
+                for half in (1, 2):
+                    model = replace(one.state.halves[half - 1], volumes=one.state.halves[2 - half].volumes)
+                    model = replace(model, sigma2=_every_other_shell(model.sigma2, parity))
+                    step = replace(one.step, phase="local", final=False)
+                    told = counted(listener.progress, f"looks {parity + 1}, body {one.body.number}", len(problem))
+                    HalfTask(problem, model, mask, step, half, []).run(poses, told)
+                pair.append(poses)
+            found.append((pair[0], pair[1]))
+        return found
+
     def _progress(self, one: BodyRefinement, listener: Listener) -> Callable[[str, int, int], None]:
         name = f"iteration {self.iteration + 1}, body {one.body.number}"
         return lambda phase, done, total: listener.progress(name, done, total)
@@ -239,6 +265,11 @@ class Multibodies:
             one.made is not None and may_end(one.problem, one.made.step) and one.made.maps[0].joint is not None
             for one in self.bodies
         )
+
+
+def _every_other_shell(sigma2: FloatArray, parity: int) -> FloatArray:
+    """Noise that is boundless where a shell's number has the other parity."""
+    return np.where(np.arange(sigma2.shape[1]) % 2 == parity, sigma2, _BOUNDLESS)
 
 
 def body_settings(settings: MultibodySettings, diameter_A: float) -> RefineSettings:

@@ -53,7 +53,7 @@ def multibody_page(
     numbers = {
         "bodies": str(len(bodies)),
         "particles": str(shown["particles"]),
-        "motions beyond the errors": str(shown["motions"]),
+        "motions that are no errors": str(shown["motions"]),
     }
     sections = [_bodies_section(shown, bodies), _motions_section(motions)]
     sections += [_motion(number, *made, motions) for number, made in enumerate(trajectories)]
@@ -96,13 +96,14 @@ def _bodies_section(shown: Mapping[str, Any], bodies: Sequence[Body]) -> Section
 
 def _motions_section(motions: Motions) -> Section:
     rows = [
-        (q + 1, f"{v:.2f}", f"{100 * s:.0f} %", f"{n:.2f}", "yes" if q < motions.n_motions else "no")
-        for q, (v, s, n) in enumerate(zip(motions.variance, motions.share, motions.noise_variance, strict=True))
+        (q + 1, f"{v:.2f}", f"{100 * s:.0f} %", f"{r:.2f}", "yes" if q < motions.n_motions else "no")
+        for q, (v, s, r) in enumerate(zip(motions.variance, motions.share, motions.reliability, strict=True))
     ]
-    head = ("motion", "variance, A^2", "share", "of it stated errors of poses", "stands out")
+    head = ("motion", "variance, A^2", "share", "correlation of two looks", "no error")
     text = (
         "Principal motions of the bodies against each other, measured by the root mean square way of the particle's "
-        "voxels. One stands out if it exceeds twice the stated errors and what a stick broken at random would give."
+        "voxels. Errors of the poses have principal components, too: a motion is none if poses from even and from odd "
+        "shells of the images, which share no noise, correlate by two thirds or more along it."
     )
     return Section("Motions", text, [Table(head, rows)])
 

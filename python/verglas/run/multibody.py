@@ -154,7 +154,8 @@ class Multibody:
             "motions": motions.n_motions,
             "variance_A2": motions.variance.tolist(),
             "variance_share": motions.share.tolist(),
-            "noise_variance_A2": motions.noise_variance.tolist(),
+            "signal_variance_A2": motions.signal_variance.tolist(),
+            "reliability": motions.reliability.tolist(),
             "particles": len(self.particles),
             "excluded": len(self.excluded),
             "iterations": self.iterations,
@@ -306,7 +307,7 @@ class _Job:
         refine_bodies(made, listener=listener, keeper=keeper)
         whole = _whole_resolutions_A(made, listener)
         results = [_result(made, index, at_whole) for index, at_whole in enumerate(whole)]
-        motions = principal_motions(made)
+        motions = principal_motions(made, made.looks(listener))
         kept = np.setdiff1d(np.arange(len(self.particles)), list(excluded))
         used = self.particles[kept] if excluded else self.particles
         used = used.with_columns(rlnRandomSubset=made.bodies[0].problem.half)
@@ -405,7 +406,7 @@ def _sentence(results: list[BodyResult], motions: Motions) -> str:
     said = f"{len(results)} bodies of {each} (at the poses of the whole {whole})"
     count = motions.n_motions
     if not count:
-        return f"{said}; no motion stands out from the errors of the poses"
+        return f"{said}; no motion that two looks at the particles agree on"
     share = 100 * motions.share[:count].sum()
     return f"{said}; {count} motion{'s' if count > 1 else ''} with {share:.0f} % of the variance"
 
