@@ -1,6 +1,8 @@
 """White pictures in place of figures: layout and drawing take most of the time of a page.
 
-Every kind of page is drawn in one test module at least; others run a job many times and look at numbers and words.
+Every process of the tests draws a figure of each kind, the first that it meets: drawing is tried wherever there is a
+page. Those after it are left blank, or all are (``left_blank``), where a test looks at numbers and words. Modules that
+look at pictures say so (``pytestmark = pytest.mark.drawn``).
 """
 
 from __future__ import annotations
@@ -26,6 +28,39 @@ def left_blank() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("verglas.report.style._draw", _blank)
         yield
+
+
+_seen: set[Any] = set()
+
+
+def drawn_once() -> Iterator[None]:
+    """Body of a fixture: of the figures that one function draws, the first in this process is drawn."""
+    from verglas.report import style
+
+    draw = style._draw
+
+    def first(figure: Any, dpi: float) -> bytes:
+        kind = sys._getframe(2).f_code  # who asked style.png
+        if kind in _seen:
+            return PNG
+        _seen.add(kind)
+        return draw(figure, dpi)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(style, "_draw", first)
+        yield
+
+
+class RepeatedFigures:
+    """A plugin: doctests of the package draw every kind of figure once, too."""
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_call(self, item: pytest.Item) -> Iterator[None]:
+        if not isinstance(item, pytest.DoctestItem):
+            return (yield)
+        for _ in drawn_once():
+            result = yield
+        return result
 
 
 # The same for another process, by ``python -c``.

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import worker_threads  # noqa: F401  first: its import sets the environment that the next one reads
 from hypothesis import HealthCheck, settings
+from processor_time import ProcessorTime
 
-from blank_figures import left_blank
+from blank_figures import RepeatedFigures, drawn_once, left_blank
 from devices import DEVICES, open_device
 
 # In CI the drawn examples are a function of the test: a red run is red again, and a green one is not luck. Elsewhere
@@ -26,6 +27,12 @@ if os.environ.get("CI"):
 
 ROOT = Path(__file__).resolve().parent.parent
 DATA = ROOT.parent / "shared" / "data"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Doctests of the package lie outside this folder: registered plugins see them, too."""
+    config.pluginmanager.register(ProcessorTime())
+    config.pluginmanager.register(RepeatedFigures())
 
 
 @pytest.fixture(params=DEVICES)
@@ -49,6 +56,15 @@ def run(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[Any, str, str
         return stop.value.code, streams.out, streams.err
 
     return call
+
+
+@pytest.fixture(scope="module", autouse=True)
+def repeated_figures(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Draws one figure of each kind; see blank_figures.py."""
+    if request.node.get_closest_marker("drawn"):
+        yield
+    else:
+        yield from drawn_once()
 
 
 blank_figures = pytest.fixture(left_blank, name="blank_figures")

@@ -24,13 +24,14 @@ from verglas.run.refine import refine_files
 from verglas.search.state import HalfModel, PoseTable
 
 BOX, PIXEL_A, DIAMETER_A = 32, 5.0, 110.0
-CHOICES = {"diameter_A": 125.0, "final_resolution_A": 16.0, "iterations": 14, "full_iterations": 2, "threads": 1}
+CHOICES = {"diameter_A": 125.0, "final_resolution_A": 16.0, "iterations": 12, "full_iterations": 1, "threads": 1}
+THOROUGH = {"iterations": 14, "full_iterations": 2}  # of slow tests
 
 
 @pytest.fixture(scope="module")
 def data():
     model = vg.simulate.phantom(BOX, PIXEL_A, DIAMETER_A)
-    particles = vg.simulate.particles(model, 200, BOX, PIXEL_A, snr=1.0, seed=1)
+    particles = vg.simulate.particles(model, 150, BOX, PIXEL_A, snr=1.0, seed=1)
     return particles, vg.simulate.density(model, BOX, PIXEL_A)
 
 
@@ -77,8 +78,8 @@ def test_the_result_does_not_depend_on_threads(data):
 @pytest.mark.slow
 def test_pure_noise_ends_with_a_verdict_that_says_so(data):
     rng = np.random.default_rng(0)
-    noise = data[0].with_source(vg.ArraySource(rng.standard_normal((200, BOX, BOX)).astype(np.float32), PIXEL_A))
-    result = vg.abinitio(noise, starts=1, **CHOICES)
+    noise = data[0].with_source(vg.ArraySource(rng.standard_normal((150, BOX, BOX)).astype(np.float32), PIXEL_A))
+    result = vg.abinitio(noise, starts=1, **{**CHOICES, **THOROUGH})
     assert result.verdict.kind == "noise"
     assert "No structure" in result.verdict.sentence
 
@@ -166,7 +167,7 @@ def test_particles_are_centred_against_a_round_map():
 def test_symmetry_is_found_and_the_map_put_on_its_axes(tmp_path):
     model = vg.simulate.phantom(BOX, PIXEL_A, DIAMETER_A, "D2")
     particles = vg.simulate.particles(model, 300, BOX, PIXEL_A, snr=1.0, seed=1)
-    result = vg.abinitio(particles, "auto", starts=1, out=tmp_path / "run", **CHOICES)
+    result = vg.abinitio(particles, "auto", starts=1, out=tmp_path / "run", **{**CHOICES, **THOROUGH})
     assert result.symmetry.symmetry == result.summary()["symmetry"] == "D2"
     assert result.symmetry.gain > -2 * result.symmetry.gain_error
     turned = result.map.data[1:, :0:-1, :0:-1]  # half a turn about z
@@ -223,7 +224,7 @@ def test_too_few_particles_and_bad_ones(data):
 
 def test_more_particles_than_are_drawn_get_poses_too(data):
     result = vg.abinitio(data[0], starts=1, most_particles=80, **{**CHOICES, "iterations": 2})
-    assert len(result.particles) == 200
+    assert len(result.particles) == 150
     assert np.isfinite(result.particles.table["rlnLogLikeliContribution"]).all()
 
 

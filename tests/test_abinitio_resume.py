@@ -28,7 +28,7 @@ TWO = {**CHOICES, "starts": 2, "most_starts": 2}
 @pytest.fixture(scope="module")
 def particles():
     model = vg.simulate.phantom(BOX, PIXEL_A, 110.0)
-    return vg.simulate.particles(model, 120, BOX, PIXEL_A, snr=1.0, seed=1)
+    return vg.simulate.particles(model, 80, BOX, PIXEL_A, snr=1.0, seed=1)
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +36,7 @@ def problem(particles):
     """What :func:`run_start` is given, for two classes."""
     settings = AbInitioSettings(classes=2, **CHOICES)
     made, sigma2 = drawn_problem(particles, settings)
-    return made, settings, 1, sigma2, np.arange(0, 120, 10)
+    return made, settings, 1, sigma2, np.arange(0, 80, 8)
 
 
 @pytest.fixture(scope="module")
@@ -44,8 +44,10 @@ def start(problem):
     return run_start(*problem)
 
 
-@pytest.mark.parametrize("cost", [0, 1e9])
-@pytest.mark.parametrize("iteration", [1, 3, 6])
+@pytest.mark.parametrize(
+    ("iteration", "cost"),
+    [(1, 0), (3, 1e9), (6, 0), *(pytest.param(*each, marks=pytest.mark.slow) for each in ((1, 1e9), (3, 0), (6, 1e9)))],
+)
 def test_a_stopped_start_goes_on_to_the_same_maps(problem, start, tmp_path, monkeypatch, iteration, cost):
     """Cost: without a limit nothing is done again, with one more is done again than need be."""
     monkeypatch.setattr("verglas.run.checkpoint._COST", cost)
@@ -68,9 +70,9 @@ def test_poses_of_many_particles_go_on(problem, start, tmp_path, monkeypatch):
     monkeypatch.setattr("verglas.run.checkpoint._COST", 0)
     whole, path, seen = place_particles(*problem[:2], start.model), tmp_path / "checkpoint/poses.npz", []
     with pytest.raises(Stop):
-        place_particles(*problem[:2], start.model, lambda done, _: stop_at("", 64)("", done, _), keeper=Part(path))
+        place_particles(*problem[:2], start.model, lambda done, _: stop_at("", 32)("", done, _), keeper=Part(path))
     again = place_particles(*problem[:2], start.model, lambda done, _: seen.append(done), keeper=Part(path))
-    assert seen == [96, 120]
+    assert seen == [64, 80]
     assert np.array_equal(again.angles_deg, whole.angles_deg)
     assert np.array_equal(again.log_evidence, whole.log_evidence)
 
@@ -78,7 +80,7 @@ def test_poses_of_many_particles_go_on(problem, start, tmp_path, monkeypatch):
 def test_a_stopped_run_goes_on_to_the_same_result(particles, tmp_path, monkeypatch):
     """Stopped in the second start; then one start more than the run that was stopped was asked for, from some only."""
     monkeypatch.setattr("verglas.run.checkpoint._COST", 0)
-    choices = {**TWO, "most_particles": 100}
+    choices = {**TWO, "most_particles": 60}
     whole, out, seen = vg.abinitio(particles, listener=None, **choices), tmp_path / "run", Stopping()
     for starts, iteration in ((1, 2), (2, 3)):
         stopping = Stopping(f"start {starts}", iteration)
@@ -88,7 +90,7 @@ def test_a_stopped_run_goes_on_to_the_same_result(particles, tmp_path, monkeypat
     assert "goes on from the checkpoint" in seen.lines[0]
     assert seen.lines[1].startswith("time: about ")
     assert next(step for step in seen.seen if step[0].startswith("start")) == ("start 2 of 2", 4)
-    assert seen.seen[-1] == ("poses of all particles", 120)
+    assert seen.seen[-1] == ("poses of all particles", 80)
     assert np.array_equal(found.map.data, whole.map.data)
     assert np.array_equal(vg.read_map(out / "map.mrc").data, whole.map.data)
     assert np.array_equal(found.particles.poses.angles_deg, whole.particles.poses.angles_deg)
@@ -109,8 +111,8 @@ def test_other_settings_and_other_particles_are_refused(particles, tmp_path):
         vg.InputError, match=r"a run with other settings was stopped here \(seed: was 0, now 1\); go on"
     ):
         vg.abinitio(particles, out=out, seed=1, **TWO)
-    with pytest.raises(vg.InputError, match=r"other particles was stopped here \(.*n_particles: was 120, now 100"):
-        vg.abinitio(particles[:100], out=out, **TWO)
+    with pytest.raises(vg.InputError, match=r"other particles was stopped here \(.*n_particles: was 80, now 60"):
+        vg.abinitio(particles[:60], out=out, **TWO)
     other = particles.with_source(vg.ArraySource(particles.images()[::-1].copy(), PIXEL_A))
     with pytest.raises(vg.InputError, match=r"other particles was stopped here \(other images\)"):
         vg.abinitio(other, out=out, **TWO)

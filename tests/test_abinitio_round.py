@@ -17,7 +17,7 @@ from verglas.search.state import HalfModel, PoseTable
 
 BOX, PIXEL_A, DIAMETER_A = 32, 5.0, 110.0
 SETTINGS = AbInitioSettings(diameter_A=125.0, final_resolution_A=20.0, full_iterations=1)
-HELD = np.arange(0, 240, 8)
+HELD = np.arange(0, 120, 4)
 
 
 def round_map(symmetry="C1", share=0.3, seed=0):
@@ -31,7 +31,7 @@ def round_map(symmetry="C1", share=0.3, seed=0):
     return vg.Map((shell + scale * flat).astype(np.float32), PIXEL_A)
 
 
-def images_of(volume, snr, n=240):
+def images_of(volume, snr, n=120):
     angles = vg.geometry.random_orientations(n, 3)
     clean = vg.project(volume, vg.Poses(angles))
     noise = np.random.default_rng(2).standard_normal(clean.shape) * np.sqrt(clean.var() / snr)

@@ -80,7 +80,7 @@ def faint():
 
 def test_fine_steps_by_branch_and_bound_find_what_the_exhaustive_search_finds(faint):
     """Poses as good, and better than those of the coarse step."""
-    particles, volume = faint
+    particles, volume = faint[0][np.arange(24)], faint[1]
     coarse, fine, everything = (
         vg.align(particles, volume, diameter_A=120, refine=False, **how)
         for how in ({}, {"step_deg": 3.75}, {"step_deg": 3.75, "exhaustive": True})

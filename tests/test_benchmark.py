@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 
 import pytest
 
@@ -46,9 +44,10 @@ def test_unknown_parts_are_refused():
         bench.benchmark(repeats=0)
 
 
-def test_json_of_the_command():
-    words = [sys.executable, "-m", "verglas", "benchmark", "--part", "files", "--repeats", "1", "--json"]
-    result = json.loads(subprocess.run(words, capture_output=True, text=True, check=True).stdout)
+def test_json_of_the_command(run):
+    status, out, _ = run("benchmark", "--part", "files", "--repeats", "1", "--json")
+    assert status == 0
+    result = json.loads(out)
     assert {row["part"] for row in result["timings"]} == {"files"}
     assert result["machine"]["threads"] == 1
     assert result["reference"] == MACHINE

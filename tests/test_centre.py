@@ -110,6 +110,7 @@ def test_surrogate_centre_at_snr_1_45_where_the_others_fail(particle):
     assert np.median(error["median"]) > 5
 
 
+@pytest.mark.slow
 def test_surrogate_centre_is_seldom_off_by_more(particle):
     """Of 240 centres at SNR 1/45 about one in a hundred is off by more than 3 px, as scatter of 1.1 px will have it.
 

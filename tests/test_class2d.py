@@ -82,9 +82,9 @@ def test_particles_moved_by_their_poses_match_the_averages(case):
 
 
 def test_pure_noise_ends_in_a_verdict_that_says_so():
-    images = np.random.default_rng(1).standard_normal((150, 32, 32)).astype(np.float32)
+    images = np.random.default_rng(1).standard_normal((100, 32, 32)).astype(np.float32)
     particles = vg.Particles.from_images(images, 5.0)
-    found = vg.classify2d(particles, classes=4, ctf=False, max_resolution_A=15, diameter_A=120)
+    found = vg.classify2d(particles, classes=4, ctf=False, max_resolution_A=15, diameter_A=120, iterations=10)
     assert not found.signal
     assert "Nothing but noise" in found.verdict
     assert max(line.evidence for line in found.record) < 5

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
-import subprocess
+import runpy
 import sys
 
 import pytest
@@ -125,8 +125,10 @@ def test_exit_status_of_a_command_is_kept(failing, capsys):
     assert main(["fail"], capsys)[0] == 1
 
 
-def test_as_a_module():
-    done = subprocess.run(
-        [sys.executable, "-m", "verglas.cli", "--version"], capture_output=True, text=True, check=True
-    )
-    assert done.stdout.strip() == vg.__version__
+def test_as_a_module(monkeypatch, capsys):
+    """``python -m verglas.cli``, without the start of another process."""
+    monkeypatch.setattr(sys, "argv", ["verglas", "--version"])
+    with pytest.raises(SystemExit) as stopped:
+        runpy.run_module("verglas.cli", run_name="__main__")
+    assert not stopped.value.code
+    assert capsys.readouterr().out.strip() == vg.__version__

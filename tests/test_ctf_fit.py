@@ -52,9 +52,15 @@ def errors(fit, truth):
     ]
 
 
-def test_defocus_and_astigmatism():
+@pytest.fixture(scope="module")
+def fits():
+    """Eight micrographs' fits, and their truth."""
+    return [(vg.estimate_ctf(m), truth) for m, truth in scenes(8, 1)]
+
+
+def test_defocus_and_astigmatism(fits):
     """The issue: median errors below 50 A, 50 A and 5 degrees."""
-    found = np.array([errors(vg.estimate_ctf(m), truth) for m, truth in scenes(8, 1)])
+    found = np.array([errors(fit, truth) for fit, truth in fits])
     defocus, astigmatism, angle, _, _ = np.median(found, axis=0)
     assert defocus < 50
     assert astigmatism < 50
@@ -62,11 +68,10 @@ def test_defocus_and_astigmatism():
     assert found[:, 0].max() < 300  # none is a ring off
 
 
-def test_standard_errors_are_those_of_the_scatter():
+def test_standard_errors_are_those_of_the_scatter(fits):
     """Errors over their standard errors have the spread of a standard normal within a factor of two."""
     ratio = []
-    for m, truth in scenes(8, 2):
-        fit = vg.estimate_ctf(m)
+    for fit, truth in fits:
         scene = truth.scene
         ratio.append((fit.defocus_A - (scene.defocus_u_A + scene.defocus_v) / 2) / fit.errors[0])
         got, true = (
@@ -114,33 +119,40 @@ def test_phase_shift():
     assert np.median(found[:, 0]) < 50
 
 
-def test_tilt_plane_and_local_defocus():
+@pytest.mark.parametrize("tilt", [30.0, pytest.param((10.0, 25.0), marks=pytest.mark.slow)])
+def test_tilt_plane_and_local_defocus(tilt):
     """A plane of 30 degrees, and one of less: normal within 1 degree, local defocus within 100 A."""
     places = np.random.default_rng(0).uniform(0, 2047, (200, 2))
-    for tilt in (30.0, (10.0, 25.0)):
-        m, truth = next(scenes(1, 4, side=2048, pixel=2.0, tilt_deg=tilt, tilt_axis_deg=(0.0, 360.0)))
-        fit = vg.estimate_ctf(m, tilt=True)
-        defocus, *_, normal = errors(fit, truth)
-        assert normal < 1
-        assert defocus < 50
-        local = fit.optics_at(places).defocus_u_A - truth.scene.optics(places).defocus_u_A
-        assert np.abs(local).max() < 100
+    m, truth = next(scenes(1, 4, side=2048, pixel=2.0, tilt_deg=tilt, tilt_axis_deg=(0.0, 360.0)))
+    fit = vg.estimate_ctf(m, tilt=True)
+    defocus, *_, normal = errors(fit, truth)
+    assert normal < 1
+    assert defocus < 50
+    local = fit.optics_at(places).defocus_u_A - truth.scene.optics(places).defocus_u_A
+    assert np.abs(local).max() < 100
 
 
-def test_envelope_and_background():
+@pytest.mark.parametrize(
+    ("defocus", "b"),
+    [
+        (8000, 60.0),
+        pytest.param(15000, 100.0, marks=pytest.mark.slow),
+        pytest.param(22000, 100.0, marks=pytest.mark.slow),
+    ],
+)
+def test_envelope_and_background(defocus, b):
     """Planted envelope B recovered within 10 %, and the background within 10 % everywhere."""
-    for defocus, b in ((8000, 60.0), (15000, 100.0), (22000, 100.0)):
-        m, truth = vg.simulate.micrograph(
-            shape=(2048, 2048), pixel_size_A=1.2, ice=0.6, b_factor_A2=b, defocus_u_A=defocus, seed=int(b) + defocus
-        )
-        fit = vg.estimate_ctf(m)
-        assert fit.b_factor_A2 == pytest.approx(b, rel=0.1)
-        k = fit.rings.k
-        # detector noise of the scene, scaled as the spectra are: by the mean power in the band
-        detector = truth.scene.detector ** (k * 2 * 1.2)
-        total = detector + 0.6 * np.exp(-b * k**2 / 2) * np.sin(2 * np.pi * chi_turns(fit.optics, k)) ** 2
-        scale = np.average(total / fit.rings.power, weights=fit.rings.count)
-        assert np.abs(fit.envelopes.background(k) * scale / detector - 1).max() < 0.1
+    m, truth = vg.simulate.micrograph(
+        shape=(2048, 2048), pixel_size_A=1.2, ice=0.6, b_factor_A2=b, defocus_u_A=defocus, seed=int(b) + defocus
+    )
+    fit = vg.estimate_ctf(m)
+    assert fit.b_factor_A2 == pytest.approx(b, rel=0.1)
+    k = fit.rings.k
+    # detector noise of the scene, scaled as the spectra are: by the mean power in the band
+    detector = truth.scene.detector ** (k * 2 * 1.2)
+    total = detector + 0.6 * np.exp(-b * k**2 / 2) * np.sin(2 * np.pi * chi_turns(fit.optics, k)) ** 2
+    scale = np.average(total / fit.rings.power, weights=fit.rings.count)
+    assert np.abs(fit.envelopes.background(k) * scale / detector - 1).max() < 0.1
 
 
 def test_rings_of_the_equiphase_average_match_the_zeros():
@@ -258,16 +270,18 @@ def test_apoferritin_against_the_crude_fit(data_dir):
         assert 95 < fit.optics.defocus_angle_deg[0] < 160
 
 
-def test_apoferritin_defocus_does_not_depend_on_the_band(data_dir):
+@pytest.mark.parametrize(
+    "name",
+    ["May08_03.13.02", *(pytest.param(f"May08_{at}", marks=pytest.mark.slow) for at in ("05.35.20", "07.10.35"))],
+)
+def test_apoferritin_defocus_does_not_depend_on_the_band(data_dir, name):
     """A wrong model (contrast, Cs, phase shift) would show as a defocus that moves with the rings that are fitted."""
-    folder = data_dir / "apoferritin"
-    for name in ("May08_03.13.02.tif", "May08_05.35.20.tif", "May08_07.10.35.tif"):
-        m = vg.read_micrograph(folder / name, 1.5)
-        fits = [
-            vg.estimate_ctf(m, cs_mm=0.01, amplitude_contrast=0.07, resolution_A=band, defocus_A=(14000, 27000))
-            for band in ((20.0, 4.0), (12.0, 4.0), (8.0, 4.0))
-        ]
-        assert np.ptp([fit.defocus_A for fit in fits]) < 50
+    m = vg.read_micrograph(data_dir / "apoferritin" / f"{name}.tif", 1.5)
+    found = [
+        vg.estimate_ctf(m, cs_mm=0.01, amplitude_contrast=0.07, resolution_A=band, defocus_A=(14000, 27000))
+        for band in ((20.0, 4.0), (12.0, 4.0), (8.0, 4.0))
+    ]
+    assert np.ptp([fit.defocus_A for fit in found]) < 50
 
 
 def test_command_line_to_local_defocus_of_particles(tmp_path, capsys):

@@ -141,7 +141,7 @@ def test_rows_without_a_defocus_are_set_aside_and_counted_by_every_job():
         aligned = vg.align(holes, reference)
     assert len(aligned) == 57
     with pytest.warns(vg.VerglasWarning, match="classify2d: 3 particles set aside"):
-        classes = vg.classify2d(holes, classes=2, diameter_A=100)
+        classes = vg.classify2d(holes, classes=2, diameter_A=100, iterations=2)
     assert len(classes.particles) == 57
     refined = vg.refine(holes, reference, diameter_A=100, iterations=1)
     assert refined.excluded[3] == "its CTF parameters are not finite"

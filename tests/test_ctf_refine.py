@@ -12,7 +12,7 @@ from command_line import main
 import verglas as vg
 from verglas.optics import Aberrations, plain_images, with_aberrations
 from verglas.optics.refine import GroupFit, Pixels, Setting, calibrate, defocus_pass, fit_defocus, fit_phase, group_pass
-from verglas.optics.refine.pixels import Reference, batch_of, image_spectra
+from verglas.optics.refine.pixels import Reference, image_spectra, pixel_terms
 from verglas.run.ctf_refine import CtfRefineSettings
 from verglas.run.ctf_refine_inputs import places, prepare, with_group_fits
 from verglas.types.even_aberrations import even_zernikes, written
@@ -63,7 +63,7 @@ def test_sums_are_those_of_the_images_pixel_by_pixel():
     def score(change):
         params = bad[rows].optics.as_params()
         params[:, :2] += change
-        batch = batch_of(spectra, slices, params, calibration.inverse_noise(0, pixels), pixels)
+        batch = pixel_terms(spectra, slices, params, calibration.inverse_noise(0, pixels), pixels)
         model = amplitude * batch.sine
         return (2 * batch.cross.real * model - batch.power * model**2).sum(axis=1)
 

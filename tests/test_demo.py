@@ -15,6 +15,8 @@ import verglas as vg
 from verglas.run.demo import DemoSettings, demo
 from verglas.types.listener import Silence
 
+pytestmark = pytest.mark.drawn
+
 SMALL = DemoSettings(n=140, box=32, pixel_size_A=4.0, diameter_A=85.0, snr=0.5)
 
 

@@ -27,22 +27,21 @@ def test_this_installation_is_sound():
     assert {"core", "threads", "files", "fft", "cuda", "ctf on cpu", "project on cpu", "insert on cpu"} <= names
 
 
-def test_json_and_exit_status():
-    done = subprocess.run([sys.executable, "-m", "verglas.cli", "doctor", "--json"], capture_output=True, text=True)
-    assert done.returncode == 0
-    found = json.loads(done.stdout)
+def test_json_and_exit_status(run):
+    status, out, _ = run("doctor", "--json")
+    assert status == 0
+    found = json.loads(out)
     assert found["ok"] is True
     assert all(set(row) == {"name", "status", "detail", "remedy"} for row in found["checks"])
 
 
-def test_exit_status_when_broken(tmp_path):
-    missing = str(tmp_path / "missing")
-    code = f"import tempfile, verglas.cli as c; tempfile.tempdir = {missing!r}; c.main(['doctor'])"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.returncode == 1
-    assert "failed   temporary folder: cannot write" in done.stdout
-    assert "-> point TMPDIR at" in done.stdout
-    assert "checks failed" in done.stdout
+def test_exit_status_when_broken(tmp_path, monkeypatch, run):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "missing"))
+    status, out, _ = run("doctor")
+    assert status == 1
+    assert "failed   temporary folder: cannot write" in out
+    assert "-> point TMPDIR at" in out
+    assert "checks failed" in out
 
 
 def wrong(function, change):

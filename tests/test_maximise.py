@@ -168,7 +168,7 @@ def test_polar_insert_is_the_transpose_of_polar_slices(case):
 @pytest.mark.parametrize("spacing", [1.0, 0.5])
 def test_sums_equal_pose_by_pose_insertion(device, seed, spacing):
     """Numerator and denominator against the float64 Fourier sum over every candidate's own slice."""
-    case = Case(seed, spacing=spacing, candidates=12)
+    case = Case(seed, box=16, radius=6, spacing=spacing, candidates=8)
     case.device = device
     sums, _ = case.run()
     ops.fold(sums)

@@ -40,6 +40,7 @@ def measure(folder: Path, box: int, n: int, *, limit_GB: float = 0.0, iterations
     return max(read_json(folder / "run" / "run.json")["memory_plan"].values()), peak + _LIBRARIES_GB - loaded
 
 
+@pytest.mark.slow
 def test_a_broad_posterior_of_a_small_box_takes_what_was_stated(tmp_path):
     stated, peak = measure(tmp_path, 32, 70)
     assert 0.75 * stated <= peak <= 1.02 * stated  # the page of a single iteration is small, and drawn at the end only

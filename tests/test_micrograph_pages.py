@@ -15,6 +15,8 @@ from verglas.report.ctf_page import MOST_PICTURES, CtfPicture, ctf_page, ctf_tab
 from verglas.report.html import Cell, Page, Section, Table, render
 from verglas.report.picks import PageRow, picks_page
 
+pytestmark = pytest.mark.drawn
+
 PNG = figures.particles(np.eye(8, dtype="f4")[None], 1.0)
 GOOD = {"defocus_u_A": 15200.0, "defocus_v_A": 15000.0, "defocus_angle_deg": 30.0, "merit": 0.9, "resolution_A": 4.0}
 

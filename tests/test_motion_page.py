@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
+import pytest
 from motion_movies import planted_dome, settling
 
 from verglas.report.html import render
 from verglas.report.motion import motion_figure, motion_page
+
+pytestmark = pytest.mark.drawn
 
 
 def test_page_shows_movies_to_look_at_first(tmp_path):

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from processor_time import ProcessorTime
 
 import verglas as vg
 from verglas import _native
@@ -106,12 +107,10 @@ def test_VERGLAS_ISA_that_cannot_be():
 
 
 def test_the_module_is_the_command():
-    assert run_module("--version").stdout.strip() == vg.__version__
-    assert run_module("no-such-command").returncode == 2
-
-
-def run_module(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", "verglas", *arguments], capture_output=True, text=True)
+    """Both in one other process: what comes out, and the status of a call that cannot be."""
+    done = subprocess.run([sys.executable, "-m", "verglas", "no-such-command"], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "No such command 'no-such-command'" in done.stderr
 
 
 def test_threads_follow_the_affinity_mask():
@@ -283,6 +282,26 @@ def test_every_benchmark_is_listed():
     scripts = {p.name for pattern in ("bench_*.py", "compare_*.py") for p in (ROOT / "bench").glob(pattern)}
     missing = sorted(name for name in scripts if f"bench/{name}" not in listed)
     assert missing == [], "add a row to bench/README.md: the command, what it measures, what it writes"
+
+
+def test_what_tests_cost_is_told_beside_the_budget(tmp_path: Path):
+    tests = tool("slowest_tests")
+    case = '<testcase classname="a" name="{}" time="{}">{}</testcase>'
+    told = '<properties><property name="processor_s" value="{}"/></properties>'
+    cases = [
+        case.format("cheap", 9, told.format(0.5)),
+        case.format("dear", 1, told.format(2.5)),
+        case.format("wall", 1, ""),
+    ]
+    (tmp_path / "a.xml").write_text(f"<testsuites><testsuite>{''.join(cases)}</testsuite></testsuites>")
+    rows = tests.costs(tmp_path / "a.xml")
+    assert rows == [(2.5, "a::dear"), (1.0, "a::wall"), (0.5, "a::cheap")]
+    assert tests.lines(rows, 5)[0] == "3 tests took 4 s of processor of 5 s; the slowest:"
+    assert "OVER THE BUDGET" in tests.lines(rows, 3)[0]
+
+
+def test_every_test_tells_its_processor_time(request):
+    assert any(isinstance(plugin, ProcessorTime) for plugin in request.config.pluginmanager.get_plugins())
 
 
 def test_counting_of_junit_files(tmp_path: Path):

@@ -54,6 +54,12 @@ def scenes(model):
     }
 
 
+@pytest.fixture(scope="module")
+def plain_by_log(scenes):
+    """Picks of the plain scene by its blobs, one thread."""
+    return vg.pick(scenes["plain"][0], DIAMETER, method="log", threads=1)
+
+
 def merit_of(picks, truth, shape):
     true = truth.picks.xy_px[inside(truth.picks.xy_px, shape, 30)]
     return compare_picks(picks.xy_px[inside(picks.xy_px, shape, 30)], true, 15)
@@ -232,9 +238,8 @@ def test_class_averages_as_templates(scenes, model):
     assert merit_of(found, truth, micrograph.shape).f_score >= 0.9
 
 
-def test_white_particles_and_any_grey_scale(scenes):
-    micrograph, _ = scenes["plain"]
-    dark = vg.pick(micrograph, DIAMETER, settings=PickSettings("log"))
+def test_white_particles_and_any_grey_scale(scenes, plain_by_log):
+    micrograph, dark = scenes["plain"][0], plain_by_log
     white = vg.Micrograph(7 - 0.02 * micrograph.data, micrograph.pixel_size_A, "white")
     other = vg.pick(white, DIAMETER, settings=PickSettings("log", white=True))
     assert len(match_picks(dark.xy_px, other.xy_px, 1)[0]) >= 0.98 * len(dark)
@@ -261,10 +266,9 @@ def test_the_rim_of_missing_pixels_is_not_the_ice(seed):
     assert 0.1 < bad.fraction < 0.13  # the missing pixels are a tenth
 
 
-def test_threads_do_not_change_the_picks(scenes):
-    micrograph, _ = scenes["plain"]
-    first, second = (vg.pick(micrograph, DIAMETER, method="log", threads=t) for t in (1, 3))
-    np.testing.assert_allclose(first.xy_px, second.xy_px, atol=1e-3)
+def test_threads_do_not_change_the_picks(scenes, plain_by_log):
+    second = vg.pick(scenes["plain"][0], DIAMETER, method="log", threads=3)
+    np.testing.assert_allclose(plain_by_log.xy_px, second.xy_px, atol=1e-3)
 
 
 @pytest.mark.slow

@@ -334,7 +334,7 @@ def test_align(gpu, data, step_deg):
 
 
 def test_refine(gpu, data, tmp_path):
-    particles, truth = data
+    particles, truth = data[0][np.arange(30)], data[1]
     wanted = refine(particles, truth, GROUP, **CHOICES, iterations=2)
     found = refine(particles, truth, GROUP, **CHOICES, iterations=2, device=gpu, out=tmp_path / "run")
     assert list(found.iterations["phase"]) == list(wanted.iterations["phase"])

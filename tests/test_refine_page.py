@@ -20,6 +20,8 @@ from verglas.report import course, posteriors
 from verglas.report.refine import write_refine_page
 from verglas.report.run_folder import read_run_folder
 
+pytestmark = pytest.mark.drawn
+
 KINDS = {
     "finished": {},
     "live": {"state": "running", "iterations": 3},

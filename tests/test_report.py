@@ -24,6 +24,8 @@ from verglas.report.model import pack_model
 from verglas.report.volume import pack_volume
 from verglas.types.atoms import Atoms
 
+pytestmark = pytest.mark.drawn
+
 
 def pixels(png: bytes) -> np.ndarray:
     from matplotlib.image import imread

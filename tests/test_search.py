@@ -154,7 +154,7 @@ def check_nothing_is_lost(p, exact=False):
         assert abs(result.log_evidence[i] - evidence) < 2 * p.settings.epsilon + rounding
 
 
-@settings(deadline=None, max_examples=15)  # 400 among the slow tests
+@settings(deadline=None, max_examples=8)  # 400 among the slow tests
 @given(
     seed=st.integers(0, 100_000),
     box=st.integers(20, 27),
@@ -166,13 +166,13 @@ def test_the_surviving_set_holds_all_mass(seed, box, noise, radii):
     check_nothing_is_lost(Problem(seed, box=box, noise=noise, radii=radii))
 
 
-@settings(deadline=None, max_examples=6)
+@settings(deadline=None, max_examples=4)
 @given(seed=st.integers(0, 100_000), noise=st.sampled_from([0.3, 1.0, 5.0]))
 def test_the_surviving_set_holds_all_mass_of_the_float64_posterior(device, seed, noise):
     check_nothing_is_lost(Problem(seed, box=20, noise=noise, device=device), exact=True)
 
 
-@settings(deadline=None, max_examples=8)
+@settings(deadline=None, max_examples=5)
 @given(seed=st.integers(0, 1000), symmetry=st.sampled_from(["C2", "D2", "C4"]))
 def test_symmetric_maps(device, seed, symmetry):
     check_nothing_is_lost(Problem(seed, symmetry=symmetry, device=device))

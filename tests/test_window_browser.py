@@ -23,7 +23,7 @@ import verglas as vg
 
 playwright = pytest.importorskip("playwright.sync_api")
 pytest.importorskip("starlette")
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.drawn]
 
 # A software renderer: the same pixels on every machine.
 _ARGUMENTS = ["--no-sandbox", "--disable-dev-shm-usage", "--use-gl=angle", "--use-angle=swiftshader"]

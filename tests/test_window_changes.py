@@ -19,6 +19,8 @@ import verglas as vg
 from verglas.errors import InputError
 from verglas.run.tenure import tenure
 
+pytestmark = pytest.mark.drawn
+
 pytest.importorskip("starlette")
 
 

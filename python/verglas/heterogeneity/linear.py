@@ -63,19 +63,19 @@ def products(posed: PosedImages, volumes: Float32Array, sigma2: FloatArray, rows
     grid = ops.Grid(posed.box, max_radius=posed.radius)
     spectra = [gridding.to_grid(v, grid, threads=posed.threads) for v in volumes]
     for batch in posed.batches(rows, sigma2):
-        root = np.sqrt(batch.inv_sigma2[:, posed.pixel_shells] * posed.pixel_weights.astype(np.float32))
+        root = np.sqrt(batch.shell_weight[:, posed.pixel_shells] * posed.pixel_weights.astype(np.float32))
         slices = np.empty((len(batch), len(spectra), len(posed.pixels)), np.complex64)
         for q, spectrum in enumerate(spectra):
             made = ops.project(
                 spectrum,
                 grid,
                 batch.matrices,
-                shifts_px=batch.displacement_px,
+                shifts_px=batch.shifts_px,
                 ctf=batch.ctf,
                 threads=posed.threads,
             )
             slices[:, q] = made.reshape(len(batch), -1)[:, posed.pixels] * root
-        images = np.ascontiguousarray(batch.spectra.reshape(len(batch), -1)[:, posed.pixels] * root)
+        images = np.ascontiguousarray(batch.images.reshape(len(batch), -1)[:, posed.pixels] * root)
         # Real and imaginary parts side by side: the real part of an inner product is a plain one.
         g, x = slices.view(np.float32), images.view(np.float32)
         gram = np.matmul(g, g.transpose(0, 2, 1)).astype(np.float64)
@@ -167,7 +167,7 @@ class LinearSums:
         group = posed.group[made.batch.rows]
         # The pixel weights are in the values already, and so is 1 / sigma^2, which is taken out again.
         of_shell = posed.shell_sums(power)
-        of_shell /= made.batch.inv_sigma2[:, : posed.radius + 1]
+        of_shell /= made.batch.shell_weight[:, : posed.radius + 1]
         np.add.at(self.squared, group, of_shell)
         np.add.at(self.coefficients, group, np.broadcast_to(posed.shell_pixels, of_shell.shape))
 
@@ -183,15 +183,15 @@ def _insert(
 ) -> None:
     if not used.any():
         return
-    shell_weight = (weight[used, None] * batch.inv_sigma2[used, : radius + 1]).astype(np.float32)
-    images = None if ratio is None else batch.spectra[used] * ratio[used, None, None].astype(np.float32)
+    shell_weight = (weight[used, None] * batch.shell_weight[used, : radius + 1]).astype(np.float32)
+    images = None if ratio is None else batch.images[used] * ratio[used, None, None].astype(np.float32)
     for coset in posed.operators.cosets:
         ops.insert(
             sums,
             images,
             batch.matrices[used] @ coset,
             max_radius=radius,
-            shifts_px=batch.displacement_px[used],
+            shifts_px=batch.shifts_px[used],
             ctf=batch.ctf[used],
             shell_weight=np.ascontiguousarray(shell_weight),
             threads=posed.threads,
@@ -298,7 +298,7 @@ def first_noise(posed: PosedImages) -> FloatArray:
     flat = np.ones((posed.n_groups, posed.radius + 1))
     total, number = np.zeros_like(flat), np.zeros_like(flat)
     for batch in posed.batches(np.arange(len(posed)), flat):
-        values = batch.spectra.reshape(len(batch), -1)[:, posed.pixels]
+        values = batch.images.reshape(len(batch), -1)[:, posed.pixels]
         power = posed.shell_sums(np.square(np.abs(values)) * posed.pixel_weights)
         np.add.at(total, posed.group[batch.rows], power)
         np.add.at(number, posed.group[batch.rows], np.broadcast_to(posed.shell_pixels, power.shape))

@@ -19,9 +19,9 @@ from verglas.initial_model.starts import working_box
 from verglas.masks import soft_sphere
 from verglas.optics import for_job
 from verglas.reconstruction.half_sets import images_of, split_halves
-from verglas.reconstruction.sums import Symmetry
+from verglas.reconstruction.sums import Batch, Symmetry
 from verglas.types import Particles
-from verglas.types.arrays import Array, Complex64Array, Float32Array, FloatArray, IntArray
+from verglas.types.arrays import Array, Float32Array, FloatArray, IntArray
 
 _BATCH_PIXELS = 1 << 21
 _FEWEST = 20
@@ -29,30 +29,19 @@ _EDGE_PX = 3.0
 _CHUNK = 4096  # images looked at together for values that cannot be used
 
 
-@dataclass(frozen=True)
-class PosedBatch:
-    """Some images with what projection and insertion need.
+@dataclass(frozen=True, kw_only=True)
+class PosedBatch(Batch):
+    """Images ready for insertion, with their CTF and noise, that know which particles they are of.
 
     Attributes
     ----------
     rows : (m,) int64
         Which particles.
-    spectra : (m, N, N // 2 + 1) complex64
-        Phase-centred half transforms.
-    ctf : (m, N, N // 2 + 1) float32
-    matrices : (m, 3, 3) float64
-    displacement_px : (m, 2) float64
-        Of the particle from the centre.
-    inv_sigma2 : (m, shells) float32
-        1 / noise variance by shell.
     """
 
-    rows: IntArray
-    spectra: Complex64Array
     ctf: Float32Array
-    matrices: FloatArray
-    displacement_px: FloatArray
-    inv_sigma2: Float32Array
+    shell_weight: Float32Array
+    rows: IntArray
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -176,12 +165,12 @@ class PosedImages:
         for begin in range(0, len(rows), self.batch):
             some = rows[begin : begin + self.batch]
             yield PosedBatch(
-                some,
-                fourier.forward(self.particles.images(some), 2, threads=self.threads),
-                ops.ctf(self.params[some], self.box, self.pixel_size_A, threads=self.threads),
-                self.matrices[some],
-                self.displacement_px[some],
-                inverse[self.group[some]],
+                images=fourier.forward(self.particles.images(some), 2, threads=self.threads),
+                matrices=self.matrices[some],
+                shifts_px=self.displacement_px[some],
+                ctf=ops.ctf(self.params[some], self.box, self.pixel_size_A, threads=self.threads),
+                shell_weight=inverse[self.group[some]],
+                rows=some,
             )
 
     @cached_property

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from verglas.optics.refine.pixels import Batch, Pixels
+from verglas.optics.refine.pixels import Pixels, PixelTerms
 from verglas.types.arrays import Array, Float32Array, FloatArray, IntArray
 
 _BINS = 256
@@ -70,7 +70,7 @@ class DefocusScores:
             self._starts.append(starts + begin)
             self._k2.append(np.add.reduceat(k2, starts) / np.diff(np.append(starts, len(k2))))
 
-    def add(self, rows: IntArray, batch: Batch, amplitude: Float32Array, wavelength_A: float) -> None:
+    def add(self, rows: IntArray, batch: PixelTerms, amplitude: Float32Array, wavelength_A: float) -> None:
         """Of a batch whose particles share a wavelength; ``amplitude`` (m,) is the reference's of each pixel."""
         real = batch.cross.real * amplitude
         power = batch.power * amplitude**2

@@ -10,7 +10,7 @@ import numpy as np
 from verglas import fourier, ops
 from verglas.optics.refine.defocus import DefocusScores, fit_defocus
 from verglas.optics.refine.phases import GroupSums
-from verglas.optics.refine.pixels import BATCH, Batch, Pixels, Reference, batch_of, gather, image_spectra
+from verglas.optics.refine.pixels import BATCH, Pixels, PixelTerms, Reference, gather, image_spectra, pixel_terms
 from verglas.optics.stored import plain_images
 from verglas.optics.transfer import wavelength_A
 from verglas.types import Map, Particles
@@ -157,7 +157,7 @@ def calibrate(setting: Setting) -> Calibration:
         some = setting.particles[rows]
         spectra = image_spectra(some, setting.threads)
         slices = setting.references[h].slices(some)
-        batch = batch_of(spectra, slices, params[rows], one, pixels, setting.threads)
+        batch = pixel_terms(spectra, slices, params[rows], one, pixels, setting.threads)
         image_power = np.abs(gather(spectra, pixels)) ** 2
         terms = ((batch.cross.real * batch.sine), batch.power * batch.sine**2, image_power)
         sums[h, g] += pixels.shell_sums(np.stack([t.sum(axis=0) for t in terms]))
@@ -172,12 +172,14 @@ def calibrate(setting: Setting) -> Calibration:
     return Calibration(np.where(certain, a, 0.0), np.maximum(noise, 1e-6 * noise.max()))
 
 
-def _evaluate(setting: Setting, calibration: Calibration, rows: IntArray, params: FloatArray) -> tuple[Batch, Array]:
+def _evaluate(
+    setting: Setting, calibration: Calibration, rows: IntArray, params: FloatArray
+) -> tuple[PixelTerms, Array]:
     some, h, g = setting.particles[rows], setting.half[rows[0]], int(setting.group[rows[0]])
     spectra = image_spectra(some, setting.threads)
     slices = setting.references[h].slices(some)
     inverse = calibration.inverse_noise(g, setting.pixels)
-    return batch_of(spectra, slices, params[rows], inverse, setting.pixels, setting.threads), slices
+    return pixel_terms(spectra, slices, params[rows], inverse, setting.pixels, setting.threads), slices
 
 
 def group_pass(

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.optimize import minimize
 
-from verglas.optics.refine.pixels import Batch, Pixels
+from verglas.optics.refine.pixels import Pixels, PixelTerms
 from verglas.optics.zernike import zernike, zernike_indices
 from verglas.types.arrays import Array, FloatArray, IntArray
 
@@ -66,7 +66,7 @@ class GroupSums:
         # gradient of the model: G = (xx, xy, yy), its products with image and model
         self.gradients = np.zeros((7, *shape)) if magnification else None
 
-    def add(self, batch: Batch, group: IntArray, fold: IntArray, gradients: Array | None = None) -> None:
+    def add(self, batch: PixelTerms, group: IntArray, fold: IntArray, gradients: Array | None = None) -> None:
         """Sums of a batch; ``gradients`` is (7, n, m) where magnification is fitted."""
         real = batch.cross.real
         ps, pc = batch.power * batch.sine, batch.power * batch.cosine

@@ -124,7 +124,7 @@ class Reference:
 
 
 @dataclass(frozen=True, eq=False)
-class Batch:
+class PixelTerms:
     """Images and model of some particles on the pixels of a fit; s and c are sine and cosine of the CTF's phase.
 
     Attributes
@@ -161,16 +161,16 @@ def transfer(params: FloatArray, pixels: Pixels, threads: int | None = None) -> 
     return gather(values[0], pixels), gather(values[1], pixels)
 
 
-def batch_of(
+def pixel_terms(
     spectra: Complex64Array,
     slices: Complex64Array,
     params: FloatArray,
     inverse_noise: Float32Array,
     pixels: Pixels,
     threads: int | None = None,
-) -> Batch:
+) -> PixelTerms:
     """What the fits use, of n images and slices; ``inverse_noise`` is (n, m) or (m,)."""
     x, p = gather(spectra, pixels), gather(slices, pixels)
     sine, cosine = transfer(params, pixels, threads)
     cross = np.asarray(x * np.conj(p) * inverse_noise, np.complex64)
-    return Batch(cross, np.asarray((p.real**2 + p.imag**2) * inverse_noise, np.float32), sine, cosine)
+    return PixelTerms(cross, np.asarray((p.real**2 + p.imag**2) * inverse_noise, np.float32), sine, cosine)
