@@ -16,6 +16,8 @@ from verglas.errors import FormatError
 from verglas.report.assessed import read_assessed
 from verglas.run.postprocess import read_mtf
 
+pytestmark = pytest.mark.drawn
+
 
 @pytest.fixture(scope="module")
 def maps(tmp_path_factory):

@@ -318,7 +318,8 @@ def postprocess(
         vouched = vouches_for(shell, randomised, corrected)
         trusted = corrected if vouched else _no_more_than(corrected, unmasked)
         heard.progress(_PHASE, 3, 4)
-        sharpened, plot, b, low_pass = _sharpen(average, envelope, trusted, (mtf, b_factor_A2), chosen, threads)
+        undo = _Undone(mtf, b_factor_A2)
+        sharpened, plot, b, low_pass = _sharpen(average, envelope, trusted, undo, chosen, threads)
         heard.progress(_PHASE, 4, 4)
     frequency = unmasked.frequency_per_A
     return Postprocessed(
@@ -369,18 +370,25 @@ def _first_below(curve: FSC, value: float) -> int | None:
     return int(below[0]) + 1 if below.size else None
 
 
+@dataclass(frozen=True)
+class _Undone:
+    """What damped the map, as the caller states it: the detector's gain, and a B-factor that is not fitted."""
+
+    mtf: Mtf | None
+    b_factor_A2: float | None
+
+
 def _sharpen(
     average: Map,
     mask: Map,
     corrected: FSC,
-    options: tuple[Mtf | None, float | None],
+    undo: _Undone,
     chosen: PostprocessSettings,
     threads: int | None,
 ) -> tuple[Map, Guinier, float, float]:
     """The sharpened map, its Guinier plot, the B-factor undone, the low-pass."""
-    mtf, b_factor_A2 = options
-    if mtf is not None:
-        average = filters.apply(average, filters.inverse(mtf_gain(mtf, average.pixel_size_A)), threads=threads)
+    if undo.mtf is not None:
+        average = filters.apply(average, filters.inverse(mtf_gain(undo.mtf, average.pixel_size_A)), threads=threads)
     resolution = corrected.resolution_A(RESOLUTION_AT)
     weight = c_ref(corrected.curve)
     below = _first_below(corrected, RESOLUTION_AT)
@@ -388,7 +396,7 @@ def _sharpen(
         weight[below:] = 0.0  # what rises again beyond the resolution is noise
     inside = average.with_data(average.data * mask.data)
     plot = guinier(inside, weight, (chosen.fit_from_A, chosen.fit_to_A or min(resolution, 1e6)), threads=threads)
-    b = plot.b_factor_A2 if b_factor_A2 is None else b_factor_A2
+    b = plot.b_factor_A2 if undo.b_factor_A2 is None else undo.b_factor_A2
     b = max(b or 0.0, 0.0)
     low_pass = chosen.low_pass_A or resolution
     gains = [filters.b_factor(-b)]

@@ -36,12 +36,12 @@ def align(
     3.75 degrees or less is reached by branch and bound: slower than the default, and surer where signal is weak.
     """
     summary = align_files(AlignJob(particles, reference, out, AlignSettings(**settings), stack, device, threads))
-    found = summary.as_dict()
+    numbers = summary.as_dict()
     if as_json:
-        typer.echo(json.dumps(found, indent=2))
+        typer.echo(json.dumps(numbers, indent=2))
         return
     typer.echo(
-        f"{found['particles_aligned']} of {found['particles_read']} particles aligned in {found['seconds']} s "
-        f"({found['particles_per_second']} per second); median probability of the best pose "
-        f"{found['median_max_probability']:.2f}: {out}"
+        f"{numbers['particles_aligned']} of {numbers['particles_read']} particles aligned in {numbers['seconds']} s "
+        f"({numbers['particles_per_second']} per second); median probability of the best pose "
+        f"{numbers['median_max_probability']:.2f}: {out}"
     )

@@ -38,7 +38,7 @@ def check_bias(
     whether data finer than the alignment used agree as well, tell evidence from bias.
     """
     chosen = BiasSettings(**settings)
-    found, summary = check_bias_files(
+    bias, summary = check_bias_files(
         CheckBiasJob(particles, reference, chosen, symmetry, figure, out, stack, device, threads)
     )
-    typer.echo(json.dumps(summary, indent=1) if as_json else found.verdict)
+    typer.echo(json.dumps(summary, indent=1) if as_json else bias.verdict)

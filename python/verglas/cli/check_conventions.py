@@ -24,13 +24,13 @@ def register(app: typer.Typer) -> None:
         """
         from verglas.run.check_conventions import check_conventions as check
 
-        found = check(particles)
+        conventions = check(particles)
         if as_json:
-            typer.echo(json.dumps([asdict(one) for one in found], indent=2))
+            typer.echo(json.dumps([asdict(one) for one in conventions], indent=2))
         else:
-            for one in found:
+            for one in conventions:
                 word = "agrees" if one.agrees else "DIFFERS"
                 against = f"smallest correlation {one.correlation:.4f} (a mirror image: {one.mirror:.2f})"
                 typer.echo(f"{word}  {one.name}: {against}")
-        if not all(one.agrees for one in found):
+        if not all(one.agrees for one in conventions):
             raise typer.Exit(1)

@@ -41,16 +41,16 @@ def ctf(
     refuse_unless_positive({"--pixel-size": pixel_size})
     chosen = settings_from("ctf", CtfSettings, **settings)
     summary = ctf_files(CtfJob(micrographs, out, chosen, pixel_size, not no_pictures, threads, tuple(settings)))
-    found = summary.as_dict()
+    numbers = summary.as_dict()
     if as_json:
-        typer.echo(json.dumps(found, indent=2))
+        typer.echo(json.dumps(numbers, indent=2))
         return
     typer.echo(
-        f"{found['good']} of {found['micrographs']} micrographs fitted in {found['seconds']} s, rings to "
-        f"{found['median_resolution_A']:.1f} A in the median: {out / 'micrographs_ctf.star'}"
+        f"{numbers['good']} of {numbers['micrographs']} micrographs fitted in {numbers['seconds']} s, rings to "
+        f"{numbers['median_resolution_A']:.1f} A in the median: {out / 'micrographs_ctf.star'}"
         + ("" if no_pictures else f", {out / 'report.html'}")
     )
-    for name, flags in found["flagged"].items():
+    for name, flags in numbers["flagged"].items():
         typer.echo(f"look at {name}: {flags}")
     aside = summary.table[summary.table["reason"] != ""]
     say_set_aside(dict(zip(aside["micrograph"], aside["reason"], strict=True)), out / "ctf.csv")

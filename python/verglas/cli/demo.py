@@ -31,13 +31,13 @@ def demo(
     Writes report.html, map.mrc, start.mrc, truth.mrc, particles.star, particles.mrcs, and refine/, the run folder
     of the refinement with its own page. A demonstration already in the folder is replaced.
     """
-    found = run(out, threads=threads, device=device, **settings)
-    told = found.summary()
+    demonstration = run(out, threads=threads, device=device, **settings)
+    told = demonstration.summary()
     if as_json:
         typer.echo(json.dumps(told, indent=2))
         return
-    typer.echo(f"resolution against the truth: {found.resolution_A:.2f} A (FSC = 0.5)")
-    typer.echo(f"resolution between the half maps: {found.half_map_resolution_A:.2f} A (FSC = 0.143)")
+    typer.echo(f"resolution against the truth: {demonstration.resolution_A:.2f} A (FSC = 0.5)")
+    typer.echo(f"resolution between the half maps: {demonstration.half_map_resolution_A:.2f} A (FSC = 0.143)")
     typer.echo(
         f"median error of poses: {told['median_angular_error_deg']:.2f} deg, {told['median_shift_error_A']:.2f} A"
     )

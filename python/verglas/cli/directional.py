@@ -27,10 +27,10 @@ def register(app: typer.Typer) -> None:
         """
         from verglas.run.directional import directional_files
 
-        found, verdict = directional_files(half1, half2, mask, cone_deg=cone, pixel_size_A=pixel_size)
+        curves, verdict = directional_files(half1, half2, mask, cone_deg=cone, pixel_size_A=pixel_size)
         if as_json:
-            numbers = [round(r, 3) if math.isfinite(r) else None for r in found.resolution_A.tolist()]
-            told = {"verdict": verdict.as_dict(), "directions": found.directions.round(5).tolist()}
+            numbers = [round(r, 3) if math.isfinite(r) else None for r in curves.resolution_A.tolist()]
+            told = {"verdict": verdict.as_dict(), "directions": curves.directions.round(5).tolist()}
             typer.echo(json.dumps({**told, "resolution_A": numbers}, indent=1))
             return
         for finding in verdict.findings:

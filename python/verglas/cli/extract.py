@@ -43,15 +43,15 @@ def extract(
     """
     chosen = settings_from("extract", ExtractOptions, **settings)
     summary = extract_files(micrographs, [*picks], box, chosen, out, ctf=ctf, threads=threads)
-    found = summary.as_dict()
+    numbers = summary.as_dict()
     if as_json:
-        typer.echo(json.dumps(found, indent=2))
+        typer.echo(json.dumps(numbers, indent=2))
         return
     typer.echo(
-        f"{found['particles']} of {found['coordinates']} particles extracted in {found['seconds']} s, "
-        f"{found['box']} px of {found['pixel_size_A']:g} A: {out / 'particles.star'}"
+        f"{numbers['particles']} of {numbers['coordinates']} particles extracted in {numbers['seconds']} s, "
+        f"{numbers['box']} px of {numbers['pixel_size_A']:g} A: {out / 'particles.star'}"
     )
-    for reason, count in found["excluded"].items():
+    for reason, count in numbers["excluded"].items():
         typer.echo(f"set aside: {count}: {reason}")
     if summary.without_picks:
         typer.echo(f"micrographs without coordinates: {len(summary.without_picks)}")

@@ -23,33 +23,33 @@ def taken_file_rules(arguments: Sequence[str]) -> tuple[list[str], AbstractConte
         An option without a value, or with one that is not known.
     """
     rest: list[str] = []
-    found: dict[str, Any] = {}
+    rules: dict[str, Any] = {}
     left = iter(arguments)
     for argument in left:
         name, equals, value = argument.partition("=")
         if argument == "--":
             rest += [argument, *left]
         elif argument in _FLAGS:
-            found[_FLAGS[argument]] = True
+            rules[_FLAGS[argument]] = True
         elif name in _VALUED:
             given = value if equals else next(left, "")
             if not given:
                 raise typer.BadParameter("expected a value", param_hint=name)
-            _take(found, _VALUED[name], given)
+            _take(rules, _VALUED[name], given)
         else:
             rest.append(argument)
-    if found.get("paths", _STYLES[0]) not in _STYLES:
-        raise typer.BadParameter(f"expected {', '.join(_STYLES)}, got {found['paths']}", param_hint="--paths")
-    return rest, _in_force(found) if rest else nullcontext()
+    if rules.get("paths", _STYLES[0]) not in _STYLES:
+        raise typer.BadParameter(f"expected {', '.join(_STYLES)}, got {rules['paths']}", param_hint="--paths")
+    return rest, _in_force(rules) if rest else nullcontext()
 
 
-def _take(found: dict[str, Any], field: str, value: str) -> None:
-    found[field] = (*found.get(field, ()), Path(value).expanduser()) if field == "stack_roots" else value
+def _take(rules: dict[str, Any], field: str, value: str) -> None:
+    rules[field] = (*rules.get(field, ()), Path(value).expanduser()) if field == "stack_roots" else value
 
 
 @contextmanager
-def _in_force(found: dict[str, Any]) -> Iterator[None]:
+def _in_force(rules: dict[str, Any]) -> Iterator[None]:
     from verglas.run.file_rules import use_file_rules
 
-    with use_file_rules(**found, command_line=True):
+    with use_file_rules(**rules, command_line=True):
         yield

@@ -31,14 +31,14 @@ def register(app: typer.Typer) -> None:
         made = estimate_gain_files(
             movies, out, illumination_px=illumination, most_frames=most_frames, upsampling=upsampling, **known
         )
-        found = made.as_dict()
+        numbers = made.as_dict()
         if as_json:
-            typer.echo(json.dumps(found, indent=2))
+            typer.echo(json.dumps(numbers, indent=2))
             return
         typer.echo(
-            f"{out}: from {found['frames']} frames of {found['movies']} movies; pixels differ by "
-            f"{100 * found['pattern']:.1f} %, each factor is known to {100 * found['relative_error']:.2f} %; "
-            f"{found['bad_pixels']} bad pixels in {found['defects']}"
+            f"{out}: from {numbers['frames']} frames of {numbers['movies']} movies; pixels differ by "
+            f"{100 * numbers['pattern']:.1f} %, each factor is known to {100 * numbers['relative_error']:.2f} %; "
+            f"{numbers['bad_pixels']} bad pixels in {numbers['defects']}"
         )
         if made.excluded:
             typer.echo(f"{len(made.excluded)} movies set aside; the first: {made.excluded[0]}")

@@ -15,11 +15,11 @@ def register(app: typer.Typer) -> None:
         """Show version, instruction set in use, threads, devices, CUDA build and package versions."""
         from verglas.run.machine import info as collect
 
-        found = collect()
+        versions = collect()
         if as_json:
-            typer.echo(json.dumps(found, indent=2))
+            typer.echo(json.dumps(versions, indent=2))
             return
-        for key, value in found.items():
+        for key, value in versions.items():
             if isinstance(value, dict):
                 typer.echo(f"{key}:")
                 for name, item in value.items():

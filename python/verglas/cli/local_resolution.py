@@ -42,12 +42,12 @@ def local_resolution(
     refuse_unless_positive({"--pixel-size": pixel_size}, "A", finite=True)
     chosen = settings_from("local_resolution", LocalResolutionSettings, **settings)
     job = LocalResolutionJob(half1, half2, out, mask, map_path, filtered_map, pixel_size, chosen, threads)
-    found, record = local_resolution_files(job)
+    local, record = local_resolution_files(job)
     if as_json:
         typer.echo(json.dumps(record, indent=2))
         return
-    low, first, middle, third, high = found.quantiles_A()
+    low, first, middle, third, high = local.quantiles_A()
     typer.echo(f"median {middle:.2f} A, quartiles {first:.2f} to {third:.2f} A, 5 to 95 %: {low:.2f} to {high:.2f} A")
-    if found.unresolved > 0:
-        typer.echo(f"{100 * found.unresolved:.1f} % of the voxels are not resolved to {found.coarsest_A:.1f} A")
+    if local.unresolved > 0:
+        typer.echo(f"{100 * local.unresolved:.1f} % of the voxels are not resolved to {local.coarsest_A:.1f} A")
     typer.echo(f"{out / 'report.html'}, {record['seconds']:.1f} s")

@@ -42,7 +42,7 @@ def map_model(
         raise typer.BadParameter("give both half maps or none", param_hint="--half1 and --half2")
     halves = None if half1 is None else (half1, half2)
     chosen = settings_from("map_model", MapModelSettings, **settings)
-    found, record = map_model_files(MapModelJob(map_path, model, out, fit, halves, pixel_size, chosen, threads))
+    support, record = map_model_files(MapModelJob(map_path, model, out, fit, halves, pixel_size, chosen, threads))
     if as_json:
         typer.echo(json.dumps(record, indent=2))
         return
@@ -52,11 +52,11 @@ def map_model(
             "no other place" if placed["runner_up_sd"] is None else f"the next best place {placed['runner_up_sd']:.2f}"
         )
         typer.echo(f"fit: mean density at the atoms {placed['density_sd']:.2f} sd above the map's, {other}")
-    typer.echo(f"Q-score {found.q_mean:.3f} (proteins at {found.resolution_A:.2f} A: {found.expected_q:.2f})")
-    typer.echo("CC " + ", ".join(f"{name} {value:.3f}" for name, value in found.correlations.items()))
+    typer.echo(f"Q-score {support.q_mean:.3f} (proteins at {support.resolution_A:.2f} A: {support.expected_q:.2f})")
+    typer.echo("CC " + ", ".join(f"{name} {value:.3f}" for name, value in support.correlations.items()))
     typer.echo(
-        f"d_model {found.d_model_A:.2f} A, d99 {found.d99_A:.2f} A, FSC 0.5 at {found.d_fsc_A(0.5):.2f} A, "
-        f"0.143 at {found.d_fsc_A(0.143):.2f} A"
+        f"d_model {support.d_model_A:.2f} A, d99 {support.d99_A:.2f} A, FSC 0.5 at {support.d_fsc_A(0.5):.2f} A, "
+        f"0.143 at {support.d_fsc_A(0.143):.2f} A"
     )
     for line in record["consistency"]:
         typer.echo(line)

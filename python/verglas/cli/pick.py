@@ -64,17 +64,17 @@ def pick(
         leave_out,
     )
     summary = pick_files(job)
-    found = summary.as_dict()
+    numbers = summary.as_dict()
     if as_json:
-        typer.echo(json.dumps(found, indent=2))
+        typer.echo(json.dumps(numbers, indent=2))
         return
     typer.echo(
-        f"{found['picks']} particles in {found['micrographs']} micrographs, "
-        f"{found['seconds_per_micrograph']} s each: {out / 'picks.star'}, {out / 'report.html'}"
+        f"{numbers['picks']} particles in {numbers['micrographs']} micrographs, "
+        f"{numbers['seconds_per_micrograph']} s each: {out / 'picks.star'}, {out / 'report.html'}"
     )
     say_set_aside(summary.set_aside, out / "verdict.json")
-    if "comparison" in found:
-        merit = found["comparison"]
+    if "comparison" in numbers:
+        merit = numbers["comparison"]
         auc = f", AUC {merit['auc']:.3f}" if "auc" in merit else ""
         line = f"precision {merit['precision']:.3f}, recall {merit['recall']:.3f}, F {merit['f_score']:.3f}{auc}"
         typer.echo(f"against {compare}: {line}")

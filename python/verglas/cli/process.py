@@ -83,16 +83,16 @@ def process(
 
 
 def _print(done: Outcome, as_json: bool) -> None:
-    found = done.summary()
+    numbers = done.summary()
     if as_json:
-        typer.echo(json.dumps(found, indent=2))
+        typer.echo(json.dumps(numbers, indent=2))
     else:
-        resolution = f", {found['resolution_A']:.2f} A" if found["resolution_A"] else ""
+        resolution = f", {numbers['resolution_A']:.2f} A" if numbers["resolution_A"] else ""
         typer.echo(
-            f"{found['particles']} particles from {found['micrographs_used']} of {found['micrographs']} "
-            f"micrographs{resolution}, {found['seconds']:.0f} s: {found['report']}"
+            f"{numbers['particles']} particles from {numbers['micrographs_used']} of {numbers['micrographs']} "
+            f"micrographs{resolution}, {numbers['seconds']:.0f} s: {numbers['report']}"
         )
-        for name, reason in found["set_aside"].items():
+        for name, reason in numbers["set_aside"].items():
             typer.echo(f"set aside: {name}: {reason}")
     if done.stopped:
         print(f"verglas: {done.stopped}", file=sys.stderr)

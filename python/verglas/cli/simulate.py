@@ -65,8 +65,8 @@ def simulate(
         settings["noise_power"] = "coloured"
     how: dict[str, Any] = {"seed": seed, "hide_poses": hide_poses, "threads": threads, **settings}
     particles(models, n, box, pixel_size, snr, out, listener=None if as_json else "screen", **how)
-    found = describe(out)
-    typer.echo(json.dumps(found, indent=2) if as_json else found["text"])
+    description = describe(out)
+    typer.echo(json.dumps(description, indent=2) if as_json else description["text"])
 
 
 def _check(phantom: str | None, model: list[Path] | None, hinge: float | None, snr: float) -> None:

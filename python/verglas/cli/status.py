@@ -22,12 +22,12 @@ def register(app: typer.Typer) -> None:
         """
         from verglas.run.status import status as status_of
 
-        found = status_of(folder)
+        job_status = status_of(folder)
         if as_json:
-            typer.echo(json.dumps(found.as_dict(), indent=2))
+            typer.echo(json.dumps(job_status.as_dict(), indent=2))
         else:
-            typer.echo(found.sentence)
-            for name, value in found.details.get("stages", {}).items():
+            typer.echo(job_status.sentence)
+            for name, value in job_status.details.get("stages", {}).items():
                 typer.echo(f"  {name}: {value['state']}{', ' + value['verdict'] if value['verdict'] else ''}")
-        if found.state in ("stalled", "dead", "failed"):
+        if job_status.state in ("stalled", "dead", "failed"):
             raise typer.Exit(1)

@@ -34,12 +34,12 @@ def tomogram(
     """Reconstruct a map from an aligned tilt series, and say how well left-out tilts are predicted."""
     refuse_unless_positive({"--pixel-size": pixel_size}, "A")
     job = TomogramJob(tilts, tilt_angles, out, pixel_size, TomogramSettings(**settings), check_tilts, threads)
-    found = tomogram_files(job)
+    numbers = tomogram_files(job)
     if as_json:
-        typer.echo(json.dumps(found, indent=2))
+        typer.echo(json.dumps(numbers, indent=2))
         return
-    predicted = [one["correlation"] for one in found["left_out"]]
+    predicted = [one["correlation"] for one in numbers["left_out"]]
     said = (
         f", left-out tilts predicted with a correlation of {sum(predicted) / len(predicted):.3f}" if predicted else ""
     )
-    typer.echo(f"{found['tilts']} tilts, {found['seconds']} s{said}: {found['map']}, {out}/report.html")
+    typer.echo(f"{numbers['tilts']} tilts, {numbers['seconds']} s{said}: {numbers['map']}, {out}/report.html")

@@ -176,11 +176,11 @@ class _HalfMoments:
         if self.flat:
             ones = np.ones(len(made.cross))
             return ones[:, None], ones[:, None, None]
-        found = latent_posterior(made.gram, made.cross, self.half.contrasts)
-        self.contrast += found.contrast_weight.sum(axis=0)
-        self.spread += (found.covariance + found.mean[:, :, None] * found.mean[:, None, :]).sum(axis=0)
+        posterior = latent_posterior(made.gram, made.cross, self.half.contrasts)
+        self.contrast += posterior.contrast_weight.sum(axis=0)
+        self.spread += (posterior.covariance + posterior.mean[:, :, None] * posterior.mean[:, None, :]).sum(axis=0)
         self.number += len(made.cross)
-        return found.first, found.second
+        return posterior.first, posterior.second
 
     def contrasts(self) -> tuple[Contrasts, float]:
         """The prior that these images suggest, of mean 1, and the mean that was taken out of it."""
@@ -249,8 +249,8 @@ def held_out_evidence(posed: PosedImages, model: ComponentModel) -> FloatArray:
         for made in products(posed, other.volumes, model.sigma2, posed.rows_of_half(number)):
             for q in range(out.shape[1]):
                 some = slice(0, q + 1)
-                found = latent_posterior(made.gram[:, some, some], made.cross[:, some], other.contrasts)
-                out[made.batch.rows, q] = found.log_evidence
+                posterior = latent_posterior(made.gram[:, some, some], made.cross[:, some], other.contrasts)
+                out[made.batch.rows, q] = posterior.log_evidence
     return out
 
 
@@ -263,8 +263,8 @@ def coordinates(
     mean, covariance, contrast = np.zeros((len(chosen), q)), np.zeros((len(chosen), q, q)), np.zeros(len(chosen))
     done = 0
     for made in products(posed, volumes, model.sigma2, chosen):
-        found = latent_posterior(made.gram, made.cross, contrasts)
+        posterior = latent_posterior(made.gram, made.cross, contrasts)
         some = slice(done, done + len(made.batch))
-        mean[some], covariance[some], contrast[some] = found.mean, found.covariance, found.first[:, 0]
+        mean[some], covariance[some], contrast[some] = posterior.mean, posterior.covariance, posterior.first[:, 0]
         done = some.stop
     return mean, covariance, contrast

@@ -259,7 +259,7 @@ class _Fitting:
     def defocus(self, made: Round, range_A: float) -> Round:
         """Of every particle."""
         optics, where = self.state.optics, places(self.state)
-        calibration = recalibrate(self.setting, self.calibration, range_A, where)
+        calibration = recalibrate(self.setting, self.calibration, range_A, *where)
         scores = defocus_pass(self.setting, calibration, range_A, self.heard)
         micrograph, xy = where
         fit = fit_defocus(scores, (optics.defocus_u_A + optics.defocus_v_A) / 2, micrograph, xy)

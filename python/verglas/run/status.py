@@ -113,7 +113,8 @@ def status(folder: str | Path) -> Status:
     command, recorded = str(run.get("command", "refine")), str(run.get("state", "unknown"))
     run_state = read_run_state(run)
     beat_age, progress_age = _age_s(beat.get("time")), _age_s(progress.get("time"))
-    state, why = _judged(path, run_state, beat, beat_age, (progress_age, float(progress.get("stalled_after_s", 0))))
+    pace = _Pace(progress_age, float(progress.get("stalled_after_s", 0)))
+    state, why = _judged(path, run_state, beat, beat_age, pace)
     at = f"{progress.get('phase', '')}, {progress.get('done', 0)} of {progress.get('total', 0)}"
     # of a failure the sentence says more than the name of its error, which is the reason
     reason = recorded if run_state is RunState.FAILED else str(run.get("reason", "")) or recorded
@@ -151,8 +152,16 @@ def _age_s(text: Any) -> float | None:
     return round((datetime.now(timezone.utc) - datetime.fromisoformat(str(text))).total_seconds(), 1)
 
 
+@dataclass(frozen=True)
+class _Pace:
+    """Seconds since the last sign of progress, and how many without one a job of its pace is given; 0: any number."""
+
+    silent_s: float | None
+    patience_s: float
+
+
 def _judged(
-    folder: Path, recorded: RunState, beat: dict[str, Any], beat_age: float | None, progress: tuple[float | None, float]
+    folder: Path, recorded: RunState, beat: dict[str, Any], beat_age: float | None, pace: _Pace
 ) -> tuple[str, str]:
     """The state, and for one that is not as recorded: why."""
     if not recorded.goes_on:
@@ -171,11 +180,10 @@ def _judged(
         return "dead", f"no heartbeat from {beat.get('host')} for {rough_duration(beat_age)}"
     if late:
         return "stalled", f"its process {beat.get('pid')} has given no heartbeat for {rough_duration(beat_age)}"
-    silent, patience = progress
-    if silent is not None and patience and silent > patience:
+    if pace.silent_s is not None and pace.patience_s and pace.silent_s > pace.patience_s:
         return (
             "stalled",
-            f"no progress for {rough_duration(silent)}; stacks of its threads are in {folder / 'stalled.log'}",
+            f"no progress for {rough_duration(pace.silent_s)}; stacks of its threads are in {folder / 'stalled.log'}",
         )
     return recorded.value, ""
 

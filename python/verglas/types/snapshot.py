@@ -67,5 +67,5 @@ def to_arrays(prefix: str, thing: Any) -> Arrays:
 
 def from_arrays(kind: type[Kind], prefix: str, arrays: Mapping[str, npt.NDArray[Any]]) -> Kind:
     """The dataclass that :func:`to_arrays` took apart; arrays without axes become numbers again."""
-    found = {name[len(prefix) :]: a for name, a in arrays.items() if name.startswith(prefix)}
-    return kind(**{name: a if a.ndim else a.item() for name, a in found.items()})
+    arrays_of_part = {name[len(prefix) :]: a for name, a in arrays.items() if name.startswith(prefix)}
+    return kind(**{name: a if a.ndim else a.item() for name, a in arrays_of_part.items()})

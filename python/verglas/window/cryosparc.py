@@ -56,8 +56,8 @@ def cryosparc_jobs(folder: Path) -> list[Job]:
 
 def _time(value: Any) -> str:
     """A time as text; MongoDB's export writes {"$date": ...}."""
-    found = value.get("$date", "") if isinstance(value, dict) else value
-    return found if isinstance(found, str) else ""
+    date = value.get("$date", "") if isinstance(value, dict) else value
+    return date if isinstance(date, str) else ""
 
 
 def _values(params: Any) -> dict[str, Any]:

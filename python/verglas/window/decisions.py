@@ -275,5 +275,5 @@ def note_of(job: Job) -> str:
 def settings_of_project(job: Job) -> dict[str, Any]:
     """What a ``process`` project was asked for, where it has settings of its own."""
     path = job.folder / "project.json"
-    found = read_json(path).get("request", {}) if path.is_file() else {}
-    return found if isinstance(found, dict) else {}
+    request = read_json(path).get("request", {}) if path.is_file() else {}
+    return request if isinstance(request, dict) else {}

@@ -126,19 +126,19 @@ def _sample(setting: Setting) -> IntArray:
 
 
 def recalibrate(
-    setting: Setting, calibration: Calibration, range_A: float, where: tuple[IntArray, FloatArray | None]
+    setting: Setting, calibration: Calibration, range_A: float, micrograph: IntArray, places: FloatArray | None = None
 ) -> Calibration:
     """Calibration with the sample's own defoci fitted: wrong ones take amplitude from fine shells, and their weight.
 
-    ``where`` is the micrograph of every particle and its place there, as for :func:`fit_defocus`.
+    ``micrograph`` is that of every particle, ``places`` where it lies there, as for :func:`fit_defocus`.
     """
     rows = _sample(setting)
     part = setting.take(rows)
     for _ in range(2):
-        optics, micrograph = setting.particles.optics[rows], np.unique(where[0][rows], return_inverse=True)[1]
+        optics, number = setting.particles.optics[rows], np.unique(micrograph[rows], return_inverse=True)[1]
         scores = defocus_pass(part, calibration, range_A)
         mean = (optics.defocus_u_A + optics.defocus_v_A) / 2
-        fit = fit_defocus(scores, mean, micrograph.astype(np.int64), None if where[1] is None else where[1][rows])
+        fit = fit_defocus(scores, mean, number.astype(np.int64), None if places is None else places[rows])
         table = setting.particles.table.iloc[rows]
         columns = {c: table[c].to_numpy(np.float64) + fit.change_A for c in ("rlnDefocusU", "rlnDefocusV")}
         calibration = calibrate(replace(part, particles=part.particles.with_columns(**columns)))
