@@ -10,7 +10,7 @@ from scipy.special import logsumexp, softmax
 
 from verglas.errors import InputError
 from verglas.optics.refine import Calibration, Pixels, Setting
-from verglas.optics.refine.pixels import batch_of, gather, image_spectra
+from verglas.optics.refine.pixels import gather, image_spectra, pixel_terms
 from verglas.types import Map
 from verglas.types.arrays import Float32Array, FloatArray, IntArray
 from verglas.types.listener import Listener
@@ -181,7 +181,7 @@ def score_particles(
         inverse = calibration.inverse_noise(g, pixels)
         some = setting.particles[rows]
         spectra = image_spectra(some, setting.threads)
-        batch = batch_of(spectra, setting.references[h].slices(some), params[rows], inverse, pixels, setting.threads)
+        batch = pixel_terms(spectra, setting.references[h].slices(some), params[rows], inverse, pixels, setting.threads)
         cross = batch.cross.real * batch.sine * amplitude
         power = batch.power * batch.sine**2 * amplitude**2
         image = np.abs(gather(spectra, pixels)) ** 2 * inverse
@@ -224,7 +224,7 @@ def shell_sums(setting: Setting, calibration: Calibration, noise_ratio: FloatArr
     for rows in setting.batches(np.arange(len(setting.particles))):
         h, g = int(setting.half[rows[0]]), int(setting.group[rows[0]])
         some = setting.particles[rows]
-        batch = batch_of(
+        batch = pixel_terms(
             image_spectra(some, setting.threads),
             setting.references[h].slices(some),
             params[rows],
