@@ -25,7 +25,7 @@ from common import collect, experiment_summary
 FIRST_SEED = 100
 OBJECTS = ("C1", "D2", "C5")
 BOX, PIXEL_A, COUNT = 32, 3.0, 1000
-EXPERIMENTS = {"poses": 0.04, "noise": 0.04, "junk": 0.04, "clean": 0.04}  # and their SNR
+EXPERIMENTS = {"poses": 0.1, "noise": 0.1, "junk": 0.1, "clean": 0.1}  # and their SNR
 
 
 def planted(kind: str, seed: int) -> tuple[vg.Particles, np.ndarray, vg.Map, str]:
@@ -33,7 +33,9 @@ def planted(kind: str, seed: int) -> tuple[vg.Particles, np.ndarray, vg.Map, str
     rng = np.random.default_rng((seed, 5))
     group = OBJECTS[seed % len(OBJECTS)]
     model = vg.simulate.phantom(BOX, PIXEL_A, 0.6 * BOX * PIXEL_A, group, seed)
-    p = vg.simulate.particles(model, COUNT, BOX, PIXEL_A, snr=EXPERIMENTS[kind], seed=seed)
+    # the envelope keeps the resolution from Nyquist
+    imaging = {"snr": EXPERIMENTS[kind], "envelope_b_factor_A2": 250.0}
+    p = vg.simulate.particles(model, COUNT, BOX, PIXEL_A, seed=seed, **imaging)
     truth = vg.simulate.density(model, BOX, PIXEL_A)
     bad = np.zeros(COUNT, bool)
     if kind != "clean":

@@ -17,6 +17,7 @@ _POSES = 512  # slices at a time
 _ENTRIES = 1 << 22  # distances at a time
 _LEAST_POSTERIOR = 1e-7
 _ELSEWHERE = 0.5  # of the precision: the images say another orientation than the file
+_PRECISE = 0.3  # less says nothing of where a particle is
 _MOST_ELSEWHERE = 0.2
 
 
@@ -37,8 +38,8 @@ class Alignability:
 
     @property
     def elsewhere(self) -> float:
-        """Share of the particles whose images are for another orientation: accuracy below half the precision."""
-        return float(np.mean(self.accuracy < _ELSEWHERE * self.precision))
+        """Share whose images are for another orientation: a precision of 0.3, and an accuracy below half of it."""
+        return float(np.mean((self.precision >= _PRECISE) & (self.accuracy < _ELSEWHERE * self.precision)))
 
 
 def judge_alignability(found: Alignability) -> Finding:

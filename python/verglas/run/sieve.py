@@ -142,7 +142,7 @@ def sieve(
 
     Copies of one particle go first. Then, round by round, the lowest of each half set are dropped and the maps made
     anew. Particles that were held out of all maps decide: a round is kept if they gain by its maps, over those of all
-    particles and over those of as many at random, beyond three standard errors. Else nothing is removed.
+    particles beyond two standard errors, and over those of as many at random beyond three. Else nothing is removed.
 
     Parameters
     ----------

@@ -31,7 +31,8 @@ BoolArray = npt.NDArray[np.bool_]
 
 LEAST_SHELLS = 5  # with signal; fewer rank nothing
 LEAST_IN_HALF = 20  # particles that a half map is made from
-_CERTAIN = 3.0  # standard errors of the held-out evidence
+_CERTAIN = 3.0  # standard errors by which those dropped must be worse than others
+_BETTER = 2.0  # standard errors by which the map must be better than that of all
 _PATIENCE = 3  # rounds beyond the best one: of half a set that is noisy, the first to go make the map no better
 _MOST_HELD_OUT = 20_000
 
@@ -253,7 +254,7 @@ class Rounds:
                 break
         row = self.table[best]
         certain = (
-            row["gain_nats"] > _CERTAIN * row["gain_error_nats"]
+            row["gain_nats"] > _BETTER * row["gain_error_nats"]
             and row["gain_over_control_nats"] > _CERTAIN * row["gain_over_control_error_nats"]
         )
         return best if best and certain else 0
