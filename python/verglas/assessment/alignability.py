@@ -50,15 +50,22 @@ def judge_alignability(found: Alignability) -> Finding:
     >>> import numpy as np
     >>> from verglas.assessment.alignability import Alignability, judge_alignability
     >>> judge_alignability(Alignability(np.full(10, 0.8), np.r_[np.full(6, 0.7), np.zeros(4)])).sentence
-    'for 40 % of 10 particles the images are for another orientation than the file (precision 0.80, accuracy 0.70)'
+    'for 40 % of 10 particles the image is for another orientation than the file, 0 % tell none'
     """
     share = found.elsewhere
     precision, accuracy = float(np.median(found.precision)), float(np.median(found.accuracy))
+    vague = float(np.mean(found.precision < _PRECISE))
     sentence = (
-        f"for {100 * share:.0f} % of {len(found.precision)} particles the images are for another orientation than the "
-        f"file (precision {precision:.2f}, accuracy {accuracy:.2f})"
+        f"for {100 * share:.0f} % of {len(found.precision)} particles the image is for another orientation than the "
+        f"file, {100 * vague:.0f} % tell none"
     )
-    numbers = {"elsewhere": share, "precision": precision, "accuracy": accuracy, "particles": len(found.precision)}
+    numbers = {
+        "elsewhere": share,
+        "imprecise": vague,
+        "precision": precision,
+        "accuracy": accuracy,
+        "particles": len(found.precision),
+    }
     return Finding("alignability", "warn" if share > _MOST_ELSEWHERE else "go on", sentence, numbers)
 
 
