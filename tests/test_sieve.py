@@ -13,7 +13,7 @@ import verglas as vg
 from verglas.assessment import (
     Alignability,
     alignability,
-    expected_gain,
+    expected_quality,
     first_high_shell,
     held_out_evidence,
     judge_alignability,
@@ -75,7 +75,7 @@ def wrong_poses():
 
 def test_particles_at_wrong_poses_are_found_and_left_out(wrong_poses):
     p, bad, truth, found, heard = wrong_poses
-    for name in ("verglasGain", "verglasExpectedGain", "verglasCorrelation"):
+    for name in ("verglasGain", "verglasQuality", "verglasCorrelation"):
         assert auc(found.scores[name][~bad], found.scores[name][bad]) > 0.95
     assert found.round > 0
     assert bad[found.is_removed].mean() > 0.9
@@ -189,17 +189,18 @@ def test_residuals_of_right_poses_are_white(setting):
     assert 0.7 < scores.residual_z.std() < 1.4
 
 
-def test_expected_gain_ranks_by_noise_where_amplitudes_differ_by_chance_only():
+def test_quality_ranks_by_noise_where_amplitudes_differ_by_chance_only():
     rng = np.random.default_rng(0)
     n, p, noise = 4000, 3.0, np.repeat([1.0, 4.0], 2000)
     cross = p + rng.normal(size=n) * np.sqrt(noise * p / 2)
-    raw, expected = 2 * cross - noise * p, expected_gain(cross, np.full(n, p), noise)
-    assert auc(expected[:2000], expected[2000:]) > 0.99 > auc(raw[:2000], raw[2000:])
+    raw, told = 2 * cross - noise * p, expected_quality(cross, np.full(n, p), noise)
+    assert auc(told[:2000], told[2000:]) > 0.99 > auc(raw[:2000], raw[2000:])
     # amplitudes that do differ stay apart: half of the particles show nothing
     cross = np.repeat([20.0, 0.0], 2000) + rng.normal(size=n) * np.sqrt(10.0)
-    told = expected_gain(cross, np.full(n, 20.0), np.ones(n))
+    told = expected_quality(cross, np.full(n, 20.0), np.ones(n))
     assert auc(told[:2000], told[2000:]) > 0.99
-    assert abs(told[2000:].mean() + 20) < 5
+    assert abs(told[:2000].mean() - 1) < 0.2
+    assert abs(told[2000:].mean() + 1) < 0.2
 
 
 def test_percentiles_are_uniform_in_every_bin_of_defocus():

@@ -41,7 +41,7 @@ from verglas.assessment.movies import judge_movies
 from verglas.assessment.orientations import OrientationEfficiency, orientation_efficiency, view_counts
 from verglas.assessment.particle_scores import (
     ParticleScores,
-    expected_gain,
+    expected_quality,
     first_high_shell,
     held_out_evidence,
     percentile_by_defocus,
@@ -91,7 +91,7 @@ __all__ = [
     "directional_fsc",
     "displacement_of_b_factor",
     "effective_counts",
-    "expected_gain",
+    "expected_quality",
     "filter_locally",
     "first_crossing",
     "first_high_shell",

@@ -65,24 +65,28 @@ class ParticleScores:
         return 2 * self.cross_high - self.noise_ratio * self.power_high
 
     @property
-    def expected_gain(self) -> FloatArray:
-        """The gain that is to be expected of the particle: :func:`expected_gain`."""
-        return expected_gain(self.cross, self.power, self.noise_ratio)
+    def quality(self) -> FloatArray:
+        """Expected gain over power: :func:`expected_quality`."""
+        return expected_quality(self.cross, self.power, self.noise_ratio)
 
     @property
-    def expected_gain_high(self) -> FloatArray:
+    def quality_high(self) -> FloatArray:
         """The same of the finer shells."""
-        return expected_gain(self.cross_high, self.power_high, self.noise_ratio)
+        return expected_quality(self.cross_high, self.power_high, self.noise_ratio)
 
 
-def expected_gain(cross: FloatArray, power: FloatArray, noise_ratio: FloatArray) -> FloatArray:
-    r"""Gain of particles when the noise in their amplitudes is taken out, nats.
+def expected_quality(cross: FloatArray, power: FloatArray, noise_ratio: FloatArray) -> FloatArray:
+    r"""Gain of particles over their power when the noise in their amplitudes is taken out.
 
     The amplitude b = c / p of one particle is known with a variance :math:`v = s^2 / 2p` only, which ranks particles by
     chance; their noise s^2 is known well. So b is drawn towards the mean of the set, as its spread beyond chance allows
     (DerSimonian and Laird's estimate :math:`\tau^2`):
 
-    .. math:: (2 \hat b - s^2)\, p, \qquad \hat b = (\tau^2 b + v \bar b) / (\tau^2 + v)
+    .. math:: 2 \hat b - s^2, \qquad \hat b = (\tau^2 b + v \bar b) / (\tau^2 + v)
+
+    1 is a particle like the others, 0 one that a map of equal weights does as well without. The power p is left out:
+    it is large for views that are dense and defoci that pass coarse shells, and a set that is sieved by it loses the
+    others.
 
     Parameters
     ----------
@@ -96,9 +100,9 @@ def expected_gain(cross: FloatArray, power: FloatArray, noise_ratio: FloatArray)
     Examples
     --------
     >>> import numpy as np
-    >>> from verglas.assessment.particle_scores import expected_gain
-    >>> expected_gain(np.array([9.0, 11.0]), np.full(2, 10.0), np.ones(2)).tolist()  # differ by chance
-    [10.0, 10.0]
+    >>> from verglas.assessment.particle_scores import expected_quality
+    >>> expected_quality(np.array([9.0, 11.0]), np.full(2, 10.0), np.ones(2)).tolist()  # differ by chance
+    [1.0, 1.0]
     """
     known = power > 1e-9
     if not known.any():
@@ -110,7 +114,7 @@ def expected_gain(cross: FloatArray, power: FloatArray, noise_ratio: FloatArray)
     chance = weight.sum() - np.square(weight).sum() / weight.sum()
     spread = max(0.0, float(weight @ (b - mean) ** 2 - (known.sum() - 1)) / chance) if chance > 0 else 0.0
     drawn = (spread * b + variance * mean) / (spread + variance)
-    return np.where(known, (2 * drawn - noise_ratio) * p, 0.0)
+    return np.where(known, 2 * drawn - noise_ratio, 0.0)
 
 
 def first_high_shell(calibration: Calibration, pixels: Pixels, resolution_A: float | None = None) -> int:

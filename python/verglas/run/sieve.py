@@ -312,7 +312,7 @@ class _Work:
         columns = {
             "verglasGain": found.gain,
             "verglasGainHigh": found.gain_high,
-            "verglasExpectedGain": found.expected_gain,
+            "verglasQuality": found.quality,
             "verglasCorrelation": found.correlation,
             "verglasCorrelationPercentile": percentile_by_defocus(found.correlation, defocus),
             "verglasResidualZ": found.residual_z,
@@ -348,7 +348,7 @@ class _Work:
         gone = {**self.prepared.excluded, **self.copies}
         for i in np.flatnonzero(~self.stays).tolist():
             number, score = int(self.rounds.removed_in[i]), self.rounds.score[i]
-            what = "gain at high resolution" if self.chosen.band == "high" else "gain"
+            what = "quality at high resolution" if self.chosen.band == "high" else "quality"
             gone[int(self.once.rows[i])] = f"round {number}: {what} of {score:.4g} among the lowest"
         return gone
 

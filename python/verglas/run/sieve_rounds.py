@@ -180,7 +180,7 @@ class Rounds:
             scores, _, calibration = self.scores(self.maps[-1])
         if calibration.informative < LEAST_SHELLS:
             return False
-        value = scores.expected_gain_high if self.limits.band == "high" else scores.expected_gain
+        value = scores.quality_high if self.limits.band == "high" else scores.quality
         here = self.removed_in == 0
         for h in (0, 1):
             mine = here & (self.prepared.half == h)
