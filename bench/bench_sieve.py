@@ -2,10 +2,10 @@
 
     python bench/bench_sieve.py --seeds 10 --minutes 4     goes on where an earlier call stopped
 
-Development used seeds 0 to 3 and 100, and smaller sets of seeds 1 and 2; the committed rows begin at seed 200. Objects without
-symmetry, with D2 (reconstructed without it) and with C5 take turns. 1,000 particles of 32 px, 3 A; poses are true but
-for those planted; SNR is that of vg.simulate.particles. Resolutions against the truth: FSC 0.5 under one mask, made
-from the true map.
+Development used seeds 0 to 3 and 100, and smaller sets of seeds 1 and 2; the committed rows begin at seed 200. Objects
+without symmetry, with D2 (reconstructed without it) and with C5 take turns. 1,000 particles of 32 px, 3 A; poses are
+true but for those planted; SNR is that of vg.simulate.particles. Resolutions against the truth: FSC 0.5 under one mask,
+made from the true map.
 """
 
 from __future__ import annotations
