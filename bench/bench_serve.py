@@ -1,6 +1,7 @@
 """The window on a large project: 10,000 micrographs, 1e6 particles, 60 jobs; seconds to each page, and 200 readers.
 
-``python bench/bench_serve.py [FOLDER]`` makes the project (half a minute), asks the application in this process,
+``python bench/bench_serve.py --particles`` asks for the page of a million particles alone (bench/results/
+serve_particles.json). ``python bench/bench_serve.py [FOLDER]`` makes the project (half a minute), asks the application in this process,
 and writes bench/results/serve.json. Numbers are of the server; a browser adds its drawing.
 """
 
@@ -12,6 +13,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from urllib.parse import urlencode
 
 import numpy as np
 import pandas as pd
@@ -66,8 +68,39 @@ async def readers(client: Client, target: str) -> list[float]:
     return list(await asyncio.gather(*(one() for _ in range(N_READERS))))
 
 
+def particles_alone() -> None:
+    """A million particles with two coordinates: the page, its first look at the file, and a line drawn round some."""
+    rng = np.random.default_rng(0)
+    columns = {f"verglasCoordinate{k}": rng.normal(size=N_PARTICLES).round(4) for k in (1, 2)}
+    columns |= {"rlnDefocusU": rng.uniform(8e3, 25e3, N_PARTICLES).round(0), "rlnOpticsGroup": 1}
+    corners = [[0.5, -1.0], [2.5, -1.0], [2.5, 1.0], [1.5, 1.6], [0.5, 1.0]]
+    steps = [{"action": "keep", "x": "verglasCoordinate1", "y": "verglasCoordinate2", "corners": corners}]
+    query = urlencode({"steps": json.dumps(steps), "sort": "rlnDefocusU"})
+    with tempfile.TemporaryDirectory() as folder:
+        run = refine_run(Path(folder) / "run")
+        optics = pd.DataFrame({"rlnOpticsGroup": [1], "rlnImagePixelSize": [2.0], "rlnImageSize": [64]})
+        vg.io.write_star(run / "particles.star", {"optics": optics, "particles": pd.DataFrame(columns)})
+        client = Client(Path(folder))
+        page = f"/jobs/{next(iter(client.window.folders.jobs()))}/particles"
+        seconds, size = {}, {}
+        targets = {"page": page, "columns, first look": f"{page}.json", "columns again": f"{page}.json"}
+        targets |= {"points": f"{page}/points.json?x=verglasCoordinate1&y=verglasCoordinate2"}
+        for name, target in (targets | {"a line round some": f"{page}/chosen.json?{query}"}).items():
+            start = time.perf_counter()
+            answer = client.ask(target)
+            seconds[name], size[name] = round(time.perf_counter() - start, 3), len(answer.body)
+            assert answer.status == 200
+    result = {"machine": machine(), "particles": N_PARTICLES, "seconds": seconds, "bytes": size}
+    path = Path(__file__).resolve().parent / "results" / "serve_particles.json"
+    path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    print(json.dumps(result, indent=1))
+
+
 def main() -> None:
     """Make, ask, write."""
+    if sys.argv[1:] == ["--particles"]:
+        particles_alone()
+        return
     with tempfile.TemporaryDirectory(dir=sys.argv[1] if len(sys.argv) > 1 else None) as folder:
         root = Path(folder)
         make_project(root)

@@ -54,7 +54,8 @@ def test_files_picks_page_and_verdict(folder, tmp_path):
     for name, picks in read.items():
         np.testing.assert_allclose(picks.xy_px, summary.picks[name].xy_px, atol=1e-6)
         assert np.all(np.diff(picks.columns["rlnAutopickFigureOfMerit"]) <= 0)
-    assert len(list((tmp_path / "pictures").glob("*.png"))) == 2
+    assert len(list((tmp_path / "pictures").glob("*.jpg"))) == 2
+    assert max(path.stat().st_size for path in (tmp_path / "pictures").iterdir()) < 150_000
     verdict = json.loads((tmp_path / "verdict.json").read_text())
     assert verdict["verdict"]["state"] == summary.verdict.state
     page = (tmp_path / "report.html").read_text()

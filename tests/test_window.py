@@ -251,6 +251,23 @@ def besieged(tmp_path_factory):
     return Client(root / "jobs", allow_changes=True)
 
 
+@pytest.mark.slow
+def test_two_hundred_readers_at_once_have_their_pages(client):
+    """Each its own page whole: the project's, a job's, or a map."""
+    key = next(iter(keys(client).values()))
+    targets = ["/", f"/jobs/{key}", f"/jobs/{key}/volumes/map"]
+    alone = [client.ask(target) for target in targets]
+
+    async def all_of_them():
+        return await asyncio.gather(*(client.request(targets[k % 3]) for k in range(200)))
+
+    answers = asyncio.run(all_of_them())
+    assert len(answers) == 200
+    for k, answer in enumerate(answers):
+        assert (answer.status, len(answer.body)) == (200, len(alone[k % 3].body))
+    assert answers[2].body == alone[2].body
+
+
 @pytest.mark.parametrize("what", HOSTILE)
 def test_hostile_requests_get_nothing(besieged, what):
     method, target, headers, status = HOSTILE[what]

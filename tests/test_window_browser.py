@@ -4,58 +4,22 @@ from __future__ import annotations
 
 import base64
 import json
-import os
 import re
 import signal
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from browser import chromium
+from window_browser import Server, browser, until
 from window_client import ball, class_folder, pick_folder, refine_run
 
 import verglas as vg
 
-playwright = pytest.importorskip("playwright.sync_api")
 pytest.importorskip("starlette")
+__all__ = ["browser"]  # a fixture
 pytestmark = [pytest.mark.slow, pytest.mark.drawn]
-
-# A software renderer: the same pixels on every machine.
-_ARGUMENTS = ["--no-sandbox", "--disable-dev-shm-usage", "--use-gl=angle", "--use-angle=swiftshader"]
-_ARGUMENTS += ["--enable-unsafe-swiftshader"]
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with playwright.sync_playwright() as made:
-        one = made.chromium.launch(executable_path=chromium(), args=_ARGUMENTS)
-        yield one
-        one.close()
-
-
-class Server:
-    """``verglas serve`` as a user starts it: a process, whose first line is the address."""
-
-    def __init__(self, folder: Path, *options: str) -> None:
-        self.command = [sys.executable, "-m", "verglas", "serve", str(folder), *options]
-        self.start()
-
-    def start(self) -> None:
-        self.process = subprocess.Popen(self.command, stdout=subprocess.PIPE, text=True, env=dict(os.environ))
-        assert self.process.stdout is not None
-        self.address = self.process.stdout.readline().strip()
-        assert re.fullmatch(r"http://127\.0\.0\.1:\d+/\?token=[\w-]{20,}", self.address)
-
-    def stop(self, number: int = signal.SIGTERM) -> None:
-        self.process.send_signal(number)
-        self.process.wait(20)
-        assert self.process.stdout is not None
-        self.process.stdout.close()
 
 
 @pytest.fixture(scope="module")
@@ -96,14 +60,6 @@ _SET = "level => { const v = document.querySelector('.volume').viewer; v.level =
 _SLICE = """() => { const c = document.querySelector('.slice');
   const p = c.getContext('2d').getImageData(0, 0, c.width, c.height).data;
   return Array.from(p).filter((v, i) => i % 4 === 0); }"""
-
-
-def until(page: Any, condition: str, seconds: float = 15.0) -> None:
-    """Wait in Python: to wait in the page would need eval, which its policy forbids."""
-    end = time.monotonic() + seconds
-    while not page.evaluate(condition):
-        assert time.monotonic() < end, condition
-        page.wait_for_timeout(50)
 
 
 def drawn(page: Any) -> np.ndarray:
@@ -403,7 +359,7 @@ def test_no_page_has_serious_findings_of_accessibility(browser, tmp_path, scheme
     pair = f"/compare?a={links['one'].rpartition('/')[2]}&b={links['two'].rpartition('/')[2]}"
     pages = ["/", links["one"], links["two"], f"{links['class2d']}/classes", f"{links['pick']}/micrographs"]
     found = []
-    for target in [*pages, f"{links['pick']}/picks/0", pair]:
+    for target in [*pages, f"{links['class2d']}/particles", f"{links['pick']}/picks/0", pair]:
         one.goto(root + target)
         one.wait_for_timeout(300)
         one.evaluate(axe + "; null")

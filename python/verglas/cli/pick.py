@@ -34,7 +34,7 @@ def pick(
         None, "--leave-out", help="left_out.star of `verglas serve`: areas drawn by hand in which nothing is picked."
     ),
     one_file: bool = typer.Option(False, "--one-file", help="All coordinates in picks.star, not a file each."),
-    no_pictures: bool = typer.Option(False, "--no-pictures", help="Write no PNG per micrograph."),
+    no_pictures: bool = typer.Option(False, "--no-pictures", help="Write no picture per micrograph."),
     threads: int = typer.Option(None, "--threads", min=1, help="Micrographs at a time [all processors]."),
     as_json: bool = typer.Option(False, "--json", help="Print the summary as JSON."),
     *,

@@ -19,7 +19,7 @@ REFRESH_S = 15  # of the page of something that is still running
 
 @dataclass(frozen=True)
 class Picture:
-    """A PNG with the words for those who do not see it (``alt``) and for all (``caption``).
+    """A PNG or JPEG with the words for those who do not see it (``alt``) and for all (``caption``).
 
     ``link`` is the path, from the page, of a larger one.
     """
@@ -32,7 +32,8 @@ class Picture:
     @property
     def source(self) -> str:
         """The picture itself, as the address of an image."""
-        return "data:image/png;base64," + base64.b64encode(self.png).decode("ascii")
+        kind = "jpeg" if self.png.startswith(b"\xff\xd8") else "png"
+        return f"data:image/{kind};base64," + base64.b64encode(self.png).decode("ascii")
 
 
 @dataclass(frozen=True)
@@ -117,7 +118,7 @@ class Page:
     footer : str
         Version and time.
     refresh_s : int, optional
-        A browser loads the page again after so many seconds; for what is still running.
+        A browser loads the page again after so many seconds until its reader has touched it; for what is still running.
     script : str
         JavaScript at the end of the page. Without it the page must say the same, if less handily.
     """
@@ -186,9 +187,8 @@ def render(page: Page) -> str:
     """
     fragments = [b for section in page.sections for b in section.blocks if isinstance(b, Fragment)]
     names = dict.fromkeys(name for one in fragments for name in one.scripts)
-    code = page.script + "".join(
-        template_text(name) for name in [*names, *(["sort.js"] if _has_sortable(page) else [])]
-    )
+    more = ["sort.js"] * _has_sortable(page) + ["follow.js"] * bool(page.refresh_s)
+    code = page.script + "".join(template_text(name) for name in [*names, *more])
     return (
         templates()
         .get_template("page.html")

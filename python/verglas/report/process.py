@@ -110,7 +110,7 @@ def micrograph_picture(found: PickResult, name: str, ctf: Mapping[str, Any], ctf
         lines = [f"{label}: {text}" for label, text in _facts(found, ctf)]
         below.text(0.02, 0.98, "\n".join(lines), transform=below.transAxes, va="top", fontsize=11, linespacing=1.7)
         figure.suptitle(f"{name}: {len(found.picks)} picks", fontsize=12)
-        return style.png(figure, 110)
+        return style.few_colours(style.png(figure, 110))
 
 
 def _facts(picking: PickResult, ctf: Mapping[str, Any]) -> list[tuple[str, str]]:

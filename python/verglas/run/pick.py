@@ -92,7 +92,7 @@ class PickJob:
     compare : Path, optional
         Picks taken as the truth.
     pictures : bool
-        One PNG per micrograph.
+        One picture per micrograph.
     threads : int, optional
         Micrographs worked on at a time.
     one_file : bool
@@ -336,7 +336,7 @@ def _pictures(result: PickResult, name: str) -> tuple[bytes, bytes]:
     from verglas.report.picks import picks_picture
 
     title = f"{Path(name).name}: {len(result.picks)} picks"
-    return picks_picture(result, title, 7.0), picks_picture(result, width_in=3.0)
+    return picks_picture(result, title, 5.0), picks_picture(result, width_in=2.4)
 
 
 def _summarise(
@@ -416,7 +416,7 @@ def _picture_name(name: str) -> str:
     """Path of a micrograph's picture: two of one name in different folders stay apart."""
     path = Path(name)
     parts = [p for p in path.with_suffix("").parts if p not in ("/", "..", ".")]
-    return f"pictures/{'__'.join(parts) or 'micrograph'}.png"
+    return f"pictures/{'__'.join(parts) or 'micrograph'}.jpg"
 
 
 def _write_quality(out: Path, usable: Sequence[_Done], summary: PickSummary) -> None:

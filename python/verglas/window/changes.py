@@ -15,10 +15,9 @@ from starlette.routing import Route
 
 from verglas.errors import InputError
 from verglas.io import write_text
-from verglas.window import cleaning, control, decisions, drafts
+from verglas.window import cleaning, control, decisions, drafts, latest
 from verglas.window.job import Job
 from verglas.window.particles import KEPT_PARTICLES
-from verglas.window.picked import PickedMicrographs
 
 if TYPE_CHECKING:
     from verglas.window.server import Window
@@ -35,7 +34,7 @@ class Changes:
     """
 
     def __init__(self, window: Window) -> None:
-        self.window, self.picked, self.tables = window, PickedMicrographs(), window.particle_tables
+        self.window, self.picked, self.tables = window, window.picked, window.particle_tables
 
     def routes(self) -> list[Route]:
         """Addresses; those that change something take POST."""
@@ -52,6 +51,8 @@ class Changes:
             ("/jobs/{key}/picks/{number:int}", self.picks),
             ("/jobs/{key}/picks/{number:int}.json", self.picks_json),
             ("/jobs/{key}/picks/{number:int}.png", self.picks_picture),
+            ("/jobs/{key}/picks/{number:int}/small.png", self.small_picture),
+            ("/jobs/{key}/montage.png", self.montage),
         )
         post: tuple[tuple[str, Callable[[Job, Any, Request], dict[str, str]]], ...] = (
             ("/jobs/{key}/classes", self._save_classes),
@@ -179,6 +180,18 @@ class Changes:
     def picks_picture(self, request: Request) -> Response:
         """The micrograph."""
         return Response(self.picked.picture(*self._picked(request))[0], media_type="image/png")
+
+    def small_picture(self, request: Request) -> Response:
+        """The micrograph, small, with rings about its picks."""
+        job, number = self._picked(request)
+        return Response(latest.small_picture(job, self.picked, number), media_type="image/png")
+
+    def montage(self, request: Request) -> Response:
+        """Averages so far."""
+        picture = latest.montage(self.window.job(request))
+        if picture is None:
+            raise HTTPException(404, "this job has no averages yet, or no longer")
+        return Response(picture, media_type="image/png")
 
     def _picked(self, request: Request) -> tuple[Job, int]:
         job, number = self.window.job(request), int(request.path_params["number"])

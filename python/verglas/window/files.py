@@ -19,6 +19,7 @@ _SHOWN = frozenset(
         ".out",
         ".err",
         ".png",
+        ".jpg",
         ".pdf",
         ".mrc",
         ".mrcs",

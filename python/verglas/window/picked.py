@@ -19,7 +19,7 @@ from verglas.run.candidates import FOLDER as CANDIDATES
 from verglas.run.candidates import RADIUS, Candidates, read_candidates
 from verglas.run.edited_picks import BEFORE, EDITED, Edits, edited_file, listed_names, picks_mark, set_aside_edits
 from verglas.types import Picks
-from verglas.types.arrays import FloatArray
+from verglas.types.arrays import Float32Array, FloatArray
 from verglas.window.job import Job
 from verglas.window.kept import Kept
 
@@ -152,11 +152,15 @@ class PickedMicrographs:
         path = self._micrograph(job, self.name(job, number))
 
         def draw() -> tuple[bytes, int, tuple[int, int]]:
-            data = read_micrograph(path).data
+            data = self.micrograph(job, number)
             small, step = binned(data, _SHOWN_PX)
             return grey_png(grey_bytes(small)), step, (data.shape[0], data.shape[1])
 
         return self._pictures.get((path, path.stat().st_mtime_ns), draw)
+
+    def micrograph(self, job: Job, number: int) -> Float32Array:
+        """The micrograph itself."""
+        return read_micrograph(self._micrograph(job, self.name(job, number))).data
 
     def _micrograph(self, job: Job, name: str) -> Path:
         for folder in (Path(), job.folder, *job.folder.parents[:4]):
@@ -223,7 +227,7 @@ class PickedMicrographs:
 
 
 def _rounded(values: Any) -> list[float | None]:
-    return [float(f"{v:.5g}") if np.isfinite(v) else None for v in values]
+    return [float(f"{v:.7g}") if np.isfinite(v) else None for v in values]
 
 
 def _checked(record: Mapping[str, Any], shape: tuple[int, int]) -> tuple[FloatArray, FloatArray, FloatArray]:

@@ -36,7 +36,9 @@ from verglas.window.files import file_of, files_of, tail_of
 from verglas.window.folders import Folders, folder_bytes
 from verglas.window.guard import Guard, Guarded, is_loopback
 from verglas.window.job import Job
+from verglas.window.latest import last_picked, montage_stamp
 from verglas.window.particles import ParticleTables
+from verglas.window.picked import PickedMicrographs
 from verglas.window.said import differences, flat, size_text, time_text
 from verglas.window.volumes import Volumes
 from verglas.window.watch import Watch
@@ -86,7 +88,7 @@ class Window:
     def __post_init__(self) -> None:
         self.watch = Watch(self.folders)
         self.volumes = Volumes(self.folders.roots)
-        self.particle_tables = ParticleTables()
+        self.particle_tables, self.picked = ParticleTables(), PickedMicrographs()
 
     def page(self, template: str, /, **values: Any) -> HTMLResponse:
         """A page made of its template."""
@@ -168,7 +170,9 @@ class Window:
             has_classes=decisions.has_classes(job),
             has_micrographs=bool(decisions.micrograph_files(job)),
             has_particles=self.particle_tables.has(job),
-            has_picks=job.changeable and any((job.folder / name).exists() for name in ("picks.star", "candidates")),
+            has_picks=self.picked.has(job),
+            montage=montage_stamp(job),
+            last_picked=last_picked(job, self.picked),
             note=decisions.note_of(job),
             removable=cleaning.removable(job),
             has_angles=(job.folder / "particles.star").is_file() and job.command in _POSED,
@@ -228,7 +232,7 @@ class Window:
         kind = mimetypes.guess_type(path.name)[0] or "application/octet-stream"
         if path.suffix == ".html":
             return FileResponse(path, media_type=kind, headers={"content-security-policy": _STRANGE_PAGE})
-        if kind in ("image/png", "application/pdf") or path.suffix in (
+        if kind in ("image/png", "image/jpeg", "application/pdf") or path.suffix in (
             ".json",
             ".csv",
             ".star",

@@ -59,10 +59,10 @@
           const [a, b] = [from, at(e)].sort((u, v) => u - v);
           if (from === null || !(b > a)) { from = null; return; }
           from = null;
-          // The outermost bins hold what lies beyond them.
-          const step = {action: pick(root, 'mode').value, x: column.name};
-          if (a > column.low) { step.low = Number(a.toPrecision(6)); }
-          if (b < column.high) { step.high = Number(b.toPrecision(6)); }
+          // The outermost bins hold what lies beyond them: a range that reaches an end has no limit there.
+          const step = {action: pick(root, 'mode').value, x: column.name}, end = 0.01 * (column.high - column.low);
+          if (a > column.low + end) { step.low = Number(a.toPrecision(6)); }
+          if (b < column.high - end) { step.high = Number(b.toPrecision(6)); }
           add(step);
         };
         figure.append(area, under); all.append(figure);

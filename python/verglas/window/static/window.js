@@ -42,7 +42,8 @@
       if (again) { again = false; refresh(); }
     }
   }
-  const same = (a, b) => a.textContent === b.textContent;
+  const pictures = part => [...part.querySelectorAll('img')].map(one => one.getAttribute('src')).join(' ');
+  const same = (a, b) => a.textContent === b.textContent && pictures(a) === pictures(b);
   function follow() {
     const events = new EventSource('/events');
     let first = true;
