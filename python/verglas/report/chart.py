@@ -15,6 +15,15 @@ import pandas as pd
 from verglas.report.html import Fragment
 
 _MOST_POINTS = 1500
+_BY_ITERATION = (
+    ("Resolution by iteration", "resolution (Å)", {"resolution_A": "masked", "resolution_unmasked_A": "unmasked"}),
+    ("Log-likelihood by iteration", "per particle", {"log_likelihood": "log-likelihood"}),
+    ("Certainty by iteration", "largest posterior", {"max_probability": "largest posterior probability"}),
+    ("Changes of angles by iteration", "degrees", {"angle_change_deg": "change", "accuracy_deg": "accuracy"}),
+    ("Changes of shifts by iteration", "Å", {"shift_change_A": "change", "accuracy_shift_A": "accuracy"}),
+    ("Evidence by iteration", "standard deviations", {"evidence": "on unseen data"}),
+    ("Time by iteration", "seconds", {"seconds": "all", "seconds_expectation": "poses"}),
+)
 
 
 @dataclass(frozen=True)
@@ -102,6 +111,36 @@ def fsc_chart(title: str, table: pd.DataFrame) -> Chart:
     top = float(np.nanmax(frequency))
     marks = [Line(top, f"Nyquist {1 / top:.2f} Å")] if top > 0 else []
     return Chart(title, "resolution (Å)", "FSC", series, [Line(0.5, "0.5"), Line(0.143, "0.143")], marks, inverse=True)
+
+
+def iteration_charts(table: pd.DataFrame) -> list[Chart]:
+    """Charts of what a table by iteration holds; of columns without a number there is none.
+
+    Parameters
+    ----------
+    table : DataFrame
+        iteration, and any of the columns of ``iterations.csv``.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from verglas.report.chart import iteration_charts
+    >>> charts = iteration_charts(pd.DataFrame({"iteration": [1, 2], "resolution_A": [20.0, 12.0]}))
+    >>> [(one.title, one.series[0].y.tolist()) for one in charts]
+    [('Resolution by iteration', [20.0, 12.0])]
+    """
+    x = _numbers(table["iteration"])
+    charts = []
+    for title, label, columns in _BY_ITERATION:
+        series = [Series(words, x, _numbers(table[name])) for name, words in columns.items() if name in table]
+        series = [one for one in series if np.isfinite(one.y).any()]
+        if series:
+            charts.append(Chart(title, "iteration", label, series, zero=label == "seconds"))
+    return charts
+
+
+def _numbers(column: pd.Series[Any]) -> npt.NDArray[np.float64]:
+    return pd.to_numeric(column, errors="coerce").to_numpy(np.float64)
 
 
 def chart_html(chart: Chart) -> str:

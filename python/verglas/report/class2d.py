@@ -9,11 +9,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 
 from verglas.classification import Classes2D
 from verglas.classification.classes import Iteration
 from verglas.classification.kept import Standing
 from verglas.report import figures, style
+from verglas.report.chart import chart_block, iteration_charts
 from verglas.report.html import REFRESH_S, Fragment, Page, Picture, Section, Table, render, templates, value_text
 
 _SHOWN = 200
@@ -113,6 +115,19 @@ def _classes(cards: Sequence[_Card], *, choose: bool) -> Fragment:
     return Fragment(templates().get_template("classes.html").render(cards=cards, choose=choose))
 
 
+def _frame(record: Sequence[Iteration]) -> pd.DataFrame:
+    """What the charts show of each iteration; they count on where a level begins anew."""
+    return pd.DataFrame(
+        {
+            "iteration": np.arange(1, len(record) + 1),
+            "resolution_A": [line.resolution_A for line in record],
+            "log_likelihood": [line.log_likelihood for line in record],
+            "evidence": [line.evidence for line in record],
+            "seconds": [line.seconds for line in record],
+        }
+    )
+
+
 def _record(record: Sequence[Iteration]) -> Table:
     head = (
         "iteration",
@@ -195,6 +210,7 @@ def _course(record: Sequence[Iteration], events: Sequence[str]) -> Section:
     )
     blocks: list[Picture | Table | Fragment] = [
         Picture(progress_figure(record), "resolution of the search and evidence against iteration"),
+        *(chart_block(one) for one in iteration_charts(_frame(record))),
         _record(record),
     ]
     if events:

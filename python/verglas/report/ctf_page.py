@@ -34,6 +34,8 @@ MOST_ROWS = 2000
 MOST_PICTURES = 40
 """Pictures of a page, the doubtful first."""
 
+_CARD_REM = 44.0  # narrower, the words in a panel would be 6 pixels high
+
 
 @dataclass(frozen=True)
 class CtfPicture:
@@ -152,7 +154,7 @@ def ctf_sections(table: pd.DataFrame, pictures: Sequence[CtfPicture]) -> list[Se
         if len(pictures) < len(table):
             text += f"{len(pictures)} of {len(table)}, the doubtful first; all lie in the folder png."
         cards = [Picture(p.png, f"Spectrum and fit of {p.name}", _caption(p), p.link) for p in pictures]
-        sections.append(Section("Spectra", text.strip(), [Gallery(cards, 26.0)]))
+        sections.append(Section("Spectra", text.strip(), [Gallery(cards, _CARD_REM)]))
     return sections
 
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import pandas as pd
 
 from verglas.assessment.map_model import MapModel
+from verglas.report.chart import Chart, chart_block, fsc_chart
 from verglas.report.html import Block, Page, Picture, Section, Table, render
 from verglas.report.model import pack_model
 from verglas.report.style import COLOURS, FAINT, new_figure, png, style_context
@@ -37,6 +39,11 @@ def curves(found: MapModel) -> bytes:
         axis.set_ylim(-0.1, 1.02)
         axis.legend()
         return png(figure)
+
+
+def _chart(found: MapModel) -> Chart:
+    columns = {"frequency_per_A": found.frequency_per_A, "box": found.fsc, "about the atoms": found.fsc_masked}
+    return fsc_chart("FSC of map and model", pd.DataFrame(columns))
 
 
 def along_chains(found: MapModel) -> bytes:
@@ -93,7 +100,11 @@ def map_model_page(found: MapModel, said: Sequence[str] = (), footer: str = "", 
     chains = len(chain_rows)
     drawn = f"The first {_MOST_CHAINS} of {chains} chains are drawn. " if chains > _MOST_CHAINS else ""
     sections = [
-        Section("Fourier shell correlation", " ".join(said), [Picture(curves(found), "FSC of map and model")]),
+        Section(
+            "Fourier shell correlation",
+            " ".join(said),
+            [Picture(curves(found), "FSC of map and model"), chart_block(_chart(found))],
+        ),
         Section(
             "Q-scores along the chains",
             f"The dashed line is what proteins have at this resolution. {drawn}atoms.csv and residues.csv hold all.",

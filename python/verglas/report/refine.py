@@ -15,6 +15,7 @@ from verglas.assessment import orientation_efficiency
 from verglas.io import read_json, read_map, write_text
 from verglas.report import course, figures, posteriors
 from verglas.report.assessed import b_factor, guinier_section, length, resolution_section
+from verglas.report.chart import chart_block, iteration_charts
 from verglas.report.html import REFRESH_S, Link, Page, Picture, Section, Table, render
 from verglas.report.profile import profile_section
 from verglas.report.run_folder import RunFolder, read_run_folder
@@ -225,7 +226,10 @@ def _course(run: RunFolder) -> Section | None:
         "Shaded background: phases of the run."
     )
     alt = "Resolution, log-likelihood, largest posterior, angles, shifts and number of poses by iteration"
-    return Section("Course of the refinement", blocks=[Picture(course.numbers_by_iteration(run), alt, caption)])
+    charts = [chart_block(one) for one in iteration_charts(run.iterations)]
+    return Section(
+        "Course of the refinement", blocks=[Picture(course.numbers_by_iteration(run), alt, caption), *charts]
+    )
 
 
 def _regularisation(run: RunFolder) -> Section | None:

@@ -140,9 +140,9 @@ def viewer_html(packed: Mapping[str, bytes], *, models: Mapping[str, bytes] | No
         HTML shown where there is no WebGL2 or no script.
     """
     blocks = "".join(
-        f'<script type="application/octet-stream" data-name="{html.escape(name)}" data-kind="{kind}">'
+        f'<script type="application/octet-stream" data-name="{html.escape(name)}"{kind}>'
         f"{base64.b64encode(one).decode('ascii')}</script>"
-        for kind, group in (("map", packed), ("model", models or {}))
+        for kind, group in (("", packed), (' data-kind="model"', models or {}))
         for name, one in group.items()
     )
     return f'<div class="volume">{blocks}<div class="still">{still}</div></div>'

@@ -12,19 +12,10 @@ import pandas as pd
 
 from verglas.errors import VerglasError
 from verglas.io import read_csv
-from verglas.report.chart import Chart, Line, Series, fsc_chart
+from verglas.report.chart import Chart, Line, Series, fsc_chart, iteration_charts
 from verglas.report.run_folder import class_suffixes
 from verglas.window.job import Job
 from verglas.window.relion import relion_fsc
-
-_BY_ITERATION = (
-    ("Resolution by iteration", "resolution (Å)", {"resolution_A": "masked", "resolution_unmasked_A": "unmasked"}),
-    ("Log-likelihood by iteration", "per particle", {"log_likelihood": "log-likelihood"}),
-    ("Certainty by iteration", "largest posterior", {"max_probability": "largest posterior probability"}),
-    ("Changes of angles by iteration", "degrees", {"angle_change_deg": "change", "accuracy_deg": "accuracy"}),
-    ("Changes of shifts by iteration", "Å", {"shift_change_A": "change", "accuracy_shift_A": "accuracy"}),
-    ("Time by iteration", "seconds", {"seconds": "all", "seconds_expectation": "poses"}),
-)
 
 
 def charts_of(job: Job) -> list[Chart]:
@@ -75,13 +66,7 @@ def _iterations(job: Job) -> Iterator[Chart]:
     path = job.folder / "iterations.csv"
     if not path.is_file():
         return
-    table = read_csv(path, ("iteration",))
-    x = _numbers(table["iteration"])
-    for title, label, columns in _BY_ITERATION:
-        series = [Series(words, x, _numbers(table[name])) for name, words in columns.items() if name in table]
-        series = [one for one in series if np.isfinite(one.y).any()]
-        if series:
-            yield Chart(title, "iteration", label, series, zero=label == "seconds")
+    yield from iteration_charts(read_csv(path, ("iteration",)))
 
 
 def _numbers(column: pd.Series[Any]) -> npt.NDArray[np.float64]:
