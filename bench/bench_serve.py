@@ -1,8 +1,8 @@
 """The window on a large project: 10,000 micrographs, 1e6 particles, 60 jobs; seconds to each page, and 200 readers.
 
 ``python bench/bench_serve.py --particles`` asks for the page of a million particles alone (bench/results/
-serve_particles.json). ``python bench/bench_serve.py [FOLDER]`` makes the project (half a minute), asks the application in this process,
-and writes bench/results/serve.json. Numbers are of the server; a browser adds its drawing.
+serve_particles.json). ``python bench/bench_serve.py [FOLDER]`` makes the project (half a minute), asks the
+application in this process, and writes bench/results/serve.json. Numbers are of the server; a browser adds its drawing.
 """
 
 from __future__ import annotations
@@ -73,6 +73,7 @@ def particles_alone() -> None:
     rng = np.random.default_rng(0)
     columns = {f"verglasCoordinate{k}": rng.normal(size=N_PARTICLES).round(4) for k in (1, 2)}
     columns |= {"rlnDefocusU": rng.uniform(8e3, 25e3, N_PARTICLES).round(0), "rlnOpticsGroup": 1}
+    columns["rlnImageName"] = [f"{k}@stack.mrcs" for k in range(1, N_PARTICLES + 1)]
     corners = [[0.5, -1.0], [2.5, -1.0], [2.5, 1.0], [1.5, 1.6], [0.5, 1.0]]
     steps = [{"action": "keep", "x": "verglasCoordinate1", "y": "verglasCoordinate2", "corners": corners}]
     query = urlencode({"steps": json.dumps(steps), "sort": "rlnDefocusU"})

@@ -73,10 +73,14 @@ def few_colours(picture: bytes, colours: int = 32) -> bytes:
 
 def jpeg(figure: Figure, dpi: float = DPI, quality: int = 55) -> bytes:
     """A figure that shows noise as JPEG bytes: a tenth of what PNG takes of it, which keeps every grain."""
-    return _draw(figure, dpi, quality)
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    Image.open(io.BytesIO(_draw(figure, dpi))).convert("RGB").save(buffer, "JPEG", quality=quality, optimize=True)
+    return buffer.getvalue()
 
 
-def _draw(figure: Figure, dpi: float, quality: int | None = None) -> bytes:
+def _draw(figure: Figure, dpi: float) -> bytes:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     figure.set_dpi(dpi)
@@ -89,9 +93,6 @@ def _draw(figure: Figure, dpi: float, quality: int | None = None) -> bytes:
     # zlib's level 4: a tenth more bytes than 6 in half the time.
     canvas = figure.canvas
     assert isinstance(canvas, FigureCanvasAgg)
-    if quality is not None:
-        canvas.print_jpg(buffer, pil_kwargs={"quality": quality, "optimize": True})
-        return buffer.getvalue()
     canvas.print_png(buffer, metadata={"Software": None}, pil_kwargs={"compress_level": 4})
     return buffer.getvalue()
 
