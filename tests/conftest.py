@@ -11,6 +11,7 @@ import pytest
 import worker_threads  # noqa: F401  first: its import sets the environment that the next one reads
 from hypothesis import HealthCheck, settings
 from processor_time import ProcessorTime
+from short_refinements import without_verdict
 
 from blank_figures import RepeatedFigures, drawn_once, left_blank
 from devices import DEVICES, open_device
@@ -68,6 +69,7 @@ def repeated_figures(request: pytest.FixtureRequest) -> Iterator[None]:
 
 
 blank_figures = pytest.fixture(left_blank, name="blank_figures")
+no_verdict_of_module = pytest.fixture(without_verdict, scope="module", name="no_verdict_of_module")
 blank_figures_of_module = pytest.fixture(left_blank, scope="module", name="blank_figures_of_module")
 
 

@@ -21,9 +21,10 @@ from verglas.geometry import angular_distance
 from verglas.io import read_json, write_json
 from verglas.run.checkpoint import Checkpoint, checkpoint_path, read_checkpoint, write_checkpoint
 from verglas.run.refine_folder import refuse_changes
+from verglas.run.refine_verdict import judge_refinement
 from verglas.types.listener import Silence
 
-pytestmark = pytest.mark.usefixtures("blank_figures_of_module")
+pytestmark = pytest.mark.usefixtures("blank_figures_of_module", "no_verdict_of_module")
 
 BOX, PIXEL_A, DIAMETER_A = 32, 4.0, 90.0
 CHOICES = {"diameter_A": DIAMETER_A, "initial_resolution_A": 25.0}
@@ -40,8 +41,11 @@ def data(tmp_path_factory) -> tuple[Path, vg.Particles, vg.Map]:
 
 @pytest.fixture(scope="module")
 def finished(data, tmp_path_factory) -> tuple[Path, vg.run.refine.Refinement] | tuple:
+    """As every run ends, with its verdict."""
     out = tmp_path_factory.mktemp("runs") / "run1"
-    return out, vg.refine(data[1], data[2], out=out, **CHOICES)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("verglas.run.refine.judge_refinement", judge_refinement)
+        return out, vg.refine(data[1], data[2], out=out, **CHOICES)
 
 
 @pytest.fixture(scope="module")

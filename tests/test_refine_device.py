@@ -32,7 +32,7 @@ import emulated_cupy
 import tolerance
 from devices import open_device
 
-pytestmark = pytest.mark.usefixtures("blank_figures_of_module")
+pytestmark = pytest.mark.usefixtures("blank_figures_of_module", "no_verdict_of_module")
 
 # A symmetric particle and low resolution: few directions and rings, or the kernels would take minutes on the host.
 BOX, PIXEL_A, DIAMETER_A, GROUP = 24, 5.0, 90.0, "O"

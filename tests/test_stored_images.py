@@ -14,6 +14,8 @@ from verglas.io import read_star, write_star
 from verglas.optics import plain_images
 from verglas.optics.stored import FLIPPED, LEAST_CTF, PREMULTIPLIED
 
+pytestmark = pytest.mark.usefixtures("no_verdict_of_module")
+
 BOX, PIXEL_A = 32, 4.0
 INSIDE = fourier.shells((BOX, BOX)) < BOX // 2
 

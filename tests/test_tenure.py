@@ -24,7 +24,7 @@ from verglas.types.listener import Silence
 
 from blank_figures import CODE
 
-pytestmark = pytest.mark.usefixtures("blank_figures_of_module")
+pytestmark = pytest.mark.usefixtures("blank_figures_of_module", "no_verdict_of_module")
 
 BOX, PIXEL_A = 24, 5.0
 OPTIONS = ["--diameter", "100", "--iterations", "2", "--threads", "1", "--seed", "1"]
