@@ -86,7 +86,19 @@ def with_settings(
     return decorate
 
 
-_COMMON = {"stack", "device", "threads", "memory", "cluster", "cluster_profile", "resume", "allow_changes", "as_json"}
+_COMMON = {
+    "stack",
+    "device",
+    "threads",
+    "memory",
+    "cluster",
+    "cluster_profile",
+    "cache",
+    "cache_size",
+    "resume",
+    "allow_changes",
+    "as_json",
+}
 
 
 def _is_common(parameter: inspect.Parameter) -> bool:

@@ -11,7 +11,7 @@ import typer
 
 from verglas.cli.options import with_settings
 from verglas.cli.usage import refuse_unless_positive
-from verglas.run.cluster import cluster_request
+from verglas.run.cluster import cluster_request, image_cache
 from verglas.run.refine import RefineSettings, refine_files, summary
 
 
@@ -39,6 +39,10 @@ def refine(
     cluster_profile: Path = typer.Option(
         None, "--cluster-profile", help="TOML file: queue, walltime, cores, memory, extra lines ..."
     ),
+    cache: Path = typer.Option(
+        None, "--cache", help="Folder on a quick disk that keeps images for this and later runs."
+    ),
+    cache_size: float = typer.Option(100.0, "--cache-size", help="Most that the cache may hold, GB."),
     resume: bool = typer.Option(False, "--resume", help="Go on from the last iteration of the run in --out."),
     allow_changes: bool = typer.Option(False, "--allow-changes", help="Resume although settings differ."),
     as_json: bool = typer.Option(False, "--json", help="Print the summary as JSON."),
@@ -52,7 +56,7 @@ def refine(
     half map explains particles of the other half, whether all directions are resolved alike, whether the particles
     support the symmetry. Exit status 1 if it is to stop: nothing but noise, or a symmetry that is not there.
     """
-    refuse_unless_positive({"--memory": memory})
+    refuse_unless_positive({"--memory": memory, "--cache-size": cache_size})
     result = refine_files(
         particles,
         reference or None,
@@ -66,6 +70,7 @@ def refine(
         allow_changes=allow_changes,
         threads=threads,
         cluster=cluster_request(cluster, cluster_profile),
+        cache=image_cache(cache, cache_size),
     )
     _print(summary(result), out, as_json)
     if result.verdict.state == "stop":

@@ -25,6 +25,7 @@ _ANSWER_S = 10.0  # of a scheduler at an address
 _CONFIG = {
     "distributed.scheduler.allowed-failures": _ALLOWED_DEATHS,
     "distributed.admin.tick.limit": "1h",
+    "distributed.worker.profile.enabled": False,  # a look at every stack, a hundred times a second
     "distributed.logging.distributed": "error",
 }
 # The memory plan says what a block takes. A worker that writes half of its sums to disk, or is ended at 95 % of an
@@ -124,7 +125,13 @@ def _client(request: ClusterRequest, threads: int | None, processes: bool, ends:
             return Client(request.address, security=_security(request.profile), set_as_default=False, timeout=_ANSWER_S)
         except OSError as error:
             raise InputError(f"--cluster {request}: no Dask scheduler answers there ({error})") from error
-    made = _local(request, processes) if request.kind == "local" else _slurm(request)
+    try:
+        made = _local(request, processes) if request.kind == "local" else _slurm(request)
+    except RuntimeError as error:
+        raise InputError(
+            f"--cluster {request}: the workers could not be started ({error.__cause__ or error}); a script that starts "
+            'them needs its own calls below: if __name__ == "__main__":'
+        ) from error
     ends.enter_context(made)
     if request.kind == "slurm":
         # Adaptive: a job that its walltime ends is asked for again, without a limit.

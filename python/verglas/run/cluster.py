@@ -10,6 +10,7 @@ from pathlib import Path
 from verglas.cluster import ClusterRequest, Passes, Workers, open_cluster
 from verglas.cluster.passes import spool_folder
 from verglas.errors import InputError
+from verglas.io.image_cache import ImageCache
 from verglas.search.half_pass import Runner, run_here
 from verglas.types import Particles
 from verglas.types.listener import Listener
@@ -31,6 +32,11 @@ def cluster_request(text: str | None, profile: Path | None) -> ClusterRequest | 
             raise InputError("--cluster-profile says how workers are asked for; --cluster says how many: slurm:16")
         return None
     return ClusterRequest.parse(text, profile)
+
+
+def image_cache(folder: Path | None, limit_GB: float) -> ImageCache | None:
+    """``--cache`` and ``--cache-size``; None without a cache."""
+    return None if folder is None else ImageCache(folder, limit_GB)
 
 
 @dataclass(frozen=True)

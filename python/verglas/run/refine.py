@@ -16,6 +16,7 @@ from verglas._screen import ListenerChoice, shown_to
 from verglas.assessment import FSC, Postprocessed, PostprocessSettings, postprocess
 from verglas.errors import InputError
 from verglas.io import read_particles
+from verglas.io.image_cache import ImageCache
 from verglas.optics import depth_of_field_sentence, for_job
 from verglas.refinement.em import Iteration, refine_state
 from verglas.refinement.prior import Prior, prior_of
@@ -124,6 +125,7 @@ def refine(
     allow_changes: bool = False,
     listener: ListenerChoice = "screen",
     cluster: ClusterChoice = None,
+    cache: ImageCache | str | Path | None = None,
     **settings: Any,
 ) -> Refinement:
     r"""Refine poses and map of particles: expectation-maximisation with two independent half sets.
@@ -168,6 +170,9 @@ def refine(
     cluster : str, ClusterRequest or Workers, optional
         Workers that share the particles: ``"local:4"``, ``"slurm:16"``, ``"tcp://host:8786"``, a request with a
         profile, or workers that are there (:mod:`verglas.cluster`). The result does not depend on them.
+    cache : path or ImageCache, optional
+        Folder on a quick disk that keeps the images as they are read, for this and other runs
+        (:class:`verglas.io.image_cache.ImageCache`).
     **settings
         Any other field of :class:`verglas.refinement.RefineSettings`.
 
@@ -226,7 +231,7 @@ def refine(
             folder = ends.enter_context(refine_folder(Path(out), record, heard, **how))
             # From here on the folder's hold listens: what it is told are the run's signs of life.
             heard = folder.held
-        around = Around(folder, limit, heard, devices, threads, own)
+        around = Around(folder, limit, heard, devices, threads, own, _cache(cache))
         if resume:
             setup = resume_run(everything, resolved_settings, around, is_forced=mask is not None)
         else:
@@ -238,7 +243,7 @@ def refine(
             diameter_A, finest_A = resolved_settings.diameter_A, 2 * everything.pixel_size_A
             corrected = resolved_settings.ewald
             heard.say(depth_of_field_sentence(diameter_A, voltage_kV, finest_A, corrected=corrected))
-        runner = ends.enter_context(use.runner(heard, threads, limit, setup.used))
+        runner = ends.enter_context(use.runner(heard, threads, limit, setup.read_from))
         return _run(setup, folder, heard, runner)
 
 
@@ -251,6 +256,10 @@ def _own_prior(prior: Prior | Denoiser | None, settings: RefineSettings, out: st
     if settings.regularisation != "global" or settings.mode == "max-cc":
         raise InputError("refine: a prior of one's own takes the place of regularisation and of max-cc; leave them out")
     return prior_of(prior)
+
+
+def _cache(cache: ImageCache | str | Path | None) -> ImageCache | None:
+    return cache if cache is None or isinstance(cache, ImageCache) else ImageCache(Path(cache))
 
 
 def _tell_forecast(setup: Setup, folder: RefineFolder | None, listener: Listener) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 
 from verglas.errors import InputError
 from verglas.image import in_memory
+from verglas.io.image_cache import ImageCache
 from verglas.reconstruction import reconstruct
 from verglas.reconstruction.half_sets import split_halves
 from verglas.refinement import schedule, start
@@ -37,7 +38,7 @@ Reference = Map | str | Path
 
 @dataclass(frozen=True)
 class Around:
-    """Where a refinement writes, what memory it may take, who listens, what it runs on, a prior of the caller's."""
+    """Where a refinement writes, what memory it may take, who listens, what it runs on; the caller's prior, a cache."""
 
     folder: RefineFolder | None
     limit_GB: float
@@ -45,6 +46,7 @@ class Around:
     devices: tuple[str, ...]
     threads: int | None
     prior: Prior | None = None
+    cache: ImageCache | None = None
 
 
 @dataclass(frozen=True)
@@ -58,11 +60,19 @@ class Setup:
     excluded: dict[int, str]
     inputs: dict[str, Any]
     used: Particles
+    read_from: Particles  # the same, with images from the cache where there is one
 
 
 def _fits_in_memory(particles: Particles, limit_GB: float) -> bool:
     """Images stay in memory if they take less than a quarter of what is allowed."""
     return 4e-9 * len(particles) * particles.box**2 <= limit_GB / 4
+
+
+def _stored(particles: Particles, around: Around) -> Particles:
+    """The particles, with images from the cache where one is asked for."""
+    if around.cache is None:
+        return particles
+    return around.cache.open(particles, phase_progress(around.listener, "filling the cache"))
 
 
 def start_run(
@@ -84,7 +94,8 @@ def start_run(
     maps, more = upright_references(maps, settings, mask_given=window is not None, threads=around.threads)
     notes += more
     keep = _fits_in_memory(particles, around.limit_GB)
-    work = in_memory(particles, phase_progress(around.listener, "reading particles")) if keep else particles
+    stored = _stored(particles, around)
+    work = in_memory(stored, phase_progress(around.listener, "reading particles")) if keep else stored
     progress = phase_progress(around.listener, "inspecting particles")
     inspection = survey(work, threads=around.threads, device=around.devices[0], progress=progress)
     usable = np.setdiff1d(np.arange(len(particles)), list(inspection.excluded))
@@ -116,7 +127,7 @@ def start_run(
         # The checkpoint first: a run that says that it runs can be resumed.
         write_checkpoint(folder.folder, Checkpoint(state, step, problem.half, inspection.excluded, inputs))
         folder.born()
-    return Setup(problem, plan, state, step, inspection.excluded, inputs, particles[usable])
+    return Setup(problem, plan, state, step, inspection.excluded, inputs, particles[usable], stored[usable])
 
 
 def _with_halves(
@@ -189,7 +200,8 @@ def resume_run(particles: Particles, settings: RefineSettings, around: Around, *
     if different:
         raise InputError(f"{folder.folder}: this run was started with other particles ({different})")
     keep = _fits_in_memory(particles, around.limit_GB)
-    work = in_memory(particles, phase_progress(around.listener, "reading particles")) if keep else particles
+    stored = _stored(particles, around)
+    work = in_memory(stored, phase_progress(around.listener, "reading particles")) if keep else stored
     usable = np.setdiff1d(np.arange(len(particles)), list(checkpoint.excluded))
     half = np.ones(len(particles), np.int64)
     # Not drawn anew: a particle that changed sides would take what its old half knows of it along.
@@ -215,4 +227,5 @@ def resume_run(particles: Particles, settings: RefineSettings, around: Around, *
         checkpoint.excluded,
         inputs,
         particles[usable],
+        stored[usable],
     )
