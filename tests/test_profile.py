@@ -54,9 +54,28 @@ def test_a_job_leaves_its_phases(tmp_path):
         record = json.loads((tmp_path / "run" / "profile.json").read_text())
         assert len(record["sessions"]) == session
         phases = record["sessions"][-1]["phases"]
-        assert [p["phase"] for p in phases] == ["starting", "first", "second"]
-        assert [p["ops"].get("fft", {}).get("calls", 0) for p in phases] == [0, 1, 0]
-        assert phases[2]["seconds"] >= 0.05 > phases[2]["processor_seconds"]
+        assert [p["phase"] for p in phases] == ["starting", "first", "second", "ending"]
+        assert [p["ops"].get("fft", {}).get("calls", 0) for p in phases] == [0, 1, 0, 0]
+        assert phases[3]["seconds"] >= 0.05 > phases[3]["processor_seconds"]
+
+
+def test_an_iteration_has_its_particles_before_the_first_word_and_its_maps_after_the_last(tmp_path):
+    image = np.zeros((1, 8, 8), np.float32)
+    recorder = ProfileRecorder(tmp_path, "now")
+    recorder.progress("inspecting", 0, 1)
+    recorder.progress("inspecting", 1, 1)
+    for number in (1, 2):
+        fourier.forward(image, 2)  # a first batch, which nobody was told to begin
+        recorder.progress(f"iteration {number}", 1, 2)
+        fourier.forward(image, 2)
+        recorder.progress(f"iteration {number}", 2, 2)
+        ops.polar(image, ops.PolarGrid(8, 3))  # maps
+        recorder.iteration()
+    recorder.write(last=True)
+    phases = json.loads((tmp_path / "profile.json").read_text())["sessions"][0]["phases"]
+    calls = {p["phase"]: {name: op["calls"] for name, op in p["ops"].items()} for p in phases}
+    each = {"fft": 2, "polar": 1}
+    assert calls == {"starting": {}, "inspecting": {}, "iteration 1": each, "iteration 2": each, "ending": {}}
 
 
 def test_a_job_that_never_began_leaves_no_profile(tmp_path):
@@ -74,7 +93,7 @@ def test_a_damaged_profile_is_begun_anew(tmp_path):
     (tmp_path / "profile.json").write_text("{")
     assert profile_section(tmp_path) is None
     recorder = ProfileRecorder(tmp_path, "now")
-    recorder.phase("one")
+    recorder.progress("one", 0, 1)
     recorder.write()
     session = json.loads((tmp_path / "profile.json").read_text())["sessions"][0]
     assert [p["phase"] for p in session["phases"]] == ["starting"]

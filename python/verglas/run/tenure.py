@@ -185,7 +185,7 @@ class Tenure(Silence):
     def progress(self, phase: str, done: int, total: int) -> None:
         """Pass on progress, and note it."""
         _received.safe_point()
-        self._profile.phase(phase)
+        self._profile.progress(phase, done, total)
         # The same figure again is no progress: a job that goes in circles must be told as stalled.
         if (phase, done) != (self._phase["phase"], self._phase["done"]):
             self._phase = {"phase": phase, "done": int(done), "total": int(total)}
@@ -197,6 +197,7 @@ class Tenure(Silence):
     def iteration(self, figures: Mapping[str, Any]) -> None:
         """Pass on an iteration."""
         self.alive()
+        self._profile.iteration()
         self._profile.write()
         self.listener.iteration(figures)
 
