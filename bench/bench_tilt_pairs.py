@@ -209,6 +209,8 @@ def main(seeds: int, minutes: float, first: int, only: list[str], fresh: bool) -
         row = call(*arguments)
         print({k: round(v, 3) if isinstance(v, float) else v for k, v in row.items()}, flush=True)
         done.append({**row, "key": key})
+        if first == FIRST_SEED:
+            write("tilt_pairs", summary(done), quiet=True, experiments=done)
     if first == FIRST_SEED:
         write("tilt_pairs", summary(done), experiments=done)
     else:

@@ -190,7 +190,7 @@ def test_a_map_is_tested_by_images(truth):
     sets = []
     for angles in (first, stage.tilted_angles_deg(first)):
         poses = vg.Poses(angles)
-        optics = vg.Optics.constant(20, PIXEL, defocus_A=15000.0) if hasattr(vg.Optics, "constant") else None
+        optics = vg.Optics(np.full(20, 15000.0), np.full(20, 15000.0), pixel_size_A=PIXEL)
         images = vg.project(truth, poses, optics, threads=1)
         images = images + np.random.default_rng(5).normal(0, images.std(), images.shape)
         sets.append(vg.Particles.from_images(images.astype(np.float32), PIXEL, optics=optics))
