@@ -167,6 +167,7 @@ def test_a_motion_of_all_is_none():
     assert found.reliability[0] == pytest.approx(-1)
     assert found.n_motions == 0
     found = motions_of(ways, (ways, ways), along, bodies, PIXEL_A)
+    assert found.n_motions == 1
     assert found.share[0] == pytest.approx(1)
     assert abs(np.corrcoef(found.coordinates[:, 0], angle)[0, 1]) == pytest.approx(1)
     # Brute force: ways of all voxels about the best rigid motion, the best of which is a matter of least squares.

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -190,16 +191,16 @@ class Multibodies:
         """Of the spectra that are taken away."""
         return ops.Grid(self.particles.box)
 
-    def without_others(self, index: int) -> RefineProblem:
-        """The problem of a body, whose images are less the other bodies as they stand."""
+    def without_others(self, index: int, parts: list[list[Part]] | None = None) -> RefineProblem:
+        """The problem of a body, whose images are less the other bodies as they stand, or as ``parts`` have them."""
         one = self.bodies[index]
-        others = [parts for number, parts in enumerate(self._parts) if number != index]
+        others = [of_body for number, of_body in enumerate(parts or self._parts) if number != index]
         source = WithoutOthers(
             self.particles,
             one.problem.params,
             one.problem.half,
             self.grid,
-            [[parts[half] for parts in others] for half in (0, 1)],
+            [[of_body[half] for of_body in others] for half in (0, 1)],
             one.problem.threads,
         )
         return replace(one.problem, particles=one.problem.particles.with_source(source))
@@ -229,25 +230,38 @@ class Multibodies:
         """Poses of every body from the even shells of the images alone, and from the odd ones.
 
         What the two have in common is no noise of the image. Each particle is compared with the maps of the other half:
-        those of its own hold its noise, which would draw both looks to one place.
+        those of its own hold its noise, which would draw both looks to one place. Both begin where the whole is, coarse
+        before fine.
         """
         self.refresh()
-        found = []
-        for index, one in enumerate(self.bodies):
-            problem, mask = self.without_others(index), one.state.mask
+        first, second = (self._look(parity, listener) for parity in (0, 1))
+        return list(zip(first, second, strict=True))
+
+    def _look(self, parity: int, listener: Listener) -> list[PoseTable]:
+        tables, parts = [], list(self._parts)
+        for one in self.bodies:
+            given = one.problem.particles.poses
+            assert given is not None
+            poses = one.state.poses.copy()
+            poses.angles_deg, poses.origin_px = given.angles_deg.copy(), given.shifts_A / one.problem.pixel_size_A
+            tables.append(poses)
+        told = counted(listener.progress, f"look {parity + 1} at the bodies", 2 * len(tables) * len(self.particles))
+        for fine, index in product((False, True), range(len(tables))):
+            one, mask = self.bodies[index], self.bodies[index].state.mask
             assert mask is not None
-            pair = []
-            for parity in (0, 1):
-                poses = one.state.poses.copy()
-                for half in (1, 2):
-                    model = replace(one.state.halves[half - 1], volumes=one.state.halves[2 - half].volumes)
-                    model = replace(model, sigma2=_every_other_shell(model.sigma2, parity))
-                    step = replace(one.step, phase="local", final=False)
-                    told = counted(listener.progress, f"looks {parity + 1}, body {one.body.number}", len(problem))
-                    HalfTask(problem, model, mask, step, half, []).run(poses, told)
-                pair.append(poses)
-            found.append((pair[0], pair[1]))
-        return found
+            begin = one.step if fine else schedule.first_step(one.problem)
+            radius = min(begin.radius, one.step.radius)
+            step = replace(begin, phase="local", radius=radius, insert_radius=radius, final=False)
+            problem = self.without_others(index, parts)
+            for half in (1, 2):
+                model = replace(one.state.halves[half - 1], volumes=one.state.halves[2 - half].volumes)
+                model = replace(model, sigma2=_every_other_shell(model.sigma2, parity))
+                HalfTask(problem, model, mask, step, half, []).run(tables[index], told)
+            # The others are then taken away where this look has them: an error of their poses that both looks shared
+            # would leave the same in the images of both, and move this body alike.
+            matrices, displacement = euler_to_matrix(tables[index].angles_deg), -tables[index].origin_px
+            parts[index] = [replace(p, matrices=matrices, displacement_px=displacement) for p in parts[index]]
+        return tables
 
     def _progress(self, one: BodyRefinement, listener: Listener) -> Callable[[str, int, int], None]:
         name = f"iteration {self.iteration + 1}, body {one.body.number}"

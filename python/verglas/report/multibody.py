@@ -53,7 +53,7 @@ def multibody_page(
     numbers = {
         "bodies": str(len(bodies)),
         "particles": str(shown["particles"]),
-        "motions that are no errors": str(shown["motions"]),
+        "motions that stand out": str(shown["motions"]),
     }
     sections = [_bodies_section(shown, bodies), _motions_section(motions)]
     sections += [_motion(number, *made, motions) for number, made in enumerate(trajectories)]
@@ -99,11 +99,12 @@ def _motions_section(motions: Motions) -> Section:
         (q + 1, f"{v:.2f}", f"{100 * s:.0f} %", f"{r:.2f}", "yes" if q < motions.n_motions else "no")
         for q, (v, s, r) in enumerate(zip(motions.variance, motions.share, motions.reliability, strict=True))
     ]
-    head = ("motion", "variance, A^2", "share", "correlation of two looks", "no error")
+    head = ("motion", "variance, A^2", "share", "correlation of two looks", "stands out")
     text = (
         "Principal motions of the bodies against each other, measured by the root mean square way of the particle's "
-        "voxels. Errors of the poses have principal components, too: a motion is none if poses from even and from odd "
-        "shells of the images, which share no noise, correlate by two thirds or more along it."
+        "voxels. Errors of the poses have principal components, too: a motion stands out if poses from even and from "
+        "odd shells of the images, which share no noise, correlate by two thirds along it, and if its share of the "
+        "variance is above that of a stick broken at random. Errors of imperfect maps can pass for small motions."
     )
     return Section("Motions", text, [Table(head, rows)])
 

@@ -406,7 +406,7 @@ def _sentence(results: list[BodyResult], motions: Motions) -> str:
     said = f"{len(results)} bodies of {each} (at the poses of the whole {whole})"
     count = motions.n_motions
     if not count:
-        return f"{said}; no motion that two looks at the particles agree on"
+        return f"{said}; no motion stands out from errors"
     share = 100 * motions.share[:count].sum()
     return f"{said}; {count} motion{'s' if count > 1 else ''} with {share:.0f} % of the variance"
 
