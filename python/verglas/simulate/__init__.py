@@ -14,6 +14,7 @@ from verglas.simulate.micrographs import MicrographTruth, Scene, micrograph
 from verglas.simulate.model import Model
 from verglas.simulate.motion_field import MotionField, Recording
 from verglas.simulate.movies import MovieTruth, movie
+from verglas.simulate.multislice import exit_wave, image_of_wave, project_layers
 from verglas.simulate.noise import SNR, measured_snr
 from verglas.simulate.phantom import hinge, phantom
 from verglas.simulate.planted import PlantedHalves, planted_halves
@@ -33,13 +34,16 @@ __all__ = [
     "Truth",
     "density",
     "draw_truth",
+    "exit_wave",
     "hinge",
+    "image_of_wave",
     "measured_snr",
     "micrograph",
     "movie",
     "noise",
     "phantom",
     "planted_halves",
+    "project_layers",
     "read_model",
     "scattering",
     "text",
