@@ -10,6 +10,7 @@ import typer
 
 from verglas.cli.options import with_settings
 from verglas.run.ctf_refine import CtfRefineJob, CtfRefineSettings, ctf_refine_files
+from verglas.run.ctf_refine_terms import WORDS, settings_of_words
 from verglas.types.settings import settings_from
 
 
@@ -27,6 +28,7 @@ def ctf_refine(
         None, "--half-maps", help="Maps of half sets 1 and 2 for the first round [reconstructed]."
     ),
     mask: Path = typer.Option(None, "--mask", help="Soft solvent mask, 0 to 1 [made from the maps]."),
+    fit: str = typer.Option(None, "--fit", help=f"What to fit, and nothing else: words of {', '.join(WORDS)}."),
     stack: Path = typer.Option(None, "--stack", help="Image stack in place of the one the file names."),
     threads: int = typer.Option(None, "--threads", min=1, help="Threads [all]."),
     as_json: bool = typer.Option(False, "--json", help="Print the summary as JSON."),
@@ -35,10 +37,12 @@ def ctf_refine(
 ) -> None:
     """Refine defocus and aberrations of particles against the other half's map, judged on held-out data.
 
-    Writes particles.star (rlnDefocusU and V, rlnBeamTiltX and Y, rlnOddZernike, rlnEvenZernike, rlnMagMat), half1.mrc,
-    half2.mrc, ctf_refine.json and report.html. What held-out data do not gain by is not changed.
+    Writes particles.star (rlnDefocusU, V and Angle, rlnPhaseShift, rlnCtfBfactor, rlnBeamTiltX and Y, rlnOddZernike,
+    rlnEvenZernike, rlnMagMat), half1.mrc, half2.mrc, ctf_refine.json and report.html. What held-out data do not gain by
+    is not changed.
     """
-    chosen = settings_from("ctf-refine", CtfRefineSettings, **settings)
+    words = settings_of_words(fit) if fit is not None else {}
+    chosen = settings_from("ctf-refine", CtfRefineSettings, **(settings | words))
     job = CtfRefineJob(particles, out, half_maps or None, mask, stack, chosen, threads)
     told = ctf_refine_files(job)
     if as_json:

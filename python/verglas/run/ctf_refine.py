@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from verglas._screen import ListenerChoice, shown_to
 from verglas.errors import InputError
@@ -17,6 +19,7 @@ from verglas.optics.refine import (
     DefocusFit,
     GroupFit,
     GroupSums,
+    MicrographFit,
     Pixels,
     Setting,
     calibrate,
@@ -25,16 +28,20 @@ from verglas.optics.refine import (
     fit_magnification,
     fit_phase,
     group_pass,
+    micrograph_pass,
     recalibrate,
 )
+from verglas.optics.refine.micrographs import Term
 from verglas.report.ctf_refine import refinement_page
-from verglas.run.ctf_refine_inputs import Prepared, places, prepare, with_group_fits
+from verglas.run.ctf_refine_inputs import Prepared, places, prepare, with_group_fits, with_micrograph_fit
+from verglas.run.ctf_refine_terms import fit_record, gains_table, groups_table, indices_of, settings_of_words
 from verglas.run.half_maps import masked_halves, pixels_between, reconstruct_halves
 from verglas.types import Map, Particles
 from verglas.types.convert import MapLike, ParticlesLike, map_of, particles_of
 from verglas.types.listener import Listener
 from verglas.types.settings import check_settings, setting, settings_from
 
+AnyFit = GroupFit | DefocusFit | MicrographFit
 _LEAST_SHELLS = 5  # with signal; fewer decide nothing
 
 
@@ -46,6 +53,11 @@ class CtfRefineSettings:
     odd: bool = setting(True, "Fit beam tilt and trefoil of every optics group")
     even: bool = setting(False, "Fit aberrations of fourth order, Cs among them, of every optics group")
     magnification: bool = setting(False, "Fit the magnification matrix of every optics group")
+    astigmatism: bool = setting(False, "Fit the astigmatism of every micrograph")
+    phase_shift: bool = setting(False, "Fit the phase shift of every micrograph")
+    b_factor: bool = setting(False, "Fit scale and B-factor of every micrograph")
+    odd_terms: str = setting("beam_tilt trefoil", "With odd: which of beam_tilt, trefoil")
+    even_terms: str = setting("fourth_order", "With even: which of tetrafoil, cs, fourth_order (all)")
     rounds: int = setting(4, "Most rounds of reconstruction and fit", at_least=1)
     defocus_range_A: float = setting(2000.0, "Largest change of a defocus", more_than=25)
     max_resolution_A: float | None = setting(None, "Finest resolution in use", default_words="Nyquist", more_than=0)
@@ -57,6 +69,14 @@ class CtfRefineSettings:
     def __post_init__(self) -> None:
         """Check ranges once."""
         check_settings("ctf-refine", self)
+        indices_of(self.odd_terms)
+        indices_of(self.even_terms)
+
+    @property
+    def of_micrographs(self) -> list[Term]:
+        """Terms that are fitted to every micrograph."""
+        terms: tuple[Term, ...] = ("astigmatism", "phase_shift", "b_factor")
+        return [term for term in terms if getattr(self, term)]
 
 
 @dataclass(frozen=True)
@@ -70,6 +90,8 @@ class Round:
     odd, even, magnification : dict
         Number of the optics group (from 0) -> fit.
     defocus : DefocusFit or None
+    micrographs : dict
+        Term of every micrograph (astigmatism, phase_shift, b_factor) -> fit.
     sums : GroupSums or None
         What the phases were fitted to, of the first round.
     """
@@ -79,14 +101,17 @@ class Round:
     even: dict[int, GroupFit] = field(default_factory=dict)
     magnification: dict[int, GroupFit] = field(default_factory=dict)
     defocus: DefocusFit | None = None
+    micrographs: dict[str, MicrographFit] = field(default_factory=dict)
     sums: GroupSums | None = None
 
-    def fits(self) -> list[tuple[str, GroupFit | DefocusFit]]:
+    def fits(self) -> list[tuple[str, AnyFit]]:
         """All of them, and what each is of."""
-        named: list[tuple[str, GroupFit | DefocusFit]] = []
+        named: list[tuple[str, AnyFit]] = []
         for what in ("odd", "even", "magnification"):
             named += [(f"{what} of group {g + 1}", fit) for g, fit in getattr(self, what).items()]
-        return named if self.defocus is None else [*named, ("defocus", self.defocus)]
+        if self.defocus is not None:
+            named.append(("defocus", self.defocus))
+        return named + [(f"{term} of micrographs", fit) for term, fit in self.micrographs.items()]
 
     @property
     def kept(self) -> list[str]:
@@ -121,6 +146,16 @@ class CtfRefinement:
     seconds: float
     excluded: dict[int, str] = field(default_factory=dict)
 
+    @property
+    def optics_groups(self) -> pd.DataFrame:
+        """A row per optics group: RELION's labels, and ``<label>_error`` of those that were fitted."""
+        return groups_table(self.particles, self.rounds)
+
+    @property
+    def gains(self) -> pd.DataFrame:
+        """A row per fit: round, term, held-out gain (nats) with its standard error, and whether it was kept."""
+        return gains_table(self.rounds)
+
 
 def refine_ctf(
     particles: ParticlesLike,
@@ -128,6 +163,7 @@ def refine_ctf(
     *,
     half_maps: tuple[MapLike, MapLike] | None = None,
     mask: MapLike | None = None,
+    fit: str | Sequence[str] | None = None,
     threads: int | None = None,
     listener: ListenerChoice = "screen",
     **changes: Any,
@@ -148,6 +184,9 @@ def refine_ctf(
         For the first round, of rlnRandomSubset 1 and 2; reconstructed if not given.
     mask : Map or path, optional
         Solvent mask, 0 to 1; made from the maps if not given.
+    fit : sequence of str, optional
+        What is fitted, in words, and nothing else: defocus (of particles); astigmatism, phase_shift, b_factor (of
+        micrographs); beam_tilt, trefoil, tetrafoil, cs, fourth_order, magnification (of optics groups).
     threads : int, optional
         Threads; all by default.
     listener : Listener or None
@@ -182,10 +221,13 @@ def refine_ctf(
     (120, 1)
     """
     begun = time.perf_counter()
+    changes = (settings_of_words(fit) if fit is not None else {}) | changes
     chosen = settings_from("ctf-refine", CtfRefineSettings, settings, **changes)
     given = particles_of(particles, "ctf-refine: particles")
     prepared = prepare(
-        given, fits_ctf=chosen.defocus or chosen.even or chosen.magnification, needs_halves=half_maps is not None
+        given,
+        fits_ctf=chosen.defocus or chosen.even or chosen.magnification or bool(chosen.of_micrographs),
+        needs_halves=half_maps is not None,
     )
     state = prepared.particles
     solvent = None if mask is None else map_of(mask, "ctf-refine: mask")
@@ -245,13 +287,13 @@ class _Fitting:
         amplitude = self.calibration.amplitude.mean(axis=0)
         return self._take(replace(made, magnification={g: fit_magnification(sums, g, amplitude) for g in self.groups}))
 
-    def phases(self, made: Round, *, odd: bool, even: bool) -> Round:
+    def phases(self, made: Round, odd: str, even: str) -> Round:
         """Beam tilt and trefoil; fourth order."""
         sums = group_pass(self.setting, self.calibration, False, self.heard)
         fits = Round(
             made.informative_shells,
-            odd={g: fit_phase(sums, g, "odd") for g in self.groups} if odd else {},
-            even={g: fit_phase(sums, g, "even") for g in self.groups} if even else {},
+            odd={g: fit_phase(sums, g, "odd", indices_of(odd)) for g in self.groups} if odd else {},
+            even={g: fit_phase(sums, g, "even", indices_of(even)) for g in self.groups} if even else {},
         )
         self._take(fits)
         return replace(made, sums=sums, odd=fits.odd, even=fits.even)
@@ -268,6 +310,19 @@ class _Fitting:
             columns = {c: table[c].to_numpy(np.float64) + fit.change_A for c in ("rlnDefocusU", "rlnDefocusV")}
             self.state = self.state.with_columns(**columns)
         return replace(made, defocus=fit)
+
+    def micrographs(self, made: Round, term: Term) -> Round:
+        """A term of every micrograph; where it is kept, once more, with amplitudes that its lack no longer lowers."""
+        self._measure()  # defoci have changed since
+        micrograph = places(self.state)[0]
+        fit = micrograph_pass(self.setting, self.calibration, term, micrograph, self.heard)
+        if fit.kept:
+            self.state = with_micrograph_fit(self.state, fit, micrograph)
+            self._measure()
+            again = micrograph_pass(self.setting, self.calibration, term, micrograph, self.heard)
+            self.state = with_micrograph_fit(self.state, again, micrograph)
+            fit = replace(fit, change=fit.change + again.change, standard_error=again.standard_error)
+        return replace(made, micrographs=made.micrographs | {term: fit})
 
 
 def _one_round(
@@ -286,9 +341,11 @@ def _one_round(
     if chosen.magnification:
         made = fitting.magnification(made)
     if chosen.odd or chosen.even:
-        made = fitting.phases(made, odd=chosen.odd, even=chosen.even)
+        made = fitting.phases(made, chosen.odd_terms * chosen.odd, chosen.even_terms * chosen.even)
     if chosen.defocus:
         made = fitting.defocus(made, chosen.defocus_range_A)
+    for term in chosen.of_micrographs:
+        made = fitting.micrographs(made, term)
     return fitting.state, made
 
 
@@ -344,20 +401,7 @@ def summary(found: CtfRefinement) -> dict[str, Any]:
     rounds = [
         {
             "informative_shells": made.informative_shells,
-            "fits": [
-                {
-                    "what": name,
-                    "kept": fit.kept,
-                    "gain_nats": round(fit.gain_nats, 2),
-                    "gain_error_nats": round(fit.gain_error_nats, 2),
-                }
-                | (
-                    {"width_A": round(fit.width_A, 1), "about": fit.about}
-                    if isinstance(fit, DefocusFit)
-                    else {"change": fit.change.tolist(), "standard_error": fit.standard_error.tolist()}
-                )
-                for name, fit in made.fits()
-            ],
+            "fits": [fit_record(name, fit) for name, fit in made.fits()],
         }
         for made in found.rounds
     ]

@@ -14,7 +14,7 @@ from verglas.image.outliers import inspect_images
 from verglas.optics import for_job
 from verglas.optics.aberrations import BEAM_TILT, MAGNIFICATION, ODD_ZERNIKE, Aberrations
 from verglas.optics.one_grid import refuse_several_sizes
-from verglas.optics.refine import GroupFit
+from verglas.optics.refine import GroupFit, MicrographFit
 from verglas.optics.stored import ctf_in_images, stored_images
 from verglas.optics.transfer import wavelength_A
 from verglas.reconstruction.half_sets import images_of
@@ -26,6 +26,13 @@ from verglas.types.arrays import FloatArray, IntArray
 from verglas.types.even_aberrations import EVEN_COUNT, EVEN_ZERNIKE, coefficient_lists, written
 
 _DEFOCI = ("rlnDefocusU", "rlnDefocusV")
+# What fits to micrographs change beside the defoci, and the field of Optics that holds it.
+_OF_MICROGRAPHS = {
+    "rlnDefocusAngle": "defocus_angle_deg",
+    "rlnPhaseShift": "phase_shift_deg",
+    "rlnCtfBfactor": "b_factor_A2",
+    "rlnCtfScalefactor": "scale",
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,6 +84,10 @@ class Prepared:
         subset = np.ones(len(self.given), np.int64)
         subset[self.rows] = self.half + 1
         columns["rlnRandomSubset"] = subset
+        for label, name in _OF_MICROGRAPHS.items():
+            if label in refined.table:
+                columns[label] = getattr(self.given.optics, name).copy()
+                columns[label][self.rows] = refined.table[label].to_numpy(np.float64)
         columns |= {str(label): None for label in self.given.table if label not in refined.table}
         everything = self.given.with_columns(**columns)
         return Particles(
@@ -164,6 +175,22 @@ def places(particles: Particles) -> tuple[IntArray, FloatArray | None]:
         return micrograph, None
     xy = [col.number_column(table[c], c, particles.where) for c in ("rlnCoordinateX", "rlnCoordinateY")]
     return micrograph, np.column_stack(xy)
+
+
+def with_micrograph_fit(particles: Particles, fit: MicrographFit, micrograph: IntArray) -> Particles:
+    """Particles with a term of their micrographs, in RELION's columns."""
+    optics, change = particles.optics, fit.change[micrograph]
+    if fit.term == "phase_shift":
+        return particles.with_columns(rlnPhaseShift=optics.phase_shift_deg + np.rad2deg(change[:, 0]))
+    if fit.term == "b_factor":
+        scale = optics.scale * np.exp(change[:, 0])
+        return particles.with_columns(rlnCtfBfactor=optics.b_factor_A2 + change[:, 1], rlnCtfScalefactor=scale)
+    twice = np.deg2rad(2 * optics.defocus_angle_deg)
+    mean, half = (optics.defocus_u_A + optics.defocus_v_A) / 2, (optics.defocus_u_A - optics.defocus_v_A) / 2
+    x, y = half * np.cos(twice) + change[:, 0], half * np.sin(twice) + change[:, 1]
+    half = np.hypot(x, y)
+    angle = np.rad2deg(np.arctan2(y, x)) / 2
+    return particles.with_columns(rlnDefocusU=mean + half, rlnDefocusV=mean - half, rlnDefocusAngle=angle)
 
 
 @dataclass(frozen=True, eq=False)

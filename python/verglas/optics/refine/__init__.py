@@ -3,6 +3,7 @@
 from functools import partial
 
 from verglas.optics.refine.defocus import DefocusFit, DefocusScores, fit_defocus
+from verglas.optics.refine.micrographs import MicrographFit, micrograph_pass
 from verglas.optics.refine.passes import Calibration, Setting, calibrate, defocus_pass, group_pass, recalibrate
 from verglas.optics.refine.phases import GroupFit, GroupSums, fit_magnification, fit_phase
 from verglas.optics.refine.pixels import Pixels, Reference
@@ -13,6 +14,7 @@ __all__ = [
     "DefocusScores",
     "GroupFit",
     "GroupSums",
+    "MicrographFit",
     "Pixels",
     "Reference",
     "Setting",
@@ -22,6 +24,7 @@ __all__ = [
     "fit_magnification",
     "fit_phase",
     "group_pass",
+    "micrograph_pass",
     "recalibrate",
 ]
 __dir__ = partial(sorted, __all__)

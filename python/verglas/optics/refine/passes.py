@@ -172,9 +172,10 @@ def calibrate(setting: Setting) -> Calibration:
     return Calibration(np.where(certain, a, 0.0), np.maximum(noise, 1e-6 * noise.max()))
 
 
-def _evaluate(
+def evaluate(
     setting: Setting, calibration: Calibration, rows: IntArray, params: FloatArray
 ) -> tuple[PixelTerms, Array]:
+    """Images and model of particles of one half and group on the pixels of the fit, and their slices."""
     some, h, g = setting.particles[rows], setting.half[rows[0]], int(setting.group[rows[0]])
     spectra = image_spectra(some, setting.threads)
     slices = setting.references[h].slices(some)
@@ -189,7 +190,7 @@ def group_pass(
     params = setting.particles.optics.as_params()
     sums = GroupSums(len(calibration.noise), setting.pixels, magnification)
     for rows in setting.batches(np.arange(len(setting.particles)), listener, "particles for the groups"):
-        batch, slices = _evaluate(setting, calibration, rows, params)
+        batch, slices = evaluate(setting, calibration, rows, params)
         gradients = None
         if magnification:
             spectra = image_spectra(setting.particles[rows], setting.threads)
@@ -231,7 +232,7 @@ def defocus_pass(
     scores = DefocusScores(len(setting.particles), setting.pixels, range_A)
     narrow = Calibration(amplitude, calibration.noise[:, : setting.pixels.shells])
     for rows in setting.batches(np.arange(len(setting.particles)), listener, "particles for their defocus"):
-        batch, _ = _evaluate(setting, narrow, rows, params)
+        batch, _ = evaluate(setting, narrow, rows, params)
         of_pixels = amplitude[setting.half[rows[0]]][setting.pixels.shell].astype(np.float32)
         scores.add(rows, batch, of_pixels, float(wavelength[rows[0]]))
     return scores

@@ -14,7 +14,7 @@ A free amplitude, of either sign, is what lets a fit go through shells that a wr
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -94,13 +94,16 @@ def basis(pixels: Pixels, parity: str) -> FloatArray:
     return np.stack([zernike(n, m, pixels.kx, pixels.ky) for n, m in zernike_indices(count, parity)])
 
 
-def _monomials(pixels: Pixels, parity: str) -> tuple[FloatArray, FloatArray]:
+def _monomials(
+    pixels: Pixels, parity: str, chosen: Sequence[tuple[int, int]] | None = None
+) -> tuple[FloatArray, FloatArray]:
     """A basis scaled to at most 1 on the pixels, and the matrix to Zernike coefficients."""
     own = basis(pixels, parity)
     k = float(np.sqrt(pixels.k2.max()))
     indices = zernike_indices(len(own), parity)
     # Zernike polynomials of k / k_max: nearly orthogonal there, unlike those of k
-    scaled = np.stack([zernike(n, m, pixels.kx / k, pixels.ky / k) for n, m in indices])
+    used = [index for index in indices if chosen is None or index in chosen]
+    scaled = np.stack([zernike(n, m, pixels.kx / k, pixels.ky / k) for n, m in used])
     to_own = np.linalg.lstsq(own.T, scaled.T, rcond=None)[0]
     return scaled, np.asarray(to_own)
 
@@ -168,7 +171,7 @@ def _overlap(parity: str, power: FloatArray, d: FloatArray) -> FloatArray:
     return power * np.cos(d) if parity == "odd" else power[0] * np.cos(d) + power[1] * np.sin(d)
 
 
-def fit_phase(sums: GroupSums, group: int, parity: str) -> GroupFit:
+def fit_phase(sums: GroupSums, group: int, parity: str, chosen: Sequence[tuple[int, int]] | None = None) -> GroupFit:
     """Zernike coefficients of the phase of one group that the images have and the model has not.
 
     Parameters
@@ -177,13 +180,15 @@ def fit_phase(sums: GroupSums, group: int, parity: str) -> GroupFit:
     group : int
     parity : str
         ``"odd"``: added to psi. ``"even"``: added to chi, so that ``rlnEvenZernike`` changes by minus this.
+    chosen : sequence of (n, m), optional
+        Zernike polynomials (of k over its largest value) that are free; all of that parity by default.
 
     Returns
     -------
     GroupFit
     """
     pixels = sums.pixels
-    phases, to_own = _monomials(pixels, parity)
+    phases, to_own = _monomials(pixels, parity, chosen)
 
     def terms_of(folds: list[int]) -> tuple[Terms, FloatArray]:
         if parity == "odd":
