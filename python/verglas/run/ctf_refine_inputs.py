@@ -26,6 +26,7 @@ from verglas.types.arrays import FloatArray, IntArray
 from verglas.types.even_aberrations import EVEN_COUNT, EVEN_ZERNIKE, coefficient_lists, written
 
 _DEFOCI = ("rlnDefocusU", "rlnDefocusV")
+_LEAST_B_FACTOR_A2 = -50.0  # what no reader refuses
 # What fits to micrographs change beside the defoci, and the field of Optics that holds it.
 _OF_MICROGRAPHS = {
     "rlnDefocusAngle": "defocus_angle_deg",
@@ -184,7 +185,8 @@ def with_micrograph_fit(particles: Particles, fit: MicrographFit, micrograph: In
         return particles.with_columns(rlnPhaseShift=optics.phase_shift_deg + np.rad2deg(change[:, 0]))
     if fit.term == "b_factor":
         scale = optics.scale * np.exp(change[:, 0])
-        return particles.with_columns(rlnCtfBfactor=optics.b_factor_A2 + change[:, 1], rlnCtfScalefactor=scale)
+        b_factor = np.maximum(optics.b_factor_A2 + change[:, 1], _LEAST_B_FACTOR_A2)
+        return particles.with_columns(rlnCtfBfactor=b_factor, rlnCtfScalefactor=scale)
     twice = np.deg2rad(2 * optics.defocus_angle_deg)
     mean, half = (optics.defocus_u_A + optics.defocus_v_A) / 2, (optics.defocus_u_A - optics.defocus_v_A) / 2
     x, y = half * np.cos(twice) + change[:, 0], half * np.sin(twice) + change[:, 1]
