@@ -2,7 +2,7 @@
 
     python bench/bench_optics.py --seeds 10 --minutes 9     goes on where an earlier call stopped
 
-Development used seeds 0 to 3; the committed rows begin at seed 100. Four experiments a seed; objects without symmetry,
+Development used seeds 0 to 7; the committed rows begin at seed 100. Six experiments a seed; objects without symmetry,
 with D2 and with C5 take turns. SNR: variance of the CTF-modulated image over that of the noise on a disc of 0.35 N.
 """
 
@@ -74,7 +74,7 @@ def tilt_and_defocus(seed: int) -> dict[str, Any]:
     half = found.particles.half_sets - 1
     setting = Setting.of(best, half, (truth, truth), Pixels(box, pixel_A, 3, 46), 1)
     where = (np.zeros(n, np.int64), None)
-    calibration = recalibrate(setting, calibrate(setting), 2000.0, *where)
+    calibration = recalibrate(setting, calibrate(setting), 2000.0, where)
     ideal = fit_defocus(defocus_pass(setting, calibration, 2000.0), error * 0, *where)
     return {
         "object": OBJECTS[seed % len(OBJECTS)],
@@ -105,7 +105,7 @@ def defocus_bound(seed: int) -> dict[str, Any]:
     pixels = Pixels(box, pixel_A, 3, 61)
     setting = Setting.of(given, np.arange(n) % 2, (truth, truth), pixels, 1)
     now, where = given.optics, (np.arange(n) // each, xy)
-    calibration = recalibrate(setting, calibrate(setting), 2000.0, *where)
+    calibration = recalibrate(setting, calibrate(setting), 2000.0, where)
     fit = fit_defocus(defocus_pass(setting, calibration, 2000.0), (now.defocus_u_A + now.defocus_v_A) / 2, *where)
     cosine = transfer(optics.as_params(), pixels, 1)[1]
     power = np.abs(gather(Reference(truth, pixels, 1).slices(given), pixels)) ** 2
@@ -184,7 +184,107 @@ def nothing(seed: int) -> dict[str, Any]:
     }
 
 
-EXPERIMENTS = {"bound": defocus_bound, "nothing": nothing, "tilt": tilt_and_defocus, "groups": two_groups}
+def thick_map(seed: int, box: int, pixel_A: float) -> vg.Map:
+    """250 blobs of a pixel's width out to the edge of a ball of 3/4 of the box: signal up to Nyquist."""
+    rng = np.random.default_rng((seed, 5))
+    group = vg.symmetry_matrices(OBJECTS[seed % len(OBJECTS)])
+    points = rng.normal(size=(250 // len(group), 3))
+    points *= (rng.uniform(size=len(points)) ** (1 / 3) * 0.375 * box / np.linalg.norm(points, axis=1))[:, None]
+    points = np.einsum("gij,mj->gmi", group, points).reshape(-1, 3)
+    k = 2 * np.pi * np.fft.fftfreq(box)
+    waves = [np.exp(-1j * np.outer(points[:, 2 - axis], k) - 0.15 * k**2) for axis in range(3)]
+    spectrum = np.einsum("mz,my,mx->zyx", *waves, optimize=True)
+    return vg.Map(np.fft.fftshift(np.fft.ifftn(spectrum).real).astype(np.float32), pixel_A)
+
+
+def ewald(seed: int) -> dict[str, Any]:
+    """500 x 32 px, 0.2 A, 10 kV, SNR 0.3, true poses: a particle of 24 px, flat slices of which end at 3.3 px."""
+    n, box, pixel_A, voltage_kV = 500, 32, 0.2, 10.0
+    rng = np.random.default_rng((seed, 6))
+    truth, sign = thick_map(seed, box, pixel_A), ("positive", "negative")[int(rng.integers(2))]
+    tilt = np.degrees(np.arccos(rng.uniform(-1, 1, n)))
+    angles = np.column_stack([rng.uniform(0, 360, n), tilt, rng.uniform(0, 360, n)])
+    poses, defocus = vg.Poses(angles, rng.normal(0, pixel_A, (n, 2))), rng.uniform(8, 24, n)
+    optics = vg.Optics(defocus, defocus, voltage_kV=np.full(n, voltage_kV), cs_mm=np.zeros(n))
+    images = vg.project(truth, poses, optics, ewald=True, ewald_sign=sign, threads=1)
+    images += rng.normal(0, noise_sd(images, 0.3), images.shape).astype(np.float32)
+    particles = vg.Particles.from_images(images, pixel_A, poses=poses, optics=optics)
+    how: dict[str, Any] = {"symmetry": OBJECTS[seed % len(OBJECTS)], "threads": 1, "listener": None}
+    found = vg.reconstruction.reconstruct_report(particles, ewald=True, **how)
+    other = "negative" if sign == "positive" else "positive"
+    maps = {
+        "flat": vg.reconstruct(particles, **how),
+        "right": vg.reconstruct(particles, ewald=True, ewald_sign=sign, **how),
+        "wrong": vg.reconstruct(particles, ewald=True, ewald_sign=other, **how),
+    }
+    curves = {name: vg.fsc(made, truth) for name, made in maps.items()}
+    last = (box - 1) // 2
+    assert found.ewald is not None
+    return {
+        "object": OBJECTS[seed % len(OBJECTS)],
+        "sign_found": found.ewald.sign == sign,
+        "gain_over_flat_sigma": found.ewald.gain_nats / found.ewald.gain_error_nats,
+        "gain_over_other_sigma": found.ewald.other_nats / found.ewald.other_error_nats,
+        "depth_of_field_px": vg.optics.depth_of_field_resolution_A(0.75 * box * pixel_A, voltage_kV) / pixel_A,
+        **{f"resolution_{name}_px": curve.resolution_A(0.5) / pixel_A for name, curve in curves.items()},
+        **{f"fsc_{name}_at_2.3_px": float(curve.curve[last - 1]) for name, curve in curves.items()},
+    }
+
+
+def micrographs(seed: int) -> dict[str, Any]:
+    """12 micrographs of 50 x 64 px, 1.6 A, SNR 0.1, true map: astigmatism, phase shift, scale and B-factor of each."""
+    each, count, box, pixel_A = 50, 12, 64, 1.6
+    rng = np.random.default_rng((seed, 7))
+    n, of = each * count, np.repeat(np.arange(count), each)
+    model, truth = object_map(seed, box, pixel_A)
+    made = vg.simulate.particles(model, n, box, pixel_A, snr=1e6, seed=seed)
+    half, angle, phase = rng.uniform(50, 250, count), rng.uniform(0, 180, count), rng.normal(0, 15, count)
+    scale, b_factor = rng.normal(0, 0.15, count), rng.uniform(-25, 25, count)
+    scale, b_factor = scale - scale.mean(), b_factor - b_factor.mean()
+    defocus = rng.uniform(8000, 20000, count)[of]
+    plain = {"rlnDefocusU": defocus, "rlnDefocusV": defocus, "rlnDefocusAngle": 0.0, "rlnPhaseShift": 0.0}
+    plain |= {"rlnCtfBfactor": 0.0, "rlnCtfScalefactor": 1.0, "rlnMicrographName": [f"m{m:02d}.mrc" for m in of]}
+    plain |= {"rlnRandomSubset": 1 + np.arange(n) % 2}
+    planted = {
+        "astigmatism": {
+            "rlnDefocusU": defocus + half[of],
+            "rlnDefocusV": defocus - half[of],
+            "rlnDefocusAngle": angle[of],
+        },
+        "phase_shift": {"rlnPhaseShift": phase[of]},
+        "b_factor": {"rlnCtfBfactor": b_factor[of], "rlnCtfScalefactor": np.exp(scale[of])},
+    }
+    turn = np.deg2rad(2 * angle)
+    true = {
+        "astigmatism": np.column_stack([half * np.cos(turn), half * np.sin(turn)]),
+        "phase_shift": np.deg2rad(phase)[:, None],
+        "b_factor": np.column_stack([scale, b_factor]),
+    }
+    row: dict[str, Any] = {"object": OBJECTS[seed % len(OBJECTS)]}
+    for term, columns in planted.items():
+        images = vg.project(truth, made.poses, made.with_columns(**plain | columns).optics, threads=1)
+        images += rng.normal(0, noise_sd(images, 0.1), images.shape).astype(np.float32)
+        given = made.with_columns(**plain).with_source(vg.types.ArraySource(images, pixel_A))
+        found = vg.refine_ctf(given, half_maps=(truth, truth), fit=(term,), rounds=1, threads=1, listener=None)
+        fit = found.rounds[0].micrographs[term]
+        error = (fit.change - true[term])[:, -1]
+        row |= {
+            f"{term}_kept": fit.kept,
+            f"{term}_rms_error": float(np.sqrt(np.mean(error**2))),
+            f"{term}_rms_planted": float(np.sqrt(np.mean(true[term][:, -1] ** 2))),
+            f"{term}_error_over_stated": float(np.sqrt(np.mean((error / fit.standard_error[:, -1]) ** 2))),
+        }
+    return row
+
+
+EXPERIMENTS = {
+    "bound": defocus_bound,
+    "nothing": nothing,
+    "tilt": tilt_and_defocus,
+    "groups": two_groups,
+    "ewald": ewald,
+    "micrographs": micrographs,
+}
 
 
 def trials(seeds: int, first: list[str]) -> dict[str, Callable[[], Any]]:

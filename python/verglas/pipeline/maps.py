@@ -257,7 +257,7 @@ def resolve_symmetry(project: Project) -> str:
     return str(read_json(path)["symmetry"])
 
 
-def _is_symmetry_unknown(project: Project) -> bool:
+def is_symmetry_unknown(project: Project) -> bool:
     """Whether the point group is still to be found."""
     return project.settings.symmetry.lower() == AUTO and not (project.folder("abinitio") / "abinitio.json").is_file()
 
@@ -321,7 +321,7 @@ class RefineStage(Stage):
 
     def settings(self, project: Project) -> dict[str, Any]:
         """Resolved settings."""
-        rule_values = {} if _is_symmetry_unknown(project) else settings_json(self.resolve_settings(project))
+        rule_values = {} if is_symmetry_unknown(project) else settings_json(self.resolve_settings(project))
         return rule_values | {"reference": project.settings.reference}
 
     def inputs(self, project: Project) -> dict[str, str]:
@@ -397,6 +397,13 @@ class RefineStage(Stage):
 _FINEST_START_A = 20.0  # beyond it the half maps share nothing that they were given
 
 
+def last_refined(project: Project) -> str:
+    """The stage whose half maps go on: the later refinement where it is kept."""
+    record = project.folder("refine_ctf") / "finish.json"
+    kept = project.settings.finish and record.is_file() and read_json(record)["kept"]
+    return "refine_ctf" if kept else "refine"
+
+
 class PostprocessStage(Stage):
     """Sharpened map and resolution of the half maps."""
 
@@ -404,6 +411,11 @@ class PostprocessStage(Stage):
     needs = ("refine",)
     product = "map"
     page = "report.html"
+
+    def inputs(self, project: Project) -> dict[str, str]:
+        """Half maps of the first refinement, and of the later one where there is one."""
+        later = outputs_of(project, "refine_ctf") if project.settings.finish else {}
+        return super().inputs(project) | later
 
     def resolve_settings(self, project: Project) -> PostprocessSettings:
         """Resolved."""
@@ -413,11 +425,11 @@ class PostprocessStage(Stage):
 
     def settings(self, project: Project) -> dict[str, Any]:
         """Resolved settings."""
-        return {} if _is_symmetry_unknown(project) else settings_json(self.resolve_settings(project), ("threads",))
+        return {} if is_symmetry_unknown(project) else settings_json(self.resolve_settings(project), ("threads",))
 
     def run(self, project: Project) -> dict[str, str]:
         """Make map, mask, curves and a page."""
-        source = project.folder("refine")
+        source = project.folder(last_refined(project))
         job = PostprocessJob(
             source / "half1.mrc",
             source / "half2.mrc",

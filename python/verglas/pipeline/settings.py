@@ -54,6 +54,9 @@ class ProcessSettings:
     selection : str, optional
         STAR file of the 2D classes to use, as the page of the classes saves it, in place of those that look like
         particles.
+    finish : bool
+        After the first map refine the CTFs of particles and groups against its half maps, and the map again, while that
+        improves it.
     seed : int
         Of everything random.
     set : mapping of "stage.field" -> value
@@ -84,6 +87,7 @@ class ProcessSettings:
     reference: str | None = setting(None, "Start map, in place of an ab initio one.", flags=("--ref",))
     keep: str | None = setting(None, "STAR file of the micrographs to use, as the page saves it.")
     selection: str | None = setting(None, "STAR file of the 2D classes ticked on their page.")
+    finish: bool = setting(False, "After the first map refine the CTFs, and the map again with them.")
     seed: int = setting(0, "Seed of everything random.", at_least=0)
     movies: bool | None = setting(None, "The files are movies.", default_words="what most of them hold")
     gain: str | None = setting(None, "Gain reference of movies: MRC, TIFF or EPU's .gain.")
