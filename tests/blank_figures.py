@@ -1,8 +1,8 @@
 """White pictures in place of figures: layout and drawing take most of the time of a page.
 
-Every process of the tests draws a figure of each kind, the first that it meets: drawing is tried wherever there is a
-page. Those after it are left blank, or all are (``left_blank``), where a test looks at numbers and words. Modules that
-look at pictures say so (``pytestmark = pytest.mark.drawn``).
+Every process of the tests draws a figure of each kind, the first that it meets, so that drawing is tried, and puts a
+white one in its place as in those of all others. Where a test looks at numbers and words none need be drawn
+(``left_blank``). Modules that look at pictures say so (``pytestmark = pytest.mark.drawn``).
 """
 
 from __future__ import annotations
@@ -34,17 +34,17 @@ _seen: set[Any] = set()
 
 
 def drawn_once() -> Iterator[None]:
-    """Body of a fixture: of the figures that one function draws, the first in this process is drawn."""
+    """Body of a fixture: of the figures of one function the first in this process is drawn; pages hold white ones."""
     from verglas.report import style
 
     draw = style._draw
 
     def first(figure: Any, dpi: float) -> bytes:
         kind = sys._getframe(2).f_code  # who asked style.png
-        if kind in _seen:
-            return PNG
-        _seen.add(kind)
-        return draw(figure, dpi)
+        if kind not in _seen:
+            _seen.add(kind)
+            draw(figure, dpi)
+        return PNG  # also of the one that was drawn: a page and the same page again are to be equal in any order
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(style, "_draw", first)

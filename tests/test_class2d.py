@@ -26,6 +26,8 @@ from verglas.types.listener import Silence
 
 from tolerance import MAXIMISE_REL
 
+pytestmark = pytest.mark.drawn
+
 
 def share_right(found, truth):
     """Share of particles in the class that stands for their view, classes and views paired one to one."""
