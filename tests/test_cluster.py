@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
 import signal
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -169,12 +171,15 @@ class _Killer:
         self.calls += 1
         if self.calls % self.every or len(self.killed) == self.most:
             return
-        workers = [p for p in psutil.Process().children(recursive=True) if "spawn_main" in " ".join(p.cmdline())]
-        for connection in (c for p in workers for c in p.net_connections() if c.status == "LISTEN"):
-            assert connection.laddr.ip == "127.0.0.1"
-        chosen = workers[self.rng.integers(len(workers))]
-        self.killed.append(chosen.pid)
-        os.kill(chosen.pid, signal.SIGKILL)
+        workers = worker_pids()
+        if not workers:
+            return  # the last one was killed, and the next has not begun
+        for pid in workers:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                listening = [c for c in psutil.Process(pid).net_connections() if c.status == "LISTEN"]
+                assert all(c.laddr.ip == "127.0.0.1" for c in listening)
+        self.killed.append(workers[self.rng.integers(len(workers))])
+        os.kill(self.killed[-1], signal.SIGKILL)
 
 
 @pytest.mark.slow
@@ -187,6 +192,28 @@ def test_processes_make_the_same_bits_though_they_are_killed(in_blocks, tmp_path
         for state, step, expected in zip(states, steps, made, strict=True):
             assert same_bits(iterate(problem, state, step, killer, passes), expected)
     assert len(set(killer.killed)) == 3
+
+
+@pytest.mark.slow
+def test_a_worker_that_is_killed_while_it_starts_is_replaced():
+    """Its nanny gives it up: without a replacement nobody would be left, and the job would wait for ever."""
+    with open_cluster(ClusterRequest("local", 1), Silence(), job="test", threads=1) as pool:
+        for _ in range(2):
+            before = set(worker_pids())
+            for pid in before:
+                os.kill(pid, signal.SIGKILL)
+            deadline = time.monotonic() + 60
+            while not set(worker_pids()) - before and time.monotonic() < deadline:
+                time.sleep(0.02)
+        assert pool.client.submit(sum, [1, 2]).result(timeout=120) == 3
+
+
+def worker_pids() -> list[int]:
+    found = []
+    for process in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):  # a zombie, too
+            found += [process.pid] if "spawn_main" in " ".join(process.cmdline()) else []
+    return found
 
 
 # -- jobs --------------------------------------------------------------------------------------------------------------

@@ -25,6 +25,7 @@ _ANSWER_S = 10.0  # of a scheduler at an address
 _CONFIG = {
     "distributed.scheduler.allowed-failures": _ALLOWED_DEATHS,
     "distributed.admin.tick.limit": "1h",
+    "distributed.deploy.lost-worker-timeout": "20s",  # for a nanny to start its worker again
     "distributed.worker.profile.enabled": False,  # a look at every stack, a hundred times a second
     "distributed.logging.distributed": "error",
 }
@@ -133,9 +134,12 @@ def _client(request: ClusterRequest, threads: int | None, processes: bool, ends:
             'them needs its own calls below: if __name__ == "__main__":'
         ) from error
     ends.enter_context(made)
+    # Adaptive: a job that its walltime ends is asked for again, without a limit; and so is a process that was killed
+    # while it started, which its nanny gives up.
     if request.kind == "slurm":
-        # Adaptive: a job that its walltime ends is asked for again, without a limit.
         made.adapt(minimum_jobs=request.workers, maximum_jobs=request.workers)
+    elif processes:
+        made.adapt(minimum=request.workers, maximum=request.workers)
     return Client(made, set_as_default=False)
 
 
