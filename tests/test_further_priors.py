@@ -72,6 +72,7 @@ def test_sure_threshold_is_where_the_estimated_risk_is_least():
     c = np.random.default_rng(1).normal(size=300) + np.repeat([0.0, 5.0], 150)
     risk = [len(c) - 2 * np.sum(np.abs(c) <= t) + np.sum(np.minimum(np.abs(c), t) ** 2) for t in np.abs(c)]
     assert sure_threshold(c) == np.abs(c)[int(np.argmin(risk))]
+    assert sure_threshold(c + 9 * np.sign(c)) == 0  # all of them stand out
 
 
 # -- a caller's function -----------------------------------------------------------------------------------------------

@@ -213,7 +213,7 @@ def fft_weights(weights: Array, grid: ops.Grid) -> FloatArray:
     >>> from verglas.reconstruction.direct import fft_weights
     >>> grid = ops.Grid(8, max_radius=2, oversampling=2.0)
     >>> made = fft_weights(np.ones(grid.shape), grid)
-    >>> made.shape, made[0, 0, 0], made[8, 8, 8]
+    >>> made.shape, float(made[0, 0, 0]), float(made[8, 8, 8])
     ((16, 16, 9), 1.0, 0.0)
     """
     side, halo = grid.padded, grid.halo

@@ -85,8 +85,8 @@ def sure_threshold(coefficients: Array) -> float:
     >>> import numpy as np
     >>> from verglas.refinement.prior.shrinkage import sure_threshold
     >>> noise = np.random.default_rng(0).normal(size=4096)
-    >>> round(sure_threshold(noise), 2), sure_threshold(noise + 6 * np.sign(noise)) < 1
-    (4.08, True)
+    >>> round(sure_threshold(noise), 2), sure_threshold(noise + 6 * np.sign(noise))
+    (4.08, 0.0)
     """
     size = np.sort(np.abs(np.asarray(coefficients, np.float64)).ravel())
     n = len(size)
@@ -96,7 +96,9 @@ def sure_threshold(coefficients: Array) -> float:
     below = np.cumsum(size**2)
     count = np.arange(1, n + 1)
     risk = n - 2 * count + below + (n - count) * size**2
-    return float(min(size[int(np.argmin(risk))], universal))
+    best = int(np.argmin(risk))
+    # Without a threshold the risk is n: where everything stands out, every coefficient stays.
+    return float(min(size[best], universal)) if risk[best] < n else 0.0
 
 
 @dataclass(frozen=True)
