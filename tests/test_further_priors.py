@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_prior import BALL, BOX, PIXEL_A, RADIUS, error, given, noise, regularised, source_of, uneven, z_scores
+from half_map_pairs import BALL, BOX, PIXEL_A, RADIUS, error, given, noise, regularised, source_of, uneven, z_scores
 
 import verglas as vg
 from verglas import fourier, ops
