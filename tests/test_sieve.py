@@ -24,7 +24,7 @@ from verglas.assessment.particle_scores import ShellSums, shell_sums
 from verglas.optics.refine import Calibration, Pixels, Setting, calibrate
 from verglas.optics.refine.pixels import gather, image_spectra, transfer
 from verglas.run.ctf_refine_inputs import prepare
-from verglas.run.sieve_rounds import without_copies
+from verglas.run.sieve_rounds import LEAST_SHELLS, Halves, Limits, Rounds, without_copies
 from verglas.types.listener import Silence
 
 BOX, PIXEL_A = 24, 5.0
@@ -137,6 +137,55 @@ def test_noise_is_refused_with_a_verdict(tmp_path, capsys):
     assert "0 shells only, 5 are needed" in told["sentence"]
     assert told["kept"] == 100
     assert len(vg.read_particles(tmp_path / "s" / "kept.star")) == 100
+
+
+def test_noise_stops_whatever_limit_is_asked_for_and_copies_go_all_the_same():
+    noise = np.random.default_rng(3).normal(size=(100, BOX, BOX)).astype(np.float32)
+    p = planted("clean", 100)[0].with_source(vg.types.ArraySource(noise, PIXEL_A))[np.r_[0:100, 3:6]]
+    with pytest.warns(vg.VerglasWarning, match="3 rows are of an image"):
+        found = vg.sieve(p, high_resolution_A=12.0, alignability=0, threads=1, listener=None)
+    assert (found.verdict.state, len(found.kept)) == ("stop", 100)
+    assert found.removed.table.verglasSieveReason.tolist() == [f"copy of particle {i}" for i in (3, 4, 5)]
+
+
+def test_a_limit_that_later_maps_do_not_reach_ends_the_rounds_and_not_the_job():
+    p, _, truth = planted("clean", 120, snr=0.3)
+    prepared = prepare(p, fits_ctf=False, needs_halves=False, job="sieve")
+    mask = truth.with_data(np.ones_like(truth.data))
+    limits = Limits(share=0.2, rounds=8, held_out=0.2, band="high", high_resolution_A=20.0, symmetry="C1", seed=0)
+    rounds = Rounds(prepared, Pixels(BOX, PIXEL_A, 3, 10), mask, limits, Silence(), 1)
+    assert rounds.informative >= LEAST_SHELLS
+    rng = np.random.default_rng(0)
+    noise = tuple(truth.with_data(rng.normal(size=truth.data.shape).astype(np.float32)) for _ in range(2))
+    scores, _, calibration = rounds.scores(Halves(noise, noise))
+    assert calibration.informative < LEAST_SHELLS
+    assert not scores.power_high.any()
+    rounds.maps.append(Halves(noise, noise))
+    assert rounds._drop(2) is False
+
+
+def test_the_fsc_of_sieved_noise_is_that_of_a_signal_and_a_new_split_does_not_undo_it():
+    """Why the FSC decides nothing: particles of either half that agree with the noise of the other agree with it."""
+    rng = np.random.default_rng(6)
+    n, pixels = 800, Pixels(BOX, PIXEL_A, 3, 10)
+    p = planted("clean", n)[0].with_source(
+        vg.types.ArraySource(rng.normal(size=(n, BOX, BOX)).astype(np.float32), PIXEL_A)
+    )
+    half = np.arange(n) % 2
+
+    def curve(rows, subset):
+        halves = vg.reconstruct(p[rows].with_columns(rlnRandomSubset=1 + subset), halves=True, threads=1, listener=None)
+        return float(vg.fsc(*halves[1]).curve[3:10].mean()), halves[1]
+
+    everyone, halves = curve(np.arange(n), half)
+    setting = Setting.of(p, half, halves, pixels, 1)
+    explained = Calibration(np.ones((2, pixels.shells)), calibrate(setting).noise)
+    value = score_particles(setting, explained, 4).correlation
+    kept = np.flatnonzero(value > np.array([np.median(value[half == h]) for h in (0, 1)])[half])
+    sieved, anew = curve(kept, half[kept])[0], curve(kept, rng.permutation(len(kept)) % 2)[0]
+    assert abs(everyone) < 0.1
+    assert sieved > 0.2
+    assert anew > 0.1
 
 
 def test_copies_go_first_and_those_across_half_sets_are_named():
@@ -322,6 +371,13 @@ def test_the_command_takes_a_folder_and_writes_all(tmp_path, capsys):
 def test_what_cannot_be_sieved_is_refused(setting, change, words):
     with pytest.raises(vg.InputError, match=words):
         vg.sieve(change(setting.particles), listener=None)
+
+
+def test_too_few_to_decide_are_refused(setting):
+    with pytest.raises(
+        vg.InputError, match="half set 1 has 30 particles, of which 0 would be held out and decide; 5 must"
+    ):
+        vg.sieve(setting.particles, held_out=0.015, listener=None)
 
 
 def test_wrong_calls_are_refused_by_name(tmp_path, capsys):

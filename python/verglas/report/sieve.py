@@ -16,6 +16,7 @@ from verglas.types.arrays import FloatArray
 from verglas.types.verdict import Verdict
 
 _SHOWN = {
+    "verglasQuality": "quality",
     "verglasGain": "gain, nats",
     "verglasCorrelation": "correlation",
     "verglasNoiseRatio": "noise over that of the group",
@@ -108,8 +109,9 @@ def sieve_page(
     if charts:
         text = (
             "Held-out particles are in none of these maps, and were not chosen by them: they alone decide. The FSC of "
-            "sieved half maps is biased upwards, since the particles of each half were chosen by the map of the other; "
-            "random removal of as many says what the number of particles alone does."
+            "sieved half maps is biased upwards, since the particles of each half were chosen by the map of the other, "
+            "and so is that of a new refinement of them; random removal of as many says what the number of particles "
+            "alone does."
         )
         sections.append(Section("Against the share kept", text, [chart_block(chart) for chart in charts]))
         sections.append(Section("Rounds", "", [_table(rounds, told["round"])]))

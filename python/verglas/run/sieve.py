@@ -25,7 +25,16 @@ from verglas.io.stack import StackSource
 from verglas.run.alignability import alignability_of_some
 from verglas.run.ctf_refine_inputs import Prepared, prepare
 from verglas.run.half_maps import pixels_between, reconstruct_halves, solvent_or_sphere
-from verglas.run.sieve_rounds import LEAST_IN_HALF, LEAST_SHELLS, Halves, Limits, Rounds, without_copies
+from verglas.run.sieve_rounds import (
+    LEAST_HELD_OUT,
+    LEAST_IN_HALF,
+    LEAST_SHELLS,
+    Halves,
+    Limits,
+    Rounds,
+    number_held_out,
+    without_copies,
+)
 from verglas.types import Map, Particles, Poses
 from verglas.types.convert import MapLike, ParticlesLike, map_of, particles_of
 from verglas.types.settings import check_settings, setting, settings_from
@@ -60,7 +69,7 @@ class SieveSettings:
     alignability : int
         Particles, at random, whose alignability is measured; 0 for none.
     seed : int
-        Of who is held out, of the control, and of half sets where there are none.
+        Of who is held out and of the control.
     """
 
     share: float = setting(0.2, "Share of those left that each round drops", more_than=0, at_most=0.5)
@@ -142,7 +151,8 @@ def sieve(
 
     Copies of one particle go first. Then, round by round, the lowest of each half set are dropped and the maps made
     anew. Particles that were held out of all maps decide: a round is kept if they gain by its maps, over those of all
-    particles beyond two standard errors, and over those of as many at random beyond three. Else nothing is removed.
+    particles beyond two standard errors, and over those of as many at random beyond three. Else nothing but copies
+    and images that cannot be used is removed.
 
     Parameters
     ----------
@@ -175,8 +185,10 @@ def sieve(
 
     Notes
     -----
-    The FSC of sieved half maps is biased upwards: the particles of each half were chosen by the map of the other.
-    Evidence of held-out particles is not, and alone decides.
+    The FSC of sieved half maps is biased upwards: the particles of each half were chosen by the map of the other. To
+    refine those kept anew, or to split them anew, does not undo it: they agree with each other's noise whoever is in
+    which half. Held-out particles were not chosen, are in no map of the rounds, and alone decide. The mask, where none
+    is given, is that of all particles and the same in all rounds. The gain told is that of the best of several rounds.
 
     Examples
     --------
@@ -195,12 +207,7 @@ def sieve(
     prepared = prepare(given, fits_ctf=False, needs_halves=half_maps is not None, job="sieve")
     once, copies = without_copies(prepared, given)
     before = None if previous is None else _matching(given, particles_of(previous, "sieve: previous"), prepared)
-    for h in (0, 1):
-        if np.count_nonzero(once.half == h) * (1 - chosen.held_out) < LEAST_IN_HALF:
-            raise InputError(
-                f"{given.where}: sieve: half set {h + 1} has {np.count_nonzero(once.half == h)} particles; "
-                f"{LEAST_IN_HALF} must be left beside those held out"
-            )
+    _refuse_few(once, chosen.held_out)
     first = (
         None
         if half_maps is None
@@ -232,6 +239,20 @@ def sieve(
     seconds = time.perf_counter() - begun
     is_removed = np.isin(np.arange(len(given)), list(gone))
     return Sieved(kept, removed, scores, is_removed, rounds.frame(), best, maps, verdict, chosen, seconds)
+
+
+def _refuse_few(once: Prepared, held_out: float) -> None:
+    for h in (0, 1):
+        count = int(np.count_nonzero(once.half == h))
+        what = f"{once.given.where}: sieve: half set {h + 1} has {count} particles"
+        if count * (1 - held_out) < LEAST_IN_HALF:
+            raise InputError(f"{what}; {LEAST_IN_HALF} must be left beside those held out")
+        asked = number_held_out(count, held_out)
+        if asked < LEAST_HELD_OUT:
+            raise InputError(
+                f"{what}, of which {asked} would be held out and decide; {LEAST_HELD_OUT} must: hold out a larger "
+                f"share than {held_out:g} (held_out, --held-out)"
+            )
 
 
 def _sentences(prepared: Prepared, copies: Mapping[int, str]) -> list[str]:

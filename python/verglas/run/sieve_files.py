@@ -97,7 +97,7 @@ def sieve_files(
     """Read, sieve, write; the result and its summary.
 
     Writes kept.star, removed.star (with ``verglasSieveReason``), half1.mrc, half2.mrc, rounds.csv, sieve.json and
-    report.html. Where nothing can be scored, kept.star is the input.
+    report.html. Where nothing can be scored, kept.star is the input without copies and what cannot be used.
     """
     job = of_folder(job, symmetry_given)
     given = read_particles(job.particles, stack=job.stack)

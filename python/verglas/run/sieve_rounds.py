@@ -31,6 +31,7 @@ BoolArray = npt.NDArray[np.bool_]
 
 LEAST_SHELLS = 5  # with signal; fewer rank nothing
 LEAST_IN_HALF = 20  # particles that a half map is made from
+LEAST_HELD_OUT = 5  # of a half: fewer give no standard error to decide by
 _CERTAIN = 3.0  # standard errors by which those dropped must be worse than others
 _BETTER = 2.0  # standard errors by which the map must be better than that of all
 _PATIENCE = 3  # rounds beyond the best one: of half a set that is noisy, the first to go make the map no better
@@ -104,7 +105,7 @@ class Rounds:
         self.test = np.zeros(n, bool)
         for h in (0, 1):
             rows = rng.permutation(np.flatnonzero(self.prepared.half == h))
-            self.test[rows[: min(round(self.limits.held_out * len(rows)), _MOST_HELD_OUT // 2)]] = True
+            self.test[rows[: number_held_out(len(rows), self.limits.held_out)]] = True
         self._order = rng.permutation(n)  # in which the control drops
         self.removed_in, self.score = np.zeros(n, np.int64), np.full(n, np.nan)
         self.evidence: list[FloatArray] = []
@@ -113,6 +114,9 @@ class Rounds:
         self.maps.append(everyone)
         self.setting = self._setting(everyone if self.first is None else self._masked(self.first))
         self.calibration = calibrate(self.setting)
+        # the limit is asked of the first maps only: those of fewer particles may explain less, and end the rounds
+        finest = self.limits.high_resolution_A if self.informative >= LEAST_SHELLS else None
+        self._first_high = None if finest is None else first_high_shell(self.calibration, self.pixels, finest)
         self.scored = self._score(self.setting, self.calibration)
         self._held_out, self._their_half = self.particles[self.test], self.prepared.half[self.test]
         self._of_ball = self._products(spherical_mean(everyone.mean))
@@ -139,7 +143,7 @@ class Rounds:
         return Setting.of(self.particles, self.prepared.half, halves.masked, self.pixels, self.threads)
 
     def _score(self, setting: Setting, calibration: Calibration) -> ParticleScores:
-        high = first_high_shell(calibration, self.pixels, self.limits.high_resolution_A)
+        high = first_high_shell(calibration, self.pixels) if self._first_high is None else self._first_high
         return score_particles(setting, calibration, high, self.heard)
 
     def scores(self, halves: Halves) -> tuple[ParticleScores, Setting, Calibration]:
@@ -178,9 +182,10 @@ class Rounds:
         scores, calibration = self.scored, self.calibration
         if number > 1:
             scores, _, calibration = self.scores(self.maps[-1])
-        if calibration.informative < LEAST_SHELLS:
+        ranks_high = self.limits.band == "high"
+        if calibration.informative < LEAST_SHELLS or (ranks_high and not scores.power_high.any()):
             return False
-        value = scores.quality_high if self.limits.band == "high" else scores.quality
+        value = scores.quality_high if ranks_high else scores.quality
         here = self.removed_in == 0
         for h in (0, 1):
             mine = here & (self.prepared.half == h)
@@ -262,6 +267,11 @@ class Rounds:
     def frame(self) -> pd.DataFrame:
         """The rounds as a table."""
         return pd.DataFrame(self.table)
+
+
+def number_held_out(count: int, share: float) -> int:
+    """How many of a half set's particles decide."""
+    return min(round(share * count), _MOST_HELD_OUT // 2)
 
 
 def without_copies(prepared: Prepared, given: Particles) -> tuple[Prepared, Mapping[int, str]]:
