@@ -15,6 +15,7 @@ from verglas.optics.refine import GroupFit, Pixels, Setting, calibrate, defocus_
 from verglas.optics.refine.pixels import Reference, image_spectra, pixel_terms
 from verglas.run.ctf_refine import CtfRefineSettings
 from verglas.run.ctf_refine_inputs import places, prepare, with_group_fits
+from verglas.run.ctf_refine_terms import indices_of
 from verglas.types.even_aberrations import even_zernikes, written
 
 BOX, PIXEL_A, N = 48, 2.0, 400
@@ -153,6 +154,24 @@ def test_phases_are_exact_without_noise():
     fit = fit_phase(group_pass(setting, calibrate(setting), False), 0, "odd")
     table = with_group_fits(bad, odd={0: fit}).optics_table
     assert np.allclose(table[["rlnBeamTiltX", "rlnBeamTiltY"]].to_numpy()[0], (5.0, 2.0), atol=0.01)
+
+
+@pytest.mark.parametrize(("word", "terms"), [("cs", (-360.0, 0, 0, 0, 0)), ("tetrafoil", (0, 0, 0, 200.0, -300.0))])
+def test_a_term_of_fourth_order_comes_back_alone(word, terms):
+    """Without noise; what the word does not name stays exactly 0."""
+    truth, bad, _ = planted(noise=1e-3, n=60)
+    even = bad.optics_table.assign(rlnEvenZernike=written(even_zernikes(np.array([terms]))))
+    true = vg.Particles(bad.table, bad.source, optics_table=even).optics
+    seen = bad.with_source(vg.types.ArraySource(vg.project(truth, bad.poses, true), PIXEL_A))
+    setting = setting_of(seen, truth)
+    chosen = indices_of(word)
+    fit = fit_phase(group_pass(setting, calibrate(setting), False), 0, "even", chosen)
+    order = [(0, 0), (2, -2), (2, 0), (2, 2), (4, -4), (4, -2), (4, 0), (4, 2), (4, 4)]
+    free = np.array([index in chosen for index in order])
+    assert np.allclose(fit.change[~free], 0, atol=1e-9)
+    found = vg.ctf(with_group_fits(seen, even={0: fit}).optics, BOX, PIXEL_A)
+    error, before = (np.abs(c - vg.ctf(true, BOX, PIXEL_A)).mean() for c in (found, vg.ctf(bad.optics, BOX, PIXEL_A)))
+    assert error < 0.001 * before
 
 
 def test_the_command_writes_what_relion_reads(tmp_path, capsys):

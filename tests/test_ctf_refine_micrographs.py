@@ -144,6 +144,10 @@ def test_words_choose_what_is_fitted(tmp_path, capsys):
         vg.refine_ctf(particles, fit=("tilt",))
     with pytest.raises(InputError, match=r"expected terms of beam_tilt, .* got none"):
         CtfRefineSettings(odd_terms="")
+    with pytest.raises(InputError, match=r"expected words of defocus, .*, got none"):
+        settings_of_words("")
+    with pytest.raises(InputError, match="phase_shift is fitted to every micrograph, and rlnMicrographName"):
+        vg.refine_ctf(particles.with_columns(rlnMicrographName=None), fit=("phase_shift",), listener=None)
     star = str(tmp_path / "particles.star")
     vg.write_particles(star, particles, stack=tmp_path / "particles.mrcs")
     for half in (1, 2):

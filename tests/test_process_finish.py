@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 
 import verglas as vg
-from verglas.pipeline import ProcessSettings
+from verglas.errors import SettingError
+from verglas.pipeline import ProcessSettings, finish
 from verglas.pipeline.finish import CtfRefineStage, RefineCtfStage
 from verglas.pipeline.maps import last_refined
 from verglas.pipeline.stages import stages_of
+from verglas.run.checkpoint import checkpoint_path
 from verglas.run.refine import summary
 from verglas.types.listener import Silence
 
@@ -30,6 +32,7 @@ def project_in(root, **changes):
         threads=1,
         device="cpu",
         memory_GB=None,
+        workers=None,
         listener=Silence(),
     )
 
@@ -67,6 +70,28 @@ def test_a_worse_map_does_not_go_on(tmp_path, after, kept):
     assert verdict.numbers["resolution_A"] == (after if kept else 4.2)
     assert ("the later map goes on" if kept else "the first map goes on") in verdict.reasons[0]
     assert last_refined(project) == ("refine_ctf" if kept else "refine")
+
+
+def test_the_later_refinement_goes_on_where_it_was_killed_and_has_the_cluster_too(tmp_path, monkeypatch):
+    """The folder of checkpoints alone, of a kill while the first was written, is nothing to go on from."""
+    project = project_in(tmp_path, symmetry="C1")
+    leave(tmp_path / "refine", "summary.json", {"resolution_A": 4.2})
+    leave(tmp_path / "ctf_refine", "ctf_refine.json", {"rounds": [{"fits": [{"what": "defocus", "kept": True}]}]})
+    project.workers = object()
+    calls = []
+    monkeypatch.setattr(finish, "refine", lambda *args, **more: calls.append(more))
+    monkeypatch.setattr(finish, "summary", lambda result: {"resolution_A": 4.0})
+    monkeypatch.setattr(RefineCtfStage, "outputs", lambda self, project, *names: {})
+    (tmp_path / "refine_ctf" / "checkpoint").mkdir()
+    RefineCtfStage().run(project)
+    checkpoint_path(tmp_path / "refine_ctf").touch()
+    RefineCtfStage().run(project)
+    assert [call["resume"] for call in calls] == [False, True]
+    assert all(call["cluster"] is project.workers and call["poses"] == "local" for call in calls)
+    assert last_refined(project) == "refine_ctf"
+    project.settings.set["refine_ctf.classes"] = 2
+    with pytest.raises(SettingError, match="classes"):
+        RefineCtfStage().settings(project)
 
 
 @pytest.mark.slow

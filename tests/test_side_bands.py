@@ -141,6 +141,39 @@ def test_held_out_particles_find_the_sign(particles, maps):
     assert np.array_equal(result.map.data, maps["right"].data)
 
 
+@pytest.mark.parametrize("method", ["gridding", "least-squares"])
+def test_every_method_follows_the_sphere(truth, particles, maps, method):
+    made = vg.reconstruct(particles, method=method, ewald=True, ewald_sign="negative", listener=None)
+    curve = vg.fsc(made, truth).curve
+    assert (curve[2:11] > 0.95).all()
+    assert curve[10] > vg.fsc(maps["flat"], truth).curve[10] + 0.25
+
+
+@pytest.mark.parametrize(
+    ("state", "alike"), [("rlnCtfDataAreCtfPremultiplied", 0.999), ("rlnCtfDataArePhaseFlipped", 0.999999)]
+)
+def test_stored_images_are_brought_back_before_they_are_parted(particles, maps, state, alike):
+    """Of a premultiplied image nothing is left where its CTF is 0, though both bands have signal there."""
+    factor = vg.ctf(particles.optics, BOX, PIXEL_A)
+    if state == "rlnCtfDataArePhaseFlipped":
+        factor = np.sign(factor)
+    spectra = (fourier.forward(particles.images(), 2) * factor).astype(np.complex64)
+    stored = particles.with_source(vg.types.ArraySource(fourier.inverse(spectra, (BOX, BOX)), PIXEL_A))
+    result = reconstruct_report(stored.with_columns(**{state: 1}), ewald=True, listener=None)
+    assert result.ewald.sign == "negative"
+    assert vg.fsc(result.map, maps["right"]).curve[:11].min() > alike
+
+
+def test_too_few_particles_have_no_sign(particles):
+    """One in a half once failed with a TypeError: no map, or no error of the gain."""
+    known = vg.Optics(np.full(4, 15000.0), np.full(4, 15000.0))
+    lonely = particles[:4].with_optics(known).with_columns(rlnRandomSubset=[1, 2, 2, 2])
+    result = reconstruct_report(lonely, ewald=True, listener=None)
+    assert result.ewald.sign is None
+    assert result.ewald.sentence() == "Ewald sphere: not corrected; too few particles to hold any out"
+    assert np.array_equal(result.map.data, vg.reconstruct(lonely, listener=None).data)
+
+
 def test_the_other_hand_has_the_other_sign(particles):
     """Poses of the mirrored particle: the same images, z against the beam."""
     mirror = np.diag([1.0, 1.0, -1.0])
@@ -207,6 +240,9 @@ def test_on_the_command_line(tmp_path, truth, particles, capsys):
     views = vg.read_particles(tmp_path / "views.star").images()
     assert np.allclose(views, vg.project(truth, rows.poses, rows.optics, ewald=True, ewald_sign="negative"), atol=1e-4)
     assert main([*project, "up"], capsys)[0] == 2
+    status, _, err = main([word for word in [*project, "negative"] if word != "--ewald"], capsys)
+    assert status == 2
+    assert "says nothing without --ewald" in err
     status, _, err = main(["project", map_file, "--out", stack, "--ewald"], capsys)
     assert status == 1
     assert "needs particles with CTFs" in err

@@ -28,7 +28,11 @@ def ctf_refine(
         None, "--half-maps", help="Maps of half sets 1 and 2 for the first round [reconstructed]."
     ),
     mask: Path = typer.Option(None, "--mask", help="Soft solvent mask, 0 to 1 [made from the maps]."),
-    fit: str = typer.Option(None, "--fit", help=f"What to fit, and nothing else: words of {', '.join(WORDS)}."),
+    fit: str = typer.Option(
+        None,
+        "--fit",
+        help=f"What to fit, and nothing else but what other options ask for: words of {', '.join(WORDS)}.",
+    ),
     stack: Path = typer.Option(None, "--stack", help="Image stack in place of the one the file names."),
     threads: int = typer.Option(None, "--threads", min=1, help="Threads [all]."),
     as_json: bool = typer.Option(False, "--json", help="Print the summary as JSON."),
@@ -42,7 +46,7 @@ def ctf_refine(
     is not changed.
     """
     words = settings_of_words(fit) if fit is not None else {}
-    chosen = settings_from("ctf-refine", CtfRefineSettings, **(settings | words))
+    chosen = settings_from("ctf-refine", CtfRefineSettings, **(words | settings))
     job = CtfRefineJob(particles, out, half_maps or None, mask, stack, chosen, threads)
     told = ctf_refine_files(job)
     if as_json:

@@ -24,7 +24,7 @@ def register(app: typer.Typer) -> None:
             False, "--ewald", help="Follow Ewald's sphere: two side bands in place of a flat slice."
         ),
         ewald_sign: str = typer.Option(
-            "positive", "--ewald-sign", help="positive: electrons along the particle's +z; or negative."
+            None, "--ewald-sign", help="positive: electrons along the particle's +z; or negative. [positive]"
         ),
         threads: int = typer.Option(None, "--threads", min=1, help="Threads [all]."),
         as_json: bool = typer.Option(False, "--json", help="Print what was written as JSON."),
@@ -37,11 +37,13 @@ def register(app: typer.Typer) -> None:
             raise typer.BadParameter(f"expected more than 0 and at most 90 degrees, got {step:g}", param_hint="--step")
         if out.suffix.lower() not in (".mrcs", ".mrc"):
             raise typer.BadParameter(f"expected a name ending in .mrcs, got {out}", param_hint="--out")
-        if ewald_sign not in ("positive", "negative"):
+        if ewald_sign not in (None, "positive", "negative"):
             raise typer.BadParameter(f"expected positive or negative, got {ewald_sign}", param_hint="--ewald-sign")
+        if ewald_sign is not None and not ewald:
+            raise typer.BadParameter("says nothing without --ewald", param_hint="--ewald-sign")
         from verglas.run.reconstruct import ProjectJob, project_files
 
-        sign: Any = ewald_sign if ewald else None
+        sign: Any = (ewald_sign or "positive") if ewald else None
         written = project_files(ProjectJob(map_file, out, particles, step, symmetry, not no_ctf, sign), threads=threads)
         star = out.with_suffix(".star")
         if as_json:

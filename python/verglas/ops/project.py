@@ -53,7 +53,7 @@ def project(
     curvature : (n,) float64, optional
         c of slices on paraboloids, :math:`\hat V(A_i^T (k_x, k_y, c\,|k|^2))`, per Fourier pixel; planes without.
         Ewald's sphere has :math:`\pm\lambda / (2 N p)` with the pixel size p. Such a half transform is one side band:
-        only with the other one does it make a real image (:func:`verglas.reconstruction.ewald.side_bands`). On the
+        only with the other one does it make a real image (:func:`verglas.reconstruction.ewald.project_bands`). On the
         host, whatever the device.
     out : (n, N, N // 2 + 1) complex64, optional
         Written instead of a new array.

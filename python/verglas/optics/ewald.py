@@ -56,13 +56,13 @@ def depth_of_field_sentence(diameter_A: float, voltage_kV: float, finest_A: floa
     >>> from verglas.optics import depth_of_field_sentence
     >>> depth_of_field_sentence(600, 300, 2.2)
     'depth of field: particles of 600 A at 300 kV are limited to 2.90 A by the curvature of the Ewald sphere, which is \
-not corrected; data reach to 2.20 A'
+not corrected (--ewald does); data reach to 2.20 A'
     >>> depth_of_field_sentence(150, 300, 2.2)
     'depth of field: does not matter (150 A at 300 kV: 1.45 A; data reach to 2.20 A)'
     """
     limit = depth_of_field_resolution_A(diameter_A, voltage_kV)
     if limit > finest_A:
-        fate = "corrected once poses are continuous" if corrected else "not corrected"
+        fate = "corrected once poses are continuous" if corrected else "not corrected (--ewald does)"
         return (
             f"depth of field: particles of {diameter_A:.0f} A at {voltage_kV:.0f} kV are limited to {limit:.2f} A by "
             f"the curvature of the Ewald sphere, which is {fate}; data reach to {finest_A:.2f} A"

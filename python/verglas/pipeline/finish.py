@@ -6,31 +6,16 @@ from pathlib import Path
 from typing import Any
 
 from verglas.io import read_json, write_json
-from verglas.pipeline.maps import RefineStage, is_symmetry_unknown
+from verglas.pipeline.maps import RefineStage, StageListener, is_symmetry_unknown
 from verglas.pipeline.project import Project
 from verglas.pipeline.settings import ProcessSettings, settings_json, with_overrides
 from verglas.pipeline.stage import Stage
+from verglas.run.checkpoint import checkpoint_path
 from verglas.run.ctf_refine import CtfRefineJob, CtfRefineSettings, ctf_refine_files
 from verglas.run.refine import refine, summary
-from verglas.types.listener import Listener, Silence
 from verglas.types.verdict import Finding, Verdict
 
 _WORSE = 1.01  # times the resolution before: within this the later map is taken, as its CTFs are the better ones
-
-
-class _Told(Silence):
-    """Sentences and phases of a stage, marked as the stage's."""
-
-    def __init__(self, stage: str, listener: Listener) -> None:
-        self.stage, self.listener = stage, listener
-
-    def say(self, line: str) -> None:
-        """Pass a sentence on."""
-        self.listener.say(f"{self.stage}: {line}")
-
-    def progress(self, phase: str, done: int, total: int) -> None:
-        """Pass progress on."""
-        self.listener.progress(f"{self.stage}, {phase}", done, total)
 
 
 class CtfRefineStage(Stage):
@@ -66,7 +51,7 @@ class CtfRefineStage(Stage):
             settings=self.resolve_settings(project),
             threads=project.threads,
         )
-        ctf_refine_files(job, listener=_Told(self.name, project.listener))
+        ctf_refine_files(job, listener=StageListener(self.name, project.listener))
         return self.outputs(project, "particles.star", "ctf_refine.json")
 
     def verdict(self, project: Project) -> Verdict:
@@ -101,7 +86,8 @@ class RefineCtfStage(Stage):
         if is_symmetry_unknown(project):
             return {}
         first = RefineStage().resolve_settings(project)
-        return settings_json(with_overrides(first, {"poses": "local"} | self.given_settings(project), self.name))
+        changes = {"poses": "local"} | self.given_settings(project)
+        return settings_json(with_overrides(first, changes, self.name, ("classes", "mode")))
 
     def run(self, project: Project) -> dict[str, str]:
         """Refine, where the CTFs have changed; judge by the resolution of the half maps."""
@@ -111,7 +97,7 @@ class RefineCtfStage(Stage):
             return self.outputs(project, "finish.json")
         folder, values = self.path(project), self.settings(project)
         group, diameter_A = values.pop("symmetry"), values.pop("diameter_A")
-        again = (folder / "checkpoint").is_dir()
+        again = checkpoint_path(folder).is_file()
         if not again:  # killed before its first checkpoint
             (folder / "run.json").unlink(missing_ok=True)
         result = refine(
@@ -124,7 +110,8 @@ class RefineCtfStage(Stage):
             threads=project.threads,
             memory_GB=project.memory_GB,
             resume=again,
-            listener=_Told(self.name, project.listener),
+            listener=StageListener(self.name, project.listener),
+            cluster=project.workers,
             **values,
         )
         record = summary(result)

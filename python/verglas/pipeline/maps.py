@@ -126,7 +126,7 @@ def plan_sentence(project: Project, classes: int) -> str:
     return f"{count} particles of {particles.box} px: roughly {words}; {memory}"
 
 
-class _OfStage(Silence):
+class StageListener(Silence):
     """What the project's listener is told of a stage: sentences and phases, marked as the stage's."""
 
     def __init__(self, stage: str, listener: Listener) -> None:
@@ -141,7 +141,7 @@ class _OfStage(Silence):
         self.listener.progress(f"{self.stage}, {phase}", done, total)
 
 
-class _OfClasses(_OfStage):
+class _OfClasses(StageListener):
     """The same of the 2D classes; iterations, which their page shows, are not told."""
 
     def progress(self, phase: str, done: int, total: int) -> None:
@@ -220,7 +220,7 @@ class AbInitioStage(Stage):
             flip_hand=flip_hand,
             device=project.device.split(",")[0],
             threads=project.threads,
-            listener=_OfStage("abinitio", project.listener),
+            listener=StageListener("abinitio", project.listener),
         )
         if len(result.maps) == 1:
             _surface(self.path(project, "map.mrc"), None, self.path(project, "map.png"))

@@ -28,6 +28,7 @@ from verglas.types.arrays import FloatArray, IntArray
 PARTICLES = 20_000  # that the evidence is drawn from, at most
 _BATCH_PIXELS = 1 << 22
 _SURE = 3.0  # standard errors by which one sign must gain
+_FEWEST = 2  # usable particles of a half: a map, and images whose differences give a standard error
 _MODELS: tuple[Literal["flat", "positive", "negative"], ...] = ("flat", "positive", "negative")
 
 
@@ -67,6 +68,8 @@ other sign'
         'Ewald sphere: not corrected; 500 held-out particles gain 1 +- 1 nats over flat slices by the better sign, \
 less than 3 standard errors'
         """
+        if self.particles == 0:
+            return "Ewald sphere: not corrected; too few particles to hold any out"
         gain = f"{self.particles} held-out particles gain {self.gain_nats:.3g} +- {self.gain_error_nats:.2g} nats over"
         if self.sign is None:
             return f"Ewald sphere: not corrected; {gain} flat slices by the better sign, less than 3 standard errors"
@@ -126,6 +129,8 @@ def find_sign(insertion: Insertion, *, say: Callable[[str], None] | None = None)
     """
     insertion = _some_of(insertion)
     settings = replace(insertion.settings, ewald_sign="auto", method="direct", iterations=None)
+    if min(len(_usable(insertion, half)) for half in (1, 2)) < _FEWEST:
+        return _heard(EwaldEvidence(None, 0.0, 0.0, 0.0, 0.0, 0), say)
     gains: dict[str, FloatArray] = {}
     noise: dict[int, FloatArray] = {}
     rows = [_usable(insertion, half) for half in (1, 2)]
@@ -140,7 +145,10 @@ def find_sign(insertion: Insertion, *, say: Callable[[str], None] | None = None)
                 noise[half] = products.noise(_coefficients(insertion))
             parts.append(products.log_likelihood(noise[half]))
         gains[model] = np.concatenate(parts)
-    evidence = _judged(gains)
+    return _heard(_judged(gains), say)
+
+
+def _heard(evidence: EwaldEvidence, say: Callable[[str], None] | None) -> EwaldEvidence:
     if say is not None:
         say(evidence.sentence())
     return evidence
@@ -210,7 +218,7 @@ def _judged(log_likelihoods: dict[str, FloatArray]) -> EwaldEvidence:
 
     def gain(one: str, other: str) -> tuple[float, float]:
         difference = log_likelihoods[one] - log_likelihoods[other]
-        return float(difference.sum()), float(np.sqrt(len(difference)) * difference.std())
+        return float(difference.sum()), float(np.sqrt(len(difference)) * difference.std(ddof=1))
 
     better: Sign = "positive" if gain("positive", "negative")[0] >= 0 else "negative"
     worse = "negative" if better == "positive" else "positive"

@@ -224,6 +224,11 @@ def refine_ctf(
     changes = (settings_of_words(fit) if fit is not None else {}) | changes
     chosen = settings_from("ctf-refine", CtfRefineSettings, settings, **changes)
     given = particles_of(particles, "ctf-refine: particles")
+    if chosen.of_micrographs and "rlnMicrographName" not in given.table:
+        raise InputError(
+            f"{given.where}: ctf-refine: {chosen.of_micrographs[0]} is fitted to every micrograph, and "
+            "rlnMicrographName, which says whose particles are whose, is missing"
+        )
     prepared = prepare(
         given,
         fits_ctf=chosen.defocus or chosen.even or chosen.magnification or bool(chosen.of_micrographs),

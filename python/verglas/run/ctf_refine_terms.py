@@ -47,7 +47,7 @@ def settings_of_words(fit: str | Iterable[str]) -> dict[str, Any]:
     words = [w.strip() for w in fit.split(",")] if isinstance(fit, str) else list(fit)
     stray = [word for word in words if word not in WORDS]
     if stray or not words:
-        raise InputError(f"ctf-refine: fit: expected words of {', '.join(WORDS)}, got {stray[0] if stray else 'none'}")
+        raise InputError(f"ctf-refine: fit: expected words of {', '.join(WORDS)}, got {(stray or [''])[0] or 'none'}")
     odd, even = ([word for word in names if word in words] for names in (ODD_WORDS, EVEN_WORDS))
     chosen: dict[str, Any] = {name: name in words for name in ("defocus", *MICROGRAPH_TERMS, "magnification")}
     chosen |= {"odd": bool(odd), "even": bool(even)}
