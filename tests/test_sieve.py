@@ -373,6 +373,22 @@ def test_what_cannot_be_sieved_is_refused(setting, change, words):
         vg.sieve(change(setting.particles), listener=None)
 
 
+def test_a_mask_that_is_none_is_refused_as_a_mask(setting):
+    data = np.ones((BOX, BOX, BOX), np.float32)
+    with pytest.raises(vg.InputError, match="sieve: the mask"):
+        vg.sieve(setting.particles, mask=vg.Map(5 * data, PIXEL_A), listener=None)
+    with pytest.raises(vg.InputError, match="sieve: the mask"):
+        vg.sieve(setting.particles, mask=vg.Map(data[:20, :20, :20], PIXEL_A), listener=None)
+
+
+def test_a_second_sieve_leaves_no_word_of_the_first(setting):
+    columns = {"verglasSieveReason": "round 1: quality of 0.1 among the lowest", "verglasSieveRound": 1}
+    before = setting.particles.with_columns(**columns, verglasAngleChange=90.0)
+    found = vg.sieve(before, rounds=1, alignability=0, threads=1, listener=None)
+    assert len(found.kept) > 0
+    assert not {"verglasSieveReason", "verglasSieveRound", "verglasAngleChange"} & set(found.kept.table)
+
+
 def test_too_few_to_decide_are_refused(setting):
     with pytest.raises(
         vg.InputError, match="half set 1 has 30 particles, of which 0 would be held out and decide; 5 must"

@@ -22,6 +22,7 @@ from verglas.assessment import (
 from verglas.errors import InputError
 from verglas.heterogeneity.expand import PARENT
 from verglas.io.stack import StackSource
+from verglas.masks import checked_mask
 from verglas.run.alignability import alignability_of_some
 from verglas.run.ctf_refine_inputs import Prepared, prepare
 from verglas.run.half_maps import pixels_between, reconstruct_halves, solvent_or_sphere
@@ -41,6 +42,15 @@ from verglas.types.settings import check_settings, setting, settings_from
 from verglas.types.verdict import Finding, Verdict
 
 REASON, ROUND = "verglasSieveReason", "verglasSieveRound"
+# columns that not every sieve writes: those of an earlier one would be read as this one's
+_NOT_ALWAYS = (
+    REASON,
+    ROUND,
+    "verglasAngleChange",
+    "verglasShiftChange",
+    "verglasAlignabilityPrecision",
+    "verglasAlignabilityAccuracy",
+)
 _EFFICIENCY_LOSS = 0.1  # of the evenness of views, beyond which it is said
 
 
@@ -219,7 +229,11 @@ def sieve(
             heard.say(line)
         all_maps = reconstruct_halves(once.particles, chosen.symmetry, threads)
         mean = all_maps[0].with_data((all_maps[0].data + all_maps[1].data) / 2)
-        inside = solvent or solvent_or_sphere(mean, chosen.diameter_A, threads)
+        inside = (
+            solvent_or_sphere(mean, chosen.diameter_A, threads)
+            if solvent is None
+            else mean.with_data(checked_mask(solvent.data, mean.data.shape, "sieve: the mask"))
+        )
         pixels = pixels_between("sieve", once.particles, inside, chosen.max_resolution_A)
         if first is not None:
             for one in first:
@@ -443,7 +457,8 @@ class _Work:
 def _split(
     given: Particles, scores: pd.DataFrame, gone: Mapping[int, str], number: Any, half: Any
 ) -> tuple[Particles, Particles]:
-    columns: dict[str, Any] = {str(name): scores[name].to_numpy() for name in scores}
+    columns: dict[str, Any] = dict.fromkeys(_NOT_ALWAYS)
+    columns |= {str(name): scores[name].to_numpy() for name in scores}
     columns["rlnRandomSubset"] = half
     scored = given.with_columns(**columns)
     rows = np.array(sorted(gone), np.int64)

@@ -102,7 +102,8 @@ def sieve_files(
     job = of_folder(job, symmetry_given)
     given = read_particles(job.particles, stack=job.stack)
     maps = None if job.half_maps is None else (read_map(job.half_maps[0]), read_map(job.half_maps[1]))
-    mask = None if job.mask is None else read_map(job.mask)
+    # the particles' pixel size, whatever the mask's header says: many programs leave it empty
+    mask = None if job.mask is None else read_map(job.mask, given.pixel_size_A)
     before = None if job.previous is None else read_particles(job.previous)
     with shown_to(listener) as heard, tenure(job.out, "sieve", heard) as held:
         held.write(state="running", n_particles=len(given))
