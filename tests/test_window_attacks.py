@@ -7,7 +7,7 @@ import os
 
 import numpy as np
 import pytest
-from window_client import HOST, Client, class_folder, pick_folder, refine_run
+from window_client import HOST, Client, ball, class_folder, pick_folder, refine_run
 
 import verglas as vg
 from verglas.errors import InputError
@@ -255,3 +255,134 @@ def test_the_log_of_a_job_begun_again_is_not_written_through_a_link(tmp_path, mo
     client = Client(folder.parent, allow_changes=True)
     answer = client.send(f"/jobs/{keys(client)['r']}/resume", {})
     assert (answer.status, begun, (tmp_path / "elsewhere").exists()) == (400, [], False)
+
+
+# ---- what pages read of classes, candidates, edits, drafts and models
+
+
+def test_a_model_whose_name_is_no_utf8_leaves_the_page_standing(tmp_path):
+    folder = refine_run(tmp_path / "r")
+    try:
+        (folder / os.fsdecode(b"\xff.pdb")).write_text("x")
+    except OSError:
+        pytest.skip("this file system takes UTF-8 only")
+    (folder / "é.pdb").write_text("x")
+    client = Client(tmp_path)
+    page = client.ask(f"/jobs/{keys(client)['r']}")
+    assert (page.status, "%C3%A9.pdb" in page.text) == (200, True)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"base": "a", "time": 1, "value": NaN}',
+        b'{"base": "a", "time": 1e999, "value": 1}',
+        b'{"base": "a", "time": 1, "value": "\\ud800"}',
+        b'{"base": "a", "time": "x", "value": 1}',
+    ],
+)
+def test_a_draft_that_no_answer_can_hold_is_refused_and_not_given_back(tmp_path, body):
+    folder = class_folder(tmp_path / "c")
+    client = Client(tmp_path, allow_changes=True)
+    address = f"/jobs/{keys(client)['c']}/draft/classes"
+    own = [*client.own, ("origin", f"http://{HOST}"), ("content-length", str(len(body)))]
+    answer = client.ask(address, "POST", body, own)
+    assert (answer.status, answer.json["problem"].startswith("draft: expected")) == (400, True)
+    assert not (folder / ".window_drafts").exists()
+    (folder / ".window_drafts").mkdir()
+    (folder / ".window_drafts" / "classes.json").write_bytes(body)
+    assert client.ask(address).status == 200
+
+
+@pytest.mark.parametrize("values", ["null", "5", '{"a": 1}', "[NaN, Infinity]", '["x", null]'])
+def test_resolutions_of_classes_that_are_none_are_left_out(tmp_path, values):
+    folder = class_folder(tmp_path / "k")
+    (folder / "averages.mrcs").unlink()
+    for k in (1, 2):
+        vg.io.write_map(folder / f"map_class{k}.mrc", ball(16, 4.0))
+    (folder / "map_class999999999.mrc").write_bytes(b"")  # a picture of so many places would take all memory
+    (folder / "class3d.json").write_text(f'{{"resolutions_A": {values}}}')
+    client = Client(tmp_path)
+    page = client.ask(f"/jobs/{keys(client)['k']}/classes")
+    cards = json.loads(page.text.partition('class="cards">')[2].partition("</script>")[0])
+    shown = [(card["number"], card["particles"], card["resolution_A"]) for card in cards]
+    assert shown == [(1, 50, None), (2, 30, None)]
+    assert client.ask(f"/jobs/{keys(client)['k']}/classes.png").status == 200
+    text = (folder / "particles.star").read_text()
+    (folder / "particles.star").write_text(text.replace("k/images.mrcs\t1\t", "k/images.mrcs\tx\t"))
+    page = client.ask(f"/jobs/{keys(client)['k']}/classes")
+    assert (page.status, '"number": 1, "particles": 0' in page.text) == (200, True)
+
+
+def test_candidates_and_checkpoints_of_a_wrong_shape_leave_the_page_standing(tmp_path):
+    folder = pick_folder(tmp_path / "p")
+    names = list(vg.io.read_picks(folder / "picks.star"))
+    (folder / "picks.star").unlink()
+    (folder / "candidates").mkdir()
+    star = "data_picking\n\n_rlnMicrographName {}\n_verglasThreshold {}\n_verglasDiameter {}\n\n"
+    star += "data_candidates\n\nloop_\n_rlnCoordinateX\n_rlnCoordinateY\n_rlnAutopickFigureOfMerit\n30 40 2\n"
+    (folder / "candidates" / "a.star").write_text(star.format(f'"{names[0]}"', 1, 1e15))
+    client = Client(tmp_path)
+    address = f"/jobs/{keys(client)['p']}"
+    assert client.ask(f"{address}/picks/0/small.png").status == 200  # a ring of so many points would take all memory
+    (folder / "candidates" / "b.star").write_text(star.format(f'"{names[1]}"', "x", 24))
+    assert client.ask(address).status == 200
+    assert client.ask(f"{address}/picks/1.json").json["xy"] == []
+    (folder / "candidates" / "c.star").write_text("no candidates")
+    answer = client.ask(f"{address}/picks/1.json")
+    assert (answer.status, "c.star: expected the candidates" in answer.json["problem"]) == (400, True)
+    classes = class_folder(tmp_path / "c")
+    (classes / "checkpoint").mkdir()
+    for averages in (np.zeros(3), np.zeros((0, 4, 4)), np.array(["a"])):
+        np.savez(classes / "checkpoint" / "a.npz", **{"model.averages": averages})
+        assert client.ask(f"/jobs/{keys(client)['c']}/montage.png").status == 404
+
+
+def test_a_record_of_edits_of_a_wrong_shape_is_named(tmp_path):
+    folder = pick_folder(tmp_path / "p")
+    client = Client(tmp_path, allow_changes=True)
+    address = f"/jobs/{keys(client)['p']}/picks/0"
+    assert client.send(address, {"xy": [[1, 2]]}).status == 200
+    for areas in ('"x"', "7", "[1]", "[[1, 2]]", '[[1, 2, "x"]]'):
+        (folder / "picks_edited" / "edits.json").write_text(f'{{"of": {{}}, "left_out": {{"a": {areas}}}}}')
+        for answer in (client.ask(f"{address}.json"), client.send(address, {"xy": [[1, 2]]})):
+            assert (answer.status, "move picks_edited away" in answer.json["problem"]) == (400, True)
+
+
+# ---- two who change the same
+
+
+def test_picks_that_another_page_has_saved_are_not_overwritten(tmp_path):
+    folder = pick_folder(tmp_path / "p")
+    client = Client(tmp_path, allow_changes=True)
+    address = f"/jobs/{keys(client)['p']}/picks/0"
+    first, second = (client.ask(f"{address}.json").json for _ in range(2))
+    mine = {"xy": [[10, 20]], "base": first["base"], "seen": first["seen"], "left_out": [[60, 50, 40]]}
+    done = client.send(address, mine).json
+    assert client.send(address, mine).status == 200  # the button pressed twice
+    answer = client.send(address, {"xy": [[5, 5]], "base": second["base"], "seen": second["seen"]})
+    assert (answer.status, "another page has saved" in answer.json["problem"]) == (400, True)
+    assert client.ask(f"{address}.json").json["xy"] == [[10, 20]]
+    assert client.send(address, {"xy": [[5, 5]], "base": second["base"], "seen": done["seen"]}).status == 200
+    picks = vg.io.read_picks(folder / "picks.star")
+    name = next(iter(picks))
+    vg.io.write_picks(folder / "picks.star", picks | {name: picks[name][:2]})  # the job has picked again
+    answer = client.send(address, {"xy": [[7, 7]], "base": second["base"]})
+    assert (answer.status, "has picked again since" in answer.json["problem"]) == (400, True)
+    fresh = client.ask(f"{address}.json").json
+    assert (len(fresh["xy"]), fresh["saved"]) == (2, False)
+    answer = client.send(address, {"xy": [[7, 7]], "base": fresh["base"], "seen": fresh["seen"]})
+    assert "edits of the picks before are kept as picks_edited_before_" in answer.json["said"]
+
+
+def test_edits_set_aside_twice_in_a_second_are_both_kept(tmp_path):
+    folder = pick_folder(tmp_path / "p")
+    client = Client(tmp_path, allow_changes=True)
+    address = f"/jobs/{keys(client)['p']}/picks/0"
+    picks = vg.io.read_picks(folder / "picks.star")
+    name = next(iter(picks))
+    for number in (2, 1, 3):
+        assert client.send(address, {"xy": [[number, number]]}).status == 200
+        vg.io.write_picks(folder / "picks.star", picks | {name: picks[name][:number]})
+    kept = sorted(folder.glob("picks_edited_before_*.star"))
+    assert sorted(vg.io.read_picks(one)[name].xy_px[0, 0] for one in kept) == [1.0, 2.0]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 from urllib.parse import urlencode
 
 import numpy as np
@@ -119,6 +121,20 @@ def test_particles_inside_a_line_are_those_that_select_takes(varied, capsys):
     assert len(vg.read_particles(folder / "both.star")) == len(true)  # the first 50 are class 1
 
 
+def test_limits_that_are_values_choose_what_select_chooses(tmp_path):
+    """A value such as 0.1 is another number in four bytes than in eight."""
+    folder = class_folder(tmp_path / "c")
+    particles, values = vg.read_particles(folder / "particles.star"), np.round(np.linspace(0, 0.89, 90), 2)
+    vg.write_particles(folder / "particles.star", particles.with_columns(rlnMaxValueProb=values))
+    table = vg.read_particles(folder / "particles.star").table
+    client = Client(tmp_path)
+    page = f"/jobs/{key_of(client, 'c')}/particles/chosen.json"
+    for row in range(0, 90, 7):
+        step = {"action": "keep", "x": "rlnMaxValueProb", "low": values[row]}
+        kept = client.ask(f"{page}?{urlencode({'steps': json.dumps([step])})}").json["kept"]
+        assert kept == in_regions(table, [Region.of(step)]).sum() == 90 - row
+
+
 def test_a_choice_that_leaves_nothing_and_files_that_hold_none_are_refused(varied, tmp_path, capsys):
     folder, _ = varied
     client = Client(folder.parent, allow_changes=True)
@@ -200,6 +216,8 @@ def test_nothing_is_picked_in_areas_left_out(discs, tmp_path):
     areas = LeftOut(tmp_path / "discs.star").of(["b/m.mrc", "o.mrc"])
     assert areas[0].tolist() == [[60, 150, 40], [150, 150, 40]]
     assert areas[1] is None
+    with pytest.raises(InputError, match=r"lie on none of 1 micrographs, such as o\.mrc; they are of m\.mrc, n"):
+        LeftOut(tmp_path / "discs.star").of(["o.mrc"])
     for text, said in (
         ("m.mrc 1 2\n", "no column verglasRadius"),
         ("_verglasRadius #4\nm.mrc 1 2 0\n", "positive radii"),
@@ -259,6 +277,33 @@ def test_edits_of_picks_that_were_made_again_are_named_and_not_taken_for_the_new
     assert kept.name in client.ask(address).text
     assert client.send(address, {"xy": [[30, 40]]}).status == 200
     assert client.ask(f"{address}.json").json["xy"] == [[30, 40]]
+
+
+def test_of_many_candidates_only_the_new_ones_are_opened(picked, monkeypatch):
+    from verglas.window import picked as module
+    from verglas.window.latest import last_picked
+
+    folder = picked.out / "candidates"
+    text = next(folder.glob("*.star")).read_text()
+    for path in folder.glob("*.star"):
+        path.unlink()
+    (picked.out / "picks.star").unlink()  # it goes on
+    opened = []
+    name_of, read = module.candidates_name, module.read_candidates
+    monkeypatch.setattr(module, "candidates_name", lambda path: opened.append(path.name) or name_of(path))
+    monkeypatch.setattr(module, "read_candidates", lambda path: opened.append(path.name) or read(path))
+    client = Client(picked.out.parent)
+    job = client.window.folders.jobs()[key_of(client, "pick")]
+    for count in (100, 101):
+        opened.clear()
+        for k in range(0 if count == 100 else 100, count):
+            path = folder / f"c{k:03}.star"
+            path.write_text(re.sub(r"_rlnMicrographName.*", f'_rlnMicrographName "m {k}.mrc"', text))
+            os.utime(path, ns=(k, k))
+        last = last_picked(job, client.window.picked)
+        assert [one.name for one in last] == [f"m {k}.mrc" for k in range(count - 1, count - 7, -1)]
+        assert last[0].picks == 9
+        assert len(opened) == (106 if count == 100 else 2), opened  # names, and those that are shown
 
 
 # ---- drafts

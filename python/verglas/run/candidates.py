@@ -6,6 +6,7 @@ Another threshold is then chosen without picking again, and picks of a job that 
 from __future__ import annotations
 
 import io
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from verglas.picking.particles import MERIT
 from verglas.types import Picks
 
 FOLDER = "candidates"
+_NAME, _HEAD_BYTES = re.compile(rb'^_rlnMicrographName[ \t]+(?:"([^"\r\n]*)"|(\S+))[ \t]*\r?$', re.MULTILINE), 16_384
 _GENERAL, _PEAKS = "picking", "candidates"
 _X, _Y = "rlnCoordinateX", "rlnCoordinateY"
 _MOST = 5000  # of a micrograph, the best first
@@ -82,8 +84,26 @@ def read_candidates(path: Path) -> Candidates:
         raise FormatError(f"{path}: expected the candidates of a micrograph, as `verglas pick` writes them")
     name = str(general.get("rlnMicrographName", path.stem))
     peaks = Picks(table[[_X, _Y]].to_numpy(np.float64), name, {MERIT: table[MERIT].to_numpy(np.float64)})
-    values = [float(general.get(label, "nan")) for label in ("verglasThreshold", "verglasDiameter")]
+    try:
+        values = [float(general.get(label, "nan")) for label in ("verglasThreshold", "verglasDiameter")]
+    except ValueError as error:
+        raise FormatError(f"{path}: expected numbers as threshold and diameter: {error}") from None
     return Candidates(peaks, *values)
+
+
+def candidates_name(path: Path) -> str:
+    """The micrograph of a file of candidates, from its first lines alone: a page asks it of ten thousand files.
+
+    Raises
+    ------
+    FormatError
+        Another file.
+    """
+    with open(path, "rb") as handle:
+        match = _NAME.search(handle.read(_HEAD_BYTES).partition(b"\ndata_candidates")[0])
+    if match is None:
+        raise FormatError(f"{path}: expected the candidates of a micrograph, as `verglas pick` writes them")
+    return (match[1] or match[2]).decode("utf-8", "replace")
 
 
 class LeftOut:
@@ -112,9 +132,21 @@ class LeftOut:
                 raise InputError(f"{path}: {name}: expected finite places and positive radii")
 
     def of(self, names: list[str]) -> list[npt.NDArray[np.float64] | None]:
-        """(n, 3) x, y, radius for each micrograph; None where nothing is left out."""
+        """(n, 3) x, y, radius for each micrograph; None where nothing is left out.
+
+        Raises
+        ------
+        InputError
+            There are areas, and none of them lies on any of these micrographs.
+        """
         known = list(self._areas)
-        return [None if at < 0 else self._areas[known[at]] for at in match_names(names, known).tolist()]
+        places = match_names(names, known).tolist()
+        if known and names and max(places) < 0:
+            raise InputError(
+                f"{self.path}: its areas lie on none of {len(names)} micrographs, such as {names[0]}; they are of "
+                f"{', '.join(known[:3])}"
+            )
+        return [None if at < 0 else self._areas[known[at]] for at in places]
 
 
-__all__ = ["FOLDER", "RADIUS", "Candidates", "LeftOut", "candidates_star", "read_candidates"]
+__all__ = ["FOLDER", "RADIUS", "Candidates", "LeftOut", "candidates_name", "candidates_star", "read_candidates"]

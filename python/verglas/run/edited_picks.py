@@ -7,19 +7,22 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from verglas.errors import FormatError
-from verglas.io import read_json, read_star, write_json
+from verglas.io import read_json, read_star, write_json, write_star
 from verglas.io.coordinates import unique_stems
 from verglas.types import Picks
 
 EDITED = "picks_edited"
 BEFORE = f"{EDITED}_before"
 _RECORD = "edits.json"
+_FILES = "rlnMicrographCoordinates"  # in a list of picks
 
 
 def picks_mark(picks: Picks) -> str:
@@ -68,7 +71,7 @@ class Edits:
             return cls(folder)
         record: Any = read_json(path)
         of, left_out = (record.get(name) if isinstance(record, dict) else None for name in ("of", "left_out"))
-        if not isinstance(of, dict) or not isinstance(left_out, dict):
+        if not isinstance(of, dict) or not isinstance(left_out, dict) or not all(map(_are_discs, left_out.values())):
             raise FormatError(f"{path}: expected what was changed, as the pages write it; move {EDITED} away")
         return cls(folder, of, left_out)
 
@@ -101,11 +104,33 @@ def set_aside_edits(folder: Path, picks: dict[str, Picks]) -> str:
     edits = Edits.read(folder)
     if edits.of and set(listed_names(listed)) == set(picks) and not edits.stale(picks):
         return ""
-    name = f"{BEFORE}_{datetime.now(timezone.utc):%Y%m%d_%H%M%S}"
-    listed.rename(folder / f"{name}.star")
+    name = first = f"{BEFORE}_{datetime.now(timezone.utc):%Y%m%d_%H%M%S}"
+    for number in count(2):
+        if not (folder / name).exists() and not (folder / f"{name}.star").exists():
+            break
+        name = f"{first}_{number}"
     if (folder / EDITED).is_dir():
         (folder / EDITED).rename(folder / name)
+    _write_moved(listed, folder / f"{name}.star")
+    listed.unlink()
     return f"edits of the picks before are kept as {name}: they are not of these picks"
+
+
+def _write_moved(listed: Path, moved: Path) -> None:
+    """The list once more, of the files where they lie now: as it was it would name those of the next edits."""
+    tables = read_star(listed)
+    for table in tables.values():
+        if isinstance(table, pd.DataFrame) and _FILES in table:
+            paths = [Path(str(name)) for name in table[_FILES]]
+            named = [one.parent.with_name(moved.stem) / one.name if one.parent.name == EDITED else one for one in paths]
+            table[_FILES] = [str(one) for one in named]
+    write_star(moved, tables)
+
+
+def _are_discs(areas: Any) -> bool:
+    return isinstance(areas, list) and all(
+        isinstance(one, list) and len(one) == 3 and all(isinstance(v, int | float) for v in one) for one in areas
+    )
 
 
 def listed_names(listed: Path) -> list[str]:

@@ -206,10 +206,10 @@ def pick_files(job: PickJob, *, listener: ListenerChoice = "screen") -> PickSumm
     truth = None if job.compare is None else read_picks(job.compare)
     names = [str(name) for name in table[MICROGRAPH]]
     areas = [None] * len(table) if job.leave_out is None else LeftOut(job.leave_out).of(names)
-    for folder in (job.out / CANDIDATES, *([job.out / "pictures"] if job.pictures else [])):
-        folder.mkdir(parents=True, exist_ok=True)
     settings = {k: v for k, v in asdict(job.settings).items() if v is not None} | {"diameter_A": job.diameter_A}
     with shown_to(listener) as heard, tenure(job.out, "pick", heard) as held:
+        for folder in (CANDIDATES, *(["pictures"] if job.pictures else [])):
+            (job.out / folder).mkdir(exist_ok=True)
         held.write(state="running", settings=settings)
         return _pick_all(job, table, (templates, truth, areas), held, start_time)
 

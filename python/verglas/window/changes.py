@@ -201,8 +201,9 @@ class Changes:
 
     def _save_picks(self, job: Job, record: Any, request: Request) -> dict[str, str]:
         job, number = self._picked(request)
-        command, again = self.picked.save(job, number, record), self.picked.left_out_command(job)
-        return {"said": "saved picks_edited.star" + (f"; areas left out: {again}" if again else ""), "command": command}
+        done, again = self.picked.save(job, number, record), self.picked.left_out_command(job)
+        said = ["saved picks_edited.star", f"areas left out: {again}" if again else "", done.pop("set_aside")]
+        return {"said": "; ".join(filter(None, said)), **done}
 
     # ---- drafts and notes
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import re
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from verglas.errors import VerglasError
 from verglas.io import read_json, read_map, read_particles
@@ -13,7 +15,7 @@ from verglas.report.grey import grey_bytes
 from verglas.window.job import Job
 from verglas.window.kept import Kept
 
-_MAP = re.compile(r"map_class(\d+)\.mrc")
+_MAP = re.compile(r"map_class(\d{1,3})\.mrc")  # of more, one picture could not hold all
 _counts: Kept[dict[int, int]] = Kept(4)
 
 
@@ -37,7 +39,8 @@ def particles_by_class(job: Job) -> dict[int, int]:
         table = read_particles(path).table
         if "rlnClassNumber" not in table:
             return {}
-        numbers, many = np.unique(table["rlnClassNumber"].to_numpy(np.int64), return_counts=True)
+        numbers = pd.to_numeric(table["rlnClassNumber"], errors="coerce").dropna().to_numpy(np.int64)
+        numbers, many = np.unique(numbers, return_counts=True)
         return dict(zip(numbers.tolist(), many.tolist(), strict=True))
 
     return _counts.get((path, state.st_mtime_ns, state.st_size), count)
@@ -50,7 +53,9 @@ def resolutions_A(job: Job) -> dict[int, float]:
         values: Any = read_json(path).get("resolutions_A", []) if path.is_file() else []
     except (VerglasError, OSError, AttributeError):
         return {}
-    return {k: float(v) for k, v in enumerate(values, 1) if isinstance(v, int | float)}
+    if not isinstance(values, list):
+        return {}
+    return {k: float(v) for k, v in enumerate(values, 1) if isinstance(v, int | float) and math.isfinite(v)}
 
 
 def projections(job: Job, side: int) -> dict[int, np.ndarray]:

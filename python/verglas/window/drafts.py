@@ -31,9 +31,17 @@ def draft_of(job: Job, name: str) -> dict[str, Any]:
     path = _path(job, name)
     try:
         found = read_json(path) if path.is_file() else {}
-    except (VerglasError, OSError):
+        _text_of(found)
+    except (VerglasError, OSError, ValueError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return found
+
+
+def _text_of(record: dict[str, Any]) -> str:
+    """As a file and an answer hold it; a NaN, or half a surrogate pair, which json reads, is a ValueError."""
+    text = json.dumps(record, ensure_ascii=False, allow_nan=False)
+    text.encode("utf-8")
+    return text
 
 
 def keep_draft(job: Job, name: str, record: dict[str, Any]) -> str:
@@ -50,6 +58,12 @@ def keep_draft(job: Job, name: str, record: dict[str, Any]) -> str:
         return "forgotten"
     if set(record) != {"base", "time", "value"} or not isinstance(record["base"], str):
         raise InputError("draft: expected base, time and value")
+    if not isinstance(record["time"], int | float):  # drafts are sorted by it
+        raise InputError("draft: expected a time in milliseconds")
+    try:
+        text = _text_of(record)
+    except ValueError as error:
+        raise InputError("draft: expected finite numbers and text that is UTF-8") from error
     path.parent.mkdir(exist_ok=True)
-    write_text(path, json.dumps(record))
+    write_text(path, text)
     return "kept"

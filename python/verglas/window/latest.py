@@ -50,6 +50,8 @@ def montage(job: Job) -> bytes | None:
             if _AVERAGES not in file:
                 return None
             averages = file[_AVERAGES]
+            if averages.ndim != 3 or averages.dtype.kind != "f" or not averages.size:
+                return None
             shares = file[_SHARES] if _SHARES in file else np.zeros(len(averages))
     except (OSError, BadZipFile, ValueError, KeyError):  # it was just replaced, or is of another version
         return None
@@ -85,7 +87,7 @@ def small_picture(job: Job, picked: PickedMicrographs, number: int) -> bytes:
     grey = grey_bytes(small)
     picks, _ = picked.picks(job, number)
     radius = picked.radius_px(job, picked.candidates(job, picked.name(job, number))) / step
-    angle = np.linspace(0, 2 * np.pi, max(16, int(8 * radius)), endpoint=False)
+    angle = np.linspace(0, 2 * np.pi, int(np.clip(8 * radius, 16, 8 * _SMALL_PX)), endpoint=False)
     xy = (picks.xy_px + 0.5) / step
     x = np.rint(xy[:, :1] + radius * np.cos(angle) - 0.5).astype(int)
     y = np.rint(xy[:, 1:] + radius * np.sin(angle) - 0.5).astype(int)

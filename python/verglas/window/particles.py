@@ -57,7 +57,7 @@ class ParticleTables:
             for name in sorted(map(str, table.columns), key=_rank):
                 if name in _LEFT_OUT or not pd.api.types.is_numeric_dtype(table[name]):
                     continue
-                column = table[name].to_numpy(np.float32)
+                column = table[name].to_numpy(np.float64)  # as `verglas select` reads it: a limit may be a value
                 good = column[np.isfinite(column)]
                 if len(good) and good.min() < good.max():
                     values[name] = column

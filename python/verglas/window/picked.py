@@ -16,7 +16,7 @@ from verglas.io import read_micrograph, read_picks, write_picks, write_star
 from verglas.io.coordinates import match_names
 from verglas.report.grey import binned, grey_bytes, grey_png
 from verglas.run.candidates import FOLDER as CANDIDATES
-from verglas.run.candidates import RADIUS, Candidates, read_candidates
+from verglas.run.candidates import RADIUS, Candidates, candidates_name, read_candidates
 from verglas.run.edited_picks import BEFORE, EDITED, Edits, edited_file, listed_names, picks_mark, set_aside_edits
 from verglas.types import Picks
 from verglas.types.arrays import Float32Array, FloatArray
@@ -39,6 +39,7 @@ class PickedMicrographs:
         self._pictures: Kept[tuple[bytes, int, tuple[int, int]]] = Kept(_KEPT_PICTURES)
         self._candidates: Kept[Candidates] = Kept(_KEPT_CANDIDATES)
         self._places: Kept[dict[str, Path]] = Kept(_KEPT_LISTS)
+        self._micrographs: dict[Path, dict[Path, tuple[int, str]]] = {}
         self._saving = threading.Lock()
 
     def has(self, job: Job) -> bool:
@@ -57,8 +58,14 @@ class PickedMicrographs:
             return {}
 
         def read() -> dict[str, Path]:
-            paths = sorted(folder.glob("*.star"), key=lambda path: (path.stat().st_mtime_ns, path.name))
-            return {self._candidates_of(path).peaks.micrograph: path for path in paths}
+            times = {path: path.stat().st_mtime_ns for path in folder.glob("*.star")}
+            known, now = self._micrographs.get(folder, {}), {}
+            for path in sorted(times, key=lambda path: (times[path], path.name)):
+                had = known.get(path)
+                # A folder of a job that goes on changes with each micrograph: only those that are new are opened.
+                now[path] = had if had and had[0] == times[path] else (times[path], candidates_name(path))
+            self._micrographs[folder] = now
+            return {name: path for path, (_, name) in now.items()}
 
         return self._places.get((folder, folder.stat().st_mtime_ns), read)
 
@@ -84,6 +91,8 @@ class PickedMicrographs:
         """All peaks of a micrograph; None where the job has not kept them."""
         try:
             files = self._files(job)
+            if name in files:
+                return self._candidates_of(files[name])
             at = match_names([name], list(files))[0] if files else -1
             return None if at < 0 else self._candidates_of(list(files.values())[at])
         except (VerglasError, OSError):  # of another version, or just being replaced
@@ -102,11 +111,13 @@ class PickedMicrographs:
     def picks(self, job: Job, number: int) -> tuple[Picks, bool]:
         """Picks of a micrograph as they stand, and whether a person has changed them."""
         name = self.name(job, number)
-        path = edited_file(job.folder, self.names(job), number)
         original = self._original(job, name)
-        if path.is_file() and Edits.read(job.folder).of.get(name) == picks_mark(original):
-            return next(iter(read_picks(path).values()), Picks(np.zeros((0, 2)), name)), True
-        return original, False
+        if not (job.folder / EDITED).is_dir() or Edits.read(job.folder).of.get(name) != picks_mark(original):
+            return original, False
+        path = edited_file(job.folder, self.names(job), number)
+        if not path.is_file():
+            return original, False
+        return next(iter(read_picks(path).values()), Picks(np.zeros((0, 2)), name)), True
 
     def earlier(self, job: Job) -> list[str]:
         """Names of edits of picks that have been replaced since."""
@@ -136,7 +147,13 @@ class PickedMicrographs:
             "radius": self.radius_px(job, found),
             "saved": edited,
             "base": picks_mark(self._original(job, name)),
+            "seen": self._seen(job, number),
         }
+
+    def _seen(self, job: Job, number: int) -> str:
+        """What tells picks and areas of a micrograph, as they stand, from those that another page saves."""
+        areas = np.array(Edits.read(job.folder).left_out.get(self.name(job, number), []), np.float64)
+        return _mark(self.picks(job, number)[0].xy_px, areas.reshape(-1, 3))
 
     def radius_px(self, job: Job, found: Candidates | None = None) -> float:
         """Of the circles: half the diameter that the job was asked for."""
@@ -170,18 +187,23 @@ class PickedMicrographs:
 
     # ---- saving
 
-    def save(self, job: Job, number: int, record: Mapping[str, Any]) -> str:
-        """Write the picks of a micrograph, and the areas left out; return the command that takes the picks.
+    def save(self, job: Job, number: int, record: Mapping[str, Any]) -> dict[str, str]:
+        """Write the picks of a micrograph, and the areas left out.
+
+        Returns ``command``, which takes the picks; ``seen``, as :meth:`as_json` has it now; ``set_aside``, what became
+        of edits of other picks, empty where there were none.
 
         Parameters
         ----------
         record : mapping
-            xy: (n, 2) pixels; merit: (n,) or empty; left_out: (m, 3) x, y, radius, or missing.
+            xy: (n, 2) pixels; merit: (n,) or empty; left_out: (m, 3) x, y, radius, or missing; base and seen as
+            :meth:`as_json` had them when the page was opened, or missing.
 
         Raises
         ------
         InputError
-            Places that are none, or outside the micrograph; a job that goes on.
+            Places that are none, or outside the micrograph; a job that goes on, or has picked again since; other picks
+            that another page has saved since.
         """
         name, shape = self.name(job, number), self.picture(job, number)[2]
         if self.goes_on(job):
@@ -196,7 +218,19 @@ class PickedMicrographs:
                     f"{listed}: picks.star has other micrographs since it was made; move it and its folder "
                     f"{EDITED} away to begin again"
                 )
-            set_aside_edits(job.folder, every)
+            if record.get("base", picks_mark(every[name])) != picks_mark(every[name]):
+                raise InputError(
+                    "picks: the job has picked again since this page was opened; open it again: these changes are of "
+                    "the picks before"
+                )
+            now = self._seen(job, number)
+            # What this very page has just saved is no other's: a button may be pressed twice.
+            if record.get("seen", now) != now and now != _mark(xy, discs):
+                raise InputError(
+                    "picks: another page has saved other picks of this micrograph since this one was opened; open it "
+                    "again: what was changed here is kept and comes back with it"
+                )
+            set_aside = set_aside_edits(job.folder, every)
             if not listed.is_file():
                 # All others as they are: the list must name every micrograph.
                 write_picks(listed, every)
@@ -208,7 +242,7 @@ class PickedMicrographs:
             edits.left_out = {one: areas for one, areas in edits.left_out.items() if areas}
             edits.write()
             _write_left_out(job.folder, edits)
-        return self.command(job, name)
+            return {"command": self.command(job, name), "seen": self._seen(job, number), "set_aside": set_aside}
 
     def command(self, job: Job, name: str = "") -> str:
         """What takes the picks as changed."""
@@ -224,6 +258,10 @@ class PickedMicrographs:
         asked = f"{diameter:g}" if isinstance(diameter, int | float) else "DIAMETER"
         words = ["verglas", "pick", "MICROGRAPHS", "--diameter", asked, "--leave-out", str(job.folder / LEFT_OUT)]
         return shlex.join([*words, "--out", "pick_again"])
+
+
+def _mark(xy: FloatArray, discs: FloatArray) -> str:
+    return picks_mark(Picks(xy)) + picks_mark(Picks(discs[:, :2]))
 
 
 def _rounded(values: Any) -> list[float | None]:

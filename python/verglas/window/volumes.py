@@ -100,6 +100,8 @@ def _model_files(folder: Path) -> list[Path]:
     try:
         here = folder.resolve(strict=True)
         names = sorted(entry.name for entry in os.scandir(folder) if entry.name.lower().endswith(_MODELS))
+        # One that is no UTF-8 can stand in no page and no address.
+        names = [name for name in names if name.isascii() or os.fsencode(name).decode("utf-8", "ignore") == name]
         return [path for name in names if (path := folder / name).is_file() and path.resolve().parent == here]
     except OSError:  # it has just gone, or is another's
         return []

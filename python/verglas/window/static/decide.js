@@ -23,6 +23,7 @@ window.verglasDecide = (function () {
     said.textContent = done.ok ? done.told.said : done.told.problem;
     if (done.ok && done.told.command) { root.querySelector('.command code').textContent = done.told.command; }
     root.dataset.saved = done.ok ? '1' : '0';
+    if (done.ok && done.told.seen) { root.dataset.seen = done.told.seen; }
     if (done.ok && root.forget) { root.forget(); }
     return done.ok;
   }

@@ -8,6 +8,7 @@
     const address = `/jobs/${root.dataset.job}/picks/${root.dataset.number}`, told = await (await fetch(address + '.json')).json();
     const canvas = pick(root, 'micrograph'), context = canvas.getContext('2d'), picture = new Image(), past = [], slider = pick(root, 'threshold'), apart = pick(root, 'apart');
     const frame = told.step, key = (x, y) => `${Math.round(x)} ${Math.round(y)}`;
+    root.dataset.seen = told.seen;
     let radius = told.radius, discs = told.left_out, keep = () => {};
     // Every candidate is a pick or not by its merit, unless a hand has said otherwise.
     const at_merit = new Map(told.candidates.map(([x, y, m]) => [key(x, y), {x, y, merit: m, by: 'merit'}]));
@@ -100,7 +101,7 @@
       const some = shown(), xy = some.map(p => [Number(p.x.toFixed(3)), Number(p.y.toFixed(3))]);
       // One value for each or none: a pick by hand counts as the best of its micrograph.
       const merit = merits.length ? some.map(p => p.merit === null ? high : p.merit) : [];
-      save(root, address, {xy, merit, left_out: discs}, () => loop('', ['rlnCoordinateX', 'rlnCoordinateY', ...(merit.length ? ['rlnAutopickFigureOfMerit'] : [])], xy.map((p, i) => merit.length ? [...p, merit[i]] : p)));
+      save(root, address, {xy, merit, left_out: discs, base: told.base, seen: root.dataset.seen}, () => loop('', ['rlnCoordinateX', 'rlnCoordinateY', ...(merit.length ? ['rlnAutopickFigureOfMerit'] : [])], xy.map((p, i) => merit.length ? [...p, merit[i]] : p)));
     };
     await new Promise((resolve, reject) => { picture.onload = resolve; picture.onerror = () => reject(new Error('no picture of this micrograph')); picture.src = address + '.png'; });
     canvas.width = picture.naturalWidth; canvas.height = picture.naturalHeight;
