@@ -216,6 +216,8 @@ def test_refine_follows_the_sphere_once_poses_are_continuous(truth, particles):
 def test_what_cannot_be_is_refused(truth, particles):
     with pytest.raises(InputError, match="project: ewald needs optics"):
         vg.project(truth, poses_of(1, 1), ewald=True)
+    with pytest.raises(InputError, match="project: ewald_sign=negative says nothing without ewald=True"):
+        vg.project(truth, poses_of(1, 1), optics_of(1, 1), ewald_sign="negative")
     with pytest.raises(InputError, match="ewald needs the CTF"):
         vg.reconstruct(particles, ewald=True, ctf=False)
     with pytest.raises(InputError, match="says nothing without ewald=True"):

@@ -56,7 +56,7 @@ def project(
     Raises
     ------
     InputError
-        The map is not a cube, there are not as many optics as poses, or none for ``ewald``.
+        The map is not a cube, there are not as many optics as poses or none for ``ewald``, or a sign without it.
 
     Examples
     --------
@@ -70,6 +70,8 @@ def project(
     n, box = len(poses), map.box
     if optics is not None and len(optics) not in (1, n):
         raise InputError(f"project: {n} poses but {len(optics)} optics; give one for all or one for each")
+    if not ewald and ewald_sign != "positive":
+        raise InputError(f"project: ewald_sign={ewald_sign} says nothing without ewald=True")
     if ewald and optics is None:
         raise InputError("project: ewald needs optics: voltage and phase part the two side bands")
     grid = ops.Grid(box)
