@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import os
+import pickle
 import signal
 import time
 from dataclasses import replace
@@ -153,11 +154,66 @@ def test_workers_make_the_bits_of_one_process(in_blocks, workers, tmp_path):
 
 
 def test_a_worker_says_what_it_lacks(tmp_path):
-    here = worker.BlockOrder(str(tmp_path / "block"), "", 1, 1.0, os.getcwd(), worker.identity())
+    nothing = worker.SpoolFile(str(tmp_path / "block"), "")
+    here = worker.BlockOrder(nothing, nothing, 1, 1.0, os.getcwd(), worker.identity())
     with pytest.raises(InputError, match="the run folder has to lie on a file system that all workers share"):
         worker.do_block(here, PoseTable.unknown(1))
     with pytest.raises(InputError, match=r"a worker has verglas .*, this program verglas 0\.0, v3: .* VERGLAS_ISA"):
         worker.do_block(replace(here, identity="verglas 0.0, v3"), PoseTable.unknown(1))
+
+
+class _Harm:
+    """Says so when it is loaded."""
+
+    def __reduce__(self):
+        return os.mkdir, (self.folder,)
+
+    def __init__(self, folder) -> None:
+        self.folder = str(folder)
+
+
+def test_what_somebody_else_put_in_a_files_place_is_not_loaded(tmp_path):
+    file = worker.SpoolFile.written(tmp_path / "block_a_1_0.pickle", {"a": 1})
+    assert file.read() == {"a": 1}
+    (tmp_path / "block_a_1_0.pickle").write_bytes(pickle.dumps(_Harm(tmp_path / "harm")))
+    with pytest.raises(InputError, match="not what this run wrote"):
+        file.read()
+    assert not (tmp_path / "harm").exists()
+
+
+def test_files_of_a_user_are_not_cleared_away(tmp_path):
+    """Those of a run that was killed are."""
+    (tmp_path / "cluster").mkdir()
+    (tmp_path / "cluster" / "block_1234_1_0.pickle").write_bytes(b"old")
+    with spool_folder(tmp_path) as spool:
+        assert spool.stat().st_mode & 0o777 == 0o700
+        assert list(spool.iterdir()) == []
+    (tmp_path / "cluster").mkdir()
+    (tmp_path / "cluster" / "thesis.tex").write_text("mine")
+    with pytest.raises(InputError, match=r"holds thesis\.tex, which is of no run"), spool_folder(tmp_path):
+        pass
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "cluster").symlink_to(tmp_path / "cluster")
+    with pytest.raises(InputError, match="expected a folder or nothing"), spool_folder(tmp_path / "run"):
+        pass
+    assert (tmp_path / "cluster" / "thesis.tex").read_text() == "mine"
+
+
+@pytest.mark.parametrize("phase", ["grid", "global"])
+def test_an_error_about_a_particle_names_it(in_blocks, phase):
+    """Ops know it by its place in a batch of a block of a half set."""
+    problem, states, steps, _ = in_blocks
+    number = int(problem.rows_of_half(2)[BLOCK + 3])  # of the second block
+    params = problem.params.copy()
+    params[number, :3] = np.nan
+    broken = replace(problem, params=params)
+    at = 0 if phase == "grid" else 1
+    with pytest.raises(InputError, match=rf"refine: \w+: particle {number}\b"):
+        iterate(broken, states[at], steps[at])
+    names = np.array([f"{i + 1:06d}@stack.mrcs" for i in range(64)])
+    named = replace(broken, particles=broken.particles.with_columns(rlnImageName=names))
+    with pytest.raises(InputError, match=rf"particle {number} \({number + 1:06d}@stack\.mrcs\)"):
+        iterate(named, states[at], steps[at])
 
 
 class _Killer:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import pickle
 
@@ -92,6 +93,61 @@ def test_the_oldest_makes_room(stored):
     assert len(list((folder / "cache").glob("*.images"))) == 2
     with pytest.warns(VerglasWarning, match="do not fit; they are read from their files"):
         assert ImageCache(folder / "none", limit_GB=0.5 * one_GB).open(particles) is particles
+
+
+def test_a_set_that_will_not_fit_takes_no_room_of_others(stored):
+    folder, particles = stored
+    cache = ImageCache(folder / "cache", limit_GB=100 * BOX**2 * 4e-9)
+    cache.open(particles[:50])
+    with pytest.warns(VerglasWarning, match="do not fit"):
+        cache.open(particles)
+    assert len(list((folder / "cache").glob("*.images"))) == 1
+
+
+def test_room_is_made_of_entries_alone(stored):
+    """Not of a user's files, nor of what another run is filling; what a killed run left goes."""
+    folder, particles = stored
+    cache = ImageCache(folder / "cache", limit_GB=150 * BOX**2 * 4e-9)
+    cache.open(particles[:50])
+    own = folder / "cache" / "holiday.images"
+    filled, left = (folder / "cache" / f".{'a' * 32}.{name}.part.images" for name in ("0a1b2c3d", "1a1b2c3d"))
+    for path in (own, filled, left):
+        path.write_bytes(bytes(20 * BOX**2 * 4))
+    os.utime(left, (1, 1))
+    cache.open(particles[50:150])
+    names = {path.name for path in (folder / "cache").glob("*.images")}
+    assert {own.name, filled.name} < names
+    assert len(names) == 3  # and the new entry
+
+
+def test_a_cache_that_other_runs_work_on(stored, monkeypatch):
+    """What is removed or forbidden meanwhile ends no job."""
+    folder, particles = stored
+    cache = ImageCache(folder / "cache")
+    cache.open(particles)
+
+    def refused(path, *args, **kwargs):
+        raise PermissionError(1, "Operation not permitted", str(path))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "utime", refused)  # another user's entry
+        assert np.array_equal(cache.open(particles).images([7]), particles.images([7]))
+    record = next((folder / "cache").glob("*.json"))
+    for text in ('{"n": 400, "box": 64, "chunk": 0, "hashes": []}', '{"n": 400, "box": 64, "chunk": 9, "hashes": []}'):
+        record.write_text(text)
+        assert np.array_equal(cache.open(particles).images([399]), particles.images([399]))
+
+
+def test_a_disk_that_is_full_ends_no_job(stored, monkeypatch):
+    folder, particles = stored
+
+    def full(descriptor):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.warns(VerglasWarning, match="No space left on device .*; images are read from their own files"):
+        assert ImageCache(folder / "cache").open(particles) is particles
+    assert list((folder / "cache").iterdir()) == []
 
 
 def test_refusals(stored):

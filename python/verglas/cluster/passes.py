@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
-import pickle
 import queue
+import re
 import shutil
 import tempfile
 import uuid
@@ -19,7 +19,6 @@ import numpy as np
 from verglas.cluster import worker
 from verglas.cluster.connect import Workers
 from verglas.errors import InputError
-from verglas.io import write_bytes
 from verglas.search.blocks import levels
 from verglas.search.grid_step import HalfSums, Tick
 from verglas.search.half_pass import HalfTask
@@ -34,6 +33,7 @@ if TYPE_CHECKING:
     from distributed import Future
 
 _LOOK_S = 10.0
+_SPOOL_NAME = re.compile(r"\.?(block|references)_.*\.pickle$")
 _ATTEMPTS = 6  # of a pass whose scheduler was lost
 
 
@@ -45,12 +45,25 @@ def spool_folder(run_folder: Path | None) -> Iterator[Path]:
             yield Path(name)
         return
     path = run_folder.resolve() / "cluster"
+    _refuse_others(path)
     shutil.rmtree(path, ignore_errors=True)  # of a run that was killed
-    path.mkdir(parents=True, mode=0o700)
+    try:
+        path.mkdir(parents=True, mode=0o700)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be made ({error.strerror}); workers read their particles there") from error
     try:
         yield path
     finally:
         shutil.rmtree(path, ignore_errors=True)
+
+
+def _refuse_others(path: Path) -> None:
+    """What is not of an earlier run stays: a user's own folder, or a link to one, may have this name."""
+    if path.is_symlink() or (path.exists() and not path.is_dir()):
+        raise InputError(f"{path}: expected a folder or nothing; workers read their particles there, so move it away")
+    foreign = sorted(p.name for p in path.iterdir() if _SPOOL_NAME.match(p.name) is None) if path.is_dir() else []
+    if foreign:
+        raise InputError(f"{path}: holds {foreign[0]}, which is of no run; workers' files go there, so move it away")
 
 
 @dataclass(frozen=True)
@@ -87,7 +100,7 @@ class Passes:
         self.workers, self.particles, self.folder = workers, particles, folder
         self.listener, self.job = listener, job
         self._run, self._count, self._said_lost = uuid.uuid4().hex[:8], 0, False
-        self._parts_of: tuple[Problem | None, dict[int, list[str]]] = None, {}
+        self._parts_of: tuple[Problem | None, dict[int, list[worker.SpoolFile]]] = None, {}
 
     def __call__(self, tasks: Sequence[HalfTask], poses: PoseTable, tick: Tick) -> list[HalfSums]:
         """Both half sets; ``poses`` are replaced."""
@@ -154,26 +167,26 @@ class Passes:
             made = following
         return made[0]
 
-    def _write_references(self, task: HalfTask, poses: PoseTable) -> str:
+    def _write_references(self, task: HalfTask, poses: PoseTable) -> worker.SpoolFile:
         path = self.folder / f"references_{self._count}_{task.half}.pickle"
         for old in self.folder.glob(f"references_*_{task.half}.pickle"):
             old.unlink()
         spread_px = task.shift_spread_px(poses)
-        _write(path, worker.PassOrder(task.model, task.mask, task.step, task.half, spread_px))
-        return str(path)
+        return worker.SpoolFile.written(path, worker.PassOrder(task.model, task.mask, task.step, task.half, spread_px))
 
-    def _parts(self, task: HalfTask, blocks: list[IntArray]) -> list[str]:
+    def _parts(self, task: HalfTask, blocks: list[IntArray]) -> list[worker.SpoolFile]:
         """Files of the blocks' particles, written once as long as the problem is the same."""
         if self._parts_of[0] is not task.problem:
             self._parts_of = task.problem, {}
         known = self._parts_of[1]
         if task.half not in known:
-            name = f"{uuid.uuid4().hex[:8]}_{task.half}"
-            known[task.half] = [str(self.folder / f"block_{name}_{i}.pickle") for i in range(len(blocks))]
-            for path, rows in zip(known[task.half], blocks, strict=True):
+            name, made = f"{uuid.uuid4().hex[:8]}_{task.half}", []
+            for i, rows in enumerate(blocks):
                 part = task.problem.part(rows)
                 particles = part.particles if self.particles is None else self.particles[rows]
-                _write(Path(path), replace(part, particles=_to_send(particles)))
+                path = self.folder / f"block_{name}_{i}.pickle"
+                made.append(worker.SpoolFile.written(path, replace(part, particles=_to_send(particles))))
+            known[task.half] = made
         return known[task.half]
 
     # -- waiting -----------------------------------------------------------------------------------------------------
@@ -238,7 +251,3 @@ def _to_send(particles: Particles) -> Particles:
     if not isinstance(source, ArraySource):
         return particles
     return particles.with_source(ArraySource(source.read(np.arange(len(source))), source.pixel_size_A))
-
-
-def _write(path: Path, value: Any) -> None:
-    write_bytes(path, pickle.dumps(value, protocol=5))

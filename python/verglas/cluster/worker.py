@@ -7,6 +7,7 @@ also in files of the run folder or in the particles' own, so that any other work
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import pickle
 import threading
@@ -23,6 +24,7 @@ from verglas import _native
 from verglas._version import __version__
 from verglas.errors import InputError
 from verglas.image.particles import in_memory
+from verglas.io import write_bytes
 from verglas.search.blocks import BlockSums, add_blocks, run_block
 from verglas.search.grid_step import GridStep, ignore_count
 from verglas.search.half_pass import HalfTask
@@ -30,6 +32,54 @@ from verglas.search.pose_step import PoseStep
 from verglas.search.problem import Problem
 from verglas.search.state import HalfModel, PoseTable
 from verglas.search.step import Step
+
+
+@dataclass(frozen=True)
+class SpoolFile:
+    """A file of the run folder that a worker reads, with the hash of what the coordinator wrote.
+
+    The files are pickles, which run what they say. The hash comes with the order: what somebody else put in a file's
+    place, in a run folder that others may write to, is not loaded.
+
+    Attributes
+    ----------
+    path : str
+    digest : str
+    """
+
+    path: str
+    digest: str
+
+    @classmethod
+    def written(cls, path: Path, value: Any) -> SpoolFile:
+        """Write a value."""
+        content = pickle.dumps(value, protocol=5)
+        write_bytes(path, content)
+        return cls(str(path), _digest(content))
+
+    def read(self) -> Any:
+        """The value, if the file is the one that was written.
+
+        Raises
+        ------
+        InputError
+            It is not there, or is another one.
+        """
+        try:
+            content = Path(self.path).read_bytes()
+        except FileNotFoundError as error:
+            raise InputError(
+                f"a worker does not find {self.path}: the run folder has to lie on a file system that all workers share"
+            ) from error
+        if _digest(content) != self.digest:
+            raise InputError(
+                f"{self.path}: not what this run wrote; somebody else writes to its folder, or the disk fails"
+            )
+        return pickle.loads(content)
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.blake2b(content, digest_size=16).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -59,7 +109,7 @@ class BlockOrder:
 
     Attributes
     ----------
-    part, references : str
+    part, references : SpoolFile
         Files of the block's particles (:class:`verglas.search.problem.Problem`) and of the :class:`PassOrder`; never
         changed once they are there.
     threads : int or None
@@ -71,8 +121,8 @@ class BlockOrder:
         Of the coordinator's program: sums of other programs may differ in their last bits.
     """
 
-    part: str
-    references: str
+    part: SpoolFile
+    references: SpoolFile
     threads: int | None
     images_GB: float
     folder: str
@@ -88,14 +138,14 @@ class _Kept:
     """Blocks with their images, the least recently used given up first; and the references of the last pass."""
 
     def __init__(self) -> None:
-        self.parts: OrderedDict[str, tuple[Problem, float]] = OrderedDict()
-        self.references: tuple[str, int, GridStep | PoseStep] | None = None
+        self.parts: OrderedDict[SpoolFile, tuple[Problem, float]] = OrderedDict()
+        self.references: tuple[SpoolFile, int, GridStep | PoseStep] | None = None
 
     def part(self, order: BlockOrder) -> Problem:
         if order.part in self.parts:
             self.parts.move_to_end(order.part)
             return self.parts[order.part][0]
-        part = replace(_read(order.part), threads=order.threads)
+        part = replace(order.part.read(), threads=order.threads)
         size_GB = 4e-9 * len(part) * part.box**2
         if size_GB > order.images_GB:
             return part
@@ -110,7 +160,7 @@ class _Kept:
         key = order.references, part.batch
         if self.references is None or self.references[:2] != key:
             self.references = None  # the old ones go before the new ones come
-            made: PassOrder = _read(order.references)
+            made: PassOrder = order.references.read()
             task = HalfTask(part, made.model, made.mask, made.step, made.half)
             self.references = *key, task.work(part, made.spread_px)
         return self.references[2]
@@ -127,16 +177,6 @@ def alone_in(folder: str) -> Iterator[None]:
         with contextlib.suppress(FileNotFoundError):  # names that are not relative do not need it
             os.chdir(folder)
         yield
-
-
-def _read(path: str) -> Any:
-    # Written by the coordinator of this run, in its own folder.
-    try:
-        return pickle.loads(Path(path).read_bytes())
-    except FileNotFoundError as error:
-        raise InputError(
-            f"a worker does not find {path}: the run folder has to lie on a file system that all workers share"
-        ) from error
 
 
 def do_block(order: BlockOrder, poses: PoseTable) -> BlockSums:

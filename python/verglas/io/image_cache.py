@@ -6,11 +6,15 @@ is checked when they are first touched. What is missing or damaged is read from 
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 import threading
+import time
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -31,6 +35,9 @@ from verglas.types.profile import count_read
 
 _CHUNK_BYTES = 4 << 20
 _KEEP_FREE = 0.05  # of the disk
+_ENTRY = re.compile(r"[0-9a-f]{32}\.images")
+_BEING_FILLED = re.compile(r"\.[0-9a-f]{32}\.[0-9a-f]+\.part\.images")  # atomic_path's name for it
+_ABANDONED_S = 3600.0  # without a word more written: of a run that was killed
 
 
 @dataclass(frozen=True)
@@ -80,25 +87,64 @@ class ImageCache:
             if not self._make_room(size):
                 _warn(f"cache {self.folder}: {size / 1e9:.2f} GB of images do not fit; they are read from their files")
                 return particles
-            entry = _fill(self.folder / f"{key}.images", source, box, progress)
-        os.utime(entry.record)  # used now: the last to go
+            try:
+                entry = _fill(self.folder / f"{key}.images", source, box, progress)
+            except InputError as error:
+                # A stack that cannot be read stays an error; a full disk is no reason to end a job.
+                if getattr(error.__cause__, "errno", None) not in (errno.ENOSPC, errno.EDQUOT):
+                    raise
+                _warn(f"{error}; images are read from their own files")
+                return particles
+            except (PermissionError, FileNotFoundError) as error:
+                raise InputError(f"cache {self.folder}: cannot be written ({error.strerror})") from error
+        # Used now: the last to go. Another run may just have made room of it, or it may be another user's.
+        with contextlib.suppress(FileNotFoundError, PermissionError):
+            os.utime(entry.record)
         return particles.with_source(CachedSource(source, entry))
 
     def _make_room(self, size: int) -> bool:
-        entries = sorted(self.folder.glob("*.images"), key=_last_use)
-        used = sum(path.stat().st_size for path in entries)
-        disk = shutil.disk_usage(self.folder)
-        while True:
-            free = disk.free - _KEEP_FREE * disk.total
-            if used + size <= 1e9 * self.limit_GB and size <= free:
-                return True
-            if not entries:
-                return False
-            oldest = entries.pop(0)
-            gone = oldest.stat().st_size
-            oldest.unlink(missing_ok=True)
-            oldest.with_suffix(".json").unlink(missing_ok=True)
-            used, disk = used - gone, shutil.disk_usage(self.folder)
+        """Whether so many bytes fit; entries used longest ago go for them, but none for a set that will not fit."""
+        held = _held_files(self.folder)
+        removable = [file for file in held if file.is_removable]
+        used, could_go = sum(file.size for file in held), sum(file.size for file in removable)
+        limit, free = 1e9 * self.limit_GB, _free_bytes(self.folder)
+        if used - could_go + size > limit or size > free + could_go:
+            return False
+        while used + size > limit or size > free:
+            if not removable:
+                return False  # what is open elsewhere frees no disk yet
+            oldest = removable.pop(0)
+            oldest.path.unlink(missing_ok=True)
+            oldest.path.with_suffix(".json").unlink(missing_ok=True)
+            used, free = used - oldest.size, _free_bytes(self.folder)
+        return True
+
+
+@dataclass(frozen=True)
+class _HeldFile:
+    path: Path
+    size: int
+    last_use: float
+    is_removable: bool
+
+
+def _held_files(folder: Path) -> list[_HeldFile]:
+    """Entries, and those that runs are filling, used longest ago first; files of other names are somebody else's."""
+    files = []
+    for path in folder.iterdir():
+        is_part = _BEING_FILLED.fullmatch(path.name) is not None
+        if not is_part and _ENTRY.fullmatch(path.name) is None:
+            continue
+        with contextlib.suppress(FileNotFoundError):  # another run makes room at the same time
+            state = path.stat()
+            is_removable = not is_part or time.time() - state.st_mtime > _ABANDONED_S
+            files.append(_HeldFile(path, state.st_size, _last_use(path), is_removable))
+    return sorted(files, key=lambda file: file.last_use)
+
+
+def _free_bytes(folder: Path) -> float:
+    disk = shutil.disk_usage(folder)
+    return disk.free - _KEEP_FREE * disk.total
 
 
 @dataclass(frozen=True)
@@ -200,8 +246,10 @@ def _read_entry(folder: Path, key: str) -> _Entry | None:
     try:
         record = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
         entry = _Entry(path, int(record["n"]), int(record["box"]), int(record["chunk"]), tuple(record["hashes"]))
-        return entry if path.stat().st_size == 4 * entry.n * entry.box**2 else None
-    except (OSError, ValueError, KeyError, TypeError):
+        is_whole = path.stat().st_size == 4 * entry.n * entry.box**2
+        has_hashes = len(entry.hashes) == -(-entry.n // entry.chunk)
+        return entry if is_whole and has_hashes else None
+    except (OSError, ValueError, KeyError, TypeError, ZeroDivisionError):
         return None
 
 
@@ -226,8 +274,10 @@ def _hash(images: npt.NDArray[np.float32]) -> str:
 
 
 def _last_use(path: Path) -> float:
-    record = path.with_suffix(".json")
-    return record.stat().st_mtime if record.is_file() else 0.0
+    try:
+        return path.with_suffix(".json").stat().st_mtime
+    except FileNotFoundError:
+        return 0.0
 
 
 def _warn(sentence: str) -> None:

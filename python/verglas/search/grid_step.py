@@ -341,16 +341,17 @@ class GridStep:
         sums = self.slice_sums()
         all_rows = problem.rows_of_half(half) if rows is None else rows
         for batch in image_batches(problem, all_rows, self.model, poses):
-            scores = self.score(batch)
-            posterior = self.search.posterior(scores)
-            if self.step.split:
-                class_of_entry = poses.class_number[batch.rows][posterior.image]
-                posterior = replace(
-                    posterior, slice=(posterior.slice + len(self.directions) * class_of_entry).astype(np.int32)
-                )
-            residuals = self.add(sums, batch, posterior)
-            self.learn_poses(batch, scores, poses)
-            self._learn(batch, posterior, residuals, poses, totals)
+            with problem.naming(batch.rows):
+                scores = self.score(batch)
+                posterior = self.search.posterior(scores)
+                if self.step.split:
+                    class_of_entry = poses.class_number[batch.rows][posterior.image]
+                    posterior = replace(
+                        posterior, slice=(posterior.slice + len(self.directions) * class_of_entry).astype(np.int32)
+                    )
+                residuals = self.add(sums, batch, posterior)
+                self.learn_poses(batch, scores, poses)
+                self._learn(batch, posterior, residuals, poses, totals)
             tick(len(batch))
         return HalfSums([self.grid_sums(sums, k, empty_sums(problem, self.step)) for k in range(classes)], totals)
 

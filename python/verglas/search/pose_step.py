@@ -299,18 +299,18 @@ class PoseStep:
         totals = Totals.zeros(problem, len(self.spectra))
         sums = [empty_sums(problem, self.step) for _ in self.spectra]
         for batch in image_batches(problem, rows, self.model, poses):
-            data = self._spectra_of(batch)
-            final, fisher = self._candidates(batch, poses, data)
-            weight, evidence = posterior(final, len(batch))
-            self._learn(batch, final, fisher, weight, evidence, poses)
-            # Light candidates are left out of map and noise alike, and the rest sums to 1 again: dropped from the map
-            # alone, their share of the signal would be counted as noise.
-            heavy = weight >= _LEAST_WEIGHT
-            weight = (
-                weight[heavy] / np.bincount(final.image[heavy], weight[heavy], minlength=len(batch))[final.image[heavy]]
-            )
-            self._insert(sums, batch, final[heavy], weight, data)
-            self._residuals(batch, final[heavy], weight, data, totals)
+            with problem.naming(batch.rows):
+                data = self._spectra_of(batch)
+                final, fisher = self._candidates(batch, poses, data)
+                weight, evidence = posterior(final, len(batch))
+                self._learn(batch, final, fisher, weight, evidence, poses)
+                # Light candidates are left out of map and noise alike, and the rest sums to 1 again: dropped from the
+                # map alone, their share of the signal would be counted as noise.
+                heavy = weight >= _LEAST_WEIGHT
+                image = final.image[heavy]
+                weight = weight[heavy] / np.bincount(image, weight[heavy], minlength=len(batch))[image]
+                self._insert(sums, batch, final[heavy], weight, data)
+                self._residuals(batch, final[heavy], weight, data, totals)
             tick(len(batch))
         return HalfSums(sums, totals)
 

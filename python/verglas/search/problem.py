@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -34,6 +36,7 @@ _EDGE_PX = 5.0
 _WITHOUT_NEIGHBOURS = 1.2  # diameters
 _BATCH_PIXELS = 1 << 22
 _FEWEST = 20
+_PARTICLE = re.compile(r"\bparticle (\d+)\b")
 BLOCK_PARTICLES = 1000
 
 
@@ -78,6 +81,8 @@ class Problem:
         Particles whose sums are made together (:mod:`verglas.search.blocks`): results depend on it in their last bits.
     whole : (int, int), optional
         Noise and scale groups of the set that these particles are part of; their own by default.
+    numbers : (n,) int64, optional
+        Of the particles in that set, for messages; counted from 0 by default.
     job : str
         Who asks, for messages.
     ewald_sign : {"positive", "negative"}, optional
@@ -102,6 +107,7 @@ class Problem:
     edge_px: float = _EDGE_PX
     block_particles: int = BLOCK_PARTICLES
     whole: tuple[int, int] | None = None
+    numbers: IntArray | None = None
     job: str = "search"
     ewald_sign: Sign | None = None
 
@@ -246,7 +252,30 @@ class Problem:
             params=self.params[rows],
             first_origin_px=None if origin is None else origin[rows],
             whole=(self.n_groups, self.n_micrographs),
+            numbers=rows if self.numbers is None else self.numbers[rows],
         )
+
+    @contextlib.contextmanager
+    def naming(self, rows: IntArray) -> Iterator[None]:
+        """Errors about a particle of a batch, which ops know by its place there, name it.
+
+        Parameters
+        ----------
+        rows : (b,) int64
+            Of the batch.
+        """
+        try:
+            yield
+        except InputError as error:
+            place = _PARTICLE.search(str(error))
+            if place is None or int(place[1]) >= len(rows):
+                raise
+            row = int(rows[int(place[1])])
+            number = row if self.numbers is None else int(self.numbers[row])
+            names = self.particles.table.get("rlnImageName")
+            name = f"particle {number}" + ("" if names is None else f" ({names.iloc[row]})")
+            sentence = str(error)[: place.start()] + name + str(error)[place.end() :]
+            raise InputError(f"{self.job}: {sentence}") from error
 
 
 def image_batches(problem: Problem, rows: IntArray, model: HalfModel, poses: PoseTable) -> Iterator[ImageBatch]:
