@@ -2,10 +2,12 @@
 
 ``shares`` times the passes of one iteration of each phase, in this process and on 1, 2 and 4 local workers; a worker's
 start is not in it. ``kills`` makes iterations of a small set again and again while a worker is killed with SIGKILL
-after every few blocks, until so many have been, and compares all with the quiet ones.
+after every few blocks, until so many have been, and compares all with the quiet ones. ``split`` adds up the phases of
+``profile.json`` of a whole refinement in one process.
 
     python bench/bench_cluster.py shares --particles 1000 --box 64
     python bench/bench_cluster.py kills --kills 30
+    python bench/bench_cluster.py split --particles 300 --box 64
 """
 
 from __future__ import annotations
@@ -162,6 +164,20 @@ def kills(chosen: argparse.Namespace) -> None:
                 write("cluster_kills", rows, quiet=True, kills=total, seed=chosen.seed, every=chosen.every)
 
 
+def split(chosen: argparse.Namespace) -> None:
+    """Processor seconds of each phase of a refinement, as its run folder tells them."""
+    particles, truth = simulate(chosen.particles, chosen.box, chosen.seed)
+    with tempfile.TemporaryDirectory() as folder:
+        run = Path(folder) / "run"
+        vg.refine(particles, truth, out=run, threads=1, diameter_A=_DIAMETER_A, iterations=5, listener=None)
+        phases = json.loads((run / "profile.json").read_text())["sessions"][-1]["phases"]
+    rows = [{k: phase[k] for k in ("phase", "processor_seconds", "seconds")} for phase in phases]
+    total = sum(row["processor_seconds"] for row in rows)
+    write(
+        f"cluster_split_{chosen.box}", rows, particles=chosen.particles, seed=chosen.seed, processor_s=round(total, 2)
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(required=True)
@@ -179,6 +195,11 @@ def main() -> None:
     two.add_argument("--seconds", type=float, default=240.0)
     two.add_argument("--seed", type=int, default=2101)
     two.set_defaults(run=kills)
+    three = commands.add_parser("split")
+    three.add_argument("--particles", type=int, default=300)
+    three.add_argument("--box", type=int, default=64)
+    three.add_argument("--seed", type=int, default=2102)
+    three.set_defaults(run=split)
     chosen = parser.parse_args()
     chosen.run(chosen)
 

@@ -134,6 +134,10 @@ def test_solvent_mask_does_not_depend_on_scale_or_offset(truth):
 def test_solvent_mask_of_nothing_is_refused():
     with pytest.raises(InputError, match="all voxels of the map are equal"):
         assessment.solvent_mask(vg.Map(np.ones((16, 16, 16)), 2.0))
+    aside = np.zeros((32, 32, 32))
+    aside[16, 16, 28] = 1.0
+    with pytest.raises(InputError, match=r"solvent_mask: nothing within 16 A of the centre stands out .* give a mask"):
+        assessment.solvent_mask(vg.Map(aside, 4.0), low_pass_A=12.0, diameter_A=32.0)
 
 
 # --- Guinier and sharpening ----------------------------------------------------------------------------------------

@@ -107,7 +107,7 @@ def solvent_mask(
     Raises
     ------
     InputError
-        A constant map, or values that are not finite.
+        A constant map, values that are not finite, or nothing within the diameter that stands out.
 
     Examples
     --------
@@ -128,7 +128,13 @@ def solvent_mask(
     inside = distance <= reach
     # Solvent is everywhere, so its level comes from the whole inner sphere, whatever the diameter.
     level = solvent_level(smooth[distance <= box / 2 - 1])
-    mask = masks.soft_edge(_large_parts((smooth >= level) & inside), edge_px, extend_px=max(extend_A / apix, 2.0))
+    molecule = (smooth >= level) & inside
+    if not molecule.any():
+        raise InputError(
+            f"solvent_mask: nothing within {reach * apix:.0f} A of the centre stands out from the solvent; look "
+            "at the map: is the molecule centred and bright, and is the diameter its own? Or give a mask"
+        )
+    mask = masks.soft_edge(_large_parts(molecule), edge_px, extend_px=max(extend_A / apix, 2.0))
     # The map is periodic: a mask that reaches the border would take in the other side.
     border = masks.soft_sphere(box, max(min(reach + extend_A / apix, box / 2 - 1 - edge_px), 1.0), edge_px)
     return volume.with_data(np.minimum(mask, border))
