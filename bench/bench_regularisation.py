@@ -3,7 +3,7 @@
     python bench/bench_regularisation.py [--only noise,belt,uniform] [--seeds 3] [--minutes 4]
 
 goes on where an earlier call stopped; writes bench/results/regularisation_<experiment>.json. Box 48. Development used
-seeds below 50, and 100 to 109 of the noise; the committed rows begin at seed 200.
+seeds below 50, and 100 to 109 of the noise; the committed rows begin at seed 200, those of the noise at 300.
 
 - noise: half maps of white noise through each prior: largest and mean FSC in standard deviations of noise, also inside
   a mask of half the ball; the latter shows a common envelope.

@@ -113,6 +113,15 @@ def test_former_names_lead_to_options_that_are_there(name, capsys):
         assert f"{former} is now called {present}" in capsys.readouterr().err
 
 
+def test_a_number_given_as_regularisation_of_refine_is_the_factor_that_it_was(capsys):
+    number = [["refine", "a.star", "--regularisation", "4"], ["refine", "--regularisation=2.5"]]
+    expected = [["refine", "a.star", "--prior-factor", "4"], ["refine", "--prior-factor=2.5"]]
+    assert [with_present_names(one) for one in number] == expected
+    assert capsys.readouterr().err.count("its factor T is now called --prior-factor") == 2
+    for named in (["refine", "--regularisation", "local", "4"], ["refine", "--regularisation"]):
+        assert with_present_names(named) == named
+
+
 def test_options_of_settings_are_read_from_the_command_line():
     """Text of the command line reaches the field as its type."""
     made = COMMANDS["ctf"].make_context("ctf", ["a.mrc", "--out", "o", "--defocus", "5000", "20000", "--tilt"])

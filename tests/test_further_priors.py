@@ -61,6 +61,18 @@ def test_sparse_priors_remove_noise_and_keep_blocks(prior):
     assert regularised(prior, noise(7)).std() < 0.4  # of noise with a standard deviation of 1
 
 
+def test_sparse_priors_leave_noise_to_the_global_one():
+    # Beyond their resolution, which noise does not have: the FSC of few coefficients spreads wider than that of many.
+    found = [z_scores(regularised(WaveletShrinkage(), noise(seed))) for seed in range(50, 54)]
+    assert np.abs(found).max() < 3
+    facts = replace(given(noise(9)), fsc=np.zeros(RADIUS + 1))
+    for prior in (WaveletShrinkage(), TotalVariationPrior()):
+        made, plain = (one.fit(facts)(source_of(facts.raw[0])) for one in (prior, Wiener()))
+        beyond = fourier.shells(made.shape) > 1
+        difference = [(fourier.forward(one, 3))[beyond] for one in (made, plain)]
+        np.testing.assert_allclose(*difference, atol=1e-3)
+
+
 @pytest.mark.slow
 def test_total_variation_takes_one_weight_for_both_halves():
     raw = uneven(4)[1]
@@ -106,6 +118,8 @@ def test_a_function_is_called_for_each_half_alone_and_not_believed_beyond_the_re
         (lambda half, fsc: half.data[1:], r"gave back a map of shape \(31, 32, 32\); expected \(32, 32, 32\)"),
         (lambda half, fsc: half.data * np.nan, "gave back a map with 32768 voxels that are not finite numbers"),
         (lambda half, fsc: "map.mrc", "gave back str; expected an array"),
+        (lambda half, fsc: half.data * 1j, r"gave back ndarray; expected an array \(complex numbers\)"),
+        (lambda half, fsc: _Tensor(), r"gave back _Tensor; expected an array \(call detach\(\) first\)"),
     ],
 )
 def test_what_is_no_map_is_refused_by_name(gives, says):
@@ -114,7 +128,32 @@ def test_what_is_no_map_is_refused_by_name(gives, says):
         DenoisedBy(gives, "mine").fit(given(raw))(source_of(raw[0]))
 
 
+class _Tensor:
+    """As PyTorch's, with its gradient."""
+
+    def __array__(self, *_, **__):
+        raise RuntimeError("call detach() first")
+
+
+def test_a_function_that_works_in_place_leaves_the_half_map_as_it_was():
+    raw = uneven(6)[1]
+    before = raw.copy()
+
+    def halve(half, fsc):
+        half.data[:] *= 0.5
+        return half.data
+
+    DenoisedBy(halve, "halve").fit(given(raw))(source_of(raw[0]))
+    np.testing.assert_array_equal(raw, before)
+
+
+class _Network:
+    def __call__(self, half, fsc):
+        return half.data
+
+
 def test_only_functions_and_priors_are_priors():
+    assert prior_of(_Network()).name == f"{__name__}._Network"
     assert prior_of(Wiener()) == Wiener()
     assert prior_of(lambda half, fsc: half).name.endswith("<lambda>")
     with pytest.raises(InputError, match=r"expected a function of a half map and its FSC, .* got int"):
@@ -198,6 +237,41 @@ def test_a_program_that_fails_is_named_with_what_it_said(sums, tmp_path, text, s
     assert tables["external_reconstruct_general"]["rlnTau2FudgeFactor"] == 1
     assert list(tables["external_reconstruct_tau2"]) == ["rlnSpectralIndex", "rlnReferenceTau2", "rlnGoldStandardFsc"]
     assert tables["external_reconstruct_tau2"]["rlnGoldStandardFsc"].tolist() == [0.9] * 15 + [0] * 2
+
+
+def test_tau2_is_such_that_relion_adds_the_mean_weight_over_the_ssnr(sums, tmp_path):
+    facts, source = sums
+    with pytest.raises(InputError, match="wrote no map"):
+        ExternalReconstruct(program(tmp_path, ""), tmp_path / "external").fit(replace(facts, T=2.0))(source)
+    (star,) = (tmp_path / "external").glob("*.star")
+    tables = vg.io.read_star(star)
+    general, tau2 = (tables[f"external_reconstruct_{name}"] for name in ("general", "tau2"))
+    padding = float(general["rlnPaddingFactor"])
+    assert padding > 1
+    # BackProjector::reconstruct adds 1 / (padding^3 T tau^2).
+    added = 1 / (padding**3 * float(general["rlnTau2FudgeFactor"]) * tau2["rlnReferenceTau2"].to_numpy()[2:RADIUS])
+    weight = source.weights()
+    side = len(weight)
+    shells = np.rint(fourier.radius((side,) * 3) * BOX / side).astype(int)
+    mean = np.array([weight[shells == s].mean() for s in range(2, RADIUS)])
+    np.testing.assert_allclose(added, mean / facts.ssnr[2:RADIUS] / 2.0, rtol=1e-4)
+
+
+def test_a_program_that_asks_is_told_nothing_and_one_that_hangs_is_stopped(sums, tmp_path, monkeypatch):
+    facts, source = sums
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    asks = ExternalReconstruct(program(tmp_path, "input('overwrite? ')"))
+    with pytest.raises(InputError, match=r"ended with status 1: .*EOF"):
+        asks.fit(facts)(source)
+    assert list(tmp_path.glob("external_reconstruct_*/*.star"))  # without a folder of the run, too
+    hangs = ExternalReconstruct(program(tmp_path, "import time; time.sleep(60)"), tmp_path / "external", longest_s=0.2)
+    with pytest.raises(InputError, match=r"had not ended after 0\.2 s and was stopped"):
+        hangs.fit(facts)(source)
+    text = tmp_path / "no_program"
+    text.write_text("neither a script's first line nor a binary")
+    text.chmod(0o755)
+    with pytest.raises(InputError, match=r"no_program .* cannot be run \(Exec format error\)"):
+        ExternalReconstruct(f"'{text}'", tmp_path / "external").fit(facts)(source)
 
 
 def test_a_program_that_is_not_there_is_told_before_anything_begins(tmp_path):

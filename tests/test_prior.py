@@ -19,7 +19,7 @@ from verglas.refinement.figures import Figures
 from verglas.refinement.prior import LocalWiener, MapSource, Wiener
 from verglas.refinement.prior.choice import Choice, HeldOutPoses
 from verglas.refinement.settings import RefineSettings
-from verglas.refinement.update import class_maps, join_halves, solve
+from verglas.refinement.update import _limit_band, class_maps, join_halves, solve
 from verglas.search.problem import survey
 
 # -- noise stays noise -------------------------------------------------------------------------------------------------
@@ -111,6 +111,9 @@ def test_the_global_prior_is_the_wiener_filter_bit_for_bit(posed):
     done = [finish(one, problem.operators) for one in sums()]
     expected = join_halves(problem, np.stack([solve(problem, one, ssnr, radius) for one in done]))
     np.testing.assert_array_equal(made.halves, expected)
+    np.testing.assert_array_equal(
+        made.joint, _limit_band(problem, solve(problem, done[0] + done[1], 2 * ssnr, radius), radius)
+    )
     assert made.choice == Choice("global")
 
 

@@ -201,6 +201,12 @@ def test_resume_refuses_other_settings_and_other_particles(data, tmp_path):
     notes = {note["code"]: note["sentence"] for note in read_json(out / "run.json")["notes"]}
     assert "shift_range_A" in notes["changed_settings"]
     assert refuse_changes(out, {"iterations": 7}, allowed=False) == []
+    # Written when regularisation was the factor T.
+    write_json(out / "run.json", run | {"settings": {"regularisation": 2.0}})
+    now = {"regularisation": "global", "prior_factor": 2.0}
+    assert refuse_changes(out, now, allowed=False) == []
+    with pytest.raises(vg.InputError, match=r"prior_factor: was 2\.0, now 1\.0"):
+        refuse_changes(out, now | {"prior_factor": 1.0}, allowed=False)
 
 
 def test_bad_particles_are_named_and_set_aside(data, tmp_path):

@@ -21,6 +21,7 @@ from verglas.assessment.postprocess import PostprocessSettings
 from verglas.classification import BiasSettings, Class2DSettings
 from verglas.cli.options import option_name, with_settings
 from verglas.errors import SettingError, VerglasWarning
+from verglas.heterogeneity import ClassSettings
 from verglas.initial_model import AbInitioSettings
 from verglas.picking import PickSettings
 from verglas.refinement.settings import RefineSettings
@@ -237,6 +238,8 @@ FURTHER = {MaskShape: {"threshold": 0.1}}  # what the class asks for beside
         (Class2DSettings, "start_resolution_A", "initial_resolution_A"),
         (AbInitioSettings, "max_particles", "most_particles"),
         (RefineSettings, "tau2_fudge", "prior_factor"),
+        (Class2DSettings, "regularisation", "prior_factor"),
+        (ClassSettings, "regularisation", "prior_factor"),
         (DemoSettings, "b_factor_A2", "envelope_b_factor_A2"),
         (MaskShape, "edge_A", "soft_edge_A"),
         (PickSettings, "edge_A", "border_A"),

@@ -205,7 +205,7 @@ def inside_outside(engine: Engine2D, model: Model2D, sums: Sums) -> FloatArray:
     1 where there is nothing but noise or a crowd of neighbours, much more where a particle stands alone in the middle.
     """
     num, den = sums.numerator.sum(axis=1), sums.denominator.sum(axis=1)
-    prior = engine.grid.weights[:, None] / (engine.settings.regularisation * model.tau2[:, :, None])
+    prior = engine.grid.weights[:, None] / (engine.settings.prior_factor * model.tau2[:, :, None])
     images = ops.images_from_polar((num / (den + prior)).astype(np.complex64), engine.grid)
     geo = engine.geometry
     far = distance_from((geo.box,) * 2)

@@ -313,7 +313,7 @@ class Engine2D:
         # The sums hold every sample with its area; the prior is of one coefficient.
         num = sums.numerator.sum(axis=1) / self.grid.weights[:, None]
         den = sums.denominator.sum(axis=1) / self.grid.weights[:, None]
-        samples = num / (den + 1 / (self.settings.regularisation * tau2[:, :, None]))
+        samples = num / (den + 1 / (self.settings.prior_factor * tau2[:, :, None]))
         averages = ops.images_from_polar(samples.astype(np.complex64), self.grid)
         if not self.whole.masked:
             averages = averages * self.geometry.mask

@@ -26,7 +26,7 @@ class Class2DSettings:
     shift_range_A, step_deg : float, optional
         Largest shift searched (default: an eighth of the diameter, 5 to 20 A), and spacing of in-plane angles (default:
         what the resolution of the stage can tell apart).
-    regularisation : float
+    prior_factor : float
         T: the signal power that the averages are filtered by is taken this many times larger than measured.
     balance : float
         How far the prior may favour small classes over large ones, nats either way, so that the surest average does not
@@ -66,7 +66,9 @@ class Class2DSettings:
     step_deg: float | None = setting(
         None, "Spacing of in-plane angles", more_than=0, default_words="what the resolution can tell apart"
     )
-    regularisation: float = setting(2.0, "Factor T of the signal power that averages are filtered by", more_than=0)
+    prior_factor: float = setting(
+        2.0, "Factor T of the signal power that averages are filtered by", more_than=0, former=("regularisation",)
+    )
     balance: float = setting(
         6.0, "Largest prior that favours small classes, in nats (units of the log-likelihood); 0 for none", at_least=0
     )

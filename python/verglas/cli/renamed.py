@@ -9,7 +9,12 @@ from collections.abc import Sequence
 _FORMER: dict[str, dict[str, str]] = {
     "align": {"--on-grid": "--no-refine"},
     "abinitio": {"--max-particles": "--most-particles"},
-    "class2d": {"--no-null": "--no-null-class", "--start-resolution": "--initial-resolution"},
+    "class2d": {
+        "--no-null": "--no-null-class",
+        "--regularisation": "--prior-factor",
+        "--start-resolution": "--initial-resolution",
+    },
+    "class3d": {"--regularisation": "--prior-factor"},
     "extract": {"--fill-edges": "--edge=fill", "--float16": "--dtype=float16", "--keep-centres": "--no-recentre"},
     "gain": {"--frames": "--most-frames"},
     "mask": {"--lowpass": "--low-pass", "--edge": "--soft-edge"},
@@ -22,6 +27,8 @@ _FORMER: dict[str, dict[str, str]] = {
     "tomogram": {"--axis": "--tilt-axis"},
 }
 
+_PRIOR = "--regularisation"  # of refine
+
 
 def with_present_names(arguments: Sequence[str]) -> list[str]:
     """The arguments with former names of options replaced; each is said once on standard error.
@@ -33,6 +40,7 @@ def with_present_names(arguments: Sequence[str]) -> list[str]:
     ['refine', 'a.star', '--prior-factor=2']
     """
     command = next((a for a in arguments if not a.startswith("-")), "")
+    arguments = _with_prior_factor(arguments) if command == "refine" else arguments
     former = _FORMER.get(command, {})
     out = []
     for argument in arguments:
@@ -42,3 +50,23 @@ def with_present_names(arguments: Sequence[str]) -> list[str]:
             argument = former[name] + equals + value
         out.append(argument)
     return out
+
+
+def _with_prior_factor(arguments: Sequence[str]) -> list[str]:
+    """``refine --regularisation 4``, which was the factor T before that option named a prior."""
+    out = list(arguments)
+    for place, argument in enumerate(arguments):
+        name, equals, value = argument.partition("=")
+        if name != _PRIOR or not _is_number(value if equals else "".join(arguments[place + 1 : place + 2])):
+            continue
+        print(f"verglas: {_PRIOR} names a prior; its factor T is now called --prior-factor", file=sys.stderr)
+        out[place] = "--prior-factor" + equals + value
+    return out
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True

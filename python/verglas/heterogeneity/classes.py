@@ -101,7 +101,7 @@ class _Work:
 
     def with_classes(self, count: int) -> RefineProblem:
         """The problem for so many classes."""
-        settings = replace(self.problem.settings, classes=count, prior_factor=self.settings.regularisation)
+        settings = replace(self.problem.settings, classes=count, prior_factor=self.settings.prior_factor)
         return replace(self.problem, settings=settings, n_classes=count)
 
 
@@ -362,7 +362,7 @@ def fixed_trials(
             mean=mean,
             mask=mask,
             iterations=1 if count == 1 else settings.iterations,
-            T=1.0 if count == 1 else settings.regularisation,
+            T=1.0 if count == 1 else settings.prior_factor,
             seed=settings.seed,
             tick=phase_progress(observer.listener, f"{count} classes at the particles' poses"),
         )

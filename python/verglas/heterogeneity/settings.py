@@ -6,11 +6,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from verglas.types.settings import check_settings, setting
+from verglas.types.settings import accept_former_names, check_settings, setting
 
 AUTO = "auto"
 
 
+@accept_former_names
 @dataclass(frozen=True)
 class ClassSettings:
     """Choices of a classification in three dimensions; every number has the unit in its name.
@@ -31,7 +32,7 @@ class ClassSettings:
         Finest data in use.
     initial_resolution_A : float
         Low-pass of the references.
-    regularisation : float
+    prior_factor : float
         T: factor of the prior's variance.
     direction_order : int
         HEALPix order of the directions searched: 3 is 7.3 degrees, 4 is 3.7.
@@ -58,7 +59,9 @@ class ClassSettings:
     )
     resolution_A: float = setting(12.0, "Finest data used", more_than=0)
     initial_resolution_A: float = setting(30.0, "Low-pass of the references", more_than=0)
-    regularisation: float = setting(4.0, "Factor T of the prior's variance tau^2", more_than=0, flags=("-T",))
+    prior_factor: float = setting(
+        4.0, "Factor T of the prior's variance tau^2", more_than=0, flags=("-T",), former=("regularisation",)
+    )
     direction_order: int = setting(
         3, "HEALPix order of the directions: 3 is 7.3 degrees, 4 is 3.7", at_least=2, at_most=5
     )

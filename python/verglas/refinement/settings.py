@@ -93,7 +93,7 @@ class RefineSettings:
     regularisation: Regularisation = setting(
         "global",
         "What maps are regularised by: the FSC of the whole map, that of every place, or whichever explains held-out "
-        "particles better (auto); further priors, and a program (external)",
+        "particles better (auto); sidesplitter; wavelet and total-variation up to FSC 0.143; a program (external)",
     )
     external_reconstruct: str | None = setting(
         None, "With external: a command that is given a STAR file as by relion_refine --external_reconstruct"

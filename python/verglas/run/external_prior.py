@@ -22,6 +22,7 @@ from verglas.types import Map
 from verglas.types.arrays import Float32Array, FloatArray
 
 _LINES = 3  # of what a program said, that an error repeats
+_LONGEST_S = 6 * 3600.0
 
 
 @dataclass(frozen=True)
@@ -42,11 +43,14 @@ class ExternalReconstruct:
     folder : Path, optional
         Where the files go; they are removed when the map has been read, and stay where something is wrong. Without, a
         folder for each call.
+    longest_s : float
+        A program that has not ended by then is stopped, and the refinement with it.
     """
 
     command: str
     folder: Path | None = None
     name: str = "external"
+    longest_s: float = _LONGEST_S
 
     def __post_init__(self) -> None:
         """A program that cannot be found is told before the first iteration."""
@@ -75,8 +79,9 @@ class ExternalReconstruct:
             if self.folder is not None:
                 made = self._made_in(self.folder.resolve(), given, source)
             else:
-                with tempfile.TemporaryDirectory() as name:
-                    made = self._made_in(Path(name), given, source)
+                temporary = Path(tempfile.mkdtemp(prefix="external_reconstruct_"))
+                made = self._made_in(temporary, given, source)
+                shutil.rmtree(temporary)  # not where something was wrong: the error names a file in it
             return trailed(made, plain(source), given)
 
         return regularise
@@ -95,7 +100,20 @@ class ExternalReconstruct:
     def _run(self, star: Path, result: Path, given: HalfMaps, source: MapSource) -> Float32Array:
         who = f"the program {self._words()[0]} ({star})"
         result.unlink(missing_ok=True)  # what an earlier call left is no answer to this one
-        done = subprocess.run([*self._words(), str(star)], capture_output=True, text=True, errors="replace")
+        try:
+            # Without an input: a program that asks something would wait for an answer to what nobody sees.
+            done = subprocess.run(
+                [*self._words(), str(star)],
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                errors="replace",
+                timeout=self.longest_s,
+            )
+        except subprocess.TimeoutExpired as error:
+            raise InputError(f"refine: {who} had not ended after {self.longest_s:g} s and was stopped") from error
+        except OSError as error:
+            raise InputError(f"refine: {who} cannot be run ({error.strerror or error})") from error
         if done.returncode:
             said = " / ".join((done.stderr.strip() or done.stdout.strip()).splitlines()[-_LINES:])
             raise InputError(f"refine: {who} ended with status {done.returncode}: {said or 'it said nothing'}")
@@ -162,7 +180,11 @@ def _data(raw: Float32Array, weight: FloatArray) -> np.ndarray:
 
 
 def _tau2(given: HalfMaps, source: MapSource, weight: FloatArray, count: int) -> FloatArray:
-    """SSNR over T by the mean weight of each shell; 0 beyond the data."""
+    """SSNR over T by the mean weight of each shell and the cube of the padding; 0 beyond the data.
+
+    RELION's programs multiply by that cube before 1 / tau^2 is added to a weight (``oversampling_correction`` in
+    ``BackProjector::reconstruct``).
+    """
     padded = len(weight)
     shells = np.rint(fourier.radius((padded,) * 3) * given.box / padded).astype(np.int64)
     number = np.bincount(shells.ravel(), minlength=count)[:count]
@@ -170,4 +192,4 @@ def _tau2(given: HalfMaps, source: MapSource, weight: FloatArray, count: int) ->
     ssnr = np.zeros(count)
     known = min(count, len(given.fsc))
     ssnr[:known] = source.half_sets * given.ssnr[:known] / given.T
-    return np.divide(ssnr, mean, out=np.zeros(count), where=mean > 0)
+    return np.divide(ssnr, mean * (padded / given.box) ** 3, out=np.zeros(count), where=mean > 0)

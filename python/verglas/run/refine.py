@@ -152,7 +152,8 @@ def refine(
     prior : callable or Prior, optional
         Of one's own, in place of ``regularisation``: ``prior(half_map, fsc)`` is called for each half map alone and
         returns a better one (:class:`verglas.refinement.prior.DenoisedBy`), or an object as
-        :class:`verglas.refinement.prior.Prior` describes.
+        :class:`verglas.refinement.prior.Prior` describes. A run that goes on compares its name alone: that it still
+        does the same is the caller's to see to.
     device : str
         ``"cpu"``; ``"cuda:0"``; ``"cuda:0,cuda:1"``, which share the particles; ``"cuda"`` for every GPU there is.
         ``"auto"`` is the CPU.
@@ -231,6 +232,8 @@ def refine(
             folder = ends.enter_context(refine_folder(Path(out), record, heard, **how))
             # From here on the folder's hold listens: what it is told are the run's signs of life.
             heard = folder.held
+        if resume and prior is not None and own is not None:
+            heard.say(f"prior {own.name}: its name is that of the run so far; what it does cannot be compared")
         around = Around(folder, limit, heard, devices, threads, own, _cache(cache))
         if resume:
             setup = resume_run(everything, resolved_settings, around, is_forced=mask is not None)
@@ -328,7 +331,7 @@ def summary(result: Refinement) -> dict[str, Any]:
         "particles": len(result.particles),
         "excluded": len(result.excluded),
         "iterations": len(rows),
-        "regularisation": _told_regularisation(rows),
+        "regularisation": _regularisation_summary(rows),
         "populations": [round(p, 4) for p in result.populations],
         "median_credible_radius_deg": _median_radius_deg(result.particles),
         "seconds": round(float(rows["seconds"].sum()), 2),
@@ -337,7 +340,7 @@ def summary(result: Refinement) -> dict[str, Any]:
     }
 
 
-def _told_regularisation(rows: pd.DataFrame) -> dict[str, Any]:
+def _regularisation_summary(rows: pd.DataFrame) -> dict[str, Any]:
     """The last iteration's prior, and what auto found it to gain."""
     last = rows.iloc[-1]
     gain, error = float(last["regularisation_gain"]), float(last["regularisation_gain_error"])

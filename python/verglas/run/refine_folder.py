@@ -40,6 +40,13 @@ def settings_record(settings: RefineSettings, extra: Mapping[str, Any]) -> dict[
     return {**asdict(settings), "prior_factor": settings.T, **extra}
 
 
+def _present_settings(had: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Of a run whose ``regularisation`` was the number T, before it named a prior."""
+    if isinstance(had.get("regularisation"), int | float):
+        return {**had, "prior_factor": had["regularisation"], "regularisation": "global"}
+    return had
+
+
 def refuse_changes(folder: Path, now: Mapping[str, Any], *, allowed: bool) -> list[str]:
     """Sentences on settings that differ from those a run was started with; those that change no result may.
 
@@ -51,7 +58,7 @@ def refuse_changes(folder: Path, now: Mapping[str, Any], *, allowed: bool) -> li
     free = {f.name for f in fields(RefineSettings) if not setting_of(f).changes_result}
     defaults = {f.name: f.default for f in fields(RefineSettings)}  # of settings that the run's version did not have
     record = read_json(folder / "run.json")
-    had, version = record["settings"], record.get("verglas", "unknown")
+    had, version = _present_settings(record["settings"]), record.get("verglas", "unknown")
     changes = [] if version == __version__ else [f"verglas: was {version}, now {__version__}"]
     changes += [
         f"{name}: was {had.get(name, defaults.get(name))}, now {value}"

@@ -49,7 +49,8 @@ class DenoisedBy:
         plain = Wiener().fit(given)
 
         def regularise(source: MapSource) -> Float32Array:
-            half = Map(source.raw, given.pixel_size_A)
+            # A copy: what works in place would change the half map that is written, and the mean of both.
+            half = Map(source.raw.copy(), given.pixel_size_A)
             made = checked_map(self.function(half, given.fsc.copy()), half.data.shape, f"the prior {self.name}")
             return trailed(made, plain(source), given)
 
@@ -66,8 +67,11 @@ def checked_map(values: npt.ArrayLike, shape: tuple[int, ...], who: str) -> Floa
     """
     data = values.data if isinstance(values, Map) else values
     try:
-        made = np.asarray(data, np.float32)
-    except (TypeError, ValueError) as error:
+        made = np.asarray(data)
+        if np.iscomplexobj(made):
+            raise TypeError("complex numbers")
+        made = made.astype(np.float32)
+    except (TypeError, ValueError, RuntimeError) as error:  # RuntimeError: a tensor that still has its gradient
         raise InputError(f"refine: {who} gave back {type(values).__name__}; expected an array ({error})") from error
     if made.shape != shape:
         raise InputError(f"refine: {who} gave back a map of shape {made.shape}; expected {shape}, as it was given")
@@ -98,7 +102,9 @@ def prior_of(given: Prior | Denoiser) -> Prior:
     if hasattr(given, "fit") and hasattr(given, "name"):
         return given
     if callable(given):
-        return DenoisedBy(given, f"{getattr(given, '__module__', '')}.{getattr(given, '__qualname__', 'function')}")
+        # An object that can be called goes by its class.
+        named = given if hasattr(given, "__qualname__") else type(given)
+        return DenoisedBy(given, f"{named.__module__}.{named.__qualname__}")
     raise InputError(
         f"refine: prior: expected a function of a half map and its FSC, or an object with name and fit, got "
         f"{type(given).__name__}"

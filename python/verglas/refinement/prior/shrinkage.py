@@ -2,6 +2,8 @@ r"""Sparse priors: wavelet coefficients shrunk by thresholds from Stein's unbias
 
 Both work on maps in which noise is white, F / sqrt(N(k)) with N the mean power of half the squared difference of the
 half maps in a shell: a curve that both halves share, and all that they share but for one number of total variation.
+Of noise few coefficients are left, and the FSC of few spreads wider than that of many: beyond the resolution of the
+half maps (FSC 0.143) the map is therefore that of the global prior.
 """
 
 from __future__ import annotations
@@ -16,7 +18,8 @@ import numpy as np
 from verglas import fourier
 from verglas.errors import InputError
 from verglas.reconstruction.priors import TotalVariation, soft
-from verglas.refinement.prior.protocol import HalfMaps, MapSource, Regulariser
+from verglas.refinement.prior.given import trailed
+from verglas.refinement.prior.protocol import HalfMaps, MapSource, Regulariser, Wiener
 from verglas.types.arrays import Array, Complex64Array, Float32Array, FloatArray, IntArray
 
 _WAVELET = "sym4"
@@ -109,7 +112,7 @@ class WaveletShrinkage:
 
     def fit(self, given: HalfMaps) -> Regulariser:
         """Noise by shell, and by sub-band of the transform what whitening leaves uneven."""
-        noise = _Noise.of(given)
+        noise, plain = _Noise.of(given), Wiener().fit(given)
         spread = self._transform(noise.whitened((given.spectra[0] - given.spectra[1]) / np.sqrt(2), 1))
         sd = [{key: max(float(np.sqrt(np.mean(part**2))), 1e-12) for key, part in one.items()} for one in spread[1:]]
 
@@ -120,7 +123,7 @@ class WaveletShrinkage:
             volume = _pywt().waverecn([coarse, *shrunk], _WAVELET, mode="periodization")
             # Odd sides come back one longer from a periodic wavelet transform.
             volume = np.asarray(volume, np.float32)[tuple(slice(0, n) for n in source.raw.shape)]
-            return noise.coloured(volume, source.half_sets)
+            return trailed(noise.coloured(volume, source.half_sets), plain(source), given)
 
         return regularise
 
@@ -148,7 +151,7 @@ class TotalVariationPrior:
 
     def fit(self, given: HalfMaps) -> Regulariser:
         """Noise by shell, and the weight."""
-        noise = _Noise.of(given)
+        noise, plain = _Noise.of(given), Wiener().fit(given)
         shells = noise.shells
         weight = np.where(shells <= given.radius, 1 / noise.power[shells], 0.0)
         weight /= max(float(weight[shells <= given.radius].mean()), 1e-30)
@@ -165,7 +168,7 @@ class TotalVariationPrior:
             return float(sum((weight * np.abs(mine - other) ** 2).sum() for mine, other in pairs))
 
         best = min(_WEIGHTS, key=disagreement)
-        return lambda source: denoise(source.raw, best / source.half_sets)
+        return lambda source: trailed(denoise(source.raw, best / source.half_sets), plain(source), given)
 
 
 def _admm(raw: Float32Array, weight: FloatArray, strength: float, given: HalfMaps) -> Float32Array:
