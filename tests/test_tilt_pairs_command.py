@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 from pathlib import Path
 
@@ -101,7 +102,97 @@ def test_a_micrograph_without_picks_and_one_of_another_field_stop_nothing(run, f
     assert "2 micrographs were set aside" in error
 
 
+def test_pairs_that_share_a_micrograph_picks_in_two_files_and_a_sign_are_not_lost_in_silence(run, fields, tmp_path):
+    pairs = tmp_path / "pairs.csv"
+    pairs.write_text("untilted,tilted,tilt_deg\n" + 2 * "untilted0.mrc,tilted0.mrc,-50\n")
+    status, said, error = run(*arguments(fields, tmp_path / "a", "--pairs", pairs, "--iterations", 0, "--json"))
+    assert status == 0, error
+    told = json.loads(said)
+    assert len(told["micrograph_pairs"]) == 1
+    assert told["particle_pairs"] >= told["micrograph_pairs"][0]["pairs"] - 5
+    assert "names one of the two images twice" in told["set_aside"][0]["reason"]
+    assert "has negative tilts for 2 of 2 pairs" in error
+    again = tmp_path / "more.csv"
+    again.write_text("micrograph,x,y\nuntilted0.mrc,5,6\n")
+    status, _, error = run(*arguments(fields, tmp_path / "b", "--untilted-picks", again))
+    assert status == 1
+    assert "two sets of picks for micrograph" in error
+    pairs.write_text("untilted,tilted\n,tilted0.mrc\n")
+    status, _, error = run(*arguments(fields, tmp_path / "c", "--pairs", pairs))
+    assert status == 1
+    assert "does not name both micrographs" in error
+
+
+def test_ctfs_that_lack_or_are_left_out_are_named(run, fields, tmp_path):
+    table = tmp_path / "ctf.csv"
+    table.write_text("micrograph,defocus_A\ntilted0.mrc,15000\ntilted1.mrc,15000\n")
+    status, _, error = run(*arguments(fields, tmp_path / "a", "--ctf"))
+    assert status == 1
+    assert "CTFs of the tilted micrographs are needed" in error
+    assert "give --tilted-ctf" in error
+    microscope = ("--tilted-ctf", table, "--voltage", 300, "--cs", 2.7, "--amplitude-contrast", 0.1)
+    status, _, error = run(*arguments(fields, tmp_path / "b", "--iterations", 0, *microscope))
+    assert status == 0, error
+    assert "maps are made without; give --ctf" in error
+
+
+@pytest.fixture(scope="module")
+def fields_with_ctfs(fields, tmp_path_factory):
+    """Options that give the micrographs, made without, CTFs of 1 to a thousandth."""
+    folder = tmp_path_factory.mktemp("ctfs")
+    options = []
+    for side in ("untilted", "tilted"):
+        table = folder / f"{side}.csv"
+        table.write_text("micrograph,defocus_A\n" + "".join(f"{side}{i}.mrc,100\n" for i in range(2)))
+        options += [f"--{side}-ctf", table]
+    return [*options, "--voltage", 300, "--cs", 0.01, "--amplitude-contrast", 1.0]
+
+
+@pytest.mark.slow
+def test_classes_through_the_command(run, fields, truth, tmp_path):
+    """Each particle lies in one class; every class has a map of the right object and hand."""
+    status, out, error = run(*arguments(fields, tmp_path / "k", "--classes", 2, "--iterations", 1, "--json"))
+    assert status == 0, error
+    told = json.loads(out)
+    assert sum(one["pairs"] for one in told["classes"]) == told["particle_pairs"]
+    mirrored = truth.with_data(np.roll(truth.data[::-1], 1, axis=0))
+    for one in told["classes"]:
+        made = vg.read_map(one["map"])
+        mine = vg.project(made, vg.Poses([[0, 0, 0], [0, 90, 0], [90, 90, 0]]), threads=1).ravel()
+        right, wrong = (
+            max(
+                np.corrcoef(vg.project(m, vg.Poses([[p, 0, 0], [p, 90, 0], [p + 90, 90, 0]]), threads=1).ravel(), mine)[
+                    0, 1
+                ]
+                for p in range(0, 360, 6)
+            )
+            for m in (truth, mirrored)
+        )
+        assert right > 0.9
+        assert right > wrong
+
+
+@pytest.mark.slow
+def test_a_map_is_tested_through_the_command(run, fields, fields_with_ctfs, truth, tmp_path):
+    file = tmp_path / "truth.mrc"
+    vg.write_map(file, truth)
+    verdicts = []
+    for sign in ((), ("--negative-tilt",)):
+        out = tmp_path / f"test{len(sign)}"
+        status, said, error = run(*arguments(fields, out, "--map", file, "--json", *sign, *fields_with_ctfs))
+        assert status == 0, error
+        verdicts.append(json.loads(said)["validation"])
+        assert (out / "tilt_pair_plot.svg").is_file()
+        assert verdicts[-1]["verdict"] in html.unescape((out / "report.html").read_text(encoding="utf-8"))
+    assert "agree" in verdicts[0]["verdict"]
+    assert "wrong hand" in verdicts[1]["verdict"]
+    assert verdicts[0]["within_share"] == verdicts[1]["mirrored_share"]
+
+
 def test_refusals(run, fields, tmp_path):
+    status, _, error = run(*arguments(fields, tmp_path / "d", "--mirrors", "--classes", 2))
+    assert status == 1
+    assert "--mirrors and --classes" in error
     status, _, error = run(*arguments(fields, tmp_path / "a", "--least", 500))
     assert status == 1
     assert "no class has 500 pairs" in error
@@ -133,10 +224,20 @@ def test_parameter_files_of_other_programs(tmp_path, data_dir):
         ("c.json", '{"tiltparams_micrographs/a": [1, 2]}', "expected \\[tilt"),
         ("b.csv", "untilted,tilted,tilt_deg\na,b,steep\n", "expected degrees, got 'steep'"),
         ("c.csv", "x,y\n1,2\n", "no column 'untilted'"),
+        ("d.csv", "untilted,tilted,tilt_deg\na,b,inf\n", "expected degrees, got 'inf'"),
+        ("d.json", '{"tiltparams_micrographs/a": [1' + 400 * "0" + ", 1, 2]}", "expected \\[tilt"),
+        ("e.json", '{"tiltparams_micrographs/a": [NaN, 1, 2]}', "expected \\[tilt"),
     ):
         (tmp_path / name).write_text(text)
         with pytest.raises(vg.FormatError, match=words):
             read_tilt_parameters(tmp_path / name)
+    names = tmp_path / "names.csv"
+    names.write_text("untilted,tilted,tilt_deg\n001,02,\n,b,40\n")  # names are no numbers, and none is no float
+    assert read_tilt_parameters(names)[["untilted", "tilted"]].to_numpy().tolist() == [["001", "02"], ["", "b"]]
+    for text in ('{"boxes": [[1' + 400 * "0" + ", 1]]}", '{"boxes": [{"x": 1}]}', '{"boxes": [[1, null]]}'):
+        (tmp_path / "f.json").write_text(text)
+        with pytest.raises(vg.FormatError, match=r"box 0 \(from 0\): expected"):
+            read_picks(tmp_path / "f.json")
 
 
 def test_spider_fitted_the_same_geometry(data_dir):

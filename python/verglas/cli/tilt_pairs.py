@@ -10,6 +10,7 @@ import typer
 
 from verglas.cli.options import with_settings
 from verglas.cli.usage import refuse_unless_positive
+from verglas.run.extract_inputs import Microscope
 from verglas.run.tilt_pairs import ConicalSettings, TiltPairsJob, tilt_pairs_files
 from verglas.types.settings import settings_from
 
@@ -24,6 +25,7 @@ def register(app: typer.Typer) -> None:
     app.command(epilog=f"Example: {_EXAMPLE}")(tilt_pairs)
 
 
+@with_settings(Microscope, parameter="microscope", leave_out=("pixel_size_A",))
 @with_settings(ConicalSettings)
 def tilt_pairs(
     untilted: list[str] = typer.Argument(..., help="Untilted micrographs: patterns, folders, files, or a STAR file."),
@@ -50,6 +52,7 @@ def tilt_pairs(
     as_json: bool = typer.Option(False, "--json", help="Print the summary as JSON."),
     *,
     settings: dict[str, Any],
+    microscope: dict[str, Any],
 ) -> None:
     """Match the particles of tilt pairs, find tilt and axes, and reconstruct each class (random conical tilt)."""
     refuse_unless_positive({"--pixel-size": pixel_size, "--new-pixel-size": new_pixel_size}, "A")
@@ -70,6 +73,7 @@ def tilt_pairs(
         invert,
         untilted_ctf,
         tilted_ctf,
+        settings_from("tilt_pairs", Microscope, **microscope),
         test_map,
         settings_from("conical_tilt", ConicalSettings, **settings),
         seed,

@@ -126,16 +126,23 @@ def from_eman_json(path: Path) -> pd.DataFrame:
     """EMAN2's info files: ``{"boxes": [[x, y, "manual", ...], ...]}``, middles of boxes; ``boxes_rct`` of pairs."""
     try:
         record = json.loads(read_lines(path))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise FormatError(f"{path}: not JSON: {error}") from None
     boxes = record.get("boxes", record.get("boxes_rct")) if isinstance(record, dict) else None
     if not isinstance(boxes, list):
         raise FormatError(f'{path}: no list "boxes", as EMAN2 keeps particles in')
     rows = []
     for number, box in enumerate(boxes):
-        if not isinstance(box, list) or len(box) < 2 or not all(isinstance(v, int | float) for v in box[:2]):
-            raise FormatError(f"{path}: box {number} (from 0): expected [x, y, ...], got {str(box)[:60]}")
-        rows.append((float(box[0]), float(box[1])))
+        try:
+            x, y = (float(v) for v in box[:2] if isinstance(v, int | float))
+        except (
+            TypeError,
+            KeyError,
+            ValueError,
+            OverflowError,
+        ):  # no list, no two numbers, or one that no float64 holds
+            raise FormatError(f"{path}: box {number} (from 0): expected [x, y, ...], got {str(box)[:60]}") from None
+        rows.append((x, y))
     return pd.DataFrame(rows, columns=[X, Y], dtype=np.float64)
 
 

@@ -37,8 +37,8 @@ def write_csv(path: PathLike, columns: Mapping[str, npt.ArrayLike]) -> None:
         table.to_csv(temporary, index=False, float_format="%.8g", lineterminator="\n")
 
 
-def read_csv(path: PathLike, required: tuple[str, ...] = ()) -> pd.DataFrame:
-    """Read a table with a line of column names.
+def read_csv(path: PathLike, required: tuple[str, ...] = (), texts: tuple[str, ...] = ()) -> pd.DataFrame:
+    """Read a table with a line of column names; columns of texts stay as they are written (``001``).
 
     Raises
     ------
@@ -49,7 +49,7 @@ def read_csv(path: PathLike, required: tuple[str, ...] = ()) -> pd.DataFrame:
     if not path.is_file():
         raise FormatError(f"{path}: no such file")
     try:
-        table = pd.read_csv(path)
+        table = pd.read_csv(path, dtype=dict.fromkeys(texts, str))
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
         raise FormatError(f"{path}: not a CSV table: {str(error).strip().splitlines()[0]}") from error
     missing = [name for name in required if name not in table.columns]

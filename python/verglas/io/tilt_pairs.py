@@ -44,7 +44,7 @@ def read_tilt_parameters(path: PathLike) -> pd.DataFrame:
     Raises
     ------
     FormatError
-        None of these files.
+        None of these files, or an angle that is no number.
 
     Notes
     -----
@@ -69,7 +69,7 @@ def read_tilt_parameters(path: PathLike) -> pd.DataFrame:
         return _from_eman(path)
     if is_document(path):
         return _from_web(path)
-    table = read_csv(path, ("untilted", "tilted"))
+    table = read_csv(path, COLUMNS[:2], texts=COLUMNS[:2])
     return _complete(path, {name: table[name].tolist() for name in COLUMNS if name in table})
 
 
@@ -77,12 +77,14 @@ def _complete(path: Path, columns: dict[str, list[Any]]) -> pd.DataFrame:
     n = len(next(iter(columns.values())))
     table = pd.DataFrame({name: columns.get(name, ["" if name in COLUMNS[:2] else np.nan] * n) for name in COLUMNS})
     for name in COLUMNS[:2]:
-        table[name] = table[name].astype(str)
+        table[name] = table[name].fillna("").astype(str)
     for name in COLUMNS[2:]:
         numbers = pd.to_numeric(table[name], errors="coerce")
-        bad = np.flatnonzero(numbers.isna() & table[name].notna())
+        bad = np.flatnonzero((numbers.isna() & table[name].notna()) | np.isinf(numbers))
         if len(bad):
-            raise FormatError(f"{path}: {name} of pair {bad[0] + 1}: expected degrees, got {table[name][bad[0]]!r}")
+            raise FormatError(
+                f"{path}: {name} of pair {bad[0] + 1}: expected degrees, got {str(table[name][bad[0]])!r}"
+            )
         table[name] = numbers.astype(np.float64)
     return table
 
@@ -107,11 +109,16 @@ def _from_web(path: Path) -> pd.DataFrame:
     return _complete(path, {"tilt_deg": [tilt], "axis_untilted_deg": [-untilted], "axis_tilted_deg": [-tilted]})
 
 
+def _is_angle(value: object) -> bool:
+    """Finite, and small enough: JSON has whole numbers that no float64 holds."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and -1e6 < value < 1e6
+
+
 def _from_eman(path: Path) -> pd.DataFrame:
     record = read_json(path)
     rows = [(key, value) for key, value in record.items() if key.startswith(_EMAN)]
     for key, value in rows:
-        if not isinstance(value, list) or len(value) < 3 or not all(isinstance(v, int | float) for v in value[:3]):
+        if not isinstance(value, list) or len(value) < 3 or not all(map(_is_angle, value[:3])):
             raise FormatError(f"{path}: {key}: expected [tilt, axis tilted, axis untilted], got {str(value)[:60]}")
     if not rows:
         raise FormatError(f"{path}: no entry {_EMAN}..., as EMAN2 keeps the geometry of tilt pairs in")

@@ -32,7 +32,9 @@ from verglas.reconstruction import reconstruct
 from verglas.report.html import render
 from verglas.report.tilt_page import ClassOfPairs, FoundPairs, tilt_page
 from verglas.report.tilt_pairs import write_polar_plot
-from verglas.run.extract import extract
+from verglas.run.extract import ExtractOptions, extract_files
+from verglas.run.extract_inputs import Microscope
+from verglas.run.reasons import commonest_kind
 from verglas.tilting import ConicalSettings, TiltGeometry, TiltPairs, conical_tilt, fsc_outside_cone, tilt_pairs
 from verglas.tilting.validation import validate_with_pairs
 from verglas.types import Particles, Picks
@@ -72,6 +74,8 @@ class TiltPairsJob:
         Micrographs have dark particles.
     untilted_ctf, tilted_ctf : Path, optional
         CTFs of the micrographs (:func:`verglas.io.read_ctf_table`), where their STAR files do not hold them.
+    microscope : Microscope
+        Voltage, spherical aberration and amplitude contrast, where no file says them.
     map : Path, optional
         A map to test by the pairs instead of making maps; needs CTFs.
     settings : ConicalSettings
@@ -95,6 +99,7 @@ class TiltPairsJob:
     invert: bool = True
     untilted_ctf: Path | None = None
     tilted_ctf: Path | None = None
+    microscope: Microscope = field(default_factory=Microscope)
     map: Path | None = None
     settings: ConicalSettings = field(default_factory=ConicalSettings)
     seed: int = 0
@@ -121,9 +126,13 @@ def tilt_pairs_files(job: TiltPairsJob, *, listener: ListenerChoice = "screen") 
     Raises
     ------
     InputError
-        No pair of micrographs can be used, or no class has enough pairs.
+        No pair of micrographs can be used, no class has enough pairs, or settings that exclude each other.
     """
     start = time.perf_counter()
+    if job.settings.mirrors and job.classes > 1:
+        raise InputError(
+            "tilt-pairs: --mirrors and --classes: classification puts the two faces in two classes; give one"
+        )
     if job.out.exists() and not job.out.is_dir():
         raise InputError(f"cannot write {job.out}: it is a file, expected the name of a folder")
     with shown_to(listener) as heard:
@@ -156,6 +165,7 @@ def _match_all(job: TiltPairsJob, heard: Listener) -> tuple[list[TiltPairs], lis
     untilted, tilted = _listed(job.untilted, job.untilted_picks), _listed(job.tilted, job.tilted_picks)
     together, set_aside = _together(job, untilted, tilted)
     found: list[TiltPairs] = []
+    used: set[tuple[str, int]] = set()
     for number, (one, other) in enumerate(together, 1):
         name = untilted.names[one]
         first, second = untilted.picks.get(one), tilted.picks.get(other)
@@ -163,17 +173,20 @@ def _match_all(job: TiltPairsJob, heard: Listener) -> tuple[list[TiltPairs], lis
             if first is None or second is None:
                 side = "the untilted" if first is None else "the tilted"
                 raise InputError(f"{side} micrograph has no picks")
-            found.append(
-                tilt_pairs(
-                    name,
-                    tilted.names[other],
-                    first,
-                    second,
-                    axis_deg=job.axis_deg,
-                    negative_tilt=job.negative_tilt,
-                    seed=job.seed,
-                )
+            pair = tilt_pairs(
+                name,
+                tilted.names[other],
+                first,
+                second,
+                axis_deg=job.axis_deg,
+                negative_tilt=job.negative_tilt,
+                seed=job.seed,
             )
+            # Twice in a map its particles would count for more than they say.
+            if {("untilted", one), ("tilted", other)} & used:
+                raise InputError(f"{job.pairs} names one of the two images twice; the pair that matched first is used")
+            used |= {("untilted", one), ("tilted", other)}
+            found.append(pair)
         except VerglasError as error:
             set_aside.append((name, str(error)))
         heard.progress("pairs of micrographs", number, len(together))
@@ -198,13 +211,23 @@ class _Listed:
 def _listed(micrographs: Sequence[str], files: Sequence[Path]) -> _Listed:
     table = find_micrographs(list(micrographs))
     names = [str(name) for name in table[MICROGRAPH]]
-    by_name: dict[str, Picks] = {}
-    for file in files:
-        by_name.update(read_picks(file))
-    rows = match_names(list(by_name), names)
-    picks = {int(row): p for row, p in zip(rows, by_name.values(), strict=True) if row >= 0 and len(p)}
-    if not picks and len(names) == 1 and len(by_name) == 1:
-        picks = {0: next(iter(by_name.values()))}  # one micrograph and one set of picks, whatever they are called
+    sets = [(name, p) for file in files for name, p in read_picks(file).items()]
+    rows = match_names([name for name, _ in sets], names)
+    if len(names) == 1 and len(sets) == 1:
+        rows[0] = 0  # one micrograph and one set of picks, whatever they are called
+    picks: dict[int, Picks] = {}
+    for row, (_, p) in zip(rows.tolist(), sets, strict=True):
+        if row in picks:
+            raise InputError(f"tilt-pairs: two sets of picks for micrograph {names[row]}; give one")
+        if row >= 0 and len(p):
+            picks[row] = p
+    lost = [name for (name, _), row in zip(sets, rows, strict=True) if row < 0]
+    if lost:
+        warnings.warn(
+            f"tilt-pairs: picks of {len(lost)} micrographs that are not given were left out; the first: {lost[0]}",
+            VerglasWarning,
+            stacklevel=4,
+        )
     return _Listed(names, picks)
 
 
@@ -222,12 +245,26 @@ def _together(
     if (table["untilted"] == "").any() or (table["tilted"] == "").any():
         raise InputError(f"tilt-pairs: {job.pairs} does not name both micrographs of each pair")
     rows = [match_names(table[side].tolist(), one.names) for side, one in (("untilted", untilted), ("tilted", tilted))]
+    _say_other_sign(job, table)
     known = (rows[0] >= 0) & (rows[1] >= 0)
     lost = [
         (str(table["untilted"][i]), f"{job.pairs} names it, but not both images are given")
         for i in np.flatnonzero(~known)
     ]
     return [(int(a), int(b)) for a, b in zip(rows[0][known], rows[1][known], strict=True)], lost
+
+
+def _say_other_sign(job: TiltPairsJob, table: pd.DataFrame) -> None:
+    """The tilt of a file is not used, but its sign would mirror the maps."""
+    known = table["tilt_deg"][table["tilt_deg"].notna()]
+    other = int((known < 0).sum()) if not job.negative_tilt else 0
+    if other:
+        warnings.warn(
+            f"tilt-pairs: {job.pairs} has negative tilts for {other} of {len(known)} pairs, but all are taken for "
+            "positive ones; if the file means the same sign, give --negative-tilt, or maps are mirrored",
+            VerglasWarning,
+            stacklevel=5,
+        )
 
 
 def _pair_record(pair: TiltPairs) -> dict[str, Any]:
@@ -267,6 +304,7 @@ def _extract_pairs(
     """Images of both sides in one order, with the geometry of each."""
     ends = np.cumsum([0, *(len(p) for p in found)])
     sets = []
+    losses: list[tuple[str, str]] = []
     sides = (("untilted", job.untilted, job.untilted_ctf), ("tilted", job.tilted, job.tilted_ctf))
     for side, sources, ctf in sides:
         names = [getattr(p, side) for p in found]
@@ -276,28 +314,48 @@ def _extract_pairs(
             )
             for i, (p, name) in enumerate(zip(found, names, strict=True))
         }
-        with warnings.catch_warnings():
-            # Boxes that leave one of the two images are counted below, for both.
-            warnings.simplefilter("ignore", VerglasWarning)
-            cut = extract(
-                list(sources),
-                picks,
-                job.box,
-                ctf=ctf,
-                pixel_size_A=job.pixel_size_A,
-                new_pixel_size_A=job.new_pixel_size_A,
-                invert=job.invert,
-                out=job.out / side,
-                threads=job.threads,
-                listener=heard,
-            )
-        sets.append(cut)
+        options = ExtractOptions(
+            job.pixel_size_A,
+            job.microscope.voltage_kV,
+            job.microscope.cs_mm,
+            job.microscope.amplitude_contrast,
+            new_pixel_size_A=job.new_pixel_size_A,
+            invert=job.invert,
+        )
+        done = extract_files(
+            list(sources), picks, job.box, options, job.out / side, ctf=ctf, threads=job.threads, listener=heard
+        )
+        _check_ctfs(job, side, done.particles)
+        sets.append(done.particles)
+        losses += [(name, reason) for name, *_, reason in done.excluded]
     ids = [p.table[PAIR].to_numpy(np.int64) for p in sets]
     both, mine, theirs = np.intersect1d(ids[0], ids[1], return_indices=True)
     if len(both) < ends[-1]:
-        heard.say(f"{ends[-1] - len(both)} pairs set aside: the box of one of the two leaves its micrograph")
+        heard.say(
+            f"{ends[-1] - len(both)} pairs set aside, of which one of the two images could not be cut out; most often: "
+            f"{commonest_kind(losses)} (all in untilted/excluded.csv and tilted/excluded.csv)"
+        )
     field_of = np.searchsorted(ends, both, side="right") - 1
     return sets[0][mine], sets[1][theirs], [found[int(i)].geometry for i in field_of]
+
+
+def _check_ctfs(job: TiltPairsJob, side: str, particles: Particles) -> None:
+    """Say at once, and in the command's words, where CTFs lack or are left out."""
+    needed = job.map is not None or (job.settings.ctf and (side == "tilted" or job.classes > 1))
+    if needed:
+        try:
+            _ = particles.optics
+        except InputError as error:
+            raise InputError(
+                f"tilt-pairs: CTFs of the {side} micrographs are needed: {error}; give --{side}-ctf, and --voltage, "
+                "--cs and --amplitude-contrast where it does not hold them"
+            ) from None
+    elif side == "tilted" and not job.settings.ctf and "rlnDefocusU" in particles.table:
+        warnings.warn(
+            "tilt-pairs: the tilted micrographs have CTFs, but maps are made without; give --ctf",
+            VerglasWarning,
+            stacklevel=4,
+        )
 
 
 # ---- maps

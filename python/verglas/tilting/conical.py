@@ -53,7 +53,8 @@ class ConicalSettings:
         See above.
     mirrors : bool
         Particles lie on both faces: each is compared with the mirror image of the average, too (revised only). Where
-        all lie alike it only adds errors; a classification puts the two faces in two classes, too.
+        all lie alike it only adds errors; a classification puts the two faces in two classes, too. Particles that come
+        with poses keep the faces that these say.
     iterations : int
         Comparisons with maps of the others (revised only).
     shift_range_A : float, optional
@@ -70,7 +71,8 @@ class ConicalSettings:
     symmetry : str
         Point group of the map, its axes in RELION's places: the class must then be seen along z.
     ctf : bool
-        The CTF is in the model; without it for images that have none.
+        The CTF of the tilted images is in the model; without it for images that have none. The defocus is taken as each
+        particle has it: one for a whole tilted micrograph is wrong away from the axis.
     """
 
     method: Literal["revised", "standard"] = setting("revised", "With mirrors and errors in the model, or without")

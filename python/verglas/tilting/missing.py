@@ -13,6 +13,8 @@ from verglas.geometry import direction_vectors
 from verglas.types.arrays import FloatArray
 from verglas.types.convert import MapLike, map_of
 
+_LEVEL = np.sin(np.radians(0.5))  # z of a view within half a degree of the horizon
+
 
 @dataclass(frozen=True)
 class MissingCone:
@@ -25,8 +27,8 @@ class MissingCone:
     share : float
         Of all directions in Fourier space: 1 - cos(half_angle_deg).
     largest_gap_deg : float
-        Between neighbouring azimuths of the views, opposite directions being one; without gaps the cone is all that is
-        missing.
+        Between neighbouring azimuths of the views, round the whole circle; without gaps the cone is all that is
+        missing. A view and its opposite direction hold one slice and count as one.
     views : int
     """
 
@@ -73,9 +75,14 @@ def missing_cone(angles_deg: npt.ArrayLike) -> MissingCone:
         raise InputError(f"missing_cone: expected (n, 3) angles of one view or more, got shape {angles.shape}")
     views = direction_vectors(angles[:, :2])
     half_angle = 90.0 - float(np.degrees(np.arccos(np.abs(views[:, 2]).min())))
-    # Opposite views hold the same slice.
-    azimuth = np.sort(np.degrees(np.arctan2(views[:, 1], views[:, 0])) % 180.0)
-    gap = float(np.diff(np.append(azimuth, azimuth[0] + 180.0)).max())
+    # Opposite views hold the same slice: all are named from above, those along the horizon from both sides. Half a
+    # circle of azimuths is enough for these alone: of slices that lean, each reaches the cone's edge on one side only.
+    level = np.abs(views[:, 2]) < _LEVEL
+    above = np.concatenate(
+        [np.where(views[:, 2:] < 0, -views, views), np.where(views[:, 2:] < 0, views, -views)[level]]
+    )
+    azimuth = np.sort(np.degrees(np.arctan2(above[:, 1], above[:, 0])) % 360.0)
+    gap = float(np.diff(np.append(azimuth, azimuth[0] + 360.0)).max())
     return MissingCone(half_angle, float(1 - np.cos(np.radians(half_angle))), gap, len(angles))
 
 
