@@ -21,6 +21,7 @@ from verglas.heterogeneity.multibody import Part, WithoutOthers, keep_multibody,
 from verglas.heterogeneity.settings import MultibodySettings
 from verglas.masks import soft_edge
 from verglas.run.multibody import multibody_files
+from verglas.run.multibody_result import foreign_halves, judge_halves, sentence_of
 from verglas.search.problem import survey
 from verglas.simulate import Model, hinge
 
@@ -110,8 +111,70 @@ def test_folder_holds_what_was_found(hinged, tmp_path):
     of_body = vg.read_particles(tmp_path / "particles_body2.star")
     np.testing.assert_allclose(of_body.poses.shifts_A, made.poses[1].shifts_A, atol=1e-4)
     assert list(pd.read_csv(tmp_path / "fsc.csv")) == ["frequency_per_A", "body1", "body2"]
-    assert "Motion 2" in (tmp_path / "report.html").read_text()
+    page = (tmp_path / "report.html").read_text()
+    assert made.components.n_motions == 1
+    assert "Motion 1" in page
+    assert "Motion 2" not in page  # shown, but not as a motion
+    assert "Component 2, no motion" in page
+    assert "It does not stand out from errors of the poses" in page
+    assert told["warnings"] == list(made.warnings)
+    assert all(f"Take care: {said}" in page for said in made.warnings)
     assert not (tmp_path / "checkpoint").exists()
+
+
+def test_a_mask_that_makes_its_own_fsc_is_no_resolution(hinged):
+    """Half maps that share nothing beyond 38 A, in a sharp mask inside the body: its correlation is not claimed."""
+    volume, wide = hinged[2], hinged[3][1]
+    rng = np.random.default_rng(2)
+    spectrum = fourier.forward(volume.data, 3)
+    spectrum[fourier.shells(volume.data.shape) > 5] = 0
+    coarse = fourier.inverse(spectrum, volume.data.shape)
+    noise = rng.normal(0, 0.2 * coarse.std(), (2, *coarse.shape))
+    halves = tuple(vg.Map((coarse + one).astype(np.float32), PIXEL_A) for one in noise)
+    sharp = vg.Map(np.float32(wide.data * coarse > 0.4 * coarse.max()), PIXEL_A)
+    assert vg.fsc(*halves, sharp.data).curve.min() > 0.9  # the mask alone
+    assert vg.postprocess(*halves, mask=sharp, listener=None).corrected.resolution_A(0.143) < 26.0
+    judged = judge_halves(halves, sharp, 15)
+    assert not judged.vouched
+    assert not judged.ends_with_data
+    assert judged.resolution_A > 32.0
+    assert not judged.fsc.curve[16:].any()
+
+
+def test_what_makes_a_resolution_doubtful_is_said(hinged, refined):
+    """An FSC that never falls is no resolution; half sets dealt out by the job are not those of the poses."""
+    made = refined
+    for number, one in enumerate(made.bodies, 1):
+        assert one.vouched
+        assert one.ends_with_data
+        assert any(said.startswith(f"body {number}: its FSC stays above 0.143") for said in made.warnings)
+        assert not one.fsc.curve[14:].any()  # data to 15 A, shell 13
+    assert "14.77 A (where the data end)" in made.sentence
+    assert foreign_halves(hinged[1]) == []
+    told = foreign_halves(hinged[1].with_columns(rlnRandomSubset=None))
+    assert told[0].sentence.startswith("the particles have no half sets (rlnRandomSubset)")
+    assert "every FSC may be too good" in sentence_of(made.bodies, made.components, told)
+
+
+def test_bodies_that_lie_off_their_place_do_not_move():
+    """Turned and moved alike in all particles: seen from all sides that is no motion, and it is undone in the maps."""
+    blocks = np.zeros((2, BOX, BOX, BOX), np.float32)
+    blocks[0, 10:21, 8:17, 5:14] = blocks[1, 12:17, 14:23, 15:28] = 1
+    bodies = make_bodies(vg.Map(blocks.sum(axis=0), PIXEL_A), [vg.Map(b, PIXEL_A) for b in blocks])[0]
+    rng = np.random.default_rng(8)
+    views = rng.normal(size=(200, 3))
+    views /= np.linalg.norm(views, axis=1, keepdims=True)
+    turn, move = np.array([[0.01, 0.02, 0.0], [0.0, -0.03, 0.01]]), np.array([[2.0, 0.0, -1.0], [-1.0, 3.0, 0.5]])
+    across = np.eye(3) - views[:, :, None] * views[:, None, :]
+    way = (np.broadcast_to(turn, (200, 2, 3)), np.einsum("nij,bj->nbi", across, move))
+    found = motions_of(way, (way, way), views, bodies, PIXEL_A)
+    assert found.variance.max() < 1e-12
+    assert found.n_motions == 0
+    # What is left of turns and moves is one rigid motion of both.
+    off_turn, off_move = turn - np.deg2rad(found.mean_turn_deg), move - found.mean_move_A
+    np.testing.assert_allclose(off_turn[1], off_turn[0], atol=1e-9)
+    lever = (bodies[1].centre_px - bodies[0].centre_px) * PIXEL_A
+    np.testing.assert_allclose(off_move[1] - off_move[0], np.cross(off_turn[0], lever), atol=1e-7)
 
 
 def test_what_is_taken_away_is_the_other_body(hinged):

@@ -30,6 +30,8 @@ from verglas.types import Map
 from verglas.types.arrays import Float32Array, FloatArray
 
 _PERCENTILES = (5.0, 95.0)
+_ROWS = 1 << 14  # particles at a time
+_SINGULAR = 1e-9
 _RELIABLE = 2 / 3  # correlation of two looks along a motion, from which on it is one
 
 
@@ -39,10 +41,13 @@ class Motions:
 
     Attributes
     ----------
+    mean_turn_deg, mean_move_A : (B, 3) float64
+        Where every body lies on average, from where its map has it, less what all share: rotation vector, move of its
+        centre (x, y, z of the map). A body's map and poses may turn and move together while they are refined.
     turns_deg : (n, B, 3) float64
-        Rotation vector of every body in the frame of the particle (x, y, z of the map), the common motion taken off.
+        Rotation vector of every body from its mean, in the frame of the particle, the common motion taken off.
     moves_A : (n, B, 3) float64
-        Of its centre; nothing is known along the viewing direction, where it is 0.
+        Of its centre from its mean; nothing is known along the viewing direction, where it is 0.
     variance : (Q,) float64
         Along each motion, angstrom^2, falling: of the particles and of the errors of their poses.
     signal_variance : (Q,) float64
@@ -59,6 +64,8 @@ class Motions:
         (Jackson 1993, Ecology 74, 2204). Errors of imperfect maps are common to both looks: neither rule does alone.
     """
 
+    mean_turn_deg: FloatArray
+    mean_move_A: FloatArray
     turns_deg: FloatArray
     moves_A: FloatArray
     variance: FloatArray
@@ -132,10 +139,10 @@ def motions_of(
     pixel_size_A : float
     """
     across = np.eye(3) - views[:, :, None] * views[:, None, :]
-    turns, moves = _without_common(*found, across, bodies, pixel_size_A)
     count = len(bodies)
     # The length of W (turn, move) is the root mean square way of the voxels, angstrom.
     roots = [np.sqrt(b.share) * _square_root(b.inertia_px2) * pixel_size_A for b in bodies]
+    (mean_turn, mean_move), (turns, moves) = _own_ways(found, across, bodies, roots, pixel_size_A)
     centred = _scaled(turns, moves, roots, bodies)
     variance, axes = np.linalg.eigh(centred.T @ centred / len(centred))
     order = np.argsort(-variance)[: 6 * (count - 1)]
@@ -146,7 +153,7 @@ def motions_of(
         vectors[:, number, :3] = np.rad2deg(np.linalg.solve(root, vectors[:, number, :3].T).T)
         vectors[:, number, 3:] /= np.sqrt(body.share)
     one, two = (
-        _scaled(*_without_common(*look, across, bodies, pixel_size_A), roots, bodies) @ axes.T for look in looks
+        _scaled(*_own_ways(look, across, bodies, roots, pixel_size_A)[1], roots, bodies) @ axes.T for look in looks
     )
     signal = np.mean(one * two, axis=0)
     size = np.sqrt(np.mean(one**2, axis=0) * np.mean(two**2, axis=0))
@@ -154,17 +161,75 @@ def motions_of(
     stick = np.cumsum(1 / np.arange(len(variance), 0, -1))[::-1] / len(variance)
     stands_out = (reliability >= _RELIABLE) & (variance > stick * variance.sum())
     n_motions = int(np.argmin(np.append(stands_out, False)))
-    return Motions(np.rad2deg(turns), moves, variance, signal, reliability, vectors, centred @ axes.T, n_motions)
+    return Motions(
+        np.rad2deg(mean_turn),
+        mean_move,
+        np.rad2deg(turns),
+        moves,
+        variance,
+        signal,
+        reliability,
+        vectors,
+        centred @ axes.T,
+        n_motions,
+    )
 
 
-def _scaled(turns: FloatArray, moves: FloatArray, roots: list[FloatArray], bodies: Sequence[Body]) -> FloatArray:
-    """(n, 6 B) ways as lengths, mean 0."""
+def _flat(turns: FloatArray, moves: FloatArray, roots: list[FloatArray], bodies: Sequence[Body]) -> FloatArray:
+    """(n, 6 B) ways as lengths."""
     scaled = np.empty((*turns.shape[:2], 6))
     for number, (root, body) in enumerate(zip(roots, bodies, strict=True)):
         scaled[:, number, :3] = turns[:, number] @ root.T
         scaled[:, number, 3:] = moves[:, number] * np.sqrt(body.share)
-    flat = scaled.reshape(len(turns), -1)
+    return scaled.reshape(len(turns), -1)
+
+
+def _scaled(turns: FloatArray, moves: FloatArray, roots: list[FloatArray], bodies: Sequence[Body]) -> FloatArray:
+    """(n, 6 B) ways as lengths, mean 0."""
+    flat = _flat(turns, moves, roots, bodies)
     return np.asarray(flat - flat.mean(axis=0))
+
+
+def _mean_ways(ways: Ways, across: FloatArray, bodies: Sequence[Body], roots: list[FloatArray], pixel_A: float) -> Ways:
+    """(B, 3) mean turn and move of every body, less what all share: least squares over what the views show of them."""
+    count = 6 * len(bodies)
+    gram, right = np.zeros((count, count)), np.zeros(count)
+    unit_turns, unit_moves = np.zeros((2, count, len(bodies), 3))
+    for number, (root, body) in enumerate(zip(roots, bodies, strict=True)):
+        for axis in range(3):
+            unit_turns[6 * number + axis, number] = np.linalg.inv(root)[:, axis]
+            unit_moves[6 * number + 3 + axis, number, axis] = 1 / np.sqrt(body.share)
+    for begin in range(0, len(across), _ROWS):
+        some = slice(begin, begin + _ROWS)
+        views = across[some]
+        seen = _flat(*_without_common(ways[0][some], ways[1][some], views, bodies, pixel_A), roots, bodies)
+        columns = np.stack(
+            [
+                _flat(*_without_common(*_constant(turn, move, views), views, bodies, pixel_A), roots, bodies)
+                for turn, move in zip(unit_turns, unit_moves, strict=True)
+            ]
+        )
+        gram += np.einsum("kni,lni->kl", columns, columns)
+        right += np.einsum("kni,ni->k", columns, seen)
+    # What all bodies share, and what no view shows, is in no column: the pseudo-inverse leaves it at 0.
+    found = np.linalg.pinv(gram, rcond=_SINGULAR, hermitian=True) @ right
+    return np.tensordot(found, unit_turns, 1), np.tensordot(found, unit_moves, 1)
+
+
+def _constant(turn: FloatArray, move: FloatArray, across: FloatArray) -> Ways:
+    """The ways (n, B, 3) of bodies that lie alike in all particles, as these views show them."""
+    return np.broadcast_to(turn, (len(across), *turn.shape)), np.einsum("nij,bj->nbi", across, move)
+
+
+def _own_ways(
+    ways: Ways, across: FloatArray, bodies: Sequence[Body], roots: list[FloatArray], pixel_A: float
+) -> tuple[Ways, Ways]:
+    """The bodies' means, and their ways from these, less what all share."""
+    mean = _mean_ways(ways, across, bodies, roots, pixel_A)
+    # Not the plain mean: a body that lies off its place in all particles alike shows another part of that in every
+    # view, which passed for a motion that both looks agree upon.
+    turns, moves = (way - constant for way, constant in zip(ways, _constant(*mean, across), strict=True))
+    return mean, _without_common(turns, moves, across, bodies, pixel_A)
 
 
 def _without_common(
@@ -229,10 +294,9 @@ def map_along(
     threads : int, optional
     """
     total = np.zeros(maps[0].shape, np.float32)
-    mean_turn, mean_move = motions.turns_deg.mean(axis=0), motions.moves_A.mean(axis=0)
     for number, (volume, body) in enumerate(zip(maps, bodies, strict=True)):
-        turn = mean_turn[number] + coordinate_A * motions.vectors[motion, number, :3]
-        move = mean_move[number] + coordinate_A * motions.vectors[motion, number, 3:]
+        turn = motions.mean_turn_deg[number] + coordinate_A * motions.vectors[motion, number, :3]
+        move = motions.mean_move_A[number] + coordinate_A * motions.vectors[motion, number, 3:]
         matrix = Rotation.from_rotvec(np.deg2rad(turn)).as_matrix()
         shift_px = move / pixel_size_A + body.centre_px
         total += moved(body.centred(volume), matrix, shift_px, threads=threads)

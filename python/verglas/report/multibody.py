@@ -66,8 +66,9 @@ def _bodies_section(shown: Mapping[str, Any], bodies: Sequence[Body]) -> Section
     rows = [
         (
             f"body {b['body']}",
-            f"{b['resolution_A']:.2f} A",
+            f"{b['resolution_A']:.2f} A" + (" (where the data end)" if b["ends_with_data"] else ""),
             f"{b['whole_resolution_A']:.2f} A",
+            "yes" if b["vouched"] else "no: without the mask",
             f"{b['turn_deg']:.1f}",
             f"{b['accuracy_deg']:.1f}",
         )
@@ -77,6 +78,7 @@ def _bodies_section(shown: Mapping[str, Any], bodies: Sequence[Body]) -> Section
         "body",
         "FSC 0.143 in its mask",
         "at the poses of the whole",
+        "the mask can be trusted",
         "rms turn from the whole, degrees",
         "stated error, degrees",
     )
@@ -91,6 +93,7 @@ def _bodies_section(shown: Mapping[str, Any], bodies: Sequence[Body]) -> Section
         "Each body was refined in images less the other bodies; its half maps share nothing but the start. The second "
         "column of resolutions is that of half maps at the poses of the whole particle, in the same mask."
     )
+    text = " ".join([text, *(f"Take care: {sentence}." for sentence in shown["warnings"])])
     return Section("Bodies", text, blocks)
 
 
@@ -99,7 +102,7 @@ def _motions_section(motions: Motions) -> Section:
         (q + 1, f"{v:.2f}", f"{100 * s:.0f} %", f"{r:.2f}", "yes" if q < motions.n_motions else "no")
         for q, (v, s, r) in enumerate(zip(motions.variance, motions.share, motions.reliability, strict=True))
     ]
-    head = ("motion", "variance, A^2", "share", "correlation of two looks", "stands out")
+    head = ("component", "variance, A^2", "share", "correlation of two looks", "stands out")
     text = (
         "Principal motions of the bodies against each other, measured by the root mean square way of the particle's "
         "voxels. Errors of the poses have principal components, too: a motion stands out if poses from even and from "
@@ -121,7 +124,15 @@ def _motion(number: int, points: FloatArray, maps: list[Map], motions: Motions) 
         Picture(_histogram(motions.coordinates[:, number]), "Distribution of the particles along the motion"),
         Table(head, turns),
     ]
-    return Section(f"Motion {number + 1}", "From the 5th to the 95th percentile of the particles.", blocks)
+    rms_A, common_A = (float(np.sqrt(max(v[number], 0))) for v in (motions.variance, motions.signal_variance))
+    text = (
+        f"From the 5th to the 95th percentile of the particles: {rms_A:.1f} A root mean square, of which two looks at "
+        f"each particle share {common_A:.1f} A; the rest is error, and widens what is shown."
+    )
+    if number < motions.n_motions:
+        return Section(f"Motion {number + 1}", text, blocks)
+    doubt = "It does not stand out from errors of the poses: there may be no such motion. "
+    return Section(f"Component {number + 1}, no motion", doubt + text, blocks)
 
 
 def _histogram(values: FloatArray) -> bytes:

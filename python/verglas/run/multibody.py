@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +13,7 @@ import numpy as np
 from verglas._devices import device_names
 from verglas._screen import ListenerChoice, shown_to
 from verglas._version import __version__
-from verglas.assessment import FSC, fsc
 from verglas.errors import InputError
-from verglas.geometry import angular_distance
 from verglas.heterogeneity.bodies import Body, make_bodies
 from verglas.heterogeneity.motions import Motions, map_along, principal_motions
 from verglas.heterogeneity.multibody import Multibodies, refine_bodies, start_multibody, subtraction_bytes
@@ -23,22 +21,28 @@ from verglas.heterogeneity.settings import MultibodySettings
 from verglas.image import in_memory
 from verglas.io import read_particles, write_csv, write_json, write_map, write_particles, write_text
 from verglas.optics import for_job
-from verglas.reconstruction import reconstruct
 from verglas.reconstruction.half_sets import split_halves
 from verglas.refinement.plan import plan_memory, with_plan
-from verglas.refinement.update import half_fsc, resolution_shell
 from verglas.report.html import render
 from verglas.report.multibody import multibody_page
 from verglas.run.checkpoint import Checkpoints
 from verglas.run.live_page import footer_text
 from verglas.run.machine import allowed_memory_GB
+from verglas.run.multibody_result import (
+    BodyResult,
+    body_result,
+    doubts_of,
+    foreign_halves,
+    halves_of_whole,
+    sentence_of,
+)
 from verglas.run.numbered_files import remove_numbered
 from verglas.run.refine_inputs import as_map, close_identity, fit_to_particles, reference_name
 from verglas.run.set_aside import set_aside_sentence, write_set_aside
 from verglas.run.tenure import now_text, tenure
 from verglas.search.problem import survey
 from verglas.types import Keeper, Map, Particles, Poses
-from verglas.types.arrays import Float32Array, FloatArray
+from verglas.types.arrays import FloatArray
 from verglas.types.convert import particles_of
 from verglas.types.listener import Listener, phase_progress
 from verglas.types.settings import result_settings, settings_from
@@ -47,40 +51,6 @@ Reference = Map | str | Path
 
 _STATES = 5  # maps along a motion
 _COORDINATE = "verglasMotion"
-
-
-@dataclass(frozen=True, eq=False)
-class BodyResult:
-    """What is known of a body in the end.
-
-    Attributes
-    ----------
-    map : Map
-        From both halves, Wiener-weighted, in place: where the body lies in the particle.
-    half_maps : (Map, Map)
-        Neither filtered nor masked.
-    mask : Map
-        In use: where masks overlap, the body's share.
-    fsc : FSC
-        Between the half maps, in the mask, corrected by phase randomisation.
-    resolution_A : float
-        Where it falls to 0.143.
-    whole_resolution_A : float
-        The same, in the same mask, of half maps made at the poses of the whole.
-    accuracy_deg : float
-        Median error of the body's orientations, as likelihood and prior state it.
-    turn_deg : float
-        Root mean square angle between the body's orientations and those of the whole.
-    """
-
-    map: Map
-    half_maps: tuple[Map, Map]
-    mask: Map
-    fsc: FSC
-    resolution_A: float
-    whole_resolution_A: float
-    accuracy_deg: float
-    turn_deg: float
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -102,6 +72,8 @@ class Multibody:
         Number in the input -> reason.
     sentence : str
         What a reader must know.
+    warnings : tuple of str
+        What makes the numbers doubtful: masks, half sets.
     iterations : int
     seconds : float
     settings : MultibodySettings
@@ -113,6 +85,7 @@ class Multibody:
     particles: Particles
     excluded: dict[int, str]
     sentence: str
+    warnings: tuple[str, ...]
     iterations: int
     seconds: float
     settings: MultibodySettings
@@ -141,11 +114,14 @@ class Multibody:
         motions = self.components
         return {
             "sentence": self.sentence,
+            "warnings": list(self.warnings),
             "bodies": [
                 {
                     "body": number,
                     "resolution_A": one.resolution_A,
                     "whole_resolution_A": one.whole_resolution_A,
+                    "vouched": one.vouched,
+                    "ends_with_data": one.ends_with_data,
                     "accuracy_deg": one.accuracy_deg,
                     "turn_deg": one.turn_deg,
                 }
@@ -296,7 +272,8 @@ class _Job:
         work = for_job(self.particles, "multibody")
         volume, notes = fit_to_particles(as_map(self.map), work, "the map")
         bodies, more = make_bodies(volume, [as_map(mask) for mask in self.masks])
-        for note in notes + more:
+        notes = notes + more + foreign_halves(self.particles)
+        for note in notes:
             listener.note(note.code, note.sentence)
         limit_GB = allowed_memory_GB() if self.memory_GB is None else self.memory_GB
         cached = 4e-9 * len(work) * work.box**2 <= limit_GB / 4
@@ -305,17 +282,30 @@ class _Job:
         made, excluded = self._start(work, volume, bodies, listener)
         self._plan(made, limit_GB, cached, listener)
         refine_bodies(made, listener=listener, keeper=keeper)
-        whole = _whole_resolutions_A(made, listener)
-        results = [_result(made, index, at_whole) for index, at_whole in enumerate(whole)]
+        whole = halves_of_whole(made, listener)
+        results = [body_result(made, index, whole) for index in range(len(bodies))]
+        doubts = doubts_of(results)
+        for note in doubts:
+            listener.note(note.code, note.sentence)
         motions = principal_motions(made, made.looks(listener))
         kept = np.setdiff1d(np.arange(len(self.particles)), list(excluded))
         used = self.particles[kept] if excluded else self.particles
         used = used.with_columns(rlnRandomSubset=made.bodies[0].problem.half)
         poses = [one.whole_poses() for one in made.bodies]
         seconds = time.perf_counter() - begun
-        sentence = _sentence(results, motions)
+        warnings = [note for note in notes + doubts if note.state == "warn"]
         return Multibody(
-            results, poses, motions, used, excluded, sentence, made.iteration, seconds, self.settings, bodies
+            results,
+            poses,
+            motions,
+            used,
+            excluded,
+            sentence_of(results, motions, warnings),
+            tuple(note.sentence for note in warnings),
+            made.iteration,
+            seconds,
+            self.settings,
+            bodies,
         )
 
     def _start(
@@ -352,63 +342,6 @@ class _Job:
             plan = plan_memory(one.problem, limit_GB - beside_GB, cached=cached)
             one.problem = with_plan(one.problem, plan)
         listener.say(f"{len(made.bodies)} bodies: {beside_GB:.2f} GB beside one body's {plan}")
-
-
-def _whole_resolutions_A(made: Multibodies, listener: Listener) -> list[float]:
-    """Of half maps at the poses of the whole, in the mask of each body."""
-    listener.progress("half maps at the poses of the whole", 0, 1)
-    first = made.bodies[0].problem
-    settings = first.settings
-    halves = reconstruct(
-        made.particles, "C1", settings.max_resolution_A, halves=True, threads=first.threads, listener=None
-    )[1]
-    found = []
-    for one in made.bodies:
-        raw = np.stack([one.body.centred(half.data) for half in halves])
-        curve = np.nan_to_num(half_fsc(one.problem, raw, one.state.mask)[1])
-        found.append(one.problem.resolution_of_A(resolution_shell(curve, one.problem.last_radius)))
-    listener.progress("half maps at the poses of the whole", 1, 1)
-    return found
-
-
-def _result(made: Multibodies, index: int, whole_resolution_A: float) -> BodyResult:
-    one = made.bodies[index]
-    problem, body = one.problem, one.body
-    assert one.made is not None
-    maps = one.made.maps[0]
-    assert maps.joint is not None
-
-    def in_place(volume: Float32Array) -> Map:
-        return Map(body.in_place(volume), problem.pixel_size_A)
-
-    first, second = in_place(maps.raw[0]), in_place(maps.raw[1])
-    mask = Map(body.mask, problem.pixel_size_A)
-    curve = replace(fsc(first, second, mask.data, threads=problem.threads), curve=maps.masked)
-    given, now = problem.particles.poses, one.state.poses
-    assert given is not None
-    turn = angular_distance(now.angles_deg, given.angles_deg)
-    known = now.angle_error_deg[np.isfinite(now.angle_error_deg)]
-    return BodyResult(
-        in_place(maps.joint),
-        (first, second),
-        mask,
-        curve,
-        problem.resolution_of_A(resolution_shell(maps.masked, problem.last_radius)),
-        whole_resolution_A,
-        float(np.median(known)) if len(known) else float("nan"),
-        float(np.sqrt(np.mean(np.square(turn)))),
-    )
-
-
-def _sentence(results: list[BodyResult], motions: Motions) -> str:
-    each = ", ".join(f"{one.resolution_A:.2f} A" for one in results)
-    whole = ", ".join(f"{one.whole_resolution_A:.2f}" for one in results)
-    said = f"{len(results)} bodies of {each} (at the poses of the whole {whole})"
-    count = motions.n_motions
-    if not count:
-        return f"{said}; no motion stands out from errors"
-    share = 100 * motions.share[:count].sum()
-    return f"{said}; {count} motion{'s' if count > 1 else ''} with {share:.0f} % of the variance"
 
 
 def _write(folder: Path, made: Multibody) -> None:
