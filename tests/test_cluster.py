@@ -251,6 +251,31 @@ def test_processes_make_the_same_bits_though_they_are_killed(in_blocks, tmp_path
 
 
 @pytest.mark.slow
+def test_blocks_are_handed_out_again_when_all_workers_were_killed_at_once(in_blocks, tmp_path, monkeypatch):
+    """With no worker left Dask does not hand blocks that had a home to those that come later: the job hung."""
+    monkeypatch.setattr("verglas.cluster.passes._LOOK_S", 2.0)
+    problem, states, steps, made = in_blocks
+    sentences: list[str] = []
+    killed: list[int] = []
+
+    class Told(Silence):
+        def say(self, text: str) -> None:
+            sentences.append(text)
+
+    def kill_all(phase: str, done: int, total: int) -> None:
+        if not killed:
+            killed.extend(worker_pids())
+            for pid in killed:
+                os.kill(pid, signal.SIGKILL)
+
+    with open_cluster(ClusterRequest("local", 2), Silence(), job="test") as pool, spool_folder(tmp_path) as spool:
+        passes = Passes(pool, problem.particles, spool, Told())
+        assert same_bits(iterate(problem, states[0], steps[0], kill_all, passes), made[0])
+    assert len(killed) == 2
+    assert "all workers were lost; this pass begins again" in sentences
+
+
+@pytest.mark.slow
 def test_a_worker_that_is_killed_while_it_starts_is_replaced():
     """Its nanny gives it up: without a replacement nobody would be left, and the job would wait for ever."""
     with open_cluster(ClusterRequest("local", 1), Silence(), job="test", threads=1) as pool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import queue
@@ -34,7 +35,16 @@ if TYPE_CHECKING:
 
 _LOOK_S = 10.0
 _SPOOL_NAME = re.compile(r"\.?(block|references)_.*\.pickle$")
-_ATTEMPTS = 6  # of a pass whose scheduler was lost
+_ATTEMPTS = 6  # of a pass whose scheduler or workers were lost
+_IDLE_LOOKS = 2  # in a row at which workers stand idle beside open blocks
+
+
+class _WorkersIdleError(Exception):
+    """Workers are there, blocks are open, and nobody has one.
+
+    Dask does not hand out a task that was meant for a worker, but not only for it, if it became free to run while there
+    was no worker at all: those that come later are not asked (distributed 2026.8).
+    """
 
 
 @contextlib.contextmanager
@@ -117,11 +127,12 @@ class Passes:
             try:
                 totals = self._gather(self._submit(tasks, poses), count_done)
                 return [task.finish(total, poses) for task, total in zip(tasks, totals, strict=True)]
-            except (CancelledError, CommClosedError) as error:
+            except (CancelledError, CommClosedError, _WorkersIdleError) as error:
                 tick(-done[0])
+                lost = "all workers were" if isinstance(error, _WorkersIdleError) else "the cluster's scheduler was"
                 if attempt + 1 == _ATTEMPTS:
-                    raise InputError(f"{self.job}: the cluster's scheduler was lost {_ATTEMPTS} times") from error
-                self.listener.say("the cluster's scheduler was lost; this pass begins again")
+                    raise InputError(f"{self.job}: {lost} lost {_ATTEMPTS} times") from error
+                self.listener.say(f"{lost} lost; this pass begins again")
                 self._wait_for_scheduler()
         raise AssertionError("the loop returns or raises")
 
@@ -196,21 +207,51 @@ class Passes:
         waiting = dict(submitted.sizes)
         while submitted.blocks:  # nothing else may hold them: sums that are held stay in the workers' memory
             submitted.blocks.pop().add_done_callback(ended.put)
+        idle_looks = 0
         while waiting:
             try:
                 future = ended.get(timeout=_LOOK_S)
             except queue.Empty:
                 tick(0)  # a sign of life: the job hears signals where it tells how far it is
                 self._say_if_alone()
+                idle_looks = self._count_idle(idle_looks, submitted)
                 continue
+            idle_looks = 0
             if future.status != "finished":
                 self._raise(future)
             tick(waiting.pop(str(future.key)))
             del future  # or its sums would stay in the worker's memory
         try:
-            return [root.result() for root in submitted.roots]
+            return [self._total(root, submitted, tick) for root in submitted.roots]
+        except _WorkersIdleError:
+            raise
         except Exception as error:
             raise self._told(error) from error
+
+    def _total(self, root: Future, submitted: _Submitted, tick: Tick) -> Any:
+        """The sum of a half set: its last workers may be lost, too, and blocks be made again."""
+        idle_looks = 0
+        while True:
+            try:
+                return root.result(timeout=_LOOK_S)
+            except asyncio.TimeoutError:  # before Python 3.11 not the built-in one
+                tick(0)
+                self._say_if_alone()
+                idle_looks = self._count_idle(idle_looks, submitted)
+
+    def _count_idle(self, looks: int, submitted: _Submitted) -> int:
+        """One more where there are workers and none has anything of this pass to do, else 0; too many end it."""
+        try:
+            held = self.workers.client.processing()
+        except OSError:
+            return 0  # the scheduler is being lost: its futures will say so
+        prefix = f"{self._run}-{self._count}-"
+        if not held or any(str(key).startswith(prefix) for keys in held.values() for key in keys):
+            return 0
+        if looks + 1 < _IDLE_LOOKS:
+            return looks + 1
+        self.workers.client.cancel(submitted.roots, force=True)
+        raise _WorkersIdleError
 
     def _raise(self, future: Future) -> None:
         try:
