@@ -49,7 +49,7 @@ def test_a_bug_report_holds_settings_logs_and_the_last_error_and_no_images(tmp_p
     assert "no images" in said
     with zipfile.ZipFile(tmp_path / "bug.zip") as archive:
         texts = {name: archive.read(name).decode() for name in archive.namelist()}
-    assert set(texts) == {"info.json", "doctor.json", "run/run.json", "run/error.log"}
+    assert set(texts) == {"info.json", "doctor.json", "run/run.json", "run/error.log", "run/profile.json"}
     assert json.loads(texts["info.json"])["version"] == vg.__version__
     assert "VG-FORMAT: p.star, line 3: nonsense" in texts["run/error.log"]
     assert "in fails" in texts["run/error.log"]

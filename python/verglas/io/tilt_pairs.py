@@ -58,8 +58,9 @@ def read_tilt_parameters(path: PathLike) -> pd.DataFrame:
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     file = pathlib.Path(folder) / "pairs.csv"
     ...     _ = file.write_text("untilted,tilted,tilt_deg\na.mrc,a_t.mrc,48\n")
-    ...     read_tilt_parameters(file).iloc[0, :3].tolist()
-    ['a.mrc', 'a_t.mrc', 48.0]
+    ...     table = read_tilt_parameters(file)
+    >>> table["tilted"].tolist(), table["tilt_deg"].tolist()
+    (['a_t.mrc'], [48.0])
     """
     path = require_file(path)
     suffix = path.suffix.lower()
