@@ -18,6 +18,8 @@ from verglas.errors import InputError
 from verglas.map_geometry.hand import flip_hand
 from verglas.map_geometry.map_alignment import align_maps
 
+pytestmark = pytest.mark.drawn
+
 QUICK = {"class2d.iterations": 8, "abinitio.starts": 2, "abinitio.iterations": 15, "refine.iterations": 5}
 STAGES = ["ctf", "pick", "extract", "centre", "class2d", "abinitio", "refine", "postprocess"]
 
