@@ -29,10 +29,11 @@ __device__ bool is_inserted(const math::GridShape& grid, int kx, int ky, int max
   return kx <= (grid.box - 1) / 2 && (kx > 0 || ky >= 0) && math::in_disc(kx, ky, max_radius);
 }
 
-template <int W>
-__global__ void __launch_bounds__(kTileThreads)
-    insert_kernel(const __grid_constant__ Window window, math::GridShape grid, InsertInput in,
-                  InsertSums sums) {
+/// `point_of(axes, kx, ky)` is where a pixel of the slice lies: planes have a kernel of their own, for the curved slice's
+/// height costs registers.
+template <int W, class PointOf>
+__device__ void insert_pixel(const Window& window, const math::GridShape& grid, const InsertInput& in,
+                             const InsertSums& sums, PointOf point_of) {
   const std::size_t image = blockIdx.x;
   __shared__ math::SliceAxes axes;
   __shared__ bool good;
@@ -49,7 +50,25 @@ __global__ void __launch_bounds__(kTileThreads)
   if (!is_inserted(grid, kx, ky, in.max_radius)) return;
   const std::size_t at = (image * grid.box + pixel.y) * half + pixel.x;
   const Sample sample = read_pixel(grid, in, image, at, kx, ky);
-  add_taps<W>(window, grid, math::curved_point(axes, grid, kx, ky, in.curvature_of(image)), sample, sums);
+  add_taps<W>(window, grid, point_of(axes, kx, ky), sample, sums);
+}
+
+template <int W>
+__global__ void __launch_bounds__(kTileThreads)
+    insert_kernel(const __grid_constant__ Window window, math::GridShape grid, InsertInput in,
+                  InsertSums sums) {
+  insert_pixel<W>(window, grid, in, sums, [&](const math::SliceAxes& axes, int kx, int ky) {
+    return math::slice_point(axes, grid, kx, ky);
+  });
+}
+
+template <int W>
+__global__ void __launch_bounds__(kTileThreads)
+    curved_insert_kernel(const __grid_constant__ Window window, math::GridShape grid, InsertInput in,
+                         InsertSums sums) {
+  insert_pixel<W>(window, grid, in, sums, [&](const math::SliceAxes& axes, int kx, int ky) {
+    return math::curved_point(axes, grid, kx, ky, in.curvature[blockIdx.x]);
+  });
 }
 
 /// Weighted pixels, so that the search does not weight one once per tap.
@@ -68,8 +87,52 @@ __global__ void __launch_bounds__(kTileThreads)
   scratch.weights[at] = sample.weight;
 }
 
+/// What the pixels near the point's foot give it: directly (sign 1), and by way of Friedel's mates (sign -1).
+template <int W, class PointOf>
+__device__ void add_near(const Window& window, const math::GridShape& grid, const GridPoint& p,
+                         const Foot& foot, const InsertInput& in, const InsertScratch& scratch,
+                         std::size_t image, PointSums& sums, PointOf point_of) {
+  const int half = grid.box / 2 + 1;
+  const auto axes = math::slice_axes(in.matrices + 9 * image, grid);
+  for (int sign = 1; sign >= -1; sign -= 2) {
+    const double u = sign * foot.u, v = sign * foot.v;
+    const int ky_end = min(in.max_radius, static_cast<int>(std::floor(v + foot.reach)));
+    for (int ky = max(-in.max_radius, static_cast<int>(std::ceil(v - foot.reach))); ky <= ky_end; ++ky) {
+      const int kx_end = min((grid.box - 1) / 2, static_cast<int>(std::floor(u + foot.reach)));
+      for (int kx = max(ky < 0 ? 1 : 0, static_cast<int>(std::ceil(u - foot.reach))); kx <= kx_end; ++kx) {
+        if (!math::in_disc(kx, ky, in.max_radius)) continue;
+        const auto point = point_of(axes, kx, ky);
+        if (point.mate != (sign < 0)) continue;
+        const std::size_t at = (image * grid.box + (ky < 0 ? ky + grid.box : ky)) * half + kx;
+        add_tap<W>(window, p, point, {scratch.values[at], scratch.weights[at]}, sums);
+      }
+    }
+  }
+}
+
 /// Slices of Cartesian pixels, weighted, for the ordered sums.
 struct ImageSlices {
+  static constexpr bool kCurved = false;
+  InsertInput in;
+  InsertScratch scratch;
+
+  __device__ std::size_t n() const { return in.n; }
+  __device__ const double* matrices() const { return in.matrices; }
+
+  template <int W>
+  __device__ void add(const Window& window, const math::GridShape& grid, const GridPoint& p,
+                      std::size_t image, PointSums& sums) const {
+    Foot foot;
+    if (!foot_of<W>(p, in.matrices + 9 * image, static_cast<double>(grid.padded) / grid.box, foot)) return;
+    add_near<W>(
+        window, grid, p, foot, in, scratch, image, sums,
+        [&](const math::SliceAxes& axes, int kx, int ky) { return math::slice_point(axes, grid, kx, ky); });
+  }
+};
+
+/// The same on paraboloids.
+struct CurvedSlices {
+  static constexpr bool kCurved = true;
   InsertInput in;
   InsertScratch scratch;
 
@@ -77,33 +140,21 @@ struct ImageSlices {
   __device__ const double* matrices() const { return in.matrices; }
   __device__ double sag(const math::GridShape& grid, std::size_t i) const {
     const double radius = in.max_radius + 0.5;
-    return std::fabs(in.curvature_of(i)) * radius * radius * grid.padded / grid.box;
+    return std::fabs(in.curvature[i]) * radius * radius * grid.padded / grid.box;
   }
 
-  /// The pixels near the point's foot: directly (sign 1), and by way of Friedel's mates (sign -1).
   template <int W>
   __device__ void add(const Window& window, const math::GridShape& grid, const GridPoint& p,
                       std::size_t image, PointSums& sums) const {
-    const double* a = in.matrices + 9 * image;
-    const int half = grid.box / 2 + 1;
-    const double curvature = in.curvature_of(image);
+    const double curvature = in.curvature[image];
     Foot foot;
-    if (!foot_of<W>(p, a, static_cast<double>(grid.padded) / grid.box, foot, curvature)) return;
-    const auto axes = math::slice_axes(a, grid);
-    for (int sign = 1; sign >= -1; sign -= 2) {
-      const double u = sign * foot.u, v = sign * foot.v;
-      const int ky_end = min(in.max_radius, static_cast<int>(std::floor(v + foot.reach)));
-      for (int ky = max(-in.max_radius, static_cast<int>(std::ceil(v - foot.reach))); ky <= ky_end; ++ky) {
-        const int kx_end = min((grid.box - 1) / 2, static_cast<int>(std::floor(u + foot.reach)));
-        for (int kx = max(ky < 0 ? 1 : 0, static_cast<int>(std::ceil(u - foot.reach))); kx <= kx_end; ++kx) {
-          if (!math::in_disc(kx, ky, in.max_radius)) continue;
-          const auto point = math::curved_point(axes, grid, kx, ky, curvature);
-          if (point.mate != (sign < 0)) continue;
-          const std::size_t at = (image * grid.box + (ky < 0 ? ky + grid.box : ky)) * half + kx;
-          add_tap<W>(window, p, point, {scratch.values[at], scratch.weights[at]}, sums);
-        }
-      }
-    }
+    if (!curved_foot_of<W>(p, in.matrices + 9 * image, static_cast<double>(grid.padded) / grid.box, curvature,
+                           foot))
+      return;
+    add_near<W>(window, grid, p, foot, in, scratch, image, sums,
+                [&](const math::SliceAxes& axes, int kx, int ky) {
+                  return math::curved_point(axes, grid, kx, ky, curvature);
+                });
   }
 };
 
@@ -195,8 +246,9 @@ void insert(const math::GridShape& grid, const math::WindowTable& window, const 
   if (input.n == 0 || (!sums.values && !sums.weights)) return;
   check_batch(input.n);
   with_width(window.width, [&](auto width) {
-    launch(insert_kernel<decltype(width)::value>, {pixel_blocks(grid, input.n), kTileThreads, 0, stream},
-           window_of(window), grid, input, sums);
+    constexpr int kWidth = decltype(width)::value;
+    launch(input.curvature ? curved_insert_kernel<kWidth> : insert_kernel<kWidth>,
+           {pixel_blocks(grid, input.n), kTileThreads, 0, stream}, window_of(window), grid, input, sums);
   });
 }
 
@@ -205,7 +257,10 @@ void insert_ordered(const math::GridShape& grid, const math::WindowTable& window
   if (input.n == 0 || (!sums.values && !sums.weights)) return;
   check_batch(input.n);
   launch(prepare_kernel, {pixel_blocks(grid, input.n), kTileThreads, 0, stream}, grid, input, scratch, sums);
-  launch_ordered(grid, window, ImageSlices{input, scratch}, sums, stream);
+  if (input.curvature)
+    launch_ordered(grid, window, CurvedSlices{input, scratch}, sums, stream);
+  else
+    launch_ordered(grid, window, ImageSlices{input, scratch}, sums, stream);
 }
 
 void fold_friedel(const math::GridShape& grid, const InsertSums& sums, Stream stream) {

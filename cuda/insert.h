@@ -16,8 +16,6 @@ struct InsertInput {
   const double* shifts_px;    // (n, 2) displacement of the particle
   int max_radius;
   const double* curvature;  // (n) of the slices, as in project
-
-  VG_HD double curvature_of(std::size_t i) const { return curvature ? curvature[i] : 0.0; }
 };
 
 /// Where it goes; (rows, rows, columns), float64 on the device, added to. Either may be null: its sum is not made.

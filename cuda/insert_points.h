@@ -90,18 +90,27 @@ struct Foot {
   double u, v, reach;
 };
 
-/// False where no sample of the slice reaches the point: it is farther than the window's corner from the plane,
-/// or, where the slice is curved, from the most that it may stand off its plane near the foot.
+/// False where no sample of the slice reaches the point: it is farther than the window's corner from the plane.
 template <int W>
-__device__ bool foot_of(const GridPoint& p, const double* a, double scale, Foot& foot,
-                        double curvature = 0.0) {
-  double d = std::fabs(a[6] * p.x + a[7] * p.y + a[8] * p.z);
+__device__ bool foot_of(const GridPoint& p, const double* a, double scale, Foot& foot) {
+  const double d = a[6] * p.x + a[7] * p.y + a[8] * p.z;
+  const double rest = 0.75 * W * W - d * d;
+  if (!(rest > 0.0)) return false;
   foot.u = (a[0] * p.x + a[1] * p.y + a[2] * p.z) / scale;
   foot.v = (a[3] * p.x + a[4] * p.y + a[5] * p.z) / scale;
-  if (curvature != 0.0) {
-    const double farthest = std::sqrt(foot.u * foot.u + foot.v * foot.v) + 0.8660254038 * W / scale;
-    d = std::fmax(0.0, d - std::fabs(curvature) * scale * farthest * farthest);
-  }
+  foot.reach = std::sqrt(rest) / scale + 1e-6;
+  return true;
+}
+
+/// The same for a curved slice: from the most that it may stand off its plane near the foot.
+template <int W>
+__device__ bool curved_foot_of(const GridPoint& p, const double* a, double scale, double curvature,
+                               Foot& foot) {
+  foot.u = (a[0] * p.x + a[1] * p.y + a[2] * p.z) / scale;
+  foot.v = (a[3] * p.x + a[4] * p.y + a[5] * p.z) / scale;
+  const double farthest = std::sqrt(foot.u * foot.u + foot.v * foot.v) + 0.8660254038 * W / scale;
+  const double off = std::fabs(a[6] * p.x + a[7] * p.y + a[8] * p.z);
+  const double d = std::fmax(0.0, off - std::fabs(curvature) * scale * farthest * farthest);
   const double rest = 0.75 * W * W - d * d;
   if (!(rest > 0.0)) return false;
   foot.reach = std::sqrt(rest) / scale + 1e-6;
@@ -130,8 +139,8 @@ __device__ void add_tap(const Window& window, const GridPoint& p, const math::Sl
 /// Calls visit(i) for the slices, in order, whose surface comes near the thread's brick; every thread of the
 /// block must come, and all visit together.
 template <int W, class Slices, class Visit>
-__device__ void for_slices_near(const math::GridShape& grid, const Slices& slices, Visit visit) {
-  const std::size_t n = slices.n();
+__device__ void for_slices_near(const math::GridShape& grid, const double* matrices, std::size_t n,
+                                const Slices& slices, Visit visit) {
   __shared__ int hits[kBrick], hits_of_warp[kBrick / 32];
   const int t = static_cast<int>(threadIdx.x);
   const double x = static_cast<int>(blockIdx.x) * kBrickX - grid.halo + 0.5 * (kBrickX - 1),
@@ -141,9 +150,10 @@ __device__ void for_slices_near(const math::GridShape& grid, const Slices& slice
   for (std::size_t first = 0; first < n; first += kBrick) {
     bool hit = false;
     if (first + t < n) {
-      const double* a = slices.matrices() + 9 * (first + t);
-      const double off = std::fabs(a[6] * x + a[7] * y + a[8] * z);
-      hit = off <= near + slices.sag(grid, first + t) && math::is_rotation(a);
+      const double* a = matrices + 9 * (first + t);
+      double reach = near;
+      if constexpr (Slices::kCurved) reach += slices.sag(grid, first + t);
+      hit = std::fabs(a[6] * x + a[7] * y + a[8] * z) <= reach && math::is_rotation(a);
     }
     const unsigned votes = __ballot_sync(0xffffffffu, hit);
     if (t % 32 == 0) hits_of_warp[t / 32] = __popc(votes);
@@ -174,15 +184,15 @@ __device__ inline void store_point(const InsertSums& sums, const GridPoint& p, c
 
 /// The sums, bitwise repeatable for any batches: one thread per grid point looks through the slices, in
 /// order, for the samples whose taps reach it. No atomics, one read and one write of the sums.
-///   Slices   n(), matrices() (n, 9), sag(grid, i): how far slice i stands off its plane at most, grid steps, and
-///            add<W>(window, grid, p, i, sums): what it gives grid point p
+///   Slices   n(), matrices() (n, 9), and add<W>(window, grid, p, i, sums): what slice i gives grid point p; where
+///            kCurved, sag(grid, i): how far it stands off its plane at most, grid steps
 template <int W, class Slices>
 __global__ void __launch_bounds__(kBrick)
     ordered_kernel(const __grid_constant__ Window window, math::GridShape grid, Slices slices,
                    InsertSums sums) {
   const GridPoint p = grid_point(grid);
   PointSums own = load_point(sums, p);
-  for_slices_near<W>(grid, slices, [&](std::size_t i) {
+  for_slices_near<W>(grid, slices.matrices(), slices.n(), slices, [&](std::size_t i) {
     if (p.inside) slices.template add<W>(window, grid, p, i, own);
   });
   store_point(sums, p, own);

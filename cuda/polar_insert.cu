@@ -44,12 +44,12 @@ __global__ void __launch_bounds__(kThreads)
 
 /// Slices of samples on rings, for the ordered sums.
 struct RingSlices {
+  static constexpr bool kCurved = false;
   PolarSlices slices;
   PolarTables rings;
 
   __device__ std::size_t n() const { return slices.n; }
   __device__ const double* matrices() const { return slices.matrices; }
-  __device__ double sag(const math::GridShape&, std::size_t) const { return 0.0; }
 
   /// On each ring near the point's foot, the angles near the foot's.
   template <int W>

@@ -6,11 +6,12 @@
 namespace verglas::cuda {
 namespace {
 
-template <int W>
-__global__ void __launch_bounds__(kTileThreads)
-    project_kernel(const __grid_constant__ Window window, math::GridShape grid,
-                   const float2* __restrict__ spectrum, const double* __restrict__ matrices,
-                   SliceOptions options, float2* __restrict__ images) {
+/// `point_of(axes, kx, ky)` is where a pixel of the slice lies: planes have a kernel of their own, for the curved slice's
+/// height costs registers.
+template <int W, class PointOf>
+__device__ void project_pixel(const Window& window, const math::GridShape& grid,
+                              const float2* __restrict__ spectrum, const double* __restrict__ matrices,
+                              const SliceOptions& options, float2* __restrict__ images, PointOf point_of) {
   const std::size_t image = blockIdx.x;
   __shared__ math::SliceAxes shared_axes;
   __shared__ bool good;
@@ -32,8 +33,7 @@ __global__ void __launch_bounds__(kTileThreads)
   }
   float2 value = make_float2(0.0f, 0.0f);
   if (kx <= (grid.box - 1) / 2 && math::in_disc(kx, ky, options.max_radius)) {
-    const double curvature = options.curvature ? options.curvature[image] : 0.0;
-    value = gather<W>(window, grid, spectrum, math::curved_point(axes, grid, kx, ky, curvature));
+    value = gather<W>(window, grid, spectrum, point_of(axes, kx, ky));
     if (options.shifts_px) {
       const double dx = options.shifts_px[2 * image], dy = options.shifts_px[2 * image + 1];
       value = multiply(value, phase_of(-(kx * dx + ky * dy) / grid.box));
@@ -44,6 +44,27 @@ __global__ void __launch_bounds__(kTileThreads)
     }
   }
   images[at] = value;
+}
+
+template <int W>
+__global__ void __launch_bounds__(kTileThreads)
+    project_kernel(const __grid_constant__ Window window, math::GridShape grid,
+                   const float2* __restrict__ spectrum, const double* __restrict__ matrices,
+                   SliceOptions options, float2* __restrict__ images) {
+  project_pixel<W>(
+      window, grid, spectrum, matrices, options, images,
+      [&](const math::SliceAxes& axes, int kx, int ky) { return math::slice_point(axes, grid, kx, ky); });
+}
+
+template <int W>
+__global__ void __launch_bounds__(kTileThreads)
+    curved_project_kernel(const __grid_constant__ Window window, math::GridShape grid,
+                          const float2* __restrict__ spectrum, const double* __restrict__ matrices,
+                          SliceOptions options, float2* __restrict__ images) {
+  project_pixel<W>(window, grid, spectrum, matrices, options, images,
+                   [&](const math::SliceAxes& axes, int kx, int ky) {
+                     return math::curved_point(axes, grid, kx, ky, options.curvature[blockIdx.x]);
+                   });
 }
 
 template <int W>
@@ -75,8 +96,9 @@ void project(const math::GridShape& grid, const math::WindowTable& window, const
     throw std::invalid_argument("matrices: more than 2^31 - 1 images in one call; split the batch");
   const dim3 blocks(static_cast<unsigned>(n), tiles_along(grid.box / 2 + 1) * tiles_along(grid.box));
   with_width(window.width, [&](auto width) {
-    launch(project_kernel<decltype(width)::value>, {blocks, kTileThreads, 0, stream}, window_of(window), grid,
-           spectrum, matrices, options, images);
+    constexpr int kWidth = decltype(width)::value;
+    launch(options.curvature ? curved_project_kernel<kWidth> : project_kernel<kWidth>,
+           {blocks, kTileThreads, 0, stream}, window_of(window), grid, spectrum, matrices, options, images);
   });
 }
 
