@@ -17,9 +17,6 @@ focused  a small part there or not beside a body that moves: right classes insid
 
 from __future__ import annotations
 
-import argparse
-import json
-import time
 from itertools import permutations
 from pathlib import Path
 from typing import Any
@@ -34,6 +31,8 @@ from verglas.heterogeneity.posed import posed_images
 from verglas.initial_model.starts import resample_to_box
 from verglas.masks import soft_sphere
 from verglas.simulate import Model, hinge, phantom
+
+from common import run_cases
 
 BOX, PIXEL_A, N, RESOLUTION_A, DIAMETER_A = 48, 4.0, 600, 18.0, 150.0
 RESULT = Path(__file__).parent / "results" / "heterogeneity.json"
@@ -136,43 +135,10 @@ def focused(seed: int) -> dict[str, Any]:
 CASES = {f.__name__: f for f in (null, motion, linear, three, focused)}
 
 
-def summary(trials: list[dict[str, Any]]) -> dict[str, Any]:
-    """Median, least and largest of every figure of every case."""
-    made: dict[str, Any] = {}
-    for case in CASES:
-        rows = [t for t in trials if t["case"] == case]
-        if rows:
-            names = [n for n in rows[0] if n not in ("case", "seed")]
-            values = {n: np.array([float(r[n]) for r in rows]) for n in names}
-            made[case] = {"seeds": len(rows)} | {
-                n: {"median": float(np.median(v)), "least": float(v.min()), "largest": float(v.max())}
-                for n, v in values.items()
-            }
-    return made
-
-
 def main() -> None:
     """Run what is not there yet."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("cases", nargs="*", default=list(CASES), choices=[*CASES, []])
-    parser.add_argument("--seeds", type=int, default=10)
-    parser.add_argument("--first-seed", type=int, default=1000)
-    parser.add_argument("--minutes", type=float, default=9.0)
-    parser.add_argument("--out", type=Path, default=RESULT)
-    asked = parser.parse_args()
-    trials = json.loads(asked.out.read_text())["trials"] if asked.out.is_file() else []
-    done = {(t["case"], t["seed"]) for t in trials}
-    end = time.monotonic() + 60 * asked.minutes
-    for seed in range(asked.first_seed, asked.first_seed + asked.seeds):
-        for case in asked.cases:
-            if (case, seed) in done or time.monotonic() > end:
-                continue
-            begun = time.perf_counter()
-            row = {"case": case, "seed": seed} | CASES[case](seed)
-            trials.append(row | {"seconds": round(time.perf_counter() - begun, 1)})
-            record = {"verglas": vg.__version__, "particles": N, "box": BOX, "pixel_size_A": PIXEL_A}
-            asked.out.write_text(json.dumps(record | {"summary": summary(trials), "trials": trials}, indent=1) + "\n")
-            print(trials[-1], flush=True)
+    known = {"verglas": vg.__version__, "particles": N, "box": BOX, "pixel_size_A": PIXEL_A}
+    run_cases(__doc__, CASES, RESULT, seeds=10, first_seed=1000, minutes=9.0, **known)
 
 
 if __name__ == "__main__":

@@ -16,9 +16,6 @@ still    no motion: motions that stand out (none)
 
 from __future__ import annotations
 
-import argparse
-import json
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -35,6 +32,8 @@ from verglas.masks import soft_edge
 from verglas.refinement.update import resolution_shell
 from verglas.search.problem import survey
 from verglas.simulate import Model, hinge, phantom
+
+from common import run_cases
 
 BOX, PIXEL_A, N, SNR, DIAMETER_A = 48, 3.5, 300, 0.6, 125.0
 STATES, MOST_DEG = 21, 10.0
@@ -146,44 +145,10 @@ def still(seed: int) -> dict[str, Any]:
 CASES: dict[str, Callable[[int], dict[str, Any]]] = {"hinge": hinged, "still": still}
 
 
-def summary(trials: list[dict[str, Any]]) -> dict[str, Any]:
-    """Median, least and largest of every number of every case."""
-    made: dict[str, Any] = {}
-    for case in CASES:
-        rows = [t for t in trials if t["case"] == case]
-        if not rows:
-            continue
-        names = [n for n, v in rows[0].items() if isinstance(v, int | float) and n != "seed"]
-        values = {n: np.array([float(r[n]) for r in rows]) for n in names}
-        made[case] = {"seeds": len(rows)} | {
-            n: {"median": float(np.median(v)), "least": float(v.min()), "largest": float(v.max())}
-            for n, v in values.items()
-        }
-    return made
-
-
 def main() -> None:
     """Run what is not there yet."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("cases", nargs="*", default=list(CASES), choices=[*CASES, []])
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--first-seed", type=int, default=3000)
-    parser.add_argument("--minutes", type=float, default=5.0)
-    parser.add_argument("--out", type=Path, default=RESULT)
-    asked = parser.parse_args()
-    trials = json.loads(asked.out.read_text())["trials"] if asked.out.is_file() else []
-    done = {(t["case"], t["seed"]) for t in trials}
-    end = time.monotonic() + 60 * asked.minutes
-    for seed in range(asked.first_seed, asked.first_seed + asked.seeds):
-        for case in asked.cases:
-            if (case, seed) in done or time.monotonic() > end:
-                continue
-            begun = time.perf_counter()
-            row = {"case": case, "seed": seed} | CASES[case](seed)
-            trials.append(row | {"seconds": round(time.perf_counter() - begun, 1)})
-            record = {"verglas": vg.__version__, "particles": N, "box": BOX, "pixel_size_A": PIXEL_A, "snr": SNR}
-            asked.out.write_text(json.dumps(record | {"summary": summary(trials), "trials": trials}, indent=1) + "\n")
-            print(trials[-1], flush=True)
+    known = {"verglas": vg.__version__, "particles": N, "box": BOX, "pixel_size_A": PIXEL_A, "snr": SNR}
+    run_cases(__doc__, CASES, RESULT, seeds=3, first_seed=3000, minutes=5.0, **known)
 
 
 if __name__ == "__main__":

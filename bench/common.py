@@ -7,6 +7,7 @@ candidates in turn, so that a machine that slows down slows all of them.
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import statistics
@@ -194,3 +195,54 @@ def experiment_summary(experiments: Iterable[str], done: Mapping[str, Any]) -> l
                 row |= {f"{figure}_median": float(statistics.median(values)), f"{figure}_worst": float(max(values))}
         rows.append(row)
     return rows
+
+
+def run_cases(
+    doc: str | None,
+    cases: Mapping[str, Callable[[int], dict[str, Any]]],
+    result: Path,
+    *,
+    seeds: int,
+    first_seed: int,
+    minutes: float,
+    **notes: Any,
+) -> None:
+    """The command line of a benchmark of cases by seed: runs what the file does not hold, saved one by one.
+
+    Every number of a case is summed up by its median, least and largest value.
+    """
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("cases", nargs="*", default=list(cases), choices=[*cases, []])
+    parser.add_argument("--seeds", type=int, default=seeds)
+    parser.add_argument("--first-seed", type=int, default=first_seed)
+    parser.add_argument("--minutes", type=float, default=minutes)
+    parser.add_argument("--out", type=Path, default=result)
+    asked = parser.parse_args()
+    trials = json.loads(asked.out.read_text())["trials"] if asked.out.is_file() else []
+    done = {(t["case"], t["seed"]) for t in trials}
+    end = time.monotonic() + 60 * asked.minutes
+    for seed in range(asked.first_seed, asked.first_seed + asked.seeds):
+        for case in asked.cases:
+            if (case, seed) in done or time.monotonic() > end:
+                continue
+            begun = time.perf_counter()
+            row = {"case": case, "seed": seed} | cases[case](seed)
+            trials.append(row | {"seconds": round(time.perf_counter() - begun, 1)})
+            record = notes | {"summary": _spread_of_cases(cases, trials), "trials": trials}
+            asked.out.write_text(json.dumps(record, indent=1) + "\n")
+            print(trials[-1], flush=True)
+
+
+def _spread_of_cases(cases: Iterable[str], trials: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    made: dict[str, Any] = {}
+    for case in cases:
+        rows = [t for t in trials if t["case"] == case]
+        if not rows:
+            continue
+        values = {
+            n: [float(r[n]) for r in rows] for n, v in rows[0].items() if isinstance(v, int | float) and n != "seed"
+        }
+        made[case] = {"seeds": len(rows)} | {
+            n: {"median": float(statistics.median(v)), "least": min(v), "largest": max(v)} for n, v in values.items()
+        }
+    return made
