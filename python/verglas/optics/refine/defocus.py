@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from verglas.optics.refine.held_out import HeldOutGain
 from verglas.optics.refine.pixels import Pixels, PixelTerms
 from verglas.types.arrays import Array, Float32Array, FloatArray, IntArray
 
@@ -22,11 +23,10 @@ _STEP_A = 25.0
 _EM_ROUNDS = 40
 _LEAST_WIDTH_A = 5.0
 _LEAST_FOR_A_PLANE = 12
-_LEAST_SIGMA = 3.0
 
 
 @dataclass(frozen=True)
-class DefocusFit:
+class DefocusFit(HeldOutGain):
     """Change of defocus of n particles.
 
     Attributes
@@ -47,11 +47,6 @@ class DefocusFit:
     about: str
     gain_nats: float
     gain_error_nats: float
-
-    @property
-    def kept(self) -> bool:
-        """Whether held-out pixels gain beyond doubt."""
-        return bool(self.gain_nats > _LEAST_SIGMA * self.gain_error_nats and self.gain_nats > 0)
 
 
 class DefocusScores:

@@ -21,6 +21,7 @@ from typing import Literal
 import numpy as np
 from scipy.optimize import minimize
 
+from verglas.optics.refine.held_out import HeldOutGain
 from verglas.optics.refine.passes import Calibration, Setting, evaluate
 from verglas.optics.refine.pixels import Pixels
 from verglas.optics.transfer import wavelength_A
@@ -36,12 +37,11 @@ _WIDTHS: dict[Term, tuple[float, ...]] = {
 }
 _NUISANCE: dict[Term, int] = {"astigmatism": 0, "phase_shift": 0, "b_factor": 1}  # fitted without the term as well
 _FOLDS = 2
-_LEAST_SIGMA = 3.0
 LEAST_PARTICLES = 4  # of a micrograph; fewer leave it as it is
 
 
 @dataclass(frozen=True)
-class MicrographFit:
+class MicrographFit(HeldOutGain):
     """A term of every micrograph.
 
     Attributes
@@ -59,11 +59,6 @@ class MicrographFit:
     standard_error: FloatArray
     gain_nats: float
     gain_error_nats: float
-
-    @property
-    def kept(self) -> bool:
-        """Whether held-out particles gain beyond doubt."""
-        return bool(self.gain_nats > _LEAST_SIGMA * self.gain_error_nats and self.gain_nats > 0)
 
 
 class _Likelihood:

@@ -20,17 +20,17 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.optimize import minimize
 
+from verglas.optics.refine.held_out import HeldOutGain
 from verglas.optics.refine.pixels import Pixels, PixelTerms
 from verglas.optics.zernike import zernike, zernike_indices
 from verglas.types.arrays import Array, FloatArray, IntArray
 
 ODD, EVEN = 6, 9
 FOLDS = 2
-_LEAST_SIGMA = 3.0  # a change is kept if held-out particles gain more than this many standard errors
 
 
 @dataclass(frozen=True)
-class GroupFit:
+class GroupFit(HeldOutGain):
     """A fit of some coefficients of an optics group.
 
     Attributes
@@ -46,11 +46,6 @@ class GroupFit:
     standard_error: FloatArray
     gain_nats: float
     gain_error_nats: float
-
-    @property
-    def kept(self) -> bool:
-        """Whether held-out particles gain beyond doubt."""
-        return bool(self.gain_nats > _LEAST_SIGMA * self.gain_error_nats and self.gain_nats > 0)
 
 
 class GroupSums:
