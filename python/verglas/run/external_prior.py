@@ -128,20 +128,16 @@ class ExternalReconstruct:
 
 def _write(root: Path, star: Path, given: HalfMaps, source: MapSource) -> list[Path]:
     """The sums and the STAR file of one call; all files of it, the result included."""
-    paths = {
-        name: root.with_name(f"{root.name}_external_reconstruct_{name}.mrc") for name in ("weight", "real", "imag")
-    }
-    paths["real"], paths["imag"] = (
-        root.with_name(f"{root.name}_external_reconstruct_data_{name}.mrc") for name in ("real", "imag")
-    )
+    names = ("data_real", "data_imag", "weight")
+    paths = {name: root.with_name(f"{root.name}_external_reconstruct_{name}.mrc") for name in names}
     weight = source.weights()
     data = _data(source.raw, weight)
-    for name, values in (("real", data.real), ("imag", data.imag), ("weight", weight)):
+    for name, values in zip(names, (data.real, data.imag, weight), strict=True):
         write_map(paths[name], Map(np.ascontiguousarray(values, np.float32), given.pixel_size_A))
     result, updated = root.with_suffix(".mrc"), root.with_name(f"{root.name}_external_reconstruct_out.star")
     general = {
-        "rlnExtReconsDataReal": str(paths["real"]),
-        "rlnExtReconsDataImag": str(paths["imag"]),
+        "rlnExtReconsDataReal": str(paths["data_real"]),
+        "rlnExtReconsDataImag": str(paths["data_imag"]),
         "rlnExtReconsWeight": str(paths["weight"]),
         "rlnExtReconsResult": str(result),
         "rlnExtReconsResultStarfile": str(updated),

@@ -15,7 +15,6 @@ from verglas.types import Map
 from verglas.types.arrays import Float32Array, FloatArray
 
 Denoiser = Callable[[Map, FloatArray], npt.ArrayLike]  # half map, its FSC with the other -> map
-_RESOLVED = 0.143
 _EDGE = 2  # shells
 
 
@@ -82,10 +81,8 @@ def checked_map(values: npt.ArrayLike, shape: tuple[int, ...], who: str) -> Floa
 
 def trailed(made: Float32Array, plain: Float32Array, given: HalfMaps) -> Float32Array:
     """A map up to the resolution of the half maps, another beyond it."""
-    below = np.flatnonzero(given.fsc[1:] < _RESOLVED)
-    last = int(below[0]) if below.size else given.radius
     radius = fourier.radius(made.shape)
-    share = fourier.raised_cosine(radius - (last - _EDGE), _EDGE)
+    share = fourier.raised_cosine(radius - (given.resolved_shell - _EDGE), _EDGE)
     spectra = [fourier.forward(one, 3, threads=given.threads) for one in (made, plain)]
     mixed = (share * spectra[0] + (1 - share) * spectra[1]).astype(np.complex64)
     return np.asarray(fourier.inverse(mixed, made.shape, threads=given.threads), np.float32)

@@ -32,7 +32,6 @@ from verglas.types.arrays import Float32Array, FloatArray
 _WINDOW_RESOLUTIONS = 2.0  # radius of the window, in resolutions of the whole map, as for local resolution
 _SMALLEST_WINDOW_PX = 4.0
 _LARGEST_WINDOW = 1 / 6  # of the box
-_RESOLVED = 0.143
 _LEAST_SSNR = 1e-3  # as on the grid: a band without signal keeps this much, so that nothing becomes exactly empty
 _FALSE_DISCOVERY = 0.01
 _SURE = 3.0  # standard deviations by which a pool's correlation is beyond chance
@@ -40,9 +39,8 @@ _SURE = 3.0  # standard deviations by which a pool's correlation is beyond chanc
 
 def prior_bands(given: HalfMaps) -> list[Band]:
     """Bands up to the last shell with data, with the window that the resolution of the whole map calls for."""
-    below = np.flatnonzero(given.fsc[1:] < _RESOLVED)
-    shell = float(below[0] + 1) if below.size else float(given.radius)
-    window_px = _WINDOW_RESOLUTIONS * given.box / max(shell, 1.0)
+    shell = min(given.resolved_shell + 1, given.radius)
+    window_px = _WINDOW_RESOLUTIONS * given.box / max(shell, 1)
     window_px = min(max(window_px, _SMALLEST_WINDOW_PX), _LARGEST_WINDOW * given.box)
     return linear_bands(given.box, max(BAND_OF_WINDOW * given.box / window_px, 1.0), window_px, given.radius)
 

@@ -19,6 +19,7 @@ from verglas.assessment import ssnr_from_fsc
 from verglas.errors import InputError
 from verglas.types.arrays import Complex64Array, Float32Array, FloatArray
 
+_RESOLVED = 0.143
 FSC_MOST = 0.999  # an FSC of 1 would leave out the prior altogether
 
 
@@ -63,6 +64,12 @@ class HalfMaps:
     def ssnr(self) -> FloatArray:
         """T FSC / (1 - FSC): of one half map, shells 0 to the last with data."""
         return self.T * ssnr_from_fsc(np.minimum(self.fsc, FSC_MOST))
+
+    @property
+    def resolved_shell(self) -> int:
+        """Last shell before the FSC first falls below 0.143; that of the data if it does not."""
+        below = np.flatnonzero(self.fsc[1:] < _RESOLVED)
+        return int(below[0]) if below.size else self.radius
 
     @cached_property
     def spectra(self) -> list[Complex64Array]:
