@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 from scipy.ndimage import map_coordinates, spline_filter
-from scipy.special import eval_jacobi
+from scipy.special import eval_jacobi, gammaln, lpmv
 
 from verglas import filters
 from verglas.errors import InputError
@@ -109,8 +109,6 @@ def zernike_basis(points: FloatArray, degree: int) -> FloatArray:
 
 def _real_harmonic(l: int, m: int, theta: FloatArray, phi: FloatArray) -> FloatArray:
     """Real spherical harmonic of unit norm on the sphere."""
-    from scipy.special import gammaln, lpmv
-
     a = abs(m)
     norm = np.sqrt((2 * l + 1) / (4 * np.pi) * np.exp(gammaln(l - a + 1) - gammaln(l + a + 1)))
     legendre = lpmv(a, l, np.cos(theta))
