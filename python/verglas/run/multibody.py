@@ -37,7 +37,7 @@ from verglas.run.multibody_result import (
     sentence_of,
 )
 from verglas.run.numbered_files import remove_numbered
-from verglas.run.refine_inputs import as_map, close_identity, fit_to_particles, reference_name
+from verglas.run.refine_inputs import as_map, close_identity, fit_to_particles, fits_in_memory, reference_name
 from verglas.run.set_aside import set_aside_sentence, write_set_aside
 from verglas.run.tenure import now_text, tenure
 from verglas.search.problem import survey
@@ -276,7 +276,7 @@ class _Job:
         for note in notes:
             listener.note(note.code, note.sentence)
         limit_GB = allowed_memory_GB() if self.memory_GB is None else self.memory_GB
-        cached = 4e-9 * len(work) * work.box**2 <= limit_GB / 4
+        cached = fits_in_memory(work, limit_GB)
         if cached:
             work = in_memory(work, phase_progress(listener, "reading particles"))
         made, excluded = self._start(work, volume, bodies, listener)

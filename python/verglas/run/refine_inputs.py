@@ -80,6 +80,11 @@ def fitted_mask(value: Map, particles: Particles) -> npt.NDArray[np.float32]:
     return checked_mask(value.data)
 
 
+def fits_in_memory(particles: Particles, limit_GB: float) -> bool:
+    """Images stay in memory if they take less than a quarter of what is allowed."""
+    return 4e-9 * len(particles) * particles.box**2 <= limit_GB / 4
+
+
 def identity(particles: Particles) -> dict[str, Any]:
     """What tells one set of particles from another: count, box, pixel size, first and last image name."""
     names = particles.table["rlnImageName"].to_numpy(str) if "rlnImageName" in particles.table else [""]

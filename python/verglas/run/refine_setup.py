@@ -23,7 +23,7 @@ from verglas.refinement.settings import RefineSettings
 from verglas.refinement.state import State
 from verglas.run.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 from verglas.run.refine_folder import RefineFolder
-from verglas.run.refine_inputs import as_map, close_identity, differences, fit_to_particles, fitted_mask
+from verglas.run.refine_inputs import as_map, close_identity, differences, fit_to_particles, fits_in_memory, fitted_mask
 from verglas.run.refine_symmetry import upright_references
 from verglas.run.set_aside import set_aside_sentence, set_aside_table
 from verglas.search.problem import survey
@@ -63,11 +63,6 @@ class Setup:
     read_from: Particles  # the same, with images from the cache where there is one
 
 
-def _fits_in_memory(particles: Particles, limit_GB: float) -> bool:
-    """Images stay in memory if they take less than a quarter of what is allowed."""
-    return 4e-9 * len(particles) * particles.box**2 <= limit_GB / 4
-
-
 def _stored(particles: Particles, around: Around) -> Particles:
     """The particles, with images from the cache where one is asked for."""
     if around.cache is None:
@@ -93,7 +88,7 @@ def start_run(
     window = None if mask is None else fitted_mask(as_map(mask), particles)
     maps, more = upright_references(maps, settings, mask_given=window is not None, threads=around.threads)
     notes += more
-    keep = _fits_in_memory(particles, around.limit_GB)
+    keep = fits_in_memory(particles, around.limit_GB)
     stored = _stored(particles, around)
     work = in_memory(stored, phase_progress(around.listener, "reading particles")) if keep else stored
     progress = phase_progress(around.listener, "inspecting particles")
@@ -199,7 +194,7 @@ def resume_run(particles: Particles, settings: RefineSettings, around: Around, *
     different = differences(checkpoint.inputs, inputs)
     if different:
         raise InputError(f"{folder.folder}: this run was started with other particles ({different})")
-    keep = _fits_in_memory(particles, around.limit_GB)
+    keep = fits_in_memory(particles, around.limit_GB)
     stored = _stored(particles, around)
     work = in_memory(stored, phase_progress(around.listener, "reading particles")) if keep else stored
     usable = np.setdiff1d(np.arange(len(particles)), list(checkpoint.excluded))
