@@ -68,10 +68,11 @@ def variability_page(made: Variability, settings: Mapping[str, Any], footer: str
             )
         )
     sections.append(settings_section(settings))
-    return Page("verglas variability", _capital(made.sentence), numbers, sections, footer)
+    return Page("verglas variability", capital(made.sentence), numbers, sections, footer)
 
 
-def _capital(text: str) -> str:
+def capital(text: str) -> str:
+    """A sentence for the top of a page: a capital first, a full stop last."""
     return text[:1].upper() + text[1:] + "."
 
 

@@ -12,7 +12,7 @@ from verglas.assessment import FSC
 from verglas.heterogeneity.motions import Motions
 from verglas.image import plan_resample, resample
 from verglas.report import curves, figures, surface
-from verglas.report.heterogeneity import settings_section
+from verglas.report.heterogeneity import capital, settings_section
 from verglas.report.html import Page, Picture, Section, Table
 from verglas.report.style import COLOURS, new_figure, png, style_context
 from verglas.report.volume import display_level
@@ -58,8 +58,7 @@ def multibody_page(
     sections = [_bodies_section(shown, bodies), _motions_section(motions)]
     sections += [_motion(number, *made, motions) for number, made in enumerate(trajectories)]
     sections.append(settings_section(settings))
-    sentence = str(shown["sentence"])
-    return Page("verglas multibody", sentence[:1].upper() + sentence[1:] + ".", numbers, sections, footer)
+    return Page("verglas multibody", capital(str(shown["sentence"])), numbers, sections, footer)
 
 
 def _bodies_section(shown: Mapping[str, Any], bodies: Sequence[Body]) -> Section:
