@@ -129,11 +129,11 @@ def find_sign(insertion: Insertion, *, say: Callable[[str], None] | None = None)
     """
     insertion = _some_of(insertion)
     settings = replace(insertion.settings, ewald_sign="auto", method="direct", iterations=None)
-    if min(len(_usable(insertion, half)) for half in (1, 2)) < _FEWEST:
+    rows = [_usable(insertion, half) for half in (1, 2)]
+    if min(map(len, rows)) < _FEWEST:
         return _heard(EwaldEvidence(None, 0.0, 0.0, 0.0, 0.0, 0), say)
     gains: dict[str, FloatArray] = {}
     noise: dict[int, FloatArray] = {}
-    rows = [_usable(insertion, half) for half in (1, 2)]
     for model in _MODELS:
         curved = replace(settings, ewald=False) if model == "flat" else replace(settings, ewald_sign=model)
         sets, excluded = replace(insertion, settings=curved).run()
