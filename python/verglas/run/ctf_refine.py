@@ -34,7 +34,14 @@ from verglas.optics.refine import (
 from verglas.optics.refine.micrographs import Term
 from verglas.report.ctf_refine import refinement_page
 from verglas.run.ctf_refine_inputs import Prepared, places, prepare, with_group_fits, with_micrograph_fit
-from verglas.run.ctf_refine_terms import fit_record, gains_table, groups_table, indices_of, settings_of_words
+from verglas.run.ctf_refine_terms import (
+    MICROGRAPH_TERMS,
+    fit_record,
+    gains_table,
+    groups_table,
+    indices_of,
+    settings_of_words,
+)
 from verglas.run.half_maps import masked_halves, pixels_between, reconstruct_halves
 from verglas.types import Map, Particles
 from verglas.types.convert import MapLike, ParticlesLike, map_of, particles_of
@@ -75,8 +82,7 @@ class CtfRefineSettings:
     @property
     def of_micrographs(self) -> list[Term]:
         """Terms that are fitted to every micrograph."""
-        terms: tuple[Term, ...] = ("astigmatism", "phase_shift", "b_factor")
-        return [term for term in terms if getattr(self, term)]
+        return [term for term in MICROGRAPH_TERMS if getattr(self, term)]
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ import pandas as pd
 from verglas.errors import InputError
 from verglas.optics.aberrations import BEAM_TILT, MAGNIFICATION, ODD_ZERNIKE
 from verglas.optics.refine import DefocusFit, GroupFit, MicrographFit
+from verglas.optics.refine.micrographs import Term
 from verglas.optics.transfer import wavelength_A
 from verglas.types import Particles
 from verglas.types.even_aberrations import EVEN_ZERNIKE, written
@@ -18,7 +19,7 @@ from verglas.types.even_aberrations import EVEN_ZERNIKE, written
 if TYPE_CHECKING:
     from verglas.run.ctf_refine import Round
 
-MICROGRAPH_TERMS = ("astigmatism", "phase_shift", "b_factor")
+MICROGRAPH_TERMS: tuple[Term, ...] = ("astigmatism", "phase_shift", "b_factor")
 # Zernike polynomials (n, m) of each word; "cs" frees mean defocus and phase with the spherical term.
 ODD_WORDS = {"beam_tilt": ((1, -1), (1, 1), (3, -1), (3, 1)), "trefoil": ((3, -3), (3, 3))}
 EVEN_WORDS = {
