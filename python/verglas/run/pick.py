@@ -231,11 +231,11 @@ def _pick_all(
         lambda row: _pick_one(job, table.iloc[row], row, templates, each, areas[row]), range(len(table)), workers
     )
     files = unique_stems([str(name) for name in table[MICROGRAPH]], ".star")
+    listed = [written_name(path, job.out) for path in table[PATH]]  # as picks.star has them
     for one in work:
         thumbnail = b""
         if one.result is not None:
-            listed = written_name(table[PATH].iloc[one.row], job.out)
-            write_bytes(job.out / CANDIDATES / files[one.row], candidates_star(one.result, listed))
+            write_bytes(job.out / CANDIDATES / files[one.row], candidates_star(one.result, listed[one.row]))
         if one.result is not None and job.pictures:  # here, in one thread: matplotlib's settings are global
             picture, thumbnail = _pictures(one.result, one.name)
             write_bytes(job.out / _picture_name(one.name), picture)
@@ -247,7 +247,7 @@ def _pick_all(
         why = most_common_reason([(one.name, one.reason) for one in outcomes])
         raise InputError(f"pick: none of {len(outcomes)} micrographs could be used: {why}")
     summary = _summarise(job, outcomes, usable, truth, start_time)
-    file_names = {one.name: written_name(table[PATH].iloc[one.row], job.out) for one in usable}
+    file_names = {one.name: listed[one.row] for one in usable}
     by_file = {file_names[n]: p for n, p in summary.picks.items()}
     write_picks(job.out / "picks.star", by_file, one_file=job.one_file)
     if said := set_aside_edits(job.out, by_file):
