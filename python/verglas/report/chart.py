@@ -102,12 +102,9 @@ def fsc_chart(title: str, table: pd.DataFrame) -> Chart:
     >>> chart.marks[0].text, [one.name for one in chart.series]
     ('Nyquist 5.00 Å', ['masked'])
     """
-    frequency = pd.to_numeric(table["frequency_per_A"], errors="coerce").to_numpy(np.float64)
+    frequency = column_numbers(table["frequency_per_A"])
     names = [str(c) for c in table.columns if c != "frequency_per_A" and not str(c).startswith("n_")]
-    series = [
-        Series(name.replace("_", " "), frequency, pd.to_numeric(table[name], errors="coerce").to_numpy(np.float64))
-        for name in names
-    ]
+    series = [Series(name.replace("_", " "), frequency, column_numbers(table[name])) for name in names]
     top = float(np.nanmax(frequency))
     marks = [Line(top, f"Nyquist {1 / top:.2f} Å")] if top > 0 else []
     return Chart(title, "resolution (Å)", "FSC", series, [Line(0.5, "0.5"), Line(0.143, "0.143")], marks, inverse=True)
@@ -129,17 +126,18 @@ def iteration_charts(table: pd.DataFrame) -> list[Chart]:
     >>> [(one.title, one.series[0].y.tolist()) for one in charts]
     [('Resolution by iteration', [20.0, 12.0])]
     """
-    x = _numbers(table["iteration"])
+    x = column_numbers(table["iteration"])
     charts = []
     for title, label, columns in _BY_ITERATION:
-        series = [Series(words, x, _numbers(table[name])) for name, words in columns.items() if name in table]
+        series = [Series(words, x, column_numbers(table[name])) for name, words in columns.items() if name in table]
         series = [one for one in series if np.isfinite(one.y).any()]
         if series:
             charts.append(Chart(title, "iteration", label, series, zero=label == "seconds"))
     return charts
 
 
-def _numbers(column: pd.Series[Any]) -> npt.NDArray[np.float64]:
+def column_numbers(column: pd.Series[Any]) -> npt.NDArray[np.float64]:
+    """A column as float64; NaN where it holds no number."""
     return pd.to_numeric(column, errors="coerce").to_numpy(np.float64)
 
 

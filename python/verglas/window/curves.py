@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from verglas.errors import VerglasError
 from verglas.io import read_csv
-from verglas.report.chart import Chart, Line, Series, fsc_chart, iteration_charts
+from verglas.report.chart import Chart, Line, Series, column_numbers, fsc_chart, iteration_charts
 from verglas.report.run_folder import class_suffixes
 from verglas.window.job import Job
 from verglas.window.relion import relion_fsc
@@ -69,10 +67,6 @@ def _iterations(job: Job) -> Iterator[Chart]:
     yield from iteration_charts(read_csv(path, ("iteration",)))
 
 
-def _numbers(column: pd.Series[Any]) -> npt.NDArray[np.float64]:
-    return pd.to_numeric(column, errors="coerce").to_numpy(np.float64)
-
-
 def compared_charts(first: Job, second: Job) -> list[Chart]:
     """FSC curves of two jobs in one chart, if both have them."""
     tables = [next(iter(fsc_tables(job).values()), None) for job in (first, second)]
@@ -82,6 +76,6 @@ def compared_charts(first: Job, second: Job) -> list[Chart]:
     for job, table in zip((first, second), tables, strict=True):
         assert table is not None
         name = next(c for c in ("corrected", *table.columns) if c in table and c != "frequency_per_A")
-        frequency = _numbers(table["frequency_per_A"])
-        series.append(Series(f"{job.name}: {name}", frequency, _numbers(table[name])))
+        frequency = column_numbers(table["frequency_per_A"])
+        series.append(Series(f"{job.name}: {name}", frequency, column_numbers(table[name])))
     return [Chart("Fourier shell correlation", "resolution (Å)", "FSC", series, lines, inverse=True)]
