@@ -160,8 +160,7 @@ class Changes:
         return JSONResponse(self.tables.chosen(job, steps, query.get("sort", ""), query.get("way") == "down", page))
 
     def _save_particles(self, job: Job, record: Any, request: Request) -> dict[str, str]:
-        if not self.tables.has(job):
-            raise HTTPException(404, "this job has no particles with values to choose by")
+        job = self._with_particles(request)
         return {"said": f"saved {KEPT_PARTICLES}", "command": self.tables.save(job, record.get("steps"))}
 
     # ---- picks
