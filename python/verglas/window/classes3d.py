@@ -33,7 +33,6 @@ def map_numbers(job: Job) -> list[int]:
 def particles_by_class(job: Job) -> dict[int, int]:
     """How many particles each class has."""
     path = job.folder / "particles.star"
-    state = path.stat()
 
     def count() -> dict[int, int]:
         table = read_particles(path).table
@@ -43,7 +42,7 @@ def particles_by_class(job: Job) -> dict[int, int]:
         numbers, many = np.unique(numbers, return_counts=True)
         return dict(zip(numbers.tolist(), many.tolist(), strict=True))
 
-    return _counts.get((path, state.st_mtime_ns, state.st_size), count)
+    return _counts.of_file(path, count)
 
 
 def resolutions_A(job: Job) -> dict[int, float]:

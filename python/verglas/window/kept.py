@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
+from pathlib import Path
 from typing import Generic, TypeVar
 
 Value = TypeVar("Value")
@@ -41,3 +42,8 @@ class Kept(Generic[Value]):
             while len(self._values) > self.most:
                 self._values.popitem(last=False)
             return self._values[key]
+
+    def of_file(self, path: Path, make: Callable[[], Value]) -> Value:
+        """What is made of a file or a folder, once more when it has changed."""
+        state = path.stat()
+        return self.get((path, state.st_mtime_ns, state.st_size), make)

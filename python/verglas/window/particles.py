@@ -15,7 +15,8 @@ import pandas as pd
 from verglas.errors import InputError
 from verglas.heterogeneity import in_regions
 from verglas.heterogeneity.regions import regions_of
-from verglas.io import read_json, read_particles, write_json
+from verglas.io import read_particles, write_json
+from verglas.run.class2d import read_regions
 from verglas.types.arrays import FloatArray, IntArray
 from verglas.window.job import Job
 from verglas.window.kept import Kept
@@ -49,7 +50,6 @@ class ParticleTables:
 
     def _of(self, job: Job) -> _Table:
         path = job.folder / _FILE
-        state = path.stat()
 
         def read() -> _Table:
             table = read_particles(path).table
@@ -67,16 +67,14 @@ class ParticleTables:
                 rows = np.sort(np.random.default_rng(0).choice(len(table), _SAMPLE, replace=False))
             return _Table(pd.DataFrame(some, index=range(len(table))), rows)
 
-        return self._tables.get((path, state.st_mtime_ns, state.st_size), read)
+        return self._tables.of_file(path, read)
 
     def saved(self, job: Job) -> list[dict[str, Any]]:
         """Steps as they were saved last."""
         path = job.folder / KEPT_PARTICLES
         if not path.is_file():
             return []
-        record = read_json(path)
-        steps = record.get("steps") if isinstance(record, dict) else None
-        return [one.as_record() for one in regions_of(steps, str(path))]
+        return [one.as_record() for one in read_regions(path)]
 
     def as_json(self, job: Job) -> dict[str, Any]:
         """For the page: columns with histograms of all particles, and the steps saved last."""

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from verglas.errors import InputError, VerglasError
@@ -47,7 +48,7 @@ class PickedMicrographs:
         return job.changeable and ((job.folder / "picks.star").is_file() or (job.folder / CANDIDATES).is_dir())
 
     def _of(self, path: Path) -> dict[str, Picks]:
-        return self._picks.get((path, path.stat().st_mtime_ns), lambda: read_picks(path))
+        return self._picks.of_file(path, lambda: read_picks(path))
 
     # ---- micrographs and their candidates
 
@@ -67,10 +68,10 @@ class PickedMicrographs:
             self._micrographs[folder] = now
             return {name: path for path, (_, name) in now.items()}
 
-        return self._places.get((folder, folder.stat().st_mtime_ns), read)
+        return self._places.of_file(folder, read)
 
     def _candidates_of(self, path: Path) -> Candidates:
-        return self._candidates.get((path, path.stat().st_mtime_ns), lambda: read_candidates(path))
+        return self._candidates.of_file(path, lambda: read_candidates(path))
 
     def goes_on(self, job: Job) -> bool:
         """Whether the list of picks is still to come."""
@@ -130,6 +131,7 @@ class PickedMicrographs:
         picks, edited = self.picks(job, number)
         name = self.name(job, number)
         merit = picks.columns.get(_MERIT)
+        left_out = Edits.read(job.folder).left_out.get(name, [])
         _, step, shape = self.picture(job, number)
         found = self.candidates(job, name)
         others = found.peaks if found is not None else Picks(np.zeros((0, 2)), "", {_MERIT: np.zeros(0)})
@@ -141,19 +143,19 @@ class PickedMicrographs:
                 for place, one in zip(np.round(others.xy_px, 2).tolist(), _rounded(others.columns[_MERIT]), strict=True)
             ],
             "threshold": None if found is None or not np.isfinite(found.threshold) else found.threshold,
-            "left_out": Edits.read(job.folder).left_out.get(name, []),
+            "left_out": left_out,
             "step": step,
             "shape": shape,
             "radius": self.radius_px(job, found),
             "saved": edited,
             "base": picks_mark(self._original(job, name)),
-            "seen": self._seen(job, number),
+            "seen": _mark(picks.xy_px, left_out),
         }
 
     def _seen(self, job: Job, number: int) -> str:
         """What tells picks and areas of a micrograph, as they stand, from those that another page saves."""
-        areas = np.array(Edits.read(job.folder).left_out.get(self.name(job, number), []), np.float64)
-        return _mark(self.picks(job, number)[0].xy_px, areas.reshape(-1, 3))
+        areas = Edits.read(job.folder).left_out.get(self.name(job, number), [])
+        return _mark(self.picks(job, number)[0].xy_px, areas)
 
     def radius_px(self, job: Job, found: Candidates | None = None) -> float:
         """Of the circles: half the diameter that the job was asked for."""
@@ -173,7 +175,7 @@ class PickedMicrographs:
             small, step = binned(data, _SHOWN_PX)
             return grey_png(grey_bytes(small)), step, (data.shape[0], data.shape[1])
 
-        return self._pictures.get((path, path.stat().st_mtime_ns), draw)
+        return self._pictures.of_file(path, draw)
 
     def micrograph(self, job: Job, number: int) -> Float32Array:
         """The micrograph itself."""
@@ -218,7 +220,8 @@ class PickedMicrographs:
                     f"{listed}: picks.star has other micrographs since it was made; move it and its folder "
                     f"{EDITED} away to begin again"
                 )
-            if record.get("base", picks_mark(every[name])) != picks_mark(every[name]):
+            mark = picks_mark(every[name])
+            if record.get("base", mark) != mark:
                 raise InputError(
                     "picks: the job has picked again since this page was opened; open it again: these changes are of "
                     "the picks before"
@@ -237,7 +240,7 @@ class PickedMicrographs:
             table = pd.DataFrame({"rlnCoordinateX": xy[:, 0], "rlnCoordinateY": xy[:, 1], **columns})
             write_star(edited_file(job.folder, self.names(job), number), {"": table})
             edits = Edits.read(job.folder)
-            edits.of[name] = picks_mark(every[name])
+            edits.of[name] = mark
             edits.left_out[name] = discs.tolist()
             edits.left_out = {one: areas for one, areas in edits.left_out.items() if areas}
             edits.write()
@@ -260,7 +263,8 @@ class PickedMicrographs:
         return shlex.join([*words, "--out", "pick_again"])
 
 
-def _mark(xy: FloatArray, discs: FloatArray) -> str:
+def _mark(xy: FloatArray, areas: npt.ArrayLike) -> str:
+    discs = np.asarray(areas, np.float64).reshape(-1, 3)
     return picks_mark(Picks(xy)) + picks_mark(Picks(discs[:, :2]))
 
 

@@ -77,8 +77,7 @@ class Volumes:
         path = self.models(job).get(name)
         if path is None:
             return None
-        state = os.stat(path)
-        return self._packed.get((path, state.st_mtime_ns, state.st_size), lambda: pack_model(read_atoms(path), name))
+        return self._packed.of_file(path, lambda: pack_model(read_atoms(path), name))
 
     def packed(self, job: Job, name: str) -> bytes | None:
         """A map for the viewer; None where there is none of that name."""
@@ -91,8 +90,7 @@ class Volumes:
             over = read_map(mask) if mask is not None else None
             return pack_volume(read_map(path), most_box=MOST_BOX, mask=over, name=name)
 
-        state = os.stat(path)
-        return self._packed.get((path, state.st_mtime_ns, state.st_size), pack)
+        return self._packed.of_file(path, pack)
 
 
 def _model_files(folder: Path) -> list[Path]:
