@@ -28,7 +28,6 @@ from verglas.io import (
 )
 from verglas.io.atomic import write_text
 from verglas.io.coordinates import MICROGRAPH, match_names
-from verglas.reconstruction import reconstruct
 from verglas.report.html import render
 from verglas.report.tilt_page import ClassOfPairs, FoundPairs, tilt_page
 from verglas.report.tilt_pairs import write_polar_plot
@@ -36,6 +35,7 @@ from verglas.run.extract import ExtractOptions, extract_files
 from verglas.run.extract_inputs import Microscope
 from verglas.run.reasons import commonest_kind
 from verglas.tilting import ConicalSettings, TiltGeometry, TiltPairs, conical_tilt, fsc_outside_cone, tilt_pairs
+from verglas.tilting.projections import reconstruct_tilted
 from verglas.tilting.validation import validate_with_pairs
 from verglas.types import Particles, Picks
 from verglas.types.listener import Listener
@@ -406,17 +406,7 @@ def _one_class(
     name = f"class_{label + 1:02d}"
     write_map(job.out / f"{name}.mrc", done.map)
     write_particles(job.out / f"{name}_tilted.star", done.tilted)
-    halves = [
-        reconstruct(
-            done.tilted[start::2],
-            job.settings.symmetry,
-            job.settings.max_resolution_A,
-            ctf=job.settings.ctf,
-            threads=job.threads,
-            listener=None,
-        )
-        for start in (0, 1)
-    ]
+    halves = [reconstruct_tilted(done.tilted[start::2], job.settings, threads=job.threads) for start in (0, 1)]
     outside = fsc_outside_cone(halves[0], halves[1], done.missing.half_angle_deg)
     resolution = outside.resolution_A(0.143)
     record = {

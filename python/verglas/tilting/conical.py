@@ -26,11 +26,17 @@ from verglas.classification import Alignment2D, align2d, in_reference_frame
 from verglas.errors import InputError
 from verglas.geometry import euler_to_matrix, matrix_to_euler
 from verglas.image import Affine, shift, warp
-from verglas.masks import soft_sphere
-from verglas.reconstruction import reconstruct
+from verglas.masks import soft_circle
 from verglas.tilting.geometry import TiltGeometry
 from verglas.tilting.missing import MissingCone, missing_cone
-from verglas.tilting.projections import ShiftPrior, mask_radius_px, refine_tilted, shift_prior, shift_range_px
+from verglas.tilting.projections import (
+    ShiftPrior,
+    mask_radius_px,
+    reconstruct_tilted,
+    refine_tilted,
+    shift_prior,
+    shift_range_px,
+)
 from verglas.types import Map, Particles, Poses
 from verglas.types.arrays import Float32Array, FloatArray
 from verglas.types.convert import ParticlesLike, particles_of
@@ -248,18 +254,6 @@ def on_faces(untilted: Particles) -> np.ndarray:
     return np.abs((untilted.poses.angles_deg[:, 1] + 180) % 360 - 180) > 90
 
 
-def reconstruct_tilted(particles: Particles, settings: ConicalSettings, *, threads: int | None) -> Map:
-    """A map of the tilted images: division on the grid, which noise disturbs least (docs/kernels.md)."""
-    return reconstruct(
-        particles,
-        settings.symmetry,
-        settings.max_resolution_A,
-        ctf=settings.ctf,
-        threads=threads,
-        listener=None,
-    )
-
-
 # ---- the untilted images
 
 
@@ -403,7 +397,7 @@ def _first_poses(
     shifts = np.zeros((len(tilted), 2))
     usable = np.abs(turns[:, 2, 2]) > np.cos(np.radians(_STEEP_DEG))
     if usable.any():
-        masked = average * _disc(box, mask_radius_px(box, pixel, settings.diameter_A))
+        masked = average * soft_circle(box, mask_radius_px(box, pixel, settings.diameter_A), 3.0)
         rows = np.flatnonzero(usable)
         references = np.stack([foreshortened(masked, aligned.poses.angles_deg[i], turns[i]) for i in rows])
         reach = shift_range_px(box, pixel, settings.shift_range_A)
@@ -414,7 +408,3 @@ def _first_poses(
     if settings.method == "revised":
         shifts = prior.mean_px
     return Poses(angles, shifts * pixel), prior
-
-
-def _disc(box: int, radius: float) -> Float32Array:
-    return soft_sphere(box, radius, 3.0)[box // 2]

@@ -156,10 +156,14 @@ def _triangles(points: FloatArray) -> IntArray:
         simplices = Delaunay(points).simplices.astype(np.int64)
     except QhullError:
         raise InputError("match_particles: the picks lie on a line, so that triangles cannot be made") from None
-    a, b, c = (points[simplices[:, i]] for i in range(3))
-    clockwise = _cross(b - a, c - a) < 0
-    simplices[clockwise] = simplices[clockwise][:, [0, 2, 1]]
-    return simplices
+    return _in_one_sense(points, simplices)
+
+
+def _in_one_sense(points: FloatArray, corners: IntArray) -> IntArray:
+    """The triangles (k, 3) with their corners in the turning sense of +x towards +y."""
+    a, b, c = (points[corners[:, i]] for i in range(3))
+    against = _cross(b - a, c - a) < 0
+    return np.where(against[:, None], corners[:, [0, 2, 1]], corners)
 
 
 def _cross(a: FloatArray, b: FloatArray) -> FloatArray:
@@ -176,10 +180,7 @@ def _candidates(
         pooled.append(_triangles(look))
         if tilt == 0:
             pooled = pooled[-1:]
-    mine = np.unique(np.concatenate([np.sort(t, axis=1) for t in pooled]), axis=0)
-    a, b, c = (first[mine[:, i]] for i in range(3))
-    flip = _cross(b - a, c - a) < 0
-    mine[flip] = mine[flip][:, [0, 2, 1]]
+    mine = _in_one_sense(first, np.unique(np.concatenate([np.sort(t, axis=1) for t in pooled]), axis=0))
     theirs = _triangles(second)
     most = max(20, _MOST_CANDIDATES // (3 * len(theirs)))
     if len(mine) > most:

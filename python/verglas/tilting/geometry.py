@@ -81,9 +81,7 @@ class TiltGeometry:
     @property
     def matrix(self) -> FloatArray:
         """(2, 2): the linear part of the map of coordinates in the plane of the specimen."""
-        foreshortened = np.diag([np.cos(np.radians(self.tilt_deg)), 1.0])
-        turn = plane_turn(-self.axis_tilted_deg) @ foreshortened @ plane_turn(self.axis_untilted_deg)
-        return self.magnification * turn
+        return self.magnification * _plane_map(self.tilt_deg, self.axis_untilted_deg, self.axis_tilted_deg)
 
     @property
     def rotation(self) -> FloatArray:
@@ -124,6 +122,12 @@ def plane_turn(angle_deg: float) -> FloatArray:
     """R_z in the plane, passive: (x, y) -> (x cos + y sin, -x sin + y cos)."""
     c, s = np.cos(np.radians(angle_deg)), np.sin(np.radians(angle_deg))
     return np.array([[c, s], [-s, c]])
+
+
+def _plane_map(tilt_deg: float, axis_untilted_deg: float, axis_tilted_deg: float) -> FloatArray:
+    """(2, 2): of the plane of the specimen, from the first image to the second, at one magnification."""
+    foreshortened = np.diag([np.cos(np.radians(tilt_deg)), 1.0])
+    return plane_turn(-axis_tilted_deg) @ foreshortened @ plane_turn(axis_untilted_deg)
 
 
 def _half_open(angle_deg: float) -> float:
@@ -207,8 +211,7 @@ def fit_geometry(
 def _mapped(p: FloatArray, centred: FloatArray) -> FloatArray:
     """Positions under (tilt, axis, axis, x, y[, log magnification]), degrees."""
     scale = float(np.exp(p[5])) if len(p) > 5 else 1.0
-    turn = plane_turn(-p[2]) @ np.diag([np.cos(np.radians(p[0])), 1.0]) @ plane_turn(p[1])
-    return scale * centred @ turn.T + p[3:5]
+    return scale * centred @ _plane_map(p[0], p[1], p[2]).T + p[3:5]
 
 
 def _start(centred: FloatArray, second: FloatArray, fit_magnification: bool) -> FloatArray:

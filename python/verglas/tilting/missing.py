@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from verglas import fourier
+from verglas.assessment.fsc import first_crossing
 from verglas.errors import InputError
 from verglas.geometry import direction_vectors
 from verglas.types.arrays import FloatArray
@@ -103,16 +104,7 @@ class ConeFSC:
 
     def resolution_A(self, threshold: float = 0.5) -> float:
         """Where the curve first falls below, linearly interpolated; inf if from the first shell on."""
-        below = np.flatnonzero(self.curve[1:] < threshold)
-        if not len(below):
-            return float(1 / self.frequency_per_A[-1])
-        at = int(below[0]) + 1
-        if at == 1:
-            return float("inf")
-        high, low = self.curve[at - 1], self.curve[at]
-        part = (high - threshold) / (high - low)
-        frequency = self.frequency_per_A[at - 1] + part * (self.frequency_per_A[at] - self.frequency_per_A[at - 1])
-        return float(1 / frequency)
+        return first_crossing(self.frequency_per_A, self.curve - threshold)[0]
 
 
 def fsc_outside_cone(first: MapLike, second: MapLike, half_angle_deg: float) -> ConeFSC:
@@ -144,19 +136,12 @@ def fsc_outside_cone(first: MapLike, second: MapLike, half_angle_deg: float) -> 
     if one.data.shape != two.data.shape or len(set(one.data.shape)) != 1:
         raise InputError(f"fsc_outside_cone: expected cubes of one box, got {one.data.shape} and {two.data.shape}")
     shape = one.data.shape
-    a, b = (fourier.forward(m.data.astype(np.float32), 3) for m in (one, two))
-    shells = fourier.shells(shape)
     kz = np.abs(np.fft.fftfreq(shape[0])[:, None, None])
     # With rounding, or what lies on the cone's edge would count on one machine and not on another.
     kept = kz <= fourier.radius(shape) / shape[0] * np.cos(np.radians(half_angle_deg)) + 1e-9
-    weights = np.where(kept, fourier.half_weights(shape), 0.0)
+    spectra = [fourier.forward(m.data.astype(np.float32), 3) * kept for m in (one, two)]
     count = (shape[0] - 1) // 2 + 1
-    index = np.minimum(shells, count).ravel()
-
-    def total(values: npt.NDArray) -> FloatArray:
-        return np.bincount(index, weights=(values * weights).ravel(), minlength=count + 1)[:count].astype(np.float64)
-
-    power = total(np.abs(a) ** 2) * total(np.abs(b) ** 2)
-    cross = total((a * np.conj(b)).real.astype(np.float64))
+    power_one, cross, power_two = fourier.shell_sums(spectra, shape)[:, :count]
+    power = power_one * power_two
     curve = np.divide(cross, np.sqrt(power), out=np.zeros(count), where=power > 0)
     return ConeFSC(np.arange(count) / (shape[0] * one.pixel_size_A), curve, float(half_angle_deg))

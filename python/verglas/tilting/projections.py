@@ -108,6 +108,18 @@ def shift_range_px(box: int, pixel_size_A: float, shift_range_A: float | None) -
     return max(1, round(box / 8 if shift_range_A is None else shift_range_A / pixel_size_A))
 
 
+def reconstruct_tilted(particles: Particles, settings: ConicalSettings, *, threads: int | None) -> Map:
+    """A map of the tilted images: division on the grid, which noise disturbs least (docs/kernels.md)."""
+    return reconstruct(
+        particles,
+        settings.symmetry,
+        settings.max_resolution_A,
+        ctf=settings.ctf,
+        threads=threads,
+        listener=None,
+    )
+
+
 def refine_tilted(
     tilted: Particles,
     poses: Poses,
@@ -209,14 +221,7 @@ def _map_without(
     tilted: Particles, poses: Poses, out: np.ndarray, settings: ConicalSettings, threads: int | None
 ) -> Map:
     rows = np.flatnonzero(~out)
-    made = reconstruct(
-        tilted[rows].with_poses(poses[rows]),
-        settings.symmetry,
-        settings.max_resolution_A,
-        ctf=settings.ctf,
-        threads=threads,
-        listener=None,
-    )
+    made = reconstruct_tilted(tilted[rows].with_poses(poses[rows]), settings, threads=threads)
     radius = mask_radius_px(made.box, made.pixel_size_A, settings.diameter_A)
     return made.with_data(made.data * soft_sphere(made.box, radius, 3.0))
 
