@@ -5,21 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from itertools import cycle
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from verglas.assessment.fsc import FSC, threshold_name
 from verglas.assessment.guinier import Guinier
 from verglas.errors import InputError
-from verglas.report.style import COLOURS, FAINT, INK, new_figure, png, style_context
+from verglas.report.style import COLOURS, FAINT, INK, figure_format, new_figure, png, style_context, write_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 Thresholds = Sequence[float | str]
-_FORMATS = (".png", ".svg", ".pdf")
 
 
 def resolution_ticks(axes: Axes, top: float) -> None:
@@ -126,17 +125,10 @@ def write_fsc(curves: Mapping[str, FSC], path: Path, thresholds: Thresholds = (0
     ...     pathlib.Path(folder, "fsc.png").stat().st_size > 1000
     True
     """
-    from verglas.io import atomic_path
-
-    if path.suffix.lower() not in _FORMATS:
-        raise InputError(f"cannot write {path}: expected the suffix .png, .svg or .pdf")
+    figure_format(path)  # refused before anything is drawn
     fixed = [t for t in thresholds if not isinstance(t, str)]
     with style_context():
-        figure = _fsc_figure(curves, thresholds, fixed[-1] if fixed else None)
-        # No date: the same maps give the same file.
-        stamps: Any = {".png": {"Software": None}, ".svg": {"Date": None}, ".pdf": {"CreationDate": None}}
-        with atomic_path(path) as temporary:
-            figure.savefig(temporary, format=path.suffix[1:].lower(), metadata=stamps[path.suffix.lower()])
+        write_figure(_fsc_figure(curves, thresholds, fixed[-1] if fixed else None), path)
 
 
 def guinier(plots: Mapping[str, Guinier]) -> bytes:

@@ -6,7 +6,10 @@ matplotlib is loaded on first use and only through its object interface, so noth
 from __future__ import annotations
 
 import io
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
+
+from verglas.errors import InputError
 
 if TYPE_CHECKING:
     from matplotlib.axis import Axis
@@ -31,6 +34,8 @@ STYLE: Any = {
     "figure.facecolor": "white",
 }
 DPI = 144
+# What each format would write of the time and the program; no date, so that equal figures give equal files.
+_STAMPS: Any = {".png": {"Software": None}, ".svg": {"Date": None}, ".pdf": {"CreationDate": None}}
 
 
 def new_figure(width_in: float, height_in: float, layout: Literal["constrained"] | None = "constrained") -> Figure:
@@ -53,6 +58,31 @@ def style_context() -> Any:
 def png(figure: Figure, dpi: float = DPI) -> bytes:
     """A figure as PNG bytes, without the date and version stamps that would make equal figures differ."""
     return _draw(figure, dpi)
+
+
+def figure_format(path: Path) -> str:
+    """The format that a file's suffix asks for.
+
+    Raises
+    ------
+    InputError
+        Not PNG, SVG or PDF.
+    """
+    suffix = path.suffix.lower()
+    if suffix not in _STAMPS:
+        raise InputError(f"cannot write {path}: expected the suffix .png, .svg or .pdf")
+    return suffix[1:]
+
+
+def write_figure(figure: Figure, path: Path) -> None:
+    """A figure as a PNG, SVG or PDF file, as the suffix says; equal figures give equal files."""
+    import matplotlib
+
+    from verglas.io import atomic_path
+
+    kind = figure_format(path)
+    with matplotlib.rc_context({"svg.hashsalt": "verglas"}), atomic_path(path) as temporary:
+        figure.savefig(temporary, format=kind, metadata=_STAMPS[f".{kind}"])
 
 
 def few_colours(picture: bytes, colours: int = 32) -> bytes:

@@ -7,14 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from verglas.errors import InputError
-from verglas.report.style import COLOURS, FAINT, INK, new_figure, png, style_context
+from verglas.report.style import COLOURS, FAINT, INK, figure_format, new_figure, png, style_context, write_figure
 from verglas.tilting import TiltPairPlot, TiltPairs
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-_FORMATS = (".png", ".svg", ".pdf")
 
 
 def pair_fit(pairs: TiltPairs) -> bytes:
@@ -92,18 +89,9 @@ def write_polar_plot(plot: TiltPairPlot, path: Path, title: str = "") -> None:
     ...     "<svg" in pathlib.Path(folder, "pairs.svg").read_text(encoding="utf-8")
     True
     """
-    from verglas.io import atomic_path
-
-    if path.suffix.lower() not in _FORMATS:
-        raise InputError(f"cannot write {path}: expected the suffix .png, .svg or .pdf")
+    figure_format(path)  # refused before anything is drawn
     with style_context():
-        import matplotlib
-
-        figure = _polar(plot, title)
-        # No date, and names of parts that do not change: the same pairs give the same file.
-        stamps: Any = {".png": {"Software": None}, ".svg": {"Date": None}, ".pdf": {"CreationDate": None}}
-        with matplotlib.rc_context({"svg.hashsalt": "verglas"}), atomic_path(path) as temporary:
-            figure.savefig(temporary, format=path.suffix[1:].lower(), metadata=stamps[path.suffix.lower()])
+        write_figure(_polar(plot, title), path)
 
 
 def _polar(plot: TiltPairPlot, title: str) -> Figure:
