@@ -10,6 +10,7 @@ from scipy.special import logsumexp, softmax
 
 from verglas.errors import InputError
 from verglas.optics.refine import Calibration, Pixels, Setting
+from verglas.optics.refine.passes import evaluate
 from verglas.optics.refine.pixels import gather, image_spectra, pixel_terms
 from verglas.types import Map
 from verglas.types.arrays import Float32Array, FloatArray, IntArray
@@ -226,16 +227,7 @@ def shell_sums(setting: Setting, calibration: Calibration, noise_ratio: FloatArr
     pixels, params = setting.pixels, setting.particles.optics.as_params()
     sums = np.zeros((2, len(setting.particles), pixels.shells), np.float32)
     for rows in setting.batches(np.arange(len(setting.particles))):
-        h, g = int(setting.half[rows[0]]), int(setting.group[rows[0]])
-        some = setting.particles[rows]
-        batch = pixel_terms(
-            image_spectra(some, setting.threads),
-            setting.references[h].slices(some),
-            params[rows],
-            calibration.inverse_noise(g, pixels),
-            pixels,
-            setting.threads,
-        )
+        batch, _ = evaluate(setting, calibration, rows, params)
         sums[0, rows] = pixels.shell_sums(batch.cross.real * batch.sine)
         sums[1, rows] = pixels.shell_sums(batch.power * batch.sine**2)
     return ShellSums(*(sums / noise_ratio[:, None].astype(np.float32)))
