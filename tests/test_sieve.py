@@ -54,7 +54,7 @@ def auc(good, bad):
 
 class Heard(Silence):
     def __init__(self):
-        self.said, self.rows, self.phases = [], [], set()
+        self.said, self.rows, self.phases, self.passes = [], [], set(), 0
 
     def say(self, line):
         self.said.append(line)
@@ -64,6 +64,7 @@ class Heard(Silence):
 
     def progress(self, phase, done, total):
         self.phases.add(phase)
+        self.passes += phase == "particles scored" and done == total
 
 
 @pytest.fixture(scope="module")
@@ -117,10 +118,12 @@ def test_wrong_poses_are_told_by_the_accuracy_of_the_alignment_and_not_by_its_pr
 
 def test_a_clean_set_stays_whole():
     p, _, _ = planted("clean", 240, seed=2)
-    found = vg.sieve(p, alignability=0, threads=1, listener=None)
+    heard = Heard()
+    found = vg.sieve(p, alignability=0, threads=1, listener=heard)
     assert len(found.kept) == len(p)
     assert len(found.removed) == 0
     assert found.sentence.startswith("nothing was sieved: by the best of 3 rounds")
+    assert heard.passes == 3  # before each round, and not once more for the scores that are given
     # fewer particles of one kind make a worse map, and who was dropped was no worse than others
     assert found.rounds.gain_nats[1] < 0
     assert found.verdict.state == "go on"

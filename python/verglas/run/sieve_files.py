@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -78,16 +78,13 @@ def of_folder(job: SieveJob, symmetry_given: bool) -> SieveJob:
     settings, mask = job.settings, folder / "mask.mrc"
     stated = read_json(run).get("symmetry") if run.is_file() else None
     if stated and not symmetry_given:
-        settings = SieveSettings(**{**asdict(settings), "symmetry": str(stated)})
-    return SieveJob(
-        star,
-        job.out,
-        job.half_maps or (halves if all(path.is_file() for path in halves) else None),
-        job.mask or (mask if mask.is_file() else None),
-        job.previous,
-        job.stack,
-        settings,
-        job.threads,
+        settings = replace(settings, symmetry=str(stated))
+    return replace(
+        job,
+        particles=star,
+        half_maps=job.half_maps or (halves if all(path.is_file() for path in halves) else None),
+        mask=job.mask or (mask if mask.is_file() else None),
+        settings=settings,
     )
 
 

@@ -112,7 +112,8 @@ class Rounds:
         self.control: list[FloatArray] = []
         everyone = self.halves(~self.test)
         self.maps.append(everyone)
-        self.setting = self._setting(everyone if self.first is None else self._masked(self.first))
+        self._scored_by = everyone if self.first is None else self._masked(self.first)
+        self.setting = self._setting(self._scored_by)
         self.calibration = calibrate(self.setting)
         # the limit is asked of the first maps only: those of fewer particles may explain less, and end the rounds
         finest = self.limits.high_resolution_A if self.informative >= LEAST_SHELLS else None
@@ -148,6 +149,8 @@ class Rounds:
 
     def scores(self, halves: Halves) -> tuple[ParticleScores, Setting, Calibration]:
         """Of every particle in use, each against the other half's map."""
+        if halves is self._scored_by:  # a pass over all images that was made already
+            return self.scored, self.setting, self.calibration
         setting = self._setting(halves)
         calibration = calibrate(setting)
         return self._score(setting, calibration), setting, calibration
