@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import importlib.util
 import os
@@ -20,7 +21,7 @@ import verglas as vg
 from verglas import ops
 from verglas.cluster import ClusterProfile, ClusterRequest, Passes, connect, open_cluster, read_profile, worker
 from verglas.cluster.connect import slurm_arguments
-from verglas.cluster.passes import spool_folder
+from verglas.cluster.passes import _Submitted, spool_folder
 from verglas.errors import FormatError, InputError
 from verglas.refinement import schedule, start
 from verglas.refinement.em import initial_state, iterate
@@ -273,6 +274,37 @@ def test_blocks_are_handed_out_again_when_all_workers_were_killed_at_once(in_blo
         assert same_bits(iterate(problem, states[0], steps[0], kill_all, passes), made[0])
     assert len(killed) == 2
     assert "all workers were lost; this pass begins again" in sentences
+
+
+def test_a_block_that_was_lost_since_it_ended_is_waited_for_in_its_sum(tmp_path):
+    """The job ended with "a block ended as finished": its worker died before the coordinator had looked at it."""
+
+    class Lost:
+        key, status = "a", "lost"
+
+        def add_done_callback(self, call):
+            call(self)
+
+        def result(self, timeout=None):
+            raise AssertionError("nobody asks for the sums of a block")
+
+    class Root:
+        looks = 0
+
+        def result(self, timeout):
+            self.looks += 1
+            if self.looks < 2:
+                raise asyncio.TimeoutError
+            return "total"
+
+    ticks: list[int] = []
+    with (
+        open_cluster(ClusterRequest("local", 1), Silence(), job="test", threads=1, processes=False) as pool,
+        spool_folder(tmp_path) as spool,
+    ):
+        passes = Passes(pool, None, spool, Silence())
+        assert passes._gather(_Submitted([Root()], [Lost()], {"a": 7}), ticks.append) == ["total"]
+    assert ticks == [7, 0]
 
 
 @pytest.mark.slow

@@ -10,8 +10,9 @@ import re
 import shutil
 import tempfile
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -203,72 +204,50 @@ class Passes:
     # -- waiting -----------------------------------------------------------------------------------------------------
 
     def _gather(self, submitted: _Submitted, tick: Tick) -> list[Any]:
+        from distributed import KilledWorker
+
         ended: queue.Queue[Future] = queue.Queue()
         waiting = dict(submitted.sizes)
         while submitted.blocks:  # nothing else may hold them: sums that are held stay in the workers' memory
             submitted.blocks.pop().add_done_callback(ended.put)
-        idle_looks = 0
-        while waiting:
-            try:
-                future = ended.get(timeout=_LOOK_S)
-            except queue.Empty:
-                tick(0)  # a sign of life: the job hears signals where it tells how far it is
-                self._say_if_alone()
-                idle_looks = self._count_idle(idle_looks, submitted)
-                continue
-            idle_looks = 0
-            if future.status != "finished":
-                self._raise(future)
-            tick(waiting.pop(str(future.key)))
-            del future  # or its sums would stay in the worker's memory
         try:
-            return [self._total(root, submitted, tick) for root in submitted.roots]
-        except _WorkersIdleError:
-            raise
-        except Exception as error:
-            raise self._told(error) from error
+            while waiting:
+                future = self._watch(partial(ended.get, timeout=_LOOK_S), submitted, tick)
+                # What was lost since it ended is made again for its sum: it is no error, and nothing to wait for here.
+                if future.status in ("error", "cancelled"):
+                    future.result()  # raises
+                tick(waiting.pop(str(future.key)))
+                del future  # or its sums would stay in the worker's memory
+            # The last workers of a sum may be lost, too, and blocks be made again.
+            return [self._watch(partial(root.result, timeout=_LOOK_S), submitted, tick) for root in submitted.roots]
+        except KilledWorker as error:
+            raise InputError(
+                f"{self.job}: a block of particles ended every worker that took it, out of memory most likely; give "
+                "workers more, or --block-particles less"
+            ) from error
 
-    def _total(self, root: Future, submitted: _Submitted, tick: Tick) -> Any:
-        """The sum of a half set: its last workers may be lost, too, and blocks be made again."""
+    def _watch(self, look: Callable[[], Any], submitted: _Submitted, tick: Tick) -> Any:
+        """What comes of a look that ends after ``_LOOK_S`` seconds, looked again and again."""
         idle_looks = 0
         while True:
             try:
-                return root.result(timeout=_LOOK_S)
-            except asyncio.TimeoutError:  # before Python 3.11 not the built-in one
-                tick(0)
+                return look()
+            except (queue.Empty, asyncio.TimeoutError):  # before Python 3.11 asyncio's is not the built-in one
+                tick(0)  # a sign of life: the job hears signals where it tells how far it is
                 self._say_if_alone()
-                idle_looks = self._count_idle(idle_looks, submitted)
+            idle_looks = idle_looks + 1 if self._is_idle() else 0
+            if idle_looks == _IDLE_LOOKS:
+                self.workers.client.cancel(submitted.roots, force=True)
+                raise _WorkersIdleError
 
-    def _count_idle(self, looks: int, submitted: _Submitted) -> int:
-        """One more where there are workers and none has anything of this pass to do, else 0; too many end it."""
+    def _is_idle(self) -> bool:
+        """Whether there are workers and none has anything of this pass to do."""
         try:
             held = self.workers.client.processing()
         except OSError:
-            return 0  # the scheduler is being lost: its futures will say so
+            return False  # the scheduler is being lost: its futures will say so
         prefix = f"{self._run}-{self._count}-"
-        if not held or any(str(key).startswith(prefix) for keys in held.values() for key in keys):
-            return 0
-        if looks + 1 < _IDLE_LOOKS:
-            return looks + 1
-        self.workers.client.cancel(submitted.roots, force=True)
-        raise _WorkersIdleError
-
-    def _raise(self, future: Future) -> None:
-        try:
-            future.result()
-        except Exception as error:
-            raise self._told(error) from error
-        raise AssertionError(f"a block ended as {future.status}")
-
-    def _told(self, error: Exception) -> Exception:
-        from distributed import KilledWorker
-
-        if isinstance(error, KilledWorker):
-            return InputError(
-                f"{self.job}: a block of particles ended every worker that took it, out of memory most likely; give "
-                "workers more, or --block-particles less"
-            )
-        return error
+        return bool(held) and not any(str(key).startswith(prefix) for keys in held.values() for key in keys)
 
     def _say_if_alone(self) -> None:
         try:
