@@ -21,7 +21,7 @@ import numpy as np
 from verglas.cluster import worker
 from verglas.cluster.connect import Workers
 from verglas.errors import InputError
-from verglas.search.blocks import levels
+from verglas.search.blocks import add_blocks, levels
 from verglas.search.grid_step import HalfSums, Tick
 from verglas.search.half_pass import HalfTask
 from verglas.search.problem import Problem
@@ -173,7 +173,7 @@ class Passes:
                 total = made[group[0]]
                 for i in group[1:]:
                     total = self._start(
-                        worker.add, total, made[i], key=f"{name}-{depth}-{n}-{i}", home=None, priority=10
+                        add_blocks, total, made[i], key=f"{name}-{depth}-{n}-{i}", home=None, priority=10
                     )
                 following.append(total)
             made = following

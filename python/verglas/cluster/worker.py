@@ -1,4 +1,4 @@
-"""What runs on a worker: a block of particles, and the sum of two blocks.
+"""What runs on a worker: blocks of particles.
 
 A worker keeps the images of its blocks from one iteration to the next, and the references of one pass. All of it is
 also in files of the run folder or in the particles' own, so that any other worker can take a block over.
@@ -25,7 +25,7 @@ from verglas._version import __version__
 from verglas.errors import InputError
 from verglas.image.particles import in_memory
 from verglas.io import write_bytes
-from verglas.search.blocks import BlockSums, add_blocks, run_block
+from verglas.search.blocks import BlockSums, run_block
 from verglas.search.grid_step import GridStep, ignore_count
 from verglas.search.half_pass import HalfTask
 from verglas.search.pose_step import PoseStep
@@ -189,8 +189,3 @@ def do_block(order: BlockOrder, poses: PoseTable) -> BlockSums:
     with alone_in(order.folder):
         part = _KEPT.part(order)
         return run_block(_KEPT.work(order, part), part, poses, ignore_count)
-
-
-def add(first: BlockSums, second: BlockSums) -> BlockSums:
-    """Sums of two results."""
-    return add_blocks(first, second)

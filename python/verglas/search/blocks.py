@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from verglas import ops
 from verglas.search.grid_step import GridStep, HalfSums, Tick
 from verglas.search.pose_step import PoseStep
 from verglas.search.problem import Problem
@@ -91,19 +92,19 @@ def run_block(work: GridStep | PoseStep, part: Problem, poses: PoseTable, tick: 
 def add_blocks(first: BlockSums, second: BlockSums) -> BlockSums:
     """Sums of both, ``second`` following ``first``; neither is changed."""
     pairs = zip(first.sums.grids, second.sums.grids, strict=True)
-    return BlockSums(
-        first.poses.followed_by(second.poses),
-        HalfSums([a + b for a, b in pairs], first.sums.totals.followed_by(second.sums.totals)),
-    )
+    return _joined([a + b for a, b in pairs], first, second)
 
 
 def _take_in(total: BlockSums, more: BlockSums) -> BlockSums:
     """As :func:`add_blocks`, bit by bit, in the memory of ``total``."""
     for mine, theirs in zip(total.sums.grids, more.sums.grids, strict=True):
         mine += theirs
-    return BlockSums(
-        total.poses.followed_by(more.poses), HalfSums(total.sums.grids, total.sums.totals.followed_by(more.sums.totals))
-    )
+    return _joined(total.sums.grids, total, more)
+
+
+def _joined(grids: list[ops.GridSums], first: BlockSums, second: BlockSums) -> BlockSums:
+    totals = first.sums.totals.followed_by(second.sums.totals)
+    return BlockSums(first.poses.followed_by(second.poses), HalfSums(grids, totals))
 
 
 def add_in_order(made: Iterable[BlockSums]) -> BlockSums:
