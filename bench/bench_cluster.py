@@ -63,6 +63,15 @@ def processor_s(pid: int) -> float:
     return float(times.user + times.system)
 
 
+def arrays_of(state: Any, made: Any) -> tuple[Any, ...]:
+    """What an iteration made, to be compared bit by bit."""
+    return made.maps[0].raw, state.poses.angles_deg, state.halves[0].sigma2
+
+
+def same_bits(one: tuple[Any, ...], other: tuple[Any, ...]) -> bool:
+    return all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
+
+
 def timed_passes(problem: Any, state: Any, steps: list[Any], runner: Any, pids: list[int]) -> list[dict[str, Any]]:
     """Wall and processor seconds of an iteration of each phase, and what it made."""
     rows = []
@@ -78,7 +87,7 @@ def timed_passes(problem: Any, state: Any, steps: list[Any], runner: Any, pids: 
                 "wall_s": seconds,
                 "processor_s": time.process_time() - here + there,
                 "coordinator_s": time.process_time() - here,
-                "made": (made.maps[0].raw, state.poses.angles_deg, state.halves[0].sigma2),
+                "made": arrays_of(state, made),
             }
         )
     return rows
@@ -87,7 +96,7 @@ def timed_passes(problem: Any, state: Any, steps: list[Any], runner: Any, pids: 
 def compare(rows: list[dict[str, Any]], quiet: list[dict[str, Any]], workers: int) -> list[dict[str, Any]]:
     out = []
     for row, reference in zip(rows, quiet, strict=True):
-        same = all(np.array_equal(a, b) for a, b in zip(row["made"], reference["made"], strict=True))
+        same = same_bits(row["made"], reference["made"])
         numbers = {k: v for k, v in row.items() if k != "made"}
         share = reference["processor_s"] / row["processor_s"]
         out.append({"workers": workers, **numbers, "efficiency": share, "same_bits": same})
@@ -160,8 +169,7 @@ def kills(chosen: argparse.Namespace) -> None:
             for step, expected in zip(steps, quiet, strict=True):
                 killer = Killer(chosen.every, chosen.seed + len(rows))
                 now, made = iterate(problem, now, step, killer, passes)
-                found = made.maps[0].raw, now.poses.angles_deg, now.halves[0].sigma2
-                same = all(np.array_equal(a, b) for a, b in zip(found, expected["made"], strict=True))
+                same = same_bits(arrays_of(now, made), expected["made"])
                 rows.append({"phase": step.phase, "workers": chosen.workers, "kills": killer.killed, "same_bits": same})
                 print(rows[-1], flush=True)
                 total = sum(row["kills"] for row in rows)

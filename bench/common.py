@@ -29,9 +29,10 @@ def _memory_bytes() -> int | None:
         return None
 
 
-def _commit() -> str | None:
+def commit(folder: Path = ROOT) -> str | None:
+    """Of a checkout, as git names it."""
     try:
-        done = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True)
+        done = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=folder, capture_output=True, text=True)
     except OSError:
         return None
     return done.stdout.strip() or None
@@ -54,7 +55,7 @@ def machine() -> dict[str, Any]:
         "python": info["python"],
         "platform": info["platform"],
         "verglas": info["version"],
-        "commit": _commit(),
+        "commit": commit(),
         "packages": {name: v for name, v in info["packages"].items() if v is not None},
         "date_utc": datetime.now(timezone.utc).isoformat(timespec="seconds"),
     }

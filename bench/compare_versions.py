@@ -16,7 +16,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from common import RESULTS, machine
+from common import RESULTS, commit, machine
 
 # Run with either version: only what has kept its name and meaning is called.
 _COMMON = """
@@ -91,11 +91,6 @@ def run(checkout: Path, code: str, *folders: Path) -> dict[str, Any]:
     return json.loads(done.stdout.strip().splitlines()[-1])
 
 
-def commit(checkout: Path) -> str:
-    done = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=checkout, capture_output=True, text=True)
-    return done.stdout.strip() or str(checkout)
-
-
 def compare(name: str, checkouts: tuple[Path, Path], files: Path, repeats: int) -> dict[str, Any]:
     """One row: which results are the same in every run of both, and median seconds."""
     told: list[list[dict[str, Any]]] = [[], []]
@@ -117,10 +112,10 @@ def compare(name: str, checkouts: tuple[Path, Path], files: Path, repeats: int) 
     }
 
 
-def _done(path: Path, checkouts: tuple[Path, Path]) -> list[dict[str, Any]]:
+def _done(path: Path, commits: list[str]) -> list[dict[str, Any]]:
     """Rows of other jobs of the same two commits: one may go on with the rest."""
     had = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    same = [had.get("before"), had.get("after")] == [commit(one) for one in checkouts]
+    same = [had.get("before"), had.get("after")] == commits
     return had["rows"] if same else []
 
 
@@ -132,8 +127,9 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=1)
     given = parser.parse_args()
     checkouts = (given.before.resolve(), given.after.resolve())
+    commits = [commit(one) or str(one) for one in checkouts]
     path = RESULTS / "compare_versions.json"
-    rows = [row for row in _done(path, checkouts) if row["job"] not in given.jobs]
+    rows = [row for row in _done(path, commits) if row["job"] not in given.jobs]
     with tempfile.TemporaryDirectory() as folder:
         made = run(checkouts[1], _SIMULATE, Path(folder), Path(folder))
         if "error" in made:
@@ -142,7 +138,7 @@ def main() -> None:
             rows.append(compare(name, checkouts, Path(folder), given.repeats))
             print(json.dumps(rows[-1]), flush=True)
             # after every job: what was measured stays when the rest is stopped
-            record = {"before": commit(checkouts[0]), "after": commit(checkouts[1]), "machine": machine(), "rows": rows}
+            record = {"before": commits[0], "after": commits[1], "machine": machine(), "rows": rows}
             path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 
 
