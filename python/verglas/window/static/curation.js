@@ -1,7 +1,7 @@
 // Decisions on classes and micrographs: saved as files where the server may write, else downloaded.
 (function () {
   'use strict';
-  const {pick, save, loop, quoted, drafts, inside, scatter} = window.verglasDecide;
+  const {pick, save, loop, quoted, drafts, inside, offer, scatter} = window.verglasDecide;
   async function classes(root) {
     const cards = JSON.parse(pick(root, 'cards').textContent), grid = pick(root, 'grid'), sheet = new Image();
     const address = `/jobs/${root.dataset.job}/classes`, on = new Set(cards.filter(c => c.ticked).map(c => c.number));
@@ -46,7 +46,7 @@
     const address = `/jobs/${root.dataset.job}/micrographs`, table = await (await fetch(address + '.json')).json();
     const names = Object.keys(table.measures), kept = Uint8Array.from(table.kept, Number), past = [], canvas = pick(root, 'plot');
     let page = 0, order = null;
-    for (const one of ['x', 'y', 'measure']) { names.forEach((n, i) => pick(root, one).add(new Option(n, n, false, i === (one === 'y' ? Math.min(1, names.length - 1) : 0)))); }
+    offer(root, names);
     const plot = scatter(canvas, () => ({xs: table.measures[pick(root, 'x').value], ys: table.measures[pick(root, 'y').value], kept}), (polygon, p) => {
       const mode = pick(root, 'mode').value;
       change(() => { for (let i = 0; i < kept.length; i++) {

@@ -68,6 +68,15 @@ window.verglasDecide = (function () {
     for (const v of values) { if (v !== null) { a = Math.min(a, v); b = Math.max(b, v); } }
     return a < b ? [a - 0.03 * (b - a), b + 0.03 * (b - a)] : [a - 1, a + 1];
   };
+  // Columns to choose from: for both axes of a plot, and for a limit.
+  function offer(root, names) {
+    for (const one of ['x', 'y', 'measure']) { names.forEach((n, i) => pick(root, one).add(new Option(n, n, false, i === (one === 'y' ? Math.min(1, names.length - 1) : 0)))); }
+  }
+  // Where on a canvas an event is, in its own pixels.
+  function place(canvas, e) {
+    const box = canvas.getBoundingClientRect();
+    return [(e.clientX - box.left) / box.width * canvas.width, (e.clientY - box.top) / box.height * canvas.height];
+  }
   // Points of two values on a canvas, those kept and those dropped; a line drawn round some is handed to "drawn".
   function scatter(canvas, data, drawn) {
     const context = canvas.getContext('2d'), L = 60, B = 40, style = getComputedStyle(document.documentElement);
@@ -100,7 +109,7 @@ window.verglasDecide = (function () {
       }
       if (line.length) { c.strokeStyle = ink; c.beginPath(); line.forEach(([x, y], i) => i ? c.lineTo(x, y) : c.moveTo(x, y)); c.stroke(); }
     }
-    const at = e => { const box = canvas.getBoundingClientRect(); return [(e.clientX - box.left) / box.width * canvas.width, (e.clientY - box.top) / box.height * canvas.height]; };
+    const at = e => place(canvas, e);
     canvas.onpointerdown = e => { line = [at(e)]; canvas.setPointerCapture(e.pointerId); };
     canvas.onpointermove = e => { if (line.length) { line.push(at(e)); plot(); } };
     canvas.onpointerup = () => {
@@ -111,5 +120,5 @@ window.verglasDecide = (function () {
     };
     return plot;
   }
-  return {pick, download, loop, quoted, save, drafts, inside, scatter};
+  return {pick, download, loop, quoted, save, drafts, inside, offer, place, scatter};
 })();

@@ -1,7 +1,7 @@
 // Particles by their values: lines drawn round points and limits along histograms, counted by the server of all of them.
 (function () {
   'use strict';
-  const {pick, save, drafts, scatter} = window.verglasDecide, root = document.getElementById('particles');
+  const {pick, save, drafts, offer, scatter} = window.verglasDecide, root = document.getElementById('particles');
   if (!root) { return; }
   const address = `/jobs/${root.dataset.job}/particles`, H = 110, W = 300, CORNERS = 80;
   const number = v => Number(v.toPrecision(4));
@@ -14,7 +14,7 @@
     const told = await ask(address + '.json'), names = told.columns.map(c => c.name), canvas = pick(root, 'plot');
     let steps = told.steps, points = {x: [], y: []}, chosen = null, sort = '', way = 'up', page = 0, keep = () => {}, asked = 0;
     if (!names.length) { pick(root, 'count').textContent = 'No column of these particles varies.'; return; }
-    for (const one of ['x', 'y', 'measure']) { names.forEach((n, i) => pick(root, one).add(new Option(n, n, false, i === (one === 'y' ? Math.min(1, names.length - 1) : 0)))); }
+    offer(root, names);
     const x = () => pick(root, 'x').value, y = () => pick(root, 'y').value;
     const plot = scatter(canvas, () => ({xs: points.x, ys: points.y, kept: chosen ? chosen.sample : points.x.map(() => 1)}), (polygon, p) => {
       // Fewer corners than a hand leaves: the steps travel in an address.

@@ -1,7 +1,7 @@
 // Picks of one micrograph: by hand, by a limit on the merit of all candidates, by how far apart they are, and areas left out.
 (function () {
   'use strict';
-  const {pick, save, loop, drafts} = window.verglasDecide, root = document.getElementById('picks');
+  const {pick, save, loop, drafts, place} = window.verglasDecide, root = document.getElementById('picks');
   if (!root) { return; }
   const FEW = 1e-6;
   async function main() {
@@ -67,7 +67,7 @@
     const state = () => ({list: list.filter(p => p.by !== 'merit' || !at_merit.has(key(p.x, p.y))), discs, limit, apart: Number(apart.value)});
     function remember() { past.push({list, discs}); if (past.length > 100) { past.shift(); } }
     function changed() { draw(); keep(state()); }
-    const at = e => { const box = canvas.getBoundingClientRect(); return [(e.clientX - box.left) / box.width * canvas.width * frame - 0.5, (e.clientY - box.top) / box.height * canvas.height * frame - 0.5]; };
+    const at = e => place(canvas, e).map(v => v * frame - 0.5);
     const near = (x, y, reach) => shown().filter(p => Math.hypot(p.x - x, p.y - y) < reach);
     const away = gone => { list = list.filter(p => !(gone.includes(p) && p.by === 'hand')).map(p => gone.includes(p) ? {...p, by: 'never'} : p); };
     const hand = () => pick(root, 'hand').value, brush = () => Number(pick(root, 'brush').value) * frame / 2;
