@@ -62,7 +62,7 @@ def test_restack_and_prefixes(run, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "status", "message"),
     [
-        (["a.txt", "b.star"], 2, "cannot tell the format"),
+        (["a.doc", "b.star"], 2, "cannot tell the format"),
         (["a.star", "b.mrc"], 2, "cannot convert"),
         (["a.star", "b.cs", "--map-prefix", "x"], 2, "expected OLD=NEW"),
         (["a.mrc"], 2, "Missing argument"),
@@ -96,3 +96,30 @@ def test_warnings_are_one_line(run, tmp_path, data_dir):
     _, _, err = run("convert", data_dir / "particles" / "rln_proj_65.star", tmp_path / "p.star")
     assert all(line.startswith("verglas: warning: ") for line in err.splitlines())
     assert "no optics table" in err
+
+
+def test_coordinates_of_other_pickers_become_star_files(run, tmp_path, cs_file):
+    """A folder of boxes, a table of topaz and picks of cryoSPARC; scores and boxes stay, other targets are refused."""
+    (tmp_path / "boxes").mkdir()
+    for name in ("a", "b"):
+        (tmp_path / "boxes" / f"{name}.box").write_text("10 20 64 64\n30 40 64 64\n")
+    status, out, _ = run("convert", tmp_path / "boxes", tmp_path / "picks.star", "--json")
+    assert status == 0
+    assert json.loads(out)["micrographs"] == 2
+    found = vg.io.read_picks(tmp_path / "picks.star")
+    assert found["b"].xy_px.tolist() == [[42, 52], [62, 72]]
+    assert found["a"].columns["verglasBoxWidth"].tolist() == [64, 64]
+    # RELION's list of files is coordinates again, and so is a table of topaz
+    assert run("convert", tmp_path / "picks.star", tmp_path / "one.star", "--one-file")[0] == 0
+    assert vg.io.read_picks(tmp_path / "one.star")["a"].xy_px.tolist() == [[42, 52], [62, 72]]
+    (tmp_path / "topaz.txt").write_text("image_name\tx_coord\ty_coord\tscore\na\t3\t4\t-1.5\n")
+    status, out, _ = run("convert", tmp_path / "topaz.txt", tmp_path / "t.star", "--one-file")
+    assert out.endswith("t.star: 1 picks of 1 micrographs\n")
+    assert vg.io.read_picks(tmp_path / "t.star")["a"].columns["rlnAutopickFigureOfMerit"].tolist() == [-1.5]
+    status, _, err = run("convert", tmp_path / "topaz.txt", tmp_path / "t.cs")
+    assert status == 2
+    assert "coordinates are written as .star" in " ".join(err.split())
+    (tmp_path / "boxes" / "c.cbox").write_text("")
+    status, _, err = run("convert", tmp_path / "boxes", tmp_path / "again.star")
+    assert status == 1
+    assert "holds files of .box and .cbox" in err

@@ -106,6 +106,88 @@ def test_positions_of_xmipp_napari_and_spider(tmp_path, name, text):
     assert read_picks(tmp_path / name)["m"].xy_px.tolist() == [[10, 20]]
 
 
+MERIT, BOX = "rlnAutopickFigureOfMerit", ("verglasBoxWidth", "verglasBoxHeight")
+_CBOX = (
+    "data_global\n\n_cbox_format_version 1.0\n\ndata_cryolo\n\nloop_\n_CoordinateX #1\n_CoordinateY #2\n"
+    "_CoordinateZ #3\n_Width #4\n_Height #5\n_Confidence #6\n_filamentid #7\n"
+    "44.5 34 <NA> 32 31 0.8 {}\n100 50 <NA> 32 31 0.25 {}\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "xy", "columns"),
+    [
+        (
+            "m.cbox",
+            _CBOX.format("<NA>", "<NA>"),
+            [[60.5, 49], [116, 65]],
+            {MERIT: [0.8, 0.25], BOX[0]: [32, 32], BOX[1]: [31, 31]},
+        ),
+        ("m.cbox", _CBOX.format(0.0, 1.0), [[60.5, 49], [116, 65]], {"rlnHelicalTubeID": [1, 2]}),
+        (
+            "m.txt",
+            "image_name\tx_coord\ty_coord\tscore\nm\t3\t4\t-1.5\nm\t5\t6\t2\n",
+            [[3, 4], [5, 6]],
+            {MERIT: [-1.5, 2]},
+        ),
+        (
+            "m_info.json",
+            '{"boxes": [[3, 4, "auto_ref", 0.5], [5, 6, "auto_ref", 2]]}',
+            [[3, 4], [5, 6]],
+            {MERIT: [0.5, 2]},
+        ),
+        ("m.box", "10 20 64 48 -3\n", [[42, 44]], {BOX[0]: [64], BOX[1]: [48]}),
+        (
+            "m.box",
+            "#micrograph: m.mrc\n#segment length: 20\n#helix: (1, 2),(3, 4)\n0 0 20 20\n9 0 20 20\n"
+            "#helix: (5, 6),(7, 8)\n50 60 20 20\n",
+            [[10, 10], [19, 10], [60, 70]],
+            {"rlnHelicalTubeID": [1, 1, 2]},
+        ),
+    ],
+)
+def test_scores_boxes_and_filaments_of_other_pickers_are_kept(tmp_path, name, text, xy, columns):
+    (tmp_path / name).write_text(text)
+    found = read_picks(tmp_path / name)["m"]
+    assert found.xy_px.tolist() == xy
+    for label, values in columns.items():
+        assert found.columns[label].tolist() == values
+    if "<NA>\n" in text or "auto_ref" in text:
+        assert "rlnHelicalTubeID" not in found.columns
+
+
+def test_boxes_by_hand_have_no_score(tmp_path):
+    (tmp_path / "m.json").write_text('{"boxes": [[3, 4, "auto_ref", 0.5], [5, 6, "manual"]]}')
+    assert not read_picks(tmp_path / "m.json")["m"].columns
+
+
+def test_scores_and_filaments_of_cryosparc(tmp_path):
+    """NCC as figure of merit; filaments numbered from 1 in each micrograph."""
+    fields = [
+        ("location/micrograph_path", "S20"),
+        ("location/micrograph_shape", "<u4", (2,)),
+        ("filament/filament_uid", "<u8"),
+    ]
+    fields += [(name, "<f4") for name in ("location/center_x_frac", "location/center_y_frac", "pick_stats/ncc_score")]
+    rows = np.zeros(4, fields)
+    rows["location/micrograph_path"] = [b"a.mrc", b"b.mrc", b"a.mrc", b"a.mrc"]
+    rows["location/micrograph_shape"] = (100, 200)
+    rows["filament/filament_uid"] = [9_000_000_000_000_000_001, 7, 9_000_000_000_000_000_002, 9_000_000_000_000_000_001]
+    rows["location/center_x_frac"] = rows["location/center_y_frac"] = rows["pick_stats/ncc_score"] = [
+        0.5,
+        0.25,
+        0.75,
+        0.125,
+    ]
+    with open(tmp_path / "picks.cs", "wb") as handle:
+        np.save(handle, rows)
+    found = read_picks(tmp_path / "picks.cs")
+    assert found["a.mrc"].xy_px.tolist() == [[100, 50], [150, 75], [25, 12.5]]
+    assert found["a.mrc"].columns[MERIT].tolist() == [0.5, 0.75, 0.125]
+    assert found["a.mrc"].columns["rlnHelicalTubeID"].tolist() == [1, 2, 1]
+    assert found["b.mrc"].columns["rlnHelicalTubeID"].tolist() == [1]
+
+
 def test_lists_of_coordinate_files(tmp_path, monkeypatch):
     """Names lead from the project's folder, wherever one stands; a file that is not there, and a loop, are named."""
     job = tmp_path / "AutoPick" / "job006"
@@ -135,6 +217,8 @@ def test_lists_of_coordinate_files(tmp_path, monkeypatch):
         ("a.json", '{"boxes": [[1]]}', r"box 0 \(from 0\): expected \[x, y"),
         ("a.json", '{"boxes"', "not JSON"),
         ("a.box", "1 2 0 0\n", "a box of 0 x 0 px"),
+        ("a.box", "1 2 9 9 -1\n", r"line 1: the flag -1 marks an end of a helix"),
+        ("a.csv", "x,y,score\n1,2\n", r"line 2: 2 values, expected a score in column 3"),
         ("a.cbox", "data_x\n\nloop_\n_CoordinateX\n1\n", "no table data_cryolo"),
         ("a.spi", " ;spi/spi\n    1 3   11.   21. 7.\n", "a SPIDER document with 3 columns"),
         ("a.csv", "x,y\n1,two\n", r"a\.csv, line 2: expected a finite number, got 'two'"),

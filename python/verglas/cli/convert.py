@@ -1,4 +1,4 @@
-"""``verglas convert``: particles between STAR and CS, maps between types and compressions."""
+"""``verglas convert``: particles between STAR and CS, coordinates to STAR, maps between types and compressions."""
 
 from __future__ import annotations
 
@@ -25,10 +25,14 @@ def register(app: typer.Typer) -> None:
 
     @app.command(
         epilog="Examples: verglas convert J24/particles.cs particles.star --passthrough J24/passthrough_particles.cs | "
-        "verglas convert particles.star particles.cs | verglas convert map.mrc map.mrc.gz"
+        "verglas convert particles.star particles.cs | verglas convert map.mrc map.mrc.gz | "
+        "verglas convert CBOX/ picks.star"
     )
     def convert(
-        source: Path = typer.Argument(help="What to read: .star, .cs or .par; .mrc, .map, .ccp4 (.gz, .bz2)."),
+        source: Path = typer.Argument(
+            help="What to read: .star, .cs or .par; .mrc, .map, .ccp4 (.gz, .bz2); coordinates as .cbox, .box, .json, "
+            ".pos, .csv, .tsv, .txt, .cs, or a folder of them."
+        ),
         target: Path = typer.Argument(help="What to write; the suffix says the format."),
         stack: Path = typer.Option(None, help="Stack that holds the images, or folder of the stacks."),
         map_prefix: list[str] = typer.Option([], metavar="OLD=NEW", help="Replace a prefix of stack names."),
@@ -38,32 +42,32 @@ def register(app: typer.Typer) -> None:
         dtype: str = typer.Option(
             "float32", help="Voxels of a map: float32, float16, int8, int16, uint16, uint4 (integers must fit exactly)."
         ),
+        one_file: bool = typer.Option(False, "--one-file", help="All coordinates in one STAR file, not a file each."),
         as_json: bool = typer.Option(False, "--json", help="Print JSON."),
     ) -> None:
         """Convert particles between RELION (STAR) and cryoSPARC (CS), or a map between types and compressions.
 
+        Coordinates of crYOLO, topaz, cryoSPARC, EMAN and Xmipp become STAR files of RELION, with scores and boxes.
         Poses, shifts (pixels and angstrom), half sets, CTF and order are kept; columns without a
         counterpart travel along.
         """
-        from verglas.run.convert import ConvertOptions, kind_of
+        from verglas.run.convert import ConvertOptions, check_kinds
         from verglas.run.convert import convert as do_convert
 
         if pixel_size is not None and not pixel_size > 0:
             raise typer.BadParameter(f"{pixel_size}: expected more than 0 angstrom", param_hint="--pixel-size")
         try:
-            kinds = [kind_of(source), kind_of(target)]
+            check_kinds(source, target)
         except InputError as error:
             raise typer.BadParameter(str(error)) from None
-        if kinds[0] != kinds[1]:
-            raise typer.BadParameter(f"cannot convert {source} ({kinds[0]}) into {target} ({kinds[1]})")
-        options = ConvertOptions(stack, _prefixes(map_prefix), passthrough, restack, pixel_size, dtype)
+        options = ConvertOptions(stack, _prefixes(map_prefix), passthrough, restack, pixel_size, dtype, one_file)
         done = do_convert(source, target, options)
         if as_json:
             typer.echo(json.dumps(done, indent=2))
         else:
-            what = (
-                f"{done['particles']} particles"
-                if done["kind"] == "particles"
-                else f"map {done['shape_zyx']} (z, y, x)"
-            )
+            what = {
+                "particles": "{particles} particles",
+                "map": "map {shape_zyx} (z, y, x)",
+                "coordinates": "{picks} picks of {micrographs} micrographs",
+            }[done["kind"]].format(**done)
             typer.echo(f"{target}: {what}")

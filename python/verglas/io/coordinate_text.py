@@ -21,6 +21,9 @@ from verglas.errors import FormatError, VerglasWarning
 
 MICROGRAPH, X, Y = "rlnMicrographName", "rlnCoordinateX", "rlnCoordinateY"
 FIGURE_OF_MERIT = "rlnAutopickFigureOfMerit"
+# What RELION has no label for: sides of a picker's box, in pixels of the micrograph.
+BOX_WIDTH, BOX_HEIGHT = "verglasBoxWidth", "verglasBoxHeight"
+TUBE = "rlnHelicalTubeID"
 _NAMES = (
     "rlncoordinate{0} {0} {0}_px {0}coord {0}coor {0}_coord coordinate_{0} center_{0} centre_{0} {0}-coordinate "
     "coordinate{0}"
@@ -28,6 +31,7 @@ _NAMES = (
 _X_NAMES, _Y_NAMES = (_NAMES.format(axis).split() for axis in "xy")
 _X_NAMES.append("axis-1")  # of napari, whose axes are those of the array
 _Y_NAMES.append("axis-0")
+_SCORE_NAMES = ("score", "confidence", "figure_of_merit", FIGURE_OF_MERIT.lower())  # the first is topaz's
 _NAME_NAMES = ("rlnmicrographname", "micrograph", "micrograph_name", "image", "image_name", "filename", "file")
 _KNOWN = (
     "expected a header with x and y (and micrograph), or lines of x y or micrograph x y; also read: .star, .cs, .box, "
@@ -36,7 +40,7 @@ _KNOWN = (
 
 
 def from_text(path: Path) -> pd.DataFrame:
-    """A table with or without a header; the columns rlnCoordinateX, rlnCoordinateY, and rlnMicrographName if known."""
+    """A table with or without a header; x, y, and micrograph and score where they are known, by RELION's labels."""
     lines = numbered_lines(path)
     if not lines:
         return pd.DataFrame({X: [], Y: []})
@@ -46,7 +50,9 @@ def from_text(path: Path) -> pd.DataFrame:
         raise FormatError(f"{path}, line {number}: axis-2: points in a stack or a volume, not in one micrograph")
     x, y = _position(names, _X_NAMES), _position(names, _Y_NAMES)
     if x is not None and y is not None:
-        return _columns(path, lines[1:], x, y, _position(names, _NAME_NAMES))
+        table = _columns(path, lines[1:], x, y, _position(names, _NAME_NAMES))
+        score = _position(names, _SCORE_NAMES)
+        return table if score is None else table.assign(**{FIGURE_OF_MERIT: _scores(path, lines[1:], score)})
     if any(not is_number(word) for word in first[1:]) or not is_number(first[-1]):
         raise FormatError(f"{path}, line {number}: {_KNOWN}; got {' '.join(first)[:60]!r}")
     if len(first) == 2 and is_number(first[0]):
@@ -60,7 +66,7 @@ def from_text(path: Path) -> pd.DataFrame:
             VerglasWarning,
             stacklevel=4,
         )
-        return pd.DataFrame(boxes, columns=[X, Y], dtype=np.float64)
+        return pd.DataFrame(boxes, columns=[X, Y, BOX_WIDTH, BOX_HEIGHT], dtype=np.float64)
     raise FormatError(
         f"{path}, line {number}: {len(first)} columns without a header ({' '.join(first)[:60]!r}): which are x and y "
         f"cannot be told{_looks_like(lines)}; write a header, or only x and y. {_KNOWN}"
@@ -82,8 +88,15 @@ def _columns(
     return table.drop(columns=MICROGRAPH) if name is None else table
 
 
-def _boxes(lines: Sequence[tuple[int, list[str]]]) -> list[tuple[float, float]]:
-    """Middles of boxes, if every line is x, y and one and the same size twice; none if not."""
+def _scores(path: Path, lines: Sequence[tuple[int, list[str]]], at: int) -> list[float]:
+    short = next(((number, words) for number, words in lines if len(words) <= at), None)
+    if short is not None:
+        raise FormatError(f"{path}, line {short[0]}: {len(short[1])} values, expected a score in column {at + 1}")
+    return [finite_number(words[at], path, number) for number, words in lines]
+
+
+def _boxes(lines: Sequence[tuple[int, list[str]]]) -> list[tuple[float, float, float, float]]:
+    """Middles and sides of boxes, if every line is x, y and one and the same size twice; none if not."""
     if any(len(words) not in (4, 5) or not all(map(is_number, words)) for _, words in lines):
         return []
     numbers = np.array([[float(word) for word in words[:4]] for _, words in lines])
@@ -91,7 +104,7 @@ def _boxes(lines: Sequence[tuple[int, list[str]]]) -> list[tuple[float, float]]:
     if not (sizes == sizes[0, 0]).all() or not sizes[0, 0] >= 2 or sizes[0, 0] % 1:
         return []
     # N // 2, not N / 2: the pixel that EMAN calls the centre of a box.
-    return [(float(x + w // 2), float(y + h // 2)) for x, y, w, h in numbers]
+    return [(float(x + w // 2), float(y + h // 2), float(w), float(h)) for x, y, w, h in numbers]
 
 
 def _looks_like(lines: Sequence[tuple[int, list[str]]]) -> str:
@@ -108,7 +121,11 @@ def _looks_like(lines: Sequence[tuple[int, list[str]]]) -> str:
 
 
 def from_box(path: Path) -> pd.DataFrame:
-    """EMAN: x, y of the corner of the box, its width and height; the particle is at pixel N // 2 of it."""
+    """EMAN: x, y of the corner of the box, its width and height; the particle is at pixel N // 2 of it.
+
+    Lines ``#helix`` of EMAN's helices (crYOLO's EMAN_HELICON) begin a helix each, whose number becomes
+    rlnHelicalTubeID. Ends of helices (flags -1 and -2) are no particles and refused.
+    """
     rows = []
     for number, words in numbered_lines(path):
         if len(words) < 4:
@@ -118,12 +135,33 @@ def from_box(path: Path) -> pd.DataFrame:
         x, y, width, height = (finite_number(word, path, number) for word in words[:4])
         if width <= 0 or height <= 0:
             raise FormatError(f"{path}, line {number}: a box of {width:g} x {height:g} px; expected more than 0")
-        rows.append((x + width // 2, y + height // 2))
-    return pd.DataFrame(rows, columns=[X, Y], dtype=np.float64)
+        if len(words) > 4 and is_number(words[4]) and float(words[4]) in _HELIX_ENDS:
+            raise FormatError(
+                f"{path}, line {number}: the flag {words[4]} marks an end of a helix, not a particle; export segments "
+                "(EMAN_HELICON or CBOX_FILAMENT of crYOLO, or a STAR file)"
+            )
+        rows.append((x + width // 2, y + height // 2, width, height))
+    table = pd.DataFrame(rows, columns=[X, Y, BOX_WIDTH, BOX_HEIGHT], dtype=np.float64)
+    tubes = _helices(path)
+    return table.assign(**{TUBE: tubes}) if tubes else table
+
+
+_HELIX_ENDS = (-1.0, -2.0)  # EMAN's flags of the start and the end of a helix; -3 is that of a particle
+
+
+def _helices(path: Path) -> list[int]:
+    """Number of the helix of each line, from 1; empty where no line begins one."""
+    tubes, count = [], 0
+    for line in read_lines(path).splitlines():
+        if line.lstrip().lower().startswith("#helix:"):
+            count += 1
+        elif line.strip() and not line.lstrip().startswith("#"):
+            tubes.append(count)
+    return tubes if count else []
 
 
 def from_eman_json(path: Path) -> pd.DataFrame:
-    """EMAN2's info files: ``{"boxes": [[x, y, "manual", ...], ...]}``, middles of boxes; ``boxes_rct`` of pairs."""
+    """EMAN2's info files: ``{"boxes": [[x, y, "auto_ref", score], ...]}``, middles of boxes; ``boxes_rct`` of pairs."""
     try:
         record = json.loads(read_lines(path))
     except (ValueError, RecursionError) as error:
@@ -143,7 +181,10 @@ def from_eman_json(path: Path) -> pd.DataFrame:
         ):  # no list, no two numbers, or one that no float64 holds
             raise FormatError(f"{path}: box {number} (from 0): expected [x, y, ...], got {str(box)[:60]}") from None
         rows.append((x, y))
-    return pd.DataFrame(rows, columns=[X, Y], dtype=np.float64)
+    table = pd.DataFrame(rows, columns=[X, Y], dtype=np.float64)
+    scores = [box[3] if len(box) > 3 and isinstance(box[3], int | float) else None for box in boxes]
+    # Boxes by hand have no score, and 0 may be one: only where all have one can they be ranked.
+    return table if not scores or None in scores else table.assign(**{FIGURE_OF_MERIT: np.array(scores, np.float64)})
 
 
 def numbered_lines(path: Path) -> list[tuple[int, list[str]]]:

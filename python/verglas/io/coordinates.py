@@ -13,7 +13,18 @@ import pandas as pd
 
 from verglas.errors import FormatError, InputError
 from verglas.io import cs
-from verglas.io.coordinate_text import FIGURE_OF_MERIT, MICROGRAPH, X, Y, from_box, from_eman_json, from_text
+from verglas.io.coordinate_text import (
+    BOX_HEIGHT,
+    BOX_WIDTH,
+    FIGURE_OF_MERIT,
+    MICROGRAPH,
+    TUBE,
+    X,
+    Y,
+    from_box,
+    from_eman_json,
+    from_text,
+)
 from verglas.io.mrc import PathLike
 from verglas.io.rules import search_folders, written_name
 from verglas.io.spider import is_document, read_spider_document
@@ -22,8 +33,10 @@ from verglas.io.tomography import refuse_tomography
 from verglas.types import Picks
 from verglas.types import _columns as col
 
-_LISTED = "rlnMicrographCoordinates"
+LISTED = "rlnMicrographCoordinates"
 _PICKER_ENDINGS = ("_info", "_autopick", "_manualpick", "_picks", "_coords", "_boxes")
+# Fields of cryoSPARC's pickers and filament tracer.
+_NCC, _FILAMENT = "pick_stats/ncc_score", "filament/filament_uid"
 _CRYOSPARC_UID = re.compile(r"^\d{15,}_")
 
 
@@ -35,15 +48,17 @@ def read_picks(path: PathLike) -> dict[str, Picks]:
     path : path
         ``.star`` with rlnCoordinateX and rlnCoordinateY, or the list of such files that picking jobs of RELION 4 and 5
         leave; ``.cs`` with location/* (cryoSPARC); ``.box`` with corner and size of each box, ``.json`` (EMAN);
-        ``.cbox`` (crYOLO), with its confidence as figure of merit; ``.pos`` (Xmipp); documents of SPIDER that hold x
-        and y; ``.csv``, ``.tsv`` or ``.txt`` with a header that has x and y (and micrograph; or axis-1 and axis-0 of
-        napari), or without one and with columns x y or micrograph x y.
+        ``.cbox`` (crYOLO); ``.pos`` (Xmipp); documents of SPIDER that hold x and y; ``.csv``, ``.tsv`` or ``.txt``
+        with a header that has x and y (and micrograph and score, as topaz's tables; or axis-1 and axis-0 of napari),
+        or without one and with columns x y or micrograph x y.
 
     Returns
     -------
     dict of str -> Picks
         By the micrograph's name in the file. Where the file does not say it, the name is the file's own without
-        suffix and without a picker's ending (``_autopick``), for files of one micrograph each.
+        suffix and without a picker's ending (``_autopick``), for files of one micrograph each. A score (crYOLO's
+        confidence, cryoSPARC's NCC, topaz's and EMAN2's score) is the column rlnAutopickFigureOfMerit, sides of boxes
+        are verglasBoxWidth and verglasBoxHeight in pixels, filaments rlnHelicalTubeID, from 1.
 
     Raises
     ------
@@ -128,7 +143,7 @@ def write_picks(
     for file, p in zip(files, picks.values(), strict=True):
         write_star(folder / file, {"": _table_of(p)})
     names = [written_name(folder / file, path.parent, paths) for file in files]
-    listed = pd.DataFrame({MICROGRAPH: list(picks), _LISTED: names}, dtype=object)
+    listed = pd.DataFrame({MICROGRAPH: list(picks), LISTED: names}, dtype=object)
     write_star(path, {"coordinate_files": listed})
     return [path, *(folder / file for file in files)]
 
@@ -182,7 +197,7 @@ def _from_star(path: Path) -> pd.DataFrame:
         if X in table and Y in table:
             return _frame(table)
     for table in tables.values():
-        if _LISTED in table and MICROGRAPH in table:
+        if LISTED in table and MICROGRAPH in table:
             return _listed(path, _frame(table))
     raise FormatError(f"{path}: no table has the columns {X} and {Y}, so there are no coordinates in it")
 
@@ -194,14 +209,14 @@ def _frame(table: Any) -> pd.DataFrame:
 def _listed(path: Path, files: pd.DataFrame) -> pd.DataFrame:
     """The coordinates in the files that a list of RELION 4 or 5 names, from the folder of the project or beside it."""
     tables = []
-    for micrograph, name in zip(files[MICROGRAPH].astype(str), files[_LISTED].astype(str), strict=True):
+    for micrograph, name in zip(files[MICROGRAPH].astype(str), files[LISTED].astype(str), strict=True):
         file = next((f / name for f in search_folders(path) if (f / name).is_file()), None)
         if file is None:
             raise FormatError(
                 f"{path}: coordinates of {micrograph}: {name} not found beside the list, in the folders above it or in "
                 f"{Path.cwd()}"
             )
-        if file.suffix.lower() == ".star" and any(_LISTED in table for table in read_star(file).values()):
+        if file.suffix.lower() == ".star" and any(LISTED in table for table in read_star(file).values()):
             raise FormatError(f"{path}: coordinates of {micrograph}: {name} is a list of files again")
         for p in read_picks(file).values():
             tables.append(pd.DataFrame({MICROGRAPH: micrograph, X: p.xy_px[:, 0], Y: p.xy_px[:, 1], **p.columns}))
@@ -221,9 +236,13 @@ def _from_cbox(path: Path) -> pd.DataFrame:
         raise FormatError(f"{path}: boxes at several z: of a tomogram, not of one micrograph")
     x, y, width, height = (col.number_column(table[label], label, str(path)) for label in needed)
     # crYOLO's boxes name their corner, like EMAN's; the particle is the pixel N // 2 of the box.
-    picks = pd.DataFrame({X: x + width // 2, Y: y + height // 2})
+    picks = pd.DataFrame({X: x + width // 2, Y: y + height // 2, BOX_WIDTH: width, BOX_HEIGHT: height})
     if "Confidence" in table:
         picks[FIGURE_OF_MERIT] = col.number_column(table["Confidence"], "Confidence", str(path))
+    if "filamentid" in table:
+        filament = pd.to_numeric(table["filamentid"], errors="coerce")  # <NA> where none was traced
+        if filament.notna().all():
+            picks[TUBE] = filament.astype(np.int64).to_numpy() - int(filament.min()) + 1
     return picks
 
 
@@ -268,7 +287,14 @@ def _from_cs(path: Path) -> pd.DataFrame:
             f"{path}: no coordinates: expected location/center_x_frac, location/center_y_frac and "
             "location/micrograph_shape (they are often in the passthrough file)"
         )
-    return pd.DataFrame(location)
+    table = pd.DataFrame(location)
+    if _NCC in (array.dtype.names or ()):
+        table[FIGURE_OF_MERIT] = array[_NCC].astype(np.float64)
+    if _FILAMENT in (array.dtype.names or ()):
+        names = table.get(MICROGRAPH, pd.Series("", index=table.index))
+        # RELION counts the tubes of each micrograph from 1; cryoSPARC's are long numbers.
+        table[TUBE] = pd.Series(array[_FILAMENT]).groupby(names).transform(lambda uid: pd.factorize(uid)[0] + 1)
+    return table
 
 
 # ---- which micrograph a name means
