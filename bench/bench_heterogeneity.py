@@ -28,7 +28,7 @@ import verglas as vg
 from verglas.heterogeneity.components import mean_model
 from verglas.heterogeneity.linear import products
 from verglas.heterogeneity.posed import posed_images
-from verglas.initial_model.starts import resample_to_box
+from verglas.initial_model.course import resample_to_box
 from verglas.masks import soft_sphere
 from verglas.simulate import Model, hinge, phantom
 

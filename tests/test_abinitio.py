@@ -13,7 +13,9 @@ from verglas.errors import SettingError
 from verglas.initial_model.batch_step import thin_posterior
 from verglas.initial_model.centre import centre_particles
 from verglas.initial_model.consensus import judge
-from verglas.initial_model.starts import AbInitioSettings, Course, Start, working_box
+from verglas.initial_model.course import Course, working_box
+from verglas.initial_model.settings import AbInitioSettings
+from verglas.initial_model.starts import Start
 from verglas.map_geometry.hand import flip_hand, mirrored_angles
 from verglas.map_geometry.map_alignment import align_maps, turned_map
 from verglas.map_geometry.sphere import spherical_average

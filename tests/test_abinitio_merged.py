@@ -13,7 +13,8 @@ from verglas.assessment import FSC
 from verglas.initial_model.all_starts import Starts, compare_with_best
 from verglas.initial_model.consensus import Comparison, judge
 from verglas.initial_model.merged import centre_offset_px, centre_start, largest_offset_px, merge_starts
-from verglas.initial_model.starts import AbInitioSettings, Start, evaluate_held_out
+from verglas.initial_model.settings import AbInitioSettings
+from verglas.initial_model.starts import Start, evaluate_held_out
 from verglas.map_geometry.map_alignment import turned_map
 from verglas.map_geometry.symmetry_search import mass_centre, moved_map
 from verglas.search.state import HalfModel, PoseTable

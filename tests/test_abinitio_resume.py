@@ -10,7 +10,8 @@ from abinitio_runs import Stop, Stopping, drawn_problem, stop_at
 from command_line import main
 
 import verglas as vg
-from verglas.initial_model.starts import AbInitioSettings, place_particles, run_start
+from verglas.initial_model.settings import AbInitioSettings
+from verglas.initial_model.starts import place_particles, run_start
 from verglas.run import abinitio as run_job
 from verglas.run import live_page
 from verglas.run.checkpoint import Part

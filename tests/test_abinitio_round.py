@@ -9,8 +9,9 @@ from abinitio_runs import drawn_problem
 import verglas as vg
 from verglas.initial_model.consensus import aspherical_fsc, compare
 from verglas.initial_model.contest import _winner, contest
+from verglas.initial_model.settings import AbInitioSettings
 from verglas.initial_model.sign import better_sign, twin
-from verglas.initial_model.starts import AbInitioSettings, Start, evaluate_held_out
+from verglas.initial_model.starts import Start, evaluate_held_out
 from verglas.map_geometry.map_alignment import turned_map
 from verglas.map_geometry.sphere import aspherical_part, spherical_average
 from verglas.search.state import HalfModel, PoseTable

@@ -7,7 +7,9 @@ from abinitio_runs import drawn_problem
 
 import verglas as vg
 from verglas.initial_model.batch_step import BatchStep
-from verglas.initial_model.starts import AbInitioSettings, Course, update_model
+from verglas.initial_model.course import Course
+from verglas.initial_model.settings import AbInitioSettings
+from verglas.initial_model.starts import update_model
 from verglas.search.state import HalfModel, PoseTable
 
 BOX, PIXEL_A, DIAMETER_A = 32, 6.0, 140.0

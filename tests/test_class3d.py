@@ -17,7 +17,8 @@ from verglas.heterogeneity.posed import posed_images
 from verglas.heterogeneity.settings import ClassSettings
 from verglas.masks import soft_sphere
 from verglas.refinement.state import State
-from verglas.run.class3d import _counts, _sentence, class3d_files
+from verglas.run.class3d import _counts, class3d_files
+from verglas.run.class3d_trials import result_sentence
 from verglas.search.state import HalfModel, PoseTable
 from verglas.search.step import Step
 from verglas.simulate import Model, hinge, phantom
@@ -235,12 +236,12 @@ def test_sentence_says_what_was_not_tried():
         return [{"classes": c, "gain_over_one_nats": 1.0, "gain_over_one_error_nats": 0.1} for c in counts]
 
     two = (np.array([0.6, 0.4]), np.array([0.02, 0.02]))
-    assert "more than 2 were not tried" in _sentence(*two, rows(1, 2), [], auto=True)
-    assert "not tried" not in _sentence(*two, rows(1, 3, 2), [], auto=True)  # three gained nothing
-    assert "not tried" not in _sentence(*two, rows(1, 2), [], auto=False)
+    assert "more than 2 were not tried" in result_sentence(*two, rows(1, 2), [], auto=True)
+    assert "not tried" not in result_sentence(*two, rows(1, 3, 2), [], auto=True)  # three gained nothing
+    assert "not tried" not in result_sentence(*two, rows(1, 2), [], auto=False)
     one = (np.ones(1), np.zeros(1))
-    assert "one structure" in _sentence(*one, rows(2, 1), [], auto=True)
-    assert "two take 40 particles" in _sentence(*one, rows(1), [], auto=True)
+    assert "one structure" in result_sentence(*one, rows(2, 1), [], auto=True)
+    assert "two take 40 particles" in result_sentence(*one, rows(1), [], auto=True)
 
 
 def test_numbers_of_classes_are_those_that_particles_allow():

@@ -12,8 +12,9 @@ from verglas.classification import classify2d
 from verglas.errors import DeviceError
 from verglas.initial_model import AbInitioSettings, batch_step
 from verglas.initial_model.batch_step import BatchStep
+from verglas.initial_model.course import Course
 from verglas.initial_model.hill_climbing import ClimbStep
-from verglas.initial_model.starts import Course, random_map
+from verglas.initial_model.starts import random_map
 from verglas.search.grid_step import GridLimits
 from verglas.search.problem import Problem, survey
 from verglas.search.state import HalfModel, PoseTable

@@ -8,8 +8,10 @@ from abinitio_runs import Stop, agreement_A, drawn_problem, stop_at
 
 import verglas as vg
 from verglas.initial_model import find as job
+from verglas.initial_model.course import Course
 from verglas.initial_model.hill_climbing import ClimbStep, HillClimbing, nearest_directions
-from verglas.initial_model.starts import AbInitioSettings, Course, FirstNoise, run_start
+from verglas.initial_model.settings import AbInitioSettings
+from verglas.initial_model.starts import FirstNoise, run_start
 from verglas.run.checkpoint import Part
 from verglas.search.grid_search import Where
 from verglas.search.grid_step import DirectionGrid

@@ -12,7 +12,7 @@ from verglas.heterogeneity.components import component_radius, mean_model
 from verglas.heterogeneity.latent import Contrasts, latent_posterior
 from verglas.heterogeneity.linear import LinearSums, fold, products, solve
 from verglas.heterogeneity.posed import posed_images
-from verglas.initial_model.starts import resample_to_box
+from verglas.initial_model.course import resample_to_box
 from verglas.run.variability import summary, variability_files
 from verglas.simulate import hinge, phantom
 

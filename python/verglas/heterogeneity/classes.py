@@ -23,7 +23,7 @@ from verglas.heterogeneity.gain import mean_gain
 from verglas.heterogeneity.posed import PosedImages
 from verglas.heterogeneity.seeds import Seeds, SeedSearch, seed_search
 from verglas.heterogeneity.settings import ClassSettings
-from verglas.initial_model.starts import resample_to_box
+from verglas.initial_model.course import resample_to_box
 from verglas.refinement import schedule
 from verglas.refinement.em import initial_state, iterate
 from verglas.refinement.figures import Figures

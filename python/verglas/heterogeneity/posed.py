@@ -15,7 +15,7 @@ from verglas.errors import InputError, VerglasWarning
 from verglas.geometry import euler_to_matrix, symmetry_matrices
 from verglas.heterogeneity.expand import PARENT
 from verglas.image import find_unusable_images, in_memory, plan_resample, resample_particles
-from verglas.initial_model.starts import working_box
+from verglas.initial_model.course import working_box
 from verglas.masks import soft_sphere
 from verglas.optics import for_job
 from verglas.reconstruction.half_sets import images_of, split_halves

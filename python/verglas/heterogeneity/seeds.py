@@ -22,7 +22,8 @@ from verglas.geometry import healpix_spacing_deg
 from verglas.heterogeneity.proposals import propose_map
 from verglas.image import in_memory, plan_resample, resample_particles
 from verglas.initial_model.batch_step import BatchStep
-from verglas.initial_model.starts import resample_to_box, update_model, working_box
+from verglas.initial_model.course import resample_to_box, working_box
+from verglas.initial_model.starts import update_model
 from verglas.refinement.schedule import angles_in_plane
 from verglas.search.noise import first_noise, mean_power
 from verglas.search.problem import Problem, survey

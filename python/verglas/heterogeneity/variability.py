@@ -22,7 +22,7 @@ from verglas.heterogeneity.linear import half_volumes, one_pass
 from verglas.heterogeneity.posed import PosedImages, posed_as_chosen
 from verglas.heterogeneity.settings import AUTO, VariabilitySettings
 from verglas.image import fourier_resample
-from verglas.initial_model.starts import resample_to_box
+from verglas.initial_model.course import resample_to_box
 from verglas.masks import checked_mask
 from verglas.optics import common_size
 from verglas.types import Map, Particles

@@ -6,7 +6,8 @@ from verglas.initial_model.common_lines import CommonLines, Synchronised, find_c
 from verglas.initial_model.consensus import Comparison, Verdict
 from verglas.initial_model.find import AbInitio, find_initial_model
 from verglas.initial_model.observer import Observer
-from verglas.initial_model.starts import AbInitioSettings, Start
+from verglas.initial_model.settings import AbInitioSettings
+from verglas.initial_model.starts import Start
 from verglas.initial_model.symmetry import SymmetryFound
 
 __all__ = [

@@ -16,21 +16,12 @@ from verglas.initial_model.consensus import (
     rank_starts,
 )
 from verglas.initial_model.contest import CUBIC, Contest, contest
+from verglas.initial_model.course import Course, resample_to_box
 from verglas.initial_model.hill_climbing import HillClimbing
 from verglas.initial_model.observer import Observer
+from verglas.initial_model.settings import AUTO, METHODS, AbInitioSettings
 from verglas.initial_model.sign import SHARP_NATS, better_sign
-from verglas.initial_model.starts import (
-    AUTO,
-    METHODS,
-    AbInitioSettings,
-    Course,
-    Method,
-    Start,
-    StochasticEM,
-    evaluate_held_out,
-    resample_to_box,
-    run_start,
-)
+from verglas.initial_model.starts import Method, Start, StochasticEM, evaluate_held_out, run_start
 from verglas.initial_model.symmetry import SymmetryFound
 from verglas.search.problem import Problem
 from verglas.types.arrays import FloatArray, IntArray

@@ -7,7 +7,9 @@ from dataclasses import replace
 import numpy as np
 
 from verglas.initial_model.batch_step import BatchStep
-from verglas.initial_model.starts import AbInitioSettings, Course, random_map, update_model
+from verglas.initial_model.course import Course
+from verglas.initial_model.settings import AbInitioSettings
+from verglas.initial_model.starts import random_map, update_model
 from verglas.map_geometry.sphere import spherical_average
 from verglas.search.problem import Problem
 from verglas.search.state import HalfModel, PoseTable

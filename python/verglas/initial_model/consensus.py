@@ -11,7 +11,8 @@ from scipy.optimize import linear_sum_assignment
 
 from verglas import fourier
 from verglas.assessment import FSC, fsc
-from verglas.initial_model.starts import AbInitioSettings, Start, evaluate_held_out
+from verglas.initial_model.settings import AbInitioSettings
+from verglas.initial_model.starts import Start, evaluate_held_out
 from verglas.map_geometry.hand import flip_hand
 from verglas.map_geometry.map_alignment import align_maps, turned_map
 from verglas.map_geometry.sphere import aspherical_part, spherical_average

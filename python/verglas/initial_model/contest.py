@@ -14,7 +14,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from verglas.initial_model.batch_step import BatchStep
-from verglas.initial_model.starts import AbInitioSettings, Course, Start, Tell, resample_to_box, update_model
+from verglas.initial_model.course import Course, resample_to_box
+from verglas.initial_model.settings import AbInitioSettings
+from verglas.initial_model.starts import Start, Tell, update_model
 from verglas.refinement.schedule import angles_in_plane
 from verglas.search.problem import Problem
 from verglas.search.state import HalfModel, PoseTable

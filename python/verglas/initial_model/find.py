@@ -17,17 +17,11 @@ from verglas.initial_model.all_starts import Starts, all_starts, contest_groups,
 from verglas.initial_model.centre import centre_particles
 from verglas.initial_model.consensus import Comparison, Verdict
 from verglas.initial_model.contest import FINEST_A
+from verglas.initial_model.course import resample_to_box, working_box
 from verglas.initial_model.merged import centre_start, largest_offset_px, merge_starts
 from verglas.initial_model.observer import Observer
-from verglas.initial_model.starts import (
-    AUTO,
-    AbInitioSettings,
-    Start,
-    finish_start,
-    place_particles,
-    resample_to_box,
-    working_box,
-)
+from verglas.initial_model.settings import AUTO, AbInitioSettings
+from verglas.initial_model.starts import Start, finish_start, place_particles
 from verglas.initial_model.symmetry import SymmetryFound, with_symmetry
 from verglas.map_geometry.hand import flip_hand as mirror_map
 from verglas.map_geometry.hand import mirrored_angles

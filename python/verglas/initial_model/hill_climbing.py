@@ -21,8 +21,10 @@ from verglas._array_module import array_module, to_host
 from verglas._devices import work_on
 from verglas.geometry import euler_to_matrix, symmetry_matrices
 from verglas.initial_model.batch_step import BatchStep
+from verglas.initial_model.course import Course
+from verglas.initial_model.settings import AbInitioSettings
 from verglas.initial_model.snapshots import UnderWay
-from verglas.initial_model.starts import AbInitioSettings, Course, FirstNoise, Method, update_model
+from verglas.initial_model.starts import FirstNoise, Method, update_model
 from verglas.search.grid_search import GridSearch, PolarBatch
 from verglas.search.grid_step import DirectionGrid
 from verglas.search.image_batch import ImageBatch

@@ -10,7 +10,8 @@ import numpy as np
 from verglas.geometry import symmetry_matrices
 from verglas.initial_model.all_starts import Starts
 from verglas.initial_model.consensus import agreeing_starts, common_noise
-from verglas.initial_model.starts import Course, Start, evaluate_held_out
+from verglas.initial_model.course import Course
+from verglas.initial_model.starts import Start, evaluate_held_out
 from verglas.map_geometry.symmetry_search import mass_centre, moved_map
 from verglas.search.problem import Problem
 from verglas.types.arrays import Float32Array, FloatArray, IntArray

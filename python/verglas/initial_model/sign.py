@@ -17,7 +17,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from verglas.initial_model.starts import AbInitioSettings, Start, evaluate_held_out, full_passes
+from verglas.initial_model.settings import AbInitioSettings
+from verglas.initial_model.starts import Start, evaluate_held_out, full_passes
 from verglas.map_geometry.sphere import spherical_average
 from verglas.search.problem import Problem
 from verglas.search.state import HalfModel

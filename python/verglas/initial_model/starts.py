@@ -10,163 +10,31 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, Literal, Protocol
+from typing import Protocol
 
 import numpy as np
 
 from verglas import filters, fourier, ops
 from verglas.geometry import euler_to_matrix, random_orientations
-from verglas.image import fourier_resample
 from verglas.initial_model import snapshots as kept
 from verglas.initial_model.batch_step import BatchStep, BatchSums
+from verglas.initial_model.course import Course
+from verglas.initial_model.settings import AbInitioSettings
 from verglas.reconstruction.accumulate import direct_grid
 from verglas.reconstruction.sums import Batch, add_batch, finish, solve
-from verglas.refinement.schedule import angles_in_plane
 from verglas.refinement.update import resolution_shell
 from verglas.search.grid_step import ignore_count
 from verglas.search.problem import Problem
 from verglas.search.state import HalfModel, PoseTable
-from verglas.search.step import Step
 from verglas.types import Keeper, Map, Snapshot
 from verglas.types.arrays import Float32Array, FloatArray, IntArray
-from verglas.types.settings import check_settings, setting
 from verglas.types.snapshot import from_arrays, to_arrays
 
 Tell = Callable[[int, int], None]  # iterations done, in all
 
-AUTO = "auto"
-METHODS = ("em", "hill-climbing")
-_MOST_STARTS = 8
-_OF_NO_START: dict[str, Any] = {"changes_result": False}  # more starts may be made when a run goes on
 _START_IMAGES = 40  # random poses of few images make a blob that is no sphere
-_LEAST_BOX = 32
 _LEAST_NOISE = 1e-3  # of what it was, from one iteration to the next
-_MARGIN_SHELLS = 3  # of the maps beyond what is scored
 _PLACED_AT_ONCE = 8192
-
-
-@dataclass(frozen=True)
-class AbInitioSettings:
-    """Choices of an ab initio reconstruction; every number has the unit in its name.
-
-    Attributes
-    ----------
-    symmetry : str
-        Point group imposed from the start, RELION's orientation; or "auto": starts without, then the group that the
-        best map has (:mod:`verglas.initial_model.symmetry`).
-    diameter_A : float, optional
-        Diameter of the particle; four fifths of the box by default.
-    classes : int
-        Maps made at once.
-    starts : int
-        Independent random starts.
-    most_starts : int, optional
-        If no two agree, and there is structure, more are made, up to this many; 8 by default, but 1 if ``starts`` is.
-    initial_resolution_A, final_resolution_A : float
-        Resolution of the data used at the beginning and at the end.
-    iterations : int
-        Mini-batches per start.
-    full_iterations : int
-        Passes over all particles at the end of each start.
-    first_batch : int
-        Particles in the first mini-batch, for each class.
-    step_size : float
-        gamma, smallest weight of a fresh batch in the running sums.
-    shift_range_A : float
-        Largest shift searched around the centre that a round map finds (there, 2.5 times this).
-    held_out : float
-        Share of the particles that no start learns from; they rank the starts.
-    most_particles : int
-        Particles drawn for the starts; more add nothing at low resolution.
-    method : {"em", "hill-climbing"}
-        Stochastic expectation-maximisation; or stochastic hill climbing
-        (:mod:`verglas.initial_model.hill_climbing`), as a check by other means, of one map.
-    seed : int
-        Of starts, batches, held-out particles.
-    """
-
-    symmetry: str = setting("C1", "Point group, imposed from the start; or auto", flags=("--sym",))
-    diameter_A: float | None = setting(
-        None, "Diameter of the particle", more_than=0, default_words="four fifths of the box"
-    )
-    classes: int = setting(1, "Maps made at once", at_least=1, flags=("-k",))
-    starts: int = setting(3, "Random starts; one cannot be confirmed", at_least=1, **_OF_NO_START)
-    most_starts: int | None = setting(
-        None, "More starts while none agree, at most", at_least=1, default_words="8; 1 if starts is 1", **_OF_NO_START
-    )
-    initial_resolution_A: float = setting(40.0, "Finest data used at first", more_than=0)
-    final_resolution_A: float = setting(12.0, "Finest data used at the end", more_than=0)
-    iterations: int = setting(30, "Mini-batches per start", at_least=1)
-    full_iterations: int = setting(3, "Passes over all particles at the end of each start", at_least=1)
-    first_batch: int = setting(100, "Particles of the first mini-batch, for each class", at_least=1)
-    step_size: float = setting(0.4, "Smallest weight of a fresh mini-batch in the running sums", more_than=0, at_most=1)
-    shift_range_A: float = setting(10.0, "Largest shift searched, once centred", more_than=0)
-    held_out: float = setting(
-        0.1, "Share of the particles that no start learns from; they rank the starts", more_than=0, at_most=0.5
-    )
-    most_particles: int = setting(20000, "Most particles drawn to learn from", at_least=1, former=("max_particles",))
-    method: Literal["em", "hill-climbing"] = setting(
-        "em", "Stochastic expectation-maximisation, or hill climbing as a check by other means"
-    )
-    seed: int = setting(0, "Seed of everything random", at_least=0)
-
-    def __post_init__(self) -> None:
-        """Say at once what cannot be."""
-        further = []
-        if self.initial_resolution_A < self.final_resolution_A:
-            sentence = (
-                f"expected coarser than the final one, {self.final_resolution_A:g} A, got {self.initial_resolution_A:g}"
-            )
-            further.append(("initial_resolution_A", sentence))
-        if self.classes > 1 and self.method != METHODS[0]:
-            further.append(("classes", f"the method {self.method} makes one map, got {self.classes}"))
-        if self.classes > 1 and self.symmetry.lower() == AUTO:
-            further.append(("symmetry", "auto is for one class; give the group, or C1"))
-        check_settings("abinitio", self, further)
-
-    @property
-    def start_symmetry(self) -> str:
-        """Point group of the random starts."""
-        return "C1" if self.symmetry.lower() == AUTO else self.symmetry
-
-    @property
-    def all_iterations(self) -> int:
-        """Of a start: mini-batches, and passes over all particles."""
-        return self.iterations + self.full_iterations
-
-    @property
-    def max_starts(self) -> int:
-        """Starts that may be made."""
-        most = self.most_starts or (1 if self.starts == 1 else _MOST_STARTS)
-        return max(self.starts, most)
-
-
-def working_box(box: int, pixel_size_A: float, final_resolution_A: float) -> int:
-    """Side of images that hold a resolution with room for the maps' margin; the field of view stays.
-
-    Examples
-    --------
-    >>> from verglas.initial_model.starts import working_box
-    >>> working_box(128, 1.5, 12.0), working_box(32, 4.0, 12.0)
-    (40, 32)
-    """
-    radius = int(np.ceil(box * pixel_size_A / final_resolution_A)) + _MARGIN_SHELLS
-    return min(box, fourier.fast_size(max(_LEAST_BOX, 2 * radius + 2), even=True))
-
-
-def resample_to_box(volume: Float32Array, box: int) -> Float32Array:
-    """A map in another box over the same field; grey values are per voxel, so that it projects to the same scale.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from verglas.initial_model.starts import resample_to_box
-    >>> float(resample_to_box(np.ones((8, 8, 8), np.float32), 16).mean())
-    0.5
-    """
-    if len(volume) == box:
-        return volume
-    return np.ascontiguousarray(fourier_resample(volume, (box,) * 3) * np.float32(len(volume) / box), np.float32)
 
 
 @dataclass(frozen=True)
@@ -197,70 +65,6 @@ class Start:
     def score(self) -> float:
         """Mean log evidence of a held-out particle."""
         return float(self.evidence.mean())
-
-
-@dataclass(frozen=True)
-class Course:
-    """Resolution, sampling and batch of every iteration of a start."""
-
-    problem: Problem
-    settings: AbInitioSettings
-    n_train: int
-
-    @property
-    def last_radius(self) -> int:
-        """Last shell scored at the end."""
-        shell = self.problem.shell_of(self.settings.final_resolution_A)
-        return int(np.clip(shell, 3, (self.problem.box - 1) // 2 - 1))
-
-    @property
-    def first_radius(self) -> int:
-        """Last shell scored at the beginning."""
-        return int(np.clip(self.problem.shell_of(self.settings.initial_resolution_A), 3, self.last_radius))
-
-    @property
-    def grid_radius(self) -> int:
-        """Last shell of the sums."""
-        return min((self.problem.box - 1) // 2, self.last_radius + _MARGIN_SHELLS)
-
-    def progress(self, iteration: int) -> float:
-        """0 at the first mini-batch, 1 at the last."""
-        # a schedule of one iteration is all beginning
-        return min(1.0, iteration / max(self.settings.iterations - 1, 1))
-
-    def radius(self, iteration: int, resolved: float) -> int:
-        """Shell scored: what the schedule allows, and not far beyond what the halves agree on."""
-        f = self.progress(iteration)
-        by_schedule = self.first_radius + (self.last_radius - self.first_radius) * f**1.5
-        # Two shells ahead of what the halves agree on: without any lead no new shell could ever come to agree.
-        return int(np.clip(min(by_schedule, resolved + 2), self.first_radius, self.last_radius))
-
-    def batch(self, iteration: int) -> int:
-        """Particles of the mini-batch."""
-        first = min(self.n_train, self.settings.first_batch * self.settings.classes)
-        return round(first * (self.n_train / first) ** (self.progress(iteration) ** 1.5))
-
-    def step_size(self, iteration: int) -> float:
-        """gamma: 1 for the first batch, which forgets the random map."""
-        if iteration == 0 or iteration >= self.settings.iterations:
-            return 1.0
-        f = self.progress(iteration)
-        return self.settings.step_size + (1 - self.settings.step_size) * f**4
-
-    def step(self, radius: int) -> Step:
-        """Sampling that serves a radius: an angular step moves the particle's rim by about a third of a period."""
-        order = 2 if radius <= 7 else 3
-        reach = self.settings.shift_range_A / self.problem.pixel_size_A
-        shift_step = max(1.0, self.problem.box / (6 * radius))
-        return Step(
-            "grid",
-            radius,
-            min(self.grid_radius, radius + _MARGIN_SHELLS),
-            order,
-            angles_in_plane(order),
-            shift_step,
-            max(reach, shift_step),
-        )
 
 
 def random_map(problem: Problem, rows: IntArray, settings: AbInitioSettings, seed: int) -> Float32Array:

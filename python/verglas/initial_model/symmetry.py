@@ -13,7 +13,9 @@ import numpy as np
 
 from verglas.assessment import fsc
 from verglas.initial_model.batch_step import BatchStep
-from verglas.initial_model.starts import AbInitioSettings, Course, Start, evaluate_held_out, full_passes
+from verglas.initial_model.course import Course
+from verglas.initial_model.settings import AbInitioSettings
+from verglas.initial_model.starts import Start, evaluate_held_out, full_passes
 from verglas.map_geometry.axes import centre_on_axes
 from verglas.map_geometry.map_alignment import turned_map
 from verglas.map_geometry.symmetry_search import (

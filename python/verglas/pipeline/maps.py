@@ -13,7 +13,7 @@ from verglas._native import resolve_threads
 from verglas.assessment import PostprocessSettings
 from verglas.classification import Class2DSettings, SelectionRules
 from verglas.errors import InputError
-from verglas.initial_model.starts import AbInitioSettings
+from verglas.initial_model.settings import AbInitioSettings
 from verglas.io import read_json, read_map, read_particles, write_bytes, write_json, write_particles
 from verglas.pipeline.project import Project
 from verglas.pipeline.settings import ProcessSettings, settings_json, with_overrides

@@ -12,7 +12,7 @@ from verglas._screen import ListenerChoice, shown_to
 from verglas._version import __version__
 from verglas.errors import InputError
 from verglas.initial_model.find import AbInitio, find_initial_model
-from verglas.initial_model.starts import AbInitioSettings
+from verglas.initial_model.settings import AbInitioSettings
 from verglas.io import read_particles, write_json, write_map, write_particles
 from verglas.report.abinitio import AbInitioShown, write_abinitio_page
 from verglas.run.abinitio_watch import Watch

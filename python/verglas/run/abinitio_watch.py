@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from verglas.initial_model.observer import Observer
-from verglas.initial_model.starts import AbInitioSettings, Start
+from verglas.initial_model.settings import AbInitioSettings
+from verglas.initial_model.starts import Start
 from verglas.report.abinitio import StartSoFar, abinitio_running_page
 from verglas.report.html import Page
 from verglas.run.checkpoint import Checkpoints

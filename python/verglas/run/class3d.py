@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from itertools import combinations
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,13 +13,11 @@ import numpy as np
 from verglas._devices import device_names
 from verglas._screen import ListenerChoice, shown_to
 from verglas._version import __version__
-from verglas.assessment import fsc
 from verglas.errors import InputError
 from verglas.heterogeneity.classes import (
     ClassObserver,
     ClassTrial,
     fixed_trials,
-    gain_over,
     make_problem,
     search_classes,
 )
@@ -30,7 +27,7 @@ from verglas.heterogeneity.settings import AUTO, ClassSettings
 from verglas.heterogeneity.variability import SIGNIFICANT, small_mask
 from verglas.image import in_memory, plan_resample, resample_particles
 from verglas.initial_model import find_initial_model
-from verglas.initial_model.starts import resample_to_box, working_box
+from verglas.initial_model.course import resample_to_box, working_box
 from verglas.io import read_particles, write_json, write_map, write_particles, write_text
 from verglas.optics import for_job
 from verglas.reconstruction import reconstruct
@@ -38,6 +35,14 @@ from verglas.reconstruction.half_sets import images_of
 from verglas.report.heterogeneity import class3d_page
 from verglas.report.html import render
 from verglas.run.checkpoint import Checkpoints
+from verglas.run.class3d_trials import (
+    FEWEST_PER_CLASS,
+    compare_pairs,
+    resolution_of_curve,
+    result_sentence,
+    trial_row,
+    trial_sentence,
+)
 from verglas.run.cluster import ClusterChoice, ClusterUse
 from verglas.run.live_page import footer_text
 from verglas.run.machine import allowed_memory_GB
@@ -54,9 +59,6 @@ from verglas.types.settings import result_settings, settings_from
 
 Reference = Map | str | Path
 
-_FEWEST_PER_CLASS = 20
-_TWINS = 0.95  # correlation of two maps over the shells that both resolve, above which they are one
-_EMPTY = 0.01
 _POSTERIOR = "verglasClassPosterior"
 
 
@@ -279,10 +281,10 @@ class _Prepared(NamedTuple):
 
 def _counts(settings: ClassSettings, n: int) -> list[int]:
     """Numbers of classes to try on so many particles; what was asked for as a number must be possible."""
-    possible = [c for c in settings.counts if c == 1 or c * _FEWEST_PER_CLASS <= n]
+    possible = [c for c in settings.counts if c == 1 or c * FEWEST_PER_CLASS <= n]
     if not possible:
         raise InputError(
-            f"class3d: {settings.classes} classes of {n} particles; a class takes {_FEWEST_PER_CLASS} or more"
+            f"class3d: {settings.classes} classes of {n} particles; a class takes {FEWEST_PER_CLASS} or more"
         )
     return possible
 
@@ -309,9 +311,9 @@ class _Job:
         best, last, one = None, None, None
         for trial in prepared.trials:
             one = one or trial
-            row = _trial_row(trial, last or trial, one, prepared.image)
+            row = trial_row(trial, last or trial, one, prepared.image)
             rows.append(row)
-            watch.listener.say(_trial_sentence(row))
+            watch.listener.say(trial_sentence(row))
             better = last is None or row["gain_nats"] > SIGNIFICANT * row["error_nats"]
             if self.settings.classes != AUTO or better:
                 best, chosen_row = trial, row
@@ -370,7 +372,7 @@ class _Job:
 
         maps = [full(v) for v in trial.volumes]
         shares, errors = population_errors(trial.posterior)
-        pairs, twins = _pairs([Map(v, scale) for v in trial.volumes], trial.fsc)
+        pairs, twins = compare_pairs([Map(v, scale) for v in trial.volumes], trial.fsc)
         used = given[kept] if len(kept) < len(given) else given
         placed = used.with_poses(Poses(trial.poses.angles_deg, trial.poses.origin_px * scale))
         number = trial.posterior.argmax(axis=1)
@@ -389,85 +391,13 @@ class _Job:
             placed,
             prepared.excluded,
             rows,
-            [_resolution(c, grid.box * grid.pixel_size_A) for c in trial.fsc],
+            [resolution_of_curve(c, grid.box * grid.pixel_size_A) for c in trial.fsc],
             pairs,
             twins,
-            _sentence(shares, errors, rows, twins, auto=self.settings.classes == AUTO),
+            result_sentence(shares, errors, rows, twins, auto=self.settings.classes == AUTO),
             seconds,
             self.settings,
         )
-
-
-def _trial_row(trial: ClassTrial, before: ClassTrial, one: ClassTrial, image: IntArray) -> dict[str, Any]:
-    gain, error = gain_over(trial, before, image)
-    whole, whole_error = gain_over(trial, one, image)
-    first = trial is one
-    return {
-        "classes": trial.classes,
-        "gain_nats": gain,
-        "error_nats": error,
-        "gain_over_one_nats": None if first else whole,
-        "gain_over_one_error_nats": None if first else whole_error,
-        "iterations": trial.iterations,
-        "class_change": [round(c, 4) for c in trial.class_change],
-        "shares": [round(float(s), 4) for s in trial.posterior.mean(axis=0)],
-    }
-
-
-def _trial_sentence(row: dict[str, Any]) -> str:
-    if row["gain_over_one_nats"] is None:
-        return "one map: the particles' held-out evidence is what more classes are measured by"
-    return (
-        f"{row['classes']} classes: held-out gain {row['gain_nats']:+.4f} +- {row['error_nats']:.4f} nats per particle "
-        f"over the number before, shares {' '.join(f'{s:.3f}' for s in row['shares'])}"
-    )
-
-
-def _pairs(maps: list[Map], curves: FloatArray) -> tuple[list[dict[str, Any]], list[tuple[int, int]]]:
-    """How far the maps of every two classes agree, and which are one within what their half sets resolve."""
-    pairs: list[dict[str, Any]] = []
-    twins = []
-    for p, q in combinations(range(len(maps)), 2):
-        if not (maps[p].data.any() and maps[q].data.any()):
-            pairs.append({"first": p + 1, "second": q + 1, "agree_to_A": None})
-            continue
-        curve = fsc(maps[p], maps[q]).curve
-        reach = max(2, int(np.flatnonzero(np.append(np.minimum(curves[p], curves[q])[1:], 0) < 0.5)[0]) + 1)
-        resolution = _resolution(curve, maps[p].box * maps[p].pixel_size_A, 0.5)
-        pairs.append({"first": p + 1, "second": q + 1, "agree_to_A": resolution})
-        if np.nanmin(curve[1:reach]) > _TWINS:
-            twins.append((p + 1, q + 1))
-    return pairs, twins
-
-
-def _resolution(curve: FloatArray, field_A: float, threshold: float = 0.143) -> float:
-    below = np.flatnonzero(np.nan_to_num(curve[1:]) < threshold)
-    return float(field_A / max(1, below[0] if len(below) else len(curve) - 1))
-
-
-def _sentence(
-    shares: FloatArray, errors: FloatArray, rows: list[dict[str, Any]], twins: list[tuple[int, int]], *, auto: bool
-) -> str:
-    """What a reader must know; the row of the classes that were kept is the last."""
-    count, row = len(shares), rows[-1]
-    if count == 1 and auto:
-        untried = f"one class: two take {2 * _FEWEST_PER_CLASS} particles or more, and were not tried"
-        return untried if len(rows) == 1 else "one structure: no second class raises the held-out likelihood"
-    if count == 1:
-        return "one class, as asked for"
-    each = ", ".join(f"{100 * s:.1f} +- {100 * e:.1f} %" for s, e in zip(shares, errors, strict=True))
-    gain, error = row["gain_over_one_nats"], row["gain_over_one_error_nats"]
-    said = f"{count} classes of {each}; held-out gain over one map {gain:+.3f} +- {error:.3f} nats per particle"
-    if not gain > SIGNIFICANT * error:
-        said += ": within its error, so that nothing says that there is more than one structure"
-    if auto and count == max(r["classes"] for r in rows):
-        said += f"; more than {count} were not tried, and may explain the particles better"
-    empty = [str(k + 1) for k in np.flatnonzero(shares < _EMPTY)]
-    if empty:
-        said += f"; class {', '.join(empty)} is all but empty"
-    if twins:
-        said += f"; {', '.join(f'classes {p} and {q}' for p, q in twins)} are one map within what is resolved"
-    return said
 
 
 def _record(job: _Job) -> dict[str, Any]:

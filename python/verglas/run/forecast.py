@@ -21,8 +21,9 @@ from verglas.classification.class2d import first_radii, particles_of_seeding, se
 from verglas.classification.em2d import plan_stage
 from verglas.classification.working_set import Geometry, plan_geometry
 from verglas.geometry import healpix_spacing_deg, unit_pixels
+from verglas.initial_model.course import Course
 from verglas.initial_model.find import count_held_out
-from verglas.initial_model.starts import AbInitioSettings, Course
+from verglas.initial_model.settings import AbInitioSettings
 from verglas.refinement import schedule
 from verglas.refinement.problem import RefineProblem
 from verglas.run.held_out import MOST as MOST_HELD_OUT

@@ -6,7 +6,7 @@ import numpy as np
 
 from verglas.assessment import fsc, full_map_fsc
 from verglas.assessment.judge import judge_hidden_symmetry
-from verglas.initial_model.starts import resample_to_box
+from verglas.initial_model.course import resample_to_box
 from verglas.map_geometry.axes import centre_on_axes
 from verglas.map_geometry.map_alignment import turned_map
 from verglas.map_geometry.symmetry_search import (

@@ -14,7 +14,7 @@ from verglas.errors import InputError
 from verglas.geometry import euler_to_matrix, matrix_to_euler, parse_symmetry, symmetry_matrices
 from verglas.image import in_memory, plan_resample, resample_particles
 from verglas.initial_model.contest import Contest
-from verglas.initial_model.starts import resample_to_box, working_box
+from verglas.initial_model.course import resample_to_box, working_box
 from verglas.initial_model.subgroup_contest import contest_of_subgroups
 from verglas.map_geometry.axes import Upright, upright_map
 from verglas.reconstruction import reconstruct

@@ -5,8 +5,9 @@ from functools import partial
 from verglas.search.alignment import AlignSettings, align, align_plan
 from verglas.search.cells import Level, search_levels
 from verglas.search.planner import SearchCost, search_cost
-from verglas.search.pose_search import LocalWindow, PoseSearch, SearchSettings
+from verglas.search.pose_search import PoseSearch
 from verglas.search.posterior import LevelStatistics, SearchResult
+from verglas.search.search_settings import LocalWindow, SearchSettings
 
 __all__ = [
     "AlignSettings",

@@ -23,8 +23,9 @@ from verglas.search.cells import Level
 from verglas.search.grey_scale import cross_and_power
 from verglas.search.grid_search import GridSearch, PoseGrid, Where, shift_disc
 from verglas.search.image_batch import ImageBatch
-from verglas.search.pose_search import PoseSearch, SearchSettings
+from verglas.search.pose_search import PoseSearch
 from verglas.search.prepare import inverse_noise, reference_power, usable_batches
+from verglas.search.search_settings import SearchSettings
 from verglas.types import Poses
 from verglas.types.arrays import Array
 from verglas.types.listener import Listener, Silence

@@ -8,7 +8,7 @@ from verglas import ops
 from verglas._native import resolve_threads
 from verglas.geometry import unit_pixels
 from verglas.search.cells import Level
-from verglas.search.pose_search import SearchSettings, first_level_shifts, slices_per_block
+from verglas.search.search_settings import SearchSettings, first_level_shifts, slices_per_block
 
 # Bytes per cell in the lists of one batch: image, pixel, psi, shift, score, and what sorting them takes.
 _CELL_BYTES = 200
