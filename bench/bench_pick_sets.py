@@ -1,7 +1,8 @@
 """Picking without templates on real sets and simulated kinds: F, precision, recall, processor time.
 
-Writes bench/results/pick_<part>.json for each part asked for: ``apoferritin``, ``betagal``, ``kinds``, ``noise``; each
-goes on where it stopped (``trials`` in the file says what was run).
+Writes bench/results/pick_<part>.json for each part asked for: ``apoferritin``, ``betagal``, ``kinds``, ``noise``,
+``features`` (the classical pickers by features on the first three, and on apoferritin by 15 clicks); each goes
+on where it stopped (``trials`` in the file says what was run).
 Settings were chosen on 40 fields of noise of other seeds, on the apoferritin micrographs, on the beta-galactosidase
 micrographs of DEVELOPMENT, on GroEL and on ellipsoids, bricks and balls; the other micrographs and kinds are held out.
 Pairs lie within a third of the diameter (30 px on apoferritin). Needs ../shared/data.
@@ -20,7 +21,8 @@ from PIL import Image
 
 import verglas as vg
 from verglas import simulate
-from verglas.picking import PickMerit, compare_picks, inside, pick_detailed
+from verglas.picking import PickMerit, compare_picks, inside, pick_detailed, teach
+from verglas.picking.features import FEATURE_METHODS
 
 from common import ROOT, collect
 
@@ -35,10 +37,10 @@ METHODS = ("automatic", "log", "reference-free")
 COMPARED = ("automatic", "reference-free")  # those that `verglas process` could pick with by default
 
 
-def measured(method, micrograph, true, diameter_A, margin_px, radius_px) -> dict:
+def measured(method, micrograph, true, diameter_A, margin_px, radius_px, examples=None) -> dict:
     """Counts of one micrograph with true centres."""
     started = time.process_time()
-    result = pick_detailed(micrograph, diameter_A, method=method, threads=1)
+    result = pick_detailed(micrograph, diameter_A, method=method, examples=examples, threads=1)
     seconds = time.process_time() - started
     mine = result.picks.xy_px
     merit = compare_picks(
@@ -91,13 +93,18 @@ def betagal_one(method: str, name: str, true: np.ndarray) -> dict:
     return measured(method, micrograph, true, 180.0, 90 / 7.08, 60 / 7.08)
 
 
-def betagal(_seeds: int, minutes: float) -> None:
+def betagal_centres() -> dict[str, np.ndarray]:
     centres: dict[str, list] = {}
     for line in (DATA / "picking_betagal" / "picks.tsv").read_text().splitlines()[1:]:
         name, x, y = line.split("\t")
         centres.setdefault(name, []).append((float(x) / 4, float(y) / 4))
+    return {name: np.array(places) for name, places in centres.items()}
+
+
+def betagal(_seeds: int, minutes: float) -> None:
+    centres = betagal_centres()
     trials = {
-        f"{str(held_out).lower()}|{method}|{name}": partial(betagal_one, method, name, np.array(centres[name]))
+        f"{str(held_out).lower()}|{method}|{name}": partial(betagal_one, method, name, centres[name])
         for method in COMPARED
         for held_out in (False, True)
         for name in sorted(n for n in centres if (n not in DEVELOPMENT) == held_out)
@@ -206,7 +213,37 @@ def noise(seeds: int, minutes: float) -> None:
     collect("pick_noise", trials, noise_summary, minutes)
 
 
-PARTS = {"apoferritin": apoferritin, "betagal": betagal, "kinds": simulated, "noise": noise}
+def clicked_one(method: str, name: str) -> dict:
+    """A micrograph of apoferritin by examples: 15 of the given picks of another, spread over it."""
+    all_true = vg.io.read_picks(DATA / "apoferritin" / "picks.star")
+    first = min(all_true)
+    clicks = all_true[first].xy_px
+    clicks = clicks[:: len(clicks) // 15][:15]
+    examples = teach([(vg.read_micrograph(DATA / "apoferritin" / first, 1.5), clicks)], 130.0, threads=1)
+    micrograph = vg.read_micrograph(DATA / "apoferritin" / name, 1.5)
+    return measured(method, micrograph, all_true[name].xy_px, 130.0, 64, 30, examples)
+
+
+def features(seeds: int, minutes: float) -> None:
+    names = sorted(vg.io.read_picks(DATA / "apoferritin" / "picks.star"))
+    centres = betagal_centres()
+    held_out = [kind for kind in kinds() if "development" not in kind]
+    trials: dict[str, Any] = {}
+    for method in FEATURE_METHODS:
+        trials |= {f"apoferritin|0|{method}|{n}": partial(apoferritin_one, method, n) for n in names}
+        some = sorted(n for n in centres if n not in DEVELOPMENT)
+        trials |= {f"beta-galactosidase|0|{method}|{n}": partial(betagal_one, method, n, centres[n]) for n in some}
+        if method != "variance":
+            trials |= {f"apoferritin, 15 clicks|0|{method}|{n}": partial(clicked_one, method, n) for n in names[1:]}
+    for seed in range(seeds):
+        for snr in (0.02, 0.05):
+            for kind in held_out:
+                for method in ("log", *FEATURE_METHODS):
+                    trials[f"{kind}|{snr:g}|{method}|{seed}"] = partial(simulated_one, method, kind, snr, seed)
+    collect("pick_features", trials, lambda done: groups(done, ("set", "snr", "method")), minutes)
+
+
+PARTS = {"apoferritin": apoferritin, "betagal": betagal, "kinds": simulated, "noise": noise, "features": features}
 
 
 def main() -> None:

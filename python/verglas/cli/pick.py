@@ -28,6 +28,11 @@ def pick(
     diameter: float = typer.Option(..., "--diameter", "-d", help="Of the particle, A."),
     out: Path = typer.Option(..., "--out", "-o", help="Folder to write: picks.star, pictures/, report.html."),
     templates: Path = typer.Option(None, "--templates", help="Map, or class averages (.mrcs), particles white."),
+    examples: Path = typer.Option(
+        None,
+        "--examples",
+        help="Coordinates of 15 or more particles on some micrographs, to teach a method by features [invariants].",
+    ),
     ctf: Path = typer.Option(None, "--ctf", help="CTFs for the projections: STAR, or table with defocus_A."),
     compare: Path = typer.Option(None, "--compare", help="Picks taken as the truth: .star, .cs, .box, .csv."),
     leave_out: Path = typer.Option(
@@ -41,7 +46,7 @@ def pick(
     settings: dict[str, Any],
     microscope: dict[str, Any],
 ) -> None:
-    """Find particles in micrographs: without a reference, as blobs, or by templates.
+    """Find particles in micrographs: without a reference, as blobs, by templates, or by a few examples.
 
     Carbon, ice crystals and contaminants are left out, the threshold is found in each micrograph. report.html
     shows every micrograph with its picks and what to look at; verdict.json says whether to go on.
@@ -49,6 +54,8 @@ def pick(
     refuse_unless_positive({"--diameter": diameter}, "A")
     if templates is not None:
         settings = {"method": "template", **settings}
+    if examples is not None:
+        settings = {"method": "invariants", **settings}
     job = PickJob(
         micrographs,
         diameter,
@@ -62,6 +69,7 @@ def pick(
         threads,
         one_file,
         leave_out,
+        examples,
     )
     summary = pick_files(job)
     numbers = summary.as_dict()

@@ -3,14 +3,16 @@
 from functools import partial
 
 from verglas.picking.consensus import consensus, remove_duplicates
+from verglas.picking.examples import PickExamples
 from verglas.picking.image import SmallImage, prepare
 from verglas.picking.mask import BadAreas, bad_areas
 from verglas.picking.merit import PickMerit, RocCurve, compare_picks, match_picks, roc_curve
-from verglas.picking.particles import Averages, PickResult, PickSettings, inside, pick, pick_detailed
+from verglas.picking.particles import Averages, PickResult, PickSettings, inside, pick, pick_detailed, teach
 
 __all__ = [
     "Averages",
     "BadAreas",
+    "PickExamples",
     "PickMerit",
     "PickResult",
     "PickSettings",
@@ -26,5 +28,6 @@ __all__ = [
     "prepare",
     "remove_duplicates",
     "roc_curve",
+    "teach",
 ]
 __dir__ = partial(sorted, __all__)

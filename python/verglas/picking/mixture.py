@@ -216,7 +216,7 @@ def _fit_particles(heights: FloatArray, null: PeakHeights, centre: float, sigma:
     )
 
 
-def _best_count(probability: FloatArray) -> int:
+def best_count(probability: FloatArray) -> int:
     """Number of the highest that makes the expected F largest."""
     ordered = np.sort(probability)[::-1]
     expected = np.cumsum(ordered) / (np.arange(1, len(ordered) + 1) + ordered.sum())
@@ -287,7 +287,7 @@ def particle_cut(
     order = np.argsort(-values, kind="stable")
     fit = first
     for _ in range(_ROUNDS):  # the background without what has been picked, then the picks anew
-        picked = xy[order[: _best_count(fit.probability)]]
+        picked = xy[order[: best_count(fit.probability)]]
         again = _fit_particles(values, null, *background_level(score, picked, radius_px, allowed))
         if again.gain < LEAST_GAIN:
             break
@@ -311,7 +311,7 @@ def _doubtful_cut(values: FloatArray, null: PeakHeights, centre: float, sigma: f
 def _cut_of_fit(fit: _Fit, ordered: FloatArray, null: PeakHeights) -> ScoreCut:
     """The cut of the largest expected F; heights from the highest down."""
     probability = np.sort(fit.probability)[::-1]
-    count = _best_count(fit.probability)
+    count = best_count(fit.probability)
     spread = np.sqrt((fit.deviation**2 + (fit.sigma * null.deviation) ** 2) / 2)
     separation = (fit.mean - fit.centre - fit.sigma * null.mean) / spread
     return ScoreCut(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -15,6 +15,8 @@ from verglas.picking.average import learn
 from verglas.picking.blob import laplacian_score
 from verglas.picking.carbon import ring_contrast
 from verglas.picking.discriminant import Bands, as_correlation, split_bands
+from verglas.picking.examples import PickExamples, examples_by_hand
+from verglas.picking.features import FEATURE_METHODS, feature_peaks
 from verglas.picking.image import SmallImage, prepare
 from verglas.picking.mask import BadAreas, bad_areas
 from verglas.picking.mixture import ScoreCut
@@ -55,13 +57,15 @@ class PickSettings:
 
     Attributes
     ----------
-    method : {"automatic", "log", "reference-free", "consensus", "template"}
+    method : {"automatic", "log", "reference-free", "consensus", "template", "variance", ...}
         ``log``: a linear filter learned from the peaks of a Laplacian of a Gaussian (:mod:`.discriminant`), or, where
         weak particles are long or flat, one for each orientation (:mod:`.oriented`).
         ``automatic``: that, and the rotational average of what it picks; each micrograph decides which it supports
         more (:func:`.scored.most_supported`). ``reference-free``: a classifier in the manner of the APPLE picker and
         the average of its windows (:mod:`.average`). ``consensus``: picks of ``log`` that ``reference-free`` confirms.
-        ``template``: projections or class averages.
+        ``template``: projections or class averages. ``variance``, ``reduced``, ``signature``, ``swarm``,
+        ``invariants``: the classical pickers of :mod:`.features`, all but the first taught by examples or, without any,
+        by what ``log`` is certain of.
     threshold : float, optional
         Least figure of merit, from -1 to 1: a correlation. By default the cut of the largest expected F in each
         micrograph (:mod:`.mixture`). Methods have figures of merit of their own: give the method with it.
@@ -86,10 +90,22 @@ class PickSettings:
         An unknown method, a length that is negative, or a threshold that no figure of merit can have.
     """
 
-    method: Literal["automatic", "log", "reference-free", "consensus", "template"] = setting(
+    method: Literal[
         "automatic",
-        "What each micrograph supports most, as blobs, by a classifier, what these two agree on, or by templates "
-        "[template where some are given]",
+        "log",
+        "reference-free",
+        "consensus",
+        "template",
+        "variance",
+        "reduced",
+        "signature",
+        "swarm",
+        "invariants",
+    ] = setting(
+        "automatic",
+        "What each micrograph supports most, as blobs, by a classifier, what these two agree on, by templates "
+        "[template where some are given], or by features: local variance, a reduced representation, a signature, "
+        "swarm's profiles, rotational invariants",
     )
     threshold: float | None = setting(None, "Least figure of merit, -1 to 1", default_words="found in each micrograph")
     distance_A: float | None = setting(None, "Least distance of picks", at_least=0, default_words="0.7 diameters")
@@ -111,7 +127,7 @@ class PickSettings:
 
     def _impossible_threshold(self) -> Iterator[tuple[str, str]]:
         # Without templates and without learning the figure of merit is a response, which has no limits.
-        correlation = self.learn or self.method == "template"
+        correlation = (self.learn or self.method == "template") and self.method not in ("variance", "swarm")
         if self.threshold is not None and not abs(self.threshold) <= (1 if correlation else np.inf):
             yield (
                 "threshold",
@@ -164,6 +180,7 @@ def pick(
     *,
     templates: Templates | None = None,
     optics: Optics | None = None,
+    examples: PickExamples | None = None,
     threads: int | None = None,
     **changes: Any,
 ) -> Picks:
@@ -181,6 +198,8 @@ def pick(
         A map to project or class averages to turn: the method is "template" unless another is given.
     optics : Optics, optional
         CTF of the micrograph, one entry: modulates projections of a map.
+    examples : PickExamples, optional
+        Of :func:`verglas.picking.teach`: what the pickers by features compare with.
     threads : int, optional
         Threads; all by default. The result does not depend on it.
 
@@ -207,7 +226,14 @@ def pick(
     [(8, 6), (15, 20), (30, 12), (33, 24)]
     """
     return pick_detailed(
-        micrograph, diameter_A, settings, templates=templates, optics=optics, threads=threads, **changes
+        micrograph,
+        diameter_A,
+        settings,
+        templates=templates,
+        optics=optics,
+        examples=examples,
+        threads=threads,
+        **changes,
     ).picks
 
 
@@ -219,6 +245,7 @@ def pick_detailed(
     templates: Templates | None = None,
     optics: Optics | None = None,
     left_out: npt.ArrayLike | None = None,
+    examples: PickExamples | None = None,
     threads: int | None = None,
     **changes: Any,
 ) -> PickResult:
@@ -226,7 +253,7 @@ def pick_detailed(
 
     Parameters
     ----------
-    micrograph, diameter_A, settings, templates, optics, threads, **changes
+    micrograph, diameter_A, settings, templates, optics, examples, threads, **changes
         As for :func:`pick`.
     left_out : (n, 3) float, optional
         Discs of the micrograph, x, y and radius in pixels, in which nothing is picked.
@@ -241,6 +268,10 @@ def pick_detailed(
             "picking: templates and the method 'template' go together; "
             f"got the method {chosen.method!r} and {amount} templates"
         )
+    if examples is not None and chosen.method not in FEATURE_METHODS[1:]:
+        raise InputError(
+            f"picking: examples teach the methods {', '.join(FEATURE_METHODS[1:])}; got the method {chosen.method!r}"
+        )
     small = prepare(micrograph, diameter_A, white=chosen.white, threads=threads)
     if left_out is not None:
         small = small.without_discs(left_out)
@@ -248,7 +279,7 @@ def pick_detailed(
         result = _agreement(micrograph, small, diameter_A, chosen, threads)
     else:
         score = None if templates is None else _template_score(small, diameter_A, templates, optics, chosen, threads)
-        result = _pick_with_one_method(micrograph, small, diameter_A, chosen, score, threads)
+        result = _pick_with_one_method(micrograph, small, diameter_A, chosen, score, threads, examples)
     return replace(result, ring_contrast=ring_contrast(micrograph.data, micrograph.pixel_size_A))
 
 
@@ -259,6 +290,7 @@ def _pick_with_one_method(
     chosen: PickSettings,
     template_score: Float32Array | None = None,
     threads: int | None = None,
+    examples: PickExamples | None = None,
 ) -> PickResult:
     """First picks, areas to leave out in their light, picks."""
     bad = bad_areas(small)
@@ -266,7 +298,8 @@ def _pick_with_one_method(
     distance_px = distance_A / small.pixel_size_A
     everywhere = np.ones_like(bad.rough) if small.left_out is None else ~small.left_out
     search = Search(small, ~bad.wide if chosen.exclude else everywhere, distance_px, threads=threads)
-    filters = chosen.learn and chosen.method in ("automatic", "log")
+    features = chosen.method in FEATURE_METHODS
+    filters = features or (chosen.learn and chosen.method in ("automatic", "log"))
     bands = split_bands(small, threads=threads) if filters else None
     found = _first_peaks(search, chosen, template_score, bands)
     if chosen.exclude:
@@ -280,7 +313,9 @@ def _pick_with_one_method(
             found = search.peaks(found.source, found.score, found.template, found.null)
     if chosen.method == "automatic" and filters:
         found = most_supported([found, average_peaks(search, found)])
-    if bands is not None:
+    if features:
+        found = feature_peaks(search, found, chosen.method, examples)
+    elif bands is not None:
         found = with_oriented_peaks(search, bands, found)
     cut, merit = found.cut, found.heights
     if found.source in ("log", "oriented") and filters:
@@ -294,6 +329,61 @@ def _pick_with_one_method(
     candidates = candidates[inside(here, small.shape, border_A / micrograph.pixel_size_A)]
     picks = candidates[candidates.columns[MERIT] >= cut.threshold]
     return PickResult(picks, candidates, cut, bad, small, found.template, found.source)
+
+
+def teach(
+    micrographs: Iterable[tuple[MicrographLike, npt.ArrayLike]],
+    diameter_A: float,
+    settings: PickSettings | None = None,
+    *,
+    threads: int | None = None,
+) -> PickExamples:
+    """Examples for the pickers by features, of particles that a person has clicked.
+
+    Parameters
+    ----------
+    micrographs : iterable of (Micrograph, (n, 2) float)
+        Each with the centres of some of its particles, x and y in its pixels; 15 in all are enough.
+    diameter_A : float
+        Of the particle, as it will be picked with.
+    settings : PickSettings, optional
+        Whether particles are white, and whether carbon and ice are left out.
+    threads : int, optional
+        Threads; all by default.
+
+    Returns
+    -------
+    PickExamples
+
+    Raises
+    ------
+    InputError
+        Fewer than five clicks, or micrographs that nothing can be picked from.
+
+    Examples
+    --------
+    >>> import numpy as np, verglas as vg
+    >>> from verglas.picking import teach
+    >>> y, x = np.mgrid[:400, :400]
+    >>> places = [(60 + 70 * i, 60 + 70 * j) for i in range(5) for j in range(5)]
+    >>> data = sum(-1.0 * (np.hypot(x - u, y - v) < 12) for u, v in places)
+    >>> m = vg.Micrograph(data + np.random.default_rng(0).normal(size=data.shape), 4.0)
+    >>> examples = teach([(m, places[:15])], 96.0)
+    >>> len(examples.particles), 20 <= len(vg.pick(m, 96.0, method="invariants", examples=examples)) <= 28
+    (15, True)
+    """
+    chosen = settings or PickSettings()
+    clicked = []
+    for one, xy_px in micrographs:
+        micrograph = micrograph_of(one, "teach: micrograph")
+        small = prepare(micrograph, diameter_A, white=chosen.white, threads=threads)
+        bad = bad_areas(small)
+        distance_px = 0.7 * diameter_A / small.pixel_size_A
+        allowed = ~bad.wide if chosen.exclude else np.ones_like(bad.rough)
+        search = Search(small, allowed, distance_px, threads=threads)
+        found = filter_peaks(search, split_bands(small, threads=threads))
+        clicked.append((small, small.from_micrograph(xy_px), found))
+    return examples_by_hand(clicked)
 
 
 def _agreement(

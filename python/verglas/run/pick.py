@@ -35,6 +35,7 @@ from verglas.io.micrographs import MICROGRAPH, PATH, PIXEL, join_ctf
 from verglas.io.rules import written_name
 from verglas.picking import (
     Averages,
+    PickExamples,
     PickMerit,
     PickResult,
     PickSettings,
@@ -44,6 +45,7 @@ from verglas.picking import (
     match_picks,
     pick_detailed,
     roc_curve,
+    teach,
 )
 from verglas.picking.particles import MERIT, Templates
 from verglas.run.candidates import FOLDER as CANDIDATES
@@ -99,6 +101,8 @@ class PickJob:
         picks.star holds all coordinates, instead of a list of one file per micrograph.
     leave_out : Path, optional
         Discs in which nothing is picked, drawn by a person (:class:`verglas.run.candidates.LeftOut`).
+    examples : Path, optional
+        Picks of some particles on some of the micrographs, which teach the methods by features.
     """
 
     micrographs: Sequence[str]
@@ -113,6 +117,17 @@ class PickJob:
     threads: int | None = None
     one_file: bool = False
     leave_out: Path | None = None
+    examples: Path | None = None
+
+
+@dataclass(frozen=True)
+class _Given:
+    """What was read before the first micrograph."""
+
+    templates: Templates | None
+    truth: Mapping[str, Picks] | None
+    areas: Sequence[FloatArray | None]
+    taught: PickExamples | None
 
 
 @dataclass(frozen=True)
@@ -211,25 +226,41 @@ def pick_files(job: PickJob, *, listener: ListenerChoice = "screen") -> PickSumm
         for folder in (CANDIDATES, *(["pictures"] if job.pictures else [])):
             (job.out / folder).mkdir(exist_ok=True)
         held.write(state="running", settings=settings)
-        return _pick_all(job, table, (templates, truth, areas), held, start_time)
+        taught = None if job.examples is None else taught_by(job.examples, table, job)
+        return _pick_all(job, table, _Given(templates, truth, areas, taught), held, start_time)
+
+
+def taught_by(path: Path, table: pd.DataFrame, job: PickJob) -> PickExamples:
+    """Examples of the particles that a file names on micrographs of the list.
+
+    Raises
+    ------
+    InputError
+        None of its micrographs is in the list.
+    """
+    clicks = read_picks(path)
+    rows = match_names(list(clicks), [str(name) for name in table[MICROGRAPH]])
+    known = [(picks, int(row)) for picks, row in zip(clicks.values(), rows, strict=True) if row >= 0]
+    if not known:
+        first = next(iter(clicks), "none")
+        raise InputError(f"pick: {path}: none of its {len(clicks)} micrographs ({first}, ...) is among those given")
+    read = ((read_micrograph(table[PATH].iloc[row], _pixel(table.iloc[row])), picks.xy_px) for picks, row in known)
+    return teach(read, job.diameter_A, job.settings, threads=job.threads)
 
 
 def _pick_all(
     job: PickJob,
     table: pd.DataFrame,
-    given: tuple[Templates | None, Mapping[str, Picks] | None, Sequence[FloatArray | None]],
+    given: _Given,
     held: Tenure,
     start_time: float,
 ) -> PickSummary:
     """Each micrograph, written as it is done; then the set."""
-    templates, truth, areas = given
     outcomes: list[_Done] = []
     # Micrographs side by side before threads inside one: transforms of one micrograph do not fill many cores.
     workers = min(resolve_threads(job.threads), len(table))
     each = 1 if workers > 1 else job.threads  # micrographs side by side use the cores
-    work = in_order(
-        lambda row: _pick_one(job, table.iloc[row], row, templates, each, areas[row]), range(len(table)), workers
-    )
+    work = in_order(lambda row: _pick_one(job, table.iloc[row], row, given, each), range(len(table)), workers)
     files = unique_stems([str(name) for name in table[MICROGRAPH]], ".star")
     listed = [written_name(path, job.out) for path in table[PATH]]  # as picks.star has them
     for one in work:
@@ -246,7 +277,7 @@ def _pick_all(
     if not usable:
         why = most_common_reason([(one.name, one.reason) for one in outcomes])
         raise InputError(f"pick: none of {len(outcomes)} micrographs could be used: {why}")
-    summary = _summarise(job, outcomes, usable, truth, start_time)
+    summary = _summarise(job, outcomes, usable, given.truth, start_time)
     file_names = {one.name: listed[one.row] for one in usable}
     by_file = {file_names[n]: p for n, p in summary.picks.items()}
     write_picks(job.out / "picks.star", by_file, one_file=job.one_file)
@@ -281,28 +312,31 @@ def _optics(row: pd.Series[Any]) -> Optics | None:
     return Optics(**{name: [value] for name, value in values.items()})  # type: ignore[arg-type]
 
 
+def _pixel(row: pd.Series[Any]) -> float | None:
+    return float(row[PIXEL]) if PIXEL in row and np.isfinite(row[PIXEL]) else None
+
+
 def _pick_one(
     job: PickJob,
     row: pd.Series[Any],
     number: int,
-    templates: Templates | None,
+    given: _Given,
     threads: int | None,
-    left_out: FloatArray | None,
 ) -> _Done:
     name = str(row[MICROGRAPH])
     began = time.perf_counter()
-    pixel = float(row[PIXEL]) if PIXEL in row and np.isfinite(row[PIXEL]) else None
     optics = _optics(row)
     try:
-        micrograph = replace(read_micrograph(row[PATH], pixel), name=name)
+        micrograph = replace(read_micrograph(row[PATH], _pixel(row)), name=name)
         result = pick_detailed(
             micrograph,
             job.diameter_A,
-            templates=templates,
+            templates=given.templates,
             settings=job.settings,
             threads=threads,
-            optics=optics if templates is not None else None,
-            left_out=left_out,
+            optics=optics if given.templates is not None else None,
+            left_out=given.areas[number],
+            examples=given.taught,
         )
     # One micrograph must not end a session of thousands: why it failed stands in the account.
     except (VerglasError, OSError, MemoryError) as error:
