@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
 
+import verglas as vg
 from verglas.classification import Class2DSettings
+from verglas.refinement import schedule
+from verglas.refinement.settings import RefineSettings
+from verglas.refinement.start import make_problem
 from verglas.run import speed
-from verglas.run.forecast import class2d_forecast
+from verglas.run.forecast import class2d_forecast, planned_refine_forecast, refine_forecast
 from verglas.run.status import status
 from verglas.run.tenure import tenure
 from verglas.types.forecast import Forecast, Pace, Part
@@ -132,3 +137,17 @@ def test_run_json_and_status_say_what_is_left(tmp_path):
         hold.replace({"command": "refine", "state": "running", "run_state": "running"})
         assert json.loads((tmp_path / "run/run.json").read_text())["eta_seconds"] > 7000
     assert status(tmp_path / "run").eta_seconds is None
+
+
+def test_planned_particles_are_forecast_as_those_in_hand():
+    """The plan knows box, pixel size and diameter only; the same refinement of particles that exist takes as long."""
+    settings = RefineSettings(diameter_A=90.0, symmetry="C2")
+    images = np.random.default_rng(0).normal(size=(60, 32, 32)).astype(np.float32)
+    particles = vg.Particles.from_images(images, pixel_size_A=4.0).with_poses(vg.Poses(np.zeros((60, 3))))
+    particles = particles.with_optics(vg.Optics([15000.0] * 60, [15000.0] * 60))
+    problem = make_problem(particles, {}, settings, n_classes=1)
+    in_hand = refine_forecast(problem, schedule.first_step(problem))
+    planned = planned_refine_forecast(60, 32, 4.0, settings)
+    assert planned.parts == in_hand.parts
+    many = planned_refine_forecast(6_000_000, 32, 4.0, settings)
+    assert many.processor_s > 1000 * planned.processor_s / 2

@@ -94,6 +94,8 @@ def test_the_command(capsys):
     assert status == 0
     assert made["particles"]["best"] < made["particles"]["value"] < made["particles"]["worst"]
     assert made["resolution_of_particles_A"]["50000"]["best"] < made["resolution_of_particles_A"]["50000"]["worst"]
+    here = made["refinement_hours_here"]
+    assert 0 < here["best"] < here["value"] < here["worst"]
     used = 0.5 * made["particles_per_micrograph"] * made["micrographs"]["value"]
     assert used == pytest.approx(made["particles"]["value"], rel=0.05)
     status, printed, _ = main(["plan", "--mass", "150"], capsys)

@@ -18,7 +18,7 @@ from verglas.refinement import schedule, start
 from verglas.refinement.em import initial_state, iterate, reseed_empty_classes
 from verglas.refinement.plan import plan_memory
 from verglas.refinement.settings import RefineSettings
-from verglas.refinement.update import class_maps, join_halves, solve
+from verglas.refinement.update import class_maps, half_fsc, join_halves, resolution_shell, solve
 from verglas.search.candidates import Candidates, angle_between_deg, posterior, select_distinct, select_within
 from verglas.search.grid_step import DirectionGrid, GridStep
 from verglas.search.problem import survey
@@ -333,3 +333,18 @@ def test_noise_spectra_of_white_noise_come_back(small):
     corner = np.stack([problem.particles.images()[:, :3, :3], problem.particles.images()[:, -3:, -3:]])
     expected = corner.var() * BOX**2
     assert np.all(np.abs(state.halves[0].sigma2[0, 9:] / expected - 1) < 0.2)
+
+
+def test_a_mask_that_cannot_be_vouched_for_gives_no_resolution(small):
+    """A hard mask along the density makes noise agree: the curve is then no more than that of the sphere."""
+    problem, _, truth = small
+    signal = vg.filters.apply(truth, vg.filters.b_factor(1500.0)).data
+    rng = np.random.default_rng(0)
+    halves = np.stack([signal + 0.5 * signal.std() * rng.normal(size=signal.shape) for _ in range(2)])
+    halves = halves.astype(np.float32)
+    sphere = half_fsc(problem, halves, None)[1]
+    tight = (signal > np.quantile(signal, 0.98)).astype(np.float32)
+    wide = vg.masks.soft_edge(signal > np.quantile(signal, 0.7), 4.0)
+    last = problem.last_radius
+    assert (half_fsc(problem, halves, tight)[1] <= sphere + 1e-12).all()
+    assert resolution_shell(half_fsc(problem, halves, wide)[1], last) > resolution_shell(sphere, last)

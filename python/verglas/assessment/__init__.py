@@ -28,6 +28,12 @@ from verglas.assessment.guinier import (
 )
 from verglas.assessment.local_filter import filter_locally
 from verglas.assessment.local_resolution import LocalResolution, LocalResolutionSettings, local_resolution
+from verglas.assessment.local_sharpen import (
+    LocallySharpened,
+    LocalSharpenSettings,
+    deblur_locally,
+    scale_locally,
+)
 from verglas.assessment.map_model import MapModel, MapModelSettings, map_model
 from verglas.assessment.micrographs import (
     MicrographQuality,
@@ -67,6 +73,8 @@ __all__ = [
     "GuinierLine",
     "LocalResolution",
     "LocalResolutionSettings",
+    "LocalSharpenSettings",
+    "LocallySharpened",
     "MapModel",
     "MapModelSettings",
     "MicrographQuality",
@@ -87,6 +95,7 @@ __all__ = [
     "b_factor_of_displacement",
     "c_ref",
     "corrected_fsc",
+    "deblur_locally",
     "differential_phase_residual",
     "directional_fsc",
     "displacement_of_b_factor",
@@ -119,6 +128,7 @@ __all__ = [
     "q_scores",
     "randomise_phases",
     "reslog",
+    "scale_locally",
     "score_particles",
     "solvent_level",
     "solvent_mask",

@@ -23,6 +23,8 @@ BoolArray = npt.NDArray[np.bool_]
 # A window's transform is cut where it has fallen to this part of its value at 0: what is cut averages to nothing.
 _WINDOW_TAIL = 2e-3
 _SLAB_VOXELS = 1 << 19
+# A band is as wide as the window can tell frequencies apart: narrower ones reach out of the window instead.
+BAND_OF_WINDOW = 1 / 4.4
 # Of fewer independent voxels no correlation that maps have can be told from chance.
 LEAST_INDEPENDENT = 8.0
 

@@ -13,7 +13,7 @@ from verglas import fourier
 from verglas._screen import ListenerChoice, shown_to
 from verglas.assessment.fsc import fsc
 from verglas.assessment.independence import refuse_one_map_twice
-from verglas.assessment.local_bands import Band, linear_bands
+from verglas.assessment.local_bands import BAND_OF_WINDOW, Band, linear_bands
 from verglas.assessment.local_scan import (
     CorrelationValues,
     LocalValues,
@@ -31,8 +31,6 @@ from verglas.types.display import Shown
 from verglas.types.listener import phase_progress
 from verglas.types.settings import check_settings, setting, settings_from
 
-# A band is as wide as the window can tell frequencies apart: narrower ones reach out of the window instead.
-BAND_OF_WINDOW = 1 / 4.4
 _WINDOW_RESOLUTIONS = 2.0  # radius of the window, in resolutions of the whole map
 _SMALLEST_WINDOW_PX = 4.0
 _METHODS: dict[str, type[LocalValues]] = {

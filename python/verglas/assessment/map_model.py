@@ -216,9 +216,9 @@ def map_model(
     model = model_density(atoms, volume, threads=threads)
     around = near_atoms(atoms, volume, chosen.mask_radius_A)
     soft = masks.soft_edge(around, _SOFT_EDGE_A / volume.pixel_size_A)
-    shells = _Shells(volume)
+    shells = Shells(volume)
     sums = shells.sums(volume.data, model.data, threads)
-    d_model, d99 = _best_cut(shells.frequency, sums), _sufficient_cut(shells.frequency, sums[0])
+    d_model, d99 = best_cut(shells.frequency, sums), _sufficient_cut(shells.frequency, sums[0])
     resolution = max(chosen.resolution_A or d_model, 2 * volume.pixel_size_A)
     return MapModel(
         atoms,
@@ -268,7 +268,7 @@ def check_place(volume: Map, atoms: Atoms) -> FloatArray:
     return values
 
 
-class _Shells:
+class Shells:
     """Shells of a box of any shape, as wide as the longest side resolves."""
 
     def __init__(self, like: Map) -> None:
@@ -292,7 +292,7 @@ def _curve(sums: tuple[FloatArray, FloatArray, FloatArray]) -> FloatArray:
     return np.divide(sums[1], scale, out=np.zeros_like(scale), where=scale > 1e-12 * scale.max())
 
 
-def _best_cut(frequency: FloatArray, sums: tuple[FloatArray, FloatArray, FloatArray]) -> float:
+def best_cut(frequency: FloatArray, sums: tuple[FloatArray, FloatArray, FloatArray]) -> float:
     """d_model: the cut of the model's density that maximises its correlation with the whole map."""
     scale = np.sqrt(np.cumsum(sums[2]) * sums[0].sum())
     value = np.divide(np.cumsum(sums[1]), scale, out=np.zeros_like(scale), where=scale > 0)

@@ -51,6 +51,7 @@ _COMMANDS = (
     "postprocess",
     "directional",
     "local_resolution",
+    "local_sharpen",
     "map_model",
     "validate",
     "deposit",

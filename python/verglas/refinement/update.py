@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from verglas import filters, fourier, ops
 from verglas.assessment import corrected_fsc, fsc, randomise_phases, solvent_mask
+from verglas.assessment.phase_randomisation import vouches_for
 from verglas.assessment.postprocess import PostprocessSettings
 from verglas.reconstruction.direct import fft_weights
 from verglas.reconstruction.sums import finish
@@ -159,7 +160,9 @@ def _limit_band(problem: RefineProblem, volume: Float32Array, radius: int) -> Fl
 def half_fsc(problem: RefineProblem, halves: Float32Array, mask: Float32Array | None) -> tuple[FloatArray, FloatArray]:
     """FSC of half maps as they are, and in the mask, corrected for what the mask itself correlates.
 
-    In the sphere alone, whose edge is wide and far from the molecule, there is nothing to correct.
+    In the sphere alone, whose edge is wide and far from the molecule, there is nothing to correct. Where phase
+    randomisation cannot vouch for the mask the curve is at most that of the sphere: a tight mask would else claim
+    resolution from its own edge, and the next iteration would align noise to it.
     """
     threads = problem.threads
     first, second = (Map(v, problem.pixel_size_A) for v in halves)
@@ -178,7 +181,10 @@ def half_fsc(problem: RefineProblem, halves: Float32Array, mask: Float32Array | 
         mask,
         threads=threads,
     )
-    return unmasked, corrected_fsc(masked, without, shell).curve
+    corrected = corrected_fsc(masked, without, shell)
+    if vouches_for(shell, without, corrected):
+        return unmasked, corrected.curve
+    return unmasked, np.minimum(corrected.curve, fsc(first, second, problem.sphere, threads=threads).curve)
 
 
 def mask_from_map(problem: RefineProblem, halves: Float32Array, shell: float) -> Float32Array | None:

@@ -10,7 +10,7 @@ job goes.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -26,12 +26,14 @@ from verglas.initial_model.find import count_held_out
 from verglas.initial_model.settings import AbInitioSettings
 from verglas.refinement import schedule
 from verglas.refinement.problem import RefineProblem
+from verglas.refinement.settings import RefineSettings
 from verglas.run.held_out import MOST as MOST_HELD_OUT
 from verglas.run.speed import machine_speed
 from verglas.search.grid_step import MOST_CANDIDATES, wide_diameter_px
 from verglas.search.pose_step import coarse_radius
 from verglas.search.problem import Problem
 from verglas.search.step import Step
+from verglas.types import Particles
 from verglas.types.arrays import FloatArray
 from verglas.types.forecast import Forecast, Part
 
@@ -202,6 +204,60 @@ def refine_forecast(problem: RefineProblem, step: Step, *, done: int = 0) -> For
         [(phase, [made], extra.get(phase, 0.0)) for phase, made in refine_counts(problem, step, done=done)],
         problem.threads,
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _PlannedParticles(RefineProblem):
+    """As many particles as are planned, of which only the form is known: one blank image stands for all."""
+
+    count: int = 0
+
+    def __len__(self) -> int:
+        return self.count
+
+
+def planned_refine_forecast(
+    n_particles: int,
+    box: int,
+    pixel_size_A: float,
+    settings: RefineSettings | None = None,
+    threads: int | None = None,
+) -> Forecast:
+    """Of a refinement of particles that are not there yet, on this machine's processor.
+
+    Parameters
+    ----------
+    n_particles : int
+        At least 20.
+    box : int
+        Their side in pixels.
+    pixel_size_A : float
+    settings : RefineSettings, optional
+        Diameter and symmetry above all.
+    threads : int, optional
+
+    Examples
+    --------
+    >>> from verglas.run.forecast import planned_refine_forecast
+    >>> few, many = (planned_refine_forecast(n, 128, 1.5) for n in (10_000, 40_000))
+    >>> 2 < many.processor_s / few.processor_s < 5
+    True
+    """
+    blank = Particles.from_images(np.zeros((1, box, box), np.float32), pixel_size_A=pixel_size_A)
+    one = np.zeros(1, np.int64)
+    problem = _PlannedParticles(
+        particles=blank,
+        half=one + 1,
+        group=one,
+        micrograph=one,
+        params=np.zeros((1, 14)),
+        settings=settings or RefineSettings(),
+        threads=threads,
+        count=n_particles,
+    )
+    forecast = refine_forecast(problem, schedule.first_step(problem))
+    assert forecast is not None  # a problem is the processor's unless it names devices
+    return forecast
 
 
 def class2d_counts(n: int, geometry: Geometry, settings: Class2DSettings) -> list[tuple[str, FloatArray]]:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from verglas._native import resolve_threads
 from verglas.assessment.planner import (
     Imaging,
     least_diameter_A,
@@ -19,11 +20,14 @@ from verglas.assessment.planner import (
 )
 from verglas.errors import InputError
 from verglas.geometry import symmetry_order
+from verglas.refinement.settings import RefineSettings
+from verglas.run.forecast import planned_refine_forecast
 from verglas.types.settings import check_settings, setting, settings_from
 
 _NYQUIST_ROOM = 1.25  # the resolution is kept this factor from Nyquist
 _BOX_OVER_DIAMETER = 1.5
 _THOROUGHNESS = 7
+_FEWEST, _MOST_PARTICLES = 20, 1e9  # that a refinement takes, and beyond which nobody would begin one
 _COUNTS = (1e3, 1e4, 1e5, 1e6)
 
 
@@ -58,6 +62,7 @@ class PlanSettings:
     )
     micrographs_per_hour: float = setting(200.0, "Exposures that the microscope makes.", more_than=0)
     used: float = setting(0.5, "Share of the picked particles that goes into the map.", more_than=0, at_most=1)
+    threads: int | None = setting(None, "Threads of the refinement.", at_least=1, default_words="all")
 
     def __post_init__(self) -> None:
         """Check once."""
@@ -97,6 +102,10 @@ class Plan:
     box : int
     operations : float
         Of one exhaustive search of all the particles.
+    refinement_hours : Range
+        Of ``verglas refine`` of the particles, on this machine's processor.
+    threads : int
+        Of that refinement.
     """
 
     settings: PlanSettings
@@ -111,6 +120,8 @@ class Plan:
     views: int
     box: int
     operations: float
+    refinement_hours: Range
+    threads: int
 
     def as_dict(self) -> dict[str, Any]:
         """What ``verglas plan --json`` prints."""
@@ -129,6 +140,7 @@ class Plan:
             "useful_dose_e_A2": round(self.useful_dose_e_A2, 2),
             "views_about_one_axis": self.views,
             "operations_of_an_exhaustive_search": float(f"{self.operations:.3g}"),
+            "refinement_hours_here": {**self.refinement_hours.as_dict(), "threads": self.threads},
         }
 
 
@@ -188,7 +200,22 @@ def plan(settings: PlanSettings | None = None, **changes: Any) -> Plan:
         views_about_one_axis(diameter, chosen.resolution_A),
         box,
         refinement_operations(max(1, round(min(particles.value, 1e12))), box, _THOROUGHNESS),
+        _refinement_hours(chosen, particles, diameter, pixel, box),
+        resolve_threads(chosen.threads),
     )
+
+
+def _refinement_hours(chosen: PlanSettings, particles: Range, diameter_A: float, pixel_A: float, box: int) -> Range:
+    """Times of a refinement here; those that no machine ends are infinite."""
+    settings = RefineSettings(symmetry=chosen.symmetry, diameter_A=diameter_A)
+
+    def hours(n: float) -> float:
+        if n > _MOST_PARTICLES:
+            return float("inf")
+        planned = planned_refine_forecast(max(_FEWEST, round(n)), box, pixel_A, settings, chosen.threads)
+        return planned.seconds / 3600
+
+    return Range(*(hours(n) for n in (particles.value, particles.best, particles.worst)))
 
 
 def _range(chosen: PlanSettings, imaging: Imaging, law: Any) -> Range:

@@ -17,13 +17,14 @@ from verglas.simulate.movies import MovieTruth, movie
 from verglas.simulate.multislice import exit_wave, image_of_wave, project_layers
 from verglas.simulate.noise import SNR, measured_snr
 from verglas.simulate.phantom import hinge, phantom
-from verglas.simulate.planted import PlantedHalves, planted_halves
+from verglas.simulate.planted import MixedBlur, PlantedHalves, mixed_blur, planted_halves
 from verglas.simulate.reader import read_model
 
 __all__ = [
     "SNR",
     "Imaging",
     "MicrographTruth",
+    "MixedBlur",
     "Model",
     "MotionField",
     "MovieTruth",
@@ -39,6 +40,7 @@ __all__ = [
     "image_of_wave",
     "measured_snr",
     "micrograph",
+    "mixed_blur",
     "movie",
     "noise",
     "phantom",

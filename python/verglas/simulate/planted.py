@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from verglas import fourier
+from verglas import filters, fourier
 from verglas.errors import InputError
 from verglas.masks import soft_sphere
 from verglas.types import Map
@@ -111,6 +111,68 @@ def planted_halves(
         full + distance.astype(np.float32),
         soft_sphere(box, (radius_A - _EDGE_A) / pixel) > 0.5,
     )
+
+
+@dataclass(frozen=True)
+class MixedBlur:
+    """Half maps of one structure blurred differently from place to place.
+
+    Attributes
+    ----------
+    half1, half2 : Map
+        Blurred signal and independent white noise.
+    truth : Map
+        The structure, not blurred.
+    """
+
+    half1: Map
+    half2: Map
+    truth: Map
+
+
+def mixed_blur(
+    density: Map,
+    b_factors_A2: tuple[float, float],
+    noise: float = 1.0,
+    seed: int = 0,
+    *,
+    edge_A: float = 12.0,
+    threads: int | None = None,
+) -> MixedBlur:
+    """Half maps of a structure whose two halves along x are blurred by two B-factors.
+
+    Parameters
+    ----------
+    density : Map
+        A cube.
+    b_factors_A2 : (float, float)
+        Of the half at -x and at +x.
+    noise : float
+        Standard deviation of each half map's noise, in those of the blurred signal over the whole box.
+    seed : int
+        Of the noise.
+    edge_A : float
+        Width of the soft step between the two.
+    threads : int, optional
+        Threads; the result does not depend on it.
+
+    Examples
+    --------
+    >>> import numpy as np, verglas as vg
+    >>> from verglas.simulate import mixed_blur
+    >>> sharp = vg.Map(np.random.default_rng(0).normal(size=(32, 32, 32)), 2.0)
+    >>> halves = mixed_blur(sharp, (20.0, 200.0), noise=0.0)
+    >>> left, right = halves.half1.data[:, :, 4:12].std(), halves.half1.data[:, :, 20:28].std()
+    >>> bool(left > 2 * right)
+    True
+    """
+    x_A = (np.arange(density.data.shape[2]) - density.data.shape[2] // 2) * density.pixel_size_A
+    share = (0.5 * (1 + np.tanh(2 * x_A / edge_A))).astype(np.float32)
+    low, high = (filters.apply(density, filters.b_factor(b), threads=threads).data for b in b_factors_A2)
+    signal = (1 - share) * low + share * high
+    rng, sigma = np.random.default_rng(seed), np.float32(noise * signal.std())
+    halves = [density.with_data(signal + sigma * rng.standard_normal(signal.shape, dtype=np.float32)) for _ in "ab"]
+    return MixedBlur(halves[0], halves[1], density)
 
 
 def _flat(spectrum: npt.NDArray[np.complex64], shape: tuple[int, ...]) -> npt.NDArray[np.complex64]:

@@ -23,8 +23,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from verglas.assessment.local_bands import Band, Windowed, filter_by_bands, linear_bands, nearest_points
-from verglas.assessment.local_resolution import BAND_OF_WINDOW, LocalResolutionSettings
+from verglas.assessment.local_bands import BAND_OF_WINDOW, Band, Windowed, filter_by_bands, linear_bands, nearest_points
+from verglas.assessment.local_resolution import LocalResolutionSettings
 from verglas.assessment.local_scan import SignificanceValues
 from verglas.refinement.prior.protocol import FSC_MOST, HalfMaps, MapSource, Regulariser, Wiener
 from verglas.types.arrays import Float32Array, FloatArray
