@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import sys
 import tempfile
 import time
@@ -19,11 +20,12 @@ import numpy as np
 import pandas as pd
 
 import verglas as vg
+from verglas.io.columns import columns_file, keep_columns
 
 from common import machine
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
-from window_client import Client, refine_run
+from window_client import Answer, Client, refine_run
 
 N_MICROGRAPHS, N_PARTICLES, N_JOBS, N_READERS = 10_000, 1_000_000, 60, 200
 
@@ -73,6 +75,9 @@ def particles_alone() -> None:
     rng = np.random.default_rng(0)
     columns = {f"verglasCoordinate{k}": rng.normal(size=N_PARTICLES).round(4) for k in (1, 2)}
     columns |= {"rlnDefocusU": rng.uniform(8e3, 25e3, N_PARTICLES).round(0), "rlnOpticsGroup": 1}
+    names = ("AngleRot", "AngleTilt", "AnglePsi", "OriginXAngst", "OriginYAngst", "DefocusV", "DefocusAngle")
+    names += ("MaxValueProbDistribution", "NormCorrection", "CoordinateX", "CoordinateY")
+    columns |= {f"rln{name}": rng.uniform(0, 180, N_PARTICLES).round(3) for name in names}
     columns["rlnImageName"] = [f"{k}@stack.mrcs" for k in range(1, N_PARTICLES + 1)]
     corners = [[0.5, -1.0], [2.5, -1.0], [2.5, 1.0], [1.5, 1.6], [0.5, 1.0]]
     steps = [{"action": "keep", "x": "verglasCoordinate1", "y": "verglasCoordinate2", "corners": corners}]
@@ -84,14 +89,41 @@ def particles_alone() -> None:
         client = Client(Path(folder))
         page = f"/jobs/{next(iter(client.window.folders.jobs()))}/particles"
         seconds, size = {}, {}
-        targets = {"page": page, "columns, first look": f"{page}.json", "columns again": f"{page}.json"}
-        targets |= {"points": f"{page}/points.json?x=verglasCoordinate1&y=verglasCoordinate2"}
-        for name, target in (targets | {"a line round some": f"{page}/chosen.json?{query}"}).items():
+
+        def ask(name: str, target: str) -> Answer:
             start = time.perf_counter()
             answer = client.ask(target)
             seconds[name], size[name] = round(time.perf_counter() - start, 3), len(answer.body)
             assert answer.status == 200
-    result = {"machine": machine(), "particles": N_PARTICLES, "seconds": seconds, "bytes": size}
+            return answer
+
+        os.environ["XDG_CACHE_HOME"] = folder  # nothing of an earlier run
+        # A file of another package, or of an earlier version: nothing is kept of it, and pages do not wait.
+        ask("page, nothing kept", page)
+        begun = time.perf_counter()
+        assert "reading" in ask("numbers asked for, nothing kept", f"{page}.json").json
+        waits = []
+        while "reading" in client.ask(f"{page}.json").json:
+            start = time.perf_counter()
+            assert client.ask(page).status == 200
+            waits.append(time.perf_counter() - start)
+            time.sleep(0.2)
+        seconds["numbers there after"] = round(time.perf_counter() - begun, 3)
+        seconds["page while they are read, median"] = round(float(np.median(waits)), 3)
+        seconds["page while they are read, longest"] = round(max(waits), 3)
+        # As a job of ours leaves it, to a server that has just been started.
+        keep_columns(run / "particles.star")
+        client = Client(Path(folder))
+        ask("page", page)
+        ask("columns, first look", f"{page}.json")
+        ask("columns again", f"{page}.json")
+        ask("points", f"{page}/points.json?x=verglasCoordinate1&y=verglasCoordinate2")
+        ask("a line round some", f"{page}/chosen.json?{query}")
+        n_bytes = {
+            path.name: path.stat().st_size for path in (run / "particles.star", columns_file(run / "particles.star"))
+        }
+    result = {"machine": machine(), "particles": N_PARTICLES, "columns": len(columns)}
+    result |= {"seconds": seconds, "bytes": size, "file_bytes": n_bytes}
     path = Path(__file__).resolve().parent / "results" / "serve_particles.json"
     path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     print(json.dumps(result, indent=1))

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import os
 import re
+import time
 from urllib.parse import urlencode
 
 import numpy as np
+import pandas as pd
 import pytest
 from command_line import main
 from hypothesis import given, settings
@@ -17,6 +19,7 @@ from window_client import Client, ball, class_folder, pick_folder, refine_run
 import verglas as vg
 from verglas.errors import InputError
 from verglas.heterogeneity import Region, in_regions
+from verglas.io.columns import N_BINS, keep_columns, read_columns
 from verglas.run.candidates import LeftOut, candidates_star, read_candidates
 from verglas.run.tenure import tenure
 
@@ -336,3 +339,164 @@ def test_drafts_are_not_written_through_a_link(tmp_path):
     address = f"/jobs/{key_of(client, 'p')}/draft/picks-0"
     assert client.send(address, {"base": "b", "time": 1, "value": []}).status == 400
     assert list((tmp_path / "elsewhere").iterdir()) == []
+
+
+# ---- columns kept beside large files
+
+
+def test_kept_columns_are_those_of_the_file_and_of_no_other_state_of_it(varied, tmp_path):
+    folder, z = varied
+    star = tmp_path / "particles.star"
+    star.write_bytes((folder / "particles.star").read_bytes())
+    assert read_columns(star) is None
+    table = vg.read_particles(star).table
+    for place in (None, tmp_path / "cache"):
+        keep_columns(star, place)
+        kept = read_columns(star, place)
+        assert "rlnVoltage" not in kept  # the same in every row
+        for name in kept.names:
+            assert np.array_equal(kept.of(name), table[name].to_numpy(np.float64), equal_nan=True), name
+        low, high = kept.limits[kept.names.index("verglasCoordinate1")]
+        true = np.histogram(np.clip(z[:, 0][np.isfinite(z[:, 0])], low, high), N_BINS, (low, high))[0]
+        assert kept.counts("verglasCoordinate1").tolist() == true.tolist()
+        assert kept.counts("verglasCoordinate1", z[:, 0] > 3).sum() == (z[:, 0] > 3).sum()
+    # One value is another, the size is not: the time tells; put back as well, the bytes at the ends do.
+    was = star.stat()
+    star.write_bytes(star.read_bytes().replace(b"nan", b"7.0"))
+    assert star.stat().st_size == was.st_size
+    assert read_columns(star) is None
+    os.utime(star, ns=(was.st_atime_ns, was.st_mtime_ns))
+    assert read_columns(star) is None
+    cut = keep_columns(star)
+    cut.write_bytes(cut.read_bytes()[:-50])
+    assert read_columns(star) is None
+    cut.write_bytes(b"something else")
+    assert read_columns(star) is None
+
+
+def test_nothing_waits_for_a_large_file_and_what_is_wrong_with_it_is_said(varied, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr("verglas.window.columns.LARGE_BYTES", 1)
+    client = Client(varied[0].parent)
+    page = f"/jobs/{key_of(client, varied[0].name)}/particles"
+    assert client.ask(page).status == 200
+    assert "particles.star" in client.ask(f"{page}.json").json["reading"]
+    assert client.ask(f"{page}/points.json?x=verglasCoordinate1&y=verglasCoordinate2").status == 400
+    told = until_read(client, page)
+    assert told["total"] == len(varied[1])
+    assert len(list((tmp_path / "cache" / "verglas" / "columns").glob("*.columns"))) == 1
+    assert not (varied[0] / ".columns").exists()  # a server that changes nothing writes nothing there
+    # Once more, of a file that is none: the words of the reader, and no endless reading.
+    bad = class_folder(tmp_path / "bad")
+    (bad / "particles.star").write_text("data_particles\n\nloop_\n_rlnImageName\n_rlnDefocusU\n1@a.mrcs\n")
+    client = Client(tmp_path)
+    page = f"/jobs/{key_of(client, 'bad')}/particles"
+    told = until_read(client, page)
+    assert "1 values for 2 labels" in told["problem"]
+
+
+def until_read(client, page):
+    for _ in range(600):
+        told = client.ask(f"{page}.json").json
+        if "reading" not in told:
+            return told
+        time.sleep(0.05)
+    raise AssertionError("still reading")
+
+
+def test_a_job_that_ends_leaves_columns_of_a_large_file(varied, tmp_path, monkeypatch):
+    monkeypatch.setattr("verglas.run.columns.LARGE_BYTES", 1)
+    folder = tmp_path / "run"
+    for state in ("failed", "finished"):
+        with tenure(folder, "refine") as hold:
+            hold.write(state="running")
+            (folder / "particles.star").write_bytes((varied[0] / "particles.star").read_bytes())
+            hold.write(state=state)
+        assert (read_columns(folder / "particles.star") is not None) == (state == "finished")
+
+
+# ---- particles of other packages
+
+
+def test_particles_of_a_relion_job_are_looked_at_and_chosen_by_a_file_of_ones_own(varied, tmp_path, capsys):
+    project = tmp_path / "project"
+    job = project / "Refine3D" / "job001"
+    job.mkdir(parents=True)
+    star = (varied[0] / "particles.star").read_bytes()
+    for name in ("run_it001_data.star", "run_it002_data.star"):
+        (job / name).write_bytes(star)
+    process = {"rlnPipeLineProcessName": ["Refine3D/job001/"], "rlnPipeLineProcessAlias": ["None"]}
+    process |= {"rlnPipeLineProcessStatusLabel": ["Succeeded"]}
+    vg.io.write_star(project / "default_pipeline.star", {"pipeline_processes": pd.DataFrame(process)})
+    client = Client(project, allow_changes=True)
+    page = f"/jobs/{key_of(client, 'Refine3D/job001')}/particles"
+    shown = client.ask(page)
+    assert shown.status == 200
+    assert 'data-changes="0"' in shown.text  # downloaded: nothing is written into another package's project
+    assert client.ask(f"{page}.json").json["total"] == len(varied[1])
+    assert client.send(page, {"steps": []}).status == 403
+    command = re.search(r"<code>(verglas select [^<]+)</code>", shown.text)[1].split()
+    assert command[2] == str(job / "run_it002_data.star")
+    steps = [{"action": "keep", "x": "verglasCoordinate1", "low": 3}]
+    (tmp_path / "particles_kept.json").write_text(json.dumps({"particles": "x", "steps": steps}))
+    monkeyed = [word if word != "particles_kept.json" else str(tmp_path / word) for word in command[1:-1]]
+    assert main([*monkeyed, str(tmp_path / "out.star")], capsys)[0] == 0
+    assert len(vg.read_particles(tmp_path / "out.star")) == (varied[1][:, 0] >= 3).sum()
+    os.symlink(varied[0] / "particles.star", job / "run_data.star")  # a link out of the project is not followed
+    assert client.ask(f"{page}.json").json["total"] == len(varied[1])
+    assert "run_it002_data.star" in client.ask(page).text
+
+
+def test_particles_of_a_cryosparc_job_are_looked_at(data_dir, tmp_path):
+    job = tmp_path / "P1" / "J24"
+    job.mkdir(parents=True)
+    record = {"uid": "J24", "project_uid": "P1", "status": "completed", "type": "homo_refine_new"}
+    vg.io.write_json(job / "job.json", record)
+    source = data_dir / "particles" / "cryosparc_P12_J24_001_particles.cs"
+    (job / "J24_001_particles.cs").write_bytes(source.read_bytes())
+    (job / "J24_passthrough_particles.cs").write_bytes(b"none")
+    client = Client(tmp_path)
+    page = f"/jobs/{key_of(client, 'J24')}/particles"
+    told = client.ask(f"{page}.json").json
+    table = vg.read_particles(source).table
+    assert told["total"] == len(table)
+    assert {"rlnDefocusU", "rlnAngleRot"} <= {one["name"] for one in told["columns"]}
+    assert client.ask(page).status == 200
+
+
+# ---- two pages of one decision
+
+
+def test_a_choice_that_another_page_has_saved_is_not_overwritten(varied, tmp_path):
+    folder, _ = varied
+    client = Client(folder.parent, allow_changes=True)
+    page = f"/jobs/{key_of(client, folder.name)}"
+    classes = re.search(r'data-seen="(\w+)"', client.ask(f"{page}/classes").text)[1]
+    particles = client.ask(f"{page}/particles.json").json["seen"]
+    note = re.search(r'data-seen="(\w+)"', client.ask(page).text)[1]
+    drop = [{"action": "drop", "x": "verglasCoordinate1", "low": 3.0}]
+    sent = {
+        "classes": ({"classes": [1]}, {"classes": [2]}, classes),
+        "particles": ({"steps": drop}, {"steps": [{**drop[0], "low": 2.0}]}, particles),
+        "note": ({"note": "one"}, {"note": "two"}, note),
+    }
+    refused_and_taken(client, page, sent)
+
+
+def test_a_list_of_micrographs_that_another_page_has_saved_is_not_overwritten(tmp_path):
+    pick_folder(tmp_path / "picks")
+    client = Client(tmp_path, allow_changes=True)
+    page = f"/jobs/{key_of(client, 'picks')}"
+    seen = client.ask(f"{page}/micrographs.json").json["seen"]
+    refused_and_taken(client, page, {"micrographs": ({"dropped": [0]}, {"dropped": [1]}, seen)})
+
+
+def refused_and_taken(client, page, sent):
+    for name, (first, other, seen) in sent.items():
+        done = client.send(f"{page}/{name}", {**first, "seen": seen})
+        assert done.status == 200, name
+        assert client.send(f"{page}/{name}", {**first, "seen": seen}).status == 200, name  # a button pressed twice
+        late = client.send(f"{page}/{name}", {**other, "seen": seen})
+        assert (late.status, "another page has saved" in late.json["problem"]) == (400, True), name
+        again = client.send(f"{page}/{name}", {**other, "seen": done.json["seen"]})
+        assert again.status == 200, (name, again.json)

@@ -12,14 +12,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from verglas import fourier
 from verglas._native import resolve_threads
 from verglas.masks import soft_sphere
-from verglas.types.arrays import Complex64Array, Float32Array, FloatArray
+from verglas.types.arrays import BoolArray, Complex64Array, Float32Array, FloatArray
 
-BoolArray = npt.NDArray[np.bool_]
 # A window's transform is cut where it has fallen to this part of its value at 0: what is cut averages to nothing.
 _WINDOW_TAIL = 2e-3
 _SLAB_VOXELS = 1 << 19

@@ -27,6 +27,7 @@ from typing import Any, NamedTuple
 from verglas._version import __version__
 from verglas.errors import InputError, VerglasError, VerglasWarning
 from verglas.io import write_bytes, write_json
+from verglas.run.columns import keep_large_columns
 from verglas.run.profile import ProfileRecorder
 from verglas.types.forecast import Forecast, Pace
 from verglas.types.listener import Listener, Silence
@@ -291,6 +292,8 @@ def tenure(
         try:
             yield hold
             hold.over(thread, RunEnd(RunState.FINISHED, "finished", ""))
+            if hold.state is RunState.FINISHED and (wrong := keep_large_columns(folder)):
+                hold.listener.say(f"columns of the particles are not kept: {wrong}")
         except BaseException as error:
             has_begun = hold.state is not RunState.STARTING
             hold.over(thread, end_of(Terminated() if _received.raised else error))

@@ -18,6 +18,7 @@ from verglas.io import write_text
 from verglas.window import cleaning, control, decisions, drafts, latest
 from verglas.window.job import Job
 from verglas.window.particles import KEPT_PARTICLES
+from verglas.window.versions import check_seen, seen_mark
 
 if TYPE_CHECKING:
     from verglas.window.server import Window
@@ -95,6 +96,7 @@ class Changes:
         cards = json.dumps([asdict(card) for card in decisions.class_cards(job)]).replace("<", "\\u003c")
         flat, volumes = decisions.has_averages(job), self.window.maps(job)
         values = {"cards": cards, "cli": decisions.classes_command(job), "flat": flat, "volumes": volumes}
+        values |= {"seen": decisions.classes_seen(job)}
         return self.window.page("classes.html", job=job, **values)
 
     def class_pictures(self, request: Request) -> Response:
@@ -105,8 +107,8 @@ class Changes:
         return Response(decisions.class_pictures(job), media_type="image/png")
 
     def _save_classes(self, job: Job, record: Any, request: Request) -> dict[str, str]:
-        command = decisions.save_classes(job, record.get("classes") or [])
-        return {"said": f"saved {decisions.SELECTION}", "command": command}
+        done = decisions.save_classes(job, record.get("classes") or [], record.get("seen"))
+        return {"said": f"saved {decisions.SELECTION}", **done}
 
     # ---- micrographs
 
@@ -125,7 +127,7 @@ class Changes:
         dropped = record.get("dropped")
         if not isinstance(dropped, list):
             raise InputError("micrographs: expected a list of rows")
-        return {"said": f"saved {decisions.KEPT}", "command": decisions.save_micrographs(job, dropped)}
+        return {"said": f"saved {decisions.KEPT}", **decisions.save_micrographs(job, dropped, record.get("seen"))}
 
     # ---- particles
 
@@ -161,7 +163,7 @@ class Changes:
 
     def _save_particles(self, job: Job, record: Any, request: Request) -> dict[str, str]:
         job = self._with_particles(request)
-        return {"said": f"saved {KEPT_PARTICLES}", "command": self.tables.save(job, record.get("steps"))}
+        return {"said": f"saved {KEPT_PARTICLES}", **self.tables.save(job, record.get("steps"), record.get("seen"))}
 
     # ---- picks
 
@@ -218,5 +220,6 @@ class Changes:
         if not isinstance(text, str) or len(text) > _MOST_NOTE:
             raise InputError(f"note: expected a text of at most {_MOST_NOTE} characters")
         text = text.encode("utf-8", "replace").decode()  # half a surrogate pair is valid JSON and no text
+        check_seen("note", record.get("seen"), seen_mark(decisions.note_of(job)), seen_mark(text))
         write_text(job.folder / decisions.NOTE, text)
-        return {"said": f"saved {decisions.NOTE}"}
+        return {"said": f"saved {decisions.NOTE}", "seen": seen_mark(decisions.note_of(job))}

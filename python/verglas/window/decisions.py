@@ -23,6 +23,7 @@ from verglas.run.class2d import class_table
 from verglas.window import classes3d
 from verglas.window.files import file_of
 from verglas.window.job import Job
+from verglas.window.versions import check_seen, seen_mark
 
 SELECTION, KEPT = "selection.star", "micrographs_kept.star"
 _COLUMNS = 10
@@ -115,19 +116,26 @@ def _sheet(cells: Mapping[int, npt.NDArray[np.uint8]]) -> bytes:
     return grey_png(sheet)
 
 
-def save_classes(job: Job, classes: Sequence[Any]) -> str:
-    """Write the ticked classes; return the command that takes them.
+def classes_seen(job: Job) -> str:
+    """The mark of the classes that were saved last, for :func:`save_classes`."""
+    return seen_mark(_saved_classes(job))
+
+
+def save_classes(job: Job, classes: Sequence[Any], seen: Any = None) -> dict[str, str]:
+    """Write the ticked classes; returns ``command``, which takes them, and ``seen``, which the next save sends.
 
     Raises
     ------
     InputError
-        None, or numbers of no class.
+        None, or numbers of no class; others that another page has saved since ``seen``.
     """
     known = {card.number for card in class_cards(job)}
     if not isinstance(classes, list) or not classes or not all(type(one) is int and one in known for one in classes):
         raise InputError(f"selection: expected numbers of classes of {job.folder}, at least one")
-    write_star(job.folder / SELECTION, {"selection": pd.DataFrame({"rlnClassNumber": sorted(set(classes))})})
-    return classes_command(job)
+    ticked = sorted(set(classes))
+    check_seen("selection", seen, classes_seen(job), seen_mark(ticked))
+    write_star(job.folder / SELECTION, {"selection": pd.DataFrame({"rlnClassNumber": ticked})})
+    return {"command": classes_command(job), "seen": seen_mark(ticked)}
 
 
 def classes_command(job: Job) -> str:
@@ -230,26 +238,35 @@ def micrographs_json(job: Job) -> dict[str, Any]:
         for name, words in _MEASURES.items()
         if name in table and table[name].notna().any()
     }
-    return {"names": table["micrograph"].tolist(), "kept": table["kept"].tolist(), "measures": measures}
+    names, kept = table["micrograph"].tolist(), table["kept"].tolist()
+    return {"names": names, "kept": kept, "measures": measures, "seen": _dropped_mark(table)}
 
 
-def save_micrographs(job: Job, dropped: Sequence[Any]) -> str:
-    """Write the list of micrographs without those at the given rows; return the command that takes it.
+def _dropped_mark(table: pd.DataFrame) -> str:
+    return seen_mark(sorted(table["micrograph"][~table["kept"].to_numpy(bool)]))
+
+
+def save_micrographs(job: Job, dropped: Sequence[Any], seen: Any = None) -> dict[str, str]:
+    """Write the list of micrographs without those at the given rows; returns ``command``, which takes it, and ``seen``,
+    which the next save sends.
 
     Raises
     ------
     InputError
-        Rows that there are not, or nothing left.
+        Rows that there are not, or nothing left; a list that another page has saved since ``seen``.
     """
-    names = micrograph_table(job)["micrograph"].tolist()
+    table = micrograph_table(job)
+    names = table["micrograph"].tolist()
     if not all(type(row) is int and 0 <= row < len(names) for row in dropped):
         raise InputError(f"micrographs: expected rows from 0 to {len(names) - 1}")
     out = set(dropped)
     kept = [name for row, name in enumerate(names) if row not in out]
     if not kept:
         raise InputError("micrographs: none would be left")
+    mark = seen_mark(sorted(names[row] for row in out))
+    check_seen("micrographs", seen, _dropped_mark(table), mark)
     write_star(job.folder / KEPT, {"": pd.DataFrame({"rlnMicrographName": kept}, dtype=object)})
-    return micrographs_command(job)
+    return {"command": micrographs_command(job), "seen": mark}
 
 
 def micrographs_command(job: Job) -> str:

@@ -108,13 +108,18 @@ def _walk(root: Path) -> Iterator[tuple[Path, frozenset[str]]]:
                 for entry in entries:
                     if not entry.is_dir():
                         names.add(entry.name)
-                    elif not entry.is_symlink() and entry.name[0] != "." and entry.name not in _NO_JOBS:
+                    elif not entry.is_symlink() and entry.name[0] != "." and _may_hold_jobs(entry):
                         below.append(entry.name)
         except OSError:  # another's folder, or one that has just gone
             continue
         yield folder, frozenset(names)
         inside = depth < _DEPTH and relion.PIPELINE not in names
         todo += [(folder / name, depth + 1) for name in sorted(below, reverse=True) if inside]
+
+
+def _may_hold_jobs(entry: os.DirEntry[str]) -> bool:
+    """A job may have any name, that of a folder of single micrographs too, as after ``verglas pick --out picks``."""
+    return entry.name not in _NO_JOBS or any(os.path.exists(os.path.join(entry.path, mark)) for mark in _MARKS)
 
 
 def _unreadable(folder: Path, error: Exception) -> Job:

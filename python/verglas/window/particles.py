@@ -6,68 +6,64 @@ The choice is computed here, of all particles; a browser gets what it draws, wha
 from __future__ import annotations
 
 import shlex
-from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from verglas.errors import InputError
-from verglas.heterogeneity import in_regions
+from verglas.heterogeneity import Region, in_regions
 from verglas.heterogeneity.regions import regions_of
-from verglas.io import read_particles, write_json
+from verglas.io import write_json
+from verglas.io.columns import Columns
 from verglas.run.class2d import read_regions
-from verglas.types.arrays import FloatArray, IntArray
+from verglas.types.arrays import BoolArray
+from verglas.window.columns import BeingRead, ReadColumns
 from verglas.window.job import Job
-from verglas.window.kept import Kept
+from verglas.window.versions import check_seen, seen_mark
 
 KEPT_PARTICLES = "particles_kept.json"
-_FILE = "particles.star"
-_SAMPLE, _BINS, _PAGE, _MOST_COLUMNS = 20_000, 60, 100, 40
-_KEPT_TABLES = 3
+_SAMPLE, _PAGE, _MOST_COLUMNS = 20_000, 100, 40
 # What only counts or places a particle says nothing of its structure.
 _LEFT_OUT = ("rlnOpticsGroup", "rlnImageSize", "rlnCoordinateX", "rlnCoordinateY", "rlnGroupNumber")
 _FIRST = ("verglasCoordinate", "verglasContrast", "verglasPosterior", "rlnMaxValueProb", "rlnLogLikeli", "rlnDefocus")
-
-
-@dataclass(frozen=True)
-class _Table:
-    """Values that vary, by column; the rows drawn as points; the file's particles."""
-
-    values: pd.DataFrame
-    sample: IntArray
+# Of other packages: what a job ended with, or else the last iteration that it wrote.
+_OF_RELION = ("run_data.star", "particles.star", "particles_ctf_refine.star", "shiny.star", "run_it*_data.star")
+_OF_CRYOSPARC = ("*_particles.cs", "*particles*.cs")
 
 
 class ParticleTables:
     """Tables of particles, read when they are asked for and again when their files change."""
 
     def __init__(self) -> None:
-        self._tables: Kept[_Table] = Kept(_KEPT_TABLES)
+        self._columns = ReadColumns()
+
+    def file(self, job: Job) -> Path | None:
+        """The particles of a job; None where it has none."""
+        if job.changeable:
+            path = job.folder / "particles.star"
+            return path if job.command != "process" and path.is_file() else None
+        for pattern in _OF_RELION if job.package == "RELION" else _OF_CRYOSPARC:
+            # Sorted by name the last iteration comes last; passthrough files hold what others lack, not particles.
+            paths = (path for path in job.folder.glob(pattern) if "passthrough" not in path.name)
+            found = sorted(path for path in paths if _inside(path, job))
+            if found:
+                return found[-1]
+        return None
 
     def has(self, job: Job) -> bool:
         """Whether a job has particles with values to look at."""
-        return job.changeable and job.command != "process" and (job.folder / _FILE).is_file()
+        return self.file(job) is not None
 
-    def _of(self, job: Job) -> _Table:
-        path = job.folder / _FILE
+    def _path(self, job: Job) -> Path:
+        path = self.file(job)
+        if path is None:
+            raise InputError("particles: this job has no file of them")
+        return path
 
-        def read() -> _Table:
-            table = read_particles(path).table
-            values = {}
-            for name in sorted(map(str, table.columns), key=_rank):
-                if name in _LEFT_OUT or not pd.api.types.is_numeric_dtype(table[name]):
-                    continue
-                column = table[name].to_numpy(np.float64)  # as `verglas select` reads it: a limit may be a value
-                good = column[np.isfinite(column)]
-                if len(good) and good.min() < good.max():
-                    values[name] = column
-            some = dict(list(values.items())[:_MOST_COLUMNS])
-            rows = np.arange(len(table))
-            if len(rows) > _SAMPLE:
-                rows = np.sort(np.random.default_rng(0).choice(len(table), _SAMPLE, replace=False))
-            return _Table(pd.DataFrame(some, index=range(len(table))), rows)
-
-        return self._tables.of_file(path, read)
+    def _of(self, job: Job) -> Columns:
+        return self._columns.of(self._path(job))
 
     def saved(self, job: Job) -> list[dict[str, Any]]:
         """Steps as they were saved last."""
@@ -77,13 +73,19 @@ class ParticleTables:
         return [one.as_record() for one in read_regions(path)]
 
     def as_json(self, job: Job) -> dict[str, Any]:
-        """For the page: columns with histograms of all particles, and the steps saved last."""
-        table = self._of(job)
+        """For the page: columns with histograms of all particles, and the steps saved last; ``reading`` while a large
+        file is read for the first time.
+        """
+        try:
+            table = self._of(job)
+        except BeingRead as reading:
+            return {"reading": str(reading)}
         columns = []
-        for name in map(str, table.values.columns):
-            low, high, counts = _histogram(table.values[name].to_numpy())
-            columns.append({"name": name, "low": low, "high": high, "counts": counts})
-        return {"total": len(table.values), "columns": columns, "steps": self.saved(job)}
+        for name in _shown(table):
+            low, high = table.limits[table.names.index(name)].tolist()
+            columns.append({"name": name, "low": low, "high": high, "counts": table.counts(name).tolist()})
+        steps = self.saved(job)
+        return {"total": table.n_rows, "columns": columns, "steps": steps, "seen": seen_mark(steps)}
 
     def points(self, job: Job, x: str, y: str) -> dict[str, Any]:
         """Points of a sample of the particles in two columns.
@@ -95,10 +97,10 @@ class ParticleTables:
         """
         table = self._of(job)
         for name in (x, y):
-            if name not in table.values:
+            if name not in table:
                 raise InputError(f"particles: no column {name}")
-        drawn = table.values.iloc[table.sample]
-        return {"x": _rounded(drawn[x].to_numpy()), "y": _rounded(drawn[y].to_numpy())}
+        rows = _sample(table.n_rows)
+        return {"x": _rounded(table.of(x)[rows]), "y": _rounded(table.of(y)[rows])}
 
     def chosen(self, job: Job, steps: Any, sort: str = "", descending: bool = False, page: int = 0) -> dict[str, Any]:
         """What steps leave: how many, their histograms, which of the sample, and a page of the table of those kept.
@@ -109,65 +111,81 @@ class ParticleTables:
             Steps that are none.
         """
         table = self._of(job)
-        regions = regions_of(steps, "particles")
-        kept = in_regions(table.values, regions)
+        regions, names = regions_of(steps, "particles"), _shown(table)
+        kept = _kept(table, regions)
         rows = np.flatnonzero(kept)
-        if sort in table.values:
-            values = table.values[sort].to_numpy()[rows]
+        if sort in names:
+            values = table.of(sort)[rows]
             order = np.argsort(-values if descending else values, kind="stable")  # NaN comes last either way
             rows = rows[order]
         page = max(0, min(page, (len(rows) - 1) // _PAGE))
         shown = rows[page * _PAGE : (page + 1) * _PAGE]
-        listed = table.values.iloc[shown]
+        listed = np.stack([table.of(name)[shown] for name in names], axis=1) if names else np.zeros((len(shown), 0))
         return {
             "kept": len(rows),
-            "counts": {
-                str(name): _histogram(table.values[name].to_numpy(), kept)[2] for name in table.values if regions
-            },
-            "sample": kept[table.sample].astype(int).tolist(),
+            "counts": {name: table.counts(name, kept).tolist() for name in names if regions},
+            "sample": kept[_sample(table.n_rows)].astype(int).tolist(),
             "page": page,
             "pages": max(1, -(-len(rows) // _PAGE)),
-            "rows": [
-                [int(row) + 1, *values]
-                for row, values in zip(shown, map(_rounded, listed.to_numpy(np.float64)), strict=True)
-            ],
+            "rows": [[int(row) + 1, *_rounded(values)] for row, values in zip(shown, listed, strict=True)],
         }
 
-    def save(self, job: Job, steps: Any) -> str:
-        """Write the steps; return the command that takes them.
+    def save(self, job: Job, steps: Any, seen: Any = None) -> dict[str, str]:
+        """Write the steps; returns ``command``, which takes them, and ``seen``, which the next save sends.
 
         Raises
         ------
         InputError
-            Steps that are none, or that leave no particle.
+            Steps that are none, or that leave no particle; others that another page has saved since ``seen``.
         """
         regions = regions_of(steps, "particles")
-        kept = in_regions(self._of(job).values, regions)
+        kept = _kept(self._of(job), regions)
         if not kept.any():
             raise InputError("particles: none would be left")
-        record = {"particles": _FILE, "of": len(kept), "kept": int(kept.sum())}
-        write_json(job.folder / KEPT_PARTICLES, record | {"steps": [one.as_record() for one in regions]})
-        return self.command(job)
+        records = [one.as_record() for one in regions]
+        check_seen("particles", seen, seen_mark(self.saved(job)), seen_mark(records))
+        record = {"particles": self._path(job).name, "of": len(kept), "kept": int(kept.sum())}
+        write_json(job.folder / KEPT_PARTICLES, record | {"steps": records})
+        return {"command": self.command(job), "seen": seen_mark(records)}
 
     def command(self, job: Job) -> str:
-        """What takes the steps."""
-        words = ["verglas", "select", str(job.folder / _FILE), "--regions", str(job.folder / KEPT_PARTICLES)]
-        return shlex.join([*words, "--out", str(job.folder / "selected_by_eye.star")])
+        """What takes the steps; those of another package's job are downloaded, and nothing is written beside it."""
+        path = self._path(job)
+        steps, out = KEPT_PARTICLES, f"selected_by_eye{path.suffix}"
+        if job.changeable:
+            steps, out = str(job.folder / steps), str(job.folder / out)
+        return shlex.join(["verglas", "select", str(path), "--regions", steps, "--out", out])
+
+
+def _inside(path: Path, job: Job) -> bool:
+    """Whether a file, links followed, lies in the folder of its job."""
+    try:
+        return path.is_file() and path.resolve(strict=True).is_relative_to(job.folder.resolve())
+    except (OSError, RuntimeError):
+        return False
+
+
+def _shown(table: Columns) -> list[str]:
+    """Columns that the page offers, the most telling first."""
+    return sorted((name for name in table.names if name not in _LEFT_OUT), key=_rank)[:_MOST_COLUMNS]
+
+
+def _kept(table: Columns, regions: list[Region]) -> BoolArray:
+    used = {name for one in regions for name in (one.x, one.y) if name in table}
+    frame = pd.DataFrame({name: table.of(name) for name in used}, index=range(table.n_rows))
+    return in_regions(frame, regions)
+
+
+def _sample(n_rows: int) -> Any:
+    """Rows that are drawn as points, the same at each look."""
+    if n_rows <= _SAMPLE:
+        return np.arange(n_rows)
+    return np.sort(np.random.default_rng(0).choice(n_rows, _SAMPLE, replace=False))
 
 
 def _rank(name: str) -> tuple[int, str]:
     """Coordinates of heterogeneity first."""
     return next((k for k, start in enumerate(_FIRST) if name.startswith(start)), len(_FIRST)), name
-
-
-def _histogram(values: FloatArray, kept: Any = None) -> tuple[float, float, list[int]]:
-    """Limits and counts; outliers beyond the 0.1st and 99.9th percentile stand in the outermost bins."""
-    good = values[np.isfinite(values)].astype(np.float64)
-    low, high = (float(f"{v:.6g}") for v in np.percentile(good, (0.1, 99.9)))
-    if not low < high:
-        low, high = float(good.min()), float(good.max())
-    shown = good if kept is None else values[np.isfinite(values) & kept].astype(np.float64)
-    return low, high, np.histogram(np.clip(shown, low, high), _BINS, (low, high))[0].tolist()
 
 
 def _rounded(values: Any) -> list[float | None]:

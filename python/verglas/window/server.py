@@ -40,6 +40,7 @@ from verglas.window.latest import last_picked, montage_stamp
 from verglas.window.particles import ParticleTables
 from verglas.window.picked import PickedMicrographs
 from verglas.window.said import differences, flat, size_text, time_text
+from verglas.window.versions import seen_mark
 from verglas.window.volumes import Volumes
 from verglas.window.watch import Watch
 
@@ -154,7 +155,7 @@ class Window:
     def show_job(self, request: Request) -> Response:
         """One job."""
         job = self.job(request)
-        jobs = self.folders.jobs()
+        jobs, note = self.folders.jobs(), decisions.note_of(job)
         control.reap()
         return self.page(
             "job.html",
@@ -173,7 +174,8 @@ class Window:
             has_picks=self.picked.has(job),
             montage=montage_stamp(job),
             last_picked=last_picked(job, self.picked),
-            note=decisions.note_of(job),
+            note=note,
+            note_seen=seen_mark(note),
             removable=cleaning.removable(job),
             has_angles=(job.folder / "particles.star").is_file() and job.command in _POSED,
             can_stop=control.can_stop(job),

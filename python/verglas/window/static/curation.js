@@ -1,7 +1,7 @@
 // Decisions on classes and micrographs: saved as files where the server may write, else downloaded.
 (function () {
   'use strict';
-  const {pick, save, loop, quoted, drafts, inside, offer, scatter} = window.verglasDecide;
+  const {pick, save, loop, quoted, drafts, inside, offer, headings, scatter} = window.verglasDecide;
   async function classes(root) {
     const cards = JSON.parse(pick(root, 'cards').textContent), grid = pick(root, 'grid'), sheet = new Image();
     const address = `/jobs/${root.dataset.job}/classes`, on = new Set(cards.filter(c => c.ticked).map(c => c.number));
@@ -45,8 +45,9 @@
   async function micrographs(root) {
     const address = `/jobs/${root.dataset.job}/micrographs`, table = await (await fetch(address + '.json')).json();
     const names = Object.keys(table.measures), kept = Uint8Array.from(table.kept, Number), past = [], canvas = pick(root, 'plot');
-    let page = 0, order = null;
-    offer(root, names);
+    let page = 0, order = table.names.map((n, i) => i);
+    root.dataset.seen = table.seen;
+    offer(root, names); headings(root, ['micrograph', 'kept', ...names], sorted);
     const plot = scatter(canvas, () => ({xs: table.measures[pick(root, 'x').value], ys: table.measures[pick(root, 'y').value], kept}), (polygon, p) => {
       const mode = pick(root, 'mode').value;
       change(() => { for (let i = 0; i < kept.length; i++) {
@@ -54,25 +55,17 @@
         if (mode === 'keep') { kept[i] = Number(hit && kept[i]); } else if (hit) { kept[i] = mode === 'add' ? 1 : 0; }
       } });
     });
+    function sorted(name, up) {
+      const values = name === 'micrograph' ? table.names : name === 'kept' ? Array.from(kept) : table.measures[name];
+      order = table.names.map((n, i) => i).sort((a, b) => {
+        const u = values[a], v = values[b];
+        if (u === null || v === null) { return (u === null) - (v === null); }
+        return (up ? 1 : -1) * (u < v ? -1 : u > v ? 1 : 0);
+      });
+      page = 0; rows();
+    }
     function rows() {
-      const head = root.querySelector('.rows thead tr'), body = root.querySelector('.rows tbody'), size = 100, count = kept.reduce((a, b) => a + b, 0);
-      if (!head.children.length) {
-        ['micrograph', 'kept', ...names].forEach(name => {
-          const cell = document.createElement('th'), button = document.createElement('button');
-          button.type = 'button'; button.textContent = name; cell.scope = 'col'; cell.append(button); head.append(cell);
-          button.onclick = () => {
-            const values = name === 'micrograph' ? table.names : name === 'kept' ? Array.from(kept) : table.measures[name], up = cell.getAttribute('aria-sort') !== 'ascending';
-            order = table.names.map((n, i) => i).sort((a, b) => {
-              const u = values[a], v = values[b];
-              if (u === null || v === null) { return (u === null) - (v === null); }
-              return (up ? 1 : -1) * (u < v ? -1 : u > v ? 1 : 0);
-            });
-            [...head.children].forEach(other => other.removeAttribute('aria-sort'));
-            cell.setAttribute('aria-sort', up ? 'ascending' : 'descending'); page = 0; rows();
-          };
-        });
-      }
-      order = order || table.names.map((n, i) => i);
+      const body = root.querySelector('.rows tbody'), size = 100, count = kept.reduce((a, b) => a + b, 0);
       const pages = Math.max(1, Math.ceil(order.length / size));
       page = Math.max(0, Math.min(page, pages - 1));
       body.replaceChildren(...order.slice(page * size, (page + 1) * size).map(i => {

@@ -19,12 +19,14 @@ window.verglasDecide = (function () {
     const said = pick(root, 'said');
     if (root.dataset.changes !== '1') { download(root.dataset.file, text()); said.textContent = `${root.dataset.file} downloaded; the server is read-only.`; return false; }
     let done;
-    try { done = await post(address, value); } catch (error) { said.textContent = 'The server does not answer. What was changed is kept here and can be saved when it is back.'; return false; }
+    try { done = await post(address, {...value, seen: root.dataset.seen}); } catch (error) { said.textContent = 'The server does not answer. What was changed is kept here and can be saved when it is back.'; return false; }
     said.textContent = done.ok ? done.told.said : done.told.problem;
     if (done.ok && done.told.command) { root.querySelector('.command code').textContent = done.told.command; }
     root.dataset.saved = done.ok ? '1' : '0';
     if (done.ok && done.told.seen) { root.dataset.seen = done.told.seen; }
     if (done.ok && root.forget) { root.forget(); }
+    // Another page that saved has taken the draft away with its own: what was changed here is kept once more.
+    if (!done.ok && root.again) { root.again(); }
     return done.ok;
   }
   // What is changed and not saved goes to the server as it is changed, and to this browser: whichever of them ends, it is
@@ -46,6 +48,7 @@ window.verglasDecide = (function () {
       if (writes) { root.dataset.draft = 'waiting'; clearTimeout(waiting); waiting = setTimeout(send, 250); }
     }
     root.forget = () => keep(null);
+    root.again = () => { if (last && 'value' in last) { keep(last.value); } };
     if (found) {
       restore(found.value);
       const said = pick(root, 'said'), button = document.createElement('button');
@@ -71,6 +74,21 @@ window.verglasDecide = (function () {
   // Columns to choose from: for both axes of a plot, and for a limit.
   function offer(root, names) {
     for (const one of ['x', 'y', 'measure']) { names.forEach((n, i) => pick(root, one).add(new Option(n, n, false, i === (one === 'y' ? Math.min(1, names.length - 1) : 0)))); }
+  }
+  // Headings that sort: each is a button, and says which way its column is sorted.
+  function headings(root, names, sorted) {
+    const head = root.querySelector('.rows thead tr');
+    head.replaceChildren(...names.map(name => {
+      const cell = document.createElement('th'), button = document.createElement('button');
+      button.type = 'button'; button.textContent = name; cell.scope = 'col'; cell.append(button);
+      button.onclick = () => {
+        const up = cell.getAttribute('aria-sort') !== 'ascending';
+        [...head.children].forEach(other => other.removeAttribute('aria-sort'));
+        cell.setAttribute('aria-sort', up ? 'ascending' : 'descending');
+        sorted(name, up);
+      };
+      return cell;
+    }));
   }
   // Where on a canvas an event is, in its own pixels.
   function place(canvas, e) {
@@ -120,5 +138,5 @@ window.verglasDecide = (function () {
     };
     return plot;
   }
-  return {pick, download, loop, quoted, save, drafts, inside, offer, place, scatter};
+  return {pick, download, loop, quoted, save, drafts, inside, offer, headings, place, scatter};
 })();

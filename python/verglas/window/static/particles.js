@@ -1,7 +1,7 @@
 // Particles by their values: lines drawn round points and limits along histograms, counted by the server of all of them.
 (function () {
   'use strict';
-  const {pick, save, drafts, offer, scatter} = window.verglasDecide, root = document.getElementById('particles');
+  const {pick, save, drafts, offer, headings, scatter} = window.verglasDecide, root = document.getElementById('particles');
   if (!root) { return; }
   const address = `/jobs/${root.dataset.job}/particles`, H = 110, W = 300, CORNERS = 80;
   const number = v => Number(v.toPrecision(4));
@@ -10,11 +10,22 @@
     if (!answer.ok) { throw new Error(told.problem); }
     return told;
   }
+  // A large file is read beside the server when it is first looked at: the page stands, and asks again.
+  async function numbers() {
+    for (;;) {
+      const told = await ask(address + '.json');
+      root.classList.toggle('waiting', Boolean(told.reading));
+      if (!told.reading) { return told; }
+      pick(root, 'count').textContent = told.reading + '; its numbers appear here when they are read.';
+      await new Promise(resolve => setTimeout(resolve, 400));
+    }
+  }
   async function main() {
-    const told = await ask(address + '.json'), names = told.columns.map(c => c.name), canvas = pick(root, 'plot');
+    const told = await numbers(), names = told.columns.map(c => c.name), canvas = pick(root, 'plot');
     let steps = told.steps, points = {x: [], y: []}, chosen = null, sort = '', way = 'up', page = 0, keep = () => {}, asked = 0;
     if (!names.length) { pick(root, 'count').textContent = 'No column of these particles varies.'; return; }
-    offer(root, names);
+    offer(root, names); root.dataset.seen = told.seen;
+    headings(root, ['particle', ...names], (name, up) => { way = up ? 'up' : 'down'; sort = name; page = 0; choose(); });
     const x = () => pick(root, 'x').value, y = () => pick(root, 'y').value;
     const plot = scatter(canvas, () => ({xs: points.x, ys: points.y, kept: chosen ? chosen.sample : points.x.map(() => 1)}), (polygon, p) => {
       // Fewer corners than a hand leaves: the steps travel in an address.
@@ -70,18 +81,7 @@
       told.columns.forEach((column, k) => bars(all.children[k], column));
     }
     function rows() {
-      const head = root.querySelector('.rows thead tr'), body = root.querySelector('.rows tbody');
-      if (!head.children.length) { ['particle', ...names].forEach(name => {
-        const cell = document.createElement('th'), button = document.createElement('button');
-        button.type = 'button'; button.textContent = name; cell.scope = 'col'; cell.append(button); head.append(cell);
-        button.onclick = () => {
-          way = sort === name && way === 'up' ? 'down' : 'up'; sort = name; page = 0;
-          [...head.children].forEach(other => other.removeAttribute('aria-sort'));
-          cell.setAttribute('aria-sort', way === 'up' ? 'ascending' : 'descending');
-          choose();
-        };
-      }); }
-      body.replaceChildren(...chosen.rows.map(values => {
+      root.querySelector('.rows tbody').replaceChildren(...chosen.rows.map(values => {
         const row = document.createElement('tr');
         values.forEach((v, i) => { const cell = document.createElement(i ? 'td' : 'th'); if (!i) { cell.scope = 'row'; } cell.textContent = v === null ? '' : v; row.append(cell); });
         return row;

@@ -101,7 +101,7 @@
       const some = shown(), xy = some.map(p => [Number(p.x.toFixed(3)), Number(p.y.toFixed(3))]);
       // One value for each or none: a pick by hand counts as the best of its micrograph.
       const merit = merits.length ? some.map(p => p.merit === null ? high : p.merit) : [];
-      save(root, address, {xy, merit, left_out: discs, base: told.base, seen: root.dataset.seen}, () => loop('', ['rlnCoordinateX', 'rlnCoordinateY', ...(merit.length ? ['rlnAutopickFigureOfMerit'] : [])], xy.map((p, i) => merit.length ? [...p, merit[i]] : p)));
+      save(root, address, {xy, merit, left_out: discs, base: told.base}, () => loop('', ['rlnCoordinateX', 'rlnCoordinateY', ...(merit.length ? ['rlnAutopickFigureOfMerit'] : [])], xy.map((p, i) => merit.length ? [...p, merit[i]] : p)));
     };
     await new Promise((resolve, reject) => { picture.onload = resolve; picture.onerror = () => reject(new Error('no picture of this micrograph')); picture.src = address + '.png'; });
     canvas.width = picture.naturalWidth; canvas.height = picture.naturalHeight;

@@ -79,6 +79,7 @@
     const answer = await fetch(`/jobs/${job}/${what}`, {method: 'POST', headers: {'content-type': 'application/json'}, body: JSON.stringify(value)});
     const told = await answer.json();
     said.textContent = answer.ok ? told.said : told.problem;
+    return told;
   }
   document.querySelectorAll('button.act').forEach(button => button.addEventListener('click', () => {
     if (!confirm(button.dataset.question)) { return; }
@@ -86,7 +87,8 @@
     act(button.dataset.act, {}, button.parentNode.querySelector('.said'));
   }));
   document.querySelectorAll('button.keep').forEach(button => button.addEventListener('click', () => {
-    act('note', {note: document.getElementById('words').value}, button.parentNode.querySelector('.said'));
+    const words = document.getElementById('words');
+    act('note', {note: words.value, seen: words.dataset.seen}, button.parentNode.querySelector('.said')).then(told => { if (told.seen) { words.dataset.seen = told.seen; } });
   }));
   document.querySelectorAll('button.clean').forEach(button => button.addEventListener('click', () => {
     const names = [...document.querySelectorAll('.removable input:checked')].map(box => box.value);
