@@ -149,8 +149,20 @@ def summary(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return made
 
 
-def write_grain_movie(path: Path, shape: tuple[int, int], frames: int, seed: int) -> Motion:
-    """Counts of a picture of grains that drifts and domes, 1 e per pixel and frame, in a TIFF file; its motion.
+def polynomial_motion(shape: tuple[int, int], frames: int, seed: int, size_px: float = 1.0) -> Motion:
+    """Drift that settles and a random field of RELION's 18 coefficients an axis."""
+    terms = np.random.default_rng(seed).normal(0, size_px, (2, 6, 3)) / (frames - 1.0) ** np.arange(1, 4)
+    terms[:, 0] = 0
+    settled = 1 - np.exp(-np.arange(frames) / 6)
+    return Motion(shape, settled[:, None] * DRIFT_PX, "polynomial", polynomial=terms.reshape(2, 18))
+
+
+def write_grain_movie(
+    path: Path, shape: tuple[int, int], frames: int, seed: int, field: Motion | None = None
+) -> Motion:
+    """Counts of a picture of grains that moves, 1 e per pixel and frame, in a TIFF file; its motion.
+
+    Without a field it drifts and domes.
 
     Particles are dear to simulate at the size of a detector; time and memory do not depend on what the picture shows.
     """
@@ -162,7 +174,7 @@ def write_grain_movie(path: Path, shape: tuple[int, int], frames: int, seed: int
     y, x = np.mgrid[:9, :9] / 8.0 - 0.5
     bump = np.stack([x, y], -1) * np.exp(-(x**2 + y**2) / 0.12)[..., None]
     lattice = settled[:, None, None, None] * bump * (1.2 / np.abs(bump).max())
-    field = Motion(shape, settled[:, None] * DRIFT_PX, "spline", lattice_px=lattice)
+    field = field or Motion(shape, settled[:, None] * DRIFT_PX, "spline", lattice_px=lattice)
     nodes = -field.on_lattice(61, 61)
     with tifffile.TiffWriter(path) as tiff:
         for f in range(frames):

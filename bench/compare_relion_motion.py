@@ -1,6 +1,7 @@
 """Motion correction beside relion_run_motioncorr --use_own (RELION 3.1.3, Debian) on the same movies.
 
     python bench/compare_relion_motion.py [--movies 1] [--shape 1536 2048] [--frames 24] [--patches 5] [--minutes 8]
+    python bench/compare_relion_motion.py --kind polynomial --add
     python bench/compare_relion_motion.py --full [--folder movies]
 
 Movies of grains, 1 e per pixel and frame, that drift and dome (:func:`bench_motion.write_grain_movie`), in TIFF files
@@ -8,6 +9,9 @@ Movies of grains, 1 e per pixel and frame, that drift and dome (:func:`bench_mot
 interface (B-factor 150, patches as given). Errors are those of the motion that each writes into its STAR file of the
 movie; ``polynomial_all_px`` is that of the polynomial that verglas writes for other programs beside its lattice.
 Seconds are wall time, ``processor_s`` those of all threads. RELION counts the rows of TIFF files from the other edge.
+
+``--kind polynomial``: the grains move in a random field of 18 coefficients an axis; ``--kind particles``: movies of 120
+particles in ice (:func:`verglas.simulate.movie`) that drift, dome and shear, without damage or faults of the detector.
 
 ``--full``: one movie of 3710 x 3838 pixels, of 40 frames, into compare_relion_motion_full.json, or of ``--frames``,
 into compare_relion_motion_full_<frames>.json.
@@ -31,7 +35,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from bench_motion import FULL, errors, write_grain_movie
+import tifffile
+from bench_motion import DRIFT_PX, FULL, errors, polynomial_motion, write_grain_movie
 from child import command, watch
 
 import verglas as vg
@@ -76,11 +81,38 @@ def processor_seconds() -> float:
     return spent.children_user + spent.children_system
 
 
-def movie_in(folder: Path, shape: tuple[int, int], frames: int, seed: int) -> tuple[Path, Any]:
+def write_particle_movie(path: Path, shape: tuple[int, int], frames: int, seed: int) -> Any:
+    """Particles in ice at 1 e per pixel and frame; the field they move in."""
+    movie, truth = vg.simulate.movie(
+        vg.simulate.phantom(160, 1.0, 130.0, seed=seed),
+        shape=shape,
+        pixel_size_A=1.0,
+        n=120,
+        defocus_u_A=15000.0,
+        frames=frames,
+        dose_per_frame_e_A2=1.0,
+        drift_px=DRIFT_PX,
+        dome_px=1.2,
+        shear_px=0.6,
+        seed=seed,
+        threads=2,
+    )
+    data = np.asarray(movie.source.data).astype(np.uint8)
+    tifffile.imwrite(path, data, compression="lzw", photometric="minisblack")
+    return truth.field
+
+
+def movie_in(folder: Path, shape: tuple[int, int], frames: int, seed: int, kind: str) -> tuple[Path, Any]:
     """The movie and its motion, made once in a folder."""
-    path, truth = folder / f"movie_{seed}.tif", folder / f"movie_{seed}.pickle"
+    name = f"movie_{seed}" if kind == "grains" else f"{kind}_{seed}"
+    path, truth = folder / f"{name}.tif", folder / f"{name}.pickle"
     if not truth.is_file():
-        truth.write_bytes(pickle.dumps(write_grain_movie(path, shape, frames, seed)))
+        if kind == "particles":
+            field = write_particle_movie(path, shape, frames, seed)
+        else:
+            given = polynomial_motion(shape, frames, seed) if kind == "polynomial" else None
+            field = write_grain_movie(path, shape, frames, seed, given)
+        truth.write_bytes(pickle.dumps(field))
     return path, pickle.loads(truth.read_bytes())
 
 
@@ -91,9 +123,11 @@ def row_of(run: Callable[..., dict[str, Any]], folder: Path, movie: Path, truth:
     row["processor_s"] = processor_seconds() - before
     motion = row.pop("motion", None)
     if motion is not None:
-        row |= errors(motion, truth, truth.shape)
+        row |= errors(motion, truth, (args.shape[0], args.shape[1]))
     if getattr(motion, "lattice_px", None) is not None:
-        row["polynomial_all_px"] = errors(replace(motion, lattice_px=None), truth, truth.shape)["all_px"]
+        row["polynomial_all_px"] = errors(replace(motion, lattice_px=None), truth, (args.shape[0], args.shape[1]))[
+            "all_px"
+        ]
     return row
 
 
@@ -120,6 +154,7 @@ def main() -> None:
     parser.add_argument("--patches", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--minutes", type=float, default=8.0, help="RELION is stopped after so long")
+    parser.add_argument("--kind", choices=("grains", "polynomial", "particles"), default="grains")
     parser.add_argument("--full", action="store_true", help="one movie of 40 frames of 3710 x 3838 pixels")
     parser.add_argument("--folder", type=Path, help="where movies are kept; a temporary one by default")
     parser.add_argument("--program", choices=NAMES, help="only this one; both in turn by default")
@@ -146,14 +181,15 @@ def main() -> None:
     for seed in range(args.first_seed, args.first_seed + args.movies):
         with tempfile.TemporaryDirectory(dir=args.folder) as made:
             folder = Path(made)
-            movie, truth = movie_in(args.folder or folder, shape, args.frames, seed)
+            movie, truth = movie_in(args.folder or folder, shape, args.frames, seed, args.kind)
             local = folder / movie.name
             if not local.exists():
                 local.symlink_to(movie.resolve())
-            if not any((row["seed"], row["program"]) == (seed, "nothing") for row in rows):
-                rows.append({"seed": seed, "program": "nothing", **errors(None, truth, shape)})
+            mark = {"seed": seed, "kind": args.kind}
+            if not any((row["seed"], row.get("kind"), row["program"]) == (*mark.values(), "nothing") for row in rows):
+                rows.append({**mark, "program": "nothing", **errors(None, truth, shape)})
             for run in chosen:
-                rows.append({"seed": seed, **row_of(run, folder, local, truth, args)})
+                rows.append({**mark, **row_of(run, folder, local, truth, args)})
                 print(rows[-1], flush=True)
                 settings = {"frames": args.frames, "patches": args.patches, "threads": args.threads}
                 write(name, rows, quiet=True, shape=shape, **settings, median=medians(rows))

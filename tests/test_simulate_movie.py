@@ -225,3 +225,12 @@ def test_correlated_walks_go_together_where_particles_are_near():
     assert np.allclose(steps.std(axis=1), 0.5, rtol=0.1)
     alone = Recording(frames=400, walk_px=0.5, walk_correlation_px=200.0).walks(2, 1, places[:2])
     assert np.allclose(alone, walks[:, :2])
+
+
+def test_movies_of_one_detector_have_its_gain_and_defects():
+    settings = {"shape": (64, 72), "frames": 2, "gain_sd": 0.1, "hot_pixels": 5, "detector_seed": 7}
+    (first, one), (second, two) = (vg.simulate.movie(None, **settings, seed=seed) for seed in (1, 2))
+    assert np.array_equal(one.gain, two.gain)
+    assert np.array_equal(one.defects, two.defects)
+    assert not np.array_equal(first.source.data, second.source.data)
+    assert not np.array_equal(vg.simulate.movie(None, **{**settings, "detector_seed": None}, seed=1)[1].gain, one.gain)

@@ -5,12 +5,16 @@ from functools import partial
 from verglas.motion.correct import CorrectedMovie, MotionSettings, correct_motion
 from verglas.motion.dose import accumulated_dose, dose_weights
 from verglas.motion.estimate import Estimate, Exposure, estimate_motion
+from verglas.motion.fixed_pattern import FixedPattern, PatternOfMovies, RecordedSum
 
 __all__ = [
     "CorrectedMovie",
     "Estimate",
     "Exposure",
+    "FixedPattern",
     "MotionSettings",
+    "PatternOfMovies",
+    "RecordedSum",
     "accumulated_dose",
     "correct_motion",
     "dose_weights",

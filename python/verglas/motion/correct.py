@@ -14,6 +14,7 @@ from verglas.motion.binned import bin_factor, bin_movie
 from verglas.motion.choose import ModelGain
 from verglas.motion.classical import estimate_classically
 from verglas.motion.estimate import Estimate, Exposure, estimate_motion
+from verglas.motion.fixed_pattern import RecordedSum, recorded_sum
 from verglas.motion.sums import KeptFrames, corrected_sums, cropped, without_steep_places
 from verglas.optics.fit.spectrum import averaged_spectrum
 from verglas.types import Micrograph, Movie
@@ -120,6 +121,9 @@ class CorrectedMovie:
         What is wrong with the movie, a sentence each; empty where nothing is.
     spectrum : PowerSpectrum or None
         For the CTF fit; None where the micrograph is too small for one.
+    recorded : RecordedSum or None
+        What the frames show where they lie, to be compared with other movies'
+        (:class:`~verglas.motion.PatternOfMovies`).
     """
 
     micrograph: Micrograph
@@ -130,6 +134,7 @@ class CorrectedMovie:
     gains: list[ModelGain]
     flags: list[str]
     spectrum: PowerSpectrum | None = None
+    recorded: RecordedSum | None = None
 
     @property
     def model(self) -> str:
@@ -194,7 +199,7 @@ def correct_motion(
         movie = KeptFrames(movie.source, resolved_settings.keep_bytes).of(movie)
     with shown_to(listener) as heard:
         try:
-            estimate = _estimate(movie, resolved_settings, heard, threads)
+            estimate, recorded = _estimate(movie, resolved_settings, heard, threads)
         except InputError as error:
             if movie.name in str(error):
                 raise
@@ -233,6 +238,7 @@ def correct_motion(
         estimate.gains,
         estimate.flags,
         _spectrum_of(groups or [weighted or plain]),
+        recorded,
     )
 
 
@@ -252,7 +258,9 @@ def _spectrum_of(images: list[Micrograph]) -> PowerSpectrum | None:
     return averaged_spectrum(images) if min(images[0].shape) >= SMALLEST_SPECTRUM_PX else None
 
 
-def _estimate(movie: Movie, settings: MotionSettings, heard: Listener, threads: int | None) -> Estimate:
+def _estimate(
+    movie: Movie, settings: MotionSettings, heard: Listener, threads: int | None
+) -> tuple[Estimate, RecordedSum]:
     """The motion by the method that was asked for; frames are binned while they are read, and dropped at the end."""
     n = len(movie)
     reading = movie.frames(ahead=2, threads=1 if threads == 1 else 2, recycle=True)
@@ -262,9 +270,11 @@ def _estimate(movie: Movie, settings: MotionSettings, heard: Listener, threads: 
         movie.pixel_size_A, movie.dose_per_frame_e_A2, movie.voltage_kV or 300.0, movie.pre_exposure_e_A2
     )
     if settings.method == "likelihood":
-        return estimate_motion(binned, exposure, settings.model, threads=threads)
-    tilt = {"tilt_deg": settings.tilt_deg, "axis_deg": settings.tilt_axis_deg}
-    return estimate_classically(binned, exposure, settings.method, **tilt, threads=threads)
+        estimate = estimate_motion(binned, exposure, settings.model, threads=threads)
+    else:
+        tilt = {"tilt_deg": settings.tilt_deg, "axis_deg": settings.tilt_axis_deg}
+        estimate = estimate_classically(binned, exposure, settings.method, **tilt, threads=threads)
+    return estimate, recorded_sum(binned, np.flatnonzero(estimate.motion.used), estimate.steering, threads)
 
 
 def _frame_progress(heard: Listener, phase: str, n: int) -> Callable[[int], None]:

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from threadpoolctl import threadpool_limits
 
 from verglas.errors import InputError
-from verglas.motion import choose, fields, whole_frames
+from verglas.motion import choose, fields, fixed_pattern, whole_frames
 from verglas.motion.binned import BinnedFrames
 from verglas.motion.fields import Field, Timing
 from verglas.motion.fit import Fit, fit, quadratic
@@ -63,12 +63,15 @@ class Estimate:
         What is wrong with the movie, a sentence each.
     agreement_nats : float
         Log-likelihood of the frames showing one picture, over that of their showing none.
+    steering : (float, float)
+        Of :class:`~verglas.motion.fixed_pattern.RecordedSum`.
     """
 
     motion: Motion
     gains: list[choose.ModelGain]
     flags: list[str]
     agreement_nats: float
+    steering: tuple[float, float] = (0.0, 0.0)
 
 
 def usable_frames(binned: BinnedFrames) -> tuple[Timing, list[str]]:
@@ -249,4 +252,8 @@ class _Search:
             fitting.field, fitting.coefficients, self.binned.shape, self.timing, lattice if model == "spline" else None
         )
         both = np.repeat(self.timing.everywhere(errors)[:, None], 2, axis=1)
-        return Estimate(replace(motion, global_error_px=both), gains, flags, fitting.value)
+        pattern = fixed_pattern.within_movie(patches, weights, fitting.at_patches, float(errors.mean()))
+        if pattern is not None and pattern.is_there:
+            flags = [*flags, f"{pattern.sentence}; {fixed_pattern.WHAT_TO_DO}"]
+        steering = fixed_pattern.steering_of(patches, weights, fitting.at_patches)
+        return Estimate(replace(motion, global_error_px=both), gains, flags, fitting.value, steering)

@@ -15,6 +15,7 @@ from verglas.pipeline.project import Project, Shot
 from verglas.pipeline.settings import ProcessSettings, settings_json, with_overrides
 from verglas.pipeline.stage import digest, file_digest
 from verglas.run.motion import MovieSession, MovieSettings, correct_movie, with_placed_gain
+from verglas.run.movie_pattern import CODE, PatternFile
 from verglas.types.listener import Silence
 from verglas.types.verdict import Finding, Verdict
 
@@ -128,6 +129,10 @@ class MotionStage(MicrographStage):
             first = f"{with_flags[0]['movie']}: {with_flags[0]['flags']}"
             sentence = f"{len(with_flags)} of {len(good)} movies are flagged ({first})"
             notes.append(Finding("flagged", "warn", sentence, {"flagged": len(with_flags), "of": len(good)}))
+        pattern = PatternFile.of(project.folder(self.name), self._session(project).record()).found()
+        if pattern is not None and pattern["is_there"]:
+            told = {name: pattern[name] for name in ("share", "sigmas", "movies")}
+            notes.append(Finding(CODE, "warn", pattern["sentence"], told))
         table = self.place(project, "motion.csv")
         return Verdict.of_notes(notes, numbers, (), f"report.html and {table}")
 

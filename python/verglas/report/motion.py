@@ -102,7 +102,7 @@ def drift_figure(table: pd.DataFrame) -> bytes:
         return png(figure)
 
 
-def motion_page(table: pd.DataFrame, folder: Path, footer: str = "") -> Page:
+def motion_page(table: pd.DataFrame, folder: Path, footer: str = "", doubt: str = "") -> Page:
     """The page of a set of movies, those to look at first.
 
     Parameters
@@ -111,6 +111,8 @@ def motion_page(table: pd.DataFrame, folder: Path, footer: str = "") -> Page:
         Rows of ``motion.csv`` with the column picture, the PNG's path from ``folder``.
     folder : Path
     footer : str
+    doubt : str
+        What is wrong with all movies together.
     """
     good = table["reason"] == ""
     against = table["reason"].where(~good, table["flags"]).fillna("")
@@ -136,7 +138,7 @@ def motion_page(table: pd.DataFrame, folder: Path, footer: str = "") -> Page:
         sections.append(Section("Tracks", "Those to look at first.", [Gallery(pictures, 26.0)]))
     head = ["movie", *_COLUMNS.values(), "why look"]
     sections.append(Section("All movies", _HELD_OUT, [Table(head, rows, sortable=True, marked=marked)]))
-    summary = f"{int(good.sum())} of {len(table)} movies corrected"
+    summary = f"{int(good.sum())} of {len(table)} movies corrected" + (f". To look at first: {doubt}" if doubt else "")
     return Page("Motion correction", summary, figures, sections, footer)
 
 

@@ -24,6 +24,7 @@ from verglas.optics import beam_shift_groups
 from verglas.report.html import render
 from verglas.report.motion import motion_page
 from verglas.run.motion_files import PARTS, MovieFiles
+from verglas.run.movie_pattern import CODE, PatternFile
 from verglas.run.movies import as_gain, read_movie
 from verglas.run.tenure import Tenure, tenure
 from verglas.types.listener import Listener
@@ -115,6 +116,9 @@ class MotionSummary:
     folder : Path
     placement : str
         How the gain lies.
+    fixed_pattern : dict or None
+        Whether the sums of different movies agree as recorded, which only the detector's own pattern can: is_there,
+        share of what steers the shifts, sigmas, movies, sentence. None of fewer than three movies.
     """
 
     table: pd.DataFrame
@@ -122,6 +126,7 @@ class MotionSummary:
     folder: Path
     placement: str
     kept: int = 0
+    fixed_pattern: dict[str, Any] | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -137,6 +142,7 @@ class MotionSummary:
             "excluded": self.excluded,
             "folder": str(self.folder),
             "placement": self.placement,
+            "fixed_pattern": self.fixed_pattern,
         }
 
 
@@ -202,6 +208,8 @@ def correct_movies(
         summary = _write_account(rows, reasons, folder, session)
         if not rows:
             raise InputError(f"none of {len(paths)} movies can be corrected; the first: {next(iter(reasons.values()))}")
+        if summary.fixed_pattern is not None and summary.fixed_pattern["is_there"]:
+            hold.note(CODE, summary.fixed_pattern["sentence"])
         return replace(summary, kept=n_kept)
 
 
@@ -270,7 +278,7 @@ def _write_account(
     write_csv(folder / "excluded.csv", {"movie": [*excluded], "reason": [*excluded.values()]})
     good = [{**{k: v for k, v in row.items() if k not in ("parts", "beam_shift")}, "reason": ""} for row in rows]
     bad = [{"movie": movie, "reason": reason, "flags": ""} for movie, reason in excluded.items()]
-    every = pd.DataFrame([*good, *bad])
+    every, pattern = pd.DataFrame([*good, *bad]), None
     write_csv(folder / "motion.csv", {str(c): every[c].to_numpy() for c in every})
     table = _star_table(rows, folder, session) if rows else pd.DataFrame({PATH: []})
     if rows:
@@ -280,8 +288,10 @@ def _write_account(
         for column in ("early_px", "late_px", "total_px", "local_px", "shift_error_px", "gain_nats"):
             every[column] = every[column].astype(float)
         footer = f"verglas {__version__}, motion {session.settings.method}"
-        write_text(folder / "report.html", render(motion_page(every, folder, footer)))
-    summary = MotionSummary(table, excluded, folder, session.settings.placement)
+        pattern = PatternFile.of(folder, session.record()).found()
+        sentence = pattern["sentence"] if pattern is not None else ""
+        write_text(folder / "report.html", render(motion_page(every, folder, footer, sentence)))
+    summary = MotionSummary(table, excluded, folder, session.settings.placement, fixed_pattern=pattern)
     write_json(folder / "motion.json", {k: v for k, v in summary.as_dict().items() if k != "movies"})
     return summary
 
@@ -333,6 +343,8 @@ def _correct(files: MovieFiles, session: MovieSession, heard: Listener) -> dict[
         **settings.reading,
     )
     result = correct_motion(movie, settings.correction, threads=session.threads, listener=heard)
+    # before the record of the movie, which says that all else is there
+    PatternFile.of(files.folder, session.record()).add(files.stem, result.recorded)
     return files.write(movie, result, settings.correction, gain, settings.dtype)
 
 

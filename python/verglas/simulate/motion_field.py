@@ -163,6 +163,8 @@ class Recording:
         Defects, at random places.
     hot_counts : float
         Mean counts of a hot pixel in a frame beyond the electrons.
+    detector_seed : int, optional
+        Of gain and defects: movies of one session have the same detector. None: the movie's own seed.
 
     Raises
     ------
@@ -191,6 +193,7 @@ class Recording:
     dead_pixels: int = 0
     dead_columns: int = 0
     hot_counts: float = 30.0
+    detector_seed: int | None = None
 
     def __post_init__(self) -> None:
         """Check ranges once."""

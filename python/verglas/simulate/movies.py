@@ -326,6 +326,7 @@ def _detector(
     shape: tuple[int, int], recording: Recording, seed: int
 ) -> tuple[Float32Array, npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
     """Gain of mean 1, defects as sorted rows (y, x), and which of them are hot."""
+    seed = seed if recording.detector_seed is None else recording.detector_seed
     rng = stream(seed, 0, _GAIN)
     gain = np.ones(shape)
     if recording.gain_sd:

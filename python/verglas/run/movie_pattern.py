@@ -1,0 +1,90 @@
+"""What the movies of a folder have in common, kept in a file while they are corrected one by one."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from verglas.errors import FormatError
+from verglas.io import write_bytes
+from verglas.motion import FixedPattern, PatternOfMovies, RecordedSum
+from verglas.motion.fixed_pattern import WHAT_TO_DO
+
+FILE = "fixed_pattern.npz"
+CODE = "fixed_pattern"
+
+
+@dataclass(frozen=True)
+class PatternFile:
+    """The file of a folder, for movies that were read alike.
+
+    Attributes
+    ----------
+    folder : Path
+    reading : str
+        Gain, bad pixels and the like: sums that were made otherwise do not count.
+    """
+
+    folder: Path
+    reading: str
+
+    @classmethod
+    def of(cls, folder: Path, record: Mapping[str, Any]) -> PatternFile:
+        """For the settings of a session."""
+        return cls(folder, json.dumps(dict(record), sort_keys=True, default=str))
+
+    @property
+    def path(self) -> Path:
+        """Where it lies."""
+        return self.folder / FILE
+
+    def read(self) -> PatternOfMovies:
+        """What was added so far.
+
+        Raises
+        ------
+        FormatError
+            Not such a file.
+        """
+        if not self.path.is_file():
+            return PatternOfMovies()
+        try:
+            with np.load(self.path, allow_pickle=False) as file:
+                arrays = {name: file[name] for name in file.files}
+            return PatternOfMovies.from_arrays(arrays) if str(arrays["reading"]) == self.reading else PatternOfMovies()
+        except (OSError, ValueError, KeyError, EOFError) as error:
+            raise FormatError(
+                f"{self.path}: cannot be read ({error}); expected the sums of the movies of this folder; remove it"
+            ) from error
+
+    def add(self, name: str, movie: RecordedSum | None) -> None:
+        """One more movie; written whole or not at all."""
+        if movie is None:
+            return
+        pattern = self.read()
+        pattern.add(name, movie)
+        content = io.BytesIO()
+        np.savez(content, **pattern.as_arrays(), reading=np.array(self.reading))  # type: ignore[arg-type]
+        write_bytes(self.path, content.getvalue())
+
+    def found(self) -> dict[str, Any] | None:
+        """For JSON and people: share, standard errors, movies, and a sentence where the pattern is there; or None."""
+        pattern = self.read()
+        found = pattern.found()
+        return None if found is None else _told(found, len(pattern.names))
+
+
+def _told(found: FixedPattern, movies: int) -> dict[str, Any]:
+    return {
+        "is_there": found.is_there,
+        "share": round(found.share, 4) if np.isfinite(found.share) else None,
+        "sigmas": round(found.sigmas, 2),
+        "movies": movies,
+        "sentence": f"of {movies} movies, {found.sentence}; {WHAT_TO_DO}" if found.is_there else "",
+    }
