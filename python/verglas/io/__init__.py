@@ -17,6 +17,7 @@ from verglas.io.mrc import MrcHeader, StackWriter, read_header, read_map, read_s
 from verglas.io.particles import read_particles, write_particles
 from verglas.io.spider import read_spider_document, write_spider_document
 from verglas.io.star import read_star, write_star
+from verglas.io.star_columns import StarColumns, open_columns
 from verglas.io.tables import read_csv, read_json, sample_star, write_csv, write_json
 from verglas.io.tiff import micrograph_header, read_micrograph
 from verglas.io.tilt_pairs import read_tilt_parameters
@@ -24,6 +25,7 @@ from verglas.io.tilt_pairs import read_tilt_parameters
 __all__ = [
     "MrcHeader",
     "StackWriter",
+    "StarColumns",
     "atomic_path",
     "check_writable",
     "find_acquisition",
@@ -31,6 +33,7 @@ __all__ = [
     "find_movies",
     "mdoc_acquisitions",
     "micrograph_header",
+    "open_columns",
     "open_movie",
     "read_atoms",
     "read_csv",

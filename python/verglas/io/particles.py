@@ -15,16 +15,19 @@ from verglas.io import cs
 from verglas.io.frealign import from_cistem, is_cistem, read_par, write_par
 from verglas.io.mrc import PathLike, StackWriter
 from verglas.io.rules import file_rules, written_name
-from verglas.io.stack import StackSource, Where, source_from_names, stack_paths
+from verglas.io.stack import StackPaths, StackSource, Where, build_source, source_from_names, stack_paths
 from verglas.io.star import read_star, write_star
+from verglas.io.star_columns import NotColumns, StarColumns, open_columns
 from verglas.io.tomography import refuse_tomography
 from verglas.types import Particles
 from verglas.types import _columns as col
+from verglas.types.arrays import IntArray
 from verglas.types.images import ChangedSource, GridSource
 from verglas.types.particles import SIGN_COLUMN
 
 _CTF_IN_IMAGES = ("rlnCtfDataArePhaseFlipped", "rlnCtfDataAreCtfPremultiplied")
 IMAGE, MICROGRAPH = "rlnImageName", "rlnMicrographName"
+LARGE_BYTES = 64 << 20  # a STAR file from here on gets columns beside it
 
 
 def read_particles(
@@ -70,7 +73,8 @@ def read_particles(
     Notes
     -----
     The particle table is the one that holds rlnImageName, whatever its name. Relative stack names are looked for
-    beside the file, in the folders above it, then in the working directory.
+    beside the file, in the folders above it, then in the working directory. A STAR file of 64 MB and more gets columns
+    beside it (:func:`verglas.io.open_columns`), so that it opens at once from the second time on.
 
     Examples
     --------
@@ -86,6 +90,7 @@ def read_particles(
     if not path.is_file():
         raise FormatError(f"{path}: is a folder, expected a file" if path.is_dir() else f"{path}: no such file")
     stacks = Where(stack, path_map, stack_root, any_pixel_size)
+    columns: StarColumns | None = None
     if path.suffix.lower() == ".cs":
         return cs.read_cs(path, stacks, passthrough)
     if passthrough is not None:
@@ -93,7 +98,7 @@ def read_particles(
     if path.suffix.lower() == ".par":
         tables: dict[str, Any] = {"particles": read_par(path)}
     else:
-        tables = read_star(path)
+        columns, tables = _star_of(path)
         refuse_tomography(path, tables)
         tables = {n: from_cistem(_frame(t), path) if is_cistem(t) and IMAGE not in t else t for n, t in tables.items()}
     name = _particle_table(path, tables)
@@ -110,16 +115,30 @@ def read_particles(
             VerglasWarning,
             stacklevel=2,
         )
-    source = source_from_names(
-        table[IMAGE].to_numpy(dtype=object),
-        stack_paths(path, stacks),
-        parts.value("rlnImageSize", optics_first=True),
-        pixel,
-        where,
-    )
+    source = _source(table, None if columns is None else columns.images(IMAGE, name), stack_paths(path, stacks), parts)
     if source.joined:
         table = table.assign(**{IMAGE: [f"{i + 1:06d}@{source.names[0]}" for i in source.frame]})
     return Particles(table, source, optics_table=optics, tables=tables, table_name=name, where=where)
+
+
+def _star_of(path: Path) -> tuple[StarColumns | None, dict[str, Any]]:
+    """The tables of a STAR file; of a large one by its columns, of which those that are numbers stay in their file."""
+    if path.stat().st_size >= LARGE_BYTES:
+        try:
+            columns = open_columns(path)
+        except NotColumns:
+            return None, read_star(path)
+        return columns, columns.as_tables()
+    return None, read_star(path)
+
+
+def _source(
+    table: pd.DataFrame, images: tuple[list[str], IntArray, IntArray] | None, paths: StackPaths, parts: col.Tables
+) -> StackSource:
+    box, pixel = parts.value("rlnImageSize", optics_first=True), col.pixel_sizes_A(parts)
+    if images is not None and (images[2] >= 0).all():
+        return build_source(*images, paths, box, pixel, parts.where)
+    return source_from_names(table[IMAGE].to_numpy(dtype=object), paths, box, pixel, parts.where)
 
 
 def _frame(table: Any) -> pd.DataFrame:

@@ -12,7 +12,7 @@ import csv
 import io
 import mmap
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -183,6 +183,13 @@ def _check_rows(where: str, text: mmap.mmap, data: npt.NDArray[np.uint8], block:
             )
         block.n_rows += int(np.count_nonzero(counts))
         at, line = stop, line + len(begins)
+        forget(text)
+
+
+def forget(text: mmap.mmap) -> None:
+    """Give back pages that were read, or they count as memory of this process; they stay in the system's cache."""
+    if hasattr(text, "madvise"):
+        text.madvise(mmap.MADV_DONTNEED)
 
 
 def _check_bytes(where: str, piece: npt.NDArray[np.uint8], line: int) -> None:
@@ -252,12 +259,15 @@ class _Region(io.RawIOBase):
         return len(piece)
 
 
-def parse_block(path: Path, block: Block, text: mmap.mmap) -> pd.DataFrame | dict[str, Any]:
+def parse_block(
+    path: Path, block: Block, text: mmap.mmap, more_text: Sequence[str] = ()
+) -> pd.DataFrame | dict[str, Any]:
     """One scanned table: a dictionary of single values, or a data frame of a loop by ``pandas.read_csv``.
 
     A column is of integers or floats where all of its values are, else text; nan, NaN and <NA> are missing values.
+    Labels of ``more_text`` stay text, too.
     """
-    as_text = text_labels(block.labels)
+    as_text = [*text_labels(block.labels), *more_text]
     if not block.loop:
         pairs = [_tokens(line, str(path)) for _, line in _lines(text, block.rows_at, block.end) if line[:1] == b"_"]
         values = {

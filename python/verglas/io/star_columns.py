@@ -1,0 +1,434 @@
+"""Columns of a large STAR file, mapped into memory from a file beside it: opened in no time, read as far as touched.
+
+``particles.star`` gets ``.particles.star.columns``: every column of every loop as one run of numbers, text as codes
+into a list of its distinct values, names of images as number and stack. It is made in pieces, so that neither making
+nor opening it takes memory with the number of rows. Removing it loses nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import mmap
+import os
+import re
+import struct
+import tempfile
+import threading
+import warnings
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from verglas.errors import FormatError, InputError, VerglasWarning
+from verglas.io.atomic import atomic_path
+from verglas.io.mrc import PathLike
+from verglas.io.star import Block, forget, parse_block, scan
+from verglas.types.arrays import IntArray
+
+_MAGIC = b"VGCOLUM1"
+_PIECE_BYTES = 16 << 20
+_WINDOWS, _WINDOW_BYTES = 64, 16 << 10
+IMAGE = "rlnImageName"
+_KINDS = {"int": "<i8", "float": "<f8", "bool": "|b1", "text": "<i4", "image": "<i4"}
+
+
+class NotColumns(FormatError):
+    """A table that columns do not hold as `read_star` would give it; read as it is."""
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column in its file: ``image`` has two runs, codes of (width of the number, stack) and numbers."""
+
+    kind: str
+    offset: int
+    n_rows: int
+    checksums: tuple[int, ...]
+    values: tuple[Any, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class StarColumns:
+    """The tables of a STAR file; of loops, columns that are read when they are asked for.
+
+    Attributes
+    ----------
+    path : Path
+        The STAR file.
+    tables : dict
+        By name, in the order of the file: of a loop its columns by label, of single values these.
+
+    Examples
+    --------
+    >>> import tempfile, pandas as pd
+    >>> from verglas.io import open_columns, write_star
+    >>> table = pd.DataFrame({"rlnMicrographName": ["a.mrc", "a.mrc", "b.mrc"], "rlnDefocusU": [1.5e4, 1.6e4, 2.5]})
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     write_star(f"{folder}/p.star", {"particles": table})
+    ...     columns = open_columns(f"{folder}/p.star")
+    ...     columns.numbers("rlnDefocusU").tolist(), columns.codes("rlnMicrographName")[0].tolist()
+    ([15000.0, 16000.0, 2.5], [0, 0, 1])
+    """
+
+    path: Path
+    tables: dict[str, dict[str, Any]]
+    _data: mmap.mmap
+    _loops: frozenset[str]
+    _checked: set[int] = field(default_factory=set, repr=False)
+    _lock: Any = field(default_factory=threading.Lock, repr=False)
+
+    @property
+    def largest(self) -> str:
+        """Name of the loop of most rows, which stands where no table is named."""
+        if not self._loops:
+            raise FormatError(f"{self.path}: no loop, only single values")
+        return max((name for name in self.tables if name in self._loops), key=self.n_rows)
+
+    def is_loop(self, table: str) -> bool:
+        """Whether a table is a loop."""
+        return table in self._loops
+
+    def n_rows(self, table: str | None = None) -> int:
+        """Rows of a loop."""
+        columns = self.tables[self.largest if table is None else table]
+        return next(iter(columns.values())).n_rows if columns else 0
+
+    def labels(self, table: str | None = None) -> list[str]:
+        """Labels of a table in their order."""
+        return list(self.tables[self.largest if table is None else table])
+
+    def is_number(self, label: str, table: str | None = None) -> bool:
+        """Whether a column holds numbers."""
+        return self._column(label, table).kind in ("int", "float", "bool")
+
+    def numbers(self, label: str, table: str | None = None) -> npt.NDArray[Any]:
+        """A column of numbers as it lies in the file: int64, float64 or bool; writing to it changes a copy.
+
+        Raises
+        ------
+        FormatError
+            No such column, one of text, or a damaged file of columns.
+        """
+        column = self._column(label, table)
+        if not self.is_number(label, table):
+            raise FormatError(f"{self.path}: {label} is text, expected numbers")
+        return self._run(column, 0)
+
+    def codes(self, label: str, table: str | None = None) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.object_]]:
+        """A column of text as (code of each row, distinct values in the order in which they come); -1 is missing.
+
+        Raises
+        ------
+        FormatError
+            As :meth:`numbers`; the column holds numbers or names of images, nearly all of which differ.
+        """
+        column = self._column(label, table)
+        if column.kind != "text":
+            raise FormatError(f"{self.path}: {label} is no column of text that repeats")
+        return self._run(column, 0), np.array(column.values, dtype=object)
+
+    def images(self, label: str = IMAGE, table: str | None = None) -> tuple[list[str], IntArray, IntArray] | None:
+        """Names of images as (stacks, stack of each, number of each from 0); None where not all are number@stack."""
+        column = self._column(label, table)
+        if column.kind != "image":
+            return None
+        stacks: dict[str, int] = {}
+        stack_of = np.array([stacks.setdefault(name, len(stacks)) for _, name in column.values], np.int64)
+        return list(stacks), stack_of[self._run(column, 0)], self._run(column, 1).astype(np.int64) - 1
+
+    def frame(self, labels: Sequence[str] | None = None, table: str | None = None) -> pd.DataFrame:
+        """Columns as `read_star` gives them; numbers stay in the file until they are touched."""
+        labels = self.labels(table) if labels is None else list(labels)
+        rows = pd.RangeIndex(self.n_rows(table))
+        return pd.DataFrame({label: self._series(label, table) for label in labels}, index=rows, copy=False)
+
+    def as_tables(self) -> dict[str, pd.DataFrame | dict[str, Any]]:
+        """All tables, as `read_star` gives them."""
+        return {name: self.frame(None, name) if name in self._loops else dict(t) for name, t in self.tables.items()}
+
+    def _series(self, label: str, table: str | None) -> Any:
+        column = self._column(label, table)
+        if column.kind == "text":
+            codes, values = self.codes(label, table)
+            return pd.Series(np.append(values, np.nan)[codes], dtype="str")
+        if column.kind == "image":
+            return pd.Series(self._image_names(column), dtype="str")
+        return self._run(column, 0)
+
+    def _image_names(self, column: Column) -> npt.NDArray[np.object_]:
+        names = np.empty(column.n_rows, dtype=object)
+        codes, numbers = self._run(column, 0).tolist(), self._run(column, 1).tolist()
+        forms = [f"%0{width}d@{name.replace('%', '%%')}" for width, name in column.values]
+        names[:] = [forms[code] % number for code, number in zip(codes, numbers, strict=True)]
+        return names
+
+    def _column(self, label: str, table: str | None) -> Column:
+        name = self.largest if table is None else table
+        found = self.tables[name].get(label) if name in self._loops else None
+        if not isinstance(found, Column):
+            have = ", ".join(self.labels(name)[:6])
+            raise FormatError(f"{self.path}: table '{name}' has no column {label}; it has {have}, ...")
+        return found
+
+    def _run(self, column: Column, number: int) -> npt.NDArray[Any]:
+        dtype = np.dtype(_KINDS[column.kind])
+        if not column.n_rows:
+            return np.zeros(0, dtype)
+        at = column.offset + number * _aligned(column.n_rows * dtype.itemsize)
+        with self._lock:
+            run = np.frombuffer(self._data, dtype, column.n_rows, at)
+            if at not in self._checked and zlib.crc32(run.data) != column.checksums[number]:
+                raise FormatError(f"{columns_path(self.path)}: damaged; remove it to have it made anew")
+            self._checked.add(at)
+        return run
+
+
+def columns_path(path: PathLike) -> Path:
+    """Where the columns of a STAR file lie."""
+    path = Path(path)
+    return path.with_name(f".{path.name}.columns")
+
+
+def open_columns(path: PathLike) -> StarColumns:
+    """Open a STAR file by its columns: those kept beside it where they are of the file as it is, else made now.
+
+    For pages and jobs that need some columns of millions of rows. The first look reads the file in pieces; memory does
+    not grow with the rows. Where the folder cannot be written, columns lie in a temporary file and are made each time.
+
+    Parameters
+    ----------
+    path : path
+        A STAR file.
+
+    Returns
+    -------
+    StarColumns
+        ``numbers(label)`` is the column as it lies in the file, ``codes(label)`` text as codes and distinct values,
+        ``frame(labels)`` a data frame of some columns, with the values that `read_star` gives.
+
+    Raises
+    ------
+    FormatError
+        As `read_star`; a table whose columns change their kind (integers beyond 64 bits).
+
+    Notes
+    -----
+    That the columns are those of the file is seen by its size, its time of change and a hash of 64 places spread over
+    it. Every column has a checksum, looked at when it is first touched.
+
+    Examples
+    --------
+    >>> import tempfile, pandas as pd
+    >>> from verglas.io import open_columns, write_star
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     write_star(f"{folder}/p.star", {"particles": pd.DataFrame({"rlnClassNumber": [1, 2, 1]})})
+    ...     columns = open_columns(f"{folder}/p.star")
+    ...     len(columns.numbers("rlnClassNumber")), columns.frame(["rlnClassNumber"]).shape
+    (3, (3, 1))
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FormatError(f"{path}: is a folder, expected a file" if path.is_dir() else f"{path}: no such file")
+    if path.stat().st_size == 0:
+        raise FormatError(f"{path}: empty file")
+    mark, target = _fingerprint(path), columns_path(path)
+    kept = _kept(path, target, mark)
+    if kept is not None:
+        return kept
+    if os.access(path.parent, os.W_OK):
+        try:
+            with atomic_path(target) as temporary:
+                _write(path, temporary, mark)
+            return _mapped(path, target)
+        except FormatError:
+            raise
+        except InputError as error:  # no room beside the file; perhaps elsewhere
+            warnings.warn(f"{error}; columns are kept for this process only", VerglasWarning, stacklevel=2)
+    with tempfile.TemporaryDirectory() as folder:
+        _write(path, Path(folder) / "columns", mark)
+        return _mapped(path, Path(folder) / "columns")  # stays mapped when its name is gone
+
+
+def _fingerprint(path: Path) -> dict[str, Any]:
+    """Of the file as it is now: size, time of change, and a hash of some of its bytes."""
+    state = path.stat()
+    sha = hashlib.blake2b(digest_size=16)
+    with open(path, "rb") as file:
+        for at in np.unique(np.linspace(0, max(0, state.st_size - _WINDOW_BYTES), _WINDOWS).astype(np.int64)).tolist():
+            file.seek(at)
+            sha.update(file.read(_WINDOW_BYTES))
+    return {"size": state.st_size, "mtime_ns": state.st_mtime_ns, "hash": sha.hexdigest()}
+
+
+# ---- the file of columns
+
+
+def _aligned(size: int) -> int:
+    return -(-size // 64) * 64
+
+
+def _kept(path: Path, target: Path, mark: dict[str, Any]) -> StarColumns | None:
+    """The columns beside a file, where there are some of the file as it is."""
+    try:
+        return _mapped(path, target, mark)
+    except (OSError, ValueError, KeyError, TypeError, struct.error):
+        return None
+
+
+def _mapped(path: Path, target: Path, mark: dict[str, Any] | None = None) -> StarColumns:
+    with open(target, "rb") as file:
+        file.seek(-16, os.SEEK_END)
+        length, magic = struct.unpack("<q8s", file.read(16))
+        if magic != _MAGIC:
+            raise ValueError("no file of columns")
+        file.seek(-16 - length, os.SEEK_END)
+        head = json.loads(file.read(length))
+        if mark is not None and head["of"] != mark:
+            raise ValueError("columns of another file")
+        data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+    tables: dict[str, dict[str, Any]] = {}
+    for one in head["tables"]:
+        tables[one["name"]] = one.get("single") or {
+            label: Column(kind, offset, one["rows"], tuple(sums), tuple(map(_listed, values)))
+            for label, kind, offset, sums, values in one["columns"]
+        }
+    return StarColumns(path, tables, data, frozenset(one["name"] for one in head["tables"] if "columns" in one))
+
+
+def _listed(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _write(path: Path, target: Path, mark: dict[str, Any]) -> None:
+    """All tables of a STAR file as columns; a column that turns out to be text begins again as such."""
+    with open(path, "rb") as handle:
+        text = mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ)
+    head: list[dict[str, Any]] = []
+    with open(target, "w+b") as out:
+        for block in scan(path, text):
+            if not block.loop:
+                head.append({"name": block.name, "single": parse_block(path, block, text)})
+                continue
+            kinds: dict[str, str] = {}
+            start = _aligned(out.seek(0, os.SEEK_END))
+            while (columns := _write_loop(path, block, text, out, start, kinds)) is None:
+                pass
+            head.append({"name": block.name, "rows": block.n_rows, "columns": columns})
+        footer = json.dumps({"of": mark, "tables": head}).encode()
+        out.seek(0, os.SEEK_END)
+        out.write(footer + struct.pack("<q8s", len(footer), _MAGIC))
+
+
+def _write_loop(
+    path: Path, block: Block, text: mmap.mmap, out: Any, start: int, kinds: dict[str, str]
+) -> list[list[Any]] | None:
+    """Columns of a loop from an offset on; None if a kind had to change, which is then in ``kinds``."""
+    room = _aligned(8 * block.n_rows) + 128  # the widest column, and two runs of an image's name
+    writers = [_ColumnWriter(label, start + k * room, block.n_rows, kinds) for k, label in enumerate(block.labels)]
+    out.truncate(start + len(writers) * room)
+    as_text = [label for label, kind in kinds.items() if kind in ("text", "image")]
+    for piece in _pieces(path, block, text, as_text):
+        for writer in writers:
+            if not writer.append(out, piece[writer.label]):
+                return None
+    return [writer.finished(out) for writer in writers]
+
+
+def _pieces(path: Path, block: Block, text: mmap.mmap, as_text: list[str]) -> Iterator[pd.DataFrame]:
+    at, line = block.rows_at, block.rows_line
+    while at < block.end and block.n_rows:
+        stop = block.end if at + _PIECE_BYTES >= block.end else text.rfind(b"\n", at, at + _PIECE_BYTES) + 1
+        lines = text[at:stop].split(b"\n")
+        rows = sum(1 for one in lines if one.strip() and not one.lstrip().startswith(b"#"))
+        if rows:
+            piece = Block(block.name, block.line, stop, True, block.labels, at, line, rows)
+            table = parse_block(path, piece, text, as_text)
+            assert isinstance(table, pd.DataFrame)
+            yield table
+        line += len(lines) - 1
+        forget(text)
+        at = stop
+
+
+_IMAGE_NAME = re.compile(r"\d{1,9}@.+")
+
+
+def _kind_of(piece: pd.Series[Any]) -> str:
+    """The kind of a column by a part of it."""
+    if pd.api.types.is_bool_dtype(piece):
+        return "bool"
+    if piece.dtype == np.int64:
+        return "int"
+    if pd.api.types.is_float_dtype(piece):
+        return "float"
+    if isinstance(piece.dtype, pd.StringDtype):
+        is_image = piece.name == IMAGE and all(isinstance(v, str) and _IMAGE_NAME.fullmatch(v) for v in piece)
+        return "image" if is_image else "text"
+    raise NotColumns(f"column {piece.name}: values of {piece.dtype} are not kept as a column")
+
+
+class _ColumnWriter:
+    """One column as it grows."""
+
+    def __init__(self, label: str, offset: int, n_rows: int, kinds: dict[str, str]) -> None:
+        self.label, self.offset, self.n_rows, self.kinds = label, offset, n_rows, kinds
+        self.done = 0
+        self.values: dict[Any, int] = {}
+
+    def append(self, out: Any, piece: pd.Series[Any]) -> bool:
+        """Write a piece; False if the whole column must be read as another kind, as it would be in one piece."""
+        found = _kind_of(piece)
+        kind = self.kinds.setdefault(self.label, found)
+        if {kind, found} == {"int", "float"}:
+            self.kinds[self.label] = "float"
+            if kind == "int":
+                return False
+        elif kind != found and kind != "text":
+            self.kinds[self.label] = "text"
+            return False
+        for number, run in enumerate(self._runs(kind, piece)):
+            out.seek(self.offset + number * _aligned(self.n_rows * run.itemsize) + self.done * run.itemsize)
+            out.write(run.data)
+        self.done += len(piece)
+        return True
+
+    def _runs(self, kind: str, piece: pd.Series[Any]) -> list[npt.NDArray[Any]]:
+        if kind == "text":
+            return [self._coded(piece)]
+        if kind == "image":
+            return self._image_parts(piece)
+        return [np.ascontiguousarray(piece.to_numpy(), _KINDS[kind])]
+
+    def _coded(self, piece: pd.Series[Any]) -> npt.NDArray[np.int32]:
+        codes, found = pd.factorize(piece)
+        ids = [self.values.setdefault(str(value), len(self.values)) for value in found]
+        return np.array([*ids, -1], np.int32)[codes]
+
+    def _image_parts(self, piece: pd.Series[Any]) -> list[npt.NDArray[Any]]:
+        codes, numbers = np.empty(len(piece), np.int32), np.empty(len(piece), np.int32)
+        values = self.values
+        for i, text in enumerate(piece.to_numpy(object)):
+            number, _, name = text.partition("@")
+            numbers[i] = int(number)
+            codes[i] = values.setdefault((len(number), name), len(values))
+        return [codes, numbers]
+
+    def finished(self, out: Any) -> list[Any]:
+        """What the head of the file says of the column."""
+        kind = self.kinds.get(self.label, "float")
+        itemsize, sums = np.dtype(_KINDS[kind]).itemsize, []
+        for number in range(2 if kind == "image" else 1):
+            out.seek(self.offset + number * _aligned(self.n_rows * itemsize))
+            left, crc = self.n_rows * itemsize, 0
+            while left:
+                data = out.read(min(left, 1 << 22))
+                crc, left = zlib.crc32(data, crc), left - len(data)
+            sums.append(crc)
+        return [self.label, kind, self.offset, sums, list(self.values)]
