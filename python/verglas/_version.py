@@ -11,8 +11,8 @@ def _from_source_tree() -> str | None:
     pyproject = Path(__file__).resolve().parents[2] / "pyproject.toml"
     if not pyproject.is_file():
         return None
-    found = re.search(r'^name = "verglas"\s+version = "([^"]+)"', pyproject.read_text(encoding="utf-8"), re.M)
-    return found.group(1) if found else None
+    match = re.search(r'^name = "verglas"\s+version = "([^"]+)"', pyproject.read_text(encoding="utf-8"), re.M)
+    return match.group(1) if match else None
 
 
 def _find() -> str:

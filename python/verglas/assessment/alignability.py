@@ -42,7 +42,7 @@ class Alignability:
         return float(np.mean((self.precision >= _PRECISE) & (self.accuracy < _ELSEWHERE * self.precision)))
 
 
-def judge_alignability(found: Alignability) -> Finding:
+def judge_alignability(alignability: Alignability) -> Finding:
     """Whether the poses are those that the images are for.
 
     Examples
@@ -52,19 +52,19 @@ def judge_alignability(found: Alignability) -> Finding:
     >>> judge_alignability(Alignability(np.full(10, 0.8), np.r_[np.full(6, 0.7), np.zeros(4)])).sentence
     'for 40 % of 10 particles the image is for another orientation than the file, 0 % tell none'
     """
-    share = found.elsewhere
-    precision, accuracy = float(np.median(found.precision)), float(np.median(found.accuracy))
-    vague = float(np.mean(found.precision < _PRECISE))
+    share = alignability.elsewhere
+    precision, accuracy = float(np.median(alignability.precision)), float(np.median(alignability.accuracy))
+    vague = float(np.mean(alignability.precision < _PRECISE))
     sentence = (
-        f"for {100 * share:.0f} % of {len(found.precision)} particles the image is for another orientation than the "
-        f"file, {100 * vague:.0f} % tell none"
+        f"for {100 * share:.0f} % of {len(alignability.precision)} particles the image is for another orientation than "
+        f"the file, {100 * vague:.0f} % tell none"
     )
     numbers = {
         "elsewhere": share,
         "imprecise": vague,
         "precision": precision,
         "accuracy": accuracy,
-        "particles": len(found.precision),
+        "particles": len(alignability.precision),
     }
     return Finding("alignability", "warn" if share > _MOST_ELSEWHERE else "go on", sentence, numbers)
 

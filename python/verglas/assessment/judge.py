@@ -25,22 +25,22 @@ _AGAINST = 2.0  # loss of evidence, in its standard errors, that refutes a group
 _FAR_SHARE = 1 / 3
 
 
-def judge_directions(found: DirectionalFSC) -> Finding:
+def judge_directions(directions: DirectionalFSC) -> Finding:
     """Whether all directions are resolved alike: ``directions`` or ``restricted-views``."""
-    (x, y, z), coarse = found.worst
-    fine = found.best[1]
+    (x, y, z), coarse = directions.worst
+    fine = directions.best[1]
     numbers = {
-        "area_ratio": round(found.area_ratio, 3),
-        "area_ratio_by_chance": round(found.chance_ratio, 3),
-        "sphericity": round(found.sphericity, 3),
+        "area_ratio": round(directions.area_ratio, 3),
+        "area_ratio_by_chance": round(directions.chance_ratio, 3),
+        "sphericity": round(directions.sphericity, 3),
         "worst_resolution_A": _finite(coarse),
         "worst_direction": [round(float(v), 3) for v in (x, y, z)],
         "best_resolution_A": _finite(fine),
     }
     where = f"{_length(coarse)} along ({x:.2f}, {y:.2f}, {z:.2f}), {_length(fine)} at best"
-    measures = f"ratio of areas {found.area_ratio:.2f}, sphericity {found.sphericity:.2f}"
-    limit = min(AREA_RATIO, _OF_CHANCE * found.chance_ratio)
-    if found.area_ratio >= limit:
+    measures = f"ratio of areas {directions.area_ratio:.2f}, sphericity {directions.sphericity:.2f}"
+    limit = min(AREA_RATIO, _OF_CHANCE * directions.chance_ratio)
+    if directions.area_ratio >= limit:
         return Finding("directions", "go on", f"Resolution by direction: {where}; {measures}.", numbers)
     return Finding(
         "restricted-views",

@@ -326,12 +326,12 @@ def _highest(values: npt.NDArray, n: int) -> npt.NDArray[np.bool_]:
     return np.asarray(values >= level)
 
 
-def consistency(found: MapModel, d_fsc_A: float) -> list[str]:
+def consistency(fit: MapModel, d_fsc_A: float) -> list[str]:
     """What the resolutions of a map say together (Afonine et al. 2018, table 2), as sentences.
 
     Parameters
     ----------
-    found : MapModel
+    fit : MapModel
     d_fsc_A : float
         Resolution of the map by its half maps, FSC 0.143.
 
@@ -345,19 +345,19 @@ def consistency(found: MapModel, d_fsc_A: float) -> list[str]:
     'd_model (5.00 A) is much coarser than d_FSC (3.20 A): the model is worse than the map allows, or too blurred.'
     """
     said = []
-    if found.d_model_A > 1.3 * d_fsc_A:
+    if fit.d_model_A > 1.3 * d_fsc_A:
         said.append(
-            f"d_model ({found.d_model_A:.2f} A) is much coarser than d_FSC ({d_fsc_A:.2f} A): the model is worse than "
+            f"d_model ({fit.d_model_A:.2f} A) is much coarser than d_FSC ({d_fsc_A:.2f} A): the model is worse than "
             "the map allows, or too blurred."
         )
-    if found.d99_A > 1.3 * d_fsc_A:
+    if fit.d99_A > 1.3 * d_fsc_A:
         said.append(
-            f"d99 ({found.d99_A:.2f} A) is much coarser than d_FSC ({d_fsc_A:.2f} A): the map is blurred beyond its "
+            f"d99 ({fit.d99_A:.2f} A) is much coarser than d_FSC ({d_fsc_A:.2f} A): the map is blurred beyond its "
             "resolution; sharpen it."
         )
-    if found.d_fsc_A(0.5) < 0.85 * d_fsc_A:
+    if fit.d_fsc_A(0.5) < 0.85 * d_fsc_A:
         said.append(
-            f"The model agrees with the map to {found.d_fsc_A(0.5):.2f} A, finer than the half maps do "
+            f"The model agrees with the map to {fit.d_fsc_A(0.5):.2f} A, finer than the half maps do "
             f"({d_fsc_A:.2f} A): it was fitted to noise, or the half maps' resolution is understated."
         )
-    return said or [f"d_model {found.d_model_A:.2f} A, d99 {found.d99_A:.2f} A and d_FSC {d_fsc_A:.2f} A go together."]
+    return said or [f"d_model {fit.d_model_A:.2f} A, d99 {fit.d99_A:.2f} A and d_FSC {d_fsc_A:.2f} A go together."]

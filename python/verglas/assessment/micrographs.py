@@ -119,9 +119,9 @@ def judge_micrographs(
     return judged
 
 
-def _rings_of_set(found: Sequence[MicrographQuality], limit: QualityLimits) -> tuple[float, float]:
+def _rings_of_set(qualities: Sequence[MicrographQuality], limit: QualityLimits) -> tuple[float, float]:
     """Usual contrast of rings, and that beyond which a micrograph is unlike its set; infinite for fewer than five."""
-    values = np.array([one.ring_contrast for one in found if np.isfinite(one.ring_contrast)])
+    values = np.array([one.ring_contrast for one in qualities if np.isfinite(one.ring_contrast)])
     if len(values) < _FEWEST_RINGS:
         return float("nan"), float("inf")
     middle = float(np.median(values))

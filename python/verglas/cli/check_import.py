@@ -31,7 +31,7 @@ def register(app: typer.Typer) -> None:
             typer.echo(json.dumps([asdict(one) | {"agrees": one.agrees} for one in checks], indent=2))
         else:
             for one in checks:
-                found = f"correlation {one.correlation:.3f}, at the best offset {one.best_correlation:.3f}"
-                typer.echo(f"rows {one.rows}: {found}, {one.particles} particles: {one.sentence}")
+                agreement = f"correlation {one.correlation:.3f}, at the best offset {one.best_correlation:.3f}"
+                typer.echo(f"rows {one.rows}: {agreement}, {one.particles} particles: {one.sentence}")
         if not any(one.agrees for one in checks):
             raise typer.Exit(1)

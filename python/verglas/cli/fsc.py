@@ -40,50 +40,50 @@ def register(app: typer.Typer) -> None:
             raise typer.BadParameter(f"expected .png, .svg or .pdf, got {plot}", param_hint="--plot")
         from verglas.run.maps import fsc_of_files
 
-        found = fsc_of_files(first, second, mask, pixel_size, symmetry=symmetry)
+        fsc = fsc_of_files(first, second, mask, pixel_size, symmetry=symmetry)
         if plot is not None:
             from verglas.report.curves import write_fsc
 
-            write_fsc({"masked" if mask else "unmasked": found}, plot, ("half-bit", "3sigma", 0.5, threshold))
+            write_fsc({"masked" if mask else "unmasked": fsc}, plot, ("half-bit", "3sigma", 0.5, threshold))
         if as_json:
-            typer.echo(json.dumps(_as_dict(found, threshold), indent=2))
+            typer.echo(json.dumps(_as_dict(fsc, threshold), indent=2))
         else:
-            typer.echo(_sentence(found, threshold, masked=mask is not None))
-            typer.echo(_all_thresholds(found))
+            typer.echo(_sentence(fsc, threshold, masked=mask is not None))
+            typer.echo(_all_thresholds(fsc))
 
 
 def _finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def _as_dict(found: FSC, threshold: float) -> dict[str, Any]:
+def _as_dict(fsc: FSC, threshold: float) -> dict[str, Any]:
     return {
-        "resolution_A": _finite(found.resolution_A(threshold)),
+        "resolution_A": _finite(fsc.resolution_A(threshold)),
         "threshold": threshold,
-        "resolutions_A": {name: _finite(value) for name, value in found.resolutions_A().items()},
-        "untestable_thresholds": [name for name, value in found.resolutions_A().items() if math.isnan(value)],
-        "limited_by_sampling": not found.crosses(threshold),
-        "pixel_size_A": found.pixel_size_A,
-        "frequency_per_A": found.frequency_per_A.tolist(),
-        "fsc": found.curve.tolist(),
-        "counts": found.counts.tolist(),
-        "independent_counts": found.n.tolist(),
+        "resolutions_A": {name: _finite(value) for name, value in fsc.resolutions_A().items()},
+        "untestable_thresholds": [name for name, value in fsc.resolutions_A().items() if math.isnan(value)],
+        "limited_by_sampling": not fsc.crosses(threshold),
+        "pixel_size_A": fsc.pixel_size_A,
+        "frequency_per_A": fsc.frequency_per_A.tolist(),
+        "fsc": fsc.curve.tolist(),
+        "counts": fsc.counts.tolist(),
+        "independent_counts": fsc.n.tolist(),
     }
 
 
-def _sentence(found: FSC, threshold: float, *, masked: bool) -> str:
-    resolution = found.resolution_A(threshold)
+def _sentence(fsc: FSC, threshold: float, *, masked: bool) -> str:
+    resolution = fsc.resolution_A(threshold)
     kind = "masked" if masked else "unmasked"
     if not math.isfinite(resolution):
         return f"no resolution: the FSC ({kind}) is below {threshold:g} from its first shell"
-    if not found.crosses(threshold):
+    if not fsc.crosses(threshold):
         return f"{resolution:.2f} A or better: the FSC ({kind}) stays above {threshold:g} up to the last shell"
     return f"{resolution:.2f} A at FSC {threshold:g} ({kind})"
 
 
-def _all_thresholds(found: FSC) -> str:
+def _all_thresholds(fsc: FSC) -> str:
     """One line with the resolution at each of the usual thresholds."""
-    return "by threshold: " + ", ".join(_at_threshold(*one) for one in found.resolutions_A().items())
+    return "by threshold: " + ", ".join(_at_threshold(*one) for one in fsc.resolutions_A().items())
 
 
 def _at_threshold(name: str, resolution_A: float) -> str:

@@ -35,11 +35,11 @@ def heterogeneity(
     that it was not made from, in nats per particle over one map.
     """
     chosen = settings_from("heterogeneity", TestSettings, **settings)
-    found = heterogeneity_files(particles, out, stack=stack, settings=chosen, threads=threads)
+    test = heterogeneity_files(particles, out, stack=stack, settings=chosen, threads=threads)
     if as_json:
-        typer.echo(json.dumps(found.as_dict(), indent=2))
+        typer.echo(json.dumps(test.as_dict(), indent=2))
         return
-    for row in found.models.to_dict("records"):
+    for row in test.models.to_dict("records"):
         gains = [f"{row[f'gain_{how}nats']:+9.4f} +- {row[f'error_{how}nats']:.4f}" for how in ("", "with_free_poses_")]
         typer.echo(f"{row['model']:>14}  {gains[0]} nats per particle; with free poses {gains[1]}")
-    typer.echo(f"{found.verdict}: {found.sentence}")
+    typer.echo(f"{test.verdict}: {test.sentence}")

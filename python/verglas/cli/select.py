@@ -10,13 +10,13 @@ import typer
 
 def _numbers(text: str) -> tuple[int, ...]:
     """``1,4-6`` as (1, 4, 5, 6)."""
-    found: list[int] = []
+    numbers: list[int] = []
     for part in text.split(","):
         low, dash, high = part.strip().partition("-")
         if not low.isdigit() or (dash and not high.isdigit()) or (dash and int(high) < int(low)):
             raise typer.BadParameter(f"expected numbers such as 1,4-6, got {text!r}", param_hint="--classes")
-        found += range(int(low), int(high or low) + 1)
-    return tuple(found)
+        numbers += range(int(low), int(high or low) + 1)
+    return tuple(numbers)
 
 
 def register(app: typer.Typer) -> None:

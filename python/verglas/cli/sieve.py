@@ -44,12 +44,12 @@ def sieve(
     chosen = settings_from("sieve", SieveSettings, **settings)
     pair = None if half1 is None else (half1, half2)
     job = SieveJob(particles, out, pair, mask, previous, stack, chosen, threads)
-    found, told = sieve_files(job, symmetry_given=settings.get("symmetry") is not None)
+    sieved, told = sieve_files(job, symmetry_given=settings.get("symmetry") is not None)
     if as_json:
         typer.echo(json.dumps(told, indent=2))
     else:
-        for finding in found.verdict.findings:
+        for finding in sieved.verdict.findings:
             typer.echo(f"{finding.state:<6} {finding.sentence}")
         typer.echo(f"{told['kept']} of {told['particles']} particles in {out}/kept.star; {out}/report.html")
-    if found.verdict.state == "stop":
+    if sieved.verdict.state == "stop":
         raise typer.Exit(1)

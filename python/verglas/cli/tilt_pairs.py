@@ -79,14 +79,14 @@ def tilt_pairs(
         seed,
         threads,
     )
-    found = tilt_pairs_files(job)
+    summary = tilt_pairs_files(job)
     if as_json:
-        typer.echo(json.dumps(found, indent=2))
+        typer.echo(json.dumps(summary, indent=2))
         return
-    typer.echo(f"{found['particle_pairs']} pairs of particles, {len(found['micrograph_pairs'])} of micrographs")
-    for one in found.get("classes", ()):
+    typer.echo(f"{summary['particle_pairs']} pairs of particles, {len(summary['micrograph_pairs'])} of micrographs")
+    for one in summary.get("classes", ()):
         made = one["map"] or "too few for a map"
         typer.echo(f"class {one['class']}: {one['pairs']} pairs: {made}")
-    if "validation" in found:
-        typer.echo(found["validation"]["verdict"])
+    if "validation" in summary:
+        typer.echo(summary["validation"]["verdict"])
     typer.echo(f"{out}/report.html")

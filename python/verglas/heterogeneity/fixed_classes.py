@@ -192,12 +192,12 @@ def _groups(posed: PosedImages, z: FloatArray, count: int, seed: int) -> IntArra
     """The best of several k-means whose groups are all in both half sets; None if there is no such."""
     best, labels = np.inf, None
     for number in range(_KMEANS_STARTS):
-        centres, found = kmeans2(z, count, minit="++", seed=np.random.default_rng([seed, number]), missing="warn")
-        spread = float(np.square(z - centres[found]).sum())
+        centres, group = kmeans2(z, count, minit="++", seed=np.random.default_rng([seed, number]), missing="warn")
+        spread = float(np.square(z - centres[group]).sum())
         # A group of one half set alone is a chance of that half, and would have no map in the other.
-        in_both = all(len(np.unique(found[posed.rows_of_half(half)])) == count for half in (1, 2))
+        in_both = all(len(np.unique(group[posed.rows_of_half(half)])) == count for half in (1, 2))
         if in_both and spread < best:
-            best, labels = spread, np.asarray(found, np.int64)
+            best, labels = spread, np.asarray(group, np.int64)
     return labels
 
 

@@ -101,10 +101,10 @@ def principal_motions(made: Multibodies, looks: Sequence[tuple[PoseTable, PoseTa
     given = made.particles.poses
     assert given is not None
     whole = euler_to_matrix(given.angles_deg)
-    found = _ways(made, [one.state.poses for one in made.bodies], whole)
+    ways = _ways(made, [one.state.poses for one in made.bodies], whole)
     first, second = (_ways(made, [look[k] for look in looks], whole) for k in (0, 1))
     bodies = [one.body for one in made.bodies]
-    return motions_of(found, (first, second), whole[:, 2], bodies, made.particles.pixel_size_A)
+    return motions_of(ways, (first, second), whole[:, 2], bodies, made.particles.pixel_size_A)
 
 
 def _ways(made: Multibodies, tables: Sequence[PoseTable], whole: FloatArray) -> Ways:
@@ -123,13 +123,13 @@ def _ways(made: Multibodies, tables: Sequence[PoseTable], whole: FloatArray) -> 
 
 
 def motions_of(
-    found: Ways, looks: tuple[Ways, Ways], views: FloatArray, bodies: Sequence[Body], pixel_size_A: float
+    ways: Ways, looks: tuple[Ways, Ways], views: FloatArray, bodies: Sequence[Body], pixel_size_A: float
 ) -> Motions:
     """From motions of bodies in the frame of the particle.
 
     Parameters
     ----------
-    found : ((n, B, 3), (n, B, 3)) float64
+    ways : ((n, B, 3), (n, B, 3)) float64
         Turns (rad) and moves (A) of every body; moves along the view are not looked at.
     looks : pair of the same
         Two estimates whose errors have nothing to do with each other.
@@ -142,7 +142,7 @@ def motions_of(
     count = len(bodies)
     # The length of W (turn, move) is the root mean square way of the voxels, angstrom.
     roots = [np.sqrt(b.share) * _square_root(b.inertia_px2) * pixel_size_A for b in bodies]
-    (mean_turn, mean_move), (turns, moves) = _own_ways(found, across, bodies, roots, pixel_size_A)
+    (mean_turn, mean_move), (turns, moves) = _own_ways(ways, across, bodies, roots, pixel_size_A)
     centred = _scaled(turns, moves, roots, bodies)
     variance, axes = np.linalg.eigh(centred.T @ centred / len(centred))
     order = np.argsort(-variance)[: 6 * (count - 1)]
@@ -212,8 +212,8 @@ def _mean_ways(ways: Ways, across: FloatArray, bodies: Sequence[Body], roots: li
         gram += np.einsum("kni,lni->kl", columns, columns)
         right += np.einsum("kni,ni->k", columns, seen)
     # What all bodies share, and what no view shows, is in no column: the pseudo-inverse leaves it at 0.
-    found = np.linalg.pinv(gram, rcond=_SINGULAR, hermitian=True) @ right
-    return np.tensordot(found, unit_turns, 1), np.tensordot(found, unit_moves, 1)
+    means = np.linalg.pinv(gram, rcond=_SINGULAR, hermitian=True) @ right
+    return np.tensordot(means, unit_turns, 1), np.tensordot(means, unit_moves, 1)
 
 
 def _constant(turn: FloatArray, move: FloatArray, across: FloatArray) -> Ways:

@@ -212,9 +212,9 @@ class CachedSource:
                 f"{self.entry.path}: damaged; its images are read from their own files. Remove it to have it made anew"
             )
             return self.inner.read(rows)
-        found = np.array(images[at])
-        count_read(found.nbytes)
-        return found
+        pixels = np.array(images[at])
+        count_read(pixels.nbytes)
+        return pixels
 
     def take(self, rows: IntArray) -> CachedSource:
         """The images of a subset."""

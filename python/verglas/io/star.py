@@ -171,7 +171,7 @@ def _check_rows(where: str, text: mmap.mmap, data: npt.NDArray[np.uint8], block:
         begins = np.flatnonzero(piece == 10) + 1
         begins = np.r_[0, begins[begins < len(piece)]]
         counts = np.add.reduceat(starts, begins, dtype=np.int32)
-        for special in sorted({_line_of(begins, found - at) for found in _special(text, at, stop)}):
+        for special in sorted({_line_of(begins, offset - at) for offset in _special(text, at, stop)}):
             end = begins[special + 1] if special + 1 < len(begins) else len(piece)
             words = _tokens(piece[begins[special] : end].tobytes(), f"{where}, line {line + special}")
             counts[special] = len(words)

@@ -42,13 +42,13 @@ def measure(patches: Patches, weights: FloatArray, at_px: FloatArray, rounds: in
     (n, frames, 2) float64
         Pixels, x then y; the mean over frames is that of ``at_px``.
     """
-    side, found = patches.side, np.array(at_px, float)
+    side, shift = patches.side, np.array(at_px, float)
     number = np.arange(at_px.shape[1])
     summed = (np.abs(number[:, None] - number) <= together // 2).astype(np.float32)
     rows = np.rint(patches.frequencies_y * side).astype(int) % side
     columns = np.rint(patches.frequencies_x * side).astype(int)
     for _ in range(rounds):
-        shifts = patches.shifts(found)
+        shifts = patches.shifts(shift)
         for p, data in enumerate(patches.data):
             phase = np.exp(
                 2j
@@ -67,8 +67,8 @@ def measure(patches: Patches, weights: FloatArray, at_px: FloatArray, rounds: in
             fft, more = fourier.transforms(spectra, patches.threads)
             maps = fft.irfft2(spectra, s=(side, side), **more)
             moved = np.array([peak_shift(map_, np.zeros(2))[0] for map_ in maps])
-            found[p] += (moved - moved.mean(0)) * patches.factor
-    return found
+            shift[p] += (moved - moved.mean(0)) * patches.factor
+    return shift
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,16 +143,16 @@ def polynomial_through(
         time, shifts = time - time.mean(0), shifts - shifts.mean(1, keepdims=True)
     design = np.einsum("ps,ft->pfst", space, time).reshape(n * frames, 18)
     values, weight = shifts.reshape(-1, 2), np.ones(n * frames)
-    found = np.zeros((18, 2))
+    solution = np.zeros((18, 2))
     for _ in range(ROUNDS if robust else 1):
-        found, before = np.linalg.lstsq(weight[:, None] * design, weight[:, None] * values, rcond=None)[0], found
-        residual = np.hypot(*(values - design @ found).T)
+        solution, before = np.linalg.lstsq(weight[:, None] * design, weight[:, None] * values, rcond=None)[0], solution
+        residual = np.hypot(*(values - design @ solution).T)
         spread = max(float(np.median(residual)) / 1.1774, 1e-9)  # median of a Rayleigh variable of unit sigma
-        if not robust or np.abs(found - before).max() < 1e-6:
+        if not robust or np.abs(solution - before).max() < 1e-6:
             break
         weight = np.clip(1 - (residual / (TUKEY * spread)) ** 2, 0, None)
     kept = weight > 0
-    coefficients = (found.T.reshape(2, 6, 3) / scale).reshape(2, 18)
+    coefficients = (solution.T.reshape(2, 6, 3) / scale).reshape(2, 18)
     return PolynomialFit(coefficients, float(np.sqrt(np.mean(residual[kept] ** 2))), kept.reshape(n, frames))
 
 
@@ -286,8 +286,8 @@ def fit_dome(
         columns = [one[..., 0], one[..., 1], stretch, *([lift] if tilted else [])]
         design = np.stack(columns, -1).reshape(2 * len(xy), -1)
         values = shifts.transpose(0, 2, 1).reshape(2 * len(xy), -1)
-        found = np.linalg.lstsq(design, values, rcond=None)[0]
-        return found, float(((values - design @ found) ** 2).sum())
+        solution = np.linalg.lstsq(design, values, rcond=None)[0]
+        return solution, float(((values - design @ solution) ** 2).sum())
 
     centre = middle
     if tilted:
@@ -301,9 +301,9 @@ def fit_dome(
             options={"xatol": 1e-4, "fatol": 0.0, "maxiter": 400},
         )
         centre = middle + reach * best.x
-    found, _ = solve(centre)
-    height = found[3] if tilted else np.zeros(shifts.shape[1])
-    return Dome(height, found[2], centre, found[:2].T, shape, tilt_deg, axis_deg)
+    solution, _ = solve(centre)
+    height = solution[3] if tilted else np.zeros(shifts.shape[1])
+    return Dome(height, solution[2], centre, solution[:2].T, shape, tilt_deg, axis_deg)
 
 
 def lattice_through(

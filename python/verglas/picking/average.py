@@ -98,24 +98,24 @@ def _settle(
 ) -> Learned | None:
     """Rounds from one start; None if it dies out."""
     reach = MASK_OVER_PARTICLE * small.radius_px
-    found: Learned | None = None
+    learned: Learned | None = None
     for _ in range(_ROUNDS):
         template = rotational_template(small.data, seeds, reach)
         if template is None:
-            return found
+            return learned
         bank = template_bank(template[None], small.pixel_size_A, reach)
         score, _ = correlate(searched, bank, threads=threads)
         xy, heights = ops.peaks(score, distance_px, mask=allowed, threads=threads)
         if len(heights) < 4:
-            return found
+            return learned
         cut = automatic_threshold(heights, score)
         # Without two classes, no more than last time: a few particles are not to drown in background.
         kept = xy[heights >= cut.threshold] if cut.clear else xy[heights >= otsu(heights)][: len(seeds)]
-        found = Learned(score, template, cut)
+        learned = Learned(score, template, cut)
         if len(kept) == len(seeds) and np.abs(kept - seeds).max(initial=0) < 0.1:
             break
         seeds = kept
-    return found
+    return learned
 
 
 def _quality(cut: Valley) -> tuple[bool, float]:

@@ -38,13 +38,13 @@ def match_picks(found_px: npt.ArrayLike, true_px: npt.ArrayLike, radius_px: floa
     >>> [p.tolist() for p in match_picks([[0, 0], [4, 0]], [[3, 0], [6, 0], [99, 0]], 4)]
     [[0, 1], [0, 1]]
     """
-    found, true = (np.asarray(p, np.float64).reshape(-1, 2) for p in (found_px, true_px))
+    picks, true = (np.asarray(p, np.float64).reshape(-1, 2) for p in (found_px, true_px))
     empty = np.zeros(0, np.int64)
-    if not len(found) or not len(true):
+    if not len(picks) or not len(true):
         return empty, empty
-    near = cKDTree(found).sparse_distance_matrix(cKDTree(true), radius_px, output_type="coo_matrix")
+    near = cKDTree(picks).sparse_distance_matrix(cKDTree(true), radius_px, output_type="coo_matrix")
     rows, columns = near.row.astype(np.int64), near.col.astype(np.int64)
-    n = len(found)
+    n = len(picks)
     links = coo_matrix((np.ones(len(rows)), (rows, columns + n)), shape=(n + len(true),) * 2)
     label = connected_components(links, directed=False)[1]
     order = np.argsort(label[rows], kind="stable")
@@ -141,10 +141,10 @@ def compare_picks(found_px: npt.ArrayLike, true_px: npt.ArrayLike, radius_px: fl
     """
     if not radius_px > 0:
         raise InputError(f"radius_px: expected a positive number of pixels, got {radius_px}")
-    found = np.asarray(found_px, np.float64).reshape(-1, 2)
+    picks = np.asarray(found_px, np.float64).reshape(-1, 2)
     true = np.asarray(true_px, np.float64).reshape(-1, 2)
-    hits = len(match_picks(found, true, radius_px)[0])
-    return PickMerit(hits, len(found) - hits, len(true) - hits)
+    hits = len(match_picks(picks, true, radius_px)[0])
+    return PickMerit(hits, len(picks) - hits, len(true) - hits)
 
 
 @dataclass(frozen=True)

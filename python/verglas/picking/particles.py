@@ -301,34 +301,34 @@ def _pick_with_one_method(
     features = chosen.method in FEATURE_METHODS
     filters = features or (chosen.learn and chosen.method in ("automatic", "log"))
     bands = split_bands(small, threads=threads) if filters else None
-    found = _first_peaks(search, chosen, template_score, bands)
+    peaks = _first_peaks(search, chosen, template_score, bands)
     if chosen.exclude:
         # Of doubtful picks the certain ones: background among them would lower the limit below what particles reach.
-        bad = bad.for_particles(found.picked if found.cut.clear or not len(found.certain) else found.certain)
+        bad = bad.for_particles(peaks.picked if peaks.cut.clear or not len(peaks.certain) else peaks.certain)
         search = replace(search, allowed=~bad.mask)
         # A filter may have been learned from contaminants; an average or a template stays what it is.
         if bands is not None and bad.mask.any():
-            found = filter_peaks(search, bands)
+            peaks = filter_peaks(search, bands)
         else:
-            found = search.peaks(found.source, found.score, found.template, found.null)
+            peaks = search.peaks(peaks.source, peaks.score, peaks.template, peaks.null)
     if chosen.method == "automatic" and filters:
-        found = most_supported([found, average_peaks(search, found)])
+        peaks = most_supported([peaks, average_peaks(search, peaks)])
     if features:
-        found = feature_peaks(search, found, chosen.method, examples)
+        peaks = feature_peaks(search, peaks, chosen.method, examples)
     elif bands is not None:
-        found = with_oriented_peaks(search, bands, found)
-    cut, merit = found.cut, found.heights
-    if found.source in ("log", "oriented") and filters:
+        peaks = with_oriented_peaks(search, bands, peaks)
+    cut, merit = peaks.cut, peaks.heights
+    if peaks.source in ("log", "oriented") and filters:
         threshold, certain = (float(as_correlation(height)) for height in (cut.threshold, cut.certain))
         merit, cut = as_correlation(merit), replace(cut, threshold=threshold, certain=certain)
     if chosen.threshold is not None:
         cut = replace(cut, threshold=float(chosen.threshold))
-    candidates = Picks(small.to_micrograph(found.xy_px), micrograph.name, {MERIT: merit})
+    candidates = Picks(small.to_micrograph(peaks.xy_px), micrograph.name, {MERIT: merit})
     border_A = diameter_A / 2 if chosen.border_A is None else chosen.border_A
     here = candidates.xy_px - np.array(small.corner[::-1])
     candidates = candidates[inside(here, small.shape, border_A / micrograph.pixel_size_A)]
     picks = candidates[candidates.columns[MERIT] >= cut.threshold]
-    return PickResult(picks, candidates, cut, bad, small, found.template, found.source)
+    return PickResult(picks, candidates, cut, bad, small, peaks.template, peaks.source)
 
 
 def teach(
@@ -381,8 +381,8 @@ def teach(
         distance_px = 0.7 * diameter_A / small.pixel_size_A
         allowed = ~bad.wide if chosen.exclude else np.ones_like(bad.rough)
         search = Search(small, allowed, distance_px, threads=threads)
-        found = filter_peaks(search, split_bands(small, threads=threads))
-        clicked.append((small, small.from_micrograph(xy_px), found))
+        peaks = filter_peaks(search, split_bands(small, threads=threads))
+        clicked.append((small, small.from_micrograph(xy_px), peaks))
     return examples_by_hand(clicked)
 
 

@@ -88,8 +88,8 @@ def _mixtures(values: FloatArray) -> list[Mixture]:
     """
     starts = [otsu(values), *np.quantile(values, [1 - share for share in _FEW])]
     floor = 1e-3 * max(float(np.ptp(values)), 1e-12)
-    found = [fit_mixture(values, split, floor) for split in starts]
-    kept = [one for one in found if one.weights[1] * len(values) >= _LEAST_CLASS] or found[:1]
+    mixtures = [fit_mixture(values, split, floor) for split in starts]
+    kept = [one for one in mixtures if one.weights[1] * len(values) >= _LEAST_CLASS] or mixtures[:1]
     return sorted(kept, key=lambda one: -one.likelihood)
 
 

@@ -41,9 +41,9 @@ class _ProjectOfOne(Project):
 
     def results(self, stage: str) -> Results:
         """With the record of the one micrograph."""
-        found = super().results(stage)
-        found.read(self.shots[0].key)
-        return found
+        results = super().results(stage)
+        results.read(self.shots[0].key)
+        return results
 
 
 def work_elsewhere(stage: MicrographStage, project: Project, shots: Sequence[Shot]) -> Iterator[Work]:

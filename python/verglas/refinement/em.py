@@ -190,13 +190,13 @@ def iterate(
     before_pass = time.perf_counter()
     if settings.ewald and step.phase == "local":
         problem = on_the_sphere(problem, before, step, notes)
-    found = _pass(problem, new, step, progress, notes, runner)
+    matched = _pass(problem, new, step, progress, notes, runner)
     between = time.perf_counter()
     for half in (1, 2):
-        learn(problem, halves[half - 1], found[half - 1].totals, new.poses, problem.rows_of_half(half))
+        learn(problem, halves[half - 1], matched[half - 1].totals, new.poses, problem.rows_of_half(half))
     maps: list[ClassMaps] = []
     for _ in range(len(halves[0].volumes)):
-        sums = [half.grids.pop(0) for half in found]  # class_maps frees them one by one
+        sums = [half.grids.pop(0) for half in matched]  # class_maps frees them one by one
         priors, judge = _priors(problem, new, step, len(maps))
         with work_on(problem.device):
             maps.append(

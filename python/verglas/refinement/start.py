@@ -98,10 +98,10 @@ def match_grey_scale(problem: RefineProblem, volume: npt.NDArray[np.float32], st
     matched = _Match(problem, volume, step)
     cross = power = best = best_inverted = 0.0
     for batch in image_batches(problem, rows, flat, PoseTable.unknown(len(problem))):
-        found, against = matched.search(batch)
-        fit = matched.fit(batch, found)
+        scores, against = matched.search(batch)
+        fit = matched.fit(batch, scores)
         cross, power = cross + fit.cross, power + fit.power
-        best += float(found.best_score.sum())
+        best += float(scores.best_score.sum())
         best_inverted += float(against.best_score.sum())
     if not power > 0:
         raise InputError(_EMPTY)
@@ -138,9 +138,11 @@ class _Match:
         samples = replace(samples, inv_sigma2=None)
         return self.upright.run(samples), self.inverted.run(samples)
 
-    def fit(self, batch: ImageBatch, found: ops.Scores) -> CrossPower[float]:
+    def fit(self, batch: ImageBatch, scores: ops.Scores) -> CrossPower[float]:
         """Cross and power at the best poses, summed over the images."""
-        angles = self.directions.angles_deg(found.best_slice, found.best_opposite, self.poses.psi_deg(found.best_psi))
+        angles = self.directions.angles_deg(
+            scores.best_slice, scores.best_opposite, self.poses.psi_deg(scores.best_psi)
+        )
 
         def score_at(scale: float) -> float:
             refined = ops.refine_pose(
@@ -148,7 +150,7 @@ class _Match:
                 self.spectrum,
                 self.grid,
                 euler_to_matrix(angles),
-                -self.poses.shifts_px[found.best_shift],
+                -self.poses.shifts_px[scores.best_shift],
                 ctf=batch.ctf(),
                 scale=np.full(len(batch), scale),
                 search=ops.PoseSettings(max_radius=self.radius, steps=0),

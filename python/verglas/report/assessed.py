@@ -103,16 +103,16 @@ def b_factor(plot: Guinier) -> str:
     return f"{plot.b_factor_A2:.0f}{error} Å²"
 
 
-def resolution_section(found: Mapping[str, Assessed]) -> Section:
+def resolution_section(assessed: Mapping[str, Assessed]) -> Section:
     """FSC curves with thresholds, and the resolution at each threshold."""
     blocks: list[Picture | Table | Fragment] = []
-    for title, one in found.items():
+    for title, one in assessed.items():
         shown = {}
         for key in ("corrected", "unmasked", "masked"):
             shown[f"{_CURVES[key]}, {length(one.curves[key].resolution_A(0.143))}"] = one.curves[key]
         if "phase_randomised" in one.curves:
             shown[_CURVES["phase_randomised"]] = one.curves["phase_randomised"]
-        name = f"{title.capitalize()}: " if len(found) > 1 else ""
+        name = f"{title.capitalize()}: " if len(assessed) > 1 else ""
         start = one.record.get("randomised_from_A")
         caption = f"{name}Half maps against each other. "
         if start is None:
@@ -128,14 +128,14 @@ def resolution_section(found: Mapping[str, Assessed]) -> Section:
         alt = f"{name}Fourier shell correlation between half maps: corrected, unmasked, masked, phases randomised"
         blocks.append(Picture(curves.fsc(shown, ("half-bit", "3sigma", 0.5, 0.143)), alt, caption))
         blocks.append(chart_block(_values(f"{name}values of the curves", one)))
-        if len(found) == 1:
+        if len(assessed) == 1:
             blocks.append(_table(one))
-    if len(found) > 1:
-        names = tuple(next(iter(found.values())).record.get("resolutions_A", {}))
-        rows = [(n, *(_corrected_text(one, n) for one in found.values())) for n in names]
-        blocks.append(Table(("threshold, corrected curve", *found), rows))
+    if len(assessed) > 1:
+        names = tuple(next(iter(assessed.values())).record.get("resolutions_A", {}))
+        rows = [(n, *(_corrected_text(one, n) for one in assessed.values())) for n in names]
+        blocks.append(Table(("threshold, corrected curve", *assessed), rows))
     text = " ".join(
-        _sentence(one, f"{title.capitalize()}: the" if len(found) > 1 else "The") for title, one in found.items()
+        _sentence(one, f"{title.capitalize()}: the" if len(assessed) > 1 else "The") for title, one in assessed.items()
     )
     return Section("Resolution", text, blocks)
 
@@ -170,11 +170,11 @@ def _table(one: Assessed) -> Table:
     return Table(("threshold", *names), body)
 
 
-def guinier_section(found: Mapping[str, Assessed]) -> Section:
+def guinier_section(assessed: Mapping[str, Assessed]) -> Section:
     """The Guinier plot and what was divided out."""
     lines = []
-    for title, one in found.items():
-        name = f"{title.capitalize()}: " if len(found) > 1 else ""
+    for title, one in assessed.items():
+        name = f"{title.capitalize()}: " if len(assessed) > 1 else ""
         record, plot = one.record, one.guinier
         if plot.b_factor_A2 is None:
             why = next((note.sentence for note in notes_of(record) if note.code == "no_b_factor"), "")
@@ -188,5 +188,5 @@ def guinier_section(found: Mapping[str, Assessed]) -> Section:
         )
     alt = "Logarithm of the amplitude against inverse squared resolution, with the fitted line"
     caption = "Root-mean-square amplitude per shell of the masked map; weighted: what both half maps share."
-    picture = Picture(curves.guinier({title: one.guinier for title, one in found.items()}), alt, caption)
+    picture = Picture(curves.guinier({title: one.guinier for title, one in assessed.items()}), alt, caption)
     return Section("Amplitudes and sharpening", " ".join(lines), [picture])

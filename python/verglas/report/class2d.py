@@ -40,17 +40,17 @@ def _resolution(classes: Classes2D, value: float) -> str:
     return f"{'≤ ' if value * classes.frequency_per_A[-1] < 1.001 else ''}{value:.1f} Å"
 
 
-def montage(found: Classes2D, most: int = _SHOWN) -> bytes:
+def montage(classes: Classes2D, most: int = _SHOWN) -> bytes:
     """Averages in rank order, each with its number, size and resolution, as PNG bytes.
 
     Parameters
     ----------
-    found : Classes2D
+    classes : Classes2D
         The empty class is left out.
     most : int
         Classes shown.
     """
-    count = min(found.n_classes, most)
+    count = min(classes.n_classes, most)
     columns = min(10, count)
     rows = -(-count // columns)
     with style.style_context():
@@ -59,13 +59,13 @@ def montage(found: Classes2D, most: int = _SHOWN) -> bytes:
             axes.set_axis_off()
             if i >= count:
                 continue
-            figures._grey(axes, found.averages[i], *figures._range(found.averages[i]))
-            row = found.table.iloc[i]
+            figures._grey(axes, classes.averages[i], *figures._range(classes.averages[i]))
+            row = classes.table.iloc[i]
             axes.set_title(
-                f"{i + 1}: {int(row['particles'])}\n{_resolution(found, row['resolution_A'])}", fontsize=7, pad=2
+                f"{i + 1}: {int(row['particles'])}\n{_resolution(classes, row['resolution_A'])}", fontsize=7, pad=2
             )
             if i == 0:
-                figures._scale_bar(axes, found.averages.shape[-1], found.pixel_size_A)
+                figures._scale_bar(axes, classes.averages.shape[-1], classes.pixel_size_A)
         return style.png(figure)
 
 
@@ -158,12 +158,12 @@ def _settings_table(settings: Mapping[str, object]) -> Table:
     return Table(("setting", "value"), [(name, value_text(value)) for name, value in settings.items()])
 
 
-def page(found: Classes2D, settings: Mapping[str, object], events: Sequence[str], footer: str) -> str:
+def page(classes: Classes2D, settings: Mapping[str, object], events: Sequence[str], footer: str) -> str:
     """The page as HTML.
 
     Parameters
     ----------
-    found : Classes2D
+    classes : Classes2D
         What to show.
     settings : mapping
         Name -> value.
@@ -172,13 +172,13 @@ def page(found: Classes2D, settings: Mapping[str, object], events: Sequence[str]
     footer : str
         Version and time.
     """
-    numbers = {"particles": str(len(found.particles)), "classes": str(found.n_classes)}
-    best = found.table["resolution_A"].to_numpy(float)
+    numbers = {"particles": str(len(classes.particles)), "classes": str(classes.n_classes)}
+    best = classes.table["resolution_A"].to_numpy(float)
     best = best[np.isfinite(best)]
-    if found.signal and len(best):
-        numbers["best class"] = _resolution(found, float(best.min()))
-    if found.set_aside:
-        numbers["set aside"] = str(len(found.set_aside))
+    if classes.signal and len(best):
+        numbers["best class"] = _resolution(classes, float(best.min()))
+    if classes.set_aside:
+        numbers["set aside"] = str(len(classes.set_aside))
     how = (
         "Ticked are the classes that look like particles, as verglas select --auto chooses them. Tick others, and "
         "download the selection, a small STAR file; then: verglas select particles.star --table "
@@ -190,11 +190,11 @@ def page(found: Classes2D, settings: Mapping[str, object], events: Sequence[str]
     return render(
         Page(
             title,
-            found.verdict,
+            classes.verdict,
             numbers,
             [
-                Section("Classes", how, [_classes(_cards(found), choose=True)]),
-                _course(found.record, events),
+                Section("Classes", how, [_classes(_cards(classes), choose=True)]),
+                _course(classes.record, events),
                 Section("Settings", "", [_settings_table(settings)]),
             ],
             footer,

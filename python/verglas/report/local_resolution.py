@@ -25,18 +25,18 @@ _METHODS = {
 }
 
 
-def coloured_slices(volume: Map, found: LocalResolution) -> bytes:
+def coloured_slices(volume: Map, local: LocalResolution) -> bytes:
     """Central slices of a map in grey, the molecule's voxels coloured by resolution."""
     from matplotlib.colors import LinearSegmentedColormap, Normalize
 
     colours = LinearSegmentedColormap.from_list("resolution", COLOUR_SCALE)
-    low, high = found.quantiles_A((0.02, 0.98))
+    low, high = local.quantiles_A((0.02, 0.98))
     scale = Normalize(low, max(high, low + 0.1))
     black, white = (float(v) for v in np.percentile(volume.data, (0.5, 99.8)))
     with style_context():
         figure = new_figure(10, 3.6)
         axes = figure.subplots(1, 3)
-        cuts = (central_slices(one) for one in (volume.data, found.map.data, found.mask.data))
+        cuts = (central_slices(one) for one in (volume.data, local.map.data, local.mask.data))
         for axis, title, grey, resolution, mask in zip(axes, _TITLES, *cuts, strict=True):
             light = np.clip((grey - black) / max(white - black, 1e-12), 0, 1)
             axis.imshow(_coloured(light, colours(scale(resolution))[..., :3], mask), interpolation="nearest")
@@ -56,22 +56,22 @@ def _coloured(light: npt.NDArray, colour: npt.NDArray, mask: npt.NDArray) -> npt
     return np.clip(weight * inside + (1 - weight) * outside, 0, 1)
 
 
-def histogram(found: LocalResolution) -> bytes:
+def histogram(local: LocalResolution) -> bytes:
     """Resolutions of the molecule's voxels, with the resolution of the whole map."""
     with style_context():
         figure = new_figure(6.5, 3)
         axis = figure.subplots()
-        axis.hist(found.values_A, bins=60, color=COLOURS[0])
-        if np.isfinite(found.global_A):
-            axis.axvline(found.global_A, color=COLOURS[1], lw=1.5)
-            axis.text(found.global_A, axis.get_ylim()[1], " whole map", color=INK, va="top", fontsize=9)
+        axis.hist(local.values_A, bins=60, color=COLOURS[0])
+        if np.isfinite(local.global_A):
+            axis.axvline(local.global_A, color=COLOURS[1], lw=1.5)
+            axis.text(local.global_A, axis.get_ylim()[1], " whole map", color=INK, va="top", fontsize=9)
         axis.set_xlabel("resolution (Å)")
         axis.set_ylabel("voxels")
         return png(figure)
 
 
 def write_local_resolution_page(
-    folder: Path, found: LocalResolution, maps: Mapping[str, Map], footer: str = ""
+    folder: Path, local: LocalResolution, maps: Mapping[str, Map], footer: str = ""
 ) -> Path:
     """Write report.html.
 
@@ -79,7 +79,7 @@ def write_local_resolution_page(
     ----------
     folder : Path
         Must be there.
-    found : LocalResolution
+    local : LocalResolution
     maps : mapping of str -> Map
         ``map``, and ``map_filtered`` where it was made.
     footer : str
@@ -90,30 +90,30 @@ def write_local_resolution_page(
     Path
         Of the page.
     """
-    low, first, middle, third, high = found.quantiles_A()
+    low, first, middle, third, high = local.quantiles_A()
     summary = (
         f"Half of the molecule's voxels are resolved to {middle:.2f} Å or finer, nine tenths between {low:.2f} and "
-        f"{high:.2f} Å ({_METHODS[found.method]})."
+        f"{high:.2f} Å ({_METHODS[local.method]})."
     )
     numbers = {"median": f"{middle:.2f} Å", "quartiles": f"{first:.2f} to {third:.2f} Å"}
-    numbers["whole map"] = f"{found.global_A:.2f} Å" if np.isfinite(found.global_A) else "none"
-    if found.unresolved > 0:
-        numbers["not resolved"] = f"{100 * found.unresolved:.1f} % of the voxels"
+    numbers["whole map"] = f"{local.global_A:.2f} Å" if np.isfinite(local.global_A) else "none"
+    if local.unresolved > 0:
+        numbers["not resolved"] = f"{100 * local.unresolved:.1f} % of the voxels"
     shown = maps.get("map_filtered", maps["map"])
     slices = Picture(
-        coloured_slices(shown, found),
+        coloured_slices(shown, local),
         "Central slices of the map coloured by local resolution",
         "Brightness is density, colour is resolution inside the mask.",
     )
-    spread = Picture(histogram(found), "Histogram of local resolution", "The molecule's voxels by their resolution.")
+    spread = Picture(histogram(local), "Histogram of local resolution", "The molecule's voxels by their resolution.")
     window = (
-        f"Every value is that of a window of radius {found.window_radius_A:.1f} Å, whose soft edge ends at twice that: "
+        f"Every value is that of a window of radius {local.window_radius_A:.1f} Å, whose soft edge ends at twice that: "
         "detail beside a boundary takes part of its neighbour's value. histogram.csv and bands.csv hold the numbers; "
         "colour.cxc shows the surface in ChimeraX."
     )
     rows = [
         (f"{1 / f:.2f}", f"{t:.3g}", f"{n:.0f}")
-        for f, t, n in zip(found.frequency_per_A, found.threshold, found.independent, strict=True)
+        for f, t, n in zip(local.frequency_per_A, local.threshold, local.independent, strict=True)
     ]
     bands = Table(("band (Å)", "threshold", "independent voxels in the window"), rows)
     sections = [

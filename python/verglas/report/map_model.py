@@ -25,13 +25,13 @@ _REGIONS = {
 }
 
 
-def curves(found: MapModel) -> bytes:
+def curves(fit: MapModel) -> bytes:
     """FSC of map and model."""
     with style_context():
         figure = new_figure(6.5, 3.2)
         axis = figure.subplots()
-        axis.plot(found.frequency_per_A, found.fsc, color=COLOURS[5], label="box")
-        axis.plot(found.frequency_per_A, found.fsc_masked, color=COLOURS[0], label="about the atoms")
+        axis.plot(fit.frequency_per_A, fit.fsc, color=COLOURS[5], label="box")
+        axis.plot(fit.frequency_per_A, fit.fsc_masked, color=COLOURS[0], label="about the atoms")
         for level in (0.5, 0.143):
             axis.axhline(level, color=FAINT, lw=0.8, ls="--")
         axis.set_xlabel("spatial frequency (1/Å)")
@@ -41,14 +41,14 @@ def curves(found: MapModel) -> bytes:
         return png(figure)
 
 
-def _chart(found: MapModel) -> Chart:
-    columns = {"frequency_per_A": found.frequency_per_A, "box": found.fsc, "about the atoms": found.fsc_masked}
+def _chart(fit: MapModel) -> Chart:
+    columns = {"frequency_per_A": fit.frequency_per_A, "box": fit.fsc, "about the atoms": fit.fsc_masked}
     return fsc_chart("FSC of map and model", pd.DataFrame(columns))
 
 
-def along_chains(found: MapModel) -> bytes:
+def along_chains(fit: MapModel) -> bytes:
     """Mean Q-score of every residue along its chain."""
-    table = found.residues()
+    table = fit.residues()
     names = list(dict.fromkeys(table["chain"]))[:_MOST_CHAINS]
     lowest = float(table["q"].fillna(0).min())
     with style_context():
@@ -57,19 +57,19 @@ def along_chains(found: MapModel) -> bytes:
         for axis, name in zip(axes, names, strict=True):
             rows = table[table["chain"] == name]
             axis.plot(rows["residue_number"], rows["q"], ".-", color=COLOURS[0], lw=0.8, ms=3)
-            axis.axhline(found.expected_q, color=COLOURS[1], lw=0.8, ls="--")
+            axis.axhline(fit.expected_q, color=COLOURS[1], lw=0.8, ls="--")
             axis.set_ylim(min(-0.05, lowest), 1)
             axis.set_ylabel(f"Q, chain {name}")
         axes[-1].set_xlabel("residue")
         return png(figure)
 
 
-def map_model_page(found: MapModel, said: Sequence[str] = (), footer: str = "", *, volume: Map | None = None) -> str:
+def map_model_page(fit: MapModel, said: Sequence[str] = (), footer: str = "", *, volume: Map | None = None) -> str:
     """report.html as text.
 
     Parameters
     ----------
-    found : MapModel
+    fit : MapModel
     said : sequence of str
         What the resolutions say together.
     footer : str
@@ -77,22 +77,22 @@ def map_model_page(found: MapModel, said: Sequence[str] = (), footer: str = "", 
     volume : Map, optional
         Shown with the model inside.
     """
-    mean = found.q_mean
+    mean = fit.q_mean
     summary = (
-        f"Mean Q-score {mean:.2f}; maps of {found.resolution_A:.2f} Å support {found.expected_q:.2f} for proteins. "
-        f"Map and model agree to {found.d_fsc_A(0.5):.2f} Å (FSC 0.5 about the atoms)."
+        f"Mean Q-score {mean:.2f}; maps of {fit.resolution_A:.2f} Å support {fit.expected_q:.2f} for proteins. "
+        f"Map and model agree to {fit.d_fsc_A(0.5):.2f} Å (FSC 0.5 about the atoms)."
     )
     numbers = {
         "Q-score": f"{mean:.3f}",
-        "CC mask": f"{found.correlations['mask']:.3f}",
-        "d model": f"{found.d_model_A:.2f} Å",
-        "d 99": f"{found.d99_A:.2f} Å",
+        "CC mask": f"{fit.correlations['mask']:.3f}",
+        "d model": f"{fit.d_model_A:.2f} Å",
+        "d 99": f"{fit.d99_A:.2f} Å",
     }
     correlations = Table(
-        ("correlation over", "value"), [(_REGIONS[name], f"{value:.3f}") for name, value in found.correlations.items()]
+        ("correlation over", "value"), [(_REGIONS[name], f"{value:.3f}") for name, value in fit.correlations.items()]
     )
-    chain_rows = [(r.chain, r.atoms, f"{r.q:.3f}", f"{r.density_sd:.2f}") for r in found.chains().itertuples()]
-    worst = found.residues().dropna(subset="q").sort_values("q").head(_WORST)
+    chain_rows = [(r.chain, r.atoms, f"{r.q:.3f}", f"{r.density_sd:.2f}") for r in fit.chains().itertuples()]
+    worst = fit.residues().dropna(subset="q").sort_values("q").head(_WORST)
     worst_rows = [
         (f"{r.chain} {r.residue_name} {r.residue_number}", f"{r.q:.3f}", f"{r.density_sd:.2f}")
         for r in worst.itertuples()
@@ -103,18 +103,18 @@ def map_model_page(found: MapModel, said: Sequence[str] = (), footer: str = "", 
         Section(
             "Fourier shell correlation",
             " ".join(said),
-            [Picture(curves(found), "FSC of map and model"), chart_block(_chart(found))],
+            [Picture(curves(fit), "FSC of map and model"), chart_block(_chart(fit))],
         ),
         Section(
             "Q-scores along the chains",
             f"The dashed line is what proteins have at this resolution. {drawn}atoms.csv and residues.csv hold all.",
-            [Picture(along_chains(found), "Q-score per residue")],
+            [Picture(along_chains(fit), "Q-score per residue")],
         ),
         Section("Chains", blocks=[Table(("chain", "atoms", "Q", "density (sd)"), chain_rows, sortable=True)]),
         Section("Look at these residues first", blocks=[Table(("residue", "Q", "density (sd)"), worst_rows)]),
         Section("Real space", blocks=[correlations]),
     ]
     if volume is not None:
-        shown: list[Block] = [viewer_block({"map": volume}, models={found.atoms.name: pack_model(found.atoms)})]
+        shown: list[Block] = [viewer_block({"map": volume}, models={fit.atoms.name: pack_model(fit.atoms)})]
         sections.insert(0, Section("Map and model", "Choose the model beside the map to see its chains inside.", shown))
-    return render(Page(f"verglas map-model: {found.atoms.name}", summary, numbers, sections, footer))
+    return render(Page(f"verglas map-model: {fit.atoms.name}", summary, numbers, sections, footer))

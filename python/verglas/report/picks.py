@@ -33,12 +33,12 @@ class PageRow:
     link: str = ""
 
 
-def picks_picture(found: PickResult, title: str = "", width_in: float = 6.0) -> bytes:
+def picks_picture(picks: PickResult, title: str = "", width_in: float = 6.0) -> bytes:
     """A micrograph, binned, with circles of the particle's size about the picks; bad areas in orange.
 
     Parameters
     ----------
-    found : PickResult
+    picks : PickResult
     title : str
         Above the picture.
     width_in : float
@@ -49,32 +49,32 @@ def picks_picture(found: PickResult, title: str = "", width_in: float = 6.0) -> 
     bytes
         JPEG: of two thousand micrographs it is a question of the disk.
     """
-    height, width = found.small.grey.shape
+    height, width = picks.small.grey.shape
     with style.style_context():
         figure = style.new_figure(width_in, width_in * height / width + (0.3 if title else 0.0))
         axes = figure.subplots()
-        draw_picks(axes, found)
+        draw_picks(axes, picks)
         if title:
             axes.set_title(title)
         return style.jpeg(figure, _PICTURE_DPI)
 
 
-def draw_picks(axes: Axes, found: PickResult) -> None:
+def draw_picks(axes: Axes, picks: PickResult) -> None:
     """Draw a micrograph with circles about its picks and the areas left out on given axes."""
     from matplotlib.collections import EllipseCollection
 
-    small = found.small
+    small = picks.small
     shown = -small.grey  # as recorded: protein dark
     height, width = shown.shape
     low, high = np.percentile(shown, (0.5, 99.5))
     axes.imshow(shown, cmap="gray", vmin=low, vmax=max(high, low + 1e-6), interpolation="bilinear")
-    mask = found.bad.mask
+    mask = picks.bad.mask
     if mask.any():
         tint = np.zeros((*mask.shape, 4))
         tint[mask] = (0.84, 0.37, 0.0, 0.25)
         axes.imshow(tint, interpolation="nearest")
         axes.contour(mask, levels=[0.5], colors=[style.COLOURS[1]], linewidths=1.2)
-    xy = small.from_micrograph(found.picks.xy_px)
+    xy = small.from_micrograph(picks.picks.xy_px)
     size = np.full(len(xy), 2 * small.radius_px)
     circles = EllipseCollection(
         size,

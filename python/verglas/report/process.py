@@ -80,12 +80,12 @@ class ProcessShown:
 # ---- one micrograph
 
 
-def micrograph_picture(found: PickResult, name: str, ctf: Mapping[str, Any], ctf_png: bytes | None) -> bytes:
+def micrograph_picture(picks: PickResult, name: str, ctf: Mapping[str, Any], ctf_png: bytes | None) -> bytes:
     """A micrograph with its picks, its CTF panel and its numbers, as one PNG.
 
     Parameters
     ----------
-    found : PickResult
+    picks : PickResult
     name : str
     ctf : mapping
         defocus_u_A, defocus_v_A, astigmatism_A, resolution_A, merit, ice_ring.
@@ -94,12 +94,12 @@ def micrograph_picture(found: PickResult, name: str, ctf: Mapping[str, Any], ctf
     """
     from verglas.report.picks import draw_picks
 
-    height, width = found.small.grey.shape
+    height, width = picks.small.grey.shape
     panel = 6.0
     with style.style_context():
         figure = style.new_figure(6.0 + panel, max(3.6, 6.0 * height / width))
         grid = figure.add_gridspec(2, 2, width_ratios=(6.0, panel), height_ratios=(1.0, 1.0))
-        draw_picks(figure.add_subplot(grid[:, 0]), found)
+        draw_picks(figure.add_subplot(grid[:, 0]), picks)
         right, below = figure.add_subplot(grid[0, 1]), figure.add_subplot(grid[1, 1])
         for axes in (right, below):
             axes.set_axis_off()
@@ -107,9 +107,9 @@ def micrograph_picture(found: PickResult, name: str, ctf: Mapping[str, Any], ctf
             import matplotlib.image
 
             right.imshow(matplotlib.image.imread(io.BytesIO(ctf_png)), interpolation="bilinear")
-        lines = [f"{label}: {text}" for label, text in _facts(found, ctf)]
+        lines = [f"{label}: {text}" for label, text in _facts(picks, ctf)]
         below.text(0.02, 0.98, "\n".join(lines), transform=below.transAxes, va="top", fontsize=11, linespacing=1.7)
-        figure.suptitle(f"{name}: {len(found.picks)} picks", fontsize=12)
+        figure.suptitle(f"{name}: {len(picks.picks)} picks", fontsize=12)
         return style.few_colours(style.png(figure, 110))
 
 

@@ -37,12 +37,12 @@ class ClassOfPairs:
     halves: FSC
 
 
-def tilt_page(found: FoundPairs, classes: Sequence[ClassOfPairs], summary: dict[str, Any]) -> Page:
+def tilt_page(pairs: FoundPairs, classes: Sequence[ClassOfPairs], summary: dict[str, Any]) -> Page:
     """The page.
 
     Parameters
     ----------
-    found : FoundPairs
+    pairs : FoundPairs
     classes : sequence of ClassOfPairs
         None where a map was tested.
     summary : dict
@@ -52,17 +52,17 @@ def tilt_page(found: FoundPairs, classes: Sequence[ClassOfPairs], summary: dict[
     -------
     Page
     """
-    sections = [_fields(found), *map(_class, classes)]
+    sections = [_fields(pairs), *map(_class, classes)]
     if "validation" in summary:
         tested = summary["validation"]
         text = f"{tested['verdict']} The polar plot is in tilt_pair_plot.svg."
         sections.append(Section("Test of the map", text))
-    if found.set_aside:
-        rows = [(name, reason) for name, reason in found.set_aside]
+    if pairs.set_aside:
+        rows = [(name, reason) for name, reason in pairs.set_aside]
         sections.append(Section("Set aside", "", [Table(("micrograph", "reason"), rows)]))
-    tilts = sorted(p.tilt_deg for p in found.pairs)
+    tilts = sorted(p.tilt_deg for p in pairs.pairs)
     figures = {
-        "pairs of micrographs": str(len(found.pairs)),
+        "pairs of micrographs": str(len(pairs.pairs)),
         "pairs of particles": str(summary["particle_pairs"]),
         "tilt, degrees": f"{tilts[len(tilts) // 2]:.1f}",
     }
@@ -78,7 +78,7 @@ def _maps_sentence(classes: Sequence[ClassOfPairs]) -> str:
     return "Maps without a starting model. " + "; ".join(parts) + "."
 
 
-def _fields(found: FoundPairs) -> Section:
+def _fields(pairs: FoundPairs) -> Section:
     head = ("untilted", "tilted", "pairs", "picks", "tilt", "axis untilted", "axis tilted", "off, px")
     rows = [
         (
@@ -91,10 +91,10 @@ def _fields(found: FoundPairs) -> Section:
             f"{p.axis_tilted_deg:.2f} ± {p.geometry.axis_tilted_error_deg:.2f}",
             f"{p.geometry.residual_px:.1f}",
         )
-        for p in found.pairs
+        for p in pairs.pairs
     ]
     blocks: list[Block] = [Table(head, rows, sortable=True)]
-    for p in found.pairs[:_SHOWN]:
+    for p in pairs.pairs[:_SHOWN]:
         words = f"{p.untilted} and {p.tilted}: particles found in both have one colour, the line is the tilt axis"
         blocks.append(Picture(pair_fit(p), words, words + "."))
     text = (

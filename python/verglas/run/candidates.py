@@ -50,19 +50,19 @@ class Candidates:
     diameter_px: float
 
 
-def candidates_star(found: PickResult, name: str) -> bytes:
+def candidates_star(picks: PickResult, name: str) -> bytes:
     """The peaks of a micrograph as a STAR file.
 
     Parameters
     ----------
-    found : PickResult
+    picks : PickResult
     name : str
         Of the micrograph, as picks.star has it.
     """
-    peaks = found.candidates[:_MOST]
-    factor = float(np.mean(found.small.factor))
-    general: dict[str, Any] = {"rlnMicrographName": name, "verglasThreshold": f"{found.cut.threshold:.9g}"}
-    general["verglasDiameter"] = f"{2 * found.small.radius_px * factor:.6g}"
+    peaks = picks.candidates[:_MOST]
+    factor = float(np.mean(picks.small.factor))
+    general: dict[str, Any] = {"rlnMicrographName": name, "verglasThreshold": f"{picks.cut.threshold:.9g}"}
+    general["verglasDiameter"] = f"{2 * picks.small.radius_px * factor:.6g}"
     xy, merit = np.round(peaks.xy_px, 2), np.asarray(peaks.columns[MERIT], np.float64)
     table = pd.DataFrame({_X: xy[:, 0], _Y: xy[:, 1], MERIT: merit})
     out = io.StringIO()
@@ -121,12 +121,12 @@ class LeftOut:
     """
 
     def __init__(self, path: Path) -> None:
-        found = read_picks(path)
-        bad = [name for name, one in found.items() if len(one) and RADIUS not in one.columns]
+        regions = read_picks(path)
+        bad = [name for name, one in regions.items() if len(one) and RADIUS not in one.columns]
         if bad:
             raise InputError(f"{path}: no column {RADIUS}; expected discs: name of the micrograph, x, y and radius")
         self.path = path
-        self._areas = {n: np.column_stack([p.xy_px, p.columns[RADIUS]]) for n, p in found.items() if len(p)}
+        self._areas = {n: np.column_stack([p.xy_px, p.columns[RADIUS]]) for n, p in regions.items() if len(p)}
         for name, discs in self._areas.items():
             if not (np.isfinite(discs).all() and (discs[:, 2] > 0).all()):
                 raise InputError(f"{path}: {name}: expected finite places and positive radii")

@@ -407,22 +407,22 @@ class CtfRefineJob:
     threads: int | None = None
 
 
-def summary(found: CtfRefinement) -> dict[str, Any]:
+def summary(refined: CtfRefinement) -> dict[str, Any]:
     """Figures of a refinement for JSON."""
     rounds = [
         {
             "informative_shells": made.informative_shells,
             "fits": [fit_record(name, fit) for name, fit in made.fits()],
         }
-        for made in found.rounds
+        for made in refined.rounds
     ]
     return {
-        "verdict": found.verdict,
-        "particles": len(found.particles),
-        "excluded": len(found.excluded),
+        "verdict": refined.verdict,
+        "particles": len(refined.particles),
+        "excluded": len(refined.excluded),
         "rounds": rounds,
-        "settings": asdict(found.settings),
-        "seconds": round(found.seconds, 1),
+        "settings": asdict(refined.settings),
+        "seconds": round(refined.seconds, 1),
     }
 
 
@@ -433,19 +433,19 @@ def ctf_refine_files(job: CtfRefineJob, *, listener: ListenerChoice = "screen") 
     particles = read_particles(job.particles, stack=job.stack)
     maps = None if job.half_maps is None else (read_map(job.half_maps[0]), read_map(job.half_maps[1]))
     mask = None if job.mask is None else read_map(job.mask)
-    found = refine_ctf(particles, job.settings, half_maps=maps, mask=mask, threads=job.threads, listener=listener)
+    refined = refine_ctf(particles, job.settings, half_maps=maps, mask=mask, threads=job.threads, listener=listener)
     job.out.mkdir(parents=True, exist_ok=True)
-    write_particles(job.out / "particles.star", found.particles)
-    for name, volume in zip(("half1.mrc", "half2.mrc"), found.half_maps, strict=True):
+    write_particles(job.out / "particles.star", refined.particles)
+    for name, volume in zip(("half1.mrc", "half2.mrc"), refined.half_maps, strict=True):
         write_map(job.out / name, volume)
-    told = summary(found)
+    told = summary(refined)
     write_json(job.out / "ctf_refine.json", told)
-    first = found.rounds[0]
+    first = refined.rounds[0]
     drawn = [
         (f"{parity} phase of optics group {g + 1}", first.sums, g, parity, fit)
         for parity, fits in (("odd", first.odd), ("even", first.even))
         for g, fit in fits.items()
         if first.sums is not None
     ]
-    write_text(job.out / "report.html", refinement_page(found.particles, drawn, first.defocus, told))
+    write_text(job.out / "report.html", refinement_page(refined.particles, drawn, first.defocus, told))
     return told

@@ -41,14 +41,14 @@ def heterogeneity_files(
         check_writable(out)
     given = read_particles(particles, stack=stack)
     with shown_to(listener) as heard:
-        found = heterogeneity_test(given, settings, threads=threads, listener=heard)
-        if found.excluded:
-            heard.note("set_aside", set_aside_sentence(found.excluded))
+        test = heterogeneity_test(given, settings, threads=threads, listener=heard)
+        if test.excluded:
+            heard.note("set_aside", set_aside_sentence(test.excluded))
     if out is not None:
         chosen = asdict(settings or TestSettings())
         record = {"verglas": __version__, "command": "heterogeneity", "finished": now_text(), "settings": chosen}
-        write_json(out, record | found.as_dict())
-    return found
+        write_json(out, record | test.as_dict())
+    return test
 
 
 __all__ = ["TestSettings", "heterogeneity_files"]

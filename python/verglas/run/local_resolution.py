@@ -117,25 +117,25 @@ def _map_like(path: Path, like: Map) -> Map:
     return volume
 
 
-def write_tables(folder: Path, found: LocalResolution) -> None:
+def write_tables(folder: Path, local: LocalResolution) -> None:
     """histogram.csv, of the voxels in the mask, and bands.csv."""
-    values = found.values_A
+    values = local.values_A
     counts, edges = np.histogram(values, bins=min(80, max(10, values.size // 50)))
     write_csv(folder / "histogram.csv", {"from_A": edges[:-1], "to_A": edges[1:], "voxels": counts})
     columns = {
-        "frequency_per_A": found.frequency_per_A,
-        "threshold": found.threshold,
-        "independent_voxels": found.independent,
+        "frequency_per_A": local.frequency_per_A,
+        "threshold": local.threshold,
+        "independent_voxels": local.independent,
     }
     write_csv(folder / "bands.csv", columns)
 
 
-def chimerax_script(found: LocalResolution, surface: Path) -> str:
+def chimerax_script(local: LocalResolution, surface: Path) -> str:
     """Commands for ChimeraX that open the map and colour its surface by resolution, from blue (fine) to red."""
-    fine, coarse = found.quantiles_A((0.02, 0.98))
+    fine, coarse = local.quantiles_A((0.02, 0.98))
     steps = np.linspace(fine, max(coarse, fine + 0.1), len(COLOUR_SCALE))
     palette = ":".join(f"{value:.2f},{colour}" for value, colour in zip(steps, COLOUR_SCALE, strict=True))
-    inside = found.mask.data >= 0.5
+    inside = local.mask.data >= 0.5
     return "\n".join(
         [
             "# Surface of the map coloured by local resolution, in angstrom; open with ChimeraX.",

@@ -88,20 +88,20 @@ def map_model_files(job: MapModelJob, *, listener: ListenerChoice = "screen") ->
             "density_sd": round(put.density, 3),
             "runner_up_sd": round(put.runner_up, 3) if np.isfinite(put.runner_up) else None,
         }
-    found = map_model(volume, atoms, job.settings, threads=job.threads)
+    fit = map_model(volume, atoms, job.settings, threads=job.threads)
     job.out.mkdir(parents=True, exist_ok=True)
     if job.fit:
         write_moved_model(job.model, job.out / "model_fitted.cif", placed["matrix"], placed["shift_A"])
-    tables = {"atoms": found.by_atom(), "residues": found.residues(), "chains": found.chains()}
+    tables = {"atoms": fit.by_atom(), "residues": fit.residues(), "chains": fit.chains()}
     for name, table in tables.items():
         write_csv(job.out / f"{name}.csv", {str(column): table[column].to_numpy() for column in table})
-    curves = {"map_model": found.fsc, "map_model_masked": found.fsc_masked}
-    write_csv(job.out / "fsc.csv", {"frequency_per_A": found.frequency_per_A, **curves})
-    said = [] if own_A is None else consistency(found, own_A)
+    curves = {"map_model": fit.fsc, "map_model_masked": fit.fsc_masked}
+    write_csv(job.out / "fsc.csv", {"frequency_per_A": fit.frequency_per_A, **curves})
+    said = [] if own_A is None else consistency(fit, own_A)
     record = {
         "verglas": __version__,
         "map": str(job.map),
-        **found.as_dict(),
+        **fit.as_dict(),
         "half_map_resolution_A": own_A,
         "consistency": said,
         "fit": placed or None,
@@ -110,8 +110,8 @@ def map_model_files(job: MapModelJob, *, listener: ListenerChoice = "screen") ->
     }
     write_json(job.out / "map_model.json", record)
     now = datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
-    write_text(job.out / "report.html", map_model_page(found, said, f"verglas {__version__}, {now}", volume=volume))
-    return found, record
+    write_text(job.out / "report.html", map_model_page(fit, said, f"verglas {__version__}, {now}", volume=volume))
+    return fit, record
 
 
 def _own_resolution(job: MapModelJob, shape: tuple[int, ...]) -> float:

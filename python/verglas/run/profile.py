@@ -108,7 +108,7 @@ class ProfileRecorder:
 
 def _sessions(path: Path) -> list[Any]:
     try:
-        found = read_json(path).get("sessions", []) if path.is_file() else []
+        sessions = read_json(path).get("sessions", []) if path.is_file() else []
     except InputError:
         return []  # of a disk that was full: figures of times are no reason to end a job
-    return found if isinstance(found, list) else []
+    return sessions if isinstance(sessions, list) else []

@@ -341,17 +341,17 @@ class _Work:
     def scores(self, before: Poses | None) -> pd.DataFrame:
         """Against the maps of the round that is kept."""
         halves: Halves = self.rounds.maps[self.best]
-        found, setting, calibration = self.rounds.scores(halves)
+        scores, setting, calibration = self.rounds.scores(halves)
         optics = self.once.particles.optics
         defocus = (optics.defocus_u_A + optics.defocus_v_A) / 2
         columns = {
-            "verglasGain": found.gain,
-            "verglasGainHigh": found.gain_high,
-            "verglasQuality": found.quality,
-            "verglasCorrelation": found.correlation,
-            "verglasCorrelationPercentile": percentile_by_defocus(found.correlation, defocus),
-            "verglasResidualZ": found.residual_z,
-            "verglasNoiseRatio": found.noise_ratio,
+            "verglasGain": scores.gain,
+            "verglasGainHigh": scores.gain_high,
+            "verglasQuality": scores.quality,
+            "verglasCorrelation": scores.correlation,
+            "verglasCorrelationPercentile": percentile_by_defocus(scores.correlation, defocus),
+            "verglasResidualZ": scores.residual_z,
+            "verglasNoiseRatio": scores.noise_ratio,
         }
         poses = self.once.particles.poses
         assert poses is not None

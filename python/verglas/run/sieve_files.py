@@ -105,7 +105,7 @@ def sieve_files(
     with shown_to(listener) as heard, tenure(job.out, "sieve", heard) as held:
         held.write(state="running", n_particles=len(given))
         told: Listener = held
-        found = sieve(
+        sieved = sieve(
             given,
             maps,
             mask=mask,
@@ -114,29 +114,29 @@ def sieve_files(
             threads=job.threads,
             listener=told,
         )
-        summary = summary_of(found)
-        _write(job.out, given, found, summary)
-    return found, summary
+        summary = summary_of(sieved)
+        _write(job.out, given, sieved, summary)
+    return sieved, summary
 
 
-def summary_of(found: Sieved) -> dict[str, Any]:
+def summary_of(sieved: Sieved) -> dict[str, Any]:
     """Figures of a sieve for JSON."""
-    reasons = Counter(_kind(str(why)) for why in found.removed.table[REASON])
+    reasons = Counter(_kind(str(why)) for why in sieved.removed.table[REASON])
     columns = ("resolution_A", "resolution_A_control", "b_factor_A2", "b_factor_A2_control")
-    rounds = found.rounds.to_dict("records")
+    rounds = sieved.rounds.to_dict("records")
     for row in rounds:
         row |= {name: row[name] if np.isfinite(row[name]) else None for name in columns}
     return {
-        "sentence": found.sentence,
-        "verdict": found.verdict.as_dict(),
-        "particles": len(found.kept) + len(found.removed),
-        "kept": len(found.kept),
-        "removed": len(found.removed),
+        "sentence": sieved.sentence,
+        "verdict": sieved.verdict.as_dict(),
+        "particles": len(sieved.kept) + len(sieved.removed),
+        "kept": len(sieved.kept),
+        "removed": len(sieved.removed),
         "reasons": dict(reasons),
-        "round": found.round,
+        "round": sieved.round,
         "rounds": rounds,
-        "settings": asdict(found.settings),
-        "seconds": round(found.seconds, 1),
+        "settings": asdict(sieved.settings),
+        "seconds": round(sieved.seconds, 1),
     }
 
 
@@ -147,16 +147,16 @@ def _kind(why: str) -> str:
     return re.sub(r" of -?[\d.e+-]+ among", " among", why)
 
 
-def _write(folder: Path, given: Particles, found: Sieved, summary: dict[str, Any]) -> None:
-    write_particles(folder / "kept.star", found.kept)
+def _write(folder: Path, given: Particles, sieved: Sieved, summary: dict[str, Any]) -> None:
+    write_particles(folder / "kept.star", sieved.kept)
     removed = folder / "removed.star"
-    if len(found.removed):
-        write_particles(removed, found.removed)
+    if len(sieved.removed):
+        write_particles(removed, sieved.removed)
     else:
         removed.unlink(missing_ok=True)  # of an earlier sieve
-    for name, volume in zip(("half1.mrc", "half2.mrc"), found.half_maps, strict=True):
+    for name, volume in zip(("half1.mrc", "half2.mrc"), sieved.half_maps, strict=True):
         write_map(folder / name, volume)
-    write_csv(folder / "rounds.csv", {str(name): found.rounds[name].to_numpy() for name in found.rounds})
+    write_csv(folder / "rounds.csv", {str(name): sieved.rounds[name].to_numpy() for name in sieved.rounds})
     write_json(folder / "sieve.json", {"verglas": __version__, "command": "sieve", "finished": now_text(), **summary})
-    page = sieve_page(found.scores, found.is_removed, found.rounds, found.verdict, summary, footer_text())
+    page = sieve_page(sieved.scores, sieved.is_removed, sieved.rounds, sieved.verdict, summary, footer_text())
     write_text(folder / "report.html", page)

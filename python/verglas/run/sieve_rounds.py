@@ -237,12 +237,12 @@ class Rounds:
     def _figures(self, halves: Halves, suffix: str) -> dict[str, float]:
         """Resolution at 0.143 under the mask, corrected, and the B-factor; NaN where there is none."""
         try:
-            found = postprocess(*halves.plain, mask=self.mask, threads=self.threads, listener=None)
+            assessed = postprocess(*halves.plain, mask=self.mask, threads=self.threads, listener=None)
         except InputError as error:
             self.heard.note("no-figures", f"a round's maps could not be judged: {error}")
             return {f"resolution_A{suffix}": np.nan, f"b_factor_A2{suffix}": np.nan}
-        b = found.guinier.b_factor_A2
-        resolution = found.resolution_A if np.isfinite(found.resolution_A) else np.nan
+        b = assessed.guinier.b_factor_A2
+        resolution = assessed.resolution_A if np.isfinite(assessed.resolution_A) else np.nan
         return {f"resolution_A{suffix}": resolution, f"b_factor_A2{suffix}": np.nan if b is None else b}
 
     @staticmethod

@@ -136,25 +136,25 @@ def tilt_pairs_files(job: TiltPairsJob, *, listener: ListenerChoice = "screen") 
     if job.out.exists() and not job.out.is_dir():
         raise InputError(f"cannot write {job.out}: it is a file, expected the name of a folder")
     with shown_to(listener) as heard:
-        found, set_aside = _match_all(job, heard)
+        pairs, set_aside = _match_all(job, heard)
         job.out.mkdir(parents=True, exist_ok=True)
-        untilted, tilted, geometries = _extract_pairs(job, found, heard)
-        heard.say(f"{len(untilted)} pairs of particles from {len(found)} pairs of micrographs")
+        untilted, tilted, geometries = _extract_pairs(job, pairs, heard)
+        heard.say(f"{len(untilted)} pairs of particles from {len(pairs)} pairs of micrographs")
         if job.map is not None:
             summary = _validate(job, untilted, tilted, geometries, heard)
             classes: list[ClassOfPairs] = []
         else:
             classes, summary = _maps(job, untilted, tilted, geometries, heard)
     everything = {
-        "micrograph_pairs": [_pair_record(pair) for pair in found],
+        "micrograph_pairs": [_pair_record(pair) for pair in pairs],
         "set_aside": [{"micrograph": name, "reason": reason} for name, reason in set_aside],
         "particle_pairs": len(untilted),
         **summary,
         "seconds": round(time.perf_counter() - start, 1),
     }
-    _write_pairs(job.out / "pairs.csv", found)
+    _write_pairs(job.out / "pairs.csv", pairs)
     write_json(job.out / "tilt_pairs.json", everything)
-    write_text(job.out / "report.html", render(tilt_page(FoundPairs(found, set_aside), classes, everything)))
+    write_text(job.out / "report.html", render(tilt_page(FoundPairs(pairs, set_aside), classes, everything)))
     return everything
 
 
@@ -164,7 +164,7 @@ def tilt_pairs_files(job: TiltPairsJob, *, listener: ListenerChoice = "screen") 
 def _match_all(job: TiltPairsJob, heard: Listener) -> tuple[list[TiltPairs], list[tuple[str, str]]]:
     untilted, tilted = _listed(job.untilted, job.untilted_picks), _listed(job.tilted, job.tilted_picks)
     together, set_aside = _together(job, untilted, tilted)
-    found: list[TiltPairs] = []
+    pairs: list[TiltPairs] = []
     used: set[tuple[str, int]] = set()
     for number, (one, other) in enumerate(together, 1):
         name = untilted.names[one]
@@ -186,11 +186,11 @@ def _match_all(job: TiltPairsJob, heard: Listener) -> tuple[list[TiltPairs], lis
             if {("untilted", one), ("tilted", other)} & used:
                 raise InputError(f"{job.pairs} names one of the two images twice; the pair that matched first is used")
             used |= {("untilted", one), ("tilted", other)}
-            found.append(pair)
+            pairs.append(pair)
         except VerglasError as error:
             set_aside.append((name, str(error)))
         heard.progress("pairs of micrographs", number, len(together))
-    if not found:
+    if not pairs:
         said = f"; the first: {set_aside[0][0]}: {set_aside[0][1]}" if set_aside else ""
         raise InputError(f"tilt-pairs: none of {len(together)} pairs of micrographs can be used{said}")
     if set_aside:
@@ -199,7 +199,7 @@ def _match_all(job: TiltPairsJob, heard: Listener) -> tuple[list[TiltPairs], lis
             VerglasWarning,
             stacklevel=3,
         )
-    return found, set_aside
+    return pairs, set_aside
 
 
 @dataclass(frozen=True)
@@ -289,8 +289,8 @@ def _pair_record(pair: TiltPairs) -> dict[str, Any]:
     }
 
 
-def _write_pairs(path: Path, found: Sequence[TiltPairs]) -> None:
-    tables = [p.pairs.assign(untilted_micrograph=p.untilted, tilted_micrograph=p.tilted) for p in found]
+def _write_pairs(path: Path, pairs: Sequence[TiltPairs]) -> None:
+    tables = [p.pairs.assign(untilted_micrograph=p.untilted, tilted_micrograph=p.tilted) for p in pairs]
     table = pd.concat(tables, ignore_index=True)
     write_csv(path, {str(name): table[name].to_numpy() for name in table})
 
@@ -299,20 +299,20 @@ def _write_pairs(path: Path, found: Sequence[TiltPairs]) -> None:
 
 
 def _extract_pairs(
-    job: TiltPairsJob, found: Sequence[TiltPairs], heard: Listener
+    job: TiltPairsJob, pairs: Sequence[TiltPairs], heard: Listener
 ) -> tuple[Particles, Particles, list[TiltGeometry]]:
     """Images of both sides in one order, with the geometry of each."""
-    ends = np.cumsum([0, *(len(p) for p in found)])
+    ends = np.cumsum([0, *(len(p) for p in pairs)])
     sets = []
     losses: list[tuple[str, str]] = []
     sides = (("untilted", job.untilted, job.untilted_ctf), ("tilted", job.tilted, job.tilted_ctf))
     for side, sources, ctf in sides:
-        names = [getattr(p, side) for p in found]
+        names = [getattr(p, side) for p in pairs]
         picks = {
             name: Picks(
                 p.pairs[[f"x_{side}_px", f"y_{side}_px"]].to_numpy(), name, {PAIR: np.arange(ends[i], ends[i + 1])}
             )
-            for i, (p, name) in enumerate(zip(found, names, strict=True))
+            for i, (p, name) in enumerate(zip(pairs, names, strict=True))
         }
         options = ExtractOptions(
             job.pixel_size_A,
@@ -336,7 +336,7 @@ def _extract_pairs(
             f"{commonest_kind(losses)} (all in untilted/excluded.csv and tilted/excluded.csv)"
         )
     field_of = np.searchsorted(ends, both, side="right") - 1
-    return sets[0][mine], sets[1][theirs], [found[int(i)].geometry for i in field_of]
+    return sets[0][mine], sets[1][theirs], [pairs[int(i)].geometry for i in field_of]
 
 
 def _check_ctfs(job: TiltPairsJob, side: str, particles: Particles) -> None:

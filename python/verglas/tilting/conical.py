@@ -229,10 +229,10 @@ def conical_tilt(
                 poses = refine_tilted(tilted, poses, stage_angles, prior, chosen, threads=threads)
                 heard.progress("tilt pairs", 2 + number, steps)
         placed = tilted.with_poses(poses)
-        found = reconstruct_tilted(placed, chosen, threads=threads)
+        reconstruction = reconstruct_tilted(placed, chosen, threads=threads)
         heard.progress("tilt pairs", steps, steps)
     missing = missing_cone(poses.angles_deg)
-    return ConicalTilt(found, aligned, placed, average, on_faces(aligned), missing)
+    return ConicalTilt(reconstruction, aligned, placed, average, on_faces(aligned), missing)
 
 
 def _check(untilted: Particles, tilted: Particles) -> None:
@@ -286,12 +286,12 @@ def align_class(
     # centres, and narrow ones about what it found, on the whole particle, turn.
     for narrow in [False] * _AVERAGING + [True] * _AVERAGING:
         centred = shift(images, shifts, threads=threads) if narrow else images
-        found = _align(centred, average, 1 if narrow else reach, mirrors, settings, pixel, threads)
+        alignment = _align(centred, average, 1 if narrow else reach, mirrors, settings, pixel, threads)
         # An image that is the average's mirror image in x at in-plane angle psi is its particle turned by 180 degrees
         # about y, then by psi.
-        tilt = np.where(found.references == 1, 180.0, 0.0)
-        angles = np.column_stack([np.zeros(len(tilt)), tilt, found.angles_deg])
-        placed = found.shifts_px.astype(np.float64) + (shifts if narrow else 0.0)
+        tilt = np.where(alignment.references == 1, 180.0, 0.0)
+        angles = np.column_stack([np.zeros(len(tilt)), tilt, alignment.angles_deg])
+        placed = alignment.shifts_px.astype(np.float64) + (shifts if narrow else 0.0)
         aligned = untilted.with_poses(Poses(angles, placed * pixel))
         average = _average_of(images, aligned, pixel, threads)
         if not narrow:
@@ -323,7 +323,7 @@ def _align(
     other = to(_mirror(average))
     pixels = np.pi * radius**2
     # An image against itself, the first average, has no residue.
-    left = [np.maximum(1 - found.scores.astype(np.float64) ** 2, 1e-3) for found in (direct, other)]
+    left = [np.maximum(1 - alignment.scores.astype(np.float64) ** 2, 1e-3) for alignment in (direct, other)]
     evidence = 0.5 * pixels * np.log(left[0] / left[1])
     down = evidence > _FACE_NATS
     return Alignment2D(

@@ -106,7 +106,7 @@ def match_particles(
     >>> x = rng.uniform(0, 2000, (60, 2))
     >>> moved = TiltGeometry(45.0, 5.0, 2.0, [30.0, -8.0]).map_px(x) + rng.normal(0, 2, x.shape)
     >>> order = rng.permutation(60)[:48]                   # a fifth is missing, and in another order
-    >>> found = match_particles(x, moved[order])
+    >>> pairs = match_particles(x, moved[order])
     >>> len(found), bool((order[found.tilted] == found.untilted).all())
     (48, True)
     """
@@ -120,14 +120,14 @@ def match_particles(
     tree = cKDTree(second)
     best = _by_neighbours(first, tree, matrices, shifts, near, wide)
     counts = np.array([_agreeing(first, tree, matrices[i], shifts[i], wide) for i in best])
-    found: Correspondence | None = None
+    best_match: Correspondence | None = None
     for i in best[np.argsort(-counts, kind="stable")][:_REFINED]:
         grown = _grow(first, second, matrices[i], shifts[i], wide, tolerance_px, spacing)
-        if grown is not None and (found is None or grown.log_chance < found.log_chance):
-            found = grown
-    if found is None or found.log_chance > np.log(_CHANCE):
-        raise InputError(_no_match(first, second, found))
-    return found
+        if grown is not None and (best_match is None or grown.log_chance < best_match.log_chance):
+            best_match = grown
+    if best_match is None or best_match.log_chance > np.log(_CHANCE):
+        raise InputError(_no_match(first, second, best_match))
+    return best_match
 
 
 def _checked(points: npt.ArrayLike, name: str) -> FloatArray:
@@ -142,8 +142,8 @@ def _checked(points: npt.ArrayLike, name: str) -> FloatArray:
     return array
 
 
-def _no_match(first: FloatArray, second: FloatArray, found: Correspondence | None = None) -> str:
-    said = "no map of a tilt brings them together" if found is None else f"only {len(found)} agree, as chance has it"
+def _no_match(first: FloatArray, second: FloatArray, best: Correspondence | None = None) -> str:
+    said = "no map of a tilt brings them together" if best is None else f"only {len(best)} agree, as chance has it"
     return (
         f"match_particles: {len(first)} untilted and {len(second)} tilted picks do not match ({said}): are these the "
         "two images of one field, and the picks those of its particles?"

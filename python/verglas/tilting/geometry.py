@@ -265,7 +265,7 @@ def _named(
     if tilt > 90:  # cos < 0: a half turn about the axis more, which coordinates cannot mean
         raise InputError(f"fit_geometry: the pairs fit a tilt of {tilt:.0f} degrees, beyond 90: they do not match")
     magnification = float(np.exp(p[5])) if len(p) > 5 else 1.0
-    found = TiltGeometry(
+    geometry = TiltGeometry(
         -tilt if negative else tilt,
         _half_open(p[1]),
         _half_open(p[2]),
@@ -276,4 +276,4 @@ def _named(
         magnification_error=float(errors[5]) * magnification,
         residual_px=float(rms),
     )
-    return replace(found, shift_px=p[3:5] - found.matrix @ centre).near_axis(axis_deg)
+    return replace(geometry, shift_px=p[3:5] - geometry.matrix @ centre).near_axis(axis_deg)

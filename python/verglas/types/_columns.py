@@ -134,9 +134,9 @@ def pixel_sizes_A(tables: Tables) -> FloatArray | None:
     if GRID_PIXEL in tables.particles:
         return number_column(tables.particles[GRID_PIXEL], GRID_PIXEL, tables.where)
     for label in ("rlnImagePixelSize", "rlnPixelSize"):
-        found = tables.value(label, optics_first=True)
-        if found is not None:
-            return _positive(found, label, tables.where)
+        sizes = tables.value(label, optics_first=True)
+        if sizes is not None:
+            return _positive(sizes, label, tables.where)
     detector = tables.value("rlnDetectorPixelSize", optics_first=False)
     magnification = tables.value("rlnMagnification", optics_first=False)
     if detector is None or magnification is None:

@@ -75,9 +75,9 @@ class Acquisition:
         **given
             ``pixel_size_A``, ``voltage_kV``, ``dose_per_frame_e_A2``, ``pre_exposure_e_A2``; None is no value.
         """
-        found = []
+        sentences = []
         for name, value in given.items():
             known = self.per_frame if name == "dose_per_frame_e_A2" else getattr(self, name)
             if value is not None and known is not None and abs(known - value) > 0.02 * max(abs(known), abs(value)):
-                found.append(f"{name}: {known:.5g} in {self.source}, {value:.5g} given")
-        return found
+                sentences.append(f"{name}: {known:.5g} in {self.source}, {value:.5g} given")
+        return sentences

@@ -51,8 +51,8 @@ def map_of(value: Any, name: str, *, pixel_size_A: float | None = None) -> Map:
     if isinstance(value, Map):
         return value
     if isinstance(value, str | os.PathLike):
-        found: Map = _read("Map", value)
-        return found
+        volume: Map = _read("Map", value)
+        return volume
     if is_array(value) and value.ndim == 3:
         if pixel_size_A is None:
             raise InputError(f"{name}: an array has no pixel size; give vg.Map(array, pixel_size_A)")
@@ -73,8 +73,8 @@ def particles_of(value: Any, name: str) -> Particles:
     if isinstance(value, Particles):
         return value
     if isinstance(value, str | os.PathLike):
-        found: Particles = _read("Particles", value)
-        return found
+        particles: Particles = _read("Particles", value)
+        return particles
     hint = "; for an array of images, give vg.Particles.from_images(images, pixel_size_A)"
     said = hint if is_array(value) else ""
     raise InputError(f"{name}: expected Particles or the path of a STAR or CS file, got {_kind_of(value)}{said}")
@@ -93,8 +93,8 @@ def micrograph_of(value: Any, name: str) -> Micrograph:
     if isinstance(value, Micrograph):
         return value
     if isinstance(value, str | os.PathLike):
-        found: Micrograph = _read("Micrograph", value)
-        return found
+        micrograph: Micrograph = _read("Micrograph", value)
+        return micrograph
     hint = "; for an array, give vg.Micrograph(array, pixel_size_A)" if is_array(value) else ""
     raise InputError(f"{name}: expected a Micrograph or the path of one, got {_kind_of(value)}{hint}")
 

@@ -131,12 +131,12 @@ def check_ctf_columns(table: pd.DataFrame, where: str) -> None:
         "rlnMicrographPixelSize": "pixel_size_A",
         "rlnPhaseShift": "phase_shift_deg",
     }
-    found = {labels[str(label)]: str(label) for label in table if str(label) in labels}
+    present = {labels[str(label)]: str(label) for label in table if str(label) in labels}
     columns = {
         name: pd.to_numeric(table[label], errors="coerce").to_numpy(np.float64, na_value=np.nan)
-        for name, label in found.items()
+        for name, label in present.items()
     }
-    check_ctf(columns, where, found)
+    check_ctf(columns, where, present)
 
 
 def refuse_outside(

@@ -129,7 +129,7 @@ def _good_neighbours(defects: IntArray, shape: tuple[int, int]) -> tuple[IntArra
     bad = np.ones((shape[0] + 2, shape[1] + 2), bool)  # a border of bad pixels: clipped places fall on it
     bad[1:-1, 1:-1] = False
     bad[defects[:, 0] + 1, defects[:, 1] + 1] = True
-    found, count = np.zeros((n, _NEIGHBOURS), np.int64), np.zeros(n, np.int64)
+    neighbours, count = np.zeros((n, _NEIGHBOURS), np.int64), np.zeros(n, np.int64)
     open_, radius, widest = np.arange(n), 2, min(_WIDEST_PX, 2 * max(shape))
     while open_.size and radius <= widest:
         count[open_] = 0
@@ -138,7 +138,7 @@ def _good_neighbours(defects: IntArray, shape: tuple[int, int]) -> tuple[IntArra
             y, x = defects[todo, 0] + dy, defects[todo, 1] + dx
             good = ~bad[np.clip(y + 1, 0, shape[0] + 1), np.clip(x + 1, 0, shape[1] + 1)]
             rows = todo[good]
-            found[rows, count[rows]] = y[good] * shape[1] + x[good]
+            neighbours[rows, count[rows]] = y[good] * shape[1] + x[good]
             count[rows] += 1
         open_ = open_[count[open_] == 0]
         radius *= 2
@@ -148,7 +148,7 @@ def _good_neighbours(defects: IntArray, shape: tuple[int, int]) -> tuple[IntArra
             f"{open_.size} defects have no good pixel within {_WIDEST_PX}, the first at row {y}, column "
             f"{x}; expected single pixels, lines and small blocks"
         )
-    return found, count
+    return neighbours, count
 
 
 def _offsets(radius: int) -> IntArray:

@@ -202,8 +202,8 @@ class Motion:
         space, time = polynomial_space(x.ravel(), y.ravel(), self.shape), polynomial_time(len(self))
         scale = max(1.0, len(self) - 1.0) ** np.arange(1, 4)
         design = np.einsum("ps,ft->pfst", space, time / scale).reshape(-1, POLYNOMIAL_TERMS)
-        found = np.linalg.lstsq(design, self.local(x.ravel(), y.ravel()).reshape(-1, 2), rcond=None)[0]
-        return np.asarray((found.T.reshape(2, 6, 3) / scale).reshape(2, POLYNOMIAL_TERMS))
+        coefficients = np.linalg.lstsq(design, self.local(x.ravel(), y.ravel()).reshape(-1, 2), rcond=None)[0]
+        return np.asarray((coefficients.T.reshape(2, 6, 3) / scale).reshape(2, POLYNOMIAL_TERMS))
 
     def drift_px(self) -> FloatArray:
         """Path length of the whole frames up to each frame: (n_frames,)."""

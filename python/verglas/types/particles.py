@@ -278,17 +278,17 @@ class Particles:
         angles = np.column_stack([col.number_column(self.table[a], a, self.where) for a in col.ANGLES])
         shifts = np.zeros((len(self), 2))
         for axis, (in_A, in_px) in enumerate(zip(col.SHIFTS_A, col.SHIFTS_PX, strict=True)):
-            found = tables.value(in_A, optics_first=False)
-            if found is None and in_px in self.table:
+            origin = tables.value(in_A, optics_first=False)
+            if origin is None and in_px in self.table:
                 pixel = self._pixel_sizes_A()
                 if pixel is None:
                     raise InputError(
                         f"{self.where}: {in_px} is in pixels and the pixel size is unknown; "
                         "give rlnImagePixelSize, or rlnMagnification and rlnDetectorPixelSize"
                     )
-                found = col.number_column(self.table[in_px], in_px, self.where) * pixel
-            if found is not None:
-                shifts[:, axis] = found
+                origin = col.number_column(self.table[in_px], in_px, self.where) * pixel
+            if origin is not None:
+                shifts[:, axis] = origin
         return Poses(angles, shifts)
 
     @property
@@ -317,8 +317,8 @@ class Particles:
         columns: dict[str, Any] = {}
         for field, (label, _, default) in col.OPTICS_LABELS.items():
             shared = label in ("rlnVoltage", "rlnSphericalAberration", "rlnAmplitudeContrast")
-            found = tables.value(label, optics_first=shared, missing=True)
-            columns[field] = np.full(len(self), default) if found is None else found
+            values = tables.value(label, optics_first=shared, missing=True)
+            columns[field] = np.full(len(self), default) if values is None else values
         pixel = self._pixel_sizes_A()
         columns["pixel_size_A"] = np.full(len(self), np.nan) if pixel is None else pixel
         check_ctf(columns, self.where)

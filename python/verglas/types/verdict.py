@@ -71,10 +71,15 @@ class Verdict:
     @classmethod
     def of(cls, findings: Iterable[Finding], look_at: str = "") -> Verdict:
         """The worst of several findings; the reasons are the sentences of those that are no "go on"."""
-        found = tuple(findings)
-        numbers = {f"{f.code}.{name}": value for f in found for name, value in f.numbers.items()}
+        all_findings = tuple(findings)
+        numbers = {f"{f.code}.{name}": value for f in all_findings for name, value in f.numbers.items()}
         return cls(
-            worst_state(found), tuple(f.sentence for f in found if f.state != "go on"), numbers, (), look_at, found
+            worst_state(all_findings),
+            tuple(f.sentence for f in all_findings if f.state != "go on"),
+            numbers,
+            (),
+            look_at,
+            all_findings,
         )
 
     @classmethod
@@ -91,8 +96,10 @@ class Verdict:
         >>> made.state, made.reasons, made.codes
         ('go on', ('the hand is undetermined',), ('hand',))
         """
-        found = tuple(notes)
-        return cls(worst_state(found), tuple(f.sentence for f in found), numbers, tuple(pictures), look_at, found)
+        all_notes = tuple(notes)
+        return cls(
+            worst_state(all_notes), tuple(f.sentence for f in all_notes), numbers, tuple(pictures), look_at, all_notes
+        )
 
     @property
     def codes(self) -> tuple[str, ...]:

@@ -24,8 +24,8 @@ def map_numbers(job: Job) -> list[int]:
     if not job.changeable or not (job.folder / "particles.star").is_file():
         return []
     try:
-        found = (_MAP.fullmatch(path.name) for path in job.folder.glob("map_class*.mrc"))
-        return sorted(int(one[1]) for one in found if one)
+        names = (_MAP.fullmatch(path.name) for path in job.folder.glob("map_class*.mrc"))
+        return sorted(int(one[1]) for one in names if one)
     except OSError:
         return []
 

@@ -28,10 +28,10 @@ def charts_of(job: Job) -> list[Chart]:
 
 
 def _fsc(job: Job) -> Iterator[Chart]:
-    found = fsc_tables(job)
-    for title, table in found.items():
+    tables = fsc_tables(job)
+    for title, table in tables.items():
         yield fsc_chart(title, table)
-    if not found:
+    if not tables:
         yield from _latest_fsc(job.folder)
 
 

@@ -30,11 +30,11 @@ def draft_of(job: Job, name: str) -> dict[str, Any]:
     """What was changed and not saved; empty where nothing was, or where it cannot be read."""
     path = _path(job, name)
     try:
-        found = read_json(path) if path.is_file() else {}
-        _text_of(found)
+        draft = read_json(path) if path.is_file() else {}
+        _text_of(draft)
     except (VerglasError, OSError, ValueError):
         return {}
-    return found
+    return draft
 
 
 def _text_of(record: dict[str, Any]) -> str:

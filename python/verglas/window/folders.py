@@ -168,10 +168,10 @@ def _command(folder: Path, judged: bool) -> str:
 
 def _verdict(folder: Path, run: dict[str, Any]) -> dict[str, Any] | None:
     path = folder / "verdict.json"
-    found = read_json(path) if path.is_file() else run.get("verdict")
-    if isinstance(found, dict) and isinstance(found.get("verdict"), dict):  # of picking: the numbers about it
-        found = {**found["verdict"], "numbers": found}
-    return found if isinstance(found, dict) else None
+    verdict = read_json(path) if path.is_file() else run.get("verdict")
+    if isinstance(verdict, dict) and isinstance(verdict.get("verdict"), dict):  # of picking: the numbers about it
+        verdict = {**verdict["verdict"], "numbers": verdict}
+    return verdict if isinstance(verdict, dict) else None
 
 
 def _number(value: Any) -> float | None:

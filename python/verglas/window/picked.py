@@ -104,10 +104,10 @@ class PickedMicrographs:
     def _original(self, job: Job, name: str) -> Picks:
         if not self.goes_on(job):
             return self._of(job.folder / "picks.star")[name]
-        found = self.candidates(job, name)
-        if found is None:
+        candidates = self.candidates(job, name)
+        if candidates is None:
             return Picks(np.zeros((0, 2)), name)
-        return found.peaks[found.peaks.columns[_MERIT] >= found.threshold - _FEW]
+        return candidates.peaks[candidates.peaks.columns[_MERIT] >= candidates.threshold - _FEW]
 
     def picks(self, job: Job, number: int) -> tuple[Picks, bool]:
         """Picks of a micrograph as they stand, and whether a person has changed them."""
@@ -133,8 +133,8 @@ class PickedMicrographs:
         merit = picks.columns.get(_MERIT)
         left_out = Edits.read(job.folder).left_out.get(name, [])
         _, step, shape = self.picture(job, number)
-        found = self.candidates(job, name)
-        others = found.peaks if found is not None else Picks(np.zeros((0, 2)), "", {_MERIT: np.zeros(0)})
+        candidates = self.candidates(job, name)
+        others = candidates.peaks if candidates is not None else Picks(np.zeros((0, 2)), "", {_MERIT: np.zeros(0)})
         return {
             "xy": np.round(picks.xy_px, 2).tolist(),
             "merit": [] if merit is None else _rounded(merit),
@@ -142,11 +142,11 @@ class PickedMicrographs:
                 [*place, one]
                 for place, one in zip(np.round(others.xy_px, 2).tolist(), _rounded(others.columns[_MERIT]), strict=True)
             ],
-            "threshold": None if found is None or not np.isfinite(found.threshold) else found.threshold,
+            "threshold": None if candidates is None or not np.isfinite(candidates.threshold) else candidates.threshold,
             "left_out": left_out,
             "step": step,
             "shape": shape,
-            "radius": self.radius_px(job, found),
+            "radius": self.radius_px(job, candidates),
             "saved": edited,
             "base": picks_mark(self._original(job, name)),
             "seen": _mark(picks.xy_px, left_out),
@@ -157,10 +157,10 @@ class PickedMicrographs:
         areas = Edits.read(job.folder).left_out.get(self.name(job, number), [])
         return _mark(self.picks(job, number)[0].xy_px, areas)
 
-    def radius_px(self, job: Job, found: Candidates | None = None) -> float:
+    def radius_px(self, job: Job, candidates: Candidates | None = None) -> float:
         """Of the circles: half the diameter that the job was asked for."""
-        if found is not None and np.isfinite(found.diameter_px) and found.diameter_px > 0:
-            return found.diameter_px / 2
+        if candidates is not None and np.isfinite(candidates.diameter_px) and candidates.diameter_px > 0:
+            return candidates.diameter_px / 2
         diameter, pixel = (job.settings.get(name) for name in ("diameter_A", "pixel_size_A"))
         if isinstance(diameter, int | float) and isinstance(pixel, int | float) and pixel > 0:
             return float(diameter) / float(pixel) / 2

@@ -99,10 +99,10 @@ class Window:
 
     def job(self, request: Request) -> Job:
         """The job that an address names."""
-        found = self.folders.jobs().get(request.path_params["key"])
-        if found is None:
+        job = self.folders.jobs().get(request.path_params["key"])
+        if job is None:
             raise HTTPException(404, "no such job: it was removed, or the address is that of another server")
-        return found
+        return job
 
     def size(self, folder: Path) -> int:
         """Disk use, counted again after a minute."""

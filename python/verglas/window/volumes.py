@@ -54,19 +54,19 @@ class Volumes:
                     f"{stem}_class{k}": f"{stem}_class{k}.mrc" for stem in ("map_sharpened", "map", "half1", "half2")
                 }
             names |= {path.stem: path.name for path in sorted(job.folder.glob(_STATES))[:_MOST_CLASSES]}
-        found = {name: path for name, file in names.items() if (path := job.folder / file).is_file()}
+        paths = {name: path for name, file in names.items() if (path := job.folder / file).is_file()}
         if job.command == "map-model" and (judged := _judged_map(job)) is not None:
-            found = {"map": judged} | found
-        return found
+            paths = {"map": judged} | paths
+        return paths
 
     def models(self, job: Job) -> dict[str, Path]:
         """Models in the folder of a job, in that about it, and in the folders that are served, by name."""
         about = [job.folder.parent] if any(job.folder.parent.is_relative_to(root) for root in self.roots) else []
-        found: dict[str, Path] = {}
+        models: dict[str, Path] = {}
         for folder in (job.folder, *about, *self.roots):
             for path in _model_files(folder):
-                found.setdefault(path.name, path)
-        return dict(list(found.items())[:_MOST_MODELS])
+                models.setdefault(path.name, path)
+        return dict(list(models.items())[:_MOST_MODELS])
 
     def names(self, job: Job) -> list[str]:
         """Names of the maps that there are."""

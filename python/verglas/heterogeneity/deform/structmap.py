@@ -124,6 +124,6 @@ def embed(distances: FloatArray, dimensions: int) -> tuple[FloatArray, float]:
     places = places - places.mean(axis=0)
     _, _, axes = np.linalg.svd(places, full_matrices=False)
     places = places @ axes.T
-    found = np.linalg.norm(places[:, None] - places[None], axis=2)
-    stress = np.sqrt(np.square(found - distances).sum() / max(float(np.square(distances).sum()), 1e-30))
+    embedded = np.linalg.norm(places[:, None] - places[None], axis=2)
+    stress = np.sqrt(np.square(embedded - distances).sum() / max(float(np.square(distances).sum()), 1e-30))
     return places, float(stress)

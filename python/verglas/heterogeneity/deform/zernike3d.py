@@ -180,11 +180,13 @@ def fit_deformation(
     if degree < 0 or not len(resolutions_A):
         raise InputError("fit_deformation: expected a degree of 0 or more, and one resolution or more")
     fit = _Fit(one.box, one.pixel_size_A, radius_A, degree, ridge)
-    found = np.zeros((len(zernike_orders(degree)), 3))
+    coefficients = np.zeros((len(zernike_orders(degree)), 3))
     for resolution_A in resolutions_A:
         gain = filters.low_pass(resolution_A)
-        found, correlation, residual = fit.run(filters.apply(one, gain).data, filters.apply(two, gain).data, found)
-    return Deformation(found, degree, radius_A, correlation, residual)
+        coefficients, correlation, residual = fit.run(
+            filters.apply(one, gain).data, filters.apply(two, gain).data, coefficients
+        )
+    return Deformation(coefficients, degree, radius_A, correlation, residual)
 
 
 class _Fit:
@@ -203,32 +205,33 @@ class _Fit:
         slopes = [
             spline_filter(s, order=3, mode="mirror") for s in np.gradient(first.astype(np.float64), self.pixel_size_A)
         ][::-1]
-        target, found, damping = second[self.ball].astype(np.float64), start.copy(), 1e-3
-        cost, residual = self._cost(spline, found, target)
+        target, coefficients, damping = second[self.ball].astype(np.float64), start.copy(), 1e-3
+        cost, residual = self._cost(spline, coefficients, target)
         for _ in range(_STEPS):
-            places = self.places + self.basis @ found / self.pixel_size_A
+            places = self.places + self.basis @ coefficients / self.pixel_size_A
             along = np.stack([_sample(s, places, filtered=True) for s in slopes], axis=1)
             jacobian = (self.basis[:, :, None] * along[:, None, :]).reshape(len(places), -1)
             normal, right = jacobian.T @ jacobian, jacobian.T @ residual
             diagonal = np.diag(normal)
             stiff = self.ridge * diagonal.mean()
-            right -= stiff * found.ravel()
+            right -= stiff * coefficients.ravel()
             better = False
             while not better and damping < 1e6:
-                step = np.linalg.solve(normal + np.diag(damping * diagonal + stiff), right).reshape(found.shape)
-                new_cost, new_residual = self._cost(spline, found + step, target)
+                step = np.linalg.solve(normal + np.diag(damping * diagonal + stiff), right).reshape(coefficients.shape)
+                new_cost, new_residual = self._cost(spline, coefficients + step, target)
                 better = (
-                    new_cost + 0.5 * stiff * np.square(found + step).sum() < cost + 0.5 * stiff * np.square(found).sum()
+                    new_cost + 0.5 * stiff * np.square(coefficients + step).sum()
+                    < cost + 0.5 * stiff * np.square(coefficients).sum()
                 )
                 damping = damping / 10 if better else damping * 10
             if not better:
                 break
-            found, cost, residual = found + step, new_cost, new_residual
+            coefficients, cost, residual = coefficients + step, new_cost, new_residual
             if np.abs(step).max() < _STILL_A:
                 break
         made = target - residual
         correlation = float(np.corrcoef(made, target)[0, 1])
-        return found, correlation, float(np.square(residual).sum() / np.square(target).sum())
+        return coefficients, correlation, float(np.square(residual).sum() / np.square(target).sum())
 
     def _cost(self, spline: npt.NDArray, coefficients: FloatArray, target: FloatArray) -> tuple[float, FloatArray]:
         places = self.places + self.basis @ coefficients / self.pixel_size_A

@@ -148,9 +148,9 @@ def _learn(score: Float32Array, changes_A: FloatArray, base_A: FloatArray, where
     width = float(changes_A[-1] / 4)
     mean = _plane(base_A, *where) - base_A
     for _ in range(_EM_ROUNDS):
-        found, variance, _ = _posterior(score, changes_A, mean, width)
-        mean = _plane(base_A + found, *where) - base_A
-        new = max(float(np.sqrt(np.mean((found - mean) ** 2 + variance))), _LEAST_WIDTH_A)
+        best, variance, _ = _posterior(score, changes_A, mean, width)
+        mean = _plane(base_A + best, *where) - base_A
+        new = max(float(np.sqrt(np.mean((best - mean) ** 2 + variance))), _LEAST_WIDTH_A)
         if abs(new / width - 1) < 1e-3:
             break
         width = new
@@ -185,14 +185,14 @@ def fit_defocus(
     priors = {name: _learn(whole, changes, *choice) for name, choice in choices.items()}
     about = max(priors, key=lambda name: priors[name].evidence)
     prior, (base, where) = priors[about], choices[about]
-    found, variance, _ = _posterior(whole, changes, prior.mean_A, prior.width_A)
-    gains = np.zeros(len(found))
+    best, variance, _ = _posterior(whole, changes, prior.mean_A, prior.width_A)
+    gains = np.zeros(len(best))
     for half in range(2):
         own = _learn(scores.values[half], changes, base, where)  # nor may the plane know of the unseen half
         guess = _posterior(scores.values[half], changes, own.mean_A, own.width_A)[0]
         gains += _at(scores.values[1 - half], changes, guess) - _at(scores.values[1 - half], changes, 0 * guess)
     error = float(np.sqrt(len(gains)) * gains.std()) if len(gains) > 1 else np.inf
-    return DefocusFit(found, np.sqrt(np.maximum(variance, 0.0)), prior.width_A, about, float(gains.sum()), error)
+    return DefocusFit(best, np.sqrt(np.maximum(variance, 0.0)), prior.width_A, about, float(gains.sum()), error)
 
 
 def _at(score: Float32Array, changes_A: FloatArray, change_A: FloatArray) -> FloatArray:

@@ -201,6 +201,6 @@ def _add(
 
 def _gain(seen: _Likelihood, unseen: _Likelihood) -> tuple[float, float]:
     """What unseen particles gain by the term over what is fitted without it, and its variance."""
-    found, without = seen.maximum(), seen.maximum(_NUISANCE[seen.term])
+    best, without = seen.maximum(), seen.maximum(_NUISANCE[seen.term])
     # noise moves 2 (m - m0) . n by its variance, 2 |m - m0|^2
-    return unseen.value(found)[0] - unseen.value(without)[0], 2 * unseen.apart(found, without)
+    return unseen.value(best)[0] - unseen.value(without)[0], 2 * unseen.apart(best, without)

@@ -104,7 +104,7 @@ class HeldOutPoses:
             return np.empty(0)
         (spectrum,), grid = spectra_of(problem, replace(model, volumes=volume[None]), self.mask, self.radius)
         joined = int(np.ceil(problem.shell_of(problem.settings.join_resolution_A)))
-        found = []
+        scores = []
         for batch in image_batches(problem, rows, model, self.poses):
             weight = batch.inv_sigma2[:, : self.radius + 1].astype(np.float32)
             weight[:, : joined + 1] = 0
@@ -121,5 +121,5 @@ class HeldOutPoses:
                 search=ops.PoseSettings(max_radius=self.radius, steps=0),
                 **problem.where.of_ops,
             )
-            found.append(to_host(result.scores))
-        return np.concatenate(found).astype(np.float64)
+            scores.append(to_host(result.scores))
+        return np.concatenate(scores).astype(np.float64)

@@ -163,8 +163,8 @@ class TotalVariationPrior:
             return _admm(raw, weight, strength * sd, given)
 
         def disagreement(strength: float) -> float:
-            found = [fourier.forward(denoise(one, strength), 3, threads=given.threads) for one in given.raw]
-            pairs = zip(found, reversed(given.spectra), strict=True)
+            spectra = [fourier.forward(denoise(one, strength), 3, threads=given.threads) for one in given.raw]
+            pairs = zip(spectra, reversed(given.spectra), strict=True)
             return float(sum((weight * np.abs(mine - other) ** 2).sum() for mine, other in pairs))
 
         best = min(_WEIGHTS, key=disagreement)
