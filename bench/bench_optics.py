@@ -20,7 +20,7 @@ from verglas.optics import Aberrations, with_aberrations
 from verglas.optics.refine import Pixels, Setting, calibrate, defocus_pass, fit_defocus, recalibrate
 from verglas.optics.refine.pixels import Reference, gather, transfer
 from verglas.run.ctf_refine import CtfRefineSettings
-from verglas.types.even_aberrations import even_zernikes, written
+from verglas.types.even_aberrations import even_zernikes, write_coefficients
 
 from common import collect, experiment_summary
 
@@ -141,7 +141,7 @@ def two_groups(seed: int) -> dict[str, Any]:
     group = made.optics.group
     planted = aberrations_of(n, np.zeros((2, 2)), odd, matrix, group)
     even = vg.Particles(
-        made.table, None, optics_table=made.optics_table.assign(rlnEvenZernike=written(even_zernikes(terms)))
+        made.table, None, optics_table=made.optics_table.assign(rlnEvenZernike=write_coefficients(even_zernikes(terms)))
     )
     images = vg.project(truth, made.poses, even.optics, threads=1)
     sd = noise_sd(images, 0.3)

@@ -26,7 +26,7 @@ from verglas.optics import (
 )
 from verglas.optics.stored import to_stored
 from verglas.run.reconstruct import ProjectJob, project_files
-from verglas.types.even_aberrations import even_zernikes, fold_even, written
+from verglas.types.even_aberrations import even_zernikes, fold_even, write_coefficients
 
 BOX, PIXEL_A = 32, 4.0
 K = np.fft.rfftfreq(BOX, PIXEL_A), np.fft.fftfreq(BOX, PIXEL_A)[:, None]
@@ -290,7 +290,7 @@ def test_aberrations_go_into_the_groups_they_came_from(pair):
     mixed = Aberrations(known.kind[::-1].copy(), known.beam_tilt_mrad, known.odd, known.matrix, known.coma)
     with pytest.raises(vg.InputError, match="differ in their aberrations"):
         with_aberrations(plain, mixed)
-    assert written(np.array([[0.5, -2]])) == ["[0.5,-2]"]
+    assert write_coefficients(np.array([[0.5, -2]])) == ["[0.5,-2]"]
 
 
 @pytest.mark.parametrize("label", ["rlnCtfDataArePhaseFlipped", "rlnCtfDataAreCtfPremultiplied", None])

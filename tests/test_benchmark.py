@@ -32,7 +32,7 @@ def test_a_rate_is_work_over_time(monkeypatch):
     monkeypatch.setattr(bench.time, "perf_counter", lambda: next(clock))
     calls = []
     problem = bench._Problem("processor", "count", 100.0, "images/s", lambda: calls.append(1))
-    timing = bench._timed(problem, 3)
+    timing = bench._time(problem, 3)
     assert (timing.seconds, timing.rate, timing.reference_seconds, len(calls)) == (0.5, 200.0, None, 4)
     assert "-" in bench.report(dict(MACHINE), [timing]).splitlines()[-1]
 

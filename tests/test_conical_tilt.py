@@ -12,7 +12,7 @@ from verglas import fourier
 from verglas.io.spider import read_spider, spider_header
 from verglas.masks import soft_sphere
 from verglas.tilting import TiltGeometry, conical_poses, conical_tilt, fsc_outside_cone, missing_cone
-from verglas.tilting.conical import ConicalSettings, align_class, foreshortened
+from verglas.tilting.conical import ConicalSettings, align_class, foreshorten
 
 BOX, PIXEL = 32, 5.0
 STAGE = TiltGeometry(60.0, 25.0, -40.0)
@@ -64,7 +64,7 @@ def test_a_thin_object_is_its_foreshortened_average(truth):
     pose = np.array([[0.0, 0.0, 70.0]])
     average = vg.project(flat, vg.Poses([[0, 0, 0]]), threads=1)[0]
     seen = vg.project(flat, vg.Poses(STAGE.tilted_angles_deg(pose)), threads=1)[0]
-    made = foreshortened(average, pose[0], STAGE.rotation)
+    made = foreshorten(average, pose[0], STAGE.rotation)
     assert np.corrcoef(made.ravel(), seen.ravel())[0, 1] > 0.97
 
 

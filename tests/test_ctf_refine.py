@@ -16,7 +16,7 @@ from verglas.optics.refine.pixels import Reference, image_spectra, pixel_terms
 from verglas.run.ctf_refine import CtfRefineSettings
 from verglas.run.ctf_refine_inputs import places, prepare, with_group_fits
 from verglas.run.ctf_refine_terms import indices_of
-from verglas.types.even_aberrations import even_zernikes, written
+from verglas.types.even_aberrations import even_zernikes, write_coefficients
 
 BOX, PIXEL_A, N = 48, 2.0, 400
 COMA = 2.7e7 * 0.0196875**2
@@ -93,7 +93,7 @@ def test_trefoil_fourth_order_and_magnification_come_back():
     matrix = [[1.01, 0.004], [0.004, 0.99]]
     truth, bad, true = planted(odd=(0, 0, 120.0, 0, 0, -90.0), matrix=matrix, noise=0.7)
     terms = np.array([[-360.0, 150.0, 0.0, 200.0, -300.0]])
-    even = bad.optics_table.assign(rlnEvenZernike=written(even_zernikes(terms)))
+    even = bad.optics_table.assign(rlnEvenZernike=write_coefficients(even_zernikes(terms)))
     images = vg.project(truth, bad.poses, vg.Particles(bad.table, bad.source, optics_table=even).optics)
     images = Aberrations.of(true).applied(images, np.arange(N), PIXEL_A)
     images += np.random.default_rng(3).normal(0, 0.7 * images.std(), images.shape).astype(np.float32)
@@ -160,7 +160,7 @@ def test_phases_are_exact_without_noise():
 def test_a_term_of_fourth_order_comes_back_alone(word, terms):
     """Without noise; what the word does not name stays exactly 0."""
     truth, bad, _ = planted(noise=1e-3, n=60)
-    even = bad.optics_table.assign(rlnEvenZernike=written(even_zernikes(np.array([terms]))))
+    even = bad.optics_table.assign(rlnEvenZernike=write_coefficients(even_zernikes(np.array([terms]))))
     true = vg.Particles(bad.table, bad.source, optics_table=even).optics
     seen = bad.with_source(vg.types.ArraySource(vg.project(truth, bad.poses, true), PIXEL_A))
     setting = setting_of(seen, truth)

@@ -30,18 +30,18 @@ class _Clock:
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(speed, "_measured", lambda: 2.0)
+    monkeypatch.setattr(speed, "_measure", lambda: 2.0)
 
 
 def test_the_speed_of_a_machine_is_measured_once(tmp_path, monkeypatch):
     assert speed.machine_speed() == 2.0
-    monkeypatch.setattr(speed, "_measured", lambda: pytest.fail("measured again"))
+    monkeypatch.setattr(speed, "_measure", lambda: pytest.fail("measured again"))
     assert speed.machine_speed() == 2.0
     (tmp_path / "cache" / "verglas" / "speed.json").write_text("{damaged")
-    monkeypatch.setattr(speed, "_measured", lambda: 3.0)
+    monkeypatch.setattr(speed, "_measure", lambda: 3.0)
     assert speed.machine_speed() == 3.0  # a damaged file is measured over
     monkeypatch.setattr(speed, "_native", type("other", (), {"core": type("core", (), {"isa": "other"})}))
-    monkeypatch.setattr(speed, "_measured", lambda: 5.0)
+    monkeypatch.setattr(speed, "_measure", lambda: 5.0)
     assert speed.machine_speed() == 5.0  # another build is another machine
 
 
@@ -53,7 +53,7 @@ def test_a_speed_that_is_none_is_measured_again(content, monkeypatch):
     path = speed.cache_folder() / "speed.json"
     (key,) = json.loads(path.read_text())
     path.write_text(content.replace("KEY", key))
-    monkeypatch.setattr(speed, "_measured", lambda: 3.0)
+    monkeypatch.setattr(speed, "_measure", lambda: 3.0)
     assert speed.machine_speed() == 3.0
     assert json.loads(path.read_text()) == {key: 3.0}
 
@@ -78,7 +78,7 @@ def test_more_of_everything_takes_longer_and_a_quicker_machine_less(monkeypatch)
     assert seconds(box=128) > 1.2 * usual
     assert seconds(classes=20) > usual
     assert seconds(repeats=1) == pytest.approx(2 * usual)
-    monkeypatch.setattr(speed, "_measured", lambda: 4.0)
+    monkeypatch.setattr(speed, "_measure", lambda: 4.0)
     speed.cache_folder().joinpath("speed.json").unlink()
     assert seconds() == pytest.approx(usual / 2)
 

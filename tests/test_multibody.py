@@ -15,7 +15,7 @@ from scipy.stats import spearmanr
 import verglas as vg
 from verglas import filters, fourier, gridding, ops
 from verglas.geometry import euler_to_matrix
-from verglas.heterogeneity.bodies import make_bodies, moved
+from verglas.heterogeneity.bodies import make_bodies, move_map
 from verglas.heterogeneity.motions import motions_of
 from verglas.heterogeneity.multibody import Part, WithoutOthers, keep_multibody, refine_bodies, start_multibody
 from verglas.heterogeneity.settings import MultibodySettings
@@ -255,7 +255,7 @@ def test_moved_map_is_the_moved_model(hinged):
     matrix, shift_A = Rotation.from_rotvec([0.2, -0.3, 0.4]).as_matrix(), np.array([3.0, -5.0, 8.0])
     turned = Model(model.xyz_A @ matrix.T + shift_A, model.elements, model.weights, model.b_factors_A2)
     want = vg.simulate.density(turned, BOX, PIXEL_A)
-    made = vg.Map(moved(hinged[2].data, matrix, shift_A / PIXEL_A), PIXEL_A)
+    made = vg.Map(move_map(hinged[2].data, matrix, shift_A / PIXEL_A), PIXEL_A)
     assert vg.fsc(made, want).curve[1:12].min() > 0.99
 
 

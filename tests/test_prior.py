@@ -33,9 +33,7 @@ def test_half_maps_of_noise_still_do_not_correlate():
 
 def test_a_gain_of_its_own_for_every_place_would_make_noise_correlate(monkeypatch):
     # What the pools are for: without them the test above must fail.
-    monkeypatch.setattr(
-        "verglas.refinement.prior.local._pooled", lambda correlation, *_: np.clip(correlation, 0, 0.999)
-    )
+    monkeypatch.setattr("verglas.refinement.prior.local._pool", lambda correlation, *_: np.clip(correlation, 0, 0.999))
     found = np.array([z_scores(regularised(LocalWiener(), noise(seed))) for seed in range(2)])
     assert found.mean() > 3
 

@@ -149,7 +149,7 @@ def directional_fsc(
     cones = _Cones(bins, cone_deg, last)
     curves, ratio = cones.of([fourier.forward(v, 3, threads=threads) for v in (first, second)])
     window = None if mask is None else weight
-    chance = [cones.of(_alike(whole.curve, shape, window, seed, threads))[1] for seed in range(_DRAWS)]
+    chance = [cones.of(_random_pair(whole.curve, shape, window, seed, threads))[1] for seed in range(_DRAWS)]
     frequency = whole.frequency_per_A[: bins.limit + 1]
     resolution = np.array([_falls(frequency, curve) for curve in curves])
     return DirectionalFSC(
@@ -198,14 +198,14 @@ class _Cones:
 
     def of(self, spectra: list[npt.NDArray]) -> tuple[FloatArray, float]:
         """Curves of all directions, and the ratio of the least to the largest area under them."""
-        power_a, cross, power_b = (self.inside @ s for s in _pooled(self.bins.sums(spectra)))
+        power_a, cross, power_b = (self.inside @ s for s in _pool_shells(self.bins.sums(spectra)))
         scale = np.sqrt(power_a * power_b)
         curves = np.divide(cross, scale, out=np.zeros_like(cross), where=scale > 0)
         areas = np.clip(curves[:, 1 : self.last + 1], 0, None).sum(axis=1)
         return curves, float(areas.min() / areas.max()) if areas.max() > 0 else 0.0
 
 
-def _alike(
+def _random_pair(
     curve: FloatArray, shape: tuple[int, ...], window: npt.NDArray | None, seed: int, threads: int | None
 ) -> list[npt.NDArray]:
     """Transforms of two random maps of this FSC, the same in all directions, in the same mask."""
@@ -229,7 +229,7 @@ def _falls(frequency: FloatArray, curve: FloatArray) -> float:
     return first_crossing(frequency, above)[0]
 
 
-def _pooled(sums: list[FloatArray]) -> list[FloatArray]:
+def _pool_shells(sums: list[FloatArray]) -> list[FloatArray]:
     pooled_sums = []
     for s in sums:
         padded = np.pad(s, ((0, 0), (_POOLED, _POOLED)))

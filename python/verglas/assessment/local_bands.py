@@ -121,12 +121,12 @@ def band_map(spectrum: Complex64Array, band: Band, box: int, threads: int | None
     """A band of a map on its own grid, on the map's grey scale, from the map's phase-centred half transform."""
     side = band.fine_grid(box)
     shape = (side, side, side)
-    part = cropped(spectrum, box, side)
+    part = crop_transform(spectrum, box, side)
     part = part * band.gain(fourier.radius(shape))
     return np.asarray(fourier.inverse(part, shape, threads=threads) * (side / box) ** 3, np.float32)
 
 
-def cropped(spectrum: Complex64Array, box: int, side: int) -> Complex64Array:
+def crop_transform(spectrum: Complex64Array, box: int, side: int) -> Complex64Array:
     """The transform on a smaller grid, for spectra that end before its Nyquist frequency."""
     if side == box:
         return spectrum
@@ -145,13 +145,13 @@ class Windowed:
         self.band, self.box, self.threads = band, box, threads
         self.fine, self.coarse = band.fine_grid(box), band.coarse_grid(box)
         window = fourier.forward(band.window(box), 3, threads=threads)
-        self.transform = cropped(window, box, self.coarse).real / float(window[0, 0, 0].real)
+        self.transform = crop_transform(window, box, self.coarse).real / float(window[0, 0, 0].real)
         self.matrix = interpolation(self.coarse, box)
 
     def average(self, product: Float32Array) -> Float32Array:
         """A product on the band's grid, averaged: at the points of the coarse grid."""
         spectrum = fourier.forward(product, 3, threads=self.threads)
-        part = cropped(spectrum, self.fine, self.coarse) * self.transform
+        part = crop_transform(spectrum, self.fine, self.coarse) * self.transform
         shape = (self.coarse,) * 3
         return np.asarray(
             fourier.inverse(part, shape, threads=self.threads) * (self.coarse / self.fine) ** 3, np.float32
@@ -248,11 +248,11 @@ def filter_by_bands(
         if not gain.any():
             continue
         part = fourier.inverse((spectrum * band.gain(radius)).astype(np.complex64), shape, threads=threads)
-        filtered += part * (gain if gain.shape == shape else refined(gain, box))
+        filtered += part * (gain if gain.shape == shape else interpolate_field(gain, box))
     return filtered
 
 
-def refined(field: Float32Array, box: int) -> Float32Array:
+def interpolate_field(field: Float32Array, box: int) -> Float32Array:
     """A field on a coarse grid of the box at every voxel, (N, N, N): linear between its points, periodic."""
     side = len(field)
     place = (np.arange(box) - box // 2) * side / box + side // 2

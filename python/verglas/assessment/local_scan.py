@@ -13,7 +13,7 @@ import numpy.typing as npt
 from scipy import special
 
 from verglas import fourier
-from verglas.assessment.local_bands import Band, Windowed, band_map, cropped, nearest_points, over_slabs
+from verglas.assessment.local_bands import Band, Windowed, band_map, crop_transform, nearest_points, over_slabs
 from verglas.types.arrays import Complex64Array, Float32Array, FloatArray
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ class MonogenicValues(LocalValues):
         first, second = self.spectra
         side = windowed.fine
         gain = 0.5 * band.gain(fourier.radius((side, side, side)))
-        a, b = (cropped(one, self.box, side) for one in (first, second))
+        a, b = (crop_transform(one, self.box, side) for one in (first, second))
         powers = (monogenic_power(gain * both, side, self.threads) for both in (a + b, a - b))
         return [windowed.average(power) for power in powers]
 

@@ -140,18 +140,18 @@ class MapModel(Shown):
             "model": self.atoms.name,
             "atoms": len(self.atoms),
             "atoms_without_q": int(np.isnan(self.q).sum()),
-            "q_mean": _rounded(self.q_mean, 4),
+            "q_mean": _round_or_none(self.q_mean, 4),
             "q_expected": round(self.expected_q, 4),
-            "correlations": {name: _rounded(value, 4) for name, value in self.correlations.items()},
-            **{name: _rounded(v, 3) for name, v in lengths.items()},
+            "correlations": {name: _round_or_none(value, 4) for name, value in self.correlations.items()},
+            **{name: _round_or_none(v, 3) for name, v in lengths.items()},
             "chains": [
-                {str(name): _rounded(v, 4) if isinstance(v, float) else v for name, v in row.items()}
+                {str(name): _round_or_none(v, 4) if isinstance(v, float) else v for name, v in row.items()}
                 for row in self.chains().to_dict("records")
             ],
         }
 
 
-def _rounded(value: float, digits: int) -> float | None:
+def _round_or_none(value: float, digits: int) -> float | None:
     """For JSON, which has no NaN: a chain that lies outside the map has no Q-score."""
     return round(float(value), digits) if np.isfinite(value) else None
 

@@ -139,7 +139,7 @@ def _keep_brackets(commands: Iterable[Any]) -> None:
 
 
 @functools.cache
-def _registered(name: str) -> None:
+def _register_command(name: str) -> None:
     importlib.import_module(f"verglas.cli.{name}").register(app)
     _keep_brackets(app.registered_commands[-1:])
 
@@ -148,7 +148,7 @@ def _program(arguments: Sequence[str]) -> Any:
     """The command that is called, or all of them for a list: each loads what its options are made from."""
     called = next((a for a in arguments if not a.startswith("-")), "").replace("-", "_")
     for name in [called] if called in _COMMANDS else _COMMANDS:
-        _registered(name)
+        _register_command(name)
     order = {command: i for i, command in enumerate(_COMMANDS)}
     app.registered_commands.sort(key=lambda command: order.get(_module_of(command), len(order)))
     return typer.main.get_command(app)

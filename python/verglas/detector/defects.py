@@ -86,7 +86,7 @@ def _deviations(counts: FloatArray, level: FloatArray | None, at: IntArray) -> F
     for first in range(0, len(at), _ASKED):
         part = at[first : first + _ASKED]
         y, x = (
-            mirrored(place[:, None] + near, side)
+            mirror_places(place[:, None] + near, side)
             for place, near, side in zip(np.divmod(part, counts.shape[1]), _NEAR.T, counts.shape, strict=True)
         )
         levelled = counts[y, x] if level is None else counts[y, x] * level[y, x]
@@ -97,7 +97,7 @@ def _deviations(counts: FloatArray, level: FloatArray | None, at: IntArray) -> F
     return made
 
 
-def mirrored(place: IntArray, side: int) -> IntArray:
+def mirror_places(place: IntArray, side: int) -> IntArray:
     """Pixels that stand for places beyond an axis of ``side`` pixels, by up to its length: c b a | a b c."""
     place = np.where(place < 0, -1 - place, place)
     return np.clip(np.where(place >= side, 2 * side - 1 - place, place), 0, side - 1)

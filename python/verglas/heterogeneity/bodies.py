@@ -167,7 +167,7 @@ def _left_out(map: Map, masks: list[Float32Array]) -> list[Finding]:
     return [Finding("left_out", "warn", sentence, {"share": round(left, 4)})]
 
 
-def moved(
+def move_map(
     volume: Float32Array, matrix: FloatArray, shift_px: FloatArray, *, threads: int | None = None
 ) -> Float32Array:
     """A map turned about its centre, then moved.

@@ -243,7 +243,7 @@ def fit_classes(
     posterior = first_posterior(posed, mean, count, seed=seed)[0] if start is None else start
     model = classes_of(posed, mean, posterior, T=T)
     if mask is not None:
-        model = _focused(model, mask)
+        model = _focus(model, mask)
     for number in range(iterations):
         before = model.posterior.argmax(axis=1)
         model = iterate_classes(posed, model, mask=mask, T=T)
@@ -254,7 +254,7 @@ def fit_classes(
     return model
 
 
-def _focused(model: FixedClasses, mask: Float32Array) -> FixedClasses:
+def _focus(model: FixedClasses, mask: Float32Array) -> FixedClasses:
     halves = []
     for half in model.halves:
         mean = np.einsum("k,kzyx->zyx", half.class_weight, half.volumes)

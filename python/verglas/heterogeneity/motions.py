@@ -23,7 +23,7 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 from verglas.geometry import euler_to_matrix
-from verglas.heterogeneity.bodies import Body, moved
+from verglas.heterogeneity.bodies import Body, move_map
 from verglas.heterogeneity.multibody import Multibodies
 from verglas.search.state import PoseTable
 from verglas.types import Map
@@ -143,7 +143,7 @@ def motions_of(
     # The length of W (turn, move) is the root mean square way of the voxels, angstrom.
     roots = [np.sqrt(b.share) * _square_root(b.inertia_px2) * pixel_size_A for b in bodies]
     (mean_turn, mean_move), (turns, moves) = _own_ways(ways, across, bodies, roots, pixel_size_A)
-    centred = _scaled(turns, moves, roots, bodies)
+    centred = _as_lengths(turns, moves, roots, bodies)
     variance, axes = np.linalg.eigh(centred.T @ centred / len(centred))
     order = np.argsort(-variance)[: 6 * (count - 1)]
     variance, axes = np.maximum(variance[order], 0), axes[:, order].T  # (Q, 6 B)
@@ -153,7 +153,7 @@ def motions_of(
         vectors[:, number, :3] = np.rad2deg(np.linalg.solve(root, vectors[:, number, :3].T).T)
         vectors[:, number, 3:] /= np.sqrt(body.share)
     one, two = (
-        _scaled(*_own_ways(look, across, bodies, roots, pixel_size_A)[1], roots, bodies) @ axes.T for look in looks
+        _as_lengths(*_own_ways(look, across, bodies, roots, pixel_size_A)[1], roots, bodies) @ axes.T for look in looks
     )
     signal = np.mean(one * two, axis=0)
     size = np.sqrt(np.mean(one**2, axis=0) * np.mean(two**2, axis=0))
@@ -184,7 +184,7 @@ def _flat(turns: FloatArray, moves: FloatArray, roots: list[FloatArray], bodies:
     return scaled.reshape(len(turns), -1)
 
 
-def _scaled(turns: FloatArray, moves: FloatArray, roots: list[FloatArray], bodies: Sequence[Body]) -> FloatArray:
+def _as_lengths(turns: FloatArray, moves: FloatArray, roots: list[FloatArray], bodies: Sequence[Body]) -> FloatArray:
     """(n, 6 B) ways as lengths, mean 0."""
     flat = _flat(turns, moves, roots, bodies)
     return np.asarray(flat - flat.mean(axis=0))
@@ -299,5 +299,5 @@ def map_along(
         move = motions.mean_move_A[number] + coordinate_A * motions.vectors[motion, number, 3:]
         matrix = Rotation.from_rotvec(np.deg2rad(turn)).as_matrix()
         shift_px = move / pixel_size_A + body.centre_px
-        total += moved(body.centred(volume), matrix, shift_px, threads=threads)
+        total += move_map(body.centred(volume), matrix, shift_px, threads=threads)
     return Map(total, pixel_size_A)

@@ -34,7 +34,7 @@ from verglas.search.state import HalfModel, PoseTable
 from verglas.search.step import Step
 from verglas.types import Keeper, Map, Particles, Poses, Snapshot
 from verglas.types.arrays import Complex64Array, Float32Array, FloatArray, IntArray
-from verglas.types.listener import Listener, Silence, counted
+from verglas.types.listener import Listener, Silence, count_phase
 
 _SCALE_IMAGES = 512
 _BOUNDLESS = 1e30
@@ -245,7 +245,7 @@ class Multibodies:
             poses = one.state.poses.copy()
             poses.angles_deg, poses.origin_px = given.angles_deg.copy(), given.shifts_A / one.problem.pixel_size_A
             tables.append(poses)
-        told = counted(listener.progress, f"look {parity + 1} at the bodies", 2 * len(tables) * len(self.particles))
+        told = count_phase(listener.progress, f"look {parity + 1} at the bodies", 2 * len(tables) * len(self.particles))
         for fine, index in product((False, True), range(len(tables))):
             one, mask = self.bodies[index], self.bodies[index].state.mask
             assert mask is not None

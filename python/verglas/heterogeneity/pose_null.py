@@ -101,7 +101,7 @@ def _products(
             yield _Half(made.batch.rows, made.gram, made.cross, contrasts[2 - number])
 
 
-def _mixed(log: FloatArray, weight: FloatArray) -> FloatArray:
+def _mixture(log: FloatArray, weight: FloatArray) -> FloatArray:
     return np.asarray(logsumexp(log + np.log(weight), axis=1))
 
 
@@ -126,7 +126,7 @@ class PoseNull:
     def with_profile(self, evidence: FloatArray) -> FloatArray:
         """Log evidence (n,) of a model some of whose particles lie anywhere."""
         share = self.freedom.elsewhere
-        return _mixed(np.column_stack([evidence, self.profile]), np.array([1 - share, share]))
+        return _mixture(np.column_stack([evidence, self.profile]), np.array([1 - share, share]))
 
 
 def radial_map(volume: Float32Array) -> Float32Array:
@@ -192,7 +192,7 @@ def _best_share(evidence: FloatArray, profile: FloatArray) -> float:
     """Of the second, of maximum likelihood."""
     share, log = 0.05, np.column_stack([evidence, profile])
     for _ in range(_WEIGHT_PASSES):
-        posterior = np.log(share) + profile - _mixed(log, np.array([1 - share, share]))
+        posterior = np.log(share) + profile - _mixture(log, np.array([1 - share, share]))
         share = float(np.clip(np.exp(posterior).mean(), _LEAST_WEIGHT, 1 - _LEAST_WEIGHT))
     return share
 
@@ -244,7 +244,7 @@ def freed_class_evidence(
         mixed = np.zeros(len(posed))
         for number in (1, 2):
             rows = posed.rows_of_half(number)
-            mixed[rows] = _mixed(table[rows], halves[2 - number].class_weight)
+            mixed[rows] = _mixture(table[rows], halves[2 - number].class_weight)
         return null.with_profile(mixed)
 
     replaced = [mixture(np.where(np.arange(count) == k, profile, log)) for k in range(count)]

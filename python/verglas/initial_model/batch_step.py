@@ -203,9 +203,9 @@ class BatchStep(GridStep):
     def sums(self, rows: IntArray, poses: PoseTable, tick: Tick = ignore_count) -> BatchSums:
         """Expectation and sums of particles; rows at even and odd places make the two halves."""
         with work_on(self.problem.device):
-            return self._summed(rows, poses, tick)
+            return self._add_up(rows, poses, tick)
 
-    def _summed(self, rows: IntArray, poses: PoseTable, tick: Tick) -> BatchSums:
+    def _add_up(self, rows: IntArray, poses: PoseTable, tick: Tick) -> BatchSums:
         problem, n = self.problem, len(self.directions)
         block = self.classes * n
         plan = self.slice_sums(2)

@@ -15,7 +15,7 @@ from verglas.search.problem import Problem
 from verglas.search.state import HalfModel, PoseTable
 from verglas.search.step import Step
 from verglas.types.arrays import FloatArray
-from verglas.types.listener import Progress, counted
+from verglas.types.listener import Progress, count_phase
 
 _PASSES = 4
 _LEARNED_FROM = 3000
@@ -51,7 +51,7 @@ def centre_particles(
     first = spherical_average(random_map(problem, rows[:: max(1, len(rows) // 400)], settings, settings.seed))
     model = HalfModel(first[None], sigma2.copy(), np.ones(problem.n_micrographs), np.ones(1))
     poses = PoseTable.unknown(len(problem))
-    tick = counted(progress, "centring", _PASSES * len(rows) + len(problem))
+    tick = count_phase(progress, "centring", _PASSES * len(rows) + len(problem))
     for _ in range(_PASSES):
         new_model, _ = update_model(
             problem, model, BatchStep(problem, model, step, course.grid_radius).sums(rows, poses, tick)

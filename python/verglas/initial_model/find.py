@@ -32,7 +32,7 @@ from verglas.search.problem import Problem, survey
 from verglas.search.state import PoseTable
 from verglas.types import Map, Particles, Poses
 from verglas.types.arrays import Float32Array, FloatArray, IntArray
-from verglas.types.listener import counted
+from verglas.types.listener import count_phase
 from verglas.types.settings import settings_from
 
 _FEWEST = 50
@@ -220,7 +220,7 @@ def find_initial_model(
     problem, resolved_settings, runs = starts.problem, starts.settings, starts.made
     # Merged before it is finished: finishing adds the held-out particles, which judge the merging.
     mean, merged = merge_starts(starts, held_out)
-    tick = counted(watch.progress, "final poses, particles", len(problem))
+    tick = count_phase(watch.progress, "final poses, particles", len(problem))
     best = finish_start(problem, resolved_settings, centre_start(problem, mean), tick)
     placing = _Placed(problem, draw.rows, best.poses, draw.excluded)
     if len(draw.rows) < len(source) - len(draw.excluded):

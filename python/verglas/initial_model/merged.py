@@ -59,7 +59,7 @@ def centre_start(problem: Problem, start: Start) -> Start:
 
     Poses that are found afterwards bring the particles there. A wandering centre costs the range of their shifts.
     """
-    volumes = [_centred(problem, v * problem.sphere) for v in start.model.volumes]
+    volumes = [_centre(problem, v * problem.sphere) for v in start.model.volumes]
     return replace(start, model=replace(start.model, volumes=np.stack(volumes)))
 
 
@@ -84,7 +84,7 @@ def largest_offset_px(volumes: Sequence[Float32Array], symmetry: str) -> float:
     return max(float(np.linalg.norm(centre_offset_px(v, symmetry))) for v in volumes)
 
 
-def _centred(problem: Problem, volume: Float32Array) -> Float32Array:
+def _centre(problem: Problem, volume: Float32Array) -> Float32Array:
     for _ in range(_PASSES):
         offset = centre_offset_px(volume, problem.symmetry)
         if np.linalg.norm(offset) < _STILL_PX:

@@ -33,7 +33,7 @@ from verglas.search.state import HalfModel, PoseTable
 from verglas.search.step import Step
 from verglas.types import Map
 from verglas.types.arrays import Float32Array, FloatArray, IntArray
-from verglas.types.listener import Progress, counted
+from verglas.types.listener import Progress, count_phase
 
 _PASSES = 5
 _PASSES_OF_WHOLE = 1  # nothing is to be told apart
@@ -117,7 +117,7 @@ def contest_of_subgroups(
     evidence, maps = {}, {}
     passes = sum(1 + _passes(entrant) for entrant in entrants)
     phase = f"verdict, {problem.symmetry} and its subgroups"
-    tick = counted(progress, phase, passes * len(rows[0]) + len(entrants) * len(rows[1]))
+    tick = count_phase(progress, phase, passes * len(rows[0]) + len(entrants) * len(rows[1]))
     for number, entrant in enumerate(entrants):
         rng = np.random.default_rng((seed, number))
         volume = _learn_map(problem, model, poses, step, rows[0], entrant, rng, tick)

@@ -198,7 +198,7 @@ def _from_star(path: Path) -> pd.DataFrame:
             return _frame(table)
     for table in tables.values():
         if LISTED in table and MICROGRAPH in table:
-            return _listed(path, _frame(table))
+            return _read_listed(path, _frame(table))
     raise FormatError(f"{path}: no table has the columns {X} and {Y}, so there are no coordinates in it")
 
 
@@ -206,7 +206,7 @@ def _frame(table: Any) -> pd.DataFrame:
     return table if isinstance(table, pd.DataFrame) else pd.DataFrame({k: [v] for k, v in table.items()})
 
 
-def _listed(path: Path, files: pd.DataFrame) -> pd.DataFrame:
+def _read_listed(path: Path, files: pd.DataFrame) -> pd.DataFrame:
     """The coordinates in the files that a list of RELION 4 or 5 names, from the folder of the project or beside it."""
     tables = []
     for micrograph, name in zip(files[MICROGRAPH].astype(str), files[LISTED].astype(str), strict=True):

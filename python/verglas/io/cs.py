@@ -147,10 +147,10 @@ def load(path: PathLike) -> npt.NDArray[Any]:
         )
     if array.dtype.hasobject:
         raise FormatError(f"{path}: not a file as cryoSPARC writes it: it holds Python objects")
-    return _checked(path, array)
+    return _check_fields(path, array)
 
 
-def _checked(path: Path, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+def _check_fields(path: Path, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """The array, if the fields that are translated have the types and shapes that cryoSPARC gives them."""
     for name, (kind, shape, _) in _EXPECTED.items():
         if name not in (array.dtype.names or ()):

@@ -267,7 +267,7 @@ def open_frames(
     return mrc, TiffAbout(mrc.header.pixel_size_A or float("nan"))
 
 
-def dropped(path: Path, frames: int, per_fraction: int) -> None:
+def say_dropped(path: Path, frames: int, per_fraction: int) -> None:
     """Say which frames make no whole fraction."""
     remainder = frames % per_fraction
     if remainder:

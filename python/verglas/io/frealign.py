@@ -86,7 +86,7 @@ def read_par(path: Path) -> pd.DataFrame:
         rows.append([finite_number(word, path, number) for word in words])
     if not rows or names is None:
         raise FormatError(f"{path}: no rows, so no parameters of Frealign in it")
-    return _translated(path, pd.DataFrame(rows, columns=names), head)
+    return _translate(path, pd.DataFrame(rows, columns=names), head)
 
 
 def _names_of(count: int, path: Path, number: int) -> list[str]:
@@ -98,7 +98,7 @@ def _names_of(count: int, path: Path, number: int) -> list[str]:
     )
 
 
-def _translated(path: Path, parameters: pd.DataFrame, head: Mapping[str, str]) -> pd.DataFrame:
+def _translate(path: Path, parameters: pd.DataFrame, head: Mapping[str, str]) -> pd.DataFrame:
     missing = [name for name in ("C", *_ANGLES, "SHX", "SHY", "DF1", "DF2", "ANGAST") if name not in parameters]
     if missing:
         raise FormatError(f"{path}: no column {', '.join(missing)}; it has {', '.join(map(str, parameters))}")

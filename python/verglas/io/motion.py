@@ -231,7 +231,7 @@ def read_motioncor(path: PathLike) -> Trajectory:
     widths = {len(row) for row in rows}
     if widths == {3}:
         table = np.array(rows)
-        return Trajectory(-_numbered(path, table[:, 0], table[:, 1:]), shape=shape)
+        return Trajectory(-_values_in_order(path, table[:, 0], table[:, 1:]), shape=shape)
     if widths and min(widths) >= 5:
         return _of_patches(path, np.array([row[:5] for row in rows]), shape)
     raise FormatError(
@@ -253,7 +253,7 @@ def _number_rows(path: Path, lines: list[str], first: int) -> list[list[float]]:
     return rows
 
 
-def _numbered(path: Path, numbers: Any, values: FloatArray) -> FloatArray:
+def _values_in_order(path: Path, numbers: Any, values: FloatArray) -> FloatArray:
     order = np.argsort(numbers, kind="stable")
     if (np.diff(np.asarray(numbers)[order]) != 1).any():
         raise FormatError(f"{path}: the frames are not numbered in a row, each once")
@@ -265,7 +265,7 @@ def _of_patches(path: Path, rows: FloatArray, shape: tuple[int, int] | None) -> 
     patches["frame"] = patches["frame"].astype(np.int64) - 1
     patches[["dx_px", "dy_px"]] *= -1
     means = patches.groupby("frame")[["dx_px", "dy_px"]].mean()
-    moves = _numbered(path, means.index.to_numpy(), means.to_numpy(np.float64))
+    moves = _values_in_order(path, means.index.to_numpy(), means.to_numpy(np.float64))
     # MotionCor2's patch logs hold the whole movement: the part common to all patches is the global one.
     patches[["dx_px", "dy_px"]] -= moves[patches["frame"] - patches["frame"].min()]
     return Trajectory(moves, patches=patches, shape=shape)
@@ -296,7 +296,7 @@ def _aln(path: Path, lines: list[str]) -> Trajectory:
         patches["frame"] = patches["frame"].astype(np.int64)
         patches[["dx_px", "dy_px"]] *= -1
     return Trajectory(
-        -_numbered(path, table[:, 0], table[:, 1:]),
+        -_values_in_order(path, table[:, 0], table[:, 1:]),
         patches=patches,
         first_frame=throw[0],
         shape=(size[1], size[0]) if size else None,

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from verglas.errors import FormatError, InputError, VerglasWarning
-from verglas.io.frames import EerFrames, FrameSums, TiffAbout, dropped, open_frames
+from verglas.io.frames import EerFrames, FrameSums, TiffAbout, open_frames, say_dropped
 from verglas.io.gain import read_defects, read_gain
 from verglas.io.mrc import PathLike
 from verglas.io.mrc_header import require_file
@@ -55,7 +55,7 @@ def find_movies(source: PathLike | Iterable[PathLike]) -> list[Path]:
     verglas.errors.InputError: nowhere/*.tif: no movies found; expected TIFF, MRC or EER files or a STAR file of them
     """
     sources = [source] if isinstance(source, str | os.PathLike) else list(source)
-    movies = [Path(name) for one in sources for name in _named(os.fspath(one))]
+    movies = [Path(name) for one in sources for name in _names(os.fspath(one))]
     if not movies:
         shown = ", ".join(os.fspath(s) for s in sources[:3]) or "an empty list"
         raise InputError(f"{shown}: no movies found; expected TIFF, MRC or EER files or a STAR file of them")
@@ -67,7 +67,7 @@ def find_movies(source: PathLike | Iterable[PathLike]) -> list[Path]:
     return movies
 
 
-def _named(source: str) -> list[str]:
+def _names(source: str) -> list[str]:
     path = Path(source)
     if path.suffix.lower() == ".star":
         label = "rlnMicrographMovieName"
@@ -149,7 +149,7 @@ def open_movie(
     dose = dose_per_frame_e_A2
     if total is not None:
         dose = _checked_dose(path, dose, total / raw_frames * per_fraction, per_fraction)
-    dropped(path, raw_frames, per_fraction)
+    say_dropped(path, raw_frames, per_fraction)
     if isinstance(source, EerFrames):
         source = replace(source, per_fraction=per_fraction, upsampling=upsampling)
         per_fraction = 1

@@ -41,10 +41,10 @@ class PlainFile:
         """The path of the plain bytes."""
         with self._lock:
             if self._copy is None:
-                self._copy = self._decompressed()
+                self._copy = self._decompress()
             return self._copy
 
-    def _decompressed(self) -> Path:
+    def _decompress(self) -> Path:
         handle, name = tempfile.mkstemp(prefix="verglas_", suffix=Path(self.path.stem).suffix)
         # Not __del__: finalizers also run at the interpreter's exit, when the temporary copy must go.
         weakref.finalize(self, _remove, name)

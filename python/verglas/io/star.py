@@ -271,7 +271,7 @@ def parse_block(
     if not block.loop:
         pairs = [_tokens(line, str(path)) for _, line in _lines(text, block.rows_at, block.end) if line[:1] == b"_"]
         values = {
-            label[1:].decode(errors="replace"): _decoded(value, path, block).strip("'\"") for label, value in pairs
+            label[1:].decode(errors="replace"): _decode(value, path, block).strip("'\"") for label, value in pairs
         }
         return {k: v if k in as_text else _number_or_text(v) for k, v in values.items()}
     if not block.n_rows:
@@ -315,7 +315,7 @@ def _number_or_text(value: str) -> int | float | str:
     return int(value) if re.fullmatch(r"[+-]?\d+", value, re.ASCII) else float(value.replace("<NA>", "nan"))
 
 
-def _decoded(value: bytes, path: Path, block: Block) -> str:
+def _decode(value: bytes, path: Path, block: Block) -> str:
     try:
         return value.decode()
     except UnicodeDecodeError:

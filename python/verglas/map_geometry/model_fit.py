@@ -16,7 +16,7 @@ from verglas.geometry import euler_to_matrix, orientation_grid
 from verglas.types import Map
 from verglas.types.arrays import Complex64Array, FloatArray
 from verglas.types.atoms import Atoms
-from verglas.types.listener import Progress, counted
+from verglas.types.listener import Progress, count_phase
 
 _SEARCH_DEG = 20.0
 _COARSE_A = 12.0  # resolution of the search: 20 degrees move the rim of a 70 A body by one such length
@@ -85,7 +85,7 @@ def fit_atoms(volume: Map, atoms: Atoms, *, threads: int | None = None, progress
     coarse = _Field(volume, _COARSE_A, threads)
     starts = _search(coarse, body, threads, progress)
     some = body[:: max(1, len(body) // _MOST_ATOMS)]
-    tick = counted(progress, "fit, places", len(starts))
+    tick = count_phase(progress, "fit, places", len(starts))
     climbed = []
     for start in starts:
         climbed.append(_climb(coarse, some, *start, step=(6.0, 4.0)))
@@ -141,7 +141,7 @@ def _search(
     rotations = euler_to_matrix(angles)
     best = np.empty(len(rotations))
     where = np.empty((len(rotations), 3), np.int64)
-    tick = counted(progress, "fit, rotations", len(rotations))
+    tick = count_phase(progress, "fit, rotations", len(rotations))
     for number, matrix in enumerate(rotations):
         correlation = fourier.inverse(
             spectrum * _histogram(body @ matrix.T, field, shape).conj(), shape, threads=threads

@@ -15,7 +15,7 @@ from verglas.motion.choose import ModelGain
 from verglas.motion.classical import estimate_classically
 from verglas.motion.estimate import Estimate, Exposure, estimate_motion
 from verglas.motion.fixed_pattern import RecordedSum, recorded_sum
-from verglas.motion.sums import KeptFrames, corrected_sums, cropped, without_steep_places
+from verglas.motion.sums import KeptFrames, corrected_sums, crop_fourier, without_steep_places
 from verglas.optics.fit.spectrum import averaged_spectrum
 from verglas.types import Micrograph, Movie
 from verglas.types.arrays import FloatArray
@@ -223,7 +223,7 @@ def correct_motion(
     def micrograph(data: Any) -> Micrograph | None:
         if data is None:
             return None
-        return Micrograph(cropped(data, resolved_settings.bin_factor, threads), pixel, movie.name)
+        return Micrograph(crop_fourier(data, resolved_settings.bin_factor, threads), pixel, movie.name)
 
     plain = micrograph(sums.plain)
     assert plain is not None

@@ -110,7 +110,7 @@ def quadratic(field: Field, scores: ops.ShiftScores, at_patches: FloatArray) -> 
     return Quadratic(field.transposed(gradient + pushed), field.information(places, frames))
 
 
-def tuned(field: Field, about: Quadratic, fixed: Sequence[int] = ()) -> tuple[Field, float]:
+def tune_prior(field: Field, about: Quadratic, fixed: Sequence[int] = ()) -> tuple[Field, float]:
     """The prior's standard deviations of highest evidence, and that evidence; steps of two, then of its fourth root.
 
     ``fixed``: terms whose deviation stays.
@@ -159,7 +159,7 @@ def fit(
     for _ in range(ITERATIONS):
         about = quadratic(field, scores, place)
         if tune:
-            field = tuned(field, about)[0]
+            field = tune_prior(field, about)[0]
         precision = field.precision()
         goal, _covariance = about.solve(precision)
         if coefficients is None:

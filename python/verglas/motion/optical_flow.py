@@ -21,7 +21,7 @@ SMOOTH_PX = 1.0
 MOST_STEP_PX = 1.0  # a step of the flow at one level
 
 
-def _moved(image: Float32Array, flow: FloatArray) -> Float32Array:
+def _move(image: Float32Array, flow: FloatArray) -> Float32Array:
     """image(x + u(x)) by linear interpolation; (y, x, 2) flow, x then y."""
     y, x = np.mgrid[: image.shape[0], : image.shape[1]]
     at = np.stack([y + flow[..., 1], x + flow[..., 0]])
@@ -60,20 +60,20 @@ def dense_flow(
         factor = 2**level
         if min(fixed.shape) // factor < 16:
             continue
-        a, b = (_levelled(bin_frame(image, factor)) for image in (fixed, moving))
-        coarse = _resized(flow, a.shape) / factor
+        a, b = (_level(bin_frame(image, factor)) for image in (fixed, moving))
+        coarse = _resize(flow, a.shape) / factor
         for _ in range(STEPS):
             coarse += _step(a, b, coarse, max(1.5, window_px / factor))
-        flow = _resized(coarse, fixed.shape) * factor
+        flow = _resize(coarse, fixed.shape) * factor
     return flow
 
 
-def _levelled(image: Float32Array) -> Float32Array:
+def _level(image: Float32Array) -> Float32Array:
     smooth = scipy.ndimage.gaussian_filter(image, SMOOTH_PX)
     return np.asarray((smooth - smooth.mean()) / (smooth.std() or 1.0), np.float32)
 
 
-def _resized(flow: FloatArray, shape: tuple[int, ...]) -> FloatArray:
+def _resize(flow: FloatArray, shape: tuple[int, ...]) -> FloatArray:
     if flow.shape[:2] == tuple(shape):
         return np.array(flow)
     axes = [np.linspace(0, n - 1, m) for n, m in zip(flow.shape[:2], shape, strict=True)]
@@ -83,17 +83,17 @@ def _resized(flow: FloatArray, shape: tuple[int, ...]) -> FloatArray:
 
 def _step(fixed: Float32Array, moving: Float32Array, flow: FloatArray, window: float) -> FloatArray:
     """One Gauss-Newton step of every window."""
-    now = _moved(moving, flow)
+    now = _move(moving, flow)
     gy, gx = np.gradient((now + fixed) / 2)
     difference = fixed - now
     spread = 1.4826 * float(np.median(np.abs(difference))) or 1.0
     weight = 1 / (1 + (difference / (3 * spread)) ** 2) ** 2
 
-    def windowed(values: Any) -> FloatArray:
+    def window_mean(values: Any) -> FloatArray:
         return np.asarray(scipy.ndimage.gaussian_filter(weight * values, window, mode="reflect"))
 
-    xx, xy, yy = windowed(gx * gx), windowed(gx * gy), windowed(gy * gy)
-    bx, by = windowed(gx * difference), windowed(gy * difference)
+    xx, xy, yy = window_mean(gx * gx), window_mean(gx * gy), window_mean(gy * gy)
+    bx, by = window_mean(gx * difference), window_mean(gy * difference)
     ridge = 0.02 * float((xx + yy).mean()) / 2
     xx, yy = xx + ridge, yy + ridge
     det = xx * yy - xy * xy
@@ -122,7 +122,7 @@ def flow_of_frames(
     sums = [ops.warp(frames[p], shifts_px[p][:, None, None].astype(np.float32))[0] for p in parts]
     flows = np.zeros((len(parts), *frames.shape[1:], 2))
     for _ in range(rounds):
-        moved = [_moved(s, f) for s, f in zip(sums, flows, strict=True)]
+        moved = [_move(s, f) for s, f in zip(sums, flows, strict=True)]
         total = np.sum(moved, axis=0)
         for g, image in enumerate(sums):
             flows[g] = dense_flow(total - moved[g], image, window_px, flows[g])

@@ -24,7 +24,7 @@ def design(pairs: npt.ArrayLike, n_frames: int) -> FloatArray:
     return ((step >= i[:, None]) & (step < j[:, None])).astype(float)
 
 
-def _checked(pairs: npt.ArrayLike, shifts_px: npt.ArrayLike, n_frames: int) -> tuple[IntArray, FloatArray]:
+def _check(pairs: npt.ArrayLike, shifts_px: npt.ArrayLike, n_frames: int) -> tuple[IntArray, FloatArray]:
     rows, shifts = np.asarray(pairs), np.asarray(shifts_px, float)
     if rows.ndim != 2 or rows.shape[1] != 2 or shifts.shape != rows.shape:
         raise InputError(f"pair shifts: expected (n, 2) pairs and shifts, got {rows.shape} and {shifts.shape}")
@@ -72,7 +72,7 @@ def least_squares(pairs: npt.ArrayLike, shifts_px: npt.ArrayLike, n_frames: int)
     >>> least_squares([[0, 1], [1, 2], [0, 2]], [[1, 0], [1, 0], [2.3, 0]], 3).round(2).tolist()
     [[0.0, 0.0], [1.1, 0.0], [2.2, 0.0]]
     """
-    rows, shifts = _checked(pairs, shifts_px, n_frames)
+    rows, shifts = _check(pairs, shifts_px, n_frames)
     return _path(_solve(design(rows, n_frames), shifts))
 
 
@@ -102,7 +102,7 @@ def robust(pairs: npt.ArrayLike, shifts_px: npt.ArrayLike, n_frames: int, *, flo
     >>> robust(pairs, [[1, 0], [1, 0], [1, 0], [2, 0], [40, 7], [3, 0]], 4)[:, 0].round(2).tolist()
     [0.0, 1.0, 2.0, 3.0]
     """
-    rows, shifts = _checked(pairs, shifts_px, n_frames)
+    rows, shifts = _check(pairs, shifts_px, n_frames)
     a = design(rows, n_frames)
     steps = _solve(a, shifts)
     for _ in range(50):

@@ -228,7 +228,7 @@ def corrected_sums(
     dose, pixel = movie.dose_per_frame_e_A2, movie.pixel_size_A
     if dose is None:
         sums = add_up(movie, motion, plain, threads=threads, progress=progress)
-        return _named(sums, None, even_odd)
+        return _name_sums(sums, None, even_odd)
     accumulated = movie.pre_exposure_e_A2 + dose * np.arange(1, n + 1)
     highest = float(np.hypot(0.5, 0.5) / pixel)
     factors, k, curves = separable_weights(accumulated, highest, movie.voltage_kV or 300.0, used=motion.used)
@@ -236,16 +236,16 @@ def corrected_sums(
     first = plain.shape[1]
     weighted = filtered_sum(sums[first:], curves, k, pixel, threads)
     kept = [sum_.copy() for sum_ in sums[:first]]  # copies: a view would keep all sums in memory
-    return _named(kept, weighted, even_odd)
+    return _name_sums(kept, weighted, even_odd)
 
 
-def _named(plain: Sequence[Float32Array] | Float32Array, weighted: Float32Array | None, even_odd: bool) -> Sums:
+def _name_sums(plain: Sequence[Float32Array] | Float32Array, weighted: Float32Array | None, even_odd: bool) -> Sums:
     """Plain sums in their order: all frames, even and odd ones where asked for, groups."""
     even, odd = (plain[1], plain[2]) if even_odd else (None, None)
     return Sums(plain[0], weighted, even, odd, tuple(plain[3 if even_odd else 1 :]))
 
 
-def cropped(image: Float32Array, factor: int, threads: int | None = None) -> Float32Array:
+def crop_fourier(image: Float32Array, factor: int, threads: int | None = None) -> Float32Array:
     """Every ``factor``-th sample of the image without the frequencies that these cannot hold; pixel (0, 0) stays."""
     if factor == 1:
         return image

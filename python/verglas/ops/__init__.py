@@ -36,7 +36,7 @@ from verglas.ops.score_cells import CellTasks, score_cells
 from verglas.ops.shell_dot import shell_dot
 from verglas.ops.shift_score import ShiftScores, shift_score
 from verglas.ops.warp import warp
-from verglas.types.profile import timed
+from verglas.types.profile import time_calls
 
 __all__ = [
     "POSE_STATUS",
@@ -102,7 +102,7 @@ _QUICK = ("grey_scale", "noise_variance", "pose_covariance", "pose_radii", "psi_
 for _name in __all__:
     _op = globals()[_name]
     if isfunction(_op) and _name not in _QUICK:
-        globals()[_name] = timed(_name, _op)
+        globals()[_name] = time_calls(_name, _op)
 for _plan, _method, _name in (
     (ScorePlan, "set_reference", "score: reference"),
     (ScorePlan, "run", "score"),
@@ -110,4 +110,4 @@ for _plan, _method, _name in (
     (MaximisePlan, "add", "maximise"),
     (MaximisePlan, "insert", "maximise: insert"),
 ):
-    setattr(_plan, _method, timed(_name, getattr(_plan, _method)))
+    setattr(_plan, _method, time_calls(_name, getattr(_plan, _method)))

@@ -24,7 +24,7 @@ from verglas.types import Optics, Particles
 from verglas.types import _columns as col
 from verglas.types._columns import NO_ABERRATION
 from verglas.types.arrays import Array, Float32Array, FloatArray, IntArray
-from verglas.types.even_aberrations import FOURTH_ORDER, coefficient_lists, written
+from verglas.types.even_aberrations import FOURTH_ORDER, coefficient_lists, write_coefficients
 
 BEAM_TILT = ("rlnBeamTiltX", "rlnBeamTiltY")
 ODD_ZERNIKE = "rlnOddZernike"
@@ -131,13 +131,13 @@ class Aberrations:
 
     def removed(self, images: Float32Array, rows: IntArray, pixel_size_A: float) -> Float32Array:
         """J of images I (m, box, box) of these particles: odd phase and magnification taken away."""
-        return self._changed(images, rows, pixel_size_A, forward=False)
+        return self._change(images, rows, pixel_size_A, forward=False)
 
     def applied(self, images: Float32Array, rows: IntArray, pixel_size_A: float) -> Float32Array:
         """I of images J: what ``removed`` takes away, put on."""
-        return self._changed(images, rows, pixel_size_A, forward=True)
+        return self._change(images, rows, pixel_size_A, forward=True)
 
-    def _changed(self, images: Float32Array, rows: IntArray, pixel_size_A: float, *, forward: bool) -> Float32Array:
+    def _change(self, images: Float32Array, rows: IntArray, pixel_size_A: float, *, forward: bool) -> Float32Array:
         kinds, box = self.kind[rows], images.shape[-1]
         for kind in np.unique(kinds):
             here = np.flatnonzero(kinds == kind)
@@ -198,7 +198,7 @@ def with_aberrations(particles: Particles, aberrations: Aberrations) -> Particle
     if aberrations.beam_tilt_mrad.any():
         columns |= dict(zip(BEAM_TILT, aberrations.beam_tilt_mrad[kind].T, strict=True))
     if aberrations.odd.any():
-        columns[ODD_ZERNIKE] = written(aberrations.odd[kind])
+        columns[ODD_ZERNIKE] = write_coefficients(aberrations.odd[kind])
     if aberrations.warped.any():
         columns |= dict(zip(MAGNIFICATION, aberrations.matrix[kind].reshape(-1, 4).T, strict=True))
     particle_table = particles.table.drop(columns=[c for c in NO_ABERRATION if c in particles.table])

@@ -60,7 +60,7 @@ def beam_shift_groups(shifts: npt.ArrayLike, groups: int | None = None) -> IntAr
         labels = KMeans(groups, n_init=10, random_state=0).fit_predict(places)
     else:
         labels = _by_gap(places)
-    return _ordered(labels[inverse], xy)
+    return _order(labels[inverse], xy)
 
 
 def _by_gap(places: FloatArray) -> npt.NDArray[np.int32]:
@@ -97,7 +97,7 @@ def _neighbours(places: FloatArray) -> coo_matrix:
     return coo_matrix((distance, (pairs[:, 0], pairs[:, 1])), (n, n))
 
 
-def _ordered(labels: npt.NDArray[np.int32], xy: FloatArray) -> IntArray:
+def _order(labels: npt.NDArray[np.int32], xy: FloatArray) -> IntArray:
     names, place = np.unique(labels, return_inverse=True)
     centres = np.array([xy[labels == name].mean(axis=0) for name in names])
     # rows of a pattern do not lie at one y to the last digit

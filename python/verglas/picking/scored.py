@@ -194,7 +194,7 @@ def _oriented_peaks(search: Search, bands: Bands, round_ones: ScoredPeaks) -> tu
     away = away_from_peaks(search.allowed, certain, small.radius_px)
     background = small.data if away is None else np.where(away, small.data, np.float32(0))
 
-    def oriented(chosen: OrientedFilter, score: Float32Array) -> ScoredPeaks:
+    def score_oriented(chosen: OrientedFilter, score: Float32Array) -> ScoredPeaks:
         def respond(spectrum: npt.NDArray[np.complex64]) -> Float32Array:
             return oriented_response(spectrum, bands, chosen, threads=threads)[0]
 
@@ -203,14 +203,14 @@ def _oriented_peaks(search: Search, bands: Bands, round_ones: ScoredPeaks) -> tu
 
     chosen = ellipsoid_filter(*ELLIPSOID, rest)
     score, which = oriented_response(bands.spectrum, bands, chosen, threads=threads)
-    first = oriented(chosen, score)
+    first = score_oriented(chosen, score)
     seeds = first.xy_px
     for _ in range(_ORIENTED_ROUNDS):
         seeds = seeds[: max(4, int(_ORIENTED_SEEDS * len(seeds)))]
         chosen = learned_filter(small, bands, rest, seeds, which) or chosen
         score, which = oriented_response(bands.spectrum, bands, chosen, threads=threads)
         seeds, _ = ops.peaks(score, search.distance_px, mask=search.allowed, threads=threads)
-    return first, oriented(chosen, score)
+    return first, score_oriented(chosen, score)
 
 
 def average_peaks(search: Search, seeds: ScoredPeaks) -> ScoredPeaks:

@@ -187,7 +187,7 @@ def process(
             )
         except StageStopped as error:
             reason = str(error)
-        ended(heard, reason)
+        record_end(heard, reason)
         return finish_project(project, time.perf_counter() - start_time, reason)
 
 
@@ -196,7 +196,7 @@ def _accept_settings(process_settings: ProcessSettings, root: Path, heard: Tenur
     heard.write(state="running")
 
 
-def ended(heard: Tenure, reason: str) -> None:
+def record_end(heard: Tenure, reason: str) -> None:
     """Leave in run.json how a project ended: through, or by a verdict."""
     if reason:
         sentence, run_state = f"stopped by a verdict: {reason}", RunState.STOPPED

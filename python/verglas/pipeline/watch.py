@@ -15,7 +15,7 @@ from verglas.errors import InputError
 from verglas.io import find_movies, micrograph_header, open_movie
 from verglas.io.micrographs import find_micrographs
 from verglas.io.star import writable
-from verglas.pipeline.job import Outcome, ended, finish_project
+from verglas.pipeline.job import Outcome, finish_project, record_end
 from verglas.pipeline.micrographs import MicrographStage, Work
 from verglas.pipeline.page import write_page
 from verglas.pipeline.project import Project, Shot, shot_of
@@ -133,7 +133,7 @@ def watch_folder(
                 run_stages(project, stages, force=force)
         except StageStopped as error:
             reason = str(error)
-        ended(heard, reason)
+        record_end(heard, reason)
         return finish_project(project, time.perf_counter() - start_time, reason)
 
 

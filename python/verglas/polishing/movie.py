@@ -10,7 +10,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 
 from verglas import fourier, image
 from verglas.optics import critical_exposure_e_A2
-from verglas.polishing.surfaces import References, SurfaceBuilder, Surfaces, Window, shifted
+from verglas.polishing.surfaces import References, SurfaceBuilder, Surfaces, Window, shift_transforms
 from verglas.polishing.weights import FrameCorrelation
 from verglas.types import Movie
 from verglas.types.arrays import Array, Complex64Array, Float32Array, FloatArray, IntArray
@@ -104,7 +104,7 @@ def cut_frame(frame: Float32Array, places_px: FloatArray, plan: image.ResamplePl
     boxes -= boxes.mean(axis=(1, 2), keepdims=True)
     images = image.resample(boxes, plan, threads=1)
     rest = (places_px - whole) * (plan.new_work_box / plan.work_box)
-    return shifted(fourier.forward(images, 2, threads=1), plan.new_box, rest)
+    return shift_transforms(fourier.forward(images, 2, threads=1), plan.new_box, rest)
 
 
 @dataclass(frozen=True, eq=False)

@@ -255,6 +255,6 @@ def noise_power(images: Complex64Array, window: Window) -> FloatArray:
     return np.asarray(mean)
 
 
-def shifted(spectra: Complex64Array, box: int, shifts_px: npt.ArrayLike) -> Complex64Array:
+def shift_transforms(spectra: Complex64Array, box: int, shifts_px: npt.ArrayLike) -> Complex64Array:
     """Half transforms of images moved by minus the shifts (n, 2), x then y."""
     return np.asarray(spectra * np.conj(fourier.shift_phases((box, box), shifts_px)), np.complex64)

@@ -69,12 +69,12 @@ def fit_tracks(surfaces: Surfaces, basis: TrackBasis | None, start: Tracks | Non
     shape = (0, 0) if basis is None else basis.sd.shape
     size = 2 * shape[0] * shape[1]
 
-    def divided(x: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
+    def divide(x: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
         parts, offset = x[:size].reshape(*shape, 2), OFFSET_A * x[size:].reshape(particles, 2)
         return parts, offset, np.zeros((particles, frames, 2)) if basis is None else basis.positions(parts)
 
     def cost(x: FloatArray) -> tuple[float, FloatArray]:
-        _, offset, positions = divided(x)
+        _, offset, positions = divide(x)
         value, slope = surfaces.at(positions + offset[:, None])
         gradient = x.copy()
         if basis is not None:
@@ -89,7 +89,7 @@ def fit_tracks(surfaces: Surfaces, basis: TrackBasis | None, start: Tracks | Non
             # what a damped least-squares fit of the former track makes of new modes may lie far out in the prior
             begin[:size] = np.clip(basis.parts_of(start.positions_A), -4, 4).ravel()
     result = minimize(cost, begin, jac=True, method="L-BFGS-B", options={"maxiter": _ITERATIONS, "ftol": 1e-7})
-    parts, offset, positions = divided(np.asarray(result.x))
+    parts, offset, positions = divide(np.asarray(result.x))
     return Tracks(positions, offset, parts, -float(result.fun))
 
 

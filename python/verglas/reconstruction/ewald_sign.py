@@ -131,7 +131,7 @@ def find_sign(insertion: Insertion, *, say: Callable[[str], None] | None = None)
     settings = replace(insertion.settings, ewald_sign="auto", method="direct", iterations=None)
     rows = [_usable(insertion, half) for half in (1, 2)]
     if min(map(len, rows)) < _FEWEST:
-        return _heard(EwaldEvidence(None, 0.0, 0.0, 0.0, 0.0, 0), say)
+        return _tell(EwaldEvidence(None, 0.0, 0.0, 0.0, 0.0, 0), say)
     gains: dict[str, FloatArray] = {}
     noise: dict[int, FloatArray] = {}
     for model in _MODELS:
@@ -145,10 +145,10 @@ def find_sign(insertion: Insertion, *, say: Callable[[str], None] | None = None)
                 noise[half] = products.noise(_coefficients(insertion))
             parts.append(products.log_likelihood(noise[half]))
         gains[model] = np.concatenate(parts)
-    return _heard(_judged(gains), say)
+    return _tell(_judge(gains), say)
 
 
-def _heard(evidence: EwaldEvidence, say: Callable[[str], None] | None) -> EwaldEvidence:
+def _tell(evidence: EwaldEvidence, say: Callable[[str], None] | None) -> EwaldEvidence:
     if say is not None:
         say(evidence.sentence())
     return evidence
@@ -213,7 +213,7 @@ def _foretold(insertion: Insertion, rows: IntArray, sums: Accumulator, sign: Sig
     return _Products(*(np.concatenate(p) for p in zip(*parts, strict=True)))
 
 
-def _judged(log_likelihoods: dict[str, FloatArray]) -> EwaldEvidence:
+def _judge(log_likelihoods: dict[str, FloatArray]) -> EwaldEvidence:
     """The better sign, if it gains over flat slices and over the other by more than chance would give."""
 
     def gain(one: str, other: str) -> tuple[float, float]:

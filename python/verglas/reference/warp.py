@@ -35,7 +35,7 @@ def _bilinear(nodes: FloatArray, y: FloatArray, x: FloatArray, shape: tuple[int,
     return above * (1 - down) + under * down
 
 
-def _mirrored(index: npt.NDArray[np.int64], side: int) -> npt.NDArray[np.int64]:
+def _mirror(index: npt.NDArray[np.int64], side: int) -> npt.NDArray[np.int64]:
     if side == 1:
         return np.zeros_like(index)
     folded = np.abs(index) % (2 * (side - 1))
@@ -53,9 +53,9 @@ def warp(frames: FloatArray, shifts_px: FloatArray, weights: FloatArray) -> Floa
         across, down = taps(dx - base_x), taps(dy - base_y)
         value = np.zeros((rows, columns))
         for j, t in enumerate(TAPS):
-            row = _mirrored(y.astype(int) + base_y + t, rows)
+            row = _mirror(y.astype(int) + base_y + t, rows)
             for i, s in enumerate(TAPS):
-                column = _mirrored(x.astype(int) + base_x + s, columns)
+                column = _mirror(x.astype(int) + base_x + s, columns)
                 value += down[..., j] * across[..., i] * frames[f, row, column]
         sums += weights[f][:, None, None] * value
     return sums

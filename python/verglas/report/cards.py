@@ -12,7 +12,7 @@ import numpy as np
 
 from verglas.assessment import FSC, Postprocessed
 from verglas.report import curves, figures
-from verglas.report.grey import binned, grey_bytes, grey_png
+from verglas.report.grey import bin_to, grey_bytes, grey_png
 from verglas.report.notebook import gallery
 from verglas.report.style import png
 from verglas.types import Map, Micrograph, Movie, Particles, Poses
@@ -78,7 +78,7 @@ def _(thing: Postprocessed) -> list[bytes]:
 
 @pictures_of.register
 def _(thing: Micrograph) -> list[bytes]:
-    return [grey_png(grey_bytes(binned(thing.data, _SHOWN_PX)[0]))]
+    return [grey_png(grey_bytes(bin_to(thing.data, _SHOWN_PX)[0]))]
 
 
 @pictures_of.register
@@ -88,4 +88,4 @@ def _(thing: Movie) -> list[bytes]:
     total = np.zeros(thing.shape, np.float32)
     for row in rows.tolist():
         total += thing.frame(row)
-    return [grey_png(grey_bytes(binned(total, _SHOWN_PX)[0]))]
+    return [grey_png(grey_bytes(bin_to(total, _SHOWN_PX)[0]))]

@@ -80,13 +80,13 @@ class Chart:
             "zero": self.zero,
             "lines": [[float(f"{one.at:.6g}"), one.text] for one in self.lines],
             "marks": [[float(f"{one.at:.6g}"), one.text] for one in self.marks],
-            "series": [{"name": s.name, "x": _rounded(s.x), "y": _rounded(s.y)} for s in self.series],
+            "series": [{"name": s.name, "x": _round_or_none(s.x), "y": _round_or_none(s.y)} for s in self.series],
         }
         # "</script>" in a name would end the block that holds it.
         return json.dumps(record, ensure_ascii=True).replace("<", "\\u003c")
 
 
-def _rounded(values: npt.NDArray[np.float64]) -> list[float | None]:
+def _round_or_none(values: npt.NDArray[np.float64]) -> list[float | None]:
     step = -(-len(values) // _MOST_POINTS)
     return [float(f"{v:.5g}") if np.isfinite(v) else None for v in values[:: max(1, step)]]
 

@@ -51,7 +51,7 @@ def grey_bytes(image: npt.NDArray, low_percent: float = 0.5, high_percent: float
     return np.rint(np.clip((image - low) / max(float(high - low), 1e-12), 0, 1) * 255).astype(np.uint8)
 
 
-def binned(image: npt.NDArray, most_px: int) -> tuple[npt.NDArray[np.float64], int]:
+def bin_to(image: npt.NDArray, most_px: int) -> tuple[npt.NDArray[np.float64], int]:
     """An image made coarser by means of whole blocks until no side is longer, and the side of a block.
 
     Examples

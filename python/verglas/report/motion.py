@@ -121,7 +121,7 @@ def motion_page(table: pd.DataFrame, folder: Path, footer: str = "", doubt: str 
     marked: list[int] = []
     for i in order[:MOST_ROWS]:
         row = table.iloc[i]
-        values = [_shown(row.get(column)) for column in _COLUMNS]
+        values = [_show(row.get(column)) for column in _COLUMNS]
         if against.iloc[i]:
             marked.append(len(rows))
         rows.append([Path(str(row["movie"])).name, *values, against.iloc[i]])
@@ -142,7 +142,7 @@ def motion_page(table: pd.DataFrame, folder: Path, footer: str = "", doubt: str 
     return Page("Motion correction", summary, figures, sections, footer)
 
 
-def _shown(value: object) -> object:
+def _show(value: object) -> object:
     if isinstance(value, float):
         return "" if not np.isfinite(value) else f"{value:.2f}"
     return "" if value is None else value

@@ -97,11 +97,11 @@ def _spline_rows(places: npt.NDArray, n: int) -> npt.NDArray[np.float32]:
     rows = np.zeros((len(places), n), np.float32)
     inside = np.flatnonzero((places >= 0) & (places <= n - 1))
     for tap, weight in enumerate(weights):
-        rows[inside, _mirrored(first[inside] - 1 + tap, n)] += weight[inside].astype(np.float32)
+        rows[inside, _mirror(first[inside] - 1 + tap, n)] += weight[inside].astype(np.float32)
     return rows
 
 
-def _mirrored(index: npt.NDArray | int, n: int) -> npt.NDArray:
+def _mirror(index: npt.NDArray | int, n: int) -> npt.NDArray:
     """Indices of a row of n that goes on as in a mirror, the end counted once."""
     return np.abs(n - 1 - np.abs(n - 1 - np.abs(index)))
 
@@ -126,7 +126,7 @@ def _first_crossing(
     planes: dict[int, npt.NDArray] = {}
 
     def spread(z: int) -> npt.NDArray:
-        there = int(_mirrored(z, box))
+        there = int(_mirror(z, box))
         if there not in planes:
             planes[there] = (rows @ coefficients[there] @ rows.T).ravel()
         return planes[there]

@@ -84,7 +84,7 @@ def _kernels(device: str, threads: int | None) -> Iterator[_Problem]:
         f"contrast transfer, {count} images of {box} px{where}",
         count,
         "images/s",
-        lambda: _finished(ops.ctf(params, box, _PIXEL_A, threads=threads, device=device)),
+        lambda: _wait_for(ops.ctf(params, box, _PIXEL_A, threads=threads, device=device)),
     )
     grid, matrices = ops.Grid(box), euler_to_matrix(random_orientations(count, 1))
     volume = (_random(grid.shape) + 1j * _random(grid.shape)[::-1]).astype(np.complex64)
@@ -93,7 +93,7 @@ def _kernels(device: str, threads: int | None) -> Iterator[_Problem]:
         f"projection, {count} slices of a {box} px map{where}",
         count,
         "images/s",
-        lambda: _finished(ops.project(volume, grid, matrices, threads=threads, device=device)),
+        lambda: _wait_for(ops.project(volume, grid, matrices, threads=threads, device=device)),
     )
     if device != "cpu":
         return
@@ -108,7 +108,7 @@ def _kernels(device: str, threads: int | None) -> Iterator[_Problem]:
     )
 
 
-def _finished(result: Any) -> object:
+def _wait_for(result: Any) -> object:
     """Results of a device brought home: kernels there run on after the call has returned."""
     return result.get() if hasattr(result, "get") else result
 
@@ -177,7 +177,7 @@ def _files(folder: Path) -> Iterator[_Problem]:
         yield _Problem("files", name, work, unit, call)
 
 
-def _timed(problem: _Problem, repeats: int) -> Timing:
+def _time(problem: _Problem, repeats: int) -> Timing:
     problem.call()  # pages, plans and caches
     times = []
     for _ in range(repeats):
@@ -228,14 +228,14 @@ def benchmark(
     timings: list[Timing] = []
     if "processor" in parts:
         timings += [
-            _timed(problem, repeats) for problem in (*_kernels("cpu", threads), _transform(threads), _search(threads))
+            _time(problem, repeats) for problem in (*_kernels("cpu", threads), _transform(threads), _search(threads))
         ]
     if "files" in parts:
         with tempfile.TemporaryDirectory(prefix="verglas-benchmark-") as folder:
-            timings += [_timed(problem, repeats) for problem in _files(Path(folder))]
+            timings += [_time(problem, repeats) for problem in _files(Path(folder))]
     if "gpu" in parts:
         for device in devices()[1:]:
-            timings += [_timed(problem, repeats) for problem in _kernels(device, threads)]
+            timings += [_time(problem, repeats) for problem in _kernels(device, threads)]
     return this_machine(threads), timings
 
 

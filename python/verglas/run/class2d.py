@@ -139,10 +139,10 @@ def class2d_files(job: Class2DJob, *, listener: ListenerChoice = "screen") -> Cl
         See :func:`verglas.classify2d`; the folder cannot be made; or a run with other settings was stopped in it.
     """
     with shown_to(listener, iteration_sentence) as heard, tenure(job.out, "class2d", heard) as hold:
-        return _held(job, hold)
+        return _run_under(job, hold)
 
 
-def _held(job: Class2DJob, hold: Tenure) -> Class2DSummary:
+def _run_under(job: Class2DJob, hold: Tenure) -> Class2DSummary:
     start_time = time.perf_counter()
     particles = read_particles(job.particles, stack=job.stack)
     course, record = _Course(job, hold), result_settings(job.settings)

@@ -303,7 +303,7 @@ class _Job:
     def run(self, watch: _Watch) -> Classes3D:
         """Try the numbers of classes, and keep the one that the particles support."""
         begun = time.perf_counter()
-        kind = self._fixed if self.settings.poses == "fixed" else self._searched
+        kind = self._prepare_fixed if self.settings.poses == "fixed" else self._prepare_search
         prepared = kind(watch)
         if prepared.excluded:
             watch.listener.note("set_aside", set_aside_sentence(prepared.excluded))
@@ -324,14 +324,14 @@ class _Job:
         rows.append(rows.pop(rows.index(chosen_row)))
         return self._result(best, rows, prepared, time.perf_counter() - begun)
 
-    def _fixed(self, watch: _Watch) -> _Prepared:
+    def _prepare_fixed(self, watch: _Watch) -> _Prepared:
         s = self.settings
         posed = posed_as_chosen(self.particles, s, "class3d", threads=self.threads)
         inside = None if self.mask is None else small_mask(posed, as_map(self.mask), self.particles)
         trials = fixed_trials(posed, s, _counts(s, len(posed)), inside, watch)
         return _Prepared(trials, posed.kept, posed.half, posed.image, posed.excluded)
 
-    def _searched(self, watch: _Watch) -> _Prepared:
+    def _prepare_search(self, watch: _Watch) -> _Prepared:
         s, work = self.settings, for_job(self.particles, "class3d")
         fits = []
         for number, reference in enumerate(self.references, 1):

@@ -28,7 +28,7 @@ from verglas.search.pose_step import PoseStep, coarse_radius
 from verglas.search.problem import ImageBatch, image_batches
 from verglas.search.state import HalfModel, PoseTable
 from verglas.types.arrays import FloatArray, IntArray
-from verglas.types.listener import Progress, counted
+from verglas.types.listener import Progress, count_phase
 
 MASS = 0.95  # of the posterior, that the radius holds
 COLUMN = "verglasCredibleRadius"  # degrees
@@ -96,7 +96,7 @@ def credible_sets(
     """
     group = symmetry_matrices(problem.symmetry)
     sets = CredibleSets(np.full(len(problem), 180.0), np.ones(len(problem)))
-    tick = counted(progress, "credible radii, particles", len(problem))
+    tick = count_phase(progress, "credible radii, particles", len(problem))
     few = replace(problem, batch=min(RADII_BATCH, problem.batch))  # not more than the memory plan allows
     for half in (1, 2):
         for some, values in _sets_of_half(few, state, maps, half, group):

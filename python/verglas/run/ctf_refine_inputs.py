@@ -23,7 +23,7 @@ from verglas.types import Particles
 from verglas.types import _columns as col
 from verglas.types._columns import NO_ABERRATION
 from verglas.types.arrays import FloatArray, IntArray
-from verglas.types.even_aberrations import EVEN_COUNT, EVEN_ZERNIKE, coefficient_lists, written
+from verglas.types.even_aberrations import EVEN_COUNT, EVEN_ZERNIKE, coefficient_lists, write_coefficients
 
 _DEFOCI = ("rlnDefocusU", "rlnDefocusV")
 _LEAST_B_FACTOR_A2 = -50.0  # what no reader refuses
@@ -241,16 +241,16 @@ def with_group_fits(
     table, values, optics = particles.optics_table, _GroupValues.of(particles), particles.optics
     assert table is not None
     columns: dict[str, Any] = {}
-    for g, fit in _kept(odd):
+    for g, fit in _fits_kept(odd):
         one = int(np.flatnonzero(optics.group == g)[0])
         coma = float(optics.cs_mm[one] * 1e7 * wavelength_A(optics.voltage_kV[one]) ** 2)
         values.odd[g, :6] += fit.change
         values.odd[g], values.tilt_mrad[g] = _as_beam_tilt(values.odd[g], values.tilt_mrad[g], coma)
-        columns |= dict(zip(BEAM_TILT, values.tilt_mrad.T, strict=True)) | {ODD_ZERNIKE: written(values.odd)}
-    for g, fit in _kept(even):
+        columns |= dict(zip(BEAM_TILT, values.tilt_mrad.T, strict=True)) | {ODD_ZERNIKE: write_coefficients(values.odd)}
+    for g, fit in _fits_kept(even):
         values.even[g, :EVEN_COUNT] -= fit.change
-        columns[EVEN_ZERNIKE] = written(values.even)
-    for g, fit in _kept(magnification):
+        columns[EVEN_ZERNIKE] = write_coefficients(values.even)
+    for g, fit in _fits_kept(magnification):
         values.matrix[g] = (np.eye(2) + fit.change.reshape(2, 2)) @ values.matrix[g]
         columns |= dict(zip(MAGNIFICATION, values.matrix.reshape(-1, 4).T.copy(), strict=True))
     columns = {label: _unused_kept(table, label, column, optics.group) for label, column in columns.items()}
@@ -273,7 +273,7 @@ def _unused_kept(table: pd.DataFrame, label: str, column: Any, group: IntArray) 
     return new
 
 
-def _kept(fits: dict[int, GroupFit] | None) -> list[tuple[int, GroupFit]]:
+def _fits_kept(fits: dict[int, GroupFit] | None) -> list[tuple[int, GroupFit]]:
     return [(g, fit) for g, fit in (fits or {}).items() if fit.kept]
 
 

@@ -14,7 +14,7 @@ from verglas.optics.refine import DefocusFit, GroupFit, MicrographFit
 from verglas.optics.refine.micrographs import Term
 from verglas.optics.transfer import wavelength_A
 from verglas.types import Particles
-from verglas.types.even_aberrations import EVEN_ZERNIKE, written
+from verglas.types.even_aberrations import EVEN_ZERNIKE, write_coefficients
 
 if TYPE_CHECKING:
     from verglas.run.ctf_refine import Round
@@ -98,14 +98,14 @@ def groups_table(particles: Particles, rounds: Sequence[Round]) -> pd.DataFrame:
     for made in rounds:
         for g, fit in made.odd.items():
             error = fit.standard_error
-            put(ODD_ZERNIKE, g, written(error[None])[0])
+            put(ODD_ZERNIKE, g, write_coefficients(error[None])[0])
             one = int(np.flatnonzero(optics.group == g)[0])
             coma = float(optics.cs_mm[one] * 1e7 * wavelength_A(optics.voltage_kV[one]) ** 2)
             if coma >= 1.0:
                 for label, coefficient in zip(BEAM_TILT, (4, 3), strict=True):  # k^2 kx = (Z(3,1) + 2 Z(1,1)) / 3
                     put(label, g, float(error[coefficient] / (2e-3 * np.pi * coma / 3)))
         for g, fit in made.even.items():
-            put(EVEN_ZERNIKE, g, written(fit.standard_error[None])[0])
+            put(EVEN_ZERNIKE, g, write_coefficients(fit.standard_error[None])[0])
         for g, fit in made.magnification.items():
             for label, value in zip(MAGNIFICATION, fit.standard_error, strict=True):
                 put(label, g, float(value))

@@ -16,7 +16,7 @@ from verglas import fourier
 from verglas.errors import FormatError, InputError
 from verglas.io import read_map, write_map, write_star
 from verglas.masks import distance_from
-from verglas.refinement.prior.given import checked_map, trailed
+from verglas.refinement.prior.given import checked_map, join_maps
 from verglas.refinement.prior.protocol import HalfMaps, MapSource, Regulariser, Wiener
 from verglas.types import Map
 from verglas.types.arrays import Float32Array, FloatArray
@@ -82,7 +82,7 @@ class ExternalReconstruct:
                 temporary = Path(tempfile.mkdtemp(prefix="external_reconstruct_"))
                 made = self._made_in(temporary, given, source)
                 shutil.rmtree(temporary)  # not where something was wrong: the error names a file in it
-            return trailed(made, plain(source), given)
+            return join_maps(made, plain(source), given)
 
         return regularise
 

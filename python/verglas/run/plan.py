@@ -184,7 +184,7 @@ def plan(settings: PlanSettings | None = None, **changes: Any) -> Plan:
     diameter = chosen.diameter_A or 2 * least_diameter_A(chosen.mass_kDa)
     per_micrograph = particles_per_micrograph(diameter, (chosen.field_px * pixel,) * 2)
     particles = _range(chosen, imaging, lambda how: particles_for_resolution(chosen.resolution_A, how))
-    micrographs = _whole(_scaled(particles, 1 / (chosen.used * per_micrograph)))
+    micrographs = _whole(_scale(particles, 1 / (chosen.used * per_micrograph)))
     counts = sorted({*map(int, _COUNTS), *([] if chosen.particles is None else [chosen.particles])})
     box = 2 * int(np.ceil(_BOX_OVER_DIAMETER * diameter / pixel / 2))
     return Plan(
@@ -194,7 +194,7 @@ def plan(settings: PlanSettings | None = None, **changes: Any) -> Plan:
         per_micrograph,
         particles,
         micrographs,
-        _scaled(micrographs, 1 / chosen.micrographs_per_hour),
+        _scale(micrographs, 1 / chosen.micrographs_per_hour),
         {n: _range(chosen, imaging, lambda how, n=n: resolution_of_particles_A(n, how)) for n in counts},
         useful_dose_e_A2(chosen.dose_e_A2, chosen.resolution_A, chosen.voltage_kV),
         views_about_one_axis(diameter, chosen.resolution_A),
@@ -226,7 +226,7 @@ def _range(chosen: PlanSettings, imaging: Imaging, law: Any) -> Range:
     return Range(*(float(law(replace(imaging, b_factor_A2=b))) for b in (chosen.b_factor_A2, low, high)))
 
 
-def _scaled(value: Range, factor: float) -> Range:
+def _scale(value: Range, factor: float) -> Range:
     return Range(value.value * factor, value.best * factor, value.worst * factor)
 
 

@@ -217,7 +217,7 @@ def polish(
         masked = masked_halves("polish", maps, solvent, chosen.diameter_A, threads)
         other = reference_maps(prepared.particles, masked, chosen, threads)
         work = Passes(prepared.particles, prepared.half, assigned, other, hold)
-        result = _polished(work, prepared, chosen, given_prior, PolishedFolder(folder, chosen.dtype), hold)
+        result = _polish(work, prepared, chosen, given_prior, PolishedFolder(folder, chosen.dtype), hold)
         lost = {int(prepared.rows[i]): why for i, why in {**without, **work.excluded}.items()}
         excluded = dict(sorted({**prepared.excluded, **lost}.items()))
         made = replace(result, excluded=excluded, seconds=time.perf_counter() - begun)
@@ -252,7 +252,7 @@ def reference_maps(
     return OtherHalf(masked, certain, Window(box, pixel_A, last, chosen.reach_A), threads)
 
 
-def _polished(
+def _polish(
     work: Passes,
     prepared: Prepared,
     chosen: PolishSettings,

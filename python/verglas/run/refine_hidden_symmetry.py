@@ -25,7 +25,7 @@ from verglas.run.held_out import HeldOut
 from verglas.run.refine_symmetry import weighted_half_map
 from verglas.types import Map
 from verglas.types.arrays import Float32Array, FloatArray
-from verglas.types.listener import Progress, counted
+from verglas.types.listener import Progress, count_phase
 from verglas.types.verdict import Finding
 
 _RELIABLE = 0.143
@@ -63,7 +63,7 @@ def hidden_symmetry(
     to_mass = -mass_centre(mean)
     mean = moved_map(mean, to_mass, threads=threads)
     small = resample_to_box(mean, min(_BOX, problem.box))
-    searched = counted(progress, "verdict, hidden symmetry", 2)
+    searched = count_phase(progress, "verdict, hidden symmetry", 2)
     searched(0)
     score = _group_of(small, curve, threads)
     searched(1 if score else 2)
@@ -80,7 +80,7 @@ def hidden_symmetry(
     searched(1)
     # The map is that of half 1, so particles of half 2 judge it.
     held_out = HeldOut.of(problem, state, half=1)
-    tick = counted(progress, "verdict, hidden symmetry, held-out particles", 2 * len(held_out.rows))
+    tick = count_phase(progress, "verdict, hidden symmetry, held-out particles", 2 * len(held_out.rows))
     gain = held_out.evidence(folded[None], tick) - held_out.evidence(alone[None], tick)
     return judge_hidden_symmetry(score.symmetry, score.score, gain)
 

@@ -63,7 +63,7 @@ class Setup:
     read_from: Particles  # the same, with images from the cache where there is one
 
 
-def _opened(particles: Particles, around: Around) -> tuple[Particles, Particles, bool]:
+def _open(particles: Particles, around: Around) -> tuple[Particles, Particles, bool]:
     """The particles with images from the cache where one is asked for; what is worked on; whether it is in memory."""
     keep = fits_in_memory(particles, around.limit_GB)
     stored = particles
@@ -91,7 +91,7 @@ def start_run(
     window = None if mask is None else fitted_mask(as_map(mask), particles)
     maps, more = upright_references(maps, settings, mask_given=window is not None, threads=around.threads)
     notes += more
-    stored, work, keep = _opened(particles, around)
+    stored, work, keep = _open(particles, around)
     progress = phase_progress(around.listener, "inspecting particles")
     inspection = survey(work, threads=around.threads, device=around.devices[0], progress=progress)
     usable = np.setdiff1d(np.arange(len(particles)), list(inspection.excluded))
@@ -195,7 +195,7 @@ def resume_run(particles: Particles, settings: RefineSettings, around: Around, *
     different = differences(checkpoint.inputs, inputs)
     if different:
         raise InputError(f"{folder.folder}: this run was started with other particles ({different})")
-    stored, work, keep = _opened(particles, around)
+    stored, work, keep = _open(particles, around)
     usable = np.setdiff1d(np.arange(len(particles)), list(checkpoint.excluded))
     half = np.ones(len(particles), np.int64)
     # Not drawn anew: a particle that changed sides would take what its old half knows of it along.

@@ -20,7 +20,7 @@ from verglas.run.refine_hidden_symmetry import hidden_symmetry
 from verglas.run.refine_symmetry import symmetry_findings, weighted_half_map
 from verglas.types import Map, Particles
 from verglas.types.arrays import FloatArray
-from verglas.types.listener import Progress, counted
+from verglas.types.listener import Progress, count_phase
 from verglas.types.verdict import Finding, Verdict
 
 _FAINT = 0.5  # of the maps' amplitude, where the whole explains nothing
@@ -116,7 +116,7 @@ def held_out_gain(
     """
     held_out, rounds = [HeldOut.of(problem, state, half) for half in (1, 2)], []
     phase = "verdict, held-out particles" + (", weaker maps" if amplitude < 1 else "")
-    tick = counted(progress, phase, 2 * sum(len(half.rows) for half in held_out))
+    tick = count_phase(progress, phase, 2 * sum(len(half.rows) for half in held_out))
     for number, half in enumerate(held_out):
         volumes = amplitude * np.stack([weighted_half_map(problem, one, number, half.step.radius) for one in maps])
         volumes = volumes.astype(np.float32)

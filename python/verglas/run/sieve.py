@@ -402,7 +402,7 @@ class _Work:
 
     def verdict(self, explained: bool) -> Verdict:
         """What came of it, and what a reader must see."""
-        findings = [self._told(explained)]
+        findings = [self._tell(explained)]
         if self.best:
             poses = self.once.particles.poses
             assert poses is not None
@@ -424,7 +424,7 @@ class _Work:
             findings.append(Finding("copies", "warn", sentence, {"copies": len(self.copies), "across": across}))
         return Verdict.of(findings, "report.html")
 
-    def _told(self, explained: bool) -> Finding:
+    def _tell(self, explained: bool) -> Finding:
         n, kept = len(self.stays), int(np.count_nonzero(self.stays))
         if not explained:
             return Finding(

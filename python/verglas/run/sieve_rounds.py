@@ -112,7 +112,7 @@ class Rounds:
         self.control: list[FloatArray] = []
         everyone = self.halves(~self.test)
         self.maps.append(everyone)
-        self._scored_by = everyone if self.first is None else self._masked(self.first)
+        self._scored_by = everyone if self.first is None else self._mask(self.first)
         self.setting = self._setting(self._scored_by)
         self.calibration = calibrate(self.setting)
         # the limit is asked of the first maps only: those of fewer particles may explain less, and end the rounds
@@ -134,9 +134,9 @@ class Rounds:
 
     def halves(self, rows: BoolArray) -> Halves:
         """Half maps of some of the particles."""
-        return self._masked(reconstruct_halves(self.particles[rows], self.limits.symmetry, self.threads))
+        return self._mask(reconstruct_halves(self.particles[rows], self.limits.symmetry, self.threads))
 
-    def _masked(self, plain: tuple[Map, Map]) -> Halves:
+    def _mask(self, plain: tuple[Map, Map]) -> Halves:
         first, second = (m.with_data(m.data * self.mask.data) for m in plain)
         return Halves(plain, (first, second))
 
@@ -155,7 +155,7 @@ class Rounds:
         calibration = calibrate(setting)
         return self._score(setting, calibration), setting, calibration
 
-    def _asked(self, halves: Halves) -> FloatArray:
+    def _ask(self, halves: Halves) -> FloatArray:
         """What every held-out particle gains by the mean of half maps."""
         return held_out_evidence(self._products(halves.mean), self._of_ball, self._fold)
 
@@ -211,8 +211,8 @@ class Rounds:
 
     def _note(self, number: int, halves: Halves, control: Halves | None) -> None:
         """The row of a round, and what it says of it."""
-        evidence = self._asked(halves)
-        other = evidence if control is None else self._asked(control)
+        evidence = self._ask(halves)
+        other = evidence if control is None else self._ask(control)
         self.evidence.append(evidence)
         self.control.append(other)
         gain, error = self._gain(evidence, self.evidence[0])

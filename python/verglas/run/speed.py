@@ -54,11 +54,11 @@ def machine_speed() -> float:
     try:
         path = cache_folder() / _FILE
     except RuntimeError:
-        return _measured()
+        return _measure()
     known = _read_speeds(path)
     if key in known:
         return known[key]
-    speed = _measured()
+    speed = _measure()
     # A home folder that cannot be written costs half a second again, no more.
     with suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -81,7 +81,7 @@ def _read_speeds(path: Path) -> dict[str, float]:
     return {key: float(value) for key, value in speeds.items() if _SLOWEST < value < _QUICKEST}
 
 
-def _measured() -> float:
+def _measure() -> float:
     ratios = [SECONDS[name] / _least_s(problem_named(name), _MOST_S / len(SHORT)) for name in SHORT]
     return float(np.exp(np.mean(np.log(ratios))))
 

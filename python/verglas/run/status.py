@@ -114,7 +114,7 @@ def status(folder: str | Path) -> Status:
     run_state = read_run_state(run)
     beat_age, progress_age = _age_s(beat.get("time")), _age_s(progress.get("time"))
     pace = _Pace(progress_age, float(progress.get("stalled_after_s", 0)))
-    state, why = _judged(path, run_state, beat, beat_age, pace)
+    state, why = _judge(path, run_state, beat, beat_age, pace)
     at = f"{progress.get('phase', '')}, {progress.get('done', 0)} of {progress.get('total', 0)}"
     # of a failure the sentence says more than the name of its error, which is the reason
     reason = recorded if run_state is RunState.FAILED else str(run.get("reason", "")) or recorded
@@ -160,7 +160,7 @@ class _Pace:
     patience_s: float
 
 
-def _judged(
+def _judge(
     folder: Path, recorded: RunState, beat: dict[str, Any], beat_age: float | None, pace: _Pace
 ) -> tuple[str, str]:
     """The state, and for one that is not as recorded: why."""

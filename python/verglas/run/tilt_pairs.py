@@ -162,7 +162,10 @@ def tilt_pairs_files(job: TiltPairsJob, *, listener: ListenerChoice = "screen") 
 
 
 def _match_all(job: TiltPairsJob, heard: Listener) -> tuple[list[TiltPairs], list[tuple[str, str]]]:
-    untilted, tilted = _listed(job.untilted, job.untilted_picks), _listed(job.tilted, job.tilted_picks)
+    untilted, tilted = (
+        _list_coordinates(job.untilted, job.untilted_picks),
+        _list_coordinates(job.tilted, job.tilted_picks),
+    )
     together, set_aside = _together(job, untilted, tilted)
     pairs: list[TiltPairs] = []
     used: set[tuple[str, int]] = set()
@@ -208,7 +211,7 @@ class _Listed:
     picks: dict[int, Picks]
 
 
-def _listed(micrographs: Sequence[str], files: Sequence[Path]) -> _Listed:
+def _list_coordinates(micrographs: Sequence[str], files: Sequence[Path]) -> _Listed:
     table = find_micrographs(list(micrographs))
     names = [str(name) for name in table[MICROGRAPH]]
     sets = [(name, p) for file in files for name, p in read_picks(file).items()]

@@ -65,7 +65,7 @@ def validate(folder: Path, out: Path | None = None, *, alignability: int = 0, th
         raise InputError(f"{folder}: no half1.mrc and half2.mrc; expected the folder of a refinement that has finished")
     symmetry, findings = _symmetry(folder, suffixes[0]), _of_particles(folder)
     for suffix in suffixes:
-        findings += [_named(finding, suffix) for finding in _of_class(folder, suffix, symmetry, threads)]
+        findings += [_name_class(finding, suffix) for finding in _of_class(folder, suffix, symmetry, threads)]
     if alignability:
         findings.append(_of_poses(folder, suffixes, symmetry, alignability, threads))
     said = {finding.code for finding in findings}
@@ -90,7 +90,7 @@ def _symmetry(folder: Path, suffix: str) -> str:
     return str(stated or "C1")
 
 
-def _named(finding: Finding, suffix: str) -> Finding:
+def _name_class(finding: Finding, suffix: str) -> Finding:
     """With the class in the sentence, where there are several."""
     number = suffix.removeprefix("_class")
     if not number:

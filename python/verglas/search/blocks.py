@@ -92,17 +92,17 @@ def run_block(work: GridStep | PoseStep, part: Problem, poses: PoseTable, tick: 
 def add_blocks(first: BlockSums, second: BlockSums) -> BlockSums:
     """Sums of both, ``second`` following ``first``; neither is changed."""
     pairs = zip(first.sums.grids, second.sums.grids, strict=True)
-    return _joined([a + b for a, b in pairs], first, second)
+    return _join([a + b for a, b in pairs], first, second)
 
 
 def _take_in(total: BlockSums, more: BlockSums) -> BlockSums:
     """As :func:`add_blocks`, bit by bit, in the memory of ``total``."""
     for mine, theirs in zip(total.sums.grids, more.sums.grids, strict=True):
         mine += theirs
-    return _joined(total.sums.grids, total, more)
+    return _join(total.sums.grids, total, more)
 
 
-def _joined(grids: list[ops.GridSums], first: BlockSums, second: BlockSums) -> BlockSums:
+def _join(grids: list[ops.GridSums], first: BlockSums, second: BlockSums) -> BlockSums:
     totals = first.sums.totals.followed_by(second.sums.totals)
     return BlockSums(first.poses.followed_by(second.poses), HalfSums(grids, totals))
 

@@ -226,7 +226,7 @@ class _Specimen:
         whole = np.floor(places + 0.5).astype(np.int64)
         size = np.array(out.shape[::-1])
         near = np.flatnonzero(((whole > -self.box) & (whole < size + self.box)).all(axis=1))
-        faded = None if exposure_e_A2 is None else self._faded(self.box, exposure_e_A2)
+        faded = None if exposure_e_A2 is None else self._fade(self.box, exposure_e_A2)
         for start in range(0, len(near), _BATCH):
             rows = near[start : start + _BATCH]
             spectra = self.spectra[rows] * fourier.shift_phases((self.box, self.box), (places - whole)[rows])
@@ -239,7 +239,7 @@ class _Specimen:
                 if x1 > x0 and y1 > y0:
                     out[y0:y1, x0:x1] += one[y0 - y : y1 - y, x0 - x : x1 - x]
 
-    def _faded(self, side: int, exposure_e_A2: float) -> Float32Array:
+    def _fade(self, side: int, exposure_e_A2: float) -> Float32Array:
         """Amplitude that is left on a half transform."""
         k = fourier.radius((side, side)) / (side * self.scene.pixel_size_A)
         with np.errstate(divide="ignore"):
@@ -264,7 +264,7 @@ class _Specimen:
         for f in range(self.recording.frames):
             white = scipy.fft.rfft2(stream(seed, f, _ICE).standard_normal((side, side), dtype=np.float32))
             spectrum = white if spectrum is None else spectrum * share + white * fresh
-            amplitude = self._faded(side, self.exposure(f)) if self.recording.damage else 1.0
+            amplitude = self._fade(side, self.exposure(f)) if self.recording.damage else 1.0
             # 4: irfft2 divides by four times as many pixels
             yield scipy.fft.irfft2(fourier.resize(spectrum * (4 * transfer * amplitude), (side, side), fine), fine)
 
@@ -352,7 +352,7 @@ def _record(
     frames = np.empty((recording.frames, *shape), np.uint16)
 
     def one(f: int, ice: Float32Array | None) -> None:
-        phase = np.zeros(shape, np.float32) if ice is None else _moved(ice, field, f)
+        phase = np.zeros(shape, np.float32) if ice is None else _move(ice, field, f)
         specimen.add_particles(phase, shifts[f], specimen.exposure(f) if recording.damage else None)
         frames[f] = detector.counts(phase, f)
 
@@ -372,7 +372,7 @@ def _record(
     return frames.astype(np.uint8) if frames.max() <= np.iinfo(np.uint8).max else frames
 
 
-def _moved(coefficients: Float32Array, field: MotionField, frame: int) -> Float32Array:
+def _move(coefficients: Float32Array, field: MotionField, frame: int) -> Float32Array:
     """Ice of one frame, given on half pixels: pixel p shows the place x with x + u(x) = p, found by two steps."""
     y, x = (axis.astype(np.float64) for axis in np.ogrid[: field.shape[0], : field.shape[1]])
     ux, uy = field.frame(frame, x, y)

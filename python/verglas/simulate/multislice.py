@@ -125,7 +125,7 @@ def exit_wave(
     k = np.fft.fftfreq(box, pixel_A)
     turn = -np.pi * float(wavelength_A(voltage_kV)) * (k[:, None] ** 2 + k**2)
 
-    def travelled(wave: npt.NDArray[np.complex128], path_A: float) -> npt.NDArray[np.complex128]:
+    def propagate(wave: npt.NDArray[np.complex128], path_A: float) -> npt.NDArray[np.complex128]:
         return np.asarray(np.fft.ifft2(np.fft.fft2(wave) * np.exp(1j * turn * path_A)))
 
     wave = np.ones((box, box), np.complex128)
@@ -133,8 +133,8 @@ def exit_wave(
         slab = volume.data[begin : begin + slab_px]
         # its phase stands at its middle
         path_A = len(slab) * pixel_A / 2
-        wave = travelled(travelled(wave, path_A) * np.exp(1j * slab.sum(axis=0, dtype=np.float64)), path_A)
-    return travelled(wave, -(box - box // 2 - 0.5) * pixel_A)
+        wave = propagate(propagate(wave, path_A) * np.exp(1j * slab.sum(axis=0, dtype=np.float64)), path_A)
+    return propagate(wave, -(box - box // 2 - 0.5) * pixel_A)
 
 
 def image_of_wave(

@@ -352,7 +352,7 @@ def _average_of(images: Float32Array, aligned: Particles, pixel: float, threads:
 # ---- the tilted images
 
 
-def foreshortened(average: Float32Array, angles_deg: FloatArray, turn: FloatArray) -> Float32Array:
+def foreshorten(average: Float32Array, angles_deg: FloatArray, turn: FloatArray) -> Float32Array:
     """The class average as a flat object would look in the tilted image (A8.2).
 
     Parameters
@@ -399,7 +399,7 @@ def _first_poses(
     if usable.any():
         masked = average * soft_circle(box, mask_radius_px(box, pixel, settings.diameter_A), 3.0)
         rows = np.flatnonzero(usable)
-        references = np.stack([foreshortened(masked, aligned.poses.angles_deg[i], turns[i]) for i in rows])
+        references = np.stack([foreshorten(masked, aligned.poses.angles_deg[i], turns[i]) for i in rows])
         reach = shift_range_px(box, pixel, settings.shift_range_A)
         peaks = ops.correlate(tilted.images(rows), references, pairing="paired", max_shift_px=reach, threads=threads)
         shifts[rows] = peaks.shifts_px

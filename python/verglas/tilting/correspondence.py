@@ -110,7 +110,7 @@ def match_particles(
     >>> len(found), bool((order[found.tilted] == found.untilted).all())
     (48, True)
     """
-    first, second = _checked(untilted_px, "untilted"), _checked(tilted_px, "tilted")
+    first, second = _check(untilted_px, "untilted"), _check(tilted_px, "tilted")
     rng = np.random.default_rng([seed, 20])
     spacing = float(np.median(cKDTree(second).query(second, 2)[0][:, 1]))
     wide = tolerance_px or _TOLERANCE * spacing
@@ -130,7 +130,7 @@ def match_particles(
     return best_match
 
 
-def _checked(points: npt.ArrayLike, name: str) -> FloatArray:
+def _check(points: npt.ArrayLike, name: str) -> FloatArray:
     array = np.asarray(points, np.float64)
     if array.ndim != 2 or array.shape[1] != 2:
         raise InputError(f"match_particles: {name} picks: expected shape (n, 2), got {array.shape}")

@@ -193,7 +193,7 @@ def fit_geometry(
     free = 6 if fit_magnification else 5
 
     def residuals(p: FloatArray) -> FloatArray:
-        return (second - _mapped(p, first - centre)).ravel()
+        return (second - _map_points(p, first - centre)).ravel()
 
     # A scale from the middle of the distances: least squares would let a few wrong pairs set it, and the middle of the
     # components is nothing where the axis lies along the image.
@@ -205,10 +205,10 @@ def fit_geometry(
     clean = residuals(fit.x)
     errors = np.full(6, np.nan)
     errors[:free] = _standard_errors(residuals, fit.x, clean, _HUBER * spread)
-    return _named(fit.x, errors, centre, np.sqrt(np.mean(clean**2)), axis_deg, negative_tilt)
+    return _as_geometry(fit.x, errors, centre, np.sqrt(np.mean(clean**2)), axis_deg, negative_tilt)
 
 
-def _mapped(p: FloatArray, centred: FloatArray) -> FloatArray:
+def _map_points(p: FloatArray, centred: FloatArray) -> FloatArray:
     """Positions under (tilt, axis, axis, x, y[, log magnification]), degrees."""
     scale = float(np.exp(p[5])) if len(p) > 5 else 1.0
     return scale * centred @ _plane_map(p[0], p[1], p[2]).T + p[3:5]
@@ -257,7 +257,7 @@ def _standard_errors(
     return errors
 
 
-def _named(
+def _as_geometry(
     p: FloatArray, errors: FloatArray, centre: FloatArray, rms: float, axis_deg: float, negative: bool
 ) -> TiltGeometry:
     """What was fitted as a geometry, the tilt positive or negative as asked, the axis near the direction asked for."""

@@ -108,6 +108,6 @@ def even_zernikes(fourth: FloatArray) -> FloatArray:
     return 0.0 + np.column_stack([z20 - z40, 3 * z4s, z20, 3 * z4c, -ty, z4s, z40, z4c, -tx])
 
 
-def written(coefficients: FloatArray) -> list[str]:
+def write_coefficients(coefficients: FloatArray) -> list[str]:
     """Rows of coefficients as RELION writes them: ``[0.1,-2]``."""
     return ["[" + ",".join(f"{v:.9g}" for v in row) + "]" for row in coefficients]

@@ -108,7 +108,7 @@ class Gain:
             return self
         for times in range(2, 9):
             if (ny, nx) == (times * shape[0], times * shape[1]):
-                return self._binned(shape, times)
+                return self._bin(shape, times)
             if (times * ny, times * nx) == shape:
                 return replace(self, data=self.data.repeat(times, 0).repeat(times, 1))
         turned = "; turned by 90 degrees it would fit" if (nx, ny) == shape else ""
@@ -117,7 +117,7 @@ class Gain:
             "expected the same, or a whole multiple (super-resolution)"
         )
 
-    def _binned(self, shape: tuple[int, int], times: int) -> Gain:
+    def _bin(self, shape: tuple[int, int], times: int) -> Gain:
         small = self.factors.astype(np.float64).reshape(shape[0], times, shape[1], times)
         sensitivity = (1 / small).mean(axis=(1, 3))
         dead = self.dead.reshape(shape[0], times, shape[1], times).any(axis=(1, 3))

@@ -46,7 +46,7 @@ class Silence:
 Progress = Callable[[str, int, int], None]  # phase, done, in all
 
 
-def counted(progress: Progress | None, phase: str, total: int) -> Callable[[int], None]:
+def count_phase(progress: Progress | None, phase: str, total: int) -> Callable[[int], None]:
     """The progress of one phase as a function of how many more are done.
 
     Examples

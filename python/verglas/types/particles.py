@@ -21,7 +21,7 @@ from verglas.types.even_aberrations import (
     coefficient_lists,
     even_zernikes,
     fold_even,
-    written,
+    write_coefficients,
 )
 from verglas.types.frozen import FrozenTable
 from verglas.types.images import ArraySource, ImageSource
@@ -408,7 +408,7 @@ class Particles:
         if fourth.any():
             if not np.array_equal(fourth, fourth[first][group]):
                 raise InputError(f"{self.where}: aberrations of fourth order differ between particles of one group")
-            made[EVEN_ZERNIKE] = written(even_zernikes(fourth[first]))
+            made[EVEN_ZERNIKE] = write_coefficients(even_zernikes(fourth[first]))
         own = {
             label: getattr(optics, field) for field, (label, _, _) in col.OPTICS_LABELS.items() if label not in shared
         }

@@ -85,7 +85,7 @@ def timing(name: str) -> Iterator[None]:
             _COUNTER.calls[name] = _COUNTER.calls.get(name, 0) + 1
 
 
-def timed(name: str, function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
+def time_calls(name: str, function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
     """The function, whose calls are counted under a name: a few microseconds each.
 
     Examples

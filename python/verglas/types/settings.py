@@ -154,7 +154,7 @@ def settings_from(job: str, kind: type[Kind], settings: Kind | None = None, **ch
         plural = "s" if len(unknown) > 1 else ""
         problems.append(("", f"unknown setting{plural} {named}; known are {', '.join(sorted(fields))}"))
     if settings is None:
-        missing = [name for name, f in fields.items() if _required(f) and name not in changes]
+        missing = [name for name, f in fields.items() if _is_required(f) and name not in changes]
         problems += [(name, "is needed") for name in missing]
     if problems:
         raise SettingError(job, problems)
@@ -256,7 +256,7 @@ def result_settings(settings: Any) -> dict[str, Any]:
     return {f.name: getattr(settings, f.name) for f in dataclasses.fields(settings) if setting_of(f).changes_result}
 
 
-def _required(field: dataclasses.Field[Any]) -> bool:
+def _is_required(field: dataclasses.Field[Any]) -> bool:
     return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
 
 

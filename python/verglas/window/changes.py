@@ -169,22 +169,22 @@ class Changes:
 
     def picks(self, request: Request) -> Response:
         """The page of one micrograph's picks."""
-        job, number = self._picked(request)
+        job, number = self._picked_micrograph(request)
         values = {"number": number, "count": len(self.picked.names(job)), "cli": self.picked.command(job)}
         values |= {"goes_on": self.picked.goes_on(job), "earlier": self.picked.earlier(job)}
         return self.window.page("picks.html", job=job, name=self.picked.name(job, number), **values)
 
     def picks_json(self, request: Request) -> Response:
         """Places and merits."""
-        return JSONResponse(self.picked.as_json(*self._picked(request)))
+        return JSONResponse(self.picked.as_json(*self._picked_micrograph(request)))
 
     def picks_picture(self, request: Request) -> Response:
         """The micrograph."""
-        return Response(self.picked.picture(*self._picked(request))[0], media_type="image/png")
+        return Response(self.picked.picture(*self._picked_micrograph(request))[0], media_type="image/png")
 
     def small_picture(self, request: Request) -> Response:
         """The micrograph, small, with rings about its picks."""
-        job, number = self._picked(request)
+        job, number = self._picked_micrograph(request)
         return Response(latest.small_picture(job, self.picked, number), media_type="image/png")
 
     def montage(self, request: Request) -> Response:
@@ -194,14 +194,14 @@ class Changes:
             raise HTTPException(404, "this job has no averages yet, or no longer")
         return Response(picture, media_type="image/png")
 
-    def _picked(self, request: Request) -> tuple[Job, int]:
+    def _picked_micrograph(self, request: Request) -> tuple[Job, int]:
         job, number = self.window.job(request), int(request.path_params["number"])
         if not self.picked.has(job) or number >= len(self.picked.names(job)):
             raise HTTPException(404, "this job has no picks of that micrograph")
         return job, number
 
     def _save_picks(self, job: Job, record: Any, request: Request) -> dict[str, str]:
-        job, number = self._picked(request)
+        job, number = self._picked_micrograph(request)
         done, again = self.picked.save(job, number, record), self.picked.left_out_command(job)
         said = ["saved picks_edited.star", f"areas left out: {again}" if again else "", done.pop("set_aside")]
         return {"said": "; ".join(filter(None, said)), **done}

@@ -197,7 +197,7 @@ def micrograph_table(job: Job) -> pd.DataFrame:
             whole = table if whole is None else whole.merge(table[fresh], on="micrograph", how="outer", sort=False)
     if whole is None:
         raise InputError(f"{job.folder}: no table of micrographs")
-    kept = _kept(job)
+    kept = _names_kept(job)
     whole["kept"] = True if kept is None else whole["micrograph"].isin(kept)
     return whole
 
@@ -224,7 +224,7 @@ def _measures(table: pd.DataFrame) -> pd.DataFrame | None:
     return pd.DataFrame(columns).drop_duplicates("micrograph")
 
 
-def _kept(job: Job) -> set[str] | None:
+def _names_kept(job: Job) -> set[str] | None:
     path = job.folder / KEPT
     table = _star_table(path) if path.is_file() else pd.DataFrame()
     return set(table["rlnMicrographName"].astype(str)) if len(table) else None

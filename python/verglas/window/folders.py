@@ -69,7 +69,7 @@ class Folders:
                         seen[folder] = self._of_folder(folder, names)
                         every |= {job.key: job for job in seen[folder][1]}
             self._read = seen
-        return _related(every)
+        return _relate(every)
 
     def _of_folder(self, folder: Path, names: frozenset[str]) -> tuple[object, list[Job]]:
         reader = next(((mark, read) for mark, read in _READERS if mark in names), None)
@@ -212,7 +212,7 @@ _READERS: tuple[tuple[str, Callable[[Path], list[Job]]], ...] = (
 )
 
 
-def _related(jobs: dict[str, Job]) -> dict[str, Job]:
+def _relate(jobs: dict[str, Job]) -> dict[str, Job]:
     """Jobs with what links them: the project that a folder is part of, and the jobs whose files one took."""
     by_folder = {job.folder: job for job in jobs.values() if job.package == "verglas"}
     related = {}

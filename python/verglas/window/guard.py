@@ -152,7 +152,7 @@ class Guarded:
             if problem:
                 await _refuse(answer, *problem)
             else:
-                await self.application(scope, _limited(receive), answer)
+                await self.application(scope, _limit(receive), answer)
         elif self.guard.password:
             await self._ask_password(scope, headers, receive, send)
         else:
@@ -188,7 +188,7 @@ class Guarded:
         if scope["method"] == "POST" and scope["path"] == "/login" and not _body_problem("POST", headers):
             body, more = b"", True
             while more:
-                message = await _limited(receive)()
+                message = await _limit(receive)()
                 body, more = body + message.get("body", b""), message.get("more_body", False)
                 if message["type"] == "http.disconnect" or len(body) > 4096:
                     return await _refuse(_with_headers(send), 413, "too long")
@@ -226,7 +226,7 @@ def _body_problem(method: str, headers: _Headers) -> tuple[int, str] | None:
     return None
 
 
-def _limited(receive: Receive) -> Receive:
+def _limit(receive: Receive) -> Receive:
     """What is sent, until it is longer than anything that is meant."""
     seen = 0
 

@@ -9,7 +9,7 @@ from zipfile import BadZipFile
 import numpy as np
 
 from verglas.errors import VerglasError
-from verglas.report.grey import binned, grey_bytes, grey_png
+from verglas.report.grey import bin_to, grey_bytes, grey_png
 from verglas.window.decisions import sheet_of
 from verglas.window.job import Job
 from verglas.window.picked import PickedMicrographs
@@ -83,7 +83,7 @@ def last_picked(job: Job, picked: PickedMicrographs) -> list[LastPicked]:
 def small_picture(job: Job, picked: PickedMicrographs, number: int) -> bytes:
     """A micrograph at 320 pixels with white rings about its picks."""
     data = picked.micrograph(job, number)
-    small, step = binned(data, _SMALL_PX)
+    small, step = bin_to(data, _SMALL_PX)
     grey = grey_bytes(small)
     picks, _ = picked.picks(job, number)
     radius = picked.radius_px(job, picked.candidates(job, picked.name(job, number))) / step

@@ -15,7 +15,7 @@ import pandas as pd
 from verglas.errors import InputError, VerglasError
 from verglas.io import read_micrograph, read_picks, write_picks, write_star
 from verglas.io.coordinates import match_names
-from verglas.report.grey import binned, grey_bytes, grey_png
+from verglas.report.grey import bin_to, grey_bytes, grey_png
 from verglas.run.candidates import FOLDER as CANDIDATES
 from verglas.run.candidates import RADIUS, Candidates, candidates_name, read_candidates
 from verglas.run.edited_picks import BEFORE, EDITED, Edits, edited_file, listed_names, picks_mark, set_aside_edits
@@ -137,10 +137,12 @@ class PickedMicrographs:
         others = candidates.peaks if candidates is not None else Picks(np.zeros((0, 2)), "", {_MERIT: np.zeros(0)})
         return {
             "xy": np.round(picks.xy_px, 2).tolist(),
-            "merit": [] if merit is None else _rounded(merit),
+            "merit": [] if merit is None else _round_or_none(merit),
             "candidates": [
                 [*place, one]
-                for place, one in zip(np.round(others.xy_px, 2).tolist(), _rounded(others.columns[_MERIT]), strict=True)
+                for place, one in zip(
+                    np.round(others.xy_px, 2).tolist(), _round_or_none(others.columns[_MERIT]), strict=True
+                )
             ],
             "threshold": None if candidates is None or not np.isfinite(candidates.threshold) else candidates.threshold,
             "left_out": left_out,
@@ -152,7 +154,7 @@ class PickedMicrographs:
             "seen": _mark(picks.xy_px, left_out),
         }
 
-    def _seen(self, job: Job, number: int) -> str:
+    def _fingerprint(self, job: Job, number: int) -> str:
         """What tells picks and areas of a micrograph, as they stand, from those that another page saves."""
         areas = Edits.read(job.folder).left_out.get(self.name(job, number), [])
         return _mark(self.picks(job, number)[0].xy_px, areas)
@@ -172,7 +174,7 @@ class PickedMicrographs:
 
         def draw() -> tuple[bytes, int, tuple[int, int]]:
             data = self.micrograph(job, number)
-            small, step = binned(data, _SHOWN_PX)
+            small, step = bin_to(data, _SHOWN_PX)
             return grey_png(grey_bytes(small)), step, (data.shape[0], data.shape[1])
 
         return self._pictures.of_file(path, draw)
@@ -210,7 +212,7 @@ class PickedMicrographs:
         name, shape = self.name(job, number), self.picture(job, number)[2]
         if self.goes_on(job):
             raise InputError("picks: this job still picks; they can be saved when it has ended")
-        xy, merit, discs = _checked(record, shape)
+        xy, merit, discs = _check_marks(record, shape)
         columns = {_MERIT: merit} if len(merit) else {}
         listed = job.folder / f"{EDITED}.star"
         with self._saving:
@@ -226,7 +228,7 @@ class PickedMicrographs:
                     "picks: the job has picked again since this page was opened; open it again: these changes are of "
                     "the picks before"
                 )
-            now = self._seen(job, number)
+            now = self._fingerprint(job, number)
             # What this very page has just saved is no other's: a button may be pressed twice.
             if record.get("seen", now) != now and now != _mark(xy, discs):
                 raise InputError(
@@ -245,7 +247,7 @@ class PickedMicrographs:
             edits.left_out = {one: areas for one, areas in edits.left_out.items() if areas}
             edits.write()
             _write_left_out(job.folder, edits)
-            return {"command": self.command(job, name), "seen": self._seen(job, number), "set_aside": set_aside}
+            return {"command": self.command(job, name), "seen": self._fingerprint(job, number), "set_aside": set_aside}
 
     def command(self, job: Job, name: str = "") -> str:
         """What takes the picks as changed."""
@@ -268,11 +270,11 @@ def _mark(xy: FloatArray, areas: npt.ArrayLike) -> str:
     return picks_mark(Picks(xy)) + picks_mark(Picks(discs[:, :2]))
 
 
-def _rounded(values: Any) -> list[float | None]:
+def _round_or_none(values: Any) -> list[float | None]:
     return [float(f"{v:.7g}") if np.isfinite(v) else None for v in values]
 
 
-def _checked(record: Mapping[str, Any], shape: tuple[int, int]) -> tuple[FloatArray, FloatArray, FloatArray]:
+def _check_marks(record: Mapping[str, Any], shape: tuple[int, int]) -> tuple[FloatArray, FloatArray, FloatArray]:
     """Places, merits and discs that a page has sent."""
     places, areas = record.get("xy"), record.get("left_out") or []
     if not isinstance(places, list) or len(places) > _MOST_PICKS:

@@ -201,7 +201,7 @@ class _Fit:
             diagonal = np.einsum("iaa->ia", normal)
             system = normal + np.eye(normal.shape[1]) * (damping[:, None] * diagonal + 1e-12 * diagonal.max())[:, None]
             step = np.linalg.solve(system, gradient[:, :, None])[:, :, 0]
-            trial = self._stepped(at, step)
+            trial = self._step(at, step)
             new_cost, new_scale, new_jacobian, new_residual = self._evaluate(trial)
             better = new_cost < cost
             damping = np.where(better, damping / 5, damping * 8)
@@ -266,7 +266,7 @@ class _Fit:
         rigid[:, 3, :, 0] = rigid[:, 4, :, 1] = 1
         return np.concatenate([modes, rigid], axis=1)
 
-    def _stepped(self, at: _Batch, step: FloatArray) -> _Batch:
+    def _step(self, at: _Batch, step: FloatArray) -> _Batch:
         q = self.n_modes
         matrices, displacement = at.matrices.copy(), at.displacement_A.copy()
         if self.refine_poses:

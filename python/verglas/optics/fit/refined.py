@@ -74,7 +74,7 @@ def vector(optics: Optics) -> FloatArray:
     return np.array([mean, half * np.cos(angle), half * np.sin(angle), optics.phase_shift_deg[0]])
 
 
-def shifted(optics: Optics, extra_A: float) -> Optics:
+def shift_defocus(optics: Optics, extra_A: float) -> Optics:
     """The same CTF at another mean defocus."""
     return replace(optics, defocus_u_A=optics.defocus_u_A + extra_A, defocus_v_A=optics.defocus_v_A + extra_A)
 
@@ -83,7 +83,7 @@ def pooled_rings(optics: Optics, slabs: Sequence[Slab], band: Band) -> Rings:
     """Equiphase average of all slabs: each pixel counts at the radius where the centre's CTF has its phase."""
     parts = []
     for slab in slabs:
-        radius = equiphase_radius(shifted(optics, slab.extra_A), band)
+        radius = equiphase_radius(shift_defocus(optics, slab.extra_A), band)
         if slab.extra_A:  # lambda z q^2 / 2 is the phase: the radius scales with the square root of the defocus
             z = (optics.defocus_u_A[0] + optics.defocus_v_A[0]) / 2
             radius = radius * np.sqrt(max(z + slab.extra_A, 1.0) / max(z, 1.0))
@@ -172,7 +172,7 @@ def _gauss_newton(
     def evaluate(p: FloatArray) -> tuple[float, FloatArray, FloatArray]:
         cost, descent, normal = power, np.zeros(4), np.zeros((4, 4))
         for slab, (y, a) in zip(slabs, data, strict=True):
-            row = shifted(with_ctf(optics, *p), slab.extra_A).as_params()
+            row = shift_defocus(with_ctf(optics, *p), slab.extra_A).as_params()
             s = ops.ctf_score(row, band.kx, band.ky, y, a, derivatives=True, threads=threads)
             cost += slab.weight * (s.model_power[0] - 2 * s.overlap[0])
             descent += slab.weight * s.descent[0]

@@ -8,7 +8,7 @@ import numpy as np
 from scipy.optimize import minimize
 
 from verglas.optics.fit.curves import chi_turns, equiphase_radius
-from verglas.optics.fit.refined import Refined, Slab, refine, shifted
+from verglas.optics.fit.refined import Refined, Slab, refine, shift_defocus
 from verglas.optics.fit.spectrum import Spectra
 from verglas.types.arrays import FloatArray
 
@@ -40,7 +40,7 @@ def fit_tilt(
         extra, gradient = best_plane(offsets, cost, places, gradient if number else None)
         local = places @ gradient
         slabs = _slabs(spectra, local)
-        best = refine(shifted(best.optics, extra), slabs, spectra.band, free=free, bounds=bounds, threads=threads)
+        best = refine(shift_defocus(best.optics, extra), slabs, spectra.band, free=free, bounds=bounds, threads=threads)
     return best, gradient
 
 
@@ -80,7 +80,7 @@ def tile_costs(
     mean = float(optics.defocus_u_A[0] + optics.defocus_v_A[0]) / 2
     far = float(np.abs(places).sum(axis=1).max()) * _LARGEST
     offsets = np.arange(-min(far, mean - 1000), far + _STEP_A, _STEP_A)
-    phases = np.array([chi_turns(shifted(optics, z), k) for z in offsets])
+    phases = np.array([chi_turns(shift_defocus(optics, z), k) for z in offsets])
     model = np.sin(2 * np.pi * phases) ** 2 * amplitude * weight
     return offsets, (model**2).sum(axis=1) - 2 * y @ model.T
 

@@ -227,7 +227,7 @@ def defocus_pass(
     params, wavelength = optics.as_params(), wavelength_A(optics.voltage_kV)
     last = max((int(np.flatnonzero(a)[-1]) for a in calibration.amplitude if a.any()), default=0)
     # shells beyond the last that the reference explains weigh nothing: leave them out
-    setting = _narrowed(setting, setting.pixels.first + last)
+    setting = _narrow(setting, setting.pixels.first + last)
     amplitude = calibration.amplitude[:, : setting.pixels.shells]
     scores = DefocusScores(len(setting.particles), setting.pixels, range_A)
     narrow = Calibration(amplitude, calibration.noise[:, : setting.pixels.shells])
@@ -238,7 +238,7 @@ def defocus_pass(
     return scores
 
 
-def _narrowed(setting: Setting, last: int) -> Setting:
+def _narrow(setting: Setting, last: int) -> Setting:
     pixels = setting.pixels
     if last >= pixels.last:
         return setting

@@ -56,17 +56,17 @@ class TiltSeries(sla.LinearOperator):
 
     def _matvec(self, x: Array) -> Array:
         images = ops.radon(x.reshape(self.map_shape), self.tilt_deg, threads=self.threads)
-        return (images if self.turn is None else self._turned(self.turn, images)).ravel()
+        return (images if self.turn is None else self._turn(self.turn, images)).ravel()
 
     def _rmatvec(self, y: Array) -> Array:
         images = y.reshape(self.data_shape)
         if self.turn is not None:
-            images = self._turned(self.turn.T, images)
+            images = self._turn(self.turn.T, images)
         return ops.radon_adjoint(
             images, self.tilt_deg, (self.map_shape[0], self.map_shape[2]), threads=self.threads
         ).ravel()
 
-    def _turned(self, turn: sp.csr_array, images: Array) -> Array:
+    def _turn(self, turn: sp.csr_array, images: Array) -> Array:
         return np.asarray((turn @ images.reshape(len(images), -1).T).T, np.float32).reshape(self.data_shape)
 
 

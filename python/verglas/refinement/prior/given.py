@@ -51,7 +51,7 @@ class DenoisedBy:
             # A copy: what works in place would change the half map that is written, and the mean of both.
             half = Map(source.raw.copy(), given.pixel_size_A)
             made = checked_map(self.function(half, given.fsc.copy()), half.data.shape, f"the prior {self.name}")
-            return trailed(made, plain(source), given)
+            return join_maps(made, plain(source), given)
 
         return regularise
 
@@ -79,7 +79,7 @@ def checked_map(values: npt.ArrayLike, shape: tuple[int, ...], who: str) -> Floa
     return made
 
 
-def trailed(made: Float32Array, plain: Float32Array, given: HalfMaps) -> Float32Array:
+def join_maps(made: Float32Array, plain: Float32Array, given: HalfMaps) -> Float32Array:
     """A map up to the resolution of the half maps, another beyond it."""
     radius = fourier.radius(made.shape)
     share = fourier.raised_cosine(radius - (given.resolved_shell - _EDGE), _EDGE)

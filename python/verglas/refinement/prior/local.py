@@ -115,12 +115,12 @@ class LocalWiener:
                 own &= nearest_points(before, len(own))
             before = own
             independent = windows * band.independent(given.box)
-            fields.append(_pooled(correlation, averages, own, values.coarse_inside(len(own)), independent))
+            fields.append(_pool(correlation, averages, own, values.coarse_inside(len(own)), independent))
         ssnr = [given.T * f / (1 - f) for f in fields]
         return LocalSSNR(bands, ssnr, given.ssnr, given.threads)
 
 
-def _pooled(
+def _pool(
     correlation: FloatArray, averages: list[Float32Array], own: npt.NDArray, inside: npt.NDArray, independent: float
 ) -> FloatArray:
     """The windowed FSC where it is beyond chance; in the rest of the molecule one for all, outside it none.

@@ -18,7 +18,7 @@ import numpy as np
 from verglas import fourier
 from verglas.errors import InputError
 from verglas.reconstruction.priors import TotalVariation, soft
-from verglas.refinement.prior.given import trailed
+from verglas.refinement.prior.given import join_maps
 from verglas.refinement.prior.protocol import HalfMaps, MapSource, Regulariser, Wiener
 from verglas.types.arrays import Array, Complex64Array, Float32Array, FloatArray, IntArray
 
@@ -123,7 +123,7 @@ class WaveletShrinkage:
             volume = _pywt().waverecn([coarse, *shrunk], _WAVELET, mode="periodization")
             # Odd sides come back one longer from a periodic wavelet transform.
             volume = np.asarray(volume, np.float32)[tuple(slice(0, n) for n in source.raw.shape)]
-            return trailed(noise.coloured(volume, source.half_sets), plain(source), given)
+            return join_maps(noise.coloured(volume, source.half_sets), plain(source), given)
 
         return regularise
 
@@ -168,7 +168,7 @@ class TotalVariationPrior:
             return float(sum((weight * np.abs(mine - other) ** 2).sum() for mine, other in pairs))
 
         best = min(_WEIGHTS, key=disagreement)
-        return lambda source: trailed(denoise(source.raw, best / source.half_sets), plain(source), given)
+        return lambda source: join_maps(denoise(source.raw, best / source.half_sets), plain(source), given)
 
 
 def _admm(raw: Float32Array, weight: FloatArray, strength: float, given: HalfMaps) -> Float32Array:
