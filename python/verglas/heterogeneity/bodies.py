@@ -184,10 +184,10 @@ def move_map(
     Examples
     --------
     >>> import numpy as np
-    >>> from verglas.heterogeneity.bodies import moved
+    >>> from verglas.heterogeneity.bodies import move_map
     >>> volume = np.zeros((16, 16, 16), np.float32); volume[8, 8, 10] = 1  # on +x
     >>> quarter = np.array([[0, -1, 0], [1, 0, 0], [0, 0, 1.0]])  # x to y
-    >>> [int(i) for i in np.unravel_index(moved(volume, quarter, np.array([0, 0, 3.0])).argmax(), volume.shape)]
+    >>> [int(i) for i in np.unravel_index(move_map(volume, quarter, np.array([0, 0, 3.0])).argmax(), volume.shape)]
     [11, 10, 8]
     """
     box = len(volume)

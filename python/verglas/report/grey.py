@@ -57,8 +57,8 @@ def bin_to(image: npt.NDArray, most_px: int) -> tuple[npt.NDArray[np.float64], i
     Examples
     --------
     >>> import numpy as np
-    >>> from verglas.report.grey import binned
-    >>> small, step = binned(np.arange(16.0).reshape(4, 4), 2)
+    >>> from verglas.report.grey import bin_to
+    >>> small, step = bin_to(np.arange(16.0).reshape(4, 4), 2)
     >>> small.tolist(), step
     ([[2.5, 4.5], [10.5, 12.5]], 2)
     """

@@ -371,9 +371,9 @@ def foreshorten(average: Float32Array, angles_deg: FloatArray, turn: FloatArray)
     --------
     >>> import numpy as np
     >>> from verglas.tilting import TiltGeometry
-    >>> from verglas.tilting.conical import foreshortened
+    >>> from verglas.tilting.conical import foreshorten
     >>> disc = (np.hypot(*(np.indices((33, 33)) - 16)) < 10).astype(np.float32)
-    >>> seen = foreshortened(disc, np.zeros(3), TiltGeometry(60.0, 0.0, 0.0).rotation) > 0.5
+    >>> seen = foreshorten(disc, np.zeros(3), TiltGeometry(60.0, 0.0, 0.0).rotation) > 0.5
     >>> int(seen[16].sum()), int(seen[:, 16].sum())          # half as wide across the axis
     (9, 19)
     """

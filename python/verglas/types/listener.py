@@ -51,8 +51,8 @@ def count_phase(progress: Progress | None, phase: str, total: int) -> Callable[[
 
     Examples
     --------
-    >>> from verglas.types.listener import counted
-    >>> tick = counted(lambda *told: print(*told), "particles", 5)
+    >>> from verglas.types.listener import count_phase
+    >>> tick = count_phase(lambda *told: print(*told), "particles", 5)
     >>> tick(2)
     particles 2 5
     >>> tick(3)

@@ -90,9 +90,9 @@ def time_calls(name: str, function: Callable[Arguments, Result]) -> Callable[Arg
 
     Examples
     --------
-    >>> from verglas.types.profile import counts, timed
+    >>> from verglas.types.profile import counts, time_calls
     >>> before = counts()
-    >>> double = timed("double", lambda x: timed("inner", lambda y: 2 * y)(x))
+    >>> double = time_calls("double", lambda x: time_calls("inner", lambda y: 2 * y)(x))
     >>> double(2), double(3), counts().since(before).calls
     (4, 6, {'double': 2})
     """
