@@ -12,13 +12,16 @@ from verglas.cli.options import with_settings
 from verglas.cli.progress import say_set_aside, say_verdict
 from verglas.cli.usage import refuse_unless_positive
 from verglas.run.extract import Microscope
-from verglas.run.pick import PickJob, PickSettings, pick_files
+from verglas.run.pick import FilamentSettings, PickJob, PickSettings, pick_files
 from verglas.types.settings import settings_from
 
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
-    app.command(epilog='Example: verglas pick "mics/*.tif" --pixel-size 1.5 --diameter 130 --out picks')(pick)
+    app.command(
+        epilog='Examples: verglas pick "mics/*.tif" --pixel-size 1.5 --diameter 130 --out picks | '
+        'verglas pick "mics/*.mrc" --diameter 100 --filaments --spacing 50 --out tubes'
+    )(pick)
 
 
 @with_settings(Microscope, parameter="microscope")
@@ -33,6 +36,11 @@ def pick(
         "--examples",
         help="Coordinates of 15 or more particles on some micrographs, to teach a method by features [invariants].",
     ),
+    filaments: bool = typer.Option(
+        False, "--filaments", help="Trace filaments, --diameter wide, and place segments along them."
+    ),
+    spacing: float = typer.Option(None, "--spacing", help="Of segments along a filament, A [half its width]."),
+    shortest: float = typer.Option(None, "--shortest", help="Filament that is kept, A [six widths]."),
     ctf: Path = typer.Option(None, "--ctf", help="CTFs for the projections: STAR, or table with defocus_A."),
     compare: Path = typer.Option(None, "--compare", help="Picks taken as the truth: .star, .cs, .box, .csv."),
     leave_out: Path = typer.Option(
@@ -51,7 +59,12 @@ def pick(
     Carbon, ice crystals and contaminants are left out, the threshold is found in each micrograph. report.html
     shows every micrograph with its picks and what to look at; verdict.json says whether to go on.
     """
-    refuse_unless_positive({"--diameter": diameter}, "A")
+    lengths = {"--diameter": diameter, "--spacing": spacing, "--shortest": shortest}
+    refuse_unless_positive({flag: value for flag, value in lengths.items() if value is not None}, "A")
+    if filaments and (templates is not None or examples is not None or "method" in settings):
+        raise typer.BadParameter("goes without --method, --templates and --examples", param_hint="--filaments")
+    if not filaments and (spacing is not None or shortest is not None):
+        raise typer.BadParameter("goes with --filaments", param_hint="--spacing, --shortest")
     if templates is not None:
         settings = {"method": "template", **settings}
     if examples is not None:
@@ -70,6 +83,7 @@ def pick(
         one_file,
         leave_out,
         examples,
+        _filament_settings(settings, spacing, shortest) if filaments else None,
     )
     summary = pick_files(job)
     numbers = summary.as_dict()
@@ -77,7 +91,7 @@ def pick(
         typer.echo(json.dumps(numbers, indent=2))
         return
     typer.echo(
-        f"{numbers['picks']} particles in {numbers['micrographs']} micrographs, "
+        f"{numbers['picks']} {'segments' if filaments else 'particles'} in {numbers['micrographs']} micrographs, "
         f"{numbers['seconds_per_micrograph']} s each: {out / 'picks.star'}, {out / 'report.html'}"
     )
     say_set_aside(summary.set_aside, out / "verdict.json")
@@ -87,3 +101,9 @@ def pick(
         line = f"precision {merit['precision']:.3f}, recall {merit['recall']:.3f}, F {merit['f_score']:.3f}{auc}"
         typer.echo(f"against {compare}: {line}")
     say_verdict(summary.verdict.state, summary.verdict.reasons)
+
+
+def _filament_settings(settings: dict[str, Any], spacing: float | None, shortest: float | None) -> FilamentSettings:
+    """Those of picking that filaments share, and their own."""
+    shared = {name: settings[name] for name in ("border_A", "exclude", "white") if name in settings}
+    return settings_from("pick", FilamentSettings, spacing_A=spacing, shortest_A=shortest, **shared)

@@ -4,6 +4,7 @@ from functools import partial
 
 from verglas.picking.consensus import consensus, remove_duplicates
 from verglas.picking.examples import PickExamples
+from verglas.picking.filaments import FilamentSettings, trace_detailed, trace_filaments
 from verglas.picking.image import SmallImage, prepare
 from verglas.picking.mask import BadAreas, bad_areas
 from verglas.picking.merit import PickMerit, RocCurve, compare_picks, match_picks, roc_curve
@@ -12,6 +13,7 @@ from verglas.picking.particles import Averages, PickResult, PickSettings, inside
 __all__ = [
     "Averages",
     "BadAreas",
+    "FilamentSettings",
     "PickExamples",
     "PickMerit",
     "PickResult",
@@ -29,5 +31,7 @@ __all__ = [
     "remove_duplicates",
     "roc_curve",
     "teach",
+    "trace_detailed",
+    "trace_filaments",
 ]
 __dir__ = partial(sorted, __all__)

@@ -7,7 +7,7 @@ are measured on the micrograph, away from what has been picked.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -99,12 +99,23 @@ def peak_heights(
             centre, deviation = float(field.mean()), float(field.std())
         else:
             field = respond(spectrum)
-            centre, deviation = _median_and_sigma(field[::2, ::2])
+            centre, deviation = median_and_sigma(field[::2, ::2])
         standard = ((field - centre) / max(deviation, 1e-12)).astype(np.float32)
         heights = np.r_[heights, ops.peaks(standard, distance_px, threads=threads)[1]]
         if len(heights) >= _PEAKS:
             break
     return _smooth_density(heights)
+
+
+def noise_fields(image: Float32Array, count: int, *, threads: int | None = None) -> Iterator[Float32Array]:
+    """Fields of an image's power spectrum and shape with random phases, of a fixed seed."""
+    height, width = image.shape
+    shape = (fourier.fast_size(height), fourier.fast_size(width))
+    amplitude = _amplitude(image, shape, threads)
+    rng = np.random.default_rng(0)
+    for _ in range(count):
+        white = fourier.forward(rng.standard_normal(shape, np.float32), 2, threads=threads)
+        yield fourier.inverse(np.asarray(white * amplitude, np.complex64), shape, threads=threads)[:height, :width]
 
 
 def _amplitude(image: Float32Array, shape: tuple[int, int], threads: int | None) -> Float32Array:
@@ -121,7 +132,7 @@ def _amplitude(image: Float32Array, shape: tuple[int, int], threads: int | None)
     return np.asarray(np.sqrt(means)[ring], np.float32)
 
 
-def _median_and_sigma(values: npt.NDArray) -> tuple[float, float]:
+def median_and_sigma(values: npt.NDArray) -> tuple[float, float]:
     """Median, and its distance from the quantile of one standard deviation below it: particles are above."""
     low, middle = np.percentile(values, (_ONE_SIGMA, 50)) if values.size else (0.0, 0.0)
     return float(middle), max(float(middle - low), 1e-6)
@@ -171,7 +182,7 @@ def background_level(
             if len(away) >= _SHARE * score.size:
                 values = away
                 break
-    return _median_and_sigma(values)
+    return median_and_sigma(values)
 
 
 def background_heights(

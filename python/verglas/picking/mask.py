@@ -59,13 +59,13 @@ class BadAreas:
         """True where a particle should not be picked."""
         spots = np.abs(self.mean_z) > self.limit
         # Spots count with their flanks; roughness has been averaged over twice the particle already.
-        return _dilate_by_disc(spots, FLANK_PX) | self.rough
+        return dilate_by_disc(spots, FLANK_PX) | self.rough
 
     @property
     def wide(self) -> npt.NDArray[np.bool_]:
         """Only the bad areas wider than two particles: whatever they are, not particles that stand alone."""
         spots = np.abs(self.mean_z) > self.limit
-        return _open_by_disc(spots, 2 * self.radius_px) | self.rough
+        return open_by_disc(spots, 2 * self.radius_px) | self.rough
 
     @property
     def fraction(self) -> float:
@@ -93,21 +93,21 @@ class BadAreas:
         return replace(self, limit=max(self.limit, float(np.median(there)) + 4 * spread))
 
 
-def _dilate_by_disc(values: npt.NDArray[np.bool_], radius_px: float) -> npt.NDArray[np.bool_]:
+def dilate_by_disc(values: npt.NDArray[np.bool_], radius_px: float) -> npt.NDArray[np.bool_]:
     """Dilation by a disc."""
     if not values.any():
         return values
     return np.asarray(ndimage.distance_transform_edt(~values) <= radius_px)
 
 
-def _open_by_disc(values: npt.NDArray[np.bool_], radius_px: float) -> npt.NDArray[np.bool_]:
+def open_by_disc(values: npt.NDArray[np.bool_], radius_px: float) -> npt.NDArray[np.bool_]:
     """Opening by a disc: only what holds a whole disc is left. Beyond the border is as its nearest pixel."""
     if not values.any() or values.all():
         return values
     margin = int(np.ceil(radius_px)) + 1
     padded = np.pad(values, margin, mode="edge")
     eroded = np.asarray(ndimage.distance_transform_edt(padded) > radius_px)
-    grown = _dilate_by_disc(eroded, radius_px)
+    grown = dilate_by_disc(eroded, radius_px)
     return grown[margin : margin + values.shape[0], margin : margin + values.shape[1]]
 
 
@@ -137,11 +137,11 @@ def bad_areas(small: SmallImage, mean_sigma: float = MEAN_SIGMA, deviation_sigma
     """
     radius = 0.8 * small.radius_px
     split = tell_ice_from_carbon(small.grey, small.radius_px)
-    carbon = _open_by_disc(split.carbon, small.radius_px) if split.clear else np.zeros(small.shape_here, bool)
+    carbon = open_by_disc(split.carbon, small.radius_px) if split.clear else np.zeros(small.shape_here, bool)
     means = disc_mean(small.grey, radius)
     carbon |= carbon_beyond_fringe(means, small.radius_px)
     # Discs that reach onto carbon do not have the mean of ice.
-    ice = ~_dilate_by_disc(carbon, radius) & ~split.blank
+    ice = ~dilate_by_disc(carbon, radius) & ~split.blank
     if ice.mean() < _LEAST_ICE:
         ice = ~carbon
     # A plane first: a quadratic would bend into carbon that is not yet left out. On a strip of ice it would be free.
@@ -151,7 +151,7 @@ def bad_areas(small: SmallImage, mean_sigma: float = MEAN_SIGMA, deviation_sigma
     logs = log_deviation(disc_mean(fine_power(small.grey, small.radius_px / 2), 1.2 * small.radius_px))
     away = np.abs(logs - np.median(logs[ice]))
     rough = away > deviation_sigma * max(robust_sigma(logs[ice]), 0.05)
-    rough = _open_by_disc(rough, 1.5 * small.radius_px) | carbon
+    rough = open_by_disc(rough, 1.5 * small.radius_px) | carbon
     if small.left_out is not None:
         rough |= small.left_out
     return BadAreas((rest / max(sigma, 1e-6)).astype(np.float32), rough, mean_sigma, small.radius_px)

@@ -35,6 +35,7 @@ from verglas.io.micrographs import MICROGRAPH, PATH, PIXEL, join_ctf
 from verglas.io.rules import written_name
 from verglas.picking import (
     Averages,
+    FilamentSettings,
     PickExamples,
     PickMerit,
     PickResult,
@@ -46,6 +47,7 @@ from verglas.picking import (
     pick_detailed,
     roc_curve,
     teach,
+    trace_detailed,
 )
 from verglas.picking.particles import MERIT, Templates
 from verglas.run.candidates import FOLDER as CANDIDATES
@@ -55,7 +57,7 @@ from verglas.run.extract import Microscope
 from verglas.run.parallel import in_order
 from verglas.run.reasons import most_common_reason, without_name
 from verglas.run.tenure import Tenure, tenure
-from verglas.types import Optics, Picks
+from verglas.types import Micrograph, Optics, Picks
 from verglas.types.arrays import FloatArray
 from verglas.types.verdict import Verdict
 
@@ -103,6 +105,8 @@ class PickJob:
         Discs in which nothing is picked, drawn by a person (:class:`verglas.run.candidates.LeftOut`).
     examples : Path, optional
         Picks of some particles on some of the micrographs, which teach the methods by features.
+    filaments : FilamentSettings, optional
+        Trace filaments, whose width is ``diameter_A``, instead of particles.
     """
 
     micrographs: Sequence[str]
@@ -118,6 +122,7 @@ class PickJob:
     one_file: bool = False
     leave_out: Path | None = None
     examples: Path | None = None
+    filaments: FilamentSettings | None = None
 
 
 @dataclass(frozen=True)
@@ -222,6 +227,8 @@ def pick_files(job: PickJob, *, listener: ListenerChoice = "screen") -> PickSumm
     names = [str(name) for name in table[MICROGRAPH]]
     areas = [None] * len(table) if job.leave_out is None else LeftOut(job.leave_out).of(names)
     settings = {k: v for k, v in asdict(job.settings).items() if v is not None} | {"diameter_A": job.diameter_A}
+    if job.filaments is not None:
+        settings |= {"filaments": asdict(job.filaments)}
     with shown_to(listener) as heard, tenure(job.out, "pick", heard) as held:
         for folder in (CANDIDATES, *(["pictures"] if job.pictures else [])):
             (job.out / folder).mkdir(exist_ok=True)
@@ -312,6 +319,25 @@ def _optics(row: pd.Series[Any]) -> Optics | None:
     return Optics(**{name: [value] for name, value in values.items()})  # type: ignore[arg-type]
 
 
+def _searched(
+    job: PickJob, micrograph: Micrograph, optics: Optics | None, given: _Given, number: int, threads: int | None
+) -> PickResult:
+    """Particles of a micrograph, or segments of its filaments."""
+    left_out = given.areas[number]
+    if job.filaments is not None:
+        return trace_detailed(micrograph, job.diameter_A, job.filaments, left_out=left_out, threads=threads)
+    return pick_detailed(
+        micrograph,
+        job.diameter_A,
+        templates=given.templates,
+        settings=job.settings,
+        threads=threads,
+        optics=optics if given.templates is not None else None,
+        left_out=left_out,
+        examples=given.taught,
+    )
+
+
 def _pixel(row: pd.Series[Any]) -> float | None:
     return float(row[PIXEL]) if PIXEL in row and np.isfinite(row[PIXEL]) else None
 
@@ -328,16 +354,7 @@ def _pick_one(
     optics = _optics(row)
     try:
         micrograph = replace(read_micrograph(row[PATH], _pixel(row)), name=name)
-        result = pick_detailed(
-            micrograph,
-            job.diameter_A,
-            templates=given.templates,
-            settings=job.settings,
-            threads=threads,
-            optics=optics if given.templates is not None else None,
-            left_out=given.areas[number],
-            examples=given.taught,
-        )
+        result = _searched(job, micrograph, optics, given, number, threads)
     # One micrograph must not end a session of thousands: why it failed stands in the account.
     except (VerglasError, OSError, MemoryError) as error:
         return _Done(number, name, reason=without_name(error, name))

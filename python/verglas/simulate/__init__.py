@@ -9,6 +9,7 @@ from typing import Any
 
 from verglas.simulate import noise, scattering, text
 from verglas.simulate.density import density
+from verglas.simulate.filaments import FilamentTruth, filaments
 from verglas.simulate.imaging import Imaging, Simulation, Truth, draw_truth
 from verglas.simulate.micrographs import MicrographTruth, Scene, micrograph
 from verglas.simulate.model import Model
@@ -22,6 +23,7 @@ from verglas.simulate.reader import read_model
 
 __all__ = [
     "SNR",
+    "FilamentTruth",
     "Imaging",
     "MicrographTruth",
     "MixedBlur",
@@ -36,6 +38,7 @@ __all__ = [
     "density",
     "draw_truth",
     "exit_wave",
+    "filaments",
     "hinge",
     "image_of_wave",
     "measured_snr",

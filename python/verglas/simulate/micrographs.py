@@ -351,12 +351,12 @@ def _noise(scene: Scene, carbon: npt.NDArray[np.bool_], seed: int) -> Float32Arr
             np.sqrt((scene.carbon_power - 1) * scene.ice)
         )
         scatterers[: scene.shape[0], : scene.shape[1]] += extra * carbon
-    noise = noise + _apply_optics(scene, scatterers)
+    noise = noise + apply_optics(scene, scatterers)
     variance = float(noise[~carbon].var(dtype=np.float64)) if not carbon.all() else float(noise.var(dtype=np.float64))
     return (noise / np.sqrt(variance)).astype(np.float32)
 
 
-def _apply_optics(scene: Scene, scatterers: Float32Array) -> Float32Array:
+def apply_optics(scene: Scene, scatterers: Float32Array) -> Float32Array:
     """Modulate by the CTF of every place: linear between a few defoci across a tilted specimen."""
     side = len(scatterers)
     spectrum = scipy.fft.rfft2(scatterers)
