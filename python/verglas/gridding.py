@@ -7,6 +7,8 @@ Arrays on a GPU are transformed there.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import numpy as np
@@ -72,24 +74,32 @@ def to_grid(data: npt.ArrayLike, grid: Grid, *, threads: int | None = None) -> n
     extent, padded = grid.extent, grid.padded
     correction = xp.asarray((1.0 / grid.window_transform()).astype(np.float32))
     # x: kx = 0 .. P/2 by a real transform; the grid may reach past Nyquist by its margin, where the transform repeats.
-    k = np.arange(-grid.halo, extent + 1)
-    # n=padded puts the zeros behind the box, so the origin is voxel 0 here; the phases move it to voxel box // 2,
-    # without the copies of a centred padding.
-    step = fft.rfft(volume * correction, n=padded, axis=2, **more)
-    step = _take_half(step, k, padded) * xp.asarray(_centre_phase(k, grid.box, padded))
     # y and z: complex transforms of what is left.
-    k = np.arange(-extent, extent + 1)
+    kx, k = np.arange(-grid.halo, extent + 1), np.arange(-extent, extent + 1)
+    phase_x = xp.asarray(_centre_phase(kx, grid.box, padded))
     phase, places = xp.asarray(_centre_phase(k, grid.box, padded)), xp.asarray(k % padded)
-    step *= correction[:, None]
-    step = fft.fft(step, n=padded, axis=1, **more)[:, places] * phase[:, None]
-    step *= correction[:, None, None]
+    step = xp.empty((grid.box, len(k), len(kx)), np.complex64)
     # The last columns of a row are there for the kernels' vector loads only: they stay 0.
     out = xp.zeros(grid.shape, np.complex64)
-    columns = grid.halo + 1 + extent
-    for begin in range(0, step.shape[1], 16):  # blocks of rows bound the scratch of the last axis
-        rows = slice(begin, begin + 16)
+
+    # n=padded puts the zeros behind the box, so the origin is voxel 0 here; the phases move it to voxel box // 2,
+    # without the copies of a centred padding.
+    def transform_plane(planes: slice) -> None:
+        block = fft.rfft(volume[planes] * correction, n=padded, axis=2, **more)
+        block = _take_half(block, kx, padded) * phase_x
+        block *= correction[:, None]
+        block = fft.fft(block, n=padded, axis=1, **more)[:, places] * phase[:, None]
+        block *= correction[planes, None, None]
+        step[planes] = block
+
+    def transform_z(rows: slice) -> None:
         block = fft.fft(step[:, rows], n=padded, axis=0, **more)
-        out[:, rows, :columns] = block[places] * phase[:, None, None]
+        out[:, rows, : len(kx)] = block[places] * phase[:, None, None]
+
+    # On the host every thread takes blocks of its own: the sums between the transforms take longer than these.
+    workers = more.pop("workers", 1)
+    in_blocks(transform_plane, grid.box, 8 if xp is np else grid.box, workers)
+    in_blocks(transform_z, len(k), 16, workers)
     return out
 
 
@@ -111,7 +121,7 @@ def from_grid(
     values: npt.NDArray,
     grid: Grid,
     *,
-    factor: npt.NDArray | None = None,
+    factor: npt.NDArray | Callable[[slice, slice], npt.NDArray] | None = None,
     box: int | None = None,
     threads: int | None = None,
 ) -> npt.NDArray[np.float32]:
@@ -126,8 +136,8 @@ def from_grid(
         Sums after ``ops.fold``.
     grid : Grid
         Where they lie.
-    factor : grid.shape float, optional
-        f, multiplied with the values; 1 without.
+    factor : grid.shape float, or callable, optional
+        f, multiplied with the values; 1 without. A function is asked for f of some rows y and columns x of all planes.
     box : int, optional
         Side of the result; the grid's by default, at most its padded side.
     threads : int, optional
@@ -152,8 +162,9 @@ def from_grid(
     >>> bool(m[4, 4, 4] == m.min())
     True
     """
-    if values.shape != grid.shape or (factor is not None and factor.shape != grid.shape):
-        got = values.shape if factor is None else f"{values.shape} and a factor of shape {factor.shape}"
+    shape_of_factor = getattr(factor, "shape", grid.shape)
+    if values.shape != grid.shape or shape_of_factor != grid.shape:
+        got = values.shape if factor is None else f"{values.shape} and a factor of shape {shape_of_factor}"
         raise InputError(f"from_grid: expected values of shape {grid.shape}, got {got}")
     xp = array_module(values)
     fft, more = fourier.transforms(values, threads)
@@ -164,19 +175,50 @@ def from_grid(
     correction = xp.asarray((1.0 / grid.window_transform(box)).astype(np.float32))
     k = np.arange(-extent, extent + 1)
     kx = np.arange(0, extent + 1)
+    columns = slice(grid.halo, grid.halo + len(kx))
     phase = xp.asarray(np.conj(_centre_phase(k, box, padded)))
+    phase_x = xp.asarray(np.conj(_centre_phase(kx, box, padded)))
     half = xp.empty((box, len(k), len(kx)), np.complex64)
-    for begin in range(0, len(k), 16):
-        rows = slice(begin, begin + 16)
-        here = np.s_[:, rows, grid.halo : grid.halo + len(kx)]
-        block = values[here] if factor is None else values[here] * factor[here]
+    out = xp.empty((box, box, box), np.float32)
+
+    # norm="forward" leaves out the 1 / P of an inverse: this is the adjoint of to_grid, a plain sum.
+    def transform_z(rows: slice) -> None:
+        here = np.s_[:, rows, columns]
+        block = values[here]
+        if factor is not None:
+            block = block * (factor(rows, columns) if callable(factor) else factor[here])
         block = block.astype(np.complex64) * phase[:, None, None]
-        # norm="forward" leaves out the 1 / P of an inverse: this is the adjoint of to_grid, a plain sum.
         half[:, rows] = fft.ifft(_wrap(block, k, padded, axis=0), axis=0, norm="forward", **more)[:box]
-    half = _wrap(half * phase[:, None], k, padded, axis=1)
-    half = fft.ifft(half, axis=1, norm="forward", **more)[:, :box]
-    half = half * xp.asarray(np.conj(_centre_phase(kx, box, padded)))
-    folded = xp.zeros((box, box, padded // 2 + 1), np.complex64)
+
+    def transform_plane(planes: slice) -> None:
+        block = _wrap(half[planes] * phase[:, None], k, padded, axis=1)
+        block = fft.ifft(block, axis=1, norm="forward", **more)[:, :box] * phase_x
+        block = _as_real_transform(block, kx, padded, extent)
+        real = fft.irfft(block, n=padded, axis=2, norm="forward", **more)[..., :box]
+        out[planes] = real * correction[planes, None, None] * correction[:, None] * correction
+
+    # On the host every thread takes blocks of its own: the sums between the transforms take longer than these.
+    workers = more.pop("workers", 1)
+    in_blocks(transform_z, len(k), 16, workers)
+    in_blocks(transform_plane, box, 8 if xp is np else box, workers)
+    return out
+
+
+def in_blocks(work: Callable[[slice], None], length: int, step: int, threads: int) -> None:
+    """Do work that fills places of its own for each block of an axis, on so many threads."""
+    blocks = [slice(begin, begin + step) for begin in range(0, length, step)]
+    if threads == 1:
+        for block in blocks:
+            work(block)
+        return
+    with ThreadPoolExecutor(min(threads, len(blocks))) as pool:
+        list(pool.map(work, blocks))
+
+
+def _as_real_transform(half: npt.NDArray, kx: npt.NDArray[np.int64], padded: int, extent: int) -> npt.NDArray:
+    """Columns kx = 0 .. extent as those of a real transform of the padded side."""
+    xp = array_module(half)
+    folded = xp.zeros((*half.shape[:2], padded // 2 + 1), np.complex64)
     inside = kx <= padded // 2
     folded[..., : inside.sum()] = half[..., : inside.sum()]
     for column in np.flatnonzero(~inside):  # beyond Nyquist by the margin: where the transform repeats
@@ -184,8 +226,7 @@ def from_grid(
     if extent >= padded // 2 and padded % 2 == 0:
         # Nyquist stands once in a real transform but was counted as k and -k: both halves are the same sample.
         folded[..., padded // 2] *= 2.0
-    real = fft.irfft(folded, n=padded, axis=2, norm="forward", **more)[..., :box]
-    return real * correction[:, None, None] * correction[:, None] * correction
+    return folded
 
 
 def _add_beyond(folded: npt.NDArray, values: npt.NDArray, k: int, padded: int) -> None:

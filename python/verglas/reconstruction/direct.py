@@ -10,6 +10,7 @@ of Abrishami et al. 2015). Quicker than least squares and needs no second grid; 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -38,10 +39,38 @@ def grid_shells(grid: ops.Grid, planes: slice = slice(None), *, like: Array | No
     0
     """
     xp = array_module(like)
+    if xp is np:
+        return _shell_of_square(grid)[_squares(grid, planes)]
     k = xp.arange(-grid.extent, grid.extent + 1, dtype=np.float64)
     x = xp.arange(grid.shape[2], dtype=np.float64) - grid.halo
     radius = xp.sqrt(k[planes, None, None] ** 2 + k[:, None] ** 2 + x**2)
     return xp.rint(radius * grid.box / grid.padded).astype(np.int64)
+
+
+def _squares(grid: ops.Grid, planes: slice, rows: slice = slice(None), columns: slice = slice(None)) -> Array:
+    """Squared distance from the origin of some points of the grid, in whole steps: an index of tables, made quickly."""
+    k = np.arange(-grid.extent, grid.extent + 1, dtype=np.int32) ** 2
+    x = (np.arange(grid.shape[2], dtype=np.int32) - grid.halo) ** 2
+    return k[planes, None, None] + (k[rows, None] + x[columns])
+
+
+@lru_cache(maxsize=4)
+def _shell_of_square(grid: ops.Grid) -> npt.NDArray[np.int64]:
+    """Shell number by squared distance."""
+    furthest = max(grid.halo, grid.shape[2] - 1 - grid.halo)
+    radius = np.sqrt(np.arange(2 * grid.extent**2 + furthest**2 + 1, dtype=np.float64))
+    return np.rint(radius * grid.box / grid.padded).astype(np.int64)
+
+
+@lru_cache(maxsize=4)
+def _shell_sizes(grid: ops.Grid) -> npt.NDArray[np.int64]:
+    """Stored points of each shell in use."""
+    count = grid.max_radius + 1
+    sizes = np.zeros(count, np.int64)
+    for planes in _planes(np.empty(grid.shape[0])):
+        shells = np.minimum(grid_shells(grid, planes), count).ravel()
+        sizes += np.bincount(shells, minlength=count + 1)[:count]
+    return sizes
 
 
 @dataclass(frozen=True)
@@ -106,12 +135,8 @@ def density_weights(
         raise InputError("reconstruct: no image carries any weight; check the CTF and the selection of particles")
     xp = array_module(weights)
     count = grid.max_radius + 1
-    means = _shell_means(weights, grid)
-    # Without an SSNR a thousandth of the shell's mean weight: enough that a point with next to no data does not
-    # explode.
-    ratio = np.full(count, 1e3) if ssnr is None else np.maximum(np.asarray(ssnr, np.float64), 1e-3)
-    if ratio.shape != (count,):
-        raise InputError(f"ssnr: expected one value per shell 0 .. {count - 1}, got shape {ratio.shape}")
+    means = shell_means(weights, grid)
+    ratio = _ratio(ssnr, count)
     if iterations == 0:
         return DensityWeights(_regularised_inverse(weights, grid, means / ratio), float("nan"))
     if xp is not np:
@@ -130,13 +155,21 @@ def density_weights(
     return DensityWeights(omega, float(np.sqrt(np.mean((density[judged] - 1.0) ** 2))))
 
 
+def _ratio(ssnr: npt.ArrayLike | None, count: int) -> FloatArray:
+    """Shell mean of the weights over the prior; a thousandth of the mean bounds a point with next to no data."""
+    ratio = np.full(count, 1e3) if ssnr is None else np.maximum(np.asarray(ssnr, np.float64), 1e-3)
+    if ratio.shape != (count,):
+        raise InputError(f"ssnr: expected one value per shell 0 .. {count - 1}, got shape {ratio.shape}")
+    return ratio
+
+
 def _planes(array: Array) -> list[slice]:
     """What is worked on at once: some planes on the host, all of them on a GPU."""
     step = _PLANES if array_module(array) is np else len(array)
     return [slice(begin, begin + step) for begin in range(0, len(array), step)]
 
 
-def _shell_means(weights: Array, grid: ops.Grid) -> npt.NDArray[np.float64]:
+def shell_means(weights: Array, grid: ops.Grid) -> npt.NDArray[np.float64]:
     """Mean of the weights over each shell in use, on the host.
 
     On a GPU a pass per shell: a histogram there adds in any order, and the same sums would give other maps.
@@ -148,21 +181,25 @@ def _shell_means(weights: Array, grid: ops.Grid) -> npt.NDArray[np.float64]:
         masks = (of_point == shell for shell in range(count))
         pairs = [(mine.sum(), xp.where(mine, weights, 0.0).sum()) for mine in masks]
         return (xp.stack([t for _, t in pairs]) / xp.maximum(xp.stack([n for n, _ in pairs]), 1)).get()
-    number, total = np.zeros(count), np.zeros(count)
+    total, table = np.zeros(count), np.minimum(_shell_of_square(grid), count)
     for planes in _planes(weights):
-        shells = np.minimum(grid_shells(grid, planes), count).ravel()
-        number += np.bincount(shells, minlength=count + 1)[:count]
+        shells = table[_squares(grid, planes)].ravel()
         total += np.bincount(shells, weights=weights[planes].ravel(), minlength=count + 1)[:count]
-    return total / np.maximum(number, 1)
+    return total / np.maximum(_shell_sizes(grid), 1)
 
 
 def _regularised_inverse(weights: Array, grid: ops.Grid, prior: Array) -> Array:
     """1 / (w + prior of the shell); 0 beyond the last shell and where nothing is known."""
     xp = array_module(weights)
     beyond = xp.asarray(np.append(prior, np.inf))
+    if xp is np:
+        table = beyond[np.minimum(_shell_of_square(grid), len(prior))]
     omega = xp.zeros_like(weights)
     for planes in _planes(weights):
-        total = weights[planes] + beyond[xp.minimum(grid_shells(grid, planes, like=weights), len(prior))]
+        if xp is np:
+            total = weights[planes] + table[_squares(grid, planes)]
+        else:
+            total = weights[planes] + beyond[xp.minimum(grid_shells(grid, planes, like=weights), len(prior))]
         omega[planes] = _reciprocal(total, total > 0)
     return omega
 
@@ -195,12 +232,68 @@ def invert(sums: ops.GridSums, weights: DensityWeights, *, threads: int | None =
     """
     if sums.values is None:
         raise InputError("invert: the sums hold no values")
-    grid = sums.grid
+    return gridding.from_grid(sums.values, sums.grid, factor=weights.omega, threads=threads) * _scale(sums.grid)
+
+
+def solve(
+    sums: ops.GridSums, *, ssnr: FloatArray | None = None, means: FloatArray | None = None, threads: int | None = None
+) -> npt.NDArray[np.float32]:
+    """Map from folded sums: :func:`density_weights` and :func:`invert` in one, the same to the last bit.
+
+    On the host the weights are made where they are used: no grid of them is ever held.
+
+    Parameters
+    ----------
+    sums : GridSums
+        Values and weights, folded and symmetrised.
+    ssnr : (max_radius + 1,) float64, optional
+        As in :func:`density_weights`.
+    means : (max_radius + 1,) float64, optional
+        :func:`shell_means` of the weights, where they are known already.
+    threads : int, optional
+        Threads; all by default. The result does not depend on it.
+
+    Returns
+    -------
+    (N, N, N) float32
+
+    Raises
+    ------
+    InputError
+        All weights are zero, or ``ssnr`` has another length.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from verglas import ops
+    >>> from verglas.reconstruction.direct import density_weights, invert, solve
+    >>> sums = ops.GridSums.zeros(ops.Grid(8))
+    >>> sums.values[...] = 1
+    >>> sums.weights[...] = 2
+    >>> bool((solve(sums) == invert(sums, density_weights(sums.weights, sums.grid))).all())
+    True
+    """
+    weights, grid = sums.weights, sums.grid
+    if weights is None or array_module(weights) is not np or sums.values is None:
+        assert weights is not None
+        return invert(sums, density_weights(weights, grid, ssnr=ssnr), threads=threads)
+    means = shell_means(weights, grid) if means is None else means
+    if not means.any():
+        raise InputError("reconstruct: no image carries any weight; check the CTF and the selection of particles")
+    ratio = _ratio(ssnr, grid.max_radius + 1)
+    table = np.append(means / ratio, np.inf)[np.minimum(_shell_of_square(grid), len(ratio))]
+
+    def omega(rows: slice, columns: slice) -> Array:
+        total = weights[:, rows, columns] + table[_squares(grid, slice(None), rows, columns)]
+        return _reciprocal(total, total > 0)
+
+    return gridding.from_grid(sums.values, grid, factor=omega, threads=threads) * _scale(grid)
+
+
+def _scale(grid: ops.Grid) -> np.float32:
     # The local mean of the values is the map's transform convolved with the window over the window's integral.
     peak = float(grid.window_transform()[grid.box // 2]) ** 3
-    return gridding.from_grid(sums.values, grid, factor=weights.omega, threads=threads) * np.float32(
-        peak / grid.padded**3
-    )
+    return np.float32(peak / grid.padded**3)
 
 
 def fft_weights(weights: Array, grid: ops.Grid) -> FloatArray:

@@ -201,7 +201,12 @@ def finish(sums: ops.GridSums, symmetry: Symmetry, *, threads: int | None = None
 
 
 def solve(
-    sums: ops.GridSums, symmetry: Symmetry, *, ssnr: FloatArray | None = None, threads: int | None = None
+    sums: ops.GridSums,
+    symmetry: Symmetry,
+    *,
+    ssnr: FloatArray | None = None,
+    means: FloatArray | None = None,
+    threads: int | None = None,
 ) -> Float32Array:
     """Map from finished sums, divided on the grid; with the SSNR of each shell, a Wiener filter.
 
@@ -215,6 +220,8 @@ def solve(
         The group that they were inserted under.
     ssnr : (shells,) float64, optional
         To the last shell of the sums.
+    means : (shells,) float64, optional
+        Mean weight of each shell (:func:`verglas.reconstruction.direct.shell_means`), where it is known already.
     threads : int, optional
         Threads; all by default.
 
@@ -222,9 +229,7 @@ def solve(
     -------
     (N, N, N) float32
     """
-    assert sums.weights is not None
-    weights = direct.density_weights(sums.weights, sums.grid, ssnr=ssnr)
-    volume = to_host(direct.invert(sums, weights, threads=threads))
+    volume = to_host(direct.solve(sums, ssnr=ssnr, means=means, threads=threads))
     # Sums under a group that maps the grid onto itself are symmetric already.
     if len(symmetry.cosets) == 1:
         return volume

@@ -21,7 +21,7 @@ from verglas import filters, fourier, ops
 from verglas.assessment import corrected_fsc, fsc, randomise_phases, solvent_mask
 from verglas.assessment.phase_randomisation import vouches_for
 from verglas.assessment.postprocess import PostprocessSettings
-from verglas.reconstruction.direct import fft_weights
+from verglas.reconstruction.direct import fft_weights, shell_means
 from verglas.reconstruction.sums import finish
 from verglas.reconstruction.sums import solve as sums_to_map
 from verglas.refinement.prior.choice import PLAIN, Choice
@@ -66,17 +66,24 @@ class ClassMaps:
     choice: Choice = Choice(PLAIN)  # noqa: RUF009 (frozen)
 
 
-def solve(problem: RefineProblem, sums: ops.GridSums, ssnr: FloatArray | None, radius: int) -> Float32Array:
+def solve(
+    problem: RefineProblem,
+    sums: ops.GridSums,
+    ssnr: FloatArray | None,
+    radius: int,
+    means: FloatArray | None = None,
+) -> Float32Array:
     """Map from finished sums; with the SSNR of each shell, regularised (:func:`verglas.reconstruction.sums.solve`).
 
     A class may have lost all its particles of a half set: its map is zero, and the iteration goes on without it.
     """
-    if sums.weights is not None and not sums.weights.any():
+    means = _shell_means(sums) if means is None else means
+    if not means.any():
         return np.zeros((problem.box,) * 3, np.float32)
     if problem.correlation and ssnr is not None:
         # FREALIGN's constant: SSNR of every shell the same fraction (Grigorieff 2007, J. Struct. Biol. 157, 117).
         ssnr = np.full(radius + 1, 1 / problem.settings.wiener_k)
-    return sums_to_map(sums, problem.operators, ssnr=ssnr, threads=problem.threads)
+    return sums_to_map(sums, problem.operators, ssnr=ssnr, means=means, threads=problem.threads)
 
 
 def class_maps(
@@ -115,7 +122,8 @@ def class_maps(
         For priors that write files.
     """
     done = [finish(sums.pop(0), problem.operators, threads=problem.threads) for _ in range(2)]
-    raw = np.stack([solve(problem, s, None, radius) for s in done])
+    means = [_shell_means(s) for s in done]
+    raw = np.stack([solve(problem, s, None, radius, m) for s, m in zip(done, means, strict=True)])
     unmasked, masked = (np.nan_to_num(curve) for curve in half_fsc(problem, raw, mask))  # NaN: one of them is empty
     unmasked[radius + 1 :] = masked[radius + 1 :] = 0  # nothing was inserted there
     where = problem.sphere if mask is None else mask
@@ -132,7 +140,9 @@ def class_maps(
             assert of_these.weights is not None
             return fft_weights(of_these.weights, of_these.grid)
 
-        return MapSource(name, half_sets, plain, partial(solve, problem, of_these, radius=radius), weights)
+        return MapSource(
+            name, half_sets, plain, partial(solve, problem, of_these, radius=radius, means=means[number]), weights
+        )
 
     made = {
         name: np.stack([regularise(source(number, f"half{number + 1}")) for number in (0, 1)])
@@ -142,9 +152,16 @@ def class_maps(
     halves, both = made[choice.name], None
     if joint:
         done[0] += done.pop()  # in place: the sums of both would be a third grid
+        means[0] = _shell_means(done[0])
         both = _limit_band(problem, fitted[choice.name](source(0, "both", 2)), radius)
         raw = np.stack([_limit_band(problem, v, radius) for v in raw])
     return ClassMaps(join_halves(problem, halves), raw, both, unmasked, masked, choice)
+
+
+def _shell_means(sums: ops.GridSums) -> FloatArray:
+    """Of the weights; looked at by every map that is made of the sums."""
+    assert sums.weights is not None
+    return shell_means(sums.weights, sums.grid)
 
 
 def _limit_band(problem: RefineProblem, volume: Float32Array, radius: int) -> Float32Array:
