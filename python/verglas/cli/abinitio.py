@@ -10,10 +10,11 @@ import typer
 
 from verglas.cli.options import with_settings
 from verglas.run.abinitio import AbInitioSettings, abinitio_files
+from verglas.run.abinitio_averages import AVERAGES_METHODS, AveragesJob, averages_files
 from verglas.run.common_lines import CommonLinesJob, common_lines_files
 
 _COMMON_LINES = "common-lines"  # makes a map of averages in its own way, and reads few of the settings
-_METHODS = ("em", "hill-climbing", _COMMON_LINES)
+_METHODS = ("em", "hill-climbing", _COMMON_LINES, *AVERAGES_METHODS)
 
 
 def register(app: typer.Typer) -> None:
@@ -26,7 +27,12 @@ def register(app: typer.Typer) -> None:
 def abinitio(
     particles: Path = typer.Argument(..., help="Particles or class averages: RELION STAR or cryoSPARC .cs."),
     out: Path = typer.Option(..., "--out", "-o", help="Folder to write."),
-    method: str = typer.Option("em", "--method", help="em, hill-climbing, or common-lines for averages."),
+    method: str = typer.Option(
+        "em",
+        "--method",
+        help=f"em, hill-climbing; of class averages: common-lines, {', '.join(AVERAGES_METHODS)}.",
+    ),
+    maps: list[Path] = typer.Option([], "--map", help="Of swarm-consensus: a map; give it for each."),
     flip_hand: bool = typer.Option(False, "--flip-hand", help="Write the mirror image and its poses."),
     stack: Path = typer.Option(None, "--stack", help="Image stack in place of the one the file names."),
     device: str = typer.Option("cpu", "--device", help="cpu or cuda:0."),
@@ -42,7 +48,18 @@ def abinitio(
     opened while the run goes on. Stopped, the same command goes on from the last checkpoint.
     """
     if method not in _METHODS:
-        raise typer.BadParameter(f"expected em, hill-climbing or common-lines, got {method!r}", param_hint="--method")
+        raise typer.BadParameter(f"expected one of {', '.join(_METHODS)}, got {method!r}", param_hint="--method")
+    if method in AVERAGES_METHODS:
+        if resume:
+            raise typer.BadParameter(f"method {method} leaves no checkpoint to go on from", param_hint="--resume")
+        if stack is not None or device != "cpu":
+            raise typer.BadParameter(f"method {method} takes neither --stack nor another device than cpu")
+        made = averages_files(AveragesJob(particles, out, method, settings, maps, flip_hand, threads))
+        said = f"{made.verdict.sentence} {made.seconds:.0f} s: {out}/report.html"
+        typer.echo(json.dumps(made.summary(), indent=2) if as_json else said)
+        return
+    if maps:
+        raise typer.BadParameter("maps are taken by --method swarm-consensus", param_hint="--map")
     if method == _COMMON_LINES:
         chosen = AbInitioSettings(**settings)
         job = CommonLinesJob(

@@ -180,7 +180,7 @@ def find_common_lines(
     grid = ops.PolarGrid(box, max_radius, diameter_px=diameter, n_theta=n_theta)
     lines = ops.polar(stack, grid, threads=threads).transpose(0, 2, 1)  # (n, half circle, rings)
     if noise_power is None:
-        noise_power = _noise_power(stack, diameter, threads)
+        noise_power = noise_beyond(stack, diameter, threads)
     lines, share = _principal(lines, np.broadcast_to(np.asarray(noise_power, np.float64), (max_radius,)))
     loss = ((np.abs(lines) ** 2) * (share**2 / (1 - share**2))).sum(axis=2).astype(np.float32)
     lines *= np.sqrt(2 * share / (1 - share**2)).astype(np.float32)
@@ -188,7 +188,7 @@ def find_common_lines(
     return CommonLines(angle, score, 2 * np.pi / n_theta, lines, loss)
 
 
-def _noise_power(stack: npt.NDArray[np.float32], diameter_px: float, threads: int | None) -> float:
+def noise_beyond(stack: npt.NDArray[np.float32], diameter_px: float, threads: int | None) -> float:
     """Power next to Nyquist, where white noise is alone."""
     last = (stack.shape[-1] - 1) // 2
     whole = ops.PolarGrid(stack.shape[-1], last, diameter_px=diameter_px)
@@ -251,8 +251,8 @@ def synchronise(
     n = len(lines.angle)
     if n < _FEWEST:
         raise InputError(f"common lines: expected {_FEWEST} or more images, got {n}; see three_orientations")
-    ends = np.stack([np.cos(lines.angle), np.sin(lines.angle)], axis=-1)  # (i, j, 2): c_ij
-    weight = trust = _trust(lines.score)
+    ends = line_ends(lines)
+    weight = trust = trust_of_lines(lines)
     first_values: FloatArray | None = None
     rotations = np.zeros((n, 3, 3))
     residual = np.zeros((n, n))
@@ -260,19 +260,39 @@ def synchronise(
         values, vectors = _spectrum(ends, weight)
         first_values = values if first_values is None else first_values
         rotations = _rotations(vectors[:, :3].reshape(n, 2, 3))
-        residual = _misfit(rotations, ends)
+        residual = line_misfit(rotations, ends)
         # Never narrower than two steps of the angles: lines cannot agree more closely than they were sampled.
         width = max(2 * lines.step, float(np.median(residual[weight > 0])))
         weight = np.exp(-0.5 * (residual / width) ** 2) * trust
     assert first_values is not None
     if refine:
         rotations = refine_rotations(lines, rotations, threads=threads, progress=progress)
-        residual = _misfit(rotations, ends)
-    gap = float((first_values[2] - first_values[3]) / max(first_values[2], 1e-12))
-    off = ~np.eye(n, dtype=bool)
+    return summarise_lines(lines, rotations, first_values)
+
+
+def summarise_lines(lines: CommonLines, rotations: FloatArray, eigenvalues: FloatArray | None = None) -> Synchronised:
+    """How well orientations, however they were found, agree with the lines.
+
+    Parameters
+    ----------
+    lines : CommonLines
+    rotations : (n, 3, 3) float64
+        Columns are the axes of the image and its normal.
+    eigenvalues : (k,) float64, optional
+        Of the matrix of lines, where they are known; they are found here without.
+    """
+    ends = line_ends(lines)
+    values = _spectrum(ends, trust_of_lines(lines))[0] if eigenvalues is None else eigenvalues
+    residual = line_misfit(rotations, ends)[~np.eye(len(ends), dtype=bool)]
+    gap = float((values[2] - values[3]) / max(values[2], 1e-12))
+    agreeing = float((residual < np.deg2rad(_AGREE_DEG)).mean())
     angles = matrix_to_euler(rotations.transpose(0, 2, 1))
-    agreeing = float((residual[off] < np.deg2rad(_AGREE_DEG)).mean())
-    return Synchronised(angles, first_values, gap, float(np.rad2deg(np.median(residual[off]))), agreeing)
+    return Synchronised(angles, values, gap, float(np.rad2deg(np.median(residual))), agreeing)
+
+
+def line_ends(lines: CommonLines) -> FloatArray:
+    """Directions of all lines in their images, (i, j, 2): c_ij."""
+    return np.stack([np.cos(lines.angle), np.sin(lines.angle)], axis=-1)
 
 
 def refine_rotations(
@@ -334,14 +354,15 @@ def _relocate(lines: CommonLines, rotations: FloatArray, image: int, threads: in
         rotations[image] = trial[image]
 
 
-def _misfit(rotations: FloatArray, ends: FloatArray) -> FloatArray:
+def line_misfit(rotations: FloatArray, ends: FloatArray) -> FloatArray:
     """Angle between the two ends of each line, R_i c_ij and R_j c_ji; (n, n)."""
     three = np.einsum("iab,ijb->ija", rotations[:, :, :2], ends)
     return np.arccos(np.clip((three * three.transpose(1, 0, 2)).sum(axis=-1), -1, 1))
 
 
-def _trust(score: FloatArray) -> FloatArray:
+def trust_of_lines(lines: CommonLines) -> FloatArray:
     """Weight of every pair before anything is known of the orientations: lines of a low likelihood are mostly wrong."""
+    score = lines.score
     off = ~np.eye(len(score), dtype=bool)
     low, high = np.percentile(score[off], (20, 80))
     return np.where(off, np.clip((score - low) / max(high - low, 1e-12), 0.05, 1.0), 0.0)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, Protocol
 
 import numpy as np
+import scipy.stats
 from scipy.optimize import linear_sum_assignment
 
 from verglas import fourier
@@ -56,6 +57,14 @@ class Comparison:
     def agreement_A(self) -> float:
         """Where the FSC falls to 0.5, of the worst class."""
         return max(c.resolution_A(0.5) for c in self.curves)
+
+
+class HasEvidence(Protocol):
+    """A start, as far as a verdict needs it."""
+
+    @property
+    def evidence(self) -> FloatArray:
+        """Log evidence of each held-out image."""
 
 
 @dataclass(frozen=True)
@@ -141,7 +150,7 @@ def compare(problem: Problem, best: Start, other: Start, radius: int) -> Compari
     onto, score = {}, np.empty((classes, classes))
     for i in range(classes):
         for j in range(classes):
-            onto[i, j] = _align_onto(Map(ours[i], pixel), Map(theirs[j], pixel), radius, threads)
+            onto[i, j] = turn_onto(Map(ours[i], pixel), Map(theirs[j], pixel), radius, threads)
             score[i, j] = onto[i, j].correlation
     matches = [(i, onto[i, j]) for i, j in zip(*linear_sum_assignment(-score), strict=True)]
     curves = [aspherical_fsc(Map(ours[i], pixel), f.map, threads=threads) for i, f in matches]
@@ -155,7 +164,7 @@ def compare(problem: Problem, best: Start, other: Start, radius: int) -> Compari
 
 
 @dataclass(frozen=True)
-class _Onto:
+class Turned:
     """A map turned onto another, of the hand that fits better."""
 
     map: Map
@@ -163,7 +172,7 @@ class _Onto:
     correlation: float
 
 
-def _align_onto(target: Map, volume: Map, radius: int, threads: int | None) -> _Onto:
+def turn_onto(target: Map, volume: Map, radius: int, threads: int | None) -> Turned:
     """Turn a map onto another by what is left of both without their spherical averages."""
     flat = replace(target, data=aspherical_part(target.data))
     trials = []
@@ -171,7 +180,7 @@ def _align_onto(target: Map, volume: Map, radius: int, threads: int | None) -> _
         aligned = align_maps(flat, replace(volume, data=aspherical_part(data)), max_radius=radius, threads=threads)
         trials.append((aligned.correlation, mirrored, data, aligned.matrix))
     correlation, mirrored, data, matrix = max(trials, key=lambda m: m[0])
-    return _Onto(replace(volume, data=turned_map(data, matrix, threads=threads)), mirrored, correlation)
+    return Turned(replace(volume, data=turned_map(data, matrix, threads=threads)), mirrored, correlation)
 
 
 def common_noise(starts: Sequence[Start]) -> FloatArray:
@@ -192,37 +201,48 @@ def agreeing_starts(comparisons: Sequence[Comparison], final_resolution_A: float
     return [c for c in comparisons if c.agreement_A <= _AGREE_A * final_resolution_A]
 
 
-def judge(best: Start, blob: FloatArray, comparisons: Sequence[Comparison], final_resolution_A: float) -> Verdict:
+def judge(
+    best: HasEvidence,
+    blob: FloatArray,
+    comparisons: Sequence[Comparison],
+    final_resolution_A: float,
+    items: str = "particles",
+    baseline: str = "a round blob",
+) -> Verdict:
     """Verdict from evidence and agreement.
 
     Parameters
     ----------
-    best : Start
+    best : HasEvidence
     blob : (held out,) float64
         Evidence of the spherical average.
     comparisons : sequence of Comparison
         All other starts with the best.
     final_resolution_A : float
         Of the data used.
+    items, baseline : str
+        What the images are, and what the map is compared with, in words.
     """
     # The evidence of a map without density is 0: an overfitted blob must not make the map look good.
     difference = best.evidence - blob if blob.mean() > 0 else best.evidence
     gain, error = float(difference.mean()), float(difference.std(ddof=1) / np.sqrt(len(difference)))
     agreeing = 1 + len(agreeing_starts(comparisons, final_resolution_A))
     total = 1 + len(comparisons)
-    has_structure = gain > max(_SIGMAS * error, _LEAST_GAIN)
+    # Student's quantile where the normal one is three: of a few averages a standard error is itself uncertain.
+    sigmas = float(scipy.stats.t.ppf(scipy.stats.norm.cdf(_SIGMAS), len(difference) - 1))
+    has_structure = gain > max(sigmas * error, _LEAST_GAIN)
     if not has_structure:
         return Verdict(
             "noise",
-            "No structure: particles that no start learned from are explained no better by the map than by a round "
-            f"blob ({gain:+.2f} +- {error:.2f} nats per particle). Do not refine this map; look at the particles.",
+            f"No structure: {items} that no start learned from are explained no better by the map than by {baseline} "
+            f"({gain:+.2f} +- {error:.2f} nats each). Do not refine this map; look at the {items}.",
             gain,
             error,
             agreeing,
             total,
         )
     better = (
-        "particles that no start learned from are explained better than by a round blob, "
+        f"{items} that no start learned from are explained better than by {baseline}, "
         f"by {gain:.1f} nats of log-likelihood each"
     )
     if total == 1:
@@ -234,12 +254,12 @@ def judge(best: Start, blob: FloatArray, comparisons: Sequence[Comparison], fina
         kind = "undecided"
         sentence = (
             f"The {total} starts ended in different maps; {better}, but which map is right is not known. Make more "
-            "starts, or use more particles."
+            f"starts, or use more {items}."
         )
     else:
         kind = "found" if 2 * agreeing >= total else "minority"
         few = "Only " if kind == "minority" else ""
-        doubt = " Most starts ended elsewhere: look at the map before it is refined, or use more particles."
+        doubt = f" Most starts ended elsewhere: look at the map before it is refined, or use more {items}."
         sentence = (
             f"{few}{agreeing} of {total} starts agree; {better}. The hand is undetermined: the mirror image explains "
             f"the images as well.{doubt if few else ''}"

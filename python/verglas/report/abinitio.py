@@ -51,6 +51,8 @@ class AbInitioShown:
     settings : mapping
     symmetry : SymmetryFound, optional
         Where it was searched.
+    items, baseline : str
+        What the images are, and what held-out ones compare the map with.
     """
 
     summary: Mapping[str, Any]
@@ -62,6 +64,8 @@ class AbInitioShown:
     angles_deg: npt.NDArray[np.float64]
     settings: Mapping[str, Any]
     symmetry: SymmetryFound | None = None
+    items: str = "particles"
+    baseline: str = "a round blob"
 
 
 @dataclass(frozen=True)
@@ -116,7 +120,7 @@ def abinitio_page(shown: AbInitioShown, footer: str = "") -> Page:
     numbers = {
         "verdict": _TITLES[verdict.kind],
         "starts that agree": f"{verdict.agreeing} of {verdict.starts}",
-        "held-out gain over a round blob": f"{verdict.gain:+.1f} nats per particle",
+        f"held-out gain over {shown.baseline}": f"{verdict.gain:+.1f} nats each",
         "hand": "either",
     }
     best = [Map(v * shown.sphere, shown.pixel_size_A) for v in shown.starts[0].model.volumes]
@@ -132,7 +136,7 @@ def abinitio_page(shown: AbInitioShown, footer: str = "") -> Page:
     sections.append(
         Section(
             "Viewing directions",
-            "Of all particles, against the map above.",
+            f"Of all {shown.items}, against the map above.",
             [
                 Picture(
                     figures.angular_distribution(shown.angles_deg, str(shown.summary.get("symmetry", "C1"))),
@@ -153,7 +157,9 @@ def _settings(settings: Mapping[str, Any]) -> Section:
 def _shares(shown: AbInitioShown) -> str:
     weights = shown.starts[0].model.class_weight
     if len(weights) == 1:
-        return f"Of start {shown.starts[0].number + 1}, which best explains the particles that no start learned from."
+        return (
+            f"Of start {shown.starts[0].number + 1}, which best explains the {shown.items} that no start learned from."
+        )
     return "Shares of the classes: " + ", ".join(f"{k}: {100 * w:.0f} %" for k, w in enumerate(weights, 1)) + "."
 
 
@@ -186,11 +192,12 @@ def _starts(shown: AbInitioShown, best: Sequence[Map]) -> Section:
         (f"start {s.number + 1}", f"{s.score:.2f}", "best" if i == 0 else _agreement_text(shown, s.number))
         for i, s in enumerate(shown.starts)
     ]
-    blocks.append(Table(("", "log-likelihood of held-out particles, nats each", "agrees with the best to"), rows))
+    blocks.append(Table(("", f"log-likelihood of held-out {shown.items}, nats each", "agrees with the best to"), rows))
     return Section(
         "Every start",
-        "Ranked by the log-likelihood of particles that no start was fitted to, in nats (natural units: one nat more "
-        "makes an image e = 2.7 times as probable). Maps are turned onto the best, mirrored where that fits it better.",
+        f"Ranked by the log-likelihood of {shown.items} that no start was fitted to, in nats (natural units: one nat "
+        "more makes an image e = 2.7 times as probable). Maps are turned onto the best, mirrored where that fits it "
+        "better.",
         blocks,
     )
 
@@ -225,8 +232,8 @@ def _agreement(shown: AbInitioShown) -> Section:
         "Agreement",
         "FSC of every other start with the best, both without their spherical averages, which agree whatever the poses "
         "are. "
-        "All starts are made from the same particles, so this is no resolution: it says whether the map depends on the "
-        "start.",
+        f"All starts are made from the same {shown.items}, so this is no resolution: it says whether the map depends "
+        "on the start.",
         [Picture(figures.fsc(curves, (0.5,), legend_at=0.5), "FSC of every start with the best")],
     )
 

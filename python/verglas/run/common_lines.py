@@ -116,7 +116,7 @@ def common_lines_files(job: CommonLinesJob, *, listener: ListenerChoice = "scree
             f"common lines: expected symmetry C1, got {job.symmetry}: where the axes lie is not known yet; "
             "refine the map with it"
         )
-    images, pixel_size_A, used = _averages(job.averages)
+    images, pixel_size_A, used = read_averages(job.averages)
     box = images.shape[-1]
     diameter = 0.8 * box * pixel_size_A if job.diameter_A is None else job.diameter_A
     if not 0 < diameter <= box * pixel_size_A:
@@ -158,7 +158,7 @@ def common_lines_files(job: CommonLinesJob, *, listener: ListenerChoice = "scree
     return result
 
 
-def _averages(path: Path) -> tuple[npt.NDArray[np.float32], float, list[int]]:
+def read_averages(path: Path) -> tuple[npt.NDArray[np.float32], float, list[int]]:
     """Images that show something, their pixel size, their numbers from 1."""
     if path.suffix.lower() in (".star", ".cs"):
         particles = read_particles(path)
