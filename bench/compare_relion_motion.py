@@ -10,7 +10,7 @@ interface (B-factor 150, patches as given). Errors are those of the motion that 
 movie; ``polynomial_all_px`` is that of the polynomial that verglas writes for other programs beside its lattice.
 Seconds are wall time, ``processor_s`` those of all threads. RELION counts the rows of TIFF files from the other edge.
 
-``--kind polynomial``: the grains move in a random field of 18 coefficients an axis; ``--kind particles``: movies of 120
+``--kind polynomial``: the grains move in a random field of 18 coefficients an axis; ``--kind particles``: movies of 100
 particles in ice (:func:`verglas.simulate.movie`) that drift, dome and shear, without damage or faults of the detector.
 
 ``--full``: one movie of 3710 x 3838 pixels, of 40 frames, into compare_relion_motion_full.json, or of ``--frames``,
@@ -87,7 +87,7 @@ def write_particle_movie(path: Path, shape: tuple[int, int], frames: int, seed: 
         vg.simulate.phantom(160, 1.0, 130.0, seed=seed),
         shape=shape,
         pixel_size_A=1.0,
-        n=120,
+        n=100,
         defocus_u_A=15000.0,
         frames=frames,
         dose_per_frame_e_A2=1.0,

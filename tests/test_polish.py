@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
+import time
 
 import numpy as np
 import pandas as pd
@@ -18,6 +21,7 @@ from verglas.io import read_particles, read_star, write_map, write_particles, wr
 from verglas.io.motion import write_motion_star
 from verglas.polishing import MovieParticles, add_frames
 from verglas.run.polish_inputs import MovieReading, recorded_movies
+from verglas.run.polish_passes import Passes
 from verglas.types.trajectory import Trajectory
 
 BOX, PIXEL_A, FRAMES, SHAPE = 64, 1.5, 8, (560, 600)
@@ -223,6 +227,74 @@ def test_a_movie_that_cannot_be_read_costs_its_particles_only(session, tmp_path)
     assert "m1.tif" in made.excluded[16]
     if made.changed:
         assert len(made.particles) == 16
+
+
+def files_of(folder):
+    """What a polishing leaves, but for times."""
+    names = ("shiny.star", "tracks.star", "excluded.csv", "stacks/m0_shiny.mrcs", "stacks/m1_shiny.mrcs")
+    told = {k: v for k, v in json.loads((folder / "polish.json").read_text()).items() if k != "seconds"}
+    # headers of stacks hold the time
+    contents = [(folder / name).read_bytes()[1024 if name.endswith(".mrcs") else 0 :] for name in names]
+    return [content.replace(str(folder).encode(), b"FOLDER") for content in contents], told
+
+
+class Stopped(Exception):
+    """In place of a signal."""
+
+
+def test_a_run_that_was_stopped_goes_on_to_the_same_bits(session, tmp_path, monkeypatch):
+    """Stopped at every fourth movie that it opens: among tracks, and among sums."""
+    folder, _ = session
+
+    def run(name, **more):
+        half_maps = (folder / "map.mrc",) * 2
+        given = {"mask": folder / "ball.mrc", "max_resolution_A": 4.0, "threads": 1, "listener": None, **PRIOR, **more}
+        return vg.polish(
+            folder / "particles.star", folder / "micrographs.star", tmp_path / name, half_maps=half_maps, **given
+        )
+
+    assert run("whole").changed
+    with pytest.raises(InputError, match="nothing to resume"):
+        run("stopped", resume=True)
+    opened, load = [], Passes.load
+
+    def stopping(self, number):
+        opened.append(number)
+        if len(opened) % 4 == 0:
+            raise Stopped
+        return load(self, number)
+
+    monkeypatch.setattr(Passes, "load", stopping)
+    with pytest.raises(Stopped):
+        run("stopped")
+    with pytest.raises(InputError, match="other settings"):
+        run("stopped", reach_A=7.0)
+    for _ in range(2):
+        with pytest.raises(Stopped):
+            run("stopped", resume=True)
+    assert run("stopped", resume=True).changed
+    # sample 0 1, tracks 0 [1] | tracks 1, weights 0 1, sums [0] | weights 0 1, sums 0 [1] | weights 0 1, sums 1
+    assert opened == [0, 1, 0, 1, 1, 0, 1, 0, 0, 1, 0, 1, 0, 1, 1]
+    assert files_of(tmp_path / "stopped") == files_of(tmp_path / "whole")
+    assert not (tmp_path / "stopped" / "checkpoint").exists()
+
+
+@pytest.mark.slow
+def test_a_run_that_was_killed_goes_on_to_the_same_bits(session, tmp_path, capsys):
+    folder, _ = session
+    assert main(command(folder, tmp_path / "whole", *options()), capsys)[0] == 0
+    out = tmp_path / "killed"
+    words = [sys.executable, "-m", "verglas", *command(folder, out, *options())]
+    for part in ("prior", "tracks_000000", "sums_000000"):
+        with subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as run:
+            for _ in range(1200):
+                if (out / "checkpoint" / f"{part}.npz").is_file() or run.poll() is not None:
+                    break
+                time.sleep(0.02)
+            run.kill()
+    status, _, err = main(command(folder, out, *options()), capsys)
+    assert status == 0, err
+    assert files_of(out) == files_of(tmp_path / "whole")
 
 
 def test_motion_of_motioncor_is_read(session, tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +14,8 @@ from verglas.pipeline.project import hold_movies
 from verglas.pipeline.settings import ProcessSettings
 from verglas.pipeline.stages import stages_of
 from verglas.pipeline.watch import WatchOptions, watch_folder
+from verglas.polishing import add_frames
+from verglas.run.polish_inputs import MovieReading, assign, movie_particles, recorded_movies, shows_particles
 
 pytestmark = pytest.mark.usefixtures("blank_figures_of_module")
 
@@ -77,6 +80,22 @@ def test_movies_become_micrographs_and_particles(session, project):
         xy = particles.table.loc[mine, ["rlnCoordinateX", "rlnCoordinateY"]].to_numpy()
         near = np.hypot(*(xy[:, None] - true.picks.xy_px[None]).transpose(2, 0, 1)).min(axis=1)
         assert (near < 13).mean() > 0.8  # a third of the diameter
+
+
+def test_particles_of_a_project_are_found_in_their_movies(session, project):
+    """What ``polish`` asks for: motion of every movie, coordinates, and frames that show the particles."""
+    micrographs = project.root / "motion" / "micrographs.star"
+    recorded = recorded_movies(micrographs, MovieReading())
+    particles = vg.read_particles(project.particles)
+    assigned, without = assign(particles, recorded)
+    assert not without
+    assert [Path(one.recorded.trajectory.movie) for one in assigned] == [session[0] / f"m{i}.tif" for i in range(2)]
+    for one in assigned:
+        movie = movie_particles(particles, one)
+        assert np.hypot(*movie.known_px[:, -1].T).min() > 2.4  # of 2.8
+        box = particles.box
+        sums = add_frames(movie, None, np.ones((len(movie.frames), box, box // 2 + 1)))
+        assert shows_particles(particles[one.rows], sums, "") > 0.5
 
 
 def test_nothing_is_done_twice_and_other_settings_are_refused(project):

@@ -34,6 +34,7 @@ def polish(
         "auto", "--placement", help="How the gain lies: as when the movies were corrected, or 0, 90-flip, ..."
     ),
     flip_y: bool = typer.Option(False, "--flip-y", help="Reverse the rows, as RELION reads TIFF movies."),
+    resume: bool = typer.Option(False, "--resume", help="Go on with the run in --out; fail if there is none."),
     threads: int = typer.Option(None, "--threads", min=1, help="Threads [all]."),
     as_json: bool = typer.Option(False, "--json", help="Print the summary as JSON."),
     *,
@@ -42,7 +43,8 @@ def polish(
     """Follow particles through their movies against the other half's map, and sum the frames anew.
 
     Writes shiny.star with stacks, tracks.star, bfactors.star, polish.json and excluded.csv. Tracks and weights of
-    frames are used only if held-out data gain by them; exit status 1 if nothing does, and nothing is changed.
+    frames are used only if held-out data gain by them; exit status 1 if nothing does, and nothing is changed. The same
+    command again goes on from where it was stopped or killed.
     """
     chosen = settings_from("polish", PolishSettings, **settings)
     reading = MovieReading(gain, defects, placement, flip_y)
@@ -55,6 +57,7 @@ def polish(
         mask=mask,
         stack=stack,
         reading=reading,
+        resume=resume,
         threads=threads,
     )
     typer.echo(json.dumps(made.as_dict(), indent=2) if as_json else f"{made.verdict}: {out}")

@@ -397,11 +397,24 @@ class RefineStage(Stage):
 _FINEST_START_A = 20.0  # beyond it the half maps share nothing that they were given
 
 
-def last_refined(project: Project) -> str:
-    """The stage whose half maps go on: the later refinement where it is kept."""
-    record = project.folder("refine_ctf") / "finish.json"
-    kept = project.settings.finish and record.is_file() and read_json(record)["kept"]
-    return "refine_ctf" if kept else "refine"
+# Refinements that may follow the first, in order: those of the first round, then of later ones.
+FINISHES = tuple(f"{name}{end}" for end in ("", "_2", "_3") for name in ("refine_ctf", "refine_polish"))
+
+
+def last_refined(project: Project, before: str = "") -> str:
+    """The stage whose half maps go on: the latest refinement that is kept, of those ``before`` one where that is given.
+
+    Files of refinements that the settings no longer ask for do not count.
+    """
+    asked, found = project.settings, "refine"
+    for number, name in enumerate(FINISHES if asked.finish else ()):
+        wanted = number // 2 < asked.finish_rounds and (number % 2 == 0 or asked.movies)
+        if name == before:
+            break
+        record = project.folder(name) / "finish.json"
+        if wanted and record.is_file() and read_json(record)["kept"]:
+            found = name
+    return found
 
 
 class PostprocessStage(Stage):
@@ -413,9 +426,11 @@ class PostprocessStage(Stage):
     page = "report.html"
 
     def inputs(self, project: Project) -> dict[str, str]:
-        """Half maps of the first refinement, and of the later one where there is one."""
-        later = outputs_of(project, "refine_ctf") if project.settings.finish else {}
-        return super().inputs(project) | later
+        """Half maps of the first refinement, and of later ones where there are any."""
+        from verglas.pipeline.finish import finishing_names
+
+        later = [name for name in finishing_names(project.settings) if name in FINISHES]
+        return super().inputs(project) | outputs_of(project, *later)
 
     def resolve_settings(self, project: Project) -> PostprocessSettings:
         """Resolved."""

@@ -14,7 +14,15 @@ from verglas.pipeline.micrographs import MicrographStage, Picture, has_passed, r
 from verglas.pipeline.project import Project, Shot
 from verglas.pipeline.settings import ProcessSettings, settings_json, with_overrides
 from verglas.pipeline.stage import digest, file_digest
-from verglas.run.motion import MovieSession, MovieSettings, correct_movie, with_placed_gain
+from verglas.run.motion import (
+    MovieSession,
+    MovieSettings,
+    correct_movie,
+    star_table,
+    with_placed_gain,
+    write_motion_table,
+)
+from verglas.run.motion_files import MovieFiles
 from verglas.run.movie_pattern import CODE, PatternFile
 from verglas.types.listener import Silence
 from verglas.types.verdict import Finding, Verdict
@@ -93,7 +101,7 @@ class MotionStage(MicrographStage):
         return replace(session, settings=replace(settings, placement=record["placement"]))
 
     def finish(self, project: Project) -> dict[str, str]:
-        """motion.csv: a row per movie."""
+        """motion.csv: a row per movie; micrographs.star with the motion of each, which polishing takes."""
         rows = []
         for shot in project.shots:
             record = project.results(self.name).get(shot.key)
@@ -101,10 +109,25 @@ class MotionStage(MicrographStage):
                 rows.append({**record["result"], "movie": shot.name, "reason": record["reason"]})
         names = list(dict.fromkeys(name for row in rows for name in row))
         write_csv(self.path(project, "motion.csv"), {name: [row.get(name, "") for row in rows] for name in names})
+        self._write_table(project)
         if project.assumed:  # only now is known what the metadata of the movies say
             project.listener.note("assumed", project.assumed)
         marks = [(project.results(self.name).get(shot.key) or {}).get("digest") for shot in project.shots]
         return {**self.outputs(project, "motion.csv"), "movies": digest(marks)}
+
+    def _write_table(self, project: Project) -> None:
+        """As ``verglas motion`` writes it; how the gain lies goes beside it."""
+        folder, settings = project.folder(self.name), self._session(project).settings
+        write_json(folder / "motion.json", {"placement": settings.placement})
+        good = [shot for shot in project.shots if has_passed(project, self.name, shot)]
+        # records of the files hold lists, which results of the stage do not
+        kept = {shot.key: MovieFiles(folder, shot.path, shot.key).kept_row() for shot in good}
+        rows = {key: row for key, row in kept.items() if row is not None}
+        path = folder / "micrographs.star"
+        if rows:
+            write_motion_table(path, star_table([*rows.values()], [*rows], folder, settings))
+        else:
+            path.unlink(missing_ok=True)
 
     def verdict(self, project: Project) -> Verdict:
         """Whether most movies could be corrected."""

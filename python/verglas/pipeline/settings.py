@@ -55,8 +55,10 @@ class ProcessSettings:
         STAR file of the 2D classes to use, as the page of the classes saves it, in place of those that look like
         particles.
     finish : bool
-        After the first map refine the CTFs of particles and groups against its half maps, and the map again, while that
-        improves it.
+        After the first map refine the CTFs of particles and groups against its half maps, and the map again; polish
+        particles of movies, and refine the map again.
+    finish_rounds : int
+        At most so often; a round that brings less than 1 % of the resolution is the last.
     seed : int
         Of everything random.
     set : mapping of "stage.field" -> value
@@ -87,7 +89,12 @@ class ProcessSettings:
     reference: str | None = setting(None, "Start map, in place of an ab initio one.", flags=("--ref",))
     keep: str | None = setting(None, "STAR file of the micrographs to use, as the page saves it.")
     selection: str | None = setting(None, "STAR file of the 2D classes ticked on their page.")
-    finish: bool = setting(False, "After the first map refine the CTFs, and the map again with them.")
+    finish: bool = setting(
+        False, "After the first map refine CTFs and polish particles of movies, and the map again with them."
+    )
+    finish_rounds: int = setting(
+        3, "Rounds of that at most; one that brings less than 1 % of the resolution is the last.", at_least=1, at_most=3
+    )
     seed: int = setting(0, "Seed of everything random.", at_least=0)
     movies: bool | None = setting(None, "The files are movies.", default_words="what most of them hold")
     gain: str | None = setting(None, "Gain reference of movies: MRC, TIFF or EPU's .gain.")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from verglas.errors import SettingError
 from verglas.pipeline.centre import CentreStage
-from verglas.pipeline.finish import CtfRefineStage, RefineCtfStage
+from verglas.pipeline.finish import FINISHING
 from verglas.pipeline.maps import AbInitioStage, Class2DStage, PostprocessStage, RefineStage
 from verglas.pipeline.micrographs import CtfStage, PickStage
 from verglas.pipeline.motion import MotionStage
@@ -22,8 +22,7 @@ STAGES: dict[str, type[Stage]] = {
     "class2d": Class2DStage,
     "abinitio": AbInitioStage,
     "refine": RefineStage,
-    "ctf_refine": CtfRefineStage,
-    "refine_ctf": RefineCtfStage,
+    **{stage.name: stage for stage in FINISHING},
     "postprocess": PostprocessStage,
 }
 

@@ -280,10 +280,10 @@ def _write_account(
     bad = [{"movie": movie, "reason": reason, "flags": ""} for movie, reason in excluded.items()]
     every, pattern = pd.DataFrame([*good, *bad]), None
     write_csv(folder / "motion.csv", {str(c): every[c].to_numpy() for c in every})
-    table = _star_table(rows, folder, session) if rows else pd.DataFrame({PATH: []})
+    names = [Path(row["movie"]).stem for row in rows]
+    table = star_table(rows, names, folder, session.settings) if rows else pd.DataFrame({PATH: []})
     if rows:
-        omitted_columns = ("movie", "model", "frames", "bad_pixels", "flags")
-        write_micrographs(folder / "micrographs.star", table.drop(columns=[*omitted_columns]))
+        write_motion_table(folder / "micrographs.star", table)
         every["picture"] = [f"png/{Path(str(movie)).stem}.png" for movie in every["movie"]]
         for column in ("early_px", "late_px", "total_px", "local_px", "shift_error_px", "gain_nats"):
             every[column] = every[column].astype(float)
@@ -296,10 +296,25 @@ def _write_account(
     return summary
 
 
-def _star_table(rows: list[dict[str, Any]], folder: Path, session: MovieSession) -> pd.DataFrame:
-    """What the STAR file says of every micrograph, as RELION's corrected_micrographs.star does."""
+def write_motion_table(path: Path, table: pd.DataFrame) -> None:
+    """``micrographs.star`` of :func:`star_table`, without what is ours alone."""
+    write_micrographs(path, table.drop(columns=["movie", "model", "frames", "bad_pixels", "flags"]))
+
+
+def star_table(rows: list[dict[str, Any]], names: list[str], folder: Path, settings: MovieSettings) -> pd.DataFrame:
+    """What the STAR file says of every micrograph, as RELION's corrected_micrographs.star does.
+
+    Parameters
+    ----------
+    rows : list of dict
+        Of the movies, as their records hold them.
+    names : list of str
+        Of their files.
+    folder : Path
+    settings : MovieSettings
+    """
     columns: dict[str, Any] = {}
-    files = [MovieFiles(folder, Path(row["movie"]), Path(row["movie"]).stem) for row in rows]
+    files = [MovieFiles(folder, Path(row["movie"]), name) for row, name in zip(rows, names, strict=True)]
     for label, ending in PARTS.items():
         # A STAR table has no empty cells: a part that one movie lacks is no column.
         if all(label in row["parts"] for row in rows):
@@ -307,7 +322,7 @@ def _star_table(rows: list[dict[str, Any]], folder: Path, session: MovieSession)
     columns[PATH] = [str(f.part(".mrc")) for f in files]
     columns[PIXEL] = [row[PIXEL] for row in rows]
     columns["rlnMicrographOriginalPixelSize"] = [row["original_pixel_size_A"] for row in rows]
-    microscope = ([row["voltage_kV"] for row in rows], session.settings.cs_mm, session.settings.amplitude_contrast)
+    microscope = ([row["voltage_kV"] for row in rows], settings.cs_mm, settings.amplitude_contrast)
     for label, value in zip(SHARED, microscope, strict=True):
         values = value if isinstance(value, list) else [value] * len(rows)
         if all(v is not None for v in values):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -15,17 +16,19 @@ from verglas.errors import InputError
 from verglas.io import read_particles
 from verglas.io.mrc import PathLike
 from verglas.polishing import MotionPrior, OtherHalf, Window
+from verglas.run.checkpoint import Checkpoints
 from verglas.run.ctf_refine_inputs import Prepared, prepare
 from verglas.run.half_maps import masked_halves, reconstruct_halves
 from verglas.run.polish_files import PolishedFolder
 from verglas.run.polish_inputs import MovieReading, RecordedMovie, assign, recorded_movies
 from verglas.run.polish_passes import MicrographTracks, Passes, WeightsFit
+from verglas.run.refine_inputs import close_identity
 from verglas.run.tenure import tenure
-from verglas.types import Map, Particles
+from verglas.types import Map, Particles, Snapshot
 from verglas.types.arrays import FloatArray
 from verglas.types.convert import MapLike, ParticlesLike, map_of, particles_of
 from verglas.types.listener import Listener
-from verglas.types.settings import check_settings, setting, settings_from
+from verglas.types.settings import check_settings, result_settings, setting, settings_from
 
 _LEAST_SHELLS = 5  # in which frames correlate with the reference; fewer decide nothing
 _FSC = 0.143
@@ -153,6 +156,7 @@ def polish(
     half_maps: tuple[MapLike, MapLike] | None = None,
     mask: MapLike | None = None,
     reading: MovieReading | None = None,
+    resume: bool = False,
     threads: int | None = None,
     listener: ListenerChoice = "screen",
     **changes: Any,
@@ -180,6 +184,9 @@ def polish(
         Solvent mask, 0 to 1; made from the maps if not given.
     reading : MovieReading, optional
         Gain, defects and order of rows, where the files do not say them.
+    resume : bool
+        There must be a run in ``out`` that was stopped. The same call goes on from one by itself: the prior, and tracks
+        and stacks of the movies that are done, are kept; what comes out is the same to the bit.
     threads : int, optional
         Threads; all by default. The result does not depend on it.
     listener : Listener or None
@@ -192,7 +199,8 @@ def polish(
     Raises
     ------
     InputError
-        Particles without poses, CTFs, optics table, coordinates; movies that do not fit them.
+        Particles without poses, CTFs, optics table, coordinates; movies that do not fit them; a run in ``out`` that was
+        stopped with other settings or particles, or none to resume.
 
     References
     ----------
@@ -209,6 +217,8 @@ def polish(
     maps = None if half_maps is None else (map_of(half_maps[0], "half map"), map_of(half_maps[1], "half map"))
     folder = Path(out)
     with shown_to(listener) as screen, tenure(folder, "polish", screen) as hold:
+        checkpoints = Checkpoints(folder, result_settings(chosen), _identity(given, recorded, maps), hold.say)
+        checkpoints.open(resume=resume)
         hold.write(state="running")
         if maps is None:
             hold.say("reconstructing the maps of both half sets")
@@ -216,14 +226,31 @@ def polish(
         solvent = None if mask is None else map_of(mask, "polish: mask")
         masked = masked_halves("polish", maps, solvent, chosen.diameter_A, threads)
         other = reference_maps(prepared.particles, masked, chosen, threads)
-        work = Passes(prepared.particles, prepared.half, assigned, other, hold)
+        work = Passes(prepared.particles, prepared.half, assigned, other, hold, checkpoints.part)
         result = _polish(work, prepared, chosen, given_prior, PolishedFolder(folder, chosen.dtype), hold)
         lost = {int(prepared.rows[i]): why for i, why in {**without, **work.excluded}.items()}
         excluded = dict(sorted({**prepared.excluded, **lost}.items()))
         made = replace(result, excluded=excluded, seconds=time.perf_counter() - begun)
         PolishedFolder(folder, chosen.dtype).write_account(given, made.as_dict(), excluded)
+        checkpoints.remove()
         hold.say(made.verdict)
     return made
+
+
+def _identity(particles: Particles, recorded: list[RecordedMovie], maps: tuple[Map, Map] | None) -> dict[str, Any]:
+    """What a run that goes on must find again: particles, movies and their motion, half maps."""
+    motion = hashlib.sha1(usedforsecurity=False)
+    for one in recorded:
+        motion.update(f"{one.micrograph} {one.trajectory.movie} {len(one.trajectory)}".encode())
+        motion.update(np.ascontiguousarray(one.trajectory.global_px, np.float64).tobytes())
+    halves = None
+    if maps is not None:
+        halves = hashlib.sha1(b"".join(np.ascontiguousarray(m.data).tobytes() for m in maps), usedforsecurity=False)
+    return close_identity(particles) | {
+        "movies": len(recorded),
+        "motion": motion.hexdigest()[:12],
+        "half maps": "of the particles" if halves is None else halves.hexdigest()[:12],
+    }
 
 
 def reference_maps(
@@ -261,11 +288,11 @@ def _polish(
     heard: Listener,
 ) -> Polishing:
     """The passes one after the other: what the frames say, the prior, tracks, weights, sums."""
-    sample = work.sample()
-    none = Polishing(prepared.given, False, "", None, 0.0, 0.0, False, [], None, sample.informative, chosen)
-    if sample.informative < _LEAST_SHELLS:
-        return replace(none, verdict=_nothing_to_follow(sample.informative))
-    prior, amplitude = work.fit_prior(sample, prior)
+    informative, fitted, amplitude = _prior_of(work, prior)
+    none = Polishing(prepared.given, False, "", None, 0.0, 0.0, False, [], None, informative, chosen)
+    if fitted is None:
+        return replace(none, verdict=_nothing_to_follow(informative))
+    prior = fitted
     heard.say(
         f"prior of tracks: {prior.velocity_A:.3g} A per e/A^2, {prior.correlation_length_A:.0f} A, "
         f"{prior.acceleration_A:.3g} A per e/A^2"
@@ -290,6 +317,23 @@ def _polish(
     return replace(none, particles=polished, changed=True, verdict=verdict, tracks_kept=kept)
 
 
+def _prior_of(work: Passes, given: MotionPrior | None) -> tuple[int, MotionPrior | None, float]:
+    """Informative shells, the prior (None of too few shells) and the references' amplitude; found once."""
+    kept = work.part("prior")
+    had = kept.load()
+    if had is not None:
+        record = had.record
+        return record["informative"], MotionPrior(*record["prior"]), record["amplitude"]
+    sample = work.sample()
+    if sample.informative < _LEAST_SHELLS:
+        return sample.informative, None, 0.0
+    prior, amplitude = work.fit_prior(sample, given)
+    values = [prior.velocity_A, prior.correlation_length_A, prior.acceleration_A]
+    record = {"informative": sample.informative, "prior": [float(v) for v in values], "amplitude": float(amplitude)}
+    kept.save(Snapshot({}, record), needed=True)
+    return sample.informative, MotionPrior(*record["prior"]), record["amplitude"]
+
+
 def _nothing_to_follow(informative: int) -> str:
     return (
         f"nothing was changed: frames correlate with the other half's map in {informative} shells only, "
@@ -307,6 +351,7 @@ def polish_files(
     mask: Path | None = None,
     stack: Path | None = None,
     reading: MovieReading | None = None,
+    resume: bool = False,
     threads: int | None = None,
     listener: ListenerChoice = "screen",
 ) -> Polishing:
@@ -321,6 +366,7 @@ def polish_files(
         half_maps=half_maps,
         mask=mask,
         reading=reading,
+        resume=resume,
         threads=threads,
         listener=listener,
     )

@@ -19,12 +19,12 @@ from verglas.polishing import add_frames
 from verglas.run.ctf_refine_inputs import Prepared
 from verglas.run.polish_inputs import frame_centres_px, micrograph_places_px
 from verglas.run.set_aside import write_set_aside
-from verglas.types import Particles
+from verglas.types import Particles, Snapshot
 from verglas.types.arrays import Float32Array, FloatArray, IntArray
 from verglas.types.listener import Listener
 
 if TYPE_CHECKING:
-    from verglas.polishing import FrameWeights
+    from verglas.polishing import FrameWeights, MovieParticles
     from verglas.run.polish_passes import MicrographTracks, Passes, WeightsFit
 
 
@@ -56,22 +56,35 @@ class PolishedFolder:
         rows, images = list[IntArray](), list[str]()
         for number, one in enumerate(work.assigned):
             heard.progress("movies, sums", number, len(work.assigned))
-            movie = work.load(number)
-            if movie is None:
-                continue
-            box, pixel_A = movie.plan.new_box, work.other.window.pixel_size_A
-            curves = weights_on(weights, len(movie.frames), box, pixel_A)
-            sums = add_frames(movie, moves.get(number), curves)
-            radius = None if diameter_A is None else 1.1 * diameter_A / 2 / pixel_A
-            polished = image.normalise(sums, radius, ramp=True)
             stack = self.folder / "stacks" / names[number]
-            with StackWriter(stack, len(polished), box, pixel_A, self.dtype) as writer:
-                writer.append(polished)
+            kept = work.part(f"sums_{number:06d}")
+            if kept.load() is None or not stack.is_file():
+                movie = work.load(number)
+                if movie is None:
+                    continue
+                self._write_stack(stack, movie, moves.get(number), weights, work.other.window.pixel_size_A, diameter_A)
+                kept.save(Snapshot({}), needed=True)  # after the stack, which is there under its name when it is whole
             name = written_name(stack, self.folder)
-            images += [f"{i:06d}@{name}" for i in range(1, len(polished) + 1)]
+            images += [f"{i:06d}@{name}" for i in range(1, len(one.rows) + 1)]
             rows.append(one.rows)
         heard.progress("movies, sums", len(work.assigned), len(work.assigned))
         return np.concatenate(rows), images
+
+    def _write_stack(
+        self,
+        path: Path,
+        movie: MovieParticles,
+        moves: Float32Array | None,
+        weights: FrameWeights,
+        pixel_A: float,
+        diameter_A: float | None,
+    ) -> None:
+        box = movie.plan.new_box
+        sums = add_frames(movie, moves, weights_on(weights, len(movie.frames), box, pixel_A))
+        radius = None if diameter_A is None else 1.1 * diameter_A / 2 / pixel_A
+        polished = image.normalise(sums, radius, ramp=True)
+        with StackWriter(path, len(polished), box, pixel_A, self.dtype) as writer:
+            writer.append(polished)
 
     def write_particles(self, prepared: Prepared, rows: IntArray, names: list[str]) -> Particles:
         """``shiny.star``: all columns as they were, with the new images; in the order of the given particles."""

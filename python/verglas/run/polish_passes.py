@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -30,7 +31,7 @@ from verglas.polishing import (
     weights_gain,
 )
 from verglas.run.polish_inputs import Assigned, movie_particles, shows_particles
-from verglas.types import Particles
+from verglas.types import Keeper, Particles, Snapshot
 from verglas.types.arrays import Float32Array, FloatArray, IntArray
 from verglas.types.listener import Listener
 
@@ -139,6 +140,8 @@ class Passes:
     assigned : list of Assigned
     other : OtherHalf
     heard : Listener
+    part : callable
+        Of a name, where that part of the job is kept: what is kept there is not done again.
     excluded : dict of int -> str
         Row of the particles -> why its movie was left out.
     """
@@ -148,6 +151,7 @@ class Passes:
     assigned: list[Assigned]
     other: OtherHalf
     heard: Listener
+    part: Callable[[str], Keeper]
     excluded: dict[int, str] = field(default_factory=dict)
 
     def load(self, number: int) -> MovieParticles | None:
@@ -242,6 +246,13 @@ class Passes:
         tracks = []
         for number in range(len(self.assigned)):
             self.heard.progress("movies, tracks", number, len(self.assigned))
+            kept = self.part(f"tracks_{number:06d}")
+            had = kept.load()
+            if had is not None:
+                tracks.append(
+                    MicrographTracks(number, had.arrays["moves_A"], had.record["error_A"], had.arrays["nats"])
+                )
+                continue
             movie = self.load(number)
             if movie is None:
                 continue
@@ -252,7 +263,9 @@ class Passes:
             gain, fits = held_out_gain(folds, basis)
             best = fit_tracks(whole, basis, fits[0])
             error = float(np.sqrt((track_errors_A(whole, basis) ** 2).mean()))
-            tracks.append(MicrographTracks(number, best.positions_A.astype(np.float32), error, gain.nats))
+            one = MicrographTracks(number, best.positions_A.astype(np.float32), error, gain.nats)
+            kept.save(Snapshot({"moves_A": one.moves_A, "nats": one.nats}, {"error_A": one.error_A}), needed=True)
+            tracks.append(one)
         self.heard.progress("movies, tracks", len(self.assigned), len(self.assigned))
         return tracks
 
