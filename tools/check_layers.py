@@ -53,6 +53,8 @@ ALLOWED: dict[str, set[str]] = {
     **{name: LOW for name in TOOLS},
     # cryoSPARC's rotation vectors become Euler angles when a file is read; the bit stream of EER files needs a kernel
     "io": {"geometry", "ops", *LOW},
+    # networks: numbers to numbers, loaded by what asks for one
+    "learned": {"types"},
     "optics": FOR_STAGES - {"optics"},
     "gridding": {"ops", *LOW},
     **{name: FOR_STAGES for name in STAGES},
@@ -60,6 +62,7 @@ ALLOWED: dict[str, set[str]] = {
     # is made by the steps of a refinement
     "search": FOR_STAGES | {"reconstruction"},
     "classification": FOR_STAGES | {"search"},
+    "picking": FOR_STAGES | {"learned"},
     # a model is judged by a map through the density that it would have
     "assessment": FOR_STAGES | {"simulate"},
     "refinement": FOR_STAGES | {"search", "reconstruction", "assessment"},
@@ -74,7 +77,7 @@ ALLOWED: dict[str, set[str]] = {
     "run": FOR_STAGES
     | STAGES
     | TOOLS
-    | {"report", "reference", "cluster"},  # reference: verglas doctor compares with it
+    | {"report", "reference", "cluster", "learned"},  # reference: verglas doctor compares with it
     "pipeline": FOR_STAGES | STAGES | TOOLS | {"report", "run", "cluster"},
     "window": FOR_STAGES | STAGES | TOOLS | JOBS,
     "cli": {"types", "_screen", "window", *JOBS},

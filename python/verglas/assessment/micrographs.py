@@ -36,6 +36,8 @@ class MicrographQuality:
         Expected share of particles among the picks; NaN where it is not known.
     ring_contrast : float
         :func:`verglas.picking.carbon.ring_contrast`; NaN where it is not known.
+    doubts : tuple of str
+        What of it a trained picker has not seen in training.
     """
 
     name: str
@@ -47,6 +49,7 @@ class MicrographQuality:
     resolution_A: float = float("nan")
     precision: float = float("nan")
     ring_contrast: float = float("nan")
+    doubts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -115,7 +118,7 @@ def judge_micrographs(
             reasons.append(f"{one.picks} picks, median {median:.0f}")
         if one.resolution_A > limit.resolution_A:
             reasons.append(f"CTF fits to {one.resolution_A:.1f} A only")
-        judged[one.name] = tuple(reasons)
+        judged[one.name] = (*reasons, *one.doubts)
     return judged
 
 

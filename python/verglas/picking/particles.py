@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -31,9 +31,12 @@ from verglas.picking.template import (
     turned_templates,
 )
 from verglas.types import Map, Micrograph, Optics, Picks
-from verglas.types.arrays import Float32Array
+from verglas.types.arrays import Float32Array, FloatArray
 from verglas.types.convert import MicrographLike, micrograph_of
 from verglas.types.settings import check_settings, setting, settings_from
+
+if TYPE_CHECKING:
+    from verglas.learned import Weights
 
 MERIT = "rlnAutopickFigureOfMerit"
 # Of a consensus: they share neither filter nor average.
@@ -57,18 +60,21 @@ class PickSettings:
 
     Attributes
     ----------
-    method : {"automatic", "log", "reference-free", "consensus", "template", "variance", ...}
+    method : {"automatic", "log", "reference-free", "consensus", "learned", "template", "variance", ...}
         ``log``: a linear filter learned from the peaks of a Laplacian of a Gaussian (:mod:`.discriminant`), or, where
         weak particles are long or flat, one for each orientation (:mod:`.oriented`).
         ``automatic``: that, and the rotational average of what it picks; each micrograph decides which it supports
         more (:func:`.scored.most_supported`). ``reference-free``: a classifier in the manner of the APPLE picker and
         the average of its windows (:mod:`.average`). ``consensus``: picks of ``log`` that ``reference-free`` confirms.
-        ``template``: projections or class averages. ``variance``, ``reduced``, ``signature``, ``swarm``,
+        ``learned``: a small network trained on simulated micrographs (:mod:`.network`); figures of merit are chances to
+        be a particle. ``template``: projections or class averages. ``variance``, ``reduced``, ``signature``, ``swarm``,
         ``invariants``: the classical pickers of :mod:`.features`, all but the first taught by examples or, without any,
         by what ``log`` is certain of.
     threshold : float, optional
         Least figure of merit, from -1 to 1: a correlation. By default the cut of the largest expected F in each
         micrograph (:mod:`.mixture`). Methods have figures of merit of their own: give the method with it.
+    precision : float, optional
+        Of ``learned``: as many picks as have at least this expected share of particles.
     distance_A : float, optional
         Least distance of two picks; 0.7 diameters by default.
     border_A : float, optional
@@ -95,6 +101,7 @@ class PickSettings:
         "log",
         "reference-free",
         "consensus",
+        "learned",
         "template",
         "variance",
         "reduced",
@@ -103,11 +110,14 @@ class PickSettings:
         "invariants",
     ] = setting(
         "automatic",
-        "What each micrograph supports most, as blobs, by a classifier, what these two agree on, by templates "
-        "[template where some are given], or by features: local variance, a reduced representation, a signature, "
-        "swarm's profiles, rotational invariants",
+        "What each micrograph supports most, as blobs, by a classifier, what these two agree on, by a trained network, "
+        "by templates [template where some are given], or by features: local variance, a reduced representation, "
+        "a signature, swarm's profiles, rotational invariants",
     )
     threshold: float | None = setting(None, "Least figure of merit, -1 to 1", default_words="found in each micrograph")
+    precision: float | None = setting(
+        None, "Of learned: least expected share of particles among the picks", more_than=0, at_most=1
+    )
     distance_A: float | None = setting(None, "Least distance of picks", at_least=0, default_words="0.7 diameters")
     border_A: float | None = setting(
         None, "Least distance from the edge", at_least=0, default_words="half a diameter", former=("edge_A",)
@@ -137,6 +147,11 @@ class PickSettings:
             )
         if self.threshold is not None and self.method == "consensus":
             yield "threshold", "the methods of a consensus have figures of merit of their own; leave it out"
+        if self.precision is not None and (self.method != "learned" or self.threshold is not None):
+            yield (
+                "precision",
+                "only the method learned knows the chance of each pick, and it sets the threshold; give one",
+            )
 
 
 @dataclass(frozen=True)
@@ -161,6 +176,8 @@ class PickResult:
         if the two agree on nothing because one saw no particles.
     ring_contrast : float
         Of the micrograph's power spectrum (:func:`.carbon.ring_contrast`): in a set of ice, carbon alone stands out.
+    doubts : tuple of str
+        What of the micrograph a trained network has not seen in training.
     """
 
     picks: Picks
@@ -171,6 +188,7 @@ class PickResult:
     template: Float32Array | None = field(default=None, repr=False)
     source: str = ""
     ring_contrast: float = float("nan")
+    doubts: tuple[str, ...] = ()
 
 
 def pick(
@@ -246,6 +264,7 @@ def pick_detailed(
     optics: Optics | None = None,
     left_out: npt.ArrayLike | None = None,
     examples: PickExamples | None = None,
+    weights: Weights | None = None,
     threads: int | None = None,
     **changes: Any,
 ) -> PickResult:
@@ -257,6 +276,8 @@ def pick_detailed(
         As for :func:`pick`.
     left_out : (n, 3) float, optional
         Discs of the micrograph, x, y and radius in pixels, in which nothing is picked.
+    weights : verglas.learned.Weights, optional
+        Of the method ``learned``; those that come with verglas by default.
     """
     micrograph = micrograph_of(micrograph, "pick: micrograph")
     if templates is not None and settings is None:
@@ -277,6 +298,8 @@ def pick_detailed(
         small = small.without_discs(left_out)
     if chosen.method == "consensus":
         result = _agreement(micrograph, small, diameter_A, chosen, threads)
+    elif chosen.method == "learned":
+        result = _pick_by_network(micrograph, small, diameter_A, chosen, weights)
     else:
         score = None if templates is None else _template_score(small, diameter_A, templates, optics, chosen, threads)
         result = _pick_with_one_method(micrograph, small, diameter_A, chosen, score, threads, examples)
@@ -323,10 +346,7 @@ def _pick_with_one_method(
         merit, cut = as_correlation(merit), replace(cut, threshold=threshold, certain=certain)
     if chosen.threshold is not None:
         cut = replace(cut, threshold=float(chosen.threshold))
-    candidates = Picks(small.to_micrograph(peaks.xy_px), micrograph.name, {MERIT: merit})
-    border_A = diameter_A / 2 if chosen.border_A is None else chosen.border_A
-    here = candidates.xy_px - np.array(small.corner[::-1])
-    candidates = candidates[inside(here, small.shape, border_A / micrograph.pixel_size_A)]
+    candidates = _away_from_border(peaks.xy_px, merit, micrograph, small, diameter_A, chosen)
     picks = candidates[candidates.columns[MERIT] >= cut.threshold]
     return PickResult(picks, candidates, cut, bad, small, peaks.template, peaks.source)
 
@@ -384,6 +404,39 @@ def teach(
         peaks = filter_peaks(search, split_bands(small, threads=threads))
         clicked.append((small, small.from_micrograph(xy_px), peaks))
     return examples_by_hand(clicked)
+
+
+def _away_from_border(
+    xy_px: FloatArray,
+    merit: FloatArray,
+    micrograph: Micrograph,
+    small: SmallImage,
+    diameter_A: float,
+    chosen: PickSettings,
+) -> Picks:
+    """Peaks of the small image as positions in the micrograph, without those near its border."""
+    candidates = Picks(small.to_micrograph(xy_px), micrograph.name, {MERIT: merit})
+    border_A = diameter_A / 2 if chosen.border_A is None else chosen.border_A
+    here = candidates.xy_px - np.array(small.corner[::-1])
+    return candidates[inside(here, small.shape, border_A / micrograph.pixel_size_A)]
+
+
+def _pick_by_network(
+    micrograph: Micrograph, small: SmallImage, diameter_A: float, chosen: PickSettings, weights: Weights | None
+) -> PickResult:
+    """Peaks of a trained network's map; the threshold is one of chances."""
+    from verglas.learned import packaged_weights
+    from verglas.picking.network import NetworkLimits, out_of_depth, pick_by_network
+
+    weights = packaged_weights("picker") if weights is None else weights
+    distance_A = 0.7 * diameter_A if chosen.distance_A is None else chosen.distance_A
+    limits = NetworkLimits(distance_A / small.pixel_size_A, chosen.exclude, chosen.precision)
+    found = pick_by_network(small, weights, bad_areas(small), limits)
+    cut = found.cut if chosen.threshold is None else replace(found.cut, threshold=float(chosen.threshold))
+    candidates = _away_from_border(found.xy_px, found.chance, micrograph, small, diameter_A, chosen)
+    picks = candidates[candidates.columns[MERIT] >= cut.threshold]
+    doubts = out_of_depth(weights.card, small, diameter_A)
+    return PickResult(picks, candidates, cut, found.bad, small, None, "learned", doubts=doubts)
 
 
 def _agreement(

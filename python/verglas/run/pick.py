@@ -369,6 +369,7 @@ def _pick_one(
         float(row["rlnCtfMaxResolution"]) if "rlnCtfMaxResolution" in row else float("nan"),
         result.cut.precision,
         result.ring_contrast,
+        result.doubts,
     )
     return _Done(
         number,

@@ -1,0 +1,254 @@
+"""Peaks of the map that a trained network makes of a micrograph, and how sure each is.
+
+The network sees the small image that all pickers look at (:func:`.image.prepare`), where every particle is 22 pixels
+across, whatever its size; it was trained on simulated ones only (``tools/train_picker.py``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy import ndimage
+
+from verglas import ops
+from verglas.image import fourier_resample
+from verglas.picking.image import PIXELS_ACROSS, SmallImage
+from verglas.picking.mask import BadAreas
+from verglas.picking.mixture import ScoreCut
+from verglas.types.arrays import Float32Array, FloatArray
+
+if TYPE_CHECKING:  # loaded by what asks for a network
+    from verglas.learned import Network, Weights
+
+# Least distance of two peaks in diameters; width over which the chances of a centre are summed; least chance.
+_DISTANCE, _WIDTH, _LEAST = 0.7, 0.1, 1e-9
+# Share of the size by which an image's particles may be off the size of training without being resampled.
+_SAME_SIZE = 0.04
+# Least chance of a pick. Particles are clear where so many of the picks are some, and so many at least.
+_LEAST_CHANCE, _CLEAR, _FEWEST, _CERTAIN = 0.2, 0.6, 3.0, 0.9
+# How far beyond the range of training, in widths of it, a statistic may lie; pixels of a particle.
+_MARGIN, _FEWEST_ACROSS = 0.1, 15
+
+
+def _fine_share(image: Float32Array, radius_px: float) -> float:
+    """Share of the variance that is finer than a fifth of the particle."""
+    return float((image - ndimage.gaussian_filter(image, radius_px / 5)).var() / max(float(image.var()), 1e-12))
+
+
+def _coarse_share(image: Float32Array, radius_px: float) -> float:
+    """Share of the variance that is as coarse as the particle."""
+    return float(ndimage.gaussian_filter(image, radius_px / 2).var() / max(float(image.var()), 1e-12))
+
+
+def _skewness(image: Float32Array, _radius_px: float) -> float:
+    """Third moment over the deviation's third power."""
+    away = image - image.mean(dtype=np.float64)
+    return float((away**3).mean() / max(float((away**2).mean()), 1e-12) ** 1.5)
+
+
+# What says that a micrograph is unlike all that the network has seen; their ranges are part of the weights' card.
+INPUT_STATISTICS: dict[str, Callable[[Float32Array, float], float]] = {
+    "fine_share": _fine_share,
+    "coarse_share": _coarse_share,
+    "skewness": _skewness,
+}
+
+
+def network_score(network: Network, image: Float32Array, radius_px: float) -> Float32Array:
+    """The network's map on the grid of the small image: the logarithm of the mean chance of a centre about a pixel.
+
+    An image whose particles are not as many pixels across as those of training is resampled for the network.
+
+    Parameters
+    ----------
+    network : Network
+    image : (y, x) float32
+        :attr:`.image.SmallImage.data`.
+    radius_px : float
+        Of the particle.
+    """
+    scale = PIXELS_ACROSS / (2 * radius_px)
+    wanted = tuple(round(side * scale) for side in image.shape)
+    if max(abs(side - new) for side, new in zip(image.shape, wanted, strict=True)) > _SAME_SIZE * max(image.shape):
+        seen = fourier_resample(image, wanted).astype(np.float32)
+    else:
+        seen = image
+    logits = network.apply(seen[None])[0]
+    # Where it is not sure at which pixel a particle lies, its chance is spread: summed before peaks are looked for.
+    chance = ndimage.gaussian_filter(1 / (1 + np.exp(-logits)), _WIDTH * PIXELS_ACROSS / 2)
+    coarse = np.log(np.maximum(chance, np.float32(_LEAST)))
+    # The origins, pixels N // 2, coincide when an image is resampled; pixel i of the map is pixel 2 i of the image.
+    places = [
+        ((np.arange(side) - side // 2) * (new / side) + new // 2) / 2
+        for side, new in zip(image.shape, seen.shape, strict=True)
+    ]
+    return _bilinear(coarse, *places)
+
+
+def _bilinear(values: Float32Array, rows: FloatArray, columns: FloatArray) -> Float32Array:
+    """Values at all pairs of fractional rows and columns; beyond an edge the edge's."""
+    out = values
+    for axis, at in ((0, rows), (1, columns)):
+        at = np.clip(at, 0, out.shape[axis] - 1)
+        low = np.minimum(at.astype(np.int64), max(out.shape[axis] - 2, 0))
+        share = (at - low).astype(np.float32)
+        share = share[:, None] if axis == 0 else share[None]
+        high = np.minimum(low + 1, out.shape[axis] - 1)
+        out = (1 - share) * out.take(low, axis) + share * out.take(high, axis)
+    return out
+
+
+def network_peaks(
+    network: Network, image: Float32Array, radius_px: float, allowed: npt.NDArray[np.bool_] | None = None
+) -> tuple[FloatArray, FloatArray]:
+    """Positions x, y on the small image and heights of the peaks of :func:`network_score`, highest first."""
+    return ops.peaks(network_score(network, image, radius_px), _DISTANCE * 2 * radius_px, mask=allowed, threads=1)
+
+
+def probabilities(card: Mapping[str, Any], heights: FloatArray) -> FloatArray:
+    """Chance of each peak to be a particle, as the peaks of simulated micrographs have it (Platt 1999).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from verglas.picking.network import probabilities
+    >>> probabilities({"calibration": {"slope": 2.0, "offset": 4.0}}, np.array([-2.0])).tolist()
+    [0.5]
+    """
+    fit = card["calibration"]
+    return np.asarray(1 / (1 + np.exp(-(fit["slope"] * heights + fit["offset"]))))
+
+
+def probable_cut(chance: FloatArray, heights: FloatArray, precision: float | None = None) -> ScoreCut:
+    """Threshold on the chances of all peaks: of the largest expected F, or of a stated precision.
+
+    Parameters
+    ----------
+    chance : (n,) float
+        Of each peak to be a particle, falling.
+    heights : (n,) float
+        What the chances were made from; says how far particles and background lie apart.
+    precision : float, optional
+        As many picks as have at least this expected share of particles.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from verglas.picking.network import probable_cut
+    >>> chance = np.array([0.99, 0.98, 0.97, 0.9, 0.5, 0.1, 0.01])
+    >>> probable_cut(chance, np.log(chance)).threshold, probable_cut(chance, np.log(chance), 0.95).threshold
+    (0.5, 0.9)
+    """
+    if not len(chance):
+        return ScoreCut(float("inf"), 0.0, False)
+    number, sums = np.arange(1, len(chance) + 1), np.cumsum(chance)
+    if precision is None:
+        kept = int(np.argmax(2 * sums / (number + sums[-1]))) + 1
+        kept = min(kept, int(np.count_nonzero(chance >= _LEAST_CHANCE)))
+    else:
+        kept = int(np.count_nonzero(sums / number >= precision))
+    expected = float(sums[kept - 1] / kept) if kept else 0.0
+    return ScoreCut(
+        # a threshold that no chance reaches where nothing is picked
+        float(chance[kept - 1]) if kept else float(np.nextafter(max(chance[0], _LEAST_CHANCE), 2)),
+        _separation(chance, heights),
+        expected >= _CLEAR and kept * expected >= _FEWEST,
+        particles=float(sums[-1]),
+        precision=expected,
+        certain=_CERTAIN,
+    )
+
+
+def _separation(chance: FloatArray, heights: FloatArray) -> float:
+    """Distance of the mean heights of particles and background over the root mean square of their deviations."""
+    means, variances = [], []
+    for weights in (chance, 1 - chance):
+        weights = weights / max(float(weights.sum()), 1e-12)
+        means.append(float(weights @ heights))
+        variances.append(float(weights @ (heights - means[-1]) ** 2))
+    return float((means[0] - means[1]) / np.sqrt(max(np.mean(variances), 1e-12)))
+
+
+def out_of_depth(card: Mapping[str, Any], small: SmallImage, diameter_A: float) -> tuple[str, ...]:
+    """What of a micrograph the network has not seen in training; empty where it knows its like.
+
+    Parameters
+    ----------
+    card : mapping
+        Of the weights.
+    small : SmallImage
+    diameter_A : float
+        Of the particle.
+    """
+    said = []
+    low, high = card["data"]["diameter_A"]
+    if not low <= diameter_A <= high:
+        said.append(f"the network was trained on particles of {low:g} to {high:g} A, not {diameter_A:g}")
+    if 2 * small.radius_px < _FEWEST_ACROSS:
+        said.append(
+            f"a particle is {2 * small.radius_px:.0f} pixels across, the network was trained on {PIXELS_ACROSS}"
+        )
+    for name, statistic in INPUT_STATISTICS.items():
+        low, high = card["calibration"]["ranges"][name]
+        value, margin = statistic(small.data, small.radius_px), _MARGIN * (high - low)
+        if not low - margin <= value <= high + margin:
+            words = name.replace("_", " ")
+            said.append(
+                f"the network was trained on micrographs with a {words} of {low:.2g} to {high:.2g}, not {value:.2g}"
+            )
+    return tuple(said)
+
+
+@dataclass(frozen=True)
+class NetworkLimits:
+    """Where peaks may stand and how many are picks.
+
+    Attributes
+    ----------
+    distance_px : float
+        Least distance of two peaks on the small image.
+    exclude : bool
+        Leave the bad areas out.
+    precision : float, optional
+        See :func:`probable_cut`.
+    """
+
+    distance_px: float
+    exclude: bool = True
+    precision: float | None = None
+
+
+@dataclass(frozen=True)
+class NetworkPeaks:
+    """Peaks x, y on the small image, their chances to be particles, the cut, and the areas left out."""
+
+    xy_px: FloatArray
+    chance: FloatArray
+    cut: ScoreCut
+    bad: BadAreas
+
+
+def pick_by_network(small: SmallImage, weights: Weights, bad: BadAreas, limits: NetworkLimits) -> NetworkPeaks:
+    """Peaks of the network's map and how many of them are picks.
+
+    Parameters
+    ----------
+    small : SmallImage
+    weights : Weights
+    bad : BadAreas
+        Of the image; its limit is raised to what the network is sure of.
+    limits : NetworkLimits
+    """
+    score = network_score(weights.network, small.data, small.radius_px)
+    everywhere = np.ones(small.shape_here, bool) if small.left_out is None else ~small.left_out
+    first = ~bad.wide if limits.exclude else everywhere
+    xy, heights = ops.peaks(score, limits.distance_px, mask=first, threads=1)
+    if limits.exclude:
+        bad = bad.for_particles(xy[probabilities(weights.card, heights) >= _CERTAIN])
+        xy, heights = ops.peaks(score, limits.distance_px, mask=~bad.mask, threads=1)
+    chance = probabilities(weights.card, heights)
+    return NetworkPeaks(xy, chance, probable_cut(chance, heights, limits.precision), bad)
