@@ -25,7 +25,7 @@ from verglas.learned import Network, TrainingSettings, Weights, to_safetensors, 
 from verglas.learned.training import heat_map
 from verglas.picking import match_picks, prepare
 from verglas.picking.image import PIXELS_ACROSS
-from verglas.picking.network import INPUT_STATISTICS, network_peaks
+from verglas.picking.network import INPUT_STATISTICS, background_peaks, features, network_peaks, probable
 
 TRAINED = ("globule", "rod", "disc", "ring", "shell")
 HELD_OUT = ("dumbbell", "arch", "cone")
@@ -126,19 +126,20 @@ def calibrate(network: Network, fields: Sequence[Field]) -> dict[str, Any]:
     """Logistic regression of a peak's score on whether it is a particle, and the ranges of the inputs' statistics."""
     from sklearn.linear_model import LogisticRegression
 
-    scores, labels, statistics = [], [], []
+    seen, labels, statistics = [], [], []
+    radius = PIXELS_ACROSS / 2
     for one in fields:
-        xy, heights = network_peaks(network, one.image, PIXELS_ACROSS / 2)
+        xy, heights = network_peaks(network, one.image, radius)
         hit = np.zeros(len(xy), bool)
         hit[match_picks(xy, one.xy_px, PIXELS_ACROSS / 3)[0]] = True
-        scores.append(heights)
+        seen.append(features(heights, background_peaks(network, one.image, radius, probable(xy, heights))))
         labels.append(hit)
-        statistics.append([statistic(one.image, PIXELS_ACROSS / 2) for statistic in INPUT_STATISTICS.values()])
-    x, y = np.concatenate(scores), np.concatenate(labels)
-    fit = LogisticRegression(C=1e6).fit(x[:, None], y)
+        statistics.append([statistic(one.image, radius) for statistic in INPUT_STATISTICS.values()])
+    x, y = np.concatenate(seen), np.concatenate(labels)
+    fit = LogisticRegression(C=1e6).fit(x, y)
     ranges = np.percentile(statistics, (0.5, 99.5), axis=0).T
     return {
-        "slope": float(fit.coef_[0, 0]),
+        "slopes": [float(value) for value in fit.coef_[0]],
         "offset": float(fit.intercept_[0]),
         "peaks": len(x),
         "particles": int(y.sum()),
@@ -149,10 +150,10 @@ def calibrate(network: Network, fields: Sequence[Field]) -> dict[str, Any]:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Fields, training, calibration, files."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--fields", type=int, default=1000, help="to train on")
-    parser.add_argument("--calibration", type=int, default=150, help="fields to calibrate on, of other particles")
-    parser.add_argument("--each", type=int, default=14, help="particles of each kind")
-    parser.add_argument("--steps", type=int, default=900)
+    parser.add_argument("--fields", type=int, default=600, help="to train on")
+    parser.add_argument("--calibration", type=int, default=100, help="fields to calibrate on, of other particles")
+    parser.add_argument("--each", type=int, default=10, help="particles of each kind")
+    parser.add_argument("--steps", type=int, default=1000)
     parser.add_argument("--seconds", type=float, default=float("inf"), help="no step after so long")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--out", type=Path, default=PACKAGED)

@@ -46,6 +46,13 @@ def pick(
     leave_out: Path = typer.Option(
         None, "--leave-out", help="left_out.star of `verglas serve`: areas drawn by hand in which nothing is picked."
     ),
+    weights: Path = typer.Option(None, "--weights", help="Of --method learned: .safetensors [those of verglas]."),
+    fine_tune: str = typer.Option(
+        None, "--fine-tune", help="Train the network further before picking: 15 or more clicks (.star), or `consensus`."
+    ),
+    clicks_complete: bool = typer.Option(
+        False, "--clicks-complete", help="With --fine-tune: no particle of the clicked micrographs is left out."
+    ),
     one_file: bool = typer.Option(False, "--one-file", help="All coordinates in picks.star, not a file each."),
     no_pictures: bool = typer.Option(False, "--no-pictures", help="Write no picture per micrograph."),
     threads: int = typer.Option(None, "--threads", min=1, help="Micrographs at a time [all processors]."),
@@ -84,6 +91,9 @@ def pick(
         leave_out,
         examples,
         _filament_settings(settings, spacing, shortest) if filaments else None,
+        weights,
+        fine_tune,
+        clicks_complete,
     )
     summary = pick_files(job)
     numbers = summary.as_dict()

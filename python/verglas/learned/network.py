@@ -1,4 +1,4 @@
-"""A network that sees an image at four scales and says something about every second pixel, with its gradient."""
+"""A network that sees an image at three scales and says something about its pixels, with its gradient."""
 
 from __future__ import annotations
 
@@ -13,8 +13,6 @@ from verglas.types.arrays import Float32Array
 
 # Negative values keep this share of themselves: no unit dies on the few fields of a fine-tuning.
 _LEAK = np.float32(0.1)
-# Images are padded to a multiple of the coarsest scale.
-COARSEST = 8
 
 
 def picker_layers(width: int = 12) -> dict[str, tuple[int, int, int, int]]:
@@ -43,7 +41,7 @@ def picker_layers(width: int = 12) -> dict[str, tuple[int, int, int, int]]:
     }
 
 
-_STRIDES = {"half_0": 2, "quarter_0": 2, "eighth_0": 2}
+_STRIDES = {"quarter_0": 2, "eighth_0": 2}
 # What is added to a layer's result: the layers' own input, or what the finer scale saw before.
 _ADDED = {"eighth_1": "eighth_0", "eighth_2": "eighth_1", "up_0": "quarter_1", "up_1": "half_1"}
 _ENLARGED = ("up_0", "up_1")
@@ -55,7 +53,8 @@ class Network:
 
     Three scales down (1/2, 1/4, 1/8), each a convolution of stride two and others after it; two up, where what was seen
     on the way down is added (Ronneberger et al. 2015, arXiv:1505.04597; added rather than joined as Lin et al. 2017,
-    arXiv:1612.03144, do). The result stands at half the image's scale: pixel i is the image's pixel 2 i.
+    arXiv:1612.03144, do). The result stands at half the image's scale: pixel i is the image's pixel 2 i. With
+    ``stride`` = 1 all scales are twice as fine and the result has as many pixels as the image.
 
     Examples
     --------
@@ -67,9 +66,10 @@ class Network:
     """
 
     parameters: Mapping[str, Float32Array]
+    stride: int = 2
 
     @classmethod
-    def random(cls, seed: int, width: int = 12) -> Network:
+    def random(cls, seed: int, width: int = 12, stride: int = 2) -> Network:
         """Weights of He et al. 2015 (arXiv:1502.01852): every layer keeps the variance of its input."""
         rng = np.random.default_rng(seed)
         parameters: dict[str, Float32Array] = {}
@@ -78,7 +78,12 @@ class Network:
             scale = np.sqrt((1 if layer in _ADDED or layer == "out" else 2) / fan_in)
             parameters[f"{layer}.weight"] = (scale * rng.standard_normal(shape)).astype(np.float32)
             parameters[f"{layer}.bias"] = np.zeros(shape[-1], np.float32)
-        return cls(parameters)
+        return cls(parameters, stride)
+
+    @property
+    def coarsest(self) -> int:
+        """Pixels of the image that one of the coarsest scale stands for: sides are padded to a multiple of it."""
+        return 4 * self.stride
 
     def __post_init__(self) -> None:
         """Check that all layers are there and fit each other."""
@@ -91,10 +96,13 @@ class Network:
                     raise InputError(f"network: expected {name} of shape {expected}, got {got}; are these its weights?")
 
     def apply(self, images: Float32Array) -> Float32Array:
-        """The result (n, ceil(y / 2), ceil(x / 2)) for images (n, y, x)."""
+        """The result (n, ceil(y / stride), ceil(x / stride)) for images (n, y, x)."""
         height, width = images.shape[1:]
-        out = self._layers(_multiple(images))["out"]
-        return out[:, : -(-height // 2), : -(-width // 2), 0]
+        out = self._layers(_multiple(images, self.coarsest))["out"]
+        return out[:, : -(-height // self.stride), : -(-width // self.stride), 0]
+
+    def _stride(self, layer: str) -> int:
+        return self.stride if layer == "half_0" else _STRIDES.get(layer, 1)
 
     def _layers(self, images: Float32Array) -> dict[str, Float32Array]:
         """Result of every layer, after its rectifier."""
@@ -102,7 +110,7 @@ class Network:
         current = images[..., None]
         for layer in picker_layers(1):
             weight, bias = self.parameters[f"{layer}.weight"], self.parameters[f"{layer}.bias"]
-            current = convolve(current, weight, bias, _STRIDES.get(layer, 1))
+            current = convolve(current, weight, bias, self._stride(layer))
             if layer in _ENLARGED:
                 current = enlarge(current)
             if layer in _ADDED:
@@ -120,8 +128,8 @@ class Network:
         Parameters
         ----------
         images : (n, y, x) float32
-            Sides are multiples of eight.
-        of_result : (n, y / 2, x / 2) float32
+            Sides are multiples of :attr:`coarsest`.
+        of_result : (n, y / stride, x / stride) float32
             Gradient with respect to what :meth:`apply` gives.
         seen : mapping
             From :meth:`forward`.
@@ -140,16 +148,16 @@ class Network:
                 back = enlarge_adjoint(back)
             before = seen[order[number - 1]] if number else images[..., None]
             to_input, out[f"{layer}.weight"], out[f"{layer}.bias"] = convolve_adjoint(
-                before, self.parameters[f"{layer}.weight"], back, _STRIDES.get(layer, 1), of_images=number > 0
+                before, self.parameters[f"{layer}.weight"], back, self._stride(layer), of_images=number > 0
             )
             if to_input is not None:
                 _add(waiting, order[number - 1], to_input)
         return out
 
     def forward(self, images: Float32Array) -> tuple[Float32Array, dict[str, Float32Array]]:
-        """As :meth:`apply` for sides that are multiples of eight, with what :meth:`gradient` needs."""
-        if any(side % COARSEST for side in images.shape[1:]):
-            raise InputError(f"network: expected sides that are multiples of {COARSEST}, got {images.shape[1:]}")
+        """As :meth:`apply` for sides that are multiples of :attr:`coarsest`, with what :meth:`gradient` needs."""
+        if any(side % self.coarsest for side in images.shape[1:]):
+            raise InputError(f"network: expected sides that are multiples of {self.coarsest}, got {images.shape[1:]}")
         seen = self._layers(images)
         return seen["out"][..., 0], seen
 
@@ -158,7 +166,7 @@ def _add(waiting: dict[str, Float32Array], layer: str, gradient: Float32Array) -
     waiting[layer] = waiting[layer] + gradient if layer in waiting else gradient
 
 
-def _multiple(images: Float32Array) -> Float32Array:
+def _multiple(images: Float32Array, step: int) -> Float32Array:
     """Images mirrored beyond the far edges up to a multiple of the coarsest scale."""
-    more = [-side % COARSEST for side in images.shape[1:]]
+    more = [-side % step for side in images.shape[1:]]
     return np.pad(images, ((0, 0), (0, more[0]), (0, more[1])), mode="symmetric") if any(more) else images

@@ -1,16 +1,18 @@
-"""Training of a network on images and heat maps of centres: logistic loss, Adam, a rate that falls as a cosine."""
+"""Training of a network on images and what it is to say of them: Adam, a rate that falls as a cosine."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
+from scipy.special import expit
 
 from verglas.errors import InputError
-from verglas.learned.network import COARSEST, Network
+from verglas.learned.network import Network
 from verglas.types.arrays import Float32Array
 
 # Kingma and Ba 2015 (arXiv:1412.6980).
@@ -37,13 +39,16 @@ class TrainingSettings:
         No step begins after so long; the rate falls with the larger of the shares of steps and seconds.
     seed : int
         Of the order of fields and of how they are turned.
+    loss : {"logistic", "square"}
+        Cross entropy of chances whose logits the network says, or squared differences.
     """
 
     steps: int = 2000
-    batch: int = 6
+    batch: int = 4
     rate: float = 3e-3
     seconds: float = float("inf")
     seed: int = 0
+    loss: Literal["logistic", "square"] = "logistic"
 
 
 def heat_map(shape: tuple[int, int], xy_px: npt.ArrayLike, radius_px: float) -> Float32Array:
@@ -83,8 +88,18 @@ def logistic_loss(logits: Float32Array, wanted: Float32Array, weight: Float32Arr
     """Mean cross entropy of what is wanted and 1 / (1 + exp(-logit)), and its gradient."""
     total = max(float(weight.sum()), 1.0)
     each = np.maximum(logits, 0) - logits * wanted + np.log1p(np.exp(-np.abs(logits)))
-    share = 1 / (1 + np.exp(-logits))
+    share = expit(logits)
     return float((each * weight).sum()) / total, ((share - wanted) * weight / np.float32(total)).astype(np.float32)
+
+
+def square_loss(said: Float32Array, wanted: Float32Array, weight: Float32Array) -> tuple[float, Float32Array]:
+    """Mean squared difference of what is said and wanted, and its gradient."""
+    total = max(float(weight.sum()), 1.0)
+    away = (said - wanted) * weight
+    return float((away * (said - wanted)).sum()) / total, (2 * away / np.float32(total)).astype(np.float32)
+
+
+_LOSSES = {"logistic": logistic_loss, "square": square_loss}
 
 
 class Adam:
@@ -125,10 +140,10 @@ def train(
     network : Network
         To start from.
     images : (n, y, x) float32
-        Fields of one size, a multiple of eight.
-    wanted : (n, y / 2, x / 2) float32
-        :func:`heat_map` of each.
-    weight : (n, y / 2, x / 2) float32
+        Fields of one size, a multiple of the network's coarsest scale.
+    wanted : (n, y / stride, x / stride) float32
+        What it is to say of each: for the picker :func:`heat_map`.
+    weight : (n, y / stride, x / stride) float32
         How much each pixel counts; zero where it is not known what is there.
     settings : TrainingSettings, optional
     told : callable, optional
@@ -155,11 +170,12 @@ def train(
     (3, True)
     """
     chosen = settings or TrainingSettings()
-    half = (len(images), *(side // 2 for side in images.shape[1:]))
-    if wanted.shape != half or weight.shape != half or any(side % COARSEST for side in images.shape[1:]):
+    stride, step_px = network.stride, network.coarsest
+    maps = (len(images), *(side // stride for side in images.shape[1:]))
+    if wanted.shape != maps or weight.shape != maps or any(side % step_px for side in images.shape[1:]):
         raise InputError(
-            f"train: expected fields with sides that are multiples of {COARSEST} and maps of half their size, got "
-            f"{images.shape}, {wanted.shape} and {weight.shape}"
+            f"train: expected fields with sides that are multiples of {step_px} and maps of their size over {stride}, "
+            f"got {images.shape}, {wanted.shape} and {weight.shape}"
         )
     rng, began, adam = np.random.default_rng(chosen.seed), time.monotonic(), Adam(network)
     order = np.zeros(0, np.int64)
@@ -171,17 +187,21 @@ def train(
             order = np.r_[order, rng.permutation(len(images))]
         rows, order = order[: chosen.batch], order[chosen.batch :]
         turn = int(rng.integers(8))
-        batch, aim, counts = _turned(images[rows], turn, 1), _turned(wanted[rows], turn), _turned(weight[rows], turn)
-        now = Network(adam.parameters)
+        batch, aim, counts = (
+            _turned(images[rows], turn, stride - 1),
+            _turned(wanted[rows], turn),
+            _turned(weight[rows], turn),
+        )
+        now = Network(adam.parameters, stride)
         logits, seen = now.forward(batch)
-        loss, of_logits = logistic_loss(logits, aim, counts)
+        loss, of_logits = _LOSSES[chosen.loss](logits, aim, counts)
         warm = min(1.0, (step + 1) / 20)
         adam.step(
             now.gradient(batch, of_logits, seen), chosen.rate * warm * (0.02 + 0.98 * np.cos(np.pi / 2 * share) ** 2)
         )
         if told is not None:
             told(step, loss)
-    return Network(adam.parameters)
+    return Network(adam.parameters, stride)
 
 
 def _turned(fields: Float32Array, turn: int, offset: int = 0) -> Float32Array:

@@ -15,7 +15,7 @@ from verglas.learned.network import Network
 from verglas.types.arrays import Float32Array
 
 _CARD = "card"  # of a safetensors file's metadata, which maps words to words
-_TYPES = {"F32": np.dtype("<f4"), "F16": np.dtype("<f2"), "F64": np.dtype("<f8")}
+_TYPES: dict[str, np.dtype[Any]] = {"F32": np.dtype("<f4"), "F16": np.dtype("<f2"), "F64": np.dtype("<f8")}
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ def to_safetensors(weights: Weights) -> bytes:
     >>> again.card["seed"], bool((again.network.parameters["out.bias"] == 0).all())
     (1, True)
     """
-    header: dict[str, Any] = {"__metadata__": {_CARD: json.dumps(weights.card)}}
+    header: dict[str, Any] = {"__metadata__": {_CARD: json.dumps(weights.card | {"stride": weights.network.stride})}}
     pieces, offset = [], 0
     for name in sorted(weights.network.parameters):
         piece = np.ascontiguousarray(weights.network.parameters[name], "<f4")
@@ -85,7 +85,7 @@ def from_safetensors(content: bytes, name: str) -> Weights:
         parameters = {str(key): _tensor(one, numbers) for key, one in header.items()}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise FormatError(f"{name}: expected weights as a safetensors file, got something else ({error})") from error
-    return Weights(Network(parameters), card, name)
+    return Weights(Network(parameters, int(card.get("stride", 2))), card, name)
 
 
 def _tensor(said: dict[str, Any], numbers: bytes) -> Float32Array:

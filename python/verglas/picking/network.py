@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
+import scipy.fft
 from scipy import ndimage
+from scipy.special import expit
 
 from verglas import ops
 from verglas.image import fourier_resample
@@ -30,6 +32,11 @@ _DISTANCE, _WIDTH, _LEAST = 0.7, 0.1, 1e-9
 _SAME_SIZE = 0.04
 # Least chance of a pick. Particles are clear where so many of the picks are some, and so many at least.
 _LEAST_CHANCE, _CLEAR, _FEWEST, _CERTAIN = 0.2, 0.6, 3.0, 0.9
+# Peaks above this height are cut out before the spectrum of background is measured, with a halo of so many radii: the
+# first that leaves such a share of the image. Side of the field of background and rings of its spectrum.
+_PROBABLE, _HALOS, _LEFT, _FIELD, _RINGS = -1.2, (1.2, 1.0, 0.8), 0.2, 256, 96
+# Fields; peaks that are added to both counts of a rate.
+_FIELDS, _PRIOR = 3, 0.5
 # How far beyond the range of training, in widths of it, a statistic may lie; pixels of a particle.
 _MARGIN, _FEWEST_ACROSS = 0.1, 15
 
@@ -79,7 +86,7 @@ def network_score(network: Network, image: Float32Array, radius_px: float) -> Fl
         seen = image
     logits = network.apply(seen[None])[0]
     # Where it is not sure at which pixel a particle lies, its chance is spread: summed before peaks are looked for.
-    chance = ndimage.gaussian_filter(1 / (1 + np.exp(-logits)), _WIDTH * PIXELS_ACROSS / 2)
+    chance = ndimage.gaussian_filter(expit(logits), _WIDTH * PIXELS_ACROSS / 2)
     coarse = np.log(np.maximum(chance, np.float32(_LEAST)))
     # The origins, pixels N // 2, coincide when an image is resampled; pixel i of the map is pixel 2 i of the image.
     places = [
@@ -109,18 +116,119 @@ def network_peaks(
     return ops.peaks(network_score(network, image, radius_px), _DISTANCE * 2 * radius_px, mask=allowed, threads=1)
 
 
-def probabilities(card: Mapping[str, Any], heights: FloatArray) -> FloatArray:
-    """Chance of each peak to be a particle, as the peaks of simulated micrographs have it (Platt 1999).
+@dataclass(frozen=True)
+class BackgroundPeaks:
+    """Heights of peaks of background, rising, and how many times the simulated area the image has."""
+
+    heights: FloatArray
+    scale: float
+
+
+def background_peaks(
+    network: Network, image: Float32Array, radius_px: float, certain_px: FloatArray, seed: int = 0
+) -> BackgroundPeaks:
+    """Heights of the peaks that the network sees in background of an image's spectrum.
+
+    Its map of noise has peaks, too, and how high they are depends on the noise: they are counted on simulated fields.
+
+    Parameters
+    ----------
+    network : Network
+    image : (y, x) float32
+    radius_px : float
+        Of the particle.
+    certain_px : (n, 2) float64
+        What are probably particles: the spectrum is measured away from them, where enough of the image is left.
+    seed : int
+        Of the field.
+    """
+    marks = np.ones(image.shape, bool)
+    x, y = np.rint(certain_px).astype(np.int64).reshape(-1, 2).T
+    marks[y.clip(0, image.shape[0] - 1), x.clip(0, image.shape[1] - 1)] = False
+    away = np.ones(image.shape, bool)
+    for halo in _HALOS if not marks.all() else ():
+        away = ndimage.distance_transform_edt(marks) > halo * radius_px
+        if away.mean() >= _LEFT:
+            break
+    share = float(away.mean())
+    if share < _LEFT:  # most of the image is particles: their spectrum is in that of the whole
+        away, share = np.ones(image.shape, bool), 1.0
+    middle = np.float32(image[away].mean())
+    alone = np.where(away, image - middle, np.float32(0))
+    size = (_FIELD, _FIELD)
+    # Of a shape that is not the image's: rings of the same frequency have the same power per pixel.
+    amplitude = ring_amplitude(alone, size) / np.sqrt(share)
+    rng, heights = np.random.default_rng(seed), []
+    for _ in range(_FIELDS):
+        spectrum = scipy.fft.rfft2(rng.standard_normal(size, np.float32)) * amplitude
+        field = scipy.fft.irfft2(spectrum, size).astype(np.float32)
+        heights.append(ops.peaks(network_score(network, field, radius_px), _DISTANCE * 2 * radius_px, threads=1)[1])
+    return BackgroundPeaks(np.sort(np.concatenate(heights)), image.size / (_FIELDS * _FIELD**2))
+
+
+def ring_amplitude(image: Float32Array, size: tuple[int, int]) -> Float32Array:
+    """What white noise of deviation 1 is multiplied by, on the half grid of ``size``, to have an image's spectrum.
 
     Examples
     --------
     >>> import numpy as np
-    >>> from verglas.picking.network import probabilities
-    >>> probabilities({"calibration": {"slope": 2.0, "offset": 4.0}}, np.array([-2.0])).tolist()
+    >>> from verglas.picking.network import ring_amplitude
+    >>> white = np.random.default_rng(0).standard_normal((100, 120), np.float32)
+    >>> bool(abs(ring_amplitude(2 * white, (64, 64)).mean() - 2) < 0.1)
+    True
+    """
+    power = np.abs(scipy.fft.rfft2(image)) ** 2 / image.size
+    ring = _ring_numbers(image.shape)
+    number = np.maximum(np.bincount(ring.ravel(), minlength=_RINGS + 1), 1)
+    means = np.bincount(ring.ravel(), power.ravel(), minlength=_RINGS + 1) / number
+    return np.asarray(np.sqrt(means)[_ring_numbers(size)], np.float32)
+
+
+def _ring_numbers(shape: tuple[int, ...]) -> npt.NDArray[np.int64]:
+    k = np.hypot(scipy.fft.fftfreq(shape[0])[:, None], scipy.fft.rfftfreq(shape[1])[None])
+    return np.minimum(k * 2 * _RINGS, _RINGS).astype(np.int64)
+
+
+def probable(xy_px: FloatArray, heights: FloatArray) -> FloatArray:
+    """Peaks that are more likely particles than not, by their heights alone."""
+    return xy_px[heights > _PROBABLE]
+
+
+def features(heights: FloatArray, background: BackgroundPeaks) -> FloatArray:
+    """What chances are made from, (n, 3).
+
+    A peak's height; that in deviations of background peaks from their mean; and the logarithm of how many peaks of the
+    image are at least as high over how many of background are expected to be (the false discovery rate of Benjamini and
+    Hochberg 1995): where there are no particles, the highest peaks of noise are as many as expected.
+    """
+    null = background.heights
+    ordered = np.sort(heights)
+    here = len(ordered) - np.searchsorted(ordered, heights)
+    expected = (len(null) - np.searchsorted(null, heights)) * background.scale
+    standard = (heights - null.mean()) / max(float(null.std()), 1e-3)
+    return np.stack([heights, standard, np.log((here + _PRIOR) / (expected + _PRIOR))], axis=-1)
+
+
+def probabilities(card: Mapping[str, Any], heights: FloatArray, background: BackgroundPeaks) -> FloatArray:
+    """Chance of each peak to be a particle, as the peaks of simulated micrographs have it (Platt 1999).
+
+    Parameters
+    ----------
+    card : mapping
+        Of the weights.
+    heights : (n,) float
+    background : BackgroundPeaks
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from verglas.picking.network import BackgroundPeaks, probabilities
+    >>> card = {"calibration": {"slopes": [2.0, 1.0, 0.0], "offset": 4.0}}
+    >>> probabilities(card, np.array([-2.0]), BackgroundPeaks(np.array([-3.0, -1.0]), 1.0)).tolist()
     [0.5]
     """
     fit = card["calibration"]
-    return np.asarray(1 / (1 + np.exp(-(fit["slope"] * heights + fit["offset"]))))
+    return np.asarray(expit(features(heights, background) @ np.array(fit["slopes"]) + fit["offset"]))
 
 
 def probable_cut(chance: FloatArray, heights: FloatArray, precision: float | None = None) -> ScoreCut:
@@ -152,11 +260,14 @@ def probable_cut(chance: FloatArray, heights: FloatArray, precision: float | Non
     else:
         kept = int(np.count_nonzero(sums / number >= precision))
     expected = float(sums[kept - 1] / kept) if kept else 0.0
+    clear = expected >= _CLEAR and kept * expected >= _FEWEST
+    if not clear and precision is None:  # the largest expected F of next to nothing is no reason to pick noise
+        kept = min(kept, int(np.count_nonzero(chance >= 0.5)))
     return ScoreCut(
         # a threshold that no chance reaches where nothing is picked
         float(chance[kept - 1]) if kept else float(np.nextafter(max(chance[0], _LEAST_CHANCE), 2)),
         _separation(chance, heights),
-        expected >= _CLEAR and kept * expected >= _FEWEST,
+        clear,
         particles=float(sums[-1]),
         precision=expected,
         certain=_CERTAIN,
@@ -165,12 +276,13 @@ def probable_cut(chance: FloatArray, heights: FloatArray, precision: float | Non
 
 def _separation(chance: FloatArray, heights: FloatArray) -> float:
     """Distance of the mean heights of particles and background over the root mean square of their deviations."""
-    means, variances = [], []
+    means: list[float] = []
+    variances: list[float] = []
     for weights in (chance, 1 - chance):
         weights = weights / max(float(weights.sum()), 1e-12)
         means.append(float(weights @ heights))
         variances.append(float(weights @ (heights - means[-1]) ** 2))
-    return float((means[0] - means[1]) / np.sqrt(max(np.mean(variances), 1e-12)))
+    return float((means[0] - means[1]) / np.sqrt(max(float(np.mean(variances)), 1e-12)))
 
 
 def out_of_depth(card: Mapping[str, Any], small: SmallImage, diameter_A: float) -> tuple[str, ...]:
@@ -224,7 +336,7 @@ class NetworkLimits:
 
 @dataclass(frozen=True)
 class NetworkPeaks:
-    """Peaks x, y on the small image, their chances to be particles, the cut, and the areas left out."""
+    """Peaks x, y on the small image, their chances to be particles, falling; the cut, and the areas left out."""
 
     xy_px: FloatArray
     chance: FloatArray
@@ -247,8 +359,11 @@ def pick_by_network(small: SmallImage, weights: Weights, bad: BadAreas, limits: 
     everywhere = np.ones(small.shape_here, bool) if small.left_out is None else ~small.left_out
     first = ~bad.wide if limits.exclude else everywhere
     xy, heights = ops.peaks(score, limits.distance_px, mask=first, threads=1)
+    background = background_peaks(weights.network, small.data, small.radius_px, probable(xy, heights))
     if limits.exclude:
-        bad = bad.for_particles(xy[probabilities(weights.card, heights) >= _CERTAIN])
+        bad = bad.for_particles(xy[probabilities(weights.card, heights, background) >= _CERTAIN])
         xy, heights = ops.peaks(score, limits.distance_px, mask=~bad.mask, threads=1)
-    chance = probabilities(weights.card, heights)
+    chance = probabilities(weights.card, heights, background)
+    order = np.argsort(-chance, kind="stable")  # a higher peak is nearly always the likelier particle, not always
+    xy, chance, heights = xy[order], chance[order], heights[order]
     return NetworkPeaks(xy, chance, probable_cut(chance, heights, limits.precision), bad)

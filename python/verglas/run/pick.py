@@ -8,7 +8,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -54,12 +54,16 @@ from verglas.run.candidates import FOLDER as CANDIDATES
 from verglas.run.candidates import LeftOut, candidates_star
 from verglas.run.edited_picks import set_aside_edits
 from verglas.run.extract import Microscope
+from verglas.run.fine_tune import read_weights, tuned_weights, write_weights
 from verglas.run.parallel import in_order
 from verglas.run.reasons import most_common_reason, without_name
 from verglas.run.tenure import Tenure, tenure
 from verglas.types import Micrograph, Optics, Picks
 from verglas.types.arrays import FloatArray
 from verglas.types.verdict import Verdict
+
+if TYPE_CHECKING:  # loaded by what asks for a network
+    from verglas.learned import Weights
 
 _OPTICS = {
     "defocus_u_A": "rlnDefocusU",
@@ -107,6 +111,13 @@ class PickJob:
         Picks of some particles on some of the micrographs, which teach the methods by features.
     filaments : FilamentSettings, optional
         Trace filaments, whose width is ``diameter_A``, instead of particles.
+    weights : Path, optional
+        Of the method ``learned``: a safetensors file; those that come with verglas by default.
+    fine_tune : str, optional
+        Train the weights further before picking: a file of clicks, or ``consensus``
+        (:func:`verglas.run.fine_tune.tuned_weights`).
+    clicks_complete : bool
+        All particles of the clicked micrographs are clicked.
     """
 
     micrographs: Sequence[str]
@@ -123,6 +134,9 @@ class PickJob:
     leave_out: Path | None = None
     examples: Path | None = None
     filaments: FilamentSettings | None = None
+    weights: Path | None = None
+    fine_tune: str | None = None
+    clicks_complete: bool = False
 
 
 @dataclass(frozen=True)
@@ -133,6 +147,7 @@ class _Given:
     truth: Mapping[str, Picks] | None
     areas: Sequence[FloatArray | None]
     taught: PickExamples | None
+    weights: Weights | None = None
 
 
 @dataclass(frozen=True)
@@ -234,7 +249,8 @@ def pick_files(job: PickJob, *, listener: ListenerChoice = "screen") -> PickSumm
             (job.out / folder).mkdir(exist_ok=True)
         held.write(state="running", settings=settings)
         taught = None if job.examples is None else taught_by(job.examples, table, job)
-        return _pick_all(job, table, _Given(templates, truth, areas, taught), held, start_time)
+        given = _Given(templates, truth, areas, taught, _weights(job, table, held))
+        return _pick_all(job, table, given, held, start_time)
 
 
 def taught_by(path: Path, table: pd.DataFrame, job: PickJob) -> PickExamples:
@@ -253,6 +269,25 @@ def taught_by(path: Path, table: pd.DataFrame, job: PickJob) -> PickExamples:
         raise InputError(f"pick: {path}: none of its {len(clicks)} micrographs ({first}, ...) is among those given")
     read = ((read_micrograph(table[PATH].iloc[row], _pixel(table.iloc[row])), picks.xy_px) for picks, row in known)
     return teach(read, job.diameter_A, job.settings, threads=job.threads)
+
+
+def _weights(job: PickJob, table: pd.DataFrame, held: Tenure) -> Weights | None:
+    """Of the method ``learned``; what a further training came to stands beside the picks."""
+    if job.settings.method != "learned":
+        if job.weights is not None or job.fine_tune is not None:
+            raise InputError("pick: weights and fine-tuning are those of --method learned; give it, or leave them out")
+        return None
+    from verglas.learned import packaged_weights
+
+    weights = packaged_weights("picker") if job.weights is None else read_weights(job.weights)
+    if job.fine_tune is None:
+        return weights
+    weights, said = tuned_weights(
+        weights, table, job.fine_tune, job.diameter_A, job.settings, complete=job.clicks_complete
+    )
+    write_weights(job.out / "weights.safetensors", weights)
+    held.note("fine_tune", said)
+    return weights
 
 
 def _pick_all(
@@ -335,6 +370,7 @@ def _searched(
         optics=optics if given.templates is not None else None,
         left_out=left_out,
         examples=given.taught,
+        weights=given.weights,
     )
 
 

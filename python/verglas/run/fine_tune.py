@@ -1,0 +1,110 @@
+"""Weights of the trained picker for a job: those that come with verglas, a file's, or trained further on clicks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from verglas.errors import InputError
+from verglas.io import read_micrograph, read_picks, write_bytes
+from verglas.io.coordinates import match_names
+from verglas.io.micrographs import MICROGRAPH, PATH, PIXEL
+from verglas.picking import PickSettings, pick, prepare
+from verglas.types import Picks
+
+if TYPE_CHECKING:
+    from verglas.learned import Weights
+
+CONSENSUS = "consensus"
+# Micrographs that a consensus of the classical pickers is taken of: more teach nothing new in the time.
+_TAUGHT = 8
+
+
+def read_weights(path: Path) -> Weights:
+    """Weights of a safetensors file.
+
+    Raises
+    ------
+    FormatError, InputError
+        Not such a file, or of another network.
+    """
+    from verglas.learned import from_safetensors
+
+    return from_safetensors(path.read_bytes(), str(path))
+
+
+def tuned_weights(
+    weights: Weights, table: pd.DataFrame, given: str, diameter_A: float, settings: PickSettings, *, complete: bool
+) -> tuple[Weights, str]:
+    """Weights after further training, and the sentence that says whether they are new.
+
+    Parameters
+    ----------
+    weights : Weights
+    table : DataFrame
+        Micrographs as :func:`verglas.io.find_micrographs` lists them.
+    given : str
+        A file of clicks, or ``consensus``.
+    diameter_A : float
+    settings : PickSettings
+    complete : bool
+        All particles of the clicked micrographs are clicked.
+
+    Raises
+    ------
+    InputError
+        No micrograph has clicks, or there are too few.
+    """
+    from verglas.picking.fine_tune import fine_tune
+
+    clicks = _agreed(table, diameter_A, settings) if given == CONSENSUS else _given(table, Path(given))
+    clicked = []
+    for row, picks in clicks.items():
+        micrograph = read_micrograph(table.iloc[row][PATH], _pixel(table, row))
+        clicked.append((prepare(micrograph, diameter_A, white=settings.white), picks.xy_px))
+    tuned = fine_tune(weights, clicked, complete=complete)
+    return tuned.weights, tuned.sentence
+
+
+def write_weights(path: Path, weights: Weights) -> None:
+    """As a safetensors file, the card inside."""
+    from verglas.learned import to_safetensors
+
+    write_bytes(path, to_safetensors(weights))
+
+
+def _pixel(table: pd.DataFrame, row: int) -> float | None:
+    value = table.iloc[row].get(PIXEL, np.nan)
+    return float(value) if np.isfinite(value) else None
+
+
+def _given(table: pd.DataFrame, path: Path) -> Mapping[int, Picks]:
+    """Clicks of a file by row of the table."""
+    clicks = read_picks(path)
+    names = list(clicks)
+    at = match_names([str(name) for name in table[MICROGRAPH]], names)
+    found = {row: clicks[names[index]] for row, index in enumerate(at) if index >= 0 and len(clicks[names[index]])}
+    if not found:
+        raise InputError(
+            f"{path}: no clicks for any of {len(table)} micrographs, such as {table[MICROGRAPH].iloc[0]}; "
+            f"its names are such as {names[0] if names else 'none'}"
+        )
+    return found
+
+
+def _agreed(table: pd.DataFrame, diameter_A: float, settings: PickSettings) -> Mapping[int, Picks]:
+    """What the classical pickers agree on, in micrographs spread over the set."""
+    rows = np.unique(np.linspace(0, len(table) - 1, min(_TAUGHT, len(table))).astype(int))
+    return {
+        int(row): pick(
+            read_micrograph(table.iloc[row][PATH], _pixel(table, row)),
+            diameter_A,
+            method="consensus",
+            white=settings.white,
+        )
+        for row in rows
+    }

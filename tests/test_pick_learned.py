@@ -1,0 +1,137 @@
+"""Picking by the trained network: particles it has never seen, noise, thresholds, doubts, further training."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from command_line import main
+
+import verglas as vg
+from verglas import simulate
+from verglas.errors import InputError
+from verglas.learned import packaged_weights
+from verglas.picking import compare_picks, inside, pick_detailed, prepare
+from verglas.picking.fine_tune import fine_tune
+from verglas.picking.network import out_of_depth, probable_cut
+
+DIAMETER_A, PIXEL_A = 150.0, 5.0
+
+
+def scene(kind="dumbbell", seed=0, shape=(384, 384), **settings):
+    """A micrograph of a kind that the network has not been trained on, at the scale of its small image."""
+    model = simulate.phantom(64, PIXEL_A, DIAMETER_A, seed=90 + seed, shape=kind)
+    given = {"n": 24, "snr": 0.4, "defocus_u_A": 16000.0, "pixel_size_A": PIXEL_A} | settings
+    return simulate.micrograph(model, shape=shape, seed=500 + seed, threads=1, **given)
+
+
+def merit(picks, truth, shape, pixel_A=PIXEL_A):
+    margin, radius = DIAMETER_A / 2 / pixel_A, DIAMETER_A / 3 / pixel_A
+    both = [xy[inside(xy, shape, margin)] for xy in (picks.xy_px, truth.picks.xy_px)]
+    return compare_picks(*both, radius)
+
+
+@pytest.mark.parametrize("kind", ["dumbbell", "arch", "cone"])
+def test_kinds_never_seen_in_training_are_found(kind):
+    micrograph, truth = scene(kind, 1)
+    found = pick_detailed(micrograph, DIAMETER_A, method="learned", threads=1)
+    assert found.source == "learned"
+    assert found.cut.clear
+    assert merit(found.picks, truth, micrograph.shape).f_score > 0.85
+    chances = found.candidates.columns["rlnAutopickFigureOfMerit"]
+    assert ((chances >= 0) & (chances <= 1)).all()
+    assert found.doubts == ()
+
+
+def test_noise_alone_gives_no_clear_particles():
+    data = np.random.default_rng(7).normal(size=(400, 400))
+    found = pick_detailed(vg.Micrograph(data, PIXEL_A), DIAMETER_A, method="learned", threads=1)
+    assert not found.cut.clear
+    assert len(found.picks) <= 5
+
+
+def test_a_higher_precision_picks_fewer_and_surer():
+    micrograph, _ = scene("arch", 2, snr=0.05)
+    many, few = (
+        pick_detailed(micrograph, DIAMETER_A, method="learned", precision=share, threads=1) for share in (0.5, 0.95)
+    )
+    assert len(few.picks) < len(many.picks)
+    assert few.cut.precision >= 0.95
+    assert many.cut.precision >= 0.5
+
+
+def test_the_cut_of_a_stated_precision_keeps_what_it_says():
+    chance = np.array([0.99, 0.9, 0.8, 0.4, 0.2, 0.05])
+    for precision, kept in ((0.95, 1), (0.94, 2), (0.6, 5), (1.0, 0)):
+        cut = probable_cut(chance, np.log(chance), precision)
+        assert (chance >= cut.threshold).sum() == kept
+    assert probable_cut(chance[-2:], np.log(chance[-2:])).clear is False
+
+
+def test_particles_of_fewer_pixels_are_enlarged_for_the_network():
+    micrograph, truth = scene("cone", 3, shape=(288, 288), pixel_size_A=150 / 16)
+    found = pick_detailed(micrograph, DIAMETER_A, method="learned", threads=1)
+    assert found.small.radius_px == pytest.approx(8, abs=0.1)
+    assert merit(found.picks, truth, micrograph.shape, 150 / 16).f_score > 0.85
+
+
+def test_what_the_network_has_not_seen_is_said():
+    micrograph, _ = scene("dumbbell", 4)
+    small, card = prepare(micrograph, DIAMETER_A), packaged_weights("picker").card
+    assert out_of_depth(card, small, DIAMETER_A) == ()
+    spikes = replace(small, data=np.exp(2 * small.data))
+    assert any("skewness" in one for one in out_of_depth(card, spikes, DIAMETER_A))
+    assert any("80 to 320 A, not 900" in one for one in out_of_depth(card, small, 900.0))
+    assert any("10 pixels across" in one for one in out_of_depth(card, replace(small, radius_px=5.0), DIAMETER_A))
+
+
+def test_precision_goes_with_the_learned_method_only():
+    with pytest.raises(InputError, match="precision"):
+        pick_detailed(scene()[0], DIAMETER_A, method="log", precision=0.9)
+
+
+def test_too_few_clicks_train_nothing():
+    micrograph, truth = scene()
+    with pytest.raises(InputError, match="at least 15 clicks"):
+        fine_tune(packaged_weights("picker"), [(prepare(micrograph, DIAMETER_A), truth.picks.xy_px[:9])])
+
+
+@pytest.fixture
+def _few_steps(monkeypatch):
+    monkeypatch.setattr("verglas.picking.fine_tune._STEPS", 12)
+
+
+@pytest.mark.usefixtures("_few_steps")
+def test_clicks_on_nothing_change_no_weights():
+    micrograph, _ = scene("dumbbell", 5)
+    nowhere = np.random.default_rng(0).uniform(30, 350, (40, 2))
+    weights = packaged_weights("picker")
+    tuned = fine_tune(weights, [(prepare(micrograph, DIAMETER_A), nowhere)])
+    assert tuned.kept == (tuned.after > tuned.before)
+    assert tuned.weights is weights or tuned.kept
+
+
+@pytest.mark.usefixtures("_few_steps")
+def test_the_command_picks_and_says_what_came_of_the_clicks(tmp_path, capsys):
+    micrograph, truth = scene("arch", 6, n=40)
+    vg.io.write_stack(tmp_path / "one.mrc", micrograph.data[None], PIXEL_A)
+    vg.io.write_picks(tmp_path / "clicks.star", {"one.mrc": truth.picks[np.arange(30)]}, one_file=True)
+    command = (
+        f"pick {tmp_path}/one.mrc --diameter {DIAMETER_A} --out {tmp_path}/out --method learned --no-pictures --json"
+    )
+    more = ["--fine-tune", f"{tmp_path}/clicks.star", "--clicks-complete"]
+    status, out, err = main([*command.split(), *more], capsys)
+    assert status == 0, err
+    assert json.loads(out)["picks"] > 20
+    assert "held-out clicks are found" in out + err
+    assert (tmp_path / "out" / "weights.safetensors").is_file()
+
+
+def test_weights_without_the_learned_method_are_refused(tmp_path, capsys):
+    vg.io.write_stack(tmp_path / "one.mrc", scene()[0].data[None], PIXEL_A)
+    command = f"pick {tmp_path}/one.mrc --diameter 150 --out {tmp_path}/out --fine-tune consensus"
+    status, _, err = main(command.split(), capsys)
+    assert status != 0
+    assert "--method learned" in err
