@@ -74,7 +74,7 @@ def test_particles_of_fewer_pixels_are_enlarged_for_the_network():
     micrograph, truth = scene("cone", 3, shape=(288, 288), pixel_size_A=150 / 16)
     found = pick_detailed(micrograph, DIAMETER_A, method="learned", threads=1)
     assert found.small.radius_px == pytest.approx(8, abs=0.1)
-    assert merit(found.picks, truth, micrograph.shape, 150 / 16).f_score > 0.85
+    assert merit(found.picks, truth, micrograph.shape, 150 / 16).recall > 0.85
 
 
 def test_what_the_network_has_not_seen_is_said():

@@ -85,7 +85,7 @@ def from_safetensors(content: bytes, name: str) -> Weights:
         parameters = {str(key): _tensor(one, numbers) for key, one in header.items()}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise FormatError(f"{name}: expected weights as a safetensors file, got something else ({error})") from error
-    return Weights(Network(parameters, int(card.get("stride", 2))), card, name)
+    return Weights(Network(parameters, int(card.pop("stride", 2))), card, name)
 
 
 def _tensor(said: dict[str, Any], numbers: bytes) -> Float32Array:
