@@ -1,5 +1,9 @@
 #include "ops/score_select.h"
 
+#if defined(__AVX__)
+#include <immintrin.h>
+#endif
+
 #include <algorithm>
 #include <cmath>
 #include <cstring>
@@ -17,7 +21,8 @@ bool before(const Candidate& a, const Candidate& b) {
   return a.psi != b.psi ? a.psi < b.psi : a.shift < b.shift;
 }
 
-constexpr int kDigitBits = 11;
+constexpr int kDigitBits = 11, kClasses = 2048;
+constexpr std::size_t kWorthCounting = 8192;  // shorter lists are sorted sooner
 
 /// One pass of a radix sort from `from` to `to`, by the digit at this bit; false: all have the same, nothing moves.
 bool sort_by_digit(const std::uint64_t* from, std::size_t n, int shift, std::uint64_t* to) {
@@ -36,6 +41,11 @@ typedef std::int32_t Ints __attribute__((vector_size(kLanes * sizeof(float))));
 
 /// Bit l: the comparison holds in lane l.
 unsigned bits_of(Ints comparison) {
+#if defined(__AVX512F__)
+  return _mm512_test_epi32_mask(reinterpret_cast<__m512i>(comparison), reinterpret_cast<__m512i>(comparison));
+#elif defined(__AVX__)
+  return static_cast<unsigned>(_mm256_movemask_ps(reinterpret_cast<__m256>(comparison)));
+#endif
   alignas(64) std::int32_t lanes[kLanes];
   std::memcpy(lanes, &comparison, sizeof comparison);
   unsigned bits = 0;
@@ -125,9 +135,37 @@ void PoseSelection::sum_and_collect(std::size_t entry, const float* scores, std:
 
 void PoseSelection::limit() {
   if (found_.size() <= settings_.limit()) return;
-  sort_and_cut();
   // What is worse than the worst of so many is no candidate, however it arrives: the same list, sooner.
+  if (found_.size() > kWorthCounting) {
+    threshold_ = cut_by_count();
+    if (found_.size() <= settings_.limit() + settings_.limit() / 2) return;
+  }
+  sort_and_cut();  // a short list, or so many of nearly the same score that classes do not part them
   threshold_ = found_.back().score;
+}
+
+/// Keeps the limit's best and those of about the score of the last; returns the least score kept. Counting is enough
+/// while candidates come in, trim() sorts once.
+float PoseSelection::cut_by_count() {
+  // Where rounding puts two scores into one class it keeps their order: classes never fall as scores fall.
+  const float classes_per_nat = static_cast<float>(kClasses) / std::max(top_ - threshold_, 1e-30f);
+  const auto class_of = [&](float score) {
+    return static_cast<int>(std::clamp((top_ - score) * classes_per_nat, 0.0f, kClasses - 1.0f));
+  };
+  std::uint32_t counts[kClasses] = {};
+  for (const Candidate& c : found_) ++counts[class_of(c.score)];
+  int last = 0;
+  for (std::size_t n = counts[0]; n < settings_.limit() && last < kClasses - 1;) n += counts[++last];
+  std::size_t kept = 0;
+  float least = top_;
+  for (const Candidate c : found_) {
+    found_[kept] = c;
+    const bool stays = class_of(c.score) <= last;
+    kept += stays;
+    least = stays && c.score < least ? c.score : least;
+  }
+  found_.resize(kept);
+  return least;
 }
 
 /// As std::sort by `before` and resize to the limit: digits of the scores are counted, and the few poses of equal

@@ -36,6 +36,7 @@ class PoseSelection {
 
   void choose_entries(const std::vector<float>& maxima, double poses_per_entry);
   void limit();
+  float cut_by_count();
   void sort_and_cut();
 };
 

@@ -345,16 +345,20 @@ def _pieces(path: Path, block: Block, text: mmap.mmap, as_text: list[str]) -> It
     at, line = block.rows_at, block.rows_line
     while at < block.end and block.n_rows:
         stop = block.end if at + _PIECE_BYTES >= block.end else text.rfind(b"\n", at, at + _PIECE_BYTES) + 1
-        lines = text[at:stop].split(b"\n")
-        rows = sum(1 for one in lines if one.strip() and not one.lstrip().startswith(b"#"))
-        if rows:
-            piece = Block(block.name, block.line, stop, True, block.labels, at, line, rows)
+        here = text[at:stop]
+        # pandas refuses a piece without a row; only one that begins with a comment or a blank line needs a closer look
+        if (not here[:1].isspace() and here[:1] != b"#") or _has_rows(here):
+            piece = Block(block.name, block.line, stop, True, block.labels, at, line, 1)
             table = parse_block(path, piece, text, as_text)
             assert isinstance(table, pd.DataFrame)
             yield table
-        line += len(lines) - 1
+        line += here.count(b"\n")
         forget(text)
         at = stop
+
+
+def _has_rows(text: bytes) -> bool:
+    return any(line.strip() and not line.lstrip().startswith(b"#") for line in text.split(b"\n"))
 
 
 _IMAGE_NAME = re.compile(r"\d{1,9}@.+")
@@ -369,7 +373,10 @@ def _kind_of(piece: pd.Series[Any]) -> str:
     if pd.api.types.is_float_dtype(piece):
         return "float"
     if isinstance(piece.dtype, pd.StringDtype):
-        is_image = piece.name == IMAGE and all(isinstance(v, str) and _IMAGE_NAME.fullmatch(v) for v in piece)
+        # as objects at once: one by one, text of Arrow takes longer to hand over than to look at
+        is_image = piece.name == IMAGE and all(
+            isinstance(v, str) and _IMAGE_NAME.fullmatch(v) for v in piece.to_numpy(object)
+        )
         return "image" if is_image else "text"
     raise NotColumns(f"column {piece.name}: values of {piece.dtype} are not kept as a column")
 
