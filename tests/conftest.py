@@ -36,6 +36,15 @@ def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(RepeatedFigures())
 
 
+@pytest.hookimpl(tryfirst=True)  # before -m "not slow" looks at the marks
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Statistics that the CPU gathers quickly are gathered again by the kernels on the host in the slow suite."""
+    for item in items:
+        parameters = getattr(getattr(item, "callspec", None), "params", {})
+        if item.get_closest_marker("slow_emulated") and parameters.get("device") == "emulated":
+            item.add_marker(pytest.mark.slow)
+
+
 @pytest.fixture(params=DEVICES)
 def device(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Every device the same test body runs on, as ops take it: the CPU, the CUDA kernels on the host, a GPU.

@@ -70,6 +70,7 @@ def test_the_folder_holds_map_poses_summary_and_page(data, found):
     assert align_maps(volume, again, max_radius=6).correlation > 0.9
 
 
+@pytest.mark.slow
 def test_the_result_does_not_depend_on_threads(data):
     few = {**CHOICES, "iterations": 2}
     one, two = (vg.abinitio(data[0][:80], starts=1, **{**few, "threads": t}) for t in (1, 2))

@@ -85,7 +85,7 @@ def test_a_sharp_map_has_no_twin():
     assert better_sign(problem, SETTINGS, first, HELD) is first
 
 
-@pytest.mark.parametrize("true", ["O", "C1"])
+@pytest.mark.parametrize("true", ["O", pytest.param("C1", marks=pytest.mark.slow)])
 def test_the_group_that_explains_held_out_particles_wins(true):
     truth = round_map(true, 0.6)
     problem, sigma2 = drawn_problem(images_of(truth, 0.5), SETTINGS)

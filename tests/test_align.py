@@ -78,6 +78,7 @@ def faint():
     return particles, vg.simulate.density(model, 64, 3.0)
 
 
+@pytest.mark.slow
 def test_fine_steps_by_branch_and_bound_find_what_the_exhaustive_search_finds(faint):
     """Poses as good, and better than those of the coarse step."""
     particles, volume = faint[0][np.arange(24)], faint[1]

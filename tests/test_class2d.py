@@ -83,6 +83,7 @@ def test_particles_moved_by_their_poses_match_the_averages(case):
         assert abs(right) > 1.5 * abs(alignment_scores(images, found.averages[:4], wrong, radius_px=12).mean())
 
 
+@pytest.mark.slow
 def test_pure_noise_ends_in_a_verdict_that_says_so():
     images = np.random.default_rng(1).standard_normal((100, 32, 32)).astype(np.float32)
     particles = vg.Particles.from_images(images, 5.0)
@@ -93,7 +94,7 @@ def test_pure_noise_ends_in_a_verdict_that_says_so():
     assert found.record[-1].radius == found.record[-2].radius  # no finer data was let in
 
 
-@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow), pytest.param(2, marks=pytest.mark.slow)])
 def test_averages_of_one_half_gain_on_the_other_where_there_is_signal_only(seed):
     """Weak particles of all views in two classes; noise of the same optics."""
     model = vg.simulate.phantom(32, 6.0, 140.0, seed=seed)

@@ -95,16 +95,16 @@ def same(one, two):
     [
         (SETTINGS, 0, 0),
         (SETTINGS, 3, 0),
-        (SETTINGS, 3, 50),
-        (SETTINGS, SEEDING, 0),
+        pytest.param(SETTINGS, 3, 50, marks=pytest.mark.slow),
+        pytest.param(SETTINGS, SEEDING, 0, marks=pytest.mark.slow),
         pytest.param(SETTINGS, SEEDING + 2, 0, marks=pytest.mark.slow),
         pytest.param(SETTINGS, SEEDING + 2, 50, marks=pytest.mark.slow),
-        (SETTINGS, -1, 0),
-        (SPLIT, LEVEL - 1, 0),
+        pytest.param(SETTINGS, -1, 0, marks=pytest.mark.slow),
+        pytest.param(SPLIT, LEVEL - 1, 0, marks=pytest.mark.slow),
         pytest.param(SPLIT, LEVEL + 2, 0, marks=pytest.mark.slow),
         (SPLIT, LEVEL + 2, 50),
         pytest.param(SPLIT, 2 * LEVEL + 2, 0, marks=pytest.mark.slow),
-        (SPLIT, -2, 0),
+        pytest.param(SPLIT, -2, 0, marks=pytest.mark.slow),
     ],
 )
 def test_a_stopped_run_goes_on_to_the_same_classes(particles, whole, tmp_path, monkeypatch, settings, iteration, cost):

@@ -119,7 +119,8 @@ def test_phase_shift():
     assert np.median(found[:, 0]) < 50
 
 
-@pytest.mark.parametrize("tilt", [30.0, pytest.param((10.0, 25.0), marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("tilt", [30.0, (10.0, 25.0)])
 def test_tilt_plane_and_local_defocus(tilt):
     """A plane of 30 degrees, and one of less: normal within 1 degree, local defocus within 100 A."""
     places = np.random.default_rng(0).uniform(0, 2047, (200, 2))

@@ -12,8 +12,11 @@ import pytest
 from browser import lay_out
 
 import verglas as vg
+from verglas.report.refine import write_refine_page
 from verglas.run.demo import DemoSettings, demo
 from verglas.types.listener import Silence
+
+from blank_figures import blank
 
 pytestmark = pytest.mark.drawn
 
@@ -41,9 +44,18 @@ def watched():
     return Lines()
 
 
+def white_page(folder, **how):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("verglas.report.style._draw", blank)
+        return write_refine_page(folder, **how)
+
+
 @pytest.fixture(scope="module")
 def made(tmp_path_factory, watched):
-    return demo(tmp_path_factory.mktemp("demo") / "new" / "folder", SMALL, listener=watched)
+    """The refinement's own page is looked at in test_refine_page.py: white here."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("verglas.run.refine_folder.write_refine_page", white_page)
+        return demo(tmp_path_factory.mktemp("demo") / "new" / "folder", SMALL, listener=watched)
 
 
 def test_every_file_is_there_and_readable(made):

@@ -65,6 +65,7 @@ def test_one_wild_particle_is_named_and_set_aside_by_every_job(particles, kind):
     assert resolution(made) == pytest.approx(resolution(without), rel=0.15)
 
 
+@pytest.mark.slow
 def test_refine_and_align_set_it_aside_too(particles):
     images = particles.images()[:60].copy()
     images[5] *= 1000

@@ -91,6 +91,7 @@ def test_nearest_direction_is_itself_whatever_the_equivalent(problem):
         assert np.array_equal(opposite, entries[:, 1] == 1)
 
 
+@pytest.mark.slow
 def test_a_structure_is_found_from_random_poses(data):
     found = vg.abinitio(data[0], "D2", starts=1, iterations=8, threads=1, **CHOICES)
     assert agreement_A(data[1], found.map) < 18

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 import verglas as vg
 from verglas.initial_model import AbInitioSettings, Observer, find_initial_model
@@ -22,6 +23,7 @@ class Recorder(Observer):
         self.starts.append(start.number)
 
 
+@pytest.mark.slow
 def test_arrays_and_files_give_the_same_map(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     model = vg.simulate.phantom(32, 5.0, 110.0, seed=2)

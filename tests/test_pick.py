@@ -71,15 +71,12 @@ def merit_of(picks, truth, shape):
 @pytest.mark.parametrize(
     ("method", "name"),
     [
-        ("log", "contaminants"),
-        ("reference-free", "carbon"),
         ("log", "few"),
         *(
             pytest.param(m, n, marks=pytest.mark.slow)
             for m, n in [
-                ("log", "plain"),
-                ("log", "carbon"),
-                *(("reference-free", name) for name in ("plain", "contaminants", "few")),
+                *(("log", name) for name in ("plain", "carbon", "contaminants")),
+                *(("reference-free", name) for name in ("plain", "carbon", "contaminants", "few")),
             ]
         ),
     ],
@@ -132,6 +129,7 @@ def betagal(data_dir, name):
         return vg.Micrograph(np.asarray(picture.convert("F")), 7.08, name), xy
 
 
+@pytest.mark.slow
 def test_crowded_weak_elongated_particles_by_default(data_dir):
     """Beta-galactosidase: particles and background overlap, and there is no gap to cut at."""
     micrograph, true = betagal(data_dir, "Falcon_2012_06_12-14_57_34_0")
@@ -143,6 +141,7 @@ def test_crowded_weak_elongated_particles_by_default(data_dir):
     assert result.cut.clear
 
 
+@pytest.mark.slow
 def test_weak_particles_are_picked_gently_worse(data_dir):
     """GroEL at SNR 0.01, where no gap is left between particles and noise."""
     groel = simulate.read_model(data_dir / "models" / "1oel.pdb.gz").recentre()
@@ -218,7 +217,7 @@ def test_a_consensus_holds_what_two_independent_methods_pick(scenes):
     assert np.abs(blobs.picks.xy_px[pairs[0]] - windows.picks.xy_px[pairs[1]]).max() > 0.05
 
 
-@pytest.mark.parametrize("name", ["plain", "few"])
+@pytest.mark.parametrize("name", [pytest.param("plain", marks=pytest.mark.slow), "few"])
 def test_simulated_at_snr_005_with_templates(scenes, model, name):
     micrograph, truth = scenes[name]
     volume = simulate.density(model, 64, 3.0)
@@ -296,7 +295,10 @@ def test_carbon_is_found(scenes):
     assert (bad & carbon).sum() / (bad | carbon).sum() >= 0.8
 
 
-@pytest.mark.parametrize(("share", "power", "grey"), [(0.52, 2.0, 0.0), (0.75, 3.0, 0.3), (0.9, 8.0, 1.5)])
+@pytest.mark.parametrize(
+    ("share", "power", "grey"),
+    [(0.52, 2.0, 0.0), pytest.param(0.75, 3.0, 0.3, marks=pytest.mark.slow), (0.9, 8.0, 1.5)],
+)
 def test_carbon_that_is_most_of_a_micrograph_is_carbon(model, share, power, grey):
     scene = {"shape": (900, 960), "pixel_size_A": 3.0, "snr": 0.05, "defocus_u_A": 18000.0, "n": int(45 * (1 - share))}
     micrograph, truth = simulate.micrograph(model, carbon=share, carbon_power=power, carbon_grey=grey, seed=21, **scene)

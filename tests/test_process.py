@@ -268,7 +268,8 @@ def test_all_headers_against_the_pixel_size_is_a_warning(micrographs, tmp_path, 
     assert done.records[0].verdict["pixel_size"].state == "warn"
 
 
-@pytest.mark.parametrize("moment", [pytest.param("ctf", marks=pytest.mark.slow), "extract"])
+@pytest.mark.slow
+@pytest.mark.parametrize("moment", ["ctf", "extract"])
 def test_killed_half_way_it_goes_on_with_what_is_there(micrographs, project, tmp_path, moment, blank_figures):
     root = tmp_path / "proj"
     child = subprocess.Popen(

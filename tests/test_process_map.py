@@ -24,7 +24,7 @@ QUICK = {"class2d.iterations": 8, "abinitio.starts": 2, "abinitio.iterations": 1
 STAGES = ["ctf", "pick", "extract", "centre", "class2d", "abinitio", "refine", "postprocess"]
 
 
-def test_too_little_to_see_stops_before_a_model_is_made(tmp_path, monkeypatch):
+def test_too_little_to_see_stops_before_a_model_is_made(tmp_path, monkeypatch, blank_figures):
     """Where neither half of some 75 particles explains the other, the classification's verdict ends it."""
     monkeypatch.setattr("verglas.classification.class2d.held_out_gain", lambda *_: 0.0)
     write_set(tmp_path, 3)

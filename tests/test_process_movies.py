@@ -107,6 +107,7 @@ def test_nothing_is_done_twice_and_other_settings_are_refused(project):
         vg.process(project.root, set={"motion.voltage_kV": 200}, threads=1)
 
 
+@pytest.mark.slow
 def test_a_gain_is_placed_and_sums_have_the_pixel_size_that_they_are_binned_to(tmp_path):
     truth = write_movie(tmp_path / "m.tif", 2, gain_sd=0.04)
     tifffile.imwrite(tmp_path / "gain.tif", truth.gain[:, ::-1].astype(np.float32))
@@ -136,6 +137,7 @@ def test_what_a_set_of_files_holds(session, tmp_path):
     assert [stage.name for stage in stages_of(given)][:2] == ["motion", "ctf"]
 
 
+@pytest.mark.slow
 def test_movies_are_watched(session, project, tmp_path):
     done = watch_folder(session[0], tmp_path / "w", WatchOptions(0.05, once=True), set=QUICK, force=True, **GIVEN)
     assert done.summary()["micrographs_used"] == 2

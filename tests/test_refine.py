@@ -49,6 +49,11 @@ def begun(data):
     return vg.refine(data[1], data[2], iterations=2, listener=None, **CHOICES)
 
 
+def expected_after(iterations, request):
+    """What the true reference gives after as many iterations."""
+    return request.getfixturevalue("begun") if iterations else request.getfixturevalue("finished")[1]
+
+
 def agreement(found, truth: vg.Map) -> float:
     return vg.fsc(found.map, truth).resolution_A(0.5)
 
@@ -116,14 +121,18 @@ def test_run_folder_is_the_contract(data, finished):
     assert "data:image/png;base64" in (out / "report.html").read_text()
 
 
-def test_the_grey_scale_of_the_reference_does_not_matter(data, begun):
+@pytest.mark.parametrize("iterations", [2, pytest.param(None, marks=pytest.mark.slow)])  # None: to convergence
+def test_the_grey_scale_of_the_reference_does_not_matter(data, request, iterations):
     """Without matching, a reference 50 times too strong gives flat posteriors elsewhere and a walk away."""
     _, particles, truth = data
     said = []
-    found = vg.refine(particles, vg.Map(50 * truth.data, PIXEL_A), listener=_Told(said), iterations=2, **CHOICES)
+    how = CHOICES | {"iterations": iterations} if iterations else CHOICES
+    found = vg.refine(particles, vg.Map(50 * truth.data, PIXEL_A), listener=_Told(said), **how)
     # float32 products with 50 round otherwise than without
-    assert found.resolution_A == pytest.approx(begun.resolution_A, rel=0.01)
-    assert found.particles.poses.angles_deg == pytest.approx(begun.particles.poses.angles_deg, abs=0.1)
+    expected = expected_after(iterations, request)
+    assert found.resolution_A == pytest.approx(expected.resolution_A, rel=0.01)
+    if iterations:
+        assert found.particles.poses.angles_deg == pytest.approx(expected.particles.poses.angles_deg, abs=0.1)
     assert any("multiplied by 0.02" in line or "multiplied by 0.019" in line for line in said)
 
 
@@ -145,7 +154,7 @@ class _Told(Silence):
         self.said.append(str(figures["iteration"]))
 
 
-@pytest.mark.parametrize("stop_after", [0, pytest.param(1, marks=pytest.mark.slow), 3])
+@pytest.mark.parametrize("stop_after", [*(pytest.param(n, marks=pytest.mark.slow) for n in (0, 1)), 3])
 def test_a_stopped_run_goes_on_to_the_same_map(data, finished, tmp_path, stop_after):
     _, particles, truth = data
     with pytest.raises(KeyboardInterrupt):
@@ -221,14 +230,16 @@ def test_bad_particles_are_named_and_set_aside(data, tmp_path):
     assert np.isfinite(found.map.data).all()
 
 
-def test_reference_of_another_pixel_size_or_box_is_fitted_and_said(data, begun):
+@pytest.mark.parametrize("iterations", [2, pytest.param(None, marks=pytest.mark.slow)])  # None: to convergence
+def test_reference_of_another_pixel_size_or_box_is_fitted_and_said(data, request, iterations):
     _, particles, truth = data
     said: list[str] = []
     larger = vg.image.crop_or_pad(truth.data, (40,) * 3)
     coarse = vg.Map(vg.image.fourier_resample(larger, (36,) * 3), PIXEL_A * 40 / 36)
-    found = vg.refine(particles, coarse, listener=_Told(said), iterations=2, **CHOICES)
+    how = CHOICES | {"iterations": iterations} if iterations else CHOICES
+    found = vg.refine(particles, coarse, listener=_Told(said), **how)
     assert any("resampled from 4.44444 to 4 A" in line for line in said)
-    assert found.resolution_A == pytest.approx(begun.resolution_A, rel=0.1)
+    assert found.resolution_A == pytest.approx(expected_after(iterations, request).resolution_A, rel=0.1)
     said.clear()
     vg.refine(particles, vg.Map(larger, PIXEL_A), listener=_Told(said), iterations=1, **CHOICES)
     assert any("cropped from 40 to 32 px" in line for line in said)
@@ -291,12 +302,13 @@ def test_max_cc_mode(data):
     assert agreement(found, truth) < 14
 
 
-def test_symmetric_map_is_invariant(tmp_path):
+@pytest.mark.parametrize("iterations", [3, pytest.param(None, marks=pytest.mark.slow)])  # None: to convergence
+def test_symmetric_map_is_invariant(iterations):
     """The refined map does not change under the operations of its group."""
     model = vg.simulate.phantom(BOX, PIXEL_A, DIAMETER_A, "D2")
     particles = vg.simulate.particles(model, 80, BOX, PIXEL_A, snr=1.0, seed=2)
     truth = vg.simulate.density(model, BOX, PIXEL_A)
-    found = vg.refine(particles, truth, "D2", iterations=3, **CHOICES)
+    found = vg.refine(particles, truth, "D2", **(CHOICES | {"iterations": iterations} if iterations else CHOICES))
     inner = found.map.data[1:, 1:, 1:]
     for axes in ((0, 1), (0, 2), (1, 2)):
         turned = np.flip(inner, axes)
@@ -306,9 +318,11 @@ def test_symmetric_map_is_invariant(tmp_path):
     assert np.median(error) < 3
 
 
-def test_data_end_at_max_resolution(data, tmp_path):
+@pytest.mark.parametrize("iterations", [3, pytest.param(None, marks=pytest.mark.slow)])  # None: to convergence
+def test_data_end_at_max_resolution(data, iterations):
     _, particles, truth = data
-    found = vg.refine(particles, truth, max_resolution_A=16.0, iterations=3, **CHOICES)
+    how = CHOICES | {"iterations": iterations} if iterations else CHOICES
+    found = vg.refine(particles, truth, max_resolution_A=16.0, **how)
     assert found.resolution_A > BOX * PIXEL_A / 9  # shell 8 is the last; the curve is interpolated to 0 at shell 9
     spectrum = np.abs(vg.fourier.forward(found.map.data, 3))
     shells = vg.fourier.shells((BOX,) * 3)

@@ -196,7 +196,7 @@ def test_a_pass_gives_the_posteriors_and_sums_of_the_host(gpu, begun, phase):
         assert relative(getattr(device_totals, name), getattr(totals, name)) < tolerance.DEVICE_SUMS
 
 
-@pytest.mark.parametrize("phase", ["grid", "global"])
+@pytest.mark.parametrize("phase", ["grid", pytest.param("global", marks=pytest.mark.slow)])
 def test_two_devices_give_what_one_gives_and_always_the_same(two_gpus, begun, phase):
     problem, steps = begun
     state, step = steps[phase]
@@ -231,7 +231,7 @@ def refuse_batches(monkeypatch, least: int) -> list[int]:
     return refused
 
 
-@pytest.mark.parametrize("phase", ["grid", "global"])
+@pytest.mark.parametrize("phase", ["grid", pytest.param("global", marks=pytest.mark.slow)])
 def test_out_of_memory_halves_the_batch_once_and_says_so(two_gpus, begun, monkeypatch, phase):
     problem, steps = begun
     state, step = steps[phase]

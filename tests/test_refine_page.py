@@ -16,9 +16,11 @@ from run_folder import make_run_folder
 import verglas as vg
 from verglas.cli import main
 from verglas.errors import FormatError
-from verglas.report import course, posteriors
+from verglas.report import course, posteriors, style
 from verglas.report.refine import write_refine_page
 from verglas.report.run_folder import read_run_folder
+
+from blank_figures import blank
 
 pytestmark = pytest.mark.drawn
 
@@ -31,14 +33,18 @@ KINDS = {
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory):
-    """Made on demand, once per kind, with their page."""
+    """Made on demand, once per kind, with their page; its figures white unless they are looked at."""
     made = {}
 
-    def get(kind):
-        if kind not in made:
-            made[kind] = make_run_folder(tmp_path_factory.mktemp("runs") / kind, **KINDS[kind])
-            write_refine_page(made[kind])
-        return made[kind]
+    def get(kind, *, drawn=False):
+        if (kind, drawn) not in made:
+            with pytest.MonkeyPatch.context() as patch:
+                if not drawn:
+                    patch.setattr(style, "_draw", blank)
+                folder = tmp_path_factory.mktemp("runs") / kind
+                made[kind, drawn] = make_run_folder(folder, **KINDS[kind])
+                write_refine_page(folder)
+        return made[kind, drawn]
 
     return get
 
@@ -48,7 +54,7 @@ def titles(text):
 
 
 def test_page_of_a_finished_run(folders):
-    folder = folders("finished")
+    folder = folders("finished", drawn=True)
     text = (folder / "report.html").read_text()
     record = json.loads((folder / "postprocess.json").read_text())
     assert titles(text) == [
@@ -81,7 +87,7 @@ def test_page_of_a_finished_run(folders):
 
 
 def test_page_of_a_running_one_refreshes_and_shows_what_there_is(folders):
-    text = (folders("live") / "report.html").read_text()
+    text = (folders("live", drawn=True) / "report.html").read_text()
     assert 'http-equiv="refresh" content="15"' in text
     assert "Running: 3 iterations done (global search)" in text
     assert "Final maps" not in titles(text)
@@ -123,7 +129,7 @@ def test_remaining_time_is_said(tmp_path):
 
 
 def test_command_rewrites_the_page(folders, capsys, tmp_path):
-    folder = folders("live")
+    folder = folders("live", drawn=True)
     before = (folder / "report.html").read_text()
     (folder / "report.html").unlink()
     with pytest.raises(SystemExit) as stop:
@@ -151,7 +157,7 @@ def test_a_young_page_of_a_running_job_is_left_and_the_last_one_never(tmp_path):
     assert "converged" in write_refine_page(folder, at_most_every_s=60).read_text()
 
 
-def test_broken_files_are_named(folders, tmp_path):
+def test_broken_files_are_named(folders, tmp_path, blank_figures):
     folder = shutil.copytree(folders("live"), tmp_path / "broken")
     (folder / "history" / "iteration_002.npz").write_bytes(b"PK nothing")
     with pytest.raises(FormatError, match=r"iteration_002.npz: not a snapshot"):
@@ -197,7 +203,7 @@ def test_trend_with_defocus_is_found_and_its_absence_too():
     assert posteriors.sharpness(table.drop(columns="rlnLogLikeliContribution")) is None
 
 
-def test_missing_numbers_do_not_stop_the_page(folders, tmp_path):
+def test_missing_numbers_do_not_stop_the_page(folders, tmp_path, blank_figures):
     """Empty cells, an empty class, particles without shifts or defocus."""
     folder = shutil.copytree(folders("classes"), tmp_path / "gaps", ignore=shutil.ignore_patterns("*.mrc"))
     table = pd.read_csv(folder / "iterations.csv", dtype=str)
@@ -213,10 +219,10 @@ def test_missing_numbers_do_not_stop_the_page(folders, tmp_path):
     assert "0.0 %" in text
 
 
-@pytest.mark.parametrize("kind", list(KINDS))
+@pytest.mark.parametrize("kind", ["finished", "live", pytest.param("classes", marks=pytest.mark.slow)])
 def test_page_in_a_browser(folders, tmp_path, kind):
     """Chromium opens it: every figure is decoded and fits, nothing sticks out, the console stays empty."""
-    page = folders(kind) / "report.html"
+    page = folders(kind, drawn=True) / "report.html"
     pictures, overflow, console = lay_out(page, tmp_path)
     assert len(pictures) == page.read_text().count("<img") > 5
     assert all(width > 300 and height > 150 for width, height, _ in pictures)
@@ -228,7 +234,7 @@ def test_page_in_a_browser(folders, tmp_path, kind):
 def test_screenshot_shows_a_page(folders, tmp_path):
     from matplotlib.image import imread
 
-    picture = imread(screenshot(folders("finished") / "report.html", tmp_path))
+    picture = imread(screenshot(folders("finished", drawn=True) / "report.html", tmp_path))
     assert picture.shape[:2] == (2400, 1100)
     rows = picture[..., :3].std(axis=(1, 2))
     assert np.mean(rows > 0.02) > 0.6  # no large empty part
@@ -247,10 +253,8 @@ def test_the_probe_finds_a_broken_page(tmp_path):
     assert "a picture" in console
 
 
-def test_the_page_says_what_maps_were_regularised_by_and_what_it_gained(tmp_path):
-    folder = tmp_path / "run"
-    make_run_folder(folder)
-    write_refine_page(folder)
+def test_the_page_says_what_maps_were_regularised_by_and_what_it_gained(folders, tmp_path, blank_figures):
+    folder = shutil.copytree(folders("finished", drawn=True), tmp_path / "run", ignore=shutil.ignore_patterns("*.mrc"))
     assert "Regularisation" not in (folder / "report.html").read_text()  # nothing to say of the FSC of the whole map
     table = pd.read_csv(folder / "iterations.csv")
     table["regularisation"] = ["global"] * (len(table) - 1) + ["local"]

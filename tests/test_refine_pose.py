@@ -233,6 +233,7 @@ def bound_errors_deg(covariance: np.ndarray, seed: int, draws: int = 200) -> np.
     return np.rad2deg(np.linalg.norm(np.einsum("nij,dnj->dni", root, z), axis=-1)).ravel()
 
 
+@pytest.mark.slow_emulated
 def test_errors_of_noisy_particles_follow_the_cramer_rao_bound(device):
     """Issue: median angular error within 1.2x of the bound at SNR 0.05; and the whole 5 x 5 covariance, not only it."""
     n = 300

@@ -38,7 +38,7 @@ def halves(model, within_deg, seed):
     return vg.reconstruct(made, halves=True)[1]
 
 
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
     ("within_deg", "code"), [(20, "restricted-views"), (60, "restricted-views"), (180, "directions")]
 )

@@ -141,6 +141,7 @@ def test_clean_data_at_the_true_pose_give_the_closed_form(device, box, radius):
     assert abs(found.best_score[0] / closed - 1) < SCORE_CLOSED_FORM
 
 
+@pytest.mark.slow_emulated
 @settings(deadline=None, max_examples=2)
 @example(seed=1, n_shifts=1, noise=0.5)
 @example(seed=2, n_shifts=29, noise=5.0)

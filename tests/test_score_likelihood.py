@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 
 import numpy as np
+import pytest
 from scipy import stats
 
 import verglas as vg
@@ -117,6 +118,7 @@ def test_posterior_sums_to_one_and_sharpens_with_signal(device):
     assert all(a > b for a, b in itertools.pairwise(entropy))
 
 
+@pytest.mark.slow_emulated
 def test_projection_matching_finds_the_nearest_projection(device):
     """Best reference of a gallery at SNR 0.1, median angular error below half a step of the gallery."""
     rng = np.random.default_rng(0)
@@ -148,6 +150,7 @@ def test_projection_matching_finds_the_nearest_projection(device):
     assert np.median(np.degrees(np.arccos(np.clip(cosine, -1, 1)))) < geometry.healpix_spacing_deg(order) / 2
 
 
+@pytest.mark.slow_emulated
 def test_rotational_alignment_of_images_within_half_a_degree(device):
     """2D references are slices of their own; the angle at SNR 1 within 0.5 degrees."""
     rng = np.random.default_rng(6)
@@ -168,6 +171,7 @@ def test_rotational_alignment_of_images_within_half_a_degree(device):
         assert np.abs(error).max() < 0.5
 
 
+@pytest.mark.slow_emulated
 def test_the_shift_of_the_textbook_example_is_found(device):
     """An image displaced by (8, -6) pixels is brought back by (-8, 6), with rotation searched as well."""
     box = 64

@@ -166,6 +166,7 @@ def test_the_surviving_set_holds_all_mass(seed, box, noise, radii):
     check_nothing_is_lost(Problem(seed, box=box, noise=noise, radii=radii))
 
 
+@pytest.mark.slow_emulated
 @settings(deadline=None, max_examples=4)
 @given(seed=st.integers(0, 100_000), noise=st.sampled_from([0.3, 1.0, 5.0]))
 def test_the_surviving_set_holds_all_mass_of_the_float64_posterior(device, seed, noise):
@@ -220,6 +221,7 @@ def test_hundreds_of_random_problems():
         )
 
 
+@pytest.mark.slow_emulated
 def test_few_poses_are_scored_and_the_pose_is_found(device):
     """Under 5 % of the finest grid, angular error of the order of its step."""
     p = Problem(11, box=32, radii=(6, 9, 13), order=1, n=6, noise=0.35, device=device)
@@ -308,6 +310,7 @@ def test_broad_posteriors_can_go_on_with_their_best_cells(device, noise, max_cel
     np.testing.assert_array_equal(p.run().pose_angles_deg, cut.pose_angles_deg)
 
 
+@pytest.mark.slow_emulated
 def test_windows_restrict_the_search(device):
     p = Problem(8, box=32, radii=(6, 10), order=2, n=4, noise=0.5, device=device)
     everywhere = p.run()

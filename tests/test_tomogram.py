@@ -27,7 +27,7 @@ def series(ball):
     return clean + 0.5 * np.random.default_rng(1).normal(size=clean.shape).astype(np.float32)
 
 
-@pytest.mark.parametrize("method", ["wbp", "sirt", "cg", "tv"])
+@pytest.mark.parametrize("method", ["wbp", "sirt", "cg", pytest.param("tv", marks=pytest.mark.slow)])
 def test_every_method_finds_the_ball(series, ball, method):
     # Total variation is chosen among weights, each with every left-out tilt: few iterations show what many do.
     settings = TomogramSettings(method, iterations=15) if method == "tv" else TomogramSettings(method)
