@@ -6,6 +6,7 @@ there, a watched folder is worked on file by file, and a set of thousands grows 
 
 from __future__ import annotations
 
+import functools
 import time
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -27,7 +28,7 @@ from verglas.pipeline.project import Project, Shot
 from verglas.pipeline.settings import settings_json, with_overrides
 from verglas.pipeline.stage import Stage, digest, file_digest
 from verglas.run.candidates import FOLDER as CANDIDATES
-from verglas.run.candidates import candidates_star
+from verglas.run.candidates import LeftOut, candidates_star
 from verglas.run.motion_files import PARTS
 from verglas.run.parallel import in_order
 from verglas.run.pick import read_templates
@@ -298,11 +299,30 @@ class PickStage(MicrographStage):
         """Settings, and the file of templates if there is one."""
         overrides = self.given_settings(project)
         templates = overrides.pop("templates", None)
+        overrides.pop("leave_out", None)
         default = PickSettings("automatic" if templates is None else "template", symmetry=project.settings.symmetry)
         return with_overrides(default, overrides, "pick"), templates
 
+    def left_out(self, project: Project, shot: Shot) -> Any:
+        """(n, 3) x, y, radius of areas that a person has drawn on a micrograph; None where there are none."""
+        given = self.given_settings(project).get("leave_out")
+        if given is None:
+            return None
+        path = Path(given)
+        if not path.is_file():
+            raise InputError(f"pick.leave_out: {path}: no such file; expected areas as the window writes them")
+        # The page names micrographs from the folder of picks, where their files may be links.
+        names = tuple(str(project.micrograph_of(one)) for one in project.shots)
+        return _areas(path, path.stat().st_mtime_ns, names)[names.index(str(project.micrograph_of(shot)))]
+
     def settings(self, project: Project) -> dict[str, Any]:
-        """Resolved settings; the symmetry is the templates'."""
+        """Resolved settings, and the areas left out."""
+        areas = self.given_settings(project).get("leave_out")
+        more = {} if areas is None else {"leave_out": areas, "leave_out_content": file_digest(Path(areas))}
+        return self._settings(project) | more
+
+    def _settings(self, project: Project) -> dict[str, Any]:
+        """Resolved settings that every micrograph depends on; the symmetry is the templates'."""
         settings, templates = self.resolve_settings(project)
         omitted_names = () if templates else ("symmetry", "step_deg", "resolution_A")
         content = None if templates is None else file_digest(Path(templates))
@@ -316,9 +336,12 @@ class PickStage(MicrographStage):
 
     def one_digest(self, project: Project, shot: Shot) -> str:
         """Without templates a pick does not depend on the CTF."""
-        settings = self.settings(project)
+        settings = self._settings(project)
         ctf_digest = (project.results("ctf").get(shot.key) or {}).get("digest") if settings["templates"] else None
-        return digest([settings, project.mark_of(shot), project.known_of(shot).get(PIXEL), ctf_digest])
+        # Of areas only those of this micrograph, and nothing where there are none: others are not picked again.
+        areas = self.left_out(project, shot)
+        drawn = [] if areas is None else [areas.tolist()]
+        return digest([settings, project.mark_of(shot), project.known_of(shot).get(PIXEL), ctf_digest, *drawn])
 
     def compute(self, project: Project, shot: Shot) -> tuple[dict[str, Any], list[Picture]]:
         """Pick; one picture with picks, CTF and numbers."""
@@ -332,6 +355,7 @@ class PickStage(MicrographStage):
             threads=1,  # micrographs side by side use the cores
             templates=None if templates is None else read_templates(Path(templates)),
             optics=None if templates is None else optics_of_result(ctf),
+            left_out=self.left_out(project, shot),
         )
         result = {
             "xy_px": np.round(picking.picks.xy_px, 3).tolist(),
@@ -368,6 +392,12 @@ class PickStage(MicrographStage):
         from verglas.pipeline import tables
 
         return tables.pick_verdict(project)
+
+
+@functools.lru_cache(maxsize=4)
+def _areas(path: Path, changed_ns: int, names: tuple[str, ...]) -> list[Any]:
+    """Areas of all micrographs, read once for them."""
+    return LeftOut(path).of(list(names))
 
 
 def picks_of(project: Project, shot: Shot) -> Picks:

@@ -16,6 +16,7 @@ from verglas.extraction import Cut, ExtractSettings
 from verglas.io import read_particles, write_bytes, write_particles
 from verglas.io.rules import written_name
 from verglas.picking.particles import MERIT
+from verglas.pipeline.edited import edited_mark, edited_picks, read_edited
 from verglas.pipeline.micrographs import MicrographStage, Picture, has_passed, load, picks_of, result_of
 from verglas.pipeline.project import Project, Shot
 from verglas.pipeline.settings import settings_json, with_overrides
@@ -104,8 +105,14 @@ class ExtractStage(MicrographStage):
         return settings_json(self.resolve_settings(project)) | {"keep": _keep_digest(project)}
 
     def inputs(self, project: Project) -> dict[str, str]:
-        """Micrographs, CTFs, picks, and the list of those to keep."""
-        return super().inputs(project) | {"used": digest([shot.key for shot in usable_shots(project)])}
+        """Micrographs, CTFs, picks, those that a person has changed, and the list of those to keep."""
+        edits = edited_picks(project)
+        changed = {name: file_digest(path) for name, path in sorted(edits.files.items())}
+        return (
+            super().inputs(project)
+            | {"used": digest([shot.key for shot in usable_shots(project)])}
+            | ({"edited": digest([changed, edits.edits.of])} if changed else {})
+        )
 
     def todo(self, project: Project) -> list[Shot]:
         """Micrographs in use."""
@@ -115,19 +122,25 @@ class ExtractStage(MicrographStage):
         """Images depend on picks and pixel size, not on the CTF, which is added to the table later."""
         pick_result = project.results("pick").get(shot.key) or {}
         pixel = result_of(project, "ctf", shot)["pixel_size_A"]
-        return digest(
-            [settings_json(self.resolve_settings(project)), project.mark_of(shot), pick_result.get("digest"), pixel]
-        )
+        edited = edited_mark(edited_picks(project).file(project, shot, picks_of(project, shot)))
+        settings = settings_json(self.resolve_settings(project))
+        return digest([settings, project.mark_of(shot), pick_result.get("digest"), pixel, *edited])
 
     def compute(self, project: Project, shot: Shot) -> tuple[dict[str, Any], list[Picture]]:
-        """Cut and write the stack."""
-        return cut_shot(
-            project, shot, picks_of(project, shot), self.resolve_settings(project), project.folder("extract")
-        ), []
+        """Cut and write the stack, at the picks as a person has left them."""
+        picks = picks_of(project, shot)
+        edited = edited_picks(project).file(project, shot, picks)
+        if edited is not None:
+            picks = read_edited(edited, shot.name)
+        return cut_shot(project, shot, picks, self.resolve_settings(project), project.folder("extract")), []
 
     def finish(self, project: Project) -> dict[str, str]:
         """particles.star, excluded.csv, particles.png."""
         folder = project.folder("extract")
+        edits = edited_picks(project)
+        files = [edits.file(project, shot, picks_of(project, shot)) for shot in usable_shots(project)]
+        if count := sum(file is not None for file in files):
+            project.listener.say(f"extract: picks that a person has changed, on {count} micrographs")
         particles, exclusions = gather_particles(project, self.name, folder, self.resolve_settings(project), "")
         write_particles(folder / "particles.star", particles)
         write_excluded(folder / "excluded.csv", exclusions)
@@ -169,6 +182,8 @@ def cut_shot(project: Project, shot: Shot, picks: Picks, choice: ExtractChoice, 
     """
     pixel = float(result_of(project, "ctf", shot)["pixel_size_A"])
     table = micrograph_table(project, [shot], project.root)
+    if MERIT not in picks.columns:  # all of them added by hand, beside a picker that has no merits
+        picks = replace(picks, columns={**picks.columns, MERIT: np.ones(len(picks))})
     piece = cut_one(table, {0: load(project, shot)[0]}, 0, picks, choice.box, choice.options(pixel))
     if piece.cut is None:
         raise InputError(piece.problem)

@@ -17,6 +17,7 @@ from verglas.io import atomic_path, read_micrographs, write_micrographs, write_p
 from verglas.io.coordinates import MICROGRAPH, match_names
 from verglas.io.micrographs import PATH, PIXEL
 from verglas.io.rules import written_name
+from verglas.pipeline.edited import edited_picks
 from verglas.pipeline.micrographs import CtfStage, ctf_row, has_passed, picks_of, result_of, set_aside_sentence
 from verglas.pipeline.project import Project, Shot
 from verglas.pipeline.stage import digest, file_digest
@@ -94,6 +95,7 @@ def _first_reason(project: Project, shot: Shot) -> tuple[str, str]:
             stage == "pick"
             and not record["result"]["clear"]
             and not project.settings.of_stage("extract").get("unclear")
+            and edited_picks(project).file(project, shot, picks_of(project, shot)) is None
         ):
             return stage, "particles and background do not separate"
     return "", ""
@@ -273,7 +275,8 @@ def write_picks_of_set(project: Project) -> dict[str, str]:
     path = folder / "picks.star"
     picks = {written_name(project.micrograph_of(shot), folder): picks_of(project, shot) for shot in shots}
     paths = write_picks(path, picks)
-    set_aside_edits(folder, picks)
+    if said := set_aside_edits(folder, picks):
+        project.listener.note("edits", said)
     return {f"{folder.name}/{path.name}": digest([file_digest(file) for file in paths])}
 
 

@@ -21,7 +21,7 @@ from verglas.types import Picks
 
 EDITED = "picks_edited"
 BEFORE = f"{EDITED}_before"
-_RECORD = "edits.json"
+RECORD = "edits.json"
 _FILES = "rlnMicrographCoordinates"  # in a list of picks
 
 
@@ -66,7 +66,7 @@ class Edits:
         FormatError
             A record of another shape.
         """
-        path = folder / EDITED / _RECORD
+        path = folder / EDITED / RECORD
         if not path.is_file():
             return cls(folder)
         record: Any = read_json(path)
@@ -77,7 +77,7 @@ class Edits:
 
     def write(self) -> None:
         """Replace the record."""
-        write_json(self.folder / EDITED / _RECORD, {"of": self.of, "left_out": self.left_out})
+        write_json(self.folder / EDITED / RECORD, {"of": self.of, "left_out": self.left_out})
 
     def stale(self, picks: dict[str, Picks]) -> list[str]:
         """Micrographs whose picks are no longer those that were changed."""

@@ -251,6 +251,9 @@ class PickedMicrographs:
 
     def command(self, job: Job, name: str = "") -> str:
         """What takes the picks as changed."""
+        project = job.folder.parent
+        if (project / "project.json").is_file():  # its extraction takes them by itself
+            return shlex.join(["verglas", "process", "--out", str(project)])
         listed = job.folder / f"{EDITED}.star"
         words = ["verglas", "extract", str(job.folder / "picks.star"), "--picks", str(listed), "--box", "BOX"]
         return shlex.join([*words, "--out", "extract"])
@@ -259,6 +262,9 @@ class PickedMicrographs:
         """What takes the areas left out; empty where there are none."""
         if not (job.folder / LEFT_OUT).is_file():
             return ""
+        project, given = job.folder.parent, f"pick.leave_out={job.folder / LEFT_OUT}"
+        if (project / "project.json").is_file():
+            return shlex.join(["verglas", "process", "--out", str(project), "--redo", "pick", "--set", given])
         diameter = job.settings.get("diameter_A")
         asked = f"{diameter:g}" if isinstance(diameter, int | float) else "DIAMETER"
         words = ["verglas", "pick", "MICROGRAPHS", "--diameter", asked, "--leave-out", str(job.folder / LEFT_OUT)]
