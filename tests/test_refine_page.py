@@ -195,12 +195,12 @@ def test_trend_with_defocus_is_found_and_its_absence_too():
                 "rlnLogLikeliContribution": flat + slope * defocus,
             }
         )
-        _, sentence = posteriors.plot_against_defocus(table)
+        _, sentence = posteriors.chart_against_defocus(table)
         r = float(re.search(r"defocus: ([+-][\d.]+)", sentence)[1])
         assert low < r < high
-    assert posteriors.plot_against_defocus(table.drop(columns="rlnDefocusU")) is None
-    assert posteriors.shifts(table) is None
-    assert posteriors.sharpness(table.drop(columns="rlnLogLikeliContribution")) is None
+    assert posteriors.chart_against_defocus(table.drop(columns="rlnDefocusU")) is None
+    assert posteriors.shifts(table) == []
+    assert posteriors.sharpness(table.drop(columns="rlnLogLikeliContribution")) == []
 
 
 def test_missing_numbers_do_not_stop_the_page(folders, tmp_path, blank_figures):

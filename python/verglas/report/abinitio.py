@@ -15,6 +15,7 @@ from verglas.initial_model.starts import Start
 from verglas.initial_model.symmetry import SymmetryFound
 from verglas.io import write_text
 from verglas.report import figures
+from verglas.report.chart import chart_block, fsc_curves_chart
 from verglas.report.html import REFRESH_S, Block, Page, Picture, Section, Table, render
 from verglas.report.volume import viewer_block
 from verglas.types import Map
@@ -234,7 +235,7 @@ def _agreement(shown: AbInitioShown) -> Section:
         "are. "
         f"All starts are made from the same {shown.items}, so this is no resolution: it says whether the map depends "
         "on the start.",
-        [Picture(figures.fsc(curves, (0.5,), legend_at=0.5), "FSC of every start with the best")],
+        [chart_block(fsc_curves_chart("FSC with the best start", curves, (0.5,)))],
     )
 
 

@@ -8,13 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from verglas.assessment.fsc import FSC
 from verglas.assessment.guinier import Guinier
 from verglas.io import read_csv, read_json
-from verglas.report import curves
-from verglas.report.chart import Chart, chart_block, fsc_chart
+from verglas.report.chart import charts_block, fsc_curves_chart
+from verglas.report.curves import guinier_chart
 from verglas.report.html import Fragment, Picture, Section, Table
 from verglas.types.verdict import notes_of
 
@@ -125,9 +124,8 @@ def resolution_section(assessed: Mapping[str, Assessed]) -> Section:
                 f"randomised beyond {length(start, 1)} is subtracted in the corrected curve (Chen et al. 2013). The "
                 "half-bit and 3-sigma thresholds count the voxels that are independent under the mask."
             )
-        alt = f"{name}Fourier shell correlation between half maps: corrected, unmasked, masked, phases randomised"
-        blocks.append(Picture(curves.fsc(shown, ("half-bit", "3sigma", 0.5, 0.143)), alt, caption))
-        blocks.append(chart_block(_values(f"{name}values of the curves", one)))
+        chart = fsc_curves_chart(f"{name}Fourier shell correlation", shown, ("half-bit", "3sigma", 0.5, 0.143))
+        blocks.append(charts_block([chart], caption))
         if len(assessed) == 1:
             blocks.append(_table(one))
     if len(assessed) > 1:
@@ -138,13 +136,6 @@ def resolution_section(assessed: Mapping[str, Assessed]) -> Section:
         _sentence(one, f"{title.capitalize()}: the" if len(assessed) > 1 else "The") for title, one in assessed.items()
     )
     return Section("Resolution", text, blocks)
-
-
-def _values(title: str, one: Assessed) -> Chart:
-    """The curves for those who ask: values under the pointer, curves hidden by a click on their names."""
-    columns = {_CURVES[key]: curve.curve for key, curve in one.curves.items()}
-    frequency = next(iter(one.curves.values())).frequency_per_A
-    return fsc_chart(title[0].upper() + title[1:], pd.DataFrame({"frequency_per_A": frequency, **columns}))
 
 
 def _sentence(one: Assessed, start: str) -> str:
@@ -186,7 +177,6 @@ def guinier_section(assessed: Mapping[str, Assessed]) -> Section:
             f"the sharpened map was raised by exp(B s²/4) with B = {record.get('b_factor_A2', 0):.0f} Å², weighted by "
             f"sqrt(2 FSC / (1 + FSC)) and cut at {length(record.get('low_pass_A'))}."
         )
-    alt = "Logarithm of the amplitude against inverse squared resolution, with the fitted line"
     caption = "Root-mean-square amplitude per shell of the masked map; weighted: what both half maps share."
-    picture = Picture(curves.guinier({title: one.guinier for title, one in assessed.items()}), alt, caption)
-    return Section("Amplitudes and sharpening", " ".join(lines), [picture])
+    chart = charts_block([guinier_chart({title: one.guinier for title, one in assessed.items()})], caption)
+    return Section("Amplitudes and sharpening", " ".join(lines), [chart])

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import html
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from verglas.assessment.fsc import FSC, threshold_name
 from verglas.report.html import Fragment
 
 _MOST_POINTS = 1500
@@ -28,11 +29,12 @@ _BY_ITERATION = (
 
 @dataclass(frozen=True)
 class Series:
-    """A curve: its name, (n,) x and y; a y that is not finite leaves a gap."""
+    """A curve, bars or points: its name, (n,) x and y; a y that is not finite leaves a gap. Bars stand about x."""
 
     name: str
     x: npt.NDArray[np.float64]
     y: npt.NDArray[np.float64]
+    draw: Literal["line", "bars", "points"] = "line"
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,8 @@ class Chart:
         x is a frequency in 1/angstrom and is labelled with resolutions.
     zero : bool
         The y axis begins at zero.
+    bar_width : float
+        Of bars, in x; those of several series stand on each other.
     """
 
     title: str
@@ -69,6 +73,7 @@ class Chart:
     marks: Sequence[Line] = ()
     inverse: bool = False
     zero: bool = False
+    bar_width: float = 0.0
 
     def as_json(self) -> str:
         """For ``chart.js``; safe inside a page."""
@@ -80,7 +85,11 @@ class Chart:
             "zero": self.zero,
             "lines": [[float(f"{one.at:.6g}"), one.text] for one in self.lines],
             "marks": [[float(f"{one.at:.6g}"), one.text] for one in self.marks],
-            "series": [{"name": s.name, "x": _round_or_none(s.x), "y": _round_or_none(s.y)} for s in self.series],
+            "series": [
+                {"name": s.name, "draw": s.draw, "x": _round_or_none(s.x), "y": _round_or_none(s.y)}
+                for s in self.series
+            ],
+            "width": float(f"{self.bar_width:.6g}"),
         }
         # "</script>" in a name would end the block that holds it.
         return json.dumps(record, ensure_ascii=True).replace("<", "\\u003c")
@@ -136,6 +145,84 @@ def iteration_charts(table: pd.DataFrame) -> list[Chart]:
     return charts
 
 
+def histogram_chart(
+    x_label: str,
+    groups: Mapping[str, npt.ArrayLike],
+    counted: str,
+    *,
+    title: str = "",
+    most_bins: int = 60,
+    limits: tuple[float, float] | None = None,
+    marks: Sequence[Line] = (),
+) -> Chart | None:
+    """Histogram of values, those of several groups on each other; None without a finite value.
+
+    Parameters
+    ----------
+    x_label : str
+        With the unit.
+    groups : mapping of str -> (n,) array
+        Values that are not finite are left out.
+    counted : str
+        What the y axis counts, such as "particles".
+    title : str, optional
+        The label where there is none.
+    most_bins : int
+        Of few values there are fewer: twice the root of their number.
+    limits : (float, float), optional
+        What lies beyond them stands in the outermost bins.
+    marks : sequence of Line, optional
+
+    Examples
+    --------
+    >>> from verglas.report.chart import histogram_chart
+    >>> chart = histogram_chart("picks", {"used": [1, 2, 2, 9], "set aside": [5]}, "micrographs")
+    >>> [(one.name, one.y.sum().item()) for one in chart.series]
+    [('used', 4.0), ('set aside', 1.0)]
+    """
+    values = {name: np.asarray(some, np.float64).ravel() for name, some in groups.items()}
+    values = {name: some[np.isfinite(some)] for name, some in values.items()}
+    every = np.concatenate([*values.values(), np.zeros(0)])
+    if not len(every):
+        return None
+    low, high = limits or (float(every.min()), float(every.max()))
+    if not high > low:
+        low, high = low - 0.5, high + 0.5
+    bins = int(np.clip(2 * np.sqrt(len(every)), 6, most_bins))
+    edges = np.linspace(low, high, bins + 1)
+    middle = (edges[:-1] + edges[1:]) / 2
+    series = [
+        Series(name, middle, np.histogram(np.clip(some, low, high), edges)[0].astype(np.float64), "bars")
+        for name, some in values.items()
+        if len(some)
+    ]
+    width = (high - low) / bins
+    return Chart(title or x_label, x_label, counted, series, marks=marks, zero=True, bar_width=width)
+
+
+def fsc_curves_chart(title: str, curves: Mapping[str, FSC], thresholds: Sequence[float | str] = (0.5, 0.143)) -> Chart:
+    """FSC curves by name, with thresholds: fixed values, and criteria that are curves of their own.
+
+    Examples
+    --------
+    >>> import numpy as np, verglas as vg
+    >>> from verglas.report.chart import fsc_curves_chart
+    >>> x = vg.Map(np.random.default_rng(0).normal(size=(16, 16, 16)).astype(np.float32), 2.0)
+    >>> chart = fsc_curves_chart("FSC", {"same": vg.fsc(x, x)}, ("half-bit", 0.143))
+    >>> [one.name for one in chart.series], [one.text for one in chart.lines]
+    (['same', 'half-bit'], ['0.143'])
+    """
+    series = [Series(name, one.frequency_per_A, one.curve) for name, one in curves.items()]
+    first = next(iter(curves.values()), None)
+    if first is not None:
+        for criterion in (one for one in thresholds if isinstance(one, str)):
+            series.append(Series(criterion, first.frequency_per_A[1:], first.threshold(criterion)[1:]))
+    lines = [Line(float(one), threshold_name(one)) for one in thresholds if not isinstance(one, str)]
+    top = max((float(one.frequency_per_A[-1]) for one in curves.values()), default=0.0)
+    marks = [Line(top, f"Nyquist {1 / top:.2f} Å")] if top > 0 else []
+    return Chart(title, "resolution (Å)", "FSC", series, lines, marks, inverse=True)
+
+
 def column_numbers(column: pd.Series[Any]) -> npt.NDArray[np.float64]:
     """A column as float64; NaN where it holds no number."""
     return pd.to_numeric(column, errors="coerce").to_numpy(np.float64)
@@ -152,3 +239,10 @@ def chart_html(chart: Chart) -> str:
 def chart_block(chart: Chart) -> Fragment:
     """The chart as a block of a page."""
     return Fragment(chart_html(chart), scripts=("chart.js",))
+
+
+def charts_block(charts: Iterable[Chart | None], caption: str = "") -> Fragment:
+    """Charts side by side where there is room, as one block of a page."""
+    inside = "".join(chart_html(one) for one in charts if one is not None)
+    below = f"<p>{html.escape(caption)}</p>" if caption else ""
+    return Fragment(f'<div class="charts">{inside}</div>{below}', scripts=("chart.js",))

@@ -69,20 +69,6 @@ def montage(classes: Classes2D, most: int = _SHOWN) -> bytes:
         return style.png(figure)
 
 
-def progress_figure(record: Sequence[Iteration]) -> bytes:
-    """Resolution of the search and evidence on finer data, against the iteration."""
-    number = [line.number for line in record]
-    with style.style_context():
-        figure = style.new_figure(7.2, 2.6)
-        left, right = figure.subplots(1, 2)
-        left.step(number, [line.resolution_A for line in record], where="mid", color=style.COLOURS[0])
-        left.set(xlabel="iteration", ylabel="finest data used (Å)", ylim=(0, None))
-        right.plot(number, [line.evidence for line in record], color=style.COLOURS[1])
-        right.axhline(5, color=style.FAINT, lw=0.9, ls=(0, (4, 3)))
-        right.set(xlabel="iteration", ylabel="evidence on unseen data (σ)")
-        return style.png(figure)
-
-
 def _thumbnail(image: npt.NDArray[np.float32]) -> str:
     from matplotlib.image import imsave
 
@@ -209,7 +195,6 @@ def _course(record: Sequence[Iteration], events: Sequence[str]) -> Section:
         "search takes in finer data; if that is below 5, it is taken for noise."
     )
     blocks: list[Picture | Table | Fragment] = [
-        Picture(progress_figure(record), "resolution of the search and evidence against iteration"),
         *(chart_block(one) for one in iteration_charts(_frame(record))),
         _record(record),
     ]

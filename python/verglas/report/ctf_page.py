@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from verglas.report.chart import Chart, charts_block, column_numbers, histogram_chart
 from verglas.report.html import Block, Cell, Gallery, Page, Picture, Section, Table
-from verglas.report.style import COLOURS, new_figure, png, style_context, whole_numbers
 
 # Column of ctf.csv -> heading, digits shown.
 _COLUMNS = {
@@ -69,35 +69,27 @@ def rows_to_show(table: pd.DataFrame, most: int = MOST_PICTURES) -> list[int]:
     return [int(i) for i in np.argsort(~against, kind="stable") if pd.notna(table.iloc[i].get("merit"))][:most]
 
 
-def distributions(table: pd.DataFrame) -> bytes:
-    """Histograms of mean defocus, astigmatism, resolution and merit as a PNG; those set aside in orange.
+def distributions(table: pd.DataFrame) -> list[Chart]:
+    """Histograms of mean defocus, astigmatism, resolution and merit; those set aside apart.
 
     Parameters
     ----------
     table : DataFrame
         Columns of ``ctf.csv``.
     """
-    good = table["reason"] == ""
-    mean = (table["defocus_u_A"] + table["defocus_v_A"]) / 2
+    good = (table["reason"] == "").to_numpy(bool)
     shown = {
-        "defocus (µm)": mean / 1e4,
+        "defocus (µm)": (table["defocus_u_A"] + table["defocus_v_A"]) / 2e4,
         "astigmatism (Å)": table["defocus_u_A"] - table["defocus_v_A"],
         "rings to (Å)": table["resolution_A"],
         "merit": table["merit"],
     }
-    with style_context():
-        figure = new_figure(9.4, 2.3)
-        for axes, (title, values) in zip(figure.subplots(1, 4), shown.items(), strict=True):
-            finite = values.notna() & np.isfinite(values.astype(float))
-            if finite.any():
-                bins = min(30, max(6, int(2 * np.sqrt(finite.sum()))))
-                edges = np.histogram_bin_edges(values[finite].astype(float), bins=bins)
-                parts = [values[finite & good], values[finite & ~good]]
-                axes.hist(parts, edges, stacked=True, color=[COLOURS[0], COLOURS[1]], rwidth=0.9)
-            axes.set_xlabel(title)
-            whole_numbers(axes.yaxis)
-        figure.supylabel("micrographs", fontsize=9)
-        return png(figure)
+    charts = []
+    for title, column in shown.items():
+        values = column_numbers(column)
+        groups = {"used": values[good], "set aside": values[~good]}
+        charts.append(histogram_chart(title, groups, "micrographs", most_bins=30))
+    return [one for one in charts if one is not None]
 
 
 def ctf_table(table: pd.DataFrame, most: int = MOST_ROWS) -> Table:
@@ -138,9 +130,7 @@ def ctf_sections(table: pd.DataFrame, pictures: Sequence[CtfPicture]) -> list[Se
     """
     sections = []
     if "merit" in table and table["merit"].notna().any():
-        caption = "Those set aside in orange." if (table["reason"] != "").any() else ""
-        alt = "Histograms of defocus, astigmatism, resolution and merit over micrographs"
-        blocks: list[Block] = [Picture(distributions(table), alt, caption)]
+        blocks: list[Block] = [charts_block(distributions(table))]
         sections.append(Section("The set of CTFs", blocks=blocks))
     text = "Click a heading to sort."
     if len(table) > MOST_ROWS:

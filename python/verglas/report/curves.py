@@ -12,6 +12,7 @@ import numpy as np
 from verglas.assessment.fsc import FSC, threshold_name
 from verglas.assessment.guinier import Guinier
 from verglas.errors import InputError
+from verglas.report.chart import Chart, Line, Series
 from verglas.report.style import COLOURS, FAINT, INK, figure_format, new_figure, png, style_context, write_figure
 
 if TYPE_CHECKING:
@@ -131,7 +132,7 @@ def write_fsc(curves: Mapping[str, FSC], path: Path, thresholds: Thresholds = (0
         write_figure(_fsc_figure(curves, thresholds, fixed[-1] if fixed else None), path)
 
 
-def guinier(plots: Mapping[str, Guinier]) -> bytes:
+def guinier_chart(plots: Mapping[str, Guinier]) -> Chart:
     """Guinier plots: ln amplitude against s^2, what both half maps share of it, and the fitted lines.
 
     Parameters
@@ -146,30 +147,14 @@ def guinier(plots: Mapping[str, Guinier]) -> bytes:
     """
     if not plots:
         raise InputError("guinier figure: expected at least one plot")
-    with style_context():
-        figure = new_figure(6.6, 3.7)
-        axes = figure.subplots()
-        for number, (title, plot) in enumerate(plots.items()):
-            _draw_guinier(axes, plot, COLOURS[number % len(COLOURS)], f"{title}: " if len(plots) > 1 else "")
-        top = max(float(p.s2_per_A2[-1]) for p in plots.values())
-        axes.set_xlim(0, top)
-        candidates = [20, 10, 8, 7, 6, 5, 4.5, 4, 3.5, 3, 2.7, 2.5, 2.3, 2.1, 2, 1.8, 1.6, 1.5, 1.4, 1.3, 1.2, 1.1, 1]
-        ticks: list[float] = []
-        for d in candidates:  # as many as find room
-            if 1 / d**2 <= top and (not ticks or 1 / d**2 - 1 / ticks[-1] ** 2 > 0.06 * top):
-                ticks.append(d)
-        axes.set_xticks([1 / d**2 for d in ticks], [f"{d:g}" for d in ticks])
-        axes.set_xlabel("resolution (Å), spaced by 1 / d²")
-        axes.set_ylabel("ln amplitude")
-        axes.legend(loc="upper right", fontsize=9)
-        return png(figure)
-
-
-def _draw_guinier(axes: Axes, plot: Guinier, colour: str, prefix: str) -> None:
-    s2 = plot.s2_per_A2
-    axes.plot(s2[1:], plot.ln_amplitude[1:], color=FAINT, lw=1.2, label=f"{prefix}masked map")
-    shared = np.isfinite(plot.ln_weighted)
-    shared[0] = False
-    axes.plot(s2[shared], plot.ln_weighted[shared], ".", color=colour, ms=5, label=f"{prefix}weighted by the FSC")
-    if plot.b_factor_A2 is not None:
-        axes.plot(s2, plot.fit, color=COLOURS[1], lw=1.8, label=f"{prefix}B = {plot.b_factor_A2:.0f} Å²")
+    series, top = [], max(float(p.s2_per_A2[-1]) for p in plots.values())
+    for title, plot in plots.items():
+        prefix, s2 = f"{title}: " if len(plots) > 1 else "", plot.s2_per_A2
+        shared = np.isfinite(plot.ln_weighted)
+        shared[0] = False
+        series.append(Series(f"{prefix}masked map", s2[1:], plot.ln_amplitude[1:]))
+        series.append(Series(f"{prefix}weighted by the FSC", s2[shared], plot.ln_weighted[shared], "points"))
+        if plot.b_factor_A2 is not None:
+            series.append(Series(f"{prefix}B = {plot.b_factor_A2:.0f} Å²", s2, plot.fit))
+    marks = [Line(1 / d**2, f"{d:g} Å") for d in (10, 6, 5, 4, 3, 2.5, 2, 1.5) if 0.02 * top < 1 / d**2 <= top]
+    return Chart("Guinier plot", "1 / d² (1/Å²)", "ln amplitude", series, marks=marks)

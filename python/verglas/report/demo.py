@@ -11,8 +11,8 @@ import pandas as pd
 
 from verglas.assessment import FSC, PoseErrors
 from verglas.report import figures
+from verglas.report.chart import Chart, Line, chart_block, charts_block, fsc_curves_chart, histogram_chart
 from verglas.report.html import Link, Page, Picture, Section, Table
-from verglas.report.style import COLOURS, new_figure, png, style_context
 from verglas.types import Map
 
 THRESHOLD_HALVES, THRESHOLD_TRUTH = 0.143, 0.5
@@ -100,8 +100,8 @@ def _fsc_section(shown: DemoFindings) -> Section:
         for name, curve in curves.items()
     ]
     table = Table(("curve", "resolution at 0.5", "resolution at 0.143", "mean over all shells"), rows)
-    picture = Picture(figures.fsc(curves), "Fourier shell correlation curves against resolution; table below")
-    return Section("Resolution", text, [picture, table])
+    chart = chart_block(fsc_curves_chart("Fourier shell correlation", curves))
+    return Section("Resolution", text, [chart, table])
 
 
 def _resolution(curve: FSC, threshold: float) -> str:
@@ -109,23 +109,21 @@ def _resolution(curve: FSC, threshold: float) -> str:
     return f"{curve.resolution_A(threshold):.2f} Å{limit}"
 
 
-def error_histograms(errors: PoseErrors) -> bytes:
-    """Histograms of angular and shift errors up to their 99th percentiles, as PNG bytes."""
-    with style_context():
-        figure = new_figure(7.4, 2.8)
-        parts = (("angular error (°)", errors.angle_deg, "°"), ("shift error (Å)", errors.shift_A, " Å"))
-        for axes, (label, values, unit) in zip(figure.subplots(1, 2), parts, strict=True):
-            reach = max(float(np.percentile(values, 99)), 1e-6)
-            counts, *_ = axes.hist(values, bins=np.linspace(0, reach, 41), color=COLOURS[0])
-            axes.set_ylim(0, 1.12 * max(float(np.max(counts)), 1.0))  # room for the words
-            median = float(np.median(values))
-            axes.axvline(median, color=COLOURS[1], lw=1.4)
-            axes.text(
-                median, 0.99, f" median {median:.2f}{unit}", transform=axes.get_xaxis_transform(), va="top", fontsize=8
-            )
-            axes.set_xlabel(f"{label}; {np.count_nonzero(values > reach)} beyond")
-        figure.axes[0].set_ylabel("particles")
-        return png(figure)
+def error_histograms(errors: PoseErrors) -> list[Chart]:
+    """Histograms of angular and shift errors up to their 99th percentiles."""
+    charts = []
+    for label, values, unit in (
+        ("angular error (°)", errors.angle_deg, "°"),
+        ("shift error (Å)", errors.shift_A, " Å"),
+    ):
+        reach = max(float(np.percentile(values, 99)), 1e-6)
+        median, beyond = float(np.median(values)), np.count_nonzero(values > reach)
+        marks = [Line(median, f"median {median:.2f}{unit}")]
+        axis = f"{label}; {beyond} beyond"
+        charts.append(
+            histogram_chart(axis, {"particles": values}, "particles", title=label, limits=(0.0, reach), marks=marks)
+        )
+    return [one for one in charts if one is not None]
 
 
 def _pose_section(shown: DemoFindings) -> Section:
@@ -141,11 +139,10 @@ def _pose_section(shown: DemoFindings) -> Section:
         for name, values, unit in (("angle", errors.angle_deg, "°"), ("shift", errors.shift_A, "Å"))
     ]
     caption = f"{far} of {len(errors.angle_deg):,} particles are more than {_FAR_DEG:g}° off."
-    alt = "Histograms of angular and shift errors; percentiles in the table below"
     return Section(
         "Pose errors",
         text,
-        [Picture(error_histograms(errors), alt, caption), Table(("error of", "median", "90th percentile"), rows)],
+        [charts_block(error_histograms(errors), caption), Table(("error of", "median", "90th percentile"), rows)],
     )
 
 

@@ -9,8 +9,8 @@ import numpy as np
 
 from verglas.heterogeneity import Variability
 from verglas.report import figures
+from verglas.report.chart import Chart, Line, Series, charts_block, histogram_chart
 from verglas.report.html import Page, Picture, Section, Table
-from verglas.report.style import COLOURS, new_figure, png, style_context
 from verglas.report.volume import viewer_block
 from verglas.types import Map
 from verglas.types.arrays import FloatArray
@@ -64,7 +64,7 @@ def variability_page(made: Variability, settings: Mapping[str, Any], footer: str
             Section(
                 "Coordinates",
                 "Each particle's posterior mean; the bar is the median of its standard deviation.",
-                [Picture(coordinate_figure(made.coordinates, made.covariances), "Distribution of the coordinates")],
+                [charts_block(coordinate_charts(made.coordinates, made.covariances))],
             )
         )
     sections.append(settings_section(settings))
@@ -76,26 +76,21 @@ def capital(text: str) -> str:
     return text[:1].upper() + text[1:] + "."
 
 
-def coordinate_figure(coordinates: FloatArray, covariances: FloatArray) -> bytes:
-    """Histogram of one coordinate, or scatter of the first against each other."""
+def coordinate_charts(coordinates: FloatArray, covariances: FloatArray) -> list[Chart]:
+    """Histogram of one coordinate, with the median error of a particle, or the first coordinates against each other."""
     count = coordinates.shape[1]
-    with style_context():
-        if count == 1:
-            figure = new_figure(5.0, 2.8)
-            axes = figure.subplots()
-            axes.hist(coordinates[:, 0], bins=60, color=COLOURS[0])
-            sd = float(np.median(np.sqrt(covariances[:, 0, 0])))
-            axes.errorbar([float(np.median(coordinates))], [0.9 * axes.get_ylim()[1]], xerr=sd, color=COLOURS[1])
-            axes.set_xlabel("coordinate 1")
-            axes.set_ylabel("particles")
-            return png(figure)
-        pairs = [(p, q) for q in range(count) for p in range(q)][:_MOST_PAIRS]
-        figure = new_figure(3.2 * len(pairs), 3.0)
-        for axes, (p, q) in zip(np.atleast_1d(figure.subplots(1, len(pairs))), pairs, strict=True):
-            axes.scatter(coordinates[:, p], coordinates[:, q], s=2, alpha=0.4, color=COLOURS[0], rasterized=True)
-            axes.set_xlabel(f"coordinate {p + 1}")
-            axes.set_ylabel(f"coordinate {q + 1}")
-        return png(figure)
+    names = [f"coordinate {k + 1}" for k in range(count)]
+    if count == 1:
+        middle, error = float(np.median(coordinates)), float(np.median(np.sqrt(covariances[:, 0, 0])))
+        marks = [Line(middle - error, ""), Line(middle + error, f"median +- {error:.3g}, the error of a particle")]
+        chart = histogram_chart(names[0], {"particles": coordinates[:, 0]}, "particles", marks=marks)
+        return [] if chart is None else [chart]
+    pairs = [(p, q) for q in range(count) for p in range(q)][:_MOST_PAIRS]
+    charts = []
+    for p, q in pairs:
+        series = Series("particles", coordinates[:, p], coordinates[:, q], "points")
+        charts.append(Chart(f"{names[q]} against {names[p]}", names[p], names[q], [series]))
+    return charts
 
 
 def class3d_page(shown: Mapping[str, Any], maps: Sequence[Map], settings: Mapping[str, Any], footer: str = "") -> Page:

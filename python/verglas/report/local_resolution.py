@@ -10,9 +10,10 @@ import numpy.typing as npt
 
 from verglas.assessment.local_resolution import LocalResolution
 from verglas.io import write_text
+from verglas.report.chart import Chart, Line, charts_block, histogram_chart
 from verglas.report.figures import central_slices
 from verglas.report.html import Page, Picture, Section, Table, render
-from verglas.report.style import COLOURS, INK, new_figure, png, style_context
+from verglas.report.style import new_figure, png, style_context
 from verglas.types import Map
 
 # From fine to coarse; told apart with every common colour vision.
@@ -56,18 +57,10 @@ def _coloured(light: npt.NDArray, colour: npt.NDArray, mask: npt.NDArray) -> npt
     return np.clip(weight * inside + (1 - weight) * outside, 0, 1)
 
 
-def histogram(local: LocalResolution) -> bytes:
+def histogram(local: LocalResolution) -> Chart | None:
     """Resolutions of the molecule's voxels, with the resolution of the whole map."""
-    with style_context():
-        figure = new_figure(6.5, 3)
-        axis = figure.subplots()
-        axis.hist(local.values_A, bins=60, color=COLOURS[0])
-        if np.isfinite(local.global_A):
-            axis.axvline(local.global_A, color=COLOURS[1], lw=1.5)
-            axis.text(local.global_A, axis.get_ylim()[1], " whole map", color=INK, va="top", fontsize=9)
-        axis.set_xlabel("resolution (Å)")
-        axis.set_ylabel("voxels")
-        return png(figure)
+    marks = [Line(local.global_A, f"whole map {local.global_A:.2f} Å")] if np.isfinite(local.global_A) else []
+    return histogram_chart("resolution (Å)", {"voxels": local.values_A}, "voxels", title="Resolutions", marks=marks)
 
 
 def write_local_resolution_page(
@@ -105,7 +98,7 @@ def write_local_resolution_page(
         "Central slices of the map coloured by local resolution",
         "Brightness is density, colour is resolution inside the mask.",
     )
-    spread = Picture(histogram(local), "Histogram of local resolution", "The molecule's voxels by their resolution.")
+    spread = charts_block([histogram(local)], "The molecule's voxels by their resolution.")
     window = (
         f"Every value is that of a window of radius {local.window_radius_A:.1f} Å, whose soft edge ends at twice that: "
         "detail beside a boundary takes part of its neighbour's value. histogram.csv and bands.csv hold the numbers; "

@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from verglas.report.chart import Chart, charts_block, column_numbers, histogram_chart
 from verglas.report.html import Gallery, Page, Picture, Section, Table
-from verglas.report.style import COLOURS, FAINT, new_figure, png, style_context, whole_numbers
+from verglas.report.style import COLOURS, FAINT, new_figure, png, style_context
 from verglas.types.motion import Motion
 
 MOST_PICTURES = 40
@@ -76,30 +77,17 @@ def _field(axes: object, motion: Motion) -> None:
     axes.set_title(what, fontsize=10)  # type: ignore[attr-defined]
 
 
-def drift_figure(table: pd.DataFrame) -> bytes:
-    """Histograms of early, late and total motion and of the shifts' standard errors; flagged movies in orange."""
+def drift_charts(table: pd.DataFrame) -> list[Chart]:
+    """Histograms of early, late and total motion and of the shifts' standard errors; flagged movies apart."""
     good = table[table["reason"] == ""]
-    flagged = good["flags"] != ""
-    shown = {"early, px": "early_px", "late, px": "late_px", "total, px": "total_px", "error, px": "shift_error_px"}
-    with style_context():
-        figure = new_figure(9.4, 2.3, layout=None)
-        for axes, (title, column) in zip(figure.subplots(1, 4), shown.items(), strict=True):
-            values = good[column].astype(float)
-            finite = np.isfinite(values)
-            if finite.any():
-                edges = np.histogram_bin_edges(values[finite], bins=min(30, max(6, int(2 * np.sqrt(finite.sum())))))
-                axes.hist(
-                    [values[finite & ~flagged], values[finite & flagged]],
-                    edges,
-                    stacked=True,
-                    color=[COLOURS[0], COLOURS[1]],
-                    rwidth=0.9,
-                )
-            axes.set_xlabel(title)
-            whole_numbers(axes.yaxis)
-        figure.supylabel("movies", fontsize=9)
-        figure.subplots_adjust(left=0.07, right=0.99, bottom=0.24, top=0.95, wspace=0.22)
-        return png(figure)
+    flagged = (good["flags"] != "").to_numpy(bool)
+    shown = {"early (px)": "early_px", "late (px)": "late_px", "total (px)": "total_px", "error (px)": "shift_error_px"}
+    charts = []
+    for title, column in shown.items():
+        values = column_numbers(good[column])
+        groups = {"good": values[~flagged], "flagged": values[flagged]}
+        charts.append(histogram_chart(title, groups, "movies", most_bins=30))
+    return [one for one in charts if one is not None]
 
 
 def motion_page(table: pd.DataFrame, folder: Path, footer: str = "", doubt: str = "") -> Page:
@@ -132,9 +120,9 @@ def motion_page(table: pd.DataFrame, folder: Path, footer: str = "", doubt: str 
         figures["median drift"] = f"{table.loc[good, 'total_px'].median():.1f} px"
         text = (
             "Path length of whole frames in the first 4 e/Å² (early), afterwards (late) and in all, and the standard "
-            "error of a frame's shift. Flagged movies are orange."
+            "error of a frame's shift."
         )
-        sections.append(Section("Drift", text, [Picture(drift_figure(table), "histograms of drift", "")]))
+        sections.append(Section("Drift", text, [charts_block(drift_charts(table))]))
         sections.append(Section("Tracks", "Those to look at first.", [Gallery(pictures, 26.0)]))
     head = ["movie", *_COLUMNS.values(), "why look"]
     sections.append(Section("All movies", _HELD_OUT, [Table(head, rows, sortable=True, marked=marked)]))

@@ -11,10 +11,10 @@ import numpy as np
 from verglas.assessment import FSC
 from verglas.heterogeneity.motions import Motions
 from verglas.image import plan_resample, resample
-from verglas.report import curves, figures, surface
+from verglas.report import figures, surface
+from verglas.report.chart import Chart, chart_block, charts_block, fsc_curves_chart, histogram_chart
 from verglas.report.heterogeneity import capital, settings_section
 from verglas.report.html import Page, Picture, Section, Table
-from verglas.report.style import COLOURS, new_figure, png, style_context
 from verglas.report.volume import display_level
 from verglas.types import Map
 from verglas.types.arrays import FloatArray
@@ -85,7 +85,7 @@ def _bodies_section(shown: Mapping[str, Any], bodies: Sequence[Body]) -> Section
     everything = Map(np.max([mask.data for _, mask, _ in bodies], axis=0), bodies[0][0].pixel_size_A)
     blocks: list[Picture | Table] = [
         Table(head, rows),
-        Picture(curves.fsc({f"body {n}": c for n, (_, _, c) in enumerate(bodies, 1)}), "FSC of the bodies' half maps"),
+        chart_block(fsc_curves_chart("FSC of half maps", {f"body {n}": c for n, (_, _, c) in enumerate(bodies, 1)})),
         Picture(figures.slices(named, contour=everything), "Central slices of the maps of all bodies, masks outlined"),
     ]
     text = (
@@ -120,7 +120,7 @@ def _motion(number: int, points: FloatArray, maps: list[Map], motions: Motions) 
     blocks: list[Picture | Table] = [
         Picture(moving_picture(maps), "Surface of the particle moving to and fro along the motion"),
         Picture(figures.slices(named), "Central slices of five maps along the motion"),
-        Picture(_histogram(motions.coordinates[:, number]), "Distribution of the particles along the motion"),
+        charts_block([_histogram(motions.coordinates[:, number])]),
         Table(head, turns),
     ]
     rms_A, common_A = (float(np.sqrt(max(v[number], 0))) for v in (motions.variance, motions.signal_variance))
@@ -134,14 +134,8 @@ def _motion(number: int, points: FloatArray, maps: list[Map], motions: Motions) 
     return Section(f"Component {number + 1}, no motion", doubt + text, blocks)
 
 
-def _histogram(values: FloatArray) -> bytes:
-    with style_context():
-        figure = new_figure(5.0, 2.4)
-        axes = figure.subplots()
-        axes.hist(values, bins=60, color=COLOURS[0])
-        axes.set_xlabel("coordinate, A")
-        axes.set_ylabel("particles")
-        return png(figure)
+def _histogram(values: FloatArray) -> Chart | None:
+    return histogram_chart("coordinate (Å)", {"particles": values}, "particles")
 
 
 def moving_picture(maps: Sequence[Map]) -> bytes:

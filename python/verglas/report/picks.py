@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from verglas.assessment.micrographs import MicrographQuality
 from verglas.picking import PickResult
 from verglas.report import style
+from verglas.report.chart import Chart, charts_block, histogram_chart
 from verglas.report.html import Fragment, Gallery, Page, Picture, Section, Table, render
 from verglas.report.selector import SELECTOR_SCRIPT, SelectorRow, format_number, selector
 from verglas.types.verdict import Verdict
@@ -92,27 +93,16 @@ def draw_picks(axes: Axes, picks: PickResult) -> None:
     axes.set_axis_off()
 
 
-def histograms(rows: Sequence[MicrographQuality]) -> bytes:
+def histograms(rows: Sequence[MicrographQuality]) -> list[Chart]:
     """Histograms over micrographs of picks, bad area, and defocus and CTF resolution where they are known."""
-    values: list[tuple[str, list[float]]] = [
-        ("picks", [float(r.picks) for r in rows]),
-        ("bad area, %", [100 * r.bad_fraction for r in rows]),
-        ("defocus, µm", [r.defocus_A / 1e4 for r in rows if np.isfinite(r.defocus_A)]),
-        ("CTF resolution, Å", [r.resolution_A for r in rows if np.isfinite(r.resolution_A)]),
-    ]
-    shown = [(label, numbers) for label, numbers in values if numbers]
-    with style.style_context():
-        figure = style.new_figure(2.9 * len(shown), 2.3)
-        for axes, (label, numbers) in zip(np.ravel(figure.subplots(1, len(shown))), shown, strict=True):
-            spread = max(numbers) - min(numbers)
-            bins: Any = (
-                min(20, max(5, int(np.sqrt(len(numbers)) * 2))) if spread > 0 else [numbers[0] - 1, numbers[0] + 1]
-            )
-            axes.hist(numbers, bins=bins, color=style.COLOURS[0], rwidth=0.9)
-            axes.set_xlabel(label)
-            axes.yaxis.get_major_locator().set_params(integer=True)
-        figure.supylabel("micrographs", fontsize=9)
-        return style.png(figure)
+    values = {
+        "picks": [float(r.picks) for r in rows],
+        "bad area (%)": [100 * r.bad_fraction for r in rows],
+        "defocus (µm)": [r.defocus_A / 1e4 for r in rows],
+        "CTF resolution (Å)": [r.resolution_A for r in rows],
+    }
+    charts = [histogram_chart(label, {"all": some}, "micrographs", most_bins=20) for label, some in values.items()]
+    return [one for one in charts if one is not None]
 
 
 _COLUMNS = ("micrograph", "picks", "bad area %", "separation", "defocus µm", "CTF Å", "flags")
@@ -184,7 +174,7 @@ def picks_page(
     summary = " ".join([words[verdict.state], *(f"{reason[0].upper()}{reason[1:]}." for reason in verdict.reasons)])
     sections = []
     if rows:
-        picture = Picture(histograms([r.quality for r in rows]), "histograms over micrographs")
+        picture = charts_block(histograms([r.quality for r in rows]))
         sections = [
             Section("The set", blocks=[picture]),
             Section(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from verglas.picking import PickResult
 from verglas.report import style
+from verglas.report.chart import Chart, charts_block, histogram_chart
 from verglas.report.figures import _grey, _range, _scale_bar
 from verglas.report.html import REFRESH_S, Fragment, Link, Page, Picture, Section, Table, render
 from verglas.report.refine import duration
@@ -164,47 +165,23 @@ def centring_picture(averages: Mapping[str, npt.NDArray[np.float32]], pixel_size
 # ---- the set
 
 
-def set_histograms(rows: Sequence[SetRow]) -> bytes:
-    """Histograms over micrographs: defocus, resolution of the CTF, ice, picks; set aside ones in another colour."""
-    measures = (
-        ("defocus, µm", lambda r: r.defocus_A / 1e4),
-        ("Thon rings to, Å", lambda r: r.resolution_A),
-        ("area left out, %", lambda r: 100 * r.bad_fraction),
-        ("crystalline ice ring, %", lambda r: 100 * r.ice_ring),
-        ("picks", lambda r: float("nan") if r.picks is None else float(r.picks)),
-    )
-    shown = []
-    for label, value in measures:
-        good, bad = (
-            [v for r in rows if (r.state != "set aside") == is_used and np.isfinite(v := float(value(r)))]
-            for is_used in (True, False)
-        )
-        if good or bad:
-            shown.append((label, good, bad))
-    with style.style_context():
-        figure = style.new_figure(2.5 * max(1, len(shown)), 2.4)
-        for axes, (label, good, bad) in zip(np.ravel(figure.subplots(1, max(1, len(shown)))), shown, strict=False):
-            both = np.array(good + bad)
-            spread = float(np.ptp(both))
-            edges = (
-                np.linspace(both.min(), both.max(), min(20, max(5, int(2 * np.sqrt(len(both))))) + 1)
-                if spread > 0
-                else np.array([both[0] - 0.5, both[0] + 0.5])
-            )
-            axes.hist(
-                [good, bad],
-                bins=list(edges),
-                stacked=True,
-                color=list(style.COLOURS[:2]),
-                rwidth=0.9,
-                label=["used", "set aside"],
-            )
-            axes.set_xlabel(label)
-            style.whole_numbers(axes.yaxis)
-        figure.supylabel("micrographs", fontsize=9)
-        if any(bad for _, _, bad in shown):
-            figure.axes[-1].legend(fontsize=7)
-        return style.png(figure)
+def set_histograms(rows: Sequence[SetRow]) -> list[Chart]:
+    """Histograms over micrographs: defocus, resolution of the CTF, ice, picks; those set aside apart."""
+    measures: dict[str, Callable[[SetRow], float]] = {
+        "defocus (µm)": lambda r: r.defocus_A / 1e4,
+        "Thon rings to (Å)": lambda r: r.resolution_A,
+        "area left out (%)": lambda r: 100 * r.bad_fraction,
+        "crystalline ice ring (%)": lambda r: 100 * r.ice_ring,
+        "picks": lambda r: float("nan") if r.picks is None else float(r.picks),
+    }
+    charts = []
+    for label, value in measures.items():
+        groups = {
+            "used": [value(r) for r in rows if r.state != "set aside"],
+            "set aside": [value(r) for r in rows if r.state == "set aside"],
+        }
+        charts.append(histogram_chart(label, groups, "micrographs", most_bins=20))
+    return [one for one in charts if one is not None]
 
 
 _COLUMNS = (
@@ -270,7 +247,7 @@ def process_page(shown: ProcessShown) -> str:
     sections += list(shown.sections)
     if rows:
         bad = [(r.name.rsplit("/", 1)[-1], r.reason) for r in rows if r.state == "set aside"]
-        blocks: list[Picture | Table | Link | Fragment] = [Picture(set_histograms(rows), "Histograms over micrographs")]
+        blocks: list[Picture | Table | Link | Fragment] = [charts_block(set_histograms(rows))]
         sections.append(Section("The set of micrographs", blocks=blocks))
         if bad:
             sections.append(

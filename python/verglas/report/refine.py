@@ -15,8 +15,8 @@ from verglas.assessment import orientation_efficiency
 from verglas.io import read_json, read_map, write_text
 from verglas.report import course, figures, posteriors
 from verglas.report.assessed import b_factor, guinier_section, length, resolution_section
-from verglas.report.chart import chart_block, iteration_charts
-from verglas.report.html import REFRESH_S, Link, Page, Picture, Section, Table, render
+from verglas.report.chart import chart_block, charts_block, iteration_charts
+from verglas.report.html import REFRESH_S, Fragment, Link, Page, Picture, Section, Table, render
 from verglas.report.profile import profile_section
 from verglas.report.run_folder import RunFolder, read_run_folder
 from verglas.report.volume import viewer_block
@@ -323,17 +323,16 @@ def _directions(run: RunFolder) -> Section | None:
 def _particles(run: RunFolder) -> Section | None:
     if run.particles is None:
         return None
-    blocks: list[Picture | Table] = []
+    blocks: list[Fragment] = []
     shifts, sharp = posteriors.shifts(run.particles), posteriors.sharpness(run.particles)
-    if sharp is not None:
+    if sharp:
         caption = "How certain each pose is: 1 where a single pose of the grid holds all of the posterior probability."
-        blocks.append(Picture(sharp, "Histograms of the largest posterior probability and the log-likelihood", caption))
-    if shifts is not None:
-        alt = "Map of the particles' shifts and histogram of their lengths"
-        blocks.append(Picture(shifts, alt, "Shifts of the particles from the centres of their boxes."))
-    defocus = posteriors.plot_against_defocus(run.particles)
+        blocks.append(charts_block(sharp, caption))
+    if shifts:
+        blocks.append(charts_block(shifts, "Shifts of the particles from the centres of their boxes."))
+    defocus = posteriors.chart_against_defocus(run.particles)
     if defocus is not None:
-        blocks.append(Picture(defocus[0], "Log-likelihood of each particle against its defocus", defocus[1]))
+        blocks.append(charts_block([defocus[0]], defocus[1]))
     if not blocks:
         return None
     sample = (

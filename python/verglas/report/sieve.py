@@ -9,9 +9,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from verglas.report.chart import Chart, Line, Series, chart_block
-from verglas.report.html import Page, Picture, Section, Table, render
-from verglas.report.style import COLOURS, new_figure, png, style_context
+from verglas.report.chart import Chart, Line, Series, chart_block, charts_block, histogram_chart
+from verglas.report.html import Page, Section, Table, render
 from verglas.types.arrays import FloatArray
 from verglas.types.verdict import Verdict
 
@@ -64,21 +63,12 @@ def share_charts(rounds: pd.DataFrame) -> list[Chart]:
     return charts
 
 
-def score_picture(values: FloatArray, gone: npt.NDArray[np.bool_], label: str) -> bytes:
+def score_chart(values: FloatArray, gone: npt.NDArray[np.bool_], label: str) -> Chart | None:
     """Histograms of a score, of the particles kept and of those removed."""
     known = np.isfinite(values)
-    low, high = np.percentile(values[known], [0.2, 99.8])
-    bins = np.linspace(low, high if high > low else low + 1.0, 60).tolist()
-    with style_context():
-        figure = new_figure(4.6, 2.8)
-        axes = figure.add_subplot()
-        kept = ~gone
-        axes.hist(np.clip(values[known & kept], low, high), bins, color=COLOURS[0], alpha=0.7, label="kept")
-        if (~kept & known).any():
-            axes.hist(np.clip(values[known & ~kept], low, high), bins, color=COLOURS[1], alpha=0.7, label="removed")
-            axes.legend(fontsize=9)
-        axes.set(xlabel=label, ylabel="particles")
-        return png(figure)
+    low, high = (float(v) for v in np.percentile(values[known], [0.2, 99.8]))
+    groups = {"kept": values[known & ~gone], "removed": values[known & gone]}
+    return histogram_chart(label, groups, "particles", limits=(low, high))
 
 
 def sieve_page(
@@ -116,7 +106,7 @@ def sieve_page(
         sections.append(Section("Against the share kept", text, [chart_block(chart) for chart in charts]))
         sections.append(Section("Rounds", "", [_table(rounds, told["round"])]))
     pictures = [
-        Picture(score_picture(scores[name].to_numpy(np.float64), gone, label), f"histogram of the {label}")
+        charts_block([score_chart(scores[name].to_numpy(np.float64), gone, label)])
         for name, label in _SHOWN.items()
         if name in scores and scores[name].notna().any()
     ]

@@ -8,7 +8,7 @@ from typing import Any
 
 from verglas._version import __version__
 from verglas.assessment.fsc import FSC
-from verglas.report.curves import fsc as fsc_figure
+from verglas.report.chart import chart_block, fsc_curves_chart
 from verglas.report.figures import slices
 from verglas.report.html import Block, Gallery, Page, Picture, Section, Table, value_text
 from verglas.report.tilt_pairs import pair_fit
@@ -116,7 +116,7 @@ def _class(one: ClassOfPairs) -> Section:
     views = Gallery(
         [
             Picture(slices({"map": one.map}), "central slices of the map", "Central slices, seen along z."),
-            Picture(fsc_figure({"half sets": one.halves}), "FSC of half sets", "FSC of half sets that share poses."),
         ]
     )
-    return Section(f"Class {record['class']}", text, [views])
+    curve = chart_block(fsc_curves_chart("FSC of half sets that share poses", {"half sets": one.halves}))
+    return Section(f"Class {record['class']}", text, [views, curve])

@@ -30,6 +30,12 @@
     }));
     if (!(x1 >= x0)) { return [0, 1, 0, 1]; }
     if (!(y1 >= y0)) { y0 = 0; y1 = 1; }
+    if (data.width) {
+      // Bars stand on each other: what is shown of them reaches to their sum.
+      const sums = new Map();
+      data.series.forEach((s, k) => { if (s.draw === 'bars' && !hidden.has(k)) { s.x.forEach((x, i) => { sums.set(x, (sums.get(x) || 0) + s.y[i]); }); } });
+      y1 = Math.max(y1, ...sums.values(), 1); x0 -= data.width / 2; x1 += data.width / 2;
+    }
     if (data.inverse) { x0 = 0; y0 = Math.min(0, y0); y1 = Math.max(1, y1); }
     if (data.zero) { y0 = Math.min(0, y0); }
     if (x1 === x0) { x0 -= 0.5; x1 += 0.5; }
@@ -61,8 +67,22 @@
       node(svg, 'line', {x1: px(x), x2: px(x), y1: T, y2: H - B, class: 'line'});
       node(svg, 'text', {x: px(x) - 4, y: T + 10, class: 'tick', 'text-anchor': 'end'}, text);
     }
+    const under = new Map();
     data.series.forEach((s, k) => {
       if (hidden.has(k)) { return; }
+      if (s.draw === 'bars') {
+        s.x.forEach((x, i) => {
+          const from = under.get(x) || 0, to = from + s.y[i];
+          under.set(x, to);
+          if (s.y[i]) { node(svg, 'rect', {x: px(x - data.width / 2), width: px(data.width) - px(0), y: py(to), height: py(from) - py(to), class: `bar-of c${k % 6}`}); }
+        });
+        return;
+      }
+      if (s.draw === 'points') {
+        const dots = s.x.map((x, i) => x === null || s.y[i] === null ? '' : `M${px(x).toFixed(1)} ${py(s.y[i]).toFixed(1)}h0`);
+        node(svg, 'path', {d: dots.join(''), class: `points c${k % 6}`});
+        return;
+      }
       let path = '', pen = false, points = 0;
       s.x.forEach((x, i) => {
         if (x === null || s.y[i] === null) { pen = false; return; }
@@ -74,18 +94,43 @@
         s.x.forEach((x, i) => { if (x !== null && s.y[i] !== null) { node(svg, 'circle', {cx: px(x), cy: py(s.y[i]), r: 2.2, class: `dot c${k % 6}`}); } });
       }
     });
-    return {svg, px, x0, x1};
+    return {svg, px, py, x0, x1};
+  }
+  // Of points alone the one that is nearest to the pointer; with the arrow keys one after the other by x.
+  function points(svg, said, data, hidden, plot) {
+    const ring = node(svg, 'circle', {r: 6, class: 'cursor', fill: 'none', visibility: 'hidden'}), every = [];
+    data.series.forEach((s, k) => { if (!hidden.has(k)) { s.x.forEach((x, i) => { if (x !== null && s.y[i] !== null) { every.push([x, s.y[i], s.name]); } }); } });
+    every.sort((a, b) => a[0] - b[0]);
+    let at = -1;
+    function show(index) {
+      if (!every.length) { return; }
+      at = Math.max(0, Math.min(every.length - 1, index));
+      const [x, y, name] = every[at];
+      ring.setAttribute('cx', plot.px(x)); ring.setAttribute('cy', plot.py(y)); ring.setAttribute('visibility', 'visible');
+      said.textContent = `${data.x} ${short(x)}, ${data.y} ${short(y)}` + (data.series.length > 1 ? `: ${name}` : '');
+    }
+    svg.addEventListener('pointermove', event => {
+      const box = svg.getBoundingClientRect(), u = (event.clientX - box.left) / box.width * W, v = (event.clientY - box.top) / box.height * H;
+      let best = 0, near = Infinity;
+      every.forEach(([x, y], i) => { const d = Math.hypot(plot.px(x) - u, plot.py(y) - v); if (d < near) { near = d; best = i; } });
+      show(best);
+    });
+    svg.addEventListener('keydown', event => {
+      if (event.key === 'ArrowRight' || event.key === 'ArrowLeft') { show(at + (event.key === 'ArrowRight' ? 1 : -1)); event.preventDefault(); }
+    });
   }
   function reader(figure, data, hidden, plot) {
-    const {svg, px, x0, x1} = plot, cursor = node(svg, 'line', {y1: T, y2: H - B, class: 'cursor', visibility: 'hidden'});
-    const said = figure.querySelector('.values'), longest = data.series.reduce((a, s) => s.x.length > a.x.length ? s : a, data.series[0]);
+    const {svg, px, x0, x1} = plot, said = figure.querySelector('.values'), curves = data.series.filter(s => s.draw !== 'points');
+    if (!curves.length) { points(svg, said, data, hidden, plot); return; }
+    const cursor = node(svg, 'line', {y1: T, y2: H - B, class: 'cursor', visibility: 'hidden'});
+    const longest = curves.reduce((a, s) => s.x.length > a.x.length ? s : a, curves[0]);
     let at = -1;
     function show(index) {
       at = Math.max(0, Math.min(longest.x.length - 1, index));
       const x = longest.x[at];
       cursor.setAttribute('x1', px(x)); cursor.setAttribute('x2', px(x)); cursor.setAttribute('visibility', 'visible');
       said.textContent = `${data.inverse ? '' : data.x + ' '}${xText(data, x)}: ` + data.series.map((s, k) => {
-        if (hidden.has(k)) { return ''; }
+        if (hidden.has(k) || s.draw === 'points') { return ''; }
         let best = -1, near = Infinity;
         s.x.forEach((v, i) => { if (v !== null && Math.abs(v - x) < near) { near = Math.abs(v - x); best = i; } });
         return best < 0 || s.y[best] === null ? '' : `${s.name} ${short(s.y[best])}`;
