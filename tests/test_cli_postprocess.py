@@ -80,7 +80,7 @@ def test_page_has_its_figures_and_the_number(run, maps, tmp_path):
     resolution = json.loads((tmp_path / "postprocess.json").read_text())["resolution_A"]
     assert f"resolution: {resolution:.2f} A (corrected FSC = 0.143)" in text
     assert f"{resolution:.2f} Å" in page
-    assert page.count("data:image/png;base64") == 4
+    assert page.count("data:image/png;base64") == 2
     assert "http-equiv" not in page
     (tmp_path / "report.html").unlink()
     assert run("report", tmp_path)[:2] == (0, f"{tmp_path / 'report.html'}\n")

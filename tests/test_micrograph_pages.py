@@ -120,7 +120,7 @@ def test_pages_in_a_browser(tmp_path, kind):
         path.write_text(picks_page(rows, judge_set(flags, 1), {"b.tif": "a movie"}, {"picks": "300"}), encoding="utf-8")
     pictures, overflow, complaints = lay_out(path, tmp_path)
     assert complaints == []
-    assert len(pictures) == 5
+    assert len(pictures) == 4
     assert all(min(size) > 0 for size in pictures)
     assert overflow <= 0
     if kind == "picks":

@@ -20,6 +20,7 @@ from verglas import geometry, report
 from verglas.assessment import guinier
 from verglas.geometry import healpix_spacing_deg
 from verglas.report import curves, figures, html, style, surface
+from verglas.report.chart import histogram_chart
 from verglas.report.model import pack_model
 from verglas.report.volume import pack_volume
 from verglas.types.atoms import Atoms
@@ -78,7 +79,6 @@ def test_every_figure_is_a_picture():
         figures.slices(maps, contour=ball(16, 6), shared_scale=False),
         figures.views(maps["a"], ball(16, 6)),
         curves.fsc({"a with b": curve}, ("half-bit", "3sigma", 0.143), legend_at=0.143),
-        curves.guinier({"a": guinier(maps["a"], band_A=(20.0, 4.0)), "b": guinier(maps["b"])}),
         figures.overview(rng.normal(size=(4, 16, 16)).astype("f4"), maps, {"a with b": curve}),
     ]
     for png in made:
@@ -160,7 +160,7 @@ def test_fsc_figure_files_are_the_same_each_time(tmp_path, suffix, start):
     with pytest.raises(vg.InputError, match="expected the suffix"):
         curves.write_fsc({"a": curve}, tmp_path / "a.gif")
     with pytest.raises(vg.InputError, match="at least one plot"):
-        curves.guinier({})
+        curves.guinier_chart({})
 
 
 def test_page_that_is_still_written_reloads():
@@ -334,3 +334,32 @@ def test_gallery_takes_colours_and_leaves_no_empty_panel():
 def test_gallery_refuses_what_is_no_picture(images):
     with pytest.raises(vg.InputError, match="expected images"):
         report.gallery(images)
+
+
+def test_a_histogram_counts_every_value_once_and_ends_hold_what_lies_beyond():
+    rng = np.random.default_rng(3)
+    kept, removed = rng.normal(size=400), np.r_[rng.normal(2, 1, 100), np.nan, 50.0]
+    chart = histogram_chart("score", {"kept": kept, "removed": removed}, "particles", limits=(-3.0, 5.0))
+    assert [one.y.sum() for one in chart.series] == [400, 101]  # a NaN is no value
+    assert chart.series[1].y[-1] >= 1  # 50 stands in the last bin
+    assert np.allclose(np.diff(chart.series[0].x), chart.bar_width)
+    edge = chart.series[0].x[0] - chart.bar_width / 2
+    assert (edge, chart.bar_width * len(chart.series[0].x)) == pytest.approx((-3.0, 8.0))
+    record = json.loads(chart.as_json())
+    assert (record["width"], record["series"][1]["draw"], record["zero"]) == (
+        pytest.approx(chart.bar_width),
+        "bars",
+        True,
+    )
+    assert histogram_chart("score", {"kept": [np.nan]}, "particles") is None
+    same = histogram_chart("score", {"kept": [2.0, 2.0]}, "particles")
+    assert same.series[0].y.sum() == 2  # no range at all
+
+
+def test_a_guinier_chart_has_the_line_that_was_fitted():
+    plot = guinier(ball(32, 9), band_A=(20.0, 4.0))
+    chart = curves.guinier_chart({"map": plot})
+    names = [one.name for one in chart.series]
+    assert names == ["masked map", "weighted by the FSC", f"B = {plot.b_factor_A2:.0f} Å²"]
+    np.testing.assert_array_equal(chart.series[2].y, plot.fit)
+    assert chart.series[1].draw == "points"

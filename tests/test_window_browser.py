@@ -16,6 +16,8 @@ from window_browser import Server, browser, until
 from window_client import ball, class_folder, pick_folder, refine_run
 
 import verglas as vg
+from verglas.report.chart import Chart, Series, charts_block, histogram_chart
+from verglas.report.html import Page, Section, render
 
 pytest.importorskip("starlette")
 __all__ = ["browser"]  # a fixture
@@ -188,6 +190,30 @@ def test_curves_say_their_values_and_hide(page):
     chart.get_by_role("button", name="unmasked").click()
     assert chart.locator("path.curve").count() == 1
     assert "Nyquist 4.00 Å" in chart.locator("svg").text_content()
+
+
+def test_bars_and_points_say_their_values_and_hide(browser, tmp_path):
+    """Of a static page: the same chart code as in the window."""
+    bars = histogram_chart("score", {"kept": [1.0] * 5 + [9.0] * 3, "removed": [9.0] * 2}, "particles")
+    points = Chart("Places", "x", "y", [Series("particles", np.array([0.0, 1.0]), np.array([0.0, 2.0]), "points")])
+    path = tmp_path / "page.html"
+    path.write_text(render(Page("t", "s", sections=[Section("one", blocks=[charts_block([bars, points])])])))
+    page = browser.new_page()
+    page.goto(f"file://{path}")
+    first, second = page.locator("figure.chart").all()
+    heights = [float(one.get_attribute("height")) for one in first.locator("rect.bar-of").all()]
+    assert sorted(h / max(heights) for h in heights) == pytest.approx([0.4, 0.6, 1.0], abs=0.01)
+    first.locator("svg").focus()
+    page.keyboard.press("End")
+    for _ in bars.series[0].x:
+        page.keyboard.press("ArrowRight")
+    assert first.locator(".values").inner_text().endswith("kept 3, removed 2")
+    first.get_by_role("button", name="removed").click()
+    assert first.locator("rect.bar-of").count() == 2
+    box = second.locator("svg").bounding_box()
+    page.mouse.move(box["x"] + 0.9 * box["width"], box["y"] + 0.2 * box["height"])
+    assert second.locator(".values").inner_text() == "x 1, y 2"
+    page.close()
 
 
 def test_a_page_follows_the_files_without_being_loaded_again(page, served):
