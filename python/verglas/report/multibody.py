@@ -14,7 +14,7 @@ from verglas.image import plan_resample, resample
 from verglas.report import figures, surface
 from verglas.report.chart import Chart, chart_block, charts_block, fsc_curves_chart, histogram_chart
 from verglas.report.heterogeneity import capital, settings_section
-from verglas.report.html import Page, Picture, Section, Table
+from verglas.report.html import Fragment, Page, Picture, Section, Table
 from verglas.report.volume import display_level
 from verglas.types import Map
 from verglas.types.arrays import FloatArray
@@ -83,7 +83,7 @@ def _bodies_section(shown: Mapping[str, Any], bodies: Sequence[Body]) -> Section
     )
     named = {f"body {number}": volume for number, (volume, _, _) in enumerate(bodies, 1)}
     everything = Map(np.max([mask.data for _, mask, _ in bodies], axis=0), bodies[0][0].pixel_size_A)
-    blocks: list[Picture | Table] = [
+    blocks: list[Picture | Table | Fragment] = [
         Table(head, rows),
         chart_block(fsc_curves_chart("FSC of half maps", {f"body {n}": c for n, (_, _, c) in enumerate(bodies, 1)})),
         Picture(figures.slices(named, contour=everything), "Central slices of the maps of all bodies, masks outlined"),
@@ -117,7 +117,7 @@ def _motion(number: int, points: FloatArray, maps: list[Map], motions: Motions) 
         (f"body {b + 1}", *(f"{v:+.2f}" for v in motions.vectors[number, b])) for b in range(motions.vectors.shape[1])
     ]
     head = ("per A of the coordinate", "turn x, degrees", "turn y", "turn z", "move x, A", "move y", "move z")
-    blocks: list[Picture | Table] = [
+    blocks: list[Picture | Table | Fragment] = [
         Picture(moving_picture(maps), "Surface of the particle moving to and fro along the motion"),
         Picture(figures.slices(named), "Central slices of five maps along the motion"),
         charts_block([_histogram(motions.coordinates[:, number])]),
